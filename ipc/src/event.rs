@@ -1,0 +1,124 @@
+//! What a worker says unasked: numbered, one way, for the supervisor to record and act on.
+//!
+//! A guest can cause most of these as often as it likes, so the worker limits their rate and the
+//! supervisor limits it again; a dropped event leaves a gap in the numbers.
+
+use serde::{Deserialize, Serialize};
+
+use crate::phase::Phase;
+
+/// One event.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// The worker is in another phase, by request or by itself.
+    PhaseChanged(Phase),
+    /// The guest powered itself off (ACPI S5).
+    GuestPoweredOff,
+    /// The guest, or a request, reset the machine; `count` resets since launch.
+    GuestReset {
+        /// How many resets there have been since launch.
+        count: u64,
+    },
+    /// A vCPU cannot go on.
+    GuestCrashed(CrashReport),
+    /// The worker itself failed and is about to exit with [`crate::exit_code::PANIC`] or
+    /// [`crate::exit_code::HOST`].
+    WorkerFailed {
+        /// One line, at most 1 KiB.
+        message: String,
+    },
+}
+
+/// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CrashReport {
+    /// The vCPU, from 0.
+    pub vcpu: u32,
+    /// What happened to it.
+    pub cause: CrashCause,
+    /// Its registers, where they could be read.
+    pub registers: Option<Box<Registers>>,
+}
+
+/// What stopped a vCPU.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum CrashCause {
+    /// `KVM_EXIT_SHUTDOWN`: a triple fault.
+    TripleFault,
+    /// `KVM_EXIT_INTERNAL_ERROR`, with its suberror (1: an instruction KVM cannot emulate).
+    InternalError {
+        /// `kvm_run.internal.suberror`.
+        suberror: u32,
+    },
+    /// `KVM_EXIT_FAIL_ENTRY`, with the hardware's reason.
+    FailEntry {
+        /// `kvm_run.fail_entry.hardware_entry_failure_reason`.
+        reason: u64,
+    },
+    /// An exit this build does not handle.
+    UnhandledExit {
+        /// `kvm_run.exit_reason`.
+        reason: u32,
+    },
+    /// `KVM_RUN` itself failed.
+    RunFailed {
+        /// The error number.
+        errno: i32,
+    },
+}
+
+impl std::fmt::Display for CrashCause {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::TripleFault => f.write_str("triple fault"),
+            Self::InternalError { suberror: 1 } => {
+                f.write_str("an instruction that this host's KVM cannot emulate")
+            }
+            Self::InternalError { suberror } => write!(f, "KVM internal error {suberror}"),
+            Self::FailEntry { reason } => write!(f, "guest entry failed, reason {reason:#x}"),
+            Self::UnhandledExit { reason } => write!(f, "unhandled exit {reason}"),
+            Self::RunFailed { errno } => write!(f, "KVM_RUN failed with error {errno}"),
+        }
+    }
+}
+
+/// The registers of a vCPU (KVM API §4.11 KVM_GET_REGS, §4.13 KVM_GET_SREGS).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Registers {
+    /// rax, rbx, rcx, rdx, rsi, rdi, rsp, rbp, r8 to r15.
+    pub general: [u64; 16],
+    /// Instruction pointer.
+    pub rip: u64,
+    /// Flags.
+    pub rflags: u64,
+    /// Code segment selector.
+    pub cs: u16,
+    /// Control registers 0, 2, 3 and 4.
+    pub cr: [u64; 4],
+    /// Extended features (MSR C000_0080h).
+    pub efer: u64,
+}
+
+impl std::fmt::Display for Registers {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        const NAMES: [&str; 16] = [
+            "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rsp", "rbp", "r8", "r9", "r10", "r11",
+            "r12", "r13", "r14", "r15",
+        ];
+        write!(
+            f,
+            "rip={:#x} cs={:#x} rflags={:#x}",
+            self.rip, self.cs, self.rflags
+        )?;
+        let [cr0, cr2, cr3, cr4] = self.cr;
+        write!(
+            f,
+            " cr0={cr0:#x} cr2={cr2:#x} cr3={cr3:#x} cr4={cr4:#x} efer={:#x}",
+            self.efer
+        )?;
+        NAMES
+            .iter()
+            .zip(self.general)
+            .try_for_each(|(name, value)| write!(f, " {name}={value:#x}"))
+    }
+}

@@ -1,0 +1,238 @@
+//! Every request a worker answers, in one list: its arguments, its only possible reply, whether it
+//! may be sent again after a lost reply, and the phases in which it is legal.
+//!
+//! The list makes a type per request, the two wire enums, the table of operations, and the trait a
+//! worker implements ([`WorkerService`]): a handler that answers with another request's reply does
+//! not compile.
+
+use serde::{Deserialize, Serialize};
+
+use crate::error::{ErrorCode, WireError};
+use crate::fd::FdSlot;
+use crate::phase::Phase;
+use crate::spec::MachineSpec;
+
+/// A call with its reply.
+pub trait Request: Sized {
+    /// What the worker answers.
+    type Reply;
+    /// Which operation this is.
+    const OPERATION: Operation;
+
+    /// The request as it goes on the wire.
+    fn into_body(self) -> RequestBody;
+
+    /// The reply, if `body` answers this very request.
+    fn reply_from(body: ReplyBody) -> Option<Self::Reply>;
+}
+
+macro_rules! requests {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $fields:tt -> $reply:ty,
+        call $call:ident, idempotent $idempotent:literal, phases [$($phases:tt)*];
+    )*) => {
+        $( requests!(@type $(#[$doc])* $name $fields); )*
+
+        /// A request on the wire. Positional: new ones are added at the end.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub enum RequestBody { $( #[doc = concat!("See [`", stringify!($name), "`].")] $name($name), )* }
+
+        /// A reply on the wire, named after its request.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub enum ReplyBody { $( #[doc = concat!("Answers [`", stringify!($name), "`].")] $name($reply), )* }
+
+        /// The operations, without their arguments.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Operation { $( #[doc = concat!("See [`", stringify!($name), "`].")] $name, )* }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: &[Self] = &[$( Self::$name, )*];
+
+            /// The operation's name, as messages and logs print it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$name => stringify!($call), )* }
+            }
+
+            /// Whether sending it a second time, when its reply was lost, changes nothing.
+            #[must_use]
+            pub const fn is_idempotent(self) -> bool {
+                match self { $( Self::$name => $idempotent, )* }
+            }
+
+            /// Whether a worker in `phase` may be asked for it.
+            #[must_use]
+            pub const fn is_legal_in(self, phase: Phase) -> bool {
+                match self { $( Self::$name => matches!(phase, $($phases)*), )* }
+            }
+        }
+
+        impl RequestBody {
+            /// Which operation this is.
+            #[must_use]
+            pub const fn operation(&self) -> Operation {
+                match self { $( Self::$name(_) => Operation::$name, )* }
+            }
+        }
+
+        impl ReplyBody {
+            /// Which operation this answers.
+            #[must_use]
+            pub const fn operation(&self) -> Operation {
+                match self { $( Self::$name(_) => Operation::$name, )* }
+            }
+        }
+
+        $(
+            impl Request for $name {
+                type Reply = $reply;
+                const OPERATION: Operation = Operation::$name;
+
+                fn into_body(self) -> RequestBody { RequestBody::$name(self) }
+
+                fn reply_from(body: ReplyBody) -> Option<$reply> {
+                    match body {
+                        ReplyBody::$name(reply) => Some(reply),
+                        #[allow(unreachable_patterns, reason = "with one request there is no other")]
+                        _ => None,
+                    }
+                }
+            }
+        )*
+
+        /// What a worker does for each request. Called by [`dispatch`] after the phase check.
+        pub trait WorkerService {
+            /// The phase the worker is in.
+            fn phase(&self) -> Phase;
+            $(
+                #[doc = concat!("Serves [`", stringify!($name), "`].")]
+                ///
+                /// # Errors
+                /// What the request's sender is told.
+                fn $call(&mut self, request: $name) -> Result<$reply, WireError>;
+            )*
+        }
+
+        /// Checks the phase and calls the one handler that can answer `body`.
+        ///
+        /// # Errors
+        /// [`ErrorCode::WrongPhase`], or the handler's own error.
+        pub fn dispatch<S: WorkerService>(
+            service: &mut S,
+            body: RequestBody,
+        ) -> Result<ReplyBody, WireError> {
+            let operation = body.operation();
+            let phase = service.phase();
+            if !operation.is_legal_in(phase) {
+                return Err(WireError::new(
+                    ErrorCode::WrongPhase,
+                    format!("cannot {}: the machine is {phase}", operation.name()),
+                ));
+            }
+            match body { $( RequestBody::$name(request) => service.$call(request).map(ReplyBody::$name), )* }
+        }
+    };
+
+    (@type $(#[$doc:meta])* $name:ident {}) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name {}
+    };
+    (@type $(#[$doc:meta])* $name:ident { $( $(#[$fdoc:meta])* $field:ident : $ty:ty ),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub struct $name { $( $(#[$fdoc])* pub $field: $ty, )+ }
+    };
+}
+
+requests! {
+    /// Builds the whole machine from one specification, and starts it unless told to hold. Answered
+    /// when the machine stands; a failure leaves a worker that can only be ended.
+    Launch {
+        /// What to build; its slots name descriptors sent before.
+        spec: MachineSpec,
+    } -> Launched,
+    call launch, idempotent false, phases [Phase::AwaitingLaunch];
+
+    /// Lets the vCPUs run. Answered at once when they run already.
+    Resume {} -> (),
+    call resume, idempotent true, phases [Phase::Paused | Phase::Running];
+
+    /// Stops every vCPU between two instructions and answers when the last one stands. No exit is
+    /// lost: what a vCPU had begun is complete.
+    Pause {} -> (),
+    call pause, idempotent true, phases [Phase::Running | Phase::Paused];
+
+    /// Presses the ACPI power button (ACPI 6.5 §4.8.2.2): the guest may shut down, or not.
+    PowerButton {} -> (),
+    call power_button, idempotent false, phases [Phase::Running | Phase::Paused];
+
+    /// Puts every vCPU and device back to its power-on state and boots again.
+    Reset {} -> (),
+    call reset, idempotent false, phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Ends the worker at once. Answered before the process goes.
+    Stop {} -> (),
+    call stop, idempotent true, phases [_];
+
+    /// Attaches a client to the console: it first gets what the ring still holds, then all that
+    /// follows; what it sends is the guest's input. Closing its end detaches it.
+    ConsoleAttach {
+        /// A stream socket or pty; the worker owns it from now on and makes it non-blocking.
+        stream: FdSlot,
+        /// Whether bytes from the client reach the guest.
+        input: bool,
+    } -> (),
+    call console_attach, idempotent false,
+    phases [Phase::Paused | Phase::Running | Phase::Off | Phase::Crashed];
+
+    /// Says where the worker stands.
+    Query {} -> Status,
+    call query, idempotent true, phases [_];
+}
+
+/// The machine stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Launched {
+    /// [`Phase::Running`], or [`Phase::Paused`] where the specification said to hold.
+    pub phase: Phase,
+    /// How the kernel is entered, for reports.
+    pub boot_protocol: BootProtocol,
+}
+
+/// How a kernel is entered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum BootProtocol {
+    /// PVH: 32-bit entry of an ELF image (Xen `hvm_start_info`).
+    Pvh,
+    /// The 64-bit Linux boot protocol of a bzImage.
+    Linux64,
+}
+
+impl std::fmt::Display for BootProtocol {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Pvh => "PVH",
+            Self::Linux64 => "Linux 64-bit",
+        })
+    }
+}
+
+/// Where a worker stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// Its phase.
+    pub phase: Phase,
+    /// The number of the last event it made, 0 before the first.
+    pub last_event: u64,
+    /// Resets since launch.
+    pub resets: u64,
+    /// Bytes of console output that were overwritten before every client had read them.
+    pub console_dropped_bytes: u64,
+    /// Clients on the console.
+    pub console_clients: u32,
+    /// Log lines that were dropped because nobody read them.
+    pub log_dropped: u64,
+}

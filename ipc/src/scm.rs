@@ -1,0 +1,138 @@
+//! One datagram with its descriptors, on a `SOCK_SEQPACKET` socket (unix(7), `SCM_RIGHTS`).
+//!
+//! A datagram keeps its boundary; one that was cut, or whose descriptors did not all fit, is an
+//! error and never half a message. Received descriptors are close-on-exec.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::mem::MaybeUninit;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use rustix::io::Errno;
+use rustix::net::{
+    AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    sendmsg, socketpair,
+};
+
+use crate::{MAX_MESSAGE_BYTES, MAX_MESSAGE_FDS};
+
+/// Room for the descriptors of one message.
+const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_MESSAGE_FDS));
+
+/// Why a datagram did not come whole, or did not go.
+#[derive(Debug, thiserror::Error)]
+pub enum ScmError {
+    /// The other end is closed.
+    #[error("the other end of the socket is closed")]
+    Closed,
+    /// Nothing there, or no room, on a non-blocking socket.
+    #[error("the socket is not ready")]
+    WouldBlock,
+    /// More bytes or descriptors than a message may have.
+    #[error("a datagram exceeded {MAX_MESSAGE_BYTES} bytes or {MAX_MESSAGE_FDS} descriptors")]
+    Oversized,
+    /// Something other than descriptors came beside a datagram.
+    #[error("unexpected control data beside a datagram")]
+    UnexpectedControlData,
+    /// The kernel refused.
+    #[error("socket error: {0}")]
+    Os(#[source] Errno),
+}
+
+impl From<Errno> for ScmError {
+    fn from(errno: Errno) -> Self {
+        match errno {
+            Errno::AGAIN => Self::WouldBlock,
+            Errno::PIPE | Errno::CONNRESET | Errno::NOTCONN => Self::Closed,
+            Errno::MSGSIZE | Errno::TOOMANYREFS => Self::Oversized,
+            other => Self::Os(other),
+        }
+    }
+}
+
+/// A connected pair, both ends non-blocking and close-on-exec.
+///
+/// # Errors
+/// [`ScmError::Os`] when the kernel has no room for sockets.
+pub fn pair() -> Result<(OwnedFd, OwnedFd), ScmError> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    Ok(socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        flags,
+        None,
+    )?)
+}
+
+/// Sends `bytes` and `fds` as one datagram, without blocking and without `SIGPIPE`.
+///
+/// # Errors
+/// [`ScmError::WouldBlock`] when there is no room now, [`ScmError::Closed`],
+/// [`ScmError::Oversized`].
+pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), ScmError> {
+    if bytes.len() > MAX_MESSAGE_BYTES || fds.len() > MAX_MESSAGE_FDS {
+        return Err(ScmError::Oversized);
+    }
+    let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
+    let mut control = SendAncillaryBuffer::new(&mut space);
+    if !fds.is_empty() && !control.push(SendAncillaryMessage::ScmRights(fds)) {
+        return Err(ScmError::Oversized);
+    }
+    let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
+    loop {
+        match sendmsg(socket, &[IoSlice::new(bytes)], &mut control, flags) {
+            Ok(_) => return Ok(()),
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    }
+}
+
+/// Receives one datagram into `buffer`; gives its length and its descriptors. Does not block.
+///
+/// # Errors
+/// [`ScmError::WouldBlock`] when there is none, [`ScmError::Closed`] at the end,
+/// [`ScmError::Oversized`] when it was cut (its descriptors are closed),
+/// [`ScmError::UnexpectedControlData`].
+pub fn receive(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Vec<OwnedFd>), ScmError> {
+    let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
+    let mut control = RecvAncillaryBuffer::new(&mut space);
+    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let message = loop {
+        match recvmsg(
+            socket.as_fd(),
+            &mut [IoSliceMut::new(buffer)],
+            &mut control,
+            flags,
+        ) {
+            Ok(message) => break message,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    let mut fds = Vec::new();
+    let mut unexpected = false;
+    for item in control.drain() {
+        match item {
+            RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+            _ => unexpected = true,
+        }
+    }
+    if message
+        .flags
+        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
+    {
+        return Err(ScmError::Oversized);
+    }
+    if unexpected {
+        return Err(ScmError::UnexpectedControlData);
+    }
+    if message.bytes == 0 && fds.is_empty() {
+        // A sequenced-packet peer that closed reads as an empty datagram; nobody sends one.
+        return Err(ScmError::Closed);
+    }
+    Ok((message.bytes, fds))
+}

@@ -1,0 +1,178 @@
+//! What one worker must build: the whole machine, with a slot wherever a host object is meant.
+//!
+//! Plain data. The supervisor makes it from the model (`domain/plan.rs`), the worker turns it into
+//! device parameters (`build/`), and nobody else reads it.
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::fd::FdSlot;
+
+/// The most vCPUs a specification may name; the host's KVM may allow fewer.
+pub const MAX_VCPUS: u32 = 1024;
+/// The least guest memory, in bytes.
+pub const MIN_MEMORY_BYTES: u64 = 2 << 20;
+/// The most guest memory, in bytes (the 46 bits of address space every 64-bit host has).
+pub const MAX_MEMORY_BYTES: u64 = 1 << 45;
+/// The most bytes of a kernel command line, without its terminator.
+pub const MAX_COMMAND_LINE_BYTES: usize = 2047;
+
+/// A machine.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MachineSpec {
+    /// The domain's name, for logs.
+    pub name: String,
+    /// The domain's UUID.
+    pub uuid: Uuid,
+    /// The machine type: what the guest sees.
+    pub machine: MachineType,
+    /// How many vCPUs, 1 to [`MAX_VCPUS`].
+    pub vcpus: u32,
+    /// Switches of the vCPU model.
+    pub cpu: CpuSwitches,
+    /// The guest's memory.
+    pub memory: MemorySpec,
+    /// `/dev/kvm`, open for reading and writing.
+    pub kvm: FdSlot,
+    /// What to boot.
+    pub boot: BootSpec,
+    /// A client of the console from the first byte on.
+    pub console: Option<FdSlot>,
+    /// Whether to run at once, or to stand paused.
+    pub hold: bool,
+    /// What the end of the guest means.
+    pub policy: EndPolicy,
+    /// What the loss of the control socket means.
+    pub on_control_loss: ControlLoss,
+}
+
+/// A machine type: what a guest sees under a name never changes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum MachineType {
+    /// `reeve-1.0`: I/O APIC in the worker, local APICs in the kernel, no PIC, no PIT.
+    Reeve1_0,
+    /// `reeve-legacy-1.0`: as `reeve-1.0`, with KVM's own PIC, I/O APIC and PIT.
+    ReeveLegacy1_0,
+}
+
+impl MachineType {
+    /// Every machine type.
+    pub const ALL: [Self; 2] = [Self::Reeve1_0, Self::ReeveLegacy1_0];
+
+    /// The name users write.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Reeve1_0 => "reeve-1.0",
+            Self::ReeveLegacy1_0 => "reeve-legacy-1.0",
+        }
+    }
+}
+
+/// What of the host's CPU a guest may see beyond the filtered default; switches of the definition,
+/// never a guess at the host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuSwitches {
+    /// Offer the TSC deadline timer where KVM has it.
+    pub tsc_deadline: bool,
+    /// Offer x2APIC where KVM has it.
+    pub x2apic: bool,
+    /// Offer kvmclock.
+    pub kvmclock: bool,
+}
+
+impl Default for CpuSwitches {
+    fn default() -> Self {
+        Self {
+            tsc_deadline: true,
+            x2apic: true,
+            kvmclock: true,
+        }
+    }
+}
+
+/// Guest memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemorySpec {
+    /// Size in bytes: a multiple of 4096, from [`MIN_MEMORY_BYTES`] to [`MAX_MEMORY_BYTES`].
+    pub size_bytes: u64,
+    /// What holds it.
+    pub backing: MemoryBacking,
+}
+
+/// What holds guest memory, and what that allows.
+///
+/// | backing | vhost-user, hand-over | copy-on-write of a base |
+/// |---|---|---|
+/// | `Shared` | yes | no |
+/// | `HugePages` | yes | no |
+/// | `PrivateCopy` | no | yes |
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum MemoryBacking {
+    /// A sealed memfd, mapped shared.
+    Shared {
+        /// The memfd, sealed against shrinking and growing.
+        fd: FdSlot,
+    },
+    /// A memfd of huge pages, mapped shared.
+    HugePages {
+        /// The memfd.
+        fd: FdSlot,
+        /// Bytes of a page: 2 MiB or 1 GiB.
+        page_bytes: u64,
+    },
+    /// A saved base, mapped privately.
+    PrivateCopy {
+        /// The base, open for reading.
+        fd: FdSlot,
+    },
+}
+
+/// What to boot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BootSpec {
+    /// The kernel image, open for reading: ELF with a PVH note, or bzImage.
+    pub kernel: FdSlot,
+    /// The initial RAM disk, open for reading.
+    pub initrd: Option<FdSlot>,
+    /// The command line, at most [`MAX_COMMAND_LINE_BYTES`] bytes, without a NUL.
+    pub command_line: String,
+}
+
+/// What a worker does when its guest ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct EndPolicy {
+    /// The guest powered off.
+    pub on_power_off: EndAction,
+    /// The guest asked for a reset.
+    pub on_reset: ResetAction,
+    /// The guest cannot go on.
+    pub on_crash: EndAction,
+}
+
+/// Ends, or is kept.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum EndAction {
+    /// The worker says so in an event and exits.
+    Exit,
+    /// The machine is kept as it is, for inspection or a reset.
+    Preserve,
+}
+
+/// What a reset by the guest does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ResetAction {
+    /// The machine is reset in place and boots again.
+    Reset,
+    /// As a power-off that exits.
+    Exit,
+}
+
+/// What a worker does when nobody holds the other end of its control socket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum ControlLoss {
+    /// Goes on: a supervisor will come back for it.
+    KeepRunning,
+    /// Exits.
+    Stop,
+}
