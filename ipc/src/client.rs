@@ -89,6 +89,8 @@ type Pending = Option<HashMap<RequestId, (Operation, oneshot::Sender<Answer>)>>;
 struct Shared {
     /// A sequenced-packet socket in the type tokio has for UNIX sockets; used through `scm` alone.
     socket: UnixStream,
+    /// Held while a request and its descriptors are sent.
+    turn: tokio::sync::Mutex<()>,
     next: AtomicU64,
     pending: Mutex<Pending>,
 }
@@ -113,6 +115,19 @@ impl Shared {
             Ok(result) => result.map_err(CallError::Socket),
             Err(_) => Err(CallError::Socket(ScmError::Closed)),
         }
+    }
+
+    /// Sends descriptors and the request that names them, with no other message between.
+    async fn send_request(&self, request: &ToWorker, table: FdTable) -> Result<(), CallError> {
+        let _turn = self.turn.lock().await;
+        let fds = table.into_fds();
+        for batch in fds.chunks(MAX_MESSAGE_FDS) {
+            let borrowed: Vec<BorrowedFd<'_>> = batch.iter().map(AsFd::as_fd).collect();
+            let count = u16::try_from(borrowed.len()).unwrap_or(u16::MAX);
+            self.send(&ToWorker::Descriptors { count }, &borrowed)
+                .await?;
+        }
+        self.send(request, &[]).await
     }
 
     async fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), ScmError> {
@@ -148,6 +163,7 @@ impl WorkerClient {
             UnixStream::from_std(socket.into()).map_err(|_| CallError::Socket(ScmError::Closed))?;
         let shared = Arc::new(Shared {
             socket,
+            turn: tokio::sync::Mutex::new(()),
             next: AtomicU64::new(1),
             pending: Mutex::new(Some(HashMap::new())),
         });
@@ -162,30 +178,27 @@ impl WorkerClient {
         Ok((Self { shared }, receiver))
     }
 
-    /// Sends descriptors ahead of the request that names their slots, in as many messages as it
-    /// takes.
+    /// As [`Self::call_with`], for a request that names no descriptors.
     ///
     /// # Errors
-    /// [`CallError::Socket`].
-    pub async fn send_descriptors(&self, table: FdTable) -> Result<(), CallError> {
-        let fds = table.into_fds();
-        for batch in fds.chunks(MAX_MESSAGE_FDS) {
-            let borrowed: Vec<BorrowedFd<'_>> = batch.iter().map(AsFd::as_fd).collect();
-            let count = u16::try_from(borrowed.len()).unwrap_or(u16::MAX);
-            self.shared
-                .send(&ToWorker::Descriptors { count }, &borrowed)
-                .await?;
-        }
-        Ok(())
-    }
-
-    /// Calls the worker and waits for the reply, at most `deadline`.
-    ///
-    /// # Errors
-    /// [`CallError`]; after [`CallError::Deadline`] the request may still take effect.
+    /// As for [`Self::call_with`].
     pub async fn call<R: Request>(
         &self,
         request: R,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError> {
+        self.call_with(request, FdTable::new(), deadline).await
+    }
+
+    /// Calls the worker and waits for the reply, at most `deadline`. The request's slots name the
+    /// descriptors of `table`, which are sent ahead of it and closed here.
+    ///
+    /// # Errors
+    /// [`CallError`]; after [`CallError::Deadline`] the request may still take effect.
+    pub async fn call_with<R: Request>(
+        &self,
+        request: R,
+        table: FdTable,
         deadline: Duration,
     ) -> Result<R::Reply, CallError> {
         let name = R::OPERATION.name();
@@ -206,7 +219,7 @@ impl WorkerClient {
                 id,
                 body: request.into_body(),
             };
-            if let Err(error) = self.shared.send(&message, &[]).await {
+            if let Err(error) = self.shared.send_request(&message, table).await {
                 if let Some(calls) = self.shared.pending().as_mut() {
                     calls.remove(&id);
                 }

@@ -23,8 +23,9 @@ pub enum ToWorker {
         /// The domain's name, for the worker's own reports.
         domain: String,
     },
-    /// Descriptors for later messages, appended to the worker's table in order. `count` is how many
-    /// this message carries, 1 to [`crate::MAX_MESSAGE_FDS`].
+    /// Descriptors for the next request, appended in order to a table that is empty after each
+    /// request: slots count from 0 for each. `count` is how many this message carries, 1 to
+    /// [`crate::MAX_MESSAGE_FDS`].
     Descriptors {
         /// How many ride with this message.
         count: u16,

@@ -1,0 +1,54 @@
+# Reeve: one command a line. Each installs what it lacks from the distribution, or says in one line
+# what to install.
+
+CARGO ?= cargo
+TARGET := target/x86_64-unknown-linux-gnu
+export REEVE_REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
+
+.PHONY: help run test soak bench build release lint fmt deny doc install-deps install-lab clean
+
+help: ## Show this list
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
+
+install-deps: ## Install the compiler and what the build needs
+	@tools/install build
+
+install-lab: ## Install what the lab needs: QEMU, busybox, kernel packages
+	@tools/install lab
+
+build: install-deps ## Build everything, unoptimised
+	$(CARGO) build --workspace --all-targets
+
+release: install-deps ## Build the static binaries
+	$(CARGO) build --release -p reeve-worker -p reeved
+
+run: release ## Boot the built-in guest in a sandboxed worker
+	$(TARGET)/release/reeve run
+
+test: install-deps install-lab ## Run every test, the lab's included
+	$(CARGO) build --workspace --all-targets --features reeved/fault-points,reeve-worker/fault-points
+	$(CARGO) test --workspace --features reeved/fault-points,reeve-worker/fault-points
+
+soak: install-deps install-lab ## Run the long counts: fuzzing, repeated starts, repeated pauses
+	tools/soak
+
+bench: install-deps ## Measure beside the floor and the installed peers; writes target/bench.json
+	$(CARGO) build --release -p reeve-worker -p reeve-benches
+	$(TARGET)/release/bench
+
+lint: ## Formatting, clippy, licences and advisories, documentation
+	$(CARGO) fmt --all --check
+	$(CARGO) clippy --workspace --all-targets -- -D warnings
+	$(MAKE) --no-print-directory deny
+
+deny: ## Licences, advisories, duplicates
+	@tools/deny
+
+fmt: ## Format the tree
+	$(CARGO) fmt --all
+
+doc: ## Build the documentation
+	RUSTDOCFLAGS="-D warnings" $(CARGO) doc --workspace --no-deps --document-private-items
+
+clean: ## Remove what was built
+	$(CARGO) clean
