@@ -1,1 +1,27 @@
-//! To be written.
+//! The harness of Reeve's cross-process tests: the lab, where stock Linux guests boot, and what a
+//! test needs to drive `reeve` and to see that nothing is left behind.
+//!
+//! ```ignore
+//! use std::time::Duration;
+//! use reeve_tests::lab::assets;
+//! use reeve_tests::reeve::Reeve;
+//!
+//! #[reeve_tests::in_lab(timeout = "120s")]
+//! fn stock_linux_boots() -> anyhow::Result<()> {
+//!     let mut reeve = Reeve::run()?.kernel(&assets().vmlinux).initrd(&assets().initramfs)
+//!         .cmdline("console=ttyS0").spawn()?;
+//!     reeve.expect("REEVE-GUEST-UP", Duration::from_secs(60))?;
+//!     Ok(())
+//! }
+//! ```
+//!
+//! The body of such a test runs inside the lab as an ordinary test of the same binary; its output
+//! and its failure come out as those of the test. See [`lab`] for how, what it costs and the
+//! environment variables.
+
+pub use reeve_tests_macros::in_lab;
+
+pub mod lab;
+pub mod leftovers;
+mod process;
+pub mod reeve;

@@ -1,0 +1,256 @@
+//! The lab: where the bodies of `#[in_lab]` tests run, with stock Linux guests.
+//!
+//! ```text
+//!  this machine                    outer guest (QEMU, TCG)           inner guest
+//!  ┌──────────────────┐  control   ┌───────────────────────────┐     ┌──────────────────┐
+//!  │ test binary      │───────────▶│ init: waits, runs, reports│     │ stock Debian     │
+//!  │ #[in_lab] fn     │◀───────────│ test binary --exact fn    │────▶│ kernel, busybox  │
+//!  └──────────────────┘   output   │  └ reeve, reeve-worker    │ KVM └──────────────────┘
+//!                                  └───────────────────────────┘
+//! ```
+//!
+//! On a machine whose own `/dev/kvm` boots Linux the outer guest is left out and the body runs in a
+//! child process ([`place`] decides). Either way it is the same binary, started with
+//! `--exact <test>` and `REEVE_IN_LAB=1`, so a body is an ordinary test to whoever reads results,
+//! has its own process, and a hard limit. In the outer guest it is root on a machine with cgroup v2,
+//! Landlock (ABI 2), shared mounts, `/lib/modules` for `modprobe`, and an ordinary user `user`
+//! (uid 1000, in group kvm, which owns `/dev/kvm`); the file system of the source tree is not there.
+//!
+//! # Environment
+//! - `REEVE_LAB=direct|qemu`: overrides where.
+//! - `REEVE_LAB_CACHE=DIR`: where packages, images and saved guests are kept (default `target/lab`).
+//! - `REEVE_LAB_SLOTS=N`: how many outer guests at once (default: half the processors).
+//! - `REEVE_LAB_COLD=1`: boot each outer guest instead of resuming it.
+//! - `REEVE_LAB_VERBOSE=1`: print what each step took.
+//! - `REEVE_BIN_DIR=DIR`: where the products are.
+
+pub mod assets;
+pub mod cache;
+pub mod cpio;
+mod direct;
+pub mod guests;
+pub mod image;
+pub mod kernel;
+pub mod modules;
+pub mod outer;
+pub mod packages;
+mod payload;
+pub mod place;
+pub mod probe;
+pub mod qemu;
+pub mod qmp;
+pub mod session;
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail};
+
+pub use assets::assets;
+use cache::Cache;
+use outer::Outer;
+use place::Place;
+use session::End;
+
+/// Set where a body runs.
+const INSIDE: &str = "REEVE_IN_LAB";
+/// Names the file that a body's process makes first, so that "no test matched" is no success.
+const ENTERED: &str = "REEVE_LAB_ENTERED";
+/// Set in outer guests only.
+const OUTER_GUEST: &str = "REEVE_LAB_OUTER_GUEST";
+
+/// What the attribute knows of its function.
+#[derive(Debug)]
+pub struct Test {
+    /// `crate::module::function`.
+    pub path: &'static str,
+    /// Hard limit of the body.
+    pub limit: Duration,
+    /// Whether the body needs root.
+    pub needs_root: bool,
+}
+
+impl Test {
+    /// The name that libtest gives it: without the crate.
+    fn name(&self) -> &'static str {
+        self.path
+            .split_once("::")
+            .map_or(self.path, |(_, name)| name)
+    }
+}
+
+/// What a lab test may return.
+pub trait Outcome {
+    /// The value that stands for success.
+    fn success() -> Self;
+}
+
+impl Outcome for () {
+    fn success() -> Self {}
+}
+
+impl<E> Outcome for Result<(), E> {
+    fn success() -> Self {
+        Ok(())
+    }
+}
+
+/// Whether this process is one that the lab started for a body.
+#[must_use]
+pub fn inside() -> bool {
+    std::env::var_os(INSIDE).is_some()
+}
+
+/// Whether this process runs in an outer guest, where nothing but the test is going on.
+#[must_use]
+pub fn inside_outer_guest() -> bool {
+    std::env::var_os(OUTER_GUEST).is_some()
+}
+
+/// What `#[in_lab]` makes of a test: inside, its body; outside, a run of it inside.
+///
+/// # Panics
+/// When the body failed there, or the lab did; its output has been printed by then.
+pub fn dispatch<O: Outcome>(test: &Test, body: fn() -> O) -> O {
+    if inside() {
+        if let Some(file) = std::env::var_os(ENTERED) {
+            std::fs::write(file, b"").expect("the lab's directory for this is writable");
+        }
+        return body();
+    }
+    match run_inside(test, &mut |output| say(&String::from_utf8_lossy(output))) {
+        Ok(()) => O::success(),
+        Err(error) => panic!("{error:#}"),
+    }
+}
+
+/// Runs a test of this binary where lab tests run; `sink` gets its output as it comes. An error says
+/// how the test failed, or the lab.
+pub fn run_inside(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
+    match place::place(test.needs_root) {
+        Place::Direct => direct::run(test, sink),
+        Place::Qemu => run_in_qemu(test, sink),
+    }
+}
+
+fn run_in_qemu(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
+    let mut clock = Clock::start();
+    let cache = Cache::open()?;
+    let outer = Outer::prepare(&cache)?;
+    let payload = payload::image(&cache)?;
+    clock.lap("prepare");
+    // The limit counts from the start of the guest, not from the wait for a place.
+    let _slot = cache.slot(slots())?;
+    clock.lap("wait for a place");
+    let mut machine = outer.start(&payload)?;
+    clock.lap("start");
+    let mut first = true;
+    let end = session::run(&mut machine, &command(test), test.limit, |output| {
+        if std::mem::take(&mut first) {
+            clock.lap("first output");
+        }
+        sink(output);
+    })?;
+    clock.lap("run");
+    let console = if end == End::Silent || end == End::Gone {
+        machine.console_tail()
+    } else {
+        String::new()
+    };
+    drop(machine);
+    clock.lap("end");
+    verdict(test, end).with_context(|| match console.is_empty() {
+        true => format!("{} in the outer guest", test.name()),
+        false => format!("{}; the outer guest's console:\n{console}\n", test.name()),
+    })
+}
+
+/// The command line that runs a test in the outer guest.
+fn command(test: &Test) -> String {
+    let mut command = format!(
+        "exec env {INSIDE}=1 {OUTER_GUEST}=1 {ENTERED}=/run/lab/entered {}=/assets \
+         REEVE_BIN_DIR=/payload HOME=/root TMPDIR=/tmp",
+        assets::DIRECTORY
+    );
+    for variable in ["RUST_BACKTRACE", "RUST_LOG"] {
+        if let Ok(value) = std::env::var(variable) {
+            command.push_str(&format!(" {variable}={}", session::word(&value)));
+        }
+    }
+    command.push_str(&format!(" /payload/{}", payload::TEST));
+    for argument in arguments(test) {
+        command.push(' ');
+        command.push_str(&session::word(argument));
+    }
+    command
+}
+
+/// What makes a test binary run one test and nothing else, showing all it prints.
+fn arguments(test: &Test) -> [&str; 5] {
+    [
+        "--exact",
+        test.name(),
+        "--nocapture",
+        "--include-ignored",
+        "--test-threads=1",
+    ]
+}
+
+fn verdict(test: &Test, end: End) -> Result<()> {
+    match end {
+        End::Exited {
+            status: 0,
+            entered: true,
+        } => Ok(()),
+        End::Exited {
+            status: 0,
+            entered: false,
+        } => bail!("no test of this name ran"),
+        End::Exited { status, .. } => bail!("failed with status {status}; its output is above"),
+        End::Limit => bail!(
+            "cut: it took longer than its limit of {} s",
+            test.limit.as_secs()
+        ),
+        End::Silent => bail!("the lab stopped answering"),
+        End::Gone => bail!("the outer guest ended"),
+    }
+}
+
+fn slots() -> usize {
+    let chosen = std::env::var("REEVE_LAB_SLOTS")
+        .ok()
+        .and_then(|text| text.parse().ok());
+    chosen.unwrap_or_else(|| {
+        std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
+    })
+}
+
+/// Prints as the test itself would: libtest keeps it and shows it when the test fails.
+#[expect(clippy::print_stdout, reason = "this is the output of the test")]
+fn say(text: &str) {
+    print!("{text}");
+}
+
+/// Prints what each step took when `REEVE_LAB_VERBOSE` is set.
+struct Clock {
+    verbose: bool,
+    last: Instant,
+}
+
+impl Clock {
+    fn start() -> Clock {
+        Clock {
+            verbose: std::env::var_os("REEVE_LAB_VERBOSE").is_some(),
+            last: Instant::now(),
+        }
+    }
+
+    fn lap(&mut self, step: &str) {
+        if self.verbose {
+            say(&format!(
+                "lab: {step}: {} ms\n",
+                self.last.elapsed().as_millis()
+            ));
+        }
+        self.last = Instant::now();
+    }
+}

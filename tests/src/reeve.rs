@@ -1,0 +1,409 @@
+//! Drives the `reeve` command as a person or a script would: on a terminal or on pipes, with
+//! deadlines on everything it waits for. A started `reeve` dies with its test.
+
+use std::fs::File;
+use std::io::{self, Read, Write};
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, anyhow, bail, ensure};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::Signal;
+use rustix::pty::OpenptFlags;
+
+use crate::process::{Leashed, Session};
+
+/// Output kept per stream; a guest that floods its console loses the oldest.
+const KEPT: usize = 32 << 20;
+
+/// Where the products are: `REEVE_BIN_DIR`, or beside the test binary's directory.
+pub fn bin_directory() -> Result<PathBuf> {
+    if let Some(directory) = std::env::var_os("REEVE_BIN_DIR") {
+        return Ok(PathBuf::from(directory));
+    }
+    // target/x86_64-unknown-linux-gnu/debug/deps/test-0123456789abcdef
+    let executable = std::env::current_exe()?;
+    let directory = executable.parent().and_then(Path::parent);
+    Ok(directory
+        .ok_or_else(|| anyhow!("no directory above {}", executable.display()))?
+        .to_owned())
+}
+
+/// The path of a product.
+pub fn product(name: &str) -> Result<PathBuf> {
+    let path = bin_directory()?.join(name);
+    ensure!(
+        path.exists(),
+        "{} is missing: run `cargo build --workspace` first",
+        path.display()
+    );
+    Ok(path)
+}
+
+/// A `reeve` command line under construction.
+#[derive(Debug)]
+pub struct Builder {
+    command: Command,
+    terminal: bool,
+}
+
+/// A running `reeve`.
+#[derive(Debug)]
+pub struct Reeve {
+    process: Leashed,
+    /// What is written goes to its standard input.
+    input: Option<File>,
+    /// Its terminal, or its standard output.
+    output: Stream,
+    /// Its standard error, when that is not the terminal.
+    errors: Option<Stream>,
+    /// Where the next `expect` starts to look.
+    cursor: usize,
+}
+
+/// One stream read from the child.
+#[derive(Debug)]
+struct Stream {
+    file: Option<File>,
+    bytes: Vec<u8>,
+    /// How many bytes were dropped from the front.
+    dropped: usize,
+}
+
+impl Reeve {
+    /// `reeve run`.
+    pub fn run() -> Result<Builder> {
+        Ok(Reeve::command()?.arg("run"))
+    }
+
+    /// `reeve` with nothing.
+    pub fn command() -> Result<Builder> {
+        Ok(Builder {
+            command: Command::new(product("reeve")?),
+            terminal: false,
+        })
+    }
+
+    /// Waits until `pattern` appears in the output after the last match, at most for `limit`.
+    /// Returns what came before it.
+    pub fn expect(&mut self, pattern: &str, limit: Duration) -> Result<String> {
+        let deadline = Instant::now() + limit;
+        loop {
+            let start = self.cursor.saturating_sub(self.output.dropped);
+            let unread = &self.output.bytes[start.min(self.output.bytes.len())..];
+            let found = unread
+                .windows(pattern.len().max(1))
+                .position(|window| window == pattern.as_bytes());
+            if let Some(position) = found {
+                let before = String::from_utf8_lossy(&unread[..position]).into_owned();
+                self.cursor = self.output.dropped + start + position + pattern.len();
+                return Ok(before);
+            }
+            if self.output.file.is_none() {
+                bail!(
+                    "{pattern:?} did not come and the output has ended:\n{}",
+                    self.transcript()
+                );
+            }
+            if Instant::now() >= deadline {
+                bail!(
+                    "{pattern:?} did not come within {limit:?}:\n{}",
+                    self.transcript()
+                );
+            }
+            self.pump(deadline)?;
+        }
+    }
+
+    /// The rest of the line in which the last match was.
+    pub fn line(&mut self, limit: Duration) -> Result<String> {
+        Ok(self.expect("\n", limit)?.trim_end_matches('\r').to_owned())
+    }
+
+    /// Reads output for this long, whatever comes.
+    pub fn listen(&mut self, time: Duration) -> Result<()> {
+        let deadline = Instant::now() + time;
+        while Instant::now() < deadline && self.output.file.is_some() {
+            self.pump(deadline)?;
+        }
+        std::thread::sleep(deadline.saturating_duration_since(Instant::now()));
+        Ok(())
+    }
+
+    /// Types these bytes.
+    pub fn send(&mut self, bytes: &[u8]) -> Result<()> {
+        let input = self.input.as_mut().context("its input has been closed")?;
+        input.write_all(bytes).context("reeve does not take input")
+    }
+
+    /// Runs a line in the shell of the inner guest and returns what it printed: everything between
+    /// the echo of the line and the next prompt.
+    pub fn shell(&mut self, line: &str, limit: Duration) -> Result<String> {
+        self.send(format!("{line}\n").as_bytes())?;
+        self.expect("\n", limit)?;
+        let printed = self.expect(crate::lab::assets::PROMPT, limit)?;
+        Ok(printed.replace('\r', ""))
+    }
+
+    /// Closes what it reads from; on a terminal that is a hang-up.
+    pub fn hang_up(&mut self) {
+        self.input = None;
+        if self.errors.is_none() {
+            self.output.file = None;
+        }
+    }
+
+    /// Sends a signal to `reeve` itself.
+    pub fn signal(&self, signal: Signal) -> Result<()> {
+        Ok(self.process.signal(signal)?)
+    }
+
+    /// Process id of `reeve`.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.process.pid()
+    }
+
+    /// Waits for its end, reading all output.
+    pub fn wait(&mut self, limit: Duration) -> Result<ExitStatus> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if let Some(status) = self.process.try_wait()? {
+                while self.pump(Instant::now() + Duration::from_millis(1))? {}
+                return Ok(status);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "still running after {limit:?}:\n{}",
+                self.transcript()
+            );
+            let step = Instant::now() + Duration::from_millis(5);
+            if !self.pump(step.min(deadline))? {
+                std::thread::sleep(Duration::from_millis(2));
+            }
+        }
+    }
+
+    /// Everything it has printed so far, on the terminal or on standard output.
+    #[must_use]
+    pub fn output(&self) -> String {
+        String::from_utf8_lossy(&self.output.bytes).into_owned()
+    }
+
+    /// What it has printed on standard error so far; empty on a terminal.
+    #[must_use]
+    pub fn errors(&self) -> String {
+        self.errors
+            .as_ref()
+            .map(|stream| String::from_utf8_lossy(&stream.bytes).into_owned())
+            .unwrap_or_default()
+    }
+
+    /// Reads what is there, waiting until `deadline` for a first byte. `false` when nothing came.
+    fn pump(&mut self, deadline: Instant) -> Result<bool> {
+        let mut streams: Vec<&mut Stream> = std::iter::once(&mut self.output)
+            .chain(self.errors.as_mut())
+            .collect();
+        streams.retain(|stream| stream.file.is_some());
+        let mut polled: Vec<PollFd<'_>> = streams
+            .iter()
+            .filter_map(|stream| stream.file.as_ref())
+            .map(|file| PollFd::new(file, PollFlags::IN))
+            .collect();
+        if polled.is_empty() {
+            return Ok(false);
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        match poll(&mut polled, Some(&Timespec::try_from(left)?)) {
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+        let ready: Vec<bool> = polled
+            .iter()
+            .map(|entry| !entry.revents().is_empty())
+            .collect();
+        let mut any = false;
+        for (stream, _) in streams.into_iter().zip(ready).filter(|(_, ready)| *ready) {
+            any |= stream.read()?;
+        }
+        Ok(any)
+    }
+
+    fn transcript(&self) -> String {
+        format!(
+            "--- output\n{}\n--- errors\n{}\n---",
+            self.output(),
+            self.errors()
+        )
+    }
+}
+
+impl Stream {
+    fn new(fd: impl Into<OwnedFd>) -> Stream {
+        Stream {
+            file: Some(File::from(fd.into())),
+            bytes: Vec::new(),
+            dropped: 0,
+        }
+    }
+
+    /// Reads once; `false` at the end of the stream.
+    fn read(&mut self) -> Result<bool> {
+        let Some(file) = self.file.as_mut() else {
+            return Ok(false);
+        };
+        let mut buffer = [0; 64 << 10];
+        let length = match file.read(&mut buffer) {
+            Ok(length) => length,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
+            // A terminal's master says EIO when the last one on the other side has closed it.
+            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
+            Err(error) => return Err(error.into()),
+        };
+        if length == 0 {
+            self.file = None;
+            return Ok(false);
+        }
+        self.bytes.extend_from_slice(&buffer[..length]);
+        if self.bytes.len() > 2 * KEPT {
+            let excess = self.bytes.len() - KEPT;
+            self.bytes.drain(..excess);
+            self.dropped += excess;
+        }
+        Ok(true)
+    }
+}
+
+impl Builder {
+    /// Adds an argument as it is.
+    #[must_use]
+    pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Builder {
+        self.command.arg(argument);
+        self
+    }
+
+    /// `--kernel`
+    #[must_use]
+    pub fn kernel(self, path: &Path) -> Builder {
+        self.arg("--kernel").arg(path)
+    }
+
+    /// `--initrd`
+    #[must_use]
+    pub fn initrd(self, path: &Path) -> Builder {
+        self.arg("--initrd").arg(path)
+    }
+
+    /// `--cmdline`
+    #[must_use]
+    pub fn cmdline(self, text: &str) -> Builder {
+        self.arg("--cmdline").arg(text)
+    }
+
+    /// `--cpus`
+    #[must_use]
+    pub fn cpus(self, count: u32) -> Builder {
+        self.arg("--cpus").arg(count.to_string())
+    }
+
+    /// `--memory`, as `256M`
+    #[must_use]
+    pub fn memory(self, size: &str) -> Builder {
+        self.arg("--memory").arg(size)
+    }
+
+    /// `--name`
+    #[must_use]
+    pub fn name(self, name: &str) -> Builder {
+        self.arg("--name").arg(name)
+    }
+
+    /// `--json`
+    #[must_use]
+    pub fn json(self) -> Builder {
+        self.arg("--json")
+    }
+
+    /// Sets an environment variable.
+    #[must_use]
+    pub fn env(mut self, name: &str, value: &str) -> Builder {
+        self.command.env(name, value);
+        self
+    }
+
+    /// Gives it a terminal (80 by 24) instead of pipes.
+    #[must_use]
+    pub fn on_terminal(mut self) -> Builder {
+        self.terminal = true;
+        self
+    }
+
+    /// Changes the command in a way that has no method of its own (user, directory).
+    #[must_use]
+    pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Builder {
+        change(&mut self.command);
+        self
+    }
+
+    /// Starts it.
+    pub fn spawn(self) -> Result<Reeve> {
+        if self.terminal {
+            self.spawn_on_terminal()
+        } else {
+            self.spawn_on_pipes()
+        }
+    }
+
+    fn spawn_on_pipes(mut self) -> Result<Reeve> {
+        self.command
+            .stdin(Stdio::piped())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped());
+        let mut process = Leashed::spawn(&mut self.command, Session::Group, &[])?;
+        let child = process.child();
+        let missing = || anyhow!("std gives the pipes that were asked for");
+        let input = OwnedFd::from(child.stdin.take().ok_or_else(missing)?);
+        let output = Stream::new(child.stdout.take().ok_or_else(missing)?);
+        let errors = Stream::new(child.stderr.take().ok_or_else(missing)?);
+        Ok(Reeve {
+            process,
+            input: Some(File::from(input)),
+            output,
+            errors: Some(errors),
+            cursor: 0,
+        })
+    }
+
+    fn spawn_on_terminal(mut self) -> Result<Reeve> {
+        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
+        let master = rustix::pty::openpt(flags)?;
+        rustix::pty::grantpt(&master)?;
+        rustix::pty::unlockpt(&master)?;
+        let name = rustix::pty::ptsname(&master, Vec::new())?;
+        let open = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
+        let slave = rustix::fs::open(name.as_c_str(), open, Mode::empty())?;
+        let size = rustix::termios::Winsize {
+            ws_row: 24,
+            ws_col: 80,
+            ws_xpixel: 0,
+            ws_ypixel: 0,
+        };
+        rustix::termios::tcsetwinsize(&slave, size)?;
+        self.command
+            .stdin(Stdio::from(slave.try_clone()?))
+            .stdout(Stdio::from(slave.try_clone()?))
+            .stderr(Stdio::from(slave));
+        let process = Leashed::spawn(&mut self.command, Session::Terminal, &[])?;
+        let input = File::from(master.as_fd().try_clone_to_owned()?);
+        Ok(Reeve {
+            process,
+            input: Some(input),
+            output: Stream::new(master),
+            errors: None,
+            cursor: 0,
+        })
+    }
+}
