@@ -1,0 +1,5 @@
+//! The fixed devices of a PC that guests expect to find without asking a bus.
+
+pub mod i8042;
+pub mod reset;
+pub mod serial;
