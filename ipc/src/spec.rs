@@ -75,18 +75,21 @@ impl MachineType {
 pub struct CpuSwitches {
     /// Offer the TSC deadline timer where KVM has it.
     pub tsc_deadline: bool,
-    /// Offer x2APIC where KVM has it.
-    pub x2apic: bool,
     /// Offer kvmclock.
     pub kvmclock: bool,
+    /// Show the TSC as invariant where it is.
+    pub invariant_tsc: bool,
+    /// Show transactional memory where the host has it.
+    pub transactional_memory: bool,
 }
 
 impl Default for CpuSwitches {
     fn default() -> Self {
         Self {
             tsc_deadline: true,
-            x2apic: true,
             kvmclock: true,
+            invariant_tsc: true,
+            transactional_memory: false,
         }
     }
 }
