@@ -6,6 +6,7 @@ pub mod bus;
 pub mod clock;
 pub mod console;
 pub mod error;
+pub mod ioapic;
 pub mod irq;
 pub mod legacy;
 pub mod power;
