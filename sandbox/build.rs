@@ -1,0 +1,51 @@
+//! Compiles the seccomp tables into BPF programs, so that a worker carries them as constants.
+
+#![expect(clippy::expect_used, reason = "a build script stops by panicking")]
+
+use std::fmt::Write as _;
+use std::path::Path;
+
+#[path = "src/seccomp/args.rs"]
+mod args;
+#[path = "src/seccomp/base.rs"]
+mod base;
+#[path = "src/seccomp/compile.rs"]
+mod compile;
+#[path = "src/seccomp/control.rs"]
+mod control;
+#[path = "src/seccomp/io.rs"]
+mod io;
+#[path = "src/seccomp/ioctl.rs"]
+mod ioctl;
+#[path = "src/seccomp/rule.rs"]
+#[expect(dead_code, reason = "reasons are for people, not for BPF")]
+mod rule;
+#[path = "src/seccomp/vcpu.rs"]
+mod vcpu;
+
+fn main() {
+    println!("cargo::rerun-if-changed=src/seccomp");
+    println!("cargo::rerun-if-changed=build.rs");
+
+    let mut text = String::new();
+    for (name, rules) in [
+        ("BASE", base::RULES),
+        ("CONTROL", control::RULES),
+        ("VCPU", vcpu::RULES),
+        ("IO", io::RULES),
+    ] {
+        let program = compile::compile(rules);
+        writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
+            .expect("writing to a string");
+        for compile::Instruction { code, jt, jf, k } in program {
+            writeln!(
+                text,
+                "    Instruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},"
+            )
+            .expect("writing to a string");
+        }
+        text.push_str("];\n");
+    }
+    let out = std::env::var_os("OUT_DIR").expect("cargo sets OUT_DIR");
+    std::fs::write(Path::new(&out).join("filters.rs"), text).expect("OUT_DIR is writable");
+}

@@ -1,0 +1,111 @@
+//! Landlock with no rule: every access that the host's kernel can restrict is denied.
+//!
+//! A ruleset that handles an access and allows none of it denies it everywhere. What each ABI can
+//! restrict follows linux/landlock.h; an older kernel gets its own best, a kernel without Landlock is an error.
+//! Raw calls rather than the `landlock` crate: two system calls and no heap on the start path.
+
+use std::fmt;
+
+use crate::sys::{self, Errno};
+
+/// A version of the kernel's Landlock interface.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Abi(u32);
+
+impl Abi {
+    /// The version this host's kernel has.
+    ///
+    /// # Errors
+    ///
+    /// `ENOSYS` or `EOPNOTSUPP` when Landlock is not built in or not switched on.
+    pub fn of_host() -> std::io::Result<Self> {
+        version().map_err(|Errno(errno)| std::io::Error::from_raw_os_error(errno))
+    }
+
+    /// The number.
+    pub fn number(self) -> u32 {
+        self.0
+    }
+
+    fn ruleset(self) -> Ruleset {
+        // The last filesystem access of each ABI, so that all below it are handled.
+        let filesystem = match self.0 {
+            0 | 1 => 12, // EXECUTE .. MAKE_SYM
+            2 => 13,     // REFER
+            3 | 4 => 14, // TRUNCATE
+            _ => 15,     // IOCTL_DEV (5)
+        };
+        Ruleset {
+            filesystem: (1 << (filesystem + 1)) - 1,
+            network: if self.0 >= 4 { 0b11 } else { 0 }, // BIND_TCP, CONNECT_TCP
+            scoped: if self.0 >= 6 { 0b11 } else { 0 },  // ABSTRACT_UNIX_SOCKET, SIGNAL
+        }
+    }
+}
+
+impl fmt::Display for Abi {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// `struct landlock_ruleset_attr`.
+#[repr(C)]
+struct Ruleset {
+    filesystem: u64,
+    network: u64,
+    scoped: u64,
+}
+
+impl Ruleset {
+    /// Kernels accept a longer structure only when what they do not know is zero, which it is.
+    const SIZE: usize = size_of::<Self>();
+}
+
+#[expect(unsafe_code, reason = "a query that takes no pointer")]
+fn version() -> sys::Result<Abi> {
+    // SAFETY: with LANDLOCK_CREATE_RULESET_VERSION (1) the pointer and size must be zero.
+    let version = unsafe { sys::call(libc::SYS_landlock_create_ruleset, [0, 0, 1, 0, 0, 0]) }?;
+    Ok(Abi(u32::try_from(version).unwrap_or(0)))
+}
+
+/// Denies the calling thread everything. Needs `no_new_privs`.
+#[expect(unsafe_code, reason = "passes a ruleset to the kernel")]
+pub(crate) fn restrict() -> sys::Result<Abi> {
+    let abi = version()?;
+    let attributes = abi.ruleset();
+    let pointer = (&raw const attributes).addr();
+    // SAFETY: the kernel reads SIZE bytes of the structure.
+    let ruleset = unsafe {
+        sys::call(
+            libc::SYS_landlock_create_ruleset,
+            [pointer, Ruleset::SIZE, 0, 0, 0, 0],
+        )
+    }?;
+    // SAFETY: a descriptor and flags, no pointer.
+    let restricted =
+        unsafe { sys::call(libc::SYS_landlock_restrict_self, [ruleset, 0, 0, 0, 0, 0]) };
+    // SAFETY: as above; the descriptor is ours alone.
+    let closed = unsafe { sys::call(libc::SYS_close, [ruleset, 0, 0, 0, 0, 0]) };
+    restricted.and(closed).map(|_| abi)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_abi_handles_what_it_introduced() {
+        let bits = |abi| {
+            let ruleset = Abi(abi).ruleset();
+            (ruleset.filesystem, ruleset.network, ruleset.scoped)
+        };
+        assert_eq!(bits(1), (0x1fff, 0, 0));
+        assert_eq!(bits(2), (0x3fff, 0, 0));
+        assert_eq!(bits(3), (0x7fff, 0, 0));
+        assert_eq!(bits(4), (0x7fff, 3, 0));
+        assert_eq!(bits(5), (0xffff, 3, 0));
+        assert_eq!(bits(6), (0xffff, 3, 3));
+        assert_eq!(bits(99), bits(6));
+    }
+}

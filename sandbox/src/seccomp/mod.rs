@@ -1,0 +1,139 @@
+//! System call filters, one per thread role.
+//!
+//! ```text
+//! main thread    enter(): Base ──────────── enter_role(Control)
+//!                          │ inherits
+//! spawner thread           └─ Base (reads neither guest bytes nor messages; only makes threads)
+//!                                  │ inherits
+//! other threads                    ├─ Base + Vcpu     enter_role() is the first thing in the thread
+//!                                  └─ Base + Io
+//! ```
+//!
+//! Filters stack: a call must pass each, so Base is a superset of all roles. An unlisted call traps;
+//! the handler of [`denial`] names it and the process dies by SIGSYS. Another architecture's entry
+//! (`int 0x80`) kills at once; x32 numbers are unlisted.
+
+pub mod denial;
+
+mod args;
+mod base;
+#[cfg(test)]
+mod compile;
+mod control;
+mod io;
+mod ioctl;
+pub mod rule;
+#[cfg(test)]
+mod tests;
+mod vcpu;
+
+use std::fmt;
+use std::io::Error;
+
+pub use args::KICK_SIGNAL;
+use rule::Rule;
+
+/// The part a thread plays, which decides its filter.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Role {
+    /// From the closing of the jail until a role is entered.
+    Base = 1,
+    /// The control thread.
+    Control = 2,
+    /// A thread that runs one vCPU.
+    Vcpu = 3,
+    /// A thread that owns virtqueues or the console.
+    Io = 4,
+}
+
+impl Role {
+    /// Every role.
+    pub const ALL: [Self; 4] = [Self::Base, Self::Control, Self::Vcpu, Self::Io];
+
+    /// The table, for tests and documents.
+    pub fn rules(self) -> &'static [Rule] {
+        match self {
+            Self::Base => base::RULES,
+            Self::Control => control::RULES,
+            Self::Vcpu => vcpu::RULES,
+            Self::Io => io::RULES,
+        }
+    }
+
+    fn program(self) -> &'static [Instruction] {
+        match self {
+            Self::Base => &BASE,
+            Self::Control => &CONTROL,
+            Self::Vcpu => &VCPU,
+            Self::Io => &IO,
+        }
+    }
+
+    fn from_number(number: u8) -> Option<Self> {
+        Self::ALL.into_iter().find(|role| *role as u8 == number)
+    }
+}
+
+impl fmt::Display for Role {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Base => "base",
+            Self::Control => "control",
+            Self::Vcpu => "vcpu",
+            Self::Io => "io",
+        })
+    }
+}
+
+/// One BPF instruction; the layout is `struct sock_filter`'s.
+#[repr(C)]
+struct Instruction {
+    code: u16,
+    jt: u8,
+    jf: u8,
+    k: u32,
+}
+
+include!(concat!(env!("OUT_DIR"), "/filters.rs"));
+
+/// Stacks the role's filter on the calling thread's and remembers the role for denial reports.
+///
+/// The first thing a thread does. Not undone by anything.
+///
+/// # Errors
+///
+/// The kernel's, when it refuses the filter: without `no_new_privs`, or from a thread that already
+/// entered a role other than [`Role::Base`] (that call is itself denied, and the process dies).
+pub fn enter_role(role: Role) -> Result<(), Error> {
+    install(role.program())?;
+    denial::set_role(role);
+    Ok(())
+}
+
+#[expect(
+    unsafe_code,
+    reason = "no crate installs a constant program without copying it to the heap"
+)]
+fn install(program: &'static [Instruction]) -> Result<(), Error> {
+    let len = u16::try_from(program.len()).map_err(|_| Error::from_raw_os_error(libc::EINVAL))?;
+    let fprog = libc::sock_fprog {
+        len,
+        filter: program.as_ptr().cast_mut().cast(),
+    };
+    // SAFETY: the kernel only reads `len` instructions, which `Instruction` lays out as sock_filter,
+    // from a static; both outlive the call.
+    let result = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            0,
+            &raw const fprog,
+        )
+    };
+    if result == 0 {
+        Ok(())
+    } else {
+        Err(Error::last_os_error())
+    }
+}
