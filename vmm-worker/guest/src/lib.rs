@@ -1,1 +1,59 @@
-//! To be written.
+//! Reeve's built-in guest: a small kernel of our own, for machines that are given none.
+//!
+//! `reeve run` without a kernel boots it; the benchmarks measure with it; the tests and the attack
+//! tests misbehave with it. It is built by this package's `build.rs` from the freestanding
+//! sources in `kernel/`, with nothing but the compiler that builds the workspace, and is
+//! embedded as [`IMAGE`].
+//!
+//! # Shape
+//!
+//! ```text
+//! PVH loader ──► entry.s   ring 0, 32 bit: first byte on COM1; mode=bench and mode=hold end here
+//!                   │      three page-table stores, long mode, TSS with an open I/O bitmap
+//!                   ▼ iretq
+//!                main.rs   ring 3: command line, report, devices, misbehaviour
+//!                   │ ▲
+//!      ud2, faults  ▼ │ iretq
+//!                gates.s   ring 0: interrupt stubs that count; services (print, sleep, jump)
+//!                ap.s      ring 0: application processors, real mode to ring 3
+//! ```
+//!
+//! There are KVMs that run ring 3 natively and emulate ring 0, at about a microsecond an
+//! instruction and without SSE, `popcnt`, `int` or `xsave`. So ring 0 is a few dozen
+//! instructions of assembly and all Rust code runs in ring 3. Nothing in it depends on
+//! such a KVM: it is an ordinary long-mode guest on any other.
+//!
+//! # What it needs from the machine
+//!
+//! - an ELF loader that finds the PVH note (XEN_ELFNOTE_PHYS32_ENTRY), the start info (version 1,
+//!   with the memory map), command line and ACPI tables below 2 MiB or at least below 4 GiB,
+//!   nothing of the loader's in 0x9000..0xa000 (the start-up page) and in 2 MiB upwards (one page
+//!   for each further processor);
+//! - image and zeroed memory (`p_memsz`) placed anew at every reset;
+//! - COM1 at 0x3f8 that takes bytes at any rate, CMOS at 0x70, PM timer at 0x608, PM1a events at
+//!   0x600, local APICs in xAPIC mode, their timer at 1 GHz; power-off and reset ports are taken
+//!   from the FADT, IOAPIC base and interrupt overrides from the MADT.
+//!
+//! # Output
+//!
+//! The first byte is `R` in every mode. `bench` and `hold` print `R\n`; all others begin with
+//! the line `Reeve built-in guest`. The report is `name: value` lines; a value that begins with
+//! `FAILED` is a fault of the machine. Faults and panics of the guest itself are lines that begin
+//! with `fault:` and `panic:`, followed by power-off.
+//!
+//! # Decisions
+//!
+//! 1. (2026-11) The first byte is sent before the command line is looked at, so that it costs
+//!    three instructions and is the same for every mode.
+//! 2. (2026-11) `ud2` at one address is the way into ring 0: `syscall` and `int` fail in ring 3
+//!    of the restricted KVM.
+//! 3. (2026-11) Text is printed by `rep outsb` in ring 0: an exit from there costs 3 us where one
+//!    from ring 3 costs 15 on the restricted KVM, and the same on others.
+
+/// The kernel: a static ELF64 with a PVH note, linked at 1 MiB, one loadable segment.
+pub const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reeve-guest.elf"));
+
+pub mod mode;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,52 @@
+//! The four memory functions the compiler calls by name, since there is no C library.
+//!
+//! String instructions: short, and as quick as anything for what this guest moves.
+
+use core::arch::global_asm;
+
+global_asm!(
+    r#"
+    .section .text.mem, "ax", @progbits
+    .globl memcpy, memmove, memset, memcmp, bcmp
+memcpy:
+    mov rax, rdi
+    mov rcx, rdx
+    rep movsb
+    ret
+memmove:
+    mov rax, rdi
+    mov rcx, rdx
+    mov r8, rdi
+    sub r8, rsi
+    cmp r8, rdx
+    jb 1f                           # the destination begins inside the source: copy backwards
+    rep movsb
+    ret
+1:  lea rdi, [rdi + rcx - 1]
+    lea rsi, [rsi + rcx - 1]
+    std
+    rep movsb
+    cld
+    ret
+memset:
+    mov r8, rdi
+    mov eax, esi
+    mov rcx, rdx
+    rep stosb
+    mov rax, r8
+    ret
+memcmp:
+bcmp:
+    xor eax, eax
+    mov rcx, rdx
+    cmp rcx, rcx                    # equal, for a length of zero
+    repe cmpsb
+    je 2f
+    movzx eax, byte ptr [rdi - 1]
+    movzx ecx, byte ptr [rsi - 1]
+    sub ecx, eax
+    mov eax, ecx
+2:  ret
+    "#,
+    options(raw)
+);
