@@ -17,6 +17,8 @@ hostname guest
 acpid -c /etc/acpi -l /dev/null -p /run/acpid.pid
 memory=$(grep MemTotal: /proc/meminfo | tr -s ' ' | cut -d ' ' -f 2)
 echo "REEVE-GUEST-UP $(nproc) $memory"
+# A serial line has no size; without one the shell asks the terminal and wraps what it echoes.
+stty rows 24 cols 1000
 export PS1='guest# '
 while true; do
     setsid cttyhack sh

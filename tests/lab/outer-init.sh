@@ -77,7 +77,7 @@ pid=$!
     sleep "$limit"
     touch /run/lab/limit
     echo "lab: the limit of $limit s has passed; processes then:" >&4
-    ps -o pid,ppid,stat,time,args | grep -v ' \[' >&4
+    ps -o pid,ppid,stat,args | grep -v ' \[' >&4
     kill -KILL "-$pid"
 ) &
 wait "$pid"

@@ -39,7 +39,7 @@ impl Snapshot {
         Snapshot { things }
     }
 
-    /// What is there now and was not then: `process 17 reeve-worker`, `mount /x`, `cgroup /x`,
+    /// What is there now and was not then: `process 17 reeve-worker /payload/reeve-worker`, `mount /x`, `cgroup /x`,
     /// `path /tmp/x`.
     #[must_use]
     pub fn new_since(&self) -> Vec<String> {
@@ -67,19 +67,33 @@ impl Snapshot {
     }
 }
 
-/// Every process of Reeve's, zombies too.
+/// Every process but the kernel's own threads, zombies too. A worker may call itself what it likes,
+/// so the name of its program counts as well.
 fn processes(things: &mut BTreeSet<String>) {
     for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let name = entry.file_name().to_string_lossy().into_owned();
-        if !name.bytes().all(|byte| byte.is_ascii_digit()) {
-            continue;
-        }
-        let Ok(command) = fs::read_to_string(entry.path().join("comm")) else {
+        let Ok(pid) = entry.file_name().to_string_lossy().parse::<u32>() else {
             continue;
         };
-        if command.starts_with("reeve") {
-            things.insert(format!("process {name} {}", command.trim_end()));
+        let Ok(status) = fs::read_to_string(entry.path().join("status")) else {
+            continue;
+        };
+        let field = |name: &str| {
+            status
+                .lines()
+                .find_map(|line| line.strip_prefix(name))
+                .unwrap_or_default()
+                .trim()
+        };
+        const KTHREADD: u32 = 2;
+        if pid == KTHREADD || field("PPid:") == "2" {
+            continue;
         }
+        let program = fs::read_link(entry.path().join("exe")).unwrap_or_default();
+        things.insert(format!(
+            "process {pid} {} {}",
+            field("Name:"),
+            program.display()
+        ));
     }
 }
 

@@ -1,7 +1,7 @@
 //! The harness of Reeve's cross-process tests: the lab, where stock Linux guests boot, and what a
 //! test needs to drive `reeve` and to see that nothing is left behind.
 //!
-//! ```ignore
+//! ```text
 //! use std::time::Duration;
 //! use reeve_tests::lab::assets;
 //! use reeve_tests::reeve::Reeve;

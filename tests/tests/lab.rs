@@ -6,11 +6,16 @@ use std::time::Duration;
 
 use kvm_ioctls::Kvm;
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
-use reeve_tests::lab::{Test, assets, inside, run_inside};
+use reeve_tests::lab::{Test, assets, inside, probe, run_inside};
 
 #[reeve_tests::in_lab]
 fn kvm_is_there() {
     assert_eq!(Kvm::new().unwrap().get_api_version(), 12);
+}
+
+#[reeve_tests::in_lab]
+fn the_probe_finds_that_this_kvm_runs_kernel_code() {
+    assert!(probe::kvm_runs_kernel_code());
 }
 
 #[reeve_tests::in_lab]

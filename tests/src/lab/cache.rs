@@ -34,11 +34,11 @@ impl Cache {
     /// The directory `name`, filled by `build` if it does not exist yet.
     pub fn entry(&self, name: &str, build: impl FnOnce(&Path) -> Result<()>) -> Result<PathBuf> {
         let path = self.root.join(name);
-        if path.exists() {
+        if used(&path) {
             return Ok(path);
         }
         let _lock = self.lock(name)?;
-        if path.exists() {
+        if used(&path) {
             return Ok(path);
         }
         let partial = self.root.join(format!("{name}.partial"));
@@ -55,7 +55,7 @@ impl Cache {
         remove(&self.root.join(name))
     }
 
-    /// Deletes the entries that start with `prefix` and that nobody has marked as used for `age`.
+    /// Deletes the entries that start with `prefix` and that nobody has asked for within `age`.
     pub fn retire(&self, prefix: &str, age: Duration) -> Result<()> {
         for entry in fs::read_dir(&self.root)? {
             let entry = entry?;
@@ -72,12 +72,6 @@ impl Cache {
                 remove(&entry.path())?;
             }
         }
-        Ok(())
-    }
-
-    /// Marks an entry as used now, which keeps [`Cache::retire`] from it.
-    pub fn touch(path: &Path) -> Result<()> {
-        File::open(path)?.set_modified(SystemTime::now())?;
         Ok(())
     }
 
@@ -133,14 +127,22 @@ impl Key {
     }
 }
 
-/// Cargo marks its target directory with a cache tag; the running test lies below it.
+/// Cargo marks its target directory with a cache tag, and the one per target in it: the outermost.
 fn target_directory() -> Result<PathBuf> {
     let executable = std::env::current_exe()?;
     executable
         .ancestors()
-        .find(|directory| directory.join("CACHEDIR.TAG").exists())
+        .filter(|directory| directory.join("CACHEDIR.TAG").exists())
+        .last()
         .map(Path::to_path_buf)
         .ok_or_else(|| anyhow!("lab: no cargo target directory found; set REEVE_LAB_CACHE"))
+}
+
+/// Whether an entry exists; marks it as used now, which keeps [`Cache::retire`] from it.
+fn used(path: &Path) -> bool {
+    File::open(path)
+        .and_then(|entry| entry.set_modified(SystemTime::now()))
+        .is_ok()
 }
 
 fn remove(path: &Path) -> Result<()> {

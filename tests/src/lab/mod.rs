@@ -41,6 +41,7 @@ pub mod qemu;
 pub mod qmp;
 pub mod session;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
@@ -136,11 +137,12 @@ fn run_in_qemu(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
     let mut clock = Clock::start();
     let cache = Cache::open()?;
     let outer = Outer::prepare(&cache)?;
-    let payload = payload::image(&cache)?;
     clock.lap("prepare");
     // The limit counts from the start of the guest, not from the wait for a place.
     let _slot = cache.slot(slots())?;
     clock.lap("wait for a place");
+    let payload = payload::image(&cache, None)?;
+    clock.lap("payload");
     let mut machine = outer.start(&payload)?;
     clock.lap("start");
     let mut first = true;
@@ -162,6 +164,25 @@ fn run_in_qemu(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
         true => format!("{} in the outer guest", test.name()),
         false => format!("{}; the outer guest's console:\n{console}\n", test.name()),
     })
+}
+
+/// Runs a shell command in a fresh outer guest, for trying things by hand (`examples/lab.rs`). The
+/// products and the files in `extra` are in `/payload`, which is on the search path.
+pub fn run_command(
+    command: &str,
+    extra: Option<&Path>,
+    limit: Duration,
+    sink: &mut dyn FnMut(&[u8]),
+) -> Result<End> {
+    let cache = Cache::open()?;
+    let outer = Outer::prepare(&cache)?;
+    let _slot = cache.slot(slots())?;
+    let mut machine = outer.start(&payload::image(&cache, extra)?)?;
+    let command = format!(
+        "export PATH=/payload:$PATH {}=/assets REEVE_BIN_DIR=/payload HOME=/root; {command}",
+        assets::DIRECTORY
+    );
+    session::run(&mut machine, &command, limit, sink)
 }
 
 /// The command line that runs a test in the outer guest.

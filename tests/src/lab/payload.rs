@@ -14,24 +14,45 @@ use crate::reeve::bin_directory;
 const PRODUCTS: &[&str] = &["reeve", "reeve-worker", "reeved", "reeve-gateway"];
 /// The test binary's name on the payload disk.
 pub const TEST: &str = "test";
-/// Images of builds that nobody used for this long are deleted.
-const UNUSED: Duration = Duration::from_secs(20 * 60);
+/// What nobody asked for within these times is deleted: old builds, and what is kept per kernel
+/// and QEMU.
+const UNUSED: [(&str, Duration); 4] = [
+    ("payload-", Duration::from_secs(60 * 60)),
+    ("state-", Duration::from_secs(7 * 24 * 60 * 60)),
+    ("assets-", Duration::from_secs(7 * 24 * 60 * 60)),
+    ("guests-", Duration::from_secs(7 * 24 * 60 * 60)),
+];
 
-/// The image for this test binary.
-pub fn image(cache: &Cache) -> Result<PathBuf> {
-    let mut files = vec![(TEST, std::env::current_exe()?)];
+/// The image with this process's own binary and the products. `extra` is a directory whose files
+/// go along, for trying things by hand.
+pub fn image(cache: &Cache, extra: Option<&Path>) -> Result<PathBuf> {
+    let mut files = vec![(TEST.to_owned(), std::env::current_exe()?)];
     let products = bin_directory()?;
     files.extend(
         PRODUCTS
             .iter()
-            .map(|&name| (name, products.join(name)))
+            .map(|&name| (name.to_owned(), products.join(name)))
             .filter(|(_, path)| path.exists()),
     );
+    for entry in extra
+        .map(std::fs::read_dir)
+        .transpose()?
+        .into_iter()
+        .flatten()
+    {
+        let entry = entry?;
+        files.push((
+            entry.file_name().to_string_lossy().into_owned(),
+            entry.path(),
+        ));
+    }
     let key = files
         .iter()
         .try_fold(Key::default(), |key, (_, path)| key.with_file(path))?;
-    cache.retire("payload-", UNUSED)?;
     let entry = cache.entry(&format!("payload-{}", key.digits()), |directory| {
+        for (prefix, age) in UNUSED {
+            cache.retire(prefix, age)?;
+        }
         let tree = directory.join("tree");
         std::fs::create_dir(&tree)?;
         for (name, path) in &files {
@@ -41,7 +62,6 @@ pub fn image(cache: &Cache) -> Result<PathBuf> {
         std::fs::remove_dir_all(&tree)?;
         Ok(())
     })?;
-    Cache::touch(&entry)?;
     Ok(entry.join("image"))
 }
 
