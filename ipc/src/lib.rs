@@ -55,6 +55,9 @@ pub mod spec;
 #[cfg(feature = "client")]
 pub mod client;
 
+#[cfg(test)]
+mod tests;
+
 use serde::{Deserialize, Serialize};
 
 /// The most bytes one message may have.
@@ -62,6 +65,14 @@ pub const MAX_MESSAGE_BYTES: usize = 64 * 1024;
 
 /// The most descriptors one message may carry.
 pub const MAX_MESSAGE_FDS: usize = 64;
+
+/// The control socket's number in a worker at its start: the first one that the sandbox leaves
+/// free (0 to 2 are `/dev/null`, 3 is the sandbox's own).
+pub const CONTROL_FD: i32 = 4;
+
+/// The log socket's number in a worker at its start. Each datagram on it is one log line
+/// (`LEVEL target: message`, at most 1 KiB) or one of the sandbox's denial records.
+pub const LOG_FD: i32 = 5;
 
 /// Version of the worker protocol. The previous version is accepted only from workers that outlived
 /// an upgrade; there is none before the first.
