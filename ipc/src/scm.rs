@@ -109,7 +109,9 @@ pub fn receive(
             flags,
         ) {
             Ok(message) => break message,
-            Err(Errno::INTR) => {}
+            // A peer that closed with our words unread is reported once, ahead of what it said
+            // itself; that is still queued, and the end follows it.
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno.into()),
         }
     };
@@ -121,10 +123,9 @@ pub fn receive(
             _ => unexpected = true,
         }
     }
-    if message
-        .flags
-        .intersects(ReturnFlags::TRUNC | ReturnFlags::CTRUNC)
-    {
+    // The room for control data is padded, so one descriptor too many may fit it.
+    let truncated = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
+    if message.flags.intersects(truncated) || fds.len() > MAX_MESSAGE_FDS {
         return Err(ScmError::Oversized);
     }
     if unexpected {

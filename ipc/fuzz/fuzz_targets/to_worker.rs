@@ -1,0 +1,16 @@
+//! Any bytes as what a supervisor may send, as a worker decodes it: refused, or a value that is encoded and decoded
+//! again to the same value.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+use reeve_ipc::codec::{decode, encode};
+use reeve_ipc::message::ToWorker;
+
+fuzz_target!(|bytes: &[u8]| {
+    if let Ok(message) = decode::<ToWorker>(bytes) {
+        // The bytes themselves may differ: a number has more than one form on the wire.
+        let again = encode(&message).expect("what was decoded fits a message");
+        let same: ToWorker = decode(&again).expect("what was encoded is decoded");
+        assert_eq!(same, message);
+    }
+});

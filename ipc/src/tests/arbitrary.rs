@@ -1,0 +1,253 @@
+//! Strategies for every type that crosses the socket: any message that can be expressed at all.
+
+use proptest::array::{uniform4, uniform16};
+use proptest::option;
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::error::{ErrorCode, WireError};
+use crate::event::{CrashCause, CrashReport, Event, Registers};
+use crate::fd::FdSlot;
+use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
+use crate::phase::Phase;
+use crate::request::{
+    BootProtocol, ConsoleAttach, Launch, Launched, Pause, PowerButton, Query, ReplyBody,
+    RequestBody, Reset, Resume, Status, Stop,
+};
+use crate::spec::{
+    BootSpec, ControlLoss, CpuSwitches, EndAction, EndPolicy, MachineSpec, MachineType,
+    MemoryBacking, MemorySpec, ResetAction,
+};
+use crate::{BuildId, ProtocolVersion};
+
+/// Text of any characters, long enough to leave the one-byte lengths.
+fn text() -> impl Strategy<Value = String> {
+    proptest::collection::vec(any::<char>(), 0..400).prop_map(|chars| chars.into_iter().collect())
+}
+
+fn slot() -> impl Strategy<Value = FdSlot> {
+    any::<u16>().prop_map(FdSlot)
+}
+
+pub(super) fn phase() -> impl Strategy<Value = Phase> {
+    proptest::sample::select(&Phase::ALL[..])
+}
+
+fn backing() -> impl Strategy<Value = MemoryBacking> {
+    prop_oneof![
+        slot().prop_map(|fd| MemoryBacking::Shared { fd }),
+        (slot(), any::<u64>())
+            .prop_map(|(fd, page_bytes)| MemoryBacking::HugePages { fd, page_bytes }),
+        slot().prop_map(|fd| MemoryBacking::PrivateCopy { fd }),
+    ]
+}
+
+fn end_action() -> impl Strategy<Value = EndAction> {
+    prop_oneof![Just(EndAction::Exit), Just(EndAction::Preserve)]
+}
+
+fn policy() -> impl Strategy<Value = EndPolicy> {
+    let reset = prop_oneof![Just(ResetAction::Reset), Just(ResetAction::Exit)];
+    (end_action(), reset, end_action()).prop_map(|(on_power_off, on_reset, on_crash)| EndPolicy {
+        on_power_off,
+        on_reset,
+        on_crash,
+    })
+}
+
+fn cpu() -> impl Strategy<Value = CpuSwitches> {
+    any::<[bool; 4]>().prop_map(|switches| CpuSwitches {
+        tsc_deadline: switches[0],
+        kvmclock: switches[1],
+        invariant_tsc: switches[2],
+        transactional_memory: switches[3],
+    })
+}
+
+fn machine_spec() -> impl Strategy<Value = MachineSpec> {
+    let identity = (
+        text(),
+        any::<u128>(),
+        proptest::sample::select(&MachineType::ALL[..]),
+    );
+    let parts = (any::<u32>(), cpu(), any::<u64>(), backing(), slot());
+    let boot = (slot(), option::of(slot()), text());
+    let ends = (
+        option::of(slot()),
+        any::<bool>(),
+        policy(),
+        prop_oneof![Just(ControlLoss::KeepRunning), Just(ControlLoss::Stop)],
+    );
+    (identity, parts, boot, ends).prop_map(|(identity, parts, boot, ends)| MachineSpec {
+        name: identity.0,
+        uuid: Uuid::from_u128(identity.1),
+        machine: identity.2,
+        vcpus: parts.0,
+        cpu: parts.1,
+        memory: MemorySpec {
+            size_bytes: parts.2,
+            backing: parts.3,
+        },
+        kvm: parts.4,
+        boot: BootSpec {
+            kernel: boot.0,
+            initrd: boot.1,
+            command_line: boot.2,
+        },
+        console: ends.0,
+        hold: ends.1,
+        policy: ends.2,
+        on_control_loss: ends.3,
+    })
+}
+
+fn request_body() -> impl Strategy<Value = RequestBody> {
+    prop_oneof![
+        4 => machine_spec().prop_map(|spec| RequestBody::Launch(Launch { spec })),
+        1 => Just(RequestBody::Resume(Resume {})),
+        1 => Just(RequestBody::Pause(Pause {})),
+        1 => Just(RequestBody::PowerButton(PowerButton {})),
+        1 => Just(RequestBody::Reset(Reset {})),
+        1 => Just(RequestBody::Stop(Stop {})),
+        2 => (slot(), any::<bool>())
+            .prop_map(|(stream, input)| RequestBody::ConsoleAttach(ConsoleAttach { stream, input })),
+        1 => Just(RequestBody::Query(Query {})),
+    ]
+}
+
+fn status() -> impl Strategy<Value = Status> {
+    (
+        phase(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u64>(),
+        any::<u32>(),
+        any::<u64>(),
+    )
+        .prop_map(|fields| Status {
+            phase: fields.0,
+            last_event: fields.1,
+            resets: fields.2,
+            console_dropped_bytes: fields.3,
+            console_clients: fields.4,
+            log_dropped: fields.5,
+        })
+}
+
+fn reply_body() -> impl Strategy<Value = ReplyBody> {
+    let protocol = prop_oneof![Just(BootProtocol::Pvh), Just(BootProtocol::Linux64)];
+    prop_oneof![
+        (phase(), protocol).prop_map(|(phase, boot_protocol)| ReplyBody::Launch(Launched {
+            phase,
+            boot_protocol
+        })),
+        Just(ReplyBody::Resume(())),
+        Just(ReplyBody::Pause(())),
+        Just(ReplyBody::PowerButton(())),
+        Just(ReplyBody::Reset(())),
+        Just(ReplyBody::Stop(())),
+        Just(ReplyBody::ConsoleAttach(())),
+        status().prop_map(ReplyBody::Query),
+    ]
+}
+
+fn wire_error() -> impl Strategy<Value = WireError> {
+    (proptest::sample::select(&ERROR_CODES[..]), text())
+        .prop_map(|(code, message)| WireError { code, message })
+}
+
+/// Every code, in wire order.
+pub(super) const ERROR_CODES: [ErrorCode; 9] = [
+    ErrorCode::WrongPhase,
+    ErrorCode::InvalidArgument,
+    ErrorCode::Descriptor,
+    ErrorCode::BootImage,
+    ErrorCode::Hypervisor,
+    ErrorCode::Memory,
+    ErrorCode::Host,
+    ErrorCode::Unsupported,
+    ErrorCode::Timeout,
+];
+
+fn registers() -> impl Strategy<Value = Registers> {
+    (
+        uniform16(any::<u64>()),
+        any::<(u64, u64, u16)>(),
+        uniform4(any::<u64>()),
+        any::<u64>(),
+    )
+        .prop_map(|(general, (rip, rflags, cs), cr, efer)| Registers {
+            general,
+            rip,
+            rflags,
+            cs,
+            cr,
+            efer,
+        })
+}
+
+fn cause() -> impl Strategy<Value = CrashCause> {
+    prop_oneof![
+        Just(CrashCause::TripleFault),
+        any::<u32>().prop_map(|suberror| CrashCause::InternalError { suberror }),
+        any::<u64>().prop_map(|reason| CrashCause::FailEntry { reason }),
+        any::<u32>().prop_map(|reason| CrashCause::UnhandledExit { reason }),
+        any::<i32>().prop_map(|errno| CrashCause::RunFailed { errno }),
+    ]
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    prop_oneof![
+        phase().prop_map(Event::PhaseChanged),
+        Just(Event::GuestPoweredOff),
+        any::<u64>().prop_map(|count| Event::GuestReset { count }),
+        (any::<u32>(), cause(), option::of(registers())).prop_map(|(vcpu, cause, registers)| {
+            Event::GuestCrashed(CrashReport {
+                vcpu,
+                cause,
+                registers: registers.map(Box::new),
+            })
+        }),
+        text().prop_map(|message| Event::WorkerFailed { message }),
+    ]
+}
+
+fn protocol() -> impl Strategy<Value = ProtocolVersion> {
+    any::<u16>().prop_map(ProtocolVersion)
+}
+
+/// Anything a supervisor may say.
+pub(super) fn to_worker() -> impl Strategy<Value = ToWorker> {
+    prop_oneof![
+        1 => (protocol(), text(), text()).prop_map(|(protocol, build, domain)| ToWorker::Welcome {
+            protocol,
+            build: BuildId(build),
+            domain,
+        }),
+        1 => any::<u16>().prop_map(|count| ToWorker::Descriptors { count }),
+        4 => (any::<u64>(), request_body())
+            .prop_map(|(id, body)| ToWorker::Request { id: RequestId(id), body }),
+    ]
+}
+
+/// Anything a worker may say.
+pub(super) fn from_worker() -> impl Strategy<Value = FromWorker> {
+    prop_oneof![
+        (protocol(), text(), any::<u32>()).prop_map(|(protocol, build, landlock_abi)| {
+            FromWorker::Hello {
+                protocol,
+                build: BuildId(build),
+                jail: JailFacts { landlock_abi },
+            }
+        }),
+        (
+            any::<u64>(),
+            proptest::result::maybe_ok(reply_body(), wire_error())
+        )
+            .prop_map(|(id, result)| FromWorker::Reply {
+                id: RequestId(id),
+                result
+            }),
+        (any::<u64>(), event()).prop_map(|(number, event)| FromWorker::Event { number, event }),
+    ]
+}

@@ -1,0 +1,447 @@
+//! The bytes of every message, as they are on the wire. Changing these means raising
+//! [`crate::PROTOCOL`]: a worker that outlived an upgrade still speaks the old ones.
+
+use uuid::Uuid;
+
+use super::arbitrary::ERROR_CODES;
+use crate::codec::{decode, encode};
+use crate::error::WireError;
+use crate::event::{CrashCause, CrashReport, Event, Registers};
+use crate::fd::FdSlot;
+use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
+use crate::phase::Phase;
+use crate::request::{
+    BootProtocol, ConsoleAttach, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody,
+    Request, Reset, Resume, Status, Stop,
+};
+use crate::spec::{
+    BootSpec, ControlLoss, CpuSwitches, EndAction, EndPolicy, MachineSpec, MachineType,
+    MemoryBacking, MemorySpec, ResetAction,
+};
+use crate::{BuildId, PROTOCOL, ProtocolVersion};
+
+/// A specification in which no field has its neighbour's value.
+pub(super) fn machine_spec() -> MachineSpec {
+    MachineSpec {
+        name: "web".to_owned(),
+        uuid: Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff),
+        machine: MachineType::Reeve1_0,
+        vcpus: 4,
+        cpu: CpuSwitches {
+            tsc_deadline: true,
+            kvmclock: false,
+            invariant_tsc: true,
+            transactional_memory: false,
+        },
+        memory: MemorySpec {
+            size_bytes: 128 << 20,
+            backing: MemoryBacking::Shared { fd: FdSlot(1) },
+        },
+        kvm: FdSlot(0),
+        boot: BootSpec {
+            kernel: FdSlot(2),
+            initrd: Some(FdSlot(3)),
+            command_line: "quiet".to_owned(),
+        },
+        console: Some(FdSlot(4)),
+        hold: true,
+        policy: EndPolicy {
+            on_power_off: EndAction::Exit,
+            on_reset: ResetAction::Exit,
+            on_crash: EndAction::Preserve,
+        },
+        on_control_loss: ControlLoss::Stop,
+    }
+}
+
+/// The other variants of everything in a specification.
+fn other_machine_spec() -> MachineSpec {
+    MachineSpec {
+        machine: MachineType::ReeveLegacy1_0,
+        vcpus: 1000,
+        memory: MemorySpec {
+            size_bytes: 1 << 40,
+            backing: MemoryBacking::HugePages {
+                fd: FdSlot(300),
+                page_bytes: 2 << 20,
+            },
+        },
+        boot: BootSpec {
+            kernel: FdSlot(2),
+            initrd: None,
+            command_line: String::new(),
+        },
+        console: None,
+        hold: false,
+        policy: EndPolicy {
+            on_power_off: EndAction::Preserve,
+            on_reset: ResetAction::Reset,
+            on_crash: EndAction::Exit,
+        },
+        on_control_loss: ControlLoss::KeepRunning,
+        ..machine_spec()
+    }
+}
+
+fn request<R: Request>(request: R) -> ToWorker {
+    ToWorker::Request {
+        id: RequestId(7),
+        body: request.into_body(),
+    }
+}
+
+/// One of each message of a supervisor.
+pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
+    let launch_copy = MachineSpec {
+        memory: MemorySpec {
+            size_bytes: 2 << 20,
+            backing: MemoryBacking::PrivateCopy { fd: FdSlot(5) },
+        },
+        ..machine_spec()
+    };
+    let console = ConsoleAttach {
+        stream: FdSlot(6),
+        input: true,
+    };
+    vec![
+        (
+            "welcome",
+            ToWorker::Welcome {
+                protocol: ProtocolVersion(1),
+                build: BuildId("0.1.0+abc".to_owned()),
+                domain: "web".to_owned(),
+            },
+        ),
+        ("descriptors", ToWorker::Descriptors { count: 5 }),
+        (
+            "launch",
+            request(Launch {
+                spec: machine_spec(),
+            }),
+        ),
+        (
+            "launch, other variants",
+            request(Launch {
+                spec: other_machine_spec(),
+            }),
+        ),
+        (
+            "launch, private copy",
+            request(Launch { spec: launch_copy }),
+        ),
+        ("resume", request(Resume {})),
+        ("pause", request(Pause {})),
+        ("power_button", request(PowerButton {})),
+        ("reset", request(Reset {})),
+        ("stop", request(Stop {})),
+        ("console_attach", request(console)),
+        ("query", request(Query {})),
+    ]
+}
+
+fn reply(body: ReplyBody) -> FromWorker {
+    FromWorker::Reply {
+        id: RequestId(7),
+        result: Ok(body),
+    }
+}
+
+fn event(event: Event) -> FromWorker {
+    FromWorker::Event { number: 9, event }
+}
+
+fn crash(cause: CrashCause) -> FromWorker {
+    event(Event::GuestCrashed(CrashReport {
+        vcpu: 3,
+        cause,
+        registers: None,
+    }))
+}
+
+/// One of each message of a worker.
+pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
+    let registers = Registers {
+        general: std::array::from_fn(|place| 0x10 + place as u64),
+        rip: 0xffff_ffff_8100_0000,
+        rflags: 0x10246,
+        cs: 0x10,
+        cr: [0x8005_0033, 0xdead_b000, 0x0260_a000, 0x6f0],
+        efer: 0xd01,
+    };
+    let launched = |phase, boot_protocol| {
+        reply(ReplyBody::Launch(Launched {
+            phase,
+            boot_protocol,
+        }))
+    };
+    let mut samples = vec![
+        (
+            "hello",
+            FromWorker::Hello {
+                protocol: ProtocolVersion(1),
+                build: BuildId("0.1.0+abc".to_owned()),
+                jail: JailFacts { landlock_abi: 7 },
+            },
+        ),
+        ("launched", launched(Phase::Running, BootProtocol::Pvh)),
+        (
+            "launched, other variants",
+            launched(Phase::Paused, BootProtocol::Linux64),
+        ),
+        ("resumed", reply(ReplyBody::Resume(()))),
+        ("paused", reply(ReplyBody::Pause(()))),
+        ("power button pressed", reply(ReplyBody::PowerButton(()))),
+        ("was reset", reply(ReplyBody::Reset(()))),
+        ("stops", reply(ReplyBody::Stop(()))),
+        ("console attached", reply(ReplyBody::ConsoleAttach(()))),
+        (
+            "status",
+            reply(ReplyBody::Query(Status {
+                phase: Phase::Off,
+                last_event: 1,
+                resets: 2,
+                console_dropped_bytes: 1 << 16,
+                console_clients: 3,
+                log_dropped: 1 << 40,
+            })),
+        ),
+        (
+            "phase: awaiting launch",
+            event(Event::PhaseChanged(Phase::AwaitingLaunch)),
+        ),
+        ("phase: paused", event(Event::PhaseChanged(Phase::Paused))),
+        ("phase: running", event(Event::PhaseChanged(Phase::Running))),
+        ("phase: powered off", event(Event::PhaseChanged(Phase::Off))),
+        ("phase: crashed", event(Event::PhaseChanged(Phase::Crashed))),
+        ("guest powered off", event(Event::GuestPoweredOff)),
+        ("guest reset", event(Event::GuestReset { count: 2 })),
+        ("triple fault", crash(CrashCause::TripleFault)),
+        (
+            "internal error",
+            crash(CrashCause::InternalError { suberror: 1 }),
+        ),
+        (
+            "fail entry",
+            crash(CrashCause::FailEntry {
+                reason: 0x8000_0021,
+            }),
+        ),
+        (
+            "unhandled exit",
+            crash(CrashCause::UnhandledExit { reason: 37 }),
+        ),
+        ("run failed", crash(CrashCause::RunFailed { errno: -14 })),
+        (
+            "crash with registers",
+            event(Event::GuestCrashed(CrashReport {
+                vcpu: 0,
+                cause: CrashCause::TripleFault,
+                registers: Some(Box::new(registers)),
+            })),
+        ),
+        (
+            "worker failed",
+            event(Event::WorkerFailed {
+                message: "no memory".to_owned(),
+            }),
+        ),
+    ];
+    let codes = [
+        "error: wrong phase",
+        "error: invalid argument",
+        "error: descriptor",
+        "error: boot image",
+        "error: hypervisor",
+        "error: memory",
+        "error: host",
+        "error: unsupported",
+        "error: timeout",
+    ];
+    samples.extend(codes.into_iter().zip(ERROR_CODES).map(|(name, code)| {
+        let result = Err(WireError {
+            code,
+            message: "no".to_owned(),
+        });
+        (
+            name,
+            FromWorker::Reply {
+                id: RequestId(7),
+                result,
+            },
+        )
+    }));
+    samples
+}
+
+/// Changing these means raising `PROTOCOL`.
+const TO_WORKER: &[(&str, &str)] = &[
+    ("welcome", "000109302e312e302b61626303776562"),
+    ("descriptors", "0105"),
+    (
+        "launch",
+        "\
+            020700037765621000112233445566778899aabbccddeeff000401000100fc00000008000100020103\
+            05717569657401040100010101",
+    ),
+    (
+        "launch, other variants",
+        "\
+            020700037765621000112233445566778899aabbccddeeff01fbe80301000100fd0000000000010000\
+            01fb2c01fc0000200000020000000001000000",
+    ),
+    (
+        "launch, private copy",
+        "\
+            020700037765621000112233445566778899aabbccddeeff000401000100fc00002000020500020103\
+            05717569657401040100010101",
+    ),
+    ("resume", "020701"),
+    ("pause", "020702"),
+    ("power_button", "020703"),
+    ("reset", "020704"),
+    ("stop", "020705"),
+    ("console_attach", "0207060601"),
+    ("query", "020707"),
+];
+
+/// Changing these means raising `PROTOCOL`.
+const FROM_WORKER: &[(&str, &str)] = &[
+    ("hello", "000109302e312e302b61626307"),
+    ("launched", "010700000200"),
+    ("launched, other variants", "010700000101"),
+    ("resumed", "01070001"),
+    ("paused", "01070002"),
+    ("power button pressed", "01070003"),
+    ("was reset", "01070004"),
+    ("stops", "01070005"),
+    ("console attached", "01070006"),
+    ("status", "01070007030102fc0000010003fd0000000000010000"),
+    ("phase: awaiting launch", "02090000"),
+    ("phase: paused", "02090001"),
+    ("phase: running", "02090002"),
+    ("phase: powered off", "02090003"),
+    ("phase: crashed", "02090004"),
+    ("guest powered off", "020901"),
+    ("guest reset", "02090202"),
+    ("triple fault", "020903030000"),
+    ("internal error", "02090303010100"),
+    ("fail entry", "0209030302fc2100008000"),
+    ("unhandled exit", "02090303032500"),
+    ("run failed", "02090303041b00"),
+    (
+        "crash with registers",
+        "\
+            020903000001101112131415161718191a1b1c1d1e1ffd00000081fffffffffc4602010010fc3300\
+            0580fc00b0addefc00a06002fbf006fb010d",
+    ),
+    ("worker failed", "020904096e6f206d656d6f7279"),
+    ("error: wrong phase", "01070100026e6f"),
+    ("error: invalid argument", "01070101026e6f"),
+    ("error: descriptor", "01070102026e6f"),
+    ("error: boot image", "01070103026e6f"),
+    ("error: hypervisor", "01070104026e6f"),
+    ("error: memory", "01070105026e6f"),
+    ("error: host", "01070106026e6f"),
+    ("error: unsupported", "01070107026e6f"),
+    ("error: timeout", "01070108026e6f"),
+];
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn bytes(hex: &str) -> Vec<u8> {
+    (0..hex.len())
+        .step_by(2)
+        .map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap())
+        .collect()
+}
+
+fn compare<T>(samples: Vec<(&'static str, T)>, golden: &[(&str, &str)])
+where
+    T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
+{
+    let now: Vec<(&str, String)> = samples
+        .iter()
+        .map(|(name, message)| (*name, hex(&encode(message).unwrap())))
+        .collect();
+    let listing: String = now
+        .iter()
+        .map(|(name, hex)| format!("    (\"{name}\", \"{hex}\"),\n"))
+        .collect();
+    assert_eq!(golden.len(), now.len(), "the messages are now:\n{listing}");
+    for ((name, message), (golden_name, golden_hex)) in samples.iter().zip(golden) {
+        assert_eq!(name, golden_name);
+        assert_eq!(
+            &hex(&encode(message).unwrap()),
+            golden_hex,
+            "'{name}' has other bytes than protocol {} says: raise PROTOCOL, then\n{listing}",
+            PROTOCOL.0,
+        );
+        assert_eq!(&decode::<T>(&bytes(golden_hex)).unwrap(), message, "{name}");
+    }
+}
+
+#[test]
+fn the_golden_bytes_are_of_this_protocol() {
+    assert_eq!(
+        PROTOCOL,
+        ProtocolVersion(1),
+        "new golden bytes belong to a new protocol"
+    );
+}
+
+#[test]
+fn what_a_supervisor_says_has_its_golden_bytes() {
+    compare(to_worker_samples(), TO_WORKER);
+}
+
+#[test]
+fn what_a_worker_says_has_its_golden_bytes() {
+    compare(from_worker_samples(), FROM_WORKER);
+}
+
+#[test]
+fn every_operation_has_a_golden_request_and_a_golden_reply() {
+    for operation in Operation::ALL {
+        assert!(
+            to_worker_samples().iter().any(|(_, message)| {
+                matches!(message, ToWorker::Request { body, .. } if body.operation() == *operation)
+            }),
+            "no request for {}",
+            operation.name(),
+        );
+        assert!(
+            from_worker_samples().iter().any(|(_, message)| matches!(
+                message,
+                FromWorker::Reply { result: Ok(body), .. } if body.operation() == *operation
+            )),
+            "no reply for {}",
+            operation.name(),
+        );
+    }
+}
+
+#[test]
+fn every_phase_and_code_has_golden_bytes() {
+    for phase in Phase::ALL {
+        assert!(from_worker_samples().iter().any(|(_, message)| {
+            matches!(message, FromWorker::Event { event: Event::PhaseChanged(p), .. } if *p == phase)
+        }));
+    }
+    // A new code does not compile here until it stands in the list, and so in the samples.
+    for code in ERROR_CODES {
+        use crate::error::ErrorCode as Code;
+        match code {
+            Code::WrongPhase
+            | Code::InvalidArgument
+            | Code::Descriptor
+            | Code::BootImage
+            | Code::Hypervisor
+            | Code::Memory
+            | Code::Host
+            | Code::Unsupported
+            | Code::Timeout => {}
+        }
+    }
+}

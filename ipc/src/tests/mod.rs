@@ -1,0 +1,12 @@
+//! Tests of the boundary: its bytes, its refusals, its rules. One file a concern; what needs only
+//! the public interface and a process of its own sits in `ipc/tests/`.
+
+mod arbitrary;
+mod codec;
+mod endpoint;
+mod fd;
+mod golden;
+mod model;
+mod phase;
+mod scm;
+mod service;

@@ -1,0 +1,224 @@
+//! Definitions: sizes as people write them, names, and what is refused.
+
+use proptest::prelude::*;
+use uuid::Uuid;
+
+use crate::model::{
+    BootSource, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, LifecycleAction,
+    MemorySize, ModelError, ResourceLimits, Vcpus,
+};
+use crate::spec::{
+    CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
+};
+
+fn domain() -> Domain {
+    Domain {
+        name: "web".parse().unwrap(),
+        uuid: DomainUuid(Uuid::from_u128(1)),
+        machine: MachineType::Reeve1_0,
+        vcpus: Vcpus::try_from(1).unwrap(),
+        cpu: CpuSwitches::default(),
+        memory: MemorySize::mebibytes(128),
+        boot: BootSource::BuiltIn {
+            command_line: String::new(),
+        },
+        lifecycle: LifecycleAction::default(),
+        limits: ResourceLimits::default(),
+    }
+}
+
+#[test]
+fn sizes_are_read_as_people_write_them() {
+    for (text, bytes) in [
+        ("0", 0),
+        ("4096", 4096),
+        ("7B", 7),
+        ("1K", 1 << 10),
+        ("1k", 1 << 10),
+        ("512KiB", 512 << 10),
+        ("256M", 256 << 20),
+        ("256m", 256 << 20),
+        ("1MiB", 1 << 20),
+        ("4G", 4 << 30),
+        ("4GiB", 4 << 30),
+        ("2T", 2 << 40),
+        ("2TiB", 2 << 40),
+        ("18446744073709551615", u64::MAX),
+        ("16777215T", 16_777_215 << 40),
+    ] {
+        assert_eq!(text.parse(), Ok(MemorySize(bytes)), "{text}");
+    }
+}
+
+#[test]
+fn sizes_nobody_can_read_are_refused() {
+    for text in [
+        "",
+        "M",
+        "-1",
+        "+1",
+        "1.5G",
+        "1 G",
+        " 1G",
+        "1G ",
+        "1GB",
+        "1Mib",
+        "0x10",
+        "1e3",
+        "1GG",
+        "G1",
+        "1K1",
+        "18446744073709551616",
+        "16777216T",
+        "٣M",
+        "1\u{212a}",
+    ] {
+        let error = text.parse::<MemorySize>().unwrap_err().to_string();
+        assert!(error.contains("not a size"), "{text}: {error}");
+    }
+}
+
+#[test]
+fn sizes_are_printed_with_the_largest_unit_that_divides_them() {
+    for (bytes, text) in [
+        (0, "0"),
+        (1, "1"),
+        (1023, "1023"),
+        (1024, "1K"),
+        (1 << 20, "1M"),
+        ((1 << 20) + 1, "1048577"),
+        (1536 << 20, "1536M"),
+        (4 << 30, "4G"),
+        (1 << 40, "1T"),
+        (u64::MAX, "18446744073709551615"),
+    ] {
+        assert_eq!(MemorySize(bytes).to_string(), text);
+    }
+}
+
+#[test]
+fn a_domain_of_ordinary_size_is_accepted() {
+    assert_eq!(domain().validate(), Ok(()));
+}
+
+#[test]
+fn vcpus_outside_the_range_are_refused() {
+    for count in [0, MAX_VCPUS + 1, u32::MAX] {
+        assert_eq!(Vcpus::try_from(count), Err(ModelError::Vcpus(count)));
+    }
+    for count in [1, MAX_VCPUS] {
+        assert_eq!(Vcpus::try_from(count).unwrap().count(), count);
+    }
+    assert!(serde_json::from_str::<Vcpus>("0").is_err());
+}
+
+#[test]
+fn memory_outside_the_range_or_of_half_pages_is_refused() {
+    for (bytes, fits) in [
+        (0, false),
+        (MIN_MEMORY_BYTES - 4096, false),
+        (MIN_MEMORY_BYTES, true),
+        (MIN_MEMORY_BYTES + 1, false),
+        (MIN_MEMORY_BYTES + 4096, true),
+        (MAX_MEMORY_BYTES, true),
+        (MAX_MEMORY_BYTES + 4096, false),
+        (u64::MAX, false),
+    ] {
+        let mut domain = domain();
+        domain.memory = MemorySize(bytes);
+        let expected = if fits {
+            Ok(())
+        } else {
+            Err(ModelError::Memory(domain.memory))
+        };
+        assert_eq!(domain.validate(), expected);
+    }
+}
+
+#[test]
+fn a_command_line_that_the_boot_protocol_cannot_carry_is_refused() {
+    let sources: [fn(String) -> BootSource; 2] = [
+        |command_line| BootSource::BuiltIn { command_line },
+        |command_line| {
+            BootSource::Kernel(KernelBoot {
+                kernel: "/boot/vmlinuz".into(),
+                initrd: None,
+                command_line,
+            })
+        },
+    ];
+    for source in sources {
+        let mut domain = domain();
+        domain.boot = source("x".repeat(MAX_COMMAND_LINE_BYTES));
+        assert_eq!(domain.validate(), Ok(()));
+        domain.boot = source("x".repeat(MAX_COMMAND_LINE_BYTES + 1));
+        assert_eq!(
+            domain.validate(),
+            Err(ModelError::CommandLine(MAX_COMMAND_LINE_BYTES + 1))
+        );
+        domain.boot = source("quiet\0init=/bin/sh".to_owned());
+        assert_eq!(domain.validate(), Err(ModelError::CommandLineNul));
+    }
+}
+
+#[test]
+fn names_fit_to_be_file_names_are_accepted_and_others_refused() {
+    for name in ["a", "web-1", "Büro", "...", "a b", &"x".repeat(255)] {
+        assert_eq!(name.parse::<DomainName>().unwrap().as_str(), name);
+    }
+    for name in ["", "  ", "\t"] {
+        assert_eq!(
+            name.parse::<DomainName>(),
+            Err(InvalidName::Empty("domain"))
+        );
+    }
+    assert_eq!(
+        "x".repeat(256).parse::<DomainName>(),
+        Err(InvalidName::TooLong("domain"))
+    );
+    for name in [".", "..", "a/b", "/", "a\0", "a\n", "\u{85}x"] {
+        assert_eq!(
+            name.parse::<DomainName>(),
+            Err(InvalidName::Forbidden("domain")),
+            "{name:?}"
+        );
+    }
+}
+
+#[test]
+fn a_forbidden_name_does_not_enter_by_deserialising() {
+    assert!(serde_json::from_str::<DomainName>("\"web\"").is_ok());
+    assert!(serde_json::from_str::<DomainName>("\"../etc\"").is_err());
+}
+
+#[test]
+fn limits_are_any_as_soon_as_one_is_set() {
+    assert!(!ResourceLimits::default().any());
+    let memory = ResourceLimits {
+        memory: Some(MemorySize(1)),
+        ..ResourceLimits::default()
+    };
+    let cpu = ResourceLimits {
+        cpu_percent: Some(1),
+        ..ResourceLimits::default()
+    };
+    let pids = ResourceLimits {
+        pids: Some(1),
+        ..ResourceLimits::default()
+    };
+    assert!(memory.any() && cpu.any() && pids.any());
+}
+
+proptest! {
+    #[test]
+    fn a_printed_size_is_read_back(bytes in any::<u64>(), shift in 0_u32..48) {
+        for size in [MemorySize(bytes), MemorySize((bytes >> shift) << shift)] {
+            prop_assert_eq!(size.to_string().parse::<MemorySize>().unwrap(), size);
+        }
+    }
+
+    #[test]
+    fn no_text_makes_the_size_parser_panic(text in any::<String>()) {
+        let _ = text.parse::<MemorySize>();
+    }
+}

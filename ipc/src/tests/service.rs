@@ -1,0 +1,114 @@
+//! The worker's dispatch: the phase check comes before the handler, and the reply is the handler's.
+
+use crate::error::{ErrorCode, WireError};
+use crate::fd::FdSlot;
+use crate::phase::Phase;
+use crate::request::{
+    BootProtocol, ConsoleAttach, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody,
+    Request, RequestBody, Reset, Resume, Status, Stop, WorkerService, dispatch,
+};
+use crate::tests::golden::machine_spec;
+
+/// Notes what it was asked for.
+struct Recorder {
+    phase: Phase,
+    asked: Vec<Operation>,
+}
+
+impl Recorder {
+    fn note(&mut self, operation: Operation) -> Result<(), WireError> {
+        self.asked.push(operation);
+        Ok(())
+    }
+}
+
+impl WorkerService for Recorder {
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+    fn launch(&mut self, _: Launch) -> Result<Launched, WireError> {
+        self.note(Operation::Launch)?;
+        Ok(Launched {
+            phase: Phase::Running,
+            boot_protocol: BootProtocol::Pvh,
+        })
+    }
+    fn resume(&mut self, _: Resume) -> Result<(), WireError> {
+        self.note(Operation::Resume)
+    }
+    fn pause(&mut self, _: Pause) -> Result<(), WireError> {
+        self.note(Operation::Pause)
+    }
+    fn power_button(&mut self, _: PowerButton) -> Result<(), WireError> {
+        self.note(Operation::PowerButton)
+    }
+    fn reset(&mut self, _: Reset) -> Result<(), WireError> {
+        self.note(Operation::Reset)
+    }
+    fn stop(&mut self, _: Stop) -> Result<(), WireError> {
+        self.note(Operation::Stop)
+    }
+    fn console_attach(&mut self, _: ConsoleAttach) -> Result<(), WireError> {
+        self.note(Operation::ConsoleAttach)
+    }
+    fn query(&mut self, _: Query) -> Result<Status, WireError> {
+        self.note(Operation::Query)?;
+        Ok(Status {
+            phase: self.phase,
+            last_event: 0,
+            resets: 0,
+            console_dropped_bytes: 0,
+            console_clients: 0,
+            log_dropped: 0,
+        })
+    }
+}
+
+fn every_request() -> Vec<RequestBody> {
+    vec![
+        Launch {
+            spec: machine_spec(),
+        }
+        .into_body(),
+        Resume {}.into_body(),
+        Pause {}.into_body(),
+        PowerButton {}.into_body(),
+        Reset {}.into_body(),
+        Stop {}.into_body(),
+        ConsoleAttach {
+            stream: FdSlot(0),
+            input: true,
+        }
+        .into_body(),
+        Query {}.into_body(),
+    ]
+}
+
+#[test]
+fn a_request_reaches_its_own_handler_in_its_phases_and_none_in_others() {
+    assert_eq!(every_request().len(), Operation::ALL.len());
+    for phase in Phase::ALL {
+        for request in every_request() {
+            let operation = request.operation();
+            let mut recorder = Recorder {
+                phase,
+                asked: Vec::new(),
+            };
+            let result = dispatch(&mut recorder, request);
+            if operation.is_legal_in(phase) {
+                assert_eq!(recorder.asked, [operation]);
+                assert_eq!(result.unwrap().operation(), operation);
+            } else {
+                assert_eq!(recorder.asked, []);
+                assert_eq!(result.unwrap_err().code, ErrorCode::WrongPhase);
+            }
+        }
+    }
+}
+
+#[test]
+fn a_reply_answers_only_its_own_request() {
+    assert_eq!(Pause::reply_from(ReplyBody::Pause(())), Some(()));
+    assert_eq!(Pause::reply_from(ReplyBody::Resume(())), None);
+    assert_eq!(Query::reply_from(ReplyBody::Stop(())), None);
+}
