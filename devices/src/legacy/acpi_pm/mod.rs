@@ -1,0 +1,267 @@
+//! ACPI fixed hardware: PM1a event and control registers, PM timer, power button (ACPI 6.5 4.8).
+//!
+//! ```text
+//!  offset 0  PM1_STS u16   write 1 to clear      8..=11  PM_TMR u32, read-only
+//!         2  PM1_EN  u16                          6..=7  nothing there
+//!         4  PM1_CNT u16   SCI_EN always 1
+//! ```
+//!
+//! ACPI mode is always on: the FADT gives no SMI command port. SCI is a level, asserted while any
+//! enabled status bit is set. SLP_EN with the S5 type asks the [`PowerSink`] to power off; no other
+//! sleep state exists.
+//!
+//! vCPU threads read and write registers, the control thread presses the button, the timer thread
+//! ticks; all under the device's lock. The PM timer needs no thread: it is a function of the
+//! monotonic clock, and its status bit is worked out when somebody looks.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use crate::bus::{AccessError, BusDevice};
+use crate::clock::{MonotonicClock, TimedDevice};
+use crate::error::{FaultLog, GuestFault};
+use crate::irq::IrqLine;
+use crate::power::{PowerSink, Reset};
+use crate::shared::Wake;
+use crate::state::{Saveable, Schema, StateError};
+
+pub use self::state::AcpiPmStateV1;
+use self::timer::PmTimer;
+pub use self::timer::PmTimerWidth;
+
+mod state;
+#[cfg(test)]
+mod tests;
+mod timer;
+
+/// SLP_TYP of S5 (soft off), as the DSDT's `_S5` has to give it.
+pub const SLEEP_TYPE_S5: u8 = 5;
+
+/// Offset of the PM1a event block: status, then enable, 2 bytes each.
+pub const EVENT_BLOCK: u64 = 0;
+/// Offset of the PM1a control block, 2 bytes.
+pub const CONTROL_BLOCK: u64 = 4;
+/// Offset of the PM timer, 4 bytes.
+pub const TIMER_BLOCK: u64 = 8;
+
+const TIMER_STATUS: u16 = 1 << 0;
+const GLOBAL_STATUS: u16 = 1 << 5;
+const POWER_BUTTON_STATUS: u16 = 1 << 8;
+/// Status bits that something here sets.
+const STATUS_MASK: u16 = TIMER_STATUS | POWER_BUTTON_STATUS;
+/// Enable bits kept: timer, global lock, power button, sleep button, RTC, PCIe wake disable.
+const ENABLE_MASK: u16 = TIMER_STATUS | GLOBAL_STATUS | POWER_BUTTON_STATUS | 0x4600;
+
+const CONTROL_SCI_EN: u16 = 1 << 0;
+const CONTROL_BM_RLD: u16 = 1 << 1;
+const CONTROL_SLEEP_TYPE: u16 = 0x1c00;
+const CONTROL_SLEEP_ENABLE: u16 = 1 << 13;
+/// What is kept of the control register: GBL_RLS and SLP_EN are write-only.
+const CONTROL_MASK: u16 = CONTROL_BM_RLD | CONTROL_SLEEP_TYPE;
+
+/// The worker's side of the power management registers.
+#[derive(Debug)]
+pub struct AcpiPmParams {
+    /// Width of the PM timer; the FADT's TMR_VAL_EXT flag has to say the same.
+    pub timer_width: PmTimerWidth,
+    /// Drives the PM timer.
+    pub clock: Arc<dyn MonotonicClock>,
+    /// The system control interrupt.
+    pub sci: IrqLine,
+    /// Hears of S5.
+    pub power: Arc<dyn PowerSink>,
+    /// Told when [`TimedDevice::next_event`] has changed.
+    pub timer: Arc<dyn Wake>,
+}
+
+/// The power management registers.
+#[derive(Debug)]
+pub struct AcpiPm {
+    /// Status bits other than the timer's.
+    status: u16,
+    enable: u16,
+    control: u16,
+    pm_timer: PmTimer,
+    sci_high: bool,
+    sci: IrqLine,
+    power: Arc<dyn PowerSink>,
+    timer: Arc<dyn Wake>,
+    faults: FaultLog,
+}
+
+impl AcpiPm {
+    /// Number of ports the registers take.
+    pub const PORTS: u64 = 12;
+
+    /// Registers after power-on.
+    pub fn new(params: AcpiPmParams) -> Self {
+        Self {
+            status: 0,
+            enable: 0,
+            control: 0,
+            pm_timer: PmTimer::new(params.timer_width, params.clock),
+            sci_high: false,
+            sci: params.sci,
+            power: params.power,
+            timer: params.timer,
+            faults: FaultLog::new(),
+        }
+    }
+
+    /// Presses the power button once: the guest is asked to shut down. It takes no notice if it
+    /// does not listen, as with a real button.
+    pub fn press_power_button(&mut self) {
+        self.status |= POWER_BUTTON_STATUS;
+        self.update_sci();
+    }
+
+    /// True once the guest's ACPI driver listens for the power button.
+    pub fn power_button_enabled(&self) -> bool {
+        self.enable & POWER_BUTTON_STATUS != 0
+    }
+
+    fn status(&self) -> u16 {
+        let timer = if self.pm_timer.has_carried() {
+            TIMER_STATUS
+        } else {
+            0
+        };
+        self.status | timer
+    }
+
+    fn update_sci(&mut self) {
+        let high = self.status() & self.enable != 0;
+        if high != self.sci_high {
+            self.sci_high = high;
+            self.sci.set(high);
+        }
+    }
+
+    /// All registers in the order of their offsets.
+    fn image(&self) -> [u8; Self::PORTS as usize] {
+        let [s0, s1] = self.status().to_le_bytes();
+        let [e0, e1] = self.enable.to_le_bytes();
+        let [c0, c1] = (self.control | CONTROL_SCI_EN).to_le_bytes();
+        let [t0, t1, t2, t3] = self.pm_timer.count().to_le_bytes();
+        [s0, s1, e0, e1, c0, c1, 0xff, 0xff, t0, t1, t2, t3]
+    }
+
+    fn write_status(&mut self, clear: u16) {
+        self.status &= !clear;
+        if clear & TIMER_STATUS != 0 {
+            self.pm_timer.acknowledge_carry();
+        }
+    }
+
+    fn write_control(&mut self, value: u16) {
+        self.control = value & CONTROL_MASK;
+        if value & CONTROL_SLEEP_ENABLE == 0 {
+            return;
+        }
+        let sleep_type = ((value & CONTROL_SLEEP_TYPE) >> 10) as u8;
+        if sleep_type == SLEEP_TYPE_S5 {
+            tracing::info!("guest powered off through ACPI");
+            self.power.power_off();
+        } else {
+            self.faults
+                .report(GuestFault::UnsupportedSleepType { sleep_type });
+        }
+    }
+}
+
+/// Any width at any offset inside the registers: bytes that an access does not cover are as if
+/// written with what they read (status: with zeros).
+impl BusDevice for AcpiPm {
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), AccessError> {
+        let skip = usize::try_from(offset).map_err(|_| AccessError)?;
+        let image = self.image();
+        let registers = image.get(skip..).and_then(|rest| rest.get(..data.len()));
+        data.copy_from_slice(registers.ok_or(AccessError)?);
+        // The timer's status may have become visible just now.
+        self.update_sci();
+        Ok(())
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), AccessError> {
+        let mut clear = [0; 2];
+        let mut enable = self.enable.to_le_bytes();
+        let mut control = self.control.to_le_bytes();
+        let mut control_written = false;
+        for (offset, byte) in (offset..).zip(data) {
+            let [clear_low, clear_high] = &mut clear;
+            let [enable_low, enable_high] = &mut enable;
+            let [control_low, control_high] = &mut control;
+            match offset {
+                0 => *clear_low = *byte,
+                1 => *clear_high = *byte,
+                2 => *enable_low = *byte,
+                3 => *enable_high = *byte,
+                4 => (*control_low, control_written) = (*byte, true),
+                5 => (*control_high, control_written) = (*byte, true),
+                6..=11 => {}
+                _ => return Err(AccessError),
+            }
+        }
+        let timed = self.enable & TIMER_STATUS != 0;
+        self.enable = u16::from_le_bytes(enable) & ENABLE_MASK;
+        self.write_status(u16::from_le_bytes(clear));
+        self.update_sci();
+        if timed || self.enable & TIMER_STATUS != 0 {
+            self.timer.wake();
+        }
+        if control_written {
+            self.write_control(u16::from_le_bytes(control));
+        }
+        Ok(())
+    }
+}
+
+impl TimedDevice for AcpiPm {
+    fn next_event(&self) -> Option<Duration> {
+        let waiting = self.enable & TIMER_STATUS != 0 && !self.sci_high;
+        waiting.then(|| self.pm_timer.until_carry())
+    }
+
+    fn tick(&mut self) {
+        self.update_sci();
+    }
+}
+
+impl Reset for AcpiPm {
+    fn reset(&mut self) {
+        self.status = 0;
+        self.enable = 0;
+        self.control = 0;
+        self.pm_timer.restart_at(0);
+        self.update_sci();
+    }
+}
+
+impl Saveable for AcpiPm {
+    fn schema(&self) -> Schema {
+        AcpiPmStateV1::SCHEMA
+    }
+
+    fn save(&self) -> Vec<u8> {
+        AcpiPmStateV1 {
+            status: self.status(),
+            enable: self.enable,
+            control: self.control,
+            timer_ticks: self.pm_timer.ticks(),
+        }
+        .encode()
+    }
+
+    fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
+        AcpiPmStateV1::SCHEMA.expect_version(version)?;
+        let state = AcpiPmStateV1::decode(bytes)?;
+        self.status = state.status & !TIMER_STATUS;
+        self.enable = state.enable;
+        self.control = state.control;
+        self.pm_timer.restart_at(state.timer_ticks);
+        self.pm_timer.set_carried(state.status & TIMER_STATUS != 0);
+        self.sci_high = self.status() & self.enable != 0;
+        self.sci.set(self.sci_high);
+        Ok(())
+    }
+}
