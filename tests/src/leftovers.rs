@@ -119,3 +119,21 @@ fn cgroups(directory: &Path, things: &mut BTreeSet<String>, depth: usize) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::Snapshot;
+
+    #[test]
+    fn a_directory_that_stays_is_named_and_one_that_goes_is_not() {
+        let before = Snapshot::take();
+        let directory = tempfile::Builder::new()
+            .prefix("reeve-left-")
+            .tempdir_in("/tmp")
+            .unwrap();
+        let name = format!("path {}", directory.path().display());
+        assert!(before.new_since().contains(&name));
+        drop(directory);
+        assert!(!before.new_since().contains(&name));
+    }
+}

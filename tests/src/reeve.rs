@@ -60,7 +60,7 @@ pub struct Reeve {
     output: Stream,
     /// Its standard error, when that is not the terminal.
     errors: Option<Stream>,
-    /// Where the next `expect` starts to look.
+    /// Where the next `expect` starts to look, counted from the start of the output.
     cursor: usize,
 }
 
@@ -91,17 +91,16 @@ impl Reeve {
     /// Returns what came before it.
     pub fn expect(&mut self, pattern: &str, limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
+        // Nothing before this can be the start of a match: what has been searched is not again.
+        let mut from = self.cursor;
         loop {
-            let start = self.cursor.saturating_sub(self.output.dropped);
-            let unread = &self.output.bytes[start.min(self.output.bytes.len())..];
-            let found = unread
-                .windows(pattern.len().max(1))
-                .position(|window| window == pattern.as_bytes());
-            if let Some(position) = found {
-                let before = String::from_utf8_lossy(&unread[..position]).into_owned();
-                self.cursor = self.output.dropped + start + position + pattern.len();
+            from = from.max(self.output.dropped);
+            if let Some(position) = self.output.find(pattern.as_bytes(), from) {
+                let before = self.output.text(self.cursor..position);
+                self.cursor = position + pattern.len();
                 return Ok(before);
             }
+            from = from.max(self.output.end().saturating_sub(pattern.len()));
             if self.output.file.is_none() {
                 bail!(
                     "{pattern:?} did not come and the output has ended:\n{}",
@@ -241,7 +240,25 @@ impl Reeve {
     }
 }
 
+/// Offsets count from the start of the stream, whatever was dropped since.
 impl Stream {
+    fn end(&self) -> usize {
+        self.dropped + self.bytes.len()
+    }
+
+    fn find(&self, pattern: &[u8], from: usize) -> Option<usize> {
+        let start = from.saturating_sub(self.dropped).min(self.bytes.len());
+        let found = self.bytes[start..]
+            .windows(pattern.len().max(1))
+            .position(|w| w == pattern)?;
+        Some(self.dropped + start + found)
+    }
+
+    fn text(&self, range: std::ops::Range<usize>) -> String {
+        let within = |offset: usize| offset.saturating_sub(self.dropped).min(self.bytes.len());
+        String::from_utf8_lossy(&self.bytes[within(range.start)..within(range.end)]).into_owned()
+    }
+
     fn new(fd: impl Into<OwnedFd>) -> Stream {
         Stream {
             file: Some(File::from(fd.into())),
@@ -407,3 +424,6 @@ impl Builder {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

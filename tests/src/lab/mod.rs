@@ -134,36 +134,8 @@ pub fn run_inside(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
 }
 
 fn run_in_qemu(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
-    let mut clock = Clock::start();
-    let cache = Cache::open()?;
-    let outer = Outer::prepare(&cache)?;
-    clock.lap("prepare");
-    // The limit counts from the start of the guest, not from the wait for a place.
-    let _slot = cache.slot(slots())?;
-    clock.lap("wait for a place");
-    let payload = payload::image(&cache, None)?;
-    clock.lap("payload");
-    let mut machine = outer.start(&payload)?;
-    clock.lap("start");
-    let mut first = true;
-    let end = session::run(&mut machine, &command(test), test.limit, |output| {
-        if std::mem::take(&mut first) {
-            clock.lap("first output");
-        }
-        sink(output);
-    })?;
-    clock.lap("run");
-    let console = if end == End::Silent || end == End::Gone {
-        machine.console_tail()
-    } else {
-        String::new()
-    };
-    drop(machine);
-    clock.lap("end");
-    verdict(test, end).with_context(|| match console.is_empty() {
-        true => format!("{} in the outer guest", test.name()),
-        false => format!("{}; the outer guest's console:\n{console}\n", test.name()),
-    })
+    let end = in_fresh_guest(&command(test), None, test.limit, sink)?;
+    verdict(test, end).with_context(|| format!("{} in the outer guest", test.name()))
 }
 
 /// Runs a shell command in a fresh outer guest, for trying things by hand (`examples/lab.rs`). The
@@ -174,15 +146,45 @@ pub fn run_command(
     limit: Duration,
     sink: &mut dyn FnMut(&[u8]),
 ) -> Result<End> {
-    let cache = Cache::open()?;
-    let outer = Outer::prepare(&cache)?;
-    let _slot = cache.slot(slots())?;
-    let mut machine = outer.start(&payload::image(&cache, extra)?)?;
     let command = format!(
         "export PATH=/payload:$PATH {}=/assets REEVE_BIN_DIR=/payload HOME=/root; {command}",
         assets::DIRECTORY
     );
-    session::run(&mut machine, &command, limit, sink)
+    in_fresh_guest(&command, extra, limit, sink)
+}
+
+fn in_fresh_guest(
+    command: &str,
+    extra: Option<&Path>,
+    limit: Duration,
+    sink: &mut dyn FnMut(&[u8]),
+) -> Result<End> {
+    let mut clock = Clock::start();
+    let cache = Cache::open()?;
+    let outer = Outer::prepare(&cache)?;
+    clock.lap("prepare");
+    // The limit counts from the start of the guest, not from the wait for a place.
+    let _slot = cache.slot(slots())?;
+    clock.lap("wait for a place");
+    let payload = payload::image(&cache, extra)?;
+    clock.lap("payload");
+    let mut machine = outer.start(&payload)?;
+    clock.lap("start");
+    let mut first = true;
+    let end = session::run(&mut machine, command, limit, |output| {
+        if std::mem::take(&mut first) {
+            clock.lap("first output");
+        }
+        sink(output);
+    })?;
+    clock.lap("run");
+    if end == End::Silent || end == End::Gone {
+        let console = machine.console_tail();
+        sink(format!("lab: the outer guest's console:\n{console}\n").as_bytes());
+    }
+    drop(machine);
+    clock.lap("end");
+    Ok(end)
 }
 
 /// The command line that runs a test in the outer guest.
