@@ -1,0 +1,50 @@
+//! What can go wrong with KVM; each message is one line for an operator.
+
+use std::io;
+
+/// An error of a KVM ioctl, or of a KVM that lacks what a machine needs.
+#[derive(Debug, thiserror::Error)]
+pub enum KvmError {
+    /// The descriptor is no KVM of the only version there ever was since 2007.
+    #[error("KVM API version is {0}, not 12: is this descriptor /dev/kvm?")]
+    ApiVersion(i32),
+    /// KVM lacks something that every machine needs.
+    #[error("this host's KVM lacks {0}")]
+    MissingCapability(&'static str),
+    /// More vCPUs than KVM or the machine type allows.
+    #[error("{asked} vCPUs asked for, this host's KVM allows {limit}")]
+    TooManyVcpus {
+        /// Asked for.
+        asked: u32,
+        /// The limit.
+        limit: u32,
+    },
+    /// An ioctl failed.
+    #[error("{call} failed")]
+    Ioctl {
+        /// The ioctl by the name it has in KVM's documentation.
+        call: &'static str,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
+    /// KVM refused the value of an MSR that a machine cannot do without.
+    #[error("KVM refused MSR {index:#x}")]
+    RefusedMsr {
+        /// The MSR's index.
+        index: u32,
+    },
+    /// An MSR list that KVM's interface has no room for (a bug).
+    #[error("list of {0} MSRs is too long")]
+    TooManyMsrs(usize),
+}
+
+impl KvmError {
+    /// Names the ioctl in an error of kvm-ioctls.
+    pub(super) fn ioctl(call: &'static str) -> impl FnOnce(kvm_ioctls::Error) -> Self {
+        move |source| Self::Ioctl {
+            call,
+            source: source.into(),
+        }
+    }
+}

@@ -1,0 +1,129 @@
+//! The VM: its memory slots, and what makes vCPUs.
+
+use std::sync::Arc;
+
+use kvm_bindings::{KVM_CAP_X2APIC_API, kvm_enable_cap, kvm_userspace_memory_region};
+use kvm_ioctls::VmFd;
+
+use super::{ControllerKind, InterruptController, KvmError, Vcpu, irqchip};
+use crate::arch::x86_64::layout;
+use crate::memory::GuestMemory;
+
+/// From this many vCPUs on, some have a local APIC whose id does not fit into a classic message.
+const WIDE_APIC_IDS: u32 = 256;
+/// `KVM_X2APIC_API_USE_32BIT_IDS | KVM_X2APIC_API_DISABLE_BROADCAST_QUIRK`.
+const X2APIC_API_FLAGS: u64 = 0b11;
+
+/// A VM that has no interrupt controller yet, and takes memory.
+#[derive(Debug)]
+pub struct BareVm {
+    fd: VmFd,
+    memory: Vec<GuestMemory>,
+    slots: u32,
+}
+
+impl BareVm {
+    pub(super) fn new(fd: VmFd) -> Self {
+        Self {
+            fd,
+            memory: Vec::with_capacity(1),
+            slots: 0,
+        }
+    }
+
+    /// Gives the guest `memory`, one slot a region. Touches no page of it.
+    ///
+    /// # Errors
+    /// `KVM_SET_USER_MEMORY_REGION` failed.
+    #[expect(unsafe_code, reason = "a memory slot is a raw mapping")]
+    pub fn add_memory(&mut self, memory: &GuestMemory) -> Result<(), KvmError> {
+        // Kept for as long as the VM exists, from before the first slot on.
+        self.memory.push(memory.clone());
+        for region in memory.regions() {
+            let slot = kvm_userspace_memory_region {
+                slot: self.slots,
+                flags: 0,
+                guest_phys_addr: region.guest_address,
+                memory_size: region.size,
+                userspace_addr: region.host_address,
+            };
+            // SAFETY: the mapping is owned by `memory`, of which `self` and then the `Vm` keep a
+            // clone that is dropped after the VM's descriptor. The guest writes to it, which is
+            // sound because guest memory is only reached through volatile accesses.
+            unsafe { self.fd.set_user_memory_region(slot) }
+                .map_err(KvmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
+            self.slots += 1;
+        }
+        Ok(())
+    }
+
+    /// Makes the interrupt controller for `vcpus` vCPUs, after which there can be vCPUs.
+    ///
+    /// # Errors
+    /// A capability is missing or an ioctl failed.
+    pub fn interrupt_controller(
+        self,
+        kind: ControllerKind,
+        vcpus: u32,
+    ) -> Result<(Arc<Vm>, Arc<dyn InterruptController>), KvmError> {
+        // Needed on Intel without unrestricted guests, before any vCPU; ignored everywhere else.
+        let tss = usize::try_from(layout::KVM_TSS).unwrap_or(usize::MAX);
+        self.fd
+            .set_tss_address(tss)
+            .map_err(KvmError::ioctl("KVM_SET_TSS_ADDR"))?;
+        let wide_apic_ids = vcpus >= WIDE_APIC_IDS && kind == ControllerKind::Split;
+        if wide_apic_ids {
+            let mut cap = kvm_enable_cap {
+                cap: KVM_CAP_X2APIC_API,
+                ..Default::default()
+            };
+            cap.args[0] = X2APIC_API_FLAGS;
+            self.fd
+                .enable_cap(&cap)
+                .map_err(|_| KvmError::MissingCapability("KVM_CAP_X2APIC_API"))?;
+        }
+        irqchip::create(&self.fd, kind)?;
+        let vm = Arc::new(Vm {
+            fd: self.fd,
+            wide_apic_ids,
+            _memory: self.memory,
+        });
+        let controller = irqchip::wire(&vm, kind);
+        Ok((vm, controller))
+    }
+}
+
+/// A VM with memory and interrupt controller.
+#[derive(Debug)]
+pub struct Vm {
+    // Declared before the memory, so that it is closed before the memory is unmapped.
+    fd: VmFd,
+    wide_apic_ids: bool,
+    _memory: Vec<GuestMemory>,
+}
+
+impl Vm {
+    /// Makes the vCPU with this index, which is its APIC id too. KVM's power-on state: the first
+    /// runnable at the reset vector, the others waiting for INIT and SIPI.
+    ///
+    /// # Errors
+    /// `KVM_CREATE_VCPU` or the mapping of its run structure failed.
+    pub fn create_vcpu(self: &Arc<Self>, index: u32) -> Result<Vcpu, KvmError> {
+        let fd = self
+            .fd
+            .create_vcpu(u64::from(index))
+            .map_err(KvmError::ioctl("KVM_CREATE_VCPU"))?;
+        Vcpu::new(fd, Arc::clone(self), index)
+    }
+
+    /// Whether messages address local APICs beyond id 254.
+    #[must_use]
+    pub fn wide_apic_ids(&self) -> bool {
+        self.wide_apic_ids
+    }
+
+    /// The descriptor, for the ioctls of this module's siblings.
+    pub(super) fn fd(&self) -> &VmFd {
+        &self.fd
+    }
+}
