@@ -33,7 +33,7 @@ fn main() {
         // Size is start time: the loader copies each page, the host allocates it.
         .args([
             "-C",
-            "opt-level=s",
+            "opt-level=z",
             "-C",
             "lto=fat",
             "-C",

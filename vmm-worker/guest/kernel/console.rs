@@ -37,11 +37,7 @@ impl Line {
     /// Appends bytes.
     pub fn raw(&mut self, bytes: &[u8]) -> &mut Self {
         for &byte in bytes {
-            // The last place is kept for the newline.
-            if self.used < CAPACITY - 1 {
-                self.bytes[self.used] = byte;
-                self.used += 1;
-            }
+            self.put(byte, CAPACITY - 1);
         }
         self
     }
@@ -83,8 +79,19 @@ impl Line {
 
     /// Ends the line and prints it.
     pub fn end(&mut self) {
-        // `raw` leaves one place free.
-        self.bytes[self.used] = b'\n';
-        print(self.bytes.get(..=self.used).unwrap_or_default());
+        self.put(b'\n', CAPACITY);
+        print(self.bytes.get(..self.used).unwrap_or_default());
+    }
+
+    /// Appends one byte if fewer than `limit` are there; text leaves the newline its place.
+    fn put(&mut self, byte: u8, limit: usize) {
+        let place = self
+            .bytes
+            .get_mut(..limit)
+            .and_then(|bytes| bytes.get_mut(self.used));
+        if let Some(place) = place {
+            *place = byte;
+            self.used += 1;
+        }
     }
 }

@@ -86,27 +86,32 @@ impl Options {
     }
 }
 
+/// A table and not a `match`, which would compare in line and be a kilobyte longer.
+const MODES: [(&[u8], Mode); 17] = [
+    (b"report", Mode::Report),
+    (b"bench", Mode::Bench),
+    (b"bench-anywhere", Mode::BenchAnywhere),
+    (b"hold", Mode::Hold),
+    (b"echo", Mode::Echo),
+    (b"clock", Mode::Clock),
+    (b"cpu-loop", Mode::CpuLoop),
+    (b"spin", Mode::Spin),
+    (b"spin-user", Mode::SpinUser),
+    (b"triple-fault", Mode::TripleFault),
+    (b"flood", Mode::Flood),
+    (b"reset", Mode::Reset),
+    (b"reset-i8042", Mode::ResetKeyboard),
+    (b"reset-once", Mode::ResetOnce),
+    (b"bad-mmio", Mode::BadMmio),
+    (b"emulation-failure", Mode::EmulationFailure),
+    (b"fuzz-ports", Mode::FuzzPorts),
+];
+
 fn mode(name: &[u8]) -> Mode {
-    match name {
-        b"report" => Mode::Report,
-        b"bench" => Mode::Bench,
-        b"bench-anywhere" => Mode::BenchAnywhere,
-        b"hold" => Mode::Hold,
-        b"echo" => Mode::Echo,
-        b"clock" => Mode::Clock,
-        b"cpu-loop" => Mode::CpuLoop,
-        b"spin" => Mode::Spin,
-        b"spin-user" => Mode::SpinUser,
-        b"triple-fault" => Mode::TripleFault,
-        b"flood" => Mode::Flood,
-        b"reset" => Mode::Reset,
-        b"reset-i8042" => Mode::ResetKeyboard,
-        b"reset-once" => Mode::ResetOnce,
-        b"bad-mmio" => Mode::BadMmio,
-        b"emulation-failure" => Mode::EmulationFailure,
-        b"fuzz-ports" => Mode::FuzzPorts,
-        _ => Mode::Unknown,
-    }
+    MODES
+        .iter()
+        .find(|(known, _)| *known == name)
+        .map_or(Mode::Unknown, |&(_, mode)| mode)
 }
 
 /// A decimal number; what is not a digit ends it, what does not fit becomes the largest number.

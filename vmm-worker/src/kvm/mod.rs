@@ -28,7 +28,7 @@ mod vm;
 pub use self::error::KvmError;
 pub use self::exit::{Exit, InternalError, SystemEvent};
 pub use self::immediate_exit::ImmediateExit;
-pub use self::irqchip::{ControllerKind, InterruptController, Pins};
+pub use self::irqchip::{ControllerKind, InterruptController};
 pub use self::registers::RegisterDump;
 pub use self::system::System;
 pub use self::vcpu::Vcpu;

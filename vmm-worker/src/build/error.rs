@@ -1,0 +1,92 @@
+//! Why a machine could not be built.
+
+use std::error::Error;
+
+use reeve_ipc::error::{ErrorCode, WireError};
+use reeve_ipc::fd::FdError;
+use rustix::io::Errno;
+
+use crate::arch::x86_64::acpi::AcpiError;
+use crate::boot::BootError;
+use crate::kvm::KvmError;
+use crate::memory::MemoryError;
+use crate::vcpu::VcpuError;
+
+/// An error of [`super::machine`] or of a reset.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// A descriptor is missing or was named twice.
+    #[error(transparent)]
+    Descriptor(#[from] FdError),
+    /// Guest memory.
+    #[error(transparent)]
+    Memory(#[from] MemoryError),
+    /// KVM.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
+    /// The boot image.
+    #[error(transparent)]
+    Boot(#[from] BootError),
+    /// The ACPI tables.
+    #[error(transparent)]
+    Acpi(#[from] AcpiError),
+    /// The tables of the entry state do not fit (a bug of the layout).
+    #[error("boot tables could not be written to guest memory")]
+    EntryTables(#[source] vm_memory::GuestMemoryError),
+    /// CPUID has no room for what is added (a bug).
+    #[error("the list of CPUID leaves is full")]
+    Cpuid,
+    /// A machine without a vCPU.
+    #[error("a machine needs at least one vCPU")]
+    NoVcpu,
+    /// Two devices want one address (a bug of the layout).
+    #[error(transparent)]
+    Bus(#[from] reeve_devices::bus::BusError),
+    /// A device wants a line that does not exist (a bug of the layout).
+    #[error(transparent)]
+    Device(#[from] reeve_devices::error::DeviceError),
+    /// An eventfd.
+    #[error("the host has no descriptor left")]
+    Eventfd(#[from] Errno),
+    /// The I/O thread.
+    #[error("cannot start the I/O thread")]
+    IoThread(#[source] std::io::Error),
+    /// The vCPU threads.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+}
+
+impl From<BuildError> for WireError {
+    fn from(error: BuildError) -> Self {
+        let code = match &error {
+            BuildError::Descriptor(_) => ErrorCode::Descriptor,
+            BuildError::Memory(_) => ErrorCode::Memory,
+            BuildError::Kvm(KvmError::TooManyVcpus { .. }) | BuildError::NoVcpu => {
+                ErrorCode::InvalidArgument
+            }
+            BuildError::Kvm(_) | BuildError::Cpuid => ErrorCode::Hypervisor,
+            BuildError::Boot(_) | BuildError::Acpi(_) | BuildError::EntryTables(_) => {
+                ErrorCode::BootImage
+            }
+            BuildError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
+            BuildError::Bus(_)
+            | BuildError::Device(_)
+            | BuildError::Eventfd(_)
+            | BuildError::IoThread(_)
+            | BuildError::Vcpu(_) => ErrorCode::Host,
+        };
+        Self::new(code, one_line(&error))
+    }
+}
+
+/// An error with its sources on one line.
+fn one_line(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        source = error.source();
+    }
+    line
+}

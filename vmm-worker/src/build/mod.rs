@@ -1,0 +1,109 @@
+//! Building a machine from its specification: the only place that maps one to device parameters.
+//!
+//! Runs on the main thread, inside the closed jail, before any guest instruction. Read
+//! [`machine`] top to bottom: it is the list of steps, in the order that KVM wants them (memory
+//! slots, interrupt controller, vCPUs) and that hostile input wants them (the boot image is read
+//! last, when everything that could refuse it stands).
+
+mod boot;
+mod chipset;
+mod error;
+mod memory;
+
+use std::sync::{Arc, Mutex};
+
+use reeve_devices::bus::{MmioBus, PortBus};
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::{CpuSwitches, MachineSpec, MachineType};
+
+pub use self::boot::BootImages;
+pub use self::chipset::Chipset;
+pub use self::error::BuildError;
+use crate::arch::x86_64::cpuid::{self, CpuModel, HostTimers};
+use crate::arch::x86_64::state::PowerOnState;
+use crate::io::{IoThread, Served, Waker};
+use crate::kvm::{ControllerKind, System, Vcpu, Vm};
+use crate::machine::Machine;
+use crate::vcpu::{EndSignal, Platform, VcpuSet};
+
+/// Builds the machine that `spec` describes from the descriptors its slots name. Every thread of it
+/// exists then, and no vCPU has run.
+///
+/// # Errors
+/// [`BuildError`] says what and why; nothing of the machine is left.
+pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, BuildError> {
+    let kind = match spec.machine {
+        MachineType::Reeve1_0 => ControllerKind::Split,
+        MachineType::ReeveLegacy1_0 => ControllerKind::InKernel,
+    };
+    let images = BootImages::take(&spec.boot, descriptors)?;
+    let memory = memory::map(&spec.memory, descriptors)?;
+    let console = spec.console.map(|slot| descriptors.take(slot)).transpose()?;
+
+    // `/dev/kvm` is closed at the end of this function, before any vCPU runs.
+    let system = System::from_fd(descriptors.take(spec.kvm)?)?;
+    system.check_vcpu_count(spec.vcpus)?;
+    let mut vm = system.create_vm()?;
+    vm.add_memory(&memory)?;
+    let (vm, interrupts) = vm.interrupt_controller(kind, spec.vcpus)?;
+
+    let end = Arc::new(EndSignal::new()?);
+    let waker = Arc::new(Waker::new()?);
+    let (ports, mmio) = (PortBus::new(), MmioBus::new());
+    let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &ports, &mmio)?;
+
+    let vcpus = create_vcpus(&system, &vm, spec.vcpus, spec.cpu)?;
+    let power_on = vcpus
+        .first()
+        .map(|first| first.power_on_state(&system.msr_indices()?))
+        .transpose()?
+        .ok_or(BuildError::NoVcpu)?;
+
+    let plan = images.load(&memory, spec.vcpus, kind)?;
+    for vcpu in &vcpus {
+        vcpu.prepare_boot(&power_on)?;
+    }
+    if let Some(first) = vcpus.first() {
+        first.enter(&plan.entry)?;
+    }
+
+    let served = Served {
+        ring: Arc::clone(&chipset.console),
+        serial: Arc::clone(&chipset.serial),
+        timed: chipset.timed(),
+    };
+    let io = IoThread::start(served, waker).map_err(BuildError::IoThread)?;
+    if let Some(stream) = console {
+        io.attach(stream, true);
+    }
+    let entry = Mutex::new(plan.entry);
+    let platform = Arc::new(Platform { ports, mmio, interrupts, end, power_on, entry });
+    let vcpus = VcpuSet::start(vcpus, &platform)?;
+    Ok(Machine::new(kind, plan.protocol, memory, images, chipset, platform, vcpus, io))
+}
+
+fn create_vcpus(
+    system: &System,
+    vm: &Arc<Vm>,
+    count: u32,
+    switches: CpuSwitches,
+) -> Result<Vec<Vcpu>, BuildError> {
+    let CpuSwitches { tsc_deadline, kvmclock, invariant_tsc, transactional_memory } = switches;
+    let switches =
+        cpuid::CpuSwitches { tsc_deadline, kvmclock, invariant_tsc, transactional_memory };
+    let vcpus = (0..count).map(|index| vm.create_vcpu(index)).collect::<Result<Vec<_>, _>>()?;
+    let timers = HostTimers {
+        tsc_deadline: system.has_tsc_deadline_timer(),
+        tsc_khz: vcpus.first().and_then(Vcpu::tsc_khz),
+        wide_apic_ids: vm.wide_apic_ids(),
+    };
+    let mut model = CpuModel::new(system.supported_cpuid()?, switches, timers, count)
+        .map_err(|_| BuildError::Cpuid)?;
+    for vcpu in &vcpus {
+        vcpu.set_cpuid(model.for_vcpu(vcpu.index()))?;
+    }
+    Ok(vcpus)
+}
+
+/// The power-on state of every vCPU, taken of the first.
+pub type PowerOn = PowerOnState;

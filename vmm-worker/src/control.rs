@@ -1,0 +1,247 @@
+//! The control thread: requests in, replies and events out, the guest's own end handled.
+//!
+//! Runs on the main thread from the closing of the jail to the end of the process. It waits for the
+//! control socket and for the guest's end ([`crate::vcpu::EndSignal`]), and for nothing else; it
+//! touches no guest memory but to load a boot image again at a reset.
+
+use std::os::fd::AsFd;
+
+use reeve_ipc::endpoint::{Delivery, EndpointError};
+use reeve_ipc::event::Event;
+use reeve_ipc::fd::{FdError, FdTable};
+use reeve_ipc::message::{FromWorker, JailFacts, ToWorker};
+use reeve_ipc::phase::Phase;
+use reeve_ipc::request::dispatch;
+use reeve_ipc::scm::ScmError;
+use reeve_ipc::spec::{ControlLoss, EndAction, ResetAction};
+use reeve_ipc::{BuildId, PROTOCOL, exit_code};
+use rustix::event::{PollFd, PollFlags, poll};
+use rustix::io::Errno;
+
+use crate::events::{Control, Events};
+use crate::log::Dropped;
+use crate::service::Service;
+use crate::vcpu::GuestEnd;
+
+/// Why the control thread stopped before its work was done.
+#[derive(Debug, thiserror::Error)]
+pub enum ControlError {
+    /// The first message is not this build's welcome.
+    #[error("the supervisor is of another build: {0}")]
+    Handshake(String),
+    /// A message that makes no sense.
+    #[error("bad message from the supervisor: {0}")]
+    Message(#[from] EndpointError),
+    /// More descriptors than a launch may carry, or not those announced.
+    #[error("bad descriptors from the supervisor: {0}")]
+    Descriptors(#[from] FdError),
+    /// Waiting failed.
+    #[error("cannot wait for messages: {0}")]
+    Poll(#[source] Errno),
+}
+
+impl ControlError {
+    /// The exit code that tells the supervisor.
+    #[must_use]
+    pub fn exit_code(&self) -> u8 {
+        match self {
+            Self::Handshake(_) | Self::Message(_) | Self::Descriptors(_) => exit_code::HANDSHAKE,
+            Self::Poll(_) => exit_code::HOST,
+        }
+    }
+}
+
+/// Serves one supervisor until the domain ends; gives the process's exit code.
+///
+/// # Errors
+/// [`ControlError`]; the caller exits with its code.
+pub fn serve(control: Control, jail: JailFacts, log: Dropped) -> Result<u8, ControlError> {
+    let mut thread = ControlThread {
+        control,
+        connected: true,
+        welcomed: false,
+        jail,
+        descriptors: FdTable::new(),
+        service: Service::new(log),
+        events: Events::new(),
+    };
+    let code = thread.run()?;
+    // What was said last must be read: the reply to Stop, the event that tells the end.
+    let _ = thread.control.flush();
+    thread.service.close();
+    Ok(code)
+}
+
+struct ControlThread {
+    control: Control,
+    /// Whether anyone holds the other end.
+    connected: bool,
+    welcomed: bool,
+    jail: JailFacts,
+    descriptors: FdTable,
+    service: Service,
+    events: Events,
+}
+
+impl ControlThread {
+    fn run(&mut self) -> Result<u8, ControlError> {
+        loop {
+            if let Some(code) = self.drain()? {
+                return Ok(code);
+            }
+            if let Some(code) = self.wait()? {
+                return Ok(code);
+            }
+        }
+    }
+
+    /// Handles every message that waits.
+    fn drain(&mut self) -> Result<Option<u8>, ControlError> {
+        while self.connected {
+            match self.control.receive() {
+                Ok(Some((message, fds))) => {
+                    if let Some(code) = self.handle(message, fds)? {
+                        return Ok(Some(code));
+                    }
+                }
+                Ok(None) => break,
+                Err(EndpointError::Socket(ScmError::Closed | ScmError::Os(_))) => {
+                    return Ok(self.lost());
+                }
+                Err(error) => return Err(error.into()),
+            }
+        }
+        Ok(None)
+    }
+
+    /// Waits until there is a message, room for one of ours, or an end of the guest.
+    fn wait(&mut self) -> Result<Option<u8>, ControlError> {
+        let end = self.service.end_signal();
+        let mut fds = Vec::with_capacity(2);
+        let mut flags = PollFlags::IN;
+        flags.set(PollFlags::OUT, self.control.wants_write());
+        if self.connected {
+            fds.push(PollFd::from_borrowed_fd(self.control.as_fd(), flags));
+        }
+        if let Some(end) = &end {
+            fds.push(PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN));
+        }
+        match poll(&mut fds, None) {
+            Ok(_) | Err(Errno::INTR) => {}
+            Err(errno) => return Err(ControlError::Poll(errno)),
+        }
+        if self.connected && self.control.flush().is_err() {
+            return Ok(self.lost());
+        }
+        match end.and_then(|end| end.take()) {
+            Some(end) => Ok(self.guest_ended(end)),
+            None => Ok(None),
+        }
+    }
+
+    fn handle(
+        &mut self,
+        message: ToWorker,
+        fds: Vec<std::os::fd::OwnedFd>,
+    ) -> Result<Option<u8>, ControlError> {
+        match message {
+            ToWorker::Welcome { protocol, build, domain: _ } => {
+                if protocol != PROTOCOL || build != BuildId::this() {
+                    return Err(ControlError::Handshake(build.as_str().to_owned()));
+                }
+                self.welcomed = true;
+                let hello = FromWorker::Hello { protocol, build, jail: self.jail };
+                self.control.send(&hello, Delivery::Reliable)?;
+            }
+            _ if !self.welcomed => {
+                return Err(ControlError::Handshake("it did not say which".to_owned()));
+            }
+            ToWorker::Descriptors { count } => {
+                if usize::from(count) != fds.len() {
+                    return Err(FdError::Missing(count).into());
+                }
+                for fd in fds {
+                    self.descriptors.push(fd)?;
+                }
+            }
+            ToWorker::Request { id, body } => {
+                let before = self.service.phase_now();
+                self.service.take_descriptors(&mut self.descriptors);
+                self.service.last_event = self.events.last();
+                let result = dispatch(&mut self.service, body);
+                self.control.send(&FromWorker::Reply { id, result }, Delivery::Reliable)?;
+                self.announce(before);
+                return Ok(self.service.ending());
+            }
+        }
+        Ok(None)
+    }
+
+    /// Tells of a change of phase, if there is one.
+    fn announce(&mut self, before: Phase) {
+        let phase = self.service.phase_now();
+        if phase != before {
+            self.event(Event::PhaseChanged(phase));
+        }
+    }
+
+    fn event(&mut self, event: Event) {
+        if self.connected && self.events.send(&mut self.control, event).is_err() {
+            // The next turn of the loop finds the socket closed and does what that means.
+            tracing::warn!("an event could not be sent");
+        }
+    }
+
+    /// The guest ended by itself: what the domain's policy says is done.
+    fn guest_ended(&mut self, end: GuestEnd) -> Option<u8> {
+        let before = self.service.phase_now();
+        let policy = self.service.policy();
+        let exits = match &end {
+            GuestEnd::PowerOff => {
+                self.event(Event::GuestPoweredOff);
+                policy.on_power_off == EndAction::Exit
+            }
+            GuestEnd::Reset => policy.on_reset == ResetAction::Exit,
+            GuestEnd::Crash(report) => {
+                let registers = report.registers.as_deref().map(ToString::to_string);
+                tracing::error!(
+                    vcpu = report.vcpu,
+                    registers = registers.as_deref().unwrap_or("not readable"),
+                    "the guest crashed: {}",
+                    report.cause
+                );
+                self.event(Event::GuestCrashed(report.clone()));
+                policy.on_crash == EndAction::Exit
+            }
+        };
+        if exits {
+            if end == GuestEnd::Reset {
+                self.event(Event::GuestReset { count: self.service.resets() + 1 });
+            }
+            return Some(exit_code::ORDERLY);
+        }
+        match self.service.settle(&end) {
+            Ok(()) => {
+                if end == GuestEnd::Reset {
+                    self.event(Event::GuestReset { count: self.service.resets() });
+                }
+                self.announce(before);
+                None
+            }
+            Err(error) => {
+                tracing::error!("{error}");
+                self.event(Event::WorkerFailed { message: error.to_string() });
+                Some(exit_code::HOST)
+            }
+        }
+    }
+
+    /// Nobody holds the other end of the control socket.
+    fn lost(&mut self) -> Option<u8> {
+        self.connected = false;
+        match self.service.on_control_loss() {
+            ControlLoss::Stop => Some(exit_code::CONTROL_LOST),
+            ControlLoss::KeepRunning => None,
+        }
+    }
+}

@@ -1,0 +1,159 @@
+//! The I/O thread: everything that moves guest bytes between the machine and the host, apart from
+//! the vCPUs' own register accesses.
+//!
+//! Today that is the console and the devices' timers; virtqueues join it. It reads no message of the
+//! supervisor: the control thread hands it what it needs through [`IoThread`].
+
+mod console;
+mod waker;
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use reeve_devices::clock::TimedDevice;
+use reeve_devices::console::ConsoleRing;
+use reeve_devices::legacy::serial::Serial;
+use reeve_devices::shared::{Shared, lock};
+use reeve_sandbox::seccomp::{Role, enter_role};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::console::Clients;
+pub use self::waker::Waker;
+
+/// Room for the deepest call of the loop, with much to spare; untouched pages cost nothing.
+const STACK_BYTES: usize = 256 << 10;
+
+/// What the loop serves.
+pub struct Served {
+    /// The guest's output.
+    pub ring: Arc<ConsoleRing>,
+    /// Where its input goes.
+    pub serial: Shared<Serial>,
+    /// Devices with something to do at a given time.
+    pub timed: Vec<Shared<dyn TimedDevice>>,
+}
+
+impl std::fmt::Debug for Served {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Served").field("timed", &self.timed.len()).finish_non_exhaustive()
+    }
+}
+
+enum Command {
+    Attach { stream: OwnedFd, input: bool },
+    Quit,
+}
+
+/// What both sides see.
+struct Mailbox {
+    commands: Mutex<Vec<Command>>,
+    clients: std::sync::atomic::AtomicU32,
+    waker: Arc<Waker>,
+}
+
+/// The control thread's handle on the I/O thread.
+pub struct IoThread {
+    mailbox: Arc<Mailbox>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl std::fmt::Debug for IoThread {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("IoThread").finish_non_exhaustive()
+    }
+}
+
+impl IoThread {
+    /// Starts the thread; `waker` is what the devices wake it by.
+    ///
+    /// # Errors
+    /// The host has no thread left.
+    pub fn start(served: Served, waker: Arc<Waker>) -> std::io::Result<Self> {
+        let mailbox = Arc::new(Mailbox {
+            commands: Mutex::new(Vec::new()),
+            clients: std::sync::atomic::AtomicU32::new(0),
+            waker,
+        });
+        let theirs = Arc::clone(&mailbox);
+        let thread = std::thread::Builder::new()
+            .name("io".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || {
+                crate::failure::or_exit(
+                    enter_role(Role::Io),
+                    "cannot close the filter of the I/O thread",
+                );
+                run(&served, &theirs);
+            })?;
+        Ok(Self { mailbox, thread: Some(thread) })
+    }
+
+    /// Gives the console another client: a non-blocking stream.
+    pub fn attach(&self, stream: OwnedFd, input: bool) {
+        self.send(Command::Attach { stream, input });
+    }
+
+    /// Clients on the console.
+    #[must_use]
+    pub fn clients(&self) -> u32 {
+        self.mailbox.clients.load(std::sync::atomic::Ordering::Relaxed)
+    }
+
+    /// Ends the thread once every client has the output there is, or takes no more of it.
+    pub fn quit(&mut self) {
+        self.send(Command::Quit);
+        if let Some(thread) = self.thread.take() {
+            let _ = thread.join();
+        }
+    }
+
+    fn send(&self, command: Command) {
+        self.mailbox.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        self.mailbox.waker.wake_thread();
+    }
+}
+
+fn run(served: &Served, mailbox: &Mailbox) {
+    let mut clients = Clients::new(Arc::clone(&served.ring), Arc::clone(&served.serial));
+    loop {
+        mailbox.waker.drain();
+        let commands =
+            std::mem::take(&mut *mailbox.commands.lock().unwrap_or_else(PoisonError::into_inner));
+        for command in commands {
+            match command {
+                Command::Attach { stream, input } => clients.attach(stream, input),
+                Command::Quit => {
+                    clients.finish();
+                    return;
+                }
+            }
+        }
+        for device in &served.timed {
+            lock(device).tick();
+        }
+        clients.serve();
+        let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
+        mailbox.clients.store(count, std::sync::atomic::Ordering::Relaxed);
+
+        let next = served.timed.iter().filter_map(|device| lock(device).next_event()).min();
+        let mut fds = vec![PollFd::new(mailbox.waker.as_ref(), PollFlags::IN)];
+        fds.extend(clients.poll_fds());
+        crate::failure::or_exit(
+            wait(&mut fds, next),
+            "the I/O thread cannot wait for its descriptors",
+        );
+    }
+}
+
+fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result<()> {
+    let timeout = timeout.map(|timeout| Timespec {
+        tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+        tv_nsec: timeout.subsec_nanos().into(),
+    });
+    match poll(fds, timeout.as_ref()) {
+        Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}

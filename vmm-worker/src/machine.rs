@@ -1,0 +1,167 @@
+//! A machine that stands: everything it is made of, and its life from launch to end.
+//!
+//! Owned by the control thread. The order of each transition is in one place, here:
+//!
+//! - *pause*: vCPUs stand; devices keep serving the host's side.
+//! - *reset*: vCPUs stand, devices go to power-on, memory is emptied and loaded again, vCPUs go to
+//!   power-on; then they run again, if they ran.
+//! - *close*: vCPU threads end, then the I/O thread when the last output has gone out, then the VM.
+
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, PoisonError};
+
+use reeve_ipc::error::{ErrorCode, WireError};
+use reeve_ipc::request::BootProtocol;
+
+use crate::boot::Protocol;
+use crate::build::{BootImages, BuildError, Chipset};
+use crate::io::IoThread;
+use crate::kvm::ControllerKind;
+use crate::memory::GuestMemory;
+use crate::vcpu::{EndSignal, Platform, VcpuError, VcpuSet};
+
+/// Why a transition failed.
+#[derive(Debug, thiserror::Error)]
+pub enum MachineError {
+    /// A vCPU does not stand.
+    #[error(transparent)]
+    Vcpu(#[from] VcpuError),
+    /// The machine cannot be loaded again.
+    #[error("cannot reset the machine: {0}")]
+    Reload(#[from] BuildError),
+    /// Guest memory could not be emptied.
+    #[error("cannot empty guest memory: {0}")]
+    Discard(#[from] crate::memory::MemoryError),
+}
+
+impl From<MachineError> for WireError {
+    fn from(error: MachineError) -> Self {
+        let code = match &error {
+            MachineError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
+            MachineError::Reload(_) => ErrorCode::BootImage,
+            MachineError::Discard(_) => ErrorCode::Memory,
+            MachineError::Vcpu(_) => ErrorCode::Host,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+/// How the console stands.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct ConsoleStatus {
+    /// Output that was overwritten in the ring.
+    pub dropped_bytes: u64,
+    /// Clients attached.
+    pub clients: u32,
+}
+
+/// A machine.
+#[derive(Debug)]
+pub struct Machine {
+    kind: ControllerKind,
+    protocol: Protocol,
+    memory: GuestMemory,
+    images: BootImages,
+    chipset: Chipset,
+    platform: Arc<Platform>,
+    vcpus: VcpuSet,
+    io: IoThread,
+    resets: u64,
+}
+
+impl Machine {
+    #[expect(clippy::too_many_arguments, reason = "the parts of a machine, named by their types")]
+    pub(crate) fn new(
+        kind: ControllerKind,
+        protocol: Protocol,
+        memory: GuestMemory,
+        images: BootImages,
+        chipset: Chipset,
+        platform: Arc<Platform>,
+        vcpus: VcpuSet,
+        io: IoThread,
+    ) -> Self {
+        Self { kind, protocol, memory, images, chipset, platform, vcpus, io, resets: 0 }
+    }
+
+    /// How the kernel was entered.
+    #[must_use]
+    pub fn boot_protocol(&self) -> BootProtocol {
+        match self.protocol {
+            Protocol::Pvh => BootProtocol::Pvh,
+            Protocol::Linux64 => BootProtocol::Linux64,
+        }
+    }
+
+    /// Where the guest's end is left.
+    #[must_use]
+    pub fn end_signal(&self) -> Arc<EndSignal> {
+        Arc::clone(&self.platform.end)
+    }
+
+    /// Resets since launch.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.resets
+    }
+
+    /// Lets the vCPUs run.
+    pub fn resume(&self) {
+        self.vcpus.run();
+    }
+
+    /// Makes the vCPUs stand.
+    ///
+    /// # Errors
+    /// [`MachineError::Vcpu`] when one does not.
+    pub fn pause(&self) -> Result<(), MachineError> {
+        Ok(self.vcpus.park()?)
+    }
+
+    /// Puts the machine, whose vCPUs stand, back to the moment of its launch.
+    ///
+    /// # Errors
+    /// The machine is in no state to run then.
+    pub fn reset(&mut self) -> Result<(), MachineError> {
+        self.chipset.reset();
+        self.memory.discard()?;
+        let plan = self.images.load(&self.memory, self.vcpus.count(), self.kind)?;
+        *self.platform.entry.lock().unwrap_or_else(PoisonError::into_inner) = plan.entry;
+        self.vcpus.reset()?;
+        self.platform.end.clear();
+        self.resets += 1;
+        Ok(())
+    }
+
+    /// Presses the power button.
+    pub fn press_power_button(&self) {
+        self.chipset.press_power_button();
+    }
+
+    /// Attaches a client to the console.
+    ///
+    /// # Errors
+    /// The stream cannot be made non-blocking.
+    pub fn attach_console(&self, stream: OwnedFd, input: bool) -> Result<(), WireError> {
+        rustix::io::ioctl_fionbio(&stream, true).map_err(|errno| {
+            WireError::new(ErrorCode::Descriptor, format!("not a stream for a console: {errno}"))
+        })?;
+        self.io.attach(stream, input);
+        Ok(())
+    }
+
+    /// How the console stands.
+    #[must_use]
+    pub fn console_status(&self) -> ConsoleStatus {
+        ConsoleStatus {
+            dropped_bytes: self.chipset.console.stats().discarded,
+            clients: self.io.clients(),
+        }
+    }
+
+    /// Takes the machine apart.
+    pub fn close(mut self) {
+        self.vcpus.quit();
+        self.io.quit();
+    }
+}

@@ -1,0 +1,211 @@
+//! What the worker does for each request: a phase, a machine once there is one, and how to end.
+//!
+//! Owned by the control thread; every effect on the machine goes through [`crate::lifecycle`].
+
+use std::sync::Arc;
+
+use reeve_ipc::error::{ErrorCode, WireError};
+use reeve_ipc::exit_code;
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::phase::Phase;
+use reeve_ipc::request::{
+    ConsoleAttach, Launch, Launched, Pause, PowerButton, Query, Reset, Resume, Status, Stop,
+    WorkerService,
+};
+use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, ResetAction};
+
+use crate::build;
+use crate::log::Dropped;
+use crate::machine::{Machine, MachineError};
+use crate::vcpu::{EndSignal, GuestEnd};
+
+/// The worker as its supervisor sees it.
+#[derive(Debug)]
+pub struct Service {
+    phase: Phase,
+    machine: Option<Machine>,
+    descriptors: FdTable,
+    log: Dropped,
+    /// The exit code, once the end was asked for.
+    ending: Option<u8>,
+    on_control_loss: ControlLoss,
+    policy: EndPolicy,
+    /// Number of the last event, for [`Query`].
+    pub last_event: u64,
+}
+
+impl Service {
+    /// A worker without a machine; one that loses its supervisor now has nothing to keep.
+    #[must_use]
+    pub fn new(log: Dropped) -> Self {
+        Self {
+            phase: Phase::AwaitingLaunch,
+            machine: None,
+            descriptors: FdTable::new(),
+            log,
+            ending: None,
+            on_control_loss: ControlLoss::Stop,
+            policy: EndPolicy {
+                on_power_off: EndAction::Exit,
+                on_reset: ResetAction::Exit,
+                on_crash: EndAction::Exit,
+            },
+            last_event: 0,
+        }
+    }
+
+    /// The phase.
+    #[must_use]
+    pub fn phase_now(&self) -> Phase {
+        self.phase
+    }
+
+    /// Takes the descriptors that came before a request; what the request before left is closed.
+    pub fn take_descriptors(&mut self, descriptors: &mut FdTable) {
+        self.descriptors = std::mem::take(descriptors);
+    }
+
+    /// The exit code, once the end was asked for.
+    #[must_use]
+    pub fn ending(&self) -> Option<u8> {
+        self.ending
+    }
+
+    /// Where the guest's end is left, once there is a machine.
+    #[must_use]
+    pub fn end_signal(&self) -> Option<Arc<EndSignal>> {
+        self.machine.as_ref().map(Machine::end_signal)
+    }
+
+    /// What the guest's end means.
+    #[must_use]
+    pub fn policy(&self) -> EndPolicy {
+        self.policy
+    }
+
+    /// What the loss of the supervisor means.
+    #[must_use]
+    pub fn on_control_loss(&self) -> ControlLoss {
+        self.on_control_loss
+    }
+
+    /// Resets since launch.
+    #[must_use]
+    pub fn resets(&self) -> u64 {
+        self.machine.as_ref().map_or(0, Machine::resets)
+    }
+
+    /// Brings the machine to rest after the guest's own end: reset and running again, or kept.
+    ///
+    /// # Errors
+    /// The machine cannot be brought to rest; the worker must end.
+    pub fn settle(&mut self, end: &GuestEnd) -> Result<(), MachineError> {
+        let Some(machine) = self.machine.as_mut() else { return Ok(()) };
+        machine.pause()?;
+        match end {
+            GuestEnd::PowerOff => self.phase = Phase::Off,
+            GuestEnd::Crash(_) => self.phase = Phase::Crashed,
+            GuestEnd::Reset => {
+                machine.reset()?;
+                if self.phase == Phase::Running {
+                    machine.resume();
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the machine apart, so that the kernel's share of that is done before the exit.
+    pub fn close(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            machine.close();
+        }
+    }
+
+    fn machine(&mut self) -> Result<&mut Machine, WireError> {
+        self.machine
+            .as_mut()
+            .ok_or_else(|| WireError::new(ErrorCode::WrongPhase, "there is no machine"))
+    }
+}
+
+impl WorkerService for Service {
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn launch(&mut self, request: Launch) -> Result<Launched, WireError> {
+        let Launch { spec } = request;
+        let (policy, on_control_loss, hold) = (spec.policy, spec.on_control_loss, spec.hold);
+        let mut descriptors = std::mem::take(&mut self.descriptors);
+        let machine = build::machine(spec, &mut descriptors)?;
+        self.policy = policy;
+        self.on_control_loss = on_control_loss;
+        if !hold {
+            machine.resume();
+        }
+        self.phase = if hold { Phase::Paused } else { Phase::Running };
+        let boot_protocol = machine.boot_protocol();
+        self.machine = Some(machine);
+        Ok(Launched { phase: self.phase, boot_protocol })
+    }
+
+    fn resume(&mut self, _: Resume) -> Result<(), WireError> {
+        if self.phase == Phase::Paused {
+            self.machine()?.resume();
+            self.phase = Phase::Running;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, _: Pause) -> Result<(), WireError> {
+        if self.phase == Phase::Running {
+            self.machine()?.pause()?;
+            self.phase = Phase::Paused;
+        }
+        Ok(())
+    }
+
+    fn power_button(&mut self, _: PowerButton) -> Result<(), WireError> {
+        self.machine()?.press_power_button();
+        Ok(())
+    }
+
+    fn reset(&mut self, _: Reset) -> Result<(), WireError> {
+        let machine = self.machine()?;
+        machine.pause()?;
+        machine.reset()?;
+        if self.phase == Phase::Running {
+            self.machine()?.resume();
+        } else {
+            self.phase = Phase::Paused;
+        }
+        Ok(())
+    }
+
+    fn stop(&mut self, _: Stop) -> Result<(), WireError> {
+        self.ending = Some(exit_code::ORDERLY);
+        Ok(())
+    }
+
+    fn console_attach(&mut self, request: ConsoleAttach) -> Result<(), WireError> {
+        let stream = self
+            .descriptors
+            .take(request.stream)
+            .map_err(|error| WireError::new(ErrorCode::Descriptor, error.to_string()))?;
+        self.machine()?.attach_console(stream, request.input)?;
+        Ok(())
+    }
+
+    fn query(&mut self, _: Query) -> Result<Status, WireError> {
+        let console = self.machine.as_ref().map(Machine::console_status).unwrap_or_default();
+        Ok(Status {
+            phase: self.phase,
+            last_event: self.last_event,
+            resets: self.resets(),
+            console_dropped_bytes: console.dropped_bytes,
+            console_clients: console.clients,
+            log_dropped: self.log.count(),
+        })
+    }
+}

@@ -1,0 +1,74 @@
+//! The body of a vCPU thread.
+//!
+//! Its role's filter closes before anything else; then it saves the power-on state, and from there
+//! on it stands or runs as its slot says.
+
+use std::sync::Arc;
+
+use reeve_sandbox::seccomp::{Role, enter_role};
+
+use super::exit::{Platform, Step};
+use super::slot::{Order, Slot};
+use crate::kvm::{ImmediateExit, Vcpu};
+
+/// A register access and a log line need little; what is not touched costs nothing.
+pub(super) const STACK_BYTES: usize = 256 << 10;
+
+pub(super) fn body(mut vcpu: Vcpu, slot: Arc<Slot>, platform: Arc<Platform>) -> impl FnOnce() {
+    move || {
+        crate::failure::or_exit(enter_role(Role::Vcpu), "cannot close the filter of a vCPU thread");
+        let flag = vcpu.immediate_exit();
+        let mut ran = false;
+        loop {
+            match slot.stand() {
+                Order::Run => {
+                    if ran {
+                        // A guest that knows kvmclock then does not take the pause for a lockup.
+                        // One that does not use it has no such clock to tell.
+                        let _ = vcpu.note_pause();
+                    }
+                    ran = true;
+                    run(&mut vcpu, &flag, &slot, &platform);
+                }
+                Order::Reset => {
+                    reset(&mut vcpu, &platform);
+                    ran = false;
+                    slot.done();
+                }
+                Order::Quit | Order::Park => return,
+            }
+        }
+    }
+}
+
+/// Back to power-on, and to the entry that the loaded kernel wants.
+fn reset(vcpu: &mut Vcpu, platform: &Platform) {
+    let entry = (vcpu.index() == 0).then(|| platform.entry());
+    let result = vcpu
+        .reset(&platform.power_on)
+        .and_then(|()| vcpu.prepare_boot(&platform.power_on))
+        .and_then(|()| entry.map_or(Ok(()), |entry| vcpu.enter(&entry)));
+    crate::failure::or_exit(result, "cannot reset a vCPU");
+}
+
+/// Runs the guest until there is an order, or an end.
+fn run(vcpu: &mut Vcpu, flag: &ImmediateExit, slot: &Slot, platform: &Platform) {
+    // A kick that was meant for the last stand; an order given since is seen below.
+    flag.set(false);
+    while !slot.has_order() {
+        match platform.step(vcpu) {
+            Step::Handled => {}
+            // Cleared before the order is looked at again: a kick whose order was taken back must
+            // not make every later entry return at once.
+            Step::Interrupted => flag.set(false),
+            Step::Stopped => slot.park_self(),
+        }
+        if platform.end.is_pending() {
+            slot.park_self();
+        }
+    }
+    // The access whose exit was handled last is completed by the next entry, which ends at once.
+    flag.set(true);
+    platform.step(vcpu);
+    flag.set(false);
+}
