@@ -25,7 +25,7 @@ use crate::fd::FdTable;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::request::{Operation, ReplyBody, Request};
 use crate::scm::{self, ScmError};
-use crate::{BuildId, MAX_MESSAGE_BYTES, MAX_MESSAGE_FDS, PROTOCOL};
+use crate::{BuildId, MAX_MESSAGE_FDS, PROTOCOL};
 
 /// The most calls in flight on one connection, abandoned ones included.
 const MAX_PENDING: usize = 64;
@@ -130,8 +130,8 @@ impl Shared {
         self.send(request, &[]).await
     }
 
-    async fn receive(&self, buffer: &mut [u8]) -> Result<(usize, Vec<OwnedFd>), ScmError> {
-        let attempt = || match scm::receive(self.socket.as_fd(), buffer) {
+    async fn receive(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
+        let attempt = || match scm::receive_message(self.socket.as_fd()) {
             Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             result => Ok(result),
         };
@@ -248,12 +248,11 @@ async fn read(shared: Arc<Shared>, sender: mpsc::Sender<Incoming>) {
 }
 
 async fn read_until_closed(shared: &Shared, sender: &mpsc::Sender<Incoming>) -> Closed {
-    let mut buffer = vec![0; MAX_MESSAGE_BYTES];
     let mut greeted = false;
     let mut last_event = 0;
     let mut rate = EventRate::new(Instant::now());
     loop {
-        let (length, fds) = match shared.receive(&mut buffer).await {
+        let (bytes, fds) = match shared.receive().await {
             Ok(datagram) => datagram,
             Err(ScmError::Closed | ScmError::Os(_)) => return Closed::ByWorker,
             Err(error) => return Closed::Violation(error.to_string()),
@@ -261,7 +260,7 @@ async fn read_until_closed(shared: &Shared, sender: &mpsc::Sender<Incoming>) -> 
         if !fds.is_empty() {
             return Closed::Violation("a worker sends no descriptors".to_owned());
         }
-        let message = match codec::decode(buffer.get(..length).unwrap_or_default()) {
+        let message = match codec::decode(&bytes) {
             Ok(message) => message,
             Err(error) => return Closed::Violation(error.to_string()),
         };

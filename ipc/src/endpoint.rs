@@ -11,7 +11,6 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 
-use crate::MAX_MESSAGE_BYTES;
 use crate::codec::{self, CodecError};
 use crate::scm::{self, ScmError};
 
@@ -43,7 +42,6 @@ pub enum Delivery {
 pub struct Endpoint<Out, In> {
     socket: OwnedFd,
     outbox: VecDeque<(Delivery, Vec<u8>)>,
-    buffer: Vec<u8>,
     types: PhantomData<fn(Out) -> In>,
 }
 
@@ -57,7 +55,6 @@ impl<Out: Serialize, In: DeserializeOwned> Endpoint<Out, In> {
         Self {
             socket,
             outbox: VecDeque::new(),
-            buffer: Vec::new(),
             types: PhantomData,
         }
     }
@@ -124,13 +121,8 @@ impl<Out: Serialize, In: DeserializeOwned> Endpoint<Out, In> {
     /// # Errors
     /// [`ScmError::Closed`] at the end; codec errors for a malformed message.
     pub fn receive(&mut self) -> Result<Option<(In, Vec<OwnedFd>)>, EndpointError> {
-        // Grown on first use and kept: untouched pages of it cost nothing.
-        self.buffer.resize(MAX_MESSAGE_BYTES, 0);
-        match scm::receive(self.socket.as_fd(), &mut self.buffer) {
-            Ok((length, fds)) => {
-                let bytes = self.buffer.get(..length).unwrap_or_default();
-                Ok(Some((codec::decode(bytes)?, fds)))
-            }
+        match scm::receive_message(self.socket.as_fd()) {
+            Ok((bytes, fds)) => Ok(Some((codec::decode(&bytes)?, fds))),
             Err(ScmError::WouldBlock) => Ok(None),
             Err(error) => Err(error.into()),
         }

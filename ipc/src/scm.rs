@@ -137,3 +137,27 @@ pub fn receive(
     }
     Ok((message.bytes, fds))
 }
+
+/// Receives one datagram into a buffer of its own size: a connection that waits holds no buffer.
+/// Does not block. One reader a socket.
+///
+/// # Errors
+/// As for [`receive`]; a datagram over [`MAX_MESSAGE_BYTES`] is [`ScmError::Oversized`] before
+/// anything is allocated for it.
+pub fn receive_message(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
+    let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
+    let length = loop {
+        match rustix::net::recv(socket, &mut [0_u8; 1], flags) {
+            Ok((_, length)) => break length,
+            Err(Errno::INTR) => {}
+            Err(errno) => return Err(errno.into()),
+        }
+    };
+    if length > MAX_MESSAGE_BYTES {
+        return Err(ScmError::Oversized);
+    }
+    let mut bytes = vec![0; length];
+    let (received, fds) = receive(socket, &mut bytes)?;
+    bytes.truncate(received);
+    Ok((bytes, fds))
+}
