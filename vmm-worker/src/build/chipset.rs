@@ -14,6 +14,7 @@ use reeve_devices::clock::{HostMonotonicClock, HostWallClock, TimedDevice};
 use reeve_devices::console::ConsoleRing;
 use reeve_devices::ioapic::Ioapic;
 use reeve_devices::legacy::acpi_pm::{AcpiPm, AcpiPmParams, PmTimerWidth};
+use reeve_devices::legacy::cmos::{Cmos, CmosMemory, CmosParams};
 use reeve_devices::legacy::i8042::{self, I8042};
 use reeve_devices::legacy::reset::ResetControl;
 use reeve_devices::legacy::serial::Serial;
@@ -38,6 +39,7 @@ pub struct Chipset {
     /// COM1.
     pub serial: Shared<Serial>,
     pm: Shared<AcpiPm>,
+    rtc: Shared<Cmos>,
     /// What a machine reset puts back, in this order: lines fall before the IOAPIC forgets them.
     resets: Vec<Shared<dyn Reset>>,
 }
@@ -72,10 +74,20 @@ impl Chipset {
             power: Arc::clone(end) as _,
             timer: Arc::clone(waker) as _,
         }));
+        let rtc = share(Cmos::new(CmosParams {
+            memory: CmosMemory {
+                below_4g: memory.low_end(),
+                above_4g: memory.size().saturating_sub(memory.low_end()),
+            },
+            clock: Arc::new(HostWallClock),
+            irq: interrupts.line(layout::RTC_GSI)?,
+            timer: Arc::clone(waker) as _,
+        }));
         let i8042 = share(I8042::new(Arc::clone(end) as _));
         let reset = share(ResetControl::new(Arc::clone(end) as _));
 
         ports.insert(Port(layout::COM1.start), Serial::PORTS, Arc::clone(&serial) as _)?;
+        ports.insert(Port(layout::RTC.start), Cmos::PORTS, Arc::clone(&rtc) as _)?;
         ports.insert(Port(layout::PM1A_EVENT.start), AcpiPm::PORTS, Arc::clone(&pm) as _)?;
         ports.insert(Port(layout::RESET_PORT), ResetControl::PORTS, Arc::clone(&reset) as _)?;
         for (port, offset) in
@@ -87,6 +99,7 @@ impl Chipset {
         let mut resets: Vec<Shared<dyn Reset>> = vec![
             Arc::clone(&serial) as _,
             Arc::clone(&pm) as _,
+            Arc::clone(&rtc) as _,
             reset as _,
         ];
         if let Some(ioapic) = interrupts.ioapic() {
@@ -97,13 +110,13 @@ impl Chipset {
             )?;
             resets.push(ioapic as _);
         }
-        Ok(Self { console, serial, pm, resets })
+        Ok(Self { console, serial, pm, rtc, resets })
     }
 
     /// Devices with something to do at a given time.
     #[must_use]
     pub fn timed(&self) -> Vec<Shared<dyn TimedDevice>> {
-        vec![Arc::clone(&self.pm) as _]
+        vec![Arc::clone(&self.pm) as _, Arc::clone(&self.rtc) as _]
     }
 
     /// Puts every device back to power-on. Every vCPU stands.
