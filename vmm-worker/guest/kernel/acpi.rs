@@ -4,7 +4,7 @@
 //! table's own length, which is bounded by [`MAX_TABLE`].
 
 use crate::boot::Boot;
-use crate::machine;
+use crate::{console, machine};
 
 /// Far above what the tables of the largest machine need.
 const MAX_TABLE: u64 = 64 << 10;
@@ -28,12 +28,16 @@ struct Table {
     length: u64,
 }
 
-/// Finds and reads the tables; takes the power ports from the FADT.
-///
-/// # Errors
-///
-/// What is wrong, in two or three words.
-pub fn read(boot: &Boot) -> Result<Tables, &'static str> {
+/// Finds and reads the tables; takes the power ports from the FADT. Says what is wrong, if so.
+pub fn read(boot: &Boot) -> Option<Tables> {
+    let tables = find(boot);
+    if let Err(problem) = &tables {
+        console::line().text("acpi: FAILED, ").text(problem).end();
+    }
+    tables.ok()
+}
+
+fn find(boot: &Boot) -> Result<Tables, &'static str> {
     if boot.rsdp == 0 {
         return Err("no RSDP");
     }

@@ -17,13 +17,15 @@ const DIVIDE: u64 = LOCAL + 0x3e0;
 /// The timer's ticks in a millisecond: KVM's local APIC counts nanoseconds.
 pub const TICKS_PER_MS: u32 = 1_000_000;
 
+/// The stub of this vector does not signal an end (`gates.s`).
+const SPURIOUS_VECTOR: u32 = 0x23;
 const MASKED: u32 = 1 << 16;
 const PERIODIC: u32 = 1 << 17;
 
 /// Turns the local APIC on, with its timer stopped and the old interrupt controller shut out.
 pub fn enable() {
     write_device(LVT_LINT0, MASKED); // where there is one, it would send unprogrammed vectors
-    write_device(SPURIOUS, 0x100 | 0x2f);
+    write_device(SPURIOUS, 0x100 | SPURIOUS_VECTOR);
     write_device(DIVIDE, 0b1011); // by one
     write_device(LVT_TIMER, MASKED);
 }

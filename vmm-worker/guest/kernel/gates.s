@@ -5,7 +5,8 @@
 
     .section .boot, "awx", @progbits
     .code64
-    .set VECTORS, 48
+    .set VECTORS, 36
+    .set STUB_SIZE, 8
 
     # Addresses are split over the descriptor, which no relocation expresses; the image lies at
     # 0x100000 and is shorter than 64 KiB (the linker script checks), so offsets will do.
@@ -13,7 +14,7 @@
 idt:
     .set n, 0
     .rept VECTORS
-    .word stubs - image_start + 16 * n, 0x08
+    .word stubs - image_start + STUB_SIZE * n, 0x08
     .byte 0, 0x8e                   # present, interrupt gate, ring 0
     .word 0x10
     .quad 0
@@ -24,37 +25,36 @@ idtr:
     .word 16 * VECTORS - 1
     .quad idt
 
-    .balign 16
+    .balign STUB_SIZE
 stubs:
     .set n, 0
     .rept VECTORS
-    .balign 16
+    .balign STUB_SIZE
     .if n == 2
     iretq                           # NMI: nothing to do
     .elseif n == 6
     jmp invalid_opcode
     .elseif n == 0x20
-    inc dword ptr [timer_interrupts]
-    jmp end_of_interrupt
+    jmp timer_interrupt
     .elseif n == 0x21
     jmp system_control_interrupt
     .elseif n == 0x22
-    inc dword ptr [serial_interrupts]
-    jmp end_of_interrupt
-    .elseif n == 0x2f
+    jmp serial_interrupt
+    .elseif n == 0x23
     iretq                           # spurious: no EOI (SDM vol 3, 11.9)
-    .elseif (n == 8) || ((n >= 10) && (n <= 14)) || (n == 17) || (n == 21) || (n == 29) || (n == 30)
-    push n
-    jmp exception
     .else
-    push 0                          # the processor pushed no error code
     push n
     jmp exception
     .endif
     .set n, n + 1
     .endr
-    .balign 16
+    .balign STUB_SIZE
 
+timer_interrupt:
+    inc dword ptr [timer_interrupts]
+    jmp end_of_interrupt
+serial_interrupt:
+    inc dword ptr [serial_interrupts]
 end_of_interrupt:
     push rax
     mov eax, 0xfee000b0             # EOI register; a 32-bit load, since displacements sign-extend
@@ -84,12 +84,18 @@ invalid_opcode:
     add qword ptr [rsp], 2
     call rdi
     iretq
-1:  push 0
-    push 6
+1:  push 6
 
+    # Vectors whose exception has an error code: 8, 10-14, 17, 21, 29, 30.
+    .set WITH_ERROR_CODE, 0x60227d00
 exception:
-    pop qword ptr [fault_record]
-    pop qword ptr [fault_record + 8]
+    pop rax
+    mov qword ptr [fault_record], rax
+    mov ecx, WITH_ERROR_CODE
+    bt ecx, eax
+    jc 1f
+    push 0
+1:  pop qword ptr [fault_record + 8]
     pop qword ptr [fault_record + 16]
     mov rax, cr2
     mov qword ptr [fault_record + 24], rax

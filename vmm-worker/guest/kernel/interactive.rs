@@ -50,9 +50,7 @@ pub fn clock(boot: &Boot) {
         return;
     }
     let Some(tsc_khz) = time::measure_tsc_khz() else {
-        return console::line()
-            .text("timer: FAILED, PM timer stands still")
-            .end();
+        return;
     };
     let mut seen = Interrupt::Timer.count();
     let mut last = time::cycles();
@@ -81,19 +79,12 @@ pub fn clock(boot: &Boot) {
 
 /// Enables the button and its interrupt. Says so and gives `None` if ACPI is unusable.
 fn listen_for_power_button(boot: &Boot) -> Option<Tables> {
-    match acpi::read(boot) {
-        Ok(tables) => {
-            apic::enable();
-            out16(PM1_STATUS, POWER_BUTTON);
-            out16(PM1_STATUS + 2, POWER_BUTTON);
-            apic::route_system_control(&tables);
-            Some(tables)
-        }
-        Err(problem) => {
-            console::line().text("acpi: FAILED ").text(problem).end();
-            None
-        }
-    }
+    let tables = acpi::read(boot)?;
+    apic::enable();
+    out16(PM1_STATUS, POWER_BUTTON);
+    out16(PM1_STATUS + 2, POWER_BUTTON);
+    apic::route_system_control(&tables);
+    Some(tables)
 }
 
 /// Whether the button was pressed; says so if it was.

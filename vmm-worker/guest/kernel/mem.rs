@@ -6,13 +6,14 @@ use core::arch::global_asm;
 
 global_asm!(
     r#"
-    .section .text.mem, "ax", @progbits
     .globl memcpy, memmove, memset, memcmp, bcmp
+    .section .text.memcpy, "ax", @progbits # one section each: the linker drops what is not used
 memcpy:
     mov rax, rdi
     mov rcx, rdx
     rep movsb
     ret
+    .section .text.memmove, "ax", @progbits
 memmove:
     mov rax, rdi
     mov rcx, rdx
@@ -28,6 +29,7 @@ memmove:
     rep movsb
     cld
     ret
+    .section .text.memset, "ax", @progbits
 memset:
     mov r8, rdi
     mov eax, esi
@@ -35,6 +37,7 @@ memset:
     rep stosb
     mov rax, r8
     ret
+    .section .text.memcmp, "ax", @progbits
 memcmp:
 bcmp:
     xor eax, eax

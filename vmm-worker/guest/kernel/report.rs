@@ -35,25 +35,23 @@ pub fn run(boot: &Boot) {
 }
 
 fn processors(boot: &Boot) {
-    match acpi::read(boot) {
-        Ok(tables) => {
-            let up = cpus::start_others(boot, &tables);
-            let verdict = if up == tables.processors {
-                ""
-            } else {
-                "FAILED "
-            };
-            console::line()
-                .text("cpus: ")
-                .text(verdict)
-                .decimal(u64::from(tables.processors))
-                .text(" found, ")
-                .decimal(u64::from(up))
-                .text(" up")
-                .end();
-        }
-        Err(problem) => console::line().text("acpi: FAILED ").text(problem).end(),
-    }
+    let Some(tables) = acpi::read(boot) else {
+        return;
+    };
+    let up = cpus::start_others(boot, &tables);
+    let verdict = if up == tables.processors {
+        ""
+    } else {
+        "FAILED, "
+    };
+    console::line()
+        .text("cpus: ")
+        .text(verdict)
+        .decimal(u64::from(tables.processors))
+        .text(" found, ")
+        .decimal(u64::from(up))
+        .text(" up")
+        .end();
 }
 
 /// One interrupt after a millisecond, timed by the other counters; the TSC's frequency in kHz.
@@ -67,21 +65,20 @@ fn timer() -> Option<u64> {
         return None;
     }
     let elapsed = start.elapsed();
-    let mut line = console::line();
-    line.text("timer: ");
     match elapsed.microseconds {
         0 => {
-            line.text("FAILED, PM timer stands still").end();
+            time::say_still();
             return None;
         }
-        early @ ..900 => line
-            .text("FAILED, early: ")
+        early @ ..900 => console::line()
+            .text("timer: FAILED, early: ")
             .decimal(early)
             .text(" us")
             .end(),
         microseconds => {
             let tenths = (microseconds + 50) / 100;
-            line.text("ok ")
+            let mut line = console::line();
+            line.text("timer: ok ")
                 .decimal(tenths / 10)
                 .text(".")
                 .decimal(tenths % 10)

@@ -2,6 +2,7 @@
 
 use core::arch::x86_64::_rdtsc;
 
+use crate::console;
 use crate::machine::{PM_TIMER, in32, read_cmos};
 
 /// The power-management timer's frequency (ACPI 6.5, 4.8.3.3).
@@ -63,13 +64,22 @@ impl Moment {
     }
 }
 
-/// The time-stamp counter's frequency in kHz, measured for five milliseconds. `None` if the
+/// The time-stamp counter's frequency in kHz, measured for five milliseconds. Says so if the
 /// power-management timer stands still.
 pub fn measure_tsc_khz() -> Option<u64> {
     let start = undisturbed();
     let moved = wait_until(|| start.elapsed().microseconds >= 5000);
     let elapsed = start.elapsed_at(undisturbed());
-    moved.then(|| elapsed.cycles * 1000 / elapsed.microseconds.max(1))
+    if !moved {
+        say_still();
+        return None;
+    }
+    Some(elapsed.cycles * 1000 / elapsed.microseconds.max(1))
+}
+
+/// A fault of the machine.
+pub fn say_still() {
+    console::print(b"timer: FAILED, PM timer stands still\n");
 }
 
 /// The tightest of a few readings: the host may stop this processor between the two counters.

@@ -9,7 +9,7 @@ use options::{Mode, Options};
 
 #[test]
 fn image_is_small() {
-    assert!(IMAGE.len() < 48 << 10, "{} bytes", IMAGE.len());
+    assert!(IMAGE.len() < 24 << 10, "{} bytes", IMAGE.len());
 }
 
 #[test]

@@ -9,7 +9,9 @@
 )]
 
 mod acpi;
+mod boot;
 mod machine;
 mod ports;
 
+#[allow(unused_imports, reason = "as above")]
 pub use machine::{End, Irqchip, Machine, Outcome, Setup};
