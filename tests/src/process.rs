@@ -74,7 +74,7 @@ impl Leashed {
 
 impl Drop for Leashed {
     fn drop(&mut self) {
-        // Until it is reaped its id cannot be anyone else's, so the group is killed first. Failure
+        // The group keeps its id while anything is in it, and the child until it is reaped. Failure
         // means that nothing is left to kill.
         let _ = rustix::process::kill_process_group(self.group(), Signal::KILL);
         let _ = self.child.kill();

@@ -2,22 +2,24 @@
 //! deadlines on everything it waits for. A started `reeve` dies with its test.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
-use std::os::fd::{AsFd, OwnedFd};
+use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus, Stdio};
+use std::process::{Command, ExitStatus};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::Signal;
-use rustix::pty::OpenptFlags;
 
-use crate::process::{Leashed, Session};
+mod builder;
+mod stream;
+#[cfg(test)]
+mod tests;
 
-/// Output kept per stream; a guest that floods its console loses the oldest.
-const KEPT: usize = 32 << 20;
+pub use builder::Builder;
+use stream::Stream;
+
+use crate::process::Leashed;
 
 /// Where the products are: `REEVE_BIN_DIR`, or beside the test binary's directory.
 pub fn bin_directory() -> Result<PathBuf> {
@@ -43,13 +45,6 @@ pub fn product(name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// A `reeve` command line under construction.
-#[derive(Debug)]
-pub struct Builder {
-    command: Command,
-    terminal: bool,
-}
-
 /// A running `reeve`.
 #[derive(Debug)]
 pub struct Reeve {
@@ -64,15 +59,6 @@ pub struct Reeve {
     cursor: usize,
 }
 
-/// One stream read from the child.
-#[derive(Debug)]
-struct Stream {
-    file: Option<File>,
-    bytes: Vec<u8>,
-    /// How many bytes were dropped from the front.
-    dropped: usize,
-}
-
 impl Reeve {
     /// `reeve run`.
     pub fn run() -> Result<Builder> {
@@ -81,10 +67,7 @@ impl Reeve {
 
     /// `reeve` with nothing.
     pub fn command() -> Result<Builder> {
-        Ok(Builder {
-            command: Command::new(product("reeve")?),
-            terminal: false,
-        })
+        Ok(Builder::new(Command::new(product("reeve")?)))
     }
 
     /// Waits until `pattern` appears in the output after the last match, at most for `limit`.
@@ -239,191 +222,3 @@ impl Reeve {
         )
     }
 }
-
-/// Offsets count from the start of the stream, whatever was dropped since.
-impl Stream {
-    fn end(&self) -> usize {
-        self.dropped + self.bytes.len()
-    }
-
-    fn find(&self, pattern: &[u8], from: usize) -> Option<usize> {
-        let start = from.saturating_sub(self.dropped).min(self.bytes.len());
-        let found = self.bytes[start..]
-            .windows(pattern.len().max(1))
-            .position(|w| w == pattern)?;
-        Some(self.dropped + start + found)
-    }
-
-    fn text(&self, range: std::ops::Range<usize>) -> String {
-        let within = |offset: usize| offset.saturating_sub(self.dropped).min(self.bytes.len());
-        String::from_utf8_lossy(&self.bytes[within(range.start)..within(range.end)]).into_owned()
-    }
-
-    fn new(fd: impl Into<OwnedFd>) -> Stream {
-        Stream {
-            file: Some(File::from(fd.into())),
-            bytes: Vec::new(),
-            dropped: 0,
-        }
-    }
-
-    /// Reads once; `false` at the end of the stream.
-    fn read(&mut self) -> Result<bool> {
-        let Some(file) = self.file.as_mut() else {
-            return Ok(false);
-        };
-        let mut buffer = [0; 64 << 10];
-        let length = match file.read(&mut buffer) {
-            Ok(length) => length,
-            Err(error) if error.kind() == io::ErrorKind::Interrupted => return Ok(true),
-            // A terminal's master says EIO when the last one on the other side has closed it.
-            Err(error) if error.raw_os_error() == Some(rustix::io::Errno::IO.raw_os_error()) => 0,
-            Err(error) => return Err(error.into()),
-        };
-        if length == 0 {
-            self.file = None;
-            return Ok(false);
-        }
-        self.bytes.extend_from_slice(&buffer[..length]);
-        if self.bytes.len() > 2 * KEPT {
-            let excess = self.bytes.len() - KEPT;
-            self.bytes.drain(..excess);
-            self.dropped += excess;
-        }
-        Ok(true)
-    }
-}
-
-impl Builder {
-    /// Adds an argument as it is.
-    #[must_use]
-    pub fn arg(mut self, argument: impl AsRef<std::ffi::OsStr>) -> Builder {
-        self.command.arg(argument);
-        self
-    }
-
-    /// `--kernel`
-    #[must_use]
-    pub fn kernel(self, path: &Path) -> Builder {
-        self.arg("--kernel").arg(path)
-    }
-
-    /// `--initrd`
-    #[must_use]
-    pub fn initrd(self, path: &Path) -> Builder {
-        self.arg("--initrd").arg(path)
-    }
-
-    /// `--cmdline`
-    #[must_use]
-    pub fn cmdline(self, text: &str) -> Builder {
-        self.arg("--cmdline").arg(text)
-    }
-
-    /// `--cpus`
-    #[must_use]
-    pub fn cpus(self, count: u32) -> Builder {
-        self.arg("--cpus").arg(count.to_string())
-    }
-
-    /// `--memory`, as `256M`
-    #[must_use]
-    pub fn memory(self, size: &str) -> Builder {
-        self.arg("--memory").arg(size)
-    }
-
-    /// `--name`
-    #[must_use]
-    pub fn name(self, name: &str) -> Builder {
-        self.arg("--name").arg(name)
-    }
-
-    /// `--json`
-    #[must_use]
-    pub fn json(self) -> Builder {
-        self.arg("--json")
-    }
-
-    /// Sets an environment variable.
-    #[must_use]
-    pub fn env(mut self, name: &str, value: &str) -> Builder {
-        self.command.env(name, value);
-        self
-    }
-
-    /// Gives it a terminal (80 by 24) instead of pipes.
-    #[must_use]
-    pub fn on_terminal(mut self) -> Builder {
-        self.terminal = true;
-        self
-    }
-
-    /// Changes the command in a way that has no method of its own (user, directory).
-    #[must_use]
-    pub fn with(mut self, change: impl FnOnce(&mut Command)) -> Builder {
-        change(&mut self.command);
-        self
-    }
-
-    /// Starts it.
-    pub fn spawn(self) -> Result<Reeve> {
-        if self.terminal {
-            self.spawn_on_terminal()
-        } else {
-            self.spawn_on_pipes()
-        }
-    }
-
-    fn spawn_on_pipes(mut self) -> Result<Reeve> {
-        self.command
-            .stdin(Stdio::piped())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped());
-        let mut process = Leashed::spawn(&mut self.command, Session::Group, &[])?;
-        let child = process.child();
-        let missing = || anyhow!("std gives the pipes that were asked for");
-        let input = OwnedFd::from(child.stdin.take().ok_or_else(missing)?);
-        let output = Stream::new(child.stdout.take().ok_or_else(missing)?);
-        let errors = Stream::new(child.stderr.take().ok_or_else(missing)?);
-        Ok(Reeve {
-            process,
-            input: Some(File::from(input)),
-            output,
-            errors: Some(errors),
-            cursor: 0,
-        })
-    }
-
-    fn spawn_on_terminal(mut self) -> Result<Reeve> {
-        let flags = OpenptFlags::RDWR | OpenptFlags::NOCTTY | OpenptFlags::CLOEXEC;
-        let master = rustix::pty::openpt(flags)?;
-        rustix::pty::grantpt(&master)?;
-        rustix::pty::unlockpt(&master)?;
-        let name = rustix::pty::ptsname(&master, Vec::new())?;
-        let open = OFlags::RDWR | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let slave = rustix::fs::open(name.as_c_str(), open, Mode::empty())?;
-        let size = rustix::termios::Winsize {
-            ws_row: 24,
-            ws_col: 80,
-            ws_xpixel: 0,
-            ws_ypixel: 0,
-        };
-        rustix::termios::tcsetwinsize(&slave, size)?;
-        self.command
-            .stdin(Stdio::from(slave.try_clone()?))
-            .stdout(Stdio::from(slave.try_clone()?))
-            .stderr(Stdio::from(slave));
-        let process = Leashed::spawn(&mut self.command, Session::Terminal, &[])?;
-        let input = File::from(master.as_fd().try_clone_to_owned()?);
-        Ok(Reeve {
-            process,
-            input: Some(input),
-            output: Stream::new(master),
-            errors: None,
-            cursor: 0,
-        })
-    }
-}
-
-#[cfg(test)]
-mod tests;

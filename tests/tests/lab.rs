@@ -2,11 +2,13 @@
 //! arrives outside.
 
 use std::fs;
+use std::process::Command;
 use std::time::Duration;
 
 use kvm_ioctls::Kvm;
 use landlock::{ABI, Access, AccessFs, CompatLevel, Compatible, Ruleset, RulesetAttr};
-use reeve_tests::lab::{Test, assets, inside, probe, run_inside};
+use reeve_tests::lab::{Test, assets, inside, inside_outer_guest, probe, run_inside};
+use reeve_tests::reeve::Builder;
 
 #[reeve_tests::in_lab]
 fn kvm_is_there() {
@@ -16,6 +18,14 @@ fn kvm_is_there() {
 #[reeve_tests::in_lab]
 fn the_probe_finds_that_this_kvm_runs_kernel_code() {
     assert!(probe::kvm_runs_kernel_code());
+}
+
+/// With two processors an outer guest stops in such a loop; with one it does not.
+#[reeve_tests::in_lab]
+fn many_machines_one_after_the_other_do_not_upset_the_outer_guest() {
+    for _ in 0..100 {
+        assert!(probe::kvm_runs_kernel_code());
+    }
 }
 
 #[reeve_tests::in_lab]
@@ -42,6 +52,18 @@ fn landlock_is_enforced_with_abi_2_or_later() {
         .unwrap()
         .create()
         .unwrap();
+}
+
+#[reeve_tests::in_lab(root)]
+fn an_ordinary_user_may_open_kvm_in_the_outer_guest() -> anyhow::Result<()> {
+    let mut script = Command::new("/bin/sh");
+    script.args(["-c", "echo uid $(id -u); test -w /dev/kvm && echo may"]);
+    let mut shell = Builder::new(script).as_user().spawn()?;
+    if inside_outer_guest() {
+        shell.expect("uid 1000", Duration::from_secs(10))?;
+    }
+    shell.expect("may", Duration::from_secs(10))?;
+    Ok(())
 }
 
 #[reeve_tests::in_lab]

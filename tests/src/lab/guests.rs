@@ -1,4 +1,4 @@
-//! The two initramfs archives and the directory of guest assets, made from Debian's packages and
+//! The two initramfs archives and the directory of guest assets, made from the distribution's packages and
 //! the init scripts in `tests/lab/`.
 
 use std::path::{Path, PathBuf};
@@ -14,8 +14,6 @@ use super::{kernel, modules};
 const OUTER_INIT: &str = include_str!("../../lab/outer-init.sh");
 const INNER_INIT: &str = include_str!("../../lab/inner-init.sh");
 
-/// The kernel of both guests.
-const KERNEL: &str = "linux-image-cloud-amd64";
 /// What the outer guest loads before it is saved: its own devices, then KVM and what `reeve` meets
 /// on any host.
 const OUTER_MODULES: &[&str] = &[
@@ -45,7 +43,7 @@ pub struct Guests {
 impl Guests {
     /// Makes what the cache does not have yet.
     pub fn prepare(cache: &Cache) -> Result<Guests> {
-        let kernel = packages::unpacked(cache, KERNEL)?;
+        let kernel = packages::unpacked_kernel(cache)?;
         let busybox = packages::unpacked(cache, "busybox-static")?;
         let key = Key::default()
             .with((FORMAT, &kernel.version, &busybox.version))

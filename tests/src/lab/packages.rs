@@ -18,16 +18,23 @@ pub struct Package {
     pub version: String,
 }
 
-/// Fetches and unpacks a package, once. For a kernel's metapackage (`linux-image-cloud-amd64`) the
-/// packages with the kernel and its modules are unpacked in its place.
+/// The metapackages of the kernel that the lab boots, the first that the distribution has: Debian's,
+/// Ubuntu's (not tried yet).
+const KERNELS: &[&str] = &["linux-image-cloud-amd64", "linux-image-virtual"];
+
+/// Fetches and unpacks a package, once.
 pub fn unpacked(cache: &Cache, name: &str) -> Result<Package> {
+    entry(cache, name, || Ok(vec![name.to_owned()]))
+}
+
+/// Fetches and unpacks the distribution's kernel for virtual machines with its modules, once.
+pub fn unpacked_kernel(cache: &Cache) -> Result<Package> {
+    entry(cache, "kernel", kernel_packages)
+}
+
+fn entry(cache: &Cache, name: &str, list: impl FnOnce() -> Result<Vec<String>>) -> Result<Package> {
     let entry = cache.entry(&format!("package-{name}"), |directory| {
-        let wanted = kernel_packages(name)?;
-        let wanted = if wanted.is_empty() {
-            vec![name.to_owned()]
-        } else {
-            wanted
-        };
+        let wanted = list()?;
         let mut versions = Vec::new();
         for package in &wanted {
             versions.push(fetch(package, directory)?);
@@ -63,25 +70,41 @@ fn fetch(package: &str, directory: &Path) -> Result<String> {
         .into_owned())
 }
 
-/// The versioned packages a kernel's metapackage stands for; none for any other package.
-fn kernel_packages(name: &str) -> Result<Vec<String>> {
-    if !name.starts_with("linux-image-") {
-        return Ok(Vec::new());
+/// The packages with the kernel and its modules that a metapackage leads to.
+fn kernel_packages() -> Result<Vec<String>> {
+    for metapackage in KERNELS {
+        let mut found = Vec::new();
+        follow(metapackage, &mut found);
+        if !found.is_empty() {
+            return Ok(found);
+        }
     }
-    let output = run(Command::new("apt-cache").args(["depends", "--no-recommends", name]))?;
-    let text = String::from_utf8_lossy(&output.stdout).into_owned();
-    Ok(text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("Depends: "))
-        .filter(|package| {
-            ["linux-image-", "linux-modules-"].iter().any(|prefix| {
-                package
-                    .strip_prefix(prefix)
-                    .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
-            })
-        })
-        .map(str::to_owned)
-        .collect())
+    bail!(
+        "lab: apt knows none of {}; run `sh tests/lab/install`",
+        KERNELS.join(", ")
+    )
+}
+
+/// Adds what `package` depends on and what that depends on, of the kernel's own packages. A name
+/// that apt does not know leads nowhere.
+fn follow(package: &str, found: &mut Vec<String>) {
+    let arguments = ["depends", "--no-recommends", "--no-suggests", package];
+    let Ok(output) = run(Command::new("apt-cache").args(arguments)) else {
+        return;
+    };
+    for line in String::from_utf8_lossy(&output.stdout).lines() {
+        let Some(name) = line.trim().strip_prefix("Depends: ") else {
+            continue;
+        };
+        let versioned = ["linux-image-", "linux-modules-"].iter().any(|prefix| {
+            name.strip_prefix(prefix)
+                .is_some_and(|rest| rest.starts_with(|first: char| first.is_ascii_digit()))
+        });
+        if versioned && !found.iter().any(|known| known == name) {
+            found.push(name.to_owned());
+            follow(name, found);
+        }
+    }
 }
 
 /// Runs a tool to its end; its failure is one error with the tool's own last words.

@@ -12,7 +12,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::qemu::Machine;
 
 /// How long after its own limit a guest may take to say so: it lists processes and its kernel log.
-const GRACE: Duration = Duration::from_secs(10);
+const GRACE: Duration = Duration::from_secs(20);
 
 /// How a command ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

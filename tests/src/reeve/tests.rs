@@ -11,10 +11,7 @@ const SOON: Duration = Duration::from_secs(10);
 fn shell(script: &str) -> Builder {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", script]);
-    Builder {
-        command,
-        terminal: false,
-    }
+    Builder::new(command)
 }
 
 fn ends(process: u32) -> bool {
