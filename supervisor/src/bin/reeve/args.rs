@@ -1,0 +1,263 @@
+//! The command line and what it means as a domain.
+
+use std::fmt::Write as _;
+use std::path::PathBuf;
+use std::sync::LazyLock;
+
+use clap::builder::PossibleValuesParser;
+use clap::error::{ContextKind, ContextValue};
+use clap::{ArgAction, Args, Parser, Subcommand};
+use clap_complete::Shell;
+use reeve_ipc::model::{
+    BootSource, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, LifecycleAction,
+    MemorySize, ResourceLimits, Vcpus,
+};
+use reeve_ipc::spec::{CpuSwitches, MachineType};
+use reeve_ipc::{BuildId, PROTOCOL};
+use uuid::Uuid;
+
+static VERSION: LazyLock<String> = LazyLock::new(|| {
+    format!(
+        "{} (worker protocol {}, build {})",
+        env!("CARGO_PKG_VERSION"),
+        PROTOCOL.0,
+        BuildId::this().as_str()
+    )
+});
+
+const EXAMPLES: &str = "\
+Examples:
+  reeve doctor                     Check that this host can run virtual machines
+  reeve run                        Boot the built-in guest and see its report
+  reeve run --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' --memory 512M
+                                   Boot a Linux kernel with its console on this terminal";
+
+const RUN_EXAMPLES: &str = "\
+In a terminal every key goes to the guest, Ctrl-C too. Ctrl-] leaves the console and destroys the
+guest, which has no other keeper. Standard input that is no terminal is the guest's input as it is.
+
+Exit codes:
+  0    the guest powered off, or was destroyed from its console or control socket
+  1    the guest did not start
+  2    the command line is wrong
+  3    the guest crashed
+  4    the worker that ran the guest died
+  129, 130, 131, 143
+       ended by SIGHUP or a closed terminal, SIGINT, SIGQUIT, SIGTERM
+  141  standard output was closed
+
+Examples:
+  reeve run
+      Boot the built-in guest, which prints a report and powers off
+  reeve run --kernel /boot/vmlinuz --initrd initrd.img --cmdline 'console=ttyS0 quiet'
+      Boot a Linux kernel (bzImage, or ELF with a PVH note)
+  reeve run --cpus 4 --memory 2G --limit-memory 2200M --limit-cpu 150 --kernel vmlinux
+      Four vCPUs that share one and a half CPUs of the host
+  reeve run --json 2>console.log
+      The report as JSON on standard output, the console in a file";
+
+/// Virtual machines, each in a sandboxed process of its own.
+#[derive(Debug, Parser)]
+#[command(
+    name = "reeve",
+    version = VERSION.as_str(),
+    after_help = EXAMPLES,
+    disable_help_subcommand = true,
+    subcommand_required = true
+)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Boot a guest in a sandboxed worker, with its console here.
+    Run(Box<RunArgs>),
+    /// Check each thing this host must have, and say what mends what it lacks.
+    Doctor(DoctorArgs),
+    /// Print a completion script for a shell.
+    Completion {
+        /// The shell.
+        shell: Shell,
+    },
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    /// Kernel image: bzImage, or ELF with a PVH note. Without it, the built-in guest boots.
+    #[arg(long, value_name = "FILE", help_heading = "Guest")]
+    pub kernel: Option<PathBuf>,
+
+    /// Initial RAM disk of the kernel.
+    #[arg(long, value_name = "FILE", requires = "kernel", help_heading = "Guest")]
+    pub initrd: Option<PathBuf>,
+
+    /// Kernel command line, at most 2047 bytes.
+    #[arg(
+        long,
+        value_name = "TEXT",
+        default_value = "",
+        hide_default_value = true,
+        allow_hyphen_values = true,
+        help_heading = "Guest"
+    )]
+    pub cmdline: String,
+
+    /// Number of vCPUs.
+    #[arg(
+        long,
+        value_name = "N",
+        default_value = "1",
+        value_parser = parse_vcpus,
+        allow_negative_numbers = true,
+        help_heading = "Guest"
+    )]
+    pub cpus: Vcpus,
+
+    /// Memory of the guest, as in 512M or 4G.
+    #[arg(
+        long,
+        value_name = "SIZE",
+        default_value = "256M",
+        help_heading = "Guest"
+    )]
+    pub memory: MemorySize,
+
+    /// Name of the domain, for logs and process lists [default: made up].
+    #[arg(long, value_name = "NAME", help_heading = "Guest")]
+    pub name: Option<DomainName>,
+
+    /// Machine type: what the guest sees.
+    #[arg(
+        long,
+        value_name = "TYPE",
+        default_value = MachineType::Reeve1_0.name(),
+        value_parser = PossibleValuesParser::new(MachineType::ALL.map(MachineType::name)),
+        help_heading = "Guest"
+    )]
+    pub machine: String,
+
+    /// Most host memory, guest and worker together. Needs cgroup v2, as every limit.
+    #[arg(long, value_name = "SIZE", help_heading = "Limits")]
+    pub limit_memory: Option<MemorySize>,
+
+    /// Most CPU time, in percent of one CPU: 150 is one and a half.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        help_heading = "Limits"
+    )]
+    pub limit_cpu: Option<u32>,
+
+    /// Most threads of the worker.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = clap::value_parser!(u32).range(1..),
+        help_heading = "Limits"
+    )]
+    pub limit_pids: Option<u32>,
+
+    /// Print the report as one JSON object, the last line of standard output; the guest's console
+    /// then goes to standard error.
+    #[arg(long)]
+    pub json: bool,
+
+    /// For scripts, until the daemon exists: a UNIX socket at PATH that takes the lines status,
+    /// pause, resume, power-button, reset and destroy, and answers each with a line of JSON.
+    #[arg(long, value_name = "PATH")]
+    pub control: Option<PathBuf>,
+
+    /// Say more of what happens; twice for still more. REEVE_LOG takes a filter instead.
+    #[arg(short, long, action = ArgAction::Count)]
+    pub verbose: u8,
+}
+
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Print the checks as a JSON array.
+    #[arg(long)]
+    pub json: bool,
+}
+
+fn parse_vcpus(text: &str) -> Result<Vcpus, String> {
+    let count = text.parse::<i64>().map_err(|_| "not a number".to_owned())?;
+    let count = u32::try_from(count).unwrap_or(if count < 0 { 0 } else { u32::MAX });
+    Vcpus::try_from(count).map_err(|error| error.to_string())
+}
+
+impl RunArgs {
+    /// The domain these arguments describe. It has a new UUID each time.
+    ///
+    /// # Errors
+    /// The made-up name is always valid; the type asks.
+    pub fn domain(&self) -> Result<Domain, InvalidName> {
+        let uuid = Uuid::new_v4();
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => DomainName::try_from(format!("guest-{:08x}", uuid.as_fields().0))?,
+        };
+        let boot = match &self.kernel {
+            None => BootSource::BuiltIn {
+                command_line: self.cmdline.clone(),
+            },
+            Some(kernel) => BootSource::Kernel(KernelBoot {
+                kernel: kernel.clone(),
+                initrd: self.initrd.clone(),
+                command_line: self.cmdline.clone(),
+            }),
+        };
+        let machine = MachineType::ALL
+            .into_iter()
+            .find(|machine| machine.name() == self.machine)
+            .unwrap_or(MachineType::Reeve1_0);
+        Ok(Domain {
+            name,
+            uuid: DomainUuid(uuid),
+            machine,
+            vcpus: self.cpus,
+            cpu: CpuSwitches::default(),
+            memory: self.memory,
+            boot,
+            lifecycle: LifecycleAction::default(),
+            limits: ResourceLimits {
+                memory: self.limit_memory,
+                cpu_percent: self.limit_cpu,
+                pids: self.limit_pids,
+            },
+        })
+    }
+}
+
+/// A usage error on one line, with clap's suggestion where it has one.
+pub fn one_line(error: &clap::Error) -> String {
+    let text = error.render().to_string();
+    let mut paragraphs = text.split("\n\n");
+    let first = paragraphs.next().unwrap_or_default();
+    let first = first.strip_prefix("error: ").unwrap_or(first);
+    let mut line = String::from("reeve: ");
+    for (index, part) in first.lines().map(str::trim).enumerate() {
+        let _ = write!(line, "{}{part}", if index == 0 { "" } else { " " });
+    }
+    for tip in text
+        .lines()
+        .filter_map(|line| line.trim().strip_prefix("tip: "))
+    {
+        let _ = write!(line, "; {tip}");
+    }
+    let run = error
+        .get(ContextKind::Usage)
+        .is_some_and(|usage| match usage {
+            ContextValue::StyledStr(usage) => usage.to_string().contains("reeve run"),
+            _ => false,
+        });
+    let _ = write!(
+        line,
+        "; see 'reeve {}--help'",
+        if run { "run " } else { "" }
+    );
+    line
+}

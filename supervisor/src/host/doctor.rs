@@ -1,0 +1,68 @@
+//! What a host must have, checked by trying it: pass or fail, with the command that mends it.
+
+use serde::Serialize;
+
+use super::identity::Identities;
+use super::kvm;
+use super::worker_binary::WorkerBinary;
+
+/// One thing a host has or lacks.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Check {
+    /// What is checked.
+    pub name: String,
+    /// Whether no domain starts without it.
+    pub mandatory: bool,
+    /// Whether it is there.
+    pub passed: bool,
+    /// What was found.
+    pub found: String,
+    /// What mends it, where it is not there.
+    pub mend: Option<String>,
+}
+
+impl Check {
+    pub(super) fn pass(name: &str, found: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            mandatory: true,
+            passed: true,
+            found: found.into(),
+            mend: None,
+        }
+    }
+
+    pub(super) fn fail(name: &str, found: impl Into<String>, mend: impl Into<String>) -> Self {
+        Self {
+            name: name.to_owned(),
+            mandatory: true,
+            passed: false,
+            found: found.into(),
+            mend: Some(mend.into()),
+        }
+    }
+}
+
+/// Checks everything, without changing anything that outlives it.
+#[must_use]
+pub fn examine() -> Vec<Check> {
+    let mut checks = kvm::checks();
+    checks.push(match WorkerBinary::find() {
+        Ok(binary) => Check::pass("worker", binary.path().display().to_string()),
+        Err(error) => Check::fail("worker", error.to_string(), "install Reeve again"),
+    });
+    checks.push(
+        match Identities::for_this_process().and_then(|source| source.claim()) {
+            Ok(identity) => Check::pass(
+                "identity",
+                format!("level {}, uid {} is free", identity.level, identity.uid),
+            ),
+            Err(error) => Check::fail(
+                "identity",
+                error.to_string(),
+                "free it, or run as another user",
+            ),
+        },
+    );
+    checks
+}

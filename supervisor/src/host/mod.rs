@@ -1,0 +1,70 @@
+//! What the supervisor takes from the host: the worker's executable, identities, the spawning
+//! thread; and what `reeve doctor` checks of it.
+
+pub mod confinement;
+pub mod doctor;
+pub mod identity;
+mod kvm;
+mod ofd_lock;
+pub(crate) mod spawner;
+pub(crate) mod watch;
+pub mod worker_binary;
+
+use rustix::io::Errno;
+
+use self::identity::{Identities, IdentityError};
+use self::spawner::Spawner;
+use self::worker_binary::{WorkerBinary, WorkerBinaryError};
+
+/// Why the host cannot run workers at all.
+#[derive(Debug, thiserror::Error)]
+pub enum HostError {
+    /// No worker to execute.
+    #[error(transparent)]
+    WorkerBinary(#[from] WorkerBinaryError),
+    /// No identities for workers.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// No thread to spawn from.
+    #[error("cannot start the spawning thread: {0}")]
+    Spawner(#[source] std::io::Error),
+}
+
+/// The host as one supervisor sees it; opened once, shared by every domain.
+#[derive(Debug)]
+pub struct Host {
+    pub(crate) identities: Identities,
+    pub(crate) spawner: Spawner,
+}
+
+impl Host {
+    /// Opens the host with the worker's executable at its usual places.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn open() -> Result<Self, HostError> {
+        Self::with_worker(WorkerBinary::find()?)
+    }
+
+    /// Opens the host with a worker's executable of the caller's choice.
+    ///
+    /// # Errors
+    /// [`HostError`].
+    pub fn with_worker(binary: WorkerBinary) -> Result<Self, HostError> {
+        Ok(Self {
+            identities: Identities::for_this_process()?,
+            spawner: Spawner::start(binary).map_err(HostError::Spawner)?,
+        })
+    }
+}
+
+/// An error number in lower-case words, for the middle of a sentence.
+pub(crate) fn reason(errno: Errno) -> String {
+    let text = std::io::Error::from(errno).to_string();
+    let text = text.split(" (os error").next().unwrap_or_default();
+    let mut chars = text.chars();
+    match chars.next() {
+        Some(first) => first.to_lowercase().chain(chars).collect(),
+        None => String::new(),
+    }
+}

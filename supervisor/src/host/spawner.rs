@@ -1,0 +1,205 @@
+//! The one thread that executes workers, and the only file that calls the sandbox's stage A.
+//!
+//! A worker asks the kernel to be killed when its parent dies, and to the kernel the parent is the
+//! thread that made it (prctl(2), `PR_SET_PDEATHSIG`). So one thread makes them all and lives as
+//! long as the process. It also keeps the runtime free: the caller of a spawn is suspended until the
+//! child has executed.
+
+use std::ffi::CString;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
+use std::thread;
+
+use reeve_ipc::error::truncate;
+use reeve_ipc::model::DomainName;
+use reeve_ipc::spec::ControlLoss;
+use reeve_ipc::{CONTROL_FD, LOG_FD};
+use reeve_sandbox::{Command, FIRST_FD, Identity, OnParentDeath, Resource, Rlimit};
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Signal, WaitId, WaitIdOptions};
+use tokio::sync::oneshot;
+
+use super::identity::Level;
+use super::worker_binary::WorkerBinary;
+
+// The sandbox keeps the numbers below for itself.
+const _: () = assert!(CONTROL_FD >= FIRST_FD && LOG_FD > CONTROL_FD);
+
+/// Spawns that may wait for the thread.
+const QUEUE: usize = 64;
+/// The most bytes of a domain's name that `ps` shows.
+const MAX_SHOWN_NAME_BYTES: usize = 64;
+
+/// The thread's stack: stage A runs the child on a stack of its own.
+const STACK_BYTES: usize = 128 << 10;
+
+/// What a worker may use of the host beyond what cgroups bound. Processes are not limited here: the
+/// kernel counts them by uid, and a rootless worker shares the caller's.
+const RLIMITS: &[Rlimit] = &[
+    Rlimit {
+        resource: Resource::Core,
+        value: 0,
+    },
+    Rlimit {
+        resource: Resource::Descriptors,
+        value: 4096,
+    },
+    Rlimit {
+        resource: Resource::MessageQueues,
+        value: 0,
+    },
+];
+
+/// Why there is no process.
+#[derive(Debug, thiserror::Error)]
+pub enum SpawnError {
+    /// The sandbox could not be built, with what mends it where that is known.
+    #[error("cannot confine the worker: {error}{}", .remedy.as_ref().map(|remedy| format!("; {remedy}")).unwrap_or_default())]
+    Sandbox {
+        /// Which step failed.
+        error: reeve_sandbox::SpawnError,
+        /// What to do.
+        remedy: Option<String>,
+    },
+    /// More starts wait than the thread can take.
+    #[error("{QUEUE} domains are being started already; try again")]
+    Busy,
+    /// The thread is gone, which ends every start.
+    #[error("the spawning thread is gone; restart the supervisor")]
+    Gone,
+}
+
+impl SpawnError {
+    fn sandbox(error: reeve_sandbox::SpawnError) -> Self {
+        let remedy = error.remedy();
+        Self::Sandbox { error, remedy }
+    }
+}
+
+/// What one worker is spawned with.
+#[derive(Debug)]
+pub(crate) struct Order {
+    /// The domain, as `ps` shows it.
+    pub(crate) name: DomainName,
+    /// The worker's end of the control socket.
+    pub(crate) control: OwnedFd,
+    /// The worker's end of the log socket.
+    pub(crate) log: OwnedFd,
+    /// Its uid and gid.
+    pub(crate) uid: u32,
+    /// See `uid`.
+    pub(crate) gid: u32,
+    /// Whether the uid is its own.
+    pub(crate) level: Level,
+    /// The cgroup it is born in.
+    pub(crate) cgroup: Option<OwnedFd>,
+    /// Whether it lives without its supervisor.
+    pub(crate) on_control_loss: ControlLoss,
+}
+
+/// A process that executes the worker, jailed.
+#[derive(Debug)]
+pub(crate) struct Child {
+    /// Its pid.
+    pub(crate) pid: u32,
+    /// Its pidfd.
+    pub(crate) pidfd: OwnedFd,
+}
+
+type Reply = oneshot::Sender<Result<Child, SpawnError>>;
+
+/// The way to the spawning thread.
+#[derive(Debug)]
+pub(crate) struct Spawner {
+    orders: SyncSender<(Order, Reply)>,
+}
+
+impl Spawner {
+    /// Starts the thread; it ends when this is dropped, and kills the workers it made.
+    pub(crate) fn start(binary: WorkerBinary) -> io::Result<Self> {
+        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+        let (orders, queue) = sync_channel(QUEUE);
+        thread::Builder::new()
+            .name("spawner".to_owned())
+            .stack_size(STACK_BYTES)
+            .spawn(move || serve(&binary, &null, &queue))?;
+        Ok(Self { orders })
+    }
+
+    /// Spawns one worker and waits until it has executed. When the future is dropped before that,
+    /// the process is killed and reaped.
+    pub(crate) async fn spawn(&self, order: Order) -> Result<Child, SpawnError> {
+        let (reply, child) = oneshot::channel();
+        self.orders
+            .try_send((order, reply))
+            .map_err(|error| match error {
+                TrySendError::Full(_) => SpawnError::Busy,
+                TrySendError::Disconnected(_) => SpawnError::Gone,
+            })?;
+        child.await.map_err(|_| SpawnError::Gone)?
+    }
+}
+
+fn serve(binary: &WorkerBinary, null: &OwnedFd, queue: &Receiver<(Order, Reply)>) {
+    while let Ok((order, reply)) = queue.recv() {
+        if reply.is_closed() {
+            continue;
+        }
+        if let Err(Ok(child)) = reply.send(execute(binary, null, order)) {
+            // Whoever asked has gone.
+            let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
+            let id = WaitId::PidFd(child.pidfd.as_fd());
+            let _ = rustix::process::waitid(id, WaitIdOptions::EXITED);
+        }
+    }
+}
+
+fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child, SpawnError> {
+    let argv0 = c"reeve-worker";
+    let argv1 = shown_name(&order.name);
+    let child = reeve_sandbox::spawn(Command {
+        exe: binary.as_fd(),
+        argv: &[argv0, &argv1],
+        null: null.as_fd(),
+        fds: vec![(order.control, CONTROL_FD), (order.log, LOG_FD)],
+        identity: match order.level {
+            Level::System => Identity::Block {
+                uid: order.uid,
+                gid: order.gid,
+            },
+            Level::User => Identity::Caller,
+        },
+        rlimits: RLIMITS,
+        cgroup: order.cgroup.as_ref().map(AsFd::as_fd),
+        on_parent_death: match order.on_control_loss {
+            ControlLoss::KeepRunning => OnParentDeath::Live,
+            ControlLoss::Stop => OnParentDeath::Die,
+        },
+    })
+    .map_err(SpawnError::sandbox)?;
+    Ok(Child {
+        pid: child.pid.as_raw_nonzero().get().unsigned_abs(),
+        pidfd: child.pidfd,
+    })
+}
+
+/// The name as an argument: cut, and without the NUL that a name never has.
+fn shown_name(name: &DomainName) -> CString {
+    let mut text = name.as_str().to_owned();
+    truncate(&mut text, MAX_SHOWN_NAME_BYTES);
+    CString::new(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_for_ps_between_two_characters() {
+        let name: DomainName = format!("a{}", "ü".repeat(100)).parse().unwrap();
+        let shown = shown_name(&name);
+        assert_eq!(shown.as_bytes().len(), 63);
+        assert!(std::str::from_utf8(shown.as_bytes()).is_ok());
+    }
+}

@@ -1,0 +1,23 @@
+//! Descriptors that tokio has no type for, watched for readability.
+
+use std::io;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+
+/// Watches `fd` on the current runtime.
+///
+/// # Errors
+/// The descriptor is of a kind that cannot be polled, or the host has no room.
+#[expect(
+    unsafe_code,
+    reason = "tokio trusts its caller that the descriptor stays the same"
+)]
+pub(crate) fn watch(fd: Arc<OwnedFd>) -> io::Result<AsyncFd<Arc<OwnedFd>>> {
+    // SAFETY: the `Arc` is kept by the `AsyncFd`, gives the same descriptor each time it is asked,
+    // and nobody can take the `OwnedFd` out of it, so it stays open as long as it is registered.
+    let watched = unsafe { AsyncFd::register_with_interest(fd, Interest::READABLE) };
+    Ok(watched?)
+}
