@@ -1,6 +1,7 @@
 //! The fixed devices of a PC that guests expect to find without asking a bus.
 
 pub mod acpi_pm;
+pub mod cmos;
 pub mod i8042;
 pub mod reset;
 pub mod serial;

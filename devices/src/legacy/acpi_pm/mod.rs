@@ -138,7 +138,7 @@ impl AcpiPm {
     }
 
     /// All registers in the order of their offsets.
-    fn image(&self) -> [u8; Self::PORTS as usize] {
+    fn image(&self) -> [u8; 12] {
         let [s0, s1] = self.status().to_le_bytes();
         let [e0, e1] = self.enable.to_le_bytes();
         let [c0, c1] = (self.control | CONTROL_SCI_EN).to_le_bytes();

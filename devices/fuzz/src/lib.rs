@@ -1,0 +1,3 @@
+//! The machine that the fuzz targets drive.
+
+pub mod machine;

@@ -1,0 +1,314 @@
+//! All devices on their buses, driven by a string of bytes: the guest, the host's input, the clock
+//! and the control thread in any order. Shared by the fuzz targets and `tests/machine.rs`.
+//!
+//! Every step checks what must hold whatever the guest does: nothing panics, memory stays bounded,
+//! a timed event is never early, and what `save` writes can be restored.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::time::Duration;
+
+use reeve_devices::bus::{MmioAddress, MmioBus, Port, PortBus};
+use reeve_devices::clock::{MonotonicClock, TimedDevice, WallClock};
+use reeve_devices::console::{ConsoleReader, ConsoleRing};
+use reeve_devices::ioapic::{Ioapic, Route, RouteSink};
+use reeve_devices::irq::{MsiMessage, MsiSink};
+use reeve_devices::legacy::acpi_pm::{AcpiPm, AcpiPmParams, PmTimerWidth};
+use reeve_devices::legacy::cmos::{Cmos, CmosMemory, CmosParams};
+use reeve_devices::legacy::i8042::{self, I8042};
+use reeve_devices::legacy::reset::ResetControl;
+use reeve_devices::legacy::serial::Serial;
+use reeve_devices::power::{PowerSink, Reset};
+use reeve_devices::shared::{Shared, Wake, lock, share};
+use reeve_devices::state::Saveable;
+
+const IOAPIC: u64 = 0xfec0_0000;
+const RING: usize = 512;
+
+/// The worker's side of everything.
+#[derive(Debug, Default)]
+pub struct World {
+    nanoseconds: AtomicU64,
+    wakes: AtomicUsize,
+    messages: AtomicUsize,
+    resets: AtomicUsize,
+    power_offs: AtomicUsize,
+}
+
+impl World {
+    fn count(counter: &AtomicUsize) {
+        counter.fetch_add(1, Ordering::Relaxed);
+    }
+
+    fn elapsed(&self) -> Duration {
+        Duration::from_nanos(self.nanoseconds.load(Ordering::Relaxed))
+    }
+
+    fn advance(&self, by: Duration) {
+        let by = u64::try_from(by.as_nanos()).unwrap_or(0);
+        self.nanoseconds.fetch_add(by, Ordering::Relaxed);
+    }
+}
+
+impl WallClock for World {
+    fn now(&self) -> Duration {
+        Duration::from_secs(1_795_355_158) + self.elapsed()
+    }
+}
+
+impl MonotonicClock for World {
+    fn now(&self) -> Duration {
+        self.elapsed()
+    }
+}
+
+impl Wake for World {
+    fn wake(&self) {
+        Self::count(&self.wakes);
+    }
+}
+
+impl PowerSink for World {
+    fn power_off(&self) {
+        Self::count(&self.power_offs);
+    }
+
+    fn reset(&self) {
+        Self::count(&self.resets);
+    }
+}
+
+impl MsiSink for World {
+    fn send(&self, message: MsiMessage) -> bool {
+        assert_eq!(message.address & 0xffff_ffff_fff0_0000, 0xfee0_0000);
+        Self::count(&self.messages);
+        true
+    }
+}
+
+impl RouteSink for World {
+    fn route_changed(&self, pin: u8, _route: Option<Route>) {
+        assert!(pin < 24);
+    }
+}
+
+/// A machine of all devices.
+#[derive(Debug)]
+pub struct Machine {
+    world: Arc<World>,
+    ports: PortBus,
+    mmio: MmioBus,
+    ioapic: Shared<Ioapic>,
+    serial: Shared<Serial>,
+    cmos: Shared<Cmos>,
+    pm: Shared<AcpiPm>,
+    reset_control: Shared<ResetControl>,
+    console: Arc<ConsoleRing>,
+    reader: ConsoleReader,
+}
+
+impl Machine {
+    /// The legacy devices of machine type reeve-1.0.
+    pub fn new() -> Self {
+        let world = Arc::new(World::default());
+        let ioapic = share(Ioapic::new(world.clone(), world.clone()));
+        let line = |pin| Ioapic::irq_line(&ioapic, pin).expect("pin exists");
+        let console = Arc::new(ConsoleRing::new(RING, world.clone()));
+        let serial = share(Serial::new(line(4), console.clone(), world.clone()));
+        let cmos = share(Cmos::new(CmosParams {
+            clock: world.clone(),
+            irq: line(8),
+            timer: world.clone(),
+            memory: CmosMemory {
+                below_4g: 3 << 30,
+                above_4g: 1 << 30,
+            },
+        }));
+        let pm = share(AcpiPm::new(AcpiPmParams {
+            timer_width: PmTimerWidth::Bits24,
+            clock: world.clone(),
+            sci: line(9),
+            power: world.clone(),
+            timer: world.clone(),
+        }));
+        let reset_control = share(ResetControl::new(world.clone()));
+        let keyboard = share(I8042::new(world.clone()));
+        let (ports, mmio) = (PortBus::new(), MmioBus::new());
+        let placed = ports
+            .insert(Port(0x3f8), Serial::PORTS, serial.clone())
+            .and_then(|()| ports.insert(Port(0x70), Cmos::PORTS, cmos.clone()))
+            .and_then(|()| ports.insert(Port(0x600), AcpiPm::PORTS, pm.clone()))
+            .and_then(|()| ports.insert(Port(0xcf9), ResetControl::PORTS, reset_control.clone()))
+            .and_then(|()| ports.insert_at(Port(0x60), 1, i8042::DATA, keyboard.clone()))
+            .and_then(|()| ports.insert_at(Port(0x64), 1, i8042::COMMAND, keyboard))
+            .and_then(|()| mmio.insert(MmioAddress(IOAPIC), Ioapic::MMIO_LEN, ioapic.clone()));
+        placed.expect("the fixed layout has no overlap");
+        let reader = console.reader();
+        Self {
+            world,
+            ports,
+            mmio,
+            ioapic,
+            serial,
+            cmos,
+            pm,
+            reset_control,
+            console,
+            reader,
+        }
+    }
+
+    /// Carries out the steps that `bytes` spell, five bytes each.
+    pub fn run(&mut self, bytes: &[u8]) {
+        for step in bytes.chunks_exact(5) {
+            if let [op, place, low, high, last] = *step {
+                self.step(op, place, u32::from_le_bytes([low, high, last, place]));
+            }
+        }
+    }
+
+    fn step(&mut self, op: u8, place: u8, value: u32) {
+        let width = 1 << (op >> 6);
+        let [v0, v1, v2, v3] = value.to_le_bytes();
+        let data = [v0, v1, v2, v3, v3, v2, v1, v0];
+        let data = data.get(..width).unwrap_or_default();
+        let mut buffer = [0; 8];
+        let buffer = buffer.get_mut(..width).unwrap_or_default();
+        match op & 0x0f {
+            0..=2 => drop(self.ports.write(port(place), data)),
+            3..=5 => drop(self.ports.read(port(place), buffer)),
+            6 => {
+                // Index and data at once, as guests do it.
+                let index = u32::from(place & 0x3f).to_le_bytes();
+                self.mmio.write(MmioAddress(IOAPIC), &index);
+                self.mmio
+                    .write(MmioAddress(IOAPIC + 0x10), &value.to_le_bytes());
+            }
+            7 => drop(
+                self.mmio
+                    .write(MmioAddress(IOAPIC + u64::from(place)), data),
+            ),
+            8 => drop(
+                self.mmio
+                    .read(MmioAddress(IOAPIC + u64::from(place)), buffer),
+            ),
+            9 => lock(&self.ioapic).end_of_interrupt(place),
+            10 => {
+                let accepted = lock(&self.serial).enqueue(&[v0; 40]);
+                assert!(accepted <= 16);
+            }
+            11 => lock(&self.pm).press_power_button(),
+            12 => self
+                .world
+                .advance(Duration::from_micros(u64::from(value >> 6))),
+            13 => self.wait_for_next_event(),
+            14 => {
+                let chunk = self.reader.read(&mut [0; 64]);
+                assert!(chunk.len <= 64);
+            }
+            _ => match place {
+                0..32 => self.reset(),
+                32..64 => self.save_and_restore(),
+                // Pins that no device here drives, and some that do not exist.
+                _ => lock(&self.ioapic).set_line(10 + place % 20, v0 & 1 != 0),
+            },
+        }
+        let stats = self.console.stats();
+        assert!(stats.written - stats.discarded <= RING as u64);
+    }
+
+    fn wait_for_next_event(&self) {
+        let timed: [&std::sync::Mutex<dyn TimedDevice>; 2] = [&*self.cmos, &*self.pm];
+        let next = timed
+            .iter()
+            .filter_map(|device| lock(device).next_event())
+            .min();
+        let Some(wait) = next else { return };
+        assert!(wait <= Duration::from_secs(86_401));
+        self.world.advance(wait);
+        timed.iter().for_each(|device| lock(device).tick());
+        // What was waited for has happened: nothing is still due.
+        for device in timed {
+            assert_ne!(lock(device).next_event(), Some(Duration::ZERO));
+        }
+    }
+
+    fn saveable(&self) -> [Shared<dyn Saveable>; 5] {
+        [
+            self.ioapic.clone(),
+            self.serial.clone(),
+            self.cmos.clone(),
+            self.pm.clone(),
+            self.reset_control.clone(),
+        ]
+    }
+
+    fn save_and_restore(&mut self) {
+        let other = Self::new();
+        other.world.advance(self.world.elapsed());
+        for (ours, theirs) in self.saveable().iter().zip(other.saveable()) {
+            let saved = lock(ours).save();
+            let version = lock(ours).schema().version;
+            let taken = lock(&theirs).restore(version, &saved);
+            assert_eq!(taken, Ok(()), "what was saved can be restored");
+            assert_eq!(saved, lock(&theirs).save());
+        }
+        let console = (self.console.clone(), self.reader.position());
+        *self = other;
+        assert!(console.0.stats().written >= console.1);
+    }
+
+    fn reset(&self) {
+        let devices: [Shared<dyn Reset>; 5] = [
+            self.ioapic.clone(),
+            self.serial.clone(),
+            self.cmos.clone(),
+            self.pm.clone(),
+            self.reset_control.clone(),
+        ];
+        devices.iter().for_each(|device| lock(device).reset());
+        assert_eq!(lock(&self.ioapic).routes(), [None; 24]);
+    }
+
+    /// Offers `bytes` as the saved state of the device that the first byte names. If they are
+    /// taken, saving gives them back and the device works on.
+    pub fn restore(&mut self, bytes: &[u8]) {
+        let Some((unit, state)) = bytes.split_first() else {
+            return;
+        };
+        let devices = self.saveable();
+        let Some(device) = devices.get(usize::from(*unit)) else {
+            return;
+        };
+        let before = lock(device).save();
+        let version = lock(device).schema().version;
+        let taken = lock(device).restore(version, state).is_ok();
+        let after = lock(device).save();
+        assert_eq!(after.len(), before.len());
+        if !taken {
+            assert_eq!(after, before);
+        }
+        self.wait_for_next_event();
+        self.run(state);
+        self.save_and_restore();
+    }
+}
+
+impl Default for Machine {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+/// All ports with a device, and some without.
+fn port(place: u8) -> Port {
+    let place = u16::from(place);
+    Port(match place {
+        0x00..0x40 => 0x3f8 + (place & 7),
+        0x40..0x80 => 0x70 + (place & 1),
+        0x80..0xc0 => 0x600 + (place & 0xf),
+        0xc0..0xe0 => 0x60 + (place & 7),
+        0xe0..0xf0 => 0xcf8 + (place & 7),
+        _ => 0xfff0 + (place & 0xf),
+    })
+}
