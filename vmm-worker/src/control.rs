@@ -145,12 +145,20 @@ impl ControlThread {
         fds: Vec<std::os::fd::OwnedFd>,
     ) -> Result<Option<u8>, ControlError> {
         match message {
-            ToWorker::Welcome { protocol, build, domain: _ } => {
+            ToWorker::Welcome {
+                protocol,
+                build,
+                domain: _,
+            } => {
                 if protocol != PROTOCOL || build != BuildId::this() {
                     return Err(ControlError::Handshake(build.as_str().to_owned()));
                 }
                 self.welcomed = true;
-                let hello = FromWorker::Hello { protocol, build, jail: self.jail };
+                let hello = FromWorker::Hello {
+                    protocol,
+                    build,
+                    jail: self.jail,
+                };
                 self.control.send(&hello, Delivery::Reliable)?;
             }
             _ if !self.welcomed => {
@@ -169,7 +177,8 @@ impl ControlThread {
                 self.service.take_descriptors(&mut self.descriptors);
                 self.service.last_event = self.events.last();
                 let result = dispatch(&mut self.service, body);
-                self.control.send(&FromWorker::Reply { id, result }, Delivery::Reliable)?;
+                self.control
+                    .send(&FromWorker::Reply { id, result }, Delivery::Reliable)?;
                 self.announce(before);
                 return Ok(self.service.ending());
             }
@@ -216,21 +225,27 @@ impl ControlThread {
         };
         if exits {
             if end == GuestEnd::Reset {
-                self.event(Event::GuestReset { count: self.service.resets() + 1 });
+                self.event(Event::GuestReset {
+                    count: self.service.resets() + 1,
+                });
             }
             return Some(exit_code::ORDERLY);
         }
         match self.service.settle(&end) {
             Ok(()) => {
                 if end == GuestEnd::Reset {
-                    self.event(Event::GuestReset { count: self.service.resets() });
+                    self.event(Event::GuestReset {
+                        count: self.service.resets(),
+                    });
                 }
                 self.announce(before);
                 None
             }
             Err(error) => {
                 tracing::error!("{error}");
-                self.event(Event::WorkerFailed { message: error.to_string() });
+                self.event(Event::WorkerFailed {
+                    message: error.to_string(),
+                });
                 Some(exit_code::HOST)
             }
         }

@@ -27,7 +27,11 @@ impl Events {
     /// None sent yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { last: 0, second: Instant::now(), sent: 0 }
+        Self {
+            last: 0,
+            second: Instant::now(),
+            sent: 0,
+        }
     }
 
     /// The number of the last event.
@@ -50,7 +54,13 @@ impl Events {
             return Ok(());
         }
         self.sent += 1;
-        control.send(&FromWorker::Event { number: self.last, event }, Delivery::Droppable)
+        control.send(
+            &FromWorker::Event {
+                number: self.last,
+                event,
+            },
+            Delivery::Droppable,
+        )
     }
 }
 

@@ -39,7 +39,10 @@ fn end(message: &str, code: u8) -> ! {
         let mut message = message.to_owned();
         error::truncate(&mut message, error::WireError::MAX_MESSAGE_BYTES);
         // The last event there will be: no number of the control thread's is beyond it.
-        let last = FromWorker::Event { number: u64::MAX, event: Event::WorkerFailed { message } };
+        let last = FromWorker::Event {
+            number: u64::MAX,
+            event: Event::WorkerFailed { message },
+        };
         if let Ok(bytes) = codec::encode(&last) {
             let _ = scm::send(control.as_fd(), &bytes, &[]);
         }
@@ -47,7 +50,11 @@ fn end(message: &str, code: u8) -> ! {
     exit_now(code)
 }
 
-#[expect(unsafe_code, clippy::exit, reason = "other threads hold locks that exit handlers may want")]
+#[expect(
+    unsafe_code,
+    clippy::exit,
+    reason = "other threads hold locks that exit handlers may want"
+)]
 fn exit_now(code: u8) -> ! {
     // SAFETY: ends the process without running any of its code; nothing on disk is open.
     unsafe { libc::_exit(i32::from(code)) }

@@ -49,7 +49,9 @@ use reeve_ipc::{CONTROL_FD, LOG_FD, exit_code};
 pub fn run() -> u8 {
     let (control, log) = inherited();
     let jail = match reeve_sandbox::enter(log.as_fd()) {
-        Ok(report) => JailFacts { landlock_abi: report.landlock.number() },
+        Ok(report) => JailFacts {
+            landlock_abi: report.landlock.number(),
+        },
         Err(error) => {
             // Nothing of this process is set up yet: the bare line is all there is.
             let line = format!("ERROR jail: {error}");
@@ -71,7 +73,10 @@ pub fn run() -> u8 {
     })
 }
 
-#[expect(unsafe_code, reason = "descriptors that the supervisor hands over are known by number")]
+#[expect(
+    unsafe_code,
+    reason = "descriptors that the supervisor hands over are known by number"
+)]
 fn inherited() -> (OwnedFd, OwnedFd) {
     // SAFETY: the supervisor put the control socket there, nobody else in this process owns it, and
     // this function runs once. In a process it did not start, what is there is no socket or not

@@ -33,7 +33,10 @@ impl Dropped {
 /// Called once, before any other thread exists; a second call changes nothing.
 pub fn install(socket: OwnedFd) -> Dropped {
     let dropped = Dropped::default();
-    let log = SocketLog { socket, dropped: dropped.clone() };
+    let log = SocketLog {
+        socket,
+        dropped: dropped.clone(),
+    };
     let _ = tracing::subscriber::set_global_default(log);
     dropped
 }

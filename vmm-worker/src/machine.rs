@@ -70,7 +70,10 @@ pub struct Machine {
 }
 
 impl Machine {
-    #[expect(clippy::too_many_arguments, reason = "the parts of a machine, named by their types")]
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a machine, named by their types"
+    )]
     pub(crate) fn new(
         kind: ControllerKind,
         protocol: Protocol,
@@ -81,7 +84,17 @@ impl Machine {
         vcpus: VcpuSet,
         io: IoThread,
     ) -> Self {
-        Self { kind, protocol, memory, images, chipset, platform, vcpus, io, resets: 0 }
+        Self {
+            kind,
+            protocol,
+            memory,
+            images,
+            chipset,
+            platform,
+            vcpus,
+            io,
+            resets: 0,
+        }
     }
 
     /// How the kernel was entered.
@@ -125,8 +138,14 @@ impl Machine {
     pub fn reset(&mut self) -> Result<(), MachineError> {
         self.chipset.reset();
         self.memory.discard()?;
-        let plan = self.images.load(&self.memory, self.vcpus.count(), self.kind)?;
-        *self.platform.entry.lock().unwrap_or_else(PoisonError::into_inner) = plan.entry;
+        let plan = self
+            .images
+            .load(&self.memory, self.vcpus.count(), self.kind)?;
+        *self
+            .platform
+            .entry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner) = plan.entry;
         self.vcpus.reset()?;
         self.platform.end.clear();
         self.resets += 1;
@@ -144,7 +163,10 @@ impl Machine {
     /// The stream cannot be made non-blocking.
     pub fn attach_console(&self, stream: OwnedFd, input: bool) -> Result<(), WireError> {
         rustix::io::ioctl_fionbio(&stream, true).map_err(|errno| {
-            WireError::new(ErrorCode::Descriptor, format!("not a stream for a console: {errno}"))
+            WireError::new(
+                ErrorCode::Descriptor,
+                format!("not a stream for a console: {errno}"),
+            )
         })?;
         self.io.attach(stream, input);
         Ok(())

@@ -100,7 +100,9 @@ impl Service {
     /// # Errors
     /// The machine cannot be brought to rest; the worker must end.
     pub fn settle(&mut self, end: &GuestEnd) -> Result<(), MachineError> {
-        let Some(machine) = self.machine.as_mut() else { return Ok(()) };
+        let Some(machine) = self.machine.as_mut() else {
+            return Ok(());
+        };
         machine.pause()?;
         match end {
             GuestEnd::PowerOff => self.phase = Phase::Off,
@@ -147,7 +149,10 @@ impl WorkerService for Service {
         self.phase = if hold { Phase::Paused } else { Phase::Running };
         let boot_protocol = machine.boot_protocol();
         self.machine = Some(machine);
-        Ok(Launched { phase: self.phase, boot_protocol })
+        Ok(Launched {
+            phase: self.phase,
+            boot_protocol,
+        })
     }
 
     fn resume(&mut self, _: Resume) -> Result<(), WireError> {
@@ -198,7 +203,11 @@ impl WorkerService for Service {
     }
 
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
-        let console = self.machine.as_ref().map(Machine::console_status).unwrap_or_default();
+        let console = self
+            .machine
+            .as_ref()
+            .map(Machine::console_status)
+            .unwrap_or_default();
         Ok(Status {
             phase: self.phase,
             last_event: self.last_event,

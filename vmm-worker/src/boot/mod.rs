@@ -16,8 +16,8 @@
 //! definitions of the boot structures are used.
 //!
 //! ```text
-//! 0          0x6000/0x7000   0x20000    0xE0000    1 MiB                          top of low RAM
-//! | tables, start info/zero page | cmdline | ACPI | kernel ... bss |  free  | initrd |
+//! 0      0x6000       0x6800    0x7000               0xE0000  1 MiB               top of low RAM
+//! |      | start info | cmdline | zero page, tables | ACPI   | kernel ... bss | free | initrd |
 //! ```
 
 mod bzimage;

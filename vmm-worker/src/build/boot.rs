@@ -33,7 +33,11 @@ impl BootImages {
     pub(super) fn take(spec: &BootSpec, descriptors: &mut FdTable) -> Result<Self, BuildError> {
         Ok(Self {
             kernel: descriptors.take(spec.kernel)?.into(),
-            initrd: spec.initrd.map(|slot| descriptors.take(slot)).transpose()?.map(File::from),
+            initrd: spec
+                .initrd
+                .map(|slot| descriptors.take(slot))
+                .transpose()?
+                .map(File::from),
             command_line: spec.command_line.clone(),
         })
     }
@@ -48,10 +52,26 @@ impl BootImages {
         vcpus: u32,
         kind: ControllerKind,
     ) -> Result<Entry, BuildError> {
-        let plan = boot::load(&self.kernel, self.initrd.as_ref(), &self.command_line, memory)?;
-        acpi::write(memory, AcpiConfig { vcpus, legacy_pic: kind == ControllerKind::InKernel })?;
+        let plan = boot::load(
+            &self.kernel,
+            self.initrd.as_ref(),
+            &self.command_line,
+            memory,
+        )?;
+        acpi::write(
+            memory,
+            AcpiConfig {
+                vcpus,
+                legacy_pic: kind == ControllerKind::InKernel,
+            },
+        )?;
         let entry = EntryState::new(&plan);
-        entry.write_tables(memory).map_err(BuildError::EntryTables)?;
-        Ok(Entry { entry, protocol: plan.protocol })
+        entry
+            .write_tables(memory)
+            .map_err(BuildError::EntryTables)?;
+        Ok(Entry {
+            entry,
+            protocol: plan.protocol,
+        })
     }
 }

@@ -60,8 +60,10 @@ impl Chipset {
         ports: &PortBus,
         mmio: &MmioBus,
     ) -> Result<Self, BuildError> {
-        let console =
-            Arc::new(ConsoleRing::new(ConsoleRing::DEFAULT_CAPACITY, Arc::clone(waker) as _));
+        let console = Arc::new(ConsoleRing::new(
+            ConsoleRing::DEFAULT_CAPACITY,
+            Arc::clone(waker) as _,
+        ));
         let serial = share(Serial::new(
             interrupts.line(layout::COM1_GSI)?,
             Arc::clone(&console) as _,
@@ -86,13 +88,26 @@ impl Chipset {
         let i8042 = share(I8042::new(Arc::clone(end) as _));
         let reset = share(ResetControl::new(Arc::clone(end) as _));
 
-        ports.insert(Port(layout::COM1.start), Serial::PORTS, Arc::clone(&serial) as _)?;
+        ports.insert(
+            Port(layout::COM1.start),
+            Serial::PORTS,
+            Arc::clone(&serial) as _,
+        )?;
         ports.insert(Port(layout::RTC.start), Cmos::PORTS, Arc::clone(&rtc) as _)?;
-        ports.insert(Port(layout::PM1A_EVENT.start), AcpiPm::PORTS, Arc::clone(&pm) as _)?;
-        ports.insert(Port(layout::RESET_PORT), ResetControl::PORTS, Arc::clone(&reset) as _)?;
-        for (port, offset) in
-            [(layout::I8042_DATA, i8042::DATA), (layout::I8042_COMMAND, i8042::COMMAND)]
-        {
+        ports.insert(
+            Port(layout::PM1A_EVENT.start),
+            AcpiPm::PORTS,
+            Arc::clone(&pm) as _,
+        )?;
+        ports.insert(
+            Port(layout::RESET_PORT),
+            ResetControl::PORTS,
+            Arc::clone(&reset) as _,
+        )?;
+        for (port, offset) in [
+            (layout::I8042_DATA, i8042::DATA),
+            (layout::I8042_COMMAND, i8042::COMMAND),
+        ] {
             ports.insert_at(Port(port), I8042_LEN, offset, Arc::clone(&i8042) as _)?;
         }
 
@@ -110,7 +125,13 @@ impl Chipset {
             )?;
             resets.push(ioapic as _);
         }
-        Ok(Self { console, serial, pm, rtc, resets })
+        Ok(Self {
+            console,
+            serial,
+            pm,
+            rtc,
+            resets,
+        })
     }
 
     /// Devices with something to do at a given time.

@@ -20,7 +20,6 @@ pub use self::boot::BootImages;
 pub use self::chipset::Chipset;
 pub use self::error::BuildError;
 use crate::arch::x86_64::cpuid::{self, CpuModel, HostTimers};
-use crate::arch::x86_64::state::PowerOnState;
 use crate::io::{IoThread, Served, Waker};
 use crate::kvm::{ControllerKind, System, Vcpu, Vm};
 use crate::machine::Machine;
@@ -38,7 +37,10 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     };
     let images = BootImages::take(&spec.boot, descriptors)?;
     let memory = memory::map(&spec.memory, descriptors)?;
-    let console = spec.console.map(|slot| descriptors.take(slot)).transpose()?;
+    let console = spec
+        .console
+        .map(|slot| descriptors.take(slot))
+        .transpose()?;
 
     // `/dev/kvm` is closed at the end of this function, before any vCPU runs.
     let system = System::from_fd(descriptors.take(spec.kvm)?)?;
@@ -53,15 +55,10 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &ports, &mmio)?;
 
     let vcpus = create_vcpus(&system, &vm, spec.vcpus, spec.cpu)?;
-    let power_on = vcpus
-        .first()
-        .map(|first| first.power_on_state(&system.msr_indices()?))
-        .transpose()?
-        .ok_or(BuildError::NoVcpu)?;
 
     let plan = images.load(&memory, spec.vcpus, kind)?;
     for vcpu in &vcpus {
-        vcpu.prepare_boot(&power_on)?;
+        vcpu.prepare_boot()?;
     }
     if let Some(first) = vcpus.first() {
         first.enter(&plan.entry)?;
@@ -77,9 +74,24 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         io.attach(stream, true);
     }
     let entry = Mutex::new(plan.entry);
-    let platform = Arc::new(Platform { ports, mmio, interrupts, end, power_on, entry });
+    let platform = Arc::new(Platform {
+        ports,
+        mmio,
+        interrupts,
+        end,
+        entry,
+    });
     let vcpus = VcpuSet::start(vcpus, &platform)?;
-    Ok(Machine::new(kind, plan.protocol, memory, images, chipset, platform, vcpus, io))
+    Ok(Machine::new(
+        kind,
+        plan.protocol,
+        memory,
+        images,
+        chipset,
+        platform,
+        vcpus,
+        io,
+    ))
 }
 
 fn create_vcpus(
@@ -88,10 +100,21 @@ fn create_vcpus(
     count: u32,
     switches: CpuSwitches,
 ) -> Result<Vec<Vcpu>, BuildError> {
-    let CpuSwitches { tsc_deadline, kvmclock, invariant_tsc, transactional_memory } = switches;
-    let switches =
-        cpuid::CpuSwitches { tsc_deadline, kvmclock, invariant_tsc, transactional_memory };
-    let vcpus = (0..count).map(|index| vm.create_vcpu(index)).collect::<Result<Vec<_>, _>>()?;
+    let CpuSwitches {
+        tsc_deadline,
+        kvmclock,
+        invariant_tsc,
+        transactional_memory,
+    } = switches;
+    let switches = cpuid::CpuSwitches {
+        tsc_deadline,
+        kvmclock,
+        invariant_tsc,
+        transactional_memory,
+    };
+    let vcpus = (0..count)
+        .map(|index| vm.create_vcpu(index))
+        .collect::<Result<Vec<_>, _>>()?;
     let timers = HostTimers {
         tsc_deadline: system.has_tsc_deadline_timer(),
         tsc_khz: vcpus.first().and_then(Vcpu::tsc_khz),
@@ -104,6 +127,3 @@ fn create_vcpus(
     }
     Ok(vcpus)
 }
-
-/// The power-on state of every vCPU, taken of the first.
-pub type PowerOn = PowerOnState;

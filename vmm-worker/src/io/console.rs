@@ -42,7 +42,11 @@ pub(super) struct Clients {
 
 impl Clients {
     pub(super) fn new(ring: Arc<ConsoleRing>, serial: Shared<Serial>) -> Self {
-        Self { ring, serial, clients: Vec::new() }
+        Self {
+            ring,
+            serial,
+            clients: Vec::new(),
+        }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -56,7 +60,14 @@ impl Clients {
         }
         let reader = self.ring.reader();
         let pending = Vec::new();
-        self.clients.push(Client { stream, reader, input, pending, caught_up: false, gone: false });
+        self.clients.push(Client {
+            stream,
+            reader,
+            input,
+            pending,
+            caught_up: false,
+            gone: false,
+        });
     }
 
     /// Moves what can be moved without waiting.
@@ -85,13 +96,17 @@ impl Clients {
             for client in &mut self.clients {
                 client.write_output();
             }
-            self.clients.retain(|client| !client.gone && !client.caught_up);
+            self.clients
+                .retain(|client| !client.gone && !client.caught_up);
             let left = deadline.saturating_duration_since(Instant::now());
             if self.clients.is_empty() || left.is_zero() {
                 return;
             }
-            let mut fds: Vec<_> =
-                self.clients.iter().map(|c| PollFd::new(&c.stream, PollFlags::OUT)).collect();
+            let mut fds: Vec<_> = self
+                .clients
+                .iter()
+                .map(|c| PollFd::new(&c.stream, PollFlags::OUT))
+                .collect();
             if super::wait(&mut fds, Some(left)).is_err() {
                 return;
             }
@@ -135,7 +150,9 @@ impl Client {
             match rustix::io::read(&self.stream, &mut buffer) {
                 // It sends no more, but may still read.
                 Ok(0) => self.input = false,
-                Ok(length) => self.pending.extend_from_slice(buffer.get(..length).unwrap_or_default()),
+                Ok(length) => self
+                    .pending
+                    .extend_from_slice(buffer.get(..length).unwrap_or_default()),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
                 Err(_) => self.gone = true,

@@ -37,7 +37,9 @@ pub struct Served {
 
 impl std::fmt::Debug for Served {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("Served").field("timed", &self.timed.len()).finish_non_exhaustive()
+        f.debug_struct("Served")
+            .field("timed", &self.timed.len())
+            .finish_non_exhaustive()
     }
 }
 
@@ -87,7 +89,10 @@ impl IoThread {
                 );
                 run(&served, &theirs);
             })?;
-        Ok(Self { mailbox, thread: Some(thread) })
+        Ok(Self {
+            mailbox,
+            thread: Some(thread),
+        })
     }
 
     /// Gives the console another client: a non-blocking stream.
@@ -98,7 +103,9 @@ impl IoThread {
     /// Clients on the console.
     #[must_use]
     pub fn clients(&self) -> u32 {
-        self.mailbox.clients.load(std::sync::atomic::Ordering::Relaxed)
+        self.mailbox
+            .clients
+            .load(std::sync::atomic::Ordering::Relaxed)
     }
 
     /// Ends the thread once every client has the output there is, or takes no more of it.
@@ -110,7 +117,11 @@ impl IoThread {
     }
 
     fn send(&self, command: Command) {
-        self.mailbox.commands.lock().unwrap_or_else(PoisonError::into_inner).push(command);
+        self.mailbox
+            .commands
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .push(command);
         self.mailbox.waker.wake_thread();
     }
 }
@@ -119,8 +130,12 @@ fn run(served: &Served, mailbox: &Mailbox) {
     let mut clients = Clients::new(Arc::clone(&served.ring), Arc::clone(&served.serial));
     loop {
         mailbox.waker.drain();
-        let commands =
-            std::mem::take(&mut *mailbox.commands.lock().unwrap_or_else(PoisonError::into_inner));
+        let commands = std::mem::take(
+            &mut *mailbox
+                .commands
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner),
+        );
         for command in commands {
             match command {
                 Command::Attach { stream, input } => clients.attach(stream, input),
@@ -135,9 +150,15 @@ fn run(served: &Served, mailbox: &Mailbox) {
         }
         clients.serve();
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
-        mailbox.clients.store(count, std::sync::atomic::Ordering::Relaxed);
+        mailbox
+            .clients
+            .store(count, std::sync::atomic::Ordering::Relaxed);
 
-        let next = served.timed.iter().filter_map(|device| lock(device).next_event()).min();
+        let next = served
+            .timed
+            .iter()
+            .filter_map(|device| lock(device).next_event())
+            .min();
         let mut fds = vec![PollFd::new(mailbox.waker.as_ref(), PollFlags::IN)];
         fds.extend(clients.poll_fds());
         crate::failure::or_exit(

@@ -22,6 +22,8 @@ mod registers;
 mod routes;
 mod state;
 mod system;
+#[cfg(test)]
+mod tests;
 mod vcpu;
 mod vm;
 

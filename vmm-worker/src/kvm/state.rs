@@ -1,127 +1,94 @@
-//! Taking and putting back the state of a vCPU, and its boot MSRs.
+//! Putting a vCPU into the state for a boot, and back to power-on.
 //!
-//! Called with the vCPU not running. The order of the writes is the one that KVM needs: special
-//! registers turn the local APIC on before its registers are written, those before the MSRs of its
-//! timer, and events come last because the registers before them clear some.
+//! Called with the vCPU not running. The order of a reset's writes is the one that KVM needs:
+//! special registers turn the local APIC on before its registers are written, those before the MSR of
+//! its timer, and events come last because the registers before them clear some.
 
-use std::sync::Arc;
-
-use kvm_bindings::{Msrs, kvm_msr_entry, kvm_xsave};
+use kvm_bindings::{
+    KVM_MP_STATE_RUNNABLE, KVM_MP_STATE_UNINITIALIZED, Msrs, kvm_mp_state, kvm_msr_entry,
+    kvm_vcpu_events, kvm_xsave,
+};
 
 use super::{KvmError, Vcpu};
-use crate::arch::x86_64::msr::{BOOT_MSRS, is_reset_state};
-use crate::arch::x86_64::state::{PowerOnState, wire_local_interrupts};
+use crate::arch::x86_64::msr::BOOT_MSRS;
+use crate::arch::x86_64::regs::EntryState;
+use crate::arch::x86_64::reset;
 
 impl Vcpu {
-    /// Takes the state of the first vCPU, before anything was set in it. `msrs` are the MSRs that
-    /// [`System::msr_indices`](super::System::msr_indices) lists.
+    /// Does what firmware would have done with this vCPU before a kernel starts. Each vCPU, once
+    /// after its creation and once after each [`reset`](Self::reset).
     ///
-    /// # Errors
-    /// An ioctl failed. An MSR that KVM lists but does not let read is left out.
-    pub fn power_on_state(&self, msrs: &[u32]) -> Result<PowerOnState, KvmError> {
-        let fd = &self.fd;
-        Ok(PowerOnState {
-            regs: fd.get_regs().map_err(KvmError::ioctl("KVM_GET_REGS"))?,
-            sregs: fd.get_sregs().map_err(KvmError::ioctl("KVM_GET_SREGS"))?,
-            lapic: fd.get_lapic().map_err(KvmError::ioctl("KVM_GET_LAPIC"))?,
-            xsave: fd
-                .get_xsave()
-                .map(Arc::new)
-                .map_err(KvmError::ioctl("KVM_GET_XSAVE"))?,
-            xcrs: fd.get_xcrs().map_err(KvmError::ioctl("KVM_GET_XCRS"))?,
-            debug: fd
-                .get_debug_regs()
-                .map_err(KvmError::ioctl("KVM_GET_DEBUGREGS"))?,
-            events: fd
-                .get_vcpu_events()
-                .map_err(KvmError::ioctl("KVM_GET_VCPU_EVENTS"))?,
-            mp_state: fd
-                .get_mp_state()
-                .map_err(KvmError::ioctl("KVM_GET_MP_STATE"))?,
-            msrs: self.read_msrs(msrs)?,
-        })
-    }
-
-    /// Puts this vCPU back to power-on, from the state that was taken of the first.
-    ///
-    /// # Errors
-    /// An ioctl failed.
-    pub fn reset(&self, power_on: &PowerOnState) -> Result<(), KvmError> {
-        let state = power_on.for_vcpu(self.index());
-        let fd = &self.fd;
-        fd.set_sregs(&state.sregs)
-            .map_err(KvmError::ioctl("KVM_SET_SREGS"))?;
-        fd.set_regs(&state.regs)
-            .map_err(KvmError::ioctl("KVM_SET_REGS"))?;
-        fd.set_xcrs(&state.xcrs)
-            .map_err(KvmError::ioctl("KVM_SET_XCRS"))?;
-        set_xsave(fd, &state.xsave)?;
-        fd.set_debug_regs(&state.debug)
-            .map_err(KvmError::ioctl("KVM_SET_DEBUGREGS"))?;
-        fd.set_lapic(&state.lapic)
-            .map_err(KvmError::ioctl("KVM_SET_LAPIC"))?;
-        self.write_msrs(&state.msrs, |_| false)?;
-        fd.set_mp_state(state.mp_state)
-            .map_err(KvmError::ioctl("KVM_SET_MP_STATE"))?;
-        fd.set_vcpu_events(&state.events)
-            .map_err(KvmError::ioctl("KVM_SET_VCPU_EVENTS"))
-    }
-
-    /// Does what firmware would have done with this vCPU before a kernel starts: boot MSRs, and the
-    /// first vCPU's local interrupt pins. `lapic` is the local APIC's state at power-on.
+    /// The local interrupt pins stay as KVM has them: LINT0 of the first vCPU takes external
+    /// interrupts; a guest that wants NMIs on LINT1 reads the MADT, and KVM's own NMIs do not come by
+    /// that pin.
     ///
     /// # Errors
     /// An ioctl failed, or KVM refused a required MSR.
-    pub fn prepare_boot(&self, power_on: &PowerOnState) -> Result<(), KvmError> {
-        let msrs = BOOT_MSRS.map(kvm_msr_entry::from);
-        self.write_msrs(&msrs, |index| {
+    pub fn prepare_boot(&self) -> Result<(), KvmError> {
+        self.write_msrs(&BOOT_MSRS.map(kvm_msr_entry::from), |index| {
             BOOT_MSRS
                 .iter()
                 .any(|msr| msr.index == index && msr.required)
-        })?;
-        if self.index() == 0 {
-            let mut lapic = power_on.lapic;
-            wire_local_interrupts(&mut lapic);
-            self.fd
-                .set_lapic(&lapic)
-                .map_err(KvmError::ioctl("KVM_SET_LAPIC"))?;
-        }
-        Ok(())
+        })
     }
 
-    /// Reads the MSRs that KVM lets us read.
-    fn read_msrs(&self, indices: &[u32]) -> Result<Vec<kvm_msr_entry>, KvmError> {
-        let mut entries: Vec<_> = indices
-            .iter()
-            .filter(|index| is_reset_state(**index))
-            .map(|index| kvm_msr_entry {
-                index: *index,
-                ..Default::default()
-            })
-            .collect();
-        let mut done = 0;
-        while let Some(rest) = entries.get(done..).filter(|rest| !rest.is_empty()) {
-            let mut list =
-                Msrs::from_entries(rest).map_err(|_| KvmError::TooManyMsrs(rest.len()))?;
-            let read = self
-                .fd
-                .get_msrs(&mut list)
-                .map_err(KvmError::ioctl("KVM_GET_MSRS"))?;
-            for (entry, value) in entries
-                .iter_mut()
-                .skip(done)
-                .zip(list.as_slice())
-                .take(read)
-            {
-                *entry = *value;
-            }
-            done += read;
-            // KVM stops at the first one that it refuses.
-            if done < entries.len() {
-                entries.remove(done);
-            }
-        }
-        Ok(entries)
+    /// Sets the registers with which the first vCPU enters a loaded kernel.
+    ///
+    /// # Errors
+    /// An ioctl failed.
+    pub fn enter(&self, entry: &EntryState) -> Result<(), KvmError> {
+        let mut sregs = reset::sregs(self.index());
+        entry.apply(&mut sregs);
+        self.fd
+            .set_sregs(&sregs)
+            .map_err(KvmError::ioctl("KVM_SET_SREGS"))?;
+        self.fd
+            .set_regs(&entry.regs)
+            .map_err(KvmError::ioctl("KVM_SET_REGS"))
+    }
+
+    /// Puts this vCPU back to power-on: the first runnable at the reset vector, the others waiting
+    /// for INIT and SIPI. Its CPUID and its TSC stay. The access of its last exit must have been
+    /// completed, or it would write to the new state.
+    ///
+    /// # Errors
+    /// An ioctl failed.
+    pub fn reset(&self) -> Result<(), KvmError> {
+        let (fd, index) = (&self.fd, self.index());
+        fd.set_sregs(&reset::sregs(index))
+            .map_err(KvmError::ioctl("KVM_SET_SREGS"))?;
+        fd.set_regs(&reset::regs())
+            .map_err(KvmError::ioctl("KVM_SET_REGS"))?;
+        fd.set_xcrs(&reset::xcrs())
+            .map_err(KvmError::ioctl("KVM_SET_XCRS"))?;
+        set_xsave(fd, &reset::xsave())?;
+        fd.set_debug_regs(&reset::debug())
+            .map_err(KvmError::ioctl("KVM_SET_DEBUGREGS"))?;
+        let mut lapic = fd.get_lapic().map_err(KvmError::ioctl("KVM_GET_LAPIC"))?;
+        reset::lapic(&mut lapic, index);
+        fd.set_lapic(&lapic)
+            .map_err(KvmError::ioctl("KVM_SET_LAPIC"))?;
+        let msrs: Vec<_> = reset::msrs().collect();
+        self.write_msrs(&msrs, |_| false)?;
+        let mp_state = kvm_mp_state {
+            mp_state: if index == 0 {
+                KVM_MP_STATE_RUNNABLE
+            } else {
+                KVM_MP_STATE_UNINITIALIZED
+            },
+        };
+        fd.set_mp_state(mp_state)
+            .map_err(KvmError::ioctl("KVM_SET_MP_STATE"))?;
+        // The flags say which of the fields this KVM knows.
+        let events = fd
+            .get_vcpu_events()
+            .map_err(KvmError::ioctl("KVM_GET_VCPU_EVENTS"))?;
+        let none = kvm_vcpu_events {
+            flags: events.flags,
+            ..Default::default()
+        };
+        fd.set_vcpu_events(&none)
+            .map_err(KvmError::ioctl("KVM_SET_VCPU_EVENTS"))
     }
 
     /// Writes MSRs, leaving out those that KVM refuses unless they are `required`.
@@ -137,6 +104,7 @@ impl Vcpu {
                 .fd
                 .set_msrs(&list)
                 .map_err(KvmError::ioctl("KVM_SET_MSRS"))?;
+            // KVM stops at the first one that it refuses.
             let Some((refused, after)) = rest.get(written..).and_then(<[_]>::split_first) else {
                 break;
             };

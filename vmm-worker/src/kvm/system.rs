@@ -94,18 +94,6 @@ impl System {
         self.kvm.check_extension(Cap::TscDeadlineTimer)
     }
 
-    /// The MSRs that make up the state of a vCPU here.
-    ///
-    /// # Errors
-    /// `KVM_GET_MSR_INDEX_LIST` failed.
-    pub fn msr_indices(&self) -> Result<Vec<u32>, KvmError> {
-        let list = self
-            .kvm
-            .get_msr_index_list()
-            .map_err(KvmError::ioctl("KVM_GET_MSR_INDEX_LIST"))?;
-        Ok(list.as_slice().to_vec())
-    }
-
     /// Checks a number of vCPUs against KVM's limit and the machine type's.
     ///
     /// # Errors

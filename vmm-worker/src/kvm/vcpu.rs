@@ -7,7 +7,6 @@ use kvm_bindings::{CpuId, KVM_EXIT_MEMORY_FAULT};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
 use super::{Exit, ImmediateExit, KvmError, RegisterDump, Vm, exit};
-use crate::arch::x86_64::regs::EntryState;
 
 /// A vCPU.
 #[derive(Debug)]
@@ -59,24 +58,6 @@ impl Vcpu {
     #[must_use]
     pub fn tsc_khz(&self) -> Option<u32> {
         self.fd.get_tsc_khz().ok().filter(|khz| *khz != 0)
-    }
-
-    /// Sets the registers with which it enters a loaded kernel.
-    ///
-    /// # Errors
-    /// An ioctl failed.
-    pub fn enter(&self, entry: &EntryState) -> Result<(), KvmError> {
-        let mut sregs = self
-            .fd
-            .get_sregs()
-            .map_err(KvmError::ioctl("KVM_GET_SREGS"))?;
-        entry.apply(&mut sregs);
-        self.fd
-            .set_sregs(&sregs)
-            .map_err(KvmError::ioctl("KVM_SET_SREGS"))?;
-        self.fd
-            .set_regs(&entry.regs)
-            .map_err(KvmError::ioctl("KVM_SET_REGS"))
     }
 
     /// Runs the guest until something needs handling.

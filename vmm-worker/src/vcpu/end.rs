@@ -38,7 +38,11 @@ impl EndSignal {
     /// The host has no descriptor left.
     pub fn new() -> rustix::io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self { pending: AtomicBool::new(false), end: Mutex::new(None), event })
+        Ok(Self {
+            pending: AtomicBool::new(false),
+            end: Mutex::new(None),
+            event,
+        })
     }
 
     /// Whether an end waits for the control thread: no vCPU runs then.
@@ -61,7 +65,10 @@ impl EndSignal {
     /// On the control thread: takes what waits.
     pub fn take(&self) -> Option<GuestEnd> {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
-        self.end.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.end
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
     }
 
     /// On the control thread, with every vCPU standing: lets them run again.

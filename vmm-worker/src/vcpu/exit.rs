@@ -7,7 +7,6 @@ use reeve_ipc::event::{CrashCause, CrashReport, Registers};
 
 use super::{EndSignal, GuestEnd};
 use crate::arch::x86_64::regs::EntryState;
-use crate::arch::x86_64::state::PowerOnState;
 use crate::kvm::{Exit, InterruptController, KvmError, RegisterDump, SystemEvent, Vcpu};
 
 /// What came of one entry into the guest.
@@ -32,8 +31,6 @@ pub struct Platform {
     pub interrupts: Arc<dyn InterruptController>,
     /// Where the guest's end is left.
     pub end: Arc<EndSignal>,
-    /// What every vCPU goes back to at a reset.
-    pub power_on: PowerOnState,
     /// How the first vCPU enters the kernel after the next reset.
     pub entry: Mutex<EntryState>,
 }
@@ -42,14 +39,24 @@ impl Platform {
     /// The entry state for the first vCPU after a reset.
     #[must_use]
     pub fn entry(&self) -> EntryState {
-        self.entry.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.entry
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone()
     }
 
     /// Runs `vcpu` up to its next exit and handles that.
     pub(super) fn step(&self, vcpu: &mut Vcpu) -> Step {
         let exit = match vcpu.run() {
             Ok(exit) => exit,
-            Err(error) => return self.crash(vcpu, CrashCause::RunFailed { errno: errno(&error) }),
+            Err(error) => {
+                return self.crash(
+                    vcpu,
+                    CrashCause::RunFailed {
+                        errno: errno(&error),
+                    },
+                );
+            }
         };
         let cause = match exit {
             Exit::IoOut { port, width, data } => {
@@ -88,20 +95,32 @@ impl Platform {
             Exit::Shutdown => CrashCause::TripleFault,
             Exit::InternalError(error) => {
                 tracing::error!("{error}");
-                CrashCause::InternalError { suberror: error.suberror }
+                CrashCause::InternalError {
+                    suberror: error.suberror,
+                }
             }
             Exit::FailEntry { reason, cpu } => {
                 tracing::error!(cpu, "guest entry failed, reason {reason:#x}");
                 CrashCause::FailEntry { reason }
             }
-            Exit::MemoryFault { address, size, flags } => {
+            Exit::MemoryFault {
+                address,
+                size,
+                flags,
+            } => {
                 tracing::error!("memory fault at {address:#x}, {size:#x} bytes, flags {flags:#x}");
-                CrashCause::UnhandledExit { reason: kvm_bindings::KVM_EXIT_MEMORY_FAULT }
+                CrashCause::UnhandledExit {
+                    reason: kvm_bindings::KVM_EXIT_MEMORY_FAULT,
+                }
             }
             // The kernel's local APIC keeps a halt to itself unless the vCPU can never wake.
-            Exit::Halt => CrashCause::UnhandledExit { reason: kvm_bindings::KVM_EXIT_HLT },
+            Exit::Halt => CrashCause::UnhandledExit {
+                reason: kvm_bindings::KVM_EXIT_HLT,
+            },
             Exit::SystemEvent(SystemEvent::Crash | SystemEvent::Other(_)) => {
-                CrashCause::UnhandledExit { reason: kvm_bindings::KVM_EXIT_SYSTEM_EVENT }
+                CrashCause::UnhandledExit {
+                    reason: kvm_bindings::KVM_EXIT_SYSTEM_EVENT,
+                }
             }
             Exit::Unexpected { reason } => CrashCause::UnhandledExit { reason },
         };
@@ -109,8 +128,15 @@ impl Platform {
     }
 
     fn crash(&self, vcpu: &Vcpu, cause: CrashCause) -> Step {
-        let registers = vcpu.registers().ok().map(|dump| Box::new(for_report(&dump)));
-        self.end.raise(GuestEnd::Crash(CrashReport { vcpu: vcpu.index(), cause, registers }));
+        let registers = vcpu
+            .registers()
+            .ok()
+            .map(|dump| Box::new(for_report(&dump)));
+        self.end.raise(GuestEnd::Crash(CrashReport {
+            vcpu: vcpu.index(),
+            cause,
+            registers,
+        }));
         Step::Stopped
     }
 }

@@ -46,7 +46,7 @@ pub enum VcpuError {
 struct Handle {
     slot: Arc<Slot>,
     flag: ImmediateExit,
-    thread: Option<JoinHandle<()>>,
+    thread: Option<JoinHandle<Vcpu>>,
 }
 
 /// All vCPUs of a machine.
@@ -62,7 +62,9 @@ impl VcpuSet {
     /// [`VcpuError`]; threads that were started end.
     pub fn start(vcpus: Vec<Vcpu>, platform: &Arc<Platform>) -> Result<Self, VcpuError> {
         kick::install_handler().map_err(VcpuError::Handler)?;
-        let mut set = Self { vcpus: Vec::with_capacity(vcpus.len()) };
+        let mut set = Self {
+            vcpus: Vec::with_capacity(vcpus.len()),
+        };
         for vcpu in vcpus {
             let index = vcpu.index();
             let slot = Arc::new(Slot::new());
@@ -74,7 +76,11 @@ impl VcpuSet {
                 .spawn(body)
                 .map_err(|source| VcpuError::Thread { index, source });
             match thread {
-                Ok(thread) => set.vcpus.push(Handle { slot, flag, thread: Some(thread) }),
+                Ok(thread) => set.vcpus.push(Handle {
+                    slot,
+                    flag,
+                    thread: Some(thread),
+                }),
                 Err(error) => {
                     set.quit();
                     return Err(error);

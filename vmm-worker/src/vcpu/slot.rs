@@ -48,7 +48,10 @@ impl Slot {
     pub fn new() -> Self {
         Self {
             attention: AtomicBool::new(true),
-            state: Mutex::new(State { order: Order::Park, standing: false }),
+            state: Mutex::new(State {
+                order: Order::Park,
+                standing: false,
+            }),
             changed: Condvar::new(),
         }
     }
@@ -106,7 +109,10 @@ impl Slot {
                 Order::Park => {
                     state.standing = true;
                     self.changed.notify_all();
-                    state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+                    state = self
+                        .changed
+                        .wait(state)
+                        .unwrap_or_else(PoisonError::into_inner);
                 }
                 order => {
                     state.standing = false;

@@ -14,9 +14,16 @@ use crate::kvm::{ImmediateExit, Vcpu};
 /// A register access and a log line need little; what is not touched costs nothing.
 pub(super) const STACK_BYTES: usize = 256 << 10;
 
-pub(super) fn body(mut vcpu: Vcpu, slot: Arc<Slot>, platform: Arc<Platform>) -> impl FnOnce() {
+pub(super) fn body(
+    mut vcpu: Vcpu,
+    slot: Arc<Slot>,
+    platform: Arc<Platform>,
+) -> impl FnOnce() -> Vcpu {
     move || {
-        crate::failure::or_exit(enter_role(Role::Vcpu), "cannot close the filter of a vCPU thread");
+        crate::failure::or_exit(
+            enter_role(Role::Vcpu),
+            "cannot close the filter of a vCPU thread",
+        );
         let flag = vcpu.immediate_exit();
         let mut ran = false;
         loop {
@@ -35,7 +42,8 @@ pub(super) fn body(mut vcpu: Vcpu, slot: Arc<Slot>, platform: Arc<Platform>) -> 
                     ran = false;
                     slot.done();
                 }
-                Order::Quit | Order::Park => return,
+                // Closed by whoever joins: this role's filter lets it close nothing.
+                Order::Quit | Order::Park => return vcpu,
             }
         }
     }
@@ -45,8 +53,8 @@ pub(super) fn body(mut vcpu: Vcpu, slot: Arc<Slot>, platform: Arc<Platform>) -> 
 fn reset(vcpu: &mut Vcpu, platform: &Platform) {
     let entry = (vcpu.index() == 0).then(|| platform.entry());
     let result = vcpu
-        .reset(&platform.power_on)
-        .and_then(|()| vcpu.prepare_boot(&platform.power_on))
+        .reset()
+        .and_then(|()| vcpu.prepare_boot())
         .and_then(|()| entry.map_or(Ok(()), |entry| vcpu.enter(&entry)));
     crate::failure::or_exit(result, "cannot reset a vCPU");
 }

@@ -30,8 +30,9 @@ pub const PVH_MEMMAP: u64 = 0x6080;
 pub const ZERO_PAGE: u64 = 0x7000;
 /// Page tables for the 64-bit protocol: PML4, PDPT, then four page directories, 4096 bytes each.
 pub const BOOT_PAGE_TABLES: u64 = 0x9000;
-/// The kernel command line, NUL-terminated.
-pub const CMDLINE: u64 = 0x2_0000;
+/// The kernel command line, NUL-terminated; in the page of the PVH start info, as each page that is
+/// touched before the guest runs costs time.
+pub const CMDLINE: u64 = 0x6800;
 /// Bytes kept for the command line, its terminating NUL included (the limit of Linux on x86).
 pub const CMDLINE_CAPACITY: usize = 2048;
 

@@ -2,7 +2,7 @@
 //!
 //! Used by the thread that builds the machine, before any vCPU runs; nothing here is shared between
 //! threads. [`layout`] holds the fixed addresses, [`cpuid`] and [`msr`] what a vCPU reports,
-//! [`regs`] the state in which it starts, [`state`] how that state is saved and put back, [`acpi`]
+//! [`regs`] the state in which it enters a kernel, [`reset`] the one at power-on, [`acpi`]
 //! the tables that describe it all to the guest.
 
 pub mod acpi;
@@ -10,4 +10,4 @@ pub mod cpuid;
 pub mod layout;
 pub mod msr;
 pub mod regs;
-pub mod state;
+pub mod reset;

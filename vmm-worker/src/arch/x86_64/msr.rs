@@ -10,10 +10,10 @@ const MTRR_DEF_TYPE: u32 = 0x2FF;
 /// MTRRs on, and write-back where no range says otherwise.
 const MTRR_ENABLED_WRITE_BACK: u64 = (1 << 11) | 6;
 /// `IA32_MISC_ENABLE`.
-const MISC_ENABLE: u32 = 0x1A0;
-/// Fast string operations: without it Linux on Intel drops `rep movs`. The other bits are KVM's
-/// own power-on value: no branch trace store, no precise events.
-const MISC_ENABLE_BOOT: u64 = (1 << 0) | (1 << 11) | (1 << 12);
+pub(super) const MISC_ENABLE: u32 = 0x1A0;
+/// Fast string operations: without it Linux on Intel drops `rep movs`. KVM shows the bits for the
+/// lack of branch trace store and precise events by itself.
+pub(super) const MISC_ENABLE_BOOT: u64 = 1 << 0;
 
 /// One MSR to set at boot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -26,7 +26,7 @@ pub struct BootMsr {
     pub required: bool,
 }
 
-/// The MSRs of every vCPU at boot.
+/// The MSRs of every vCPU at boot. A KVM that knows neither boots all we have met.
 pub const BOOT_MSRS: [BootMsr; 2] = [
     BootMsr {
         index: MTRR_DEF_TYPE,
@@ -39,20 +39,6 @@ pub const BOOT_MSRS: [BootMsr; 2] = [
         required: false,
     },
 ];
-
-/// `IA32_TIME_STAMP_COUNTER`. Goes on through a reset, as on a real machine; writing it vCPU by vCPU
-/// would tear them apart.
-const TSC: u32 = 0x10;
-/// `IA32_APICBASE`, which is part of the special registers.
-const APIC_BASE: u32 = 0x1B;
-/// `IA32_TSC_ADJUST`: writing it moves the TSC.
-const TSC_ADJUST: u32 = 0x3B;
-
-/// Whether an MSR is part of the state that a reset puts back.
-#[must_use]
-pub fn is_reset_state(index: u32) -> bool {
-    !matches!(index, TSC | APIC_BASE | TSC_ADJUST)
-}
 
 impl From<BootMsr> for kvm_msr_entry {
     fn from(msr: BootMsr) -> Self {

@@ -14,7 +14,7 @@ pub(super) fn body(vcpus: u32) -> Vec<u8> {
     for index in 0..vcpus {
         processor(index, &mut system_bus);
     }
-    let mut body = aml::Scope::raw("\\_SB_".into(), system_bus);
+    let mut body = aml::Scope::raw("_SB_".into(), system_bus);
     soft_off(&mut body);
     interrupt_model(&mut body);
     body
@@ -77,15 +77,15 @@ fn processor(index: u32, bus: &mut Vec<u8>) {
 fn soft_off(body: &mut Vec<u8>) {
     let sleep_type = layout::S5_SLEEP_TYPE;
     let package = aml::Package::new(vec![&sleep_type, &sleep_type, &aml::ZERO, &aml::ZERO]);
-    aml::Name::new("\\_S5_".into(), &package).to_aml_bytes(body);
+    aml::Name::new("_S5_".into(), &package).to_aml_bytes(body);
 }
 
 /// `\_PIC` (5.8.1): the guest says which interrupt model it uses; nothing here depends on it.
 fn interrupt_model(body: &mut Vec<u8>) {
-    aml::Name::new("\\PICM".into(), &aml::ZERO).to_aml_bytes(body);
-    let model: aml::Path = "\\PICM".into();
+    aml::Name::new("PICM".into(), &aml::ZERO).to_aml_bytes(body);
+    let model: aml::Path = "PICM".into();
     aml::Method::new(
-        "\\_PIC".into(),
+        "_PIC".into(),
         1,
         false,
         vec![&aml::Store::new(&model, &aml::Arg(0))],
