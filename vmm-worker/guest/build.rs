@@ -71,10 +71,7 @@ fn main() {
         ])
         .args(["-C", "link-arg=-Wl,-z,max-page-size=4096"])
         .arg("-C")
-        .arg(format!(
-            "link-arg=-Wl,-T,{}",
-            kernel.join("link.ld").display()
-        ))
+        .arg(format!("link-arg=-T{}", kernel.join("link.ld").display()))
         // The image must not depend on where it was built.
         .arg(format!("--remap-path-prefix={}=kernel", kernel.display()))
         .arg("-o")

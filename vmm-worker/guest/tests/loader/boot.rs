@@ -1,12 +1,8 @@
 //! PVH boot: what is placed in guest memory, and the vCPU state at the entry
 //! (Xen, docs/misc/pvh).
 
-use std::io::Cursor;
-
 use kvm_bindings::{kvm_regs, kvm_segment};
 use kvm_ioctls::VcpuFd;
-use linux_loader::loader::elf::PvhBootCapability;
-use linux_loader::loader::{Elf, KernelLoader};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryMmap};
 
 use super::acpi;
@@ -18,11 +14,7 @@ const COMMAND_LINE: u64 = 0x2_0000;
 
 /// Places image, command line, start info and tables; returns the PVH entry.
 pub fn load(memory: &GuestMemoryMmap, setup: &Setup) -> u64 {
-    let mut image = Cursor::new(reeve_guest::IMAGE);
-    let loaded = Elf::load(memory, None, &mut image, None).expect("the image is an ELF kernel");
-    let PvhBootCapability::PvhEntryPresent(entry) = loaded.pvh_boot_cap else {
-        panic!("the image has no PVH note");
-    };
+    let entry = place_image(memory);
     let put = |address: u64, bytes: &[u8]| {
         memory
             .write_slice(bytes, GuestAddress(address))
@@ -47,7 +39,51 @@ pub fn load(memory: &GuestMemoryMmap, setup: &Setup) -> u64 {
         info.extend(word.to_le_bytes());
     }
     put(START_INFO, &info);
-    entry.0
+    entry
+}
+
+/// Places the loadable segments, zeroes what they leave, and finds the PVH entry in the notes
+/// (ELF-64 object file format, program headers).
+fn place_image(memory: &GuestMemoryMmap) -> u64 {
+    const LOAD: u64 = 1;
+    const NOTE: u64 = 4;
+    let image = reeve_guest::IMAGE;
+    let number = |offset: usize, size: usize| {
+        let bytes = &image[offset..offset + size];
+        bytes
+            .iter()
+            .rev()
+            .fold(0, |value, &byte| value << 8 | u64::from(byte))
+    };
+    let index = |offset, size| usize::try_from(number(offset, size)).expect("64-bit host");
+    assert_eq!(&image[..5], b"\x7fELF\x02");
+    let mut entry = None;
+    for header in (0..index(56, 2)).map(|place| index(32, 8) + place * index(54, 2)) {
+        let (offset, length) = (index(header + 8, 8), index(header + 32, 8));
+        match number(header, 4) {
+            LOAD => {
+                let mut segment = image[offset..offset + length].to_vec();
+                segment.resize(index(header + 40, 8), 0);
+                // Fresh memory is zero; after a reset, when the start info is there already, the
+                // rest of the segment has to be cleared.
+                let used = if memory.read_obj::<u8>(GuestAddress(START_INFO)).unwrap_or(0) == 0 {
+                    length
+                } else {
+                    segment.len()
+                };
+                memory
+                    .write_slice(&segment[..used], GuestAddress(number(header + 24, 8)))
+                    .expect("inside guest memory");
+            }
+            // One note: sizes of name and descriptor, type 18, "Xen", the address.
+            NOTE => {
+                assert_eq!((number(offset, 4), number(offset + 8, 4)), (4, 18));
+                entry = Some(number(offset + 16, 8));
+            }
+            _ => {}
+        }
+    }
+    entry.expect("the image has a PVH note")
 }
 
 /// Flat 32-bit protected mode, as the PVH boot protocol has it.
