@@ -14,7 +14,6 @@ use reeve_worker::arch::x86_64::acpi::{self, AcpiConfig};
 use reeve_worker::arch::x86_64::cpuid::{CpuModel, CpuSwitches, HostTimers};
 use reeve_worker::arch::x86_64::layout;
 use reeve_worker::arch::x86_64::regs::EntryState;
-use reeve_worker::arch::x86_64::state::PowerOnState;
 use reeve_worker::boot;
 use reeve_worker::kvm::{
     ControllerKind, Exit, ImmediateExit, InterruptController, System, Vcpu, Vm,
@@ -36,7 +35,6 @@ pub enum Ending {
 pub struct Machine {
     vcpus: Vec<Vcpu>,
     memory: GuestMemory,
-    power_on: PowerOnState,
     kind: ControllerKind,
     controller: Arc<dyn InterruptController>,
     _vm: Arc<Vm>,
@@ -93,19 +91,13 @@ impl Machine {
             vcpu.set_cpuid(model.for_vcpu(vcpu.index())).expect("CPUID");
         }
         steps.done("set CPUID");
-        let msrs = system.msr_indices().expect("MSR list");
-        let power_on = list[0].power_on_state(&msrs).expect("power-on state");
-        steps.done("power-on state");
-        set_up(
-            &mut list, &memory, &power_on, kind, kernel, cmdline, &mut steps,
-        );
+        set_up(&mut list, &memory, kind, kernel, cmdline, &mut steps);
         if std::env::var_os("REEVE_TEST_TIMINGS").is_some() {
             steps.print(vcpus, kind);
         }
         Self {
             vcpus: list,
             memory,
-            power_on,
             kind,
             controller,
             _vm: vm,
@@ -115,13 +107,12 @@ impl Machine {
     pub fn reset(mut self, kernel: &[u8], cmdline: &str) -> Self {
         self.memory.discard().expect("cleared");
         for vcpu in &self.vcpus {
-            vcpu.reset(&self.power_on).expect("reset");
+            vcpu.reset().expect("reset");
         }
         let mut steps = Steps::new();
         set_up(
             &mut self.vcpus,
             &self.memory,
-            &self.power_on,
             self.kind,
             kernel,
             cmdline,
@@ -169,16 +160,15 @@ impl Machine {
 fn set_up(
     vcpus: &mut [Vcpu],
     memory: &GuestMemory,
-    power_on: &PowerOnState,
     kind: ControllerKind,
     kernel: &[u8],
     cmdline: &str,
     steps: &mut Steps,
 ) {
     for vcpu in vcpus.iter() {
-        vcpu.prepare_boot(power_on).expect("boot MSRs");
+        vcpu.prepare_boot().expect("boot MSRs");
     }
-    steps.done("boot MSRs, LINT");
+    steps.done("boot MSRs");
     let plan = boot::load(kernel, None, cmdline, memory).expect("kernel");
     steps.done("load kernel");
     let count = u32::try_from(vcpus.len()).expect("few");
