@@ -6,8 +6,8 @@ use std::fmt::Debug;
 ///
 /// Called on the vCPU thread that wrote the register, with that device's lock held: an
 /// implementation records the request, wakes whoever carries it out, and returns. The machine is
-/// reset or stopped later and by someone else; the writing vCPU may run on for a while, so a
-/// second request may follow the first.
+/// reset or stopped later and by someone else; the writing vCPU may run on for a while and repeat
+/// the request as fast as it can. Devices do not log it: the implementation logs the first.
 pub trait PowerSink: Debug + Send + Sync {
     /// The guest switched itself off (ACPI S5).
     fn power_off(&self);

@@ -168,6 +168,26 @@ impl Machine {
     }
 
     fn step(&mut self, op: u8, place: u8, value: u32) {
+        match op & 0x0f {
+            14 => {
+                let chunk = self.reader.read(&mut [0; 64]);
+                assert!(chunk.len <= 64);
+            }
+            15 => match place {
+                0..32 => self.reset(),
+                32..64 => self.save_and_restore(),
+                // Pins that no device here drives, and some that do not exist.
+                _ => lock(&self.ioapic).set_line(10 + place % 20, value & 1 != 0),
+            },
+            13 => self.wait_for_next_event(),
+            _ => self.access(op, place, value),
+        }
+        let stats = self.console.stats();
+        assert!(stats.written - stats.discarded <= RING as u64);
+    }
+
+    /// What several threads may do at once: accesses, EOIs, input, the button, the clock.
+    pub fn access(&self, op: u8, place: u8, value: u32) {
         let width = 1 << (op >> 6);
         let [v0, v1, v2, v3] = value.to_le_bytes();
         let data = [v0, v1, v2, v3, v3, v2, v1, v0];
@@ -201,20 +221,11 @@ impl Machine {
             12 => self
                 .world
                 .advance(Duration::from_micros(u64::from(value >> 6))),
-            13 => self.wait_for_next_event(),
-            14 => {
-                let chunk = self.reader.read(&mut [0; 64]);
-                assert!(chunk.len <= 64);
+            _ => {
+                lock(&self.cmos).tick();
+                lock(&self.pm).tick();
             }
-            _ => match place {
-                0..32 => self.reset(),
-                32..64 => self.save_and_restore(),
-                // Pins that no device here drives, and some that do not exist.
-                _ => lock(&self.ioapic).set_line(10 + place % 20, v0 & 1 != 0),
-            },
         }
-        let stats = self.console.stats();
-        assert!(stats.written - stats.discarded <= RING as u64);
     }
 
     fn wait_for_next_event(&self) {
@@ -270,10 +281,11 @@ impl Machine {
         assert_eq!(lock(&self.ioapic).routes(), [None; 24]);
     }
 
-    /// Offers `bytes` as the saved state of the device that the first byte names. If they are
-    /// taken, saving gives them back and the device works on.
+    /// Offers hostile saved state to the device that the first byte names: its own state with as
+    /// many bytes changed as the second byte says, each by a pair of position and value, or (255)
+    /// the rest of `bytes` as it is. Taken or not, the device works on; the rest drives it.
     pub fn restore(&mut self, bytes: &[u8]) {
-        let Some((unit, state)) = bytes.split_first() else {
+        let [unit, changes, rest @ ..] = bytes else {
             return;
         };
         let devices = self.saveable();
@@ -281,17 +293,37 @@ impl Machine {
             return;
         };
         let before = lock(device).save();
+        let (changes, rest) = rest.split_at(rest.len().min(2 * usize::from(*changes)));
+        let state = if bytes[1] == 255 {
+            changes.to_vec()
+        } else {
+            patch(&before, changes)
+        };
         let version = lock(device).schema().version;
-        let taken = lock(device).restore(version, state).is_ok();
+        let taken = lock(device).restore(version, &state).is_ok();
         let after = lock(device).save();
         assert_eq!(after.len(), before.len());
         if !taken {
             assert_eq!(after, before);
         }
         self.wait_for_next_event();
-        self.run(state);
+        self.run(rest);
         self.save_and_restore();
     }
+}
+
+/// `state` with bytes replaced; a position beyond the end cuts it off or makes it longer.
+fn patch(state: &[u8], changes: &[u8]) -> Vec<u8> {
+    let mut state = state.to_vec();
+    for change in changes.chunks_exact(2) {
+        let (at, value) = (usize::from(change[0]), change[1]);
+        match state.get_mut(at) {
+            Some(byte) => *byte = value,
+            None if value < 16 => state.truncate(state.len() - usize::from(value).min(state.len())),
+            None => state.push(value),
+        }
+    }
+    state
 }
 
 impl Default for Machine {

@@ -47,7 +47,6 @@ impl BusDevice for I8042 {
         match (offset, data) {
             // 0xF0..=0xFF pulse the output lines whose bit is 0; bit 0 is the processor's reset.
             (COMMAND, [command]) if command & 0xf1 == 0xf0 => {
-                tracing::info!("guest reset through the keyboard controller");
                 self.power.reset();
             }
             (DATA | COMMAND, [_]) => {}

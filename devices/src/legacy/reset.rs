@@ -56,7 +56,6 @@ impl BusDevice for ResetControl {
         // Hardware wants a 0 -> 1 transition; RST_CPU never reads back as 1 here, so each write
         // with the bit set is one.
         if byte & RESET_CPU != 0 {
-            tracing::info!("guest reset through the reset control register");
             self.power.reset();
         }
         Ok(())

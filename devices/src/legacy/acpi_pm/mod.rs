@@ -160,7 +160,6 @@ impl AcpiPm {
         }
         let sleep_type = ((value & CONTROL_SLEEP_TYPE) >> 10) as u8;
         if sleep_type == SLEEP_TYPE_S5 {
-            tracing::info!("guest powered off through ACPI");
             self.power.power_off();
         } else {
             self.faults

@@ -1,8 +1,11 @@
 //! Tests of the RTC, after what Linux's mc146818 library and rtc_cmos do to it.
 
+use std::time::Duration;
+
 use proptest::prelude::*;
 
 use super::*;
+use crate::clock::TimedDevice;
 use crate::testing::{ManualClock, RecordLine, RecordWake};
 
 struct Rig {
