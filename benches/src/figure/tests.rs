@@ -1,0 +1,113 @@
+//! Rounds: who is sampled how often, and what a failure means.
+
+use std::time::Duration;
+
+use anyhow::bail;
+
+use super::*;
+use crate::contender::{Guest, Running};
+
+/// A contender that is never started: the sample function looks at its name alone.
+struct Named(&'static str);
+
+impl Contender for Named {
+    fn name(&self) -> &'static str {
+        self.0
+    }
+    fn start(&mut self, _: Guest) -> anyhow::Result<Box<dyn Running>> {
+        bail!("not in this test")
+    }
+    fn run_many(&mut self, _: usize, _: usize) -> anyhow::Result<Duration> {
+        bail!("not in this test")
+    }
+}
+
+fn field() -> Field {
+    Field {
+        reeve: Box::new(Named("reeve")),
+        floor: Box::new(Named("floor")),
+        peers: vec![Box::new(Named("good")), Box::new(Named("bad"))],
+    }
+}
+
+const KIND: Kind = Kind {
+    name: "figure",
+    unit: "ms",
+    less_is_better: true,
+    target: Some(Target::TimesFloor(2.5)),
+};
+
+const ROUNDS: Rounds = Rounds {
+    count: 10,
+    peers_every: 3,
+    warm_up: 2,
+};
+
+#[test]
+fn rounds_interleave_and_the_first_do_not_count() {
+    let mut order = Vec::new();
+    let figures = interleave(&mut field(), &[KIND], ROUNDS, |contender| {
+        order.push(contender.name());
+        Ok(vec![if contender.name() == "reeve" {
+            2.0
+        } else {
+            1.0
+        }])
+    })
+    .unwrap();
+    assert_eq!(
+        order[..6],
+        ["reeve", "floor", "good", "bad", "floor", "reeve"]
+    );
+    let figure = &figures[0];
+    assert_eq!((figure.reeve.count, figure.floor.count), (10, 10));
+    // Rounds 3, 6 and 9; round 0 was of the warm-up.
+    assert_eq!(figure.peers["good"].count, 3);
+    assert_eq!(figure.ratio(), 2.0);
+    assert_eq!(figure.is_met(), Some(true));
+}
+
+#[test]
+fn a_peer_that_fails_is_left_out_and_named() {
+    let mut asked = 0;
+    let figures = interleave(&mut field(), &[KIND], ROUNDS, |contender| {
+        if contender.name() == "bad" {
+            asked += 1;
+            bail!("prints nothing");
+        }
+        Ok(vec![1.0])
+    })
+    .unwrap();
+    assert_eq!(asked, 1);
+    assert_eq!(
+        figures[0].peers.keys().copied().collect::<Vec<_>>(),
+        ["good"]
+    );
+    assert_eq!(figures[0].notes, ["bad is left out: prints nothing"]);
+}
+
+#[test]
+fn without_reeve_or_the_floor_there_is_no_figure() {
+    for missing in ["reeve", "floor"] {
+        let result = interleave(&mut field(), &[KIND], ROUNDS, |contender| {
+            if contender.name() == missing {
+                bail!("missing");
+            }
+            Ok(vec![1.0])
+        });
+        assert!(result.is_err(), "{missing}");
+    }
+}
+
+#[test]
+fn figures_have_names_of_their_own() {
+    let mut names: Vec<_> = ALL
+        .iter()
+        .flat_map(|group| group.kinds)
+        .map(|kind| kind.name)
+        .collect();
+    let count = names.len();
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), count);
+}
