@@ -18,6 +18,7 @@ fn now() -> u64 {
 fn main() {
     let path = std::env::args().nth(1).expect("path of the probe");
     let count: usize = std::env::args().nth(2).map_or(300, |n| n.parse().unwrap());
+    let gap: u64 = std::env::args().nth(3).map_or(30, |n| n.parse().unwrap());
     let exe = File::open(path).unwrap();
     let null = File::options()
         .read(true)
@@ -94,7 +95,7 @@ fn main() {
             );
         }
         rows.push([spawned - start, main - start, done - start, now() - start]);
-        std::thread::sleep(Duration::from_millis(3));
+        std::thread::sleep(Duration::from_millis(gap));
     }
     for (index, name) in ["spawn returns", "main begins", "jail closed", "reaped"]
         .iter()

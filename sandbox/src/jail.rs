@@ -4,11 +4,12 @@
 //! after exec: own namespaces but the network's, own uid, CAP_SYS_ADMIN of the own user namespace
 //!   1  one malloc arena            memory, and glibc would open a file to trim a second one
 //!   2  no dump, no new privileges
-//!   3  Landlock, no rule
-//!   4  SIGSYS handler              denials are named from here on
-//!   5  network namespace           from stage A's helper, which is reaped
-//!   6  no capability in any set
-//!   7  base filter
+//!   3  empty root                  by stage A's second helper, which is reaped
+//!   4  Landlock, no rule
+//!   5  SIGSYS handler              denials are named from here on
+//!   6  network namespace           from stage A's first helper, which is reaped
+//!   7  no capability in any set
+//!   8  base filter
 //! ```
 //!
 //! Any failure is an error that the worker reports before it exits; there is no partial jail.
@@ -17,6 +18,7 @@ use std::io::{self, IoSliceMut};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
+use rustix::fs::{Mode, OFlags, RawDir, open};
 use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg};
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
@@ -24,6 +26,10 @@ use crate::landlock::{self, Abi};
 use crate::seccomp::{self, Role, denial};
 use crate::spawn::JAIL_FD;
 use crate::sys::{self, Errno};
+
+/// Stage A's helpers are the first processes after this one in a fresh pid namespace.
+const NETWORK_HELPER: usize = 2;
+const ROOT_HELPER: usize = 3;
 
 /// What confines the process now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +59,12 @@ pub enum JailError {
     /// The namespace could not be joined.
     #[error("joining the network namespace failed: {0}")]
     JoinNetwork(#[source] io::Error),
-    /// Stage A's helper could not be reaped.
-    #[error("the network namespace's helper did not end: {0}")]
-    Helper(#[source] io::Error),
+    /// Stage A's helper could not put the empty root in place.
+    #[error("changing to an empty root failed: {0}")]
+    Root(#[source] io::Error),
+    /// Something is visible in the root.
+    #[error("the root is not empty")]
+    RootNotEmpty,
     /// A capability could not be given up.
     #[error("clearing capabilities failed: {0}")]
     Capabilities(#[source] io::Error),
@@ -64,23 +73,53 @@ pub enum JailError {
     Seccomp(#[source] io::Error),
 }
 
-/// Closes the jail. To be called first thing in `main`, with a single thread, in a process started by
-/// [`crate::spawn`]. Denied calls are reported to `report` from then on.
+/// Everything but the base filter is in place.
+#[derive(Debug)]
+#[must_use = "without the filter the process is not jailed"]
+pub struct Confined {
+    landlock: Abi,
+}
+
+impl Confined {
+    /// Steps 1 to 7. To be called first thing in `main`, with a single thread, in a process started
+    /// by [`crate::spawn()`]. Calls denied later are reported to `report`, which must stay open.
+    ///
+    /// # Errors
+    ///
+    /// [`JailError`]. The process is then not confined and must exit.
+    pub fn new(report: BorrowedFd<'_>) -> Result<Self, JailError> {
+        single_arena();
+        set_dumpable_behavior(DumpableBehavior::NotDumpable)
+            .and_then(|()| rustix::thread::set_no_new_privs(true))
+            .map_err(|errno| JailError::Privileges(errno.into()))?;
+        take_root()?;
+        let landlock = landlock::restrict().map_err(|e| JailError::Landlock(io_error(e)))?;
+        denial::install(report).map_err(JailError::Handler)?;
+        join_network()?;
+        drop_capabilities().map_err(|errno| JailError::Capabilities(io_error(errno)))?;
+        Ok(Self { landlock })
+    }
+
+    /// Step 8: the jail is closed.
+    ///
+    /// # Errors
+    ///
+    /// [`JailError::Seccomp`]; the process must exit.
+    pub fn filter(self) -> Result<JailReport, JailError> {
+        seccomp::enter_role(Role::Base).map_err(JailError::Seccomp)?;
+        Ok(JailReport {
+            landlock: self.landlock,
+        })
+    }
+}
+
+/// Closes the jail: [`Confined::new`], then [`Confined::filter`].
 ///
 /// # Errors
 ///
 /// [`JailError`]. The process is then not confined and must exit.
 pub fn enter(report: BorrowedFd<'_>) -> Result<JailReport, JailError> {
-    single_arena();
-    set_dumpable_behavior(DumpableBehavior::NotDumpable)
-        .and_then(|()| rustix::thread::set_no_new_privs(true))
-        .map_err(|errno| JailError::Privileges(errno.into()))?;
-    let landlock = landlock::restrict().map_err(|errno| JailError::Landlock(io_error(errno)))?;
-    denial::install(report).map_err(JailError::Handler)?;
-    join_network()?;
-    drop_capabilities().map_err(|errno| JailError::Capabilities(io_error(errno)))?;
-    seccomp::enter_role(Role::Base).map_err(JailError::Seccomp)?;
-    Ok(JailReport { landlock })
+    Confined::new(report)?.filter()
 }
 
 fn io_error(Errno(errno): Errno) -> io::Error {
@@ -103,7 +142,7 @@ fn join_network() -> Result<(), JailError> {
     sys::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET)
         .map_err(|errno| JailError::JoinNetwork(io_error(errno)))?;
     drop(namespace);
-    reap_helper().map_err(|errno| JailError::Helper(io_error(errno)))
+    reap(NETWORK_HELPER).map_err(|errno| JailError::MakeNetwork(io_error(errno)))
 }
 
 #[expect(unsafe_code, reason = "takes over a descriptor by its agreed number")]
@@ -142,24 +181,53 @@ fn receive_namespace(jail: &OwnedFd) -> Result<OwnedFd, JailError> {
     namespaces.next().ok_or(JailError::NoNetwork)
 }
 
-/// The helper is this process's only child, and runs in the supervisor's memory: nothing goes on
-/// before it is gone.
+/// Waits for one of stage A's helpers, which run in the supervisor's memory: nothing that is not
+/// ours is read before they are gone. Gives the error number it ended with.
 #[expect(
     unsafe_code,
     reason = "rustix cannot wait for a child whose exit signal is not SIGCHLD"
 )]
-fn reap_helper() -> sys::Result<()> {
-    let any = usize::MAX;
+fn reap(pid: usize) -> sys::Result<()> {
+    let mut status = 0_i32;
+    let pointer = (&raw mut status).addr();
     loop {
-        // SAFETY: no status is asked for, so the kernel writes nothing.
-        let waited =
-            unsafe { sys::call(libc::SYS_wait4, [any, 0, libc::__WALL as usize, 0, 0, 0]) };
+        // SAFETY: the kernel writes one int.
+        let waited = unsafe {
+            sys::call(
+                libc::SYS_wait4,
+                [pid, pointer, libc::__WALL as usize, 0, 0, 0],
+            )
+        };
         match waited {
-            Ok(_) | Err(Errno(libc::EINTR)) => {}
-            Err(Errno(libc::ECHILD)) => return Ok(()),
+            Ok(_) if status == 0 => return Ok(()),
+            Ok(_) if libc::WIFEXITED(status) => return Err(Errno(libc::WEXITSTATUS(status))),
+            Ok(_) => return Err(Errno(libc::ECHILD)),
+            Err(Errno(libc::EINTR)) => {}
             Err(errno) => return Err(errno),
         }
     }
+}
+
+/// Waits for the empty root and looks at it.
+fn take_root() -> Result<(), JailError> {
+    let failed = |errno: rustix::io::Errno| JailError::Root(errno.into());
+    reap(ROOT_HELPER).map_err(|errno| JailError::Root(io_error(errno)))?;
+    rustix::process::chdir(c"/").map_err(failed)?;
+    let root = open(
+        c"/",
+        OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC,
+        Mode::empty(),
+    );
+    let root = root.map_err(failed)?;
+    let mut space = [MaybeUninit::uninit(); 1024];
+    let mut entries = RawDir::new(&root, &mut space);
+    while let Some(entry) = entries.next() {
+        let entry = entry.map_err(failed)?;
+        if entry.file_name() != c"." && entry.file_name() != c".." {
+            return Err(JailError::RootNotEmpty);
+        }
+    }
+    Ok(())
 }
 
 /// The ambient set empties with the permitted one. The bounding set has been empty since stage A.

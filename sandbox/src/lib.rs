@@ -11,6 +11,7 @@
 //! Every layer alone refuses what it can see; none is optional and none is lowered silently. What a
 //! host lacks is named by [`SpawnError::remedy`] and [`host`].
 
+pub mod cgroup;
 pub mod host;
 mod jail;
 mod landlock;
@@ -18,7 +19,7 @@ pub mod seccomp;
 mod spawn;
 mod sys;
 
-pub use jail::{JailError, JailReport, enter};
+pub use jail::{Confined, JailError, JailReport, enter};
 pub use landlock::Abi;
 pub use spawn::{
     Child, Command, FIRST_FD, Identity, JAIL_FD, LAST_FD, OnParentDeath, Resource, Rlimit,

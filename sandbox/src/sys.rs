@@ -332,3 +332,10 @@ pub(crate) fn set_signal_mask(mask: u64) -> Result<u64> {
     }?;
     Ok(old)
 }
+
+#[expect(unsafe_code, reason = "passes an action to the kernel")]
+pub(crate) fn seccomp_action_available(action: u32) -> Result<()> {
+    let pointer = (&raw const action).addr();
+    // SAFETY: the kernel reads one u32. 2: SECCOMP_GET_ACTION_AVAIL.
+    unsafe { call(libc::SYS_seccomp, [2, 0, pointer, 0, 0, 0]) }.map(drop)
+}

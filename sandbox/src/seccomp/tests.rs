@@ -1,1 +1,372 @@
-//! Later.
+//! The tables are sound, and the programs compiled from them say what the tables say.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use seccompiler::{
+    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter,
+    SeccompRule, TargetArch,
+};
+
+use super::compile::{Instruction, compile};
+use super::denial::syscall_name;
+use super::rule::{Action, Check, Rule};
+use super::{Role, ioctl};
+
+const X86_64: u32 = 0xc000_003e;
+const ALLOW: u32 = 0x7fff_0000;
+const TRAP: u32 = 0x0003_0000;
+const ERRNO: u32 = 0x0005_0000;
+
+/// A call as a filter sees it.
+#[derive(Clone, Copy, Debug)]
+struct Call {
+    nr: u32,
+    arch: u32,
+    args: [u64; 6],
+}
+
+impl Call {
+    fn word(&self, offset: u32) -> u32 {
+        let half = |value: u64, high: bool| (if high { value >> 32 } else { value }) as u32;
+        match offset {
+            0 => self.nr,
+            4 => self.arch,
+            8 | 12 => 0,
+            _ => half(
+                self.args[(offset as usize - 16) / 8],
+                (offset - 16) % 8 != 0,
+            ),
+        }
+    }
+}
+
+/// Runs a program as the kernel does.
+fn run(program: &[Instruction], call: Call) -> u32 {
+    let (mut at, mut word) = (0, 0);
+    loop {
+        let Instruction { code, jt, jf, k } = program[at];
+        at += 1;
+        let mut jump = |holds: bool| at += usize::from(if holds { jt } else { jf });
+        match code {
+            0x20 => word = call.word(k),
+            0x54 => word &= k,
+            0x05 => at += k as usize,
+            0x15 => jump(word == k),
+            0x25 => jump(word > k),
+            0x35 => jump(word >= k),
+            0x06 => return k,
+            other => panic!("instruction {other:#x}"),
+        }
+    }
+}
+
+/// What the table itself says.
+fn expected(rules: &[Rule], call: Call) -> u32 {
+    let Some(rule) = rules.iter().find(|rule| rule.nr == call.nr) else {
+        return TRAP;
+    };
+    let holds = |check: &Check| match *check {
+        Check::OneOf { arg, values } => values.contains(&(call.args[usize::from(arg)] as u32)),
+        Check::Masked { arg, mask, value } => call.args[usize::from(arg)] as u32 & mask == value,
+    };
+    match rule.action {
+        _ if !rule.checks.iter().all(holds) => TRAP,
+        Action::Allow => ALLOW,
+        Action::Errno(errno) => ERRNO | u32::from(errno),
+    }
+}
+
+/// Every number near the system calls, with arguments at and around each filtered value.
+fn calls(rules: &[Rule]) -> Vec<Call> {
+    let mut calls = Vec::new();
+    for nr in (0..600).chain([0x3fff_ffff, 0x4000_0000, 0x4000_0001, 0x4000_0010, u32::MAX]) {
+        calls.push(Call {
+            nr,
+            arch: X86_64,
+            args: [0; 6],
+        });
+        let checks = rules
+            .iter()
+            .find(|rule| rule.nr == nr)
+            .map_or(&[][..], |rule| rule.checks);
+        let mut candidates: Vec<[u64; 6]> = vec![[0; 6]];
+        for check in checks {
+            let (arg, values): (u8, Vec<u32>) = match *check {
+                Check::OneOf { arg, values } => {
+                    let around = |v: &u32| [v.wrapping_sub(1), *v, v.wrapping_add(1)];
+                    (
+                        arg,
+                        values
+                            .iter()
+                            .flat_map(around)
+                            .chain([0, u32::MAX])
+                            .collect(),
+                    )
+                }
+                Check::Masked { arg, mask, value } => {
+                    (arg, vec![0, mask, value, !mask, value | !mask, u32::MAX])
+                }
+            };
+            candidates = candidates
+                .iter()
+                .flat_map(|args| {
+                    values.iter().map(|value| {
+                        let mut args = *args;
+                        args[usize::from(arg)] = u64::from(*value);
+                        args
+                    })
+                })
+                .collect();
+        }
+        calls.extend(candidates.into_iter().map(|args| Call {
+            nr,
+            arch: X86_64,
+            args,
+        }));
+    }
+    // The upper half of a 32-bit argument means nothing.
+    let dirty = calls.iter().map(|call| Call {
+        args: call.args.map(|a| a | 7 << 40),
+        ..*call
+    });
+    dirty.chain(calls.iter().copied()).collect()
+}
+
+#[test]
+fn programs_say_what_their_tables_say() {
+    for role in Role::ALL {
+        let program = compile(role.rules());
+        for call in calls(role.rules()) {
+            assert_eq!(
+                run(&program, call),
+                expected(role.rules(), call),
+                "{role} {call:?}"
+            );
+        }
+    }
+}
+
+#[test]
+fn programs_agree_with_seccompiler() {
+    for role in Role::ALL {
+        let ours = compile(role.rules());
+        let reference = reference(role.rules());
+        for call in calls(role.rules()) {
+            let ours = run(&ours, call);
+            // The reference knows one answer to a match.
+            if ours & 0xffff_0000 != ERRNO {
+                assert_eq!(ours, run(&reference, call), "{role} {call:?}");
+            }
+        }
+    }
+}
+
+fn reference(rules: &[Rule]) -> Vec<Instruction> {
+    let compare = |arg, op, value: u32| {
+        SeccompCondition::new(arg, SeccompCmpArgLen::Dword, op, value.into()).unwrap()
+    };
+    let mut map: BTreeMap<i64, Vec<SeccompRule>> = BTreeMap::new();
+    for rule in rules {
+        // Any of these lists of conditions.
+        let mut any: Vec<Vec<SeccompCondition>> = vec![Vec::new()];
+        for check in rule.checks {
+            let alternatives: Vec<SeccompCondition> = match *check {
+                Check::OneOf { arg, values } => values
+                    .iter()
+                    .map(|v| compare(arg, SeccompCmpOp::Eq, *v))
+                    .collect(),
+                Check::Masked { arg, mask, value } => {
+                    vec![compare(arg, SeccompCmpOp::MaskedEq(mask.into()), value)]
+                }
+            };
+            any = any
+                .iter()
+                .flat_map(|list| {
+                    alternatives
+                        .iter()
+                        .map(|c| list.iter().cloned().chain([c.clone()]).collect())
+                })
+                .collect();
+        }
+        let lists = any.into_iter().filter(|list| !list.is_empty());
+        map.insert(
+            rule.nr.into(),
+            lists.map(|list| SeccompRule::new(list).unwrap()).collect(),
+        );
+    }
+    let arch = TargetArch::x86_64;
+    let filter = SeccompFilter::new(map, SeccompAction::Trap, SeccompAction::Allow, arch).unwrap();
+    let program: BpfProgram = filter.try_into().unwrap();
+    program
+        .iter()
+        .map(|i| Instruction {
+            code: i.code,
+            jt: i.jt,
+            jf: i.jf,
+            k: i.k,
+        })
+        .collect()
+}
+
+#[test]
+fn another_architecture_is_killed() {
+    for role in Role::ALL {
+        let call = Call {
+            nr: 1,
+            arch: 0x4000_0003,
+            args: [0; 6],
+        };
+        assert_eq!(run(&compile(role.rules()), call), 0x8000_0000, "{role}");
+    }
+}
+
+#[test]
+fn programs_are_short() {
+    for role in Role::ALL {
+        let length = compile(role.rules()).len();
+        assert!(length < 330, "{role}: {length}");
+        assert_eq!(
+            length,
+            role.program().len(),
+            "{role}: build.rs compiles the same"
+        );
+    }
+}
+
+#[test]
+fn no_rule_is_redundant() {
+    for role in Role::ALL {
+        let mut seen = BTreeSet::new();
+        for rule in role.rules() {
+            let name = i32::try_from(rule.nr).ok().and_then(syscall_name);
+            assert!(seen.insert(rule.nr), "{role}: {name:?} twice");
+            assert!(name.is_some(), "{role}: {} has no name", rule.nr);
+            assert!(!rule.reason.is_empty(), "{role}: {name:?} without a reason");
+            for check in rule.checks {
+                if let Check::OneOf { values, .. } = check {
+                    let distinct: BTreeSet<_> = values.iter().collect();
+                    assert_eq!(
+                        distinct.len(),
+                        values.len(),
+                        "{role}: {name:?} repeats a value"
+                    );
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn base_allows_whatever_a_role_allows() {
+    let base = Role::Base.rules();
+    for role in Role::ALL {
+        for call in calls(role.rules()) {
+            if expected(role.rules(), call) == ALLOW {
+                assert_eq!(expected(base, call), ALLOW, "{role} {call:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn no_role_may_open_connect_or_execute() {
+    let never = [
+        libc::SYS_open,
+        libc::SYS_openat,
+        libc::SYS_openat2,
+        libc::SYS_creat,
+        libc::SYS_socket,
+        libc::SYS_socketpair,
+        libc::SYS_bind,
+        libc::SYS_connect,
+        libc::SYS_listen,
+        libc::SYS_kill,
+        libc::SYS_execve,
+        libc::SYS_execveat,
+        libc::SYS_fork,
+        libc::SYS_vfork,
+        libc::SYS_ptrace,
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_register,
+        libc::SYS_io_uring_enter,
+        libc::SYS_userfaultfd,
+        libc::SYS_bpf,
+        libc::SYS_mount,
+        libc::SYS_unshare,
+        libc::SYS_setns,
+        libc::SYS_pidfd_getfd,
+        libc::SYS_pidfd_open,
+        libc::SYS_process_vm_writev,
+        libc::SYS_keyctl,
+        libc::SYS_flock,
+        libc::SYS_capset,
+        libc::SYS_setuid,
+        libc::SYS_chroot,
+        libc::SYS_personality,
+    ];
+    for role in Role::ALL {
+        for nr in never {
+            assert!(
+                role.rules().iter().all(|rule| i64::from(rule.nr) != nr),
+                "{role}: {nr}"
+            );
+        }
+    }
+}
+
+#[test]
+fn no_role_but_base_makes_anything_of_kvm() {
+    let makes = [
+        ioctl::KVM_CREATE_VM,
+        ioctl::KVM_CREATE_VCPU,
+        ioctl::KVM_CREATE_IRQCHIP,
+        ioctl::KVM_CREATE_PIT2,
+        ioctl::KVM_SET_USER_MEMORY_REGION,
+        ioctl::KVM_ENABLE_CAP,
+        ioctl::KVM_IOEVENTFD,
+        ioctl::KVM_IRQFD,
+    ];
+    for role in Role::ALL {
+        let allows = |number: u32| {
+            let args = [0, number.into(), 0, 0, 0, 0];
+            expected(
+                role.rules(),
+                Call {
+                    nr: 16,
+                    arch: X86_64,
+                    args,
+                },
+            ) == ALLOW
+        };
+        assert!(!allows(ioctl::KVM_CREATE_DEVICE), "{role}");
+        assert_eq!(makes.into_iter().any(allows), role == Role::Base, "{role}");
+    }
+}
+
+#[test]
+fn ioctl_numbers_are_the_kernels() {
+    // As a C compiler prints them from linux/kvm.h.
+    assert_eq!(ioctl::KVM_GET_MSR_INDEX_LIST, 0xc004_ae02);
+    assert_eq!(ioctl::KVM_GET_SUPPORTED_CPUID, 0xc008_ae05);
+    assert_eq!(ioctl::KVM_SET_USER_MEMORY_REGION, 0x4020_ae46);
+    assert_eq!(ioctl::KVM_SET_USER_MEMORY_REGION2, 0x40a0_ae49);
+    assert_eq!(ioctl::KVM_GET_IRQCHIP, 0xc208_ae62);
+    assert_eq!(ioctl::KVM_SET_IRQCHIP, 0x8208_ae63);
+    assert_eq!(ioctl::KVM_IRQ_LINE, 0x4008_ae61);
+    assert_eq!(ioctl::KVM_CREATE_PIT2, 0x4040_ae77);
+    assert_eq!(ioctl::KVM_SIGNAL_MSI, 0x4020_aea5);
+    assert_eq!(ioctl::KVM_GET_CLOCK, 0x8030_ae7c);
+    assert_eq!(ioctl::KVM_ENABLE_CAP, 0x4068_aea3);
+    assert_eq!(ioctl::KVM_X86_SET_MSR_FILTER, 0x4188_aec6);
+    assert_eq!(ioctl::KVM_CREATE_DEVICE, 0xc00c_aee0);
+    assert_eq!(ioctl::KVM_GET_REGS, 0x8090_ae81);
+    assert_eq!(ioctl::KVM_SET_SREGS, 0x4138_ae84);
+    assert_eq!(ioctl::KVM_SET_FPU, 0x41a0_ae8d);
+    assert_eq!(ioctl::KVM_SET_LAPIC, 0x4400_ae8f);
+    assert_eq!(ioctl::KVM_GET_VCPU_EVENTS, 0x8040_ae9f);
+    assert_eq!(ioctl::KVM_SET_DEBUGREGS, 0x4080_aea2);
+    assert_eq!(ioctl::KVM_SET_XSAVE, 0x5000_aea5);
+    assert_eq!(ioctl::KVM_SET_XCRS, 0x4188_aea7);
+    assert_eq!(ioctl::KVM_SET_SREGS2, 0x4140_aecd);
+    assert_eq!(ioctl::KVM_GET_XSAVE2, 0x9000_aecf);
+}

@@ -10,16 +10,17 @@ use std::ffi::{CStr, c_char, c_void};
 use std::sync::atomic::Ordering;
 
 use super::error::Step;
-use super::stack::Shared;
-use super::{JAIL_FD, OnParentDeath, Rlimit};
+use super::stack::{HELPERS, Shared};
+use super::{Faults, JAIL_FD, OnParentDeath, Rlimit};
 use crate::sys::{self, CloneArgs, Errno};
 
 /// Everything the child needs, made ready by the parent, which keeps it until the child has
 /// executed its program or died.
 pub(super) struct Plan<'a> {
     pub(super) shared: &'a Shared,
-    pub(super) helper: HelperPlan,
-    pub(super) helper_stack: (u64, u64),
+    /// The end of the jail's socket pair that the worker does not get.
+    pub(super) helper_socket: i32,
+    pub(super) helper_stacks: [(u64, u64); HELPERS],
     /// uid and gid to take, when the caller's are not kept.
     pub(super) identity: Option<(u32, u32)>,
     pub(super) on_parent_death: OnParentDeath,
@@ -32,15 +33,7 @@ pub(super) struct Plan<'a> {
     pub(super) rlimits: &'a [Rlimit],
     pub(super) last_capability: u32,
     pub(super) argv: *const *const c_char,
-    #[cfg(test)]
-    pub(super) fail_at: Option<Step>,
-}
-
-/// What the helper needs; copied to its own stack before the parent may go on.
-#[derive(Clone, Copy)]
-pub(super) struct HelperPlan {
-    /// The end of the jail's socket pair that the worker does not get.
-    pub(super) socket: i32,
+    pub(super) faults: Faults,
 }
 
 /// How long the child waits for the parent to map its identity: a parent that takes longer is dead.
@@ -73,11 +66,10 @@ pub(super) extern "C" fn child_main(plan: *const c_void) -> ! {
 fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
     macro_rules! step {
         ($step:ident, $call:expr) => {{
-            #[cfg(test)]
-            if plan.fail_at == Some(Step::$step) {
-                return Err((Step::$step, Errno(libc::EIO)));
-            }
-            $call.map_err(|errno| (Step::$step, errno))?
+            plan.faults
+                .at(Step::$step)
+                .and_then(|()| $call)
+                .map_err(|errno| (Step::$step, errno))?
         }};
     }
 
@@ -86,19 +78,12 @@ fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
         BindToParent,
         sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0)
     );
-    step!(CloneHelper, start_helper(plan));
-
+    step!(CloneHelper, start_helper(plan, NETWORK, network_main));
+    step!(Session, sys::setsid());
     let others =
         libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
     step!(Namespaces, sys::unshare(others));
-    let root = step!(EmptyFilesystem, empty_filesystem());
-    step!(
-        MountRoot,
-        sys::move_mount(root, c"/").and_then(|()| sys::fchdir(root))
-    );
-    // The new root is on top of the old one, which then is on top of the new one (pivot_root(2)).
-    step!(PivotRoot, sys::pivot_root(c".", c"."));
-    step!(DetachHost, sys::detach(c"."));
+    step!(CloneHelper, start_helper(plan, ROOT, root_main));
 
     step!(AwaitMaps, await_maps(plan.shared));
     if let Some((uid, gid)) = plan.identity {
@@ -121,7 +106,6 @@ fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
     } else {
         step!(BindToParent, sys::prctl(libc::PR_SET_PDEATHSIG, 0, 0));
     }
-    step!(Session, sys::setsid());
     let exe = step!(Descriptors, arrange_descriptors(plan));
     for limit in plan.rlimits {
         step!(Limits, sys::set_limit(limit.resource.number(), limit.value));
@@ -132,40 +116,77 @@ fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
     Err((Step::Exec, Errno(libc::ENOEXEC)))
 }
 
-/// Clones the helper into the child's user namespace, with its own stack.
+/// The helpers, by their index among the stacks. Stage B knows their pids.
+const NETWORK: usize = 0;
+const ROOT: usize = 1;
+
+/// Clones a helper into the child's namespaces, with its own stack.
 #[expect(unsafe_code, reason = "clones onto a stack prepared for it")]
-fn start_helper(plan: &Plan<'_>) -> sys::Result<()> {
-    let (stack, stack_size) = plan.helper_stack;
-    plan.shared.helper_tid.store(1, Ordering::Relaxed);
-    // The helper outlives this frame: its plan travels in the argument's bits, not by reference.
-    let argument = std::ptr::without_provenance(plan.helper.socket.unsigned_abs() as usize);
+fn start_helper(
+    plan: &Plan<'_>,
+    index: usize,
+    entry: extern "C" fn(*const c_void) -> !,
+) -> sys::Result<()> {
+    let (Some(&(stack, stack_size)), Some(tid)) = (
+        plan.helper_stacks.get(index),
+        plan.shared.helper_tids.get(index),
+    ) else {
+        return Err(Errno(libc::EINVAL));
+    };
+    tid.store(1, Ordering::Relaxed);
+    // The helper outlives this frame: what it needs travels in the argument's bits.
+    let argument = std::ptr::without_provenance(plan.helper_socket.unsigned_abs() as usize);
     let args = CloneArgs {
         flags: (libc::CLONE_VM | libc::CLONE_CHILD_CLEARTID) as u64,
-        child_tid: plan.shared.helper_tid.as_ptr().addr() as u64,
+        child_tid: tid.as_ptr().addr() as u64,
         stack,
         stack_size,
         ..CloneArgs::default()
     };
     // SAFETY: the stack and the tid live in a mapping that is not reused before the kernel clears
-    // the tid; `helper_main` reads nothing through its argument.
-    let result = unsafe { sys::clone3(&args, helper_main, argument) };
+    // the tid; the entries read nothing through their argument.
+    let result = unsafe { sys::clone3(&args, entry, argument) };
     if result.is_err() {
-        plan.shared.helper_tid.store(0, Ordering::Relaxed);
+        tid.store(0, Ordering::Relaxed);
     }
     result.map(drop)
 }
 
-/// Entry of the helper: makes the network namespace and sends it to the worker. It runs beside the
-/// child and, after exec, beside the worker, and dies with it (one pid namespace).
-extern "C" fn helper_main(argument: *const c_void) -> ! {
+/// Entry of the first helper: makes the network namespace and sends it to the worker. It runs beside
+/// the child and, after exec, beside the worker, and dies with it (one pid namespace).
+extern "C" fn network_main(argument: *const c_void) -> ! {
     let socket = i32::try_from(argument.addr()).unwrap_or(-1);
     let made = sys::unshare(libc::CLONE_NEWNET).and_then(|()| sys::open_read(c"/proc/self/ns/net"));
     let (errno, namespace) = match made {
         Ok(namespace) => (0, Some(namespace)),
         Err(Errno(errno)) => (errno, None),
     };
-    let sent = send_namespace(socket, errno, namespace);
-    sys::exit_group(if sent.is_ok() { 0 } else { 1 })
+    leave(send_namespace(socket, errno, namespace))
+}
+
+/// Entry of the second: replaces the mount namespace's tree, which it shares with the child. The
+/// kernel moves the root of every process that stood on the old one, the child's or worker's too.
+extern "C" fn root_main(_: *const c_void) -> ! {
+    leave(empty_root())
+}
+
+/// Ends a helper; stage B takes the status for an error number.
+fn leave(result: sys::Result<()>) -> ! {
+    sys::exit_group(match result {
+        Ok(()) => 0,
+        Err(Errno(errno)) => errno.min(254),
+    })
+}
+
+/// An empty read-only filesystem in place of all the host's mounts.
+fn empty_root() -> sys::Result<()> {
+    let root = empty_filesystem()?;
+    sys::move_mount(root, c"/")?;
+    sys::fchdir(root)?;
+    // The new root is on top of the old one, which then is on top of the new one (pivot_root(2)).
+    sys::pivot_root(c".", c".")?;
+    // Waits for an RCU grace period: a third of a millisecond that the worker need not wait.
+    sys::detach(c".")
 }
 
 /// One message of four bytes, the error number, with the namespace when there is one.

@@ -30,12 +30,9 @@ steps! {
     MapGid = "mapping the group",
     MapUid = "mapping the user",
     BindToParent = "binding the process to its parent's life",
-    CloneHelper = "starting the network namespace's helper",
+    CloneHelper = "starting a helper",
+    Session = "leaving the terminal's session",
     Namespaces = "creating mount, IPC, UTS and cgroup namespaces",
-    EmptyFilesystem = "making an empty filesystem",
-    MountRoot = "mounting the empty root",
-    PivotRoot = "changing to the empty root",
-    DetachHost = "detaching the host's mounts",
     AwaitMaps = "waiting for the identity to be mapped",
     DropGroups = "dropping supplementary groups",
     SetGid = "taking the group",
@@ -43,7 +40,6 @@ steps! {
     Capabilities = "reducing capabilities",
     Bounding = "emptying the capability bounding set",
     Securebits = "locking the secure bits",
-    Session = "leaving the terminal's session",
     Descriptors = "arranging descriptors",
     Limits = "setting resource limits",
     Signals = "unblocking signals",
@@ -109,16 +105,12 @@ impl SpawnError {
             (Step::Clone, libc::ENOSYS | libc::EINVAL) => Some(
                 "the kernel lacks clone3 or a namespace type: Linux 6.1 or newer is needed".into(),
             ),
-            (
-                Step::Namespaces | Step::EmptyFilesystem | Step::MountRoot,
-                libc::EPERM | libc::EACCES,
-            ) => Some(crate::host::user_namespace_remedy().into()),
+            (Step::Namespaces, libc::EPERM | libc::EACCES) => {
+                Some(crate::host::user_namespace_remedy().into())
+            }
             (Step::MapUid | Step::MapGid | Step::DenySetgroups, libc::ENOENT) => {
                 Some("/proc is not mounted, or not that of this pid namespace".into())
             }
-            (Step::PivotRoot, libc::EINVAL) => Some(
-                "the root filesystem is the initramfs: switch_root to a mounted one first".into(),
-            ),
             (Step::Limits, libc::EPERM) => {
                 Some("a limit is above the caller's own hard limit: raise that (ulimit -H)".into())
             }

@@ -23,28 +23,34 @@
 //! A root supervisor becomes non-dumpable by its first spawn (the kernel does so when a process that
 //! shares its memory changes uid).
 
+mod attempt;
 mod child;
 mod error;
+mod process;
 mod stack;
 #[cfg(test)]
 mod tests;
 
-use std::ffi::{CStr, c_char};
+use std::ffi::{CStr, c_char, c_void};
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, BorrowedFd, OwnedFd};
 use std::sync::OnceLock;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::Ordering;
 
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
-use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use rustix::process::Pid;
 use rustix::thread::futex;
 
-use child::{HelperPlan, Plan};
+pub(crate) use attempt::try_namespace;
+use child::Plan;
 pub use error::{SpawnError, Step};
-use stack::{Shared, Stacks};
+use stack::Stacks;
 
-use crate::sys::{self, CloneArgs};
+#[cfg(test)]
+pub(crate) use tests::serial;
+
+use crate::sys::{self, CloneArgs, Errno};
 
 /// The descriptor through which stage A hands the network namespace to stage B. Not to be used by
 /// anyone else, and closed by stage B.
@@ -162,12 +168,7 @@ pub fn spawn(command: Command<'_>) -> Result<Child, SpawnError> {
     let stacks = validate(&command).and_then(|()| {
         Stacks::take().map_err(|errno| SpawnError::step(Step::Prepare, errno.raw_os_error()))
     })?;
-    let result = spawn_on(
-        &stacks,
-        command,
-        #[cfg(test)]
-        None,
-    );
+    let result = spawn_on(&stacks, command, Faults::default());
     stacks.give_back();
     result
 }
@@ -206,11 +207,7 @@ fn identity(identity: Identity) -> (u32, u32) {
     }
 }
 
-fn spawn_on(
-    stacks: &Stacks,
-    command: Command<'_>,
-    #[cfg(test)] fail_at: Option<Step>,
-) -> Result<Child, SpawnError> {
+fn spawn_on(stacks: &Stacks, command: Command<'_>, faults: Faults) -> Result<Child, SpawnError> {
     let shared = stacks.shared();
     let (jail, helper_socket) = socketpair(
         AddressFamily::UNIX,
@@ -244,10 +241,8 @@ fn spawn_on(
     let (uid, gid) = identity(command.identity);
     let mut plan = Plan {
         shared,
-        helper: HelperPlan {
-            socket: helper_socket.as_raw_fd(),
-        },
-        helper_stack: stacks.helper(),
+        helper_socket: helper_socket.as_raw_fd(),
+        helper_stacks: stacks.helpers(),
         identity: matches!(command.identity, Identity::Block { .. }).then_some((uid, gid)),
         on_parent_death: command.on_parent_death,
         descriptors: &mut descriptors,
@@ -257,88 +252,66 @@ fn spawn_on(
         rlimits: command.rlimits,
         last_capability: last_capability(),
         argv: argv.as_ptr(),
-        #[cfg(test)]
-        fail_at,
+        faults,
     };
-    let child = clone_child(stacks, &mut plan, command.cgroup)?;
+    let into_cgroup = if command.cgroup.is_some() {
+        CLONE_INTO_CGROUP
+    } else {
+        0
+    };
+    let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
+    let args = CloneArgs {
+        flags: u64::from(namespaces.unsigned_abs()) | into_cgroup,
+        cgroup: command
+            .cgroup
+            .map_or(0, |fd| fd.as_raw_fd().unsigned_abs().into()),
+        ..CloneArgs::default()
+    };
+    let argument: *const c_void = (&raw mut plan).cast();
+    #[expect(unsafe_code, reason = "clones onto a prepared stack")]
+    // SAFETY: `child_main` expects a Plan; this one and all it points to outlive the child's time in
+    // this memory, which is awaited below, and is not touched meanwhile.
+    let child = unsafe { process::clone_on(stacks, args, child::child_main, argument) };
+    let child = child.map_err(|Errno(errno)| SpawnError::step(Step::Clone, errno))?;
 
-    if let Err(error) = map_identity(child.pid, command.identity, uid, gid) {
-        end(&child);
+    if let Err(error) = map_identity(child.pid, command.identity, uid, gid, faults) {
+        process::end(&child);
         return Err(error);
     }
     shared.mapped.store(1, Ordering::Release);
+    // Nobody waits yet, most often.
     let _ = futex::wake(&shared.mapped, futex::Flags::empty(), 1);
 
-    await_zero(&shared.child_tid);
+    process::await_zero(&shared.child_tid);
     // The child has left this memory: `plan` and the descriptors may go.
     if let Some(number) = shared.failed.load(Ordering::Acquire).checked_sub(1) {
-        end(&child);
+        process::end(&child);
         let errno = shared.errno.load(Ordering::Relaxed).cast_signed();
         return Err(Step::from_number(number)
             .map_or(SpawnError::Died, |step| SpawnError::step(step, errno)));
     }
     if shared.executing.load(Ordering::Acquire) == 0 {
-        end(&child);
+        process::end(&child);
         return Err(SpawnError::Died);
     }
     Ok(child)
 }
 
-#[expect(
-    unsafe_code,
-    reason = "clones onto a prepared stack; takes the pidfd the kernel made"
-)]
-fn clone_child(
-    stacks: &Stacks,
-    plan: &mut Plan<'_>,
-    cgroup: Option<BorrowedFd<'_>>,
-) -> Result<Child, SpawnError> {
-    let shared: &Shared = plan.shared;
-    shared.child_tid.store(1, Ordering::Relaxed);
-    shared.mapped.store(0, Ordering::Relaxed);
-    shared.executing.store(0, Ordering::Relaxed);
-    shared.failed.store(0, Ordering::Relaxed);
-    let namespaces = libc::CLONE_NEWUSER | libc::CLONE_NEWPID;
-    let sharing = libc::CLONE_VM | libc::CLONE_PIDFD | libc::CLONE_CHILD_CLEARTID;
-    let into = if cgroup.is_some() {
-        CLONE_INTO_CGROUP
-    } else {
-        0
-    };
-    let flags = u64::from((namespaces | sharing).unsigned_abs()) | CLONE_CLEAR_SIGHAND | into;
-    let mut pidfd: i32 = -1;
-    let (stack, stack_size) = stacks.child();
-    let args = CloneArgs {
-        flags,
-        pidfd: (&raw mut pidfd).addr() as u64,
-        child_tid: shared.child_tid.as_ptr().addr() as u64,
-        exit_signal: libc::SIGCHLD as u64,
-        stack,
-        stack_size,
-        cgroup: cgroup.map_or(0, |fd| fd.as_raw_fd().unsigned_abs().into()),
-        ..CloneArgs::default()
-    };
-    // A handler of the supervisor's must not run in the child, on its stack, in shared memory.
-    let mask =
-        sys::set_signal_mask(u64::MAX).map_err(|errno| SpawnError::step(Step::Prepare, errno.0))?;
-    // SAFETY: the stack is unused and stays mapped; `plan` and all it points to outlive the child's
-    // time in this memory, as `spawn_on` waits for that; `child_main` expects a Plan.
-    let cloned = unsafe { sys::clone3(&args, child::child_main, (&raw const *plan).cast()) };
-    let _ = sys::set_signal_mask(mask);
-    let pid = cloned.map_err(|errno| SpawnError::step(Step::Clone, errno.0))?;
-    // SAFETY: clone3 succeeded with CLONE_PIDFD, so this is a new descriptor that is ours alone.
-    let pidfd = unsafe { OwnedFd::from_raw_fd(pidfd) };
-    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
-    let pid = pid.ok_or(SpawnError::Died)?;
-    Ok(Child { pid, pidfd })
-}
-
-const CLONE_CLEAR_SIGHAND: u64 = 1 << 32;
+/// `CLONE_INTO_CGROUP`.
 const CLONE_INTO_CGROUP: u64 = 1 << 33;
 
 /// Maps one uid and one gid to themselves. The child waits for it.
-fn map_identity(pid: Pid, who: Identity, uid: u32, gid: u32) -> Result<(), SpawnError> {
+fn map_identity(
+    pid: Pid,
+    who: Identity,
+    uid: u32,
+    gid: u32,
+    faults: Faults,
+) -> Result<(), SpawnError> {
     let write = |step: Step, file: &str, text: &str| {
+        faults
+            .at(step)
+            .map_err(|errno| SpawnError::step(step, errno.0))?;
         let path = format!("/proc/{}/{file}", pid.as_raw_nonzero());
         fs::write(path, text).map_err(|source| SpawnError::Step { step, source })
     };
@@ -349,24 +322,27 @@ fn map_identity(pid: Pid, who: Identity, uid: u32, gid: u32) -> Result<(), Spawn
     write(Step::MapUid, "uid_map", &format!("{uid} {uid} 1"))
 }
 
-/// Waits until the kernel clears the word, as it does when the child executes or dies.
-fn await_zero(word: &AtomicU32) {
-    loop {
-        match word.load(Ordering::Acquire) {
-            0 => return,
-            value => drop(futex::wait(word, futex::Flags::empty(), value, None)),
-        }
-    }
+/// In unit tests, the step at which a spawn shall fail; nothing in the product.
+#[derive(Clone, Copy, Default)]
+struct Faults {
+    #[cfg(test)]
+    fail_at: Option<Step>,
 }
 
-/// Kills and reaps; the helper dies and is reaped with its namespace.
-fn end(child: &Child) {
-    let _ = pidfd_send_signal(&child.pidfd, Signal::KILL);
-    loop {
-        match waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED) {
-            Err(rustix::io::Errno::INTR) => {}
-            _ => return,
+impl Faults {
+    #[cfg(test)]
+    fn at(self, step: Step) -> sys::Result<()> {
+        if self.fail_at == Some(step) {
+            Err(sys::Errno(libc::EIO))
+        } else {
+            Ok(())
         }
+    }
+
+    #[cfg(not(test))]
+    #[expect(clippy::unused_self, reason = "mirrors the tests' variant")]
+    const fn at(self, _step: Step) -> sys::Result<()> {
+        Ok(())
     }
 }
 

@@ -1,7 +1,7 @@
-//! Stacks for the child and its helper, which run in the supervisor's memory for a moment.
+//! Stacks for the child and its helpers, which run in the supervisor's memory for a moment.
 //!
-//! The helper may outlive [`super::spawn`]'s return by some hundred microseconds, so its stack must
-//! stay mapped until the kernel says that it is gone: it clears [`Shared::helper_tid`] then
+//! The helpers may outlive [`super::spawn`]'s return by some hundred microseconds, so their stacks
+//! must stay mapped until the kernel says that they are gone: it clears [`Shared::helper_tids`] then
 //! (`CLONE_CHILD_CLEARTID`). Stacks are kept for the next spawn and never unmapped.
 
 use std::ffi::c_void;
@@ -12,19 +12,24 @@ use std::sync::{Mutex, PoisonError};
 use rustix::io::Errno;
 use rustix::mm::{MapFlags, MprotectFlags, ProtFlags, mmap_anonymous, mprotect, munmap};
 
+/// One makes the network namespace, one the empty root.
+pub(super) const HELPERS: usize = 2;
+
 const PAGE: usize = 4096;
 const CHILD: usize = 16 * PAGE;
 const HELPER: usize = 8 * PAGE;
-/// guard | helper's stack | guard | child's stack | what both and the parent share
-const TOTAL: usize = PAGE + HELPER + PAGE + CHILD + PAGE;
+/// Distance of the helpers' stacks, each with a guard below.
+const STEP: usize = PAGE + HELPER;
+/// (guard | helper's stack) for each | guard | child's stack | what all of them and the parent share
+const TOTAL: usize = HELPERS * STEP + PAGE + CHILD + PAGE;
 
-/// Words that the parent, the child and the helper exchange. 1 in a tid: not yet gone.
+/// Words that the parent, the child and the helpers exchange. 1 in a tid: not yet gone.
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     /// 0 once the child has executed its program or died (`CLONE_CHILD_CLEARTID`).
     pub(super) child_tid: AtomicU32,
-    /// 0 once the helper has died (`CLONE_CHILD_CLEARTID`).
-    pub(super) helper_tid: AtomicU32,
+    /// 0 once the helper has died, or when none was started (`CLONE_CHILD_CLEARTID`).
+    pub(super) helper_tids: [AtomicU32; HELPERS],
     /// 1 once the identity is mapped.
     pub(super) mapped: AtomicU32,
     /// 1 once all steps but the last are done: a death from here on is the program's.
@@ -35,7 +40,17 @@ pub(super) struct Shared {
     pub(super) errno: AtomicU32,
 }
 
-/// A pair of stacks with their shared page.
+impl Shared {
+    /// As before a clone; the child counts as running.
+    pub(super) fn reset(&self) {
+        self.child_tid.store(1, Ordering::Relaxed);
+        for word in [&self.mapped, &self.executing, &self.failed, &self.errno] {
+            word.store(0, Ordering::Relaxed);
+        }
+    }
+}
+
+/// The stacks of one spawn, with their shared page.
 #[derive(Debug)]
 pub(super) struct Stacks(NonNull<u8>);
 
@@ -43,7 +58,7 @@ pub(super) struct Stacks(NonNull<u8>);
     unsafe_code,
     reason = "states that the mapping may move between threads"
 )]
-// SAFETY: the mapping belongs to this value alone (and, while one runs, to its child and helper);
+// SAFETY: the mapping belongs to this value alone (and, while they run, to its child and helpers);
 // it is not tied to a thread.
 unsafe impl Send for Stacks {}
 
@@ -53,16 +68,17 @@ impl Stacks {
     /// Stacks that nobody runs on.
     pub(super) fn take() -> Result<Self, Errno> {
         let mut idle = IDLE.lock().unwrap_or_else(PoisonError::into_inner);
+        let gone = |tid: &AtomicU32| tid.load(Ordering::Acquire) == 0;
         let free = idle
             .iter()
-            .position(|s| s.shared().helper_tid.load(Ordering::Acquire) == 0);
+            .position(|stacks| stacks.shared().helper_tids.iter().all(gone));
         match free {
             Some(index) => Ok(idle.swap_remove(index)),
             None => Self::map(),
         }
     }
 
-    /// Gives them back. The child must be gone from its stack; the helper may still run.
+    /// Gives them back. The child must be gone from its stack; helpers may still run.
     pub(super) fn give_back(self) {
         IDLE.lock()
             .unwrap_or_else(PoisonError::into_inner)
@@ -81,7 +97,7 @@ impl Stacks {
                 flags,
             )
         }?;
-        for guard in [0, PAGE + HELPER] {
+        for guard in [0, STEP, HELPERS * STEP] {
             let at = base.wrapping_byte_add(guard);
             // SAFETY: a page of the mapping just made, which nothing uses yet.
             let guarded = unsafe { mprotect(at, PAGE, MprotectFlags::empty()) };
@@ -102,15 +118,15 @@ impl Stacks {
 
     /// The child's stack: lowest address and size.
     pub(super) fn child(&self) -> (u64, u64) {
-        (self.at(2 * PAGE + HELPER).addr() as u64, CHILD as u64)
+        (self.at(HELPERS * STEP + PAGE).addr() as u64, CHILD as u64)
     }
 
-    /// The helper's stack: lowest address and size.
-    pub(super) fn helper(&self) -> (u64, u64) {
-        (self.at(PAGE).addr() as u64, HELPER as u64)
+    /// The helpers' stacks: lowest address and size of each.
+    pub(super) fn helpers(&self) -> [(u64, u64); HELPERS] {
+        [0, 1].map(|index| (self.at(index * STEP + PAGE).addr() as u64, HELPER as u64))
     }
 
-    /// The words shared with the child and the helper.
+    /// The words shared with the child and the helpers.
     #[expect(
         unsafe_code,
         reason = "the shared words live at the end of the mapping"

@@ -1,0 +1,353 @@
+//! Limits on memory, CPU and processes of a domain, by cgroup v2.
+//!
+//! Runs in the supervisor. A [`Hierarchy`] is a directory the supervisor may make cgroups in: its own
+//! (delegated by systemd with `Delegate=yes`, or the root of the hierarchy). A domain whose
+//! definition sets limits needs the controllers for them; one that sets none needs no cgroup.
+//!
+//! ```text
+//! <own cgroup>/             the supervisor moves itself out when controllers must be enabled here,
+//!   supervisor/             because a cgroup holds either processes or controlled children
+//!   domains/<name>/         one per domain; spawn() clones straight into it
+//! ```
+
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{Mode, OFlags, open};
+
+/// What a domain may use. `None`: as much as there is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Limits {
+    /// Bytes of memory, the guest's included (`memory.max`).
+    pub memory_max: Option<u64>,
+    /// CPU time per period (`cpu.max`).
+    pub cpu_max: Option<CpuMax>,
+    /// Share of contended CPU time, 1 to 10000, 100 by default (`cpu.weight`).
+    pub cpu_weight: Option<u16>,
+    /// Processes and threads (`pids.max`).
+    pub pids_max: Option<u32>,
+}
+
+/// CPU bandwidth: this much time in each period, over all CPUs together.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct CpuMax {
+    /// Microseconds of CPU time.
+    pub quota_us: u64,
+    /// Microseconds of wall time.
+    pub period_us: u64,
+}
+
+impl Limits {
+    /// Whether anything is limited at all.
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The controllers that these limits need.
+    pub fn controllers(&self) -> Vec<&'static str> {
+        let needs = [
+            ("cpu", self.cpu_max.is_some() || self.cpu_weight.is_some()),
+            ("memory", self.memory_max.is_some()),
+            ("pids", self.pids_max.is_some()),
+        ];
+        needs
+            .into_iter()
+            .filter_map(|(name, needed)| needed.then_some(name))
+            .collect()
+    }
+
+    /// File and content for each limit.
+    fn settings(&self) -> Vec<(&'static str, String)> {
+        let settings = [
+            ("memory.max", self.memory_max.map(|bytes| bytes.to_string())),
+            (
+                "cpu.max",
+                self.cpu_max
+                    .map(|cpu| format!("{} {}", cpu.quota_us, cpu.period_us)),
+            ),
+            (
+                "cpu.weight",
+                self.cpu_weight.map(|weight| weight.to_string()),
+            ),
+            ("pids.max", self.pids_max.map(|count| count.to_string())),
+        ];
+        settings
+            .into_iter()
+            .filter_map(|(file, value)| Some((file, value?)))
+            .collect()
+    }
+}
+
+/// Why a domain gets no cgroup.
+#[derive(Debug, thiserror::Error)]
+pub enum CgroupError {
+    /// No cgroup v2 hierarchy is mounted.
+    #[error("no cgroup v2 hierarchy is mounted")]
+    NoHierarchy,
+    /// Limits are set that nothing here can enforce.
+    #[error("cgroup v2 controllers missing at {}: {}", at.display(), controllers.join(", "))]
+    MissingControllers {
+        /// Where they were looked for.
+        at: PathBuf,
+        /// Which.
+        controllers: Vec<String>,
+    },
+    /// A name that is not one path component.
+    #[error("not a name for a cgroup: {0:?}")]
+    Name(String),
+    /// A file or directory of the hierarchy.
+    #[error("{}: {source}", path.display())]
+    Io {
+        /// Which.
+        path: PathBuf,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl CgroupError {
+    /// What an administrator can do, where that is known.
+    pub fn remedy(&self) -> Option<&'static str> {
+        match self {
+            Self::NoHierarchy => Some("mount -t cgroup2 none /sys/fs/cgroup"),
+            Self::MissingControllers { .. } => Some(
+                "delegate the controllers (systemd: Delegate=yes), or boot with \
+                 systemd.unified_cgroup_hierarchy=1 where version 1 holds them",
+            ),
+            Self::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
+                Some("delegate a cgroup to this user (systemd: Delegate=yes)")
+            }
+            _ => None,
+        }
+    }
+}
+
+/// A place in the cgroup v2 hierarchy to make domains' cgroups in.
+#[derive(Clone, Debug)]
+pub struct Hierarchy {
+    own: PathBuf,
+}
+
+impl Hierarchy {
+    /// The calling process's own cgroup in the mounted hierarchy.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::NoHierarchy`] when there is none.
+    pub fn find() -> Result<Self, CgroupError> {
+        let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+        let (mounts, membership) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
+        locate(&mounts, &membership)
+            .map(Self::at)
+            .ok_or(CgroupError::NoHierarchy)
+    }
+
+    /// A directory of the hierarchy, chosen by an administrator.
+    pub fn at(own: PathBuf) -> Self {
+        Self { own }
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.own
+    }
+
+    /// The controllers that can be had here.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`].
+    pub fn controllers(&self) -> Result<Vec<String>, CgroupError> {
+        let text = read(&self.own.join("cgroup.controllers"))?;
+        Ok(text.split_whitespace().map(str::to_owned).collect())
+    }
+
+    /// Makes a domain's cgroup with its limits set.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::MissingControllers`] names what the limits need and the host lacks. On any error the cgroup
+    /// does not exist.
+    pub fn create(&self, name: &str, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
+        let odd = |c: char| c == '/' || c == '\0' || c == '\n';
+        if name.is_empty() || name.starts_with('.') || name.contains(odd) {
+            return Err(CgroupError::Name(name.to_owned()));
+        }
+        let needed = limits.controllers();
+        let domains = self.own.join("domains");
+        make_dir(&domains)?;
+        if !needed.is_empty() {
+            let present = self.controllers()?;
+            let missing: Vec<String> = needed
+                .iter()
+                .filter(|name| !present.iter().any(|p| p == *name))
+                .map(|name| (*name).to_owned())
+                .collect();
+            if !missing.is_empty() {
+                return Err(CgroupError::MissingControllers {
+                    at: self.own.clone(),
+                    controllers: missing,
+                });
+            }
+            self.enable(&needed)?;
+            write(&domains.join("cgroup.subtree_control"), &enabling(&needed))?;
+        }
+        let path = domains.join(name);
+        fs::create_dir(&path).map_err(|source| CgroupError::Io {
+            path: path.clone(),
+            source,
+        })?;
+        DomainCgroup::set_up(path.clone(), limits).inspect_err(|_| {
+            // Empty and new: nothing else can hold it.
+            let _ = fs::remove_dir(&path);
+        })
+    }
+
+    /// Enables controllers for the children of the own cgroup, out of which the supervisor moves
+    /// when it is in the way.
+    fn enable(&self, needed: &[&str]) -> Result<(), CgroupError> {
+        let control = self.own.join("cgroup.subtree_control");
+        match write(&control, &enabling(needed)) {
+            Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
+                let leaf = self.own.join("supervisor");
+                make_dir(&leaf)?;
+                write(&leaf.join("cgroup.procs"), "0")?;
+                write(&control, &enabling(needed))
+            }
+            other => other,
+        }
+    }
+}
+
+/// A domain's cgroup. Dropping it leaves it in place; [`DomainCgroup::remove`] ends it.
+#[derive(Debug)]
+pub struct DomainCgroup {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl DomainCgroup {
+    fn set_up(path: PathBuf, limits: &Limits) -> Result<Self, CgroupError> {
+        for (file, value) in limits.settings() {
+            write(&path.join(file), &value)?;
+        }
+        Self::adopt(path)
+    }
+
+    /// Takes over a cgroup that an earlier supervisor made and recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`] when it is not there.
+    pub fn adopt(path: PathBuf) -> Result<Self, CgroupError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let dir = open(&path, flags, Mode::empty()).map_err(|errno| CgroupError::Io {
+            path: path.clone(),
+            source: errno.into(),
+        })?;
+        Ok(Self { path, dir })
+    }
+
+    /// The directory, to be recorded.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For [`crate::Command::cgroup`].
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Changes the limits of a domain that runs. `None` leaves a limit as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], with the limits before it changed.
+    pub fn set(&self, limits: &Limits) -> Result<(), CgroupError> {
+        for (file, value) in limits.settings() {
+            write(&self.path.join(file), &value)?;
+        }
+        Ok(())
+    }
+
+    /// Kills whatever is in it (Linux 5.14).
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`].
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        write(&self.path.join("cgroup.kill"), "1")
+    }
+
+    /// Removes it. What was in it must have been reaped.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`]; `EBUSY` while a process is in it.
+    pub fn remove(self) -> Result<(), CgroupError> {
+        match fs::remove_dir(&self.path) {
+            Err(source) if source.kind() != ErrorKind::NotFound => Err(CgroupError::Io {
+                path: self.path,
+                source,
+            }),
+            _ => Ok(()),
+        }
+    }
+}
+
+fn enabling(controllers: &[&str]) -> String {
+    controllers.iter().map(|name| format!("+{name} ")).collect()
+}
+
+fn make_dir(path: &Path) -> Result<(), CgroupError> {
+    match fs::create_dir(path) {
+        Err(source) if source.kind() != ErrorKind::AlreadyExists => Err(CgroupError::Io {
+            path: path.to_owned(),
+            source,
+        }),
+        _ => Ok(()),
+    }
+}
+
+fn read(path: &Path) -> Result<String, CgroupError> {
+    fs::read_to_string(path).map_err(|source| CgroupError::Io {
+        path: path.to_owned(),
+        source,
+    })
+}
+
+fn write(path: &Path, text: &str) -> Result<(), CgroupError> {
+    // Never created: a missing file is a missing controller, not a new file.
+    fs::File::options()
+        .write(true)
+        .open(path)
+        .and_then(|mut file| io::Write::write_all(&mut file, text.as_bytes()))
+        .map_err(|source| CgroupError::Io {
+            path: path.to_owned(),
+            source,
+        })
+}
+
+/// Where the process with this `membership` (/proc/self/cgroup) is in the cgroup v2 hierarchy that
+/// `mounts` (/proc/self/mountinfo) shows.
+fn locate(mounts: &str, membership: &str) -> Option<PathBuf> {
+    let own = membership
+        .lines()
+        .find_map(|line| line.strip_prefix("0::"))?;
+    mounts.lines().find_map(|line| {
+        // id parent major:minor root mount-point options [optional...] - type source options
+        let (before, after) = line.split_once(" - ")?;
+        let mut fields = before.split(' ');
+        let (root, point) = (fields.nth(3)?, fields.next()?);
+        if after.split(' ').next()? != "cgroup2" {
+            return None;
+        }
+        let beneath = Path::new(own).strip_prefix(root).ok()?;
+        Some(Path::new(point).join(beneath))
+    })
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,89 @@
+//! Against a directory that looks like a cgroup; the kernel's own is tested in the lab.
+
+use super::*;
+
+fn hierarchy(controllers: &str) -> (tempfile::TempDir, Hierarchy) {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("cgroup.controllers"), controllers).unwrap();
+    fs::write(dir.path().join("cgroup.subtree_control"), "").unwrap();
+    fs::create_dir(dir.path().join("domains")).unwrap();
+    fs::write(dir.path().join("domains/cgroup.subtree_control"), "").unwrap();
+    let hierarchy = Hierarchy::at(dir.path().to_owned());
+    (dir, hierarchy)
+}
+
+const ALL: Limits = Limits {
+    memory_max: Some(1 << 30),
+    cpu_max: Some(CpuMax {
+        quota_us: 50_000,
+        period_us: 100_000,
+    }),
+    cpu_weight: Some(200),
+    pids_max: Some(64),
+};
+
+#[test]
+fn missing_controllers_are_named() {
+    let (_dir, hierarchy) = hierarchy("hugetlb cpu\n");
+    let error = hierarchy.create("vm", &ALL).unwrap_err();
+    assert!(error.to_string().ends_with("memory, pids"), "{error}");
+    assert!(error.remedy().is_some());
+    assert!(!hierarchy.path().join("domains/vm").exists());
+}
+
+#[test]
+fn a_domain_without_limits_needs_no_controller() {
+    let (_dir, hierarchy) = hierarchy("");
+    let cgroup = hierarchy.create("vm", &Limits::default()).unwrap();
+    assert!(Limits::default().is_empty());
+    cgroup.remove().unwrap();
+    assert!(!hierarchy.path().join("domains/vm").exists());
+}
+
+#[test]
+fn a_limit_that_cannot_be_written_leaves_no_cgroup() {
+    let (_dir, hierarchy) = hierarchy("cpu memory pids");
+    // A directory of a plain filesystem has no memory.max.
+    let error = hierarchy.create("vm", &ALL).unwrap_err();
+    assert!(matches!(error, CgroupError::Io { .. }), "{error}");
+    assert!(!hierarchy.path().join("domains/vm").exists());
+}
+
+#[test]
+fn a_name_is_one_component() {
+    let (_dir, hierarchy) = hierarchy("");
+    for name in ["", ".", "..", "../x", "a/b", "a\nb"] {
+        let error = hierarchy.create(name, &Limits::default()).unwrap_err();
+        assert!(matches!(error, CgroupError::Name(_)), "{name:?}: {error}");
+    }
+}
+
+#[test]
+fn limits_are_written_as_the_kernel_reads_them() {
+    let settings = ALL.settings();
+    let expected = [
+        ("memory.max", "1073741824"),
+        ("cpu.max", "50000 100000"),
+        ("cpu.weight", "200"),
+        ("pids.max", "64"),
+    ];
+    assert_eq!(
+        settings,
+        expected.map(|(file, value)| (file, value.to_owned()))
+    );
+    assert_eq!(ALL.controllers(), ["cpu", "memory", "pids"]);
+}
+
+#[test]
+fn the_own_cgroup_is_found_beneath_the_mount() {
+    let mounts = "36 31 0:32 / /sys/fs/cgroup/cpu rw - cgroup cgroup rw,cpu\n\
+                  41 31 0:38 /slice /sys/fs/cgroup rw,nosuid shared:4 - cgroup2 cgroup2 rw\n";
+    let at = |own: &str| locate(mounts, &format!("4:memory:/x\n0::{own}\n"));
+    assert_eq!(
+        at("/slice/reeved"),
+        Some(PathBuf::from("/sys/fs/cgroup/reeved"))
+    );
+    assert_eq!(at("/other"), None);
+    assert_eq!(locate(mounts, "4:memory:/x\n"), None);
+    assert_eq!(locate("", "0::/\n"), None);
+}
