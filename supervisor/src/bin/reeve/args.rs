@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use clap::builder::PossibleValuesParser;
-use clap::error::{ContextKind, ContextValue};
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use reeve_ipc::model::{
@@ -63,7 +62,8 @@ Examples:
     version = VERSION.as_str(),
     after_help = EXAMPLES,
     disable_help_subcommand = true,
-    subcommand_required = true
+    subcommand_required = true,
+    arg_required_else_help = true
 )]
 pub struct Cli {
     #[command(subcommand)]
@@ -248,12 +248,9 @@ pub fn one_line(error: &clap::Error) -> String {
     {
         let _ = write!(line, "; {tip}");
     }
-    let run = error
-        .get(ContextKind::Usage)
-        .is_some_and(|usage| match usage {
-            ContextValue::StyledStr(usage) => usage.to_string().contains("reeve run"),
-            _ => false,
-        });
+    let run = std::env::args_os()
+        .nth(1)
+        .is_some_and(|command| command == "run");
     let _ = write!(
         line,
         "; see 'reeve {}--help'",

@@ -14,6 +14,7 @@ mod terminal;
 use std::io::Write;
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory, FromArgMatches};
 
 use self::args::{Cli, Command};
@@ -33,11 +34,16 @@ fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "reeve", &mut script);
             print(&script)
         }
-        Err(error) if error.use_stderr() => {
-            let _ = writeln!(std::io::stderr(), "{}", args::one_line(&error));
-            ExitCode::from(USAGE)
+        Err(error) => {
+            let usage = error.use_stderr();
+            let _ = match error.kind() {
+                // Help and version; or nothing was asked for, which help answers best.
+                ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.print(),
+                _ if usage => writeln!(std::io::stderr(), "{}", args::one_line(&error)),
+                _ => error.print(),
+            };
+            ExitCode::from(if usage { USAGE } else { 0 })
         }
-        Err(help) => print(help.render().ansi().to_string().as_bytes()),
     }
 }
 
