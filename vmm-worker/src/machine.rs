@@ -162,14 +162,12 @@ impl Machine {
     /// # Errors
     /// The stream cannot be made non-blocking.
     pub fn attach_console(&self, stream: OwnedFd, input: bool) -> Result<(), WireError> {
-        rustix::io::ioctl_fionbio(&stream, true).map_err(|errno| {
+        self.io.attach(stream, input).map_err(|errno| {
             WireError::new(
                 ErrorCode::Descriptor,
                 format!("not a stream for a console: {errno}"),
             )
-        })?;
-        self.io.attach(stream, input);
-        Ok(())
+        })
     }
 
     /// How the console stands.

@@ -51,6 +51,9 @@ pub enum BuildError {
     /// The I/O thread.
     #[error("cannot start the I/O thread")]
     IoThread(#[source] std::io::Error),
+    /// The console's stream.
+    #[error("the console is no stream that can be served")]
+    Console(#[source] Errno),
     /// The vCPU threads.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
@@ -59,7 +62,7 @@ pub enum BuildError {
 impl From<BuildError> for WireError {
     fn from(error: BuildError) -> Self {
         let code = match &error {
-            BuildError::Descriptor(_) => ErrorCode::Descriptor,
+            BuildError::Descriptor(_) | BuildError::Console(_) => ErrorCode::Descriptor,
             BuildError::Memory(_) => ErrorCode::Memory,
             BuildError::Kvm(KvmError::TooManyVcpus { .. }) | BuildError::NoVcpu => {
                 ErrorCode::InvalidArgument

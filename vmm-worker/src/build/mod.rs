@@ -71,7 +71,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     };
     let io = IoThread::start(served, waker).map_err(BuildError::IoThread)?;
     if let Some(stream) = console {
-        io.attach(stream, true);
+        io.attach(stream, true).map_err(BuildError::Console)?;
     }
     let entry = Mutex::new(plan.entry);
     let platform = Arc::new(Platform {

@@ -95,9 +95,15 @@ impl IoThread {
         })
     }
 
-    /// Gives the console another client: a non-blocking stream.
-    pub fn attach(&self, stream: OwnedFd, input: bool) {
+    /// Gives the console another client. The stream is made non-blocking here: a client that does
+    /// not read must not hold up the others.
+    ///
+    /// # Errors
+    /// It is no stream that can be.
+    pub fn attach(&self, stream: OwnedFd, input: bool) -> rustix::io::Result<()> {
+        rustix::io::ioctl_fionbio(&stream, true)?;
         self.send(Command::Attach { stream, input });
+        Ok(())
     }
 
     /// Clients on the console.
