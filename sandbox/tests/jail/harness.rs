@@ -1,0 +1,230 @@
+//! Starts probes in jails: from this process when it is root, and through a launcher as an ordinary
+//! user always (as root: uid and gid 65534).
+
+use std::ffi::{CStr, CString};
+use std::fs::File;
+use std::io::{BufRead as _, BufReader};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::unix::process::CommandExt as _;
+use std::process::{Command as Process, Stdio};
+
+use reeve_sandbox::seccomp::denial::Denial;
+use reeve_sandbox::{Command, Identity, OnParentDeath, Resource, Rlimit, spawn};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, recv, send, socketpair};
+use rustix::process::{WaitId, WaitIdOptions, waitid};
+
+/// The domain's uid and gid when root spawns.
+pub const BLOCK: u32 = 71_234;
+/// The ordinary user.
+pub const NOBODY: u32 = 65_534;
+
+/// Who spawns.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Caller {
+    Root,
+    User,
+}
+
+impl Caller {
+    /// Those that this test run can play.
+    pub fn all() -> Vec<Self> {
+        if rustix::process::geteuid().is_root() {
+            vec![Self::Root, Self::User]
+        } else {
+            vec![Self::User]
+        }
+    }
+
+    /// The uid and gid that the probe must have.
+    pub fn identity(self) -> (u32, u32) {
+        match self {
+            Self::Root => (BLOCK, BLOCK),
+            Self::User if rustix::process::geteuid().is_root() => (NOBODY, NOBODY),
+            Self::User => (
+                rustix::process::geteuid().as_raw(),
+                rustix::process::getegid().as_raw(),
+            ),
+        }
+    }
+}
+
+/// A jailed probe.
+pub struct Probe {
+    pub pid: i32,
+    messages: OwnedFd,
+    report: OwnedFd,
+    process: Started,
+}
+
+enum Started {
+    Directly(OwnedFd),
+    ByLauncher(std::process::Child),
+}
+
+/// How a probe ended.
+#[derive(Debug)]
+pub struct End {
+    /// Its messages after the first.
+    pub said: Vec<String>,
+    /// The signal that killed it.
+    pub signal: Option<i32>,
+    pub denial: Option<Denial>,
+}
+
+const PROBE: &str = env!("CARGO_BIN_EXE_reeve-sandbox-probe");
+pub const LIMITS: &[Rlimit] = &[
+    Rlimit {
+        resource: Resource::Core,
+        value: 0,
+    },
+    Rlimit {
+        resource: Resource::Descriptors,
+        value: 64,
+    },
+];
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .unwrap()
+}
+
+impl Probe {
+    /// Starts a probe and waits until it stands in its role. `layers`: `full` or `unfiltered`.
+    pub fn start(caller: Caller, layers: &str, role: &str, attempt: &str) -> Self {
+        let (messages, theirs) = pair();
+        let (report, report_theirs) = pair();
+        let (pid, process) = match caller {
+            Caller::Root => directly([layers, role, attempt], theirs, report_theirs),
+            Caller::User => by_launcher([layers, role, attempt], &theirs, &report_theirs),
+        };
+        let probe = Self {
+            pid,
+            messages,
+            report,
+            process,
+        };
+        let ready = probe.hear().expect("a first message");
+        assert!(ready.starts_with("ready"), "{caller:?} {layers}: {ready}");
+        assert_eq!(probe.hear().as_deref(), Some("entered"));
+        probe
+    }
+
+    fn hear(&self) -> Option<String> {
+        let mut buffer = [0; 256];
+        let (length, _) = recv(&self.messages, &mut buffer[..], RecvFlags::empty()).ok()?;
+        (length > 0).then(|| String::from_utf8_lossy(&buffer[..length]).into_owned())
+    }
+
+    /// Lets it carry out its attempt, and sees it end.
+    pub fn finish(self, argument: &str) -> End {
+        send(
+            &self.messages,
+            argument.as_bytes(),
+            rustix::net::SendFlags::NOSIGNAL,
+        )
+        .unwrap();
+        let said: Vec<String> = std::iter::from_fn(|| self.hear()).collect();
+        let signal = match self.process {
+            Started::Directly(pidfd) => {
+                let ended = waitid(WaitId::PidFd(pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
+                ended.and_then(|status| status.terminating_signal())
+            }
+            Started::ByLauncher(mut launcher) => {
+                Some(launcher.wait().unwrap().code().unwrap()).filter(|code| *code != 0)
+            }
+        };
+        let mut buffer = [0; 256];
+        let received = recv(&self.report, &mut buffer[..], RecvFlags::DONTWAIT);
+        let length = received.map_or(0, |(length, _)| length);
+        let denial = (length > 0).then(|| Denial::decode(&buffer[..length]).expect("a record"));
+        End {
+            said,
+            signal,
+            denial,
+        }
+    }
+}
+
+fn directly(words: [&str; 3], messages: OwnedFd, report: OwnedFd) -> (i32, Started) {
+    let exe = File::open(PROBE).unwrap();
+    let null = File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/null")
+        .unwrap();
+    let words: Vec<CString> = ["jailed"]
+        .iter()
+        .chain(&words)
+        .map(|word| CString::new(*word).unwrap())
+        .collect();
+    let argv: Vec<&CStr> = words.iter().map(CString::as_c_str).collect();
+    let child = spawn(Command {
+        exe: exe.as_fd(),
+        argv: &argv,
+        null: null.as_fd(),
+        fds: vec![(messages, 4), (report, 5)],
+        identity: Identity::Block {
+            uid: BLOCK,
+            gid: BLOCK,
+        },
+        rlimits: LIMITS,
+        cgroup: None,
+        // A test's thread ends before its probe does, where a test fails.
+        on_parent_death: OnParentDeath::Die,
+    });
+    let child = child.unwrap_or_else(|error| panic!("{error}: {:?}", error.remedy()));
+    (
+        child.pid.as_raw_nonzero().get(),
+        Started::Directly(child.pidfd),
+    )
+}
+
+#[expect(unsafe_code, reason = "arranges descriptors between fork and exec")]
+fn by_launcher(words: [&str; 3], messages: &OwnedFd, report: &OwnedFd) -> (i32, Started) {
+    // By descriptor, as the ordinary user may not search the path to it.
+    let exe = File::open(PROBE).unwrap();
+    let (exe_fd, messages, report) = (exe.as_raw_fd(), messages.as_raw_fd(), report.as_raw_fd());
+    let mut process = Process::new(format!("/proc/self/fd/{exe_fd}"));
+    process.arg0("launch").args(words).stdout(Stdio::piped());
+    if rustix::process::geteuid().is_root() {
+        process.uid(NOBODY).gid(NOBODY);
+    }
+    // SAFETY: between fork and exec, only system calls that are async-signal-safe.
+    unsafe {
+        process.pre_exec(move || {
+            // Out of each other's way first; the copies that stay are inherited.
+            for fd in [exe_fd, messages, report] {
+                if libc::fcntl(fd, libc::F_SETFD, 0) != 0 {
+                    return Err(std::io::Error::last_os_error());
+                }
+            }
+            let (first, second) = (libc::dup(messages), libc::dup(report));
+            if exe_fd == 4 || exe_fd == 5 || libc::dup2(first, 4) != 4 || libc::dup2(second, 5) != 5
+            {
+                return Err(std::io::Error::from_raw_os_error(libc::EBADF));
+            }
+            // The launcher's copies would keep the channels open; 4 and 5 it gives away.
+            for fd in [first, second, messages, report] {
+                if fd > 5 {
+                    libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
+                }
+            }
+            Ok(())
+        });
+    }
+    let mut launcher = process.spawn().unwrap();
+    let mut line = String::new();
+    BufReader::new(launcher.stdout.as_mut().unwrap())
+        .read_line(&mut line)
+        .unwrap();
+    let pid = line
+        .trim()
+        .parse()
+        .unwrap_or_else(|_| panic!("launcher: {line}"));
+    (pid, Started::ByLauncher(launcher))
+}
