@@ -53,8 +53,9 @@
 //!
 //! # Decisions
 //! 1. (2026-11) Handlers take `&mut self` under a mutex per device instead of `&self` with locks
-//!    inside: a device's code stays sequential, and an uncontended lock costs some 20 ns where an
-//!    exit costs microseconds.
+//!    inside: a device's code stays sequential. Measured on a busy development machine, a register
+//!    read through the bus takes 60 ns, locks and map lookup included, and a byte to the console
+//!    120 ns, where the exit itself costs 3 to 16 us.
 //! 2. (2026-11) Sinks are called with the device lock held, so that levels, messages and routes
 //!    leave in the order in which the state changed. The price is that they must be leaves.
 //! 3. (2026-11) An access that is not wholly inside one region is unclaimed; it is not split. Byte
