@@ -1,113 +1,127 @@
-//! Measures the way from `spawn` to a closed jail.
+//! Measures the way from `spawn` to a closed jail, and what a jailed process costs in memory.
 //!
-//! `cargo run --release -p reeve-sandbox --example spawn_latency -- PROBE [COUNT]`
-use std::ffi::CString;
+//! `cargo build --release -p reeve-sandbox --bins --examples`, then
+//! `spawn_latency target/.../reeve-sandbox-probe [COUNT [PAUSE_MS]]`. The pause lets the kernel end
+//! the previous network namespace, which takes it several milliseconds.
+
+#![expect(clippy::print_stdout, reason = "it prints a table")]
+
 use std::fs::File;
-use std::os::fd::AsFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
 use reeve_sandbox::{Command, FIRST_FD, Identity, OnParentDeath, Resource, Rlimit, spawn};
 use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
-fn now() -> u64 {
-    let t = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    t.tv_sec as u64 * 1_000_000_000 + t.tv_nsec as u64
+const LIMITS: &[Rlimit] = &[
+    Rlimit {
+        resource: Resource::Core,
+        value: 0,
+    },
+    Rlimit {
+        resource: Resource::Descriptors,
+        value: 256,
+    },
+];
+
+fn now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+fn pair() -> (OwnedFd, OwnedFd) {
+    socketpair(
+        AddressFamily::UNIX,
+        SocketType::SEQPACKET,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+    .expect("a socket pair")
 }
 
 fn main() {
-    let path = std::env::args().nth(1).expect("path of the probe");
-    let count: usize = std::env::args().nth(2).map_or(300, |n| n.parse().unwrap());
-    let gap: u64 = std::env::args().nth(3).map_or(30, |n| n.parse().unwrap());
-    let exe = File::open(path).unwrap();
+    let arguments: Vec<String> = std::env::args().collect();
+    let number = |index: usize, default: u64| {
+        arguments
+            .get(index)
+            .map_or(default, |text| text.parse().expect("a number"))
+    };
+    let exe = File::open(arguments.get(1).expect("the probe's path")).expect("the probe");
+    let (count, pause) = (number(2, 200), number(3, 30));
     let null = File::options()
         .read(true)
         .write(true)
         .open("/dev/null")
-        .unwrap();
-    let name = CString::new("worker").unwrap();
-    let root = rustix::process::geteuid().is_root();
-    let mut rows: Vec<[u64; 4]> = Vec::new();
-    for i in 0..count {
-        let pair = || {
-            socketpair(
-                AddressFamily::UNIX,
-                SocketType::SEQPACKET,
-                SocketFlags::CLOEXEC,
-                None,
-            )
-            .unwrap()
-        };
+        .expect("null device");
+    let identity = if rustix::process::geteuid().is_root() {
+        Identity::Block {
+            uid: 70_000,
+            gid: 70_000,
+        }
+    } else {
+        Identity::Caller
+    };
+
+    let names = ["spawn returns", "main begins", "jail closed", "reaped"];
+    let mut columns: [Vec<i64>; 4] = Default::default();
+    let mut memory = String::new();
+    for _ in 0..count {
         let (ours, theirs) = pair();
-        let (denial, report) = pair();
+        let (_denials, report) = pair();
         let start = now();
         let child = spawn(Command {
             exe: exe.as_fd(),
-            argv: &[&name],
+            argv: &[c"jailed", c"timed"],
             null: null.as_fd(),
             fds: vec![(theirs, FIRST_FD), (report, FIRST_FD + 1)],
-            identity: if root {
-                Identity::Block {
-                    uid: 70000,
-                    gid: 70000,
-                }
-            } else {
-                Identity::Caller
-            },
-            rlimits: &[
-                Rlimit {
-                    resource: Resource::Core,
-                    value: 0,
-                },
-                Rlimit {
-                    resource: Resource::Descriptors,
-                    value: 256,
-                },
-            ],
+            identity,
+            rlimits: LIMITS,
             cgroup: None,
             on_parent_death: OnParentDeath::Die,
         });
-        let child = match child {
-            Ok(child) => child,
-            Err(error) => panic!("{error}: {:?}", error.remedy()),
-        };
+        let child = child.unwrap_or_else(|error| panic!("{error}: {:?}", error.remedy()));
         let spawned = now();
         let mut buffer = [0; 256];
-        let n = rustix::io::read(&ours, &mut buffer).unwrap();
-        let text = String::from_utf8_lossy(&buffer[..n]).into_owned();
-        let status = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED).unwrap();
-        let mut words = text.split(' ');
-        let mut number = || {
-            words
-                .next()
-                .and_then(|w| w.parse::<u64>().ok())
-                .unwrap_or(0)
+        let length = rustix::io::read(&ours, &mut buffer).expect("a message");
+        let text = String::from_utf8_lossy(&buffer[..length]).into_owned();
+        let mut words = text.split(' ').map_while(|word| word.parse::<i64>().ok());
+        let (Some(began), Some(closed)) = (words.next(), words.next()) else {
+            panic!("{text}")
         };
-        let (main, done) = (number(), number());
-        if i == 0 {
-            let mut buffer = [0; 64];
-            let n = rustix::net::recv(&denial, &mut buffer[..], rustix::net::RecvFlags::DONTWAIT)
-                .map_or(0, |(n, _)| n);
-            let d = reeve_sandbox::seccomp::denial::Denial::decode(&buffer[..n]);
-            println!(
-                "{text} {status:?} {}",
-                d.map_or(String::new(), |d| d.to_string())
-            );
+        if memory.is_empty() {
+            let path = format!("/proc/{}/smaps_rollup", child.pid.as_raw_nonzero());
+            memory = std::fs::read_to_string(path).unwrap_or_default();
         }
-        rows.push([spawned - start, main - start, done - start, now() - start]);
-        std::thread::sleep(Duration::from_millis(gap));
+        let ending = now();
+        drop(ours);
+        let ended = waitid(WaitId::PidFd(child.pidfd.as_fd()), WaitIdOptions::EXITED);
+        assert!(ended.is_ok_and(|status| status.is_some()));
+        let row = [
+            spawned - start,
+            began - start,
+            closed - start,
+            now() - ending,
+        ];
+        for (column, value) in columns.iter_mut().zip(row) {
+            column.push(value / 1000);
+        }
+        std::thread::sleep(Duration::from_millis(pause));
     }
-    for (index, name) in ["spawn returns", "main begins", "jail closed", "reaped"]
-        .iter()
-        .enumerate()
-    {
-        let mut column: Vec<u64> = rows.iter().map(|row| row[index] / 1000).collect();
+    for (name, column) in names.iter().zip(&mut columns) {
         column.sort_unstable();
+        let at = |tenths: usize| column[column.len() * tenths / 10];
         println!(
-            "{name:14} p10 {} p50 {} p90 {} us",
-            column[count / 10],
-            column[count / 2],
-            column[count * 9 / 10]
+            "{name:14} p10 {:5} p50 {:5} p90 {:5} us",
+            at(1),
+            at(5),
+            at(9)
         );
+    }
+    for line in memory
+        .lines()
+        .filter(|line| line.contains("Private") || line.starts_with("Pss:"))
+    {
+        println!("{line}");
     }
 }

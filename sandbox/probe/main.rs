@@ -2,7 +2,8 @@
 //!
 //! Descriptors 4 (messages to and from the test) and 5 (denial report) are handed over. As `launch`
 //! it spawns itself as the calling user; as `jailed` it closes the jail, says `ready`, waits for a
-//! message, carries out one attempt in one role, and reports how that ended.
+//! message, carries out one attempt in one role, and reports how that ended. `timed` is for the
+//! latency measurement in `examples/`.
 
 mod attempts;
 
@@ -27,6 +28,7 @@ fn main() -> ExitCode {
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {
         ["launch", ..] => launch(&words[1..]),
+        ["jailed", "timed"] => timed(),
         ["jailed", "full", role, attempt] => jailed(true, role, attempt),
         ["jailed", "unfiltered", role, attempt] => jailed(false, role, attempt),
         _ => ExitCode::FAILURE,
@@ -41,6 +43,24 @@ fn descriptor(fd: i32) -> BorrowedFd<'static> {
 
 fn say(text: &str) {
     let _ = rustix::io::write(descriptor(MESSAGES), text.as_bytes());
+}
+
+/// Nanoseconds of the monotonic clock.
+fn now() -> i64 {
+    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
+    now.tv_sec * 1_000_000_000 + now.tv_nsec
+}
+
+/// When `main` began, and when the jail was closed.
+fn timed() -> ExitCode {
+    let began = now();
+    match reeve_sandbox::enter(descriptor(REPORT)) {
+        Ok(_) => say(&format!("{began} {}", now())),
+        Err(error) => say(&error.to_string()),
+    }
+    // Until the other end has been read and closed.
+    let _ = rustix::io::read(descriptor(MESSAGES), &mut [0; 1]);
+    ExitCode::SUCCESS
 }
 
 fn jailed(filtered: bool, role: &str, attempt: &str) -> ExitCode {

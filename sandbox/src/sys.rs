@@ -40,13 +40,13 @@ pub(crate) struct CloneArgs {
     reason = "libc's syscall() writes errno, which is thread-local"
 )]
 pub(crate) unsafe fn call(nr: i64, args: [usize; 6]) -> Result<usize> {
-    let result: isize;
+    let result: i64;
     // SAFETY: the x86_64 Linux convention: number and result in rax, six arguments, rcx and r11
     // clobbered. The caller vouches for the call itself.
     unsafe {
         asm!(
             "syscall",
-            inlateout("rax") nr as isize => result,
+            inlateout("rax") nr => result,
             in("rdi") args[0],
             in("rsi") args[1],
             in("rdx") args[2],
@@ -61,7 +61,7 @@ pub(crate) unsafe fn call(nr: i64, args: [usize; 6]) -> Result<usize> {
     decode(result)
 }
 
-fn decode(result: isize) -> Result<usize> {
+fn decode(result: i64) -> Result<usize> {
     match usize::try_from(result) {
         Ok(value) => Ok(value),
         Err(_) => Err(Errno(i32::try_from(-result).unwrap_or(libc::EINVAL))),
@@ -84,7 +84,7 @@ pub(crate) unsafe fn clone3(
     entry: extern "C" fn(*const c_void) -> !,
     argument: *const c_void,
 ) -> Result<usize> {
-    let result: isize;
+    let result: i64;
     // SAFETY: in the parent this is a plain system call. In the child, rsp is the new stack's end,
     // aligned to 16, so that a call from here keeps the ABI; the callee never returns. r12 and r13
     // are kept by the kernel in both.
@@ -98,7 +98,7 @@ pub(crate) unsafe fn clone3(
             "call r12",
             "ud2",
             "2:",
-            inlateout("rax") libc::SYS_clone3 as isize => result,
+            inlateout("rax") libc::SYS_clone3 => result,
             in("rdi") core::ptr::from_ref(args),
             in("rsi") size_of::<CloneArgs>(),
             in("r12") entry,
@@ -118,6 +118,10 @@ fn plain(nr: i64, args: [usize; 6]) -> Result<usize> {
 }
 
 /// A descriptor number or a negative constant as a register holds it.
+#[expect(
+    clippy::cast_sign_loss,
+    reason = "the kernel reads the register as a signed int"
+)]
 fn int(value: i32) -> usize {
     value as isize as usize
 }
@@ -245,12 +249,9 @@ pub(crate) fn fsconfig_create(fs: i32) -> Result<()> {
     plain(libc::SYS_fsconfig, [int(fs), 6, 0, 0, 0, 0]).map(drop)
 }
 
-pub(crate) fn fsmount(fs: i32, attributes: u64) -> Result<i32> {
+pub(crate) fn fsmount(fs: i32, attributes: usize) -> Result<i32> {
     // 1: FSMOUNT_CLOEXEC.
-    let mount = plain(
-        libc::SYS_fsmount,
-        [int(fs), 1, attributes as usize, 0, 0, 0],
-    )?;
+    let mount = plain(libc::SYS_fsmount, [int(fs), 1, attributes, 0, 0, 0])?;
     i32::try_from(mount).map_err(|_| Errno(libc::EBADF))
 }
 
@@ -297,6 +298,10 @@ pub(crate) fn set_limit(resource: u32, value: u64) -> Result<()> {
 
 /// Sets effective, permitted and inheritable capabilities to these bits.
 #[expect(unsafe_code, reason = "passes structures to the kernel")]
+#[expect(
+    clippy::cast_possible_truncation,
+    reason = "the structure holds each set in halves"
+)]
 pub(crate) fn capset(effective: u64, permitted: u64, inheritable: u64) -> Result<()> {
     let header: [u32; 2] = [0x2008_0522, 0]; // _LINUX_CAPABILITY_VERSION_3, the caller
     let low = |bits: u64| bits as u32;

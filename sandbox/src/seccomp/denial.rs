@@ -103,7 +103,7 @@ impl Denial {
         if fields.u32() != MAGIC {
             return Err(DecodeError::Magic);
         }
-        let nr = fields.u32().cast_signed();
+        let nr = i32::from_ne_bytes(fields.u32().to_ne_bytes());
         let arch = fields.u32();
         let role = u8::try_from(fields.u32()).ok().and_then(Role::from_number);
         let role = role.ok_or(DecodeError::Role)?;
@@ -243,7 +243,7 @@ fn report(info: &SigsysInfo, context: &libc::ucontext_t) {
             .uc_mcontext
             .gregs
             .get(index)
-            .map_or(0, |value| value.cast_unsigned())
+            .map_or(0, |value| u64::from_ne_bytes(value.to_ne_bytes()))
     };
     let denial = Denial {
         nr: info.nr,

@@ -25,9 +25,14 @@ struct Call {
     args: [u64; 6],
 }
 
+/// The half of an argument that filters look at.
+fn low(value: u64) -> u32 {
+    u32::try_from(value & u64::from(u32::MAX)).unwrap()
+}
+
 impl Call {
     fn word(&self, offset: u32) -> u32 {
-        let half = |value: u64, high: bool| (if high { value >> 32 } else { value }) as u32;
+        let half = |value: u64, high: bool| if high { low(value >> 32) } else { low(value) };
         match offset {
             0 => self.nr,
             4 => self.arch,
@@ -66,8 +71,8 @@ fn expected(rules: &[Rule], call: Call) -> u32 {
         return TRAP;
     };
     let holds = |check: &Check| match *check {
-        Check::OneOf { arg, values } => values.contains(&(call.args[usize::from(arg)] as u32)),
-        Check::Masked { arg, mask, value } => call.args[usize::from(arg)] as u32 & mask == value,
+        Check::OneOf { arg, values } => values.contains(&low(call.args[usize::from(arg)])),
+        Check::Masked { arg, mask, value } => low(call.args[usize::from(arg)]) & mask == value,
     };
     match rule.action {
         _ if !rule.checks.iter().all(holds) => TRAP,

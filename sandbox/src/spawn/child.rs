@@ -46,7 +46,7 @@ const CAP_SYS_ADMIN: u32 = 21;
 /// or fixed up by a change of uid. Once set they cannot be cleared.
 const SECUREBITS: usize = 0b1110_1111;
 
-const MOUNT_RDONLY_NOSUID_NODEV_NOEXEC: u64 = 1 | 2 | 4 | 8;
+const MOUNT_RDONLY_NOSUID_NODEV_NOEXEC: usize = 1 | 2 | 4 | 8;
 
 /// Entry of the child.
 pub(super) extern "C" fn child_main(plan: *const c_void) -> ! {
@@ -56,9 +56,7 @@ pub(super) extern "C" fn child_main(plan: *const c_void) -> ! {
     // touch it meanwhile.
     let plan = unsafe { &mut *plan };
     let Err((step, Errno(errno))) = run(plan);
-    plan.shared
-        .errno
-        .store(errno.unsigned_abs(), Ordering::Relaxed);
+    plan.shared.errno.store(errno, Ordering::Relaxed);
     plan.shared.failed.store(step as u32 + 1, Ordering::Release);
     sys::exit_group(127)
 }

@@ -286,7 +286,7 @@ fn spawn_on(stacks: &Stacks, command: Command<'_>, faults: Faults) -> Result<Chi
     // The child has left this memory: `plan` and the descriptors may go.
     if let Some(number) = shared.failed.load(Ordering::Acquire).checked_sub(1) {
         process::end(&child);
-        let errno = shared.errno.load(Ordering::Relaxed).cast_signed();
+        let errno = shared.errno.load(Ordering::Relaxed);
         return Err(Step::from_number(number)
             .map_or(SpawnError::Died, |step| SpawnError::step(step, errno)));
     }

@@ -6,7 +6,7 @@
 
 use std::ffi::c_void;
 use std::ptr::NonNull;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicI32, AtomicU32, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use rustix::io::Errno;
@@ -37,14 +37,14 @@ pub(super) struct Shared {
     /// 1 + the step that failed in the child, 0 for none.
     pub(super) failed: AtomicU32,
     /// Its error number.
-    pub(super) errno: AtomicU32,
+    pub(super) errno: AtomicI32,
 }
 
 impl Shared {
     /// As before a clone; the child counts as running.
     pub(super) fn reset(&self) {
         self.child_tid.store(1, Ordering::Relaxed);
-        for word in [&self.mapped, &self.executing, &self.failed, &self.errno] {
+        for word in [&self.mapped, &self.executing, &self.failed] {
             word.store(0, Ordering::Relaxed);
         }
     }

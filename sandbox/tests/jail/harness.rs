@@ -188,35 +188,22 @@ fn directly(words: [&str; 3], messages: OwnedFd, report: OwnedFd) -> (i32, Start
 fn by_launcher(words: [&str; 3], messages: &OwnedFd, report: &OwnedFd) -> (i32, Started) {
     // By descriptor, as the ordinary user may not search the path to it.
     let exe = File::open(PROBE).unwrap();
+    let exe = rustix::io::fcntl_dupfd_cloexec(exe, 20).unwrap();
+    rustix::io::fcntl_setfd(&exe, rustix::io::FdFlags::empty()).unwrap();
     let (exe_fd, messages, report) = (exe.as_raw_fd(), messages.as_raw_fd(), report.as_raw_fd());
     let mut process = Process::new(format!("/proc/self/fd/{exe_fd}"));
     process.arg0("launch").args(words).stdout(Stdio::piped());
     if rustix::process::geteuid().is_root() {
         process.uid(NOBODY).gid(NOBODY);
     }
-    // SAFETY: between fork and exec, only system calls that are async-signal-safe.
-    unsafe {
-        process.pre_exec(move || {
-            // Out of each other's way first; the copies that stay are inherited.
-            for fd in [exe_fd, messages, report] {
-                if libc::fcntl(fd, libc::F_SETFD, 0) != 0 {
-                    return Err(std::io::Error::last_os_error());
-                }
-            }
-            let (first, second) = (libc::dup(messages), libc::dup(report));
-            if exe_fd == 4 || exe_fd == 5 || libc::dup2(first, 4) != 4 || libc::dup2(second, 5) != 5
-            {
-                return Err(std::io::Error::from_raw_os_error(libc::EBADF));
-            }
-            // The launcher's copies would keep the channels open; 4 and 5 it gives away.
-            for fd in [first, second, messages, report] {
-                if fd > 5 {
-                    libc::fcntl(fd, libc::F_SETFD, libc::FD_CLOEXEC);
-                }
-            }
-            Ok(())
-        });
-    }
+    let arrange = move || {
+        // Duplicated out of each other's way; what is on 4 and 5 in the end is inherited.
+        let (first, second) = (duplicate(messages)?, duplicate(report)?);
+        duplicate_onto(first, 4)?;
+        duplicate_onto(second, 5)
+    };
+    // SAFETY: only system calls that are async-signal-safe, between fork and exec.
+    unsafe { process.pre_exec(arrange) };
     let mut launcher = process.spawn().unwrap();
     let mut line = String::new();
     BufReader::new(launcher.stdout.as_mut().unwrap())
@@ -227,4 +214,23 @@ fn by_launcher(words: [&str; 3], messages: &OwnedFd, report: &OwnedFd) -> (i32, 
         .parse()
         .unwrap_or_else(|_| panic!("launcher: {line}"));
     (pid, Started::ByLauncher(launcher))
+}
+
+/// Above the numbers that are handed over, and closed on exec.
+#[expect(unsafe_code, reason = "descriptors by number, between fork and exec")]
+fn duplicate(fd: i32) -> std::io::Result<i32> {
+    // SAFETY: makes a new descriptor, touches no memory.
+    match unsafe { libc::fcntl(fd, libc::F_DUPFD_CLOEXEC, 10) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        new => Ok(new),
+    }
+}
+
+#[expect(unsafe_code, reason = "descriptors by number, between fork and exec")]
+fn duplicate_onto(fd: i32, target: i32) -> std::io::Result<()> {
+    // SAFETY: the child owns all its descriptors; the program is executed by a number above these.
+    match unsafe { libc::dup2(fd, target) } {
+        -1 => Err(std::io::Error::last_os_error()),
+        _ => Ok(()),
+    }
 }
