@@ -1,5 +1,7 @@
 //! Supervision against workers that break the rules: each is ended, alone, and nothing is left.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};

@@ -6,6 +6,12 @@ use super::identity::Identities;
 use super::kvm;
 use super::worker_binary::WorkerBinary;
 
+/// What the sandbox calls the profile, which knows nothing of what is shipped.
+const PROFILE_HINT: &str = "install Reeve's AppArmor profile";
+/// The command that installs it.
+const PROFILE: &str = "install Reeve's AppArmor profile (supervisor/apparmor/reeve in the source \
+    tree): sudo cp reeve /etc/apparmor.d/reeve && sudo apparmor_parser -r /etc/apparmor.d/reeve";
+
 /// One thing a host has or lacks.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Check {
@@ -47,6 +53,17 @@ impl Check {
 #[must_use]
 pub fn examine() -> Vec<Check> {
     let mut checks = kvm::checks();
+    checks.extend(reeve_sandbox::host::checks().into_iter().map(|check| {
+        Check {
+            name: check.name.to_owned(),
+            mandatory: !check.optional,
+            passed: check.passed,
+            found: check.found,
+            mend: check
+                .remedy
+                .map(|remedy| remedy.replace(PROFILE_HINT, PROFILE)),
+        }
+    }));
     checks.push(match WorkerBinary::find() {
         Ok(binary) => Check::pass("worker", binary.path().display().to_string()),
         Err(error) => Check::fail("worker", error.to_string(), "install Reeve again"),

@@ -1,6 +1,8 @@
 //! A worker that does what its domain's name says, most of it against the rules. Test builds only.
 
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +20,8 @@ struct Worker {
     log: OwnedFd,
     behaviour: String,
     events: u64,
+    /// What came with the last descriptors.
+    fds: Vec<OwnedFd>,
 }
 
 fn main() -> ExitCode {
@@ -26,6 +30,7 @@ fn main() -> ExitCode {
         log: adopt(LOG_FD),
         behaviour: std::env::args().nth(1).unwrap_or_default(),
         events: 0,
+        fds: Vec::new(),
     };
     ExitCode::from(worker.run())
 }
@@ -81,7 +86,12 @@ impl Worker {
             result: Ok(body),
         };
         match body {
-            RequestBody::Launch(_) => {
+            RequestBody::Launch(launch) => {
+                let slot = launch.spec.console.map(|slot| usize::from(slot.0));
+                let console = slot.filter(|slot| *slot < self.fds.len());
+                if let Some(console) = console.map(|slot| self.fds.remove(slot)) {
+                    serve(&self.behaviour, console);
+                }
                 if self.is("hangs") {
                     return None;
                 }
@@ -197,10 +207,15 @@ impl Worker {
         let _ = rustix::net::send(&self.log, line.as_bytes(), flags);
     }
 
-    fn receive(&self) -> Option<ToWorker> {
+    fn receive(&mut self) -> Option<ToWorker> {
         loop {
             match scm::receive_message(self.control.as_fd()) {
-                Ok((bytes, _fds)) => return codec::decode(&bytes).ok(),
+                Ok((bytes, fds)) => {
+                    if !fds.is_empty() {
+                        self.fds = fds;
+                    }
+                    return codec::decode(&bytes).ok();
+                }
                 Err(ScmError::WouldBlock) => wait(self.control.as_fd(), PollFlags::IN),
                 Err(_) => return None,
             }
@@ -210,4 +225,19 @@ impl Worker {
 
 fn wait(fd: BorrowedFd<'_>, flags: PollFlags) {
     let _ = poll(&mut [PollFd::from_borrowed_fd(fd, flags)], None);
+}
+
+/// The console: says hello and echoes, or floods.
+fn serve(behaviour: &str, console: OwnedFd) {
+    let floods = behaviour.starts_with("floods-console");
+    let mut console = UnixStream::from(console);
+    std::thread::spawn(move || {
+        let flood = [b'~'; 4096];
+        let _ = console.write_all(b"up\n");
+        while floods && console.write_all(&flood).is_ok() {}
+        let mut buffer = [0; 256];
+        while let Ok(length @ 1..) = console.read(&mut buffer) {
+            let _ = console.write_all(buffer.get(..length).unwrap_or_default());
+        }
+    });
 }

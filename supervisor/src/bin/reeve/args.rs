@@ -4,15 +4,17 @@ use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
+use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, Parser, Subcommand};
 use clap_complete::Shell;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, LifecycleAction,
-    MemorySize, ResourceLimits, Vcpus,
+    BootSource, Domain, DomainName, DomainUuid, KernelBoot, LifecycleAction, MemorySize,
+    ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{BuildId, PROTOCOL};
+use rustix::rand::GetRandomFlags;
 use uuid::Uuid;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
@@ -193,9 +195,9 @@ impl RunArgs {
     /// The domain these arguments describe. It has a new UUID each time.
     ///
     /// # Errors
-    /// The made-up name is always valid; the type asks.
-    pub fn domain(&self) -> Result<Domain, InvalidName> {
-        let uuid = Uuid::new_v4();
+    /// The kernel gives no random bytes.
+    pub fn domain(&self) -> anyhow::Result<Domain> {
+        let uuid = new_uuid().context("cannot make a UUID")?;
         let name = match &self.name {
             Some(name) => name.clone(),
             None => DomainName::try_from(format!("guest-{:08x}", uuid.as_fields().0))?,
@@ -230,6 +232,16 @@ impl RunArgs {
             },
         })
     }
+}
+
+/// A version 4 UUID (RFC 9562 §5.4) from the kernel itself: no device node, no fallback, no panic.
+fn new_uuid() -> std::io::Result<Uuid> {
+    let mut bytes = [0; 16];
+    let mut filled = 0;
+    while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        filled += rustix::rand::getrandom(rest, GetRandomFlags::empty())?;
+    }
+    Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
 /// A usage error on one line, with clap's suggestion where it has one.

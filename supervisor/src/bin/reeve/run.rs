@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use reeve_ipc::model::Domain;
+use serde_json::json;
 
 use super::args::RunArgs;
 use super::messages;
-use super::session::session;
+use super::session::{SessionError, session};
 
 /// How long the last lines may take to be written.
 const LAST_LINES: Duration = Duration::from_secs(2);
@@ -33,13 +34,17 @@ pub fn run(args: &RunArgs) -> u8 {
 }
 
 async fn attempt(args: &RunArgs) -> u8 {
-    let domain = match definition(args) {
+    let domain = match args.domain() {
         Ok(domain) => domain,
-        Err(line) => {
-            messages::say(&line);
-            return super::USAGE;
+        Err(error) => {
+            messages::say(&format!("{error:#}"));
+            return FAILURE;
         }
     };
+    if let Err(error) = domain.validate() {
+        messages::say(&error.to_string());
+        return super::USAGE;
+    }
     match session(args, &domain).await {
         Ok(report) => {
             if args.json {
@@ -51,13 +56,22 @@ async fn attempt(args: &RunArgs) -> u8 {
         }
         Err(error) => {
             messages::say(&error.to_string());
+            if args.json {
+                messages::result(not_started(&domain, &error));
+            }
             error.exit_code()
         }
     }
 }
 
-fn definition(args: &RunArgs) -> Result<Domain, String> {
-    let domain = args.domain().map_err(|error| error.to_string())?;
-    domain.validate().map_err(|error| error.to_string())?;
-    Ok(domain)
+/// The report of a domain that did not start, as one line of JSON.
+fn not_started(domain: &Domain, error: &SessionError) -> String {
+    let report = json!({
+        "name": domain.name.as_str(),
+        "uuid": domain.uuid.to_string(),
+        "outcome": "not-started",
+        "exit_code": error.exit_code(),
+        "detail": error.to_string(),
+    });
+    format!("{report}\n")
 }

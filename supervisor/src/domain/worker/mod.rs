@@ -250,7 +250,7 @@ pub async fn start(
         accepted,
         uid: identity.uid,
         level: identity.level,
-        cgroup: confinement.cgroup_path(),
+        cgroup: confinement.path(),
     };
     let order = Order {
         name: domain.name.clone(),
@@ -260,7 +260,7 @@ pub async fn start(
         gid: identity.gid,
         level: identity.level,
         on_control_loss: options.on_control_loss,
-        cgroup: confinement.cgroup_fd(),
+        cgroup: confinement.directory().map_err(StartError::Socket)?,
     };
     let process = Arc::new(Process::new(host.spawner.spawn(order).await?));
     let (publish, view) = watch::channel(View {
@@ -305,6 +305,8 @@ pub async fn start(
         first
     });
     worker.launched = Some(launched);
+    let (domain, uuid, pid) = (&worker.name, worker.uuid, worker.process.pid);
+    tracing::info!(%domain, %uuid, pid, "started");
     if fault::is_at(Step::AfterLaunched) || fault::is_at(Step::Running) {
         worker.process.kill();
     }

@@ -118,7 +118,7 @@ impl Supervision {
         } else {
             tracing::error!(%domain, %uuid, "{death}");
         }
-        self.confinement.release();
+        drop(self.confinement);
         drop(self.identity);
         self.view
             .send_modify(|view| view.death = Some(Arc::new(death)));
