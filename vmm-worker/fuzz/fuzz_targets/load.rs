@@ -1,7 +1,8 @@
-//! Arbitrary bytes as a kernel image: refused or loaded, within the guest's memory, without a panic.
+//! Arbitrary bytes as a kernel image: refused or loaded, within the guest's memory, no panic.
 //!
-//! The first bytes split kernel from initrd and set the length of the command line; the rest is the image. Some
-//! inputs get the magic numbers of one of the two formats, so that the fuzzer need not find them.
+//! The first bytes split kernel from initrd and set the length of the command line; the rest is the
+//! image. Some inputs get the magic numbers of one of the two formats, so that the fuzzer need not
+//! find them.
 
 #![no_main]
 
