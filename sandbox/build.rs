@@ -17,27 +17,32 @@ mod control;
 mod io;
 #[path = "src/seccomp/ioctl.rs"]
 mod ioctl;
+#[path = "src/seccomp/join.rs"]
+mod join;
 #[path = "src/seccomp/rule.rs"]
 #[expect(dead_code, reason = "reasons are for people, not for BPF")]
 mod rule;
 #[path = "src/seccomp/vcpu.rs"]
 mod vcpu;
 
+use compile::{Instruction, Unlisted, compile};
+
 fn main() {
     println!("cargo::rerun-if-changed=src/seccomp");
     println!("cargo::rerun-if-changed=build.rs");
 
     let mut text = String::new();
-    for (name, rules) in [
-        ("BASE", base::RULES),
-        ("CONTROL", control::RULES),
-        ("VCPU", vcpu::RULES),
-        ("IO", io::RULES),
+    let entering: Vec<&rule::Rule> = base::RULES.iter().chain(join::OPEN).collect();
+    for (name, program) in [
+        ("BASE", compile(entering, Unlisted::Trap)),
+        ("SEAL", compile(join::SEALED, Unlisted::Allow)),
+        ("CONTROL", compile(control::RULES, Unlisted::Trap)),
+        ("VCPU", compile(vcpu::RULES, Unlisted::Trap)),
+        ("IO", compile(io::RULES, Unlisted::Trap)),
     ] {
-        let program = compile::compile(rules);
         writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
             .expect("writing to a string");
-        for compile::Instruction { code, jt, jf, k } in program {
+        for Instruction { code, jt, jf, k } in program {
             writeln!(
                 text,
                 "    Instruction {{ code: {code}, jt: {jt}, jf: {jf}, k: {k} }},"

@@ -15,7 +15,7 @@ use std::process::ExitCode;
 use std::thread;
 
 use reeve_sandbox::seccomp::{Role, enter_role};
-use reeve_sandbox::{Command, Confined, Identity, OnParentDeath, Resource, Rlimit, spawn};
+use reeve_sandbox::{Command, Identity, OnParentDeath, Prepared, Resource, Rlimit, spawn};
 use rustix::process::{WaitId, WaitIdOptions, waitid};
 
 /// Messages, one per packet.
@@ -66,23 +66,19 @@ fn timed() -> ExitCode {
 fn jailed(filtered: bool, role: &str, attempt: &str) -> ExitCode {
     // Captured before the jail closes: nothing is opened after.
     let _ = std::io::stdout().is_terminal();
-    let confined = match Confined::new(descriptor(REPORT)) {
-        Ok(confined) => confined,
+    let jail = Prepared::new(descriptor(REPORT)).and_then(|prepared| {
+        if filtered {
+            prepared.close()
+        } else {
+            prepared.close_unfiltered()
+        }
+    });
+    match jail {
+        Ok(report) => say(&format!("ready landlock {}", report.landlock)),
         Err(error) => {
             say(&format!("not jailed: {error}"));
             return ExitCode::FAILURE;
         }
-    };
-    if filtered {
-        match confined.filter() {
-            Ok(report) => say(&format!("ready landlock {}", report.landlock)),
-            Err(error) => {
-                say(&format!("not jailed: {error}"));
-                return ExitCode::FAILURE;
-            }
-        }
-    } else {
-        say("ready");
     }
     let role = Role::ALL
         .into_iter()

@@ -7,9 +7,10 @@
 //!   3  empty root                  by stage A's second helper, which is reaped
 //!   4  Landlock, no rule
 //!   5  SIGSYS handler              denials are named from here on
-//!   6  network namespace           from stage A's first helper, which is reaped
-//!   7  no capability in any set
-//!   8  base filter
+//!   6  base filter                 while the network namespace is still being made
+//!   7  network namespace           from stage A's first helper, which is reaped
+//!   8  no capability in any set
+//!   9  seal                        denies what 7 and 8 needed
 //! ```
 //!
 //! Any failure is an error that the worker reports before it exits; there is no partial jail.
@@ -23,7 +24,7 @@ use rustix::net::{RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, recvmsg}
 use rustix::process::{DumpableBehavior, set_dumpable_behavior};
 
 use crate::landlock::{self, Abi};
-use crate::seccomp::{self, Role, denial};
+use crate::seccomp::{self, denial};
 use crate::spawn::JAIL_FD;
 use crate::sys::{self, Errno};
 
@@ -73,20 +74,20 @@ pub enum JailError {
     Seccomp(#[source] io::Error),
 }
 
-/// Everything but the base filter is in place.
+/// The first half of stage B is done; the process is not jailed yet.
 #[derive(Debug)]
-#[must_use = "without the filter the process is not jailed"]
-pub struct Confined {
+#[must_use = "the jail is not closed"]
+pub struct Prepared {
     landlock: Abi,
 }
 
-impl Confined {
-    /// Steps 1 to 7. To be called first thing in `main`, with a single thread, in a process started
+impl Prepared {
+    /// Steps 1 to 5. To be called first thing in `main`, with a single thread, in a process started
     /// by [`crate::spawn()`]. Calls denied later are reported to `report`, which must stay open.
     ///
     /// # Errors
     ///
-    /// [`JailError`]. The process is then not confined and must exit.
+    /// [`JailError`]. The process is not confined and must exit.
     pub fn new(report: BorrowedFd<'_>) -> Result<Self, JailError> {
         single_arena();
         set_dumpable_behavior(DumpableBehavior::NotDumpable)
@@ -95,31 +96,43 @@ impl Confined {
         take_root()?;
         let landlock = landlock::restrict().map_err(|e| JailError::Landlock(io_error(e)))?;
         denial::install(report).map_err(JailError::Handler)?;
-        join_network()?;
-        drop_capabilities().map_err(|errno| JailError::Capabilities(io_error(errno)))?;
         Ok(Self { landlock })
     }
 
-    /// Step 8: the jail is closed.
+    /// Steps 6 to 9: the jail is closed.
     ///
     /// # Errors
     ///
-    /// [`JailError::Seccomp`]; the process must exit.
-    pub fn filter(self) -> Result<JailReport, JailError> {
-        seccomp::enter_role(Role::Base).map_err(JailError::Seccomp)?;
+    /// [`JailError`]. The process is not confined and must exit.
+    pub fn close(self) -> Result<JailReport, JailError> {
+        seccomp::install_base().map_err(JailError::Seccomp)?;
+        let report = self.close_unfiltered()?;
+        seccomp::seal().map_err(JailError::Seccomp)?;
+        Ok(report)
+    }
+
+    /// Steps 7 and 8 alone, for a program whose system calls no role describes, and which brings a
+    /// filter of its own.
+    ///
+    /// # Errors
+    ///
+    /// [`JailError`]. The process is not confined and must exit.
+    pub fn close_unfiltered(self) -> Result<JailReport, JailError> {
+        join_network()?;
+        drop_capabilities().map_err(|errno| JailError::Capabilities(io_error(errno)))?;
         Ok(JailReport {
             landlock: self.landlock,
         })
     }
 }
 
-/// Closes the jail: [`Confined::new`], then [`Confined::filter`].
+/// Closes the jail: [`Prepared::new`], then [`Prepared::close`].
 ///
 /// # Errors
 ///
-/// [`JailError`]. The process is then not confined and must exit.
+/// [`JailError`]. The process is not confined and must exit.
 pub fn enter(report: BorrowedFd<'_>) -> Result<JailReport, JailError> {
-    Confined::new(report)?.filter()
+    Prepared::new(report)?.close()
 }
 
 fn io_error(Errno(errno): Errno) -> io::Error {

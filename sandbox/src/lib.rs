@@ -19,7 +19,7 @@ pub mod seccomp;
 mod spawn;
 mod sys;
 
-pub use jail::{Confined, JailError, JailReport, enter};
+pub use jail::{JailError, JailReport, Prepared, enter};
 pub use landlock::Abi;
 pub use spawn::{
     Child, Command, FIRST_FD, Identity, JAIL_FD, LAST_FD, OnParentDeath, Resource, Rlimit,

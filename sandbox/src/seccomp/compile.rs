@@ -190,10 +190,22 @@ fn from_points(points: impl Iterator<Item = (u32, Label)>, outside: Label) -> Ve
     segments
 }
 
+/// What a program does with calls that no rule names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unlisted {
+    /// They trap: the filter of a role.
+    Trap,
+    /// They are left to the filters below: a filter that only takes away.
+    Allow,
+}
+
 /// The program of a table. Numbers of other ABIs (x32) are unlisted and trap; another architecture's
 /// entry into the kernel kills the process.
-pub fn compile(rules: &[Rule]) -> Vec<Instruction> {
-    let mut rules: Vec<&Rule> = rules.iter().collect();
+pub fn compile<'a>(
+    rules: impl IntoIterator<Item = &'a Rule>,
+    unlisted: Unlisted,
+) -> Vec<Instruction> {
+    let mut rules: Vec<&Rule> = rules.into_iter().collect();
     rules.sort_unstable_by_key(|rule| rule.nr);
 
     let mut assembler = Assembler::default();
@@ -204,6 +216,7 @@ pub fn compile(rules: &[Rule]) -> Vec<Instruction> {
             let outcome = match rule.action {
                 Action::Allow => RET_ALLOW,
                 Action::Errno(errno) => RET_ERRNO | u32::from(errno),
+                Action::Trap => RET_TRAP,
             };
             let outcome = assembler.ret(outcome);
             (rule.nr, assembler.checks(rule.checks, outcome))
@@ -215,8 +228,11 @@ pub fn compile(rules: &[Rule]) -> Vec<Instruction> {
         let plain = rule.checks.is_empty() && rule.action == Action::Allow;
         (nr, if plain { allow } else { label })
     });
-    let trap = assembler.ret(RET_TRAP);
-    let segments = from_points(targets, trap);
+    let unlisted = assembler.ret(match unlisted {
+        Unlisted::Trap => RET_TRAP,
+        Unlisted::Allow => RET_ALLOW,
+    });
+    let segments = from_points(targets, unlisted);
     let first = assembler.search(&segments);
     let load = assembler.load(OFFSET_NR, first);
     let right = assembler.branch(JUMP_EQUAL, ARCH_X86_64, load, kill);

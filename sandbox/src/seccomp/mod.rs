@@ -9,7 +9,8 @@
 //!                                  └─ Base + Io
 //! ```
 //!
-//! Filters stack: a call must pass each, so Base is a superset of all roles. An unlisted call traps;
+//! Filters stack: a call must pass each, so Base is a superset of all roles. Base itself is two filters,
+//! as stage B installs it before it has finished (`join.rs`). An unlisted call traps;
 //! the handler of [`denial`] names it and the process dies by SIGSYS. Another architecture's entry
 //! (`int 0x80`) kills at once; x32 numbers are unlisted.
 
@@ -22,6 +23,8 @@ mod compile;
 mod control;
 mod io;
 mod ioctl;
+#[cfg(test)]
+mod join;
 pub mod rule;
 #[cfg(test)]
 mod tests;
@@ -61,15 +64,6 @@ impl Role {
         }
     }
 
-    fn program(self) -> &'static [Instruction] {
-        match self {
-            Self::Base => &BASE,
-            Self::Control => &CONTROL,
-            Self::Vcpu => &VCPU,
-            Self::Io => &IO,
-        }
-    }
-
     fn from_number(number: u8) -> Option<Self> {
         Self::ALL.into_iter().find(|role| *role as u8 == number)
     }
@@ -103,12 +97,27 @@ include!(concat!(env!("OUT_DIR"), "/filters.rs"));
 ///
 /// # Errors
 ///
-/// The kernel's, when it refuses the filter: without `no_new_privs`, or from a thread that already
-/// entered a role other than [`Role::Base`] (that call is itself denied, and the process dies).
+/// `EINVAL` for [`Role::Base`], which every thread has from the start. The kernel's, when it refuses
+/// the filter. From a thread that has a role already the call itself is denied, and the process dies.
 pub fn enter_role(role: Role) -> Result<(), Error> {
-    install(role.program())?;
+    install(match role {
+        Role::Base => return Err(Error::from_raw_os_error(libc::EINVAL)),
+        Role::Control => &CONTROL,
+        Role::Vcpu => &VCPU,
+        Role::Io => &IO,
+    })?;
     denial::set_role(role);
     Ok(())
+}
+
+/// Base, with the calls that stage B still makes.
+pub(crate) fn install_base() -> Result<(), Error> {
+    install(&BASE)
+}
+
+/// Takes those calls away.
+pub(crate) fn seal() -> Result<(), Error> {
+    install(&SEAL)
 }
 
 #[expect(

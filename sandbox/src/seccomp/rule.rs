@@ -11,6 +11,8 @@ pub enum Action {
     Allow,
     /// The call returns this error number and does nothing.
     Errno(u16),
+    /// The call raises SIGSYS, as one that no rule names does.
+    Trap,
 }
 
 /// One condition on an argument. Only the low 32 bits are looked at: every argument filtered here
@@ -69,6 +71,16 @@ pub const fn fail_with(nr: i64, errno: u16, reason: &'static str) -> Rule {
         nr: number(nr),
         checks: &[],
         action: Action::Errno(errno),
+        reason,
+    }
+}
+
+/// A call denied by a filter that allows what it does not name.
+pub const fn deny(nr: i64, reason: &'static str) -> Rule {
+    Rule {
+        nr: number(nr),
+        checks: &[],
+        action: Action::Trap,
         reason,
     }
 }
