@@ -1,8 +1,9 @@
 //! How busy the machine was with other things while we measured.
 //!
 //! CPU time of the whole machine from `/proc/stat`, less our own and our children's from
-//! `getrusage(2)`. Children count once they are reaped, so a span begins and ends without any.
-//! Work the kernel does for us in its own threads counts as foreign: it is little.
+//! `getrusage(2)`, less that of kernel threads. Children count once they are reaped, so a span begins
+//! and ends without any. Kernel threads are nobody's: they take our namespaces and machines apart as
+//! well as others' files.
 
 use std::fs;
 use std::time::Instant;
@@ -17,6 +18,7 @@ pub const FOREIGN_LIMIT_PERCENT: f64 = 10.0;
 pub struct Load {
     at: Instant,
     busy_seconds: f64,
+    kernel_seconds: f64,
     own_seconds: f64,
     cpus: usize,
 }
@@ -50,6 +52,7 @@ impl Load {
         Ok(Self {
             at: Instant::now(),
             busy_seconds: busy_ticks / f64::from(ticks),
+            kernel_seconds: kernel_thread_ticks()? / f64::from(ticks),
             own_seconds: own_seconds(),
             cpus,
         })
@@ -61,8 +64,10 @@ impl Load {
         let seconds = self.at.duration_since(earlier.at).as_secs_f64();
         let busy = self.busy_seconds - earlier.busy_seconds;
         let own = self.own_seconds - earlier.own_seconds;
+        // Less than nothing when a worker thread of the kernel ended with what it had.
+        let kernel = (self.kernel_seconds - earlier.kernel_seconds).max(0.0);
         let all = seconds * u32::try_from(self.cpus).map_or(f64::INFINITY, f64::from);
-        let foreign_percent = ((busy - own).max(0.0) / all * 100.0).min(100.0);
+        let foreign_percent = ((busy - own - kernel).max(0.0) / all * 100.0).min(100.0);
         Span {
             foreign_percent,
             seconds,
@@ -88,6 +93,34 @@ fn busy(stat: &str) -> anyhow::Result<(f64, usize)> {
         .count();
     let idle = fields[3] + fields[4];
     Ok((fields[..8].iter().sum::<f64>() - idle, cpus.max(1)))
+}
+
+/// Ticks of all kernel threads that live.
+fn kernel_thread_ticks() -> anyhow::Result<f64> {
+    let mut ticks = 0.0;
+    for entry in fs::read_dir("/proc").context("cannot read /proc")? {
+        let path = entry?.path();
+        // Other entries have no such file; a thread that is gone has none any more.
+        if let Ok(stat) = fs::read_to_string(path.join("stat")) {
+            ticks += kernel_ticks(&stat).unwrap_or(0.0);
+        }
+    }
+    Ok(ticks)
+}
+
+/// User and system ticks of one kernel thread, from its `stat` (proc_pid_stat(5)).
+fn kernel_ticks(stat: &str) -> Option<f64> {
+    /// `PF_KTHREAD` of the kernel's `sched.h`.
+    const KERNEL_THREAD: u64 = 0x0020_0000;
+    // The name may contain blanks and brackets; the state, the third field, follows its last one.
+    let fields: Vec<&str> = stat.rsplit_once(')')?.1.split_whitespace().collect();
+    let flags: u64 = fields.get(9 - 3)?.parse().ok()?;
+    if flags & KERNEL_THREAD == 0 {
+        return None;
+    }
+    let user: f64 = fields.get(14 - 3)?.parse().ok()?;
+    let system: f64 = fields.get(15 - 3)?.parse().ok()?;
+    Some(user + system)
 }
 
 /// CPU seconds of this process and of its children that are gone.
@@ -127,16 +160,26 @@ mod tests {
     }
 
     #[test]
-    fn our_own_work_is_not_foreign() {
+    fn only_kernel_threads_are_told_apart() {
+        let stat = |flags| format!("9 (kworker/u) x) I 2 0 0 0 -1 {flags} 0 0 0 0 3 40 0 0 20\n");
+        assert_eq!(kernel_ticks(&stat(0x0420_8060)), Some(43.0));
+        assert_eq!(kernel_ticks(&stat(0x0040_0100)), None);
+        assert_eq!(kernel_ticks("9 (x)"), None);
+    }
+
+    #[test]
+    fn our_own_and_the_kernels_work_is_not_foreign() {
         let before = Load {
             at: Instant::now(),
             busy_seconds: 100.0,
+            kernel_seconds: 1.0,
             own_seconds: 10.0,
             cpus: 2,
         };
         let after = Load {
             at: before.at + std::time::Duration::from_secs(10),
-            busy_seconds: 109.0,
+            busy_seconds: 110.0,
+            kernel_seconds: 2.0,
             own_seconds: 15.0,
             cpus: 2,
         };

@@ -6,20 +6,27 @@
 //! stacks, KVM's structures, namespaces, sockets, and what the supervisor keeps for each. The guests'
 //! pages are a figure of their own, `guest_pages_per_domain_100`: they belong to the guest.
 //!
-//! This counts the whole host, so others that allocate meanwhile disturb it: the median of several
+//! This counts the whole host. What unrelated processes hold for themselves is taken off on both
+//! occasions, but what the kernel holds for them is not, so they disturb it: the median of several
 //! rounds is taken, and p90 tells how far they lay apart.
 
 use std::thread::sleep;
 use std::time::Duration;
 
+use anyhow::Context;
+
 use super::{Group, Kind, Rounds, interleave};
 use crate::contender::{Contender, Guest};
 use crate::memory::{ProcessMemory, host_used_kib};
+use crate::stats::Samples;
 
 /// How many run at once.
 const AT_ONCE: usize = 100;
 /// Time for the kernel to free what it frees late, and for domains to come to rest.
-const SETTLE: Duration = Duration::from_millis(300);
+const SETTLE: Duration = Duration::from_millis(200);
+/// Readings at rest, of which the median counts, and the time between two of them.
+const READINGS: usize = 9;
+const BETWEEN: Duration = Duration::from_millis(20);
 
 /// The figures.
 pub const GROUP: Group = Group {
@@ -48,13 +55,11 @@ pub const GROUP: Group = Group {
 };
 
 fn per_domain(contender: &mut dyn Contender) -> anyhow::Result<Vec<f64>> {
-    sleep(SETTLE);
-    let before = kib(host_used_kib()?)?;
+    let before = used_at_rest()?;
     let running = (0..AT_ONCE)
         .map(|_| contender.start(Guest::Hold))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    sleep(SETTLE);
-    let used = kib(host_used_kib()?)? - before;
+    let used = used_at_rest()? - before;
     let mut guests = 0;
     for domain in &running {
         guests += ProcessMemory::of(domain.pid())?.guest_kib;
@@ -64,6 +69,19 @@ fn per_domain(contender: &mut dyn Contender) -> anyhow::Result<Vec<f64>> {
     }
     let guests = kib(guests)?;
     Ok(vec![(used - guests) / 100.0, guests / 100.0])
+}
+
+/// The host's memory in use, after a while without change by us.
+fn used_at_rest() -> anyhow::Result<f64> {
+    sleep(SETTLE);
+    let readings = (0..READINGS)
+        .map(|_| {
+            sleep(BETWEEN);
+            kib(host_used_kib()?)
+        })
+        .collect::<anyhow::Result<Samples>>()?;
+    let summary = readings.summary(true).context("no readings")?;
+    Ok(summary.median)
 }
 
 /// KiB of a host's memory are far below 2^52.

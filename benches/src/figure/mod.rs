@@ -136,7 +136,8 @@ fn interleave(
         };
         both(round % 2 == 0)?;
         both(round % 2 != 0)?;
-        if round % rounds.peers_every != 0 {
+        // In the first round that counts, and in every so many after it.
+        if !counts || (round - rounds.warm_up) % rounds.peers_every != 0 {
             continue;
         }
         for peer in &mut field.peers {
@@ -145,7 +146,7 @@ fn interleave(
                 continue;
             }
             match sample(peer.as_mut()) {
-                Ok(values) if counts => {
+                Ok(values) => {
                     let samples = peers
                         .entry(name)
                         .or_insert_with(|| vec![Samples::default(); kinds.len()]);
@@ -153,7 +154,6 @@ fn interleave(
                         samples.push(value);
                     }
                 }
-                Ok(_) => {}
                 Err(error) => {
                     failed.insert(name, format!("{name} is left out: {error:#}"));
                 }

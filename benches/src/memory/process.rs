@@ -1,4 +1,4 @@
-//! Memory of processes and of the host, from `/proc`.
+//! Memory of one process, from `/proc/PID/smaps`.
 
 use std::fs;
 
@@ -74,28 +74,6 @@ fn mapping_bytes(line: &str) -> anyhow::Result<u64> {
         .context("range backwards")
 }
 
-/// Host memory that is in use and could not be had for the asking, in KiB: everything but free
-/// pages, the page cache of files, and what the kernel's caches give back. Shared memory is in use.
-///
-/// # Errors
-/// `/proc/meminfo` cannot be read or lacks a line.
-pub fn host_used_kib() -> anyhow::Result<u64> {
-    used_kib(&fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?)
-}
-
-fn used_kib(meminfo: &str) -> anyhow::Result<u64> {
-    let field = |name: &str| -> anyhow::Result<u64> {
-        meminfo
-            .lines()
-            .find_map(|line| line.strip_prefix(name)?.strip_prefix(':'))
-            .and_then(|value| value.trim().strip_suffix(" kB")?.trim().parse().ok())
-            .with_context(|| format!("no {name} in /proc/meminfo"))
-    };
-    let given_back = field("MemFree")? + field("Buffers")? + field("Cached")? - field("Shmem")?
-        + field("SReclaimable")?;
-    Ok(field("MemTotal")?.saturating_sub(given_back))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -137,13 +115,5 @@ Private_Dirty:         0 kB
     fn a_process_without_one_guest_is_refused() {
         assert!(ProcessMemory::parse("").is_err());
         assert!(ProcessMemory::parse(&SMAPS.repeat(2)).is_err());
-    }
-
-    #[test]
-    fn memory_in_use_is_what_is_neither_free_nor_cache() {
-        let meminfo = "MemTotal: 1000 kB\nMemFree: 500 kB\nBuffers: 10 kB\nCached: 100 kB\n\
-                       Shmem: 30 kB\nSReclaimable: 20 kB\n";
-        assert_eq!(used_kib(meminfo).unwrap(), 400);
-        assert!(used_kib("MemTotal: 1 kB\n").is_err());
     }
 }
