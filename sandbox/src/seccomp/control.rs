@@ -21,6 +21,10 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_write, "eventfds, consoles, the denial report"),
     allow(libc::SYS_readv, "consoles"),
     allow(libc::SYS_writev, "consoles"),
+    allow(libc::SYS_pread64, "boot images, read again at a reset"),
+    allow(libc::SYS_preadv, "boot images, straight into guest memory"),
+    allow(libc::SYS_fstat, "size of a boot image"),
+    allow(libc::SYS_fallocate, "empties guest memory at a reset"),
     allow_if(
         libc::SYS_fcntl,
         &[one_of(1, FCNTL_COMMANDS)],

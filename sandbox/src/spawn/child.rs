@@ -76,8 +76,8 @@ fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
         BindToParent,
         sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0)
     );
-    step!(CloneHelper, start_helper(plan, NETWORK, network_main));
     step!(Session, sys::setsid());
+    step!(CloneHelper, start_helper(plan, NETWORK, network_main));
     let others =
         libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;
     step!(Namespaces, sys::unshare(others));

@@ -4,9 +4,10 @@
 use std::ffi::{CStr, CString};
 use std::fs::File;
 use std::io::{BufRead as _, BufReader};
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::process::{Command as Process, Stdio};
+use std::time::{Duration, Instant};
 
 use reeve_sandbox::seccomp::denial::Denial;
 use reeve_sandbox::{Command, Identity, OnParentDeath, Resource, Rlimit, spawn};
@@ -71,8 +72,9 @@ pub struct End {
     pub denial: Option<Denial>,
 }
 
-const PROBE: &str = env!("CARGO_BIN_EXE_reeve-sandbox-probe");
-pub const LIMITS: &[Rlimit] = &[
+/// The probe program.
+pub const PROBE: &str = env!("CARGO_BIN_EXE_reeve-sandbox-probe");
+const LIMITS: &[Rlimit] = &[
     Rlimit {
         resource: Resource::Core,
         value: 0,
@@ -99,19 +101,69 @@ impl Probe {
         let (messages, theirs) = pair();
         let (report, report_theirs) = pair();
         let (pid, process) = match caller {
-            Caller::Root => directly([layers, role, attempt], theirs, report_theirs),
+            Caller::Root => {
+                let words = [layers, role, attempt];
+                directly(words, theirs, report_theirs, OnParentDeath::Die, None)
+            }
             Caller::User => by_launcher([layers, role, attempt], &theirs, &report_theirs),
         };
-        let probe = Self {
+        Self {
             pid,
             messages,
             report,
             process,
+        }
+        .stand()
+    }
+
+    /// Starts one from this process, which must be root's.
+    pub fn start_as(on_parent_death: OnParentDeath, cgroup: Option<BorrowedFd<'_>>) -> Self {
+        let (messages, theirs) = pair();
+        let (report, report_theirs) = pair();
+        let words = ["full", "io", "stay"];
+        let (pid, process) = directly(words, theirs, report_theirs, on_parent_death, cgroup);
+        Self {
+            pid,
+            messages,
+            report,
+            process,
+        }
+        .stand()
+    }
+
+    fn stand(self) -> Self {
+        let ready = self.hear().expect("a first message");
+        assert!(ready.starts_with("ready"), "{ready}");
+        assert_eq!(self.hear().as_deref(), Some("entered"));
+        self
+    }
+
+    /// Waits for it to end by itself: `None` when it does not, else the signal that ended it.
+    pub fn await_end(&self, within: Duration) -> Option<Option<i32>> {
+        let Started::Directly(pidfd) = &self.process else {
+            panic!("started by a launcher")
         };
-        let ready = probe.hear().expect("a first message");
-        assert!(ready.starts_with("ready"), "{caller:?} {layers}: {ready}");
-        assert_eq!(probe.hear().as_deref(), Some("entered"));
-        probe
+        let deadline = Instant::now() + within;
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        loop {
+            let status = waitid(WaitId::PidFd(pidfd.as_fd()), options).unwrap();
+            if let Some(status) = status {
+                return Some(status.terminating_signal());
+            }
+            if Instant::now() > deadline {
+                return None;
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
+    }
+
+    /// Kills the ordinary user's process that spawned it.
+    pub fn kill_launcher(&mut self) {
+        let Started::ByLauncher(launcher) = &mut self.process else {
+            panic!("has no launcher")
+        };
+        launcher.kill().unwrap();
+        launcher.wait().unwrap();
     }
 
     fn hear(&self) -> Option<String> {
@@ -150,7 +202,13 @@ impl Probe {
     }
 }
 
-fn directly(words: [&str; 3], messages: OwnedFd, report: OwnedFd) -> (i32, Started) {
+fn directly(
+    words: [&str; 3],
+    messages: OwnedFd,
+    report: OwnedFd,
+    on_parent_death: OnParentDeath,
+    cgroup: Option<BorrowedFd<'_>>,
+) -> (i32, Started) {
     let exe = File::open(PROBE).unwrap();
     let null = File::options()
         .read(true)
@@ -173,9 +231,8 @@ fn directly(words: [&str; 3], messages: OwnedFd, report: OwnedFd) -> (i32, Start
             gid: BLOCK,
         },
         rlimits: LIMITS,
-        cgroup: None,
-        // A test's thread ends before its probe does, where a test fails.
-        on_parent_death: OnParentDeath::Die,
+        cgroup,
+        on_parent_death,
     });
     let child = child.unwrap_or_else(|error| panic!("{error}: {:?}", error.remedy()));
     (

@@ -5,4 +5,5 @@
 mod attacks;
 mod harness;
 mod layers;
+mod lifetime;
 mod view;
