@@ -10,6 +10,8 @@ use crate::fd::FdSlot;
 
 /// The most vCPUs a specification may name; the host's KVM may allow fewer.
 pub const MAX_VCPUS: u32 = 1024;
+/// The most leaves of CPUID: `KVM_MAX_CPUID_ENTRIES`.
+pub const MAX_CPUID_ENTRIES: usize = 256;
 /// The least guest memory, in bytes.
 pub const MIN_MEMORY_BYTES: u64 = 2 << 20;
 /// The most guest memory, in bytes (the 46 bits of address space every 64-bit host has).
@@ -30,6 +32,10 @@ pub struct MachineSpec {
     pub vcpus: u32,
     /// Switches of the vCPU model.
     pub cpu: CpuSwitches,
+    /// What this host's KVM can show a guest (KVM API `KVM_GET_SUPPORTED_CPUID`): the supervisor
+    /// asks once for all domains, since the host traps on every leaf of the answer. At most
+    /// [`MAX_CPUID_ENTRIES`].
+    pub supported_cpuid: Vec<CpuidEntry>,
     /// The guest's memory.
     pub memory: MemorySpec,
     /// `/dev/kvm`, open for reading and writing.
@@ -92,6 +98,19 @@ impl Default for CpuSwitches {
             transactional_memory: false,
         }
     }
+}
+
+/// One leaf of CPUID (KVM API, `struct kvm_cpuid_entry2`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CpuidEntry {
+    /// EAX on entry.
+    pub function: u32,
+    /// ECX on entry.
+    pub index: u32,
+    /// `KVM_CPUID_FLAG_*`.
+    pub flags: u32,
+    /// EAX, EBX, ECX and EDX of the answer.
+    pub registers: [u32; 4],
 }
 
 /// Guest memory.

@@ -52,7 +52,6 @@ fn end(message: &str, code: u8) -> ! {
 
 #[expect(
     unsafe_code,
-    clippy::exit,
     reason = "other threads hold locks that exit handlers may want"
 )]
 fn exit_now(code: u8) -> ! {

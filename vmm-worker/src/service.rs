@@ -14,6 +14,8 @@ use reeve_ipc::request::{
 };
 use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, ResetAction};
 
+use reeve_sandbox::seccomp::{Role, enter_role};
+
 use crate::build;
 use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
@@ -141,6 +143,11 @@ impl WorkerService for Service {
         let (policy, on_control_loss, hold) = (spec.policy, spec.on_control_loss, spec.hold);
         let mut descriptors = std::mem::take(&mut self.descriptors);
         let machine = build::machine(spec, &mut descriptors)?;
+        // Every thread exists: this one needs no more than its role, before the guest runs.
+        crate::failure::or_exit(
+            enter_role(Role::Control),
+            "cannot close the filter of the control thread",
+        );
         self.policy = policy;
         self.on_control_loss = on_control_loss;
         if !hold {

@@ -15,7 +15,7 @@ use crate::request::{
     RequestBody, Reset, Resume, Status, Stop,
 };
 use crate::spec::{
-    BootSpec, ControlLoss, CpuSwitches, EndAction, EndPolicy, MachineSpec, MachineType,
+    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
     MemoryBacking, MemorySpec, ResetAction,
 };
 use crate::{BuildId, ProtocolVersion};
@@ -55,6 +55,17 @@ fn policy() -> impl Strategy<Value = EndPolicy> {
     })
 }
 
+fn cpuid_entry() -> impl Strategy<Value = CpuidEntry> {
+    (any::<[u32; 3]>(), uniform4(any::<u32>())).prop_map(|([function, index, flags], registers)| {
+        CpuidEntry {
+            function,
+            index,
+            flags,
+            registers,
+        }
+    })
+}
+
 fn cpu() -> impl Strategy<Value = CpuSwitches> {
     any::<[bool; 4]>().prop_map(|switches| CpuSwitches {
         tsc_deadline: switches[0],
@@ -70,7 +81,8 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         any::<u128>(),
         proptest::sample::select(&MachineType::ALL[..]),
     );
-    let parts = (any::<u32>(), cpu(), any::<u64>(), backing(), slot());
+    let cpuid = proptest::collection::vec(cpuid_entry(), 0..4);
+    let parts = (any::<u32>(), cpu(), any::<u64>(), backing(), slot(), cpuid);
     let boot = (slot(), option::of(slot()), text());
     let ends = (
         option::of(slot()),
@@ -84,6 +96,7 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         machine: identity.2,
         vcpus: parts.0,
         cpu: parts.1,
+        supported_cpuid: parts.5,
         memory: MemorySpec {
             size_bytes: parts.2,
             backing: parts.3,

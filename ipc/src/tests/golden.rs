@@ -15,7 +15,7 @@ use crate::request::{
     Request, Reset, Resume, Status, Stop,
 };
 use crate::spec::{
-    BootSpec, ControlLoss, CpuSwitches, EndAction, EndPolicy, MachineSpec, MachineType,
+    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
     MemoryBacking, MemorySpec, ResetAction,
 };
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
@@ -33,6 +33,12 @@ pub(super) fn machine_spec() -> MachineSpec {
             invariant_tsc: true,
             transactional_memory: false,
         },
+        supported_cpuid: vec![CpuidEntry {
+            function: 0x8000_0001,
+            index: 2,
+            flags: 1,
+            registers: [3, 0x0100_0000, 5, 6],
+        }],
         memory: MemorySpec {
             size_bytes: 128 << 20,
             backing: MemoryBacking::Shared { fd: FdSlot(1) },
@@ -59,6 +65,7 @@ fn other_machine_spec() -> MachineSpec {
     MachineSpec {
         machine: MachineType::ReeveLegacy1_0,
         vcpus: 1000,
+        supported_cpuid: Vec::new(),
         memory: MemorySpec {
             size_bytes: 1 << 40,
             backing: MemoryBacking::HugePages {
@@ -280,20 +287,20 @@ const TO_WORKER: &[(&str, &str)] = &[
     (
         "launch",
         "\
-            020700037765621000112233445566778899aabbccddeeff000401000100fc00000008000100020103\
-            05717569657401040100010101",
+            020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
+            000000010506fc0000000800010002010305717569657401040100010101",
     ),
     (
         "launch, other variants",
         "\
-            020700037765621000112233445566778899aabbccddeeff01fbe80301000100fd0000000000010000\
-            01fb2c01fc0000200000020000000001000000",
+            020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001\
+            000001fb2c01fc0000200000020000000001000000",
     ),
     (
         "launch, private copy",
         "\
-            020700037765621000112233445566778899aabbccddeeff000401000100fc00002000020500020103\
-            05717569657401040100010101",
+            020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
+            000000010506fc0000200002050002010305717569657401040100010101",
     ),
     ("resume", "020701"),
     ("pause", "020702"),

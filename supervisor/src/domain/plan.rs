@@ -18,6 +18,7 @@ use reeve_ipc::spec::{
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
 
+use crate::host::cpuid::HostCpuid;
 use crate::host::reason;
 
 /// Where the kernel offers KVM.
@@ -32,6 +33,9 @@ pub enum PlanError {
     /// `/dev/kvm` cannot be opened.
     #[error("cannot open {KVM_PATH}: {reason}; {mend}", reason = reason(*.0), mend = mend_kvm(*.0))]
     Kvm(Errno),
+    /// KVM does not say what its guests may see of the CPU.
+    #[error("cannot ask {KVM_PATH} for its CPU features: {}; {}", reason(*.0), mend_kvm(*.0))]
+    Cpuid(Errno),
     /// A boot image cannot be opened.
     #[error(
         "cannot open the {what} {path}: {reason}; check --{what}",
@@ -105,14 +109,16 @@ pub struct Plan {
     pub fds: FdTable,
 }
 
-/// Plans `domain`.
+/// Plans `domain` for the host whose KVM `cpuid` has asked.
 ///
 /// # Errors
 /// [`PlanError`]; nothing is left open then.
-pub fn plan(domain: &Domain, options: PlanOptions) -> Result<Plan, PlanError> {
+pub fn plan(domain: &Domain, cpuid: &HostCpuid, options: PlanOptions) -> Result<Plan, PlanError> {
     domain.validate()?;
     let mut fds = FdTable::new();
-    let kvm = fds.push(open_kvm().map_err(PlanError::Kvm)?)?;
+    let kvm = open_kvm().map_err(PlanError::Kvm)?;
+    let supported_cpuid = cpuid.entries()?;
+    let kvm = fds.push(kvm)?;
     let boot = plan_boot(&domain.boot, &mut fds)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
@@ -126,6 +132,7 @@ pub fn plan(domain: &Domain, options: PlanOptions) -> Result<Plan, PlanError> {
         machine: domain.machine,
         vcpus: domain.vcpus.count(),
         cpu: domain.cpu,
+        supported_cpuid,
         memory: MemorySpec {
             size_bytes,
             backing: MemoryBacking::Shared { fd },

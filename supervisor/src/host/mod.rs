@@ -2,6 +2,7 @@
 //! thread; and what `reeve doctor` checks of it.
 
 pub mod confinement;
+pub mod cpuid;
 pub mod doctor;
 pub mod identity;
 mod kvm;
@@ -12,6 +13,7 @@ pub mod worker_binary;
 
 use rustix::io::Errno;
 
+use self::cpuid::HostCpuid;
 use self::identity::{Identities, IdentityError};
 use self::spawner::Spawner;
 use self::worker_binary::{WorkerBinary, WorkerBinaryError};
@@ -35,6 +37,7 @@ pub enum HostError {
 pub struct Host {
     pub(crate) identities: Identities,
     pub(crate) spawner: Spawner,
+    pub(crate) cpuid: HostCpuid,
 }
 
 impl Host {
@@ -54,6 +57,7 @@ impl Host {
         Ok(Self {
             identities: Identities::for_this_process()?,
             spawner: Spawner::start(binary).map_err(HostError::Spawner)?,
+            cpuid: HostCpuid::ask_early(),
         })
     }
 }

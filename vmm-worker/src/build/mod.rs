@@ -7,6 +7,7 @@
 
 mod boot;
 mod chipset;
+mod cpus;
 mod error;
 mod memory;
 
@@ -14,14 +15,13 @@ use std::sync::{Arc, Mutex};
 
 use reeve_devices::bus::{MmioBus, PortBus};
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::spec::{CpuSwitches, MachineSpec, MachineType};
+use reeve_ipc::spec::{MachineSpec, MachineType};
 
 pub use self::boot::BootImages;
 pub use self::chipset::Chipset;
 pub use self::error::BuildError;
-use crate::arch::x86_64::cpuid::{self, CpuModel, HostTimers};
 use crate::io::{IoThread, Served, Waker};
-use crate::kvm::{ControllerKind, System, Vcpu, Vm};
+use crate::kvm::{ControllerKind, System};
 use crate::machine::Machine;
 use crate::vcpu::{EndSignal, Platform, VcpuSet};
 
@@ -54,7 +54,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     let (ports, mmio) = (PortBus::new(), MmioBus::new());
     let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &ports, &mmio)?;
 
-    let vcpus = create_vcpus(&system, &vm, spec.vcpus, spec.cpu)?;
+    let vcpus = cpus::create(&system, &vm, &spec)?;
 
     let plan = images.load(&memory, spec.vcpus, kind)?;
     for vcpu in &vcpus {
@@ -92,38 +92,4 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         vcpus,
         io,
     ))
-}
-
-fn create_vcpus(
-    system: &System,
-    vm: &Arc<Vm>,
-    count: u32,
-    switches: CpuSwitches,
-) -> Result<Vec<Vcpu>, BuildError> {
-    let CpuSwitches {
-        tsc_deadline,
-        kvmclock,
-        invariant_tsc,
-        transactional_memory,
-    } = switches;
-    let switches = cpuid::CpuSwitches {
-        tsc_deadline,
-        kvmclock,
-        invariant_tsc,
-        transactional_memory,
-    };
-    let vcpus = (0..count)
-        .map(|index| vm.create_vcpu(index))
-        .collect::<Result<Vec<_>, _>>()?;
-    let timers = HostTimers {
-        tsc_deadline: system.has_tsc_deadline_timer(),
-        tsc_khz: vcpus.first().and_then(Vcpu::tsc_khz),
-        wide_apic_ids: vm.wide_apic_ids(),
-    };
-    let mut model = CpuModel::new(system.supported_cpuid()?, switches, timers, count)
-        .map_err(|_| BuildError::Cpuid)?;
-    for vcpu in &vcpus {
-        vcpu.set_cpuid(model.for_vcpu(vcpu.index()))?;
-    }
-    Ok(vcpus)
 }

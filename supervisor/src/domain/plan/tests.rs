@@ -8,6 +8,8 @@ use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::fs::SealFlags;
 use uuid::Uuid;
 
+use crate::host::cpuid::HostCpuid;
+
 use super::*;
 
 fn domain(boot: BootSource) -> Domain {
@@ -79,7 +81,7 @@ fn a_plan_names_every_descriptor_once() {
     if open_kvm().is_err() {
         // The first step of any plan; its refusal is tested with the command line.
         assert!(matches!(
-            plan(&domain(built_in()), options()),
+            plan(&domain(built_in()), &HostCpuid::default(), options()),
             Err(PlanError::Kvm(_))
         ));
         return;
@@ -90,7 +92,7 @@ fn a_plan_names_every_descriptor_once() {
         console: Some(theirs.into()),
         ..options()
     };
-    let mut plan = plan(&domain(built_in()), with_console).unwrap();
+    let mut plan = plan(&domain(built_in()), &HostCpuid::default(), with_console).unwrap();
     assert_eq!(plan.fds.remaining(), 4);
     let MemoryBacking::Shared { fd: memory } = plan.spec.memory.backing else {
         panic!("a shared memfd")
@@ -141,7 +143,7 @@ fn a_definition_out_of_range_opens_nothing() {
     let mut tiny = domain(kernel(Path::new("/nonexistent")));
     tiny.memory = MemorySize(4096);
     assert!(matches!(
-        plan(&tiny, options()),
+        plan(&tiny, &HostCpuid::default(), options()),
         Err(PlanError::Model(ModelError::Memory(_)))
     ));
     let mut long = domain(built_in());
@@ -149,7 +151,7 @@ fn a_definition_out_of_range_opens_nothing() {
         command_line: "x".repeat(2048),
     };
     assert!(matches!(
-        plan(&long, options()),
+        plan(&long, &HostCpuid::default(), options()),
         Err(PlanError::Model(ModelError::CommandLine(2048)))
     ));
 }

@@ -217,6 +217,7 @@ pub async fn start(
     let accepted = Instant::now();
     let plan = plan::plan(
         domain,
+        &host.cpuid,
         PlanOptions {
             hold: options.hold,
             console: options.console,
