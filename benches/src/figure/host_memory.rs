@@ -17,13 +17,11 @@ use anyhow::Context;
 
 use super::{Group, Kind, Rounds, interleave};
 use crate::contender::{Contender, Guest};
-use crate::memory::{ProcessMemory, host_used_kib};
+use crate::memory::{ProcessMemory, host_used_kib, wait_until_settled};
 use crate::stats::Samples;
 
 /// How many run at once.
 const AT_ONCE: usize = 100;
-/// Time for the kernel to free what it frees late, and for domains to come to rest.
-const SETTLE: Duration = Duration::from_millis(200);
 /// Readings at rest, of which the median counts, and the time between two of them.
 const READINGS: usize = 9;
 const BETWEEN: Duration = Duration::from_millis(20);
@@ -73,7 +71,7 @@ fn per_domain(contender: &mut dyn Contender) -> anyhow::Result<Vec<f64>> {
 
 /// The host's memory in use, after a while without change by us.
 fn used_at_rest() -> anyhow::Result<f64> {
-    sleep(SETTLE);
+    wait_until_settled()?;
     let readings = (0..READINGS)
         .map(|_| {
             sleep(BETWEEN);

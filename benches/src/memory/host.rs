@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::thread::sleep;
+use std::time::{Duration, Instant};
 
 use anyhow::Context;
 
@@ -16,8 +18,46 @@ pub fn host_used_kib() -> anyhow::Result<u64> {
     // Processes first: what they allocate in between is then counted, and seen as noise, rather
     // than taken off from what was not yet counted.
     let foreign = foreign_kib(&processes()?, std::process::id());
-    let meminfo = fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")?;
-    Ok(used_kib(&meminfo)?.saturating_sub(foreign))
+    Ok(used_kib(&meminfo()?)?.saturating_sub(foreign))
+}
+
+/// Waits until the kernel has done what it does late: machines and namespaces are taken apart by its
+/// own threads after their processes are gone. Its memory then stands still; five seconds at most.
+///
+/// # Errors
+/// As [`host_used_kib`].
+pub fn wait_until_settled() -> anyhow::Result<()> {
+    /// How long between two looks, how many in a row must show the same, and what the same is.
+    const BETWEEN: Duration = Duration::from_millis(100);
+    const STILL: u32 = 3;
+    const SAME_KIB: u64 = 512;
+    let begun = Instant::now();
+    let mut before = kernel_kib()?;
+    let mut still = 0;
+    while still < STILL && begun.elapsed() < Duration::from_secs(5) {
+        sleep(BETWEEN);
+        let now = kernel_kib()?;
+        still = if now.abs_diff(before) <= SAME_KIB {
+            still + 1
+        } else {
+            0
+        };
+        before = now;
+    }
+    Ok(())
+}
+
+/// What the kernel holds for machines, processes and namespaces above all.
+fn kernel_kib() -> anyhow::Result<u64> {
+    let meminfo = meminfo()?;
+    Ok(["SUnreclaim", "VmallocUsed", "KernelStack", "PageTables"]
+        .iter()
+        .filter_map(|name| field_kib(&meminfo, name))
+        .sum())
+}
+
+fn meminfo() -> anyhow::Result<String> {
+    fs::read_to_string("/proc/meminfo").context("cannot read /proc/meminfo")
 }
 
 fn used_kib(meminfo: &str) -> anyhow::Result<u64> {
