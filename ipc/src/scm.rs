@@ -149,7 +149,8 @@ pub fn receive_message(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>)
     let length = loop {
         match rustix::net::recv(socket, &mut [0_u8; 1], flags) {
             Ok((_, length)) => break length,
-            Err(Errno::INTR) => {}
+            // As in [`receive`].
+            Err(Errno::INTR | Errno::CONNRESET) => {}
             Err(errno) => return Err(errno.into()),
         }
     };
