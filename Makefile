@@ -11,10 +11,10 @@ help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
 
 install-deps: ## Install the compiler and what the build needs
-	@tools/install build
+	@tools/install
 
 install-lab: ## Install what the lab needs: QEMU, busybox, kernel packages
-	@tools/install lab
+	@tests/lab/install
 
 build: install-deps ## Build everything, unoptimised
 	$(CARGO) build --workspace --all-targets
@@ -25,9 +25,12 @@ release: install-deps ## Build the static binaries
 run: release ## Boot the built-in guest in a sandboxed worker
 	$(TARGET)/release/reeve run
 
+# What tests alone may do: end a worker at a named step of its start, try what its filters deny.
+TEST_FEATURES := --features reeved/fault-points,reeve-worker/attack-points,reeve-ipc/client
+
 test: install-deps install-lab ## Run every test, the lab's included
-	$(CARGO) build --workspace --all-targets --features reeved/fault-points,reeve-worker/fault-points
-	$(CARGO) test --workspace --features reeved/fault-points,reeve-worker/fault-points
+	$(CARGO) build --workspace --all-targets $(TEST_FEATURES)
+	$(CARGO) test --workspace $(TEST_FEATURES)
 
 soak: install-deps install-lab ## Run the long counts: fuzzing, repeated starts, repeated pauses
 	tools/soak
