@@ -40,6 +40,9 @@ pub struct JailReport {
 }
 
 /// Which step of stage B failed. The process must exit: it is not confined.
+///
+/// `Root` with `EINVAL` means that the host's root is its initramfs, which cannot be pivoted away
+/// from: the host must `switch_root` to a mounted filesystem first.
 #[derive(Debug, thiserror::Error)]
 pub enum JailError {
     /// `no_new_privs` or the dumpable flag.

@@ -11,6 +11,17 @@
 //! Every layer alone refuses what it can see; none is optional and none is lowered silently. What a
 //! host lacks is named by [`SpawnError::remedy`] and [`host`].
 
+//!
+//! ## Decisions
+//!
+//! 1. 2026-11: filters are compiled by `seccomp/compile.rs` at build time, not by `seccompiler`: what
+//!    installing costs grows with the program (80 calls in a row: 0.2 ms; a search tree: half). Tests
+//!    hold it equal to `seccompiler`'s, call by call.
+//! 2. 2026-11: Landlock by raw calls, not by the `landlock` crate: a ruleset without rules is two
+//!    calls, on the start path, without a heap.
+//! 3. 2026-11: a denied call is not killed by the filter but trapped, reported, and then ended by a
+//!    second denied call: SIGSYS is blocked in its handler, so the kernel forces it, on pid 1 too.
+
 pub mod cgroup;
 pub mod host;
 mod jail;

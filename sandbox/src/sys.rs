@@ -338,6 +338,32 @@ pub(crate) fn set_signal_mask(mask: u64) -> Result<u64> {
     Ok(old)
 }
 
+/// Has a process that was just cloned run beside the caller: the scheduler may queue it behind the
+/// caller though another CPU is about to be idle. It may go anywhere afterwards. Where there is no
+/// other CPU, nothing happens.
+#[expect(unsafe_code, reason = "passes CPU numbers and masks to the kernel")]
+pub(crate) fn move_to_another_cpu(pid: usize) {
+    let mut cpu = 0_u32;
+    let mut mask = [0_u64; 16];
+    let (size, pointer) = (size_of_val(&mask), mask.as_mut_ptr().addr());
+    // SAFETY: the kernel writes one u32; the other pointers are null.
+    let known = unsafe { call(libc::SYS_getcpu, [(&raw mut cpu).addr(), 0, 0, 0, 0, 0]) };
+    // SAFETY: the kernel writes at most `size` bytes of the mask.
+    let allowed = unsafe { call(libc::SYS_sched_getaffinity, [0, size, pointer, 0, 0, 0]) };
+    if known.and(allowed).is_err() {
+        return;
+    }
+    let everywhere = mask;
+    if let Some(word) = mask.get_mut(cpu as usize / 64) {
+        *word &= !(1 << (cpu % 64));
+    }
+    for mask in [mask, everywhere] {
+        let pointer = mask.as_ptr().addr();
+        // SAFETY: the kernel reads `size` bytes of the mask. Failure is of no consequence.
+        let _ = unsafe { call(libc::SYS_sched_setaffinity, [pid, size, pointer, 0, 0, 0]) };
+    }
+}
+
 #[expect(unsafe_code, reason = "passes an action to the kernel")]
 pub(crate) fn seccomp_action_available(action: u32) -> Result<()> {
     let pointer = (&raw const action).addr();

@@ -144,8 +144,9 @@ fn start_helper(
     // SAFETY: the stack and the tid live in a mapping that is not reused before the kernel clears
     // the tid; the entries read nothing through their argument.
     let result = unsafe { sys::clone3(&args, entry, argument) };
-    if result.is_err() {
-        tid.store(0, Ordering::Relaxed);
+    match result {
+        Ok(pid) => sys::move_to_another_cpu(pid),
+        Err(_) => tid.store(0, Ordering::Relaxed),
     }
     result.map(drop)
 }
