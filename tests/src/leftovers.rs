@@ -14,6 +14,10 @@ use crate::lab::inside_outer_guest;
 /// Where Reeve or a test may make directories. Only direct children are looked at.
 const DIRECTORIES: &[&str] = &["/run", "/run/reeve", "/tmp", "/var/tmp", "/dev/shm"];
 
+/// What one instance leaves for the next, on purpose: the file whose locks hand out uids. It is
+/// never deleted, as two instances could then hold locks on two files of this name.
+const KEPT: &[&str] = &["path /run/reeve", "path /run/reeve/uids"];
+
 /// What was there at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Snapshot {
@@ -33,6 +37,7 @@ impl Snapshot {
                 things.insert(format!("path {}", entry.path().display()));
             }
         }
+        things.retain(|thing| !KEPT.contains(&thing.as_str()));
         if !inside_outer_guest() {
             things.retain(|thing| thing.contains("reeve"));
         }

@@ -21,7 +21,14 @@
 
 pub use reeve_tests_macros::in_lab;
 
+pub mod control;
 pub mod lab;
 pub mod leftovers;
 mod process;
 pub mod reeve;
+
+/// Whether the long forms of tests run: counts and pauses as `make soak` has them.
+#[must_use]
+pub fn soaking() -> bool {
+    std::env::var_os("REEVE_SOAK").is_some()
+}

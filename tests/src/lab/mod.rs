@@ -213,7 +213,7 @@ fn command(test: &Test) -> String {
          REEVE_BIN_DIR=/payload HOME=/root TMPDIR=/tmp",
         assets::DIRECTORY
     );
-    for variable in ["RUST_BACKTRACE", "RUST_LOG"] {
+    for variable in ["RUST_BACKTRACE", "RUST_LOG", "REEVE_SOAK"] {
         if let Ok(value) = std::env::var(variable) {
             command.push_str(&format!(" {variable}={}", session::word(&value)));
         }

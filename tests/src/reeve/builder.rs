@@ -11,6 +11,7 @@ use rustix::pty::OpenptFlags;
 
 use super::Reeve;
 use super::stream::Stream;
+use crate::control::Place;
 use crate::lab::{inside_outer_guest, session};
 use crate::process::{Leashed, Session};
 
@@ -99,6 +100,18 @@ impl Builder {
     #[must_use]
     pub fn name(self, name: &str) -> Builder {
         self.arg("--name").arg(name)
+    }
+
+    /// `--control`
+    #[must_use]
+    pub fn control(self, place: &Place) -> Builder {
+        self.arg("--control").arg(place.path())
+    }
+
+    /// `--machine`
+    #[must_use]
+    pub fn machine(self, name: &str) -> Builder {
+        self.arg("--machine").arg(name)
     }
 
     /// `--json`
