@@ -1,30 +1,23 @@
 //! `host_memory_per_domain_100`: host memory that each of 100 idle domains takes, in KiB, kernel
 //! memory included.
 //!
-//! Memory in use on the host (`/proc/meminfo`, [`host_used_kib`]) with 100 domains asleep in `hlt`,
-//! less what was in use before, less the guests' own pages, by 100: processes, their page tables and
-//! stacks, KVM's structures, namespaces, sockets, and what the supervisor keeps for each. The guests'
-//! pages are a figure of their own, `guest_pages_per_domain_100`: they belong to the guest.
+//! The sum, by 100, of what grows from none to 100 domains asleep in `hlt`: the processes' anonymous
+//! pages; shared memory (images in memfds); the kernel's own memory, by its counters
+//! ([`HostMemory`]): KVM's structures, page tables, stacks, namespaces, sockets, filters; and the
+//! supervisor's anonymous pages. The guests' own pages are taken off and are a figure of their own,
+//! `guest_pages_per_domain_100`. Pages of executables count for nothing: all domains share them, and
+//! the kernel can drop them.
 //!
-//! This counts the whole host. What unrelated processes hold for themselves is taken off on both
-//! occasions, but what the kernel holds for them is not, so they disturb it: the median of several
-//! rounds is taken, and p90 tells how far they lay apart.
-
-use std::thread::sleep;
-use std::time::Duration;
-
-use anyhow::Context;
+//! The sum is taken by kind, and not as a difference of free memory, since nothing an unrelated
+//! process holds for itself is then in it; what the kernel holds for such processes is, so p90 tells
+//! how far the rounds lay apart.
 
 use super::{Group, Kind, Rounds, interleave};
 use crate::contender::{Contender, Guest};
-use crate::memory::{ProcessMemory, host_used_kib, wait_until_settled};
-use crate::stats::Samples;
+use crate::memory::{HostMemory, ProcessMemory, own_anonymous_kib};
 
 /// How many run at once.
 const AT_ONCE: usize = 100;
-/// Readings at rest, of which the median counts, and the time between two of them.
-const READINGS: usize = 9;
-const BETWEEN: Duration = Duration::from_millis(20);
 
 /// The figures.
 pub const GROUP: Group = Group {
@@ -44,7 +37,7 @@ pub const GROUP: Group = Group {
     ],
     take: |field, samples| {
         let rounds = Rounds {
-            count: samples.div_ceil(40),
+            count: samples.div_ceil(70),
             peers_every: 5,
             warm_up: 0,
         };
@@ -53,39 +46,33 @@ pub const GROUP: Group = Group {
 };
 
 fn per_domain(contender: &mut dyn Contender) -> anyhow::Result<Vec<f64>> {
-    let before = used_at_rest()?;
+    let before = HostMemory::settled()?;
+    let supervisor_before = own_anonymous_kib()?;
     let running = (0..AT_ONCE)
         .map(|_| contender.start(Guest::Hold))
         .collect::<anyhow::Result<Vec<_>>>()?;
-    let used = used_at_rest()? - before;
+    let after = HostMemory::settled()?;
+    let supervisor = growth(supervisor_before, own_anonymous_kib()?)?;
+    let mut anonymous = 0;
     let mut guests = 0;
+    let mut guests_in_shared = 0;
     for domain in &running {
-        guests += ProcessMemory::of(domain.pid())?.guest_kib;
+        let memory = ProcessMemory::of(domain.pid())?;
+        anonymous += memory.anonymous_kib;
+        guests += memory.guest_kib;
+        guests_in_shared += memory.guest_kib * u64::from(memory.guest_is_shared);
     }
     for domain in running {
         domain.destroy()?;
     }
-    let guests = kib(guests)?;
-    Ok(vec![(used - guests) / 100.0, guests / 100.0])
+    let kernel = growth(before.kernel_kib, after.kernel_kib)?;
+    let shared = growth(before.shared_kib + guests_in_shared, after.shared_kib)?;
+    let all = growth(0, anonymous)? + supervisor + kernel + shared;
+    Ok(vec![all / 100.0, growth(0, guests)? / 100.0])
 }
 
-/// The host's memory in use, after a while without change by us.
-fn used_at_rest() -> anyhow::Result<f64> {
-    wait_until_settled()?;
-    let readings = (0..READINGS)
-        .map(|_| {
-            sleep(BETWEEN);
-            kib(host_used_kib()?)
-        })
-        .collect::<anyhow::Result<Samples>>()?;
-    let summary = readings.summary(true).context("no readings")?;
-    Ok(summary.median)
-}
-
-/// KiB of a host's memory are far below 2^52.
-fn kib(kib: u64) -> anyhow::Result<f64> {
-    #[expect(clippy::cast_precision_loss, reason = "checked to be exact")]
-    let value = kib as f64;
-    anyhow::ensure!(kib < 1 << 52, "{kib} KiB is no host's memory");
-    Ok(value)
+/// What was added, or with others' help taken away.
+fn growth(before_kib: u64, after_kib: u64) -> anyhow::Result<f64> {
+    let growth = i64::try_from(after_kib)? - i64::try_from(before_kib)?;
+    Ok(f64::from(i32::try_from(growth)?))
 }

@@ -3,5 +3,5 @@
 mod host;
 mod process;
 
-pub use host::{host_used_kib, wait_until_settled};
+pub use host::{HostMemory, own_anonymous_kib};
 pub use process::ProcessMemory;

@@ -13,8 +13,12 @@ pub struct ProcessMemory {
     pub pss_kib: u64,
     /// Pages that only this process has and has written.
     pub private_dirty_kib: u64,
+    /// Pages that belong to no file.
+    pub anonymous_kib: u64,
     /// Pages of the guest's memory that exist.
     pub guest_kib: u64,
+    /// Whether the guest's memory is shared memory (a memfd), or anonymous.
+    pub guest_is_shared: bool,
 }
 
 impl ProcessMemory {
@@ -44,6 +48,7 @@ impl ProcessMemory {
                         .nth(1)
                         .is_some_and(|mode| mode.starts_with("rw"));
                 guest_mappings += usize::from(is_guest);
+                memory.guest_is_shared |= is_guest && name.contains(" rw-s ");
                 continue;
             }
             let kib = || -> anyhow::Result<u64> {
@@ -53,6 +58,7 @@ impl ProcessMemory {
             match (name, is_guest) {
                 ("Rss", true) => memory.guest_kib += kib()?,
                 ("Pss", false) => memory.pss_kib += kib()?,
+                ("Anonymous", false) => memory.anonymous_kib += kib()?,
                 ("Private_Dirty", false) => memory.private_dirty_kib += kib()?,
                 _ => {}
             }
@@ -93,6 +99,7 @@ Private_Dirty:        56 kB
 7f1000000000-7f1000100000 rw-p 00000000 00:00 0
 Pss:                 100 kB
 Private_Dirty:        96 kB
+Anonymous:            92 kB
 7f2000000000-7f3000000000 ---p 00000000 00:00 0
 Pss:                   0 kB
 Private_Dirty:         0 kB
@@ -106,7 +113,9 @@ Private_Dirty:         0 kB
             ProcessMemory {
                 pss_kib: 140,
                 private_dirty_kib: 100,
+                anonymous_kib: 92,
                 guest_kib: 56,
+                guest_is_shared: true,
             }
         );
     }
