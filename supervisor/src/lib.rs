@@ -13,8 +13,8 @@
 //! - what it needs of the host: [`host`], and [`host::doctor`] for whether it is there.
 //!
 //! ## Decisions
-//! 1. (2026-11) Everything a worker reads at its start is on its socket before it exists: the start
-//!    is one round trip, and the worker's time is all that counts.
+//! 1. (2026-11) Everything a worker reads at its start is queued on its socket while its process is
+//!    being made: the start is one round trip, and the worker's time is all that counts.
 //! 2. (2026-11) The console is a stream socket between the worker and whoever shows it; the
 //!    supervisor never sees a guest's byte.
 //! 3. (2026-11) Destroy is `SIGKILL` by pidfd and never passes through the worker.

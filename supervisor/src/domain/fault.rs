@@ -1,18 +1,18 @@
 //! The named steps of a start, at which tests let it fail (feature `fault-points`).
 //!
-//! `REEVE_FAULT=kill-worker@after-spawn` kills the worker after that step. Before the process exists
-//! there is nothing to kill: at those steps the supervisor gives up, so that its own unwinding is
-//! what is tested. Without the feature nothing here is compiled into anything.
+//! `REEVE_FAULT=kill-worker@after-spawn` kills the worker after that step. Up to `after-launch-sent`
+//! the process is still being made or not even ordered: there the supervisor gives up, so that its
+//! own unwinding is what is tested. Without the feature nothing here is compiled into anything.
 
 /// A step of a start, in order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Step {
-    /// The welcome is queued.
+    /// Everything is ready for the process.
+    BeforeSpawn,
+    /// The process is ordered and the welcome is queued.
     AfterWelcome,
     /// The descriptors and the launch are queued.
     AfterLaunchSent,
-    /// Everything is ready for the process.
-    BeforeSpawn,
     /// The process exists.
     AfterSpawn,
     /// The worker is jailed and said hello.

@@ -4,7 +4,7 @@
 //! host cannot enforce them.
 
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::BorrowedFd;
 use std::path::PathBuf;
 
 use reeve_ipc::model::{Domain, DomainName, ResourceLimits};
@@ -57,11 +57,8 @@ impl Confinement {
     }
 
     /// The directory a worker is born in.
-    pub(crate) fn directory(&self) -> io::Result<Option<OwnedFd>> {
-        let cgroup = self.cgroup.as_ref();
-        cgroup
-            .map(|cgroup| cgroup.dir().try_clone_to_owned())
-            .transpose()
+    pub(crate) fn directory(&self) -> Option<BorrowedFd<'_>> {
+        self.cgroup.as_ref().map(DomainCgroup::dir)
     }
 }
 

@@ -8,6 +8,7 @@
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread;
 
@@ -15,13 +16,16 @@ use reeve_ipc::error::truncate;
 use reeve_ipc::model::DomainName;
 use reeve_ipc::spec::ControlLoss;
 use reeve_ipc::{CONTROL_FD, LOG_FD};
-use reeve_sandbox::{Command, FIRST_FD, Identity, OnParentDeath, Resource, Rlimit};
+use reeve_sandbox::{Command, FIRST_FD, OnParentDeath, Resource, Rlimit};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
 
-use super::identity::Level;
+use super::confinement::Confinement;
+use super::identity::{Identity, Level};
 use super::worker_binary::WorkerBinary;
+use crate::domain::worker::ExitStatus;
 
 // The sandbox keeps the numbers below for itself.
 const _: () = assert!(CONTROL_FD >= FIRST_FD && LOG_FD > CONTROL_FD);
@@ -33,6 +37,12 @@ const MAX_SHOWN_NAME_BYTES: usize = 64;
 
 /// The thread's stack: stage A runs the child on a stack of its own.
 const STACK_BYTES: usize = 128 << 10;
+
+/// How long a process that nobody watches any more may take to go; then the kernel reaps it later.
+const LAST_WAIT: Timespec = Timespec {
+    tv_sec: 1,
+    tv_nsec: 0,
+};
 
 /// What a worker may use of the host beyond what cgroups bound. Processes are not limited here: the
 /// kernel counts them by uid, and a rootless worker shares the caller's.
@@ -86,25 +96,61 @@ pub(crate) struct Order {
     pub(crate) control: OwnedFd,
     /// The worker's end of the log socket.
     pub(crate) log: OwnedFd,
-    /// Its uid and gid.
-    pub(crate) uid: u32,
-    /// See `uid`.
-    pub(crate) gid: u32,
-    /// Whether the uid is its own.
-    pub(crate) level: Level,
-    /// The cgroup it is born in.
-    pub(crate) cgroup: Option<OwnedFd>,
     /// Whether it lives without its supervisor.
     pub(crate) on_control_loss: ControlLoss,
+    /// Its uid and gid.
+    pub(crate) identity: Identity,
+    /// The cgroup it is born in.
+    pub(crate) confinement: Confinement,
 }
 
-/// A process that executes the worker, jailed.
+/// A process that executes the worker, jailed, and what it holds of the host. Dropping it kills and
+/// reaps the process, if nobody did, and then releases the uid and the cgroup.
 #[derive(Debug)]
 pub(crate) struct Child {
     /// Its pid.
     pub(crate) pid: u32,
     /// Its pidfd.
-    pub(crate) pidfd: OwnedFd,
+    pub(crate) pidfd: Arc<OwnedFd>,
+    reaped: bool,
+    _confinement: Confinement,
+    _identity: Identity,
+}
+
+impl Child {
+    /// Takes the exit status of a process whose pidfd is readable.
+    pub(crate) fn reap(&mut self) -> ExitStatus {
+        let id = WaitId::PidFd(self.pidfd.as_fd());
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        match rustix::io::retry_on_intr(|| rustix::process::waitid(id.clone(), options)) {
+            Ok(None) => ExitStatus::Unknown,
+            Ok(Some(status)) => {
+                self.reaped = true;
+                match (status.exit_status(), status.terminating_signal()) {
+                    (Some(code), _) => ExitStatus::Exited(code),
+                    (None, Some(signal)) => ExitStatus::Signaled(signal),
+                    (None, None) => ExitStatus::Unknown,
+                }
+            }
+            // Somebody else reaped it: an embedder that ignores SIGCHLD.
+            Err(_) => {
+                self.reaped = true;
+                ExitStatus::Unknown
+            }
+        }
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if self.reaped {
+            return;
+        }
+        let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
+        let mut gone = [PollFd::new(&self.pidfd, PollFlags::IN)];
+        let _ = rustix::io::retry_on_intr(|| poll(&mut gone, Some(&LAST_WAIT)));
+        self.reap();
+    }
 }
 
 type Reply = oneshot::Sender<Result<Child, SpawnError>>;
@@ -146,32 +192,29 @@ fn serve(binary: &WorkerBinary, null: &OwnedFd, queue: &Receiver<(Order, Reply)>
         if reply.is_closed() {
             continue;
         }
-        if let Err(Ok(child)) = reply.send(execute(binary, null, order)) {
-            // Whoever asked has gone.
-            let _ = rustix::process::pidfd_send_signal(&child.pidfd, Signal::KILL);
-            let id = WaitId::PidFd(child.pidfd.as_fd());
-            let _ = rustix::process::waitid(id, WaitIdOptions::EXITED);
-        }
+        // Where whoever asked has gone, the child is dropped, and with it the process.
+        let _ = reply.send(execute(binary, null, order));
     }
 }
 
 fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child, SpawnError> {
     let argv0 = c"reeve-worker";
     let argv1 = shown_name(&order.name);
+    let identity = match order.identity.level {
+        Level::System => reeve_sandbox::Identity::Block {
+            uid: order.identity.uid,
+            gid: order.identity.gid,
+        },
+        Level::User => reeve_sandbox::Identity::Caller,
+    };
     let child = reeve_sandbox::spawn(Command {
         exe: binary.as_fd(),
         argv: &[argv0, &argv1],
         null: null.as_fd(),
         fds: vec![(order.control, CONTROL_FD), (order.log, LOG_FD)],
-        identity: match order.level {
-            Level::System => Identity::Block {
-                uid: order.uid,
-                gid: order.gid,
-            },
-            Level::User => Identity::Caller,
-        },
+        identity,
         rlimits: RLIMITS,
-        cgroup: order.cgroup.as_ref().map(AsFd::as_fd),
+        cgroup: order.confinement.directory(),
         on_parent_death: match order.on_control_loss {
             ControlLoss::KeepRunning => OnParentDeath::Live,
             ControlLoss::Stop => OnParentDeath::Die,
@@ -180,7 +223,10 @@ fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child,
     .map_err(SpawnError::sandbox)?;
     Ok(Child {
         pid: child.pid.as_raw_nonzero().get().unsigned_abs(),
-        pidfd: child.pidfd,
+        pidfd: Arc::new(child.pidfd),
+        reaped: false,
+        _confinement: order.confinement,
+        _identity: order.identity,
     })
 }
 

@@ -5,9 +5,9 @@ use super::harness::{Installation, text};
 #[test]
 fn a_start_that_fails_at_any_step_says_so_in_one_line_and_leaves_nothing() {
     let steps = [
+        ("before-spawn", 1),
         ("after-welcome", 1),
         ("after-launch-sent", 1),
-        ("before-spawn", 1),
         ("after-spawn", 1),
         ("after-hello", 1),
         ("after-launched", 4),

@@ -1,7 +1,7 @@
 //! One running worker: started, asked, ended.
 //!
 //! ```text
-//!   start ─ plan, identity, cgroup ─ queue Welcome, Descriptors, Launch ─ spawn ─► Worker
+//!   start ─ plan, identity, cgroup ─ spawn ∥ queue Welcome, Descriptors, Launch ─► Worker
 //!     any failure undoes what was made before it                                    │
 //!                                                      supervise (one task a worker)│
 //!   requests ─► WorkerClient ─► control socket          events, log, pidfd          │
@@ -10,8 +10,8 @@
 //! ```
 //!
 //! Runs on tokio, a current-thread runtime included. Everything a worker reads at its start is
-//! queued on its socket before the process exists, so that a start costs no round trip but the one
-//! that tells it is complete. Invariant: a process that was spawned is killed and reaped, and its
+//! queued on its socket while the process is being made, so that a start costs no round trip but
+//! the one that tells it is complete. Invariant: a process that was spawned is killed and reaped, and its
 //! identity and cgroup released, whichever future is dropped on the way.
 
 mod death;
@@ -230,40 +230,49 @@ pub async fn start(
     let (log, worker_log) = scm::pair().map_err(socket_error)?;
     let log = LogSocket::new(log).map_err(StartError::Socket)?;
 
-    let call_error = |error| StartError::Call {
-        domain: domain.name.clone(),
-        error,
-    };
-    let (client, incoming) = WorkerClient::start(control, domain.name.as_str())
-        .await
-        .map_err(call_error)?;
-    fail_at(Step::AfterWelcome, domain)?;
-    let caller = client.clone();
-    let launch = Launch { spec: plan.spec };
-    let mut launch = std::pin::pin!(caller.call_with(launch, plan.fds, LAUNCH_DEADLINE));
-    if let Some(Err(error)) = poll_once(launch.as_mut()).await {
-        return Err(call_error(error));
-    }
-    fail_at(Step::AfterLaunchSent, domain)?;
-    fail_at(Step::BeforeSpawn, domain)?;
-
     let facts = Facts {
         accepted,
         uid: identity.uid,
         level: identity.level,
         cgroup: confinement.path(),
     };
+    fail_at(Step::BeforeSpawn, domain)?;
     let order = Order {
         name: domain.name.clone(),
         control: worker_control,
         log: worker_log,
-        uid: identity.uid,
-        gid: identity.gid,
-        level: identity.level,
         on_control_loss: options.on_control_loss,
-        cgroup: confinement.directory().map_err(StartError::Socket)?,
+        identity,
+        confinement,
     };
-    let process = Arc::new(Process::new(host.spawner.spawn(order).await?));
+    let mut spawn = std::pin::pin!(host.spawner.spawn(order));
+    let spawned = poll_once(spawn.as_mut()).await;
+
+    // While the process is made, all that it will read is queued.
+    let call_error = |error| StartError::Call {
+        domain: domain.name.clone(),
+        error,
+    };
+    let connection = WorkerClient::start(control, domain.name.as_str()).await;
+    fail_at(Step::AfterWelcome, domain)?;
+    let caller = connection.as_ref().ok().map(|(client, _)| client.clone());
+    let mut launch = std::pin::pin!(async {
+        let launch = Launch { spec: plan.spec };
+        match &caller {
+            Some(caller) => caller.call_with(launch, plan.fds, LAUNCH_DEADLINE).await,
+            None => Err(CallError::Closed(Launch::OPERATION.name())),
+        }
+    });
+    let early = poll_once(launch.as_mut()).await;
+    fail_at(Step::AfterLaunchSent, domain)?;
+
+    // A spawn that failed has closed the socket too; it is the one to tell.
+    let child = match spawned {
+        Some(child) => child?,
+        None => spawn.await?,
+    };
+    let (client, incoming) = connection.map_err(call_error)?;
+    let process = Arc::new(Process::new(&child));
     let (publish, view) = watch::channel(View {
         phase: Phase::AwaitingLaunch,
         jail: None,
@@ -271,17 +280,15 @@ pub async fn start(
         crash: None,
         death: None,
     });
-    let supervision = Supervision {
+    Supervision {
         name: domain.name.clone(),
         uuid: domain.uuid,
         process: Arc::clone(&process),
         view: publish.clone(),
-        identity,
-        confinement,
-    };
-    supervision
-        .begin(incoming, log)
-        .map_err(StartError::Socket)?;
+        child,
+    }
+    .begin(incoming, log)
+    .map_err(StartError::Socket)?;
     let mut worker = Worker {
         name: domain.name.clone(),
         uuid: domain.uuid,
@@ -294,7 +301,11 @@ pub async fn start(
     if fault::is_at(Step::AfterSpawn) {
         worker.process.kill();
     }
-    let launched = match launch.await {
+    let answer = match early {
+        Some(answer) => answer,
+        None => launch.await,
+    };
+    let launched = match answer {
         Ok(launched) => launched,
         Err(error) => return Err(worker.failed(domain, error).await),
     };
@@ -542,10 +553,10 @@ struct Process {
 }
 
 impl Process {
-    fn new(child: Child) -> Self {
+    fn new(child: &Child) -> Self {
         Self {
             pid: child.pid,
-            pidfd: Arc::new(child.pidfd),
+            pidfd: Arc::clone(&child.pidfd),
             destroyed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
         }

@@ -5,7 +5,7 @@
 //! rely on the uid and the cgroup being free.
 
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -14,7 +14,6 @@ use reeve_ipc::client::{Closed, Incoming};
 use reeve_ipc::event::Event;
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::phase::Phase;
-use rustix::process::{WaitId, WaitIdOptions};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -23,8 +22,7 @@ use super::death::{Evidence, ExitStatus};
 use super::log::{self, LogSocket, Record};
 use super::{Process, View};
 use crate::domain::fault::{self, Step};
-use crate::host::confinement::Confinement;
-use crate::host::identity::Identity;
+use crate::host::spawner::Child;
 use crate::host::watch::watch;
 
 /// How long a worker may live without its control socket.
@@ -39,8 +37,8 @@ pub(super) struct Supervision {
     pub(super) uuid: DomainUuid,
     pub(super) process: Arc<Process>,
     pub(super) view: watch::Sender<View>,
-    pub(super) identity: Identity,
-    pub(super) confinement: Confinement,
+    /// Killed, if it still lives, reaped and released when this is dropped.
+    pub(super) child: Child,
 }
 
 /// What the task learns as it goes.
@@ -55,26 +53,19 @@ impl Supervision {
     /// Starts the task on the current runtime.
     ///
     /// # Errors
-    /// The pidfd cannot be watched; the process is killed then, and reaped.
+    /// The pidfd cannot be watched; the process is gone then.
     pub(super) fn begin(
         self,
         incoming: mpsc::Receiver<Incoming>,
         log: LogSocket,
     ) -> io::Result<()> {
-        let pidfd = match watch(Arc::clone(&self.process.pidfd)) {
-            Ok(pidfd) => pidfd,
-            Err(error) => {
-                self.process.kill();
-                wait(&self.process, WaitIdOptions::EXITED);
-                return Err(error);
-            }
-        };
+        let pidfd = watch(Arc::clone(&self.process.pidfd))?;
         tokio::spawn(self.run(pidfd, incoming, log));
         Ok(())
     }
 
     async fn run(
-        self,
+        mut self,
         pidfd: AsyncFd<Arc<OwnedFd>>,
         mut incoming: mpsc::Receiver<Incoming>,
         mut log: LogSocket,
@@ -94,7 +85,7 @@ impl Supervision {
                 }
             }
         }
-        let status = wait(&self.process, WaitIdOptions::EXITED | WaitIdOptions::NOHANG);
+        let status = self.child.reap();
         // What it said before it died is still in its sockets.
         let drain = async {
             while let Some(item) = incoming.recv().await {
@@ -118,8 +109,7 @@ impl Supervision {
         } else {
             tracing::error!(%domain, %uuid, "{death}");
         }
-        drop(self.confinement);
-        drop(self.identity);
+        drop(self.child);
         self.view
             .send_modify(|view| view.death = Some(Arc::new(death)));
     }
@@ -201,18 +191,5 @@ async fn until(deadline: Option<Instant>) {
     match deadline {
         Some(deadline) => tokio::time::sleep_until(deadline).await,
         None => std::future::pending().await,
-    }
-}
-
-/// Reaps the process, or finds that somebody else did (an embedder that ignores `SIGCHLD`).
-fn wait(process: &Process, options: WaitIdOptions) -> ExitStatus {
-    let id = WaitId::PidFd(process.pidfd.as_fd());
-    match rustix::io::retry_on_intr(|| rustix::process::waitid(id.clone(), options)) {
-        Ok(Some(status)) => match (status.exit_status(), status.terminating_signal()) {
-            (Some(code), _) => ExitStatus::Exited(code),
-            (None, Some(signal)) => ExitStatus::Signaled(signal),
-            (None, None) => ExitStatus::Unknown,
-        },
-        Ok(None) | Err(_) => ExitStatus::Unknown,
     }
 }
