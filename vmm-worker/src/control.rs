@@ -86,6 +86,8 @@ struct ControlThread {
 impl ControlThread {
     fn run(&mut self) -> Result<u8, ControlError> {
         loop {
+            #[cfg(feature = "attack-points")]
+            crate::attack::strike(reeve_sandbox::seccomp::Role::Control);
             if let Some(code) = self.drain()? {
                 return Ok(code);
             }
@@ -179,6 +181,8 @@ impl ControlThread {
                 let result = dispatch(&mut self.service, body);
                 self.control
                     .send(&FromWorker::Reply { id, result }, Delivery::Reliable)?;
+                #[cfg(feature = "attack-points")]
+                crate::attack::launched();
                 self.announce(before);
                 return Ok(self.service.ending());
             }

@@ -25,6 +25,8 @@
 //!    kvmclock tells it of the pause, so that its watchdogs keep still.
 
 pub mod arch;
+#[cfg(feature = "attack-points")]
+mod attack;
 pub mod boot;
 pub mod build;
 pub mod control;

@@ -35,6 +35,11 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         MachineType::Reeve1_0 => ControllerKind::Split,
         MachineType::ReeveLegacy1_0 => ControllerKind::InKernel,
     };
+    #[cfg(feature = "attack-points")]
+    {
+        crate::attack::arm(&spec.boot.command_line);
+        crate::attack::strike(reeve_sandbox::seccomp::Role::Base);
+    }
     let images = BootImages::take(&spec.boot, descriptors)?;
     let memory = memory::map(&spec.memory, descriptors)?;
     let console = spec

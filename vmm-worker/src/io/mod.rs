@@ -135,6 +135,8 @@ impl IoThread {
 fn run(served: &Served, mailbox: &Mailbox) {
     let mut clients = Clients::new(Arc::clone(&served.ring), Arc::clone(&served.serial));
     loop {
+        #[cfg(feature = "attack-points")]
+        crate::attack::strike(Role::Io);
         mailbox.waker.drain();
         let commands = std::mem::take(
             &mut *mailbox

@@ -29,6 +29,8 @@ pub(super) fn body(
         loop {
             match slot.stand() {
                 Order::Run => {
+                    #[cfg(feature = "attack-points")]
+                    crate::attack::strike(Role::Vcpu);
                     if ran {
                         // A guest that knows kvmclock then does not take the pause for a lockup.
                         // One that does not use it has no such clock to tell.
