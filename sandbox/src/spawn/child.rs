@@ -76,7 +76,9 @@ fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
         BindToParent,
         sys::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as usize, 0)
     );
+    // Before the helpers: a new session may be a new scheduling group, which would queue behind them.
     step!(Session, sys::setsid());
+    // Before the mount namespace: it finds its namespace by name, in the host's /proc.
     step!(CloneHelper, start_helper(plan, NETWORK, network_main));
     let others =
         libc::CLONE_NEWNS | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS | libc::CLONE_NEWCGROUP;

@@ -17,7 +17,7 @@
 //! The child is cloned with `CLONE_VM`: until exec it runs on its own stack in the caller's memory,
 //! as after vfork but without stopping the caller, so a spawn costs the same from a large supervisor.
 //!
-//! Three steps are slow and wait for nothing else (a 2-vCPU machine, Linux 6.18, medians): the network
+//! Three steps are slow and wait for nothing else (a 2-vCPU VM, Linux 6.18, medians): the network
 //! namespace (0.5 to 0.75 ms of CPU), the detaching of the host's mounts (0.2 ms, an RCU grace period, more
 //! when the other CPU is in the kernel) and exec itself (0.3 ms). Helpers take the first two while
 //! the child goes on; everything else before exec takes 0.35 ms. The order differs from the plain one, the result
