@@ -112,6 +112,30 @@ fn a_length_beyond_the_bytes_that_came_allocates_no_more_than_the_largest_messag
 }
 
 #[test]
+fn a_list_longer_than_the_message_allocates_no_more_than_a_mebibyte() {
+    /// What serde reserves for a list ahead of its elements, at most.
+    const RESERVED_AHEAD: usize = 1 << 20;
+    // Request {id 1, Launch {name "", uuid, machine, vcpus, four switches, supported_cpuid: ..}}
+    let mut launch = vec![2, 1, 0, 0, 16];
+    launch.extend([0; 16]);
+    launch.extend([0, 1, 0, 0, 0, 0]);
+    for length in [u64::MAX, 1 << 40, MAX_MESSAGE_BYTES as u64, 1000] {
+        let mut bytes = launch.clone();
+        bytes.extend(varint(length));
+        let allocated = allocated_by_decoding(&bytes);
+        assert!(
+            allocated <= RESERVED_AHEAD + SLACK,
+            "{allocated} bytes for {length}"
+        );
+    }
+    // The bytes are those of the field: a whole element behind the length is read as one.
+    let mut bytes = launch;
+    bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
+    let error = decode::<ToWorker>(&bytes).unwrap_err().to_string();
+    assert!(error.contains("UnexpectedEnd"), "{error}");
+}
+
+#[test]
 fn the_largest_message_costs_its_own_size() {
     let mut bytes = vec![2, 1, 4];
     let text = MAX_MESSAGE_BYTES - 64;
