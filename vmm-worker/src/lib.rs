@@ -49,6 +49,7 @@ use reeve_ipc::{CONTROL_FD, LOG_FD, exit_code};
 /// The whole of the process, from the closing of the jail on; gives its exit code.
 #[must_use]
 pub fn run() -> u8 {
+    ignore_broken_pipes();
     let (control, log) = inherited();
     let jail = match reeve_sandbox::enter(log.as_fd()) {
         Ok(report) => JailFacts {
@@ -73,6 +74,13 @@ pub fn run() -> u8 {
         tracing::error!("{error}");
         error.exit_code()
     })
+}
+
+/// A client that closes its end is an error of that write, not the end of the worker.
+#[expect(unsafe_code, reason = "a signal's disposition belongs to the process")]
+fn ignore_broken_pipes() {
+    // SAFETY: ignoring a signal runs no code of ours; there is one thread.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
 }
 
 #[expect(

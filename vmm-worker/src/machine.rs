@@ -181,6 +181,9 @@ impl Machine {
 
     /// Takes the machine apart.
     pub fn close(mut self) {
+        // Told before either is waited for: the last output goes out while the vCPUs end.
+        self.vcpus.order_quit();
+        self.io.order_quit();
         self.vcpus.quit();
         self.io.quit();
     }

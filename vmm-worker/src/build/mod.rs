@@ -59,6 +59,17 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     let (ports, mmio) = (PortBus::new(), MmioBus::new());
     let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &ports, &mmio)?;
 
+    // Early: the thread closes its filter while this one makes vCPUs, which takes longer.
+    let served = Served {
+        ring: Arc::clone(&chipset.console),
+        serial: Arc::clone(&chipset.serial),
+        timed: chipset.timed(),
+    };
+    let io = IoThread::start(served, waker).map_err(BuildError::IoThread)?;
+    if let Some(stream) = console {
+        io.attach(stream, true).map_err(BuildError::Console)?;
+    }
+
     let vcpus = cpus::create(&system, &vm, &spec)?;
 
     let plan = images.load(&memory, spec.vcpus, kind)?;
@@ -69,15 +80,6 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         first.enter(&plan.entry)?;
     }
 
-    let served = Served {
-        ring: Arc::clone(&chipset.console),
-        serial: Arc::clone(&chipset.serial),
-        timed: chipset.timed(),
-    };
-    let io = IoThread::start(served, waker).map_err(BuildError::IoThread)?;
-    if let Some(stream) = console {
-        io.attach(stream, true).map_err(BuildError::Console)?;
-    }
     let entry = Mutex::new(plan.entry);
     let platform = Arc::new(Platform {
         ports,

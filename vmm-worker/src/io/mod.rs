@@ -114,9 +114,14 @@ impl IoThread {
             .load(std::sync::atomic::Ordering::Relaxed)
     }
 
-    /// Ends the thread once every client has the output there is, or takes no more of it.
-    pub fn quit(&mut self) {
+    /// Tells the thread to end once every client has the output there is, or takes no more of it.
+    pub fn order_quit(&self) {
         self.send(Command::Quit);
+    }
+
+    /// As [`Self::order_quit`], and waits for it.
+    pub fn quit(&mut self) {
+        self.order_quit();
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

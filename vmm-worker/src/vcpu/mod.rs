@@ -119,9 +119,14 @@ impl VcpuSet {
         self.wait_standing()
     }
 
-    /// Ends every thread and waits for it.
-    pub fn quit(&mut self) {
+    /// Tells every thread to end.
+    pub fn order_quit(&self) {
         self.order(Order::Quit);
+    }
+
+    /// As [`Self::order_quit`], and waits for them.
+    pub fn quit(&mut self) {
+        self.order_quit();
         for vcpu in &mut self.vcpus {
             if let Some(thread) = vcpu.thread.take() {
                 // A thread that panicked has ended the process already.
