@@ -14,9 +14,8 @@
 //!
 //! ## Decisions
 //!
-//! 1. 2026-11: filters are compiled by `seccomp/compile.rs` at build time, not by `seccompiler`: what
-//!    installing costs grows with the program (80 calls in a row: 0.2 ms; a search tree: half). Tests
-//!    hold it equal to `seccompiler`'s, call by call.
+//! 1. 2026-11: filters are compiled by `seccomp/compile.rs` at build time, not by `seccompiler`, whose
+//!    program for Base takes 0.46 ms to install where this one takes 0.11 ms. Tests hold them equal.
 //! 2. 2026-11: Landlock by raw calls, not by the `landlock` crate: a ruleset without rules is two
 //!    calls, on the start path, without a heap.
 //! 3. 2026-11: a denied call is not killed by the filter but trapped, reported, and then ended by a

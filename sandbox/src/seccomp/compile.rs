@@ -1,10 +1,11 @@
 //! Compiles a role's table into classic BPF (seccomp(2)), at build time.
 //!
-//! A worker installs a filter on its start path, and what that costs grows with the program: 80 calls
-//! compared one after the other (what the `seccompiler` crate emits) take 220 us to install, because
-//! the kernel translates every instruction and then runs the program once for each system call
-//! number. This one is a binary search over ranges of numbers with shared returns: fewer instructions,
-//! and a path of about eight. `seccompiler` remains the reference that tests compare with.
+//! A worker installs a filter on its start path, and what that costs grows with the program, as the
+//! kernel translates every instruction and then runs the program once for each call number. For
+//! Base, `seccompiler` emits 787 instructions that compare one number after the other and take
+//! 0.46 ms to install; this is a binary search over ranges of numbers with shared returns: 237
+//! instructions, 0.11 ms (Vcpu: 0.23 and 0.08 ms). `seccompiler` remains the reference that tests
+//! compare with, call by call.
 //!
 //! Code is emitted from the end to the start, so the distance to a jump's target is always known.
 
