@@ -86,11 +86,11 @@ struct ControlThread {
 impl ControlThread {
     fn run(&mut self) -> Result<u8, ControlError> {
         loop {
-            #[cfg(feature = "attack-points")]
-            crate::attack::strike(reeve_sandbox::seccomp::Role::Control);
             if let Some(code) = self.drain()? {
                 return Ok(code);
             }
+            #[cfg(feature = "attack-points")]
+            crate::attack::strike(reeve_sandbox::seccomp::Role::Control);
             if let Some(code) = self.wait()? {
                 return Ok(code);
             }

@@ -3,9 +3,9 @@
 //! Needs protocol 2.12 (kernels since 3.8), which says by `xloadflags` that there is a 64-bit entry
 //! point 0x200 bytes into the protected-mode kernel.
 
-use linux_loader::loader::bootparam::setup_header;
-use vm_memory::ByteValued;
+use zerocopy::{FromZeros, IntoBytes};
 
+use super::protocol::SetupHeader;
 use super::{BootError, LoadedKernel, Source};
 use crate::arch::x86_64::layout;
 use crate::memory::GuestMemory;
@@ -66,15 +66,15 @@ pub(super) fn load<S: Source + ?Sized>(
 }
 
 /// Reads the setup header: as much of it as the image says it has, the rest zero.
-fn read_setup_header<S: Source + ?Sized>(image: &S) -> Result<setup_header, BootError> {
+fn read_setup_header<S: Source + ?Sized>(image: &S) -> Result<SetupHeader, BootError> {
     const PART: &str = "its setup header";
     let mut jump = [0; 1];
     image
         .read_at(HEADER_END_BASE - 1, &mut jump)
         .map_err(BootError::reading(PART))?;
     let end = HEADER_END_BASE + u64::from(jump[0]);
-    let mut setup = setup_header::default();
-    let bytes = setup.as_mut_slice();
+    let mut setup = SetupHeader::new_zeroed();
+    let bytes = setup.as_mut_bytes();
     let present = usize::try_from(end - HEADER_OFFSET)
         .unwrap_or(bytes.len())
         .min(bytes.len());
@@ -86,7 +86,7 @@ fn read_setup_header<S: Source + ?Sized>(image: &S) -> Result<setup_header, Boot
 }
 
 /// Refuses what cannot be booted by the 64-bit protocol.
-fn check(setup: &setup_header) -> Result<(), BootError> {
+fn check(setup: &SetupHeader) -> Result<(), BootError> {
     if setup.boot_flag != BOOT_FLAG {
         return Err(BootError::NotAKernel);
     }
@@ -108,7 +108,7 @@ fn check(setup: &setup_header) -> Result<(), BootError> {
 
 /// Where the kernel goes: its preferred address if `needed` bytes fit there, else, if it is
 /// relocatable, the lowest aligned address from 1 MiB on.
-fn place(setup: &setup_header, needed: u64, ram_end: u64) -> Result<u64, BootError> {
+fn place(setup: &SetupHeader, needed: u64, ram_end: u64) -> Result<u64, BootError> {
     let preferred = setup.pref_address;
     let fits = |address: u64| {
         address

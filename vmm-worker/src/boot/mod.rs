@@ -25,6 +25,7 @@ mod elf;
 mod error;
 mod initrd;
 mod memory_map;
+mod protocol;
 mod pvh;
 mod source;
 #[cfg(test)]
@@ -72,7 +73,7 @@ struct LoadedKernel {
     /// The highest guest-physical address an initrd's last byte may have.
     initrd_max: u64,
     /// Set for a bzImage: its setup header, to be handed back in the zero page.
-    setup: Option<Box<linux_loader::loader::bootparam::setup_header>>,
+    setup: Option<Box<protocol::SetupHeader>>,
 }
 
 /// Loads `kernel`, `initrd` and `cmdline` into `memory`, whose other content must still be zero,

@@ -2,11 +2,10 @@
 
 use std::ops::Range;
 
-use linux_loader::loader::elf::start_info::{
-    XEN_HVM_START_MAGIC_VALUE, hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
-};
-use vm_memory::{ByteValued, Bytes, GuestAddress};
+use vm_memory::{Bytes, GuestAddress};
+use zerocopy::{Immutable, IntoBytes};
 
+use super::protocol::{MemoryMapEntry, ModuleEntry, START_MAGIC, StartInfo};
 use super::{BootError, memory_map};
 use crate::arch::x86_64::layout;
 use crate::memory::GuestMemory;
@@ -18,13 +17,13 @@ pub(super) fn write_start_info(
 ) -> Result<(), BootError> {
     let mut entries = 0;
     for (range, kind) in memory_map::build(memory) {
-        let entry = hvm_memmap_table_entry {
-            addr: range.start,
+        let entry = MemoryMapEntry {
+            address: range.start,
             size: range.end - range.start,
-            type_: kind as u32,
+            kind: kind as u32,
             reserved: 0,
         };
-        let size = size_of::<hvm_memmap_table_entry>() as u64;
+        let size = size_of::<MemoryMapEntry>() as u64;
         write(
             memory,
             layout::PVH_MEMMAP + u64::from(entries) * size,
@@ -33,15 +32,15 @@ pub(super) fn write_start_info(
         entries += 1;
     }
     if let Some(initrd) = initrd {
-        let module = hvm_modlist_entry {
+        let module = ModuleEntry {
             paddr: initrd.start,
             size: initrd.end - initrd.start,
             ..Default::default()
         };
         write(memory, layout::PVH_MODLIST, module)?;
     }
-    let info = hvm_start_info {
-        magic: XEN_HVM_START_MAGIC_VALUE,
+    let info = StartInfo {
+        magic: START_MAGIC,
         version: 1,
         nr_modules: u32::from(initrd.is_some()),
         modlist_paddr: initrd.map_or(0, |_| layout::PVH_MODLIST),
@@ -54,9 +53,13 @@ pub(super) fn write_start_info(
     write(memory, layout::PVH_START_INFO, info)
 }
 
-fn write<T: ByteValued>(memory: &GuestMemory, address: u64, value: T) -> Result<(), BootError> {
+fn write<T: IntoBytes + Immutable>(
+    memory: &GuestMemory,
+    address: u64,
+    value: T,
+) -> Result<(), BootError> {
     memory
         .map_ref()
-        .write_obj(value, GuestAddress(address))
+        .write_slice(value.as_bytes(), GuestAddress(address))
         .map_err(BootError::WriteMemory)
 }

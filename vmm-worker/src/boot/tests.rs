@@ -3,14 +3,12 @@
 use std::io::Write;
 use std::os::fd::OwnedFd;
 
-use linux_loader::loader::bootparam::boot_params;
-use linux_loader::loader::elf::start_info::{
-    hvm_memmap_table_entry, hvm_modlist_entry, hvm_start_info,
-};
 use proptest::prelude::*;
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{Bytes, GuestAddress};
+use zerocopy::FromBytes;
 
+use super::protocol::{BootParams, MemoryMapEntry, ModuleEntry, StartInfo};
 use super::{BootError, BootPlan, Protocol, Source, load};
 use crate::arch::x86_64::layout;
 use crate::memory::{Backing, GuestMemory};
@@ -23,6 +21,16 @@ fn memory(size: u64) -> GuestMemory {
     rustix::fs::ftruncate(&fd, size).expect("size");
     rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).expect("seals");
     GuestMemory::map(Backing::Shared { fd }, size).expect("memory")
+}
+
+/// A structure as it lies in guest memory.
+fn read<T: FromBytes>(memory: &GuestMemory, address: u64) -> T {
+    let mut bytes = vec![0; size_of::<T>()];
+    memory
+        .map_ref()
+        .read_slice(&mut bytes, GuestAddress(address))
+        .expect("in memory");
+    T::read_from_bytes(&bytes).expect("its own size")
 }
 
 /// An ELF kernel with one segment of code and a PVH note, to be spoilt.
@@ -152,7 +160,7 @@ fn elf_starts_at_its_note_with_start_info() {
     assert_eq!(plan.kernel, MIB..MIB + 0x2000);
     let map = memory.map_ref();
     assert_eq!(map.read_obj::<u8>(GuestAddress(MIB)).expect("code"), 0x90);
-    let info: hvm_start_info = map.read_obj(GuestAddress(plan.boot_info)).expect("info");
+    let info: StartInfo = read(&memory, plan.boot_info);
     assert_eq!(
         (info.magic, info.version, info.nr_modules),
         (0x336e_c578, 1, 0)
@@ -163,8 +171,8 @@ fn elf_starts_at_its_note_with_start_info() {
         .expect("cmdline");
     assert_eq!(&cmdline, b"console=ttyS0\0");
     let last = info.memmap_paddr + u64::from(info.memmap_entries - 1) * 24;
-    let ram: hvm_memmap_table_entry = map.read_obj(GuestAddress(last)).expect("map");
-    assert_eq!((ram.addr, ram.size, ram.type_), (MIB, 63 * MIB, 1));
+    let ram: MemoryMapEntry = read(&memory, last);
+    assert_eq!((ram.address, ram.size, ram.kind), (MIB, 63 * MIB, 1));
 }
 
 #[test]
@@ -335,10 +343,8 @@ fn bzimage_starts_in_long_mode_with_a_zero_page() {
         map.read_obj::<u8>(GuestAddress(16 * MIB)).expect("code"),
         0xAB
     );
-    let page: boot_params = map
-        .read_obj(GuestAddress(plan.boot_info))
-        .expect("zero page");
-    let (entries, rsdp, hdr) = (page.e820_entries, page.acpi_rsdp_addr, page.hdr);
+    let page: BootParams = read(&memory, plan.boot_info);
+    let (entries, rsdp, hdr) = (page.e820_entries, page.acpi_rsdp_addr, page.setup);
     assert_eq!((entries, rsdp), (4, 0xE_0000));
     assert_eq!(u64::from(hdr.cmd_line_ptr), layout::CMDLINE);
     assert_eq!((hdr.type_of_loader, { hdr.setup_data }), (0xFF, 0));
@@ -403,10 +409,7 @@ fn initrd_goes_to_the_top_of_what_it_may_use() {
     assert!(plan.initrd.expect("initrd").end <= 32 * MIB);
 
     let plan = load(&*Elf::default().bytes(), Some(&*initrd), "", &memory).expect("loaded");
-    let module: hvm_modlist_entry = memory
-        .map_ref()
-        .read_obj(GuestAddress(layout::PVH_MODLIST))
-        .expect("module");
+    let module: ModuleEntry = read(&memory, layout::PVH_MODLIST);
     assert_eq!(
         (module.paddr, module.size),
         (plan.initrd.expect("initrd").start, 5000)

@@ -2,9 +2,10 @@
 
 use std::ops::Range;
 
-use linux_loader::loader::bootparam::{boot_e820_entry, boot_params, setup_header};
 use vm_memory::{Bytes, GuestAddress};
+use zerocopy::{FromZeros, IntoBytes};
 
+use super::protocol::{BootParams, E820Entry, SetupHeader};
 use super::{BootError, memory_map};
 use crate::arch::x86_64::layout;
 use crate::memory::GuestMemory;
@@ -16,31 +17,29 @@ const LOADER_UNDEFINED: u8 = 0xFF;
 /// initrd, the memory and the RSDP are.
 pub(super) fn write(
     memory: &GuestMemory,
-    setup: setup_header,
+    setup: SetupHeader,
     initrd: Option<&Range<u64>>,
     cmdline: &str,
 ) -> Result<(), BootError> {
-    let mut params = boot_params {
-        hdr: setup,
-        ..Default::default()
-    };
-    params.hdr.type_of_loader = LOADER_UNDEFINED;
-    params.hdr.cmd_line_ptr = low(layout::CMDLINE);
-    params.hdr.cmdline_size = u32::try_from(cmdline.len()).unwrap_or(0);
+    let mut params = BootParams::new_zeroed();
+    params.setup = setup;
+    params.setup.type_of_loader = LOADER_UNDEFINED;
+    params.setup.cmd_line_ptr = low(layout::CMDLINE);
+    params.setup.cmdline_size = u32::try_from(cmdline.len()).unwrap_or(0);
     let initrd = initrd.cloned().unwrap_or(0..0);
-    params.hdr.ramdisk_image = low(initrd.start);
-    params.hdr.ramdisk_size = low(initrd.end - initrd.start);
+    params.setup.ramdisk_image = low(initrd.start);
+    params.setup.ramdisk_size = low(initrd.end - initrd.start);
     // A list of setup data in the image would be an address of its maker's choosing.
-    params.hdr.setup_data = 0;
+    params.setup.setup_data = 0;
     params.acpi_rsdp_addr = layout::ACPI.start;
 
     let mut table = params.e820_table;
     let mut count = 0;
     for (slot, (range, kind)) in table.iter_mut().zip(memory_map::build(memory)) {
-        *slot = boot_e820_entry {
-            addr: range.start,
+        *slot = E820Entry {
+            address: range.start,
             size: range.end - range.start,
-            r#type: kind as u32,
+            kind: kind as u32,
         };
         count += 1;
     }
@@ -49,7 +48,7 @@ pub(super) fn write(
 
     memory
         .map_ref()
-        .write_obj(params, GuestAddress(layout::ZERO_PAGE))
+        .write_slice(params.as_bytes(), GuestAddress(layout::ZERO_PAGE))
         .map_err(BootError::WriteMemory)
 }
 
