@@ -22,6 +22,7 @@
 pub use reeve_tests_macros::in_lab;
 
 pub mod control;
+pub mod domain;
 pub mod lab;
 pub mod leftovers;
 mod process;
