@@ -23,6 +23,7 @@ pub use reeve_tests_macros::in_lab;
 
 pub mod control;
 pub mod domain;
+pub mod injected;
 pub mod lab;
 pub mod leftovers;
 mod process;

@@ -100,6 +100,27 @@ impl Reeve {
         }
     }
 
+    /// Waits until `pattern` is in what came on standard error, from its start on.
+    pub fn expect_error(&mut self, pattern: &str, limit: Duration) -> Result<()> {
+        let deadline = Instant::now() + limit;
+        loop {
+            if self.errors().contains(pattern) {
+                return Ok(());
+            }
+            let ended = self
+                .errors
+                .as_ref()
+                .and_then(|stream| stream.file.as_ref())
+                .is_none();
+            ensure!(
+                !ended && Instant::now() < deadline,
+                "{pattern:?} did not come:\n{}",
+                self.transcript()
+            );
+            self.pump(deadline)?;
+        }
+    }
+
     /// The rest of the line in which the last match was.
     pub fn line(&mut self, limit: Duration) -> Result<String> {
         Ok(self.expect("\n", limit)?.trim_end_matches('\r').to_owned())
