@@ -154,6 +154,7 @@ fn output_whose_reader_has_gone_ends_the_guest() {
 fn a_dead_worker_is_told_from_a_crashed_guest() {
     let installation = Installation::new();
     let output = installation.run("dies-silently").output().unwrap();
+    assert_eq!(text(&output.stderr).lines().count(), 1);
     assert_eq!(output.status.code(), Some(4), "{}", text(&output.stderr));
     let output = installation.run("garbage").output().unwrap();
     assert_eq!(output.status.code(), Some(4));

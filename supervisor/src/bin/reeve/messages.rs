@@ -36,7 +36,8 @@ pub fn start(verbose: u8) -> io::Result<()> {
     // Called once; a second thread would only have nothing to write.
     let _ = ITEMS.set(sender);
     let level = match verbose {
-        0 => "warn",
+        // The report says how the guest and its worker ended, once.
+        0 => "warn,reeved::domain::worker=off,reeve_worker=off",
         1 => "info",
         2 => "debug",
         _ => "trace",

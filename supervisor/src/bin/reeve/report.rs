@@ -186,8 +186,10 @@ impl fmt::Display for Report {
         if let Some(first) = self.start_to_output_ms {
             write!(f, " (first output after {first} ms)")?;
         }
-        if self.resets > 0 {
-            write!(f, ", {} resets", self.resets)?;
+        match self.resets {
+            0 => {}
+            1 => f.write_str(", 1 reset")?,
+            resets => write!(f, ", {resets} resets")?,
         }
         write!(
             f,
