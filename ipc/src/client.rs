@@ -121,13 +121,15 @@ impl Shared {
     async fn send_request(&self, request: &ToWorker, table: FdTable) -> Result<(), CallError> {
         let _turn = self.turn.lock().await;
         let fds = table.into_fds();
-        for batch in fds.chunks(MAX_MESSAGE_FDS) {
-            let borrowed: Vec<BorrowedFd<'_>> = batch.iter().map(AsFd::as_fd).collect();
-            let count = u16::try_from(borrowed.len()).unwrap_or(u16::MAX);
-            self.send(&ToWorker::Descriptors { count }, &borrowed)
-                .await?;
+        let mut rest: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
+        while rest.len() > MAX_MESSAGE_FDS {
+            let later = rest.split_off(MAX_MESSAGE_FDS);
+            let count = u16::try_from(rest.len()).unwrap_or(u16::MAX);
+            self.send(&ToWorker::Descriptors { count }, &rest).await?;
+            rest = later;
         }
-        self.send(request, &[]).await
+        // One datagram for nearly every request: a call that is given up leaves no strays behind.
+        self.send(request, &rest).await
     }
 
     async fn receive(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {

@@ -1,7 +1,8 @@
 //! Bytes to messages and back; the only file that names the codec.
 //!
-//! Invariants: nothing larger than [`MAX_MESSAGE_BYTES`] is produced or read; a decoder never
-//! allocates more than the message could hold; every byte is consumed or the message is refused.
+//! Invariants: nothing larger than [`MAX_MESSAGE_BYTES`] is produced or read; what a decoder
+//! allocates is bounded whatever a length field says (a list reserves at most 1 MiB before its
+//! elements come); every byte is consumed or the message is refused.
 //! The types are not recursive (the limit would not bound depth), which the property tests and the
 //! fuzz target beside this crate watch over.
 

@@ -7,15 +7,15 @@
 //!   supervisor (privileged)                                worker (jailed, hostile)
 //!   ───────────────────────                                ────────────────────────
 //!   Welcome {protocol, build}  ───────────────────────────►  checks both, or exits
-//!   Descriptors [..]           ───────────────────────────►  kept in an FdTable
 //!   Request {id, Launch(spec)} ───────────────────────────►  phase check, effect
+//!     with its descriptors                                   kept in an FdTable
 //!                              ◄───────────────────────────  Hello {protocol, build, jail}
 //!                              ◄───────────────────────────  Reply {id, Launched | WireError}
 //!                              ◄───────────────────────────  Event {number, ..}
 //! ```
 //!
 //! Every message is one datagram on a `SOCK_SEQPACKET` socketpair: at most [`MAX_MESSAGE_BYTES`]
-//! bytes and [`MAX_MESSAGE_FDS`] descriptors. The supervisor queues its first three messages before
+//! bytes and [`MAX_MESSAGE_FDS`] descriptors. The supervisor queues its first messages before
 //! the worker has even been executed; the worker reads none of them before its sandbox is closed.
 //!
 //! **Trust.** The supervisor believes nothing a worker says: each message is bounded before it is

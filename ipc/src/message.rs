@@ -23,14 +23,14 @@ pub enum ToWorker {
         /// The domain's name, for the worker's own reports.
         domain: String,
     },
-    /// Descriptors for the next request, appended in order to a table that is empty after each
-    /// request: slots count from 0 for each. `count` is how many this message carries, 1 to
-    /// [`crate::MAX_MESSAGE_FDS`].
+    /// Descriptors for the next request beyond those that ride with it, sent ahead and appended in
+    /// order to a table that is empty after each request: slots count from 0 for each. `count` is
+    /// how many this message carries, 1 to [`crate::MAX_MESSAGE_FDS`].
     Descriptors {
         /// How many ride with this message.
         count: u16,
     },
-    /// A call.
+    /// A call, with the last of its descriptors: at most [`crate::MAX_MESSAGE_FDS`].
     Request {
         /// Chosen by the supervisor, rising.
         id: RequestId,

@@ -175,6 +175,9 @@ impl ControlThread {
                 }
             }
             ToWorker::Request { id, body } => {
+                for fd in fds {
+                    self.descriptors.push(fd)?;
+                }
                 let before = self.service.phase_now();
                 self.service.take_descriptors(&mut self.descriptors);
                 self.service.last_event = self.events.last();
