@@ -73,24 +73,31 @@ impl Reeve {
     /// Waits until `pattern` appears in the output after the last match, at most for `limit`.
     /// Returns what came before it.
     pub fn expect(&mut self, pattern: &str, limit: Duration) -> Result<String> {
+        self.expect_bytes(pattern.as_bytes(), limit)
+    }
+
+    /// The same for any bytes.
+    pub fn expect_bytes(&mut self, pattern: &[u8], limit: Duration) -> Result<String> {
         let deadline = Instant::now() + limit;
         // Nothing before this can be the start of a match: what has been searched is not again.
         let mut from = self.cursor;
         loop {
             from = from.max(self.output.dropped);
-            if let Some(position) = self.output.find(pattern.as_bytes(), from) {
+            if let Some(position) = self.output.find(pattern, from) {
                 let before = self.output.text(self.cursor..position);
                 self.cursor = position + pattern.len();
                 return Ok(before);
             }
             from = from.max(self.output.end().saturating_sub(pattern.len()));
             if self.output.file.is_none() {
+                let pattern = shown(pattern);
                 bail!(
                     "{pattern:?} did not come and the output has ended:\n{}",
                     self.transcript()
                 );
             }
             if Instant::now() >= deadline {
+                let pattern = shown(pattern);
                 bail!(
                     "{pattern:?} did not come within {limit:?}:\n{}",
                     self.transcript()
@@ -242,4 +249,9 @@ impl Reeve {
             self.errors()
         )
     }
+}
+
+/// A pattern in a message: text, and not all of it when it is long.
+fn shown(pattern: &[u8]) -> String {
+    String::from_utf8_lossy(pattern.get(..200).unwrap_or(pattern)).into_owned()
 }
