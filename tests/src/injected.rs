@@ -63,14 +63,16 @@ impl Stopped {
         }
         let mut regs = self.saved;
         regs.rip = instruction;
-        regs.rax = number.cast_unsigned();
+        regs.rax = u64::from_ne_bytes(number.to_ne_bytes());
         // No restart of the call it waited in.
         regs.orig_rax = u64::MAX;
         [regs.rdi, regs.rsi, regs.rdx] = arguments;
         set_registers(self.thread, &regs)?;
         ptrace(libc::PTRACE_SINGLESTEP, self.thread, 0, 0)?;
         wait_for_stop(self.thread)?;
-        Ok(registers(self.thread)?.rax.cast_signed())
+        Ok(i64::from_ne_bytes(
+            registers(self.thread)?.rax.to_ne_bytes(),
+        ))
     }
 }
 
