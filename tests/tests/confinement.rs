@@ -319,14 +319,14 @@ fn its_code_is_its_program(held: &Held) -> Result<()> {
 /// do, the worker opens its own root directory, which is there and readable. What refuses that is
 /// Landlock.
 fn landlock_refuses_what_nothing_else_does(held: &Held) -> Result<()> {
-    let here = i64::from(libc::AT_FDCWD).cast_unsigned();
-    let directory = u64::from((libc::O_DIRECTORY | libc::O_CLOEXEC).cast_unsigned());
+    let here = bits(libc::AT_FDCWD.into());
+    let directory = bits((libc::O_DIRECTORY | libc::O_CLOEXEC).into());
     let mut stopped = Stopped::stop(held.pid)?;
     // The call works as such: a path, which needs no right of Landlock's.
-    let path_only = u64::from(libc::O_PATH.cast_unsigned()) | directory;
+    let path_only = bits(libc::O_PATH.into()) | directory;
     let opened = stopped.call(libc::SYS_openat, [here, 0, path_only], Some(c"/"))?;
     ensure!(opened >= 0, "O_PATH of the root: {opened}");
-    let closed = stopped.call(libc::SYS_close, [opened.cast_unsigned(), 0, 0], None)?;
+    let closed = stopped.call(libc::SYS_close, [bits(opened), 0, 0], None)?;
     ensure!(closed == 0, "close: {closed}");
     let refused = stopped.call(libc::SYS_openat, [here, 0, directory], Some(c"/"))?;
     ensure!(
@@ -417,4 +417,9 @@ fn a_worker_of_an_ordinary_user_is_confined_and_all_of_it_is_explained() -> Resu
     is_confined(&held, uid)?;
     landlock_refuses_what_nothing_else_does(&held)?;
     report_is_true(held, if uid.is_some() { "user" } else { "system" })
+}
+
+/// A number as the register that carries it.
+fn bits(number: i64) -> u64 {
+    u64::from_ne_bytes(number.to_ne_bytes())
 }
