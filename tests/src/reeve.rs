@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
+use rustix::termios::{LocalModes, Termios, tcgetattr};
 
 mod builder;
 mod stream;
@@ -55,6 +56,8 @@ pub struct Reeve {
     output: Stream,
     /// Its standard error, when that is not the terminal.
     errors: Option<Stream>,
+    /// What the terminal's modes were before it started.
+    modes: Option<Termios>,
     /// Where the next `expect` starts to look, counted from the start of the output.
     cursor: usize,
 }
@@ -164,6 +167,24 @@ impl Reeve {
         if self.errors.is_none() {
             self.output.file = None;
         }
+    }
+
+    /// Whether its terminal hands on every key as it is.
+    pub fn terminal_is_raw(&self) -> Result<bool> {
+        let cooked = LocalModes::ICANON | LocalModes::ECHO | LocalModes::ISIG;
+        Ok(!self.terminal_modes()?.local_modes.intersects(cooked))
+    }
+
+    /// Whether its terminal is in every mode as it was before `reeve` started.
+    pub fn terminal_is_restored(&self) -> Result<bool> {
+        let before = self.modes.as_ref().context("it has no terminal")?;
+        Ok(format!("{before:?}") == format!("{:?}", self.terminal_modes()?))
+    }
+
+    /// Asked at the master, which outlives whoever has the terminal open.
+    fn terminal_modes(&self) -> Result<Termios> {
+        let master = self.input.as_ref().context("its terminal is closed")?;
+        Ok(tcgetattr(master)?)
     }
 
     /// Sends a signal to `reeve` itself.

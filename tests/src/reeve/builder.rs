@@ -166,6 +166,7 @@ impl Builder {
             input: Some(File::from(input)),
             output,
             errors: Some(errors),
+            modes: None,
             cursor: 0,
         })
     }
@@ -185,6 +186,7 @@ impl Builder {
             ws_ypixel: 0,
         };
         rustix::termios::tcsetwinsize(&slave, size)?;
+        let modes = rustix::termios::tcgetattr(&slave)?;
         self.command
             .stdin(Stdio::from(slave.try_clone()?))
             .stdout(Stdio::from(slave.try_clone()?))
@@ -196,6 +198,7 @@ impl Builder {
             input: Some(input),
             output: Stream::new(master),
             errors: None,
+            modes: Some(modes),
             cursor: 0,
         })
     }

@@ -19,6 +19,16 @@ pub enum KvmError {
         /// The limit.
         limit: u32,
     },
+    /// A memory slot of this size was refused; KVM takes at most 8 TiB, and needs memory of its own
+    /// for each page.
+    #[error("{mebibytes} MiB of guest memory in one piece are more than this host's KVM maps")]
+    MemorySlot {
+        /// The size.
+        mebibytes: u64,
+        /// What the kernel says.
+        #[source]
+        source: io::Error,
+    },
     /// An ioctl failed.
     #[error("{call} failed")]
     Ioctl {

@@ -50,8 +50,12 @@ impl BareVm {
             // SAFETY: the mapping is owned by `memory`, of which `self` and then the `Vm` keep a
             // clone that is dropped after the VM's descriptor. The guest writes to it, which is
             // sound because guest memory is only reached through volatile accesses.
-            unsafe { self.fd.set_user_memory_region(slot) }
-                .map_err(KvmError::ioctl("KVM_SET_USER_MEMORY_REGION"))?;
+            unsafe { self.fd.set_user_memory_region(slot) }.map_err(|error| {
+                KvmError::MemorySlot {
+                    mebibytes: region.size >> 20,
+                    source: error.into(),
+                }
+            })?;
             self.slots += 1;
         }
         Ok(())
