@@ -21,8 +21,8 @@ pub enum Event {
     },
     /// A vCPU cannot go on.
     GuestCrashed(CrashReport),
-    /// The worker itself failed and is about to exit with [`crate::exit_code::PANIC`] or
-    /// [`crate::exit_code::HOST`].
+    /// The worker itself failed and is about to exit with [`crate::exit_code::PANIC`],
+    /// [`crate::exit_code::HOST`] or [`crate::exit_code::FATAL_SIGNAL`].
     WorkerFailed {
         /// One line, at most 1 KiB.
         message: String,

@@ -11,5 +11,7 @@ pub const HANDSHAKE: u8 = 71;
 pub const CONTROL_LOST: u8 = 72;
 /// The worker panicked; an event named the place.
 pub const PANIC: u8 = 73;
+/// A fault of the worker's own code (SIGSEGV, SIGBUS, SIGILL, SIGFPE); an event named the signal.
+pub const FATAL_SIGNAL: u8 = 75;
 /// A thread of the worker could not go on with its host resources.
 pub const HOST: u8 = 74;

@@ -64,7 +64,10 @@ pub fn run() -> u8 {
     };
     let dropped = log::install(log);
     match rustix::io::fcntl_dupfd_cloexec(&control, 0) {
-        Ok(second) => failure::install(second),
+        Ok(second) => failure::or_exit(
+            failure::install(second),
+            "cannot install the handlers of fatal signals",
+        ),
         Err(errno) => {
             tracing::error!("the control socket cannot be duplicated: {errno}");
             return exit_code::HOST;

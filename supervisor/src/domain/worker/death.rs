@@ -135,6 +135,7 @@ fn meaning(code: i32) -> &'static str {
         Ok(exit_code::HANDSHAKE) => "it is not of this supervisor's build",
         Ok(exit_code::CONTROL_LOST) => "it lost its supervisor",
         Ok(exit_code::PANIC) => "it panicked",
+        Ok(exit_code::FATAL_SIGNAL) => "its own code faulted",
         Ok(exit_code::HOST) => "a resource of the host failed it",
         _ => "it gave a code that means nothing",
     }
