@@ -14,8 +14,12 @@ use std::fs;
 use std::io::{self, ErrorKind};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open};
+
+/// How long [`DomainCgroup::remove`] waits for the kernel's own threads.
+pub const LAST_THREADS: Duration = Duration::from_millis(500);
 
 /// What a domain may use. `None`: as much as there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -281,18 +285,31 @@ impl DomainCgroup {
         write(&self.path.join("cgroup.kill"), "1")
     }
 
-    /// Removes it. What was in it must have been reaped.
+    /// Removes it. What was in it must have been reaped. Kernel threads that KVM made for the domain
+    /// are in it too (on kernels before 6.14) and end a moment after the process: waits up to
+    /// [`LAST_THREADS`] for them, hardly ever at all.
     ///
     /// # Errors
     ///
     /// [`CgroupError::Io`]; `EBUSY` while a process is in it.
     pub fn remove(self) -> Result<(), CgroupError> {
-        match fs::remove_dir(&self.path) {
-            Err(source) if source.kind() != ErrorKind::NotFound => Err(CgroupError::Io {
-                path: self.path,
-                source,
-            }),
-            _ => Ok(()),
+        let begin = Instant::now();
+        loop {
+            match fs::remove_dir(&self.path) {
+                Err(source)
+                    if source.kind() == ErrorKind::ResourceBusy
+                        && begin.elapsed() < LAST_THREADS =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(CgroupError::Io {
+                        path: self.path,
+                        source,
+                    });
+                }
+                _ => return Ok(()),
+            }
         }
     }
 }

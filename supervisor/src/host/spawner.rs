@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread;
+use std::thread::{self, JoinHandle};
 
 use reeve_ipc::error::truncate;
 use reeve_ipc::model::DomainName;
@@ -155,10 +155,23 @@ impl Drop for Child {
 
 type Reply = oneshot::Sender<Result<Child, SpawnError>>;
 
-/// The way to the spawning thread.
+/// The way to the spawning thread. Dropping it waits for a process that is being made, so that a
+/// start which nobody waits for any more is undone before this process can end.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    orders: SyncSender<(Order, Reply)>,
+    /// `None` while it is dropped only.
+    orders: Option<SyncSender<(Order, Reply)>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.orders = None;
+        if let Some(thread) = self.thread.take() {
+            // One that panicked has nothing left to undo.
+            let _ = thread.join();
+        }
+    }
 }
 
 impl Spawner {
@@ -166,18 +179,22 @@ impl Spawner {
     pub(crate) fn start(binary: WorkerBinary) -> io::Result<Self> {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let (orders, queue) = sync_channel(QUEUE);
-        thread::Builder::new()
+        let thread = thread::Builder::new()
             .name("spawner".to_owned())
             .stack_size(STACK_BYTES)
             .spawn(move || serve(&binary, &null, &queue))?;
-        Ok(Self { orders })
+        Ok(Self {
+            orders: Some(orders),
+            thread: Some(thread),
+        })
     }
 
     /// Spawns one worker and waits until it has executed. When the future is dropped before that,
     /// the process is killed and reaped.
     pub(crate) async fn spawn(&self, order: Order) -> Result<Child, SpawnError> {
         let (reply, child) = oneshot::channel();
-        self.orders
+        let orders = self.orders.as_ref().ok_or(SpawnError::Gone)?;
+        orders
             .try_send((order, reply))
             .map_err(|error| match error {
                 TrySendError::Full(_) => SpawnError::Busy,
