@@ -1,7 +1,7 @@
 //! What the worker says to its supervisor: numbered events and replies, in one place.
 //!
 //! A guest can cause events as fast as it can reset, so those of one second beyond
-//! [`PER_SECOND`] are not sent; their numbers are used up, which shows the gap.
+//! `PER_SECOND` are not sent; their numbers are used up, which shows the gap.
 
 use std::time::Instant;
 

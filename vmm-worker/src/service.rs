@@ -1,6 +1,6 @@
 //! What the worker does for each request: a phase, a machine once there is one, and how to end.
 //!
-//! Owned by the control thread; every effect on the machine goes through [`crate::lifecycle`].
+//! Owned by the control thread; every effect on the machine goes through [`crate::machine`].
 
 use std::sync::Arc;
 

@@ -3,10 +3,10 @@
 use std::sync::Arc;
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
-use reeve_ipc::spec::{CpuSwitches, CpuidEntry, MachineSpec};
+use reeve_ipc::spec::{CpuidEntry, MachineSpec};
 
 use super::BuildError;
-use crate::arch::x86_64::cpuid::{self, CpuModel, HostTimers};
+use crate::arch::x86_64::cpuid::{CpuModel, HostTimers};
 use crate::kvm::{System, Vcpu, Vm};
 
 /// Makes every vCPU and tells it what it is.
@@ -15,18 +15,6 @@ pub(super) fn create(
     vm: &Arc<Vm>,
     spec: &MachineSpec,
 ) -> Result<Vec<Vcpu>, BuildError> {
-    let CpuSwitches {
-        tsc_deadline,
-        kvmclock,
-        invariant_tsc,
-        transactional_memory,
-    } = spec.cpu;
-    let switches = cpuid::CpuSwitches {
-        tsc_deadline,
-        kvmclock,
-        invariant_tsc,
-        transactional_memory,
-    };
     let vcpus = (0..spec.vcpus)
         .map(|index| vm.create_vcpu(index))
         .collect::<Result<Vec<_>, _>>()?;
@@ -37,7 +25,7 @@ pub(super) fn create(
     };
     let supported = supported(&spec.supported_cpuid)?;
     let mut model =
-        CpuModel::new(supported, switches, timers, spec.vcpus).map_err(|_| BuildError::Cpuid)?;
+        CpuModel::new(supported, spec.cpu, timers, spec.vcpus).map_err(|_| BuildError::Cpuid)?;
     for vcpu in &vcpus {
         vcpu.set_cpuid(model.for_vcpu(vcpu.index()))?;
     }

@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use kvm_bindings::{Msrs, kvm_msr_entry};
 use kvm_ioctls::Kvm;
+use reeve_ipc::spec::CpuSwitches;
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{Bytes, GuestAddress};
 
 use super::{ControllerKind, Exit, KvmError, System, Vcpu, Vm};
-use crate::arch::x86_64::cpuid::{CpuModel, CpuSwitches, HostTimers};
+use crate::arch::x86_64::cpuid::{CpuModel, HostTimers};
 use crate::arch::x86_64::reset;
 use crate::memory::{Backing, GuestMemory};
 

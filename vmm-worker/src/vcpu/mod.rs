@@ -1,6 +1,6 @@
 //! The vCPU threads: running, standing, resetting, and how the control thread orders them about.
 //!
-//! One thread per vCPU; it owns its [`crate::kvm::Vcpu`], takes orders from a [`slot::Slot`], and
+//! One thread per vCPU; it owns its [`crate::kvm::Vcpu`], takes orders from its slot (`slot.rs`), and
 //! does nothing but `KVM_RUN` and register-sized bus accesses. [`VcpuSet`] is the control thread's
 //! end. No vCPU ioctl is made from another thread.
 

@@ -10,8 +10,9 @@ use std::sync::{Arc, Mutex, Once};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use reeve_ipc::spec::CpuSwitches;
 use reeve_worker::arch::x86_64::acpi::{self, AcpiConfig};
-use reeve_worker::arch::x86_64::cpuid::{CpuModel, CpuSwitches, HostTimers};
+use reeve_worker::arch::x86_64::cpuid::{CpuModel, HostTimers};
 use reeve_worker::arch::x86_64::layout;
 use reeve_worker::arch::x86_64::regs::EntryState;
 use reeve_worker::boot;

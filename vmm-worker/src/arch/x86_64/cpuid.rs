@@ -11,32 +11,9 @@ mod tests;
 mod topology;
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
+use reeve_ipc::spec::CpuSwitches;
 
 use self::topology::Topology;
-
-/// Choices of the machine model; the same on every host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct CpuSwitches {
-    /// The local APIC's timer has its TSC-deadline mode, if this KVM has it.
-    pub tsc_deadline: bool,
-    /// The guest may use the paravirtual clock.
-    pub kvmclock: bool,
-    /// The TSC is shown as invariant, if it is.
-    pub invariant_tsc: bool,
-    /// Transactional memory is shown, if the host has it.
-    pub transactional_memory: bool,
-}
-
-impl Default for CpuSwitches {
-    fn default() -> Self {
-        Self {
-            tsc_deadline: true,
-            kvmclock: true,
-            invariant_tsc: true,
-            transactional_memory: false,
-        }
-    }
-}
 
 /// What the host says besides its CPUID.
 #[derive(Debug, Clone, Copy, Default)]
