@@ -43,10 +43,9 @@ fn is_refused_and_reported(role: &str, attempt: &str, call: &str) -> Result<()> 
         .spawn()?;
     let status = reeve.wait(LIMIT)?;
     let said = reeve.errors();
-    let line = said
-        .lines()
-        .find(|line| line.starts_with("reeve: "))
-        .with_context(|| format!("reeve says nothing:\n{said}"))?;
+    let line = said.lines().next().context("reeve says nothing")?;
+    ensure!(said.lines().count() == 1, "not one line:\n{said}");
+    ensure!(line.starts_with("reeve: "), "{line}");
     // An attack before the machine stands is a start that fails.
     let code = if role == "base" { 1 } else { 4 };
     ensure!(status.code() == Some(code), "{status}: {said}");

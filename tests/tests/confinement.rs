@@ -7,7 +7,7 @@
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_tests::control::{Control, Place};
@@ -47,12 +47,28 @@ impl Held {
         // The guest has run: what KVM makes at the first entry exists. With a JSON report the
         // console is on standard error.
         reeve.expect_error("R\n", SOON)?;
-        Ok(Held {
+        let held = Held {
             reeve,
             control,
             pid,
             _place: place,
-        })
+        };
+        held.wait_for_threads()?;
+        Ok(held)
+    }
+
+    /// Waits until each thread has closed its filter, which is its first act after its name: on a busy
+    /// host the last vCPU's has not been scheduled yet, while the first one runs the guest.
+    fn wait_for_threads(&self) -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match every_thread_is_known_and_filtered(self) {
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                result => return result,
+            }
+        }
     }
 
     fn path(&self, name: &str) -> String {

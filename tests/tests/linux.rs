@@ -93,7 +93,8 @@ impl Guest {
     }
 
     fn assert_no_complaint(&mut self) -> Result<()> {
-        let log = self.shell("dmesg")?.to_lowercase();
+        let log = self.shell("dmesg")?;
+        let log = format!("{log}\n--- console\n{}", self.reeve.output()).to_lowercase();
         for word in [
             "lockup",
             "stall",
@@ -125,7 +126,8 @@ fn lives_through_a_pause(kernel: &Path, vcpus: u32, pause: Duration) -> Result<(
 
     guest.control.order("pause")?;
     ensure!(guest.control.phase()? == "paused", "not paused");
-    // What is typed meanwhile is answered afterwards, and not before.
+    // What is typed meanwhile is answered afterwards, and not before. First what is on its way comes.
+    guest.reeve.listen(Duration::from_secs(1))?;
     guest.reeve.send(b"echo an''swer\n")?;
     let printed = guest.reeve.output().len();
     guest.reeve.listen(pause)?;
