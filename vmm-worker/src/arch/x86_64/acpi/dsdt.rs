@@ -1,104 +1,81 @@
 //! The DSDT's AML: processors, the devices a guest cannot find by itself, and the soft-off state.
 
-use acpi_tables::Aml;
-use acpi_tables::aml;
+use std::ops::Range;
 
+use super::aml::{self, NameSegment};
 use crate::arch::x86_64::layout;
 
 /// The definition block without its header.
 pub(super) fn body(vcpus: u32) -> Vec<u8> {
-    let mut system_bus = Vec::new();
-    com1(&mut system_bus);
-    rtc(&mut system_bus);
-    motherboard(&mut system_bus);
+    let mut system_bus = [com1(), rtc(), motherboard()].concat();
     for index in 0..vcpus {
-        processor(index, &mut system_bus);
+        system_bus.extend(processor(index));
     }
-    let mut body = aml::Scope::raw("_SB_".into(), system_bus);
-    soft_off(&mut body);
-    interrupt_model(&mut body);
-    body
+    let system_bus = aml::scope(*b"_SB_", &system_bus);
+    [system_bus, soft_off(), interrupt_model()].concat()
 }
 
 /// COM1, a 16550A.
-fn com1(bus: &mut Vec<u8>) {
-    device(
-        "COM1",
-        "PNP0501",
-        &[&io(layout::COM1), &interrupt(layout::COM1_GSI)],
-        bus,
-    );
+fn com1() -> Vec<u8> {
+    let resources = [ports(&layout::COM1), interrupt(layout::COM1_GSI)];
+    device(*b"COM1", *b"PNP0501", &resources)
 }
 
 /// The real-time clock and CMOS memory.
-fn rtc(bus: &mut Vec<u8>) {
-    device(
-        "RTC0",
-        "PNP0B00",
-        &[&io(layout::RTC), &interrupt(layout::RTC_GSI)],
-        bus,
-    );
+fn rtc() -> Vec<u8> {
+    let resources = [ports(&layout::RTC), interrupt(layout::RTC_GSI)];
+    device(*b"RTC0", *b"PNP0B00", &resources)
 }
 
 /// Ports of the fixed hardware, which no driver may take.
-fn motherboard(bus: &mut Vec<u8>) {
+fn motherboard() -> Vec<u8> {
     let pm = layout::PM1A_EVENT.start..layout::PM_TIMER.end;
     let reset = layout::RESET_PORT..layout::RESET_PORT + 1;
-    device("MBRD", "PNP0C02", &[&io(pm), &io(reset)], bus);
+    device(*b"MBRD", *b"PNP0C02", &[ports(&pm), ports(&reset)])
 }
 
-fn device(name: &str, id: &str, resources: &[&dyn Aml], bus: &mut Vec<u8>) {
-    let resources = aml::ResourceTemplate::new(resources.to_vec());
-    aml::Device::new(
-        name.into(),
-        vec![
-            &aml::Name::new("_HID".into(), &aml::EISAName::new(id)),
-            &aml::Name::new("_UID".into(), &0u8),
-            &aml::Name::new("_CRS".into(), &resources),
-        ],
-    )
-    .to_aml_bytes(bus);
+fn device(name: NameSegment, id: [u8; 7], resources: &[Vec<u8>]) -> Vec<u8> {
+    let terms = [
+        aml::name(*b"_HID", &aml::eisa_id(id)),
+        aml::name(*b"_UID", &aml::integer(0)),
+        aml::name(*b"_CRS", &aml::resources(resources)),
+    ];
+    aml::device(name, &terms.concat())
 }
 
 /// A processor device (8.4): its `_UID` is the one in the MADT.
-fn processor(index: u32, bus: &mut Vec<u8>) {
-    let name = format!("C{index:03X}");
-    aml::Device::new(
-        name.as_str().into(),
-        vec![
-            &aml::Name::new("_HID".into(), &"ACPI0007"),
-            &aml::Name::new("_UID".into(), &index),
-        ],
-    )
-    .to_aml_bytes(bus);
+fn processor(index: u32) -> Vec<u8> {
+    let digit = |shift: u32| {
+        let digit = index >> shift & 0xF;
+        char::from_digit(digit, 16).map_or(b'0', |digit| digit.to_ascii_uppercase() as u8)
+    };
+    let terms = [
+        aml::name(*b"_HID", &aml::string("ACPI0007")),
+        aml::name(*b"_UID", &aml::integer(index)),
+    ];
+    aml::device([b'C', digit(8), digit(4), digit(0)], &terms.concat())
 }
 
 /// `\_S5` (7.4.2): what to write into the sleep type field of PM1a to switch off.
-fn soft_off(body: &mut Vec<u8>) {
-    let sleep_type = layout::S5_SLEEP_TYPE;
-    let package = aml::Package::new(vec![&sleep_type, &sleep_type, &aml::ZERO, &aml::ZERO]);
-    aml::Name::new("_S5_".into(), &package).to_aml_bytes(body);
+fn soft_off() -> Vec<u8> {
+    let sleep_type = aml::integer(layout::S5_SLEEP_TYPE.into());
+    let zero = aml::integer(0);
+    let package = aml::elements(&[sleep_type.clone(), sleep_type, zero.clone(), zero]);
+    aml::name(*b"_S5_", &package)
 }
 
 /// `\_PIC` (5.8.1): the guest says which interrupt model it uses; nothing here depends on it.
-fn interrupt_model(body: &mut Vec<u8>) {
-    aml::Name::new("PICM".into(), &aml::ZERO).to_aml_bytes(body);
-    let model: aml::Path = "PICM".into();
-    aml::Method::new(
-        "_PIC".into(),
-        1,
-        false,
-        vec![&aml::Store::new(&model, &aml::Arg(0))],
-    )
-    .to_aml_bytes(body);
+fn interrupt_model() -> Vec<u8> {
+    let model = aml::name(*b"PICM", &aml::integer(0));
+    [model, aml::storing_method(*b"_PIC", *b"PICM")].concat()
 }
 
-fn io(ports: std::ops::Range<u16>) -> aml::IO {
+fn ports(ports: &Range<u16>) -> Vec<u8> {
     let length = u8::try_from(ports.end - ports.start).unwrap_or(u8::MAX);
-    aml::IO::new(ports.start, ports.start, 1, length)
+    aml::ports(ports.start, length)
 }
 
 /// An interrupt of an ISA device: edge triggered, active high, its own.
-fn interrupt(gsi: u8) -> aml::Interrupt {
-    aml::Interrupt::new(true, true, false, false, u32::from(gsi))
+fn interrupt(gsi: u8) -> Vec<u8> {
+    aml::edge_interrupt(gsi.into())
 }

@@ -1,6 +1,4 @@
 //! The MADT (5.2.12): processors and interrupt controllers.
-//!
-//! Built by hand: acpi_tables has no overrides, NMIs and x2APIC entries.
 
 use zerocopy::byteorder::little_endian::{U16, U32};
 use zerocopy::{Immutable, IntoBytes};

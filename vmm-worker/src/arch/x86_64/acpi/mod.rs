@@ -4,19 +4,19 @@
 //! Written once, on the thread that builds the machine, as one piece. The machine has ACPI's fixed
 //! hardware (PM1a, PM timer, a fixed power button) and is in ACPI mode from the start: there is no
 //! SMI command port. ACPI 6.5; section numbers in this module are its.
+//!
+//! The encoders are our own: the library for it needs a newer compiler than we support.
 
+mod aml;
 mod dsdt;
 mod fadt;
 mod madt;
 #[cfg(test)]
 mod tests;
 
-use acpi_tables::Aml;
-use acpi_tables::facs::FACS;
-use acpi_tables::rsdp::Rsdp;
-use acpi_tables::sdt::Sdt;
-use acpi_tables::xsdt::XSDT;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
+use zerocopy::byteorder::little_endian::{U32, U64};
+use zerocopy::{Immutable, IntoBytes};
 
 use super::layout;
 use crate::memory::GuestMemory;
@@ -24,6 +24,8 @@ use crate::memory::GuestMemory;
 const OEM_ID: [u8; 6] = *b"REEVE ";
 const OEM_TABLE_ID: [u8; 8] = *b"REEVE1.0";
 const OEM_REVISION: u32 = 1;
+const CREATOR_ID: [u8; 4] = *b"REEV";
+const CREATOR_REVISION: u32 = 1;
 
 /// The FACS wants 64, the others 16 are usual.
 const ALIGNMENT: usize = 64;
@@ -76,23 +78,82 @@ pub fn write(memory: &GuestMemory, config: AcpiConfig) -> Result<(), AcpiError> 
 fn build(config: AcpiConfig) -> Vec<u8> {
     // The RSDP is first, but made last: it has the address of the XSDT.
     let mut area = Area {
-        bytes: vec![0; Rsdp::len()],
+        bytes: vec![0; size_of::<Rsdp>()],
     };
-    let facs = area.place(&to_bytes(&FACS::new()));
+    let facs = area.place(facs().as_bytes());
     let dsdt = area.place(&table(*b"DSDT", 2, &dsdt::body(config.vcpus)));
-    let fadt = area.place(&to_bytes(&fadt::build(facs, dsdt)));
+    let fadt = area.place(&table(*b"FACP", fadt::REVISION, &fadt::body(facs, dsdt)));
     let madt = area.place(&table(*b"APIC", 6, &madt::body(config)));
-
-    let mut xsdt = XSDT::new(OEM_ID, OEM_TABLE_ID, OEM_REVISION);
-    xsdt.add_entry(fadt);
-    xsdt.add_entry(madt);
-    let xsdt = area.place(&to_bytes(&xsdt));
-
-    let rsdp = to_bytes(&Rsdp::new(OEM_ID, xsdt));
-    for (target, byte) in area.bytes.iter_mut().zip(rsdp) {
-        *target = byte;
+    let entries = [U64::new(fadt), U64::new(madt)];
+    let xsdt = area.place(&table(*b"XSDT", 1, entries.as_bytes()));
+    for (target, byte) in area.bytes.iter_mut().zip(rsdp(xsdt).as_bytes()) {
+        *target = *byte;
     }
     area.bytes
+}
+
+/// The RSDP (5.2.5.3): what a guest looks for.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Rsdp {
+    signature: [u8; 8],
+    checksum: u8,
+    oem_id: [u8; 6],
+    revision: u8,
+    rsdt: U32,
+    length: U32,
+    xsdt: U64,
+    extended_checksum: u8,
+    reserved: [u8; 3],
+}
+
+fn rsdp(xsdt: u64) -> Rsdp {
+    /// Bytes that the first checksum covers: those of ACPI 1.0.
+    const FIRST: usize = 20;
+    let mut rsdp = Rsdp {
+        signature: *b"RSD PTR ",
+        checksum: 0,
+        oem_id: OEM_ID,
+        revision: 2,
+        rsdt: 0.into(),
+        length: 36.into(),
+        xsdt: xsdt.into(),
+        extended_checksum: 0,
+        reserved: [0; 3],
+    };
+    rsdp.checksum = checksum(rsdp.as_bytes().iter().take(FIRST));
+    rsdp.extended_checksum = checksum(rsdp.as_bytes().iter());
+    rsdp
+}
+
+/// The FACS (5.2.10), which has no common header: no waking vector, and a global lock that nobody
+/// shares.
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Facs {
+    signature: [u8; 4],
+    length: U32,
+    hardware_signature: U32,
+    waking_vector: U32,
+    global_lock: U32,
+    flags: U32,
+    x_waking_vector: U64,
+    version: u8,
+    reserved: [u8; 31],
+}
+
+fn facs() -> Facs {
+    Facs {
+        signature: *b"FACS",
+        length: 64.into(),
+        hardware_signature: 0.into(),
+        waking_vector: 0.into(),
+        global_lock: 0.into(),
+        flags: 0.into(),
+        x_waking_vector: 0.into(),
+        version: 1,
+        reserved: [0; 31],
+    }
 }
 
 /// The tables laid out so far.
@@ -110,23 +171,40 @@ impl Area {
     }
 }
 
-/// A table of a header and a body.
-fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
-    const HEADER: u32 = 36;
-    let mut table = Sdt::new(
-        signature,
-        HEADER,
-        revision,
-        OEM_ID,
-        OEM_TABLE_ID,
-        OEM_REVISION,
-    );
-    table.append_slice(body);
-    table.as_slice().to_vec()
+/// The header of a table (5.2.6).
+#[derive(IntoBytes, Immutable)]
+#[repr(C)]
+struct Header {
+    signature: [u8; 4],
+    length: U32,
+    revision: u8,
+    checksum: u8,
+    oem_id: [u8; 6],
+    oem_table_id: [u8; 8],
+    oem_revision: U32,
+    creator_id: [u8; 4],
+    creator_revision: U32,
 }
 
-fn to_bytes(table: &dyn Aml) -> Vec<u8> {
-    let mut bytes = Vec::new();
-    table.to_aml_bytes(&mut bytes);
-    bytes
+/// A table of a header and a body, with its checksum.
+fn table(signature: [u8; 4], revision: u8, body: &[u8]) -> Vec<u8> {
+    let length = u32::try_from(size_of::<Header>() + body.len()).unwrap_or(u32::MAX);
+    let mut header = Header {
+        signature,
+        length: length.into(),
+        revision,
+        checksum: 0,
+        oem_id: OEM_ID,
+        oem_table_id: OEM_TABLE_ID,
+        oem_revision: OEM_REVISION.into(),
+        creator_id: CREATOR_ID,
+        creator_revision: CREATOR_REVISION.into(),
+    };
+    header.checksum = checksum(header.as_bytes().iter().chain(body));
+    [header.as_bytes(), body].concat()
+}
+
+/// What makes the sum of all bytes zero; where it goes there is zero so far.
+fn checksum<'a>(bytes: impl Iterator<Item = &'a u8>) -> u8 {
+    bytes.fold(0_u8, |sum, byte| sum.wrapping_sub(*byte))
 }
