@@ -10,7 +10,8 @@
 //! ```
 //!
 //! `Off` and `Crashed` are seen only where the specification says to keep the machine for
-//! inspection; otherwise the worker says so in an event and exits. `Reset` keeps `Running` and
+//! inspection; otherwise the worker says so in an event and exits. A guest that ends on its way to a
+//! pause makes `Paused` become either of them too, and so does a machine that cannot be reset. `Reset` keeps `Running` and
 //! `Paused` as they are, and brings `Off` and `Crashed` back to `Paused`.
 
 use serde::{Deserialize, Serialize};
@@ -46,9 +47,10 @@ impl Phase {
         matches!(
             (self, next),
             (Self::AwaitingLaunch, Self::Paused | Self::Running)
-                | (Self::Paused, Self::Running)
+                | (Self::Paused, Self::Running | Self::Off | Self::Crashed)
                 | (Self::Running, Self::Paused | Self::Off | Self::Crashed)
-                | (Self::Off | Self::Crashed, Self::Paused)
+                | (Self::Off, Self::Paused | Self::Crashed)
+                | (Self::Crashed, Self::Paused)
         )
     }
 

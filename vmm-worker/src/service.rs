@@ -186,7 +186,11 @@ impl WorkerService for Service {
     fn reset(&mut self, _: Reset) -> Result<(), WireError> {
         let machine = self.machine()?;
         machine.pause()?;
-        machine.reset()?;
+        if let Err(error) = machine.reset() {
+            // Half of it is as before and half is not: nothing may run until a reset succeeds.
+            self.phase = Phase::Crashed;
+            return Err(error.into());
+        }
         if self.phase == Phase::Running {
             self.machine()?.resume();
         } else {

@@ -41,7 +41,10 @@ fn every_legal_request_leads_where_the_phases_allow() {
 fn every_step_between_phases_has_a_request_or_is_the_guests_own() {
     for from in Phase::ALL {
         for to in Phase::ALL {
-            let guests_own = from == Phase::Running && matches!(to, Phase::Off | Phase::Crashed);
+            let ended = matches!(to, Phase::Off | Phase::Crashed);
+            // Its end, also one on the way to a pause; or a reset of it that failed.
+            let guests_own = matches!(from, Phase::Running | Phase::Paused) && ended
+                || (from, to) == (Phase::Off, Phase::Crashed);
             let requested = Operation::ALL.iter().any(|operation| {
                 operation.is_legal_in(from) && outcomes(*operation, from).contains(&Some(to))
             });

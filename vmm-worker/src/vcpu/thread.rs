@@ -11,6 +11,9 @@ use super::exit::{Platform, Step};
 use super::slot::{Order, Slot};
 use crate::kvm::{ImmediateExit, Vcpu};
 
+/// More pieces than KVM splits any access into.
+const MAX_PIECES: usize = 64;
+
 /// A register access and a log line need little; what is not touched costs nothing.
 pub(super) const STACK_BYTES: usize = 256 << 10;
 
@@ -77,8 +80,13 @@ fn run(vcpu: &mut Vcpu, flag: &ImmediateExit, slot: &Slot, platform: &Platform) 
             slot.park_self();
         }
     }
-    // The access whose exit was handled last is completed by the next entry, which ends at once.
+    // The access whose exit was handled last is completed by the next entry, which then ends at once;
+    // but an access in several pieces exits once for each.
     flag.set(true);
-    platform.step(vcpu);
+    for _ in 0..MAX_PIECES {
+        if platform.step(vcpu) != Step::Handled {
+            break;
+        }
+    }
     flag.set(false);
 }
