@@ -139,13 +139,19 @@ fn pauses_at_random_instants_lose_nothing_of_busy_vcpus() -> Result<()> {
         .spawn()?;
     reeve.expect("Reeve built-in guest", SOON)?;
     let mut control = place.connect(SOON)?;
+    let mut pauses = 0;
     for _ in 0..count(40, 200) {
         std::thread::sleep(random.below(Duration::from_millis(40)));
-        control.order("pause")?;
+        // On a busy host the guest may be done first; how it ended is asserted below.
+        let paused = control.order("pause").is_ok();
         std::thread::sleep(random.below(Duration::from_millis(5)));
-        control.order("resume")?;
+        if !paused || control.order("resume").is_err() {
+            break;
+        }
+        pauses += 1;
     }
     let status = reeve.wait(SOON)?;
+    ensure!(pauses > 0, "never paused: {}", reeve.errors());
     let output = reeve.output();
     ensure!(status.code() == Some(0), "{status}: {}", reeve.errors());
     ensure!(output.contains("2 cpus"), "{output}");
