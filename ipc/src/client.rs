@@ -7,6 +7,8 @@
 //! ends the connection with [`Closed::Violation`]; the owner then kills the worker. A call whose
 //! deadline passes leaves its id pending, so that a late reply is no violation.
 
+mod adopt;
+
 use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -18,17 +20,22 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
+pub use self::adopt::{AdoptError, Adopted, Adopting, Hello};
+
 use crate::codec::{self, CodecError};
 use crate::error::WireError;
 use crate::event::Event;
 use crate::fd::FdTable;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
+use crate::reading::Reading;
 use crate::request::{Operation, ReplyBody, Request};
 use crate::scm::{self, ScmError};
 use crate::{BuildId, MAX_MESSAGE_FDS, PROTOCOL};
 
-/// The most calls in flight on one connection, abandoned ones included.
+/// The most calls in flight on one connection.
 const MAX_PENDING: usize = 64;
+/// The most calls that were given up and whose late reply is no violation.
+const MAX_ABANDONED: usize = 1024;
 /// Events that may come at once, and how many more a second.
 const EVENT_BURST: u32 = 1024;
 const EVENTS_PER_SECOND: u32 = 256;
@@ -148,6 +155,7 @@ impl Shared {
 #[derive(Debug, Clone)]
 pub struct WorkerClient {
     shared: Arc<Shared>,
+    _reader: Arc<Reading>,
 }
 
 impl WorkerClient {
@@ -163,21 +171,38 @@ impl WorkerClient {
     ) -> Result<(Self, mpsc::Receiver<Incoming>), CallError> {
         let socket =
             UnixStream::from_std(socket.into()).map_err(|_| CallError::Socket(ScmError::Closed))?;
+        let (client, receiver) = Self::over(socket, false);
+        let welcome = ToWorker::Welcome {
+            protocol: PROTOCOL,
+            build: BuildId::this(),
+            domain: domain.to_owned(),
+        };
+        client.shared.send(&welcome, &[]).await?;
+        Ok((client, receiver))
+    }
+
+    /// Reads from `socket`, whose worker was `greeted` already or is to say its hello first.
+    fn over(socket: UnixStream, greeted: bool) -> (Self, mpsc::Receiver<Incoming>) {
         let shared = Arc::new(Shared {
             socket,
             turn: tokio::sync::Mutex::new(()),
             next: AtomicU64::new(1),
             pending: Mutex::new(Some(HashMap::new())),
         });
-        let welcome = ToWorker::Welcome {
-            protocol: PROTOCOL,
-            build: BuildId::this(),
-            domain: domain.to_owned(),
-        };
-        shared.send(&welcome, &[]).await?;
         let (sender, receiver) = mpsc::channel(EVENT_QUEUE);
-        tokio::spawn(read(Arc::clone(&shared), sender));
-        Ok((Self { shared }, receiver))
+        let reading = tokio::spawn(read(Arc::clone(&shared), sender, greeted));
+        let reader = Arc::new(Reading(reading.abort_handle()));
+        let client = Self {
+            shared,
+            _reader: reader,
+        };
+        (client, receiver)
+    }
+
+    /// Goes on with ids behind `last`: what the worker finished for a supervisor before this one.
+    pub fn go_on_after(&self, last: RequestId) {
+        let next = last.0.saturating_add(1);
+        self.shared.next.fetch_max(next, Ordering::Relaxed);
     }
 
     /// As [`Self::call_with`], for a request that names no descriptors.
@@ -211,7 +236,8 @@ impl WorkerClient {
             let Some(calls) = pending.as_mut() else {
                 return Err(CallError::Closed(name));
             };
-            if calls.len() >= MAX_PENDING {
+            let waiting = calls.values().filter(|(_, sender)| !sender.is_closed());
+            if waiting.count() >= MAX_PENDING || calls.len() >= MAX_PENDING + MAX_ABANDONED {
                 return Err(CallError::Busy);
             }
             calls.insert(id, (R::OPERATION, sender));
@@ -242,15 +268,18 @@ impl WorkerClient {
 }
 
 /// Reads until the end; one task a connection.
-async fn read(shared: Arc<Shared>, sender: mpsc::Sender<Incoming>) {
-    let closed = read_until_closed(&shared, &sender).await;
+async fn read(shared: Arc<Shared>, sender: mpsc::Sender<Incoming>, greeted: bool) {
+    let closed = read_until_closed(&shared, &sender, greeted).await;
     // Every call in flight fails now, and later ones at once.
     shared.pending().take();
     let _ = sender.send(Incoming::Closed(closed)).await;
 }
 
-async fn read_until_closed(shared: &Shared, sender: &mpsc::Sender<Incoming>) -> Closed {
-    let mut greeted = false;
+async fn read_until_closed(
+    shared: &Shared,
+    sender: &mpsc::Sender<Incoming>,
+    mut greeted: bool,
+) -> Closed {
     let mut last_event = 0;
     let mut rate = EventRate::new(Instant::now());
     loop {

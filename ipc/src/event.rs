@@ -7,6 +7,15 @@ use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
 
+/// An event with its number.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NumberedEvent {
+    /// Rising by one from 1; a gap means that events were dropped.
+    pub number: u64,
+    /// What happened.
+    pub event: Event,
+}
+
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Event {
@@ -27,6 +36,9 @@ pub enum Event {
         /// One line, at most 1 KiB.
         message: String,
     },
+    /// The guest asked for a reset, and its machine is kept as it is
+    /// ([`crate::spec::ResetAction::Preserve`]).
+    GuestWantsReset,
 }
 
 /// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).

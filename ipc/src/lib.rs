@@ -39,15 +39,19 @@
 //! 2. (2026-11) The supervisor speaks first and queues everything: a round trip before Launch would
 //!    cost a wake-up on each side, a tenth of the whole start.
 
+pub mod api;
 pub mod codec;
 pub mod endpoint;
 pub mod error;
 pub mod event;
 pub mod exit_code;
 pub mod fd;
+pub mod local;
 pub mod message;
 pub mod model;
 pub mod phase;
+#[cfg(feature = "client")]
+mod reading;
 pub mod request;
 pub mod scm;
 pub mod spec;
@@ -75,12 +79,21 @@ pub const CONTROL_FD: i32 = 4;
 pub const LOG_FD: i32 = 5;
 
 /// Version of the worker protocol. The previous version is accepted only from workers that outlived
-/// an upgrade; there is none before the first.
+/// an upgrade ([`accepts`]); there is none before the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ProtocolVersion(pub u16);
 
 /// The protocol this build speaks.
 pub const PROTOCOL: ProtocolVersion = ProtocolVersion(1);
+
+/// Whether a worker and a supervisor of different builds can talk, at an adoption: a worker that
+/// outlived an upgrade is of the build before. A worker that was just spawned is of the same build,
+/// or something is wrong. When [`PROTOCOL`] is raised, the types of the version before are frozen in
+/// a module of their own, and it is accepted here.
+#[must_use]
+pub const fn accepts(protocol: ProtocolVersion) -> bool {
+    protocol.0 == PROTOCOL.0
+}
 
 /// Names one build: supervisor and worker ship together and must be of the same one.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]

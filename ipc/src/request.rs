@@ -8,9 +8,11 @@
 use serde::{Deserialize, Serialize};
 
 use crate::error::{ErrorCode, WireError};
+use crate::event::NumberedEvent;
 use crate::fd::FdSlot;
+use crate::message::RequestId;
 use crate::phase::Phase;
-use crate::spec::MachineSpec;
+use crate::spec::{MachineSpec, SpecDigest};
 
 /// A call with its reply.
 pub trait Request: Sized {
@@ -177,20 +179,70 @@ requests! {
     Stop {} -> (),
     call stop, idempotent true, phases [_];
 
-    /// Attaches a client to the console: it first gets what the ring still holds, then all that
-    /// follows; what it sends is the guest's input. Closing its end detaches it.
+    /// Attaches a client to the console: it first gets what the ring still holds, or that part of it
+    /// which lies behind `from`, then all that follows; what it sends is the guest's input. Closing
+    /// its end detaches it.
     ConsoleAttach {
         /// A stream socket or pty; the worker owns it from now on and makes it non-blocking.
         stream: FdSlot,
         /// Whether bytes from the client reach the guest.
         input: bool,
-    } -> (),
+        /// The first byte wanted, counted from the first the guest ever wrote.
+        from: Option<u64>,
+    } -> ConsoleAttached,
     call console_attach, idempotent false,
     phases [Phase::Paused | Phase::Running | Phase::Off | Phase::Crashed];
 
     /// Says where the worker stands.
     Query {} -> Status,
     call query, idempotent true, phases [_];
+
+    /// Says what a supervisor that adopts this worker must know.
+    Report {
+        /// The last event it knows of; those behind it are told again, as far as they are kept.
+        events_after: u64,
+    } -> Standing,
+    call report, idempotent true, phases [_];
+}
+
+/// A client is attached.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleAttached {
+    /// The number of the first byte it gets: later than asked for where the ring has lost some.
+    pub position: u64,
+}
+
+/// The most events that a worker keeps for a supervisor that comes back.
+pub const MAX_KEPT_EVENTS: usize = 64;
+
+/// How a worker stands that is adopted.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Standing {
+    /// Its phase.
+    pub phase: Phase,
+    /// What its launch said; `None` before one.
+    pub digest: Option<SpecDigest>,
+    /// How its kernel was entered; `None` before a launch.
+    pub boot_protocol: Option<BootProtocol>,
+    /// Resets since launch.
+    pub resets: u64,
+    /// The number of the last event it made, 0 before the first.
+    pub last_event: u64,
+    /// Events behind the one asked from, rising, at most [`MAX_KEPT_EVENTS`].
+    pub events: Vec<NumberedEvent>,
+    /// The last request it finished, whether or not anybody read the reply.
+    pub last_request: Option<FinishedRequest>,
+    /// Bytes the guest has written to its console.
+    pub console_position: u64,
+}
+
+/// A request that was finished.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FinishedRequest {
+    /// Its id.
+    pub id: RequestId,
+    /// Whether it succeeded, or why not.
+    pub result: Result<(), WireError>,
 }
 
 /// The machine stands.

@@ -10,14 +10,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use rustix::io::Errno;
 use rustix::net::{
     AddressFamily, RecvAncillaryBuffer, RecvAncillaryMessage, RecvFlags, ReturnFlags,
-    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, recvmsg,
+    SendAncillaryBuffer, SendAncillaryMessage, SendFlags, SocketFlags, SocketType, UCred, recvmsg,
     sendmsg, socketpair,
 };
 
 use crate::{MAX_MESSAGE_BYTES, MAX_MESSAGE_FDS};
 
 /// Room for the descriptors of one message.
-const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_MESSAGE_FDS));
+const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_MESSAGE_FDS), ScmCredentials(1));
 
 /// Why a datagram did not come whole, or did not go.
 #[derive(Debug, thiserror::Error)]
@@ -98,9 +98,34 @@ pub fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>), ScmError> {
+    match receive_any(socket, buffer, RecvFlags::DONTWAIT)? {
+        (length, fds, None) => Ok((length, fds)),
+        (_, _, Some(_)) => Err(ScmError::UnexpectedControlData),
+    }
+}
+
+/// As [`receive`], and waits for a datagram where the socket is a blocking one.
+///
+/// # Errors
+/// As for [`receive`].
+pub fn receive_waiting(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+) -> Result<(usize, Vec<OwnedFd>), ScmError> {
+    match receive_any(socket, buffer, RecvFlags::empty())? {
+        (length, fds, None) => Ok((length, fds)),
+        (_, _, Some(_)) => Err(ScmError::UnexpectedControlData),
+    }
+}
+
+fn receive_any(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    waiting: RecvFlags,
+) -> Result<(usize, Vec<OwnedFd>, Option<UCred>), ScmError> {
     let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
     let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | RecvFlags::DONTWAIT;
+    let flags = RecvFlags::CMSG_CLOEXEC | waiting;
     let message = loop {
         match recvmsg(
             socket.as_fd(),
@@ -116,10 +141,12 @@ pub fn receive(
         }
     };
     let mut fds = Vec::new();
+    let mut credentials = None;
     let mut unexpected = false;
     for item in control.drain() {
         match item {
             RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
+            RecvAncillaryMessage::ScmCredentials(sender) => credentials = Some(sender),
             _ => unexpected = true,
         }
     }
@@ -135,7 +162,7 @@ pub fn receive(
         // A sequenced-packet peer that closed reads as an empty datagram; nobody sends one.
         return Err(ScmError::Closed);
     }
-    Ok((message.bytes, fds))
+    Ok((message.bytes, fds, credentials))
 }
 
 /// Receives one datagram into a buffer of its own size: a connection that waits holds no buffer.
@@ -145,6 +172,21 @@ pub fn receive(
 /// As for [`receive`]; a datagram over [`MAX_MESSAGE_BYTES`] is [`ScmError::Oversized`] before
 /// anything is allocated for it.
 pub fn receive_message(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
+    match receive_with_credentials(socket)? {
+        (bytes, fds, None) => Ok((bytes, fds)),
+        (_, _, Some(_)) => Err(ScmError::UnexpectedControlData),
+    }
+}
+
+/// A message with its descriptors and, where they were asked for, its sender's credentials.
+pub type Credited = (Vec<u8>, Vec<OwnedFd>, Option<UCred>);
+
+/// As [`receive_message`], with the sender's credentials where the socket asks the kernel for them
+/// (unix(7), `SO_PASSCRED`).
+///
+/// # Errors
+/// As for [`receive_message`].
+pub fn receive_with_credentials(socket: BorrowedFd<'_>) -> Result<Credited, ScmError> {
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
     let length = loop {
         match rustix::net::recv(socket, &mut [0_u8; 1], flags) {
@@ -158,7 +200,7 @@ pub fn receive_message(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>)
         return Err(ScmError::Oversized);
     }
     let mut bytes = vec![0; length];
-    let (received, fds) = receive(socket, &mut bytes)?;
+    let (received, fds, credentials) = receive_any(socket, &mut bytes, RecvFlags::DONTWAIT)?;
     bytes.truncate(received);
-    Ok((bytes, fds))
+    Ok((bytes, fds, credentials))
 }

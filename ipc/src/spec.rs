@@ -50,7 +50,17 @@ pub struct MachineSpec {
     pub policy: EndPolicy,
     /// What the loss of the control socket means.
     pub on_control_loss: ControlLoss,
+    /// Where the worker waits for a supervisor that comes back: a listening `SOCK_SEQPACKET` socket.
+    /// Without it a lost supervisor is lost for good.
+    pub adoption: Option<FdSlot>,
+    /// What binds the worker to the record of it, told again at an adoption.
+    pub digest: SpecDigest,
 }
+
+/// Names one launch: drawn at random by the supervisor, recorded before the launch is sent, and told
+/// by the worker to whoever adopts it. Another one than recorded is a protocol violation.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub struct SpecDigest(pub [u8; 16]);
 
 /// A machine type: what a guest sees under a name never changes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -188,6 +198,8 @@ pub enum ResetAction {
     Reset,
     /// As a power-off that exits.
     Exit,
+    /// The machine stands as after a power-off that preserves, until it is reset or ended.
+    Preserve,
 }
 
 /// What a worker does when nobody holds the other end of its control socket.

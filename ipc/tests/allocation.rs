@@ -6,6 +6,7 @@ use std::alloc::{GlobalAlloc, Layout, System};
 use std::cell::Cell;
 
 use reeve_ipc::MAX_MESSAGE_BYTES;
+use reeve_ipc::api::message::{FromClient, ToClient};
 use reeve_ipc::codec::{decode, encode};
 use reeve_ipc::message::{FromWorker, ToWorker};
 
@@ -51,11 +52,21 @@ unsafe impl GlobalAlloc for Counting {
 #[global_allocator]
 static ALLOCATOR: Counting = Counting;
 
-/// Bytes allocated, all together and freed ones included, while decoding in both directions.
+/// Bytes allocated, all together and freed ones included, by the costliest of decoding as each side of
+/// the worker protocol and of the native API.
 fn allocated_by_decoding(bytes: &[u8]) -> usize {
+    let costs = [
+        allocated(|| drop(decode::<FromWorker>(bytes))),
+        allocated(|| drop(decode::<ToWorker>(bytes))),
+        allocated(|| drop(decode::<FromClient>(bytes))),
+        allocated(|| drop(decode::<ToClient>(bytes))),
+    ];
+    costs.into_iter().max().unwrap_or_default()
+}
+
+fn allocated(work: impl FnOnce()) -> usize {
     let before = ALLOCATED.get();
-    let _ = decode::<FromWorker>(bytes);
-    let _ = decode::<ToWorker>(bytes);
+    work();
     ALLOCATED.get() - before
 }
 
@@ -70,13 +81,19 @@ fn varint(length: u64) -> Vec<u8> {
 }
 
 /// Everything before each text of each message.
-const BEFORE_TEXT: [&[u8]; 6] = [
-    &[0, 1],       // Hello.build, Welcome.build
-    &[0, 1, 0],    // Welcome.domain
-    &[2, 1, 0],    // Launch.spec.name; event 1: a phase
-    &[1, 1, 1, 0], // Reply.error.message
-    &[2, 1, 4],    // WorkerFailed.message
-    &[2, 1, 0, 0], // Launch.spec.uuid, a length of its own
+const BEFORE_TEXT: [&[u8]; 12] = [
+    &[1, 1, 2],                 // LogFilterSet.filter
+    &[1, 1, 4, 0],              // DomainGet.domain
+    &[1, 1, 7],                 // DomainDefine.definition.name
+    &[1, 1, 19, 0, 1, b'x', 2], // DomainLabelSet.label.metadata.uri
+    &[1, 0],                    // Refused.message
+    &[2, 1, 0, 0],              // SupervisorInfo.build
+    &[0, 1],                    // Hello.build, Welcome.build
+    &[0, 1, 0],                 // Welcome.domain
+    &[2, 1, 0],                 // Launch.spec.name; event 1: a phase
+    &[1, 1, 1, 0],              // Reply.error.message
+    &[2, 1, 4],                 // WorkerFailed.message
+    &[2, 1, 0, 0],              // Launch.spec.uuid, a length of its own
 ];
 
 #[test]
@@ -133,6 +150,38 @@ fn a_list_longer_than_the_message_allocates_no_more_than_a_mebibyte() {
     bytes.extend([1, 0, 0, 0, 0, 0, 0, 0]);
     let error = decode::<ToWorker>(&bytes).unwrap_err().to_string();
     assert!(error.contains("UnexpectedEnd"), "{error}");
+}
+
+#[test]
+fn a_list_within_a_list_of_the_native_api_allocates_no_more_than_a_mebibyte_each() {
+    const RESERVED_AHEAD: usize = 1 << 20;
+    // Reply {id 1, Ok, ConfigReload [..]}, and Reply {id 1, Ok, DomainPage {domains: [..]}}
+    for before in [&[2, 1, 0, 1][..], &[2, 1, 0, 3]] {
+        for length in [u64::MAX, 1 << 40, MAX_MESSAGE_BYTES as u64] {
+            let mut bytes = before.to_vec();
+            bytes.extend(varint(length));
+            let allocated = allocated_by_decoding(&bytes);
+            assert!(allocated <= RESERVED_AHEAD + SLACK, "{allocated} bytes");
+        }
+    }
+    // Call {id 1, DomainDefine {name "x", uuid, machine, vcpus 1, four switches, memory, built-in "",
+    // three actions, five limits, pinning: [{vcpu 0, cpus: [..]} ..]}}
+    let mut define = vec![1, 1, 7, 1, b'x', 16];
+    define.extend([0; 16]);
+    define.extend([0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    define.extend([0; 8]);
+    for length in [u64::MAX, 1 << 40, MAX_MESSAGE_BYTES as u64] {
+        let mut bytes = define.clone();
+        bytes.extend(varint(length));
+        bytes.push(0);
+        bytes.extend(varint(length));
+        let allocated = allocated_by_decoding(&bytes);
+        assert!(allocated <= 2 * RESERVED_AHEAD + SLACK, "{allocated} bytes");
+    }
+    // The bytes are those of the field: a whole pin behind the length is read as one.
+    let mut bytes = define;
+    bytes.extend([1, 0, 1, 0, 0, 0, 0, 0, 0]);
+    decode::<FromClient>(&bytes).unwrap();
 }
 
 #[test]

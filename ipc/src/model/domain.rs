@@ -6,10 +6,19 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DomainName, DomainUuid};
+use super::{DomainName, DomainUuid, Labels, VcpuPin};
+use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
 };
+
+/// The most bytes of a definition, as a decoder counts them: what is taken in one message can be given
+/// back in another.
+pub const MAX_DEFINITION_BYTES: usize = MAX_MESSAGE_BYTES - 4096;
+/// What a decoder counts for all of a definition but texts, paths and pinning, at most.
+const FIXED_BYTES: usize = 512;
+/// What it counts for a length.
+const LENGTH_BYTES: usize = 8;
 
 /// Why a definition is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -26,6 +35,24 @@ pub enum ModelError {
     /// The command line has a byte that ends it.
     #[error("the kernel command line contains a NUL")]
     CommandLineNul,
+    /// Title, description or metadata.
+    #[error("{0}")]
+    Label(&'static str),
+    /// A set of host CPUs.
+    #[error("not a set of host CPUs: write numbers below 4096 and ranges, as in 0-3,8")]
+    CpuSet,
+    /// A pin of a vCPU that the domain does not have, or a second one.
+    #[error("vCPU {0} is pinned twice, or the domain does not have it")]
+    Pin(u32),
+    /// A limit that no kernel takes.
+    #[error("{0}")]
+    Limit(&'static str),
+    /// Each part within its bounds, and no message to say them all in.
+    #[error(
+        "its paths, labels and pinning take {0} bytes: a definition has at most \
+         {MAX_DEFINITION_BYTES}"
+    )]
+    Size(usize),
 }
 
 /// How many vCPUs a domain has: 1 to [`MAX_VCPUS`].
@@ -155,6 +182,8 @@ pub enum OnPowerOff {
     /// The domain ends.
     #[default]
     Destroy,
+    /// The domain starts again, in a new worker.
+    Restart,
     /// The machine is kept for inspection.
     Preserve,
 }
@@ -167,6 +196,8 @@ pub enum OnReboot {
     Restart,
     /// The domain ends.
     Destroy,
+    /// The machine is kept for inspection.
+    Preserve,
 }
 
 /// On a crash.
@@ -175,6 +206,8 @@ pub enum OnCrash {
     /// The domain ends.
     #[default]
     Destroy,
+    /// The domain starts again, in a new worker.
+    Restart,
     /// The machine is kept for inspection.
     Preserve,
 }
@@ -184,8 +217,14 @@ pub enum OnCrash {
 pub struct ResourceLimits {
     /// The most host memory, guest memory and overhead together, in bytes (`memory.max`).
     pub memory: Option<MemorySize>,
-    /// The most CPU time, in hundredths of one CPU (`cpu.max`): 150 is one CPU and a half.
+    /// The most CPU time of the whole domain, in hundredths of one CPU (`cpu.max`): 150 is one CPU
+    /// and a half. It bounds the I/O threads too.
     pub cpu_percent: Option<u32>,
+    /// The most CPU time of all vCPUs together, in hundredths of one CPU: I/O threads are not
+    /// counted and do not starve.
+    pub vcpu_percent: Option<u32>,
+    /// The share of contended CPU time, 1 to 10000 (`cpu.weight`); 100 where none is set.
+    pub cpu_weight: Option<u16>,
     /// The most threads and processes (`pids.max`).
     pub pids: Option<u32>,
 }
@@ -194,7 +233,40 @@ impl ResourceLimits {
     /// Whether any limit is set: cgroup v2 is then needed to start the domain.
     #[must_use]
     pub const fn any(&self) -> bool {
-        self.memory.is_some() || self.cpu_percent.is_some() || self.pids.is_some()
+        self.memory.is_some()
+            || self.cpu_percent.is_some()
+            || self.vcpu_percent.is_some()
+            || self.cpu_weight.is_some()
+            || self.pids.is_some()
+    }
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// [`ModelError::Limit`] says which is wrong.
+    pub fn validate(&self) -> Result<(), ModelError> {
+        let percents = [self.cpu_percent, self.vcpu_percent];
+        if percents
+            .iter()
+            .flatten()
+            .any(|percent| !(1..=1_000_000).contains(percent))
+        {
+            return Err(ModelError::Limit(
+                "a CPU limit is 1 to 1000000 percent of one CPU",
+            ));
+        }
+        if self
+            .cpu_weight
+            .is_some_and(|weight| !(1..=10_000).contains(&weight))
+        {
+            return Err(ModelError::Limit("a CPU weight is 1 to 10000"));
+        }
+        if self.pids == Some(0) {
+            return Err(ModelError::Limit(
+                "a domain needs threads: its limit is at least 1",
+            ));
+        }
+        Ok(())
     }
 }
 
@@ -219,6 +291,10 @@ pub struct Domain {
     pub lifecycle: LifecycleAction,
     /// Its limits.
     pub limits: ResourceLimits,
+    /// vCPUs bound to host CPUs; one that is not named runs anywhere.
+    pub pinning: Vec<VcpuPin>,
+    /// What people and programs noted about it.
+    pub labels: Labels,
 }
 
 impl Domain {
@@ -241,6 +317,38 @@ impl Domain {
         if command_line.contains('\0') {
             return Err(ModelError::CommandLineNul);
         }
-        Ok(())
+        for (index, pin) in self.pinning.iter().enumerate() {
+            let mut before = self.pinning.iter().take(index);
+            if pin.vcpu >= self.vcpus.count() || before.any(|other| other.vcpu == pin.vcpu) {
+                return Err(ModelError::Pin(pin.vcpu));
+            }
+        }
+        self.limits.validate()?;
+        self.labels.validate()?;
+        match self.bytes() {
+            bytes if bytes > MAX_DEFINITION_BYTES => Err(ModelError::Size(bytes)),
+            _ => Ok(()),
+        }
+    }
+
+    /// At least what a decoder counts for it: a number at its full width.
+    fn bytes(&self) -> usize {
+        let boot = match &self.boot {
+            BootSource::BuiltIn { command_line } => command_line.len(),
+            BootSource::Kernel(boot) => {
+                let initrd = boot.initrd.as_ref();
+                let initrd = initrd.map_or(0, |path| path.as_os_str().len());
+                boot.kernel.as_os_str().len() + initrd + boot.command_line.len()
+            }
+        };
+        let labels = &self.labels;
+        let texts = [&labels.title, &labels.description];
+        let texts = texts.into_iter().flatten().map(String::len);
+        let metadata = labels.metadata.iter();
+        let metadata =
+            metadata.map(|element| element.uri.len() + element.content.len() + 2 * LENGTH_BYTES);
+        let pinning = self.pinning.iter().map(VcpuPin::bytes);
+        let parts = texts.chain(metadata).chain(pinning);
+        FIXED_BYTES + self.name.as_str().len() + boot + parts.sum::<usize>()
     }
 }

@@ -4,14 +4,21 @@
 //! the rest have their ids here from the start, so that what refers to them does not change as
 //! they arrive.
 
+mod cpus;
 mod domain;
 mod ids;
+mod labels;
 
+pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use domain::{
-    BootSource, Domain, KernelBoot, LifecycleAction, MemorySize, ModelError, OnCrash, OnPowerOff,
-    OnReboot, ParseMemorySizeError, ResourceLimits, Vcpus,
+    BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, MemorySize, ModelError,
+    OnCrash, OnPowerOff, OnReboot, ParseMemorySizeError, ResourceLimits, Vcpus,
 };
 pub use ids::{
     DisplayId, DomainName, DomainUuid, FirmwareId, InvalidName, NetworkName, NodeDeviceName,
     PoolName, SecretUuid, VolumeName,
+};
+pub use labels::{
+    Labels, MAX_DESCRIPTION_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ELEMENTS, MAX_TITLE_BYTES,
+    MetadataElement,
 };

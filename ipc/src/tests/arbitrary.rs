@@ -6,17 +6,17 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::error::{ErrorCode, WireError};
-use crate::event::{CrashCause, CrashReport, Event, Registers};
+use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
 use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, Launch, Launched, Pause, PowerButton, Query, ReplyBody,
-    RequestBody, Reset, Resume, Status, Stop,
+    BootProtocol, ConsoleAttach, ConsoleAttached, FinishedRequest, Launch, Launched, Pause,
+    PowerButton, Query, ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
-    MemoryBacking, MemorySpec, ResetAction,
+    MemoryBacking, MemorySpec, ResetAction, SpecDigest,
 };
 use crate::{BuildId, ProtocolVersion};
 
@@ -47,7 +47,11 @@ fn end_action() -> impl Strategy<Value = EndAction> {
 }
 
 fn policy() -> impl Strategy<Value = EndPolicy> {
-    let reset = prop_oneof![Just(ResetAction::Reset), Just(ResetAction::Exit)];
+    let reset = prop_oneof![
+        Just(ResetAction::Reset),
+        Just(ResetAction::Exit),
+        Just(ResetAction::Preserve)
+    ];
     (end_action(), reset, end_action()).prop_map(|(on_power_off, on_reset, on_crash)| EndPolicy {
         on_power_off,
         on_reset,
@@ -89,6 +93,8 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         any::<bool>(),
         policy(),
         prop_oneof![Just(ControlLoss::KeepRunning), Just(ControlLoss::Stop)],
+        option::of(slot()),
+        any::<[u8; 16]>(),
     );
     (identity, parts, boot, ends).prop_map(|(identity, parts, boot, ends)| MachineSpec {
         name: identity.0,
@@ -111,6 +117,8 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         hold: ends.1,
         policy: ends.2,
         on_control_loss: ends.3,
+        adoption: ends.4,
+        digest: SpecDigest(ends.5),
     })
 }
 
@@ -122,9 +130,11 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         1 => Just(RequestBody::PowerButton(PowerButton {})),
         1 => Just(RequestBody::Reset(Reset {})),
         1 => Just(RequestBody::Stop(Stop {})),
-        2 => (slot(), any::<bool>())
-            .prop_map(|(stream, input)| RequestBody::ConsoleAttach(ConsoleAttach { stream, input })),
+        2 => (slot(), any::<bool>(), any::<Option<u64>>()).prop_map(|(stream, input, from)| {
+            RequestBody::ConsoleAttach(ConsoleAttach { stream, input, from })
+        }),
         1 => Just(RequestBody::Query(Query {})),
+        1 => any::<u64>().prop_map(|events_after| RequestBody::Report(Report { events_after })),
     ]
 }
 
@@ -147,6 +157,38 @@ fn status() -> impl Strategy<Value = Status> {
         })
 }
 
+fn standing() -> impl Strategy<Value = Standing> {
+    let protocol = prop_oneof![Just(BootProtocol::Pvh), Just(BootProtocol::Linux64)];
+    let numbered =
+        (any::<u64>(), event()).prop_map(|(number, event)| NumberedEvent { number, event });
+    let finished = (
+        any::<u64>(),
+        proptest::result::maybe_ok(Just(()), wire_error()),
+    )
+        .prop_map(|(id, result)| FinishedRequest {
+            id: RequestId(id),
+            result,
+        });
+    (
+        phase(),
+        any::<Option<[u8; 16]>>(),
+        proptest::option::of(protocol),
+        any::<[u64; 3]>(),
+        proptest::collection::vec(numbered, 0..4),
+        proptest::option::of(finished),
+    )
+        .prop_map(|fields| Standing {
+            phase: fields.0,
+            digest: fields.1.map(SpecDigest),
+            boot_protocol: fields.2,
+            resets: fields.3[0],
+            last_event: fields.3[1],
+            events: fields.4,
+            last_request: fields.5,
+            console_position: fields.3[2],
+        })
+}
+
 fn reply_body() -> impl Strategy<Value = ReplyBody> {
     let protocol = prop_oneof![Just(BootProtocol::Pvh), Just(BootProtocol::Linux64)];
     prop_oneof![
@@ -159,8 +201,9 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         Just(ReplyBody::PowerButton(())),
         Just(ReplyBody::Reset(())),
         Just(ReplyBody::Stop(())),
-        Just(ReplyBody::ConsoleAttach(())),
+        any::<u64>().prop_map(|position| ReplyBody::ConsoleAttach(ConsoleAttached { position })),
         status().prop_map(ReplyBody::Query),
+        standing().prop_map(ReplyBody::Report),
     ]
 }
 
@@ -212,6 +255,7 @@ fn cause() -> impl Strategy<Value = CrashCause> {
 fn event() -> impl Strategy<Value = Event> {
     prop_oneof![
         phase().prop_map(Event::PhaseChanged),
+        Just(Event::GuestWantsReset),
         Just(Event::GuestPoweredOff),
         any::<u64>().prop_map(|count| Event::GuestReset { count }),
         (any::<u32>(), cause(), option::of(registers())).prop_map(|(vcpu, cause, registers)| {

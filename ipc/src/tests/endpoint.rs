@@ -159,6 +159,7 @@ fn requests_come_with_their_descriptors_and_then_none() {
         body: ConsoleAttach {
             stream: FdSlot(0),
             input: false,
+            from: None,
         }
         .into_body(),
     };

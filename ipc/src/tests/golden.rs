@@ -6,17 +6,17 @@ use uuid::Uuid;
 use super::arbitrary::ERROR_CODES;
 use crate::codec::{decode, encode};
 use crate::error::WireError;
-use crate::event::{CrashCause, CrashReport, Event, Registers};
+use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
 use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody,
-    Request, Reset, Resume, Status, Stop,
+    BootProtocol, ConsoleAttach, ConsoleAttached, FinishedRequest, Launch, Launched, Operation,
+    Pause, PowerButton, Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
-    MemoryBacking, MemorySpec, ResetAction,
+    MemoryBacking, MemorySpec, ResetAction, SpecDigest,
 };
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
 
@@ -57,6 +57,8 @@ pub(super) fn machine_spec() -> MachineSpec {
             on_crash: EndAction::Preserve,
         },
         on_control_loss: ControlLoss::Stop,
+        adoption: None,
+        digest: SpecDigest([0x5a; 16]),
     }
 }
 
@@ -86,6 +88,7 @@ fn other_machine_spec() -> MachineSpec {
             on_crash: EndAction::Exit,
         },
         on_control_loss: ControlLoss::KeepRunning,
+        adoption: Some(FdSlot(7)),
         ..machine_spec()
     }
 }
@@ -104,11 +107,21 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             size_bytes: 2 << 20,
             backing: MemoryBacking::PrivateCopy { fd: FdSlot(5) },
         },
+        policy: EndPolicy {
+            on_reset: ResetAction::Preserve,
+            ..machine_spec().policy
+        },
         ..machine_spec()
     };
     let console = ConsoleAttach {
         stream: FdSlot(6),
         input: true,
+        from: None,
+    };
+    let later = ConsoleAttach {
+        stream: FdSlot(6),
+        input: false,
+        from: Some(0x1234),
     };
     vec![
         (
@@ -142,7 +155,9 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
         ("reset", request(Reset {})),
         ("stop", request(Stop {})),
         ("console_attach", request(console)),
+        ("console_attach, from later on", request(later)),
         ("query", request(Query {})),
+        ("report", request(Report { events_after: 3 })),
     ]
 }
 
@@ -200,7 +215,10 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("power button pressed", reply(ReplyBody::PowerButton(()))),
         ("was reset", reply(ReplyBody::Reset(()))),
         ("stops", reply(ReplyBody::Stop(()))),
-        ("console attached", reply(ReplyBody::ConsoleAttach(()))),
+        (
+            "console attached",
+            reply(ReplyBody::ConsoleAttach(ConsoleAttached { position: 5 })),
+        ),
         (
             "status",
             reply(ReplyBody::Query(Status {
@@ -210,6 +228,25 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
                 console_dropped_bytes: 1 << 16,
                 console_clients: 3,
                 log_dropped: 1 << 40,
+            })),
+        ),
+        (
+            "standing",
+            reply(ReplyBody::Report(Standing {
+                phase: Phase::Off,
+                digest: Some(SpecDigest([0x5a; 16])),
+                boot_protocol: Some(BootProtocol::Linux64),
+                resets: 2,
+                last_event: 12,
+                events: vec![NumberedEvent {
+                    number: 12,
+                    event: Event::GuestPoweredOff,
+                }],
+                last_request: Some(FinishedRequest {
+                    id: RequestId(6),
+                    result: Ok(()),
+                }),
+                console_position: 0x1234,
             })),
         ),
         (
@@ -246,6 +283,7 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
                 registers: Some(Box::new(registers)),
             })),
         ),
+        ("guest wants a reset", event(Event::GuestWantsReset)),
         (
             "worker failed",
             event(Event::WorkerFailed {
@@ -288,27 +326,31 @@ const TO_WORKER: &[(&str, &str)] = &[
         "launch",
         "\
             020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
-            000000010506fc0000000800010002010305717569657401040100010101",
+            000000010506fc0000000800010002010305717569657401040100010101005a5a5a5a5a5a5a5a5a\
+            5a5a5a5a5a5a5a",
     ),
     (
         "launch, other variants",
         "\
             020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001\
-            000001fb2c01fc0000200000020000000001000000",
+            000001fb2c01fc000020000002000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
     ),
     (
         "launch, private copy",
         "\
             020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
-            000000010506fc0000200002050002010305717569657401040100010101",
+            000000010506fc0000200002050002010305717569657401040100020101005a5a5a5a5a5a5a5a5a\
+            5a5a5a5a5a5a5a",
     ),
     ("resume", "020701"),
     ("pause", "020702"),
     ("power_button", "020703"),
     ("reset", "020704"),
     ("stop", "020705"),
-    ("console_attach", "0207060601"),
+    ("console_attach", "020706060100"),
+    ("console_attach, from later on", "020706060001fb3412"),
     ("query", "020707"),
+    ("report", "02070803"),
 ];
 
 /// Changing these means raising `PROTOCOL`.
@@ -321,8 +363,12 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("power button pressed", "01070003"),
     ("was reset", "01070004"),
     ("stops", "01070005"),
-    ("console attached", "01070006"),
+    ("console attached", "0107000605"),
     ("status", "01070007030102fc0000010003fd0000000000010000"),
+    (
+        "standing",
+        "0107000803015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a0101020c010c01010600fb3412",
+    ),
     ("phase: awaiting launch", "02090000"),
     ("phase: paused", "02090001"),
     ("phase: running", "02090002"),
@@ -341,6 +387,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
             020903000001101112131415161718191a1b1c1d1e1ffd00000081fffffffffc4602010010fc3300\
             0580fc00b0addefc00a06002fbf006fb010d",
     ),
+    ("guest wants a reset", "020905"),
     ("worker failed", "020904096e6f206d656d6f7279"),
     ("error: wrong phase", "01070100026e6f"),
     ("error: invalid argument", "01070101026e6f"),
@@ -364,7 +411,8 @@ fn bytes(hex: &str) -> Vec<u8> {
         .collect()
 }
 
-fn compare<T>(samples: Vec<(&'static str, T)>, golden: &[(&str, &str)])
+/// Compares the bytes of `samples` with `golden`; `version` is what has to be raised where they differ.
+pub(super) fn compare<T>(samples: &[(&'static str, T)], golden: &[(&str, &str)], version: &str)
 where
     T: serde::Serialize + serde::de::DeserializeOwned + PartialEq + std::fmt::Debug,
 {
@@ -382,8 +430,7 @@ where
         assert_eq!(
             &hex(&encode(message).unwrap()),
             golden_hex,
-            "'{name}' has other bytes than protocol {} says: raise PROTOCOL, then\n{listing}",
-            PROTOCOL.0,
+            "'{name}' has other bytes than {version} says: raise it, then\n{listing}",
         );
         assert_eq!(&decode::<T>(&bytes(golden_hex)).unwrap(), message, "{name}");
     }
@@ -400,12 +447,12 @@ fn the_golden_bytes_are_of_this_protocol() {
 
 #[test]
 fn what_a_supervisor_says_has_its_golden_bytes() {
-    compare(to_worker_samples(), TO_WORKER);
+    compare(&to_worker_samples(), TO_WORKER, "PROTOCOL");
 }
 
 #[test]
 fn what_a_worker_says_has_its_golden_bytes() {
-    compare(from_worker_samples(), FROM_WORKER);
+    compare(&from_worker_samples(), FROM_WORKER, "PROTOCOL");
 }
 
 #[test]

@@ -1,6 +1,7 @@
 //! Tests of the boundary: its bytes, its refusals, its rules. One file a concern; what needs only
 //! the public interface and a process of its own sits in `ipc/tests/`.
 
+mod api;
 mod arbitrary;
 mod codec;
 mod endpoint;

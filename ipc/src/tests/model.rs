@@ -4,8 +4,9 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::model::{
-    BootSource, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, LifecycleAction,
-    MemorySize, ModelError, ResourceLimits, Vcpus,
+    BootSource, CpuSet, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, Labels,
+    LifecycleAction, MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, ResourceLimits,
+    VcpuPin, Vcpus,
 };
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
@@ -24,6 +25,8 @@ fn domain() -> Domain {
         },
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
+        pinning: Vec::new(),
+        labels: Labels::default(),
     }
 }
 
@@ -189,6 +192,64 @@ fn names_fit_to_be_file_names_are_accepted_and_others_refused() {
 fn a_forbidden_name_does_not_enter_by_deserialising() {
     assert!(serde_json::from_str::<DomainName>("\"web\"").is_ok());
     assert!(serde_json::from_str::<DomainName>("\"../etc\"").is_err());
+}
+
+#[test]
+fn a_set_of_cpus_is_read_merged_and_printed() {
+    for (text, printed) in [
+        ("0", "0"),
+        ("0-3,8", "0-3,8"),
+        ("8, 2-4,3-6", "2-6,8"),
+        ("1,2", "1-2"),
+    ] {
+        assert_eq!(text.parse::<CpuSet>().unwrap().to_string(), printed);
+    }
+    for text in ["", "x", "3-1", "4096", "1-", "-1", "1,,2"] {
+        assert_eq!(text.parse::<CpuSet>(), Err(ModelError::CpuSet), "{text:?}");
+    }
+    assert_eq!(
+        "0-2,7"
+            .parse::<CpuSet>()
+            .unwrap()
+            .iter()
+            .collect::<Vec<_>>(),
+        [0, 1, 2, 7]
+    );
+}
+
+#[test]
+fn a_pin_names_a_vcpu_of_the_domain_once() {
+    let pin = |vcpu| VcpuPin {
+        vcpu,
+        cpus: "0".parse().unwrap(),
+    };
+    let mut domain = domain();
+    domain.pinning = vec![pin(0)];
+    assert_eq!(domain.validate(), Ok(()));
+    domain.pinning = vec![pin(0), pin(0)];
+    assert_eq!(domain.validate(), Err(ModelError::Pin(0)));
+    domain.pinning = vec![pin(domain.vcpus.count())];
+    assert!(matches!(domain.validate(), Err(ModelError::Pin(_))));
+}
+
+#[test]
+fn labels_are_bounded_and_a_namespace_comes_once() {
+    let element = |uri: &str, bytes: usize| MetadataElement {
+        uri: uri.to_owned(),
+        content: "x".repeat(bytes),
+    };
+    let check = |metadata| {
+        Labels {
+            metadata,
+            ..Labels::default()
+        }
+        .validate()
+        .is_ok()
+    };
+    assert!(check(vec![element("a", 10), element("b", 10)]));
+    assert!(!check(vec![element("a", 1), element("a", 1)]));
+    assert!(!check(vec![element("", 1)]));
+    assert!(!check(vec![element("a", MAX_METADATA_BYTES)]));
 }
 
 #[test]

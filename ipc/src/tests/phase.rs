@@ -13,7 +13,11 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
             vec![Some(Phase::Paused)]
         }
         Operation::Stop => vec![None],
-        Operation::PowerButton | Operation::Reset | Operation::ConsoleAttach | Operation::Query => {
+        Operation::PowerButton
+        | Operation::Reset
+        | Operation::ConsoleAttach
+        | Operation::Query
+        | Operation::Report => {
             vec![Some(phase)]
         }
     }

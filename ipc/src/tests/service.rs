@@ -4,8 +4,9 @@ use crate::error::{ErrorCode, WireError};
 use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody,
-    Request, RequestBody, Reset, Resume, Status, Stop, WorkerService, dispatch,
+    BootProtocol, ConsoleAttach, ConsoleAttached, Launch, Launched, Operation, Pause, PowerButton,
+    Query, ReplyBody, Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop,
+    WorkerService, dispatch,
 };
 use crate::tests::golden::machine_spec;
 
@@ -48,8 +49,22 @@ impl WorkerService for Recorder {
     fn stop(&mut self, _: Stop) -> Result<(), WireError> {
         self.note(Operation::Stop)
     }
-    fn console_attach(&mut self, _: ConsoleAttach) -> Result<(), WireError> {
-        self.note(Operation::ConsoleAttach)
+    fn console_attach(&mut self, _: ConsoleAttach) -> Result<ConsoleAttached, WireError> {
+        self.note(Operation::ConsoleAttach)?;
+        Ok(ConsoleAttached { position: 0 })
+    }
+    fn report(&mut self, _: Report) -> Result<Standing, WireError> {
+        self.note(Operation::Report)?;
+        Ok(Standing {
+            phase: self.phase,
+            digest: None,
+            boot_protocol: None,
+            resets: 0,
+            last_event: 0,
+            events: Vec::new(),
+            last_request: None,
+            console_position: 0,
+        })
     }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
@@ -78,9 +93,11 @@ fn every_request() -> Vec<RequestBody> {
         ConsoleAttach {
             stream: FdSlot(0),
             input: true,
+            from: None,
         }
         .into_body(),
         Query {}.into_body(),
+        Report { events_after: 0 }.into_body(),
     ]
 }
 

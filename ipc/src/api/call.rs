@@ -1,0 +1,389 @@
+//! Every call of the native API, in one list: its arguments, its only possible answer, the access it
+//! needs, and whether it may be sent again after a lost answer.
+//!
+//! The list makes a type per call, the two wire enums, and the table of calls: a client cannot be
+//! given another call's answer.
+
+use serde::{Deserialize, Serialize};
+
+use super::Access;
+use super::event::Cursor;
+use super::view::{DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo};
+use crate::model::{Domain, DomainName, DomainUuid, MetadataElement};
+
+/// A call with its answer.
+pub trait Call: Sized + Send {
+    /// What the supervisor answers.
+    type Answer: Send;
+    /// Which operation this is.
+    const OPERATION: Operation;
+
+    /// The call as it goes on the wire.
+    fn into_body(self) -> CallBody;
+
+    /// The answer, if `body` answers this very call.
+    fn answer_from(body: AnswerBody) -> Option<Self::Answer>;
+}
+
+macro_rules! calls {
+    ($(
+        $(#[$doc:meta])*
+        $name:ident $fields:tt -> $answer:ty,
+        call $call:literal, access $access:ident, idempotent $idempotent:literal;
+    )*) => {
+        $( calls!(@type $(#[$doc])* $name $fields); )*
+
+        /// A call on the wire. Positional: new ones are added at the end.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub enum CallBody { $( #[doc = concat!("See [`", stringify!($name), "`].")] $name($name), )* }
+
+        /// An answer on the wire, named after its call.
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub enum AnswerBody { $( #[doc = concat!("Answers [`", stringify!($name), "`].")] $name($answer), )* }
+
+        /// The operations, without their arguments.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+        pub enum Operation { $( #[doc = concat!("See [`", stringify!($name), "`].")] $name, )* }
+
+        impl Operation {
+            /// Every operation.
+            pub const ALL: &[Self] = &[$( Self::$name, )*];
+
+            /// The operation's name, as messages and logs print it.
+            #[must_use]
+            pub const fn name(self) -> &'static str {
+                match self { $( Self::$name => $call, )* }
+            }
+
+            /// The access it needs.
+            #[must_use]
+            pub const fn access(self) -> Access {
+                match self { $( Self::$name => Access::$access, )* }
+            }
+
+            /// Whether sending it a second time, when its answer was lost, changes nothing.
+            #[must_use]
+            pub const fn is_idempotent(self) -> bool {
+                match self { $( Self::$name => $idempotent, )* }
+            }
+        }
+
+        impl CallBody {
+            /// Which operation this is.
+            #[must_use]
+            pub const fn operation(&self) -> Operation {
+                match self { $( Self::$name(_) => Operation::$name, )* }
+            }
+        }
+
+        impl AnswerBody {
+            /// Which operation this answers.
+            #[must_use]
+            pub const fn operation(&self) -> Operation {
+                match self { $( Self::$name(_) => Operation::$name, )* }
+            }
+        }
+
+        $(
+            impl Call for $name {
+                type Answer = $answer;
+                const OPERATION: Operation = Operation::$name;
+
+                fn into_body(self) -> CallBody { CallBody::$name(self) }
+
+                fn answer_from(body: AnswerBody) -> Option<$answer> {
+                    match body {
+                        AnswerBody::$name(answer) => Some(answer),
+                        _ => None,
+                    }
+                }
+            }
+        )*
+    };
+
+    (@type $(#[$doc:meta])* $name:ident {}) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        pub struct $name {}
+    };
+    (@type $(#[$doc:meta])* $name:ident { $( $(#[$fdoc:meta])* $field:ident : $ty:ty ),+ $(,)? }) => {
+        $(#[$doc])*
+        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        pub struct $name { $( $(#[$fdoc])* pub $field: $ty, )+ }
+    };
+}
+
+calls! {
+    /// Says who serves, and how it stands.
+    SupervisorInfoGet {} -> SupervisorInfo,
+    call "info", access ReadOnly, idempotent true;
+
+    /// Reads the configuration again, without touching a domain; the answer names what changed and
+    /// what needs a restart.
+    ConfigReload {} -> Vec<String>,
+    call "reload", access ReadWrite, idempotent true;
+
+    /// Changes what the supervisor logs, until it ends: a level or a filter as `REEVE_LOG` takes it.
+    LogFilterSet {
+        /// The filter.
+        filter: String,
+    } -> (),
+    call "set the log filter", access ReadWrite, idempotent true;
+
+    /// One page of domains, in order of their names.
+    DomainList {
+        /// Only those after this name.
+        after: Option<DomainName>,
+        /// Whether to leave out those without a worker.
+        active_only: bool,
+    } -> DomainPage,
+    call "list domains", access ReadOnly, idempotent true;
+
+    /// One domain, without asking its worker.
+    DomainGet {
+        /// Which.
+        domain: DomainRef,
+    } -> DomainDetails,
+    call "look up", access ReadOnly, idempotent true;
+
+    /// A domain's definition.
+    DomainDefinitionGet {
+        /// Which.
+        domain: DomainRef,
+        /// The one it will start with next, rather than the one it runs with.
+        persistent: bool,
+    } -> DomainDefinition,
+    call "get the definition of", access ReadOnly, idempotent true;
+
+    /// What the kernel and the worker say of a running domain.
+    DomainStatsGet {
+        /// Which.
+        domain: DomainRef,
+    } -> DomainStats,
+    call "get statistics of", access ReadOnly, idempotent true;
+
+    /// Keeps a definition. One of the same UUID and name is replaced; a running domain goes on with
+    /// the one it has. It is on disk when the answer comes.
+    DomainDefine {
+        /// The definition.
+        definition: Box<Domain>,
+        /// Refuse to replace one.
+        only_new: bool,
+    } -> DomainSummary,
+    call "define", access ReadWrite, idempotent true;
+
+    /// Removes a definition. A running domain lives on and is transient from then.
+    DomainUndefine {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "undefine", access ReadWrite, idempotent false;
+
+    /// Starts a defined domain.
+    DomainStart {
+        /// Which.
+        domain: DomainRef,
+        /// How.
+        options: StartOptions,
+    } -> DomainSummary,
+    call "start", access ReadWrite, idempotent false;
+
+    /// Starts a domain without keeping its definition: it is gone when it ends.
+    DomainCreate {
+        /// The definition.
+        definition: Box<Domain>,
+        /// How.
+        options: StartOptions,
+    } -> DomainSummary,
+    call "create", access ReadWrite, idempotent false;
+
+    /// Presses the power button. Answered when it is pressed; the guest's end is an event.
+    DomainShutdown {
+        /// Which.
+        domain: DomainRef,
+        /// Destroy it when the guest has not ended after so many milliseconds.
+        destroy_after_ms: Option<u32>,
+    } -> (),
+    call "shut down", access ReadWrite, idempotent true;
+
+    /// Presses the power button and boots the domain again when its guest has powered off.
+    DomainReboot {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "reboot", access ReadWrite, idempotent true;
+
+    /// Resets the machine as its reset button does.
+    DomainReset {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "reset", access ReadWrite, idempotent false;
+
+    /// Stops the vCPUs.
+    DomainPause {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "pause", access ReadWrite, idempotent true;
+
+    /// Lets the vCPUs run.
+    DomainResume {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "resume", access ReadWrite, idempotent true;
+
+    /// Kills the worker, whatever it does. Answered within 100 ms.
+    DomainDestroy {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "destroy", access ReadWrite, idempotent false;
+
+    /// Whether the domain starts with the host, and when: lowest first, in the order of names where
+    /// two are the same.
+    DomainAutostartSet {
+        /// Which.
+        domain: DomainRef,
+        /// Its place.
+        order: Option<u32>,
+    } -> (),
+    call "set the autostart of", access ReadWrite, idempotent true;
+
+    /// Gives a domain that is off another name.
+    DomainRename {
+        /// Which.
+        domain: DomainRef,
+        /// The name.
+        name: DomainName,
+    } -> (),
+    call "rename", access ReadWrite, idempotent false;
+
+    /// Changes what people and programs noted about a domain.
+    DomainLabelSet {
+        /// Which.
+        domain: DomainRef,
+        /// What.
+        label: LabelChange,
+        /// In the definition it runs with.
+        live: bool,
+        /// In the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "set the labels of", access ReadWrite, idempotent true;
+
+    /// Attaches to the console of a running domain. The answer brings one descriptor: a stream with
+    /// what the console still holds and all that follows; what is written to it is input, if asked
+    /// for. Closing it detaches.
+    DomainConsole {
+        /// Which.
+        domain: DomainRef,
+        /// Whether what is written reaches the guest.
+        input: bool,
+    } -> ConsoleStream,
+    call "attach to the console of", access ReadWrite, idempotent false;
+
+    /// One of a domain's logs: the answer brings one descriptor, the current file open for reading,
+    /// at its start.
+    DomainLog {
+        /// Which.
+        domain: DomainRef,
+        /// Which log.
+        log: LogKind,
+    } -> (),
+    call "open the log of", access ReadWrite, idempotent true;
+
+    /// Events from now on, or from behind `after`, come on this connection as
+    /// [`super::message::ToClient::Event`].
+    EventsSubscribe {
+        /// The last event that the client has seen.
+        after: Option<Cursor>,
+    } -> Subscribed,
+    call "subscribe to events", access ReadOnly, idempotent true;
+
+    /// No more events on this connection.
+    EventsUnsubscribe {} -> (),
+    call "unsubscribe from events", access ReadOnly, idempotent true;
+}
+
+/// Names a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DomainRef {
+    /// By its name.
+    Name(DomainName),
+    /// By its UUID.
+    Uuid(DomainUuid),
+    /// By its number while it runs.
+    Id(u32),
+}
+
+impl std::fmt::Display for DomainRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "'{name}'"),
+            Self::Uuid(uuid) => uuid.fmt(f),
+            Self::Id(id) => write!(f, "number {id}"),
+        }
+    }
+}
+
+/// How a domain is started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartOptions {
+    /// Let it stand with no vCPU running.
+    pub paused: bool,
+    /// Destroy it when this connection ends.
+    pub auto_destroy: bool,
+}
+
+/// One page of domains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainPage {
+    /// At most [`super::MAX_PAGE`], and as many as fit a message.
+    pub domains: Vec<DomainSummary>,
+    /// Whether there are more, after the last of these.
+    pub more: bool,
+}
+
+/// A change of what is noted about a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LabelChange {
+    /// Another title, or none.
+    Title(Option<String>),
+    /// Another description, or none.
+    Description(Option<String>),
+    /// The element of its namespace, new or in place of the one before.
+    Metadata(MetadataElement),
+    /// No element of this namespace any more.
+    MetadataRemove {
+        /// The namespace's URI.
+        uri: String,
+    },
+}
+
+/// Where a console's stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleStream {
+    /// How many bytes the guest had written before the first byte of the stream.
+    pub position: u64,
+}
+
+/// A log of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogKind {
+    /// What the supervisor and the worker said about it.
+    Domain,
+    /// What its guest wrote to its console.
+    Console,
+}
+
+/// A subscription has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// The last event before the first that will come.
+    pub cursor: Cursor,
+    /// Events between what the client has seen and that are lost: it must look at everything again.
+    pub lost: bool,
+}

@@ -1,0 +1,70 @@
+//! What happens to objects, numbered, so that a client which lost its connection goes on where it was.
+
+use serde::{Deserialize, Serialize};
+
+use super::view::{DomainState, JobKind};
+use crate::model::{DomainName, DomainUuid};
+
+/// The place of an event among all events of one instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Cursor {
+    /// Drawn at random by each supervisor process: a number means nothing in another's epoch.
+    pub epoch: u64,
+    /// Rising by one from 1.
+    pub number: u64,
+}
+
+/// An event of one domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Event {
+    /// When, in milliseconds since the epoch.
+    pub time_ms: u64,
+    /// The domain.
+    pub uuid: DomainUuid,
+    /// Its name at that time.
+    pub name: DomainName,
+    /// What happened.
+    pub kind: EventKind,
+}
+
+/// What happened to a domain. Positional: new ones come at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum EventKind {
+    /// It has a persistent definition now, or another one (`changed`).
+    Defined {
+        /// There was one before.
+        changed: bool,
+    },
+    /// Its persistent definition is gone.
+    Undefined,
+    /// It has another name.
+    Renamed {
+        /// The name before.
+        before: DomainName,
+    },
+    /// It is in another state, or in the same for another reason.
+    State(DomainState),
+    /// Its guest or a client reset the machine.
+    Reset,
+    /// A worker of a supervisor before this one was found and taken over.
+    Adopted,
+    /// Its worker does not answer.
+    Unresponsive,
+    /// Its worker answers again.
+    Responsive,
+    /// A job failed or was given up after its reply was due.
+    JobFailed {
+        /// Which.
+        job: JobKind,
+        /// One line.
+        message: String,
+    },
+    /// It starts with the host now, or no longer does.
+    Autostart {
+        /// Its place in the order, lowest first.
+        order: Option<u32>,
+    },
+    /// Title, description or metadata changed.
+    Labels,
+}

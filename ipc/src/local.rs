@@ -1,0 +1,107 @@
+//! `SOCK_SEQPACKET` UNIX sockets by path, of any length.
+//!
+//! An address has room for 107 bytes (unix(7)); a state directory deep in a tree has longer paths. So
+//! the directory is opened, and the address names the socket through its descriptor in `/proc`.
+
+use std::ffi::OsStr;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{CWD, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+/// Room in an address, without its terminator.
+const MAX_ADDRESS_BYTES: usize = 107;
+
+/// Connects to a socket, without waiting. The connection is non-blocking and close-on-exec.
+///
+/// # Errors
+/// `ENOENT`, `ECONNREFUSED`: nobody listens there; `EAGAIN`: too many wait to be accepted; any other
+/// of connect(2).
+pub fn connect(path: &Path) -> Result<OwnedFd, Errno> {
+    let socket = socket()?;
+    let place = Place::of(path)?;
+    rustix::net::connect(&socket, &place.address()?)?;
+    Ok(socket)
+}
+
+/// Binds a socket and listens. What is at the path already must be gone. The listener is non-blocking
+/// and close-on-exec; whoever may write to the directory decides who can replace it.
+///
+/// # Errors
+/// `EADDRINUSE`: there is something; any other of bind(2) and listen(2).
+pub fn listen(path: &Path, mode: Mode, backlog: i32) -> Result<OwnedFd, Errno> {
+    let socket = socket()?;
+    let place = Place::of(path)?;
+    // On Linux the mode of the new socket is that of the descriptor, less the umask: set before it
+    // has a name, so that there is no moment in which others may connect.
+    rustix::fs::fchmod(&socket, mode)?;
+    rustix::net::bind(&socket, &place.address()?)?;
+    rustix::fs::chmodat(CWD, place.path(), mode, rustix::fs::AtFlags::empty())?;
+    rustix::net::listen(&socket, backlog)?;
+    Ok(socket)
+}
+
+fn socket() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+}
+
+/// A path that fits an address, directly or through its directory.
+enum Place<'a> {
+    Direct(&'a Path),
+    Beneath(OwnedFd, &'a OsStr),
+}
+
+impl<'a> Place<'a> {
+    fn of(path: &'a Path) -> Result<Self, Errno> {
+        if path.as_os_str().len() <= MAX_ADDRESS_BYTES {
+            return Ok(Self::Direct(path));
+        }
+        let (Some(directory), Some(name)) = (path.parent(), path.file_name()) else {
+            return Err(Errno::INVAL);
+        };
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+        Ok(Self::Beneath(directory, name))
+    }
+
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Direct(path) => path.to_path_buf(),
+            Self::Beneath(directory, name) => {
+                Path::new(&format!("/proc/self/fd/{}", directory.as_raw_fd())).join(name)
+            }
+        }
+    }
+
+    fn address(&self) -> Result<SocketAddrUnix, Errno> {
+        SocketAddrUnix::new(self.path())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_socket_deep_in_a_tree_is_bound_and_found() {
+        let root = tempfile::tempdir().unwrap();
+        let deep = root.path().join("d".repeat(100)).join("e".repeat(100));
+        std::fs::create_dir_all(&deep).unwrap();
+        for path in [root.path().join("s"), deep.join("s")] {
+            assert_eq!(connect(&path).unwrap_err(), Errno::NOENT);
+            let listener = listen(&path, Mode::from_raw_mode(0o600), 1).unwrap();
+            let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&path).unwrap());
+            assert_eq!(mode & 0o777, 0o600);
+            connect(&path).unwrap();
+            assert_eq!(
+                listen(&path, Mode::from_raw_mode(0o600), 1).unwrap_err(),
+                Errno::ADDRINUSE
+            );
+            drop(listener);
+            assert_eq!(connect(&path).unwrap_err(), Errno::CONNREFUSED);
+        }
+    }
+}

@@ -1,0 +1,388 @@
+//! Strategies for every type of the native API: any message that can be expressed at all.
+
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+use uuid::Uuid;
+
+use super::samples::from_client as client_samples;
+use super::supervisor_samples::{ERROR_CODES, JOBS, STATES, to_client as supervisor_samples};
+use crate::BuildId;
+use crate::api::call::{
+    AnswerBody, CallBody, ConfigReload, ConsoleStream, DomainAutostartSet, DomainConsole,
+    DomainCreate, DomainDefine, DomainDefinitionGet, DomainGet, DomainLabelSet, DomainList,
+    DomainLog, DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart, EventsSubscribe,
+    LabelChange, LogFilterSet, LogKind, StartOptions, Subscribed,
+};
+use crate::api::error::{ApiError, ApiErrorCode};
+use crate::api::event::{Cursor, Event, EventKind};
+use crate::api::message::{CallId, FromClient, ToClient};
+use crate::api::view::{
+    DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo, WorkerDetails,
+};
+use crate::api::{Access, ApiVersion};
+use crate::model::{
+    BootSource, CpuSet, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction,
+    MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits,
+    VcpuPin, Vcpus,
+};
+use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
+
+/// Text of any characters, long enough to leave the one-byte lengths.
+fn text() -> impl Strategy<Value = String> {
+    proptest::collection::vec(any::<char>(), 0..300).prop_map(|chars| chars.into_iter().collect())
+}
+
+fn name() -> impl Strategy<Value = DomainName> {
+    text().prop_map(|text| {
+        let mut name: String = text
+            .chars()
+            .filter(|c| !c.is_control() && *c != '/')
+            .collect();
+        crate::error::truncate(&mut name, 255);
+        DomainName::try_from(name).unwrap_or_else(|_| "web".parse().unwrap())
+    })
+}
+
+fn uuid() -> impl Strategy<Value = DomainUuid> {
+    any::<u128>().prop_map(|number| DomainUuid(Uuid::from_u128(number)))
+}
+
+fn domain_ref() -> impl Strategy<Value = DomainRef> {
+    prop_oneof![
+        name().prop_map(DomainRef::Name),
+        uuid().prop_map(DomainRef::Uuid),
+        any::<u32>().prop_map(DomainRef::Id),
+    ]
+}
+
+fn size() -> impl Strategy<Value = MemorySize> {
+    any::<u64>().prop_map(MemorySize)
+}
+
+fn boot() -> impl Strategy<Value = BootSource> {
+    prop_oneof![
+        text().prop_map(|command_line| BootSource::BuiltIn { command_line }),
+        (text(), option::of(text()), text()).prop_map(|(kernel, initrd, command_line)| {
+            BootSource::Kernel(KernelBoot {
+                kernel: kernel.into(),
+                initrd: initrd.map(Into::into),
+                command_line,
+            })
+        }),
+    ]
+}
+
+fn lifecycle() -> impl Strategy<Value = LifecycleAction> {
+    let off = select(vec![
+        OnPowerOff::Destroy,
+        OnPowerOff::Restart,
+        OnPowerOff::Preserve,
+    ]);
+    let reboot = select(vec![
+        OnReboot::Restart,
+        OnReboot::Destroy,
+        OnReboot::Preserve,
+    ]);
+    let crash = select(vec![OnCrash::Destroy, OnCrash::Restart, OnCrash::Preserve]);
+    (off, reboot, crash).prop_map(|(on_power_off, on_reboot, on_crash)| LifecycleAction {
+        on_power_off,
+        on_reboot,
+        on_crash,
+    })
+}
+
+fn limits() -> impl Strategy<Value = ResourceLimits> {
+    let percents = any::<[Option<u32>; 3]>();
+    (option::of(size()), percents, any::<Option<u16>>()).prop_map(
+        |(memory, [cpu_percent, vcpu_percent, pids], cpu_weight)| ResourceLimits {
+            memory,
+            cpu_percent,
+            vcpu_percent,
+            cpu_weight,
+            pids,
+        },
+    )
+}
+
+fn pin() -> impl Strategy<Value = VcpuPin> {
+    let range = (0..MAX_HOST_CPUS, 0..MAX_HOST_CPUS).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let cpus = proptest::collection::vec(range, 1..5);
+    let cpus = cpus.prop_map(|ranges| CpuSet::try_from(ranges).unwrap());
+    (any::<u32>(), cpus).prop_map(|(vcpu, cpus)| VcpuPin { vcpu, cpus })
+}
+
+fn metadata() -> impl Strategy<Value = MetadataElement> {
+    (text(), text()).prop_map(|(uri, content)| MetadataElement { uri, content })
+}
+
+fn labels() -> impl Strategy<Value = Labels> {
+    let metadata = proptest::collection::vec(metadata(), 0..3);
+    (option::of(text()), option::of(text()), metadata).prop_map(|(title, description, metadata)| {
+        Labels {
+            title,
+            description,
+            metadata,
+        }
+    })
+}
+
+fn domain() -> impl Strategy<Value = Domain> {
+    let identity = (name(), uuid(), select(&MachineType::ALL[..]));
+    let machine = (1..=MAX_VCPUS, any::<[bool; 4]>(), size(), boot());
+    let rest = (
+        lifecycle(),
+        limits(),
+        proptest::collection::vec(pin(), 0..3),
+        labels(),
+    );
+    (identity, machine, rest).prop_map(|(identity, machine, rest)| Domain {
+        name: identity.0,
+        uuid: identity.1,
+        machine: identity.2,
+        vcpus: Vcpus::try_from(machine.0).unwrap(),
+        cpu: CpuSwitches {
+            tsc_deadline: machine.1[0],
+            kvmclock: machine.1[1],
+            invariant_tsc: machine.1[2],
+            transactional_memory: machine.1[3],
+        },
+        memory: machine.2,
+        boot: machine.3,
+        lifecycle: rest.0,
+        limits: rest.1,
+        pinning: rest.2,
+        labels: rest.3,
+    })
+}
+
+fn options() -> impl Strategy<Value = StartOptions> {
+    any::<(bool, bool)>().prop_map(|(paused, auto_destroy)| StartOptions {
+        paused,
+        auto_destroy,
+    })
+}
+
+fn cursor() -> impl Strategy<Value = Cursor> {
+    any::<(u64, u64)>().prop_map(|(epoch, number)| Cursor { epoch, number })
+}
+
+fn label() -> impl Strategy<Value = LabelChange> {
+    prop_oneof![
+        option::of(text()).prop_map(LabelChange::Title),
+        option::of(text()).prop_map(LabelChange::Description),
+        metadata().prop_map(LabelChange::Metadata),
+        text().prop_map(|uri| LabelChange::MetadataRemove { uri }),
+    ]
+}
+
+/// The calls that take more than a domain; the samples have the others.
+fn call() -> impl Strategy<Value = CallBody> {
+    use CallBody as C;
+    let labels = (domain_ref(), label(), any::<(bool, bool)>());
+    let kind = select(vec![LogKind::Domain, LogKind::Console]);
+    let definition = || domain().prop_map(Box::new);
+    prop_oneof![
+        Just(C::ConfigReload(ConfigReload {})),
+        text().prop_map(|filter| C::LogFilterSet(LogFilterSet { filter })),
+        (option::of(name()), any::<bool>())
+            .prop_map(|(after, active_only)| { C::DomainList(DomainList { after, active_only }) }),
+        domain_ref().prop_map(|domain| C::DomainGet(DomainGet { domain })),
+        (domain_ref(), any::<bool>()).prop_map(|(domain, persistent)| {
+            C::DomainDefinitionGet(DomainDefinitionGet { domain, persistent })
+        }),
+        (definition(), any::<bool>()).prop_map(|(definition, only_new)| {
+            C::DomainDefine(DomainDefine {
+                definition,
+                only_new,
+            })
+        }),
+        (definition(), options()).prop_map(|(definition, options)| {
+            C::DomainCreate(DomainCreate {
+                definition,
+                options,
+            })
+        }),
+        (domain_ref(), options())
+            .prop_map(|(domain, options)| C::DomainStart(DomainStart { domain, options })),
+        (domain_ref(), any::<Option<u32>>()).prop_map(|(domain, destroy_after_ms)| {
+            C::DomainShutdown(DomainShutdown {
+                domain,
+                destroy_after_ms,
+            })
+        }),
+        (domain_ref(), any::<Option<u32>>()).prop_map(|(domain, order)| {
+            C::DomainAutostartSet(DomainAutostartSet { domain, order })
+        }),
+        (domain_ref(), name())
+            .prop_map(|(domain, name)| C::DomainRename(DomainRename { domain, name })),
+        labels.prop_map(|(domain, label, (live, persistent))| {
+            C::DomainLabelSet(DomainLabelSet {
+                domain,
+                label,
+                live,
+                persistent,
+            })
+        }),
+        (domain_ref(), any::<bool>())
+            .prop_map(|(domain, input)| C::DomainConsole(DomainConsole { domain, input })),
+        (domain_ref(), kind).prop_map(|(domain, log)| C::DomainLog(DomainLog { domain, log })),
+        option::of(cursor()).prop_map(|after| C::EventsSubscribe(EventsSubscribe { after })),
+    ]
+}
+
+/// Anything a client may say.
+pub(super) fn from_client() -> impl Strategy<Value = FromClient> {
+    prop_oneof![
+        1 => select(client_samples()).prop_map(|(_, message)| message),
+        1 => (any::<u16>(), text())
+            .prop_map(|(api, client)| FromClient::Hello { api: ApiVersion(api), client }),
+        6 => (any::<u64>(), call())
+            .prop_map(|(id, body)| FromClient::Call { id: CallId(id), body }),
+    ]
+}
+
+fn summary() -> impl Strategy<Value = DomainSummary> {
+    let job = option::of(select(&JOBS[..]));
+    (
+        (
+            name(),
+            uuid(),
+            any::<[Option<u32>; 2]>(),
+            select(&STATES[..]),
+        ),
+        (any::<[bool; 3]>(), any::<u32>(), size()),
+        (option::of(text()), job),
+    )
+        .prop_map(|(identity, numbers, rest)| DomainSummary {
+            name: identity.0,
+            uuid: identity.1,
+            id: identity.2[0],
+            state: identity.3,
+            persistent: numbers.0[0],
+            autostart: identity.2[1],
+            vcpus: numbers.1,
+            memory: numbers.2,
+            title: rest.0,
+            unresponsive: numbers.0[1],
+            reaping: numbers.0[2],
+            job: rest.1,
+        })
+}
+
+fn worker() -> impl Strategy<Value = WorkerDetails> {
+    let parts = (any::<[u32; 2]>(), any::<[bool; 2]>(), option::of(text()));
+    (parts, any::<Option<u32>>()).prop_map(|((ids, flags, cgroup), landlock_abi)| WorkerDetails {
+        pid: ids[0],
+        uid: ids[1],
+        own_uid: flags[0],
+        cgroup,
+        landlock_abi,
+        adopted: flags[1],
+    })
+}
+
+fn details() -> impl Strategy<Value = DomainDetails> {
+    let rest = (any::<Option<u64>>(), any::<u64>(), any::<bool>());
+    (summary(), option::of(worker()), option::of(text()), rest).prop_map(
+        |(summary, worker, last_failure, rest)| DomainDetails {
+            summary,
+            started_ms: rest.0,
+            worker,
+            resets: rest.1,
+            last_failure,
+            redefined: rest.2,
+        },
+    )
+}
+
+fn info() -> impl Strategy<Value = SupervisorInfo> {
+    let texts = (text(), text(), text());
+    let refused = proptest::collection::vec(text(), 0..3);
+    (texts, any::<[u32; 5]>(), any::<[u64; 2]>(), refused).prop_map(
+        |(texts, small, large, refused)| SupervisorInfo {
+            build: texts.0,
+            pid: small[0],
+            started_ms: large[0],
+            state_directory: texts.1,
+            run_directory: texts.2,
+            active: small[1],
+            inactive: small[2],
+            adopted: small[3],
+            adopted_within_us: large[1],
+            clients: small[4],
+            refused,
+        },
+    )
+}
+
+fn stats() -> impl Strategy<Value = DomainStats> {
+    (any::<[u64; 4]>(), any::<u32>()).prop_map(|(large, console_clients)| DomainStats {
+        cpu_time_ns: large[0],
+        resident_bytes: large[1],
+        console_dropped_bytes: large[2],
+        console_clients,
+        log_dropped: large[3],
+    })
+}
+
+/// The answers that say more than that it is done; the samples have the others.
+fn answer() -> impl Strategy<Value = AnswerBody> {
+    use AnswerBody as A;
+    let definition = (domain(), any::<Option<u32>>());
+    let page = (proptest::collection::vec(summary(), 0..5), any::<bool>());
+    prop_oneof![
+        info().prop_map(A::SupervisorInfoGet),
+        proptest::collection::vec(text(), 0..3).prop_map(A::ConfigReload),
+        page.prop_map(|(domains, more)| A::DomainList(DomainPage { domains, more })),
+        details().prop_map(A::DomainGet),
+        definition.prop_map(|(domain, autostart)| {
+            A::DomainDefinitionGet(DomainDefinition { domain, autostart })
+        }),
+        stats().prop_map(A::DomainStatsGet),
+        summary().prop_map(A::DomainDefine),
+        summary().prop_map(A::DomainStart),
+        summary().prop_map(A::DomainCreate),
+        any::<u64>().prop_map(|position| A::DomainConsole(ConsoleStream { position })),
+        (cursor(), any::<bool>())
+            .prop_map(|(cursor, lost)| A::EventsSubscribe(Subscribed { cursor, lost })),
+    ]
+}
+
+fn error() -> impl Strategy<Value = ApiError> {
+    let code = select::<ApiErrorCode>(&ERROR_CODES[..]);
+    (code, text()).prop_map(|(code, message)| ApiError { code, message })
+}
+
+fn event() -> impl Strategy<Value = EventKind> {
+    use EventKind as E;
+    prop_oneof![
+        any::<bool>().prop_map(|changed| E::Defined { changed }),
+        name().prop_map(|before| E::Renamed { before }),
+        select(&STATES[..]).prop_map(E::State),
+        (select(&JOBS[..]), text()).prop_map(|(job, message)| E::JobFailed { job, message }),
+        any::<Option<u32>>().prop_map(|order| E::Autostart { order }),
+    ]
+}
+
+/// Anything a supervisor may say.
+pub(super) fn to_client() -> impl Strategy<Value = ToClient> {
+    let access = select(vec![Access::ReadOnly, Access::ReadWrite]);
+    prop_oneof![
+        1 => select(supervisor_samples()).prop_map(|(_, message)| message),
+        1 => (any::<u16>(), text(), access).prop_map(|(api, build, access)| ToClient::Welcome {
+            api: ApiVersion(api),
+            build: BuildId(build),
+            access,
+        }),
+        1 => error().prop_map(ToClient::Refused),
+        6 => (any::<u64>(), proptest::result::maybe_ok(answer(), error()))
+            .prop_map(|(id, result)| ToClient::Reply { id: CallId(id), result }),
+        3 => ((any::<u64>(), uuid(), name()), cursor(), event()).prop_map(
+            |((time_ms, uuid, name), cursor, kind)| ToClient::Event {
+                cursor,
+                event: Event { time_ms, uuid, name, kind },
+            }
+        ),
+    ]
+}

@@ -1,0 +1,8 @@
+//! Tests of the native API's messages: their bytes, their refusals, the rules of its clients.
+
+mod arbitrary;
+mod codec;
+mod golden;
+mod judge;
+mod samples;
+mod supervisor_samples;

@@ -1,0 +1,243 @@
+//! One of each message of a client, in which no field has its neighbour's value.
+
+use uuid::Uuid;
+
+use crate::api::ApiVersion;
+use crate::api::call::{
+    Call, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate, DomainDefine,
+    DomainDefinitionGet, DomainDestroy, DomainGet, DomainLabelSet, DomainList, DomainLog,
+    DomainPause, DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume, DomainShutdown,
+    DomainStart, DomainStatsGet, DomainUndefine, EventsSubscribe, EventsUnsubscribe, LabelChange,
+    LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
+};
+use crate::api::event::Cursor;
+use crate::api::message::{CallId, FromClient};
+use crate::model::{
+    BootSource, CpuSet, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction,
+    MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits, VcpuPin, Vcpus,
+};
+use crate::spec::{CpuSwitches, MachineType};
+
+pub(super) fn name(name: &str) -> DomainName {
+    name.parse().unwrap()
+}
+
+pub(super) fn uuid() -> DomainUuid {
+    DomainUuid(Uuid::from_u128(0x0011_2233_4455_6677_8899_aabb_ccdd_eeff))
+}
+
+fn web() -> DomainRef {
+    DomainRef::Name(name("web"))
+}
+
+pub(super) fn metadata() -> MetadataElement {
+    MetadataElement {
+        uri: "urn:x".to_owned(),
+        content: "<x/>".to_owned(),
+    }
+}
+
+/// Every field set.
+pub(super) fn domain() -> Domain {
+    Domain {
+        name: name("web"),
+        uuid: uuid(),
+        machine: MachineType::Reeve1_0,
+        vcpus: Vcpus::try_from(4).unwrap(),
+        cpu: CpuSwitches {
+            tsc_deadline: true,
+            kvmclock: false,
+            invariant_tsc: true,
+            transactional_memory: false,
+        },
+        memory: MemorySize::mebibytes(128),
+        boot: BootSource::Kernel(KernelBoot {
+            kernel: "/boot/k".into(),
+            initrd: Some("/boot/i".into()),
+            command_line: "quiet".to_owned(),
+        }),
+        lifecycle: LifecycleAction {
+            on_power_off: OnPowerOff::Restart,
+            on_reboot: OnReboot::Destroy,
+            on_crash: OnCrash::Preserve,
+        },
+        limits: ResourceLimits {
+            memory: Some(MemorySize::mebibytes(256)),
+            cpu_percent: Some(150),
+            vcpu_percent: Some(50),
+            cpu_weight: Some(300),
+            pids: Some(64),
+        },
+        pinning: vec![VcpuPin {
+            vcpu: 1,
+            cpus: "0-3,8".parse::<CpuSet>().unwrap(),
+        }],
+        labels: Labels {
+            title: Some("T".to_owned()),
+            description: Some("D".to_owned()),
+            metadata: vec![metadata()],
+        },
+    }
+}
+
+/// Nothing set that need not be, and the other variants.
+pub(super) fn bare_domain() -> Domain {
+    Domain {
+        name: name("db"),
+        machine: MachineType::ReeveLegacy1_0,
+        vcpus: Vcpus::try_from(1).unwrap(),
+        memory: MemorySize(1 << 40),
+        boot: BootSource::BuiltIn {
+            command_line: String::new(),
+        },
+        lifecycle: LifecycleAction {
+            on_power_off: OnPowerOff::Preserve,
+            on_reboot: OnReboot::Preserve,
+            on_crash: OnCrash::Restart,
+        },
+        limits: ResourceLimits::default(),
+        pinning: Vec::new(),
+        labels: Labels::default(),
+        ..domain()
+    }
+}
+
+fn call<C: Call>(call: C) -> FromClient {
+    FromClient::Call {
+        id: CallId(7),
+        body: call.into_body(),
+    }
+}
+
+fn label(change: LabelChange) -> FromClient {
+    call(DomainLabelSet {
+        domain: web(),
+        label: change,
+        live: true,
+        persistent: false,
+    })
+}
+
+/// One of each message of a client.
+pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
+    let hello = FromClient::Hello {
+        api: ApiVersion(1),
+        client: "reeve".to_owned(),
+    };
+    let kept = DomainDefine {
+        definition: Box::new(domain()),
+        only_new: true,
+    };
+    let options = StartOptions {
+        paused: true,
+        auto_destroy: false,
+    };
+    let create = DomainCreate {
+        definition: Box::new(bare_domain()),
+        options,
+    };
+    let bound = StartOptions {
+        paused: false,
+        auto_destroy: true,
+    };
+    let after = Cursor {
+        epoch: 1 << 63,
+        number: 300,
+    };
+    vec![
+        ("hello", hello),
+        ("info", call(SupervisorInfoGet {})),
+        ("reload", call(ConfigReload {})),
+        ("log filter", {
+            let filter = "debug".to_owned();
+            call(LogFilterSet { filter })
+        }),
+        ("list", list(None, false)),
+        ("list, the next page", list(Some(name("web")), true)),
+        ("get", call(DomainGet { domain: web() })),
+        ("get, by UUID", {
+            let domain = DomainRef::Uuid(uuid());
+            call(DomainGet { domain })
+        }),
+        ("get, by number", {
+            let domain = DomainRef::Id(300);
+            call(DomainGet { domain })
+        }),
+        ("definition", {
+            let (domain, persistent) = (web(), true);
+            call(DomainDefinitionGet { domain, persistent })
+        }),
+        ("stats", call(DomainStatsGet { domain: web() })),
+        ("define", call(kept)),
+        ("undefine", call(DomainUndefine { domain: web() })),
+        ("start", start(options)),
+        ("start, bound", start(bound)),
+        ("create", call(create)),
+        ("shutdown", shutdown(None)),
+        ("shutdown, in time", shutdown(Some(30_000))),
+        ("reboot", call(DomainReboot { domain: web() })),
+        ("reset", call(DomainReset { domain: web() })),
+        ("pause", call(DomainPause { domain: web() })),
+        ("resume", call(DomainResume { domain: web() })),
+        ("destroy", call(DomainDestroy { domain: web() })),
+        ("autostart", autostart(Some(3))),
+        ("autostart, no longer", autostart(None)),
+        ("rename", {
+            let (domain, name) = (web(), name("db"));
+            call(DomainRename { domain, name })
+        }),
+        ("label: title", {
+            label(LabelChange::Title(Some("T".to_owned())))
+        }),
+        ("label: no title", label(LabelChange::Title(None))),
+        ("label: description", {
+            label(LabelChange::Description(Some("D".to_owned())))
+        }),
+        ("label: metadata", label(LabelChange::Metadata(metadata()))),
+        ("label: no metadata", {
+            let uri = "urn:x".to_owned();
+            label(LabelChange::MetadataRemove { uri })
+        }),
+        ("console", {
+            let (domain, input) = (web(), true);
+            call(DomainConsole { domain, input })
+        }),
+        ("log", log(LogKind::Domain)),
+        ("log of the console", log(LogKind::Console)),
+        ("subscribe", call(EventsSubscribe { after: None })),
+        ("subscribe, from then on", {
+            let after = Some(after);
+            call(EventsSubscribe { after })
+        }),
+        ("unsubscribe", call(EventsUnsubscribe {})),
+    ]
+}
+
+fn list(after: Option<DomainName>, active_only: bool) -> FromClient {
+    call(DomainList { after, active_only })
+}
+
+fn start(options: StartOptions) -> FromClient {
+    call(DomainStart {
+        domain: web(),
+        options,
+    })
+}
+
+fn shutdown(destroy_after_ms: Option<u32>) -> FromClient {
+    call(DomainShutdown {
+        domain: web(),
+        destroy_after_ms,
+    })
+}
+
+fn autostart(order: Option<u32>) -> FromClient {
+    call(DomainAutostartSet {
+        domain: web(),
+        order,
+    })
+}
+
+fn log(log: LogKind) -> FromClient {
+    call(DomainLog { domain: web(), log })
+}

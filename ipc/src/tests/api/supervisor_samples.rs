@@ -1,0 +1,302 @@
+//! One of each message of a supervisor, in which no field has its neighbour's value.
+
+use super::samples::{bare_domain, domain, name, uuid};
+use crate::BuildId;
+use crate::api::call::{AnswerBody as Answer, ConsoleStream, DomainPage, Subscribed};
+use crate::api::error::{ApiError, ApiErrorCode};
+use crate::api::event::{Cursor, Event, EventKind};
+use crate::api::message::{CallId, ToClient};
+use crate::api::view::{
+    DomainDefinition, DomainDetails, DomainState, DomainStats, DomainSummary, JobKind,
+    PausedReason, RunningReason, ShutOffReason, SupervisorInfo, WorkerDetails,
+};
+use crate::api::{Access, ApiVersion};
+use crate::model::MemorySize;
+
+/// Every code.
+pub(super) const ERROR_CODES: [ApiErrorCode; 14] = [
+    ApiErrorCode::NoDomain,
+    ApiErrorCode::DomainExists,
+    ApiErrorCode::WrongState,
+    ApiErrorCode::Busy,
+    ApiErrorCode::InvalidArgument,
+    ApiErrorCode::AccessDenied,
+    ApiErrorCode::PathRefused,
+    ApiErrorCode::Timeout,
+    ApiErrorCode::Worker,
+    ApiErrorCode::Host,
+    ApiErrorCode::Storage,
+    ApiErrorCode::Unsupported,
+    ApiErrorCode::ShuttingDown,
+    ApiErrorCode::Cancelled,
+];
+
+/// Every state with every reason.
+pub(super) const STATES: [DomainState; 15] = [
+    DomainState::Running(RunningReason::Booted),
+    DomainState::Running(RunningReason::Unpaused),
+    DomainState::Running(RunningReason::Restarted),
+    DomainState::Running(RunningReason::Adopted),
+    DomainState::Paused(PausedReason::StartingUp),
+    DomainState::Paused(PausedReason::User),
+    DomainState::Paused(PausedReason::PoweredOff),
+    DomainState::Paused(PausedReason::Adopted),
+    DomainState::ShuttingDown,
+    DomainState::ShutOff(ShutOffReason::Unknown),
+    DomainState::ShutOff(ShutOffReason::Shutdown),
+    DomainState::ShutOff(ShutOffReason::Destroyed),
+    DomainState::ShutOff(ShutOffReason::Crashed),
+    DomainState::ShutOff(ShutOffReason::Failed),
+    DomainState::Crashed,
+];
+
+/// Every job.
+pub(super) const JOBS: [JobKind; 11] = [
+    JobKind::Define,
+    JobKind::Start,
+    JobKind::Shutdown,
+    JobKind::Reboot,
+    JobKind::Reset,
+    JobKind::Pause,
+    JobKind::Resume,
+    JobKind::Destroy,
+    JobKind::Undefine,
+    JobKind::Adopt,
+    JobKind::Policy,
+];
+
+/// Everything known.
+pub(super) fn summary() -> DomainSummary {
+    DomainSummary {
+        name: name("web"),
+        uuid: uuid(),
+        id: Some(5),
+        state: DomainState::Running(RunningReason::Unpaused),
+        persistent: true,
+        autostart: Some(3),
+        vcpus: 4,
+        memory: MemorySize::mebibytes(128),
+        title: Some("T".to_owned()),
+        unresponsive: false,
+        reaping: true,
+        job: Some(JobKind::Reset),
+    }
+}
+
+/// Nothing known that need not be.
+fn bare_summary() -> DomainSummary {
+    DomainSummary {
+        name: name("db"),
+        id: None,
+        state: DomainState::ShutOff(ShutOffReason::Failed),
+        persistent: false,
+        autostart: None,
+        title: None,
+        unresponsive: true,
+        reaping: false,
+        job: None,
+        ..summary()
+    }
+}
+
+fn details() -> DomainDetails {
+    DomainDetails {
+        summary: summary(),
+        started_ms: Some(1_700_000_000_000),
+        worker: Some(WorkerDetails {
+            pid: 4000,
+            uid: 0x7265_0400,
+            own_uid: true,
+            cgroup: Some("/reeve".to_owned()),
+            landlock_abi: Some(6),
+            adopted: false,
+        }),
+        resets: 2,
+        last_failure: Some("no".to_owned()),
+        redefined: true,
+    }
+}
+
+fn bare_details() -> DomainDetails {
+    DomainDetails {
+        summary: bare_summary(),
+        started_ms: None,
+        worker: None,
+        resets: 0,
+        last_failure: None,
+        redefined: false,
+    }
+}
+
+fn info() -> SupervisorInfo {
+    SupervisorInfo {
+        build: "0.1.0+abc".to_owned(),
+        pid: 4001,
+        started_ms: 1_700_000_000_001,
+        state_directory: "/s".to_owned(),
+        run_directory: "/r".to_owned(),
+        active: 1,
+        inactive: 2,
+        adopted: 3,
+        adopted_within_us: 4,
+        clients: 5,
+        refused: vec!["no".to_owned()],
+    }
+}
+
+fn reply(answer: Answer) -> ToClient {
+    ToClient::Reply {
+        id: CallId(7),
+        result: Ok(answer),
+    }
+}
+
+fn definition(domain: crate::model::Domain, autostart: Option<u32>) -> ToClient {
+    reply(Answer::DomainDefinitionGet(DomainDefinition {
+        domain,
+        autostart,
+    }))
+}
+
+const CURSOR: Cursor = Cursor {
+    epoch: 1 << 63,
+    number: 300,
+};
+
+fn event(kind: EventKind) -> ToClient {
+    ToClient::Event {
+        cursor: CURSOR,
+        event: Event {
+            time_ms: 1_700_000_000_002,
+            uuid: uuid(),
+            name: name("web"),
+            kind,
+        },
+    }
+}
+
+fn answers() -> Vec<(&'static str, ToClient)> {
+    let page = DomainPage {
+        domains: vec![summary(), bare_summary()],
+        more: true,
+    };
+    let stats = DomainStats {
+        cpu_time_ns: 1 << 40,
+        resident_bytes: 1 << 27,
+        console_dropped_bytes: 3,
+        console_clients: 4,
+        log_dropped: 5,
+    };
+    let subscribed = Subscribed {
+        cursor: CURSOR,
+        lost: true,
+    };
+    vec![
+        ("info", reply(Answer::SupervisorInfoGet(info()))),
+        ("reloaded", {
+            reply(Answer::ConfigReload(vec!["log_level".to_owned()]))
+        }),
+        ("log filter", reply(Answer::LogFilterSet(()))),
+        ("list", reply(Answer::DomainList(page))),
+        ("details", reply(Answer::DomainGet(details()))),
+        ("details, bare", reply(Answer::DomainGet(bare_details()))),
+        ("definition", definition(domain(), Some(3))),
+        ("definition, bare", definition(bare_domain(), None)),
+        ("stats", reply(Answer::DomainStatsGet(stats))),
+        ("defined", reply(Answer::DomainDefine(bare_summary()))),
+        ("undefined", reply(Answer::DomainUndefine(()))),
+        ("started", reply(Answer::DomainStart(summary()))),
+        ("created", reply(Answer::DomainCreate(summary()))),
+        ("shut down", reply(Answer::DomainShutdown(()))),
+        ("rebooted", reply(Answer::DomainReboot(()))),
+        ("reset", reply(Answer::DomainReset(()))),
+        ("paused", reply(Answer::DomainPause(()))),
+        ("resumed", reply(Answer::DomainResume(()))),
+        ("destroyed", reply(Answer::DomainDestroy(()))),
+        ("autostart set", reply(Answer::DomainAutostartSet(()))),
+        ("renamed", reply(Answer::DomainRename(()))),
+        ("labelled", reply(Answer::DomainLabelSet(()))),
+        ("console", {
+            reply(Answer::DomainConsole(ConsoleStream { position: 4660 }))
+        }),
+        ("log", reply(Answer::DomainLog(()))),
+        ("subscribed", reply(Answer::EventsSubscribe(subscribed))),
+        ("unsubscribed", reply(Answer::EventsUnsubscribe(()))),
+    ]
+}
+
+fn events() -> Vec<(&'static str, ToClient)> {
+    let before = name("db");
+    vec![
+        ("was defined", event(EventKind::Defined { changed: true })),
+        ("was undefined", event(EventKind::Undefined)),
+        ("was renamed", event(EventKind::Renamed { before })),
+        ("was reset", event(EventKind::Reset)),
+        ("was adopted", event(EventKind::Adopted)),
+        ("unresponsive", event(EventKind::Unresponsive)),
+        ("responsive", event(EventKind::Responsive)),
+        ("autostart changed", {
+            event(EventKind::Autostart { order: Some(3) })
+        }),
+        ("labels changed", event(EventKind::Labels)),
+    ]
+}
+
+fn welcome(access: Access) -> ToClient {
+    ToClient::Welcome {
+        api: ApiVersion(1),
+        build: BuildId("0.1.0+abc".to_owned()),
+        access,
+    }
+}
+
+fn error(code: ApiErrorCode) -> ApiError {
+    let message = "no".to_owned();
+    ApiError { code, message }
+}
+
+/// One of each message of a supervisor.
+pub(super) fn to_client() -> Vec<(&'static str, ToClient)> {
+    let mut samples = vec![
+        ("welcome", welcome(Access::ReadWrite)),
+        ("welcome to look", welcome(Access::ReadOnly)),
+        (
+            "refused",
+            ToClient::Refused(error(ApiErrorCode::AccessDenied)),
+        ),
+    ];
+    samples.extend(answers());
+    samples.extend(events());
+    // Named as a table shows them; a new reason or job has its text there, and its place above.
+    samples.extend(STATES.map(|state| (state.reason(), event(EventKind::State(state)))));
+    samples.extend(JOBS.map(|job| {
+        let message = "no".to_owned();
+        (job.verb(), event(EventKind::JobFailed { job, message }))
+    }));
+    samples.extend(ERROR_CODES.map(|code| {
+        let result = Err(error(code));
+        let id = CallId(7);
+        (describe(code), ToClient::Reply { id, result })
+    }));
+    samples
+}
+
+/// A new code does not compile here until it stands in the list above, too.
+const fn describe(code: ApiErrorCode) -> &'static str {
+    match code {
+        ApiErrorCode::NoDomain => "error: no domain",
+        ApiErrorCode::DomainExists => "error: domain exists",
+        ApiErrorCode::WrongState => "error: wrong state",
+        ApiErrorCode::Busy => "error: busy",
+        ApiErrorCode::InvalidArgument => "error: invalid argument",
+        ApiErrorCode::AccessDenied => "error: access denied",
+        ApiErrorCode::PathRefused => "error: path refused",
+        ApiErrorCode::Timeout => "error: timeout",
+        ApiErrorCode::Worker => "error: worker",
+        ApiErrorCode::Host => "error: host",
+        ApiErrorCode::Storage => "error: storage",
+        ApiErrorCode::Unsupported => "error: unsupported",
+        ApiErrorCode::ShuttingDown => "error: shutting down",
+        ApiErrorCode::Cancelled => "error: cancelled",
+    }
+}
