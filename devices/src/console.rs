@@ -91,6 +91,18 @@ impl ConsoleRing {
         }
     }
 
+    /// A reader that starts at the absolute `position`, or with the oldest output where that is not
+    /// held any more; one beyond the end starts at the end.
+    pub fn reader_from(self: &Arc<Self>, position: u64) -> ConsoleReader {
+        let ring = lock(&self.ring);
+        let position = position.clamp(ring.start(), ring.end);
+        drop(ring);
+        ConsoleReader {
+            ring: self.clone(),
+            position,
+        }
+    }
+
     /// A reader that sees only what the guest writes from now on.
     pub fn reader_from_now(self: &Arc<Self>) -> ConsoleReader {
         let position = lock(&self.ring).end;

@@ -8,7 +8,14 @@
 //! <own cgroup>/             the supervisor moves itself out when controllers must be enabled here,
 //!   supervisor/             because a cgroup holds either processes or controlled children
 //!   domains/<name>/         one per domain; spawn() clones straight into it
+//!     vcpus/                threaded: the vCPU threads, where they have a limit of their own
 //! ```
+//!
+//! A later supervisor finds the same place: started in `<own cgroup>` again, or in its `supervisor`.
+//! systemd cannot do the first while domains have limits: it would put the process into a cgroup that
+//! has controlled children, and the kernel refuses. As a service the supervisor is therefore told of
+//! another unit's delegated cgroup ([`Hierarchy::at`]), in which no process is but the domains';
+//! systemd 254 and newer could do with `DelegateSubgroup=supervisor` instead.
 
 use std::fs;
 use std::io::{self, ErrorKind};
@@ -20,6 +27,15 @@ use rustix::fs::{Mode, OFlags, open};
 
 /// How long [`DomainCgroup::remove`] waits for the kernel's own threads.
 pub const LAST_THREADS: Duration = Duration::from_millis(500);
+/// How often a cgroup is made again that lost its parent meanwhile.
+const ATTEMPTS: u32 = 3;
+
+/// The leaf a supervisor moves into.
+const SUPERVISOR: &str = "supervisor";
+/// The directory of the domains' cgroups.
+const DOMAINS: &str = "domains";
+/// A domain's threaded cgroup.
+const VCPUS: &str = "vcpus";
 
 /// What a domain may use. `None`: as much as there is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -32,6 +48,8 @@ pub struct Limits {
     pub cpu_weight: Option<u16>,
     /// Processes and threads (`pids.max`).
     pub pids_max: Option<u32>,
+    /// CPU time per period of the threads in `vcpus` alone (its `cpu.max`).
+    pub vcpu_max: Option<CpuMax>,
 }
 
 /// CPU bandwidth: this much time in each period, over all CPUs together.
@@ -43,6 +61,12 @@ pub struct CpuMax {
     pub period_us: u64,
 }
 
+impl CpuMax {
+    fn setting(self) -> String {
+        format!("{} {}", self.quota_us, self.period_us)
+    }
+}
+
 impl Limits {
     /// Whether anything is limited at all.
     pub fn is_empty(&self) -> bool {
@@ -52,7 +76,10 @@ impl Limits {
     /// The controllers that these limits need.
     pub fn controllers(&self) -> Vec<&'static str> {
         let needs = [
-            ("cpu", self.cpu_max.is_some() || self.cpu_weight.is_some()),
+            (
+                "cpu",
+                self.cpu_max.is_some() || self.cpu_weight.is_some() || self.vcpu_max.is_some(),
+            ),
             ("memory", self.memory_max.is_some()),
             ("pids", self.pids_max.is_some()),
         ];
@@ -66,11 +93,7 @@ impl Limits {
     fn settings(&self) -> Vec<(&'static str, String)> {
         let settings = [
             ("memory.max", self.memory_max.map(|bytes| bytes.to_string())),
-            (
-                "cpu.max",
-                self.cpu_max
-                    .map(|cpu| format!("{} {}", cpu.quota_us, cpu.period_us)),
-            ),
+            ("cpu.max", self.cpu_max.map(CpuMax::setting)),
             (
                 "cpu.weight",
                 self.cpu_weight.map(|weight| weight.to_string()),
@@ -135,7 +158,8 @@ pub struct Hierarchy {
 }
 
 impl Hierarchy {
-    /// The calling process's own cgroup in the mounted hierarchy.
+    /// The calling process's own cgroup in the mounted hierarchy, or the one above it where that is
+    /// the leaf `supervisor`.
     ///
     /// # Errors
     ///
@@ -144,8 +168,56 @@ impl Hierarchy {
         let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let (mounts, membership) = (read("/proc/self/mountinfo"), read("/proc/self/cgroup"));
         locate(&mounts, &membership)
-            .map(Self::at)
+            .map(|own| Self::at(above_leaf(own)))
             .ok_or(CgroupError::NoHierarchy)
+    }
+
+    /// Moves the calling process into the leaf if its cgroup was delegated to it: what it starts
+    /// without limits lives there too then, and is never in the way of controllers. Whether it moved.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`].
+    pub fn settle(&self) -> Result<bool, CgroupError> {
+        let mut mark = [0; 8];
+        // systemd.resource-control(5), `Delegate=`.
+        let delegated = ["trusted.delegate", "user.delegate"].iter().any(|name| {
+            rustix::fs::getxattr(&self.own, *name, &mut mark[..])
+                .is_ok_and(|length| mark.get(..length) == Some(b"1"))
+        });
+        if delegated {
+            self.enter_leaf()?;
+        }
+        Ok(delegated)
+    }
+
+    /// Where [`Self::create`] makes the cgroup of this name, for the record.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Name`]; [`CgroupError::MissingControllers`] names what the limits need and
+    /// the host lacks.
+    pub fn place(&self, name: &str, limits: &Limits) -> Result<PathBuf, CgroupError> {
+        let odd = |c: char| c == '/' || c == '\0' || c == '\n';
+        if name.is_empty() || name.starts_with('.') || name.contains(odd) {
+            return Err(CgroupError::Name(name.to_owned()));
+        }
+        let needed = limits.controllers();
+        if !needed.is_empty() {
+            let present = self.controllers()?;
+            let missing: Vec<String> = needed
+                .iter()
+                .filter(|name| !present.iter().any(|p| p == *name))
+                .map(|name| (*name).to_owned())
+                .collect();
+            if !missing.is_empty() {
+                return Err(CgroupError::MissingControllers {
+                    at: self.own.clone(),
+                    controllers: missing,
+                });
+            }
+        }
+        Ok(self.own.join(DOMAINS).join(name))
     }
 
     /// A directory of the hierarchy, chosen by an administrator.
@@ -175,37 +247,37 @@ impl Hierarchy {
     /// [`CgroupError::MissingControllers`] names what the limits need and the host lacks. On any error the cgroup
     /// does not exist.
     pub fn create(&self, name: &str, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
-        let odd = |c: char| c == '/' || c == '\0' || c == '\n';
-        if name.is_empty() || name.starts_with('.') || name.contains(odd) {
-            return Err(CgroupError::Name(name.to_owned()));
+        let path = self.place(name, limits)?;
+        let mut attempts = 0;
+        loop {
+            match self.make(&path, limits) {
+                // Somebody removed the directory of all domains, empty for an instant.
+                Err(CgroupError::Io { source, .. })
+                    if source.kind() == ErrorKind::NotFound && attempts < ATTEMPTS =>
+                {
+                    attempts += 1;
+                }
+                result => return result,
+            }
         }
+    }
+
+    fn make(&self, path: &Path, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
         let needed = limits.controllers();
-        let domains = self.own.join("domains");
+        let domains = self.own.join(DOMAINS);
         make_dir(&domains)?;
         if !needed.is_empty() {
-            let present = self.controllers()?;
-            let missing: Vec<String> = needed
-                .iter()
-                .filter(|name| !present.iter().any(|p| p == *name))
-                .map(|name| (*name).to_owned())
-                .collect();
-            if !missing.is_empty() {
-                return Err(CgroupError::MissingControllers {
-                    at: self.own.clone(),
-                    controllers: missing,
-                });
-            }
             self.enable(&needed)?;
             write(&domains.join("cgroup.subtree_control"), &enabling(&needed))?;
         }
-        let path = domains.join(name);
-        fs::create_dir(&path).map_err(|source| CgroupError::Io {
-            path: path.clone(),
+        fs::create_dir(path).map_err(|source| CgroupError::Io {
+            path: path.to_owned(),
             source,
         })?;
-        DomainCgroup::set_up(path.clone(), limits).inspect_err(|_| {
+        DomainCgroup::set_up(path.to_owned(), limits).inspect_err(|_| {
             // Empty and new: nothing else can hold it.
-            let _ = fs::remove_dir(&path);
+            let _ = fs::remove_dir(path.join(VCPUS));
+            let _ = fs::remove_dir(path);
         })
     }
 
@@ -215,13 +287,17 @@ impl Hierarchy {
         let control = self.own.join("cgroup.subtree_control");
         match write(&control, &enabling(needed)) {
             Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::ResourceBusy => {
-                let leaf = self.own.join("supervisor");
-                make_dir(&leaf)?;
-                write(&leaf.join("cgroup.procs"), "0")?;
+                self.enter_leaf()?;
                 write(&control, &enabling(needed))
             }
             other => other,
         }
+    }
+
+    fn enter_leaf(&self) -> Result<(), CgroupError> {
+        let leaf = self.own.join(SUPERVISOR);
+        make_dir(&leaf)?;
+        write(&leaf.join("cgroup.procs"), "0")
     }
 }
 
@@ -237,7 +313,26 @@ impl DomainCgroup {
         for (file, value) in limits.settings() {
             write(&path.join(file), &value)?;
         }
+        if let Some(vcpus) = limits.vcpu_max {
+            let inner = path.join(VCPUS);
+            make_dir(&inner)?;
+            // Before its controller is enabled: the parent becomes the root of a threaded subtree,
+            // which may hold processes and controlled children.
+            write(&inner.join("cgroup.type"), "threaded")?;
+            write(&path.join("cgroup.subtree_control"), "+cpu")?;
+            write(&inner.join("cpu.max"), &vcpus.setting())?;
+        }
         Self::adopt(path)
+    }
+
+    /// Moves a thread of a process that is in it under the limit of the vCPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], also where there is no such limit.
+    pub fn limit_as_vcpu(&self, thread: u32) -> Result<(), CgroupError> {
+        let threads = self.path.join(VCPUS).join("cgroup.threads");
+        write(&threads, &thread.to_string())
     }
 
     /// Takes over a cgroup that an earlier supervisor made and recorded.
@@ -295,6 +390,8 @@ impl DomainCgroup {
     pub fn remove(self) -> Result<(), CgroupError> {
         let begin = Instant::now();
         loop {
+            // There only where the vCPUs have a limit; what is left in it is left in the other too.
+            let _ = fs::remove_dir(self.path.join(VCPUS));
             match fs::remove_dir(&self.path) {
                 Err(source)
                     if source.kind() == ErrorKind::ResourceBusy
@@ -311,6 +408,14 @@ impl DomainCgroup {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+/// The cgroup itself, or the one above where it is the supervisor's leaf.
+fn above_leaf(own: PathBuf) -> PathBuf {
+    match (own.file_name(), own.parent()) {
+        (Some(name), Some(above)) if name == SUPERVISOR => above.to_owned(),
+        _ => own,
     }
 }
 

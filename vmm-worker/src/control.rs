@@ -1,24 +1,30 @@
 //! The control thread: requests in, replies and events out, the guest's own end handled.
 //!
 //! Runs on the main thread from the closing of the jail to the end of the process. It waits for the
-//! control socket and for the guest's end ([`crate::vcpu::EndSignal`]), and for nothing else; it
-//! touches no guest memory but to load a boot image again at a reset.
+//! control socket, for the guest's end ([`crate::vcpu::EndSignal`]) and for a supervisor that comes
+//! back ([`crate::adoption`]), and for nothing else; it touches no guest memory but to load a boot
+//! image again at a reset.
+//!
+//! A worker without a machine ends when it loses its supervisor. One with a machine does what its
+//! launch says, also when the answer to the launch could not be delivered any more: whoever sent the
+//! launch had recorded the worker before.
 
 use std::os::fd::AsFd;
 
 use reeve_ipc::endpoint::{Delivery, EndpointError};
 use reeve_ipc::event::Event;
 use reeve_ipc::fd::{FdError, FdTable};
-use reeve_ipc::message::{FromWorker, JailFacts, ToWorker};
+use reeve_ipc::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::dispatch;
+use reeve_ipc::request::{FinishedRequest, Operation, RequestBody, dispatch};
 use reeve_ipc::scm::ScmError;
 use reeve_ipc::spec::{ControlLoss, EndAction, ResetAction};
-use reeve_ipc::{BuildId, PROTOCOL, exit_code};
-use rustix::event::{PollFd, PollFlags, poll};
+use reeve_ipc::{BuildId, PROTOCOL, ProtocolVersion, exit_code};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 
-use crate::events::{Control, Events};
+use crate::adoption::Adoption;
+use crate::events::Control;
 use crate::log::Dropped;
 use crate::service::Service;
 use crate::vcpu::GuestEnd;
@@ -63,7 +69,6 @@ pub fn serve(control: Control, jail: JailFacts, log: Dropped) -> Result<u8, Cont
         jail,
         descriptors: FdTable::new(),
         service: Service::new(log),
-        events: Events::new(),
     };
     let code = thread.run()?;
     // What was said last must be read: the reply to Stop, the event that tells the end.
@@ -80,7 +85,6 @@ struct ControlThread {
     jail: JailFacts,
     descriptors: FdTable,
     service: Service,
-    events: Events,
 }
 
 impl ControlThread {
@@ -116,10 +120,13 @@ impl ControlThread {
         Ok(None)
     }
 
-    /// Waits until there is a message, room for one of ours, or an end of the guest.
+    /// Waits until there is a message, room for one of ours, an end of the guest, or somebody who
+    /// wants to be the supervisor.
     fn wait(&mut self) -> Result<Option<u8>, ControlError> {
         let end = self.service.end_signal();
-        let mut fds = Vec::with_capacity(2);
+        let adoption = self.service.adoption();
+        let patience = adoption.as_ref().and_then(|adoption| adoption.patience());
+        let mut fds = Vec::with_capacity(4);
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, self.control.wants_write());
         if self.connected {
@@ -128,9 +135,20 @@ impl ControlThread {
         if let Some(end) = &end {
             fds.push(PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN));
         }
-        match poll(&mut fds, None) {
+        if let Some(adoption) = &adoption {
+            fds.extend(adoption.poll_fds());
+        }
+        let timeout = patience.map(|patience| Timespec {
+            tv_sec: i64::try_from(patience.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: patience.subsec_nanos().into(),
+        });
+        match poll(&mut fds, timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => {}
             Err(errno) => return Err(ControlError::Poll(errno)),
+        }
+        drop(fds);
+        if let Some((control, protocol)) = self.service.adoption().and_then(Adoption::turn) {
+            self.adopted(control, protocol);
         }
         if self.connected && self.control.flush().is_err() {
             return Ok(self.lost());
@@ -178,19 +196,59 @@ impl ControlThread {
                 for fd in fds {
                     self.descriptors.push(fd)?;
                 }
-                let before = self.service.phase_now();
-                self.service.take_descriptors(&mut self.descriptors);
-                self.service.last_event = self.events.last();
-                let result = dispatch(&mut self.service, body);
-                self.control
-                    .send(&FromWorker::Reply { id, result }, Delivery::Reliable)?;
-                #[cfg(feature = "attack-points")]
-                crate::attack::launched();
-                self.announce(before);
-                return Ok(self.service.ending());
+                return self.request(id, body);
             }
         }
         Ok(None)
+    }
+
+    fn request(&mut self, id: RequestId, body: RequestBody) -> Result<Option<u8>, ControlError> {
+        let (phase, resets) = (self.service.phase_now(), self.service.resets());
+        self.service.take_descriptors(&mut self.descriptors);
+        let asks = matches!(body.operation(), Operation::Query | Operation::Report);
+        let result = dispatch(&mut self.service, body);
+        if !asks {
+            self.service.last_request = Some(FinishedRequest {
+                id,
+                result: result.as_ref().map(|_| ()).map_err(Clone::clone),
+            });
+        }
+        let reply = FromWorker::Reply { id, result };
+        match self.control.send(&reply, Delivery::Reliable) {
+            Ok(()) => {}
+            Err(EndpointError::Socket(ScmError::Closed | ScmError::Os(_))) => {
+                if let Some(code) = self.lost() {
+                    return Ok(Some(code));
+                }
+            }
+            Err(error) => return Err(error.into()),
+        }
+        #[cfg(feature = "attack-points")]
+        crate::attack::launched();
+        if self.service.resets() != resets {
+            self.event(Event::GuestReset {
+                count: self.service.resets(),
+            });
+        }
+        self.announce(phase);
+        Ok(self.service.ending())
+    }
+
+    /// A supervisor has come back, perhaps before the loss of the one before was noticed.
+    fn adopted(&mut self, control: Control, protocol: ProtocolVersion) {
+        tracing::info!("adopted by a supervisor");
+        self.control = control;
+        self.connected = true;
+        self.descriptors = FdTable::new();
+        let hello = FromWorker::Hello {
+            protocol,
+            build: BuildId::this(),
+            jail: self.jail,
+        };
+        if self.control.send(&hello, Delivery::Reliable).is_err() {
+            // It has gone again; the machine goes on as before.
+            self.connected = false;
+        }
     }
 
     /// Tells of a change of phase, if there is one.
@@ -202,7 +260,10 @@ impl ControlThread {
     }
 
     fn event(&mut self, event: Event) {
-        if self.connected && self.events.send(&mut self.control, event).is_err() {
+        let events = &mut self.service.events;
+        if !self.connected {
+            events.keep(event);
+        } else if events.send(&mut self.control, event).is_err() {
             // The next turn of the loop finds the socket closed and does what that means.
             tracing::warn!("an event could not be sent");
         }
@@ -241,8 +302,11 @@ impl ControlThread {
         match self.service.settle(&end) {
             Ok(()) => {
                 if end == GuestEnd::Reset {
-                    self.event(Event::GuestReset {
-                        count: self.service.resets(),
+                    self.event(match policy.on_reset {
+                        ResetAction::Preserve => Event::GuestWantsReset,
+                        _ => Event::GuestReset {
+                            count: self.service.resets(),
+                        },
                     });
                 }
                 self.announce(before);

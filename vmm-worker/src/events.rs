@@ -1,24 +1,28 @@
 //! What the worker says to its supervisor: numbered events and replies, in one place.
 //!
-//! A guest can cause events as fast as it can reset, so those of one second beyond
-//! `PER_SECOND` are not sent; their numbers are used up, which shows the gap.
+//! The last ones are kept for a supervisor that comes back. A guest can reset as fast as it likes, so
+//! resets of one second beyond `PER_SECOND` are not told; their numbers are used up, which shows the
+//! gap. Of everything else there is at most one until the supervisor acts: that is always told.
 
+use std::collections::VecDeque;
 use std::time::Instant;
 
 use reeve_ipc::endpoint::{Delivery, Endpoint, EndpointError};
-use reeve_ipc::event::Event;
+use reeve_ipc::event::{Event, NumberedEvent};
 use reeve_ipc::message::{FromWorker, ToWorker};
+use reeve_ipc::request::MAX_KEPT_EVENTS;
 
 /// The control socket's end in the worker.
 pub type Control = Endpoint<FromWorker, ToWorker>;
 
-/// Events sent in one second; the supervisor allows four times as many.
+/// Resets told in one second; the supervisor allows four times as many.
 const PER_SECOND: u32 = 64;
 
-/// Numbers and sends events.
+/// Numbers, keeps and sends events.
 #[derive(Debug)]
 pub struct Events {
     last: u64,
+    kept: VecDeque<NumberedEvent>,
     second: Instant,
     sent: u32,
 }
@@ -29,6 +33,7 @@ impl Events {
     pub fn new() -> Self {
         Self {
             last: 0,
+            kept: VecDeque::new(),
             second: Instant::now(),
             sent: 0,
         }
@@ -40,32 +45,88 @@ impl Events {
         self.last
     }
 
-    /// Sends `event`, or uses up its number where that would be too many.
+    /// Those behind `number` that are kept.
+    #[must_use]
+    pub fn after(&self, number: u64) -> Vec<NumberedEvent> {
+        let newer = |event: &&NumberedEvent| event.number > number;
+        self.kept.iter().filter(newer).cloned().collect()
+    }
+
+    /// Numbers `event` and keeps it, in place of the oldest.
+    pub fn keep(&mut self, event: Event) {
+        self.last += 1;
+        if self.kept.len() >= MAX_KEPT_EVENTS {
+            self.kept.pop_front();
+        }
+        self.kept.push_back(NumberedEvent {
+            number: self.last,
+            event,
+        });
+    }
+
+    /// Keeps `event` and sends it, unless it is one reset too many.
     ///
     /// # Errors
     /// The socket failed.
     pub fn send(&mut self, control: &mut Control, event: Event) -> Result<(), EndpointError> {
-        self.last += 1;
+        self.keep(event.clone());
+        let delivery = match event {
+            Event::GuestReset { .. } if !self.may_tell_reset() => return Ok(()),
+            Event::GuestReset { .. } => Delivery::Droppable,
+            _ => Delivery::Reliable,
+        };
+        let number = self.last;
+        control.send(&FromWorker::Event { number, event }, delivery)
+    }
+
+    fn may_tell_reset(&mut self) -> bool {
         if self.second.elapsed().as_secs() > 0 {
             self.second = Instant::now();
             self.sent = 0;
         }
-        if self.sent >= PER_SECOND {
-            return Ok(());
-        }
-        self.sent += 1;
-        control.send(
-            &FromWorker::Event {
-                number: self.last,
-                event,
-            },
-            Delivery::Droppable,
-        )
+        self.sent = self.sent.saturating_add(1);
+        self.sent <= PER_SECOND
     }
 }
 
 impl Default for Events {
     fn default() -> Self {
         Self::new()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reeve_ipc::phase::Phase;
+    use reeve_ipc::scm;
+
+    use super::*;
+
+    #[test]
+    fn an_end_is_told_behind_any_number_of_resets() {
+        let (ours, theirs) = scm::pair().unwrap();
+        let mut control = Control::new(ours);
+        let mut supervisor = Endpoint::<ToWorker, FromWorker>::new(theirs);
+        let mut events = Events::new();
+        let mut told = Vec::new();
+        for count in 1..=1000 {
+            let reset = Event::GuestReset { count };
+            events.send(&mut control, reset).unwrap();
+        }
+        events.send(&mut control, Event::GuestPoweredOff).unwrap();
+        let off = Event::PhaseChanged(Phase::Off);
+        events.send(&mut control, off.clone()).unwrap();
+        while let Some((message, _)) = supervisor.receive().unwrap() {
+            if let FromWorker::Event { number, event } = message {
+                told.push((number, event));
+            }
+            control.flush().unwrap();
+        }
+        // The clock may have gone into another second meanwhile.
+        let resets = told.len() - 2;
+        assert!((64..=128).contains(&resets), "{resets} resets");
+        assert_eq!(told[resets], (1001, Event::GuestPoweredOff));
+        assert_eq!(told[resets + 1], (1002, off));
+        assert!(told.iter().zip(told.iter().skip(1)).all(|(a, b)| a.0 < b.0));
     }
 }

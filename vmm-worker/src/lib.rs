@@ -24,6 +24,7 @@
 //! 2. (2026-11) Time goes on while a guest is paused: its clocks are right when it is resumed, and
 //!    kvmclock tells it of the pause, so that its watchdogs keep still.
 
+pub mod adoption;
 pub mod arch;
 #[cfg(feature = "attack-points")]
 mod attack;

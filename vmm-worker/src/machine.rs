@@ -157,17 +157,35 @@ impl Machine {
         self.chipset.press_power_button();
     }
 
-    /// Attaches a client to the console.
+    /// Attaches a client to the console, from byte `from` on or from the oldest that is held; gives
+    /// the position of the first byte it gets.
     ///
     /// # Errors
     /// The stream cannot be made non-blocking.
-    pub fn attach_console(&self, stream: OwnedFd, input: bool) -> Result<(), WireError> {
-        self.io.attach(stream, input).map_err(|errno| {
+    pub fn attach_console(
+        &self,
+        stream: OwnedFd,
+        input: bool,
+        from: Option<u64>,
+    ) -> Result<u64, WireError> {
+        let reader = match from {
+            Some(position) => self.chipset.console.reader_from(position),
+            None => self.chipset.console.reader(),
+        };
+        let position = reader.position();
+        self.io.attach(stream, input, reader).map_err(|errno| {
             WireError::new(
                 ErrorCode::Descriptor,
                 format!("not a stream for a console: {errno}"),
             )
-        })
+        })?;
+        Ok(position)
+    }
+
+    /// Bytes the guest has written to its console.
+    #[must_use]
+    pub fn console_position(&self) -> u64 {
+        self.chipset.console.stats().written
     }
 
     /// How the console stands.

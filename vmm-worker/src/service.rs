@@ -9,14 +9,16 @@ use reeve_ipc::exit_code;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
-    ConsoleAttach, Launch, Launched, Pause, PowerButton, Query, Reset, Resume, Status, Stop,
-    WorkerService,
+    ConsoleAttach, ConsoleAttached, FinishedRequest, Launch, Launched, Pause, PowerButton, Query,
+    Report, Reset, Resume, Standing, Status, Stop, WorkerService,
 };
-use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, ResetAction};
+use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, ResetAction, SpecDigest};
 
 use reeve_sandbox::seccomp::{Role, enter_role};
 
+use crate::adoption::Adoption;
 use crate::build;
+use crate::events::Events;
 use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
 use crate::vcpu::{EndSignal, GuestEnd};
@@ -32,8 +34,12 @@ pub struct Service {
     ending: Option<u8>,
     on_control_loss: ControlLoss,
     policy: EndPolicy,
-    /// Number of the last event, for [`Query`].
-    pub last_event: u64,
+    digest: Option<SpecDigest>,
+    adoption: Option<Adoption>,
+    /// What was said, and is told again in a [`Report`].
+    pub events: Events,
+    /// The last request that changed anything, for [`Report`].
+    pub last_request: Option<FinishedRequest>,
 }
 
 impl Service {
@@ -52,7 +58,10 @@ impl Service {
                 on_reset: ResetAction::Exit,
                 on_crash: EndAction::Exit,
             },
-            last_event: 0,
+            digest: None,
+            adoption: None,
+            events: Events::new(),
+            last_request: None,
         }
     }
 
@@ -91,6 +100,11 @@ impl Service {
         self.on_control_loss
     }
 
+    /// Where a supervisor may come back, once there is a machine.
+    pub fn adoption(&mut self) -> Option<&mut Adoption> {
+        self.adoption.as_mut()
+    }
+
     /// Resets since launch.
     #[must_use]
     pub fn resets(&self) -> u64 {
@@ -109,6 +123,9 @@ impl Service {
         match end {
             GuestEnd::PowerOff => self.phase = Phase::Off,
             GuestEnd::Crash(_) => self.phase = Phase::Crashed,
+            GuestEnd::Reset if self.policy.on_reset == ResetAction::Preserve => {
+                self.phase = Phase::Off;
+            }
             GuestEnd::Reset => {
                 machine.reset()?;
                 if self.phase == Phase::Running {
@@ -141,7 +158,18 @@ impl WorkerService for Service {
     fn launch(&mut self, request: Launch) -> Result<Launched, WireError> {
         let Launch { spec } = request;
         let (policy, on_control_loss, hold) = (spec.policy, spec.on_control_loss, spec.hold);
+        let digest = spec.digest;
         let mut descriptors = std::mem::take(&mut self.descriptors);
+        let refuse = |error: String| WireError::new(ErrorCode::Descriptor, error);
+        let adoption = match spec.adoption.map(|slot| descriptors.take(slot)) {
+            None => None,
+            Some(listener) => {
+                let listener = listener.map_err(|error| refuse(error.to_string()))?;
+                let adoption = Adoption::new(listener)
+                    .map_err(|errno| refuse(format!("not a socket to be adopted on: {errno}")))?;
+                Some(adoption)
+            }
+        };
         let machine = build::machine(spec, &mut descriptors)?;
         // Every thread exists: this one needs no more than its role, before the guest runs.
         crate::failure::or_exit(
@@ -150,6 +178,8 @@ impl WorkerService for Service {
         );
         self.policy = policy;
         self.on_control_loss = on_control_loss;
+        self.adoption = adoption;
+        self.digest = Some(digest);
         if !hold {
             machine.resume();
         }
@@ -204,13 +234,28 @@ impl WorkerService for Service {
         Ok(())
     }
 
-    fn console_attach(&mut self, request: ConsoleAttach) -> Result<(), WireError> {
+    fn console_attach(&mut self, request: ConsoleAttach) -> Result<ConsoleAttached, WireError> {
         let stream = self
             .descriptors
             .take(request.stream)
             .map_err(|error| WireError::new(ErrorCode::Descriptor, error.to_string()))?;
-        self.machine()?.attach_console(stream, request.input)?;
-        Ok(())
+        let machine = self.machine()?;
+        let position = machine.attach_console(stream, request.input, request.from)?;
+        Ok(ConsoleAttached { position })
+    }
+
+    fn report(&mut self, request: Report) -> Result<Standing, WireError> {
+        let machine = self.machine.as_ref();
+        Ok(Standing {
+            phase: self.phase,
+            digest: self.digest,
+            boot_protocol: machine.map(Machine::boot_protocol),
+            resets: self.resets(),
+            last_event: self.events.last(),
+            events: self.events.after(request.events_after),
+            last_request: self.last_request.clone(),
+            console_position: machine.map_or(0, Machine::console_position),
+        })
     }
 
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
@@ -221,7 +266,7 @@ impl WorkerService for Service {
             .unwrap_or_default();
         Ok(Status {
             phase: self.phase,
-            last_event: self.last_event,
+            last_event: self.events.last(),
             resets: self.resets(),
             console_dropped_bytes: console.dropped_bytes,
             console_clients: console.clients,

@@ -20,6 +20,7 @@ const ALL: Limits = Limits {
     }),
     cpu_weight: Some(200),
     pids_max: Some(64),
+    vcpu_max: None,
 };
 
 #[test]
@@ -86,4 +87,22 @@ fn the_own_cgroup_is_found_beneath_the_mount() {
     assert_eq!(at("/other"), None);
     assert_eq!(locate(mounts, "4:memory:/x\n"), None);
     assert_eq!(locate("", "0::/\n"), None);
+}
+
+#[test]
+fn a_supervisor_in_its_leaf_finds_the_cgroup_above() {
+    let unit = PathBuf::from("/sys/fs/cgroup/system.slice/reeved.service");
+    assert_eq!(above_leaf(unit.join("supervisor")), unit);
+    assert_eq!(above_leaf(unit.clone()), unit);
+}
+
+#[test]
+fn a_limit_of_the_vcpus_needs_the_cpu_controller() {
+    let limits = Limits {
+        vcpu_max: ALL.cpu_max,
+        ..Limits::default()
+    };
+    assert_eq!(limits.controllers(), ["cpu"]);
+    let (_dir, hierarchy) = hierarchy("memory");
+    assert!(hierarchy.place("vm", &limits).is_err());
 }

@@ -17,11 +17,8 @@ const MFD_EXEC: u32 = 0x10;
 const IOCTLS: &[u32] = &[
     ioctl::KVM_GET_API_VERSION,
     ioctl::KVM_CREATE_VM,
-    ioctl::KVM_GET_MSR_INDEX_LIST,
-    ioctl::KVM_GET_MSR_FEATURE_INDEX_LIST,
     ioctl::KVM_CHECK_EXTENSION,
     ioctl::KVM_GET_VCPU_MMAP_SIZE,
-    ioctl::KVM_GET_SUPPORTED_CPUID,
     ioctl::KVM_CREATE_VCPU,
     ioctl::KVM_SET_USER_MEMORY_REGION,
     ioctl::KVM_SET_USER_MEMORY_REGION2,

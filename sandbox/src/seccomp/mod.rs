@@ -1,12 +1,10 @@
 //! System call filters, one per thread role.
 //!
 //! ```text
-//! main thread    enter(): Base ──────────── enter_role(Control)
+//! main thread    enter(): Base ──────────── enter_role(Control), when all threads exist
 //!                          │ inherits
-//! spawner thread           └─ Base (reads neither guest bytes nor messages; only makes threads)
-//!                                  │ inherits
-//! other threads                    ├─ Base + Vcpu     enter_role() is the first thing in the thread
-//!                                  └─ Base + Io
+//! other threads            ├─ Base + Vcpu     enter_role() is the first thing in the thread
+//!                          └─ Base + Io
 //! ```
 //!
 //! Filters stack: a call must pass each, so Base is a superset of all roles. Base itself is two filters,

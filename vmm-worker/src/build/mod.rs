@@ -67,7 +67,9 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     };
     let io = IoThread::start(served, waker).map_err(BuildError::IoThread)?;
     if let Some(stream) = console {
-        io.attach(stream, true).map_err(BuildError::Console)?;
+        let reader = chipset.console.reader();
+        io.attach(stream, true, reader)
+            .map_err(BuildError::Console)?;
     }
 
     let vcpus = cpus::create(&system, &vm, &spec)?;

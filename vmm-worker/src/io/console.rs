@@ -5,10 +5,9 @@
 //! the client's own socket.
 
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reeve_devices::console::{ConsoleReader, ConsoleRing};
+use reeve_devices::console::ConsoleReader;
 use reeve_devices::legacy::serial::Serial;
 use reeve_devices::shared::{Shared, lock};
 use rustix::event::{PollFd, PollFlags};
@@ -18,6 +17,8 @@ use rustix::io::Errno;
 const MAX_CLIENTS: usize = 16;
 /// Bytes moved at a time.
 const CHUNK: usize = 4096;
+/// Chunks moved to one client before the others have their turn.
+const CHUNKS_AT_ONCE: usize = 32;
 /// How long a client may take over the last output when the domain ends.
 const FAREWELL: Duration = Duration::from_millis(500);
 
@@ -30,20 +31,20 @@ struct Client {
     pending: Vec<u8>,
     /// It has taken all there is.
     caught_up: bool,
+    /// Nobody holds the other end: it goes when the input it left has been read.
+    hung_up: bool,
     gone: bool,
 }
 
 /// Every client of the console.
 pub(super) struct Clients {
-    ring: Arc<ConsoleRing>,
     serial: Shared<Serial>,
     clients: Vec<Client>,
 }
 
 impl Clients {
-    pub(super) fn new(ring: Arc<ConsoleRing>, serial: Shared<Serial>) -> Self {
+    pub(super) fn new(serial: Shared<Serial>) -> Self {
         Self {
-            ring,
             serial,
             clients: Vec::new(),
         }
@@ -53,12 +54,11 @@ impl Clients {
         self.clients.len()
     }
 
-    pub(super) fn attach(&mut self, stream: OwnedFd, input: bool) {
+    pub(super) fn attach(&mut self, stream: OwnedFd, input: bool, reader: ConsoleReader) {
         if self.clients.len() >= MAX_CLIENTS {
             tracing::warn!("more than {MAX_CLIENTS} console clients: the oldest is detached");
             self.clients.remove(0);
         }
-        let reader = self.ring.reader();
         let pending = Vec::new();
         self.clients.push(Client {
             stream,
@@ -66,6 +66,7 @@ impl Clients {
             input,
             pending,
             caught_up: false,
+            hung_up: false,
             gone: false,
         });
     }
@@ -76,12 +77,22 @@ impl Clients {
             client.write_output();
             client.read_input(&self.serial);
         }
-        self.clients.retain(|client| !client.gone);
+        self.clients.retain(|client| !client.is_done());
     }
 
-    /// What to wait for: room at those that are behind, input from those that may send it.
+    /// What the last wait said of each client, in the order of [`Self::poll_fds`].
+    pub(super) fn mark_hung_up(&mut self, hung_up: &[bool]) {
+        let waited_for = self.clients.iter_mut().filter(|client| !client.hung_up);
+        for (client, hung_up) in waited_for.zip(hung_up) {
+            client.hung_up = *hung_up;
+        }
+    }
+
+    /// What to wait for: room at those that are behind, input from those that may send it. Not those
+    /// that hung up, which would end every wait at once: what they left waits for the serial port.
     pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
-        self.clients.iter().map(|client| {
+        let waited_for = self.clients.iter().filter(|client| !client.hung_up);
+        waited_for.map(|client| {
             let mut flags = PollFlags::empty();
             flags.set(PollFlags::IN, client.input && client.pending.is_empty());
             flags.set(PollFlags::OUT, !client.caught_up);
@@ -115,9 +126,18 @@ impl Clients {
 }
 
 impl Client {
+    /// Whether nothing can come of it any more.
+    fn is_done(&self) -> bool {
+        self.gone || self.hung_up && !self.input && self.pending.is_empty()
+    }
+
+    /// A guest that prints as fast as this reads must not keep the thread from its other work.
     fn write_output(&mut self) {
         let mut buffer = [0; CHUNK];
-        while !self.gone {
+        for _ in 0..CHUNKS_AT_ONCE {
+            if self.gone {
+                return;
+            }
             let chunk = self.reader.peek(&mut buffer);
             if chunk.skipped > 0 {
                 tracing::debug!(bytes = chunk.skipped, "a console client missed output");
@@ -153,10 +173,16 @@ impl Client {
                 Ok(length) => self
                     .pending
                     .extend_from_slice(buffer.get(..length).unwrap_or_default()),
-                Err(Errno::AGAIN) => return,
+                Err(Errno::AGAIN) => {
+                    self.gone |= self.hung_up;
+                    return;
+                }
                 Err(Errno::INTR) => {}
                 Err(_) => self.gone = true,
             }
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

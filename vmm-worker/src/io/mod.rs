@@ -13,7 +13,7 @@ use std::thread::JoinHandle;
 use std::time::Duration;
 
 use reeve_devices::clock::TimedDevice;
-use reeve_devices::console::ConsoleRing;
+use reeve_devices::console::{ConsoleReader, ConsoleRing};
 use reeve_devices::legacy::serial::Serial;
 use reeve_devices::shared::{Shared, lock};
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -44,7 +44,11 @@ impl std::fmt::Debug for Served {
 }
 
 enum Command {
-    Attach { stream: OwnedFd, input: bool },
+    Attach {
+        stream: OwnedFd,
+        input: bool,
+        reader: ConsoleReader,
+    },
     Quit,
 }
 
@@ -95,14 +99,23 @@ impl IoThread {
         })
     }
 
-    /// Gives the console another client. The stream is made non-blocking here: a client that does
+    /// Gives the console another client, which reads by `reader`. The stream is made non-blocking here: a client that does
     /// not read must not hold up the others.
     ///
     /// # Errors
     /// It is no stream that can be.
-    pub fn attach(&self, stream: OwnedFd, input: bool) -> rustix::io::Result<()> {
+    pub fn attach(
+        &self,
+        stream: OwnedFd,
+        input: bool,
+        reader: ConsoleReader,
+    ) -> rustix::io::Result<()> {
         rustix::io::ioctl_fionbio(&stream, true)?;
-        self.send(Command::Attach { stream, input });
+        self.send(Command::Attach {
+            stream,
+            input,
+            reader,
+        });
         Ok(())
     }
 
@@ -138,7 +151,7 @@ impl IoThread {
 }
 
 fn run(served: &Served, mailbox: &Mailbox) {
-    let mut clients = Clients::new(Arc::clone(&served.ring), Arc::clone(&served.serial));
+    let mut clients = Clients::new(Arc::clone(&served.serial));
     loop {
         #[cfg(feature = "attack-points")]
         crate::attack::strike(Role::Io);
@@ -151,7 +164,11 @@ fn run(served: &Served, mailbox: &Mailbox) {
         );
         for command in commands {
             match command {
-                Command::Attach { stream, input } => clients.attach(stream, input),
+                Command::Attach {
+                    stream,
+                    input,
+                    reader,
+                } => clients.attach(stream, input, reader),
                 Command::Quit => {
                     clients.finish();
                     return;
@@ -178,7 +195,16 @@ fn run(served: &Served, mailbox: &Mailbox) {
             wait(&mut fds, next),
             "the I/O thread cannot wait for its descriptors",
         );
+        let hung_up: Vec<bool> = fds.iter().skip(1).map(hung_up).collect();
+        clients.mark_hung_up(&hung_up);
     }
+}
+
+/// Whether nobody holds the other end. Told even where nothing was asked for, and for ever: such a
+/// client must go, or the loop never sleeps again.
+fn hung_up(fd: &PollFd<'_>) -> bool {
+    fd.revents()
+        .intersects(PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL)
 }
 
 fn wait(fds: &mut [PollFd<'_>], timeout: Option<Duration>) -> rustix::io::Result<()> {
