@@ -22,5 +22,11 @@
 //!    of one file: no daemon is needed to agree, and a crash releases what it held.
 //! 5. (2026-11) No environment variable chooses the worker's executable.
 
+pub mod api;
+pub mod config;
+pub mod crash;
+pub mod daemon;
 pub mod domain;
 pub mod host;
+pub mod logging;
+pub mod store;

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::client::CallError;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -39,6 +39,8 @@ fn domain(behaviour: &str) -> Domain {
         },
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
+        pinning: Vec::new(),
+        labels: Labels::default(),
     }
 }
 

@@ -12,6 +12,15 @@
 //!                               Death ── identity and cgroup released
 //! ```
 
+pub mod actor;
+mod console_log;
+pub mod driver;
 mod fault;
+pub mod index;
+mod operation;
 pub mod plan;
+pub mod registry;
+pub mod shell;
+pub mod test_driver;
 pub mod worker;
+pub mod world;

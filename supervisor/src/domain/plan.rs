@@ -13,7 +13,7 @@ use reeve_ipc::model::{
 };
 use reeve_ipc::spec::{
     BootSpec, ControlLoss, EndAction, EndPolicy, MachineSpec, MemoryBacking, MemorySpec,
-    ResetAction,
+    ResetAction, SpecDigest,
 };
 use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags};
 use rustix::io::Errno;
@@ -50,6 +50,9 @@ pub enum PlanError {
         /// Why.
         errno: Errno,
     },
+    /// A path that may not be named: which, why, and what would allow it, in one line.
+    #[error("{0}")]
+    Forbidden(String),
     /// A boot image is no file.
     #[error("the {what} {path} is {kind}, not a file; check --{what}", path = .path.display())]
     NotAFile {
@@ -89,14 +92,51 @@ pub fn mend_kvm(errno: Errno) -> &'static str {
     }
 }
 
+/// Opens the files that a definition names: as its caller may, or only where a policy allows.
+pub trait PathPolicy: std::fmt::Debug + Send + Sync {
+    /// Opens `path` for reading, close-on-exec, without waiting for anything. `what` is what it is
+    /// for: "kernel" or "initrd".
+    ///
+    /// # Errors
+    /// [`PathError`].
+    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, PathError>;
+}
+
+/// Why a file was not opened.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// The kernel refused.
+    #[error("{}", reason(*.0))]
+    Os(Errno),
+    /// The policy did: one line that names the file and says what would allow it.
+    #[error("{0}")]
+    Forbidden(String),
+}
+
+/// No policy but the kernel's: this process opens what it may.
+#[derive(Debug, Clone, Copy)]
+pub struct AnyPath;
+
+impl PathPolicy for AnyPath {
+    fn open_read(&self, _: &'static str, path: &Path) -> Result<OwnedFd, PathError> {
+        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
+        rustix::fs::open(path, flags, Mode::empty()).map_err(PathError::Os)
+    }
+}
+
 /// What is not of the definition.
 #[derive(Debug)]
-pub struct PlanOptions {
+pub struct PlanOptions<'a> {
+    /// Who opens the boot images.
+    pub paths: &'a dyn PathPolicy,
+    /// The worker outlives its supervisor, and leaves every end of its guest to it; what binds it to
+    /// its record. [`Plan::wait_on`] is to follow.
+    pub kept: Option<SpecDigest>,
     /// Build the machine and let it stand paused.
     pub hold: bool,
     /// A client of the console from the first byte on: the worker's end of a stream socket.
     pub console: Option<OwnedFd>,
-    /// What the worker does without its supervisor.
+    /// What the worker does without its supervisor, if it is not kept.
     pub on_control_loss: ControlLoss,
 }
 
@@ -109,23 +149,50 @@ pub struct Plan {
     pub fds: FdTable,
 }
 
+impl Plan {
+    /// Gives the worker the listening socket on which it waits for a later supervisor.
+    ///
+    /// # Errors
+    /// [`PlanError::Descriptors`].
+    pub fn wait_on(&mut self, listener: OwnedFd) -> Result<(), PlanError> {
+        self.spec.adoption = Some(self.fds.push(listener)?);
+        Ok(())
+    }
+}
+
 /// Plans `domain` for the host whose KVM `cpuid` has asked.
 ///
 /// # Errors
 /// [`PlanError`]; nothing is left open then.
-pub fn plan(domain: &Domain, cpuid: &HostCpuid, options: PlanOptions) -> Result<Plan, PlanError> {
+pub fn plan(
+    domain: &Domain,
+    cpuid: &HostCpuid,
+    options: PlanOptions<'_>,
+) -> Result<Plan, PlanError> {
     domain.validate()?;
     let mut fds = FdTable::new();
     let kvm = open_kvm().map_err(PlanError::Kvm)?;
-    let supported_cpuid = cpuid.entries()?;
+    let supported_cpuid = cpuid.entries().map_err(PlanError::Cpuid)?;
     let kvm = fds.push(kvm)?;
-    let boot = plan_boot(&domain.boot, &mut fds)?;
+    let boot = plan_boot(&domain.boot, options.paths, &mut fds)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
     let console = options
         .console
         .map(|console| fds.push(console))
         .transpose()?;
+    let (digest, policy, on_control_loss) = match options.kept {
+        Some(digest) => (
+            digest,
+            kept_policy(domain.lifecycle),
+            ControlLoss::KeepRunning,
+        ),
+        None => (
+            SpecDigest::default(),
+            end_policy(domain.lifecycle),
+            options.on_control_loss,
+        ),
+    };
     let spec = MachineSpec {
         name: domain.name.as_str().to_owned(),
         uuid: domain.uuid.0,
@@ -141,13 +208,19 @@ pub fn plan(domain: &Domain, cpuid: &HostCpuid, options: PlanOptions) -> Result<
         boot,
         console,
         hold: options.hold,
-        policy: end_policy(domain.lifecycle),
-        on_control_loss: options.on_control_loss,
+        policy,
+        on_control_loss,
+        adoption: None,
+        digest,
     };
     Ok(Plan { spec, fds })
 }
 
-fn plan_boot(boot: &BootSource, fds: &mut FdTable) -> Result<BootSpec, PlanError> {
+fn plan_boot(
+    boot: &BootSource,
+    paths: &dyn PathPolicy,
+    fds: &mut FdTable,
+) -> Result<BootSpec, PlanError> {
     match boot {
         BootSource::BuiltIn { command_line } => Ok(BootSpec {
             kernel: fds.push(built_in_image()?)?,
@@ -155,9 +228,9 @@ fn plan_boot(boot: &BootSource, fds: &mut FdTable) -> Result<BootSpec, PlanError
             command_line: command_line.clone(),
         }),
         BootSource::Kernel(boot) => Ok(BootSpec {
-            kernel: fds.push(open_image("kernel", &boot.kernel)?)?,
+            kernel: fds.push(open_image("kernel", paths, &boot.kernel)?)?,
             initrd: match &boot.initrd {
-                Some(initrd) => Some(fds.push(open_image("initrd", initrd)?)?),
+                Some(initrd) => Some(fds.push(open_image("initrd", paths, initrd)?)?),
                 None => None,
             },
             command_line: boot.command_line.clone(),
@@ -168,17 +241,29 @@ fn plan_boot(boot: &BootSource, fds: &mut FdTable) -> Result<BootSpec, PlanError
 fn end_policy(lifecycle: LifecycleAction) -> EndPolicy {
     EndPolicy {
         on_power_off: match lifecycle.on_power_off {
-            OnPowerOff::Destroy => EndAction::Exit,
+            OnPowerOff::Destroy | OnPowerOff::Restart => EndAction::Exit,
             OnPowerOff::Preserve => EndAction::Preserve,
         },
         on_reset: match lifecycle.on_reboot {
             OnReboot::Restart => ResetAction::Reset,
-            OnReboot::Destroy => ResetAction::Exit,
+            OnReboot::Destroy | OnReboot::Preserve => ResetAction::Exit,
         },
         on_crash: match lifecycle.on_crash {
-            OnCrash::Destroy => EndAction::Exit,
+            OnCrash::Destroy | OnCrash::Restart => EndAction::Exit,
             OnCrash::Preserve => EndAction::Preserve,
         },
+    }
+}
+
+/// A worker that outlives its supervisor keeps every end of its guest until that has seen it.
+fn kept_policy(lifecycle: LifecycleAction) -> EndPolicy {
+    EndPolicy {
+        on_power_off: EndAction::Preserve,
+        on_reset: match lifecycle.on_reboot {
+            OnReboot::Restart => ResetAction::Reset,
+            OnReboot::Destroy | OnReboot::Preserve => ResetAction::Preserve,
+        },
+        on_crash: EndAction::Preserve,
     }
 }
 
@@ -188,14 +273,20 @@ pub(crate) fn open_kvm() -> Result<OwnedFd, Errno> {
 }
 
 /// Opens a regular file for reading. A FIFO does not hold the supervisor up, and is refused.
-fn open_image(what: &'static str, path: &Path) -> Result<OwnedFd, PlanError> {
+fn open_image(
+    what: &'static str,
+    paths: &dyn PathPolicy,
+    path: &Path,
+) -> Result<OwnedFd, PlanError> {
     let image = |errno| PlanError::Image {
         what,
         path: path.to_owned(),
         errno,
     };
-    let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-    let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(image)?;
+    let fd = paths.open_read(what, path).map_err(|error| match error {
+        PathError::Os(errno) => image(errno),
+        PathError::Forbidden(message) => PlanError::Forbidden(message),
+    })?;
     let stat = rustix::fs::fstat(&fd).map_err(image)?;
     let kind = match FileType::from_raw_mode(stat.st_mode) {
         FileType::RegularFile => return Ok(fd),

@@ -1,13 +1,14 @@
 //! A domain's cgroup, where its definition sets limits: made before the worker, removed after it.
 //!
-//! A domain without limits needs no cgroup and gets none; one with limits does not start where the
-//! host cannot enforce them.
+//! A domain without limits needs no cgroup and gets none, unless the supervisor was given a place for
+//! all of them; one with limits does not start where the host cannot enforce them, nor with less than
+//! its own machine needs.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use reeve_ipc::model::{Domain, DomainName, ResourceLimits};
+use reeve_ipc::model::{Domain, DomainName, MemorySize, ResourceLimits};
 use reeve_sandbox::cgroup::{CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
 
 /// The namespaces every worker has of its own.
@@ -16,13 +17,179 @@ pub const NAMESPACES: [&str; 7] = ["user", "pid", "mount", "network", "ipc", "ut
 /// The period over which CPU time is counted, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
 
+/// What a worker needs of the host's memory besides its guest's: so much in any case ...
+const OVERHEAD_BYTES: u64 = 12 << 20;
+/// ... so much for each vCPU ...
+const OVERHEAD_PER_VCPU: u64 = 256 << 10;
+/// ... and one byte in so many of the guest's for the page tables of host and guest, and KVM's own
+/// map of the guest's pages.
+const GUEST_BYTES_PER_OVERHEAD_BYTE: u64 = 128;
+/// Threads and processes of a worker besides its vCPUs: control and I/O, and KVM's two.
+const OTHER_THREADS: u32 = 4;
+
+/// Where the cgroups of domains are made.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub enum CgroupPlace {
+    /// In the supervisor's own cgroup, for domains with limits only.
+    #[default]
+    Own,
+    /// In this directory of the hierarchy, for every domain: the supervisor is not in it and may be
+    /// started again whatever is there. Where it does not exist, domains without limits do without.
+    Directory(PathBuf),
+}
+
+impl CgroupPlace {
+    /// Whether a domain without limits gets a cgroup too.
+    fn is_for_all(&self) -> bool {
+        matches!(self, Self::Directory(path) if path.is_dir())
+    }
+
+    fn hierarchy(&self) -> Result<Hierarchy, CgroupError> {
+        match self {
+            Self::Own => Hierarchy::find(),
+            Self::Directory(path) => Ok(Hierarchy::at(path.clone())),
+        }
+    }
+
+    /// Moves this process out of the way of its domains' cgroups, where a cgroup was delegated to it.
+    /// What that fails on is told when a domain has limits.
+    pub(crate) fn settle(&self) {
+        match self {
+            Self::Own => {
+                let settled = Hierarchy::find().and_then(|found| found.settle());
+                if let Err(error) = settled {
+                    tracing::warn!(%error, "this process stays in the cgroup that was delegated to it");
+                }
+            }
+            Self::Directory(path) if !path.is_dir() => tracing::warn!(
+                path = %path.display(),
+                "the cgroup for domains is not there: no domain with limits starts"
+            ),
+            Self::Directory(_) => {}
+        }
+    }
+}
+
 /// Why a domain's limits cannot be set.
 #[derive(Debug, thiserror::Error)]
-#[error("cannot limit '{domain}': {error}{}", .remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default())]
-pub struct ConfinementError {
+pub enum ConfinementError {
+    /// The host cannot enforce them.
+    #[error("cannot limit '{domain}': {error}{}", .remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default())]
+    Host {
+        /// The domain.
+        domain: DomainName,
+        /// What is missing or was refused.
+        error: CgroupError,
+        /// What to do, where that is known.
+        remedy: Option<&'static str>,
+    },
+    /// Less memory than the domain needs by itself.
+    #[error(
+        "cannot limit '{domain}' to {limit} of memory: its guest has {guest}, and its worker needs \
+         some too; give it at least {least}"
+    )]
+    Memory {
+        /// The domain.
+        domain: DomainName,
+        /// The limit.
+        limit: MemorySize,
+        /// The guest's memory.
+        guest: MemorySize,
+        /// The least limit.
+        least: MemorySize,
+    },
+    /// Fewer threads than the domain has by itself.
+    #[error(
+        "cannot limit '{domain}' to {limit} threads: with {vcpus} vCPUs it needs at least {least}"
+    )]
+    Pids {
+        /// The domain.
+        domain: DomainName,
+        /// The limit.
+        limit: u32,
+        /// Its vCPUs.
+        vcpus: u32,
+        /// The least limit.
+        least: u32,
+    },
+}
+
+/// The least memory limit of a domain: its guest's memory and the worker's own need, in whole MiB.
+#[must_use]
+pub fn least_memory_limit(memory: MemorySize, vcpus: u32) -> MemorySize {
+    let guest = memory.bytes();
+    let bytes = guest
+        .saturating_add(guest / GUEST_BYTES_PER_OVERHEAD_BYTE)
+        .saturating_add(OVERHEAD_BYTES)
+        .saturating_add(u64::from(vcpus).saturating_mul(OVERHEAD_PER_VCPU));
+    MemorySize((bytes >> 20).saturating_add(1) << 20)
+}
+
+/// A domain's limits, checked, and where they will be; nothing is made yet.
+#[derive(Debug)]
+pub(crate) struct ConfinementPlan {
     domain: DomainName,
-    error: CgroupError,
-    remedy: Option<&'static str>,
+    /// `None`: no cgroup is needed.
+    cgroup: Option<CgroupPlan>,
+}
+
+#[derive(Debug)]
+struct CgroupPlan {
+    hierarchy: Hierarchy,
+    name: String,
+    limits: Limits,
+    path: PathBuf,
+}
+
+impl ConfinementPlan {
+    /// Checks what the definition asks for against itself and the host.
+    pub(crate) fn new(domain: &Domain, place: &CgroupPlace) -> Result<Self, ConfinementError> {
+        let name = domain.name.clone();
+        if !domain.limits.any() && !place.is_for_all() {
+            return Ok(Self {
+                domain: name,
+                cgroup: None,
+            });
+        }
+        check(domain)?;
+        let plan = || {
+            let limits = limits(domain.limits);
+            let hierarchy = place.hierarchy()?;
+            // The UUID: unlike a name it is fit for a path and used once.
+            let name = domain.uuid.to_string();
+            let path = hierarchy.place(&name, &limits)?;
+            Ok(CgroupPlan {
+                hierarchy,
+                name,
+                limits,
+                path,
+            })
+        };
+        match plan() {
+            Ok(cgroup) => Ok(Self {
+                domain: name,
+                cgroup: Some(cgroup),
+            }),
+            Err(error) => Err(refused(name, error)),
+        }
+    }
+
+    /// Where the cgroup will be.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.cgroup.as_ref().map(|cgroup| cgroup.path.as_path())
+    }
+
+    /// Makes the cgroup.
+    pub(crate) fn make(self) -> Result<Confinement, ConfinementError> {
+        let cgroup = match self.cgroup {
+            None => None,
+            Some(plan) => match plan.hierarchy.create(&plan.name, &plan.limits) {
+                Ok(cgroup) => Some(cgroup),
+                Err(error) => return Err(refused(self.domain, error)),
+            },
+        };
+        Ok(Confinement { cgroup })
+    }
 }
 
 /// What bounds one domain's use of the host. Dropping it removes the cgroup, in which nothing may be
@@ -33,21 +200,16 @@ pub(crate) struct Confinement {
 }
 
 impl Confinement {
-    /// Makes the domain's cgroup, if it needs one.
-    pub(crate) fn prepare(domain: &Domain) -> Result<Self, ConfinementError> {
-        if !domain.limits.any() {
-            return Ok(Self { cgroup: None });
+    /// Takes over what an earlier supervisor recorded; it may not have come to making it.
+    pub(crate) fn adopt(recorded: Option<&Path>) -> Self {
+        Self {
+            cgroup: recorded.and_then(|path| DomainCgroup::adopt(path.to_owned()).ok()),
         }
-        match make(domain) {
-            Ok(cgroup) => Ok(Self {
-                cgroup: Some(cgroup),
-            }),
-            Err(error) => Err(ConfinementError {
-                domain: domain.name.clone(),
-                remedy: remedy(&error),
-                error,
-            }),
-        }
+    }
+
+    /// Leaves the cgroup for a later supervisor.
+    pub(crate) fn leave(&mut self) {
+        self.cgroup = None;
     }
 
     /// Where it is.
@@ -78,36 +240,51 @@ impl Drop for Confinement {
     }
 }
 
-fn make(domain: &Domain) -> Result<DomainCgroup, CgroupError> {
-    let limits = limits(domain.limits);
-    let hierarchy = Hierarchy::find()?;
-    // Looked at first, so that a refusal makes no directory.
-    let present = hierarchy.controllers()?;
-    let missing: Vec<String> = limits
-        .controllers()
-        .into_iter()
-        .filter(|needed| !present.iter().any(|name| name == needed))
-        .map(str::to_owned)
-        .collect();
-    if !missing.is_empty() {
-        return Err(CgroupError::MissingControllers {
-            at: hierarchy.path().to_owned(),
-            controllers: missing,
+fn refused(domain: DomainName, error: CgroupError) -> ConfinementError {
+    ConfinementError::Host {
+        domain,
+        remedy: remedy(&error),
+        error,
+    }
+}
+
+fn check(domain: &Domain) -> Result<(), ConfinementError> {
+    let vcpus = domain.vcpus.count();
+    let least = least_memory_limit(domain.memory, vcpus);
+    if let Some(limit) = domain.limits.memory.filter(|limit| *limit < least) {
+        return Err(ConfinementError::Memory {
+            domain: domain.name.clone(),
+            limit,
+            guest: domain.memory,
+            least,
         });
     }
-    // The UUID: unlike a name it is fit for a path and used once.
-    hierarchy.create(&domain.uuid.to_string(), &limits)
+    let least = vcpus.saturating_add(OTHER_THREADS);
+    if let Some(limit) = domain.limits.pids.filter(|limit| *limit < least) {
+        return Err(ConfinementError::Pids {
+            domain: domain.name.clone(),
+            limit,
+            vcpus,
+            least,
+        });
+    }
+    Ok(())
 }
 
 fn limits(limits: ResourceLimits) -> Limits {
     Limits {
         memory_max: limits.memory.map(reeve_ipc::model::MemorySize::bytes),
-        cpu_max: limits.cpu_percent.map(|percent| CpuMax {
-            quota_us: u64::from(percent) * CPU_PERIOD_US / 100,
-            period_us: CPU_PERIOD_US,
-        }),
-        cpu_weight: None,
+        cpu_max: limits.cpu_percent.map(cpu_max),
+        cpu_weight: limits.cpu_weight,
         pids_max: limits.pids,
+        vcpu_max: limits.vcpu_percent.map(cpu_max),
+    }
+}
+
+fn cpu_max(percent: u32) -> CpuMax {
+    CpuMax {
+        quota_us: u64::from(percent) * CPU_PERIOD_US / 100,
+        period_us: CPU_PERIOD_US,
     }
 }
 
@@ -117,14 +294,15 @@ fn remedy(error: &CgroupError) -> Option<&'static str> {
             "other processes share this cgroup: start reeve in one of its own, as with \
              'systemd-run --scope -p Delegate=yes reeve run ...'",
         ),
+        CgroupError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
+            Some("the cgroup for domains is not there: systemctl start reeve-domains")
+        }
         error => error.remedy(),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use reeve_ipc::model::MemorySize;
-
     use super::*;
 
     #[test]
@@ -132,7 +310,7 @@ mod tests {
         let limits = limits(ResourceLimits {
             memory: Some(MemorySize::mebibytes(64)),
             cpu_percent: Some(150),
-            pids: None,
+            ..ResourceLimits::default()
         });
         assert_eq!(
             limits.cpu_max,
@@ -143,5 +321,17 @@ mod tests {
         );
         assert_eq!(limits.memory_max, Some(64 << 20));
         assert_eq!(limits.controllers(), ["cpu", "memory"]);
+    }
+
+    #[test]
+    fn the_least_memory_limit_holds_the_guest_and_its_worker() {
+        assert_eq!(
+            least_memory_limit(MemorySize::mebibytes(64), 1),
+            MemorySize::mebibytes(77)
+        );
+        assert_eq!(
+            least_memory_limit(MemorySize::mebibytes(4096), 4).to_string(),
+            "4142M"
+        );
     }
 }

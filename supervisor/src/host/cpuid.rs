@@ -12,8 +12,6 @@ use kvm_ioctls::Kvm;
 use reeve_ipc::spec::{CpuidEntry, MAX_CPUID_ENTRIES};
 use rustix::io::Errno;
 
-use crate::domain::plan::PlanError;
-
 /// The answer, once there is one.
 #[derive(Debug, Clone, Default)]
 pub struct HostCpuid(Arc<OnceLock<Result<Vec<CpuidEntry>, Errno>>>);
@@ -34,10 +32,10 @@ impl HostCpuid {
     }
 
     /// The leaves. A refusal is not kept: the administrator may have mended it.
-    pub(crate) fn entries(&self) -> Result<Vec<CpuidEntry>, PlanError> {
+    pub(crate) fn entries(&self) -> Result<Vec<CpuidEntry>, Errno> {
         match self.0.get_or_init(ask) {
             Ok(entries) => Ok(entries.clone()),
-            Err(_) => ask().map_err(PlanError::Cpuid),
+            Err(_) => ask(),
         }
     }
 }

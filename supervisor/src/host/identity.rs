@@ -1,10 +1,12 @@
 //! Who a worker is on the host: its uid and gid.
 //!
-//! Runs in the supervisor. Started as root, every domain gets a uid of its own out of one block for
+//! Runs in the supervisor. Started as root, every domain gets a uid of its own out of one range for
 //! the whole host, so that no two workers can signal or trace each other even where every other wall
-//! fell. A claim is a lock on one byte of one file: supervisors that know nothing of each other
-//! never hand out a uid twice, and a supervisor's death releases what it held. Started by an
-//! ordinary user there is one uid, the caller's ([`Level::User`]).
+//! fell. For `reeve run`, whose workers end with it, a claim is a lock on one byte of one file:
+//! supervisors that know nothing of each other never hand out a uid twice, and a supervisor's death
+//! releases what it held. A daemon's workers outlive it: it has blocks of its own
+//! ([`super::uid_blocks`]). Started by an ordinary user there is one uid, the caller's
+//! ([`Level::User`]).
 //!
 //! Invariant: within this process `taken` names every uid that is claimed; between processes the
 //! file's locks do (locks of one open file description do not exclude each other).
@@ -20,13 +22,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use serde::Serialize;
 
 use super::ofd_lock;
+use super::uid_blocks::{BLOCK_UIDS, UidBlockError, UidBlocks};
 
-/// The first uid of the block. systemd leaves 0x7000_0000 to 0x7FFD_FFFF to nobody ("Users, Groups,
+/// The first uid of the range. systemd leaves 0x7000_0000 to 0x7FFD_FFFF to nobody ("Users, Groups,
 /// UIDs and GIDs on systemd systems"), and subordinate uids of shadow-utils end far below.
 pub const FIRST_UID: u32 = 0x7265_0000;
-/// How many uids the block has: as many domains run on one host at most.
+/// How many uids the range has: as many domains run on one host at most.
 pub const UID_COUNT: u32 = 0x1_0000;
-/// The file whose bytes stand for the uids.
+/// The file whose bytes stand for the uids of block 0, which is `reeve run`'s.
 pub const LOCK_FILE: &str = "/run/reeve/uids";
 
 /// How far a worker's identity is apart from others'.
@@ -72,6 +75,9 @@ pub enum IdentityError {
     /// The kernel refused the lock.
     #[error("cannot lock a uid: {0}")]
     Lock(#[source] io::Error),
+    /// The instance has no uid to give.
+    #[error(transparent)]
+    Instance(#[from] UidBlockError),
 }
 
 /// Hands out identities.
@@ -83,6 +89,7 @@ pub struct Identities {
 #[derive(Debug, Clone)]
 enum Source {
     Block(Arc<Block>),
+    Instance(Arc<UidBlocks>),
     Caller { uid: u32, gid: u32 },
 }
 
@@ -110,11 +117,21 @@ pub struct Identity {
     pub gid: u32,
     /// Whether the uid is its own.
     pub level: Level,
-    claim: Option<(Arc<Block>, u32)>,
+    claim: Option<Claim>,
+}
+
+/// What holds a uid.
+#[derive(Debug)]
+enum Claim {
+    /// A lock on the byte of this number.
+    Lock(Arc<Block>, u32),
+    /// A note of the instance's own.
+    Instance(Arc<UidBlocks>),
 }
 
 impl Identities {
-    /// The source that fits the process: the host's block for root, the caller's uid otherwise.
+    /// The source that fits a process whose workers end with it: the block of all such for root, the
+    /// caller's uid otherwise.
     ///
     /// # Errors
     /// [`IdentityError::LockFile`], [`IdentityError::Unmapped`].
@@ -124,15 +141,37 @@ impl Identities {
             if !block_is_mapped() {
                 return Err(IdentityError::Unmapped);
             }
-            return Self::from_block(Path::new(LOCK_FILE), FIRST_UID, UID_COUNT);
+            return Self::from_block(Path::new(LOCK_FILE), FIRST_UID, BLOCK_UIDS);
         }
-        let gid = rustix::process::getegid();
+        Ok(Self::caller())
+    }
+
+    /// The source that fits a daemon: the blocks that `registry` says are of the instance with this
+    /// state directory for root, the caller's uid otherwise. A dropped identity is free again at
+    /// once; one that is left to a worker (`leave`) stays its.
+    ///
+    /// # Errors
+    /// [`IdentityError::Instance`], [`IdentityError::Unmapped`].
+    pub fn for_instance(registry: &Path, state_directory: &Path) -> Result<Self, IdentityError> {
+        if !rustix::process::geteuid().is_root() {
+            return Ok(Self::caller());
+        }
+        if !block_is_mapped() {
+            return Err(IdentityError::Unmapped);
+        }
+        let blocks = UidBlocks::open(registry, state_directory)?;
         Ok(Self {
-            source: Source::Caller {
-                uid: uid.as_raw(),
-                gid: gid.as_raw(),
-            },
+            source: Source::Instance(Arc::new(blocks)),
         })
+    }
+
+    fn caller() -> Self {
+        Self {
+            source: Source::Caller {
+                uid: rustix::process::geteuid().as_raw(),
+                gid: rustix::process::getegid().as_raw(),
+            },
+        }
     }
 
     /// Hands out `count` uids from `first`, agreed on with other supervisors by `lock_file`, which
@@ -173,7 +212,7 @@ impl Identities {
     /// An identity for one worker: normally one system call.
     ///
     /// # Errors
-    /// [`IdentityError::Exhausted`], [`IdentityError::Lock`].
+    /// [`IdentityError::Exhausted`], [`IdentityError::Lock`], [`IdentityError::Instance`].
     pub fn claim(&self) -> Result<Identity, IdentityError> {
         let block = match &self.source {
             Source::Caller { uid, gid } => {
@@ -182,6 +221,15 @@ impl Identities {
                     gid: *gid,
                     level: Level::User,
                     claim: None,
+                });
+            }
+            Source::Instance(blocks) => {
+                let uid = blocks.allocate()?;
+                return Ok(Identity {
+                    uid,
+                    gid: uid,
+                    level: Level::System,
+                    claim: Some(Claim::Instance(Arc::clone(blocks))),
                 });
             }
             Source::Block(block) => block,
@@ -203,7 +251,7 @@ impl Identities {
                     uid,
                     gid: uid,
                     level: Level::System,
-                    claim: Some((Arc::clone(block), index)),
+                    claim: Some(Claim::Lock(Arc::clone(block), index)),
                 });
             }
         }
@@ -211,16 +259,78 @@ impl Identities {
     }
 }
 
+impl Identities {
+    /// The identity that an earlier supervisor gave a worker which may still live: claimed again
+    /// where that can be.
+    pub(crate) fn reclaim(&self, uid: u32, own: bool) -> Identity {
+        let level = if own { Level::System } else { Level::User };
+        let claim = match &self.source {
+            Source::Block(block) if own => {
+                let index = uid.checked_sub(block.first);
+                let index = index.filter(|index| *index < block.count);
+                index.filter(|index| {
+                    let mut taken = block.taken();
+                    let lock = ofd_lock::try_lock_byte(&block.file, u64::from(*index));
+                    matches!(lock, Ok(true)) && taken.insert(*index)
+                })
+            }
+            _ => None,
+        };
+        Identity {
+            uid,
+            gid: uid,
+            level,
+            claim: match (&self.source, claim) {
+                (Source::Block(block), Some(index)) => Some(Claim::Lock(Arc::clone(block), index)),
+                (Source::Instance(blocks), _) if own => match blocks.mark_in_use(uid) {
+                    Ok(()) => Some(Claim::Instance(Arc::clone(blocks))),
+                    Err(error) => {
+                        tracing::warn!(uid, %error, "a worker's uid is not this instance's");
+                        None
+                    }
+                },
+                _ => None,
+            },
+        }
+    }
+}
+
+impl Identities {
+    /// Processes with a uid of this instance's that is given to no worker, as pid and uid. A source of
+    /// another kind has none.
+    pub(crate) fn strays(&self) -> Vec<(u32, u32)> {
+        match &self.source {
+            Source::Instance(blocks) => blocks.strays(),
+            Source::Block(_) | Source::Caller { .. } => Vec::new(),
+        }
+    }
+}
+
+impl Identity {
+    /// Leaves the identity to the worker, which outlives this supervisor: what was claimed stays so
+    /// until this process ends.
+    pub(crate) fn leave(&mut self) {
+        if let Some(claim) = self.claim.take() {
+            // The lock goes with its file's last descriptor, at the end of the process.
+            std::mem::forget(claim);
+        }
+    }
+}
+
 impl Drop for Identity {
     fn drop(&mut self) {
-        if let Some((block, index)) = self.claim.take() {
-            let mut taken = block.taken();
-            if let Err(error) = ofd_lock::unlock_byte(&block.file, u64::from(index)) {
-                // The uid stays claimed until this process ends, which is safe.
-                tracing::warn!(uid = self.uid, %error, "a worker's uid could not be released");
-                return;
+        match self.claim.take() {
+            Some(Claim::Lock(block, index)) => {
+                let mut taken = block.taken();
+                if let Err(error) = ofd_lock::unlock_byte(&block.file, u64::from(index)) {
+                    // The uid stays claimed until this process ends, which is safe.
+                    tracing::warn!(uid = self.uid, %error, "a worker's uid could not be released");
+                    return;
+                }
+                taken.remove(&index);
             }
-            taken.remove(&index);
+            Some(Claim::Instance(blocks)) => blocks.release(self.uid),
+            None => {}
         }
     }
 }
@@ -293,7 +403,7 @@ mod tests {
         let one = identities(directory.path(), 1);
         let claim = one.claim().unwrap();
         // As at the end of a process: the description is closed and nobody unlocks.
-        let Some((block, _)) = &claim.claim else {
+        let Some(Claim::Lock(block, _)) = &claim.claim else {
             panic!("a claim of a block")
         };
         let strong = Arc::clone(block);
@@ -305,6 +415,22 @@ mod tests {
         assert!(other.claim().is_err(), "a flock is another kind of lock");
         ofd_lock::unlock_byte(&strong.file, 0).unwrap();
         assert!(other.claim().is_ok());
+    }
+
+    #[test]
+    fn an_instances_identity_is_out_of_its_own_blocks_and_free_when_dropped() {
+        let directory = tempfile::tempdir().unwrap();
+        let registry = directory.path().join("uid-blocks");
+        let identities = Identities::for_instance(&registry, directory.path()).unwrap();
+        let claim = identities.claim().unwrap();
+        assert_eq!((claim.uid, claim.gid), (FIRST_UID + BLOCK_UIDS, claim.uid));
+        assert_eq!(claim.level, Level::System);
+        let Source::Instance(blocks) = &identities.source else {
+            panic!("these tests run as root")
+        };
+        assert_eq!(blocks.in_use(), 1);
+        drop(claim);
+        assert_eq!(blocks.in_use(), 0);
     }
 
     #[test]

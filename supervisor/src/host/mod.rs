@@ -4,15 +4,21 @@
 pub mod confinement;
 pub mod cpuid;
 pub mod doctor;
+pub(crate) mod holdings;
 pub mod identity;
 mod kvm;
 mod ofd_lock;
+pub mod paths;
+pub(crate) mod process;
 pub(crate) mod spawner;
+pub mod uid_blocks;
+pub mod vcpus;
 pub(crate) mod watch;
 pub mod worker_binary;
 
 use rustix::io::Errno;
 
+use self::confinement::CgroupPlace;
 use self::cpuid::HostCpuid;
 use self::identity::{Identities, IdentityError};
 use self::spawner::Spawner;
@@ -38,6 +44,7 @@ pub struct Host {
     pub(crate) identities: Identities,
     pub(crate) spawner: Spawner,
     pub(crate) cpuid: HostCpuid,
+    pub(crate) cgroups: CgroupPlace,
 }
 
 impl Host {
@@ -54,11 +61,39 @@ impl Host {
     /// # Errors
     /// [`HostError`].
     pub fn with_worker(binary: WorkerBinary) -> Result<Self, HostError> {
+        Self::with_identities(binary, Identities::for_this_process()?)
+    }
+
+    /// Opens the host for a daemon, with a worker's executable and a source of identities of the
+    /// caller's choice ([`WorkerBinary::find`], [`Identities::for_instance`]).
+    ///
+    /// # Errors
+    /// [`HostError::Spawner`].
+    pub fn with_identities(
+        binary: WorkerBinary,
+        identities: Identities,
+    ) -> Result<Self, HostError> {
         Ok(Self {
-            identities: Identities::for_this_process()?,
+            identities,
             spawner: Spawner::start(binary).map_err(HostError::Spawner)?,
             cpuid: HostCpuid::ask_early(),
+            cgroups: CgroupPlace::Own,
         })
+    }
+
+    /// The same host with the domains' cgroups elsewhere.
+    #[must_use]
+    pub fn with_cgroups(self, cgroups: CgroupPlace) -> Self {
+        Self { cgroups, ..self }
+    }
+}
+
+/// Why no descriptor was to be had, and what to do where that is known; for the end of a line.
+pub(crate) fn no_descriptor(error: &std::io::Error) -> String {
+    match Errno::from_io_error(error) {
+        Some(errno @ Errno::MFILE) => format!("{}; raise LimitNOFILE of reeved", reason(errno)),
+        Some(errno) => reason(errno),
+        None => error.to_string(),
     }
 }
 

@@ -9,8 +9,10 @@ use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use reeve_ipc::error::truncate;
 use reeve_ipc::model::DomainName;
@@ -22,8 +24,8 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
 
-use super::confinement::Confinement;
-use super::identity::{Identity, Level};
+use super::holdings::Holdings;
+use super::identity::Level;
 use super::worker_binary::WorkerBinary;
 use crate::domain::worker::ExitStatus;
 
@@ -32,6 +34,8 @@ const _: () = assert!(CONTROL_FD >= FIRST_FD && LOG_FD > CONTROL_FD);
 
 /// Spawns that may wait for the thread.
 const QUEUE: usize = 64;
+/// How soon to try again where as many wait already.
+const AGAIN: Duration = Duration::from_millis(5);
 /// The most bytes of a domain's name that `ps` shows.
 const MAX_SHOWN_NAME_BYTES: usize = 64;
 
@@ -98,26 +102,42 @@ pub(crate) struct Order {
     pub(crate) log: OwnedFd,
     /// Whether it lives without its supervisor.
     pub(crate) on_control_loss: ControlLoss,
-    /// Its uid and gid.
-    pub(crate) identity: Identity,
-    /// The cgroup it is born in.
-    pub(crate) confinement: Confinement,
+    /// Its uid and gid, the cgroup it is born in, and what else is released after it.
+    pub(crate) holdings: Holdings,
 }
 
 /// A process that executes the worker, jailed, and what it holds of the host. Dropping it kills and
-/// reaps the process, if nobody did, and then releases the uid and the cgroup.
+/// reaps the process, if nobody did, and then releases what it held; unless it is to live on, in which
+/// case all of that is left to a later supervisor.
 #[derive(Debug)]
 pub(crate) struct Child {
     /// Its pid.
     pub(crate) pid: u32,
     /// Its pidfd.
     pub(crate) pidfd: Arc<OwnedFd>,
+    /// Whether it lives on when this is dropped.
+    pub(crate) kept: Arc<AtomicBool>,
     reaped: bool,
-    _confinement: Confinement,
-    _identity: Identity,
+    holdings: Holdings,
 }
 
 impl Child {
+    /// A process that an earlier supervisor made, to be left alone when this is dropped.
+    pub(crate) fn adopt(pid: u32, pidfd: OwnedFd, holdings: Holdings) -> Self {
+        Self {
+            pid,
+            pidfd: Arc::new(pidfd),
+            kept: Arc::new(AtomicBool::new(true)),
+            reaped: false,
+            holdings,
+        }
+    }
+
+    /// Whether its release may have to wait for a cgroup to be empty.
+    pub(crate) fn has_cgroup(&self) -> bool {
+        self.holdings.confinement.path().is_some()
+    }
+
     /// Takes the exit status of a process whose pidfd is readable.
     pub(crate) fn reap(&mut self) -> ExitStatus {
         let id = WaitId::PidFd(self.pidfd.as_fd());
@@ -132,7 +152,8 @@ impl Child {
                     (None, None) => ExitStatus::Unknown,
                 }
             }
-            // Somebody else reaped it: an embedder that ignores SIGCHLD.
+            // Somebody else reaps it: an embedder that ignores SIGCHLD, or whoever inherited it
+            // from an earlier supervisor.
             Err(_) => {
                 self.reaped = true;
                 ExitStatus::Unknown
@@ -146,6 +167,10 @@ impl Drop for Child {
         if self.reaped {
             return;
         }
+        if self.kept.load(Ordering::Relaxed) {
+            self.holdings.leave();
+            return;
+        }
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
         let mut gone = [PollFd::new(&self.pidfd, PollFlags::IN)];
         let _ = rustix::io::retry_on_intr(|| poll(&mut gone, Some(&LAST_WAIT)));
@@ -155,12 +180,21 @@ impl Drop for Child {
 
 type Reply = oneshot::Sender<Result<Child, SpawnError>>;
 
+/// What the thread is told, and does in turn.
+#[derive(Debug)]
+enum Told {
+    /// Make a process. Boxed: it is larger than the other by far.
+    Spawn(Box<Order>, Reply),
+    /// Say that everything before is done.
+    Settle(oneshot::Sender<()>),
+}
+
 /// The way to the spawning thread. Dropping it waits for a process that is being made, so that a
 /// start which nobody waits for any more is undone before this process can end.
 #[derive(Debug)]
 pub(crate) struct Spawner {
     /// `None` while it is dropped only.
-    orders: Option<SyncSender<(Order, Reply)>>,
+    orders: Option<SyncSender<Told>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -175,7 +209,8 @@ impl Drop for Spawner {
 }
 
 impl Spawner {
-    /// Starts the thread; it ends when this is dropped, and kills the workers it made.
+    /// Starts the thread; it ends when this is dropped, and with it the workers it made, but for those
+    /// that live without their supervisor.
     pub(crate) fn start(binary: WorkerBinary) -> io::Result<Self> {
         let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
         let (orders, queue) = sync_channel(QUEUE);
@@ -195,32 +230,52 @@ impl Spawner {
         let (reply, child) = oneshot::channel();
         let orders = self.orders.as_ref().ok_or(SpawnError::Gone)?;
         orders
-            .try_send((order, reply))
+            .try_send(Told::Spawn(Box::new(order), reply))
             .map_err(|error| match error {
                 TrySendError::Full(_) => SpawnError::Busy,
                 TrySendError::Disconnected(_) => SpawnError::Gone,
             })?;
         child.await.map_err(|_| SpawnError::Gone)?
     }
+
+    /// Waits until every process whose spawn was given up before is gone, and what it held released.
+    pub(crate) async fn settled(&self) {
+        let Some(orders) = self.orders.as_ref() else {
+            return;
+        };
+        loop {
+            let (reply, done) = oneshot::channel();
+            match orders.try_send(Told::Settle(reply)) {
+                Ok(()) => return done.await.unwrap_or_default(),
+                Err(TrySendError::Full(_)) => tokio::time::sleep(AGAIN).await,
+                Err(TrySendError::Disconnected(_)) => return,
+            }
+        }
+    }
 }
 
-fn serve(binary: &WorkerBinary, null: &OwnedFd, queue: &Receiver<(Order, Reply)>) {
-    while let Ok((order, reply)) = queue.recv() {
-        if reply.is_closed() {
-            continue;
+fn serve(binary: &WorkerBinary, null: &OwnedFd, queue: &Receiver<Told>) {
+    while let Ok(told) = queue.recv() {
+        match told {
+            Told::Spawn(_, reply) if reply.is_closed() => {}
+            Told::Spawn(order, reply) => {
+                // Where whoever asked has gone, the child is dropped, and with it the process.
+                let _ = reply.send(execute(binary, null, *order));
+            }
+            Told::Settle(reply) => {
+                let _ = reply.send(());
+            }
         }
-        // Where whoever asked has gone, the child is dropped, and with it the process.
-        let _ = reply.send(execute(binary, null, order));
     }
 }
 
 fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child, SpawnError> {
     let argv0 = c"reeve-worker";
     let argv1 = shown_name(&order.name);
-    let identity = match order.identity.level {
+    let identity = match order.holdings.identity.level {
         Level::System => reeve_sandbox::Identity::Block {
-            uid: order.identity.uid,
-            gid: order.identity.gid,
+            uid: order.holdings.identity.uid,
+            gid: order.holdings.identity.gid,
         },
         Level::User => reeve_sandbox::Identity::Caller,
     };
@@ -231,7 +286,7 @@ fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child,
         fds: vec![(order.control, CONTROL_FD), (order.log, LOG_FD)],
         identity,
         rlimits: RLIMITS,
-        cgroup: order.confinement.directory(),
+        cgroup: order.holdings.confinement.directory(),
         on_parent_death: match order.on_control_loss {
             ControlLoss::KeepRunning => OnParentDeath::Live,
             ControlLoss::Stop => OnParentDeath::Die,
@@ -241,9 +296,9 @@ fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child,
     Ok(Child {
         pid: child.pid.as_raw_nonzero().get().unsigned_abs(),
         pidfd: Arc::new(child.pidfd),
+        kept: Arc::new(AtomicBool::new(false)),
         reaped: false,
-        _confinement: order.confinement,
-        _identity: order.identity,
+        holdings: order.holdings,
     })
 }
 

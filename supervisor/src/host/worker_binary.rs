@@ -13,7 +13,7 @@ use super::reason;
 
 /// The executable's name.
 pub const NAME: &str = "reeve-worker";
-/// Where it is when it does not lie next to the supervisor's own executable.
+/// Where it is when it lies neither next to the supervisor's own executable nor beneath its prefix.
 pub const INSTALLED: &str = "/usr/libexec/reeve/reeve-worker";
 
 /// Why there is no worker to execute.
@@ -47,17 +47,18 @@ pub struct WorkerBinary {
 }
 
 impl WorkerBinary {
-    /// Next to this process' own executable, else [`INSTALLED`].
+    /// Next to this process' own executable, in `../libexec/reeve/` from there, else [`INSTALLED`].
     ///
     /// # Errors
     /// [`WorkerBinaryError`].
     pub fn find() -> Result<Self, WorkerBinaryError> {
-        let beside = std::env::current_exe()
-            .ok()
-            .and_then(|executable| Some(executable.parent()?.join(NAME)))
-            .unwrap_or_else(|| PathBuf::from(NAME));
-        for path in [beside.as_path(), Path::new(INSTALLED)] {
-            match Self::at(path) {
+        let own = std::env::current_exe().unwrap_or_default();
+        let own = own.parent().unwrap_or(Path::new(""));
+        let beside = own.join(NAME);
+        let prefix = own.parent().unwrap_or(own);
+        let installed = prefix.join("libexec/reeve").join(NAME);
+        for path in [beside.clone(), installed, PathBuf::from(INSTALLED)] {
+            match Self::at(&path) {
                 Err(WorkerBinaryError::Open {
                     errno: Errno::NOENT | Errno::NOTDIR,
                     ..

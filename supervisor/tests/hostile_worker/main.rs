@@ -1,4 +1,10 @@
 //! A worker that does what its domain's name says, most of it against the rules. Test builds only.
+//!
+//! What is not named is done as it should be: a domain of any other name is launched, answers, and is
+//! found again by the next supervisor.
+
+mod adoption;
+mod lies;
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -9,8 +15,9 @@ use std::time::Duration;
 use reeve_ipc::event::{CrashCause, CrashReport, Event};
 use reeve_ipc::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{BootProtocol, Launched, ReplyBody, RequestBody, Status};
+use reeve_ipc::request::{BootProtocol, ConsoleAttached, Launched, ReplyBody, RequestBody, Status};
 use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::spec::SpecDigest;
 use reeve_ipc::{BuildId, CONTROL_FD, LOG_FD, PROTOCOL, codec, exit_code};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::SendFlags;
@@ -21,7 +28,11 @@ struct Worker {
     behaviour: String,
     events: u64,
     /// What came with the last descriptors.
-    fds: Vec<OwnedFd>,
+    fds: Vec<Option<OwnedFd>>,
+    phase: Phase,
+    digest: Option<SpecDigest>,
+    /// Where the next supervisor comes.
+    listener: Option<OwnedFd>,
 }
 
 fn main() -> ExitCode {
@@ -31,6 +42,9 @@ fn main() -> ExitCode {
         behaviour: std::env::args().nth(1).unwrap_or_default(),
         events: 0,
         fds: Vec::new(),
+        phase: Phase::AwaitingLaunch,
+        digest: None,
+        listener: None,
     };
     ExitCode::from(worker.run())
 }
@@ -55,20 +69,21 @@ impl Worker {
             self.say("ERROR jail: no Landlock \u{1b}[2J here");
             return exit_code::JAIL;
         }
-        if !self.is("no-hello") {
-            self.hello();
+        if let Some(code) = self.first_words() {
+            return code;
         }
-        if self.is("second-hello") {
-            self.hello();
-        }
-        while let Some(message) = self.receive() {
-            if let ToWorker::Request { id, body } = message {
-                if let Some(code) = self.answer(id, body) {
-                    return code;
+        loop {
+            while let Some(message) = self.receive() {
+                if let ToWorker::Request { id, body } = message {
+                    if let Some(code) = self.answer(id, body) {
+                        return code;
+                    }
                 }
             }
+            if !self.wait_for_supervisor() {
+                return exit_code::CONTROL_LOST;
+            }
         }
-        exit_code::CONTROL_LOST
     }
 
     fn hello(&self) {
@@ -85,55 +100,92 @@ impl Worker {
             id,
             result: Ok(body),
         };
+        if !matches!(body, RequestBody::Launch(_)) {
+            if let Some(lie) = self.lie_to(id, body.operation()) {
+                return lie;
+            }
+        }
         match body {
             RequestBody::Launch(launch) => {
-                let slot = launch.spec.console.map(|slot| usize::from(slot.0));
-                let console = slot.filter(|slot| *slot < self.fds.len());
-                if let Some(console) = console.map(|slot| self.fds.remove(slot)) {
+                self.digest = Some(launch.spec.digest);
+                self.listener = launch.spec.adoption.and_then(|slot| self.take_fd(slot.0));
+                if let Some(console) = launch.spec.console.and_then(|slot| self.take_fd(slot.0)) {
                     serve(&self.behaviour, console);
                 }
-                if self.is("hangs") {
-                    return None;
-                }
-                if self.is("dies-in-launch") {
-                    return Some(exit_code::HOST);
+                self.phase = if launch.spec.hold {
+                    Phase::Paused
+                } else {
+                    Phase::Running
+                };
+                if let Some(lie) = self.lie_to_launch(id) {
+                    return lie;
                 }
                 self.send(&reply(ReplyBody::Launch(Launched {
-                    phase: Phase::Running,
+                    phase: self.phase,
                     boot_protocol: BootProtocol::Pvh,
                 })));
-                self.event(Event::PhaseChanged(Phase::Running));
+                self.event(Event::PhaseChanged(self.phase));
                 return self.misbehave();
             }
-            RequestBody::Pause(_) if self.is("deaf") => {}
-            RequestBody::Pause(_) if self.is("wrong-reply") => {
-                self.send(&reply(ReplyBody::Resume(())));
-            }
             RequestBody::Pause(_) => {
-                self.event(Event::PhaseChanged(Phase::Paused));
+                self.become_phase(Phase::Paused);
                 self.send(&reply(ReplyBody::Pause(())));
             }
             RequestBody::Resume(_) => {
-                self.event(Event::PhaseChanged(Phase::Running));
+                self.become_phase(Phase::Running);
                 self.send(&reply(ReplyBody::Resume(())));
             }
             RequestBody::PowerButton(_) => self.send(&reply(ReplyBody::PowerButton(()))),
             RequestBody::Reset(_) => self.send(&reply(ReplyBody::Reset(()))),
-            RequestBody::ConsoleAttach(_) => self.send(&reply(ReplyBody::ConsoleAttach(()))),
+            RequestBody::ConsoleAttach(attach) => {
+                let stream = self.take_fd(attach.stream.0);
+                self.attach(id, stream);
+            }
             RequestBody::Query(_) => self.send(&reply(ReplyBody::Query(Status {
-                phase: Phase::Running,
+                phase: self.phase,
                 last_event: self.events,
                 resets: 0,
                 console_dropped_bytes: 0,
                 console_clients: 0,
                 log_dropped: 0,
             }))),
+            RequestBody::Report(_) => {
+                let standing = self.standing();
+                self.send(&reply(ReplyBody::Report(standing)));
+            }
             RequestBody::Stop(_) => {
                 self.send(&reply(ReplyBody::Stop(())));
                 return Some(exit_code::ORDERLY);
             }
         }
         None
+    }
+
+    fn become_phase(&mut self, phase: Phase) {
+        if self.phase != phase {
+            self.phase = phase;
+            self.event(Event::PhaseChanged(phase));
+        }
+    }
+
+    /// A descriptor that came with the last request.
+    fn take_fd(&mut self, slot: u16) -> Option<OwnedFd> {
+        self.fds.get_mut(usize::from(slot))?.take()
+    }
+
+    fn attach(&self, id: RequestId, stream: Option<OwnedFd>) {
+        let position = if self.is("console-far") { u64::MAX } else { 0 };
+        let body = ReplyBody::ConsoleAttach(ConsoleAttached { position });
+        self.send(&FromWorker::Reply {
+            id,
+            result: Ok(body),
+        });
+        if let Some(stream) = stream.filter(|_| self.is("console-far")) {
+            let mut stream = UnixStream::from(stream);
+            let _ = stream.write_all(b"so far\n");
+            std::thread::sleep(Duration::from_millis(50));
+            let _ = stream.write_all(b"and further\n");
+        }
     }
 
     /// What it does once it is launched.
@@ -178,13 +230,18 @@ impl Worker {
             }
         }
         if self.is("closes-control") {
-            let null = self.log.try_clone();
-            self.control = null.unwrap_or_else(|_| adopt(LOG_FD));
-            loop {
-                std::thread::sleep(Duration::from_secs(1));
-            }
+            self.close_control();
         }
-        None
+        self.lie_unasked()
+    }
+
+    /// Lives on without its control socket.
+    fn close_control(&mut self) -> ! {
+        let null = self.log.try_clone();
+        self.control = null.unwrap_or_else(|_| adopt(LOG_FD));
+        loop {
+            std::thread::sleep(Duration::from_secs(1));
+        }
     }
 
     fn event(&mut self, event: Event) {
@@ -196,8 +253,11 @@ impl Worker {
     }
 
     fn send(&self, message: &FromWorker) {
-        let bytes = codec::encode(message).unwrap_or_default();
-        while let Err(ScmError::WouldBlock) = scm::send(self.control.as_fd(), &bytes, &[]) {
+        self.send_bytes(&codec::encode(message).unwrap_or_default());
+    }
+
+    fn send_bytes(&self, bytes: &[u8]) {
+        while let Err(ScmError::WouldBlock) = scm::send(self.control.as_fd(), bytes, &[]) {
             wait(self.control.as_fd(), PollFlags::OUT);
         }
     }
@@ -212,7 +272,7 @@ impl Worker {
             match scm::receive_message(self.control.as_fd()) {
                 Ok((bytes, fds)) => {
                     if !fds.is_empty() {
-                        self.fds = fds;
+                        self.fds = fds.into_iter().map(Some).collect();
                     }
                     return codec::decode(&bytes).ok();
                 }

@@ -1,21 +1,22 @@
 //! The command line and what it means as a domain.
 
-use std::fmt::Write as _;
 use std::path::PathBuf;
 use std::sync::LazyLock;
 
 use anyhow::Context as _;
 use clap::builder::PossibleValuesParser;
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainName, DomainUuid, KernelBoot, LifecycleAction, MemorySize,
+    BootSource, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction, MemorySize,
     ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{BuildId, PROTOCOL};
 use rustix::rand::GetRandomFlags;
 use uuid::Uuid;
+
+use crate::daemon::args::{Remote, RemoteCommand};
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -26,12 +27,32 @@ static VERSION: LazyLock<String> = LazyLock::new(|| {
     )
 });
 
-const EXAMPLES: &str = "\
+/// What is behind the options: examples, and what programs go by.
+pub const AFTER_HELP: &str = "\
 Examples:
   reeve doctor                     Check that this host can run virtual machines
   reeve run                        Boot the built-in guest and see its report
+  reeve define web --memory 1G && reeve start web --console
+                                   Keep a domain, start it, and open its console
+  reeve define web --kernel vmlinuz --initrd initrd.img --cmdline 'console=ttyS0'
+                                   The same with Linux; relative paths begin here, and the files
+                                   must be beneath an allowed directory: /var/lib/reeve/images
+  reeve list --all                 See every domain
   reeve run --kernel vmlinux --initrd initrd.img --cmdline 'console=ttyS0' --memory 512M
-                                   Boot a Linux kernel with its console on this terminal";
+                                   Boot a Linux kernel with its console on this terminal
+
+Exit codes ('reeve run' has more of its own):
+  0    done
+  1    failed; of several domains, at least one
+  2    the command line is wrong
+  141  standard output was closed
+
+With --json every command prints one JSON value, events and logs one a line; what is done to named
+domains is an array of {\"name\",\"uuid\",\"result\":\"ok\"} or {...,\"result\":\"error\",\"error\":{...}}.
+A failure is one line on standard error: {\"error\":{\"code\":\"no-domain\",\"message\":\"...\"}}. Codes:
+  of the daemon: no-domain, domain-exists, wrong-state, busy, invalid-argument, access-denied,
+      path-refused, timeout, worker, host, storage, unsupported, shutting-down, cancelled
+  of reeve: no-supervisor, connection, protocol, usage, file, changed, local, some-failed, not-tried";
 
 const RUN_EXAMPLES: &str = "\
 In a terminal every key goes to the guest, Ctrl-C too. Ctrl-] leaves the console and destroys the
@@ -62,12 +83,15 @@ Examples:
 #[command(
     name = "reeve",
     version = VERSION.as_str(),
-    after_help = EXAMPLES,
+    after_help = AFTER_HELP,
     disable_help_subcommand = true,
     subcommand_required = true,
     arg_required_else_help = true
 )]
 pub struct Cli {
+    #[command(flatten)]
+    pub remote: Remote,
+
     #[command(subcommand)]
     pub command: Command,
 }
@@ -78,16 +102,24 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Check each thing this host must have, and say what mends what it lacks.
     Doctor(DoctorArgs),
+    #[command(flatten)]
+    Remote(RemoteCommand),
     /// Print a completion script for a shell.
     Completion {
         /// The shell.
         shell: Shell,
     },
+    /// Write the manual and the completion scripts into a directory, for packages.
+    #[command(hide = true)]
+    Man {
+        /// The directory.
+        directory: PathBuf,
+    },
 }
 
+/// What a machine is made of.
 #[derive(Debug, Args)]
-#[command(after_help = RUN_EXAMPLES)]
-pub struct RunArgs {
+pub struct GuestArgs {
     /// Kernel image: bzImage, or ELF with a PVH note. Without it, the built-in guest boots.
     #[arg(long, value_name = "FILE", help_heading = "Guest")]
     pub kernel: Option<PathBuf>,
@@ -127,10 +159,6 @@ pub struct RunArgs {
     )]
     pub memory: MemorySize,
 
-    /// Name of the domain, for logs and process lists [default: made up].
-    #[arg(long, value_name = "NAME", help_heading = "Guest")]
-    pub name: Option<DomainName>,
-
     /// Machine type: what the guest sees.
     #[arg(
         long,
@@ -145,7 +173,7 @@ pub struct RunArgs {
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub limit_memory: Option<MemorySize>,
 
-    /// Most CPU time, in percent of one CPU: 150 is one and a half.
+    /// Most CPU time of the whole worker, I/O threads too, in percent of one CPU: 150 is one and a half.
     #[arg(
         long,
         value_name = "PERCENT",
@@ -153,6 +181,15 @@ pub struct RunArgs {
         help_heading = "Limits"
     )]
     pub limit_cpu: Option<u32>,
+
+    /// Most CPU time of the vCPUs together, in percent of one CPU; I/O threads stay free.
+    #[arg(
+        long,
+        value_name = "PERCENT",
+        value_parser = clap::value_parser!(u32).range(1..=1_000_000),
+        help_heading = "Limits"
+    )]
+    pub limit_vcpus: Option<u32>,
 
     /// Most threads of the worker.
     #[arg(
@@ -162,13 +199,24 @@ pub struct RunArgs {
         help_heading = "Limits"
     )]
     pub limit_pids: Option<u32>,
+}
+
+#[derive(Debug, Args)]
+#[command(after_help = RUN_EXAMPLES)]
+pub struct RunArgs {
+    #[command(flatten)]
+    pub guest: GuestArgs,
+
+    /// Name of the domain, for logs and process lists [default: made up].
+    #[arg(long, value_name = "NAME", help_heading = "Guest")]
+    pub name: Option<DomainName>,
 
     /// Print the report as one JSON object, the last line of standard output; the guest's console
-    /// then goes to standard error.
-    #[arg(long)]
+    /// then goes to standard error. Set from the option of all commands.
+    #[arg(skip)]
     pub json: bool,
 
-    /// For scripts, until the daemon exists: a UNIX socket at PATH that takes the lines status,
+    /// For scripts: a UNIX socket at PATH that takes the lines status,
     /// pause, resume, power-button, reset and destroy, and answers each with a line of JSON.
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
@@ -180,8 +228,8 @@ pub struct RunArgs {
 
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
-    /// Print the checks as a JSON array.
-    #[arg(long)]
+    /// Print the checks as a JSON array. Set from the option of all commands.
+    #[arg(skip)]
     pub json: bool,
 }
 
@@ -191,17 +239,9 @@ fn parse_vcpus(text: &str) -> Result<Vcpus, String> {
     Vcpus::try_from(count).map_err(|error| error.to_string())
 }
 
-impl RunArgs {
-    /// The domain these arguments describe. It has a new UUID each time.
-    ///
-    /// # Errors
-    /// The kernel gives no random bytes.
-    pub fn domain(&self) -> anyhow::Result<Domain> {
-        let uuid = new_uuid().context("cannot make a UUID")?;
-        let name = match &self.name {
-            Some(name) => name.clone(),
-            None => DomainName::try_from(format!("guest-{:08x}", uuid.as_fields().0))?,
-        };
+impl GuestArgs {
+    /// The domain these arguments describe.
+    pub fn domain(&self, name: DomainName, uuid: DomainUuid) -> Domain {
         let boot = match &self.kernel {
             None => BootSource::BuiltIn {
                 command_line: self.cmdline.clone(),
@@ -216,9 +256,9 @@ impl RunArgs {
             .into_iter()
             .find(|machine| machine.name() == self.machine)
             .unwrap_or(MachineType::Reeve1_0);
-        Ok(Domain {
+        Domain {
             name,
-            uuid: DomainUuid(uuid),
+            uuid,
             machine,
             vcpus: self.cpus,
             cpu: CpuSwitches::default(),
@@ -228,14 +268,33 @@ impl RunArgs {
             limits: ResourceLimits {
                 memory: self.limit_memory,
                 cpu_percent: self.limit_cpu,
+                vcpu_percent: self.limit_vcpus,
+                cpu_weight: None,
                 pids: self.limit_pids,
             },
-        })
+            pinning: Vec::new(),
+            labels: Labels::default(),
+        }
+    }
+}
+
+impl RunArgs {
+    /// The domain these arguments describe. It has a new UUID each time.
+    ///
+    /// # Errors
+    /// The kernel gives no random bytes.
+    pub fn domain(&self) -> anyhow::Result<Domain> {
+        let uuid = new_uuid().context("cannot make a UUID")?;
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => DomainName::try_from(format!("guest-{:08x}", uuid.as_fields().0))?,
+        };
+        Ok(self.guest.domain(name, DomainUuid(uuid)))
     }
 }
 
 /// A version 4 UUID (RFC 9562 §5.4) from the kernel itself: no device node, no fallback, no panic.
-fn new_uuid() -> std::io::Result<Uuid> {
+pub fn new_uuid() -> std::io::Result<Uuid> {
     let mut bytes = [0; 16];
     let mut filled = 0;
     while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
@@ -244,29 +303,16 @@ fn new_uuid() -> std::io::Result<Uuid> {
     Ok(uuid::Builder::from_random_bytes(bytes).into_uuid())
 }
 
-/// A usage error on one line, with clap's suggestion where it has one.
-pub fn one_line(error: &clap::Error) -> String {
-    let text = error.render().to_string();
-    let mut paragraphs = text.split("\n\n");
-    let first = paragraphs.next().unwrap_or_default();
-    let first = first.strip_prefix("error: ").unwrap_or(first);
-    let mut line = String::from("reeve: ");
-    for (index, part) in first.lines().map(str::trim).enumerate() {
-        let _ = write!(line, "{}{part}", if index == 0 { "" } else { " " });
+/// The help of the command that the command line names, or of all.
+pub fn help_command() -> String {
+    let mut after_socket = false;
+    let cli = Cli::command();
+    for word in std::env::args().skip(1) {
+        let is_value = std::mem::replace(&mut after_socket, word == "--socket");
+        let command = (!is_value).then(|| cli.find_subcommand(&word)).flatten();
+        if let Some(command) = command {
+            return format!("reeve {} --help", command.get_name());
+        }
     }
-    for tip in text
-        .lines()
-        .filter_map(|line| line.trim().strip_prefix("tip: "))
-    {
-        let _ = write!(line, "; {tip}");
-    }
-    let run = std::env::args_os()
-        .nth(1)
-        .is_some_and(|command| command == "run");
-    let _ = write!(
-        line,
-        "; see 'reeve {}--help'",
-        if run { "run " } else { "" }
-    );
-    line
+    "reeve --help".to_owned()
 }

@@ -16,6 +16,7 @@ use rustix::fd::BorrowedFd;
 use rustix::io::Errno;
 use rustix::net::SendFlags;
 use rustix::stdio::{stderr, stdin, stdout};
+use rustix::termios::isatty;
 use tokio::sync::{mpsc, oneshot};
 
 use super::messages::write_fd;
@@ -61,9 +62,17 @@ pub fn start_output(
         .name("console-out".to_owned())
         .spawn(move || {
             let fd = if to_stderr { stderr() } else { stdout() };
+            // Asked now: a terminal that is gone no longer says that it is one.
+            let terminal = isatty(fd);
             if let Err(error) = copy_output(&mut stream, fd, &first) {
+                // A terminal that is gone is told by this or by SIGHUP, whichever comes first.
+                let gone = terminal && error.raw_os_error() == Some(Errno::IO.raw_os_error());
                 // Full means that the session is ending already.
-                let _ = notes.try_send(Note::OutputLost(error));
+                let _ = notes.try_send(if gone {
+                    Note::TerminalClosed
+                } else {
+                    Note::OutputLost(error)
+                });
             }
             let _ = finished.send(());
         })?;

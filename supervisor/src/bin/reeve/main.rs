@@ -1,15 +1,20 @@
-//! `reeve`: the command line. One process, no daemon: the supervisor's library runs in it.
+//! `reeve`: the command line. `reeve run` needs no daemon, the supervisor's library runs in it; the
+//! commands about kept domains speak to the daemon.
 
 mod args;
 mod console;
 mod control;
+mod daemon;
 mod doctor;
+mod manual;
 mod messages;
 mod report;
 mod run;
 mod session;
 mod signals;
 mod terminal;
+#[path = "../reeved/usage.rs"]
+mod usage;
 
 use std::io::Write;
 use std::process::ExitCode;
@@ -26,20 +31,37 @@ fn main() -> ExitCode {
     let parsed = Cli::command()
         .try_get_matches()
         .and_then(|matches| Cli::from_arg_matches(&matches));
-    match parsed.map(|cli| cli.command) {
-        Ok(Command::Run(run)) => ExitCode::from(run::run(&run)),
-        Ok(Command::Doctor(doctor)) => ExitCode::from(doctor::doctor(&doctor)),
-        Ok(Command::Completion { shell }) => {
+    match parsed.map(|cli| (cli.remote, cli.command)) {
+        Ok((remote, Command::Run(mut run))) => {
+            run.json = remote.json;
+            ExitCode::from(run::run(&run))
+        }
+        Ok((remote, Command::Doctor(mut doctor))) => {
+            doctor.json = remote.json;
+            ExitCode::from(doctor::doctor(&doctor))
+        }
+        Ok((remote, Command::Remote(command))) => ExitCode::from(daemon::run(&remote, command)),
+        Ok((_, Command::Completion { shell })) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "reeve", &mut script);
             print(&script)
         }
+        Ok((_, Command::Man { directory })) => manual::write(&directory),
         Err(error) => {
             let usage = error.use_stderr();
             let _ = match error.kind() {
                 // Help and version; or nothing was asked for, which help answers best.
                 ErrorKind::DisplayHelpOnMissingArgumentOrSubcommand => error.print(),
-                _ if usage => writeln!(std::io::stderr(), "{}", args::one_line(&error)),
+                _ if usage => {
+                    let line = usage::one_line(&error, &args::help_command());
+                    // The command line was not understood: whether it is there is all that is known.
+                    let line = if std::env::args_os().any(|word| word == "--json") {
+                        daemon::usage_json(&line)
+                    } else {
+                        format!("reeve: {line}")
+                    };
+                    writeln!(std::io::stderr(), "{line}")
+                }
                 _ => error.print(),
             };
             ExitCode::from(if usage { USAGE } else { 0 })

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::fd::AsRawFd;
 
-use reeve_ipc::model::{DomainUuid, KernelBoot, ResourceLimits, Vcpus};
+use reeve_ipc::model::{DomainUuid, KernelBoot, Labels, ResourceLimits, Vcpus};
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::fs::SealFlags;
 use uuid::Uuid;
@@ -23,6 +23,8 @@ fn domain(boot: BootSource) -> Domain {
         boot,
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
+        pinning: Vec::new(),
+        labels: Labels::default(),
     }
 }
 
@@ -40,8 +42,10 @@ fn kernel(path: &Path) -> BootSource {
     })
 }
 
-fn options() -> PlanOptions {
+fn options() -> PlanOptions<'static> {
     PlanOptions {
+        paths: &AnyPath,
+        kept: None,
         hold: true,
         console: None,
         on_control_loss: ControlLoss::Stop,
@@ -113,7 +117,7 @@ fn a_plan_names_every_descriptor_once() {
 #[test]
 fn a_kernel_that_is_no_file_is_named_with_what_it_is() {
     let directory = tempfile::tempdir().unwrap();
-    let error = open_image("kernel", directory.path()).unwrap_err();
+    let error = open_image("kernel", &AnyPath, directory.path()).unwrap_err();
     assert!(
         error
             .to_string()
@@ -121,11 +125,13 @@ fn a_kernel_that_is_no_file_is_named_with_what_it_is() {
     );
 
     let missing = directory.path().join("vmlinux");
-    let error = open_image("kernel", &missing).unwrap_err().to_string();
+    let error = open_image("kernel", &AnyPath, &missing)
+        .unwrap_err()
+        .to_string();
     assert!(error.contains(&missing.display().to_string()), "{error}");
     assert!(error.contains("no such file or directory"), "{error}");
 
-    let error = open_image("initrd", Path::new("/dev/null")).unwrap_err();
+    let error = open_image("initrd", &AnyPath, Path::new("/dev/null")).unwrap_err();
     assert!(error.to_string().contains("check --initrd"));
 }
 
@@ -134,7 +140,7 @@ fn a_pipe_in_place_of_a_kernel_holds_nobody_up() {
     let directory = tempfile::tempdir().unwrap();
     let fifo = directory.path().join("fifo");
     rustix::fs::mknodat(rustix::fs::CWD, &fifo, FileType::Fifo, Mode::RWXU, 0).unwrap();
-    let error = open_image("kernel", &fifo).unwrap_err();
+    let error = open_image("kernel", &AnyPath, &fifo).unwrap_err();
     assert!(error.to_string().contains("is a pipe"));
 }
 
@@ -170,4 +176,50 @@ fn what_a_guests_end_means_is_carried_over() {
     assert_eq!(policy.on_power_off, EndAction::Exit);
     assert_eq!(policy.on_reset, ResetAction::Reset);
     assert_eq!(policy.on_crash, EndAction::Exit);
+}
+
+#[derive(Debug)]
+struct Nowhere;
+
+impl PathPolicy for Nowhere {
+    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, PathError> {
+        Err(PathError::Forbidden(format!(
+            "the {what} {} is not allowed",
+            path.display()
+        )))
+    }
+}
+
+#[test]
+fn a_path_that_the_policy_forbids_is_not_opened() {
+    let options = PlanOptions {
+        paths: &Nowhere,
+        ..options()
+    };
+    let domain = domain(kernel(Path::new("/proc/self/exe")));
+    let error = plan(&domain, &HostCpuid::ask_early(), options).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "the kernel /proc/self/exe is not allowed"
+    );
+}
+
+#[test]
+fn a_kept_worker_ends_with_nothing_but_its_supervisor() {
+    let (listener, _) = std::os::unix::net::UnixStream::pair().unwrap();
+    let options = PlanOptions {
+        kept: Some(SpecDigest([7; 16])),
+        ..options()
+    };
+    let mut domain = domain(built_in());
+    domain.lifecycle.on_reboot = OnReboot::Destroy;
+    let mut plan = plan(&domain, &HostCpuid::ask_early(), options).unwrap();
+    plan.wait_on(listener.into()).unwrap();
+    let spec = plan.spec;
+    assert_eq!(spec.policy.on_power_off, EndAction::Preserve);
+    assert_eq!(spec.policy.on_crash, EndAction::Preserve);
+    assert_eq!(spec.policy.on_reset, ResetAction::Preserve);
+    assert_eq!(spec.on_control_loss, ControlLoss::KeepRunning);
+    assert_eq!(spec.digest, SpecDigest([7; 16]));
+    assert!(spec.adoption.is_some());
 }

@@ -69,6 +69,11 @@ impl DeathCause {
             Self::PoweredOff | Self::Reset | Self::Stopped | Self::Destroyed
         )
     }
+
+    /// Whether the supervisor ended it.
+    pub(super) const fn was_asked_for(&self) -> bool {
+        matches!(self, Self::Stopped | Self::Destroyed)
+    }
 }
 
 /// What was asked for and heard while the worker lived.
@@ -95,6 +100,13 @@ pub(super) struct Evidence {
 }
 
 impl Evidence {
+    /// Leaves out how the guest ended before the worker was told to end.
+    pub(super) fn forget_guest(&mut self) {
+        self.powered_off = false;
+        self.reset = false;
+        self.crash = None;
+    }
+
     /// The verdict.
     pub(super) fn judge(self, status: ExitStatus) -> Death {
         let cause = match status {

@@ -4,11 +4,11 @@
 //! escaped, and reading stops when they come too fast, so that a flood fills the socket (where the
 //! worker drops and counts) and costs nobody else anything.
 
-use std::fmt::Write as _;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reeve_ipc::error::{WireError, truncate};
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_sandbox::seccomp::denial::Denial;
 use rustix::io::Errno;
@@ -17,6 +17,7 @@ use tokio::io::unix::AsyncFd;
 use tracing::Level;
 
 use crate::host::watch::watch;
+use crate::logging::printable;
 
 /// The most bytes of a datagram that are read; the rest is cut.
 const MAX_DATAGRAM_BYTES: usize = 1280;
@@ -126,19 +127,12 @@ fn parse(bytes: &[u8]) -> Record {
     Record::Line(level, printable(text.trim_end_matches('\n')))
 }
 
-/// `text` with everything escaped that moves a terminal's cursor or changes the reading order.
-pub(super) fn printable(text: &str) -> String {
-    let mut safe = String::with_capacity(text.len());
-    for c in text.chars() {
-        let reorders = matches!(c, '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}'
-            | '\u{2066}'..='\u{2069}');
-        if c.is_control() || reorders {
-            let _ = write!(safe, "{}", c.escape_default());
-        } else {
-            safe.push(c);
-        }
-    }
-    safe
+/// What a worker says of a failure, made fit for one line of an answer: a worker that is honest sends
+/// no more than is kept.
+pub(super) fn quoted(text: &str) -> String {
+    let mut text = printable(text);
+    truncate(&mut text, WireError::MAX_MESSAGE_BYTES);
+    text
 }
 
 /// Puts a worker's line into our log.

@@ -1,8 +1,9 @@
-//! One running worker: started, asked, ended.
+//! One running worker: started or found, asked, ended.
 //!
 //! ```text
 //!   start ─ plan, identity, cgroup ─ spawn ∥ queue Welcome, Descriptors, Launch ─► Worker
 //!     any failure undoes what was made before it                                    │
+//!   adopt ─ pidfd, connect, credentials, Report ────────────────────────────────────┤
 //!                                                      supervise (one task a worker)│
 //!   requests ─► WorkerClient ─► control socket          events, log, pidfd          │
 //!   destroy ──► SIGKILL by pidfd, never through the worker                          ▼
@@ -11,10 +12,19 @@
 //!
 //! Runs on tokio, a current-thread runtime included. Everything a worker reads at its start is
 //! queued on its socket while the process is being made, so that a start costs no round trip but
-//! the one that tells it is complete. Invariant: a process that was spawned is killed and reaped, and its
-//! identity and cgroup released, whichever future is dropped on the way.
+//! the one that tells it is complete.
+//!
+//! Two kinds of owners: `reeve run` has a [`Worker`], whose drop kills the process; the daemon has a
+//! [`KvmDriver`], whose workers are *kept*: once their launch is recorded, nothing but a kill or
+//! their own end ends them, and what they hold is left to the next supervisor. Invariant: a process
+//! that was spawned and is not kept is killed and reaped, and what it held released, whichever future
+//! is dropped on the way.
 
+mod adopt;
 mod death;
+mod driver;
+mod instance;
+mod kept;
 mod log;
 mod start;
 mod supervise;
@@ -23,8 +33,8 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::PathBuf;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::client::{CallError, WorkerClient};
@@ -37,11 +47,13 @@ use reeve_ipc::request::{
     ConsoleAttach, Launched, Pause, PowerButton, Query, Request, Reset, Resume, Status, Stop,
 };
 use rustix::process::Signal;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
 pub use self::death::{Death, DeathCause, ExitStatus, signal_name};
+pub use self::driver::KvmDriver;
 pub use self::start::{StartError, StartOptions, start};
 use crate::host::identity::Level;
+use crate::host::no_descriptor;
 use crate::host::spawner::Child;
 
 /// How long a reset may take: it loads the kernel again.
@@ -55,7 +67,7 @@ const REAP_DEADLINE: Duration = Duration::from_secs(5);
 #[derive(Debug, thiserror::Error)]
 pub enum AttachError {
     /// No sockets.
-    #[error("cannot make the console's sockets: {0}")]
+    #[error("cannot make the console's sockets: {}", no_descriptor(.0))]
     Socket(#[source] io::Error),
     /// The worker has been sent as many descriptors as it takes.
     #[error(transparent)]
@@ -85,19 +97,22 @@ pub struct View {
     pub death: Option<Arc<Death>>,
 }
 
-/// A running worker. Dropping it kills the process.
+/// The way to a worker; empty while one that was found has not said its hello.
+type Link = Arc<OnceLock<WorkerClient>>;
+
+/// A running worker. Dropping it kills the process, unless that is kept.
 #[derive(Debug)]
 pub struct Worker {
     name: DomainName,
     uuid: DomainUuid,
-    client: WorkerClient,
+    link: Link,
     process: Arc<Process>,
     view: watch::Receiver<View>,
     launched: Option<Launched>,
     facts: Facts,
 }
 
-/// What the supervisor itself did to confine a worker, and when it was asked to start it.
+/// What the supervisor itself did to confine a worker, and when it was asked to start or find it.
 #[derive(Debug, Clone)]
 pub struct Facts {
     /// When the start was asked for.
@@ -108,6 +123,8 @@ pub struct Facts {
     pub level: Level,
     /// The directory of its cgroup, where it has one.
     pub cgroup: Option<PathBuf>,
+    /// Whether an earlier supervisor started it.
+    pub adopted: bool,
 }
 
 impl Worker {
@@ -192,12 +209,27 @@ impl Worker {
     /// # Errors
     /// [`AttachError`].
     pub async fn console_attach(&self, input: bool) -> Result<UnixStream, AttachError> {
+        let (ours, _) = self.console_from(None, input).await?;
+        Ok(ours)
+    }
+
+    /// Attaches a client to the console from byte `from` on, or from the oldest that is held; and the
+    /// position of the first byte it gets.
+    async fn console_from(
+        &self,
+        from: Option<u64>,
+        input: bool,
+    ) -> Result<(UnixStream, u64), AttachError> {
         let (ours, theirs) = UnixStream::pair().map_err(AttachError::Socket)?;
         let mut table = FdTable::new();
         let stream = table.push(theirs.into())?;
-        let request = ConsoleAttach { stream, input };
-        self.client.call_with(request, table, CALL_DEADLINE).await?;
-        Ok(ours)
+        let request = ConsoleAttach {
+            stream,
+            input,
+            from,
+        };
+        let attached = self.call_with(request, table, CALL_DEADLINE).await?;
+        Ok((ours, attached.position))
     }
 
     /// Tells the worker to end, and waits for it; kills it where it does not.
@@ -215,14 +247,19 @@ impl Worker {
         self.destroy().await
     }
 
+    /// Sends `SIGKILL` because somebody asked for it, and waits for nothing.
+    fn kill(&self) {
+        self.process.destroyed.store(true, Ordering::Relaxed);
+        self.process.kill();
+    }
+
     /// Kills the process, whatever it does, and waits until it is gone and everything of it is
     /// released, at most five seconds.
     ///
     /// # Errors
     /// [`Reaping`]: the kernel holds the process; it is reaped when it goes.
     pub async fn destroy(&self) -> Result<Arc<Death>, Reaping> {
-        self.process.destroyed.store(true, Ordering::Relaxed);
-        self.process.kill();
+        self.kill();
         tokio::time::timeout(REAP_DEADLINE, self.death())
             .await
             .map_err(|_| Reaping(self.process.pid))
@@ -251,13 +288,27 @@ impl Worker {
         request: R,
         deadline: Duration,
     ) -> Result<R::Reply, CallError> {
-        self.client.call(request, deadline).await
+        self.call_with(request, FdTable::new(), deadline).await
+    }
+
+    async fn call_with<R: Request>(
+        &self,
+        request: R,
+        table: FdTable,
+        deadline: Duration,
+    ) -> Result<R::Reply, CallError> {
+        match self.link.get() {
+            Some(client) => client.call_with(request, table, deadline).await,
+            // It has not said a word since it was found.
+            None => Err(CallError::Deadline(R::OPERATION.name(), Duration::ZERO)),
+        }
     }
 }
 
 impl Drop for Worker {
     fn drop(&mut self) {
-        if self.view.borrow().death.is_none() {
+        let kept = self.process.kept.load(Ordering::Relaxed);
+        if !kept && self.view.borrow().death.is_none() {
             self.process.destroyed.store(true, Ordering::Relaxed);
             self.process.kill();
         }
@@ -271,6 +322,10 @@ struct Process {
     pidfd: Arc<OwnedFd>,
     destroyed: AtomicBool,
     stopped: AtomicBool,
+    /// It lives on without this supervisor.
+    kept: Arc<AtomicBool>,
+    /// A call was not answered in time.
+    missed: Notify,
 }
 
 impl Process {
@@ -280,6 +335,8 @@ impl Process {
             pidfd: Arc::clone(&child.pidfd),
             destroyed: AtomicBool::new(false),
             stopped: AtomicBool::new(false),
+            kept: Arc::clone(&child.kept),
+            missed: Notify::new(),
         }
     }
 

@@ -1,6 +1,7 @@
-//! How a domain starts: one function, top to bottom, and what can go wrong in it.
+//! How a domain starts: from a plan to a worker, top to bottom, and what can go wrong in it.
 //!
-//! Runs in the caller's task. Whatever it had made by then is undone when it fails or is dropped.
+//! [`start`] serves `reeve run`, `kept.rs` the daemon; both come to [`launch`], which is all that
+//! costs time. Runs in the caller's task. Whatever it had made by then is undone when it fails or is dropped.
 
 use std::future::{Future, poll_fn};
 use std::io;
@@ -8,6 +9,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
@@ -18,20 +20,27 @@ use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{Launch, Request};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::spec::ControlLoss;
-use tokio::sync::watch;
+use rustix::io::Errno;
+use tokio::sync::{mpsc, watch};
 
-use super::log::{self, LogSocket};
-use super::supervise::Supervision;
-use super::{Death, Facts, Process, REAP_DEADLINE, View, Worker};
+use super::kept::Ledger;
+use super::log::{LogSocket, quoted};
+use super::supervise::{Heard, Supervision};
+use super::{Death, Facts, Link, Process, REAP_DEADLINE, View, Worker};
+use crate::crash::{self, Moment, Operation};
+use crate::domain::driver::Notice;
 use crate::domain::fault::{self, Step};
-use crate::domain::plan::{self, PlanError, PlanOptions};
-use crate::host::Host;
-use crate::host::confinement::{Confinement, ConfinementError};
+use crate::domain::plan::{self, AnyPath, Plan, PlanError, PlanOptions};
+use crate::host::confinement::{ConfinementError, ConfinementPlan};
+use crate::host::holdings::Holdings;
 use crate::host::identity::IdentityError;
 use crate::host::spawner::{Order, SpawnError};
+use crate::host::vcpus::{self, VcpuError};
+use crate::host::{Host, no_descriptor, reason};
 
 /// How long a machine may take to build: reading a large initrd from a slow disk is in it.
 const LAUNCH_DEADLINE: Duration = Duration::from_secs(30);
+
 /// Why a domain did not start. Nothing is left of it.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
@@ -48,7 +57,7 @@ pub enum StartError {
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     /// No sockets to talk through.
-    #[error("cannot make the worker's sockets: {0}")]
+    #[error("cannot make the worker's sockets: {}", no_descriptor(.0))]
     Socket(#[source] io::Error),
     /// The worker cannot build the machine.
     #[error("cannot start '{domain}': {}", explain(kernel.as_deref(), error))]
@@ -76,6 +85,30 @@ pub enum StartError {
         /// Why.
         error: CallError,
     },
+    /// Its vCPUs cannot be where the definition wants them.
+    #[error("cannot start '{domain}': {error}")]
+    Vcpus {
+        /// The domain.
+        domain: DomainName,
+        /// Why.
+        error: VcpuError,
+    },
+    /// No socket to be found again on.
+    #[error("cannot listen on {path}: {reason}", path = .path.display(), reason = reason(*.errno))]
+    Listen {
+        /// The socket.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+    /// What it holds cannot be recorded.
+    #[error("cannot record what '{domain}' holds: {message}")]
+    Record {
+        /// The domain.
+        domain: DomainName,
+        /// Why.
+        message: String,
+    },
     /// A test asked for it.
     #[cfg(feature = "fault-points")]
     #[error("cannot start '{0}': a fault point ended the start before there was a worker")]
@@ -84,7 +117,7 @@ pub enum StartError {
 
 /// What the worker said, with the name of the file that it knows by descriptor only.
 fn explain(kernel: Option<&Path>, error: &WireError) -> String {
-    let message = log::printable(&error.message);
+    let message = quoted(&error.message);
     match (kernel, error.code) {
         (Some(kernel), ErrorCode::BootImage) => format!("{}: {message}", kernel.display()),
         _ => message,
@@ -124,35 +157,89 @@ pub async fn start(
     options: StartOptions,
 ) -> Result<Worker, StartError> {
     let accepted = Instant::now();
+    check_vcpus(domain)?;
     let plan = plan::plan(
         domain,
         &host.cpuid,
         PlanOptions {
+            paths: &AnyPath,
+            kept: None,
             hold: options.hold,
             console: options.console,
             on_control_loss: options.on_control_loss,
         },
     )?;
     let identity = host.identities.claim()?;
-    let confinement = Confinement::prepare(domain)?;
+    let holdings = Holdings {
+        socket: None,
+        confinement: ConfinementPlan::new(domain, &host.cgroups)?.make()?,
+        identity,
+    };
+    let launching = Launching {
+        accepted,
+        plan,
+        holdings,
+        tell: None,
+        ledger: None,
+    };
+    launch(host, domain, launching).await
+}
+
+pub(super) fn check_vcpus(domain: &Domain) -> Result<(), StartError> {
+    vcpus::check(domain).map_err(|error| StartError::Vcpus {
+        domain: domain.name.clone(),
+        error,
+    })
+}
+
+/// All that a worker is made from.
+#[derive(Debug)]
+pub(super) struct Launching<'a> {
+    pub(super) accepted: Instant,
+    pub(super) plan: Plan,
+    pub(super) holdings: Holdings,
+    /// Who hears what happens to it.
+    pub(super) tell: Option<mpsc::Sender<Notice>>,
+    /// Where the process of a kept worker is noted before its launch is sent. A worker that is not
+    /// kept finds its launch in its socket already.
+    pub(super) ledger: Option<&'a mut Ledger>,
+}
+
+/// Makes the process, launches the machine in it and puts it under supervision.
+pub(super) async fn launch(
+    host: &Host,
+    domain: &Domain,
+    launching: Launching<'_>,
+) -> Result<Worker, StartError> {
+    let Launching {
+        accepted,
+        mut plan,
+        holdings,
+        tell,
+        mut ledger,
+    } = launching;
+    let hold = plan.spec.hold;
+    let on_control_loss = plan.spec.on_control_loss;
+    let placing = vcpus::need_placing(domain);
+    plan.spec.hold |= placing;
     let (control, worker_control) = scm::pair().map_err(socket_error)?;
     let (log, worker_log) = scm::pair().map_err(socket_error)?;
     let log = LogSocket::new(log).map_err(StartError::Socket)?;
 
     let facts = Facts {
         accepted,
-        uid: identity.uid,
-        level: identity.level,
-        cgroup: confinement.path(),
+        uid: holdings.identity.uid,
+        level: holdings.identity.level,
+        cgroup: holdings.confinement.path(),
+        adopted: false,
     };
     fail_at(Step::BeforeSpawn, domain)?;
     let order = Order {
         name: domain.name.clone(),
         control: worker_control,
         log: worker_log,
-        on_control_loss: options.on_control_loss,
-        identity,
-        confinement,
+        on_control_loss,
+        holdings,
     };
     let mut spawn = std::pin::pin!(host.spawner.spawn(order));
     let spawned = poll_once(spawn.as_mut()).await;
@@ -172,7 +259,10 @@ pub async fn start(
             None => Err(CallError::Closed(Launch::OPERATION.name())),
         }
     });
-    let early = poll_once(launch.as_mut()).await;
+    let early = match ledger {
+        None => poll_once(launch.as_mut()).await,
+        Some(_) => None,
+    };
     fail_at(Step::AfterLaunchSent, domain)?;
 
     // A spawn that failed has closed the socket too; it is the one to tell.
@@ -180,7 +270,13 @@ pub async fn start(
         Some(child) => child?,
         None => spawn.await?,
     };
+    if let Some(ledger) = ledger.as_mut() {
+        crash::point(Operation::Start, Moment::AfterSpawn);
+        ledger.spawned(child.pid)?;
+    }
     let (client, incoming) = connection.map_err(call_error)?;
+    let link = Link::default();
+    let _ = link.set(client);
     let process = Arc::new(Process::new(&child));
     let (publish, view) = watch::channel(View {
         phase: Phase::AwaitingLaunch,
@@ -194,14 +290,16 @@ pub async fn start(
         uuid: domain.uuid,
         process: Arc::clone(&process),
         view: publish.clone(),
+        link: Arc::clone(&link),
+        tell,
         child,
     }
-    .begin(incoming, log)
+    .begin(incoming, Some(log), Heard::default())
     .map_err(StartError::Socket)?;
     let mut worker = Worker {
         name: domain.name.clone(),
         uuid: domain.uuid,
-        client,
+        link,
         process,
         view,
         launched: None,
@@ -212,10 +310,20 @@ pub async fn start(
     }
     let answer = match early {
         Some(answer) => answer,
-        None => launch.await,
+        None => crash::around(Operation::Start, launch).await,
+    };
+    let expected = if hold || placing {
+        Phase::Paused
+    } else {
+        Phase::Running
     };
     let launched = match answer {
-        Ok(launched) => launched,
+        Ok(launched) if launched.phase == expected => launched,
+        Ok(launched) => {
+            let rule = format!("protocol violation: it says that it is {}", launched.phase);
+            let lie = CallError::Refused(WireError::new(ErrorCode::WrongPhase, rule));
+            return Err(worker.failed(domain, lie).await);
+        }
         Err(error) => return Err(worker.failed(domain, error).await),
     };
     publish.send_if_modified(|view| {
@@ -226,6 +334,29 @@ pub async fn start(
         first
     });
     worker.launched = Some(launched);
+    if placing {
+        let cgroup = worker.facts.cgroup.as_deref();
+        if let Err(error) = vcpus::place(domain, worker.pid(), cgroup).await {
+            let _ = worker.destroy().await;
+            return Err(StartError::Vcpus {
+                domain: domain.name.clone(),
+                error,
+            });
+        }
+        if !hold {
+            if let Err(error) = worker.resume().await {
+                return Err(worker.failed(domain, error).await);
+            }
+        }
+    }
+    if let Some(ledger) = ledger {
+        if let Err(error) = ledger.launched() {
+            let _ = worker.destroy().await;
+            return Err(error);
+        }
+        // From here on it lives on without us.
+        worker.process.kept.store(true, Ordering::Relaxed);
+    }
     let (domain, uuid, pid) = (&worker.name, worker.uuid, worker.process.pid);
     tracing::info!(%domain, %uuid, pid, "started");
     if fault::is_at(Step::AfterLaunched) || fault::is_at(Step::Running) {

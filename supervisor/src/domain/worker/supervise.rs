@@ -1,26 +1,38 @@
 //! The task that watches one worker from its spawn to its end, and releases what it held.
 //!
-//! It waits for events, log records and the pidfd, never for a reply. A broken rule is answered with
-//! `SIGKILL` to that worker and nothing else. The verdict is published last: whoever sees a death may
-//! rely on the uid and the cgroup being free.
+//! It waits for events, log records and the pidfd, and for no reply but that of a worker which went
+//! silent. A broken rule is answered with `SIGKILL` to that worker and nothing else. The verdict is
+//! published last: whoever sees a death may rely on the uid and the cgroup being free.
+//!
+//! Of a kept worker it tells a daemon's actor, in order and however long that takes to listen; where
+//! nobody listens any more the daemon ends, and the worker is left alone.
 
+mod outbox;
+
+use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use reeve_ipc::client::{Closed, Incoming};
+use reeve_ipc::client::{CallError, Closed, Incoming};
 use reeve_ipc::event::Event;
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::request::{Query, Status};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
+use self::outbox::Outbox;
+use super::adopt::{self, Found, Search};
 use super::death::{Evidence, ExitStatus};
-use super::log::{self, LogSocket, Record};
-use super::{Process, View};
+use super::log::{LogSocket, Record, quoted, relay};
+use super::{Link, Process, View};
+use crate::crash::{self, Moment, Operation};
+use crate::domain::driver::{GuestEnd, Notice, Verdict};
 use crate::domain::fault::{self, Step};
 use crate::host::spawner::Child;
 use crate::host::watch::watch;
@@ -29,6 +41,8 @@ use crate::host::watch::watch;
 const CLOSED_GRACE: Duration = Duration::from_secs(1);
 /// How long after a death the control socket's last messages may take to be read.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
+/// How long a silent worker may take to come back before it is asked again.
+const PROBE_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that belongs to one worker until it is gone.
 #[derive(Debug)]
@@ -37,54 +51,143 @@ pub(super) struct Supervision {
     pub(super) uuid: DomainUuid,
     pub(super) process: Arc<Process>,
     pub(super) view: watch::Sender<View>,
-    /// Killed, if it still lives, reaped and released when this is dropped.
+    pub(super) link: Link,
+    /// Who is told of a worker that is kept.
+    pub(super) tell: Option<mpsc::Sender<Notice>>,
+    /// Killed, if it still lives and is not kept, reaped and released when this is dropped.
     pub(super) child: Child,
 }
 
+/// A question to a worker that went silent; its answer says that it is back.
+type Probe = Pin<Box<dyn Future<Output = Result<Status, CallError>> + Send>>;
+
 /// What the task learns as it goes.
-#[derive(Debug, Default)]
-struct Heard {
+#[derive(Default)]
+pub(super) struct Heard {
     evidence: Evidence,
+    /// The number of the last event that is known.
     last_event: u64,
     closed: Option<Instant>,
+    /// How the guest ended by itself, until its machine is at rest.
+    end: Option<GuestEnd>,
+    outbox: Outbox,
+    probe: Option<Probe>,
+}
+
+impl Heard {
+    /// What is known of a worker that was found: everything up to this event.
+    pub(super) fn up_to(last_event: u64) -> Self {
+        Self {
+            last_event,
+            ..Self::default()
+        }
+    }
 }
 
 impl Supervision {
     /// Starts the task on the current runtime.
     ///
     /// # Errors
-    /// The pidfd cannot be watched; the process is gone then.
+    /// The pidfd cannot be watched; a process that is not kept is gone then.
     pub(super) fn begin(
         self,
         incoming: mpsc::Receiver<Incoming>,
-        log: LogSocket,
+        log: Option<LogSocket>,
+        heard: Heard,
     ) -> io::Result<()> {
         let pidfd = watch(Arc::clone(&self.process.pidfd))?;
-        tokio::spawn(self.run(pidfd, incoming, log));
+        tokio::spawn(self.run(pidfd, incoming, log, heard));
         Ok(())
     }
 
-    async fn run(
-        mut self,
-        pidfd: AsyncFd<Arc<OwnedFd>>,
-        mut incoming: mpsc::Receiver<Incoming>,
-        mut log: LogSocket,
-    ) {
+    /// As [`Self::begin`], for a worker that was found and has not answered yet.
+    ///
+    /// # Errors
+    /// As for [`Self::begin`].
+    pub(super) fn begin_silent(self, search: Option<Search>) -> io::Result<()> {
+        let pidfd = watch(Arc::clone(&self.process.pidfd))?;
+        tokio::spawn(self.wait_for_word(pidfd, search));
+        Ok(())
+    }
+
+    async fn wait_for_word(self, pidfd: AsyncFd<Arc<OwnedFd>>, mut search: Option<Search>) {
         let mut heard = Heard::default();
         loop {
+            tokio::select! {
+                biased;
+                _ = pidfd.readable() => break,
+                () = self.left_alone() => return,
+                found = answer(&mut search), if search.is_some() => {
+                    search = None;
+                    match found {
+                        Ok(found) => {
+                            heard.last_event = found.standing.last_event;
+                            let incoming = self.took_over(&mut heard, *found);
+                            return self.run(pidfd, incoming, None, heard).await;
+                        }
+                        Err(reason) => self.violated(&mut heard, reason),
+                    }
+                }
+            }
+        }
+        let (_, nothing) = mpsc::channel(1);
+        self.bury(nothing, None, heard).await;
+    }
+
+    /// A worker that was silent since it was found has answered, and is believed.
+    fn took_over(&self, heard: &mut Heard, found: Found) -> mpsc::Receiver<Incoming> {
+        let phase = found.standing.phase;
+        let end = adopt::end_of(&found.standing);
+        self.view.send_modify(|view| found.show(view));
+        let _ = self.link.set(found.client);
+        let resets = found.standing.resets;
+        heard.outbox.push(Notice::Responsive { phase, resets });
+        if let Some(end) = end {
+            heard.outbox.push(Notice::GuestEnded(end));
+        }
+        found.incoming
+    }
+
+    async fn run(
+        self,
+        pidfd: AsyncFd<Arc<OwnedFd>>,
+        mut incoming: mpsc::Receiver<Incoming>,
+        mut log: Option<LogSocket>,
+        mut heard: Heard,
+    ) {
+        loop {
             let patience = heard.closed.map(|closed| closed + CLOSED_GRACE);
+            let (waiting, probing) = (!heard.outbox.is_empty(), heard.probe.is_some());
             tokio::select! {
                 biased;
                 // An error can only be the end of the runtime, and so of this task.
                 _ = pidfd.readable() => break,
+                () = self.left_alone() => return,
+                permit = self.room(), if waiting => {
+                    if let Some(notice) = heard.outbox.pop() {
+                        permit.send(notice);
+                    }
+                }
                 Some(item) = incoming.recv() => self.hear(&mut heard, item),
-                record = log.next() => self.record(&mut heard, record),
+                record = next_record(&mut log) => self.record(&mut heard, record),
+                () = self.process.missed.notified(), if !probing => self.silent(&mut heard),
+                status = answer(&mut heard.probe), if probing => self.answered(&mut heard, status),
                 () = until(patience), if patience.is_some() => {
                     self.violated(&mut heard, "it closed its control socket and lives on".into());
                     heard.closed = None;
                 }
             }
         }
+        self.bury(incoming, log, heard).await;
+    }
+
+    /// The process has ended: what it said last, the verdict, and the release of what it held.
+    async fn bury(
+        mut self,
+        mut incoming: mpsc::Receiver<Incoming>,
+        log: Option<LogSocket>,
+        mut heard: Heard,
+    ) {
         let status = self.child.reap();
         // What it said before it died is still in its sockets.
         let drain = async {
@@ -93,15 +196,33 @@ impl Supervision {
             }
         };
         let _ = tokio::time::timeout(DRAIN_DEADLINE, drain).await;
-        for record in log.last_words() {
+        for record in log.iter().flat_map(LogSocket::last_words) {
             self.record(&mut heard, record);
         }
-        self.conclude(heard.evidence, status);
+        self.conclude(heard, status).await;
     }
 
-    fn conclude(self, mut evidence: Evidence, status: ExitStatus) {
+    async fn conclude(self, mut heard: Heard, status: ExitStatus) {
+        let mut evidence = heard.evidence;
         evidence.destroyed = self.process.destroyed.load(Ordering::Relaxed);
         evidence.stopped = self.process.stopped.load(Ordering::Relaxed);
+        if self.tell.is_some() && evidence.stopped {
+            // The machine of a guest that had ended was kept until it was asked to go.
+            evidence.forget_guest();
+        }
+        let operation = if evidence.destroyed {
+            Operation::Destroy
+        } else {
+            Operation::Shutdown
+        };
+        // One that is not kept belongs to a start that failed.
+        let kept = self.process.kept.load(Ordering::Relaxed);
+        let point = |moment| {
+            if kept {
+                crash::point(operation, moment);
+            }
+        };
+        point(Moment::AfterOutcome);
         let death = evidence.judge(status);
         let (domain, uuid) = (&self.name, self.uuid);
         if death.cause.is_orderly() {
@@ -109,9 +230,70 @@ impl Supervision {
         } else {
             tracing::error!(%domain, %uuid, "{death}");
         }
-        drop(self.child);
+        release(self.child).await;
+        point(Moment::AfterRelease);
+        let verdict = if death.cause.was_asked_for() {
+            Verdict::Asked
+        } else {
+            Verdict::Failed(death.to_string())
+        };
         self.view
             .send_modify(|view| view.death = Some(Arc::new(death)));
+        if let Some(tell) = self.tell {
+            heard.outbox.push(Notice::Gone(verdict));
+            while let Some(notice) = heard.outbox.pop() {
+                // Its reader is gone with the daemon only.
+                let _ = tell.send(notice).await;
+            }
+        }
+    }
+
+    /// Resolves when nobody listens any more to what a kept worker does; else never.
+    async fn left_alone(&self) {
+        match &self.tell {
+            Some(tell) if self.process.kept.load(Ordering::Relaxed) => tell.closed().await,
+            _ => std::future::pending().await,
+        }
+    }
+
+    /// Room for a notice, once there is some.
+    async fn room(&self) -> mpsc::Permit<'_, Notice> {
+        if let Some(tell) = &self.tell {
+            if let Ok(permit) = tell.reserve().await {
+                return permit;
+            }
+        }
+        std::future::pending().await
+    }
+
+    /// A call was not answered in time: one question waits from now on for the worker to be back.
+    fn silent(&self, heard: &mut Heard) {
+        let (Some(_), Some(client)) = (&self.tell, self.link.get()) else {
+            return;
+        };
+        let (domain, uuid) = (&self.name, self.uuid);
+        tracing::warn!(%domain, %uuid, "the worker does not answer");
+        heard.outbox.push(Notice::Silent);
+        let client = client.clone();
+        heard.probe = Some(Box::pin(async move {
+            client.call(Query {}, PROBE_DEADLINE).await
+        }));
+    }
+
+    fn answered(&self, heard: &mut Heard, status: Result<Status, CallError>) {
+        heard.probe = None;
+        match status {
+            Ok(status) => {
+                let (domain, uuid) = (&self.name, self.uuid);
+                tracing::info!(%domain, %uuid, "the worker answers again");
+                heard.outbox.push(Notice::Responsive {
+                    phase: status.phase,
+                    resets: status.resets,
+                });
+            }
+            // Closed: that is heard of elsewhere. Anything else: the next missed call asks again.
+            Err(error) => tracing::debug!(%error, "a silent worker was not asked"),
+        }
     }
 
     fn hear(&self, heard: &mut Heard, item: Incoming) {
@@ -122,6 +304,8 @@ impl Supervision {
                     self.process.kill();
                 }
             }
+            // It was in the report of a worker that was found.
+            Incoming::Event(number, _) if number <= heard.last_event => {}
             Incoming::Event(number, event) => {
                 let next = number == heard.last_event.wrapping_add(1);
                 heard.last_event = number;
@@ -137,19 +321,33 @@ impl Supervision {
         let (domain, uuid) = (&self.name, self.uuid);
         match event {
             Event::PhaseChanged(phase) => self.phase_changed(heard, phase, next),
-            Event::GuestPoweredOff => heard.evidence.powered_off = true,
+            Event::GuestPoweredOff => {
+                heard.evidence.powered_off = true;
+                heard.end = Some(GuestEnd::PoweredOff);
+            }
+            Event::GuestWantsReset => {
+                heard.evidence.reset = true;
+                heard.end = Some(GuestEnd::Reset);
+            }
             Event::GuestReset { count } => {
+                let before = self.view.borrow().resets;
+                if count <= before {
+                    self.violated(heard, format!("its resets went from {before} to {count}"));
+                    return;
+                }
                 heard.evidence.reset = true;
                 self.view.send_modify(|view| view.resets = count);
                 tracing::debug!(%domain, %uuid, count, "the guest was reset");
+                self.notify(heard, Notice::Reset(count));
             }
             Event::GuestCrashed(report) => {
                 self.view
                     .send_modify(|view| view.crash = Some(report.clone()));
+                heard.end = Some(GuestEnd::Crashed(report.clone()));
                 heard.evidence.crash = Some(report);
             }
             Event::WorkerFailed { message } => {
-                heard.evidence.failure = Some(log::printable(&message));
+                heard.evidence.failure = Some(quoted(&message));
             }
         }
     }
@@ -164,26 +362,58 @@ impl Supervision {
             return;
         }
         self.view.send_modify(|view| view.phase = phase);
+        let end = match phase {
+            Phase::Off => heard.end.take().unwrap_or(GuestEnd::PoweredOff),
+            Phase::Crashed => heard.end.take().unwrap_or_else(adopt::crashed_unseen),
+            _ => return,
+        };
+        self.notify(heard, Notice::GuestEnded(end));
+    }
+
+    fn notify(&self, heard: &mut Heard, notice: Notice) {
+        if self.tell.is_some() && !heard.outbox.push(notice) {
+            self.violated(heard, "its guest ends again and again".to_owned());
+        }
     }
 
     fn record(&self, heard: &mut Heard, record: Record) {
         match record {
             Record::Denial(denial) => heard.evidence.denial = Some(denial),
             Record::Line(level, line) => {
-                log::relay(level, &self.name, self.uuid, &line);
+                relay(level, &self.name, self.uuid, &line);
                 if level == tracing::Level::ERROR {
-                    heard.evidence.last_error = Some(line);
+                    heard.evidence.last_error = Some(quoted(&line));
                 }
             }
         }
     }
 
     fn violated(&self, heard: &mut Heard, rule: String) {
-        heard
-            .evidence
-            .violation
-            .get_or_insert(log::printable(&rule));
+        heard.evidence.violation.get_or_insert(quoted(&rule));
         self.process.kill();
+    }
+}
+
+/// Releases what a dead worker held. A cgroup may have to be waited for, elsewhere.
+pub(super) async fn release(child: Child) {
+    if child.has_cgroup() {
+        // Failing means that the release has panicked; there is nothing left to do then.
+        let _ = tokio::task::spawn_blocking(move || drop(child)).await;
+    }
+}
+
+async fn next_record(log: &mut Option<LogSocket>) -> Record {
+    match log {
+        Some(log) => log.next().await,
+        None => std::future::pending().await,
+    }
+}
+
+/// What comes of a future that may not be there; pends for good where it is not.
+async fn answer<F: Future + Unpin>(future: &mut Option<F>) -> F::Output {
+    match future {
+        Some(future) => future.await,
+        None => std::future::pending().await,
     }
 }
 

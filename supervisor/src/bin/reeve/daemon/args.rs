@@ -1,0 +1,315 @@
+//! The arguments of the commands that speak to the daemon.
+
+use std::path::PathBuf;
+
+use clap::{Args, Subcommand};
+use reeve_ipc::api::call::DomainRef;
+use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
+use reeve_ipc::model::{DomainName, DomainUuid};
+use uuid::Uuid;
+
+use crate::args::GuestArgs;
+
+/// What every such command takes.
+#[derive(Debug, Args)]
+pub struct Remote {
+    /// The daemon's socket.
+    #[arg(
+        long,
+        global = true,
+        value_name = "PATH",
+        env = "REEVE_SOCKET",
+        default_value_os_t = default_socket(),
+        help_heading = "Daemon"
+    )]
+    pub socket: PathBuf,
+
+    /// Print JSON instead of text, errors too; 'reeve --help' has their codes. A console has none.
+    #[arg(long, global = true, help_heading = "Daemon")]
+    pub json: bool,
+}
+
+fn default_socket() -> PathBuf {
+    PathBuf::from(RUN_DIRECTORY).join(SOCKET_NAME)
+}
+
+#[derive(Debug, Subcommand)]
+pub enum RemoteCommand {
+    /// List domains: those that run, or all.
+    List(ListArgs),
+    /// Show one domain.
+    Info(OneArgs),
+    /// Show everything that is known of one domain, as JSON.
+    Inspect(OneArgs),
+    /// Keep a definition, from a file or from options.
+    Define(DefineArgs),
+    /// Start a domain whose definition is not kept: it is gone when it ends.
+    Create(CreateArgs),
+    /// Start defined domains.
+    Start(StartArgs),
+    /// Ask guests to shut down.
+    Shutdown(ShutdownArgs),
+    /// Ask guests to shut down, and boot them again.
+    Reboot(ManyArgs),
+    /// Reset machines, as their reset button does.
+    Reset(ManyArgs),
+    /// Stop the vCPUs of domains.
+    Pause(ManyArgs),
+    /// Let the vCPUs of paused domains run.
+    Resume(ManyArgs),
+    /// End domains at once, whatever their guests do.
+    Destroy(ManyArgs),
+    /// Remove definitions. A domain that runs goes on until it ends.
+    Undefine(ManyArgs),
+    /// Open a domain's console. Ctrl-] leaves it; the domain goes on.
+    Console(ConsoleArgs),
+    /// Change a definition in $VISUAL or $EDITOR.
+    Edit(OneArgs),
+    /// Start a domain with the host, or no longer.
+    Autostart(AutostartArgs),
+    /// Give a domain that is off another name.
+    Rename(RenameArgs),
+    /// Set title, description or metadata of a domain.
+    Label(LabelArgs),
+    /// Follow what happens to domains.
+    Events(EventsArgs),
+    /// Show a domain's log, or what its guest wrote to its console.
+    Logs(LogsArgs),
+    /// Write a definition to a file, or to standard output.
+    Export(ExportArgs),
+    /// Keep a definition that was exported.
+    Import(ImportArgs),
+    /// Show how the daemon stands.
+    Status,
+    /// Have the daemon read its configuration again.
+    Reload,
+    /// Change what the daemon logs, until it ends.
+    LogLevel(LogLevelArgs),
+}
+
+#[derive(Debug, Args)]
+pub struct ListArgs {
+    /// Those that are off, too.
+    #[arg(short, long)]
+    pub all: bool,
+    /// Names only, one a line.
+    #[arg(short, long)]
+    pub quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct OneArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+}
+
+#[derive(Debug, Args)]
+pub struct ManyArgs {
+    /// Names, UUIDs, or numbers of those that run.
+    #[arg(required = true, value_parser = domain)]
+    pub domains: Vec<DomainRef>,
+}
+
+#[derive(Debug, Args)]
+pub struct DefinitionArgs {
+    /// File with the definition, TOML or JSON; - is standard input. Relative paths in it begin at
+    /// the file's directory.
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["name", "kernel"])]
+    pub file: Option<PathBuf>,
+
+    /// The domain's name, where there is no file.
+    #[arg(required_unless_present = "file")]
+    pub name: Option<DomainName>,
+
+    #[command(flatten)]
+    pub guest: GuestArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct DefineArgs {
+    #[command(flatten)]
+    pub definition: DefinitionArgs,
+    /// Refuse to replace a definition.
+    #[arg(long)]
+    pub new: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct CreateArgs {
+    #[command(flatten)]
+    pub definition: DefinitionArgs,
+    #[command(flatten)]
+    pub how: HowArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct HowArgs {
+    /// Let it stand with no vCPU running.
+    #[arg(long)]
+    pub paused: bool,
+    /// Open its console; Ctrl-] leaves it.
+    #[arg(short, long)]
+    pub console: bool,
+    /// Destroy it when this command ends, which goes on until then.
+    #[arg(long)]
+    pub auto_destroy: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct StartArgs {
+    #[command(flatten)]
+    pub many: ManyArgs,
+    #[command(flatten)]
+    pub how: HowArgs,
+}
+
+#[derive(Debug, Args)]
+pub struct ShutdownArgs {
+    /// Names, UUIDs, or numbers of those that run.
+    #[arg(required_unless_present_any = ["all", "host"], value_parser = domain)]
+    pub domains: Vec<DomainRef>,
+    /// Every domain that runs.
+    #[arg(short, long, conflicts_with = "domains")]
+    pub all: bool,
+    /// As when the host shuts down: --all --wait, with the time-out of /etc/reeve/reeve.toml.
+    #[arg(long, conflicts_with_all = ["domains", "all", "timeout", "wait"])]
+    pub host: bool,
+    /// Destroy those whose guests have not ended after so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u32>,
+    /// Go on until they are off.
+    #[arg(short, long)]
+    pub wait: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ConsoleArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// Only look.
+    #[arg(short, long)]
+    pub read_only: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct AutostartArgs {
+    #[command(flatten)]
+    pub many: ManyArgs,
+    /// Its place: lowest first, those of one place together.
+    #[arg(long, value_name = "N", default_value = "0")]
+    pub order: u32,
+    /// It no longer starts with the host.
+    #[arg(long, conflicts_with = "order")]
+    pub disable: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct RenameArgs {
+    /// Name or UUID.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// The new name.
+    pub name: DomainName,
+}
+
+#[derive(Debug, Args)]
+#[command(group = clap::ArgGroup::new("label").required(true).multiple(true))]
+pub struct LabelArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// Its title, one line; empty for none.
+    #[arg(long, group = "label")]
+    pub title: Option<String>,
+    /// Its description; empty for none.
+    #[arg(long, group = "label")]
+    pub description: Option<String>,
+    /// An element of metadata, by its namespace; without content it is removed.
+    #[arg(long, num_args = 1..=2, value_names = ["URI", "CONTENT"], group = "label")]
+    pub metadata: Option<Vec<String>>,
+}
+
+#[derive(Debug, Args)]
+pub struct EventsArgs {
+    /// Only of this domain.
+    #[arg(value_parser = domain)]
+    pub domain: Option<DomainRef>,
+    /// End after so many.
+    #[arg(short = 'n', long, value_name = "N")]
+    pub count: Option<u64>,
+    /// End when nothing has happened for so many seconds.
+    #[arg(long, value_name = "SECONDS")]
+    pub timeout: Option<u64>,
+    /// Begin behind this event, as EPOCH:NUMBER; told again is what the daemon still has.
+    #[arg(long, value_name = "CURSOR", value_parser = cursor)]
+    pub since: Option<reeve_ipc::api::event::Cursor>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "With --json each line is an object, {\"line\":\"...\"}; one longer than 65536 \
+bytes comes in pieces."
+)]
+pub struct LogsArgs {
+    /// Name or UUID.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// What its guest wrote to its console, instead of what was said about it.
+    #[arg(short, long)]
+    pub console: bool,
+    /// Go on with what is added.
+    #[arg(short, long)]
+    pub follow: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ExportArgs {
+    /// Name or UUID.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// The file; standard output where none is given.
+    pub file: Option<PathBuf>,
+    /// The definition it runs with, rather than the one that is kept.
+    #[arg(long)]
+    pub live: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct ImportArgs {
+    /// The file; - is standard input. Relative paths in it begin at the file's directory.
+    pub file: PathBuf,
+    /// Refuse to replace a definition.
+    #[arg(long)]
+    pub new: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct LogLevelArgs {
+    /// error, warn, info, debug or trace; or a filter as REEVE_LOG takes it.
+    pub filter: String,
+}
+
+/// A domain as people name it: a UUID, a number, or a name.
+fn domain(text: &str) -> Result<DomainRef, String> {
+    if let Ok(uuid) = Uuid::try_parse(text) {
+        return Ok(DomainRef::Uuid(DomainUuid(uuid)));
+    }
+    match text.parse::<u32>() {
+        Ok(id) => Ok(DomainRef::Id(id)),
+        Err(_) => text
+            .parse()
+            .map(DomainRef::Name)
+            .map_err(|error: reeve_ipc::model::InvalidName| error.to_string()),
+    }
+}
+
+fn cursor(text: &str) -> Result<reeve_ipc::api::event::Cursor, String> {
+    let wrong = || "a cursor is EPOCH:NUMBER, as 'reeve events --json' prints it".to_owned();
+    let (epoch, number) = text.split_once(':').ok_or_else(wrong)?;
+    Ok(reeve_ipc::api::event::Cursor {
+        epoch: epoch.parse().map_err(|_| wrong())?,
+        number: number.parse().map_err(|_| wrong())?,
+    })
+}

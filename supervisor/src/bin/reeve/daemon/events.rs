@@ -1,0 +1,129 @@
+//! What happens to domains, as it happens.
+
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reeve_ipc::api::blocking::Connection;
+use reeve_ipc::api::call::{DomainGet, DomainRef};
+use reeve_ipc::api::event::{Cursor, Event, EventKind};
+use reeved::logging::printable;
+use serde_json::{Value, json};
+
+use super::args::EventsArgs;
+use super::{CommandError, Output, print};
+
+pub(super) fn events(
+    connection: &mut Connection,
+    out: Output,
+    args: &EventsArgs,
+) -> Result<(), CommandError> {
+    let subscribed = connection.subscribe(args.since)?;
+    if subscribed.lost {
+        out.notice("events between that one and the first below are lost");
+    }
+    let domain = match args.domain.clone() {
+        None => None,
+        Some(domain) => {
+            // Nothing is ever told of one that is misspelt.
+            let get = DomainGet {
+                domain: domain.clone(),
+            };
+            let details = connection.call(get)?;
+            Some(match domain {
+                // A number is of a worker, which an event does not name.
+                DomainRef::Id(_) => DomainRef::Uuid(details.summary.uuid),
+                other => other,
+            })
+        }
+    };
+    let timeout = args.timeout.map(Duration::from_secs);
+    let mut last = subscribed.cursor.number;
+    let mut count = 0;
+    while args.count.is_none_or(|most| count < most) {
+        let Some((cursor, event)) = connection.next_event(timeout)? else {
+            return Ok(());
+        };
+        if cursor.number > last + 1 {
+            out.notice(&format!("{} events are lost", cursor.number - last - 1));
+        }
+        last = cursor.number;
+        if !is_chosen(domain.as_ref(), &event) {
+            continue;
+        }
+        count += 1;
+        if out.json {
+            print(&format!("{}\n", event_json(cursor, &event)))?;
+        } else {
+            print(&line(&event))?;
+        }
+    }
+    Ok(())
+}
+
+/// Whether an event is of the domain that was asked for, if one was.
+fn is_chosen(domain: Option<&DomainRef>, event: &Event) -> bool {
+    match domain {
+        None | Some(DomainRef::Id(_)) => true,
+        Some(DomainRef::Uuid(uuid)) => event.uuid == *uuid,
+        Some(DomainRef::Name(name)) => event.name == *name,
+    }
+}
+
+fn words(kind: &EventKind) -> String {
+    match kind {
+        EventKind::Defined { changed: false } => "defined".to_owned(),
+        EventKind::Defined { changed: true } => "defined again".to_owned(),
+        EventKind::Undefined => "undefined".to_owned(),
+        EventKind::Renamed { before } => format!("renamed, was '{before}'"),
+        EventKind::State(state) => format!("{} ({})", state.name(), state.reason()),
+        EventKind::Reset => "reset".to_owned(),
+        EventKind::Adopted => "taken over".to_owned(),
+        EventKind::Unresponsive => "does not answer".to_owned(),
+        EventKind::Responsive => "answers again".to_owned(),
+        EventKind::JobFailed { job, message } => format!("could not {}: {message}", job.verb()),
+        EventKind::Autostart { order: Some(order) } => {
+            format!("starts with the host, place {order}")
+        }
+        EventKind::Autostart { order: None } => "no longer starts with the host".to_owned(),
+        EventKind::Labels => "labels changed".to_owned(),
+    }
+}
+
+fn line(event: &Event) -> String {
+    let name = printable(event.name.as_str());
+    format!(
+        "{}  {name}  {}\n",
+        clock(event.time_ms),
+        printable(&words(&event.kind))
+    )
+}
+
+fn event_json(cursor: Cursor, event: &Event) -> Value {
+    json!({
+        "cursor": format!("{}:{}", cursor.epoch, cursor.number),
+        "time_unix_ms": event.time_ms,
+        "uuid": event.uuid,
+        "name": event.name,
+        "event": event.kind,
+        "text": words(&event.kind),
+    })
+}
+
+/// Time of day, UTC, and the date where it is not today.
+fn clock(ms: u64) -> String {
+    let now = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    let seconds = ms / 1000;
+    let of_day = seconds % 86400;
+    let time = format!(
+        "{:02}:{:02}:{:02}.{:03}Z",
+        of_day / 3600,
+        of_day / 60 % 60,
+        of_day % 60,
+        ms % 1000
+    );
+    match (now.as_secs() / 86400).saturating_sub(seconds / 86400) {
+        0 => time,
+        days => format!("{days} d ago {time}"),
+    }
+}

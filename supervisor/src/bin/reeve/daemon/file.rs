@@ -1,0 +1,491 @@
+//! A definition as people write it: TOML, or JSON with the same keys.
+
+use std::io::{Read as _, Write as _};
+use std::os::unix::fs::OpenOptionsExt as _;
+use std::path::{Path, PathBuf};
+
+use reeve_ipc::api::view::DomainDefinition;
+use reeve_ipc::model::{
+    BootSource, CpuSet, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction,
+    MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits, VcpuPin, Vcpus,
+};
+use reeve_ipc::spec::{CpuSwitches, MachineType};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+use crate::args::GuestArgs;
+
+/// The most bytes of a file that is read.
+const MAX_BYTES: u64 = 1 << 20;
+
+/// Why a file could not be read or written.
+#[derive(Debug, thiserror::Error)]
+pub enum FileError {
+    /// The file itself.
+    #[error("cannot {action} {path}: {error}", path = .path.display())]
+    Io {
+        /// The verb.
+        action: &'static str,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: std::io::Error,
+    },
+    /// More than any definition has.
+    #[error("{} has more than {MAX_BYTES} bytes: that is no definition", .0.display())]
+    TooLarge(PathBuf),
+    /// What is in it.
+    #[error("{path}: {reason}", path = .path.display())]
+    Form {
+        /// The file.
+        path: PathBuf,
+        /// Where and what, on one line.
+        reason: String,
+    },
+}
+
+/// A definition, with the keys that people write.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub struct DefinitionFile {
+    pub name: DomainName,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub uuid: Option<DomainUuid>,
+    #[serde(default = "default_machine", with = "machine")]
+    machine: MachineType,
+    #[serde(default = "default_cpus")]
+    cpus: Vcpus,
+    #[serde(default = "default_memory", with = "text")]
+    memory: MemorySize,
+    /// Without it the built-in guest boots.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kernel: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    initrd: Option<PathBuf>,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    cmdline: String,
+    #[serde(default)]
+    on_poweroff: PowerOff,
+    #[serde(default)]
+    on_reboot: Reboot,
+    #[serde(default)]
+    on_crash: Crash,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autostart: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    title: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    description: Option<String>,
+    #[serde(default, skip_serializing_if = "Limits::is_empty")]
+    limits: Limits,
+    #[serde(default)]
+    cpu: Switches,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pin: Vec<Pin>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    metadata: Vec<Element>,
+}
+
+macro_rules! actions {
+    ($($name:ident = $model:ident { $($variant:ident),* } default $default:ident;)*) => { $(
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+        #[serde(rename_all = "kebab-case")]
+        enum $name { $($variant),* }
+
+        impl Default for $name {
+            fn default() -> Self { Self::$default }
+        }
+
+        impl From<$name> for $model {
+            fn from(action: $name) -> Self {
+                match action { $($name::$variant => Self::$variant),* }
+            }
+        }
+
+        impl From<$model> for $name {
+            fn from(action: $model) -> Self {
+                match action { $($model::$variant => Self::$variant),* }
+            }
+        }
+    )* };
+}
+
+actions! {
+    PowerOff = OnPowerOff { Destroy, Restart, Preserve } default Destroy;
+    Reboot = OnReboot { Restart, Destroy, Preserve } default Restart;
+    Crash = OnCrash { Destroy, Restart, Preserve } default Destroy;
+}
+
+#[derive(Debug, Clone, Copy, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct Limits {
+    #[serde(
+        default,
+        with = "optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    memory: Option<MemorySize>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vcpu_percent: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    cpu_weight: Option<u16>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pids: Option<u32>,
+}
+
+impl Limits {
+    fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case", default)]
+struct Switches {
+    tsc_deadline: bool,
+    kvmclock: bool,
+    invariant_tsc: bool,
+    transactional_memory: bool,
+}
+
+impl Default for Switches {
+    fn default() -> Self {
+        CpuSwitches::default().into()
+    }
+}
+
+impl From<CpuSwitches> for Switches {
+    fn from(cpu: CpuSwitches) -> Self {
+        Self {
+            tsc_deadline: cpu.tsc_deadline,
+            kvmclock: cpu.kvmclock,
+            invariant_tsc: cpu.invariant_tsc,
+            transactional_memory: cpu.transactional_memory,
+        }
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Pin {
+    vcpu: u32,
+    #[serde(with = "text")]
+    cpus: CpuSet,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Element {
+    uri: String,
+    content: String,
+}
+
+const fn default_machine() -> MachineType {
+    MachineType::Reeve1_0
+}
+
+const fn default_memory() -> MemorySize {
+    MemorySize::mebibytes(256)
+}
+
+fn default_cpus() -> Vcpus {
+    // One is in range.
+    Vcpus::try_from(1).unwrap_or_else(|_| unreachable!("one vCPU is a number of vCPUs"))
+}
+
+/// Values that are written as their text.
+mod text {
+    use super::{Deserialize, Deserializer, Serializer};
+
+    pub(super) fn serialize<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        T: std::fmt::Display,
+        S: Serializer,
+    {
+        serializer.collect_str(value)
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+        D: Deserializer<'de>,
+    {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+mod optional_text {
+    use super::{Deserializer, Serializer, text};
+
+    pub(super) fn serialize<T, S>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error>
+    where
+        T: std::fmt::Display,
+        S: Serializer,
+    {
+        match value {
+            Some(value) => text::serialize(value, serializer),
+            None => serializer.serialize_none(),
+        }
+    }
+
+    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
+    where
+        T: std::str::FromStr,
+        T::Err: std::fmt::Display,
+        D: Deserializer<'de>,
+    {
+        text::deserialize(deserializer).map(Some)
+    }
+}
+
+mod machine {
+    use super::{Deserialize, Deserializer, MachineType, Serializer};
+
+    #[expect(
+        clippy::trivially_copy_pass_by_ref,
+        reason = "the shape serde asks for"
+    )]
+    pub(super) fn serialize<S: Serializer>(
+        machine: &MachineType,
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(machine.name())
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        deserializer: D,
+    ) -> Result<MachineType, D::Error> {
+        let name = String::deserialize(deserializer)?;
+        let known = MachineType::ALL
+            .into_iter()
+            .find(|known| known.name() == name);
+        known.ok_or_else(|| {
+            let names = MachineType::ALL.map(MachineType::name).join(", ");
+            serde::de::Error::custom(format!("no machine type '{name}'; there are {names}"))
+        })
+    }
+}
+
+impl DefinitionFile {
+    /// What the options of `reeve define` say.
+    pub(super) fn from_options(name: DomainName, guest: &GuestArgs) -> Self {
+        let domain = guest.domain(name, DomainUuid(uuid::Uuid::nil()));
+        let mut file = Self::from(&DomainDefinition {
+            domain,
+            autostart: None,
+        });
+        file.uuid = None;
+        file
+    }
+
+    /// The definition, for the domain with this UUID.
+    pub(super) fn domain(self, uuid: DomainUuid) -> Domain {
+        let boot = match self.kernel {
+            Some(kernel) => BootSource::Kernel(KernelBoot {
+                kernel,
+                initrd: self.initrd,
+                command_line: self.cmdline,
+            }),
+            None => BootSource::BuiltIn {
+                command_line: self.cmdline,
+            },
+        };
+        Domain {
+            name: self.name,
+            uuid,
+            machine: self.machine,
+            vcpus: self.cpus,
+            cpu: CpuSwitches {
+                tsc_deadline: self.cpu.tsc_deadline,
+                kvmclock: self.cpu.kvmclock,
+                invariant_tsc: self.cpu.invariant_tsc,
+                transactional_memory: self.cpu.transactional_memory,
+            },
+            memory: self.memory,
+            boot,
+            lifecycle: LifecycleAction {
+                on_power_off: self.on_poweroff.into(),
+                on_reboot: self.on_reboot.into(),
+                on_crash: self.on_crash.into(),
+            },
+            limits: ResourceLimits {
+                memory: self.limits.memory,
+                cpu_percent: self.limits.cpu_percent,
+                vcpu_percent: self.limits.vcpu_percent,
+                cpu_weight: self.limits.cpu_weight,
+                pids: self.limits.pids,
+            },
+            pinning: self
+                .pin
+                .into_iter()
+                .map(|pin| VcpuPin {
+                    vcpu: pin.vcpu,
+                    cpus: pin.cpus,
+                })
+                .collect(),
+            labels: Labels {
+                title: self.title,
+                description: self.description,
+                metadata: self
+                    .metadata
+                    .into_iter()
+                    .map(|element| MetadataElement {
+                        uri: element.uri,
+                        content: element.content,
+                    })
+                    .collect(),
+            },
+        }
+    }
+}
+
+impl From<&DomainDefinition> for DefinitionFile {
+    fn from(definition: &DomainDefinition) -> Self {
+        let domain = definition.domain.clone();
+        let (kernel, initrd, cmdline) = match domain.boot {
+            BootSource::BuiltIn { command_line } => (None, None, command_line),
+            BootSource::Kernel(boot) => (Some(boot.kernel), boot.initrd, boot.command_line),
+        };
+        Self {
+            name: domain.name,
+            uuid: Some(domain.uuid),
+            machine: domain.machine,
+            cpus: domain.vcpus,
+            memory: domain.memory,
+            kernel,
+            initrd,
+            cmdline,
+            on_poweroff: domain.lifecycle.on_power_off.into(),
+            on_reboot: domain.lifecycle.on_reboot.into(),
+            on_crash: domain.lifecycle.on_crash.into(),
+            autostart: definition.autostart,
+            title: domain.labels.title,
+            description: domain.labels.description,
+            limits: Limits {
+                memory: domain.limits.memory,
+                cpu_percent: domain.limits.cpu_percent,
+                vcpu_percent: domain.limits.vcpu_percent,
+                cpu_weight: domain.limits.cpu_weight,
+                pids: domain.limits.pids,
+            },
+            cpu: domain.cpu.into(),
+            pin: domain
+                .pinning
+                .into_iter()
+                .map(|pin| Pin {
+                    vcpu: pin.vcpu,
+                    cpus: pin.cpus,
+                })
+                .collect(),
+            metadata: domain
+                .labels
+                .metadata
+                .into_iter()
+                .map(|element| Element {
+                    uri: element.uri,
+                    content: element.content,
+                })
+                .collect(),
+        }
+    }
+}
+
+/// Reads a definition from a file, or from standard input for `-`. Relative paths in it begin at the
+/// file's directory; those of standard input at the working directory.
+pub(super) fn read(path: &Path) -> Result<DefinitionFile, FileError> {
+    let failed = |error| FileError::Io {
+        action: "read",
+        path: path.to_owned(),
+        error,
+    };
+    let mut text = String::new();
+    let mut reader: Box<dyn std::io::Read> = if path == Path::new("-") {
+        Box::new(std::io::stdin())
+    } else {
+        Box::new(std::fs::File::open(path).map_err(failed)?)
+    };
+    let length = reader
+        .by_ref()
+        .take(MAX_BYTES + 1)
+        .read_to_string(&mut text);
+    if length.map_err(failed)? as u64 > MAX_BYTES {
+        return Err(FileError::TooLarge(path.to_owned()));
+    }
+    let mut definition = parse(&text, path)?;
+    definition.anchor(path.parent().unwrap_or(Path::new("")))?;
+    Ok(definition)
+}
+
+/// TOML, or JSON where it begins with a brace.
+pub(super) fn parse(text: &str, path: &Path) -> Result<DefinitionFile, FileError> {
+    let parsed = if text.trim_start().starts_with('{') {
+        serde_json::from_str(text).map_err(|error| error.to_string())
+    } else {
+        toml::from_str(text).map_err(|error| {
+            let line = error.span().map(|span| {
+                let before = text.get(..span.start).unwrap_or_default();
+                before.matches('\n').count() + 1
+            });
+            let message = error.message().replace('\n', " ");
+            match line {
+                Some(line) => format!("line {line}: {message}"),
+                None => message,
+            }
+        })
+    };
+    parsed.map_err(|reason| FileError::Form {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+/// The file's text.
+pub(super) fn write(definition: &DefinitionFile) -> Result<String, FileError> {
+    toml::to_string(definition).map_err(|error| FileError::Form {
+        path: PathBuf::from("the definition"),
+        reason: error.to_string(),
+    })
+}
+
+/// Puts `text` into the file, whole or not at all.
+pub(super) fn replace(path: &Path, text: &str) -> Result<(), FileError> {
+    let failed = |error| FileError::Io {
+        action: "write",
+        path: path.to_owned(),
+        error,
+    };
+    let mut name = path.file_name().unwrap_or_default().to_owned();
+    name.push(format!(".{}", std::process::id()));
+    let temporary = path.with_file_name(name);
+    let written = create_private(&temporary, text)
+        .and_then(|()| std::fs::rename(&temporary, path).map_err(failed));
+    if written.is_err() {
+        let _ = std::fs::remove_file(&temporary);
+    }
+    written
+}
+
+/// A new file that only its owner may read.
+pub(super) fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
+    let write = || {
+        let mut file = std::fs::File::options()
+            .write(true)
+            .create_new(true)
+            .mode(0o600)
+            .open(path)?;
+        file.write_all(text.as_bytes())?;
+        file.sync_all()
+    };
+    write().map_err(|error| FileError::Io {
+        action: "write",
+        path: path.to_owned(),
+        error,
+    })
+}
+
+mod paths;
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,263 @@
+//! The configuration of an instance: `/etc/reeve/reeve.toml`.
+//!
+//! Read in the supervisor, at its start and on reload. The file is flat: a line that is uncommented
+//! means the same wherever it stands. Every setting has a default, so that a file that is missing
+//! settings, or all of them, is a whole one; a setting nobody knows is an error, so that a misspelt
+//! one does not go unnoticed. `packaging/reeve.toml` documents every setting, and a test holds it and
+//! [`Config::default`] together.
+
+mod error;
+
+use std::collections::BTreeSet;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use serde::{Deserialize, Serialize};
+
+use crate::host::paths::DEFAULT_DIRECTORIES;
+
+pub use self::error::ConfigError;
+
+/// Where the configuration is unless the command line says otherwise.
+pub const DEFAULT_PATH: &str = crate::host::paths::CONFIG_FILE;
+/// Where the logs of the host's own instance are.
+pub const DEFAULT_LOG_DIRECTORY: &str = "/var/log/reeve";
+
+/// The most bytes of a configuration.
+const MAX_BYTES: u64 = 1 << 20;
+/// A log smaller than this would be all rotation.
+const MIN_LOG_BYTES: u64 = 4096;
+
+/// Every setting.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Config {
+    /// Whose members may do everything; empty for nobody's. Read-write access is worth as much as
+    /// the paths below allow.
+    pub read_write_group: String,
+    /// Whose members may look; empty for nobody's.
+    pub read_only_group: String,
+    /// The directories beneath which clients may name files. Absolute.
+    pub allowed_directories: Vec<PathBuf>,
+    /// Connections at once.
+    pub max_clients: u32,
+    /// Connections of one uid at once; root is not counted.
+    pub max_clients_per_uid: u32,
+    /// Calls of one connection that are being served at once.
+    pub max_calls_in_flight: u32,
+    /// What is logged: a level, or directives as in `info,reeved::domain=debug`.
+    pub log_level: String,
+    /// Where the domains' logs are; see [`Config::log_directory_or`].
+    pub log_directory: Option<PathBuf>,
+    /// A domain's log is rotated at this size, in bytes.
+    pub log_max_bytes: u64,
+    /// How many rotated logs are kept beside the one that is written.
+    pub log_keep: u32,
+    /// As `log_max_bytes`, for what the guest writes to its console.
+    pub console_log_max_bytes: u64,
+    /// As `log_keep`, for the console; whether there is a console log at all is not told by this.
+    pub console_log_keep: u32,
+    /// How long guests have to shut down when the host does, in seconds; what runs then is destroyed.
+    pub host_shutdown_timeout_seconds: u32,
+    /// How many domains are being started at once when the host comes up.
+    pub autostart_concurrency: u32,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            read_write_group: "reeve".to_owned(),
+            read_only_group: "reeve-ro".to_owned(),
+            allowed_directories: DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
+            max_clients: 256,
+            max_clients_per_uid: 64,
+            max_calls_in_flight: 32,
+            log_level: "info".to_owned(),
+            log_directory: None,
+            log_max_bytes: 1 << 20,
+            log_keep: 3,
+            console_log_max_bytes: 2 << 20,
+            console_log_keep: 3,
+            host_shutdown_timeout_seconds: 120,
+            autostart_concurrency: 4,
+        }
+    }
+}
+
+/// What a reload changes.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Changes {
+    /// Settings that hold from now on.
+    pub applied: Vec<String>,
+    /// Settings that hold from the next start of the supervisor on; domains keep running then too.
+    pub at_restart: Vec<String>,
+}
+
+/// Settings that only a new supervisor takes up: the logs of running domains are open.
+const AT_RESTART: [&str; 1] = ["log_directory"];
+
+impl Config {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// [`ConfigError`], one line with the file and, where there is one, the line and the key.
+    pub fn load(path: &Path) -> Result<Self, ConfigError> {
+        let read = |source: std::io::Error| ConfigError::read(path, &source);
+        let file = std::fs::File::open(path).map_err(read)?;
+        let mut bytes = Vec::new();
+        file.take(MAX_BYTES + 1)
+            .read_to_end(&mut bytes)
+            .map_err(read)?;
+        if bytes.len() as u64 > MAX_BYTES {
+            return Err(ConfigError::TooLarge {
+                path: path.to_owned(),
+                limit: MAX_BYTES,
+            });
+        }
+        let text = String::from_utf8(bytes).map_err(|_| ConfigError::NotText {
+            path: path.to_owned(),
+        })?;
+        Self::parse(path, &text)
+    }
+
+    /// As [`Config::load`]; the defaults where there is no file.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load_or_default(path: &Path) -> Result<Self, ConfigError> {
+        match Self::load(path) {
+            Err(error) if error.is_missing() => Ok(Self::default()),
+            result => result,
+        }
+    }
+
+    /// What an instance is configured with: the file at [`DEFAULT_PATH`] may be missing, one that
+    /// somebody named may not.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load_for_instance(path: &Path) -> Result<Self, ConfigError> {
+        if path == Path::new(DEFAULT_PATH) {
+            Self::load_or_default(path)
+        } else {
+            Self::load(path)
+        }
+    }
+
+    /// Reads and checks the text of `path`.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn parse(path: &Path, text: &str) -> Result<Self, ConfigError> {
+        let config: Self =
+            toml::from_str(text).map_err(|error| ConfigError::form(path, text, &error))?;
+        config
+            .check()
+            .map_err(|(key, reason)| ConfigError::value(path, text, key, reason))?;
+        Ok(config)
+    }
+
+    /// Checks ranges.
+    ///
+    /// # Errors
+    /// The key of the first setting that cannot be, and why.
+    pub fn check(&self) -> Result<(), (&'static str, String)> {
+        let positive = [
+            ("max_clients", u64::from(self.max_clients)),
+            ("max_clients_per_uid", u64::from(self.max_clients_per_uid)),
+            ("max_calls_in_flight", u64::from(self.max_calls_in_flight)),
+            (
+                "autostart_concurrency",
+                u64::from(self.autostart_concurrency),
+            ),
+        ];
+        for (key, value) in positive {
+            if !(1..=65_536).contains(&value) {
+                return Err((key, format!("{value} is not in 1 to 65536")));
+            }
+        }
+        for (key, bytes) in [
+            ("log_max_bytes", self.log_max_bytes),
+            ("console_log_max_bytes", self.console_log_max_bytes),
+        ] {
+            if bytes < MIN_LOG_BYTES {
+                return Err((key, format!("{bytes} is less than {MIN_LOG_BYTES} bytes")));
+            }
+        }
+        for (key, keep) in [
+            ("log_keep", self.log_keep),
+            ("console_log_keep", self.console_log_keep),
+        ] {
+            if keep > crate::logging::MAX_KEEP {
+                let most = crate::logging::MAX_KEEP;
+                return Err((key, format!("{keep} is more than {most}")));
+            }
+        }
+        let mut seen = BTreeSet::new();
+        for directory in &self.allowed_directories {
+            check_directory("allowed_directories", directory)?;
+            if !seen.insert(directory) {
+                let name = directory.display();
+                return Err(("allowed_directories", format!("'{name}' is there twice")));
+            }
+        }
+        if let Some(directory) = &self.log_directory {
+            check_directory("log_directory", directory)?;
+        }
+        crate::logging::check_filter(&self.log_level)
+            .map_err(|error| ("log_level", error.to_string()))
+    }
+
+    /// The log directory, of the configuration or, where that names none, of the instance:
+    /// [`DEFAULT_LOG_DIRECTORY`], or `log` in its state directory when it has one of its own.
+    #[must_use]
+    pub fn log_directory_or<'a>(&'a self, instance: &'a Path) -> &'a Path {
+        self.log_directory.as_deref().unwrap_or(instance)
+    }
+
+    /// What a reload from `self` to `new` changes, by key.
+    #[must_use]
+    pub fn changes(&self, new: &Self) -> Changes {
+        let (before, after) = (table(self), table(new));
+        let keys: BTreeSet<&String> = before.keys().chain(after.keys()).collect();
+        let mut changes = Changes::default();
+        for key in keys {
+            if before.get(key) != after.get(key) {
+                if AT_RESTART.contains(&key.as_str()) {
+                    changes.at_restart.push(key.clone());
+                } else {
+                    changes.applied.push(key.clone());
+                }
+            }
+        }
+        changes
+    }
+
+    /// The configuration after a reload to `new`: with what holds already.
+    #[must_use]
+    pub fn reloaded(&self, new: Self) -> Self {
+        Self {
+            log_directory: self.log_directory.clone(),
+            ..new
+        }
+    }
+}
+
+/// The settings by key. A path that is not UTF-8 cannot come from a file of text.
+fn table(config: &Config) -> toml::Table {
+    toml::Table::try_from(config).unwrap_or_default()
+}
+
+fn check_directory(key: &'static str, path: &Path) -> Result<(), (&'static str, String)> {
+    let dots = path
+        .components()
+        .any(|component| component == std::path::Component::ParentDir);
+    if !path.is_absolute() || dots {
+        let name = path.display();
+        return Err((key, format!("'{name}' is no absolute path without '..'")));
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests;

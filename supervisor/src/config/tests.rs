@@ -1,0 +1,118 @@
+use super::*;
+
+const SHIPPED: &str = include_str!("../../../packaging/reeve.toml");
+
+fn parse(text: &str) -> Result<Config, String> {
+    Config::parse(Path::new("/etc/reeve/reeve.toml"), text).map_err(|error| error.to_string())
+}
+
+/// The shipped file with every setting uncommented: `#key = ...` is a setting, `# text` is text.
+fn uncommented() -> String {
+    SHIPPED
+        .lines()
+        .map(|line| match line.strip_prefix('#') {
+            Some(rest) if rest.starts_with(|c: char| c.is_ascii_lowercase()) => rest,
+            _ => line,
+        })
+        .map(|line| format!("{line}\n"))
+        .collect()
+}
+
+#[test]
+fn the_shipped_file_sets_nothing_and_says_every_default() {
+    assert_eq!(parse(SHIPPED).unwrap(), Config::default());
+    let expected = Config {
+        log_directory: Some(DEFAULT_LOG_DIRECTORY.into()),
+        ..Config::default()
+    };
+    assert_eq!(parse(&uncommented()).unwrap(), expected);
+    let named: toml::Table = uncommented().parse().unwrap();
+    let known = table(&expected);
+    assert_eq!(
+        named.keys().collect::<Vec<_>>(),
+        known.keys().collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn an_error_names_file_line_and_key_on_one_line() {
+    for (text, expected) in [
+        (
+            "# first\nmax_clients = \"many\"\n",
+            "/etc/reeve/reeve.toml:2: max_clients: invalid type: string \"many\", expected u32",
+        ),
+        (
+            "max_clients = 1\nmax_clients_per_uid = 0\n",
+            "/etc/reeve/reeve.toml:2: max_clients_per_uid: 0 is not in 1 to 65536",
+        ),
+        (
+            "\nallowed_directories = [\"images\"]",
+            "/etc/reeve/reeve.toml:2: allowed_directories: 'images' is no absolute path without '..'",
+        ),
+        (
+            "log_max_bytes = 1",
+            "/etc/reeve/reeve.toml:1: log_max_bytes: 1 is less than 4096 bytes",
+        ),
+        (
+            "log_keep = 1000",
+            "/etc/reeve/reeve.toml:1: log_keep: 1000 is more than 99",
+        ),
+    ] {
+        assert_eq!(parse(text).unwrap_err(), expected);
+    }
+    let line = parse("max_clints = 1\n").unwrap_err();
+    assert!(
+        line.contains(":1: max_clints: unknown field `max_clints`"),
+        "{line}"
+    );
+    for text in [
+        "max_clients = = 1",
+        "[section]\nmax_clients = 1",
+        "x",
+        "max_clients = 1\nmax_clients = 2",
+    ] {
+        let line = parse(text).unwrap_err();
+        assert!(
+            !line.contains('\n') && line.starts_with("/etc/reeve/reeve.toml:"),
+            "{line}"
+        );
+    }
+    assert!(
+        parse("log_level = \"in=fo=x\"")
+            .unwrap_err()
+            .contains("log_level")
+    );
+}
+
+#[test]
+fn a_missing_file_is_the_defaults_and_an_unreadable_one_an_error() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("reeve.toml");
+    assert_eq!(Config::load_or_default(&path).unwrap(), Config::default());
+    assert!(Config::load(&path).unwrap_err().is_missing());
+    let named = Config::load_for_instance(&path).unwrap_err();
+    assert!(named.is_missing(), "a misspelt path is no configuration");
+    assert!(Config::load_or_default(directory.path()).is_err());
+    std::fs::write(&path, b"\xff").unwrap();
+    assert!(matches!(
+        Config::load(&path),
+        Err(ConfigError::NotText { .. })
+    ));
+    std::fs::write(&path, vec![b'\n'; (1 << 20) + 1]).unwrap();
+    assert!(matches!(
+        Config::load(&path),
+        Err(ConfigError::TooLarge { .. })
+    ));
+}
+
+#[test]
+fn a_reload_tells_what_changes_now_and_what_at_the_next_start() {
+    let before = Config::default();
+    let after = parse("log_level = \"debug\"\nlog_directory = \"/x\"\nlog_keep = 3\n").unwrap();
+    let changes = before.changes(&after);
+    assert_eq!(changes.applied, ["log_level"]);
+    assert_eq!(changes.at_restart, ["log_directory"]);
+    let now = before.reloaded(after);
+    assert_eq!((now.log_level.as_str(), now.log_directory), ("debug", None));
+    assert_eq!(before.changes(&before), Changes::default());
+}

@@ -1,0 +1,146 @@
+//! What a running instance does with its configuration, at its start and at each reload. No domain is
+//! touched by either.
+
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Duration;
+
+use crate::api::Limits;
+use crate::api::access::{Policy, group_id};
+use crate::config::{Config, ConfigError};
+use crate::domain::plan::{PathError, PathPolicy};
+use crate::host::paths::AllowedPaths;
+use crate::logging::{DaemonLog, LogBounds, LogFiles};
+
+/// The configuration in force, and everything that follows it.
+#[derive(Debug)]
+pub struct Configured {
+    path: PathBuf,
+    config: RwLock<Config>,
+    /// Who may do what.
+    pub(super) policy: Arc<RwLock<Policy>>,
+    /// What clients may cost.
+    pub(super) limits: Arc<RwLock<Limits>>,
+    /// Which files definitions may name.
+    pub(super) paths: Arc<ConfiguredPaths>,
+    pub(super) log: DaemonLog,
+    pub(super) files: LogFiles,
+}
+
+impl Configured {
+    /// With `config`, which was read from `path`.
+    #[must_use]
+    pub fn new(path: PathBuf, config: Config, log: DaemonLog, files: LogFiles) -> Self {
+        Self {
+            policy: Arc::new(RwLock::new(policy(&config))),
+            limits: Arc::new(RwLock::new(limits(&config))),
+            paths: Arc::new(ConfiguredPaths {
+                allowed: RwLock::new(allowed(&config, &path)),
+            }),
+            config: RwLock::new(config),
+            path,
+            log,
+            files,
+        }
+    }
+
+    /// Waits until what was logged is written, at most so long.
+    pub fn flush_log(&self, patience: Duration) {
+        self.log.flush(patience);
+    }
+
+    /// The configuration in force.
+    pub(super) fn config(&self) -> Config {
+        // Nothing panics while it is changed.
+        let config = self.config.read();
+        config.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the file again and says what changed, one line a setting. With an error nothing changes.
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub(super) fn reload(&self) -> Result<Vec<String>, ConfigError> {
+        let before = self.config();
+        let read = Config::load_for_instance(&self.path)?;
+        let changes = before.changes(&read);
+        let config = before.reloaded(read);
+        set(&self.policy, policy(&config));
+        set(&self.limits, limits(&config));
+        set(&self.paths.allowed, allowed(&config, &self.path));
+        self.files.set_bounds(bounds(&config));
+        if config.log_level != before.log_level {
+            // It was checked when it was read.
+            if let Err(error) = self.log.set_filter(&config.log_level) {
+                tracing::error!(%error, "the log filter stays as it is");
+            }
+        }
+        set(&self.config, config);
+        let applied = changes.applied.iter().map(|key| format!("{key}: changed"));
+        let later = changes.at_restart.iter();
+        let later =
+            later.map(|key| format!("{key}: takes a restart of reeved, which no domain notices"));
+        Ok(applied.chain(later).collect())
+    }
+}
+
+fn set<T>(lock: &RwLock<T>, value: T) {
+    *lock.write().unwrap_or_else(PoisonError::into_inner) = value;
+}
+
+/// Allowed directories that a reload may change.
+#[derive(Debug)]
+pub(super) struct ConfiguredPaths {
+    allowed: RwLock<AllowedPaths>,
+}
+
+impl PathPolicy for ConfiguredPaths {
+    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, PathError> {
+        let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
+        PathPolicy::open_read(&*allowed, what, path)
+    }
+}
+
+fn allowed(config: &Config, path: &Path) -> AllowedPaths {
+    AllowedPaths::configured_in(config.allowed_directories.clone(), path.to_owned())
+}
+
+/// A group that does not exist gives nobody access; that is said once, where the file is read.
+fn policy(config: &Config) -> Policy {
+    let group = |name: &str| {
+        let found = group_id(name);
+        if found.is_none() && !name.is_empty() {
+            tracing::info!(
+                group = name,
+                "there is no such group: it gives nobody access"
+            );
+        }
+        found
+    };
+    Policy {
+        own_uid: rustix::process::geteuid().as_raw(),
+        read_write_group: group(&config.read_write_group),
+        read_only_group: group(&config.read_only_group),
+    }
+}
+
+fn limits(config: &Config) -> Limits {
+    let number = |limit: u32| usize::try_from(limit).unwrap_or(usize::MAX);
+    Limits {
+        clients: number(config.max_clients),
+        clients_per_user: number(config.max_clients_per_uid),
+        calls_in_flight: number(config.max_calls_in_flight),
+    }
+}
+
+/// How large logs grow.
+#[must_use]
+pub fn bounds(config: &Config) -> LogBounds {
+    LogBounds {
+        log_bytes: config.log_max_bytes,
+        log_keep: config.log_keep,
+        console_bytes: config.console_log_max_bytes,
+        console_keep: config.console_log_keep,
+    }
+}

@@ -1,0 +1,55 @@
+//! The daemon: one instance of the supervisor over one state directory and one run directory.
+//!
+//! ```text
+//!   main ─► state directory (lock) ─► run directory (lock) ─► socket bound: clients may knock
+//!                                                                 │
+//!          serve ◄── autostart, once a boot ◄── adopt workers ◄── load records and statuses
+//!            │
+//!            ├─ SIGHUP: read the configuration again     SIGTERM, SIGINT: end, and touch no domain
+//! ```
+//!
+//! What lives here: the order of start and end, and the calls of the API as the registry's. What may
+//! not: rules of domains (`domain::actor`), files (`store`), sockets and access (`api`).
+
+mod configured;
+mod descriptors;
+pub mod recovery;
+mod service;
+mod start;
+mod strays;
+
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+pub use self::configured::{Configured, bounds};
+pub use self::recovery::Recovery;
+pub use self::start::{Driven, Settings, StartError, run};
+use crate::domain::registry::Registry;
+
+/// One instance, serving.
+#[derive(Debug)]
+pub struct Daemon {
+    registry: Registry,
+    settings: Settings,
+    started_ms: u64,
+    recovery: Mutex<Recovery>,
+    clients: AtomicU32,
+}
+
+impl Daemon {
+    /// What was found at the start.
+    fn recovery(&self) -> Recovery {
+        // Nothing panics while it is held.
+        let recovery = self.recovery.lock();
+        recovery.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    fn set_recovery(&self, found: Recovery) {
+        *self.recovery.lock().unwrap_or_else(PoisonError::into_inner) = found;
+    }
+
+    /// Clients connected.
+    fn connected(&self) -> u32 {
+        self.clients.load(Ordering::Relaxed)
+    }
+}

@@ -1,0 +1,190 @@
+//! How the daemon starts and ends: one function, top to bottom.
+
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex};
+
+use rustix::rand::{GetRandomFlags, getrandom};
+use tokio::signal::unix::{SignalKind, signal};
+
+use super::descriptors::{self, TooFewDescriptors};
+use super::recovery::{self, Recovery};
+use super::strays;
+use super::{Configured, Daemon};
+use crate::api::Shared;
+use crate::api::events::EventLog;
+use crate::api::listener::{ListenError, Listener};
+use crate::domain::driver::Driver;
+use crate::domain::registry::{Registry, Remains};
+use crate::domain::test_driver::TestDriver;
+use crate::domain::worker::KvmDriver;
+use crate::domain::world::{HostClock, World, now_ms};
+use crate::host::confinement::CgroupPlace;
+use crate::host::identity::Identities;
+use crate::host::uid_blocks::REGISTRY;
+use crate::host::worker_binary::WorkerBinary;
+use crate::host::{Host, HostError};
+use crate::store::{RunDir, StateDir, Store, StoreError};
+
+/// What runs the domains of an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Driven {
+    /// KVM, in sandboxed workers.
+    Kvm,
+    /// Nothing: machines that only look like some, for the tests of programs that embed Reeve.
+    Test,
+}
+
+/// What an instance is started with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where definitions are kept.
+    pub state_directory: PathBuf,
+    /// Where the socket and the run-time status are.
+    pub run_directory: PathBuf,
+    /// What runs its domains.
+    pub driven: Driven,
+    /// Where their cgroups are.
+    pub cgroups: CgroupPlace,
+    /// The rest.
+    pub configured: Arc<Configured>,
+}
+
+/// Why the daemon did not start, or could not go on.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// Its directories.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Its socket.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// What runs its domains.
+    #[error(transparent)]
+    Host(#[from] HostError),
+    /// Its descriptors.
+    #[error(transparent)]
+    Descriptors(#[from] TooFewDescriptors),
+    /// Its signals.
+    #[error("cannot wait for signals: {0}")]
+    Signals(#[source] std::io::Error),
+}
+
+/// The mark that this boot's domains have been started, in the run directory, which is new at each
+/// boot: a supervisor that is restarted does not start what somebody has shut down since.
+const AUTOSTARTED: &str = "autostarted";
+
+/// Runs an instance until it is told to end; `ready` is called once it serves. No domain is touched
+/// at the end.
+///
+/// # Errors
+/// [`StartError`].
+pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<(), StartError> {
+    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
+    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
+    let mut hang_up = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
+
+    let state = StateDir::open(&settings.state_directory)?;
+    let run = RunDir::open(&settings.run_directory)?;
+    let listener = Listener::bind(&settings.run_directory)?;
+    let mut own_identities = None;
+    let driver: Arc<dyn Driver> = match settings.driven {
+        Driven::Test => Arc::new(TestDriver::new()),
+        Driven::Kvm => {
+            let identities =
+                Identities::for_instance(Path::new(REGISTRY), &settings.state_directory)
+                    .map_err(HostError::Identity)?;
+            own_identities = Some(identities.clone());
+            let binary = WorkerBinary::find().map_err(HostError::WorkerBinary)?;
+            let host = Host::with_identities(binary, identities)?;
+            let host = Arc::new(host.with_cgroups(settings.cgroups.clone()));
+            let paths = Arc::clone(&settings.configured.paths);
+            Arc::new(KvmDriver::new(host, paths))
+        }
+    };
+
+    let records = state.load_all()?;
+    let statuses = run.load_all()?;
+    descriptors::prepare(statuses.statuses.len())?;
+    let mut refused: Vec<String> = Vec::new();
+    for refusal in records.refused.iter().chain(&statuses.refused) {
+        tracing::error!("{refusal}");
+        refused.push(refusal.to_string());
+    }
+    let unread = !statuses.refused.is_empty();
+    let events = Arc::new(EventLog::new(draw_epoch()));
+    let world = Arc::new(World {
+        driver,
+        storage: Arc::new(Store::new(state, run)),
+        clock: Arc::new(HostClock),
+        events: Arc::clone(&events) as _,
+        logs: settings.configured.files.clone(),
+        ids: Arc::new(AtomicU32::new(1)),
+    });
+    let registry = Registry::new(world);
+    let daemon = Arc::new(Daemon {
+        registry: registry.clone(),
+        started_ms: now_ms(),
+        recovery: Mutex::new(Recovery::default()),
+        clients: AtomicU32::new(0),
+        settings,
+    });
+
+    let remains = Remains::join(records.records, statuses.statuses);
+    let mut found = recovery::recover(&registry, remains).await;
+    found.refused.extend(refused);
+    if let Some(identities) = own_identities {
+        let strays = tokio::task::spawn_blocking(move || strays::tell(&identities));
+        // Where no status was refused there is none, unless the run directory was wiped: looking at
+        // every process of the host holds nobody up then.
+        if unread {
+            found.refused.extend(strays.await.unwrap_or_default());
+        }
+    }
+    tracing::info!(
+        adopted = found.adopted,
+        within_us = found.within_us,
+        refused = found.refused.len(),
+        "recovered"
+    );
+    daemon.set_recovery(found.clone());
+    let shared = Arc::new(Shared {
+        service: Arc::clone(&daemon),
+        events,
+        policy: Arc::clone(&daemon.settings.configured.policy),
+        limits: Arc::clone(&daemon.settings.configured.limits),
+    });
+    ready(&found);
+    let mark = daemon.settings.run_directory.join(AUTOSTARTED);
+    // Marked first: a supervisor that dies in the middle does not start them all again.
+    if !mark.exists() && std::fs::write(&mark, "").is_ok() {
+        let at_once = daemon.settings.configured.config().autostart_concurrency;
+        let at_once = usize::try_from(at_once).unwrap_or(1);
+        let registry = registry.clone();
+        tokio::spawn(async move { recovery::autostart(&registry, at_once).await });
+    }
+
+    let serving = listener.serve(shared);
+    tokio::pin!(serving);
+    loop {
+        tokio::select! {
+            () = &mut serving => {}
+            _ = terminate.recv() => break,
+            _ = interrupt.recv() => break,
+            _ = hang_up.recv() => match daemon.reload() {
+                Ok(changes) => tracing::info!(?changes, "configuration read again"),
+                Err(error) => tracing::error!(%error, "the configuration was not read again"),
+            },
+        }
+    }
+    tracing::info!("ending; domains go on");
+    Ok(())
+}
+
+/// A number that no other process of this instance has had.
+fn draw_epoch() -> u64 {
+    let mut bytes = [0; 8];
+    // Up to 256 bytes come whole, and without waiting once the host has booted (getrandom(2)).
+    let _ = getrandom(&mut bytes, GetRandomFlags::empty());
+    u64::from_ne_bytes(bytes)
+}

@@ -1,0 +1,164 @@
+//! Whether a request becomes a job, is answered now, waits or is refused: pure, and tested on all of
+//! its inputs.
+
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::view::{DomainState, JobKind, PausedReason};
+
+use super::message::Request;
+use super::standing::Standing;
+
+/// What becomes of a request.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// It becomes the domain's job.
+    Job(JobKind),
+    /// It is so already.
+    Answer,
+    /// It waits for the job before it.
+    Wait,
+    /// It cannot be done; the reason says in which state it could.
+    Refuse(ApiError),
+    /// The worker is killed now, whatever job runs.
+    Destroy,
+}
+
+/// Judges `request` of a domain that stands as `standing` says.
+#[must_use]
+pub fn admit(standing: &Standing, request: &Request) -> Admission {
+    if let Request::Destroy = request {
+        return destroy(standing);
+    }
+    if standing.job.is_some() {
+        return Admission::Wait;
+    }
+    match judge(standing, request) {
+        Ok(admission) => admission,
+        Err((code, reason)) => Admission::Refuse(refusal(standing, code, reason)),
+    }
+}
+
+type Refusal = (ApiErrorCode, &'static str);
+
+const GONE: Refusal = (ApiErrorCode::NoDomain, "it does not exist any more");
+const OFF: Refusal = (
+    ApiErrorCode::WrongState,
+    "it is not running; start it first",
+);
+
+const NOT_RELEASED: &str = "the kernel has not released its last worker yet; try again";
+
+fn refusal(standing: &Standing, code: ApiErrorCode, reason: &str) -> ApiError {
+    let message = match &standing.name {
+        Some(name) => format!("domain '{name}': {reason}"),
+        None => reason.to_owned(),
+    };
+    ApiError::new(code, message)
+}
+
+fn destroy(standing: &Standing) -> Admission {
+    if standing.state.is_active() || standing.reaping {
+        Admission::Destroy
+    } else if standing.exists {
+        Admission::Refuse(refusal(
+            standing,
+            ApiErrorCode::WrongState,
+            "it is not running",
+        ))
+    } else {
+        Admission::Refuse(refusal(standing, GONE.0, GONE.1))
+    }
+}
+
+fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
+    use Admission::{Answer, Job};
+    let state = standing.state;
+    let wrong = |reason| Err((ApiErrorCode::WrongState, reason));
+    match request {
+        Request::Define { only_new, .. } => {
+            if *only_new && standing.exists {
+                return Err((ApiErrorCode::DomainExists, "it is defined already"));
+            }
+            return Ok(Job(JobKind::Define));
+        }
+        Request::Create(..) => {
+            if standing.exists {
+                return Err((ApiErrorCode::DomainExists, "it exists already"));
+            }
+            return Ok(Job(JobKind::Start));
+        }
+        _ if !standing.exists => return Err(GONE),
+        _ => {}
+    }
+    let needs_record = matches!(
+        request,
+        Request::Undefine
+            | Request::SetAutostart(_)
+            | Request::Rename(_)
+            | Request::SetLabel {
+                persistent: true,
+                ..
+            }
+    );
+    if needs_record && !standing.persistent {
+        return wrong("it is transient: define it first");
+    }
+    match request {
+        Request::Define { .. } | Request::Create(..) | Request::Destroy => Err(GONE),
+        Request::Undefine => Ok(Job(JobKind::Undefine)),
+        Request::SetAutostart(_) => Ok(Job(JobKind::Define)),
+        Request::Rename(_) if state.is_active() => {
+            wrong("it is running: shut it down to rename it")
+        }
+        Request::Rename(_) if standing.reaping => wrong(NOT_RELEASED),
+        Request::Rename(_) => Ok(Job(JobKind::Define)),
+        Request::SetLabel { live: true, .. } if !state.is_active() => Err(OFF),
+        Request::SetLabel {
+            live: false,
+            persistent: false,
+            ..
+        } => Err((
+            ApiErrorCode::InvalidArgument,
+            "neither the running nor the kept definition was named",
+        )),
+        Request::SetLabel { .. } => Ok(Job(JobKind::Define)),
+        Request::Start(..) if standing.reaping => wrong(NOT_RELEASED),
+        Request::Start(..) if state.is_active() => wrong("it is running already"),
+        Request::Start(..) => Ok(Job(JobKind::Start)),
+        Request::Shutdown { .. } => pressable(state).map(|()| Job(JobKind::Shutdown)),
+        Request::Reboot => pressable(state).map(|()| Job(JobKind::Reboot)),
+        Request::Reset if state.is_active() => Ok(Job(JobKind::Reset)),
+        Request::Pause => match state {
+            DomainState::Running(_) | DomainState::ShuttingDown => Ok(Job(JobKind::Pause)),
+            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
+                wrong("its guest has ended; reset or destroy it")
+            }
+            DomainState::Paused(_) => Ok(Answer),
+            DomainState::ShutOff(_) => Err(OFF),
+        },
+        Request::Resume => match state {
+            DomainState::Running(_) | DomainState::ShuttingDown => Ok(Answer),
+            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
+                wrong("its guest has ended; reset or destroy it")
+            }
+            DomainState::Paused(_) => Ok(Job(JobKind::Resume)),
+            DomainState::ShutOff(_) => Err(OFF),
+        },
+        Request::Reset => Err(OFF),
+    }
+}
+
+/// Whether anybody would notice the power button.
+fn pressable(state: DomainState) -> Result<(), Refusal> {
+    match state {
+        DomainState::Running(_) | DomainState::ShuttingDown => Ok(()),
+        DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => Err((
+            ApiErrorCode::WrongState,
+            "its guest has ended; reset or destroy it",
+        )),
+        DomainState::Paused(_) => Err((
+            ApiErrorCode::WrongState,
+            "it is paused and would not notice; resume it first",
+        )),
+        DomainState::ShutOff(_) => Err(OFF),
+    }
+}

@@ -1,0 +1,239 @@
+//! Jobs: each a list of steps, begun one after the other, until the last is done or one fails.
+
+use std::collections::VecDeque;
+
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::{JobKind, ShutOffReason};
+
+use super::DomainActor;
+use super::message::{Effect, LiveRecord, Request, Ticket};
+use super::planted::{self, Bug};
+use super::standing::{Activity, Live};
+use super::steps::Step;
+use crate::domain::driver::WorkerCall;
+
+/// The one thing that changes a domain just now.
+#[derive(Debug)]
+pub(super) struct Job {
+    kind: JobKind,
+    pub(super) ticket: Option<Ticket>,
+    pub(super) serial: u64,
+    pub(super) step: Step,
+    rest: VecDeque<Step>,
+    events: Vec<EventKind>,
+    /// What the worker's status said before, where the job writes it first and acts then.
+    before: Option<Box<LiveRecord>>,
+}
+
+impl Job {
+    pub(super) fn kind(&self) -> JobKind {
+        self.kind
+    }
+}
+
+impl DomainActor {
+    pub(super) fn begin(&mut self, ticket: Option<Ticket>, kind: JobKind, request: Request) {
+        let before = self.live().map(|live| Box::new(live.record.clone()));
+        match self.steps(request) {
+            Ok((steps, events)) => {
+                self.begin_steps(ticket, kind, steps);
+                if let Some(job) = &mut self.job {
+                    job.events = events;
+                    job.before = before;
+                }
+            }
+            Err(error) => {
+                if let Some(ticket) = ticket {
+                    self.answer(ticket, Err(error));
+                }
+            }
+        }
+    }
+
+    pub(super) fn begin_steps(
+        &mut self,
+        ticket: Option<Ticket>,
+        kind: JobKind,
+        steps: impl IntoIterator<Item = Step>,
+    ) {
+        let mut rest: VecDeque<Step> = steps.into_iter().collect();
+        if let Some(step) = rest.pop_front() {
+            self.job = Some(Job {
+                kind,
+                ticket,
+                serial: 0,
+                step: step.clone(),
+                rest,
+                events: Vec::new(),
+                before: None,
+            });
+            self.issue(step);
+        }
+    }
+
+    /// Asks for `step`, which is the job's.
+    fn issue(&mut self, step: Step) {
+        self.serial += 1;
+        let serial = self.serial;
+        if let Some(job) = &mut self.job {
+            job.serial = serial;
+        }
+        let id = self.live().map_or(0, |live| live.id);
+        let effect = match step {
+            Step::WriteRecord(record) => {
+                let job = self.job.as_mut();
+                let early = job.filter(|_| planted::has(Bug::AnswersBeforeWritten));
+                if let Some(ticket) = early.and_then(|job| job.ticket.take()) {
+                    self.answer(ticket, Ok(()));
+                }
+                Effect::WriteRecord(serial, record)
+            }
+            Step::RemoveRecord => Effect::RemoveRecord(serial),
+            Step::WriteStatus(record) => Effect::WriteStatus(Some(serial), id, record),
+            Step::Start {
+                record,
+                paused,
+                session,
+                ..
+            } => {
+                let id = self.fresh_id();
+                let live = Live::new(id, (*record).clone(), session);
+                self.activity = Activity::Live(Box::new(live));
+                Effect::Start {
+                    serial,
+                    id,
+                    record,
+                    paused,
+                }
+            }
+            Step::Adopt { id, record } => Effect::Adopt { serial, id, record },
+            Step::Call(call) => {
+                if let Some(live) = self.live_mut() {
+                    live.resets_asked = live.resets;
+                }
+                Effect::Call(serial, id, call)
+            }
+        };
+        self.effects.push(effect);
+    }
+
+    pub(super) fn step_done(&mut self) {
+        let Some(job) = &mut self.job else { return };
+        if let Some(step) = job.rest.pop_front() {
+            job.step = step.clone();
+            self.issue(step);
+        } else {
+            self.job_succeeded();
+        }
+    }
+
+    pub(super) fn job_succeeded(&mut self) {
+        let Some(job) = self.job.take() else { return };
+        self.effects
+            .extend(job.events.into_iter().map(Effect::Event));
+        if let Some(ticket) = job.ticket {
+            self.answer(ticket, Ok(()));
+        }
+    }
+
+    pub(super) fn job_failed(&mut self, error: ApiError) {
+        let Some(job) = self.job.take() else { return };
+        let not_done = match job.step {
+            Step::WriteRecord(_) => true,
+            // A button that was not pressed in time may be pressed yet.
+            Step::Call(WorkerCall::PowerButton) => error.code != ApiErrorCode::Timeout,
+            _ => false,
+        };
+        if let Some(before) = job.before.filter(|_| not_done) {
+            self.take_back(*before);
+        }
+        match job.ticket {
+            Some(ticket) => self.answer(ticket, Err(error)),
+            None => {
+                self.last_failure = Some(error.message.clone());
+                self.effects.push(Effect::Event(EventKind::JobFailed {
+                    job: job.kind,
+                    message: error.message,
+                }));
+                match job.step {
+                    _ if job.kind != JobKind::Policy => {}
+                    // Everything is done but for the note of it: the next status that can be written
+                    // says it.
+                    Step::WriteStatus(record) if job.rest.is_empty() => {
+                        if let Some(live) = self.live_mut().filter(|live| live.killed.is_none()) {
+                            live.record = *record;
+                        }
+                    }
+                    // Its guest has ended and cannot be brought back: nothing is served by keeping it.
+                    _ => self.kill(ShutOffReason::Crashed),
+                }
+            }
+        }
+    }
+
+    /// Takes back what a job noted first that failed later. That it is being ended stays.
+    fn take_back(&mut self, mut before: LiveRecord) {
+        let Some(live) = self.live_mut() else { return };
+        before.intents.stopping = live.record.intents.stopping;
+        if live.record != before {
+            live.record = before.clone();
+            let id = live.id;
+            self.effects
+                .push(Effect::WriteStatus(None, id, Box::new(before)));
+        }
+    }
+
+    /// Whether the job makes the worker, or takes it over.
+    pub(super) fn is_making(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| matches!(job.step, Step::Start { .. } | Step::Adopt { .. }))
+    }
+
+    /// Whether the job waits for the answer to a reset.
+    pub(super) fn is_resetting(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| job.step == Step::Call(WorkerCall::Reset))
+    }
+
+    /// Whether it does, and is done with it.
+    pub(super) fn is_resetting_only(&self) -> bool {
+        let job = self.job.as_ref();
+        self.is_resetting() && job.is_some_and(|job| job.rest.is_empty())
+    }
+
+    /// The machine will stand when it is reset: it is let run then.
+    pub(super) fn resume_behind_reset(&mut self) {
+        if let Some(job) = self.job.as_mut().filter(|job| job.rest.is_empty()) {
+            job.rest.push_back(Step::Call(WorkerCall::Resume));
+        }
+    }
+
+    /// Whether the job waits for the answer to a press of the power button.
+    pub(super) fn is_pressing(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| job.step == Step::Call(WorkerCall::PowerButton))
+    }
+
+    /// Gives up a job that waits for the worker, if there is one.
+    pub(super) fn interrupt(&mut self, code: ApiErrorCode, why: &str) {
+        if self
+            .job
+            .as_ref()
+            .is_some_and(|job| job.step.is_interruptible())
+        {
+            let error = self.error(code, why);
+            if let Some(ticket) = self.job.take().and_then(|job| job.ticket) {
+                self.answer(ticket, Err(error));
+            }
+        }
+    }
+
+    /// Answers whoever waits for the job, which goes on without anybody.
+    pub(super) fn disown(&mut self, code: ApiErrorCode, why: &str) {
+        let error = self.error(code, why);
+        if let Some(ticket) = self.job.as_mut().and_then(|job| job.ticket.take()) {
+            self.answer(ticket, Err(error));
+        }
+    }
+}

@@ -1,0 +1,197 @@
+//! What an actor is told, and what it wants done.
+
+use reeve_ipc::api::call::{LabelChange, StartOptions};
+use reeve_ipc::api::error::ApiError;
+use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
+use reeve_ipc::model::{Domain, DomainName};
+use reeve_ipc::phase::Phase;
+
+use crate::domain::driver::{CallFailure, GuestEnd, Notice, StartFailure, WorkerCall};
+
+/// Names whoever waits for an answer; each is answered exactly once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct Ticket(pub u64);
+
+/// Names one connection of a client.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct SessionId(pub u64);
+
+/// What a client may ask of one domain.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Request {
+    /// Keep this definition.
+    Define {
+        /// It: of this domain's UUID, and valid.
+        domain: Box<Domain>,
+        /// Only if there is none.
+        only_new: bool,
+    },
+    /// Remove the definition.
+    Undefine,
+    /// Start with the definition that is kept.
+    Start(StartOptions, SessionId),
+    /// Start with this one and keep nothing.
+    Create(Box<Domain>, StartOptions, SessionId),
+    /// Press the power button.
+    Shutdown {
+        /// And destroy it after so many milliseconds.
+        destroy_after_ms: Option<u32>,
+    },
+    /// Press the power button and boot again.
+    Reboot,
+    /// Reset the machine.
+    Reset,
+    /// Stop the vCPUs.
+    Pause,
+    /// Let them run.
+    Resume,
+    /// Kill the worker.
+    Destroy,
+    /// Start with the host, or not.
+    SetAutostart(Option<u32>),
+    /// Another name; the caller has reserved it.
+    Rename(DomainName),
+    /// Change what is noted.
+    SetLabel {
+        /// What.
+        change: LabelChange,
+        /// In the worker's definition.
+        live: bool,
+        /// In the kept one.
+        persistent: bool,
+    },
+}
+
+/// What an actor is told.
+#[derive(Debug)]
+pub enum Input {
+    /// A client asks.
+    Request(Ticket, Request),
+    /// Take over what an earlier supervisor left: the first input after
+    /// [`super::DomainActor::recovered`].
+    Recover,
+    /// What came of the effect with this serial.
+    Done(u64, Done),
+    /// The worker of this number did, or suffered, something.
+    Notice(u32, Notice),
+    /// A timer that was set has run out.
+    Timer(Timer),
+    /// A client's connection ended.
+    SessionEnded(SessionId),
+}
+
+/// What came of an effect.
+#[derive(Debug)]
+pub enum Done {
+    /// Of a write or removal, on disk or in the run directory: why not, in one line.
+    Written(Result<(), String>),
+    /// Of a start: the phase the machine is in.
+    Started(Result<Phase, StartFailure>),
+    /// Of an adoption.
+    Adopted(Adopted),
+    /// Of a call.
+    Called(Result<(), CallFailure>),
+}
+
+/// What came of an adoption. Where there is no worker, all it held is released.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Adopted {
+    /// It lives and is believed.
+    Found {
+        /// Its phase.
+        phase: Phase,
+        /// Why it stands still, if by itself.
+        end: Option<GuestEnd>,
+        /// Resets since its launch.
+        resets: u64,
+    },
+    /// It lives and says nothing.
+    Silent,
+    /// It never was launched.
+    NeverLaunched,
+    /// It is gone.
+    Gone(String),
+}
+
+/// When a timer runs out, what it was for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Timer {
+    /// A destroy is acknowledged though the process of this number is not gone.
+    DestroyAcknowledged(u32),
+    /// A shutdown has taken too long for the worker of this number.
+    ShutdownDeadline(u32),
+}
+
+/// What is to be done.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Effect {
+    /// Answer a client. What the views show by then holds.
+    Answer(Ticket, Result<(), ApiError>),
+    /// Write the record, durably; [`Done::Written`].
+    WriteRecord(u64, Box<DomainDefinition>),
+    /// Remove it, durably; [`Done::Written`].
+    RemoveRecord(u64),
+    /// Write the run-time status of the worker of this number; [`Done::Written`] when a serial is
+    /// given, and before any effect behind this one in any case.
+    WriteStatus(Option<u64>, u32, Box<LiveRecord>),
+    /// Remove it.
+    RemoveStatus,
+    /// Start a worker of this number; [`Done::Started`].
+    Start {
+        /// The outcome's serial.
+        serial: u64,
+        /// The worker's number.
+        id: u32,
+        /// What its status says.
+        record: Box<LiveRecord>,
+        /// With no vCPU running.
+        paused: bool,
+    },
+    /// Take over the worker that the status tells of; [`Done::Adopted`].
+    Adopt {
+        /// The outcome's serial.
+        serial: u64,
+        /// The worker's number from now on.
+        id: u32,
+        /// What its status says.
+        record: Box<LiveRecord>,
+    },
+    /// Ask the worker of this number; [`Done::Called`].
+    Call(u64, u32, WorkerCall),
+    /// Kill the worker of this number, or give up its start.
+    Kill(u32),
+    /// Tell [`Input::Timer`] after so many milliseconds.
+    SetTimer(Timer, u64),
+    /// Tell the world.
+    Event(EventKind),
+    /// Nothing is left: forget the domain.
+    Retire,
+}
+
+/// What the run-time status says of a worker beside what it holds of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LiveRecord {
+    /// The definition it runs with.
+    pub definition: Domain,
+    /// What was begun and must be ended by whoever comes after this supervisor.
+    pub intents: Intents,
+    /// When it was started, in milliseconds since the epoch.
+    pub started_ms: u64,
+}
+
+/// What was begun.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Intents {
+    /// It is being ended, with this reason.
+    pub stopping: Option<ShutOffReason>,
+    /// When its guest powers off, it boots again, unless the machine has been reset more often than
+    /// this since its launch: then it has.
+    pub restart_after_resets: Option<u64>,
+    /// It was asked to shut down.
+    pub shutting_down: bool,
+    /// And is destroyed then, in milliseconds since the epoch.
+    pub destroy_at_ms: Option<u64>,
+    /// It is destroyed when a client's connection ends.
+    pub auto_destroy: bool,
+}

@@ -1,0 +1,168 @@
+//! Where a domain stands: off, or with a worker.
+
+use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
+use reeve_ipc::model::DomainName;
+use reeve_ipc::phase::Phase;
+
+use super::message::{LiveRecord, SessionId, Ticket};
+use crate::domain::driver::GuestEnd;
+
+/// What admission judges by.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Standing {
+    /// Its name, once it has one.
+    pub name: Option<DomainName>,
+    /// Its state.
+    pub state: DomainState,
+    /// Its worker is being made or taken over.
+    pub starting: bool,
+    /// It has a record.
+    pub persistent: bool,
+    /// It has a record or a worker.
+    pub exists: bool,
+    /// Its worker was killed and is not gone.
+    pub reaping: bool,
+    /// Its job.
+    pub job: Option<JobKind>,
+}
+
+/// Whether there is a worker.
+#[derive(Debug)]
+pub(super) enum Activity {
+    Off(ShutOffReason),
+    Live(Box<Live>),
+}
+
+impl Activity {
+    pub(super) fn state(&self) -> DomainState {
+        match self {
+            Self::Off(reason) => DomainState::ShutOff(*reason),
+            Self::Live(live) => live.state(),
+        }
+    }
+}
+
+/// What a worker's machine does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Machine {
+    /// Being built or taken over.
+    StartingUp,
+    Running(RunningReason),
+    Paused(PausedReason),
+    Crashed,
+}
+
+/// A worker.
+#[derive(Debug)]
+pub(super) struct Live {
+    /// Its number.
+    pub(super) id: u32,
+    pub(super) record: LiveRecord,
+    pub(super) machine: Machine,
+    pub(super) auto_destroy: Option<SessionId>,
+    /// It does not answer.
+    pub(super) silent: bool,
+    /// It was killed, with this reason, and is not gone.
+    pub(super) killed: Option<ShutOffReason>,
+    /// Whoever waits for it to be gone.
+    pub(super) mourners: Vec<Ticket>,
+    /// Its guest's own end, to be dealt with.
+    pub(super) end: Option<GuestEnd>,
+    pub(super) resets: u64,
+    /// What they were when a reset was last asked for.
+    pub(super) resets_asked: u64,
+    /// A call had no answer in time, and may be obeyed all the same: the machine's state is not known.
+    pub(super) missed: bool,
+    /// A supervisor before this one reset it for a restart and did not come to the end of that.
+    pub(super) restarted: bool,
+}
+
+impl Live {
+    pub(super) fn new(id: u32, record: LiveRecord, auto_destroy: Option<SessionId>) -> Self {
+        Self {
+            id,
+            record,
+            machine: Machine::StartingUp,
+            auto_destroy,
+            silent: false,
+            killed: None,
+            mourners: Vec::new(),
+            end: None,
+            resets: 0,
+            resets_asked: 0,
+            missed: false,
+            restarted: false,
+        }
+    }
+
+    /// One that an earlier supervisor left.
+    pub(super) fn found(id: u32, record: LiveRecord) -> Self {
+        Self::new(id, record, None)
+    }
+
+    pub(super) fn state(&self) -> DomainState {
+        if let Some(reason) = self.killed {
+            return DomainState::ShutOff(reason);
+        }
+        match self.machine {
+            Machine::StartingUp => DomainState::Paused(PausedReason::StartingUp),
+            Machine::Running(_) if self.record.intents.shutting_down => DomainState::ShuttingDown,
+            Machine::Running(reason) => DomainState::Running(reason),
+            Machine::Paused(reason) => DomainState::Paused(reason),
+            Machine::Crashed => DomainState::Crashed,
+        }
+    }
+
+    /// The guest's own end, unless the worker is being killed anyway.
+    pub(super) fn take_end(&mut self) -> Option<GuestEnd> {
+        let end = self.end.take();
+        end.filter(|_| self.killed.is_none())
+    }
+
+    /// Whether the machine stands because its guest has ended.
+    pub(super) fn has_ended(&self) -> bool {
+        matches!(
+            self.machine,
+            Machine::Crashed | Machine::Paused(PausedReason::PoweredOff)
+        )
+    }
+
+    /// Sees whether an earlier supervisor's restart is to be finished, once the resets are known.
+    pub(super) fn note_restart(&mut self) {
+        let wanted = self.record.intents.restart_after_resets;
+        self.restarted = wanted.is_some_and(|before| self.resets > before);
+    }
+
+    /// The restart that is to be finished, unless the worker is being killed anyway.
+    pub(super) fn take_restarted(&mut self) -> bool {
+        std::mem::take(&mut self.restarted) && self.killed.is_none()
+    }
+
+    /// What a worker does that obeyed late.
+    pub(super) fn catch_up(&mut self, phase: Phase) {
+        self.machine = match (phase, self.machine) {
+            (Phase::Running, machine @ Machine::Running(_))
+            | (Phase::Paused, machine @ Machine::Paused(PausedReason::User | PausedReason::Adopted))
+            // An end of its guest is told by itself, with its reason.
+            | (Phase::Off | Phase::Crashed | Phase::AwaitingLaunch, machine) => machine,
+            (Phase::Running, _) => Machine::Running(RunningReason::Unpaused),
+            (Phase::Paused, _) => Machine::Paused(PausedReason::User),
+        };
+    }
+
+    /// Whether the guest boots again when it has powered off.
+    pub(super) fn is_rebooting(&self) -> bool {
+        let wanted = self.record.intents.restart_after_resets;
+        wanted.is_some_and(|before| self.resets <= before)
+    }
+
+    /// What a worker that was found, or answers again, does.
+    pub(super) fn set_phase(&mut self, phase: Phase) {
+        self.machine = match phase {
+            Phase::Running => Machine::Running(RunningReason::Adopted),
+            Phase::Crashed => Machine::Crashed,
+            Phase::Off => Machine::Paused(PausedReason::PoweredOff),
+            Phase::Paused | Phase::AwaitingLaunch => Machine::Paused(PausedReason::Adopted),
+        };
+    }
+}

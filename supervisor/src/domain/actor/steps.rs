@@ -1,0 +1,217 @@
+//! Steps: what a job is made of, and the steps of each request.
+
+use reeve_ipc::api::call::LabelChange;
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::{DomainDefinition, RunningReason};
+use reeve_ipc::model::{Domain, Labels};
+
+use super::DomainActor;
+use super::message::{Intents, LiveRecord, Request, SessionId};
+use super::standing::Live;
+use crate::domain::driver::WorkerCall;
+
+/// One step of a job: an effect with an outcome.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Step {
+    /// Put the record on disk.
+    WriteRecord(Box<DomainDefinition>),
+    /// Take it off.
+    RemoveRecord,
+    /// Put the worker's status into the run directory.
+    WriteStatus(Box<LiveRecord>),
+    /// Start a worker.
+    Start {
+        /// What its status says.
+        record: Box<LiveRecord>,
+        /// With no vCPU running.
+        paused: bool,
+        /// Why it will be running.
+        reason: RunningReason,
+        /// Bound to a client.
+        session: Option<SessionId>,
+    },
+    /// Take over a worker.
+    Adopt {
+        /// Its number.
+        id: u32,
+        /// What its status says.
+        record: Box<LiveRecord>,
+    },
+    /// Ask the worker.
+    Call(WorkerCall),
+}
+
+impl Step {
+    /// Whether an end of the worker or its guest interrupts it. What is on its way to the disk is
+    /// awaited, and so is a worker that is being made: it is undone then.
+    pub(super) const fn is_interruptible(&self) -> bool {
+        matches!(self, Self::Call(_))
+    }
+}
+
+impl DomainActor {
+    /// The steps of an admitted request, and the events that tell of its success.
+    pub(super) fn steps(&self, request: Request) -> Result<(Vec<Step>, Vec<EventKind>), ApiError> {
+        let call = |call| Ok((vec![Step::Call(call)], Vec::new()));
+        match request {
+            Request::Define { domain, .. } => {
+                let record = DomainDefinition {
+                    domain: *domain,
+                    autostart: self.record.as_ref().and_then(|record| record.autostart),
+                };
+                let changed = self.record.is_some();
+                let event = EventKind::Defined { changed };
+                Ok((vec![Step::WriteRecord(Box::new(record))], vec![event]))
+            }
+            Request::Undefine => Ok((vec![Step::RemoveRecord], vec![EventKind::Undefined])),
+            Request::SetAutostart(order) => {
+                let mut record = self.kept()?.clone();
+                record.autostart = order;
+                let event = EventKind::Autostart { order };
+                Ok((vec![Step::WriteRecord(Box::new(record))], vec![event]))
+            }
+            Request::Rename(name) => {
+                let mut record = self.kept()?.clone();
+                let before = std::mem::replace(&mut record.domain.name, name);
+                let event = EventKind::Renamed { before };
+                Ok((vec![Step::WriteRecord(Box::new(record))], vec![event]))
+            }
+            Request::SetLabel {
+                change,
+                live,
+                persistent,
+            } => self.label_steps(&change, live, persistent),
+            Request::Start(options, session) => {
+                let domain = self.kept()?.domain.clone();
+                let bound = options.auto_destroy.then_some(session);
+                let step = self.start_step(domain, options.paused, bound, RunningReason::Booted);
+                Ok((vec![step], Vec::new()))
+            }
+            Request::Create(domain, options, session) => {
+                let bound = options.auto_destroy.then_some(session);
+                let step = self.start_step(*domain, options.paused, bound, RunningReason::Booted);
+                Ok((vec![step], Vec::new()))
+            }
+            Request::Shutdown { destroy_after_ms } => {
+                let mut record = self.running()?.record.clone();
+                record.intents.shutting_down = true;
+                record.intents.restart_after_resets = None;
+                if let Some(after) = destroy_after_ms {
+                    record.intents.destroy_at_ms = Some(self.now_ms + u64::from(after));
+                }
+                Ok((pressing(record), Vec::new()))
+            }
+            Request::Reboot => {
+                let live = self.running()?;
+                let mut record = live.record.clone();
+                record.intents.restart_after_resets = Some(live.resets);
+                record.intents.shutting_down = false;
+                record.intents.destroy_at_ms = None;
+                Ok((pressing(record), Vec::new()))
+            }
+            Request::Reset => {
+                let ended = self.running()?.has_ended();
+                let mut steps = vec![Step::Call(WorkerCall::Reset)];
+                if ended {
+                    steps.push(Step::Call(WorkerCall::Resume));
+                }
+                Ok((steps, Vec::new()))
+            }
+            Request::Pause => call(WorkerCall::Pause),
+            Request::Resume => call(WorkerCall::Resume),
+            // Admission never makes a job of it.
+            Request::Destroy => Err(self.error(ApiErrorCode::WrongState, "it is not running")),
+        }
+    }
+
+    fn label_steps(
+        &self,
+        change: &LabelChange,
+        live: bool,
+        persistent: bool,
+    ) -> Result<(Vec<Step>, Vec<EventKind>), ApiError> {
+        let changed = |domain: &Domain| {
+            let mut domain = domain.clone();
+            apply(&mut domain.labels, change.clone());
+            domain
+                .labels
+                .validate()
+                .map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))?;
+            Ok(domain)
+        };
+        let mut steps = Vec::new();
+        // First what can be undone without waiting for the disk.
+        if live {
+            let mut record = self.running()?.record.clone();
+            record.definition = changed(&record.definition)?;
+            steps.push(Step::WriteStatus(Box::new(record)));
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            record.domain = changed(&record.domain)?;
+            steps.push(Step::WriteRecord(Box::new(record)));
+        }
+        Ok((steps, vec![EventKind::Labels]))
+    }
+
+    pub(super) fn start_step(
+        &self,
+        definition: Domain,
+        paused: bool,
+        session: Option<SessionId>,
+        reason: RunningReason,
+    ) -> Step {
+        let record = LiveRecord {
+            definition,
+            intents: Intents {
+                auto_destroy: session.is_some(),
+                ..Intents::default()
+            },
+            started_ms: self.now_ms,
+        };
+        Step::Start {
+            record: Box::new(record),
+            paused,
+            reason,
+            session,
+        }
+    }
+
+    fn kept(&self) -> Result<&DomainDefinition, ApiError> {
+        self.record
+            .as_ref()
+            .ok_or_else(|| self.error(ApiErrorCode::WrongState, "it is transient"))
+    }
+
+    fn running(&self) -> Result<&Live, ApiError> {
+        self.live()
+            .ok_or_else(|| self.error(ApiErrorCode::WrongState, "it is not running"))
+    }
+}
+
+/// The intent is written before the button is pressed: the guest may be off before the answer comes.
+fn pressing(record: LiveRecord) -> Vec<Step> {
+    vec![
+        Step::WriteStatus(Box::new(record)),
+        Step::Call(WorkerCall::PowerButton),
+    ]
+}
+
+fn apply(labels: &mut Labels, change: LabelChange) {
+    match change {
+        LabelChange::Title(title) => labels.title = title,
+        LabelChange::Description(description) => labels.description = description,
+        LabelChange::Metadata(element) => {
+            match labels
+                .metadata
+                .iter_mut()
+                .find(|old| old.uri == element.uri)
+            {
+                Some(old) => *old = element,
+                None => labels.metadata.push(element),
+            }
+        }
+        LabelChange::MetadataRemove { uri } => labels.metadata.retain(|old| old.uri != uri),
+    }
+}

@@ -1,0 +1,139 @@
+//! Ends that come at an awkward moment, and silence: each of these was found by the simulation.
+
+use reeve_ipc::model::{OnPowerOff, OnReboot};
+
+use super::*;
+use crate::domain::driver::CallFailure;
+
+fn responsive(phase: Phase, resets: u64) -> Notice {
+    Notice::Responsive { phase, resets }
+}
+
+/// Found, and silent.
+fn silent(intents: Intents) -> Fed {
+    let mut fed = Fed::recovered(intents);
+    let effects = fed.feed(Input::Recover);
+    fed.through(effects);
+    assert_eq!(fed.actor.state(), STARTING);
+    fed
+}
+
+#[test]
+fn a_worker_found_silent_tells_its_resets_when_it_answers() {
+    let mut fed = silent(Intents::default());
+    fed.notice(responsive(Phase::Running, 3));
+    let adopted = DomainState::Running(RunningReason::Adopted);
+    assert_eq!(fed.actor.state(), adopted);
+    assert_eq!(fed.actor.details(None).unwrap().resets, 3);
+}
+
+#[test]
+fn a_restart_begun_before_the_silence_is_finished_behind_it() {
+    let mut fed = silent(Intents {
+        restart_after_resets: Some(0),
+        ..Intents::default()
+    });
+    let effects = fed.notice(responsive(Phase::Paused, 1));
+    called(&effects, WorkerCall::Resume);
+    let effects = fed.through(effects);
+    let restarted = DomainState::Running(RunningReason::Restarted);
+    assert_eq!(fed.actor.state(), restarted);
+    let intents = &noted(&effects).unwrap().intents;
+    assert_eq!(intents.restart_after_resets, None);
+}
+
+#[test]
+fn a_guest_that_was_restarted_is_not_restarted_again_for_the_same_wish() {
+    let mut fed = silent(Intents {
+        restart_after_resets: Some(0),
+        ..Intents::default()
+    });
+    let effects = fed.notice(responsive(Phase::Off, 1));
+    fed.through(effects);
+    let effects = fed.notice(ended(GuestEnd::PoweredOff));
+    called(&effects, WorkerCall::Stop);
+}
+
+#[test]
+fn a_pause_obeyed_after_its_deadline_is_seen_when_the_worker_answers_again() {
+    let mut fed = Fed::running(LifecycleAction::default());
+    let effects = fed.ask(Request::Pause);
+    let serial = called(&effects, WorkerCall::Pause);
+    let late = Done::Called(Err(CallFailure::Deadline));
+    let effects = fed.feed(Input::Done(serial, late));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Timeout)));
+    fed.notice(Notice::Silent);
+    assert_eq!(fed.actor.state(), RUNNING);
+    fed.notice(responsive(Phase::Paused, 0));
+    assert_eq!(fed.actor.state(), PAUSED);
+}
+
+#[test]
+fn a_phase_that_was_told_before_a_later_answer_does_not_undo_it() {
+    let mut fed = Fed::running(LifecycleAction::default());
+    fed.notice(Notice::Silent);
+    let effects = fed.ask(Request::Pause);
+    fed.through(effects);
+    fed.notice(responsive(Phase::Running, 0));
+    assert_eq!(fed.actor.state(), PAUSED);
+}
+
+#[test]
+fn a_reset_overtaken_by_the_guests_end_lets_the_machine_run_again() {
+    let mut fed = Fed::running(LifecycleAction {
+        on_power_off: OnPowerOff::Preserve,
+        ..LifecycleAction::default()
+    });
+    let effects = fed.ask(Request::Reset);
+    let serial = called(&effects, WorkerCall::Reset);
+    let effects = fed.notice(ended(GuestEnd::PoweredOff));
+    assert_eq!(answer(&effects), None, "the reset undoes the end");
+    let effects = fed.feed(Input::Done(serial, Done::Called(Ok(()))));
+    called(&effects, WorkerCall::Resume);
+    let effects = fed.through(effects);
+    assert_eq!(answer(&effects), Some(Ok(())));
+    let unpaused = DomainState::Running(RunningReason::Unpaused);
+    assert_eq!(fed.actor.state(), unpaused);
+}
+
+#[test]
+fn an_end_behind_a_reset_whose_answer_is_late_counts() {
+    let mut fed = Fed::running(LifecycleAction::default());
+    fed.ask(Request::Reset);
+    fed.notice(Notice::Reset(1));
+    let effects = fed.notice(ended(GuestEnd::PoweredOff));
+    assert_eq!(answer(&effects), Some(Ok(())), "it was reset");
+    called(&effects, WorkerCall::Stop);
+}
+
+#[test]
+fn a_reset_that_nobody_waits_for_puts_an_ended_machine_at_its_beginning() {
+    let mut fed = Fed::running(LifecycleAction {
+        on_reboot: OnReboot::Preserve,
+        ..LifecycleAction::default()
+    });
+    fed.notice(ended(GuestEnd::Reset));
+    assert_eq!(fed.actor.state(), POWERED_OFF);
+    fed.notice(Notice::Reset(1));
+    assert_eq!(fed.actor.state(), PAUSED);
+}
+
+#[test]
+fn destroy_kills_a_worker_that_was_asked_to_end_and_does_not() {
+    let mut fed = Fed::running(LifecycleAction::default());
+    let effects = fed.notice(ended(GuestEnd::PoweredOff));
+    called(&effects, WorkerCall::Stop);
+    let effects = fed.ask(Request::Destroy);
+    assert!(kills(&effects), "{effects:?}");
+}
+
+#[test]
+fn a_destroy_does_not_call_off_a_definition_that_is_being_written() {
+    let mut fed = silent(Intents::default());
+    let effects = fed.ask(define(false));
+    let serial = writes(&effects);
+    let effects = fed.ask(Request::Destroy);
+    assert_eq!(answer(&effects), None);
+    let effects = fed.feed(Input::Done(serial, Done::Written(Ok(()))));
+    assert_eq!(answer(&effects), Some(Ok(())));
+}

@@ -1,0 +1,100 @@
+//! What a guest writes to its console, kept in a file.
+//!
+//! One task a running domain, a read-only client of the console that the worker serves: it copies
+//! bytes and looks at none of them. It begins where the supervisor before left off, so that what the
+//! guest wrote meanwhile is there too, as far as the worker's ring still has it. A guest that writes
+//! faster than the rate loses the oldest of it, in its own worker.
+
+use std::os::unix::net::UnixStream as StdStream;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reeve_ipc::model::{DomainName, DomainUuid};
+use tokio::io::AsyncReadExt as _;
+use tokio::net::UnixStream;
+
+use super::driver::Instance;
+use super::world::Storage;
+use crate::logging::LogFiles;
+
+/// Bytes taken at a time, ...
+const CHUNK: usize = 16 << 10;
+/// ... and no sooner than this after the ones before: 3 MiB a second at most.
+const PACE: Duration = Duration::from_millis(5);
+/// How often the position is noted: what is written between is logged twice after a crash.
+const NOTE: Duration = Duration::from_secs(1);
+/// How long to wait where the files have no room.
+const ROOM: Duration = Duration::from_millis(20);
+
+/// Whose console.
+#[derive(Debug)]
+pub(super) struct ConsoleLog {
+    pub(super) name: DomainName,
+    pub(super) uuid: DomainUuid,
+    pub(super) instance: Arc<dyn Instance>,
+    pub(super) storage: Arc<dyn Storage>,
+    pub(super) files: LogFiles,
+}
+
+impl ConsoleLog {
+    /// Copies until the worker closes its end, or this is dropped.
+    pub(super) async fn copy(self) {
+        let from = self.storage.console_position(self.uuid);
+        let Ok((stream, start)) = self.instance.console(from, false).await else {
+            // A worker that does not answer, or is gone: there is nothing to log.
+            return;
+        };
+        let mut position = start;
+        if let Some(lost) = from
+            .map(|from| start.saturating_sub(from))
+            .filter(|lost| *lost > 0)
+        {
+            let note = format!("\n[{lost} bytes were not logged]\n");
+            self.put(note.into_bytes()).await;
+        }
+        let stream = StdStream::from(stream);
+        if stream.set_nonblocking(true).is_err() {
+            return;
+        }
+        let Ok(mut stream) = UnixStream::from_std(stream) else {
+            return;
+        };
+        let mut noted = Instant::now();
+        let mut chunk = vec![0; CHUNK];
+        let mut pending = false;
+        loop {
+            let read = tokio::time::timeout(NOTE, stream.read(&mut chunk)).await;
+            match read {
+                Ok(Ok(0) | Err(_)) => break,
+                Ok(Ok(length)) => {
+                    let bytes = chunk.get(..length).unwrap_or_default().to_vec();
+                    // Where it began is the worker's word.
+                    position = position.saturating_add(length as u64);
+                    pending = true;
+                    self.put(bytes).await;
+                    tokio::time::sleep(PACE).await;
+                }
+                // Nothing came: what is not noted yet is now, and then nothing wakes this up.
+                Err(_) if !pending => {
+                    if stream.readable().await.is_err() {
+                        break;
+                    }
+                    continue;
+                }
+                Err(_) => {}
+            }
+            if pending && noted.elapsed() >= NOTE {
+                self.storage.set_console_position(self.uuid, position);
+                noted = Instant::now();
+                pending = false;
+            }
+        }
+    }
+
+    async fn put(&self, mut bytes: Vec<u8>) {
+        while let Err(back) = self.files.console(&self.name, self.uuid, bytes) {
+            bytes = back;
+            tokio::time::sleep(ROOM).await;
+        }
+    }
+}

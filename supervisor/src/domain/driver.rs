@@ -1,0 +1,255 @@
+//! What runs domains, as the domain actor sees it: the KVM worker, or one without KVM for tests.
+//!
+//! ```text
+//!   actor ── StartOrder ──► Driver::start ── Recorder ──► run-time status, before each thing is made
+//!                               │
+//!                               ▼
+//!                 Running { instance, notices }
+//!                               │ calls, kill, console           ▲ events, Gone as the last
+//!                               ▼                                │
+//!                             worker ────────────────────────────┘
+//! ```
+//!
+//! A driver releases what it made when its worker is gone, and tells [`Notice::Gone`] after that: whoever
+//! hears it may rely on the uid, the cgroup and the directory being free. Dropping an
+//! [`Instance`] leaves the worker alone: a supervisor that ends does not touch its domains.
+
+use std::fmt::Debug;
+use std::future::Future;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::pin::Pin;
+use std::sync::Arc;
+
+use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::event::CrashReport;
+use reeve_ipc::model::Domain;
+use reeve_ipc::phase::Phase;
+use tokio::sync::mpsc;
+
+/// A future of a driver's own making.
+pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
+
+/// Makes workers, and finds those of an earlier supervisor.
+pub trait Driver: Debug + Send + Sync {
+    /// Builds the domain's machine in a worker of its own. Whatever was made is undone, and its
+    /// record with it, before an error is given.
+    fn start(
+        &self,
+        order: StartOrder,
+        recorder: Arc<dyn Recorder>,
+    ) -> Later<Result<Running, StartFailure>>;
+
+    /// Resolves once what was begun by starts whose futures were dropped is undone: a process that
+    /// was being made just then goes a moment later. A driver whose starts are undone as they are
+    /// dropped has nothing to wait for.
+    fn settled(&self) -> Later<()> {
+        Box::pin(std::future::ready(()))
+    }
+
+    /// Takes over the worker that `recorded` tells of. Everything of a worker that is gone, or that
+    /// is killed because it cannot be believed, is released before the answer. Answers within about
+    /// a second.
+    fn adopt(&self, domain: Domain, recorded: Resources) -> Later<Adoption>;
+}
+
+/// What to start.
+#[derive(Debug, Clone)]
+pub struct StartOrder {
+    /// The domain.
+    pub domain: Domain,
+    /// Let it stand with no vCPU running.
+    pub paused: bool,
+    /// A directory of the domain's own in the run directory, for its socket; it exists.
+    pub directory: PathBuf,
+}
+
+/// Writes what a worker holds of the host into the run-time status, so that a supervisor which
+/// dies loses nothing of it. Does not block: the run directory is in memory.
+pub trait Recorder: Debug + Send + Sync {
+    /// Called before each of `resources` that is new is made, and again with the process once there
+    /// is one: before it is sent its launch.
+    ///
+    /// # Errors
+    /// It could not be written; the start must be undone.
+    fn record(&self, resources: &Resources) -> Result<(), String>;
+}
+
+/// What a worker holds of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Resources {
+    /// Its uid, which is its gid too.
+    pub uid: u32,
+    /// Whether that uid is its own.
+    pub own_uid: bool,
+    /// Its cgroup's directory, where it has one.
+    pub cgroup: Option<PathBuf>,
+    /// The socket on which it waits for a supervisor.
+    pub socket: PathBuf,
+    /// What binds the worker to this record.
+    pub digest: [u8; 16],
+    /// The process, once it exists.
+    pub process: Option<ProcessIdentity>,
+    /// Its launch was answered.
+    pub launched: bool,
+}
+
+/// One process of one boot: a pid alone is used again.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ProcessIdentity {
+    /// Its pid.
+    pub pid: u32,
+    /// When it started, in clock ticks since boot (proc(5), `starttime`).
+    pub start_ticks: u64,
+    /// The boot it belongs to (`/proc/sys/kernel/random/boot_id`).
+    pub boot_id: String,
+}
+
+/// A worker under supervision.
+#[derive(Debug)]
+pub struct Running {
+    /// What can be asked of it.
+    pub instance: Arc<dyn Instance>,
+    /// What it and the kernel tell; the last is [`Notice::Gone`].
+    pub notices: mpsc::Receiver<Notice>,
+    /// The phase it is in.
+    pub phase: Phase,
+}
+
+/// What came of an adoption.
+#[derive(Debug)]
+pub enum Adoption {
+    /// It lives and is believed. The guest's last end, where it is [`Phase::Off`] or
+    /// [`Phase::Crashed`], tells why.
+    Adopted {
+        /// The worker.
+        running: Running,
+        /// Why it stands still, if it does by itself.
+        end: Option<GuestEnd>,
+        /// Resets since its launch.
+        resets: u64,
+        /// Bytes its console had by then.
+        console_position: u64,
+    },
+    /// It lives and says nothing. [`Notice::Responsive`] may come, and it can be killed.
+    Silent(Running),
+    /// It never was launched, and is undone.
+    NeverLaunched,
+    /// It is gone, and everything of it is released.
+    Gone {
+        /// One line.
+        why: String,
+    },
+}
+
+/// Why nothing was started. One line; all is undone.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{message}")]
+pub struct StartFailure {
+    /// What kind.
+    pub kind: StartFailureKind,
+    /// What failed, on what, what to do.
+    pub message: String,
+}
+
+/// What kind of failure a start met.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StartFailureKind {
+    /// The definition asks for what cannot be.
+    Definition,
+    /// A path that clients may not name.
+    Path,
+    /// The host lacks something or refused it.
+    Host,
+    /// The worker refused, failed or died.
+    Worker,
+}
+
+/// What can be asked of a worker within a job.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WorkerCall {
+    /// Stop every vCPU.
+    Pause,
+    /// Let them run.
+    Resume,
+    /// Press the power button.
+    PowerButton,
+    /// Put the machine to its power-on state.
+    Reset,
+    /// End.
+    Stop,
+}
+
+/// Why a call failed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CallFailure {
+    /// The worker refused, in one line.
+    #[error("{0}")]
+    Refused(String),
+    /// It did not answer in time.
+    #[error("the worker did not answer in time")]
+    Deadline,
+    /// It is gone, or about to be.
+    #[error("the worker is gone")]
+    Gone,
+}
+
+/// A worker that can be asked.
+pub trait Instance: Debug + Send + Sync {
+    /// Asks; a deadline is kept by the driver.
+    fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>>;
+
+    /// Sends `SIGKILL`, now.
+    fn kill(&self);
+
+    /// Attaches a client to the console, from the given byte on or from the oldest that is held:
+    /// our end of the stream, and the position of its first byte.
+    fn console(&self, from: Option<u64>, input: bool)
+    -> Later<Result<(OwnedFd, u64), CallFailure>>;
+
+    /// What the kernel and the worker say.
+    fn stats(&self) -> Later<Result<DomainStats, CallFailure>>;
+
+    /// What it is on the host.
+    fn details(&self) -> WorkerDetails;
+}
+
+/// How a guest ended by itself, its machine kept.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum GuestEnd {
+    /// It powered off.
+    PoweredOff,
+    /// It asked for a reset, and the definition does not let the worker do it.
+    Reset,
+    /// It cannot go on.
+    Crashed(CrashReport),
+}
+
+/// What happens to a worker.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Notice {
+    /// Its guest ended by itself; the machine stands still and is kept.
+    GuestEnded(GuestEnd),
+    /// The machine was reset and runs on; so many times since its launch.
+    Reset(u64),
+    /// It does not answer.
+    Silent,
+    /// It answers again, or for the first time since it was found.
+    Responsive {
+        /// The phase it is in.
+        phase: Phase,
+        /// Resets since its launch.
+        resets: u64,
+    },
+    /// The process is gone and what it held is released. The last notice.
+    Gone(Verdict),
+}
+
+/// How a worker's end is judged.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// It was told to end, or killed on request.
+    Asked,
+    /// Anything else, in one line.
+    Failed(String),
+}

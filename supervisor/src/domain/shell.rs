@@ -1,0 +1,481 @@
+//! One domain's task: executes what its actor wants done, and tells it what came of that.
+//!
+//! ```text
+//!   mailbox ──┐
+//!   notices ──┼──► actor.handle() ──► publish the view ──► effects, in order
+//!   outcomes ─┘                                              │
+//!       ▲── one small task for each that has to be awaited ──┘
+//! ```
+//!
+//! The loop never waits for a worker, a disk or a client. What happened to the worker comes before
+//! what clients ask. Queries do not come here at all: they read the view.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use reeve_ipc::api::error::ApiError;
+use reeve_ipc::api::view::{DomainDefinition, DomainDetails};
+use reeve_ipc::model::{Domain, DomainName, DomainUuid};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+
+use super::actor::{
+    Adopted, DomainActor, Done, Effect, Input, LiveRecord, Request, SessionId, Ticket,
+};
+use super::console_log::ConsoleLog;
+use super::driver::{
+    Adoption, CallFailure, Instance, Notice, Running, StartFailure, StartFailureKind, StartOrder,
+};
+use super::operation;
+use super::world::{Status, StatusWriter, World};
+use crate::crash::{self, Moment, Operation};
+
+/// Requests that may wait in front of one actor.
+const MAILBOX: usize = 64;
+
+/// A client's answer, or nothing: the domain is gone, and whoever asks again finds that.
+pub(super) type Reply = oneshot::Sender<Result<(), ApiError>>;
+
+/// What is put before an actor.
+#[derive(Debug)]
+pub(super) enum Mail {
+    Request(Request, Reply),
+    SessionEnded(SessionId),
+}
+
+/// A domain as everybody may read it at any time.
+#[derive(Debug, Clone)]
+pub struct View {
+    /// What a client is shown.
+    pub details: DomainDetails,
+    /// The definition it runs with.
+    pub live: Option<Arc<Domain>>,
+    /// What is kept.
+    pub record: Option<Arc<DomainDefinition>>,
+    /// The worker, for queries.
+    pub instance: Option<Arc<dyn Instance>>,
+}
+
+/// The way to one domain's actor.
+#[derive(Debug, Clone)]
+pub(super) struct Handle {
+    pub(super) mailbox: mpsc::Sender<Mail>,
+    /// `None` before its first definition is acknowledged.
+    pub(super) view: watch::Receiver<Option<Arc<View>>>,
+}
+
+/// What came of something awaited.
+enum Outcome {
+    Done(u64, Done),
+    Started(u64, u32, Result<Running, StartFailure>),
+    Adopted(u64, u32, Box<Adoption>),
+    Input(Input),
+}
+
+/// A start that goes on.
+struct Start {
+    id: u32,
+    serial: u64,
+    task: AbortHandle,
+}
+
+struct Worker {
+    id: u32,
+    instance: Arc<dyn Instance>,
+    notices: mpsc::Receiver<Notice>,
+}
+
+/// Ends with the domain; `retired` is called at the end, before whoever still waits is told.
+pub(super) struct Shell<F> {
+    uuid: DomainUuid,
+    actor: DomainActor,
+    world: Arc<World>,
+    mailbox: mpsc::Receiver<Mail>,
+    view: watch::Sender<Option<Arc<View>>>,
+    outcomes: JoinSet<Outcome>,
+    /// Inputs that are there already.
+    inputs: VecDeque<Input>,
+    start: Option<Start>,
+    worker: Option<Worker>,
+    status: Option<Arc<StatusWriter>>,
+    /// What the end of the worker would be due to.
+    doing: Operation,
+    /// What an earlier supervisor recorded, until it is adopted.
+    found: Option<Status>,
+    tickets: HashMap<Ticket, Reply>,
+    next_ticket: u64,
+    /// The name it has or had: the events of its end come when it has none.
+    name: Option<DomainName>,
+    retired: F,
+    /// Told when what an earlier supervisor left has been taken over.
+    recovered: Option<oneshot::Sender<bool>>,
+}
+
+impl<F: FnOnce() + Send + 'static> Shell<F> {
+    /// Starts the task of a domain of which nothing is known yet.
+    pub(super) fn spawn(world: Arc<World>, uuid: DomainUuid, retired: F) -> Handle {
+        let actor = DomainActor::new(uuid, Arc::clone(&world.ids));
+        let (shell, handle) = Self::new(world, uuid, actor, retired);
+        tokio::spawn(shell.run());
+        handle
+    }
+
+    /// Starts the task of a domain that an earlier supervisor left; the receiver is told once that
+    /// is taken over, and whether there was a worker to take over.
+    pub(super) fn spawn_recovered(
+        world: Arc<World>,
+        uuid: DomainUuid,
+        record: Option<DomainDefinition>,
+        status: Option<Status>,
+        retired: F,
+    ) -> (Handle, oneshot::Receiver<bool>) {
+        let live = status.as_ref().map(|status| status.record.clone());
+        let actor = DomainActor::recovered(uuid, record, live, Arc::clone(&world.ids));
+        let (mut shell, handle) = Self::new(world, uuid, actor, retired);
+        shell.found = status;
+        let (recovered, told) = oneshot::channel();
+        shell.recovered = Some(recovered);
+        shell.publish();
+        if shell.found.is_none() {
+            shell.tell_recovered(false);
+        }
+        tokio::spawn(async move {
+            shell.tell(Input::Recover);
+            shell.run().await;
+        });
+        (handle, told)
+    }
+
+    fn new(world: Arc<World>, uuid: DomainUuid, actor: DomainActor, retired: F) -> (Self, Handle) {
+        let (sender, mailbox) = mpsc::channel(MAILBOX);
+        let (view, reader) = watch::channel(None);
+        let shell = Self {
+            uuid,
+            actor,
+            world,
+            mailbox,
+            view,
+            outcomes: JoinSet::new(),
+            inputs: VecDeque::new(),
+            start: None,
+            worker: None,
+            status: None,
+            doing: Operation::Start,
+            found: None,
+            tickets: HashMap::new(),
+            next_ticket: 0,
+            name: None,
+            retired,
+            recovered: None,
+        };
+        let handle = Handle {
+            mailbox: sender,
+            view: reader,
+        };
+        (shell, handle)
+    }
+
+    async fn run(mut self) {
+        while !self.actor.is_retired() {
+            tokio::select! {
+                biased;
+                Some(outcome) = self.outcomes.join_next_with_id() => match outcome {
+                    Ok((_, outcome)) => self.outcome(outcome),
+                    Err(error) => self.given_up(&error),
+                },
+                (id, notice) = next_notice(&mut self.worker) => {
+                    if matches!(notice, Notice::Gone(_)) {
+                        self.worker = None;
+                    }
+                    self.tell(Input::Notice(id, notice));
+                }
+                mail = self.mailbox.recv() => match mail {
+                    Some(Mail::Request(request, reply)) => {
+                        self.next_ticket += 1;
+                        let ticket = Ticket(self.next_ticket);
+                        self.tickets.insert(ticket, reply);
+                        self.tell(Input::Request(ticket, request));
+                    }
+                    Some(Mail::SessionEnded(session)) => self.tell(Input::SessionEnded(session)),
+                    // The supervisor ends; its workers live on.
+                    None => return,
+                },
+            }
+        }
+        self.mailbox.close();
+        (self.retired)();
+    }
+
+    fn tell(&mut self, input: Input) {
+        self.inputs.push_back(input);
+        while let Some(input) = self.inputs.pop_front() {
+            let effects = self.actor.handle(self.world.clock.now_ms(), input);
+            self.publish();
+            for effect in effects {
+                self.execute(effect);
+            }
+        }
+    }
+
+    fn publish(&mut self) {
+        if let Some(name) = self.actor.name() {
+            self.name = Some(name.clone());
+        }
+        let instance = self
+            .worker
+            .as_ref()
+            .map(|worker| Arc::clone(&worker.instance));
+        let worker = instance.as_ref().map(|instance| instance.details());
+        let view = self.actor.details(worker).map(|details| {
+            let active = details.summary.state.is_active() || details.summary.reaping;
+            Arc::new(View {
+                live: self
+                    .actor
+                    .definition(false)
+                    .filter(|_| active)
+                    .cloned()
+                    .map(Arc::new),
+                record: self.actor.record().cloned().map(Arc::new),
+                details,
+                instance,
+            })
+        });
+        self.view.send_replace(view);
+    }
+
+    /// A start was aborted: its future is dropped, and what that leaves to do is awaited.
+    fn given_up(&mut self, error: &JoinError) {
+        let aborted = |start: &mut Start| start.task.id() == error.id();
+        if let Some(start) = self.start.take_if(aborted) {
+            let failure = StartFailure {
+                kind: StartFailureKind::Worker,
+                message: "it was destroyed while it started".to_owned(),
+            };
+            let settled = self.world.driver.settled();
+            self.outcomes.spawn(async move {
+                settled.await;
+                Outcome::Started(start.serial, start.id, Err(failure))
+            });
+        }
+    }
+
+    fn outcome(&mut self, outcome: Outcome) {
+        match outcome {
+            Outcome::Done(serial, done) => self.tell(Input::Done(serial, done)),
+            Outcome::Input(input) => self.tell(input),
+            Outcome::Started(serial, id, result) => {
+                self.start = None;
+                let result = result.map(|running| {
+                    let phase = running.phase;
+                    self.take(id, running);
+                    phase
+                });
+                self.tell(Input::Done(serial, Done::Started(result)));
+            }
+            Outcome::Adopted(serial, id, adoption) => {
+                let adopted = match *adoption {
+                    Adoption::Adopted {
+                        running,
+                        end,
+                        resets,
+                        console_position: _,
+                    } => {
+                        let phase = running.phase;
+                        self.take(id, running);
+                        Adopted::Found { phase, end, resets }
+                    }
+                    Adoption::Silent(running) => {
+                        self.take(id, running);
+                        Adopted::Silent
+                    }
+                    Adoption::NeverLaunched => Adopted::NeverLaunched,
+                    Adoption::Gone { why } => Adopted::Gone(why),
+                };
+                let lives = self.worker.is_some();
+                self.tell(Input::Done(serial, Done::Adopted(adopted)));
+                self.tell_recovered(lives);
+            }
+        }
+    }
+
+    fn tell_recovered(&mut self, lives: bool) {
+        if let Some(recovered) = self.recovered.take() {
+            let _ = recovered.send(lives);
+        }
+    }
+
+    fn take(&mut self, id: u32, running: Running) {
+        let instance = running.instance;
+        self.doing = Operation::Shutdown;
+        if let Some(name) = self.name.clone() {
+            let log = ConsoleLog {
+                name,
+                uuid: self.uuid,
+                instance: Arc::clone(&instance),
+                storage: Arc::clone(&self.world.storage),
+                files: self.world.logs.clone(),
+            };
+            // It ends by itself, with the console.
+            tokio::spawn(log.copy());
+        }
+        self.worker = Some(Worker {
+            id,
+            instance,
+            notices: running.notices,
+        });
+    }
+
+    fn execute(&mut self, effect: Effect) {
+        match effect {
+            Effect::Answer(ticket, result) => {
+                if let Some(reply) = self.tickets.remove(&ticket) {
+                    // A client that has gone needs no answer.
+                    let _ = reply.send(result);
+                }
+            }
+            Effect::WriteRecord(serial, record) => {
+                let write = self.world.storage.write_record(*record);
+                self.outcomes
+                    .spawn(async move { Outcome::Done(serial, Done::Written(write.await)) });
+            }
+            Effect::RemoveRecord(serial) => {
+                let remove = self.world.storage.remove_record(self.uuid);
+                self.outcomes
+                    .spawn(async move { Outcome::Done(serial, Done::Written(remove.await)) });
+            }
+            Effect::WriteStatus(serial, _, record) => self.write_status(serial, *record),
+            Effect::RemoveStatus => {
+                match self.status.take() {
+                    Some(status) => status.remove(self.doing),
+                    None => self.world.storage.remove_status(self.uuid),
+                }
+                self.found = None;
+            }
+            Effect::Start {
+                serial,
+                id,
+                record,
+                paused,
+            } => self.start(serial, id, *record, paused),
+            Effect::Adopt { serial, id, record } => self.adopt(serial, id, *record),
+            Effect::Call(serial, id, call) => {
+                let instance = self.instance(id);
+                let operation = operation::called(call, self.actor.job_kind());
+                self.outcomes.spawn(async move {
+                    let result = match instance {
+                        Some(instance) => crash::around(operation, instance.call(call)).await,
+                        None => Err(CallFailure::Gone),
+                    };
+                    Outcome::Done(serial, Done::Called(result))
+                });
+            }
+            Effect::Kill(id) => self.kill(id),
+            Effect::SetTimer(timer, after_ms) => {
+                let sleep = self.world.clock.sleep_ms(after_ms);
+                self.outcomes.spawn(async move {
+                    sleep.await;
+                    Outcome::Input(Input::Timer(timer))
+                });
+            }
+            Effect::Event(kind) => {
+                if let Some(name) = &self.name {
+                    tracing::info!(domain = %name, uuid = %self.uuid, event = ?kind, "domain event");
+                    self.world.events.domain_event(self.uuid, name, kind);
+                }
+            }
+            // The loop ends by it.
+            Effect::Retire => {}
+        }
+    }
+
+    fn instance(&self, id: u32) -> Option<Arc<dyn Instance>> {
+        let worker = self.worker.as_ref().filter(|worker| worker.id == id)?;
+        Some(Arc::clone(&worker.instance))
+    }
+
+    fn write_status(&mut self, serial: Option<u64>, record: LiveRecord) {
+        let operation = operation::noted(&record, self.actor.job_kind());
+        let result = match &self.status {
+            Some(status) => status.set_record(operation, record),
+            None => Ok(()),
+        };
+        match serial {
+            Some(serial) => self
+                .inputs
+                .push_back(Input::Done(serial, Done::Written(result))),
+            None => {
+                if let Err(error) = result {
+                    tracing::warn!(uuid = %self.uuid, error, "the status could not be written");
+                }
+            }
+        }
+    }
+
+    fn start(&mut self, serial: u64, id: u32, record: LiveRecord, paused: bool) {
+        self.doing = Operation::Start;
+        let domain = record.definition.clone();
+        let storage = Arc::clone(&self.world.storage);
+        let status = Arc::new(StatusWriter::new(self.uuid, Arc::clone(&storage), record));
+        self.status = Some(Arc::clone(&status));
+        let (driver, uuid) = (Arc::clone(&self.world.driver), self.uuid);
+        let task = self.outcomes.spawn(async move {
+            let result = match storage.directory(uuid) {
+                Ok(directory) => {
+                    let order = StartOrder {
+                        domain,
+                        paused,
+                        directory,
+                    };
+                    driver.start(order, status).await
+                }
+                Err(message) => Err(StartFailure {
+                    kind: StartFailureKind::Host,
+                    message,
+                }),
+            };
+            Outcome::Started(serial, id, result)
+        });
+        self.start = Some(Start { id, serial, task });
+    }
+
+    fn adopt(&mut self, serial: u64, id: u32, record: LiveRecord) {
+        let Some(found) = self.found.take() else {
+            let gone = Adopted::Gone("no status was found".to_owned());
+            self.inputs
+                .push_back(Input::Done(serial, Done::Adopted(gone)));
+            return;
+        };
+        self.doing = Operation::Adopt;
+        let resources = found.resources.clone();
+        let storage = Arc::clone(&self.world.storage);
+        self.status = Some(Arc::new(StatusWriter::found(self.uuid, storage, found)));
+        let adoption = self.world.driver.adopt(record.definition, resources);
+        self.outcomes
+            .spawn(async move { Outcome::Adopted(serial, id, Box::new(adoption.await)) });
+    }
+
+    fn kill(&mut self, id: u32) {
+        self.doing = Operation::Destroy;
+        if let Some(instance) = self.instance(id) {
+            crash::point(Operation::Destroy, Moment::BeforeCall);
+            instance.kill();
+            crash::point(Operation::Destroy, Moment::AfterCall);
+            return;
+        }
+        if let Some(start) = self.start.as_ref().filter(|start| start.id == id) {
+            // Dropping its future undoes it. If it ended this instant, its outcome comes all the
+            // same, and the actor kills the worker then.
+            start.task.abort();
+        }
+    }
+}
+
+/// The next notice of the worker; pends for good where there is none.
+async fn next_notice(worker: &mut Option<Worker>) -> (u32, Notice) {
+    if let Some(worker) = worker {
+        if let Some(notice) = worker.notices.recv().await {
+            return (worker.id, notice);
+        }
+    }
+    std::future::pending().await
+}

@@ -1,0 +1,263 @@
+//! The `test` driver: domains without KVM, without processes and without delay, for the tests of
+//! programs that embed Reeve and for those of the native API (`reeved --driver test`).
+//!
+//! A machine is one task. It pauses, resumes, resets and stops as asked; its guest powers off when
+//! the power button is pressed and it runs, and echoes what is typed at its console. It lives in
+//! this process and dies with it: adopting finds nothing.
+
+mod console;
+
+use std::fmt;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
+
+use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::model::Domain;
+use reeve_ipc::phase::Phase;
+use tokio::sync::{mpsc, oneshot, watch};
+
+use self::console::Console;
+use super::driver::{
+    Adoption, CallFailure, Driver, GuestEnd, Instance, Later, Notice, Recorder, Resources, Running,
+    StartFailure, StartFailureKind, StartOrder, Verdict, WorkerCall,
+};
+
+/// Calls that may wait for one machine.
+const CALLS: usize = 16;
+/// Notices that wait for their reader.
+const NOTICES: usize = 16;
+/// What every machine says first.
+const GREETING: &[u8] = b"reeve test machine\n";
+
+/// Makes machines that only look like some.
+#[derive(Debug, Default)]
+pub struct TestDriver {
+    started: AtomicU64,
+}
+
+impl TestDriver {
+    /// The driver; it needs nothing of the host.
+    #[must_use]
+    pub fn new() -> Self {
+        Self::default()
+    }
+}
+
+impl Driver for TestDriver {
+    fn start(
+        &self,
+        order: StartOrder,
+        recorder: Arc<dyn Recorder>,
+    ) -> Later<Result<Running, StartFailure>> {
+        let serial = self.started.fetch_add(1, Ordering::Relaxed);
+        Box::pin(async move {
+            order.domain.validate().map_err(|error| StartFailure {
+                kind: StartFailureKind::Definition,
+                message: error.to_string(),
+            })?;
+            let resources = Resources {
+                uid: rustix::process::geteuid().as_raw(),
+                own_uid: false,
+                cgroup: None,
+                socket: order.directory.join("adopt"),
+                digest: u128::from(serial).to_be_bytes(),
+                process: None,
+                launched: true,
+            };
+            recorder
+                .record(&resources)
+                .map_err(|message| StartFailure {
+                    kind: StartFailureKind::Host,
+                    message,
+                })?;
+            Ok(run(&order))
+        })
+    }
+
+    fn adopt(&self, domain: Domain, _: Resources) -> Later<Adoption> {
+        Box::pin(async move {
+            Adoption::Gone {
+                why: format!(
+                    "'{}' was a machine of the test driver, which ended with its supervisor",
+                    domain.name
+                ),
+            }
+        })
+    }
+}
+
+fn run(order: &StartOrder) -> Running {
+    let (calls, asked) = mpsc::channel(CALLS);
+    let (tell, notices) = mpsc::channel(NOTICES);
+    let (killed, dying) = watch::channel(false);
+    let phase = if order.paused {
+        Phase::Paused
+    } else {
+        Phase::Running
+    };
+    let console = Console::new(GREETING);
+    let machine = TestMachine {
+        phase,
+        resets: 0,
+        button_pressed: false,
+        console: console.clone(),
+        tell,
+    };
+    tokio::spawn(machine.serve(asked, dying));
+    Running {
+        instance: Arc::new(TestInstance {
+            calls,
+            killed,
+            console,
+            started: Instant::now(),
+        }),
+        notices,
+        phase,
+    }
+}
+
+type Call = (WorkerCall, oneshot::Sender<Result<(), CallFailure>>);
+
+/// The machine's own task holds this.
+struct TestMachine {
+    phase: Phase,
+    resets: u64,
+    /// While it stood paused.
+    button_pressed: bool,
+    console: Console,
+    tell: mpsc::Sender<Notice>,
+}
+
+impl TestMachine {
+    async fn serve(mut self, mut asked: mpsc::Receiver<Call>, mut dying: watch::Receiver<bool>) {
+        // Where every handle is gone nobody can ask or kill it any more.
+        let died = async move { dying.wait_for(|killed| *killed).await.is_ok() };
+        tokio::pin!(died);
+        let mut orphaned = false;
+        loop {
+            tokio::select! {
+                biased;
+                killed = &mut died, if !orphaned => match killed {
+                    true => break,
+                    false => orphaned = true,
+                },
+                call = asked.recv(), if !orphaned => match call {
+                    Some((call, reply)) => {
+                        let result = self.obey(call).await;
+                        // Whoever asked may have gone.
+                        let _ = reply.send(result);
+                        if call == WorkerCall::Stop {
+                            break;
+                        }
+                    }
+                    None => orphaned = true,
+                },
+                else => break,
+            }
+        }
+        self.console.close();
+        let _ = self.tell.send(Notice::Gone(Verdict::Asked)).await;
+    }
+
+    async fn obey(&mut self, call: WorkerCall) -> Result<(), CallFailure> {
+        let kept = matches!(self.phase, Phase::Off | Phase::Crashed);
+        match call {
+            WorkerCall::Stop => {}
+            WorkerCall::Reset => {
+                self.resets += 1;
+                self.button_pressed = false;
+                if kept {
+                    self.phase = Phase::Paused;
+                }
+            }
+            _ if kept => {
+                return Err(CallFailure::Refused(format!(
+                    "the machine is {}",
+                    self.phase
+                )));
+            }
+            WorkerCall::Pause => self.phase = Phase::Paused,
+            WorkerCall::Resume => self.phase = Phase::Running,
+            WorkerCall::PowerButton => self.button_pressed = true,
+        }
+        if self.phase == Phase::Running && std::mem::take(&mut self.button_pressed) {
+            self.phase = Phase::Off;
+            let end = Notice::GuestEnded(GuestEnd::PoweredOff);
+            // Its reader is gone with the supervisor only.
+            let _ = self.tell.send(end).await;
+        }
+        Ok(())
+    }
+}
+
+struct TestInstance {
+    calls: mpsc::Sender<Call>,
+    killed: watch::Sender<bool>,
+    console: Console,
+    started: Instant,
+}
+
+impl fmt::Debug for TestInstance {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TestInstance").finish_non_exhaustive()
+    }
+}
+
+impl Instance for TestInstance {
+    fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>> {
+        let calls = self.calls.clone();
+        Box::pin(async move {
+            let (reply, answer) = oneshot::channel();
+            calls
+                .send((call, reply))
+                .await
+                .map_err(|_| CallFailure::Gone)?;
+            answer.await.map_err(|_| CallFailure::Gone)?
+        })
+    }
+
+    fn kill(&self) {
+        self.killed.send_replace(true);
+    }
+
+    fn console(
+        &self,
+        from: Option<u64>,
+        input: bool,
+    ) -> Later<Result<(OwnedFd, u64), CallFailure>> {
+        let attached = self.console.attach(from, input);
+        Box::pin(async move { attached })
+    }
+
+    fn stats(&self) -> Later<Result<DomainStats, CallFailure>> {
+        let result = if self.console.is_closed() {
+            Err(CallFailure::Gone)
+        } else {
+            let since = self.started.elapsed().as_nanos();
+            Ok(DomainStats {
+                cpu_time_ns: u64::try_from(since).unwrap_or(u64::MAX),
+                resident_bytes: 0,
+                console_dropped_bytes: 0,
+                console_clients: self.console.clients(),
+                log_dropped: 0,
+            })
+        };
+        Box::pin(async move { result })
+    }
+
+    fn details(&self) -> WorkerDetails {
+        WorkerDetails {
+            pid: std::process::id(),
+            uid: rustix::process::geteuid().as_raw(),
+            own_uid: false,
+            cgroup: None,
+            landlock_abi: None,
+            adopted: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,376 @@
+//! Taking over a worker of an earlier supervisor, or what is left of one.
+//!
+//! ```text
+//!   recorded ─ no process ──────────────────────────────────► wait for its end ─► NeverLaunched
+//!      │                                   never launched ─► kill ─► NeverLaunched
+//!      ├─ pidfd, start time, boot ─ another, none ──────────────────► release ─► Gone
+//!      └─ connect ─ hello ─ credentials ─ report ─ digest, phase ─► Adopted
+//!                     │                     └─ not believed ─► kill ─► release ─► Gone
+//!                     └─ nothing within a second ─► Silent, and on in the background
+//! ```
+//!
+//! Whatever is killed is killed by a pidfd of the very process that was recorded; who else answers on
+//! its socket is no business of ours.
+
+mod report;
+
+use std::fmt;
+use std::future::Future;
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use reeve_ipc::client::{AdoptError, Adopting, CallError, Incoming, WorkerClient};
+use reeve_ipc::message::JailFacts;
+use reeve_ipc::model::{Domain, DomainName};
+use reeve_ipc::phase::Phase;
+use reeve_ipc::request::{Report, Standing};
+use reeve_ipc::spec::SpecDigest;
+use rustix::io::Errno;
+use tokio::sync::{mpsc, watch};
+
+pub(super) use self::report::{crashed_unseen, end_of};
+use super::instance::KvmInstance;
+use super::kept::NOTICES;
+use super::log::quoted;
+use super::supervise::{Heard, Supervision, release};
+use super::{Facts, Link, Process, View, Worker};
+use crate::crash::{self, Moment, Operation};
+use crate::domain::driver::{Adoption, GuestEnd, Notice, ProcessIdentity, Resources, Running};
+use crate::host::confinement::Confinement;
+use crate::host::holdings::Holdings;
+use crate::host::identity::Level;
+use crate::host::process::Missing;
+use crate::host::spawner::Child;
+use crate::host::watch::watch;
+use crate::host::{Host, process, reason};
+
+/// How long a worker may be silent before that is told.
+const PATIENCE: Duration = Duration::from_secs(1);
+/// How long a process that was killed may take to go before it is watched like a silent one.
+const KILL_PATIENCE: Duration = Duration::from_secs(1);
+/// How long to wait for room among those that want to be heard, and for the end of what was killed.
+const AGAIN: Duration = Duration::from_millis(10);
+/// How long to wait for descriptors or memory of the host's.
+const ROOM: Duration = Duration::from_millis(100);
+/// How long a worker that answers late may take for its report.
+const REPORT_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// A worker that has answered and is believed.
+pub(super) struct Found {
+    pub(super) client: WorkerClient,
+    pub(super) incoming: mpsc::Receiver<Incoming>,
+    pub(super) jail: JailFacts,
+    pub(super) standing: Standing,
+}
+
+impl fmt::Debug for Found {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Found")
+            .field("standing", &self.standing)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Found {
+    /// Puts what it said into its view.
+    pub(super) fn show(&self, view: &mut View) {
+        view.phase = self.standing.phase;
+        view.resets = self.standing.resets;
+        view.jail = Some(self.jail);
+        if let Some(GuestEnd::Crashed(report)) = end_of(&self.standing) {
+            view.crash = Some(report);
+        }
+    }
+}
+
+/// The search for a worker, until it has answered: or one line of why it is not believed.
+pub(super) type Search = Pin<Box<dyn Future<Output = Result<Box<Found>, String>> + Send>>;
+
+/// What an earlier supervisor recorded, with what a worker held claimed again.
+#[derive(Debug)]
+pub(super) struct Claim {
+    accepted: Instant,
+    recorded: Resources,
+    holdings: Holdings,
+}
+
+impl Claim {
+    /// Claims it: from here on nobody else gets the uid.
+    pub(super) fn new(host: &Host, recorded: Resources) -> Self {
+        Self {
+            accepted: Instant::now(),
+            holdings: Holdings {
+                socket: Some(recorded.socket.clone()),
+                confinement: Confinement::adopt(recorded.cgroup.as_deref()),
+                identity: host.identities.reclaim(recorded.uid, recorded.own_uid),
+            },
+            recorded,
+        }
+    }
+}
+
+/// Takes over what was recorded of `domain`.
+pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
+    let Claim {
+        accepted,
+        recorded,
+        holdings,
+    } = claim;
+    let Some(identity) = recorded.process.clone() else {
+        return never_launched(holdings, recorded.own_uid).await;
+    };
+    let pidfd = match open(domain, &identity).await {
+        Ok(pidfd) => pidfd,
+        Err(missing) => {
+            crash::point(Operation::Adopt, Moment::AfterOutcome);
+            release_all(holdings).await;
+            crash::point(Operation::Adopt, Moment::AfterRelease);
+            return Adoption::Gone {
+                why: missing.to_string(),
+            };
+        }
+    };
+    let found = FoundProcess {
+        domain,
+        facts: Facts {
+            accepted,
+            uid: recorded.uid,
+            level: if recorded.own_uid {
+                Level::System
+            } else {
+                Level::User
+            },
+            cgroup: recorded.cgroup.clone(),
+            adopted: true,
+        },
+        child: Child::adopt(identity.pid, pidfd, holdings),
+    };
+    if !recorded.launched {
+        return match found.end(None).await {
+            Ok(()) => Adoption::NeverLaunched,
+            Err(silent) => silent,
+        };
+    }
+    let mut search: Search = Box::pin(search(domain.name.clone(), recorded, identity));
+    match tokio::time::timeout(PATIENCE, &mut search).await {
+        Ok(Ok(answer)) => found.take_over(*answer),
+        Ok(Err(why)) => match found.end(Some(&why)).await {
+            Ok(()) => Adoption::Gone { why },
+            Err(silent) => silent,
+        },
+        Err(_) => found.watch_silent(Some(search)),
+    }
+}
+
+/// Opens the recorded process; waits where that fails for want of something of the host's, since
+/// nothing is known of the process then.
+async fn open(domain: &Domain, identity: &ProcessIdentity) -> Result<OwnedFd, Missing> {
+    let mut told = false;
+    loop {
+        match process::open(identity) {
+            Err(Missing::Refused(errno)) => {
+                if !std::mem::replace(&mut told, true) {
+                    let (domain, uuid) = (&domain.name, domain.uuid);
+                    let reason = reason(errno);
+                    tracing::error!(%domain, %uuid, "its worker cannot be watched yet: {reason}");
+                }
+                tokio::time::sleep(ROOM).await;
+            }
+            opened => return opened,
+        }
+    }
+}
+
+/// The recorded process, proved to be that, and what it held.
+struct FoundProcess<'a> {
+    domain: &'a Domain,
+    facts: Facts,
+    child: Child,
+}
+
+impl FoundProcess<'_> {
+    fn take_over(self, found: Found) -> Adoption {
+        let end = end_of(&found.standing);
+        let (resets, console_position) = (found.standing.resets, found.standing.console_position);
+        let phase = found.standing.phase;
+        let heard = Heard::up_to(found.standing.last_event);
+        let (worker, supervision, notices) = self.supervised();
+        supervision.view.send_modify(|view| found.show(view));
+        let _ = supervision.link.set(found.client);
+        let (domain, uuid, pid) = (&worker.name, worker.uuid, worker.pid());
+        tracing::info!(%domain, %uuid, pid, "adopted");
+        match supervision.begin(found.incoming, None, heard) {
+            Ok(()) => Adoption::Adopted {
+                running: running(worker, notices, phase),
+                end,
+                resets,
+                console_position,
+            },
+            Err(error) => unwatched(&error),
+        }
+    }
+
+    fn watch_silent(self, search: Option<Search>) -> Adoption {
+        let (worker, supervision, notices) = self.supervised();
+        let (domain, uuid, pid) = (&worker.name, worker.uuid, worker.pid());
+        tracing::warn!(%domain, %uuid, pid, "the worker does not answer");
+        match supervision.begin_silent(search) {
+            Ok(()) => Adoption::Silent(running(worker, notices, Phase::Running)),
+            Err(error) => unwatched(&error),
+        }
+    }
+
+    /// Kills the process, for a reason or because it was never launched, and releases what it held;
+    /// where the kernel does not let it go at once, it is watched until it does.
+    async fn end(mut self, why: Option<&str>) -> Result<(), Adoption> {
+        let (domain, uuid) = (&self.domain.name, self.domain.uuid);
+        let process = Process::new(&self.child);
+        if !process::has_ended(process.pidfd.as_fd()) {
+            match why {
+                Some(why) => tracing::error!(%domain, %uuid, "the worker is killed: {why}"),
+                None => tracing::info!(%domain, %uuid, "a worker without a machine is ended"),
+            }
+            process.kill();
+        }
+        let ended = async {
+            let pidfd = watch(Arc::clone(&process.pidfd))?;
+            pidfd.readable().await.map(drop)
+        };
+        match tokio::time::timeout(KILL_PATIENCE, ended).await {
+            Ok(Ok(())) => {
+                self.child.reap();
+                crash::point(Operation::Adopt, Moment::AfterOutcome);
+                release(self.child).await;
+                crash::point(Operation::Adopt, Moment::AfterRelease);
+                Ok(())
+            }
+            _ => Err(self.watch_silent(None)),
+        }
+    }
+
+    fn supervised(self) -> (Worker, Supervision, mpsc::Receiver<Notice>) {
+        let process = Arc::new(Process::new(&self.child));
+        let link = Link::default();
+        let (tell, notices) = mpsc::channel(NOTICES);
+        let (publish, view) = watch::channel(View {
+            phase: Phase::Running,
+            jail: None,
+            resets: 0,
+            crash: None,
+            death: None,
+        });
+        let (name, uuid) = (self.domain.name.clone(), self.domain.uuid);
+        let supervision = Supervision {
+            name: name.clone(),
+            uuid,
+            process: Arc::clone(&process),
+            view: publish,
+            link: Arc::clone(&link),
+            tell: Some(tell),
+            child: self.child,
+        };
+        let worker = Worker {
+            name,
+            uuid,
+            link,
+            process,
+            view,
+            launched: None,
+            facts: self.facts,
+        };
+        (worker, supervision, notices)
+    }
+}
+
+fn running(worker: Worker, notices: mpsc::Receiver<Notice>, phase: Phase) -> Running {
+    Running {
+        instance: Arc::new(KvmInstance::new(worker)),
+        notices,
+        phase,
+    }
+}
+
+/// Only the end of the runtime, or of this process' descriptors, keeps a pidfd from being watched.
+fn unwatched(error: &std::io::Error) -> Adoption {
+    Adoption::Gone {
+        why: format!("its process cannot be watched, and was left alone: {error}"),
+    }
+}
+
+/// Releases what a process held that is gone.
+async fn release_all(holdings: Holdings) {
+    if holdings.confinement.path().is_some() {
+        // As for a child: a cgroup may have to be waited for.
+        let _ = tokio::task::spawn_blocking(move || drop(holdings)).await;
+    }
+}
+
+/// There was no process when the supervisor died, or it had not been noted; no launch was sent then. A
+/// process without one ends by itself as its control socket closes; one that does not is killed, where
+/// its uid tells which it is.
+async fn never_launched(holdings: Holdings, own_uid: bool) -> Adoption {
+    let uid = holdings.identity.uid;
+    let deadline = Instant::now() + KILL_PATIENCE;
+    while own_uid && process::kill_all_of(uid) && Instant::now() < deadline {
+        tokio::time::sleep(AGAIN).await;
+    }
+    release_all(holdings).await;
+    crash::point(Operation::Adopt, Moment::AfterRelease);
+    Adoption::NeverLaunched
+}
+
+/// Finds the worker behind its socket, however long that takes.
+async fn search(
+    name: DomainName,
+    recorded: Resources,
+    identity: ProcessIdentity,
+) -> Result<Box<Found>, String> {
+    let socket = loop {
+        match reeve_ipc::local::connect(&recorded.socket) {
+            Ok(socket) => break socket,
+            // Others wait to be heard.
+            Err(Errno::AGAIN) => tokio::time::sleep(AGAIN).await,
+            // That is no fault of the worker's.
+            Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
+                tokio::time::sleep(ROOM).await;
+            }
+            Err(errno) => return Err(unreachable_at(&recorded.socket, errno)),
+        }
+    };
+    let refused = |error: AdoptError| quoted(&error.to_string());
+    let mut adopting = Adopting::begin(socket, name.as_str()).map_err(refused)?;
+    let hello = adopting.hello().await.map_err(refused)?;
+    if (hello.pid, hello.uid) != (identity.pid, recorded.uid) {
+        return Err(format!(
+            "process {} of uid {} answers on its socket, not process {} of uid {}",
+            hello.pid, hello.uid, identity.pid, recorded.uid
+        ));
+    }
+    let refused = |error: CallError| quoted(&error.to_string());
+    let adopted = adopting.accept(hello).map_err(refused)?;
+    let report = Report { events_after: 0 };
+    let report = adopted.client.call(report, REPORT_DEADLINE);
+    let standing = crash::around(Operation::Adopt, report).await;
+    let standing = standing.map_err(refused)?;
+    report::check(&standing, SpecDigest(recorded.digest))?;
+    if let Some(last) = &standing.last_request {
+        adopted.client.go_on_after(last.id);
+    }
+    Ok(Box::new(Found {
+        client: adopted.client,
+        incoming: adopted.incoming,
+        jail: adopted.jail,
+        standing,
+    }))
+}
+
+fn unreachable_at(socket: &Path, errno: Errno) -> String {
+    format!(
+        "nobody can be reached on its socket {}: {}",
+        socket.display(),
+        reason(errno)
+    )
+}

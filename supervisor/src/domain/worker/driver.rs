@@ -1,0 +1,121 @@
+//! The driver of real domains: one jailed worker each, over KVM.
+
+use std::sync::Arc;
+
+use reeve_ipc::model::{Domain, DomainName};
+use reeve_ipc::phase::Phase;
+
+use super::instance::KvmInstance;
+use super::kept::GivenUp;
+use super::start::StartError;
+use super::{adopt, kept};
+use crate::crash::{self, Moment, Operation};
+use crate::domain::driver::{
+    Adoption, Driver, Later, Recorder, Resources, Running, StartFailure, StartFailureKind,
+    StartOrder,
+};
+use crate::domain::plan::{PathPolicy, PlanError};
+use crate::host::Host;
+use crate::host::confinement::ConfinementError;
+use crate::host::vcpus::VcpuError;
+
+/// Runs domains over KVM, in workers that outlive it. Cheap to clone.
+#[derive(Debug, Clone)]
+pub struct KvmDriver {
+    host: Arc<Host>,
+    paths: Arc<dyn PathPolicy>,
+    given_up: Arc<GivenUp>,
+}
+
+impl KvmDriver {
+    /// The driver for `host`; definitions may name the files that `paths` opens. Where systemd
+    /// delegated a cgroup, this process moves into a leaf of it.
+    #[must_use]
+    pub fn new(host: Arc<Host>, paths: Arc<dyn PathPolicy>) -> Self {
+        host.cgroups.settle();
+        Self {
+            host,
+            paths,
+            given_up: Arc::default(),
+        }
+    }
+}
+
+impl Driver for KvmDriver {
+    fn start(
+        &self,
+        order: StartOrder,
+        recorder: Arc<dyn Recorder>,
+    ) -> Later<Result<Running, StartFailure>> {
+        let driver = self.clone();
+        Box::pin(async move {
+            let phase = if order.paused {
+                Phase::Paused
+            } else {
+                Phase::Running
+            };
+            let (host, paths) = (&driver.host, driver.paths.as_ref());
+            let started = kept::start(host, paths, &order, recorder, &driver.given_up).await;
+            match started {
+                Ok((worker, notices)) => Ok(Running {
+                    instance: Arc::new(KvmInstance::new(worker)),
+                    notices,
+                    phase,
+                }),
+                Err(error) => {
+                    crash::point(Operation::Start, Moment::AfterRelease);
+                    Err(StartFailure {
+                        kind: kind(&error),
+                        message: told(&order.domain.name, &error),
+                    })
+                }
+            }
+        })
+    }
+
+    fn settled(&self) -> Later<()> {
+        let driver = self.clone();
+        Box::pin(async move {
+            driver.host.spawner.settled().await;
+            driver.given_up.gone().await;
+        })
+    }
+
+    fn adopt(&self, domain: Domain, recorded: Resources) -> Later<Adoption> {
+        // Not later: a start that comes before the future runs must not get the same uid.
+        let claim = adopt::Claim::new(&self.host, recorded);
+        Box::pin(async move { adopt::adopt(&domain, claim).await })
+    }
+}
+
+/// The error in one line that names the domain: what is of its host or its definition does not.
+fn told(domain: &DomainName, error: &StartError) -> String {
+    match error {
+        StartError::Plan(_)
+        | StartError::Identity(_)
+        | StartError::Spawn(_)
+        | StartError::Socket(_)
+        | StartError::Listen { .. } => format!("cannot start '{domain}': {error}"),
+        named => named.to_string(),
+    }
+}
+
+fn kind(error: &StartError) -> StartFailureKind {
+    match error {
+        StartError::Plan(PlanError::Forbidden(_)) => StartFailureKind::Path,
+        StartError::Plan(
+            PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. },
+        )
+        | StartError::Confinement(
+            ConfinementError::Memory { .. } | ConfinementError::Pids { .. },
+        )
+        | StartError::Vcpus {
+            error: VcpuError::NoSuchCpu { .. },
+            ..
+        } => StartFailureKind::Definition,
+        StartError::Refused { .. } | StartError::Died { .. } | StartError::Call { .. } => {
+            StartFailureKind::Worker
+        }
+        _ => StartFailureKind::Host,
+    }
+}

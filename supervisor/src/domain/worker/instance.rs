@@ -1,0 +1,133 @@
+//! A kept worker as the domain's actor asks it: deadlines here, and no wait for what is silent.
+
+use std::fs;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+
+use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::client::CallError;
+
+use super::log::quoted;
+use super::{AttachError, Worker};
+use crate::domain::driver::{CallFailure, Instance, Later, WorkerCall};
+use crate::host::identity::Level;
+use crate::host::process;
+
+/// Nanoseconds of one of the clock ticks that `/proc` counts in: `USER_HZ` is 100 on x86-64.
+const TICK_NS: u64 = 10_000_000;
+/// Bytes of one of the pages that `/proc` counts in.
+const PAGE_BYTES: u64 = 4096;
+
+/// One kept worker. Dropping it leaves the process alone.
+#[derive(Debug)]
+pub(super) struct KvmInstance {
+    worker: Arc<Worker>,
+}
+
+impl KvmInstance {
+    pub(super) fn new(worker: Worker) -> Self {
+        Self {
+            worker: Arc::new(worker),
+        }
+    }
+}
+
+/// What the actor is told; a deadline that passed is told to the supervision too.
+fn failure(worker: &Worker, error: CallError) -> CallFailure {
+    match error {
+        CallError::Refused(error) => CallFailure::Refused(quoted(&error.message)),
+        CallError::Deadline(..) => {
+            worker.process.missed.notify_one();
+            CallFailure::Deadline
+        }
+        CallError::Closed(_) | CallError::Socket(_) => CallFailure::Gone,
+        error @ (CallError::Busy | CallError::Codec(_)) => CallFailure::Refused(error.to_string()),
+    }
+}
+
+impl Instance for KvmInstance {
+    fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>> {
+        let worker = Arc::clone(&self.worker);
+        Box::pin(async move {
+            let result = match call {
+                WorkerCall::Pause => worker.pause().await,
+                WorkerCall::Resume => worker.resume().await,
+                WorkerCall::PowerButton => worker.power_button().await,
+                WorkerCall::Reset => worker.reset().await,
+                WorkerCall::Stop => {
+                    // It ends, by itself or not; the supervision tells when.
+                    let _ = worker.stop().await;
+                    Ok(())
+                }
+            };
+            result.map_err(|error| failure(&worker, error))
+        })
+    }
+
+    fn kill(&self) {
+        self.worker.kill();
+    }
+
+    fn console(
+        &self,
+        from: Option<u64>,
+        input: bool,
+    ) -> Later<Result<(OwnedFd, u64), CallFailure>> {
+        let worker = Arc::clone(&self.worker);
+        Box::pin(async move {
+            match worker.console_from(from, input).await {
+                Ok((stream, position)) => Ok((stream.into(), position)),
+                Err(AttachError::Call(error)) => Err(failure(&worker, error)),
+                Err(error) => Err(CallFailure::Refused(error.to_string())),
+            }
+        })
+    }
+
+    fn stats(&self) -> Later<Result<DomainStats, CallFailure>> {
+        let worker = Arc::clone(&self.worker);
+        Box::pin(async move {
+            let status = worker.query().await;
+            let status = status.map_err(|error| failure(&worker, error))?;
+            let usage = usage(worker.pid());
+            // What was read is of this very process if it still lives.
+            let ended = process::has_ended(worker.process.pidfd.as_fd());
+            let (cpu_time_ns, resident_bytes) =
+                usage.filter(|_| !ended).ok_or(CallFailure::Gone)?;
+            Ok(DomainStats {
+                cpu_time_ns,
+                resident_bytes,
+                console_dropped_bytes: status.console_dropped_bytes,
+                console_clients: status.console_clients,
+                log_dropped: status.log_dropped,
+            })
+        })
+    }
+
+    fn details(&self) -> WorkerDetails {
+        let facts = self.worker.facts();
+        WorkerDetails {
+            pid: self.worker.pid(),
+            uid: facts.uid,
+            own_uid: facts.level == Level::System,
+            cgroup: facts
+                .cgroup
+                .as_ref()
+                .map(|path| path.to_string_lossy().into_owned()),
+            landlock_abi: self.worker.view().jail.map(|jail| jail.landlock_abi),
+            adopted: facts.adopted,
+        }
+    }
+}
+
+/// CPU time in nanoseconds and resident bytes (proc(5), fields 14, 15 and 24 of `stat`).
+fn usage(pid: u32) -> Option<(u64, u64)> {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let ticks = number(11)?.saturating_add(number(12)?);
+    Some((
+        ticks.saturating_mul(TICK_NS),
+        number(21)?.saturating_mul(PAGE_BYTES),
+    ))
+}

@@ -1,0 +1,198 @@
+//! What an actor's shell acts upon: disk, run directory, driver, clock and the log of events. Each is a
+//! trait, so that the simulation drives the same shell in a world of its own.
+
+use std::fmt::Debug;
+use std::path::PathBuf;
+use std::sync::atomic::AtomicU32;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::DomainDefinition;
+use reeve_ipc::model::{DomainName, DomainUuid};
+
+use super::actor::LiveRecord;
+use super::driver::{Driver, Later, Recorder, Resources};
+use crate::crash::{self, Moment, Operation};
+use crate::logging::LogFiles;
+
+/// Everything outside of one domain's own state.
+#[derive(Debug)]
+pub struct World {
+    /// What runs domains.
+    pub driver: Arc<dyn Driver>,
+    /// What survives.
+    pub storage: Arc<dyn Storage>,
+    /// What time it is.
+    pub clock: Arc<dyn Clock>,
+    /// Who is told.
+    pub events: Arc<dyn EventSink>,
+    /// Where logs are written.
+    pub logs: LogFiles,
+    /// The next worker's number; from 1.
+    pub ids: Arc<AtomicU32>,
+}
+
+/// Where definitions and run-time status are kept. Errors are one line each.
+pub trait Storage: Debug + Send + Sync {
+    /// Writes a record; it is durable when the answer comes.
+    fn write_record(&self, record: DomainDefinition) -> Later<Result<(), String>>;
+
+    /// Removes one, durably.
+    fn remove_record(&self, uuid: DomainUuid) -> Later<Result<(), String>>;
+
+    /// Writes the status of a domain's worker. Does not block.
+    ///
+    /// # Errors
+    /// It could not be written; the status before it stands.
+    fn write_status(&self, uuid: DomainUuid, status: &Status) -> Result<(), String>;
+
+    /// How much of a domain's console has been logged, in bytes, if it is known.
+    fn console_position(&self, uuid: DomainUuid) -> Option<u64>;
+
+    /// Notes that so much has been logged. Does not block; lost is lost.
+    fn set_console_position(&self, uuid: DomainUuid, bytes: u64);
+
+    /// Removes the status and the domain's directory.
+    fn remove_status(&self, uuid: DomainUuid);
+
+    /// The domain's own directory in the run directory, made if need be.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    fn directory(&self, uuid: DomainUuid) -> Result<PathBuf, String>;
+}
+
+/// The run-time status of a domain: all that a supervisor after this one must know.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// What the actor noted.
+    pub record: LiveRecord,
+    /// What the worker holds of the host.
+    pub resources: Resources,
+}
+
+/// Takes events; never blocks.
+pub trait EventSink: Debug + Send + Sync {
+    /// Something happened to a domain.
+    fn domain_event(&self, uuid: DomainUuid, name: &DomainName, kind: EventKind);
+}
+
+/// The time, and waiting for it.
+pub trait Clock: Debug + Send + Sync {
+    /// Now, in milliseconds since the epoch.
+    fn now_ms(&self) -> u64;
+
+    /// Resolves after so many milliseconds.
+    fn sleep_ms(&self, after_ms: u64) -> Later<()>;
+}
+
+/// The host's clock, and the runtime's timers.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct HostClock;
+
+impl Clock for HostClock {
+    fn now_ms(&self) -> u64 {
+        now_ms()
+    }
+
+    fn sleep_ms(&self, after_ms: u64) -> Later<()> {
+        Box::pin(async move { tokio::time::sleep(Duration::from_millis(after_ms)).await })
+    }
+}
+
+/// Now, in milliseconds since the epoch.
+#[must_use]
+pub fn now_ms() -> u64 {
+    let since = SystemTime::now()
+        .duration_since(UNIX_EPOCH)
+        .unwrap_or_default();
+    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+}
+
+/// Writes one worker's status: its actor's part and its driver's part, each as they change.
+#[derive(Debug)]
+pub(super) struct StatusWriter {
+    uuid: DomainUuid,
+    storage: Arc<dyn Storage>,
+    parts: Mutex<Parts>,
+}
+
+#[derive(Debug)]
+struct Parts {
+    record: LiveRecord,
+    /// `None` until there is something to be found again.
+    resources: Option<Resources>,
+    /// The worker is gone: nothing is written any more.
+    removed: bool,
+}
+
+impl StatusWriter {
+    pub(super) fn new(uuid: DomainUuid, storage: Arc<dyn Storage>, record: LiveRecord) -> Self {
+        Self {
+            uuid,
+            storage,
+            parts: Mutex::new(Parts {
+                record,
+                resources: None,
+                removed: false,
+            }),
+        }
+    }
+
+    /// For a worker that was found, with what its status says it holds.
+    pub(super) fn found(uuid: DomainUuid, storage: Arc<dyn Storage>, status: Status) -> Self {
+        let writer = Self::new(uuid, storage, status.record);
+        writer.parts().resources = Some(status.resources);
+        writer
+    }
+
+    /// The actor's part has changed.
+    pub(super) fn set_record(
+        &self,
+        operation: Operation,
+        record: LiveRecord,
+    ) -> Result<(), String> {
+        let mut parts = self.parts();
+        let before = std::mem::replace(&mut parts.record, record);
+        self.write(operation, &parts)
+            .inspect_err(|_| parts.record = before)
+    }
+
+    /// The worker is gone.
+    pub(super) fn remove(&self, operation: Operation) {
+        self.parts().removed = true;
+        crash::point(operation, Moment::BeforeStatusRemove);
+        self.storage.remove_status(self.uuid);
+        crash::point(operation, Moment::AfterStatusRemove);
+    }
+
+    fn parts(&self) -> MutexGuard<'_, Parts> {
+        // Nothing panics while it is held.
+        self.parts.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self, operation: Operation, parts: &Parts) -> Result<(), String> {
+        match &parts.resources {
+            Some(resources) if !parts.removed => {
+                let status = Status {
+                    record: parts.record.clone(),
+                    resources: resources.clone(),
+                };
+                crash::point(operation, Moment::BeforeStatus);
+                self.storage.write_status(self.uuid, &status)?;
+                crash::point(operation, Moment::AfterStatus);
+                Ok(())
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+impl Recorder for StatusWriter {
+    fn record(&self, resources: &Resources) -> Result<(), String> {
+        let mut parts = self.parts();
+        parts.resources = Some(resources.clone());
+        self.write(Operation::Start, &parts)
+    }
+}

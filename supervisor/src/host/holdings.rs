@@ -1,0 +1,36 @@
+//! What one worker holds of the host besides its process: released together, after it.
+
+use std::path::PathBuf;
+
+use super::confinement::Confinement;
+use super::identity::Identity;
+
+/// A uid, a cgroup and a socket. Dropping it removes the socket, then the cgroup, and frees the uid
+/// last; nothing of the worker may live by then.
+#[derive(Debug)]
+pub(crate) struct Holdings {
+    /// Unlinked when this is dropped.
+    pub(crate) socket: Option<PathBuf>,
+    /// Its cgroup.
+    pub(crate) confinement: Confinement,
+    /// Its uid and gid. Dropped last: fields are in order.
+    pub(crate) identity: Identity,
+}
+
+impl Holdings {
+    /// Leaves everything to a later supervisor, which has a record of it.
+    pub(crate) fn leave(&mut self) {
+        self.socket = None;
+        self.confinement.leave();
+        self.identity.leave();
+    }
+}
+
+impl Drop for Holdings {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.socket {
+            // Gone already where its directory is.
+            let _ = std::fs::remove_file(socket);
+        }
+    }
+}

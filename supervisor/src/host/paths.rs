@@ -1,0 +1,238 @@
+//! Which files of the host a client may name.
+//!
+//! Runs in the supervisor, which may read everything: without this, whoever may define a domain could
+//! have any file of the host read into a guest. A path is absolute, without `..`, and beneath a
+//! directory of the configuration; the kernel resolves it beneath that directory (openat2(2),
+//! `RESOLVE_BENEATH`), so that no symbolic link in it leads out. Links that stay beneath are followed.
+//!
+//! `/boot` is not among the defaults: an initial RAM disk may hold the keys of the host's disks.
+//!
+//! Invariant: nothing but a regular file is ever opened for reading; a pipe or a device is only
+//! looked at (`O_PATH`), which has no effect on it.
+
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Component, Path, PathBuf};
+
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::io::Errno;
+
+use super::reason;
+use crate::domain::plan;
+
+/// The directories of the configuration's default.
+pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/var/lib/reeve/images", "/var/lib/libvirt/images"];
+/// The file that a refusal tells to change.
+pub const CONFIG_FILE: &str = "/etc/reeve/reeve.toml";
+
+/// A concurrent rename beneath the directory makes the kernel ask for another try.
+const TRIES: u32 = 16;
+
+/// The directories beneath which clients may name files.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct AllowedPaths {
+    directories: Vec<PathBuf>,
+    config_file: PathBuf,
+}
+
+/// Why a path was not opened. One line: what failed, on what, what to do.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum PathError {
+    /// Not absolute, or with `..` in it.
+    #[error("the {what} '{path}' must be an absolute path without '..'", path = .path.display())]
+    Form {
+        /// What it is for, as "kernel".
+        what: String,
+        /// The path.
+        path: PathBuf,
+    },
+    /// Beneath none of the directories.
+    #[error(
+        "the {what} '{path}' is outside the allowed directories; {advice}",
+        path = .path.display()
+    )]
+    Outside {
+        /// What it is for.
+        what: String,
+        /// The path.
+        path: PathBuf,
+        /// The line that would allow it.
+        advice: String,
+    },
+    /// A symbolic link leads out of the directory.
+    #[error(
+        "the {what} '{path}' leads out of '{directory}' by a symbolic link; name the file itself, \
+         or make the link relative and within that directory",
+        path = .path.display(),
+        directory = .directory.display()
+    )]
+    Escapes {
+        /// What it is for.
+        what: String,
+        /// The path.
+        path: PathBuf,
+        /// The directory that allows it.
+        directory: PathBuf,
+    },
+    /// Not a file.
+    #[error("the {what} '{path}' is {kind}, not a file", path = .path.display())]
+    NotAFile {
+        /// What it is for.
+        what: String,
+        /// The path.
+        path: PathBuf,
+        /// What it is.
+        kind: &'static str,
+    },
+    /// The kernel refused.
+    #[error("cannot open the {what} '{path}': {}", reason(*.errno), path = .path.display())]
+    Os {
+        /// What it is for.
+        what: String,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+}
+
+impl AllowedPaths {
+    /// Allows what is beneath these absolute directories; they need not exist yet. Refusals name
+    /// [`CONFIG_FILE`].
+    #[must_use]
+    pub fn new(directories: Vec<PathBuf>) -> Self {
+        Self::configured_in(directories, CONFIG_FILE.into())
+    }
+
+    /// As [`AllowedPaths::new`], with the configuration in another file.
+    #[must_use]
+    pub fn configured_in(directories: Vec<PathBuf>, config_file: PathBuf) -> Self {
+        Self {
+            directories,
+            config_file,
+        }
+    }
+
+    /// The directories.
+    #[must_use]
+    pub fn directories(&self) -> &[PathBuf] {
+        &self.directories
+    }
+
+    /// Opens a regular file for reading, close-on-exec, without waiting for anything. `what` is what
+    /// it is for, as "kernel".
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn open_read(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        let os = |errno| PathError::Os {
+            what: what.to_owned(),
+            path: path.to_owned(),
+            errno,
+        };
+        let found = self.find(what, path)?;
+        let stat = rustix::fs::fstat(&found).map_err(os)?;
+        let kind = match FileType::from_raw_mode(stat.st_mode) {
+            // By the descriptor: the name may mean something else by now.
+            FileType::RegularFile => {
+                let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+                let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
+                return rustix::fs::open(itself, flags, Mode::empty()).map_err(os);
+            }
+            FileType::Directory => "a directory",
+            FileType::BlockDevice => "a block device",
+            FileType::Fifo => "a pipe",
+            _ => "a device or socket",
+        };
+        Err(PathError::NotAFile {
+            what: what.to_owned(),
+            path: path.to_owned(),
+            kind,
+        })
+    }
+
+    /// The file itself, only looked at.
+    fn find(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        let plain = |component: Component<'_>| !matches!(component, Component::ParentDir);
+        if !path.is_absolute() || !path.components().all(plain) {
+            return Err(PathError::Form {
+                what: what.to_owned(),
+                path: path.to_owned(),
+            });
+        }
+        // The outermost first: it lets links lead furthest.
+        let mut allowing: Vec<(&PathBuf, &Path)> = self
+            .directories
+            .iter()
+            .filter_map(|directory| {
+                let rest = path.strip_prefix(directory).ok()?;
+                Some((directory, rest)).filter(|_| rest != Path::new(""))
+            })
+            .collect();
+        allowing.sort_by_key(|(directory, _)| directory.components().count());
+        let Some((directory, rest)) = allowing.first() else {
+            return Err(PathError::Outside {
+                what: what.to_owned(),
+                path: path.to_owned(),
+                advice: self.advice(path),
+            });
+        };
+        open_beneath(directory, rest).map_err(|errno| match errno {
+            Errno::XDEV => PathError::Escapes {
+                what: what.to_owned(),
+                path: path.to_owned(),
+                directory: (*directory).clone(),
+            },
+            errno => PathError::Os {
+                what: what.to_owned(),
+                path: path.to_owned(),
+                errno,
+            },
+        })
+    }
+
+    /// What would allow `path`.
+    fn advice(&self, path: &Path) -> String {
+        let parent = path.parent().filter(|parent| *parent != Path::new("/"));
+        let Some(parent) = parent else {
+            return "move it into one of them".to_owned();
+        };
+        let list: Vec<String> = self
+            .directories
+            .iter()
+            .map(PathBuf::as_path)
+            .chain([parent])
+            .map(|directory| toml::Value::from(&*directory.to_string_lossy()).to_string())
+            .collect();
+        format!(
+            "allow it with 'allowed_directories = [{}]' in {}",
+            list.join(", "),
+            self.config_file.display()
+        )
+    }
+}
+
+impl plan::PathPolicy for AllowedPaths {
+    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, plan::PathError> {
+        Self::open_read(self, what, path).map_err(|error| match error {
+            PathError::Os { errno, .. } => plan::PathError::Os(errno),
+            refused => plan::PathError::Forbidden(refused.to_string()),
+        })
+    }
+}
+
+fn open_beneath(directory: &Path, rest: &Path) -> Result<OwnedFd, Errno> {
+    let look = OFlags::PATH | OFlags::CLOEXEC;
+    let directory = rustix::fs::openat(CWD, directory, look | OFlags::DIRECTORY, Mode::empty())?;
+    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let mut result = Err(Errno::AGAIN);
+    for _ in 0..TRIES {
+        result = rustix::fs::openat2(&directory, rest, look, Mode::empty(), resolve);
+        if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
+            break;
+        }
+    }
+    result
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,158 @@
+//! Which process is meant: a pid with its start time and boot, and the pidfd that stands for it.
+//!
+//! A pid that was written down may be another process' by now, and is never sent a signal. What is
+//! opened here is proved first: of this boot, with the recorded start time (proc(5), `starttime`).
+//! A process that lived when it was recorded and has that start time still is the recorded one, and
+//! a pidfd opened before the look at `/proc` is of it too.
+
+use std::fs;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
+
+use crate::domain::driver::ProcessIdentity;
+
+/// The boot this process belongs to; empty where `/proc` does not tell, which equals no other.
+fn boot_id() -> &'static str {
+    static BOOT_ID: OnceLock<String> = OnceLock::new();
+    BOOT_ID.get_or_init(|| {
+        let id = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap_or_default();
+        id.trim().to_owned()
+    })
+}
+
+/// What a process that lives is recorded as.
+pub(crate) fn identify(pid: u32) -> Option<ProcessIdentity> {
+    Some(ProcessIdentity {
+        pid,
+        start_ticks: start_ticks(pid)?,
+        boot_id: boot_id().to_owned(),
+    })
+}
+
+/// Why a recorded process is not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Missing {
+    /// The host was booted since.
+    #[error("the host was booted since")]
+    OtherBoot,
+    /// Nobody has its pid, or somebody else.
+    #[error("its process is gone")]
+    Gone,
+    /// The kernel does not hand it out.
+    #[error("its process cannot be watched: {0}")]
+    Refused(Errno),
+}
+
+/// Opens the very process that was recorded; it may have died since, and be a zombie.
+pub(crate) fn open(recorded: &ProcessIdentity) -> Result<OwnedFd, Missing> {
+    if recorded.boot_id != boot_id() || recorded.boot_id.is_empty() {
+        return Err(Missing::OtherBoot);
+    }
+    let raw = i32::try_from(recorded.pid).map_err(|_| Missing::Gone)?;
+    let pid = Pid::from_raw(raw).ok_or(Missing::Gone)?;
+    let pidfd = match pidfd_open(pid, PidfdFlags::empty()) {
+        Ok(pidfd) => pidfd,
+        Err(Errno::SRCH | Errno::INVAL) => return Err(Missing::Gone),
+        Err(errno) => return Err(Missing::Refused(errno)),
+    };
+    if start_ticks(recorded.pid) == Some(recorded.start_ticks) {
+        Ok(pidfd)
+    } else {
+        Err(Missing::Gone)
+    }
+}
+
+/// Whether the process has ended.
+pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
+    const NOW: Timespec = Timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    let mut gone = [PollFd::from_borrowed_fd(pidfd, PollFlags::IN)];
+    poll(&mut gone, Some(&NOW)).is_ok_and(|count| count > 0)
+}
+
+/// Kills every process of `uid`, which must be of a block that is this instance's alone. Whether
+/// there was any.
+pub(crate) fn kill_all_of(uid: u32) -> bool {
+    let mut found = false;
+    for entry in fs::read_dir("/proc").into_iter().flatten().flatten() {
+        let pid = entry
+            .file_name()
+            .to_str()
+            .and_then(|name| name.parse().ok());
+        let Some(pid) = pid.and_then(Pid::from_raw) else {
+            continue;
+        };
+        let owned = || entry.metadata().is_ok_and(|data| data.uid() == uid);
+        if !owned() {
+            continue;
+        }
+        // Again, now that the pid cannot be used again unnoticed.
+        match pidfd_open(pid, PidfdFlags::empty()) {
+            Ok(pidfd) if real_uid(pid) == Some(uid) => {
+                found = true;
+                let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
+            }
+            _ => {}
+        }
+    }
+    found
+}
+
+fn real_uid(pid: Pid) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    line.split_ascii_whitespace().next()?.parse().ok()
+}
+
+fn start_ticks(pid: u32) -> Option<u64> {
+    parse_start_ticks(&fs::read_to_string(format!("/proc/{pid}/stat")).ok()?)
+}
+
+/// Field 22, counted behind the name, which may contain anything.
+fn parse_start_ticks(stat: &str) -> Option<u64> {
+    let (_, fields) = stat.rsplit_once(')')?;
+    fields.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::process::Command;
+
+    use super::*;
+
+    #[test]
+    fn a_name_does_not_shift_the_start_time() {
+        let stat = "7 (a) S 1 (b) R 1 7 7 0 -1 4194560 1 2 3 4 5 6 7 8 20 0 1 0 4711 99 98";
+        assert_eq!(parse_start_ticks(stat), Some(4711));
+        assert_eq!(parse_start_ticks("7 (a"), None);
+    }
+
+    #[test]
+    fn a_process_is_opened_only_as_it_was_recorded() {
+        let mut child = Command::new("/bin/sleep").arg("60").spawn().unwrap();
+        let recorded = identify(child.id()).unwrap();
+        let pidfd = open(&recorded).unwrap();
+        assert!(!has_ended(pidfd.as_fd()));
+        let later = ProcessIdentity {
+            start_ticks: recorded.start_ticks + 1,
+            ..recorded.clone()
+        };
+        assert_eq!(open(&later).unwrap_err(), Missing::Gone);
+        let elsewhere = ProcessIdentity {
+            boot_id: "another".to_owned(),
+            ..recorded.clone()
+        };
+        assert_eq!(open(&elsewhere).unwrap_err(), Missing::OtherBoot);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(has_ended(pidfd.as_fd()));
+        assert_eq!(open(&recorded).unwrap_err(), Missing::Gone);
+    }
+}

@@ -1,0 +1,199 @@
+//! The vCPU threads of a worker as the host sees them: bound to CPUs, and under a limit of their own.
+//!
+//! Runs in the supervisor, between a launch that was told to hold and the first resume: what a
+//! definition says is in force before the guest's first instruction. A thread is known by its name,
+//! `vcpu0` and so on, which the worker gave it before any guest byte was read.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use reeve_ipc::model::{CpuSet, Domain, VcpuPin};
+use reeve_sandbox::cgroup::{CgroupError, DomainCgroup};
+use rustix::io::Errno;
+use rustix::process::Pid;
+use rustix::thread::sched_setaffinity;
+use tokio::time::Instant;
+
+/// How long the threads may take to have their names: each gives itself its own.
+const PATIENCE: Duration = Duration::from_secs(2);
+/// How often is looked.
+const LOOK: Duration = Duration::from_millis(1);
+/// The CPUs of the host that run.
+const ONLINE: &str = "/sys/devices/system/cpu/online";
+
+/// Why vCPUs are not where the definition wants them.
+#[derive(Debug, thiserror::Error)]
+pub enum VcpuError {
+    /// A definition binds a vCPU to what is not there.
+    #[error("vCPU {vcpu} is bound to CPU {cpu}, which this host does not have (it has {online})")]
+    NoSuchCpu {
+        /// The vCPU.
+        vcpu: u32,
+        /// The first CPU that is missing.
+        cpu: u32,
+        /// What there is.
+        online: String,
+    },
+    /// The worker lacks threads.
+    #[error("the worker has {found} of {wanted} vCPU threads")]
+    Threads {
+        /// How many were found.
+        found: usize,
+        /// How many there should be.
+        wanted: u32,
+    },
+    /// The kernel refused a binding.
+    #[error("cannot bind vCPU {vcpu} to CPUs {cpus}: {}", super::reason(*.errno))]
+    Bind {
+        /// The vCPU.
+        vcpu: u32,
+        /// Where it was to run.
+        cpus: CpuSet,
+        /// Why.
+        errno: Errno,
+    },
+    /// The kernel refused the limit.
+    #[error("cannot limit the vCPUs: {0}")]
+    Limit(#[from] CgroupError),
+}
+
+/// Whether anything is to be done for `domain` between launch and resume.
+pub(crate) fn need_placing(domain: &Domain) -> bool {
+    !domain.pinning.is_empty() || domain.limits.vcpu_percent.is_some()
+}
+
+/// Refuses a binding to a CPU that the host does not have.
+pub(crate) fn check(domain: &Domain) -> Result<(), VcpuError> {
+    if domain.pinning.is_empty() {
+        return Ok(());
+    }
+    // Without /sys the kernel's own answer has to do.
+    let online = fs::read_to_string(ONLINE).unwrap_or_default();
+    match online.trim().parse::<CpuSet>() {
+        Ok(online) => check_against(&domain.pinning, &online),
+        Err(_) => Ok(()),
+    }
+}
+
+fn check_against(pinning: &[VcpuPin], online: &CpuSet) -> Result<(), VcpuError> {
+    for pin in pinning {
+        let missing = pin
+            .cpus
+            .iter()
+            .find(|cpu| !online.iter().any(|present| present == *cpu));
+        if let Some(cpu) = missing {
+            return Err(VcpuError::NoSuchCpu {
+                vcpu: pin.vcpu,
+                cpu,
+                online: online.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Binds and limits the vCPUs of the worker `pid`, whose machine holds; `cgroup` is its own, where it
+/// has one.
+pub(crate) async fn place(
+    domain: &Domain,
+    pid: u32,
+    cgroup: Option<&Path>,
+) -> Result<(), VcpuError> {
+    let threads = wait_for(pid, domain.vcpus.count()).await?;
+    for pin in &domain.pinning {
+        let bind = |errno| VcpuError::Bind {
+            vcpu: pin.vcpu,
+            cpus: pin.cpus.clone(),
+            errno,
+        };
+        let thread = threads.get(&pin.vcpu).copied();
+        let thread = thread.ok_or(Errno::SRCH).map_err(bind)?;
+        let mut set = rustix::thread::CpuSet::new();
+        for cpu in pin.cpus.iter() {
+            let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
+            if cpu >= rustix::thread::CpuSet::MAX_CPU {
+                return Err(bind(Errno::RANGE));
+            }
+            set.set(cpu);
+        }
+        sched_setaffinity(Some(thread), &set).map_err(bind)?;
+    }
+    if let (Some(_), Some(cgroup)) = (domain.limits.vcpu_percent, cgroup) {
+        let cgroup = DomainCgroup::adopt(cgroup.to_owned())?;
+        for thread in threads.values() {
+            cgroup.limit_as_vcpu(thread.as_raw_nonzero().get().unsigned_abs())?;
+        }
+    }
+    Ok(())
+}
+
+async fn wait_for(pid: u32, wanted: u32) -> Result<BTreeMap<u32, Pid>, VcpuError> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let threads = find(pid);
+        if (0..wanted).all(|vcpu| threads.contains_key(&vcpu)) {
+            return Ok(threads);
+        }
+        if Instant::now() >= deadline {
+            return Err(VcpuError::Threads {
+                found: threads.len(),
+                wanted,
+            });
+        }
+        tokio::time::sleep(LOOK).await;
+    }
+}
+
+/// The vCPU threads of a process, by the vCPU's number.
+fn find(pid: u32) -> BTreeMap<u32, Pid> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"));
+    entries
+        .into_iter()
+        .flatten()
+        .flatten()
+        .filter_map(|entry| {
+            let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
+            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+            let vcpu = name.trim_end().strip_prefix("vcpu")?.parse().ok()?;
+            Some((vcpu, Pid::from_raw(thread)?))
+        })
+        .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_cpu_that_the_host_lacks_is_named() {
+        let pin = |cpus: &str| {
+            vec![VcpuPin {
+                vcpu: 1,
+                cpus: cpus.parse().unwrap(),
+            }]
+        };
+        let online: CpuSet = "0-3".parse().unwrap();
+        assert!(check_against(&pin("0,3"), &online).is_ok());
+        let error = check_against(&pin("2-5"), &online).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "vCPU 1 is bound to CPU 4, which this host does not have (it has 0-3)"
+        );
+    }
+
+    #[tokio::test]
+    async fn threads_are_found_by_name() {
+        let thread = std::thread::Builder::new().name("vcpu7".to_owned());
+        let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
+        let thread = thread.spawn(move || stopped.recv()).unwrap();
+        let deadline = Instant::now() + PATIENCE;
+        while !find(std::process::id()).contains_key(&7) {
+            assert!(Instant::now() < deadline);
+            tokio::time::sleep(LOOK).await;
+        }
+        drop(stop);
+        let _ = thread.join().unwrap();
+    }
+}

@@ -1,0 +1,192 @@
+//! What a run-time status looks like in the run directory.
+//!
+//! It outlives the supervisor that wrote it, so an upgraded one must read its predecessor's: it has
+//! a schema of its own. Where a start has come to is told by what is there: no resources is none
+//! recorded, no process is none made, not launched is one that ends by itself.
+
+use std::path::PathBuf;
+
+use reeve_ipc::api::view::ShutOffReason;
+use serde::{Deserialize, Serialize};
+
+use super::schema::{self, SchemaError, v2};
+use crate::domain::actor::{Intents, LiveRecord};
+use crate::domain::driver::{ProcessIdentity, Resources};
+use crate::domain::world::Status;
+
+const SCHEMA: u32 = 1;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusV1 {
+    schema: u32,
+    started_unix_ms: u64,
+    intents: IntentsV1,
+    resources: ResourcesV1,
+    definition: v2::Domain,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct IntentsV1 {
+    stopping: Option<StoppingV1>,
+    restart_after_resets: Option<u64>,
+    shutting_down: bool,
+    destroy_at_unix_ms: Option<u64>,
+    auto_destroy: bool,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum StoppingV1 {
+    Unknown,
+    Shutdown,
+    Destroyed,
+    Crashed,
+    Failed,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ResourcesV1 {
+    uid: u32,
+    own_uid: bool,
+    cgroup: Option<PathBuf>,
+    socket: PathBuf,
+    /// 32 hexadecimal digits.
+    digest: String,
+    process: Option<ProcessV1>,
+    launched: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProcessV1 {
+    pid: u32,
+    start_time_ticks: u64,
+    boot_id: String,
+}
+
+/// Reads a status of any known version.
+///
+/// # Errors
+/// [`SchemaError`].
+pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
+    match schema::schema_of(text)? {
+        SCHEMA => {}
+        found if found > SCHEMA => return Err(SchemaError::Newer { found }),
+        found => return Err(SchemaError::Unknown { found }),
+    }
+    let status: StatusV1 = serde_json::from_slice(text).map_err(|error| schema::form(&error))?;
+    let resources = status.resources;
+    let digest = u128::from_str_radix(&resources.digest, 16)
+        .ok()
+        .filter(|_| resources.digest.len() == 32)
+        .ok_or_else(|| SchemaError::Form("digest: not 32 hexadecimal digits".to_owned()))?;
+    let intents = status.intents;
+    Ok(Status {
+        record: LiveRecord {
+            definition: status.definition.try_into()?,
+            intents: Intents {
+                stopping: intents.stopping.map(Into::into),
+                restart_after_resets: intents.restart_after_resets,
+                shutting_down: intents.shutting_down,
+                destroy_at_ms: intents.destroy_at_unix_ms,
+                auto_destroy: intents.auto_destroy,
+            },
+            started_ms: status.started_unix_ms,
+        },
+        resources: Resources {
+            uid: resources.uid,
+            own_uid: resources.own_uid,
+            cgroup: resources.cgroup,
+            socket: resources.socket,
+            digest: digest.to_be_bytes(),
+            process: resources.process.map(|process| ProcessIdentity {
+                pid: process.pid,
+                start_ticks: process.start_time_ticks,
+                boot_id: process.boot_id,
+            }),
+            launched: resources.launched,
+        },
+    })
+}
+
+/// Writes a status, for people to read too.
+///
+/// # Errors
+/// What cannot be said in JSON: a path that is not UTF-8.
+pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
+    // Taken apart field by field, so that a field that is not kept does not compile.
+    let Status { record, resources } = status;
+    let LiveRecord {
+        definition,
+        intents,
+        started_ms,
+    } = record;
+    let Intents {
+        stopping,
+        restart_after_resets,
+        shutting_down,
+        destroy_at_ms,
+        auto_destroy,
+    } = intents;
+    let Resources {
+        uid,
+        own_uid,
+        cgroup,
+        socket,
+        digest,
+        process,
+        launched,
+    } = resources;
+    schema::pretty(&StatusV1 {
+        schema: SCHEMA,
+        started_unix_ms: *started_ms,
+        intents: IntentsV1 {
+            stopping: stopping.map(Into::into),
+            restart_after_resets: *restart_after_resets,
+            shutting_down: *shutting_down,
+            destroy_at_unix_ms: *destroy_at_ms,
+            auto_destroy: *auto_destroy,
+        },
+        resources: ResourcesV1 {
+            uid: *uid,
+            own_uid: *own_uid,
+            cgroup: cgroup.clone(),
+            socket: socket.clone(),
+            digest: format!("{:032x}", u128::from_be_bytes(*digest)),
+            process: process.as_ref().map(|process| ProcessV1 {
+                pid: process.pid,
+                start_time_ticks: process.start_ticks,
+                boot_id: process.boot_id.clone(),
+            }),
+            launched: *launched,
+        },
+        definition: definition.into(),
+    })
+}
+
+impl From<ShutOffReason> for StoppingV1 {
+    fn from(reason: ShutOffReason) -> Self {
+        match reason {
+            ShutOffReason::Unknown => Self::Unknown,
+            ShutOffReason::Shutdown => Self::Shutdown,
+            ShutOffReason::Destroyed => Self::Destroyed,
+            ShutOffReason::Crashed => Self::Crashed,
+            ShutOffReason::Failed => Self::Failed,
+        }
+    }
+}
+
+impl From<StoppingV1> for ShutOffReason {
+    fn from(reason: StoppingV1) -> Self {
+        match reason {
+            StoppingV1::Unknown => Self::Unknown,
+            StoppingV1::Shutdown => Self::Shutdown,
+            StoppingV1::Destroyed => Self::Destroyed,
+            StoppingV1::Crashed => Self::Crashed,
+            StoppingV1::Failed => Self::Failed,
+        }
+    }
+}

@@ -1,0 +1,118 @@
+//! One call of every operation, and the right that each needs: a new call does not compile here until
+//! somebody has decided who may make it.
+
+use reeve_ipc::api::Access;
+use reeve_ipc::api::call::{
+    Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate,
+    DomainDefinitionGet, DomainDestroy, DomainGet, DomainLabelSet, DomainList, DomainLog,
+    DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
+    DomainStatsGet, DomainUndefine, EventsSubscribe, EventsUnsubscribe, LabelChange, LogFilterSet,
+    LogKind, Operation, StartOptions, SupervisorInfoGet,
+};
+
+use super::harness::{define, domain, named, start};
+
+/// Who may do what, decided a second time.
+pub const fn right(operation: Operation) -> Access {
+    use Operation as O;
+    match operation {
+        O::SupervisorInfoGet
+        | O::DomainList
+        | O::DomainGet
+        | O::DomainDefinitionGet
+        | O::DomainStatsGet
+        | O::EventsSubscribe
+        | O::EventsUnsubscribe => Access::ReadOnly,
+        // What a guest says, and what is said about it, is for those who may change it.
+        O::DomainConsole
+        | O::DomainLog
+        | O::ConfigReload
+        | O::LogFilterSet
+        | O::DomainDefine
+        | O::DomainUndefine
+        | O::DomainStart
+        | O::DomainCreate
+        | O::DomainShutdown
+        | O::DomainReboot
+        | O::DomainReset
+        | O::DomainPause
+        | O::DomainResume
+        | O::DomainDestroy
+        | O::DomainAutostartSet
+        | O::DomainRename
+        | O::DomainLabelSet => Access::ReadWrite,
+    }
+}
+
+/// A call of `operation` about the domain 'web'.
+pub fn sample(operation: Operation) -> CallBody {
+    use Operation as O;
+    let domain_ = || named("web");
+    match operation {
+        O::SupervisorInfoGet => SupervisorInfoGet {}.into_body(),
+        O::ConfigReload => ConfigReload {}.into_body(),
+        O::LogFilterSet => LogFilterSet {
+            filter: "info".to_owned(),
+        }
+        .into_body(),
+        O::DomainList => DomainList {
+            after: None,
+            active_only: false,
+        }
+        .into_body(),
+        O::DomainGet => DomainGet { domain: domain_() }.into_body(),
+        O::DomainDefinitionGet => DomainDefinitionGet {
+            domain: domain_(),
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainStatsGet => DomainStatsGet { domain: domain_() }.into_body(),
+        O::DomainDefine => define("other").into_body(),
+        O::DomainUndefine => DomainUndefine { domain: domain_() }.into_body(),
+        O::DomainStart => start("web", false).into_body(),
+        O::DomainCreate => DomainCreate {
+            definition: Box::new(domain("another")),
+            options: StartOptions::default(),
+        }
+        .into_body(),
+        O::DomainShutdown => DomainShutdown {
+            domain: domain_(),
+            destroy_after_ms: None,
+        }
+        .into_body(),
+        O::DomainReboot => DomainReboot { domain: domain_() }.into_body(),
+        O::DomainReset => DomainReset { domain: domain_() }.into_body(),
+        O::DomainPause => DomainPause { domain: domain_() }.into_body(),
+        O::DomainResume => DomainResume { domain: domain_() }.into_body(),
+        O::DomainDestroy => DomainDestroy { domain: domain_() }.into_body(),
+        O::DomainAutostartSet => DomainAutostartSet {
+            domain: domain_(),
+            order: Some(1),
+        }
+        .into_body(),
+        O::DomainRename => DomainRename {
+            domain: domain_(),
+            name: "renamed".parse().unwrap(),
+        }
+        .into_body(),
+        O::DomainLabelSet => DomainLabelSet {
+            domain: domain_(),
+            label: LabelChange::Title(Some("T".to_owned())),
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainConsole => DomainConsole {
+            domain: domain_(),
+            input: false,
+        }
+        .into_body(),
+        O::DomainLog => DomainLog {
+            domain: domain_(),
+            log: LogKind::Domain,
+        }
+        .into_body(),
+        O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
+        O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),
+    }
+}

@@ -1,0 +1,14 @@
+//! The native API of a real `reeved` over its real socket, with the test driver in the place of KVM:
+//! who may do what, what a client can cost, and what becomes of one that goes.
+
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
+mod access;
+mod calls;
+mod definitions;
+mod descriptors;
+mod events;
+mod harness;
+mod limits;
+mod sessions;
+mod versions;
