@@ -5,7 +5,12 @@ CARGO ?= cargo
 TARGET := target/x86_64-unknown-linux-gnu
 export REEVE_REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 
-.PHONY: help run test soak bench build release lint fmt deny doc install-deps install-lab clean
+# Where 'make install' puts things; a package is staged with DESTDIR.
+PREFIX ?= /usr/local
+DESTDIR ?=
+
+.PHONY: help run test soak bench build release install dist deb lint fmt deny doc install-deps \
+	install-lab clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
@@ -22,6 +27,16 @@ build: install-deps ## Build everything, unoptimised
 release: install-deps ## Build the static binaries
 	$(CARGO) build --release -p reeve-worker -p reeved
 
+install: ## Install what 'make release' built below PREFIX (/usr/local), as root; DESTDIR stages
+	@packaging/install --bin $(TARGET)/release --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
+
+dist: release ## Make a tarball of the static binaries and what installs them, in target/dist
+	@packaging/build-dist --bin $(TARGET)/release --version "$$(tools/version)" --out target/dist
+
+deb: release ## Make the Debian package, in target/dist
+	@version="$$(tools/version)-1" && packaging/build-deb --bin $(TARGET)/release \
+		--version "$$version" --out "target/dist/reeve_$${version}_amd64.deb"
+
 run: release ## Boot the built-in guest in a sandboxed worker
 	$(TARGET)/release/reeve run
 
@@ -36,13 +51,13 @@ soak: install-deps install-lab ## Run the long counts: fuzzing, repeated starts,
 	tools/soak
 
 bench: install-deps ## Measure beside the floor and the installed peers; writes target/bench.json
-	$(CARGO) build --release -p reeve-worker -p reeve-benches
+	$(CARGO) build --release -p reeved -p reeve-worker -p reeve-benches
 	$(TARGET)/release/bench
 
 lint: ## Formatting, clippy, licences and advisories, documentation
 	$(CARGO) fmt --all --check
-	$(CARGO) clippy --workspace --all-targets -- -D warnings
-	$(MAKE) --no-print-directory deny
+	$(CARGO) clippy --workspace --all-targets $(TEST_FEATURES) -- -D warnings
+	$(MAKE) --no-print-directory doc deny
 
 deny: ## Licences, advisories, duplicates
 	@tools/deny
