@@ -1,8 +1,7 @@
 #!/bin/busybox sh
 # The outer guest's only program of ours. Stage 1 runs in the initramfs and moves to a tmpfs root,
 # because pivot_root does not work from the initramfs. Stage 2 makes the machine look like an
-# ordinary host, says READY on the control port and waits: there the machine is saved. Each later
-# run starts again right after the `read`.
+# ordinary host and waits for work (session.sh).
 export PATH=/usr/local/bin:/bin:/sbin:/usr/bin:/usr/sbin
 
 if [ "$1" != stage2 ]; then
@@ -19,6 +18,13 @@ fi
 mount -t proc -o nosuid,nodev,noexec proc /proc
 mount -t sysfs -o nosuid,nodev,noexec sys /sys
 exec </dev/console >/dev/console 2>&1
+# KVM takes the TSC's rate when it is loaded. Loaded before the kernel has refined its first measurement,
+# it may offer guests a rate that this processor cannot give: their timers then never fire.
+clocks=/sys/devices/system/clocksource/clocksource0/available_clocksource
+for _ in 1 2 3 4 5 6 7 8 9 10; do
+    case " $(cat $clocks) " in *" tsc "*) break ;; esac
+    sleep 0.5
+done
 while read -r module; do
     insmod "/lab/modules/$module" || echo "lab: module $module does not load"
 done </lab/modules.order
@@ -40,60 +46,7 @@ ip link set lo up
 # Hosts under systemd have shared mounts; a sandbox that forgets that must fail here too.
 mount --make-rshared /
 
-# Virtio devices are found by name: the order of probing is not promised.
-disk() {
-    for block in /sys/block/vd*; do
-        if [ "$(cat "$block/serial")" = "$1" ]; then
-            echo "/dev/${block##*/}"
-        fi
-    done
-}
-port() {
-    for port in /sys/class/virtio-ports/*; do
-        if [ "$(cat "$port/name")" = "$1" ]; then
-            echo "/dev/${port##*/}"
-        fi
-    done
-}
+. /lab/session.sh
 mount -t ext4 -o ro "$(disk assets)" /assets
 ln -s /assets/modules /lib/modules
-payload=$(disk payload)
-exec 3<>"$(port control)" 4>"$(port output)"
-echo READY >&3
-
-# From here on every line comes from the harness: "<epoch seconds> <limit in seconds>", then the
-# command line. The answer is "END <limit|exit> <status> <entered|absent>".
-read -r now limit <&3
-read -r command <&3
-date -s "@$now" >/dev/null
-# The payload is another one than at the time of saving: nothing of it may be remembered.
-blockdev --flushbufs "$payload"
-mount -t ext4 -o ro "$payload" /payload
-mkdir -p /run/lab
-cd /
-setsid sh -c "$command" </dev/null >&4 2>&4 3>&- &
-pid=$!
-(
-    sleep "$limit"
-    touch /run/lab/limit
-    echo "lab: the limit of $limit s has passed; processes then:" >&4
-    ps -o pid,ppid,stat,args | grep -v ' \[' >&4
-    kill -KILL "-$pid"
-) &
-wait "$pid"
-status=$?
-how=exit
-if [ -e /run/lab/limit ]; then
-    how=limit
-fi
-entered=absent
-if [ -e /run/lab/entered ]; then
-    entered=entered
-fi
-if [ "$status" != 0 ]; then
-    echo "lab: last lines of the outer guest's kernel log:" >&4
-    dmesg | tail -n 25 >&4
-fi
-echo "END $how $status $entered" >&3
-# The harness kills this machine as soon as it has the answer.
-while true; do sleep 3600; done
+serve

@@ -14,9 +14,14 @@ use crate::lab::inside_outer_guest;
 /// Where Reeve or a test may make directories. Only direct children are looked at.
 const DIRECTORIES: &[&str] = &["/run", "/run/reeve", "/tmp", "/var/tmp", "/dev/shm"];
 
-/// What one instance leaves for the next, on purpose: the file whose locks hand out uids. It is
-/// never deleted, as two instances could then hold locks on two files of this name.
-const KEPT: &[&str] = &["path /run/reeve", "path /run/reeve/uids"];
+/// What one instance leaves for the next, on purpose: the file whose locks hand out uids, and the
+/// directory in which instances claim blocks of them. They are never deleted, as two instances could
+/// then hold locks on two files of one name.
+const KEPT: &[&str] = &[
+    "path /run/reeve",
+    "path /run/reeve/uids",
+    "path /run/reeve/uid-blocks",
+];
 
 /// What was there at one moment.
 #[derive(Debug, Clone, PartialEq, Eq)]

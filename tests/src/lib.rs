@@ -22,10 +22,12 @@
 pub use reeve_tests_macros::in_lab;
 
 pub mod control;
+pub mod daemon;
 pub mod domain;
 pub mod injected;
 pub mod lab;
 pub mod leftovers;
+pub mod package;
 mod process;
 pub mod reeve;
 

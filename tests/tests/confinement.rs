@@ -10,7 +10,10 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
+use reeve_ipc::api::call::{DomainDefine, DomainStart, StartOptions};
+use reeve_ipc::model::MemorySize;
 use reeve_tests::control::{Control, Place};
+use reeve_tests::daemon::{Daemon, built_in, named, wait_for};
 use reeve_tests::domain::{status, unique_name};
 use reeve_tests::injected::Stopped;
 use reeve_tests::lab::inside_outer_guest;
@@ -20,10 +23,17 @@ const SOON: Duration = Duration::from_secs(20);
 const VCPUS: u32 = 2;
 
 /// A running worker that sleeps: the guest that holds still.
+struct Worker {
+    pid: u32,
+    /// How many sockets it has.
+    sockets: usize,
+}
+
+/// One that `reeve run` started.
 struct Held {
     reeve: Reeve,
     control: Control,
-    pid: u32,
+    worker: Worker,
     _place: Place,
 }
 
@@ -47,22 +57,51 @@ impl Held {
         // The guest has run: what KVM makes at the first entry exists. With a JSON report the
         // console is on standard error.
         reeve.expect_error("R\n", SOON)?;
-        let held = Held {
+        let worker = Worker {
+            pid,
+            // Control socket and a second handle on it for last words; log; console client.
+            sockets: 4,
+        };
+        worker.wait_for_threads()?;
+        Ok(Held {
             reeve,
             control,
-            pid,
+            worker,
             _place: place,
-        };
-        held.wait_for_threads()?;
-        Ok(held)
+        })
     }
 
+    /// The report at the end.
+    fn report(mut self) -> Result<serde_json::Value> {
+        self.control.order("destroy")?;
+        let status = self.reeve.wait(SOON)?;
+        ensure!(status.success(), "{status}");
+        let output = self.reeve.output();
+        let line = output.lines().last().context("no report")?;
+        Ok(serde_json::from_str(line)?)
+    }
+}
+
+impl Worker {
     /// Waits until each thread has closed its filter, which is its first act after its name: on a busy
     /// host the last vCPU's has not been scheduled yet, while the first one runs the guest.
     fn wait_for_threads(&self) -> Result<()> {
         let deadline = Instant::now() + SOON;
         loop {
             match every_thread_is_known_and_filtered(self) {
+                Err(_) if Instant::now() < deadline => {
+                    std::thread::sleep(Duration::from_millis(2));
+                }
+                result => return result,
+            }
+        }
+    }
+
+    /// The same for its console's client, which comes after the start.
+    fn wait_for_sockets(&self) -> Result<()> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            match every_descriptor_is_explained(self) {
                 Err(_) if Instant::now() < deadline => {
                     std::thread::sleep(Duration::from_millis(2));
                 }
@@ -78,16 +117,6 @@ impl Held {
     fn read(&self, name: &str) -> Result<String> {
         let path = self.path(name);
         fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))
-    }
-
-    /// The report at the end.
-    fn report(mut self) -> Result<serde_json::Value> {
-        self.control.order("destroy")?;
-        let status = self.reeve.wait(SOON)?;
-        ensure!(status.success(), "{status}");
-        let output = self.reeve.output();
-        let line = output.lines().last().context("no report")?;
-        Ok(serde_json::from_str(line)?)
     }
 }
 
@@ -125,7 +154,7 @@ enum Kind {
     Kernel,
 }
 
-fn every_thread_is_known_and_filtered(held: &Held) -> Result<()> {
+fn every_thread_is_known_and_filtered(held: &Worker) -> Result<()> {
     let mut seen = Vec::new();
     for entry in fs::read_dir(held.path("task"))? {
         let directory = entry?.path();
@@ -168,11 +197,6 @@ fn every_thread_is_known_and_filtered(held: &Held) -> Result<()> {
 const DESCRIPTORS: &[(&str, usize, &str)] = &[
     ("/dev/null", 3, "standard streams, which lead nowhere"),
     (
-        "socket:",
-        4,
-        "control socket and a second handle on it for last words; log; console client",
-    ),
-    (
         "/memfd:built-in-guest (deleted)",
         1,
         "the kernel image, for resets",
@@ -192,16 +216,19 @@ const DESCRIPTORS: &[(&str, usize, &str)] = &[
     ),
 ];
 
-fn every_descriptor_is_explained(held: &Held) -> Result<()> {
+fn every_descriptor_is_explained(held: &Worker) -> Result<()> {
     let mut counts = BTreeMap::new();
+    let mut sockets = 0;
     for entry in fs::read_dir(held.path("fd"))? {
         let entry = entry?;
         let target = fs::read_link(entry.path())?.display().to_string();
+        if target.starts_with("socket:") {
+            sockets += 1;
+            continue;
+        }
         let (pattern, _, _) = DESCRIPTORS
             .iter()
-            .find(|(pattern, _, _)| {
-                target == *pattern || (pattern.ends_with(':') && target.starts_with(pattern))
-            })
+            .find(|(pattern, _, _)| target == *pattern)
             .with_context(|| format!("descriptor {:?} is {target}", entry.file_name()))?;
         *counts.entry(*pattern).or_insert(0_usize) += 1;
     }
@@ -209,12 +236,17 @@ fn every_descriptor_is_explained(held: &Held) -> Result<()> {
         let count = counts.get(pattern).copied().unwrap_or_default();
         ensure!(count == *expected, "{count} of {pattern}, not {expected}");
     }
+    ensure!(
+        sockets == held.sockets,
+        "{sockets} sockets, not {}",
+        held.sockets
+    );
     Ok(())
 }
 
 /// Whatever kinds the kernel has. The time namespace is shared: an offset of clocks is of no use to
 /// anyone, and the guest's clock is to be the host's.
-fn every_namespace_is_its_own(held: &Held) -> Result<()> {
+fn every_namespace_is_its_own(held: &Worker) -> Result<()> {
     const SHARED: [&str; 2] = ["time", "time_for_children"];
     let mut own = 0;
     for entry in fs::read_dir("/proc/self/ns")? {
@@ -241,7 +273,7 @@ fn every_namespace_is_its_own(held: &Held) -> Result<()> {
     Ok(())
 }
 
-fn it_is_one_user(held: &Held, expected: Option<u32>) -> Result<()> {
+fn it_is_one_user(held: &Worker, expected: Option<u32>) -> Result<()> {
     let fields = status(&held.path("status"))?;
     let uid: u32 = fields["Uid"]
         .split_whitespace()
@@ -271,7 +303,7 @@ fn it_is_one_user(held: &Held, expected: Option<u32>) -> Result<()> {
     Ok(())
 }
 
-fn its_root_is_empty(held: &Held) -> Result<()> {
+fn its_root_is_empty(held: &Worker) -> Result<()> {
     ensure!(
         fs::read_dir(held.path("root"))?.count() == 0,
         "something is in its root"
@@ -291,7 +323,7 @@ fn its_root_is_empty(held: &Held) -> Result<()> {
     Ok(())
 }
 
-fn its_limits_hold(held: &Held) -> Result<()> {
+fn its_limits_hold(held: &Worker) -> Result<()> {
     let limits = held.read("limits")?;
     let hard = |name: &str| -> Result<String> {
         let line = limits
@@ -318,7 +350,7 @@ fn its_limits_hold(held: &Held) -> Result<()> {
 }
 
 /// No page of the worker is both writable and executable, nothing executable is not its program.
-fn its_code_is_its_program(held: &Held) -> Result<()> {
+fn its_code_is_its_program(held: &Worker) -> Result<()> {
     let maps = held.read("maps")?;
     for line in maps.lines() {
         let mut words = line.split_whitespace();
@@ -334,7 +366,7 @@ fn its_code_is_its_program(held: &Held) -> Result<()> {
 /// Landlock does not show in `/proc`. So: with its filters suspended, which only the host's root can
 /// do, the worker opens its own root directory, which is there and readable. What refuses that is
 /// Landlock.
-fn landlock_refuses_what_nothing_else_does(held: &Held) -> Result<()> {
+fn landlock_refuses_what_nothing_else_does(held: &Worker) -> Result<()> {
     let here = bits(libc::AT_FDCWD.into());
     let directory = bits((libc::O_DIRECTORY | libc::O_CLOEXEC).into());
     let mut stopped = Stopped::stop(held.pid)?;
@@ -352,7 +384,7 @@ fn landlock_refuses_what_nothing_else_does(held: &Held) -> Result<()> {
     Ok(())
 }
 
-fn is_confined(held: &Held, uid: Option<u32>) -> Result<()> {
+fn is_confined(held: &Worker, uid: Option<u32>) -> Result<()> {
     every_thread_is_known_and_filtered(held)?;
     every_descriptor_is_explained(held)?;
     every_namespace_is_its_own(held)?;
@@ -364,7 +396,7 @@ fn is_confined(held: &Held, uid: Option<u32>) -> Result<()> {
 
 /// The report must say what the kernel says.
 fn report_is_true(held: Held, level: &str) -> Result<()> {
-    let fields = status(&held.path("status"))?;
+    let fields = status(&held.worker.path("status"))?;
     let uid: u32 = fields["Uid"]
         .split_whitespace()
         .next()
@@ -385,10 +417,10 @@ fn report_is_true(held: Held, level: &str) -> Result<()> {
 fn holds_for_root() -> Result<()> {
     for machine in ["reeve-1.0", "reeve-legacy-1.0"] {
         let held = Held::start(machine, false)?;
-        is_confined(&held, None).with_context(|| machine.to_owned())?;
-        landlock_refuses_what_nothing_else_does(&held)?;
+        is_confined(&held.worker, None).with_context(|| machine.to_owned())?;
+        landlock_refuses_what_nothing_else_does(&held.worker)?;
         // It still lives after that, unchanged.
-        is_confined(&held, None).with_context(|| machine.to_owned())?;
+        is_confined(&held.worker, None).with_context(|| machine.to_owned())?;
         report_is_true(held, "system")?;
     }
     Ok(())
@@ -398,16 +430,16 @@ fn holds_for_root() -> Result<()> {
 /// is part of what is wanted. What stays readable is looked at.
 fn holds_as_seen_by_its_own_user() -> Result<()> {
     let held = Held::start("reeve-1.0", false)?;
-    every_thread_is_known_and_filtered(&held)?;
+    every_thread_is_known_and_filtered(&held.worker)?;
     ensure!(
-        fs::read_dir(held.path("fd")).is_err(),
+        fs::read_dir(held.worker.path("fd")).is_err(),
         "its descriptors can be listed"
     );
     ensure!(
-        fs::read(held.path("environ")).is_err(),
+        fs::read(held.worker.path("environ")).is_err(),
         "its memory can be read"
     );
-    it_is_one_user(&held, Some(rustix::process::getuid().as_raw()))?;
+    it_is_one_user(&held.worker, Some(rustix::process::getuid().as_raw()))?;
     report_is_true(held, "user")
 }
 
@@ -430,9 +462,54 @@ fn a_worker_of_an_ordinary_user_is_confined_and_all_of_it_is_explained() -> Resu
     // Outside of an outer guest there is no such user: then it is root's worker again.
     let uid = inside_outer_guest().then_some(1000);
     let held = Held::start("reeve-1.0", true)?;
-    is_confined(&held, uid)?;
-    landlock_refuses_what_nothing_else_does(&held)?;
+    is_confined(&held.worker, uid)?;
+    landlock_refuses_what_nothing_else_does(&held.worker)?;
     report_is_true(held, if uid.is_some() { "user" } else { "system" })
+}
+
+/// A daemon's worker has its adoption socket beside what each worker has; the console's one client is
+/// the daemon's log of it. The next daemon finds it as confined as the first one made it.
+fn holds_for_a_daemons_worker() -> Result<()> {
+    let mut daemon = Daemon::start()?;
+    let mut connection = daemon.connect()?;
+    let mut domain = built_in("held", "mode=hold");
+    domain.vcpus = VCPUS.try_into()?;
+    domain.memory = MemorySize::mebibytes(64);
+    connection.call(DomainDefine {
+        definition: Box::new(domain),
+        only_new: true,
+    })?;
+    connection.call(DomainStart {
+        domain: named("held"),
+        options: StartOptions::default(),
+    })?;
+    for _ in 0..2 {
+        let details = wait_for(&mut connection, &named("held"), |details| {
+            details.is_some_and(|details| details.worker.is_some())
+        })?;
+        let worker = details.and_then(|details| details.worker);
+        let worker = Worker {
+            pid: worker.context("no worker")?.pid,
+            sockets: 5,
+        };
+        worker.wait_for_threads()?;
+        worker.wait_for_sockets()?;
+        is_confined(&worker, None)?;
+        landlock_refuses_what_nothing_else_does(&worker)?;
+        daemon.crash()?;
+        connection = daemon.connect()?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_daemons_worker_on_this_machine_is_confined_and_all_of_it_is_explained() -> Result<()> {
+    holds_for_a_daemons_worker()
+}
+
+#[reeve_tests::in_lab(timeout = "90s", root)]
+fn a_daemons_worker_in_the_lab_is_confined_and_all_of_it_is_explained() -> Result<()> {
+    holds_for_a_daemons_worker()
 }
 
 /// A number as the register that carries it.

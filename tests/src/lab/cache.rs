@@ -128,7 +128,7 @@ impl Key {
 }
 
 /// Cargo marks its target directory with a cache tag, and the one per target in it: the outermost.
-fn target_directory() -> Result<PathBuf> {
+pub fn target_directory() -> Result<PathBuf> {
     let executable = std::env::current_exe()?;
     executable
         .ancestors()

@@ -13,10 +13,12 @@ use super::{kernel, modules};
 
 const OUTER_INIT: &str = include_str!("../../lab/outer-init.sh");
 const INNER_INIT: &str = include_str!("../../lab/inner-init.sh");
+/// Sourced by the init of every outer guest.
+pub(super) const SESSION: &str = include_str!("../../lab/session.sh");
 
 /// What the outer guest loads before it is saved: its own devices, then KVM and what `reeve` meets
 /// on any host.
-const OUTER_MODULES: &[&str] = &[
+pub(super) const OUTER_MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
@@ -47,7 +49,8 @@ impl Guests {
         let busybox = packages::unpacked(cache, "busybox-static")?;
         let key = Key::default()
             .with((FORMAT, &kernel.version, &busybox.version))
-            .with((OUTER_INIT, INNER_INIT, OUTER_MODULES, INNER_MODULES))
+            .with((OUTER_INIT, SESSION, INNER_INIT))
+            .with((OUTER_MODULES, INNER_MODULES))
             .digits();
         let directory = cache.entry(&format!("guests-{key}"), |directory| {
             make(directory, &kernel, &find_busybox(&busybox)?)
@@ -91,7 +94,7 @@ fn make(directory: &Path, kernel: &Package, busybox: &Path) -> Result<()> {
     Ok(())
 }
 
-fn find_busybox(package: &Package) -> Result<PathBuf> {
+pub(super) fn find_busybox(package: &Package) -> Result<PathBuf> {
     ["bin/busybox", "usr/bin/busybox"]
         .iter()
         .map(|path| package.root.join(path))
@@ -102,6 +105,7 @@ fn find_busybox(package: &Package) -> Result<PathBuf> {
 fn outer(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
     let mut archive = base(busybox, module_tree, OUTER_INIT, OUTER_MODULES)?;
     archive
+        .file("lab/session.sh", 0o644, SESSION.as_bytes())?
         .file(
             "etc/passwd",
             0o644,
@@ -131,7 +135,12 @@ fn inner(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
 }
 
 /// Busybox under all its names, the init script, and modules listed in the order of loading.
-fn base(busybox: &Path, module_tree: &Path, init: &str, wanted: &[&str]) -> Result<Archive> {
+pub(super) fn base(
+    busybox: &Path,
+    module_tree: &Path,
+    init: &str,
+    wanted: &[&str],
+) -> Result<Archive> {
     let mut archive = Archive::default();
     for directory in ["bin", "sbin", "dev", "etc", "lab", "lab/modules", "root"] {
         archive.directory(directory)?;

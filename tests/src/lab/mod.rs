@@ -46,6 +46,7 @@
 pub mod assets;
 pub mod cache;
 pub mod cpio;
+pub mod debian;
 mod direct;
 pub mod guests;
 pub mod image;
@@ -67,7 +68,7 @@ use anyhow::{Context, Result, bail};
 
 pub use assets::assets;
 use cache::Cache;
-use outer::Outer;
+use outer::{Outer, System};
 use place::Place;
 use session::End;
 
@@ -132,9 +133,7 @@ pub fn inside_outer_guest() -> bool {
 /// When the body failed there, or the lab did; its output has been printed by then.
 pub fn dispatch<O: Outcome>(test: &Test, body: fn() -> O) -> O {
     if inside() {
-        if let Some(file) = std::env::var_os(ENTERED) {
-            std::fs::write(file, b"").expect("the lab's directory for this is writable");
-        }
+        enter();
         return body();
     }
     match run_inside(test, &mut |output| say(&String::from_utf8_lossy(output))) {
@@ -152,14 +151,35 @@ pub fn run_inside(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
     }
 }
 
+/// Runs a test of this binary in an outer guest with Debian, wherever other lab tests run: it may
+/// change that system as it likes. The files in `extra` are in `/payload`. Gives how it ended, with
+/// which the caller is to be content or not ([`verdict`]).
+pub fn run_in_debian(test: &Test, extra: &Path, sink: &mut dyn FnMut(&[u8])) -> Result<End> {
+    in_fresh_guest(
+        System::Debian,
+        &command(test),
+        Some(extra),
+        test.limit,
+        sink,
+    )
+}
+
+/// Marks that a body began: for tests that do not come through [`dispatch`].
+pub fn enter() {
+    if let Some(file) = std::env::var_os(ENTERED) {
+        std::fs::write(file, b"").expect("the lab's directory for this is writable");
+    }
+}
+
 fn run_in_qemu(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
-    let end = in_fresh_guest(&command(test), None, test.limit, sink)?;
+    let end = in_fresh_guest(System::Busybox, &command(test), None, test.limit, sink)?;
     verdict(test, end).with_context(|| format!("{} in the outer guest", test.name()))
 }
 
 /// Runs a shell command in a fresh outer guest, for trying things by hand (`examples/lab.rs`). The
 /// products and the files in `extra` are in `/payload`, which is on the search path.
 pub fn run_command(
+    system: System,
     command: &str,
     extra: Option<&Path>,
     limit: Duration,
@@ -169,10 +189,11 @@ pub fn run_command(
         "export PATH=/payload:$PATH {}=/assets REEVE_BIN_DIR=/payload HOME=/root; {command}",
         assets::DIRECTORY
     );
-    in_fresh_guest(&command, extra, limit, sink)
+    in_fresh_guest(system, &command, extra, limit, sink)
 }
 
 fn in_fresh_guest(
+    system: System,
     command: &str,
     extra: Option<&Path>,
     limit: Duration,
@@ -180,7 +201,7 @@ fn in_fresh_guest(
 ) -> Result<End> {
     let mut clock = Clock::start();
     let cache = Cache::open()?;
-    let outer = Outer::prepare(&cache)?;
+    let outer = Outer::prepare(&cache, system)?;
     clock.lap("prepare");
     // The limit counts from the start of the guest, not from the wait for a place.
     let _slot = cache.slot(slots())?;
@@ -237,7 +258,8 @@ fn arguments(test: &Test) -> [&str; 5] {
     ]
 }
 
-fn verdict(test: &Test, end: End) -> Result<()> {
+/// An error unless the body ran to its end and succeeded.
+pub fn verdict(test: &Test, end: End) -> Result<()> {
     match end {
         End::Exited {
             status: 0,
@@ -268,7 +290,7 @@ fn slots() -> usize {
 
 /// Prints as the test itself would: libtest keeps it and shows it when the test fails.
 #[expect(clippy::print_stdout, reason = "this is the output of the test")]
-fn say(text: &str) {
+pub fn say(text: &str) {
     print!("{text}");
 }
 

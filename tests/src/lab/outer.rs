@@ -17,6 +17,7 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 
 use super::cache::Cache;
+use super::debian::Debian;
 use super::guests::Guests;
 use super::image;
 use super::qemu::{self, Hardware, Machine};
@@ -29,22 +30,42 @@ const SAVE_LIMIT: Duration = Duration::from_secs(30);
 #[derive(Debug)]
 pub struct Outer {
     cache: Cache,
-    guests: Guests,
-    assets_image: PathBuf,
+    kernel: PathBuf,
+    initramfs: PathBuf,
+    disks: Vec<(&'static str, PathBuf)>,
+    key: String,
+}
+
+/// What runs in an outer guest.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum System {
+    /// Busybox and the lab's own init.
+    Busybox,
+    /// Debian: systemd, dpkg, and what they need.
+    Debian,
 }
 
 impl Outer {
     /// Prepares the inputs, which the first time means fetching packages.
-    pub fn prepare(cache: &Cache) -> Result<Outer> {
+    pub fn prepare(cache: &Cache, system: System) -> Result<Outer> {
         let guests = Guests::prepare(cache)?;
         let image = cache.entry(&format!("assets-{}", guests.key), |directory| {
             image::build(&guests.assets, &directory.join("image"))
         })?;
-        Ok(Outer {
+        let mut outer = Outer {
             cache: cache.clone(),
-            guests,
-            assets_image: image.join("image"),
-        })
+            kernel: guests.assets.join("vmlinux"),
+            initramfs: guests.outer_initramfs,
+            disks: vec![("assets", image.join("image"))],
+            key: guests.key,
+        };
+        if system == System::Debian {
+            let debian = Debian::prepare(cache)?;
+            outer.initramfs = debian.initramfs;
+            outer.disks.push(("root", debian.image));
+            outer.key.push_str(&debian.key);
+        }
+        Ok(outer)
     }
 
     /// A guest that waits for work, with `payload` as its payload disk: resumed, or booted when
@@ -53,10 +74,7 @@ impl Outer {
         if std::env::var_os("REEVE_LAB_COLD").is_some() {
             return self.boot_cold(payload);
         }
-        let name = format!(
-            "state-{}",
-            qemu::fingerprint()?.with(&self.guests.key).digits()
-        );
+        let name = format!("state-{}", qemu::fingerprint()?.with(&self.key).digits());
         let resumed = self
             .cache
             .entry(&name, |directory| self.save(payload, directory))
@@ -124,10 +142,17 @@ impl Outer {
         shared: bool,
         incoming: bool,
     ) -> Result<Machine> {
+        let mut disks: Vec<(&str, &Path)> = Vec::new();
+        disks.extend(
+            self.disks
+                .iter()
+                .map(|(name, image)| (*name, image.as_path())),
+        );
+        disks.push(("payload", payload));
         Machine::start(&Hardware {
-            kernel: &self.guests.assets.join("vmlinux"),
-            initramfs: &self.guests.outer_initramfs,
-            disks: &[("assets", &self.assets_image), ("payload", payload)],
+            kernel: &self.kernel,
+            initramfs: &self.initramfs,
+            disks: &disks,
             memory,
             memory_shared: shared,
             incoming,

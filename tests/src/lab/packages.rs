@@ -49,6 +49,42 @@ fn entry(cache: &Cache, name: &str, list: impl FnOnce() -> Result<Vec<String>>) 
     })
 }
 
+/// The named packages and all they depend on, as on an empty system: `name=version` each.
+pub fn closure(names: &[&str]) -> Result<Vec<String>> {
+    let output = run(Command::new("apt-get")
+        .args(["-s", "-o", "Dir::State::status=/dev/null"])
+        .args(["-o", "APT::Install-Recommends=false", "install"])
+        .args(names))?;
+    // Inst libc6 (2.36-9+deb12u14 Debian:12.14/oldstable [amd64]) []
+    let packages = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .filter_map(|line| {
+            let (name, rest) = line.strip_prefix("Inst ")?.split_once(" (")?;
+            let version = rest.split_whitespace().next()?;
+            Some(format!("{name}={version}"))
+        })
+        .collect::<Vec<_>>();
+    if packages.is_empty() {
+        bail!("lab: apt-get finds nothing to install for {names:?}");
+    }
+    Ok(packages)
+}
+
+/// Downloads packages into `directory`; gives their files.
+pub fn download(packages: &[String], directory: &Path) -> Result<Vec<PathBuf>> {
+    fs::create_dir(directory)?;
+    run(Command::new("apt-get")
+        .args(["-q", "download"])
+        .args(packages)
+        .current_dir(directory))?;
+    let mut files = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        files.push(entry?.path());
+    }
+    files.sort();
+    Ok(files)
+}
+
 /// Downloads one package and unpacks it into `directory/root`; returns its file name.
 fn fetch(package: &str, directory: &Path) -> Result<String> {
     let download = directory.join("download");

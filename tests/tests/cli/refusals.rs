@@ -1,0 +1,153 @@
+//! What cannot be done: one line that says what failed, on which object, and what to do.
+
+use anyhow::Result;
+
+use super::{Cli, eventually, refusal};
+
+#[test]
+fn every_command_names_the_domain_that_is_not_there() -> Result<()> {
+    let cli = Cli::start()?;
+    for command in [
+        &["info"][..],
+        &["inspect"],
+        &["start"],
+        &["shutdown"],
+        &["reboot"],
+        &["reset"],
+        &["pause"],
+        &["resume"],
+        &["destroy"],
+        &["undefine"],
+        &["console"],
+        &["edit"],
+        &["autostart"],
+        &["label", "--title", "T"],
+        &["logs"],
+        &["export"],
+    ] {
+        let uuid = "6f1f9b0e-3c62-4a8d-9c1f-0c8a2f3f7a10";
+        for (name, said) in [("none", "'none'"), ("77", "number 77"), (uuid, uuid)] {
+            let arguments = [command, &[name]].concat();
+            cli.refused(
+                &arguments,
+                &["there is no domain", said, "'reeve list --all'"],
+            )?;
+        }
+    }
+    cli.refused(&["rename", "none", "other"], &["'none'"])
+}
+
+#[test]
+fn what_a_state_does_not_allow_says_what_would() -> Result<()> {
+    let cli = Cli::start()?;
+    cli.define("web")?;
+    cli.define("db")?;
+    let off = ["domain 'web'", "not running"];
+    for command in [
+        "pause", "resume", "reset", "reboot", "shutdown", "destroy", "console",
+    ] {
+        cli.refused(&[command, "web"], &off)?;
+    }
+    cli.refused(&["rename", "web", "db"], &["'db'"])?;
+    cli.silent(&["start", "web"])?;
+    cli.refused(&["start", "web"], &["domain 'web'", "running already"])?;
+    cli.refused(&["rename", "web", "new"], &["domain 'web'", "shut it down"])?;
+    cli.refused(
+        &["define", "web", "--new"],
+        &["domain 'web'", "defined already"],
+    )?;
+    cli.refused(&["create", "web"], &["'web'"])?;
+    cli.ok(&[
+        "create",
+        "once",
+        "--memory",
+        "32M",
+        "--cmdline",
+        "mode=echo",
+    ])?;
+    for command in [&["undefine", "once"][..], &["autostart", "once"]] {
+        cli.refused(command, &["domain 'once'", "transient", "define it first"])?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_path_that_clients_may_not_name_is_refused_with_the_line_that_would_allow_it() -> Result<()> {
+    let cli = Cli::start()?;
+    let kernel = cli.path("vmlinuz");
+    std::fs::write(&kernel, "no kernel")?;
+    let path = kernel.display().to_string();
+    cli.ok(&["define", "web", "--kernel", &path])?;
+    let directory = kernel.parent().map(|path| path.display().to_string());
+    let directory = directory.unwrap_or_default();
+    cli.refused(
+        &["start", "web"],
+        &[
+            "cannot start 'web'",
+            &path,
+            "allowed_directories",
+            &directory,
+        ],
+    )
+}
+
+#[test]
+fn without_a_daemon_every_command_says_how_to_start_it() -> Result<()> {
+    let mut cli = Cli::start()?;
+    cli.daemon.terminate()?;
+    for command in [
+        &["list"][..],
+        &["status"],
+        &["start", "web"],
+        &["events"],
+        &["edit", "web"],
+    ] {
+        cli.refused(
+            command,
+            &["no supervisor listens at", "systemctl start reeved"],
+        )?;
+    }
+    // Something else that listens there is told from a supervisor.
+    let path = cli.path("other");
+    let _listener = std::os::unix::net::UnixListener::bind(&path)?;
+    let mut command = cli.daemon.reeve_command(&["list"])?;
+    refusal(
+        &command.env("REEVE_SOCKET", &path).output()?,
+        &["cannot connect to", "other"],
+    )
+}
+
+#[test]
+fn what_guests_and_definitions_say_cannot_forge_output() -> Result<()> {
+    let cli = Cli::start()?;
+    cli.define("web")?;
+    let title = "a\u{1b}[31mb\u{202e}c\rd";
+    cli.silent(&["label", "web", "--title", title])?;
+    for command in [&["list", "-a"][..], &["info", "web"]] {
+        let text = cli.ok(command)?;
+        for character in ['\u{1b}', '\u{202e}', '\r'] {
+            assert!(!text.contains(character), "{text:?}");
+        }
+    }
+    assert_eq!(cli.json(&["info", "web"])?["title"], title);
+    Ok(())
+}
+
+#[test]
+fn a_supervisor_that_goes_is_named_with_its_socket() -> Result<()> {
+    let mut cli = Cli::start()?;
+    let socket = cli.daemon.socket().display().to_string();
+    let mut command = cli.daemon.reeve_command(&["events"])?;
+    command
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped());
+    let events = command.spawn()?;
+    eventually("it is connected", || {
+        Ok(cli.json(&["status"])?["clients"].as_u64() > Some(1))
+    })?;
+    cli.daemon.kill()?;
+    refusal(
+        &events.wait_with_output()?,
+        &["closed the connection", &socket, "'reeve status'"],
+    )
+}

@@ -1,0 +1,281 @@
+//! Clients that do not behave, and a host that runs out of descriptors.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reeve_ipc::api::call::{CallBody, DomainDefine, SupervisorInfoGet};
+use reeve_ipc::api::message::{CallId, FromClient, ToClient};
+use reeve_ipc::api::{API, ApiVersion};
+use reeve_ipc::{codec, local, scm};
+use reeve_tests::daemon::{Daemon, built_in};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::{ECHO, define};
+
+/// A client that says what it likes.
+struct Raw(OwnedFd);
+
+impl Raw {
+    fn connect(daemon: &Daemon) -> Result<Self> {
+        Ok(Self(local::connect(&daemon.socket())?))
+    }
+
+    fn greeted(daemon: &Daemon) -> Result<Self> {
+        let raw = Self::connect(daemon)?;
+        raw.say(&FromClient::Hello {
+            api: API,
+            client: "raw".to_owned(),
+        })?;
+        let first = raw.hear()?.context("closed")?;
+        ensure!(matches!(first, ToClient::Welcome { .. }), "{first:?}");
+        Ok(raw)
+    }
+
+    fn say(&self, message: &FromClient) -> Result<()> {
+        self.bytes(&codec::encode(message)?, &[])
+    }
+
+    fn bytes(&self, bytes: &[u8], fds: &[OwnedFd]) -> Result<()> {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        Ok(scm::send(self.0.as_fd(), bytes, &fds)?)
+    }
+
+    /// The next message; `None` when the supervisor has closed the connection.
+    fn hear(&self) -> Result<Option<ToClient>> {
+        let timeout = Timespec {
+            tv_sec: 10,
+            tv_nsec: 0,
+        };
+        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout))?;
+        ensure!(ready > 0, "the supervisor says nothing");
+        match scm::receive_message(self.0.as_fd()) {
+            Ok((bytes, _)) => Ok(Some(codec::decode(&bytes)?)),
+            Err(scm::ScmError::Closed) => Ok(None),
+            Err(error) => Err(error.into()),
+        }
+    }
+
+    fn info(&self, id: u64) -> Result<()> {
+        self.say(&FromClient::Call {
+            id: CallId(id),
+            body: CallBody::SupervisorInfoGet(SupervisorInfoGet {}),
+        })
+    }
+}
+
+/// Whether others are served as ever.
+fn serves(daemon: &Daemon) -> Result<()> {
+    let begin = Instant::now();
+    daemon.connect()?.call(SupervisorInfoGet {})?;
+    ensure!(
+        begin.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begin.elapsed()
+    );
+    Ok(())
+}
+
+#[test]
+fn garbage_ends_its_own_connection_and_no_other() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let good = Raw::greeted(&daemon)?;
+    for bytes in [
+        &[0xff; 64][..],
+        &[1, 0],
+        &[0; 65000],
+        &[1, 1, 0xfd, 0xff, 0xff],
+    ] {
+        let bad = Raw::greeted(&daemon)?;
+        bad.bytes(bytes, &[])?;
+        ensure!(bad.hear()?.is_none(), "{bytes:?} was taken");
+        let unasked = Raw::connect(&daemon)?;
+        unasked.bytes(bytes, &[])?;
+        ensure!(unasked.hear()?.is_none());
+    }
+    good.info(1)?;
+    ensure!(matches!(good.hear()?, Some(ToClient::Reply { .. })));
+    serves(&daemon)
+}
+
+#[test]
+fn a_client_of_another_version_is_told() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let raw = Raw::connect(&daemon)?;
+    raw.say(&FromClient::Hello {
+        api: ApiVersion(99),
+        client: "future".to_owned(),
+    })?;
+    let Some(ToClient::Refused(error)) = raw.hear()? else {
+        anyhow::bail!("it was not refused");
+    };
+    ensure!(error.message.contains("99"), "{}", error.message);
+    ensure!(raw.hear()?.is_none());
+    Ok(())
+}
+
+#[test]
+fn descriptors_that_do_not_belong_are_refused_and_closed() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let raw = Raw::greeted(&daemon)?;
+    let before = descriptors(&daemon)?;
+    for id in 0..100 {
+        let call = FromClient::Call {
+            id: CallId(id),
+            body: CallBody::SupervisorInfoGet(SupervisorInfoGet {}),
+        };
+        let strays = [
+            std::fs::File::open("/dev/null")?.into(),
+            std::fs::File::open("/dev/null")?.into(),
+        ];
+        raw.bytes(&codec::encode(&call)?, &strays)?;
+        let Some(ToClient::Reply {
+            result: Err(error), ..
+        }) = raw.hear()?
+        else {
+            anyhow::bail!("it was not refused");
+        };
+        ensure!(error.message.contains("descriptors"), "{}", error.message);
+    }
+    assert_eq!(descriptors(&daemon)?, before, "every one is closed");
+    Ok(())
+}
+
+fn descriptors(daemon: &Daemon) -> Result<usize> {
+    let pid = daemon.pid().context("not running")?;
+    Ok(std::fs::read_dir(format!("/proc/{pid}/fd"))?.count())
+}
+
+#[test]
+fn a_client_that_does_not_read_loses_its_connection() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let raw = Raw::greeted(&daemon)?;
+    let deadline = Instant::now() + Duration::from_secs(20);
+    let mut id = 0;
+    loop {
+        id += 1;
+        match raw.info(id) {
+            Ok(()) => {}
+            Err(error) if error.to_string().contains("closed") => break,
+            // Its own socket is full: the supervisor is not reading it any faster.
+            Err(_) => std::thread::sleep(Duration::from_millis(1)),
+        }
+        ensure!(Instant::now() < deadline, "{id} calls and still served");
+    }
+    serves(&daemon)
+}
+
+#[test]
+fn a_client_that_says_nothing_is_let_go() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let raw = Raw::connect(&daemon)?;
+    ensure!(raw.hear()?.is_none(), "after its time it is closed");
+    Ok(())
+}
+
+#[test]
+fn a_flood_of_connections_is_bounded_and_passes() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let flood: Vec<_> = (0..600).map(|_| Raw::connect(&daemon)).collect();
+    let refused = flood
+        .iter()
+        .flatten()
+        .filter(|raw| matches!(raw.hear_now(), Some(ToClient::Refused(_))));
+    let refused = refused.count();
+    ensure!(
+        refused > 0 || flood.iter().any(Result::is_err),
+        "nobody was refused"
+    );
+    drop(flood);
+    std::thread::sleep(Duration::from_millis(200));
+    serves(&daemon)
+}
+
+impl Raw {
+    /// What is there already, or comes at once.
+    fn hear_now(&self) -> Option<ToClient> {
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: 20_000_000,
+        };
+        let ready = poll(&mut [PollFd::new(&self.0, PollFlags::IN)], Some(&timeout));
+        ready.ok().filter(|ready| *ready > 0)?;
+        let (bytes, _) = scm::receive_message(self.0.as_fd()).ok()?;
+        codec::decode(&bytes).ok()
+    }
+}
+
+#[test]
+fn a_client_that_dies_in_the_middle_of_a_call_has_made_it_or_not() -> Result<()> {
+    let daemon = Daemon::start()?;
+    for number in 0..20 {
+        let raw = Raw::greeted(&daemon)?;
+        raw.say(&FromClient::Call {
+            id: CallId(1),
+            body: CallBody::DomainDefine(DomainDefine {
+                definition: Box::new(built_in(&format!("d{number}"), ECHO)),
+                only_new: false,
+            }),
+        })?;
+    }
+    std::thread::sleep(Duration::from_millis(500));
+    let mut connection = daemon.connect()?;
+    let domains = connection.domains(false)?;
+    let records = std::fs::read_dir(daemon.state().join("domains"))?.count();
+    assert_eq!(records, domains.len(), "what is shown is on disk");
+    for number in 0..20 {
+        define(&mut connection, &domain_again(&domains, number))?;
+    }
+    Ok(())
+}
+
+/// The definition of `d<number>`, with the UUID that it has already where it was made.
+fn domain_again(
+    domains: &[reeve_ipc::api::view::DomainSummary],
+    number: usize,
+) -> reeve_ipc::model::Domain {
+    let name = format!("d{number}");
+    let mut domain = built_in(&name, ECHO);
+    if let Some(known) = domains.iter().find(|domain| domain.name.as_str() == name) {
+        domain.uuid = known.uuid;
+    }
+    domain
+}
+
+#[test]
+fn without_descriptors_the_supervisor_waits_and_does_not_spin() -> Result<()> {
+    let mut daemon = Daemon::start()?;
+    let pid = daemon.pid().context("not running")?;
+    let limit = descriptors(&daemon)? + 8;
+    let status = std::process::Command::new("prlimit")
+        .args([format!("--pid={pid}"), format!("--nofile={limit}:{limit}")])
+        .status()?;
+    ensure!(status.success(), "prlimit of util-linux is missing");
+    let held: Vec<_> = (0..40).filter_map(|_| Raw::connect(&daemon).ok()).collect();
+    let before = cpu_ticks(pid)?;
+    std::thread::sleep(Duration::from_secs(1));
+    let spent = cpu_ticks(pid)? - before;
+    ensure!(spent < 30, "{spent} of 100 ticks");
+    drop(held);
+    std::thread::sleep(Duration::from_millis(300));
+    serves(&daemon)?;
+    ensure!(daemon.terminate()?.success());
+    Ok(())
+}
+
+/// CPU time of a process, in hundredths of a second (proc(5)).
+fn cpu_ticks(pid: u32) -> Result<u64> {
+    let text = std::fs::read_to_string(format!("/proc/{pid}/stat"))?;
+    let fields: Vec<&str> = text
+        .rsplit(')')
+        .next()
+        .unwrap_or_default()
+        .split_whitespace()
+        .collect();
+    let number = |index: usize| {
+        fields
+            .get(index)
+            .and_then(|field| field.parse::<u64>().ok())
+    };
+    Ok(number(11).context("utime")? + number(12).context("stime")?)
+}

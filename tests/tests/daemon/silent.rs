@@ -1,0 +1,135 @@
+//! Workers that say nothing, or too late: clients are answered at the deadline, and a destroy never
+//! waits for one.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reeve_ipc::api::call::{DomainDestroy, DomainGet};
+use reeve_ipc::api::view::{DomainState, ShutOffReason};
+use reeve_tests::daemon::{named, wait_for};
+use reeve_tests::domain::workers;
+
+use super::stage::{Asked, CALL, LONG_CALL, Stage, assert_one_line, call_start};
+use super::start;
+
+#[test]
+fn silence_is_answered_for_at_the_deadline_and_destroyed_at_any_time() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let mut names = Vec::new();
+    for asked in Asked::ALL {
+        names.push((asked, stage.define("deaf")?));
+    }
+    let starting = [
+        stage.define("mute")?,
+        stage.define("hangs")?,
+        stage.define("hangs-destroyed")?,
+        stage.define("mute-destroyed")?,
+    ];
+    for (_, name) in &names {
+        start(&mut stage.connection, name)?;
+    }
+    let daemon = &stage.daemon;
+    std::thread::scope(|scope| -> Result<()> {
+        let mut waiting = Vec::new();
+        for (asked, name) in &names {
+            waiting.push(scope.spawn(move || -> Result<()> {
+                let mut connection = daemon.connect()?;
+                let begin = Instant::now();
+                let error = asked
+                    .ask(&mut connection, name)
+                    .err()
+                    .with_context(|| format!("{asked:?} of a deaf worker: it was done"))?;
+                assert_one_line(&error, name).with_context(|| format!("{asked:?}"))?;
+                let limit = match asked {
+                    Asked::Reset => LONG_CALL,
+                    _ => CALL,
+                };
+                let took = begin.elapsed();
+                ensure!(took < limit, "{asked:?}: {took:?}");
+                let details = connection.call(DomainGet {
+                    domain: named(name),
+                })?;
+                ensure!(details.summary.unresponsive, "{asked:?}: {details:?}");
+                ensure!(details.summary.state.is_active());
+                Ok(())
+            }));
+        }
+        for name in &starting {
+            waiting.push(scope.spawn(move || -> Result<()> {
+                let mut connection = daemon.connect()?;
+                let error = call_start(&mut connection, name).err();
+                let error = error.with_context(|| format!("{name}: it started"))?;
+                let line = assert_one_line(&error, name)?;
+                let destroyed = name.contains("destroyed");
+                ensure!(line.contains("destroyed") == destroyed, "{name}: {line}");
+                Ok(())
+            }));
+        }
+        // Meanwhile: others are served, and those whose start hangs are destroyed at once.
+        std::thread::sleep(Duration::from_millis(300));
+        let mut connection = daemon.connect()?;
+        for name in &starting[2..] {
+            let begin = Instant::now();
+            let domain = named(name);
+            connection.call(DomainDestroy { domain })?;
+            let took = begin.elapsed();
+            ensure!(took < Duration::from_millis(500), "{took:?}");
+        }
+        for thread in waiting {
+            thread.join().expect("no panic")?;
+        }
+        Ok(())
+    })?;
+    for (_, name) in &names {
+        stage.destroy(name)?;
+    }
+    for name in &starting {
+        ensure!(workers(name).is_empty(), "the worker of {name} is left");
+    }
+    stage.end()
+}
+
+#[test]
+fn a_worker_that_answers_late_is_heard_again() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let name = stage.define("late")?;
+    start(&mut stage.connection, &name)?;
+    let error = Asked::Pause.ask(&mut stage.connection, &name).unwrap_err();
+    assert_one_line(&error, &name)?;
+    ensure!(stage.details(&name)?.summary.unresponsive);
+    wait_for(&mut stage.connection, &named(&name), |details| {
+        details.is_some_and(|details| !details.summary.unresponsive)
+    })?;
+    stage.destroy(&name)?;
+    stage.end()
+}
+
+#[test]
+fn a_worker_that_does_not_end_when_it_is_told_is_killed() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let mut names = Vec::new();
+    for behaviour in ["off-ignores-stop", "off-stops-and-lives", "off-in-order"] {
+        names.push(stage.define(behaviour)?);
+    }
+    let begin = Instant::now();
+    for name in &names {
+        start(&mut stage.connection, name)?;
+    }
+    for name in &names {
+        // Shut off as soon as the guest was; and a start is refused until its worker is gone.
+        wait_for(&mut stage.connection, &named(name), |details| {
+            details.is_some_and(|details| {
+                details.summary.state == DomainState::ShutOff(ShutOffReason::Shutdown)
+            })
+        })?;
+    }
+    let early = begin.elapsed();
+    ensure!(early < Duration::from_secs(2), "{early:?}");
+    for name in &names {
+        stage.wait_until_off(name)?;
+        ensure!(workers(name).is_empty());
+    }
+    let took = begin.elapsed();
+    ensure!(took < Duration::from_secs(13), "{took:?}");
+    stage.end()
+}

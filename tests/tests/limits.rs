@@ -1,0 +1,302 @@
+//! Limits of a domain as the kernel enforces them, in the lab, on workers that a driver started: the
+//! lab has cgroup v2 with every controller.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reeve_ipc::model::{
+    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+};
+use reeve_ipc::spec::{CpuSwitches, MachineType};
+use reeve_tests::leftovers::Snapshot;
+use reeve_tests::reeve::product;
+use reeved::domain::driver::{
+    Adoption, Driver, Notice, Recorder, Resources, Running, StartFailureKind, StartOrder, Verdict,
+};
+use reeved::domain::plan::AnyPath;
+use reeved::domain::worker::KvmDriver;
+use reeved::host::Host;
+use reeved::host::confinement::least_memory_limit;
+use reeved::host::worker_binary::WorkerBinary;
+use tempfile::TempDir;
+
+const SOON: Duration = Duration::from_secs(20);
+
+#[derive(Debug, Default)]
+struct Status(Mutex<Option<Resources>>);
+
+impl Recorder for Status {
+    fn record(&self, resources: &Resources) -> Result<(), String> {
+        let mut last = self.0.lock().map_err(|error| error.to_string())?;
+        *last = Some(resources.clone());
+        Ok(())
+    }
+}
+
+/// A domain with limits, started.
+struct Limited {
+    domain: Domain,
+    running: Running,
+    status: Arc<Status>,
+    _directory: TempDir,
+}
+
+fn driver() -> Result<KvmDriver> {
+    let binary = WorkerBinary::at(&product("reeve-worker")?)?;
+    Ok(KvmDriver::new(
+        Arc::new(Host::with_worker(binary)?),
+        Arc::new(AnyPath),
+    ))
+}
+
+fn domain(command_line: &str, limits: ResourceLimits) -> Result<Domain> {
+    Ok(Domain {
+        name: "limited".parse()?,
+        uuid: DomainUuid(uuid::Uuid::new_v4()),
+        machine: MachineType::Reeve1_0,
+        vcpus: Vcpus::try_from(1)?,
+        cpu: CpuSwitches::default(),
+        memory: MemorySize::mebibytes(64),
+        boot: BootSource::BuiltIn {
+            command_line: command_line.to_owned(),
+        },
+        lifecycle: LifecycleAction::default(),
+        limits,
+        pinning: Vec::new(),
+        labels: Labels::default(),
+    })
+}
+
+impl Limited {
+    async fn start(command_line: &str, limits: ResourceLimits) -> Result<Limited> {
+        let domain = domain(command_line, limits)?;
+        let directory = tempfile::tempdir()?;
+        let status = Arc::new(Status::default());
+        let order = StartOrder {
+            domain: domain.clone(),
+            paused: false,
+            directory: directory.path().to_owned(),
+        };
+        let running = driver()?
+            .start(order, Arc::clone(&status) as Arc<dyn Recorder>)
+            .await?;
+        Ok(Limited {
+            domain,
+            running,
+            status,
+            _directory: directory,
+        })
+    }
+
+    fn resources(&self) -> Result<Resources> {
+        let last = self.status.0.lock().ok().context("a status")?;
+        last.clone().context("a record")
+    }
+
+    fn cgroup(&self) -> Result<PathBuf> {
+        self.resources()?.cgroup.context("a cgroup")
+    }
+
+    async fn gone(&mut self) -> Result<Verdict> {
+        loop {
+            let notice = tokio::time::timeout(SOON, self.running.notices.recv()).await?;
+            if let Notice::Gone(verdict) = notice.context("a last notice")? {
+                return Ok(verdict);
+            }
+        }
+    }
+
+    async fn destroy(mut self) -> Result<()> {
+        self.running.instance.kill();
+        ensure!(self.gone().await? == Verdict::Asked);
+        ensure!(!self.cgroup()?.exists(), "its cgroup is left");
+        Ok(())
+    }
+}
+
+fn read(directory: &Path, file: &str) -> Result<String> {
+    let path = directory.join(file);
+    let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
+    Ok(text.trim().to_owned())
+}
+
+/// A field of a flat keyed file.
+fn field(directory: &Path, file: &str, name: &str) -> Result<u64> {
+    let text = read(directory, file)?;
+    let line = text.lines().find_map(|line| line.strip_prefix(name));
+    Ok(line.context("a field")?.trim().parse()?)
+}
+
+/// CPU time that a cgroup got while the wall clock went on so far: the share of one CPU.
+async fn share(cgroup: &Path, over: Duration) -> Result<f64> {
+    let before = field(cgroup, "cpu.stat", "usage_usec ")?;
+    let begin = Instant::now();
+    tokio::time::sleep(over).await;
+    let used = field(cgroup, "cpu.stat", "usage_usec ")? - before;
+    Ok(Duration::from_micros(used).as_secs_f64() / begin.elapsed().as_secs_f64())
+}
+
+fn block_on<T>(body: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?
+        .block_on(body)
+}
+
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn a_domain_beyond_its_memory_dies_alone_and_is_told() -> Result<()> {
+    let before = Snapshot::take();
+    block_on(async {
+        let least = least_memory_limit(MemorySize::mebibytes(64), 1);
+        let limits = ResourceLimits {
+            memory: Some(least),
+            ..ResourceLimits::default()
+        };
+        let other = Limited::start("mode=hold", limits).await?;
+        let mut limited = Limited::start("mode=hold", limits).await?;
+        let cgroup = limited.cgroup()?;
+        ensure!(read(&cgroup, "memory.max")? == least.bytes().to_string());
+        // The guest's memory and the worker are what is counted: with room for neither it dies.
+        fs::write(cgroup.join("memory.max"), "64K")?;
+        let verdict = limited.gone().await?;
+        ensure!(
+            matches!(&verdict, Verdict::Failed(why) if why.contains("SIGKILL")),
+            "{verdict:?}"
+        );
+        ensure!(!cgroup.exists(), "its cgroup is left");
+        other.running.instance.stats().await?;
+        other.destroy().await
+    })?;
+    before.assert_nothing_new(SOON);
+    Ok(())
+}
+
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn the_whole_domain_gets_its_cpu_time_and_no_more() -> Result<()> {
+    block_on(async {
+        let limits = ResourceLimits {
+            cpu_percent: Some(30),
+            cpu_weight: Some(50),
+            ..ResourceLimits::default()
+        };
+        let limited = Limited::start("mode=spin-user", limits).await?;
+        let cgroup = limited.cgroup()?;
+        ensure!(read(&cgroup, "cpu.max")? == "30000 100000");
+        ensure!(read(&cgroup, "cpu.weight")? == "50");
+        let share = share(&cgroup, Duration::from_secs(3)).await?;
+        ensure!((0.15..0.40).contains(&share), "{share}");
+        limited.destroy().await
+    })
+}
+
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn a_limit_of_the_vcpus_leaves_the_other_threads_alone() -> Result<()> {
+    block_on(async {
+        let limits = ResourceLimits {
+            vcpu_percent: Some(20),
+            ..ResourceLimits::default()
+        };
+        let limited = Limited::start("mode=spin-user", limits).await?;
+        let vcpus = limited.cgroup()?.join("vcpus");
+        let pid = limited.resources()?.process.context("a process")?.pid;
+        let members = read(&vcpus, "cgroup.threads")?;
+        ensure!(members.lines().count() == 1, "{members}");
+        ensure!(read(Path::new(&format!("/proc/{pid}/task/{members}")), "comm")? == "vcpu0");
+        let share = share(&vcpus, Duration::from_secs(3)).await?;
+        ensure!((0.10..0.30).contains(&share), "{share}");
+        ensure!(field(&vcpus, "cpu.stat", "nr_throttled ")? > 0);
+        // Throttled with the vCPUs, the other threads would wait for most of a period, 80 ms, most of
+        // the time.
+        ensure!(read(&limited.cgroup()?, "cpu.max")?.starts_with("max"));
+        let mut waits = Vec::new();
+        for _ in 0..50 {
+            let begin = Instant::now();
+            limited.running.instance.stats().await?;
+            waits.push(begin.elapsed());
+            tokio::time::sleep(Duration::from_millis(7)).await;
+        }
+        waits.sort_unstable();
+        let median = waits.get(25).copied().context("waits")?;
+        ensure!(median < Duration::from_millis(20), "{waits:?}");
+        limited.destroy().await
+    })
+}
+
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn a_limit_below_what_a_domain_needs_is_refused_with_the_least() -> Result<()> {
+    block_on(async {
+        let refused = [
+            (
+                ResourceLimits {
+                    memory: Some(MemorySize::mebibytes(64)),
+                    ..ResourceLimits::default()
+                },
+                "at least 77M",
+            ),
+            (
+                ResourceLimits {
+                    pids: Some(4),
+                    ..ResourceLimits::default()
+                },
+                "at least 5",
+            ),
+        ];
+        for (limits, least) in refused {
+            let order = StartOrder {
+                domain: domain("mode=hold", limits)?,
+                paused: false,
+                directory: PathBuf::from("/nowhere"),
+            };
+            let recorder: Arc<dyn Recorder> = Arc::new(Status::default());
+            let failure = driver()?.start(order, recorder).await.err();
+            let failure = failure.context("it started")?;
+            ensure!(failure.kind == StartFailureKind::Definition, "{failure}");
+            ensure!(failure.message.contains(least), "{failure}");
+        }
+        let limits = ResourceLimits {
+            pids: Some(5),
+            ..ResourceLimits::default()
+        };
+        let limited = Limited::start("mode=hold", limits).await?;
+        ensure!(read(&limited.cgroup()?, "pids.max")? == "5");
+        limited.destroy().await
+    })
+}
+
+/// A cgroup outlives its supervisor with the worker, and goes with it under the next one.
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn limits_stay_with_a_worker_that_is_adopted() -> Result<()> {
+    let before = Snapshot::take();
+    block_on(async {
+        let limits = ResourceLimits {
+            pids: Some(64),
+            vcpu_percent: Some(50),
+            ..ResourceLimits::default()
+        };
+        let limited = Limited::start("mode=hold", limits).await?;
+        let recorded = limited.resources()?;
+        let Limited {
+            domain,
+            running,
+            _directory,
+            ..
+        } = limited;
+        drop(running);
+        let cgroup = recorded.cgroup.clone().context("a cgroup")?;
+        let adoption = driver()?.adopt(domain, recorded).await;
+        let Adoption::Adopted { mut running, .. } = adoption else {
+            anyhow::bail!("{adoption:?}")
+        };
+        ensure!(read(&cgroup, "pids.max")? == "64");
+        running.instance.kill();
+        let last = tokio::time::timeout(SOON, running.notices.recv()).await?;
+        ensure!(last == Some(Notice::Gone(Verdict::Asked)), "{last:?}");
+        ensure!(!cgroup.exists(), "its cgroup is left");
+        Ok(())
+    })?;
+    before.assert_nothing_new(SOON);
+    Ok(())
+}
