@@ -6,9 +6,13 @@
 //! is timed. The floor is `bin/floor.rs`: our own program with the least system calls that run the
 //! same guest. Ratios to it say more than milliseconds, since they hardly depend on the machine.
 //!
+//! What concerns the daemon alone is measured on instances of it ([`daemon`]), each in directories of
+//! its own.
+//!
 //! `make bench` prints the table and writes `target/bench.json`; `bench --help` lists the options.
 
 pub mod contender;
+pub mod daemon;
 pub mod figure;
 pub mod load;
 pub mod memory;

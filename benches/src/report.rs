@@ -19,15 +19,15 @@ struct Entry<'a> {
     unit: &'a str,
     /// Reeve's median.
     value: f64,
-    /// The floor's median.
-    floor: f64,
+    /// The floor's median, where there is one.
+    floor: Option<f64>,
     /// The peers' medians; a peer that is not installed is absent.
     peers: BTreeMap<&'a str, f64>,
     /// `value` by `floor`.
-    ratio: f64,
+    ratio: Option<f64>,
     /// A tenth of Reeve's samples is worse than this.
     p90: f64,
-    floor_p90: f64,
+    floor_p90: Option<f64>,
     peers_p90: BTreeMap<&'a str, f64>,
     samples: usize,
     /// What was wanted, in words.
@@ -55,11 +55,11 @@ impl<'a> Entry<'a> {
             name: figure.kind.name,
             unit: figure.kind.unit,
             value: rounded(figure.reeve.median),
-            floor: rounded(figure.floor.median),
+            floor: figure.floor.map(|floor| rounded(floor.median)),
             peers: peers(|summary| summary.median),
-            ratio: rounded(figure.ratio()),
+            ratio: figure.ratio().map(rounded),
             p90: rounded(figure.reeve.p90),
-            floor_p90: rounded(figure.floor.p90),
+            floor_p90: figure.floor.map(|floor| rounded(floor.p90)),
             peers_p90: peers(|summary| summary.p90),
             samples: figure.reeve.count,
             target: figure
@@ -133,9 +133,9 @@ pub fn write_table(mut out: impl Write, figures: &[Figure]) -> io::Result<()> {
             figure.kind.unit.to_owned(),
             number(figure.reeve.median),
             number(figure.reeve.p90),
-            number(figure.floor.median),
-            number(figure.floor.p90),
-            format!("{:.2}", figure.ratio()),
+            optional(figure.floor.map(|floor| floor.median)),
+            optional(figure.floor.map(|floor| floor.p90)),
+            optional(figure.ratio()),
         ];
         row.extend(peers.iter().map(|peer| {
             figure
@@ -204,6 +204,10 @@ fn print_notes(out: &mut impl Write, figures: &[Figure]) -> io::Result<()> {
     Ok(())
 }
 
+fn optional(value: Option<f64>) -> String {
+    value.map_or_else(|| "-".to_owned(), number)
+}
+
 fn number(value: f64) -> String {
     if value.abs() < 100.0 {
         format!("{value:.2}")
@@ -232,7 +236,7 @@ mod tests {
                 target: Some(Target::TimesFloor(2.5)),
             },
             reeve: summary(1.5),
-            floor: summary(0.75),
+            floor: Some(summary(0.75)),
             peers: [("qemu-microvm", summary(36.0))].into(),
             span: Span {
                 foreign_percent: 30.0,

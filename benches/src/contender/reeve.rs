@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeved::domain::worker::{self, DeathCause, StartOptions, Worker};
@@ -80,6 +80,8 @@ fn domain(guest: Guest) -> anyhow::Result<Domain> {
         },
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
+        pinning: Vec::new(),
+        labels: Labels::default(),
     })
 }
 

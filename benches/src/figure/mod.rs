@@ -1,12 +1,18 @@
 //! The figures: one file each, which says what exactly is timed or counted.
 
+mod api_roundtrip;
+mod daemon_start;
 mod destroy;
 mod domains_per_second;
 mod host_memory;
+mod list_1000;
+mod running;
 mod start_to_output;
 mod worker_memory;
 
 use std::collections::BTreeMap;
+
+use anyhow::Context as _;
 
 use crate::contender::{Contender, Field};
 use crate::load::{Load, Span};
@@ -43,8 +49,8 @@ pub struct Figure {
     pub kind: Kind,
     /// Reeve.
     pub reeve: Summary,
-    /// The floor.
-    pub floor: Summary,
+    /// The floor, where there is one: nothing less than a supervisor can list a thousand domains.
+    pub floor: Option<Summary>,
     /// The peers that are installed and could be measured.
     pub peers: BTreeMap<&'static str, Summary>,
     /// What the machine did beside it.
@@ -54,17 +60,30 @@ pub struct Figure {
 }
 
 impl Figure {
-    /// Reeve by the floor.
+    /// Reeve alone, with nothing to put beside it.
+    fn alone(kind: Kind, samples: &Samples, span: Span) -> anyhow::Result<Self> {
+        let reeve = samples.summary(kind.less_is_better);
+        Ok(Self {
+            kind,
+            reeve: reeve.context("no samples")?,
+            floor: None,
+            peers: BTreeMap::new(),
+            span,
+            notes: Vec::new(),
+        })
+    }
+
+    /// Reeve by the floor, where there is one.
     #[must_use]
-    pub fn ratio(&self) -> f64 {
-        self.reeve.median / self.floor.median
+    pub fn ratio(&self) -> Option<f64> {
+        Some(self.reeve.median / self.floor?.median)
     }
 
     /// Whether the target is met, where there is one.
     #[must_use]
     pub fn is_met(&self) -> Option<bool> {
         Some(match self.kind.target? {
-            Target::TimesFloor(times) => self.ratio() <= times,
+            Target::TimesFloor(times) => self.ratio()? <= times,
             Target::AtMost(most) => self.reeve.median <= most,
             Target::AtLeast(least) => self.reeve.median >= least,
         })
@@ -88,6 +107,11 @@ pub const ALL: &[Group] = &[
     domains_per_second::EIGHT,
     worker_memory::GROUP,
     host_memory::GROUP,
+    daemon_start::GROUP,
+    api_roundtrip::GROUP,
+    list_1000::GROUP,
+    running::TWENTY,
+    running::HUNDRED,
 ];
 
 /// How often each contender is sampled.
@@ -172,7 +196,7 @@ fn interleave(
             Ok(Figure {
                 kind: *kind,
                 reeve: taken(reeve)?,
-                floor: taken(floor)?,
+                floor: Some(taken(floor)?),
                 peers: peers
                     .iter()
                     .filter_map(|(name, samples)| Some((*name, summary(samples.get(index)?)?)))

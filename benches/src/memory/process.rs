@@ -80,6 +80,18 @@ fn mapping_bytes(line: &str) -> anyhow::Result<u64> {
         .context("range backwards")
 }
 
+/// What `ps` calls resident: `VmRSS` of `/proc/PID/status`, in KiB.
+///
+/// # Errors
+/// The process is gone.
+pub fn resident_kib(pid: u32) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/status");
+    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
+    Ok(kib.context("no VmRSS")?.parse()?)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -1,0 +1,191 @@
+//! An instance of `reeved` in directories of its own, with the worker next to it: what the daemon's
+//! figures are taken of. Dropping it kills the daemon and every worker that it has.
+
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, ensure};
+use reeve_ipc::api::SOCKET_NAME;
+use reeve_ipc::api::blocking::Connection;
+use reeve_ipc::api::call::{
+    DomainDefine, DomainGet, DomainRef, DomainStart, StartOptions, SupervisorInfoGet,
+};
+use reeve_ipc::model::{
+    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+};
+use reeve_ipc::spec::{CpuSwitches, MachineType};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+
+use crate::GUEST_MEMORY_BYTES;
+use crate::contender::DEADLINE;
+
+/// One instance; it runs.
+#[derive(Debug)]
+pub struct Instance {
+    directory: TempDir,
+    notified: UnixDatagram,
+    child: Child,
+}
+
+impl Instance {
+    /// One with nothing in its directories, serving.
+    ///
+    /// # Errors
+    /// `reeved` was not built, or does not serve in time.
+    pub fn start() -> anyhow::Result<Self> {
+        let directory = tempfile::tempdir()?;
+        let notified = UnixDatagram::bind(directory.path().join("notify"))?;
+        notified.set_read_timeout(Some(DEADLINE))?;
+        let child = spawn(directory.path())?;
+        let instance = Self {
+            directory,
+            notified,
+            child,
+        };
+        instance.wait_until_ready()?;
+        Ok(instance)
+    }
+
+    fn wait_until_ready(&self) -> anyhow::Result<()> {
+        let mut buffer = [0; 4096];
+        loop {
+            let length = self.notified.recv(&mut buffer);
+            let length = length.context("reeved does not tell that it serves")?;
+            let told = String::from_utf8_lossy(buffer.get(..length).unwrap_or_default());
+            if told.lines().any(|line| line == "READY=1") {
+                return Ok(());
+            }
+        }
+    }
+
+    /// Kills it as a crash does, its workers left alone, and starts it again; from the start until it
+    /// has answered a client.
+    ///
+    /// # Errors
+    /// It does not serve in time.
+    pub fn restart(&mut self) -> anyhow::Result<Duration> {
+        self.child.kill()?;
+        self.child.wait()?;
+        let begun = Instant::now();
+        self.child = spawn(self.directory.path())?;
+        self.wait_until_ready()?;
+        self.connect()?.call(SupervisorInfoGet {})?;
+        Ok(begun.elapsed())
+    }
+
+    /// A connection.
+    ///
+    /// # Errors
+    /// It does not serve.
+    pub fn connect(&self) -> anyhow::Result<Connection> {
+        let socket = run_directory(self.directory.path()).join(SOCKET_NAME);
+        Ok(Connection::open(&socket, "bench")?)
+    }
+
+    /// Its pid.
+    #[must_use]
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The pids of the workers of its domains that run.
+    ///
+    /// # Errors
+    /// It does not answer.
+    pub fn workers(&self) -> anyhow::Result<Vec<u32>> {
+        let mut connection = self.connect()?;
+        let mut pids = Vec::new();
+        for summary in connection.domains(true)? {
+            let domain = DomainRef::Uuid(summary.uuid);
+            let details = connection.call(DomainGet { domain })?;
+            pids.extend(details.worker.map(|worker| worker.pid));
+        }
+        Ok(pids)
+    }
+}
+
+impl Drop for Instance {
+    fn drop(&mut self) {
+        let workers = self.workers().unwrap_or_default();
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+        for pid in workers {
+            if let Some(pid) = i32::try_from(pid).ok().and_then(Pid::from_raw) {
+                let _ = kill_process(pid, Signal::KILL);
+            }
+        }
+    }
+}
+
+fn run_directory(directory: &Path) -> PathBuf {
+    directory.join("run")
+}
+
+fn spawn(directory: &Path) -> anyhow::Result<Child> {
+    let program = std::env::current_exe()?.with_file_name("reeved");
+    ensure!(program.exists(), "{} was not built", program.display());
+    Command::new(&program)
+        .arg("--state-dir")
+        .arg(directory.join("state"))
+        .arg("--run-dir")
+        .arg(run_directory(directory))
+        .env("NOTIFY_SOCKET", directory.join("notify"))
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .with_context(|| format!("cannot execute {}", program.display()))
+}
+
+/// A definition of the built-in guest, which sleeps until it is destroyed.
+///
+/// # Errors
+/// None for a number that fits a name.
+pub fn definition(number: u32) -> anyhow::Result<Domain> {
+    Ok(Domain {
+        name: format!("domain-{number}").parse()?,
+        uuid: DomainUuid(uuid::Uuid::from_u128(u128::from(number) + 1)),
+        machine: MachineType::Reeve1_0,
+        vcpus: Vcpus::try_from(1)?,
+        cpu: CpuSwitches::default(),
+        memory: MemorySize(GUEST_MEMORY_BYTES as u64),
+        boot: BootSource::BuiltIn {
+            command_line: reeve_guest::mode::HOLD.to_owned(),
+        },
+        lifecycle: LifecycleAction::default(),
+        limits: ResourceLimits::default(),
+        pinning: Vec::new(),
+        labels: Labels::default(),
+    })
+}
+
+/// Defines so many domains.
+///
+/// # Errors
+/// The daemon's.
+pub fn define(connection: &mut Connection, count: u32) -> anyhow::Result<()> {
+    for number in 0..count {
+        connection.call(DomainDefine {
+            definition: Box::new(definition(number)?),
+            only_new: true,
+        })?;
+    }
+    Ok(())
+}
+
+/// Starts all that [`define`] defined.
+///
+/// # Errors
+/// The daemon's.
+pub fn start(connection: &mut Connection, count: u32) -> anyhow::Result<()> {
+    for number in 0..count {
+        connection.call(DomainStart {
+            domain: DomainRef::Uuid(definition(number)?.uuid),
+            options: StartOptions::default(),
+        })?;
+    }
+    Ok(())
+}
