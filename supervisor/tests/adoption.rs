@@ -286,7 +286,7 @@ async fn a_stopped_worker_is_silent_and_comes_back() {
     let Adoption::Silent(mut running) = adoption else {
         panic!("{adoption:?}")
     };
-    assert!(begin.elapsed() < Duration::from_millis(1500));
+    assert!(begin.elapsed() < Duration::from_secs(4));
     assert_eq!(
         running.instance.call(WorkerCall::Pause).await,
         Err(CallFailure::Deadline)

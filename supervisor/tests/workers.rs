@@ -220,7 +220,7 @@ async fn destroy_waits_for_no_request() {
     assert!(early.is_err());
     let begin = Instant::now();
     let death = worker.destroy().await.unwrap();
-    assert!(begin.elapsed() < Duration::from_millis(500));
+    assert!(begin.elapsed() < Duration::from_secs(2));
     assert_eq!(death.cause, DeathCause::Destroyed);
     assert!(matches!(pause.await, Err(CallError::Closed(_))));
 }
@@ -231,7 +231,7 @@ async fn a_flood_of_log_lines_does_not_hold_up_a_destroy() {
     tokio::time::sleep(Duration::from_millis(200)).await;
     let begin = Instant::now();
     worker.destroy().await.unwrap();
-    assert!(begin.elapsed() < Duration::from_millis(500));
+    assert!(begin.elapsed() < Duration::from_secs(2));
 }
 
 #[tokio::test]

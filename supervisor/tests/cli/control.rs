@@ -5,10 +5,11 @@ use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process::{Child, Stdio};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 
-use super::harness::{Installation, assert_refusal, wait, wait_for};
+use super::harness::{Installation, PATIENCE, assert_refusal, wait, wait_for};
 
 fn start(installation: &Installation, path: &Path) -> Child {
     let mut command = installation.run("good");
@@ -27,7 +28,15 @@ struct Client(BufReader<UnixStream>);
 
 impl Client {
     fn connect(path: &Path) -> Self {
-        Self(BufReader::new(UnixStream::connect(path).unwrap()))
+        let begin = Instant::now();
+        // It has its name a moment before it listens.
+        loop {
+            match UnixStream::connect(path) {
+                Ok(stream) => return Self(BufReader::new(stream)),
+                Err(error) => assert!(begin.elapsed() < PATIENCE, "{error}"),
+            }
+            std::thread::sleep(Duration::from_millis(2));
+        }
     }
 
     fn ask(&mut self, line: &str) -> Value {

@@ -1,20 +1,17 @@
 //! Workers that outlive their supervisor, and are found again.
 
-use std::io::Read as _;
-use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::api::call::{
-    DomainConsole, DomainDestroy, DomainGet, DomainPause, DomainReboot, DomainShutdown,
-    SupervisorInfoGet,
+    DomainDestroy, DomainGet, DomainPause, DomainReboot, DomainShutdown, SupervisorInfoGet,
 };
 use reeve_ipc::api::view::{DomainState, PausedReason, RunningReason, ShutOffReason};
 use reeve_ipc::model::OnCrash;
 use reeve_tests::daemon::{Daemon, built_in, named, signal, wait_for};
 use rustix::process::Signal;
 
-use super::guest::wait_for_guest;
+use super::guest::{console, expect, wait_for_guest};
 use super::{ECHO, assert_at_rest, define, start, wait_until_off};
 
 /// Domains of the test; a hundred in the long form.
@@ -249,23 +246,10 @@ fn the_console_log_goes_on_where_it_was() -> Result<()> {
     let mut connection = daemon.connect()?;
     define(&mut connection, &built_in("web", ECHO))?;
     start(&mut connection, "web")?;
-    let (_, mut fds) = connection.call_with_fds(DomainConsole {
-        domain: named("web"),
-        input: true,
-    })?;
-    let mut console = UnixStream::from(fds.pop().context("no console")?);
-    console.set_nonblocking(false)?;
-    console.set_read_timeout(Some(Duration::from_secs(10)))?;
+    let mut console = console(&mut connection, "web", "ready")?;
     let mut type_and_see = |text: &str| -> Result<()> {
         rustix::io::write(&console, text.as_bytes())?;
-        let mut seen = String::new();
-        let mut buffer = [0; 512];
-        while !seen.contains(text.trim_end()) {
-            let length = console.read(&mut buffer)?;
-            ensure!(length > 0, "the console ended");
-            seen.push_str(&String::from_utf8_lossy(&buffer[..length]));
-        }
-        Ok(())
+        expect(&mut console, text.trim_end())
     };
     type_and_see("before\n")?;
     // The position is noted once a second.

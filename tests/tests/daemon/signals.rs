@@ -162,7 +162,7 @@ fn a_worker_stopped_at_any_phase_is_unresponsive_and_comes_back_as_it_was() -> R
                 let code = error.refused().map(|error| error.code);
                 ensure!(code == Some(ApiErrorCode::Timeout), "{phase:?}: {error}");
                 let took = begin.elapsed();
-                ensure!(took < Duration::from_secs(7), "{phase:?}: {took:?}");
+                ensure!(took < Duration::from_secs(10), "{phase:?}: {took:?}");
                 let summary = get(&mut connection, domain)?.summary;
                 ensure!(summary.unresponsive, "{phase:?}: {summary:?}");
                 ensure!(phase.is(summary.state), "{phase:?}: {summary:?}");
@@ -172,7 +172,7 @@ fn a_worker_stopped_at_any_phase_is_unresponsive_and_comes_back_as_it_was() -> R
         let begin = Instant::now();
         let domain = named(other.name.as_str());
         connection.call(DomainStatsGet { domain })?;
-        ensure!(begin.elapsed() < Duration::from_secs(1));
+        ensure!(begin.elapsed() < Duration::from_secs(3));
         asking
             .into_iter()
             .try_for_each(|thread| thread.join().expect("no panic"))
@@ -211,7 +211,7 @@ fn a_stopped_worker_is_destroyed_at_once_at_any_phase() -> Result<()> {
             domain: named(domain.name.as_str()),
         })?;
         let took = begin.elapsed();
-        ensure!(took < Duration::from_millis(500), "{phase:?}: {took:?}");
+        ensure!(took < Duration::from_secs(2), "{phase:?}: {took:?}");
         all.push(domain);
     }
     drop(connection);
@@ -286,7 +286,7 @@ fn a_worker_hit_while_it_starts_fails_the_start_or_only_holds_it_up() -> Result<
             let begin = Instant::now();
             daemon.connect()?.call(destroy())?;
             let took = begin.elapsed();
-            ensure!(took < Duration::from_millis(500), "{took:?}");
+            ensure!(took < Duration::from_secs(2), "{took:?}");
             Ok(())
         })?;
         if let Err(line) = destroyed {

@@ -73,7 +73,7 @@ fn silence_is_answered_for_at_the_deadline_and_destroyed_at_any_time() -> Result
             let domain = named(name);
             connection.call(DomainDestroy { domain })?;
             let took = begin.elapsed();
-            ensure!(took < Duration::from_millis(500), "{took:?}");
+            ensure!(took < Duration::from_secs(2), "{took:?}");
         }
         for thread in waiting {
             thread.join().expect("no panic")?;
@@ -124,12 +124,12 @@ fn a_worker_that_does_not_end_when_it_is_told_is_killed() -> Result<()> {
         })?;
     }
     let early = begin.elapsed();
-    ensure!(early < Duration::from_secs(2), "{early:?}");
+    ensure!(early < Duration::from_secs(4), "{early:?}");
     for name in &names {
         stage.wait_until_off(name)?;
         ensure!(workers(name).is_empty());
     }
     let took = begin.elapsed();
-    ensure!(took < Duration::from_secs(13), "{took:?}");
+    ensure!(took < Duration::from_secs(16), "{took:?}");
     stage.end()
 }

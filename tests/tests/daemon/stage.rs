@@ -82,7 +82,7 @@ impl Stage {
         let domain = named(name);
         self.connection.call(DomainDestroy { domain })?;
         let took = begin.elapsed();
-        ensure!(took < Duration::from_millis(500), "destroyed in {took:?}");
+        ensure!(took < Duration::from_secs(2), "destroyed in {took:?}");
         self.wait_until_off(name).map(drop)
     }
 
@@ -95,7 +95,7 @@ impl Stage {
         self.connection.call(DomainResume { domain: domain() })?;
         self.connection.call(DomainStatsGet { domain: domain() })?;
         let took = begin.elapsed();
-        ensure!(took < Duration::from_secs(1), "the good one took {took:?}");
+        ensure!(took < Duration::from_secs(3), "the good one took {took:?}");
         ensure!(!self.details(&good)?.summary.unresponsive);
         drop(self.connection);
         super::world::end_everything(&self.daemon, &self.all)
