@@ -368,10 +368,35 @@ async fn another_listener_on_the_socket_is_neither_believed_nor_killed() {
     assert!(why.contains("answers on its socket"), "{why}");
     assert_eq!(processes(&other.domain), [other.pid()]);
     place.assert_nothing_left();
-    // It is out of reach itself now.
-    let why = gone(other.adopt(&driver()).await);
-    assert!(why.contains("nobody can be reached"), "{why}");
+    // It is out of reach itself now, and lives on.
+    let adoption = other.adopt(&driver()).await;
+    let Adoption::Silent(running) = adoption else {
+        panic!("{adoption:?}")
+    };
+    assert_eq!(processes(&other.domain), [other.pid()]);
+    destroy(running).await;
     other.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_worker_whose_socket_was_removed_lives_on_and_is_found_when_it_is_back() {
+    let place = Place::new("mode=hold");
+    drop(place.start(&driver()).await.unwrap());
+    let socket = place.status.last().socket;
+    let away = socket.with_extension("away");
+    std::fs::rename(&socket, &away).unwrap();
+    let adoption = place.adopt(&driver()).await;
+    let Adoption::Silent(mut running) = adoption else {
+        panic!("{adoption:?}")
+    };
+    std::fs::rename(&away, &socket).unwrap();
+    assert!(matches!(
+        notice(&mut running).await,
+        Notice::Responsive { .. }
+    ));
+    running.instance.call(WorkerCall::Pause).await.unwrap();
+    destroy(running).await;
+    place.assert_nothing_left();
 }
 
 #[tokio::test]

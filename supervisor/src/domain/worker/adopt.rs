@@ -6,7 +6,7 @@
 //!      ├─ pidfd, start time, boot ─ another, none ──────────────────► release ─► Gone
 //!      └─ connect ─ hello ─ credentials ─ report ─ digest, phase ─► Adopted
 //!                     │                     └─ not believed ─► kill ─► release ─► Gone
-//!                     └─ nothing within a second ─► Silent, and on in the background
+//!                     └─ no socket, or nothing within a second ─► Silent, and on in the background
 //! ```
 //!
 //! Whatever is killed is killed by a pidfd of the very process that was recorded; who else answers on
@@ -55,6 +55,8 @@ const KILL_PATIENCE: Duration = Duration::from_secs(1);
 const AGAIN: Duration = Duration::from_millis(10);
 /// How long to wait for descriptors or memory of the host's.
 const ROOM: Duration = Duration::from_millis(100);
+/// How long to wait for a socket's name to come back.
+const GONE: Duration = Duration::from_secs(1);
 /// How long a worker that answers late may take for its report.
 const REPORT_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
@@ -337,6 +339,9 @@ async fn search(
             Err(Errno::MFILE | Errno::NFILE | Errno::NOMEM | Errno::NOBUFS) => {
                 tokio::time::sleep(ROOM).await;
             }
+            // Somebody removed it, which is no fault of the guest's either: it runs on, out of reach,
+            // until the socket is put back or the domain is destroyed.
+            Err(Errno::NOENT) => tokio::time::sleep(GONE).await,
             Err(errno) => return Err(unreachable_at(&recorded.socket, errno)),
         }
     };
