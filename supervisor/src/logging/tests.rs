@@ -200,6 +200,11 @@ fn a_misspelt_level_is_refused() {
     for wrong in ["", "inof", "info,", "a=b=c", "debug,reeved::x=loud"] {
         assert!(check_filter(wrong).is_err(), "{wrong}");
     }
+    let long = vec!["info"; 300].join(",");
+    assert!(check_filter(&long).is_err());
+    // What would be a pattern is a text.
+    check_filter("reeved[domain{name=(a+)+$]=trace").unwrap_err();
+    check_filter("reeved[domain{name=[}]=trace").unwrap();
 }
 
 /// What is written, and a gate that may be shut.
