@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, VcpuPin,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_tests::leftovers::Snapshot;
@@ -72,7 +73,10 @@ fn domain(command_line: &str, limits: ResourceLimits) -> Result<Domain> {
 
 impl Limited {
     async fn start(command_line: &str, limits: ResourceLimits) -> Result<Limited> {
-        let domain = domain(command_line, limits)?;
+        Self::start_domain(domain(command_line, limits)?).await
+    }
+
+    async fn start_domain(domain: Domain) -> Result<Limited> {
         let directory = tempfile::tempdir()?;
         let status = Arc::new(Status::default());
         let order = StartOrder {
@@ -189,6 +193,47 @@ fn the_whole_domain_gets_its_cpu_time_and_no_more() -> Result<()> {
         let share = share(&cgroup, Duration::from_secs(3)).await?;
         ensure!((0.15..0.40).contains(&share), "{share}");
         limited.destroy().await
+    })
+}
+
+/// Two domains that want one CPU get it as their weights say, and neither one's other threads wait.
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn domains_that_want_the_same_cpu_share_it_by_their_weights() -> Result<()> {
+    block_on(async {
+        let mut competing = Vec::new();
+        for weight in [400, 100] {
+            let limits = ResourceLimits {
+                cpu_weight: Some(weight),
+                ..ResourceLimits::default()
+            };
+            let mut domain = domain("mode=spin-user", limits)?;
+            domain.pinning = vec![VcpuPin {
+                vcpu: 0,
+                cpus: "0".parse()?,
+            }];
+            competing.push(Limited::start_domain(domain).await?);
+        }
+        let [heavy, light] = competing.as_slice() else {
+            anyhow::bail!("two domains")
+        };
+        let (heavy_cgroup, light_cgroup) = (heavy.cgroup()?, light.cgroup()?);
+        let over = Duration::from_secs(4);
+        let (heavy_share, light_share) =
+            tokio::try_join!(share(&heavy_cgroup, over), share(&light_cgroup, over))?;
+        let ratio = heavy_share / light_share;
+        ensure!(
+            (2.5..6.0).contains(&ratio),
+            "{heavy_share} to {light_share}: {ratio}"
+        );
+        for domain in &competing {
+            let begin = Instant::now();
+            domain.running.instance.stats().await?;
+            ensure!(begin.elapsed() < Duration::from_secs(1));
+        }
+        for domain in competing {
+            domain.destroy().await?;
+        }
+        Ok(())
     })
 }
 
