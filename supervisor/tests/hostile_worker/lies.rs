@@ -117,6 +117,15 @@ impl Worker {
             () if self.is("dies-in-calls") && operation != Operation::ConsoleAttach => {
                 return Some(Some(exit_code::ORDERLY));
             }
+            () if self.is("console-answered-as-pause") && operation == Operation::ConsoleAttach => {
+                self.send(&FromWorker::Reply {
+                    id,
+                    result: Ok(ReplyBody::Pause(())),
+                });
+            }
+            () if self.is("console-kills") && operation == Operation::ConsoleAttach => {
+                return Some(Some(exit_code::ORDERLY));
+            }
             () if self.is("off-ignores-stop") && operation == Operation::Stop => {}
             () if self.is("off-stops-and-lives") && operation == Operation::Stop => {
                 self.send(&FromWorker::Reply {

@@ -8,6 +8,7 @@ use reeve_ipc::api::call::{DomainDefine, DomainDestroy, DomainGet, SupervisorInf
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_tests::daemon::{Daemon, built_in, named};
 
+use super::world::end_everything;
 use super::{ECHO, assert_at_rest, define, start, wait_until_off};
 
 fn record(daemon: &Daemon, name: &str) -> Result<std::path::PathBuf> {
@@ -84,7 +85,9 @@ fn the_schema_before_this_one_still_loads() -> Result<()> {
     let mut connection = daemon.connect()?;
     let info = connection.call(SupervisorInfoGet {})?;
     ensure!(info.refused.is_empty(), "{:?}", info.refused);
-    start(&mut connection, "old")
+    start(&mut connection, "old")?;
+    drop(connection);
+    end_everything(&daemon, &[])
 }
 
 #[test]
@@ -119,6 +122,9 @@ fn two_supervisors_do_not_share_a_directory_and_several_stand_side_by_side() -> 
         uids[0] != uids[1] && uids[1] != uids[2] && uids[0] != uids[2],
         "{uids:?}"
     );
+    for instance in others.iter().chain([&daemon]) {
+        end_everything(instance, &[])?;
+    }
     Ok(())
 }
 
@@ -147,6 +153,8 @@ fn a_full_disk_refuses_a_definition_and_loses_none() -> Result<()> {
         domain: named("d0"),
     })?;
     wait_until_off(&mut connection, "d0")?;
+    drop(connection);
+    end_everything(&daemon, &[])?;
     daemon.kill()?;
     drop(mount);
     Ok(())
@@ -170,6 +178,8 @@ fn a_read_only_disk_still_runs_what_is_defined() -> Result<()> {
     mount.remount("rw")?;
     define(&mut connection, &built_in("db", ECHO))?;
     assert_eq!(connection.domains(false)?.len(), 2);
+    drop(connection);
+    end_everything(&daemon, &[])?;
     daemon.kill()?;
     drop(mount);
     Ok(())

@@ -11,6 +11,7 @@ use reeve_ipc::{codec, local, scm};
 use reeve_tests::daemon::{Daemon, built_in};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
+use super::world::end_everything;
 use super::{ECHO, define};
 
 /// A client that says what it likes.
@@ -76,6 +77,12 @@ fn serves(daemon: &Daemon) -> Result<()> {
     Ok(())
 }
 
+/// That, and its books balance once every client is gone and every domain was ended.
+fn serves_and_holds_nothing(daemon: &Daemon) -> Result<()> {
+    serves(daemon)?;
+    end_everything(daemon, &[])
+}
+
 #[test]
 fn garbage_ends_its_own_connection_and_no_other() -> Result<()> {
     let daemon = Daemon::start()?;
@@ -95,7 +102,8 @@ fn garbage_ends_its_own_connection_and_no_other() -> Result<()> {
     }
     good.info(1)?;
     ensure!(matches!(good.hear()?, Some(ToClient::Reply { .. })));
-    serves(&daemon)
+    drop(good);
+    serves_and_holds_nothing(&daemon)
 }
 
 #[test]
@@ -138,7 +146,8 @@ fn descriptors_that_do_not_belong_are_refused_and_closed() -> Result<()> {
         ensure!(error.message.contains("descriptors"), "{}", error.message);
     }
     assert_eq!(descriptors(&daemon)?, before, "every one is closed");
-    Ok(())
+    drop(raw);
+    serves_and_holds_nothing(&daemon)
 }
 
 fn descriptors(daemon: &Daemon) -> Result<usize> {
@@ -162,7 +171,8 @@ fn a_client_that_does_not_read_loses_its_connection() -> Result<()> {
         }
         ensure!(Instant::now() < deadline, "{id} calls and still served");
     }
-    serves(&daemon)
+    drop(raw);
+    serves_and_holds_nothing(&daemon)
 }
 
 #[test]
@@ -170,7 +180,8 @@ fn a_client_that_says_nothing_is_let_go() -> Result<()> {
     let daemon = Daemon::start()?;
     let raw = Raw::connect(&daemon)?;
     ensure!(raw.hear()?.is_none(), "after its time it is closed");
-    Ok(())
+    drop(raw);
+    serves_and_holds_nothing(&daemon)
 }
 
 #[test]
@@ -188,7 +199,7 @@ fn a_flood_of_connections_is_bounded_and_passes() -> Result<()> {
     );
     drop(flood);
     std::thread::sleep(Duration::from_millis(200));
-    serves(&daemon)
+    serves_and_holds_nothing(&daemon)
 }
 
 impl Raw {
@@ -226,7 +237,8 @@ fn a_client_that_dies_in_the_middle_of_a_call_has_made_it_or_not() -> Result<()>
     for number in 0..20 {
         define(&mut connection, &domain_again(&domains, number))?;
     }
-    Ok(())
+    drop(connection);
+    serves_and_holds_nothing(&daemon)
 }
 
 /// The definition of `d<number>`, with the UUID that it has already where it was made.

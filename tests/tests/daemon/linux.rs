@@ -166,6 +166,9 @@ fn linux_is_defined_started_and_shut_down_by_daemons_that_die_meanwhile() -> Res
             defined || !acknowledged,
             "a definition is lost ({moment} ms)"
         );
+        if defined {
+            host.daemon.reeve(&["undefine", NAME])?;
+        }
     }
     host.define()?;
     for moment in MOMENTS_MS {
@@ -173,14 +176,13 @@ fn linux_is_defined_started_and_shut_down_by_daemons_that_die_meanwhile() -> Res
         let workers = host.daemon.workers();
         if host.details()?.summary.state.is_active() {
             ensure!(workers.len() == 1, "{workers:?} ({moment} ms)");
+            host.daemon.reeve(&["destroy", NAME])?;
         } else {
             ensure!(!acknowledged, "a running domain is lost ({moment} ms)");
-            host.expect_at_rest()?;
         }
+        host.expect_at_rest()?;
     }
-    if !host.details()?.summary.state.is_active() {
-        host.daemon.reeve(&["start", NAME])?;
-    }
+    host.daemon.reeve(&["start", NAME])?;
     // And once more while Linux boots.
     std::thread::sleep(Duration::from_secs(1));
     host.daemon.crash()?;

@@ -64,6 +64,9 @@ fn a_lie_while_it_runs_ends_the_worker_that_told_it() -> Result<()> {
     for (behaviour, said) in [
         ("launches-twice", "which nobody made"),
         ("dies-silently", "did not say why"),
+        // The console's log asks for one as soon as it runs.
+        ("console-answered-as-pause", "was answered as"),
+        ("console-kills", "did not say why"),
         ("jumps", "from running to awaiting"),
         ("repeats-an-event", "event 1 after 1"),
         ("garbage", "malformed message"),
@@ -111,7 +114,7 @@ fn a_lie_in_an_answer_ends_the_worker_and_a_refusal_is_one_line() -> Result<()> 
                 continue;
             }
             let name = stage.define(behaviour)?;
-            start(&mut stage.connection, &name)?;
+            stage.start_for(asked, &name)?;
             let error = asked
                 .ask(&mut stage.connection, &name)
                 .err()

@@ -9,13 +9,14 @@ use reeve_ipc::model::{OnCrash, OnPowerOff, OnReboot};
 use reeve_tests::daemon::{Daemon, built_in, named, wait_for};
 
 use super::guest::console;
-use super::{ECHO, assert_at_rest, define, start};
+use super::world::end_everything;
+use super::{ECHO, define, start};
 
 #[test]
 fn power_off_restarts_or_keeps_the_machine_as_the_definition_says() -> Result<()> {
     let daemon = Daemon::start()?;
-    let mut connection = daemon.connect()?;
-    let connection = &mut connection;
+    let mut client = daemon.connect()?;
+    let connection = &mut client;
     for (name, policy, expected) in [
         (
             "again",
@@ -64,15 +65,15 @@ fn power_off_restarts_or_keeps_the_machine_as_the_definition_says() -> Result<()
         })?;
         super::wait_until_off(connection, name)?;
     }
-    assert_at_rest(&daemon);
-    Ok(())
+    drop(client);
+    end_everything(&daemon, &[])
 }
 
 #[test]
 fn a_reset_by_the_guest_follows_its_policy() -> Result<()> {
     let daemon = Daemon::start()?;
-    let mut connection = daemon.connect()?;
-    let connection = &mut connection;
+    let mut client = daemon.connect()?;
+    let connection = &mut client;
     for (name, policy, expected) in [
         (
             "gone",
@@ -100,14 +101,26 @@ fn a_reset_by_the_guest_follows_its_policy() -> Result<()> {
         })?;
         ensure!(details.is_some());
     }
-    Ok(())
+    let again = |name: &str| {
+        let log = daemon.state().join(format!("log/{name}.console.log"));
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        text.contains("second boot")
+    };
+    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    while !again("again") {
+        ensure!(std::time::Instant::now() < deadline, "it was not restarted");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    ensure!(!again("gone") && !again("kept"), "one was restarted");
+    drop(client);
+    end_everything(&daemon, &[])
 }
 
 #[test]
 fn a_crash_restarts_a_few_times_and_then_no_more() -> Result<()> {
     let daemon = Daemon::start()?;
-    let mut connection = daemon.connect()?;
-    let connection = &mut connection;
+    let mut client = daemon.connect()?;
+    let connection = &mut client;
     let mut domain = built_in("loop", "mode=triple-fault");
     domain.lifecycle.on_crash = OnCrash::Restart;
     define(connection, &domain)?;
@@ -129,14 +142,15 @@ fn a_crash_restarts_a_few_times_and_then_no_more() -> Result<()> {
     wait_for(connection, &named("kept"), |details| {
         details.is_some_and(|details| details.summary.state == DomainState::Crashed)
     })?;
-    Ok(())
+    drop(client);
+    end_everything(&daemon, &[])
 }
 
 #[test]
 fn the_death_of_a_worker_concerns_its_domain_alone() -> Result<()> {
     let daemon = Daemon::start()?;
-    let mut connection = daemon.connect()?;
-    let connection = &mut connection;
+    let mut client = daemon.connect()?;
+    let connection = &mut client;
     let mut again = built_in("again", ECHO);
     again.lifecycle.on_crash = OnCrash::Restart;
     for domain in [built_in("dies", ECHO), again, built_in("stays", ECHO)] {
@@ -167,7 +181,8 @@ fn the_death_of_a_worker_concerns_its_domain_alone() -> Result<()> {
         })
     })?;
     assert_eq!(pid(connection, "stays")?, stays);
-    Ok(())
+    drop(client);
+    end_everything(&daemon, &[])
 }
 
 #[test]
@@ -202,5 +217,6 @@ fn a_stopped_worker_holds_up_nobody_and_can_be_destroyed() -> Result<()> {
         "the pause was overtaken"
     );
     super::wait_until_off(&mut connection, "stuck")?;
-    Ok(())
+    drop(connection);
+    end_everything(&daemon, &[])
 }

@@ -12,6 +12,7 @@ use reeve_tests::daemon::{Daemon, built_in, named, signal, wait_for};
 use rustix::process::Signal;
 
 use super::guest::{console, expect, wait_for_guest};
+use super::world::end_everything;
 use super::{ECHO, assert_at_rest, define, start, wait_until_off};
 
 /// Domains of the test; a hundred in the long form.
@@ -62,8 +63,8 @@ fn every_domain_is_found_as_it_was_and_none_twice() -> Result<()> {
     for name in &names {
         wait_until_off(&mut connection, name)?;
     }
-    assert_at_rest(&daemon);
-    Ok(())
+    drop(connection);
+    end_everything(&daemon, &[])
 }
 
 #[test]
@@ -81,7 +82,7 @@ fn an_orderly_end_touches_no_domain_either() -> Result<()> {
     );
     daemon.spawn()?;
     assert_eq!(daemon.workers(), before);
-    Ok(())
+    end_everything(&daemon, &[])
 }
 
 #[test]
@@ -122,7 +123,8 @@ fn what_the_guest_did_meanwhile_is_dealt_with_afterwards() -> Result<()> {
         })
     })?;
     ensure!(details.is_some());
-    Ok(())
+    drop(connection);
+    end_everything(&daemon, &[])
 }
 
 /// The pid of a domain's worker, from its process list: the daemon may be gone.
@@ -163,6 +165,8 @@ fn a_reboot_and_a_shutdown_that_were_begun_are_finished_by_the_next_supervisor()
         wait_for(&mut connection, &named("ends"), |details| {
             details.is_some_and(|d| matches!(d.summary.state, DomainState::ShutOff(_)))
         })?;
+        drop(connection);
+        end_everything(&daemon, &[])?;
     }
     Ok(())
 }
@@ -206,7 +210,8 @@ fn a_silent_worker_is_unresponsive_until_it_answers() -> Result<()> {
                 && !details.summary.reaping
         })
     })?;
-    Ok(())
+    drop(connection);
+    end_everything(&daemon, &[])
 }
 
 #[test]
@@ -267,7 +272,8 @@ fn the_console_log_goes_on_where_it_was() -> Result<()> {
             for word in ["before", "meanwhile", "after"] {
                 assert_eq!(text.matches(word).count(), 1, "{word}: {text}");
             }
-            return Ok(());
+            drop((connection, console));
+            return end_everything(&daemon, &[]);
         }
         ensure!(std::time::Instant::now() < deadline, "{text}");
         std::thread::sleep(Duration::from_millis(20));

@@ -160,8 +160,10 @@ fn define(of: Pick, title: Option<&'static str>) -> Step {
                 run: Run::Off,
             });
             let autostart = known.kept.as_ref().and_then(|kept| kept.autostart);
+            let mut definition = of(cast).clone();
+            definition.labels.title.clone_from(&title);
             known.kept = Some(Kept {
-                title: title.clone(),
+                definition,
                 autostart,
             });
         },
@@ -337,7 +339,7 @@ fn label(of: Pick, title: &'static str) -> Step {
         },
         move |known| {
             if let Some(kept) = &mut known.kept {
-                kept.title = Some(title.to_owned());
+                kept.definition.labels.title = Some(title.to_owned());
             }
         },
     )
@@ -352,7 +354,10 @@ fn rename() -> Step {
             })
         },
         |cast, world| {
-            if let Some(known) = world.remove(cast.web.name.as_str()) {
+            if let Some(mut known) = world.remove(cast.web.name.as_str()) {
+                if let Some(kept) = &mut known.kept {
+                    kept.definition.name = cast.renamed.name.clone();
+                }
                 world.insert(name(&cast.renamed), known);
             }
         },

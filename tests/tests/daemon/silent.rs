@@ -25,8 +25,8 @@ fn silence_is_answered_for_at_the_deadline_and_destroyed_at_any_time() -> Result
         stage.define("hangs-destroyed")?,
         stage.define("mute-destroyed")?,
     ];
-    for (_, name) in &names {
-        start(&mut stage.connection, name)?;
+    for (asked, name) in &names {
+        stage.start_for(*asked, name)?;
     }
     let daemon = &stage.daemon;
     std::thread::scope(|scope| -> Result<()> {

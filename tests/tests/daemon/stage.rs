@@ -67,6 +67,19 @@ impl Stage {
         Ok(self.connection.call(DomainGet { domain })?)
     }
 
+    /// Starts a domain so that this may be asked of it.
+    pub fn start_for(&mut self, asked: Asked, name: &str) -> Result<()> {
+        let call = DomainStart {
+            domain: named(name),
+            options: StartOptions {
+                paused: matches!(asked, Asked::Resume),
+                auto_destroy: false,
+            },
+        };
+        self.connection.call_within(call, LONG_CALL)?;
+        Ok(())
+    }
+
     /// Waits until a domain is off and its worker gone; how it stands then.
     pub fn wait_until_off(&mut self, name: &str) -> Result<DomainDetails> {
         let off = |details: Option<&DomainDetails>| {
@@ -128,6 +141,8 @@ pub fn call_start(connection: &mut Connection, name: &str) -> Result<(), CallErr
 #[derive(Debug, Clone, Copy)]
 pub enum Asked {
     Pause,
+    /// Of a domain that was started paused.
+    Resume,
     Shutdown,
     Reset,
     Stats,
@@ -135,8 +150,9 @@ pub enum Asked {
 }
 
 impl Asked {
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Pause,
+        Self::Resume,
         Self::Shutdown,
         Self::Reset,
         Self::Stats,
@@ -147,6 +163,7 @@ impl Asked {
         let domain = named(name);
         match self {
             Self::Pause => connection.call_within(DomainPause { domain }, LONG_CALL),
+            Self::Resume => connection.call_within(DomainResume { domain }, LONG_CALL),
             Self::Shutdown => connection.call_within(
                 DomainShutdown {
                     domain,
