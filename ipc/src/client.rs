@@ -3,7 +3,7 @@
 //!
 //! Runs on tokio. [`WorkerClient`] is cheap to clone; one task reads the socket. The worker is
 //! hostile: a reply must answer a pending call with that call's own type, events come at a bounded
-//! rate, nothing carries descriptors, and the first message is its hello. Whatever breaks a rule
+//! rate, nothing carries descriptors (the kernel refuses them where it can), and the first message is its hello. Whatever breaks a rule
 //! ends the connection with [`Closed::Violation`]; the owner then kills the worker. A call whose
 //! deadline passes leaves its id pending, so that a late reply is no violation.
 
@@ -29,7 +29,8 @@ use crate::fd::FdTable;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::reading::Reading;
 use crate::request::{Operation, ReplyBody, Request};
-use crate::scm::{self, ScmError};
+use crate::scm::{self, BareMessage, ScmError};
+use crate::strays::NoRights;
 use crate::{BuildId, MAX_MESSAGE_FDS, PROTOCOL};
 
 /// The most calls in flight on one connection.
@@ -95,7 +96,7 @@ type Pending = Option<HashMap<RequestId, (Operation, oneshot::Sender<Answer>)>>;
 #[derive(Debug)]
 struct Shared {
     /// A sequenced-packet socket in the type tokio has for UNIX sockets; used through `scm` alone.
-    socket: UnixStream,
+    socket: NoRights<UnixStream>,
     /// Held while a request and its descriptors are sent.
     turn: tokio::sync::Mutex<()>,
     next: AtomicU64,
@@ -139,8 +140,8 @@ impl Shared {
         self.send(request, &rest).await
     }
 
-    async fn receive(&self) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
-        let attempt = || match scm::receive_message(self.socket.as_fd()) {
+    async fn receive(&self) -> Result<BareMessage, ScmError> {
+        let attempt = || match scm::receive_bare_message(self.socket.as_fd()) {
             Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             result => Ok(result),
         };
@@ -171,7 +172,7 @@ impl WorkerClient {
     ) -> Result<(Self, mpsc::Receiver<Incoming>), CallError> {
         let socket =
             UnixStream::from_std(socket.into()).map_err(|_| CallError::Socket(ScmError::Closed))?;
-        let (client, receiver) = Self::over(socket, false);
+        let (client, receiver) = Self::over(NoRights::new(socket), false);
         let welcome = ToWorker::Welcome {
             protocol: PROTOCOL,
             build: BuildId::this(),
@@ -182,7 +183,7 @@ impl WorkerClient {
     }
 
     /// Reads from `socket`, whose worker was `greeted` already or is to say its hello first.
-    fn over(socket: UnixStream, greeted: bool) -> (Self, mpsc::Receiver<Incoming>) {
+    fn over(socket: NoRights<UnixStream>, greeted: bool) -> (Self, mpsc::Receiver<Incoming>) {
         let shared = Arc::new(Shared {
             socket,
             turn: tokio::sync::Mutex::new(()),
@@ -283,13 +284,16 @@ async fn read_until_closed(
     let mut last_event = 0;
     let mut rate = EventRate::new(Instant::now());
     loop {
-        let (bytes, fds) = match shared.receive().await {
+        let (bytes, strays, credentials) = match shared.receive().await {
             Ok(datagram) => datagram,
             Err(ScmError::Closed | ScmError::Os(_)) => return Closed::ByWorker,
             Err(error) => return Closed::Violation(error.to_string()),
         };
-        if !fds.is_empty() {
+        if strays {
             return Closed::Violation("a worker sends no descriptors".to_owned());
+        }
+        if credentials.is_some() {
+            return Closed::Violation(ScmError::UnexpectedControlData.to_string());
         }
         let message = match codec::decode(&bytes) {
             Ok(message) => message,

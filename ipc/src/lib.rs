@@ -55,6 +55,7 @@ mod reading;
 pub mod request;
 pub mod scm;
 pub mod spec;
+pub mod strays;
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -4,12 +4,14 @@
 //! the directory is opened, and the address names the socket through its descriptor in `/proc`.
 
 use std::ffi::OsStr;
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use crate::scm::refuse_rights;
 
 /// Room in an address, without its terminator.
 const MAX_ADDRESS_BYTES: usize = 107;
@@ -20,7 +22,20 @@ const MAX_ADDRESS_BYTES: usize = 107;
 /// `ENOENT`, `ECONNREFUSED`: nobody listens there; `EAGAIN`: too many wait to be accepted; any other
 /// of connect(2).
 pub fn connect(path: &Path) -> Result<OwnedFd, Errno> {
+    connect_socket(socket()?, path)
+}
+
+/// As [`connect`]; the kernel refuses descriptors from the other end, where it can.
+///
+/// # Errors
+/// As for [`connect`].
+pub fn connect_bare(path: &Path) -> Result<OwnedFd, Errno> {
     let socket = socket()?;
+    refuse_rights(socket.as_fd());
+    connect_socket(socket, path)
+}
+
+fn connect_socket(socket: OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
     let place = Place::of(path)?;
     rustix::net::connect(&socket, &place.address()?)?;
     Ok(socket)

@@ -2,10 +2,14 @@
 //!
 //! A datagram keeps its boundary; one that was cut, or whose descriptors did not all fit, is an
 //! error and never half a message. Received descriptors are close-on-exec.
+//!
+//! Closing a descriptor of a stranger's can take for ever. So a socket whose other end is hostile and
+//! has none to send is a [`NoRights`](crate::strays::NoRights), and is read by the `receive_bare`
+//! functions: what comes all the same is closed by another thread.
 
 use std::io::{IoSlice, IoSliceMut};
 use std::mem::MaybeUninit;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use rustix::io::Errno;
 use rustix::net::{
@@ -14,10 +18,16 @@ use rustix::net::{
     sendmsg, socketpair,
 };
 
-use crate::{MAX_MESSAGE_BYTES, MAX_MESSAGE_FDS};
+use crate::{MAX_MESSAGE_BYTES, MAX_MESSAGE_FDS, strays};
 
 /// Room for the descriptors of one message.
 const ANCILLARY_BYTES: usize = rustix::cmsg_space!(ScmRights(MAX_MESSAGE_FDS), ScmCredentials(1));
+/// The most descriptors that the kernel lets ride with a datagram (`SCM_MAX_FD`).
+const KERNEL_MAX_FDS: usize = 253;
+/// Room for all of them: the kernel closes what does not fit, in the thread that receives.
+const STRAY_BYTES: usize = rustix::cmsg_space!(ScmRights(KERNEL_MAX_FDS), ScmCredentials(1));
+/// Whether a socket takes descriptors (`asm-generic/socket.h`, Linux 6.16).
+const SO_PASSRIGHTS: libc::c_int = 83;
 
 /// Why a datagram did not come whole, or did not go.
 #[derive(Debug, thiserror::Error)]
@@ -88,6 +98,114 @@ pub fn send(socket: BorrowedFd<'_>, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Res
     }
 }
 
+/// Tells the kernel that `socket` takes no descriptors: whoever sends it some gets `EPERM`. A listening
+/// socket hands this on to those that are accepted from it. Gives whether the kernel can do so; one
+/// before Linux 6.16 cannot.
+#[expect(unsafe_code, reason = "no library has SO_PASSRIGHTS")]
+pub fn refuse_rights(socket: BorrowedFd<'_>) -> bool {
+    let no: libc::c_int = 0;
+    let length = libc::socklen_t::try_from(size_of_val(&no)).unwrap_or_default();
+    // SAFETY: `no` has `length` bytes and lives through the call, which only reads it.
+    let result = unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            SO_PASSRIGHTS,
+            (&raw const no).cast(),
+            length,
+        )
+    };
+    result == 0
+}
+
+/// What one call of recvmsg(2) gives.
+pub(crate) struct Datagram {
+    pub(crate) length: usize,
+    pub(crate) fds: Vec<OwnedFd>,
+    credentials: Option<UCred>,
+    cut: bool,
+    unexpected: bool,
+}
+
+impl Datagram {
+    /// Receives into `buffer`, with `ROOM` bytes for what rides along.
+    fn receive<const ROOM: usize>(
+        socket: BorrowedFd<'_>,
+        buffer: &mut [u8],
+        waiting: RecvFlags,
+    ) -> Result<Self, ScmError> {
+        let mut space = [MaybeUninit::uninit(); ROOM];
+        let mut control = RecvAncillaryBuffer::new(&mut space);
+        let flags = RecvFlags::CMSG_CLOEXEC | waiting;
+        let message = loop {
+            match recvmsg(
+                socket.as_fd(),
+                &mut [IoSliceMut::new(buffer)],
+                &mut control,
+                flags,
+            ) {
+                Ok(message) => break message,
+                // A peer that closed with our words unread is reported once, ahead of what it said
+                // itself; that is still queued, and the end follows it.
+                Err(Errno::INTR | Errno::CONNRESET) => {}
+                Err(errno) => return Err(errno.into()),
+            }
+        };
+        let truncated = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
+        let mut datagram = Self {
+            length: message.bytes,
+            fds: Vec::new(),
+            credentials: None,
+            cut: message.flags.intersects(truncated),
+            unexpected: false,
+        };
+        for item in control.drain() {
+            match item {
+                RecvAncillaryMessage::ScmRights(rights) => datagram.fds.extend(rights),
+                RecvAncillaryMessage::ScmCredentials(sender) => {
+                    datagram.credentials = Some(sender);
+                }
+                _ => datagram.unexpected = true,
+            }
+        }
+        Ok(datagram)
+    }
+
+    /// Of an end that may send no descriptors.
+    pub(crate) fn receive_bare(
+        socket: BorrowedFd<'_>,
+        buffer: &mut [u8],
+    ) -> Result<Self, ScmError> {
+        Self::receive::<STRAY_BYTES>(socket, buffer, RecvFlags::DONTWAIT)
+    }
+
+    /// The descriptors of one that came whole.
+    fn whole(self) -> Result<(usize, Vec<OwnedFd>, Option<UCred>), ScmError> {
+        // The room for control data is padded, so one descriptor too many may fit it.
+        if self.cut || self.fds.len() > MAX_MESSAGE_FDS {
+            return Err(ScmError::Oversized);
+        }
+        if self.unexpected {
+            return Err(ScmError::UnexpectedControlData);
+        }
+        if self.length == 0 && self.fds.is_empty() {
+            // A sequenced-packet peer that closed reads as an empty datagram; nobody sends one.
+            return Err(ScmError::Closed);
+        }
+        Ok((self.length, self.fds, self.credentials))
+    }
+
+    /// Has its descriptors closed elsewhere, and gives whether it had any.
+    fn bare(mut self) -> Result<(usize, bool, Option<UCred>), ScmError> {
+        let strays = strays::close(std::mem::take(&mut self.fds));
+        match self.whole() {
+            Err(ScmError::Closed) if strays => Ok((0, true, None)),
+            Err(error) => Err(error),
+            Ok((length, _, credentials)) => Ok((length, strays, credentials)),
+        }
+    }
+}
+
 /// Receives one datagram into `buffer`; gives its length and its descriptors. Does not block.
 ///
 /// # Errors
@@ -98,10 +216,7 @@ pub fn receive(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>), ScmError> {
-    match receive_any(socket, buffer, RecvFlags::DONTWAIT)? {
-        (length, fds, None) => Ok((length, fds)),
-        (_, _, Some(_)) => Err(ScmError::UnexpectedControlData),
-    }
+    take(socket, buffer, RecvFlags::DONTWAIT)
 }
 
 /// As [`receive`], and waits for a datagram where the socket is a blocking one.
@@ -112,57 +227,44 @@ pub fn receive_waiting(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
 ) -> Result<(usize, Vec<OwnedFd>), ScmError> {
-    match receive_any(socket, buffer, RecvFlags::empty())? {
+    take(socket, buffer, RecvFlags::empty())
+}
+
+fn take(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    waiting: RecvFlags,
+) -> Result<(usize, Vec<OwnedFd>), ScmError> {
+    match Datagram::receive::<ANCILLARY_BYTES>(socket, buffer, waiting)?.whole()? {
         (length, fds, None) => Ok((length, fds)),
         (_, _, Some(_)) => Err(ScmError::UnexpectedControlData),
     }
 }
 
-fn receive_any(
+/// Receives one datagram, or some bytes of a stream, from an end that may send no descriptors; gives
+/// its length, and whether some came all the same: those are closed elsewhere. Does not block.
+///
+/// # Errors
+/// As for [`receive`].
+pub fn receive_bare(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, bool), ScmError> {
+    match Datagram::receive_bare(socket, buffer)?.bare()? {
+        (length, strays, None) => Ok((length, strays)),
+        (_, _, Some(_)) => Err(ScmError::UnexpectedControlData),
+    }
+}
+
+/// As [`receive_bare`], and what does not fit `buffer` is cut off.
+///
+/// # Errors
+/// As for [`receive_bare`], but not for a datagram that is too large.
+pub fn receive_bare_cut(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
-    waiting: RecvFlags,
-) -> Result<(usize, Vec<OwnedFd>, Option<UCred>), ScmError> {
-    let mut space = [MaybeUninit::uninit(); ANCILLARY_BYTES];
-    let mut control = RecvAncillaryBuffer::new(&mut space);
-    let flags = RecvFlags::CMSG_CLOEXEC | waiting;
-    let message = loop {
-        match recvmsg(
-            socket.as_fd(),
-            &mut [IoSliceMut::new(buffer)],
-            &mut control,
-            flags,
-        ) {
-            Ok(message) => break message,
-            // A peer that closed with our words unread is reported once, ahead of what it said
-            // itself; that is still queued, and the end follows it.
-            Err(Errno::INTR | Errno::CONNRESET) => {}
-            Err(errno) => return Err(errno.into()),
-        }
-    };
-    let mut fds = Vec::new();
-    let mut credentials = None;
-    let mut unexpected = false;
-    for item in control.drain() {
-        match item {
-            RecvAncillaryMessage::ScmRights(rights) => fds.extend(rights),
-            RecvAncillaryMessage::ScmCredentials(sender) => credentials = Some(sender),
-            _ => unexpected = true,
-        }
-    }
-    // The room for control data is padded, so one descriptor too many may fit it.
-    let truncated = ReturnFlags::TRUNC | ReturnFlags::CTRUNC;
-    if message.flags.intersects(truncated) || fds.len() > MAX_MESSAGE_FDS {
-        return Err(ScmError::Oversized);
-    }
-    if unexpected {
-        return Err(ScmError::UnexpectedControlData);
-    }
-    if message.bytes == 0 && fds.is_empty() {
-        // A sequenced-packet peer that closed reads as an empty datagram; nobody sends one.
-        return Err(ScmError::Closed);
-    }
-    Ok((message.bytes, fds, credentials))
+) -> Result<(usize, bool), ScmError> {
+    let mut datagram = Datagram::receive_bare(socket, buffer)?;
+    datagram.cut = false;
+    let (length, strays, _) = datagram.bare()?;
+    Ok((length, strays))
 }
 
 /// Receives one datagram into a buffer of its own size: a connection that waits holds no buffer.
@@ -172,21 +274,31 @@ fn receive_any(
 /// As for [`receive`]; a datagram over [`MAX_MESSAGE_BYTES`] is [`ScmError::Oversized`] before
 /// anything is allocated for it.
 pub fn receive_message(socket: BorrowedFd<'_>) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
-    match receive_with_credentials(socket)? {
-        (bytes, fds, None) => Ok((bytes, fds)),
-        (_, _, Some(_)) => Err(ScmError::UnexpectedControlData),
-    }
+    let mut bytes = room_for_next(socket)?;
+    let (length, fds) = take(socket, &mut bytes, RecvFlags::DONTWAIT)?;
+    bytes.truncate(length);
+    Ok((bytes, fds))
 }
 
-/// A message with its descriptors and, where they were asked for, its sender's credentials.
-pub type Credited = (Vec<u8>, Vec<OwnedFd>, Option<UCred>);
+/// A message, whether descriptors came with it and, where they were asked for, its sender's
+/// credentials.
+pub type BareMessage = (Vec<u8>, bool, Option<UCred>);
 
-/// As [`receive_message`], with the sender's credentials where the socket asks the kernel for them
-/// (unix(7), `SO_PASSCRED`).
+/// As [`receive_message`], from an end that may send no descriptors; those that come all the same are
+/// closed elsewhere. With the sender's credentials where the socket asks the kernel for them (unix(7),
+/// `SO_PASSCRED`).
 ///
 /// # Errors
 /// As for [`receive_message`].
-pub fn receive_with_credentials(socket: BorrowedFd<'_>) -> Result<Credited, ScmError> {
+pub fn receive_bare_message(socket: BorrowedFd<'_>) -> Result<BareMessage, ScmError> {
+    let mut bytes = room_for_next(socket)?;
+    let (length, strays, credentials) = Datagram::receive_bare(socket, &mut bytes)?.bare()?;
+    bytes.truncate(length);
+    Ok((bytes, strays, credentials))
+}
+
+/// Room for the datagram that comes next.
+fn room_for_next(socket: BorrowedFd<'_>) -> Result<Vec<u8>, ScmError> {
     let flags = RecvFlags::PEEK | RecvFlags::TRUNC | RecvFlags::DONTWAIT;
     let length = loop {
         match rustix::net::recv(socket, &mut [0_u8; 1], flags) {
@@ -199,8 +311,5 @@ pub fn receive_with_credentials(socket: BorrowedFd<'_>) -> Result<Credited, ScmE
     if length > MAX_MESSAGE_BYTES {
         return Err(ScmError::Oversized);
     }
-    let mut bytes = vec![0; length];
-    let (received, fds, credentials) = receive_any(socket, &mut bytes, RecvFlags::DONTWAIT)?;
-    bytes.truncate(received);
-    Ok((bytes, fds, credentials))
+    Ok(vec![0; length])
 }

@@ -17,6 +17,7 @@ use super::{CallError, Incoming, WorkerClient};
 use crate::codec::{self, CodecError};
 use crate::message::{FromWorker, JailFacts, ToWorker};
 use crate::scm::{self, ScmError};
+use crate::strays::NoRights;
 use crate::{BuildId, PROTOCOL, accepts};
 
 /// Why a worker could not be taken over.
@@ -42,7 +43,7 @@ impl From<CodecError> for AdoptError {
 /// A worker that was spoken to and has not answered yet.
 #[derive(Debug)]
 pub struct Adopting {
-    socket: UnixStream,
+    socket: NoRights<UnixStream>,
 }
 
 /// A worker that has answered.
@@ -63,7 +64,8 @@ pub struct Adopted {
 }
 
 impl Adopting {
-    /// Takes a connection to a worker's adoption socket and says who speaks.
+    /// Takes a connection to a worker's adoption socket ([`crate::local::connect_bare`]) and says who
+    /// speaks.
     ///
     /// # Errors
     /// [`AdoptError::Socket`].
@@ -76,7 +78,9 @@ impl Adopting {
         };
         scm::send(socket.as_fd(), &codec::encode(&welcome)?, &[])?;
         let socket = UnixStream::from_std(socket.into()).map_err(|_| ScmError::Closed)?;
-        Ok(Self { socket })
+        Ok(Self {
+            socket: NoRights::new(socket),
+        })
     }
 
     /// Waits for the hello, for as long as it takes; may be dropped and called again.
@@ -84,22 +88,22 @@ impl Adopting {
     /// # Errors
     /// [`AdoptError`]; the connection is of no use then.
     pub async fn hello(&mut self) -> Result<Hello, AdoptError> {
-        let attempt = || match scm::receive_with_credentials(self.socket.as_fd()) {
+        let attempt = || match scm::receive_bare_message(self.socket.as_fd()) {
             Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             result => Ok(result),
         };
         let received = self.socket.async_io(Interest::READABLE, attempt).await;
-        let (bytes, fds, credentials) = received.map_err(|_| ScmError::Closed)??;
+        let (bytes, strays, credentials) = received.map_err(|_| ScmError::Closed)??;
+        if strays {
+            return Err(AdoptError::Violation(
+                "a worker sends no descriptors".to_owned(),
+            ));
+        }
         let Some(credentials) = credentials else {
             return Err(AdoptError::Violation(
                 "the kernel does not say who answered".to_owned(),
             ));
         };
-        if !fds.is_empty() {
-            return Err(AdoptError::Violation(
-                "a worker sends no descriptors".to_owned(),
-            ));
-        }
         match codec::decode(&bytes)? {
             FromWorker::Hello { protocol, .. } if !accepts(protocol) => {
                 Err(AdoptError::Protocol(protocol.0))

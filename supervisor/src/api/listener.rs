@@ -10,6 +10,7 @@ use std::time::Duration;
 use reeve_ipc::api::SOCKET_NAME;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::message::ToClient;
+use reeve_ipc::strays::NoRights;
 use reeve_ipc::{codec, local, scm};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -77,6 +78,8 @@ impl Listener {
         let _ = std::fs::remove_file(&new);
         // Everybody may connect, and is asked who it is then.
         let socket = local::listen(&new, Mode::from_raw_mode(0o666), BACKLOG).map_err(refuse)?;
+        // Those that are accepted have this from it, before their clients can send any.
+        scm::refuse_rights(socket.as_fd());
         std::fs::rename(&new, &path).map_err(|error| ListenError::Listen {
             path: path.clone(),
             error,
@@ -102,7 +105,7 @@ impl Listener {
             match self.socket.accept().await {
                 Ok((socket, _)) => {
                     next += 1;
-                    admit(socket, SessionId(next), &shared, &doors);
+                    admit(NoRights::new(socket), SessionId(next), &shared, &doors);
                 }
                 Err(error) => self.accept_failed(&error).await,
             }
@@ -123,6 +126,7 @@ impl Listener {
         let accepted = tokio::time::timeout(REST, self.socket.accept()).await;
         if let Ok(Ok((socket, _))) = accepted {
             let message = "the supervisor has no descriptor left; try again later";
+            let socket = NoRights::new(socket);
             refuse(&socket, ApiError::new(ApiErrorCode::Host, message));
         }
         self.spare = spare();
@@ -176,7 +180,12 @@ pub(super) fn read<T>(lock: &std::sync::RwLock<T>) -> RwLockReadGuard<'_, T> {
     lock.read().unwrap_or_else(PoisonError::into_inner)
 }
 
-fn admit<S: Serve>(socket: UnixStream, id: SessionId, shared: &Arc<Shared<S>>, doors: &Arc<Doors>) {
+fn admit<S: Serve>(
+    socket: NoRights<UnixStream>,
+    id: SessionId,
+    shared: &Arc<Shared<S>>,
+    doors: &Arc<Doors>,
+) {
     let (policy, limits) = (*read(&shared.policy), *read(&shared.limits));
     let Ok(peer) = Peer::of(&socket) else { return };
     let Some(access) = policy.access(&peer) else {
@@ -226,7 +235,7 @@ fn admit<S: Serve>(socket: UnixStream, id: SessionId, shared: &Arc<Shared<S>>, d
     });
 }
 
-fn refuse(socket: &UnixStream, error: ApiError) {
+fn refuse(socket: &NoRights<UnixStream>, error: ApiError) {
     if let Ok(bytes) = codec::encode(&ToClient::Refused(error)) {
         // One that is gone, or has no room for it, need not know.
         let _ = scm::send(socket.as_fd(), &bytes, &[]);

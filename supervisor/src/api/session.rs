@@ -17,6 +17,7 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::message::{CallId, FromClient, MAX_CLIENT_NAME_BYTES, ToClient};
 use reeve_ipc::api::{API, Access};
 use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::strays::NoRights;
 use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, codec};
 use tokio::io::Interest;
 use tokio::net::UnixStream;
@@ -64,8 +65,8 @@ impl From<ScmError> for End {
     }
 }
 
-/// A message with its descriptors.
-type Received = (FromClient, Vec<OwnedFd>);
+/// A message, and whether descriptors came with it.
+type Received = (FromClient, bool);
 
 thread_local! {
     /// Room for the largest message: one for all connections of the thread, which reads one message
@@ -80,7 +81,7 @@ struct Subscription {
 }
 
 pub(super) struct Session<S> {
-    socket: UnixStream,
+    socket: NoRights<UnixStream>,
     admitted: Admitted,
     shared: Arc<Shared<S>>,
     calls: JoinSet<(CallId, Answered)>,
@@ -89,7 +90,11 @@ pub(super) struct Session<S> {
 }
 
 impl<S: Serve> Session<S> {
-    pub(super) fn new(socket: UnixStream, admitted: Admitted, shared: Arc<Shared<S>>) -> Self {
+    pub(super) fn new(
+        socket: NoRights<UnixStream>,
+        admitted: Admitted,
+        shared: Arc<Shared<S>>,
+    ) -> Self {
         Self {
             socket,
             admitted,
@@ -118,7 +123,7 @@ impl<S: Serve> Session<S> {
     }
 
     async fn greet(&mut self) -> Result<(), End> {
-        let (message, fds) = loop {
+        let (message, strays) = loop {
             self.socket.readable().await.map_err(|_| End::Closed)?;
             match self.receive() {
                 Ok(Some(message)) => break message,
@@ -129,7 +134,7 @@ impl<S: Serve> Session<S> {
         let FromClient::Hello { api, client } = message else {
             return Err(End::Violation("its first message is no hello".to_owned()));
         };
-        if !fds.is_empty() || client.len() > MAX_CLIENT_NAME_BYTES {
+        if strays || client.len() > MAX_CLIENT_NAME_BYTES {
             return Err(End::Violation("its hello is malformed".to_owned()));
         }
         let Admitted { peer, access, .. } = &self.admitted;
@@ -182,29 +187,27 @@ impl<S: Serve> Session<S> {
     /// Handles what has come, up to a turn's worth.
     async fn read(&mut self) -> Result<(), End> {
         for _ in 0..TURN {
-            let Some((message, fds)) = self.receive()? else {
+            let Some((message, strays)) = self.receive()? else {
                 return Ok(());
             };
             match message {
                 FromClient::Hello { .. } => {
                     return Err(End::Violation("a second hello".to_owned()));
                 }
-                FromClient::Call { id, body } => self.call(id, body, fds)?,
+                FromClient::Call { id, body } => self.call(id, body, strays)?,
             }
         }
         tokio::task::yield_now().await;
         Ok(())
     }
 
-    fn call(&mut self, id: CallId, body: CallBody, fds: Vec<OwnedFd>) -> Result<(), End> {
+    fn call(&mut self, id: CallId, body: CallBody, strays: bool) -> Result<(), End> {
         let operation = body.operation();
         let refuse = |code, why: String| {
             let message = format!("cannot {}: {why}", operation.name());
             Err(ApiError::new(code, message))
         };
-        if !fds.is_empty() {
-            // Closed before it is said that they are not taken.
-            drop(fds);
+        if strays {
             let why = "it takes no descriptors".to_owned();
             return self.reply(id, refuse(ApiErrorCode::InvalidArgument, why));
         }
@@ -310,20 +313,21 @@ impl<S: Serve> Session<S> {
         }
     }
 
-    /// The next message with its descriptors, if there is one.
+    /// The next message, if there is one. No call takes descriptors: a kernel that can refuses them to
+    /// the client, and those that come all the same are closed elsewhere.
     fn receive(&self) -> Result<Option<Received>, End> {
         BUFFER.with_borrow_mut(|buffer| {
-            let attempt = || match scm::receive(self.socket.as_fd(), buffer) {
+            let attempt = || match scm::receive_bare(self.socket.as_fd(), buffer) {
                 Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
                 result => Ok(result),
             };
             match self.socket.try_io(Interest::READABLE, attempt) {
                 Ok(result) => {
-                    let (length, fds) = result?;
+                    let (length, strays) = result?;
                     let bytes = buffer.get(..length).unwrap_or_default();
                     let message =
                         codec::decode(bytes).map_err(|error| End::Violation(error.to_string()))?;
-                    Ok(Some((message, fds)))
+                    Ok(Some((message, strays)))
                 }
                 Err(_) => Ok(None),
             }

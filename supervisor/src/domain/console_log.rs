@@ -5,12 +5,16 @@
 //! guest wrote meanwhile is there too, as far as the worker's ring still has it. A guest that writes
 //! faster than the rate loses the oldest of it, in its own worker.
 
+use std::io;
+use std::os::fd::AsFd as _;
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::model::{DomainName, DomainUuid};
-use tokio::io::AsyncReadExt as _;
+use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::strays::NoRights;
+use tokio::io::Interest;
 use tokio::net::UnixStream;
 
 use super::driver::Instance;
@@ -56,17 +60,18 @@ impl ConsoleLog {
         if stream.set_nonblocking(true).is_err() {
             return;
         }
-        let Ok(mut stream) = UnixStream::from_std(stream) else {
+        let Ok(stream) = UnixStream::from_std(stream) else {
             return;
         };
+        let stream = NoRights::new(stream);
         let mut noted = Instant::now();
         let mut chunk = vec![0; CHUNK];
         let mut pending = false;
         loop {
-            let read = tokio::time::timeout(NOTE, stream.read(&mut chunk)).await;
+            let read = tokio::time::timeout(NOTE, read(&stream, &mut chunk)).await;
             match read {
-                Ok(Ok(0) | Err(_)) => break,
-                Ok(Ok(length)) => {
+                Ok(None) => break,
+                Ok(Some(length)) => {
                     let bytes = chunk.get(..length).unwrap_or_default().to_vec();
                     // Where it began is the worker's word.
                     position = position.saturating_add(length as u64);
@@ -96,5 +101,17 @@ impl ConsoleLog {
             bytes = back;
             tokio::time::sleep(ROOM).await;
         }
+    }
+}
+
+/// Waits for some bytes; `None` at the end, and where the worker sends descriptors instead of them.
+async fn read(stream: &NoRights<UnixStream>, chunk: &mut [u8]) -> Option<usize> {
+    let attempt = || match scm::receive_bare(stream.as_fd(), chunk) {
+        Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        result => Ok(result),
+    };
+    match stream.async_io(Interest::READABLE, attempt).await {
+        Ok(Ok((length, false))) => Some(length),
+        _ => None,
     }
 }

@@ -19,6 +19,7 @@ use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{codec, local, scm};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{Gid, Uid};
+use rustix::io::Errno;
 use rustix::process::{Pid, Signal, kill_process};
 use rustix::thread::{set_thread_gid, set_thread_groups, set_thread_uid};
 use tempfile::TempDir;
@@ -213,6 +214,18 @@ impl Raw {
     pub fn bytes(&self, bytes: &[u8], fds: &[OwnedFd]) -> bool {
         let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
         scm::send(self.0.as_fd(), bytes, &fds).is_ok()
+    }
+
+    /// Whether the bytes could be sent with descriptors; a kernel that can refuses them (Linux 6.16).
+    pub fn strays(&self, bytes: &[u8], fds: &[OwnedFd]) -> bool {
+        let fds: Vec<_> = fds.iter().map(AsFd::as_fd).collect();
+        match scm::send(self.0.as_fd(), bytes, &fds) {
+            Err(scm::ScmError::Os(Errno::PERM)) => false,
+            sent => {
+                sent.unwrap();
+                true
+            }
+        }
     }
 
     /// Sends past our own side's limit; whether the kernel took it.

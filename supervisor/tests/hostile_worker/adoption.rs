@@ -7,7 +7,7 @@ use reeve_ipc::message::{FromWorker, JailFacts, RequestId};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{BootProtocol, FinishedRequest, ReplyBody, Standing};
 use reeve_ipc::spec::SpecDigest;
-use reeve_ipc::{BuildId, PROTOCOL, ProtocolVersion, codec, scm};
+use reeve_ipc::{BuildId, PROTOCOL, ProtocolVersion, codec};
 use rustix::event::PollFlags;
 use rustix::net::SocketFlags;
 
@@ -47,7 +47,7 @@ impl Worker {
             () if self.is("adopt-protocol") => self.send(&hello(ProtocolVersion(PROTOCOL.0 + 9))),
             () if self.is("adopt-descriptor") => {
                 let bytes = codec::encode(&hello(PROTOCOL)).unwrap_or_default();
-                let _ = scm::send(self.control.as_fd(), &bytes, &[self.log.as_fd()]);
+                self.send_strays(&bytes);
             }
             () if self.is("adopt-no-hello") => self.send(&FromWorker::Reply {
                 id: RequestId(1),

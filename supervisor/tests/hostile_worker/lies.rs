@@ -8,7 +8,9 @@ use reeve_ipc::event::Event;
 use reeve_ipc::message::{FromWorker, JailFacts, RequestId};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{BootProtocol, Launched, Operation, ReplyBody};
-use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, PROTOCOL, ProtocolVersion, codec, exit_code, scm};
+use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, PROTOCOL, ProtocolVersion, codec, exit_code};
+use rustix::io::Errno;
 use rustix::net::SendFlags;
 
 use super::Worker;
@@ -43,8 +45,7 @@ impl Worker {
             }
             () if self.is("hello-with-descriptor") => {
                 let bytes = codec::encode(&hello(PROTOCOL, BuildId::this())).unwrap_or_default();
-                let log = self.log.as_fd();
-                let _ = scm::send(self.control.as_fd(), &bytes, &[log]);
+                self.send_strays(&bytes);
             }
             () if self.is("second-hello") => {
                 self.hello();
@@ -136,6 +137,14 @@ impl Worker {
             () => return None,
         }
         Some(None)
+    }
+
+    /// Sends its log socket with `bytes`; garbage where the kernel refuses to take it (Linux 6.16).
+    pub(crate) fn send_strays(&self, bytes: &[u8]) {
+        let sent = scm::send(self.control.as_fd(), bytes, &[self.log.as_fd()]);
+        if matches!(sent, Err(ScmError::Os(Errno::PERM))) {
+            self.send_bytes(&[0xff; 64]);
+        }
     }
 
     fn refuse(&self, id: RequestId) {

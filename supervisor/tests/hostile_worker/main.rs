@@ -216,8 +216,13 @@ impl Worker {
             let _ = scm::send(self.control.as_fd(), &[0xff; 64], &[]);
         }
         if self.is("sends-a-descriptor") {
-            let log = self.log.as_fd();
-            let _ = scm::send(self.control.as_fd(), b"x", &[log]);
+            self.send_strays(b"x");
+        }
+        if self.is("logs-a-descriptor") {
+            let sent = scm::send(self.log.as_fd(), b"INFO x: y", &[self.control.as_fd()]);
+            if sent.is_err() {
+                self.send_bytes(&[0xff; 64]);
+            }
         }
         if self.is("floods-events") {
             loop {

@@ -15,6 +15,15 @@ use super::stage::{Asked, CALL, Stage, assert_one_line, assert_printable, call_s
 use super::start;
 use super::world::assert_balanced;
 
+/// What is said of descriptors that a worker sends; or of the garbage that it sends where the kernel
+/// refuses to take them (Linux 6.16).
+const STRAYS: &str = "sends no descriptors|malformed message";
+
+/// Whether the line has one of the texts, between which there is a bar.
+fn says(line: &str, said: &str) -> bool {
+    said.split('|').any(|text| line.contains(text))
+}
+
 #[test]
 fn a_lie_before_or_in_the_launch_fails_the_start_in_one_line() -> Result<()> {
     let mut stage = Stage::new()?;
@@ -26,7 +35,7 @@ fn a_lie_before_or_in_the_launch_fails_the_start_in_one_line() -> Result<()> {
         ("garbage-first", "malformed message"),
         ("too-large-first", "protocol violation"),
         ("of-another-protocol", "not of this one"),
-        ("hello-with-descriptor", "sends no descriptors"),
+        ("hello-with-descriptor", STRAYS),
         ("second-hello", "a second hello"),
         ("dies-in-launch", "exited with code 74"),
         ("refuses-launch", "root# "),
@@ -44,7 +53,7 @@ fn a_lie_before_or_in_the_launch_fails_the_start_in_one_line() -> Result<()> {
         let took = begin.elapsed();
         ensure!(took < CALL, "{behaviour}: {took:?}");
         let line = assert_one_line(&error, &name).context(behaviour)?;
-        ensure!(line.contains(said), "{behaviour}: {line}");
+        ensure!(says(&line, said), "{behaviour}: {line}");
         let details = stage.details(&name)?;
         let state = details.summary.state;
         assert_eq!(
@@ -70,7 +79,8 @@ fn a_lie_while_it_runs_ends_the_worker_that_told_it() -> Result<()> {
         ("jumps", "from running to awaiting"),
         ("repeats-an-event", "event 1 after 1"),
         ("garbage", "malformed message"),
-        ("sends-a-descriptor", "sends no descriptors"),
+        ("sends-a-descriptor", STRAYS),
+        ("logs-a-descriptor", STRAYS),
         ("floods-events", "protocol violation"),
         ("closes-control", "closed its control socket"),
         ("replies-unasked", "which nobody made"),
@@ -89,7 +99,7 @@ fn a_lie_while_it_runs_ends_the_worker_that_told_it() -> Result<()> {
         };
         let line = line.unwrap_or_default();
         assert_printable(&line).context(behaviour)?;
-        ensure!(line.contains(said), "{behaviour}: {line}");
+        ensure!(says(&line, said), "{behaviour}: {line}");
         ensure!(workers(&name).is_empty(), "{behaviour}: its worker is left");
         let state = stage.details(&name)?.summary.state;
         ensure!(
@@ -193,7 +203,7 @@ fn a_lie_to_the_next_supervisor_is_not_believed() -> Result<()> {
     let lies = [
         ("adopt-garbage", "malformed message"),
         ("adopt-protocol", "speaks protocol"),
-        ("adopt-descriptor", "sends no descriptors"),
+        ("adopt-descriptor", STRAYS),
         ("adopt-no-hello", "no hello"),
         ("adopt-dies", ""),
         ("adopt-closes", ""),
@@ -219,7 +229,7 @@ fn a_lie_to_the_next_supervisor_is_not_believed() -> Result<()> {
         let details = stage.wait_until_off(&name)?;
         let line = details.last_failure.unwrap_or_default();
         assert_printable(&line)?;
-        ensure!(line.contains(said), "{name}: {line}");
+        ensure!(says(&line, said), "{name}: {line}");
         ensure!(workers(&name).is_empty(), "the worker of {name} is left");
     }
     let details = stage.details(&silent)?;

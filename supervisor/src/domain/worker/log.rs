@@ -4,15 +4,15 @@
 //! escaped, and reading stops when they come too fast, so that a flood fills the socket (where the
 //! worker drops and counts) and costs nobody else anything.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::error::{WireError, truncate};
 use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::strays::NoRights;
 use reeve_sandbox::seccomp::denial::Denial;
-use rustix::io::Errno;
-use rustix::net::RecvFlags;
 use tokio::io::unix::AsyncFd;
 use tracing::Level;
 
@@ -34,12 +34,14 @@ pub(super) enum Record {
     Line(Level, String),
     /// A system call the sandbox denied.
     Denial(Denial),
+    /// A datagram with descriptors, which are closed elsewhere.
+    Strays,
 }
 
 /// The supervisor's end of a log socket.
 #[derive(Debug)]
 pub(super) struct LogSocket {
-    socket: AsyncFd<Arc<OwnedFd>>,
+    socket: NoRights<AsyncFd<Arc<OwnedFd>>>,
     tokens: u32,
     earned_at: Instant,
     closed: bool,
@@ -48,7 +50,7 @@ pub(super) struct LogSocket {
 impl LogSocket {
     pub(super) fn new(socket: OwnedFd) -> std::io::Result<Self> {
         Ok(Self {
-            socket: watch(Arc::new(socket))?,
+            socket: NoRights::new(watch(Arc::new(socket))?),
             tokens: BURST,
             earned_at: Instant::now(),
             closed: false,
@@ -77,7 +79,7 @@ impl LogSocket {
                     return record;
                 }
                 Ok(None) => self.closed = true,
-                Err(Errno::AGAIN) => ready.clear_ready(),
+                Err(ScmError::WouldBlock) => ready.clear_ready(),
                 Err(_) => self.closed = true,
             }
         }
@@ -98,16 +100,14 @@ impl LogSocket {
     }
 }
 
-/// One datagram without waiting, `None` at the end. Descriptors that ride with it are closed by the
-/// kernel, since nobody asks for them.
-fn receive(socket: &OwnedFd) -> Result<Option<Record>, Errno> {
+/// One datagram without waiting, `None` at the end.
+fn receive(socket: &OwnedFd) -> Result<Option<Record>, ScmError> {
     let mut buffer = [0; MAX_DATAGRAM_BYTES];
-    let (length, _) = rustix::io::retry_on_intr(|| {
-        rustix::net::recv(socket, &mut buffer[..], RecvFlags::DONTWAIT)
-    })?;
-    match buffer.get(..length) {
-        None | Some([]) => Ok(None),
-        Some(bytes) => Ok(Some(parse(bytes))),
+    match scm::receive_bare_cut(socket.as_fd(), &mut buffer) {
+        Ok((_, true)) => Ok(Some(Record::Strays)),
+        Ok((length, false)) => Ok(Some(parse(buffer.get(..length).unwrap_or_default()))),
+        Err(ScmError::Closed) => Ok(None),
+        Err(error) => Err(error),
     }
 }
 

@@ -221,6 +221,8 @@ impl Worker {
         input: bool,
     ) -> Result<(UnixStream, u64), AttachError> {
         let (ours, theirs) = UnixStream::pair().map_err(AttachError::Socket)?;
+        // Bytes are all that a console has to say.
+        reeve_ipc::scm::refuse_rights(ours.as_fd());
         let mut table = FdTable::new();
         let stream = table.push(theirs.into())?;
         let request = ConsoleAttach {

@@ -5,6 +5,7 @@
 
 use std::future::{Future, poll_fn};
 use std::io;
+use std::os::fd::AsFd as _;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::pin::Pin;
@@ -224,6 +225,8 @@ pub(super) async fn launch(
     plan.spec.hold |= placing;
     let (control, worker_control) = scm::pair().map_err(socket_error)?;
     let (log, worker_log) = scm::pair().map_err(socket_error)?;
+    // Before there is a worker that could send any.
+    scm::refuse_rights(control.as_fd());
     let log = LogSocket::new(log).map_err(StartError::Socket)?;
 
     let facts = Facts {

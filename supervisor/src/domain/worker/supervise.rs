@@ -379,6 +379,7 @@ impl Supervision {
     fn record(&self, heard: &mut Heard, record: Record) {
         match record {
             Record::Denial(denial) => heard.evidence.denial = Some(denial),
+            Record::Strays => self.violated(heard, "a worker sends no descriptors".to_owned()),
             Record::Line(level, line) => {
                 relay(level, &self.name, self.uuid, &line);
                 if level == tracing::Level::ERROR {
