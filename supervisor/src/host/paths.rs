@@ -3,14 +3,17 @@
 //! Runs in the supervisor, which may read everything: without this, whoever may define a domain could
 //! have any file of the host read into a guest. A path is absolute, without `..`, and beneath a
 //! directory of the configuration; the kernel resolves it beneath that directory (openat2(2),
-//! `RESOLVE_BENEATH`), so that no symbolic link in it leads out. Links that stay beneath are followed.
+//! `RESOLVE_BENEATH`), so that no symbolic link in it leads out, whatever is renamed meanwhile. Links that
+//! stay beneath are followed. Where the directory itself is named by symbolic links, those are followed
+//! when the configuration is read and never again: whoever may write above it cannot put another in its
+//! place.
 //!
 //! `/boot` is not among the defaults: an initial RAM disk may hold the keys of the host's disks.
 //!
 //! Invariant: nothing but a regular file is ever opened for reading; a pipe or a device is only
 //! looked at (`O_PATH`), which has no effect on it.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
@@ -30,7 +33,10 @@ const TRIES: u32 = 16;
 /// The directories beneath which clients may name files.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AllowedPaths {
+    /// As configured: what a client's path begins with.
     directories: Vec<PathBuf>,
+    /// The same without symbolic links, for those that existed when they were configured.
+    resolved: Vec<PathBuf>,
     config_file: PathBuf,
 }
 
@@ -73,6 +79,21 @@ pub enum PathError {
         /// The directory that allows it.
         directory: PathBuf,
     },
+    /// The directory itself is reached by a symbolic link that was not there when it was configured.
+    #[error(
+        "the {what} '{path}' is not opened: a symbolic link leads to '{directory}' that did not when the \
+         configuration was read; if it is meant, run 'systemctl reload reeved'",
+        path = .path.display(),
+        directory = .directory.display()
+    )]
+    Replaced {
+        /// What it is for.
+        what: String,
+        /// The path.
+        path: PathBuf,
+        /// The directory that allows it.
+        directory: PathBuf,
+    },
     /// Not a file.
     #[error("the {what} '{path}' is {kind}, not a file", path = .path.display())]
     NotAFile {
@@ -96,8 +117,8 @@ pub enum PathError {
 }
 
 impl AllowedPaths {
-    /// Allows what is beneath these absolute directories; they need not exist yet. Refusals name
-    /// [`CONFIG_FILE`].
+    /// Allows what is beneath these absolute directories; they need not exist yet, but then may not be
+    /// reached by symbolic links. Refusals name [`CONFIG_FILE`].
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
         Self::configured_in(directories, CONFIG_FILE.into())
@@ -106,8 +127,17 @@ impl AllowedPaths {
     /// As [`AllowedPaths::new`], with the configuration in another file.
     #[must_use]
     pub fn configured_in(directories: Vec<PathBuf>, config_file: PathBuf) -> Self {
+        let resolved = directories
+            .iter()
+            .map(|directory| {
+                directory
+                    .canonicalize()
+                    .unwrap_or_else(|_| directory.clone())
+            })
+            .collect();
         Self {
             directories,
+            resolved,
             config_file,
         }
     }
@@ -160,23 +190,37 @@ impl AllowedPaths {
             });
         }
         // The outermost first: it lets links lead furthest.
-        let mut allowing: Vec<(&PathBuf, &Path)> = self
+        let mut allowing: Vec<(&PathBuf, &PathBuf, &Path)> = self
             .directories
             .iter()
-            .filter_map(|directory| {
+            .zip(&self.resolved)
+            .filter_map(|(directory, resolved)| {
                 let rest = path.strip_prefix(directory).ok()?;
-                Some((directory, rest)).filter(|_| rest != Path::new(""))
+                Some((directory, resolved, rest)).filter(|_| rest != Path::new(""))
             })
             .collect();
-        allowing.sort_by_key(|(directory, _)| directory.components().count());
-        let Some((directory, rest)) = allowing.first() else {
+        allowing.sort_by_key(|(directory, ..)| directory.components().count());
+        let Some((directory, resolved, rest)) = allowing.first() else {
             return Err(PathError::Outside {
                 what: what.to_owned(),
                 path: path.to_owned(),
                 advice: self.advice(path),
             });
         };
-        open_beneath(directory, rest).map_err(|errno| match errno {
+        let replaced = |errno| match errno {
+            Errno::LOOP => PathError::Replaced {
+                what: what.to_owned(),
+                path: path.to_owned(),
+                directory: (*directory).clone(),
+            },
+            errno => PathError::Os {
+                what: what.to_owned(),
+                path: path.to_owned(),
+                errno,
+            },
+        };
+        let beneath = open_directory(resolved).map_err(replaced)?;
+        open_beneath(&beneath, rest).map_err(|errno| match errno {
             Errno::XDEV => PathError::Escapes {
                 what: what.to_owned(),
                 path: path.to_owned(),
@@ -220,13 +264,27 @@ impl plan::PathPolicy for AllowedPaths {
     }
 }
 
-fn open_beneath(directory: &Path, rest: &Path) -> Result<OwnedFd, Errno> {
+/// A directory, through no symbolic link.
+fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
+    let look = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+    resolve(CWD, path, look, ResolveFlags::NO_SYMLINKS)
+}
+
+fn open_beneath(directory: &OwnedFd, rest: &Path) -> Result<OwnedFd, Errno> {
     let look = OFlags::PATH | OFlags::CLOEXEC;
-    let directory = rustix::fs::openat(CWD, directory, look | OFlags::DIRECTORY, Mode::empty())?;
-    let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
+    resolve(directory.as_fd(), rest, look, beneath)
+}
+
+fn resolve(
+    from: BorrowedFd<'_>,
+    path: &Path,
+    flags: OFlags,
+    rules: ResolveFlags,
+) -> Result<OwnedFd, Errno> {
     let mut result = Err(Errno::AGAIN);
     for _ in 0..TRIES {
-        result = rustix::fs::openat2(&directory, rest, look, Mode::empty(), resolve);
+        result = rustix::fs::openat2(from, path, flags, Mode::empty(), rules);
         if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
             break;
         }

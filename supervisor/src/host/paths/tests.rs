@@ -143,3 +143,91 @@ fn of_two_directories_the_outer_one_decides_how_far_links_lead() {
     let allowed = AllowedPaths::new(vec![images.join("deep"), images.clone()]);
     assert!(allowed.open_read("disk", &images.join("deep/link")).is_ok());
 }
+
+#[test]
+fn a_directory_that_is_put_in_the_place_of_an_allowed_one_is_not_followed() {
+    let world = World::new();
+    fs::create_dir_all(world.path("private/deep")).unwrap();
+    fs::write(world.path("private/deep/disk"), "secret").unwrap();
+    fs::rename(world.path("images"), world.path("images.away")).unwrap();
+    symlink("private", world.path("images")).unwrap();
+    let error = world.open("images/deep/disk").unwrap_err();
+    assert!(matches!(error, PathError::Replaced { .. }), "{error}");
+    // The same one step above.
+    let outer = tempfile::tempdir().unwrap();
+    let images = outer.path().join("tenant/images");
+    fs::create_dir_all(&images).unwrap();
+    let allowed = AllowedPaths::new(vec![images.clone()]);
+    fs::rename(outer.path().join("tenant"), outer.path().join("away")).unwrap();
+    symlink(world.path("private"), outer.path().join("tenant")).unwrap();
+    fs::create_dir_all(world.path("private/images")).unwrap();
+    fs::write(world.path("private/images/disk"), "secret").unwrap();
+    let error = allowed
+        .open_read("kernel", &images.join("disk"))
+        .unwrap_err();
+    assert!(matches!(error, PathError::Replaced { .. }), "{error}");
+}
+
+#[test]
+fn a_directory_that_is_configured_by_a_link_is_what_the_link_meant_then() {
+    let world = World::new();
+    symlink("images", world.path("vm")).unwrap();
+    let allowed = AllowedPaths::new(vec![world.path("vm"), world.path("later")]);
+    let disk = world.path("vm/deep/disk");
+    assert!(allowed.open_read("kernel", &disk).is_ok());
+    fs::create_dir_all(world.path("private/deep")).unwrap();
+    fs::write(world.path("private/deep/disk"), "secret").unwrap();
+    fs::remove_file(world.path("vm")).unwrap();
+    symlink("private", world.path("vm")).unwrap();
+    let mut content = String::new();
+    let fd = allowed.open_read("kernel", &disk).unwrap();
+    fs::File::from(fd).read_to_string(&mut content).unwrap();
+    assert_eq!(content, "content");
+    // One that did not exist then is opened once it does, but not through a link.
+    fs::create_dir(world.path("later")).unwrap();
+    fs::write(world.path("later/disk"), "content").unwrap();
+    let later = world.path("later/disk");
+    assert!(allowed.open_read("kernel", &later).is_ok());
+    fs::rename(world.path("later"), world.path("elsewhere")).unwrap();
+    symlink("elsewhere", world.path("later")).unwrap();
+    let error = allowed.open_read("kernel", &later).unwrap_err();
+    assert!(matches!(error, PathError::Replaced { .. }), "{error}");
+}
+
+#[test]
+fn links_and_directories_that_change_while_a_path_is_resolved_lead_nowhere_else() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    let world = World::new();
+    fs::create_dir(world.path("private")).unwrap();
+    fs::write(world.path("private/disk"), "secret").unwrap();
+    fs::create_dir(world.path("images/real")).unwrap();
+    fs::write(world.path("images/real/disk"), "content").unwrap();
+    symlink("../private", world.path("images/bad")).unwrap();
+    symlink("real", world.path("images/swapped")).unwrap();
+    let (done, mut opened, mut refused) = (AtomicBool::new(false), 0, 0);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let directory = fs::File::open(world.path("images")).unwrap();
+            while !done.load(Ordering::Relaxed) {
+                let exchange = rustix::fs::RenameFlags::EXCHANGE;
+                rustix::fs::renameat_with(&directory, "bad", &directory, "swapped", exchange)
+                    .unwrap();
+            }
+        });
+        for _ in 0..20_000 {
+            match world.open("images/swapped/disk") {
+                Ok(content) => {
+                    assert_eq!(content, "content");
+                    opened += 1;
+                }
+                Err(_) => refused += 1,
+            }
+        }
+        done.store(true, Ordering::Relaxed);
+    });
+    assert!(
+        opened > 0 && refused > 0,
+        "{opened} opened, {refused} refused"
+    );
+}
