@@ -67,7 +67,8 @@ pub trait Serve: Send + Sync + 'static {
 /// What clients may cost.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Connections in all.
+    /// Connections in all; a few more for root and the supervisor's own user, so that there is always a
+    /// place for them.
     pub clients: usize,
     /// Connections of one user, of all users but root and the supervisor's own.
     pub clients_per_user: usize,

@@ -14,18 +14,41 @@ fn clients(connection: &mut Connection) -> u32 {
 #[test]
 fn connections_are_limited_in_all_and_places_come_back() {
     let instance = Instance::start("max_clients = 4\n");
-    let mut inside = vec![
-        Raw::greeted(&instance),
-        Raw::greeted(&instance),
-        Raw::greeted(&instance),
-    ];
+    let path = instance.socket();
+    let mut inside = as_user(WRITER, || {
+        vec![
+            Raw::greeted(&instance),
+            Raw::greeted(&instance),
+            Raw::greeted(&instance),
+        ]
+    });
     let mut observer = instance.connect();
     assert_eq!(clients(&mut observer), 4);
+    for user in [WRITER, READER] {
+        let refusal = as_user(user, || Raw::connect(&instance).refusal());
+        assert_eq!(refusal.code, ApiErrorCode::Busy);
+        assert_eq!(refusal.message, "4 clients are connected; try again later");
+    }
+    inside.pop().unwrap().shut();
+    instance.eventually("a place is free", |_| {
+        as_user(WRITER, || Connection::open(&path, "test").is_ok())
+    });
+}
+
+#[test]
+fn root_has_places_that_nobody_else_can_take() {
+    let instance = Instance::start("max_clients = 4\n");
+    let _others = as_user(WRITER, || {
+        (0..4).map(|_| Raw::greeted(&instance)).collect::<Vec<_>>()
+    });
+    // Those of the reserve, and no more.
+    let mut root: Vec<_> = (0..8).map(|_| Raw::greeted(&instance)).collect();
     let refusal = Raw::connect(&instance).refusal();
     assert_eq!(refusal.code, ApiErrorCode::Busy);
-    assert_eq!(refusal.message, "4 clients are connected; try again later");
-    inside.pop().unwrap().shut();
-    instance.eventually("a place is free", |instance| {
+    let refusal = as_user(WRITER, || Raw::connect(&instance).refusal());
+    assert_eq!(refusal.code, ApiErrorCode::Busy);
+    root.pop().unwrap().shut();
+    instance.eventually("root's place is free", |instance| {
         Connection::open(&instance.socket(), "test").is_ok()
     });
 }
