@@ -266,6 +266,7 @@ where
 fn failed(failure: CallFailure) -> ApiError {
     let code = match failure {
         CallFailure::Deadline => ApiErrorCode::Timeout,
+        CallFailure::Busy => ApiErrorCode::Busy,
         CallFailure::Refused(_) | CallFailure::Gone => ApiErrorCode::Worker,
     };
     ApiError::new(code, failure.to_string())

@@ -189,6 +189,9 @@ pub enum CallFailure {
     /// It did not answer in time.
     #[error("the worker did not answer in time")]
     Deadline,
+    /// As many calls as may wait for it do so already.
+    #[error("as many calls as may wait for the worker do so already; try again later")]
+    Busy,
     /// It is gone, or about to be.
     #[error("the worker is gone")]
     Gone,

@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::DomainStatsGet;
+use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::view::{DomainState, ShutOffReason};
 use reeve_ipc::model::OnPowerOff;
 use reeve_tests::daemon::{named, wait_for};
@@ -266,4 +267,43 @@ fn nothing_is_left_where_the_daemon_was_killed_among_liars() -> Result<()> {
     drop(stage.connection);
     super::world::end_everything(&stage.daemon, &stage.all)?;
     assert_balanced(&stage.daemon, &stage.all)
+}
+
+#[test]
+fn a_silent_worker_costs_no_more_than_its_own_places() -> Result<()> {
+    let mut stage = Stage::new()?;
+    let name = stage.define("deaf")?;
+    start(&mut stage.connection, &name)?;
+    let socket = stage.daemon.socket();
+    let begin = Instant::now();
+    let asking: Vec<_> = (0..48)
+        .map(|_| {
+            let (socket, domain) = (socket.clone(), named(&name));
+            std::thread::spawn(move || {
+                let mut connection = Connection::open(&socket, "test")?;
+                let error = connection.call(DomainStatsGet { domain }).err();
+                let error = error.context("a deaf worker answered")?;
+                let code = error.refused().context("no answer")?.code;
+                anyhow::Ok((code, begin.elapsed()))
+            })
+        })
+        .collect();
+    // Meanwhile the domain that behaves is served.
+    let good = named(stage.good.name.as_str());
+    stage.connection.call(DomainStatsGet { domain: good })?;
+    let (mut busy, mut late) = (0, 0);
+    for asking in asking {
+        let (code, took) = asking.join().map_err(|_| anyhow::anyhow!("panicked"))??;
+        match code {
+            ApiErrorCode::Busy => {
+                busy += 1;
+                ensure!(took < Duration::from_secs(4), "refused after {took:?}");
+            }
+            ApiErrorCode::Timeout => late += 1,
+            other => anyhow::bail!("{other:?}"),
+        }
+    }
+    ensure!(busy >= 16 && late > 0, "{busy} refused, {late} timed out");
+    stage.destroy(&name)?;
+    stage.end()
 }

@@ -83,6 +83,7 @@ impl DomainActor {
             }
             let code = match failure {
                 CallFailure::Deadline => ApiErrorCode::Timeout,
+                CallFailure::Busy => ApiErrorCode::Busy,
                 CallFailure::Refused(_) | CallFailure::Gone => ApiErrorCode::Worker,
             };
             return Err(self.error(code, failure));

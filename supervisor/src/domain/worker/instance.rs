@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use reeve_ipc::api::view::{DomainStats, WorkerDetails};
 use reeve_ipc::client::CallError;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::log::quoted;
 use super::{AttachError, Worker};
@@ -18,17 +19,31 @@ const TICK_NS: u64 = 10_000_000;
 /// Bytes of one of the pages that `/proc` counts in.
 const PAGE_BYTES: u64 = 4096;
 
+/// Queries of clients that may wait for one worker: half of the calls that its connection takes, so
+/// that the domain's own jobs find room beside them. Each console among them holds two descriptors.
+const MAX_QUERIES: usize = 32;
+
 /// One kept worker. Dropping it leaves the process alone.
 #[derive(Debug)]
 pub(super) struct KvmInstance {
     worker: Arc<Worker>,
+    /// Places for queries.
+    queries: Arc<Semaphore>,
 }
 
 impl KvmInstance {
     pub(super) fn new(worker: Worker) -> Self {
         Self {
             worker: Arc::new(worker),
+            queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         }
+    }
+
+    /// A place for a query, which must not wait for one: a worker that is silent would have its
+    /// clients hold descriptors and memory without end.
+    fn place(&self) -> Result<OwnedSemaphorePermit, CallFailure> {
+        let place = Arc::clone(&self.queries).try_acquire_owned();
+        place.map_err(|_| CallFailure::Busy)
     }
 }
 
@@ -41,7 +56,8 @@ fn failure(worker: &Worker, error: CallError) -> CallFailure {
             CallFailure::Deadline
         }
         CallError::Closed(_) | CallError::Socket(_) => CallFailure::Gone,
-        error @ (CallError::Busy | CallError::Codec(_)) => CallFailure::Refused(error.to_string()),
+        CallError::Busy => CallFailure::Busy,
+        error @ CallError::Codec(_) => CallFailure::Refused(error.to_string()),
     }
 }
 
@@ -74,7 +90,9 @@ impl Instance for KvmInstance {
         input: bool,
     ) -> Later<Result<(OwnedFd, u64), CallFailure>> {
         let worker = Arc::clone(&self.worker);
+        let place = self.place();
         Box::pin(async move {
+            let _place = place?;
             match worker.console_from(from, input).await {
                 Ok((stream, position)) => Ok((stream.into(), position)),
                 Err(AttachError::Call(error)) => Err(failure(&worker, error)),
@@ -85,7 +103,9 @@ impl Instance for KvmInstance {
 
     fn stats(&self) -> Later<Result<DomainStats, CallFailure>> {
         let worker = Arc::clone(&self.worker);
+        let place = self.place();
         Box::pin(async move {
+            let _place = place?;
             let status = worker.query().await;
             let status = status.map_err(|error| failure(&worker, error))?;
             let usage = usage(worker.pid());
