@@ -97,8 +97,13 @@ pub(super) struct ConfiguredPaths {
 
 impl PathPolicy for ConfiguredPaths {
     fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, PathError> {
-        let allowed = self.allowed.read().unwrap_or_else(PoisonError::into_inner);
-        PathPolicy::open_read(&*allowed, what, path)
+        // A copy: a file system that does not answer must not hold up a reload.
+        let allowed = self
+            .allowed
+            .read()
+            .unwrap_or_else(PoisonError::into_inner)
+            .clone();
+        PathPolicy::open_read(&allowed, what, path)
     }
 }
 

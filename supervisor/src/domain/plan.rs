@@ -1,6 +1,7 @@
 //! Model to machine specification and descriptors: the only such mapping.
 //!
-//! Runs in the supervisor, before a worker exists. Everything a worker will ever use is opened here;
+//! Runs in the supervisor, before a worker exists, on a thread that may wait: a file system can take as
+//! long as it likes to open a file. Everything a worker will ever use is opened here;
 //! the worker gets numbers. Nothing of a file's content is read: images are the worker's to parse.
 //! All descriptors are close-on-exec, and dropping a [`Plan`] undoes it.
 
@@ -73,6 +74,12 @@ pub enum PlanError {
         /// Why.
         errno: Errno,
     },
+    /// Other starts wait for files, and may do so for ever.
+    #[error(
+        "{0} other starts wait for a kernel or initrd whose file system does not answer; look for a \
+         network file system that is down, and destroy the domains that wait for it"
+    )]
+    Stalled(usize),
     /// More descriptors than a launch carries.
     #[error(transparent)]
     Descriptors(#[from] FdError),

@@ -6,7 +6,7 @@ use reeve_ipc::model::{Domain, DomainName};
 use reeve_ipc::phase::Phase;
 
 use super::instance::KvmInstance;
-use super::kept::GivenUp;
+use super::kept::{GivenUp, Planner};
 use super::start::StartError;
 use super::{adopt, kept};
 use crate::crash::{self, Moment, Operation};
@@ -23,7 +23,7 @@ use crate::host::vcpus::VcpuError;
 #[derive(Debug, Clone)]
 pub struct KvmDriver {
     host: Arc<Host>,
-    paths: Arc<dyn PathPolicy>,
+    planner: Planner,
     given_up: Arc<GivenUp>,
 }
 
@@ -35,7 +35,7 @@ impl KvmDriver {
         host.cgroups.settle();
         Self {
             host,
-            paths,
+            planner: Planner::new(paths),
             given_up: Arc::default(),
         }
     }
@@ -54,8 +54,8 @@ impl Driver for KvmDriver {
             } else {
                 Phase::Running
             };
-            let (host, paths) = (&driver.host, driver.paths.as_ref());
-            let started = kept::start(host, paths, &order, recorder, &driver.given_up).await;
+            let (host, planner) = (&driver.host, &driver.planner);
+            let started = kept::start(host, planner, &order, recorder, &driver.given_up).await;
             match started {
                 Ok((worker, notices)) => Ok(Running {
                     instance: Arc::new(KvmInstance::new(worker)),

@@ -11,20 +11,20 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use reeve_ipc::model::DomainName;
 use reeve_ipc::spec::{ControlLoss, SpecDigest};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::mpsc;
+use tokio::sync::{Semaphore, mpsc};
 
 use super::start::{Launching, StartError, check_vcpus, launch};
 use super::{REAP_DEADLINE, Worker};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{Notice, Recorder, Resources, StartOrder};
-use crate::domain::plan::{self, PathPolicy, PlanOptions};
+use crate::domain::plan::{self, PathPolicy, Plan, PlanError, PlanOptions};
 use crate::host::confinement::ConfinementPlan;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
@@ -35,6 +35,10 @@ const SOCKET: &str = "adopt";
 /// Supervisors that may wait to be heard by a worker that does not listen: as many may come and die
 /// while it is stopped.
 const BACKLOG: i32 = 64;
+/// Starts that are planned at once.
+const MAX_PLANNING: usize = 32;
+/// How long one may wait for its turn.
+const PLACE_DEADLINE: Duration = Duration::from_secs(10);
 /// Notices that wait for the actor.
 pub(super) const NOTICES: usize = 32;
 
@@ -122,10 +126,61 @@ impl Drop for Starting<'_> {
     }
 }
 
+/// Plans starts on threads that may wait for a file system: what does not answer holds up the start that
+/// named it, and no other domain. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(super) struct Planner {
+    paths: Arc<dyn PathPolicy>,
+    places: Arc<Semaphore>,
+}
+
+impl Planner {
+    pub(super) fn new(paths: Arc<dyn PathPolicy>) -> Self {
+        Self {
+            paths,
+            places: Arc::new(Semaphore::new(MAX_PLANNING)),
+        }
+    }
+
+    async fn plan(
+        &self,
+        host: &Host,
+        order: &StartOrder,
+        digest: SpecDigest,
+    ) -> Result<Plan, PlanError> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(PLACE_DEADLINE, place).await else {
+            return Err(PlanError::Stalled(MAX_PLANNING));
+        };
+        let (paths, cpuid) = (Arc::clone(&self.paths), host.cpuid.clone());
+        let (domain, hold) = (order.domain.clone(), order.paused);
+        let planning = tokio::task::spawn_blocking(move || {
+            // Held until it is done, even where nobody waits for it any more.
+            let _place = place;
+            let options = PlanOptions {
+                paths: paths.as_ref(),
+                kept: Some(digest),
+                hold,
+                console: None,
+                on_control_loss: ControlLoss::KeepRunning,
+            };
+            plan::plan(&domain, &cpuid, options)
+        });
+        match planning.await {
+            Ok(plan) => plan,
+            Err(error) => match error.try_into_panic() {
+                Ok(panic) => std::panic::resume_unwind(panic),
+                // The runtime ends, and this future with it.
+                Err(_) => std::future::pending().await,
+            },
+        }
+    }
+}
+
 /// Starts a worker for the daemon.
 pub(super) async fn start(
     host: &Host,
-    paths: &dyn PathPolicy,
+    planner: &Planner,
     order: &StartOrder,
     recorder: Arc<dyn Recorder>,
     given_up: &GivenUp,
@@ -134,17 +189,7 @@ pub(super) async fn start(
     let domain = &order.domain;
     check_vcpus(domain)?;
     let digest = draw_digest();
-    let mut plan = plan::plan(
-        domain,
-        &host.cpuid,
-        PlanOptions {
-            paths,
-            kept: Some(digest),
-            hold: order.paused,
-            console: None,
-            on_control_loss: ControlLoss::KeepRunning,
-        },
-    )?;
+    let mut plan = planner.plan(host, order, digest).await?;
     let confinement = ConfinementPlan::new(domain, &host.cgroups)?;
     let identity = host.identities.claim()?;
     let socket = order.directory.join(SOCKET);
