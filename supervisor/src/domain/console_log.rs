@@ -5,8 +5,9 @@
 //! guest wrote meanwhile is there too, as far as the worker's ring still has it. A guest that writes
 //! faster than the rate loses the oldest of it, in its own worker.
 
+use std::convert::Infallible;
 use std::io;
-use std::os::fd::AsFd as _;
+use std::os::fd::{AsFd as _, OwnedFd};
 use std::os::unix::net::UnixStream as StdStream;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,8 +17,9 @@ use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::strays::NoRights;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
+use tokio::sync::oneshot;
 
-use super::driver::Instance;
+use super::driver::{CallFailure, Instance};
 use super::world::Storage;
 use crate::logging::LogFiles;
 
@@ -30,6 +32,10 @@ const NOTE: Duration = Duration::from_secs(1);
 /// How long to wait where the files have no room.
 const ROOM: Duration = Duration::from_millis(20);
 
+/// How long after it could not be attached it is tried again: at first, and at most.
+const AGAIN: Duration = Duration::from_secs(1);
+const AGAIN_MOST: Duration = Duration::from_secs(60);
+
 /// Whose console.
 #[derive(Debug)]
 pub(super) struct ConsoleLog {
@@ -38,14 +44,15 @@ pub(super) struct ConsoleLog {
     pub(super) instance: Arc<dyn Instance>,
     pub(super) storage: Arc<dyn Storage>,
     pub(super) files: LogFiles,
+    /// Closed when the worker is gone.
+    pub(super) gone: oneshot::Receiver<Infallible>,
 }
 
 impl ConsoleLog {
     /// Copies until the worker closes its end, or this is dropped.
-    pub(super) async fn copy(self) {
+    pub(super) async fn copy(mut self) {
         let from = self.storage.console_position(self.uuid);
-        let Ok((stream, start)) = self.instance.console(from, false).await else {
-            // A worker that does not answer, or is gone: there is nothing to log.
+        let Some((stream, start)) = self.attach(from).await else {
             return;
         };
         let mut position = start;
@@ -93,6 +100,27 @@ impl ConsoleLog {
                 noted = Instant::now();
                 pending = false;
             }
+        }
+    }
+
+    /// Attaches to the console; `None` if the worker is gone before it can be done. A worker that is
+    /// silent, full of clients or busy, or a host without descriptors, may have mended itself later.
+    async fn attach(&mut self, from: Option<u64>) -> Option<(OwnedFd, u64)> {
+        let mut again = AGAIN;
+        loop {
+            let failure = match self.instance.console(from, false).await {
+                Ok(attached) => return Some(attached),
+                Err(CallFailure::Gone) => return None,
+                Err(failure) => failure,
+            };
+            if again == AGAIN {
+                let (domain, uuid) = (&self.name, self.uuid);
+                tracing::warn!(%domain, %uuid, "its console cannot be logged yet: {failure}");
+            }
+            if tokio::time::timeout(again, &mut self.gone).await.is_ok() {
+                return None;
+            }
+            again = (again * 2).min(AGAIN_MOST);
         }
     }
 

@@ -11,6 +11,7 @@
 //! what clients ask. Queries do not come here at all: they read the view.
 
 use std::collections::{HashMap, VecDeque};
+use std::convert::Infallible;
 use std::sync::Arc;
 
 use reeve_ipc::api::error::ApiError;
@@ -83,6 +84,8 @@ struct Worker {
     id: u32,
     instance: Arc<dyn Instance>,
     notices: mpsc::Receiver<Notice>,
+    /// Closed with this.
+    _lives: oneshot::Sender<Infallible>,
 }
 
 /// Ends with the domain; `retired` is called at the end, before whoever still waits is told.
@@ -307,6 +310,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
     fn take(&mut self, id: u32, running: Running) {
         let instance = running.instance;
         self.doing = Operation::Shutdown;
+        let (lives, gone) = oneshot::channel();
         if let Some(name) = self.name.clone() {
             let log = ConsoleLog {
                 name,
@@ -314,6 +318,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                 instance: Arc::clone(&instance),
                 storage: Arc::clone(&self.world.storage),
                 files: self.world.logs.clone(),
+                gone,
             };
             // It ends by itself, with the console.
             tokio::spawn(log.copy());
@@ -322,6 +327,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             id,
             instance,
             notices: running.notices,
+            _lives: lives,
         });
     }
 

@@ -141,7 +141,8 @@ impl LogFiles {
 
 enum Open {
     Log(DomainLog),
-    Console(RotatingFile),
+    /// With whether it was told that it cannot be written.
+    Console(RotatingFile, bool),
 }
 
 struct Files {
@@ -163,8 +164,16 @@ impl Files {
                 }
                 Item::Console(owner, bytes) => {
                     let path = self.paths(&owner).console;
-                    if let Open::Console(file) = self.file(path, true) {
+                    if let Open::Console(file, told) = self.file(path, true) {
+                        let before = file.dropped_bytes();
                         file.write(&bytes);
+                        let lost = file.dropped_bytes() > before;
+                        // Once, until it can be written again.
+                        if lost && !*told {
+                            let (domain, uuid) = (&owner.name, owner.uuid);
+                            tracing::warn!(%domain, %uuid, "the console's log cannot be written: what the guest says is lost until it can");
+                        }
+                        *told = lost;
                     }
                 }
                 Item::Bounds(bounds) => {
@@ -192,7 +201,7 @@ impl Files {
         let entry = self.open.entry(path.clone()).or_insert_with(|| {
             let open = if console {
                 let (bytes, keep) = (bounds.console_bytes, bounds.console_keep);
-                Open::Console(RotatingFile::open_or_drop(&path, bytes, keep))
+                Open::Console(RotatingFile::open_or_drop(&path, bytes, keep), false)
             } else {
                 let (bytes, keep) = (bounds.log_bytes, bounds.log_keep);
                 let file = RotatingFile::open_or_drop(&path, bytes, keep);

@@ -86,6 +86,42 @@ fn what_a_full_disk_does_not_take_is_counted_and_told_later() {
 }
 
 #[test]
+fn a_console_goes_on_once_a_full_disk_has_room_again() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("disk");
+    crate::store::test_disk::on_small_disk(&path, "64k", || {
+        let bounds = LogBounds {
+            log_bytes: 1 << 20,
+            log_keep: 1,
+            console_bytes: 1 << 20,
+            console_keep: 1,
+        };
+        let files = LogFiles::start(&path, bounds).unwrap();
+        let name: DomainName = "web".parse().unwrap();
+        let uuid = DomainUuid(uuid::Uuid::from_u128(1));
+        let console = files.paths(&name, uuid).console;
+        let until = |text: &str| {
+            let deadline = std::time::Instant::now() + Duration::from_secs(10);
+            while !fs::read_to_string(&console).is_ok_and(|log| log.ends_with(text)) {
+                assert!(std::time::Instant::now() < deadline, "{text}");
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        };
+        files.console(&name, uuid, b"before\n".to_vec()).unwrap();
+        until("before\n");
+        let _ = fs::write(path.join("ballast"), vec![0; 128 << 10]);
+        for _ in 0..10 {
+            files.console(&name, uuid, vec![b'x'; 8192]).unwrap();
+        }
+        // Written behind all of them.
+        std::thread::sleep(Duration::from_millis(200));
+        fs::remove_file(path.join("ballast")).unwrap();
+        files.console(&name, uuid, b"after\n".to_vec()).unwrap();
+        until("bytes are lost here]\nafter\n");
+    });
+}
+
+#[test]
 fn a_log_that_cannot_be_rotated_does_not_grow() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("web.log");

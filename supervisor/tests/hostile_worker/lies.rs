@@ -127,6 +127,12 @@ impl Worker {
             () if self.is("console-kills") && operation == Operation::ConsoleAttach => {
                 return Some(Some(exit_code::ORDERLY));
             }
+            () if self.is("console-later")
+                && operation == Operation::ConsoleAttach
+                && !std::mem::replace(&mut self.refused_console, true) =>
+            {
+                self.refuse(id);
+            }
             () if self.is("off-ignores-stop") && operation == Operation::Stop => {}
             () if self.is("off-stops-and-lives") && operation == Operation::Stop => {
                 self.send(&FromWorker::Reply {

@@ -31,6 +31,8 @@ struct Worker {
     fds: Vec<Option<OwnedFd>>,
     phase: Phase,
     digest: Option<SpecDigest>,
+    /// Whether a client of the console was refused.
+    refused_console: bool,
     /// Where the next supervisor comes.
     listener: Option<OwnedFd>,
 }
@@ -44,6 +46,7 @@ fn main() -> ExitCode {
         fds: Vec::new(),
         phase: Phase::AwaitingLaunch,
         digest: None,
+        refused_console: false,
         listener: None,
     };
     ExitCode::from(worker.run())
@@ -180,7 +183,8 @@ impl Worker {
             id,
             result: Ok(body),
         });
-        if let Some(stream) = stream.filter(|_| self.is("console-far")) {
+        let writes = self.is("console-far") || self.is("console-later");
+        if let Some(stream) = stream.filter(|_| writes) {
             let mut stream = UnixStream::from(stream);
             let _ = stream.write_all(b"so far\n");
             std::thread::sleep(Duration::from_millis(50));

@@ -384,7 +384,7 @@ impl Instance for SimInstance {
     }
 
     fn console(&self, _: Option<u64>, _: bool) -> Later<Result<(OwnedFd, u64), CallFailure>> {
-        Box::pin(async { Err(CallFailure::Refused("it has no console".to_owned())) })
+        Box::pin(async { Err(CallFailure::Gone) })
     }
 
     fn stats(&self) -> Later<Result<DomainStats, CallFailure>> {
