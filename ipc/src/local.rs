@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{CWD, Mode, OFlags};
 use rustix::io::Errno;
+use rustix::net::sockopt::set_socket_passcred;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
 use crate::scm::refuse_rights;
@@ -25,13 +26,16 @@ pub fn connect(path: &Path) -> Result<OwnedFd, Errno> {
     connect_socket(socket()?, path)
 }
 
-/// As [`connect`]; the kernel refuses descriptors from the other end, where it can.
+/// As [`connect`], to an end that is not trusted: from its first message on the kernel says who sends
+/// it (unix(7), `SO_PASSCRED`), and refuses descriptors where it can. A message that was sent before
+/// that is asked for has no sender.
 ///
 /// # Errors
 /// As for [`connect`].
-pub fn connect_bare(path: &Path) -> Result<OwnedFd, Errno> {
+pub fn connect_warily(path: &Path) -> Result<OwnedFd, Errno> {
     let socket = socket()?;
     refuse_rights(socket.as_fd());
+    set_socket_passcred(&socket, true)?;
     connect_socket(socket, path)
 }
 

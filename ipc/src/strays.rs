@@ -5,8 +5,8 @@
 //! must not stop the thread that serves everybody. So the kernel is told to refuse it (Linux 6.16), and
 //! what an older kernel lets through is closed by one of a few threads that do nothing else.
 //!
-//! Invariant: at most [`MAX_CLOSERS`] threads and [`MAX_QUEUED`] descriptors wait. What comes beyond
-//! that is never closed; the limit of open files bounds it.
+//! Invariant: at most `MAX_CLOSERS` threads and `MAX_QUEUED` descriptors wait. What comes beyond that is
+//! never closed; the limit of open files bounds it.
 
 use std::collections::VecDeque;
 use std::ops::Deref;
@@ -230,7 +230,6 @@ pub(crate) mod tests {
             rustix::net::SendFlags::empty(),
         )
         .unwrap();
-        drop(control);
         drop(many);
         drop(writer);
         let received = scm::receive_bare(right.as_fd(), &mut [0; 16]).unwrap();

@@ -64,7 +64,7 @@ pub struct Adopted {
 }
 
 impl Adopting {
-    /// Takes a connection to a worker's adoption socket ([`crate::local::connect_bare`]) and says who
+    /// Takes a connection to a worker's adoption socket ([`crate::local::connect_warily`]) and says who
     /// speaks.
     ///
     /// # Errors

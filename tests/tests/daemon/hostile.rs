@@ -1,5 +1,7 @@
 //! Clients that do not behave, and a host that runs out of descriptors.
 
+use std::io::Write as _;
+use std::net::{TcpListener, TcpStream};
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::{Duration, Instant};
 
@@ -11,6 +13,7 @@ use reeve_ipc::{codec, local, scm};
 use reeve_tests::daemon::{Daemon, built_in};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
+use rustix::process::{Pid, Signal, kill_process};
 
 use super::world::end_everything;
 use super::{ECHO, define};
@@ -167,6 +170,54 @@ fn descriptors_that_do_not_belong_are_refused_and_closed() -> Result<()> {
     ));
     drop(raw);
     serves_and_holds_nothing(&daemon)
+}
+
+#[test]
+fn a_descriptor_whose_close_takes_long_holds_nobody_up() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let call = codec::encode(&FromClient::Call {
+        id: CallId(1),
+        body: CallBody::SupervisorInfoGet(SupervisorInfoGet {}),
+    })?;
+    let raws = [
+        Raw::greeted(&daemon)?,
+        Raw::greeted(&daemon)?,
+        Raw::connect(&daemon)?,
+    ];
+    let pid = Pid::from_raw(i32::try_from(daemon.pid().context("not running")?)?);
+    let pid = pid.context("no pid")?;
+    // Stopped, so that its copy is the last of each.
+    kill_process(pid, Signal::STOP)?;
+    let mut others = Vec::new();
+    for (raw, garbage) in raws.iter().zip([false, true, false]) {
+        if garbage {
+            // What is behind it is never read.
+            raw.bytes(&[0xff; 64], &[])?;
+        }
+        let (stray, other) = lingering(8)?;
+        // Refused to the client by a kernel that can (Linux 6.16); else the supervisor's to close.
+        if raw.bytes(&call, std::slice::from_ref(&stray)).is_err() {
+            std::mem::forget(stray);
+        }
+        others.push(other);
+    }
+    kill_process(pid, Signal::CONT)?;
+    for _ in 0..5 {
+        serves(&daemon)?;
+    }
+    Ok(())
+}
+
+/// A socket whose last close takes so long, and its other end, which never reads.
+fn lingering(seconds: u64) -> Result<(OwnedFd, TcpStream)> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let mut ours = TcpStream::connect(listener.local_addr()?)?;
+    let (other, _) = listener.accept()?;
+    ours.set_nonblocking(true)?;
+    while ours.write(&[0; 65536]).is_ok() {}
+    ours.set_nonblocking(false)?;
+    rustix::net::sockopt::set_socket_linger(&ours, Some(Duration::from_secs(seconds)))?;
+    Ok((ours.into(), other))
 }
 
 fn descriptors(daemon: &Daemon) -> Result<usize> {

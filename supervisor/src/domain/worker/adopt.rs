@@ -331,7 +331,7 @@ async fn search(
     identity: ProcessIdentity,
 ) -> Result<Box<Found>, String> {
     let socket = loop {
-        match reeve_ipc::local::connect_bare(&recorded.socket) {
+        match reeve_ipc::local::connect_warily(&recorded.socket) {
             Ok(socket) => break socket,
             // Others wait to be heard.
             Err(Errno::AGAIN) => tokio::time::sleep(AGAIN).await,
