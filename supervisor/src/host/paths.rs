@@ -15,6 +15,8 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
+use std::sync::mpsc::sync_channel;
+use std::time::Duration;
 
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
@@ -29,6 +31,9 @@ pub const CONFIG_FILE: &str = "/etc/reeve/reeve.toml";
 
 /// A concurrent rename beneath the directory makes the kernel ask for another try.
 const TRIES: u32 = 16;
+
+/// How long a file system may take to resolve the directories, while the daemon starts or reloads.
+const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
 
 /// The directories beneath which clients may name files.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -127,14 +132,7 @@ impl AllowedPaths {
     /// As [`AllowedPaths::new`], with the configuration in another file.
     #[must_use]
     pub fn configured_in(directories: Vec<PathBuf>, config_file: PathBuf) -> Self {
-        let resolved = directories
-            .iter()
-            .map(|directory| {
-                directory
-                    .canonicalize()
-                    .unwrap_or_else(|_| directory.clone())
-            })
-            .collect();
+        let resolved = resolved_within(&directories, RESOLVE_DEADLINE);
         Self {
             directories,
             resolved,
@@ -262,6 +260,30 @@ impl plan::PathPolicy for AllowedPaths {
             refused => plan::PathError::Forbidden(refused.to_string()),
         })
     }
+}
+
+/// The directories without symbolic links, those left as they are that do not exist; all of them where
+/// that takes longer than `deadline`, as on a network file system that is down.
+fn resolved_within(directories: &[PathBuf], deadline: Duration) -> Vec<PathBuf> {
+    let (sender, resolved) = sync_channel(1);
+    let asked = directories.to_vec();
+    let resolving = std::thread::Builder::new()
+        .name("paths".to_owned())
+        .spawn(move || {
+            let resolve = |path: PathBuf| path.canonicalize().unwrap_or(path);
+            // Nobody waits for it any more when it is late.
+            let _ = sender.send(asked.into_iter().map(resolve).collect());
+        });
+    let resolved = resolving
+        .ok()
+        .and_then(|_| resolved.recv_timeout(deadline).ok());
+    resolved.unwrap_or_else(|| {
+        tracing::warn!(
+            "the allowed directories could not be resolved in time; those that symbolic links lead to \
+             are refused until a reload can"
+        );
+        directories.to_vec()
+    })
 }
 
 /// A directory, through no symbolic link.
