@@ -96,6 +96,7 @@ fn it_goes_on_when_the_supervisor_dies_and_comes_back() -> Result<()> {
     connection.call(DomainShutdown {
         domain: named("embedded"),
         destroy_after_ms: None,
+        for_host: false,
     })?;
     until(&mut errors, "ShutOff(Shutdown)")?;
     let (said, _) = embed.end()?;

@@ -203,6 +203,10 @@ calls! {
         domain: DomainRef,
         /// Destroy it when the guest has not ended after so many milliseconds.
         destroy_after_ms: Option<u32>,
+        /// The host itself goes down: a domain that is paused is resumed and pressed, one that is
+        /// kept though its guest has ended is destroyed, and none is restarted or kept when its
+        /// guest ends, whatever its definition says of that.
+        for_host: bool,
     } -> (),
     call "shut down", access ReadWrite, idempotent true;
 

@@ -127,8 +127,10 @@ impl Daemon {
             }),
             C::DomainUndefine(call) => ask(call.domain, Request::Undefine, A::DomainUndefine(())),
             C::DomainShutdown(call) => {
-                let destroy_after_ms = call.destroy_after_ms;
-                let request = Request::Shutdown { destroy_after_ms };
+                let request = Request::Shutdown {
+                    destroy_after_ms: call.destroy_after_ms,
+                    for_host: call.for_host,
+                };
                 ask(call.domain, request, A::DomainShutdown(()))
             }
             C::DomainReboot(call) => ask(call.domain, Request::Reboot, A::DomainReboot(())),

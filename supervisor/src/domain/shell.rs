@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
 use super::actor::{
-    Adopted, DomainActor, Done, Effect, Input, LiveRecord, Request, SessionId, Ticket,
+    Adopted, DomainActor, Done, Effect, Input, LiveRecord, Request, SessionId, Ticket, Timer,
 };
 use super::console_log::ConsoleLog;
 use super::driver::{
@@ -99,6 +99,8 @@ pub(super) struct Shell<F> {
     /// Inputs that are there already.
     inputs: VecDeque<Input>,
     start: Option<Start>,
+    /// The one timer of a shutdown; it may have run out.
+    deadline: Option<AbortHandle>,
     worker: Option<Worker>,
     status: Option<Arc<StatusWriter>>,
     /// What the end of the worker would be due to.
@@ -161,6 +163,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             outcomes: JoinSet::new(),
             inputs: VecDeque::new(),
             start: None,
+            deadline: None,
             worker: None,
             status: None,
             doing: Operation::Start,
@@ -212,7 +215,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
     fn tell(&mut self, input: Input) {
         self.inputs.push_back(input);
         while let Some(input) = self.inputs.pop_front() {
-            let effects = self.actor.handle(self.world.clock.now_ms(), input);
+            let effects = self.actor.handle(self.world.clock.now(), input);
             self.publish();
             for effect in effects {
                 self.execute(effect);
@@ -378,10 +381,15 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             Effect::Kill(id) => self.kill(id),
             Effect::SetTimer(timer, after_ms) => {
                 let sleep = self.world.clock.sleep_ms(after_ms);
-                self.outcomes.spawn(async move {
+                let task = self.outcomes.spawn(async move {
                     sleep.await;
                     Outcome::Input(Input::Timer(timer))
                 });
+                if let Timer::ShutdownDeadline { .. } = timer
+                    && let Some(before) = self.deadline.replace(task)
+                {
+                    before.abort();
+                }
             }
             Effect::Event(kind) => {
                 if let Some(name) = &self.name {

@@ -11,7 +11,7 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{DomainName, DomainUuid};
 
-use super::actor::LiveRecord;
+use super::actor::{LiveRecord, Now};
 use super::driver::{Driver, Later, Recorder, Resources};
 use crate::crash::{self, Moment, Operation};
 use crate::logging::LogFiles;
@@ -80,8 +80,8 @@ pub trait EventSink: Debug + Send + Sync {
 
 /// The time, and waiting for it.
 pub trait Clock: Debug + Send + Sync {
-    /// Now, in milliseconds since the epoch.
-    fn now_ms(&self) -> u64;
+    /// Now.
+    fn now(&self) -> Now;
 
     /// Resolves after so many milliseconds.
     fn sleep_ms(&self, after_ms: u64) -> Later<()>;
@@ -92,8 +92,13 @@ pub trait Clock: Debug + Send + Sync {
 pub struct HostClock;
 
 impl Clock for HostClock {
-    fn now_ms(&self) -> u64 {
-        now_ms()
+    fn now(&self) -> Now {
+        let boot = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let boot = Duration::try_from(boot).unwrap_or_default();
+        Now {
+            unix_ms: now_ms(),
+            boot_ms: u64::try_from(boot.as_millis()).unwrap_or(u64::MAX),
+        }
     }
 
     fn sleep_ms(&self, after_ms: u64) -> Later<()> {

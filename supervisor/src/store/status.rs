@@ -32,7 +32,10 @@ struct IntentsV1 {
     stopping: Option<StoppingV1>,
     restart_after_resets: Option<u64>,
     shutting_down: bool,
-    destroy_at_unix_ms: Option<u64>,
+    /// Absent in those that were written before there was one.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    for_host: bool,
+    destroy_at_boot_ms: Option<u64>,
     auto_destroy: bool,
 }
 
@@ -91,7 +94,8 @@ pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
                 stopping: intents.stopping.map(Into::into),
                 restart_after_resets: intents.restart_after_resets,
                 shutting_down: intents.shutting_down,
-                destroy_at_ms: intents.destroy_at_unix_ms,
+                for_host: intents.for_host,
+                destroy_at_boot_ms: intents.destroy_at_boot_ms,
                 auto_destroy: intents.auto_destroy,
             },
             started_ms: status.started_unix_ms,
@@ -128,7 +132,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
         stopping,
         restart_after_resets,
         shutting_down,
-        destroy_at_ms,
+        for_host,
+        destroy_at_boot_ms,
         auto_destroy,
     } = intents;
     let Resources {
@@ -147,7 +152,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
             stopping: stopping.map(Into::into),
             restart_after_resets: *restart_after_resets,
             shutting_down: *shutting_down,
-            destroy_at_unix_ms: *destroy_at_ms,
+            for_host: *for_host,
+            destroy_at_boot_ms: *destroy_at_boot_ms,
             auto_destroy: *auto_destroy,
         },
         resources: ResourcesV1 {

@@ -78,6 +78,7 @@ pub fn sample(operation: Operation) -> CallBody {
         O::DomainShutdown => DomainShutdown {
             domain: domain_(),
             destroy_after_ms: None,
+            for_host: false,
         }
         .into_body(),
         O::DomainReboot => DomainReboot { domain: domain_() }.into_body(),

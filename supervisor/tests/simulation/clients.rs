@@ -308,6 +308,7 @@ pub fn invent(random: &mut Random, registry: &Registry) -> (DomainRef, Call) {
         24..45 => Call::Start(options),
         45..52 => Call::Other(Request::Shutdown {
             destroy_after_ms: random.percent(50).then_some(3_000),
+            for_host: random.percent(30),
         }),
         52..59 => Call::Other(Request::Reboot),
         59..63 => Call::Other(Request::Reset),

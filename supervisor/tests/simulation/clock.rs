@@ -1,5 +1,6 @@
 //! A clock that stands until the schedule moves it.
 
+use reeved::domain::actor::Now;
 use reeved::domain::driver::Later;
 use reeved::domain::world::Clock;
 
@@ -9,8 +10,13 @@ use crate::universe::{Shared, Wait};
 pub struct SimClock(pub Shared);
 
 impl Clock for SimClock {
-    fn now_ms(&self) -> u64 {
-        self.0.lock().now_ms
+    fn now(&self) -> Now {
+        let boot_ms = self.0.lock().now_ms;
+        Now {
+            // Set back all the time: nothing may depend on it.
+            unix_ms: u64::from(u32::MAX).saturating_sub(boot_ms),
+            boot_ms,
+        }
     }
 
     fn sleep_ms(&self, after_ms: u64) -> Later<()> {

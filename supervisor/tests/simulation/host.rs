@@ -195,7 +195,7 @@ impl Universe {
         let uuid = process.uuid;
         let noted = self.run.statuses.get(&uuid).is_some_and(|status| {
             let intents = &status.record.intents;
-            intents.auto_destroy || intents.destroy_at_ms.is_some()
+            intents.auto_destroy || intents.for_host || intents.destroy_at_boot_ms.is_some()
         });
         if noted || self.host.condemned.contains(&uuid) || process.machine.phase != Phase::Running {
             return Ok(());

@@ -150,6 +150,9 @@ fn domain_at_rest(universe: &Universe, view: &View) -> Checked {
             short(uuid)
         ));
     }
+    if status.record.intents.for_host && worker.machine.end.is_some() {
+        return Err(format!("{} does not end with the host", short(uuid)));
+    }
     kept_by_policy(uuid, worker, view)
 }
 

@@ -4,6 +4,7 @@
 mod console;
 mod definitions;
 mod editing;
+mod host_end;
 mod life;
 mod programs;
 mod refusals;

@@ -56,6 +56,7 @@ fn live(connection: &mut Connection, told: &mut Acknowledged) -> Result<(), Call
     connection.call(DomainShutdown {
         domain: web(),
         destroy_after_ms: Some(3000),
+        for_host: false,
     })?;
     told.shut_down = true;
     wait_while(connection, |details| {

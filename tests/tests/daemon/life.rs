@@ -61,6 +61,7 @@ fn a_domain_goes_through_every_state_and_tells_of_each() -> Result<()> {
     let shutdown = DomainShutdown {
         domain: web(),
         destroy_after_ms: None,
+        for_host: false,
     };
     connection.call(shutdown)?;
     wait_until_off(connection, "web")?;
@@ -358,6 +359,7 @@ fn a_guest_that_ignores_its_button_is_destroyed_when_time_is_up() -> Result<()> 
     connection.call(DomainShutdown {
         domain: named("deaf"),
         destroy_after_ms: Some(300),
+        for_host: false,
     })?;
     assert_eq!(state(&mut connection, "deaf")?, DomainState::ShuttingDown);
     wait_until_off(&mut connection, "deaf")?;

@@ -43,6 +43,7 @@ fn power_off_restarts_or_keeps_the_machine_as_the_definition_says() -> Result<()
         connection.call(DomainShutdown {
             domain: named(name),
             destroy_after_ms: None,
+            for_host: false,
         })?;
         wait_for(connection, &named(name), |details| {
             details.is_some_and(|details| details.summary.state == expected)

@@ -151,6 +151,7 @@ fn a_reboot_and_a_shutdown_that_were_begun_are_finished_by_the_next_supervisor()
         connection.call(DomainShutdown {
             domain: named("ends"),
             destroy_after_ms: Some(2000),
+            for_host: false,
         })?;
         if guests_end_first {
             std::thread::sleep(Duration::from_millis(200));

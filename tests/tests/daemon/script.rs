@@ -272,6 +272,7 @@ fn shutdown(of: Pick) -> Step {
             connection.call(DomainShutdown {
                 domain,
                 destroy_after_ms: Some(8000),
+                for_host: false,
             })
         },
         |known| known.run = Run::Off,

@@ -76,6 +76,7 @@ impl Phase {
             Self::ShuttingDown => connection.call(DomainShutdown {
                 domain,
                 destroy_after_ms: None,
+                for_host: false,
             })?,
             _ => {}
         }

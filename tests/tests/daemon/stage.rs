@@ -168,6 +168,7 @@ impl Asked {
                 DomainShutdown {
                     domain,
                     destroy_after_ms: None,
+                    for_host: false,
                 },
                 LONG_CALL,
             ),

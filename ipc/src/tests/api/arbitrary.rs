@@ -205,12 +205,15 @@ fn call() -> impl Strategy<Value = CallBody> {
         }),
         (domain_ref(), options())
             .prop_map(|(domain, options)| C::DomainStart(DomainStart { domain, options })),
-        (domain_ref(), any::<Option<u32>>()).prop_map(|(domain, destroy_after_ms)| {
-            C::DomainShutdown(DomainShutdown {
-                domain,
-                destroy_after_ms,
-            })
-        }),
+        (domain_ref(), any::<(Option<u32>, bool)>()).prop_map(
+            |(domain, (destroy_after_ms, for_host))| {
+                C::DomainShutdown(DomainShutdown {
+                    domain,
+                    destroy_after_ms,
+                    for_host,
+                })
+            }
+        ),
         (domain_ref(), any::<Option<u32>>()).prop_map(|(domain, order)| {
             C::DomainAutostartSet(DomainAutostartSet { domain, order })
         }),

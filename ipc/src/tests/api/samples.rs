@@ -173,8 +173,9 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
         ("start", start(options)),
         ("start, bound", start(bound)),
         ("create", call(create)),
-        ("shutdown", shutdown(None)),
-        ("shutdown, in time", shutdown(Some(30_000))),
+        ("shutdown", shutdown(None, false)),
+        ("shutdown, in time", shutdown(Some(30_000), false)),
+        ("shutdown, for the host", shutdown(None, true)),
         ("reboot", call(DomainReboot { domain: web() })),
         ("reset", call(DomainReset { domain: web() })),
         ("pause", call(DomainPause { domain: web() })),
@@ -224,10 +225,11 @@ fn start(options: StartOptions) -> FromClient {
     })
 }
 
-fn shutdown(destroy_after_ms: Option<u32>) -> FromClient {
+fn shutdown(destroy_after_ms: Option<u32>, for_host: bool) -> FromClient {
     call(DomainShutdown {
         domain: web(),
         destroy_after_ms,
+        for_host,
     })
 }
 

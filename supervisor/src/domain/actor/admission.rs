@@ -124,6 +124,13 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Start(..) if standing.reaping => wrong(NOT_RELEASED),
         Request::Start(..) if state.is_active() => wrong("it is running already"),
         Request::Start(..) => Ok(Job(JobKind::Start)),
+        Request::Shutdown { for_host: true, .. } => match state {
+            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
+                Ok(Admission::Destroy)
+            }
+            DomainState::ShutOff(_) => Err(OFF),
+            _ => Ok(Job(JobKind::Shutdown)),
+        },
         Request::Shutdown { .. } => pressable(state).map(|()| Job(JobKind::Shutdown)),
         Request::Reboot => pressable(state).map(|()| Job(JobKind::Reboot)),
         Request::Reset if state.is_active() => Ok(Job(JobKind::Reset)),

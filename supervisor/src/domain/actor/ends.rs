@@ -4,7 +4,7 @@
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
-use reeve_ipc::model::{OnCrash, OnPowerOff, OnReboot};
+use reeve_ipc::model::{LifecycleAction, OnCrash, OnPowerOff, OnReboot};
 use reeve_ipc::phase::Phase;
 
 use super::message::{Adopted, Effect, Ticket, Timer};
@@ -12,6 +12,13 @@ use super::planted::{self, Bug};
 use super::standing::{Activity, Live, Machine};
 use super::{DESTROY_ACKNOWLEDGED_MS, DomainActor, MAX_RESTARTS, RESTART_WINDOW_MS, Step};
 use crate::domain::driver::{GuestEnd, Notice, Verdict, WorkerCall};
+
+/// Every domain's policies while the host goes down.
+const ENDS_WITH_THE_HOST: LifecycleAction = LifecycleAction {
+    on_power_off: OnPowerOff::Destroy,
+    on_reboot: OnReboot::Destroy,
+    on_crash: OnCrash::Destroy,
+};
 
 /// What a policy makes of an end.
 enum Policy {
@@ -38,8 +45,12 @@ impl DomainActor {
             }
             Notice::Reset(count) => {
                 live.resets = count;
+                let for_host = live.record.intents.for_host;
                 self.effects.push(Effect::Event(EventKind::Reset));
-                if !self.is_resetting() {
+                if for_host {
+                    // It has ended, and forgotten the button: now is better than in its next life.
+                    self.kill(ShutOffReason::Shutdown);
+                } else if !self.is_resetting() {
                     self.reset_late();
                 }
             }
@@ -100,7 +111,11 @@ impl DomainActor {
     /// The guest ended by itself and its machine is kept: what the intent, else the policy, says.
     pub(super) fn guest_ended(&mut self, end: &GuestEnd) {
         let Some(live) = self.live() else { return };
-        let actions = live.record.definition.lifecycle;
+        let actions = if live.record.intents.for_host {
+            ENDS_WITH_THE_HOST
+        } else {
+            live.record.definition.lifecycle
+        };
         let rebooting = live.is_rebooting();
         let policy = match end {
             GuestEnd::PoweredOff if rebooting => Policy::Restart,
@@ -140,7 +155,7 @@ impl DomainActor {
         let Some(live) = self.live() else { return };
         let mut kept = live.record.clone();
         kept.intents.shutting_down = false;
-        kept.intents.destroy_at_ms = None;
+        kept.intents.destroy_at_boot_ms = None;
         if kept != live.record {
             let note = Step::WriteStatus(Box::new(kept));
             self.begin_steps(None, JobKind::Policy, [note]);
@@ -153,7 +168,7 @@ impl DomainActor {
         let Some(live) = self.live() else { return };
         let mut wanted = live.record.clone();
         wanted.intents.shutting_down = false;
-        wanted.intents.destroy_at_ms = None;
+        wanted.intents.destroy_at_boot_ms = None;
         wanted.intents.restart_after_resets = Some(live.resets);
         let mut finished = wanted.clone();
         finished.intents.restart_after_resets = None;
@@ -171,7 +186,7 @@ impl DomainActor {
 
     /// Whether a policy may start the domain once more: not one that ends again and again.
     fn may_restart(&mut self) -> bool {
-        let since = self.now_ms.saturating_sub(RESTART_WINDOW_MS);
+        let since = self.now.boot_ms.saturating_sub(RESTART_WINDOW_MS);
         self.restarts.retain(|time| *time > since);
         if self.restarts.len() >= MAX_RESTARTS {
             let message = format!(
@@ -184,7 +199,7 @@ impl DomainActor {
             }));
             return false;
         }
-        self.restarts.push_back(self.now_ms);
+        self.restarts.push_back(self.now.boot_ms);
         true
     }
 
@@ -250,12 +265,11 @@ impl DomainActor {
                     self.answer(ticket, Ok(()));
                 }
             }
-            Timer::ShutdownDeadline(id) => {
+            Timer::ShutdownDeadline { id, at_boot_ms } => {
                 let due = |live: &Live| {
-                    let intents = &live.record.intents;
                     live.id == id
                         && live.killed.is_none()
-                        && intents.destroy_at_ms.is_some_and(|at| at <= self.now_ms)
+                        && live.record.intents.destroy_at_boot_ms == Some(at_boot_ms)
                 };
                 if self.live().is_some_and(due) {
                     self.destroy(None);
@@ -269,7 +283,8 @@ impl DomainActor {
         let Some(live) = self.live() else { return };
         let killed = live.killed;
         let definition = live.record.definition.clone();
-        let policy = definition.lifecycle.on_crash;
+        let restarts =
+            definition.lifecycle.on_crash == OnCrash::Restart && !live.record.intents.for_host;
         let session = live.auto_destroy;
         self.interrupt(ApiErrorCode::Worker, "its worker ended meanwhile");
         self.release(killed.unwrap_or(ShutOffReason::Crashed));
@@ -281,7 +296,7 @@ impl DomainActor {
             Verdict::Failed(why) => why,
         });
         // A job that waits for the disk goes on; the domain stays off then.
-        if policy == OnCrash::Restart && self.job.is_none() && self.may_restart() {
+        if restarts && self.job.is_none() && self.may_restart() {
             let step = self.start_step(definition, false, session, RunningReason::Restarted);
             self.begin_steps(None, JobKind::Policy, [step]);
         }
@@ -376,19 +391,16 @@ impl DomainActor {
 
     /// Ends what an earlier supervisor was ending, and what was bound to one of its clients.
     fn finish_what_was_begun(&mut self) {
-        let now = self.now_ms;
         let Some(live) = self.live().filter(|_| !planted::has(Bug::ForgetsTheIntent)) else {
             return;
         };
-        let (id, intents) = (live.id, live.record.intents.clone());
+        let intents = live.record.intents.clone();
         if let Some(reason) = intents.stopping {
             self.kill(reason);
         } else if intents.auto_destroy {
             self.kill(ShutOffReason::Destroyed);
-        } else if let Some(deadline) = intents.destroy_at_ms {
-            let left = deadline.saturating_sub(now);
-            self.effects
-                .push(Effect::SetTimer(Timer::ShutdownDeadline(id), left));
+        } else {
+            self.keep_deadline(None);
         }
     }
 

@@ -142,7 +142,11 @@ impl DomainActor {
         let not_done = match job.step {
             Step::WriteRecord(_) => true,
             // A button that was not pressed in time may be pressed yet.
-            Step::Call(WorkerCall::PowerButton) => error.code != ApiErrorCode::Timeout,
+            // Nor does a refusal keep a domain from its end with the host.
+            Step::Call(WorkerCall::PowerButton) => {
+                let for_host = self.live().is_some_and(|live| live.record.intents.for_host);
+                error.code != ApiErrorCode::Timeout && !for_host
+            }
             _ => false,
         };
         if let Some(before) = job.before.filter(|_| not_done) {
@@ -177,10 +181,12 @@ impl DomainActor {
         let Some(live) = self.live_mut() else { return };
         before.intents.stopping = live.record.intents.stopping;
         if live.record != before {
+            let deadline = live.record.intents.destroy_at_boot_ms;
             live.record = before.clone();
             let id = live.id;
             self.effects
                 .push(Effect::WriteStatus(None, id, Box::new(before)));
+            self.keep_deadline(deadline);
         }
     }
 

@@ -37,6 +37,8 @@ pub enum Request {
     Shutdown {
         /// And destroy it after so many milliseconds.
         destroy_after_ms: Option<u32>,
+        /// The host goes down: no policy restarts or keeps it, and a pause does not hold it up.
+        for_host: bool,
     },
     /// Press the power button and boot again.
     Reboot,
@@ -61,6 +63,15 @@ pub enum Request {
         /// In the kept one.
         persistent: bool,
     },
+}
+
+/// What time it is, by two clocks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Now {
+    /// In milliseconds since the epoch: for people. It may be set, and so nothing is timed by it.
+    pub unix_ms: u64,
+    /// In milliseconds since the host's boot, its sleep included. No status outlives the boot.
+    pub boot_ms: u64,
 }
 
 /// What an actor is told.
@@ -119,8 +130,14 @@ pub enum Adopted {
 pub enum Timer {
     /// A destroy is acknowledged though the process of this number is not gone.
     DestroyAcknowledged(u32),
-    /// A shutdown has taken too long for the worker of this number.
-    ShutdownDeadline(u32),
+    /// A shutdown has taken too long.
+    ShutdownDeadline {
+        /// For the worker of this number.
+        id: u32,
+        /// The deadline, as it is in [`Intents::destroy_at_boot_ms`]: where that has another by the
+        /// time, this timer is an old one.
+        at_boot_ms: u64,
+    },
 }
 
 /// What is to be done.
@@ -161,7 +178,8 @@ pub enum Effect {
     Call(u64, u32, WorkerCall),
     /// Kill the worker of this number, or give up its start.
     Kill(u32),
-    /// Tell [`Input::Timer`] after so many milliseconds.
+    /// Tell [`Input::Timer`] after so many milliseconds. Of [`Timer::ShutdownDeadline`] there is one:
+    /// it takes the place of the one before.
     SetTimer(Timer, u64),
     /// Tell the world.
     Event(EventKind),
@@ -190,8 +208,10 @@ pub struct Intents {
     pub restart_after_resets: Option<u64>,
     /// It was asked to shut down.
     pub shutting_down: bool,
-    /// And is destroyed then, in milliseconds since the epoch.
-    pub destroy_at_ms: Option<u64>,
+    /// Because the host does: when its guest ends, so does it.
+    pub for_host: bool,
+    /// And is destroyed then, in milliseconds since the host's boot ([`Now::boot_ms`]).
+    pub destroy_at_boot_ms: Option<u64>,
     /// It is destroyed when a client's connection ends.
     pub auto_destroy: bool,
 }

@@ -46,7 +46,7 @@ use reeve_ipc::model::{Domain, DomainName, DomainUuid};
 
 pub use self::admission::{Admission, admit};
 pub use self::message::{
-    Adopted, Done, Effect, Input, Intents, LiveRecord, Request, SessionId, Ticket, Timer,
+    Adopted, Done, Effect, Input, Intents, LiveRecord, Now, Request, SessionId, Ticket, Timer,
 };
 pub use self::standing::Standing;
 pub use self::steps::Step;
@@ -79,7 +79,7 @@ pub struct DomainActor {
     restarts: VecDeque<u64>,
     last_failure: Option<String>,
     retired: bool,
-    now_ms: u64,
+    now: Now,
     effects: Vec<Effect>,
 }
 
@@ -98,7 +98,10 @@ impl DomainActor {
             restarts: VecDeque::new(),
             last_failure: None,
             retired: false,
-            now_ms: 0,
+            now: Now {
+                unix_ms: 0,
+                boot_ms: 0,
+            },
             effects: Vec::new(),
         }
     }
@@ -122,12 +125,12 @@ impl DomainActor {
     }
 
     /// Takes one input and says what is to be done, in this order.
-    pub fn handle(&mut self, now_ms: u64, input: Input) -> Vec<Effect> {
+    pub fn handle(&mut self, now: Now, input: Input) -> Vec<Effect> {
         if self.retired {
             // It is another's domain now, if it is one's at all.
             return Vec::new();
         }
-        self.now_ms = now_ms;
+        self.now = now;
         let before = self.state();
         match input {
             Input::Request(ticket, request) => self.request(ticket, request),

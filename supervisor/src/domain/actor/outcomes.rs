@@ -58,18 +58,24 @@ impl DomainActor {
     /// The worker's status is written.
     fn noted(&mut self, record: LiveRecord, result: Result<(), String>) -> Result<(), ApiError> {
         self.stored(result)?;
-        let now = self.now_ms;
         let Some(live) = self.live_mut() else {
             return Err(self.error(ApiErrorCode::WrongState, "it has ended meanwhile"));
         };
+        let before = live.record.intents.destroy_at_boot_ms;
         live.record = record;
-        let deadline = live.record.intents.destroy_at_ms;
-        let timer = Timer::ShutdownDeadline(live.id);
-        if let Some(deadline) = deadline {
-            self.effects
-                .push(Effect::SetTimer(timer, deadline.saturating_sub(now)));
-        }
+        self.keep_deadline(before);
         Ok(())
+    }
+
+    /// Sets the timer of a shutdown where its deadline is not the one `before`, for which it is set.
+    pub(super) fn keep_deadline(&mut self, before: Option<u64>) {
+        let Some(live) = self.live() else { return };
+        let (id, deadline) = (live.id, live.record.intents.destroy_at_boot_ms);
+        if let Some(at_boot_ms) = deadline.filter(|_| deadline != before) {
+            let timer = Timer::ShutdownDeadline { id, at_boot_ms };
+            let left = at_boot_ms.saturating_sub(self.now.boot_ms);
+            self.effects.push(Effect::SetTimer(timer, left));
+        }
     }
 
     fn called(

@@ -8,7 +8,7 @@ use reeve_ipc::model::{Domain, Labels};
 
 use super::DomainActor;
 use super::message::{Intents, LiveRecord, Request, SessionId};
-use super::standing::Live;
+use super::standing::{Live, Machine};
 use crate::domain::driver::WorkerCall;
 
 /// One step of a job: an effect with an outcome.
@@ -93,21 +93,36 @@ impl DomainActor {
                 let step = self.start_step(*domain, options.paused, bound, RunningReason::Booted);
                 Ok((vec![step], Vec::new()))
             }
-            Request::Shutdown { destroy_after_ms } => {
-                let mut record = self.running()?.record.clone();
+            Request::Shutdown {
+                destroy_after_ms,
+                for_host,
+            } => {
+                let live = self.running()?;
+                let mut record = live.record.clone();
                 record.intents.shutting_down = true;
+                record.intents.for_host |= for_host;
                 record.intents.restart_after_resets = None;
                 if let Some(after) = destroy_after_ms {
-                    record.intents.destroy_at_ms = Some(self.now_ms + u64::from(after));
+                    let at = self.now.boot_ms + u64::from(after);
+                    record.intents.destroy_at_boot_ms = Some(at);
                 }
-                Ok((pressing(record), Vec::new()))
+                let mut steps = pressing(record);
+                // Admitted only for the host: a guest that stands notices no button.
+                if !matches!(live.machine, Machine::Running(_)) {
+                    steps.insert(1, Step::Call(WorkerCall::Resume));
+                }
+                Ok((steps, Vec::new()))
             }
             Request::Reboot => {
                 let live = self.running()?;
                 let mut record = live.record.clone();
+                if record.intents.for_host {
+                    let why = "the host is shutting down, and the domain with it";
+                    return Err(self.error(ApiErrorCode::WrongState, why));
+                }
                 record.intents.restart_after_resets = Some(live.resets);
                 record.intents.shutting_down = false;
-                record.intents.destroy_at_ms = None;
+                record.intents.destroy_at_boot_ms = None;
                 Ok((pressing(record), Vec::new()))
             }
             Request::Reset => {
@@ -168,7 +183,7 @@ impl DomainActor {
                 auto_destroy: session.is_some(),
                 ..Intents::default()
             },
-            started_ms: self.now_ms,
+            started_ms: self.now.unix_ms,
         };
         Step::Start {
             record: Box::new(record),

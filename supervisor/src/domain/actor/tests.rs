@@ -3,6 +3,7 @@
 mod ends;
 mod failures;
 mod sequences;
+mod shutdown;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -92,7 +93,7 @@ fn define(only_new: bool) -> Request {
 }
 
 /// Every request, in the order of the columns of the table.
-fn requests() -> [Request; 17] {
+fn requests() -> [Request; 18] {
     let options = StartOptions {
         paused: false,
         auto_destroy: false,
@@ -106,6 +107,7 @@ fn requests() -> [Request; 17] {
         Request::Create(Box::new(domain()), options, session),
         Request::Shutdown {
             destroy_after_ms: None,
+            for_host: false,
         },
         Request::Reboot,
         Request::Reset,
@@ -118,11 +120,17 @@ fn requests() -> [Request; 17] {
         title("t", false, true),
         title("t", true, true),
         title("t", false, false),
+        HOST_ENDS,
     ]
 }
 
+const HOST_ENDS: Request = Request::Shutdown {
+    destroy_after_ms: Some(200),
+    for_host: true,
+};
+
 /// What the column's job is, where there is one.
-const KINDS: [JobKind; 17] = [
+const KINDS: [JobKind; 18] = [
     JobKind::Define,
     JobKind::Define,
     JobKind::Undefine,
@@ -140,31 +148,32 @@ const KINDS: [JobKind; 17] = [
     JobKind::Define,
     JobKind::Define,
     JobKind::Define,
+    JobKind::Shutdown,
 ];
 
 /// Columns: define, define only new, undefine, start, create, shutdown, reboot, reset, pause, resume,
-/// destroy, autostart, rename, label of the running, of the kept, of both, of neither. `J` a job, `.`
-/// so already, `D` killed at once; refused: `W` wrong state, `E` exists, `N` there is none, `I` the
+/// destroy, autostart, rename, label of the running, of the kept, of both, of neither, shutdown with the
+/// host. `J` a job, `.` so already, `D` killed at once; refused: `W` wrong state, `E` exists, `N` there is none, `I` the
 /// arguments contradict each other.
 fn row(state: DomainState, persistent: bool, exists: bool, reaping: bool) -> &'static str {
     if !exists {
-        return "JJNNJNNNNNNNNNNNN";
+        return "JJNNJNNNNNNNNNNNNN";
     }
     match (state, persistent) {
-        (DomainState::ShutOff(_), true) if reaping => "JEJWEWWWWWDJWWJWI",
-        (DomainState::ShutOff(_), false) if reaping => "JEWWEWWWWWDWWWWWI",
-        (DomainState::ShutOff(_), true) => "JEJJEWWWWWWJJWJWI",
-        (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWI",
-        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJI",
-        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWI",
+        (DomainState::ShutOff(_), true) if reaping => "JEJWEWWWWWDJWWJWIW",
+        (DomainState::ShutOff(_), false) if reaping => "JEWWEWWWWWDWWWWWIW",
+        (DomainState::ShutOff(_), true) => "JEJJEWWWWWWJJWJWIW",
+        (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWIW",
+        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJIJ",
+        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWIJ",
         (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, true) => {
-            "JEJWEWWJWWDJWJJJI"
+            "JEJWEWWJWWDJWJJJID"
         }
         (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, false) => {
-            "JEWWEWWJWWDWWJWWI"
+            "JEWWEWWJWWDWWJWWID"
         }
-        (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJI",
-        (DomainState::Paused(_), false) => "JEWWEWWJ.JDWWJWWI",
+        (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJIJ",
+        (DomainState::Paused(_), false) => "JEWWEWWJ.JDWWJWWIJ",
     }
 }
 
@@ -313,7 +322,12 @@ impl Fed {
     }
 
     fn feed(&mut self, input: Input) -> Vec<Effect> {
-        self.actor.handle(self.now_ms, input)
+        let now = Now {
+            // Set back whenever it is looked at.
+            unix_ms: 1_000_000 - self.now_ms,
+            boot_ms: self.now_ms,
+        };
+        self.actor.handle(now, input)
     }
 
     fn ask(&mut self, request: Request) -> Vec<Effect> {

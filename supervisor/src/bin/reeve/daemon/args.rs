@@ -172,8 +172,10 @@ pub struct ShutdownArgs {
     /// Every domain that runs.
     #[arg(short, long, conflicts_with = "domains")]
     pub all: bool,
-    /// As when the host shuts down: --all --wait, with the time-out of /etc/reeve/reeve.toml.
-    #[arg(long, conflicts_with_all = ["domains", "all", "timeout", "wait"])]
+    /// As when the host shuts down: every domain, whatever its policies say, until all are off. The
+    /// time-out is that of /etc/reeve/reeve.toml; domains that are not off half a minute after it are
+    /// named, and the command fails.
+    #[arg(long, conflicts_with_all = ["domains", "all", "wait"])]
     pub host: bool,
     /// Destroy those whose guests have not ended after so many seconds.
     #[arg(long, value_name = "SECONDS")]

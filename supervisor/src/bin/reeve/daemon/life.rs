@@ -1,6 +1,5 @@
 //! What is done to domains.
 
-use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::api::blocking::Connection;
@@ -11,14 +10,13 @@ use reeve_ipc::api::call::{
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::model::MetadataElement;
-use reeved::config::{Config, DEFAULT_PATH};
 use reeved::logging::printable;
 use serde_json::json;
 
 use super::args::{AutostartArgs, HowArgs, LabelArgs, RenameArgs, ShutdownArgs, StartArgs};
 use super::outcome::{each, entry, identity};
 use super::show::summary_json;
-use super::{CommandError, Output, console, json as print_json, print, say};
+use super::{CommandError, Output, console, json as print_json, print};
 
 pub(super) fn start(
     connection: &mut Connection,
@@ -75,41 +73,6 @@ pub(super) fn shutdown(
     out: Output,
     args: &ShutdownArgs,
 ) -> Result<(), CommandError> {
-    if args.host {
-        return shutdown_with_host(connection, out);
-    }
-    press(connection, out, args, None)
-}
-
-/// How long after its time-out a destroyed domain may take to be gone.
-const HOST_GRACE: Duration = Duration::from_secs(30);
-
-/// Every domain, before the host shuts down. Ends in any case: the host waits for it.
-fn shutdown_with_host(connection: &mut Connection, out: Output) -> Result<(), CommandError> {
-    let config = Config::load_or_default(Path::new(DEFAULT_PATH)).unwrap_or_else(|error| {
-        say(&format!("{error}; the default time-out holds"));
-        Config::default()
-    });
-    let seconds = config.host_shutdown_timeout_seconds;
-    let args = ShutdownArgs {
-        domains: Vec::new(),
-        all: true,
-        host: false,
-        timeout: Some(seconds),
-        wait: true,
-    };
-    let patience = Duration::from_secs(u64::from(seconds)).saturating_add(HOST_GRACE);
-    press(connection, out, &args, Some(patience))
-}
-
-/// Presses power buttons and, where `args` says so, waits; no longer than `patience` where that is
-/// given.
-fn press(
-    connection: &mut Connection,
-    out: Output,
-    args: &ShutdownArgs,
-    patience: Option<Duration>,
-) -> Result<(), CommandError> {
     let domains = if args.all {
         let running = connection.domains(true)?;
         running
@@ -125,6 +88,7 @@ fn press(
         let press = DomainShutdown {
             domain: domain.clone(),
             destroy_after_ms,
+            for_host: false,
         };
         match connection.call(press) {
             Ok(()) => {}
@@ -148,7 +112,7 @@ fn press(
         Ok(None)
     });
     let waited = if args.wait {
-        wait_until_off(connection, asked, patience)
+        wait_until_off(connection, asked, None)
     } else {
         Ok(())
     };

@@ -10,6 +10,7 @@ mod edit;
 mod error;
 mod events;
 mod file;
+mod host_end;
 mod life;
 mod logs;
 mod outcome;
@@ -70,6 +71,11 @@ fn refuse_json_console(out: Output, command: &RemoteCommand) -> Result<(), Comma
 fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), CommandError> {
     use RemoteCommand as C;
     refuse_json_console(out, &command)?;
+    if let C::Shutdown(args) = &command
+        && args.host
+    {
+        return host_end::shutdown(&remote.socket, out, args.timeout);
+    }
     let mut connection = Connection::open(&remote.socket, "reeve")?;
     let connection = &mut connection;
     match command {

@@ -51,6 +51,7 @@ fn a_power_button_that_was_refused_leaves_no_wish_behind() {
         Request::Reboot,
         Request::Shutdown {
             destroy_after_ms: Some(1_000),
+            for_host: false,
         },
     ] {
         let mut fed = Fed::running(LifecycleAction::default());

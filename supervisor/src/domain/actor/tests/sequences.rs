@@ -21,7 +21,7 @@ enum Food {
 
 fn food() -> impl Strategy<Value = Food> {
     prop_oneof![
-        4 => (0..17_usize).prop_map(Food::Request),
+        4 => (0..18_usize).prop_map(Food::Request),
         6 => (0..3_u8, 0..6_u8).prop_map(|(which, how)| Food::Outcome(which, how)),
         3 => (0..6_u8, 0..4_u32).prop_map(|(what, id)| Food::Notice(what, id)),
         1 => (any::<bool>(), 0..4_u32).prop_map(|(which, id)| Food::Timer(which, id)),
@@ -35,6 +35,7 @@ fn outcome(effect: &Effect, how: u8) -> Option<Input> {
         message: "it died".to_owned(),
     };
     let done = match (effect, how) {
+        (Effect::SetTimer(timer, _), _) => return Some(Input::Timer(*timer)),
         (_, 0..3) => return success(effect),
         (
             Effect::WriteRecord(serial, _)
@@ -90,7 +91,10 @@ fn input(food: &Food, pending: &mut Vec<Effect>, ticket: &mut u64) -> Option<Inp
         }
         Food::Notice(what, id) => Some(Input::Notice(*id, notice(*what))),
         Food::Timer(true, id) => Some(Input::Timer(Timer::DestroyAcknowledged(*id))),
-        Food::Timer(false, id) => Some(Input::Timer(Timer::ShutdownDeadline(*id))),
+        Food::Timer(false, id) => {
+            let (id, at_boot_ms) = (*id, 1_200 + u64::from(*id) * 50);
+            Some(Input::Timer(Timer::ShutdownDeadline { id, at_boot_ms }))
+        }
         Food::SessionEnded => Some(Input::SessionEnded(SessionId(1))),
     }
 }
@@ -178,7 +182,7 @@ proptest! {
         state in prop::sample::select(&STATES[..]),
         bits in 0..16_u8,
         job in prop::option::of(prop::sample::select(&JOBS[..])),
-        column in 0..17_usize,
+        column in 0..18_usize,
     ) {
         let standing = Standing {
             name: Some("web".parse().unwrap()).filter(|_| bits & 8 == 0),
