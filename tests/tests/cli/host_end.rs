@@ -55,10 +55,10 @@ fn no_policy_no_pause_and_no_silence_keeps_a_domain_from_the_hosts_end() -> Resu
     ensure!(told.len() == 5, "{told:?}");
     ensure!(told.iter().all(|one| one["result"] == "ok"), "{told:?}");
     for (name, reason) in [
-        ("plain", "shutdown"),
-        ("again", "shutdown"),
-        ("kept", "shutdown"),
-        ("paused", "shutdown"),
+        ("plain", "the guest powered off"),
+        ("again", "the guest powered off"),
+        ("kept", "the guest powered off"),
+        ("paused", "the guest powered off"),
         ("stands", "destroyed"),
     ] {
         let info = cli.json(&["info", name])?;
@@ -94,7 +94,7 @@ fn a_worker_that_is_silent_is_destroyed_when_the_guests_time_is_up() -> Result<(
         begin.elapsed()
     );
     ensure!(cli.ok(&["list", "--quiet"])?.is_empty(), "some run");
-    ensure!(cli.json(&["info", "other"])?["reason"] == "shutdown");
+    ensure!(cli.json(&["info", "other"])?["reason"] == "the guest powered off");
     for name in ["silent", "deaf"] {
         ensure!(cli.json(&["info", name])?["reason"] == "destroyed");
     }

@@ -98,19 +98,17 @@ impl<'a> HostEnd<'a> {
     }
 
     fn run(&mut self) -> Result<(), CommandError> {
-        let mut lost = None;
         loop {
-            match self.round() {
+            let lost = match self.round() {
                 Ok(true) => return Ok(()),
-                Ok(false) => lost = None,
+                Ok(false) => None,
                 // It may be back, or answer, in a moment.
                 Err(CommandError::Call(error)) if error.refused().is_none() => {
-                    self.connection = None;
-                    lost = Some(CommandError::Call(error).at(self.socket));
+                    Some(CommandError::Call(error).at(self.socket))
                 }
-                Err(CommandError::Connect(error)) => lost = Some(error.into()),
+                Err(CommandError::Connect(error)) => Some(error.into()),
                 Err(error) => return Err(error),
-            }
+            };
             if Instant::now() >= self.give_up_at {
                 return Err(self.given_up(lost));
             }
