@@ -27,6 +27,8 @@ pub const DEFAULT_LOG_DIRECTORY: &str = "/var/log/reeve";
 const MAX_BYTES: u64 = 1 << 20;
 /// A log smaller than this would be all rotation.
 const MIN_LOG_BYTES: u64 = 4096;
+/// A host that takes longer than a day to shut down does not.
+const MAX_HOST_SHUTDOWN_SECONDS: u32 = 86_400;
 
 /// Every setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -57,7 +59,8 @@ pub struct Config {
     pub console_log_max_bytes: u64,
     /// As `log_keep`, for the console; whether there is a console log at all is not told by this.
     pub console_log_keep: u32,
-    /// How long guests have to shut down when the host does, in seconds; what runs then is destroyed.
+    /// How long guests have to shut down when the host does, in seconds, 0 to
+    /// [`MAX_HOST_SHUTDOWN_SECONDS`]; what runs then is destroyed.
     pub host_shutdown_timeout_seconds: u32,
     /// How many domains are being started at once when the host comes up.
     pub autostart_concurrency: u32,
@@ -192,6 +195,11 @@ impl Config {
                 let most = crate::logging::MAX_KEEP;
                 return Err((key, format!("{keep} is more than {most}")));
             }
+        }
+        let seconds = self.host_shutdown_timeout_seconds;
+        if seconds > MAX_HOST_SHUTDOWN_SECONDS {
+            let reason = format!("{seconds} is more than {MAX_HOST_SHUTDOWN_SECONDS}, a day");
+            return Err(("host_shutdown_timeout_seconds", reason));
         }
         let mut seen = BTreeSet::new();
         for directory in &self.allowed_directories {

@@ -57,6 +57,10 @@ fn an_error_names_file_line_and_key_on_one_line() {
             "log_keep = 1000",
             "/etc/reeve/reeve.toml:1: log_keep: 1000 is more than 99",
         ),
+        (
+            "host_shutdown_timeout_seconds = 86401",
+            "/etc/reeve/reeve.toml:1: host_shutdown_timeout_seconds: 86401 is more than 86400, a day",
+        ),
     ] {
         assert_eq!(parse(text).unwrap_err(), expected);
     }

@@ -385,10 +385,10 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                     sleep.await;
                     Outcome::Input(Input::Timer(timer))
                 });
-                if let Timer::ShutdownDeadline { .. } = timer
-                    && let Some(before) = self.deadline.replace(task)
-                {
-                    before.abort();
+                if matches!(timer, Timer::ShutdownDeadline { .. }) {
+                    if let Some(before) = self.deadline.replace(task) {
+                        before.abort();
+                    }
                 }
             }
             Effect::Event(kind) => {

@@ -306,10 +306,13 @@ pub fn invent(random: &mut Random, registry: &Registry) -> (DomainRef, Call) {
         0..18 => Call::Define(Box::new(domain(random, registry)), random.percent(20)),
         18..24 => Call::Create(Box::new(domain(random, registry)), options),
         24..45 => Call::Start(options),
-        45..52 => Call::Other(Request::Shutdown {
-            destroy_after_ms: random.percent(50).then_some(3_000),
-            for_host: random.percent(30),
-        }),
+        45..52 => {
+            let how = random.below(100);
+            Call::Other(Request::Shutdown {
+                destroy_after_ms: (how < 50).then_some(3_000),
+                for_host: how % 4 == 0,
+            })
+        }
         52..59 => Call::Other(Request::Reboot),
         59..63 => Call::Other(Request::Reset),
         63..69 => Call::Other(Request::Pause),

@@ -71,11 +71,13 @@ fn refuse_json_console(out: Output, command: &RemoteCommand) -> Result<(), Comma
 fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), CommandError> {
     use RemoteCommand as C;
     refuse_json_console(out, &command)?;
-    if let C::Shutdown(args) = &command
-        && args.host
-    {
-        return host_end::shutdown(&remote.socket, out, args.timeout);
-    }
+    // It opens its own, and more than one where it has to.
+    let command = match command {
+        C::Shutdown(args) if args.host => {
+            return host_end::shutdown(&remote.socket, out, args.timeout);
+        }
+        command => command,
+    };
     let mut connection = Connection::open(&remote.socket, "reeve")?;
     let connection = &mut connection;
     match command {
