@@ -53,6 +53,7 @@ found! {
     finds_a_policy_that_is_not_applied: Planted::Actor(Bug::ForgetsTheEnd), within 20;
     finds_a_destroy_that_waits: Planted::Actor(Bug::DestroyWaits), within 500;
     finds_a_domain_that_outlives_its_client: Planted::Actor(Bug::OutlivesTheClient), within 100;
+    finds_a_domain_that_outlives_the_host: Planted::Actor(Bug::OutlivesTheHost), within 1_000;
     finds_a_domain_started_twice: Planted::Actor(Bug::StartsTwice), within 100;
     finds_a_state_that_nobody_is_told: Planted::Actor(Bug::TellsNobody), within 20;
     finds_resets_that_are_not_known: Planted::Actor(Bug::ForgetsResets), within 1_000;

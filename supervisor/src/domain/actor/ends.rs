@@ -111,7 +111,8 @@ impl DomainActor {
     /// The guest ended by itself and its machine is kept: what the intent, else the policy, says.
     pub(super) fn guest_ended(&mut self, end: &GuestEnd) {
         let Some(live) = self.live() else { return };
-        let actions = if live.record.intents.for_host {
+        let for_host = live.record.intents.for_host && !planted::has(Bug::OutlivesTheHost);
+        let actions = if for_host {
             ENDS_WITH_THE_HOST
         } else {
             live.record.definition.lifecycle

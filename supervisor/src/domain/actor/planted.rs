@@ -22,6 +22,8 @@ pub enum Bug {
     DestroyWaits,
     /// A domain outlives the client that it was bound to.
     OutlivesTheClient,
+    /// A domain's policies hold though the host goes down.
+    OutlivesTheHost,
     /// A worker that is found is started a second time.
     StartsTwice,
     /// A change of state is not told.
