@@ -10,13 +10,16 @@ PREFIX ?= /usr/local
 DESTDIR ?=
 
 .PHONY: help run test soak bench build release install dist deb lint fmt deny doc install-deps \
-	install-lab clean
+	install-lint install-lab clean
 
 help: ## Show this list
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | sort | column -t -s "$$(printf '\t')"
 
 install-deps: ## Install the compiler and what the build needs
 	@tools/install
+
+install-lint: ## Install what 'make lint' needs beside: rustfmt, clippy
+	@tools/install lint
 
 install-lab: ## Install what the lab needs: QEMU, busybox, kernel packages
 	@tests/lab/install
@@ -54,7 +57,7 @@ bench: install-deps ## Measure beside the floor and the installed peers; writes 
 	$(CARGO) build --release -p reeved -p reeve-worker -p reeve-benches
 	$(TARGET)/release/bench
 
-lint: ## Formatting, clippy, licences and advisories, documentation
+lint: install-lint ## Formatting, clippy, licences and advisories, documentation
 	$(CARGO) fmt --all --check
 	$(CARGO) clippy --workspace --all-targets $(TEST_FEATURES) -- -D warnings
 	$(MAKE) --no-print-directory doc deny
@@ -62,7 +65,7 @@ lint: ## Formatting, clippy, licences and advisories, documentation
 deny: ## Licences, advisories, duplicates
 	@tools/deny
 
-fmt: ## Format the tree
+fmt: install-lint ## Format the tree
 	$(CARGO) fmt --all
 
 doc: ## Build the documentation

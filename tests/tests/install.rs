@@ -1,4 +1,5 @@
-//! What `packaging/install` puts where, staged: from a build, and from the tarball.
+//! What `packaging/install` puts where, staged: from a build, and from the tarball; and what
+//! `tools/install` installs where the linters are missing.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -161,4 +162,48 @@ fn what_the_tarball_holds_installs() -> Result<()> {
     let staged = directory.path().join("staged");
     run(&install, &["--destdir", &staged.display().to_string()])?;
     check(&staged, "/usr/local")
+}
+
+/// A `cargo` without components until somebody adds them with `rustup`, which notes what it was asked.
+const CARGO: &str = "#!/bin/sh\n[ -e \"$0.$1\" ]\n";
+const RUSTUP: &str = "#!/bin/sh
+here=$(dirname \"$0\")
+echo \"$@\" >>\"$here/asked\"
+for component in \"$@\"; do
+    case $component in rustfmt) touch \"$here/cargo.fmt\" ;; clippy) touch \"$here/cargo.clippy\" ;; esac
+done
+";
+
+#[test]
+fn the_linters_are_installed_where_they_are_missing() -> Result<()> {
+    let directory = tempfile::tempdir()?;
+    let file = |name: &str| directory.path().join(name);
+    let rustc = "#!/bin/sh\necho rustc 1.99.0\n";
+    for (name, text) in [("cargo", CARGO), ("rustup", RUSTUP), ("rustc", rustc)] {
+        fs::write(file(name), text)?;
+        fs::set_permissions(file(name), fs::Permissions::from_mode(0o755))?;
+    }
+    let path = std::env::var("PATH")?;
+    let install = |what: &[&str]| -> Result<String> {
+        let output = Command::new(source().join("tools/install"))
+            .args(what)
+            .env("PATH", format!("{}:{path}", directory.path().display()))
+            .output()?;
+        let errors = String::from_utf8_lossy(&output.stderr);
+        ensure!(output.status.success(), "{what:?}: {errors}");
+        Ok(String::from_utf8(output.stdout)?)
+    };
+    install(&[])?;
+    ensure!(!file("asked").exists(), "a build needs no linters");
+    let printed = install(&["lint"])?;
+    ensure!(
+        printed.contains("rustup component add rustfmt clippy"),
+        "{printed}"
+    );
+    ensure!(fs::read_to_string(file("asked"))? == "component add rustfmt clippy\n");
+    ensure!(install(&["lint"])?.is_empty(), "they are there already");
+    fs::remove_file(file("cargo.clippy"))?;
+    install(&["lint"])?;
+    ensure!(fs::read_to_string(file("asked"))?.ends_with("\ncomponent add clippy\n"));
+    Ok(())
 }
