@@ -90,6 +90,24 @@ fn a_plain_shutdown_obeys_the_policy_and_takes_the_hosts_back_from_nobody() {
 }
 
 #[test]
+fn a_domain_that_is_destroyed_when_time_is_up_is_not_restarted_by_its_policy() {
+    let [restarts, _] = NEVER_ENDS;
+    let mut fed = Fed::running(restarts);
+    let id = fed.actor.summary().unwrap().id.unwrap();
+    let effects = asked(&mut fed, within(1_000));
+    let [(timer, 1_000)] = timers(&effects)[..] else {
+        panic!("{effects:?}");
+    };
+    let effects = fed.feed(Input::Timer(timer));
+    assert!(kills(&effects), "{effects:?}");
+    let died = Verdict::Failed("it was killed".to_owned());
+    fed.feed(Input::Notice(id, Notice::Gone(died)));
+    let off = DomainState::ShutOff(ShutOffReason::Destroyed);
+    assert_eq!(fed.actor.state(), off);
+    assert_eq!(fed.actor.job_kind(), None);
+}
+
+#[test]
 fn a_domain_that_is_paused_is_resumed_and_pressed_for_the_host() {
     let mut fed = Fed::running(LifecycleAction::default());
     asked(&mut fed, Request::Pause);
