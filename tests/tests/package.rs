@@ -205,6 +205,12 @@ fn shut_the_host_down() -> Result<()> {
     configure()?;
     run("systemctl", &["start", "witness"])?;
     define_linux("web")?;
+    // No policy starts it again while the host goes down.
+    let definition = reeve(&["export", "web"])?;
+    let restarts = definition.replace("on-poweroff = \"destroy\"", "on-poweroff = \"restart\"");
+    ensure!(restarts != definition, "{definition}");
+    fs::write("/root/web.toml", restarts)?;
+    reeve(&["import", "/root/web.toml"])?;
     define_deaf("deaf", &[])?;
     reeve(&["start", "web", "deaf"])?;
     console("web")?.expect(UP_MARKER, BOOT)?;

@@ -60,7 +60,7 @@ pub struct Config {
     /// As `log_keep`, for the console; whether there is a console log at all is not told by this.
     pub console_log_keep: u32,
     /// How long guests have to shut down when the host does, in seconds, 0 to
-    /// [`MAX_HOST_SHUTDOWN_SECONDS`]; what runs then is destroyed.
+    /// 86400; what runs then is destroyed.
     pub host_shutdown_timeout_seconds: u32,
     /// How many domains are being started at once when the host comes up.
     pub autostart_concurrency: u32,
