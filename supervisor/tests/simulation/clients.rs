@@ -66,6 +66,9 @@ pub struct Clients {
     pub bound: BTreeMap<DomainUuid, BTreeSet<SessionId>>,
     answers: Answers,
     next_session: u64,
+    /// Somebody went without an answer: the request may be on its way yet, as long as this supervisor
+    /// lives.
+    unanswered: bool,
 }
 
 impl Clients {
@@ -76,6 +79,7 @@ impl Clients {
             bound: BTreeMap::new(),
             answers: Answers::default(),
             next_session: 0,
+            unanswered: false,
         };
         clients.connect();
         clients
@@ -93,6 +97,7 @@ impl Clients {
     pub fn disconnect(&mut self) -> Vec<Asked> {
         self.sessions.clear();
         self.bound.clear();
+        self.unanswered = false;
         self.answers.lock().unwrap().clear();
         std::mem::take(&mut self.waiting).into_values().collect()
     }
@@ -114,6 +119,7 @@ impl Clients {
         for one in &asked {
             one.task.abort();
         }
+        self.unanswered |= !asked.is_empty();
         let registry = life.registry.clone();
         life.spawn(async move { registry.session_ended(session).await });
         asked
@@ -135,7 +141,7 @@ impl Clients {
         }
         match life.registry.view(&target) {
             Ok(view) => (target, Some(view.details.summary.uuid)),
-            Err(_) if self.waiting.is_empty() => (target, None),
+            Err(_) if self.waiting.is_empty() && !self.unanswered => (target, None),
             // Its name may be reserved for one that is being defined, or renamed to it.
             Err(_) => {
                 let uuid = uuids().next();
