@@ -37,6 +37,8 @@ pub enum Call {
 /// A request without its answer.
 #[derive(Debug)]
 pub struct Asked {
+    /// Its domain does what it is asked in the order of these.
+    pub number: u64,
     pub session: SessionId,
     /// Whom it reached; `None` if there was nobody.
     pub uuid: Option<DomainUuid>,
@@ -200,6 +202,7 @@ impl Clients {
         self.waiting.insert(
             number,
             Asked {
+                number,
                 session,
                 uuid,
                 by_uuid,

@@ -17,8 +17,8 @@ type Record = Option<DomainDefinition>;
 pub struct Expectation {
     /// What was acknowledged: one record, or none, unless a change before had no answer.
     kept: BTreeMap<DomainUuid, Vec<Record>>,
-    /// Changes whose answer nobody will get.
-    lost: BTreeMap<DomainUuid, Vec<Call>>,
+    /// Changes whose answer nobody will get, by number.
+    lost: BTreeMap<DomainUuid, BTreeMap<u64, Call>>,
 }
 
 impl Expectation {
@@ -36,10 +36,13 @@ impl Expectation {
     }
 
     /// Every record there may be, when each call without an answer may have been obeyed.
-    fn possible(&self, uuid: DomainUuid, waiting: &[&Call]) -> Vec<Record> {
+    fn possible(&self, uuid: DomainUuid, waiting: &[(u64, &Call)]) -> Vec<Record> {
         let mut records = self.kept.get(&uuid).cloned().unwrap_or_else(|| vec![None]);
         let lost = self.lost.get(&uuid).into_iter().flatten();
-        for call in lost.chain(waiting.iter().copied()) {
+        let lost = lost.map(|(number, call)| (*number, call));
+        // In the order of the requests, whoever went first of those that made them.
+        let calls: BTreeMap<u64, &Call> = lost.chain(waiting.iter().copied()).collect();
+        for call in calls.into_values() {
             for index in 0..records.len() {
                 let before = records.get(index).and_then(Option::as_ref);
                 let record = after(call, before).filter(|record| !records.contains(record));
@@ -53,7 +56,8 @@ impl Expectation {
     pub fn lost(&mut self, asked: Vec<Asked>) {
         for asked in asked {
             if let Some(uuid) = asked.uuid {
-                self.lost.entry(uuid).or_default().push(asked.call);
+                let lost = self.lost.entry(uuid).or_default();
+                lost.insert(asked.number, asked.call);
             }
         }
     }
@@ -72,7 +76,7 @@ impl Expectation {
                 .waiting
                 .values()
                 .filter(|asked| asked.uuid == Some(uuid));
-            let waiting: Vec<&Call> = of_it.map(|asked| &asked.call).collect();
+            let waiting: Vec<_> = of_it.map(|asked| (asked.number, &asked.call)).collect();
             let sure = |records: &Vec<Record>| records.iter().map(Option::as_ref).eq([found]);
             if !self.kept.get(&uuid).map_or(found.is_none(), sure) {
                 let possible = self.possible(uuid, &waiting);
