@@ -308,7 +308,8 @@ async fn a_stopped_worker_is_silent_and_comes_back() {
         notice(&mut running).await,
         Notice::Responsive {
             phase: Phase::Running,
-            resets: 0
+            resets: 0,
+            end: None,
         }
     );
     running.instance.call(WorkerCall::Pause).await.unwrap();

@@ -243,6 +243,9 @@ pub enum Notice {
         phase: Phase,
         /// Resets since its launch.
         resets: u64,
+        /// How its guest had ended when it was found: of one notice with the phase, so that nothing
+        /// it is asked comes between. `None` where a notice of its own has told, or will.
+        end: Option<GuestEnd>,
     },
     /// The process is gone and what it held is released. The last notice.
     Gone(Verdict),

@@ -291,12 +291,15 @@ impl Universe {
             return;
         };
         watch.probing = false;
-        watch.outbox.push_back(Notice::Responsive { phase, resets });
-        if std::mem::take(&mut watch.searching) {
+        let found = std::mem::take(&mut watch.searching);
+        if found {
             process.requests.clear();
             watch.linked = true;
-            watch.outbox.extend(end.map(Notice::GuestEnded));
         }
+        let end = end.filter(|_| found);
+        watch
+            .outbox
+            .push_back(Notice::Responsive { phase, resets, end });
         self.note(|| format!("worker {pid} answers again"));
     }
 

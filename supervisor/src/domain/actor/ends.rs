@@ -59,7 +59,12 @@ impl DomainActor {
                     self.effects.push(Effect::Event(EventKind::Unresponsive));
                 }
             }
-            Notice::Responsive { phase, resets } => self.responsive(phase, resets),
+            Notice::Responsive { phase, resets, end } => {
+                self.responsive(phase, resets);
+                if let Some(end) = end {
+                    self.notice(id, Notice::GuestEnded(end));
+                }
+            }
             Notice::Gone(verdict) => self.gone(verdict),
         }
     }

@@ -141,10 +141,7 @@ impl Supervision {
         self.view.send_modify(|view| found.show(view));
         let _ = self.link.set(found.client);
         let resets = found.standing.resets;
-        heard.outbox.push(Notice::Responsive { phase, resets });
-        if let Some(end) = end {
-            heard.outbox.push(Notice::GuestEnded(end));
-        }
+        heard.outbox.push(Notice::Responsive { phase, resets, end });
         found.incoming
     }
 
@@ -289,6 +286,7 @@ impl Supervision {
                 heard.outbox.push(Notice::Responsive {
                     phase: status.phase,
                     resets: status.resets,
+                    end: None,
                 });
             }
             // Closed: that is heard of elsewhere. Anything else: the next missed call asks again.

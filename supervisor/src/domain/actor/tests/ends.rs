@@ -6,7 +6,11 @@ use super::*;
 use crate::domain::driver::CallFailure;
 
 fn responsive(phase: Phase, resets: u64) -> Notice {
-    Notice::Responsive { phase, resets }
+    Notice::Responsive {
+        phase,
+        resets,
+        end: None,
+    }
 }
 
 /// Found, and silent.
@@ -25,6 +29,17 @@ fn a_worker_found_silent_tells_its_resets_when_it_answers() {
     let adopted = DomainState::Running(RunningReason::Adopted);
     assert_eq!(fed.actor.state(), adopted);
     assert_eq!(fed.actor.details(None).unwrap().resets, 3);
+}
+
+#[test]
+fn a_guest_that_ended_unheard_has_ended_before_anybody_asks_more_of_it() {
+    let mut fed = silent(Intents::default());
+    let effects = fed.notice(Notice::Responsive {
+        phase: Phase::Off,
+        resets: 0,
+        end: Some(GuestEnd::PoweredOff),
+    });
+    called(&effects, WorkerCall::Stop);
 }
 
 #[test]

@@ -65,6 +65,7 @@ fn notice(what: u8) -> Notice {
         4 => Notice::Responsive {
             phase: Phase::Running,
             resets: 1,
+            end: None,
         },
         _ => Notice::Gone(Verdict::Asked),
     }
