@@ -118,6 +118,16 @@ impl Universe {
         due.map(|(number, _)| *number).collect()
     }
 
+    /// Notices that the supervisor's own tasks are passing on.
+    pub fn untold(&self) -> impl Iterator<Item = Move> + '_ {
+        let processes = self.host.processes.iter();
+        let untold = processes.filter(|(_, process)| {
+            let watch = process.watch.as_ref();
+            watch.is_some_and(|watch| !watch.outbox.is_empty())
+        });
+        untold.map(|(pid, _)| Move::Tell(*pid))
+    }
+
     pub fn happen(&mut self, what: Move) {
         match what {
             Move::Open(number) => self.open(number),

@@ -166,16 +166,18 @@ impl Schedule {
         Some(what.reach())
     }
 
-    /// Time goes on, once every timer that is due has been heard.
+    /// Time goes on, once every timer that is due has been heard, and every notice: nothing holds
+    /// those up for as long as the shortest of deadlines.
     fn pass_time(&mut self) -> Step {
         loop {
             let mut universe = self.shared.lock();
-            let due = universe.due_timers();
+            let timers = universe.due_timers().into_iter().map(Move::Open);
+            let due: Vec<Move> = timers.chain(universe.untold()).collect();
             if due.is_empty() || universe.dead {
                 break;
             }
-            let number = universe.random.pick(&due);
-            universe.happen(Move::Open(number));
+            let what = universe.random.pick(&due);
+            universe.happen(what);
             drop(universe);
             self.settle()?;
         }
