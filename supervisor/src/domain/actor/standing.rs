@@ -140,6 +140,10 @@ impl Live {
 
     /// What a worker does that obeyed late.
     pub(super) fn catch_up(&mut self, phase: Phase) {
+        if self.has_ended() && matches!(phase, Phase::Running | Phase::Paused) {
+            // It was reset behind its end, and that is undone.
+            self.end = None;
+        }
         self.machine = match (phase, self.machine) {
             (Phase::Running, machine @ Machine::Running(_))
             | (Phase::Paused, machine @ Machine::Paused(PausedReason::User | PausedReason::Adopted))

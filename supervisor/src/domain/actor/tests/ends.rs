@@ -112,6 +112,30 @@ fn a_reset_overtaken_by_the_guests_end_lets_the_machine_run_again() {
 }
 
 #[test]
+fn an_end_that_resets_have_undone_restarts_nothing_though_their_answers_were_late() {
+    let mut fed = Fed::running(LifecycleAction {
+        on_power_off: OnPowerOff::Restart,
+        ..LifecycleAction::default()
+    });
+    let effects = fed.ask(Request::Reset);
+    let serial = called(&effects, WorkerCall::Reset);
+    let late = Done::Called(Err(CallFailure::Deadline));
+    fed.feed(Input::Done(serial, late));
+    let effects = fed.ask(Request::Reset);
+    let serial = called(&effects, WorkerCall::Reset);
+    fed.notice(ended(GuestEnd::PoweredOff));
+    fed.notice(Notice::Silent);
+    fed.notice(Notice::Reset(2));
+    fed.notice(responsive(Phase::Paused, 2));
+    let effects = fed.feed(Input::Done(serial, Done::Called(Ok(()))));
+    called(&effects, WorkerCall::Resume);
+    let effects = fed.through(effects);
+    assert_eq!(answer(&effects), Some(Ok(())));
+    let resets = |effect: &Effect| matches!(effect, Effect::Call(_, _, WorkerCall::Reset));
+    assert!(!effects.iter().any(resets), "it was reset once more");
+}
+
+#[test]
 fn an_end_behind_a_reset_whose_answer_is_late_counts() {
     let mut fed = Fed::running(LifecycleAction::default());
     fed.ask(Request::Reset);
