@@ -1,6 +1,8 @@
 //! What cannot be done: one line that says what failed, on which object, and what to do.
 
-use anyhow::Result;
+use std::io::BufRead as _;
+
+use anyhow::{Context as _, Result};
 
 use super::{Cli, eventually, refusal};
 
@@ -141,9 +143,20 @@ fn a_supervisor_that_goes_is_named_with_its_socket() -> Result<()> {
     command
         .stdout(std::process::Stdio::piped())
         .stderr(std::process::Stdio::piped());
-    let events = command.spawn()?;
-    eventually("it is connected", || {
-        Ok(cli.json(&["status"])?["clients"].as_u64() > Some(1))
+    let mut events = command.spawn()?;
+    // It is served once it has printed something; its pipe is drained from then on.
+    let printed = std::io::BufReader::new(events.stdout.take().context("no pipe")?);
+    let (tell, told) = std::sync::mpsc::channel();
+    std::thread::spawn(move || {
+        for line in printed.lines() {
+            let _ = tell.send(line);
+        }
+    });
+    let mut names = 0..;
+    eventually("an event is printed", || {
+        let name = format!("d{}", names.next().unwrap_or(0));
+        cli.ok(&["define", &name, "--cmdline", "mode=echo"])?;
+        Ok(told.try_recv().is_ok())
     })?;
     cli.daemon.kill()?;
     refusal(
