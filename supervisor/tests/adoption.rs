@@ -566,7 +566,7 @@ async fn pinned_vcpus_run_where_the_definition_says() {
 #[tokio::test]
 async fn a_file_system_that_does_not_answer_holds_up_nobody_else() {
     let host = Host::with_worker(WorkerBinary::at(&worker_binary()).unwrap()).unwrap();
-    let slow = KvmDriver::new(Arc::new(host), Arc::new(Slow(Duration::from_secs(2))));
+    let slow = KvmDriver::new(Arc::new(host), Arc::new(Slow(Duration::from_secs(8))));
     let mut place = Place::new("mode=hold");
     place.domain.boot = BootSource::Kernel(KernelBoot {
         kernel: "/kernel".into(),
@@ -581,7 +581,7 @@ async fn a_file_system_that_does_not_answer_holds_up_nobody_else() {
     tokio::select! {
         failed = &mut start => panic!("{failed:?}"),
         running = other.start(&quick) => {
-            assert!(begin.elapsed() < Duration::from_millis(1500));
+            assert!(begin.elapsed() < Duration::from_secs(7));
             running.unwrap().instance.kill();
         }
     }

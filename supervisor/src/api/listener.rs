@@ -23,8 +23,8 @@ use crate::domain::actor::SessionId;
 
 /// Connections that may wait to be let in.
 const BACKLOG: i32 = 512;
-/// Places beyond the limit for each of those whom no flood of others' clients may keep out: root and
-/// the supervisor's own user.
+/// Places beyond the limit for those whom no flood of others' clients may keep out: root and the
+/// supervisor's own user.
 const RESERVE: usize = 8;
 /// How long the listener rests when the host has no descriptor for it.
 const REST: Duration = Duration::from_millis(50);
@@ -201,8 +201,8 @@ fn admit<S: Serve>(
     let full = doors.with(|inside| {
         let own = inside.get(&peer.uid).copied().unwrap_or(0);
         let all: usize = inside.values().sum();
-        let reserved = policy.is_exempt(&peer) && own < RESERVE;
-        if all >= limits.clients && !reserved {
+        let reserve = if policy.is_exempt(&peer) { RESERVE } else { 0 };
+        if all >= limits.clients.saturating_add(reserve) {
             return Some(format!("{all} clients are connected; try again later"));
         }
         if own >= limits.clients_per_user && !policy.is_exempt(&peer) {

@@ -3,7 +3,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
 use crate::api::Limits;
@@ -26,6 +26,8 @@ pub struct Configured {
     pub(super) paths: Arc<ConfiguredPaths>,
     pub(super) log: DaemonLog,
     pub(super) files: LogFiles,
+    /// One reload at a time, since each may wait for a file system.
+    reloading: Mutex<()>,
 }
 
 impl Configured {
@@ -42,6 +44,7 @@ impl Configured {
             path,
             log,
             files,
+            reloading: Mutex::new(()),
         }
     }
 
@@ -58,10 +61,15 @@ impl Configured {
     }
 
     /// Reads the file again and says what changed, one line a setting. With an error nothing changes.
+    /// It may wait for a file system, and so is for a thread that may.
     ///
     /// # Errors
     /// [`ConfigError`].
     pub(super) fn reload(&self) -> Result<Vec<String>, ConfigError> {
+        let _turn = self
+            .reloading
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner);
         let before = self.config();
         let read = Config::load_for_instance(&self.path)?;
         let changes = before.changes(&read);

@@ -50,7 +50,10 @@ impl Daemon {
         use CallBody as C;
         match call {
             C::SupervisorInfoGet(_) => now(Ok(A::SupervisorInfoGet(self.info()))),
-            C::ConfigReload(_) => now(self.reload().map(A::ConfigReload)),
+            C::ConfigReload(_) => {
+                let daemon = Arc::clone(self);
+                later(async move { daemon.reload().await.map(A::ConfigReload) })
+            }
             C::LogFilterSet(set) => now(self.set_log_filter(&set.filter).map(A::LogFilterSet)),
             C::DomainList(list) => {
                 let page = self.registry.page(list.after.as_ref(), list.active_only);
@@ -179,9 +182,13 @@ impl Daemon {
         }))
     }
 
-    /// Reads the configuration again.
-    pub(super) fn reload(&self) -> Result<Vec<String>, ApiError> {
-        let reloaded = self.settings.configured.reload();
+    /// Reads the configuration again, on a thread that may wait for a file system.
+    pub(super) async fn reload(self: Arc<Self>) -> Result<Vec<String>, ApiError> {
+        let reloading = tokio::task::spawn_blocking(move || self.settings.configured.reload());
+        let Ok(reloaded) = reloading.await else {
+            // The runtime ends, and this with it.
+            return std::future::pending().await;
+        };
         reloaded.map_err(|error| ApiError::new(ApiErrorCode::InvalidArgument, error.to_string()))
     }
 

@@ -171,14 +171,19 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
             () = &mut serving => {}
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
-            _ = hang_up.recv() => match daemon.reload() {
-                Ok(changes) => tracing::info!(?changes, "configuration read again"),
-                Err(error) => tracing::error!(%error, "the configuration was not read again"),
-            },
+            _ = hang_up.recv() => drop(tokio::spawn(reload(Arc::clone(&daemon)))),
         }
     }
     tracing::info!("ending; domains go on");
     Ok(())
+}
+
+/// Reads the configuration again for a signal, which has no answer.
+async fn reload(daemon: Arc<Daemon>) {
+    match daemon.reload().await {
+        Ok(changes) => tracing::info!(?changes, "configuration read again"),
+        Err(error) => tracing::error!(%error, "the configuration was not read again"),
+    }
 }
 
 /// A number that no other process of this instance has had.

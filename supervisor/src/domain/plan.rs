@@ -77,7 +77,7 @@ pub enum PlanError {
     /// Other starts wait for files, and may do so for ever.
     #[error(
         "{0} other starts wait for a kernel or initrd whose file system does not answer; look for a \
-         network file system that is down, and destroy the domains that wait for it"
+         network file system that is down; a restart of reeved, which no domain notices, lets go of them"
     )]
     Stalled(usize),
     /// More descriptors than a launch carries.

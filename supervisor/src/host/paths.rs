@@ -122,8 +122,8 @@ pub enum PathError {
 }
 
 impl AllowedPaths {
-    /// Allows what is beneath these absolute directories; they need not exist yet, but then may not be
-    /// reached by symbolic links. Refusals name [`CONFIG_FILE`].
+    /// Allows what is beneath these absolute directories. They need not exist yet: what is made of one
+    /// later may not be a symbolic link. Refusals name [`CONFIG_FILE`].
     #[must_use]
     pub fn new(directories: Vec<PathBuf>) -> Self {
         Self::configured_in(directories, CONFIG_FILE.into())
@@ -262,17 +262,17 @@ impl plan::PathPolicy for AllowedPaths {
     }
 }
 
-/// The directories without symbolic links, those left as they are that do not exist; all of them where
-/// that takes longer than `deadline`, as on a network file system that is down.
+/// The directories without symbolic links, as far as they exist; all of them as they are where that takes
+/// longer than `deadline`, as on a network file system that is down.
 fn resolved_within(directories: &[PathBuf], deadline: Duration) -> Vec<PathBuf> {
     let (sender, resolved) = sync_channel(1);
     let asked = directories.to_vec();
     let resolving = std::thread::Builder::new()
         .name("paths".to_owned())
         .spawn(move || {
-            let resolve = |path: PathBuf| path.canonicalize().unwrap_or(path);
+            let resolved = asked.iter().map(|path| without_links(path)).collect();
             // Nobody waits for it any more when it is late.
-            let _ = sender.send(asked.into_iter().map(resolve).collect());
+            let _ = sender.send(resolved);
         });
     let resolved = resolving
         .ok()
@@ -284,6 +284,16 @@ fn resolved_within(directories: &[PathBuf], deadline: Duration) -> Vec<PathBuf> 
         );
         directories.to_vec()
     })
+}
+
+/// A path whose symbolic links are followed as far as it exists.
+fn without_links(path: &Path) -> PathBuf {
+    let resolved = path.ancestors().find_map(|ancestor| {
+        let rest = path.strip_prefix(ancestor).ok()?;
+        Some(ancestor.canonicalize().ok()?.join(rest))
+    });
+    // `join` of nothing leaves a slash at the end, which no comparison of paths sees.
+    resolved.unwrap_or_else(|| path.to_owned())
 }
 
 /// A directory, through no symbolic link.

@@ -146,7 +146,7 @@ fn a_supervisor_that_goes_is_named_with_its_socket() -> Result<()> {
     let mut events = command.spawn()?;
     // It is served once it has printed something; its pipe is drained from then on.
     let printed = std::io::BufReader::new(events.stdout.take().context("no pipe")?);
-    let (tell, told) = std::sync::mpsc::channel();
+    let (tell, told) = std::sync::mpsc::sync_channel(1024);
     std::thread::spawn(move || {
         for line in printed.lines() {
             let _ = tell.send(line);

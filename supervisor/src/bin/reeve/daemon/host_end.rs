@@ -32,8 +32,10 @@ use super::{CommandError, Output, json as print_json, say};
 const GRACE: Duration = Duration::from_secs(30);
 /// How long a list may take; it waits for no worker.
 const LIST: Duration = Duration::from_secs(5);
-/// How long a press is waited for; one that comes later counts, too.
-const PRESS: Duration = Duration::from_secs(2);
+/// How long a press is waited for, ahead of the next domain's; one that comes later counts, too.
+const PRESS: Duration = Duration::from_millis(500);
+/// How long after a press that nobody confirmed the next follows.
+const PRESS_AGAIN: Duration = Duration::from_secs(5);
 /// How long a destroy is waited for; the daemon answers within 100 ms.
 const DESTROY: Duration = Duration::from_secs(1);
 /// How long to wait before looking again.
@@ -73,8 +75,11 @@ struct HostEnd<'a> {
     destroy_at: Instant,
     /// When this command's is.
     give_up_at: Instant,
-    /// What was pressed, each with the number of its worker: one that was started since has another.
-    pressed: BTreeSet<(DomainUuid, Option<u32>)>,
+    /// What was pressed over this connection, each with the number of its worker, as one that was
+    /// started since has another; and when to press again what was not confirmed.
+    pressed: BTreeMap<(DomainUuid, Option<u32>), Option<Instant>>,
+    /// What was told of already.
+    told: BTreeSet<DomainUuid>,
     /// Every domain that ran, by name.
     seen: BTreeMap<DomainUuid, String>,
     /// What was not off when last looked at; `None` before the first look.
@@ -91,7 +96,8 @@ impl<'a> HostEnd<'a> {
             begin,
             destroy_at: begin + guests,
             give_up_at: begin + guests + grace,
-            pressed: BTreeSet::new(),
+            pressed: BTreeMap::new(),
+            told: BTreeSet::new(),
             seen: BTreeMap::new(),
             left: None,
         }
@@ -120,9 +126,15 @@ impl<'a> HostEnd<'a> {
     fn round(&mut self) -> Result<bool, CommandError> {
         let mut connection = match self.connection.take() {
             Some(connection) => connection,
-            None => Connection::open(self.socket, "reeve")?,
+            None => {
+                // Another daemon, perhaps, which counts its workers anew.
+                self.pressed.clear();
+                Connection::open(self.socket, "reeve")?
+            }
         };
-        let running = running(&mut connection)?;
+        let mut running = running(&mut connection)?;
+        // Those that do not answer use up nobody else's time.
+        running.sort_by_key(|domain| domain.unresponsive);
         self.left = Some(running.iter().map(|domain| domain.uuid).collect());
         for domain in &running {
             let name = printable(domain.name.as_str()).to_string();
@@ -149,16 +161,20 @@ impl<'a> HostEnd<'a> {
         left: Duration,
     ) -> Result<(), CommandError> {
         let which = (domain.uuid, domain.id);
-        if self.pressed.contains(&which) {
-            return Ok(());
+        match self.pressed.get(&which) {
+            Some(None) => return Ok(()),
+            Some(Some(again)) if Instant::now() < *again => return Ok(()),
+            _ => {}
         }
         let press = DomainShutdown {
             domain: DomainRef::Uuid(domain.uuid),
             destroy_after_ms: Some(u32::try_from(left.as_millis()).unwrap_or(u32::MAX)),
             for_host: true,
         };
-        match connection.call_within(press, PRESS) {
-            Ok(()) | Err(CallError::Deadline(..)) => {}
+        let again = Some(Instant::now() + PRESS_AGAIN);
+        let again = match connection.call_within(press, PRESS) {
+            Ok(()) => None,
+            Err(CallError::Deadline(..)) => again,
             Err(CallError::Refused(error)) => match error.code {
                 // It has ended meanwhile, or is busy: the next look tells.
                 ApiErrorCode::NoDomain | ApiErrorCode::WrongState | ApiErrorCode::Busy => {
@@ -166,13 +182,16 @@ impl<'a> HostEnd<'a> {
                 }
                 ApiErrorCode::AccessDenied => return Err(CallError::Refused(error).into()),
                 _ => {
-                    let when = "it is destroyed when the guests' time is up";
-                    self.out.notice(&format!("{error}; {when}"));
+                    let when = "it is asked again, and destroyed when the guests' time is up";
+                    if self.told.insert(domain.uuid) {
+                        self.out.notice(&format!("{error}; {when}"));
+                    }
+                    again
                 }
             },
             Err(error) => return Err(error.into()),
-        }
-        self.pressed.insert(which);
+        };
+        self.pressed.insert(which, again);
         Ok(())
     }
 
