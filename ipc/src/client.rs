@@ -3,9 +3,9 @@
 //!
 //! Runs on tokio. [`WorkerClient`] is cheap to clone; one task reads the socket. The worker is
 //! hostile: a reply must answer a pending call with that call's own type, events come at a bounded
-//! rate, nothing carries descriptors (the kernel refuses them where it can), and the first message is its hello. Whatever breaks a rule
-//! ends the connection with [`Closed::Violation`]; the owner then kills the worker. A call whose
-//! deadline passes leaves its id pending, so that a late reply is no violation.
+//! rate, nothing carries descriptors (the kernel refuses them where it can), and the first message is
+//! its hello. Whatever breaks a rule ends the connection with [`Closed::Violation`]; the owner then
+//! kills the worker. A call whose deadline passes leaves its id pending, so that a late reply is no violation.
 
 mod adopt;
 

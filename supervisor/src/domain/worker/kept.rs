@@ -127,7 +127,7 @@ impl Drop for Starting<'_> {
 }
 
 /// Plans starts on threads that may wait for a file system: what does not answer holds up the start that
-/// named it, and no other domain. Cheap to clone.
+/// named it, and no other domain while fewer than [`MAX_PLANNING`] wait. Cheap to clone.
 #[derive(Debug, Clone)]
 pub(super) struct Planner {
     paths: Arc<dyn PathPolicy>,
