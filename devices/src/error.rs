@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::bus::BusError;
 use crate::shared::lock;
 use crate::state::StateError;
+use crate::virtio::queue::QueueFault;
 
 /// Why a device could not be made, placed or restored.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
@@ -64,6 +65,14 @@ pub enum GuestFault {
         pin: u8,
         /// The redirection entry as the guest left it.
         entry: u64,
+    },
+    /// A virtqueue that its driver broke; the device asks to be reset.
+    #[error("virtqueue of {device} is broken: {fault}")]
+    Virtqueue {
+        /// What the device is.
+        device: &'static str,
+        /// What the driver did.
+        fault: QueueFault,
     },
 }
 

@@ -71,7 +71,7 @@
 //!    vectors in its routing table, and guests mask before they end an interrupt.
 //! 8. (2026-11) The keyboard controller is absent but for its reset line; the machine's FADT says
 //!    so too, and the status register makes a kernel that probes anyway give up at once.
-#![forbid(unsafe_code)]
+#![deny(unsafe_code)]
 #![cfg_attr(
     not(test),
     deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used)
@@ -81,11 +81,16 @@ pub mod bus;
 pub mod clock;
 pub mod console;
 pub mod error;
+pub mod event;
 pub mod ioapic;
 pub mod irq;
 pub mod legacy;
+pub mod memory;
+pub mod pci;
 pub mod power;
+pub mod reactor;
 pub mod shared;
 pub mod state;
 #[cfg(test)]
 mod testing;
+pub mod virtio;

@@ -1,0 +1,1 @@
+//! MSI-X: a function's table of messages.

@@ -1,0 +1,1 @@
+//! The root bus and the ways a guest reaches configuration space.

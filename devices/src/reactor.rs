@@ -1,0 +1,157 @@
+//! Waiting for descriptors: epoll, with a slot and a token where epoll has one number.
+//!
+//! A device thread owns one [`Reactor`] and gives each worker on it a [`Sources`] of its own, so that
+//! a worker's tokens are its own business and what it registers dies with it.
+
+use std::fmt;
+use std::os::fd::{AsFd, OwnedFd};
+use std::time::Duration;
+
+use rustix::buffer::spare_capacity;
+use rustix::event::{Timespec, epoll};
+use rustix::io::Errno;
+
+/// What to wait for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Interest {
+    /// There is something to read.
+    Read,
+    /// There is room to write.
+    Write,
+    /// Either.
+    Both,
+    /// Nothing but that the other end is gone, which is always told.
+    Hangup,
+}
+
+impl Interest {
+    fn flags(self) -> epoll::EventFlags {
+        match self {
+            Self::Read => epoll::EventFlags::IN,
+            Self::Write => epoll::EventFlags::OUT,
+            Self::Both => epoll::EventFlags::IN | epoll::EventFlags::OUT,
+            Self::Hangup => epoll::EventFlags::empty(),
+        }
+    }
+}
+
+/// A descriptor that is ready.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Ready {
+    /// Whose it is.
+    pub slot: u32,
+    /// Which of them.
+    pub token: u32,
+    /// Nobody holds its other end. Told for ever, so that such a descriptor must be removed.
+    pub hung_up: bool,
+}
+
+/// The most events of one wait.
+const BATCH: usize = 32;
+
+/// An epoll instance.
+pub struct Reactor {
+    epoll: OwnedFd,
+    events: Vec<epoll::Event>,
+}
+
+impl fmt::Debug for Reactor {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Reactor").field(&self.epoll).finish()
+    }
+}
+
+impl Reactor {
+    /// One that waits for nothing. Made before the thread's filter closes.
+    ///
+    /// # Errors
+    /// The host has no descriptor left.
+    pub fn new() -> rustix::io::Result<Self> {
+        Ok(Self {
+            epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
+            events: Vec::with_capacity(BATCH),
+        })
+    }
+
+    /// The sources of `slot`.
+    #[must_use]
+    pub fn sources(&self, slot: u32) -> Sources<'_> {
+        Sources {
+            epoll: &self.epoll,
+            slot,
+        }
+    }
+
+    /// Waits until something is ready or `timeout` has passed, and appends what is to `ready`.
+    ///
+    /// # Errors
+    /// The kernel's; not `EINTR`, after which nothing is ready.
+    pub fn wait(
+        &mut self,
+        timeout: Option<Duration>,
+        ready: &mut Vec<Ready>,
+    ) -> rustix::io::Result<()> {
+        let timeout = timeout.map(|timeout| Timespec {
+            tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
+            tv_nsec: timeout.subsec_nanos().into(),
+        });
+        self.events.clear();
+        match epoll::wait(
+            &self.epoll,
+            spare_capacity(&mut self.events),
+            timeout.as_ref(),
+        ) {
+            Ok(_) => {}
+            Err(Errno::INTR) => return Ok(()),
+            Err(errno) => return Err(errno),
+        }
+        let gone = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
+        ready.extend(self.events.iter().map(|event| {
+            let data = event.data.u64();
+            let flags = event.flags;
+            Ready {
+                slot: (data >> 32) as u32,
+                token: (data & 0xffff_ffff) as u32,
+                hung_up: flags.intersects(gone),
+            }
+        }));
+        Ok(())
+    }
+}
+
+/// Where one worker says what it waits for.
+#[derive(Debug, Clone, Copy)]
+pub struct Sources<'a> {
+    epoll: &'a OwnedFd,
+    slot: u32,
+}
+
+impl Sources<'_> {
+    fn data(&self, token: u32) -> epoll::EventData {
+        epoll::EventData::new_u64(u64::from(self.slot) << 32 | u64::from(token))
+    }
+
+    /// Waits for `fd`, level-triggered; told as `token`. Closing it ends that.
+    ///
+    /// # Errors
+    /// The kernel's: it is waited for already, cannot be, or there are too many.
+    pub fn add(&self, fd: impl AsFd, token: u32, interest: Interest) -> rustix::io::Result<()> {
+        epoll::add(self.epoll, fd, self.data(token), interest.flags())
+    }
+
+    /// Waits for something else of a descriptor added before.
+    ///
+    /// # Errors
+    /// It was not.
+    pub fn modify(&self, fd: impl AsFd, token: u32, interest: Interest) -> rustix::io::Result<()> {
+        epoll::modify(self.epoll, fd, self.data(token), interest.flags())
+    }
+
+    /// Waits for it no longer.
+    ///
+    /// # Errors
+    /// It was not added.
+    pub fn remove(&self, fd: impl AsFd) -> rustix::io::Result<()> {
+        epoll::delete(self.epoll, fd)
+    }
+}

@@ -1,0 +1,1 @@
+//! The block device (virtio 1.3 §5.2).

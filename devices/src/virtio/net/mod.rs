@@ -1,0 +1,1 @@
+//! The network device (virtio 1.3 §5.1).

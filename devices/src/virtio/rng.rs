@@ -1,0 +1,1 @@
+//! The entropy device (virtio 1.3 §5.4).

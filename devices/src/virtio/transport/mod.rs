@@ -1,0 +1,1 @@
+//! Transports: how a driver finds a device and its queues.

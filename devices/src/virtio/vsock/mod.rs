@@ -1,0 +1,1 @@
+//! The socket device (virtio 1.3 §5.10).
