@@ -77,6 +77,7 @@
     deny(clippy::indexing_slicing, clippy::panic, clippy::expect_used)
 )]
 
+pub mod block;
 pub mod bus;
 pub mod clock;
 pub mod console;

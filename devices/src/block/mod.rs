@@ -1,0 +1,94 @@
+//! What a virtual disk is made of: formats that say where its bytes are, and engines that move them.
+//!
+//! A [`Layout`] is a format: it translates, keeps the format's metadata, and moves only what belongs to
+//! that (tables, the rest of a cluster that a write begins). An engine moves the guest's data between
+//! guest memory and the files a layout names, and decides how: by io_uring or by blocking calls. So a
+//! format knows nothing of queues or rings, and a raw disk costs nothing for the others.
+//!
+//! The format of a disk is stated by whoever made the layout; nothing here looks at a file's content to
+//! find it out. Every descriptor was opened, checked and locked before it came here.
+
+use std::io;
+use std::os::fd::BorrowedFd;
+
+/// Bytes of a sector of virtio-blk, the unit of its addresses.
+pub const SECTOR_BYTES: u64 = 512;
+
+/// Where a run of a disk's bytes is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Extent {
+    /// In a file.
+    Data {
+        /// Which of [`Layout::file`].
+        file: usize,
+        /// Byte of that file.
+        offset: u64,
+        /// Bytes, not zero.
+        len: u64,
+    },
+    /// Nowhere: they read as zero.
+    Zero {
+        /// Bytes, not zero.
+        len: u64,
+    },
+}
+
+/// A disk format. Owned by the engine that serves the disk; its calls may wait for storage.
+///
+/// Ranges lie inside [`size`](Self::size): the caller has checked that. Concurrent requests for the
+/// same bytes are the guest's own business, as on any disk.
+pub trait Layout: Send {
+    /// The disk's size in bytes, a multiple of [`SECTOR_BYTES`].
+    fn size(&self) -> u64;
+
+    /// A file that extents name. Valid until the layout is changed by [`resize`](Self::resize) or
+    /// dropped.
+    fn file(&self, index: usize) -> Option<BorrowedFd<'_>>;
+
+    /// Where the first bytes of `len` bytes at `offset` are, as many of them as lie together; at most
+    /// `len`.
+    ///
+    /// # Errors
+    /// The storage's, or metadata that makes no sense (`InvalidData`).
+    fn map_read(&mut self, offset: u64, len: u64) -> io::Result<Extent>;
+
+    /// Where the first bytes of `len` bytes at `offset` are to be written: always
+    /// [`Extent::Data`]. The layout makes room and has the surroundings filled in; the caller writes
+    /// the bytes. What was mapped becomes durable by a [`flush`](Self::flush) after that write.
+    ///
+    /// # Errors
+    /// As for `map_read`; `StorageFull`; `ReadOnlyFilesystem`.
+    fn map_write(&mut self, offset: u64, len: u64) -> io::Result<Extent>;
+
+    /// The bytes are not needed any more: they read as zero or as before.
+    ///
+    /// # Errors
+    /// As for `map_write`.
+    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()>;
+
+    /// The bytes read as zero from now on. `unmap` says that their room may be given back.
+    ///
+    /// # Errors
+    /// As for `map_write`.
+    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()>;
+
+    /// Everything written before is on stable storage: metadata in an order that leaves a consistent
+    /// image at any crash, and the data it refers to. Called with no write of data in flight.
+    ///
+    /// # Errors
+    /// The storage's; nothing of what was not flushed may be taken for durable then.
+    fn flush(&mut self) -> io::Result<()>;
+
+    /// Writes metadata out without waiting for stable storage, so that whoever opens the image next
+    /// sees what was written: at the end of a disk's service.
+    ///
+    /// # Errors
+    /// The storage's.
+    fn close(&mut self) -> io::Result<()>;
+
+    /// The disk's size changes; it becomes no smaller than what is asked.
+    ///
+    /// # Errors
+    /// As for `map_write`; `Unsupported` where the format or device cannot.
+    fn resize(&mut self, size: u64) -> io::Result<()>;
+}
