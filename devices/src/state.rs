@@ -147,6 +147,16 @@ impl<'a> StateReader<'a> {
         Ok(*head)
     }
 
+    /// The next `len` bytes as they are.
+    pub(crate) fn slice(&mut self, len: usize) -> Result<&'a [u8], StateError> {
+        let (head, rest) = self
+            .rest
+            .split_at_checked(len)
+            .ok_or(StateError::Truncated)?;
+        self.rest = rest;
+        Ok(head)
+    }
+
     pub(crate) fn u8(&mut self) -> Result<u8, StateError> {
         self.bytes().map(u8::from_le_bytes)
     }

@@ -1,0 +1,658 @@
+//! What a driver does with a device before and after it uses it (virtio 1.3 §2.1, §2.2, §3.1), whatever
+//! the transport.
+//!
+//! ```text
+//!             status written, queues set up                    DRIVER_OK
+//!  idle ────────────────────────────────────► idle, negotiated ─────────► running
+//!   ▲                                                                      │  │
+//!   │        workers have ended             stopping ◄── status 0 ─────────┘  │
+//!   └────────────────────────────────────────  │  ◄──── stop() of the host ───┘
+//!                                              └──► idle, negotiated: start again by resume()
+//! ```
+//!
+//! A reset of a running device takes as long as its storage does, so it does not wait: the status reads
+//! as it was until the workers have ended, and then as 0, for which a driver is told to wait (§2.4.1).
+//! What a driver writes to a queue once the device runs is ignored, and the device asks to be reset.
+
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::time::Instant;
+
+use super::super::queue::{MAX_SIZE, Queue, QueueLayout, QueueProgress, RingFeatures};
+use super::super::{
+    Executor, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Interrupts, Progress, RunningQueue, Start,
+    VirtioDevice,
+};
+use super::line::Line;
+use crate::event::Event;
+use crate::memory::GuestRam;
+use crate::state::{StateError, StateReader, StateWriter, check};
+
+/// `ACKNOWLEDGE`.
+pub const ACKNOWLEDGE: u8 = 1;
+/// `DRIVER`.
+pub const DRIVER: u8 = 2;
+/// `DRIVER_OK`.
+pub const DRIVER_OK: u8 = 4;
+/// `FEATURES_OK`.
+pub const FEATURES_OK: u8 = 8;
+/// `DEVICE_NEEDS_RESET`; the device's own.
+pub const NEEDS_RESET: u8 = 64;
+/// `FAILED`.
+pub const FAILED: u8 = 128;
+
+/// Everything a driver may set.
+const SETTABLE: u8 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
+
+/// What the transport offers for every device.
+const TRANSPORT_FEATURES: u64 = F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1;
+
+/// One queue's registers.
+#[derive(Debug)]
+struct QueueRegisters {
+    /// The most entries.
+    max_size: u16,
+    layout: QueueLayout,
+    enabled: bool,
+    /// Where it was when it last stopped.
+    progress: QueueProgress,
+    kick: Arc<Event>,
+}
+
+impl QueueRegisters {
+    fn reset(&mut self) {
+        self.layout = QueueLayout {
+            size: self.max_size,
+            ..QueueLayout::default()
+        };
+        self.enabled = false;
+        self.progress = QueueProgress::default();
+        self.kick.take();
+    }
+}
+
+/// Where the workers leave their queues' progress when they end.
+#[derive(Debug, Default)]
+struct Ending {
+    progress: Mutex<Option<Progress>>,
+    ended: Condvar,
+}
+
+impl Ending {
+    fn finish(&self, progress: Progress) {
+        let mut place = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        *place = Some(progress);
+        self.ended.notify_all();
+    }
+
+    fn take(&self) -> Option<Progress> {
+        self.progress
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()
+    }
+
+    fn wait(&self, deadline: Instant) -> Option<Progress> {
+        let mut place = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            if let Some(progress) = place.take() {
+                return Some(progress);
+            }
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return None;
+            }
+            place = self
+                .ended
+                .wait_timeout(place, left)
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+}
+
+#[derive(Debug)]
+enum Run {
+    /// No worker runs.
+    Idle,
+    /// They run.
+    Running,
+    /// They were told to end. `reset` says that the device goes to its power-on state then.
+    Stopping { ending: Arc<Ending>, reset: bool },
+}
+
+/// A device, and where its driver is with it.
+pub struct Negotiation {
+    device: Box<dyn VirtioDevice>,
+    executor: Arc<dyn Executor>,
+    ram: GuestRam,
+    line: Arc<Line>,
+    status: u8,
+    device_features_select: u32,
+    driver_features_select: u32,
+    driver_features: u64,
+    queue_select: u16,
+    queues: Vec<QueueRegisters>,
+    run: Run,
+}
+
+impl std::fmt::Debug for Negotiation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Negotiation")
+            .field("device", &self.device.id())
+            .field("status", &self.status)
+            .field("run", &self.run)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Negotiation {
+    /// A device in its power-on state, whose workers `executor` runs.
+    ///
+    /// # Errors
+    /// The host has no descriptor left for the queues' events.
+    pub fn new(
+        device: Box<dyn VirtioDevice>,
+        executor: Arc<dyn Executor>,
+        ram: GuestRam,
+        line: Arc<Line>,
+    ) -> rustix::io::Result<Self> {
+        let queues = device
+            .queue_sizes()
+            .iter()
+            .map(|size| {
+                let max_size = (*size).min(MAX_SIZE);
+                Ok(QueueRegisters {
+                    max_size,
+                    layout: QueueLayout {
+                        size: max_size,
+                        ..QueueLayout::default()
+                    },
+                    enabled: false,
+                    progress: QueueProgress::default(),
+                    kick: Arc::new(Event::new()?),
+                })
+            })
+            .collect::<rustix::io::Result<_>>()?;
+        Ok(Self {
+            device,
+            executor,
+            ram,
+            line,
+            status: 0,
+            device_features_select: 0,
+            driver_features_select: 0,
+            driver_features: 0,
+            queue_select: 0,
+            queues,
+            run: Run::Idle,
+        })
+    }
+
+    /// The device.
+    pub fn device(&mut self) -> &mut dyn VirtioDevice {
+        self.device.as_mut()
+    }
+
+    /// Its way to the driver.
+    #[must_use]
+    pub fn line(&self) -> &Arc<Line> {
+        &self.line
+    }
+
+    /// The event that a driver's notification of queue `index` signals.
+    #[must_use]
+    pub fn kick(&self, index: u16) -> Option<&Arc<Event>> {
+        self.queues.get(usize::from(index)).map(|queue| &queue.kick)
+    }
+
+    /// How many queues there are.
+    #[must_use]
+    pub fn queue_count(&self) -> u16 {
+        u16::try_from(self.queues.len()).unwrap_or(u16::MAX)
+    }
+
+    /// Whether workers serve the queues.
+    #[must_use]
+    pub fn is_running(&self) -> bool {
+        matches!(self.run, Run::Running)
+    }
+
+    /// Whether queue `index` is served.
+    #[must_use]
+    pub fn is_served(&self, index: u16) -> bool {
+        let queue = self.queues.get(usize::from(index));
+        self.is_running() && queue.is_some_and(|queue| queue.enabled)
+    }
+
+    // Registers.
+
+    /// The device's features, 32 bits of them as selected.
+    #[must_use]
+    pub fn device_features(&self) -> u32 {
+        half(self.offered(), self.device_features_select)
+    }
+
+    /// Selects the 32 bits.
+    pub fn select_device_features(&mut self, select: u32) {
+        self.device_features_select = select;
+    }
+
+    /// Which 32 bits are selected.
+    #[must_use]
+    pub fn device_features_selected(&self) -> u32 {
+        self.device_features_select
+    }
+
+    /// The driver's features, 32 bits of them as selected.
+    #[must_use]
+    pub fn driver_features(&self) -> u32 {
+        half(self.driver_features, self.driver_features_select)
+    }
+
+    /// Selects the 32 bits.
+    pub fn select_driver_features(&mut self, select: u32) {
+        self.driver_features_select = select;
+    }
+
+    /// Which 32 bits are selected.
+    #[must_use]
+    pub fn driver_features_selected(&self) -> u32 {
+        self.driver_features_select
+    }
+
+    /// Takes 32 bits of the driver's features; not any more once they were agreed on.
+    pub fn set_driver_features(&mut self, bits: u32) {
+        if self.status & FEATURES_OK != 0 {
+            return;
+        }
+        let shift = match self.driver_features_select {
+            0 => 0,
+            1 => 32,
+            _ => return,
+        };
+        let mask = u64::from(u32::MAX) << shift;
+        self.driver_features = self.driver_features & !mask | u64::from(bits) << shift;
+    }
+
+    fn offered(&self) -> u64 {
+        self.device.features() | TRANSPORT_FEATURES
+    }
+
+    /// The status. A reset that has ended meanwhile is carried out first.
+    pub fn status(&mut self) -> u8 {
+        self.settle();
+        let needs_reset = if self.line.wants_reset() {
+            NEEDS_RESET
+        } else {
+            0
+        };
+        self.status | needs_reset
+    }
+
+    /// Takes a status that the driver wrote. True if the device was started by it.
+    pub fn set_status(&mut self, status: u8) -> bool {
+        self.settle();
+        if status == 0 {
+            self.begin_reset();
+            return false;
+        }
+        if matches!(self.run, Run::Stopping { .. }) {
+            return false;
+        }
+        let mut status = status & SETTABLE;
+        // §2.1.1: a driver sets bits and clears none but all.
+        status |= self.status;
+        if status & FEATURES_OK != 0 && self.status & FEATURES_OK == 0 {
+            let unknown = self.driver_features & !self.offered();
+            if unknown != 0 || self.driver_features & F_VERSION_1 == 0 {
+                status &= !FEATURES_OK;
+            }
+        }
+        if status & FEATURES_OK == 0 {
+            status &= !DRIVER_OK;
+        }
+        let starts = status & DRIVER_OK != 0 && self.status & DRIVER_OK == 0;
+        self.status = status;
+        if starts {
+            self.start();
+        }
+        starts && self.is_running()
+    }
+
+    /// Which queue the queue registers are of.
+    #[must_use]
+    pub fn queue_selected(&self) -> u16 {
+        self.queue_select
+    }
+
+    /// Selects it. One there is not reads as zero and takes nothing.
+    pub fn select_queue(&mut self, index: u16) {
+        self.queue_select = index;
+    }
+
+    fn selected(&self) -> Option<&QueueRegisters> {
+        self.queues.get(usize::from(self.queue_select))
+    }
+
+    /// The selected queue's registers, while they may be written.
+    fn writable(&mut self) -> Option<&mut QueueRegisters> {
+        if self.status & DRIVER_OK != 0 {
+            self.line.needs_reset();
+            return None;
+        }
+        let queue = self.queues.get_mut(usize::from(self.queue_select))?;
+        (!queue.enabled).then_some(queue)
+    }
+
+    /// The selected queue's size; 0 if there is no such queue.
+    #[must_use]
+    pub fn queue_size(&self) -> u16 {
+        self.selected().map_or(0, |queue| queue.layout.size)
+    }
+
+    /// Sets it. One that is no power of two or too large is kept for [`start`](Self::set_status) to
+    /// refuse.
+    pub fn set_queue_size(&mut self, size: u16) {
+        if let Some(queue) = self.writable() {
+            queue.layout.size = size;
+        }
+    }
+
+    /// Whether the selected queue is enabled.
+    #[must_use]
+    pub fn queue_enabled(&self) -> bool {
+        self.selected().is_some_and(|queue| queue.enabled)
+    }
+
+    /// Enables it. A queue is disabled by a reset only.
+    pub fn enable_queue(&mut self) {
+        if let Some(queue) = self.writable() {
+            queue.enabled = true;
+        }
+    }
+
+    /// The selected queue's rings.
+    #[must_use]
+    pub fn queue_layout(&self) -> QueueLayout {
+        self.selected()
+            .map_or_else(QueueLayout::default, |queue| queue.layout)
+    }
+
+    /// Changes where they are.
+    pub fn set_queue_layout(&mut self, change: impl FnOnce(&mut QueueLayout)) {
+        if let Some(queue) = self.writable() {
+            change(&mut queue.layout);
+        }
+    }
+
+    /// The selected queue's vector.
+    #[must_use]
+    pub fn queue_vector(&self) -> u16 {
+        self.line.queue_vector(self.queue_select)
+    }
+
+    /// Chooses it.
+    pub fn set_queue_vector(&mut self, vector: u16) {
+        self.line.set_queue_vector(self.queue_select, vector);
+    }
+
+    /// The driver notifies of queue `index`, in a way that no event was bound to.
+    pub fn notify(&self, index: u16) {
+        if self.is_served(index) {
+            if let Some(kick) = self.kick(index) {
+                kick.signal();
+            }
+        }
+    }
+
+    // Running.
+
+    fn start(&mut self) {
+        let ring = RingFeatures {
+            indirect: self.driver_features & F_INDIRECT_DESC != 0,
+            event_index: self.driver_features & F_EVENT_IDX != 0,
+        };
+        let interrupts: Arc<dyn Interrupts> = Arc::clone(&self.line) as _;
+        let mut queues = Vec::with_capacity(self.queues.len());
+        for (index, registers) in (0_u16..).zip(&self.queues) {
+            if !registers.enabled {
+                queues.push(None);
+                continue;
+            }
+            let queue = Queue::new(
+                self.ram.clone(),
+                registers.layout,
+                registers.max_size,
+                ring,
+                registers.progress,
+            );
+            match queue {
+                Ok(queue) => queues.push(Some(RunningQueue {
+                    queue,
+                    index,
+                    kick: Arc::clone(&registers.kick),
+                    interrupts: Arc::clone(&interrupts),
+                })),
+                Err(fault) => {
+                    tracing::warn!(device = ?self.device.id(), queue = index, %fault, "queue refused");
+                    self.line.needs_reset();
+                    return;
+                }
+            }
+        }
+        let start = Start {
+            features: self.driver_features & self.offered(),
+            queues,
+            interrupts,
+        };
+        match self.device.start(start) {
+            Ok(workers) => {
+                self.executor.run(workers);
+                self.run = Run::Running;
+            }
+            Err(error) => {
+                tracing::warn!(device = ?self.device.id(), %error, "device not started");
+                self.line.needs_reset();
+            }
+        }
+    }
+
+    fn begin_stop(&mut self, reset: bool) {
+        let ending = Arc::new(Ending::default());
+        let theirs = Arc::clone(&ending);
+        self.run = Run::Stopping { ending, reset };
+        self.executor
+            .stop(Box::new(move |progress| theirs.finish(progress)));
+    }
+
+    fn begin_reset(&mut self) {
+        match &mut self.run {
+            Run::Idle => self.reset_registers(),
+            Run::Running => {
+                self.begin_stop(true);
+                self.settle();
+            }
+            Run::Stopping { reset, .. } => *reset = true,
+        }
+    }
+
+    /// Carries out what was to be done when the workers have ended, if they have.
+    fn settle(&mut self) {
+        let Run::Stopping { ending, .. } = &self.run else {
+            return;
+        };
+        if let Some(progress) = ending.take() {
+            self.ended(progress);
+        }
+    }
+
+    fn ended(&mut self, progress: Progress) {
+        let reset = matches!(self.run, Run::Stopping { reset: true, .. });
+        self.run = Run::Idle;
+        for (index, progress) in progress {
+            if let Some(queue) = self.queues.get_mut(usize::from(index)) {
+                queue.progress = progress;
+            }
+        }
+        self.device.stopped();
+        if reset {
+            self.reset_registers();
+        }
+    }
+
+    fn reset_registers(&mut self) {
+        self.status = 0;
+        self.device_features_select = 0;
+        self.driver_features_select = 0;
+        self.driver_features = 0;
+        self.queue_select = 0;
+        for queue in &mut self.queues {
+            queue.reset();
+        }
+        self.line.reset();
+        self.device.reset();
+    }
+
+    /// Stops the workers, if they run, and waits until they have ended; false when `deadline` passes
+    /// first. What was negotiated stays, for [`resume`](Self::resume) and [`save`](Self::save).
+    #[must_use]
+    pub fn stop(&mut self, deadline: Instant) -> bool {
+        if self.is_running() {
+            self.begin_stop(false);
+        }
+        let Run::Stopping { ending, .. } = &self.run else {
+            return true;
+        };
+        let ending = Arc::clone(ending);
+        match ending.wait(deadline) {
+            Some(progress) => {
+                self.ended(progress);
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Serves the queues again from where they were, if the driver had the device running. Notifications
+    /// that came meanwhile are made up for.
+    pub fn resume(&mut self) {
+        self.settle();
+        if matches!(self.run, Run::Idle) && self.status & DRIVER_OK != 0 && !self.line.wants_reset()
+        {
+            self.start();
+            if self.is_running() {
+                for queue in self.queues.iter().filter(|queue| queue.enabled) {
+                    queue.kick.signal();
+                }
+            }
+        }
+    }
+
+    /// To the state after power-on. The workers are stopped first; false if they do not end until
+    /// `deadline`.
+    #[must_use]
+    pub fn power_on(&mut self, deadline: Instant) -> bool {
+        let stopped = self.stop(deadline);
+        if stopped {
+            self.reset_registers();
+        }
+        stopped
+    }
+
+    /// The registers and the device's own state. Stopped.
+    pub(super) fn save(&self, writer: &mut StateWriter) {
+        writer
+            .u8(self.status)
+            .bool(self.line.wants_reset())
+            .u32(self.device_features_select)
+            .u32(self.driver_features_select)
+            .u64(self.driver_features)
+            .u16(self.queue_select)
+            .u16(self.line.config_vector())
+            .u16(self.queue_count());
+        for (index, queue) in (0_u16..).zip(&self.queues) {
+            writer
+                .u16(queue.layout.size)
+                .u64(queue.layout.descriptors)
+                .u64(queue.layout.available)
+                .u64(queue.layout.used)
+                .bool(queue.enabled)
+                .u16(self.line.queue_vector(index))
+                .u16(queue.progress.next_available)
+                .u16(queue.progress.next_used);
+        }
+        let device = self.device.save();
+        writer.u32(u32::try_from(device.len()).unwrap_or(u32::MAX));
+        writer.bytes(&device);
+    }
+
+    /// Takes a saved state over; [`resume`](Self::resume) then serves the queues. Stopped.
+    pub(super) fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+        let status = reader.u8()?;
+        check(status & !SETTABLE == 0, "status")?;
+        let wants_reset = reader.bool("needs_reset")?;
+        let selects = [reader.u32()?, reader.u32()?];
+        let driver_features = reader.u64()?;
+        if status & FEATURES_OK != 0 {
+            let unknown = driver_features & !self.offered();
+            check(unknown == 0, "driver_features")?;
+            check(driver_features & F_VERSION_1 != 0, "driver_features")?;
+        }
+        check(
+            status & DRIVER_OK == 0 || status & FEATURES_OK != 0,
+            "status",
+        )?;
+        let queue_select = reader.u16()?;
+        let config_vector = reader.u16()?;
+        check(reader.u16()? == self.queue_count(), "queues")?;
+        let mut saved = Vec::with_capacity(self.queues.len());
+        for _ in &self.queues {
+            let layout = QueueLayout {
+                size: reader.u16()?,
+                descriptors: reader.u64()?,
+                available: reader.u64()?,
+                used: reader.u64()?,
+            };
+            let enabled = reader.bool("queue enabled")?;
+            let vector = reader.u16()?;
+            let progress = QueueProgress {
+                next_available: reader.u16()?,
+                next_used: reader.u16()?,
+            };
+            saved.push((layout, enabled, vector, progress));
+        }
+        let len = usize::try_from(reader.u32()?).map_err(|_| StateError::Truncated)?;
+        let device = reader.slice(len)?;
+        self.device.restore(1, device)?;
+        self.status = status;
+        [self.device_features_select, self.driver_features_select] = selects;
+        self.driver_features = driver_features;
+        self.queue_select = queue_select;
+        self.line.reset();
+        self.line.restore_wants_reset(wants_reset);
+        self.line.set_config_vector(config_vector);
+        for ((index, queue), (layout, enabled, vector, progress)) in
+            (0_u16..).zip(&mut self.queues).zip(saved)
+        {
+            queue.layout = layout;
+            queue.enabled = enabled;
+            queue.progress = progress;
+            self.line.set_queue_vector(index, vector);
+        }
+        Ok(())
+    }
+}
+
+/// One half of 64 features; what is beyond them is zero.
+fn half(features: u64, select: u32) -> u32 {
+    let shifted = match select {
+        0 => features,
+        1 => features >> 32,
+        _ => 0,
+    };
+    (shifted & u64::from(u32::MAX)) as u32
+}
+
+#[cfg(test)]
+#[path = "negotiation/tests.rs"]
+mod tests;
