@@ -70,7 +70,18 @@ const IOCTLS: &[u32] = &[
     ioctl::KVM_GET_XCRS,
     ioctl::KVM_SET_XCRS,
     ioctl::KVM_KVMCLOCK_CTRL,
+    ioctl::TUNSETOFFLOAD,
+    ioctl::TUNSETVNETHDRSZ,
+    ioctl::TUNSETQUEUE,
     ioctl::FIONBIO,
+];
+
+/// `io_uring_register` operations.
+const RING_OPERATIONS: &[u32] = &[
+    4,  // IORING_REGISTER_EVENTFD
+    8,  // IORING_REGISTER_PROBE
+    11, // IORING_REGISTER_RESTRICTIONS
+    12, // IORING_REGISTER_ENABLE_RINGS
 ];
 
 /// The table.
@@ -109,6 +120,16 @@ pub const RULES: &[Rule] = &[
         &[one_of(1, IOCTLS)],
         "KVM, by number; never KVM_CREATE_DEVICE",
     ),
+    allow(libc::SYS_fdatasync, "disks"),
+    // A ring of io_uring walks around every filter: each is restricted by opcode before it is enabled,
+    // and no role may make one.
+    allow(libc::SYS_io_uring_setup, "rings of disks"),
+    allow_if(
+        libc::SYS_io_uring_register,
+        &[one_of(1, RING_OPERATIONS)],
+        "restricts a ring, then enables it",
+    ),
+    allow(libc::SYS_io_uring_enter, "disks"),
     // Sockets one already has; none can be made, bound or connected.
     allow(libc::SYS_recvmsg, "control protocol, with descriptors"),
     allow(libc::SYS_sendmsg, "control protocol, with descriptors"),

@@ -10,6 +10,7 @@ const IOCTLS: &[u32] = &[
     ioctl::KVM_SIGNAL_MSI,
     ioctl::KVM_IRQ_LINE,
     ioctl::KVM_SET_GSI_ROUTING,
+    ioctl::KVM_IOEVENTFD,
     ioctl::KVM_GET_CLOCK,
     ioctl::KVM_SET_CLOCK,
     ioctl::FIONBIO,
@@ -34,7 +35,7 @@ pub const RULES: &[Rule] = &[
     allow_if(
         libc::SYS_ioctl,
         &[one_of(1, IOCTLS)],
-        "power button, reset, guest clock",
+        "power button, reset, guest clock, doorbells of a device that stops",
     ),
     allow(libc::SYS_recvmsg, "control protocol, with descriptors"),
     allow(libc::SYS_sendmsg, "control protocol, with descriptors"),

@@ -8,7 +8,14 @@ use super::args::{ADVICE, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, one_of};
 
-const IOCTLS: &[u32] = &[ioctl::KVM_SIGNAL_MSI, ioctl::KVM_IRQ_LINE, ioctl::FIONBIO];
+const IOCTLS: &[u32] = &[
+    ioctl::KVM_SIGNAL_MSI,
+    ioctl::KVM_IRQ_LINE,
+    ioctl::TUNSETOFFLOAD,
+    ioctl::TUNSETVNETHDRSZ,
+    ioctl::TUNSETQUEUE,
+    ioctl::FIONBIO,
+];
 
 /// The table.
 pub const RULES: &[Rule] = &[
@@ -33,7 +40,17 @@ pub const RULES: &[Rule] = &[
     allow_if(
         libc::SYS_ioctl,
         &[one_of(1, IOCTLS)],
-        "interrupts that have no irqfd",
+        "interrupts that have no irqfd, what a tap offloads",
+    ),
+    allow(
+        libc::SYS_io_uring_enter,
+        "disks, on a ring that was restricted before this filter closed",
+    ),
+    allow(libc::SYS_fdatasync, "disks"),
+    allow(libc::SYS_lseek, "size of a disk that was resized"),
+    allow(
+        libc::SYS_accept4,
+        "clients of a socket the supervisor bound",
     ),
     allow(libc::SYS_recvmsg, "console clients"),
     allow(libc::SYS_sendmsg, "console clients"),

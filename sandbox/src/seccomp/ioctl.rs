@@ -98,6 +98,11 @@ numbers! {
     KVM_SET_SREGS2 = iow(0xcd, 320);
     KVM_GET_XSAVE2 = ior(0xcf, 4096);
 
+    // a tap; none of the others, by which a worker could make it outlive itself or change its address
+    TUNSETOFFLOAD = 0x4004_54d0;
+    TUNSETVNETHDRSZ = 0x4004_54d8;
+    TUNSETQUEUE = 0x4004_54d9;
+
     // any descriptor
     FIONBIO = 0x5421;
 }

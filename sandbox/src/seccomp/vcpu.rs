@@ -1,7 +1,8 @@
 //! Vcpu: a thread that runs one vCPU and carries out its register-sized device accesses.
 //!
 //! The thread nearest to the guest, so the shortest table. It keeps the register ioctls that pause,
-//! reset and the error dump use, and the interrupt ioctls that an IOAPIC write causes.
+//! reset and the error dump use, the interrupt ioctls that an IOAPIC write causes, and the doorbells of a
+//! device that its driver starts.
 
 use super::args::{ADVICE, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::ioctl;
@@ -38,6 +39,7 @@ const IOCTLS: &[u32] = &[
     ioctl::KVM_SIGNAL_MSI,
     ioctl::KVM_IRQ_LINE,
     ioctl::KVM_SET_GSI_ROUTING,
+    ioctl::KVM_IOEVENTFD,
 ];
 
 /// The table.

@@ -27,6 +27,9 @@ const DENIED: &[(&str, &str)] = &[
     ("prctl", "prctl"),
 ];
 
+/// What of it the base filter allows: rings are made before a role is entered.
+const BASE_MAY: &str = "io-uring";
+
 fn attempt(caller: Caller, role: Role, attempt: &str) -> End {
     Probe::start(caller, "full", &role.to_string(), attempt).finish("2")
 }
@@ -46,7 +49,7 @@ fn assert_denied(caller: Caller, role: Role, name: &str, call: &str) {
 
 #[test]
 fn base_is_denied_and_named() {
-    for (name, call) in DENIED {
+    for (name, call) in DENIED.iter().filter(|(name, _)| *name != BASE_MAY) {
         assert_denied(Caller::all()[0], Role::Base, name, call);
     }
 }
