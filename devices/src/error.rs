@@ -66,6 +66,26 @@ pub enum GuestFault {
         /// The redirection entry as the guest left it.
         entry: u64,
     },
+    /// A BAR at a place where none can be; it is not decoded. The usual way of sizing one.
+    #[error("BAR {bar} of PCI slot {slot} at {address:#x} is outside the windows")]
+    BarOutside {
+        /// Device number.
+        slot: u8,
+        /// Index of the BAR.
+        bar: u8,
+        /// Its address.
+        address: u64,
+    },
+    /// A BAR on top of something else; it is not decoded.
+    #[error("BAR {bar} of PCI slot {slot} at {address:#x} overlaps another region")]
+    BarOverlap {
+        /// Device number.
+        slot: u8,
+        /// Index of the BAR.
+        bar: u8,
+        /// Its address.
+        address: u64,
+    },
     /// A virtqueue that its driver broke; the device asks to be reset.
     #[error("virtqueue of {device} is broken: {fault}")]
     Virtqueue {
@@ -77,11 +97,11 @@ pub enum GuestFault {
 }
 
 impl GuestFault {
-    /// Ordinary kernels probe for absent hardware, so unclaimed accesses are not worth a warning.
+    /// Ordinary kernels probe for absent hardware and size BARs, which is not worth a warning.
     fn is_routine(self) -> bool {
         matches!(
             self,
-            Self::UnclaimedRead { .. } | Self::UnclaimedWrite { .. }
+            Self::UnclaimedRead { .. } | Self::UnclaimedWrite { .. } | Self::BarOutside { .. }
         )
     }
 }

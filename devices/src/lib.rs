@@ -29,7 +29,11 @@
 //!  device  ->  Ioapic  ->  MsiSink, RouteSink
 //!  device  ->  ConsoleRing (released before its Wake)  ->  Wake
 //!  device  ->  PowerSink, Wake, clocks
+//!  Ecam, ConfigPorts  ->  PCI root  ->  PCI function  ->  bus map
+//!  PCI function  ->  Msix  ->  MsiSink
 //! ```
+//!
+//! A PCI function is a device, so its lock is never held by who calls the root ([`pci`]).
 //!
 //! What stands at the end of a line is supplied by the worker and is a leaf: it is called with
 //! device locks held, so it neither blocks nor calls back into this crate. In practice it is one
