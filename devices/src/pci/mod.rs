@@ -104,7 +104,8 @@ pub type Bars = [Option<Bar>; BARS];
 /// A function of the bus.
 ///
 /// Its lock is held for each call. Configuration accesses come on vCPU threads, the rest on those and
-/// on the control thread. No call blocks, or calls the [`root::Root`].
+/// on the control thread. None blocks, but that a reset, for which the root holds no lock of its own,
+/// may wait for the function's threads. None calls the [`root::Root`].
 pub trait PciFunction: Reset {
     /// Fills `data` from the configuration space. `register` is a byte offset below 4096; `data` has
     /// 1, 2 or 4 bytes and lies inside one aligned dword.

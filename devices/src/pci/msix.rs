@@ -7,7 +7,9 @@
 //! ```
 //!
 //! A vector that is triggered while it cannot be delivered (MSI-X off, function or vector masked, no
-//! bus master) is pending, and goes out once, with the message of that moment, when it can be.
+//! bus master) is pending, and goes out once, with the message of that moment, when it can be. Messages
+//! are what the guest made of them, address and all: the sink decides what it takes, and none is ever
+//! a write to memory.
 //!
 //! Shared by the function, which has the capability and the BAR, and by the I/O threads. One lock, an
 //! inner one: it is taken with a function's lock held or none, and only the [`MsiSink`], a leaf, is
