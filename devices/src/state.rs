@@ -185,6 +185,11 @@ impl<'a> StateReader<'a> {
         self.bytes().map(i128::from_le_bytes)
     }
 
+    /// All that is left, for another reader.
+    pub(crate) fn rest(self) -> &'a [u8] {
+        self.rest
+    }
+
     /// Refuses left-over bytes.
     pub(crate) fn finish(self) -> Result<(), StateError> {
         match self.rest.len() {

@@ -1,10 +1,5 @@
 //! Saved state of MSI-X: a part of its function's record. Message control and bus master are in the
 //! function's configuration space.
-#![cfg_attr(
-    not(test),
-    expect(dead_code, reason = "no function with MSI-X exists yet to be saved")
-)]
-
 use super::{ADDRESS_RESERVED, Entry, Msix, WORD_VECTORS};
 use crate::shared::lock;
 use crate::state::{StateError, StateReader, StateWriter, check};

@@ -6,3 +6,4 @@
 pub mod line;
 pub mod negotiation;
 pub mod pci;
+pub mod registers;

@@ -513,13 +513,18 @@ impl Negotiation {
         self.device.reset();
     }
 
+    /// Tells the workers to end, if they run; [`stop`](Self::stop) then waits for them.
+    pub fn order_stop(&mut self) {
+        if self.is_running() {
+            self.begin_stop(false);
+        }
+    }
+
     /// Stops the workers, if they run, and waits until they have ended; false when `deadline` passes
     /// first. What was negotiated stays, for [`resume`](Self::resume) and [`save`](Self::save).
     #[must_use]
     pub fn stop(&mut self, deadline: Instant) -> bool {
-        if self.is_running() {
-            self.begin_stop(false);
-        }
+        self.order_stop();
         let Run::Stopping { ending, .. } = &self.run else {
             return true;
         };
@@ -587,7 +592,8 @@ impl Negotiation {
     }
 
     /// Takes a saved state over; [`resume`](Self::resume) then serves the queues. Stopped.
-    pub(super) fn restore(&mut self, reader: &mut StateReader<'_>) -> Result<(), StateError> {
+    pub(super) fn restore(&mut self, record: &[u8]) -> Result<(), StateError> {
+        let mut reader = StateReader::new(record);
         let status = reader.u8()?;
         check(status & !SETTABLE == 0, "status")?;
         let wants_reset = reader.bool("needs_reset")?;
@@ -623,6 +629,7 @@ impl Negotiation {
         }
         let len = usize::try_from(reader.u32()?).map_err(|_| StateError::Truncated)?;
         let device = reader.slice(len)?;
+        reader.finish()?;
         self.device.restore(1, device)?;
         self.status = status;
         [self.device_features_select, self.driver_features_select] = selects;
@@ -650,7 +657,7 @@ fn half(features: u64, select: u32) -> u32 {
         1 => features >> 32,
         _ => 0,
     };
-    (shifted & u64::from(u32::MAX)) as u32
+    u32::try_from(shifted & u64::from(u32::MAX)).unwrap_or(0)
 }
 
 #[cfg(test)]
