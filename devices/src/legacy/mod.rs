@@ -2,6 +2,7 @@
 
 pub mod acpi_pm;
 pub mod cmos;
+pub mod hotplug;
 pub mod i8042;
 pub mod reset;
 pub mod serial;

@@ -1,18 +1,20 @@
-//! ACPI fixed hardware: PM1a event and control registers, PM timer, power button (ACPI 6.5 4.8).
+//! ACPI fixed hardware: PM1a event and control registers, PM timer, power button, and the block of
+//! general-purpose events GPE0 (ACPI 6.5 4.8).
 //!
 //! ```text
 //!  offset 0  PM1_STS u16   write 1 to clear      8..=11  PM_TMR u32, read-only
-//!         2  PM1_EN  u16                          6..=7  nothing there
-//!         4  PM1_CNT u16   SCI_EN always 1
+//!         2  PM1_EN  u16                            12  GPE0_STS u16   write 1 to clear
+//!         4  PM1_CNT u16   SCI_EN always 1          14  GPE0_EN  u16
+//!      6..=7 nothing there
 //! ```
 //!
 //! ACPI mode is always on: the FADT gives no SMI command port. SCI is a level, asserted while any
-//! enabled status bit is set. SLP_EN with the S5 type asks the [`PowerSink`] to power off; no other
-//! sleep state exists.
+//! enabled status bit of either kind is set. SLP_EN with the S5 type asks the [`PowerSink`] to
+//! power off; no other sleep state exists.
 //!
-//! vCPU threads read and write registers, the control thread presses the button, the timer thread
-//! ticks; all under the device's lock. The PM timer needs no thread: it is a function of the
-//! monotonic clock, and its status bit is worked out when somebody looks.
+//! vCPU threads read and write registers, the control thread presses the button and raises general
+//! events, the timer thread ticks; all under the device's lock. The PM timer needs no thread: it is
+//! a function of the monotonic clock, and its status bit is worked out when somebody looks.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,10 +27,12 @@ use crate::power::{PowerSink, Reset};
 use crate::shared::Wake;
 use crate::state::{Saveable, Schema, StateError};
 
-pub use self::state::AcpiPmStateV1;
+use self::gpe::GpeBlock;
+pub use self::state::{AcpiPmStateV1, AcpiPmStateV2};
 use self::timer::PmTimer;
 pub use self::timer::PmTimerWidth;
 
+mod gpe;
 mod state;
 #[cfg(test)]
 mod tests;
@@ -43,6 +47,8 @@ pub const EVENT_BLOCK: u64 = 0;
 pub const CONTROL_BLOCK: u64 = 4;
 /// Offset of the PM timer, 4 bytes.
 pub const TIMER_BLOCK: u64 = 8;
+/// Offset of the GPE0 block: status, then enable, 2 bytes each.
+pub const GPE0_BLOCK: u64 = 12;
 
 const TIMER_STATUS: u16 = 1 << 0;
 const GLOBAL_STATUS: u16 = 1 << 5;
@@ -81,6 +87,7 @@ pub struct AcpiPm {
     status: u16,
     enable: u16,
     control: u16,
+    gpe: GpeBlock,
     pm_timer: PmTimer,
     sci_high: bool,
     sci: IrqLine,
@@ -91,7 +98,9 @@ pub struct AcpiPm {
 
 impl AcpiPm {
     /// Number of ports the registers take.
-    pub const PORTS: u64 = 12;
+    pub const PORTS: u64 = 16;
+    /// Number of general-purpose events in GPE0.
+    pub const GPES: u8 = 16;
 
     /// Registers after power-on.
     pub fn new(params: AcpiPmParams) -> Self {
@@ -99,6 +108,7 @@ impl AcpiPm {
             status: 0,
             enable: 0,
             control: 0,
+            gpe: GpeBlock::default(),
             pm_timer: PmTimer::new(params.timer_width, params.clock),
             sci_high: false,
             sci: params.sci,
@@ -120,6 +130,21 @@ impl AcpiPm {
         self.enable & POWER_BUTTON_STATUS != 0
     }
 
+    /// Sets the status of general-purpose event `number`: the guest runs its method `\_GPE._Exx`.
+    /// Nothing happens for a number from [`GPES`](Self::GPES) on.
+    ///
+    /// A guest clears what was raised before its ACPI driver came up. What an event was about is
+    /// therefore to be found without it (a bus is scanned), or raised again.
+    pub fn raise_gpe(&mut self, number: u8) {
+        self.gpe.raise(number);
+        self.update_sci();
+    }
+
+    /// True once the guest has a method for general-purpose event `number`, and has enabled it.
+    pub fn gpe_enabled(&self, number: u8) -> bool {
+        self.gpe.enabled(number)
+    }
+
     fn status(&self) -> u16 {
         let timer = if self.pm_timer.has_carried() {
             TIMER_STATUS
@@ -129,8 +154,12 @@ impl AcpiPm {
         self.status | timer
     }
 
+    fn wants_sci(&self) -> bool {
+        self.status() & self.enable != 0 || self.gpe.wants_sci()
+    }
+
     fn update_sci(&mut self) {
-        let high = self.status() & self.enable != 0;
+        let high = self.wants_sci();
         if high != self.sci_high {
             self.sci_high = high;
             self.sci.set(high);
@@ -138,12 +167,15 @@ impl AcpiPm {
     }
 
     /// All registers in the order of their offsets.
-    fn image(&self) -> [u8; 12] {
+    fn image(&self) -> [u8; 16] {
         let [s0, s1] = self.status().to_le_bytes();
         let [e0, e1] = self.enable.to_le_bytes();
         let [c0, c1] = (self.control | CONTROL_SCI_EN).to_le_bytes();
         let [t0, t1, t2, t3] = self.pm_timer.count().to_le_bytes();
-        [s0, s1, e0, e1, c0, c1, 0xff, 0xff, t0, t1, t2, t3]
+        let [g0, g1, g2, g3] = self.gpe.image();
+        [
+            s0, s1, e0, e1, c0, c1, 0xff, 0xff, t0, t1, t2, t3, g0, g1, g2, g3,
+        ]
     }
 
     fn write_status(&mut self, clear: u16) {
@@ -186,6 +218,11 @@ impl BusDevice for AcpiPm {
         let mut enable = self.enable.to_le_bytes();
         let mut control = self.control.to_le_bytes();
         let mut control_written = false;
+        // All or nothing: an access that ends beyond the registers changes none of them.
+        let end = offset.checked_add(data.len() as u64);
+        if end.is_none_or(|end| end > Self::PORTS) {
+            return Err(AccessError);
+        }
         for (offset, byte) in (offset..).zip(data) {
             let [clear_low, clear_high] = &mut clear;
             let [enable_low, enable_high] = &mut enable;
@@ -197,8 +234,8 @@ impl BusDevice for AcpiPm {
                 3 => *enable_high = *byte,
                 4 => (*control_low, control_written) = (*byte, true),
                 5 => (*control_high, control_written) = (*byte, true),
-                6..=11 => {}
-                _ => return Err(AccessError),
+                GPE0_BLOCK.. => self.gpe.write(offset - GPE0_BLOCK, *byte),
+                _ => {}
             }
         }
         let timed = self.enable & TIMER_STATUS != 0;
@@ -231,6 +268,7 @@ impl Reset for AcpiPm {
         self.status = 0;
         self.enable = 0;
         self.control = 0;
+        self.gpe = GpeBlock::default();
         self.pm_timer.restart_at(0);
         self.update_sci();
     }
@@ -238,28 +276,40 @@ impl Reset for AcpiPm {
 
 impl Saveable for AcpiPm {
     fn schema(&self) -> Schema {
-        AcpiPmStateV1::SCHEMA
+        AcpiPmStateV2::SCHEMA
     }
 
     fn save(&self) -> Vec<u8> {
-        AcpiPmStateV1 {
+        let fixed = AcpiPmStateV1 {
             status: self.status(),
             enable: self.enable,
             control: self.control,
             timer_ticks: self.pm_timer.ticks(),
+        };
+        AcpiPmStateV2 {
+            fixed,
+            gpe_status: self.gpe.status,
+            gpe_enable: self.gpe.enable,
         }
         .encode()
     }
 
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
-        AcpiPmStateV1::SCHEMA.expect_version(version)?;
-        let state = AcpiPmStateV1::decode(bytes)?;
-        self.status = state.status & !TIMER_STATUS;
-        self.enable = state.enable;
-        self.control = state.control;
-        self.pm_timer.restart_at(state.timer_ticks);
-        self.pm_timer.set_carried(state.status & TIMER_STATUS != 0);
-        self.sci_high = self.status() & self.enable != 0;
+        let AcpiPmStateV2 {
+            fixed,
+            gpe_status,
+            gpe_enable,
+        } = AcpiPmStateV2::decode_any(version, bytes)?;
+        self.status = fixed.status & !TIMER_STATUS;
+        self.enable = fixed.enable;
+        self.control = fixed.control;
+        self.gpe = GpeBlock {
+            status: gpe_status,
+            enable: gpe_enable,
+        };
+        self.pm_timer.restart_at(fixed.timer_ticks);
+        self.pm_timer.set_carried(fixed.status & TIMER_STATUS != 0);
+        self.sci_high = self.wants_sci();
         self.sci.set(self.sci_high);
         Ok(())
     }

@@ -15,6 +15,8 @@ struct Rig {
 
 const STATUS: u64 = EVENT_BLOCK;
 const ENABLE: u64 = EVENT_BLOCK + 2;
+const GPE_STATUS: u64 = GPE0_BLOCK;
+const GPE_ENABLE: u64 = GPE0_BLOCK + 2;
 
 impl Rig {
     fn new() -> Self {
@@ -185,30 +187,124 @@ fn the_timer_status_follows_its_highest_bit_and_interrupts_when_enabled() {
 #[test]
 fn accesses_beyond_the_registers_are_not_answered() {
     let mut rig = Rig::new();
-    assert_eq!(rig.device.read(9, &mut [0; 4]), Err(AccessError));
+    assert_eq!(rig.device.read(13, &mut [0; 4]), Err(AccessError));
     assert_eq!(rig.device.read(u64::MAX, &mut [0]), Err(AccessError));
-    assert_eq!(rig.device.write(12, &[0]), Err(AccessError));
+    assert_eq!(rig.device.write(16, &[0]), Err(AccessError));
+    assert_eq!(rig.device.write(u64::MAX, &[0]), Err(AccessError));
+    assert_eq!(rig.device.write(14, &[0xff; 4]), Err(AccessError));
+    assert_eq!(rig.read16(GPE_ENABLE), 0, "not even in part");
     let mut data = [0; 4];
     rig.device.read(CONTROL_BLOCK, &mut data).unwrap();
     assert_eq!(data, [1, 0, 0xff, 0xff]);
 }
 
-const GOLDEN: [u8; 14] = [
+/// acpi_hw_clear_gpe_block, acpi_ev_gpe_detect, acpi_ev_gpe_dispatch, acpi_ev_finish_gpe: bytes, and
+/// an edge event's status is cleared before its method runs.
+#[test]
+fn a_general_event_interrupts_while_it_is_enabled_and_not_cleared() {
+    let mut rig = Rig::new();
+    rig.device.write(GPE_STATUS, &[0xff]).unwrap();
+    rig.device.write(GPE_ENABLE, &[1 << 1 | 1 << 2]).unwrap();
+    assert!(rig.device.gpe_enabled(1) && !rig.device.gpe_enabled(3));
+    rig.device.raise_gpe(3);
+    assert!(!rig.sci.is_high(), "not enabled");
+    rig.device.raise_gpe(1);
+    rig.device.raise_gpe(1);
+    assert!(rig.sci.is_high());
+    assert_eq!(rig.sci.take_edges(), 1);
+    assert_eq!(rig.read16(GPE_STATUS), 1 << 3 | 1 << 1);
+    rig.device.raise_gpe(2);
+    rig.device.write(GPE_STATUS, &[1 << 1]).unwrap();
+    assert!(rig.sci.is_high(), "the other one is still pending");
+    rig.device.write(GPE_STATUS, &[1 << 2]).unwrap();
+    assert!(!rig.sci.is_high());
+    rig.device.raise_gpe(1);
+    assert!(rig.sci.is_high(), "raised while its method runs");
+    rig.write16(GPE_ENABLE, 0);
+    assert!(!rig.sci.is_high());
+}
+
+#[test]
+fn fixed_and_general_events_share_the_sci() {
+    let mut rig = Rig::new();
+    rig.write16(ENABLE, POWER_BUTTON_STATUS);
+    rig.write16(GPE_ENABLE, 1 << 9);
+    rig.device.raise_gpe(9);
+    rig.device.press_power_button();
+    assert_eq!(rig.sci.take_edges(), 1);
+    rig.write16(STATUS, POWER_BUTTON_STATUS);
+    assert!(rig.sci.is_high());
+    assert_eq!(rig.read16(GPE_STATUS), 1 << 9);
+    rig.write16(GPE_STATUS, 1 << 9);
+    assert!(!rig.sci.is_high());
+}
+
+#[test]
+fn an_event_beyond_the_block_is_nothing() {
+    let mut rig = Rig::new();
+    rig.write16(GPE_ENABLE, 0xffff);
+    for number in AcpiPm::GPES..=u8::MAX {
+        rig.device.raise_gpe(number);
+        assert!(!rig.device.gpe_enabled(number));
+    }
+    assert!(!rig.sci.is_high());
+    assert_eq!(rig.read16(GPE_STATUS), 0);
+}
+
+/// What version 1 wrote.
+const GOLDEN_1: [u8; 14] = [
     0x01, 0x01, 0x20, 0x01, 0x00, 0x14, 0, 0, 0, 0x80, 0, 0, 0, 0,
 ];
 
+const GOLDEN: [u8; 18] = [
+    0x01, 0x01, 0x20, 0x01, 0x00, 0x14, 0, 0, 0, 0x80, 0, 0, 0, 0, 0x06, 0x00, 0x02, 0x80,
+];
+
 #[test]
-fn version_1_state_is_these_bytes() {
+fn version_1_state_is_taken_with_no_general_event() {
+    let mut rig = Rig::new();
+    rig.write16(GPE_ENABLE, 0xffff);
+    rig.device.raise_gpe(4);
+    rig.device.restore(1, &GOLDEN_1).unwrap();
+    assert!(rig.sci.is_high(), "the power button");
+    assert_eq!(rig.read16(STATUS), POWER_BUTTON_STATUS | TIMER_STATUS);
+    assert_eq!((rig.read16(GPE_STATUS), rig.read16(GPE_ENABLE)), (0, 0));
+    assert_eq!(rig.device.save()[..14], GOLDEN_1);
+    assert_eq!(
+        rig.device.restore(1, &GOLDEN),
+        Err(StateError::TrailingBytes { count: 4 })
+    );
+    assert_eq!(rig.device.restore(2, &GOLDEN_1), Err(StateError::Truncated));
+}
+
+#[test]
+fn a_pending_general_event_interrupts_after_a_restore() {
+    let mut rig = Rig::new();
+    rig.write16(GPE_ENABLE, 1 << 1);
+    rig.device.raise_gpe(1);
+    let mut other = Rig::new();
+    other.device.restore(2, &rig.device.save()).unwrap();
+    assert!(other.sci.is_high());
+    other.device.reset();
+    assert!(!other.sci.is_high());
+    assert_eq!((other.read16(GPE_STATUS), other.read16(GPE_ENABLE)), (0, 0));
+}
+
+#[test]
+fn version_2_state_is_these_bytes() {
     let mut rig = Rig::new();
     rig.write16(ENABLE, POWER_BUTTON_STATUS | GLOBAL_STATUS);
     rig.write16(CONTROL_BLOCK, 5 << 10);
+    rig.write16(GPE_ENABLE, 0x8002);
+    rig.device.raise_gpe(1);
+    rig.device.raise_gpe(2);
     rig.device.press_power_button();
     rig.clock.advance(rig.device.pm_timer.until_carry());
     assert_eq!(rig.device.save(), GOLDEN);
 
     let mut other = Rig::new();
     other.clock.set(Duration::from_secs(77));
-    other.device.restore(1, &GOLDEN).unwrap();
+    other.device.restore(2, &GOLDEN).unwrap();
     assert!(other.sci.is_high());
     assert_eq!(other.read16(STATUS), POWER_BUTTON_STATUS | TIMER_STATUS);
     assert_eq!(
@@ -231,15 +327,17 @@ fn impossible_state_is_refused_and_changes_nothing() {
         let mut bytes = GOLDEN;
         bytes[at] = value;
         assert_eq!(
-            rig.device.restore(1, &bytes),
+            rig.device.restore(2, &bytes),
             Err(StateError::Invalid { field })
         );
     }
     assert_eq!(
-        rig.device.restore(1, &GOLDEN[..13]),
+        rig.device.restore(2, &GOLDEN[..17]),
         Err(StateError::Truncated)
     );
-    assert!(rig.device.restore(9, &GOLDEN).is_err());
+    for version in [0, 3, 9] {
+        assert!(rig.device.restore(version, &GOLDEN).is_err());
+    }
     assert_eq!(rig.device.save(), good);
 }
 
@@ -247,8 +345,8 @@ fn impossible_state_is_refused_and_changes_nothing() {
 fn the_latest_possible_timer_does_not_overflow() {
     let mut rig = Rig::new();
     let mut bytes = GOLDEN;
-    bytes[6..].fill(0xff);
-    rig.device.restore(1, &bytes).unwrap();
+    bytes[6..14].fill(0xff);
+    rig.device.restore(2, &bytes).unwrap();
     rig.write16(ENABLE, TIMER_STATUS);
     rig.write16(STATUS, TIMER_STATUS);
     rig.clock.set(Duration::MAX);
@@ -272,7 +370,7 @@ fn reset_lowers_sci_and_restarts_the_timer() {
 proptest! {
     #[test]
     fn any_access_sequence_leaves_a_state_that_can_be_restored(
-        steps in proptest::collection::vec((0u64..12, 0usize..3, any::<u32>(), 0u8..4), 0..200),
+        steps in proptest::collection::vec((0u64..16, 0usize..3, any::<u32>(), 0u8..5), 0..200),
     ) {
         let mut rig = Rig::with_width(PmTimerWidth::Bits24);
         for (offset, width, value, step) in steps {
@@ -281,7 +379,8 @@ proptest! {
                 0 => drop(rig.device.read(offset, &mut data.to_vec())),
                 1 => drop(rig.device.write(offset, data)),
                 2 => rig.clock.advance(Duration::from_micros(u64::from(value >> 8))),
-                _ => rig.device.press_power_button(),
+                3 => rig.device.press_power_button(),
+                _ => rig.device.raise_gpe(value.to_le_bytes()[2] & 0x1f),
             }
             if let Some(wait) = rig.device.next_event() {
                 rig.clock.advance(wait);
@@ -291,7 +390,7 @@ proptest! {
         }
         let saved = rig.device.save();
         let mut other = Rig::with_width(PmTimerWidth::Bits24);
-        other.device.restore(1, &saved).unwrap();
+        other.device.restore(2, &saved).unwrap();
         prop_assert_eq!(other.device.save(), saved);
     }
 }

@@ -1,0 +1,80 @@
+//! The registers by which a guest's ACPI methods learn what was plugged, and say what was ejected.
+//!
+//! ```text
+//!  host: insert() ----------> PciHotplug / CpuHotplug --+ and raises the general-purpose event
+//!        request_removal() ->    (registers)            |
+//!                                  ^      |             v
+//!  guest: \_GPE._Exx scans, Notify-+      +--> EjectSink: ejected
+//!         _EJ0 writes the eject register
+//! ```
+//!
+//! The layout is our own, since the tables that use it are too: [`pci`] for the slots of the root
+//! bus, [`cpu`] for vCPUs. The host first says what has changed here, then raises the event of its
+//! kind in [`AcpiPm`](super::acpi_pm::AcpiPm); the registers know nothing of the event. A change
+//! is handed to the guest once: a removal that it did not carry out is asked for again by another
+//! [`request_removal`](pci::PciHotplug::request_removal) and another event.
+//!
+//! Nothing stops a guest from ejecting what nobody asked it to, or from writing any of this at any
+//! time; an ejection is told to the [`EjectSink`] in any case, and its owner decides what it means.
+
+use std::fmt::Debug;
+
+pub mod cpu;
+pub mod pci;
+
+/// What a guest has let go of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Ejected {
+    /// The function in a slot of the root bus, 1 to 31.
+    Slot(u8),
+    /// A vCPU, by its index; never that of the boot processor, 0.
+    Vcpu(u32),
+}
+
+/// Takes a guest's word that it has let go of something.
+///
+/// Called on the vCPU thread that wrote the register, with the hotplug device's lock held, and as
+/// often as the guest likes, also for a slot with nothing in it and without a request for it: an
+/// implementation records the fact in memory of fixed size, wakes whoever acts on it, and returns.
+/// It does not log each call.
+pub trait EjectSink: Debug + Send + Sync {
+    /// The guest no longer uses `what`.
+    fn ejected(&self, what: Ejected);
+}
+
+/// Takes apart an access of 32 bits to an aligned register; there are no others here.
+fn register(offset: u64, width: usize) -> Result<u64, crate::bus::AccessError> {
+    if width == 4 && offset.is_multiple_of(4) {
+        Ok(offset)
+    } else {
+        Err(crate::bus::AccessError)
+    }
+}
+
+#[cfg(test)]
+mod testing {
+    use std::sync::{Arc, Mutex};
+
+    use super::{EjectSink, Ejected};
+    use crate::shared::lock;
+
+    /// Remembers ejections.
+    #[derive(Debug, Default)]
+    pub(super) struct RecordEject(Mutex<Vec<Ejected>>);
+
+    impl RecordEject {
+        pub(super) fn new() -> Arc<Self> {
+            Arc::new(Self::default())
+        }
+
+        pub(super) fn take(&self) -> Vec<Ejected> {
+            std::mem::take(&mut lock(&self.0))
+        }
+    }
+
+    impl EjectSink for RecordEject {
+        fn ejected(&self, what: Ejected) {
+            lock(&self.0).push(what);
+        }
+    }
+}
