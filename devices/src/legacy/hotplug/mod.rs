@@ -19,6 +19,8 @@
 
 use std::fmt::Debug;
 
+use crate::bus::AccessError;
+
 pub mod cpu;
 pub mod pci;
 
@@ -42,12 +44,15 @@ pub trait EjectSink: Debug + Send + Sync {
     fn ejected(&self, what: Ejected);
 }
 
-/// Takes apart an access of 32 bits to an aligned register; there are no others here.
-fn register(offset: u64, width: usize) -> Result<u64, crate::bus::AccessError> {
-    if width == 4 && offset.is_multiple_of(4) {
+/// Ports of either kind of registers.
+const PORTS: u64 = 16;
+
+/// The register that an access of `width` bytes means: 32 bits, aligned, there are no others.
+fn register(offset: u64, width: usize) -> Result<u64, AccessError> {
+    if width == 4 && offset % 4 == 0 && offset < PORTS {
         Ok(offset)
     } else {
-        Err(crate::bus::AccessError)
+        Err(AccessError)
     }
 }
 
