@@ -13,10 +13,10 @@ use std::sync::{Arc, PoisonError};
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::request::BootProtocol;
 
+use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::boot::Protocol;
 use crate::build::{BootImages, BuildError, Chipset};
 use crate::io::IoThread;
-use crate::kvm::ControllerKind;
 use crate::memory::GuestMemory;
 use crate::vcpu::{EndSignal, Platform, VcpuError, VcpuSet};
 
@@ -58,7 +58,8 @@ pub struct ConsoleStatus {
 /// A machine.
 #[derive(Debug)]
 pub struct Machine {
-    kind: ControllerKind,
+    /// What the tables are made from, at launch and at every reset.
+    tables: AcpiConfig,
     protocol: Protocol,
     memory: GuestMemory,
     images: BootImages,
@@ -75,7 +76,7 @@ impl Machine {
         reason = "the parts of a machine, named by their types"
     )]
     pub(crate) fn new(
-        kind: ControllerKind,
+        tables: AcpiConfig,
         protocol: Protocol,
         memory: GuestMemory,
         images: BootImages,
@@ -85,7 +86,7 @@ impl Machine {
         io: IoThread,
     ) -> Self {
         Self {
-            kind,
+            tables,
             protocol,
             memory,
             images,
@@ -136,11 +137,10 @@ impl Machine {
     /// # Errors
     /// The machine is in no state to run then.
     pub fn reset(&mut self) -> Result<(), MachineError> {
-        self.chipset.reset();
+        self.chipset.reset(self.vcpus.count());
         self.memory.discard()?;
-        let plan = self
-            .images
-            .load(&self.memory, self.vcpus.count(), self.kind)?;
+        self.tables.vcpus = self.chipset.vcpus_at_start();
+        let plan = self.images.load(&self.memory, &self.tables)?;
         *self
             .platform
             .entry

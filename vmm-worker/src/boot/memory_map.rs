@@ -14,12 +14,13 @@ pub(super) enum Kind {
 }
 
 /// The most ranges [`build`] returns.
-pub(super) const MAX_RANGES: usize = 5;
+pub(super) const MAX_RANGES: usize = 6;
 
 /// The map, ascending and without overlap.
 ///
 /// The ranges around the first MiB are those of a PC: the EBDA and the BIOS area, where the ACPI
-/// tables are, are reserved; the hole between is not listed, although there is RAM behind it.
+/// tables are, are reserved; the hole between is not listed, although there is RAM behind it. PCI
+/// Express' configuration space is reserved too: guests use it only if they are told so here.
 pub(super) fn build(memory: &GuestMemory) -> impl Iterator<Item = (Range<u64>, Kind)> {
     let mut high = memory
         .regions()
@@ -33,6 +34,7 @@ pub(super) fn build(memory: &GuestMemory) -> impl Iterator<Item = (Range<u64>, K
         )),
         Some((layout::ACPI, Kind::Reserved)),
         Some((layout::KERNEL_MIN..memory.low_end(), Kind::Ram)),
+        Some((layout::ECAM, Kind::Reserved)),
         high.next().map(|range| (range, Kind::Ram)),
     ];
     ranges.into_iter().flatten()

@@ -171,8 +171,14 @@ fn elf_starts_at_its_note_with_start_info() {
         .expect("cmdline");
     assert_eq!(&cmdline, b"console=ttyS0\0");
     let last = info.memmap_paddr + u64::from(info.memmap_entries - 1) * 24;
-    let ram: MemoryMapEntry = read(&memory, last);
+    let ram: MemoryMapEntry = read(&memory, last - 24);
     assert_eq!((ram.address, ram.size, ram.kind), (MIB, 63 * MIB, 1));
+    let ecam: MemoryMapEntry = read(&memory, last);
+    assert_eq!(
+        (ecam.address, ecam.size, ecam.kind),
+        (0xE000_0000, MIB, 2),
+        "configuration space"
+    );
 }
 
 #[test]
@@ -345,7 +351,7 @@ fn bzimage_starts_in_long_mode_with_a_zero_page() {
     );
     let page: BootParams = read(&memory, plan.boot_info);
     let (entries, rsdp, hdr) = (page.e820_entries, page.acpi_rsdp_addr, page.setup);
-    assert_eq!((entries, rsdp), (4, 0xE_0000));
+    assert_eq!((entries, rsdp), (5, 0xE_0000));
     assert_eq!(u64::from(hdr.cmd_line_ptr), layout::CMDLINE);
     assert_eq!((hdr.type_of_loader, { hdr.setup_data }), (0xFF, 0));
 }

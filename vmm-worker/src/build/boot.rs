@@ -9,7 +9,6 @@ use super::BuildError;
 use crate::arch::x86_64::acpi::{self, AcpiConfig};
 use crate::arch::x86_64::regs::EntryState;
 use crate::boot::{self, Protocol};
-use crate::kvm::ControllerKind;
 use crate::memory::GuestMemory;
 
 /// The images a machine boots from, kept open for its resets.
@@ -46,25 +45,14 @@ impl BootImages {
     ///
     /// # Errors
     /// The images are hostile: [`BuildError::Boot`]; or the tables have no room.
-    pub fn load(
-        &self,
-        memory: &GuestMemory,
-        vcpus: u32,
-        kind: ControllerKind,
-    ) -> Result<Entry, BuildError> {
+    pub fn load(&self, memory: &GuestMemory, tables: &AcpiConfig) -> Result<Entry, BuildError> {
         let plan = boot::load(
             &self.kernel,
             self.initrd.as_ref(),
             &self.command_line,
             memory,
         )?;
-        acpi::write(
-            memory,
-            AcpiConfig {
-                vcpus,
-                legacy_pic: kind == ControllerKind::InKernel,
-            },
-        )?;
+        acpi::write(memory, tables)?;
         let entry = EntryState::new(&plan);
         entry
             .write_tables(memory)

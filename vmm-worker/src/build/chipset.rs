@@ -4,10 +4,12 @@
 //!  port bus ── COM1 ──► console ring ──► I/O thread
 //!           ── i8042, reset control, PM1a ──► end signal ──► control thread
 //!           ── RTC, PM timer
+//!           ── hotplug registers ──► ejections
 //!  MMIO bus ── IOAPIC (split) ──► messages and routes ──► KVM
 //! ```
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use reeve_devices::bus::{MmioAddress, MmioBus, Port, PortBus};
 use reeve_devices::clock::{HostMonotonicClock, HostWallClock, TimedDevice};
@@ -15,6 +17,9 @@ use reeve_devices::console::ConsoleRing;
 use reeve_devices::ioapic::Ioapic;
 use reeve_devices::legacy::acpi_pm::{AcpiPm, AcpiPmParams, PmTimerWidth};
 use reeve_devices::legacy::cmos::{Cmos, CmosMemory, CmosParams};
+use reeve_devices::legacy::hotplug::cpu::CpuHotplug;
+use reeve_devices::legacy::hotplug::pci::PciHotplug;
+use reeve_devices::legacy::hotplug::{EjectSink, Ejected};
 use reeve_devices::legacy::i8042::{self, I8042};
 use reeve_devices::legacy::reset::ResetControl;
 use reeve_devices::legacy::serial::Serial;
@@ -22,6 +27,7 @@ use reeve_devices::power::Reset;
 use reeve_devices::shared::{Shared, lock, share};
 
 use super::BuildError;
+use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
 use crate::io::Waker;
 use crate::kvm::InterruptController;
@@ -40,6 +46,8 @@ pub struct Chipset {
     pub serial: Shared<Serial>,
     pm: Shared<AcpiPm>,
     rtc: Shared<Cmos>,
+    pci_hotplug: Shared<PciHotplug>,
+    cpu_hotplug: Shared<CpuHotplug>,
     /// What a machine reset puts back, in this order: lines fall before the IOAPIC forgets them.
     resets: Vec<Shared<dyn Reset>>,
 }
@@ -52,11 +60,16 @@ impl std::fmt::Debug for Chipset {
 
 impl Chipset {
     /// Makes the devices and gives them their places.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "the parts of a machine, named by their types"
+    )]
     pub(super) fn build(
         interrupts: &Arc<dyn InterruptController>,
         end: &Arc<EndSignal>,
         waker: &Arc<Waker>,
         memory: &GuestMemory,
+        tables: &AcpiConfig,
         ports: &PortBus,
         mmio: &MmioBus,
     ) -> Result<Self, BuildError> {
@@ -88,6 +101,10 @@ impl Chipset {
         let i8042 = share(I8042::new(Arc::clone(end) as _));
         let reset = share(ResetControl::new(Arc::clone(end) as _));
 
+        let ejections: Arc<dyn EjectSink> = Arc::new(FirstEjection::default());
+        let pci_hotplug = share(PciHotplug::new(Arc::clone(&ejections)));
+        let cpu_hotplug = share(CpuHotplug::new(tables.vcpus, tables.max_vcpus, ejections));
+
         ports.insert(
             Port(layout::COM1.start),
             Serial::PORTS,
@@ -95,6 +112,7 @@ impl Chipset {
         )?;
         ports.insert(Port(layout::RTC.start), Cmos::PORTS, Arc::clone(&rtc) as _)?;
         ports.insert(
+            // GPE0 is behind the PM timer.
             Port(layout::PM1A_EVENT.start),
             AcpiPm::PORTS,
             Arc::clone(&pm) as _,
@@ -103,6 +121,16 @@ impl Chipset {
             Port(layout::RESET_PORT),
             ResetControl::PORTS,
             Arc::clone(&reset) as _,
+        )?;
+        ports.insert(
+            Port(layout::PCI_HOTPLUG.start),
+            PciHotplug::PORTS,
+            Arc::clone(&pci_hotplug) as _,
+        )?;
+        ports.insert(
+            Port(layout::CPU_HOTPLUG.start),
+            CpuHotplug::PORTS,
+            Arc::clone(&cpu_hotplug) as _,
         )?;
         for (port, offset) in [
             (layout::I8042_DATA, i8042::DATA),
@@ -115,6 +143,8 @@ impl Chipset {
             Arc::clone(&serial) as _,
             Arc::clone(&pm) as _,
             Arc::clone(&rtc) as _,
+            Arc::clone(&pci_hotplug) as _,
+            Arc::clone(&cpu_hotplug) as _,
             reset as _,
         ];
         if let Some(ioapic) = interrupts.ioapic() {
@@ -130,6 +160,8 @@ impl Chipset {
             serial,
             pm,
             rtc,
+            pci_hotplug,
+            cpu_hotplug,
             resets,
         })
     }
@@ -140,8 +172,12 @@ impl Chipset {
         vec![Arc::clone(&self.pm) as _, Arc::clone(&self.rtc) as _]
     }
 
-    /// Puts every device back to power-on. Every vCPU stands.
-    pub fn reset(&self) {
+    /// Puts every device back to power-on. Every vCPU stands, and those from 0 to `vcpus - 1` are
+    /// there: a guest's word alone takes none away.
+    pub fn reset(&self, vcpus: u32) {
+        for index in 0..vcpus {
+            lock(&self.cpu_hotplug).insert(index);
+        }
         for device in &self.resets {
             lock(device).reset();
         }
@@ -150,5 +186,61 @@ impl Chipset {
     /// Presses the power button.
     pub fn press_power_button(&self) {
         lock(&self.pm).press_power_button();
+    }
+
+    /// How many vCPUs, from 0 on, a guest that starts now may count on.
+    #[must_use]
+    pub fn vcpus_at_start(&self) -> u32 {
+        lock(&self.cpu_hotplug).present_without_gap()
+    }
+
+    /// Tells the guest that there is something new in `slot` of the root bus, 1 to 31, where it can
+    /// be reached already.
+    pub fn announce_slot(&self, slot: u8) {
+        if lock(&self.pci_hotplug).insert(slot) {
+            lock(&self.pm).raise_gpe(layout::PCI_HOTPLUG_GPE);
+        }
+    }
+
+    /// Asks the guest to let go of what is in `slot` of the root bus, 1 to 31. It may be asked
+    /// again: a guest forgets what it was asked before its ACPI driver came up.
+    pub fn ask_for_slot(&self, slot: u8) {
+        if lock(&self.pci_hotplug).request_removal(slot) {
+            lock(&self.pm).raise_gpe(layout::PCI_HOTPLUG_GPE);
+        }
+    }
+
+    /// Tells the guest that the vCPU `index`, which waits for its start already, is there; false if
+    /// it was there before or cannot be.
+    #[must_use]
+    pub fn announce_vcpu(&self, index: u32) -> bool {
+        let new = lock(&self.cpu_hotplug).insert(index);
+        if new {
+            lock(&self.pm).raise_gpe(layout::CPU_HOTPLUG_GPE);
+        }
+        new
+    }
+
+    /// Asks the guest to let go of the vCPU `index`; false if it is not there or cannot go. It may
+    /// be asked again, as for a slot.
+    #[must_use]
+    pub fn ask_for_vcpu(&self, index: u32) -> bool {
+        let there = lock(&self.cpu_hotplug).request_removal(index);
+        if there {
+            lock(&self.pm).raise_gpe(layout::CPU_HOTPLUG_GPE);
+        }
+        there
+    }
+}
+
+/// Nothing of the machine can leave it: the first ejection is noted, as a guest may repeat it.
+#[derive(Debug, Default)]
+struct FirstEjection(AtomicBool);
+
+impl EjectSink for FirstEjection {
+    fn ejected(&self, what: Ejected) {
+        if !self.0.swap(true, Ordering::Relaxed) {
+            tracing::info!(?what, "guest ejected what cannot leave");
+        }
     }
 }

@@ -20,9 +20,12 @@ use reeve_ipc::spec::{MachineSpec, MachineType};
 pub use self::boot::BootImages;
 pub use self::chipset::Chipset;
 pub use self::error::BuildError;
+use crate::arch::x86_64::acpi::AcpiConfig;
+use crate::arch::x86_64::{cpuid, layout};
 use crate::io::{IoThread, Served, Waker};
 use crate::kvm::{ControllerKind, System};
 use crate::machine::Machine;
+use crate::memory::GuestMemory;
 use crate::vcpu::{EndSignal, Platform, VcpuSet};
 
 /// Builds the machine that `spec` describes from the descriptors its slots name. Every thread of it
@@ -57,7 +60,8 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     let end = Arc::new(EndSignal::new()?);
     let waker = Arc::new(Waker::new()?);
     let (ports, mmio) = (PortBus::new(), MmioBus::new());
-    let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &ports, &mmio)?;
+    let tables = tables(&spec, kind, &memory);
+    let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &tables, &ports, &mmio)?;
 
     // Early: the thread closes its filter while this one makes vCPUs, which takes longer.
     let served = Served {
@@ -74,7 +78,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
 
     let vcpus = cpus::create(&system, &vm, &spec)?;
 
-    let plan = images.load(&memory, spec.vcpus, kind)?;
+    let plan = images.load(&memory, &tables)?;
     for vcpu in &vcpus {
         vcpu.prepare_boot()?;
     }
@@ -92,7 +96,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     });
     let vcpus = VcpuSet::start(vcpus, &platform)?;
     Ok(Machine::new(
-        kind,
+        tables,
         plan.protocol,
         memory,
         images,
@@ -101,4 +105,20 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         vcpus,
         io,
     ))
+}
+
+/// What the guest's tables say of the machine.
+fn tables(spec: &MachineSpec, kind: ControllerKind, memory: &GuestMemory) -> AcpiConfig {
+    let ram_end = memory
+        .regions()
+        .map(|region| region.guest_address + region.size)
+        .max()
+        .unwrap_or(0);
+    let address_bits = cpuid::physical_address_bits(&spec.supported_cpuid);
+    AcpiConfig {
+        vcpus: spec.vcpus,
+        max_vcpus: spec.vcpus,
+        legacy_pic: kind == ControllerKind::InKernel,
+        pci_window_64: layout::pci_window_64(ram_end, address_bits),
+    }
 }

@@ -175,9 +175,11 @@ fn set_up(
     let count = u32::try_from(vcpus.len()).expect("few");
     let config = AcpiConfig {
         vcpus: count,
+        max_vcpus: count,
         legacy_pic: kind == ControllerKind::InKernel,
+        pci_window_64: None,
     };
-    acpi::write(memory, config).expect("ACPI");
+    acpi::write(memory, &config).expect("ACPI");
     steps.done("ACPI tables");
     let entry = EntryState::new(&plan);
     entry.write_tables(memory).expect("tables");

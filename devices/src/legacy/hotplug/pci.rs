@@ -113,9 +113,8 @@ impl BusDevice for PciHotplug {
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), AccessError> {
         let value = <[u8; 4]>::try_from(data).map_err(|_| AccessError)?;
-        match register(offset, data.len())? {
-            EJECT => self.eject(u32::from_le_bytes(value) & SLOTS),
-            _ => {}
+        if register(offset, data.len())? == EJECT {
+            self.eject(u32::from_le_bytes(value) & SLOTS);
         }
         Ok(())
     }

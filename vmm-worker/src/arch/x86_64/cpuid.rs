@@ -11,7 +11,7 @@ mod tests;
 mod topology;
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
-use reeve_ipc::spec::CpuSwitches;
+use reeve_ipc::spec::{CpuSwitches, CpuidEntry};
 
 use self::topology::Topology;
 
@@ -118,6 +118,23 @@ const KVM_FEATURES: u32 = 0x4000_0001;
 const TIMING: u32 = 0x4000_0010;
 /// KVM's local APIC timer counts nanoseconds (`APIC_BUS_CYCLE_NS` is 1).
 const APIC_BUS_KHZ: u32 = 1_000_000;
+
+/// How many bits a guest's physical addresses have, by leaf 0x8000_0008 of what the host supports:
+/// those of the CPU, or of its second-level paging if that has fewer. 36, the least that a 64-bit
+/// CPU has, if the host does not say.
+#[must_use]
+pub fn physical_address_bits(supported: &[CpuidEntry]) -> u32 {
+    const LEAF: u32 = 0x8000_0008;
+    const LEAST: u32 = 36;
+    let leaf = supported.iter().find(|entry| entry.function == LEAF);
+    let [eax, ..] = leaf.map_or([0; 4], |entry| entry.registers);
+    let (cpu, guest) = (eax & 0xFF, eax >> 16 & 0xFF);
+    match (cpu, guest) {
+        (0, _) => LEAST,
+        (cpu, 0) => cpu,
+        (cpu, guest) => cpu.min(guest),
+    }
+}
 
 /// The CPUID of one machine: filtered once, then stamped with each vCPU's identity.
 #[derive(Debug)]

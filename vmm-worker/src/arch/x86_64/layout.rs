@@ -39,6 +39,16 @@ pub const CMDLINE_CAPACITY: usize = 2048;
 /// RSDP and all ACPI tables; within the range that a guest scans for the RSDP.
 pub const ACPI: Range<u64> = 0xE_0000..0x10_0000;
 
+/// Where functions of the PCI root bus may have BARs of 32 bits.
+pub const PCI_WINDOW_32: Range<u64> = MMIO_GAP_START..ECAM.start;
+/// Length of the window for BARs of 64 bits, wherever [`pci_window_64`] puts it: 32 GiB.
+pub const PCI_WINDOW_64_SIZE: u64 = 32 << 30;
+/// Alignment of that window: 1 GiB.
+pub const PCI_WINDOW_64_ALIGNMENT: u64 = 1 << 30;
+/// The configuration space of PCI Express, by memory: 4096 bytes for each function of bus 0, the
+/// only one.
+pub const ECAM: Range<u64> = 0xE000_0000..0xE010_0000;
+
 /// The local APICs (in the kernel).
 pub const LAPIC_BASE: u32 = 0xFEE0_0000;
 /// The IOAPIC.
@@ -68,6 +78,18 @@ pub const PM1A_EVENT: Range<u16> = 0x600..0x604;
 pub const PM1A_CONTROL: Range<u16> = 0x604..0x606;
 /// ACPI power-management timer, 32 bits at 3.579545 MHz.
 pub const PM_TIMER: Range<u16> = 0x608..0x60C;
+/// ACPI general-purpose events, block 0: status and enable, 16 bits each.
+pub const GPE0: Range<u16> = 0x60C..0x610;
+/// The general-purpose event, `\_GPE._E01`, for changes of what is in the slots of the root bus.
+pub const PCI_HOTPLUG_GPE: u8 = 1;
+/// The general-purpose event, `\_GPE._E02`, for vCPUs that come or shall go.
+pub const CPU_HOTPLUG_GPE: u8 = 2;
+/// Hotplug registers of the root bus's slots.
+pub const PCI_HOTPLUG: Range<u16> = 0xAE00..0xAE10;
+/// Hotplug registers of the vCPUs.
+pub const CPU_HOTPLUG: Range<u16> = 0xAE10..0xAE20;
+/// PCI configuration address and data; [`RESET_PORT`] is among them.
+pub const PCI_CONFIG: Range<u16> = 0xCF8..0xD00;
 /// The ACPI system control interrupt: level triggered, active high.
 pub const SCI_GSI: u8 = 9;
 /// `SLP_TYP` of the soft-off state S5.
@@ -94,4 +116,49 @@ pub fn ram_ranges(size: u64) -> Option<(Range<u64>, Option<Range<u64>>)> {
     }
     let end = MMIO_GAP_END.checked_add(rest)?;
     Some((low, Some(MMIO_GAP_END..end)))
+}
+
+/// The window for BARs of 64 bits of a machine whose RAM ends before `ram_end` at any time, and
+/// whose CPUs have physical addresses of `address_bits` bits; `None` if there is no room for it.
+///
+/// It lies right behind the RAM, not at the end of the address space: what that end is depends on
+/// the host, and a guest that migrates takes its windows along.
+#[must_use]
+pub fn pci_window_64(ram_end: u64, address_bits: u32) -> Option<Range<u64>> {
+    let space = 1_u64.checked_shl(address_bits).unwrap_or(u64::MAX);
+    let start = ram_end
+        .max(MMIO_GAP_END)
+        .checked_next_multiple_of(PCI_WINDOW_64_ALIGNMENT)?;
+    let end = start.checked_add(PCI_WINDOW_64_SIZE)?;
+    (end <= space).then_some(start..end)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GIB: u64 = 1 << 30;
+
+    #[test]
+    fn the_window_for_wide_bars_follows_the_ram_aligned() {
+        let four = 4 * GIB..36 * GIB;
+        assert_eq!(pci_window_64(0, 39), Some(four.clone()));
+        assert_eq!(pci_window_64(MMIO_GAP_START, 39), Some(four));
+        let five = 5 * GIB..37 * GIB;
+        assert_eq!(pci_window_64(4 * GIB + 4096, 39), Some(five.clone()));
+        assert_eq!(pci_window_64(5 * GIB, 39), Some(five));
+        let terabytes = 1 << 45;
+        let behind = terabytes..terabytes + 32 * GIB;
+        assert_eq!(pci_window_64(terabytes, 46), Some(behind));
+    }
+
+    #[test]
+    fn there_is_no_window_beyond_what_the_cpu_can_address() {
+        assert_eq!(pci_window_64(0, 36), Some(4 * GIB..36 * GIB));
+        assert_eq!(pci_window_64(0, 35), None);
+        assert_eq!(pci_window_64(33 * GIB, 36), None);
+        assert_eq!(pci_window_64(0, 0), None);
+        assert_eq!(pci_window_64(u64::MAX, 64), None);
+        assert_eq!(pci_window_64(u64::MAX - 32 * GIB, 200), None);
+    }
 }

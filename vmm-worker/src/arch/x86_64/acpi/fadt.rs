@@ -87,12 +87,14 @@ struct Fadt {
     pm1b_cnt_blk: U32,
     pm2_cnt_blk: U32,
     pm_tmr_blk: U32,
-    gpe_blks: [U32; 2],
+    gpe0_blk: U32,
+    gpe1_blk: U32,
     pm1_evt_len: u8,
     pm1_cnt_len: u8,
     pm2_cnt_len: u8,
     pm_tmr_len: u8,
-    gpe_lens_and_base: [u8; 3],
+    gpe0_blk_len: u8,
+    gpe1_blk_len_and_base: [u8; 2],
     cst_cnt: u8,
     p_lvl2_lat: U16,
     p_lvl3_lat: U16,
@@ -114,7 +116,8 @@ struct Fadt {
     x_pm1b_cnt_blk: GenericAddress,
     x_pm2_cnt_blk: GenericAddress,
     x_pm_tmr_blk: GenericAddress,
-    x_gpe_blks: [GenericAddress; 2],
+    x_gpe0_blk: GenericAddress,
+    x_gpe1_blk: GenericAddress,
     sleep_registers: [GenericAddress; 2],
     hypervisor_vendor_identity: U64,
 }
@@ -136,9 +139,12 @@ pub(super) fn body(facs: u64, dsdt: u64) -> Vec<u8> {
     fadt.pm1_cnt_len = length(&layout::PM1A_CONTROL);
     fadt.pm_tmr_blk = u32::from(layout::PM_TIMER.start).into();
     fadt.pm_tmr_len = length(&layout::PM_TIMER);
+    fadt.gpe0_blk = u32::from(layout::GPE0.start).into();
+    fadt.gpe0_blk_len = length(&layout::GPE0);
     fadt.x_pm1a_evt_blk = port(layout::PM1A_EVENT.start, 32, WORD);
     fadt.x_pm1a_cnt_blk = port(layout::PM1A_CONTROL.start, 16, WORD);
     fadt.x_pm_tmr_blk = port(layout::PM_TIMER.start, 32, DWORD);
+    fadt.x_gpe0_blk = port(layout::GPE0.start, 32, BYTE);
     fadt.p_lvl2_lat = NO_C2_LATENCY.into();
     fadt.p_lvl3_lat = NO_C3_LATENCY.into();
     fadt.century = RTC_CENTURY;

@@ -7,12 +7,14 @@ use super::AcpiConfig;
 use crate::arch::x86_64::layout;
 
 /// From this APIC id on a processor has an entry of the x2APIC form: 255 is xAPIC's broadcast.
-const X2APIC_FROM: u32 = 255;
+pub(super) const X2APIC_FROM: u32 = 255;
 
 /// The machine has PICs too, which must be disabled.
 const PCAT_COMPAT: u32 = 1 << 0;
 /// The processor is usable.
 const ENABLED: u32 = 1 << 0;
+/// The processor is not there, but may come.
+const ONLINE_CAPABLE: u32 = 1 << 1;
 /// Flags of an interrupt (table 5.26): active high, edge triggered; and active high, level.
 const HIGH_EDGE: u16 = 0b01_01;
 const HIGH_LEVEL: u16 = 0b11_01;
@@ -91,7 +93,7 @@ struct LocalX2ApicNmi {
 }
 
 /// The table without its header.
-pub(super) fn body(config: AcpiConfig) -> Vec<u8> {
+pub(super) fn body(config: &AcpiConfig) -> Vec<u8> {
     let mut body = Vec::new();
     let flags = if config.legacy_pic { PCAT_COMPAT } else { 0 };
     let lapic_address = layout::LAPIC_BASE.into();
@@ -102,8 +104,13 @@ pub(super) fn body(config: AcpiConfig) -> Vec<u8> {
             flags: flags.into(),
         },
     );
-    for index in 0..config.vcpus {
-        processor(&mut body, index);
+    for index in 0..config.possible_vcpus() {
+        let flags = if index < config.vcpus {
+            ENABLED
+        } else {
+            ONLINE_CAPABLE
+        };
+        processor(&mut body, index, flags);
     }
     put(
         &mut body,
@@ -122,34 +129,48 @@ pub(super) fn body(config: AcpiConfig) -> Vec<u8> {
     }
     let sci = layout::SCI_GSI;
     put(&mut body, &source_override(sci, sci, HIGH_LEVEL));
-    nmi(&mut body, config.vcpus);
+    nmi(&mut body, config.possible_vcpus());
     body
 }
 
-fn processor(body: &mut Vec<u8>, index: u32) {
+fn processor(body: &mut Vec<u8>, index: u32, flags: u32) {
     match u8::try_from(index) {
-        Ok(id) if index < X2APIC_FROM => {
-            let entry = LocalApic {
-                kind: 0,
-                length: 8,
-                uid: id,
-                apic_id: id,
-                flags: ENABLED.into(),
-            };
-            put(body, &entry);
-        }
-        _ => put(
-            body,
-            &LocalX2Apic {
-                kind: 9,
-                length: 16,
-                reserved: 0.into(),
-                apic_id: index.into(),
-                flags: ENABLED.into(),
-                uid: index.into(),
-            },
-        ),
+        Ok(id) if index < X2APIC_FROM => put(body, &local_apic(id, flags)),
+        _ => put(body, &local_x2apic(index, flags)),
     }
+}
+
+fn local_apic(id: u8, flags: u32) -> LocalApic {
+    LocalApic {
+        kind: 0,
+        length: 8,
+        uid: id,
+        apic_id: id,
+        flags: flags.into(),
+    }
+}
+
+fn local_x2apic(index: u32, flags: u32) -> LocalX2Apic {
+    LocalX2Apic {
+        kind: 9,
+        length: 16,
+        reserved: 0.into(),
+        apic_id: index.into(),
+        flags: flags.into(),
+        uid: index.into(),
+    }
+}
+
+/// The entry of an enabled processor of a number below [`X2APIC_FROM`], which is to be put into
+/// bytes 2 and 3.
+pub(super) fn enabled_local_apic() -> Vec<u8> {
+    local_apic(0, ENABLED).as_bytes().to_vec()
+}
+
+/// The entry of an enabled processor of a number from [`X2APIC_FROM`] on, which is to be put, 32
+/// bits each, at bytes 4 and 12.
+pub(super) fn enabled_local_x2apic() -> Vec<u8> {
+    local_x2apic(0, ENABLED).as_bytes().to_vec()
 }
 
 fn source_override(source: u8, gsi: u8, flags: u16) -> SourceOverride {

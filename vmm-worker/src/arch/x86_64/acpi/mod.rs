@@ -1,9 +1,10 @@
-//! The ACPI tables of the machine: RSDP, FACS, DSDT, FADT, MADT, XSDT, in this order from the start
-//! of the area that a guest scans for the RSDP.
+//! The ACPI tables of the machine: RSDP, FACS, DSDT, FADT, MADT, MCFG, XSDT, in this order from the
+//! start of the area that a guest scans for the RSDP.
 //!
 //! Written once, on the thread that builds the machine, as one piece. The machine has ACPI's fixed
-//! hardware (PM1a, PM timer, a fixed power button) and is in ACPI mode from the start: there is no
-//! SMI command port. ACPI 6.5; section numbers in this module are its.
+//! hardware (PM1a, PM timer, a fixed power button), general-purpose events for hotplug, and is in
+//! ACPI mode from the start: there is no SMI command port. ACPI 6.5; section numbers in this module
+//! are its.
 //!
 //! The encoders are our own: the library for it needs a newer compiler than we support.
 
@@ -11,8 +12,11 @@ mod aml;
 mod dsdt;
 mod fadt;
 mod madt;
+mod mcfg;
 #[cfg(test)]
 mod tests;
+
+use std::ops::Range;
 
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 use zerocopy::byteorder::little_endian::{U32, U64};
@@ -31,12 +35,25 @@ const CREATOR_REVISION: u32 = 1;
 const ALIGNMENT: usize = 64;
 
 /// What the tables depend on.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiConfig {
-    /// vCPUs, all present; their APIC ids are 0 to `vcpus - 1`.
+    /// vCPUs that a guest starts with; their APIC ids are 0 to `vcpus - 1`. Others that are there
+    /// already, as a guest that starts again may find, it sees by the hotplug registers.
     pub vcpus: u32,
+    /// vCPUs that there may ever be; their APIC ids are 0 to `max_vcpus - 1`. Fewer than `vcpus`
+    /// mean as many.
+    pub max_vcpus: u32,
     /// There are PICs and a PIT (in-kernel interrupt controller).
     pub legacy_pic: bool,
+    /// Where PCI functions may have BARs of 64 bits
+    /// ([`pci_window_64`](layout::pci_window_64)).
+    pub pci_window_64: Option<Range<u64>>,
+}
+
+impl AcpiConfig {
+    fn possible_vcpus(&self) -> u32 {
+        self.max_vcpus.max(self.vcpus)
+    }
 }
 
 /// Why the tables could not be written.
@@ -59,7 +76,7 @@ pub enum AcpiError {
 ///
 /// # Errors
 /// See [`AcpiError`].
-pub fn write(memory: &GuestMemory, config: AcpiConfig) -> Result<(), AcpiError> {
+pub fn write(memory: &GuestMemory, config: &AcpiConfig) -> Result<(), AcpiError> {
     let tables = build(config);
     let available = usize::try_from(layout::ACPI.end - layout::ACPI.start).unwrap_or(0);
     if tables.len() > available {
@@ -75,16 +92,17 @@ pub fn write(memory: &GuestMemory, config: AcpiConfig) -> Result<(), AcpiError> 
 }
 
 /// All tables as they lie in memory.
-fn build(config: AcpiConfig) -> Vec<u8> {
+fn build(config: &AcpiConfig) -> Vec<u8> {
     // The RSDP is first, but made last: it has the address of the XSDT.
     let mut area = Area {
         bytes: vec![0; size_of::<Rsdp>()],
     };
     let facs = area.place(facs().as_bytes());
-    let dsdt = area.place(&table(*b"DSDT", 2, &dsdt::body(config.vcpus)));
+    let dsdt = area.place(&table(*b"DSDT", 2, &dsdt::body(config)));
     let fadt = area.place(&table(*b"FACP", fadt::REVISION, &fadt::body(facs, dsdt)));
     let madt = area.place(&table(*b"APIC", 6, &madt::body(config)));
-    let entries = [U64::new(fadt), U64::new(madt)];
+    let mcfg = area.place(&table(*b"MCFG", mcfg::REVISION, &mcfg::body()));
+    let entries = [fadt, madt, mcfg].map(U64::new);
     let xsdt = area.place(&table(*b"XSDT", 1, entries.as_bytes()));
     for (target, byte) in area.bytes.iter_mut().zip(rsdp(xsdt).as_bytes()) {
         *target = *byte;

@@ -2,7 +2,9 @@
 
 use kvm_bindings::{CpuId, kvm_cpuid_entry2};
 
-use super::{CpuModel, CpuSwitches, HostTimers};
+use reeve_ipc::spec::CpuidEntry;
+
+use super::{CpuModel, CpuSwitches, HostTimers, physical_address_bits};
 
 fn everything() -> CpuId {
     let leaf = |function, index| kvm_cpuid_entry2 {
@@ -181,4 +183,27 @@ fn a_thousand_vcpus_overflow_no_field() {
     assert_eq!(entry(cpuid, 1, 0).ebx >> 16, (0xFF << 8) | 0xFF);
     assert_eq!(entry(cpuid, 0xB, 1).edx, 1023);
     assert_eq!(entry(cpuid, 0x8000_0008, 0).ecx, 255 | (10 << 12));
+}
+
+#[test]
+fn the_width_of_addresses_is_the_hosts_or_its_paging_s_or_the_least() {
+    let leaf = |eax| {
+        let other = CpuidEntry {
+            function: 0x8000_0007,
+            index: 0,
+            flags: 0,
+            registers: [u32::MAX; 4],
+        };
+        let sizes = CpuidEntry {
+            function: 0x8000_0008,
+            registers: [eax, 0, 0, 0],
+            ..other
+        };
+        [other, sizes]
+    };
+    assert_eq!(physical_address_bits(&leaf(0x3028)), 40);
+    assert_eq!(physical_address_bits(&leaf(0x30_3934)), 48);
+    assert_eq!(physical_address_bits(&leaf(0x39_302E)), 46);
+    assert_eq!(physical_address_bits(&leaf(0)), 36);
+    assert_eq!(physical_address_bits(&[]), 36);
 }

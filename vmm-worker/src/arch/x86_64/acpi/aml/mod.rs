@@ -1,6 +1,13 @@
 //! The ACPI Machine Language that the DSDT is written in (ACPI 6.5 §20.2): the few terms we use.
 //!
-//! Every function gives a whole term; terms are put together by appending.
+//! Here are names, data and what declares objects; [`code`] has the terms that methods are made of,
+//! [`resource`] the descriptors in `_CRS`. Every function gives a whole term; terms are put together
+//! by appending.
+
+pub(super) mod code;
+pub(super) mod resource;
+
+use std::ops::Range;
 
 /// A named thing: four characters.
 pub(super) type NameSegment = [u8; 4];
@@ -16,9 +23,14 @@ const SCOPE_OP: u8 = 0x10;
 const BUFFER_OP: u8 = 0x11;
 const PACKAGE_OP: u8 = 0x12;
 const METHOD_OP: u8 = 0x14;
-const ARG0_OP: u8 = 0x68;
-const STORE_OP: u8 = 0x70;
+const DUAL_NAME_PREFIX: u8 = 0x2E;
+const MULTI_NAME_PREFIX: u8 = 0x2F;
+const ROOT_CHAR: u8 = 0x5C;
 const EXTENDED: u8 = 0x5B;
+/// After [`EXTENDED`].
+const MUTEX_OP: u8 = 0x01;
+const REGION_OP: u8 = 0x80;
+const FIELD_OP: u8 = 0x81;
 const DEVICE_OP: u8 = 0x82;
 
 /// `PkgLength` of a term whose content has `content` bytes; the length counts itself (§20.2.4).
@@ -124,52 +136,78 @@ pub(super) fn elements(elements: &[Vec<u8>]) -> Vec<u8> {
     )
 }
 
-/// `DefMethod` (§20.2.5.2) of one argument, not serialized, that stores the argument in `target`.
-pub(super) fn storing_method(name: NameSegment, target: NameSegment) -> Vec<u8> {
-    const ONE_ARGUMENT: u8 = 1;
-    let body = [&[ONE_ARGUMENT, STORE_OP, ARG0_OP], &target[..]].concat();
-    package(&[METHOD_OP], &[&name[..], &body].concat())
+/// A buffer of `bytes` (§20.2.5.4).
+pub(super) fn buffer(bytes: &[u8]) -> Vec<u8> {
+    let size = integer(u32::try_from(bytes.len()).unwrap_or(u32::MAX));
+    package(&[BUFFER_OP], &[&size, bytes].concat())
 }
 
-/// A buffer of resource descriptors, with its end tag (§6.4.2.9; a checksum of 0 is not checked).
-pub(super) fn resources(descriptors: &[Vec<u8>]) -> Vec<u8> {
-    const END_TAG: [u8; 2] = [0x79, 0];
-    let content = [descriptors.concat().as_slice(), &END_TAG].concat();
-    let size = integer(u32::try_from(content.len()).unwrap_or(u32::MAX));
-    package(&[BUFFER_OP], &[size, content].concat())
+/// A universally unique identifier, such as `33db4d5b-1ff7-401c-9657-7441c03dd766` as a number, in
+/// the mixed byte order of `ToUUID` (§19.6.142).
+pub(super) fn uuid(uuid: u128) -> Vec<u8> {
+    let mut bytes = uuid.to_be_bytes();
+    // Three fields, of 4, 2 and 2 bytes, have their lowest byte first.
+    bytes[..4].reverse();
+    bytes[4..6].reverse();
+    bytes[6..8].reverse();
+    buffer(&bytes)
 }
 
-/// An I/O port descriptor (§6.4.2.5): `length` ports from `first` on, fully decoded.
-pub(super) fn ports(first: u16, length: u8) -> Vec<u8> {
-    const TAG: u8 = 0x47;
-    const DECODES_16_BITS: u8 = 1;
-    const ALIGNMENT: u8 = 1;
-    let [low, high] = first.to_le_bytes();
-    vec![
-        TAG,
-        DECODES_16_BITS,
-        low,
-        high,
-        low,
-        high,
-        ALIGNMENT,
-        length,
-    ]
+/// The path from the root to an object, of at least two segments (§20.2.2).
+pub(super) fn path(segments: &[NameSegment]) -> Vec<u8> {
+    let prefix = match segments.len() {
+        2 => vec![ROOT_CHAR, DUAL_NAME_PREFIX],
+        count => {
+            let count = u8::try_from(count).unwrap_or(u8::MAX);
+            vec![ROOT_CHAR, MULTI_NAME_PREFIX, count]
+        }
+    };
+    [prefix, segments.concat()].concat()
 }
 
-/// An extended interrupt descriptor (§6.4.3.6): consumed, edge triggered, active high, not shared.
-pub(super) fn edge_interrupt(gsi: u32) -> Vec<u8> {
-    const TAG: u8 = 0x89;
-    const LENGTH: [u8; 2] = [6, 0];
-    const CONSUMER_EDGE: u8 = 0b11;
-    const COUNT: u8 = 1;
-    [
-        &[TAG][..],
-        &LENGTH,
-        &[CONSUMER_EDGE, COUNT],
-        &gsi.to_le_bytes(),
-    ]
-    .concat()
+/// `DefMethod` (§20.2.5.2), not serialized: methods that share something take a mutex.
+pub(super) fn method(name: NameSegment, arguments: u8, terms: &[Vec<u8>]) -> Vec<u8> {
+    flagged_method(name, arguments, terms)
+}
+
+/// `DefMethod` that runs once at a time, for one that declares names.
+pub(super) fn serialized_method(name: NameSegment, arguments: u8, terms: &[Vec<u8>]) -> Vec<u8> {
+    const SERIALIZED: u8 = 1 << 3;
+    flagged_method(name, arguments | SERIALIZED, terms)
+}
+
+fn flagged_method(name: NameSegment, flags: u8, terms: &[Vec<u8>]) -> Vec<u8> {
+    package(
+        &[METHOD_OP],
+        &[&name[..], &[flags], &terms.concat()].concat(),
+    )
+}
+
+/// A region of I/O ports (§20.2.5.2), and in it registers of 32 bits, one behind the other from its
+/// start, that are read and written whole.
+pub(super) fn registers(region: NameSegment, ports: &Range<u16>, names: &[NameSegment]) -> Vec<u8> {
+    const SYSTEM_IO: u8 = 1;
+    const DWORD_ACCESS: u8 = 3;
+    const BITS: u8 = 32;
+    let mut term = vec![EXTENDED, REGION_OP];
+    term.extend_from_slice(&region);
+    term.push(SYSTEM_IO);
+    term.extend(integer(ports.start.into()));
+    term.extend(integer((ports.end - ports.start).into()));
+    let mut fields = region.to_vec();
+    fields.push(DWORD_ACCESS);
+    for name in names {
+        fields.extend_from_slice(name);
+        fields.push(BITS);
+    }
+    term.extend(package(&[EXTENDED, FIELD_OP], &fields));
+    term
+}
+
+/// `DefMutex` (§20.2.5.2).
+pub(super) fn mutex(name: NameSegment) -> Vec<u8> {
+    const SYNC_LEVEL: u8 = 0;
+    [&[EXTENDED, MUTEX_OP], &name[..], &[SYNC_LEVEL]].concat()
 }
 
 #[cfg(test)]
@@ -194,6 +232,25 @@ mod tests {
         assert_eq!(integer(255), [0x0A, 255]);
         assert_eq!(integer(256), [0x0B, 0, 1]);
         assert_eq!(integer(0x1_0000), [0x0C, 0, 0, 1, 0]);
+    }
+
+    #[test]
+    fn an_identifier_is_in_mixed_order() {
+        let uuid = uuid(0x33db_4d5b_1ff7_401c_9657_7441_c03d_d766);
+        let bytes = [
+            0x5B, 0x4D, 0xDB, 0x33, 0xF7, 0x1F, 0x1C, 0x40, 0x96, 0x57, 0x74, 0x41, 0xC0, 0x3D,
+            0xD7, 0x66,
+        ];
+        assert_eq!(uuid, [&[0x11, 19, 0x0A, 16], &bytes[..]].concat());
+    }
+
+    #[test]
+    fn paths_count_their_segments() {
+        assert_eq!(path(&[*b"_SB_", *b"CSCN"]), b"\\\x2E_SB_CSCN");
+        assert_eq!(
+            path(&[*b"_SB_", *b"PCI0", *b"PSCN"]),
+            b"\\\x2F\x03_SB_PCI0PSCN"
+        );
     }
 
     #[test]
