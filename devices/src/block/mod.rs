@@ -8,6 +8,17 @@
 //! The format of a disk is stated by whoever made the layout; nothing here looks at a file's content to
 //! find it out. Every descriptor was opened, checked and locked before it came here.
 
+pub mod bounce;
+pub mod cache;
+pub mod engine;
+pub mod raw;
+mod run;
+pub mod stats;
+mod sync;
+pub mod throttle;
+pub mod uring;
+mod vectored;
+
 use std::io;
 use std::os::fd::BorrowedFd;
 
@@ -85,6 +96,12 @@ pub trait Layout: Send {
     /// # Errors
     /// The storage's.
     fn close(&mut self) -> io::Result<()>;
+
+    /// Whether the format adds nothing to file 0: byte for byte the same, and a flush is no more than
+    /// its `fdatasync`, at any time. Engines then let flushes and discards go beside other requests.
+    fn is_plain(&self) -> bool {
+        false
+    }
 
     /// The disk's size changes; it becomes no smaller than what is asked.
     ///
