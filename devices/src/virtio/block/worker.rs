@@ -130,7 +130,7 @@ impl Worker {
             self.give_back()?;
             match halt {
                 Halt::Empty if self.queue.queue.enable_notifications()? => {}
-                Halt::Full if self.engine.has_room() => {}
+                Halt::Full if self.has_room() => {}
                 Halt::Empty | Halt::Full => break,
                 Halt::Turn => {
                     self.queue.kick.signal();
@@ -145,10 +145,14 @@ impl Worker {
         self.queue.notify()
     }
 
+    fn has_room(&self) -> bool {
+        !self.free.is_empty() && self.engine.has_room()
+    }
+
     /// Begins requests until something halts that.
     fn take(&mut self, budget: &mut u16) -> Result<Halt, QueueFault> {
         while *budget > 0 {
-            if !self.engine.has_room() {
+            if !self.has_room() {
                 return Ok(Halt::Full);
             }
             if !self.queue.queue.pop(&mut self.chain)? {
@@ -194,7 +198,7 @@ impl Worker {
             return Ok(Some(time));
         }
         let Some(tag) = self.free.pop() else {
-            // As many numbers as requests an engine takes.
+            // There was room.
             return Ok(Some(now + POLL));
         };
         if let Some(place) = self.pending.get_mut(usize::from(tag)) {
