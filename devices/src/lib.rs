@@ -98,4 +98,5 @@ pub mod shared;
 pub mod state;
 #[cfg(test)]
 mod testing;
+pub mod token_bucket;
 pub mod virtio;

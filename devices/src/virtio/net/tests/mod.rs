@@ -1,0 +1,8 @@
+//! Tests of the whole device, with a driver and a host that are the test's.
+
+mod front;
+mod pairs;
+mod receive;
+pub(super) mod rig;
+mod tap;
+mod transmit;

@@ -1,0 +1,156 @@
+//! Frames from the guest to the host (§5.1.6.2).
+//!
+//! The header is copied out of guest memory and checked, and the copy is written in front of the frame,
+//! which goes straight from guest memory. A frame that cannot be sent is dropped and counted, and its
+//! buffer goes back: nothing about a frame breaks the queue.
+
+use std::io::ErrorKind;
+use std::time::Instant;
+
+use super::features::Offloads;
+use super::header::{HEADER_BYTES, Header, MAX_FRAME, MIN_FRAME};
+use super::link::Link;
+use super::tap::Port;
+use super::vectored;
+use crate::virtio::chain::Chain;
+use crate::virtio::queue::{QueueFault, QueueProgress};
+use crate::virtio::{BrokenQueue, RunningQueue};
+
+/// The most frames of a turn.
+const BUDGET: u16 = 64;
+
+/// The transmit queue of one pair.
+#[derive(Debug)]
+pub(super) struct Transmitter {
+    running: RunningQueue,
+    broken: BrokenQueue,
+    chain: Chain,
+    offloads: Offloads,
+    pair: u16,
+    wants_port: bool,
+    resume_at: Option<Instant>,
+}
+
+/// What became of a frame.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Sent {
+    /// Its buffer can go back.
+    Done,
+    /// The port has no room.
+    Blocked,
+}
+
+impl Transmitter {
+    pub(super) fn new(running: RunningQueue, pair: u16, offloads: Offloads) -> Self {
+        Self {
+            running,
+            broken: BrokenQueue::new("network"),
+            chain: Chain::new(),
+            offloads,
+            pair,
+            wants_port: false,
+            resume_at: None,
+        }
+    }
+
+    pub(super) fn running(&self) -> &RunningQueue {
+        &self.running
+    }
+
+    /// Whether it waits for room.
+    pub(super) fn wants_port(&self) -> bool {
+        self.wants_port
+    }
+
+    /// When it wants another turn.
+    pub(super) fn resume_at(&self) -> Option<Instant> {
+        self.resume_at
+    }
+
+    /// Sends frames.
+    pub(super) fn turn(&mut self, port: &dyn Port, link: &Link) {
+        self.running.kick.take();
+        self.wants_port = false;
+        self.resume_at = None;
+        if self.broken.is_broken() {
+            return;
+        }
+        let result = self.serve(port, link).and_then(|()| self.running.notify());
+        self.broken.note(result, &*self.running.interrupts);
+    }
+
+    fn serve(&mut self, port: &dyn Port, link: &Link) -> Result<(), QueueFault> {
+        self.running.queue.disable_notifications()?;
+        for _ in 0..BUDGET {
+            if self.pair >= link.active() {
+                return Ok(());
+            }
+            self.resume_at = link.outbound.resume_at();
+            if self.resume_at.is_some() {
+                return Ok(());
+            }
+            if !self.running.queue.pop(&mut self.chain)? {
+                if !self.running.queue.enable_notifications()? {
+                    return Ok(());
+                }
+                self.running.queue.disable_notifications()?;
+                continue;
+            }
+            if self.send(port, link) == Sent::Blocked {
+                self.running.queue.unpop();
+                self.wants_port = true;
+                return Ok(());
+            }
+            self.running.queue.push(self.chain.head(), 0)?;
+        }
+        self.running.kick.signal();
+        Ok(())
+    }
+
+    fn send(&mut self, port: &dyn Port, link: &Link) -> Sent {
+        let ram = self.running.queue.ram();
+        let mut head = [0; HEADER_BYTES];
+        let bytes = self.chain.readable_bytes();
+        let frame = usize::try_from(bytes).map_or(0, |bytes| bytes.saturating_sub(HEADER_BYTES));
+        let well_formed =
+            self.chain.writable_bytes() == 0 && (MIN_FRAME..=MAX_FRAME).contains(&frame);
+        if !well_formed || self.chain.read_at(ram, 0, &mut head) != HEADER_BYTES {
+            link.tx.error();
+            return Sent::Done;
+        }
+        let header = match Header::decode(head).outgoing(frame, self.offloads) {
+            Ok(header) => header.encode(),
+            Err(fault) => {
+                tracing::debug!(%fault, "dropping a guest's frame");
+                link.tx.error();
+                return Sent::Done;
+            }
+        };
+        if !link.is_up() {
+            link.tx.drop();
+            return Sent::Done;
+        }
+        let guest = self
+            .chain
+            .readable_slices(ram, HEADER_BYTES as u64, frame as u64);
+        match vectored::write(port.as_fd(), &header, guest) {
+            Ok(_) => {
+                link.tx.pass(frame);
+                link.outbound.take(frame);
+            }
+            Err(error) if error.kind() == ErrorKind::WouldBlock => return Sent::Blocked,
+            // Whatever else: `EINVAL` for a frame the host sees through, `EIO` while the interface is
+            // down, or no memory. A network loses frames.
+            Err(error) => {
+                tracing::debug!(%error, "the host did not take a frame");
+                link.tx.drop();
+            }
+        }
+        Sent::Done
+    }
+
+    /// Ends it; gives the queue's number and progress.
+    pub(super) fn stop(self) -> (u16, QueueProgress) {
+        (self.running.index, self.running.queue.progress())
+    }
+}
