@@ -11,7 +11,7 @@ use super::super::{F_GUEST_CSUM, F_GUEST_TSO4, F_GUEST_TSO6, VirtioDevice};
 use super::*;
 use crate::virtio::testing::{into, out};
 
-const ALL: u64 = u64::MAX & !F_MQ;
+const ALL: u64 = !F_MQ;
 
 fn rig(features: u64, mac_may_change: bool) -> (Rig, Arc<FakePort>) {
     let (port, _host) = port();
@@ -29,8 +29,9 @@ fn rig(features: u64, mac_may_change: bool) -> (Rig, Arc<FakePort>) {
 fn command(rig: &mut Rig, bytes: &[u8]) -> Option<u8> {
     rig.ram.write(BUFFERS, bytes).expect("in RAM");
     rig.ram.write(BUFFERS + 0x1_0000, &[0x55]).expect("in RAM");
-    let head = bytes.len().min(2) as u32;
-    let rest = bytes.len() as u32 - head;
+    let len = u32::try_from(bytes.len()).expect("a short command");
+    let head = len.min(2);
+    let rest = len - head;
     let mut buffers = vec![out(BUFFERS, head)];
     if rest > 0 {
         buffers.push(out(BUFFERS + u64::from(head), rest));

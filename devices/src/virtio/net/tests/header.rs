@@ -100,7 +100,7 @@ fn an_offload_that_was_not_negotiated_is_refused() {
 #[test]
 fn what_has_no_meaning_without_its_flag_does_not_reach_the_host() {
     let header = Header {
-        flags: 0xff & !NEEDS_CSUM,
+        flags: !NEEDS_CSUM,
         gso_type: GSO_NONE,
         hdr_len: 9999,
         gso_size: 7,

@@ -21,6 +21,7 @@ pub(in crate::virtio::net) const QUEUE_SIZE: u16 = 256;
 pub(in crate::virtio::net) const BUFFERS: u64 = 0x10_0000;
 const RAM_BYTES: usize = 0x80_0000;
 const RINGS: u64 = 0x2000;
+const _: () = assert!(Driver::bytes(QUEUE_SIZE) <= RINGS);
 
 pub(in crate::virtio::net) const MAC: MacAddress = [0x52, 0x54, 0, 1, 2, 3];
 
@@ -230,7 +231,7 @@ pub(in crate::virtio::net) fn take(host: &OwnedFd) -> Option<Vec<u8>> {
 
 /// Gives the device a frame of `len` bytes without offloads; gives the frame.
 pub(in crate::virtio::net) fn give(host: &OwnedFd, len: usize, seed: u8) -> Vec<u8> {
-    let frame: Vec<u8> = (0..len).map(|at| (at % 251) as u8 ^ seed).collect();
+    let frame: Vec<u8> = (0..251_u8).cycle().take(len).map(|at| at ^ seed).collect();
     let mut bytes = vec![0; header::HEADER_BYTES];
     bytes.extend(&frame);
     rustix::io::write(host, &bytes).expect("room");

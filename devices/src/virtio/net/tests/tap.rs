@@ -2,7 +2,7 @@
 //! right to make one: as root, or with `CAP_NET_ADMIN` and `CAP_SYS_ADMIN`.
 
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, OwnedFd};
+use std::os::fd::{AsRawFd, OwnedFd};
 use std::sync::Arc;
 use std::thread;
 
@@ -67,11 +67,18 @@ fn host(queues: usize) -> io::Result<Host> {
         fds.push(fd);
     }
     // No IPv6, or the host would send frames of its own.
-    let _ = std::fs::write(
-        "/proc/thread-self/net/../sys/net/ipv6/conf/all/disable_ipv6",
-        "1",
-    );
     let _ = std::fs::write("/proc/sys/net/ipv6/conf/all/disable_ipv6", "1");
+    let socket = packet_socket()?;
+    // SIOCSIFFLAGS, IFF_UP.
+    control(&socket, 0x8914, request(1))?;
+    Ok(Host {
+        queues: fds,
+        socket,
+    })
+}
+
+/// A socket that sees every interface of the namespace.
+fn packet_socket() -> io::Result<OwnedFd> {
     let every = 0x0003_u16.to_be();
     // SAFETY: no memory is accessed.
     #[expect(unsafe_code, reason = "packet sockets are not in the library")]
@@ -87,13 +94,7 @@ fn host(queues: usize) -> io::Result<Host> {
     }
     // SAFETY: it was made just now and is nobody else's.
     #[expect(unsafe_code, reason = "as above")]
-    let socket = unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) };
-    // SIOCSIFFLAGS, IFF_UP.
-    control(&socket, 0x8914, request(1))?;
-    Ok(Host {
-        queues: fds,
-        socket,
-    })
+    Ok(unsafe { <OwnedFd as std::os::fd::FromRawFd>::from_raw_fd(fd) })
 }
 
 impl Host {
@@ -101,7 +102,7 @@ impl Host {
         // SAFETY: plain data, for which zeroes are good.
         #[expect(unsafe_code, reason = "a C structure")]
         let mut address: libc::sockaddr_ll = unsafe { std::mem::zeroed() };
-        address.sll_family = libc::AF_PACKET as u16;
+        address.sll_family = u16::try_from(libc::AF_PACKET).expect("a small number");
         let mut name = NAME.to_vec();
         name.push(0);
         // SAFETY: the name ends with a zero.
@@ -111,18 +112,43 @@ impl Host {
         address
     }
 
+    /// Sends a frame out by the interface, to the guest.
     fn send(&self, frame: &[u8]) {
+        self.send_by(&self.socket, frame);
+    }
+
+    /// The same of a frame with the 10 bytes of a header in front, as the host's own stack would leave
+    /// to the interface.
+    fn send_uncut(&self, frame: &[u8]) {
+        let socket = packet_socket().expect("a packet socket");
+        let (on, packet_vnet_hdr) = (1_i32, 15);
+        // SAFETY: the option is an int.
+        #[expect(unsafe_code, reason = "packet sockets are not in the library")]
+        let result = unsafe {
+            libc::setsockopt(
+                socket.as_raw_fd(),
+                libc::SOL_PACKET,
+                packet_vnet_hdr,
+                (&raw const on).cast(),
+                4,
+            )
+        };
+        assert_eq!(result, 0);
+        self.send_by(&socket, frame);
+    }
+
+    fn send_by(&self, socket: &OwnedFd, frame: &[u8]) {
         let address = self.address();
         // SAFETY: buffer and address are as long as is said, and live for the call.
         #[expect(unsafe_code, reason = "packet sockets are not in the library")]
         let sent = unsafe {
             libc::sendto(
-                self.socket.as_raw_fd(),
+                socket.as_raw_fd(),
                 frame.as_ptr().cast(),
                 frame.len(),
                 0,
                 (&raw const address).cast(),
-                size_of_val(&address) as u32,
+                libc::socklen_t::try_from(size_of_val(&address)).expect("short"),
             )
         };
         assert_eq!(sent, frame.len() as isize, "{}", io::Error::last_os_error());
@@ -148,7 +174,7 @@ fn frame(len: usize, seed: u8) -> Vec<u8> {
     let mut frame = vec![0xff; 6];
     frame.extend([2, 0, 0, 0, 0, 1]);
     frame.extend(ETHERTYPE);
-    frame.extend((14..len).map(|at| (at % 241) as u8 ^ seed));
+    frame.extend((0..241_u8).cycle().take(len - 14).map(|at| at ^ seed));
     frame
 }
 
@@ -203,26 +229,31 @@ fn frames_go_through_a_tap_both_ways() {
     });
 }
 
+/// Ethernet, IPv4 and TCP around 60,000 bytes of IP packet, and the header of §5.1.6 that has it cut
+/// into segments of 1,448 bytes.
+fn uncut() -> ([u8; HEADER_BYTES], Vec<u8>) {
+    let mut bytes = frame(60_014, 0);
+    bytes[12..14].copy_from_slice(&[8, 0]);
+    bytes[14..34].copy_from_slice(&[
+        0x45, 0, 0xea, 0x60, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
+    ]);
+    let sum: u32 = bytes[14..34]
+        .chunks(2)
+        .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
+        .sum();
+    let sum = !u16::try_from((sum & 0xffff) + (sum >> 16)).expect("folded");
+    bytes[24..26].copy_from_slice(&sum.to_be_bytes());
+    bytes[34..54].copy_from_slice(&[
+        0, 80, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0,
+    ]);
+    ([1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0], bytes)
+}
+
 #[test]
-fn a_segment_of_64_kib_is_sent_uncut_and_received_uncut_by_a_driver_that_agreed_to() {
+fn a_segment_of_60_kib_is_sent_uncut() {
     with_taps(1, |ports, host| {
-        let mut rig = Rig::new(config(), ports, u64::MAX & !F_MQ);
-        // Ethernet, IPv4 of 60,000 bytes, TCP.
-        let mut bytes = frame(60_014, 0);
-        bytes[12..14].copy_from_slice(&[8, 0]);
-        bytes[14..34].copy_from_slice(&[
-            0x45, 0, 0xea, 0x60, 0, 0, 0x40, 0, 64, 6, 0, 0, 10, 0, 0, 1, 10, 0, 0, 2,
-        ]);
-        let sum: u32 = bytes[14..34]
-            .chunks(2)
-            .map(|pair| u32::from(u16::from_be_bytes([pair[0], pair[1]])))
-            .sum();
-        let sum = !(((sum & 0xffff) + (sum >> 16)) as u16);
-        bytes[24..26].copy_from_slice(&sum.to_be_bytes());
-        bytes[34..54].copy_from_slice(&[
-            0, 80, 0, 80, 0, 0, 0, 1, 0, 0, 0, 1, 0x50, 0x10, 0xff, 0xff, 0, 0, 0, 0,
-        ]);
-        let header = [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0];
+        let mut rig = Rig::new(config(), ports, !F_MQ);
+        let (header, bytes) = uncut();
         rig.ram.write(BUFFERS, &header).expect("in RAM");
         rig.ram.write(BUFFERS + 0x1000, &bytes).expect("in RAM");
         host.take();
@@ -230,17 +261,44 @@ fn a_segment_of_64_kib_is_sent_uncut_and_received_uncut_by_a_driver_that_agreed_
         rig.kick(1);
         assert_eq!(rig.handle.counters().tx.packets, 1);
         assert!(host.take().iter().any(|frame| frame.len() == 60_014));
-
-        // The same by the tap itself: a frame of the host's, cut or not as the driver has agreed.
-        let (tap, host_side) = (rig.net.link.ports[0].as_fd(), &host.socket);
-        let _ = (tap, host_side);
     });
+}
+
+#[test]
+fn a_segment_of_60_kib_is_received_uncut_only_by_a_driver_that_agreed_to() {
+    for (features, uncut_is_taken) in [
+        (F_MRG_RXBUF | F_GUEST_CSUM | F_GUEST_TSO4, true),
+        (F_MRG_RXBUF | F_GUEST_CSUM, false),
+        (F_MRG_RXBUF, false),
+    ] {
+        with_taps(1, move |ports, host| {
+            let mut rig = Rig::new(config(), ports, features);
+            for at in 0..64 {
+                rig.drivers[0].add(&[into(BUFFERS + at * 0x1000, 1536)]);
+            }
+            rig.kick(0);
+            let (header, bytes) = uncut();
+            host.send_uncut(&[&header[..10], &bytes].concat());
+            rig.run();
+            let counters = rig.handle.counters().rx;
+            assert_eq!((counters.drops, counters.errors), (0, 0));
+            let header = rig.read(BUFFERS, HEADER_BYTES);
+            if uncut_is_taken {
+                assert_eq!((counters.packets, counters.bytes), (1, 60_014));
+                assert_eq!(header, [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 40, 0]);
+            } else {
+                // Cut by the host's kernel: 59,960 bytes of payload in segments of 1,448.
+                assert_eq!(counters.packets, 42);
+                assert_eq!(header[1], 0);
+            }
+        });
+    }
 }
 
 #[test]
 fn a_header_the_host_sees_through_costs_the_frame_and_no_more() {
     with_taps(1, |ports, host| {
-        let mut rig = Rig::new(config(), ports, u64::MAX & !F_MQ);
+        let mut rig = Rig::new(config(), ports, !F_MQ);
         // TCP by its header, and something else by its frame.
         let header = [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0];
         rig.ram.write(BUFFERS, &header).expect("in RAM");
@@ -264,11 +322,9 @@ fn a_header_the_host_sees_through_costs_the_frame_and_no_more() {
 fn queues_of_a_tap_are_taken_out_and_put_back() {
     with_taps(3, |ports, host| {
         let mut rig = Rig::new(config(), ports, F_MQ | features::F_CTRL_VQ | F_MRG_RXBUF);
-        for round in 0..4_u16 {
+        for round in 0..4_u8 {
             let pairs = 1 + round % 3;
-            rig.ram
-                .write(BUFFERS, &[4, 0, pairs as u8, 0])
-                .expect("in RAM");
+            rig.ram.write(BUFFERS, &[4, 0, pairs, 0]).expect("in RAM");
             rig.drivers[6].add(&[out(BUFFERS, 4), into(BUFFERS + 64, 1)]);
             rig.kick(6);
             assert_eq!(rig.read(BUFFERS + 64, 1), [0]);
@@ -277,7 +333,7 @@ fn queues_of_a_tap_are_taken_out_and_put_back() {
                 rig.drivers[queue].add(&[into(BUFFERS + 0x1000, 2000)]);
                 rig.kick(queue);
             }
-            host.send(&frame(200, round as u8));
+            host.send(&frame(200, round));
             rig.run();
             let received: usize = [0, 2, 4]
                 .iter()

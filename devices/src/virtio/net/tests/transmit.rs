@@ -61,7 +61,7 @@ fn a_bad_frame_is_dropped_and_counted_and_its_buffer_given_back() {
         (good, vec![out(BUFFERS, 11)]),
         (good, vec![out(BUFFERS, 12)]),
         (good, vec![out(BUFFERS, 12 + 13)]),
-        (good, vec![out(BUFFERS, 12 + MAX_FRAME as u32 + 1)]),
+        (good, vec![out(BUFFERS, 12 + 65_551)]),
         (good, vec![into(BUFFERS, 112)]),
         (good, vec![out(BUFFERS, 112), into(BUFFERS + 0x1000, 8)]),
     ] {
