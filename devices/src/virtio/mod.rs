@@ -25,8 +25,11 @@ pub mod balloon;
 pub mod block;
 pub mod chain;
 pub mod console;
+pub mod flow;
 pub mod net;
 pub mod queue;
+#[cfg(test)]
+pub(crate) mod rig;
 pub mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
