@@ -13,7 +13,8 @@ use reeve_ipc::api::call::{
     DomainDefine, DomainGet, DomainRef, DomainStart, StartOptions, SupervisorInfoGet,
 };
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::process::{Pid, Signal, kill_process};
@@ -155,6 +156,7 @@ pub fn definition(number: u32) -> anyhow::Result<Domain> {
         boot: BootSource::BuiltIn {
             command_line: reeve_guest::mode::HOLD.to_owned(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

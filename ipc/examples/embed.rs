@@ -17,7 +17,7 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainState;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use uuid::Uuid;
@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn { command_line },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

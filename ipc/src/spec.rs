@@ -3,9 +3,25 @@
 //! Plain data. The supervisor makes it from the model (`domain/plan.rs`), the worker turns it into
 //! device parameters (`build/`), and nobody else reads it.
 
+mod device;
+mod disk;
+mod nic;
+mod words;
+
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
+pub use self::device::{
+    BalloonSpec, Burst, DeviceSpec, MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES,
+    MAX_GUEST_CID, MAX_PORTS, MIN_GUEST_CID, NoSlot, PciSlot, PortKind, PortSpec, PortsSpec, Rate,
+    RngSpec, VsockSpec,
+};
+pub use self::disk::{
+    CacheMode, Discard, DiskFormat, DiskSpec, DiskThrottle, IoEngine, LayerSpec, MAX_DISK_QUEUES,
+    MAX_LAYERS, MAX_SERIAL_BYTES, Rates,
+};
+pub use self::nic::{InvalidMac, MAX_NIC_QUEUES, MIN_MTU, MacAddress, MacText, NicSpec};
+pub use self::words::UnknownWord;
 use crate::fd::FdSlot;
 
 /// The most vCPUs a specification may name; the host's KVM may allow fewer.
@@ -42,6 +58,8 @@ pub struct MachineSpec {
     pub kvm: FdSlot,
     /// What to boot.
     pub boot: BootSpec,
+    /// Its devices, at most [`MAX_DEVICES`], by rising slot.
+    pub devices: Vec<DeviceSpec>,
     /// A client of the console from the first byte on.
     pub console: Option<FdSlot>,
     /// Whether to run at once, or to stand paused.

@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, KernelBoot, Labels, LifecycleAction, MemorySize,
+    BootSource, Devices, Domain, DomainUuid, KernelBoot, Labels, LifecycleAction, MemorySize,
     ResourceLimits, Vcpus,
 };
 use reeve_ipc::phase::Phase;
@@ -156,6 +156,7 @@ fn domain(command_line: &str) -> Domain {
         boot: BootSource::BuiltIn {
             command_line: command_line.to_owned(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

@@ -8,7 +8,8 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::client::CallError;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -37,6 +38,7 @@ fn domain(behaviour: &str) -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

@@ -13,7 +13,8 @@ use reeve_ipc::api::call::{DomainGet, DomainRef};
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::view::DomainDetails;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::process::{Pid, Signal};
@@ -349,6 +350,7 @@ pub fn built_in(name: &str, command_line: &str) -> Domain {
         boot: BootSource::BuiltIn {
             command_line: command_line.to_owned(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

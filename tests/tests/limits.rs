@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, VcpuPin,
-    Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_tests::leftovers::Snapshot;
@@ -64,6 +64,7 @@ fn domain(command_line: &str, limits: ResourceLimits) -> Result<Domain> {
         boot: BootSource::BuiltIn {
             command_line: command_line.to_owned(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits,
         pinning: Vec::new(),

@@ -12,7 +12,8 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeved::domain::worker::{self, DeathCause, StartOptions, Worker};
@@ -78,6 +79,7 @@ fn domain(guest: Guest) -> anyhow::Result<Domain> {
         boot: BootSource::BuiltIn {
             command_line: guest.command_line().to_owned(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

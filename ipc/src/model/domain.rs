@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DomainName, DomainUuid, Labels, VcpuPin};
+use super::{DeviceError, Devices, DomainName, DomainUuid, Labels, VcpuPin};
 use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
@@ -15,7 +15,7 @@ use crate::spec::{
 /// The most bytes of a definition, as a decoder counts them: what is taken in one message can be given
 /// back in another.
 pub const MAX_DEFINITION_BYTES: usize = MAX_MESSAGE_BYTES - 4096;
-/// What a decoder counts for all of a definition but texts, paths and pinning, at most.
+/// What a decoder counts for all of a definition but texts, paths, pinning and devices, at most.
 const FIXED_BYTES: usize = 512;
 /// What it counts for a length.
 const LENGTH_BYTES: usize = 8;
@@ -47,9 +47,12 @@ pub enum ModelError {
     /// A limit that no kernel takes.
     #[error("{0}")]
     Limit(&'static str),
+    /// A device.
+    #[error(transparent)]
+    Device(#[from] DeviceError),
     /// Each part within its bounds, and no message to say them all in.
     #[error(
-        "its paths, labels and pinning take {0} bytes: a definition has at most \
+        "its paths, labels, pinning and devices take {0} bytes: a definition has at most \
          {MAX_DEFINITION_BYTES}"
     )]
     Size(usize),
@@ -287,6 +290,8 @@ pub struct Domain {
     pub memory: MemorySize,
     /// What it boots.
     pub boot: BootSource,
+    /// Its devices.
+    pub devices: Devices,
     /// What its guest's ends mean.
     pub lifecycle: LifecycleAction,
     /// Its limits.
@@ -298,6 +303,15 @@ pub struct Domain {
 }
 
 impl Domain {
+    /// Fills in what a definition may leave out ([`Devices::complete`]): whoever takes one does, before it
+    /// is kept.
+    ///
+    /// # Errors
+    /// [`ModelError::Device`].
+    pub fn complete(&mut self) -> Result<(), ModelError> {
+        Ok(self.devices.complete(self.uuid)?)
+    }
+
     /// Checks what the types alone do not hold.
     ///
     /// # Errors
@@ -323,6 +337,7 @@ impl Domain {
                 return Err(ModelError::Pin(pin.vcpu));
             }
         }
+        self.devices.validate()?;
         self.limits.validate()?;
         self.labels.validate()?;
         match self.bytes() {
@@ -349,6 +364,7 @@ impl Domain {
             metadata.map(|element| element.uri.len() + element.content.len() + 2 * LENGTH_BYTES);
         let pinning = self.pinning.iter().map(VcpuPin::bytes);
         let parts = texts.chain(metadata).chain(pinning);
-        FIXED_BYTES + self.name.as_str().len() + boot + parts.sum::<usize>()
+        let name = self.name.as_str().len();
+        FIXED_BYTES + name + boot + self.devices.bytes() + parts.sum::<usize>()
     }
 }

@@ -5,6 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use super::device_samples::any_device;
 use crate::error::{ErrorCode, WireError};
 use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
 use crate::fd::FdSlot;
@@ -87,7 +88,8 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
     );
     let cpuid = proptest::collection::vec(cpuid_entry(), 0..4);
     let parts = (any::<u32>(), cpu(), any::<u64>(), backing(), slot(), cpuid);
-    let boot = (slot(), option::of(slot()), text());
+    let devices = proptest::collection::vec(any_device(), 0..4);
+    let boot = (slot(), option::of(slot()), text(), devices);
     let ends = (
         option::of(slot()),
         any::<bool>(),
@@ -113,6 +115,7 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
             initrd: boot.1,
             command_line: boot.2,
         },
+        devices: boot.3,
         console: ends.0,
         hold: ends.1,
         policy: ends.2,

@@ -4,6 +4,7 @@
 use uuid::Uuid;
 
 use super::arbitrary::ERROR_CODES;
+use super::device_samples::{devices, other_devices};
 use crate::codec::{decode, encode};
 use crate::error::WireError;
 use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
@@ -49,6 +50,7 @@ pub(super) fn machine_spec() -> MachineSpec {
             initrd: Some(FdSlot(3)),
             command_line: "quiet".to_owned(),
         },
+        devices: devices(),
         console: Some(FdSlot(4)),
         hold: true,
         policy: EndPolicy {
@@ -80,6 +82,7 @@ fn other_machine_spec() -> MachineSpec {
             initrd: None,
             command_line: String::new(),
         },
+        devices: other_devices(),
         console: None,
         hold: false,
         policy: EndPolicy {
@@ -111,6 +114,7 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             on_reset: ResetAction::Preserve,
             ..machine_spec().policy
         },
+        devices: Vec::new(),
         ..machine_spec()
     };
     let console = ConsoleAttach {
@@ -326,21 +330,26 @@ const TO_WORKER: &[(&str, &str)] = &[
         "launch",
         "\
             020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
-            000000010506fc0000000800010002010305717569657401040100010101005a5a5a5a5a5a5a5a5a\
-            5a5a5a5a5a5a5a",
+            000000010506fc0000000800010002010305717569657406000103766461020a010b000001010101\
+            5305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb7805\
+            0101080000000203010900030401000405210e010f051f02000010010103612e3011010401000101\
+            01005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
     ),
     (
         "launch, other variants",
         "\
             020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001\
-            000001fb2c01fc000020000002000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+            000001fb2c01fc00002000000200000400010376646100010000000005fb00020000000000000002\
+            0376646100010200000005fb000200000000000000030376646100010300000005fb000200000000\
+            000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a\
+            5a5a5a5a5a5a5a5a",
     ),
     (
         "launch, private copy",
         "\
             020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
-            000000010506fc0000200002050002010305717569657401040100020101005a5a5a5a5a5a5a5a5a\
-            5a5a5a5a5a5a5a",
+            000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a\
+            5a5a5a5a5a5a5a5a",
     ),
     ("resume", "020701"),
     ("pause", "020702"),

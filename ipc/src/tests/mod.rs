@@ -4,6 +4,8 @@
 mod api;
 mod arbitrary;
 mod codec;
+mod device_samples;
+mod devices;
 mod endpoint;
 mod fd;
 mod golden;

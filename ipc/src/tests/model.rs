@@ -4,7 +4,7 @@ use proptest::prelude::*;
 use uuid::Uuid;
 
 use crate::model::{
-    BootSource, CpuSet, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, Labels,
+    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, Labels,
     LifecycleAction, MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, ResourceLimits,
     VcpuPin, Vcpus,
 };
@@ -12,7 +12,7 @@ use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
 };
 
-fn domain() -> Domain {
+pub(super) fn domain() -> Domain {
     Domain {
         name: "web".parse().unwrap(),
         uuid: DomainUuid(Uuid::from_u128(1)),
@@ -23,6 +23,7 @@ fn domain() -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

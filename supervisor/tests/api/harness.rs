@@ -13,7 +13,8 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, ApiVersion, SOCKET_NAME};
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{codec, local, scm};
@@ -284,6 +285,7 @@ pub fn domain(name: &str) -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

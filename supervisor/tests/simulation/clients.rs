@@ -6,8 +6,8 @@ use std::sync::{Arc, Mutex};
 use reeve_ipc::api::call::{DomainRef, LabelChange, StartOptions};
 use reeve_ipc::api::error::ApiError;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainName, DomainUuid, Labels, LifecycleAction, MemorySize, OnCrash,
-    OnPowerOff, OnReboot, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainName, DomainUuid, Labels, LifecycleAction, MemorySize,
+    OnCrash, OnPowerOff, OnReboot, ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeved::domain::actor::{Request, SessionId};
@@ -279,6 +279,7 @@ fn domain(random: &mut Random, registry: &Registry) -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction {
             on_power_off: random.pick(&[
                 OnPowerOff::Destroy,

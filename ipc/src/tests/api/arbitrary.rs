@@ -5,6 +5,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use uuid::Uuid;
 
+use super::device_samples::any_devices;
 use super::samples::from_client as client_samples;
 use super::supervisor_samples::{ERROR_CODES, JOBS, STATES, to_client as supervisor_samples};
 use crate::BuildId;
@@ -129,7 +130,13 @@ fn labels() -> impl Strategy<Value = Labels> {
 
 fn domain() -> impl Strategy<Value = Domain> {
     let identity = (name(), uuid(), select(&MachineType::ALL[..]));
-    let machine = (1..=MAX_VCPUS, any::<[bool; 4]>(), size(), boot());
+    let machine = (
+        1..=MAX_VCPUS,
+        any::<[bool; 4]>(),
+        size(),
+        boot(),
+        any_devices(),
+    );
     let rest = (
         lifecycle(),
         limits(),
@@ -149,6 +156,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         },
         memory: machine.2,
         boot: machine.3,
+        devices: machine.4,
         lifecycle: rest.0,
         limits: rest.1,
         pinning: rest.2,

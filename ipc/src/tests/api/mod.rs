@@ -2,6 +2,7 @@
 
 mod arbitrary;
 mod codec;
+pub(in crate::tests) mod device_samples;
 mod golden;
 mod judge;
 mod samples;

@@ -2,6 +2,7 @@
 
 use uuid::Uuid;
 
+use super::device_samples::devices;
 use crate::api::ApiVersion;
 use crate::api::call::{
     Call, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate, DomainDefine,
@@ -13,8 +14,9 @@ use crate::api::call::{
 use crate::api::event::Cursor;
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
-    BootSource, CpuSet, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction,
-    MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits, VcpuPin, Vcpus,
+    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, KernelBoot, Labels,
+    LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits,
+    VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MachineType};
 
@@ -56,6 +58,7 @@ pub(super) fn domain() -> Domain {
             initrd: Some("/boot/i".into()),
             command_line: "quiet".to_owned(),
         }),
+        devices: devices(),
         lifecycle: LifecycleAction {
             on_power_off: OnPowerOff::Restart,
             on_reboot: OnReboot::Destroy,
@@ -90,6 +93,7 @@ pub(super) fn bare_domain() -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction {
             on_power_off: OnPowerOff::Preserve,
             on_reboot: OnReboot::Preserve,

@@ -12,7 +12,8 @@ use reeve_ipc::api::call::{LabelChange, StartOptions};
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
 use reeve_ipc::model::{
-    BootSource, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -70,6 +71,7 @@ fn domain() -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

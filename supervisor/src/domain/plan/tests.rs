@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::os::fd::AsRawFd;
 
-use reeve_ipc::model::{DomainUuid, KernelBoot, Labels, ResourceLimits, Vcpus};
+use reeve_ipc::model::{Devices, DomainUuid, KernelBoot, Labels, ResourceLimits, Vcpus};
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::fs::SealFlags;
 use uuid::Uuid;
@@ -21,6 +21,7 @@ fn domain(boot: BootSource) -> Domain {
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot,
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use reeve_ipc::model::{
-    BootSource, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 
@@ -33,6 +33,7 @@ fn domain() -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
+        devices: Devices::default(),
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),

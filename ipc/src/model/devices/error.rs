@@ -1,0 +1,142 @@
+//! Why a device is refused.
+
+use std::path::PathBuf;
+
+use super::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
+use crate::spec::{
+    MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES, MAX_DISK_QUEUES, MAX_GUEST_CID,
+    MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_SERIAL_BYTES, MIN_GUEST_CID, MIN_MTU, MacAddress,
+    PciSlot,
+};
+
+/// Why a device is refused. Each line names it.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum DeviceError {
+    /// More than the bus has places.
+    #[error("{0} devices: a domain has at most {MAX_DEVICES}")]
+    TooMany(usize),
+    /// More than a serial controller has.
+    #[error("{0} channels and consoles: a domain has at most {MAX_PORTS}")]
+    TooManyPorts(usize),
+    /// Two at one place on the bus.
+    #[error("{what} and {other} have the same address, {slot}; give one of them another, or none")]
+    Address {
+        /// The place.
+        slot: PciSlot,
+        /// One device.
+        what: String,
+        /// The other.
+        other: String,
+    },
+    /// No name of a disk.
+    #[error("'{0}' is not the name of a disk: write vda, vdb, ...")]
+    TargetName(String),
+    /// Two disks of one name.
+    #[error("there are two disks '{0}'; give one another target")]
+    Target(DiskTarget),
+    /// Two disks of one file, and a writer among them.
+    #[error(
+        "disks '{first}' and '{second}' both use {path}, and one of them writes it; make both \
+         read-only, or copy it",
+        path = .path.display()
+    )]
+    Image {
+        /// The file.
+        path: PathBuf,
+        /// One disk.
+        first: DiskTarget,
+        /// The other.
+        second: DiskTarget,
+    },
+    /// An image without a path.
+    #[error("disk '{0}' has an empty path")]
+    NoPath(DiskTarget),
+    /// Something to build upon, and nothing that does.
+    #[error("disk '{0}' has backing files and no image")]
+    NoImage(DiskTarget),
+    /// Something beneath what builds upon nothing.
+    #[error("disk '{0}' has a raw file with a backing file; only qcow2 builds upon another")]
+    RawBacking(DiskTarget),
+    /// A chain that comes back to itself.
+    #[error("disk '{0}' builds upon {path} twice", path = .1.display())]
+    LayerTwice(DiskTarget, PathBuf),
+    /// A chain too long.
+    #[error(
+        "disk '{0}' has {1} files: it may have {MAX_LAYERS}, its image and what that builds upon"
+    )]
+    Layers(DiskTarget, usize),
+    /// A serial number that does not fit.
+    #[error("the serial number of disk '{0}' must be 1 to {MAX_SERIAL_BYTES} characters of ASCII")]
+    Serial(DiskTarget),
+    /// No queue, or too many.
+    #[error("disk '{0}' has {1} queues: it may have 1 to {MAX_DISK_QUEUES}")]
+    DiskQueues(DiskTarget, u16),
+    /// Another size of blocks.
+    #[error("blocks of {0} bytes: a disk has blocks of 512 or 4096")]
+    BlockSize(u32),
+    /// A total and its parts.
+    #[error(
+        "disk '{0}' limits its {1} in total, and those of reads or writes; do one or the other"
+    )]
+    Throttle(DiskTarget, &'static str),
+    /// A rate that makes no sense.
+    #[error(
+        "{what} has a limit of {unit} that cannot be: a rate is at least 1 a second, a burst at least \
+         that, for 1 to {MAX_BURST_SECONDS} seconds"
+    )]
+    Rate {
+        /// The device.
+        what: String,
+        /// Of what.
+        unit: &'static str,
+    },
+    /// No name of an interface.
+    #[error(
+        "'{0}' is not the name of a network interface: it has 1 to {MAX_INTERFACE_NAME_BYTES} characters \
+         of ASCII, and none of '/', ':', '%' or blanks"
+    )]
+    InterfaceForm(String),
+    /// Two of one address.
+    #[error("there are two network interfaces with the address {0}")]
+    Mac(MacAddress),
+    /// Two of one name on the host.
+    #[error("two network interfaces use the tap '{0}'")]
+    Interface(InterfaceName),
+    /// No queue, or too many.
+    #[error("{nic} has {queues} queues: it may have 1 to {MAX_NIC_QUEUES}")]
+    NicQueues {
+        /// The interface.
+        nic: String,
+        /// How many.
+        queues: u16,
+    },
+    /// Less than any network carries.
+    #[error("{nic} has an MTU of {mtu}: it is at least {MIN_MTU}")]
+    Mtu {
+        /// The interface.
+        nic: String,
+        /// The MTU.
+        mtu: u16,
+    },
+    /// A name for a tap that has one.
+    #[error("{0} uses a tap that exists, and so makes none with a target's name")]
+    TapTarget(String),
+    /// An MTU for a tap that has one.
+    #[error("{0} uses a tap that exists; set the MTU there")]
+    TapMtu(String),
+    /// A context id that no guest has.
+    #[error("a vsock cid of {0}: a guest has {MIN_GUEST_CID} to {MAX_GUEST_CID}")]
+    Cid(u32),
+    /// A channel's name.
+    #[error(
+        "'{0}' is not the name of a channel: it has 1 to {MAX_CHANNEL_NAME_BYTES} characters of ASCII, \
+         without blanks and '/'"
+    )]
+    ChannelName(String),
+    /// Two of one name.
+    #[error("there are two channels '{0}'")]
+    ChannelTwice(String),
+    /// Two of one path.
+    #[error("two devices listen on {path}", path = .0.display())]
+    Socket(PathBuf),
+}

@@ -1,0 +1,210 @@
+//! The devices of a domain: disks, network interfaces and the smaller ones, in the words of libvirt's
+//! users.
+//!
+//! A definition may leave addresses out; [`Devices::complete`] fills them in when it is taken, and they
+//! are kept with it, so that a guest finds each device where it was. What is taken for a device (a file,
+//! a bridge, a socket's path) is named here, and opened by nobody but the supervisor.
+
+mod assign;
+mod disk;
+mod error;
+mod names;
+mod nic;
+mod small;
+
+use serde::{Deserialize, Serialize};
+
+pub use self::disk::{BlockSize, Disk, Layer};
+pub use self::error::DeviceError;
+pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
+pub use self::nic::{Nic, NicSource};
+pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock};
+use super::DomainUuid;
+use crate::spec::{MAX_DEVICES, MAX_PORTS, PciSlot, Rate};
+
+/// What a decoder counts for all of a device but its texts and lists, at most.
+const DEVICE_BYTES: usize = 512;
+/// What it counts for an element of a list but its texts, at most.
+const ELEMENT_BYTES: usize = 64;
+
+/// Every device of a domain.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Devices {
+    /// Its disks.
+    pub disks: Vec<Disk>,
+    /// Its network interfaces.
+    pub nics: Vec<Nic>,
+    /// Its entropy device.
+    pub rng: Option<Rng>,
+    /// Its balloon.
+    pub balloon: Option<Balloon>,
+    /// Its socket device.
+    pub vsock: Option<Vsock>,
+    /// Channels, on one serial controller with the consoles.
+    pub channels: Vec<Channel>,
+    /// Consoles beside the serial one that every domain has: `hvc0` and on.
+    pub consoles: Vec<PortConsole>,
+    /// Where the serial controller of channels and consoles is on the bus.
+    pub ports_address: Option<PciSlot>,
+}
+
+impl Devices {
+    /// Fills in what a definition may leave out: an address on the bus for each device that has none, the
+    /// lowest that is free, disks first; and an Ethernet address for each interface, drawn from the
+    /// domain's UUID, so that the same definition has the same ones. What is there stays.
+    ///
+    /// # Errors
+    /// [`DeviceError::TooMany`].
+    pub fn complete(&mut self, domain: DomainUuid) -> Result<(), DeviceError> {
+        assign::complete(self, domain)
+    }
+
+    /// Whether there is no device.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Whether there is a serial controller.
+    #[must_use]
+    pub const fn has_ports(&self) -> bool {
+        !self.channels.is_empty() || !self.consoles.is_empty()
+    }
+
+    /// How many places on the bus they take.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        let single = [
+            self.rng.is_some(),
+            self.balloon.is_some(),
+            self.vsock.is_some(),
+            self.has_ports(),
+        ];
+        let single = single.into_iter().filter(|there| *there).count();
+        self.disks.len() + self.nics.len() + single
+    }
+
+    /// Checks ranges, and that nothing is used twice that can be used once.
+    ///
+    /// # Errors
+    /// [`DeviceError`] names the device.
+    pub fn validate(&self) -> Result<(), DeviceError> {
+        if self.count() > MAX_DEVICES {
+            return Err(DeviceError::TooMany(self.count()));
+        }
+        if self.channels.len() + self.consoles.len() > MAX_PORTS {
+            let ports = self.channels.len() + self.consoles.len();
+            return Err(DeviceError::TooManyPorts(ports));
+        }
+        self.disks.iter().try_for_each(Disk::validate)?;
+        for (index, nic) in self.nics.iter().enumerate() {
+            nic.validate(index)?;
+        }
+        if let Some(rate) = self.rng.and_then(|rng| rng.rate) {
+            check_rate(rate, "the entropy device", "bytes")?;
+        }
+        if let Some(vsock) = &self.vsock {
+            vsock.validate()?;
+        }
+        self.channels.iter().try_for_each(Channel::validate)?;
+        self.check_uses()
+    }
+
+    /// That nothing is used twice.
+    fn check_uses(&self) -> Result<(), DeviceError> {
+        let mut slots: Vec<(PciSlot, String)> = Vec::new();
+        for (slot, what) in assign::placed(self) {
+            if let Some((_, other)) = slots.iter().find(|(taken, _)| *taken == slot) {
+                let other = other.clone();
+                return Err(DeviceError::Address { slot, what, other });
+            }
+            slots.push((slot, what));
+        }
+        twice(self.disks.iter().map(|disk| &disk.target))
+            .map_or(Ok(()), |target| Err(DeviceError::Target(target.clone())))?;
+        self.check_images()?;
+        twice(self.nics.iter().filter_map(|nic| nic.mac))
+            .map_or(Ok(()), |mac| Err(DeviceError::Mac(mac)))?;
+        twice(self.nics.iter().filter_map(Nic::host_name))
+            .map_or(Ok(()), |name| Err(DeviceError::Interface(name.clone())))?;
+        twice(self.channels.iter().map(|channel| &channel.name))
+            .map_or(Ok(()), |name| Err(DeviceError::ChannelTwice(name.clone())))?;
+        twice(self.sockets().map(|(_, path)| path))
+            .map_or(Ok(()), |path| Err(DeviceError::Socket(path.to_owned())))
+    }
+
+    /// A file that is written by one disk is no other disk's.
+    fn check_images(&self) -> Result<(), DeviceError> {
+        for (index, disk) in self.disks.iter().enumerate() {
+            for other in self.disks.iter().skip(index + 1) {
+                let written = |by: &Disk, of: &Disk| {
+                    let image = by.image.as_ref().filter(|_| !by.read_only);
+                    image
+                        .filter(|image| of.layers().any(|layer| layer.path == image.path))
+                        .map(|image| image.path.clone())
+                };
+                if let Some(path) = written(disk, other).or_else(|| written(other, disk)) {
+                    let (first, second) = (disk.target.clone(), other.target.clone());
+                    return Err(DeviceError::Image {
+                        path,
+                        first,
+                        second,
+                    });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// The paths of sockets that devices listen on, each with what it is for.
+    pub fn sockets(&self) -> impl Iterator<Item = (&'static str, &std::path::Path)> {
+        let vsock = self.vsock.iter().map(|vsock| ("vsock", &vsock.path));
+        let channels = self.channels.iter().map(|port| ("channel", &port.path));
+        let consoles = self.consoles.iter().map(|port| ("console", &port.path));
+        let paths = vsock.chain(channels).chain(consoles);
+        paths.map(|(what, path)| (what, path.as_path()))
+    }
+
+    /// At least what a decoder counts for them.
+    pub(super) fn bytes(&self) -> usize {
+        let text = |path: &std::path::Path| path.as_os_str().len();
+        let layers = self.disks.iter().flat_map(Disk::layers);
+        let layers = layers.map(|layer| text(&layer.path) + ELEMENT_BYTES);
+        let disks = self.disks.iter().map(|disk| {
+            DEVICE_BYTES + disk.target.as_str().len() + disk.serial.as_ref().map_or(0, String::len)
+        });
+        // A name of an interface is short.
+        let nics = self.nics.iter().map(|_| DEVICE_BYTES);
+        let names = self.channels.iter().map(|channel| channel.name.len());
+        let sockets = self.sockets().map(|(_, path)| text(path) + ELEMENT_BYTES);
+        let parts = layers.chain(disks).chain(nics).chain(names).chain(sockets);
+        // And those of which there is one.
+        DEVICE_BYTES + parts.sum::<usize>()
+    }
+}
+
+/// The first that comes a second time.
+fn twice<T: PartialEq + Clone>(items: impl Iterator<Item = T>) -> Option<T> {
+    let mut seen: Vec<T> = Vec::new();
+    for item in items {
+        if seen.contains(&item) {
+            return Some(item);
+        }
+        seen.push(item);
+    }
+    None
+}
+
+/// Checks a rate of `what`.
+fn check_rate(rate: Rate, what: &str, unit: &'static str) -> Result<(), DeviceError> {
+    use crate::spec::MAX_BURST_SECONDS;
+    let fits = rate.per_second > 0
+        && rate.burst.is_none_or(|burst| {
+            burst.per_second >= rate.per_second && (1..=MAX_BURST_SECONDS).contains(&burst.seconds)
+        });
+    if fits {
+        return Ok(());
+    }
+    let what = what.to_owned();
+    Err(DeviceError::Rate { what, unit })
+}

@@ -1,0 +1,103 @@
+//! A network interface as a definition says it (libvirt `<interface>`).
+
+use serde::{Deserialize, Serialize};
+
+use super::{DeviceError, InterfaceName, check_rate};
+use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, PciSlot, Rate};
+
+/// A network interface.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Nic {
+    /// Its address; drawn when the definition is taken where there is none.
+    pub mac: Option<MacAddress>,
+    /// What it is connected to on the host.
+    pub source: NicSource,
+    /// The name of the tap that is made for it; the next free of `vnet0`, `vnet1`, ... where there is none.
+    pub target: Option<InterfaceName>,
+    /// Its pairs of queues, 1 to [`MAX_NIC_QUEUES`].
+    pub queues: u16,
+    /// The MTU of the tap, which the guest is told; that of the host where there is none, which it is not
+    /// told.
+    pub mtu: Option<u16>,
+    /// Whether its link is up.
+    pub link_up: bool,
+    /// Bytes to the guest, at most.
+    pub inbound: Option<Rate>,
+    /// Bytes from the guest, at most.
+    pub outbound: Option<Rate>,
+    /// The guest may send from addresses that are not its own, and talk to other guests on its bridge.
+    pub trust_guest: bool,
+    /// Where it is on the bus.
+    pub address: Option<PciSlot>,
+}
+
+/// What a network interface is connected to on the host.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum NicSource {
+    /// A tap is made and made a port of this bridge.
+    Bridge(InterfaceName),
+    /// This tap, which exists and which whoever made it has set up.
+    Tap(InterfaceName),
+    /// A tap is made, and left down and unconnected.
+    Nothing,
+}
+
+impl Nic {
+    /// An interface of that source, with everything else as it is where nothing is said.
+    #[must_use]
+    pub const fn new(source: NicSource) -> Self {
+        Self {
+            mac: None,
+            source,
+            target: None,
+            queues: 1,
+            mtu: None,
+            link_up: true,
+            inbound: None,
+            outbound: None,
+            trust_guest: false,
+            address: None,
+        }
+    }
+
+    /// The tap's name on the host, where the definition says it.
+    #[must_use]
+    pub const fn host_name(&self) -> Option<&InterfaceName> {
+        match &self.source {
+            NicSource::Tap(name) => Some(name),
+            NicSource::Bridge(_) | NicSource::Nothing => self.target.as_ref(),
+        }
+    }
+
+    /// What messages call it: its address, or its place among those of the domain.
+    #[must_use]
+    pub fn called(&self, index: usize) -> String {
+        match self.mac {
+            Some(mac) => format!("network interface {mac}"),
+            None => format!("network interface {index}"),
+        }
+    }
+
+    pub(super) fn validate(&self, index: usize) -> Result<(), DeviceError> {
+        let nic = self.called(index);
+        if !(1..=MAX_NIC_QUEUES).contains(&self.queues) {
+            let queues = self.queues;
+            return Err(DeviceError::NicQueues { nic, queues });
+        }
+        if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
+            return Err(DeviceError::Mtu { nic, mtu });
+        }
+        if let NicSource::Tap(_) = self.source {
+            if self.target.is_some() {
+                return Err(DeviceError::TapTarget(nic));
+            }
+            if self.mtu.is_some() {
+                return Err(DeviceError::TapMtu(nic));
+            }
+        }
+        for rate in [self.inbound, self.outbound].into_iter().flatten() {
+            check_rate(rate, &nic, "bytes")?;
+        }
+        Ok(())
+    }
+}

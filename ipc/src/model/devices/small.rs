@@ -1,0 +1,80 @@
+//! Devices of few words: entropy, the balloon, and those whose host ends are UNIX sockets.
+
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+use super::DeviceError;
+use crate::spec::{MAX_CHANNEL_NAME_BYTES, MAX_GUEST_CID, MIN_GUEST_CID, PciSlot, Rate};
+
+/// An entropy device (libvirt `<rng>`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Rng {
+    /// Bytes that the guest gets, at most.
+    pub rate: Option<Rate>,
+    /// Where it is on the bus.
+    pub address: Option<PciSlot>,
+}
+
+/// A balloon (libvirt `<memballoon>`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Balloon {
+    /// The guest names free pages, which go back to the host.
+    pub free_page_reporting: bool,
+    /// The guest takes pages back by itself before it kills for want of memory.
+    pub deflate_on_oom: bool,
+    /// Where it is on the bus.
+    pub address: Option<PciSlot>,
+}
+
+/// A socket device (libvirt `<vsock>`), whose host end is a UNIX socket.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Vsock {
+    /// The guest's context id, [`MIN_GUEST_CID`] to [`MAX_GUEST_CID`]; [`MIN_GUEST_CID`] where there is
+    /// none, since each guest's host end is its own.
+    pub cid: Option<u32>,
+    /// Where programs of the host connect to the guest's ports.
+    pub path: PathBuf,
+    /// Where it is on the bus.
+    pub address: Option<PciSlot>,
+}
+
+impl Vsock {
+    pub(super) fn validate(&self) -> Result<(), DeviceError> {
+        match self.cid {
+            Some(cid) if !(MIN_GUEST_CID..=MAX_GUEST_CID).contains(&cid) => {
+                Err(DeviceError::Cid(cid))
+            }
+            _ => Ok(()),
+        }
+    }
+}
+
+/// A channel between a program in the guest and one of the host (libvirt `<channel>`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Channel {
+    /// The name under which the guest finds it, as `org.qemu.guest_agent.0`: 1 to
+    /// [`MAX_CHANNEL_NAME_BYTES`] bytes of printable ASCII without a slash.
+    pub name: String,
+    /// The host's end.
+    pub path: PathBuf,
+}
+
+impl Channel {
+    pub(super) fn validate(&self) -> Result<(), DeviceError> {
+        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+        if (1..=MAX_CHANNEL_NAME_BYTES).contains(&self.name.len()) && self.name.bytes().all(plain) {
+            return Ok(());
+        }
+        Err(DeviceError::ChannelName(
+            self.name.chars().take(64).collect(),
+        ))
+    }
+}
+
+/// A console on a virtio port (libvirt `<console>` with `<target type='virtio'>`).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortConsole {
+    /// The host's end.
+    pub path: PathBuf,
+}

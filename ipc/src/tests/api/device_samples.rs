@@ -1,0 +1,224 @@
+//! Devices as a definition says them, in which no field has its neighbour's value; and any that can be
+//! expressed at all.
+
+use proptest::collection::vec;
+use proptest::option;
+use proptest::prelude::*;
+use proptest::sample::select;
+
+use crate::model::{
+    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, NicSource, PortConsole,
+    Rng, Vsock,
+};
+use crate::spec::{
+    Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, PciSlot, Rate, Rates,
+};
+use crate::tests::device_samples::{any_mac, any_throttle};
+
+fn slot(number: u8) -> PciSlot {
+    PciSlot::try_from(number).unwrap()
+}
+
+fn layer(path: &str, format: DiskFormat) -> Layer {
+    Layer {
+        path: path.into(),
+        format,
+    }
+}
+
+/// One of each, every field set.
+pub(in crate::tests) fn devices() -> Devices {
+    let rate = |per_second| Rate {
+        per_second,
+        burst: None,
+    };
+    let burst = Rate {
+        per_second: 2,
+        burst: Some(Burst {
+            per_second: 3,
+            seconds: 4,
+        }),
+    };
+    let disk = Disk {
+        target: "vda".parse().unwrap(),
+        image: Some(layer("/i/a", DiskFormat::Qcow2)),
+        backing: vec![layer("/i/b", DiskFormat::Raw)],
+        read_only: false,
+        cache: CacheMode::None,
+        io: IoEngine::Threads,
+        discard: Discard::Unmap,
+        serial: Some("S".to_owned()),
+        queues: 5,
+        block_size: BlockSize::B4096,
+        throttle: DiskThrottle {
+            bytes: Rates {
+                total: Some(burst),
+                read: None,
+                write: None,
+            },
+            requests: Rates {
+                total: None,
+                read: Some(rate(6)),
+                write: Some(rate(7)),
+            },
+        },
+        address: Some(slot(1)),
+    };
+    let empty = Disk {
+        read_only: true,
+        ..Disk::new("vdb".parse().unwrap(), None)
+    };
+    let nic = Nic {
+        mac: Some("52:54:00:0a:0b:0c".parse().unwrap()),
+        source: NicSource::Bridge("br0".parse().unwrap()),
+        target: Some("web0".parse().unwrap()),
+        queues: 2,
+        mtu: Some(1400),
+        link_up: true,
+        inbound: Some(rate(8)),
+        outbound: None,
+        trust_guest: false,
+        address: Some(slot(2)),
+    };
+    Devices {
+        disks: vec![disk, empty],
+        nics: vec![
+            nic,
+            Nic::new(NicSource::Tap("tap0".parse().unwrap())),
+            Nic::new(NicSource::Nothing),
+        ],
+        rng: Some(Rng {
+            rate: Some(rate(9)),
+            address: Some(slot(3)),
+        }),
+        balloon: Some(Balloon {
+            free_page_reporting: true,
+            deflate_on_oom: false,
+            address: Some(slot(4)),
+        }),
+        vsock: Some(Vsock {
+            cid: Some(33),
+            path: "/i/v".into(),
+            address: Some(slot(5)),
+        }),
+        channels: vec![Channel {
+            name: "a.0".to_owned(),
+            path: "/i/c".into(),
+        }],
+        consoles: vec![PortConsole {
+            path: "/i/h".into(),
+        }],
+        ports_address: Some(slot(31)),
+    }
+}
+
+fn any_address() -> impl Strategy<Value = Option<PciSlot>> {
+    option::of((PciSlot::MIN..=PciSlot::MAX).prop_map(slot))
+}
+
+fn text() -> impl Strategy<Value = String> {
+    vec(any::<char>(), 0..30).prop_map(|chars| chars.into_iter().collect())
+}
+
+fn any_rate() -> impl Strategy<Value = Option<Rate>> {
+    option::of(any::<u64>().prop_map(|per_second| Rate {
+        per_second,
+        burst: None,
+    }))
+}
+
+fn any_layer() -> impl Strategy<Value = Layer> {
+    (text(), select(DiskFormat::ALL)).prop_map(|(path, format)| layer(&path, format))
+}
+
+fn any_disk() -> impl Strategy<Value = Disk> {
+    let what = (
+        0..18_000_usize,
+        option::of(any_layer()),
+        vec(any_layer(), 0..3),
+        any::<bool>(),
+    );
+    let how = (
+        select(CacheMode::ALL),
+        select(IoEngine::ALL),
+        select(Discard::ALL),
+        option::of(text()),
+    );
+    let sizes = select(vec![BlockSize::B512, BlockSize::B4096]);
+    let rest = (any::<u16>(), sizes, any_throttle(), any_address());
+    (what, how, rest).prop_map(|(what, how, rest)| Disk {
+        target: DiskTarget::at(what.0).unwrap(),
+        image: what.1,
+        backing: what.2,
+        read_only: what.3,
+        cache: how.0,
+        io: how.1,
+        discard: how.2,
+        serial: how.3,
+        queues: rest.0,
+        block_size: rest.1,
+        throttle: rest.2,
+        address: rest.3,
+    })
+}
+
+fn any_nic() -> impl Strategy<Value = Nic> {
+    let name = || "[!-$&-.0-9;-~]{3,15}".prop_map(|name| name.parse().unwrap());
+    let source = prop_oneof![
+        name().prop_map(NicSource::Bridge),
+        name().prop_map(NicSource::Tap),
+        Just(NicSource::Nothing),
+    ];
+    let what = (option::of(any_mac()), source, option::of(name()));
+    let how = (
+        any::<(u16, Option<u16>, [bool; 2])>(),
+        any_rate(),
+        any_rate(),
+    );
+    (what, how, any_address()).prop_map(|(what, how, address)| Nic {
+        mac: what.0,
+        source: what.1,
+        target: what.2,
+        queues: how.0.0,
+        mtu: how.0.1,
+        link_up: how.0.2[0],
+        inbound: how.1,
+        outbound: how.2,
+        trust_guest: how.0.2[1],
+        address,
+    })
+}
+
+/// Any devices.
+pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
+    let rng = (any_rate(), any_address()).prop_map(|(rate, address)| Rng { rate, address });
+    let balloon = (any::<[bool; 2]>(), any_address()).prop_map(|(switches, address)| Balloon {
+        free_page_reporting: switches[0],
+        deflate_on_oom: switches[1],
+        address,
+    });
+    let vsock = (any::<Option<u32>>(), text(), any_address());
+    let vsock = vsock.prop_map(|(cid, path, address)| Vsock {
+        cid,
+        path: path.into(),
+        address,
+    });
+    let channel = (text(), text()).prop_map(|(name, path)| Channel {
+        name,
+        path: path.into(),
+    });
+    let console = text().prop_map(|path| PortConsole { path: path.into() });
+    let many = (vec(any_disk(), 0..3), vec(any_nic(), 0..3));
+    let one = (option::of(rng), option::of(balloon), option::of(vsock));
+    let ports = (vec(channel, 0..3), vec(console, 0..3), any_address());
+    (many, one, ports).prop_map(|(many, one, ports)| Devices {
+        disks: many.0,
+        nics: many.1,
+        rng: one.0,
+        balloon: one.1,
+        vsock: one.2,
+        channels: ports.0,
+        consoles: ports.1,
+        ports_address: ports.2,
+    })
+}
