@@ -224,7 +224,7 @@ fn a_driver_gets_only_so_many_changes_of_the_host() {
     assert!(answers[64..].contains(&ERR));
     // One is the start's; a slow machine earns a few more meanwhile.
     let done = lock(&port.offloads).len();
-    assert!((65..75).contains(&done), "{done}");
+    assert!((65..81).contains(&done), "{done}");
 }
 
 #[test]

@@ -272,7 +272,7 @@ fn a_limit_holds_frames_back_without_spinning_and_lets_them_through_in_time() {
     rig.kick(0);
     // The least burst is the longest frame.
     rig.handle.set_inbound(Some(Bandwidth {
-        average: NonZeroU64::new(1_000_000).expect("not zero"),
+        average: NonZeroU64::new(50_000).expect("not zero"),
         peak: None,
         burst: 0,
     }));

@@ -200,7 +200,7 @@ fn while_the_link_is_down_frames_are_dropped() {
 fn a_limit_holds_frames_back_and_lets_them_through_in_time() {
     let (mut rig, host) = rig(0);
     rig.handle.set_outbound(Some(Bandwidth {
-        average: NonZeroU64::new(1_000_000).expect("not zero"),
+        average: NonZeroU64::new(50_000).expect("not zero"),
         peak: NonZeroU64::new(2_000_000),
         burst: 0,
     }));
