@@ -3,11 +3,10 @@
 //! A device thread owns one [`Reactor`] and gives each worker on it a [`Sources`] of its own, so that
 //! a worker's tokens are its own business and what it registers dies with it.
 
-use std::fmt;
+use std::mem::MaybeUninit;
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Duration;
 
-use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
@@ -50,15 +49,9 @@ pub struct Ready {
 const BATCH: usize = 32;
 
 /// An epoll instance.
+#[derive(Debug)]
 pub struct Reactor {
     epoll: OwnedFd,
-    events: Vec<epoll::Event>,
-}
-
-impl fmt::Debug for Reactor {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_tuple("Reactor").field(&self.epoll).finish()
-    }
 }
 
 impl Reactor {
@@ -69,7 +62,6 @@ impl Reactor {
     pub fn new() -> rustix::io::Result<Self> {
         Ok(Self {
             epoll: epoll::create(epoll::CreateFlags::CLOEXEC)?,
-            events: Vec::with_capacity(BATCH),
         })
     }
 
@@ -87,7 +79,7 @@ impl Reactor {
     /// # Errors
     /// The kernel's; not `EINTR`, after which nothing is ready.
     pub fn wait(
-        &mut self,
+        &self,
         timeout: Option<Duration>,
         ready: &mut Vec<Ready>,
     ) -> rustix::io::Result<()> {
@@ -95,18 +87,14 @@ impl Reactor {
             tv_sec: i64::try_from(timeout.as_secs()).unwrap_or(i64::MAX),
             tv_nsec: timeout.subsec_nanos().into(),
         });
-        self.events.clear();
-        match epoll::wait(
-            &self.epoll,
-            spare_capacity(&mut self.events),
-            timeout.as_ref(),
-        ) {
-            Ok(_) => {}
+        let mut room = [const { MaybeUninit::uninit() }; BATCH];
+        let events = match epoll::wait(&self.epoll, &mut room, timeout.as_ref()) {
+            Ok((events, _)) => events,
             Err(Errno::INTR) => return Ok(()),
             Err(errno) => return Err(errno),
-        }
+        };
         let gone = epoll::EventFlags::HUP | epoll::EventFlags::ERR;
-        ready.extend(self.events.iter().map(|event| {
+        ready.extend(events.iter().map(|event| {
             let data = event.data.u64();
             let flags = event.flags;
             Ready {

@@ -31,6 +31,7 @@ mod attack;
 pub mod boot;
 pub mod build;
 pub mod control;
+pub mod device_set;
 pub mod events;
 mod failure;
 pub mod io;
@@ -39,6 +40,7 @@ pub mod log;
 pub mod machine;
 pub mod memory;
 pub mod service;
+pub mod spawner;
 pub mod vcpu;
 
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};

@@ -3,9 +3,10 @@
 //! Owned by the control thread. The order of each transition is in one place, here:
 //!
 //! - *pause*: vCPUs stand; devices keep serving the host's side.
-//! - *reset*: vCPUs stand, devices go to power-on, memory is emptied and loaded again, vCPUs go to
-//!   power-on; then they run again, if they ran.
-//! - *close*: vCPU threads end, then the I/O thread when the last output has gone out, then the VM.
+//! - *reset*: vCPUs stand, devices finish what they have begun and go to power-on, memory is emptied and
+//!   loaded again, vCPUs go to power-on; then they run again, if they ran.
+//! - *close*: vCPU threads end, devices finish what they have begun, then the I/O thread ends when the last
+//!   output has gone out, then the VM.
 
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
@@ -16,6 +17,7 @@ use reeve_ipc::request::BootProtocol;
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::boot::Protocol;
 use crate::build::{BootImages, BuildError, Chipset};
+use crate::device_set::{DeviceSet, DeviceSetError};
 use crate::io::IoThread;
 use crate::memory::GuestMemory;
 use crate::vcpu::{EndSignal, Platform, VcpuError, VcpuSet};
@@ -29,6 +31,9 @@ pub enum MachineError {
     /// The machine cannot be loaded again.
     #[error("cannot reset the machine: {0}")]
     Reload(#[from] BuildError),
+    /// A device does not come to rest.
+    #[error(transparent)]
+    Device(#[from] DeviceSetError),
     /// Guest memory could not be emptied.
     #[error("cannot empty guest memory: {0}")]
     Discard(#[from] crate::memory::MemoryError),
@@ -37,7 +42,9 @@ pub enum MachineError {
 impl From<MachineError> for WireError {
     fn from(error: MachineError) -> Self {
         let code = match &error {
-            MachineError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
+            MachineError::Vcpu(VcpuError::Unresponsive(_)) | MachineError::Device(_) => {
+                ErrorCode::Timeout
+            }
             MachineError::Reload(_) => ErrorCode::BootImage,
             MachineError::Discard(_) => ErrorCode::Memory,
             MachineError::Vcpu(_) => ErrorCode::Host,
@@ -64,6 +71,7 @@ pub struct Machine {
     memory: GuestMemory,
     images: BootImages,
     chipset: Chipset,
+    devices: DeviceSet,
     platform: Arc<Platform>,
     vcpus: VcpuSet,
     io: IoThread,
@@ -81,6 +89,7 @@ impl Machine {
         memory: GuestMemory,
         images: BootImages,
         chipset: Chipset,
+        devices: DeviceSet,
         platform: Arc<Platform>,
         vcpus: VcpuSet,
         io: IoThread,
@@ -91,6 +100,7 @@ impl Machine {
             memory,
             images,
             chipset,
+            devices,
             platform,
             vcpus,
             io,
@@ -137,6 +147,7 @@ impl Machine {
     /// # Errors
     /// The machine is in no state to run then.
     pub fn reset(&mut self) -> Result<(), MachineError> {
+        self.devices.stop()?;
         self.chipset.reset(self.vcpus.count());
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
@@ -203,6 +214,10 @@ impl Machine {
         self.vcpus.order_quit();
         self.io.order_quit();
         self.vcpus.quit();
+        // What the guest was told is written must be in its files, not only here.
+        if let Err(error) = self.devices.stop() {
+            tracing::warn!("{error}");
+        }
         self.io.quit();
     }
 }

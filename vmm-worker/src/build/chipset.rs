@@ -5,7 +5,9 @@
 //!           ── i8042, reset control, PM1a ──► end signal ──► control thread
 //!           ── RTC, PM timer
 //!           ── hotplug registers ──► ejections
-//!  MMIO bus ── IOAPIC (split) ──► messages and routes ──► KVM
+//!           ── PCI configuration ──┐
+//!  MMIO bus ── ECAM ──────────────┴► PCI root bus ──► BARs, on the MMIO bus again
+//!           ── IOAPIC (split) ──► messages and routes ──► KVM
 //! ```
 
 use std::sync::Arc;
@@ -23,10 +25,11 @@ use reeve_devices::legacy::hotplug::{EjectSink, Ejected};
 use reeve_devices::legacy::i8042::{self, I8042};
 use reeve_devices::legacy::reset::ResetControl;
 use reeve_devices::legacy::serial::Serial;
+use reeve_devices::pci::root::Root;
 use reeve_devices::power::Reset;
 use reeve_devices::shared::{Shared, lock, share};
 
-use super::BuildError;
+use super::{BuildError, pci};
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
 use crate::io::Waker;
@@ -46,6 +49,8 @@ pub struct Chipset {
     pub serial: Shared<Serial>,
     pm: Shared<AcpiPm>,
     rtc: Shared<Cmos>,
+    /// The PCI bus.
+    pub pci: Root,
     pci_hotplug: Shared<PciHotplug>,
     cpu_hotplug: Shared<CpuHotplug>,
     /// What a machine reset puts back, in this order: lines fall before the IOAPIC forgets them.
@@ -71,7 +76,7 @@ impl Chipset {
         memory: &GuestMemory,
         tables: &AcpiConfig,
         ports: &PortBus,
-        mmio: &MmioBus,
+        mmio: &Arc<MmioBus>,
     ) -> Result<Self, BuildError> {
         let console = Arc::new(ConsoleRing::new(
             ConsoleRing::DEFAULT_CAPACITY,
@@ -118,11 +123,6 @@ impl Chipset {
             Arc::clone(&pm) as _,
         )?;
         ports.insert(
-            Port(layout::RESET_PORT),
-            ResetControl::PORTS,
-            Arc::clone(&reset) as _,
-        )?;
-        ports.insert(
             Port(layout::PCI_HOTPLUG.start),
             PciHotplug::PORTS,
             Arc::clone(&pci_hotplug) as _,
@@ -139,7 +139,11 @@ impl Chipset {
             ports.insert_at(Port(port), I8042_LEN, offset, Arc::clone(&i8042) as _)?;
         }
 
+        let window_64 = tables.pci_window_64.clone().unwrap_or(0..0);
+        let pci = pci::build(mmio, ports, Arc::clone(&reset), window_64)?;
         let mut resets: Vec<Shared<dyn Reset>> = vec![
+            share(pci.root.clone()),
+            pci.ports as _,
             Arc::clone(&serial) as _,
             Arc::clone(&pm) as _,
             Arc::clone(&rtc) as _,
@@ -160,6 +164,7 @@ impl Chipset {
             serial,
             pm,
             rtc,
+            pci: pci.root,
             pci_hotplug,
             cpu_hotplug,
             resets,

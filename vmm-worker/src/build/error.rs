@@ -57,6 +57,34 @@ pub enum BuildError {
     /// The vCPU threads.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
+    /// A device of a kind, or with a property, that this build cannot make.
+    #[error("no {0} in this build")]
+    Unsupported(&'static str),
+    /// A disk's files.
+    #[error("cannot use the image of disk {name}")]
+    Disk {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// A disk that cannot be as its specification says.
+    #[error(transparent)]
+    Block(#[from] reeve_devices::virtio::block::BlockError),
+    /// A network interface.
+    #[error("cannot use the tap {name}")]
+    Nic {
+        /// Its name.
+        name: String,
+        /// Why.
+        source: reeve_devices::virtio::net::NetError,
+    },
+    /// A device's place on the bus.
+    #[error(transparent)]
+    DeviceSet(#[from] crate::device_set::DeviceSetError),
+    /// A device's thread.
+    #[error("cannot start the thread of a device")]
+    DeviceThread(#[source] std::io::Error),
 }
 
 impl From<BuildError> for WireError {
@@ -72,10 +100,14 @@ impl From<BuildError> for WireError {
                 ErrorCode::BootImage
             }
             BuildError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
+            BuildError::Unsupported(_) | BuildError::Block(_) => ErrorCode::InvalidArgument,
+            BuildError::Disk { .. } | BuildError::Nic { .. } => ErrorCode::Descriptor,
             BuildError::Bus(_)
             | BuildError::Device(_)
             | BuildError::Eventfd(_)
             | BuildError::IoThread(_)
+            | BuildError::DeviceSet(_)
+            | BuildError::DeviceThread(_)
             | BuildError::Vcpu(_) => ErrorCode::Host,
         };
         Self::new(code, one_line(&error))

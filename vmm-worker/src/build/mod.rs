@@ -8,8 +8,10 @@
 mod boot;
 mod chipset;
 mod cpus;
+pub mod devices;
 mod error;
 mod memory;
+mod pci;
 
 use std::sync::{Arc, Mutex};
 
@@ -19,6 +21,7 @@ use reeve_ipc::spec::{MachineSpec, MachineType};
 
 pub use self::boot::BootImages;
 pub use self::chipset::Chipset;
+use self::devices::Workshop;
 pub use self::error::BuildError;
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::{cpuid, layout};
@@ -59,7 +62,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
 
     let end = Arc::new(EndSignal::new()?);
     let waker = Arc::new(Waker::new()?);
-    let (ports, mmio) = (PortBus::new(), MmioBus::new());
+    let (ports, mmio) = (PortBus::new(), Arc::new(MmioBus::new()));
     let tables = tables(&spec, kind, &memory);
     let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &tables, &ports, &mmio)?;
 
@@ -74,6 +77,12 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         let reader = chipset.console.reader();
         io.attach(stream, true, reader)
             .map_err(BuildError::Console)?;
+    }
+
+    let mut devices = pci::devices(chipset.pci.clone(), &vm, &interrupts, &memory);
+    let mut workshop = Workshop::new(memory.clone());
+    for device in spec.devices.iter().cloned() {
+        workshop.add(device, descriptors, &mut devices)?;
     }
 
     let vcpus = cpus::create(&system, &vm, &spec)?;
@@ -101,6 +110,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         memory,
         images,
         chipset,
+        devices,
         platform,
         vcpus,
         io,

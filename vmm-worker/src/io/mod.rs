@@ -1,10 +1,12 @@
 //! The I/O thread: everything that moves guest bytes between the machine and the host, apart from
 //! the vCPUs' own register accesses.
 //!
-//! Today that is the console and the devices' timers; virtqueues join it. It reads no message of the
+//! Here that is the console and the legacy devices' timers; virtio devices have threads of their own
+//! ([`device`]). It reads no message of the
 //! supervisor: the control thread hands it what it needs through [`IoThread`].
 
 mod console;
+pub mod device;
 mod waker;
 
 use std::os::fd::OwnedFd;

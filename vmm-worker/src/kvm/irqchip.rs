@@ -41,8 +41,8 @@ pub trait InterruptController: Debug + Send + Sync {
     /// There is no such line.
     fn line(&self, gsi: u8) -> Result<IrqLine, DeviceError>;
 
-    /// Sends a message to the local APICs; `true` if one of them took it.
-    fn send(&self, message: MsiMessage) -> bool;
+    /// Where devices send messages of their own.
+    fn messages(&self) -> Arc<dyn MsiSink>;
 
     /// A local APIC ended an interrupt of this vector (`KVM_EXIT_IOAPIC_EOI`).
     fn end_of_interrupt(&self, vector: u8);
@@ -99,7 +99,9 @@ pub(super) fn wire(vm: &Arc<Vm>, kind: ControllerKind) -> Arc<dyn InterruptContr
             let ioapic = share(Ioapic::new(messages.clone(), routes));
             Arc::new(Split { messages, ioapic })
         }
-        ControllerKind::InKernel => Arc::new(InKernel { messages: local }),
+        ControllerKind::InKernel => Arc::new(InKernel {
+            messages: Arc::new(local),
+        }),
     }
 }
 
@@ -114,8 +116,8 @@ impl InterruptController for Split {
         Ioapic::irq_line(&self.ioapic, gsi)
     }
 
-    fn send(&self, message: MsiMessage) -> bool {
-        self.messages.send(message)
+    fn messages(&self) -> Arc<dyn MsiSink> {
+        Arc::clone(&self.messages) as _
     }
 
     fn end_of_interrupt(&self, vector: u8) {
@@ -129,7 +131,7 @@ impl InterruptController for Split {
 
 #[derive(Debug)]
 struct InKernel {
-    messages: LocalApics,
+    messages: Arc<LocalApics>,
 }
 
 impl InterruptController for InKernel {
@@ -143,8 +145,8 @@ impl InterruptController for InKernel {
         })))
     }
 
-    fn send(&self, message: MsiMessage) -> bool {
-        self.messages.send(message)
+    fn messages(&self) -> Arc<dyn MsiSink> {
+        Arc::clone(&self.messages) as _
     }
 
     fn end_of_interrupt(&self, _vector: u8) {

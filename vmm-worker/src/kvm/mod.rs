@@ -14,6 +14,7 @@
 //! controller waits for a grace period of the host kernel (7 ms measured), and vCPUs have a local
 //! APIC only if the controller was there before them.
 
+mod doorbells;
 mod error;
 mod exit;
 mod immediate_exit;
@@ -27,6 +28,7 @@ mod tests;
 mod vcpu;
 mod vm;
 
+pub use self::doorbells::KvmDoorbells;
 pub use self::error::KvmError;
 pub use self::exit::{Exit, InternalError, SystemEvent};
 pub use self::immediate_exit::ImmediateExit;

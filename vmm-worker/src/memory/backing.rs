@@ -33,6 +33,12 @@ pub enum Backing {
 }
 
 impl Backing {
+    /// Bytes of a page of the host behind it.
+    #[must_use]
+    pub fn page_bytes(&self) -> u64 {
+        self.granule()
+    }
+
     /// The unit of sizes in bytes.
     pub(super) fn granule(&self) -> u64 {
         match self {

@@ -21,6 +21,7 @@
 
 mod backing;
 mod error;
+mod give_back;
 #[cfg(test)]
 mod tests;
 
@@ -36,6 +37,7 @@ use vm_memory::{
 
 pub use self::backing::Backing;
 pub use self::error::MemoryError;
+pub use self::give_back::PageReturner;
 use crate::arch::x86_64::layout;
 
 /// Page size of the host, and unit of guest memory sizes, in bytes.

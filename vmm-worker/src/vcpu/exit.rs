@@ -26,7 +26,7 @@ pub struct Platform {
     /// Port I/O.
     pub ports: PortBus,
     /// Memory-mapped I/O.
-    pub mmio: MmioBus,
+    pub mmio: Arc<MmioBus>,
     /// Where interrupts end.
     pub interrupts: Arc<dyn InterruptController>,
     /// Where the guest's end is left.

@@ -1,0 +1,130 @@
+//! From a device's specification to the device: the only place that maps one to the other.
+//!
+//! At launch this runs on the main thread, later on the spawner: descriptors are at hand, and threads and
+//! rings can be made. Disks and network interfaces have threads of their own, one for each queue or pair
+//! of queues; the others, which move little, share one.
+
+mod disk;
+mod nic;
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+use std::time::Duration;
+
+use reeve_devices::pci::Slot;
+use reeve_devices::shared::NoWake;
+use reeve_devices::virtio::VirtioDevice;
+use reeve_devices::virtio::balloon::{Balloon, BalloonParams};
+use reeve_devices::virtio::rng::{Entropy, EntropyLimit};
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::{DeviceSpec, PciSlot, Rate};
+
+use super::BuildError;
+use crate::device_set::DeviceSet;
+use crate::io::device::DeviceThread;
+use crate::memory::{GuestMemory, PAGE_SIZE, PageReturner};
+
+/// A device, and what serves it.
+struct Made {
+    device: Box<dyn VirtioDevice>,
+    threads: Vec<Arc<DeviceThread>>,
+}
+
+/// What devices are made with.
+pub struct Workshop {
+    memory: GuestMemory,
+    /// The thread of those that move little, once there is one.
+    shared: Option<Arc<DeviceThread>>,
+}
+
+impl Workshop {
+    /// One for a machine with this memory.
+    #[must_use]
+    pub fn new(memory: GuestMemory) -> Self {
+        Self {
+            memory,
+            shared: None,
+        }
+    }
+
+    /// Makes the device that `spec` describes and puts it on the bus.
+    ///
+    /// # Errors
+    /// [`BuildError`]; it is not on the bus then.
+    pub fn add(
+        &mut self,
+        spec: DeviceSpec,
+        descriptors: &mut FdTable,
+        set: &mut DeviceSet,
+    ) -> Result<(), BuildError> {
+        let (slot, what) = (pci_slot(spec.slot()), spec.kind());
+        let Made { device, threads } = self.make(spec, descriptors)?;
+        Ok(set.attach(slot, what, device, threads)?)
+    }
+
+    fn make(&mut self, spec: DeviceSpec, descriptors: &mut FdTable) -> Result<Made, BuildError> {
+        match spec {
+            DeviceSpec::Disk(spec) => disk::make(spec, descriptors),
+            DeviceSpec::Nic(spec) => nic::make(spec, descriptors),
+            DeviceSpec::Rng(spec) => {
+                let limit = spec.rate.and_then(entropy_limit);
+                self.on_shared_thread(Box::new(Entropy::new(limit)))
+            }
+            DeviceSpec::Balloon(spec) => {
+                let params = BalloonParams {
+                    memory_bytes: self.memory.size(),
+                    backing_page_bytes: self.memory.backing().page_bytes(),
+                    deflate_on_oom: spec.deflate_on_oom,
+                    free_page_reporting: spec.free_page_reporting,
+                };
+                let pages = Arc::new(PageReturner::new(self.memory.clone()));
+                let balloon = Balloon::new(params, pages, Arc::new(NoWake))?;
+                self.on_shared_thread(Box::new(balloon))
+            }
+            DeviceSpec::Vsock(_) | DeviceSpec::Ports(_) => {
+                Err(BuildError::Unsupported(spec.kind()))
+            }
+        }
+    }
+
+    fn on_shared_thread(&mut self, device: Box<dyn VirtioDevice>) -> Result<Made, BuildError> {
+        let thread = match &self.shared {
+            Some(thread) => Arc::clone(thread),
+            None => {
+                let thread = start_thread("devices")?;
+                self.shared = Some(Arc::clone(&thread));
+                thread
+            }
+        };
+        Ok(Made {
+            device,
+            threads: vec![thread],
+        })
+    }
+}
+
+impl std::fmt::Debug for Workshop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Workshop").finish_non_exhaustive()
+    }
+}
+
+fn start_thread(name: &str) -> Result<Arc<DeviceThread>, BuildError> {
+    DeviceThread::start(name)
+        .map(Arc::new)
+        .map_err(BuildError::DeviceThread)
+}
+
+fn pci_slot(slot: PciSlot) -> Slot {
+    // Both have 31 of them.
+    Slot::new(slot.number()).unwrap_or(Slot::HOST_BRIDGE)
+}
+
+fn entropy_limit(rate: Rate) -> Option<EntropyLimit> {
+    Some(EntropyLimit {
+        bytes: NonZeroU64::new(rate.per_second)?,
+        period: Duration::from_secs(1),
+    })
+}
+
+const _: () = assert!(PAGE_SIZE == 4096, "what a balloon's pages are counted in");

@@ -1,0 +1,56 @@
+//! A network interface: a port for each queue of its tap.
+
+use std::num::NonZeroU64;
+use std::sync::Arc;
+
+use reeve_devices::virtio::net::{Bandwidth, Net, NetConfig, Port, Tap};
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::{NicSpec, Rate};
+
+use super::{BuildError, Made, start_thread};
+
+/// Entries of each queue.
+const QUEUE_SIZE: u16 = 256;
+
+pub(super) fn make(spec: NicSpec, descriptors: &mut FdTable) -> Result<Made, BuildError> {
+    let failed = |source| BuildError::Nic {
+        name: spec.name.clone(),
+        source,
+    };
+    let mut ports: Vec<Arc<dyn Port>> = Vec::new();
+    let mut threads = Vec::new();
+    for tap in &spec.taps {
+        let tap = Tap::new(descriptors.take(*tap)?).map_err(|error| failed(error.into()))?;
+        ports.push(Arc::new(tap));
+        threads.push(start_thread(&format!("net {}", spec.name))?);
+    }
+    let config = NetConfig {
+        mac: spec.mac.octets(),
+        mac_may_change: spec.may_change_mac,
+        mtu: spec.mtu,
+        speed: None,
+        queue_size: QUEUE_SIZE,
+        link_up: spec.link_up,
+    };
+    let net = Net::new(config, ports).map_err(failed)?;
+    let handle = net.handle();
+    handle.set_inbound(spec.inbound.and_then(bandwidth));
+    handle.set_outbound(spec.outbound.and_then(bandwidth));
+    Ok(Made {
+        device: Box::new(net),
+        threads,
+    })
+}
+
+/// The limit that a rate means.
+pub(super) fn bandwidth(rate: Rate) -> Option<Bandwidth> {
+    Some(Bandwidth {
+        average: NonZeroU64::new(rate.per_second)?,
+        peak: rate
+            .burst
+            .and_then(|burst| NonZeroU64::new(burst.per_second)),
+        burst: rate.burst.map_or(0, |burst| {
+            burst.per_second.saturating_mul(burst.seconds.into())
+        }),
+    })
+}
