@@ -222,13 +222,15 @@ impl Ring {
         if self.in_flight == 0 || !self.ring.completion().is_empty() {
             return;
         }
-        if let Err(error) = self.ring.submit_and_wait(1)
-            && error.kind() != io::ErrorKind::Interrupted
-        {
-            if !is_passing(&error) {
-                tracing::error!(%error, "waiting for disk transfers failed");
+        match self.ring.submit_and_wait(1) {
+            Ok(_) => {}
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => {
+                if !is_passing(&error) {
+                    tracing::error!(%error, "waiting for disk transfers failed");
+                }
+                std::thread::sleep(PAUSE);
             }
-            std::thread::sleep(PAUSE);
         }
     }
 

@@ -12,8 +12,12 @@ use crate::virtio::chain::Span;
 
 const FILE_BYTES: usize = 600_000;
 
+fn low(value: usize) -> u8 {
+    u8::try_from(value).expect("small")
+}
+
 fn file() -> (File, Vec<u8>) {
-    let bytes: Vec<u8> = (0..FILE_BYTES).map(|index| (index % 253) as u8).collect();
+    let bytes: Vec<u8> = (0..FILE_BYTES).map(|index| low(index % 253)).collect();
     let file = tempfile::tempfile().expect("a file");
     file.write_all_at(&bytes, 0).expect("written");
     (file, bytes)
@@ -78,7 +82,7 @@ proptest! {
         let run = Run { spans: &spans, skip: 0, len: len as u64 };
         let mut bounce = Bounce::new(Direct::new(block.min(512), block).unwrap());
         if write {
-            let data: Vec<u8> = (0..len).map(|index| (index % 249) as u8).collect();
+            let data: Vec<u8> = (0..len).map(|index| low(index % 249)).collect();
             run.fill(&ram, &data);
             let moved = bounce.write(file.as_fd(), &ram, run, offset as u64).unwrap();
             prop_assert_eq!(moved, len as u64);
@@ -107,14 +111,14 @@ fn writers_of_parts_of_one_block_do_not_undo_each_other() {
     let (file, _) = file();
     let direct = Direct::new(512, 4096).expect("an alignment");
     std::thread::scope(|scope| {
-        for part in 0..8_u64 {
+        for part in 0..8_u8 {
             let (file, direct) = (&file, direct.clone());
             scope.spawn(move || {
                 let mut bounce = Bounce::new(direct);
                 for _ in 0..200 {
-                    let fill = |_, data: &mut [u8]| data.fill(0x80 | part as u8);
+                    let fill = |_, data: &mut [u8]| data.fill(0x80 | part);
                     bounce
-                        .write_with(file.as_fd(), part * 512, 512, fill)
+                        .write_with(file.as_fd(), u64::from(part) * 512, 512, fill)
                         .expect("written");
                 }
             });
@@ -123,6 +127,6 @@ fn writers_of_parts_of_one_block_do_not_undo_each_other() {
     let found = content(&file);
     for part in 0..8 {
         let sector = &found[part * 512..(part + 1) * 512];
-        assert!(sector.iter().all(|byte| *byte == 0x80 | part as u8));
+        assert!(sector.iter().all(|byte| *byte == low(0x80 | part)));
     }
 }

@@ -6,6 +6,7 @@ use std::os::unix::fs::FileExt;
 use std::sync::Mutex;
 
 use super::*;
+use crate::block::Extent;
 use crate::block::raw::Raw;
 use crate::memory::testing::ram;
 use crate::shared::lock;
@@ -115,6 +116,10 @@ struct Rig {
     ram: GuestRam,
 }
 
+fn low(value: usize) -> u8 {
+    u8::try_from(value).expect("small")
+}
+
 fn rings() -> Vec<Option<Ring>> {
     let mut rings = vec![None];
     rings.extend(Ring::new().ok().map(Some));
@@ -201,7 +206,7 @@ impl Rig {
 }
 
 fn pattern(len: usize) -> Vec<u8> {
-    (0..len).map(|index| (index % 251) as u8).collect()
+    (0..len).map(|index| low(index % 251)).collect()
 }
 
 #[test]

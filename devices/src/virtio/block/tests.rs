@@ -5,6 +5,7 @@ use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use proptest::prelude::*;
 use tempfile::TempDir;
 
 use super::request::{IOERR, OK, UNSUPP};
@@ -22,6 +23,7 @@ use crate::virtio::{Progress, RunningQueue};
 const DISK_BYTES: u64 = 1 << 20;
 const QUEUE: u16 = 256;
 const RINGS: u64 = 0x1000;
+const RING_BYTES: u64 = Driver::bytes(QUEUE).next_multiple_of(16);
 const HEADERS: u64 = 0x1_0000;
 const DATA: u64 = 0x2_0000;
 const RAM: usize = 0x20_0000;
@@ -38,6 +40,10 @@ const T_ZEROES: u32 = 13;
 enum Kind {
     Blocking,
     Uring,
+}
+
+fn low(value: usize) -> u8 {
+    u8::try_from(value).expect("small")
 }
 
 /// Both, where the host has both.
@@ -119,7 +125,7 @@ impl Options {
         }
         let ram = ram(RAM);
         let drivers = (0..self.queues)
-            .map(|index| Driver::new(&ram, RINGS + 0x2000 * index as u64, QUEUE))
+            .map(|index| Driver::new(&ram, RINGS + RING_BYTES * index as u64, QUEUE))
             .collect();
         Rig {
             _dir: dir,
@@ -284,7 +290,7 @@ impl Rig {
 /// Bytes that differ from sector to sector.
 fn pattern(len: usize, seed: u8) -> Vec<u8> {
     (0..len)
-        .map(|index| (index / 512 * 7 + index) as u8 ^ seed)
+        .map(|index| low((index / 512 * 7 + index) % 256) ^ seed)
         .collect()
 }
 
@@ -696,4 +702,43 @@ fn disks_of_impossible_shapes_are_not_made() {
     assert!(!shape(|params| params.discard_granularity = 700));
     let none = Block::new(BlockParams::default(), Vec::new());
     assert_eq!(none.err(), Some(BlockError::Queues(0)));
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// Whatever a driver makes available is answered or breaks the queue, and the disk stops.
+    #[test]
+    fn no_driver_hangs_or_crashes_a_disk(
+        uring in any::<bool>(),
+        table in prop::collection::vec((0..0x40_0000_u64, 0..0x1_0000_u32, 0..8_u16, 0..40_u16), 32),
+        headers in prop::collection::vec((0..16_u32, prop_oneof![0..3000_u64, any::<u64>()]), 8),
+        heads in prop::collection::vec(0..34_u16, 1..32),
+    ) {
+        let uring = uring && Ring::new().is_ok();
+        let mut rig = Rig::new(if uring { Kind::Uring } else { Kind::Blocking });
+        for (index, (kind, sector)) in (0..).zip(&headers) {
+            let header = HEADERS + index * 0x20;
+            rig.ram.write(header, &kind.to_le_bytes()).unwrap();
+            rig.ram.write(header + 8, &sector.to_le_bytes()).unwrap();
+        }
+        for (index, (address, len, flags, next)) in (0..).zip(&table) {
+            // Some descriptors are of a header, most of anything, the rings among it.
+            let header = HEADERS + u64::from(index % 8) * 0x20;
+            let (address, len) = match index % 3 {
+                0 => (header, 16),
+                1 => (address & !511, len & !511),
+                _ => (*address, *len),
+            };
+            rig.drivers[0].descriptor(index, address, len, *flags, *next);
+        }
+        for head in heads {
+            rig.drivers[0].offer(head);
+        }
+        rig.kicks[0].signal();
+        for _ in 0..8 {
+            rig.run(Duration::from_millis(1));
+        }
+        prop_assert_eq!(rig.stop().len(), 1);
+    }
 }

@@ -11,6 +11,7 @@ use super::disk::{Disk, DiskError, Place, Slot};
 use super::request::{self, Command, HEADER_BYTES, IOERR, OK};
 use crate::block::engine::{Completion, Engine, MAX_REQUESTS, Operation};
 use crate::block::throttle::Direction;
+use crate::event::Event;
 use crate::reactor::{Interest, Sources};
 use crate::shared::lock;
 use crate::virtio::chain::Chain;
@@ -110,9 +111,7 @@ impl Worker {
             Place::Running { resize, .. } => resize.take(),
             Place::Idle(_) => None,
         };
-        if let Some(job) = job
-            && job.note(self.engine.resize(job.size))
-        {
+        if job.is_some_and(|job| job.note(self.engine.resize(job.size))) {
             self.queue.interrupts.config();
         }
     }
@@ -266,9 +265,7 @@ impl Worker {
         };
         let failed = completion.result.is_err();
         counters.count(pending.len, pending.begun.elapsed(), failed);
-        if let Err(error) = completion.result
-            && let Some(errors) = &self.disk.errors
-        {
+        if let (Err(error), Some(errors)) = (completion.result, &self.disk.errors) {
             errors.failed(&DiskError {
                 operation: pending.operation,
                 offset: pending.offset,
@@ -305,10 +302,8 @@ impl QueueWorker for Worker {
     }
 
     fn ready(&mut self, token: u32, _hung_up: bool, _sources: &Sources<'_>) {
-        if token == ENGINE
-            && let Some(event) = self.engine.event()
-        {
-            event.take();
+        if token == ENGINE {
+            self.engine.event().map(Event::take);
         }
         self.serve();
     }
@@ -348,9 +343,7 @@ impl QueueWorker for Worker {
             *place = Place::Idle(self.engine);
             job
         };
-        if let Some((result, job)) = job
-            && job.note(result)
-        {
+        if job.is_some_and(|(result, job)| job.note(result)) {
             self.disk.changed.store(true, Ordering::Release);
         }
         progress
