@@ -64,7 +64,7 @@ fn zeroing_keeps_the_room_unless_it_may_be_given_back() {
 
 #[test]
 fn storage_that_cannot_zero_is_sent_zeroes() {
-    // A pipe's other name for a file without fallocate is hard to come by: the way is tried itself.
+    // Files here all know how to zero, so that what is done without is called by itself.
     let (file, mut raw) = disk(1 << 20);
     file.write_all_at(&[5; 1 << 20], 0).expect("written");
     raw.zeroes
