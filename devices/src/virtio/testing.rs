@@ -159,6 +159,11 @@ impl Driver {
         self.ram.write(place, &bytes).expect("the table is in RAM");
     }
 
+    /// Uses the descriptors again from the first on: all chains have come back.
+    pub(crate) fn reuse(&mut self) {
+        self.next_descriptor = 0;
+    }
+
     /// Makes a chain of `buffers` available; gives its head.
     pub(crate) fn add(&mut self, buffers: &[Buffer]) -> u16 {
         let head = self.next_descriptor;

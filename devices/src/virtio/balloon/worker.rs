@@ -127,7 +127,6 @@ impl BalloonWorker {
             return Ok(());
         };
         let kick = queue.kick.clone();
-        let lent = &mut *lock(&self.lent);
         let mut pages = 0;
         queue.turn_until(&mut self.chain, |chain, queue| {
             if self.returner.ranges >= MAX_RANGES || pages >= MAX_TURN_PAGES {
@@ -142,7 +141,7 @@ impl BalloonWorker {
                 .iter()
                 .copied()
                 .find(|number| !ram.contains(u64::from(*number) * PAGE_BYTES, PAGE_BYTES));
-            let ignored = lent.inflate(&mut self.numbers, ram, |address, len| {
+            let ignored = lock(&self.lent).inflate(&mut self.numbers, ram, |address, len| {
                 self.returner.give(address, len);
             });
             self.control.count_ignored(beyond.saturating_add(ignored));
@@ -166,13 +165,13 @@ impl BalloonWorker {
             return Ok(());
         };
         let kick = queue.kick.clone();
-        let lent = &mut *lock(&self.lent);
         let mut pages = 0;
         queue.turn_until(&mut self.chain, |chain, queue| {
             if pages >= MAX_TURN_PAGES {
                 kick.signal();
                 return Ok(Served::Later);
             }
+            let mut lent = lock(&self.lent);
             if lent.takes_notes() {
                 if read_numbers(chain, queue.ram(), &mut self.numbers) > 0 {
                     // What was not read may be used now, so that nothing noted is certain.
@@ -191,12 +190,12 @@ impl BalloonWorker {
             return Ok(());
         };
         let kick = queue.kick.clone();
-        let lent = &*lock(&self.lent);
         queue.turn_until(&mut self.chain, |chain, _| {
             if self.returner.ranges >= MAX_RANGES {
                 kick.signal();
                 return Ok(Served::Later);
             }
+            let lent = lock(&self.lent);
             for span in chain.writable() {
                 if let Some((start, len)) = lent.trim(span.address, span.len.into()) {
                     self.returner.give(start, len);
