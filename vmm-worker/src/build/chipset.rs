@@ -65,10 +65,6 @@ impl std::fmt::Debug for Chipset {
 
 impl Chipset {
     /// Makes the devices and gives them their places.
-    #[expect(
-        clippy::too_many_arguments,
-        reason = "the parts of a machine, named by their types"
-    )]
     pub(super) fn build(
         interrupts: &Arc<dyn InterruptController>,
         end: &Arc<EndSignal>,
