@@ -18,6 +18,7 @@ mod sync;
 pub mod throttle;
 pub mod uring;
 mod vectored;
+pub mod qcow2;
 
 use std::io;
 use std::os::fd::BorrowedFd;
@@ -42,6 +43,12 @@ pub enum Extent {
         /// Bytes, not zero.
         len: u64,
     },
+    /// In memory: they are [`Layout::buffered`] until the layout's next call that may change it. Only
+    /// what is read can be there (a compressed cluster, say).
+    Buffered {
+        /// Bytes, not zero.
+        len: u64,
+    },
 }
 
 /// A disk format. Owned by the engine that serves the disk; its calls may wait for storage.
@@ -55,6 +62,12 @@ pub trait Layout: Send {
     /// A file that extents name. Valid until the layout is changed by [`resize`](Self::resize) or
     /// dropped.
     fn file(&self, index: usize) -> Option<BorrowedFd<'_>>;
+
+    /// The bytes of the [`Extent::Buffered`] that the last [`map_read`](Self::map_read) gave. A format
+    /// that never gives one has nothing here.
+    fn buffered(&self) -> &[u8] {
+        &[]
+    }
 
     /// Where the first bytes of `len` bytes at `offset` are, as many of them as lie together; at most
     /// `len`.
