@@ -4,7 +4,8 @@
 //! read, and the memory does not depend on the image. Slices are known by their offset in the file.
 //! What was changed is dirty until [`write_back`](SliceCache::write_back); a dirty slice is never
 //! dropped to make room, since the order in which tables are written is its owner's to keep. Hence
-//! [`crowded`](SliceCache::crowded): the owner asks before it loads, and writes back first if so.
+//! [`crowded`](SliceCache::crowded): the owner asks before it changes a slice, and writes back first if
+//! so; a part of the slices is then never dirty and can always be replaced.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -61,7 +62,7 @@ impl SliceCache {
         self.slice
     }
 
-    /// Whether so much is dirty that it must be written back before more is loaded.
+    /// Whether so much is dirty that it must be written back before more is changed.
     pub(super) fn crowded(&self) -> bool {
         self.dirty >= self.capacity - self.capacity / 4
     }

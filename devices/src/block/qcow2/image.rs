@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::{self, ErrorKind};
 
-use super::cache::{Place, SliceCache};
+use super::cache::SliceCache;
 use super::entry::{Entry, Table};
 use super::error::{Qcow2Error, invalid};
 use super::header::{Geometry, Header};
@@ -129,19 +129,17 @@ impl<S: Storage> Image<S> {
     /// The entry for a byte of the disk, in the L2 table at `table`.
     pub(super) fn entry(&mut self, table: u64, offset: u64) -> io::Result<Entry> {
         let at = table + self.geometry.l2_index(offset) * 8;
-        let place = self.l2_slice(at)?;
+        let place = match self.l2.find(at) {
+            Some(place) => place,
+            None => {
+                // Where the storage does not take writes, what can be read is still read.
+                if self.l2.crowded() {
+                    let _ = self.write_back();
+                }
+                self.l2.load(&self.file, at)?
+            }
+        };
         Entry::parse(self.l2.word(place, at), self.geometry)
-    }
-
-    /// The slice of an L2 table that has byte `at` of the file.
-    pub(super) fn l2_slice(&mut self, at: u64) -> io::Result<Place> {
-        if let Some(place) = self.l2.find(at) {
-            return Ok(place);
-        }
-        if self.l2.crowded() {
-            self.write_back()?;
-        }
-        self.l2.load(&self.file, at)
     }
 }
 

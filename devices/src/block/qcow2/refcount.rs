@@ -94,9 +94,6 @@ impl Refcounts {
     ) -> io::Result<Place> {
         let in_block = cluster % self.per_block();
         let at = block + in_block / self.per_slice() * self.blocks.slice();
-        if let Some(place) = self.blocks.find(at) {
-            return Ok(place);
-        }
         if self.blocks.crowded() {
             self.write_back(file)?;
         }

@@ -194,7 +194,10 @@ impl<S: Storage> Image<S> {
     /// referred to before is freed, unless the new one refers to it too.
     pub(super) fn set_entry(&mut self, table: u64, offset: u64, new: Entry) -> io::Result<()> {
         let at = table + self.geometry.l2_index(offset) * 8;
-        let place = self.l2_slice(at)?;
+        if self.l2.crowded() {
+            self.write_back()?;
+        }
+        let place = self.l2.load(&self.file, at)?;
         let old = Entry::parse(self.l2.word(place, at), self.geometry)?;
         if old == new {
             return Ok(());

@@ -20,7 +20,7 @@ impl File<'_> {
     }
 }
 
-/// What is wrong with an image without snapshots, or how many clusters are leaked.
+/// What is wrong with an image, or how many clusters are leaked.
 pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
     let file = File(bytes);
     let cluster_bits = file.number(20, 4)?;
@@ -55,35 +55,47 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
             use_bytes(block, cluster, "refcount block")?;
         }
     }
-    let l1 = file.number(40, 8)?;
-    let l1_size = file.number(36, 4)?;
-    use_bytes(l1, l1_size * 8, "L1 table")?;
-    for entry in 0..l1_size {
-        let raw = file.number(l1 + entry * 8, 8)?;
-        let l2 = raw & 0x00ff_ffff_ffff_fe00;
-        if l2 == 0 {
-            continue;
-        }
-        use_bytes(l2, cluster, "L2 table")?;
-        if raw >> 63 != 0 {
-            copied.push(l2 / cluster);
-        }
-        for entry in 0..cluster / 8 {
-            let raw = file.number(l2 + entry * 8, 8)?;
-            if raw >> 62 & 1 != 0 {
-                let bits = 62 - (cluster_bits - 8);
-                let offset = raw & ((1 << bits) - 1);
-                let sectors = (raw >> bits & ((1 << (cluster_bits - 8)) - 1)) + 1;
-                let first = offset / cluster * cluster;
-                let end = (offset / 512 + sectors) * 512;
-                use_bytes(first, end - first, "compressed cluster")?;
+    let active = (file.number(40, 8)?, file.number(36, 4)?);
+    let mut tables = vec![active];
+    let mut at = file.number(64, 8)?;
+    let start = at;
+    for _ in 0..file.number(60, 4)? {
+        tables.push((file.number(at, 8)?, file.number(at + 8, 4)?));
+        let names = file.number(at + 12, 2)? + file.number(at + 14, 2)?;
+        at += (40 + file.number(at + 36, 4)? + names).next_multiple_of(8);
+    }
+    if at != start {
+        use_bytes(start, at - start, "snapshot table")?;
+    }
+    for (l1, l1_size) in tables {
+        use_bytes(l1, l1_size * 8, "L1 table")?;
+        for entry in 0..l1_size {
+            let raw = file.number(l1 + entry * 8, 8)?;
+            let l2 = raw & 0x00ff_ffff_ffff_fe00;
+            if l2 == 0 {
                 continue;
             }
-            let data = raw & 0x00ff_ffff_ffff_fe00;
-            if data != 0 {
-                use_bytes(data, cluster, "data cluster")?;
-                if raw >> 63 != 0 {
-                    copied.push(data / cluster);
+            use_bytes(l2, cluster, "L2 table")?;
+            if raw >> 63 != 0 && l1 == active.0 {
+                copied.push(l2 / cluster);
+            }
+            for entry in 0..cluster / 8 {
+                let raw = file.number(l2 + entry * 8, 8)?;
+                if raw >> 62 & 1 != 0 {
+                    let bits = 62 - (cluster_bits - 8);
+                    let offset = raw & ((1 << bits) - 1);
+                    let sectors = (raw >> bits & ((1 << (cluster_bits - 8)) - 1)) + 1;
+                    let first = offset / cluster * cluster;
+                    let end = (offset / 512 + sectors) * 512;
+                    use_bytes(first, end - first, "compressed cluster")?;
+                    continue;
+                }
+                let data = raw & 0x00ff_ffff_ffff_fe00;
+                if data != 0 {
+                    use_bytes(data, cluster, "data cluster")?;
+                    if raw >> 63 != 0 && l1 == active.0 {
+                        copied.push(data / cluster);
+                    }
                 }
             }
         }
@@ -122,6 +134,8 @@ pub(super) fn check_by_qemu(bytes: &[u8]) -> Result<(), String> {
     let directory = scratch();
     let path = directory.path().join("image");
     std::fs::write(&path, bytes).unwrap();
+    // The backing file of those images that have one.
+    std::fs::write(directory.path().join("base"), []).unwrap();
     match qemu_img_status(&["check", "-f", "qcow2", arg(&path)]) {
         (Some(0 | 3), _) => Ok(()),
         (status, said) => Err(format!("{status:?}: {said}")),

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use crate::block::qcow2::{Descriptor, Format, Options, Qcow2, Storage};
+use crate::block::qcow2::{Format, Options, Qcow2, Storage};
 use crate::block::{Extent, Layout};
 
 /// A directory that is in memory where the machine has one there.
@@ -42,12 +42,6 @@ pub(super) fn qemu_img(arguments: &[&str]) -> String {
 /// A path as an argument.
 pub(super) fn arg(path: &Path) -> &str {
     path.to_str().unwrap()
-}
-
-/// Whether an image has no error but leaks.
-pub(super) fn check_but_leaks(path: &Path) {
-    let (status, said) = qemu_img_status(&["check", "-f", "qcow2", arg(path)]);
-    assert!(matches!(status, Some(0 | 3)), "{status:?}: {said}");
 }
 
 pub(super) fn descriptor(path: &Path) -> OwnedFd {
@@ -319,9 +313,4 @@ pub(super) fn new_file(path: &Path) -> OwnedFd {
         .open(path)
         .unwrap()
         .into()
-}
-
-/// A descriptor as storage.
-pub(super) fn storage(path: &Path) -> Descriptor {
-    descriptor(path).into()
 }

@@ -260,7 +260,10 @@ fn a_disk_that_grows_reads_as_zero_behind_its_old_end() {
         ("compat=0.10".to_owned(), 300_032),
         ("cluster_size=4096".to_owned(), 0),
     ] {
-        let Made { directory: _kept, path } = make(size, &options);
+        let Made {
+            directory: _kept,
+            path,
+        } = make(size, &options);
         let backed = options.contains("backing");
         let backing: &[(&Path, Format)] = if backed { &[(&raw, Format::Raw)] } else { &[] };
         let mut model = if backed {
