@@ -11,6 +11,7 @@
 pub mod bounce;
 pub mod cache;
 pub mod engine;
+pub mod qcow2;
 pub mod raw;
 mod run;
 pub mod stats;
@@ -18,7 +19,6 @@ mod sync;
 pub mod throttle;
 pub mod uring;
 mod vectored;
-pub mod qcow2;
 
 use std::io;
 use std::os::fd::BorrowedFd;

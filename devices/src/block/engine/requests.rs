@@ -98,17 +98,29 @@ impl Engine {
             } else {
                 self.layout.0.map_read(offset + begun, rest)?
             };
-            let (Extent::Data { len, .. } | Extent::Zero { len }) = extent;
+            let (Extent::Data { len, .. } | Extent::Zero { len } | Extent::Buffered { len }) =
+                extent;
             if len == 0 || len > rest {
                 return Err(io::ErrorKind::InvalidData.into());
             }
             self.request(index)?.begun += len;
             match extent {
-                Extent::Zero { .. } if write => return Err(io::ErrorKind::InvalidData.into()),
-                Extent::Zero { .. } => {
+                Extent::Zero { .. } | Extent::Buffered { .. } if write => {
+                    return Err(io::ErrorKind::InvalidData.into());
+                }
+                Extent::Zero { .. } | Extent::Buffered { .. } => {
                     let (guest, request) = (&self.guest, self.requests.get(usize::from(index)));
                     if let (Some(guest), Some(request)) = (guest, request) {
-                        request.run(begun, len).zero(&guest.ram);
+                        let run = request.run(begun, len);
+                        if matches!(extent, Extent::Zero { .. }) {
+                            run.zero(&guest.ram);
+                        } else {
+                            let bytes = self.layout.0.buffered();
+                            if (bytes.len() as u64) < len {
+                                return Err(io::ErrorKind::InvalidData.into());
+                            }
+                            run.fill(&guest.ram, bytes);
+                        }
                     }
                 }
                 Extent::Data { file, offset, .. } => {

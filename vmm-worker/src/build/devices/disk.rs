@@ -1,17 +1,19 @@
 //! A disk: the format its files are in, and an engine for each of its queues.
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use reeve_devices::block::bounce::{Direct, MAX_BLOCK};
 use reeve_devices::block::cache;
 use reeve_devices::block::engine::Engine;
+use reeve_devices::block::qcow2::{Format, Options, Qcow2};
 use reeve_devices::block::raw::Raw;
 use reeve_devices::block::throttle::{Limit, Limits};
 use reeve_devices::block::uring::Ring;
 use reeve_devices::virtio::block::{Block, BlockParams};
-use reeve_ipc::fd::FdTable;
+use reeve_ipc::fd::{FdError, FdTable};
 use reeve_ipc::spec::{CacheMode, Discard, DiskFormat, DiskSpec, DiskThrottle, IoEngine, Rate};
-use rustix::fs::{AtFlags, StatxFlags};
+use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
 use super::{BuildError, Made, start_thread};
 
@@ -19,37 +21,15 @@ use super::{BuildError, Made, start_thread};
 const DIRECT_ALIGNMENT: StatxFlags = StatxFlags::from_bits_retain(0x2000);
 
 pub(super) fn make(spec: DiskSpec, descriptors: &mut FdTable) -> Result<Made, BuildError> {
-    let failed = |source| BuildError::Disk {
+    let layers = spec
+        .layers
+        .iter()
+        .map(|layer| Ok((descriptors.take(layer.fd)?, layer.format)))
+        .collect::<Result<Vec<_>, FdError>>()?;
+    let engines = engines(&spec, layers).map_err(|source| BuildError::Disk {
         name: spec.name.clone(),
         source,
-    };
-    let [layer] = spec.layers.as_slice() else {
-        return Err(BuildError::Unsupported("disk with backing images"));
-    };
-    if layer.format != DiskFormat::Raw {
-        return Err(BuildError::Unsupported("disk format qcow2"));
-    }
-    let file = descriptors.take(layer.fd)?;
-    let direct = if spec.cache.is_direct() {
-        direct_alignment(&file)
-    } else {
-        Direct::none()
-    };
-    let raw = Raw::new(file, spec.read_only, direct.clone()).map_err(failed)?;
-    let ring = || match spec.engine {
-        IoEngine::IoUring => ring(&spec.name),
-        IoEngine::Threads => None,
-    };
-    let mut layouts = Vec::new();
-    for _ in 1..spec.queues {
-        layouts.push(raw.try_clone().map_err(failed)?);
-    }
-    let first = Engine::new(Box::new(raw), ring(), cache_mode(spec.cache), direct);
-    let siblings: Vec<_> = layouts
-        .into_iter()
-        .map(|layout| first.sibling(Box::new(layout), ring()))
-        .collect();
-    let engines: Vec<_> = std::iter::once(first).chain(siblings).collect();
+    })?;
     let threads = (0..engines.len())
         .map(|_| start_thread(&format!("disk {}", spec.name)))
         .collect::<Result<Vec<_>, _>>()?;
@@ -67,6 +47,74 @@ pub(super) fn make(spec: DiskSpec, descriptors: &mut FdTable) -> Result<Made, Bu
         device: Box::new(Block::new(params, engines)?),
         threads,
     })
+}
+
+/// The engines of a disk that is made of these files, the image first: as many as it has queues, where
+/// its format can have several.
+fn engines(spec: &DiskSpec, layers: Vec<(OwnedFd, DiskFormat)>) -> io::Result<Vec<Engine>> {
+    let ring = || match spec.engine {
+        IoEngine::IoUring => ring(&spec.name),
+        IoEngine::Threads => None,
+    };
+    let cache = cache_mode(spec.cache);
+    let mut layers = layers.into_iter();
+    let Some((image, format)) = layers.next() else {
+        return Err(io::Error::other(
+            "a disk without a medium cannot be made yet",
+        ));
+    };
+    match format {
+        DiskFormat::Raw => {
+            if layers.next().is_some() {
+                return Err(io::Error::other("a raw image is based on no other"));
+            }
+            let direct = if spec.cache.is_direct() {
+                direct_alignment(&image)
+            } else {
+                Direct::none()
+            };
+            let raw = Raw::new(image, spec.read_only, direct.clone())?;
+            let others = (1..spec.queues)
+                .map(|_| raw.try_clone())
+                .collect::<io::Result<Vec<_>>>()?;
+            let first = Engine::new(Box::new(raw), ring(), cache, direct);
+            let others: Vec<_> = others
+                .into_iter()
+                .map(|layout| first.sibling(Box::new(layout), ring()))
+                .collect();
+            Ok(std::iter::once(first).chain(others).collect())
+        }
+        DiskFormat::Qcow2 => {
+            // Its tables are read and written in pieces that no direct file takes.
+            let backing = layers
+                .map(|(file, format)| {
+                    through_page_cache(&file)?;
+                    let format = match format {
+                        DiskFormat::Raw => Format::Raw,
+                        DiskFormat::Qcow2 => Format::Qcow2,
+                    };
+                    Ok((file, format))
+                })
+                .collect::<io::Result<Vec<_>>>()?;
+            through_page_cache(&image)?;
+            let options = Options {
+                writable: !spec.read_only,
+                ..Options::default()
+            };
+            let qcow2 = Qcow2::open(image, backing, options).map_err(io::Error::other)?;
+            let engine = Engine::new(Box::new(qcow2), ring(), cache, Direct::none());
+            Ok(vec![engine])
+        }
+    }
+}
+
+/// Has what is read and written of `file` go through the page cache, however it was opened.
+fn through_page_cache(file: &OwnedFd) -> io::Result<()> {
+    let flags = rustix::fs::fcntl_getfl(file)?;
+    if flags.contains(OFlags::DIRECT) {
+        rustix::fs::fcntl_setfl(file, flags - OFlags::DIRECT)?;
+    }
+    Ok(())
 }
 
 /// A ring, where the host has them.
