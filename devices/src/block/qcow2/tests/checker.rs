@@ -2,8 +2,6 @@
 //! is referred to is counted, inside the file, and used for one thing; COPIED means a count of one.
 //! qemu-img says the same of a sample; this is quick enough for every crash.
 
-use std::collections::HashMap;
-
 use super::support::{arg, qemu_img_status, scratch};
 
 struct File<'a>(&'a [u8]);
@@ -18,6 +16,17 @@ impl File<'_> {
             .iter()
             .fold(0, |value, &byte| value << 8 | u64::from(byte)))
     }
+
+    fn table(&self, offset: u64, bytes: u64) -> Result<Vec<u64>, String> {
+        let part = self
+            .0
+            .get(offset as usize..(offset + bytes) as usize)
+            .ok_or(format!("table behind the end, at {offset:#x}"))?;
+        Ok(part
+            .chunks_exact(8)
+            .map(|word| u64::from_be_bytes(word.try_into().unwrap()))
+            .collect())
+    }
 }
 
 /// What is wrong with an image, or how many clusters are leaked.
@@ -29,7 +38,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
     let order = if version == 2 { 4 } else { file.number(96, 4)? };
     assert!(order >= 3, "the checker knows whole bytes only");
     let width = 1_u64 << (order - 3);
-    let mut used: HashMap<u64, u64> = HashMap::new();
+    let mut used = vec![0_u64; (bytes.len() as u64).div_ceil(cluster) as usize + 1];
     let mut copied: Vec<u64> = Vec::new();
     let mut use_bytes = |offset: u64, len: u64, what: &str| -> Result<(), String> {
         if offset % cluster != 0 {
@@ -39,7 +48,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
             return Err(format!("{what} at {offset:#x} is behind the end"));
         }
         for number in offset / cluster..(offset + len).div_ceil(cluster) {
-            *used.entry(number).or_default() += 1;
+            used[number as usize] += 1;
         }
         Ok(())
     };
@@ -48,8 +57,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
     let table_bytes = file.number(56, 4)? * cluster;
     use_bytes(table, table_bytes, "refcount table")?;
     let mut blocks = Vec::new();
-    for entry in 0..table_bytes / 8 {
-        let block = file.number(table + entry * 8, 8)?;
+    for block in file.table(table, table_bytes)? {
         blocks.push(block);
         if block != 0 {
             use_bytes(block, cluster, "refcount block")?;
@@ -69,8 +77,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
     }
     for (l1, l1_size) in tables {
         use_bytes(l1, l1_size * 8, "L1 table")?;
-        for entry in 0..l1_size {
-            let raw = file.number(l1 + entry * 8, 8)?;
+        for raw in file.table(l1, l1_size * 8)? {
             let l2 = raw & 0x00ff_ffff_ffff_fe00;
             if l2 == 0 {
                 continue;
@@ -79,8 +86,7 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
             if raw >> 63 != 0 && l1 == active.0 {
                 copied.push(l2 / cluster);
             }
-            for entry in 0..cluster / 8 {
-                let raw = file.number(l2 + entry * 8, 8)?;
+            for raw in file.table(l2, cluster)? {
                 if raw >> 62 & 1 != 0 {
                     let bits = 62 - (cluster_bits - 8);
                     let offset = raw & ((1 << bits) - 1);
@@ -107,24 +113,21 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
             Some(block) => file.number(block + number % per_block * width, width as usize),
         }
     };
-    for (number, uses) in &used {
-        let counted = count(*number)?;
+    let mut leaks = 0;
+    for (number, uses) in used.iter().enumerate() {
+        let counted = count(number as u64)?;
         if counted < *uses {
             return Err(format!(
                 "cluster {number} is used {uses} times, counted {counted}"
             ));
         }
+        leaks += usize::from(counted > *uses);
     }
     for number in copied {
         let counted = count(number)?;
         if counted != 1 {
             return Err(format!("cluster {number} is COPIED and counted {counted}"));
         }
-    }
-    let mut leaks = 0;
-    for number in 0..(bytes.len() as u64).div_ceil(cluster) {
-        let surplus = count(number)? - used.get(&number).copied().unwrap_or(0);
-        leaks += usize::from(surplus > 0);
     }
     Ok(leaks)
 }
