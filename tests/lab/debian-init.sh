@@ -28,4 +28,4 @@ cp /lab/session.sh /newroot/lab/session.sh
 mount -t ext4 -o ro "$(disk assets)" /newroot/assets
 umount /proc /sys
 mount --move /dev /newroot/dev
-exec switch_root /newroot /lib/systemd/systemd
+exec switch_root /newroot /lib/systemd/systemd --unit=lab.target

@@ -1,15 +1,41 @@
 #!/bin/busybox sh
 # Init of the inner guest that tests boot: says it is up, obeys the power button, gives a shell on
-# its console.
+# its console. Of the kernel's command line it takes `lab.devices`, which loads the drivers of
+# virtio devices, and `root=DEVICE`, which does so too and goes on with the system on that disk.
 export PATH=/bin:/sbin
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run
 /bin/busybox mount -t devtmpfs -o mode=0755 dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 exec </dev/console >/dev/console 2>&1
-while read -r module; do
-    insmod "/lab/modules/$module" || echo "guest: module $module does not load"
-done </lab/modules.order
+load() {
+    while read -r module; do
+        insmod "/lab/modules/$module" || echo "guest: module $module does not load"
+    done <"/lab/$1"
+}
+load modules.order
+devices= root= mode=ro
+read -r words </proc/cmdline
+for word in $words; do
+    case $word in
+        lab.devices) devices=yes ;;
+        root=*) devices=yes root=${word#root=} ;;
+        rw) mode=rw ;;
+    esac
+done
+if [ "$devices" ]; then
+    load devices.order
+fi
+if [ "$root" ]; then
+    mkdir /newroot
+    if mount -t ext4 -o "$mode" "$root" /newroot; then
+        for directory in proc sys dev; do
+            mount --move "/$directory" "/newroot/$directory"
+        done
+        exec switch_root /newroot /sbin/init
+    fi
+    echo "guest: $root cannot be mounted"
+fi
 mkdir -p /dev/pts
 mount -t devpts devpts /dev/pts
 hostname guest

@@ -49,4 +49,9 @@ mount --make-rshared /
 . /lab/session.sh
 mount -t ext4 -o ro "$(disk assets)" /assets
 ln -s /assets/modules /lib/modules
+# The tools' libraries, where programs look for them.
+mkdir -p /lib64 /usr/lib
+ln -s /assets/tools/lib/ld-linux-x86-64.so.2 /lib64/
+ln -s /assets/tools/lib /lib/x86_64-linux-gnu
+ln -s /assets/tools/lib /usr/lib/x86_64-linux-gnu
 serve

@@ -1,5 +1,5 @@
-//! What a test boots as an inner guest: stock Debian's cloud kernel in both forms, and an
-//! initramfs with busybox.
+//! What a test boots as an inner guest: stock Debian's cloud kernel in both forms, an initramfs with
+//! busybox, and a disk with Debian; and tools to look at it all with.
 
 use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
@@ -18,6 +18,9 @@ pub(super) const DIRECTORY: &str = "REEVE_LAB_ASSETS";
 pub const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 reboot=t nokaslr mitigations=off cryptomgr.notests";
 
+/// A word of the kernel command line: the initramfs loads the drivers of virtio devices.
+pub const DEVICES: &str = "lab.devices";
+
 /// Says that an inner guest's userspace is up: followed by the number of processors and by MemTotal
 /// in KiB.
 pub const UP_MARKER: &str = "REEVE-GUEST-UP";
@@ -35,8 +38,17 @@ pub struct Assets {
     pub bzimage: PathBuf,
     /// Initramfs (an uncompressed cpio archive). Its init prints [`UP_MARKER`], gives a shell with
     /// [`PROMPT`] on the console, and powers off at the power button. `now` prints the wall clock as
-    /// seconds with microseconds.
+    /// seconds with microseconds. With [`DEVICES`] on the kernel's command line it has a driver for
+    /// every virtio device; with `root=DEVICE` and `rw` or `ro`, it has too and goes on with the
+    /// system on that disk.
     pub initramfs: PathBuf,
+    /// A raw disk of 1 GiB that is an ext4 file system with Debian, to be read only: 260 MB of it are
+    /// not holes. Root logs in on the console by itself; what is printed and how it ends is as with
+    /// the initramfs. It has systemd, fio, e2fsprogs, iproute2 and socat, and no udev: the drivers
+    /// are those of the initramfs. Mounted and entered with chroot it is a box of tools.
+    pub disk: PathBuf,
+    /// Directory of dynamically linked programs that run where the test runs.
+    pub tools: PathBuf,
 }
 
 impl Assets {
@@ -45,7 +57,15 @@ impl Assets {
             vmlinux: directory.join("vmlinux"),
             bzimage: directory.join("bzimage"),
             initramfs: directory.join("initramfs"),
+            disk: directory.join("disk"),
+            tools: directory.join("tools/bin"),
         }
+    }
+
+    /// One of the programs in [`super::tools`], such as `qemu-img`.
+    #[must_use]
+    pub fn tool(&self, name: &str) -> PathBuf {
+        self.tools.join(name)
     }
 }
 

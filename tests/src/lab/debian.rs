@@ -1,6 +1,8 @@
-//! A Debian system small enough to boot under emulation: systemd, dpkg, a shell and what they need,
-//! out of the distribution's packages. They are unpacked, not installed: no script of theirs runs, and
-//! what those would do is done here where it matters, dpkg's own records of them included.
+//! A Debian system small enough to boot under emulation: systemd, dpkg, a shell, tools for disks and
+//! networks, and what they need, out of the distribution's packages. They are unpacked, not installed:
+//! no script of theirs runs, and what those would do is done here where it matters, dpkg's own records
+//! of them included. One image serves twice: outer guests with [`super::outer::System::Debian`] mount
+//! it below their memory, inner guests boot from copies of it ([`super::assets::Assets::disk`]).
 
 use std::fs;
 use std::os::unix::fs::symlink;
@@ -10,14 +12,18 @@ use std::process::Command;
 use anyhow::{Context, Result};
 
 use super::cache::{Cache, Key};
-use super::guests::{self, OUTER_MODULES, SESSION};
+use super::guests;
+use super::image;
 use super::packages::{self, run};
-use super::{image, modules};
 
-const INIT: &str = include_str!("../../lab/debian-init.sh");
+mod system;
+
+pub(super) use system::UDHCPC;
+
 /// What the system is made of, with all that these depend on.
 const PACKAGES: &[&str] = &[
     "systemd",
+    "systemd-sysv",
     "init-system-helpers",
     "dpkg",
     "usr-is-merged",
@@ -28,9 +34,12 @@ const PACKAGES: &[&str] = &[
     "dash",
     "debianutils",
     "diffutils",
+    "e2fsprogs",
     "findutils",
+    "fio",
     "grep",
     "gzip",
+    "iproute2",
     "libc-bin",
     "login",
     "mawk",
@@ -38,83 +47,52 @@ const PACKAGES: &[&str] = &[
     "passwd",
     "perl-base",
     "sed",
+    "socat",
     "tar",
     "util-linux",
 ];
+/// Beginnings of the names of packages that those depend on for scripts that nobody here runs: a
+/// fifth of what would be downloaded.
+const LEFT_OUT: &[&str] = &["python3", "libpython3", "libsqlite3", "media-types"];
 /// Directories at the top that are links into `usr`.
 const MERGED: [&str; 4] = ["bin", "lib", "lib64", "sbin"];
-/// Units that wait for what this machine does not have (udev, D-Bus), or take time for nothing.
-const MASKED: &[&str] = &[
-    "getty.target",
-    "systemd-logind.service",
-    "systemd-update-utmp.service",
-    "systemd-update-utmp-runlevel.service",
-    "systemd-random-seed.service",
-    "systemd-boot-random-seed.service",
-    "systemd-remount-fs.service",
-    "systemd-pstore.service",
-    "systemd-binfmt.service",
-    "systemd-timesyncd.service",
-    "systemd-journal-flush.service",
-    "sys-kernel-debug.mount",
-    "sys-kernel-tracing.mount",
-    "dev-hugepages.mount",
-    "dev-mqueue.mount",
-];
-const SERVICE: &str = "[Unit]
-After=multi-user.target
-[Service]
-ExecStart=/bin/sh -c '. /lab/session.sh; serve'
-WorkingDirectory=/
-";
-const TARGET: &str = "[Unit]\nRequires=multi-user.target lab.service\nAllowIsolate=yes\n";
-/// Raise it when what this file makes changes without any script or list changing.
-const FORMAT: u32 = 1;
+/// What is of no use to a machine that nobody reads on: a fourth of all files.
+const DOCUMENTATION: &[&str] = &["doc", "info", "lintian", "locale", "man"];
+/// The size of the disk, most of which is free.
+const DISK_MEBIBYTES: u64 = 1024;
 
-/// The parts of the system.
+/// The system on a disk.
 #[derive(Debug)]
 pub struct Debian {
-    /// The root file system.
+    /// An ext4 file system without a partition table, with a journal and checksums.
     pub image: PathBuf,
-    /// What mounts it and starts systemd.
-    pub initramfs: PathBuf,
-    /// Changes when any of it does.
+    /// Changes when it does.
     pub key: String,
 }
 
 impl Debian {
-    /// Makes what the cache does not have yet.
+    /// Makes the image if the cache does not have it yet.
     pub fn prepare(cache: &Cache) -> Result<Debian> {
-        let kernel = packages::unpacked_kernel(cache)?;
         let busybox = packages::unpacked(cache, "busybox-static")?;
         let key = Key::default()
-            .with((FORMAT, &kernel.version, &busybox.version))
-            .with((PACKAGES, MASKED, SERVICE, TARGET))
-            .with((INIT, SESSION, OUTER_MODULES))
+            .with(&busybox.version)
+            .with((include_str!("debian.rs"), system::SOURCES))
             .digits();
         let directory = cache.entry(&format!("debian-{key}"), |directory| {
-            let busybox = guests::find_busybox(&busybox)?;
             let root = directory.join("root");
             unpack(directory, &root)?;
-            configure(&root, &busybox)?;
-            image::build(&root, &directory.join("image"))?;
+            for name in DOCUMENTATION {
+                fs::remove_dir_all(root.join("usr/share").join(name))?;
+            }
+            system::configure(&root, &guests::find_busybox(&busybox)?)?;
+            image::disk(&root, &directory.join("image"), DISK_MEBIBYTES)?;
             fs::remove_dir_all(&root)?;
-
-            let (module_tree, _) = modules::directory(&kernel.root)?;
-            let wanted: Vec<&str> = OUTER_MODULES.iter().copied().chain(["overlay"]).collect();
-            let mut archive = guests::base(&busybox, &module_tree, INIT, &wanted)?;
-            archive.file("lab/session.sh", 0o644, SESSION.as_bytes())?;
-            fs::write(directory.join("initramfs"), archive.finish()?)?;
             Ok(())
         })?;
         let image = directory.join("image");
         // A saved state goes with this image only, not with one that is made again.
         let key = Key::default().with(key).with_file(&image)?.digits();
-        Ok(Debian {
-            image,
-            initramfs: directory.join("initramfs"),
-            key,
-        })
+        Ok(Debian { image, key })
     }
 }
 
@@ -128,7 +106,10 @@ fn unpack(directory: &Path, root: &Path) -> Result<()> {
     for name in ["info", "updates", "triggers"] {
         fs::create_dir_all(records.join(name))?;
     }
-    let wanted = packages::closure(PACKAGES)?;
+    let wanted: Vec<String> = packages::closure(PACKAGES)?
+        .into_iter()
+        .filter(|name| !LEFT_OUT.iter().any(|start| name.starts_with(start)))
+        .collect();
     let download = directory.join("download");
     let mut status = String::new();
     for file in packages::download(&wanted, &download)? {
@@ -163,51 +144,4 @@ fn field<'a>(control: &'a str, name: &str) -> Result<&'a str> {
         .lines()
         .find_map(|line| line.strip_prefix(name)?.strip_prefix(": "))
         .with_context(|| format!("a package without {name}"))
-}
-
-/// What the packages' scripts and an installer would have done.
-fn configure(root: &Path, busybox: &Path) -> Result<()> {
-    for name in ["passwd", "group"] {
-        let master = root.join(format!("usr/share/base-passwd/{name}.master"));
-        fs::copy(master, root.join("etc").join(name))?;
-    }
-    for (link, target) in [("sh", "dash"), ("awk", "mawk")] {
-        let link = root.join("usr/bin").join(link);
-        if !link.exists() {
-            symlink(target, link)?;
-        }
-    }
-    fs::write(
-        root.join("etc/machine-id"),
-        "0123456789abcdef0123456789abcdef\n",
-    )?;
-    fs::write(root.join("etc/hostname"), "lab\n")?;
-    fs::write(root.join("etc/fstab"), "")?;
-    let units = root.join("etc/systemd/system");
-    for unit in MASKED {
-        symlink("/dev/null", units.join(unit))?;
-    }
-    fs::write(units.join("lab.service"), SERVICE)?;
-    fs::write(units.join("lab.target"), TARGET)?;
-    symlink("lab.target", units.join("default.target"))?;
-    // Each is a process at every start of systemd and at every reload, for things that are not here.
-    fs::remove_dir_all(root.join("usr/lib/systemd/system-generators"))?;
-    for name in [
-        "lab",
-        "assets",
-        "payload",
-        "dev",
-        "proc",
-        "sys",
-        "run",
-        "tmp",
-        "usr/local/bin",
-    ] {
-        fs::create_dir_all(root.join(name))?;
-    }
-    symlink("/assets/modules", root.join("usr/lib/modules"))?;
-    fs::copy(busybox, root.join("lab/busybox"))?;
-    // Of what the session's script needs, Debian has all but this in packages that are here.
-    symlink("/lab/busybox", root.join("usr/local/bin/ps"))?;
-    Ok(())
 }

@@ -1,5 +1,5 @@
-//! The two initramfs archives and the directory of guest assets, made from the distribution's packages and
-//! the init scripts in `tests/lab/`.
+//! The initramfs archives and the directory of guest assets, made from the distribution's packages
+//! and the init scripts in `tests/lab/`.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -8,17 +8,20 @@ use anyhow::{Result, anyhow, ensure};
 
 use super::cache::{Cache, Key};
 use super::cpio::Archive;
+use super::debian::{Debian, UDHCPC};
 use super::packages::{self, Package, run};
+use super::tools::Tools;
 use super::{kernel, modules};
 
 const OUTER_INIT: &str = include_str!("../../lab/outer-init.sh");
+const DEBIAN_INIT: &str = include_str!("../../lab/debian-init.sh");
 const INNER_INIT: &str = include_str!("../../lab/inner-init.sh");
 /// Sourced by the init of every outer guest.
-pub(super) const SESSION: &str = include_str!("../../lab/session.sh");
+const SESSION: &str = include_str!("../../lab/session.sh");
 
 /// What the outer guest loads before it is saved: its own devices, then KVM and what `reeve` meets
 /// on any host.
-pub(super) const OUTER_MODULES: &[&str] = &[
+const OUTER_MODULES: &[&str] = &[
     "virtio_pci",
     "virtio_blk",
     "virtio_console",
@@ -26,16 +29,37 @@ pub(super) const OUTER_MODULES: &[&str] = &[
     "kvm-amd",
     "tun",
 ];
+/// What the outer guest with Debian loads besides: it puts memory over its image.
+const DEBIAN_MODULES: &[&str] = &["overlay"];
 /// What the inner guest loads: its power button and what reports it.
 const INNER_MODULES: &[&str] = &["button", "evdev"];
+/// What it loads when the kernel's command line asks for it: a driver for every virtio device.
+const DEVICE_MODULES: &[&str] = &[
+    "virtio_pci",
+    "virtio_blk",
+    "virtio_net",
+    "virtio_console",
+    "virtio_rng",
+    "virtio_balloon",
+    "virtio_mem",
+    "vmw_vsock_virtio_transport",
+    "virtiofs",
+];
+/// What is loaded always, and on request: lists of files in `lab/modules`, in the order of loading.
+const MODULES: &str = "modules.order";
+const DEVICES: &str = "devices.order";
 /// Raise it when what this file makes changes without any script changing.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
 /// Everything the lab boots.
 #[derive(Debug)]
 pub struct Guests {
     /// Boots the outer guest; ends in its init.
     pub outer_initramfs: PathBuf,
+    /// Boots the outer guest with Debian, whose image it mounts.
+    pub debian_initramfs: PathBuf,
+    /// That image.
+    pub debian: Debian,
     /// The directory that [`super::assets::Assets`] describes.
     pub assets: PathBuf,
     /// Changes when any of it does.
@@ -47,16 +71,28 @@ impl Guests {
     pub fn prepare(cache: &Cache) -> Result<Guests> {
         let kernel = packages::unpacked_kernel(cache)?;
         let busybox = packages::unpacked(cache, "busybox-static")?;
+        let debian = Debian::prepare(cache)?;
+        let tools = Tools::prepare(cache)?;
         let key = Key::default()
             .with((FORMAT, &kernel.version, &busybox.version))
-            .with((OUTER_INIT, SESSION, INNER_INIT))
-            .with((OUTER_MODULES, INNER_MODULES))
+            .with((&debian.key, &tools.key))
+            .with((OUTER_INIT, DEBIAN_INIT, SESSION, INNER_INIT, UDHCPC))
+            .with((OUTER_MODULES, DEBIAN_MODULES, INNER_MODULES, DEVICE_MODULES))
             .digits();
         let directory = cache.entry(&format!("guests-{key}"), |directory| {
-            make(directory, &kernel, &find_busybox(&busybox)?)
+            make(directory, &kernel, &find_busybox(&busybox)?)?;
+            let assets = directory.join("assets");
+            std::fs::hard_link(&debian.image, assets.join("disk"))?;
+            run(Command::new("cp")
+                .arg("-rl")
+                .arg(&tools.directory)
+                .arg(assets.join("tools")))?;
+            Ok(())
         })?;
         Ok(Guests {
             outer_initramfs: directory.join("outer-initramfs"),
+            debian_initramfs: directory.join("debian-initramfs"),
+            debian,
             assets: directory.join("assets"),
             key,
         })
@@ -81,6 +117,10 @@ fn make(directory: &Path, kernel: &Package, busybox: &Path) -> Result<()> {
         directory.join("outer-initramfs"),
         outer(busybox, &module_tree)?,
     )?;
+    std::fs::write(
+        directory.join("debian-initramfs"),
+        debian(busybox, &module_tree)?,
+    )?;
 
     // The outer guest's /lib/modules, for tests that need more of them.
     let copy = assets.join("modules");
@@ -103,7 +143,8 @@ pub(super) fn find_busybox(package: &Package) -> Result<PathBuf> {
 }
 
 fn outer(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
-    let mut archive = base(busybox, module_tree, OUTER_INIT, OUTER_MODULES)?;
+    let mut archive = base(busybox, OUTER_INIT)?;
+    load(&mut archive, module_tree, OUTER_MODULES, MODULES)?;
     archive
         .file("lab/session.sh", 0o644, SESSION.as_bytes())?
         .file(
@@ -116,9 +157,25 @@ fn outer(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
     archive.finish()
 }
 
+fn debian(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
+    let mut archive = base(busybox, DEBIAN_INIT)?;
+    load(
+        &mut archive,
+        module_tree,
+        &[OUTER_MODULES, DEBIAN_MODULES].concat(),
+        MODULES,
+    )?;
+    archive.file("lab/session.sh", 0o644, SESSION.as_bytes())?;
+    archive.finish()
+}
+
 fn inner(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
-    let mut archive = base(busybox, module_tree, INNER_INIT, INNER_MODULES)?;
+    let mut archive = base(busybox, INNER_INIT)?;
+    load(&mut archive, module_tree, INNER_MODULES, MODULES)?;
+    load(&mut archive, module_tree, DEVICE_MODULES, DEVICES)?;
     archive
+        .directory("etc/udhcpc")?
+        .file("etc/udhcpc/default.script", 0o755, UDHCPC.as_bytes())?
         .directory("etc/acpi")?
         .directory("etc/acpi/PWRF")?
         .file(
@@ -134,13 +191,8 @@ fn inner(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
     archive.finish()
 }
 
-/// Busybox under all its names, the init script, and modules listed in the order of loading.
-pub(super) fn base(
-    busybox: &Path,
-    module_tree: &Path,
-    init: &str,
-    wanted: &[&str],
-) -> Result<Archive> {
+/// Busybox under all its names, and the init script.
+fn base(busybox: &Path, init: &str) -> Result<Archive> {
     let mut archive = Archive::default();
     for directory in ["bin", "sbin", "dev", "etc", "lab", "lab/modules", "root"] {
         archive.directory(directory)?;
@@ -157,17 +209,21 @@ pub(super) fn base(
     {
         archive.link(&format!("bin/{name}"), "busybox")?;
     }
-    let modules = modules::collect(module_tree, wanted)?;
-    let mut order = String::new();
-    for module in &modules {
+    Ok(archive)
+}
+
+/// Adds modules with all they need, and the file `lab/<order>` that lists them.
+fn load(archive: &mut Archive, module_tree: &Path, wanted: &[&str], order: &str) -> Result<()> {
+    let mut lines = String::new();
+    for module in &modules::collect(module_tree, wanted)? {
         archive.file(
             &format!("lab/modules/{}", module.file),
             0o644,
             &module.contents,
         )?;
-        order.push_str(&module.file);
-        order.push('\n');
+        lines.push_str(&module.file);
+        lines.push('\n');
     }
-    archive.file("lab/modules.order", 0o644, order.as_bytes())?;
-    Ok(archive)
+    archive.file(&format!("lab/{order}"), 0o644, lines.as_bytes())?;
+    Ok(())
 }

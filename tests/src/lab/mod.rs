@@ -60,6 +60,7 @@ pub mod probe;
 pub mod qemu;
 pub mod qmp;
 pub mod session;
+pub mod tools;
 
 use std::path::Path;
 use std::time::{Duration, Instant};

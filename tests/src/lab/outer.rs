@@ -17,7 +17,6 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::json;
 
 use super::cache::Cache;
-use super::debian::Debian;
 use super::guests::Guests;
 use super::image;
 use super::qemu::{self, Hardware, Machine};
@@ -60,10 +59,9 @@ impl Outer {
             key: guests.key,
         };
         if system == System::Debian {
-            let debian = Debian::prepare(cache)?;
-            outer.initramfs = debian.initramfs;
-            outer.disks.push(("root", debian.image));
-            outer.key.push_str(&debian.key);
+            outer.initramfs = guests.debian_initramfs;
+            outer.disks.push(("root", guests.debian.image));
+            outer.key.push_str(&guests.debian.key);
         }
         Ok(outer)
     }

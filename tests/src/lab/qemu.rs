@@ -23,7 +23,8 @@ const MEMORY: &str = "3000M";
 /// Measured: 1 s faster than without (facts of the kernel under emulation, not needed to boot).
 const KERNEL_COMMAND_LINE: &str = "console=ttyS0 panic=-1 reboot=t quiet mitigations=off nokaslr \
     tsc=reliable no_timer_check rcupdate.rcu_expedited=1 random.trust_cpu=on cryptomgr.notests";
-const PROGRAM: &str = "qemu-system-x86_64";
+/// The emulator, by its name on the search path.
+pub(super) const PROGRAM: &str = "qemu-system-x86_64";
 
 /// What a machine is made of.
 #[derive(Debug)]

@@ -1,0 +1,18 @@
+#!/bin/sh
+# Gives an interface the address that busybox's DHCP client got: udhcpc's own script for it.
+case $1 in
+    deconfig)
+        ip addr flush dev "$interface"
+        ip link set "$interface" up
+        ;;
+    bound | renew)
+        ip addr flush dev "$interface"
+        ip addr add "$ip/${mask:-24}" dev "$interface"
+        for gateway in $router; do
+            ip route replace default via "$gateway" dev "$interface"
+        done
+        for server in $dns; do
+            echo "nameserver $server"
+        done >/etc/resolv.conf
+        ;;
+esac
