@@ -7,12 +7,18 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reeve_devices::block::stats::BlockStats;
+use reeve_devices::block::throttle::Throttle;
 use reeve_devices::pci::Slot;
 use reeve_devices::pci::root::{Root, SlotError};
 use reeve_devices::shared::{Shared, lock, share};
 use reeve_devices::virtio::VirtioDevice;
+use reeve_devices::virtio::balloon::BalloonControl;
+use reeve_devices::virtio::console::ConsoleControl;
+use reeve_devices::virtio::net::NetHandle;
 use reeve_devices::virtio::transport::pci::{Surroundings, VirtioPci, VirtioPciError};
 use reeve_devices::virtio::transport::registers::{BAR_BYTES, Registers};
+use reeve_devices::virtio::vsock::VsockControl;
 
 use crate::arch::x86_64::layout;
 use crate::io::device::{DeviceExecutor, DeviceThread};
@@ -40,11 +46,34 @@ pub enum DeviceSetError {
     },
 }
 
+/// What the control thread keeps of a device, by what it is.
+#[derive(Debug, Clone)]
+pub enum Handle {
+    /// A disk.
+    Disk {
+        /// What it has done so far.
+        stats: Arc<BlockStats>,
+        /// How fast it may be used.
+        throttle: Arc<Throttle>,
+    },
+    /// A network interface.
+    Nic(NetHandle),
+    /// An entropy device.
+    Rng,
+    /// A balloon.
+    Balloon(Arc<BalloonControl>),
+    /// A socket device.
+    Vsock(VsockControl),
+    /// A serial controller.
+    Ports(ConsoleControl),
+}
+
 #[derive(Debug)]
 struct Attached {
     slot: Slot,
     what: &'static str,
     registers: Shared<Registers>,
+    handle: Handle,
     /// Kept so that they end after the device was stopped.
     _threads: Vec<Arc<DeviceThread>>,
 }
@@ -78,6 +107,7 @@ impl DeviceSet {
         what: &'static str,
         device: Box<dyn VirtioDevice>,
         threads: Vec<Arc<DeviceThread>>,
+        handle: Handle,
     ) -> Result<(), DeviceSetError> {
         let executor = Arc::new(DeviceExecutor::new(threads.clone()));
         let surroundings = self.surroundings.clone();
@@ -88,9 +118,17 @@ impl DeviceSet {
             slot,
             what,
             registers,
+            handle,
             _threads: threads,
         });
         Ok(())
+    }
+
+    /// The device in `slot`.
+    #[must_use]
+    pub fn handle(&self, slot: Slot) -> Option<&Handle> {
+        let device = self.attached.iter().find(|device| device.slot == slot);
+        device.map(|device| &device.handle)
     }
 
     /// Stops every device; what their drivers negotiated stays. All are told before any is waited for.

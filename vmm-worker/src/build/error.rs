@@ -57,9 +57,12 @@ pub enum BuildError {
     /// The vCPU threads.
     #[error(transparent)]
     Vcpu(#[from] VcpuError),
-    /// A device of a kind, or with a property, that this build cannot make.
-    #[error("no {0} in this build")]
-    Unsupported(&'static str),
+    /// A port of a serial controller.
+    #[error(transparent)]
+    Port(#[from] reeve_devices::virtio::console::PortError),
+    /// A socket device.
+    #[error(transparent)]
+    Vsock(#[from] reeve_devices::virtio::vsock::VsockError),
     /// A disk's files.
     #[error("cannot use the image of disk {name}")]
     Disk {
@@ -100,7 +103,9 @@ impl From<BuildError> for WireError {
                 ErrorCode::BootImage
             }
             BuildError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
-            BuildError::Unsupported(_) | BuildError::Block(_) => ErrorCode::InvalidArgument,
+            BuildError::Block(_) | BuildError::Port(_) | BuildError::Vsock(_) => {
+                ErrorCode::InvalidArgument
+            }
             BuildError::Disk { .. } | BuildError::Nic { .. } => ErrorCode::Descriptor,
             BuildError::Bus(_)
             | BuildError::Device(_)

@@ -16,6 +16,7 @@ use reeve_ipc::spec::{CacheMode, Discard, DiskFormat, DiskSpec, DiskThrottle, Io
 use rustix::fs::{AtFlags, OFlags, StatxFlags};
 
 use super::{BuildError, Made, start_thread};
+use crate::device_set::Handle;
 
 /// `STATX_DIOALIGN` (Linux 6.1).
 const DIRECT_ALIGNMENT: StatxFlags = StatxFlags::from_bits_retain(0x2000);
@@ -43,9 +44,15 @@ pub(super) fn make(spec: DiskSpec, descriptors: &mut FdTable) -> Result<Made, Bu
         limits: limits(spec.throttle),
         ..BlockParams::default()
     };
+    let block = Block::new(params, engines)?;
+    let handle = Handle::Disk {
+        stats: block.stats(),
+        throttle: block.throttle(),
+    };
     Ok(Made {
-        device: Box::new(Block::new(params, engines)?),
+        device: Box::new(block),
         threads,
+        handle,
     })
 }
 

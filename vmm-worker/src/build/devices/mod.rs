@@ -6,6 +6,7 @@
 
 mod disk;
 mod nic;
+mod ports;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -16,18 +17,20 @@ use reeve_devices::shared::NoWake;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::{Balloon, BalloonParams};
 use reeve_devices::virtio::rng::{Entropy, EntropyLimit};
+use reeve_devices::virtio::vsock::Vsock;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, PciSlot, Rate};
 
 use super::BuildError;
-use crate::device_set::DeviceSet;
+use crate::device_set::{DeviceSet, Handle};
 use crate::io::device::DeviceThread;
-use crate::memory::{GuestMemory, PAGE_SIZE, PageReturner};
+use crate::memory::{GuestMemory, PageReturner};
 
-/// A device, and what serves it.
+/// A device, what serves it, and what the control thread keeps of it.
 struct Made {
     device: Box<dyn VirtioDevice>,
     threads: Vec<Arc<DeviceThread>>,
+    handle: Handle,
 }
 
 /// What devices are made with.
@@ -58,8 +61,12 @@ impl Workshop {
         set: &mut DeviceSet,
     ) -> Result<(), BuildError> {
         let (slot, what) = (pci_slot(spec.slot()), spec.kind());
-        let Made { device, threads } = self.make(spec, descriptors)?;
-        Ok(set.attach(slot, what, device, threads)?)
+        let Made {
+            device,
+            threads,
+            handle,
+        } = self.make(spec, descriptors)?;
+        Ok(set.attach(slot, what, device, threads, handle)?)
     }
 
     fn make(&mut self, spec: DeviceSpec, descriptors: &mut FdTable) -> Result<Made, BuildError> {
@@ -68,7 +75,7 @@ impl Workshop {
             DeviceSpec::Nic(spec) => nic::make(spec, descriptors),
             DeviceSpec::Rng(spec) => {
                 let limit = spec.rate.and_then(entropy_limit);
-                self.on_shared_thread(Box::new(Entropy::new(limit)))
+                self.on_shared_thread(Box::new(Entropy::new(limit)), Handle::Rng)
             }
             DeviceSpec::Balloon(spec) => {
                 let params = BalloonParams {
@@ -79,15 +86,31 @@ impl Workshop {
                 };
                 let pages = Arc::new(PageReturner::new(self.memory.clone()));
                 let balloon = Balloon::new(params, pages, Arc::new(NoWake))?;
-                self.on_shared_thread(Box::new(balloon))
+                let control = balloon.control();
+                self.on_shared_thread(Box::new(balloon), Handle::Balloon(control))
             }
-            DeviceSpec::Vsock(_) | DeviceSpec::Ports(_) => {
-                Err(BuildError::Unsupported(spec.kind()))
+            DeviceSpec::Vsock(spec) => {
+                let vsock = Vsock::new(spec.cid)?;
+                let control = vsock.control();
+                control.set_listener(Some(descriptors.take(spec.listener)?))?;
+                if let Some(acceptor) = spec.acceptor {
+                    control.set_acceptor(Some(descriptors.take(acceptor)?))?;
+                }
+                self.on_shared_thread(Box::new(vsock), Handle::Vsock(control))
+            }
+            DeviceSpec::Ports(spec) => {
+                let console = ports::make(spec, descriptors, Arc::new(NoWake))?;
+                let control = console.control();
+                self.on_shared_thread(Box::new(console), Handle::Ports(control))
             }
         }
     }
 
-    fn on_shared_thread(&mut self, device: Box<dyn VirtioDevice>) -> Result<Made, BuildError> {
+    fn on_shared_thread(
+        &mut self,
+        device: Box<dyn VirtioDevice>,
+        handle: Handle,
+    ) -> Result<Made, BuildError> {
         let thread = match &self.shared {
             Some(thread) => Arc::clone(thread),
             None => {
@@ -99,6 +122,7 @@ impl Workshop {
         Ok(Made {
             device,
             threads: vec![thread],
+            handle,
         })
     }
 }
@@ -126,5 +150,3 @@ fn entropy_limit(rate: Rate) -> Option<EntropyLimit> {
         period: Duration::from_secs(1),
     })
 }
-
-const _: () = assert!(PAGE_SIZE == 4096, "what a balloon's pages are counted in");

@@ -8,6 +8,7 @@ use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{NicSpec, Rate};
 
 use super::{BuildError, Made, start_thread};
+use crate::device_set::Handle;
 
 /// Entries of each queue.
 const QUEUE_SIZE: u16 = 256;
@@ -39,6 +40,7 @@ pub(super) fn make(spec: NicSpec, descriptors: &mut FdTable) -> Result<Made, Bui
     Ok(Made {
         device: Box::new(net),
         threads,
+        handle: Handle::Nic(handle),
     })
 }
 
