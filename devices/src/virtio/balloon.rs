@@ -8,21 +8,22 @@
 //!        └──────────── statistics ◄─────────────┴──────statsq──► kept until fresh ones are asked for
 //! ```
 //!
-//! A page that was given back reads as zeroes when the guest touches it again, and the host pays for it
-//! again, so the host's safety needs no record of who owns which page, and a deflation needs no work. A
-//! guest that lends a page it uses harms itself.
+//! A page that was given back reads as zeroes when the guest touches it again, and the host pays
+//! for it again, so the host's safety needs no record of who owns which page, and a deflation needs
+//! no work. A guest that lends a page it uses harms itself.
 //!
 //! # What is counted
-//! No number is kept by adding up what the queues say: a driver may inflate a page twice and deflate
-//! one it never lent. The size of the balloon is what the driver wrote to `actual`, shown as no more than
-//! fits in the machine's memory; what was given back is a count that only grows and stops at its end.
+//! No number is kept by adding up what the queues say: a driver may inflate a page twice and
+//! deflate one it never lent. The size of the balloon is what the driver wrote to `actual`, shown
+//! as no more than fits in the machine's memory; what was given back is a count that only grows and
+//! stops at its end.
 //!
 //! # Huge pages
-//! Where memory is backed by huge pages, only whole ones can be given back, and drivers lend 4 KiB at
-//! a time. The device then notes which parts of a huge page are lent, which takes the guest telling
-//! before it uses a lent page again (`MUST_TELL_HOST`); without that feature only what one request
-//! lends as a whole goes back. The notes are at most a 9,000th of the machine's memory, and are no part of
-//! the saved state: what was lent in part before a restore stays with the guest.
+//! Where memory is backed by huge pages, only whole ones can be given back, and drivers lend 4 KiB
+//! at a time. The device then notes which parts of a huge page are lent, which takes the guest
+//! telling before it uses a lent page again (`MUST_TELL_HOST`); without that feature only what one
+//! request lends as a whole goes back. The notes are at most a 9,000th of the machine's memory, and
+//! are no part of the saved state: what was lent in part before a restore stays with the guest.
 
 use std::fmt::Debug;
 use std::io;
@@ -78,12 +79,12 @@ const CONFIG_BYTES: usize = 8;
 
 /// Takes memory out of the guest. Supplied by the worker process.
 ///
-/// One that must leave memory where it is, because a device reaches it by its own (VFIO), does nothing
-/// and says so by an error; the guest does not notice.
+/// One that must leave memory where it is, because a device reaches it by its own (VFIO), does
+/// nothing and says so by an error; the guest does not notice.
 pub trait PageReturn: Debug + Send + Sync {
-    /// Frees what is behind the `len` bytes at guest-physical `address`, which then read as zeroes. Both are
-    /// multiples of the page size the device was made with, and lie in one piece of RAM. Does not wait
-    /// for anything but the host's memory management.
+    /// Frees what is behind the `len` bytes at guest-physical `address`, which then read as zeroes.
+    /// Both are multiples of the page size the device was made with, and lie in one piece of RAM.
+    /// Does not wait for anything but the host's memory management.
     ///
     /// # Errors
     /// The kernel's. The memory may still be there.
@@ -151,8 +152,8 @@ impl Balloon {
     }
 }
 
-/// Takes the reporting queue. Drivers do not agree on its number: by §5.5.2 it is the fifth whatever was
-/// negotiated, but Linux counts only the queues there are.
+/// Takes the reporting queue. Drivers do not agree on its number: by §5.5.2 it is the fifth
+/// whatever was negotiated, but Linux counts only the queues there are.
 fn reporting_queue(
     queues: &mut [Option<RunningQueue>],
     stats: bool,

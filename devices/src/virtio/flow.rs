@@ -1,9 +1,9 @@
-//! Turns at a queue that may end before the queue is empty: what the device stands on has no room, or
-//! has nothing to give, and the driver's chains wait where they are.
+//! Turns at a queue that may end before the queue is empty: what the device stands on has no room,
+//! or has nothing to give, and the driver's chains wait where they are.
 //!
-//! That is the only flow control there is: what a driver or a host does not take is never gathered in
-//! memory of this process, and a chain that is not served stays in the driver's own ring. Meanwhile the
-//! driver is not asked to notify of more, so it cannot keep the thread busy either.
+//! That is the only flow control there is: what a driver or a host does not take is never gathered
+//! in memory of this process, and a chain that is not served stays in the driver's own ring.
+//! Meanwhile the driver is not asked to notify of more, so it cannot keep the thread busy either.
 
 use super::chain::Chain;
 use super::queue::{Queue, QueueFault};

@@ -1,5 +1,5 @@
-//! The entropy device (virtio 1.3 §5.4): random bytes of the host's kernel for a guest that has none
-//! of its own yet.
+//! The entropy device (virtio 1.3 §5.4): random bytes of the host's kernel for a guest that has
+//! none of its own yet.
 //!
 //! ```text
 //!  requestq ──► at most 64 KiB of getrandom(2), by way of one page of ours ──► the driver's buffer
@@ -8,9 +8,9 @@
 //! ```
 //!
 //! One worker, without state: what it has given belongs to the guest. A request is answered with
-//! fewer bytes than it has room for, never with a wait for the rest; the driver asks again. So what a
-//! request costs is bounded by constants here, and how many there are by the turns of the queue and, where
-//! one is set, by the limit of bytes in a period.
+//! fewer bytes than it has room for, never with a wait for the rest; the driver asks again. So what
+//! a request costs is bounded by constants here, and how many there are by the turns of the queue
+//! and, where one is set, by the limit of bytes in a period.
 
 use std::num::NonZeroU64;
 use std::time::{Duration, Instant};
@@ -95,8 +95,8 @@ impl VirtioDevice for Entropy {
     }
 }
 
-/// The bytes left of a period. A period begins with the first request after the last has ended, so that
-/// a quiet guest wakes nobody.
+/// The bytes left of a period. A period begins with the first request after the last has ended, so
+/// that a quiet guest wakes nobody.
 #[derive(Debug)]
 struct Bucket {
     limit: EntropyLimit,
@@ -177,8 +177,8 @@ impl EntropyWorker {
     }
 }
 
-/// Writes `most` random bytes into `chain`, or fewer if the kernel refuses, which it has no reason to; gives
-/// how many.
+/// Writes `most` random bytes into `chain`, or fewer if the kernel refuses, which it has no reason
+/// to; gives how many.
 fn fill(chain: &Chain, queue: &Queue, most: u64) -> u64 {
     let mut page = [0; PAGE];
     let mut done = 0;

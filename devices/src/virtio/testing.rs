@@ -74,7 +74,7 @@ pub(crate) fn into(address: u64, len: u32) -> Buffer {
 }
 
 /// A driver with one queue. It never reuses descriptors: good for as many as the queue has.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(crate) struct Driver {
     pub(crate) ram: GuestRam,
     pub(crate) layout: QueueLayout,

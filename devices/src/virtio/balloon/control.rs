@@ -35,10 +35,11 @@ pub struct BalloonInfo {
     pub target_bytes: u64,
     /// Bytes the driver says it has lent; never more than the machine's memory.
     pub actual_bytes: u64,
-    /// Bytes given back since the device was made, by inflating and by reporting; the same memory counts
-    /// as often as it was given.
+    /// Bytes given back since the device was made, by inflating and by reporting; the same memory
+    /// counts as often as it was given.
     pub returned_bytes: u64,
-    /// Pages that the driver named and the device did not take: outside of memory, or too many at once.
+    /// Pages that the driver named and the device did not take: outside of memory, or too many at
+    /// once.
     pub ignored_pages: u64,
 }
 
@@ -58,8 +59,8 @@ impl BalloonControl {
         }
     }
 
-    /// Asks the guest to lend `bytes` in all, and gives what it was asked for: whole pages, and no more
-    /// than the machine has. A driver that is not there yet learns it when it comes.
+    /// Asks the guest to lend `bytes` in all, and gives what it was asked for: whole pages, and no
+    /// more than the machine has. A driver that is not there yet learns it when it comes.
     pub fn set_target(&self, bytes: u64) -> u64 {
         let pages = to_pages(bytes.min(self.memory.load(Ordering::Relaxed)));
         self.set_target_pages(pages);

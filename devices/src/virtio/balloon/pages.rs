@@ -48,8 +48,8 @@ impl LentPages {
         self.told && self.unit > PAGE_BYTES
     }
 
-    /// Lends the pages `numbers`, whose order is lost, and calls `give` with each range that the host can free
-    /// now. Gives how many of the pages are none of the guest's memory.
+    /// Lends the pages `numbers`, whose order is lost, and calls `give` with each range that the
+    /// host can free now. Gives how many of the pages are none of the guest's memory.
     pub(super) fn inflate(
         &mut self,
         numbers: &mut Vec<u32>,
@@ -144,8 +144,8 @@ fn bit(number: u32) -> u64 {
     1 << (number % WORD_PAGES)
 }
 
-/// Calls `give` with the ranges that the pieces of `unit` bytes at `starts` make up, which rise. A range lies
-/// in one piece of RAM; what does not is left out.
+/// Calls `give` with the ranges that the pieces of `unit` bytes at `starts` make up, which rise. A
+/// range lies in one piece of RAM; what does not is left out.
 fn runs(
     starts: impl Iterator<Item = u64>,
     unit: u64,

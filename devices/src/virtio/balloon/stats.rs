@@ -59,8 +59,8 @@ impl BalloonStats {
         *self.0.get(stat as usize)?
     }
 
-    /// Reads a report: the first [`MAX_ENTRIES`] entries. Unknown tags and a cut entry are left out, the
-    /// last of several with one tag counts.
+    /// Reads a report: the first [`MAX_ENTRIES`] entries. Unknown tags and a cut entry are left
+    /// out, the last of several with one tag counts.
     pub(super) fn read(chain: &Chain, ram: &GuestRam) -> Self {
         let mut bytes = [0; MAX_ENTRIES * ENTRY_BYTES];
         let got = chain.read_at(ram, 0, &mut bytes);

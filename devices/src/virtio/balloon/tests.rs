@@ -478,6 +478,8 @@ fn impossible_state_is_refused_and_changes_nothing() {
 }
 
 proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
     /// Whatever a driver lends and takes back, a huge page goes back only while all of it is lent.
     #[test]
     fn no_page_in_use_is_ever_given_back(

@@ -206,8 +206,8 @@ impl BalloonWorker {
         Ok(())
     }
 
-    /// Takes the driver's statistics, and keeps the buffer. There is never a second one (§5.5.6.3): if there
-    /// is, it waits in the ring.
+    /// Takes the driver's statistics, and keeps the buffer. There is never a second one (§5.5.6.3):
+    /// if there is, it waits in the ring.
     fn take_stats(&mut self) -> Result<(), QueueFault> {
         let [_, _, Some(queue), _] = &mut self.queues else {
             return Ok(());
@@ -251,7 +251,8 @@ impl BalloonWorker {
     }
 }
 
-/// Reads a request's page numbers, the first [`MAX_PAGES`] of them, into `numbers`; gives how many there are beyond.
+/// Reads a request's page numbers, the first [`MAX_PAGES`] of them, into `numbers`; gives how many
+/// there are beyond.
 fn read_numbers(chain: &Chain, ram: &GuestRam, numbers: &mut Vec<u32>) -> u64 {
     numbers.clear();
     let mut chunk = [0; CHUNK * 4];

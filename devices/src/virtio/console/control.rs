@@ -16,8 +16,8 @@ use crate::shared::{Shared, Wake, lock};
 
 /// The host's end of a port.
 ///
-/// Descriptors are made non-blocking, and are closed with the port, or when nobody holds their other end
-/// (but for listeners and ptys).
+/// Descriptors are made non-blocking, and are closed with the port, or when nobody holds their
+/// other end (but for listeners and ptys).
 #[derive(Debug)]
 pub enum PortEnd {
     /// Nobody. What a channel says is dropped, what a console says is kept as far as its ring goes.
@@ -42,8 +42,8 @@ pub enum PortEnd {
 pub struct PortSpec {
     /// Its number. Number 0 is the one that drivers know which know of one port only: a console's.
     pub id: u32,
-    /// The name by which a guest finds it, at most 255 bytes of UTF-8 without control characters; may be
-    /// empty.
+    /// The name by which a guest finds it, at most 255 bytes of UTF-8 without control characters;
+    /// may be empty.
     pub name: String,
     /// It is a terminal: the guest is never held up by it, whoever looks.
     pub console: bool,
@@ -125,7 +125,8 @@ impl ConsoleControl {
         self.change(|ports| found(id, ports.connect(id, end)))
     }
 
-    /// Input for a port with [`PortEnd::Ring`]; `room` is woken once for a refusal, when there is room again.
+    /// Input for a port with [`PortEnd::Ring`]; `room` is woken once for a refusal, when there is
+    /// room again.
     #[must_use]
     pub fn input(&self, room: Arc<dyn Wake>) -> Arc<PortInput> {
         Arc::new(PortInput::new(self.changed.clone(), room))

@@ -6,9 +6,9 @@
 //!     └──────────────────────────────────── closed ◄─────────────────────────────────┘
 //! ```
 //!
-//! One client at a time: the next waits in the listener's own backlog. A pty's master is a stream that
-//! comes back: while nobody has the other side open it is looked at once a second, as nothing can be
-//! waited for.
+//! One client at a time: the next waits in the listener's own backlog. A pty's master is a stream
+//! that comes back: while nobody has the other side open it is looked at once a second, as nothing
+//! can be waited for.
 
 use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
@@ -221,8 +221,8 @@ impl Peer {
         }
     }
 
-    /// Closes what is lost, and waits for what may come: for input and for room as wanted, for a client, and
-    /// always for the end of one.
+    /// Closes what is lost, and waits for what may come: for input and for room as wanted, for a
+    /// client, and always for the end of one.
     pub(super) fn settle(
         &mut self,
         sources: &Sources<'_>,

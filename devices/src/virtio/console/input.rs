@@ -38,8 +38,8 @@ impl PortInput {
         }
     }
 
-    /// Offers input; gives how many bytes of it were taken. If that is less than all, the wake that this was
-    /// made with says when to offer the rest.
+    /// Offers input; gives how many bytes of it were taken. If that is less than all, the wake that
+    /// this was made with says when to offer the rest.
     pub fn enqueue(&self, bytes: &[u8]) -> usize {
         let mut pending = lock(&self.pending);
         let room = CAPACITY.saturating_sub(pending.bytes.len());

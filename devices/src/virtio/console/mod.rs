@@ -7,14 +7,15 @@
 //!  guest ── control queues ──► what each port is, and who has it open
 //! ```
 //!
-//! A port is a *console* or a *channel*. The guest's kernel waits for a console with interrupts off, so
-//! that its output always goes at once, into memory of fixed size. A channel (a guest agent's) has flow
-//! control from end to end: what its client does not read stays in the guest's own buffers, and what
-//! the guest does not read stays in the client's socket. Without a client a channel's output is dropped, since
-//! it was meant for one that is gone; drivers do not send any then.
+//! A port is a *console* or a *channel*. The guest's kernel waits for a console with interrupts
+//! off, so that its output always goes at once, into memory of fixed size. A channel (a guest
+//! agent's) has flow control from end to end: what its client does not read stays in the guest's
+//! own buffers, and what the guest does not read stays in the client's socket. Without a client a
+//! channel's output is dropped, since it was meant for one that is gone; drivers do not send any
+//! then.
 //!
-//! All ports are served by one worker, each at most a few dozen KiB at a time. Nothing spins on a peer that
-//! is gone: it is closed once what it left was read, and a listener then takes the next.
+//! All ports are served by one worker, each at most a few dozen KiB at a time. Nothing spins on a
+//! peer that is gone: it is closed once what it left was read, and a listener then takes the next.
 
 use std::sync::Arc;
 
@@ -51,7 +52,8 @@ pub const MAX_PORTS: u32 = 31;
 const QUEUE_SIZE: u16 = 64;
 /// The queues of the largest device: two for each port, and two for control.
 const QUEUE_SIZES: &[u16] = &[QUEUE_SIZE; 2 * (MAX_PORTS as usize + 1)];
-/// Bytes of the configuration space: columns, rows, and the number of ports. `emerg_wr` is not there.
+/// Bytes of the configuration space: columns, rows, and the number of ports. `emerg_wr` is not
+/// there.
 const CONFIG_BYTES: usize = 8;
 
 /// A port as it comes into the table.
@@ -72,9 +74,9 @@ pub struct Console {
 }
 
 impl Console {
-    /// A console of `columns` by `rows` characters with room for `max_ports` ports (1 to [`MAX_PORTS`]), of
-    /// which there is none yet. Each takes two queues, used or not. `opened` is woken, on any thread,
-    /// when somebody has opened or closed a port.
+    /// A console of `columns` by `rows` characters with room for `max_ports` ports (1 to
+    /// [`MAX_PORTS`]), of which there is none yet. Each takes two queues, used or not. `opened` is
+    /// woken, on any thread, when somebody has opened or closed a port.
     ///
     /// # Errors
     /// The host has no descriptor left.

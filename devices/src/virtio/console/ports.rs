@@ -1,9 +1,9 @@
 //! The ports: what the host has made of each, what the driver said of it, and what it must be told.
 //!
-//! What a driver has to be told is never queued. It follows from what it was told and what is so now,
-//! so that it is bounded, and changes that cancel each other before the driver had a buffer cost
-//! nothing. But for a channel that was closed: it is always told closed before it is told open again, as
-//! the guest must not take the next client for the last.
+//! What a driver has to be told is never queued. It follows from what it was told and what is so
+//! now, so that it is bounded, and changes that cancel each other before the driver had a buffer
+//! cost nothing. But for a channel that was closed: it is always told closed before it is told open
+//! again, as the guest must not take the next client for the last.
 
 use std::sync::Arc;
 
@@ -406,8 +406,8 @@ impl Ports {
         })
     }
 
-    /// Takes saved state. Ports of which it says nothing are new to the driver. The clients of the saved
-    /// machine are not those of this one: what was told open is told closed first.
+    /// Takes saved state. Ports of which it says nothing are new to the driver. The clients of the
+    /// saved machine are not those of this one: what was told open is told closed first.
     pub(super) fn restore(&mut self, driver_ready: bool, states: &[PortStateV1]) {
         self.reset();
         self.driver_ready = driver_ready;

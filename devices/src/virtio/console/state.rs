@@ -1,4 +1,5 @@
-//! Saved state of a console: what the driver was told and has said. The host's ends are no part of it.
+//! Saved state of a console: what the driver was told and has said. The host's ends are no part of
+//! it.
 
 use crate::state::{Schema, StateError, StateReader, StateWriter, check};
 

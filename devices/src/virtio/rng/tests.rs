@@ -164,7 +164,8 @@ fn a_stopped_device_goes_on_from_its_progress() {
 }
 
 proptest! {
-    /// Whatever is in the rings, the device neither panics nor spins, and gives no more than it may.
+    /// Whatever is in the rings, the device neither panics nor spins, and gives no more than it
+    /// may.
     #[test]
     fn no_ring_content_breaks_it(
         rings in proptest::collection::vec(any::<u8>(), 1800),

@@ -1,7 +1,8 @@
-//! Where the guest's connections to the host come from: a socket on which somebody outside is asked for
-//! each.
+//! Where the guest's connections to the host come from: a socket on which somebody outside is asked
+//! for each.
 //!
-//! The worker process can connect to nothing. On a connected `SOCK_SEQPACKET` socket it sends, little-endian,
+//! The worker process can connect to nothing. On a connected `SOCK_SEQPACKET` socket it sends,
+//! little-endian,
 //!
 //! ```text
 //!  id: u32, host port: u32, guest port: u32

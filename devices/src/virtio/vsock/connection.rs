@@ -8,10 +8,11 @@
 //!                            told the driver ─┴─► gone
 //! ```
 //!
-//! What the guest sends goes straight to the host's stream, and what that does not take is held, up to the
-//! window the driver was promised. What the host sends is read only when the guest has a buffer and
-//! credit for it; until then it stays in the stream. A stream that was found readable is not waited
-//! for until it has been read empty, and one whose other end is gone not at all: nothing spins.
+//! What the guest sends goes straight to the host's stream, and what that does not take is held, up
+//! to the window the driver was promised. What the host sends is read only when the guest has a
+//! buffer and credit for it; until then it stays in the stream. A stream that was found readable is
+//! not waited for until it has been read empty, and one whose other end is gone not at all: nothing
+//! spins.
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
@@ -96,6 +97,8 @@ pub(super) struct Connection {
     asked_credit: bool,
     /// It is in the queue of those that have something to send.
     pub(super) queued: bool,
+    /// It is in the list of those that may want to wait for something else.
+    pub(super) touched: bool,
     /// When it is given up, if nothing happens.
     pub(super) deadline: Option<Instant>,
 }
@@ -119,6 +122,7 @@ impl Connection {
             update_wanted: false,
             asked_credit: false,
             queued: false,
+            touched: false,
             deadline: None,
         }
     }
@@ -181,8 +185,8 @@ impl Connection {
         self.held.extend(rest);
     }
 
-    /// Writes what the stream takes, and counts it. A stream that takes nothing any more has all that is
-    /// still to come dropped.
+    /// Writes what the stream takes, and counts it. A stream that takes nothing any more has all
+    /// that is still to come dropped.
     fn write(&mut self, data: &[u8]) -> usize {
         let mut done = 0;
         while let Some(rest) = data.get(done..).filter(|rest| !rest.is_empty()) {
@@ -230,8 +234,8 @@ impl Connection {
         self.flush();
     }
 
-    /// Passes on that the guest sends no more, once all it sent has gone, and ends what has ended on both
-    /// sides.
+    /// Passes on that the guest sends no more, once all it sent has gone, and ends what has ended
+    /// on both sides.
     fn shut_down_stream(&mut self) {
         if self.guest_done & SHUTDOWN_SEND == 0 {
             return;
@@ -244,8 +248,8 @@ impl Connection {
         }
     }
 
-    /// The guest has reset it. True if it is gone; otherwise the host still gets what the guest had sent before it
-    /// shut down.
+    /// The guest has reset it. True if it is gone; otherwise the host still gets what the guest had
+    /// sent before it shut down.
     pub(super) fn guest_reset(&mut self) -> bool {
         let orderly = self.guest_done & SHUTDOWN_SEND != 0;
         if self.stage == Stage::Open && orderly && !self.held.is_empty() {
@@ -308,7 +312,8 @@ impl Connection {
         }
     }
 
-    /// The next packet for the driver, whose data, at most as much as `data` has room for, is put there.
+    /// The next packet for the driver, whose data, at most as much as `data` has room for, is put
+    /// there.
     pub(super) fn next(&mut self, data: &mut [u8]) -> Option<Outbound> {
         match self.stage {
             Stage::Reset => return Some(Outbound::bare(Op::Reset)),

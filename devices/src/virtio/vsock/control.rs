@@ -1,5 +1,5 @@
-//! What the control thread does with a socket device: it gives the sockets by which the host's side comes and
-//! goes.
+//! What the control thread does with a socket device: it gives the sockets by which the host's side
+//! comes and goes.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -10,8 +10,8 @@ use rustix::io::{Errno, ioctl_fionbio};
 use crate::event::Event;
 use crate::shared::{Shared, lock};
 
-/// Sockets that were given and the device has not taken yet: the last of each counts, `Some(None)` takes one
-/// away.
+/// Sockets that were given and the device has not taken yet: the last of each counts, `Some(None)`
+/// takes one away.
 #[derive(Debug, Default)]
 pub(super) struct Given {
     pub(super) listener: Option<Option<OwnedFd>>,
@@ -43,11 +43,12 @@ impl VsockControl {
         Ok(())
     }
 
-    /// Asks on `acceptor`, a connected `SOCK_SEQPACKET` socket, for a stream whenever the guest connects
-    /// to the host. A question is three numbers of four bytes, little-endian: its id, the port of the host
-    /// and that of the guest. An answer is two, the id and a verdict: 1 with the connected stream socket
-    /// as the one descriptor beside it, or 0 to refuse. At most 64 questions are open at once, each for at
-    /// most ten seconds. `None`, or its other end closed: the guest is refused every connection.
+    /// Asks on `acceptor`, a connected `SOCK_SEQPACKET` socket, for a stream whenever the guest
+    /// connects to the host. A question is three numbers of four bytes, little-endian: its id, the
+    /// port of the host and that of the guest. An answer is two, the id and a verdict: 1 with the
+    /// connected stream socket as the one descriptor beside it, or 0 to refuse. At most 64
+    /// questions are open at once, each for at most ten seconds. `None`, or its other end closed:
+    /// the guest is refused every connection.
     ///
     /// # Errors
     /// The descriptor cannot be made non-blocking; nothing has changed.

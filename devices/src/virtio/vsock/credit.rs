@@ -1,8 +1,8 @@
-//! Credit (virtio 1.3 §5.10.6.3): how much each side of a connection may send, so that nobody has to hold
-//! more than it said it would.
+//! Credit (virtio 1.3 §5.10.6.3): how much each side of a connection may send, so that nobody has
+//! to hold more than it said it would.
 //!
-//! All counts are of bytes since the connection began, modulo 2³². What the driver says of its own side is
-//! any number, and only ever stops it from being sent something.
+//! All counts are of bytes since the connection began, modulo 2³². What the driver says of its own
+//! side is any number, and only ever stops it from being sent something.
 
 /// What the driver may send us.
 #[derive(Debug, Clone, Copy)]

@@ -1,25 +1,24 @@
 //! All connections of a device: what the driver's packets do to them, and which packets it is sent.
 //!
-//! Bounds, whatever guest and host do: [`MAX_CONNECTIONS`] connections, of which the first [`LARGE`] have a
-//! large window and the others a small one, [`MAX_GREETINGS`] clients that have not said what they want,
-//! [`MAX_QUESTIONS`] connections that somebody was asked for, and [`MAX_STRAY`] resets of connections that
-//! do not exist. When there are as many of those, the driver's packets wait until it takes some.
+//! Bounds, whatever guest and host do: [`MAX_CONNECTIONS`] connections, of which the first
+//! [`LARGE`] have a large window and the others a small one, [`MAX_GREETINGS`] clients that have
+//! not said what they want, [`MAX_QUESTIONS`] connections that somebody was asked for, and
+//! [`MAX_STRAY`] resets of connections that do not exist. When there are as many of those, the
+//! driver's packets wait until it takes some.
 //!
-//! Connections that have something to send stand in one queue and go to its end with every packet, so
-//! that each has its turn.
+//! Connections that have something to send stand in one queue and go to its end with every packet,
+//! so that each has its turn.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::os::fd::OwnedFd;
 use std::time::{Duration, Instant};
 
-use super::acceptor::{Acceptor, Answer};
+use super::acceptor::Acceptor;
 use super::connection::{Connection, Ports, Stage};
-use super::greeting::{Greeted, Greeting};
+use super::greeting::Greeting;
+use super::host::{ACCEPTOR, FIRST_PORT, LISTENER, Listener};
 use super::packet::{HEADER_BYTES, Header, MAX_DATA, Op, STREAM};
-use super::slab::Slab;
+use super::slab::{Slab, TOKEN_BITS};
 use crate::reactor::{Interest, Sources};
-use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
 
 /// The host's address.
 pub(super) const HOST_CID: u64 = 2;
@@ -38,25 +37,16 @@ pub(super) const MAX_QUESTIONS: usize = 64;
 /// Resets at a time for packets of no connection.
 pub(super) const MAX_STRAY: usize = 256;
 
-/// How long a client may take over its first line, the guest over an answer, and somebody asked over one.
-const ANSWER_TIME: Duration = Duration::from_secs(10);
+/// How long a client may take over its first line, the guest over an answer, and somebody asked
+/// over one.
+pub(super) const ANSWER_TIME: Duration = Duration::from_secs(10);
 /// How long the guest may take to acknowledge the end of a connection, as Linux has it.
 const CLOSE_TIME: Duration = Duration::from_secs(8);
 /// How long the host may take over what the guest has left.
 const LINGER_TIME: Duration = Duration::from_secs(30);
-/// How long until a listener that has failed is looked at again.
-const RETRY_TIME: Duration = Duration::from_secs(1);
-
-/// The range in which the host's own ports are, when it connects.
-const FIRST_PORT: u32 = 1 << 30;
-const LAST_PORT: u32 = (1 << 31) - 1;
-
-/// Tokens of the engine's own descriptors, and the kinds of the others.
-pub(super) const LISTENER: u32 = 0;
-pub(super) const ACCEPTOR: u32 = 1;
-/// The lowest token that is not a fixed one of the engine or of whoever runs it.
-const CONNECTIONS: u32 = 1 << super::slab::TOKEN_BITS;
-const GREETINGS: u32 = 2 * CONNECTIONS;
+/// The kinds of tokens. Those below are of single descriptors, the engine's or of whoever runs it.
+const CONNECTIONS: u32 = 1 << TOKEN_BITS;
+pub(super) const GREETINGS: u32 = 2 * CONNECTIONS;
 
 /// A packet for nobody's connection.
 #[derive(Debug, Clone, Copy)]
@@ -74,29 +64,24 @@ pub(super) enum Taken {
     Nonsense,
 }
 
-#[derive(Debug)]
-struct Listener {
-    socket: OwnedFd,
-    waiting: bool,
-    retry: Option<Instant>,
-}
-
 /// The connections.
 #[derive(Debug)]
 pub(super) struct Engine {
     cid: u32,
-    connections: Slab<Connection>,
-    by_ports: BTreeMap<Ports, u32>,
-    greetings: Slab<Greeting>,
-    listener: Option<Listener>,
-    acceptor: Option<Acceptor>,
+    pub(super) connections: Slab<Connection>,
+    pub(super) by_ports: BTreeMap<Ports, u32>,
+    pub(super) greetings: Slab<Greeting>,
+    pub(super) listener: Option<Listener>,
+    pub(super) acceptor: Option<Acceptor>,
     /// Tokens of connections that may have something to send.
     ready: VecDeque<u32>,
+    /// Tokens of connections that may want to wait for something else.
+    touched: Vec<u32>,
     stray: VecDeque<Stray>,
     /// Connections that somebody was asked for.
-    questions: BTreeMap<u32, u32>,
+    pub(super) questions: BTreeMap<u32, u32>,
     large: usize,
-    next_port: u32,
+    pub(super) next_port: u32,
     /// No deadline is before this.
     due: Option<Instant>,
     /// Data on its way.
@@ -113,6 +98,7 @@ impl Engine {
             listener: None,
             acceptor: None,
             ready: VecDeque::new(),
+            touched: Vec::new(),
             stray: VecDeque::new(),
             questions: BTreeMap::new(),
             large: 0,
@@ -139,7 +125,7 @@ impl Engine {
         self.due
     }
 
-    fn wake_at(&mut self, deadline: Instant) {
+    pub(super) fn wake_at(&mut self, deadline: Instant) {
         self.due = Some(self.due.map_or(deadline, |due| due.min(deadline)));
     }
 
@@ -178,61 +164,6 @@ impl Engine {
         }
     }
 
-    /// Takes a listening socket in place of the one there is.
-    pub(super) fn set_listener(&mut self, socket: Option<OwnedFd>, sources: &Sources<'_>) {
-        if let Some(listener) = &mut self.listener {
-            listener.unlisten(sources);
-        }
-        self.listener = socket.map(|socket| Listener {
-            socket,
-            waiting: false,
-            retry: None,
-        });
-        self.listen(sources);
-    }
-
-    /// Takes a socket on which connections are asked for, in place of the one there is.
-    pub(super) fn set_acceptor(&mut self, socket: Option<OwnedFd>, sources: &Sources<'_>) {
-        self.drop_acceptor(sources);
-        self.acceptor = socket.map(Acceptor::new);
-        self.listen(sources);
-    }
-
-    /// Nobody will answer what was asked.
-    fn drop_acceptor(&mut self, sources: &Sources<'_>) {
-        if let Some(mut acceptor) = self.acceptor.take() {
-            acceptor.leave(sources);
-        }
-        let asked = std::mem::take(&mut self.questions);
-        for token in asked.into_values() {
-            if let Some(connection) = self.connections.get(token) {
-                connection.stage = Stage::Reset;
-            }
-            self.queue(token);
-        }
-    }
-
-    fn listen(&mut self, sources: &Sources<'_>) {
-        if let Some(listener) = &mut self.listener {
-            let wanted = !self.greetings.is_full() && listener.retry.is_none();
-            if !wanted {
-                listener.unlisten(sources);
-            } else if !listener.waiting {
-                match sources.add(&listener.socket, LISTENER, Interest::Read) {
-                    Ok(()) => listener.waiting = true,
-                    Err(error) => {
-                        tracing::error!(%error, "a vsock listener cannot be waited for");
-                        self.listener = None;
-                    }
-                }
-            }
-        }
-        if let Some(Err(error)) = self.acceptor.as_mut().map(|a| a.listen(sources, ACCEPTOR)) {
-            tracing::error!(%error, "a vsock acceptor cannot be waited for");
-            self.drop_acceptor(sources);
-        }
-    }
-
     /// A descriptor is ready.
     pub(super) fn ready(&mut self, token: u32, hung_up: bool, sources: &Sources<'_>) {
         let below = token % CONNECTIONS;
@@ -249,79 +180,7 @@ impl Engine {
         }
     }
 
-    fn accept(&mut self, sources: &Sources<'_>) {
-        let now = Instant::now();
-        while let (Some(listener), false) = (&mut self.listener, self.greetings.is_full()) {
-            let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-            let stream = match accept_with(&listener.socket, flags) {
-                Ok(stream) => stream,
-                Err(Errno::INTR | Errno::CONNABORTED) => continue,
-                Err(Errno::AGAIN) => break,
-                Err(error) => {
-                    tracing::warn!(%error, "a vsock client could not be accepted");
-                    listener.retry = Some(now + RETRY_TIME);
-                    self.wake_at(now + RETRY_TIME);
-                    break;
-                }
-            };
-            let deadline = now + ANSWER_TIME;
-            if let Some(token) = self.greetings.insert(Greeting::new(stream, deadline)) {
-                self.wake_at(deadline);
-                let greeting = self.greetings.get(token);
-                let added = greeting.map(|greeting| {
-                    sources.add(&greeting.stream, GREETINGS | token, Interest::Read)
-                });
-                if added != Some(Ok(())) {
-                    self.greetings.remove(token);
-                }
-            }
-        }
-        self.listen(sources);
-    }
-
-    fn greet(&mut self, token: u32, sources: &Sources<'_>) {
-        let Some(greeting) = self.greetings.get(token) else {
-            return;
-        };
-        let port = match greeting.read() {
-            Greeted::Later => return,
-            Greeted::Port(port) => Some(port),
-            Greeted::Wrong => None,
-        };
-        if let Some(greeting) = self.greetings.remove(token) {
-            // Nothing to be done about a failure: it is closed, or waited for anew.
-            let _ = sources.remove(&greeting.stream);
-            if let Some(port) = port {
-                self.call(port, greeting.stream, sources);
-            }
-        }
-        self.listen(sources);
-    }
-
-    /// The holder of `stream` wants `port` of the guest.
-    fn call(&mut self, port: u32, stream: OwnedFd, sources: &Sources<'_>) {
-        let host = (0..=MAX_CONNECTIONS).find_map(|_| {
-            let host = self.next_port;
-            self.next_port = if host == LAST_PORT {
-                FIRST_PORT
-            } else {
-                host + 1
-            };
-            let ports = Ports { host, guest: port };
-            (!self.by_ports.contains_key(&ports)).then_some(host)
-        });
-        let Some(host) = host else {
-            return;
-        };
-        let ports = Ports { host, guest: port };
-        let connection = Connection::wanted_by_host(ports, stream, self.window());
-        if let Some(token) = self.insert(connection) {
-            self.set_deadline(token, ANSWER_TIME);
-            self.settle(token, sources);
-        }
-    }
-
-    fn window(&self) -> u32 {
+    pub(super) fn window(&self) -> u32 {
         if self.large < LARGE {
             LARGE_WINDOW
         } else {
@@ -329,7 +188,7 @@ impl Engine {
         }
     }
 
-    fn insert(&mut self, connection: Connection) -> Option<u32> {
+    pub(super) fn insert(&mut self, connection: Connection) -> Option<u32> {
         let (ports, window) = (connection.ports, connection.incoming.window());
         let token = self.connections.insert(connection)?;
         self.by_ports.insert(ports, token);
@@ -337,7 +196,7 @@ impl Engine {
         Some(token)
     }
 
-    fn remove(&mut self, token: u32, sources: &Sources<'_>) {
+    pub(super) fn remove(&mut self, token: u32, sources: &Sources<'_>) {
         if let Some(mut connection) = self.connections.remove(token) {
             connection.leave(sources);
             self.by_ports.remove(&connection.ports);
@@ -349,7 +208,7 @@ impl Engine {
         }
     }
 
-    fn set_deadline(&mut self, token: u32, time: Duration) {
+    pub(super) fn set_deadline(&mut self, token: u32, time: Duration) {
         let deadline = Instant::now() + time;
         if let Some(connection) = self.connections.get(token) {
             connection.deadline = Some(deadline);
@@ -357,7 +216,7 @@ impl Engine {
         }
     }
 
-    fn queue(&mut self, token: u32) {
+    pub(super) fn queue(&mut self, token: u32) {
         if let Some(connection) = self.connections.get(token) {
             if !connection.queued && connection.has_packet() {
                 connection.queued = true;
@@ -367,7 +226,7 @@ impl Engine {
     }
 
     /// After anything was done to a connection.
-    fn settle(&mut self, token: u32, sources: &Sources<'_>) {
+    pub(super) fn settle(&mut self, token: u32, sources: &Sources<'_>) {
         let Some(connection) = self.connections.get(token) else {
             return;
         };
@@ -375,41 +234,28 @@ impl Engine {
             self.remove(token, sources);
             return;
         }
-        connection.settle(sources, CONNECTIONS | token);
+        if !connection.touched {
+            connection.touched = true;
+            self.touched.push(token);
+        }
         if connection.awaits_reset() && connection.deadline.is_none() {
             self.set_deadline(token, CLOSE_TIME);
         }
         self.queue(token);
     }
 
-    /// Answers have come from whom connections were asked of.
-    fn answers(&mut self, sources: &Sources<'_>) {
-        // As many as can be outstanding; more are told of again.
-        for _ in 0..MAX_QUESTIONS {
-            let Some(acceptor) = &self.acceptor else {
-                return;
-            };
-            let (id, stream) = match acceptor.receive() {
-                Answer::Stream(id, stream) => (id, stream),
-                Answer::Later => return,
-                Answer::Ended => {
-                    tracing::warn!("nobody is there any more to be asked for vsock connections");
-                    self.drop_acceptor(sources);
-                    return;
-                }
-            };
-            // One that nobody waits for any more is closed.
-            let Some(token) = self.questions.remove(&id) else {
-                continue;
-            };
+    /// After everything was done that could be: waits for what is wanted now. Done once, so that a
+    /// stream that was read empty at once costs no system call.
+    pub(super) fn finish(&mut self, sources: &Sources<'_>) {
+        let mut touched = std::mem::take(&mut self.touched);
+        for token in touched.drain(..) {
             if let Some(connection) = self.connections.get(token) {
-                match stream {
-                    Some(stream) => connection.accept(stream),
-                    None => connection.stage = Stage::Reset,
-                }
+                connection.touched = false;
+                connection.settle(sources, CONNECTIONS | token);
             }
-            self.settle(token, sources);
+            self.queue(token);
         }
+        self.touched = touched;
     }
 
     /// Whether a packet of the driver's can be answered, whatever it is.
@@ -615,15 +461,6 @@ impl Engine {
             }
         }
         self.listen(sources);
-    }
-}
-
-impl Listener {
-    fn unlisten(&mut self, sources: &Sources<'_>) {
-        if std::mem::take(&mut self.waiting) {
-            // Nothing to be done about a failure: the descriptor is not in the set.
-            let _ = sources.remove(&self.socket);
-        }
     }
 }
 

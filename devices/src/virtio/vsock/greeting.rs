@@ -1,5 +1,5 @@
-//! The first words of a client on the host: `CONNECT <port>\n`, which `OK <port>\n` answers once the guest
-//! has accepted.
+//! The first words of a client on the host: `CONNECT <port>\n`, which `OK <port>\n` answers once
+//! the guest has accepted.
 //!
 //! Nothing behind the line is read, since it is for the guest.
 

@@ -8,17 +8,18 @@
 //!                               held, up to the window ◄──────────┘
 //! ```
 //!
-//! On the host a connection is a UNIX stream. The process that runs this can neither bind nor connect, so
-//! it is given a listening socket for the one direction and, for the other, a socket on which it asks
-//! for each connection and gets a stream in return: whoever holds the other end decides which ports there
-//! are.
+//! On the host a connection is a UNIX stream. The process that runs this can neither bind nor
+//! connect, so it is given a listening socket for the one direction and, for the other, a socket on
+//! which it asks for each connection and gets a stream in return: whoever holds the other end
+//! decides which ports there are.
 //!
-//! The driver's headers are copied once and checked; its data goes from guest memory into a buffer of ours, and
-//! from there on. What one connection does not take is held for it, as much as it was promised, so that
-//! the others go on.
+//! The driver's headers are copied once and checked; its data goes from guest memory into a buffer
+//! of ours, and from there on. What one connection does not take is held for it, as much as it was
+//! promised, so that the others go on.
 //!
-//! Connections outlive a pause of the machine. They are no part of its saved state: a restored driver is
-//! told that they are gone (`VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`), and its listening sockets stay.
+//! Connections outlive a pause of the machine. They are no part of its saved state: a restored
+//! driver is told that they are gone (`VIRTIO_VSOCK_EVENT_TRANSPORT_RESET`), and its listening
+//! sockets stay.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -41,6 +42,7 @@ mod control;
 mod credit;
 mod engine;
 mod greeting;
+mod host;
 mod packet;
 mod slab;
 #[cfg(test)]

@@ -1,7 +1,7 @@
 //! Places for connections, found again by token.
 //!
-//! A token names a place and who had it, so that what is told of a descriptor that was closed a moment
-//! ago is not taken as of the next one in its place.
+//! A token names a place and who had it, so that what is told of a descriptor that was closed a
+//! moment ago is not taken as of the next one in its place.
 
 /// Bits of a token that name the place.
 const PLACE_BITS: u32 = 11;

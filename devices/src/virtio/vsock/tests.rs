@@ -1011,8 +1011,8 @@ proptest! {
         guest.rig().stop();
     }
 
-    /// Whatever packets come in whatever order, and whatever the host does, nothing panics, spins or grows, and the
-    /// device goes on.
+    /// Whatever packets come in whatever order, and whatever the host does, nothing panics, spins
+    /// or grows, and the device goes on.
     #[test]
     fn no_order_of_packets_breaks_it(
         steps in proptest::collection::vec(

@@ -170,6 +170,8 @@ impl VsockWorker {
         self.broken.note(result, &*self.receive.interrupts);
         if self.broken.is_broken() {
             self.deafen(sources);
+        } else {
+            self.engine.finish(sources);
         }
         let connections = self.engine.connections();
         self.control
