@@ -6,6 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
+use crate::spec::PciSlot;
 
 /// An event with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -39,6 +40,17 @@ pub enum Event {
     /// The guest asked for a reset, and its machine is kept as it is
     /// ([`crate::spec::ResetAction::Preserve`]).
     GuestWantsReset,
+    /// A device is gone: the guest has let go of it as it was asked to, or it was taken by force. Its
+    /// descriptors are closed.
+    DeviceRemoved {
+        /// Where it was.
+        slot: PciSlot,
+    },
+    /// The guest has changed how much its balloon holds.
+    BalloonChanged {
+        /// Bytes, no more than the machine's memory.
+        bytes: u64,
+    },
 }
 
 /// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).

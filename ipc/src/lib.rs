@@ -41,6 +41,7 @@
 
 pub mod api;
 pub mod codec;
+pub mod device;
 pub mod endpoint;
 pub mod error;
 pub mod event;

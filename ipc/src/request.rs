@@ -7,12 +7,13 @@
 
 use serde::{Deserialize, Serialize};
 
+use crate::device::{DeviceChange, DeviceReport};
 use crate::error::{ErrorCode, WireError};
 use crate::event::NumberedEvent;
 use crate::fd::FdSlot;
 use crate::message::RequestId;
 use crate::phase::Phase;
-use crate::spec::{MachineSpec, SpecDigest};
+use crate::spec::{DeviceSpec, MachineSpec, PciSlot, SpecDigest};
 
 /// A call with its reply.
 pub trait Request: Sized {
@@ -203,6 +204,42 @@ requests! {
         events_after: u64,
     } -> Standing,
     call report, idempotent true, phases [_];
+
+    /// Builds a device and puts it on the bus of the machine, whose guest is told. Answered when the
+    /// device is there, whatever the guest makes of it. Its descriptors were sent before.
+    DeviceAttach {
+        /// What to build; its slot is free.
+        spec: DeviceSpec,
+    } -> (),
+    call device_attach, idempotent false, phases [Phase::Running | Phase::Paused];
+
+    /// Takes a device away. Asked nicely, the guest lets go of it when it likes, and
+    /// [`Event::DeviceRemoved`](crate::event::Event::DeviceRemoved) tells; by force it is gone when this is
+    /// answered, and that event comes as well. A guest that was asked before is asked again.
+    DeviceDetach {
+        /// Which.
+        slot: PciSlot,
+        /// Without the guest's consent.
+        force: bool,
+    } -> (),
+    call device_detach, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Changes a device that is there.
+    DeviceUpdate {
+        /// Which.
+        slot: PciSlot,
+        /// To what.
+        change: DeviceChange,
+    } -> (),
+    call device_update, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Says what each device has done, by rising slot; at most
+    /// [`MAX_DEVICES`](crate::spec::MAX_DEVICES).
+    DeviceQuery {} -> Vec<DeviceReport>,
+    call device_query, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
 }
 
 /// A client is attached.

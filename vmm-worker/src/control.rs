@@ -1,8 +1,8 @@
 //! The control thread: requests in, replies and events out, the guest's own end handled.
 //!
 //! Runs on the main thread from the closing of the jail to the end of the process. It waits for the
-//! control socket, for the guest's end ([`crate::vcpu::EndSignal`]) and for a supervisor that comes
-//! back ([`crate::adoption`]), and for nothing else; it touches no guest memory but to load a boot
+//! control socket, for the guest's end ([`crate::vcpu::EndSignal`]), for what devices have to tell
+//! ([`crate::notices`]) and for a supervisor that comes back ([`crate::adoption`]), and for nothing else; it touches no guest memory but to load a boot
 //! image again at a reset.
 //!
 //! A worker without a machine ends when it loses its supervisor. One with a machine does what its
@@ -123,10 +123,19 @@ impl ControlThread {
     /// Waits until there is a message, room for one of ours, an end of the guest, or somebody who
     /// wants to be the supervisor.
     fn wait(&mut self) -> Result<Option<u8>, ControlError> {
+        let (balloon, later) = self.service.take_notices();
+        if let Some(bytes) = balloon {
+            self.event(Event::BalloonChanged { bytes });
+        }
+        for slot in std::mem::take(&mut self.service.removed) {
+            self.event(Event::DeviceRemoved { slot });
+        }
         let end = self.service.end_signal();
+        let notices = self.service.notices();
         let adoption = self.service.adoption();
         let patience = adoption.as_ref().and_then(|adoption| adoption.patience());
-        let mut fds = Vec::with_capacity(4);
+        let patience = patience.into_iter().chain(later).min();
+        let mut fds = Vec::with_capacity(5);
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, self.control.wants_write());
         if self.connected {
@@ -134,6 +143,9 @@ impl ControlThread {
         }
         if let Some(end) = &end {
             fds.push(PollFd::from_borrowed_fd(end.as_fd(), PollFlags::IN));
+        }
+        if let Some(notices) = &notices {
+            fds.push(PollFd::from_borrowed_fd(notices.as_fd(), PollFlags::IN));
         }
         if let Some(adoption) = &adoption {
             fds.extend(adoption.poll_fds());
@@ -205,7 +217,10 @@ impl ControlThread {
     fn request(&mut self, id: RequestId, body: RequestBody) -> Result<Option<u8>, ControlError> {
         let (phase, resets) = (self.service.phase_now(), self.service.resets());
         self.service.take_descriptors(&mut self.descriptors);
-        let asks = matches!(body.operation(), Operation::Query | Operation::Report);
+        let asks = matches!(
+            body.operation(),
+            Operation::Query | Operation::Report | Operation::DeviceQuery
+        );
         let result = dispatch(&mut self.service, body);
         if !asks {
             self.service.last_request = Some(FinishedRequest {

@@ -33,9 +33,9 @@ pub enum DeviceSetError {
     /// Its slot is taken, or there is no such slot.
     #[error(transparent)]
     Slot(#[from] SlotError),
-    /// No place in configuration space, or no descriptor left.
-    #[error(transparent)]
-    Function(#[from] VirtioPciError),
+    /// There is nothing in the slot.
+    #[error("there is no device in slot {0}")]
+    Empty(Slot),
     /// Its storage or network does not answer.
     #[error("the {what} in slot {slot} did not finish what it had begun within {STOP_DEADLINE:?}")]
     Unresponsive {
@@ -68,67 +68,151 @@ pub enum Handle {
     Ports(ConsoleControl),
 }
 
+/// A device that is ready to be put on the bus.
 #[derive(Debug)]
-struct Attached {
+pub struct Built {
     slot: Slot,
     what: &'static str,
+    function: Shared<VirtioPci>,
     registers: Shared<Registers>,
     handle: Handle,
     /// Kept so that they end after the device was stopped.
     _threads: Vec<Arc<DeviceThread>>,
 }
 
+impl Built {
+    /// `device`, served by `threads`, for `slot`. `what` is its name in messages: "disk".
+    ///
+    /// # Errors
+    /// [`VirtioPciError`].
+    pub(crate) fn new(
+        slot: Slot,
+        what: &'static str,
+        device: Box<dyn VirtioDevice>,
+        threads: Vec<Arc<DeviceThread>>,
+        handle: Handle,
+        surroundings: Surroundings,
+    ) -> Result<Self, VirtioPciError> {
+        let executor = Arc::new(DeviceExecutor::new(threads.clone()));
+        let function = VirtioPci::new(device, executor, surroundings, bar_address(slot))?;
+        Ok(Self {
+            slot,
+            what,
+            registers: function.registers(),
+            function: share(function),
+            handle,
+            _threads: threads,
+        })
+    }
+
+    /// Where it goes.
+    #[must_use]
+    pub fn slot(&self) -> Slot {
+        self.slot
+    }
+}
+
+#[derive(Debug)]
+struct Attached {
+    device: Built,
+    /// The guest was asked to let go of it.
+    leaving: bool,
+}
+
 /// The devices.
 #[derive(Debug)]
 pub struct DeviceSet {
     root: Root,
-    surroundings: Surroundings,
     attached: Vec<Attached>,
 }
 
 impl DeviceSet {
     /// None, on the bus of `root`.
     #[must_use]
-    pub fn new(root: Root, surroundings: Surroundings) -> Self {
+    pub fn new(root: Root) -> Self {
         Self {
             root,
-            surroundings,
             attached: Vec::new(),
         }
     }
 
-    /// Puts `device`, served by `threads`, into `slot`. `what` is its name in messages: "disk".
+    /// Puts `device` on the bus.
     ///
     /// # Errors
-    /// [`DeviceSetError`]; it is not on the bus then.
-    pub fn attach(
-        &mut self,
-        slot: Slot,
-        what: &'static str,
-        device: Box<dyn VirtioDevice>,
-        threads: Vec<Arc<DeviceThread>>,
-        handle: Handle,
-    ) -> Result<(), DeviceSetError> {
-        let executor = Arc::new(DeviceExecutor::new(threads.clone()));
-        let surroundings = self.surroundings.clone();
-        let function = VirtioPci::new(device, executor, surroundings, bar_address(slot))?;
-        let registers = function.registers();
-        self.root.insert(slot, share(function))?;
+    /// [`DeviceSetError::Slot`]; it is dropped then.
+    pub fn insert(&mut self, device: Built) -> Result<(), DeviceSetError> {
+        let function = Arc::clone(&device.function);
+        self.root.insert(device.slot, function as _)?;
         self.attached.push(Attached {
-            slot,
-            what,
-            registers,
-            handle,
-            _threads: threads,
+            device,
+            leaving: false,
         });
+        Ok(())
+    }
+
+    /// Notes that the guest is asked to let go of what is in `slot`.
+    ///
+    /// # Errors
+    /// [`DeviceSetError::Empty`].
+    pub fn mark_leaving(&mut self, slot: Slot) -> Result<(), DeviceSetError> {
+        let entry = self
+            .attached
+            .iter_mut()
+            .find(|entry| entry.device.slot == slot);
+        entry.ok_or(DeviceSetError::Empty(slot))?.leaving = true;
+        Ok(())
+    }
+
+    /// Whether the guest was asked to let go of what is in `slot`.
+    #[must_use]
+    pub fn is_leaving(&self, slot: Slot) -> bool {
+        let mut entries = self.attached.iter();
+        entries.any(|entry| entry.leaving && entry.device.slot == slot)
+    }
+
+    /// The slots of which the guest was asked to let go.
+    #[must_use]
+    pub fn leaving(&self) -> Vec<Slot> {
+        let leaving = self.attached.iter().filter(|entry| entry.leaving);
+        leaving.map(|entry| entry.device.slot).collect()
+    }
+
+    /// Takes what is in `slot` off the bus, once it has finished what it had begun. Its descriptors are
+    /// closed and its threads ended then.
+    ///
+    /// # Errors
+    /// [`DeviceSetError::Empty`]; [`DeviceSetError::Unresponsive`], after which it is still there.
+    pub fn remove(&mut self, slot: Slot) -> Result<(), DeviceSetError> {
+        let position = self
+            .attached
+            .iter()
+            .position(|entry| entry.device.slot == slot)
+            .ok_or(DeviceSetError::Empty(slot))?;
+        if let Some(entry) = self.attached.get(position) {
+            entry.device.order_stop();
+            if !entry.device.wait_stopped(Instant::now() + STOP_DEADLINE) {
+                return Err(entry.device.unresponsive());
+            }
+        }
+        self.root.remove(slot);
+        self.attached.remove(position);
         Ok(())
     }
 
     /// The device in `slot`.
     #[must_use]
     pub fn handle(&self, slot: Slot) -> Option<&Handle> {
-        let device = self.attached.iter().find(|device| device.slot == slot);
-        device.map(|device| &device.handle)
+        let entry = self.attached.iter().find(|entry| entry.device.slot == slot);
+        entry.map(|entry| &entry.device.handle)
+    }
+
+    /// Every device, by rising slot.
+    pub fn handles(&self) -> impl Iterator<Item = (Slot, &Handle)> {
+        let mut entries: Vec<_> = self.attached.iter().collect();
+        entries.sort_by_key(|entry| entry.device.slot);
+        entries
+            .into_iter()
+            .map(|entry| (entry.device.slot, &entry.device.handle))
     }
 
     /// Stops every device; what their drivers negotiated stays. All are told before any is waited for.
@@ -136,30 +220,44 @@ impl DeviceSet {
     /// # Errors
     /// [`DeviceSetError::Unresponsive`]; the others are stopped.
     pub fn stop(&self) -> Result<(), DeviceSetError> {
-        for device in &self.attached {
-            let mut registers = lock(&device.registers);
-            registers.negotiation().order_stop();
-            registers.rebind();
+        for entry in &self.attached {
+            entry.device.order_stop();
         }
         let deadline = Instant::now() + STOP_DEADLINE;
-        let mut unresponsive = None;
-        for device in &self.attached {
-            if !lock(&device.registers).negotiation().stop(deadline) {
-                unresponsive = Some(DeviceSetError::Unresponsive {
-                    what: device.what,
-                    slot: device.slot,
-                });
+        let mut result = Ok(());
+        for entry in &self.attached {
+            if !entry.device.wait_stopped(deadline) {
+                result = Err(entry.device.unresponsive());
             }
         }
-        unresponsive.map_or(Ok(()), Err)
+        result
     }
 
     /// Lets every device go on that was stopped while its driver used it.
     pub fn resume(&self) {
-        for device in &self.attached {
-            let mut registers = lock(&device.registers);
+        for entry in &self.attached {
+            let mut registers = lock(&entry.device.registers);
             registers.negotiation().resume();
             registers.rebind();
+        }
+    }
+}
+
+impl Built {
+    fn order_stop(&self) {
+        let mut registers = lock(&self.registers);
+        registers.negotiation().order_stop();
+        registers.rebind();
+    }
+
+    fn wait_stopped(&self, deadline: Instant) -> bool {
+        lock(&self.registers).negotiation().stop(deadline)
+    }
+
+    fn unresponsive(&self) -> DeviceSetError {
+        DeviceSetError::Unresponsive {
+            what: self.what,
+            slot: self.slot,
         }
     }
 }

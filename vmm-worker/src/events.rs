@@ -2,7 +2,8 @@
 //!
 //! The last ones are kept for a supervisor that comes back. A guest can reset as fast as it likes, so
 //! resets of one second beyond `PER_SECOND` are not told; their numbers are used up, which shows the
-//! gap. Of everything else there is at most one until the supervisor acts: that is always told.
+//! gap. What a balloon holds is told a few times a second, and again when it changes: it may be dropped. Of
+//! everything else there is at most one for each device until the supervisor acts: that is always told.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -55,6 +56,11 @@ impl Events {
     /// Numbers `event` and keeps it, in place of the oldest.
     pub fn keep(&mut self, event: Event) {
         self.last += 1;
+        if matches!(event, Event::BalloonChanged { .. }) {
+            // Only the newest counts, and none may push out what happens once.
+            let stale = |kept: &NumberedEvent| matches!(kept.event, Event::BalloonChanged { .. });
+            self.kept.retain(|kept| !stale(kept));
+        }
         if self.kept.len() >= MAX_KEPT_EVENTS {
             self.kept.pop_front();
         }
@@ -72,7 +78,7 @@ impl Events {
         self.keep(event.clone());
         let delivery = match event {
             Event::GuestReset { .. } if !self.may_tell_reset() => return Ok(()),
-            Event::GuestReset { .. } => Delivery::Droppable,
+            Event::GuestReset { .. } | Event::BalloonChanged { .. } => Delivery::Droppable,
             _ => Delivery::Reliable,
         };
         let number = self.last;

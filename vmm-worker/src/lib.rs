@@ -39,6 +39,8 @@ pub mod kvm;
 pub mod log;
 pub mod machine;
 pub mod memory;
+pub mod notices;
+pub mod plugging;
 pub mod service;
 pub mod spawner;
 pub mod vcpu;

@@ -12,14 +12,18 @@ use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 
 use reeve_ipc::error::{ErrorCode, WireError};
+use reeve_ipc::fd::FdTable;
 use reeve_ipc::request::BootProtocol;
+use reeve_ipc::spec::{DeviceSpec, PciSlot};
 
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::boot::Protocol;
 use crate::build::{BootImages, BuildError, Chipset};
-use crate::device_set::{DeviceSet, DeviceSetError};
+use crate::device_set::DeviceSetError;
 use crate::io::IoThread;
 use crate::memory::GuestMemory;
+use crate::notices::Notices;
+use crate::plugging::Plugging;
 use crate::vcpu::{EndSignal, Platform, VcpuError, VcpuSet};
 
 /// Why a transition failed.
@@ -71,7 +75,7 @@ pub struct Machine {
     memory: GuestMemory,
     images: BootImages,
     chipset: Chipset,
-    devices: DeviceSet,
+    plugging: Plugging,
     platform: Arc<Platform>,
     vcpus: VcpuSet,
     io: IoThread,
@@ -89,7 +93,7 @@ impl Machine {
         memory: GuestMemory,
         images: BootImages,
         chipset: Chipset,
-        devices: DeviceSet,
+        plugging: Plugging,
         platform: Arc<Platform>,
         vcpus: VcpuSet,
         io: IoThread,
@@ -100,7 +104,7 @@ impl Machine {
             memory,
             images,
             chipset,
-            devices,
+            plugging,
             platform,
             vcpus,
             io,
@@ -142,12 +146,14 @@ impl Machine {
         Ok(self.vcpus.park()?)
     }
 
-    /// Puts the machine, whose vCPUs stand, back to the moment of its launch.
+    /// Puts the machine, whose vCPUs stand, back to the moment of its launch. Devices that the guest was
+    /// asked to let go of are gone then: their slots.
     ///
     /// # Errors
     /// The machine is in no state to run then.
-    pub fn reset(&mut self) -> Result<(), MachineError> {
-        self.devices.stop()?;
+    pub fn reset(&mut self) -> Result<Vec<PciSlot>, MachineError> {
+        self.plugging.devices.stop()?;
+        let removed = self.plugging.take_leaving();
         self.chipset.reset(self.vcpus.count());
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
@@ -160,7 +166,34 @@ impl Machine {
         self.vcpus.reset()?;
         self.platform.end.clear();
         self.resets += 1;
-        Ok(())
+        Ok(removed)
+    }
+
+    /// Builds a device, puts it on the bus and tells the guest.
+    ///
+    /// # Errors
+    /// Why not; nothing of it is left.
+    pub fn attach(&mut self, spec: DeviceSpec, descriptors: FdTable) -> Result<(), WireError> {
+        self.plugging.attach(spec, descriptors, &self.chipset)
+    }
+
+    /// Asks the guest to let go of a device, or takes it by force; true if it is gone.
+    ///
+    /// # Errors
+    /// There is no such device, or it does not come to rest.
+    pub fn detach(&mut self, slot: PciSlot, force: bool) -> Result<bool, WireError> {
+        self.plugging.detach(slot, force, &self.chipset)
+    }
+
+    /// Its devices.
+    pub fn plugging(&mut self) -> &mut Plugging {
+        &mut self.plugging
+    }
+
+    /// Where devices and the guest leave what they have to tell.
+    #[must_use]
+    pub fn notices(&self) -> Arc<Notices> {
+        Arc::clone(&self.plugging.notices)
     }
 
     /// Presses the power button.
@@ -215,7 +248,7 @@ impl Machine {
         self.io.order_quit();
         self.vcpus.quit();
         // What the guest was told is written must be in its files, not only here.
-        if let Err(error) = self.devices.stop() {
+        if let Err(error) = self.plugging.devices.stop() {
             tracing::warn!("{error}");
         }
         self.io.quit();

@@ -3,16 +3,19 @@
 //! Owned by the control thread; every effect on the machine goes through [`crate::machine`].
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use reeve_ipc::device::DeviceReport;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::exit_code;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
-    ConsoleAttach, ConsoleAttached, FinishedRequest, Launch, Launched, Pause, PowerButton, Query,
-    Report, Reset, Resume, Standing, Status, Stop, WorkerService,
+    ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
+    FinishedRequest, Launch, Launched, Pause, PowerButton, Query, Report, Reset, Resume, Standing,
+    Status, Stop, WorkerService,
 };
-use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, ResetAction, SpecDigest};
+use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, PciSlot, ResetAction, SpecDigest};
 
 use reeve_sandbox::seccomp::{Role, enter_role};
 
@@ -21,6 +24,7 @@ use crate::build;
 use crate::events::Events;
 use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
+use crate::notices::Notices;
 use crate::vcpu::{EndSignal, GuestEnd};
 
 /// The worker as its supervisor sees it.
@@ -40,7 +44,19 @@ pub struct Service {
     pub events: Events,
     /// The last request that changed anything, for [`Report`].
     pub last_request: Option<FinishedRequest>,
+    /// Devices that are gone and of which nobody was told yet.
+    pub removed: Vec<PciSlot>,
+    balloon: BalloonNews,
 }
+
+/// What was told of the balloon, which a guest changes as fast as it likes.
+#[derive(Debug, Default)]
+struct BalloonNews {
+    told: Option<(u64, Instant)>,
+}
+
+/// How often a change of the balloon is told, at most.
+const BALLOON_NEWS: Duration = Duration::from_millis(200);
 
 impl Service {
     /// A worker without a machine; one that loses its supervisor now has nothing to keep.
@@ -62,6 +78,8 @@ impl Service {
             adoption: None,
             events: Events::new(),
             last_request: None,
+            removed: Vec::new(),
+            balloon: BalloonNews::default(),
         }
     }
 
@@ -80,6 +98,35 @@ impl Service {
     #[must_use]
     pub fn ending(&self) -> Option<u8> {
         self.ending
+    }
+
+    /// Where devices leave what they have to tell, once there is a machine.
+    #[must_use]
+    pub fn notices(&self) -> Option<Arc<Notices>> {
+        self.machine.as_ref().map(Machine::notices)
+    }
+
+    /// Does what the guest's ACPI has told, and gives what the balloon holds if that is news. `None` for the
+    /// time when there is nothing to come back for.
+    pub fn take_notices(&mut self) -> (Option<u64>, Option<Duration>) {
+        let Some(machine) = self.machine.as_mut() else {
+            return (None, None);
+        };
+        let plugging = machine.plugging();
+        self.removed.extend(plugging.take_ejected());
+        let Some(bytes) = plugging.balloon_bytes() else {
+            return (None, None);
+        };
+        let now = Instant::now();
+        match self.balloon.told {
+            Some((told, _)) if told == bytes => (None, None),
+            None if bytes == 0 => (None, None),
+            Some((_, when)) if now < when + BALLOON_NEWS => (None, Some(when + BALLOON_NEWS - now)),
+            _ => {
+                self.balloon.told = Some((bytes, now));
+                (Some(bytes), None)
+            }
+        }
     }
 
     /// Where the guest's end is left, once there is a machine.
@@ -127,7 +174,7 @@ impl Service {
                 self.phase = Phase::Off;
             }
             GuestEnd::Reset => {
-                machine.reset()?;
+                self.removed.extend(machine.reset()?);
                 if self.phase == Phase::Running {
                     machine.resume();
                 }
@@ -216,10 +263,13 @@ impl WorkerService for Service {
     fn reset(&mut self, _: Reset) -> Result<(), WireError> {
         let machine = self.machine()?;
         machine.pause()?;
-        if let Err(error) = machine.reset() {
-            // Half of it is as before and half is not: nothing may run until a reset succeeds.
-            self.phase = Phase::Crashed;
-            return Err(error.into());
+        match machine.reset() {
+            Ok(removed) => self.removed.extend(removed),
+            Err(error) => {
+                // Half of it is as before and half is not: nothing may run until a reset succeeds.
+                self.phase = Phase::Crashed;
+                return Err(error.into());
+            }
         }
         if self.phase == Phase::Running {
             self.machine()?.resume();
@@ -256,6 +306,28 @@ impl WorkerService for Service {
             last_request: self.last_request.clone(),
             console_position: machine.map_or(0, Machine::console_position),
         })
+    }
+
+    fn device_attach(&mut self, request: DeviceAttach) -> Result<(), WireError> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        self.machine()?.attach(request.spec, descriptors)
+    }
+
+    fn device_detach(&mut self, request: DeviceDetach) -> Result<(), WireError> {
+        let DeviceDetach { slot, force } = request;
+        if self.machine()?.detach(slot, force)? {
+            self.removed.push(slot);
+        }
+        Ok(())
+    }
+
+    fn device_update(&mut self, request: DeviceUpdate) -> Result<(), WireError> {
+        let machine = self.machine()?;
+        machine.plugging().update(request.slot, request.change)
+    }
+
+    fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {
+        Ok(self.machine()?.plugging().reports())
     }
 
     fn query(&mut self, _: Query) -> Result<Status, WireError> {

@@ -11,7 +11,6 @@
 //! ```
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 
 use reeve_devices::bus::{MmioAddress, MmioBus, Port, PortBus};
 use reeve_devices::clock::{HostMonotonicClock, HostWallClock, TimedDevice};
@@ -19,9 +18,9 @@ use reeve_devices::console::ConsoleRing;
 use reeve_devices::ioapic::Ioapic;
 use reeve_devices::legacy::acpi_pm::{AcpiPm, AcpiPmParams, PmTimerWidth};
 use reeve_devices::legacy::cmos::{Cmos, CmosMemory, CmosParams};
+use reeve_devices::legacy::hotplug::EjectSink;
 use reeve_devices::legacy::hotplug::cpu::CpuHotplug;
 use reeve_devices::legacy::hotplug::pci::PciHotplug;
-use reeve_devices::legacy::hotplug::{EjectSink, Ejected};
 use reeve_devices::legacy::i8042::{self, I8042};
 use reeve_devices::legacy::reset::ResetControl;
 use reeve_devices::legacy::serial::Serial;
@@ -35,6 +34,7 @@ use crate::arch::x86_64::layout;
 use crate::io::Waker;
 use crate::kvm::InterruptController;
 use crate::memory::GuestMemory;
+use crate::notices::Notices;
 use crate::vcpu::EndSignal;
 
 /// Where the legacy I/O APIC's interrupt lines are; the keyboard controller's two ports lie four
@@ -63,17 +63,32 @@ impl std::fmt::Debug for Chipset {
     }
 }
 
+/// Whom the devices wake.
+#[derive(Debug)]
+pub(super) struct Signals {
+    /// The control thread, at the guest's end.
+    pub end: Arc<EndSignal>,
+    /// The control thread, for what a device or the guest's ACPI has to tell.
+    pub notices: Arc<Notices>,
+    /// The I/O thread.
+    pub waker: Arc<Waker>,
+}
+
 impl Chipset {
     /// Makes the devices and gives them their places.
     pub(super) fn build(
         interrupts: &Arc<dyn InterruptController>,
-        end: &Arc<EndSignal>,
-        waker: &Arc<Waker>,
+        signals: &Signals,
         memory: &GuestMemory,
         tables: &AcpiConfig,
         ports: &PortBus,
         mmio: &Arc<MmioBus>,
     ) -> Result<Self, BuildError> {
+        let Signals {
+            end,
+            notices,
+            waker,
+        } = signals;
         let console = Arc::new(ConsoleRing::new(
             ConsoleRing::DEFAULT_CAPACITY,
             Arc::clone(waker) as _,
@@ -102,7 +117,7 @@ impl Chipset {
         let i8042 = share(I8042::new(Arc::clone(end) as _));
         let reset = share(ResetControl::new(Arc::clone(end) as _));
 
-        let ejections: Arc<dyn EjectSink> = Arc::new(FirstEjection::default());
+        let ejections: Arc<dyn EjectSink> = Arc::clone(notices) as _;
         let pci_hotplug = share(PciHotplug::new(Arc::clone(&ejections)));
         let cpu_hotplug = share(CpuHotplug::new(tables.vcpus, tables.max_vcpus, ejections));
 
@@ -231,17 +246,5 @@ impl Chipset {
             lock(&self.pm).raise_gpe(layout::CPU_HOTPLUG_GPE);
         }
         there
-    }
-}
-
-/// Nothing of the machine can leave it: the first ejection is noted, as a guest may repeat it.
-#[derive(Debug, Default)]
-struct FirstEjection(AtomicBool);
-
-impl EjectSink for FirstEjection {
-    fn ejected(&self, what: Ejected) {
-        if !self.0.swap(true, Ordering::Relaxed) {
-            tracing::info!(?what, "guest ejected what cannot leave");
-        }
     }
 }

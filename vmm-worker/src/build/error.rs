@@ -85,6 +85,15 @@ pub enum BuildError {
     /// A device's place on the bus.
     #[error(transparent)]
     DeviceSet(#[from] crate::device_set::DeviceSetError),
+    /// A device that does not fit on PCI.
+    #[error(transparent)]
+    Function(#[from] reeve_devices::virtio::transport::pci::VirtioPciError),
+    /// The spawner.
+    #[error("cannot start the spawner thread")]
+    Spawner(#[source] std::io::Error),
+    /// The spawner is no more.
+    #[error(transparent)]
+    SpawnerGone(#[from] crate::spawner::SpawnerGone),
     /// A device's thread.
     #[error("cannot start the thread of a device")]
     DeviceThread(#[source] std::io::Error),
@@ -113,6 +122,9 @@ impl From<BuildError> for WireError {
             | BuildError::IoThread(_)
             | BuildError::DeviceSet(_)
             | BuildError::DeviceThread(_)
+            | BuildError::Function(_)
+            | BuildError::Spawner(_)
+            | BuildError::SpawnerGone(_)
             | BuildError::Vcpu(_) => ErrorCode::Host,
         };
         Self::new(code, one_line(&error))

@@ -21,14 +21,19 @@ use reeve_ipc::spec::{MachineSpec, MachineType};
 
 pub use self::boot::BootImages;
 pub use self::chipset::Chipset;
+use self::chipset::Signals;
 use self::devices::Workshop;
 pub use self::error::BuildError;
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::{cpuid, layout};
+use crate::device_set::DeviceSet;
 use crate::io::{IoThread, Served, Waker};
 use crate::kvm::{ControllerKind, System};
 use crate::machine::Machine;
 use crate::memory::GuestMemory;
+use crate::notices::Notices;
+use crate::plugging::Plugging;
+use crate::spawner::Spawner;
 use crate::vcpu::{EndSignal, Platform, VcpuSet};
 
 /// Builds the machine that `spec` describes from the descriptors its slots name. Every thread of it
@@ -60,11 +65,19 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     vm.add_memory(&memory)?;
     let (vm, interrupts) = vm.interrupt_controller(kind, spec.vcpus)?;
 
-    let end = Arc::new(EndSignal::new()?);
-    let waker = Arc::new(Waker::new()?);
+    let signals = Signals {
+        end: Arc::new(EndSignal::new()?),
+        notices: Arc::new(Notices::new()?),
+        waker: Arc::new(Waker::new()?),
+    };
     let (ports, mmio) = (PortBus::new(), Arc::new(MmioBus::new()));
     let tables = tables(&spec, kind, &memory);
-    let chipset = Chipset::build(&interrupts, &end, &waker, &memory, &tables, &ports, &mmio)?;
+    let chipset = Chipset::build(&interrupts, &signals, &memory, &tables, &ports, &mmio)?;
+    let Signals {
+        end,
+        notices,
+        waker,
+    } = signals;
 
     // Early: the thread closes its filter while this one makes vCPUs, which takes longer.
     let served = Served {
@@ -79,11 +92,16 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
             .map_err(BuildError::Console)?;
     }
 
-    let mut devices = pci::devices(chipset.pci.clone(), &vm, &interrupts, &memory);
-    let mut workshop = Workshop::new(memory.clone());
+    let mut devices = DeviceSet::new(chipset.pci.clone());
+    let mut workshop = Workshop::new(
+        memory.clone(),
+        pci::surroundings(&vm, &interrupts, &memory),
+        Arc::clone(&notices),
+    );
     for device in spec.devices.iter().cloned() {
-        workshop.add(device, descriptors, &mut devices)?;
+        devices.insert(workshop.build(device, descriptors)?)?;
     }
+    let spawner = Spawner::start().map_err(BuildError::Spawner)?;
 
     let vcpus = cpus::create(&system, &vm, &spec)?;
 
@@ -110,7 +128,12 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
         memory,
         images,
         chipset,
-        devices,
+        Plugging {
+            devices,
+            workshop: Arc::new(Mutex::new(workshop)),
+            spawner,
+            notices,
+        },
         platform,
         vcpus,
         io,

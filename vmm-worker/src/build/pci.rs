@@ -11,7 +11,6 @@ use reeve_devices::virtio::transport::pci::Surroundings;
 
 use super::BuildError;
 use crate::arch::x86_64::layout;
-use crate::device_set::DeviceSet;
 use crate::kvm::{InterruptController, KvmDoorbells, Vm};
 use crate::memory::GuestMemory;
 
@@ -54,17 +53,15 @@ pub(super) fn build(
     })
 }
 
-/// The set of devices on it, none yet.
-pub(super) fn devices(
-    root: Root,
+/// What devices on it are given of the machine.
+pub(super) fn surroundings(
     vm: &Arc<Vm>,
     interrupts: &Arc<dyn InterruptController>,
     memory: &GuestMemory,
-) -> DeviceSet {
-    let surroundings = Surroundings {
+) -> Surroundings {
+    Surroundings {
         ram: GuestRam::new(memory.map_ref().clone()),
         messages: interrupts.messages(),
         doorbells: Arc::new(KvmDoorbells::new(Arc::clone(vm))),
-    };
-    DeviceSet::new(root, surroundings)
+    }
 }

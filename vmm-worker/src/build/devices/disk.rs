@@ -161,7 +161,7 @@ fn serial(text: &str) -> [u8; 20] {
 }
 
 /// The limits that a specification means.
-pub(super) fn limits(throttle: DiskThrottle) -> Limits {
+pub(crate) fn limits(throttle: DiskThrottle) -> Limits {
     Limits {
         total_bytes: limit(throttle.bytes.total),
         read_bytes: limit(throttle.bytes.read),

@@ -4,8 +4,8 @@
 //! rings can be made. Disks and network interfaces have threads of their own, one for each queue or pair
 //! of queues; the others, which move little, share one.
 
-mod disk;
-mod nic;
+pub(crate) mod disk;
+pub(crate) mod nic;
 mod ports;
 
 use std::num::NonZeroU64;
@@ -13,18 +13,19 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use reeve_devices::pci::Slot;
-use reeve_devices::shared::NoWake;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::{Balloon, BalloonParams};
 use reeve_devices::virtio::rng::{Entropy, EntropyLimit};
+use reeve_devices::virtio::transport::pci::Surroundings;
 use reeve_devices::virtio::vsock::Vsock;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, PciSlot, Rate};
 
 use super::BuildError;
-use crate::device_set::{DeviceSet, Handle};
+use crate::device_set::{Built, Handle};
 use crate::io::device::DeviceThread;
 use crate::memory::{GuestMemory, PageReturner};
+use crate::notices::Notices;
 
 /// A device, what serves it, and what the control thread keeps of it.
 struct Made {
@@ -36,37 +37,48 @@ struct Made {
 /// What devices are made with.
 pub struct Workshop {
     memory: GuestMemory,
+    surroundings: Surroundings,
+    notices: Arc<Notices>,
     /// The thread of those that move little, once there is one.
     shared: Option<Arc<DeviceThread>>,
 }
 
 impl Workshop {
-    /// One for a machine with this memory.
+    /// One for a machine with this memory. Devices tell `notices` what the control thread is to know.
     #[must_use]
-    pub fn new(memory: GuestMemory) -> Self {
+    pub fn new(memory: GuestMemory, surroundings: Surroundings, notices: Arc<Notices>) -> Self {
         Self {
             memory,
+            surroundings,
+            notices,
             shared: None,
         }
     }
 
-    /// Makes the device that `spec` describes and puts it on the bus.
+    /// Makes the device that `spec` describes, ready to be put on the bus. On a thread that may make
+    /// threads and rings.
     ///
     /// # Errors
-    /// [`BuildError`]; it is not on the bus then.
-    pub fn add(
+    /// [`BuildError`]; nothing of it is left.
+    pub fn build(
         &mut self,
         spec: DeviceSpec,
         descriptors: &mut FdTable,
-        set: &mut DeviceSet,
-    ) -> Result<(), BuildError> {
+    ) -> Result<Built, BuildError> {
         let (slot, what) = (pci_slot(spec.slot()), spec.kind());
         let Made {
             device,
             threads,
             handle,
         } = self.make(spec, descriptors)?;
-        Ok(set.attach(slot, what, device, threads, handle)?)
+        Ok(Built::new(
+            slot,
+            what,
+            device,
+            threads,
+            handle,
+            self.surroundings.clone(),
+        )?)
     }
 
     fn make(&mut self, spec: DeviceSpec, descriptors: &mut FdTable) -> Result<Made, BuildError> {
@@ -85,7 +97,7 @@ impl Workshop {
                     free_page_reporting: spec.free_page_reporting,
                 };
                 let pages = Arc::new(PageReturner::new(self.memory.clone()));
-                let balloon = Balloon::new(params, pages, Arc::new(NoWake))?;
+                let balloon = Balloon::new(params, pages, Arc::clone(&self.notices) as _)?;
                 let control = balloon.control();
                 self.on_shared_thread(Box::new(balloon), Handle::Balloon(control))
             }
@@ -99,7 +111,7 @@ impl Workshop {
                 self.on_shared_thread(Box::new(vsock), Handle::Vsock(control))
             }
             DeviceSpec::Ports(spec) => {
-                let console = ports::make(spec, descriptors, Arc::new(NoWake))?;
+                let console = ports::make(spec, descriptors, Arc::clone(&self.notices) as _)?;
                 let control = console.control();
                 self.on_shared_thread(Box::new(console), Handle::Ports(control))
             }
@@ -139,7 +151,8 @@ fn start_thread(name: &str) -> Result<Arc<DeviceThread>, BuildError> {
         .map_err(BuildError::DeviceThread)
 }
 
-fn pci_slot(slot: PciSlot) -> Slot {
+/// The same slot, as the bus has it.
+pub(crate) fn pci_slot(slot: PciSlot) -> Slot {
     // Both have 31 of them.
     Slot::new(slot.number()).unwrap_or(Slot::HOST_BRIDGE)
 }

@@ -45,7 +45,7 @@ pub(super) fn make(spec: NicSpec, descriptors: &mut FdTable) -> Result<Made, Bui
 }
 
 /// The limit that a rate means.
-pub(super) fn bandwidth(rate: Rate) -> Option<Bandwidth> {
+pub(crate) fn bandwidth(rate: Rate) -> Option<Bandwidth> {
     Some(Bandwidth {
         average: NonZeroU64::new(rate.per_second)?,
         peak: rate

@@ -1,0 +1,136 @@
+//! What is asked of a device while its machine runs, and what a device says of itself.
+
+use serde::{Deserialize, Serialize};
+
+use crate::spec::{DiskThrottle, PciSlot, Rate};
+
+/// A change of a device that needs no new device.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceChange {
+    /// A network interface's link.
+    Link {
+        /// Whether there is one.
+        up: bool,
+    },
+    /// How fast a network interface may be used; `None` for no bound.
+    NicRates {
+        /// Bytes to the guest.
+        inbound: Option<Rate>,
+        /// Bytes from the guest.
+        outbound: Option<Rate>,
+    },
+    /// How fast a disk may be used.
+    DiskThrottle(DiskThrottle),
+    /// What a balloon is to take of the guest's memory, in bytes; no more than there is.
+    BalloonTarget {
+        /// Bytes.
+        bytes: u64,
+    },
+    /// A guest is asked for its memory statistics, which come later.
+    BalloonPoll,
+}
+
+/// What one device has done.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceReport {
+    /// Its place on the bus.
+    pub slot: PciSlot,
+    /// The figures of its kind.
+    pub figures: DeviceFigures,
+}
+
+/// Figures of a device, by its kind. Counters count from when it was made, and go round after 2^64.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum DeviceFigures {
+    /// A disk's.
+    Disk(DiskFigures),
+    /// A network interface's.
+    Nic(NicFigures),
+    /// A balloon's.
+    Balloon(BalloonFigures),
+    /// A device that has none.
+    None,
+}
+
+/// What a disk has done.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskFigures {
+    /// Reads.
+    pub reads: OperationFigures,
+    /// Writes.
+    pub writes: OperationFigures,
+    /// Flushes; without bytes.
+    pub flushes: OperationFigures,
+    /// Ranges discarded or zeroed.
+    pub discards: OperationFigures,
+}
+
+/// Requests of one kind.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OperationFigures {
+    /// Those that succeeded.
+    pub operations: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// The time they took, summed, in nanoseconds.
+    pub nanoseconds: u64,
+    /// Those that failed.
+    pub errors: u64,
+}
+
+/// What has passed through a network interface, from the guest's side.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NicFigures {
+    /// To the guest.
+    pub received: DirectionFigures,
+    /// From the guest.
+    pub sent: DirectionFigures,
+}
+
+/// Frames of one direction.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DirectionFigures {
+    /// Frames.
+    pub packets: u64,
+    /// Their bytes.
+    pub bytes: u64,
+    /// Frames lost because they were faulty.
+    pub errors: u64,
+    /// Frames lost because there was no room, no link, or nobody to take them.
+    pub drops: u64,
+}
+
+/// How a balloon stands. What is the guest's own word may be any number.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BalloonFigures {
+    /// Bytes it is to take.
+    pub target_bytes: u64,
+    /// Bytes the guest says it has given; no more than it has.
+    pub actual_bytes: u64,
+    /// What the guest says of its memory, if it was asked and has answered.
+    pub guest: Option<GuestMemoryFigures>,
+}
+
+/// A guest's memory as its driver tells it (virtio 1.3 §5.5.6.3), in bytes and in events since it
+/// booted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct GuestMemoryFigures {
+    /// Milliseconds since it said so.
+    pub age_ms: u64,
+    /// Bytes read back from swap.
+    pub swap_in: Option<u64>,
+    /// Bytes written to swap.
+    pub swap_out: Option<u64>,
+    /// Faults that needed a disk.
+    pub major_faults: Option<u64>,
+    /// Faults that did not.
+    pub minor_faults: Option<u64>,
+    /// Bytes unused.
+    pub free: Option<u64>,
+    /// Bytes it knows of.
+    pub total: Option<u64>,
+    /// Bytes that can be had without swapping.
+    pub available: Option<u64>,
+    /// Bytes of its page cache.
+    pub disk_caches: Option<u64>,
+}

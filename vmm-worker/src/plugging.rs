@@ -1,0 +1,236 @@
+//! Devices that come, go and change while the machine stands: what the control thread does for it.
+//!
+//! ```text
+//!  attach: spawner builds ──► on the bus ──► the guest's ACPI is told
+//!  detach: the guest's ACPI is asked ··· it ejects ──► stopped, off the bus, closed ──► DeviceRemoved
+//! ```
+//! A device that the guest was asked for and has not let go of goes at the next reset, as its driver does.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reeve_devices::block::stats::OperationCounters;
+use reeve_devices::pci::Slot;
+use reeve_devices::shared::{Shared, lock};
+use reeve_devices::virtio::balloon::{BalloonControl, BalloonStat};
+use reeve_devices::virtio::net::DirectionCounters;
+use reeve_ipc::device::{
+    BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DirectionFigures, DiskFigures,
+    GuestMemoryFigures, NicFigures, OperationFigures,
+};
+use reeve_ipc::error::{ErrorCode, WireError};
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::{DeviceSpec, PciSlot};
+
+use crate::build::devices::{Workshop, disk, nic, pci_slot};
+use crate::build::{BuildError, Chipset};
+use crate::device_set::{DeviceSet, DeviceSetError, Handle};
+use crate::notices::Notices;
+use crate::spawner::Spawner;
+
+/// The devices of a machine, and what more are made with.
+#[derive(Debug)]
+pub struct Plugging {
+    /// Those that are there.
+    pub devices: DeviceSet,
+    /// Makes others, on the spawner.
+    pub workshop: Shared<Workshop>,
+    /// Where threads and rings can be made.
+    pub spawner: Spawner,
+    /// What devices and the guest have to tell.
+    pub notices: Arc<Notices>,
+}
+
+impl From<DeviceSetError> for WireError {
+    fn from(error: DeviceSetError) -> Self {
+        let code = match &error {
+            DeviceSetError::Unresponsive { .. } => ErrorCode::Timeout,
+            DeviceSetError::Slot(_) | DeviceSetError::Empty(_) => ErrorCode::InvalidArgument,
+        };
+        Self::new(code, error.to_string())
+    }
+}
+
+impl Plugging {
+    /// Builds a device, puts it on the bus and tells the guest.
+    ///
+    /// # Errors
+    /// What could not be built, or its slot is taken; nothing of it is left.
+    pub fn attach(
+        &mut self,
+        spec: DeviceSpec,
+        mut descriptors: FdTable,
+        chipset: &Chipset,
+    ) -> Result<(), WireError> {
+        let workshop = Arc::clone(&self.workshop);
+        let built = self
+            .spawner
+            .run(move || lock(&workshop).build(spec, &mut descriptors))
+            .map_err(BuildError::from)??;
+        let slot = built.slot();
+        self.devices.insert(built)?;
+        chipset.announce_slot(slot.number());
+        Ok(())
+    }
+
+    /// Asks the guest to let go of a device, or takes it by force; true if it is gone.
+    ///
+    /// # Errors
+    /// There is no such device, or it does not finish what it has begun.
+    pub fn detach(
+        &mut self,
+        slot: PciSlot,
+        force: bool,
+        chipset: &Chipset,
+    ) -> Result<bool, WireError> {
+        let slot = pci_slot(slot);
+        if force {
+            self.devices.remove(slot)?;
+        } else {
+            self.devices.mark_leaving(slot)?;
+            chipset.ask_for_slot(slot.number());
+        }
+        Ok(force)
+    }
+
+    /// Takes away what the guest has let go of, as it was asked to; gives the slots. What it was not
+    /// asked for stays: a guest that ejects it has only lost sight of it.
+    pub fn take_ejected(&mut self) -> Vec<PciSlot> {
+        let ejected: Vec<_> = self.notices.take_slots().filter_map(Slot::new).collect();
+        let leaving = ejected
+            .into_iter()
+            .filter(|slot| self.devices.is_leaving(*slot));
+        self.remove_all(leaving.collect())
+    }
+
+    /// Takes away what the guest was asked for: it is being reset. Gives the slots.
+    pub fn take_leaving(&mut self) -> Vec<PciSlot> {
+        self.remove_all(self.devices.leaving())
+    }
+
+    fn remove_all(&mut self, slots: Vec<Slot>) -> Vec<PciSlot> {
+        let mut removed = Vec::new();
+        for slot in slots {
+            match self.devices.remove(slot) {
+                Ok(()) => removed.extend(PciSlot::try_from(slot.number())),
+                Err(error) => tracing::warn!("{error}"),
+            }
+        }
+        removed
+    }
+
+    /// Changes a device.
+    ///
+    /// # Errors
+    /// There is none, or it is of another kind.
+    pub fn update(&self, slot: PciSlot, change: DeviceChange) -> Result<(), WireError> {
+        let slot = pci_slot(slot);
+        let handle = self
+            .devices
+            .handle(slot)
+            .ok_or(DeviceSetError::Empty(slot))?;
+        match (handle, change) {
+            (Handle::Nic(nic), DeviceChange::Link { up }) => nic.set_link(up),
+            (Handle::Nic(handle), DeviceChange::NicRates { inbound, outbound }) => {
+                handle.set_inbound(inbound.and_then(nic::bandwidth));
+                handle.set_outbound(outbound.and_then(nic::bandwidth));
+            }
+            (Handle::Disk { throttle, .. }, DeviceChange::DiskThrottle(limits)) => {
+                throttle.set(disk::limits(limits));
+            }
+            (Handle::Balloon(balloon), DeviceChange::BalloonTarget { bytes }) => {
+                balloon.set_target(bytes);
+            }
+            (Handle::Balloon(balloon), DeviceChange::BalloonPoll) => balloon.request_stats(),
+            _ => {
+                return Err(WireError::new(
+                    ErrorCode::InvalidArgument,
+                    format!("the device in slot {slot} cannot be changed like that"),
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// What each device has done, by rising slot.
+    #[must_use]
+    pub fn reports(&self) -> Vec<DeviceReport> {
+        let reports = self.devices.handles().filter_map(|(slot, handle)| {
+            Some(DeviceReport {
+                slot: PciSlot::try_from(slot.number()).ok()?,
+                figures: figures(handle),
+            })
+        });
+        reports.collect()
+    }
+
+    /// What the guest's balloon holds, if it has one.
+    #[must_use]
+    pub fn balloon_bytes(&self) -> Option<u64> {
+        self.devices.handles().find_map(|(_, handle)| match handle {
+            Handle::Balloon(balloon) => Some(balloon.info().actual_bytes),
+            _ => None,
+        })
+    }
+}
+
+fn figures(handle: &Handle) -> DeviceFigures {
+    match handle {
+        Handle::Disk { stats, .. } => DeviceFigures::Disk(DiskFigures {
+            reads: operations(&stats.reads),
+            writes: operations(&stats.writes),
+            flushes: operations(&stats.flushes),
+            discards: operations(&stats.discards),
+        }),
+        Handle::Nic(nic) => {
+            let counters = nic.counters();
+            DeviceFigures::Nic(NicFigures {
+                received: direction(counters.rx),
+                sent: direction(counters.tx),
+            })
+        }
+        Handle::Balloon(balloon) => {
+            let info = balloon.info();
+            DeviceFigures::Balloon(BalloonFigures {
+                target_bytes: info.target_bytes,
+                actual_bytes: info.actual_bytes,
+                guest: guest_memory(balloon),
+            })
+        }
+        Handle::Rng | Handle::Vsock(_) | Handle::Ports(_) => DeviceFigures::None,
+    }
+}
+
+fn operations(counters: &OperationCounters) -> OperationFigures {
+    let figures = counters.read();
+    OperationFigures {
+        operations: figures.operations,
+        bytes: figures.bytes,
+        nanoseconds: figures.nanoseconds,
+        errors: figures.errors,
+    }
+}
+
+fn direction(counters: DirectionCounters) -> DirectionFigures {
+    DirectionFigures {
+        packets: counters.packets,
+        bytes: counters.bytes,
+        errors: counters.errors,
+        drops: counters.drops,
+    }
+}
+
+fn guest_memory(balloon: &BalloonControl) -> Option<GuestMemoryFigures> {
+    let (stats, age): (_, Duration) = balloon.stats()?;
+    Some(GuestMemoryFigures {
+        age_ms: u64::try_from(age.as_millis()).unwrap_or(u64::MAX),
+        swap_in: stats.get(BalloonStat::SwapIn),
+        swap_out: stats.get(BalloonStat::SwapOut),
+        major_faults: stats.get(BalloonStat::MajorFaults),
+        minor_faults: stats.get(BalloonStat::MinorFaults),
+        free: stats.get(BalloonStat::Free),
+        total: stats.get(BalloonStat::Total),
+        available: stats.get(BalloonStat::Available),
+        disk_caches: stats.get(BalloonStat::DiskCaches),
+    })
+}
