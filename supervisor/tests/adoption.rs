@@ -3,6 +3,7 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
+use std::ffi::OsString;
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -21,9 +22,10 @@ use reeved::domain::driver::{
     Adoption, CallFailure, Driver, GuestEnd, Notice, Recorder, Resources, Running, StartFailure,
     StartFailureKind, StartOrder, Verdict, WorkerCall,
 };
-use reeved::domain::plan::{AnyPath, PathError, PathPolicy};
+use reeved::domain::plan::{AnyPath, ImageAccess, PathError, PathPolicy};
 use reeved::domain::worker::KvmDriver;
 use reeved::host::Host;
+use reeved::host::sockets;
 use reeved::host::worker_binary::WorkerBinary;
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -54,9 +56,20 @@ fn driver() -> KvmDriver {
 struct Slow(Duration);
 
 impl PathPolicy for Slow {
-    fn open_read(&self, _: &'static str, _: &Path) -> Result<OwnedFd, PathError> {
+    fn open_read(&self, _: &str, _: &Path) -> Result<OwnedFd, PathError> {
         std::thread::sleep(self.0);
         Err(PathError::Forbidden("it took its time".to_owned()))
+    }
+
+    fn open_image(&self, what: &str, path: &Path, _: ImageAccess) -> Result<OwnedFd, PathError> {
+        self.open_read(what, path)
+    }
+
+    fn place(&self, what: &str, path: &Path) -> Result<sockets::Place, PathError> {
+        self.open_read(what, path).map(|directory| sockets::Place {
+            directory,
+            name: OsString::new(),
+        })
     }
 }
 

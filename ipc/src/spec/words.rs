@@ -34,7 +34,7 @@ macro_rules! words {
         $(#[$doc])*
         #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize, serde::Deserialize)]
         pub enum $name {
-            $( $(#[$variant_doc])* #[serde(rename = $word)] $variant, )*
+            $( $(#[$variant_doc])* #[serde(rename = $word $(, alias = $also)*)] $variant, )*
         }
 
         impl $name {

@@ -301,6 +301,10 @@ fn an_interface_out_of_range_is_refused() {
         nic.source = NicSource::Tap("tap0".parse().unwrap());
         nic.mtu = Some(1500);
     });
+    wrong(|nic| {
+        nic.source = NicSource::Tap("tap0".parse().unwrap());
+        nic.isolated = true;
+    });
     wrong(|nic| nic.inbound = Some(rate(0)));
 }
 

@@ -9,8 +9,9 @@ use std::time::Duration;
 use crate::api::Limits;
 use crate::api::access::{Policy, group_id};
 use crate::config::{Config, ConfigError};
-use crate::domain::plan::{PathError, PathPolicy};
+use crate::domain::plan::{ImageAccess, PathError, PathPolicy};
 use crate::host::paths::AllowedPaths;
+use crate::host::sockets::Place;
 use crate::logging::{DaemonLog, LogBounds, LogFiles};
 
 /// The configuration in force, and everything that follows it.
@@ -103,15 +104,30 @@ pub(super) struct ConfiguredPaths {
     allowed: RwLock<AllowedPaths>,
 }
 
+impl ConfiguredPaths {
+    /// A copy: a file system that does not answer must not hold up a reload.
+    fn allowed(&self) -> AllowedPaths {
+        let allowed = self.allowed.read();
+        allowed.unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
 impl PathPolicy for ConfiguredPaths {
-    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, PathError> {
-        // A copy: a file system that does not answer must not hold up a reload.
-        let allowed = self
-            .allowed
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .clone();
-        PathPolicy::open_read(&allowed, what, path)
+    fn open_read(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        PathPolicy::open_read(&self.allowed(), what, path)
+    }
+
+    fn open_image(
+        &self,
+        what: &str,
+        path: &Path,
+        access: ImageAccess,
+    ) -> Result<OwnedFd, PathError> {
+        PathPolicy::open_image(&self.allowed(), what, path, access)
+    }
+
+    fn place(&self, what: &str, path: &Path) -> Result<Place, PathError> {
+        PathPolicy::place(&self.allowed(), what, path)
     }
 }
 

@@ -92,6 +92,10 @@ pub struct Resources {
     pub process: Option<ProcessIdentity>,
     /// Its launch was answered.
     pub launched: bool,
+    /// The taps of its network interfaces, by name. They end with its last descriptor of each.
+    pub taps: Vec<String>,
+    /// The sockets that its devices listen on.
+    pub device_sockets: Vec<PathBuf>,
 }
 
 /// One process of one boot: a pid alone is used again.

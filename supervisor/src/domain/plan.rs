@@ -3,24 +3,37 @@
 //! Runs in the supervisor, before a worker exists, on a thread that may wait: a file system can take as
 //! long as it likes to open a file. Everything a worker will ever use is opened here;
 //! the worker gets numbers. Nothing of a file's content is read: images are the worker's to parse.
-//! All descriptors are close-on-exec, and dropping a [`Plan`] undoes it.
+//! All descriptors are close-on-exec, and dropping a [`Plan`] undoes it: locks of images and taps end
+//! with their descriptors. Sockets have names that outlive theirs, and so are bound apart
+//! ([`Plan::listen`]), once they are recorded.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::{Path, PathBuf};
+mod boot;
+mod devices;
+mod disks;
+mod ends;
+mod nics;
+mod paths;
+
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 
 use reeve_ipc::fd::{FdError, FdTable};
-use reeve_ipc::model::{
-    BootSource, Domain, LifecycleAction, MemorySize, ModelError, OnCrash, OnPowerOff, OnReboot,
-};
+use reeve_ipc::model::{DeviceError, Devices, Domain, MemorySize, ModelError};
 use reeve_ipc::spec::{
-    BootSpec, ControlLoss, EndAction, EndPolicy, MachineSpec, MemoryBacking, MemorySpec,
-    ResetAction, SpecDigest,
+    ControlLoss, DeviceSpec, MachineSpec, MemoryBacking, MemorySpec, SpecDigest,
 };
-use rustix::fs::{FileType, MemfdFlags, Mode, OFlags, SealFlags};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use self::boot::{guest_memory, plan_boot};
+pub use self::disks::DiskError;
+use self::ends::{end_policy, kept_policy};
+pub(crate) use self::paths::called;
+pub use self::paths::{AnyPath, ImageAccess, PathError, PathPolicy};
 use crate::host::cpuid::HostCpuid;
 use crate::host::reason;
+use crate::host::sockets::{DeviceSockets, SocketError};
+use crate::host::tap::TapError;
 
 /// Where the kernel offers KVM.
 pub const KVM_PATH: &str = "/dev/kvm";
@@ -80,9 +93,22 @@ pub enum PlanError {
          network file system that is down; a restart of reeved, which no domain notices, lets go of them"
     )]
     Stalled(usize),
+    /// A disk.
+    #[error(transparent)]
+    Disk(#[from] DiskError),
+    /// A network interface.
+    #[error(transparent)]
+    Tap(#[from] TapError),
+    /// A socket.
+    #[error(transparent)]
+    Socket(#[from] SocketError),
     /// More descriptors than a launch carries.
     #[error(transparent)]
     Descriptors(#[from] FdError),
+}
+
+fn model_error(error: DeviceError) -> PlanError {
+    PlanError::Model(error.into())
 }
 
 /// What the command that mends an unusable `/dev/kvm` is.
@@ -99,42 +125,10 @@ pub fn mend_kvm(errno: Errno) -> &'static str {
     }
 }
 
-/// Opens the files that a definition names: as its caller may, or only where a policy allows.
-pub trait PathPolicy: std::fmt::Debug + Send + Sync {
-    /// Opens `path` for reading, close-on-exec, without waiting for anything. `what` is what it is
-    /// for: "kernel" or "initrd".
-    ///
-    /// # Errors
-    /// [`PathError`].
-    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, PathError>;
-}
-
-/// Why a file was not opened.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PathError {
-    /// The kernel refused.
-    #[error("{}", reason(*.0))]
-    Os(Errno),
-    /// The policy did: one line that names the file and says what would allow it.
-    #[error("{0}")]
-    Forbidden(String),
-}
-
-/// No policy but the kernel's: this process opens what it may.
-#[derive(Debug, Clone, Copy)]
-pub struct AnyPath;
-
-impl PathPolicy for AnyPath {
-    fn open_read(&self, _: &'static str, path: &Path) -> Result<OwnedFd, PathError> {
-        let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK | OFlags::NOCTTY;
-        rustix::fs::open(path, flags, Mode::empty()).map_err(PathError::Os)
-    }
-}
-
 /// What is not of the definition.
 #[derive(Debug)]
 pub struct PlanOptions<'a> {
-    /// Who opens the boot images.
+    /// Who opens what the definition names.
     pub paths: &'a dyn PathPolicy,
     /// The worker outlives its supervisor, and leaves every end of its guest to it; what binds it to
     /// its record. [`Plan::wait_on`] is to follow.
@@ -154,6 +148,8 @@ pub struct Plan {
     pub spec: MachineSpec,
     /// What its slots name.
     pub fds: FdTable,
+    /// The devices with every address.
+    devices: Devices,
 }
 
 impl Plan {
@@ -164,6 +160,34 @@ impl Plan {
     pub fn wait_on(&mut self, listener: OwnedFd) -> Result<(), PlanError> {
         self.spec.adoption = Some(self.fds.push(listener)?);
         Ok(())
+    }
+
+    /// The taps of its network interfaces, by name.
+    pub fn taps(&self) -> impl Iterator<Item = &str> {
+        self.spec.devices.iter().filter_map(|device| match device {
+            DeviceSpec::Nic(nic) => Some(nic.name.as_str()),
+            _ => None,
+        })
+    }
+
+    /// The paths that [`Plan::listen`] binds.
+    #[must_use]
+    pub fn sockets(&self) -> Vec<PathBuf> {
+        let sockets = self.devices.sockets();
+        sockets.map(|(_, path)| path.to_owned()).collect()
+    }
+
+    /// Binds what devices listen on, and adds those devices. To be called once; it may wait for a file
+    /// system. What it gives back unlinks the sockets when it is dropped.
+    ///
+    /// # Errors
+    /// [`PlanError::Socket`], [`PlanError::Descriptors`]; nothing is bound then.
+    pub(crate) fn listen(&mut self, paths: &dyn PathPolicy) -> Result<DeviceSockets, PlanError> {
+        let mut sockets = DeviceSockets::default();
+        let listening = devices::plan_listeners(&self.devices, paths, &mut self.fds, &mut sockets)?;
+        self.spec.devices.extend(listening);
+        self.spec.devices.sort_unstable_by_key(DeviceSpec::slot);
+        Ok(sockets)
     }
 }
 
@@ -177,11 +201,13 @@ pub fn plan(
     options: PlanOptions<'_>,
 ) -> Result<Plan, PlanError> {
     domain.validate()?;
+    let all = devices::completed(domain)?;
     let mut fds = FdTable::new();
     let kvm = open_kvm().map_err(PlanError::Kvm)?;
     let supported_cpuid = cpuid.entries().map_err(PlanError::Cpuid)?;
     let kvm = fds.push(kvm)?;
     let boot = plan_boot(&domain.boot, options.paths, &mut fds)?;
+    let devices = devices::plan_devices(&all, options.paths, &mut fds)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
     let console = options
@@ -213,6 +239,7 @@ pub fn plan(
         },
         kvm,
         boot,
+        devices,
         console,
         hold: options.hold,
         policy,
@@ -220,144 +247,16 @@ pub fn plan(
         adoption: None,
         digest,
     };
-    Ok(Plan { spec, fds })
-}
-
-fn plan_boot(
-    boot: &BootSource,
-    paths: &dyn PathPolicy,
-    fds: &mut FdTable,
-) -> Result<BootSpec, PlanError> {
-    match boot {
-        BootSource::BuiltIn { command_line } => Ok(BootSpec {
-            kernel: fds.push(built_in_image()?)?,
-            initrd: None,
-            command_line: command_line.clone(),
-        }),
-        BootSource::Kernel(boot) => Ok(BootSpec {
-            kernel: fds.push(open_image("kernel", paths, &boot.kernel)?)?,
-            initrd: match &boot.initrd {
-                Some(initrd) => Some(fds.push(open_image("initrd", paths, initrd)?)?),
-                None => None,
-            },
-            command_line: boot.command_line.clone(),
-        }),
-    }
-}
-
-fn end_policy(lifecycle: LifecycleAction) -> EndPolicy {
-    EndPolicy {
-        on_power_off: match lifecycle.on_power_off {
-            OnPowerOff::Destroy | OnPowerOff::Restart => EndAction::Exit,
-            OnPowerOff::Preserve => EndAction::Preserve,
-        },
-        on_reset: match lifecycle.on_reboot {
-            OnReboot::Restart => ResetAction::Reset,
-            OnReboot::Destroy | OnReboot::Preserve => ResetAction::Exit,
-        },
-        on_crash: match lifecycle.on_crash {
-            OnCrash::Destroy | OnCrash::Restart => EndAction::Exit,
-            OnCrash::Preserve => EndAction::Preserve,
-        },
-    }
-}
-
-/// A worker that outlives its supervisor keeps every end of its guest until that has seen it.
-fn kept_policy(lifecycle: LifecycleAction) -> EndPolicy {
-    EndPolicy {
-        on_power_off: EndAction::Preserve,
-        on_reset: match lifecycle.on_reboot {
-            OnReboot::Restart => ResetAction::Reset,
-            OnReboot::Destroy | OnReboot::Preserve => ResetAction::Preserve,
-        },
-        on_crash: EndAction::Preserve,
-    }
+    Ok(Plan {
+        spec,
+        fds,
+        devices: all,
+    })
 }
 
 /// Opens `/dev/kvm` for reading and writing.
 pub(crate) fn open_kvm() -> Result<OwnedFd, Errno> {
     rustix::fs::open(KVM_PATH, OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())
-}
-
-/// Opens a regular file for reading. A FIFO does not hold the supervisor up, and is refused.
-fn open_image(
-    what: &'static str,
-    paths: &dyn PathPolicy,
-    path: &Path,
-) -> Result<OwnedFd, PlanError> {
-    let image = |errno| PlanError::Image {
-        what,
-        path: path.to_owned(),
-        errno,
-    };
-    let fd = paths.open_read(what, path).map_err(|error| match error {
-        PathError::Os(errno) => image(errno),
-        PathError::Forbidden(message) => PlanError::Forbidden(message),
-    })?;
-    let stat = rustix::fs::fstat(&fd).map_err(image)?;
-    let kind = match FileType::from_raw_mode(stat.st_mode) {
-        FileType::RegularFile => return Ok(fd),
-        FileType::Directory => "a directory",
-        FileType::BlockDevice => "a block device",
-        FileType::Fifo => "a pipe",
-        _ => "a device or socket",
-    };
-    Err(PlanError::NotAFile {
-        what,
-        path: path.to_owned(),
-        kind,
-    })
-}
-
-/// The guest's memory: a memfd of its size that can neither shrink nor grow, nor be executed.
-fn guest_memory(size: MemorySize) -> Result<OwnedFd, PlanError> {
-    let make = || {
-        let fd = memfd("guest-memory")?;
-        rustix::fs::ftruncate(&fd, size.bytes())?;
-        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW | SealFlags::SEAL)?;
-        Ok(fd)
-    };
-    make().map_err(|errno| PlanError::Memfd {
-        what: "guest's memory",
-        size,
-        errno,
-    })
-}
-
-/// The built-in guest's image in a memfd that nobody can change. One for each worker: a shared one
-/// would let two hostile workers talk through its file position and locks.
-fn built_in_image() -> Result<OwnedFd, PlanError> {
-    let image: &[u8] = reeve_guest::IMAGE;
-    let make = || {
-        let fd = memfd("built-in-guest")?;
-        write_all(fd.as_fd(), image)?;
-        let seals = SealFlags::SHRINK | SealFlags::GROW | SealFlags::WRITE | SealFlags::SEAL;
-        rustix::fs::fcntl_add_seals(&fd, seals)?;
-        Ok(fd)
-    };
-    make().map_err(|errno| PlanError::Memfd {
-        what: "built-in guest's image",
-        size: MemorySize(image.len() as u64),
-        errno,
-    })
-}
-
-/// A memfd that can be sealed, not executable where the kernel can say so (Linux 6.3).
-fn memfd(name: &str) -> Result<OwnedFd, Errno> {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    match rustix::fs::memfd_create(name, flags | MemfdFlags::NOEXEC_SEAL) {
-        Err(Errno::INVAL) => rustix::fs::memfd_create(name, flags),
-        result => result,
-    }
-}
-
-/// Writes at position 0 without moving the file position.
-fn write_all(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<(), Errno> {
-    let mut written = 0;
-    while let Some(rest) = bytes.get(written..).filter(|rest| !rest.is_empty()) {
-        written += rustix::io::retry_on_intr(|| rustix::io::pwrite(fd, rest, written as u64))?;
-    }
-    Ok(())
 }
 
 #[cfg(test)]

@@ -215,7 +215,7 @@ impl Registry {
     /// # Errors
     /// It is not valid, its name or UUID is another's, or it could not be written.
     pub async fn define(&self, domain: Domain, only_new: bool) -> Result<DomainSummary, ApiError> {
-        validate(&domain)?;
+        let domain = accepted(domain)?;
         let uuid = domain.uuid;
         loop {
             let handle = self.claim(&domain)?;
@@ -240,7 +240,7 @@ impl Registry {
         options: StartOptions,
         session: SessionId,
     ) -> Result<DomainSummary, ApiError> {
-        validate(&domain)?;
+        let domain = accepted(domain)?;
         self.bind(options, session);
         let uuid = domain.uuid;
         loop {
@@ -400,11 +400,16 @@ fn unknown(domain: &DomainRef) -> ApiError {
     )
 }
 
-fn validate(domain: &Domain) -> Result<(), ApiError> {
-    domain.validate().map_err(|error| {
-        let message = format!("domain '{}': {error}", domain.name);
-        ApiError::new(ApiErrorCode::InvalidArgument, message)
-    })
+/// A definition of a client's, checked, with what it may leave out filled in.
+fn accepted(mut domain: Domain) -> Result<Domain, ApiError> {
+    let checked = domain.validate().and_then(|()| domain.complete());
+    match checked {
+        Ok(()) => Ok(domain),
+        Err(error) => {
+            let message = format!("domain '{}': {error}", domain.name);
+            Err(ApiError::new(ApiErrorCode::InvalidArgument, message))
+        }
+    }
 }
 
 /// The most bytes that a summary takes in a message.

@@ -65,6 +65,8 @@ impl Driver for TestDriver {
                 digest: u128::from(serial).to_be_bytes(),
                 process: None,
                 launched: true,
+                taps: Vec::new(),
+                device_sockets: Vec::new(),
             };
             recorder
                 .record(&resources)

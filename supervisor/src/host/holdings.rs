@@ -4,13 +4,16 @@ use std::path::PathBuf;
 
 use super::confinement::Confinement;
 use super::identity::Identity;
+use super::sockets::DeviceSockets;
 
-/// A uid, a cgroup and a socket. Dropping it removes the socket, then the cgroup, and frees the uid
+/// A uid, a cgroup and sockets. Dropping it removes the sockets, then the cgroup, and frees the uid
 /// last; nothing of the worker may live by then.
 #[derive(Debug)]
 pub(crate) struct Holdings {
     /// Unlinked when this is dropped.
     pub(crate) socket: Option<PathBuf>,
+    /// What its devices listen on.
+    pub(crate) device_sockets: DeviceSockets,
     /// Its cgroup.
     pub(crate) confinement: Confinement,
     /// Its uid and gid. Dropped last: fields are in order.
@@ -18,9 +21,15 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
+    /// Whether releasing it may have to wait: for a cgroup to be empty, or for a file system.
+    pub(crate) fn takes_time(&self) -> bool {
+        self.confinement.path().is_some() || self.device_sockets.any()
+    }
+
     /// Leaves everything to a later supervisor, which has a record of it.
     pub(crate) fn leave(&mut self) {
         self.socket = None;
+        self.device_sockets.leave();
         self.confinement.leave();
         self.identity.leave();
     }

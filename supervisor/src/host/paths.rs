@@ -10,8 +10,8 @@
 //!
 //! `/boot` is not among the defaults: an initial RAM disk may hold the keys of the host's disks.
 //!
-//! Invariant: nothing but a regular file is ever opened for reading; a pipe or a device is only
-//! looked at (`O_PATH`), which has no effect on it.
+//! Invariant: nothing but a regular file, or for a disk a block device, is ever opened for reading or
+//! writing; a pipe or another device is only looked at (`O_PATH`), which has no effect on it.
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
@@ -22,7 +22,8 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::reason;
-use crate::domain::plan;
+use super::sockets::Place;
+use crate::domain::plan::{self, ImageAccess};
 
 /// The directories of the configuration's default.
 pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/var/lib/reeve/images", "/var/lib/libvirt/images"];
@@ -100,7 +101,7 @@ pub enum PathError {
         directory: PathBuf,
     },
     /// Not a file.
-    #[error("the {what} '{path}' is {kind}, not a file", path = .path.display())]
+    #[error("the {what} '{path}' is {kind}, not {wanted}", path = .path.display())]
     NotAFile {
         /// What it is for.
         what: String,
@@ -108,6 +109,8 @@ pub enum PathError {
         path: PathBuf,
         /// What it is.
         kind: &'static str,
+        /// What it must be.
+        wanted: &'static str,
     },
     /// The kernel refused.
     #[error("cannot open the {what} '{path}': {}", reason(*.errno), path = .path.display())]
@@ -152,6 +155,47 @@ impl AllowedPaths {
     /// # Errors
     /// [`PathError`].
     pub fn open_read(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        self.open(what, path, OFlags::RDONLY, &[FileType::RegularFile])
+    }
+
+    /// Opens an image of a disk, close-on-exec, without waiting for anything.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn open_image(
+        &self,
+        what: &str,
+        path: &Path,
+        access: ImageAccess,
+    ) -> Result<OwnedFd, PathError> {
+        let kinds = [FileType::RegularFile, FileType::BlockDevice];
+        self.open(what, path, access.flags(), &kinds)
+    }
+
+    /// Opens the directory in which a socket is to be made.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn place(&self, what: &str, path: &Path) -> Result<Place, PathError> {
+        let allowing = self.allowing(what, path)?;
+        let beneath = allowing.open()?;
+        let directory = match allowing.rest.parent() {
+            Some(parent) if parent != Path::new("") => {
+                allowing.beneath(&beneath, parent, OFlags::DIRECTORY)?
+            }
+            _ => beneath,
+        };
+        let name = path.file_name().unwrap_or_default().to_owned();
+        Ok(Place { directory, name })
+    }
+
+    fn open(
+        &self,
+        what: &str,
+        path: &Path,
+        access: OFlags,
+        kinds: &[FileType],
+    ) -> Result<OwnedFd, PathError> {
         let os = |errno| PathError::Os {
             what: what.to_owned(),
             path: path.to_owned(),
@@ -159,27 +203,32 @@ impl AllowedPaths {
         };
         let found = self.find(what, path)?;
         let stat = rustix::fs::fstat(&found).map_err(os)?;
-        let kind = match FileType::from_raw_mode(stat.st_mode) {
+        let kind = FileType::from_raw_mode(stat.st_mode);
+        if kinds.contains(&kind) {
             // By the descriptor: the name may mean something else by now.
-            FileType::RegularFile => {
-                let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
-                let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
-                return rustix::fs::open(itself, flags, Mode::empty()).map_err(os);
-            }
-            FileType::Directory => "a directory",
-            FileType::BlockDevice => "a block device",
-            FileType::Fifo => "a pipe",
-            _ => "a device or socket",
-        };
+            let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+            let flags = access | OFlags::CLOEXEC | OFlags::NONBLOCK;
+            return rustix::fs::open(itself, flags, Mode::empty()).map_err(os);
+        }
         Err(PathError::NotAFile {
             what: what.to_owned(),
             path: path.to_owned(),
-            kind,
+            kind: plan::called(kind),
+            wanted: match kinds.contains(&FileType::BlockDevice) {
+                true => "a file or block device",
+                false => "a file",
+            },
         })
     }
 
     /// The file itself, only looked at.
     fn find(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        let allowing = self.allowing(what, path)?;
+        allowing.beneath(&allowing.open()?, allowing.rest, OFlags::empty())
+    }
+
+    /// The directory that allows a path.
+    fn allowing<'a>(&'a self, what: &'a str, path: &'a Path) -> Result<Allowing<'a>, PathError> {
         let plain = |component: Component<'_>| !matches!(component, Component::ParentDir);
         if !path.is_absolute() || !path.components().all(plain) {
             return Err(PathError::Form {
@@ -188,47 +237,23 @@ impl AllowedPaths {
             });
         }
         // The outermost first: it lets links lead furthest.
-        let mut allowing: Vec<(&PathBuf, &PathBuf, &Path)> = self
-            .directories
-            .iter()
-            .zip(&self.resolved)
-            .filter_map(|(directory, resolved)| {
-                let rest = path.strip_prefix(directory).ok()?;
-                Some((directory, resolved, rest)).filter(|_| rest != Path::new(""))
+        let directories = self.directories.iter().zip(&self.resolved);
+        let allowing = directories.filter_map(|(directory, resolved)| {
+            let rest = path.strip_prefix(directory).ok()?;
+            Some(Allowing {
+                what,
+                path,
+                directory,
+                resolved,
+                rest,
             })
-            .collect();
-        allowing.sort_by_key(|(directory, ..)| directory.components().count());
-        let Some((directory, resolved, rest)) = allowing.first() else {
-            return Err(PathError::Outside {
-                what: what.to_owned(),
-                path: path.to_owned(),
-                advice: self.advice(path),
-            });
-        };
-        let replaced = |errno| match errno {
-            Errno::LOOP => PathError::Replaced {
-                what: what.to_owned(),
-                path: path.to_owned(),
-                directory: (*directory).clone(),
-            },
-            errno => PathError::Os {
-                what: what.to_owned(),
-                path: path.to_owned(),
-                errno,
-            },
-        };
-        let beneath = open_directory(resolved).map_err(replaced)?;
-        open_beneath(&beneath, rest).map_err(|errno| match errno {
-            Errno::XDEV => PathError::Escapes {
-                what: what.to_owned(),
-                path: path.to_owned(),
-                directory: (*directory).clone(),
-            },
-            errno => PathError::Os {
-                what: what.to_owned(),
-                path: path.to_owned(),
-                errno,
-            },
+            .filter(|_| rest != Path::new(""))
+        });
+        let outermost = allowing.min_by_key(|allowing| allowing.directory.components().count());
+        outermost.ok_or_else(|| PathError::Outside {
+            what: what.to_owned(),
+            path: path.to_owned(),
+            advice: self.advice(path),
         })
     }
 
@@ -253,12 +278,81 @@ impl AllowedPaths {
     }
 }
 
-impl plan::PathPolicy for AllowedPaths {
-    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, plan::PathError> {
-        Self::open_read(self, what, path).map_err(|error| match error {
-            PathError::Os { errno, .. } => plan::PathError::Os(errno),
-            refused => plan::PathError::Forbidden(refused.to_string()),
+/// A path, and the directory beneath which it may be named.
+struct Allowing<'a> {
+    what: &'a str,
+    path: &'a Path,
+    directory: &'a Path,
+    /// The directory without symbolic links.
+    resolved: &'a Path,
+    /// The path from there on.
+    rest: &'a Path,
+}
+
+impl Allowing<'_> {
+    fn os(&self, errno: Errno) -> PathError {
+        PathError::Os {
+            what: self.what.to_owned(),
+            path: self.path.to_owned(),
+            errno,
+        }
+    }
+
+    /// The directory, only looked at.
+    fn open(&self) -> Result<OwnedFd, PathError> {
+        open_directory(self.resolved).map_err(|errno| match errno {
+            Errno::LOOP => PathError::Replaced {
+                what: self.what.to_owned(),
+                path: self.path.to_owned(),
+                directory: self.directory.to_owned(),
+            },
+            errno => self.os(errno),
         })
+    }
+
+    /// What is beneath the directory, only looked at.
+    fn beneath(
+        &self,
+        directory: &OwnedFd,
+        rest: &Path,
+        flags: OFlags,
+    ) -> Result<OwnedFd, PathError> {
+        open_beneath(directory, rest, flags).map_err(|errno| match errno {
+            Errno::XDEV => PathError::Escapes {
+                what: self.what.to_owned(),
+                path: self.path.to_owned(),
+                directory: self.directory.to_owned(),
+            },
+            errno => self.os(errno),
+        })
+    }
+}
+
+impl plan::PathPolicy for AllowedPaths {
+    fn open_read(&self, what: &str, path: &Path) -> Result<OwnedFd, plan::PathError> {
+        Self::open_read(self, what, path).map_err(Into::into)
+    }
+
+    fn open_image(
+        &self,
+        what: &str,
+        path: &Path,
+        access: ImageAccess,
+    ) -> Result<OwnedFd, plan::PathError> {
+        Self::open_image(self, what, path, access).map_err(Into::into)
+    }
+
+    fn place(&self, what: &str, path: &Path) -> Result<Place, plan::PathError> {
+        Self::place(self, what, path).map_err(Into::into)
+    }
+}
+
+impl From<PathError> for plan::PathError {
+    fn from(error: PathError) -> Self {
+        match error {
+            PathError::Os { errno, .. } => Self::Os(errno),
+            refused => Self::Forbidden(refused.to_string()),
+        }
     }
 }
 
@@ -302,8 +396,8 @@ fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
     resolve(CWD, path, look, ResolveFlags::NO_SYMLINKS)
 }
 
-fn open_beneath(directory: &OwnedFd, rest: &Path) -> Result<OwnedFd, Errno> {
-    let look = OFlags::PATH | OFlags::CLOEXEC;
+fn open_beneath(directory: &OwnedFd, rest: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
+    let look = OFlags::PATH | OFlags::CLOEXEC | flags;
     let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
     resolve(directory.as_fd(), rest, look, beneath)
 }

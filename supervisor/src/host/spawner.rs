@@ -133,9 +133,9 @@ impl Child {
         }
     }
 
-    /// Whether its release may have to wait for a cgroup to be empty.
-    pub(crate) fn has_cgroup(&self) -> bool {
-        self.holdings.confinement.path().is_some()
+    /// Whether its release may have to wait.
+    pub(crate) fn takes_time(&self) -> bool {
+        self.holdings.takes_time()
     }
 
     /// Takes the exit status of a process whose pidfd is readable.

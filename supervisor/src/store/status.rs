@@ -9,21 +9,49 @@ use std::path::PathBuf;
 use reeve_ipc::api::view::ShutOffReason;
 use serde::{Deserialize, Serialize};
 
-use super::schema::{self, SchemaError, v2};
+use super::schema::{self, SchemaError, v2, v3};
 use crate::domain::actor::{Intents, LiveRecord};
 use crate::domain::driver::{ProcessIdentity, Resources};
 use crate::domain::world::Status;
 
-const SCHEMA: u32 = 1;
+const SCHEMA: u32 = 2;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct StatusV1 {
+struct StatusV2 {
     schema: u32,
     started_unix_ms: u64,
     intents: IntentsV1,
     resources: ResourcesV1,
+    definition: v3::Domain,
+}
+
+/// Of a supervisor before there were devices.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct StatusV1 {
+    #[serde(rename = "schema")]
+    _schema: u32,
+    started_unix_ms: u64,
+    intents: IntentsV1,
+    resources: ResourcesV1,
     definition: v2::Domain,
+}
+
+impl StatusV1 {
+    const SCHEMA: u32 = 1;
+}
+
+impl From<StatusV1> for StatusV2 {
+    fn from(status: StatusV1) -> Self {
+        Self {
+            schema: SCHEMA,
+            started_unix_ms: status.started_unix_ms,
+            intents: status.intents,
+            resources: status.resources,
+            definition: status.definition.into(),
+        }
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -60,6 +88,11 @@ struct ResourcesV1 {
     digest: String,
     process: Option<ProcessV1>,
     launched: bool,
+    /// Absent in those that were written before there were any, as the next.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    taps: Vec<String>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    device_sockets: Vec<PathBuf>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -75,12 +108,12 @@ struct ProcessV1 {
 /// # Errors
 /// [`SchemaError`].
 pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
-    match schema::schema_of(text)? {
-        SCHEMA => {}
+    let status: StatusV2 = match schema::schema_of(text)? {
+        SCHEMA => schema::read(text)?,
+        StatusV1::SCHEMA => schema::read::<StatusV1>(text)?.into(),
         found if found > SCHEMA => return Err(SchemaError::Newer { found }),
         found => return Err(SchemaError::Unknown { found }),
-    }
-    let status: StatusV1 = serde_json::from_slice(text).map_err(|error| schema::form(&error))?;
+    };
     let resources = status.resources;
     let digest = u128::from_str_radix(&resources.digest, 16)
         .ok()
@@ -112,6 +145,8 @@ pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
                 boot_id: process.boot_id,
             }),
             launched: resources.launched,
+            taps: resources.taps,
+            device_sockets: resources.device_sockets,
         },
     })
 }
@@ -144,8 +179,10 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
         digest,
         process,
         launched,
+        taps,
+        device_sockets,
     } = resources;
-    schema::pretty(&StatusV1 {
+    schema::pretty(&StatusV2 {
         schema: SCHEMA,
         started_unix_ms: *started_ms,
         intents: IntentsV1 {
@@ -168,6 +205,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
                 boot_id: process.boot_id.clone(),
             }),
             launched: *launched,
+            taps: taps.clone(),
+            device_sockets: device_sockets.clone(),
         },
         definition: definition.into(),
     })

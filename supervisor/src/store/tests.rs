@@ -52,6 +52,8 @@ fn status(number: u8) -> Status {
                 boot_id: "b".to_owned(),
             }),
             launched: true,
+            taps: Vec::new(),
+            device_sockets: Vec::new(),
         },
     }
 }

@@ -137,6 +137,8 @@ impl Making {
             digest,
             process: None,
             launched: false,
+            taps: Vec::new(),
+            device_sockets: Vec::new(),
         }
     }
 

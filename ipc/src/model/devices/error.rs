@@ -118,12 +118,14 @@ pub enum DeviceError {
         /// The MTU.
         mtu: u16,
     },
-    /// A name for a tap that has one.
-    #[error("{0} uses a tap that exists, and so makes none with a target's name")]
-    TapTarget(String),
-    /// An MTU for a tap that has one.
-    #[error("{0} uses a tap that exists; set the MTU there")]
-    TapMtu(String),
+    /// What whoever made a tap decides.
+    #[error("{nic} uses a tap that exists: its {what} is set there, not in a definition")]
+    TapIsThere {
+        /// The interface.
+        nic: String,
+        /// What.
+        what: &'static str,
+    },
     /// A context id that no guest has.
     #[error("a vsock cid of {0}: a guest has {MIN_GUEST_CID} to {MAX_GUEST_CID}")]
     Cid(u32),

@@ -16,8 +16,7 @@ pub struct Nic {
     pub target: Option<InterfaceName>,
     /// Its pairs of queues, 1 to [`MAX_NIC_QUEUES`].
     pub queues: u16,
-    /// The MTU of the tap, which the guest is told; that of the host where there is none, which it is not
-    /// told.
+    /// The MTU of the tap and of the guest; that of the bridge where there is none.
     pub mtu: Option<u16>,
     /// Whether its link is up.
     pub link_up: bool,
@@ -25,8 +24,10 @@ pub struct Nic {
     pub inbound: Option<Rate>,
     /// Bytes from the guest, at most.
     pub outbound: Option<Rate>,
-    /// The guest may send from addresses that are not its own, and talk to other guests on its bridge.
+    /// The guest may send from addresses that are not its own.
     pub trust_guest: bool,
+    /// It reaches no other isolated port of its bridge (libvirt `<port isolated='yes'/>`).
+    pub isolated: bool,
     /// Where it is on the bus.
     pub address: Option<PciSlot>,
 }
@@ -56,6 +57,7 @@ impl Nic {
             inbound: None,
             outbound: None,
             trust_guest: false,
+            isolated: false,
             address: None,
         }
     }
@@ -88,11 +90,13 @@ impl Nic {
             return Err(DeviceError::Mtu { nic, mtu });
         }
         if let NicSource::Tap(_) = self.source {
-            if self.target.is_some() {
-                return Err(DeviceError::TapTarget(nic));
-            }
-            if self.mtu.is_some() {
-                return Err(DeviceError::TapMtu(nic));
+            let own = [
+                (self.target.is_some(), "name"),
+                (self.mtu.is_some(), "MTU"),
+                (self.isolated, "isolation"),
+            ];
+            if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
+                return Err(DeviceError::TapIsThere { nic, what });
             }
         }
         for rate in [self.inbound, self.outbound].into_iter().flatten() {

@@ -78,6 +78,7 @@ pub(in crate::tests) fn devices() -> Devices {
         inbound: Some(rate(8)),
         outbound: None,
         trust_guest: false,
+        isolated: true,
         address: Some(slot(2)),
     };
     Devices {
@@ -171,7 +172,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
     ];
     let what = (option::of(any_mac()), source, option::of(name()));
     let how = (
-        any::<(u16, Option<u16>, [bool; 2])>(),
+        any::<(u16, Option<u16>, [bool; 3])>(),
         any_rate(),
         any_rate(),
     );
@@ -185,6 +186,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         inbound: how.1,
         outbound: how.2,
         trust_guest: how.0.2[1],
+        isolated: how.0.2[2],
         address,
     })
 }

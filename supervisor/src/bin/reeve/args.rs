@@ -17,6 +17,7 @@ use rustix::rand::GetRandomFlags;
 use uuid::Uuid;
 
 use crate::daemon::args::{Remote, RemoteCommand};
+use crate::devices::DeviceArgs;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -169,6 +170,9 @@ pub struct GuestArgs {
     )]
     pub machine: String,
 
+    #[command(flatten)]
+    pub devices: DeviceArgs,
+
     /// Most host memory, guest and worker together. Needs cgroup v2, as every limit.
     #[arg(long, value_name = "SIZE", help_heading = "Limits")]
     pub limit_memory: Option<MemorySize>,
@@ -264,6 +268,7 @@ impl GuestArgs {
             cpu: CpuSwitches::default(),
             memory: self.memory,
             boot,
+            devices: self.devices.devices(),
             lifecycle: LifecycleAction::default(),
             limits: ResourceLimits {
                 memory: self.limit_memory,

@@ -5,6 +5,7 @@ mod args;
 mod console;
 mod control;
 mod daemon;
+mod devices;
 mod doctor;
 mod manual;
 mod messages;

@@ -2,15 +2,19 @@
 
 use std::io::Read;
 use std::os::fd::AsRawFd;
+use std::path::Path;
 
-use reeve_ipc::model::{Devices, DomainUuid, KernelBoot, Labels, ResourceLimits, Vcpus};
-use reeve_ipc::spec::{CpuSwitches, MachineType};
-use rustix::fs::SealFlags;
+use reeve_ipc::model::{
+    BootSource, DomainUuid, KernelBoot, Labels, LifecycleAction, OnCrash, OnPowerOff, OnReboot,
+    ResourceLimits, Vcpus,
+};
+use reeve_ipc::spec::{CpuSwitches, EndAction, MachineType, ResetAction};
+use rustix::fs::{FileType, SealFlags};
 use uuid::Uuid;
 
-use crate::host::cpuid::HostCpuid;
-
+use super::boot::{built_in_image, open_image};
 use super::*;
+use crate::host::sockets::Place;
 
 fn domain(boot: BootSource) -> Domain {
     Domain {
@@ -183,11 +187,19 @@ fn what_a_guests_end_means_is_carried_over() {
 struct Nowhere;
 
 impl PathPolicy for Nowhere {
-    fn open_read(&self, what: &'static str, path: &Path) -> Result<OwnedFd, PathError> {
+    fn open_read(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
         Err(PathError::Forbidden(format!(
             "the {what} {} is not allowed",
             path.display()
         )))
+    }
+
+    fn open_image(&self, what: &str, path: &Path, _: ImageAccess) -> Result<OwnedFd, PathError> {
+        self.open_read(what, path)
+    }
+
+    fn place(&self, what: &str, path: &Path) -> Result<Place, PathError> {
+        Err(self.open_read(what, path).unwrap_err())
     }
 }
 
@@ -224,3 +236,5 @@ fn a_kept_worker_ends_with_nothing_but_its_supervisor() {
     assert_eq!(spec.digest, SpecDigest([7; 16]));
     assert!(spec.adoption.is_some());
 }
+
+mod devices;

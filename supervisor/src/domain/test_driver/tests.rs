@@ -127,6 +127,8 @@ async fn nothing_of_an_earlier_supervisor_is_found() {
         digest: [0; 16],
         process: None,
         launched: true,
+        taps: Vec::new(),
+        device_sockets: Vec::new(),
     };
     let adoption = TestDriver::new().adopt(domain(), resources).await;
     assert!(matches!(adoption, Adoption::Gone { .. }));

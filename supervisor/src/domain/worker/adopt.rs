@@ -39,10 +39,12 @@ use super::supervise::{Heard, Supervision, release};
 use super::{Facts, Link, Process, View, Worker};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{Adoption, GuestEnd, Notice, ProcessIdentity, Resources, Running};
+use crate::domain::plan::PathPolicy;
 use crate::host::confinement::Confinement;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
 use crate::host::process::Missing;
+use crate::host::sockets::DeviceSockets;
 use crate::host::spawner::Child;
 use crate::host::watch::watch;
 use crate::host::{Host, process, reason};
@@ -101,11 +103,13 @@ pub(super) struct Claim {
 
 impl Claim {
     /// Claims it: from here on nobody else gets the uid.
-    pub(super) fn new(host: &Host, recorded: Resources) -> Self {
+    pub(super) fn new(host: &Host, paths: Arc<dyn PathPolicy>, recorded: Resources) -> Self {
+        let sockets = recorded.device_sockets.clone();
         Self {
             accepted: Instant::now(),
             holdings: Holdings {
                 socket: Some(recorded.socket.clone()),
+                device_sockets: DeviceSockets::recorded(paths, sockets),
                 confinement: Confinement::adopt(recorded.cgroup.as_deref()),
                 identity: host.identities.reclaim(recorded.uid, recorded.own_uid),
             },
@@ -304,7 +308,7 @@ fn unwatched(error: &std::io::Error) -> Adoption {
 
 /// Releases what a process held that is gone.
 async fn release_all(holdings: Holdings) {
-    if holdings.confinement.path().is_some() {
+    if holdings.takes_time() {
         // As for a child: a cgroup may have to be waited for.
         let _ = tokio::task::spawn_blocking(move || drop(holdings)).await;
     }

@@ -17,6 +17,7 @@ use crate::domain::driver::{
 use crate::domain::plan::{PathPolicy, PlanError};
 use crate::host::Host;
 use crate::host::confinement::ConfinementError;
+use crate::host::sockets::SocketError;
 use crate::host::vcpus::VcpuError;
 
 /// Runs domains over KVM, in workers that outlive it. Cheap to clone.
@@ -83,7 +84,7 @@ impl Driver for KvmDriver {
 
     fn adopt(&self, domain: Domain, recorded: Resources) -> Later<Adoption> {
         // Not later: a start that comes before the future runs must not get the same uid.
-        let claim = adopt::Claim::new(&self.host, recorded);
+        let claim = adopt::Claim::new(&self.host, self.planner.paths(), recorded);
         Box::pin(async move { adopt::adopt(&domain, claim).await })
     }
 }
@@ -102,7 +103,12 @@ fn told(domain: &DomainName, error: &StartError) -> String {
 
 fn kind(error: &StartError) -> StartFailureKind {
     match error {
-        StartError::Plan(PlanError::Forbidden(_)) => StartFailureKind::Path,
+        StartError::Plan(
+            PlanError::Forbidden(_) | PlanError::Socket(SocketError::Forbidden(_)),
+        ) => StartFailureKind::Path,
+        StartError::Plan(PlanError::Disk(error)) if error.is_of_definition() => {
+            StartFailureKind::Definition
+        }
         StartError::Plan(
             PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. },
         )

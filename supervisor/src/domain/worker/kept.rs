@@ -28,6 +28,7 @@ use crate::domain::plan::{self, PathPolicy, Plan, PlanError, PlanOptions};
 use crate::host::confinement::ConfinementPlan;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
+use crate::host::sockets::DeviceSockets;
 use crate::host::{Host, process};
 
 /// The socket's name in the domain's directory.
@@ -148,15 +149,9 @@ impl Planner {
         order: &StartOrder,
         digest: SpecDigest,
     ) -> Result<Plan, PlanError> {
-        let place = Arc::clone(&self.places).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(PLACE_DEADLINE, place).await else {
-            return Err(PlanError::Stalled(MAX_PLANNING));
-        };
         let (paths, cpuid) = (Arc::clone(&self.paths), host.cpuid.clone());
         let (domain, hold) = (order.domain.clone(), order.paused);
-        let planning = tokio::task::spawn_blocking(move || {
-            // Held until it is done, even where nobody waits for it any more.
-            let _place = place;
+        self.work(move || {
             let options = PlanOptions {
                 paths: paths.as_ref(),
                 kept: Some(digest),
@@ -165,9 +160,41 @@ impl Planner {
                 on_control_loss: ControlLoss::KeepRunning,
             };
             plan::plan(&domain, &cpuid, options)
+        })
+        .await
+    }
+
+    /// Binds what the plan's devices listen on.
+    async fn listen(&self, mut plan: Plan) -> Result<(Plan, DeviceSockets), PlanError> {
+        let paths = Arc::clone(&self.paths);
+        self.work(move || {
+            let sockets = plan.listen(paths.as_ref())?;
+            Ok((plan, sockets))
+        })
+        .await
+    }
+
+    /// Who opens what definitions name.
+    pub(super) fn paths(&self) -> Arc<dyn PathPolicy> {
+        Arc::clone(&self.paths)
+    }
+
+    /// Does what may wait for a file system, once there is a place for it.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> Result<T, PlanError> + Send + 'static,
+    ) -> Result<T, PlanError> {
+        let place = Arc::clone(&self.places).acquire_owned();
+        let Ok(Ok(place)) = tokio::time::timeout(PLACE_DEADLINE, place).await else {
+            return Err(PlanError::Stalled(MAX_PLANNING));
+        };
+        let working = tokio::task::spawn_blocking(move || {
+            // Held until it is done, even where nobody waits for it any more.
+            let _place = place;
+            work()
         });
-        match planning.await {
-            Ok(plan) => plan,
+        match working.await {
+            Ok(done) => done,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
                 // The runtime ends, and this future with it.
@@ -204,16 +231,22 @@ pub(super) async fn start(
             digest: digest.0,
             process: None,
             launched: false,
+            taps: plan.taps().map(str::to_owned).collect(),
+            device_sockets: plan.sockets(),
         },
     };
     ledger.record()?;
-    let holdings = Holdings {
+    let mut holdings = Holdings {
         socket: Some(socket.clone()),
+        device_sockets: DeviceSockets::default(),
         confinement: confinement.make()?,
         identity,
     };
     crash::point(Operation::Start, Moment::AfterCgroup);
     plan.wait_on(listen(&socket)?)?;
+    if !ledger.resources.device_sockets.is_empty() {
+        (plan, holdings.device_sockets) = planner.listen(plan).await?;
+    }
     crash::point(Operation::Start, Moment::AfterSocket);
     let (tell, notices) = mpsc::channel(NOTICES);
     // Declared before the launch: dropped after all that it made.

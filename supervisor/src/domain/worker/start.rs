@@ -159,7 +159,7 @@ pub async fn start(
 ) -> Result<Worker, StartError> {
     let accepted = Instant::now();
     check_vcpus(domain)?;
-    let plan = plan::plan(
+    let mut plan = plan::plan(
         domain,
         &host.cpuid,
         PlanOptions {
@@ -173,6 +173,7 @@ pub async fn start(
     let identity = host.identities.claim()?;
     let holdings = Holdings {
         socket: None,
+        device_sockets: plan.listen(&AnyPath)?,
         confinement: ConfinementPlan::new(domain, &host.cgroups)?.make()?,
         identity,
     };

@@ -393,9 +393,9 @@ impl Supervision {
     }
 }
 
-/// Releases what a dead worker held. A cgroup may have to be waited for, elsewhere.
+/// Releases what a dead worker held. What may have to wait does so elsewhere.
 pub(super) async fn release(child: Child) {
-    if child.has_cgroup() {
+    if child.takes_time() {
         // Failing means that the release has panicked; there is nothing left to do then.
         let _ = tokio::task::spawn_blocking(move || drop(child)).await;
     }

@@ -6,13 +6,15 @@
 
 pub(super) mod v1;
 pub(super) mod v2;
+pub(super) mod v3;
 
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{CpuSet, DomainName, DomainUuid, InvalidName, ModelError};
+use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
 /// The version that is written.
-pub const CURRENT: u32 = v2::SCHEMA;
+pub const CURRENT: u32 = v3::SCHEMA;
 
 /// Why the text of a record is refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -38,6 +40,9 @@ pub enum SchemaError {
     /// Out of range.
     #[error(transparent)]
     Model(#[from] ModelError),
+    /// An address that is none.
+    #[error("{0}")]
+    Address(String),
 }
 
 /// All that is read before the schema is known.
@@ -47,7 +52,7 @@ struct Header {
 }
 
 /// One error of `serde_json`, on one line.
-pub(super) fn form(error: &serde_json::Error) -> SchemaError {
+fn form(error: &serde_json::Error) -> SchemaError {
     SchemaError::Form(error.to_string().replace('\n', " "))
 }
 
@@ -62,16 +67,18 @@ pub(super) fn schema_of(text: &[u8]) -> Result<u32, SchemaError> {
 /// # Errors
 /// [`SchemaError`].
 pub fn decode(text: &[u8]) -> Result<DomainDefinition, SchemaError> {
-    let record: v2::Record = match schema_of(text)? {
-        v1::SCHEMA => {
-            let record: v1::Record = serde_json::from_slice(text).map_err(|error| form(&error))?;
-            record.into()
-        }
-        v2::SCHEMA => serde_json::from_slice(text).map_err(|error| form(&error))?,
+    let record: v3::Record = match schema_of(text)? {
+        v1::SCHEMA => v2::Record::from(read::<v1::Record>(text)?).into(),
+        v2::SCHEMA => read::<v2::Record>(text)?.into(),
+        v3::SCHEMA => read(text)?,
         found if found > CURRENT => return Err(SchemaError::Newer { found }),
         found => return Err(SchemaError::Unknown { found }),
     };
     record.try_into()
+}
+
+pub(super) fn read<T: DeserializeOwned>(text: &[u8]) -> Result<T, SchemaError> {
+    serde_json::from_slice(text).map_err(|error| form(&error))
 }
 
 /// Writes a record in the newest version, for people to read too.
@@ -79,7 +86,7 @@ pub fn decode(text: &[u8]) -> Result<DomainDefinition, SchemaError> {
 /// # Errors
 /// What cannot be said in JSON: a path that is not UTF-8.
 pub fn encode(record: &DomainDefinition) -> Result<Vec<u8>, SchemaError> {
-    pretty(&v2::Record::from(record))
+    pretty(&v3::Record::from(record))
 }
 
 pub(super) fn pretty(value: &impl Serialize) -> Result<Vec<u8>, SchemaError> {

@@ -77,8 +77,165 @@ const V2: &str = r#"{
 }
 "#;
 
+const V3: &str = r#"{
+  "schema": 3,
+  "autostart": 3,
+  "domain": {
+    "name": "web",
+    "uuid": "6f1f9b0e-3c62-4a8d-9c1f-0c8a2f3f7a10",
+    "title": "the web",
+    "description": "serves it",
+    "machine": "reeve-1.0",
+    "vcpus": 2,
+    "cpu": {
+      "tsc_deadline": true,
+      "kvmclock": false,
+      "invariant_tsc": true,
+      "transactional_memory": false
+    },
+    "memory_bytes": 268435456,
+    "boot": {
+      "built_in": {
+        "command_line": "idle"
+      }
+    },
+    "devices": {
+      "disks": [
+        {
+          "target": "vda",
+          "image": {
+            "path": "/var/lib/reeve/images/web.qcow2",
+            "format": "qcow2"
+          },
+          "backing": [
+            {
+              "path": "/var/lib/reeve/images/base",
+              "format": "raw"
+            }
+          ],
+          "read_only": false,
+          "cache": "none",
+          "io": "io_uring",
+          "discard": "unmap",
+          "serial": "W1",
+          "queues": 4,
+          "block_bytes": 4096,
+          "bytes": {
+            "total": {
+              "per_second": 10000000,
+              "burst": {
+                "per_second": 20000000,
+                "seconds": 5
+              }
+            }
+          },
+          "requests": {
+            "read": {
+              "per_second": 500
+            },
+            "write": {
+              "per_second": 200
+            }
+          },
+          "address": 1
+        }
+      ],
+      "nics": [
+        {
+          "mac": "52:54:00:12:34:56",
+          "source": {
+            "bridge": "br0"
+          },
+          "target": "web0",
+          "queues": 2,
+          "mtu": 1400,
+          "link_up": true,
+          "inbound": {
+            "per_second": 1000000
+          },
+          "trust_guest": false,
+          "isolated": true,
+          "address": 2
+        },
+        {
+          "mac": "52:54:00:12:34:57",
+          "source": "nothing",
+          "queues": 1,
+          "link_up": false,
+          "trust_guest": true,
+          "isolated": false,
+          "address": 3
+        }
+      ],
+      "rng": {
+        "rate": {
+          "per_second": 1024
+        },
+        "address": 4
+      },
+      "balloon": {
+        "free_page_reporting": true,
+        "deflate_on_oom": false,
+        "address": 5
+      },
+      "vsock": {
+        "cid": 7,
+        "path": "/var/lib/reeve/images/web.vsock",
+        "address": 6
+      },
+      "channels": [
+        {
+          "name": "org.qemu.guest_agent.0",
+          "path": "/var/lib/reeve/images/web.agent"
+        }
+      ],
+      "consoles": [
+        {
+          "path": "/var/lib/reeve/images/web.hvc0"
+        }
+      ],
+      "ports_address": 7
+    },
+    "on_power_off": "restart",
+    "on_reboot": "preserve",
+    "on_crash": "restart",
+    "limits": {
+      "vcpu_percent": 150,
+      "cpu_weight": 50,
+      "pids": 64
+    },
+    "pinning": [
+      {
+        "vcpu": 1,
+        "host_cpus": "0-3,8"
+      }
+    ],
+    "metadata": [
+      {
+        "uri": "http://example.org/app",
+        "content": "<app:x/>"
+      }
+    ]
+  }
+}
+"#;
+
 #[test]
-fn the_version_before_still_loads_and_is_written_as_the_newest() {
+fn every_version_still_loads_and_is_written_as_the_newest() {
+    for text in [V1, V2] {
+        let record = decode(text.as_bytes()).unwrap();
+        assert!(record.domain.devices.is_empty());
+        let text = encode(&record).unwrap();
+        assert_eq!(schema_of(&text).unwrap(), CURRENT);
+        assert_eq!(decode(&text).unwrap(), record);
+    }
+    // The devices aside, nothing is added or lost.
+    let text = String::from_utf8(encode(&decode(V2.as_bytes()).unwrap()).unwrap()).unwrap();
+    assert_eq!(text.replace("\"schema\": 3", "\"schema\": 2"), V2);
+}
+
+#[test]
+fn what_the_first_version_lacks_is_not_made_up() {
     let record = decode(V1.as_bytes()).unwrap();
     assert_eq!(record.autostart, None);
     assert_eq!(record.domain.name.as_str(), "web");
@@ -92,15 +249,15 @@ fn the_version_before_still_loads_and_is_written_as_the_newest() {
 
 #[test]
 fn the_text_of_the_newest_version_does_not_change() {
-    let record = decode(V2.as_bytes()).unwrap();
+    let record = decode(V3.as_bytes()).unwrap();
     assert_eq!(record.autostart, Some(3));
-    assert_eq!(String::from_utf8(encode(&record).unwrap()).unwrap(), V2);
+    assert_eq!(String::from_utf8(encode(&record).unwrap()).unwrap(), V3);
 }
 
 #[test]
 fn a_newer_version_is_refused_by_its_number_whatever_else_it_says() {
-    let error = decode(br#"{"schema": 3, "beyond": ["our", "ken"]}"#).unwrap_err();
-    assert_eq!(error, SchemaError::Newer { found: 3 });
+    let error = decode(br#"{"schema": 4, "beyond": ["our", "ken"]}"#).unwrap_err();
+    assert_eq!(error, SchemaError::Newer { found: 4 });
     assert_eq!(
         decode(br#"{"schema": 0}"#),
         Err(SchemaError::Unknown { found: 0 })
@@ -109,15 +266,15 @@ fn a_newer_version_is_refused_by_its_number_whatever_else_it_says() {
 
 #[test]
 fn every_truncation_is_an_error_of_one_line() {
-    for end in 0..V2.trim_end().len() {
-        let error = decode(&V2.as_bytes()[..end]).unwrap_err();
+    for end in 0..V3.trim_end().len() {
+        let error = decode(&V3.as_bytes()[..end]).unwrap_err();
         assert!(!error.to_string().contains('\n'), "{error}");
     }
 }
 
 #[test]
 fn a_field_that_would_be_lost_is_refused() {
-    let text = V2.replace("\"vcpus\": 2,", "\"vcpus\": 2, \"vcpu_colour\": \"red\",");
+    let text = V3.replace("\"vcpus\": 2,", "\"vcpus\": 2, \"vcpu_colour\": \"red\",");
     let error = decode(text.as_bytes()).unwrap_err().to_string();
     assert!(error.contains("vcpu_colour"), "{error}");
 }
@@ -131,9 +288,19 @@ fn what_no_domain_may_be_is_refused() {
         ("0-3,8", "8-3"),
         ("\"vcpu\": 1", "\"vcpu\": 2"),
         ("\"cpu_weight\": 50", "\"cpu_weight\": 0"),
+        ("\"target\": \"vda\"", "\"target\": \"sda\""),
+        ("\"address\": 1", "\"address\": 32"),
+        ("\"address\": 1", "\"address\": 2"),
+        ("\"format\": \"raw\"", "\"format\": \"vmdk\""),
+        ("\"format\": \"raw\"", "\"path\": \"/x\""),
+        ("4096", "1024"),
+        ("52:54:00:12:34:56", "53:54:00:12:34:56"),
+        ("\"web0\"", "\"we/b0\""),
+        ("\"cid\": 7", "\"cid\": 2"),
+        ("\"total\"", "\"toal\""),
     ] {
-        let text = V2.replace(from, to);
-        assert_ne!(text, V2);
+        let text = V3.replace(from, to);
+        assert_ne!(text, V3);
         assert!(decode(text.as_bytes()).is_err(), "{to}");
     }
 }

@@ -91,7 +91,7 @@ impl From<Record> for v2::Record {
     fn from(record: Record) -> Self {
         let domain = record.domain;
         Self {
-            schema: v2::SCHEMA,
+            _schema: v2::SCHEMA,
             autostart: None,
             domain: v2::Domain {
                 name: domain.name,

@@ -1,36 +1,34 @@
-//! Schema 2: the one that is written. Adds autostart, labels, pinning, CPU weight, the vCPUs' own
-//! CPU limit, and all three actions for each of a guest's ends.
+//! Schema 2: a definition without devices. Frozen; read only. Its parts that schema 3 has unchanged are
+//! used there.
 
 use std::path::PathBuf;
 
-use reeve_ipc::api::view::DomainDefinition;
-use reeve_ipc::model;
-use reeve_ipc::spec;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::{CpuSet, DomainName, DomainUuid, SchemaError};
+use super::v3;
 
 pub(in crate::store) const SCHEMA: u32 = 2;
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Record {
-    pub(super) schema: u32,
+    #[serde(rename = "schema")]
+    pub(super) _schema: u32,
     /// Its place among those that start with the host, lowest first.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(super) autostart: Option<u32>,
     pub(super) domain: Domain,
 }
 
-#[derive(Debug, Serialize, Deserialize)]
+#[derive(Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(in crate::store) struct Domain {
     pub(super) name: String,
     pub(super) uuid: Uuid,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(super) title: Option<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(default)]
     pub(super) description: Option<String>,
     pub(super) machine: Machine,
     pub(super) vcpus: u32,
@@ -42,9 +40,9 @@ pub(in crate::store) struct Domain {
     pub(super) on_crash: OnEnd,
     #[serde(default)]
     pub(super) limits: Limits,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) pinning: Vec<Pin>,
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[serde(default)]
     pub(super) metadata: Vec<Metadata>,
 }
 
@@ -105,238 +103,47 @@ pub(super) struct Limits {
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Pin {
-    vcpu: u32,
+    pub(super) vcpu: u32,
     /// As in `0-3,8`.
-    host_cpus: String,
+    pub(super) host_cpus: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Metadata {
-    uri: String,
-    content: String,
+    pub(super) uri: String,
+    pub(super) content: String,
 }
 
-impl From<&DomainDefinition> for Record {
-    fn from(record: &DomainDefinition) -> Self {
-        let DomainDefinition { domain, autostart } = record;
+impl From<Record> for v3::Record {
+    fn from(record: Record) -> Self {
         Self {
-            schema: SCHEMA,
-            autostart: *autostart,
-            domain: domain.into(),
-        }
-    }
-}
-
-impl TryFrom<Record> for DomainDefinition {
-    type Error = SchemaError;
-
-    fn try_from(record: Record) -> Result<Self, SchemaError> {
-        Ok(Self {
-            domain: record.domain.try_into()?,
+            schema: v3::SCHEMA,
             autostart: record.autostart,
-        })
+            domain: record.domain.into(),
+        }
     }
 }
 
-impl From<&model::Domain> for Domain {
-    fn from(domain: &model::Domain) -> Self {
-        // Taken apart field by field, so that a field that is not kept does not compile.
-        let model::Domain {
-            name,
-            uuid,
-            machine,
-            vcpus,
-            cpu,
-            memory,
-            boot,
-            lifecycle,
-            limits,
-            pinning,
-            labels,
-        } = domain;
-        let model::Labels {
-            title,
-            description,
-            metadata,
-        } = labels;
+impl From<Domain> for v3::Domain {
+    fn from(domain: Domain) -> Self {
         Self {
-            name: name.as_str().to_owned(),
-            uuid: uuid.0,
-            title: title.clone(),
-            description: description.clone(),
-            machine: match machine {
-                spec::MachineType::Reeve1_0 => Machine::Reeve1_0,
-                spec::MachineType::ReeveLegacy1_0 => Machine::ReeveLegacy1_0,
-            },
-            vcpus: vcpus.count(),
-            cpu: (*cpu).into(),
-            memory_bytes: memory.bytes(),
-            boot: boot.into(),
-            on_power_off: match lifecycle.on_power_off {
-                model::OnPowerOff::Destroy => OnEnd::Destroy,
-                model::OnPowerOff::Restart => OnEnd::Restart,
-                model::OnPowerOff::Preserve => OnEnd::Preserve,
-            },
-            on_reboot: match lifecycle.on_reboot {
-                model::OnReboot::Destroy => OnEnd::Destroy,
-                model::OnReboot::Restart => OnEnd::Restart,
-                model::OnReboot::Preserve => OnEnd::Preserve,
-            },
-            on_crash: match lifecycle.on_crash {
-                model::OnCrash::Destroy => OnEnd::Destroy,
-                model::OnCrash::Restart => OnEnd::Restart,
-                model::OnCrash::Preserve => OnEnd::Preserve,
-            },
-            limits: (*limits).into(),
-            pinning: pinning
-                .iter()
-                .map(|model::VcpuPin { vcpu, cpus }| Pin {
-                    vcpu: *vcpu,
-                    host_cpus: cpus.to_string(),
-                })
-                .collect(),
-            metadata: metadata
-                .iter()
-                .map(|model::MetadataElement { uri, content }| Metadata {
-                    uri: uri.clone(),
-                    content: content.clone(),
-                })
-                .collect(),
+            name: domain.name,
+            uuid: domain.uuid,
+            title: domain.title,
+            description: domain.description,
+            machine: domain.machine,
+            vcpus: domain.vcpus,
+            cpu: domain.cpu,
+            memory_bytes: domain.memory_bytes,
+            boot: domain.boot,
+            devices: v3::Devices::default(),
+            on_power_off: domain.on_power_off,
+            on_reboot: domain.on_reboot,
+            on_crash: domain.on_crash,
+            limits: domain.limits,
+            pinning: domain.pinning,
+            metadata: domain.metadata,
         }
-    }
-}
-
-impl From<spec::CpuSwitches> for Cpu {
-    fn from(cpu: spec::CpuSwitches) -> Self {
-        let spec::CpuSwitches {
-            tsc_deadline,
-            kvmclock,
-            invariant_tsc,
-            transactional_memory,
-        } = cpu;
-        Self {
-            tsc_deadline,
-            kvmclock,
-            invariant_tsc,
-            transactional_memory,
-        }
-    }
-}
-
-impl From<&model::BootSource> for Boot {
-    fn from(boot: &model::BootSource) -> Self {
-        match boot {
-            model::BootSource::BuiltIn { command_line } => Self::BuiltIn {
-                command_line: command_line.clone(),
-            },
-            model::BootSource::Kernel(model::KernelBoot {
-                kernel,
-                initrd,
-                command_line,
-            }) => Self::Kernel {
-                kernel: kernel.clone(),
-                initrd: initrd.clone(),
-                command_line: command_line.clone(),
-            },
-        }
-    }
-}
-
-impl From<model::ResourceLimits> for Limits {
-    fn from(limits: model::ResourceLimits) -> Self {
-        let model::ResourceLimits {
-            memory,
-            cpu_percent,
-            vcpu_percent,
-            cpu_weight,
-            pids,
-        } = limits;
-        Self {
-            memory_bytes: memory.map(model::MemorySize::bytes),
-            cpu_percent,
-            vcpu_percent,
-            cpu_weight,
-            pids,
-        }
-    }
-}
-
-impl TryFrom<Domain> for model::Domain {
-    type Error = SchemaError;
-
-    fn try_from(domain: Domain) -> Result<Self, SchemaError> {
-        let pinning: Result<Vec<model::VcpuPin>, SchemaError> = domain
-            .pinning
-            .into_iter()
-            .map(|Pin { vcpu, host_cpus }| {
-                let cpus: CpuSet = host_cpus.parse()?;
-                Ok(model::VcpuPin { vcpu, cpus })
-            })
-            .collect();
-        let loaded = Self {
-            name: DomainName::try_from(domain.name)?,
-            uuid: DomainUuid(domain.uuid),
-            machine: match domain.machine {
-                Machine::Reeve1_0 => spec::MachineType::Reeve1_0,
-                Machine::ReeveLegacy1_0 => spec::MachineType::ReeveLegacy1_0,
-            },
-            vcpus: model::Vcpus::try_from(domain.vcpus)?,
-            cpu: spec::CpuSwitches {
-                tsc_deadline: domain.cpu.tsc_deadline,
-                kvmclock: domain.cpu.kvmclock,
-                invariant_tsc: domain.cpu.invariant_tsc,
-                transactional_memory: domain.cpu.transactional_memory,
-            },
-            memory: model::MemorySize(domain.memory_bytes),
-            boot: match domain.boot {
-                Boot::BuiltIn { command_line } => model::BootSource::BuiltIn { command_line },
-                Boot::Kernel {
-                    kernel,
-                    initrd,
-                    command_line,
-                } => model::BootSource::Kernel(model::KernelBoot {
-                    kernel,
-                    initrd,
-                    command_line,
-                }),
-            },
-            lifecycle: model::LifecycleAction {
-                on_power_off: match domain.on_power_off {
-                    OnEnd::Destroy => model::OnPowerOff::Destroy,
-                    OnEnd::Restart => model::OnPowerOff::Restart,
-                    OnEnd::Preserve => model::OnPowerOff::Preserve,
-                },
-                on_reboot: match domain.on_reboot {
-                    OnEnd::Destroy => model::OnReboot::Destroy,
-                    OnEnd::Restart => model::OnReboot::Restart,
-                    OnEnd::Preserve => model::OnReboot::Preserve,
-                },
-                on_crash: match domain.on_crash {
-                    OnEnd::Destroy => model::OnCrash::Destroy,
-                    OnEnd::Restart => model::OnCrash::Restart,
-                    OnEnd::Preserve => model::OnCrash::Preserve,
-                },
-            },
-            limits: model::ResourceLimits {
-                memory: domain.limits.memory_bytes.map(model::MemorySize),
-                cpu_percent: domain.limits.cpu_percent,
-                vcpu_percent: domain.limits.vcpu_percent,
-                cpu_weight: domain.limits.cpu_weight,
-                pids: domain.limits.pids,
-            },
-            pinning: pinning?,
-            labels: model::Labels {
-                title: domain.title,
-                description: domain.description,
-                metadata: domain
-                    .metadata
-                    .into_iter()
-                    .map(|Metadata { uri, content }| model::MetadataElement { uri, content })
-                    .collect(),
-            },
-        };
-        loaded.validate()?;
-        Ok(loaded)
     }
 }

@@ -111,11 +111,16 @@ pub struct ManyArgs {
     pub domains: Vec<DomainRef>,
 }
 
+/// What a file says itself.
+const BY_OPTIONS: [&str; 8] = [
+    "name", "kernel", "disk", "net", "rng", "balloon", "vsock", "channel",
+];
+
 #[derive(Debug, Args)]
 pub struct DefinitionArgs {
     /// File with the definition, TOML or JSON; - is standard input. Relative paths in it begin at
     /// the file's directory.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = ["name", "kernel"])]
+    #[arg(short, long, value_name = "FILE", conflicts_with_all = BY_OPTIONS)]
     pub file: Option<PathBuf>,
 
     /// The domain's name, where there is no file.

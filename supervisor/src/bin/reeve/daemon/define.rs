@@ -37,13 +37,13 @@ fn definition(
 
 pub(super) fn resolve(
     connection: &mut Connection,
-    file: DefinitionFile,
+    mut file: DefinitionFile,
 ) -> Result<(Domain, Option<u32>), CommandError> {
     let autostart = file.autostart;
+    let name = file.name.clone();
     if let Some((what, path)) = file.relative() {
         return Err(CommandError::Own(format!(
-            "domain '{}': the {what} '{}' must be an absolute path",
-            file.name,
+            "domain '{name}': the {what} '{}' must be an absolute path",
             path.display()
         )));
     }

@@ -6,12 +6,16 @@ use std::path::{Path, PathBuf};
 
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
-    BootSource, CpuSet, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction,
-    MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits, VcpuPin, Vcpus,
+    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, KernelBoot, Labels,
+    LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits,
+    VcpuPin, Vcpus,
 };
-use reeve_ipc::spec::{CpuSwitches, MachineType};
+use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use self::devices::{
+    BalloonKeys, ChannelKeys, ConsoleKeys, DiskEntry, NicEntry, RngKeys, VsockKeys,
+};
 use crate::args::GuestArgs;
 
 /// The most bytes of a file that is read.
@@ -75,12 +79,29 @@ pub struct DefinitionFile {
     title: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
+    /// Where the controller of channels and consoles is on the bus.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports_address: Option<PciSlot>,
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     limits: Limits,
     #[serde(default)]
     cpu: Switches,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pin: Vec<Pin>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    disk: Vec<DiskEntry>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    nic: Vec<NicEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rng: Option<RngKeys>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balloon: Option<BalloonKeys>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vsock: Option<VsockKeys>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    channel: Vec<ChannelKeys>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    console: Vec<ConsoleKeys>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     metadata: Vec<Element>,
 }
@@ -293,6 +314,16 @@ impl DefinitionFile {
                 command_line: self.cmdline,
             },
         };
+        let devices = Devices {
+            disks: from_entries(self.disk),
+            nics: from_entries(self.nic),
+            rng: self.rng.map(Into::into),
+            balloon: self.balloon.map(Into::into),
+            vsock: self.vsock.map(Into::into),
+            channels: from_entries(self.channel),
+            consoles: from_entries(self.console),
+            ports_address: self.ports_address,
+        };
         Domain {
             name: self.name,
             uuid,
@@ -306,6 +337,7 @@ impl DefinitionFile {
             },
             memory: self.memory,
             boot,
+            devices,
             lifecycle: LifecycleAction {
                 on_power_off: self.on_poweroff.into(),
                 on_reboot: self.on_reboot.into(),
@@ -345,6 +377,7 @@ impl DefinitionFile {
 impl From<&DomainDefinition> for DefinitionFile {
     fn from(definition: &DomainDefinition) -> Self {
         let domain = definition.domain.clone();
+        let devices = domain.devices;
         let (kernel, initrd, cmdline) = match domain.boot {
             BootSource::BuiltIn { command_line } => (None, None, command_line),
             BootSource::Kernel(boot) => (Some(boot.kernel), boot.initrd, boot.command_line),
@@ -372,6 +405,14 @@ impl From<&DomainDefinition> for DefinitionFile {
                 pids: domain.limits.pids,
             },
             cpu: domain.cpu.into(),
+            ports_address: devices.ports_address,
+            disk: from_entries(devices.disks),
+            nic: from_entries(devices.nics),
+            rng: devices.rng.map(Into::into),
+            balloon: devices.balloon.map(Into::into),
+            vsock: devices.vsock.map(Into::into),
+            channel: from_entries(devices.channels),
+            console: from_entries(devices.consoles),
             pin: domain
                 .pinning
                 .into_iter()
@@ -391,6 +432,10 @@ impl From<&DomainDefinition> for DefinitionFile {
                 .collect(),
         }
     }
+}
+
+fn from_entries<A: Into<B>, B>(entries: Vec<A>) -> Vec<B> {
+    entries.into_iter().map(Into::into).collect()
 }
 
 /// Reads a definition from a file, or from standard input for `-`. Relative paths in it begin at the
@@ -486,6 +531,7 @@ pub(super) fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
     })
 }
 
+mod devices;
 mod paths;
 #[cfg(test)]
 mod tests;

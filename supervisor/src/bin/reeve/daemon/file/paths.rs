@@ -2,6 +2,7 @@
 
 use std::path::{Component, Path, PathBuf};
 
+use super::devices::DiskEntry;
 use super::{DefinitionFile, FileError};
 
 impl DefinitionFile {
@@ -10,7 +11,7 @@ impl DefinitionFile {
     /// # Errors
     /// A path leads through a directory that cannot be found.
     pub(in super::super) fn anchor(&mut self, base: &Path) -> Result<(), FileError> {
-        for path in [&mut self.kernel, &mut self.initrd].into_iter().flatten() {
+        for (_, path) in self.paths() {
             if path.is_relative() {
                 *path = resolved(&base.join(&*path))?;
             }
@@ -19,11 +20,26 @@ impl DefinitionFile {
     }
 
     /// A path that nothing could be made of, and what it is for.
-    pub(in super::super) fn relative(&self) -> Option<(&'static str, &Path)> {
-        [("kernel", &self.kernel), ("initrd", &self.initrd)]
-            .into_iter()
-            .filter_map(|(what, path)| Some((what, path.as_deref()?)))
+    pub(in super::super) fn relative(&mut self) -> Option<(&'static str, &Path)> {
+        self.paths()
             .find(|(_, path)| path.is_relative())
+            .map(|(what, path)| (what, path.as_path()))
+    }
+
+    /// Every path, with what it is for.
+    fn paths(&mut self) -> impl Iterator<Item = (&'static str, &mut PathBuf)> {
+        let kernel = self.kernel.iter_mut().map(|path| ("kernel", path));
+        let initrd = self.initrd.iter_mut().map(|path| ("initrd", path));
+        let disks = self.disk.iter_mut().flat_map(DiskEntry::paths);
+        let vsock = self.vsock.iter_mut();
+        let channels = self.channel.iter_mut();
+        let consoles = self.console.iter_mut();
+        kernel
+            .chain(initrd)
+            .chain(disks.map(|path| ("disk", path)))
+            .chain(vsock.map(|vsock| ("vsock", &mut vsock.path)))
+            .chain(channels.map(|channel| ("channel", &mut channel.path)))
+            .chain(consoles.map(|console| ("console", &mut console.path)))
     }
 }
 

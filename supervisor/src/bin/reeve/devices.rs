@@ -1,0 +1,173 @@
+//! Devices on the command line: `--disk PATH,format=qcow2,...` and the like.
+//!
+//! A value is a list with commas: first what the device is about, where there is such a thing, then
+//! `key=value`. A comma within a value is written twice.
+
+mod list;
+mod net;
+
+use std::path::PathBuf;
+
+use clap::Args;
+use reeve_ipc::model::{
+    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, Rng, Vsock,
+};
+use reeve_ipc::spec::DiskFormat;
+
+use self::list::List;
+
+/// The devices of a machine.
+#[derive(Debug, Args)]
+pub struct DeviceArgs {
+    /// A disk, from an image or a block device; may be given again. Its format is always said, never
+    /// guessed. More: ro, target=vda, cache=writeback|none|writethrough|directsync|unsafe,
+    /// io=io_uring|threads, discard=ignore|unmap, serial=TEXT, queues=N, block-size=512|4096, address=N,
+    /// and for each file that a qcow2 image builds upon, in order, backing=PATH,backing-format=raw|qcow2.
+    /// A comma in a path is written twice.
+    #[arg(
+        long,
+        value_name = "PATH,format=raw|qcow2[,...]",
+        value_parser = disk,
+        help_heading = "Devices"
+    )]
+    pub disk: Vec<DiskArg>,
+
+    /// A network interface, on a bridge of the host, on a tap that exists, or on a tap of its own that is
+    /// connected to nothing (none); may be given again. More: mac=52:54:00:..., target=NAME, queues=N,
+    /// mtu=N, link=up|down, isolated, trust-guest, address=N.
+    #[arg(
+        long,
+        value_name = "bridge=NAME|tap=NAME|none[,...]",
+        value_parser = net::net,
+        help_heading = "Devices"
+    )]
+    pub net: Vec<Nic>,
+
+    /// An entropy device.
+    #[arg(long, help_heading = "Devices")]
+    pub rng: bool,
+
+    /// A balloon; the guest gives free pages back by itself.
+    #[arg(long, help_heading = "Devices")]
+    pub balloon: bool,
+
+    /// A socket device whose host end is a UNIX socket at PATH.
+    #[arg(
+        long,
+        value_name = "PATH[,cid=N]",
+        value_parser = vsock,
+        help_heading = "Devices"
+    )]
+    pub vsock: Option<Vsock>,
+
+    /// A channel that the guest finds by its name, with its host end a UNIX socket at PATH; may be given
+    /// again.
+    #[arg(
+        long,
+        value_name = "NAME=PATH",
+        value_parser = channel,
+        help_heading = "Devices"
+    )]
+    pub channel: Vec<Channel>,
+}
+
+/// A disk whose name may have been left to us.
+#[derive(Debug, Clone)]
+pub struct DiskArg {
+    disk: Disk,
+    named: bool,
+}
+
+impl DeviceArgs {
+    /// The devices; a disk without a name gets the first that no other has.
+    pub fn devices(&self) -> Devices {
+        let mut taken: Vec<DiskTarget> = self
+            .disk
+            .iter()
+            .filter(|arg| arg.named)
+            .map(|arg| arg.disk.target.clone())
+            .collect();
+        let disks = self.disk.iter().map(|arg| {
+            let mut disk = arg.disk.clone();
+            let mut names = (0..).map_while(DiskTarget::at);
+            if let (false, Some(free)) = (arg.named, names.find(|name| !taken.contains(name))) {
+                disk.target = free.clone();
+                taken.push(free);
+            }
+            disk
+        });
+        Devices {
+            disks: disks.collect(),
+            nics: self.net.clone(),
+            rng: self.rng.then(Rng::default),
+            balloon: self.balloon.then(|| Balloon {
+                free_page_reporting: true,
+                deflate_on_oom: true,
+                address: None,
+            }),
+            vsock: self.vsock.clone(),
+            channels: self.channel.clone(),
+            consoles: Vec::new(),
+            ports_address: None,
+        }
+    }
+}
+
+fn disk(text: &str) -> Result<DiskArg, String> {
+    let mut list = List::read(text);
+    let path = PathBuf::from(list.subject("path")?);
+    let format: Option<DiskFormat> = list.take("format")?;
+    let Some(format) = format else {
+        return Err(format!(
+            "state what is in it, with ',format=raw' or ',format=qcow2': {} is never read to guess that",
+            path.display()
+        ));
+    };
+    let target = list.take("target")?;
+    let first = || DiskTarget::at(0).ok_or("no name is left for a disk");
+    let named = target.is_some();
+    let target = target.map_or_else(first, Ok)?;
+    let mut disk = Disk::new(target, Some(Layer { path, format }));
+    disk.read_only = list.flag("ro");
+    for (path, format) in list.pairs("backing", "backing-format")? {
+        disk.backing.push(Layer {
+            path: path.into(),
+            format,
+        });
+    }
+    list.set("cache", &mut disk.cache)?;
+    list.set("io", &mut disk.io)?;
+    list.set("discard", &mut disk.discard)?;
+    list.set("queues", &mut disk.queues)?;
+    disk.serial = list.take("serial")?;
+    if let Some(bytes) = list.take::<u32>("block-size")? {
+        disk.block_size = BlockSize::try_from(bytes).map_err(|error| error.to_string())?;
+    }
+    disk.address = list.address()?;
+    list.end()?;
+    Ok(DiskArg { disk, named })
+}
+
+fn vsock(text: &str) -> Result<Vsock, String> {
+    let mut list = List::read(text);
+    let vsock = Vsock {
+        path: list.subject("path")?.into(),
+        cid: list.take("cid")?,
+        address: list.address()?,
+    };
+    list.end()?;
+    Ok(vsock)
+}
+
+fn channel(text: &str) -> Result<Channel, String> {
+    match text.split_once('=') {
+        Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Channel {
+            name: name.to_owned(),
+            path: path.into(),
+        }),
+        _ => Err("write NAME=PATH, as in org.qemu.guest_agent.0=agent.sock".to_owned()),
+    }
+}
+
+#[cfg(test)]
+mod tests;

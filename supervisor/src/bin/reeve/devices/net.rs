@@ -1,0 +1,34 @@
+//! `--net`.
+
+use reeve_ipc::model::{InterfaceName, Nic, NicSource};
+
+use super::list::List;
+
+pub(super) fn net(text: &str) -> Result<Nic, String> {
+    let mut list = List::read(text);
+    let bridge: Option<InterfaceName> = list.take("bridge")?;
+    let tap: Option<InterfaceName> = list.take("tap")?;
+    let source = match (bridge, tap, list.flag("none")) {
+        (Some(bridge), None, false) => NicSource::Bridge(bridge),
+        (None, Some(tap), false) => NicSource::Tap(tap),
+        (None, None, true) => NicSource::Nothing,
+        _ => {
+            return Err("write one of bridge=NAME, tap=NAME and none".to_owned());
+        }
+    };
+    let mut nic = Nic::new(source);
+    nic.mac = list.take("mac")?;
+    nic.target = list.take("target")?;
+    list.set("queues", &mut nic.queues)?;
+    nic.mtu = list.take("mtu")?;
+    nic.link_up = match list.take::<String>("link")?.as_deref() {
+        None | Some("up") => true,
+        Some("down") => false,
+        Some(other) => return Err(format!("link: '{other}' is neither up nor down")),
+    };
+    nic.isolated = list.flag("isolated");
+    nic.trust_guest = list.flag("trust-guest");
+    nic.address = list.address()?;
+    list.end()?;
+    Ok(nic)
+}

@@ -1,0 +1,114 @@
+//! Devices: model to specification, in the order of their places on the bus.
+
+use std::path::Path;
+
+use reeve_ipc::fd::{FdSlot, FdTable};
+use reeve_ipc::model::{DeviceError, Devices, Domain};
+use reeve_ipc::spec::{
+    BalloonSpec, DeviceSpec, MIN_GUEST_CID, PciSlot, PortKind, PortSpec, PortsSpec, RngSpec,
+    VsockSpec,
+};
+
+use super::disks::plan_disk;
+use super::nics::plan_nic;
+use super::paths::PathPolicy;
+use super::{PlanError, model_error};
+use crate::host::sockets::DeviceSockets;
+
+/// The devices of a domain with every address.
+pub(super) fn completed(domain: &Domain) -> Result<Devices, PlanError> {
+    let mut devices = domain.devices.clone();
+    devices.complete(domain.uuid).map_err(model_error)?;
+    Ok(devices)
+}
+
+/// Everything but what listens.
+pub(super) fn plan_devices(
+    devices: &Devices,
+    paths: &dyn PathPolicy,
+    fds: &mut FdTable,
+) -> Result<Vec<DeviceSpec>, PlanError> {
+    let mut specs = Vec::new();
+    for disk in &devices.disks {
+        let slot = placed(disk.address)?;
+        specs.push(DeviceSpec::Disk(plan_disk(disk, slot, paths, fds)?));
+    }
+    for nic in &devices.nics {
+        // Both are filled in together.
+        let (slot, mac) = (placed(nic.address)?, nic.mac.ok_or_else(unplaced)?);
+        specs.push(DeviceSpec::Nic(plan_nic(nic, slot, mac, fds)?));
+    }
+    if let Some(rng) = &devices.rng {
+        specs.push(DeviceSpec::Rng(RngSpec {
+            slot: placed(rng.address)?,
+            rate: rng.rate,
+        }));
+    }
+    if let Some(balloon) = &devices.balloon {
+        specs.push(DeviceSpec::Balloon(BalloonSpec {
+            slot: placed(balloon.address)?,
+            free_page_reporting: balloon.free_page_reporting,
+            deflate_on_oom: balloon.deflate_on_oom,
+        }));
+    }
+    specs.sort_unstable_by_key(DeviceSpec::slot);
+    Ok(specs)
+}
+
+/// What listens, each with its socket bound.
+pub(super) fn plan_listeners(
+    devices: &Devices,
+    paths: &dyn PathPolicy,
+    fds: &mut FdTable,
+    sockets: &mut DeviceSockets,
+) -> Result<Vec<DeviceSpec>, PlanError> {
+    let mut listen = |what, path: &Path| -> Result<FdSlot, PlanError> {
+        Ok(fds.push(sockets.listen(paths, what, path)?)?)
+    };
+    let mut specs = Vec::new();
+    if let Some(vsock) = &devices.vsock {
+        specs.push(DeviceSpec::Vsock(VsockSpec {
+            slot: placed(vsock.address)?,
+            cid: vsock.cid.unwrap_or(MIN_GUEST_CID),
+            listener: listen("vsock", &vsock.path)?,
+            acceptor: None,
+        }));
+    }
+    if devices.has_ports() {
+        let consoles = devices.consoles.iter().zip(0..);
+        // Port 0 is a console's or nobody's.
+        let first = u16::try_from(devices.consoles.len().max(1)).unwrap_or(u16::MAX);
+        let channels = devices.channels.iter().zip(first..);
+        let mut ports = Vec::new();
+        for (console, number) in consoles {
+            ports.push(PortSpec {
+                number,
+                kind: PortKind::Console,
+                listener: listen("console", &console.path)?,
+            });
+        }
+        for (channel, number) in channels {
+            ports.push(PortSpec {
+                number,
+                kind: PortKind::Channel {
+                    name: channel.name.clone(),
+                },
+                listener: listen("channel", &channel.path)?,
+            });
+        }
+        specs.push(DeviceSpec::Ports(PortsSpec {
+            slot: placed(devices.ports_address)?,
+            ports,
+        }));
+    }
+    Ok(specs)
+}
+
+fn placed(address: Option<PciSlot>) -> Result<PciSlot, PlanError> {
+    address.ok_or_else(unplaced)
+}
+
+/// A device that nothing was filled in for: there was no room.
+fn unplaced() -> PlanError {
+    model_error(DeviceError::TooMany(reeve_ipc::spec::MAX_DEVICES + 1))
+}

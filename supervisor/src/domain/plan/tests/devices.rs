@@ -1,0 +1,286 @@
+//! Devices: what is opened and how, what is refused, and in which order they come.
+
+use std::os::fd::AsFd;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::PathBuf;
+
+use reeve_ipc::model::{
+    Balloon, Channel, Disk, DiskTarget, Layer, Nic, NicSource, PortConsole, Rng, Vsock,
+};
+use reeve_ipc::spec::{CacheMode, DiskFormat, DiskSpec, PortKind};
+use rustix::fs::OFlags;
+
+use super::super::devices::{completed, plan_devices, plan_listeners};
+use super::*;
+
+struct World {
+    directory: tempfile::TempDir,
+}
+
+impl World {
+    fn new() -> Self {
+        let directory = tempfile::tempdir().unwrap();
+        for name in ["image", "base"] {
+            let file = std::fs::File::create(directory.path().join(name)).unwrap();
+            file.set_len(1 << 20).unwrap();
+        }
+        Self { directory }
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    fn layer(&self, name: &str, format: DiskFormat) -> Layer {
+        let path = self.path(name);
+        Layer { path, format }
+    }
+
+    fn disk(&self, name: &str) -> Disk {
+        let image = self.layer(name, DiskFormat::Raw);
+        Disk::new(DiskTarget::at(0).unwrap(), Some(image))
+    }
+}
+
+fn planned(devices: Devices) -> Result<(Vec<DeviceSpec>, FdTable), PlanError> {
+    let mut domain = domain(built_in());
+    domain.devices = devices;
+    domain.validate()?;
+    let mut fds = FdTable::new();
+    let devices = plan_devices(&completed(&domain)?, &AnyPath, &mut fds)?;
+    Ok((devices, fds))
+}
+
+fn planned_disk(disk: Disk) -> Result<(DiskSpec, FdTable), PlanError> {
+    let (mut devices, fds) = planned(Devices {
+        disks: vec![disk],
+        ..Devices::default()
+    })?;
+    match devices.pop() {
+        Some(DeviceSpec::Disk(disk)) => Ok((disk, fds)),
+        other => panic!("{other:?}"),
+    }
+}
+
+fn line(error: &PlanError) -> String {
+    let line = error.to_string();
+    assert!(!line.contains('\n'), "{line}");
+    line
+}
+
+#[test]
+fn an_image_is_opened_for_writing_and_what_it_builds_upon_is_not() {
+    let world = World::new();
+    let mut disk = world.disk("image");
+    disk.image = Some(world.layer("image", DiskFormat::Qcow2));
+    disk.backing = vec![world.layer("base", DiskFormat::Raw)];
+    let (spec, mut fds) = planned_disk(disk).unwrap();
+    assert_eq!(spec.layers.len(), 2);
+    for (depth, layer) in spec.layers.iter().enumerate() {
+        let fd = fds.take(layer.fd).unwrap();
+        assert!(is_close_on_exec(&fd));
+        let flags = rustix::fs::fcntl_getfl(&fd).unwrap();
+        assert!(!flags.contains(OFlags::NONBLOCK));
+        assert_eq!(flags.contains(OFlags::RDWR), depth == 0);
+    }
+    assert_eq!(spec.layers[1].format, DiskFormat::Raw);
+}
+
+#[test]
+fn a_disk_is_one_machines_at_a_time() {
+    let world = World::new();
+    let (_, held) = planned_disk(world.disk("image")).unwrap();
+    let error = planned_disk(world.disk("image")).unwrap_err();
+    assert!(matches!(error, PlanError::Disk(DiskError::Locked { .. })));
+    let line = line(&error);
+    assert!(
+        line.contains("disk 'vda'") && line.contains("in use elsewhere"),
+        "{line}"
+    );
+    drop(held);
+    let mut read_only = world.disk("image");
+    read_only.read_only = true;
+    let _one = planned_disk(read_only.clone()).unwrap();
+    let _two = planned_disk(read_only).unwrap();
+    planned_disk(world.disk("image")).unwrap_err();
+}
+
+#[test]
+fn a_file_that_may_only_be_read_is_a_read_only_disk() {
+    let world = World::new();
+    let read_only = std::fs::Permissions::from_mode(0o444);
+    std::fs::set_permissions(world.path("image"), read_only).unwrap();
+    let mut disk = world.disk("image");
+    // Root may write whatever the mode says.
+    if !rustix::process::geteuid().is_root() {
+        let error = planned_disk(disk.clone()).unwrap_err();
+        assert!(line(&error).contains("a disk that is read-only"), "{error}");
+    }
+    disk.read_only = true;
+    let (spec, mut fds) = planned_disk(disk).unwrap();
+    let fd = fds.take(spec.layers[0].fd).unwrap();
+    let flags = rustix::fs::fcntl_getfl(&fd).unwrap();
+    assert!(!flags.intersects(OFlags::RDWR | OFlags::WRONLY));
+}
+
+#[test]
+fn past_the_page_cache_means_so() {
+    let world = World::new();
+    for (cache, direct) in [(CacheMode::None, true), (CacheMode::WriteBack, false)] {
+        let mut disk = world.disk("image");
+        disk.cache = cache;
+        match planned_disk(disk) {
+            Ok((spec, mut fds)) => {
+                let fd = fds.take(spec.layers[0].fd).unwrap();
+                let flags = rustix::fs::fcntl_getfl(&fd).unwrap();
+                assert_eq!(flags.contains(OFlags::DIRECT), direct);
+            }
+            // A file system without it, as tmpfs was.
+            Err(error) => assert!(line(&error).contains("set cache to writeback"), "{error}"),
+        }
+    }
+}
+
+#[test]
+fn what_is_no_image_is_named_with_what_it_is() {
+    let world = World::new();
+    rustix::fs::mkfifoat(rustix::fs::CWD, world.path("pipe"), Mode::RWXU).unwrap();
+    std::fs::create_dir(world.path("directory")).unwrap();
+    let refused = |name: &str, read_only: bool| {
+        let mut disk = world.disk(name);
+        disk.read_only = read_only;
+        line(&planned_disk(disk).unwrap_err())
+    };
+    assert!(refused("pipe", false).contains("is a pipe, not a file or block device"));
+    assert!(refused("directory", true).contains("is a directory"));
+    let missing = refused("missing", true);
+    assert!(
+        missing.contains("disk 'vda'") && missing.contains("no such file"),
+        "{missing}"
+    );
+    let mut null = world.disk("image");
+    null.image = Some(Layer {
+        path: "/dev/null".into(),
+        format: DiskFormat::Raw,
+    });
+    assert!(line(&planned_disk(null).unwrap_err()).contains("a device or socket"));
+}
+
+#[test]
+fn a_disk_without_a_medium_opens_nothing() {
+    let (spec, fds) = planned_disk(Disk::new(DiskTarget::at(1).unwrap(), None)).unwrap();
+    assert_eq!((spec.name.as_str(), spec.layers.len()), ("vdb", 0));
+    assert_eq!(fds.remaining(), 0);
+}
+
+#[test]
+fn devices_come_by_their_place_on_the_bus() {
+    let world = World::new();
+    let mut disk = world.disk("image");
+    disk.address = Some(9.try_into().unwrap());
+    let (devices, _) = planned(Devices {
+        disks: vec![disk],
+        rng: Some(Rng::default()),
+        balloon: Some(Balloon::default()),
+        ..Devices::default()
+    })
+    .unwrap();
+    let places: Vec<(u8, &str)> = devices
+        .iter()
+        .map(|device| (device.slot().number(), device.kind()))
+        .collect();
+    assert_eq!(places, [(1, "entropy device"), (2, "balloon"), (9, "disk")]);
+}
+
+#[test]
+fn what_listens_is_bound_and_consoles_come_first() {
+    let world = World::new();
+    let mut domain = domain(built_in());
+    domain.devices = Devices {
+        vsock: Some(Vsock {
+            cid: None,
+            path: world.path("vsock"),
+            address: None,
+        }),
+        channels: vec![Channel {
+            name: "a".to_owned(),
+            path: world.path("a"),
+        }],
+        ..Devices::default()
+    };
+    let numbers = |domain: &Domain| {
+        let mut fds = FdTable::new();
+        let mut sockets = DeviceSockets::default();
+        let devices = completed(domain).unwrap();
+        let specs = plan_listeners(&devices, &AnyPath, &mut fds, &mut sockets).unwrap();
+        for (_, path) in domain.devices.sockets() {
+            std::os::unix::net::UnixStream::connect(path).unwrap();
+        }
+        drop(sockets);
+        assert!(!world.path("a").exists());
+        let [DeviceSpec::Vsock(vsock), DeviceSpec::Ports(ports)] = &specs[..] else {
+            panic!("{specs:?}")
+        };
+        assert_eq!(vsock.cid, 3);
+        let listener = fds.take(vsock.listener).unwrap();
+        assert!(rustix::net::sockopt::socket_acceptconn(listener.as_fd()).unwrap());
+        let ports = ports.ports.iter();
+        ports
+            .map(|port| (port.number, port.kind == PortKind::Console))
+            .collect::<Vec<_>>()
+    };
+    // Port 0 is no channel's.
+    assert_eq!(numbers(&domain), [(1, false)]);
+    domain.devices.consoles = ["h", "i"]
+        .map(|name| PortConsole {
+            path: world.path(name),
+        })
+        .to_vec();
+    assert_eq!(numbers(&domain), [(0, true), (1, true), (2, false)]);
+}
+
+#[test]
+fn one_socket_that_cannot_be_had_leaves_none() {
+    let world = World::new();
+    let mut domain = domain(built_in());
+    domain.devices.channels = ["a", "none/b"]
+        .map(|name| Channel {
+            name: name.replace('/', "-"),
+            path: world.path(name),
+        })
+        .to_vec();
+    let mut sockets = DeviceSockets::default();
+    let devices = completed(&domain).unwrap();
+    let error = plan_listeners(&devices, &AnyPath, &mut FdTable::new(), &mut sockets).unwrap_err();
+    assert!(line(&error).contains("none/b"), "{error}");
+    drop(sockets);
+    assert!(!world.path("a").exists());
+}
+
+#[test]
+fn what_the_policy_forbids_is_said_in_its_words() {
+    let world = World::new();
+    let mut all = Devices {
+        disks: vec![world.disk("image")],
+        ..Devices::default()
+    };
+    all.complete(DomainUuid(Uuid::nil())).unwrap();
+    let error = plan_devices(&all, &Nowhere, &mut FdTable::new()).unwrap_err();
+    assert!(matches!(error, PlanError::Forbidden(_)));
+    assert!(
+        line(&error).starts_with("the image of disk 'vda' "),
+        "{error}"
+    );
+}
+
+#[test]
+fn an_interface_on_a_bridge_that_is_not_there_makes_no_domain() {
+    let error = planned(Devices {
+        nics: vec![Nic::new(NicSource::Bridge("no-such-br0".parse().unwrap()))],
+        ..Devices::default()
+    })
+    .unwrap_err();
+    let line = line(&error);
+    let why = ["no-such-br0", "takes root", "/dev/net/tun"];
+    assert!(why.iter().any(|why| line.contains(why)), "{line}");
+}

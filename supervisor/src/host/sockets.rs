@@ -1,0 +1,239 @@
+//! Sockets that a domain's devices listen on: bound by the supervisor at paths of the definition, served by
+//! the worker, and unlinked when it is gone.
+//!
+//! Whoever may write to a directory may put anything in a socket's place, so that a name is used through
+//! the directory that was opened under the policy for paths, and only what is still the socket is unlinked.
+
+use std::ffi::{OsStr, OsString};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+
+use super::reason;
+use crate::domain::plan::{PathError, PathPolicy};
+
+/// Programs that may wait to be accepted.
+const BACKLOG: i32 = 16;
+/// Whoever runs the supervisor connects.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+
+/// Why nobody listens. One line: what failed, on what, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum SocketError {
+    /// The policy forbids the path.
+    #[error("{0}")]
+    Forbidden(String),
+    /// Somebody listens there.
+    #[error(
+        "the {what} '{path}' is in use by another program; give this domain another path",
+        path = .path.display()
+    )]
+    InUse {
+        /// What it is for.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// Something that is not a socket.
+    #[error(
+        "the {what} '{path}' is there and is not a socket; remove it, or name another path",
+        path = .path.display()
+    )]
+    NotASocket {
+        /// What it is for.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("cannot listen on the {what} '{path}': {}", reason(*.errno), path = .path.display())]
+    Os {
+        /// What it is for.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
+    },
+}
+
+/// A place in a directory that the policy for paths allowed: what is made there is made in that directory
+/// whatever its name means by now.
+#[derive(Debug)]
+pub struct Place {
+    /// The directory, only looked at (`O_PATH`).
+    pub directory: OwnedFd,
+    /// The name in it.
+    pub name: OsString,
+}
+
+impl Place {
+    fn address(&self) -> Result<SocketAddrUnix, Errno> {
+        let directory = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
+        SocketAddrUnix::new(Path::new(&directory).join(&self.name))
+    }
+
+    /// What is there, itself.
+    fn look(&self) -> Result<Found, Errno> {
+        let name: &OsStr = &self.name;
+        let stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+        Ok(Found {
+            is_socket: FileType::from_raw_mode(stat.st_mode) == FileType::Socket,
+            identity: (stat.st_dev, stat.st_ino),
+        })
+    }
+
+    fn unlink(&self) -> Result<(), Errno> {
+        rustix::fs::unlinkat(&self.directory, &self.name, AtFlags::empty())
+    }
+}
+
+struct Found {
+    is_socket: bool,
+    /// Device and inode.
+    identity: (u64, u64),
+}
+
+/// A socket that is unlinked when this is dropped, if it is still there.
+#[derive(Debug)]
+struct BoundSocket {
+    place: Place,
+    identity: (u64, u64),
+    /// It is a later supervisor's to unlink.
+    left: bool,
+}
+
+impl Drop for BoundSocket {
+    fn drop(&mut self) {
+        if self.left {
+            return;
+        }
+        let still = self.place.look();
+        if still.is_ok_and(|found| found.is_socket && found.identity == self.identity) {
+            // Gone in this instant, or its directory is not to be written any more.
+            let _ = self.place.unlink();
+        }
+    }
+}
+
+/// The sockets of one domain's devices.
+#[derive(Debug, Default)]
+pub(crate) struct DeviceSockets {
+    /// Bound by this supervisor.
+    bound: Vec<BoundSocket>,
+    /// Recorded by an earlier one, with who resolves their paths.
+    recorded: Option<(Arc<dyn PathPolicy>, Vec<PathBuf>)>,
+}
+
+impl DeviceSockets {
+    /// Those that an earlier supervisor recorded.
+    pub(crate) fn recorded(paths: Arc<dyn PathPolicy>, recorded: Vec<PathBuf>) -> Self {
+        Self {
+            bound: Vec::new(),
+            recorded: Some((paths, recorded)).filter(|(_, recorded)| !recorded.is_empty()),
+        }
+    }
+
+    /// Whether there are any, whose removal may have to wait for a file system.
+    pub(crate) fn any(&self) -> bool {
+        !self.bound.is_empty() || self.recorded.is_some()
+    }
+
+    /// Leaves them to a later supervisor.
+    pub(crate) fn leave(&mut self) {
+        self.recorded = None;
+        for socket in &mut self.bound {
+            socket.left = true;
+        }
+    }
+
+    /// Binds a stream socket at `path` and listens: non-blocking, close-on-exec, for this user only. One
+    /// that nobody listens on any more gives way. May wait for a file system.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub(crate) fn listen(
+        &mut self,
+        paths: &dyn PathPolicy,
+        what: &'static str,
+        path: &Path,
+    ) -> Result<OwnedFd, SocketError> {
+        let os = |errno| SocketError::Os {
+            what,
+            path: path.to_owned(),
+            errno,
+        };
+        let place = paths.place(what, path).map_err(|error| match error {
+            PathError::Os(errno) => os(errno),
+            PathError::Forbidden(line) => SocketError::Forbidden(line),
+        })?;
+        let socket = match bind(&place) {
+            Err(Errno::ADDRINUSE) => {
+                if !place.look().map_err(os)?.is_socket {
+                    let path = path.to_owned();
+                    return Err(SocketError::NotASocket { what, path });
+                }
+                if is_served(&place) {
+                    let path = path.to_owned();
+                    return Err(SocketError::InUse { what, path });
+                }
+                place.unlink().map_err(os)?;
+                bind(&place)
+            }
+            bound => bound,
+        };
+        let socket = socket.map_err(os)?;
+        let identity = place.look().map_err(os)?.identity;
+        self.bound.push(BoundSocket {
+            place,
+            identity,
+            left: false,
+        });
+        rustix::net::listen(&socket, BACKLOG).map_err(os)?;
+        Ok(socket)
+    }
+}
+
+impl Drop for DeviceSockets {
+    fn drop(&mut self) {
+        let Some((paths, recorded)) = self.recorded.take() else {
+            return;
+        };
+        for path in recorded {
+            // What is not to be found is not there to be removed.
+            if let Ok(place) = paths.place("socket", &path) {
+                // Whoever listens now is another.
+                if place.look().is_ok_and(|found| found.is_socket) && !is_served(&place) {
+                    let _ = place.unlink();
+                }
+            }
+        }
+    }
+}
+
+fn bind(place: &Place) -> Result<OwnedFd, Errno> {
+    let socket = stream()?;
+    // On Linux the mode of the new socket is that of the descriptor, less the umask: set before it has a
+    // name, so that there is no moment in which others may connect.
+    rustix::fs::fchmod(&socket, MODE)?;
+    rustix::net::bind(&socket, &place.address()?)?;
+    Ok(socket)
+}
+
+fn stream() -> Result<OwnedFd, Errno> {
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, flags, None)
+}
+
+/// Whether anybody listens at a socket.
+fn is_served(place: &Place) -> bool {
+    let connect = || rustix::net::connect(&stream()?, &place.address()?);
+    !matches!(connect(), Err(Errno::CONNREFUSED | Errno::NOENT))
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,123 @@
+//! What is bound, what gives way, what is left and what is removed.
+
+use std::fs;
+use std::os::unix::fs::{MetadataExt as _, symlink};
+use std::os::unix::net::{UnixListener, UnixStream};
+
+use super::*;
+use crate::domain::plan::AnyPath;
+use crate::host::paths::AllowedPaths;
+
+fn listen(sockets: &mut DeviceSockets, path: &Path) -> Result<OwnedFd, SocketError> {
+    sockets.listen(&AnyPath, "channel", path)
+}
+
+#[test]
+fn a_socket_is_there_for_its_owner_until_the_domain_ends() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory
+        .path()
+        .join("d".repeat(60))
+        .join("e".repeat(60))
+        .join("s");
+    fs::create_dir_all(path.parent().unwrap()).unwrap();
+    let mut sockets = DeviceSockets::default();
+    assert!(!sockets.any());
+    let listener = listen(&mut sockets, &path).unwrap();
+    assert!(sockets.any());
+    assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
+    let place = AnyPath.place("channel", &path).unwrap();
+    assert!(is_served(&place));
+    drop(listener);
+    drop(sockets);
+    assert!(!path.exists());
+}
+
+#[test]
+fn what_nobody_listens_on_gives_way_and_what_somebody_does_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let other = UnixListener::bind(&path).unwrap();
+    let mut sockets = DeviceSockets::default();
+    let error = listen(&mut sockets, &path).unwrap_err();
+    assert!(matches!(error, SocketError::InUse { .. }), "{error}");
+    UnixStream::connect(&path).unwrap();
+    drop(other);
+    listen(&mut sockets, &path).unwrap();
+}
+
+#[test]
+fn a_file_or_a_link_in_the_way_is_refused_and_stays() {
+    let directory = tempfile::tempdir().unwrap();
+    let (file, link) = (directory.path().join("file"), directory.path().join("link"));
+    fs::write(&file, "content").unwrap();
+    symlink(&file, &link).unwrap();
+    for path in [&file, &link] {
+        let mut sockets = DeviceSockets::default();
+        let error = listen(&mut sockets, path).unwrap_err();
+        assert!(matches!(error, SocketError::NotASocket { .. }), "{error}");
+        drop(sockets);
+        assert!(path.exists());
+    }
+}
+
+#[test]
+fn what_took_a_sockets_place_is_not_removed() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let mut sockets = DeviceSockets::default();
+    let _listener = listen(&mut sockets, &path).unwrap();
+    fs::rename(&path, directory.path().join("moved")).unwrap();
+    let _other = UnixListener::bind(&path).unwrap();
+    drop(sockets);
+    assert!(path.exists());
+}
+
+#[test]
+fn a_socket_that_is_left_is_removed_by_who_has_the_record() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let mut sockets = DeviceSockets::default();
+    let listener = listen(&mut sockets, &path).unwrap();
+    sockets.leave();
+    drop(sockets);
+    assert!(path.exists());
+    let recorded = || DeviceSockets::recorded(Arc::new(AnyPath), vec![path.clone()]);
+    drop(recorded());
+    assert!(path.exists(), "somebody listens");
+    drop(listener);
+    let mut left = recorded();
+    left.leave();
+    drop(left);
+    assert!(path.exists());
+    drop(recorded());
+    assert!(!path.exists());
+    drop(recorded());
+    fs::write(&path, "a file").unwrap();
+    drop(recorded());
+    assert!(path.exists());
+}
+
+#[test]
+fn nothing_is_bound_outside_the_allowed_directories() {
+    let directory = tempfile::tempdir().unwrap();
+    let allowed = directory.path().join("allowed");
+    fs::create_dir_all(allowed.join("deep")).unwrap();
+    symlink("..", allowed.join("out")).unwrap();
+    let paths = AllowedPaths::new(vec![allowed.clone()]);
+    let mut sockets = DeviceSockets::default();
+    for outside in ["s", "allowed/out/s", "allowed/../s"] {
+        let error = sockets.listen(&paths, "vsock", &directory.path().join(outside));
+        let error = error.unwrap_err();
+        assert!(
+            matches!(error, SocketError::Forbidden(_)),
+            "{outside}: {error}"
+        );
+    }
+    for inside in ["s", "deep/s"] {
+        sockets
+            .listen(&paths, "vsock", &allowed.join(inside))
+            .unwrap();
+        assert!(allowed.join(inside).exists());
+    }
+}

@@ -1,0 +1,318 @@
+//! Taps: the host's ends of guests' network interfaces (tuntap of the kernel's documentation).
+//!
+//! Runs in the supervisor, in the host's network namespace; a worker gets a tap's queues and can make or
+//! name no other. A tap that is made here is not persistent: it ends with the last descriptor of its
+//! queues, and so with its worker, whoever has died by then. Its name is new, or nothing is made: a tap
+//! that somebody else set up is only ever taken by [`Tap::existing`].
+//!
+//! The steps are apart, so that what guards a port (filters against forged addresses) has its place:
+//! [`Tap::make`], [`Tap::join`], guards, and last [`Tap::up`], before which no frame passes.
+
+mod ioctl;
+
+use std::os::fd::OwnedFd;
+use std::path::Path;
+
+use reeve_ipc::model::InterfaceName;
+use reeve_ipc::spec::MacAddress;
+use rustix::fs::{Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketFlags, SocketType};
+
+use self::ioctl::Control;
+use super::reason;
+
+/// Where the kernel makes taps.
+const TUN_PATH: &str = "/dev/net/tun";
+/// What the kernel names a tap for which no name is said: the first that is free.
+const PATTERN: &str = "vnet%d";
+/// The MTU of Ethernet, which a guest takes where it is told nothing.
+pub(crate) const ETHERNET_MTU: u16 = 1500;
+
+/// Why there is no tap. One line: what failed, on what, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum TapError {
+    /// `/dev/net/tun`.
+    #[error("cannot open {TUN_PATH}: {}; load it with 'sudo modprobe tun'", reason(*.0))]
+    Device(Errno),
+    /// Taps are root's to make.
+    #[error(
+        "a network interface for a guest takes root to make; have reeved start the domain, or name a tap \
+         that is yours: 'sudo ip tuntap add NAME mode tap user $USER', then tap=NAME"
+    )]
+    Privilege,
+    /// Something of that name.
+    #[error("there is a network interface '{0}' already; give the guest's another target, or none")]
+    Exists(InterfaceName),
+    /// The kernel made none.
+    #[error("cannot make the network interface '{name}': {}", reason(*.errno))]
+    Make {
+        /// Its name, or the pattern of names.
+        name: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// No tap of that name.
+    #[error(
+        "there is no tap '{0}'; make it with 'sudo ip tuntap add {0} mode tap', and with 'multi_queue' \
+         where the guest has several queues"
+    )]
+    Missing(InterfaceName),
+    /// A tap that is not to be had.
+    #[error("cannot use the tap '{name}': {}; {}", reason(*.errno), mend(*.errno))]
+    Existing {
+        /// Its name.
+        name: InterfaceName,
+        /// Why.
+        errno: Errno,
+    },
+    /// No bridge of that name.
+    #[error(
+        "there is no bridge '{0}' on the host; make it with 'sudo ip link add {0} type bridge', or name \
+         another"
+    )]
+    NoBridge(InterfaceName),
+    /// The tap is no port of the bridge.
+    #[error("cannot make '{tap}' a port of the bridge '{bridge}': {}", reason(*.errno))]
+    Join {
+        /// The tap.
+        tap: String,
+        /// The bridge.
+        bridge: InterfaceName,
+        /// Why.
+        errno: Errno,
+    },
+    /// A setting.
+    #[error("cannot set {what} of the network interface '{tap}': {}", reason(*.errno))]
+    Set {
+        /// Which.
+        what: &'static str,
+        /// The tap.
+        tap: String,
+        /// Why.
+        errno: Errno,
+    },
+}
+
+const fn mend(errno: Errno) -> &'static str {
+    match errno {
+        Errno::BUSY => "another machine has it",
+        Errno::PERM | Errno::ACCESS => {
+            "it is another user's; 'sudo ip tuntap add NAME mode tap user $USER' makes one that is yours"
+        }
+        Errno::INVAL => {
+            "it is no tap, or was made for one queue where the guest has several, or the other way round"
+        }
+        _ => "look at it with 'ip -details link show'",
+    }
+}
+
+/// A tap with all its queues open: each is non-blocking and close-on-exec, and its frames have a virtio
+/// header of 12 bytes in little endian in front.
+#[derive(Debug)]
+pub struct Tap {
+    name: String,
+    queues: Vec<OwnedFd>,
+    control: Control,
+}
+
+impl Tap {
+    /// Makes a tap that is down, for a guest's interface with this address. Without a name it gets the
+    /// first that is free of `vnet0`, `vnet1`, ...
+    ///
+    /// # Errors
+    /// [`TapError`].
+    pub fn make(
+        name: Option<&InterfaceName>,
+        guest: MacAddress,
+        queues: u16,
+    ) -> Result<Self, TapError> {
+        let wanted = name.map_or(PATTERN, InterfaceName::as_str);
+        let refuse = |errno| match (errno, name) {
+            (Errno::PERM | Errno::ACCESS, _) => TapError::Privilege,
+            // IFF_TUN_EXCL for a tap, and for anything else.
+            (Errno::BUSY | Errno::EXIST | Errno::INVAL, Some(name)) => {
+                TapError::Exists(name.clone())
+            }
+            (errno, _) => TapError::Make {
+                name: wanted.to_owned(),
+                errno,
+            },
+        };
+        let first = open()?;
+        let flags = ioctl::flags(queues) | ioctl::EXCLUSIVE;
+        let name = ioctl::attach(&first, wanted, flags).map_err(refuse)?;
+        let mut tap = Self::with(name, first)?;
+        tap.open_others(queues).map_err(refuse)?;
+        // The bridge takes the lowest address of its ports for its own: this is above any card's.
+        let [_, rest @ ..] = guest.octets();
+        let mut own = [0xfe; 6];
+        own[1..].copy_from_slice(&rest);
+        tap.set("the address", |tap| tap.control.set_address(&tap.name, own))?;
+        // The host is no station on the guest's network by this interface.
+        let ipv6 = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tap.name);
+        match std::fs::write(&ipv6, "1") {
+            // A kernel without it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            written => tap.set("IPv6", |_| written.map_err(|error| errno_of(&error)))?,
+        }
+        Ok(tap)
+    }
+
+    /// Opens the queues of a tap that exists. It is used as it is.
+    ///
+    /// # Errors
+    /// [`TapError::Missing`], [`TapError::Existing`].
+    pub fn existing(name: &InterfaceName, queues: u16) -> Result<Self, TapError> {
+        let refuse = |errno| TapError::Existing {
+            name: name.clone(),
+            errno,
+        };
+        let first = open()?;
+        let control = Control::open().map_err(refuse)?;
+        match control.index(name.as_str()) {
+            Err(Errno::NODEV | Errno::NXIO) => return Err(TapError::Missing(name.clone())),
+            found => found.map_err(refuse)?,
+        };
+        let found = ioctl::attach(&first, name.as_str(), ioctl::flags(queues)).map_err(refuse)?;
+        // One that ended between the look and this would have been made anew: it ends again with `first`.
+        if found != name.as_str() || !ioctl::is_persistent(&first).map_err(refuse)? {
+            return Err(TapError::Missing(name.clone()));
+        }
+        let mut tap = Self::with(found, first)?;
+        tap.open_others(queues).map_err(refuse)?;
+        Ok(tap)
+    }
+
+    fn with(name: String, first: OwnedFd) -> Result<Self, TapError> {
+        let set = |what, errno| TapError::Set {
+            what,
+            tap: name.clone(),
+            errno,
+        };
+        let control = Control::open().map_err(|errno| set("anything", errno))?;
+        ioctl::set_header(&first).map_err(|errno| set("the header", errno))?;
+        Ok(Self {
+            name,
+            queues: vec![first],
+            control,
+        })
+    }
+
+    fn open_others(&mut self, queues: u16) -> Result<(), Errno> {
+        for _ in 1..queues {
+            let queue = open_tun()?;
+            ioctl::attach(&queue, &self.name, ioctl::flags(queues))?;
+            self.queues.push(queue);
+        }
+        Ok(())
+    }
+
+    fn set(
+        &self,
+        what: &'static str,
+        set: impl FnOnce(&Self) -> Result<(), Errno>,
+    ) -> Result<(), TapError> {
+        set(self).map_err(|errno| TapError::Set {
+            what,
+            tap: self.name.clone(),
+            errno,
+        })
+    }
+
+    /// Its name.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Makes it a port of a bridge, with the bridge's MTU where none is said: that of a bridge follows the
+    /// least of its ports. Gives the MTU.
+    ///
+    /// # Errors
+    /// [`TapError::NoBridge`], [`TapError::Join`], [`TapError::Set`].
+    pub fn join(
+        &self,
+        bridge: &InterfaceName,
+        mtu: Option<u16>,
+        isolated: bool,
+    ) -> Result<u16, TapError> {
+        let join = |errno| TapError::Join {
+            tap: self.name.clone(),
+            bridge: bridge.clone(),
+            errno,
+        };
+        let interface = Path::new("/sys/class/net").join(bridge.as_str());
+        if !interface.join("bridge").exists() {
+            return Err(TapError::NoBridge(bridge.clone()));
+        }
+        let mtu = match mtu {
+            Some(mtu) => mtu,
+            // No guest is told of more.
+            None => {
+                u16::try_from(self.control.mtu(bridge.as_str()).map_err(join)?).unwrap_or(u16::MAX)
+            }
+        };
+        self.set_mtu(mtu)?;
+        self.control
+            .add_to_bridge(bridge.as_str(), &self.name)
+            .map_err(join)?;
+        if isolated {
+            let flag = format!("/sys/class/net/{}/brport/isolated", self.name);
+            let written = std::fs::write(flag, "1");
+            self.set("isolation", |_| written.map_err(|error| errno_of(&error)))?;
+        }
+        Ok(mtu)
+    }
+
+    /// Sets its MTU.
+    ///
+    /// # Errors
+    /// [`TapError::Set`].
+    pub fn set_mtu(&self, mtu: u16) -> Result<(), TapError> {
+        self.set("the MTU", |tap| tap.control.set_mtu(&tap.name, mtu))
+    }
+
+    /// Lets frames pass.
+    ///
+    /// # Errors
+    /// [`TapError::Set`].
+    pub fn up(&self) -> Result<(), TapError> {
+        self.set("it up", |tap| tap.control.set_up(&tap.name))
+    }
+
+    /// Its queues.
+    #[must_use]
+    pub fn into_queues(self) -> Vec<OwnedFd> {
+        self.queues
+    }
+}
+
+fn open() -> Result<OwnedFd, TapError> {
+    open_tun().map_err(|errno| match errno {
+        Errno::ACCESS | Errno::PERM => TapError::Privilege,
+        errno => TapError::Device(errno),
+    })
+}
+
+fn open_tun() -> Result<OwnedFd, Errno> {
+    let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    rustix::fs::open(TUN_PATH, flags, Mode::empty())
+}
+
+/// Any socket: these settings belong to no protocol.
+fn control_socket() -> Result<OwnedFd, Errno> {
+    rustix::net::socket_with(
+        AddressFamily::UNIX,
+        SocketType::DGRAM,
+        SocketFlags::CLOEXEC,
+        None,
+    )
+}
+
+fn errno_of(error: &std::io::Error) -> Errno {
+    Errno::from_io_error(error).unwrap_or(Errno::IO)
+}
+
+#[cfg(test)]
+mod tests;

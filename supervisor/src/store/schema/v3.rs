@@ -1,0 +1,279 @@
+//! Schema 3: the one that is written. Adds devices.
+
+mod devices;
+
+use reeve_ipc::api::view::DomainDefinition;
+use reeve_ipc::model;
+use reeve_ipc::spec;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+pub(super) use self::devices::Devices;
+use super::v2::{Boot, Cpu, Limits, Machine, Metadata, OnEnd, Pin};
+use super::{CpuSet, DomainName, DomainUuid, SchemaError};
+
+pub(in crate::store) const SCHEMA: u32 = 3;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Record {
+    pub(super) schema: u32,
+    /// Its place among those that start with the host, lowest first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) autostart: Option<u32>,
+    pub(super) domain: Domain,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct Domain {
+    pub(super) name: String,
+    pub(super) uuid: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) title: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) description: Option<String>,
+    pub(super) machine: Machine,
+    pub(super) vcpus: u32,
+    pub(super) cpu: Cpu,
+    pub(super) memory_bytes: u64,
+    pub(super) boot: Boot,
+    #[serde(default, skip_serializing_if = "Devices::is_empty")]
+    pub(super) devices: Devices,
+    pub(super) on_power_off: OnEnd,
+    pub(super) on_reboot: OnEnd,
+    pub(super) on_crash: OnEnd,
+    #[serde(default)]
+    pub(super) limits: Limits,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) pinning: Vec<Pin>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) metadata: Vec<Metadata>,
+}
+
+impl From<&DomainDefinition> for Record {
+    fn from(record: &DomainDefinition) -> Self {
+        let DomainDefinition { domain, autostart } = record;
+        Self {
+            schema: SCHEMA,
+            autostart: *autostart,
+            domain: domain.into(),
+        }
+    }
+}
+
+impl TryFrom<Record> for DomainDefinition {
+    type Error = SchemaError;
+
+    fn try_from(record: Record) -> Result<Self, SchemaError> {
+        Ok(Self {
+            domain: record.domain.try_into()?,
+            autostart: record.autostart,
+        })
+    }
+}
+
+impl From<&model::Domain> for Domain {
+    fn from(domain: &model::Domain) -> Self {
+        // Taken apart field by field, so that a field that is not kept does not compile.
+        let model::Domain {
+            name,
+            uuid,
+            machine,
+            vcpus,
+            cpu,
+            memory,
+            boot,
+            devices,
+            lifecycle,
+            limits,
+            pinning,
+            labels,
+        } = domain;
+        let model::Labels {
+            title,
+            description,
+            metadata,
+        } = labels;
+        Self {
+            name: name.as_str().to_owned(),
+            uuid: uuid.0,
+            title: title.clone(),
+            description: description.clone(),
+            machine: match machine {
+                spec::MachineType::Reeve1_0 => Machine::Reeve1_0,
+                spec::MachineType::ReeveLegacy1_0 => Machine::ReeveLegacy1_0,
+            },
+            vcpus: vcpus.count(),
+            cpu: (*cpu).into(),
+            memory_bytes: memory.bytes(),
+            boot: boot.into(),
+            devices: devices.into(),
+            on_power_off: match lifecycle.on_power_off {
+                model::OnPowerOff::Destroy => OnEnd::Destroy,
+                model::OnPowerOff::Restart => OnEnd::Restart,
+                model::OnPowerOff::Preserve => OnEnd::Preserve,
+            },
+            on_reboot: match lifecycle.on_reboot {
+                model::OnReboot::Destroy => OnEnd::Destroy,
+                model::OnReboot::Restart => OnEnd::Restart,
+                model::OnReboot::Preserve => OnEnd::Preserve,
+            },
+            on_crash: match lifecycle.on_crash {
+                model::OnCrash::Destroy => OnEnd::Destroy,
+                model::OnCrash::Restart => OnEnd::Restart,
+                model::OnCrash::Preserve => OnEnd::Preserve,
+            },
+            limits: (*limits).into(),
+            pinning: pinning
+                .iter()
+                .map(|model::VcpuPin { vcpu, cpus }| Pin {
+                    vcpu: *vcpu,
+                    host_cpus: cpus.to_string(),
+                })
+                .collect(),
+            metadata: metadata
+                .iter()
+                .map(|model::MetadataElement { uri, content }| Metadata {
+                    uri: uri.clone(),
+                    content: content.clone(),
+                })
+                .collect(),
+        }
+    }
+}
+
+impl From<spec::CpuSwitches> for Cpu {
+    fn from(cpu: spec::CpuSwitches) -> Self {
+        let spec::CpuSwitches {
+            tsc_deadline,
+            kvmclock,
+            invariant_tsc,
+            transactional_memory,
+        } = cpu;
+        Self {
+            tsc_deadline,
+            kvmclock,
+            invariant_tsc,
+            transactional_memory,
+        }
+    }
+}
+
+impl From<&model::BootSource> for Boot {
+    fn from(boot: &model::BootSource) -> Self {
+        match boot {
+            model::BootSource::BuiltIn { command_line } => Self::BuiltIn {
+                command_line: command_line.clone(),
+            },
+            model::BootSource::Kernel(model::KernelBoot {
+                kernel,
+                initrd,
+                command_line,
+            }) => Self::Kernel {
+                kernel: kernel.clone(),
+                initrd: initrd.clone(),
+                command_line: command_line.clone(),
+            },
+        }
+    }
+}
+
+impl From<model::ResourceLimits> for Limits {
+    fn from(limits: model::ResourceLimits) -> Self {
+        let model::ResourceLimits {
+            memory,
+            cpu_percent,
+            vcpu_percent,
+            cpu_weight,
+            pids,
+        } = limits;
+        Self {
+            memory_bytes: memory.map(model::MemorySize::bytes),
+            cpu_percent,
+            vcpu_percent,
+            cpu_weight,
+            pids,
+        }
+    }
+}
+
+impl TryFrom<Domain> for model::Domain {
+    type Error = SchemaError;
+
+    fn try_from(domain: Domain) -> Result<Self, SchemaError> {
+        let pinning: Result<Vec<model::VcpuPin>, SchemaError> = domain
+            .pinning
+            .into_iter()
+            .map(|Pin { vcpu, host_cpus }| {
+                let cpus: CpuSet = host_cpus.parse()?;
+                Ok(model::VcpuPin { vcpu, cpus })
+            })
+            .collect();
+        let loaded = Self {
+            name: DomainName::try_from(domain.name)?,
+            uuid: DomainUuid(domain.uuid),
+            machine: match domain.machine {
+                Machine::Reeve1_0 => spec::MachineType::Reeve1_0,
+                Machine::ReeveLegacy1_0 => spec::MachineType::ReeveLegacy1_0,
+            },
+            vcpus: model::Vcpus::try_from(domain.vcpus)?,
+            cpu: spec::CpuSwitches {
+                tsc_deadline: domain.cpu.tsc_deadline,
+                kvmclock: domain.cpu.kvmclock,
+                invariant_tsc: domain.cpu.invariant_tsc,
+                transactional_memory: domain.cpu.transactional_memory,
+            },
+            memory: model::MemorySize(domain.memory_bytes),
+            boot: match domain.boot {
+                Boot::BuiltIn { command_line } => model::BootSource::BuiltIn { command_line },
+                Boot::Kernel {
+                    kernel,
+                    initrd,
+                    command_line,
+                } => model::BootSource::Kernel(model::KernelBoot {
+                    kernel,
+                    initrd,
+                    command_line,
+                }),
+            },
+            devices: domain.devices.try_into()?,
+            lifecycle: model::LifecycleAction {
+                on_power_off: match domain.on_power_off {
+                    OnEnd::Destroy => model::OnPowerOff::Destroy,
+                    OnEnd::Restart => model::OnPowerOff::Restart,
+                    OnEnd::Preserve => model::OnPowerOff::Preserve,
+                },
+                on_reboot: match domain.on_reboot {
+                    OnEnd::Destroy => model::OnReboot::Destroy,
+                    OnEnd::Restart => model::OnReboot::Restart,
+                    OnEnd::Preserve => model::OnReboot::Preserve,
+                },
+                on_crash: match domain.on_crash {
+                    OnEnd::Destroy => model::OnCrash::Destroy,
+                    OnEnd::Restart => model::OnCrash::Restart,
+                    OnEnd::Preserve => model::OnCrash::Preserve,
+                },
+            },
+            limits: model::ResourceLimits {
+                memory: domain.limits.memory_bytes.map(model::MemorySize),
+                cpu_percent: domain.limits.cpu_percent,
+                vcpu_percent: domain.limits.vcpu_percent,
+                cpu_weight: domain.limits.cpu_weight,
+                pids: domain.limits.pids,
+            },
+            pinning: pinning?,
+            labels: model::Labels {
+                title: domain.title,
+                description: domain.description,
+                metadata: domain
+                    .metadata
+                    .into_iter()
+                    .map(|Metadata { uri, content }| model::MetadataElement { uri, content })
+                    .collect(),
+            },
+        };
+        loaded.validate()?;
+        Ok(loaded)
+    }
+}

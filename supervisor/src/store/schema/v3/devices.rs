@@ -1,0 +1,240 @@
+//! Devices as schema 3 has them.
+
+mod disks;
+mod nics;
+
+use std::path::PathBuf;
+
+use reeve_ipc::model;
+use reeve_ipc::spec;
+use serde::{Deserialize, Serialize};
+
+use self::disks::Disk;
+use self::nics::Nic;
+use super::SchemaError;
+
+#[derive(Debug, Default, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub(in crate::store::schema) struct Devices {
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    disks: Vec<Disk>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    nics: Vec<Nic>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rng: Option<Rng>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    balloon: Option<Balloon>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    vsock: Option<Vsock>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    channels: Vec<Channel>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    consoles: Vec<Console>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ports_address: Option<u8>,
+}
+
+impl Devices {
+    pub(super) fn is_empty(&self) -> bool {
+        self.disks.is_empty()
+            && self.nics.is_empty()
+            && self.rng.is_none()
+            && self.balloon.is_none()
+            && self.vsock.is_none()
+            && self.channels.is_empty()
+            && self.consoles.is_empty()
+            && self.ports_address.is_none()
+    }
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Rate {
+    per_second: u64,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    burst: Option<Burst>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Burst {
+    per_second: u64,
+    seconds: u32,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Rng {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    rate: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<u8>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Balloon {
+    free_page_reporting: bool,
+    deflate_on_oom: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<u8>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vsock {
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    cid: Option<u32>,
+    path: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<u8>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Channel {
+    name: String,
+    path: PathBuf,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Console {
+    path: PathBuf,
+}
+
+fn from_slot(address: Option<spec::PciSlot>) -> Option<u8> {
+    address.map(spec::PciSlot::number)
+}
+
+fn to_slot(address: Option<u8>) -> Result<Option<spec::PciSlot>, SchemaError> {
+    let slot = address.map(spec::PciSlot::try_from).transpose();
+    slot.map_err(|error| SchemaError::Address(error.to_string()))
+}
+
+impl From<spec::Rate> for Rate {
+    fn from(rate: spec::Rate) -> Self {
+        let spec::Rate { per_second, burst } = rate;
+        Self {
+            per_second,
+            burst: burst.map(
+                |spec::Burst {
+                     per_second,
+                     seconds,
+                 }| Burst {
+                    per_second,
+                    seconds,
+                },
+            ),
+        }
+    }
+}
+
+impl From<Rate> for spec::Rate {
+    fn from(rate: Rate) -> Self {
+        Self {
+            per_second: rate.per_second,
+            burst: rate.burst.map(|burst| spec::Burst {
+                per_second: burst.per_second,
+                seconds: burst.seconds,
+            }),
+        }
+    }
+}
+
+impl From<&model::Devices> for Devices {
+    fn from(devices: &model::Devices) -> Self {
+        // Taken apart field by field, so that a field that is not kept does not compile.
+        let model::Devices {
+            disks,
+            nics,
+            rng,
+            balloon,
+            vsock,
+            channels,
+            consoles,
+            ports_address,
+        } = devices;
+        Self {
+            disks: disks.iter().map(Into::into).collect(),
+            nics: nics.iter().map(Into::into).collect(),
+            rng: rng.map(|model::Rng { rate, address }| Rng {
+                rate: rate.map(Into::into),
+                address: from_slot(address),
+            }),
+            balloon: balloon.map(
+                |model::Balloon {
+                     free_page_reporting,
+                     deflate_on_oom,
+                     address,
+                 }| Balloon {
+                    free_page_reporting,
+                    deflate_on_oom,
+                    address: from_slot(address),
+                },
+            ),
+            vsock: vsock
+                .as_ref()
+                .map(|model::Vsock { cid, path, address }| Vsock {
+                    cid: *cid,
+                    path: path.clone(),
+                    address: from_slot(*address),
+                }),
+            channels: channels
+                .iter()
+                .map(|model::Channel { name, path }| Channel {
+                    name: name.clone(),
+                    path: path.clone(),
+                })
+                .collect(),
+            consoles: consoles
+                .iter()
+                .map(|model::PortConsole { path }| Console { path: path.clone() })
+                .collect(),
+            ports_address: from_slot(*ports_address),
+        }
+    }
+}
+
+impl TryFrom<Devices> for model::Devices {
+    type Error = SchemaError;
+
+    fn try_from(devices: Devices) -> Result<Self, SchemaError> {
+        let disks: Result<_, _> = devices.disks.into_iter().map(TryInto::try_into).collect();
+        let nics: Result<_, _> = devices.nics.into_iter().map(TryInto::try_into).collect();
+        let rng = devices.rng.map(|rng| {
+            Ok::<_, SchemaError>(model::Rng {
+                rate: rng.rate.map(Into::into),
+                address: to_slot(rng.address)?,
+            })
+        });
+        let balloon = devices.balloon.map(|balloon| {
+            Ok::<_, SchemaError>(model::Balloon {
+                free_page_reporting: balloon.free_page_reporting,
+                deflate_on_oom: balloon.deflate_on_oom,
+                address: to_slot(balloon.address)?,
+            })
+        });
+        let vsock = devices.vsock.map(|vsock| {
+            Ok::<_, SchemaError>(model::Vsock {
+                cid: vsock.cid,
+                path: vsock.path,
+                address: to_slot(vsock.address)?,
+            })
+        });
+        let channels = devices.channels.into_iter();
+        let channels = channels.map(|Channel { name, path }| model::Channel { name, path });
+        let consoles = devices.consoles.into_iter();
+        let consoles = consoles.map(|Console { path }| model::PortConsole { path });
+        Ok(Self {
+            disks: disks?,
+            nics: nics?,
+            rng: rng.transpose()?,
+            balloon: balloon.transpose()?,
+            vsock: vsock.transpose()?,
+            channels: channels.collect(),
+            consoles: consoles.collect(),
+            ports_address: to_slot(devices.ports_address)?,
+        })
+    }
+}
