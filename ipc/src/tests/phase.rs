@@ -17,7 +17,11 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
         | Operation::Reset
         | Operation::ConsoleAttach
         | Operation::Query
-        | Operation::Report => {
+        | Operation::Report
+        | Operation::DeviceAttach
+        | Operation::DeviceDetach
+        | Operation::DeviceUpdate
+        | Operation::DeviceQuery => {
             vec![Some(phase)]
         }
     }
@@ -108,6 +112,10 @@ fn a_machine_is_launched_once_and_touched_only_when_it_exists() {
             Operation::PowerButton,
             Operation::Reset,
             Operation::ConsoleAttach,
+            Operation::DeviceAttach,
+            Operation::DeviceDetach,
+            Operation::DeviceUpdate,
+            Operation::DeviceQuery,
         ] {
             assert!(
                 phase.has_machine() || !operation.is_legal_in(phase),

@@ -1,13 +1,15 @@
 //! The worker's dispatch: the phase check comes before the handler, and the reply is the handler's.
 
+use crate::device::{DeviceChange, DeviceReport};
 use crate::error::{ErrorCode, WireError};
 use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, ConsoleAttached, Launch, Launched, Operation, Pause, PowerButton,
-    Query, ReplyBody, Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop,
-    WorkerService, dispatch,
+    BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
+    DeviceUpdate, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody, Report,
+    Request, RequestBody, Reset, Resume, Standing, Status, Stop, WorkerService, dispatch,
 };
+use crate::spec::{DeviceSpec, PciSlot, RngSpec};
 use crate::tests::golden::machine_spec;
 
 /// Notes what it was asked for.
@@ -66,6 +68,19 @@ impl WorkerService for Recorder {
             console_position: 0,
         })
     }
+    fn device_attach(&mut self, _: DeviceAttach) -> Result<(), WireError> {
+        self.note(Operation::DeviceAttach)
+    }
+    fn device_detach(&mut self, _: DeviceDetach) -> Result<(), WireError> {
+        self.note(Operation::DeviceDetach)
+    }
+    fn device_update(&mut self, _: DeviceUpdate) -> Result<(), WireError> {
+        self.note(Operation::DeviceUpdate)
+    }
+    fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {
+        self.note(Operation::DeviceQuery)?;
+        Ok(Vec::new())
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -80,6 +95,7 @@ impl WorkerService for Recorder {
 }
 
 fn every_request() -> Vec<RequestBody> {
+    let slot = PciSlot::try_from(1).unwrap();
     vec![
         Launch {
             spec: machine_spec(),
@@ -98,6 +114,17 @@ fn every_request() -> Vec<RequestBody> {
         .into_body(),
         Query {}.into_body(),
         Report { events_after: 0 }.into_body(),
+        DeviceAttach {
+            spec: DeviceSpec::Rng(RngSpec { slot, rate: None }),
+        }
+        .into_body(),
+        DeviceDetach { slot, force: false }.into_body(),
+        DeviceUpdate {
+            slot,
+            change: DeviceChange::BalloonPoll,
+        }
+        .into_body(),
+        DeviceQuery {}.into_body(),
     ]
 }
 

@@ -156,6 +156,12 @@ impl Worker {
                 let standing = self.standing();
                 self.send(&reply(ReplyBody::Report(standing)));
             }
+            RequestBody::DeviceAttach(_) => self.send(&reply(ReplyBody::DeviceAttach(()))),
+            RequestBody::DeviceDetach(_) => self.send(&reply(ReplyBody::DeviceDetach(()))),
+            RequestBody::DeviceUpdate(_) => self.send(&reply(ReplyBody::DeviceUpdate(()))),
+            RequestBody::DeviceQuery(_) => {
+                self.send(&reply(ReplyBody::DeviceQuery(Vec::new())));
+            }
             RequestBody::Stop(_) => {
                 self.send(&reply(ReplyBody::Stop(())));
                 return Some(exit_code::ORDERLY);

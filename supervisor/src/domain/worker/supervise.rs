@@ -327,6 +327,12 @@ impl Supervision {
                 heard.evidence.reset = true;
                 heard.end = Some(GuestEnd::Reset);
             }
+            Event::DeviceRemoved { slot } => {
+                tracing::info!(%domain, %uuid, %slot, "a device is gone");
+            }
+            Event::BalloonChanged { bytes } => {
+                tracing::debug!(%domain, %uuid, bytes, "the balloon has changed");
+            }
             Event::GuestReset { count } => {
                 let before = self.view.borrow().resets;
                 if count <= before {
