@@ -1,30 +1,41 @@
 #!/bin/busybox sh
 # Init of the inner guest that tests boot: says it is up, obeys the power button, gives a shell on
-# its console. Of the kernel's command line it takes `lab.devices`, which loads the drivers of
-# virtio devices, and `root=DEVICE`, which does so too and goes on with the system on that disk.
+# its console. Of the kernel's command line it takes `lab.drivers=NAME,...`, which loads drivers of
+# virtio devices (`lab.drivers`: all), and `root=DEVICE` with `rw` or `ro`, which loads that of disks
+# and goes on with the system on this one.
 export PATH=/bin:/sbin
 /bin/busybox mkdir -p /proc /sys /dev /tmp /run
 /bin/busybox mount -t devtmpfs -o mode=0755 dev /dev
 mount -t proc proc /proc
 mount -t sysfs sys /sys
 exec </dev/console >/dev/console 2>&1
+loaded=
 load() {
     while read -r module; do
+        case "$loaded " in *" $module "*) continue ;; esac
+        loaded="$loaded $module"
         insmod "/lab/modules/$module" || echo "guest: module $module does not load"
-    done <"/lab/$1"
+    done <"$1"
 }
-load modules.order
-devices= root= mode=ro
+load /lab/modules.order
+drivers= root= mode=ro
 read -r words </proc/cmdline
 for word in $words; do
     case $word in
-        lab.devices) devices=yes ;;
-        root=*) devices=yes root=${word#root=} ;;
+        lab.drivers) drivers='*' ;;
+        lab.drivers=*) drivers=${word#*=} ;;
+        root=*) root=${word#root=} ;;
         rw) mode=rw ;;
     esac
 done
-if [ "$devices" ]; then
-    load devices.order
+if [ "$drivers$root" ]; then
+    cd /lab/drivers
+    IFS=,
+    for name in $drivers${root:+,virtio_blk}; do
+        load "$name"
+    done
+    unset IFS
+    cd /
 fi
 if [ "$root" ]; then
     mkdir /newroot

@@ -9,9 +9,10 @@ use anyhow::{Result, anyhow, ensure};
 use super::cache::{Cache, Key};
 use super::cpio::Archive;
 use super::debian::{Debian, UDHCPC};
+use super::kernel;
+use super::modules::{self, Module};
 use super::packages::{self, Package, run};
 use super::tools::Tools;
-use super::{kernel, modules};
 
 const OUTER_INIT: &str = include_str!("../../lab/outer-init.sh");
 const DEBIAN_INIT: &str = include_str!("../../lab/debian-init.sh");
@@ -33,9 +34,8 @@ const OUTER_MODULES: &[&str] = &[
 const DEBIAN_MODULES: &[&str] = &["overlay"];
 /// What the inner guest loads: its power button and what reports it.
 const INNER_MODULES: &[&str] = &["button", "evdev"];
-/// What it loads when the kernel's command line asks for it: a driver for every virtio device.
-const DEVICE_MODULES: &[&str] = &[
-    "virtio_pci",
+/// What it loads of when the kernel's command line names it: a driver for every virtio device.
+const DRIVERS: &[&str] = &[
     "virtio_blk",
     "virtio_net",
     "virtio_console",
@@ -45,9 +45,8 @@ const DEVICE_MODULES: &[&str] = &[
     "vmw_vsock_virtio_transport",
     "virtiofs",
 ];
-/// What is loaded always, and on request: lists of files in `lab/modules`, in the order of loading.
-const MODULES: &str = "modules.order";
-const DEVICES: &str = "devices.order";
+/// What each of them needs though it uses nothing of it.
+const TRANSPORT: &str = "virtio_pci";
 /// Raise it when what this file makes changes without any script changing.
 const FORMAT: u32 = 2;
 
@@ -77,7 +76,8 @@ impl Guests {
             .with((FORMAT, &kernel.version, &busybox.version))
             .with((&debian.key, &tools.key))
             .with((OUTER_INIT, DEBIAN_INIT, SESSION, INNER_INIT, UDHCPC))
-            .with((OUTER_MODULES, DEBIAN_MODULES, INNER_MODULES, DEVICE_MODULES))
+            .with((OUTER_MODULES, DEBIAN_MODULES, INNER_MODULES))
+            .with((DRIVERS, TRANSPORT))
             .digits();
         let directory = cache.entry(&format!("guests-{key}"), |directory| {
             make(directory, &kernel, &find_busybox(&busybox)?)?;
@@ -144,7 +144,7 @@ pub(super) fn find_busybox(package: &Package) -> Result<PathBuf> {
 
 fn outer(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
     let mut archive = base(busybox, OUTER_INIT)?;
-    load(&mut archive, module_tree, OUTER_MODULES, MODULES)?;
+    load(&mut archive, module_tree, OUTER_MODULES)?;
     archive
         .file("lab/session.sh", 0o644, SESSION.as_bytes())?
         .file(
@@ -163,7 +163,6 @@ fn debian(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
         &mut archive,
         module_tree,
         &[OUTER_MODULES, DEBIAN_MODULES].concat(),
-        MODULES,
     )?;
     archive.file("lab/session.sh", 0o644, SESSION.as_bytes())?;
     archive.finish()
@@ -171,8 +170,8 @@ fn debian(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
 
 fn inner(busybox: &Path, module_tree: &Path) -> Result<Vec<u8>> {
     let mut archive = base(busybox, INNER_INIT)?;
-    load(&mut archive, module_tree, INNER_MODULES, MODULES)?;
-    load(&mut archive, module_tree, DEVICE_MODULES, DEVICES)?;
+    load(&mut archive, module_tree, INNER_MODULES)?;
+    drivers(&mut archive, module_tree)?;
     archive
         .directory("etc/udhcpc")?
         .file("etc/udhcpc/default.script", 0o755, UDHCPC.as_bytes())?
@@ -212,18 +211,47 @@ fn base(busybox: &Path, init: &str) -> Result<Archive> {
     Ok(archive)
 }
 
-/// Adds modules with all they need, and the file `lab/<order>` that lists them.
-fn load(archive: &mut Archive, module_tree: &Path, wanted: &[&str], order: &str) -> Result<()> {
-    let mut lines = String::new();
-    for module in &modules::collect(module_tree, wanted)? {
+/// Adds modules with all they need, which the init loads in the order of `lab/modules.order`.
+fn load(archive: &mut Archive, module_tree: &Path, wanted: &[&str]) -> Result<()> {
+    let modules = modules::collect(module_tree, wanted)?;
+    add(archive, &modules)?;
+    archive.file("lab/modules.order", 0o644, order(&modules).as_bytes())?;
+    Ok(())
+}
+
+/// Adds the drivers with all they need, and for each a list `lab/drivers/NAME`, in the order of
+/// loading.
+fn drivers(archive: &mut Archive, module_tree: &Path) -> Result<()> {
+    add(
+        archive,
+        &modules::collect(module_tree, &[&[TRANSPORT], DRIVERS].concat())?,
+    )?;
+    archive.directory("lab/drivers")?;
+    for name in DRIVERS {
+        let needed = modules::collect(module_tree, &[TRANSPORT, name])?;
+        archive.file(
+            &format!("lab/drivers/{name}"),
+            0o644,
+            order(&needed).as_bytes(),
+        )?;
+    }
+    Ok(())
+}
+
+fn add(archive: &mut Archive, modules: &[Module]) -> Result<()> {
+    for module in modules {
         archive.file(
             &format!("lab/modules/{}", module.file),
             0o644,
             &module.contents,
         )?;
-        lines.push_str(&module.file);
-        lines.push('\n');
     }
-    archive.file(&format!("lab/{order}"), 0o644, lines.as_bytes())?;
     Ok(())
+}
+
+fn order(modules: &[Module]) -> String {
+    modules
+        .iter()
+        .map(|module| format!("{}\n", module.file))
+        .collect()
 }
