@@ -5,6 +5,7 @@
 //! that has neither `std` nor a runtime. Everything is pinned here instead.
 
 use std::env;
+use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -19,8 +20,23 @@ fn main() {
     let out_dir = PathBuf::from(env::var_os("OUT_DIR").expect("cargo sets OUT_DIR"));
     let kernel = Path::new(env!("CARGO_MANIFEST_DIR")).join("kernel");
 
+    compile(&rustc, &kernel, &out_dir.join("reeve-guest.elf"), false);
+    compile(
+        &rustc,
+        &kernel,
+        &out_dir.join("reeve-guest-drivers.elf"),
+        true,
+    );
+}
+
+/// Makes one image: the plain one, or the one that has drivers as well.
+fn compile(rustc: &OsStr, kernel: &Path, image: &Path, drivers: bool) {
     let mut command = Command::new(rustc);
+    if drivers {
+        command.args(["--cfg", "drivers"]);
+    }
     command
+        .args(["--check-cfg", "cfg(drivers)"])
         .args([
             "--edition",
             "2024",
@@ -75,7 +91,7 @@ fn main() {
         // The image must not depend on where it was built.
         .arg(format!("--remap-path-prefix={}=kernel", kernel.display()))
         .arg("-o")
-        .arg(out_dir.join("reeve-guest.elf"))
+        .arg(image)
         .arg(kernel.join("main.rs"));
     if let Some(linker) = env::var_os("RUSTC_LINKER") {
         command

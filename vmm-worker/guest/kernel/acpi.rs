@@ -37,7 +37,8 @@ pub fn read(boot: &Boot) -> Option<Tables> {
     tables.ok()
 }
 
-fn find(boot: &Boot) -> Result<Tables, &'static str> {
+/// The XSDT, by way of a sound RSDP.
+fn root(boot: &Boot) -> Result<Table, &'static str> {
     if boot.rsdp == 0 {
         return Err("no RSDP");
     }
@@ -48,7 +49,18 @@ fn find(boot: &Boot) -> Result<Tables, &'static str> {
     if sum(boot.rsdp, 20) != 0 || sum(boot.rsdp, 36) != 0 {
         return Err("bad RSDP checksum");
     }
-    let xsdt = table(machine::read_u64(boot.rsdp + 24), b"XSDT")?;
+    table(machine::read_u64(boot.rsdp + 24), b"XSDT")
+}
+
+/// The addresses of the tables that the XSDT lists.
+fn listed(xsdt: &Table) -> impl Iterator<Item = u64> + use<> {
+    (xsdt.address + HEADER..xsdt.address + xsdt.length)
+        .step_by(8)
+        .map(machine::read_u64)
+}
+
+fn find(boot: &Boot) -> Result<Tables, &'static str> {
+    let xsdt = root(boot)?;
     let mut tables = Tables {
         processors: 0,
         io_apic: 0xfec0_0000,
@@ -57,8 +69,7 @@ fn find(boot: &Boot) -> Result<Tables, &'static str> {
         sci_flags: 0b1111,
     };
     let (mut madt, mut fadt) = (None, None);
-    for entry in (xsdt.address + HEADER..xsdt.address + xsdt.length).step_by(8) {
-        let address = machine::read_u64(entry);
+    for address in listed(&xsdt) {
         match &machine::read_u32(address).to_le_bytes() {
             b"APIC" => madt = Some(table(address, b"APIC")?),
             b"FACP" => fadt = Some(table(address, b"FACP")?),
@@ -131,4 +142,15 @@ fn read_madt(madt: &Table, tables: &mut Tables) {
         }
         entry += length;
     }
+}
+
+/// Where the configuration space of bus 0 is, by the MCFG (PCI Firmware 3.3, 4.1.2).
+#[cfg(drivers)]
+pub fn configuration_space(boot: &Boot) -> Option<u64> {
+    let xsdt = root(boot).ok()?;
+    let address = listed(&xsdt)
+        .find(|&address| machine::read_u32(address) == u32::from_le_bytes(*b"MCFG"))?;
+    let mcfg = table(address, b"MCFG").ok()?;
+    let first = mcfg.address + HEADER + 8;
+    (mcfg.length >= HEADER + 24).then(|| machine::read_u64(first))
 }

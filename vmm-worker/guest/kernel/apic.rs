@@ -3,8 +3,12 @@
 //! Used on the boot processor, from ring 3; the end of an interrupt is signalled by its stub.
 
 use crate::acpi::Tables;
+#[cfg(drivers)]
+use crate::machine::read_u32;
 use crate::machine::write_device;
 use crate::ring0::Interrupt;
+#[cfg(drivers)]
+use crate::time;
 
 const LOCAL: u64 = 0xfee0_0000;
 const SPURIOUS: u64 = LOCAL + 0xf0;
@@ -12,6 +16,8 @@ const COMMAND: u64 = LOCAL + 0x300;
 const LVT_TIMER: u64 = LOCAL + 0x320;
 const LVT_LINT0: u64 = LOCAL + 0x350;
 const INITIAL_COUNT: u64 = LOCAL + 0x380;
+#[cfg(drivers)]
+const CURRENT_COUNT: u64 = LOCAL + 0x390;
 const DIVIDE: u64 = LOCAL + 0x3e0;
 
 /// The timer's ticks in a millisecond: KVM's local APIC counts nanoseconds.
@@ -81,4 +87,21 @@ fn route(tables: &Tables, gsi: u32, low: u32) {
     write_device(window, 0);
     write_device(select, 0x10 + 2 * gsi);
     write_device(window, low);
+}
+
+/// The time-stamp counter's frequency in kHz by the local APIC's timer, which must not be in use.
+#[cfg(drivers)]
+pub fn measure_tsc_khz() -> Option<u64> {
+    const MILLISECONDS: u32 = 5;
+    write_device(LVT_TIMER, MASKED);
+    write_device(INITIAL_COUNT, u32::MAX);
+    let begin = (read_u32(CURRENT_COUNT), time::cycles());
+    let mut end = begin;
+    let passed = time::wait_until(|| {
+        end = (read_u32(CURRENT_COUNT), time::cycles());
+        begin.0.wrapping_sub(end.0) >= MILLISECONDS * TICKS_PER_MS
+    });
+    write_device(INITIAL_COUNT, 0);
+    let ticks = u64::from(begin.0.wrapping_sub(end.0)).max(1);
+    passed.then(|| end.1.wrapping_sub(begin.1) * u64::from(TICKS_PER_MS) / ticks)
 }

@@ -9,6 +9,8 @@
 //! 0x060  its TSS, no I/O bitmap      0x1000 top of its ring-3 stack
 //! ```
 
+#[cfg(drivers)]
+use core::sync::atomic::AtomicPtr;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use crate::boot::Boot;
@@ -33,6 +35,9 @@ static FINISHED: AtomicU32 = AtomicU32::new(0);
 static ROUNDS: AtomicU64 = AtomicU64::new(0);
 /// Time-stamp counter at which the processors stop being busy. Zero: at once.
 static DEADLINE: AtomicU64 = AtomicU64::new(0);
+/// What the processors do instead of counting rounds.
+#[cfg(drivers)]
+static JOB: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
 
 unsafe extern "C" {
     static gdt: [AtomicU64; GDT_WORDS];
@@ -125,6 +130,8 @@ unsafe fn prepare_block(address: u64) {
 /// Where an application processor begins in ring 3: reports, works as long as asked, parks.
 extern "C" fn ring3_ap() -> ! {
     ONLINE.fetch_add(1, Ordering::AcqRel);
+    #[cfg(drivers)]
+    run_job();
     work();
     ring0::park()
 }
@@ -162,4 +169,21 @@ pub fn busy(boot: &Boot, milliseconds: u64) {
         .decimal(ROUNDS.load(Ordering::Acquire))
         .text(" rounds")
         .end();
+}
+
+/// Has every other processor run `job` as soon as it is up; to be called before they are started.
+/// A job has three kilobytes of stack, may access memory that is mapped already, and no ports.
+#[cfg(drivers)]
+pub fn set_job(job: fn()) {
+    JOB.store(job as *mut (), Ordering::Release);
+}
+
+#[cfg(drivers)]
+fn run_job() {
+    let job = JOB.load(Ordering::Acquire);
+    if !job.is_null() {
+        // SAFETY: only `set_job` stores what is not null, and that is a function of this type.
+        let job = unsafe { core::mem::transmute::<*mut (), fn()>(job) };
+        job();
+    }
 }

@@ -5,7 +5,7 @@
 
     .section .boot, "awx", @progbits
     .code64
-    .set VECTORS, 36
+    .set VECTORS, 37
     .set STUB_SIZE, 8
 
     # Addresses are split over the descriptor, which no relocation expresses; the image lies at
@@ -42,6 +42,8 @@ stubs:
     jmp serial_interrupt
     .elseif n == 0x23
     iretq                           # spurious: no EOI (SDM vol 3, 11.9)
+    .elseif n == 0x24
+    jmp device_interrupt
     .else
     push n
     jmp exception
@@ -52,6 +54,9 @@ stubs:
 
 timer_interrupt:
     inc dword ptr [timer_interrupts]
+    jmp end_of_interrupt
+device_interrupt:
+    inc dword ptr [device_interrupts]
     jmp end_of_interrupt
 serial_interrupt:
     inc dword ptr [serial_interrupts]
@@ -183,5 +188,7 @@ timer_interrupts: .skip 4
 serial_interrupts: .skip 4
     .globl sci_interrupts
 sci_interrupts: .skip 4
+    .globl device_interrupts        # messages of PCI functions, whichever vector of theirs
+device_interrupts: .skip 4
     .globl power_events             # PM1a status bits seen by the interrupt
 power_events: .skip 4

@@ -22,11 +22,14 @@ mod apic;
 mod boot;
 mod console;
 mod cpus;
+#[cfg(drivers)]
+mod drive;
 mod interactive;
 mod machine;
 mod mem;
 mod misbehave;
 mod options;
+mod random;
 mod report;
 mod ring0;
 mod time;
@@ -66,6 +69,10 @@ fn run(boot: &Boot, options: &Options) {
         _ => {
             // The 'R' went out from the entry code.
             console::print(b"eeve built-in guest\n");
+            #[cfg(drivers)]
+            if drive::run(boot) {
+                return;
+            }
             run_spoken(boot, options);
         }
     }

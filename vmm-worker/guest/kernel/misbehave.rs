@@ -5,6 +5,7 @@ use core::arch::asm;
 use crate::boot::Boot;
 use crate::machine::{self, COM1, MMIO_START, in8, in16, in32, out8, out16, out32};
 use crate::options::{Mode, Options};
+use crate::random::XorShift;
 use crate::{console, ring0};
 
 /// Runs one of the misbehaving modes. Returns where the guest survives.
@@ -96,7 +97,7 @@ fn bad_accesses(ports: u32) {
 /// # Safety
 ///
 /// The 64 bytes there are mapped and belong to no Rust object.
-unsafe fn touch(address: u64) {
+pub unsafe fn touch(address: u64) {
     // SAFETY: by the contract of this function.
     unsafe {
         asm!(
@@ -131,7 +132,7 @@ unsafe fn touch(address: u64) {
 /// Random accesses to ports, the IOAPIC and the local APIC, from a seed that repeats them.
 fn fuzz(options: &Options) {
     ring0::mask_interrupts();
-    let mut random = XorShift(options.seed | 1);
+    let mut random = XorShift::new(options.seed);
     for _ in 0..options.count {
         let choice = random.next();
         match choice & 7 {
@@ -198,17 +199,5 @@ fn fuzz_local_apic(random: &mut XorShift) {
         machine::read_u32(BASE + offset);
     } else {
         machine::write_device(BASE + offset, value & !0x600);
-    }
-}
-
-/// Marsaglia's xorshift64: quick, repeatable, and good enough to pick ports.
-struct XorShift(u64);
-
-impl XorShift {
-    fn next(&mut self) -> u64 {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        self.0
     }
 }

@@ -115,7 +115,7 @@ fn mode(name: &[u8]) -> Mode {
 }
 
 /// A decimal number; what is not a digit ends it, what does not fit becomes the largest number.
-fn number(text: &[u8]) -> u64 {
+pub fn number(text: &[u8]) -> u64 {
     text.iter()
         .take_while(|byte| byte.is_ascii_digit())
         .fold(0, |value: u64, byte| {

@@ -26,6 +26,8 @@ unsafe extern "C" {
     static timer_interrupts: AtomicU32;
     static serial_interrupts: AtomicU32;
     static sci_interrupts: AtomicU32;
+    #[cfg(drivers)]
+    static device_interrupts: AtomicU32;
     static power_events: AtomicU16;
     static fault_record: [AtomicU64; 4];
     static entry_tsc: AtomicU64;
@@ -52,6 +54,9 @@ pub enum Interrupt {
     Serial,
     /// ACPI system control interrupt.
     SystemControl,
+    /// Messages of PCI functions.
+    #[cfg(drivers)]
+    Device,
 }
 
 impl Interrupt {
@@ -61,6 +66,8 @@ impl Interrupt {
             Self::Timer => 0x20,
             Self::SystemControl => 0x21,
             Self::Serial => 0x22,
+            #[cfg(drivers)]
+            Self::Device => 0x24,
         }
     }
 
@@ -72,6 +79,9 @@ impl Interrupt {
             Self::Serial => unsafe { &serial_interrupts },
             // SAFETY: as above.
             Self::SystemControl => unsafe { &sci_interrupts },
+            #[cfg(drivers)]
+            // SAFETY: as above.
+            Self::Device => unsafe { &device_interrupts },
         }
     }
 

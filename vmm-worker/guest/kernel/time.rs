@@ -77,6 +77,19 @@ pub fn measure_tsc_khz() -> Option<u64> {
     Some(elapsed.cycles * 1000 / elapsed.microseconds.max(1))
 }
 
+/// Whether there is a power-management timer and it runs.
+#[cfg(drivers)]
+pub fn pm_timer_runs() -> bool {
+    const LONG: u64 = 1 << 21;
+    let (first, start) = (in32(PM_TIMER), cycles());
+    while cycles().wrapping_sub(start) < LONG {
+        if in32(PM_TIMER) != first {
+            return true;
+        }
+    }
+    false
+}
+
 /// A fault of the machine.
 pub fn say_still() {
     console::print(b"timer: FAILED, PM timer stands still\n");

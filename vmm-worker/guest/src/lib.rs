@@ -53,6 +53,25 @@
 /// The kernel: a static ELF64 with a PVH note, linked at 1 MiB, one loadable segment.
 pub const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reeve-guest.elf"));
 
+/// The same kernel with drivers for PCI and virtio, for the modes of [`mode`] that say so: four times
+/// as large, so that a machine that needs none starts no later for them.
+pub const DRIVERS_IMAGE: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/reeve-guest-drivers.elf"));
+
+/// The smaller image that knows the mode `command_line` asks for.
+#[must_use]
+pub fn image(command_line: &str) -> &'static [u8] {
+    let mode = command_line
+        .split_ascii_whitespace()
+        .filter_map(|word| word.strip_prefix("mode="))
+        .next_back();
+    if mode.is_some_and(mode::needs_drivers) {
+        DRIVERS_IMAGE
+    } else {
+        IMAGE
+    }
+}
+
 pub mod mode;
 
 #[cfg(test)]

@@ -3,6 +3,17 @@
 //! A mode is one word, `mode=NAME`; some take numbers as further words, in any order, which the
 //! functions here add. [`BENCH`], [`BENCH_ANYWHERE`] and [`HOLD`] must begin the command line to
 //! take their shortest way; elsewhere they work, but slower.
+//!
+//! The modes from [`VIRTIO_REPORT`] on drive devices and are known to [`DRIVERS_IMAGE`] only; they need
+//! 32 MiB of memory at least. They find the devices by themselves: on bus 0, the first virtio device of
+//! a kind (virtio over PCI, the modern interface). They end with the line `power off`, or with one that
+//! begins with `error:`; what is wrong with the machine has `FAILED` in its line. For QEMU, add
+//! `disable-legacy=on` to devices.
+//!
+//! [`DRIVERS_IMAGE`]: crate::DRIVERS_IMAGE
+
+#[path = "../kernel/drive/cases.rs"]
+pub(crate) mod cases;
 
 /// Prints the report and powers off. Also what an empty command line does.
 pub const REPORT: &str = "mode=report";
@@ -47,4 +58,129 @@ pub fn fuzz_ports(seed: u64, count: u64) -> String {
 /// Keeps every vCPU busy in ring 3 for so many milliseconds; prints how many were and powers off.
 pub fn cpu_loop(milliseconds: u64) -> String {
     format!("mode=cpu-loop ms={milliseconds}")
+}
+
+/// Lists PCI functions and virtio devices: `virtio SLOT: NAME, id N, bar A, vectors N, features F`,
+/// `queues SLOT: SIZE ...`.
+pub const VIRTIO_REPORT: &str = "mode=virtio-report";
+
+/// Whether the mode of that name needs [`DRIVERS_IMAGE`](crate::DRIVERS_IMAGE).
+#[must_use]
+pub fn needs_drivers(name: &str) -> bool {
+    [
+        "virtio-report",
+        "block-verify",
+        "block-bench",
+        "net-bench",
+        "net-echo",
+        "rng-read",
+        "attack",
+    ]
+    .contains(&name)
+}
+
+/// How a guest learns that a request was served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Wait {
+    /// It looks all the time.
+    Poll,
+    /// It sleeps until a message of MSI-X.
+    Interrupt,
+}
+
+impl Wait {
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Poll => "poll",
+            Self::Interrupt => "interrupt",
+        }
+    }
+}
+
+/// `count` random reads, writes, flushes, discards and writes of zeroes of the first disk, eight at a
+/// time, and all that was written read again at the end. Prints `block: N requests verified, N sectors
+/// compared`. Destroys what is on the disk.
+pub fn block_verify(seed: u64, count: u64, wait: Wait) -> String {
+    let wait = wait.word();
+    format!("mode=block-verify seed={seed} count={count} wait={wait}")
+}
+
+/// What [`block_bench`] does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct BlockBench {
+    /// Requests in flight.
+    pub depth: u16,
+    /// Bytes of each: a multiple of 512; ten MiB at most in all.
+    pub size: u32,
+    /// Writes (and destroys what is on the disk) and does not read.
+    pub write: bool,
+    /// One place after the other, not random ones.
+    pub sequential: bool,
+    /// How long, in milliseconds.
+    pub milliseconds: u64,
+    /// How completion is waited for.
+    pub wait: Wait,
+}
+
+/// Keeps the first disk busy. Prints `requests`, `errors`, `elapsed` (microseconds), `iops`, and the
+/// mean `latency` and the `longest` in nanoseconds.
+pub fn block_bench(bench: BlockBench) -> String {
+    format!(
+        "mode=block-bench depth={} size={} write={} sequential={} ms={} wait={}",
+        bench.depth,
+        bench.size,
+        u8::from(bench.write),
+        u8::from(bench.sequential),
+        bench.milliseconds,
+        bench.wait.word()
+    )
+}
+
+/// Sends frames of `size` bytes by the first network device, as many as it takes, `depth` in flight,
+/// with EtherType 0x88b5 to 02:00:00:00:00:01. Prints `packets`, `bytes`, `elapsed` (microseconds) and
+/// `rate` (packets a second).
+pub fn net_transmit(size: u32, depth: u16, milliseconds: u64, wait: Wait) -> String {
+    let wait = wait.word();
+    format!("mode=net-bench direction=tx size={size} depth={depth} ms={milliseconds} wait={wait}")
+}
+
+/// Counts frames, with room for `depth` of them, until there were `count` or the time is over. Prints
+/// `net-bench: ready` before, and then as [`net_transmit`], where `elapsed` is from the first frame to
+/// the last.
+pub fn net_receive(count: u64, depth: u16, milliseconds: u64, wait: Wait) -> String {
+    let wait = wait.word();
+    format!("mode=net-bench direction=rx count={count} depth={depth} ms={milliseconds} wait={wait}")
+}
+
+/// Sends each frame back with its addresses swapped, until the time is over. Prints `net-echo: ready`
+/// before, and the number of `packets` after.
+pub fn net_echo(depth: u16, milliseconds: u64, wait: Wait) -> String {
+    let wait = wait.word();
+    format!("mode=net-echo depth={depth} ms={milliseconds} wait={wait}")
+}
+
+/// Reads so many bytes of the first entropy device; prints `bytes`, `requests`, and how many of the
+/// bits were `ones`.
+pub fn rng_read(bytes: u64, wait: Wait) -> String {
+    let wait = wait.word();
+    format!("mode=rng-read count={bytes} wait={wait}")
+}
+
+/// The names of all attacks, for [`attack`]; `kernel/drive/cases.rs` says what each does.
+pub const ATTACKS: [&str; cases::COUNT] = {
+    let mut names = [""; cases::COUNT];
+    let mut index = 0;
+    while index < names.len() {
+        names[index] = cases::ALL[index].0;
+        index += 1;
+    }
+    names
+};
+
+/// One of [`ATTACKS`], on every device of a kind (`rng`, `block`, `net`, `console`, `balloon`, `vsock`,
+/// `mem`, `fs`), or on each device there is (`any`), one after the other. Prints what each said, and
+/// `attack NAME: survived` if all of them can be used afterwards. `count` bounds the rounds of those that
+/// are random. A second vCPU makes `double-fetch` sharper.
+pub fn attack(name: &str, device: &str, seed: u64, count: u64) -> String {
+    format!("mode=attack case={name} device={device} seed={seed} count={count}")
 }

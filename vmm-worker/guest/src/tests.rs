@@ -1,15 +1,120 @@
 //! The image as a loader sees it, and the kernel's command-line parser.
 
-use crate::{IMAGE, mode};
+use crate::mode::{BlockBench, Wait};
+use crate::{DRIVERS_IMAGE, IMAGE, image, mode};
 
 #[path = "../kernel/options.rs"]
 mod options;
+
+/// The pure parts of the drivers.
+#[path = "../kernel/drive"]
+mod drive {
+    pub(super) use crate::mode::cases;
+
+    pub(super) mod options;
+    #[allow(dead_code, reason = "the kernel uses what the tests do not")]
+    mod ring;
+}
+
+use drive::options::{Device, Mode as DriveMode, Options as DriveOptions};
 
 use options::{Mode, Options};
 
 #[test]
 fn image_is_small() {
     assert!(IMAGE.len() < 24 << 10, "{} bytes", IMAGE.len());
+    // The interrupt gates assume less; the linker script has the exact bound.
+    assert!(
+        DRIVERS_IMAGE.len() < 64 << 10,
+        "{} bytes",
+        DRIVERS_IMAGE.len()
+    );
+}
+
+#[test]
+fn the_larger_image_is_for_modes_that_need_it() {
+    for line in [
+        "",
+        mode::BENCH,
+        mode::HOLD,
+        "mode=attack mode=report",
+        "attack",
+        "mode=attack-",
+    ] {
+        assert_eq!(image(line).len(), IMAGE.len(), "{line}");
+    }
+    for line in [
+        mode::VIRTIO_REPORT,
+        "quiet mode=attack case=loop",
+        "mode=report mode=rng-read",
+    ] {
+        assert_eq!(image(line).len(), DRIVERS_IMAGE.len(), "{line}");
+    }
+}
+
+#[test]
+fn both_sides_agree_on_which_modes_need_drivers() {
+    let bench = BlockBench {
+        depth: 3,
+        size: 8192,
+        write: true,
+        sequential: true,
+        milliseconds: 70,
+        wait: Wait::Interrupt,
+    };
+    for (line, mode) in [
+        (mode::VIRTIO_REPORT.to_owned(), DriveMode::Report),
+        (mode::block_verify(7, 9, Wait::Poll), DriveMode::BlockVerify),
+        (mode::block_bench(bench), DriveMode::BlockBench),
+        (
+            mode::net_transmit(64, 8, 10, Wait::Poll),
+            DriveMode::NetBench,
+        ),
+        (
+            mode::net_receive(64, 8, 10, Wait::Poll),
+            DriveMode::NetBench,
+        ),
+        (mode::net_echo(8, 10, Wait::Interrupt), DriveMode::NetEcho),
+        (mode::rng_read(100, Wait::Poll), DriveMode::RngRead),
+        (mode::attack("loop", "any", 1, 2), DriveMode::Attack),
+    ] {
+        assert_eq!(
+            DriveOptions::parse(line.as_bytes()).mode,
+            Some(mode),
+            "{line}"
+        );
+        assert_eq!(image(&line).len(), DRIVERS_IMAGE.len(), "{line}");
+    }
+    let options = DriveOptions::parse(mode::block_bench(bench).as_bytes());
+    assert_eq!(
+        (options.depth, options.size, options.milliseconds),
+        (3, Some(8192), 70)
+    );
+    assert!(options.write && options.sequential && options.interrupt);
+    let options = DriveOptions::parse(mode::net_receive(5, 8, 10, Wait::Poll).as_bytes());
+    assert!(options.receive && !options.interrupt && options.count == Some(5));
+}
+
+#[test]
+fn every_attack_has_a_name_of_its_own() {
+    let mut names = mode::ATTACKS.to_vec();
+    for name in &names {
+        let line = mode::attack(name, "rng", 3, 4);
+        let options = DriveOptions::parse(line.as_bytes());
+        assert_eq!(options.case.map(drive::cases::Case::name), Some(*name));
+        assert_eq!(options.device, Some(Device::RNG));
+    }
+    names.sort_unstable();
+    names.dedup();
+    assert_eq!(names.len(), mode::ATTACKS.len());
+}
+
+#[test]
+fn an_unknown_attack_or_device_is_none() {
+    let options = DriveOptions::parse(b"mode=attack case=loops device=disk");
+    assert_eq!((options.case, options.device), (None, None));
+    let options = DriveOptions::parse(b"mode=attack case= device");
+    assert_eq!((options.case, options.device), (None, Some(Device::Any)));
 }
 
 #[test]
