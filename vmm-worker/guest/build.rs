@@ -36,7 +36,7 @@ fn compile(rustc: &OsStr, kernel: &Path, image: &Path, drivers: bool) {
         command.args(["--cfg", "drivers"]);
     }
     command
-        .args(["--check-cfg", "cfg(drivers)"])
+        .args(["--check-cfg", "cfg(drivers, test)"])
         .args([
             "--edition",
             "2024",

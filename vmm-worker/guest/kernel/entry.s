@@ -140,8 +140,8 @@ gdt:
     .quad 0x00cff3000000ffff        # DATA_R3
     .quad 0x00affb000000ffff        # CODE64_R3
     .word 0x68 + 0x2000             # TSS_SEL: the segment and its I/O bitmap with the tail byte
-    .word tss_low                   # from the linker script
-    .byte 0x10, 0x89, 0, 0
+    .word tss_low                   # from the linker script, as the next byte
+    .byte tss_middle, 0x89, 0, 0
     .quad 0
 gdt_end:
 

@@ -9,7 +9,7 @@
     .set STUB_SIZE, 8
 
     # Addresses are split over the descriptor, which no relocation expresses; the image lies at
-    # 0x100000 and is shorter than 64 KiB (the linker script checks), so offsets will do.
+    # 0x100000 (the linker script checks) and this section comes first, so offsets will do.
     .balign 8
 idt:
     .set n, 0

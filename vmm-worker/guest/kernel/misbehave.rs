@@ -96,7 +96,7 @@ fn bad_accesses(ports: u32) {
 ///
 /// # Safety
 ///
-/// The 64 bytes there are mapped and belong to no Rust object.
+/// The 16 bytes there are mapped and belong to no Rust object.
 pub unsafe fn touch(address: u64) {
     // SAFETY: by the contract of this function.
     unsafe {

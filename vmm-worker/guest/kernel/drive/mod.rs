@@ -71,7 +71,7 @@ fn dispatch(boot: &Boot, mode: Mode, options: &Options) -> Result<(), Problem> {
         Mode::NetBench => net::bench(bus, &clock, options, wait),
         Mode::NetEcho => net::echo(bus, &clock, options, wait),
         Mode::RngRead => rng::read(bus, &clock, options, wait),
-        Mode::Attack => attack::run(boot, bus, options),
+        Mode::Attack => attack::run(boot, bus, &clock, options),
     }
 }
 

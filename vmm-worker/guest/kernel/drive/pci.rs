@@ -112,6 +112,16 @@ impl Function {
     configuration!(read_u16, write_u16, u16, in16, out16);
     configuration!(read_u32, write_u32, u32, in32, out32);
 
+    /// The bus it is on.
+    pub fn bus(self) -> Bus {
+        self.bus
+    }
+
+    /// The function in another slot, whether there is one or not.
+    pub fn in_slot(self, slot: u8) -> Self {
+        Self { slot, ..self }
+    }
+
     /// Its place in configuration space by memory.
     pub fn offset(self, register: u16) -> u64 {
         u64::from(self.slot) << 15 | u64::from(register & 0xfff)

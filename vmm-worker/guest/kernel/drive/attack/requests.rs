@@ -1,0 +1,267 @@
+//! Requests as the devices take them, and requests they do not.
+
+use super::super::memory::{ARENA_END, DATA, PARTS, poke_u8, poke_u16, poke_u32, poke_u64};
+use super::super::queue::{Buffer, into, out};
+use super::super::virtio::NEEDS_RESET;
+use super::super::{Problem, block};
+use super::Attack;
+use crate::machine::read_u8;
+
+/// Bytes of small parts a request has for itself.
+pub const PART: u64 = 512;
+/// Bytes of payload.
+pub const PAYLOAD: u64 = 32 << 10;
+/// Requests that can be described at once.
+pub const SLOTS: u16 = 64;
+/// Milliseconds that a good request may take.
+const PATIENCE: u64 = 5000;
+/// Frames have room for the header and an Ethernet frame.
+const FRAME: u32 = 12 + 60;
+
+/// A request's buffers.
+#[derive(Clone, Copy)]
+pub struct Request {
+    buffers: [Buffer; 4],
+    used: usize,
+}
+
+impl Request {
+    pub fn new(buffers: &[Buffer]) -> Self {
+        let mut request = Self {
+            buffers: [out(0, 0); 4],
+            used: buffers.len().min(4),
+        };
+        for (to, from) in request.buffers.iter_mut().zip(buffers) {
+            *to = *from;
+        }
+        request
+    }
+
+    pub fn buffers(&self) -> &[Buffer] {
+        self.buffers.get(..self.used).unwrap_or_default()
+    }
+
+    pub fn buffers_mut(&mut self) -> &mut [Buffer] {
+        self.buffers.get_mut(..self.used).unwrap_or_default()
+    }
+}
+
+/// Where a slot's small parts are.
+pub fn part(slot: u16) -> u64 {
+    PARTS + u64::from(slot) * PART
+}
+
+/// Where a slot's payload is.
+pub fn payload(slot: u16) -> u64 {
+    DATA + u64::from(slot) * PAYLOAD
+}
+
+impl Attack<'_> {
+    /// A request that the device serves, in the memory of a slot, with `length` bytes of payload where
+    /// it has any.
+    pub fn request(&mut self, slot: u16, length: u32) -> Request {
+        let (part, payload) = (part(slot), payload(slot));
+        match self.device.id {
+            // A frame to nobody.
+            1 => {
+                poke_u64(part, 0);
+                poke_u32(part + 8, 0);
+                poke_u64(part + 12, 0x5452_0100_0000_0002);
+                poke_u64(part + 20, 0xb588_5634_1200);
+                Request::new(&[out(part, FRAME)])
+            }
+            2 => {
+                poke_u32(part, block::READ);
+                poke_u32(part + 4, 0);
+                poke_u64(part + 8, 0);
+                poke_u8(part + 64, 0xff);
+                Request::new(&[out(part, 16), into(payload, length), into(part + 64, 1)])
+            }
+            3 => {
+                poke_u8(part, b'\n');
+                Request::new(&[out(part, 1)])
+            }
+            // A page nobody uses: behind the arena, or in it.
+            5 => {
+                let page = if self.ram_end > ARENA_END + (1 << 20) {
+                    ARENA_END >> 12
+                } else {
+                    payload >> 12
+                };
+                poke_u32(part, page as u32 + u32::from(slot));
+                Request::new(&[out(part, 4)])
+            }
+            // A reset of a connection there is not.
+            19 => {
+                for offset in (0..48).step_by(8) {
+                    poke_u64(part + offset, 0);
+                }
+                poke_u64(part, 3);
+                poke_u64(part + 8, 2);
+                poke_u16(part + 28, 1);
+                poke_u16(part + 30, 3);
+                Request::new(&[out(part, 44)])
+            }
+            4 => Request::new(&[into(payload, length)]),
+            _ => Request::new(&[out(part, 64), into(payload, length)]),
+        }
+    }
+
+    /// Makes a request available that the device serves.
+    pub fn submit(&mut self, slot: u16) -> Result<(), Problem> {
+        let request = self.request(slot, 512);
+        let queue = self.queue()?;
+        let head = slot * 4 % queue.rings.size;
+        queue.describe(head, request.buffers());
+        queue.submit(head);
+        Ok(())
+    }
+
+    /// A good request has to be answered, where the device is one that we know to answer.
+    pub fn serve_one(&mut self) -> Result<(), Problem> {
+        if !matches!(self.device.id, 1..=5 | 19) {
+            return Ok(());
+        }
+        self.submit(0)?;
+        let deadline = self.clock.after(PATIENCE);
+        let used = self
+            .queue()?
+            .wait(super::Wait::Poll, deadline)
+            .ok_or("a good request is not answered")?;
+        if self.device.status() & NEEDS_RESET != 0 {
+            return Err("device asks for a reset after a good request");
+        }
+        let (wanted, good) = match self.device.id {
+            2 => (513, read_u8(part(0) + 64) == 0),
+            4 => (used.length.clamp(1, 512), true),
+            _ => (used.length, true),
+        };
+        if used.length != wanted || !good {
+            return Err("a good request fails");
+        }
+        if self.device.id == 5 {
+            self.deflate();
+        }
+        Ok(())
+    }
+
+    /// Takes the balloon's page back.
+    fn deflate(&mut self) {
+        let request = self.request(0, 0);
+        let deadline = self.clock.after(PATIENCE);
+        if let Some(Some(queue)) = self.queues.get_mut(1) {
+            queue.describe(0, request.buffers());
+            queue.submit(0);
+            queue.wait(super::Wait::Poll, deadline);
+        }
+    }
+
+    /// Requests of no known kind, of odd lengths, about what is not there.
+    pub fn bad_requests(&mut self) -> Result<(), Problem> {
+        if self.device.id == 2 {
+            self.bad_disk_requests()?;
+        }
+        for _ in 0..self.count(300) {
+            if self.rounds == 0 || !self.runs() {
+                self.start()?;
+            }
+            // All queues, not only the one for requests.
+            let index = self.random.below(self.queues.len() as u64) as usize;
+            let slot = self.random.below(16) as u16;
+            let mut request = self.request(slot, 512);
+            self.mutate(slot);
+            for buffer in request.buffers_mut() {
+                if self.random.below(3) == 0 {
+                    buffer.length = self.odd_length();
+                }
+            }
+            if self.random.below(4) == 0 {
+                let length = self.odd_length();
+                request = Request::new(&[out(part(slot), length), into(payload(slot), 512)]);
+            }
+            let Some(Some(queue)) = self.queues.get_mut(index) else {
+                continue;
+            };
+            let head = slot * 4 % queue.rings.size;
+            queue.describe(head, request.buffers());
+            queue.submit(head);
+            self.look_for(300);
+        }
+        Ok(())
+    }
+
+    /// Changes bytes of a slot's small parts.
+    fn mutate(&mut self, slot: u16) {
+        const WORDS: [u32; 8] = [0, 1, 2, 0x7f, 0xffff, 0x7fff_ffff, 0x8000_0000, u32::MAX];
+        for _ in 0..self.random.below(4) {
+            let place = part(slot) + self.random.below(15) * 4;
+            let choice = self.random.below(16) as usize;
+            let word = WORDS
+                .get(choice)
+                .copied()
+                .unwrap_or(self.random.next() as u32);
+            match self.random.below(3) {
+                0 => poke_u8(place + self.random.below(4), word as u8),
+                1 => poke_u16(place, word as u16),
+                _ => poke_u32(place, word),
+            }
+        }
+    }
+
+    /// A length that is seldom the right one and never beyond a slot's payload.
+    fn odd_length(&mut self) -> u32 {
+        const LENGTHS: [u32; 12] = [1, 2, 8, 11, 13, 15, 16, 17, 43, 511, 513, 16385];
+        let choice = self.random.below(LENGTHS.len() as u64) as usize;
+        LENGTHS.get(choice).copied().unwrap_or(1)
+    }
+
+    fn bad_disk_requests(&mut self) -> Result<(), Problem> {
+        const KINDS: [u32; 14] = [
+            0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 0x8000_0000, u32::MAX,
+        ];
+        let capacity = self.device.config.read_u64(0);
+        let sectors = [
+            0,
+            capacity.wrapping_sub(1),
+            capacity,
+            1 << 54,
+            1 << 55,
+            u64::MAX >> 9,
+            u64::MAX - 7,
+            u64::MAX,
+        ];
+        self.start()?;
+        for kind in KINDS {
+            for sector in sectors {
+                if !self.runs() {
+                    self.start()?;
+                }
+                let slot = self.random.below(16) as u16;
+                let (part, payload) = (part(slot), payload(slot));
+                self.request(slot, 512);
+                poke_u32(part, kind);
+                poke_u64(part + 8, sector);
+                // As a segment of a discard: a sector and a count that wrap, and all flags.
+                for entry in (0..4096).step_by(16) {
+                    poke_u64(payload + entry, sector);
+                    poke_u32(payload + entry + 8, self.random.next() as u32 | 1 << 31);
+                    poke_u32(payload + entry + 12, self.random.next() as u32 & 0x11);
+                }
+                let length = [16, 512, 4096, 1024].get(self.random.below(4) as usize);
+                let length = length.copied().unwrap_or(0);
+                let status = into(part + 64, 1);
+                let data = if self.random.below(2) == 0 {
+                    out(payload, length)
+                } else {
+                    into(payload, length)
+                };
+                let queue = self.queue()?;
+                let head = slot * 4;
+                queue.describe(head, &[out(part, 16), data, status]);
+                queue.submit(head);
+                self.look_for(200);
+            }
+        }
+        Ok(())
+    }
+}
