@@ -98,10 +98,10 @@ fn both_sides_agree_on_which_modes_need_drivers() {
 #[test]
 fn every_attack_has_a_name_of_its_own() {
     let mut names = mode::ATTACKS.to_vec();
-    for name in &names {
+    for (name, case) in drive::cases::ALL {
         let line = mode::attack(name, "rng", 3, 4);
         let options = DriveOptions::parse(line.as_bytes());
-        assert_eq!(options.case.map(drive::cases::Case::name), Some(*name));
+        assert_eq!(options.case, Some(case), "{name}");
         assert_eq!(options.device, Some(Device::RNG));
     }
     names.sort_unstable();

@@ -122,12 +122,3 @@ pub const ALL: [(&str, Case); COUNT] = [
     ("bad-requests", Case::BadRequests),
     ("random", Case::Random),
 ];
-
-impl Case {
-    /// Its name.
-    pub fn name(self) -> &'static str {
-        ALL.iter()
-            .find(|(_, case)| *case == self)
-            .map_or("", |(name, _)| name)
-    }
-}

@@ -33,8 +33,6 @@ pub const PARTS: u64 = 19 << 20;
 pub const PARTS_BYTES: u64 = 1 << 20;
 /// What a mode keeps for itself.
 pub const SCRATCH: u64 = 20 << 20;
-/// Bytes of it.
-pub const SCRATCH_BYTES: u64 = 2 << 20;
 /// Payload.
 pub const DATA: u64 = 22 << 20;
 /// Bytes of it.

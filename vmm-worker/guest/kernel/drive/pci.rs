@@ -183,7 +183,23 @@ impl Function {
         }
     }
 
-    /// The length of a memory BAR. What it decodes meanwhile is nowhere.
+    /// The memory BARs, by number; the second register of a wide one is none.
+    pub fn bars(self) -> impl Iterator<Item = u8> {
+        let mut number = 0;
+        core::iter::from_fn(move || {
+            while number < 6 {
+                let this = number;
+                let bar = self.bar(this);
+                number += if bar.is_some_and(|(_, wide)| wide) { 2 } else { 1 };
+                if bar.is_some() {
+                    return Some(this);
+                }
+            }
+            None
+        })
+    }
+
+    /// The length of a memory BAR; zero if there is none. What it decodes meanwhile is nowhere.
     pub fn bar_length(self, number: u8) -> u64 {
         let Some((address, wide)) = self.bar(number) else {
             return 0;
@@ -191,7 +207,11 @@ impl Function {
         self.set_bar_address(number, u64::MAX);
         let answer = self.bar_address(number).unwrap_or(0);
         self.set_bar_address(number, address);
-        let mask = if wide { answer } else { answer | !0 << 32 };
+        let mask = if wide || answer == 0 {
+            answer
+        } else {
+            answer | !0 << 32
+        };
         (!mask).wrapping_add(1)
     }
 
@@ -201,20 +221,14 @@ impl Function {
         const WHERE_BARS_GO: u64 = 0xc000_0000;
         const ROOM: u64 = 1 << 20;
         let command = self.read_u16(COMMAND) & !MEMORY;
-        let mut number = 0;
-        while number < 6 {
-            let Some((address, wide)) = self.bar(number) else {
-                number += 1;
-                continue;
-            };
-            if address == 0 {
+        for number in self.bars() {
+            if self.bar_address(number) == Some(0) {
                 self.write_u16(COMMAND, command);
                 let place = u64::from(self.slot) * 6 + u64::from(number);
                 if (1..=ROOM).contains(&self.bar_length(number)) {
                     self.set_bar_address(number, WHERE_BARS_GO + place * ROOM);
                 }
             }
-            number += if wide { 2 } else { 1 };
         }
         self.write_u16(COMMAND, command | MEMORY | BUS_MASTER);
     }

@@ -1,7 +1,9 @@
-//! ACPI tables of the test machine: RSDP, XSDT, FADT, MADT. Only what the guest reads is set.
+//! ACPI tables of the test machine: RSDP, XSDT, FADT, MADT, MCFG. Only what the guest reads is set.
 
 /// Physical address of the RSDP; the other tables follow it.
 pub const RSDP: u64 = 0xe_0000;
+/// Where configuration space is.
+pub const ECAM: u64 = 0xe000_0000;
 
 /// All tables as one piece of memory to be placed at [`RSDP`].
 pub fn tables(cpus: u32) -> Vec<u8> {
@@ -27,12 +29,21 @@ pub fn tables(cpus: u32) -> Vec<u8> {
     // Interrupt 9 is level-triggered and active high.
     madt.extend([2, 10, 0, 9, 9, 0, 0, 0, 0b1101, 0]);
 
+    // One segment, bus 0 alone.
+    let mut mcfg = vec![0; 8];
+    mcfg.extend(ECAM.to_le_bytes());
+    mcfg.extend([0; 8]);
+
     let fadt = table(*b"FACP", &fadt);
     let madt = table(*b"APIC", &madt);
+    let mcfg = table(*b"MCFG", &mcfg);
     let fadt_address = RSDP + 0x100;
     let madt_address = fadt_address + 0x200;
+    let mcfg_address = RSDP + 0x80;
     let xsdt_address = RSDP + 0x40;
-    let pointers = [fadt_address.to_le_bytes(), madt_address.to_le_bytes()].concat();
+    let pointers = [fadt_address, madt_address, mcfg_address]
+        .map(u64::to_le_bytes)
+        .concat();
     let xsdt = table(*b"XSDT", &pointers);
 
     let mut rsdp = b"RSD PTR \0REEVE \x02\0\0\0\0\x24\0\0\0".to_vec();
@@ -44,6 +55,7 @@ pub fn tables(cpus: u32) -> Vec<u8> {
     let mut memory = vec![0; 0x300];
     memory[..36].copy_from_slice(&rsdp);
     memory[0x40..0x40 + xsdt.len()].copy_from_slice(&xsdt);
+    memory[0x80..0x80 + mcfg.len()].copy_from_slice(&mcfg);
     memory[0x100..0x100 + fadt.len()].copy_from_slice(&fadt);
     memory.extend(madt);
     memory

@@ -14,7 +14,7 @@ const COMMAND_LINE: u64 = 0x2_0000;
 
 /// Places image, command line, start info and tables; returns the PVH entry.
 pub fn load(memory: &GuestMemoryMmap, setup: &Setup) -> u64 {
-    let entry = place_image(memory);
+    let entry = place_image(memory, reeve_guest::image(&setup.command_line));
     let put = |address: u64, bytes: &[u8]| {
         memory
             .write_slice(bytes, GuestAddress(address))
@@ -44,10 +44,9 @@ pub fn load(memory: &GuestMemoryMmap, setup: &Setup) -> u64 {
 
 /// Places the loadable segments, zeroes what they leave, and finds the PVH entry in the notes
 /// (ELF-64 object file format, program headers).
-fn place_image(memory: &GuestMemoryMmap) -> u64 {
+fn place_image(memory: &GuestMemoryMmap, image: &[u8]) -> u64 {
     const LOAD: u64 = 1;
     const NOTE: u64 = 4;
-    let image = reeve_guest::IMAGE;
     let number = |offset: usize, size: usize| {
         let bytes = &image[offset..offset + size];
         bytes

@@ -16,6 +16,8 @@ use vm_memory::{FileOffset, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, G
 use vmm_sys_util::signal::{Killable, SIGRTMIN, register_signal_handler};
 
 use super::boot::{load, set_entry_state};
+use super::bus::Bus;
+use super::devices::Device;
 use super::ports::{Devices, Effect};
 
 /// Which interrupt controller the machine has.
@@ -35,6 +37,10 @@ pub struct Setup {
     pub command_line: String,
     pub irqchip: Irqchip,
     pub deadline: Duration,
+    /// In slots 1 and up.
+    pub virtio: Vec<Device>,
+    /// Notifications that are events of KVM's, and no exits.
+    pub doorbells: bool,
 }
 
 impl Setup {
@@ -46,6 +52,8 @@ impl Setup {
             command_line: command_line.to_owned(),
             irqchip: Irqchip::Split,
             deadline: Duration::from_secs(20),
+            virtio: Vec::new(),
+            doorbells: false,
         }
     }
 
@@ -61,6 +69,16 @@ impl Setup {
 
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
+        self
+    }
+
+    pub fn virtio(mut self, devices: &[Device]) -> Self {
+        self.virtio = devices.to_vec();
+        self
+    }
+
+    pub fn doorbells(mut self) -> Self {
+        self.doorbells = true;
         self
     }
 
@@ -120,8 +138,9 @@ struct Shared {
     stop: AtomicBool,
     /// The boot vCPU's first KVM_RUN.
     entered: OnceLock<Instant>,
-    vm: VmFd,
+    vm: Arc<VmFd>,
     memory: GuestMemoryMmap,
+    bus: Bus,
     setup: Setup,
 }
 
@@ -175,6 +194,8 @@ impl Machine {
         let entry = load(&memory, &setup);
         set_entry_state(&vcpus[0], entry);
 
+        let vm = Arc::new(vm);
+        let bus = Bus::new(&vm, &memory, &memory_file, &setup);
         let deadline = setup.deadline;
         let shared = Arc::new(Shared {
             devices: Mutex::new(Devices::new()),
@@ -184,6 +205,7 @@ impl Machine {
             entered: OnceLock::new(),
             vm,
             memory,
+            bus,
             setup,
         });
         let started = Instant::now();
@@ -339,6 +361,7 @@ fn run_vcpu(shared: &Shared, id: usize, mut vcpu: VcpuFd) -> Duration {
     }
     while !shared.stop.load(Ordering::Acquire) {
         match vcpu.run() {
+            Ok(VcpuExit::IoOut(port, data)) if shared.bus.write_port(port, data) => {}
             Ok(VcpuExit::IoOut(port, data)) => {
                 match shared.change(|devices| devices.write(port, data)) {
                     Effect::None => {}
@@ -346,9 +369,13 @@ fn run_vcpu(shared: &Shared, id: usize, mut vcpu: VcpuFd) -> Duration {
                     Effect::Reset => reset(shared, &vcpu),
                 }
             }
-            Ok(VcpuExit::IoIn(port, data)) => shared.change(|devices| devices.read(port, data)),
-            Ok(VcpuExit::MmioRead(_, data)) => data.fill(0xff),
-            Ok(VcpuExit::MmioWrite(..)) => {}
+            Ok(VcpuExit::IoIn(port, data)) => {
+                if !shared.bus.read_port(port, data) {
+                    shared.change(|devices| devices.read(port, data));
+                }
+            }
+            Ok(VcpuExit::MmioRead(address, data)) => shared.bus.read(address, data),
+            Ok(VcpuExit::MmioWrite(address, data)) => shared.bus.write(address, data),
             Ok(VcpuExit::Shutdown) => shared.finish(End::TripleFault),
             Ok(VcpuExit::InternalError) => shared.finish(End::InternalError),
             Ok(other) => panic!("vCPU {id}: {other:?}"),

@@ -16,7 +16,7 @@ mod requests;
 mod rings;
 mod storms;
 
-use super::cases::Case;
+use super::cases::{self, Case};
 use super::memory::{self, DATA};
 use super::options::{Device as Kind, Options};
 use super::pci::Bus;
@@ -124,7 +124,7 @@ pub fn run(boot: &Boot, bus: Bus, clock: &Clock, options: &Options) -> Result<()
         };
     }
     let mut line = console::line();
-    line.text("attack ").text(case.name());
+    line.text("attack ").text(name(case));
     match result {
         Ok(()) => line.text(": survived").end(),
         Err(problem) => line.text(": FAILED, ").text(problem).end(),
@@ -299,7 +299,7 @@ impl Attack<'_> {
     fn say(&self, case: Case, outcome: Result<&'static str, Problem>) {
         let mut line = console::line();
         line.text("attack ")
-            .text(case.name())
+            .text(name(case))
             .text(" ")
             .text(Kind::name_of(self.device.id))
             .text(" ")
@@ -316,4 +316,11 @@ impl Attack<'_> {
             Err(problem) => line.text("FAILED, ").text(problem).end(),
         }
     }
+}
+
+fn name(case: Case) -> &'static str {
+    cases::ALL
+        .iter()
+        .find(|(_, known)| *known == case)
+        .map_or("", |(name, _)| name)
 }

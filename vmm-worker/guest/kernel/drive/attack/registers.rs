@@ -324,7 +324,7 @@ impl Attack<'_> {
 
     pub fn access_sizes(&mut self) -> Result<(), Problem> {
         self.prepare()?;
-        for bar in 0..6 {
+        for bar in self.device.function.bars() {
             let length = self.device.function.bar_length(bar).min(0x1_0000);
             let Some(registers) = self.device.function.registers(bar, 0, length as u32) else {
                 continue;

@@ -18,6 +18,9 @@ const PATIENCE: u64 = 5000;
 /// Frames have room for the header and an Ethernet frame.
 const FRAME: u32 = 12 + 60;
 
+/// Descriptors kept for a request.
+pub const STEP: u16 = 4;
+
 /// A request's buffers.
 #[derive(Clone, Copy)]
 pub struct Request {
@@ -111,7 +114,7 @@ impl Attack<'_> {
     pub fn submit(&mut self, slot: u16) -> Result<(), Problem> {
         let request = self.request(slot, 512);
         let queue = self.queue()?;
-        let head = slot * 4 % queue.rings.size;
+        let head = slot * STEP % queue.rings.size;
         queue.describe(head, request.buffers());
         queue.submit(head);
         Ok(())
@@ -182,7 +185,7 @@ impl Attack<'_> {
             let Some(Some(queue)) = self.queues.get_mut(index) else {
                 continue;
             };
-            let head = slot * 4 % queue.rings.size;
+            let head = slot * STEP % queue.rings.size;
             queue.describe(head, request.buffers());
             queue.submit(head);
             self.look_for(300);
@@ -256,7 +259,7 @@ impl Attack<'_> {
                     into(payload, length)
                 };
                 let queue = self.queue()?;
-                let head = slot * 4;
+                let head = slot * STEP % queue.rings.size;
                 queue.describe(head, &[out(part, 16), data, status]);
                 queue.submit(head);
                 self.look_for(200);

@@ -96,7 +96,7 @@ impl Attack<'_> {
 
     pub fn device_windows(&mut self) -> Result<(), Problem> {
         for other in self.all.iter().flatten() {
-            for bar in 0..6 {
+            for bar in other.function.bars() {
                 let Some(address) = other.function.bar_address(bar).filter(|at| *at != 0) else {
                     continue;
                 };

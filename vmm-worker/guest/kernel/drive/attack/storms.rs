@@ -8,7 +8,7 @@ use super::super::memory::{self, DATA, poke_u16, poke_u32, poke_u64};
 use super::super::queue::Wait;
 use super::super::ring::{INDIRECT, NEXT, WRITE};
 use super::super::virtio::{ACKNOWLEDGE, DRIVER, DRIVER_OK, F_EVENT_IDX, FEATURES_OK, RING_FEATURES, common};
-use super::requests::{PAYLOAD, SLOTS, part, payload};
+use super::requests::{PAYLOAD, SLOTS, STEP, part};
 use super::{Attack, EDGES};
 use crate::machine::read_u64;
 use crate::random::XorShift;
@@ -17,6 +17,8 @@ use crate::time;
 
 /// What the other processor changes: the descriptors of a queue. Zero: nothing yet.
 static TARGET: AtomicU64 = AtomicU64::new(0);
+/// Requests that are changed.
+const SLOTS_FLIPPED: u16 = 4;
 
 /// The other processor's part of [`Attack::double_fetch`]: never ends.
 pub fn flip() {
@@ -33,8 +35,8 @@ pub fn flip() {
 
 /// Changes one thing of a request and changes it back.
 fn change(target: u64, random: &mut XorShift) {
-    let slot = random.below(4);
-    let descriptor = target + (slot * 4 + random.below(3)) * 16;
+    let slot = random.below(SLOTS_FLIPPED.into());
+    let descriptor = target + (slot * u64::from(STEP) + random.below(3)) * 16;
     let header = part(slot as u16);
     let edge = EDGES
         .get(random.below(EDGES.len() as u64) as usize)
@@ -69,19 +71,21 @@ impl Attack<'_> {
         let mut random = XorShift::new(self.random.next());
         for _ in 0..self.count(30) {
             self.start()?;
-            let table = self.queue()?.rings.descriptors;
-            for slot in 0..4 {
+            let rings = self.queue()?.rings;
+            let slots = (rings.size / STEP).clamp(1, SLOTS_FLIPPED);
+            let table = rings.descriptors;
+            for slot in 0..slots {
                 let request = self.request(slot, 512);
-                self.queue()?.describe(slot * 4, request.buffers());
+                self.queue()?.describe(slot * STEP, request.buffers());
             }
             if self.processors > 1 {
                 TARGET.store(table, Ordering::Release);
             }
             let deadline = self.clock.after(MILLISECONDS);
-            while time::cycles() < deadline {
+            while time::cycles() < deadline && self.runs() {
                 let queue = self.queue()?;
-                for slot in 0..4 {
-                    queue.offer(slot * 4);
+                for slot in 0..slots {
+                    queue.offer(slot * STEP);
                 }
                 queue.show();
                 if self.processors == 1 {
@@ -103,12 +107,12 @@ impl Attack<'_> {
 
     /// Fills the active queue with requests; how many there are.
     fn fill_queue(&mut self, length: u32) -> Result<u16, Problem> {
-        let count = (self.queue()?.rings.size / 4).min(SLOTS);
+        let count = (self.queue()?.rings.size / STEP).min(SLOTS);
         for slot in 0..count {
             let request = self.request(slot, length);
             let queue = self.queue()?;
-            queue.describe(slot * 4, request.buffers());
-            queue.offer(slot * 4);
+            queue.describe(slot * STEP, request.buffers());
+            queue.offer(slot * STEP);
         }
         self.queue()?.show();
         Ok(count)
@@ -198,8 +202,8 @@ impl Attack<'_> {
         for slot in 0..SLOTS {
             let request = self.request(slot, 512);
             let queue = self.queue()?;
-            queue.describe(slot * 4 % queue.rings.size, request.buffers());
-            queue.offer(slot * 4 % queue.rings.size);
+            queue.describe(slot * STEP % queue.rings.size, request.buffers());
+            queue.offer(slot * STEP % queue.rings.size);
             let shown = queue.rings.available_index();
             poke_u16(shown, slot + 1);
         }
@@ -218,6 +222,7 @@ impl Attack<'_> {
         let deadline = self.clock.after(MILLISECONDS);
         while time::cycles() < deadline {
             self.submit(0)?;
+            self.device.isr.read_u8(0);
             self.look_for(1000);
         }
         let interrupts = Interrupt::Device.count().wrapping_sub(before);
@@ -227,7 +232,6 @@ impl Attack<'_> {
         if let Some(msix) = self.device.msix {
             msix.set_control(0);
         }
-        payload(0);
         Ok(())
     }
 }

@@ -145,11 +145,6 @@ impl Disk {
         machine::read_u8(status(slot))
     }
 
-    /// A register of the device's configuration.
-    pub fn config(&self, offset: u64) -> u32 {
-        self.device.config.read_u32(offset)
-    }
-
     /// Resets the device.
     pub fn close(&self) {
         self.device.reset();
