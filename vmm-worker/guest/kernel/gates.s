@@ -5,7 +5,11 @@
 
     .section .boot, "awx", @progbits
     .code64
+    .ifdef DRIVERS                  # ring0.rs sets it for the image that has them
     .set VECTORS, 37
+    .else
+    .set VECTORS, 36
+    .endif
     .set STUB_SIZE, 8
 
     # Addresses are split over the descriptor, which no relocation expresses; the image lies at
@@ -55,9 +59,11 @@ stubs:
 timer_interrupt:
     inc dword ptr [timer_interrupts]
     jmp end_of_interrupt
+    .ifdef DRIVERS
 device_interrupt:
     inc dword ptr [device_interrupts]
     jmp end_of_interrupt
+    .endif
 serial_interrupt:
     inc dword ptr [serial_interrupts]
 end_of_interrupt:
@@ -188,7 +194,9 @@ timer_interrupts: .skip 4
 serial_interrupts: .skip 4
     .globl sci_interrupts
 sci_interrupts: .skip 4
+    .ifdef DRIVERS
     .globl device_interrupts        # messages of PCI functions, whichever vector of theirs
 device_interrupts: .skip 4
+    .endif
     .globl power_events             # PM1a status bits seen by the interrupt
 power_events: .skip 4

@@ -6,6 +6,8 @@
 use core::arch::global_asm;
 use core::sync::atomic::{AtomicU16, AtomicU32, AtomicU64, Ordering};
 
+#[cfg(drivers)]
+global_asm!(".set DRIVERS, 1");
 global_asm!(include_str!("entry.s"), options(raw));
 global_asm!(include_str!("gates.s"), options(raw));
 global_asm!(include_str!("ap.s"), options(raw));

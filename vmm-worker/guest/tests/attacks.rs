@@ -28,7 +28,6 @@ fn is_survived(name: &str, seed: u64) {
         .virtio(&all())
         .deadline(Duration::from_secs(120))
         .run();
-    println!("{}", outcome.output);
     assert_eq!(outcome.end, End::PowerOff, "{name}: {}", outcome.output);
     let survived = format!("attack {name}: survived\n");
     assert!(
@@ -88,7 +87,24 @@ attacks! {
     event_index: "event-index",
     ring_overwrite: "ring-overwrite",
     bad_requests: "bad-requests",
+    format_probe: "format-probe",
     random: "random",
+}
+
+/// The tester's own test.
+#[test]
+fn a_device_that_outlives_its_reset_is_found() {
+    let outcome = Setup::new("mode=attack case=reset-in-flight")
+        .virtio(&[Device::Rng])
+        .outlives_resets()
+        .run();
+    assert!(
+        outcome
+            .output
+            .contains("FAILED, memory is written after a reset"),
+        "{}",
+        outcome.output
+    );
 }
 
 #[test]

@@ -75,12 +75,14 @@ pub enum Case {
     RingOverwrite,
     /// Requests of no known kind, with sectors that wrap, of odd lengths.
     BadRequests,
+    /// The header of a qcow2 image with a backing file, written to the first sector of a disk.
+    FormatProbe,
     /// Descriptors at random, plausible and not.
     Random,
 }
 
 /// How many there are.
-pub const COUNT: usize = 37;
+pub const COUNT: usize = 38;
 
 /// Names and attacks.
 pub const ALL: [(&str, Case); COUNT] = [
@@ -120,5 +122,6 @@ pub const ALL: [(&str, Case); COUNT] = [
     ("event-index", Case::EventIndex),
     ("ring-overwrite", Case::RingOverwrite),
     ("bad-requests", Case::BadRequests),
+    ("format-probe", Case::FormatProbe),
     ("random", Case::Random),
 ];

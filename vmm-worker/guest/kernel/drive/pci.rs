@@ -190,7 +190,11 @@ impl Function {
             while number < 6 {
                 let this = number;
                 let bar = self.bar(this);
-                number += if bar.is_some_and(|(_, wide)| wide) { 2 } else { 1 };
+                number += if bar.is_some_and(|(_, wide)| wide) {
+                    2
+                } else {
+                    1
+                };
                 if bar.is_some() {
                     return Some(this);
                 }

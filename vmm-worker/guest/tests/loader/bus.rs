@@ -80,7 +80,7 @@ impl Bus {
             let device = make(device, setup.memory, file);
             let function = VirtioPci::new(
                 device,
-                Arc::new(DeviceThread::start()),
+                Arc::new(DeviceThread::start(setup.outlives_resets)),
                 surroundings.clone(),
                 WINDOW.start + u64::from(slot) * BAR_BYTES,
             )
@@ -123,7 +123,10 @@ impl Drop for Bus {
         for registers in &self.registers {
             let deadline = Instant::now() + Duration::from_secs(5);
             let stopped = lock(registers).negotiation().stop(deadline);
-            assert!(stopped || std::thread::panicking(), "a device does not stop");
+            assert!(
+                stopped || std::thread::panicking(),
+                "a device does not stop"
+            );
             lock(registers).rebind();
         }
     }

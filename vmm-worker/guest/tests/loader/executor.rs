@@ -51,13 +51,15 @@ impl std::fmt::Debug for DeviceThread {
 }
 
 impl DeviceThread {
-    pub fn start() -> Self {
+    /// `outlives_resets`: says that its workers have ended while they go on, as no executor may. For
+    /// tests of whether that is noticed.
+    pub fn start(outlives_resets: bool) -> Self {
         let mailbox = Arc::new(Mailbox {
             commands: Mutex::default(),
             wake: Event::new().expect("a descriptor is free"),
         });
         let theirs = Arc::clone(&mailbox);
-        let thread = std::thread::spawn(move || serve(&theirs));
+        let thread = std::thread::spawn(move || serve(&theirs, outlives_resets));
         Self {
             mailbox,
             thread: Some(thread),
@@ -88,7 +90,7 @@ impl Executor for DeviceThread {
     }
 }
 
-fn serve(mailbox: &Mailbox) {
+fn serve(mailbox: &Mailbox, outlives_resets: bool) {
     let reactor = Reactor::new().expect("a descriptor is free");
     reactor
         .sources(OWN_SLOT)
@@ -125,11 +127,15 @@ fn serve(mailbox: &Mailbox) {
         for command in mailbox.take() {
             match command {
                 Command::Run(new) => {
+                    for (slot, worker) in (1..).zip(workers.drain(..)) {
+                        worker.stop(&reactor.sources(slot));
+                    }
                     workers = new;
                     for (slot, worker) in (1..).zip(&mut workers) {
                         worker.start(&reactor.sources(slot));
                     }
                 }
+                Command::Stop(done) if outlives_resets => done(Progress::new()),
                 Command::Stop(done) => {
                     let mut progress = Progress::new();
                     for (slot, worker) in (1..).zip(workers.drain(..)) {

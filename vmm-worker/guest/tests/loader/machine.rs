@@ -41,6 +41,8 @@ pub struct Setup {
     pub virtio: Vec<Device>,
     /// Notifications that are events of KVM's, and no exits.
     pub doorbells: bool,
+    /// Devices that go on after a reset, for tests of the guest.
+    pub outlives_resets: bool,
 }
 
 impl Setup {
@@ -54,6 +56,7 @@ impl Setup {
             deadline: Duration::from_secs(20),
             virtio: Vec::new(),
             doorbells: false,
+            outlives_resets: false,
         }
     }
 
@@ -79,6 +82,11 @@ impl Setup {
 
     pub fn doorbells(mut self) -> Self {
         self.doorbells = true;
+        self
+    }
+
+    pub fn outlives_resets(mut self) -> Self {
+        self.outlives_resets = true;
         self
     }
 

@@ -100,7 +100,9 @@ pub fn run(boot: &Boot, bus: Bus, clock: &Clock, options: &Options) -> Result<()
             device: *device,
             all: &all,
             clock,
-            random: XorShift::new((options.seed ^ number << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15)),
+            random: XorShift::new(
+                (options.seed ^ number << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15),
+            ),
             count: options.count,
             ram_end: memory::ram_end(boot),
             processors,
@@ -171,6 +173,7 @@ impl Attack<'_> {
             Case::EventIndex => self.event_index(),
             Case::RingOverwrite => self.ring_overwrite(),
             Case::BadRequests => self.bad_requests(),
+            Case::FormatProbe => self.format_probe(),
             Case::Random => self.at_random(),
         }
     }
@@ -289,11 +292,9 @@ impl Attack<'_> {
     /// processor's block is in it, the image is not, since its variables change.
     fn guard(&self) -> u64 {
         const FROM: u64 = memory::ARENA - (64 << 10);
-        (FROM..memory::ARENA)
-            .step_by(8)
-            .fold(0, |sum: u64, at| {
-                sum.rotate_left(1) ^ crate::machine::read_u64(at)
-            })
+        (FROM..memory::ARENA).step_by(8).fold(0, |sum: u64, at| {
+            sum.rotate_left(1) ^ crate::machine::read_u64(at)
+        })
     }
 
     fn say(&self, case: Case, outcome: Result<&'static str, Problem>) {

@@ -232,7 +232,10 @@ impl Attack<'_> {
                 self.submit(0)?;
             }
             let function = match self.random.below(4) {
-                0 => self.device.function.in_slot(self.random.below(SLOTS.into()) as u8),
+                0 => self
+                    .device
+                    .function
+                    .in_slot(self.random.below(SLOTS.into()) as u8),
                 1 => self.device.function.in_slot(0),
                 _ => self.device.function,
             };
@@ -302,9 +305,10 @@ impl Attack<'_> {
         const WINDOW: u8 = 5;
         const LENGTHS: [u32; 8] = [0, 1, 2, 3, 4, 8, 0x8000_0000, u32::MAX];
         let function = self.device.function;
-        let Some((_, window)) = function.capabilities().find(|(id, place)| {
-            *id == VENDOR_SPECIFIC && function.read_u8(place + 3) == WINDOW
-        }) else {
+        let Some((_, window)) = function
+            .capabilities()
+            .find(|(id, place)| *id == VENDOR_SPECIFIC && function.read_u8(place + 3) == WINDOW)
+        else {
             return Ok(());
         };
         for round in 0..self.count(1000) {

@@ -6,7 +6,7 @@ use super::super::pci::Bus;
 use super::super::queue::Wait;
 use super::super::ring::Rings;
 use super::super::virtio::{
-    ACKNOWLEDGE, DRIVER, DRIVER_OK, FAILED, FEATURES_OK, F_VERSION_1, NEEDS_RESET, RING_FEATURES,
+    ACKNOWLEDGE, DRIVER, DRIVER_OK, F_VERSION_1, FAILED, FEATURES_OK, NEEDS_RESET, RING_FEATURES,
     common,
 };
 use super::{Attack, EDGES};
@@ -68,8 +68,7 @@ impl Attack<'_> {
         self.start()?;
         for slot in 0..64 {
             self.submit(slot % 16)?;
-            self.device
-                .write_queue(&Rings::at(RINGS, 1 << (slot % 16)));
+            self.device.write_queue(&Rings::at(RINGS, 1 << (slot % 16)));
         }
         self.look();
         Ok(())
@@ -92,10 +91,9 @@ impl Attack<'_> {
         self.device.write_queue(&rings);
         common.write_u16(common::QUEUE_ENABLE, 1);
         self.device.add_status(DRIVER_OK);
-        self.device.notify.write_u16(
-            u64::from(active) * u64::from(self.device.stride),
-            active,
-        );
+        self.device
+            .notify
+            .write_u16(u64::from(active) * u64::from(self.device.stride), active);
         if self.device.status() & NEEDS_RESET != 0 {
             self.resets += 1;
         }

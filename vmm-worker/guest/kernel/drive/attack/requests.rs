@@ -1,6 +1,6 @@
 //! Requests as the devices take them, and requests they do not.
 
-use super::super::memory::{ARENA_END, DATA, PARTS, poke_u8, poke_u16, poke_u32, poke_u64};
+use super::super::memory::{ARENA_END, DATA, PARTS, poke_u8, poke_u16, poke_u32, poke_u64, put};
 use super::super::queue::{Buffer, into, out};
 use super::super::virtio::NEEDS_RESET;
 use super::super::{Problem, block};
@@ -193,6 +193,40 @@ impl Attack<'_> {
         Ok(())
     }
 
+    /// Makes a raw disk look as if it were an image of another file: who guesses formats will open that.
+    pub fn format_probe(&mut self) -> Result<(), Problem> {
+        const PATH: &[u8] = b"/etc/passwd";
+        const AT: u64 = 0x100;
+        if self.device.id != 2 {
+            return Ok(());
+        }
+        self.start()?;
+        let (part, data) = (part(0), payload(0));
+        for (offset, word) in [
+            (0, 0x5146_49fb), // magic
+            (4, 3),           // version
+            (12, AT as u32),  // where the backing file's name is
+            (16, PATH.len() as u32),
+            (20, 16),       // bits of a cluster
+            (28, 16 << 20), // size
+            (100, 104),     // bytes of the header
+        ] {
+            poke_u32(data + offset, word.to_be());
+        }
+        put(data + AT, PATH);
+        self.request(0, 512);
+        poke_u32(part, block::WRITE);
+        let deadline = self.clock.after(PATIENCE);
+        let queue = self.queue()?;
+        queue.describe(0, &[out(part, 16), out(data, 512), into(part + 64, 1)]);
+        queue.submit(0);
+        queue
+            .wait(super::Wait::Poll, deadline)
+            .ok_or("a write is not answered")?;
+        self.answers += 1;
+        Ok(())
+    }
+
     /// Changes bytes of a slot's small parts.
     fn mutate(&mut self, slot: u16) {
         const WORDS: [u32; 8] = [0, 1, 2, 0x7f, 0xffff, 0x7fff_ffff, 0x8000_0000, u32::MAX];
@@ -219,9 +253,7 @@ impl Attack<'_> {
     }
 
     fn bad_disk_requests(&mut self) -> Result<(), Problem> {
-        const KINDS: [u32; 14] = [
-            0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 0x8000_0000, u32::MAX,
-        ];
+        const KINDS: [u32; 14] = [0, 1, 2, 3, 4, 5, 7, 8, 9, 11, 13, 14, 0x8000_0000, u32::MAX];
         let capacity = self.device.config.read_u64(0);
         let sectors = [
             0,

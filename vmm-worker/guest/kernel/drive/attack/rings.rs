@@ -109,7 +109,13 @@ impl Attack<'_> {
                 self.rounds_with(Some(address + offset), Some(4))?;
             }
         }
-        for address in [0xe000_8000, 0xfec0_0000, 0xfec0_0010, 0xfee0_0300, 0xfee0_00b0] {
+        for address in [
+            0xe000_8000,
+            0xfec0_0000,
+            0xfec0_0010,
+            0xfee0_0300,
+            0xfee0_00b0,
+        ] {
             self.rounds_with(Some(address), Some(16))?;
         }
         Ok(())
@@ -287,7 +293,15 @@ impl Attack<'_> {
 
     pub fn available_jump(&mut self) -> Result<(), Problem> {
         let size = 256;
-        for by in [size + 1, size * 2, 0x7fff, 0x8000, u16::MAX, u16::MAX - 1, 3] {
+        for by in [
+            size + 1,
+            size * 2,
+            0x7fff,
+            0x8000,
+            u16::MAX,
+            u16::MAX - 1,
+            3,
+        ] {
             self.start()?;
             self.submit(0)?;
             self.queue()?.jump(by);
@@ -427,7 +441,20 @@ impl Attack<'_> {
 
     pub fn at_random(&mut self) -> Result<(), Problem> {
         const LENGTHS: [u32; 14] = [
-            0, 1, 4, 12, 16, 44, 511, 512, 513, 4096, 65536, 0x7fff_ffff, 0x8000_0000, u32::MAX,
+            0,
+            1,
+            4,
+            12,
+            16,
+            44,
+            511,
+            512,
+            513,
+            4096,
+            65536,
+            0x7fff_ffff,
+            0x8000_0000,
+            u32::MAX,
         ];
         for _ in 0..self.count(500) {
             if self.rounds == 0 || !self.runs() {

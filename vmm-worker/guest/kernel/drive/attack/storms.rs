@@ -7,7 +7,9 @@ use super::super::Problem;
 use super::super::memory::{self, DATA, poke_u16, poke_u32, poke_u64};
 use super::super::queue::Wait;
 use super::super::ring::{INDIRECT, NEXT, WRITE};
-use super::super::virtio::{ACKNOWLEDGE, DRIVER, DRIVER_OK, F_EVENT_IDX, FEATURES_OK, RING_FEATURES, common};
+use super::super::virtio::{
+    ACKNOWLEDGE, DRIVER, DRIVER_OK, F_EVENT_IDX, FEATURES_OK, RING_FEATURES, common,
+};
 use super::requests::{PAYLOAD, SLOTS, STEP, part};
 use super::{Attack, EDGES};
 use crate::machine::read_u64;
