@@ -1,7 +1,6 @@
 //! Compressed clusters: a bounded decompression, and the last few results.
 //!
-//! The compressed bytes are hostile. What they decompress to is cut at a cluster, and the memory this
-//! takes is bounded by the window that a zstd frame may ask for.
+//! The compressed bytes are hostile. What they decompress to is cut at a cluster.
 
 use std::io;
 
@@ -10,6 +9,7 @@ use miniz_oxide::inflate::decompress_slice_iter_to_slice;
 use super::error::invalid;
 use super::header::Compression;
 use super::storage::index;
+use super::zstd;
 
 /// Bytes of decompressed clusters that are kept, if more than one cluster fits.
 const KEPT_BYTES: u64 = 512 << 10;
@@ -57,7 +57,7 @@ pub(super) fn decompress(
     let mut output = vec![0; index(cluster)].into_boxed_slice();
     let whole = match compression {
         Compression::Zlib => inflate(input, &mut output),
-        Compression::Zstd => return Err(io::ErrorKind::Unsupported.into()),
+        Compression::Zstd => zstd::decompress(input, &mut output),
     };
     if !whole {
         return Err(invalid("compressed cluster cannot be decompressed"));

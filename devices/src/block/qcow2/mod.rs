@@ -50,6 +50,7 @@ mod tests;
 mod write;
 mod writer;
 mod zero;
+mod zstd;
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;

@@ -30,7 +30,7 @@ use super::reserved::Reserved;
 use super::storage::{Storage, index};
 
 /// Runs of clusters that wait for being given back, of either kind, at most.
-const WAITING: usize = 1 << 15;
+const WAITING: usize = if cfg!(test) { 64 } else { 1 << 15 };
 /// Bytes of the L1 table that are written at once.
 const L1_PIECE: usize = 512;
 /// Bytes of a table that are copied at once.

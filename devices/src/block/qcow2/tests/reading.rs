@@ -38,9 +38,13 @@ fn images_of_every_cluster_size_read_as_what_they_were_made_of() {
     source(&raw, 3 << 20, 1);
     let expected = std::fs::read(&raw).unwrap();
     for cluster_bits in [9, 12, 16, 21] {
-        for extra in [&["-f", "raw"][..], &["-f", "raw", "-c"]] {
+        for (extra, compression) in [
+            (&["-f", "raw"][..], ""),
+            (&["-f", "raw", "-c"], ",compression_type=zlib"),
+            (&["-f", "raw", "-c"], ",compression_type=zstd"),
+        ] {
             let image = directory.path().join("image");
-            let options = format!("cluster_size={}", 1 << cluster_bits);
+            let options = format!("cluster_size={}{compression}", 1 << cluster_bits);
             let mut arguments = extra.to_vec();
             arguments.extend_from_slice(&["-o", &options]);
             convert(&raw, &image, &arguments);
