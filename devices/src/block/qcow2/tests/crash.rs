@@ -95,7 +95,7 @@ impl Run {
             panic!("{what} after {writes} writes: {error}");
         }
         // What is in a large disk is read less often than how it is kept.
-        if bytes.len() > 1 << 20 && writes % 7 != 0 {
+        if bytes.len() > 1 << 20 && writes % 11 != 0 {
             return;
         }
         let (mut disk, _) = open_memory(bytes.to_vec(), self.backing.as_ref(), tight());
@@ -211,17 +211,16 @@ fn empty(cluster_bits: u32, backing: bool) -> Vec<u8> {
         backing: backing.then_some(("base", "raw")),
     };
     create_in(&memory, &options).unwrap();
-    let bytes = memory.state().bytes.clone();
-    bytes
+    memory.bytes()
 }
 
 #[test]
 fn a_crash_at_any_write_leaves_a_good_image() {
     // Clusters so small that tables and refcount blocks are made all the time.
-    let run = record(empty(9, false), None, 512, count(150), 1, true);
+    let run = record(empty(9, false), None, 512, count(90), 1, true);
     run.die_everywhere(150);
     run.fail_everywhere(150, 1);
-    let run = record(empty(12, false), None, 4096, count(100), 2, true);
+    let run = record(empty(12, false), None, 4096, count(70), 2, true);
     run.die_everywhere(100);
     run.fail_everywhere(100, 2);
 }
@@ -246,7 +245,7 @@ fn a_crash_while_the_refcount_table_moves_leaves_a_good_image() {
     let (mut disk, memory) = open_memory(start.clone(), None, options);
     let mut model = read_all(&mut disk);
     let mut run = Run::new(start, None, model.clone());
-    for step in 0..count(24) as u64 {
+    for step in 0..count(16) as u64 {
         let work = Work::Write((3720 + step * 50) * 512, vec![7; 20_000]);
         run.perform(&mut disk, &memory, &mut model, work);
     }
@@ -261,7 +260,7 @@ fn a_crash_while_the_refcount_table_moves_leaves_a_good_image() {
 #[test]
 fn a_crash_over_a_backing_file_leaves_a_good_image() {
     let backing = Dice::new(3).bytes(150 << 10);
-    let run = record(empty(12, true), Some(backing), 4096, count(120), 3, true);
+    let run = record(empty(12, true), Some(backing), 4096, count(70), 3, true);
     run.die_everywhere(100);
     run.fail_everywhere(100, 3);
 }
@@ -288,7 +287,7 @@ fn a_crash_of_an_image_with_snapshots_and_compressed_clusters_leaves_a_good_imag
         arg(&image),
     ]);
     let compressed = std::fs::read(&image).unwrap();
-    let run = record(compressed, None, 4096, count(100), 4, true);
+    let run = record(compressed, None, 4096, count(60), 4, true);
     run.die_everywhere(100);
     run.fail_everywhere(100, 4);
 
@@ -298,7 +297,7 @@ fn a_crash_of_an_image_with_snapshots_and_compressed_clusters_leaves_a_good_imag
     drop(disk);
     qemu_img(&["snapshot", "-c", "then", arg(&made.path)]);
     let shared = std::fs::read(&made.path).unwrap();
-    let run = record(shared, None, 4096, count(100), 5, false);
+    let run = record(shared, None, 4096, count(60), 5, false);
     run.die_everywhere(100);
     run.fail_everywhere(100, 5);
 }
@@ -317,14 +316,14 @@ fn storage_that_fails_at_any_call_leaves_a_good_image_and_a_disk_that_can_be_rea
             failed |= perform(&mut disk, &mut model, &work).is_err();
         }
         read_all(&mut disk);
-        let bytes = memory.state().bytes.clone();
+        let bytes = memory.bytes();
         if let Err(error) = check(&bytes) {
             panic!("after {from} calls: {error}");
         }
         // It goes on where the storage does: nothing was lost in memory.
         memory.state().fail_from = None;
         if disk.flush().is_ok() {
-            let bytes = memory.state().bytes.clone();
+            let bytes = memory.bytes();
             if let Err(error) = check(&bytes) {
                 panic!("after {from} calls and a flush: {error}");
             }
@@ -361,7 +360,7 @@ fn an_image_that_was_flushed_has_no_leaks() {
             perform(&mut disk, &mut model, &work).unwrap();
         }
         disk.flush().unwrap();
-        let bytes = memory.state().bytes.clone();
+        let bytes = memory.bytes();
         assert_eq!(check(&bytes), Ok(0));
         assert!(memory.length().unwrap() < 2 << 20);
     }

@@ -38,8 +38,7 @@ fn image() -> Vec<u8> {
     write(&mut disk, 0, &Dice::new(1).bytes(100 << 10)).unwrap();
     disk.write_zeroes(8192, 8192, false).unwrap();
     disk.flush().unwrap();
-    let bytes = memory.state().bytes.clone();
-    bytes
+    memory.bytes()
 }
 
 fn changed(at: u64, value: &[u8]) -> Vec<u8> {
@@ -87,7 +86,7 @@ fn an_entry_that_refers_to_metadata_is_never_written_through() {
                     std::io::ErrorKind::InvalidData,
                     "{what} {flags:#x} {operation}"
                 );
-                let after = memory.state().bytes.clone();
+                let after = memory.bytes();
                 assert_eq!(after[79], 2, "not marked corrupt: {what}");
                 assert!(
                     after[CLUSTER as usize..] == bytes[CLUSTER as usize..],
@@ -112,7 +111,7 @@ fn metadata_that_its_refcounts_call_free_is_not_allocated() {
         let bytes = changed(REFCOUNT_BLOCK + cluster * 2, &[0, 0]);
         let (mut disk, memory) = open_bytes(bytes.clone(), Options::default()).unwrap();
         assert!(disk.map_write(150 << 10, 512).is_err(), "{what}");
-        let after = memory.state().bytes.clone();
+        let after = memory.bytes();
         assert!(
             after[CLUSTER as usize..] == bytes[CLUSTER as usize..],
             "{what}"
@@ -426,7 +425,7 @@ fn lies() -> impl Strategy<Value = Lie> {
         Just(1 << 62),
         any::<u64>(),
         (0..64_u64, any::<bool>(), 0..4_u64).prop_map(|(cluster, copied, low)| {
-            cluster * CLUSTER | u64::from(copied) << 63 | low
+            (cluster * CLUSTER) | (u64::from(copied) << 63) | low
         }),
     ];
     prop_oneof![

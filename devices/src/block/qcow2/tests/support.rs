@@ -158,7 +158,11 @@ impl Dice {
 
     pub(super) fn bytes(&mut self, len: usize) -> Vec<u8> {
         // Never zero, so that what is lost shows.
-        (0..len).map(|_| (self.next() >> 32) as u8 | 1).collect()
+        let mut bytes: Vec<u8> = (0..len.div_ceil(8))
+            .flat_map(|_| (self.next() | 0x0101_0101_0101_0101).to_le_bytes())
+            .collect();
+        bytes.truncate(len);
+        bytes
     }
 }
 
@@ -190,6 +194,11 @@ impl Memory {
         let memory = Self::default();
         memory.state().bytes = bytes;
         memory
+    }
+
+    /// What is in the file now.
+    pub(super) fn bytes(&self) -> Vec<u8> {
+        self.state().bytes.clone()
     }
 
     pub(super) fn state(&self) -> MutexGuard<'_, State> {
