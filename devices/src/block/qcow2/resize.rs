@@ -42,7 +42,7 @@ impl<S: Storage> Qcow2<S> {
             Ok(())
         };
         let written = zeroed
-            .and_then(|()| self.top.flush())
+            .and_then(|()| self.top.settle())
             .and_then(|()| self.top.write_size());
         if written.is_err() {
             self.top.size = old;

@@ -227,24 +227,33 @@ impl<S: Storage> ImageFile<S> {
         self.storage.zero(offset, len)
     }
 
+    /// Makes the file reach as far as `end`.
+    pub(super) fn reach(&mut self, end: u64) -> io::Result<()> {
+        self.check()?;
+        if end <= self.len {
+            return Ok(());
+        }
+        let longer = end.checked_next_multiple_of(GROWTH).unwrap_or(end);
+        self.unordered = true;
+        match self.storage.set_len(longer) {
+            // A block device: it has the length it has.
+            Err(error) if error.kind() == ErrorKind::InvalidInput => {
+                Err(ErrorKind::StorageFull.into())
+            }
+            Err(error) => Err(error),
+            Ok(()) => {
+                self.len = longer;
+                Ok(())
+            }
+        }
+    }
+
     /// Makes the file reach over `len` bytes at `offset`, which nobody uses, and makes them zero.
     pub(super) fn claim(&mut self, offset: u64, len: u64) -> io::Result<()> {
-        self.check()?;
         let end = offset
             .checked_add(len)
             .ok_or(io::Error::from(ErrorKind::StorageFull))?;
-        if end > self.len {
-            let longer = end.checked_next_multiple_of(GROWTH).unwrap_or(end);
-            self.unordered = true;
-            self.storage
-                .set_len(longer)
-                .map_err(|error| match error.kind() {
-                    // A block device: it has the length it has.
-                    ErrorKind::InvalidInput => ErrorKind::StorageFull.into(),
-                    _ => error,
-                })?;
-            self.len = longer;
-        }
+        self.reach(end)?;
         if offset < self.fresh_from {
             self.zero(offset, len)?;
         }

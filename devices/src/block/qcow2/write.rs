@@ -19,14 +19,17 @@ impl<S: Storage> Qcow2<S> {
         let table = self.top.own_table(offset)?;
         let entry = self.top.entry(table, offset)?;
         self.top.check_entry(entry)?;
+        let entry = self.adopt(table, first, entry)?;
         match entry {
             Entry::Data {
                 offset: host,
                 copied: true,
             } => {
                 let clusters = self.in_place(table, first, host, inside + len)?;
-                let run = clusters * geometry.cluster() - inside;
-                Ok((host + inside, run.min(len)))
+                let run = len.min(clusters * geometry.cluster() - inside);
+                // The file may end inside of its last cluster.
+                self.top.file.reach(host + inside + run)?;
+                Ok((host + inside, run))
             }
             Entry::ZeroAllocated {
                 offset: host,
@@ -36,6 +39,7 @@ impl<S: Storage> Qcow2<S> {
                     offset: host,
                     copied: true,
                 };
+                self.top.file.reach(host + geometry.cluster())?;
                 self.top.file.zero(host, geometry.cluster())?;
                 self.top.set_entry(table, offset, data)?;
                 Ok((host + inside, (geometry.cluster() - inside).min(len)))
@@ -59,6 +63,26 @@ impl<S: Storage> Qcow2<S> {
                 Ok((host + inside, run))
             }
         }
+    }
+
+    /// The entry of the disk's cluster `first`, made writable in place if nobody else uses what it
+    /// refers to, whatever its flag says.
+    ///
+    /// Not only to save a copy: a cluster that is freed because its last user copied it might still be
+    /// under a read, of other sectors than those that are written.
+    fn adopt(&mut self, table: u64, first: u64, entry: Entry) -> io::Result<Entry> {
+        let own = match entry {
+            Entry::Data {
+                offset,
+                copied: false,
+            } if self.top.refcount(offset)? == 1 => Entry::Data {
+                offset,
+                copied: true,
+            },
+            _ => return Ok(entry),
+        };
+        self.top.set_entry(table, first, own)?;
+        Ok(own)
     }
 
     /// Clusters from `first` on, for `len` bytes, that lie together from `host` on and may be written
@@ -90,13 +114,14 @@ impl<S: Storage> Qcow2<S> {
             && !self.ends_table(first + clusters * cluster)
         {
             let next = self.top.entry(table, first + clusters * cluster)?;
-            if let Entry::Data { copied: true, .. } | Entry::ZeroAllocated { copied: true, .. } =
-                next
-            {
-                break;
-            }
             self.top.check_entry(next)?;
-            clusters += 1;
+            match next {
+                Entry::Data { copied: true, .. } | Entry::ZeroAllocated { copied: true, .. } => {
+                    break;
+                }
+                Entry::Data { offset, .. } if self.top.refcount(offset)? == 1 => break,
+                _ => clusters += 1,
+            }
         }
         Ok(clusters)
     }

@@ -111,11 +111,24 @@ impl<S: Storage> Image<S> {
             self.header.autoclear = 0;
         }
         if full {
-            self.write_back()?;
-            self.file.sync()?;
-            self.give_back_quiet()?;
+            self.settle()?;
         }
         Ok(())
+    }
+
+    /// All three stages, but for clusters that may be under a write.
+    pub(super) fn settle(&mut self) -> io::Result<()> {
+        self.write_back()?;
+        self.file.sync()?;
+        let quiet = std::mem::take(&mut self.writer()?.quiet);
+        self.give_back(quiet)
+    }
+
+    /// How often the cluster at `offset` is used.
+    pub(super) fn refcount(&mut self, offset: u64) -> io::Result<u64> {
+        let writer = self.writer.as_mut().ok_or(ErrorKind::ReadOnlyFilesystem)?;
+        let cluster = offset >> self.geometry.cluster_bits;
+        writer.refcounts.get(&mut self.file, cluster)
     }
 
     /// Whether clusters that may be under a write can be freed now.
@@ -286,9 +299,7 @@ impl<S: Storage> Image<S> {
 
     /// All three stages, after which everything written before is on stable storage.
     pub(super) fn flush(&mut self) -> io::Result<()> {
-        self.write_back()?;
-        self.file.sync()?;
-        self.give_back_quiet()?;
+        self.settle()?;
         let mapped = std::mem::take(&mut self.writer()?.mapped);
         self.give_back(mapped)?;
         let writer = self.writer.as_mut().ok_or(ErrorKind::ReadOnlyFilesystem)?;
@@ -305,11 +316,6 @@ impl<S: Storage> Image<S> {
         }
         self.write_back()?;
         self.write_refcounts()
-    }
-
-    fn give_back_quiet(&mut self) -> io::Result<()> {
-        let quiet = std::mem::take(&mut self.writer()?.quiet);
-        self.give_back(quiet)
     }
 
     /// Stage 3.

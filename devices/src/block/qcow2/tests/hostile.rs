@@ -396,6 +396,56 @@ fn a_request_that_is_not_on_the_disk_is_an_error() {
 }
 
 #[test]
+fn a_file_that_ends_inside_its_last_cluster_is_read_and_written_to_its_end() {
+    let made = make(1 << 20, "cluster_size=65536");
+    let mut disk = open(&made.path, &[], Options::default());
+    write(&mut disk, 0, &[1; 65536]).unwrap();
+    disk.close().unwrap();
+    drop(disk);
+    let end = {
+        let mut disk = open(&made.path, &[], read_only());
+        let Extent::Data { offset, .. } = disk.map_read(0, 512).unwrap() else {
+            panic!("not there");
+        };
+        offset
+    };
+    let file = std::fs::File::options()
+        .write(true)
+        .open(&made.path)
+        .unwrap();
+    file.set_len(end + 1000).unwrap();
+    let mut disk = open(&made.path, &[], Options::default());
+    let mut expected = vec![0; 65536];
+    expected[..1000].fill(1);
+    assert!(read(&mut disk, 0, 65536).unwrap() == expected);
+    write(&mut disk, 65536 - 512, &[2; 512]).unwrap();
+    expected[65536 - 512..].fill(2);
+    assert!(read(&mut disk, 0, 65536).unwrap() == expected);
+    disk.close().unwrap();
+    qemu_img(&["check", "-q", arg(&made.path)]);
+}
+
+#[test]
+fn a_cluster_that_nobody_else_uses_is_written_in_place_whatever_its_flag_says() {
+    let entry = |number: u64, copied: u64| (copied << 63 | (number * CLUSTER)).to_be_bytes();
+    let (mut disk, memory) = open_bytes(changed(L2, &entry(5, 0)), tight()).unwrap();
+    let place = disk.map_read(0, CLUSTER).unwrap();
+    assert_eq!(
+        disk.map_write(512, 512).unwrap(),
+        Extent::Data {
+            file: 0,
+            offset: 5 * CLUSTER + 512,
+            len: 512
+        }
+    );
+    disk.flush().unwrap();
+    assert_eq!(disk.map_read(0, CLUSTER).unwrap(), place);
+    let bytes = memory.bytes();
+    assert_eq!(bytes[L2 as usize..L2 as usize + 8], entry(5, 1));
+    assert_eq!(super::checker::check(&bytes), Ok(0));
+}
+
+#[test]
 fn a_raw_file_that_looks_like_an_image_is_raw_if_it_is_stated_to_be() {
     let directory = scratch();
     let inner = directory.path().join("inner");
