@@ -1,11 +1,11 @@
 //! A fixed number of slices of metadata tables in memory.
 //!
-//! A slice is 4 KiB of a table, or a cluster where that is smaller: so a random access costs one small
-//! read, and the memory does not depend on the image. Slices are known by their offset in the file.
-//! What was changed is dirty until [`write_back`](SliceCache::write_back); a dirty slice is never
-//! dropped to make room, since the order in which tables are written is its owner's to keep. Hence
-//! [`crowded`](SliceCache::crowded): the owner asks before it changes a slice, and writes back first if
-//! so; a part of the slices is then never dirty and can always be replaced.
+//! A slice is 4 KiB of a table, or a cluster where that is smaller: so a random access costs one
+//! small read, and the memory does not depend on the image. Slices are known by their offset in
+//! the file. What was changed is dirty until [`write_back`](SliceCache::write_back); a dirty slice
+//! is never dropped to make room, since the order in which tables are written is its owner's to
+//! keep. Hence [`crowded`](SliceCache::crowded): the owner asks before it changes a slice, and
+//! writes back first if so; a part of the slices is then never dirty and can always be replaced.
 
 use std::collections::HashMap;
 use std::io::{self, ErrorKind};
@@ -44,7 +44,8 @@ pub(super) struct SliceCache {
 }
 
 impl SliceCache {
-    /// A cache of about `bytes` for tables in clusters of `cluster` bytes. Takes memory as it fills.
+    /// A cache of about `bytes` for tables in clusters of `cluster` bytes. Takes memory as it
+    /// fills.
     pub(super) fn new(bytes: usize, cluster: u64) -> Self {
         let slice = SLICE.min(cluster);
         Self {

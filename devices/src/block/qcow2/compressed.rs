@@ -65,7 +65,8 @@ pub(super) fn decompress(
     Ok(output)
 }
 
-/// Fills `output`; what is in the input behind that is ignored, since lengths are counted in sectors.
+/// Fills `output`; what is in the input behind that is ignored, since lengths are counted in
+/// sectors.
 fn inflate(input: &[u8], output: &mut [u8]) -> bool {
     use miniz_oxide::inflate::TINFLStatus;
     let wanted = output.len();

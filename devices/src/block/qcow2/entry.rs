@@ -47,8 +47,8 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    /// Reads an entry. An offset it gives is aligned as it must be; whether it lies inside the file is
-    /// another question.
+    /// Reads an entry. An offset it gives is aligned as it must be; whether it lies inside the
+    /// file is another question.
     pub(super) fn parse(raw: u64, geometry: Geometry) -> io::Result<Self> {
         if raw & COMPRESSED != 0 {
             return Ok(Self::compressed(raw, geometry));

@@ -1,7 +1,7 @@
 //! The header of an image: parsed once, checked, and then believed only as far as it was checked.
 //!
-//! [`read_header`] is for whoever wants to know what an image says of itself without opening it as a
-//! disk: it reads a bounded part of the file and follows nothing.
+//! [`read_header`] is for whoever wants to know what an image says of itself without opening it as
+//! a disk: it reads a bounded part of the file and follows nothing.
 //!
 //! Layout: `docs/interop/qcow2.txt` of QEMU. All numbers are big-endian.
 
@@ -95,7 +95,8 @@ pub struct HeaderFacts {
 /// Reads what the image in `file` says of itself. Reads at most 70 KiB; opens nothing.
 ///
 /// # Errors
-/// [`Qcow2Error::Header`] for what is no image of version 2 or 3 or contradicts itself; the storage's.
+/// [`Qcow2Error::Header`] for what is no image of version 2 or 3 or contradicts itself; the
+/// storage's.
 pub fn read_header(file: BorrowedFd<'_>) -> Result<HeaderFacts, Qcow2Error> {
     Ok(Header::read(|buf, offset| read_at(file, buf, offset))?.facts)
 }
@@ -385,7 +386,8 @@ impl Extensions {
     fn read(raw: &Fields<'_>, start: usize, geometry: Geometry) -> Result<Self, Qcow2Error> {
         let mut found = Self::default();
         let mut limit = index(geometry.cluster()).min(raw.0.len());
-        // They end where the backing file's name begins; images older than they are have it at once.
+        // They end where the backing file's name begins; images older than they are have it at
+        // once.
         let name = raw.u64(8)?;
         if name != 0 {
             limit = limit.min(index(name));

@@ -1,8 +1,8 @@
 //! qcow2 images, read and written, with the files they are based on.
 //!
-//! [`Qcow2`] is a [`Layout`]: it says where bytes are, keeps the tables, and moves only what belongs to
-//! a cluster that a write begins. It is given open descriptors, of the image and of each file behind
-//! it, and the format of each; the names in a header are never followed.
+//! [`Qcow2`] is a [`Layout`]: it says where bytes are, keeps the tables, and moves only what
+//! belongs to a cluster that a write begins. It is given open descriptors, of the image and of
+//! each file behind it, and the format of each; the names in a header are never followed.
 //!
 //! ```text
 //!  disk offset -> L1 -> L2 -> cluster of the image  -> Extent::Data { file: 0 }
@@ -11,28 +11,39 @@
 //!                          +- nothing: the same in the backing file (1, 2, ...), else zero
 //! ```
 //!
-//! Everything an image says is hostile: offsets are aligned, inside the file and apart from metadata
-//! before they are written to, tables and chains are bounded, and memory depends on the caches asked
-//! for and on the L1 table (at most 32 MiB, 64 MiB in a chain) but not on what the image holds. A broken image is an error, of
-//! one request where possible; one that contradicts itself while it is written is marked corrupt and
-//! not written any more.
+//! Everything an image says is hostile: offsets are aligned, inside the file and apart from
+//! metadata before anything is written to them, tables and chains are bounded. Memory depends on
+//! the caches asked for, on the L1 table (32 MiB at most, 64 MiB in a chain) and for an image that
+//! is written on the number of its tables (some 32 MiB at most), not on what else is in it. A
+//! broken image is an error, of one request where possible; one that contradicts itself while it
+//! is written is marked corrupt, and not written any more.
 //!
 //! # Crashes
-//! [`writer`] has the order in which metadata is written; a crash at any write leaves an image that
-//! has leaked clusters at worst. What was flushed is there. A write that was not flushed is there or
-//! not, sector by sector, with one exception: where a whole cluster was written over what a backing
-//! file, a snapshot or a compressed cluster held, and much other metadata changed before that write's
-//! data was on storage, it may read as zero.
+//! `writer.rs` has the order in which metadata is written; a crash at any write leaves an image
+//! that has leaked clusters at worst. What was flushed is there. A write that was not flushed is
+//! there or not, sector by sector, with one exception: where a whole cluster was written over what
+//! a backing file, a snapshot or a compressed cluster held, and much other metadata changed before
+//! that write's data was on storage, it may read as zero.
+//!
+//! # Threads
+//! None here. Requests may be under way while a layout is called, with these limits: a flush finds
+//! no write under way, since it gives back clusters that were discarded; a change of size may.
 //!
 //! # Decisions
 //! 1. (2026-11) Own code, not the crate `imago` (0.2): its interface is asynchronous and moves the
 //!    data itself, while here an engine moves it by what a layout says; its order of writes is not
 //!    ours to state and test crash by crash; and its storage blocks inside of async functions.
-//! 2. (2026-11) Refcounts are exact or too high, never rebuilt: an image with lazy refcounts that was
-//!    not closed is refused for writing, and `qemu-img check -r all` named.
-//! 3. (2026-11) A write of a part of a new cluster fills the whole cluster with what was there before,
-//!    the part itself included: one read and one write, and a crash finds the old bytes, not zeroes.
+//! 2. (2026-11) Refcounts are exact or too high, never rebuilt: an image with lazy refcounts that
+//!    was not closed is refused for writing, and `qemu-img check -r all` named.
+//! 3. (2026-11) A write of a part of a new cluster fills the whole cluster with what was there
+//!    before, the part itself included: one read and one write, and a crash finds the old bytes,
+//!    not zeroes.
 //! 4. (2026-11) Compressed clusters become ordinary when they are written; nothing is compressed.
+//!    What they hold is handed over in memory, since no file has it.
+//! 5. (2026-11) Room for discards that wait for a flush is bounded. Where a guest does not flush,
+//!    further discards are ignored, and zeroes are marked instead of unmapped.
+//! 6. (2026-11) L2 tables are cached in slices of 4 KiB, as a random access needs little of a
+//!    table, and the L1 and refcount tables wholly, as every allocation is checked against them.
 
 mod cache;
 mod compressed;
@@ -133,8 +144,8 @@ pub struct Qcow2<S = Descriptor> {
     top: Image<S>,
     backing: Vec<Backing<S>>,
     decompressed: Decompressed,
-    /// Where the bytes of the last [`Extent::Buffered`] are in the last decompressed cluster; `None` if
-    /// they are the sector.
+    /// Where the bytes of the last [`Extent::Buffered`] are in the last decompressed cluster;
+    /// `None` if they are the sector.
     buffered: Option<Range<usize>>,
     /// A sector that its file has only a part of.
     sector: [u8; SECTOR],
@@ -145,8 +156,8 @@ impl Qcow2 {
     /// checked and locked by the caller, not for direct I/O; only `image` is ever written.
     ///
     /// # Errors
-    /// The image is broken, uses what is not supported, or cannot be written as it is; the chain is not
-    /// the one that the headers speak of.
+    /// The image is broken, uses what is not supported, or cannot be written as it is; the chain
+    /// is not the one that the headers speak of.
     pub fn open(
         image: OwnedFd,
         backing: Vec<(OwnedFd, Format)>,

@@ -1,9 +1,9 @@
 //! How often each cluster of a file is used, and which are free.
 //!
-//! The refcount table is in memory (8 MiB at most), its blocks go through a cache of slices. In a file,
-//! a count that is too high is a leak and one that is too low is corruption. So counts may be written
-//! at any time after they went up, and go down only after nothing in the file refers to the cluster
-//! any more; a block is in the file before the table names it.
+//! The refcount table is in memory (8 MiB at most), its blocks go through a cache of slices. In a
+//! file, a count that is too high is a leak and one that is too low is corruption. So counts may
+//! be written at any time after they went up, and go down only after nothing in the file refers to
+//! the cluster any more; a block is in the file before the table names it.
 
 use std::io::{self, ErrorKind};
 use std::ops::Range;
@@ -152,8 +152,8 @@ impl Refcounts {
         Ok(less == 0)
     }
 
-    /// Takes between one and `most` free clusters that lie together; the first, and how many. What is
-    /// in them is anything.
+    /// Takes between one and `most` free clusters that lie together; the first, and how many. What
+    /// is in them is anything.
     pub(super) fn allocate<S: Storage>(
         &mut self,
         file: &mut ImageFile<S>,
@@ -184,7 +184,8 @@ impl Refcounts {
         }
     }
 
-    /// Whether cluster `first` plus `ahead` is free, whose count is that far behind `from` in `place`.
+    /// Whether cluster `first` plus `ahead` is free, whose count is that far behind `from` in
+    /// `place`.
     fn is_free(
         &self,
         reserved: &Reserved,
@@ -261,8 +262,8 @@ impl Refcounts {
         Ok(None)
     }
 
-    /// Makes the block for `cluster`, which has none, in the free cluster `home`. Its own count is in
-    /// it or in another block that exists.
+    /// Makes the block for `cluster`, which has none, in the free cluster `home`. Its own count is
+    /// in it or in another block that exists.
     fn add_block<S: Storage>(
         &mut self,
         file: &mut ImageFile<S>,
@@ -301,7 +302,8 @@ impl Refcounts {
     }
 
     /// Takes `clusters` clusters that lie together behind everything else in the file, for a table
-    /// that is longer than a cluster. What is in them is zero. The table reaches as far as that takes.
+    /// that is longer than a cluster. What is in them is zero. The table reaches as far as that
+    /// takes.
     fn append<S: Storage>(
         &mut self,
         file: &mut ImageFile<S>,

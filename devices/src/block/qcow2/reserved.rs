@@ -1,7 +1,8 @@
 //! Where a file's metadata is: no data of the guest may be written there, whatever a table says.
 //!
 //! Known are the header, the L1 table, the refcount table and its blocks, the L2 tables that the L1
-//! table names, and the tables of snapshots. L2 tables of snapshots are kept by their refcounts alone.
+//! table names, and the tables of snapshots. L2 tables of snapshots are kept by their refcounts
+//! alone.
 
 use std::collections::BTreeSet;
 use std::ops::Range;

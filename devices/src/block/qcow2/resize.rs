@@ -23,8 +23,8 @@ impl<S: Storage> Qcow2<S> {
             return Ok(());
         }
         self.top.grow_l1(self.top.geometry.l1_entries(size))?;
-        // What lies behind the old end shows: the rest of the last cluster, a longer backing file, and
-        // entries that something else left there.
+        // What lies behind the old end shows: the rest of the last cluster, a longer backing file,
+        // and entries that something else left there.
         let geometry = self.top.geometry;
         let shows = self.backing.first().map_or(0, Backing::size);
         let mut end = geometry.round_up(old).max(shows);
@@ -95,7 +95,8 @@ impl<S: Storage> super::image::Image<S> {
         Ok(())
     }
 
-    /// Size, encryption (none), L1 entries and L1 offset: together in the header, so changed together.
+    /// Size, encryption (none), L1 entries and L1 offset: together in the header, so changed
+    /// together.
     fn write_l1_fields(&mut self, size: u64) -> io::Result<()> {
         let mut fields = size.to_be_bytes().to_vec();
         fields.extend_from_slice(&0_u32.to_be_bytes());

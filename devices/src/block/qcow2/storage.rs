@@ -1,8 +1,8 @@
 //! What an image is stored in: positional reads and writes, and the barrier between writes.
 //!
 //! [`Descriptor`] is the real thing; tests put a recorder in its place to stop, lose and reorder
-//! writes. [`ImageFile`] adds what the format code has to know of a file: how long it is, from where
-//! on it was never written, and that a failed barrier ends all writing.
+//! writes. [`ImageFile`] adds what the format code has to know of a file: how long it is, from
+//! where on it was never written, and that a failed barrier ends all writing.
 
 use std::fmt::Debug;
 use std::io::{self, ErrorKind};
@@ -10,8 +10,8 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use rustix::fs::{FallocateFlags, FileType, SeekFrom};
 
-/// A file or block device, shared by position: nothing here uses or moves a file offset after it was
-/// opened. Not opened for direct I/O, since metadata is read and written in small pieces.
+/// A file or block device, shared by position: nothing here uses or moves a file offset after it
+/// was opened. Not opened for direct I/O, since metadata is read and written in small pieces.
 pub trait Storage: Send + Debug {
     /// Reads what there is at `offset`; less than `buf` at the end of the file.
     ///
@@ -43,7 +43,8 @@ pub trait Storage: Send + Debug {
     /// The storage's; a block device has no other length than its own.
     fn set_len(&self, len: u64) -> io::Result<()>;
 
-    /// The bytes, all of them inside the file, read as zero. Their room is kept where the storage can.
+    /// The bytes, all of them inside the file, read as zero. Their room is kept where the storage
+    /// can.
     ///
     /// # Errors
     /// The storage's.
@@ -173,7 +174,8 @@ pub(super) struct ImageFile<S> {
     fresh_from: u64,
     /// Metadata was written that a later write may refer to.
     unordered: bool,
-    /// A barrier has failed: nobody knows what of the metadata is on storage, so no more is written.
+    /// A barrier has failed: nobody knows what of the metadata is on storage, so no more is
+    /// written.
     poisoned: bool,
 }
 

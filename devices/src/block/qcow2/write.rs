@@ -10,7 +10,8 @@ use super::storage::{Storage, index};
 const MOST: u64 = 512;
 
 impl<S: Storage> Qcow2<S> {
-    /// Where in the image's file the first of `len` bytes at `offset` are to be written, and how many.
+    /// Where in the image's file the first of `len` bytes at `offset` are to be written, and how
+    /// many.
     pub(super) fn place(&mut self, offset: u64, len: u64) -> io::Result<(u64, u64)> {
         self.top.begin()?;
         let geometry = self.top.geometry;
@@ -68,8 +69,8 @@ impl<S: Storage> Qcow2<S> {
     /// The entry of the disk's cluster `first`, made writable in place if nobody else uses what it
     /// refers to, whatever its flag says.
     ///
-    /// Not only to save a copy: a cluster that is freed because its last user copied it might still be
-    /// under a read, of other sectors than those that are written.
+    /// Not only to save a copy: a cluster that is freed because its last user copied it might
+    /// still be under a read, of other sectors than those that are written.
     fn adopt(&mut self, table: u64, first: u64, entry: Entry) -> io::Result<Entry> {
         let own = match entry {
             Entry::Data {
@@ -85,8 +86,8 @@ impl<S: Storage> Qcow2<S> {
         Ok(own)
     }
 
-    /// Clusters from `first` on, for `len` bytes, that lie together from `host` on and may be written
-    /// in place.
+    /// Clusters from `first` on, for `len` bytes, that lie together from `host` on and may be
+    /// written in place.
     fn in_place(&mut self, table: u64, first: u64, host: u64, len: u64) -> io::Result<u64> {
         let cluster = self.top.geometry.cluster();
         let mut clusters = 1;

@@ -4,7 +4,7 @@
 //! A change goes through three stages, each of which is in the file before the next begins:
 //!
 //! ```text
-//!  1. refcounts go up; blocks before the table that names them; new tables and copied data are filled
+//!  1. refcounts go up, blocks before the table that names them; what is new is filled
 //!     ----- barrier -----
 //!  2. L2 entries and L1 entries refer to what is new, and no more to what was
 //!     ----- barrier -----
@@ -13,11 +13,11 @@
 //!
 //! So at any moment the file holds no reference to what is not counted and filled: a crash leaks
 //! clusters, at worst. New tables are whole before stage 2, which is why L1 and L2 need no barrier
-//! between them: an entry more or less of a table that is referred to is an older disk, not a broken
-//! one.
+//! between them: an entry more or less of a table that is referred to is an older disk, not a
+//! broken one.
 //!
-//! Clusters that a request may still be written to are given back in [`Image::flush`] only, which is
-//! called with no such request under way: else a late write would land in a stranger's cluster.
+//! Clusters that a request may still be written to are given back in [`Image::flush`] only, which
+//! is called with no such request under way: else a late write would land in a stranger's cluster.
 
 use std::io::{self, ErrorKind};
 
@@ -138,8 +138,8 @@ impl<S: Storage> Image<S> {
             .is_some_and(|writer| !writer.mapped.is_full())
     }
 
-    /// Takes between one and `most` clusters that lie together; where they are, and how many. What is
-    /// in them reads as zero.
+    /// Takes between one and `most` clusters that lie together; where they are, and how many. What
+    /// is in them reads as zero.
     pub(super) fn allocate(&mut self, most: u64) -> io::Result<(u64, u64)> {
         let cluster = self.geometry.cluster();
         let file = &mut self.file;
@@ -307,8 +307,8 @@ impl<S: Storage> Image<S> {
         writer.refcounts.write_back(&mut self.file)
     }
 
-    /// Stages 1 and 2, and 3 if something waits for it: what is written is left to the storage where its
-    /// order does not matter.
+    /// Stages 1 and 2, and 3 if something waits for it: what is written is left to the storage
+    /// where its order does not matter.
     pub(super) fn close(&mut self) -> io::Result<()> {
         let writer = self.writer()?;
         if !writer.quiet.runs.is_empty() || !writer.mapped.runs.is_empty() {

@@ -72,8 +72,8 @@ impl<S: Storage> Qcow2<S> {
         }
     }
 
-    /// Takes a cluster's place away so that it reads as zero, or else leaves it; with `must`, it reads
-    /// as zero in any case. The bytes of the disk that were dealt with.
+    /// Takes a cluster's place away so that it reads as zero, or else leaves it; with `must`, it
+    /// reads as zero in any case. The bytes of the disk that were dealt with.
     fn free(&mut self, at: u64, must: bool) -> io::Result<u64> {
         let geometry = self.top.geometry;
         self.top.begin()?;
@@ -103,8 +103,8 @@ impl<S: Storage> Qcow2<S> {
         self.change(at, entry, new)
     }
 
-    /// Says of a cluster that it reads as zero; one that has a place in the file keeps it. The bytes of
-    /// the disk that were dealt with. Not for version 2.
+    /// Says of a cluster that it reads as zero; one that has a place in the file keeps it. The
+    /// bytes of the disk that were dealt with. Not for version 2.
     fn flag_zero(&mut self, at: u64) -> io::Result<u64> {
         let geometry = self.top.geometry;
         let entry = match self.top.table(at)? {

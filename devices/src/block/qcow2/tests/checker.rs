@@ -1,6 +1,6 @@
-//! A second opinion on an image in memory, written apart from the code under test: every cluster that
-//! is referred to is counted, inside the file, and used for one thing; COPIED means a count of one.
-//! qemu-img says the same of a sample; this is quick enough for every crash.
+//! A second opinion on an image in memory, written apart from the code under test: every cluster
+//! that is referred to is counted, inside the file, and used for one thing; COPIED means a count
+//! of one. qemu-img says the same of a sample; this is quick enough for every crash.
 
 use super::support::{arg, qemu_img_status, scratch};
 

@@ -1,8 +1,8 @@
 //! A crash at any write leaves an image with leaks at worst, and all that was flushed.
 //!
-//! A run of random work is recorded write by write. Then, for every number of writes, the file is made
-//! as it was after so many of them (the process died), or as it may be where storage had lost any of
-//! those behind the last barrier, whole or in part (the power failed).
+//! A run of random work is recorded write by write. Then, for every number of writes, the file is
+//! made as it was after so many of them (the process died), or as it may be where storage had lost
+//! any of those behind the last barrier, whole or in part (the power failed).
 
 use super::checker::{check, check_by_qemu};
 use super::random::{Work, perform, work};

@@ -37,8 +37,8 @@ pub(super) fn work(dice: &mut Dice, size: u64, unit: u64) -> Work {
     }
 }
 
-/// Does it to the disk and to the vector. What was discarded may read as zero or as before; the vector
-/// takes over which.
+/// Does it to the disk and to the vector. What was discarded may read as zero or as before; the
+/// vector takes over which.
 pub(super) fn perform<S: Storage>(
     disk: &mut Qcow2<S>,
     model: &mut [u8],

@@ -54,6 +54,28 @@ fn images_of_every_cluster_size_read_as_what_they_were_made_of() {
     }
 }
 
+/// Machine code and text, as disks have them: this program.
+#[test]
+fn a_program_that_was_compressed_reads_as_it_was() {
+    let directory = scratch();
+    let raw = directory.path().join("raw");
+    let program = std::fs::read(std::env::current_exe().unwrap()).unwrap();
+    let start = program.len() / 2;
+    let part = &program[start..program.len().min(start + (2 << 20))];
+    let part = &part[..part.len() - part.len() % 512];
+    std::fs::write(&raw, part).unwrap();
+    for options in [
+        "compression_type=zstd,cluster_size=2M",
+        "compression_type=zstd,cluster_size=64k",
+        "compression_type=zlib,cluster_size=2M",
+    ] {
+        let image = directory.path().join("image");
+        convert(&raw, &image, &["-f", "raw", "-c", "-o", options]);
+        let mut disk = open(&image, &[], read_only());
+        assert!(read_all(&mut disk) == part, "{options}");
+    }
+}
+
 #[test]
 fn the_older_version_and_every_refcount_width_are_read() {
     let directory = scratch();

@@ -1,7 +1,7 @@
 //! Bits of a byte string, read from its start or from its end.
 
-/// Bits `start` to `start + count` of `bytes`, the lowest bit of the first byte being bit 0; what is
-/// behind the end is zero. At most 32 bits.
+/// Bits `start` to `start + count` of `bytes`, the lowest bit of the first byte being bit 0; what
+/// is behind the end is zero. At most 32 bits.
 fn extract(bytes: &[u8], start: usize, count: u32) -> u64 {
     let rest = bytes.get(start / 8..).unwrap_or_default();
     let word = match rest.first_chunk() {

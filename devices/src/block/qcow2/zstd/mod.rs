@@ -1,10 +1,10 @@
 //! Zstandard, to read compressed clusters (RFC 8878): one frame into one buffer.
 //!
 //! The input is hostile. The output is a buffer of fixed size that is also the history, so a match
-//! reaches back as far as was written and no further, and memory is that buffer, the literals of one
-//! block (128 KiB) and three tables of at most 512 states. Time is bounded by the input's length and
-//! the output's: a block that adds nothing costs its own bytes. No dictionaries; checksums are not
-//! looked at.
+//! reaches back as far as was written and no further, and memory is that buffer, the literals of
+//! one block (128 KiB) and three tables of at most 512 states. Time is bounded by the input's
+//! length and the output's: a block that adds nothing costs its own bytes. No dictionaries;
+//! checksums are not looked at.
 //!
 //! Own code since the crates for it need a newer compiler, or take memory by what a frame says.
 
@@ -87,8 +87,8 @@ fn skip_header(input: &[u8]) -> Option<&[u8]> {
     rest.get(usize::from(!single_segment) + content_size..)
 }
 
-/// The buffer, and how much of it is written. What is more than full is dropped: nothing refers back
-/// to it any more.
+/// The buffer, and how much of it is written. What is more than full is dropped: nothing refers
+/// back to it any more.
 struct Output<'a> {
     bytes: &'a mut [u8],
     len: usize,

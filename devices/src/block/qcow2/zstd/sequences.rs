@@ -4,7 +4,8 @@ use super::Output;
 use super::bits::Backward;
 use super::fse::Table;
 
-/// Baseline and extra bits of the codes for literal lengths from 16 on; below, a code is its length.
+/// Baseline and extra bits of the codes for literal lengths from 16 on; below, a code is its
+/// length.
 const LITERAL_LENGTHS: [(u32, u32); 20] = [
     (16, 1),
     (18, 1),
