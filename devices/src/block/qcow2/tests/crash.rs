@@ -245,7 +245,7 @@ fn a_crash_while_the_refcount_table_moves_leaves_a_good_image() {
     let (mut disk, memory) = open_memory(start.clone(), None, options);
     let mut model = read_all(&mut disk);
     let mut run = Run::new(start, None, model.clone());
-    for step in 0..count(16) as u64 {
+    for step in 0..count(16).min(46) as u64 {
         let work = Work::Write((3720 + step * 50) * 512, vec![7; 20_000]);
         run.perform(&mut disk, &memory, &mut model, work);
     }
