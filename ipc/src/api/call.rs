@@ -152,7 +152,7 @@ calls! {
         domain: DomainRef,
         /// The one it will start with next, rather than the one it runs with.
         persistent: bool,
-    } -> DomainDefinition,
+    } -> Box<DomainDefinition>,
     call "get the definition of", access ReadOnly, idempotent true;
 
     /// What the kernel and the worker say of a running domain.

@@ -67,7 +67,7 @@ impl Daemon {
                 .registry
                 .view(&get.domain)
                 .and_then(|view| definition(&view, get.persistent))
-                .map(A::DomainDefinitionGet)),
+                .map(|definition| A::DomainDefinitionGet(Box::new(definition)))),
             C::DomainStatsGet(get) => self.with_worker(&get.domain, |instance| async move {
                 let stats = instance.stats().await.map_err(failed)?;
                 Ok((A::DomainStatsGet(stats), Vec::new()))

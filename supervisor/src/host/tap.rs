@@ -9,6 +9,7 @@
 //! [`Tap::make`], [`Tap::join`], guards, and last [`Tap::up`], before which no frame passes.
 
 mod ioctl;
+mod link;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
@@ -150,12 +151,13 @@ impl Tap {
         own[1..].copy_from_slice(&rest);
         tap.set("the address", |tap| tap.control.set_address(&tap.name, own))?;
         // The host is no station on the guest's network by this interface.
-        let ipv6 = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", tap.name);
-        match std::fs::write(&ipv6, "1") {
-            // A kernel without it.
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            written => tap.set("IPv6", |_| written.map_err(|error| errno_of(&error)))?,
-        }
+        tap.set("IPv6", |tap| {
+            match link::without_own_address(tap.index()?) {
+                // A kernel without IPv6.
+                Err(Errno::AFNOSUPPORT) => Ok(()),
+                set => set,
+            }
+        })?;
         Ok(tap)
     }
 
@@ -220,6 +222,10 @@ impl Tap {
         })
     }
 
+    fn index(&self) -> Result<i32, Errno> {
+        self.control.index(&self.name)
+    }
+
     /// Its name.
     #[must_use]
     pub fn name(&self) -> &str {
@@ -258,9 +264,7 @@ impl Tap {
             .add_to_bridge(bridge.as_str(), &self.name)
             .map_err(join)?;
         if isolated {
-            let flag = format!("/sys/class/net/{}/brport/isolated", self.name);
-            let written = std::fs::write(flag, "1");
-            self.set("isolation", |_| written.map_err(|error| errno_of(&error)))?;
+            self.set("isolation", |tap| link::isolate(tap.index()?))?;
         }
         Ok(mtu)
     }
@@ -308,10 +312,6 @@ fn control_socket() -> Result<OwnedFd, Errno> {
         SocketFlags::CLOEXEC,
         None,
     )
-}
-
-fn errno_of(error: &std::io::Error) -> Errno {
-    Errno::from_io_error(error).unwrap_or(Errno::IO)
 }
 
 #[cfg(test)]

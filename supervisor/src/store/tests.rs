@@ -52,8 +52,8 @@ fn status(number: u8) -> Status {
                 boot_id: "b".to_owned(),
             }),
             launched: true,
-            taps: Vec::new(),
-            device_sockets: Vec::new(),
+            taps: vec!["vnet0".to_owned()],
+            device_sockets: vec!["/var/lib/reeve/images/agent".into()],
         },
     }
 }

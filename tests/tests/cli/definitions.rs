@@ -46,6 +46,42 @@ cpus = "0-3,8"
 [[metadata]]
 uri = "http://example.org/app"
 content = "<app:x a='1'/>"
+
+[[disk]]
+target = "vda"
+path = "/var/lib/reeve/images/whole.qcow2"
+format = "qcow2"
+cache = "none"
+discard = "unmap"
+serial = "W1"
+queues = 2
+block-size = 4096
+read-iops = { per-second = 30, burst = 60, burst-seconds = 2 }
+
+[[disk.backing]]
+path = "/var/lib/reeve/images/base"
+format = "raw"
+
+[[nic]]
+bridge = "br0"
+mtu = 1400
+inbound = { per-second = 1000 }
+
+[rng]
+bytes = { per-second = 1024 }
+
+[balloon]
+free-page-reporting = true
+
+[vsock]
+path = "/var/lib/reeve/images/whole.vsock"
+
+[[channel]]
+name = "org.qemu.guest_agent.0"
+path = "/var/lib/reeve/images/whole.agent"
+
+[[console]]
+path = "/var/lib/reeve/images/whole.hvc0"
 "#;
 
 #[test]

@@ -348,7 +348,7 @@ fn answer() -> impl Strategy<Value = AnswerBody> {
         page.prop_map(|(domains, more)| A::DomainList(DomainPage { domains, more })),
         details().prop_map(A::DomainGet),
         definition.prop_map(|(domain, autostart)| {
-            A::DomainDefinitionGet(DomainDefinition { domain, autostart })
+            A::DomainDefinitionGet(Box::new(DomainDefinition { domain, autostart }))
         }),
         stats().prop_map(A::DomainStatsGet),
         summary().prop_map(A::DomainDefine),

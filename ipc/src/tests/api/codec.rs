@@ -221,7 +221,7 @@ fn a_definition_that_is_valid_fits_a_message_whatever_it_is_made_of() {
             };
             let reply = ToClient::Reply {
                 id: CallId(u64::MAX),
-                result: Ok(AnswerBody::DomainDefinitionGet(definition)),
+                result: Ok(AnswerBody::DomainDefinitionGet(Box::new(definition))),
             };
             let bytes = encode(&reply).unwrap();
             assert_eq!(decode::<ToClient>(&bytes).unwrap(), reply);

@@ -152,10 +152,10 @@ fn reply(answer: Answer) -> ToClient {
 }
 
 fn definition(domain: crate::model::Domain, autostart: Option<u32>) -> ToClient {
-    reply(Answer::DomainDefinitionGet(DomainDefinition {
+    reply(Answer::DomainDefinitionGet(Box::new(DomainDefinition {
         domain,
         autostart,
-    }))
+    })))
 }
 
 const CURSOR: Cursor = Cursor {

@@ -100,7 +100,7 @@ impl DeviceArgs {
             disks: disks.collect(),
             nics: self.net.clone(),
             rng: self.rng.then(Rng::default),
-            balloon: self.balloon.then(|| Balloon {
+            balloon: self.balloon.then_some(Balloon {
                 free_page_reporting: true,
                 deflate_on_oom: true,
                 address: None,

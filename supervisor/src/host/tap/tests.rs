@@ -67,6 +67,7 @@ fn a_tap_gets_the_first_free_name_and_ends_with_its_last_queue() {
         }
         assert!(shown.contains("fe:54:00:0a:0b:0c"), "{shown}");
         assert!(shown.contains("state DOWN"), "{shown}");
+        assert!(shown.contains("addrgenmode none"), "{shown}");
         let copy = queues[3].try_clone().unwrap();
         drop(queues);
         assert!(!show("vnet1").is_empty());

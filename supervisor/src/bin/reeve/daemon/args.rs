@@ -42,9 +42,9 @@ pub enum RemoteCommand {
     /// Show everything that is known of one domain, as JSON.
     Inspect(OneArgs),
     /// Keep a definition, from a file or from options.
-    Define(DefineArgs),
+    Define(Box<DefineArgs>),
     /// Start a domain whose definition is not kept: it is gone when it ends.
-    Create(CreateArgs),
+    Create(Box<CreateArgs>),
     /// Start defined domains.
     Start(StartArgs),
     /// Ask guests to shut down.

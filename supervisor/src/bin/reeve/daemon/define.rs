@@ -148,7 +148,7 @@ pub(super) fn export(
         domain: args.domain.clone(),
         persistent: !args.live,
     })?;
-    let definition = DefinitionFile::from(&definition);
+    let definition = DefinitionFile::from(&*definition);
     let text = match out.json {
         true => json_text(&definition)?,
         false => file::write(&definition)?,

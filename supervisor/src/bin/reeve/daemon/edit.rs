@@ -44,10 +44,11 @@ pub(super) fn edit(
 }
 
 fn kept(connection: &mut Connection, domain: &DomainRef) -> Result<DomainDefinition, CommandError> {
-    Ok(connection.call(DomainDefinitionGet {
+    let kept = connection.call(DomainDefinitionGet {
         domain: domain.clone(),
         persistent: true,
-    })?)
+    })?;
+    Ok(*kept)
 }
 
 fn rounds(

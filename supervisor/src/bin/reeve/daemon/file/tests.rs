@@ -1,5 +1,7 @@
 //! What people write is what the daemon gets, and what is exported is read back.
 
+use reeve_ipc::model::NicSource;
+
 use super::*;
 
 fn parsed(text: &str) -> DefinitionFile {
@@ -56,6 +58,141 @@ cpus = "0-1,3"
 uri = "http://example.org/x"
 content = "<x/>"
 "#;
+
+const DEVICES: &str = r#"
+name = "web"
+ports-address = 12
+
+[[disk]]
+target = "vda"
+path = "/var/lib/reeve/images/web.qcow2"
+format = "qcow2"
+cache = "none"
+io = "threads"
+discard = "unmap"
+serial = "W1"
+queues = 4
+block-size = 4096
+address = 3
+total-bytes = { per-second = 10, burst = 20, burst-seconds = 5 }
+read-iops = { per-second = 30 }
+write-iops = { per-second = 40 }
+
+[[disk.backing]]
+path = "/var/lib/reeve/images/base"
+format = "raw"
+
+[[disk]]
+target = "vdb"
+read-only = true
+
+[[nic]]
+bridge = "br0"
+mac = "52:54:00:12:34:56"
+target = "web0"
+queues = 2
+mtu = 1400
+link = "down"
+isolated = true
+address = 4
+inbound = { per-second = 1000 }
+outbound = { per-second = 2000, burst = 4000 }
+
+[[nic]]
+tap = "tap0"
+trust-guest = true
+
+[[nic]]
+
+[rng]
+address = 5
+bytes = { per-second = 1024 }
+
+[balloon]
+free-page-reporting = true
+
+[vsock]
+path = "/var/lib/reeve/images/web.vsock"
+cid = 7
+
+[[channel]]
+name = "org.qemu.guest_agent.0"
+path = "/var/lib/reeve/images/web.agent"
+
+[[console]]
+path = "/var/lib/reeve/images/web.hvc0"
+"#;
+
+#[test]
+fn devices_arrive_as_they_are_written_and_are_exported_again() {
+    let file = parsed(DEVICES);
+    let mut domain = file.clone().domain(DomainUuid(uuid::Uuid::from_u128(7)));
+    assert_eq!(domain.validate(), Ok(()));
+    let devices = &domain.devices;
+    assert_eq!(devices.disks[0].layers().count(), 2);
+    assert!(devices.disks[1].image.is_none() && devices.disks[1].read_only);
+    let burst = devices.disks[0]
+        .throttle
+        .bytes
+        .total
+        .unwrap()
+        .burst
+        .unwrap();
+    assert_eq!((burst.per_second, burst.seconds), (20, 5));
+    let outbound = devices.nics[0].outbound.unwrap().burst.unwrap();
+    assert_eq!((outbound.per_second, outbound.seconds), (4000, 1));
+    assert_eq!(devices.nics[2].source, NicSource::Nothing);
+    assert!(!devices.balloon.unwrap().deflate_on_oom);
+    // As the daemon keeps it.
+    domain.complete().unwrap();
+    let definition = DomainDefinition {
+        domain: domain.clone(),
+        autostart: None,
+    };
+    let exported = write(&DefinitionFile::from(&definition)).unwrap();
+    assert_eq!(parsed(&exported).domain(domain.uuid), domain, "{exported}");
+    let json = serde_json::to_string(&DefinitionFile::from(&definition)).unwrap();
+    assert_eq!(parsed(&json).domain(domain.uuid), domain, "{json}");
+}
+
+#[test]
+fn a_device_that_makes_no_sense_is_refused_with_its_line() {
+    let disk = |keys: &str| refused(&format!("name = 'web'\n[[disk]]\ntarget = 'vda'\n{keys}"));
+    let line = disk("path = '/x'");
+    assert!(line.contains("disk 'vda': state what is in it"), "{line}");
+    assert!(line.contains("line"), "{line}");
+    assert!(disk("format = 'raw'").contains("has a format and no path"));
+    assert!(disk("path = '/x'\nformat = 'vmdk'").contains("vmdk"));
+    assert!(disk("block-size = 1024").contains("512 or 4096"));
+    assert!(disk("address = 32").contains("1 to 31"));
+    assert!(disk("colour = 'red'").contains("colour"));
+    assert!(refused("name = 'web'\n[[disk]]\ntarget = 'sda'").contains("'sda'"));
+    let nic = |keys: &str| refused(&format!("name = 'web'\n[[nic]]\n{keys}"));
+    assert!(nic("bridge = 'a'\ntap = 'b'").contains("not on both"));
+    assert!(nic("mac = '01:00:00:00:00:00'").contains("one station"));
+    assert!(nic("bridge = 'a/b'").contains("'a/b'"));
+}
+
+#[test]
+fn relative_paths_of_devices_begin_at_the_files_directory() {
+    let mut file = parsed(
+        "name = 'web'\n[[disk]]\ntarget = 'vda'\npath = 'a'\nformat = 'qcow2'\n[[disk.backing]]\n\
+         path = 'b'\nformat = 'raw'\n[vsock]\npath = 'v'\n[[channel]]\nname = 'c'\npath = 'c'\n\
+         [[console]]\npath = 'h'",
+    );
+    assert_eq!(file.relative().unwrap().0, "disk");
+    file.anchor(Path::new("/images")).unwrap();
+    assert!(file.relative().is_none());
+    let domain = file.domain(DomainUuid(uuid::Uuid::nil()));
+    let paths = domain.devices.disks[0].layers().map(|layer| &layer.path);
+    let paths: Vec<&Path> = paths.map(PathBuf::as_path).collect();
+    assert_eq!(paths, [Path::new("/images/a"), Path::new("/images/b")]);
+    let sockets: Vec<&Path> = domain.devices.sockets().map(|(_, path)| path).collect();
+    assert_eq!(
+        sockets,
+        ["/images/v", "/images/c", "/images/h"].map(Path::new)
+    );
+}
 
 #[test]
 fn everything_that_can_be_written_arrives_and_is_exported_again() {

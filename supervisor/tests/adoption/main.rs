@@ -3,7 +3,9 @@
 
 #![expect(clippy::unwrap_used, reason = "helpers of tests")]
 
-use std::ffi::OsString;
+mod devices;
+mod slow;
+
 use std::io::Read;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::net::UnixStream;
@@ -13,8 +15,8 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, KernelBoot, Labels, LifecycleAction, MemorySize,
-    ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -22,10 +24,9 @@ use reeved::domain::driver::{
     Adoption, CallFailure, Driver, GuestEnd, Notice, Recorder, Resources, Running, StartFailure,
     StartFailureKind, StartOrder, Verdict, WorkerCall,
 };
-use reeved::domain::plan::{AnyPath, ImageAccess, PathError, PathPolicy};
+use reeved::domain::plan::AnyPath;
 use reeved::domain::worker::KvmDriver;
 use reeved::host::Host;
-use reeved::host::sockets;
 use reeved::host::worker_binary::WorkerBinary;
 use rustix::fs::Mode;
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process, pidfd_open};
@@ -49,28 +50,6 @@ fn driver() -> KvmDriver {
     );
     let host = Host::with_worker(WorkerBinary::at(&path).unwrap()).unwrap();
     KvmDriver::new(Arc::new(host), Arc::new(AnyPath))
-}
-
-/// A file system that takes its time.
-#[derive(Debug)]
-struct Slow(Duration);
-
-impl PathPolicy for Slow {
-    fn open_read(&self, _: &str, _: &Path) -> Result<OwnedFd, PathError> {
-        std::thread::sleep(self.0);
-        Err(PathError::Forbidden("it took its time".to_owned()))
-    }
-
-    fn open_image(&self, what: &str, path: &Path, _: ImageAccess) -> Result<OwnedFd, PathError> {
-        self.open_read(what, path)
-    }
-
-    fn place(&self, what: &str, path: &Path) -> Result<sockets::Place, PathError> {
-        self.open_read(what, path).map(|directory| sockets::Place {
-            directory,
-            name: OsString::new(),
-        })
-    }
 }
 
 #[derive(Debug, Default)]
@@ -575,31 +554,4 @@ async fn pinned_vcpus_run_where_the_definition_says() {
     let failure = place.start(&driver()).await.unwrap_err();
     assert_eq!(failure.kind, StartFailureKind::Definition);
     assert!(failure.message.contains("CPU 4000"), "{failure}");
-}
-
-#[tokio::test]
-async fn a_file_system_that_does_not_answer_holds_up_nobody_else() {
-    let host = Host::with_worker(WorkerBinary::at(&worker_binary()).unwrap()).unwrap();
-    let slow = KvmDriver::new(Arc::new(host), Arc::new(Slow(Duration::from_secs(8))));
-    let mut place = Place::new("mode=hold");
-    place.domain.boot = BootSource::Kernel(KernelBoot {
-        kernel: "/kernel".into(),
-        initrd: None,
-        command_line: String::new(),
-    });
-    let begin = Instant::now();
-    let mut start = std::pin::pin!(place.start(&slow));
-    // Both on this thread: the second is done while the first waits.
-    let other = Place::new("mode=hold");
-    let quick = driver();
-    tokio::select! {
-        failed = &mut start => panic!("{failed:?}"),
-        running = other.start(&quick) => {
-            assert!(begin.elapsed() < Duration::from_secs(7));
-            running.unwrap().instance.kill();
-        }
-    }
-    let failure = start.await.unwrap_err();
-    assert_eq!(failure.kind, StartFailureKind::Path);
-    assert!(failure.message.ends_with("it took its time"), "{failure}");
 }

@@ -1,0 +1,102 @@
+//! What devices hold of the host: recorded before it is made, and gone with the worker whoever is there
+//! to see it.
+
+use std::os::unix::net::UnixListener;
+use std::path::PathBuf;
+
+use reeve_ipc::model::{Channel, Devices, Disk, Layer};
+use reeve_ipc::spec::DiskFormat;
+use reeved::domain::driver::{Adoption, StartFailureKind};
+use rustix::process::{Signal, kill_process};
+
+use super::{Place, driver, gone, pid};
+
+fn socket(place: &Place) -> PathBuf {
+    place.directory.path().join("channel")
+}
+
+fn with_channel() -> Place {
+    let mut place = Place::new("mode=hold");
+    place.domain.devices.channels = vec![Channel {
+        name: "a".to_owned(),
+        path: socket(&place),
+    }];
+    place
+}
+
+#[tokio::test]
+async fn a_start_that_fails_leaves_no_socket() {
+    let mut place = with_channel();
+    let taken = place.directory.path().join("taken");
+    let _served = UnixListener::bind(&taken).unwrap();
+    place.domain.devices.channels.push(Channel {
+        name: "b".to_owned(),
+        path: taken,
+    });
+    let failure = place.start(&driver()).await.unwrap_err();
+    assert_eq!(failure.kind, StartFailureKind::Host);
+    assert!(
+        failure.message.contains("in use by another program"),
+        "{failure}"
+    );
+    let recorded = place.status.last();
+    assert_eq!(recorded.device_sockets.len(), 2);
+    assert!(!socket(&place).exists());
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_socket_of_a_worker_that_died_unwatched_is_removed() {
+    let place = Place::new("mode=hold");
+    drop(place.start(&driver()).await.unwrap());
+    drop(UnixListener::bind(socket(&place)).unwrap());
+    kill_process(pid(place.pid()), Signal::KILL).unwrap();
+    let mut recorded = place.status.last();
+    recorded.device_sockets = vec![socket(&place)];
+    gone(place.adopt_as(&driver(), recorded).await);
+    assert!(!socket(&place).exists());
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_socket_that_was_bound_for_no_worker_is_removed() {
+    let place = Place::new("mode=hold");
+    drop(place.start(&driver()).await.unwrap());
+    kill_process(pid(place.pid()), Signal::KILL).unwrap();
+    drop(UnixListener::bind(socket(&place)).unwrap());
+    let mut recorded = place.status.last();
+    recorded.device_sockets = vec![socket(&place)];
+    recorded.process = None;
+    recorded.launched = false;
+    let adoption = place.adopt_as(&driver(), recorded).await;
+    assert!(matches!(adoption, Adoption::NeverLaunched), "{adoption:?}");
+    assert!(!socket(&place).exists());
+}
+
+#[tokio::test]
+async fn a_disk_that_another_domain_has_is_refused_before_there_is_a_worker() {
+    let mut place = Place::new("mode=hold");
+    let path = place.directory.path().join("image");
+    std::fs::File::create(&path)
+        .unwrap()
+        .set_len(1 << 20)
+        .unwrap();
+    let format = DiskFormat::Raw;
+    let image = Layer {
+        path: path.clone(),
+        format,
+    };
+    place.domain.devices = Devices {
+        disks: vec![Disk::new("vda".parse().unwrap(), Some(image))],
+        ..Devices::default()
+    };
+    let file = std::fs::File::options().read(true).open(&path).unwrap();
+    let held = reeved::host::image_lock::ImageUse::Read;
+    reeved::host::image_lock::lock(std::os::fd::AsFd::as_fd(&file), held).unwrap();
+    let failure = place.start(&driver()).await.unwrap_err();
+    assert_eq!(failure.kind, StartFailureKind::Host);
+    for part in ["cannot start", "disk 'vda'", "in use elsewhere"] {
+        assert!(failure.message.contains(part), "{failure}");
+    }
+    assert!(place.status.records.lock().unwrap().is_empty());
+}
