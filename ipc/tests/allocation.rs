@@ -165,10 +165,12 @@ fn a_list_within_a_list_of_the_native_api_allocates_no_more_than_a_mebibyte_each
         }
     }
     // Call {id 1, DomainDefine {name "x", uuid, machine, vcpus 1, four switches, memory, built-in "",
-    // three actions, five limits, pinning: [{vcpu 0, cpus: [..]} ..]}}
+    // no devices, three actions, five limits, pinning: [{vcpu 0, cpus: [..]} ..]}}
     let mut define = vec![1, 1, 7, 1, b'x', 16];
     define.extend([0; 16]);
     define.extend([0, 1, 0, 0, 0, 0, 0, 0, 0]);
+    let before_devices = define.clone();
+    define.extend([0; 8]);
     define.extend([0; 8]);
     for length in [u64::MAX, 1 << 40, MAX_MESSAGE_BYTES as u64] {
         let mut bytes = define.clone();
@@ -176,6 +178,16 @@ fn a_list_within_a_list_of_the_native_api_allocates_no_more_than_a_mebibyte_each
         bytes.push(0);
         bytes.extend(varint(length));
         let allocated = allocated_by_decoding(&bytes);
+        assert!(allocated <= 2 * RESERVED_AHEAD + SLACK, "{allocated} bytes");
+    }
+    // Disks: [{target "vda", no image, backing: [..]} ..]
+    for length in [u64::MAX, 1 << 40, MAX_MESSAGE_BYTES as u64] {
+        let mut bytes = before_devices.clone();
+        bytes.extend(varint(length));
+        bytes.extend([3, b'v', b'd', b'a', 0]);
+        bytes.extend(varint(length));
+        let allocated = allocated_by_decoding(&bytes);
+        assert!(allocated > RESERVED_AHEAD, "no list within a list");
         assert!(allocated <= 2 * RESERVED_AHEAD + SLACK, "{allocated} bytes");
     }
     // The bytes are those of the field: a whole pin behind the length is read as one.

@@ -146,9 +146,8 @@ impl Tap {
         let mut tap = Self::with(name, first)?;
         tap.open_others(queues).map_err(refuse)?;
         // The bridge takes the lowest address of its ports for its own: this is above any card's.
-        let [_, rest @ ..] = guest.octets();
-        let mut own = [0xfe; 6];
-        own[1..].copy_from_slice(&rest);
+        let [first, b, c, d, e, f] = guest.octets();
+        let own = [if first == 0xfe { 0xfa } else { 0xfe }, b, c, d, e, f];
         tap.set("the address", |tap| tap.control.set_address(&tap.name, own))?;
         // The host is no station on the guest's network by this interface.
         tap.set("IPv6", |tap| {

@@ -1,5 +1,7 @@
 //! What is there: lists, one domain, the daemon itself.
 
+mod devices;
+
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reeve_ipc::api::blocking::Connection;
@@ -86,7 +88,14 @@ pub(super) fn info(
     let details = connection.call(DomainGet {
         domain: domain.clone(),
     })?;
-    let stats = stats(connection, domain, details.summary.state.is_active());
+    let active = details.summary.state.is_active();
+    let stats = stats(connection, domain, active);
+    let definition = connection.call(DomainDefinitionGet {
+        domain: domain.clone(),
+        persistent: !active,
+    });
+    // It may be gone by now, with everything else still worth showing.
+    let devices = definition.ok().map(|definition| definition.domain.devices);
     if out.json {
         let mut value = summary_json(&details.summary);
         if let Value::Object(fields) = &mut value {
@@ -96,6 +105,7 @@ pub(super) fn info(
             fields.insert("redefined".to_owned(), json!(details.redefined));
             fields.insert("worker".to_owned(), json!(details.worker));
             fields.insert("stats".to_owned(), json!(stats));
+            fields.insert("devices".to_owned(), json!(devices));
         }
         return json(&value);
     }
@@ -125,6 +135,7 @@ pub(super) fn info(
                 .map_or_else(|| "no".to_owned(), |order| format!("yes, place {order}")),
         ),
     ];
+    lines.extend(devices.iter().flat_map(devices::lines));
     if let Some(title) = &summary.title {
         lines.push(("Title", title.clone()));
     }

@@ -1,0 +1,63 @@
+//! A domain's devices, a line each, as `reeve info` shows them.
+
+use reeve_ipc::model::{Devices, Disk, Nic, NicSource};
+
+/// What is shown, with its name.
+pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
+    let disks = devices.disks.iter().map(|one| ("Disk", disk(one)));
+    let nics = devices.nics.iter().map(|one| ("Network", nic(one)));
+    let vsock = devices.vsock.iter();
+    let vsock = vsock.map(|vsock| ("Vsock", vsock.path.display().to_string()));
+    let channels = devices.channels.iter().map(|channel| {
+        let text = format!("{}: {}", channel.name, channel.path.display());
+        ("Channel", text)
+    });
+    let consoles = devices.consoles.iter();
+    let consoles = consoles.map(|port| ("Port console", port.path.display().to_string()));
+    let single = [
+        (devices.rng.is_some(), "entropy"),
+        (devices.balloon.is_some(), "balloon"),
+    ];
+    let single: Vec<&str> = single
+        .into_iter()
+        .filter_map(|(there, name)| there.then_some(name))
+        .collect();
+    let single = Some(("Devices", single.join(", "))).filter(|(_, names)| !names.is_empty());
+    disks
+        .chain(nics)
+        .chain(vsock)
+        .chain(channels)
+        .chain(consoles)
+        .chain(single)
+        .collect()
+}
+
+fn disk(disk: &Disk) -> String {
+    let Some(image) = &disk.image else {
+        return format!("{}: no medium", disk.target);
+    };
+    let mut text = format!(
+        "{}: {} ({}{})",
+        disk.target,
+        image.path.display(),
+        image.format,
+        if disk.read_only { ", read-only" } else { "" }
+    );
+    for layer in &disk.backing {
+        text.push_str(&format!(" on {} ({})", layer.path.display(), layer.format));
+    }
+    text
+}
+
+fn nic(nic: &Nic) -> String {
+    let mac = nic.mac.map_or_else(String::new, |mac| format!("{mac} "));
+    let source = match &nic.source {
+        NicSource::Bridge(bridge) => format!("on bridge {bridge}"),
+        NicSource::Tap(tap) => format!("on tap {tap}"),
+        NicSource::Nothing => "connected to nothing".to_owned(),
+    };
+    let target = nic.target.as_ref();
+    let target = target.map_or_else(String::new, |target| format!(" by {target}"));
+    let down = if nic.link_up { "" } else { ", link down" };
+    format!("{mac}{source}{target}{down}")
+}
