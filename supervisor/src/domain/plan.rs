@@ -5,7 +5,7 @@
 //! the worker gets numbers. Nothing of a file's content is read: images are the worker's to parse.
 //! All descriptors are close-on-exec, and dropping a [`Plan`] undoes it: locks of images and taps end
 //! with their descriptors. Sockets have names that outlive theirs, and so are bound apart
-//! ([`Plan::listen`]), once they are recorded.
+//! (`Plan::listen`), once they are recorded.
 
 mod boot;
 mod devices;
@@ -170,7 +170,7 @@ impl Plan {
         })
     }
 
-    /// The paths that [`Plan::listen`] binds.
+    /// The paths that `Plan::listen` binds.
     #[must_use]
     pub fn sockets(&self) -> Vec<PathBuf> {
         let sockets = self.devices.sockets();

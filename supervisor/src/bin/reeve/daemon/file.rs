@@ -11,7 +11,7 @@ use reeve_ipc::model::{
     VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
-use serde::{Deserialize, Deserializer, Serialize, Serializer};
+use serde::{Deserialize, Serialize};
 
 use self::devices::{
     BalloonKeys, ChannelKeys, ConsoleKeys, DiskEntry, NicEntry, RngKeys, VsockKeys,
@@ -213,81 +213,6 @@ const fn default_memory() -> MemorySize {
 fn default_cpus() -> Vcpus {
     // One is in range.
     Vcpus::try_from(1).unwrap_or_else(|_| unreachable!("one vCPU is a number of vCPUs"))
-}
-
-/// Values that are written as their text.
-mod text {
-    use super::{Deserialize, Deserializer, Serializer};
-
-    pub(super) fn serialize<T, S>(value: &T, serializer: S) -> Result<S::Ok, S::Error>
-    where
-        T: std::fmt::Display,
-        S: Serializer,
-    {
-        serializer.collect_str(value)
-    }
-
-    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<T, D::Error>
-    where
-        T: std::str::FromStr,
-        T::Err: std::fmt::Display,
-        D: Deserializer<'de>,
-    {
-        let text = String::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
-
-mod optional_text {
-    use super::{Deserializer, Serializer, text};
-
-    pub(super) fn serialize<T, S>(value: &Option<T>, serializer: S) -> Result<S::Ok, S::Error>
-    where
-        T: std::fmt::Display,
-        S: Serializer,
-    {
-        match value {
-            Some(value) => text::serialize(value, serializer),
-            None => serializer.serialize_none(),
-        }
-    }
-
-    pub(super) fn deserialize<'de, T, D>(deserializer: D) -> Result<Option<T>, D::Error>
-    where
-        T: std::str::FromStr,
-        T::Err: std::fmt::Display,
-        D: Deserializer<'de>,
-    {
-        text::deserialize(deserializer).map(Some)
-    }
-}
-
-mod machine {
-    use super::{Deserialize, Deserializer, MachineType, Serializer};
-
-    #[expect(
-        clippy::trivially_copy_pass_by_ref,
-        reason = "the shape serde asks for"
-    )]
-    pub(super) fn serialize<S: Serializer>(
-        machine: &MachineType,
-        serializer: S,
-    ) -> Result<S::Ok, S::Error> {
-        serializer.serialize_str(machine.name())
-    }
-
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
-        deserializer: D,
-    ) -> Result<MachineType, D::Error> {
-        let name = String::deserialize(deserializer)?;
-        let known = MachineType::ALL
-            .into_iter()
-            .find(|known| known.name() == name);
-        known.ok_or_else(|| {
-            let names = MachineType::ALL.map(MachineType::name).join(", ");
-            serde::de::Error::custom(format!("no machine type '{name}'; there are {names}"))
-        })
-    }
 }
 
 impl DefinitionFile {
@@ -532,6 +457,9 @@ pub(super) fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
 }
 
 mod devices;
+mod machine;
+mod optional_text;
 mod paths;
 #[cfg(test)]
 mod tests;
+mod text;
