@@ -13,6 +13,10 @@ pub struct RequestId(pub u64);
 
 /// From the supervisor.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there is one at a time, and nearly all are requests"
+)]
 pub enum ToWorker {
     /// The first message: who speaks. The worker exits if either differs from its own.
     Welcome {

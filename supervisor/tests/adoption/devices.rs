@@ -1,7 +1,7 @@
 //! What devices hold of the host: recorded before it is made, and gone with the worker whoever is there
 //! to see it.
 
-use std::os::unix::net::UnixListener;
+use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 
 use reeve_ipc::model::{Channel, Devices, Disk, Layer};
@@ -9,7 +9,7 @@ use reeve_ipc::spec::DiskFormat;
 use reeved::domain::driver::{Adoption, StartFailureKind};
 use rustix::process::{Signal, kill_process};
 
-use super::{Place, driver, gone, pid};
+use super::{Place, destroy, driver, gone, pid};
 
 fn socket(place: &Place) -> PathBuf {
     place.directory.path().join("channel")
@@ -41,6 +41,24 @@ async fn a_start_that_fails_leaves_no_socket() {
     );
     let recorded = place.status.last();
     assert_eq!(recorded.device_sockets.len(), 2);
+    assert!(!socket(&place).exists());
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_socket_outlives_its_supervisor_and_not_its_worker() {
+    let place = with_channel();
+    let first = driver();
+    let running = place.start(&first).await.unwrap();
+    let recorded = place.status.records.lock().unwrap()[0].clone();
+    assert_eq!(recorded.device_sockets, [socket(&place)]);
+    drop((running, first));
+    UnixStream::connect(socket(&place)).unwrap();
+    let Adoption::Adopted { running, .. } = place.adopt(&driver()).await else {
+        panic!("not adopted")
+    };
+    UnixStream::connect(socket(&place)).unwrap();
+    destroy(running).await;
     assert!(!socket(&place).exists());
     place.assert_nothing_left();
 }
