@@ -3,7 +3,8 @@
 //! Ring 0 is assembly and small (`entry.s`, `gates.s`, `ap.s`); everything else is this Rust code
 //! in ring 3, where the restricted KVMs run at full speed. One address space, mapped one to one.
 //! The boot processor runs [`ring3_main`]; application processors wait in `cpus.rs` until they
-//! are given work. Interrupt stubs only count; nothing here runs in interrupt context.
+//! are given work. Interrupt stubs only count; nothing here runs in interrupt context. Compiled twice:
+//! with `--cfg drivers` there is `drive/` as well.
 //!
 //! Trust: what the loader and the devices say is taken at its word where a wrong word can only
 //! stop this guest; table walks are bounded and checked all the same.

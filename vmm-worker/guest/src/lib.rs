@@ -3,7 +3,7 @@
 //! `reeve run` without a kernel boots it; the benchmarks measure with it; the tests and the attack
 //! tests misbehave with it. It is built by this package's `build.rs` from the freestanding
 //! sources in `kernel/`, with nothing but the compiler that builds the workspace, and is
-//! embedded as [`IMAGE`].
+//! embedded twice: as [`IMAGE`], and as [`DRIVERS_IMAGE`] with drivers for PCI and virtio.
 //!
 //! # Shape
 //!
@@ -12,7 +12,8 @@
 //!                   │      three page-table stores, long mode, TSS with an open I/O bitmap
 //!                   ▼ iretq
 //!                main.rs   ring 3: command line, report, devices, misbehaviour
-//!                   │ ▲
+//!                   │ ▲      drive/ (DRIVERS_IMAGE): disks, networks, attacks on devices
+//!                   │ │
 //!      ud2, faults  ▼ │ iretq
 //!                gates.s   ring 0: interrupt stubs that count; services (print, sleep, jump)
 //!                ap.s      ring 0: application processors, real mode to ring 3
@@ -29,6 +30,8 @@
 //!   with the memory map), command line and ACPI tables below 2 MiB or at least below 4 GiB,
 //!   nothing of the loader's in 0x9000..0xa000 (the start-up page) and in 2 MiB upwards (one page
 //!   for each further processor);
+//! - for the drivers, nothing of the loader's in 18 MiB to 32 MiB either, which they share with
+//!   devices, and a PCI bus whose configuration space the MCFG names;
 //! - image and zeroed memory (`p_memsz`) placed anew at every reset;
 //! - COM1 at 0x3f8 that takes bytes at any rate, CMOS at 0x70, PM timer at 0x608, PM1a events at
 //!   0x600, local APICs in xAPIC mode, their timer at 1 GHz; power-off and reset ports are taken
@@ -49,6 +52,8 @@
 //!    of the restricted KVM.
 //! 3. (2026-11) Text is printed by `rep outsb` in ring 0: an exit from there costs 3 us where one
 //!    from ring 3 costs 15 on the restricted KVM, and the same on others.
+//! 4. (2026-11) Drivers are in an image of their own: it is four times as large, each page of it costs
+//!    12 us to place where memory is a memfd, and the start of the plain guest is what is measured.
 
 /// The kernel: a static ELF64 with a PVH note, linked at 1 MiB, one loadable segment.
 pub const IMAGE: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/reeve-guest.elf"));

@@ -19,7 +19,7 @@ pub(super) fn plan_boot(
 ) -> Result<BootSpec, PlanError> {
     match boot {
         BootSource::BuiltIn { command_line } => Ok(BootSpec {
-            kernel: fds.push(built_in_image()?)?,
+            kernel: fds.push(built_in_image(command_line)?)?,
             initrd: None,
             command_line: command_line.clone(),
         }),
@@ -75,10 +75,10 @@ pub(super) fn guest_memory(size: MemorySize) -> Result<OwnedFd, PlanError> {
     })
 }
 
-/// The built-in guest's image in a memfd that nobody can change. One for each worker: a shared one
+/// The built-in guest's image, as `command_line` needs it, in a memfd that nobody can change. One for each worker: a shared one
 /// would let two hostile workers talk through its file position and locks.
-pub(super) fn built_in_image() -> Result<OwnedFd, PlanError> {
-    let image: &[u8] = reeve_guest::IMAGE;
+pub(super) fn built_in_image(command_line: &str) -> Result<OwnedFd, PlanError> {
+    let image = reeve_guest::image(command_line);
     let make = || {
         let fd = memfd("built-in-guest")?;
         write_all(fd.as_fd(), image)?;

@@ -71,12 +71,17 @@ fn guest_memory_can_neither_shrink_nor_grow() {
 
 #[test]
 fn the_built_in_image_is_whole_and_cannot_be_changed() {
-    let fd = built_in_image().unwrap();
-    assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
-    assert!(is_close_on_exec(&fd));
-    let mut image = Vec::new();
-    std::fs::File::from(fd).read_to_end(&mut image).unwrap();
-    assert_eq!(image, reeve_guest::IMAGE);
+    for (command_line, whole) in [
+        ("", reeve_guest::IMAGE),
+        ("mode=virtio-report", reeve_guest::DRIVERS_IMAGE),
+    ] {
+        let fd = built_in_image(command_line).unwrap();
+        assert!(rustix::io::pwrite(&fd, b"x", 0).is_err());
+        assert!(is_close_on_exec(&fd));
+        let mut image = Vec::new();
+        std::fs::File::from(fd).read_to_end(&mut image).unwrap();
+        assert_eq!(image, whole);
+    }
 }
 
 fn is_close_on_exec(fd: &OwnedFd) -> bool {

@@ -97,6 +97,11 @@ impl Clock {
         time::cycles().saturating_add(self.khz.saturating_mul(milliseconds))
     }
 
+    /// What the counter moves in so many microseconds.
+    fn cycles(&self, microseconds: u64) -> u64 {
+        self.khz.saturating_mul(microseconds) / 1000
+    }
+
     /// Nanoseconds of so many cycles: of up to a day of them.
     fn nanoseconds(&self, cycles: u64) -> u64 {
         let wide = u128::from(cycles) * 1_000_000 / u128::from(self.khz);

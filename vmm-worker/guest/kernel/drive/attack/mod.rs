@@ -10,6 +10,7 @@
 //! machine lives to print the last line. Nothing that a device is told to write to is memory this guest
 //! needs, so that a guest that dies has found a fault.
 
+mod descriptors;
 mod pci;
 mod registers;
 mod requests;
@@ -25,7 +26,7 @@ use super::virtio::{DRIVER_OK, Device, NEEDS_RESET, RING_FEATURES};
 use super::{Clock, Problem};
 use crate::boot::Boot;
 use crate::random::XorShift;
-use crate::{acpi, console, cpus, ring0, time};
+use crate::{acpi, console, cpus, machine, ring0, time};
 
 /// Queues of a device that are set up.
 const MAX_QUEUES: usize = 8;
@@ -52,6 +53,11 @@ const EDGES: [u64; 12] = [
     u64::MAX,
 ];
 
+unsafe extern "C" {
+    static text_start: u8;
+    static rodata_end: u8;
+}
+
 /// What one device is attacked with.
 struct Attack<'a> {
     device: Device,
@@ -66,6 +72,8 @@ struct Attack<'a> {
     /// Processors that run.
     processors: u32,
     agreed: u64,
+    /// The queue that requests are made on.
+    active: u16,
     queues: [Option<Queue>; MAX_QUEUES],
     rounds: u64,
     answers: u64,
@@ -107,18 +115,13 @@ pub fn run(boot: &Boot, bus: Bus, clock: &Clock, options: &Options) -> Result<()
             ram_end: memory::ram_end(boot),
             processors,
             agreed: 0,
+            active: 0,
             queues: [None; MAX_QUEUES],
             rounds: 0,
             answers: 0,
             resets: 0,
         };
-        let before = attack.guard();
-        let outcome = attack.perform(case).and_then(|()| attack.judge());
-        let outcome = match outcome {
-            Ok(_) if attack.guard() != before => Err("this guest's memory has changed"),
-            other => other,
-        };
-        attack.say(case, outcome);
+        let outcome = attack.attack(case);
         result = match (result, outcome) {
             (Ok(()) | Err("no such device"), Ok(_)) => Ok(()),
             (Ok(()) | Err("no such device"), Err(problem)) => Err(problem),
@@ -135,6 +138,27 @@ pub fn run(boot: &Boot, bus: Bus, clock: &Clock, options: &Options) -> Result<()
 }
 
 impl Attack<'_> {
+    /// The case on each queue where it is another one, and what is said of it.
+    fn attack(&mut self, case: Case) -> Result<&'static str, Problem> {
+        let before = self.guard();
+        let there = self.device.queues();
+        let serving = self.serving_queues().iter().filter(|queue| **queue < there);
+        let count = if is_about_rings(case) { MAX_QUEUES } else { 1 };
+        let mut outcome = Ok(());
+        for queue in serving.clone().take(count) {
+            self.active = *queue;
+            outcome = outcome.and_then(|()| self.perform(case));
+        }
+        self.active = serving.clone().next().copied().unwrap_or(0);
+        let outcome = outcome.and_then(|()| self.judge());
+        let outcome = match outcome {
+            Ok(_) if self.guard() != before => Err("this guest's memory has changed"),
+            other => other,
+        };
+        self.say(case, outcome);
+        outcome
+    }
+
     fn perform(&mut self, case: Case) -> Result<(), Problem> {
         match case {
             Case::ConfigAfterStart => self.config_after_start(),
@@ -183,18 +207,9 @@ impl Attack<'_> {
         self.count.unwrap_or(default)
     }
 
-    /// The queue that requests are made on.
-    fn active(&self) -> usize {
-        match self.device.id {
-            1 | 3 | 19 | 26 => 1,
-            _ => 0,
-        }
-    }
-
     fn queue(&mut self) -> Result<&mut Queue, Problem> {
-        let active = self.active();
         self.queues
-            .get_mut(active)
+            .get_mut(usize::from(self.active))
             .and_then(Option::as_mut)
             .ok_or("device lacks a queue")
     }
@@ -229,10 +244,10 @@ impl Attack<'_> {
     }
 
     fn look_for(&mut self, microseconds: u64) {
-        let deadline = self.clock.after(microseconds) - self.clock.after(0);
         let begin = time::cycles();
+        let whole = self.clock.cycles(microseconds);
         // A status costs as much as a thousand looks at memory.
-        let step = deadline / 1000 / 8;
+        let step = whole / 8;
         let mut next = step;
         loop {
             let taken = self.take();
@@ -244,7 +259,7 @@ impl Attack<'_> {
                 }
                 next = passed + step;
             }
-            if taken > 0 || passed > deadline / 1000 {
+            if taken > 0 || passed > whole {
                 return;
             }
             core::hint::spin_loop();
@@ -280,7 +295,7 @@ impl Attack<'_> {
             return Ok("is gone");
         }
         memory::fill(DATA, 64 << 10, 0);
-        self.agreed = self.device.begin(RING_FEATURES)?;
+        self.agreed = self.device.begin(RING_FEATURES | self.needed())?;
         self.set_up(Wait::Poll)?;
         self.device.run()?;
         self.serve_one()?;
@@ -288,13 +303,15 @@ impl Attack<'_> {
         Ok("works")
     }
 
-    /// A sum over memory that no device was ever told of: the first page of each application
-    /// processor's block is in it, the image is not, since its variables change.
+    /// A sum over memory that no device is told of: what this kernel is made of, and what lies before
+    /// the arena.
     fn guard(&self) -> u64 {
-        const FROM: u64 = memory::ARENA - (64 << 10);
-        (FROM..memory::ARENA).step_by(8).fold(0, |sum: u64, at| {
-            sum.rotate_left(1) ^ crate::machine::read_u64(at)
-        })
+        const BEFORE: u64 = 64 << 10;
+        let code = &raw const text_start as u64..&raw const rodata_end as u64;
+        let before = memory::ARENA - BEFORE..memory::ARENA;
+        code.step_by(8)
+            .chain(before.step_by(8))
+            .fold(0, |sum: u64, at| sum.rotate_left(1) ^ machine::read_u64(at))
     }
 
     fn say(&self, case: Case, outcome: Result<&'static str, Problem>) {
@@ -317,6 +334,28 @@ impl Attack<'_> {
             Err(problem) => line.text("FAILED, ").text(problem).end(),
         }
     }
+}
+
+/// Whether it is about what is in a queue, and not about registers or time.
+fn is_about_rings(case: Case) -> bool {
+    matches!(
+        case,
+        Case::ResetInFlight
+            | Case::SameHead
+            | Case::DoubleFetch
+            | Case::DescriptorLength
+            | Case::DescriptorAddress
+            | Case::DeviceWindows
+            | Case::Loop
+            | Case::Indirect
+            | Case::ZeroLength
+            | Case::Direction
+            | Case::LongChain
+            | Case::HeadRange
+            | Case::AvailableJump
+            | Case::Giant
+            | Case::RingOverwrite
+    )
 }
 
 fn name(case: Case) -> &'static str {

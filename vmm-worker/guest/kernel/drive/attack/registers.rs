@@ -34,7 +34,7 @@ pub fn read(registers: Registers, offset: u64, width: u64) {
 
 impl Attack<'_> {
     pub fn config_after_start(&mut self) -> Result<(), Problem> {
-        let select = self.active() as u16;
+        let select = self.active;
         for step in 0..8 {
             self.start()?;
             self.submit(0)?;
@@ -85,7 +85,7 @@ impl Attack<'_> {
     fn start_on(&mut self, rings: Rings) -> Result<(), Problem> {
         self.rounds += 1;
         self.agreed = self.device.begin(RING_FEATURES)?;
-        let active = self.active() as u16;
+        let active = self.active;
         let common = self.device.common;
         common.write_u16(common::QUEUE_SELECT, active);
         self.device.write_queue(&rings);
@@ -101,7 +101,7 @@ impl Attack<'_> {
     }
 
     pub fn queue_size(&mut self) -> Result<(), Problem> {
-        let active = self.active() as u16;
+        let active = self.active;
         let most = self.device.max_queue_size(active);
         for size in [
             0,

