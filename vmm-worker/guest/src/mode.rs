@@ -179,8 +179,11 @@ pub const ATTACKS: [&str; cases::COUNT] = {
 
 /// One of [`ATTACKS`], on every device of a kind (`rng`, `block`, `net`, `console`, `balloon`, `vsock`,
 /// `mem`, `fs`), or on each device there is (`any`), one after the other. Prints what each said, and
-/// `attack NAME: survived` if all of them can be used afterwards. `count` bounds the rounds of those that
-/// are random. A second vCPU makes `double-fetch` sharper.
-pub fn attack(name: &str, device: &str, seed: u64, count: u64) -> String {
-    format!("mode=attack case={name} device={device} seed={seed} count={count}")
+/// `attack NAME: survived` if all of them can be used afterwards. `rounds` changes how often what can be
+/// repeated is; `seed` what is random. A second vCPU makes `double-fetch` sharper. What is on the disks
+/// is destroyed. `console` has to have a port 0 for its data queue to be served; `block` must not be
+/// read-only for what writes.
+pub fn attack(name: &str, device: &str, seed: u64, rounds: Option<u64>) -> String {
+    let rounds = rounds.map_or_else(String::new, |rounds| format!(" count={rounds}"));
+    format!("mode=attack case={name} device={device} seed={seed}{rounds}")
 }

@@ -77,7 +77,7 @@ fn both_sides_agree_on_which_modes_need_drivers() {
         ),
         (mode::net_echo(8, 10, Wait::Interrupt), DriveMode::NetEcho),
         (mode::rng_read(100, Wait::Poll), DriveMode::RngRead),
-        (mode::attack("loop", "any", 1, 2), DriveMode::Attack),
+        (mode::attack("loop", "any", 1, Some(2)), DriveMode::Attack),
     ] {
         assert_eq!(
             DriveOptions::parse(line.as_bytes()).mode,
@@ -100,7 +100,7 @@ fn both_sides_agree_on_which_modes_need_drivers() {
 fn every_attack_has_a_name_of_its_own() {
     let mut names = mode::ATTACKS.to_vec();
     for (name, case) in drive::cases::ALL {
-        let line = mode::attack(name, "rng", 3, 4);
+        let line = mode::attack(name, "rng", 3, None);
         let options = DriveOptions::parse(line.as_bytes());
         assert_eq!(options.case, Some(case), "{name}");
         assert_eq!(options.device, Some(Device::RNG));

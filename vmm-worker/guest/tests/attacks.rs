@@ -22,8 +22,7 @@ fn all() -> Vec<Device> {
 }
 
 fn is_survived(name: &str, seed: u64) {
-    let line = format!("mode=attack case={name} seed={seed}");
-    let outcome = Setup::new(&line)
+    let outcome = Setup::new(&mode::attack(name, "any", seed, None))
         .cpus(2)
         .virtio(&all())
         .deadline(Duration::from_secs(120))
@@ -94,7 +93,7 @@ attacks! {
 /// The tester's own test.
 #[test]
 fn a_device_that_outlives_its_reset_is_found() {
-    let outcome = Setup::new("mode=attack case=reset-in-flight")
+    let outcome = Setup::new(&mode::attack("reset-in-flight", "any", 1, None))
         .virtio(&[Device::Rng])
         .outlives_resets()
         .run();

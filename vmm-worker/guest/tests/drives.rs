@@ -70,7 +70,7 @@ fn a_machine_without_a_bus_or_device_is_an_error() {
             "no entropy device",
         ),
         (
-            mode::attack("loop", "block", 1, 1),
+            mode::attack("loop", "block", 1, None),
             vec![Device::Rng],
             "no such device",
         ),
@@ -98,6 +98,8 @@ fn what_is_written_to_a_disk_is_read_again() {
         (Device::Block(DISK), Wait::Interrupt),
         (Device::BlockWithoutRing(3 << 30), Wait::Poll),
         (Device::Block(512), Wait::Poll),
+        (Device::Qcow2(300 << 20), Wait::Poll),
+        (Device::Qcow2(2 << 40), Wait::Interrupt),
     ] {
         let outcome = run(&mode::block_verify(1, 600, wait), &[disk]);
         assert!(figure(&outcome, "block") >= 600, "{}", outcome.output);

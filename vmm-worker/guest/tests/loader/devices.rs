@@ -8,9 +8,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use reeve_devices::block::Layout;
 use reeve_devices::block::bounce::Direct;
 use reeve_devices::block::cache::CacheMode;
 use reeve_devices::block::engine::Engine;
+use reeve_devices::block::qcow2::{CreateOptions, Options, Qcow2, create};
 use reeve_devices::block::raw::Raw;
 use reeve_devices::block::uring::Ring;
 use reeve_devices::shared::NoWake;
@@ -32,6 +34,8 @@ pub enum Device {
     Block(u64),
     /// The same, served by calls that wait.
     BlockWithoutRing(u64),
+    /// A qcow2 disk of so many bytes, empty at first, its image in memory.
+    Qcow2(u64),
     /// A network interface.
     Net(Arc<Wire>),
     /// A console whose one port nobody reads.
@@ -48,9 +52,10 @@ pub fn make(device: &Device, memory: u64, file: &File) -> Box<dyn VirtioDevice> 
         Device::Rng => Box::new(Entropy::new(None)),
         Device::Block(bytes) => {
             let ring = Ring::new().expect("the host has io_uring");
-            Box::new(disk(*bytes, Some(ring)))
+            Box::new(disk(raw(*bytes), Some(ring)))
         }
-        Device::BlockWithoutRing(bytes) => Box::new(disk(*bytes, None)),
+        Device::BlockWithoutRing(bytes) => Box::new(disk(raw(*bytes), None)),
+        Device::Qcow2(bytes) => Box::new(disk(image(*bytes), Ring::new().ok())),
         Device::Net(wire) => Box::new(net(wire)),
         Device::Console => Box::new(console()),
         Device::Balloon => Box::new(balloon(memory, file)),
@@ -64,9 +69,24 @@ fn memfd(bytes: u64) -> OwnedFd {
     file
 }
 
-fn disk(bytes: u64, ring: Option<Ring>) -> Block {
-    let raw = Raw::new(memfd(bytes), false, Direct::none()).expect("it has a size");
-    let engine = Engine::new(Box::new(raw), ring, CacheMode::Writeback, Direct::none());
+fn raw(bytes: u64) -> Box<dyn Layout> {
+    Box::new(Raw::new(memfd(bytes), false, Direct::none()).expect("it has a size"))
+}
+
+fn image(size: u64) -> Box<dyn Layout> {
+    let file = memfd(0);
+    let options = CreateOptions {
+        size,
+        cluster_bits: 16,
+        backing: None,
+    };
+    let theirs = file.try_clone().expect("a descriptor is free");
+    create(theirs, &options).expect("an image can be made");
+    Box::new(Qcow2::open(file, Vec::new(), Options::default()).expect("the image is good"))
+}
+
+fn disk(layout: Box<dyn Layout>, ring: Option<Ring>) -> Block {
+    let engine = Engine::new(layout, ring, CacheMode::Writeback, Direct::none());
     Block::new(BlockParams::default(), vec![engine]).expect("parameters are good")
 }
 
