@@ -31,7 +31,7 @@ done
 if [ "$drivers$root" ]; then
     cd /lab/drivers
     IFS=,
-    for name in $drivers${root:+,virtio_blk}; do
+    for name in $drivers ${root:+virtio_blk}; do
         load "$name"
     done
     unset IFS
