@@ -3,4 +3,5 @@
 stty rows 24 cols 1000
 export PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 export PS1='guest# '
-echo "REEVE-GUEST-UP $(nproc) $(awk '/^MemTotal:/ { print $2 }' /proc/meminfo)"
+read -r _ memory _ </proc/meminfo
+echo "REEVE-GUEST-UP $(nproc) $memory"

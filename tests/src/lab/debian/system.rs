@@ -163,6 +163,11 @@ fn accounts(root: &Path) -> Result<()> {
         )?;
     }
     fs::write(root.join("root/.profile"), PROFILE)?;
+    // Of what a login takes, a third: bash, and processes for the message of the day.
+    let users = root.join("etc/passwd");
+    let known = fs::read_to_string(&users)?;
+    fs::write(users, known.replacen("/bin/bash", "/bin/sh", 1))?;
+    fs::remove_dir_all(root.join("etc/update-motd.d"))?;
     Ok(())
 }
 
