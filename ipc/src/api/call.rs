@@ -8,8 +8,13 @@ use serde::{Deserialize, Serialize};
 
 use super::Access;
 use super::event::Cursor;
-use super::view::{DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo};
-use crate::model::{Domain, DomainName, DomainUuid, MetadataElement};
+use super::view::{
+    DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
+};
+use crate::device::DeviceChange;
+use crate::model::{
+    Device, DeviceName, Domain, DomainName, DomainUuid, MemorySize, MetadataElement,
+};
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -309,6 +314,69 @@ calls! {
     /// No more events on this connection.
     EventsUnsubscribe {} -> (),
     call "unsubscribe from events", access ReadOnly, idempotent true;
+
+    /// Gives a domain one more device. What it leaves out, as its place on the bus, is filled in. In the
+    /// running and the kept definition it gets the same place where that is free in both.
+    DomainDeviceAttach {
+        /// Which domain.
+        domain: DomainRef,
+        /// The device.
+        device: Box<Device>,
+        /// To the machine that runs, and the definition it runs with.
+        live: bool,
+        /// To the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "attach a device to", access ReadWrite, idempotent false;
+
+    /// Takes a device from a domain. A guest is asked to let go of it, and given ten seconds: one that
+    /// does so later is heard of by [`super::event::EventKind::DeviceRemoved`].
+    DomainDeviceDetach {
+        /// Which domain.
+        domain: DomainRef,
+        /// Which device.
+        device: DeviceName,
+        /// Without the guest's consent.
+        force: bool,
+        /// From the machine that runs, and the definition it runs with.
+        live: bool,
+        /// From the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "detach a device from", access ReadWrite, idempotent false;
+
+    /// Changes a device that is there. What is asked of a balloon is asked of the machine that runs only.
+    DomainDeviceUpdate {
+        /// Which domain.
+        domain: DomainRef,
+        /// Which device.
+        device: DeviceName,
+        /// To what.
+        change: DeviceChange,
+        /// In the machine that runs, and the definition it runs with.
+        live: bool,
+        /// In the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "change a device of", access ReadWrite, idempotent true;
+
+    /// Asks the guest of a running domain to make do with so much of its memory: its balloon is to take
+    /// the rest. Answered when it is asked; what comes of it is told by
+    /// [`super::event::EventKind::BalloonChanged`].
+    DomainMemorySet {
+        /// Which.
+        domain: DomainRef,
+        /// What is left to the guest; no more than it has.
+        memory: MemorySize,
+    } -> (),
+    call "set the memory of", access ReadWrite, idempotent true;
+
+    /// What each device of a running domain has done, by rising place on the bus.
+    DomainDeviceStatsGet {
+        /// Which.
+        domain: DomainRef,
+    } -> Vec<DeviceStats>,
+    call "get statistics of the devices of", access ReadOnly, idempotent true;
 }
 
 /// Names a domain.

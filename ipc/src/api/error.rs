@@ -36,6 +36,8 @@ pub enum ApiErrorCode {
     ShuttingDown,
     /// The job was overtaken by a destroy.
     Cancelled,
+    /// The domain has no device of this name.
+    NoDevice,
 }
 
 /// One line for a person, a code for a program.

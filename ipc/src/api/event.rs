@@ -3,7 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::view::{DomainState, JobKind};
-use crate::model::{DomainName, DomainUuid};
+use crate::model::{DeviceName, DomainName, DomainUuid, MemorySize};
+use crate::spec::PciSlot;
 
 /// The place of an event among all events of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -67,4 +68,23 @@ pub enum EventKind {
     },
     /// Title, description or metadata changed.
     Labels,
+    /// It has a further device while it runs.
+    DeviceAdded {
+        /// What it is called.
+        device: DeviceName,
+        /// Its place on the bus.
+        slot: PciSlot,
+    },
+    /// A device is gone while it runs: its guest has let go of it, or it was taken.
+    DeviceRemoved {
+        /// What it was called.
+        device: DeviceName,
+        /// Its place on the bus.
+        slot: PciSlot,
+    },
+    /// Its guest has given its balloon memory, or taken some back.
+    BalloonChanged {
+        /// What is left to the guest.
+        memory: MemorySize,
+    },
 }

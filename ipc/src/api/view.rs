@@ -4,7 +4,9 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::model::{Domain, DomainName, DomainUuid, MemorySize};
+use crate::device::DeviceFigures;
+use crate::model::{DeviceName, Domain, DomainName, DomainUuid, MemorySize};
+use crate::spec::PciSlot;
 
 /// The state of a domain, with its reason (libvirt `virDomainState` and its reasons).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -141,6 +143,12 @@ pub enum JobKind {
     Adopt,
     /// What a policy says after the guest's own end.
     Policy,
+    /// Giving it a device.
+    Attach,
+    /// Taking a device from it.
+    Detach,
+    /// Changing a device.
+    Update,
 }
 
 impl JobKind {
@@ -159,6 +167,9 @@ impl JobKind {
             Self::Undefine => "undefine",
             Self::Adopt => "adopt",
             Self::Policy => "apply the policy of",
+            Self::Attach => "attach a device to",
+            Self::Detach => "detach a device from",
+            Self::Update => "change a device of",
         }
     }
 }
@@ -239,6 +250,19 @@ pub struct DomainStats {
     pub console_clients: u32,
     /// Lines of its log that nobody read in time.
     pub log_dropped: u64,
+}
+
+/// What one device of a running domain has done.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DeviceStats {
+    /// What it is called.
+    pub device: DeviceName,
+    /// Its place on the bus.
+    pub slot: PciSlot,
+    /// Its name on the host, where it has one: the tap of a network interface.
+    pub host: Option<String>,
+    /// Its figures.
+    pub figures: DeviceFigures,
 }
 
 /// A definition and what goes with it.

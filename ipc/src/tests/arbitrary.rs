@@ -5,15 +5,17 @@ use proptest::option;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::device_samples::any_device;
+use super::device_samples::{any_device, any_slot};
+use super::plug_samples::{any_change, any_report};
 use crate::error::{ErrorCode, WireError};
 use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
 use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, ConsoleAttached, FinishedRequest, Launch, Launched, Pause,
-    PowerButton, Query, ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop,
+    BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
+    DeviceUpdate, FinishedRequest, Launch, Launched, Pause, PowerButton, Query, ReplyBody, Report,
+    RequestBody, Reset, Resume, Standing, Status, Stop,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
@@ -138,6 +140,14 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         }),
         1 => Just(RequestBody::Query(Query {})),
         1 => any::<u64>().prop_map(|events_after| RequestBody::Report(Report { events_after })),
+        2 => any_device().prop_map(|spec| RequestBody::DeviceAttach(DeviceAttach { spec })),
+        1 => (any_slot(), any::<bool>()).prop_map(|(slot, force)| {
+            RequestBody::DeviceDetach(DeviceDetach { slot, force })
+        }),
+        2 => (any_slot(), any_change()).prop_map(|(slot, change)| {
+            RequestBody::DeviceUpdate(DeviceUpdate { slot, change })
+        }),
+        1 => Just(RequestBody::DeviceQuery(DeviceQuery {})),
     ]
 }
 
@@ -207,6 +217,10 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         any::<u64>().prop_map(|position| ReplyBody::ConsoleAttach(ConsoleAttached { position })),
         status().prop_map(ReplyBody::Query),
         standing().prop_map(ReplyBody::Report),
+        Just(ReplyBody::DeviceAttach(())),
+        Just(ReplyBody::DeviceDetach(())),
+        Just(ReplyBody::DeviceUpdate(())),
+        proptest::collection::vec(any_report(), 0..40).prop_map(ReplyBody::DeviceQuery),
     ]
 }
 
@@ -269,6 +283,8 @@ fn event() -> impl Strategy<Value = Event> {
             })
         }),
         text().prop_map(|message| Event::WorkerFailed { message }),
+        any_slot().prop_map(|slot| Event::DeviceRemoved { slot }),
+        any::<u64>().prop_map(|bytes| Event::BalloonChanged { bytes }),
     ]
 }
 

@@ -13,18 +13,18 @@ use crate::spec::{
     RngSpec, VsockSpec,
 };
 
-fn slot(number: u8) -> PciSlot {
+pub(super) fn slot(number: u8) -> PciSlot {
     PciSlot::try_from(number).unwrap()
 }
 
-const fn rate(per_second: u64) -> Rate {
+pub(super) const fn rate(per_second: u64) -> Rate {
     Rate {
         per_second,
         burst: None,
     }
 }
 
-const BURST: Rate = Rate {
+pub(super) const BURST: Rate = Rate {
     per_second: 2,
     burst: Some(Burst {
         per_second: 3,
@@ -143,7 +143,7 @@ pub(super) fn other_devices() -> Vec<DeviceSpec> {
     disks.collect()
 }
 
-fn any_slot() -> impl Strategy<Value = PciSlot> {
+pub(super) fn any_slot() -> impl Strategy<Value = PciSlot> {
     (PciSlot::MIN..=PciSlot::MAX).prop_map(slot)
 }
 
@@ -151,7 +151,7 @@ fn any_fd() -> impl Strategy<Value = FdSlot> {
     any::<u16>().prop_map(FdSlot)
 }
 
-fn any_rate() -> impl Strategy<Value = Rate> {
+pub(super) fn any_rate() -> impl Strategy<Value = Rate> {
     let burst = any::<(u64, u32)>().prop_map(|(per_second, seconds)| Burst {
         per_second,
         seconds,

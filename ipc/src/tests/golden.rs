@@ -5,6 +5,7 @@ use uuid::Uuid;
 
 use super::arbitrary::ERROR_CODES;
 use super::device_samples::{devices, other_devices};
+use super::plug_samples::{changes, device_events, reports};
 use crate::codec::{decode, encode};
 use crate::error::WireError;
 use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
@@ -12,12 +13,13 @@ use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, ConsoleAttached, FinishedRequest, Launch, Launched, Operation,
-    Pause, PowerButton, Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
+    BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
+    DeviceUpdate, FinishedRequest, Launch, Launched, Operation, Pause, PowerButton, Query,
+    ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
-    MemoryBacking, MemorySpec, ResetAction, SpecDigest,
+    MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
 };
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
 
@@ -127,7 +129,7 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
         input: false,
         from: Some(0x1234),
     };
-    vec![
+    let mut samples = vec![
         (
             "welcome",
             ToWorker::Welcome {
@@ -162,7 +164,26 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
         ("console_attach, from later on", request(later)),
         ("query", request(Query {})),
         ("report", request(Report { events_after: 3 })),
-    ]
+    ];
+    let slot = PciSlot::try_from(5).unwrap();
+    samples.extend(devices().into_iter().map(|spec| {
+        let name = spec.kind();
+        (name, request(DeviceAttach { spec }))
+    }));
+    samples.extend([
+        (
+            "device_detach",
+            request(DeviceDetach { slot, force: false }),
+        ),
+        (
+            "device_detach, by force",
+            request(DeviceDetach { slot, force: true }),
+        ),
+        ("device_query", request(DeviceQuery {})),
+    ]);
+    let changes = changes().into_iter();
+    samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
+    samples
 }
 
 fn reply(body: ReplyBody) -> FromWorker {
@@ -295,6 +316,14 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
             }),
         ),
     ];
+    samples.extend([
+        ("device attached", reply(ReplyBody::DeviceAttach(()))),
+        ("device detached", reply(ReplyBody::DeviceDetach(()))),
+        ("device updated", reply(ReplyBody::DeviceUpdate(()))),
+        ("devices", reply(ReplyBody::DeviceQuery(reports()))),
+    ]);
+    let device_events = device_events().into_iter();
+    samples.extend(device_events.map(|(name, told)| (name, event(told))));
     let codes = [
         "error: wrong phase",
         "error: invalid argument",
@@ -328,28 +357,15 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("descriptors", "0105"),
     (
         "launch",
-        "\
-            020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
-            000000010506fc0000000800010002010305717569657406000103766461020a010b000001010101\
-            5305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb7805\
-            0101080000000203010900030401000405210e010f051f02000010010103612e3011010401000101\
-            01005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657406000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000203010900030401000405210e010f051f02000010010103612e301101040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
     ),
     (
         "launch, other variants",
-        "\
-            020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001\
-            000001fb2c01fc00002000000200000400010376646100010000000005fb00020000000000000002\
-            0376646100010200000005fb000200000000000000030376646100010300000005fb000200000000\
-            000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a\
-            5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
     ),
     (
         "launch, private copy",
-        "\
-            020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc\
-            000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a\
-            5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
     ),
     ("resume", "020701"),
     ("pause", "020702"),
@@ -360,6 +376,26 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("console_attach, from later on", "020706060001fb3412"),
     ("query", "020707"),
     ("report", "02070803"),
+    (
+        "disk",
+        "020709000103766461020a010b0000010101015305fb00100102010304000000010600010700",
+    ),
+    (
+        "network interface",
+        "020709010205766e6574305254000a0b0c020c0d01fb7805010108000000",
+    ),
+    ("entropy device", "0207090203010900"),
+    ("balloon", "02070903040100"),
+    ("socket device", "0207090405210e010f"),
+    ("serial controller", "020709051f02000010010103612e3011"),
+    ("device_detach", "02070a0500"),
+    ("device_detach, by force", "02070a0501"),
+    ("device_query", "02070c"),
+    ("change: link", "02070b050001"),
+    ("change: rates", "02070b050101080000"),
+    ("change: throttle", "02070b05020102010304000000010600010700"),
+    ("change: balloon", "02070b0503fc00000008"),
+    ("change: poll", "02070b0504"),
 ];
 
 /// Changing these means raising `PROTOCOL`.
@@ -392,12 +428,19 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("run failed", "02090303041b00"),
     (
         "crash with registers",
-        "\
-            020903000001101112131415161718191a1b1c1d1e1ffd00000081fffffffffc4602010010fc3300\
-            0580fc00b0addefc00a06002fbf006fb010d",
+        "020903000001101112131415161718191a1b1c1d1e1ffd00000081fffffffffc4602010010fc33000580fc00b0addefc00a06002fbf006fb010d",
     ),
     ("guest wants a reset", "020905"),
     ("worker failed", "020904096e6f206d656d6f7279"),
+    ("device attached", "01070009"),
+    ("device detached", "0107000a"),
+    ("device updated", "0107000b"),
+    (
+        "devices",
+        "0107000c050100030405060708090a0b0c0d0e0f1011120201131415161718191a03021f20012101220123012401250126012701280004021f20000503",
+    ),
+    ("device removed", "02090605"),
+    ("balloon changed", "020907fc00000004"),
     ("error: wrong phase", "01070100026e6f"),
     ("error: invalid argument", "01070101026e6f"),
     ("error: descriptor", "01070102026e6f"),

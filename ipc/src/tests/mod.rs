@@ -11,5 +11,7 @@ mod fd;
 mod golden;
 mod model;
 mod phase;
+mod plug;
+mod plug_samples;
 mod scm;
 mod service;

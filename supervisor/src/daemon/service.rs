@@ -9,7 +9,8 @@ use std::sync::atomic::Ordering;
 
 use reeve_ipc::api::call::{AnswerBody, CallBody, ConsoleStream, DomainRef, LogKind};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::view::{DomainDefinition, SupervisorInfo};
+use reeve_ipc::api::view::{DeviceStats, DomainDefinition, SupervisorInfo};
+use reeve_ipc::device::{DeviceFigures, DeviceReport};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -72,6 +73,14 @@ impl Daemon {
                 let stats = instance.stats().await.map_err(failed)?;
                 Ok((A::DomainStatsGet(stats), Vec::new()))
             }),
+            C::DomainDeviceStatsGet(get) => match self.registry.view(&get.domain) {
+                Ok(view) => self.with_worker(&get.domain, |instance| async move {
+                    let reports = instance.device_reports().await.map_err(failed)?;
+                    let stats = device_stats(&view, &reports);
+                    Ok((A::DomainDeviceStatsGet(stats), Vec::new()))
+                }),
+                Err(error) => now(Err(error)),
+            },
             C::DomainConsole(console) => {
                 let input = console.input;
                 self.with_worker(&console.domain, move |instance| async move {
@@ -152,6 +161,36 @@ impl Daemon {
                     persistent: call.persistent,
                 };
                 ask(call.domain, request, A::DomainLabelSet(()))
+            }
+            C::DomainDeviceAttach(call) => {
+                let request = Request::Attach {
+                    device: call.device,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainDeviceAttach(()))
+            }
+            C::DomainDeviceDetach(call) => {
+                let request = Request::Detach {
+                    device: call.device,
+                    force: call.force,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainDeviceDetach(()))
+            }
+            C::DomainDeviceUpdate(call) => {
+                let request = Request::Update {
+                    device: call.device,
+                    change: call.change,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainDeviceUpdate(()))
+            }
+            C::DomainMemorySet(call) => {
+                let request = Request::SetMemory(call.memory);
+                ask(call.domain, request, A::DomainMemorySet(()))
             }
             other => now(Err(unsupported(other.operation().name()))),
         }
@@ -276,9 +315,36 @@ fn failed(failure: CallFailure) -> ApiError {
     let code = match failure {
         CallFailure::Deadline => ApiErrorCode::Timeout,
         CallFailure::Busy => ApiErrorCode::Busy,
-        CallFailure::Refused(_) | CallFailure::Gone => ApiErrorCode::Worker,
+        CallFailure::Refused(_) | CallFailure::Gone | CallFailure::NotMade(_) => {
+            ApiErrorCode::Worker
+        }
     };
     ApiError::new(code, failure.to_string())
+}
+
+/// What a worker says of the devices that its domain has. Of others it may say what it likes.
+fn device_stats(view: &View, reports: &[DeviceReport]) -> Vec<DeviceStats> {
+    let Some(domain) = &view.live else {
+        return Vec::new();
+    };
+    let memory = domain.memory.bytes();
+    let mut devices = domain.devices.named();
+    devices.sort_unstable_by_key(|(slot, _)| *slot);
+    let stats = devices.into_iter().filter_map(|(slot, device)| {
+        let report = reports.iter().find(|report| report.slot == slot)?;
+        let mut figures = report.figures;
+        if let DeviceFigures::Balloon(balloon) = &mut figures {
+            balloon.actual_bytes = balloon.actual_bytes.min(memory);
+        }
+        let tap = view.taps.iter().find(|(of, _)| *of == slot);
+        Some(DeviceStats {
+            device,
+            slot,
+            host: tap.map(|(_, name)| name.clone()),
+            figures,
+        })
+    });
+    stats.collect()
 }
 
 fn definition(view: &View, persistent: bool) -> Result<DomainDefinition, ApiError> {

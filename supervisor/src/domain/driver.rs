@@ -22,9 +22,11 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::device::{DeviceChange, DeviceReport};
 use reeve_ipc::event::CrashReport;
 use reeve_ipc::model::Domain;
 use reeve_ipc::phase::Phase;
+use reeve_ipc::spec::PciSlot;
 use tokio::sync::mpsc;
 
 /// A future of a driver's own making.
@@ -92,10 +94,48 @@ pub struct Resources {
     pub process: Option<ProcessIdentity>,
     /// Its launch was answered.
     pub launched: bool,
-    /// The taps of its network interfaces, by name. They end with its last descriptor of each.
-    pub taps: Vec<String>,
+    /// What its devices hold, of those that hold anything with a name.
+    pub devices: Vec<DeviceResources>,
+}
+
+impl Resources {
     /// The sockets that its devices listen on.
-    pub device_sockets: Vec<PathBuf>,
+    pub fn device_sockets(&self) -> impl Iterator<Item = &PathBuf> {
+        self.devices.iter().flat_map(|device| &device.sockets)
+    }
+}
+
+/// What one device holds of the host, of what has a name there. Images have their locks, which end with
+/// the worker's last descriptor of each.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceResources {
+    /// Its place on the bus.
+    pub slot: PciSlot,
+    /// The taps of a network interface. They end with the worker's last descriptor of each.
+    pub taps: Vec<String>,
+    /// The sockets that it listens on.
+    pub sockets: Vec<PathBuf>,
+}
+
+impl DeviceResources {
+    /// Whether it holds nothing that has a name.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.taps.is_empty() && self.sockets.is_empty()
+    }
+}
+
+/// Writes what a device holds that comes while its domain runs, as a [`Recorder`] does for those that a
+/// domain starts with. Does not block.
+pub trait DeviceLedger: Debug + Send + Sync {
+    /// Called before anything is made that would outlive this process.
+    ///
+    /// # Errors
+    /// It could not be written; the device must not be made.
+    fn hold(&self, device: DeviceResources) -> Result<(), String>;
+
+    /// Nothing of the device at that place is left.
+    fn let_go(&self, slot: PciSlot);
 }
 
 /// One process of one boot: a pid alone is used again.
@@ -134,6 +174,8 @@ pub enum Adoption {
         resets: u64,
         /// Bytes its console had by then.
         console_position: u64,
+        /// Where it has devices, if it was asked.
+        devices: Option<Vec<PciSlot>>,
     },
     /// It lives and says nothing. [`Notice::Responsive`] may come, and it can be killed.
     Silent(Running),
@@ -184,6 +226,33 @@ pub enum WorkerCall {
     Stop,
 }
 
+/// What can be asked of a worker's devices within a job.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum DeviceCall {
+    /// Make a device and put it on the bus. What it needs of the host is opened first, and let go of
+    /// where it fails; where the worker does not answer in time it may have the device, or get it yet.
+    Attach {
+        /// The definition that has the device, with every address.
+        domain: Box<Domain>,
+        /// Where it is on the bus.
+        slot: PciSlot,
+    },
+    /// Ask the guest to let go of a device, or take it. [`Notice::DeviceRemoved`] tells that it is gone.
+    Detach {
+        /// Where it is on the bus.
+        slot: PciSlot,
+        /// Take it.
+        force: bool,
+    },
+    /// Change a device.
+    Update {
+        /// Where it is on the bus.
+        slot: PciSlot,
+        /// To what.
+        change: DeviceChange,
+    },
+}
+
 /// Why a call failed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum CallFailure {
@@ -199,6 +268,9 @@ pub enum CallFailure {
     /// It is gone, or about to be.
     #[error("the worker is gone")]
     Gone,
+    /// What a device needs of the host is not to be had, and the worker was not asked.
+    #[error(transparent)]
+    NotMade(StartFailure),
 }
 
 /// A worker that can be asked.
@@ -216,6 +288,19 @@ pub trait Instance: Debug + Send + Sync {
 
     /// What the kernel and the worker say.
     fn stats(&self) -> Later<Result<DomainStats, CallFailure>>;
+
+    /// Asks of a device; a deadline is kept by the driver.
+    fn device(
+        &self,
+        call: DeviceCall,
+        ledger: Arc<dyn DeviceLedger>,
+    ) -> Later<Result<(), CallFailure>>;
+
+    /// Lets go of what a device held that is gone. Waits for nothing.
+    fn release(&self, device: DeviceResources);
+
+    /// What the worker says of its devices.
+    fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>>;
 
     /// What it is on the host.
     fn details(&self) -> WorkerDetails;
@@ -250,7 +335,13 @@ pub enum Notice {
         /// How its guest had ended when it was found: of one notice with the phase, so that nothing
         /// it is asked comes between. `None` where a notice of its own has told, or will.
         end: Option<GuestEnd>,
+        /// Where it has devices, if it was asked.
+        devices: Option<Vec<PciSlot>>,
     },
+    /// A device is gone. Of one that the domain does not have it means nothing.
+    DeviceRemoved(PciSlot),
+    /// The guest has changed how much its balloon holds, in bytes: any number.
+    Balloon(u64),
     /// The process is gone and what it held is released. The last notice.
     Gone(Verdict),
 }

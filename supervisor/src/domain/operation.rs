@@ -12,7 +12,11 @@ pub(super) const fn requested(request: &Request) -> Operation {
         Request::Define { .. }
         | Request::SetAutostart(_)
         | Request::Rename(_)
-        | Request::SetLabel { .. } => Operation::Define,
+        | Request::SetLabel { .. }
+        | Request::Attach { .. }
+        | Request::Detach { .. }
+        | Request::Update { .. }
+        | Request::SetMemory(_) => Operation::Define,
         Request::Undefine => Operation::Undefine,
         Request::Start(..) | Request::Create(..) => Operation::Start,
         Request::Shutdown { .. } | Request::Reboot | Request::Reset => Operation::Shutdown,
@@ -35,7 +39,9 @@ pub(super) const fn called(call: WorkerCall, job: Option<JobKind>) -> Operation 
 pub(super) const fn noted(record: &LiveRecord, job: Option<JobKind>) -> Operation {
     match (record.intents.stopping, job) {
         (Some(ShutOffReason::Destroyed), _) => Operation::Destroy,
-        (None, Some(JobKind::Define)) => Operation::Define,
+        (None, Some(JobKind::Define | JobKind::Attach | JobKind::Detach | JobKind::Update)) => {
+            Operation::Define
+        }
         _ => Operation::Shutdown,
     }
 }

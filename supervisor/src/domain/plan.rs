@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use reeve_ipc::fd::{FdError, FdTable};
 use reeve_ipc::model::{DeviceError, Devices, Domain, MemorySize, ModelError};
 use reeve_ipc::spec::{
-    ControlLoss, DeviceSpec, MachineSpec, MemoryBacking, MemorySpec, SpecDigest,
+    ControlLoss, DeviceSpec, MachineSpec, MemoryBacking, MemorySpec, PciSlot, SpecDigest,
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
@@ -30,6 +30,7 @@ pub use self::disks::DiskError;
 use self::ends::{end_policy, kept_policy};
 pub(crate) use self::paths::called;
 pub use self::paths::{AnyPath, ImageAccess, PathError, PathPolicy};
+use crate::domain::driver::DeviceResources;
 use crate::host::cpuid::HostCpuid;
 use crate::host::reason;
 use crate::host::sockets::{DeviceSockets, SocketError};
@@ -93,6 +94,11 @@ pub enum PlanError {
          network file system that is down; a restart of reeved, which no domain notices, lets go of them"
     )]
     Stalled(usize),
+    /// A file system has not answered, of a device for a machine that runs.
+    #[error(
+        "a file system has not answered for {0} s; look for a network file system that is down"
+    )]
+    NoAnswer(u64),
     /// A disk.
     #[error(transparent)]
     Disk(#[from] DiskError),
@@ -162,19 +168,10 @@ impl Plan {
         Ok(())
     }
 
-    /// The taps of its network interfaces, by name.
-    pub fn taps(&self) -> impl Iterator<Item = &str> {
-        self.spec.devices.iter().filter_map(|device| match device {
-            DeviceSpec::Nic(nic) => Some(nic.name.as_str()),
-            _ => None,
-        })
-    }
-
-    /// The paths that `Plan::listen` binds.
+    /// What its devices hold that has a name: the sockets are those that [`Plan::listen`] binds.
     #[must_use]
-    pub fn sockets(&self) -> Vec<PathBuf> {
-        let sockets = self.devices.sockets();
-        sockets.map(|(_, path)| path.to_owned()).collect()
+    pub fn held(&self) -> Vec<DeviceResources> {
+        devices::held(&self.devices, &self.spec.devices)
     }
 
     /// Binds what devices listen on, and adds those devices. To be called once; it may wait for a file
@@ -252,6 +249,57 @@ pub fn plan(
         fds,
         devices: all,
     })
+}
+
+/// All that is sent to give a machine one more device.
+#[derive(Debug)]
+pub struct DevicePlan {
+    /// It alone, with its address.
+    device: Devices,
+    /// What the worker builds; of a device that listens once [`DevicePlan::listen`] has bound its socket.
+    specs: Vec<DeviceSpec>,
+    fds: FdTable,
+}
+
+impl DevicePlan {
+    /// What it holds that has a name.
+    #[must_use]
+    pub fn held(&self) -> Option<DeviceResources> {
+        devices::held(&self.device, &self.specs).pop()
+    }
+
+    /// As [`Plan::listen`].
+    ///
+    /// # Errors
+    /// [`PlanError::Socket`], [`PlanError::Descriptors`]; nothing is bound then.
+    pub(crate) fn listen(&mut self, paths: &dyn PathPolicy) -> Result<DeviceSockets, PlanError> {
+        let mut sockets = DeviceSockets::default();
+        let listening = devices::plan_listeners(&self.device, paths, &mut self.fds, &mut sockets)?;
+        self.specs.extend(listening);
+        Ok(sockets)
+    }
+
+    /// What is sent, once it listens where it does; `None` where there is no such device.
+    #[must_use]
+    pub fn into_parts(mut self) -> Option<(DeviceSpec, FdTable)> {
+        Some((self.specs.pop()?, self.fds))
+    }
+}
+
+/// Plans the device that `domain` has at that place on the bus, every address filled in.
+///
+/// # Errors
+/// [`PlanError`]; nothing is left open then.
+pub fn plan_device(
+    domain: &Domain,
+    slot: PciSlot,
+    paths: &dyn PathPolicy,
+) -> Result<DevicePlan, PlanError> {
+    domain.validate()?;
+    let device = domain.devices.only(slot);
+    let mut fds = FdTable::new();
+    let specs = devices::plan_devices(&device, paths, &mut fds)?;
+    Ok(DevicePlan { device, specs, fds })
 }
 
 /// Opens `/dev/kvm` for reading and writing.

@@ -17,6 +17,7 @@ use std::sync::Arc;
 use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::view::{DomainDefinition, DomainDetails};
 use reeve_ipc::model::{Domain, DomainName, DomainUuid};
+use reeve_ipc::spec::PciSlot;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
@@ -25,7 +26,8 @@ use super::actor::{
 };
 use super::console_log::ConsoleLog;
 use super::driver::{
-    Adoption, CallFailure, Instance, Notice, Running, StartFailure, StartFailureKind, StartOrder,
+    Adoption, CallFailure, DeviceCall, DeviceLedger, Instance, Notice, Running, StartFailure,
+    StartFailureKind, StartOrder,
 };
 use super::operation;
 use super::world::{Status, StatusWriter, World};
@@ -55,6 +57,8 @@ pub struct View {
     pub record: Option<Arc<DomainDefinition>>,
     /// The worker, for queries.
     pub instance: Option<Arc<dyn Instance>>,
+    /// The taps of its network interfaces, by their places on the bus.
+    pub taps: Vec<(PciSlot, String)>,
 }
 
 /// The way to one domain's actor.
@@ -244,6 +248,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                 record: self.actor.record().cloned().map(Arc::new),
                 details,
                 instance,
+                taps: self.status.as_ref().map_or_else(Vec::new, |s| s.taps()),
             })
         });
         self.view.send_replace(view);
@@ -285,10 +290,16 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                         end,
                         resets,
                         console_position: _,
+                        devices,
                     } => {
                         let phase = running.phase;
                         self.take(id, running);
-                        Adopted::Found { phase, end, resets }
+                        Adopted::Found {
+                            phase,
+                            end,
+                            resets,
+                            devices,
+                        }
                     }
                     Adoption::Silent(running) => {
                         self.take(id, running);
@@ -378,6 +389,13 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                     Outcome::Done(serial, Done::Called(result))
                 });
             }
+            Effect::Device(serial, id, call) => self.ask_device(serial, id, call),
+            Effect::Release(id, slot) => {
+                let held = self.status.as_ref().and_then(|s| s.take_device(slot));
+                if let (Some(instance), Some(held)) = (self.instance(id), held) {
+                    instance.release(held);
+                }
+            }
             Effect::Kill(id) => self.kill(id),
             Effect::SetTimer(timer, after_ms) => {
                 let sleep = self.world.clock.sleep_ms(after_ms);
@@ -400,6 +418,20 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             // The loop ends by it.
             Effect::Retire => {}
         }
+    }
+
+    fn ask_device(&mut self, serial: u64, id: u32, call: DeviceCall) {
+        let asked = self.instance(id).zip(self.status.clone());
+        self.outcomes.spawn(async move {
+            let result = match asked {
+                Some((instance, status)) => {
+                    let ledger: Arc<dyn DeviceLedger> = status;
+                    instance.device(call, ledger).await
+                }
+                None => Err(CallFailure::Gone),
+            };
+            Outcome::Done(serial, Done::Called(result))
+        });
     }
 
     fn instance(&self, id: u32) -> Option<Arc<dyn Instance>> {

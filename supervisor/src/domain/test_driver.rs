@@ -2,10 +2,12 @@
 //! programs that embed Reeve and for those of the native API (`reeved --driver test`).
 //!
 //! A machine is one task. It pauses, resumes, resets and stops as asked; its guest powers off when
-//! the power button is pressed and it runs, and echoes what is typed at its console. It lives in
-//! this process and dies with it: adopting finds nothing.
+//! the power button is pressed and it runs, lets go of a device when it is asked to and runs, and echoes
+//! what is typed at its console. Its devices hold nothing of the host. It lives in this process and dies
+//! with it: adopting finds nothing.
 
 mod console;
+mod devices;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -14,14 +16,17 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::Domain;
 use reeve_ipc::phase::Phase;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::console::Console;
+use self::devices::TestDevices;
 use super::driver::{
-    Adoption, CallFailure, Driver, GuestEnd, Instance, Later, Notice, Recorder, Resources, Running,
-    StartFailure, StartFailureKind, StartOrder, Verdict, WorkerCall,
+    Adoption, CallFailure, DeviceCall, DeviceLedger, DeviceResources, Driver, GuestEnd, Instance,
+    Later, Notice, Recorder, Resources, Running, StartFailure, StartFailureKind, StartOrder,
+    Verdict, WorkerCall,
 };
 
 /// Calls that may wait for one machine.
@@ -65,8 +70,7 @@ impl Driver for TestDriver {
                 digest: u128::from(serial).to_be_bytes(),
                 process: None,
                 launched: true,
-                taps: Vec::new(),
-                device_sockets: Vec::new(),
+                devices: Vec::new(),
             };
             recorder
                 .record(&resources)
@@ -106,6 +110,7 @@ fn run(order: &StartOrder) -> Running {
         button_pressed: false,
         console: console.clone(),
         tell,
+        devices: TestDevices::new(&order.domain),
     };
     tokio::spawn(machine.serve(asked, dying));
     Running {
@@ -120,7 +125,13 @@ fn run(order: &StartOrder) -> Running {
     }
 }
 
-type Call = (WorkerCall, oneshot::Sender<Result<(), CallFailure>>);
+/// What a machine is asked.
+#[derive(Debug)]
+enum Call {
+    Machine(WorkerCall, oneshot::Sender<Result<(), CallFailure>>),
+    Device(DeviceCall, oneshot::Sender<Result<(), CallFailure>>),
+    Report(oneshot::Sender<Vec<DeviceReport>>),
+}
 
 /// The machine's own task holds this.
 struct TestMachine {
@@ -130,6 +141,7 @@ struct TestMachine {
     button_pressed: bool,
     console: Console,
     tell: mpsc::Sender<Notice>,
+    devices: TestDevices,
 }
 
 impl TestMachine {
@@ -146,13 +158,20 @@ impl TestMachine {
                     false => orphaned = true,
                 },
                 call = asked.recv(), if !orphaned => match call {
-                    Some((call, reply)) => {
+                    // Whoever asked may have gone.
+                    Some(Call::Machine(call, reply)) => {
                         let result = self.obey(call).await;
-                        // Whoever asked may have gone.
                         let _ = reply.send(result);
                         if call == WorkerCall::Stop {
                             break;
                         }
+                    }
+                    Some(Call::Device(call, reply)) => {
+                        let _ = reply.send(self.devices.obey(call, self.phase));
+                        self.let_go().await;
+                    }
+                    Some(Call::Report(reply)) => {
+                        let _ = reply.send(self.devices.reports());
                     }
                     None => orphaned = true,
                 },
@@ -161,6 +180,13 @@ impl TestMachine {
         }
         self.console.close();
         let _ = self.tell.send(Notice::Gone(Verdict::Asked)).await;
+    }
+
+    /// The guest does what it was asked of its devices, if it runs.
+    async fn let_go(&mut self) {
+        for slot in self.devices.let_go(self.phase == Phase::Running) {
+            let _ = self.tell.send(Notice::DeviceRemoved(slot)).await;
+        }
     }
 
     async fn obey(&mut self, call: WorkerCall) -> Result<(), CallFailure> {
@@ -190,6 +216,11 @@ impl TestMachine {
             // Its reader is gone with the supervisor only.
             let _ = self.tell.send(end).await;
         }
+        if call == WorkerCall::Reset {
+            // The driver in the guest goes, and with it what it was asked for.
+            self.devices.leave_all();
+        }
+        self.let_go().await;
         Ok(())
     }
 }
@@ -207,17 +238,36 @@ impl fmt::Debug for TestInstance {
     }
 }
 
+impl TestInstance {
+    fn ask<T: Send + 'static>(
+        &self,
+        call: impl FnOnce(oneshot::Sender<T>) -> Call,
+    ) -> Later<Result<T, CallFailure>> {
+        let calls = self.calls.clone();
+        let (reply, answer) = oneshot::channel();
+        let call = call(reply);
+        Box::pin(async move {
+            calls.send(call).await.map_err(|_| CallFailure::Gone)?;
+            answer.await.map_err(|_| CallFailure::Gone)
+        })
+    }
+}
+
 impl Instance for TestInstance {
     fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>> {
-        let calls = self.calls.clone();
-        Box::pin(async move {
-            let (reply, answer) = oneshot::channel();
-            calls
-                .send((call, reply))
-                .await
-                .map_err(|_| CallFailure::Gone)?;
-            answer.await.map_err(|_| CallFailure::Gone)?
-        })
+        let answer = self.ask(move |reply| Call::Machine(call, reply));
+        Box::pin(async move { answer.await? })
+    }
+
+    fn device(&self, call: DeviceCall, _: Arc<dyn DeviceLedger>) -> Later<Result<(), CallFailure>> {
+        let answer = self.ask(move |reply| Call::Device(call, reply));
+        Box::pin(async move { answer.await? })
+    }
+
+    fn release(&self, _: DeviceResources) {}
+
+    fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
+        self.ask(Call::Report)
     }
 
     fn kill(&self) {

@@ -10,9 +10,10 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::spec::PciSlot;
 
 use super::actor::{LiveRecord, Now};
-use super::driver::{Driver, Later, Recorder, Resources};
+use super::driver::{DeviceLedger, DeviceResources, Driver, Later, Recorder, Resources};
 use crate::crash::{self, Moment, Operation};
 use crate::logging::LogFiles;
 
@@ -164,6 +165,24 @@ impl StatusWriter {
             .inspect_err(|_| parts.record = before)
     }
 
+    /// The taps of its network interfaces, by their places on the bus.
+    pub(super) fn taps(&self) -> Vec<(PciSlot, String)> {
+        let parts = self.parts();
+        let devices = parts.resources.iter().flat_map(|held| &held.devices);
+        devices
+            .filter_map(|device| Some((device.slot, device.taps.first()?.clone())))
+            .collect()
+    }
+
+    /// Takes out what a device holds that is gone, to be written with whatever is written next: what is
+    /// recorded and not there any more does no harm.
+    pub(super) fn take_device(&self, slot: PciSlot) -> Option<DeviceResources> {
+        let mut parts = self.parts();
+        let devices = &mut parts.resources.as_mut()?.devices;
+        let index = devices.iter().position(|device| device.slot == slot)?;
+        Some(devices.remove(index))
+    }
+
     /// The worker is gone.
     pub(super) fn remove(&self, operation: Operation) {
         self.parts().removed = true;
@@ -199,5 +218,44 @@ impl Recorder for StatusWriter {
         let mut parts = self.parts();
         parts.resources = Some(resources.clone());
         self.write(Operation::Start, &parts)
+    }
+}
+
+impl DeviceLedger for StatusWriter {
+    fn hold(&self, device: DeviceResources) -> Result<(), String> {
+        if device.is_empty() {
+            return Ok(());
+        }
+        let slot = device.slot;
+        let mut parts = self.parts();
+        let Some(resources) = parts.resources.as_mut() else {
+            return Err("nothing is recorded of its worker".to_owned());
+        };
+        resources.devices.push(device);
+        let written = self.write(Operation::Define, &parts);
+        if written.is_err() {
+            parts.drop_device(slot);
+        }
+        written
+    }
+
+    fn let_go(&self, slot: PciSlot) {
+        let mut parts = self.parts();
+        if parts.drop_device(slot) {
+            if let Err(error) = self.write(Operation::Define, &parts) {
+                tracing::warn!(uuid = %self.uuid, error, "the status could not be written");
+            }
+        }
+    }
+}
+
+impl Parts {
+    fn drop_device(&mut self, slot: PciSlot) -> bool {
+        let Some(resources) = &mut self.resources else {
+            return false;
+        };
+        let before = resources.devices.len();
+        resources.devices.retain(|device| device.slot != slot);
+        resources.devices.len() < before
     }
 }

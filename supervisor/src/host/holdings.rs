@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::confinement::Confinement;
 use super::identity::Identity;
-use super::sockets::DeviceSockets;
+use super::sockets::WorkerSockets;
 
 /// A uid, a cgroup and sockets. Dropping it removes the sockets, then the cgroup, and frees the uid
 /// last; nothing of the worker may live by then.
@@ -13,7 +13,7 @@ pub(crate) struct Holdings {
     /// Unlinked when this is dropped.
     pub(crate) socket: Option<PathBuf>,
     /// What its devices listen on.
-    pub(crate) device_sockets: DeviceSockets,
+    pub(crate) device_sockets: WorkerSockets,
     /// Its cgroup.
     pub(crate) confinement: Confinement,
     /// Its uid and gid. Dropped last: fields are in order.
@@ -37,6 +37,7 @@ impl Holdings {
 
 impl Drop for Holdings {
     fn drop(&mut self) {
+        self.device_sockets.release();
         if let Some(socket) = &self.socket {
             // Gone already where its directory is.
             let _ = std::fs::remove_file(socket);

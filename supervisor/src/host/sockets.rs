@@ -7,7 +7,7 @@
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
@@ -101,6 +101,7 @@ struct Found {
 /// A socket that is unlinked when this is dropped, if it is still there.
 #[derive(Debug)]
 struct BoundSocket {
+    path: PathBuf,
     place: Place,
     identity: (u64, u64),
     /// It is a later supervisor's to unlink.
@@ -120,7 +121,7 @@ impl Drop for BoundSocket {
     }
 }
 
-/// The sockets of one domain's devices.
+/// Sockets that devices listen on; unlinked when this is dropped.
 #[derive(Debug, Default)]
 pub(crate) struct DeviceSockets {
     /// Bound by this supervisor.
@@ -148,6 +149,23 @@ impl DeviceSockets {
         self.recorded = None;
         for socket in &mut self.bound {
             socket.left = true;
+        }
+    }
+
+    /// Takes out those at `paths`.
+    fn split(&mut self, paths: &[PathBuf]) -> Self {
+        let of = |path: &PathBuf| paths.contains(path);
+        let bound = std::mem::take(&mut self.bound).into_iter();
+        let (taken, rest) = bound.partition(|socket| of(&socket.path));
+        self.bound = rest;
+        let recorded = self.recorded.as_mut().map(|(policy, recorded)| {
+            let (taken, rest) = std::mem::take(recorded).into_iter().partition(of);
+            *recorded = rest;
+            (Arc::clone(policy), taken)
+        });
+        Self {
+            bound: taken,
+            recorded,
         }
     }
 
@@ -189,6 +207,7 @@ impl DeviceSockets {
         let socket = socket.map_err(os)?;
         let identity = place.look().map_err(os)?.identity;
         self.bound.push(BoundSocket {
+            path: path.to_owned(),
             place,
             identity,
             left: false,
@@ -211,6 +230,54 @@ impl Drop for DeviceSockets {
                     let _ = place.unlink();
                 }
             }
+        }
+    }
+}
+
+/// The sockets of one worker, whose devices come and go: held for it until it is gone, whoever knows of
+/// them. Cheap to clone.
+#[derive(Debug, Clone)]
+pub(crate) struct WorkerSockets(Arc<Mutex<Option<DeviceSockets>>>);
+
+impl WorkerSockets {
+    /// Those of a worker that is made or found.
+    pub(crate) fn new(sockets: DeviceSockets) -> Self {
+        Self(Arc::new(Mutex::new(Some(sockets))))
+    }
+
+    fn held(&self) -> MutexGuard<'_, Option<DeviceSockets>> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Whether there are any.
+    pub(crate) fn any(&self) -> bool {
+        self.held().as_ref().is_some_and(DeviceSockets::any)
+    }
+
+    /// Takes up a further device's. Of a worker that is gone they are unlinked.
+    pub(crate) fn add(&self, mut sockets: DeviceSockets) {
+        if let Some(held) = self.held().as_mut() {
+            held.bound.append(&mut sockets.bound);
+        }
+    }
+
+    /// Unlinks those of a device that is gone; may wait for a file system.
+    pub(crate) fn remove(&self, paths: &[PathBuf]) {
+        let taken = self.held().as_mut().map(|held| held.split(paths));
+        drop(taken);
+    }
+
+    /// Unlinks all: the worker is gone.
+    pub(crate) fn release(&self) {
+        let all = self.held().take();
+        drop(all);
+    }
+
+    /// Leaves them to a later supervisor.
+    pub(crate) fn leave(&self) {
+        if let Some(mut all) = self.held().take() {
+            all.leave();
         }
     }
 }

@@ -7,11 +7,12 @@
 use std::path::PathBuf;
 
 use reeve_ipc::api::view::ShutOffReason;
+use reeve_ipc::spec::PciSlot;
 use serde::{Deserialize, Serialize};
 
 use super::schema::{self, SchemaError, v2, v3};
 use crate::domain::actor::{Intents, LiveRecord};
-use crate::domain::driver::{ProcessIdentity, Resources};
+use crate::domain::driver::{DeviceResources, ProcessIdentity, Resources};
 use crate::domain::world::Status;
 
 const SCHEMA: u32 = 2;
@@ -88,11 +89,32 @@ struct ResourcesV1 {
     digest: String,
     process: Option<ProcessV1>,
     launched: bool,
-    /// Absent in those that were written before there were any, as the next.
+    /// Absent in those that were written before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    devices: Vec<DeviceV2>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DeviceV2 {
+    address: u8,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     taps: Vec<String>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    device_sockets: Vec<PathBuf>,
+    sockets: Vec<PathBuf>,
+}
+
+impl TryFrom<DeviceV2> for DeviceResources {
+    type Error = SchemaError;
+
+    fn try_from(device: DeviceV2) -> Result<Self, SchemaError> {
+        let slot = PciSlot::try_from(device.address);
+        Ok(Self {
+            slot: slot.map_err(|error| SchemaError::Form(format!("devices: {error}")))?,
+            taps: device.taps,
+            sockets: device.sockets,
+        })
+    }
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -145,8 +167,11 @@ pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
                 boot_id: process.boot_id,
             }),
             launched: resources.launched,
-            taps: resources.taps,
-            device_sockets: resources.device_sockets,
+            devices: resources
+                .devices
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, SchemaError>>()?,
         },
     })
 }
@@ -179,8 +204,7 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
         digest,
         process,
         launched,
-        taps,
-        device_sockets,
+        devices,
     } = resources;
     schema::pretty(&StatusV2 {
         schema: SCHEMA,
@@ -205,8 +229,14 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
                 boot_id: process.boot_id.clone(),
             }),
             launched: *launched,
-            taps: taps.clone(),
-            device_sockets: device_sockets.clone(),
+            devices: devices
+                .iter()
+                .map(|device| DeviceV2 {
+                    address: device.slot.number(),
+                    taps: device.taps.clone(),
+                    sockets: device.sockets.clone(),
+                })
+                .collect(),
         },
         definition: definition.into(),
     })

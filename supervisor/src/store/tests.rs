@@ -12,7 +12,7 @@ use tempfile::TempDir;
 use super::test_disk::on_small_disk;
 use super::*;
 use crate::domain::actor::{Intents, LiveRecord};
-use crate::domain::driver::{ProcessIdentity, Resources};
+use crate::domain::driver::{DeviceResources, ProcessIdentity, Resources};
 
 fn record(number: u8) -> DomainDefinition {
     let text = format!(
@@ -52,8 +52,11 @@ fn status(number: u8) -> Status {
                 boot_id: "b".to_owned(),
             }),
             launched: true,
-            taps: vec!["vnet0".to_owned()],
-            device_sockets: vec!["/var/lib/reeve/images/agent".into()],
+            devices: vec![DeviceResources {
+                slot: 5.try_into().unwrap(),
+                taps: vec!["vnet0".to_owned()],
+                sockets: vec!["/images/s".into()],
+            }],
         },
     }
 }

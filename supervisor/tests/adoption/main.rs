@@ -231,6 +231,7 @@ async fn a_guest_runs_on_without_its_supervisor_and_is_found_again() {
         end,
         resets,
         console_position,
+        devices: None,
     } = place.adopt(&second).await
     else {
         panic!("not adopted")
@@ -303,6 +304,7 @@ async fn a_stopped_worker_is_silent_and_comes_back() {
             phase: Phase::Running,
             resets: 0,
             end: None,
+            devices: None,
         }
     );
     running.instance.call(WorkerCall::Pause).await.unwrap();

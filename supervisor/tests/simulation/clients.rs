@@ -5,11 +5,12 @@ use std::sync::{Arc, Mutex};
 
 use reeve_ipc::api::call::{DomainRef, LabelChange, StartOptions};
 use reeve_ipc::api::error::ApiError;
+use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainName, DomainUuid, Labels, LifecycleAction, MemorySize,
-    OnCrash, OnPowerOff, OnReboot, ResourceLimits, Vcpus,
+    BootSource, Device, DeviceName, Devices, Disk, DiskTarget, Domain, DomainName, DomainUuid,
+    Labels, LifecycleAction, MemorySize, OnCrash, OnPowerOff, OnReboot, ResourceLimits, Vcpus,
 };
-use reeve_ipc::spec::{CpuSwitches, MachineType};
+use reeve_ipc::spec::{CpuSwitches, DiskThrottle, MachineType, Rate, Rates};
 use reeved::domain::actor::{Request, SessionId};
 use reeved::domain::registry::Registry;
 use tokio::task::AbortHandle;
@@ -279,7 +280,10 @@ fn domain(random: &mut Random, registry: &Registry) -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
-        devices: Devices::default(),
+        devices: Devices {
+            disks: random.percent(40).then(|| disk(1)).into_iter().collect(),
+            ..Devices::default()
+        },
         lifecycle: LifecycleAction {
             on_power_off: random.pick(&[
                 OnPowerOff::Destroy,
@@ -300,6 +304,55 @@ fn domain(random: &mut Random, registry: &Registry) -> Domain {
     }
 }
 
+/// Disks that clients know of; each has its place on the bus.
+const DISKS: usize = 4;
+
+fn target(index: usize) -> DiskTarget {
+    DiskTarget::at(index).unwrap()
+}
+
+fn disk(index: usize) -> Disk {
+    let slot = u8::try_from(index + 1).unwrap();
+    Disk {
+        address: Some(slot.try_into().unwrap()),
+        ..Disk::new(target(index), None)
+    }
+}
+
+/// What some client asks of a device.
+fn device(random: &mut Random) -> Request {
+    let index = random.below(DISKS);
+    let (live, persistent) = (random.percent(80), random.percent(40));
+    match random.below(10) {
+        0..5 => Request::Attach {
+            device: Box::new(Device::Disk(disk(index))),
+            live,
+            persistent,
+        },
+        5..9 => Request::Detach {
+            device: DeviceName::Disk(target(index)),
+            force: random.percent(40),
+            live,
+            persistent,
+        },
+        _ => Request::Update {
+            device: DeviceName::Disk(target(index)),
+            change: DeviceChange::DiskThrottle(DiskThrottle {
+                bytes: Rates {
+                    total: Some(Rate {
+                        per_second: random.below(9) as u64 + 1,
+                        burst: None,
+                    }),
+                    ..Rates::default()
+                },
+                ..DiskThrottle::default()
+            }),
+            live,
+            persistent,
+        },
+    }
+}
+
 /// What some client asks next.
 pub fn invent(random: &mut Random, registry: &Registry) -> (DomainRef, Call) {
     let uuid = DomainUuid(Uuid::from_u128(random.below(DOMAINS) as u128 + 1));
@@ -312,6 +365,9 @@ pub fn invent(random: &mut Random, registry: &Registry) -> (DomainRef, Call) {
         paused: random.percent(25),
         auto_destroy: random.percent(20),
     };
+    if random.percent(12) {
+        return (target, Call::Other(device(random)));
+    }
     let call = match random.below(100) {
         0..18 => Call::Define(Box::new(domain(random, registry)), random.percent(20)),
         18..24 => Call::Create(Box::new(domain(random, registry)), options),

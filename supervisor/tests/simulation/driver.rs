@@ -7,15 +7,18 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::{Domain, DomainUuid};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::spec::PciSlot;
 use reeved::domain::driver::{
-    Adoption, CallFailure, Driver, Instance, Later, ProcessIdentity, Recorder, Resources, Running,
-    StartFailure, StartFailureKind, StartOrder, WorkerCall,
+    Adoption, CallFailure, DeviceCall, DeviceLedger, DeviceResources, Driver, Instance, Later,
+    ProcessIdentity, Recorder, Resources, Running, StartFailure, StartFailureKind, StartOrder,
+    WorkerCall,
 };
 use tokio::sync::mpsc;
 
-use crate::host::{Ask, Process, Watch};
+use crate::host::{Ask, DeviceAsk, Process, Watch};
 use crate::machine::Machine;
 use crate::short;
 use crate::universe::{Fate, Shared, Universe, Wait};
@@ -84,7 +87,7 @@ impl Making {
         let uuid = order.domain.uuid;
         self.shared.lock().host.condemned.remove(&uuid);
         self.step(StartFailureKind::Path).await?;
-        let mut resources = self.claim();
+        let mut resources = self.claim(&order.domain);
         record(&recorder, &resources)?;
         self.shared.lock().host.cgroups.insert(resources.uid, uuid);
         self.step(StartFailureKind::Host).await?;
@@ -124,7 +127,7 @@ impl Making {
         }
     }
 
-    fn claim(&mut self) -> Resources {
+    fn claim(&mut self, domain: &Domain) -> Resources {
         let mut universe = self.shared.lock();
         let uid = universe.claim_uid();
         let digest = u128::from(universe.number()).to_be_bytes();
@@ -137,8 +140,12 @@ impl Making {
             digest,
             process: None,
             launched: false,
-            taps: Vec::new(),
-            device_sockets: Vec::new(),
+            devices: domain
+                .devices
+                .named()
+                .into_iter()
+                .map(|(slot, _)| held(slot))
+                .collect(),
         }
     }
 
@@ -153,7 +160,7 @@ impl Making {
             uuid: domain.uuid,
             uid: resources.uid,
             digest: resources.digest,
-            machine: Machine::unlaunched(domain.lifecycle),
+            machine: Machine::unlaunched(domain),
             alive: true,
             frozen: false,
             doomed: false,
@@ -206,6 +213,15 @@ impl Drop for Making {
         if let Some(uid) = self.uid.filter(|_| !buried) {
             universe.release(uid);
         }
+    }
+}
+
+/// What any device holds.
+fn held(slot: PciSlot) -> DeviceResources {
+    DeviceResources {
+        slot,
+        taps: vec![format!("sim{slot}")],
+        sockets: Vec::new(),
     }
 }
 
@@ -283,6 +299,7 @@ impl Universe {
         }
         let (phase, end) = (process.machine.phase, process.machine.end.clone());
         let resets = process.machine.resets;
+        let devices = Some(process.machine.devices.iter().copied().collect());
         let running = |phase| Running {
             instance: Arc::new(SimInstance {
                 shared: shared.clone(),
@@ -310,6 +327,7 @@ impl Universe {
             end,
             resets,
             console_position: 0,
+            devices,
         }
     }
 }
@@ -322,7 +340,7 @@ struct SimInstance {
 
 impl SimInstance {
     /// Sends a request; what to wait for, or why there is nothing to wait for.
-    fn send(&self, call: WorkerCall) -> Result<Wait, CallFailure> {
+    fn send(&self, ask: Ask) -> Result<Wait, CallFailure> {
         let mut universe = self.shared.lock();
         universe.point("before it asked a worker");
         if universe.dead {
@@ -339,13 +357,13 @@ impl SimInstance {
             return Err(CallFailure::Gone);
         };
         if let Some(watch) = &mut process.watch {
-            watch.asked |= call == WorkerCall::Stop;
+            watch.asked |= ask == Ask::Call(WorkerCall::Stop);
             if !watch.linked {
                 return Err(CallFailure::Deadline);
             }
         }
-        process.requests.push_back((request, Ask::Call(call)));
-        universe.note(|| format!("worker {pid} is asked: {call:?}"));
+        process.requests.push_back((request, ask));
+        universe.note(|| format!("worker {pid} is asked: {ask:?}"));
         universe.point("after it asked a worker");
         Ok(Wait::Call {
             pid,
@@ -355,22 +373,47 @@ impl SimInstance {
     }
 }
 
-impl Instance for SimInstance {
-    fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>> {
-        let instance = Self {
+impl SimInstance {
+    fn again(&self) -> Self {
+        Self {
             shared: self.shared.clone(),
             pid: self.pid,
-        };
+        }
+    }
+
+    async fn ask(&self, ask: Ask) -> Result<(), CallFailure> {
+        let wait = self.send(ask)?;
+        match self.shared.wait(wait).await {
+            Fate::Good => Ok(()),
+            Fate::Failed(why) => Err(CallFailure::Refused(why)),
+            Fate::Deadline => Err(CallFailure::Deadline),
+            Fate::Gone => Err(CallFailure::Gone),
+        }
+    }
+
+    /// What a device needs is made first, and given up where the worker refuses it.
+    async fn attach(&self, slot: PciSlot, ledger: &dyn DeviceLedger) -> Result<(), CallFailure> {
+        let not_made = |why: &str| CallFailure::NotMade(failure(StartFailureKind::Host, why));
+        if self.shared.wait(Wait::Making).await != Fate::Good {
+            return Err(not_made("the host does not give what it needs"));
+        }
+        ledger.hold(held(slot)).map_err(|why| not_made(&why))?;
+        let result = self.ask(Ask::Device(DeviceAsk::Attach(slot))).await;
+        if result
+            .as_ref()
+            .is_err_and(|error| *error != CallFailure::Deadline)
+        {
+            ledger.let_go(slot);
+        }
+        result
+    }
+}
+
+impl Instance for SimInstance {
+    fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>> {
+        let instance = self.again();
         Box::pin(async move {
-            let result = match instance.send(call) {
-                Ok(wait) => match instance.shared.wait(wait).await {
-                    Fate::Good => Ok(()),
-                    Fate::Failed(why) => Err(CallFailure::Refused(why)),
-                    Fate::Deadline => Err(CallFailure::Deadline),
-                    Fate::Gone => Err(CallFailure::Gone),
-                },
-                Err(failure) => Err(failure),
-            };
+            let result = instance.ask(Ask::Call(call)).await;
             if call != WorkerCall::Stop {
                 return result;
             }
@@ -387,6 +430,30 @@ impl Instance for SimInstance {
 
     fn console(&self, _: Option<u64>, _: bool) -> Later<Result<(OwnedFd, u64), CallFailure>> {
         Box::pin(async { Err(CallFailure::Gone) })
+    }
+
+    fn device(
+        &self,
+        call: DeviceCall,
+        ledger: Arc<dyn DeviceLedger>,
+    ) -> Later<Result<(), CallFailure>> {
+        let instance = self.again();
+        Box::pin(async move {
+            let ask = match call {
+                DeviceCall::Attach { slot, .. } => {
+                    return instance.attach(slot, ledger.as_ref()).await;
+                }
+                DeviceCall::Detach { slot, force } => DeviceAsk::Detach(slot, force),
+                DeviceCall::Update { slot, .. } => DeviceAsk::Update(slot),
+            };
+            instance.ask(Ask::Device(ask)).await
+        })
+    }
+
+    fn release(&self, _: DeviceResources) {}
+
+    fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
     }
 
     fn stats(&self) -> Later<Result<DomainStats, CallFailure>> {

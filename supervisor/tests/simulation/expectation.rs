@@ -103,8 +103,11 @@ fn describe(record: Option<&DomainDefinition>) -> String {
         || "none".to_owned(),
         |record| {
             format!(
-                "'{}' autostart {:?} title {:?}",
-                record.domain.name, record.autostart, record.domain.labels.title
+                "'{}' autostart {:?} title {:?} devices {:?}",
+                record.domain.name,
+                record.autostart,
+                record.domain.labels.title,
+                record.domain.devices.named()
             )
         },
     )
@@ -130,6 +133,35 @@ fn after(call: &Call, before: Option<&DomainDefinition>) -> Option<Record> {
             persistent: true,
             ..
         }) => changed(&|record| record.domain.labels.title.clone_from(title)),
+        Call::Other(Request::Attach {
+            device,
+            persistent: true,
+            ..
+        }) => {
+            let mut record = before?.clone();
+            record.domain.devices.add((**device).clone()).ok()?;
+            record.domain.validate().ok()?;
+            Some(Some(record))
+        }
+        Call::Other(Request::Detach {
+            device,
+            persistent: true,
+            ..
+        }) => {
+            let mut record = before?.clone();
+            let removed = record.domain.devices.remove(device);
+            removed.then_some(Some(record))
+        }
+        Call::Other(Request::Update {
+            device,
+            change,
+            persistent: true,
+            ..
+        }) => {
+            let mut record = before?.clone();
+            record.domain.devices.change(device, *change).ok()?;
+            Some(Some(record))
+        }
         _ => None,
     }
 }

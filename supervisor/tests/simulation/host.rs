@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use reeve_ipc::model::DomainUuid;
 use reeve_ipc::phase::Phase;
+use reeve_ipc::spec::PciSlot;
 use reeved::domain::driver::{Notice, Verdict, WorkerCall};
 use tokio::sync::mpsc;
 
@@ -17,6 +18,16 @@ use crate::universe::Universe;
 pub enum Ask {
     Launch { paused: bool },
     Call(WorkerCall),
+    Device(DeviceAsk),
+}
+
+/// What is asked of a device at a place on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeviceAsk {
+    Attach(PciSlot),
+    /// By force, or not.
+    Detach(PciSlot, bool),
+    Update(PciSlot),
 }
 
 /// A worker's process.
@@ -215,22 +226,33 @@ impl Universe {
         let Some((request, ask)) = process.requests.pop_front() else {
             return;
         };
-        let (answer, notice) = match ask {
-            _ if refuses => (Err("it does not want to".to_owned()), None),
+        let (answer, notices) = match ask {
+            _ if refuses => (Err("it does not want to".to_owned()), Vec::new()),
             Ask::Launch { paused } => {
                 process.machine.launch(paused);
-                (Ok(()), None)
+                (Ok(()), Vec::new())
             }
             Ask::Call(WorkerCall::Stop) => {
                 process.doomed = true;
-                (Ok(()), None)
+                (Ok(()), Vec::new())
             }
             Ask::Call(call) => process.machine.serve(call),
+            Ask::Device(ask) => process.machine.serve_device(ask),
         };
         let phase = process.machine.phase;
         process.answers.insert(request, answer.clone());
         self.note(|| format!("worker {pid} serves {ask:?}: {answer:?}, is {phase}"));
-        if let Some(notice) = notice {
+        for notice in notices {
+            self.tell(pid, notice);
+        }
+    }
+
+    /// A guest lets go of the devices that it was asked for.
+    pub fn let_go(&mut self, pid: u32) {
+        self.note(|| format!("the guest of worker {pid} lets go"));
+        let process = self.host.processes.get_mut(&pid);
+        let notices = process.map(|process| process.machine.let_go());
+        for notice in notices.into_iter().flatten() {
             self.tell(pid, notice);
         }
     }
@@ -287,6 +309,7 @@ impl Universe {
         };
         let (phase, resets) = (process.machine.phase, process.machine.resets);
         let end = process.machine.end.clone();
+        let devices = Some(process.machine.devices.iter().copied().collect());
         let Some(watch) = &mut process.watch else {
             return;
         };
@@ -297,9 +320,12 @@ impl Universe {
             watch.linked = true;
         }
         let end = end.filter(|_| found);
-        watch
-            .outbox
-            .push_back(Notice::Responsive { phase, resets, end });
+        watch.outbox.push_back(Notice::Responsive {
+            phase,
+            resets,
+            end,
+            devices,
+        });
         self.note(|| format!("worker {pid} answers again"));
     }
 
@@ -325,7 +351,7 @@ impl Universe {
             }
             process
                 .requests
-                .retain(|(_, ask)| matches!(ask, Ask::Call(_)));
+                .retain(|(_, ask)| !matches!(ask, Ask::Launch { .. }));
             if !process.alive {
                 self.host.processes.remove(&pid);
             }

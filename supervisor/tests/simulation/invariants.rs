@@ -1,11 +1,12 @@
 //! What must hold after every step, and what must hold when nothing is left to be done.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use reeve_ipc::api::view::{DomainState, PausedReason};
-use reeve_ipc::model::{DomainName, DomainUuid, OnCrash, OnPowerOff, OnReboot};
+use reeve_ipc::model::{Devices, DomainName, DomainUuid, OnCrash, OnPowerOff, OnReboot};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::spec::PciSlot;
 use reeved::domain::actor::DESTROY_ACKNOWLEDGED_MS;
 use reeved::domain::driver::GuestEnd;
 use reeved::domain::shell::View;
@@ -142,6 +143,26 @@ fn domain_at_rest(universe: &Universe, view: &View) -> Checked {
         return Err(format!(
             "{} runs with another definition than is noted",
             short(uuid)
+        ));
+    }
+    let slots = |devices: &Devices| -> BTreeSet<PciSlot> {
+        devices.named().into_iter().map(|(slot, _)| slot).collect()
+    };
+    let live = view.live.as_ref().map(|domain| slots(&domain.devices));
+    if live.as_ref() != Some(&worker.machine.devices) {
+        return Err(format!(
+            "{} has devices at {:?}, and {live:?} are known",
+            short(uuid),
+            worker.machine.devices
+        ));
+    }
+    let held = status.resources.devices.iter().map(|held| held.slot);
+    let held: BTreeSet<PciSlot> = held.collect();
+    if !stale && held != worker.machine.devices {
+        return Err(format!(
+            "{} has devices at {:?}, and what is held for {held:?} is noted",
+            short(uuid),
+            worker.machine.devices
         ));
     }
     if status.record.intents.stopping.is_some() {

@@ -21,6 +21,8 @@ pub enum Move {
     Tell(u32),
     /// A guest notices its power button.
     Notice(u32),
+    /// A guest lets go of devices that it was asked for.
+    LetGo(u32),
 }
 
 /// Whom a move concerns.
@@ -36,7 +38,9 @@ impl Move {
     pub fn reach(self) -> Reach {
         match self {
             Self::Open(_) | Self::Bury(_) | Self::Tell(_) => Reach::Supervisor,
-            Self::Serve(_) | Self::Die(_) | Self::Respond(_) | Self::Notice(_) => Reach::World,
+            Self::Serve(_) | Self::Die(_) | Self::Respond(_) | Self::Notice(_) | Self::LetGo(_) => {
+                Reach::World
+            }
         }
     }
 }
@@ -59,6 +63,10 @@ impl Universe {
             }
             if able && process.machine.pressed && process.machine.phase == Phase::Running {
                 moves.push(Move::Notice(*pid));
+            }
+            let asked = !process.machine.leaving.is_empty();
+            if able && asked && process.machine.phase == Phase::Running {
+                moves.push(Move::LetGo(*pid));
             }
             if process.alive && process.doomed {
                 moves.push(Move::Die(*pid));
@@ -136,6 +144,7 @@ impl Universe {
             Move::Bury(pid) => self.bury(pid),
             Move::Respond(pid) => self.respond(pid),
             Move::Tell(pid) => self.pass_on(pid),
+            Move::LetGo(pid) => self.let_go(pid),
             Move::Notice(pid) => {
                 let obeys = self.random.percent(75);
                 if obeys {
@@ -151,7 +160,8 @@ impl Universe {
     pub fn act(&mut self, pid: u32, deed: Deed) {
         self.note(|| format!("the guest of worker {pid}: {deed:?}"));
         let process = self.host.processes.get_mut(&pid);
-        if let Some(notice) = process.map(|process| process.machine.act(deed)) {
+        let notices = process.map(|process| process.machine.act(deed));
+        for notice in notices.into_iter().flatten() {
             self.tell(pid, notice);
         }
     }

@@ -51,10 +51,12 @@ found! {
     finds_a_status_that_the_actor_leaves: Planted::Actor(Bug::KeepsTheStatus), within 20;
     finds_an_end_that_nobody_finishes: Planted::Actor(Bug::ForgetsTheIntent), within 200;
     finds_a_policy_that_is_not_applied: Planted::Actor(Bug::ForgetsTheEnd), within 20;
-    finds_a_destroy_that_waits: Planted::Actor(Bug::DestroyWaits), within 500;
+    finds_a_destroy_that_waits: Planted::Actor(Bug::DestroyWaits), within 2_000;
     finds_a_domain_that_outlives_its_client: Planted::Actor(Bug::OutlivesTheClient), within 100;
     finds_a_domain_that_outlives_the_host: Planted::Actor(Bug::OutlivesTheHost), within 1_000;
     finds_a_domain_started_twice: Planted::Actor(Bug::StartsTwice), within 100;
     finds_a_state_that_nobody_is_told: Planted::Actor(Bug::TellsNobody), within 20;
     finds_resets_that_are_not_known: Planted::Actor(Bug::ForgetsResets), within 1_000;
+    finds_devices_that_are_gone_and_stay: Planted::Actor(Bug::ForgetsDevices), within 100;
+    finds_devices_that_nobody_looks_for: Planted::Actor(Bug::ForgetsSilentDevices), within 1_000;
 }

@@ -26,6 +26,7 @@ fn every_command_names_the_domain_that_is_not_there() -> Result<()> {
         &["label", "--title", "T"],
         &["logs"],
         &["export"],
+        &["stats"],
     ] {
         let uuid = "6f1f9b0e-3c62-4a8d-9c1f-0c8a2f3f7a10";
         for (name, said) in [("none", "'none'"), ("77", "number 77"), (uuid, uuid)] {

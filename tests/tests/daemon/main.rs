@@ -4,6 +4,7 @@
 mod crash;
 mod crash_points;
 mod descriptors;
+mod devices;
 mod directories;
 mod guest;
 mod hostile;

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
+use super::{DeviceName, DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 use crate::spec::{
     MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES, MAX_DISK_QUEUES, MAX_GUEST_CID,
     MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_SERIAL_BYTES, MIN_GUEST_CID, MIN_MTU, MacAddress,
@@ -141,4 +141,19 @@ pub enum DeviceError {
     /// Two of one path.
     #[error("two devices listen on {path}", path = .0.display())]
     Socket(PathBuf),
+    /// No name of a device.
+    #[error(
+        "'{0}' is not the name of a device: write a disk's target (vda), a network interface's address or \
+         name, rng, balloon, vsock, ports, or an address on the bus (5)"
+    )]
+    Name(String),
+    /// None of that name.
+    #[error("there is no device '{0}'")]
+    NoDevice(DeviceName),
+    /// A second one where there may be one.
+    #[error("a domain has one {0}, and this one has it already")]
+    Second(&'static str),
+    /// A change that is another kind's.
+    #[error("'{0}' cannot be changed like that: it is a device of another kind")]
+    Change(DeviceName),
 }

@@ -10,6 +10,7 @@ mod disk;
 mod error;
 mod names;
 mod nic;
+mod plug;
 mod small;
 
 use serde::{Deserialize, Serialize};
@@ -18,6 +19,7 @@ pub use self::disk::{BlockSize, Disk, Layer};
 pub use self::error::DeviceError;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 pub use self::nic::{Nic, NicSource};
+pub use self::plug::{Device, DeviceName};
 pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock};
 use super::DomainUuid;
 use crate::spec::{MAX_DEVICES, MAX_PORTS, PciSlot, Rate};

@@ -5,29 +5,33 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use uuid::Uuid;
 
-use super::device_samples::any_devices;
+use super::device_samples::{any_device, any_devices};
 use super::samples::from_client as client_samples;
 use super::supervisor_samples::{ERROR_CODES, JOBS, STATES, to_client as supervisor_samples};
 use crate::BuildId;
 use crate::api::call::{
     AnswerBody, CallBody, ConfigReload, ConsoleStream, DomainAutostartSet, DomainConsole,
-    DomainCreate, DomainDefine, DomainDefinitionGet, DomainGet, DomainLabelSet, DomainList,
-    DomainLog, DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart, EventsSubscribe,
-    LabelChange, LogFilterSet, LogKind, StartOptions, Subscribed,
+    DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach,
+    DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMemorySet,
+    DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart, EventsSubscribe, LabelChange,
+    LogFilterSet, LogKind, StartOptions, Subscribed,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, Event, EventKind};
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::api::view::{
-    DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo, WorkerDetails,
+    DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
+    WorkerDetails,
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::{
-    BootSource, CpuSet, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction,
-    MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits,
-    VcpuPin, Vcpus,
+    BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, KernelBoot, Labels,
+    LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot,
+    ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
+use crate::tests::device_samples::{any_mac, any_slot};
+use crate::tests::plug_samples::{any_change, any_figures};
 
 /// Text of any characters, long enough to leave the one-byte lengths.
 fn text() -> impl Strategy<Value = String> {
@@ -184,6 +188,17 @@ fn label() -> impl Strategy<Value = LabelChange> {
     ]
 }
 
+fn device_name() -> impl Strategy<Value = DeviceName> {
+    prop_oneof![
+        select(vec![
+            "vda", "vdzzz", "vnet0", "rng", "balloon", "vsock", "ports"
+        ])
+        .prop_map(|name| name.parse().unwrap()),
+        any_mac().prop_map(DeviceName::Nic),
+        any_slot().prop_map(DeviceName::Slot),
+    ]
+}
+
 /// The calls that take more than a domain; the samples have the others.
 fn call() -> impl Strategy<Value = CallBody> {
     use CallBody as C;
@@ -239,6 +254,40 @@ fn call() -> impl Strategy<Value = CallBody> {
             .prop_map(|(domain, input)| C::DomainConsole(DomainConsole { domain, input })),
         (domain_ref(), kind).prop_map(|(domain, log)| C::DomainLog(DomainLog { domain, log })),
         option::of(cursor()).prop_map(|after| C::EventsSubscribe(EventsSubscribe { after })),
+        (domain_ref(), any_device(), any::<[bool; 2]>()).prop_map(|(domain, device, flags)| {
+            C::DomainDeviceAttach(DomainDeviceAttach {
+                domain,
+                device: Box::new(device),
+                live: flags[0],
+                persistent: flags[1],
+            })
+        }),
+        (domain_ref(), device_name(), any::<[bool; 3]>()).prop_map(|(domain, device, flags)| {
+            C::DomainDeviceDetach(DomainDeviceDetach {
+                domain,
+                device,
+                force: flags[0],
+                live: flags[1],
+                persistent: flags[2],
+            })
+        }),
+        (
+            domain_ref(),
+            device_name(),
+            any_change(),
+            any::<[bool; 2]>()
+        )
+            .prop_map(|(domain, device, change, flags)| {
+                C::DomainDeviceUpdate(DomainDeviceUpdate {
+                    domain,
+                    device,
+                    change,
+                    live: flags[0],
+                    persistent: flags[1],
+                })
+            }),
+        (domain_ref(), size())
+            .prop_map(|(domain, memory)| C::DomainMemorySet(DomainMemorySet { domain, memory })),
     ]
 }
 
@@ -337,6 +386,16 @@ fn stats() -> impl Strategy<Value = DomainStats> {
     })
 }
 
+fn device_stats() -> impl Strategy<Value = DeviceStats> {
+    let what = (device_name(), any_slot(), option::of(text()));
+    (what, any_figures()).prop_map(|((device, slot, host), figures)| DeviceStats {
+        device,
+        slot,
+        host,
+        figures,
+    })
+}
+
 /// The answers that say more than that it is done; the samples have the others.
 fn answer() -> impl Strategy<Value = AnswerBody> {
     use AnswerBody as A;
@@ -357,6 +416,7 @@ fn answer() -> impl Strategy<Value = AnswerBody> {
         any::<u64>().prop_map(|position| A::DomainConsole(ConsoleStream { position })),
         (cursor(), any::<bool>())
             .prop_map(|(cursor, lost)| A::EventsSubscribe(Subscribed { cursor, lost })),
+        proptest::collection::vec(device_stats(), 0..32).prop_map(A::DomainDeviceStatsGet),
     ]
 }
 
@@ -373,6 +433,9 @@ fn event() -> impl Strategy<Value = EventKind> {
         select(&STATES[..]).prop_map(E::State),
         (select(&JOBS[..]), text()).prop_map(|(job, message)| E::JobFailed { job, message }),
         any::<Option<u32>>().prop_map(|order| E::Autostart { order }),
+        (device_name(), any_slot()).prop_map(|(device, slot)| E::DeviceAdded { device, slot }),
+        (device_name(), any_slot()).prop_map(|(device, slot)| E::DeviceRemoved { device, slot }),
+        size().prop_map(|memory| E::BalloonChanged { memory }),
     ]
 }
 

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::model::{
-    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, NicSource, PortConsole,
-    Rng, Vsock,
+    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, Layer, Nic, NicSource,
+    PortConsole, Rng, Vsock,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, PciSlot, Rate, Rates,
@@ -223,4 +223,27 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
         consoles: ports.1,
         ports_address: ports.2,
     })
+}
+
+/// Any device that comes by itself.
+pub(super) fn any_device() -> impl Strategy<Value = Device> {
+    prop_oneof![
+        any_disk().prop_map(Device::Disk),
+        any_nic().prop_map(Device::Nic),
+        (any_rate(), any_address()).prop_map(|(rate, address)| Device::Rng(Rng { rate, address })),
+        (any::<[bool; 2]>(), any_address()).prop_map(|(switches, address)| {
+            Device::Balloon(Balloon {
+                free_page_reporting: switches[0],
+                deflate_on_oom: switches[1],
+                address,
+            })
+        }),
+        (any::<Option<u32>>(), text(), any_address()).prop_map(|(cid, path, address)| {
+            Device::Vsock(Vsock {
+                cid,
+                path: path.into(),
+                address,
+            })
+        }),
+    ]
 }

@@ -6,19 +6,21 @@ use super::device_samples::devices;
 use crate::api::ApiVersion;
 use crate::api::call::{
     Call, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate, DomainDefine,
-    DomainDefinitionGet, DomainDestroy, DomainGet, DomainLabelSet, DomainList, DomainLog,
-    DomainPause, DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume, DomainShutdown,
-    DomainStart, DomainStatsGet, DomainUndefine, EventsSubscribe, EventsUnsubscribe, LabelChange,
-    LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
+    DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
+    DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
+    DomainMemorySet, DomainPause, DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume,
+    DomainShutdown, DomainStart, DomainStatsGet, DomainUndefine, EventsSubscribe,
+    EventsUnsubscribe, LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
 use crate::api::event::Cursor;
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
-    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, KernelBoot, Labels,
+    BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, KernelBoot, Labels,
     LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits,
     VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MachineType};
+use crate::tests::plug_samples::changes;
 
 pub(super) fn name(name: &str) -> DomainName {
     name.parse().unwrap()
@@ -148,7 +150,7 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
         epoch: 1 << 63,
         number: 300,
     };
-    vec![
+    let mut samples = vec![
         ("hello", hello),
         ("info", call(SupervisorInfoGet {})),
         ("reload", call(ConfigReload {})),
@@ -215,7 +217,67 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
             call(EventsSubscribe { after })
         }),
         ("unsubscribe", call(EventsUnsubscribe {})),
-    ]
+    ];
+    samples.extend(device_calls());
+    samples
+}
+
+fn device_calls() -> Vec<(&'static str, FromClient)> {
+    let devices = devices();
+    let attach = |device| {
+        call(DomainDeviceAttach {
+            domain: web(),
+            device: Box::new(device),
+            live: true,
+            persistent: false,
+        })
+    };
+    let detach = |device: &str, force| {
+        call(DomainDeviceDetach {
+            domain: web(),
+            device: device.parse().unwrap(),
+            force,
+            live: false,
+            persistent: true,
+        })
+    };
+    let update = |change| {
+        call(DomainDeviceUpdate {
+            domain: web(),
+            device: "balloon".parse().unwrap(),
+            change,
+            live: true,
+            persistent: false,
+        })
+    };
+    let disk = devices.disks.into_iter().map(Device::Disk).next();
+    let nic = devices.nics.into_iter().map(Device::Nic).next();
+    let mut calls = vec![
+        ("attach a disk", attach(disk.unwrap())),
+        ("attach an interface", attach(nic.unwrap())),
+        ("attach rng", attach(devices.rng.map(Device::Rng).unwrap())),
+        (
+            "attach a balloon",
+            attach(devices.balloon.map(Device::Balloon).unwrap()),
+        ),
+        (
+            "attach vsock",
+            attach(devices.vsock.map(Device::Vsock).unwrap()),
+        ),
+        ("detach a disk", detach("vda", false)),
+        ("detach by force", detach("52:54:00:0a:0b:0c", true)),
+        ("set the memory", {
+            let (domain, memory) = (web(), MemorySize::mebibytes(64));
+            call(DomainMemorySet { domain, memory })
+        }),
+        ("device stats", call(DomainDeviceStatsGet { domain: web() })),
+    ];
+    calls.extend(
+        changes()
+            .into_iter()
+            .map(|(name, change)| (name, update(change))),
+    );
+    calls
 }
 
 fn list(after: Option<DomainName>, active_only: bool) -> FromClient {

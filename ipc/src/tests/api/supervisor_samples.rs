@@ -7,14 +7,16 @@ use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, Event, EventKind};
 use crate::api::message::{CallId, ToClient};
 use crate::api::view::{
-    DomainDefinition, DomainDetails, DomainState, DomainStats, DomainSummary, JobKind,
+    DeviceStats, DomainDefinition, DomainDetails, DomainState, DomainStats, DomainSummary, JobKind,
     PausedReason, RunningReason, ShutOffReason, SupervisorInfo, WorkerDetails,
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::MemorySize;
+use crate::tests::device_samples::slot;
+use crate::tests::plug_samples::figures;
 
 /// Every code.
-pub(super) const ERROR_CODES: [ApiErrorCode; 14] = [
+pub(super) const ERROR_CODES: [ApiErrorCode; 15] = [
     ApiErrorCode::NoDomain,
     ApiErrorCode::DomainExists,
     ApiErrorCode::WrongState,
@@ -29,6 +31,7 @@ pub(super) const ERROR_CODES: [ApiErrorCode; 14] = [
     ApiErrorCode::Unsupported,
     ApiErrorCode::ShuttingDown,
     ApiErrorCode::Cancelled,
+    ApiErrorCode::NoDevice,
 ];
 
 /// Every state with every reason.
@@ -51,7 +54,7 @@ pub(super) const STATES: [DomainState; 15] = [
 ];
 
 /// Every job.
-pub(super) const JOBS: [JobKind; 11] = [
+pub(super) const JOBS: [JobKind; 14] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -63,6 +66,9 @@ pub(super) const JOBS: [JobKind; 11] = [
     JobKind::Undefine,
     JobKind::Adopt,
     JobKind::Policy,
+    JobKind::Attach,
+    JobKind::Detach,
+    JobKind::Update,
 ];
 
 /// Everything known.
@@ -222,7 +228,27 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         ("log", reply(Answer::DomainLog(()))),
         ("subscribed", reply(Answer::EventsSubscribe(subscribed))),
         ("unsubscribed", reply(Answer::EventsUnsubscribe(()))),
+        ("attached", reply(Answer::DomainDeviceAttach(()))),
+        ("detached", reply(Answer::DomainDeviceDetach(()))),
+        ("updated", reply(Answer::DomainDeviceUpdate(()))),
+        ("memory set", reply(Answer::DomainMemorySet(()))),
+        ("device stats", {
+            reply(Answer::DomainDeviceStatsGet(device_stats()))
+        }),
     ]
+}
+
+/// One of each kind.
+fn device_stats() -> Vec<DeviceStats> {
+    let names = ["vda", "52:54:00:0a:0b:0c", "balloon", "balloon", "rng"];
+    let devices = names.into_iter().zip(1..).zip(figures());
+    let stats = devices.map(|((name, number), figures)| DeviceStats {
+        device: name.parse().unwrap(),
+        slot: slot(number),
+        host: (number == 2).then(|| "vnet0".to_owned()),
+        figures,
+    });
+    stats.collect()
 }
 
 fn events() -> Vec<(&'static str, ToClient)> {
@@ -239,6 +265,18 @@ fn events() -> Vec<(&'static str, ToClient)> {
             event(EventKind::Autostart { order: Some(3) })
         }),
         ("labels changed", event(EventKind::Labels)),
+        ("device added", {
+            let (device, slot) = ("vda".parse().unwrap(), slot(5));
+            event(EventKind::DeviceAdded { device, slot })
+        }),
+        ("device removed", {
+            let (device, slot) = ("rng".parse().unwrap(), slot(6));
+            event(EventKind::DeviceRemoved { device, slot })
+        }),
+        ("balloon changed", {
+            let memory = MemorySize::mebibytes(64);
+            event(EventKind::BalloonChanged { memory })
+        }),
     ]
 }
 
@@ -298,5 +336,6 @@ const fn describe(code: ApiErrorCode) -> &'static str {
         ApiErrorCode::Unsupported => "error: unsupported",
         ApiErrorCode::ShuttingDown => "error: shutting down",
         ApiErrorCode::Cancelled => "error: cancelled",
+        ApiErrorCode::NoDevice => "error: no device",
     }
 }

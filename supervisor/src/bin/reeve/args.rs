@@ -52,7 +52,8 @@ With --json every command prints one JSON value, events and logs one a line; wha
 domains is an array of {\"name\",\"uuid\",\"result\":\"ok\"} or {...,\"result\":\"error\",\"error\":{...}}.
 A failure is one line on standard error: {\"error\":{\"code\":\"no-domain\",\"message\":\"...\"}}. Codes:
   of the daemon: no-domain, domain-exists, wrong-state, busy, invalid-argument, access-denied,
-      path-refused, timeout, worker, host, storage, unsupported, shutting-down, cancelled
+      path-refused, timeout, worker, host, storage, unsupported, shutting-down, cancelled,
+      no-device
   of reeve: no-supervisor, connection, protocol, usage, file, changed, local, some-failed, not-tried";
 
 const RUN_EXAMPLES: &str = "\

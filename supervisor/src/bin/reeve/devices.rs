@@ -3,8 +3,10 @@
 //! A value is a list with commas: first what the device is about, where there is such a thing, then
 //! `key=value`. A comma within a value is written twice.
 
+pub mod limits;
 mod list;
 mod net;
+mod one;
 
 use std::path::PathBuf;
 
@@ -15,6 +17,7 @@ use reeve_ipc::model::{
 use reeve_ipc::spec::DiskFormat;
 
 use self::list::List;
+pub use self::one::OneDevice;
 
 /// The devices of a machine.
 #[derive(Debug, Args)]

@@ -91,14 +91,8 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
     }
     let needs_record = matches!(
         request,
-        Request::Undefine
-            | Request::SetAutostart(_)
-            | Request::Rename(_)
-            | Request::SetLabel {
-                persistent: true,
-                ..
-            }
-    );
+        Request::Undefine | Request::SetAutostart(_) | Request::Rename(_)
+    ) || request.reach().is_some_and(|(_, persistent)| persistent);
     if needs_record && !standing.persistent {
         return wrong("it is transient: define it first");
     }
@@ -111,16 +105,31 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         }
         Request::Rename(_) if standing.reaping => wrong(NOT_RELEASED),
         Request::Rename(_) => Ok(Job(JobKind::Define)),
-        Request::SetLabel { live: true, .. } if !state.is_active() => Err(OFF),
-        Request::SetLabel {
-            live: false,
-            persistent: false,
-            ..
-        } => Err((
+        _ if request.reach() == Some((false, false)) => Err((
             ApiErrorCode::InvalidArgument,
             "neither the running nor the kept definition was named",
         )),
+        _ if request.reach().is_some_and(|(live, _)| live) && !state.is_active() => Err(OFF),
         Request::SetLabel { .. } => Ok(Job(JobKind::Define)),
+        Request::Attach { .. }
+        | Request::Detach { .. }
+        | Request::Update { .. }
+        | Request::SetMemory(_)
+            if standing.starting && request.reach().is_some_and(|(live, _)| live) =>
+        {
+            wrong("its worker has not answered since it was found")
+        }
+        Request::Attach { live: true, .. }
+            if matches!(
+                state,
+                DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed
+            ) =>
+        {
+            wrong("its guest has ended; reset or destroy it")
+        }
+        Request::Attach { .. } => Ok(Job(JobKind::Attach)),
+        Request::Detach { .. } => Ok(Job(JobKind::Detach)),
+        Request::Update { .. } | Request::SetMemory(_) => Ok(Job(JobKind::Update)),
         Request::Start(..) if standing.reaping => wrong(NOT_RELEASED),
         Request::Start(..) if state.is_active() => wrong("it is running already"),
         Request::Start(..) => Ok(Job(JobKind::Start)),

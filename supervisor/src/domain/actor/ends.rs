@@ -59,12 +59,20 @@ impl DomainActor {
                     self.effects.push(Effect::Event(EventKind::Unresponsive));
                 }
             }
-            Notice::Responsive { phase, resets, end } => {
+            Notice::Responsive {
+                phase,
+                resets,
+                end,
+                devices,
+            } => {
                 self.responsive(phase, resets);
+                self.compare_devices(devices.as_deref());
                 if let Some(end) = end {
                     self.notice(id, Notice::GuestEnded(end));
                 }
             }
+            Notice::DeviceRemoved(slot) => self.device_removed(slot),
+            Notice::Balloon(bytes) => self.balloon_changed(bytes),
             Notice::Gone(verdict) => self.gone(verdict),
         }
     }
@@ -80,6 +88,8 @@ impl DomainActor {
             Some(true) if self.is_resetting() => self.resume_behind_reset(),
             // It came before, and its answer comes too late to matter.
             Some(false) if self.is_resetting_only() => self.job_succeeded(),
+            // What comes of it must be known: the machine is kept, and the device with it.
+            _ if self.is_attaching() => {}
             _ => self.interrupt(ApiErrorCode::WrongState, "its guest ended meanwhile"),
         }
     }
@@ -271,6 +281,7 @@ impl DomainActor {
                     self.answer(ticket, Ok(()));
                 }
             }
+            Timer::DetachDeadline(serial) => self.detach_deadline(serial),
             Timer::ShutdownDeadline { id, at_boot_ms } => {
                 let due = |live: &Live| {
                     live.id == id
@@ -288,11 +299,13 @@ impl DomainActor {
     fn gone(&mut self, verdict: Verdict) {
         let Some(live) = self.live() else { return };
         let killed = live.killed;
+        self.interrupt(ApiErrorCode::Worker, "its worker ended meanwhile");
+        let Some(live) = self.live() else { return };
+        // Without what a job was about to give it.
         let definition = live.record.definition.clone();
         let restarts =
             definition.lifecycle.on_crash == OnCrash::Restart && !live.record.intents.for_host;
         let session = live.auto_destroy;
-        self.interrupt(ApiErrorCode::Worker, "its worker ended meanwhile");
         self.release(killed.unwrap_or(ShutOffReason::Crashed));
         if killed.is_some() {
             return;
@@ -330,7 +343,15 @@ impl DomainActor {
             return self.begin_steps(None, JobKind::Policy, [step]);
         }
         match adopted {
-            Adopted::Found { phase, end, resets } => self.found(phase, end, resets),
+            Adopted::Found {
+                phase,
+                end,
+                resets,
+                devices,
+            } => {
+                self.found(phase, end, resets);
+                self.compare_devices(devices.as_deref());
+            }
             Adopted::Silent => {
                 if let Some(live) = self.live_mut() {
                     live.silent = true;

@@ -5,13 +5,14 @@ use std::collections::VecDeque;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{JobKind, ShutOffReason};
+use reeve_ipc::model::DeviceName;
 
 use super::DomainActor;
 use super::message::{Effect, LiveRecord, Request, Ticket};
 use super::planted::{self, Bug};
 use super::standing::{Activity, Live};
 use super::steps::Step;
-use crate::domain::driver::WorkerCall;
+use crate::domain::driver::{DeviceCall, WorkerCall};
 
 /// The one thing that changes a domain just now.
 #[derive(Debug)]
@@ -24,11 +25,27 @@ pub(super) struct Job {
     events: Vec<EventKind>,
     /// What the worker's status said before, where the job writes it first and acts then.
     before: Option<Box<LiveRecord>>,
+    /// The worker has answered, and what was asked is yet to come.
+    pub(super) answered: bool,
+    /// What takes back what the worker was asked, where what comes after that fails.
+    undo: Option<DeviceCall>,
 }
 
 impl Job {
     pub(super) fn kind(&self) -> JobKind {
         self.kind
+    }
+
+    /// Takes a device that is gone out of all that the job will write of the worker.
+    pub(super) fn strike(&mut self, device: &DeviceName) {
+        let steps = std::iter::once(&mut self.step).chain(&mut self.rest);
+        let written = steps.filter_map(|step| match step {
+            Step::WriteStatus(record) => Some(record),
+            _ => None,
+        });
+        for record in written.chain(&mut self.before) {
+            record.definition.devices.remove(device);
+        }
     }
 }
 
@@ -37,10 +54,12 @@ impl DomainActor {
         let before = self.live().map(|live| Box::new(live.record.clone()));
         match self.steps(request) {
             Ok((steps, events)) => {
+                let undo = self.undo_of(&steps);
                 self.begin_steps(ticket, kind, steps);
                 if let Some(job) = &mut self.job {
                     job.events = events;
                     job.before = before;
+                    job.undo = undo;
                 }
             }
             Err(error) => {
@@ -67,6 +86,8 @@ impl DomainActor {
                 rest,
                 events: Vec::new(),
                 before: None,
+                answered: false,
+                undo: None,
             });
             self.issue(step);
         }
@@ -114,6 +135,7 @@ impl DomainActor {
                 }
                 Effect::Call(serial, id, call)
             }
+            Step::Device(call) => Effect::Device(serial, id, call),
         };
         self.effects.push(effect);
     }
@@ -140,6 +162,20 @@ impl DomainActor {
     pub(super) fn job_failed(&mut self, error: ApiError) {
         let Some(job) = self.job.take() else { return };
         let not_done = match job.step {
+            // The worker has done its part already.
+            Step::WriteRecord(_) if job.undo.is_some() => {
+                let id = self.live().map_or(0, |live| live.id);
+                let undo = job.undo.clone();
+                let changed = matches!(undo, Some(DeviceCall::Update { .. }));
+                // Nobody waits for the answer. That a device is gone is a notice.
+                let undo = undo.map(|undo| Effect::Device(0, id, undo));
+                self.effects.extend(undo);
+                changed
+            }
+            // Where the worker did not answer in time it may have done it, or do it yet.
+            Step::Device(DeviceCall::Attach { .. } | DeviceCall::Update { .. }) => {
+                error.code != ApiErrorCode::Timeout
+            }
             Step::WriteRecord(_) => true,
             // A button that was not pressed in time may be pressed yet.
             // Nor does a refusal keep a domain from its end with the host.
@@ -221,6 +257,12 @@ impl DomainActor {
         job.is_some_and(|job| job.step == Step::Call(WorkerCall::PowerButton))
     }
 
+    /// Whether the job waits for a device to be made.
+    pub(super) fn is_attaching(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| matches!(job.step, Step::Device(DeviceCall::Attach { .. })))
+    }
+
     /// Gives up a job that waits for the worker, if there is one.
     pub(super) fn interrupt(&mut self, code: ApiErrorCode, why: &str) {
         if self
@@ -229,7 +271,14 @@ impl DomainActor {
             .is_some_and(|job| job.step.is_interruptible())
         {
             let error = self.error(code, why);
-            if let Some(ticket) = self.job.take().and_then(|job| job.ticket) {
+            let attaching = self.is_attaching();
+            let Some(job) = self.job.take() else { return };
+            if let (Some(before), Some(live)) = (job.before.filter(|_| attaching), self.live_mut())
+            {
+                // Only the end of the worker interrupts it: the next one is made without the device.
+                live.record.definition = before.definition;
+            }
+            if let Some(ticket) = job.ticket {
                 self.answer(ticket, Err(error));
             }
         }

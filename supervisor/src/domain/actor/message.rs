@@ -4,10 +4,12 @@ use reeve_ipc::api::call::{LabelChange, StartOptions};
 use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
-use reeve_ipc::model::{Domain, DomainName};
+use reeve_ipc::device::DeviceChange;
+use reeve_ipc::model::{Device, DeviceName, Domain, DomainName, MemorySize};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::spec::PciSlot;
 
-use crate::domain::driver::{CallFailure, GuestEnd, Notice, StartFailure, WorkerCall};
+use crate::domain::driver::{CallFailure, DeviceCall, GuestEnd, Notice, StartFailure, WorkerCall};
 
 /// Names whoever waits for an answer; each is answered exactly once.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -63,6 +65,61 @@ pub enum Request {
         /// In the kept one.
         persistent: bool,
     },
+    /// Give it a device.
+    Attach {
+        /// Which.
+        device: Box<Device>,
+        /// The running machine.
+        live: bool,
+        /// The kept definition.
+        persistent: bool,
+    },
+    /// Take a device from it.
+    Detach {
+        /// Which.
+        device: DeviceName,
+        /// Without the guest's consent.
+        force: bool,
+        /// From the running machine.
+        live: bool,
+        /// From the kept definition.
+        persistent: bool,
+    },
+    /// Change a device.
+    Update {
+        /// Which.
+        device: DeviceName,
+        /// To what.
+        change: DeviceChange,
+        /// The running machine's.
+        live: bool,
+        /// The kept definition's.
+        persistent: bool,
+    },
+    /// Leave so much of its memory to the guest, by its balloon.
+    SetMemory(MemorySize),
+}
+
+impl Request {
+    /// Whether the running machine and the kept definition are meant, where a client says which.
+    pub(super) const fn reach(&self) -> Option<(bool, bool)> {
+        match self {
+            Self::SetLabel {
+                live, persistent, ..
+            }
+            | Self::Attach {
+                live, persistent, ..
+            }
+            | Self::Detach {
+                live, persistent, ..
+            }
+            | Self::Update {
+                live, persistent, ..
+            } => Some((*live, *persistent)),
+            Self::SetMemory(_) => Some((true, false)),
+            _ => None,
+        }
+    }
 }
 
 /// What time it is, by two clocks.
@@ -116,6 +173,8 @@ pub enum Adopted {
         end: Option<GuestEnd>,
         /// Resets since its launch.
         resets: u64,
+        /// Where it has devices, if it was asked.
+        devices: Option<Vec<PciSlot>>,
     },
     /// It lives and says nothing.
     Silent,
@@ -138,6 +197,8 @@ pub enum Timer {
         /// time, this timer is an old one.
         at_boot_ms: u64,
     },
+    /// A guest was asked to let go of a device, by the step of this serial, and has had its time.
+    DetachDeadline(u64),
 }
 
 /// What is to be done.
@@ -176,6 +237,10 @@ pub enum Effect {
     },
     /// Ask the worker of this number; [`Done::Called`].
     Call(u64, u32, WorkerCall),
+    /// Ask of a device of the worker of this number; [`Done::Called`].
+    Device(u64, u32, DeviceCall),
+    /// Let go of what the device at that place held, which the worker of this number has not any more.
+    Release(u32, PciSlot),
     /// Kill the worker of this number, or give up its start.
     Kill(u32),
     /// Tell [`Input::Timer`] after so many milliseconds. Of [`Timer::ShutdownDeadline`] there is one:

@@ -26,6 +26,7 @@
 //! in the record or in the run-time status *before* the worker hears of it.
 
 mod admission;
+mod devices;
 mod ends;
 mod jobs;
 mod message;
@@ -59,6 +60,8 @@ use self::standing::{Activity, Live};
 pub const MAX_WAITING: usize = 16;
 /// How long a destroy waits for the process to go before it is answered all the same.
 pub const DESTROY_ACKNOWLEDGED_MS: u64 = 100;
+/// How long a guest may take to let go of a device before whoever asked is told that it does not.
+pub const DETACH_MS: u64 = 10_000;
 /// A domain that its policy restarts more often than this within [`RESTART_WINDOW_MS`] is left alone.
 pub const MAX_RESTARTS: usize = 5;
 /// See [`MAX_RESTARTS`].

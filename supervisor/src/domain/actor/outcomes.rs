@@ -42,6 +42,9 @@ impl DomainActor {
             }
             (Step::Adopt { .. }, Done::Adopted(adopted)) => return self.adopted(adopted),
             (Step::Call(call), Done::Called(result)) => self.called(call, result),
+            (Step::Device(call), Done::Called(result)) => {
+                return self.device_called(&call, result);
+            }
             // The executor answers each effect with its own outcome.
             (_, _) => Err(self.error(ApiErrorCode::Host, "an outcome of another step came")),
         };
@@ -84,15 +87,7 @@ impl DomainActor {
         result: Result<(), CallFailure>,
     ) -> Result<(), ApiError> {
         if let Err(failure) = result {
-            if let (CallFailure::Deadline, Some(live)) = (&failure, self.live_mut()) {
-                live.missed = true;
-            }
-            let code = match failure {
-                CallFailure::Deadline => ApiErrorCode::Timeout,
-                CallFailure::Busy => ApiErrorCode::Busy,
-                CallFailure::Refused(_) | CallFailure::Gone => ApiErrorCode::Worker,
-            };
-            return Err(self.error(code, failure));
+            return Err(self.call_failed(&failure));
         }
         let policy = self
             .job
@@ -126,6 +121,20 @@ impl DomainActor {
         Ok(())
     }
 
+    /// The error of a call that failed.
+    pub(super) fn call_failed(&mut self, failure: &CallFailure) -> ApiError {
+        if let (CallFailure::Deadline, Some(live)) = (failure, self.live_mut()) {
+            live.missed = true;
+        }
+        let code = match failure {
+            CallFailure::Deadline => ApiErrorCode::Timeout,
+            CallFailure::Busy => ApiErrorCode::Busy,
+            CallFailure::Refused(_) | CallFailure::Gone => ApiErrorCode::Worker,
+            CallFailure::NotMade(failure) => code_of(failure.kind),
+        };
+        self.error(code, failure)
+    }
+
     fn started(
         &mut self,
         paused: bool,
@@ -155,12 +164,7 @@ impl DomainActor {
                 self.job_succeeded();
             }
             (Err(failure), killed) => {
-                let code = match failure.kind {
-                    StartFailureKind::Definition => ApiErrorCode::InvalidArgument,
-                    StartFailureKind::Path => ApiErrorCode::PathRefused,
-                    StartFailureKind::Host => ApiErrorCode::Host,
-                    StartFailureKind::Worker => ApiErrorCode::Worker,
-                };
+                let code = code_of(failure.kind);
                 self.last_failure = Some(failure.message.clone());
                 let job = self.job.take();
                 self.release(killed.unwrap_or(ShutOffReason::Failed));
@@ -176,5 +180,14 @@ impl DomainActor {
                 }
             }
         }
+    }
+}
+
+const fn code_of(kind: StartFailureKind) -> ApiErrorCode {
+    match kind {
+        StartFailureKind::Definition => ApiErrorCode::InvalidArgument,
+        StartFailureKind::Path => ApiErrorCode::PathRefused,
+        StartFailureKind::Host => ApiErrorCode::Host,
+        StartFailureKind::Worker => ApiErrorCode::Worker,
     }
 }

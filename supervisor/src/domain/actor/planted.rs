@@ -30,6 +30,10 @@ pub enum Bug {
     TellsNobody,
     /// Resets that happened in silence are not known.
     ForgetsResets,
+    /// A device that is gone is not taken out of what is known.
+    ForgetsDevices,
+    /// Devices that went while nobody heard are not looked for.
+    ForgetsSilentDevices,
 }
 
 #[cfg(feature = "fault-points")]

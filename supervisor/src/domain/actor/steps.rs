@@ -9,7 +9,7 @@ use reeve_ipc::model::{Domain, Labels};
 use super::DomainActor;
 use super::message::{Intents, LiveRecord, Request, SessionId};
 use super::standing::{Live, Machine};
-use crate::domain::driver::WorkerCall;
+use crate::domain::driver::{DeviceCall, WorkerCall};
 
 /// One step of a job: an effect with an outcome.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,13 +40,15 @@ pub enum Step {
     },
     /// Ask the worker.
     Call(WorkerCall),
+    /// Ask of one of its devices.
+    Device(DeviceCall),
 }
 
 impl Step {
     /// Whether an end of the worker or its guest interrupts it. What is on its way to the disk is
     /// awaited, and so is a worker that is being made: it is undone then.
     pub(super) const fn is_interruptible(&self) -> bool {
-        matches!(self, Self::Call(_))
+        matches!(self, Self::Call(_) | Self::Device(_))
     }
 }
 
@@ -82,6 +84,24 @@ impl DomainActor {
                 live,
                 persistent,
             } => self.label_steps(&change, live, persistent),
+            Request::Attach {
+                device,
+                live,
+                persistent,
+            } => self.attach_steps(&device, live, persistent),
+            Request::Detach {
+                device,
+                force,
+                live,
+                persistent,
+            } => self.detach_steps(&device, force, live, persistent),
+            Request::Update {
+                device,
+                change,
+                live,
+                persistent,
+            } => self.update_steps(&device, change, live, persistent),
+            Request::SetMemory(memory) => self.memory_steps(memory),
             Request::Start(options, session) => {
                 let domain = self.kept()?.domain.clone();
                 let bound = options.auto_destroy.then_some(session);
@@ -193,13 +213,13 @@ impl DomainActor {
         }
     }
 
-    fn kept(&self) -> Result<&DomainDefinition, ApiError> {
+    pub(super) fn kept(&self) -> Result<&DomainDefinition, ApiError> {
         self.record
             .as_ref()
             .ok_or_else(|| self.error(ApiErrorCode::WrongState, "it is transient"))
     }
 
-    fn running(&self) -> Result<&Live, ApiError> {
+    pub(super) fn running(&self) -> Result<&Live, ApiError> {
         self.live()
             .ok_or_else(|| self.error(ApiErrorCode::WrongState, "it is not running"))
     }

@@ -1,5 +1,6 @@
 //! Admission as a table, and the actor fed by hand.
 
+mod devices;
 mod ends;
 mod failures;
 mod sequences;
@@ -11,9 +12,10 @@ use std::sync::atomic::AtomicU32;
 use reeve_ipc::api::call::{LabelChange, StartOptions};
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
+use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
-    Vcpus,
+    Balloon, BootSource, DeviceName, Devices, Disk, Domain, DomainUuid, Labels, LifecycleAction,
+    MemorySize, ResourceLimits, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -46,7 +48,7 @@ const STATES: [DomainState; 15] = [
     DomainState::Crashed,
 ];
 
-const JOBS: [JobKind; 11] = [
+const JOBS: [JobKind; 14] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -58,10 +60,13 @@ const JOBS: [JobKind; 11] = [
     JobKind::Undefine,
     JobKind::Adopt,
     JobKind::Policy,
+    JobKind::Attach,
+    JobKind::Detach,
+    JobKind::Update,
 ];
 
 fn domain() -> Domain {
-    Domain {
+    let mut domain = Domain {
         name: "web".parse().unwrap(),
         uuid: DomainUuid(Uuid::from_u128(1)),
         machine: MachineType::Reeve1_0,
@@ -71,12 +76,18 @@ fn domain() -> Domain {
         boot: BootSource::BuiltIn {
             command_line: String::new(),
         },
-        devices: Devices::default(),
+        devices: Devices {
+            disks: vec![Disk::new("vda".parse().unwrap(), None)],
+            balloon: Some(Balloon::default()),
+            ..Devices::default()
+        },
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),
         labels: Labels::default(),
-    }
+    };
+    domain.complete().unwrap();
+    domain
 }
 
 fn title(title: &str, live: bool, persistent: bool) -> Request {
@@ -95,7 +106,7 @@ fn define(only_new: bool) -> Request {
 }
 
 /// Every request, in the order of the columns of the table.
-fn requests() -> [Request; 18] {
+fn requests() -> [Request; 23] {
     let options = StartOptions {
         paused: false,
         auto_destroy: false,
@@ -123,6 +134,16 @@ fn requests() -> [Request; 18] {
         title("t", true, true),
         title("t", false, false),
         HOST_ENDS,
+        devices::attach("vdb", true, false),
+        devices::attach("vdb", false, true),
+        devices::detach("vda", false),
+        Request::Update {
+            device: DeviceName::Balloon,
+            change: DeviceChange::BalloonPoll,
+            live: true,
+            persistent: false,
+        },
+        Request::SetMemory(MemorySize::mebibytes(32)),
     ]
 }
 
@@ -132,7 +153,7 @@ const HOST_ENDS: Request = Request::Shutdown {
 };
 
 /// What the column's job is, where there is one.
-const KINDS: [JobKind; 18] = [
+const KINDS: [JobKind; 23] = [
     JobKind::Define,
     JobKind::Define,
     JobKind::Undefine,
@@ -151,31 +172,38 @@ const KINDS: [JobKind; 18] = [
     JobKind::Define,
     JobKind::Define,
     JobKind::Shutdown,
+    JobKind::Attach,
+    JobKind::Attach,
+    JobKind::Detach,
+    JobKind::Update,
+    JobKind::Update,
 ];
 
 /// Columns: define, define only new, undefine, start, create, shutdown, reboot, reset, pause, resume,
 /// destroy, autostart, rename, label of the running, of the kept, of both, of neither, shutdown with the
-/// host. `J` a job, `.` so already, `D` killed at once; refused: `W` wrong state, `E` exists, `N` there is none, `I` the
+/// host, attach to the running, to the kept, detach, update, memory. `J` a job, `.` so already, `D` killed at once; refused: `W` wrong state, `E` exists, `N` there is none, `I` the
 /// arguments contradict each other.
 fn row(state: DomainState, persistent: bool, exists: bool, reaping: bool) -> &'static str {
     if !exists {
-        return "JJNNJNNNNNNNNNNNNN";
+        return "JJNNJNNNNNNNNNNNNNNNNNN";
     }
     match (state, persistent) {
-        (DomainState::ShutOff(_), true) if reaping => "JEJWEWWWWWDJWWJWIW",
-        (DomainState::ShutOff(_), false) if reaping => "JEWWEWWWWWDWWWWWIW",
-        (DomainState::ShutOff(_), true) => "JEJJEWWWWWWJJWJWIW",
-        (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWIW",
-        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJIJ",
-        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWIJ",
+        (DomainState::ShutOff(_), true) if reaping => "JEJWEWWWWWDJWWJWIWWJWWW",
+        (DomainState::ShutOff(_), false) if reaping => "JEWWEWWWWWDWWWWWIWWWWWW",
+        (DomainState::ShutOff(_), true) => "JEJJEWWWWWWJJWJWIWWJWWW",
+        (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWIWWWWWW",
+        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJIJJJJJJ",
+        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWIJJWJJJ",
         (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, true) => {
-            "JEJWEWWJWWDJWJJJID"
+            "JEJWEWWJWWDJWJJJIDWJJJJ"
         }
         (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, false) => {
-            "JEWWEWWJWWDWWJWWID"
+            "JEWWEWWJWWDWWJWWIDWWJJJ"
         }
-        (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJIJ",
-        (DomainState::Paused(_), false) => "JEWWEWWJ.JDWWJWWIJ",
+        (STARTING, true) => "JEJWEWWJ.JDJWJJJIJWJWWW",
+        (STARTING, false) => "JEWWEWWJ.JDWWJWWIJWWWWW",
+        (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJIJJJJJJ",
+        (DomainState::Paused(_), false) => "JEWWEWWJ.JDWWJWWIJJWJJJ",
     }
 }
 
@@ -391,7 +419,7 @@ fn success(effect: &Effect) -> Option<Input> {
             (*serial, Done::Started(Ok(phase)))
         }
         Effect::Adopt { serial, .. } => (*serial, Done::Adopted(Adopted::Silent)),
-        Effect::Call(serial, ..) => (*serial, Done::Called(Ok(()))),
+        Effect::Call(serial, ..) | Effect::Device(serial, ..) => (*serial, Done::Called(Ok(()))),
         _ => return None,
     };
     Some(Input::Done(serial, done))

@@ -13,6 +13,7 @@ use super::disks::plan_disk;
 use super::nics::plan_nic;
 use super::paths::PathPolicy;
 use super::{PlanError, model_error};
+use crate::domain::driver::DeviceResources;
 use crate::host::sockets::DeviceSockets;
 
 /// The devices of a domain with every address.
@@ -102,6 +103,26 @@ pub(super) fn plan_listeners(
         }));
     }
     Ok(specs)
+}
+
+/// What each of `devices` holds that has a name, as far as `specs` tell; those that hold nothing are left
+/// out.
+pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResources> {
+    let named = devices.named().into_iter();
+    let held = named.map(|(slot, _)| {
+        let taps = specs.iter().filter_map(|device| match device {
+            DeviceSpec::Nic(nic) if nic.slot == slot => Some(nic.name.clone()),
+            _ => None,
+        });
+        let alone = devices.only(slot);
+        let sockets = alone.sockets().map(|(_, path)| path.to_owned());
+        DeviceResources {
+            slot,
+            taps: taps.collect(),
+            sockets: sockets.collect(),
+        }
+    });
+    held.filter(|device| !device.is_empty()).collect()
 }
 
 fn placed(address: Option<PciSlot>) -> Result<PciSlot, PlanError> {

@@ -127,8 +127,7 @@ async fn nothing_of_an_earlier_supervisor_is_found() {
         digest: [0; 16],
         process: None,
         launched: true,
-        taps: Vec::new(),
-        device_sockets: Vec::new(),
+        devices: Vec::new(),
     };
     let adoption = TestDriver::new().adopt(domain(), resources).await;
     assert!(matches!(adoption, Adoption::Gone { .. }));

@@ -26,25 +26,24 @@ use reeve_ipc::client::{AdoptError, Adopting, CallError, Incoming, WorkerClient}
 use reeve_ipc::message::JailFacts;
 use reeve_ipc::model::{Domain, DomainName};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{Report, Standing};
-use reeve_ipc::spec::SpecDigest;
+use reeve_ipc::request::{DeviceQuery, Report, Standing};
+use reeve_ipc::spec::{PciSlot, SpecDigest};
 use rustix::io::Errno;
 use tokio::sync::{mpsc, watch};
 
 pub(super) use self::report::{crashed_unseen, end_of};
 use super::instance::KvmInstance;
-use super::kept::NOTICES;
+use super::kept::{NOTICES, Planner};
 use super::log::quoted;
 use super::supervise::{Heard, Supervision, release};
-use super::{Facts, Link, Process, View, Worker};
+use super::{Facts, Link, Process, View, Worker, devices};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{Adoption, GuestEnd, Notice, ProcessIdentity, Resources, Running};
-use crate::domain::plan::PathPolicy;
 use crate::host::confinement::Confinement;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
 use crate::host::process::Missing;
-use crate::host::sockets::DeviceSockets;
+use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::spawner::Child;
 use crate::host::watch::watch;
 use crate::host::{Host, process, reason};
@@ -68,6 +67,8 @@ pub(super) struct Found {
     pub(super) incoming: mpsc::Receiver<Incoming>,
     pub(super) jail: JailFacts,
     pub(super) standing: Standing,
+    /// Where it has devices, if it should have any.
+    pub(super) devices: Option<Vec<PciSlot>>,
 }
 
 impl fmt::Debug for Found {
@@ -99,21 +100,24 @@ pub(super) struct Claim {
     accepted: Instant,
     recorded: Resources,
     holdings: Holdings,
+    planner: Planner,
 }
 
 impl Claim {
     /// Claims it: from here on nobody else gets the uid.
-    pub(super) fn new(host: &Host, paths: Arc<dyn PathPolicy>, recorded: Resources) -> Self {
-        let sockets = recorded.device_sockets.clone();
+    pub(super) fn new(host: &Host, planner: Planner, recorded: Resources) -> Self {
+        let sockets = recorded.device_sockets().cloned().collect();
+        let sockets = DeviceSockets::recorded(planner.paths(), sockets);
         Self {
             accepted: Instant::now(),
             holdings: Holdings {
                 socket: Some(recorded.socket.clone()),
-                device_sockets: DeviceSockets::recorded(paths, sockets),
+                device_sockets: WorkerSockets::new(sockets),
                 confinement: Confinement::adopt(recorded.cgroup.as_deref()),
                 identity: host.identities.reclaim(recorded.uid, recorded.own_uid),
             },
             recorded,
+            planner,
         }
     }
 }
@@ -124,6 +128,7 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         accepted,
         recorded,
         holdings,
+        planner,
     } = claim;
     let Some(identity) = recorded.process.clone() else {
         return never_launched(holdings, recorded.own_uid).await;
@@ -152,7 +157,9 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             cgroup: recorded.cgroup.clone(),
             adopted: true,
         },
+        sockets: holdings.device_sockets.clone(),
         child: Child::adopt(identity.pid, pidfd, holdings),
+        planner,
     };
     if !recorded.launched {
         return match found.end(None).await {
@@ -160,7 +167,9 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             Err(silent) => silent,
         };
     }
-    let mut search: Search = Box::pin(search(domain.name.clone(), recorded, identity));
+    let name = domain.name.clone();
+    let has_devices = domain.devices.count() > 0;
+    let mut search: Search = Box::pin(search(name, recorded, identity, has_devices));
     match tokio::time::timeout(PATIENCE, &mut search).await {
         Ok(Ok(answer)) => found.take_over(*answer),
         Ok(Err(why)) => match found.end(Some(&why)).await {
@@ -194,12 +203,15 @@ async fn open(domain: &Domain, identity: &ProcessIdentity) -> Result<OwnedFd, Mi
 struct FoundProcess<'a> {
     domain: &'a Domain,
     facts: Facts,
+    sockets: WorkerSockets,
     child: Child,
+    planner: Planner,
 }
 
 impl FoundProcess<'_> {
-    fn take_over(self, found: Found) -> Adoption {
+    fn take_over(self, mut found: Found) -> Adoption {
         let end = end_of(&found.standing);
+        let (devices, planner) = (found.devices.take(), self.planner.clone());
         let (resets, console_position) = (found.standing.resets, found.standing.console_position);
         let phase = found.standing.phase;
         let heard = Heard::up_to(found.standing.last_event);
@@ -210,21 +222,23 @@ impl FoundProcess<'_> {
         tracing::info!(%domain, %uuid, pid, "adopted");
         match supervision.begin(found.incoming, None, heard) {
             Ok(()) => Adoption::Adopted {
-                running: running(worker, notices, phase),
+                running: running(worker, planner, notices, phase),
                 end,
                 resets,
                 console_position,
+                devices,
             },
             Err(error) => unwatched(&error),
         }
     }
 
     fn watch_silent(self, search: Option<Search>) -> Adoption {
+        let planner = self.planner.clone();
         let (worker, supervision, notices) = self.supervised();
         let (domain, uuid, pid) = (&worker.name, worker.uuid, worker.pid());
         tracing::warn!(%domain, %uuid, pid, "the worker does not answer");
         match supervision.begin_silent(search) {
-            Ok(()) => Adoption::Silent(running(worker, notices, Phase::Running)),
+            Ok(()) => Adoption::Silent(running(worker, planner, notices, Phase::Running)),
             Err(error) => unwatched(&error),
         }
     }
@@ -286,14 +300,20 @@ impl FoundProcess<'_> {
             view,
             launched: None,
             facts: self.facts,
+            sockets: self.sockets,
         };
         (worker, supervision, notices)
     }
 }
 
-fn running(worker: Worker, notices: mpsc::Receiver<Notice>, phase: Phase) -> Running {
+fn running(
+    worker: Worker,
+    planner: Planner,
+    notices: mpsc::Receiver<Notice>,
+    phase: Phase,
+) -> Running {
     Running {
-        instance: Arc::new(KvmInstance::new(worker)),
+        instance: Arc::new(KvmInstance::new(worker, planner)),
         notices,
         phase,
     }
@@ -333,6 +353,7 @@ async fn search(
     name: DomainName,
     recorded: Resources,
     identity: ProcessIdentity,
+    has_devices: bool,
 ) -> Result<Box<Found>, String> {
     let socket = loop {
         match reeve_ipc::local::connect_warily(&recorded.socket) {
@@ -368,11 +389,21 @@ async fn search(
     if let Some(last) = &standing.last_request {
         adopted.client.go_on_after(last.id);
     }
+    // Those that went while nobody heard are not there, and one that was asked for last may be.
+    let devices = match has_devices {
+        true => {
+            let query = adopted.client.call(DeviceQuery {}, REPORT_DEADLINE);
+            let reports = query.await.map_err(refused)?;
+            Some(devices::places(&reports)?)
+        }
+        false => None,
+    };
     Ok(Box::new(Found {
         client: adopted.client,
         incoming: adopted.incoming,
         jail: adopted.jail,
         standing,
+        devices,
     }))
 }
 

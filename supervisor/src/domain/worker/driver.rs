@@ -59,7 +59,7 @@ impl Driver for KvmDriver {
             let started = kept::start(host, planner, &order, recorder, &driver.given_up).await;
             match started {
                 Ok((worker, notices)) => Ok(Running {
-                    instance: Arc::new(KvmInstance::new(worker)),
+                    instance: Arc::new(KvmInstance::new(worker, planner.clone())),
                     notices,
                     phase,
                 }),
@@ -84,7 +84,7 @@ impl Driver for KvmDriver {
 
     fn adopt(&self, domain: Domain, recorded: Resources) -> Later<Adoption> {
         // Not later: a start that comes before the future runs must not get the same uid.
-        let claim = adopt::Claim::new(&self.host, self.planner.paths(), recorded);
+        let claim = adopt::Claim::new(&self.host, self.planner.clone(), recorded);
         Box::pin(async move { adopt::adopt(&domain, claim).await })
     }
 }
@@ -101,18 +101,24 @@ fn told(domain: &DomainName, error: &StartError) -> String {
     }
 }
 
-fn kind(error: &StartError) -> StartFailureKind {
+/// What kind of failure a plan met.
+pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
     match error {
-        StartError::Plan(
-            PlanError::Forbidden(_) | PlanError::Socket(SocketError::Forbidden(_)),
-        ) => StartFailureKind::Path,
-        StartError::Plan(PlanError::Disk(error)) if error.is_of_definition() => {
+        PlanError::Forbidden(_) | PlanError::Socket(SocketError::Forbidden(_)) => {
+            StartFailureKind::Path
+        }
+        PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,
+        PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. } => {
             StartFailureKind::Definition
         }
-        StartError::Plan(
-            PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. },
-        )
-        | StartError::Confinement(
+        _ => StartFailureKind::Host,
+    }
+}
+
+fn kind(error: &StartError) -> StartFailureKind {
+    match error {
+        StartError::Plan(error) => plan_kind(error),
+        StartError::Confinement(
             ConfinementError::Memory { .. } | ConfinementError::Pids { .. },
         )
         | StartError::Vcpus {

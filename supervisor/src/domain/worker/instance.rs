@@ -6,11 +6,15 @@ use std::sync::Arc;
 
 use reeve_ipc::api::view::{DomainStats, WorkerDetails};
 use reeve_ipc::client::CallError;
+use reeve_ipc::device::DeviceReport;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::kept::Planner;
 use super::log::quoted;
-use super::{AttachError, Worker};
-use crate::domain::driver::{CallFailure, Instance, Later, WorkerCall};
+use super::{AttachError, Worker, devices};
+use crate::domain::driver::{
+    CallFailure, DeviceCall, DeviceLedger, DeviceResources, Instance, Later, WorkerCall,
+};
 use crate::host::identity::Level;
 use crate::host::process;
 
@@ -29,11 +33,14 @@ pub(super) struct KvmInstance {
     worker: Arc<Worker>,
     /// Places for queries.
     queries: Arc<Semaphore>,
+    /// Opens what a device needs.
+    planner: Planner,
 }
 
 impl KvmInstance {
-    pub(super) fn new(worker: Worker) -> Self {
+    pub(super) fn new(worker: Worker, planner: Planner) -> Self {
         Self {
+            planner,
             worker: Arc::new(worker),
             queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         }
@@ -48,7 +55,7 @@ impl KvmInstance {
 }
 
 /// What the actor is told; a deadline that passed is told to the supervision too.
-fn failure(worker: &Worker, error: CallError) -> CallFailure {
+pub(super) fn failure(worker: &Worker, error: CallError) -> CallFailure {
     match error {
         CallError::Refused(error) => CallFailure::Refused(quoted(&error.message)),
         CallError::Deadline(..) => {
@@ -120,6 +127,28 @@ impl Instance for KvmInstance {
                 console_clients: status.console_clients,
                 log_dropped: status.log_dropped,
             })
+        })
+    }
+
+    fn device(
+        &self,
+        call: DeviceCall,
+        ledger: Arc<dyn DeviceLedger>,
+    ) -> Later<Result<(), CallFailure>> {
+        let (worker, planner) = (Arc::clone(&self.worker), self.planner.clone());
+        Box::pin(async move { devices::ask(&worker, &planner, call, ledger.as_ref()).await })
+    }
+
+    fn release(&self, device: DeviceResources) {
+        devices::release(&self.worker, device);
+    }
+
+    fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
+        let worker = Arc::clone(&self.worker);
+        let place = self.place();
+        Box::pin(async move {
+            let _place = place?;
+            devices::reports(&worker).await
         })
     }
 

@@ -13,8 +13,8 @@ use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
-use reeve_ipc::model::DomainName;
-use reeve_ipc::spec::{ControlLoss, SpecDigest};
+use reeve_ipc::model::{Domain, DomainName};
+use reeve_ipc::spec::{ControlLoss, PciSlot, SpecDigest};
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
@@ -24,11 +24,11 @@ use super::start::{Launching, StartError, check_vcpus, launch};
 use super::{REAP_DEADLINE, Worker};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{Notice, Recorder, Resources, StartOrder};
-use crate::domain::plan::{self, PathPolicy, Plan, PlanError, PlanOptions};
+use crate::domain::plan::{self, DevicePlan, PathPolicy, Plan, PlanError, PlanOptions};
 use crate::host::confinement::ConfinementPlan;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
-use crate::host::sockets::DeviceSockets;
+use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::{Host, process};
 
 /// The socket's name in the domain's directory.
@@ -40,6 +40,8 @@ const BACKLOG: i32 = 64;
 const MAX_PLANNING: usize = 32;
 /// How long one may wait for its turn.
 const PLACE_DEADLINE: Duration = Duration::from_secs(10);
+/// How long what a device of a running machine needs may take to be opened.
+const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 /// Notices that wait for the actor.
 pub(super) const NOTICES: usize = 32;
 
@@ -174,6 +176,32 @@ impl Planner {
         .await
     }
 
+    /// Plans a device of a machine that runs. A file system that does not answer is given up on.
+    pub(super) async fn device(
+        &self,
+        domain: Domain,
+        slot: PciSlot,
+    ) -> Result<DevicePlan, PlanError> {
+        let paths = Arc::clone(&self.paths);
+        let planning = self.work(move || plan::plan_device(&domain, slot, paths.as_ref()));
+        let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
+        planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+    }
+
+    /// Binds what a planned device listens on.
+    pub(super) async fn device_listen(
+        &self,
+        mut plan: DevicePlan,
+    ) -> Result<(DevicePlan, DeviceSockets), PlanError> {
+        let paths = Arc::clone(&self.paths);
+        let binding = self.work(move || {
+            let sockets = plan.listen(paths.as_ref())?;
+            Ok((plan, sockets))
+        });
+        let bound = tokio::time::timeout(DEVICE_DEADLINE, binding).await;
+        bound.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+    }
+
     /// Who opens what definitions name.
     pub(super) fn paths(&self) -> Arc<dyn PathPolicy> {
         Arc::clone(&self.paths)
@@ -231,21 +259,22 @@ pub(super) async fn start(
             digest: digest.0,
             process: None,
             launched: false,
-            taps: plan.taps().map(str::to_owned).collect(),
-            device_sockets: plan.sockets(),
+            devices: plan.held(),
         },
     };
     ledger.record()?;
-    let mut holdings = Holdings {
+    let holdings = Holdings {
         socket: Some(socket.clone()),
-        device_sockets: DeviceSockets::default(),
+        device_sockets: WorkerSockets::new(DeviceSockets::default()),
         confinement: confinement.make()?,
         identity,
     };
     crash::point(Operation::Start, Moment::AfterCgroup);
     plan.wait_on(listen(&socket)?)?;
-    if !ledger.resources.device_sockets.is_empty() {
-        (plan, holdings.device_sockets) = planner.listen(plan).await?;
+    if ledger.resources.device_sockets().next().is_some() {
+        let sockets;
+        (plan, sockets) = planner.listen(plan).await?;
+        holdings.device_sockets.add(sockets);
     }
     crash::point(Operation::Start, Moment::AfterSocket);
     let (tell, notices) = mpsc::channel(NOTICES);

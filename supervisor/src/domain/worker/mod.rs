@@ -22,6 +22,7 @@
 
 mod adopt;
 mod death;
+mod devices;
 mod driver;
 mod instance;
 mod kept;
@@ -54,6 +55,7 @@ pub use self::driver::KvmDriver;
 pub use self::start::{StartError, StartOptions, start};
 use crate::host::identity::Level;
 use crate::host::no_descriptor;
+use crate::host::sockets::WorkerSockets;
 use crate::host::spawner::Child;
 
 /// How long a reset may take: it loads the kernel again.
@@ -110,6 +112,8 @@ pub struct Worker {
     view: watch::Receiver<View>,
     launched: Option<Launched>,
     facts: Facts,
+    /// What its devices listen on.
+    sockets: WorkerSockets,
 }
 
 /// What the supervisor itself did to confine a worker, and when it was asked to start or find it.

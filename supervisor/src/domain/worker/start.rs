@@ -35,6 +35,7 @@ use crate::domain::plan::{self, AnyPath, Plan, PlanError, PlanOptions};
 use crate::host::confinement::{ConfinementError, ConfinementPlan};
 use crate::host::holdings::Holdings;
 use crate::host::identity::IdentityError;
+use crate::host::sockets::WorkerSockets;
 use crate::host::spawner::{Order, SpawnError};
 use crate::host::vcpus::{self, VcpuError};
 use crate::host::{Host, no_descriptor, reason};
@@ -173,7 +174,7 @@ pub async fn start(
     let identity = host.identities.claim()?;
     let holdings = Holdings {
         socket: None,
-        device_sockets: plan.listen(&AnyPath)?,
+        device_sockets: WorkerSockets::new(plan.listen(&AnyPath)?),
         confinement: ConfinementPlan::new(domain, &host.cgroups)?.make()?,
         identity,
     };
@@ -237,6 +238,7 @@ pub(super) async fn launch(
         cgroup: holdings.confinement.path(),
         adopted: false,
     };
+    let sockets = holdings.device_sockets.clone();
     fail_at(Step::BeforeSpawn, domain)?;
     let order = Order {
         name: domain.name.clone(),
@@ -308,6 +310,7 @@ pub(super) async fn launch(
         view,
         launched: None,
         facts,
+        sockets,
     };
     if fault::is_at(Step::AfterSpawn) {
         worker.process.kill();

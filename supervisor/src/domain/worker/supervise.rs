@@ -18,19 +18,20 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use reeve_ipc::client::{CallError, Closed, Incoming};
+use reeve_ipc::device::DeviceReport;
 use reeve_ipc::event::Event;
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{Query, Status};
+use reeve_ipc::request::{DeviceQuery, Query, Status};
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::outbox::Outbox;
+use self::outbox::{BalloonNews, Outbox};
 use super::adopt::{self, Found, Search};
 use super::death::{Evidence, ExitStatus};
 use super::log::{LogSocket, Record, quoted, relay};
-use super::{Link, Process, View};
+use super::{Link, Process, View, devices};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{GuestEnd, Notice, Verdict};
 use crate::domain::fault::{self, Step};
@@ -59,7 +60,10 @@ pub(super) struct Supervision {
 }
 
 /// A question to a worker that went silent; its answer says that it is back.
-type Probe = Pin<Box<dyn Future<Output = Result<Status, CallError>> + Send>>;
+type Probe = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
+
+/// How it stands then, and where it has devices.
+type Answer = (Status, Vec<DeviceReport>);
 
 /// What the task learns as it goes.
 #[derive(Default)]
@@ -71,6 +75,7 @@ pub(super) struct Heard {
     /// How the guest ended by itself, until its machine is at rest.
     end: Option<GuestEnd>,
     outbox: Outbox,
+    balloon: BalloonNews,
     probe: Option<Probe>,
 }
 
@@ -141,7 +146,12 @@ impl Supervision {
         self.view.send_modify(|view| found.show(view));
         let _ = self.link.set(found.client);
         let resets = found.standing.resets;
-        heard.outbox.push(Notice::Responsive { phase, resets, end });
+        heard.outbox.push(Notice::Responsive {
+            phase,
+            resets,
+            end,
+            devices: found.devices,
+        });
         found.incoming
     }
 
@@ -155,6 +165,7 @@ impl Supervision {
         loop {
             let patience = heard.closed.map(|closed| closed + CLOSED_GRACE);
             let (waiting, probing) = (!heard.outbox.is_empty(), heard.probe.is_some());
+            let balloon = heard.balloon.due();
             tokio::select! {
                 biased;
                 // An error can only be the end of the runtime, and so of this task.
@@ -169,6 +180,11 @@ impl Supervision {
                 record = next_record(&mut log) => self.record(&mut heard, record),
                 () = self.process.missed.notified(), if !probing => self.silent(&mut heard),
                 status = answer(&mut heard.probe), if probing => self.answered(&mut heard, status),
+                () = until(balloon), if balloon.is_some() => {
+                    if let Some(bytes) = heard.balloon.take() {
+                        self.notify(&mut heard, Notice::Balloon(bytes));
+                    }
+                }
                 () = until(patience), if patience.is_some() => {
                     self.violated(&mut heard, "it closed its control socket and lives on".into());
                     heard.closed = None;
@@ -273,20 +289,31 @@ impl Supervision {
         heard.outbox.push(Notice::Silent);
         let client = client.clone();
         heard.probe = Some(Box::pin(async move {
-            client.call(Query {}, PROBE_DEADLINE).await
+            let status = client.call(Query {}, PROBE_DEADLINE).await?;
+            // What it was asked for and did not answer it has done by now, or not.
+            let devices = match status.phase.has_machine() {
+                true => client.call(DeviceQuery {}, PROBE_DEADLINE).await?,
+                false => Vec::new(),
+            };
+            Ok((status, devices))
         }));
     }
 
-    fn answered(&self, heard: &mut Heard, status: Result<Status, CallError>) {
+    fn answered(&self, heard: &mut Heard, answer: Result<Answer, CallError>) {
         heard.probe = None;
-        match status {
-            Ok(status) => {
+        match answer {
+            Ok((status, reports)) => {
+                let devices = match devices::places(&reports) {
+                    Ok(places) => places,
+                    Err(rule) => return self.violated(heard, rule),
+                };
                 let (domain, uuid) = (&self.name, self.uuid);
                 tracing::info!(%domain, %uuid, "the worker answers again");
                 heard.outbox.push(Notice::Responsive {
                     phase: status.phase,
                     resets: status.resets,
                     end: None,
+                    devices: Some(devices),
                 });
             }
             // Closed: that is heard of elsewhere. Anything else: the next missed call asks again.
@@ -329,9 +356,11 @@ impl Supervision {
             }
             Event::DeviceRemoved { slot } => {
                 tracing::info!(%domain, %uuid, %slot, "a device is gone");
+                self.notify(heard, Notice::DeviceRemoved(slot));
             }
             Event::BalloonChanged { bytes } => {
                 tracing::debug!(%domain, %uuid, bytes, "the balloon has changed");
+                heard.balloon.changed(bytes);
             }
             Event::GuestReset { count } => {
                 let before = self.view.borrow().resets;

@@ -5,10 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use reeve_ipc::api::call::DomainRef;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
-use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, MemorySize};
+use reeve_ipc::spec::{DiskThrottle, Rate};
 use uuid::Uuid;
 
 use crate::args::GuestArgs;
+use crate::devices::{OneDevice, limits};
 
 /// What every such command takes.
 #[derive(Debug, Args)]
@@ -71,6 +73,16 @@ pub enum RemoteCommand {
     Rename(RenameArgs),
     /// Set title, description or metadata of a domain.
     Label(LabelArgs),
+    /// Give a domain one more device.
+    Attach(Box<AttachArgs>),
+    /// Take a device from a domain.
+    Detach(DetachArgs),
+    /// Change a device of a domain.
+    Update(UpdateArgs),
+    /// Ask a guest to make do with less of its memory, by its balloon.
+    SetMemory(SetMemoryArgs),
+    /// Show what the devices of a domain that runs have done.
+    Stats(OneArgs),
     /// Follow what happens to domains.
     Events(EventsArgs),
     /// Show a domain's log, or what its guest wrote to its console.
@@ -236,6 +248,76 @@ pub struct LabelArgs {
     /// An element of metadata, by its namespace; without content it is removed.
     #[arg(long, num_args = 1..=2, value_names = ["URI", "CONTENT"], group = "label")]
     pub metadata: Option<Vec<String>>,
+}
+
+#[derive(Debug, Args)]
+pub struct AttachArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    #[command(flatten)]
+    pub device: OneDevice,
+    /// In the definition that is kept, too; of a domain that is off, in that only.
+    #[arg(long)]
+    pub persistent: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A device is named by a disk's target (vda), by an interface's address or name on the \
+host, as rng, balloon, vsock or ports, or by its address on the bus (5). 'reeve stats' shows those of a \
+domain that runs."
+)]
+pub struct DetachArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// The device.
+    pub device: DeviceName,
+    /// Take it, whatever its guest does with it. Otherwise the guest is asked, and has ten seconds.
+    #[arg(long)]
+    pub force: bool,
+    /// In the definition that is kept, too; of a domain that is off, in that only.
+    #[arg(long)]
+    pub persistent: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct UpdateArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// The device, named as for 'reeve detach'.
+    pub device: DeviceName,
+    #[command(flatten)]
+    pub change: ChangeArgs,
+    /// In the definition that is kept, too; of a domain that is off, in that only.
+    #[arg(long)]
+    pub persistent: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct ChangeArgs {
+    /// Plug in, or pull, the cable of a network interface.
+    #[arg(long, value_name = "up|down", value_parser = limits::link)]
+    pub link: Option<bool>,
+    /// How fast a disk may be used, or none: total-bytes=N, or read-bytes=N and write-bytes=N; the same
+    /// with iops. N is as in 10M; N:BURST:SECONDS allows more for a while. What is not said is not limited.
+    #[arg(long, value_name = "KEY=N[,...]|none", value_parser = limits::throttle)]
+    pub throttle: Option<DiskThrottle>,
+    /// How fast a network interface may be used, or none: inbound=N (to the guest), outbound=N, in bytes.
+    #[arg(long, value_name = "KEY=N[,...]|none", value_parser = limits::rates)]
+    pub rates: Option<(Option<Rate>, Option<Rate>)>,
+}
+
+#[derive(Debug, Args)]
+pub struct SetMemoryArgs {
+    /// Name, UUID, or number.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// What is left to the guest, as in 512M; no more than it was started with.
+    pub memory: MemorySize,
 }
 
 #[derive(Debug, Args)]

@@ -176,6 +176,7 @@ mod tests {
             C::Unsupported,
             C::ShuttingDown,
             C::Cancelled,
+            C::NoDevice,
         ]
         .map(|code| CommandError::Call(ApiError::new(code, "m").into()));
         let socket = || PathBuf::from("/s");

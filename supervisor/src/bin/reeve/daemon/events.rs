@@ -85,6 +85,11 @@ fn words(kind: &EventKind) -> String {
         }
         EventKind::Autostart { order: None } => "no longer starts with the host".to_owned(),
         EventKind::Labels => "labels changed".to_owned(),
+        EventKind::DeviceAdded { device, slot } => {
+            format!("has a further device, {device} at address {slot}")
+        }
+        EventKind::DeviceRemoved { device, .. } => format!("has lost a device, {device}"),
+        EventKind::BalloonChanged { memory } => format!("its guest is left {memory} of memory"),
     }
 }
 

@@ -6,6 +6,7 @@
 pub mod args;
 mod console;
 mod define;
+mod devices;
 mod edit;
 mod error;
 mod events;
@@ -101,6 +102,11 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Autostart(args) => life::autostart(connection, out, &args),
         C::Rename(args) => life::rename(connection, out, &args),
         C::Label(args) => life::label(connection, out, &args),
+        C::Attach(args) => devices::attach(connection, out, &args),
+        C::Detach(args) => devices::detach(connection, out, &args),
+        C::Update(args) => devices::update(connection, out, &args),
+        C::SetMemory(args) => devices::set_memory(connection, out, &args),
+        C::Stats(args) => devices::stats(connection, out, &args.domain),
         C::Console(args) => console::console(connection, &args.domain, !args.read_only),
         C::Events(args) => events::events(connection, out, &args),
         C::Logs(args) => logs::logs(connection, out, &args),

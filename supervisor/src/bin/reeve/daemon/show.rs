@@ -275,7 +275,8 @@ fn ago(ms: u64) -> String {
 }
 
 /// Bytes in whole KiB or MiB, rounded up: for the eye.
-fn human(bytes: u64) -> String {
+pub(super) fn human(bytes: u64) -> String {
     let unit = if bytes >= 10 << 20 { 20 } else { 10 };
-    MemorySize(bytes.div_ceil(1 << unit) << unit).to_string()
+    let whole = bytes.div_ceil(1 << unit).checked_mul(1 << unit);
+    MemorySize(whole.unwrap_or(bytes)).to_string()
 }

@@ -22,6 +22,11 @@ impl Table {
             .push(cells.iter().map(|cell| printable(cell)).collect());
     }
 
+    /// Whether it has only its header.
+    pub(super) fn is_empty(&self) -> bool {
+        self.rows.len() < 2
+    }
+
     /// The table, columns two blanks apart; the last is as wide as it likes.
     pub(super) fn render(&self) -> String {
         let columns = self.rows.iter().map(Vec::len).max().unwrap_or(0);

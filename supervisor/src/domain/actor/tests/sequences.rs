@@ -21,9 +21,9 @@ enum Food {
 
 fn food() -> impl Strategy<Value = Food> {
     prop_oneof![
-        4 => (0..18_usize).prop_map(Food::Request),
+        4 => (0..23_usize).prop_map(Food::Request),
         6 => (0..3_u8, 0..6_u8).prop_map(|(which, how)| Food::Outcome(which, how)),
-        3 => (0..6_u8, 0..4_u32).prop_map(|(what, id)| Food::Notice(what, id)),
+        3 => (0..10_u8, 0..4_u32).prop_map(|(what, id)| Food::Notice(what, id)),
         1 => (any::<bool>(), 0..4_u32).prop_map(|(which, id)| Food::Timer(which, id)),
         1 => Just(Food::SessionEnded),
     ]
@@ -49,8 +49,12 @@ fn outcome(effect: &Effect, how: u8) -> Option<Input> {
             *serial,
             Done::Adopted(Adopted::Gone("it is gone".to_owned())),
         ),
-        (Effect::Call(serial, ..), 3) => (*serial, Done::Called(Err(CallFailure::Deadline))),
-        (Effect::Call(serial, ..), _) => (*serial, Done::Called(Err(CallFailure::Gone))),
+        (Effect::Call(serial, ..) | Effect::Device(serial, ..), 3) => {
+            (*serial, Done::Called(Err(CallFailure::Deadline)))
+        }
+        (Effect::Call(serial, ..) | Effect::Device(serial, ..), _) => {
+            (*serial, Done::Called(Err(CallFailure::Gone)))
+        }
         _ => return None,
     };
     Some(Input::Done(done.0, done.1))
@@ -66,7 +70,10 @@ fn notice(what: u8) -> Notice {
             phase: Phase::Running,
             resets: 1,
             end: None,
+            devices: None,
         },
+        5..8 => Notice::DeviceRemoved((what - 4).try_into().unwrap()),
+        8 => Notice::Balloon(1 << 20),
         _ => Notice::Gone(Verdict::Asked),
     }
 }

@@ -1,6 +1,9 @@
 //! Notices that wait for an actor that is busy: in order, and never more than a few.
 
 use std::collections::VecDeque;
+use std::time::Duration;
+
+use tokio::time::Instant;
 
 use crate::domain::driver::Notice;
 
@@ -16,8 +19,18 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Puts a notice behind the others; false where there are too many, and it is left out. A last
-    /// notice always fits.
+    /// notice always fits. What is told already is not told twice: of a device that is gone, and of the
+    /// balloon.
     pub(super) fn push(&mut self, notice: Notice) -> bool {
+        if matches!(notice, Notice::DeviceRemoved(_)) && self.notices.contains(&notice) {
+            return true;
+        }
+        if let (Some(Notice::Balloon(before)), Notice::Balloon(bytes)) =
+            (self.notices.back_mut(), &notice)
+        {
+            *before = *bytes;
+            return true;
+        }
         if let (Some(Notice::Reset(before)), Notice::Reset(count)) =
             (self.notices.back_mut(), &notice)
         {
@@ -37,6 +50,37 @@ impl Outbox {
 
     pub(super) fn is_empty(&self) -> bool {
         self.notices.is_empty()
+    }
+}
+
+/// How often a change of the balloon is told, at most: a guest changes it as fast as it likes.
+const BALLOON_NEWS: Duration = Duration::from_millis(200);
+
+/// What the balloon holds, told at once where it has not been told of late.
+#[derive(Debug, Default)]
+pub(super) struct BalloonNews {
+    bytes: Option<u64>,
+    told: Option<Instant>,
+}
+
+impl BalloonNews {
+    pub(super) fn changed(&mut self, bytes: u64) {
+        self.bytes = Some(bytes);
+    }
+
+    /// When there is something to be told.
+    pub(super) fn due(&self) -> Option<Instant> {
+        self.bytes?;
+        Some(
+            self.told
+                .map_or_else(Instant::now, |told| told + BALLOON_NEWS),
+        )
+    }
+
+    /// What is to be told now.
+    pub(super) fn take(&mut self) -> Option<u64> {
+        self.told = Some(Instant::now());
+        self.bytes.take()
     }
 }
 
@@ -62,5 +106,33 @@ mod tests {
         let taken = (0..1000).filter(|_| outbox.push(end())).count();
         assert_eq!(taken, MAX_WAITING);
         assert!(outbox.push(Notice::Gone(Verdict::Asked)));
+    }
+
+    #[test]
+    fn a_device_that_is_gone_is_told_once_however_often_it_is_said() {
+        let mut outbox = Outbox::default();
+        for _ in 0..1000 {
+            for number in 1..=31 {
+                let slot = number.try_into().unwrap();
+                assert!(outbox.push(Notice::DeviceRemoved(slot)));
+            }
+        }
+        let told = std::iter::from_fn(|| outbox.pop()).count();
+        assert_eq!(told, 31);
+    }
+
+    #[test]
+    fn a_balloon_that_changes_all_the_time_is_told_now_and_then() {
+        let mut news = BalloonNews::default();
+        assert_eq!(news.due(), None);
+        news.changed(1);
+        assert!(news.due().is_some_and(|due| due <= Instant::now()));
+        assert_eq!(news.take(), Some(1));
+        for bytes in 2..1000 {
+            news.changed(bytes);
+        }
+        assert!(news.due().is_some_and(|due| due > Instant::now()));
+        assert_eq!(news.take(), Some(999));
+        assert_eq!(news.due(), None);
     }
 }

@@ -1,0 +1,300 @@
+//! Devices one by one: what users call each, and how a definition gains, loses and changes one.
+
+use std::fmt;
+use std::str::FromStr;
+
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Balloon, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Nic, Rng, Vsock, assign,
+};
+use crate::device::DeviceChange;
+use crate::spec::{MacAddress, PciSlot};
+
+/// A device that a domain is to have beside those it has. Channels and consoles are ports of one
+/// controller, and so come and go with it only.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Device {
+    /// A disk.
+    Disk(Disk),
+    /// A network interface.
+    Nic(Nic),
+    /// An entropy device.
+    Rng(Rng),
+    /// A balloon.
+    Balloon(Balloon),
+    /// A socket device.
+    Vsock(Vsock),
+}
+
+/// What users call a device of a domain. In text, and on the wire: a disk by its target (`vda`), a
+/// network interface by its address or by its name on the host, one of a kind by that (`rng`, `balloon`,
+/// `vsock`, `ports`), and any by its address on the bus (`5`).
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
+pub enum DeviceName {
+    /// A disk.
+    Disk(DiskTarget),
+    /// A network interface, by its address.
+    Nic(MacAddress),
+    /// A network interface, by its name on the host where the definition says it.
+    Interface(InterfaceName),
+    /// The entropy device.
+    Rng,
+    /// The balloon.
+    Balloon,
+    /// The socket device.
+    Vsock,
+    /// The serial controller of channels and consoles.
+    Ports,
+    /// Whatever is there on the bus.
+    Slot(PciSlot),
+}
+
+impl FromStr for DeviceName {
+    type Err = DeviceError;
+
+    fn from_str(text: &str) -> Result<Self, DeviceError> {
+        let refuse = || DeviceError::Name(text.chars().take(64).collect());
+        match text {
+            "rng" => return Ok(Self::Rng),
+            "balloon" => return Ok(Self::Balloon),
+            "vsock" => return Ok(Self::Vsock),
+            "ports" => return Ok(Self::Ports),
+            _ => {}
+        }
+        if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            let number = text.parse::<u8>().map_err(|_| refuse())?;
+            return PciSlot::try_from(number)
+                .map(Self::Slot)
+                .map_err(|_| refuse());
+        }
+        if let Ok(target) = text.parse() {
+            return Ok(Self::Disk(target));
+        }
+        if text.contains(':') {
+            return text.parse().map(Self::Nic).map_err(|_| refuse());
+        }
+        text.parse().map(Self::Interface).map_err(|_| refuse())
+    }
+}
+
+impl TryFrom<String> for DeviceName {
+    type Error = DeviceError;
+
+    fn try_from(text: String) -> Result<Self, DeviceError> {
+        text.parse()
+    }
+}
+
+impl From<DeviceName> for String {
+    fn from(name: DeviceName) -> Self {
+        name.to_string()
+    }
+}
+
+impl fmt::Display for DeviceName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Disk(target) => target.fmt(f),
+            Self::Nic(mac) => mac.fmt(f),
+            Self::Interface(name) => name.fmt(f),
+            Self::Rng => f.write_str("rng"),
+            Self::Balloon => f.write_str("balloon"),
+            Self::Vsock => f.write_str("vsock"),
+            Self::Ports => f.write_str("ports"),
+            Self::Slot(slot) => slot.fmt(f),
+        }
+    }
+}
+
+/// Where a device is in the lists of a definition.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Place {
+    Disk(usize),
+    Nic(usize),
+    Rng,
+    Balloon,
+    Vsock,
+    Ports,
+}
+
+impl Devices {
+    /// Every device that is on the bus, with what it is called: network interfaces by their addresses. One
+    /// that lacks what it is called by, or a place, is left out; a completed definition has none of those.
+    #[must_use]
+    pub fn named(&self) -> Vec<(PciSlot, DeviceName)> {
+        let named = self.places().into_iter();
+        named
+            .filter_map(|place| Some((self.slot_of(place)?, self.name_of(place)?)))
+            .collect()
+    }
+
+    /// What the device of that name is called for good, and where it is on the bus.
+    #[must_use]
+    pub fn find(&self, name: &DeviceName) -> Option<(PciSlot, DeviceName)> {
+        let place = self.place(name)?;
+        Some((self.slot_of(place)?, self.name_of(place)?))
+    }
+
+    /// Takes up one more. What it leaves out is filled in by [`Self::complete`], and what it uses that
+    /// another does is found by [`Self::validate`].
+    ///
+    /// # Errors
+    /// [`DeviceError::Second`]: there is one of its kind, and there may be one only.
+    pub fn add(&mut self, device: Device) -> Result<(), DeviceError> {
+        fn single<T>(
+            place: &mut Option<T>,
+            device: T,
+            what: &'static str,
+        ) -> Result<(), DeviceError> {
+            match place {
+                Some(_) => Err(DeviceError::Second(what)),
+                None => {
+                    *place = Some(device);
+                    Ok(())
+                }
+            }
+        }
+        match device {
+            Device::Disk(disk) => self.disks.push(disk),
+            Device::Nic(nic) => self.nics.push(nic),
+            Device::Rng(rng) => single(&mut self.rng, rng, "entropy device")?,
+            Device::Balloon(balloon) => single(&mut self.balloon, balloon, "balloon")?,
+            Device::Vsock(vsock) => single(&mut self.vsock, vsock, "socket device")?,
+        }
+        Ok(())
+    }
+
+    /// Gives up the device of that name, the serial controller with all its ports; false if there is none.
+    pub fn remove(&mut self, name: &DeviceName) -> bool {
+        match self.place(name) {
+            Some(Place::Disk(index)) => drop(self.disks.remove(index)),
+            Some(Place::Nic(index)) => drop(self.nics.remove(index)),
+            Some(Place::Rng) => self.rng = None,
+            Some(Place::Balloon) => self.balloon = None,
+            Some(Place::Vsock) => self.vsock = None,
+            Some(Place::Ports) => {
+                self.channels.clear();
+                self.consoles.clear();
+                self.ports_address = None;
+            }
+            None => return false,
+        }
+        true
+    }
+
+    /// Only the device at that place on the bus.
+    #[must_use]
+    pub fn only(&self, slot: PciSlot) -> Self {
+        let mut all = self.clone();
+        let here = |address: Option<PciSlot>| address == Some(slot);
+        all.disks.retain(|disk| here(disk.address));
+        all.nics.retain(|nic| here(nic.address));
+        all.rng = all.rng.filter(|rng| here(rng.address));
+        all.balloon = all.balloon.filter(|balloon| here(balloon.address));
+        all.vsock = all.vsock.filter(|vsock| here(vsock.address));
+        if !here(all.ports_address) {
+            all.channels.clear();
+            all.consoles.clear();
+            all.ports_address = None;
+        }
+        all
+    }
+
+    /// Changes what a definition says of the device of that name, and gives what would change it back.
+    /// What is asked of a balloon is none of a definition's.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoDevice`], [`DeviceError::Change`], or a rate that makes no sense.
+    pub fn change(
+        &mut self,
+        name: &DeviceName,
+        change: DeviceChange,
+    ) -> Result<DeviceChange, DeviceError> {
+        let missing = || DeviceError::NoDevice(name.clone());
+        let refused = || DeviceError::Change(name.clone());
+        match (self.place(name).ok_or_else(missing)?, change) {
+            (Place::Nic(index), DeviceChange::Link { up }) => {
+                let nic = self.nics.get_mut(index).ok_or_else(missing)?;
+                let before = std::mem::replace(&mut nic.link_up, up);
+                Ok(DeviceChange::Link { up: before })
+            }
+            (Place::Nic(index), DeviceChange::NicRates { inbound, outbound }) => {
+                let nic = self.nics.get_mut(index).ok_or_else(missing)?;
+                let before = DeviceChange::NicRates {
+                    inbound: std::mem::replace(&mut nic.inbound, inbound),
+                    outbound: std::mem::replace(&mut nic.outbound, outbound),
+                };
+                nic.validate(index).map(|()| before)
+            }
+            (Place::Disk(index), DeviceChange::DiskThrottle(throttle)) => {
+                let disk = self.disks.get_mut(index).ok_or_else(missing)?;
+                let before = std::mem::replace(&mut disk.throttle, throttle);
+                disk.validate()?;
+                Ok(DeviceChange::DiskThrottle(before))
+            }
+            (Place::Balloon, DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll) => {
+                Ok(change)
+            }
+            _ => Err(refused()),
+        }
+    }
+
+    /// Whether nothing is at that place on the bus.
+    #[must_use]
+    pub fn is_free(&self, slot: PciSlot) -> bool {
+        !assign::placed(self).any(|(taken, _)| taken == slot)
+    }
+
+    fn places(&self) -> Vec<Place> {
+        let disks = (0..self.disks.len()).map(Place::Disk);
+        let nics = (0..self.nics.len()).map(Place::Nic);
+        let single = [
+            self.rng.is_some().then_some(Place::Rng),
+            self.balloon.is_some().then_some(Place::Balloon),
+            self.vsock.is_some().then_some(Place::Vsock),
+            self.has_ports().then_some(Place::Ports),
+        ];
+        disks
+            .chain(nics)
+            .chain(single.into_iter().flatten())
+            .collect()
+    }
+
+    fn slot_of(&self, place: Place) -> Option<PciSlot> {
+        match place {
+            Place::Disk(index) => self.disks.get(index)?.address,
+            Place::Nic(index) => self.nics.get(index)?.address,
+            Place::Rng => self.rng?.address,
+            Place::Balloon => self.balloon?.address,
+            Place::Vsock => self.vsock.as_ref()?.address,
+            Place::Ports => self.ports_address,
+        }
+    }
+
+    fn name_of(&self, place: Place) -> Option<DeviceName> {
+        match place {
+            Place::Disk(index) => Some(DeviceName::Disk(self.disks.get(index)?.target.clone())),
+            Place::Nic(index) => Some(DeviceName::Nic(self.nics.get(index)?.mac?)),
+            Place::Rng => Some(DeviceName::Rng),
+            Place::Balloon => Some(DeviceName::Balloon),
+            Place::Vsock => Some(DeviceName::Vsock),
+            Place::Ports => Some(DeviceName::Ports),
+        }
+    }
+
+    fn place(&self, name: &DeviceName) -> Option<Place> {
+        self.places().into_iter().find(|place| match name {
+            DeviceName::Slot(slot) => self.slot_of(*place) == Some(*slot),
+            DeviceName::Interface(interface) => match place {
+                Place::Nic(index) => {
+                    let nic = self.nics.get(*index);
+                    nic.and_then(Nic::host_name) == Some(interface)
+                }
+                _ => false,
+            },
+            name => self.name_of(*place).as_ref() == Some(name),
+        })
+    }
+}

@@ -1,0 +1,149 @@
+//! Devices of a definition one by one: found by what users call them, added, removed, changed.
+
+use super::api::device_samples::devices;
+use super::device_samples::{rate, slot};
+use crate::device::DeviceChange;
+use crate::model::{
+    Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Nic, NicSource, Rng,
+};
+use crate::spec::{DiskThrottle, Rates};
+
+fn name(text: &str) -> DeviceName {
+    text.parse().unwrap()
+}
+
+/// One of each, every address filled in.
+fn complete() -> Devices {
+    let mut devices = devices();
+    devices.complete(DomainUuid(uuid::Uuid::nil())).unwrap();
+    devices
+}
+
+#[test]
+fn a_device_is_found_by_everything_it_is_called() {
+    let devices = complete();
+    for (text, for_good) in [
+        ("vda", "vda"),
+        ("vdb", "vdb"),
+        ("52:54:00:0A:0b:0c", "52:54:00:0a:0b:0c"),
+        ("web0", "52:54:00:0a:0b:0c"),
+        ("rng", "rng"),
+        ("balloon", "balloon"),
+        ("vsock", "vsock"),
+        ("ports", "ports"),
+        ("1", "vda"),
+        ("31", "ports"),
+    ] {
+        let (found, called) = devices.find(&name(text)).expect(text);
+        assert_eq!(called.to_string(), for_good, "{text}");
+        assert_eq!(devices.find(&DeviceName::Slot(found)).unwrap().1, called);
+    }
+    for missing in ["vdc", "52:54:00:00:00:01", "eth9", "30"] {
+        assert_eq!(devices.find(&name(missing)), None, "{missing}");
+    }
+    assert_eq!(Devices::default().find(&name("ports")), None);
+    let slots: Vec<_> = devices.named().into_iter().map(|(slot, _)| slot).collect();
+    assert_eq!(slots.len(), devices.count());
+}
+
+#[test]
+fn what_is_no_name_of_a_device_is_refused_with_what_would_be() {
+    for text in [
+        "",
+        "0",
+        "32",
+        "256",
+        "a/b",
+        "52:54:00:0a:0b",
+        "01:00:00:00:00:01",
+        "a b",
+    ] {
+        let error = text.parse::<DeviceName>().unwrap_err();
+        assert!(matches!(error, DeviceError::Name(_)), "{text}: {error:?}");
+        assert!(!error.to_string().contains('\n'));
+    }
+}
+
+#[test]
+fn a_device_is_added_beside_the_others_and_one_of_a_kind_only_once() {
+    let mut devices = Devices::default();
+    devices.add(Device::Rng(Rng::default())).unwrap();
+    let error = devices.add(Device::Rng(Rng::default())).unwrap_err();
+    assert_eq!(error, DeviceError::Second("entropy device"));
+    let disk = Disk::new("vda".parse().unwrap(), None);
+    devices.add(Device::Disk(disk.clone())).unwrap();
+    assert!(devices.validate().is_ok());
+    devices.add(Device::Disk(disk)).unwrap();
+    assert!(devices.validate().is_err(), "two of one target");
+    let nic = Nic::new(NicSource::Nothing);
+    let mut devices = complete();
+    let before = devices.clone();
+    devices.add(Device::Nic(nic)).unwrap();
+    devices.complete(DomainUuid(uuid::Uuid::nil())).unwrap();
+    let added = devices.nics.last().unwrap();
+    assert!(before.is_free(added.address.unwrap()));
+    assert!(!devices.is_free(added.address.unwrap()));
+    assert!(added.mac.is_some());
+}
+
+#[test]
+fn what_is_removed_is_gone_and_nothing_else_is() {
+    let whole = complete();
+    for (slot, called) in whole.named() {
+        let mut devices = whole.clone();
+        let alone = devices.only(slot);
+        assert_eq!(alone.named(), [(slot, called.clone())]);
+        assert!(devices.remove(&called));
+        assert!(!devices.remove(&called));
+        assert_eq!(devices.count(), whole.count() - 1);
+        assert!(devices.is_free(slot));
+        assert!(devices.only(slot).is_empty());
+    }
+}
+
+#[test]
+fn a_change_is_of_the_devices_own_kind_and_can_be_taken_back() {
+    let whole = complete();
+    let throttle = DiskThrottle {
+        bytes: Rates {
+            total: Some(rate(9)),
+            ..Rates::default()
+        },
+        ..DiskThrottle::default()
+    };
+    let link = DeviceChange::Link { up: false };
+    let rates = DeviceChange::NicRates {
+        inbound: None,
+        outbound: Some(rate(4)),
+    };
+    for (device, change) in [
+        ("web0", link),
+        ("web0", rates),
+        ("vda", DeviceChange::DiskThrottle(throttle)),
+    ] {
+        let mut devices = whole.clone();
+        let back = devices.change(&name(device), change).unwrap();
+        assert_ne!(devices, whole);
+        assert_eq!(devices.change(&name(device), back), Ok(change));
+        assert_eq!(devices, whole);
+    }
+    for (device, change) in [
+        ("vda", link),
+        ("rng", link),
+        ("web0", DeviceChange::BalloonPoll),
+    ] {
+        let error = whole.clone().change(&name(device), change).unwrap_err();
+        assert_eq!(error, DeviceError::Change(name(device)));
+    }
+    let none = DeviceChange::NicRates {
+        inbound: Some(rate(0)),
+        outbound: None,
+    };
+    assert!(matches!(
+        whole.clone().change(&name("web0"), none),
+        Err(DeviceError::Rate { .. })
+    ));
+    let missing = whole.clone().change(&name("vdz"), link).unwrap_err();
+    assert_eq!(missing, DeviceError::NoDevice(name("vdz")));
+    assert_eq!(whole.find(&name("5")).map(|found| found.0), Some(slot(5)));
+}

@@ -1,0 +1,70 @@
+//! One device, for a domain that has others: `reeve attach`.
+
+use clap::Args;
+use reeve_ipc::model::{Balloon, Device, Devices, DiskTarget, Nic, Rng, Vsock};
+
+use super::{DiskArg, disk, net, vsock};
+
+/// A device; just one.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct OneDevice {
+    /// A disk, written as for 'reeve define'. Without a target it gets the first name that is free.
+    #[arg(long, value_name = "PATH,format=raw|qcow2[,...]", value_parser = disk)]
+    pub disk: Option<DiskArg>,
+
+    /// A network interface, written as for 'reeve define'.
+    #[arg(
+        long,
+        value_name = "bridge=NAME|tap=NAME|none[,...]",
+        value_parser = net::net
+    )]
+    pub net: Option<Nic>,
+
+    /// An entropy device.
+    #[arg(long)]
+    pub rng: bool,
+
+    /// A balloon; the guest gives free pages back by itself.
+    #[arg(long)]
+    pub balloon: bool,
+
+    /// A socket device whose host end is a UNIX socket at PATH.
+    #[arg(long, value_name = "PATH[,cid=N]", value_parser = vsock)]
+    pub vsock: Option<Vsock>,
+}
+
+impl OneDevice {
+    /// The device, for a domain that has these; `None` where nothing was given, which is no command line.
+    pub fn device(&self, there: &[&Devices]) -> Option<Device> {
+        if let Some(arg) = &self.disk {
+            let taken = |target: &DiskTarget| {
+                let disks = there.iter().flat_map(|devices| &devices.disks);
+                disks.into_iter().any(|disk| disk.target == *target)
+            };
+            let mut disk = arg.disk.clone();
+            let mut free = (0..)
+                .map_while(DiskTarget::at)
+                .filter(|target| !taken(target));
+            if let (false, Some(target)) = (arg.named, free.next()) {
+                disk.target = target;
+            }
+            return Some(Device::Disk(disk));
+        }
+        if let Some(nic) = &self.net {
+            return Some(Device::Nic(nic.clone()));
+        }
+        if let Some(vsock) = &self.vsock {
+            return Some(Device::Vsock(vsock.clone()));
+        }
+        let rng = self.rng.then(|| Device::Rng(Rng::default()));
+        let balloon = self.balloon.then(|| {
+            Device::Balloon(Balloon {
+                free_page_reporting: true,
+                deflate_on_oom: true,
+                address: None,
+            })
+        });
+        rng.or(balloon)
+    }
+}

@@ -1,0 +1,365 @@
+//! Devices that come, go and change: the steps of what clients ask for, and what the worker tells.
+//!
+//! ```text
+//!   attach: status with it ─► the worker makes it ─► record with it
+//!   detach: the worker asks its guest ··· DeviceRemoved ─► status without it ─► record without it
+//!   update: status with the change ─► the worker changes it ─► record with the change
+//! ```
+//! The status names every device that the worker may have, so that a later supervisor misses none: one
+//! that is named and not there is found out by asking ([`DomainActor::compare_devices`]).
+
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::event::EventKind;
+use reeve_ipc::device::DeviceChange;
+use reeve_ipc::model::{Device, DeviceError, DeviceName, Devices, Domain, MemorySize};
+use reeve_ipc::spec::{MIN_MEMORY_BYTES, PciSlot};
+
+use super::message::{Effect, Timer};
+use super::planted::{self, Bug};
+use super::steps::Step;
+use super::{DETACH_MS, DomainActor};
+use crate::domain::driver::{CallFailure, DeviceCall};
+
+type Steps = Result<(Vec<Step>, Vec<EventKind>), ApiError>;
+
+/// The kept definition has changed; what happens to the machine is told as it happens.
+const REDEFINED: EventKind = EventKind::Defined { changed: true };
+
+impl DomainActor {
+    pub(super) fn attach_steps(&self, device: &Device, live: bool, persistent: bool) -> Steps {
+        let mut steps = Vec::new();
+        let mut events = Vec::new();
+        let mut wanted = device.clone();
+        if live {
+            let mut record = self.running()?.record.clone();
+            let (name, slot) = self.added(&mut record.definition, wanted.clone())?;
+            if let Some(found) = placed(&record.definition.devices, &name) {
+                wanted = found;
+            }
+            let domain = Box::new(record.definition.clone());
+            steps.push(Step::WriteStatus(Box::new(record)));
+            steps.push(Step::Device(DeviceCall::Attach { domain, slot }));
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            let asked_for = address(device);
+            let taken = |slot| !record.domain.devices.is_free(slot);
+            if asked_for.is_none() && address(&wanted).is_some_and(taken) {
+                // It is elsewhere after the next start.
+                set_address(&mut wanted, None);
+            }
+            self.added(&mut record.domain, wanted)?;
+            steps.push(Step::WriteRecord(Box::new(record)));
+            events.push(REDEFINED);
+        }
+        Ok((steps, events))
+    }
+
+    /// Adds a device to a definition; its name, and its place on the bus.
+    fn added(
+        &self,
+        domain: &mut Domain,
+        device: Device,
+    ) -> Result<(DeviceName, PciSlot), ApiError> {
+        let before: Vec<PciSlot> = slots(&domain.devices);
+        let added = domain.devices.add(device).map_err(Into::into);
+        let checked = added
+            .and_then(|()| domain.validate())
+            .and_then(|()| domain.complete());
+        checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))?;
+        let mut named = domain.devices.named().into_iter();
+        let new = named.find(|(slot, _)| !before.contains(slot));
+        let (slot, name) = new.ok_or_else(|| {
+            self.error(
+                ApiErrorCode::InvalidArgument,
+                "its definition names no places on the bus",
+            )
+        })?;
+        Ok((name, slot))
+    }
+
+    pub(super) fn detach_steps(
+        &self,
+        device: &DeviceName,
+        force: bool,
+        live: bool,
+        persistent: bool,
+    ) -> Steps {
+        let mut steps = Vec::new();
+        let mut events = Vec::new();
+        let mut device = device.clone();
+        if live {
+            let devices = &self.running()?.record.definition.devices;
+            let (slot, name) = self.named(devices, &device)?;
+            steps.push(Step::Device(DeviceCall::Detach { slot, force }));
+            device = name;
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            if !record.domain.devices.remove(&device) {
+                return Err(self.no_device(&device));
+            }
+            steps.push(Step::WriteRecord(Box::new(record)));
+            events.push(REDEFINED);
+        }
+        Ok((steps, events))
+    }
+
+    pub(super) fn update_steps(
+        &self,
+        device: &DeviceName,
+        change: DeviceChange,
+        live: bool,
+        persistent: bool,
+    ) -> Steps {
+        let mut steps = Vec::new();
+        let mut events = Vec::new();
+        let mut device = device.clone();
+        if live {
+            let mut record = self.running()?.record.clone();
+            let (slot, name) = self.named(&record.definition.devices, &device)?;
+            device = name;
+            let changed = record.definition.devices.change(&device, change);
+            changed.map_err(|error| self.device_error(&error))?;
+            steps.push(Step::WriteStatus(Box::new(record)));
+            steps.push(Step::Device(DeviceCall::Update { slot, change }));
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            let changed = record.domain.devices.change(&device, change);
+            changed.map_err(|error| self.device_error(&error))?;
+            if let DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll = change {
+                let why = "what a balloon is asked for is no part of a definition";
+                return Err(self.error(ApiErrorCode::InvalidArgument, why));
+            }
+            steps.push(Step::WriteRecord(Box::new(record)));
+            events.push(REDEFINED);
+        }
+        Ok((steps, events))
+    }
+
+    pub(super) fn memory_steps(&self, memory: MemorySize) -> Steps {
+        let definition = &self.running()?.record.definition;
+        let all = definition.memory;
+        if !(MIN_MEMORY_BYTES..=all.bytes()).contains(&memory.bytes()) {
+            let least = MemorySize(MIN_MEMORY_BYTES);
+            let why = format!("its guest can be left {least} to {all} of memory, not {memory}");
+            return Err(self.error(ApiErrorCode::InvalidArgument, why));
+        }
+        let Some((slot, _)) = definition.devices.find(&DeviceName::Balloon) else {
+            let why =
+                "it has no balloon, which takes memory from a guest; 'reeve attach --balloon'";
+            return Err(self.error(ApiErrorCode::NoDevice, why));
+        };
+        let bytes = all.bytes() - memory.bytes();
+        let change = DeviceChange::BalloonTarget { bytes };
+        let step = Step::Device(DeviceCall::Update { slot, change });
+        Ok((vec![step], Vec::new()))
+    }
+
+    /// What takes back what the worker is asked in `steps`, for where the record cannot be written then.
+    pub(super) fn undo_of(&self, steps: &[Step]) -> Option<DeviceCall> {
+        let devices = &self.live()?.record.definition.devices;
+        steps.iter().find_map(|step| match step {
+            Step::Device(DeviceCall::Attach { slot, .. }) => Some(DeviceCall::Detach {
+                slot: *slot,
+                force: true,
+            }),
+            Step::Device(DeviceCall::Update { slot, change }) => {
+                let change = devices.clone().change(&DeviceName::Slot(*slot), *change);
+                Some(DeviceCall::Update {
+                    slot: *slot,
+                    change: change.ok()?,
+                })
+            }
+            _ => None,
+        })
+    }
+
+    /// What came of asking of a device.
+    pub(super) fn device_called(&mut self, call: &DeviceCall, result: Result<(), CallFailure>) {
+        match (call, result) {
+            // It was gone before the worker heard of the request, or just then.
+            (DeviceCall::Detach { slot, .. }, Ok(()) | Err(CallFailure::Refused(_)))
+                if !self.has_device(*slot) =>
+            {
+                self.step_done();
+            }
+            (DeviceCall::Detach { .. }, Ok(())) => {
+                let Some(job) = &mut self.job else { return };
+                job.answered = true;
+                let timer = Timer::DetachDeadline(job.serial);
+                self.effects.push(Effect::SetTimer(timer, DETACH_MS));
+            }
+            (DeviceCall::Attach { slot, .. }, Ok(())) => {
+                if let Some(device) = self.device_at(*slot) {
+                    let slot = *slot;
+                    let added = EventKind::DeviceAdded { device, slot };
+                    self.effects.push(Effect::Event(added));
+                }
+                self.step_done();
+            }
+            (DeviceCall::Update { .. }, Ok(())) => self.step_done(),
+            (_, Err(failure)) => {
+                let error = self.call_failed(&failure);
+                self.job_failed(error);
+            }
+        }
+    }
+
+    /// The guest has not let go of a device in time. It may yet.
+    pub(super) fn detach_deadline(&mut self, serial: u64) {
+        let Some(job) = self.job.as_ref().filter(|job| job.serial == serial) else {
+            return;
+        };
+        let Step::Device(DeviceCall::Detach { slot, .. }) = job.step else {
+            return;
+        };
+        let device = self.device_at(slot).unwrap_or(DeviceName::Slot(slot));
+        let seconds = DETACH_MS / 1000;
+        let error = self.error(
+            ApiErrorCode::Timeout,
+            format!(
+                "its guest has not let go of '{device}' within {seconds} s, and may do so yet; --force \
+                 takes it"
+            ),
+        );
+        self.job_failed(error);
+    }
+
+    /// The worker says that a device is gone.
+    pub(super) fn device_removed(&mut self, slot: PciSlot) {
+        if planted::has(Bug::ForgetsDevices) || !self.strike(slot) {
+            return;
+        }
+        let waits = self.job.as_ref().is_some_and(|job| {
+            let asked = matches!(
+                job.step,
+                Step::Device(DeviceCall::Detach { slot: asked, .. }) if asked == slot
+            );
+            asked && job.answered
+        });
+        if waits {
+            self.step_done();
+        }
+    }
+
+    /// The worker has just said where it has devices: what was removed while nobody heard, or was never
+    /// made, is known now.
+    pub(super) fn compare_devices(&mut self, there: Option<&[PciSlot]>) {
+        let (Some(there), Some(live)) = (there, self.live()) else {
+            return;
+        };
+        if planted::has(Bug::ForgetsSilentDevices) {
+            return;
+        }
+        let missing: Vec<PciSlot> = slots(&live.record.definition.devices)
+            .into_iter()
+            .filter(|slot| !there.contains(slot))
+            .collect();
+        for slot in missing {
+            // One that is being made now is none of those.
+            if !self.is_attaching() {
+                self.device_removed(slot);
+            }
+        }
+    }
+
+    pub(super) fn balloon_changed(&mut self, bytes: u64) {
+        if let Some(live) = self.live() {
+            let all = live.record.definition.memory.bytes();
+            let memory = MemorySize(all.saturating_sub(bytes));
+            let changed = EventKind::BalloonChanged { memory };
+            self.effects.push(Effect::Event(changed));
+        }
+    }
+
+    /// Takes a device out of all that is known of the worker, and lets go of what it held; false where
+    /// there is none.
+    fn strike(&mut self, slot: PciSlot) -> bool {
+        let Some(device) = self.device_at(slot) else {
+            return false;
+        };
+        if let Some(job) = &mut self.job {
+            job.strike(&device);
+        }
+        let Some(live) = self.live_mut() else {
+            return false;
+        };
+        live.record.definition.devices.remove(&device);
+        let (id, record) = (live.id, Box::new(live.record.clone()));
+        self.effects.push(Effect::Release(id, slot));
+        self.effects.push(Effect::WriteStatus(None, id, record));
+        let removed = EventKind::DeviceRemoved { device, slot };
+        self.effects.push(Effect::Event(removed));
+        true
+    }
+
+    fn has_device(&self, slot: PciSlot) -> bool {
+        self.device_at(slot).is_some()
+    }
+
+    /// What the worker's device at that place is called.
+    fn device_at(&self, slot: PciSlot) -> Option<DeviceName> {
+        let devices = &self.live()?.record.definition.devices;
+        devices.find(&DeviceName::Slot(slot)).map(|(_, name)| name)
+    }
+
+    fn named(
+        &self,
+        devices: &Devices,
+        device: &DeviceName,
+    ) -> Result<(PciSlot, DeviceName), ApiError> {
+        devices.find(device).ok_or_else(|| self.no_device(device))
+    }
+
+    fn no_device(&self, device: &DeviceName) -> ApiError {
+        self.device_error(&DeviceError::NoDevice(device.clone()))
+    }
+
+    fn device_error(&self, error: &DeviceError) -> ApiError {
+        match error {
+            DeviceError::NoDevice(_) => self.error(
+                ApiErrorCode::NoDevice,
+                format!("{error}; 'reeve stats' shows those of a domain that runs"),
+            ),
+            error => self.error(ApiErrorCode::InvalidArgument, error),
+        }
+    }
+}
+
+fn slots(devices: &Devices) -> Vec<PciSlot> {
+    devices.named().into_iter().map(|(slot, _)| slot).collect()
+}
+
+/// A device of that name with all that was filled in for it.
+fn placed(devices: &Devices, name: &DeviceName) -> Option<Device> {
+    let (slot, _) = devices.find(name)?;
+    let mut alone = devices.only(slot);
+    let disk = alone.disks.pop().map(Device::Disk);
+    let nic = alone.nics.pop().map(Device::Nic);
+    let rng = alone.rng.map(Device::Rng);
+    let balloon = alone.balloon.map(Device::Balloon);
+    let vsock = alone.vsock.map(Device::Vsock);
+    disk.or(nic).or(rng).or(balloon).or(vsock)
+}
+
+const fn address(device: &Device) -> Option<PciSlot> {
+    match device {
+        Device::Disk(disk) => disk.address,
+        Device::Nic(nic) => nic.address,
+        Device::Rng(rng) => rng.address,
+        Device::Balloon(balloon) => balloon.address,
+        Device::Vsock(vsock) => vsock.address,
+    }
+}
+
+fn set_address(device: &mut Device, address: Option<PciSlot>) {
+    match device {
+        Device::Disk(disk) => disk.address = address,
+        Device::Nic(nic) => nic.address = address,
+        Device::Rng(rng) => rng.address = address,
+        Device::Balloon(balloon) => balloon.address = address,
+        Device::Vsock(vsock) => vsock.address = address,
+    }
+}

@@ -1,0 +1,159 @@
+//! Devices of a worker that runs: opened and recorded here, then asked for; what a device held that is
+//! gone is let go of.
+
+use std::time::Duration;
+
+use reeve_ipc::client::CallError;
+use reeve_ipc::device::{BalloonFigures, DeviceChange, DeviceFigures, DeviceReport};
+use reeve_ipc::model::Domain;
+use reeve_ipc::request::{DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate};
+use reeve_ipc::spec::{MAX_DEVICES, PciSlot};
+
+use super::driver::plan_kind;
+use super::instance::failure;
+use super::kept::Planner;
+use super::{CALL_DEADLINE, Worker};
+use crate::domain::driver::{
+    CallFailure, DeviceCall, DeviceLedger, DeviceResources, StartFailure, StartFailureKind,
+};
+use crate::domain::plan::PlanError;
+
+/// How long a device may take to be made, or to finish what it has begun: both may have to wait for a
+/// disk.
+const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
+/// What a guest said of its memory is asked for anew where it is older than so many milliseconds.
+const STALE_MS: u64 = 1_000;
+/// How long a guest is given to say it.
+const POLL: Duration = Duration::from_millis(50);
+
+/// Asks of a device.
+pub(super) async fn ask(
+    worker: &Worker,
+    planner: &Planner,
+    call: DeviceCall,
+    ledger: &dyn DeviceLedger,
+) -> Result<(), CallFailure> {
+    let asked = match call {
+        DeviceCall::Attach { domain, slot } => {
+            return attach(worker, planner, *domain, slot, ledger).await;
+        }
+        DeviceCall::Detach { slot, force } => {
+            let detach = DeviceDetach { slot, force };
+            let deadline = match force {
+                true => DEVICE_DEADLINE,
+                false => CALL_DEADLINE,
+            };
+            worker.call(detach, deadline).await
+        }
+        DeviceCall::Update { slot, change } => {
+            let update = DeviceUpdate { slot, change };
+            worker.call(update, CALL_DEADLINE).await
+        }
+    };
+    asked.map_err(|error| failure(worker, error))
+}
+
+/// Opens what the device needs, records what has a name before it has, and has the worker make the device.
+async fn attach(
+    worker: &Worker,
+    planner: &Planner,
+    domain: Domain,
+    slot: PciSlot,
+    ledger: &dyn DeviceLedger,
+) -> Result<(), CallFailure> {
+    let mut plan = planner.device(domain, slot).await.map_err(not_planned)?;
+    let held = plan.held();
+    if let Some(held) = &held {
+        ledger
+            .hold(held.clone())
+            .map_err(|message| not_made(StartFailureKind::Host, message))?;
+    }
+    let result = async {
+        if held.as_ref().is_some_and(|held| !held.sockets.is_empty()) {
+            let sockets;
+            (plan, sockets) = planner.device_listen(plan).await.map_err(not_planned)?;
+            worker.sockets.add(sockets);
+        }
+        let Some((spec, fds)) = plan.into_parts() else {
+            let why = format!("nothing is defined at address {slot}");
+            return Err(not_made(StartFailureKind::Definition, why));
+        };
+        let attached = worker.call_with(DeviceAttach { spec }, fds, DEVICE_DEADLINE);
+        attached.await.map_err(|error| failure(worker, error))
+    };
+    let result = result.await;
+    // Where no answer came the worker may have the device, or make it yet.
+    if let (Err(error), Some(held)) = (&result, held) {
+        if *error != CallFailure::Deadline {
+            ledger.let_go(slot);
+            release(worker, held);
+        }
+    }
+    result
+}
+
+/// Unlinks what a device listened on that is gone. Its taps and locks ended with its descriptors.
+pub(super) fn release(worker: &Worker, device: DeviceResources) {
+    if !device.sockets.is_empty() {
+        let sockets = worker.sockets.clone();
+        // It may have to wait for a file system; nothing waits for it.
+        drop(tokio::task::spawn_blocking(move || {
+            sockets.remove(&device.sockets)
+        }));
+    }
+}
+
+/// What the worker says of its devices; a guest that has a balloon is asked for its own figures.
+pub(super) async fn reports(worker: &Worker) -> Result<Vec<DeviceReport>, CallFailure> {
+    let query = || async {
+        let reports = worker.call(DeviceQuery {}, CALL_DEADLINE).await;
+        reports.map_err(|error| failure(worker, error))
+    };
+    let reports = query().await?;
+    let Some(slot) = reports.iter().find_map(wants_poll) else {
+        return Ok(reports);
+    };
+    let change = DeviceChange::BalloonPoll;
+    let polled = worker.call(DeviceUpdate { slot, change }, CALL_DEADLINE);
+    match polled.await {
+        Ok(()) => {
+            tokio::time::sleep(POLL).await;
+            query().await
+        }
+        // The balloon went away just now.
+        Err(CallError::Refused(_)) => Ok(reports),
+        Err(error) => Err(failure(worker, error)),
+    }
+}
+
+/// The balloon whose guest has said nothing of late.
+fn wants_poll(report: &DeviceReport) -> Option<PciSlot> {
+    match report.figures {
+        DeviceFigures::Balloon(BalloonFigures { guest, .. })
+            if guest.is_none_or(|guest| guest.age_ms > STALE_MS) =>
+        {
+            Some(report.slot)
+        }
+        _ => None,
+    }
+}
+
+/// Where a worker that was found has its devices.
+pub(super) fn places(reports: &[DeviceReport]) -> Result<Vec<PciSlot>, String> {
+    let rising = reports
+        .iter()
+        .zip(reports.iter().skip(1))
+        .all(|(a, b)| a.slot < b.slot);
+    if !rising || reports.len() > MAX_DEVICES {
+        return Err("protocol violation: the places of its devices do not rise".to_owned());
+    }
+    Ok(reports.iter().map(|report| report.slot).collect())
+}
+
+fn not_planned(error: PlanError) -> CallFailure {
+    not_made(plan_kind(&error), error.to_string())
+}
+
+fn not_made(kind: StartFailureKind, message: String) -> CallFailure {
+    CallFailure::NotMade(StartFailure { kind, message })
+}
