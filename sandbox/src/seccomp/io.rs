@@ -47,6 +47,8 @@ pub const RULES: &[Rule] = &[
         "disks, on a ring that was restricted before this filter closed",
     ),
     allow(libc::SYS_fdatasync, "disks"),
+    allow(libc::SYS_fstat, "length of an image that grows"),
+    allow(libc::SYS_ftruncate, "an image that grows or shrinks"),
     allow(libc::SYS_lseek, "size of a disk that was resized"),
     allow(
         libc::SYS_accept4,

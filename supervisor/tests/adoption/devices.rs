@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use reeve_ipc::model::{Channel, Devices, Disk, Layer};
 use reeve_ipc::spec::DiskFormat;
-use reeved::domain::driver::{Adoption, StartFailureKind};
+use reeved::domain::driver::{Adoption, DeviceResources, StartFailureKind};
 use rustix::process::{Signal, kill_process};
 
 use super::{Place, destroy, driver, gone, pid};
@@ -22,6 +22,15 @@ fn with_channel() -> Place {
         path: socket(&place),
     }];
     place
+}
+
+/// What a serial controller holds that listens on `socket`.
+fn listening(socket: PathBuf) -> DeviceResources {
+    DeviceResources {
+        slot: 1.try_into().unwrap(),
+        taps: Vec::new(),
+        sockets: vec![socket],
+    }
 }
 
 #[tokio::test]
@@ -40,7 +49,7 @@ async fn a_start_that_fails_leaves_no_socket() {
         "{failure}"
     );
     let recorded = place.status.last();
-    assert_eq!(recorded.device_sockets.len(), 2);
+    assert_eq!(recorded.device_sockets().count(), 2);
     assert!(!socket(&place).exists());
     place.assert_nothing_left();
 }
@@ -51,7 +60,7 @@ async fn a_socket_outlives_its_supervisor_and_not_its_worker() {
     let first = driver();
     let running = place.start(&first).await.unwrap();
     let recorded = place.status.records.lock().unwrap()[0].clone();
-    assert_eq!(recorded.device_sockets, [socket(&place)]);
+    assert!(recorded.device_sockets().eq([&socket(&place)]));
     drop((running, first));
     UnixStream::connect(socket(&place)).unwrap();
     let Adoption::Adopted { running, .. } = place.adopt(&driver()).await else {
@@ -70,7 +79,7 @@ async fn a_socket_of_a_worker_that_died_unwatched_is_removed() {
     drop(UnixListener::bind(socket(&place)).unwrap());
     kill_process(pid(place.pid()), Signal::KILL).unwrap();
     let mut recorded = place.status.last();
-    recorded.device_sockets = vec![socket(&place)];
+    recorded.devices = vec![listening(socket(&place))];
     gone(place.adopt_as(&driver(), recorded).await);
     assert!(!socket(&place).exists());
     place.assert_nothing_left();
@@ -83,7 +92,7 @@ async fn a_socket_that_was_bound_for_no_worker_is_removed() {
     kill_process(pid(place.pid()), Signal::KILL).unwrap();
     drop(UnixListener::bind(socket(&place)).unwrap());
     let mut recorded = place.status.last();
-    recorded.device_sockets = vec![socket(&place)];
+    recorded.devices = vec![listening(socket(&place))];
     recorded.process = None;
     recorded.launched = false;
     let adoption = place.adopt_as(&driver(), recorded).await;
