@@ -41,6 +41,10 @@ pub(super) type Reply = oneshot::Sender<Result<(), ApiError>>;
 
 /// What is put before an actor.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "nearly all are requests, and few wait at a time"
+)]
 pub(super) enum Mail {
     Request(Request, Reply),
     SessionEnded(SessionId),
