@@ -2,6 +2,7 @@
 //! lets go of a device, and so is what a guest that does not want to is.
 
 use std::fs::File;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
@@ -34,6 +35,11 @@ struct Place {
 
 impl Place {
     fn new(devices: Devices) -> Result<Self> {
+        Self::with(|_| Ok(devices))
+    }
+
+    /// With devices of files beneath the directory that is allowed.
+    fn with(devices: impl FnOnce(&Path) -> Result<Devices>) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let mut daemon = Daemon::prepare()?;
         let config = files.path().join("reeve.toml");
@@ -48,7 +54,7 @@ impl Place {
         daemon.spawn()?;
         let mut connection = daemon.connect()?;
         let mut domain = built_in("web", ECHO);
-        domain.devices = devices;
+        domain.devices = devices(&allowed)?;
         define(&mut connection, &domain)?;
         start(&mut connection, "web")?;
         wait_for_guest(&mut connection, "web")?;
@@ -104,9 +110,11 @@ impl Place {
     fn status(&self) -> Result<String> {
         let mut text = String::new();
         for entry in std::fs::read_dir(self.daemon.run().join("domains"))? {
-            let path = entry?.path();
-            if path.is_file() {
-                text.push_str(&std::fs::read_to_string(path)?);
+            for file in std::fs::read_dir(entry?.path())? {
+                let path = file?.path();
+                if path.extension().is_some_and(|kind| kind == "json") {
+                    text.push_str(&std::fs::read_to_string(path)?);
+                }
             }
         }
         Ok(text)
@@ -209,7 +217,7 @@ fn what_cannot_be_attached_leaves_nothing_behind() -> Result<()> {
     let refused = place.detach("vda", true, false);
     ensure!(code(refused) == Some(ApiErrorCode::NoDevice));
     // Something is in the way of its socket.
-    let path = place.image("socket")?;
+    let path = place.image("in-the-way")?;
     let vsock = |path: &Path| {
         Device::Vsock(Vsock {
             cid: None,
@@ -221,7 +229,7 @@ fn what_cannot_be_attached_leaves_nothing_behind() -> Result<()> {
     ensure!(path.exists());
     for text in [place.status()?, format!("{:?}", place.definition(true)?)] {
         ensure!(
-            !text.contains("vda") && !text.contains("socket\""),
+            !text.contains("vda") && !text.contains("in-the-way"),
             "{text}"
         );
     }
@@ -266,16 +274,15 @@ fn an_image_that_another_machine_has_is_not_attached() -> Result<()> {
         .stdout(Stdio::null())
         .spawn()?;
     let holder = Holder(child);
+    let inode = format!(":{} ", std::fs::metadata(&image)?.ino());
     let deadline = Instant::now() + Duration::from_secs(30);
-    loop {
-        let refused = place.attach(disk("vda", &image), false);
-        if code(refused) == Some(ApiErrorCode::Host) {
-            break;
-        }
-        // It was faster than the other.
-        let _ = place.detach("vda", true, false);
+    while !std::fs::read_to_string("/proc/locks")?.contains(&inode) {
         ensure!(Instant::now() < deadline, "nobody holds the image");
+        std::thread::sleep(Duration::from_millis(10));
     }
+    let refused = place.attach(disk("vda", &image), true);
+    ensure!(code(refused) == Some(ApiErrorCode::Host));
+    ensure!(place.definition(true)?.is_empty());
     ensure!(place.devices()?.is_empty());
     drop(holder);
     place.attach(disk("vda", &image), false)?;
@@ -284,11 +291,23 @@ fn an_image_that_another_machine_has_is_not_attached() -> Result<()> {
 
 #[test]
 fn a_full_bus_takes_no_more_and_a_place_that_is_free_again_does() -> Result<()> {
-    let disks = (0..MAX_DEVICES).filter_map(DiskTarget::at);
-    let disks: Vec<Disk> = disks.map(|target| Disk::new(target, None)).collect();
-    let mut place = Place::new(Devices {
-        disks,
-        ..Devices::default()
+    let mut place = Place::with(|allowed| {
+        let path = allowed.join("shared.raw");
+        File::create(&path)?.set_len(1 << 20)?;
+        let disks = (0..MAX_DEVICES).filter_map(DiskTarget::at).map(|target| {
+            let layer = Layer {
+                path: path.clone(),
+                format: DiskFormat::Raw,
+            };
+            Disk {
+                read_only: true,
+                ..Disk::new(target, Some(layer))
+            }
+        });
+        Ok(Devices {
+            disks: disks.collect(),
+            ..Devices::default()
+        })
     })?;
     ensure!(place.devices()?.len() == MAX_DEVICES);
     let refused = place.attach(Device::Rng(Rng::default()), false);
