@@ -22,7 +22,7 @@ pub(super) fn attach(
 ) -> Result<(), CommandError> {
     let summary = summary(connection, &args.domain)?;
     let (live, persistent) = reach(&summary, args.persistent);
-    let there: Vec<DomainDefinition> = [(live, false), (persistent, true)]
+    let there: Vec<Box<DomainDefinition>> = [(live, false), (persistent, true)]
         .into_iter()
         .filter(|(meant, _)| *meant)
         .filter_map(|(_, persistent)| {
