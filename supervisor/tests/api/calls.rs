@@ -4,11 +4,15 @@
 use reeve_ipc::api::Access;
 use reeve_ipc::api::call::{
     Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate,
-    DomainDefinitionGet, DomainDestroy, DomainGet, DomainLabelSet, DomainList, DomainLog,
-    DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
-    DomainStatsGet, DomainUndefine, EventsSubscribe, EventsUnsubscribe, LabelChange, LogFilterSet,
-    LogKind, Operation, StartOptions, SupervisorInfoGet,
+    DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
+    DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
+    DomainMemorySet, DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume,
+    DomainShutdown, DomainStatsGet, DomainUndefine, EventsSubscribe, EventsUnsubscribe,
+    LabelChange, LogFilterSet, LogKind, Operation, StartOptions, SupervisorInfoGet,
 };
+
+use reeve_ipc::device::DeviceChange;
+use reeve_ipc::model::{Device, DeviceName, MemorySize, Rng};
 
 use super::harness::{define, domain, named, start};
 
@@ -21,6 +25,7 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainGet
         | O::DomainDefinitionGet
         | O::DomainStatsGet
+        | O::DomainDeviceStatsGet
         | O::EventsSubscribe
         | O::EventsUnsubscribe => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
@@ -40,7 +45,11 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDestroy
         | O::DomainAutostartSet
         | O::DomainRename
-        | O::DomainLabelSet => Access::ReadWrite,
+        | O::DomainLabelSet
+        | O::DomainDeviceAttach
+        | O::DomainDeviceDetach
+        | O::DomainDeviceUpdate
+        | O::DomainMemorySet => Access::ReadWrite,
     }
 }
 
@@ -113,6 +122,35 @@ pub fn sample(operation: Operation) -> CallBody {
             log: LogKind::Domain,
         }
         .into_body(),
+        O::DomainDeviceAttach => DomainDeviceAttach {
+            domain: domain_(),
+            device: Box::new(Device::Rng(Rng::default())),
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainDeviceDetach => DomainDeviceDetach {
+            domain: domain_(),
+            device: DeviceName::Rng,
+            force: false,
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainDeviceUpdate => DomainDeviceUpdate {
+            domain: domain_(),
+            device: DeviceName::Rng,
+            change: DeviceChange::Link { up: false },
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainMemorySet => DomainMemorySet {
+            domain: domain_(),
+            memory: MemorySize::mebibytes(16),
+        }
+        .into_body(),
+        O::DomainDeviceStatsGet => DomainDeviceStatsGet { domain: domain_() }.into_body(),
         O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
         O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),
     }
