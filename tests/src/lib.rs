@@ -27,9 +27,11 @@ pub mod domain;
 pub mod injected;
 pub mod lab;
 pub mod leftovers;
+pub mod network;
 pub mod package;
 mod process;
 pub mod reeve;
+pub mod tool;
 
 /// Whether the long forms of tests run: counts and pauses as `make soak` has them.
 #[must_use]

@@ -53,7 +53,7 @@ pub struct Assets {
     /// the initramfs. It has systemd, fio, e2fsprogs, iproute2 and socat, and no udev: the drivers
     /// are those of the initramfs. Mounted and entered with chroot it is a box of tools.
     pub disk: PathBuf,
-    /// Directory of dynamically linked programs that run where the test runs.
+    /// Directory of programs that run where the test runs: those in [`super::tools`], and busybox.
     pub tools: PathBuf,
 }
 
@@ -68,7 +68,7 @@ impl Assets {
         }
     }
 
-    /// One of the programs in [`super::tools`], such as `qemu-img`.
+    /// One of those programs, such as `qemu-img`.
     #[must_use]
     pub fn tool(&self, name: &str) -> PathBuf {
         self.tools.join(name)
