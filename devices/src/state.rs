@@ -16,7 +16,10 @@ pub struct Schema {
 
 impl Schema {
     /// Refuses any version but the one version there is of this layout.
-    pub(crate) fn expect_version(self, version: u32) -> Result<(), StateError> {
+    ///
+    /// # Errors
+    /// [`StateError::UnknownVersion`].
+    pub fn expect_version(self, version: u32) -> Result<(), StateError> {
         if version == self.version {
             Ok(())
         } else {
@@ -74,7 +77,10 @@ pub enum StateError {
 }
 
 /// Refuses unless `valid`.
-pub(crate) fn check(valid: bool, field: &'static str) -> Result<(), StateError> {
+///
+/// # Errors
+/// [`StateError::Invalid`].
+pub fn check(valid: bool, field: &'static str) -> Result<(), StateError> {
     if valid {
         Ok(())
     } else {
@@ -84,61 +90,77 @@ pub(crate) fn check(valid: bool, field: &'static str) -> Result<(), StateError> 
 
 /// Appends fields to a record.
 #[derive(Debug, Default)]
-pub(crate) struct StateWriter {
+pub struct StateWriter {
     bytes: Vec<u8>,
 }
 
 impl StateWriter {
-    pub(crate) fn new() -> Self {
+    /// An empty record.
+    #[must_use]
+    pub fn new() -> Self {
         Self::default()
     }
 
-    pub(crate) fn u8(&mut self, value: u8) -> &mut Self {
+    /// A byte.
+    pub fn u8(&mut self, value: u8) -> &mut Self {
         self.bytes(&[value])
     }
 
-    pub(crate) fn bool(&mut self, value: bool) -> &mut Self {
+    /// One byte, 0 or 1.
+    pub fn bool(&mut self, value: bool) -> &mut Self {
         self.u8(u8::from(value))
     }
 
-    pub(crate) fn u16(&mut self, value: u16) -> &mut Self {
+    /// Two bytes.
+    pub fn u16(&mut self, value: u16) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(crate) fn u32(&mut self, value: u32) -> &mut Self {
+    /// Four bytes.
+    pub fn u32(&mut self, value: u32) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(crate) fn u64(&mut self, value: u64) -> &mut Self {
+    /// Eight bytes.
+    pub fn u64(&mut self, value: u64) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(crate) fn i128(&mut self, value: i128) -> &mut Self {
+    /// Sixteen bytes.
+    pub fn i128(&mut self, value: i128) -> &mut Self {
         self.bytes(&value.to_le_bytes())
     }
 
-    pub(crate) fn bytes(&mut self, value: &[u8]) -> &mut Self {
+    /// Bytes as they are.
+    pub fn bytes(&mut self, value: &[u8]) -> &mut Self {
         self.bytes.extend_from_slice(value);
         self
     }
 
-    pub(crate) fn finish(&mut self) -> Vec<u8> {
+    /// The record; the writer is empty then.
+    pub fn finish(&mut self) -> Vec<u8> {
         std::mem::take(&mut self.bytes)
     }
 }
 
 /// Takes fields from a record, in order.
 #[derive(Debug)]
-pub(crate) struct StateReader<'a> {
+pub struct StateReader<'a> {
     rest: &'a [u8],
 }
 
 impl<'a> StateReader<'a> {
-    pub(crate) fn new(bytes: &'a [u8]) -> Self {
+    /// A reader of this record.
+    #[must_use]
+    pub fn new(bytes: &'a [u8]) -> Self {
         Self { rest: bytes }
     }
 
-    pub(crate) fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
+    /// `N` bytes as they are.
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`].
+    pub fn bytes<const N: usize>(&mut self) -> Result<[u8; N], StateError> {
         let (head, rest) = self
             .rest
             .split_first_chunk::<N>()
@@ -148,7 +170,10 @@ impl<'a> StateReader<'a> {
     }
 
     /// The next `len` bytes as they are.
-    pub(crate) fn slice(&mut self, len: usize) -> Result<&'a [u8], StateError> {
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`].
+    pub fn slice(&mut self, len: usize) -> Result<&'a [u8], StateError> {
         let (head, rest) = self
             .rest
             .split_at_checked(len)
@@ -157,11 +182,19 @@ impl<'a> StateReader<'a> {
         Ok(head)
     }
 
-    pub(crate) fn u8(&mut self) -> Result<u8, StateError> {
+    /// A byte.
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`].
+    pub fn u8(&mut self) -> Result<u8, StateError> {
         self.bytes().map(u8::from_le_bytes)
     }
 
-    pub(crate) fn bool(&mut self, field: &'static str) -> Result<bool, StateError> {
+    /// One byte, which must be 0 or 1.
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`], [`StateError::Invalid`].
+    pub fn bool(&mut self, field: &'static str) -> Result<bool, StateError> {
         match self.u8()? {
             0 => Ok(false),
             1 => Ok(true),
@@ -169,29 +202,49 @@ impl<'a> StateReader<'a> {
         }
     }
 
-    pub(crate) fn u16(&mut self) -> Result<u16, StateError> {
+    /// Two bytes.
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`].
+    pub fn u16(&mut self) -> Result<u16, StateError> {
         self.bytes().map(u16::from_le_bytes)
     }
 
-    pub(crate) fn u32(&mut self) -> Result<u32, StateError> {
+    /// Four bytes.
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`].
+    pub fn u32(&mut self) -> Result<u32, StateError> {
         self.bytes().map(u32::from_le_bytes)
     }
 
-    pub(crate) fn u64(&mut self) -> Result<u64, StateError> {
+    /// Eight bytes.
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`].
+    pub fn u64(&mut self) -> Result<u64, StateError> {
         self.bytes().map(u64::from_le_bytes)
     }
 
-    pub(crate) fn i128(&mut self) -> Result<i128, StateError> {
+    /// Sixteen bytes.
+    ///
+    /// # Errors
+    /// [`StateError::Truncated`].
+    pub fn i128(&mut self) -> Result<i128, StateError> {
         self.bytes().map(i128::from_le_bytes)
     }
 
     /// All that is left, for another reader.
-    pub(crate) fn rest(self) -> &'a [u8] {
+    #[must_use]
+    pub fn rest(self) -> &'a [u8] {
         self.rest
     }
 
     /// Refuses left-over bytes.
-    pub(crate) fn finish(self) -> Result<(), StateError> {
+    ///
+    /// # Errors
+    /// [`StateError::TrailingBytes`].
+    pub fn finish(self) -> Result<(), StateError> {
         match self.rest.len() {
             0 => Ok(()),
             count => Err(StateError::TrailingBytes { count }),

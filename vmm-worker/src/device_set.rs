@@ -12,6 +12,7 @@ use reeve_devices::block::throttle::Throttle;
 use reeve_devices::pci::Slot;
 use reeve_devices::pci::root::{Root, SlotError};
 use reeve_devices::shared::{Shared, lock, share};
+use reeve_devices::state::Saveable;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::BalloonControl;
 use reeve_devices::virtio::console::ConsoleControl;
@@ -22,6 +23,7 @@ use reeve_devices::virtio::vsock::VsockControl;
 
 use crate::arch::x86_64::layout;
 use crate::io::device::{DeviceExecutor, DeviceThread};
+use crate::state::{ContainerError, Recorder, Records, RestoreError};
 
 /// How long the devices may take to finish what they have begun. Storage that takes longer fails what
 /// was asked, and is told by name.
@@ -224,22 +226,66 @@ impl DeviceSet {
             entry.device.order_stop();
         }
         let deadline = Instant::now() + STOP_DEADLINE;
-        let mut result = Ok(());
+        let mut unresponsive = None;
         for entry in &self.attached {
             if !entry.device.wait_stopped(deadline) {
-                result = Err(entry.device.unresponsive());
+                unresponsive = Some(entry.device.unresponsive());
             }
         }
-        result
+        unresponsive.map_or(Ok(()), Err)
     }
 
     /// Lets every device go on that was stopped while its driver used it.
-    pub fn resume(&self) {
+    ///
+    /// # Errors
+    /// [`DeviceSetError::Unresponsive`]: one that did not stop in time has not done so yet. The others
+    /// go on; it goes on when this is called again after it has stopped.
+    pub fn resume(&self) -> Result<(), DeviceSetError> {
+        let mut unresponsive = None;
         for entry in &self.attached {
             let mut registers = lock(&entry.device.registers);
-            registers.negotiation().resume();
+            let negotiation = registers.negotiation();
+            // What is being stopped cannot go on before that is done.
+            if !negotiation.is_running() && !negotiation.stop(Instant::now()) {
+                unresponsive = Some(entry.device.unresponsive());
+                continue;
+            }
+            negotiation.resume();
             registers.rebind();
         }
+        unresponsive.map_or(Ok(()), Err)
+    }
+
+    /// Adds a record for each device, all of which are stopped.
+    ///
+    /// # Errors
+    /// The container has no room.
+    pub fn save(&self, records: &mut Recorder) -> Result<(), ContainerError> {
+        for Attached { device, .. } in &self.attached {
+            let function = lock(&device.function);
+            records.add(&device.unit(), function.schema(), &function.save())?;
+        }
+        Ok(())
+    }
+
+    /// Puts every device back to its record, and its registers to where they were. None goes on before
+    /// [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// A record is missing or refused.
+    pub fn restore(&self, records: &mut Records<'_>) -> Result<(), RestoreError> {
+        for Attached { device, .. } in &self.attached {
+            let unit = device.unit();
+            {
+                let mut function = lock(&device.function);
+                let (version, bytes) = records.take(&unit, function.schema().name)?;
+                function
+                    .restore(version, bytes)
+                    .map_err(RestoreError::record(&unit))?;
+            }
+            self.root.remap(device.slot);
+        }
+        Ok(())
     }
 }
 
@@ -252,6 +298,11 @@ impl Built {
 
     fn wait_stopped(&self, deadline: Instant) -> bool {
         lock(&self.registers).negotiation().stop(deadline)
+    }
+
+    /// The name of its record: one device cannot take another's, even in the same slot.
+    fn unit(&self) -> String {
+        format!("{}/{}", self.what, self.slot.number())
     }
 
     fn unresponsive(&self) -> DeviceSetError {
@@ -267,3 +318,6 @@ impl Built {
 fn bar_address(slot: Slot) -> u64 {
     layout::PCI_WINDOW_32.start + u64::from(slot.number()) * BAR_BYTES
 }
+
+#[cfg(test)]
+mod tests;

@@ -3,6 +3,7 @@
 //! Owned by the control thread. The order of each transition is in one place, here:
 //!
 //! - *pause*: vCPUs stand; devices keep serving the host's side.
+//! - *save*: vCPUs stand, devices finish what they have begun; both stay so until they are resumed.
 //! - *reset*: vCPUs stand, devices finish what they have begun and go to power-on, memory is emptied and
 //!   loaded again, vCPUs go to power-on; then they run again, if they ran.
 //! - *close*: vCPU threads end, devices finish what they have begun, then the I/O thread ends when the last
@@ -14,16 +15,18 @@ use std::sync::{Arc, PoisonError};
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::request::BootProtocol;
-use reeve_ipc::spec::{DeviceSpec, PciSlot};
+use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot};
 
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::boot::Protocol;
 use crate::build::{BootImages, BuildError, Chipset};
 use crate::device_set::DeviceSetError;
 use crate::io::IoThread;
+use crate::kvm::Vm;
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
 use crate::plugging::Plugging;
+use crate::state::{self, Fixture, MachineStateV1, Origin, Records, RestoreError, SaveError, Tsc};
 use crate::vcpu::{EndSignal, Platform, VcpuError, VcpuSet};
 
 /// Why a transition failed.
@@ -66,16 +69,28 @@ pub struct ConsoleStatus {
     pub clients: u32,
 }
 
+/// What a machine is for as long as it exists.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Identity {
+    /// Its type.
+    pub machine: MachineType,
+    /// The frequency of the guest's TSC in kHz; 0 if it is not known.
+    pub tsc_khz: u32,
+    /// How its kernel was entered; a reset may find another image.
+    pub protocol: Protocol,
+}
+
 /// A machine.
 #[derive(Debug)]
 pub struct Machine {
+    identity: Identity,
     /// What the tables are made from, at launch and at every reset.
     tables: AcpiConfig,
-    protocol: Protocol,
     memory: GuestMemory,
     images: BootImages,
     chipset: Chipset,
     plugging: Plugging,
+    vm: Arc<Vm>,
     platform: Arc<Platform>,
     vcpus: VcpuSet,
     io: IoThread,
@@ -88,23 +103,25 @@ impl Machine {
         reason = "the parts of a machine, named by their types"
     )]
     pub(crate) fn new(
+        identity: Identity,
         tables: AcpiConfig,
-        protocol: Protocol,
         memory: GuestMemory,
         images: BootImages,
         chipset: Chipset,
         plugging: Plugging,
+        vm: Arc<Vm>,
         platform: Arc<Platform>,
         vcpus: VcpuSet,
         io: IoThread,
     ) -> Self {
         Self {
+            identity,
             tables,
-            protocol,
             memory,
             images,
             chipset,
             plugging,
+            vm,
             platform,
             vcpus,
             io,
@@ -115,7 +132,7 @@ impl Machine {
     /// How the kernel was entered.
     #[must_use]
     pub fn boot_protocol(&self) -> BootProtocol {
-        match self.protocol {
+        match self.identity.protocol {
             Protocol::Pvh => BootProtocol::Pvh,
             Protocol::Linux64 => BootProtocol::Linux64,
         }
@@ -133,9 +150,16 @@ impl Machine {
         self.resets
     }
 
-    /// Lets the vCPUs run.
-    pub fn resume(&self) {
+    /// Lets the devices go on, where they were stopped, and the vCPUs run.
+    ///
+    /// # Errors
+    /// [`MachineError::Device`]: a device that would not stop has still not done so. The machine stands
+    /// as before, and may be asked to go on again.
+    pub fn resume(&self) -> Result<(), MachineError> {
+        self.plugging.devices.resume()?;
+        self.io.release();
         self.vcpus.run();
+        Ok(())
     }
 
     /// Makes the vCPUs stand.
@@ -144,6 +168,52 @@ impl Machine {
     /// [`MachineError::Vcpu`] when one does not.
     pub fn pause(&self) -> Result<(), MachineError> {
         Ok(self.vcpus.park()?)
+    }
+
+    /// Takes the state of the machine, whose vCPUs stand, all but its memory:
+    /// [`crate::build::restore`] makes the same machine of it. The devices are stopped then, no input
+    /// is taken from the console's clients, and nothing touches its memory, until
+    /// [`resume`](Self::resume).
+    ///
+    /// # Errors
+    /// [`SaveError`]; it can be resumed then too.
+    pub fn save(&self) -> Result<Vec<u8>, SaveError> {
+        if self.platform.end.is_pending() {
+            return Err(SaveError::Ended);
+        }
+        self.plugging.devices.stop()?;
+        let input = self.io.hold();
+        let general = MachineStateV1 {
+            vcpus: self.vcpus.count(),
+            memory_bytes: self.memory.size(),
+            tsc_khz: self.identity.tsc_khz,
+            protocol: self.identity.protocol,
+            resets: self.resets,
+        };
+        state::save(&self.fixture(), self.identity.machine, &general, &input)
+    }
+
+    /// Takes the state of another machine over. This one was built and has not run.
+    pub(crate) fn take_over(
+        &mut self,
+        records: Records<'_>,
+        general: &MachineStateV1,
+        origin: Origin,
+        fresh: Tsc,
+    ) -> Result<(), RestoreError> {
+        self.resets = general.resets;
+        state::restore(&self.fixture(), records, general, origin, fresh)
+    }
+
+    fn fixture(&self) -> Fixture<'_> {
+        Fixture {
+            vm: &self.vm,
+            chipset: &self.chipset,
+            devices: &self.plugging.devices,
+            platform: &self.platform,
+            vcpus: &self.vcpus,
+            io: &self.io,
+        }
     }
 
     /// Puts the machine, whose vCPUs stand, back to the moment of its launch. Devices that the guest was
@@ -158,6 +228,7 @@ impl Machine {
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
         let plan = self.images.load(&self.memory, &self.tables)?;
+        self.identity.protocol = plan.protocol;
         *self
             .platform
             .entry

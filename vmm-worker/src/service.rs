@@ -176,7 +176,7 @@ impl Service {
             GuestEnd::Reset => {
                 self.removed.extend(machine.reset()?);
                 if self.phase == Phase::Running {
-                    machine.resume();
+                    machine.resume()?;
                 }
             }
         }
@@ -228,7 +228,7 @@ impl WorkerService for Service {
         self.adoption = adoption;
         self.digest = Some(digest);
         if !hold {
-            machine.resume();
+            machine.resume()?;
         }
         self.phase = if hold { Phase::Paused } else { Phase::Running };
         let boot_protocol = machine.boot_protocol();
@@ -241,7 +241,7 @@ impl WorkerService for Service {
 
     fn resume(&mut self, _: Resume) -> Result<(), WireError> {
         if self.phase == Phase::Paused {
-            self.machine()?.resume();
+            self.machine()?.resume()?;
             self.phase = Phase::Running;
         }
         Ok(())
@@ -272,7 +272,7 @@ impl WorkerService for Service {
             }
         }
         if self.phase == Phase::Running {
-            self.machine()?.resume();
+            self.machine()?.resume()?;
         } else {
             self.phase = Phase::Paused;
         }

@@ -13,6 +13,8 @@ const IOCTLS: &[u32] = &[
     ioctl::KVM_IOEVENTFD,
     ioctl::KVM_GET_CLOCK,
     ioctl::KVM_SET_CLOCK,
+    ioctl::KVM_GET_IRQCHIP,
+    ioctl::KVM_GET_PIT2,
     ioctl::FIONBIO,
 ];
 
@@ -35,7 +37,7 @@ pub const RULES: &[Rule] = &[
     allow_if(
         libc::SYS_ioctl,
         &[one_of(1, IOCTLS)],
-        "power button, reset, guest clock, doorbells of a device that stops",
+        "power button, reset, guest clock and interrupt controllers, doorbells of a device that stops",
     ),
     allow(libc::SYS_recvmsg, "control protocol, with descriptors"),
     allow(libc::SYS_sendmsg, "control protocol, with descriptors"),

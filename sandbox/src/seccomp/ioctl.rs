@@ -94,6 +94,8 @@ numbers! {
     KVM_GET_XCRS = ior(0xa6, 392);
     KVM_SET_XCRS = iow(0xa7, 392);
     KVM_KVMCLOCK_CTRL = io(0xad);
+    KVM_SET_DEVICE_ATTR = iow(0xe1, 24);
+    KVM_GET_DEVICE_ATTR = iow(0xe2, 24);
     KVM_GET_SREGS2 = ior(0xcc, 320);
     KVM_SET_SREGS2 = iow(0xcd, 320);
     KVM_GET_XSAVE2 = ior(0xcf, 4096);

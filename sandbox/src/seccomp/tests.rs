@@ -398,5 +398,8 @@ fn ioctl_numbers_are_the_kernels() {
     assert_eq!(ioctl::KVM_SET_XSAVE, 0x5000_aea5);
     assert_eq!(ioctl::KVM_SET_XCRS, 0x4188_aea7);
     assert_eq!(ioctl::KVM_SET_SREGS2, 0x4140_aecd);
+    assert_eq!(ioctl::KVM_SET_DEVICE_ATTR, 0x4018_aee1);
+    assert_eq!(ioctl::KVM_GET_DEVICE_ATTR, 0x4018_aee2);
+    assert_eq!(ioctl::KVM_GET_PIT2, 0x8070_ae9f);
     assert_eq!(ioctl::KVM_GET_XSAVE2, 0x9000_aecf);
 }

@@ -1,8 +1,9 @@
 //! Vcpu: a thread that runs one vCPU and carries out its register-sized device accesses.
 //!
 //! The thread nearest to the guest, so the shortest table. It keeps the register ioctls that pause,
-//! reset and the error dump use, the interrupt ioctls that an IOAPIC write causes, and the doorbells of a
-//! device that its driver starts.
+//! reset, save, restore and the error dump use, the interrupt ioctls that an IOAPIC write causes, and the
+//! doorbells of a device that its driver starts. The attribute of a vCPU is the offset of its TSC; no
+//! other descriptor of a worker has attributes.
 
 use super::args::{ADVICE, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::ioctl;
@@ -33,6 +34,8 @@ const IOCTLS: &[u32] = &[
     ioctl::KVM_SET_VCPU_EVENTS,
     ioctl::KVM_GET_MP_STATE,
     ioctl::KVM_SET_MP_STATE,
+    ioctl::KVM_SET_DEVICE_ATTR,
+    ioctl::KVM_GET_DEVICE_ATTR,
     ioctl::KVM_KVMCLOCK_CTRL,
     ioctl::KVM_NMI,
     ioctl::KVM_INTERRUPT,

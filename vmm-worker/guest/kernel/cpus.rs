@@ -11,10 +11,10 @@
 
 #[cfg(drivers)]
 use core::sync::atomic::AtomicPtr;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 
 use crate::boot::Boot;
-use crate::{acpi, apic, console, machine, ring0, time};
+use crate::{acpi, apic, console, machine, ring0, steady, time};
 
 /// The blocks; `ap.s` has the same number.
 const BLOCKS: u64 = 2 << 20;
@@ -38,6 +38,8 @@ static DEADLINE: AtomicU64 = AtomicU64::new(0);
 /// What the processors do instead of counting rounds.
 #[cfg(drivers)]
 static JOB: AtomicPtr<()> = AtomicPtr::new(core::ptr::null_mut());
+/// Whether they are busy for good, as `steady.rs` has it.
+static FOR_GOOD: AtomicBool = AtomicBool::new(false);
 
 unsafe extern "C" {
     static gdt: [AtomicU64; GDT_WORDS];
@@ -129,9 +131,12 @@ unsafe fn prepare_block(address: u64) {
 
 /// Where an application processor begins in ring 3: reports, works as long as asked, parks.
 extern "C" fn ring3_ap() -> ! {
-    ONLINE.fetch_add(1, Ordering::AcqRel);
+    let number = ONLINE.fetch_add(1, Ordering::AcqRel);
     #[cfg(drivers)]
     run_job();
+    if FOR_GOOD.load(Ordering::Acquire) {
+        steady::work(number);
+    }
     work();
     ring0::park()
 }
@@ -144,6 +149,12 @@ fn work() {
     }
     ROUNDS.fetch_add(rounds, Ordering::AcqRel);
     FINISHED.fetch_add(1, Ordering::AcqRel);
+}
+
+/// Starts every other processor, to be busy for good; how many are.
+pub fn start_steady(boot: &Boot, tables: &acpi::Tables) -> u32 {
+    FOR_GOOD.store(true, Ordering::Release);
+    start_others(boot, tables) - 1
 }
 
 /// Keeps every processor busy for `milliseconds` and says how much they did.

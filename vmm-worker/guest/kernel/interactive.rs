@@ -78,7 +78,7 @@ pub fn clock(boot: &Boot) {
 }
 
 /// Enables the button and its interrupt. Says so and gives `None` if ACPI is unusable.
-fn listen_for_power_button(boot: &Boot) -> Option<Tables> {
+pub fn listen_for_power_button(boot: &Boot) -> Option<Tables> {
     let tables = acpi::read(boot)?;
     apic::enable();
     out16(PM1_STATUS, POWER_BUTTON);
@@ -88,7 +88,7 @@ fn listen_for_power_button(boot: &Boot) -> Option<Tables> {
 }
 
 /// Whether the button was pressed; says so if it was.
-fn power_button_pressed() -> bool {
+pub fn power_button_pressed() -> bool {
     let pressed = ring0::take_power_events() & POWER_BUTTON != 0;
     if pressed {
         console::print(b"power button\n");

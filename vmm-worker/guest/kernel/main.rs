@@ -33,6 +33,7 @@ mod options;
 mod random;
 mod report;
 mod ring0;
+mod steady;
 mod time;
 
 use core::panic::PanicInfo;
@@ -85,6 +86,7 @@ fn run_spoken(boot: &Boot, options: &Options) {
         Mode::Report => report::run(boot),
         Mode::Echo => interactive::echo(boot),
         Mode::Clock => interactive::clock(boot),
+        Mode::Steady => steady::run(boot),
         Mode::CpuLoop => cpus::busy(boot, options.milliseconds),
         Mode::Unknown => console::line().text("error: unknown mode").end(),
         other => misbehave::run(boot, other, options),

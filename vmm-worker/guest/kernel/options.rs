@@ -20,6 +20,8 @@ pub enum Mode {
     Clock,
     /// Keep every processor busy for a while.
     CpuLoop,
+    /// Keep every processor busy for good, and watch the clocks.
+    Steady,
     /// Loop in ring 0, interrupts off.
     Spin,
     /// Loop in ring 3, interrupts off.
@@ -87,7 +89,7 @@ impl Options {
 }
 
 /// A table and not a `match`, which would compare in line and be a kilobyte longer.
-const MODES: [(&[u8], Mode); 17] = [
+const MODES: [(&[u8], Mode); 18] = [
     (b"report", Mode::Report),
     (b"bench", Mode::Bench),
     (b"bench-anywhere", Mode::BenchAnywhere),
@@ -95,6 +97,7 @@ const MODES: [(&[u8], Mode); 17] = [
     (b"echo", Mode::Echo),
     (b"clock", Mode::Clock),
     (b"cpu-loop", Mode::CpuLoop),
+    (b"steady", Mode::Steady),
     (b"spin", Mode::Spin),
     (b"spin-user", Mode::SpinUser),
     (b"triple-fault", Mode::TripleFault),

@@ -55,7 +55,8 @@ impl Moment {
         self.elapsed_at(now())
     }
 
-    fn elapsed_at(self, end: Moment) -> Elapsed {
+    /// Time from this moment to `end`.
+    pub fn elapsed_at(self, end: Moment) -> Elapsed {
         let ticks = u64::from(end.pm.wrapping_sub(self.pm) & 0xff_ffff);
         Elapsed {
             microseconds: ticks * 1_000_000 / PM_HZ,

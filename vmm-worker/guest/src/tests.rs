@@ -134,6 +134,7 @@ fn every_published_mode_is_known() {
         mode::HOLD,
         mode::ECHO,
         mode::CLOCK,
+        mode::STEADY,
         mode::SPIN,
         mode::SPIN_USER,
         mode::TRIPLE_FAULT,

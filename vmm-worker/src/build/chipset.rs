@@ -11,6 +11,7 @@
 //! ```
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reeve_devices::bus::{MmioAddress, MmioBus, Port, PortBus};
 use reeve_devices::clock::{HostMonotonicClock, HostWallClock, TimedDevice};
@@ -27,6 +28,7 @@ use reeve_devices::legacy::serial::Serial;
 use reeve_devices::pci::root::Root;
 use reeve_devices::power::Reset;
 use reeve_devices::shared::{Shared, lock, share};
+use reeve_devices::state::Saveable;
 
 use super::{BuildError, pci};
 use crate::arch::x86_64::acpi::AcpiConfig;
@@ -55,6 +57,8 @@ pub struct Chipset {
     cpu_hotplug: Shared<CpuHotplug>,
     /// What a machine reset puts back, in this order: lines fall before the IOAPIC forgets them.
     resets: Vec<Shared<dyn Reset>>,
+    /// What is saved, by the unit's name. The IOAPIC is apart: it is put back before the rest.
+    saved: Vec<(&'static str, Shared<dyn Saveable>)>,
 }
 
 impl std::fmt::Debug for Chipset {
@@ -152,6 +156,16 @@ impl Chipset {
 
         let window_64 = tables.pci_window_64.clone().unwrap_or(0..0);
         let pci = pci::build(mmio, ports, Arc::clone(&reset), window_64)?;
+        let saved: Vec<(&'static str, Shared<dyn Saveable>)> = vec![
+            ("serial", Arc::clone(&serial) as _),
+            ("acpi-pm", Arc::clone(&pm) as _),
+            ("rtc", Arc::clone(&rtc) as _),
+            ("reset-control", Arc::clone(&reset) as _),
+            ("pci-ports", Arc::clone(&pci.ports) as _),
+            ("pci-host-bridge", share(pci.root.clone())),
+            ("pci-hotplug", Arc::clone(&pci_hotplug) as _),
+            ("cpu-hotplug", Arc::clone(&cpu_hotplug) as _),
+        ];
         let mut resets: Vec<Shared<dyn Reset>> = vec![
             share(pci.root.clone()),
             pci.ports as _,
@@ -179,6 +193,7 @@ impl Chipset {
             pci_hotplug,
             cpu_hotplug,
             resets,
+            saved,
         })
     }
 
@@ -186,6 +201,18 @@ impl Chipset {
     #[must_use]
     pub fn timed(&self) -> Vec<Shared<dyn TimedDevice>> {
         vec![Arc::clone(&self.pm) as _, Arc::clone(&self.rtc) as _]
+    }
+
+    /// What is saved of the fixed devices, by the unit's name; the IOAPIC is the interrupt
+    /// controller's.
+    #[must_use]
+    pub fn saved(&self) -> &[(&'static str, Shared<dyn Saveable>)] {
+        &self.saved
+    }
+
+    /// Lets time pass for the fixed devices that their clocks have not shown.
+    pub fn pass(&self, time: Duration) {
+        lock(&self.pm).pass(time);
     }
 
     /// Puts every device back to power-on. Every vCPU stands, and those from 0 to `vcpus - 1` are

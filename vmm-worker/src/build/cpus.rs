@@ -9,18 +9,28 @@ use super::BuildError;
 use crate::arch::x86_64::cpuid::{CpuModel, HostTimers};
 use crate::kvm::{System, Vcpu, Vm};
 
-/// Makes every vCPU and tells it what it is.
+/// What KVM takes for the same frequency: two parts in 8000 (its `tsc_tolerance_ppm`).
+const TSC_TOLERANCE: u32 = 4000;
+
+/// Makes every vCPU and tells it what it is. Their TSC runs at `tsc_khz`, or at the host's frequency;
+/// gives the frequency, 0 if it is not known.
 pub(super) fn create(
     system: &System,
     vm: &Arc<Vm>,
     spec: &MachineSpec,
-) -> Result<Vec<Vcpu>, BuildError> {
+    tsc_khz: Option<u32>,
+) -> Result<(Vec<Vcpu>, u32), BuildError> {
     let vcpus = (0..spec.vcpus)
         .map(|index| vm.create_vcpu(index))
         .collect::<Result<Vec<_>, _>>()?;
+    let host_khz = vcpus.first().and_then(Vcpu::tsc_khz);
+    if let (Some(khz), Some(host_khz)) = (tsc_khz, host_khz) {
+        set_tsc_khz(&vcpus, khz, host_khz)?;
+    }
+    let tsc_khz = tsc_khz.or(host_khz);
     let timers = HostTimers {
         tsc_deadline: system.has_tsc_deadline_timer(),
-        tsc_khz: vcpus.first().and_then(Vcpu::tsc_khz),
+        tsc_khz,
         wide_apic_ids: vm.wide_apic_ids(),
     };
     let supported = supported(&spec.supported_cpuid)?;
@@ -29,7 +39,24 @@ pub(super) fn create(
     for vcpu in &vcpus {
         vcpu.set_cpuid(model.for_vcpu(vcpu.index()))?;
     }
-    Ok(vcpus)
+    Ok((vcpus, tsc_khz.unwrap_or(0)))
+}
+
+/// Makes every TSC run at `khz` where the host's runs at `host_khz`.
+fn set_tsc_khz(vcpus: &[Vcpu], khz: u32, host_khz: u32) -> Result<(), BuildError> {
+    if khz == host_khz {
+        return Ok(());
+    }
+    for vcpu in vcpus {
+        if let Err(error) = vcpu.set_tsc_khz(khz) {
+            // A host measures its own counter a little differently at each start.
+            if khz.abs_diff(host_khz) > host_khz / TSC_TOLERANCE {
+                tracing::error!("{error}");
+                return Err(BuildError::TscFrequency { khz, host_khz });
+            }
+        }
+    }
+    Ok(())
 }
 
 /// What the host supports, as KVM wants it back.

@@ -36,6 +36,14 @@ pub enum BuildError {
     /// CPUID has no room for what is added (a bug).
     #[error("the list of CPUID leaves is full")]
     Cpuid,
+    /// A counter that the host cannot scale.
+    #[error("the TSC of the guest runs at {khz} kHz, that of this host at {host_khz} and no other")]
+    TscFrequency {
+        /// The guest's.
+        khz: u32,
+        /// The host's.
+        host_khz: u32,
+    },
     /// A machine without a vCPU.
     #[error("a machine needs at least one vCPU")]
     NoVcpu,
@@ -107,7 +115,9 @@ impl From<BuildError> for WireError {
             BuildError::Kvm(KvmError::TooManyVcpus { .. }) | BuildError::NoVcpu => {
                 ErrorCode::InvalidArgument
             }
-            BuildError::Kvm(_) | BuildError::Cpuid => ErrorCode::Hypervisor,
+            BuildError::Kvm(_) | BuildError::Cpuid | BuildError::TscFrequency { .. } => {
+                ErrorCode::Hypervisor
+            }
             BuildError::Boot(_) | BuildError::Acpi(_) | BuildError::EntryTables(_) => {
                 ErrorCode::BootImage
             }
@@ -132,7 +142,7 @@ impl From<BuildError> for WireError {
 }
 
 /// An error with its sources on one line.
-fn one_line(error: &dyn Error) -> String {
+pub(crate) fn one_line(error: &dyn Error) -> String {
     let mut line = error.to_string();
     let mut source = error.source();
     while let Some(error) = source {

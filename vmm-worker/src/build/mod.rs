@@ -3,7 +3,8 @@
 //! Runs on the main thread, inside the closed jail, before any guest instruction. Read
 //! [`machine`] top to bottom: it is the list of steps, in the order that KVM wants them (memory
 //! slots, interrupt controller, vCPUs) and that hostile input wants them (the boot image is read
-//! last, when everything that could refuse it stands).
+//! last, when everything that could refuse it stands). [`restore`] goes the same way, but for the
+//! loading: it puts a saved state into the machine instead.
 
 mod boot;
 mod chipset;
@@ -12,6 +13,7 @@ pub mod devices;
 mod error;
 mod memory;
 mod pci;
+mod restore;
 
 use std::sync::{Arc, Mutex};
 
@@ -19,17 +21,19 @@ use reeve_devices::bus::{MmioBus, PortBus};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{MachineSpec, MachineType};
 
-pub use self::boot::BootImages;
+pub use self::boot::{BootImages, Entry};
 pub use self::chipset::Chipset;
 use self::chipset::Signals;
 use self::devices::Workshop;
 pub use self::error::BuildError;
+pub(crate) use self::error::one_line;
+pub use self::restore::restore;
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::{cpuid, layout};
 use crate::device_set::DeviceSet;
 use crate::io::{IoThread, Served, Waker};
-use crate::kvm::{ControllerKind, System};
-use crate::machine::Machine;
+use crate::kvm::{ControllerKind, InterruptController, System, Vcpu, Vm};
+use crate::machine::{Identity, Machine};
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
 use crate::plugging::Plugging;
@@ -42,102 +46,155 @@ use crate::vcpu::{EndSignal, Platform, VcpuSet};
 /// # Errors
 /// [`BuildError`] says what and why; nothing of the machine is left.
 pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, BuildError> {
-    let kind = match spec.machine {
-        MachineType::Reeve1_0 => ControllerKind::Split,
-        MachineType::ReeveLegacy1_0 => ControllerKind::InKernel,
-    };
-    #[cfg(feature = "attack-points")]
-    {
-        crate::attack::arm(&spec.boot.command_line);
-        crate::attack::strike(reeve_sandbox::seccomp::Role::Base);
-    }
-    let images = BootImages::take(&spec.boot, descriptors)?;
-    let memory = memory::map(&spec.memory, descriptors)?;
-    let console = spec
-        .console
-        .map(|slot| descriptors.take(slot))
-        .transpose()?;
-
-    // `/dev/kvm` is closed at the end of this function, before any vCPU runs.
-    let system = System::from_fd(descriptors.take(spec.kvm)?)?;
-    system.check_vcpu_count(spec.vcpus)?;
-    let mut vm = system.create_vm()?;
-    vm.add_memory(&memory)?;
-    let (vm, interrupts) = vm.interrupt_controller(kind, spec.vcpus)?;
-
-    let signals = Signals {
-        end: Arc::new(EndSignal::new()?),
-        notices: Arc::new(Notices::new()?),
-        waker: Arc::new(Waker::new()?),
-    };
-    let (ports, mmio) = (PortBus::new(), Arc::new(MmioBus::new()));
-    let tables = tables(&spec, kind, &memory);
-    let chipset = Chipset::build(&interrupts, &signals, &memory, &tables, &ports, &mmio)?;
-    let Signals {
-        end,
-        notices,
-        waker,
-    } = signals;
-
-    // Early: the thread closes its filter while this one makes vCPUs, which takes longer.
-    let served = Served {
-        ring: Arc::clone(&chipset.console),
-        serial: Arc::clone(&chipset.serial),
-        timed: chipset.timed(),
-    };
-    let io = IoThread::start(served, waker).map_err(BuildError::IoThread)?;
-    if let Some(stream) = console {
-        let reader = chipset.console.reader();
-        io.attach(stream, true, reader)
-            .map_err(BuildError::Console)?;
-    }
-
-    let mut devices = DeviceSet::new(chipset.pci.clone());
-    let mut workshop = Workshop::new(
-        memory.clone(),
-        pci::surroundings(&vm, &interrupts, &memory),
-        Arc::clone(&notices),
-    );
-    for device in spec.devices.iter().cloned() {
-        devices.insert(workshop.build(device, descriptors)?)?;
-    }
-    let spawner = Spawner::start().map_err(BuildError::Spawner)?;
-
-    let vcpus = cpus::create(&system, &vm, &spec)?;
-
-    let plan = images.load(&memory, &tables)?;
-    for vcpu in &vcpus {
+    let parts = Parts::assemble(&spec, descriptors, None, false)?;
+    let plan = parts.images.load(&parts.memory, &parts.tables)?;
+    for vcpu in &parts.vcpus {
         vcpu.prepare_boot()?;
     }
-    if let Some(first) = vcpus.first() {
+    if let Some(first) = parts.vcpus.first() {
         first.enter(&plan.entry)?;
     }
+    parts.start(spec.machine, plan)
+}
 
-    let entry = Mutex::new(plan.entry);
-    let platform = Arc::new(Platform {
-        ports,
-        mmio,
-        interrupts,
-        end,
-        entry,
-    });
-    let vcpus = VcpuSet::start(vcpus, &platform)?;
-    Ok(Machine::new(
-        tables,
-        plan.protocol,
-        memory,
-        images,
-        chipset,
-        Plugging {
+/// Everything of a machine but the threads of its vCPUs. Guest memory is as it came.
+struct Parts {
+    tables: AcpiConfig,
+    memory: GuestMemory,
+    images: BootImages,
+    chipset: Chipset,
+    plugging: Plugging,
+    ports: PortBus,
+    mmio: Arc<MmioBus>,
+    interrupts: Arc<dyn InterruptController>,
+    end: Arc<EndSignal>,
+    vm: Arc<Vm>,
+    vcpus: Vec<Vcpu>,
+    tsc_khz: u32,
+    io: IoThread,
+}
+
+impl Parts {
+    /// Makes them. The TSC runs at `tsc_khz`, or at the host's frequency. If input is `held`, none is
+    /// taken from the console's clients yet.
+    fn assemble(
+        spec: &MachineSpec,
+        descriptors: &mut FdTable,
+        tsc_khz: Option<u32>,
+        held: bool,
+    ) -> Result<Self, BuildError> {
+        let kind = match spec.machine {
+            MachineType::Reeve1_0 => ControllerKind::Split,
+            MachineType::ReeveLegacy1_0 => ControllerKind::InKernel,
+        };
+        #[cfg(feature = "attack-points")]
+        {
+            crate::attack::arm(&spec.boot.command_line);
+            crate::attack::strike(reeve_sandbox::seccomp::Role::Base);
+        }
+        let images = BootImages::take(&spec.boot, descriptors)?;
+        let memory = memory::map(&spec.memory, descriptors)?;
+        let console = spec
+            .console
+            .map(|slot| descriptors.take(slot))
+            .transpose()?;
+
+        // `/dev/kvm` is closed at the end of this function, before any vCPU runs.
+        let system = System::from_fd(descriptors.take(spec.kvm)?)?;
+        system.check_vcpu_count(spec.vcpus)?;
+        let mut vm = system.create_vm()?;
+        vm.add_memory(&memory)?;
+        let (vm, interrupts) = vm.interrupt_controller(kind, spec.vcpus)?;
+
+        let signals = Signals {
+            end: Arc::new(EndSignal::new()?),
+            notices: Arc::new(Notices::new()?),
+            waker: Arc::new(Waker::new()?),
+        };
+        let (ports, mmio) = (PortBus::new(), Arc::new(MmioBus::new()));
+        let tables = tables(spec, kind, &memory);
+        let chipset = Chipset::build(&interrupts, &signals, &memory, &tables, &ports, &mmio)?;
+        let Signals {
+            end,
+            notices,
+            waker,
+        } = signals;
+
+        // Early: the thread closes its filter while this one makes vCPUs, which takes longer.
+        let served = Served {
+            ring: Arc::clone(&chipset.console),
+            serial: Arc::clone(&chipset.serial),
+            timed: chipset.timed(),
+        };
+        let io = IoThread::start(served, waker, held).map_err(BuildError::IoThread)?;
+        if let Some(stream) = console {
+            let reader = chipset.console.reader();
+            io.attach(stream, true, reader)
+                .map_err(BuildError::Console)?;
+        }
+
+        let mut devices = DeviceSet::new(chipset.pci.clone());
+        let mut workshop = Workshop::new(
+            memory.clone(),
+            pci::surroundings(&vm, &interrupts, &memory),
+            Arc::clone(&notices),
+        );
+        for device in spec.devices.iter().cloned() {
+            devices.insert(workshop.build(device, descriptors)?)?;
+        }
+        let plugging = Plugging {
             devices,
             workshop: Arc::new(Mutex::new(workshop)),
-            spawner,
+            spawner: Spawner::start().map_err(BuildError::Spawner)?,
             notices,
-        },
-        platform,
-        vcpus,
-        io,
-    ))
+        };
+
+        let (vcpus, tsc_khz) = cpus::create(&system, &vm, spec, tsc_khz)?;
+        Ok(Self {
+            tables,
+            memory,
+            images,
+            chipset,
+            plugging,
+            ports,
+            mmio,
+            interrupts,
+            end,
+            vm,
+            vcpus,
+            tsc_khz,
+            io,
+        })
+    }
+
+    /// Starts the vCPUs' threads, which stand.
+    fn start(self, machine: MachineType, plan: Entry) -> Result<Machine, BuildError> {
+        let platform = Arc::new(Platform {
+            ports: self.ports,
+            mmio: self.mmio,
+            interrupts: self.interrupts,
+            end: self.end,
+            entry: Mutex::new(plan.entry),
+        });
+        let vcpus = VcpuSet::start(self.vcpus, &platform)?;
+        let identity = Identity {
+            machine,
+            tsc_khz: self.tsc_khz,
+            protocol: plan.protocol,
+        };
+        Ok(Machine::new(
+            identity,
+            self.tables,
+            self.memory,
+            self.images,
+            self.chipset,
+            self.plugging,
+            self.vm,
+            platform,
+            vcpus,
+            self.io,
+        ))
+    }
 }
 
 /// What the guest's tables say of the machine.

@@ -40,13 +40,19 @@ struct Client {
 pub(super) struct Clients {
     serial: Shared<Serial>,
     clients: Vec<Client>,
+    /// Input that was on its way to the guest when it was saved elsewhere.
+    carried: Vec<u8>,
 }
+
+/// The most input that can be on its way: a chunk of each client, and what was carried before.
+pub const MAX_PENDING_INPUT: usize = 2 * MAX_CLIENTS * CHUNK;
 
 impl Clients {
     pub(super) fn new(serial: Shared<Serial>) -> Self {
         Self {
             serial,
             clients: Vec::new(),
+            carried: Vec::new(),
         }
     }
 
@@ -71,11 +77,33 @@ impl Clients {
         });
     }
 
-    /// Moves what can be moved without waiting.
-    pub(super) fn serve(&mut self) {
+    /// Input that no client has any more and the guest has not yet.
+    pub(super) fn pending_input(&self) -> Vec<u8> {
+        let mut input = self.carried.clone();
+        for client in &self.clients {
+            input.extend_from_slice(&client.pending);
+        }
+        input.truncate(MAX_PENDING_INPUT);
+        input
+    }
+
+    /// Such input of a machine that was saved, for the guest before any other.
+    pub(super) fn give_input(&mut self, input: Vec<u8>) {
+        self.carried = input;
+    }
+
+    /// Moves what can be moved without waiting; input only if it is wanted.
+    pub(super) fn serve(&mut self, input: bool) {
+        if input && !self.carried.is_empty() {
+            let taken = lock(&self.serial).enqueue(&self.carried);
+            self.carried.drain(..taken.min(self.carried.len()));
+        }
+        let input = input && self.carried.is_empty();
         for client in &mut self.clients {
             client.write_output();
-            client.read_input(&self.serial);
+            if input {
+                client.read_input(&self.serial);
+            }
         }
         self.clients.retain(|client| !client.is_done());
     }
@@ -90,11 +118,13 @@ impl Clients {
 
     /// What to wait for: room at those that are behind, input from those that may send it. Not those
     /// that hung up, which would end every wait at once: what they left waits for the serial port.
-    pub(super) fn poll_fds(&self) -> impl Iterator<Item = PollFd<'_>> {
+    pub(super) fn poll_fds(&self, input: bool) -> impl Iterator<Item = PollFd<'_>> {
+        let input = input && self.carried.is_empty();
         let waited_for = self.clients.iter().filter(|client| !client.hung_up);
-        waited_for.map(|client| {
+        waited_for.map(move |client| {
             let mut flags = PollFlags::empty();
-            flags.set(PollFlags::IN, client.input && client.pending.is_empty());
+            let wanted = input && client.input && client.pending.is_empty();
+            flags.set(PollFlags::IN, wanted);
             flags.set(PollFlags::OUT, !client.caught_up);
             PollFd::new(&client.stream, flags)
         })

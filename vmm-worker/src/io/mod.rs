@@ -4,12 +4,16 @@
 //! Here that is the console and the legacy devices' timers; virtio devices have threads of their own
 //! ([`device`]). It reads no message of the
 //! supervisor: the control thread hands it what it needs through [`IoThread`].
+//!
+//! While a machine is saved, or not yet gone on with, the thread *holds*: no input is taken from a
+//! client, and no timer looked at, so that the devices stand. Output goes on.
 
 mod console;
 pub mod device;
 mod waker;
 
 use std::os::fd::OwnedFd;
+use std::sync::mpsc::{SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -22,6 +26,7 @@ use reeve_sandbox::seccomp::{Role, enter_role};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::console::Clients;
+pub use self::console::MAX_PENDING_INPUT;
 pub use self::waker::Waker;
 
 /// Room for the deepest call of the loop, with much to spare; untouched pages cost nothing.
@@ -51,6 +56,11 @@ enum Command {
         input: bool,
         reader: ConsoleReader,
     },
+    /// Holds, and tells the input that no client has any more and the guest has not yet.
+    Hold(SyncSender<Vec<u8>>),
+    Release,
+    /// Input of that kind, of another machine.
+    Input(Vec<u8>),
     Quit,
 }
 
@@ -74,11 +84,12 @@ impl std::fmt::Debug for IoThread {
 }
 
 impl IoThread {
-    /// Starts the thread; `waker` is what the devices wake it by.
+    /// Starts the thread; `waker` is what the devices wake it by. If it is `held` it holds from the
+    /// start.
     ///
     /// # Errors
     /// The host has no thread left.
-    pub fn start(served: Served, waker: Arc<Waker>) -> std::io::Result<Self> {
+    pub fn start(served: Served, waker: Arc<Waker>, held: bool) -> std::io::Result<Self> {
         let mailbox = Arc::new(Mailbox {
             commands: Mutex::new(Vec::new()),
             clients: std::sync::atomic::AtomicU32::new(0),
@@ -93,7 +104,7 @@ impl IoThread {
                     enter_role(Role::Io),
                     "cannot close the filter of the I/O thread",
                 );
-                run(&served, &theirs);
+                run(&served, &theirs, held);
             })?;
         Ok(Self {
             mailbox,
@@ -119,6 +130,26 @@ impl IoThread {
             reader,
         });
         Ok(())
+    }
+
+    /// Makes the thread hold. Gives what it had read of clients' input and found no room for in the
+    /// serial port; it keeps that too, for [`release`](Self::release).
+    #[must_use]
+    pub fn hold(&self) -> Vec<u8> {
+        let (give, take) = sync_channel(1);
+        self.send(Command::Hold(give));
+        // Nobody answers only when the thread has ended, and then there is no input.
+        take.recv().unwrap_or_default()
+    }
+
+    /// Lets it go on.
+    pub fn release(&self) {
+        self.send(Command::Release);
+    }
+
+    /// Gives the guest input that was held when it was saved, before any other.
+    pub fn give_input(&self, input: Vec<u8>) {
+        self.send(Command::Input(input));
     }
 
     /// Clients on the console.
@@ -152,7 +183,7 @@ impl IoThread {
     }
 }
 
-fn run(served: &Served, mailbox: &Mailbox) {
+fn run(served: &Served, mailbox: &Mailbox, mut held: bool) {
     let mut clients = Clients::new(Arc::clone(&served.serial));
     loop {
         #[cfg(feature = "attack-points")]
@@ -171,28 +202,34 @@ fn run(served: &Served, mailbox: &Mailbox) {
                     input,
                     reader,
                 } => clients.attach(stream, input, reader),
+                Command::Hold(give) => {
+                    held = true;
+                    // Whoever asked waits for it, and takes one.
+                    let _ = give.send(clients.pending_input());
+                }
+                Command::Release => held = false,
+                Command::Input(input) => clients.give_input(input),
                 Command::Quit => {
                     clients.finish();
                     return;
                 }
             }
         }
-        for device in &served.timed {
-            lock(device).tick();
+        if !held {
+            for device in &served.timed {
+                lock(device).tick();
+            }
         }
-        clients.serve();
+        clients.serve(!held);
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
         mailbox
             .clients
             .store(count, std::sync::atomic::Ordering::Relaxed);
 
-        let next = served
-            .timed
-            .iter()
-            .filter_map(|device| lock(device).next_event())
-            .min();
+        let timed = served.timed.iter().filter(|_| !held);
+        let next = timed.filter_map(|device| lock(device).next_event()).min();
         let mut fds = vec![PollFd::new(mailbox.waker.as_ref(), PollFlags::IN)];
-        fds.extend(clients.poll_fds());
+        fds.extend(clients.poll_fds(!held));
         crate::failure::or_exit(
             wait(&mut fds, next),
             "the I/O thread cannot wait for its descriptors",

@@ -44,6 +44,9 @@ pub enum KvmError {
         /// The MSR's index.
         index: u32,
     },
+    /// Vector state of so many bytes, which this KVM does not have or this build does not keep.
+    #[error("{0} bytes of vector state are more than can be kept here")]
+    WideVectors(usize),
     /// An MSR list that KVM's interface has no room for (a bug).
     #[error("list of {0} MSRs is too long")]
     TooManyMsrs(usize),

@@ -23,6 +23,7 @@ use reeve_devices::shared::{Shared, lock, share};
 use super::routes::Routes;
 use super::{KvmError, Vm};
 use crate::arch::x86_64::layout;
+use crate::state::IrqchipStateV1;
 
 /// Which interrupt controller a machine has; a property of its machine type.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -50,6 +51,18 @@ pub trait InterruptController: Debug + Send + Sync {
     /// The IOAPIC, if it is in this process: to be put on the memory bus at
     /// [`layout::IOAPIC_BASE`], and reset and saved like a device.
     fn ioapic(&self) -> Option<Shared<Ioapic>>;
+
+    /// The state of what is in the kernel besides local APICs, if there is anything. Every vCPU stands.
+    ///
+    /// # Errors
+    /// An ioctl failed.
+    fn kernel_chips(&self) -> Result<Option<IrqchipStateV1>, KvmError>;
+
+    /// Puts that state back. After the local APICs'.
+    ///
+    /// # Errors
+    /// KVM refuses it.
+    fn set_kernel_chips(&self, state: &IrqchipStateV1) -> Result<(), KvmError>;
 }
 
 /// Makes the controller's part in the kernel. Memory slots first, vCPUs after.
@@ -127,6 +140,16 @@ impl InterruptController for Split {
     fn ioapic(&self) -> Option<Shared<Ioapic>> {
         Some(Arc::clone(&self.ioapic))
     }
+
+    fn kernel_chips(&self) -> Result<Option<IrqchipStateV1>, KvmError> {
+        Ok(None)
+    }
+
+    fn set_kernel_chips(&self, _state: &IrqchipStateV1) -> Result<(), KvmError> {
+        Err(KvmError::MissingCapability(
+            "an interrupt controller of KVM's own",
+        ))
+    }
 }
 
 #[derive(Debug)]
@@ -155,6 +178,14 @@ impl InterruptController for InKernel {
 
     fn ioapic(&self) -> Option<Shared<Ioapic>> {
         None
+    }
+
+    fn kernel_chips(&self) -> Result<Option<IrqchipStateV1>, KvmError> {
+        self.messages.vm.kernel_chips().map(Some)
+    }
+
+    fn set_kernel_chips(&self, state: &IrqchipStateV1) -> Result<(), KvmError> {
+        self.messages.vm.set_kernel_chips(state)
     }
 }
 

@@ -21,12 +21,14 @@ mod immediate_exit;
 mod irqchip;
 mod registers;
 mod routes;
+mod saved;
 mod state;
 mod system;
 #[cfg(test)]
 mod tests;
 mod vcpu;
 mod vm;
+mod vm_saved;
 
 pub use self::doorbells::KvmDoorbells;
 pub use self::error::KvmError;

@@ -92,7 +92,7 @@ impl Vcpu {
     }
 
     /// Writes MSRs, leaving out those that KVM refuses unless they are `required`.
-    fn write_msrs(
+    pub(super) fn write_msrs(
         &self,
         entries: &[kvm_msr_entry],
         required: impl Fn(u32) -> bool,
@@ -124,7 +124,7 @@ impl Vcpu {
     unsafe_code,
     reason = "KVM's state of vector registers may be longer than the structure"
 )]
-fn set_xsave(fd: &kvm_ioctls::VcpuFd, xsave: &kvm_xsave) -> Result<(), KvmError> {
+pub(super) fn set_xsave(fd: &kvm_ioctls::VcpuFd, xsave: &kvm_xsave) -> Result<(), KvmError> {
     // SAFETY: the call may read beyond the structure only if features were turned on that need more
     // than 4096 bytes, which takes a request by `arch_prctl` that this process never makes.
     unsafe { fd.set_xsave(xsave) }.map_err(KvmError::ioctl("KVM_SET_XSAVE"))

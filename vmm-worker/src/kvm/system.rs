@@ -8,6 +8,7 @@ use std::os::fd::{FromRawFd, IntoRawFd, OwnedFd};
 use kvm_bindings::{CpuId, KVM_MAX_CPUID_ENTRIES};
 use kvm_ioctls::{Cap, Kvm};
 
+use super::saved::StateFeatures;
 use super::{BareVm, KvmError};
 use crate::arch::x86_64::layout;
 
@@ -65,16 +66,24 @@ impl System {
     /// Makes an empty VM.
     ///
     /// # Errors
-    /// `KVM_CREATE_VM` failed.
+    /// `KVM_CREATE_VM` failed, or KVM does not say what of a vCPU it keeps.
     pub fn create_vm(&self) -> Result<BareVm, KvmError> {
         loop {
             match self.kvm.create_vm() {
                 // A signal during the creation (the kernel starts threads in it) is no failure.
                 Err(error) if error.errno() == libc::EINTR => {}
                 Err(error) => return Err(KvmError::ioctl("KVM_CREATE_VM")(error)),
-                Ok(fd) => return Ok(BareVm::new(fd)),
+                Ok(fd) => {
+                    let features = StateFeatures::of(self, &fd)?;
+                    return Ok(BareVm::new(fd, features));
+                }
             }
         }
+    }
+
+    /// The handle, for what is asked of it beside the creation of a VM.
+    pub(super) fn kvm(&self) -> &Kvm {
+        &self.kvm
     }
 
     /// What this KVM can show a guest by CPUID, unfiltered.

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use kvm_bindings::{CpuId, KVM_EXIT_MEMORY_FAULT};
 use kvm_ioctls::{VcpuExit, VcpuFd};
 
+use super::saved::StateFeatures;
 use super::{Exit, ImmediateExit, KvmError, RegisterDump, Vm, exit};
 
 /// A vCPU.
@@ -16,7 +17,7 @@ pub struct Vcpu {
     index: u32,
     run_size: usize,
     // The VM must outlive its vCPUs' use of guest memory.
-    _vm: Arc<Vm>,
+    vm: Arc<Vm>,
 }
 
 impl Vcpu {
@@ -27,8 +28,13 @@ impl Vcpu {
             immediate_exit,
             index,
             run_size: vm.fd().run_size(),
-            _vm: vm,
+            vm,
         })
+    }
+
+    /// What of its state this KVM keeps.
+    pub(super) fn features(&self) -> &StateFeatures {
+        self.vm.features()
     }
 
     /// Its index, which is its APIC id.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use kvm_bindings::{KVM_CAP_X2APIC_API, kvm_enable_cap, kvm_userspace_memory_region};
 use kvm_ioctls::VmFd;
 
+use super::saved::StateFeatures;
 use super::{ControllerKind, InterruptController, KvmError, Vcpu, irqchip};
 use crate::arch::x86_64::layout;
 use crate::memory::GuestMemory;
@@ -18,14 +19,16 @@ const X2APIC_API_FLAGS: u64 = 0b11;
 #[derive(Debug)]
 pub struct BareVm {
     fd: VmFd,
+    features: StateFeatures,
     memory: Vec<GuestMemory>,
     slots: u32,
 }
 
 impl BareVm {
-    pub(super) fn new(fd: VmFd) -> Self {
+    pub(super) fn new(fd: VmFd, features: StateFeatures) -> Self {
         Self {
             fd,
+            features,
             memory: Vec::with_capacity(1),
             slots: 0,
         }
@@ -89,6 +92,7 @@ impl BareVm {
         irqchip::create(&self.fd, kind)?;
         let vm = Arc::new(Vm {
             fd: self.fd,
+            features: self.features,
             wide_apic_ids,
             _memory: self.memory,
         });
@@ -102,6 +106,7 @@ impl BareVm {
 pub struct Vm {
     // Declared before the memory, so that it is closed before the memory is unmapped.
     fd: VmFd,
+    features: StateFeatures,
     wide_apic_ids: bool,
     _memory: Vec<GuestMemory>,
 }
@@ -124,6 +129,11 @@ impl Vm {
     #[must_use]
     pub fn wide_apic_ids(&self) -> bool {
         self.wide_apic_ids
+    }
+
+    /// What of a vCPU's state this KVM keeps.
+    pub(super) fn features(&self) -> &StateFeatures {
+        &self.features
     }
 
     /// The descriptor, for the ioctls of this module's siblings.

@@ -1,4 +1,5 @@
-//! The vCPU threads: running, standing, resetting, and how the control thread orders them about.
+//! The vCPU threads: running, standing, resetting, saved and restored, and how the control thread orders
+//! them about.
 //!
 //! One thread per vCPU; it owns its [`crate::kvm::Vcpu`], takes orders from its slot (`slot.rs`), and
 //! does nothing but `KVM_RUN` and register-sized bus accesses. [`VcpuSet`] is the control thread's
@@ -16,8 +17,9 @@ use std::time::{Duration, Instant};
 
 pub use self::end::{EndSignal, GuestEnd};
 pub use self::exit::Platform;
-use self::slot::{Order, Slot};
-use crate::kvm::{ImmediateExit, Vcpu};
+use self::slot::{Cargo, Order, Slot};
+use crate::kvm::{ImmediateExit, KvmError, Vcpu};
+use crate::state::VcpuStateV1;
 
 /// How long a vCPU may take to stand. An exit is handled in microseconds; only a host that does not
 /// schedule the thread takes longer.
@@ -40,6 +42,14 @@ pub enum VcpuError {
     /// A vCPU does not stand.
     #[error("vCPU {0} did not stop within {STAND_DEADLINE:?}")]
     Unresponsive(u32),
+    /// KVM does not give or take its state.
+    #[error("the state of vCPU {index}: {source}")]
+    State {
+        /// The vCPU.
+        index: u32,
+        /// What KVM said.
+        source: KvmError,
+    },
 }
 
 #[derive(Debug)]
@@ -119,6 +129,41 @@ impl VcpuSet {
         self.wait_standing()
     }
 
+    /// The state of every vCPU, all of which stand, by index.
+    ///
+    /// # Errors
+    /// As for [`Self::park`], and [`VcpuError::State`].
+    pub fn save(&self) -> Result<Vec<VcpuStateV1>, VcpuError> {
+        self.order(Order::Save);
+        self.wait_standing()?;
+        (0..)
+            .zip(&self.vcpus)
+            .map(|(index, vcpu)| match vcpu.slot.take() {
+                Cargo::State(state) => Ok(*state),
+                Cargo::Refused(source) => Err(VcpuError::State { index, source }),
+                Cargo::Nothing => Err(VcpuError::Unresponsive(index)),
+            })
+            .collect()
+    }
+
+    /// Puts the states of vCPUs back, all of which stand: one for each, by index.
+    ///
+    /// # Errors
+    /// As for [`Self::save`]; none must run then.
+    pub fn restore(&self, states: Vec<VcpuStateV1>) -> Result<(), VcpuError> {
+        for (vcpu, state) in self.vcpus.iter().zip(states) {
+            vcpu.slot.put(Cargo::State(Box::new(state)));
+        }
+        self.order(Order::Restore);
+        self.wait_standing()?;
+        for (index, vcpu) in (0..).zip(&self.vcpus) {
+            if let Cargo::Refused(source) = vcpu.slot.take() {
+                return Err(VcpuError::State { index, source });
+            }
+        }
+        Ok(())
+    }
+
     /// Tells every thread to end.
     pub fn order_quit(&self) {
         self.order(Order::Quit);
@@ -138,7 +183,9 @@ impl VcpuSet {
     fn order(&self, order: Order) {
         for vcpu in &self.vcpus {
             vcpu.slot.give(order);
-            if let (false, Some(thread)) = (order == Order::Run, &vcpu.thread) {
+            // The other orders are for threads that stand, which wake by themselves.
+            let may_run = matches!(order, Order::Park | Order::Quit);
+            if let (true, Some(thread)) = (may_run, &vcpu.thread) {
                 kick::kick(thread, &vcpu.flag);
             }
         }

@@ -4,6 +4,7 @@
 //!            Run                       Park, and a kick
 //!  standing ─────► running in KVM_RUN ──────────────────► standing
 //!     │ Reset: power-on state again, still standing
+//!     │ Save, Restore: its state out or in, still standing
 //!     └ Quit: the thread ends
 //! ```
 //!
@@ -15,6 +16,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use crate::kvm::KvmError;
+use crate::state::VcpuStateV1;
+
 /// What a vCPU thread is to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
@@ -24,14 +28,38 @@ pub enum Order {
     Run,
     /// Go back to the power-on state and stand.
     Reset,
+    /// Leave the state of the vCPU in the slot and stand.
+    Save,
+    /// Take the state that is in the slot and stand.
+    Restore,
     /// End the thread.
     Quit,
+}
+
+impl Order {
+    /// Whether a thread that has carried it out stands, as before.
+    fn is_errand(self) -> bool {
+        matches!(self, Self::Reset | Self::Save | Self::Restore)
+    }
+}
+
+/// What goes with an order, or comes of it.
+#[derive(Debug, Default)]
+pub enum Cargo {
+    /// Nothing.
+    #[default]
+    Nothing,
+    /// The state of the vCPU.
+    State(Box<VcpuStateV1>),
+    /// KVM refused.
+    Refused(KvmError),
 }
 
 #[derive(Debug)]
 struct State {
     order: Order,
     standing: bool,
+    cargo: Cargo,
 }
 
 /// The order book of one vCPU.
@@ -51,6 +79,7 @@ impl Slot {
             state: Mutex::new(State {
                 order: Order::Park,
                 standing: false,
+                cargo: Cargo::Nothing,
             }),
             changed: Condvar::new(),
         }
@@ -64,11 +93,21 @@ impl Slot {
     pub fn give(&self, order: Order) {
         let mut state = self.state();
         state.order = order;
-        if order == Order::Reset {
+        if order.is_errand() {
             state.standing = false;
         }
         self.attention.store(order != Order::Run, Ordering::SeqCst);
         self.changed.notify_all();
+    }
+
+    /// Puts in the slot what goes with the next order, or what came of the last.
+    pub fn put(&self, cargo: Cargo) {
+        self.state().cargo = cargo;
+    }
+
+    /// Takes it out.
+    pub fn take(&self) -> Cargo {
+        std::mem::take(&mut self.state().cargo)
     }
 
     /// On the vCPU thread: stands of its own accord, unless it was ordered something else.
@@ -122,10 +161,11 @@ impl Slot {
         }
     }
 
-    /// On the vCPU thread, after [`Order::Reset`]: done, unless a newer order came meanwhile.
+    /// On the vCPU thread, after an order that leaves it standing: done, unless a newer one came
+    /// meanwhile.
     pub fn done(&self) {
         let mut state = self.state();
-        if state.order == Order::Reset {
+        if state.order.is_errand() {
             state.order = Order::Park;
         }
     }
@@ -164,7 +204,13 @@ mod tests {
                                 std::thread::yield_now();
                             }
                         }
-                        Order::Reset => slot.done(),
+                        Order::Reset | Order::Save => slot.done(),
+                        Order::Restore => {
+                            let cargo = slot.take();
+                            assert!(matches!(cargo, Cargo::Nothing), "{cargo:?}");
+                            slot.put(Cargo::Refused(KvmError::TooManyMsrs(7)));
+                            slot.done();
+                        }
                         Order::Quit | Order::Park => return seen,
                     }
                 }
@@ -176,6 +222,9 @@ mod tests {
         assert!(slot.wait_standing(soon()));
         slot.give(Order::Reset);
         assert!(slot.wait_standing(soon()));
+        slot.give(Order::Restore);
+        assert!(slot.wait_standing(soon()));
+        assert!(matches!(slot.take(), Cargo::Refused(_)));
         slot.give(Order::Quit);
         let seen = thread.join().expect("the thread ends");
         assert_eq!(seen.last(), Some(&Order::Quit));

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use reeve_sandbox::seccomp::{Role, enter_role};
 
 use super::exit::{Platform, Step};
-use super::slot::{Order, Slot};
+use super::slot::{Cargo, Order, Slot};
 use crate::kvm::{ImmediateExit, Vcpu};
 
 /// More pieces than KVM splits any access into.
@@ -47,6 +47,19 @@ pub(super) fn body(
                     ran = false;
                     slot.done();
                 }
+                Order::Save => {
+                    slot.put(match vcpu.save() {
+                        Ok(state) => Cargo::State(Box::new(state)),
+                        Err(error) => Cargo::Refused(error),
+                    });
+                    slot.done();
+                }
+                Order::Restore => {
+                    slot.put(restore(&vcpu, slot.take()));
+                    // It ran where it was saved, and was away since.
+                    ran = true;
+                    slot.done();
+                }
                 // Closed by whoever joins: this role's filter lets it close nothing.
                 Order::Quit | Order::Park => return vcpu,
             }
@@ -62,6 +75,17 @@ fn reset(vcpu: &mut Vcpu, platform: &Platform) {
         .and_then(|()| vcpu.prepare_boot())
         .and_then(|()| entry.map_or(Ok(()), |entry| vcpu.enter(&entry)));
     crate::failure::or_exit(result, "cannot reset a vCPU");
+}
+
+/// Puts the state back that came with the order.
+fn restore(vcpu: &Vcpu, cargo: Cargo) -> Cargo {
+    match cargo {
+        Cargo::State(state) => match vcpu.restore(&state) {
+            Ok(()) => Cargo::Nothing,
+            Err(error) => Cargo::Refused(error),
+        },
+        other => other,
+    }
 }
 
 /// Runs the guest until there is an order, or an end.

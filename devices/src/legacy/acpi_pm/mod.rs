@@ -125,6 +125,12 @@ impl AcpiPm {
         self.update_sci();
     }
 
+    /// Lets time pass on the PM timer that its clock has not shown: that between a save and a restore.
+    pub fn pass(&mut self, time: Duration) {
+        self.pm_timer.pass(time);
+        self.update_sci();
+    }
+
     /// True once the guest's ACPI driver listens for the power button.
     pub fn power_button_enabled(&self) -> bool {
         self.enable & POWER_BUTTON_STATUS != 0

@@ -316,6 +316,19 @@ fn version_2_state_is_these_bytes() {
 }
 
 #[test]
+fn time_that_passes_between_save_and_restore_is_on_the_timer() {
+    let mut rig = Rig::new();
+    rig.write16(ENABLE, TIMER_STATUS);
+    let before = rig.timer_value();
+    rig.device.pass(Duration::from_secs(2));
+    assert_eq!(rig.timer_value() - before, 2 * 3_579_545);
+    assert!(!rig.sci.is_high());
+    let wait = rig.device.pm_timer.until_carry();
+    rig.device.pass(wait);
+    assert!(rig.sci.is_high(), "its highest bit has changed meanwhile");
+}
+
+#[test]
 fn impossible_state_is_refused_and_changes_nothing() {
     let mut rig = Rig::new();
     let good = rig.device.save();

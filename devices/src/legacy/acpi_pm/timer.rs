@@ -54,9 +54,12 @@ impl PmTimer {
     /// Ticks since power-on, not cut to the width.
     pub(super) fn ticks(&self) -> u64 {
         let elapsed = self.clock.now().saturating_sub(self.started);
-        let ticks = elapsed.as_nanos().saturating_mul(FREQUENCY) / NANOSECONDS;
-        self.base
-            .wrapping_add(u64::try_from(ticks).unwrap_or(u64::MAX))
+        self.base.wrapping_add(ticks_in(elapsed))
+    }
+
+    /// Lets time pass that the clock has not shown.
+    pub(super) fn pass(&mut self, time: Duration) {
+        self.base = self.base.wrapping_add(ticks_in(time));
     }
 
     /// The register's value.
@@ -100,4 +103,10 @@ impl PmTimer {
     pub(super) fn set_carried(&mut self, carried: bool) {
         self.acknowledged = self.carries().wrapping_sub(u64::from(carried));
     }
+}
+
+/// Whole ticks in a time.
+fn ticks_in(time: Duration) -> u64 {
+    let ticks = time.as_nanos().saturating_mul(FREQUENCY) / NANOSECONDS;
+    u64::try_from(ticks).unwrap_or(u64::MAX)
 }

@@ -32,19 +32,19 @@ impl Console {
         theirs.set_nonblocking(true).unwrap();
         self.clients
             .attach(theirs.into(), input, self.ring.reader());
-        self.clients.serve();
+        self.clients.serve(true);
         ours
     }
 
     /// One turn of the thread's loop that may wait no longer than an instant; how many descriptors
     /// ended the wait.
     fn turn(&mut self) -> usize {
-        let mut fds: Vec<_> = self.clients.poll_fds().collect();
+        let mut fds: Vec<_> = self.clients.poll_fds(true).collect();
         super::super::wait(&mut fds, Some(Duration::from_millis(1))).unwrap();
         let ready = fds.iter().filter(|fd| !fd.revents().is_empty()).count();
         let hung_up: Vec<bool> = fds.iter().map(super::super::hung_up).collect();
         self.clients.mark_hung_up(&hung_up);
-        self.clients.serve();
+        self.clients.serve(true);
         ready
     }
 }

@@ -1,0 +1,58 @@
+//! Building a machine from its records, over the memory it had.
+
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::MachineSpec;
+
+use super::{BuildError, Entry, Parts};
+use crate::arch::x86_64::regs::EntryState;
+use crate::boot::BootPlan;
+use crate::machine::Machine;
+use crate::state::{MachineStateV1, Origin, Records, RestoreError, Tsc};
+
+/// Builds the machine that `spec` describes from the descriptors its slots name, and puts the state in
+/// `saved` into it ([`Machine::save`]). Its memory is taken as it is; the boot images are kept for
+/// resets, not read. It stands: nothing has been asked of a disk or a network, and nothing is until
+/// [`Machine::resume`].
+///
+/// `origin` says where the state was taken, by which its clocks are set.
+///
+/// # Errors
+/// [`RestoreError`] says what and why; nothing of the machine is left, and its memory is unchanged.
+pub fn restore(
+    spec: MachineSpec,
+    saved: &[u8],
+    origin: Origin,
+    descriptors: &mut FdTable,
+) -> Result<Machine, RestoreError> {
+    let mut records = Records::open(saved)?;
+    let general = MachineStateV1::take(&mut records, &spec)?;
+    let tsc_khz = Some(general.tsc_khz).filter(|khz| *khz != 0);
+    let parts = Parts::assemble(&spec, descriptors, tsc_khz, true)?;
+    let fresh = match parts.vcpus.first() {
+        Some(vcpu) => vcpu.tsc().map_err(BuildError::Kvm)?,
+        None => Tsc::default(),
+    };
+    let mut machine = parts.start(spec.machine, entry(&general))?;
+    match machine.take_over(records, &general, origin, fresh) {
+        Ok(()) => Ok(machine),
+        Err(error) => {
+            machine.close();
+            Err(error)
+        }
+    }
+}
+
+/// How a kernel was entered that has long been running: a reset makes it anew.
+fn entry(general: &MachineStateV1) -> Entry {
+    let plan = BootPlan {
+        protocol: general.protocol,
+        entry: 0,
+        boot_info: 0,
+        kernel: 0..0,
+        initrd: None,
+    };
+    Entry {
+        entry: EntryState::new(&plan),
+        protocol: general.protocol,
+    }
+}

@@ -1,0 +1,374 @@
+//! A machine of the built-in guest that moves from one `Machine` to the next over one memory.
+
+use std::fs::File;
+use std::io::{ErrorKind, Read, Write};
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::net::UnixStream;
+use std::time::{Duration, Instant};
+
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::{
+    BalloonSpec, BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DeviceSpec, EndAction, EndPolicy,
+    MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, ResetAction, RngSpec, SpecDigest,
+};
+use reeve_worker::build;
+use reeve_worker::kvm::System;
+use reeve_worker::machine::Machine;
+use reeve_worker::state::{Origin, RestoreError};
+use rustix::fs::{MemfdFlags, SealFlags};
+
+const LIMIT: Duration = Duration::from_secs(30);
+
+/// What kind of machine.
+#[derive(Debug, Clone)]
+pub struct Setup {
+    command_line: &'static str,
+    machine: MachineType,
+    vcpus: u32,
+    memory: u64,
+    devices: Vec<DeviceSpec>,
+}
+
+impl Setup {
+    /// One vCPU, 32 MiB, an entropy device, a balloon.
+    pub fn new(command_line: &'static str) -> Self {
+        let slot = |number: u8| PciSlot::try_from(number).expect("a slot");
+        Self {
+            command_line,
+            machine: MachineType::Reeve1_0,
+            vcpus: 1,
+            memory: 32 << 20,
+            devices: vec![
+                DeviceSpec::Rng(RngSpec {
+                    slot: slot(2),
+                    rate: None,
+                }),
+                DeviceSpec::Balloon(BalloonSpec {
+                    slot: slot(5),
+                    deflate_on_oom: true,
+                    free_page_reporting: true,
+                }),
+            ],
+        }
+    }
+
+    pub fn machine(mut self, machine: MachineType) -> Self {
+        self.machine = machine;
+        self
+    }
+
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.vcpus = vcpus;
+        self
+    }
+
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    pub fn devices(mut self, devices: Vec<DeviceSpec>) -> Self {
+        self.devices = devices;
+        self
+    }
+
+    /// Starts the machine.
+    pub fn start(self) -> Rig {
+        // Threads of the machine close their role's filter, which takes this without privilege.
+        rustix::thread::set_no_new_privs(true).expect("no new privileges");
+        let memory = memfd("memory", self.memory);
+        let (spec, mut descriptors, console) = self.specify(&memory);
+        let machine = build::machine(spec, &mut descriptors).expect("a machine");
+        machine.resume().expect("goes");
+        Rig {
+            setup: self,
+            machine: Some(machine),
+            memory,
+            console,
+            unread: Vec::new(),
+        }
+    }
+
+    /// The specification, its descriptors, and the other end of the console.
+    fn specify(&self, memory: &OwnedFd) -> (MachineSpec, FdTable, UnixStream) {
+        let mut descriptors = FdTable::new();
+        let mut give = |fd: OwnedFd| descriptors.push(fd).expect("room");
+        let kernel = memfd("kernel", 0);
+        File::from(kernel.try_clone().expect("a descriptor"))
+            .write_all(reeve_guest::IMAGE)
+            .expect("the image");
+        let (ours, theirs) = UnixStream::pair().expect("a socket");
+        ours.set_nonblocking(true).expect("non-blocking");
+        let spec = MachineSpec {
+            name: "saved".to_owned(),
+            uuid: uuid::Uuid::nil(),
+            machine: self.machine,
+            vcpus: self.vcpus,
+            cpu: CpuSwitches::default(),
+            supported_cpuid: supported_cpuid(),
+            memory: MemorySpec {
+                size_bytes: self.memory,
+                backing: MemoryBacking::Shared {
+                    fd: give(memory.try_clone().expect("a descriptor")),
+                },
+            },
+            kvm: give(dev_kvm()),
+            boot: BootSpec {
+                kernel: give(kernel),
+                initrd: None,
+                command_line: self.command_line.to_owned(),
+            },
+            devices: self.devices.clone(),
+            console: Some(give(theirs.into())),
+            hold: true,
+            policy: EndPolicy {
+                on_power_off: EndAction::Preserve,
+                on_reset: ResetAction::Preserve,
+                on_crash: EndAction::Preserve,
+            },
+            on_control_loss: ControlLoss::Stop,
+            adoption: None,
+            digest: SpecDigest::default(),
+        };
+        (spec, descriptors, ours)
+    }
+}
+
+/// How long the steps of one move took, and how much was moved.
+#[derive(Debug, Clone, Copy)]
+pub struct Hop {
+    pub stand: Duration,
+    pub save: Duration,
+    pub restore: Duration,
+    pub resume: Duration,
+    pub bytes: usize,
+}
+
+/// A machine that runs, and what it says.
+pub struct Rig {
+    setup: Setup,
+    machine: Option<Machine>,
+    memory: OwnedFd,
+    console: UnixStream,
+    unread: Vec<u8>,
+}
+
+impl Rig {
+    pub fn machine(&self) -> &Machine {
+        self.machine.as_ref().expect("there is one")
+    }
+
+    /// Makes the machine stand and takes its state.
+    pub fn save(&self) -> Vec<u8> {
+        self.machine().pause().expect("stands");
+        self.machine().save().expect("a state")
+    }
+
+    /// Builds another machine over the same memory. Nobody hears it.
+    pub fn build(
+        &self,
+        setup: &Setup,
+        state: &[u8],
+        origin: Origin,
+    ) -> Result<Machine, RestoreError> {
+        let spare = (setup.memory != self.setup.memory).then(|| memfd("other", setup.memory));
+        let (mut spec, mut descriptors, _) = setup.specify(spare.as_ref().unwrap_or(&self.memory));
+        spec.console = None;
+        build::restore(spec, state, origin, &mut descriptors)
+    }
+
+    /// Moves the guest into a new machine.
+    pub fn hop(&mut self, origin: Origin) -> Hop {
+        self.hop_changed(origin, |_| {})
+    }
+
+    /// Moves it, its records changed on the way.
+    pub fn hop_changed(&mut self, origin: Origin, change: impl FnOnce(&mut Vec<u8>)) -> Hop {
+        let (spec, mut descriptors, console) = self.setup.specify(&self.memory);
+        let started = Instant::now();
+        self.machine().pause().expect("stands");
+        let stood = Instant::now();
+        let mut state = self.machine().save().expect("a state");
+        let saved = Instant::now();
+        let bytes = state.len();
+        change(&mut state);
+        let state = seal_again(&state);
+        let machine =
+            build::restore(spec, &state, origin, &mut descriptors).expect("the same machine");
+        let restored = Instant::now();
+        machine.resume().expect("goes on");
+        let resumed = Instant::now();
+        // What the old one said is read before the new one is heard.
+        let old = self.machine.replace(machine).expect("there was one");
+        old.close();
+        self.read_all();
+        self.console = console;
+        Hop {
+            stand: stood - started,
+            save: saved - stood,
+            restore: restored - saved,
+            resume: resumed - restored,
+            bytes,
+        }
+    }
+
+    /// Resets the machine, which then runs.
+    pub fn reset(&mut self) {
+        let machine = self.machine.as_mut().expect("there is one");
+        machine.pause().expect("stands");
+        machine.reset().expect("reset");
+        machine.resume().expect("goes on");
+    }
+
+    /// Sends input.
+    pub fn send(&mut self, input: &[u8]) {
+        self.console.write_all(input).expect("room");
+    }
+
+    /// Waits until the machine has read what was sent.
+    #[expect(unsafe_code, reason = "rustix has no TIOCOUTQ")]
+    pub fn wait_until_taken(&self) {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            let mut unread: libc::c_int = 0;
+            // SAFETY: the kernel writes an integer to the live variable.
+            let done =
+                unsafe { libc::ioctl(self.console.as_raw_fd(), libc::TIOCOUTQ, &raw mut unread) };
+            assert_eq!(done, 0, "{}", std::io::Error::last_os_error());
+            if unread == 0 {
+                return;
+            }
+            assert!(Instant::now() < deadline, "{unread} bytes stay");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    /// The next line of output.
+    pub fn line(&mut self) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
+                return String::from_utf8_lossy(&line).trim_end().to_owned();
+            }
+            let said = String::from_utf8_lossy(&self.unread);
+            assert!(Instant::now() < deadline, "no line, but {said:?}");
+            if self.read_all() == 0 {
+                std::thread::sleep(Duration::from_millis(1));
+            }
+        }
+    }
+
+    /// Reads on to a line that contains `text`.
+    pub fn wait_for(&mut self, text: &str) {
+        while !self.line().contains(text) {}
+    }
+
+    /// Waits until the guest has ended its run.
+    pub fn wait_for_end(&self) {
+        let end = self.machine().end_signal();
+        let deadline = Instant::now() + LIMIT;
+        while !end.is_pending() {
+            assert!(Instant::now() < deadline, "the guest does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
+    fn read_all(&mut self) -> usize {
+        let before = self.unread.len();
+        let mut chunk = [0; 4096];
+        loop {
+            match self.console.read(&mut chunk) {
+                Ok(0) => break,
+                Ok(count) => self.unread.extend_from_slice(&chunk[..count]),
+                Err(error) if error.kind() == ErrorKind::WouldBlock => break,
+                Err(error) => panic!("{error}"),
+            }
+        }
+        self.unread.len() - before
+    }
+}
+
+impl Drop for Rig {
+    fn drop(&mut self) {
+        if let Some(machine) = self.machine.take() {
+            machine.close();
+        }
+    }
+}
+
+/// A byte of the records changed, by `seed`, and the checksum made good.
+pub fn change_one_byte(state: &[u8], seed: usize) -> Vec<u8> {
+    let mut bytes = state.to_vec();
+    // Spread over all of it, most of which is vector registers.
+    let place = 16 + seed.wrapping_mul(2_654_435_761) % (bytes.len() - 16);
+    let change = u8::try_from(1 + seed % 255).expect("a byte");
+    bytes[place] ^= change;
+    seal_again(&bytes)
+}
+
+/// Where the bytes of the record of `unit` lie, whose schema has the same name.
+pub fn record(state: &[u8], unit: &str) -> std::ops::Range<usize> {
+    let length = u8::try_from(unit.len()).expect("short");
+    let named = [&[length], unit.as_bytes()].concat().repeat(2);
+    let place = state
+        .windows(named.len())
+        .position(|window| window == named)
+        .expect("such a record");
+    let length_at = place + named.len() + 4;
+    let length = &state[length_at..length_at + 4];
+    let length = u32::from_le_bytes(length.try_into().expect("four bytes"));
+    let start = length_at + 4;
+    start..start + usize::try_from(length).expect("short")
+}
+
+/// The checksum made good.
+pub fn seal_again(state: &[u8]) -> Vec<u8> {
+    let mut bytes = state.to_vec();
+    let mut crc = u32::MAX;
+    for byte in &bytes[16..] {
+        crc ^= u32::from(*byte);
+        for _ in 0..8 {
+            crc = crc >> 1 ^ (0xedb8_8320 & 0_u32.wrapping_sub(crc & 1));
+        }
+    }
+    bytes[12..16].copy_from_slice(&(!crc).to_le_bytes());
+    bytes
+}
+
+fn dev_kvm() -> OwnedFd {
+    File::options()
+        .read(true)
+        .write(true)
+        .open("/dev/kvm")
+        .expect("/dev/kvm")
+        .into()
+}
+
+fn supported_cpuid() -> Vec<CpuidEntry> {
+    static ASKED: std::sync::OnceLock<Vec<CpuidEntry>> = std::sync::OnceLock::new();
+    ASKED
+        .get_or_init(|| {
+            let system = System::from_fd(dev_kvm()).expect("a KVM");
+            let supported = system.supported_cpuid().expect("CPUID");
+            let entry = |entry: &kvm_bindings::kvm_cpuid_entry2| CpuidEntry {
+                function: entry.function,
+                index: entry.index,
+                flags: entry.flags,
+                registers: [entry.eax, entry.ebx, entry.ecx, entry.edx],
+            };
+            supported.as_slice().iter().map(entry).collect()
+        })
+        .clone()
+}
+
+/// A memfd; one with a size is sealed.
+fn memfd(name: &str, size: u64) -> OwnedFd {
+    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+    let fd = rustix::fs::memfd_create(name, flags).expect("a memfd");
+    if size > 0 {
+        rustix::fs::ftruncate(&fd, size).expect("a size");
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).expect("seals");
+    }
+    fd
+}
