@@ -22,7 +22,10 @@
 //! 1. (2026-11) No thread that only spawns threads yet: every thread of a machine exists before the
 //!    control thread closes its own filter. It comes with the hotplug of vCPUs and I/O threads.
 //! 2. (2026-11) Time goes on while a guest is paused: its clocks are right when it is resumed, and
-//!    kvmclock tells it of the pause, so that its watchdogs keep still.
+//!    kvmclock tells it of the pause, so that its watchdogs keep still. So it is between a save and a
+//!    restore: every counter moves on by the same time, or a kernel that checks one by another drops it.
+//! 3. (2026-11) A restored machine stands and asks for nothing of the host, and a saved one can go on:
+//!    whoever moves a guest decides which of the two does, and only one ever has.
 
 pub mod adoption;
 pub mod arch;

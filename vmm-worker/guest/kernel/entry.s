@@ -155,13 +155,14 @@ no_idt:
 
     # What iretq pops to start Rust: entry, selectors, interrupts on, stack as after a call.
 user_frame:
-    .quad ring3_main, CODE64_R3, 0x202, user_stack_top - 8, DATA_R3
+    .quad ring3_main, CODE64_R3, 0x3202, user_stack_top - 8, DATA_R3
     # The same after a fault, with interrupts off. There is no way back, so the stack restarts.
 fault_frame:
-    .quad ring3_fault, CODE64_R3, 0x002, user_stack_top - 8, DATA_R3
+    .quad ring3_fault, CODE64_R3, 0x3002, user_stack_top - 8, DATA_R3
 
     # Last in the file image, so that the bitmap can follow it in memory that is zero anyway.
-    # All ports are open to ring 3 by this bitmap, not by IOPL, which some KVMs drop.
+    # All ports are open to ring 3 by this bitmap, as some KVMs drop IOPL, and by IOPL, as some
+    # emulators do not look at the bitmap of a task that was restored (its descriptor says busy).
     .section .tss, "aw", @progbits
     .balign 16
     .globl tss

@@ -17,7 +17,9 @@ use crate::state::{MachineStateV1, Origin, Records, RestoreError, Tsc};
 /// `origin` says where the state was taken, by which its clocks are set.
 ///
 /// # Errors
-/// [`RestoreError`] says what and why; nothing of the machine is left, and its memory is unchanged.
+/// [`RestoreError`] says what and why. Nothing of the machine is left, and its memory is as it was, but
+/// for a time of day that KVM may have written where the guest asked to see it: the machine that was
+/// saved may go on.
 pub fn restore(
     spec: MachineSpec,
     saved: &[u8],
