@@ -27,6 +27,7 @@ const SESSIONS: usize = 3;
 
 /// What is asked of the registry.
 #[derive(Debug, Clone)]
+#[expect(clippy::large_enum_variant, reason = "there are few at a time")]
 pub enum Call {
     Define(Box<Domain>, bool),
     Create(Box<Domain>, StartOptions),

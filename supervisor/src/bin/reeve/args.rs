@@ -99,6 +99,7 @@ pub struct Cli {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, made once")]
 pub enum Command {
     /// Boot a guest in a sandboxed worker, with its console here.
     Run(Box<RunArgs>),

@@ -36,6 +36,7 @@ fn default_socket() -> PathBuf {
 }
 
 #[derive(Debug, Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "there is one, made once")]
 pub enum RemoteCommand {
     /// List domains: those that run, or all.
     List(ListArgs),

@@ -58,13 +58,11 @@ impl OneDevice {
             return Some(Device::Vsock(vsock.clone()));
         }
         let rng = self.rng.then(|| Device::Rng(Rng::default()));
-        let balloon = self.balloon.then(|| {
-            Device::Balloon(Balloon {
-                free_page_reporting: true,
-                deflate_on_oom: true,
-                address: None,
-            })
-        });
+        let balloon = self.balloon.then_some(Device::Balloon(Balloon {
+            free_page_reporting: true,
+            deflate_on_oom: true,
+            address: None,
+        }));
         rng.or(balloon)
     }
 }
