@@ -9,13 +9,20 @@
 
 use std::io;
 use std::os::fd::BorrowedFd;
+use std::time::Duration;
 
-use super::ofd_lock::{is_held_by_others, try_share_byte};
+use super::ofd_lock::{is_held_by_others, try_share_byte, unlock_byte};
 
 /// Byte of the first thing that is done (`RAW_LOCK_PERM_BASE`).
 const DOES: u64 = 100;
 /// Byte of the first thing that nobody else may do (`RAW_LOCK_SHARED_BASE`).
 const FORBIDS: u64 = 200;
+
+/// How often a lock is tried that somebody holds. Whoever let go of an image may have copies of its
+/// descriptor for a moment, in a process that is being made and has not executed its program.
+const TRIES: u32 = 11;
+/// How long each try waits for the next.
+const PAUSE: Duration = Duration::from_millis(10);
 
 /// What may be done with an image (QEMU `BLK_PERM_*`); the discriminant is the offset from either byte.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -82,15 +89,40 @@ pub enum ImageLockError {
     Os(#[source] io::Error),
 }
 
-/// Locks the file for `what`. It must be open for reading. With an error, dropping the descriptor lets go
-/// of what was taken.
+/// Locks the file for `what`. It must be open for reading. With an error nothing stays locked; one that says
+/// that the image is in use took a tenth of a second.
 ///
 /// # Errors
 /// [`ImageLockError`].
 pub fn lock(file: BorrowedFd<'_>, what: ImageUse) -> Result<(), ImageLockError> {
+    let mut tries = TRIES;
+    loop {
+        match try_lock(file, what) {
+            Err(ImageLockError::Os(error)) => return Err(ImageLockError::Os(error)),
+            Err(in_use) => {
+                for byte in bytes(what) {
+                    unlock_byte(file, byte).map_err(ImageLockError::Os)?;
+                }
+                tries -= 1;
+                if tries == 0 {
+                    return Err(in_use);
+                }
+                std::thread::sleep(PAUSE);
+            }
+            Ok(()) => return Ok(()),
+        }
+    }
+}
+
+/// Every byte that a use locks.
+fn bytes(what: ImageUse) -> impl Iterator<Item = u64> {
     let mine = what.does().iter().map(|act| act.of(DOES));
     let theirs = what.forbids().iter().map(|act| act.of(FORBIDS));
-    for byte in mine.chain(theirs) {
+    mine.chain(theirs)
+}
+
+fn try_lock(file: BorrowedFd<'_>, what: ImageUse) -> Result<(), ImageLockError> {
+    for byte in bytes(what) {
         if !try_share_byte(file, byte).map_err(ImageLockError::Os)? {
             return Err(ImageLockError::Foreign);
         }

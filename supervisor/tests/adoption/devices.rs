@@ -3,16 +3,26 @@
 
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
+use std::time::Instant;
 
 use reeve_ipc::model::{Channel, Devices, Disk, Layer};
 use reeve_ipc::spec::DiskFormat;
 use reeved::domain::driver::{Adoption, DeviceResources, StartFailureKind};
 use rustix::process::{Signal, kill_process};
 
-use super::{Place, destroy, driver, gone, pid};
+use super::{Place, SOON, destroy, driver, gone, pid};
 
 fn socket(place: &Place) -> PathBuf {
     place.directory.path().join("channel")
+}
+
+/// A socket that nobody listens on, in no process that is just being made either.
+fn unserved(place: &Place) {
+    drop(UnixListener::bind(socket(place)).unwrap());
+    let begin = Instant::now();
+    while UnixStream::connect(socket(place)).is_ok() {
+        assert!(begin.elapsed() < SOON);
+    }
 }
 
 fn with_channel() -> Place {
@@ -76,7 +86,7 @@ async fn a_socket_outlives_its_supervisor_and_not_its_worker() {
 async fn a_socket_of_a_worker_that_died_unwatched_is_removed() {
     let place = Place::new("mode=hold");
     drop(place.start(&driver()).await.unwrap());
-    drop(UnixListener::bind(socket(&place)).unwrap());
+    unserved(&place);
     kill_process(pid(place.pid()), Signal::KILL).unwrap();
     let mut recorded = place.status.last();
     recorded.devices = vec![listening(socket(&place))];
@@ -90,7 +100,7 @@ async fn a_socket_that_was_bound_for_no_worker_is_removed() {
     let place = Place::new("mode=hold");
     drop(place.start(&driver()).await.unwrap());
     kill_process(pid(place.pid()), Signal::KILL).unwrap();
-    drop(UnixListener::bind(socket(&place)).unwrap());
+    unserved(&place);
     let mut recorded = place.status.last();
     recorded.devices = vec![listening(socket(&place))];
     recorded.process = None;

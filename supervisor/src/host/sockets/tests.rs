@@ -12,6 +12,15 @@ fn listen(sockets: &mut DeviceSockets, path: &Path) -> Result<OwnedFd, SocketErr
     sockets.listen(&AnyPath, "channel", path)
 }
 
+/// Waits until nobody listens: a process that another test is making has a copy of each of our
+/// descriptors for a moment.
+fn refuses(path: &Path) {
+    let begin = std::time::Instant::now();
+    while UnixStream::connect(path).is_ok() {
+        assert!(begin.elapsed().as_secs() < 10);
+    }
+}
+
 #[test]
 fn a_socket_is_there_for_its_owner_until_the_domain_ends() {
     let directory = tempfile::tempdir().unwrap();
@@ -43,6 +52,7 @@ fn what_nobody_listens_on_gives_way_and_what_somebody_does_stays() {
     assert!(matches!(error, SocketError::InUse { .. }), "{error}");
     UnixStream::connect(&path).unwrap();
     drop(other);
+    refuses(&path);
     listen(&mut sockets, &path).unwrap();
 }
 
@@ -86,6 +96,7 @@ fn a_socket_that_is_left_is_removed_by_who_has_the_record() {
     drop(recorded());
     assert!(path.exists(), "somebody listens");
     drop(listener);
+    refuses(&path);
     let mut left = recorded();
     left.leave();
     drop(left);
