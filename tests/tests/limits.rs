@@ -287,7 +287,7 @@ fn a_limit_below_what_a_domain_needs_is_refused_with_the_least() -> Result<()> {
                     pids: Some(4),
                     ..ResourceLimits::default()
                 },
-                "at least 5",
+                "at least 6",
             ),
         ];
         for (limits, least) in refused {
@@ -303,11 +303,11 @@ fn a_limit_below_what_a_domain_needs_is_refused_with_the_least() -> Result<()> {
             ensure!(failure.message.contains(least), "{failure}");
         }
         let limits = ResourceLimits {
-            pids: Some(5),
+            pids: Some(6),
             ..ResourceLimits::default()
         };
         let limited = Limited::start("mode=hold", limits).await?;
-        ensure!(read(&limited.cgroup()?, "pids.max")? == "5");
+        ensure!(read(&limited.cgroup()?, "pids.max")? == "6");
         limited.destroy().await
     })
 }

@@ -8,7 +8,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use reeve_ipc::model::{Domain, DomainName, MemorySize, ResourceLimits};
+use reeve_ipc::model::{Devices, Domain, DomainName, MemorySize, ResourceLimits};
 use reeve_sandbox::cgroup::{CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
 
 /// The namespaces every worker has of its own.
@@ -24,8 +24,9 @@ const OVERHEAD_PER_VCPU: u64 = 256 << 10;
 /// ... and one byte in so many of the guest's for the page tables of host and guest, and KVM's own
 /// map of the guest's pages.
 const GUEST_BYTES_PER_OVERHEAD_BYTE: u64 = 128;
-/// Threads and processes of a worker besides its vCPUs: control and I/O, and KVM's two.
-const OTHER_THREADS: u32 = 4;
+/// Threads and processes of a worker besides those of its vCPUs and devices: control, I/O and spawner, and
+/// KVM's two.
+const OTHER_THREADS: u32 = 5;
 
 /// Where the cgroups of domains are made.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -259,7 +260,9 @@ fn check(domain: &Domain) -> Result<(), ConfinementError> {
             least,
         });
     }
-    let least = vcpus.saturating_add(OTHER_THREADS);
+    let least = vcpus
+        .saturating_add(OTHER_THREADS)
+        .saturating_add(device_threads(&domain.devices));
     if let Some(limit) = domain.limits.pids.filter(|limit| *limit < least) {
         return Err(ConfinementError::Pids {
             domain: domain.name.clone(),
@@ -269,6 +272,18 @@ fn check(domain: &Domain) -> Result<(), ConfinementError> {
         });
     }
     Ok(())
+}
+
+/// One for each queue of a disk and each pair of a network interface, and one for all other devices.
+fn device_threads(devices: &Devices) -> u32 {
+    let disks = devices.disks.iter().map(|disk| u32::from(disk.queues));
+    let nics = devices.nics.iter().map(|nic| u32::from(nic.queues));
+    let others = devices.rng.is_some()
+        || devices.balloon.is_some()
+        || devices.vsock.is_some()
+        || !devices.channels.is_empty()
+        || !devices.consoles.is_empty();
+    disks.chain(nics).sum::<u32>() + u32::from(others)
 }
 
 fn limits(limits: ResourceLimits) -> Limits {
