@@ -34,7 +34,7 @@ fn a_damaged_definition_is_told_left_alone_and_in_nobodys_way() -> Result<()> {
     let text = fs::read_to_string(&truncated)?;
     let half = &text[..text.len() / 2];
     fs::write(&truncated, half)?;
-    let text = fs::read_to_string(&newer)?.replace("\"schema\": 2", "\"schema\": 99");
+    let text = fs::read_to_string(&newer)?.replace("\"schema\": 3", "\"schema\": 99");
     fs::write(&newer, &text)?;
     // The name of another, under a UUID of its own.
     let copy = newer.with_file_name("ffffffff-0000-4000-8000-000000000000.json");
