@@ -12,12 +12,14 @@
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, PoisonError};
 
+use reeve_devices::bus::MmioAddress;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::request::BootProtocol;
 use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot};
 
 use crate::arch::x86_64::acpi::AcpiConfig;
+use crate::arch::x86_64::layout;
 use crate::boot::Protocol;
 use crate::build::{BootImages, BuildError, Chipset};
 use crate::device_set::DeviceSetError;
@@ -323,5 +325,8 @@ impl Machine {
             tracing::warn!("{error}");
         }
         self.io.quit();
+        // The way to the PCI bus is itself a region of the bus that the BARs are regions of: with it in
+        // place nothing of the machine would ever be freed, the VM and its memory included.
+        let _ = self.platform.mmio.remove(MmioAddress(layout::ECAM.start));
     }
 }

@@ -22,7 +22,7 @@ fn busy_vcpus_go_on_through_twenty_saves_in_a_row() {
     for machine in TYPES {
         let mut rig = Setup::new(mode::STEADY).machine(machine).vcpus(4).start();
         rig.wait_for("Reeve built-in guest");
-        steady::go_on(&mut rig, 20, Origin::ThisBoot);
+        steady::go_on(&mut rig, 20, Duration::from_millis(100), Origin::ThisBoot);
     }
 }
 
@@ -31,7 +31,7 @@ fn clocks_agree_on_a_host_that_shares_nothing_but_the_time_of_day() {
     for machine in TYPES {
         let mut rig = Setup::new(mode::STEADY).machine(machine).vcpus(4).start();
         rig.wait_for("Reeve built-in guest");
-        steady::go_on(&mut rig, 5, Origin::Elsewhere);
+        steady::go_on(&mut rig, 5, Duration::from_millis(400), Origin::Elsewhere);
     }
 }
 
@@ -165,6 +165,24 @@ fn a_machine_whose_guest_has_ended_is_not_saved() {
     rig.wait_for("R");
     rig.wait_for_end();
     assert!(matches!(rig.machine().save(), Err(SaveError::Ended)));
+}
+
+#[test]
+fn nothing_is_left_of_a_machine_that_was_taken_apart() {
+    for machine in TYPES {
+        let mut rig = Setup::new(mode::CLOCK).machine(machine).start();
+        rig.wait_for("tick 1: ");
+        rig.hop(Origin::ThisBoot);
+        rig.wait_for("tick 2: ");
+        let name = rig.name.clone();
+        let mapped = || {
+            let maps = std::fs::read_to_string("/proc/self/maps").expect("our maps");
+            maps.lines().filter(|line| line.contains(&name)).count()
+        };
+        assert_eq!(mapped(), 1, "one of two machines is gone");
+        drop(rig);
+        assert_eq!(mapped(), 0);
+    }
 }
 
 /// What comes of the records of one machine in the specification of another.

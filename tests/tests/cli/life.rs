@@ -48,6 +48,14 @@ fn script(file: &str) -> Vec<(Vec<&str>, Prints)> {
         (vec!["stats", "web"], Value),
         (vec!["set-memory", "web", "16M"], Told),
         (vec!["detach", "web", "balloon", "--force"], Told),
+        (
+            vec!["attach", "web", "--net", "none,mac=52:54:00:00:00:01"],
+            Told,
+        ),
+        (
+            vec!["update", "web", "52:54:00:00:00:01", "--link", "down"],
+            Told,
+        ),
         (vec!["attach", "web", "--rng", "--persistent"], Told),
         (
             vec!["detach", "web", "rng", "--force", "--persistent"],

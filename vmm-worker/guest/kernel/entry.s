@@ -187,7 +187,7 @@ io_bitmap_tail:
 entry_tsc: .skip 8
     .skip 2040
 ring0_stack_top:
-    .skip 8192
+    .skip 32768
 user_stack_top:
 
     .section .bss.tables, "aw", @nobits

@@ -76,9 +76,6 @@ pub fn run(boot: &Boot) {
     let Some(tables) = interactive::listen_for_power_button(boot) else {
         return;
     };
-    let Some(tsc_khz) = time::measure_tsc_khz() else {
-        return;
-    };
     let others = cpus::start_steady(boot, &tables);
     let mut before = [0; WATCHED];
     let mut seen = Interrupt::Timer.count();
@@ -108,8 +105,8 @@ pub fn run(boot: &Boot) {
             .text("steady ")
             .decimal(number)
             .text(": ")
-            .decimal(elapsed.cycles * 1000 / tsc_khz.max(1))
-            .text(" us, pm ")
+            .decimal(elapsed.cycles)
+            .text(" cycles, pm ")
             .decimal(elapsed.microseconds)
             .text(" us, ")
             .decimal(busy)

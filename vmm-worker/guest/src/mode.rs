@@ -29,8 +29,8 @@ pub const ECHO: &str = "mode=echo";
 /// Prints `tick N: D us` every 100 ms until the power button, D by the time-stamp counter.
 pub const CLOCK: &str = "mode=clock";
 /// Keeps every vCPU busy until the power button, each with a live vector register and an eye on the
-/// others' time-stamp counter, and prints `steady N: D us, pm P us, C busy, R rounds` every 50 ms: the
-/// time since the last line by the time-stamp counter and by the PM timer, how many vCPUs did
+/// others' time-stamp counter, and prints `steady N: T cycles, pm P us, C busy, R rounds` every 50 ms:
+/// the time since the last line by the time-stamp counter and by the PM timer, how many vCPUs did
 /// something meanwhile, and how much all have done so far. A line that begins with `steady: FAILED`
 /// names a register that changed by itself or a counter that went back.
 pub const STEADY: &str = "mode=steady";

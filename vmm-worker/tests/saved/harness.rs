@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::fd::FdTable;
@@ -76,13 +77,17 @@ impl Setup {
     pub fn start(self) -> Rig {
         // Threads of the machine close their role's filter, which takes this without privilege.
         rustix::thread::set_no_new_privs(true).expect("no new privileges");
-        let memory = memfd("memory", self.memory);
+        static NUMBER: AtomicU32 = AtomicU32::new(0);
+        let number = NUMBER.fetch_add(1, Ordering::Relaxed);
+        let name = format!("guest-memory-{number}-of-a-test");
+        let memory = memfd(&name, self.memory);
         let (spec, mut descriptors, console) = self.specify(&memory);
         let machine = build::machine(spec, &mut descriptors).expect("a machine");
         machine.resume().expect("goes");
         Rig {
             setup: self,
             machine: Some(machine),
+            name,
             memory,
             console,
             unread: Vec::new(),
@@ -148,6 +153,8 @@ pub struct Hop {
 pub struct Rig {
     setup: Setup,
     machine: Option<Machine>,
+    /// What its memory is called in the maps of this process.
+    pub name: String,
     memory: OwnedFd,
     console: UnixStream,
     unread: Vec<u8>,
@@ -193,6 +200,7 @@ impl Rig {
         let bytes = state.len();
         change(&mut state);
         let state = seal_again(&state);
+        let changed = Instant::now();
         let machine =
             build::restore(spec, &state, origin, &mut descriptors).expect("the same machine");
         let restored = Instant::now();
@@ -206,7 +214,7 @@ impl Rig {
         Hop {
             stand: stood - started,
             save: saved - stood,
-            restore: restored - saved,
+            restore: restored - changed,
             resume: resumed - restored,
             bytes,
         }
