@@ -218,6 +218,8 @@ fn a_worker_killed_while_running_is_told() -> Result<()> {
         let name = unique_name("killed");
         let mut reeve = Reeve::run()?.name(&name).cmdline(mode).spawn()?;
         reeve.expect("Reeve built-in guest", SOON)?;
+        // The guest is heard by another way than the answer to its start, and may be heard first.
+        reeve.listen(Duration::from_millis(300))?;
         kill(wait_for_worker(&name, SOON)?)?;
         let status = reeve.wait(SOON)?;
         let said = reeve.errors();

@@ -168,7 +168,7 @@ impl Plan {
         Ok(())
     }
 
-    /// What its devices hold that has a name: the sockets are those that [`Plan::listen`] binds.
+    /// What its devices hold that has a name: the sockets are those that `Plan::listen` binds.
     #[must_use]
     pub fn held(&self) -> Vec<DeviceResources> {
         devices::held(&self.devices, &self.spec.devices)

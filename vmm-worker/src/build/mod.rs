@@ -3,7 +3,7 @@
 //! Runs on the main thread, inside the closed jail, before any guest instruction. Read
 //! [`machine`] top to bottom: it is the list of steps, in the order that KVM wants them (memory
 //! slots, interrupt controller, vCPUs) and that hostile input wants them (the boot image is read
-//! last, when everything that could refuse it stands). [`restore`] goes the same way, but for the
+//! last, when everything that could refuse it stands). [`restore()`] goes the same way, but for the
 //! loading: it puts a saved state into the machine instead.
 
 mod boot;

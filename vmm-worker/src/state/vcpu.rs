@@ -13,7 +13,7 @@ use reeve_devices::state::{Schema, StateError, StateReader, StateWriter, check};
 pub const MAX_MSRS: usize = 256;
 /// The least and the most bytes of the vector and floating-point state.
 const MIN_XSAVE_BYTES: usize = 4096;
-/// See [`MIN_XSAVE_BYTES`]; the largest there is has 11 KiB.
+/// See `MIN_XSAVE_BYTES`; the largest there is has 11 KiB.
 pub const MAX_XSAVE_BYTES: usize = 64 << 10;
 /// Registers of a local APIC, in bytes.
 pub const LAPIC_BYTES: usize = 1024;

@@ -521,7 +521,7 @@ impl Negotiation {
     }
 
     /// Stops the workers, if they run, and waits until they have ended; false when `deadline` passes
-    /// first. What was negotiated stays, for [`resume`](Self::resume) and [`save`](Self::save).
+    /// first. What was negotiated stays, for [`resume`](Self::resume) and by its saved state.
     #[must_use]
     pub fn stop(&mut self, deadline: Instant) -> bool {
         self.order_stop();
