@@ -1,0 +1,6 @@
+//! Virtio devices of `reeve run` under stock Linux guests, in the lab: what the guest's own drivers
+//! and tools make of them, and what the host's tools find afterwards.
+
+mod disk;
+mod guest;
+mod net;
