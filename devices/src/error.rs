@@ -86,6 +86,12 @@ pub enum GuestFault {
         /// Its address.
         address: u64,
     },
+    /// A driver that is ready, and whose device cannot start: it lacks a queue, or the host something.
+    #[error("{device} was not started; it asks to be reset")]
+    NotStarted {
+        /// What the device is.
+        device: &'static str,
+    },
     /// A virtqueue that its driver broke; the device asks to be reset.
     #[error("virtqueue of {device} is broken: {fault}")]
     Virtqueue {

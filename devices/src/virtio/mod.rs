@@ -76,6 +76,23 @@ pub enum DeviceId {
     FileSystem = 26,
 }
 
+impl DeviceId {
+    /// What it is called in a log.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Net => "network device",
+            Self::Block => "block device",
+            Self::Console => "console",
+            Self::Entropy => "entropy device",
+            Self::Balloon => "balloon",
+            Self::Vsock => "socket device",
+            Self::Mem => "memory device",
+            Self::FileSystem => "file system device",
+        }
+    }
+}
+
 /// How a device tells its driver. Supplied by the transport; callable from any thread, no lock of the
 /// device held.
 pub trait Interrupts: Debug + Send + Sync {
@@ -278,9 +295,12 @@ pub type Stopped = Box<dyn FnOnce(Progress) + Send>;
 #[derive(Debug)]
 pub struct BrokenQueue {
     device: &'static str,
-    faults: FaultLog,
     broken: bool,
 }
+
+/// One for all virtio devices of the process: a driver that breaks a queue, resets and begins again finds
+/// no new burst of lines.
+static FAULTS: FaultLog = FaultLog::new();
 
 impl BrokenQueue {
     /// None so far.
@@ -288,7 +308,6 @@ impl BrokenQueue {
     pub const fn new(device: &'static str) -> Self {
         Self {
             device,
-            faults: FaultLog::new(),
             broken: false,
         }
     }
@@ -303,7 +322,7 @@ impl BrokenQueue {
     pub fn note(&mut self, result: Result<(), QueueFault>, interrupts: &dyn Interrupts) {
         if let Err(fault) = result {
             self.broken = true;
-            self.faults.report(GuestFault::Virtqueue {
+            FAULTS.report(GuestFault::Virtqueue {
                 device: self.device,
                 fault,
             });

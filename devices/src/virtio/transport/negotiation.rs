@@ -19,10 +19,11 @@ use std::time::Instant;
 
 use super::super::queue::{MAX_SIZE, Queue, QueueLayout, QueueProgress, RingFeatures};
 use super::super::{
-    Executor, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, Interrupts, Progress, RunningQueue, Start,
-    VirtioDevice,
+    Executor, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, FAULTS, Interrupts, Progress,
+    RunningQueue, Start, VirtioDevice,
 };
 use super::line::Line;
+use crate::error::GuestFault;
 use crate::event::Event;
 use crate::memory::GuestRam;
 use crate::state::{StateError, StateReader, StateWriter, check};
@@ -434,7 +435,8 @@ impl Negotiation {
                     interrupts: Arc::clone(&interrupts),
                 })),
                 Err(fault) => {
-                    tracing::warn!(device = ?self.device.id(), queue = index, %fault, "queue refused");
+                    let device = self.device.id().name();
+                    FAULTS.report(GuestFault::Virtqueue { device, fault });
                     self.line.needs_reset();
                     return;
                 }
@@ -451,7 +453,10 @@ impl Negotiation {
                 self.run = Run::Running;
             }
             Err(error) => {
-                tracing::warn!(device = ?self.device.id(), %error, "device not started");
+                // A driver can cause it as often as it likes.
+                tracing::debug!(%error, "device not started");
+                let device = self.device.id().name();
+                FAULTS.report(GuestFault::NotStarted { device });
                 self.line.needs_reset();
             }
         }
