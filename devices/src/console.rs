@@ -112,6 +112,33 @@ impl ConsoleRing {
         }
     }
 
+    /// Bytes the guest has written, and those of the last of them that are still held.
+    pub fn held(&self) -> (u64, Vec<u8>) {
+        let ring = lock(&self.ring);
+        let at = Ring::index(ring.start(), self.capacity).min(ring.bytes.len());
+        let (newer, older) = ring.bytes.split_at(at);
+        (ring.end, [older, newer].concat())
+    }
+
+    /// Makes a ring into which nothing was written yet go on where another one of its capacity stood:
+    /// `written` bytes in all, the last of which are `held`. What of them is missing reads as zeroes.
+    pub fn go_on_from(&self, written: u64, held: &[u8]) {
+        let mut ring = lock(&self.ring);
+        if ring.end != 0 {
+            return;
+        }
+        let length = usize::try_from(written).map_or(self.capacity, |n| n.min(self.capacity));
+        ring.bytes.resize(length, 0);
+        ring.end = written;
+        let newest_first = (0..written).rev().zip(held.iter().rev()).take(length);
+        for (position, byte) in newest_first {
+            let at = Ring::index(position, self.capacity);
+            if let Some(place) = ring.bytes.get_mut(at) {
+                *place = *byte;
+            }
+        }
+    }
+
     /// Counters since the ring was made.
     pub fn stats(&self) -> ConsoleStats {
         let ring = lock(&self.ring);

@@ -1,6 +1,6 @@
 //! Descriptors travel beside messages; inside a message a [`FdSlot`] says which one is meant.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,21 @@ impl FdTable {
             .get_mut(usize::from(slot.0))
             .ok_or(FdError::Missing(slot.0))?;
         entry.take().ok_or(FdError::Taken(slot.0))
+    }
+
+    /// The descriptor of `slot`, which stays.
+    ///
+    /// # Errors
+    /// As for [`Self::take`].
+    pub fn get(&self, slot: FdSlot) -> Result<BorrowedFd<'_>, FdError> {
+        let entry = self
+            .slots
+            .get(usize::from(slot.0))
+            .ok_or(FdError::Missing(slot.0))?;
+        entry
+            .as_ref()
+            .map(AsFd::as_fd)
+            .ok_or(FdError::Taken(slot.0))
     }
 
     /// How many descriptors have not been taken.

@@ -57,6 +57,7 @@ pub mod request;
 pub mod scm;
 pub mod spec;
 pub mod strays;
+pub mod transfer;
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -240,6 +240,40 @@ requests! {
     DeviceQuery {} -> Vec<DeviceReport>,
     call device_query, idempotent true,
     phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Stops the machine and sends everything of it to another worker
+    /// ([`Transfer`](crate::transfer::Transfer)). Answered when all is sent. Until the other has taken it
+    /// over for good, which ends this worker, nothing else is done than `Query`, `Report` and `Stop`; if
+    /// the other goes before, the machine goes on here as before, whoever is listening.
+    HandOver {
+        /// A `SOCK_SEQPACKET` socket whose other end the other worker has.
+        to: FdSlot,
+    } -> (),
+    call hand_over, idempotent false, phases [Phase::Running | Phase::Paused];
+
+    /// Builds the machine that another worker hands over. Answered when it stands; it runs nothing, and
+    /// this worker ends with its supervisor, until [`SwitchOver`].
+    TakeOver {
+        /// The other end of the socket of the other's [`HandOver`].
+        from: FdSlot,
+        /// `/dev/kvm`, open for reading and writing.
+        kvm: FdSlot,
+    } -> Launched,
+    call take_over, idempotent false, phases [Phase::AwaitingLaunch];
+
+    /// Takes the machine that was handed over for good: the other worker ends, and the machine goes on
+    /// here if it ran there.
+    SwitchOver {} -> SwitchedOver,
+    call switch_over, idempotent false, phases [Phase::Paused];
+}
+
+/// A machine goes on in another worker.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchedOver {
+    /// [`Phase::Running`] or [`Phase::Paused`], as it was.
+    pub phase: Phase,
+    /// For how many nanoseconds it stood, from the order to its vCPUs to stop.
+    pub stood_ns: u64,
 }
 
 /// A client is attached.

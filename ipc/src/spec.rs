@@ -75,6 +75,24 @@ pub struct MachineSpec {
     pub digest: SpecDigest,
 }
 
+impl MachineSpec {
+    /// Every slot of the machine but those of its devices, in a fixed order: memory, kernel, RAM disk,
+    /// adoption socket, `/dev/kvm`, console.
+    pub fn slots_mut(&mut self) -> Vec<&mut FdSlot> {
+        let memory = match &mut self.memory.backing {
+            MemoryBacking::Shared { fd }
+            | MemoryBacking::HugePages { fd, .. }
+            | MemoryBacking::PrivateCopy { fd } => fd,
+        };
+        let mut slots = vec![memory, &mut self.boot.kernel];
+        slots.extend(&mut self.boot.initrd);
+        slots.extend(&mut self.adoption);
+        slots.push(&mut self.kvm);
+        slots.extend(&mut self.console);
+        slots
+    }
+}
+
 /// Names one launch: drawn at random by the supervisor, recorded before the launch is sent, and told
 /// by the worker to whoever adopts it. Another one than recorded is a protocol violation.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]

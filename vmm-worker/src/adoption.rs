@@ -5,7 +5,7 @@
 //! is a proper welcome. Few may wait for that at a time, and none for long: a flood of connections
 //! costs neither memory nor turns of the loop.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::endpoint::Endpoint;
@@ -45,6 +45,12 @@ impl Adoption {
             listener,
             candidates: Vec::new(),
         })
+    }
+
+    /// The listening socket, for a worker that takes over.
+    #[must_use]
+    pub fn listener(&self) -> BorrowedFd<'_> {
+        self.listener.as_fd()
     }
 
     /// What to wait for.

@@ -2,7 +2,8 @@
 //!
 //! Runs on the main thread from the closing of the jail to the end of the process. It waits for the
 //! control socket, for the guest's end ([`crate::vcpu::EndSignal`]), for what devices have to tell
-//! ([`crate::notices`]) and for a supervisor that comes back ([`crate::adoption`]), and for nothing else; it touches no guest memory but to load a boot
+//! ([`crate::notices`]), for a worker that takes the machine over ([`crate::hand_over`]) and for a supervisor
+//! that comes back ([`crate::adoption`]), and for nothing else; it touches no guest memory but to load a boot
 //! image again at a reset.
 //!
 //! A worker without a machine ends when it loses its supervisor. One with a machine does what its
@@ -26,6 +27,7 @@ use rustix::io::Errno;
 use crate::adoption::Adoption;
 use crate::events::Control;
 use crate::log::Dropped;
+use crate::machine::MachineError;
 use crate::service::Service;
 use crate::vcpu::GuestEnd;
 
@@ -131,11 +133,12 @@ impl ControlThread {
             self.event(Event::DeviceRemoved { slot });
         }
         let end = self.service.end_signal();
+        let giving = self.service.giving();
         let notices = self.service.notices();
         let adoption = self.service.adoption();
-        let patience = adoption.as_ref().and_then(|adoption| adoption.patience());
+        let patience = adoption.and_then(Adoption::patience);
         let patience = patience.into_iter().chain(later).min();
-        let mut fds = Vec::with_capacity(5);
+        let mut fds = Vec::with_capacity(6);
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, self.control.wants_write());
         if self.connected {
@@ -147,7 +150,10 @@ impl ControlThread {
         if let Some(notices) = &notices {
             fds.push(PollFd::from_borrowed_fd(notices.as_fd(), PollFlags::IN));
         }
-        if let Some(adoption) = &adoption {
+        if let Some(giving) = giving {
+            fds.push(PollFd::new(giving, PollFlags::IN));
+        }
+        if let Some(adoption) = adoption {
             fds.extend(adoption.poll_fds());
         }
         let timeout = patience.map(|patience| Timespec {
@@ -159,7 +165,12 @@ impl ControlThread {
             Err(errno) => return Err(ControlError::Poll(errno)),
         }
         drop(fds);
-        if let Some((control, protocol)) = self.service.adoption().and_then(Adoption::turn) {
+        match self.service.turn_of_giving() {
+            Ok(None) => {}
+            Ok(Some(code)) => return Ok(Some(code)),
+            Err(error) => return Ok(Some(self.failed(&error))),
+        }
+        if let Some((control, protocol)) = self.service.adoption_mut().and_then(Adoption::turn) {
             self.adopted(control, protocol);
         }
         if self.connected && self.control.flush().is_err() {
@@ -221,7 +232,11 @@ impl ControlThread {
             body.operation(),
             Operation::Query | Operation::Report | Operation::DeviceQuery
         );
-        let result = dispatch(&mut self.service, body);
+        let had_machine = self.service.has_machine();
+        let result = match self.service.admit(body.operation()) {
+            Ok(()) => dispatch(&mut self.service, body),
+            Err(error) => Err(error),
+        };
         if !asks {
             self.service.last_request = Some(FinishedRequest {
                 id,
@@ -240,7 +255,8 @@ impl ControlThread {
         }
         #[cfg(feature = "attack-points")]
         crate::attack::launched();
-        if self.service.resets() != resets {
+        // A machine that was taken over brings its resets along.
+        if had_machine && self.service.resets() != resets {
             self.event(Event::GuestReset {
                 count: self.service.resets(),
             });
@@ -327,14 +343,17 @@ impl ControlThread {
                 self.announce(before);
                 None
             }
-            Err(error) => {
-                tracing::error!("{error}");
-                self.event(Event::WorkerFailed {
-                    message: error.to_string(),
-                });
-                Some(exit_code::HOST)
-            }
+            Err(error) => Some(self.failed(&error)),
         }
+    }
+
+    /// The machine is in no state to go on; the exit code that says so.
+    fn failed(&mut self, error: &MachineError) -> u8 {
+        tracing::error!("{error}");
+        self.event(Event::WorkerFailed {
+            message: error.to_string(),
+        });
+        exit_code::HOST
     }
 
     /// Nobody holds the other end of the control socket.

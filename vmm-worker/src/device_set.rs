@@ -20,8 +20,10 @@ use reeve_devices::virtio::net::NetHandle;
 use reeve_devices::virtio::transport::pci::{Surroundings, VirtioPci, VirtioPciError};
 use reeve_devices::virtio::transport::registers::{BAR_BYTES, Registers};
 use reeve_devices::virtio::vsock::VsockControl;
+use reeve_ipc::device::DeviceChange;
 
 use crate::arch::x86_64::layout;
+use crate::hand_over::Kept;
 use crate::io::device::{DeviceExecutor, DeviceThread};
 use crate::state::{ContainerError, Recorder, Records, RestoreError};
 
@@ -78,6 +80,7 @@ pub struct Built {
     function: Shared<VirtioPci>,
     registers: Shared<Registers>,
     handle: Handle,
+    kept: Kept,
     /// Kept so that they end after the device was stopped.
     _threads: Vec<Arc<DeviceThread>>,
 }
@@ -93,6 +96,7 @@ impl Built {
         device: Box<dyn VirtioDevice>,
         threads: Vec<Arc<DeviceThread>>,
         handle: Handle,
+        kept: Kept,
         surroundings: Surroundings,
     ) -> Result<Self, VirtioPciError> {
         let executor = Arc::new(DeviceExecutor::new(threads.clone()));
@@ -103,6 +107,7 @@ impl Built {
             registers: function.registers(),
             function: share(function),
             handle,
+            kept,
             _threads: threads,
         })
     }
@@ -206,6 +211,21 @@ impl DeviceSet {
     pub fn handle(&self, slot: Slot) -> Option<&Handle> {
         let entry = self.attached.iter().find(|entry| entry.device.slot == slot);
         entry.map(|entry| &entry.device.handle)
+    }
+
+    /// What makes every device again in another worker, by rising slot.
+    pub fn kept(&self) -> impl Iterator<Item = &Kept> {
+        let mut entries: Vec<_> = self.attached.iter().collect();
+        entries.sort_by_key(|entry| entry.device.slot);
+        entries.into_iter().map(|entry| &entry.device.kept)
+    }
+
+    /// Notes a change of the device in `slot` in what makes it again.
+    pub fn note(&mut self, slot: Slot, change: DeviceChange) {
+        let mut entries = self.attached.iter_mut();
+        if let Some(entry) = entries.find(|entry| entry.device.slot == slot) {
+            entry.device.kept.note(change);
+        }
     }
 
     /// Every device, by rising slot.

@@ -3,7 +3,7 @@
 //! From the bottom up: [`memory`] maps the guest's RAM, [`kvm`] wraps every KVM ioctl, [`arch`]
 //! holds what is particular to x86-64 (CPUID, registers, ACPI), [`boot`] loads a kernel; [`vcpu`]
 //! and [`io`] are the threads that touch what the guest says; [`build`] makes a [`machine`] of all
-//! that from a specification, or of what [`state`] kept of it; [`control`] and [`service`] do what the supervisor asks.
+//! that from a specification, or of what [`state`] kept of it, which [`hand_over`] moves to another worker; [`control`] and [`service`] do what the supervisor asks.
 //!
 //! ```text
 //!  main = control thread      vcpu0 .. vcpuN            io
@@ -37,6 +37,7 @@ pub mod control;
 pub mod device_set;
 pub mod events;
 mod failure;
+pub mod hand_over;
 pub mod io;
 pub mod kvm;
 pub mod log;

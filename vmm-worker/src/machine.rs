@@ -9,20 +9,21 @@
 //! - *close*: vCPU threads end, devices finish what they have begun, then the I/O thread ends when the last
 //!   output has gone out, then the VM.
 
-use std::os::fd::OwnedFd;
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
 
 use reeve_devices::bus::MmioAddress;
+use reeve_devices::console::ConsoleRing;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::request::BootProtocol;
-use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot};
+use reeve_ipc::spec::{DeviceSpec, MachineSpec, MachineType, PciSlot};
 
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
 use crate::boot::Protocol;
 use crate::build::{BootImages, BuildError, Chipset};
-use crate::device_set::DeviceSetError;
+use crate::device_set::{DeviceSet, DeviceSetError};
 use crate::io::IoThread;
 use crate::kvm::Vm;
 use crate::memory::GuestMemory;
@@ -86,6 +87,8 @@ pub(crate) struct Identity {
 #[derive(Debug)]
 pub struct Machine {
     identity: Identity,
+    /// What it was made from, without its devices.
+    spec: MachineSpec,
     /// What the tables are made from, at launch and at every reset.
     tables: AcpiConfig,
     memory: GuestMemory,
@@ -106,6 +109,7 @@ impl Machine {
     )]
     pub(crate) fn new(
         identity: Identity,
+        spec: MachineSpec,
         tables: AcpiConfig,
         memory: GuestMemory,
         images: BootImages,
@@ -118,6 +122,7 @@ impl Machine {
     ) -> Self {
         Self {
             identity,
+            spec,
             tables,
             memory,
             images,
@@ -158,9 +163,19 @@ impl Machine {
     /// [`MachineError::Device`]: a device that would not stop has still not done so. The machine stands
     /// as before, and may be asked to go on again.
     pub fn resume(&self) -> Result<(), MachineError> {
+        self.go_on(true)
+    }
+
+    /// Lets the devices go on, where they were stopped, and the vCPUs too if they are to run.
+    ///
+    /// # Errors
+    /// As for [`resume`](Self::resume).
+    pub(crate) fn go_on(&self, running: bool) -> Result<(), MachineError> {
         self.plugging.devices.resume()?;
         self.io.release();
-        self.vcpus.run();
+        if running {
+            self.vcpus.run();
+        }
         Ok(())
     }
 
@@ -205,6 +220,29 @@ impl Machine {
     ) -> Result<(), RestoreError> {
         self.resets = general.resets;
         state::restore(&self.fixture(), records, general, origin, fresh)
+    }
+
+    /// What makes the machine again in another worker, but for its devices, and the descriptors of that:
+    /// of memory, boot images. `None` if its memory cannot be mapped by another.
+    pub(crate) fn parts(&self) -> Option<(MachineSpec, Vec<BorrowedFd<'_>>)> {
+        let memory = self.memory.shareable_fd()?;
+        let descriptors = std::iter::once(memory).chain(self.images.files());
+        Some((self.spec.clone(), descriptors.collect()))
+    }
+
+    /// Its console's output so far.
+    pub(crate) fn console(&self) -> &ConsoleRing {
+        &self.chipset.console
+    }
+
+    /// Its devices.
+    pub(crate) fn devices(&self) -> &DeviceSet {
+        &self.plugging.devices
+    }
+
+    /// The thread that serves its console.
+    pub(crate) fn io(&self) -> &IoThread {
+        &self.io
     }
 
     fn fixture(&self) -> Fixture<'_> {

@@ -123,7 +123,7 @@ impl Plugging {
     ///
     /// # Errors
     /// There is none, or it is of another kind.
-    pub fn update(&self, slot: PciSlot, change: DeviceChange) -> Result<(), WireError> {
+    pub fn update(&mut self, slot: PciSlot, change: DeviceChange) -> Result<(), WireError> {
         let slot = pci_slot(slot);
         let handle = self
             .devices
@@ -149,6 +149,7 @@ impl Plugging {
                 ));
             }
         }
+        self.devices.note(slot, change);
         Ok(())
     }
 

@@ -8,12 +8,12 @@ use std::time::{Duration, Instant};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::exit_code;
-use reeve_ipc::fd::FdTable;
+use reeve_ipc::fd::{FdError, FdTable};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
     ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
-    FinishedRequest, Launch, Launched, Pause, PowerButton, Query, Report, Reset, Resume, Standing,
-    Status, Stop, WorkerService,
+    FinishedRequest, HandOver, Launch, Launched, Operation, Pause, PowerButton, Query, Report,
+    Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, WorkerService,
 };
 use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, PciSlot, ResetAction, SpecDigest};
 
@@ -22,9 +22,12 @@ use reeve_sandbox::seccomp::{Role, enter_role};
 use crate::adoption::Adoption;
 use crate::build;
 use crate::events::Events;
+use crate::hand_over::give::{self, Before, Giving, Outcome};
+use crate::hand_over::take::{self, Taking};
 use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
 use crate::notices::Notices;
+use crate::state::time::monotonic;
 use crate::vcpu::{EndSignal, GuestEnd};
 
 /// The worker as its supervisor sees it.
@@ -47,6 +50,17 @@ pub struct Service {
     /// Devices that are gone and of which nobody was told yet.
     pub removed: Vec<PciSlot>,
     balloon: BalloonNews,
+    moving: Moving,
+}
+
+/// Whether the machine is on its way between two workers.
+#[derive(Debug)]
+enum Moving {
+    No,
+    /// To another: it stands here in case it stays.
+    Away(Giving),
+    /// From another, and is not this worker's yet.
+    Here(Box<Taking>),
 }
 
 /// What was told of the balloon, which a guest changes as fast as it likes.
@@ -80,6 +94,7 @@ impl Service {
             last_request: None,
             removed: Vec::new(),
             balloon: BalloonNews::default(),
+            moving: Moving::No,
         }
     }
 
@@ -147,9 +162,84 @@ impl Service {
         self.on_control_loss
     }
 
-    /// Where a supervisor may come back, once there is a machine.
-    pub fn adoption(&mut self) -> Option<&mut Adoption> {
-        self.adoption.as_mut()
+    /// Where a supervisor may come back, once there is a machine. Whoever knocks while it is on its way
+    /// waits until it is known which worker that is for.
+    #[must_use]
+    pub fn adoption(&self) -> Option<&Adoption> {
+        let here = matches!(self.moving, Moving::No);
+        self.adoption.as_ref().filter(|_| here)
+    }
+
+    /// As [`adoption`](Self::adoption), to let somebody in.
+    pub fn adoption_mut(&mut self) -> Option<&mut Adoption> {
+        let here = matches!(self.moving, Moving::No);
+        self.adoption.as_mut().filter(|_| here)
+    }
+
+    /// Whether there is a machine.
+    #[must_use]
+    pub fn has_machine(&self) -> bool {
+        self.machine.is_some()
+    }
+
+    /// Refuses what cannot be done to a machine that is on its way.
+    ///
+    /// # Errors
+    /// [`ErrorCode::WrongPhase`].
+    pub fn admit(&self, operation: Operation) -> Result<(), WireError> {
+        let always = matches!(
+            operation,
+            Operation::Query | Operation::Report | Operation::Stop
+        );
+        match (&self.moving, operation) {
+            (Moving::No, _) | (Moving::Here(_), Operation::SwitchOver) => Ok(()),
+            _ if always => Ok(()),
+            _ => Err(WireError::new(
+                ErrorCode::WrongPhase,
+                format!(
+                    "cannot {}: the machine is being handed over",
+                    operation.name()
+                ),
+            )),
+        }
+    }
+
+    /// What to wait for of a machine that was given away.
+    #[must_use]
+    pub fn giving(&self) -> Option<&Giving> {
+        match &self.moving {
+            Moving::Away(giving) => Some(giving),
+            Moving::No | Moving::Here(_) => None,
+        }
+    }
+
+    /// Looks what has come of a machine that was given away. One that stays goes on. Gives the exit code
+    /// if it was taken.
+    ///
+    /// # Errors
+    /// It stays and cannot go on; the worker must end.
+    pub fn turn_of_giving(&mut self) -> Result<Option<u8>, MachineError> {
+        let Moving::Away(giving) = &mut self.moving else {
+            return Ok(None);
+        };
+        let running = giving.running;
+        match giving.outcome() {
+            Outcome::Open => Ok(None),
+            Outcome::Taken => {
+                tracing::info!("another worker has taken the machine over");
+                Ok(Some(exit_code::ORDERLY))
+            }
+            Outcome::Stays => {
+                tracing::warn!(
+                    "the machine was not taken over by another worker, and goes on here"
+                );
+                self.moving = Moving::No;
+                match &self.machine {
+                    Some(machine) => machine.go_on(running).map(|()| None),
+                    None => Ok(None),
+                }
+            }
+        }
     }
 
     /// Resets since launch.
@@ -328,6 +418,80 @@ impl WorkerService for Service {
 
     fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {
         Ok(self.machine()?.plugging().reports())
+    }
+
+    fn hand_over(&mut self, request: HandOver) -> Result<(), WireError> {
+        let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
+        let socket = self.descriptors.take(request.to).map_err(refuse)?;
+        let running = self.phase == Phase::Running;
+        let before = Before {
+            running,
+            stood_since_ns: monotonic(),
+        };
+        let adoption = self.adoption.as_ref().map(Adoption::listener);
+        let machine = self
+            .machine
+            .as_ref()
+            .ok_or_else(|| WireError::new(ErrorCode::WrongPhase, "there is no machine"))?;
+        machine.pause()?;
+        match give::give(machine, adoption, socket, before) {
+            Ok(giving) => {
+                self.moving = Moving::Away(giving);
+                Ok(())
+            }
+            Err(error) => {
+                machine.go_on(running)?;
+                Err(error)
+            }
+        }
+    }
+
+    fn take_over(&mut self, request: TakeOver) -> Result<Launched, WireError> {
+        let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
+        let socket = self.descriptors.take(request.from).map_err(refuse)?;
+        let kvm = self.descriptors.take(request.kvm).map_err(refuse)?;
+        let (machine, taking) = take::take(socket, kvm)?;
+        crate::failure::or_exit(
+            enter_role(Role::Control),
+            "cannot close the filter of the control thread",
+        );
+        self.policy = taking.policy;
+        self.digest = Some(taking.digest);
+        self.phase = Phase::Paused;
+        let boot_protocol = machine.boot_protocol();
+        self.machine = Some(machine);
+        self.moving = Moving::Here(Box::new(taking));
+        Ok(Launched {
+            phase: self.phase,
+            boot_protocol,
+        })
+    }
+
+    fn switch_over(&mut self, _: SwitchOver) -> Result<SwitchedOver, WireError> {
+        let mut taking = match std::mem::replace(&mut self.moving, Moving::No) {
+            Moving::Here(taking) => taking,
+            other => {
+                self.moving = other;
+                let why = "the machine was not handed over by another worker";
+                return Err(WireError::new(ErrorCode::WrongPhase, why));
+            }
+        };
+        if let Err(error) = taking.declare() {
+            self.moving = Moving::Here(taking);
+            return Err(error);
+        }
+        // From here on nobody else has the machine.
+        self.adoption = taking.adoption.take();
+        self.on_control_loss = taking.on_control_loss;
+        let running = taking.running;
+        let stood_ns = taking.go_on(self.machine()?)?;
+        if running {
+            self.phase = Phase::Running;
+        }
+        Ok(SwitchedOver {
+            phase: self.phase,
+            stood_ns,
+        })
     }
 
     fn query(&mut self, _: Query) -> Result<Status, WireError> {

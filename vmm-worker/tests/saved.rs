@@ -36,6 +36,27 @@ fn clocks_agree_on_a_host_that_shares_nothing_but_the_time_of_day() {
 }
 
 #[test]
+fn busy_vcpus_go_on_in_twenty_workers_in_a_row_with_the_same_console() {
+    for machine in TYPES {
+        let mut rig = Setup::new(mode::STEADY).machine(machine).vcpus(4).start();
+        rig.wait_for("Reeve built-in guest");
+        steady::go_over(&mut rig, 20);
+    }
+}
+
+#[test]
+fn a_machine_that_nobody_takes_goes_on_where_it_was() {
+    let mut rig = Setup::new(mode::ECHO).start();
+    rig.wait_for("echo: ready");
+    rig.hand_over(false);
+    rig.send(b"one\n");
+    rig.wait_for("one");
+    rig.hand_over(true);
+    rig.send(b"two\n");
+    rig.wait_for("two");
+}
+
+#[test]
 fn an_idle_guest_ticks_on() {
     for machine in TYPES {
         let mut rig = Setup::new(mode::CLOCK).machine(machine).start();

@@ -155,3 +155,24 @@ proptest! {
         prop_assert_eq!(lock(&ring.ring).bytes.capacity(), capacity);
     }
 }
+
+proptest! {
+    #[test]
+    fn a_ring_goes_on_where_another_stood(
+        before in proptest::collection::vec(any::<u8>(), 0..100),
+        after in proptest::collection::vec(any::<u8>(), 0..100),
+    ) {
+        let (first, _) = ring(16);
+        first.push(&before);
+        let (written, held) = first.held();
+        prop_assert_eq!(written, before.len() as u64);
+        prop_assert!(before.ends_with(&held));
+        let (second, _) = ring(16);
+        second.go_on_from(written, &held);
+        prop_assert_eq!(second.held(), (written, held));
+        first.push(&after);
+        second.push(&after);
+        prop_assert_eq!(drain(&mut second.reader()), drain(&mut first.reader()));
+        prop_assert_eq!(second.stats(), first.stats());
+    }
+}

@@ -126,6 +126,22 @@ impl DeviceSpec {
         }
     }
 
+    /// Every slot of the device, in a fixed order.
+    pub fn slots_mut(&mut self) -> Vec<&mut FdSlot> {
+        match self {
+            Self::Disk(disk) => disk.layers.iter_mut().map(|layer| &mut layer.fd).collect(),
+            Self::Nic(nic) => nic.taps.iter_mut().collect(),
+            Self::Rng(_) | Self::Balloon(_) => Vec::new(),
+            Self::Vsock(vsock) => std::iter::once(&mut vsock.listener)
+                .chain(&mut vsock.acceptor)
+                .collect(),
+            Self::Ports(ports) => {
+                let ports = ports.ports.iter_mut();
+                ports.map(|port| &mut port.listener).collect()
+            }
+        }
+    }
+
     /// What it is, for messages: "disk", "network interface".
     #[must_use]
     pub const fn kind(&self) -> &'static str {

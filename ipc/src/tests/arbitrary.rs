@@ -14,8 +14,9 @@ use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, FinishedRequest, Launch, Launched, Pause, PowerButton, Query, ReplyBody, Report,
-    RequestBody, Reset, Resume, Standing, Status, Stop,
+    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, Pause, PowerButton, Query,
+    ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
+    SwitchedOver, TakeOver,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
@@ -148,6 +149,11 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
             RequestBody::DeviceUpdate(DeviceUpdate { slot, change })
         }),
         1 => Just(RequestBody::DeviceQuery(DeviceQuery {})),
+        1 => slot().prop_map(|to| RequestBody::HandOver(HandOver { to })),
+        1 => (slot(), slot()).prop_map(|(from, kvm)| {
+            RequestBody::TakeOver(TakeOver { from, kvm })
+        }),
+        1 => Just(RequestBody::SwitchOver(SwitchOver {})),
     ]
 }
 
@@ -221,6 +227,10 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         Just(ReplyBody::DeviceDetach(())),
         Just(ReplyBody::DeviceUpdate(())),
         proptest::collection::vec(any_report(), 0..40).prop_map(ReplyBody::DeviceQuery),
+        Just(ReplyBody::HandOver(())),
+        (phase(), any::<u64>()).prop_map(|(phase, stood_ns)| {
+            ReplyBody::SwitchOver(SwitchedOver { phase, stood_ns })
+        }),
     ]
 }
 

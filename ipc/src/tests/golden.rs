@@ -14,8 +14,9 @@ use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, FinishedRequest, Launch, Launched, Operation, Pause, PowerButton, Query,
-    ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
+    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, Operation, Pause, PowerButton,
+    Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop, SwitchOver,
+    SwitchedOver, TakeOver,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
@@ -181,6 +182,14 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
         ),
         ("device_query", request(DeviceQuery {})),
     ]);
+    samples.extend([
+        ("hand_over", request(HandOver { to: FdSlot(9) })),
+        ("take_over", {
+            let (from, kvm) = (FdSlot(9), FdSlot(10));
+            request(TakeOver { from, kvm })
+        }),
+        ("switch_over", request(SwitchOver {})),
+    ]);
     let changes = changes().into_iter();
     samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
     samples
@@ -321,6 +330,21 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("device detached", reply(ReplyBody::DeviceDetach(()))),
         ("device updated", reply(ReplyBody::DeviceUpdate(()))),
         ("devices", reply(ReplyBody::DeviceQuery(reports()))),
+        ("handed over", reply(ReplyBody::HandOver(()))),
+        (
+            "taken over",
+            reply(ReplyBody::TakeOver(Launched {
+                phase: Phase::Paused,
+                boot_protocol: BootProtocol::Pvh,
+            })),
+        ),
+        (
+            "switched over",
+            reply(ReplyBody::SwitchOver(SwitchedOver {
+                phase: Phase::Running,
+                stood_ns: 12_345_678,
+            })),
+        ),
     ]);
     let device_events = device_events().into_iter();
     samples.extend(device_events.map(|(name, told)| (name, event(told))));
@@ -391,6 +415,9 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("device_detach", "02070a0500"),
     ("device_detach, by force", "02070a0501"),
     ("device_query", "02070c"),
+    ("hand_over", "02070d09"),
+    ("take_over", "02070e090a"),
+    ("switch_over", "02070f"),
     ("change: link", "02070b050001"),
     ("change: rates", "02070b050101080000"),
     ("change: throttle", "02070b05020102010304000000010600010700"),
@@ -439,6 +466,9 @@ const FROM_WORKER: &[(&str, &str)] = &[
         "devices",
         "0107000c050100030405060708090a0b0c0d0e0f1011120201131415161718191a03021f20012101220123012401250126012701280004021f20000503",
     ),
+    ("handed over", "0107000d"),
+    ("taken over", "0107000e0100"),
+    ("switched over", "0107000f02fc4e61bc00"),
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004"),
     ("error: wrong phase", "01070100026e6f"),

@@ -12,6 +12,10 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
         Operation::Reset if matches!(phase, Phase::Off | Phase::Crashed) => {
             vec![Some(Phase::Paused)]
         }
+        Operation::TakeOver => vec![Some(Phase::Paused)],
+        // As it was where it was handed over; the giver ends, or goes on as before.
+        Operation::SwitchOver => vec![Some(Phase::Running), Some(Phase::Paused)],
+        Operation::HandOver => vec![None, Some(phase)],
         Operation::Stop => vec![None],
         Operation::PowerButton
         | Operation::Reset
@@ -116,6 +120,8 @@ fn a_machine_is_launched_once_and_touched_only_when_it_exists() {
             Operation::DeviceDetach,
             Operation::DeviceUpdate,
             Operation::DeviceQuery,
+            Operation::HandOver,
+            Operation::SwitchOver,
         ] {
             assert!(
                 phase.has_machine() || !operation.is_legal_in(phase),

@@ -6,8 +6,9 @@ use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody, Report,
-    Request, RequestBody, Reset, Resume, Standing, Status, Stop, WorkerService, dispatch,
+    DeviceUpdate, HandOver, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody,
+    Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver,
+    TakeOver, WorkerService, dispatch,
 };
 use crate::spec::{DeviceSpec, PciSlot, RngSpec};
 use crate::tests::golden::machine_spec;
@@ -81,6 +82,23 @@ impl WorkerService for Recorder {
         self.note(Operation::DeviceQuery)?;
         Ok(Vec::new())
     }
+    fn hand_over(&mut self, _: HandOver) -> Result<(), WireError> {
+        self.note(Operation::HandOver)
+    }
+    fn take_over(&mut self, _: TakeOver) -> Result<Launched, WireError> {
+        self.note(Operation::TakeOver)?;
+        Ok(Launched {
+            phase: Phase::Paused,
+            boot_protocol: BootProtocol::Pvh,
+        })
+    }
+    fn switch_over(&mut self, _: SwitchOver) -> Result<SwitchedOver, WireError> {
+        self.note(Operation::SwitchOver)?;
+        Ok(SwitchedOver {
+            phase: self.phase,
+            stood_ns: 0,
+        })
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -125,6 +143,13 @@ fn every_request() -> Vec<RequestBody> {
         }
         .into_body(),
         DeviceQuery {}.into_body(),
+        HandOver { to: FdSlot(0) }.into_body(),
+        TakeOver {
+            from: FdSlot(0),
+            kvm: FdSlot(1),
+        }
+        .into_body(),
+        SwitchOver {}.into_body(),
     ]
 }
 

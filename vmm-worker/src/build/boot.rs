@@ -1,6 +1,7 @@
 //! What is put into guest memory before the first instruction, at launch and at every reset.
 
 use std::fs::File;
+use std::os::fd::{AsFd, BorrowedFd};
 
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::BootSpec;
@@ -39,6 +40,12 @@ impl BootImages {
                 .map(File::from),
             command_line: spec.command_line.clone(),
         })
+    }
+
+    /// The files: kernel, and RAM disk where there is one.
+    pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let initrd = self.initrd.as_ref().map(AsFd::as_fd);
+        std::iter::once(self.kernel.as_fd()).chain(initrd)
     }
 
     /// Writes kernel, initrd, boot structures and ACPI tables into `memory`, whose content is zero.

@@ -45,8 +45,8 @@ use crate::vcpu::{EndSignal, Platform, VcpuSet};
 ///
 /// # Errors
 /// [`BuildError`] says what and why; nothing of the machine is left.
-pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, BuildError> {
-    let parts = Parts::assemble(&spec, descriptors, None, false)?;
+pub fn machine(mut spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, BuildError> {
+    let parts = Parts::assemble(&mut spec, descriptors, None, false)?;
     let plan = parts.images.load(&parts.memory, &parts.tables)?;
     for vcpu in &parts.vcpus {
         vcpu.prepare_boot()?;
@@ -54,7 +54,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     if let Some(first) = parts.vcpus.first() {
         first.enter(&plan.entry)?;
     }
-    parts.start(spec.machine, plan)
+    parts.start(spec, plan)
 }
 
 /// Everything of a machine but the threads of its vCPUs. Guest memory is as it came.
@@ -75,10 +75,10 @@ struct Parts {
 }
 
 impl Parts {
-    /// Makes them. The TSC runs at `tsc_khz`, or at the host's frequency. If input is `held`, none is
+    /// Makes them, and takes the devices out of `spec`. The TSC runs at `tsc_khz`, or at the host's frequency. If input is `held`, none is
     /// taken from the console's clients yet.
     fn assemble(
-        spec: &MachineSpec,
+        spec: &mut MachineSpec,
         descriptors: &mut FdTable,
         tsc_khz: Option<u32>,
         held: bool,
@@ -139,7 +139,7 @@ impl Parts {
             pci::surroundings(&vm, &interrupts, &memory),
             Arc::clone(&notices),
         );
-        for device in spec.devices.iter().cloned() {
+        for device in std::mem::take(&mut spec.devices) {
             devices.insert(workshop.build(device, descriptors)?)?;
         }
         let plugging = Plugging {
@@ -168,7 +168,7 @@ impl Parts {
     }
 
     /// Starts the vCPUs' threads, which stand.
-    fn start(self, machine: MachineType, plan: Entry) -> Result<Machine, BuildError> {
+    fn start(self, spec: MachineSpec, plan: Entry) -> Result<Machine, BuildError> {
         let platform = Arc::new(Platform {
             ports: self.ports,
             mmio: self.mmio,
@@ -178,12 +178,13 @@ impl Parts {
         });
         let vcpus = VcpuSet::start(self.vcpus, &platform)?;
         let identity = Identity {
-            machine,
+            machine: spec.machine,
             tsc_khz: self.tsc_khz,
             protocol: plan.protocol,
         };
         Ok(Machine::new(
             identity,
+            spec,
             self.tables,
             self.memory,
             self.images,

@@ -21,7 +21,7 @@ use crate::state::{MachineStateV1, Origin, Records, RestoreError, Tsc};
 /// for a time of day that KVM may have written where the guest asked to see it: the machine that was
 /// saved may go on.
 pub fn restore(
-    spec: MachineSpec,
+    mut spec: MachineSpec,
     saved: &[u8],
     origin: Origin,
     descriptors: &mut FdTable,
@@ -29,12 +29,12 @@ pub fn restore(
     let mut records = Records::open(saved)?;
     let general = MachineStateV1::take(&mut records, &spec)?;
     let tsc_khz = Some(general.tsc_khz).filter(|khz| *khz != 0);
-    let parts = Parts::assemble(&spec, descriptors, tsc_khz, true)?;
+    let parts = Parts::assemble(&mut spec, descriptors, tsc_khz, true)?;
     let fresh = match parts.vcpus.first() {
         Some(vcpu) => vcpu.tsc().map_err(BuildError::Kvm)?,
         None => Tsc::default(),
     };
-    let mut machine = parts.start(spec.machine, entry(&general))?;
+    let mut machine = parts.start(spec, entry(&general))?;
     match machine.take_over(records, &general, origin, fresh) {
         Ok(()) => Ok(machine),
         Err(error) => {

@@ -6,7 +6,8 @@ use reeve_devices::memory::GuestRam;
 use reeve_devices::pci::root::{Ecam, Windows};
 use reeve_devices::virtio::rng::Entropy;
 use reeve_devices::virtio::transport::registers::NoDoorbells;
-use reeve_ipc::spec::MachineType;
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot, RngSpec};
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -67,12 +68,17 @@ impl Rig {
         let thread = Arc::new(DeviceThread::start("test").unwrap());
         let slot = Slot::new(SLOT).unwrap();
         let device = Box::new(Entropy::new(None));
+        let spec = DeviceSpec::Rng(RngSpec {
+            slot: PciSlot::try_from(SLOT).unwrap(),
+            rate: None,
+        });
         let built = Built::new(
             slot,
             "entropy device",
             device,
             vec![thread],
             Handle::Rng,
+            Kept::of(&spec, &FdTable::new()).unwrap(),
             surroundings,
         )
         .expect("a device");

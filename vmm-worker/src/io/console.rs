@@ -5,6 +5,7 @@
 //! the client's own socket.
 
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reeve_devices::console::ConsoleReader;
@@ -23,7 +24,7 @@ const CHUNKS_AT_ONCE: usize = 32;
 const FAREWELL: Duration = Duration::from_millis(500);
 
 struct Client {
-    stream: OwnedFd,
+    stream: Arc<OwnedFd>,
     reader: ConsoleReader,
     /// Whether its bytes reach the guest, and it still sends.
     input: bool,
@@ -34,6 +35,17 @@ struct Client {
     /// Nobody holds the other end: it goes when the input it left has been read.
     hung_up: bool,
     gone: bool,
+}
+
+/// A client as another I/O thread could go on with it.
+#[derive(Debug)]
+pub struct ClientCopy {
+    /// Its stream.
+    pub stream: Arc<OwnedFd>,
+    /// Whether its bytes reach the guest, and it still sends.
+    pub input: bool,
+    /// The next byte of the output that it gets.
+    pub position: u64,
 }
 
 /// Every client of the console.
@@ -67,7 +79,7 @@ impl Clients {
         }
         let pending = Vec::new();
         self.clients.push(Client {
-            stream,
+            stream: Arc::new(stream),
             reader,
             input,
             pending,
@@ -85,6 +97,17 @@ impl Clients {
         }
         input.truncate(MAX_PENDING_INPUT);
         input
+    }
+
+    /// Every client as another I/O thread could go on with it.
+    pub(super) fn copies(&self) -> Vec<ClientCopy> {
+        let clients = self.clients.iter().filter(|client| !client.gone);
+        let copies = clients.map(|client| ClientCopy {
+            stream: Arc::clone(&client.stream),
+            input: client.input,
+            position: client.reader.position(),
+        });
+        copies.collect()
     }
 
     /// Such input of a machine that was saved, for the guest before any other.
@@ -126,7 +149,7 @@ impl Clients {
             let wanted = input && client.input && client.pending.is_empty();
             flags.set(PollFlags::IN, wanted);
             flags.set(PollFlags::OUT, !client.caught_up);
-            PollFd::new(&client.stream, flags)
+            PollFd::new(client.stream.as_ref(), flags)
         })
     }
 
@@ -146,7 +169,7 @@ impl Clients {
             let mut fds: Vec<_> = self
                 .clients
                 .iter()
-                .map(|c| PollFd::new(&c.stream, PollFlags::OUT))
+                .map(|c| PollFd::new(c.stream.as_ref(), PollFlags::OUT))
                 .collect();
             if super::wait(&mut fds, Some(left)).is_err() {
                 return;
@@ -177,7 +200,7 @@ impl Client {
             if bytes.is_empty() {
                 return;
             }
-            match rustix::io::write(&self.stream, bytes) {
+            match rustix::io::write(self.stream.as_ref(), bytes) {
                 Ok(written) => self.reader.consume(written),
                 Err(Errno::AGAIN) => return,
                 Err(Errno::INTR) => {}
@@ -197,7 +220,7 @@ impl Client {
                 return;
             }
             let mut buffer = [0; CHUNK];
-            match rustix::io::read(&self.stream, &mut buffer) {
+            match rustix::io::read(self.stream.as_ref(), &mut buffer) {
                 // It sends no more, but may still read.
                 Ok(0) => self.input = false,
                 Ok(length) => self

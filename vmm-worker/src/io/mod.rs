@@ -6,7 +6,8 @@
 //! supervisor: the control thread hands it what it needs through [`IoThread`].
 //!
 //! While a machine is saved, or not yet gone on with, the thread *holds*: no input is taken from a
-//! client, and no timer looked at, so that the devices stand. Output goes on.
+//! client, and no timer looked at, so that the devices stand. Output goes on, unless the clients were
+//! given to another worker meanwhile: then they get theirs from there.
 
 mod console;
 pub mod device;
@@ -26,7 +27,7 @@ use reeve_sandbox::seccomp::{Role, enter_role};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::console::Clients;
-pub use self::console::MAX_PENDING_INPUT;
+pub use self::console::{ClientCopy, MAX_PENDING_INPUT};
 pub use self::waker::Waker;
 
 /// Room for the deepest call of the loop, with much to spare; untouched pages cost nothing.
@@ -58,6 +59,8 @@ enum Command {
     },
     /// Holds, and tells the input that no client has any more and the guest has not yet.
     Hold(SyncSender<Vec<u8>>),
+    /// Leaves the clients to another worker until it is released, and tells who they are.
+    Give(SyncSender<Vec<ClientCopy>>),
     Release,
     /// Input of that kind, of another machine.
     Input(Vec<u8>),
@@ -142,6 +145,15 @@ impl IoThread {
         take.recv().unwrap_or_default()
     }
 
+    /// Makes the thread, which holds, leave its clients to another worker: they get nothing from it, not
+    /// even at its end, until [`release`](Self::release).
+    #[must_use]
+    pub fn give_clients(&self) -> Vec<ClientCopy> {
+        let (give, take) = sync_channel(1);
+        self.send(Command::Give(give));
+        take.recv().unwrap_or_default()
+    }
+
     /// Lets it go on.
     pub fn release(&self) {
         self.send(Command::Release);
@@ -185,6 +197,7 @@ impl IoThread {
 
 fn run(served: &Served, mailbox: &Mailbox, mut held: bool) {
     let mut clients = Clients::new(Arc::clone(&served.serial));
+    let mut given = false;
     loop {
         #[cfg(feature = "attack-points")]
         crate::attack::strike(Role::Io);
@@ -207,10 +220,16 @@ fn run(served: &Served, mailbox: &Mailbox, mut held: bool) {
                     // Whoever asked waits for it, and takes one.
                     let _ = give.send(clients.pending_input());
                 }
-                Command::Release => held = false,
+                Command::Give(give) => {
+                    given = true;
+                    let _ = give.send(clients.copies());
+                }
+                Command::Release => (held, given) = (false, false),
                 Command::Input(input) => clients.give_input(input),
                 Command::Quit => {
-                    clients.finish();
+                    if !given {
+                        clients.finish();
+                    }
                     return;
                 }
             }
@@ -220,7 +239,9 @@ fn run(served: &Served, mailbox: &Mailbox, mut held: bool) {
                 lock(device).tick();
             }
         }
-        clients.serve(!held);
+        if !given {
+            clients.serve(!held);
+        }
         let count = u32::try_from(clients.len()).unwrap_or(u32::MAX);
         mailbox
             .clients
@@ -229,7 +250,7 @@ fn run(served: &Served, mailbox: &Mailbox, mut held: bool) {
         let timed = served.timed.iter().filter(|_| !held);
         let next = timed.filter_map(|device| lock(device).next_event()).min();
         let mut fds = vec![PollFd::new(mailbox.waker.as_ref(), PollFlags::IN)];
-        fds.extend(clients.poll_fds(!held));
+        fds.extend(clients.poll_fds(!held).filter(|_| !given));
         crate::failure::or_exit(
             wait(&mut fds, next),
             "the I/O thread cannot wait for its descriptors",

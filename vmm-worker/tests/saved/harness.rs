@@ -8,15 +8,19 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::fd::FdTable;
+use reeve_ipc::scm;
 use reeve_ipc::spec::{
     BalloonSpec, BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DeviceSpec, EndAction, EndPolicy,
     MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, ResetAction, RngSpec, SpecDigest,
 };
 use reeve_worker::build;
+use reeve_worker::hand_over::give::{self, Before, Outcome};
+use reeve_worker::hand_over::take;
 use reeve_worker::kvm::System;
 use reeve_worker::machine::Machine;
 use reeve_worker::state::{Origin, RestoreError};
 use rustix::fs::{MemfdFlags, SealFlags};
+use rustix::time::ClockId;
 
 const LIMIT: Duration = Duration::from_secs(30);
 
@@ -220,6 +224,34 @@ impl Rig {
         }
     }
 
+    /// Has another worker take the machine over, or be gone before it does; gives for how long the machine
+    /// stood. Its console is where it was.
+    pub fn hand_over(&mut self, taken: bool) -> Duration {
+        let (here, there) = scm::pair().expect("a pair");
+        self.machine().pause().expect("stands");
+        let taker = std::thread::spawn(move || take::take(there, dev_kvm()));
+        let before = Before {
+            running: true,
+            stood_since_ns: monotonic(),
+        };
+        let mut giving = give::give(self.machine(), None, here, before).expect("all is sent");
+        let (machine, taking) = taker.join().expect("no panic").expect("the same machine");
+        assert_eq!(giving.outcome(), Outcome::Open);
+        if !taken {
+            machine.close();
+            drop(taking);
+            assert_eq!(giving.outcome(), Outcome::Stays);
+            self.machine().resume().expect("goes on");
+            return Duration::ZERO;
+        }
+        taking.declare().expect("it listens");
+        let stood = taking.go_on(&machine).expect("goes on");
+        assert_eq!(giving.outcome(), Outcome::Taken);
+        let old = self.machine.replace(machine).expect("there was one");
+        old.close();
+        Duration::from_nanos(stood)
+    }
+
     /// Resets the machine, which then runs.
     pub fn reset(&mut self) {
         let machine = self.machine.as_mut().expect("there is one");
@@ -303,6 +335,12 @@ impl Drop for Rig {
             machine.close();
         }
     }
+}
+
+fn monotonic() -> u64 {
+    let now = rustix::time::clock_gettime(ClockId::Monotonic);
+    let (seconds, nanoseconds) = (now.tv_sec.unsigned_abs(), now.tv_nsec.unsigned_abs());
+    seconds * 1_000_000_000 + nanoseconds
 }
 
 /// A byte of the records changed, by `seed`, and the checksum made good.

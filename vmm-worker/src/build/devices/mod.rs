@@ -23,6 +23,7 @@ use reeve_ipc::spec::{DeviceSpec, PciSlot, Rate};
 
 use super::BuildError;
 use crate::device_set::{Built, Handle};
+use crate::hand_over::Kept;
 use crate::io::device::DeviceThread;
 use crate::memory::{GuestMemory, PageReturner};
 use crate::notices::Notices;
@@ -66,6 +67,7 @@ impl Workshop {
         descriptors: &mut FdTable,
     ) -> Result<Built, BuildError> {
         let (slot, what) = (pci_slot(spec.slot()), spec.kind());
+        let kept = Kept::of(&spec, descriptors)?;
         let Made {
             device,
             threads,
@@ -77,6 +79,7 @@ impl Workshop {
             device,
             threads,
             handle,
+            kept,
             self.surroundings.clone(),
         )?)
     }

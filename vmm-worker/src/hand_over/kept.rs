@@ -1,0 +1,53 @@
+//! What makes a device again in another worker: its specification as it is now, and its descriptors.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+
+use reeve_ipc::device::DeviceChange;
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::DeviceSpec;
+
+use crate::build::BuildError;
+
+/// Of one device. Its descriptors are duplicates of those the device has, and closed with it: a device
+/// that is gone holds no file.
+#[derive(Debug)]
+pub struct Kept {
+    spec: DeviceSpec,
+    descriptors: Vec<OwnedFd>,
+}
+
+impl Kept {
+    /// Of the device that `spec` describes, whose descriptors are still in the table.
+    ///
+    /// # Errors
+    /// One is missing, or the process can have no more.
+    pub(crate) fn of(spec: &DeviceSpec, table: &FdTable) -> Result<Self, BuildError> {
+        let mut spec = spec.clone();
+        let mut descriptors = Vec::new();
+        for slot in spec.slots_mut() {
+            let descriptor = table.get(*slot)?;
+            descriptors.push(rustix::io::fcntl_dupfd_cloexec(descriptor, 0)?);
+        }
+        Ok(Self { spec, descriptors })
+    }
+
+    /// Its specification, and its descriptors in the order of its slots.
+    pub(crate) fn parts(&self) -> (&DeviceSpec, impl Iterator<Item = BorrowedFd<'_>>) {
+        (&self.spec, self.descriptors.iter().map(AsFd::as_fd))
+    }
+
+    /// Notes a change of the device, as far as it is not among its records.
+    pub(crate) fn note(&mut self, change: DeviceChange) {
+        match (&mut self.spec, change) {
+            (DeviceSpec::Nic(nic), DeviceChange::Link { up }) => nic.link_up = up,
+            (DeviceSpec::Nic(nic), DeviceChange::NicRates { inbound, outbound }) => {
+                (nic.inbound, nic.outbound) = (inbound, outbound);
+            }
+            (DeviceSpec::Disk(disk), DeviceChange::DiskThrottle(throttle)) => {
+                disk.throttle = throttle;
+            }
+            // What a balloon shall hold is in its record.
+            _ => {}
+        }
+    }
+}
