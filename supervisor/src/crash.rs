@@ -27,6 +27,8 @@ pub enum Operation {
     Undefine,
     /// Taking over its worker from an earlier supervisor.
     Adopt,
+    /// Having a fresh worker take its machine over.
+    HandOver,
 }
 
 /// A moment of an operation.
@@ -79,7 +81,7 @@ use Moment::{
 };
 
 /// Every point, operation by operation, roughly in the order in which they are reached.
-pub const ALL: [(Operation, &[Moment]); 7] = [
+pub const ALL: [(Operation, &[Moment]); 8] = [
     (
         Operation::Define,
         &[
@@ -156,6 +158,17 @@ pub const ALL: [(Operation, &[Moment]); 7] = [
             AfterStatusRemove,
         ],
     ),
+    (
+        Operation::HandOver,
+        &[
+            BeforeStatus,
+            AfterStatus,
+            BeforeCall,
+            AfterCall,
+            AfterOutcome,
+            BeforeAnswer,
+        ],
+    ),
 ];
 
 /// The names of all points, as `REEVE_CRASH` takes them.
@@ -177,6 +190,7 @@ impl fmt::Display for Operation {
             Self::Destroy => "destroy",
             Self::Undefine => "undefine",
             Self::Adopt => "adopt",
+            Self::HandOver => "hand-over",
         })
     }
 }

@@ -377,6 +377,14 @@ calls! {
         domain: DomainRef,
     } -> Vec<DeviceStats>,
     call "get statistics of the devices of", access ReadOnly, idempotent true;
+
+    /// Has a fresh worker, of the supervisor's own build, take over a domain that runs. Its guest stands for a
+    /// moment and notices nothing; where it fails, the domain goes on as before.
+    DomainUpgrade {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "upgrade", access ReadWrite, idempotent true;
 }
 
 /// Names a domain.

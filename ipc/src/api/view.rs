@@ -149,6 +149,8 @@ pub enum JobKind {
     Detach,
     /// Changing a device.
     Update,
+    /// Having a fresh worker take its machine over.
+    Upgrade,
 }
 
 impl JobKind {
@@ -169,6 +171,7 @@ impl JobKind {
             Self::Policy => "apply the policy of",
             Self::Attach => "attach a device to",
             Self::Detach => "detach a device from",
+            Self::Upgrade => "upgrade",
             Self::Update => "change a device of",
         }
     }

@@ -188,6 +188,7 @@ impl Daemon {
                 };
                 ask(call.domain, request, A::DomainDeviceUpdate(()))
             }
+            C::DomainUpgrade(call) => ask(call.domain, Request::Upgrade, A::DomainUpgrade(())),
             C::DomainMemorySet(call) => {
                 let request = Request::SetMemory(call.memory);
                 ask(call.domain, request, A::DomainMemorySet(()))

@@ -92,6 +92,8 @@ pub struct Resources {
     pub digest: [u8; 16],
     /// The process, once it exists.
     pub process: Option<ProcessIdentity>,
+    /// Another process, to which it is handing its machine over.
+    pub successor: Option<ProcessIdentity>,
     /// Its launch was answered.
     pub launched: bool,
     /// What its devices hold, of those that hold anything with a name.
@@ -136,6 +138,18 @@ pub trait DeviceLedger: Debug + Send + Sync {
 
     /// Nothing of the device at that place is left.
     fn let_go(&self, slot: PciSlot);
+}
+
+/// Writes to which process a machine goes, as a [`Recorder`] does. Does not block.
+pub trait SuccessionLedger: Debug + Send + Sync {
+    /// Called before anything is asked of `successor`, and with none when it is gone.
+    ///
+    /// # Errors
+    /// It could not be written; the machine must not be handed over.
+    fn appoint(&self, successor: Option<ProcessIdentity>) -> Result<(), String>;
+
+    /// The successor has the machine.
+    fn succeeded(&self);
 }
 
 /// One process of one boot: a pid alone is used again.
@@ -294,6 +308,14 @@ pub trait Instance: Debug + Send + Sync {
         &self,
         call: DeviceCall,
         ledger: Arc<dyn DeviceLedger>,
+    ) -> Later<Result<(), CallFailure>>;
+
+    /// Has a fresh worker take the machine over. The guest stands meanwhile, and then goes on there; if that
+    /// fails it goes on here. From then on all else is asked of the fresh one.
+    fn hand_over(
+        &self,
+        domain: Domain,
+        ledger: Arc<dyn SuccessionLedger>,
     ) -> Later<Result<(), CallFailure>>;
 
     /// Lets go of what a device held that is gone. Waits for nothing.

@@ -17,6 +17,7 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::Detach { .. }
         | Request::Update { .. }
         | Request::SetMemory(_) => Operation::Define,
+        Request::Upgrade => Operation::HandOver,
         Request::Undefine => Operation::Undefine,
         Request::Start(..) | Request::Create(..) => Operation::Start,
         Request::Shutdown { .. } | Request::Reboot | Request::Reset => Operation::Shutdown,

@@ -27,7 +27,7 @@ use super::actor::{
 use super::console_log::ConsoleLog;
 use super::driver::{
     Adoption, CallFailure, DeviceCall, DeviceLedger, Instance, Notice, Running, StartFailure,
-    StartFailureKind, StartOrder,
+    StartFailureKind, StartOrder, SuccessionLedger,
 };
 use super::operation;
 use super::world::{Status, StatusWriter, World};
@@ -394,6 +394,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                 });
             }
             Effect::Device(serial, id, call) => self.ask_device(serial, id, call),
+            Effect::HandOver(serial, id, domain) => self.hand_over(serial, id, *domain),
             Effect::Release(id, slot) => {
                 let held = self.status.as_ref().and_then(|s| s.take_device(slot));
                 if let (Some(instance), Some(held)) = (self.instance(id), held) {
@@ -431,6 +432,20 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                 Some((instance, status)) => {
                     let ledger: Arc<dyn DeviceLedger> = status;
                     instance.device(call, ledger).await
+                }
+                None => Err(CallFailure::Gone),
+            };
+            Outcome::Done(serial, Done::Called(result))
+        });
+    }
+
+    fn hand_over(&mut self, serial: u64, id: u32, domain: Domain) {
+        let asked = self.instance(id).zip(self.status.clone());
+        self.outcomes.spawn(async move {
+            let result = match asked {
+                Some((instance, status)) => {
+                    let ledger: Arc<dyn SuccessionLedger> = status;
+                    instance.hand_over(domain, ledger).await
                 }
                 None => Err(CallFailure::Gone),
             };

@@ -26,7 +26,7 @@ use self::devices::TestDevices;
 use super::driver::{
     Adoption, CallFailure, DeviceCall, DeviceLedger, DeviceResources, Driver, GuestEnd, Instance,
     Later, Notice, Recorder, Resources, Running, StartFailure, StartFailureKind, StartOrder,
-    Verdict, WorkerCall,
+    SuccessionLedger, Verdict, WorkerCall,
 };
 
 /// Calls that may wait for one machine.
@@ -69,6 +69,7 @@ impl Driver for TestDriver {
                 socket: order.directory.join("adopt"),
                 digest: u128::from(serial).to_be_bytes(),
                 process: None,
+                successor: None,
                 launched: true,
                 devices: Vec::new(),
             };
@@ -262,6 +263,12 @@ impl Instance for TestInstance {
     fn device(&self, call: DeviceCall, _: Arc<dyn DeviceLedger>) -> Later<Result<(), CallFailure>> {
         let answer = self.ask(move |reply| Call::Device(call, reply));
         Box::pin(async move { answer.await? })
+    }
+
+    /// The machine is a task of this process, which is as fresh as any.
+    fn hand_over(&self, _: Domain, _: Arc<dyn SuccessionLedger>) -> Later<Result<(), CallFailure>> {
+        let alive = self.ask(Call::Report);
+        Box::pin(async move { alive.await.map(drop) })
     }
 
     fn release(&self, _: DeviceResources) {}

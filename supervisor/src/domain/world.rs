@@ -13,7 +13,10 @@ use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::spec::PciSlot;
 
 use super::actor::{LiveRecord, Now};
-use super::driver::{DeviceLedger, DeviceResources, Driver, Later, Recorder, Resources};
+use super::driver::{
+    DeviceLedger, DeviceResources, Driver, Later, ProcessIdentity, Recorder, Resources,
+    SuccessionLedger,
+};
 use crate::crash::{self, Moment, Operation};
 use crate::logging::LogFiles;
 
@@ -218,6 +221,33 @@ impl Recorder for StatusWriter {
         let mut parts = self.parts();
         parts.resources = Some(resources.clone());
         self.write(Operation::Start, &parts)
+    }
+}
+
+impl SuccessionLedger for StatusWriter {
+    fn appoint(&self, successor: Option<ProcessIdentity>) -> Result<(), String> {
+        let mut parts = self.parts();
+        let Some(resources) = parts.resources.as_mut() else {
+            return Err("nothing is recorded of its worker".to_owned());
+        };
+        let before = std::mem::replace(&mut resources.successor, successor);
+        let written = self.write(Operation::HandOver, &parts);
+        if let (Err(_), Some(resources)) = (&written, parts.resources.as_mut()) {
+            resources.successor = before;
+        }
+        written
+    }
+
+    fn succeeded(&self) {
+        let mut parts = self.parts();
+        let Some(resources) = parts.resources.as_mut() else {
+            return;
+        };
+        resources.process = resources.successor.take();
+        if let Err(error) = self.write(Operation::HandOver, &parts) {
+            // The record before names both, and whoever reads it finds out which of them lives.
+            tracing::warn!(uuid = %self.uuid, error, "the status could not be written");
+        }
     }
 }
 

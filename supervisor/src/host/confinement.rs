@@ -208,6 +208,18 @@ impl Confinement {
         }
     }
 
+    /// Changes how many processes and threads there may be. Where there is no cgroup there is no limit.
+    pub(crate) fn set_pids(&self, limit: u32) -> Result<(), CgroupError> {
+        let limits = Limits {
+            pids_max: Some(limit),
+            ..Limits::default()
+        };
+        match &self.cgroup {
+            Some(cgroup) => cgroup.set(&limits),
+            None => Ok(()),
+        }
+    }
+
     /// Leaves the cgroup for a later supervisor.
     pub(crate) fn leave(&mut self) {
         self.cgroup = None;

@@ -1,6 +1,8 @@
-//! What one worker holds of the host besides its process: released together, after it.
+//! What one worker holds of the host besides its process: released together, after it. While one worker
+//! hands its machine to another, both hold it.
 
 use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 
 use super::confinement::Confinement;
 use super::identity::Identity;
@@ -32,6 +34,40 @@ impl Holdings {
         self.device_sockets.leave();
         self.confinement.leave();
         self.identity.leave();
+    }
+}
+
+/// Holdings of the processes between which a machine goes: released with the last that has them. Cheap to
+/// clone.
+#[derive(Debug, Clone)]
+pub(crate) struct SharedHoldings(Arc<Mutex<Holdings>>);
+
+impl SharedHoldings {
+    /// Of one process so far.
+    pub(crate) fn new(holdings: Holdings) -> Self {
+        Self(Arc::new(Mutex::new(holdings)))
+    }
+
+    /// For a look at them.
+    pub(crate) fn held(&self) -> MutexGuard<'_, Holdings> {
+        // Nothing panics while it is held.
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// A way to them for as long as a process has them.
+    pub(crate) fn downgrade(&self) -> HoldingsOfAnother {
+        HoldingsOfAnother(Arc::downgrade(&self.0))
+    }
+}
+
+/// The way to what a process holds.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct HoldingsOfAnother(Weak<Mutex<Holdings>>);
+
+impl HoldingsOfAnother {
+    /// For another process beside it; none once it is gone.
+    pub(crate) fn share(&self) -> Option<SharedHoldings> {
+        self.0.upgrade().map(SharedHoldings)
     }
 }
 

@@ -24,7 +24,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
 
-use super::holdings::Holdings;
+use super::holdings::{Holdings, HoldingsOfAnother, SharedHoldings};
 use super::identity::Level;
 use super::worker_binary::WorkerBinary;
 use crate::domain::worker::ExitStatus;
@@ -103,7 +103,7 @@ pub(crate) struct Order {
     /// Whether it lives without its supervisor.
     pub(crate) on_control_loss: ControlLoss,
     /// Its uid and gid, the cgroup it is born in, and what else is released after it.
-    pub(crate) holdings: Holdings,
+    pub(crate) holdings: SharedHoldings,
 }
 
 /// A process that executes the worker, jailed, and what it holds of the host. Dropping it kills and
@@ -118,7 +118,7 @@ pub(crate) struct Child {
     /// Whether it lives on when this is dropped.
     pub(crate) kept: Arc<AtomicBool>,
     reaped: bool,
-    holdings: Holdings,
+    holdings: SharedHoldings,
 }
 
 impl Child {
@@ -129,13 +129,18 @@ impl Child {
             pidfd: Arc::new(pidfd),
             kept: Arc::new(AtomicBool::new(true)),
             reaped: false,
-            holdings,
+            holdings: SharedHoldings::new(holdings),
         }
+    }
+
+    /// What it holds.
+    pub(crate) fn holdings(&self) -> HoldingsOfAnother {
+        self.holdings.downgrade()
     }
 
     /// Whether its release may have to wait.
     pub(crate) fn takes_time(&self) -> bool {
-        self.holdings.takes_time()
+        self.holdings.held().takes_time()
     }
 
     /// Takes the exit status of a process whose pidfd is readable.
@@ -168,7 +173,7 @@ impl Drop for Child {
             return;
         }
         if self.kept.load(Ordering::Relaxed) {
-            self.holdings.leave();
+            self.holdings.held().leave();
             return;
         }
         let _ = rustix::process::pidfd_send_signal(&self.pidfd, Signal::KILL);
@@ -272,10 +277,11 @@ fn serve(binary: &WorkerBinary, null: &OwnedFd, queue: &Receiver<Told>) {
 fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child, SpawnError> {
     let argv0 = c"reeve-worker";
     let argv1 = shown_name(&order.name);
-    let identity = match order.holdings.identity.level {
+    let holdings = order.holdings.held();
+    let identity = match holdings.identity.level {
         Level::System => reeve_sandbox::Identity::Block {
-            uid: order.holdings.identity.uid,
-            gid: order.holdings.identity.gid,
+            uid: holdings.identity.uid,
+            gid: holdings.identity.gid,
         },
         Level::User => reeve_sandbox::Identity::Caller,
     };
@@ -286,13 +292,14 @@ fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child,
         fds: vec![(order.control, CONTROL_FD), (order.log, LOG_FD)],
         identity,
         rlimits: RLIMITS,
-        cgroup: order.holdings.confinement.directory(),
+        cgroup: holdings.confinement.directory(),
         on_parent_death: match order.on_control_loss {
             ControlLoss::KeepRunning => OnParentDeath::Live,
             ControlLoss::Stop => OnParentDeath::Die,
         },
     })
     .map_err(SpawnError::sandbox)?;
+    drop(holdings);
     Ok(Child {
         pid: child.pid.as_raw_nonzero().get().unsigned_abs(),
         pidfd: Arc::new(child.pidfd),

@@ -88,6 +88,9 @@ struct ResourcesV1 {
     /// 32 hexadecimal digits.
     digest: String,
     process: Option<ProcessV1>,
+    /// Absent but while a machine is handed over.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    successor: Option<ProcessV1>,
     launched: bool,
     /// Absent in those that were written before there were any.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
@@ -123,6 +126,26 @@ struct ProcessV1 {
     pid: u32,
     start_time_ticks: u64,
     boot_id: String,
+}
+
+impl From<&ProcessIdentity> for ProcessV1 {
+    fn from(process: &ProcessIdentity) -> Self {
+        Self {
+            pid: process.pid,
+            start_time_ticks: process.start_ticks,
+            boot_id: process.boot_id.clone(),
+        }
+    }
+}
+
+impl From<ProcessV1> for ProcessIdentity {
+    fn from(process: ProcessV1) -> Self {
+        Self {
+            pid: process.pid,
+            start_ticks: process.start_time_ticks,
+            boot_id: process.boot_id,
+        }
+    }
 }
 
 /// Reads a status of any known version.
@@ -161,11 +184,8 @@ pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
             cgroup: resources.cgroup,
             socket: resources.socket,
             digest: digest.to_be_bytes(),
-            process: resources.process.map(|process| ProcessIdentity {
-                pid: process.pid,
-                start_ticks: process.start_time_ticks,
-                boot_id: process.boot_id,
-            }),
+            process: resources.process.map(Into::into),
+            successor: resources.successor.map(Into::into),
             launched: resources.launched,
             devices: resources
                 .devices
@@ -203,6 +223,7 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
         socket,
         digest,
         process,
+        successor,
         launched,
         devices,
     } = resources;
@@ -223,11 +244,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
             cgroup: cgroup.clone(),
             socket: socket.clone(),
             digest: format!("{:032x}", u128::from_be_bytes(*digest)),
-            process: process.as_ref().map(|process| ProcessV1 {
-                pid: process.pid,
-                start_time_ticks: process.start_ticks,
-                boot_id: process.boot_id.clone(),
-            }),
+            process: process.as_ref().map(Into::into),
+            successor: successor.as_ref().map(Into::into),
             launched: *launched,
             devices: devices
                 .iter()

@@ -51,6 +51,7 @@ fn status(number: u8) -> Status {
                 start_ticks: 123,
                 boot_id: "b".to_owned(),
             }),
+            successor: None,
             launched: true,
             devices: vec![DeviceResources {
                 slot: 5.try_into().unwrap(),

@@ -7,8 +7,9 @@ use reeve_ipc::api::call::{
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
     DomainMemorySet, DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume,
-    DomainShutdown, DomainStatsGet, DomainUndefine, EventsSubscribe, EventsUnsubscribe,
-    LabelChange, LogFilterSet, LogKind, Operation, StartOptions, SupervisorInfoGet,
+    DomainShutdown, DomainStatsGet, DomainUndefine, DomainUpgrade, EventsSubscribe,
+    EventsUnsubscribe, LabelChange, LogFilterSet, LogKind, Operation, StartOptions,
+    SupervisorInfoGet,
 };
 
 use reeve_ipc::device::DeviceChange;
@@ -49,7 +50,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDeviceAttach
         | O::DomainDeviceDetach
         | O::DomainDeviceUpdate
-        | O::DomainMemorySet => Access::ReadWrite,
+        | O::DomainMemorySet
+        | O::DomainUpgrade => Access::ReadWrite,
     }
 }
 
@@ -150,6 +152,7 @@ pub fn sample(operation: Operation) -> CallBody {
             memory: MemorySize::mebibytes(16),
         }
         .into_body(),
+        O::DomainUpgrade => DomainUpgrade { domain: domain_() }.into_body(),
         O::DomainDeviceStatsGet => DomainDeviceStatsGet { domain: domain_() }.into_body(),
         O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
         O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),

@@ -15,7 +15,9 @@ use std::time::Duration;
 use reeve_ipc::event::{CrashCause, CrashReport, Event};
 use reeve_ipc::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{BootProtocol, ConsoleAttached, Launched, ReplyBody, RequestBody, Status};
+use reeve_ipc::request::{
+    BootProtocol, ConsoleAttached, Launched, ReplyBody, RequestBody, Status, SwitchedOver,
+};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::spec::SpecDigest;
 use reeve_ipc::{BuildId, CONTROL_FD, LOG_FD, PROTOCOL, codec, exit_code};
@@ -161,6 +163,25 @@ impl Worker {
             RequestBody::DeviceUpdate(_) => self.send(&reply(ReplyBody::DeviceUpdate(()))),
             RequestBody::DeviceQuery(_) => {
                 self.send(&reply(ReplyBody::DeviceQuery(Vec::new())));
+            }
+            // It sends nothing and gives nothing up, and a fresh one runs all the same.
+            RequestBody::HandOver(_) => self.send(&reply(ReplyBody::HandOver(()))),
+            RequestBody::TakeOver(_) => {
+                self.phase = Phase::Paused;
+                self.send(&reply(ReplyBody::TakeOver(Launched {
+                    phase: self.phase,
+                    boot_protocol: BootProtocol::Pvh,
+                })));
+                self.event(Event::PhaseChanged(self.phase));
+            }
+            RequestBody::SwitchOver(_) => {
+                let stood_ns = u64::MAX;
+                let phase = Phase::Running;
+                self.send(&reply(ReplyBody::SwitchOver(SwitchedOver {
+                    phase,
+                    stood_ns,
+                })));
+                self.become_phase(phase);
             }
             RequestBody::Stop(_) => {
                 self.send(&reply(ReplyBody::Stop(())));

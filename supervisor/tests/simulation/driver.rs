@@ -14,7 +14,7 @@ use reeve_ipc::spec::PciSlot;
 use reeved::domain::driver::{
     Adoption, CallFailure, DeviceCall, DeviceLedger, DeviceResources, Driver, Instance, Later,
     ProcessIdentity, Recorder, Resources, Running, StartFailure, StartFailureKind, StartOrder,
-    WorkerCall,
+    SuccessionLedger, WorkerCall,
 };
 use tokio::sync::mpsc;
 
@@ -139,6 +139,7 @@ impl Making {
             socket: PathBuf::from("/sim/adopt"),
             digest,
             process: None,
+            successor: None,
             launched: false,
             devices: domain
                 .devices
@@ -448,6 +449,10 @@ impl Instance for SimInstance {
             };
             instance.ask(Ask::Device(ask)).await
         })
+    }
+
+    fn hand_over(&self, _: Domain, _: Arc<dyn SuccessionLedger>) -> Later<Result<(), CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it has no successor".to_owned())) })
     }
 
     fn release(&self, _: DeviceResources) {}

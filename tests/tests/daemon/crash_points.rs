@@ -111,6 +111,10 @@ fn recovered(
         let _ = become_one_of(&mut connection, &[after], MEANWHILE)?;
     }
     let allowed: Vec<&World> = allowed.iter().rev().collect();
+    if steps.iter().any(|step| step.moves) {
+        // Either worker may have it, and only one.
+        progress.pids.clear();
+    }
     let index = assert_is(&mut connection, &allowed, &progress.pids, cast.domains())?;
     let world = (*allowed[index]).clone();
     if world != before {

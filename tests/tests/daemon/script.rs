@@ -7,7 +7,7 @@ use reeve_ipc::api::blocking::{CallError, Connection};
 use reeve_ipc::api::call::{
     DomainAutostartSet, DomainCreate, DomainDefine, DomainDestroy, DomainLabelSet, DomainPause,
     DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStart,
-    DomainUndefine, LabelChange, StartOptions,
+    DomainUndefine, DomainUpgrade, LabelChange, StartOptions,
 };
 use reeve_ipc::model::{BootSource, Domain, KernelBoot};
 use reeve_tests::daemon::{Daemon, built_in, named};
@@ -91,6 +91,8 @@ pub struct Step {
     pub apply: Apply,
     /// It is refused, and changes nothing.
     pub fails: bool,
+    /// The domain has another worker after it.
+    pub moves: bool,
 }
 
 /// The steps for the points of one operation.
@@ -120,6 +122,7 @@ fn step(
         ask: Box::new(ask),
         apply: Box::new(apply),
         fails: false,
+        moves: false,
     }
 }
 
@@ -232,6 +235,17 @@ fn resume(of: Pick) -> Step {
         },
         |known| known.run = Run::Running(0),
     )
+}
+
+fn upgrade(of: Pick) -> Step {
+    let ask = |connection: &mut Connection, domain: &Domain| {
+        let domain = named(domain.name.as_str());
+        connection.call(DomainUpgrade { domain })
+    };
+    Step {
+        moves: true,
+        ..change(of, ask, |_| {})
+    }
 }
 
 fn reset(of: Pick) -> Step {
@@ -406,6 +420,16 @@ pub fn all() -> Vec<Script> {
                 reboot(WEB),
                 reset(WEB),
                 shutdown(WEB),
+            ]
+        }),
+        script("hand-over", || {
+            vec![
+                define(WEB, None),
+                start(WEB, false),
+                upgrade(WEB),
+                pause(WEB),
+                upgrade(WEB),
+                resume(WEB),
             ]
         }),
         script("destroy", || {

@@ -13,8 +13,8 @@ use crate::api::call::{
     AnswerBody, CallBody, ConfigReload, ConsoleStream, DomainAutostartSet, DomainConsole,
     DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMemorySet,
-    DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart, EventsSubscribe, LabelChange,
-    LogFilterSet, LogKind, StartOptions, Subscribed,
+    DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart, DomainUpgrade,
+    EventsSubscribe, LabelChange, LogFilterSet, LogKind, StartOptions, Subscribed,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, Event, EventKind};
@@ -288,6 +288,7 @@ fn call() -> impl Strategy<Value = CallBody> {
             }),
         (domain_ref(), size())
             .prop_map(|(domain, memory)| C::DomainMemorySet(DomainMemorySet { domain, memory })),
+        domain_ref().prop_map(|domain| C::DomainUpgrade(DomainUpgrade { domain })),
     ]
 }
 
@@ -417,6 +418,7 @@ fn answer() -> impl Strategy<Value = AnswerBody> {
         (cursor(), any::<bool>())
             .prop_map(|(cursor, lost)| A::EventsSubscribe(Subscribed { cursor, lost })),
         proptest::collection::vec(device_stats(), 0..32).prop_map(A::DomainDeviceStatsGet),
+        Just(A::DomainUpgrade(())),
     ]
 }
 

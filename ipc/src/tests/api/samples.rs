@@ -9,7 +9,7 @@ use crate::api::call::{
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
     DomainMemorySet, DomainPause, DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume,
-    DomainShutdown, DomainStart, DomainStatsGet, DomainUndefine, EventsSubscribe,
+    DomainShutdown, DomainStart, DomainStatsGet, DomainUndefine, DomainUpgrade, EventsSubscribe,
     EventsUnsubscribe, LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
 use crate::api::event::Cursor;
@@ -271,6 +271,7 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
             call(DomainMemorySet { domain, memory })
         }),
         ("device stats", call(DomainDeviceStatsGet { domain: web() })),
+        ("upgrade", call(DomainUpgrade { domain: web() })),
     ];
     calls.extend(
         changes()

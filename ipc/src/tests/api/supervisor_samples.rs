@@ -54,7 +54,7 @@ pub(super) const STATES: [DomainState; 15] = [
 ];
 
 /// Every job.
-pub(super) const JOBS: [JobKind; 14] = [
+pub(super) const JOBS: [JobKind; 15] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -69,6 +69,7 @@ pub(super) const JOBS: [JobKind; 14] = [
     JobKind::Attach,
     JobKind::Detach,
     JobKind::Update,
+    JobKind::Upgrade,
 ];
 
 /// Everything known.
@@ -235,6 +236,7 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         ("device stats", {
             reply(Answer::DomainDeviceStatsGet(device_stats()))
         }),
+        ("upgraded", reply(Answer::DomainUpgrade(()))),
     ]
 }
 

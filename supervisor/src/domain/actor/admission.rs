@@ -130,6 +130,16 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Attach { .. } => Ok(Job(JobKind::Attach)),
         Request::Detach { .. } => Ok(Job(JobKind::Detach)),
         Request::Update { .. } | Request::SetMemory(_) => Ok(Job(JobKind::Update)),
+        Request::Upgrade if standing.starting => {
+            wrong("its worker has not answered since it was found")
+        }
+        Request::Upgrade => match state {
+            DomainState::ShutOff(_) => Err(OFF),
+            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
+                wrong("its guest has ended; reset or destroy it")
+            }
+            _ => Ok(Job(JobKind::Upgrade)),
+        },
         Request::Start(..) if standing.reaping => wrong(NOT_RELEASED),
         Request::Start(..) if state.is_active() => wrong("it is running already"),
         Request::Start(..) => Ok(Job(JobKind::Start)),

@@ -136,6 +136,13 @@ impl DomainActor {
                 Effect::Call(serial, id, call)
             }
             Step::Device(call) => Effect::Device(serial, id, call),
+            Step::HandOver => {
+                let definition = self.live().map(|live| live.record.definition.clone());
+                let Some(definition) = definition else {
+                    return;
+                };
+                Effect::HandOver(serial, id, Box::new(definition))
+            }
         };
         self.effects.push(effect);
     }

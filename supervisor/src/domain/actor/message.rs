@@ -96,6 +96,8 @@ pub enum Request {
         /// The kept definition's.
         persistent: bool,
     },
+    /// Have a fresh worker take the machine over.
+    Upgrade,
     /// Leave so much of its memory to the guest, by its balloon.
     SetMemory(MemorySize),
 }
@@ -239,6 +241,8 @@ pub enum Effect {
     Call(u64, u32, WorkerCall),
     /// Ask of a device of the worker of this number; [`Done::Called`].
     Device(u64, u32, DeviceCall),
+    /// Have a fresh worker take over from that of this number, which it stays; [`Done::Called`].
+    HandOver(u64, u32, Box<Domain>),
     /// Let go of what the device at that place held, which the worker of this number has not any more.
     Release(u32, PciSlot),
     /// Kill the worker of this number, or give up its start.

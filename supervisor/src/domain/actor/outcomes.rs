@@ -45,6 +45,9 @@ impl DomainActor {
             (Step::Device(call), Done::Called(result)) => {
                 return self.device_called(&call, result);
             }
+            (Step::HandOver, Done::Called(result)) => {
+                result.map_err(|failure| self.call_failed(&failure))
+            }
             // The executor answers each effect with its own outcome.
             (_, _) => Err(self.error(ApiErrorCode::Host, "an outcome of another step came")),
         };

@@ -42,13 +42,15 @@ pub enum Step {
     Call(WorkerCall),
     /// Ask of one of its devices.
     Device(DeviceCall),
+    /// Have a fresh worker take its machine over.
+    HandOver,
 }
 
 impl Step {
     /// Whether an end of the worker or its guest interrupts it. What is on its way to the disk is
     /// awaited, and so is a worker that is being made: it is undone then.
     pub(super) const fn is_interruptible(&self) -> bool {
-        matches!(self, Self::Call(_) | Self::Device(_))
+        matches!(self, Self::Call(_) | Self::Device(_) | Self::HandOver)
     }
 }
 
@@ -102,6 +104,7 @@ impl DomainActor {
                 persistent,
             } => self.update_steps(&device, change, live, persistent),
             Request::SetMemory(memory) => self.memory_steps(memory),
+            Request::Upgrade => Ok((vec![Step::HandOver], Vec::new())),
             Request::Start(options, session) => {
                 let domain = self.kept()?.domain.clone();
                 let bound = options.auto_destroy.then_some(session);

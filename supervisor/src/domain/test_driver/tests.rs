@@ -126,6 +126,7 @@ async fn nothing_of_an_earlier_supervisor_is_found() {
         socket: PathBuf::from("/nowhere/adopt"),
         digest: [0; 16],
         process: None,
+        successor: None,
         launched: true,
         devices: Vec::new(),
     };

@@ -29,6 +29,7 @@ use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{DeviceQuery, Report, Standing};
 use reeve_ipc::spec::{PciSlot, SpecDigest};
 use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, watch};
 
 pub(super) use self::report::{crashed_unseen, end_of};
@@ -54,6 +55,8 @@ const PATIENCE: Duration = Duration::from_secs(1);
 const KILL_PATIENCE: Duration = Duration::from_secs(1);
 /// How long to wait for room among those that want to be heard, and for the end of what was killed.
 const AGAIN: Duration = Duration::from_millis(10);
+/// How long the end of one of two workers may take, between which a machine was being handed over.
+const HAND_OVER_PATIENCE: Duration = Duration::from_secs(2);
 /// How long to wait for descriptors or memory of the host's.
 const ROOM: Duration = Duration::from_millis(100);
 /// How long to wait for a socket's name to come back.
@@ -101,11 +104,12 @@ pub(super) struct Claim {
     recorded: Resources,
     holdings: Holdings,
     planner: Planner,
+    host: Arc<Host>,
 }
 
 impl Claim {
     /// Claims it: from here on nobody else gets the uid.
-    pub(super) fn new(host: &Host, planner: Planner, recorded: Resources) -> Self {
+    pub(super) fn new(host: &Arc<Host>, planner: Planner, recorded: Resources) -> Self {
         let sockets = recorded.device_sockets().cloned().collect();
         let sockets = DeviceSockets::recorded(planner.paths(), sockets);
         Self {
@@ -118,6 +122,7 @@ impl Claim {
             },
             recorded,
             planner,
+            host: Arc::clone(host),
         }
     }
 }
@@ -129,8 +134,9 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         recorded,
         holdings,
         planner,
+        host,
     } = claim;
-    let Some(identity) = recorded.process.clone() else {
+    let Some(identity) = survivor(&recorded).await else {
         return never_launched(holdings, recorded.own_uid).await;
     };
     let pidfd = match open(domain, &identity).await {
@@ -160,6 +166,7 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         sockets: holdings.device_sockets.clone(),
         child: Child::adopt(identity.pid, pidfd, holdings),
         planner,
+        host,
     };
     if !recorded.launched {
         return match found.end(None).await {
@@ -178,6 +185,32 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         },
         Err(_) => found.watch_silent(Some(search)),
     }
+}
+
+/// The process that has the machine: of two between which it was being handed over the one that lives. The
+/// other ends when it learns that the machine is not its own, which needs no supervisor.
+async fn survivor(recorded: &Resources) -> Option<ProcessIdentity> {
+    let process = recorded.process.clone()?;
+    let Some(successor) = &recorded.successor else {
+        return Some(process);
+    };
+    let lives = |identity: &ProcessIdentity| {
+        let pidfd = process::open(identity);
+        pidfd.is_ok_and(|pidfd| !process::has_ended(pidfd.as_fd()))
+    };
+    let deadline = Instant::now() + HAND_OVER_PATIENCE;
+    while Instant::now() < deadline {
+        match (lives(&process), lives(successor)) {
+            (true, true) => tokio::time::sleep(AGAIN).await,
+            (false, true) => return Some(successor.clone()),
+            _ => return Some(process),
+        }
+    }
+    // The successor has not taken the machine: it would have told the other to end.
+    if let Ok(pidfd) = process::open(successor) {
+        let _ = pidfd_send_signal(&pidfd, Signal::KILL);
+    }
+    Some(process)
 }
 
 /// Opens the recorded process; waits where that fails for want of something of the host's, since
@@ -206,12 +239,14 @@ struct FoundProcess<'a> {
     sockets: WorkerSockets,
     child: Child,
     planner: Planner,
+    host: Arc<Host>,
 }
 
 impl FoundProcess<'_> {
     fn take_over(self, mut found: Found) -> Adoption {
         let end = end_of(&found.standing);
         let (devices, planner) = (found.devices.take(), self.planner.clone());
+        let host = Arc::clone(&self.host);
         let (resets, console_position) = (found.standing.resets, found.standing.console_position);
         let phase = found.standing.phase;
         let heard = Heard::up_to(found.standing.last_event);
@@ -222,7 +257,7 @@ impl FoundProcess<'_> {
         tracing::info!(%domain, %uuid, pid, "adopted");
         match supervision.begin(found.incoming, None, heard) {
             Ok(()) => Adoption::Adopted {
-                running: running(worker, planner, notices, phase),
+                running: running(worker, host, planner, notices, phase),
                 end,
                 resets,
                 console_position,
@@ -233,12 +268,12 @@ impl FoundProcess<'_> {
     }
 
     fn watch_silent(self, search: Option<Search>) -> Adoption {
-        let planner = self.planner.clone();
+        let (host, planner) = (Arc::clone(&self.host), self.planner.clone());
         let (worker, supervision, notices) = self.supervised();
         let (domain, uuid, pid) = (&worker.name, worker.uuid, worker.pid());
         tracing::warn!(%domain, %uuid, pid, "the worker does not answer");
         match supervision.begin_silent(search) {
-            Ok(()) => Adoption::Silent(running(worker, planner, notices, Phase::Running)),
+            Ok(()) => Adoption::Silent(running(worker, host, planner, notices, Phase::Running)),
             Err(error) => unwatched(&error),
         }
     }
@@ -273,8 +308,10 @@ impl FoundProcess<'_> {
 
     fn supervised(self) -> (Worker, Supervision, mpsc::Receiver<Notice>) {
         let process = Arc::new(Process::new(&self.child));
+        let holdings = self.child.holdings();
         let link = Link::default();
         let (tell, notices) = mpsc::channel(NOTICES);
+        let teller = tell.downgrade();
         let (publish, view) = watch::channel(View {
             phase: Phase::Running,
             jail: None,
@@ -301,6 +338,8 @@ impl FoundProcess<'_> {
             launched: None,
             facts: self.facts,
             sockets: self.sockets,
+            holdings,
+            tell: Some(teller),
         };
         (worker, supervision, notices)
     }
@@ -308,12 +347,13 @@ impl FoundProcess<'_> {
 
 fn running(
     worker: Worker,
+    host: Arc<Host>,
     planner: Planner,
     notices: mpsc::Receiver<Notice>,
     phase: Phase,
 ) -> Running {
     Running {
-        instance: Arc::new(KvmInstance::new(worker, planner)),
+        instance: Arc::new(KvmInstance::new(worker, host, planner)),
         notices,
         phase,
     }

@@ -59,7 +59,11 @@ impl Driver for KvmDriver {
             let started = kept::start(host, planner, &order, recorder, &driver.given_up).await;
             match started {
                 Ok((worker, notices)) => Ok(Running {
-                    instance: Arc::new(KvmInstance::new(worker, planner.clone())),
+                    instance: Arc::new(KvmInstance::new(
+                        worker,
+                        Arc::clone(&driver.host),
+                        planner.clone(),
+                    )),
                     notices,
                     phase,
                 }),

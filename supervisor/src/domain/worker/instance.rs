@@ -2,21 +2,24 @@
 
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reeve_ipc::api::view::{DomainStats, WorkerDetails};
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::DeviceReport;
+use reeve_ipc::model::Domain;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use super::hand_over::{Heir, hand_over};
 use super::kept::Planner;
 use super::log::quoted;
 use super::{AttachError, Worker, devices};
 use crate::domain::driver::{
-    CallFailure, DeviceCall, DeviceLedger, DeviceResources, Instance, Later, WorkerCall,
+    CallFailure, DeviceCall, DeviceLedger, DeviceResources, Instance, Later, SuccessionLedger,
+    WorkerCall,
 };
 use crate::host::identity::Level;
-use crate::host::process;
+use crate::host::{Host, process};
 
 /// Nanoseconds of one of the clock ticks that `/proc` counts in: `USER_HZ` is 100 on x86-64.
 const TICK_NS: u64 = 10_000_000;
@@ -30,7 +33,11 @@ const MAX_QUERIES: usize = 32;
 /// One kept worker. Dropping it leaves the process alone.
 #[derive(Debug)]
 pub(super) struct KvmInstance {
-    worker: Arc<Worker>,
+    /// Another after the machine was handed over.
+    current: Arc<Mutex<Arc<Worker>>>,
+    /// To whom the machine is being handed.
+    heir: Heir,
+    host: Arc<Host>,
     /// Places for queries.
     queries: Arc<Semaphore>,
     /// Opens what a device needs.
@@ -38,12 +45,20 @@ pub(super) struct KvmInstance {
 }
 
 impl KvmInstance {
-    pub(super) fn new(worker: Worker, planner: Planner) -> Self {
+    pub(super) fn new(worker: Worker, host: Arc<Host>, planner: Planner) -> Self {
         Self {
             planner,
-            worker: Arc::new(worker),
+            current: Arc::new(Mutex::new(Arc::new(worker))),
+            heir: Heir::default(),
+            host,
             queries: Arc::new(Semaphore::new(MAX_QUERIES)),
         }
+    }
+
+    /// The worker that has the machine.
+    fn worker(&self) -> Arc<Worker> {
+        // Nothing panics while it is held.
+        Arc::clone(&self.current.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// A place for a query, which must not wait for one: a worker that is silent would have its
@@ -70,7 +85,7 @@ pub(super) fn failure(worker: &Worker, error: CallError) -> CallFailure {
 
 impl Instance for KvmInstance {
     fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>> {
-        let worker = Arc::clone(&self.worker);
+        let worker = self.worker();
         Box::pin(async move {
             let result = match call {
                 WorkerCall::Pause => worker.pause().await,
@@ -88,7 +103,8 @@ impl Instance for KvmInstance {
     }
 
     fn kill(&self) {
-        self.worker.kill();
+        self.heir.kill();
+        self.worker().kill();
     }
 
     fn console(
@@ -96,7 +112,7 @@ impl Instance for KvmInstance {
         from: Option<u64>,
         input: bool,
     ) -> Later<Result<(OwnedFd, u64), CallFailure>> {
-        let worker = Arc::clone(&self.worker);
+        let worker = self.worker();
         let place = self.place();
         Box::pin(async move {
             let _place = place?;
@@ -109,7 +125,7 @@ impl Instance for KvmInstance {
     }
 
     fn stats(&self) -> Later<Result<DomainStats, CallFailure>> {
-        let worker = Arc::clone(&self.worker);
+        let worker = self.worker();
         let place = self.place();
         Box::pin(async move {
             let _place = place?;
@@ -135,16 +151,38 @@ impl Instance for KvmInstance {
         call: DeviceCall,
         ledger: Arc<dyn DeviceLedger>,
     ) -> Later<Result<(), CallFailure>> {
-        let (worker, planner) = (Arc::clone(&self.worker), self.planner.clone());
+        let (worker, planner) = (self.worker(), self.planner.clone());
         Box::pin(async move { devices::ask(&worker, &planner, call, ledger.as_ref()).await })
     }
 
+    fn hand_over(
+        &self,
+        domain: Domain,
+        ledger: Arc<dyn SuccessionLedger>,
+    ) -> Later<Result<(), CallFailure>> {
+        let (old, host, heir) = (self.worker(), Arc::clone(&self.host), self.heir.clone());
+        let current = Arc::clone(&self.current);
+        Box::pin(async move {
+            // Not to be dropped half way, whatever becomes of whoever waits for it.
+            let task = tokio::spawn(async move {
+                let handing = hand_over(&host, &domain, &old, ledger.as_ref(), &heir);
+                let handed = handing.await.map(|worker| {
+                    let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
+                    *current = Arc::new(worker);
+                });
+                heir.forget();
+                handed
+            });
+            task.await.unwrap_or(Err(CallFailure::Gone))
+        })
+    }
+
     fn release(&self, device: DeviceResources) {
-        devices::release(&self.worker, device);
+        devices::release(&self.worker(), device);
     }
 
     fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
-        let worker = Arc::clone(&self.worker);
+        let worker = self.worker();
         let place = self.place();
         Box::pin(async move {
             let _place = place?;
@@ -153,16 +191,17 @@ impl Instance for KvmInstance {
     }
 
     fn details(&self) -> WorkerDetails {
-        let facts = self.worker.facts();
+        let worker = self.worker();
+        let facts = worker.facts();
         WorkerDetails {
-            pid: self.worker.pid(),
+            pid: worker.pid(),
             uid: facts.uid,
             own_uid: facts.level == Level::System,
             cgroup: facts
                 .cgroup
                 .as_ref()
                 .map(|path| path.to_string_lossy().into_owned()),
-            landlock_abi: self.worker.view().jail.map(|jail| jail.landlock_abi),
+            landlock_abi: worker.view().jail.map(|jail| jail.landlock_abi),
             adopted: facts.adopted,
         }
     }

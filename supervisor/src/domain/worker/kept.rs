@@ -258,6 +258,7 @@ pub(super) async fn start(
             socket: socket.clone(),
             digest: digest.0,
             process: None,
+            successor: None,
             launched: false,
             devices: plan.held(),
         },

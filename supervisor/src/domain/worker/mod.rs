@@ -4,6 +4,7 @@
 //!   start ─ plan, identity, cgroup ─ spawn ∥ queue Welcome, Descriptors, Launch ─► Worker
 //!     any failure undoes what was made before it                                    │
 //!   adopt ─ pidfd, connect, credentials, Report ────────────────────────────────────┤
+//!   hand over ─ spawn, HandOver ∥ TakeOver, SwitchOver ─────────────────────────────┤
 //!                                                      supervise (one task a worker)│
 //!   requests ─► WorkerClient ─► control socket          events, log, pidfd          │
 //!   destroy ──► SIGKILL by pidfd, never through the worker                          ▼
@@ -24,6 +25,7 @@ mod adopt;
 mod death;
 mod devices;
 mod driver;
+mod hand_over;
 mod instance;
 mod kept;
 mod log;
@@ -48,11 +50,13 @@ use reeve_ipc::request::{
     ConsoleAttach, Launched, Pause, PowerButton, Query, Request, Reset, Resume, Status, Stop,
 };
 use rustix::process::Signal;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, mpsc, watch};
 
 pub use self::death::{Death, DeathCause, ExitStatus, signal_name};
 pub use self::driver::KvmDriver;
 pub use self::start::{StartError, StartOptions, start};
+use crate::domain::driver::Notice;
+use crate::host::holdings::HoldingsOfAnother;
 use crate::host::identity::Level;
 use crate::host::no_descriptor;
 use crate::host::sockets::WorkerSockets;
@@ -114,6 +118,10 @@ pub struct Worker {
     facts: Facts,
     /// What its devices listen on.
     sockets: WorkerSockets,
+    /// What else it holds, for a worker that takes over from it.
+    holdings: HoldingsOfAnother,
+    /// Who hears what happens to it, for the same; none is kept waiting by this.
+    tell: Option<mpsc::WeakSender<Notice>>,
 }
 
 /// What the supervisor itself did to confine a worker, and when it was asked to start or find it.
@@ -332,6 +340,10 @@ struct Process {
     kept: Arc<AtomicBool>,
     /// A call was not answered in time.
     missed: Notify,
+    /// Held while its machine is being handed to another; the end of it is judged after that.
+    handing: tokio::sync::Mutex<()>,
+    /// Its machine is another's.
+    handed: AtomicBool,
 }
 
 impl Process {
@@ -343,6 +355,8 @@ impl Process {
             stopped: AtomicBool::new(false),
             kept: Arc::clone(&child.kept),
             missed: Notify::new(),
+            handing: tokio::sync::Mutex::new(()),
+            handed: AtomicBool::new(false),
         }
     }
 

@@ -33,7 +33,7 @@ use crate::domain::driver::Notice;
 use crate::domain::fault::{self, Step};
 use crate::domain::plan::{self, AnyPath, Plan, PlanError, PlanOptions};
 use crate::host::confinement::{ConfinementError, ConfinementPlan};
-use crate::host::holdings::Holdings;
+use crate::host::holdings::{Holdings, SharedHoldings};
 use crate::host::identity::IdentityError;
 use crate::host::sockets::WorkerSockets;
 use crate::host::spawner::{Order, SpawnError};
@@ -245,7 +245,7 @@ pub(super) async fn launch(
         control: worker_control,
         log: worker_log,
         on_control_loss,
-        holdings,
+        holdings: SharedHoldings::new(holdings),
     };
     let mut spawn = std::pin::pin!(host.spawner.spawn(order));
     let spawned = poll_once(spawn.as_mut()).await;
@@ -284,6 +284,8 @@ pub(super) async fn launch(
     let link = Link::default();
     let _ = link.set(client);
     let process = Arc::new(Process::new(&child));
+    let holdings = child.holdings();
+    let teller = tell.as_ref().map(mpsc::Sender::downgrade);
     let (publish, view) = watch::channel(View {
         phase: Phase::AwaitingLaunch,
         jail: None,
@@ -311,6 +313,8 @@ pub(super) async fn launch(
         launched: None,
         facts,
         sockets,
+        holdings,
+        tell: teller,
     };
     if fault::is_at(Step::AfterSpawn) {
         worker.process.kill();

@@ -216,6 +216,9 @@ impl Supervision {
     }
 
     async fn conclude(self, mut heard: Heard, status: ExitStatus) {
+        if self.handed().await {
+            return self.succeeded(heard, status).await;
+        }
         let mut evidence = heard.evidence;
         evidence.destroyed = self.process.destroyed.load(Ordering::Relaxed);
         evidence.stopped = self.process.stopped.load(Ordering::Relaxed);
@@ -256,6 +259,25 @@ impl Supervision {
             heard.outbox.push(Notice::Gone(verdict));
             while let Some(notice) = heard.outbox.pop() {
                 // Its reader is gone with the daemon only.
+                let _ = tell.send(notice).await;
+            }
+        }
+    }
+
+    /// Whether its machine is another worker's, once that is settled.
+    async fn handed(&self) -> bool {
+        let _settled = self.process.handing.lock().await;
+        self.process.handed.load(Ordering::Relaxed)
+    }
+
+    /// It has ended after another worker took its machine over. What it had to tell by then is told;
+    /// its end is no news.
+    async fn succeeded(self, mut heard: Heard, status: ExitStatus) {
+        let (domain, uuid, pid) = (&self.name, self.uuid, self.process.pid);
+        tracing::debug!(%domain, %uuid, pid, ?status, "the worker before has ended");
+        release(self.child).await;
+        if let Some(tell) = self.tell {
+            while let Some(notice) = heard.outbox.pop() {
                 let _ = tell.send(notice).await;
             }
         }

@@ -60,6 +60,8 @@ pub enum RemoteCommand {
     Pause(ManyArgs),
     /// Let the vCPUs of paused domains run.
     Resume(ManyArgs),
+    /// Have fresh workers, of the daemon's own build, take over domains that run; their guests notice nothing
+    Upgrade(ManyArgs),
     /// End domains at once, whatever their guests do.
     Destroy(ManyArgs),
     /// Remove definitions. A domain that runs goes on until it ends.

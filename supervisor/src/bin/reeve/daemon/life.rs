@@ -6,7 +6,7 @@ use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
     ConfigReload, DomainAutostartSet, DomainDestroy, DomainGet, DomainLabelSet, DomainPause,
     DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStart,
-    DomainUndefine, LabelChange, LogFilterSet, StartOptions,
+    DomainUndefine, DomainUpgrade, LabelChange, LogFilterSet, StartOptions,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::model::MetadataElement;
@@ -207,6 +207,7 @@ simple! {
     reset: DomainReset;
     pause: DomainPause;
     resume: DomainResume;
+    upgrade: DomainUpgrade;
     undefine: DomainUndefine;
 }
 

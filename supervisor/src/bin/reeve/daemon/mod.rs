@@ -96,6 +96,7 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Reboot(args) => life::reboot(connection, out, &args.domains),
         C::Reset(args) => life::reset(connection, out, &args.domains),
         C::Pause(args) => life::pause(connection, out, &args.domains),
+        C::Upgrade(args) => life::upgrade(connection, out, &args.domains),
         C::Resume(args) => life::resume(connection, out, &args.domains),
         C::Destroy(args) => life::destroy(connection, out, &args.domains),
         C::Undefine(args) => life::undefine(connection, out, &args.domains),
