@@ -16,7 +16,8 @@ pub enum CacheMode {
     Writethrough,
     /// No page cache; every write is durable when it completes.
     DirectSync,
-    /// The page cache; flushes are ignored, and a crash of the host loses the disk.
+    /// The page cache; flushes do not wait for storage, and a crash of the host loses the disk. What
+    /// was flushed outlives a crash of the process.
     Unsafe,
 }
 
@@ -33,7 +34,7 @@ impl CacheMode {
         matches!(self, Self::Writethrough | Self::DirectSync)
     }
 
-    /// Whether flushes do anything.
+    /// Whether flushes wait for stable storage.
     #[must_use]
     pub const fn honours_flush(self) -> bool {
         !matches!(self, Self::Unsafe)

@@ -110,6 +110,16 @@ pub trait Layout: Send {
     /// The storage's.
     fn close(&mut self) -> io::Result<()>;
 
+    /// Whether [`close`](Self::close) would write something, or give something back: what there is of it
+    /// is lost with this process.
+    fn is_dirty(&self) -> bool {
+        false
+    }
+
+    /// Nothing waits for stable storage from now on, a [`flush`](Self::flush) included: a crash of the
+    /// host may leave anything, one of this process what was flushed.
+    fn forgo_stability(&mut self) {}
+
     /// Whether the format adds nothing to file 0: byte for byte the same, and a flush is no more than
     /// its `fdatasync`, at any time. Engines then let flushes and discards go beside other requests.
     fn is_plain(&self) -> bool {

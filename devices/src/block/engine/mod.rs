@@ -13,6 +13,9 @@
 //! nothing is in flight and hold up those behind them: so no data lands in a cluster that was freed
 //! meanwhile, and a flush finds no write under way.
 //!
+//! What a layout keeps in memory is written out when the guest flushes, and else once it is
+//! [`KEPT_AT_MOST`] old, as the process may end at any time: that too begins when nothing is in flight.
+//!
 //! Bounds: at most [`MAX_REQUESTS`] requests, and none is taken while more than [`MAX_BYTES`] are
 //! outstanding. That also bounds how long [`drain`](Engine::drain) takes.
 
@@ -23,6 +26,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::{Duration, Instant};
 
 use self::parts::Part;
 use self::requests::{Request, Step};
@@ -41,6 +45,8 @@ pub const MAX_REQUESTS: u16 = 128;
 pub const MAX_BYTES: u64 = 64 << 20;
 /// The most bytes of one request.
 pub const MAX_REQUEST_BYTES: u64 = 1 << 30;
+/// How long a layout keeps what it has not written out.
+pub const KEPT_AT_MOST: Duration = Duration::from_secs(5);
 
 /// What to do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,6 +103,18 @@ pub struct Engine {
     done: VecDeque<Completion>,
     bytes: u64,
     again: bool,
+    age: Age,
+}
+
+/// How old what the layout keeps is.
+#[derive(Debug, Default)]
+struct Age {
+    /// Since when it keeps something, or since the last attempt to write it out failed.
+    since: Option<Instant>,
+    /// It is to be written out once nothing is in flight.
+    due: bool,
+    /// The last attempt failed, which was told.
+    failed: bool,
 }
 
 struct BoxedLayout(Box<dyn Layout>);
@@ -129,11 +147,14 @@ impl Engine {
     /// `O_DIRECT` ask for, [`Direct::none`] that they were not.
     #[must_use]
     pub fn new(
-        layout: Box<dyn Layout>,
+        mut layout: Box<dyn Layout>,
         ring: Option<Ring>,
         cache: CacheMode,
         direct: Direct,
     ) -> Self {
+        if !cache.honours_flush() {
+            layout.forgo_stability();
+        }
         Self {
             transport: ring.map_or_else(
                 || Transport::Blocking(Blocking::default()),
@@ -153,6 +174,7 @@ impl Engine {
             done: VecDeque::with_capacity(MAX_REQUESTS.into()),
             bytes: 0,
             again: false,
+            age: Age::default(),
         }
     }
 
@@ -212,7 +234,34 @@ impl Engine {
             ring.detach();
         }
         self.guest = None;
+        self.age = Age::default();
         self.layout.0.close()
+    }
+
+    /// Sees to it that nothing the layout keeps becomes older than [`KEPT_AT_MOST`], at time `now` of a
+    /// clock that does not go back. Called after each turn, and at [`look_again`](Self::look_again).
+    pub fn look_at_age(&mut self, now: Instant) {
+        if self.age.due {
+            return;
+        }
+        if !self.layout.0.is_dirty() {
+            self.age = Age::default();
+            return;
+        }
+        let since = *self.age.since.get_or_insert(now);
+        if now.saturating_duration_since(since) >= KEPT_AT_MOST {
+            self.age.due = true;
+            self.age.since = Some(now);
+            self.pump();
+        }
+    }
+
+    /// When [`look_at_age`](Self::look_at_age) is wanted, if no request brings it about.
+    #[must_use]
+    pub fn look_again(&self) -> Option<Instant> {
+        // One that is due waits for completions.
+        let since = self.age.since.filter(|_| !self.age.due)?;
+        since.checked_add(KEPT_AT_MOST)
     }
 
     /// Looks at the storage's size again, or changes it; gives the size in bytes.

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::atomic::Ordering;
 
 use super::parts::{Part, Work};
-use super::{Completion, Engine, Transport, inconsistent};
+use super::{Age, Completion, Engine, Transport, inconsistent};
 use crate::block::Extent;
 use crate::block::run::Run;
 use crate::virtio::chain::Span;
@@ -58,6 +58,12 @@ fn copy(error: &io::Error) -> io::Error {
 impl Engine {
     /// Begins what waits, in order, until there is nothing or something must be done first.
     pub(super) fn pump(&mut self) {
+        if self.age.due {
+            if self.in_flight() {
+                return;
+            }
+            self.write_out();
+        }
         while let Some(&index) = self.waiting.front() {
             let Some(step) = self.requests.get(usize::from(index)).map(|one| one.step) else {
                 self.waiting.pop_front();
@@ -77,6 +83,20 @@ impl Engine {
             if self.waiting.front() == Some(&index) {
                 self.waiting.pop_front();
                 self.advance(index, true);
+            }
+        }
+    }
+
+    /// Writes out what the layout keeps.
+    fn write_out(&mut self) {
+        self.age.due = false;
+        match self.layout.0.close() {
+            Ok(()) => self.age = Age::default(),
+            // The next attempt is as far off as the first was.
+            Err(error) => {
+                if !std::mem::replace(&mut self.age.failed, true) {
+                    tracing::warn!(%error, "writing out a disk's metadata failed; tried again later");
+                }
             }
         }
     }
@@ -146,7 +166,8 @@ impl Engine {
 
     /// Begins or does a flush; false if something must be done first.
     pub(super) fn begin_flush(&mut self, index: u16) -> io::Result<bool> {
-        if !self.cache.honours_flush() {
+        // Other layouts have metadata to write, which they do without waiting for storage.
+        if self.plain && !self.cache.honours_flush() {
             return Ok(true);
         }
         if self.common.flush_failed.load(Ordering::Relaxed) {

@@ -21,6 +21,9 @@ struct Script {
     discards: usize,
     zeroed: Vec<(u64, u64, bool)>,
     closed: usize,
+    dirty: bool,
+    unstable: bool,
+    fail_close: bool,
     fail_flush: bool,
     fail_map_from: Option<u64>,
     bad_extent: Option<Extent>,
@@ -100,8 +103,21 @@ impl Layout for Patchwork {
     }
 
     fn close(&mut self) -> io::Result<()> {
-        lock(&self.script).closed += 1;
+        let mut script = lock(&self.script);
+        script.closed += 1;
+        if script.fail_close {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        script.dirty = false;
         Ok(())
+    }
+
+    fn is_dirty(&self) -> bool {
+        lock(&self.script).dirty
+    }
+
+    fn forgo_stability(&mut self) {
+        lock(&self.script).unstable = true;
     }
 
     fn resize(&mut self, _size: u64) -> io::Result<()> {
@@ -377,8 +393,79 @@ fn a_guest_that_knows_no_flush_has_its_writes_flushed() {
     for mut rig in rigs(CacheMode::Unsafe) {
         rig.engine.attach(&rig.ram, true);
         rig.ask(Operation::Write, 0, UNIT, 0x1000).expect("written");
-        rig.ask(Operation::Flush, 0, 0, 0).expect("ignored");
         assert_eq!(rig.flushes(), 0);
+    }
+}
+
+#[test]
+fn an_unsafe_flush_writes_metadata_and_waits_for_no_storage() {
+    for mut rig in rigs(CacheMode::Unsafe) {
+        assert!(lock(&rig.script).unstable);
+        rig.submit(1, Operation::Write, 0, 8 * UNIT, 0x1000);
+        rig.submit(2, Operation::Flush, 0, 0, 0);
+        if rig.engine.event().is_some() {
+            assert_eq!(rig.flushes(), 0, "the write is not done yet");
+        }
+        rig.finish();
+        assert_eq!(rig.flushes(), 1);
+    }
+    for mut rig in rigs(CacheMode::Writeback) {
+        assert!(!lock(&rig.script).unstable);
+        rig.ask(Operation::Flush, 0, 0, 0).expect("flushed");
+    }
+}
+
+#[test]
+fn what_a_layout_keeps_is_written_out_before_it_is_old() {
+    for mut rig in rigs(CacheMode::Writeback) {
+        let start = Instant::now();
+        rig.engine.look_at_age(start);
+        assert_eq!(rig.engine.look_again(), None);
+        lock(&rig.script).dirty = true;
+        rig.engine.look_at_age(start);
+        assert_eq!(rig.engine.look_again(), Some(start + KEPT_AT_MOST));
+        rig.engine.look_at_age(start + KEPT_AT_MOST / 2);
+        assert_eq!(lock(&rig.script).closed, 0);
+        rig.engine.look_at_age(start + KEPT_AT_MOST);
+        assert_eq!(lock(&rig.script).closed, 1);
+        assert_eq!(rig.engine.look_again(), None);
+    }
+}
+
+#[test]
+fn what_is_old_waits_for_what_is_in_flight_and_goes_before_what_follows() {
+    for mut rig in rigs(CacheMode::Writeback) {
+        let start = Instant::now();
+        lock(&rig.script).dirty = true;
+        rig.engine.look_at_age(start);
+        rig.submit(1, Operation::Write, 0, 8 * UNIT, 0x1000);
+        rig.engine.look_at_age(start + KEPT_AT_MOST);
+        if rig.engine.event().is_some() {
+            assert_eq!(lock(&rig.script).closed, 0);
+            assert_eq!(rig.engine.look_again(), None, "it would be asked for ever");
+        }
+        rig.submit(2, Operation::Write, 0, UNIT, 0x1000);
+        let tags: Vec<u32> = rig.finish().iter().map(|one| one.tag).collect();
+        assert_eq!(tags, [1, 2]);
+        assert_eq!(lock(&rig.script).closed, 1);
+    }
+}
+
+#[test]
+fn a_failed_write_out_is_tried_again_later() {
+    for mut rig in rigs(CacheMode::Writeback) {
+        let start = Instant::now();
+        lock(&rig.script).dirty = true;
+        lock(&rig.script).fail_close = true;
+        rig.engine.look_at_age(start);
+        let later = start + KEPT_AT_MOST;
+        rig.engine.look_at_age(later);
+        assert_eq!(lock(&rig.script).closed, 1);
+        assert_eq!(rig.engine.look_again(), Some(later + KEPT_AT_MOST));
+        lock(&rig.script).fail_close = false;
+        rig.engine.look_at_age(later + KEPT_AT_MOST);
+        assert_eq!(lock(&rig.script).closed, 2);
+        assert_eq!(rig.engine.look_again(), None);
     }
 }
 

@@ -418,6 +418,14 @@ impl<S: Storage> Layout for Qcow2<S> {
         self.top.close()
     }
 
+    fn is_dirty(&self) -> bool {
+        self.top.is_dirty()
+    }
+
+    fn forgo_stability(&mut self) {
+        self.top.file.forgo_stability();
+    }
+
     fn resize(&mut self, size: u64) -> io::Result<()> {
         self.grow(size)
     }

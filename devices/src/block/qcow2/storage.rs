@@ -174,6 +174,8 @@ pub(super) struct ImageFile<S> {
     fresh_from: u64,
     /// Metadata was written that a later write may refer to.
     unordered: bool,
+    /// Stable storage is not waited for.
+    unstable: bool,
     /// A barrier has failed: nobody knows what of the metadata is on storage, so no more is
     /// written.
     poisoned: bool,
@@ -190,6 +192,7 @@ impl<S: Storage> ImageFile<S> {
             len,
             fresh_from: len,
             unordered: false,
+            unstable: false,
             poisoned: false,
         })
     }
@@ -274,12 +277,21 @@ impl<S: Storage> ImageFile<S> {
     /// What was written so far, by anybody, reaches stable storage.
     pub(super) fn sync(&mut self) -> io::Result<()> {
         self.check()?;
+        if self.unstable {
+            return Ok(());
+        }
         if let Err(error) = self.storage.sync() {
             self.poison();
             return Err(error);
         }
         self.unordered = false;
         Ok(())
+    }
+
+    /// Waits for stable storage no more: writes are ordered as a reader of the file sees them, not as
+    /// a crash of the host does.
+    pub(super) fn forgo_stability(&mut self) {
+        self.unstable = true;
     }
 
     /// Ends all writing.

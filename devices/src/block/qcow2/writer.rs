@@ -307,6 +307,14 @@ impl<S: Storage> Image<S> {
         writer.refcounts.write_back(&mut self.file)
     }
 
+    /// Whether metadata is not in the file yet, or clusters wait for being given back.
+    pub(super) fn is_dirty(&self) -> bool {
+        self.writer.as_ref().is_some_and(|writer| {
+            let waiting = !writer.quiet.runs.is_empty() || !writer.mapped.runs.is_empty();
+            waiting || self.l2.is_dirty() || !self.l1_dirty.is_empty()
+        })
+    }
+
     /// Stages 1 and 2, and 3 if something waits for it: what is written is left to the storage
     /// where its order does not matter.
     pub(super) fn close(&mut self) -> io::Result<()> {

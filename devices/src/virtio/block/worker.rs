@@ -99,10 +99,11 @@ impl Worker {
             self.turn()
         };
         self.broken.note(result, &*self.queue.interrupts);
-        if self.engine.wants_poll() {
-            let soon = Instant::now() + POLL;
-            self.again = Some(self.again.map_or(soon, |again| again.min(soon)));
-        }
+        let now = Instant::now();
+        self.engine.look_at_age(now);
+        let soon = self.engine.wants_poll().then(|| now + POLL);
+        let times = [self.again, soon, self.engine.look_again()];
+        self.again = times.into_iter().flatten().min();
     }
 
     /// Makes a change of size that was asked for.

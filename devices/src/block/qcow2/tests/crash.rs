@@ -43,8 +43,21 @@ fn record(
     seed: u64,
     resize: bool,
 ) -> Run {
+    let disk = open_memory(start.clone(), backing.as_ref(), tight());
+    record_on(disk, start, backing, unit, count, seed, resize)
+}
+
+/// As `record`, on a disk of `start` and `backing`.
+fn record_on(
+    (mut disk, memory): (Qcow2<Memory>, Memory),
+    start: Vec<u8>,
+    backing: Option<Vec<u8>>,
+    unit: u64,
+    count: usize,
+    seed: u64,
+    resize: bool,
+) -> Run {
     let mut dice = Dice::new(seed);
-    let (mut disk, memory) = open_memory(start.clone(), backing.as_ref(), tight());
     let mut model = read_all(&mut disk);
     let mut run = Run::new(start, backing, model.clone());
     for step in 0..count {
@@ -347,6 +360,38 @@ fn nothing_is_written_after_a_barrier_that_failed() {
     assert!(disk.close().is_err());
     assert_eq!(memory.state().log.len(), written);
     assert_eq!(read_all(&mut disk)[..4096], [1; 4096]);
+}
+
+#[test]
+fn without_stability_a_process_that_dies_loses_nothing_that_was_flushed() {
+    let start = empty(9, false);
+    let (mut disk, memory) = open_memory(start.clone(), None, tight());
+    disk.forgo_stability();
+    let run = record_on((disk, memory), start, None, 512, count(120), 13, true);
+    assert!(!run.log.iter().any(|op| matches!(op, Op::Sync)));
+    run.die_everywhere(100);
+}
+
+#[test]
+fn without_stability_a_flush_gives_back_what_was_discarded() {
+    let (mut disk, memory) = open_memory(empty(9, false), None, tight());
+    disk.forgo_stability();
+    assert!(!disk.is_dirty());
+    write(&mut disk, 0, &[1; 64 * 512]).unwrap();
+    assert!(disk.is_dirty());
+    disk.flush().unwrap();
+    assert!(!disk.is_dirty());
+    disk.discard(0, 32 * 512).unwrap();
+    assert!(disk.is_dirty());
+    disk.flush().unwrap();
+    assert!(!disk.is_dirty());
+    // What was flushed is there for whoever opens the file now: this process was killed.
+    let bytes = memory.bytes();
+    assert_eq!(check(&bytes), Ok(0));
+    let (mut other, _) = open_memory(bytes, None, tight());
+    let now = read_all(&mut other);
+    assert!(now[..32 * 512].iter().all(|byte| *byte == 0));
+    assert!(now[32 * 512..64 * 512].iter().all(|byte| *byte == 1));
 }
 
 #[test]
