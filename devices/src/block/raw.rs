@@ -132,7 +132,9 @@ impl Layout for Raw {
         if self.read_only {
             return Ok(());
         }
-        Ok(rustix::fs::fdatasync(&self.file)?)
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::fs::fdatasync(&self.file)
+        })?)
     }
 
     fn close(&mut self) -> io::Result<()> {

@@ -78,7 +78,8 @@ pub struct Completion {
 /// What the engines of one disk have in common.
 #[derive(Debug, Default)]
 struct Common {
-    /// A flush failed, and the page cache has forgotten which data that was.
+    /// Making a plain file durable failed, and the page cache has forgotten which data that was. Other
+    /// layouts know by themselves which of their errors are for good.
     flush_failed: AtomicBool,
 }
 

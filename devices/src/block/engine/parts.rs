@@ -146,8 +146,8 @@ impl Engine {
                 Ok(())
             }
         };
-        if outcome.is_err() && work == Work::Sync {
-            self.note_failed_flush();
+        if let (Work::Sync, Err(error)) = (work, &outcome) {
+            self.note_failed_sync(error);
         }
         self.free_parts.push(index);
         if let Some(request) = self.requests.get_mut(usize::from(request)) {
@@ -160,8 +160,10 @@ impl Engine {
         true
     }
 
-    pub(super) fn note_failed_flush(&self) {
-        if !self.cache.is_direct() {
+    /// Making a plain file durable has failed.
+    pub(super) fn note_failed_sync(&self, error: &io::Error) {
+        // One that was not begun has lost nothing.
+        if !self.cache.is_direct() && !is_passing(error) {
             self.common.flush_failed.store(true, Ordering::Relaxed);
         }
     }

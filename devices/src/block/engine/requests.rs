@@ -191,8 +191,8 @@ impl Engine {
             return Ok(false);
         }
         let result = self.layout.0.flush();
-        if result.is_err() {
-            self.note_failed_flush();
+        if let (true, Err(error)) = (self.plain, &result) {
+            self.note_failed_sync(error);
         }
         // Those that wait for the same are served by the same: nothing was in flight.
         while let Some(&next) = self.waiting.front() {

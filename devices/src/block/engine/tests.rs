@@ -24,7 +24,7 @@ struct Script {
     dirty: bool,
     unstable: bool,
     fail_close: bool,
-    fail_flush: bool,
+    fail_flush: Option<i32>,
     fail_map_from: Option<u64>,
     bad_extent: Option<Extent>,
 }
@@ -33,6 +33,7 @@ struct Script {
 #[derive(Debug)]
 struct Patchwork {
     file: File,
+    plain: bool,
     script: Arc<Mutex<Script>>,
 }
 
@@ -96,10 +97,10 @@ impl Layout for Patchwork {
     fn flush(&mut self) -> io::Result<()> {
         let mut script = lock(&self.script);
         script.flushes += 1;
-        if script.fail_flush {
-            return Err(io::Error::from_raw_os_error(libc::EIO));
+        match script.fail_flush {
+            Some(errno) => Err(io::Error::from_raw_os_error(errno)),
+            None => Ok(()),
         }
-        Ok(())
     }
 
     fn close(&mut self) -> io::Result<()> {
@@ -118,6 +119,10 @@ impl Layout for Patchwork {
 
     fn forgo_stability(&mut self) {
         lock(&self.script).unstable = true;
+    }
+
+    fn is_plain(&self) -> bool {
+        self.plain
     }
 
     fn resize(&mut self, _size: u64) -> io::Result<()> {
@@ -143,24 +148,27 @@ fn rings() -> Vec<Option<Ring>> {
 }
 
 fn rigs(cache: CacheMode) -> impl Iterator<Item = Rig> {
-    rings().into_iter().map(move |ring| {
-        let file = tempfile::tempfile().expect("a file");
-        file.set_len(UNITS * UNIT).expect("a size");
-        let script = Arc::default();
-        let layout = Patchwork {
-            file: file.try_clone().expect("a descriptor"),
-            script: Arc::clone(&script),
-        };
-        let ram = ram(0x20_0000);
-        let mut engine = Engine::new(Box::new(layout), ring, cache, Direct::none());
-        engine.attach(&ram, false);
-        Rig {
-            engine,
-            script,
-            file,
-            ram,
-        }
-    })
+    rings().into_iter().map(move |ring| rig(ring, cache, false))
+}
+
+fn rig(ring: Option<Ring>, cache: CacheMode, plain: bool) -> Rig {
+    let file = tempfile::tempfile().expect("a file");
+    file.set_len(UNITS * UNIT).expect("a size");
+    let script = Arc::default();
+    let layout = Patchwork {
+        file: file.try_clone().expect("a descriptor"),
+        plain,
+        script: Arc::clone(&script),
+    };
+    let ram = ram(0x20_0000);
+    let mut engine = Engine::new(Box::new(layout), ring, cache, Direct::none());
+    engine.attach(&ram, false);
+    Rig {
+        engine,
+        script,
+        file,
+        ram,
+    }
 }
 
 /// As `rigs`, with a plain file.
@@ -361,7 +369,7 @@ fn each_write_is_flushed_where_the_cache_mode_says_so() {
         let before = rig.flushes();
         rig.ask(Operation::Read, 0, UNIT, 0x1000).expect("read");
         assert_eq!(rig.flushes(), before);
-        lock(&rig.script).fail_flush = true;
+        lock(&rig.script).fail_flush = Some(libc::EIO);
         rig.ask(Operation::Write, 0, UNIT, 0x1000)
             .expect_err("not durable");
     }
@@ -470,22 +478,36 @@ fn a_failed_write_out_is_tried_again_later() {
 }
 
 #[test]
-fn after_a_failed_flush_nothing_in_the_page_cache_is_believed() {
-    for mut rig in rigs(CacheMode::Writeback) {
-        lock(&rig.script).fail_flush = true;
+fn after_a_failed_sync_of_a_plain_file_nothing_in_the_page_cache_is_believed() {
+    for (cache, errno, believed) in [
+        (CacheMode::Writeback, libc::EIO, false),
+        (CacheMode::Writeback, libc::ENOSPC, false),
+        // Not begun.
+        (CacheMode::Writeback, libc::EINTR, true),
+        // Nothing was cached.
+        (CacheMode::None, libc::EIO, true),
+    ] {
+        let mut rig = rig(None, cache, true);
+        lock(&rig.script).fail_flush = Some(errno);
         let error = rig.ask(Operation::Flush, 0, 0, 0).expect_err("told");
-        assert_eq!(error.raw_os_error(), Some(libc::EIO));
-        lock(&rig.script).fail_flush = false;
-        rig.ask(Operation::Flush, 0, 0, 0).expect_err("still");
+        assert_eq!(error.raw_os_error(), Some(errno));
+        lock(&rig.script).fail_flush = None;
+        let again = rig.ask(Operation::Flush, 0, 0, 0);
+        assert_eq!(again.is_ok(), believed, "{cache:?} {errno}");
         rig.ask(Operation::Read, 0, UNIT, 0x1000)
             .expect("reads go on");
     }
-    for mut rig in rigs(CacheMode::None) {
-        lock(&rig.script).fail_flush = true;
-        rig.ask(Operation::Flush, 0, 0, 0).expect_err("told");
-        lock(&rig.script).fail_flush = false;
-        rig.ask(Operation::Flush, 0, 0, 0)
-            .expect("nothing was cached");
+}
+
+#[test]
+fn a_layout_that_could_not_write_its_metadata_is_flushed_again() {
+    for mut rig in rigs(CacheMode::Writeback) {
+        lock(&rig.script).fail_flush = Some(libc::ENOSPC);
+        let error = rig.ask(Operation::Flush, 0, 0, 0).expect_err("told");
+        assert_eq!(error.raw_os_error(), Some(libc::ENOSPC));
+        lock(&rig.script).fail_flush = None;
+        rig.ask(Operation::Flush, 0, 0, 0).expect("there is room");
+        assert_eq!(rig.flushes(), 2);
     }
 }
 

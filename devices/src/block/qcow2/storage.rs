@@ -95,7 +95,9 @@ impl Storage for Descriptor {
     }
 
     fn sync(&self) -> io::Result<()> {
-        Ok(rustix::fs::fdatasync(&self.0)?)
+        Ok(rustix::io::retry_on_intr(|| {
+            rustix::fs::fdatasync(&self.0)
+        })?)
     }
 
     fn length(&self) -> io::Result<u64> {

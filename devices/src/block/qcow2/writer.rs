@@ -326,20 +326,28 @@ impl<S: Storage> Image<S> {
         self.write_refcounts()
     }
 
-    /// Stage 3.
+    /// Stage 3. What could not be given back waits for the next time.
     fn give_back(&mut self, frees: Frees) -> io::Result<()> {
         let cluster = self.geometry.cluster();
         let mut free = Frees::default();
-        for (first, clusters) in frees.runs {
-            for number in first..first + clusters {
-                let writer = self.writer.as_mut().ok_or(ErrorKind::ReadOnlyFilesystem)?;
-                match writer.refcounts.release(&mut self.file, number) {
-                    Ok(true) => {
-                        writer.reserved.remove_table(number * cluster);
-                        free.push(number, 1);
-                    }
-                    Ok(false) => {}
-                    Err(error) => return Err(self.corrupt_if_invalid(error)),
+        let mut left = Frees::default();
+        let mut failure = None;
+        let runs = frees.runs.into_iter();
+        for number in runs.flat_map(|(first, clusters)| first..first + clusters) {
+            let writer = self.writer.as_mut().ok_or(ErrorKind::ReadOnlyFilesystem)?;
+            if failure.is_some() {
+                left.push(number, 1);
+                continue;
+            }
+            match writer.refcounts.release(&mut self.file, number) {
+                Ok(true) => {
+                    writer.reserved.remove_table(number * cluster);
+                    free.push(number, 1);
+                }
+                Ok(false) => {}
+                Err(error) => {
+                    left.push(number, 1);
+                    failure = Some(error);
                 }
             }
         }
@@ -348,7 +356,12 @@ impl<S: Storage> Image<S> {
                 .storage()
                 .release(first * cluster, clusters * cluster);
         }
-        Ok(())
+        let Some(error) = failure else {
+            return Ok(());
+        };
+        // Nothing refers to these in the file, and nobody writes to them any more.
+        self.writer()?.quiet.runs.extend(left.runs);
+        Err(self.corrupt_if_invalid(error))
     }
 }
 
