@@ -223,7 +223,11 @@ impl Throttle {
     pub fn watch(&self, event: &Arc<Event>) {
         let mut waiting = lock(&self.waiting);
         waiting.retain(|event| event.strong_count() > 0);
-        waiting.push(Arc::downgrade(event));
+        let event = Arc::downgrade(event);
+        // A queue's event is the same at every start of the device.
+        if !waiting.iter().any(|known| known.ptr_eq(&event)) {
+            waiting.push(event);
+        }
     }
 
     /// Begins an operation, at time `now` of a clock that does not go back.

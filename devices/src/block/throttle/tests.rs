@@ -159,3 +159,21 @@ fn limits_set_anew_wake_those_who_wait_and_forget_what_was() {
     assert_eq!(throttle.limits(), limits);
     assert_eq!(throttle.admit(Direction::Read, 1, now), Ok(()));
 }
+
+#[test]
+fn whoever_watches_again_and_again_is_one_and_whoever_is_gone_is_none() {
+    let throttle = bytes(1, 0, 0);
+    let event = Arc::new(Event::new().expect("an eventfd"));
+    for _ in 0..100 {
+        throttle.watch(&event);
+    }
+    assert_eq!(lock(&throttle.waiting).len(), 1);
+    let other = Arc::new(Event::new().expect("an eventfd"));
+    throttle.watch(&other);
+    assert_eq!(lock(&throttle.waiting).len(), 2);
+    drop(event);
+    throttle.watch(&other);
+    assert_eq!(lock(&throttle.waiting).len(), 1);
+    throttle.set(Limits::default());
+    assert!(other.take());
+}
