@@ -3,11 +3,12 @@
 //! Such a file takes only whole blocks, and memory that is aligned. Guests seldom ask for anything
 //! else, so this is made to be right and small, not fast: one buffer of bounded size, blocking calls,
 //! and for a part of a block the whole is read, changed and written. Writers of parts of a block take
-//! turns, on all queues of the disk, so that neither writes back what the other has changed.
+//! turns, on all queues of the disk, so that neither writes back what the other has changed; whoever
+//! changes the file by other means takes [a turn](Direct::take_turn) too.
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use super::run::Run;
 use crate::memory::GuestRam;
@@ -47,6 +48,12 @@ impl Direct {
             block: 1,
             turn: Arc::default(),
         }
+    }
+
+    /// Keeps others from writing back a block that they have read before. `None` for a file that asks
+    /// nothing: nobody does that there.
+    pub(super) fn take_turn(&self) -> Option<MutexGuard<'_, ()>> {
+        (self.block > 1).then(|| lock(&self.turn))
     }
 
     /// Whether the file takes this as it is.

@@ -58,6 +58,8 @@ impl Raw {
     }
 
     fn allocate(&self, how: FallocateFlags, offset: u64, len: u64) -> Result<(), Errno> {
+        // Also where whole blocks are meant: a write of a part of one may be under way on another queue.
+        let _turn = self.zeroes.direct().take_turn();
         loop {
             match rustix::fs::fallocate(&self.file, how, offset, len) {
                 Err(Errno::INTR) => {}

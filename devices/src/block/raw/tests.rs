@@ -63,6 +63,42 @@ fn zeroing_keeps_the_room_unless_it_may_be_given_back() {
 }
 
 #[test]
+fn zeroing_and_discarding_wait_while_a_block_is_read_and_written_back() {
+    let file = tempfile::tempfile().expect("a file");
+    file.write_all_at(&[5; 8192], 0).expect("written");
+    let direct = Direct::new(512, 4096).expect("an alignment");
+    let raw = Raw::new(
+        file.try_clone().expect("a descriptor").into(),
+        false,
+        direct.clone(),
+    )
+    .expect("a disk");
+    let byte = |at| {
+        let mut byte = [0];
+        file.read_exact_at(&mut byte, at).expect("there");
+        byte[0]
+    };
+    for (at, zeroing) in [(512, true), (2048, false)] {
+        let mut other = raw.try_clone().expect("a descriptor");
+        let turn = direct.take_turn();
+        assert!(turn.is_some());
+        let thread = std::thread::spawn(move || {
+            if zeroing {
+                other.write_zeroes(at, 512, true).expect("zeroed");
+            } else {
+                other.discard(at, 512).expect("discarded");
+            }
+        });
+        std::thread::sleep(std::time::Duration::from_millis(30));
+        assert_eq!(byte(at), 5, "the block may be on its way back");
+        drop(turn);
+        thread.join().expect("it went on");
+        assert_eq!(byte(at), 0);
+    }
+    assert!(Direct::none().take_turn().is_none());
+}
+
+#[test]
 fn storage_that_cannot_zero_is_sent_zeroes() {
     // Files here all know how to zero, so that what is done without is called by itself.
     let (file, mut raw) = disk(1 << 20);
