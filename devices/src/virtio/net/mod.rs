@@ -84,6 +84,9 @@ pub struct NetConfig {
     pub queue_size: u16,
     /// Whether the link is up to begin with.
     pub link_up: bool,
+    /// Whether UDP may be left uncut, both ways: only hosts with Linux 6.2 or later can, and a machine
+    /// that has it goes on on no other.
+    pub udp_segmentation: bool,
 }
 
 /// Why a device could not be made.
@@ -119,6 +122,10 @@ impl Net {
                 "queue size",
             ),
             ((1..=MAX_PAIRS).contains(&ports.len()), "number of queues"),
+            (
+                !config.udp_segmentation || ports.iter().all(|port| port.cuts_udp()),
+                "segmentation of UDP on this host",
+            ),
         ] {
             if !good {
                 return Err(NetError::Config(field));
@@ -126,7 +133,7 @@ impl Net {
         }
         let queues = ports.len() * 2 + 1;
         Ok(Self {
-            features: offered(&config, &ports),
+            features: offered(&config, ports.len()),
             queue_sizes: vec![config.queue_size; queues],
             link: Arc::new(Link::new(config, ports)?),
         })
@@ -169,7 +176,8 @@ impl Net {
     }
 }
 
-fn offered(config: &NetConfig, ports: &[Arc<dyn Port>]) -> u64 {
+/// Follows from the configuration alone: a saved machine must find the same on another host.
+fn offered(config: &NetConfig, pairs: usize) -> u64 {
     let always = F_CSUM
         | F_GUEST_CSUM
         | F_CTRL_GUEST_OFFLOADS
@@ -184,13 +192,15 @@ fn offered(config: &NetConfig, ports: &[Arc<dyn Port>]) -> u64 {
         | F_CTRL_RX
         | F_CTRL_RX_EXTRA
         | F_GUEST_ANNOUNCE;
-    let cuts_udp = ports.iter().all(|port| port.cuts_udp());
     [
         (config.mtu.is_some(), F_MTU),
         (config.speed.is_some(), F_SPEED_DUPLEX),
         (config.mac_may_change, F_CTRL_MAC_ADDR),
-        (ports.len() > 1, F_MQ),
-        (cuts_udp, F_GUEST_USO4 | F_GUEST_USO6 | F_HOST_USO),
+        (pairs > 1, F_MQ),
+        (
+            config.udp_segmentation,
+            F_GUEST_USO4 | F_GUEST_USO6 | F_HOST_USO,
+        ),
     ]
     .into_iter()
     .filter(|(has, _)| *has)

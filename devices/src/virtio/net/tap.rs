@@ -45,7 +45,7 @@ const DETACH_QUEUE: libc::c_short = 0x0400;
 /// What serves one pair of queues: a descriptor of which each read takes one frame and each write
 /// gives one, with the header of §5.1.6 in front, that never blocks.
 pub trait Port: AsFd + Debug + Send + Sync {
-    /// Whether UDP may be left uncut, both ways.
+    /// Whether the host can have UDP left uncut, both ways.
     fn cuts_udp(&self) -> bool;
 
     /// Says what may be left to the driver from now on, on all ports of the interface. Frames that

@@ -134,6 +134,7 @@ fn net(wire: &Arc<Wire>) -> Net {
         speed: None,
         queue_size: 256,
         link_up: true,
+        udp_segmentation: false,
     };
     Net::new(config, vec![Arc::clone(wire) as _]).expect("parameters are good")
 }

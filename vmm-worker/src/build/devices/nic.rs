@@ -32,6 +32,7 @@ pub(super) fn make(spec: NicSpec, descriptors: &mut FdTable) -> Result<Made, Bui
         speed: None,
         queue_size: QUEUE_SIZE,
         link_up: spec.link_up,
+        udp_segmentation: false,
     };
     let net = Net::new(config, ports).map_err(failed)?;
     let handle = net.handle();

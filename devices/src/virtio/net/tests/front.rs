@@ -5,7 +5,7 @@ use std::sync::Arc;
 use proptest::prelude::*;
 
 use super::super::*;
-use super::rig::{MAC, Rig, config, port};
+use super::rig::{MAC, Rig, config, port, port_on};
 use crate::virtio::testing::{Driver, RecordInterrupts};
 
 fn ports(count: usize) -> Vec<Arc<dyn Port>> {
@@ -45,6 +45,25 @@ fn only_what_the_device_has_is_offered() {
     assert_eq!(net.features() & absent, 0);
     // ECN in both directions and UFO in both, which nobody has any more.
     assert_eq!(net.features() & (1 << 9 | 1 << 10 | 1 << 13 | 1 << 14), 0);
+}
+
+#[test]
+fn what_is_offered_does_not_depend_on_the_host() {
+    let net = |udp_segmentation, can| {
+        let config = NetConfig {
+            udp_segmentation,
+            ..config()
+        };
+        let ports: Vec<Arc<dyn Port>> = vec![port().0, port_on(can).0];
+        Net::new(config, ports).map(|net| net.features())
+    };
+    let udp = F_HOST_USO | F_GUEST_USO4 | F_GUEST_USO6;
+    let plain = net(false, true).expect("a good configuration");
+    assert_eq!(plain & udp, 0);
+    assert_eq!(net(false, false).expect("a good configuration"), plain);
+    // Asked for, it is there, or the device is not.
+    assert_eq!(net(true, true).expect("the host can"), plain | udp);
+    assert!(net(true, false).is_err());
 }
 
 #[test]

@@ -33,6 +33,7 @@ pub(in crate::virtio::net) struct FakePort {
     pub(in crate::virtio::net) attached: AtomicBool,
     pub(in crate::virtio::net) switched: AtomicUsize,
     pub(in crate::virtio::net) refuses: AtomicBool,
+    pub(in crate::virtio::net) cuts_udp: bool,
 }
 
 impl AsFd for FakePort {
@@ -43,7 +44,7 @@ impl AsFd for FakePort {
 
 impl Port for FakePort {
     fn cuts_udp(&self) -> bool {
-        true
+        self.cuts_udp
     }
 
     fn set_offloads(&self, offloads: Offloads) -> io::Result<()> {
@@ -64,6 +65,11 @@ impl Port for FakePort {
 
 /// A port, and the host's end of it.
 pub(in crate::virtio::net) fn port() -> (Arc<FakePort>, OwnedFd) {
+    port_on(true)
+}
+
+/// As `port`, on a host that can leave UDP uncut or cannot.
+pub(in crate::virtio::net) fn port_on(cuts_udp: bool) -> (Arc<FakePort>, OwnedFd) {
     let flags = SocketFlags::NONBLOCK | SocketFlags::CLOEXEC;
     let (ours, host) =
         socketpair(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None).expect("a socket pair");
@@ -73,6 +79,7 @@ pub(in crate::virtio::net) fn port() -> (Arc<FakePort>, OwnedFd) {
         attached: AtomicBool::new(true),
         switched: AtomicUsize::new(0),
         refuses: AtomicBool::new(false),
+        cuts_udp,
     };
     (Arc::new(port), host)
 }
@@ -85,6 +92,7 @@ pub(in crate::virtio::net) fn config() -> NetConfig {
         speed: None,
         queue_size: QUEUE_SIZE,
         link_up: true,
+        udp_segmentation: false,
     }
 }
 
