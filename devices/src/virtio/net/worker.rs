@@ -127,6 +127,8 @@ impl PairWorker {
         tracing::warn!(pair = self.pair, "network interface is gone");
         self.wait_for(None, sources);
         self.gone = true;
+        // What waited for room is not told of any: it fails now, and its buffers go back.
+        self.transmit();
     }
 
     fn everything(&mut self, sources: &Sources<'_>) {

@@ -145,6 +145,22 @@ fn a_host_without_room_is_waited_for_and_nothing_is_lost() {
 }
 
 #[test]
+fn frames_that_wait_for_room_are_given_back_when_the_port_goes_away() {
+    let (mut rig, host) = rig(0);
+    rig.ram.write(BUFFERS, &[0; 60_012]).expect("in RAM");
+    for _ in 0..200 {
+        rig.drivers[1].add(&[out(BUFFERS, 60_012)]);
+    }
+    rig.kick(1);
+    let first = rig.drivers[1].take_used().len();
+    assert!(first < 200, "the socket has room for everything");
+    drop(host);
+    rig.run();
+    assert_eq!(first + rig.drivers[1].take_used().len(), 200);
+    assert_eq!(rig.run(), 0, "it does not spin");
+}
+
+#[test]
 fn frames_that_were_not_sent_are_sent_after_a_restart() {
     let (mut rig, host) = rig(0);
     rig.ram.write(BUFFERS, &[0; 60_012]).expect("in RAM");
