@@ -283,19 +283,17 @@ impl Queue {
         let mut entries = self.layout.size;
         let mut index = head;
         let mut indirect = false;
-        // Counts descriptors and not buffers, so that a circle ends too.
-        for _ in 0..MAX_CHAIN {
+        // Each round adds a buffer, of which there is a limit, or is the only one to change tables: so a
+        // circle ends too.
+        loop {
             if index >= entries {
                 return Err(QueueFault::Descriptor { index });
             }
             let descriptor = Descriptor::read(&self.ram, table, index)?;
             if descriptor.flags & INDIRECT != 0 {
-                // §2.7.5.3: alone in its chain but for what it points to, and not in a table itself.
-                if indirect
-                    || !self.features.indirect
-                    || descriptor.flags & (NEXT | WRITE) != 0
-                    || !chain.spans.is_empty()
-                {
+                // §2.7.5.3: the last of its chain but for what it points to, and not in a table itself.
+                // Whether it is writable says nothing (§2.7.5.3.2).
+                if indirect || !self.features.indirect || descriptor.flags & NEXT != 0 {
                     return Err(QueueFault::Indirect);
                 }
                 let len = u64::from(descriptor.len);
@@ -319,13 +317,15 @@ impl Queue {
             }
             index = descriptor.next;
         }
-        Err(QueueFault::ChainLength)
     }
 
     fn add(&self, descriptor: Descriptor, chain: &mut Chain) -> Result<(), QueueFault> {
         let Descriptor { address, len, .. } = descriptor;
         if len == 0 {
             return Err(QueueFault::EmptyBuffer);
+        }
+        if chain.spans.len() >= MAX_CHAIN {
+            return Err(QueueFault::ChainLength);
         }
         let bytes = u64::from(len);
         if !self.ram.contains(address, bytes) {

@@ -183,6 +183,69 @@ fn indirect_descriptors_are_followed_once_negotiated() {
 }
 
 #[test]
+fn a_table_may_follow_ordinary_descriptors_and_its_own_direction_says_nothing() {
+    let mut driver = driver();
+    driver.descriptor(0, 0x100, 4, NEXT, 1);
+    driver.descriptor(1, 0x200, 8, NEXT, 2);
+    driver.descriptor(2, 0x1000, 32, INDIRECT | WRITE, 7);
+    driver.descriptor_in(0x1000, 0, 0x300, 16, NEXT, 1);
+    driver.descriptor_in(0x1000, 1, 0x400, 32, WRITE, 0);
+    driver.offer(0);
+    let chain = pop(&mut driver.queue()).expect("sound").expect("one");
+    assert_eq!((chain.readable_bytes(), chain.writable_bytes()), (28, 32));
+    assert_eq!(chain.spans.len(), 4);
+}
+
+#[test]
+fn the_order_of_buffers_holds_across_a_table() {
+    let mut driver = driver();
+    driver.descriptor(0, 0x100, 4, NEXT | WRITE, 1);
+    driver.descriptor(1, 0x1000, 16, INDIRECT, 0);
+    driver.descriptor_in(0x1000, 0, 0x300, 16, 0, 0);
+    driver.offer(0);
+    assert_eq!(
+        pop(&mut driver.queue()).expect_err("readable behind writable"),
+        QueueFault::Order
+    );
+}
+
+#[test]
+fn a_chain_may_have_as_many_buffers_as_the_limit_says_and_no_more() {
+    let limit = u16::try_from(MAX_CHAIN).expect("small");
+    // Buffers before the table, and in it.
+    for (before, inside, whole) in [
+        (0, limit, true),
+        (2, limit - 2, true),
+        (2, limit - 1, false),
+    ] {
+        let mut driver = driver();
+        for index in 0..before {
+            driver.descriptor(index, 0x100, 1, NEXT, index + 1);
+        }
+        driver.descriptor(before, 0x8000, u32::from(inside) * 16, INDIRECT, 0);
+        for index in 0..inside {
+            let next = if index + 1 < inside { NEXT } else { 0 };
+            driver.descriptor_in(0x8000, index, 0x100, 1, next, index + 1);
+        }
+        driver.offer(0);
+        let result = pop(&mut driver.queue()).map(|chain| chain.expect("one").spans.len());
+        let expected = if whole {
+            Ok(MAX_CHAIN)
+        } else {
+            Err(QueueFault::ChainLength)
+        };
+        assert_eq!(result, expected, "{before} and {inside}");
+    }
+    // A circle in a table ends there too.
+    let mut driver = driver();
+    driver.descriptor(0, 0x8000, 16, INDIRECT, 0);
+    driver.descriptor_in(0x8000, 0, 0x100, 1, NEXT, 0);
+    driver.offer(0);
+    let fault = pop(&mut driver.queue()).expect_err("a circle");
+    assert_eq!(fault, QueueFault::ChainLength);
+}
+
+#[test]
 fn an_interrupt_is_raised_only_when_the_driver_wants_it() {
     let mut driver = driver();
     let mut queue = driver.queue();
