@@ -73,7 +73,7 @@ pub(super) struct Engine {
     pub(super) greetings: Slab<Greeting>,
     pub(super) listener: Option<Listener>,
     pub(super) acceptor: Option<Acceptor>,
-    /// Tokens of connections that may have something to send.
+    /// Tokens of connections that may have something to send, each once.
     ready: VecDeque<u32>,
     /// Tokens of connections that may want to wait for something else.
     touched: Vec<u32>,
@@ -118,6 +118,12 @@ impl Engine {
 
     pub(super) fn connections(&self) -> usize {
         self.connections.len()
+    }
+
+    /// Connections that stand in the queue.
+    #[cfg(test)]
+    pub(super) fn waiting_connections(&self) -> usize {
+        self.ready.len()
     }
 
     /// When [`tick`](Self::tick) is wanted.
@@ -200,6 +206,10 @@ impl Engine {
         if let Some(mut connection) = self.connections.remove(token) {
             connection.leave(sources);
             self.by_ports.remove(&connection.ports);
+            if connection.queued {
+                // Else a guest that opens and resets without end would have the queue grow.
+                self.ready.retain(|queued| *queued != token);
+            }
             if let Stage::Asking(id) = connection.stage {
                 self.questions.remove(&id);
             }

@@ -524,6 +524,24 @@ fn open_questions_are_bounded() {
 }
 
 #[test]
+fn connections_that_end_before_they_are_heard_of_leave_nothing_behind() {
+    let (mut guest, host) = Guest::with_host();
+    // No buffer takes the answer, so that each connection waits for its turn when it is reset.
+    for port in 0..200 {
+        guest.send(packet(80, port, Op::Request), &[]);
+        let (id, ..) = host.question().expect("a question");
+        drop(host.accept(id));
+        guest.run();
+        guest.send(packet(80, port, Op::Reset), &[]);
+    }
+    assert_eq!(guest.connections(), 0);
+    guest.rig().stop();
+    let home = lock(&guest.device.home);
+    let engine = home.engine.as_ref().expect("it is back");
+    assert_eq!(engine.waiting_connections(), 0);
+}
+
+#[test]
 fn connections_are_bounded() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
