@@ -92,6 +92,15 @@ pub enum GuestFault {
         /// What the device is.
         device: &'static str,
     },
+    /// A driver that says that it cannot use the ports of a console device.
+    #[error("the driver cannot use the ports of a console")]
+    PortsRefused,
+    /// A driver that says that it cannot use one of them.
+    #[error("the driver cannot use port {id} of a console")]
+    PortRefused {
+        /// The port.
+        id: u32,
+    },
     /// A virtqueue that its driver broke; the device asks to be reset.
     #[error("virtqueue of {device} is broken: {fault}")]
     Virtqueue {

@@ -13,8 +13,9 @@ use super::input::PortInput;
 use super::message::{FromDriver, ToDriver};
 use super::state::PortStateV1;
 use crate::console::{ConsoleReader, ConsoleRing, ConsoleSink};
+use crate::error::GuestFault;
 use crate::shared::NoWake;
-use crate::virtio::Interrupts;
+use crate::virtio::{FAULTS, Interrupts};
 
 /// Where a port's bytes go.
 #[derive(Debug)]
@@ -310,7 +311,7 @@ impl Ports {
                 false
             }
             FromDriver::DeviceReady(false) => {
-                tracing::warn!("the guest cannot use the console's ports");
+                FAULTS.report(GuestFault::PortsRefused);
                 false
             }
             FromDriver::PortReady(ready) => {
@@ -321,7 +322,7 @@ impl Ports {
                         ..
                     }) if ready => port.made_ready(),
                     Some(Slot { known: true, .. }) => {
-                        tracing::warn!(id, "the guest cannot use a port");
+                        FAULTS.report(GuestFault::PortRefused { id });
                     }
                     _ => {}
                 }

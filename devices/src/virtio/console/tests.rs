@@ -954,3 +954,51 @@ proptest! {
         guest.device.restore(1, &saved).expect("its own state");
     }
 }
+
+/// Counts what is logged.
+struct Lines(Arc<std::sync::atomic::AtomicUsize>);
+
+impl tracing::Subscriber for Lines {
+    fn enabled(&self, _metadata: &tracing::Metadata<'_>) -> bool {
+        true
+    }
+
+    fn new_span(&self, _span: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _span: &tracing::span::Id, _values: &tracing::span::Record<'_>) {}
+
+    fn record_follows_from(&self, _span: &tracing::span::Id, _follows: &tracing::span::Id) {}
+
+    fn event(&self, _event: &tracing::Event<'_>) {
+        self.0.fetch_add(1, std::sync::atomic::Ordering::Relaxed);
+    }
+
+    fn enter(&self, _span: &tracing::span::Id) {}
+
+    fn exit(&self, _span: &tracing::span::Id) {}
+}
+
+#[test]
+fn a_driver_that_complains_without_end_does_not_fill_the_log() {
+    let mut ports = super::ports::Ports::new(PORTS, (80, 25));
+    assert!(ports.add(PortParams {
+        id: 0,
+        name: String::new(),
+        console: false,
+        end: End::Nothing,
+    }));
+    ports.hear(0, FromDriver::DeviceReady(true));
+    ports.told(0);
+    let lines = Arc::default();
+    tracing::subscriber::with_default(Lines(Arc::clone(&lines)), || {
+        for _ in 0..1000 {
+            ports.hear(0, FromDriver::PortReady(false));
+            ports.hear(0, FromDriver::DeviceReady(false));
+        }
+    });
+    // One more a second is allowed, should this take long.
+    let lines = lines.load(std::sync::atomic::Ordering::Relaxed);
+    assert!(lines <= 100, "{lines} lines");
+}
