@@ -8,8 +8,9 @@
 //!        └──────────── statistics ◄─────────────┴──────statsq──► kept until fresh ones are asked for
 //! ```
 //!
-//! A page that was given back reads as zeroes when the guest touches it again, and the host pays
-//! for it again, so the host's safety needs no record of who owns which page, and a deflation needs
+//! A page that was given back reads as it did when the machine's memory was made, when the guest
+//! touches it again: as zeroes, or as the memory that the machine was copied from. No driver may count
+//! on either (§5.5.6, `PAGE_POISON` is not offered). The host pays for it again, so the host's safety needs no record of who owns which page, and a deflation needs
 //! no work. A guest that lends a page it uses harms itself.
 //!
 //! # What is counted
@@ -82,8 +83,9 @@ const CONFIG_BYTES: usize = 8;
 /// One that must leave memory where it is, because a device reaches it by its own (VFIO), does
 /// nothing and says so by an error; the guest does not notice.
 pub trait PageReturn: Debug + Send + Sync {
-    /// Frees what is behind the `len` bytes at guest-physical `address`, which then read as zeroes.
-    /// Both are multiples of the page size the device was made with, and lie in one piece of RAM.
+    /// Frees what is behind the `len` bytes at guest-physical `address`, which then read as they did
+    /// when the machine's memory was made: as zeroes, or where it is a private copy of another
+    /// machine's, as that had them. Both are multiples of the page size the device was made with, and lie in one piece of RAM.
     /// Does not wait for anything but the host's memory management.
     ///
     /// # Errors
