@@ -13,6 +13,13 @@
 //! A reset of a running device takes as long as its storage does, so it does not wait: the status reads
 //! as it was until the workers have ended, and then as 0, for which a driver is told to wait (§2.4.1).
 //! What a driver writes to a queue once the device runs is ignored, and the device asks to be reset.
+//!
+//! Workers run only while the device may reach memory by itself ([`set_bus_master`]). Where that comes
+//! after `DRIVER_OK`, or comes back while those that it stopped are still ending, a start is owed:
+//! whoever accesses a register next makes it ([`catch_up`]), as nothing here may wait.
+//!
+//! [`set_bus_master`]: Negotiation::set_bus_master
+//! [`catch_up`]: Negotiation::catch_up
 
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::Instant;
@@ -134,6 +141,10 @@ pub struct Negotiation {
     queue_select: u16,
     queues: Vec<QueueRegisters>,
     run: Run,
+    /// The device may reach memory.
+    bus_master: bool,
+    /// Workers are to run as soon as it may, and those before have ended.
+    owed: bool,
 }
 
 impl std::fmt::Debug for Negotiation {
@@ -186,6 +197,8 @@ impl Negotiation {
             queue_select: 0,
             queues,
             run: Run::Idle,
+            bus_master: true,
+            owed: false,
         })
     }
 
@@ -409,6 +422,10 @@ impl Negotiation {
     // Running.
 
     fn start(&mut self) {
+        self.owed = !self.bus_master;
+        if self.owed {
+            return;
+        }
         let ring = RingFeatures {
             indirect: self.driver_features & F_INDIRECT_DESC != 0,
             event_index: self.driver_features & F_EVENT_IDX != 0,
@@ -511,6 +528,7 @@ impl Negotiation {
         self.driver_features_select = 0;
         self.driver_features = 0;
         self.queue_select = 0;
+        self.owed = false;
         for queue in &mut self.queues {
             queue.reset();
         }
@@ -520,9 +538,34 @@ impl Negotiation {
 
     /// Tells the workers to end, if they run; [`stop`](Self::stop) then waits for them.
     pub fn order_stop(&mut self) {
+        self.owed = false;
         if self.is_running() {
             self.begin_stop(false);
         }
+    }
+
+    /// Whether the device may reach memory by itself: bus mastering on PCI, without which it may not
+    /// (PCI 3.0 §6.2.2). It may to begin with, for transports that do not know of it. What its driver
+    /// notifies of while it may not is made up for.
+    pub fn set_bus_master(&mut self, may: bool) {
+        self.bus_master = may;
+        if may {
+            self.catch_up();
+        } else if self.is_running() {
+            self.begin_stop(false);
+            self.owed = true;
+            self.settle();
+        }
+    }
+
+    /// Starts workers that are owed, if nothing is in the way any more. True if they have begun to run:
+    /// notifications are to be bound.
+    pub fn catch_up(&mut self) -> bool {
+        if !self.owed || !self.bus_master {
+            return false;
+        }
+        self.settle();
+        self.go_on()
     }
 
     /// Stops the workers, if they run, and waits until they have ended; false when `deadline` passes
@@ -547,15 +590,22 @@ impl Negotiation {
     /// that came meanwhile are made up for.
     pub fn resume(&mut self) {
         self.settle();
-        if matches!(self.run, Run::Idle) && self.status & DRIVER_OK != 0 && !self.line.wants_reset()
+        self.go_on();
+    }
+
+    /// As [`resume`](Self::resume), once what was to end has ended; true if workers have begun to run.
+    fn go_on(&mut self) -> bool {
+        if !matches!(self.run, Run::Idle) || self.status & DRIVER_OK == 0 || self.line.wants_reset()
         {
-            self.start();
-            if self.is_running() {
-                for queue in self.queues.iter().filter(|queue| queue.enabled) {
-                    queue.kick.signal();
-                }
+            return false;
+        }
+        self.start();
+        if self.is_running() {
+            for queue in self.queues.iter().filter(|queue| queue.enabled) {
+                queue.kick.signal();
             }
         }
+        self.is_running()
     }
 
     /// To the state after power-on. The workers are stopped first; false if they do not end until

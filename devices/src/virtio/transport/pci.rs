@@ -119,7 +119,8 @@ impl VirtioPci {
             .min(MAX_VECTORS);
         let msix = Msix::new(vectors, surroundings.messages)?;
         let line = Arc::new(Line::new(Arc::clone(&msix) as _, queues));
-        let negotiation = Negotiation::new(device, executor, surroundings.ram, line)?;
+        let mut negotiation = Negotiation::new(device, executor, surroundings.ram, line)?;
+        negotiation.set_bus_master(false);
         let registers = Registers::new(negotiation, Arc::clone(&msix), surroundings.doorbells);
 
         let mut config = ConfigSpace::new(Identity {
@@ -261,8 +262,13 @@ impl PciFunction for VirtioPci {
             self.write_window(register, data);
             return Change::Nothing;
         }
+        let before = self.config.bus_master();
         let change = self.config.write(register, data);
         self.msix.follow(&self.config, self.msix_capability);
+        let may = self.config.bus_master();
+        if may != before {
+            lock(&self.registers).set_bus_master(may);
+        }
         change
     }
 
@@ -289,9 +295,9 @@ impl Reset for VirtioPci {
         let mut registers = lock(&self.registers);
         // Ended before, so that this does not wait.
         let _ = registers.negotiation().power_on(Instant::now());
-        registers.rebind();
-        drop(registers);
         self.config.reset();
+        registers.set_bus_master(self.config.bus_master());
+        drop(registers);
         self.msix.reset();
         self.msix.follow(&self.config, self.msix_capability);
     }
@@ -321,8 +327,9 @@ impl Saveable for VirtioPci {
         let mut registers = lock(&self.registers);
         let rest = reader.rest();
         registers.negotiation().restore(rest)?;
-        drop(registers);
         self.config.set_state(&config);
+        registers.set_bus_master(self.config.bus_master());
+        drop(registers);
         self.msix.set_state(msix);
         self.msix.follow(&self.config, self.msix_capability);
         Ok(())

@@ -93,6 +93,19 @@ impl Registers {
         &mut self.negotiation
     }
 
+    /// The device may reach memory by itself, or may not any more.
+    pub fn set_bus_master(&mut self, may: bool) {
+        self.negotiation.set_bus_master(may);
+        self.rebind();
+    }
+
+    /// Before each access: what could not be started before.
+    fn catch_up(&mut self) {
+        if self.negotiation.catch_up() {
+            self.rebind();
+        }
+    }
+
     /// The BAR is somewhere else now, or nowhere.
     pub fn moved(&mut self, address: Option<u64>) {
         self.address = address;
@@ -223,6 +236,7 @@ fn within(offset: u64, width: usize, start: u64, len: u64) -> Option<u64> {
 
 impl BusDevice for Registers {
     fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), AccessError> {
+        self.catch_up();
         let width = data.len();
         let at = |start, len| within(offset, width, start, len);
         if let Some(offset) = at(COMMON, COMMON_BYTES) {
@@ -247,6 +261,7 @@ impl BusDevice for Registers {
     }
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), AccessError> {
+        self.catch_up();
         let at = |start, len| within(offset, data.len(), start, len);
         if let Some(offset) = at(COMMON, COMMON_BYTES) {
             self.write_common(offset, data)

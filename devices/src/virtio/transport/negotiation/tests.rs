@@ -264,6 +264,60 @@ fn a_stop_that_takes_too_long_is_told_and_can_be_waited_for_again() {
     assert_eq!(bench.negotiation.status(), 0);
 }
 
+fn at(index: u16) -> QueueProgress {
+    QueueProgress {
+        next_available: index,
+        next_used: index,
+    }
+}
+
+#[test]
+fn what_stops_for_want_of_memory_goes_on_at_the_next_access_once_it_has_stopped() {
+    let mut bench = bench();
+    bench.run();
+    bench.negotiation.set_bus_master(false);
+    assert!(!bench.negotiation.is_running());
+    bench.negotiation.set_bus_master(true);
+    assert!(!bench.negotiation.catch_up(), "it has not stopped");
+    bench.executor.end(vec![(0, at(3))]);
+    assert!(bench.negotiation.catch_up());
+    assert!(bench.negotiation.is_running());
+    assert_eq!(bench.negotiation.queues[0].progress, at(3));
+    assert!(bench.negotiation.kick(0).expect("there").take());
+    assert!(!bench.negotiation.catch_up(), "nothing is owed any more");
+    assert_eq!(*lock(&bench.executor.runs), 2);
+}
+
+#[test]
+fn a_reset_without_memory_is_a_reset() {
+    let mut bench = bench();
+    bench.run();
+    bench.negotiation.set_bus_master(false);
+    bench.negotiation.set_status(0);
+    bench.executor.end(vec![]);
+    assert_eq!(bench.negotiation.status(), 0);
+    bench.negotiation.set_bus_master(true);
+    assert!(!bench.negotiation.is_running());
+    bench.run();
+}
+
+#[test]
+fn a_host_that_stops_a_device_has_the_last_word() {
+    let mut bench = bench();
+    bench.run();
+    bench.negotiation.set_bus_master(false);
+    bench.executor.end(vec![]);
+    assert!(bench.negotiation.stop(soon()));
+    bench.negotiation.set_bus_master(true);
+    assert!(!bench.negotiation.catch_up());
+    assert!(!bench.negotiation.is_running());
+    bench.negotiation.set_bus_master(false);
+    bench.negotiation.resume();
+    assert!(!bench.negotiation.is_running());
+    bench.negotiation.set_bus_master(true);
+    assert!(bench.negotiation.is_running());
+}
+
 #[test]
 fn vectors_there_are_not_read_back_as_none() {
     let mut bench = bench();
@@ -306,7 +360,7 @@ proptest::proptest! {
     /// No order of register writes panics or starts a device whose queues are not sound.
     #[test]
     fn no_driver_breaks_the_negotiation(
-        writes in proptest::collection::vec((0_u8..12, proptest::prelude::any::<u64>()), 0..200),
+        writes in proptest::collection::vec((0_u8..14, proptest::prelude::any::<u64>()), 0..200),
     ) {
         let mut bench = bench();
         for (what, value) in writes {
@@ -324,6 +378,8 @@ proptest::proptest! {
                 8 => negotiation.set_queue_layout(|layout| layout.used = value % 0x3_0000),
                 9 => negotiation.set_queue_vector(u16::from(low) % 5),
                 10 => negotiation.notify(u16::from(low) % 4),
+                11 => negotiation.set_bus_master(low & 1 != 0),
+                12 => { negotiation.catch_up(); }
                 _ => bench.executor.end(vec![(u16::from(low), QueueProgress::default())]),
             }
             let _ = bench.negotiation.status();

@@ -9,6 +9,8 @@ use crate::virtio::{Executor, Progress, QueueWorker, Start, StartError, Stopped}
 
 const BAR_ADDRESS: u64 = 0xc000_0000;
 const COMMAND: u16 = 4;
+const MEMORY: u32 = 2;
+const BUS_MASTER: u32 = 4;
 
 #[derive(Debug, Default)]
 struct Sent(Mutex<Vec<MsiMessage>>);
@@ -96,8 +98,14 @@ fn write(function: &mut VirtioPci, register: u16, value: u32) {
     let _ = function.write_config(register, &value.to_le_bytes());
 }
 
-/// Sets the device up with both queues and lets it run.
-fn run(function: &VirtioPci) {
+/// Lets the device reach memory, sets it up with both queues and lets it run.
+fn run(function: &mut VirtioPci) {
+    write(function, COMMAND, MEMORY | BUS_MASTER);
+    set_up(function);
+}
+
+/// Sets the device up with both queues; its driver is ready.
+fn set_up(function: &VirtioPci) {
     let registers = function.registers();
     let mut registers = lock(&registers);
     let mut write = |offset: u64, data: &[u8]| {
@@ -178,7 +186,7 @@ fn notifications_are_bound_where_the_bar_is_while_the_device_runs() {
     let (mut function, _) = function(Arc::clone(&bells) as _);
     function.bar_moved(BAR, Some(BAR_ADDRESS));
     assert!(lock(&bells.0).is_empty());
-    run(&function);
+    run(&mut function);
     assert_eq!(
         *lock(&bells.0),
         [BAR_ADDRESS + 0x2000, BAR_ADDRESS + 0x2004]
@@ -196,8 +204,8 @@ fn notifications_are_bound_where_the_bar_is_while_the_device_runs() {
 
 #[test]
 fn a_notification_that_no_doorbell_takes_signals_the_queue() {
-    let (function, _) = function(Arc::new(NoDoorbells));
-    run(&function);
+    let (mut function, _) = function(Arc::new(NoDoorbells));
+    run(&mut function);
     let registers = function.registers();
     let mut registers = lock(&registers);
     for (offset, data) in [(0x2004, 1_u16), (0x2ffc, 0xffff), (0x2008, 2)] {
@@ -211,9 +219,78 @@ fn a_notification_that_no_doorbell_takes_signals_the_queue() {
 }
 
 #[test]
+fn a_driver_that_is_ready_first_is_served_once_the_device_may_reach_memory() {
+    let bells = Arc::new(Bells::default());
+    let (mut function, _) = function(Arc::clone(&bells) as _);
+    function.bar_moved(BAR, Some(BAR_ADDRESS));
+    write(&mut function, COMMAND, MEMORY);
+    set_up(&function);
+    let registers = function.registers();
+    let status = |registers: &Shared<Registers>| lock(registers).negotiation().status();
+    assert!(!lock(&registers).negotiation().is_running());
+    assert_eq!(status(&registers), 15);
+    lock(&registers)
+        .write(0x2000, &0_u16.to_le_bytes())
+        .expect("a register");
+    write(&mut function, COMMAND, MEMORY | BUS_MASTER);
+    assert!(lock(&registers).negotiation().is_running());
+    assert_eq!(status(&registers), 15);
+    assert_eq!(lock(&bells.0).len(), 2);
+    let kick = lock(&registers).negotiation().kick(0).cloned();
+    assert!(kick.expect("there").take(), "made up for");
+}
+
+#[test]
+fn a_device_that_may_not_reach_memory_any_more_stops() {
+    let bells = Arc::new(Bells::default());
+    let (mut function, _) = function(Arc::clone(&bells) as _);
+    function.bar_moved(BAR, Some(BAR_ADDRESS));
+    run(&mut function);
+    let registers = function.registers();
+    write(&mut function, COMMAND, MEMORY);
+    assert!(!lock(&registers).negotiation().is_running());
+    assert!(lock(&bells.0).is_empty());
+    lock(&registers)
+        .write(0x2004, &1_u16.to_le_bytes())
+        .expect("a register");
+    assert!(!lock(&registers).negotiation().is_running());
+    write(&mut function, COMMAND, MEMORY | BUS_MASTER);
+    assert!(lock(&registers).negotiation().is_running());
+    assert_eq!(lock(&bells.0).len(), 2);
+    // As the kernel that was begun by kexec finds it.
+    write(&mut function, COMMAND, 0);
+    lock(&registers).write(0x14, &[0]).expect("a register");
+    write(&mut function, COMMAND, MEMORY | BUS_MASTER);
+    assert!(!lock(&registers).negotiation().is_running());
+    run(&mut function);
+    assert!(lock(&registers).negotiation().is_running());
+    function.reset();
+    set_up(&function);
+    assert!(
+        !lock(&registers).negotiation().is_running(),
+        "after power-on it may not"
+    );
+}
+
+#[test]
+fn a_restored_function_reaches_memory_only_if_it_could() {
+    let (mut from, _) = function(Arc::new(NoDoorbells));
+    run(&mut from);
+    write(&mut from, COMMAND, MEMORY);
+    let record = from.save();
+    let (mut to, _) = function(Arc::new(NoDoorbells));
+    to.restore(1, &record).expect("our own record");
+    let registers = to.registers();
+    lock(&registers).negotiation().resume();
+    assert!(!lock(&registers).negotiation().is_running());
+    write(&mut to, COMMAND, MEMORY | BUS_MASTER);
+    assert!(lock(&registers).negotiation().is_running());
+}
+
+#[test]
 fn an_interrupt_is_the_message_of_its_vector() {
     let (mut function, sent) = function(Arc::new(NoDoorbells));
-    run(&function);
+    run(&mut function);
     let entry = MSIX_TABLE + 16;
     let registers = function.registers();
     for (offset, value) in [(0, 0xfee0_1000_u32), (8, 0x41), (12, 0)] {
@@ -239,8 +316,7 @@ fn an_interrupt_is_the_message_of_its_vector() {
 #[test]
 fn a_saved_function_comes_back() {
     let (mut from, _) = function(Arc::new(NoDoorbells));
-    write(&mut from, COMMAND, 6);
-    run(&from);
+    run(&mut from);
     let record = from.save();
     let (mut to, _) = function(Arc::new(NoDoorbells));
     to.restore(1, &record).expect("our own record");
