@@ -141,6 +141,8 @@ pub struct Negotiation {
     queue_select: u16,
     queues: Vec<QueueRegisters>,
     run: Run,
+    /// It serves no driver any more.
+    retired: bool,
     /// The device may reach memory.
     bus_master: bool,
     /// Workers are to run as soon as it may, and those before have ended.
@@ -197,6 +199,7 @@ impl Negotiation {
             queue_select: 0,
             queues,
             run: Run::Idle,
+            retired: false,
             bus_master: true,
             owed: false,
         })
@@ -422,6 +425,9 @@ impl Negotiation {
     // Running.
 
     fn start(&mut self) {
+        if self.retired {
+            return;
+        }
         self.owed = !self.bus_master;
         if self.owed {
             return;
@@ -544,8 +550,15 @@ impl Negotiation {
         }
     }
 
+    /// As [`order_stop`](Self::order_stop), for good: the device is being taken away, and a driver that
+    /// starts it again is not served.
+    pub fn retire(&mut self) {
+        self.retired = true;
+        self.order_stop();
+    }
+
     /// Whether the device may reach memory by itself: bus mastering on PCI, without which it may not
-    /// (PCI 3.0 §6.2.2). It may to begin with, for transports that do not know of it. What its driver
+    /// (§7.5.1.1.3 of PCI Express 6.0). It may to begin with, for transports that do not know of it. What its driver
     /// notifies of while it may not is made up for.
     pub fn set_bus_master(&mut self, may: bool) {
         self.bus_master = may;
@@ -702,6 +715,15 @@ impl Negotiation {
             self.line.set_queue_vector(index, vector);
         }
         Ok(())
+    }
+}
+
+/// Workers that still run are not left to themselves: their threads may serve other devices.
+impl Drop for Negotiation {
+    fn drop(&mut self) {
+        if self.is_running() {
+            self.executor.stop(Box::new(|_| ()));
+        }
     }
 }
 

@@ -319,6 +319,37 @@ fn a_host_that_stops_a_device_has_the_last_word() {
 }
 
 #[test]
+fn a_device_that_is_taken_away_is_not_started_again() {
+    let mut bench = bench();
+    bench.run();
+    bench.negotiation.retire();
+    bench.executor.end(vec![]);
+    assert!(bench.negotiation.stop(soon()));
+    // The driver is as quick as it likes.
+    bench.negotiation.set_status(0);
+    bench.agree(F_VERSION_1 | FEATURE);
+    bench.enable();
+    let all = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+    assert!(!bench.negotiation.set_status(all));
+    bench.negotiation.set_bus_master(false);
+    bench.negotiation.set_bus_master(true);
+    assert!(!bench.negotiation.catch_up());
+    bench.negotiation.resume();
+    assert!(!bench.negotiation.is_running());
+    assert_eq!(*lock(&bench.executor.runs), 1);
+}
+
+#[test]
+fn a_running_device_that_is_dropped_is_stopped() {
+    let mut bench = bench();
+    bench.run();
+    let executor = Arc::clone(&bench.executor);
+    drop(bench.negotiation);
+    assert!(lock(&executor.done).is_some());
+    executor.end(vec![(0, at(1))]);
+}
+
+#[test]
 fn vectors_there_are_not_read_back_as_none() {
     let mut bench = bench();
     bench.negotiation.set_queue_vector(3);
