@@ -11,9 +11,12 @@ use tempfile::TempDir;
 use super::request::{IOERR, OK, UNSUPP};
 use super::*;
 use crate::block::bounce::Direct;
+use crate::block::engine::KEPT_AT_MOST;
+use crate::block::qcow2::{self, CreateOptions, Qcow2};
 use crate::block::raw::Raw;
 use crate::block::throttle::Limit;
 use crate::block::uring::Ring;
+use crate::block::{Extent, Layout};
 use crate::memory::GuestRam;
 use crate::memory::testing::ram;
 use crate::reactor::{Reactor, Ready};
@@ -653,6 +656,49 @@ fn flushes_are_offered_where_the_guest_is_to_make_them() {
         options.cache = cache;
         let rig = options.rig();
         assert_eq!(rig.block.features() & F_FLUSH != 0, offered, "{cache:?}");
+    }
+}
+
+#[test]
+fn what_was_flushed_to_an_image_is_there_when_the_process_is_killed() {
+    let image = |file: &File, writable| {
+        let options = qcow2::Options {
+            writable,
+            ..qcow2::Options::default()
+        };
+        let file = file.try_clone().expect("a descriptor").into();
+        Qcow2::open(file, Vec::new(), options).expect("an image")
+    };
+    for (kind, cache) in kinds()
+        .flat_map(|kind| [CacheMode::Writeback, CacheMode::Unsafe].map(move |cache| (kind, cache)))
+    {
+        let file = tempfile::tempfile().expect("a file");
+        let options = CreateOptions {
+            size: DISK_BYTES,
+            cluster_bits: 16,
+            backing: None,
+        };
+        qcow2::create(file.try_clone().expect("a descriptor").into(), &options).expect("made");
+        let mut rig = Options::new(kind).rig();
+        let layout = Box::new(image(&file, true));
+        let engine = Engine::new(layout, ring(kind), cache, Direct::none());
+        rig.block = Block::new(BlockParams::default(), vec![engine]).expect("a disk");
+        rig.start();
+        let bytes = pattern(4096, 9);
+        rig.ram.write(DATA, &bytes).expect("in RAM");
+        assert_eq!(rig.ask(T_OUT, 8, &[out(DATA, 4096)]), OK, "{kind:?}");
+        let due = rig.workers[0].next_event().expect("it is to be written");
+        assert!(due <= Instant::now() + KEPT_AT_MOST);
+        assert_eq!(rig.ask(T_FLUSH, 0, &[]), OK, "{kind:?} {cache:?}");
+        assert_eq!(rig.workers[0].next_event(), None);
+        let extent = image(&file, false).map_read(4096, 4096);
+        let Ok(Extent::Data { offset, len, .. }) = extent else {
+            panic!("{kind:?} {cache:?}: {extent:?}");
+        };
+        let mut there = vec![0; 4096];
+        assert!(len >= 4096);
+        file.read_exact_at(&mut there, offset).expect("there");
+        assert_eq!(there, bytes);
     }
 }
 
