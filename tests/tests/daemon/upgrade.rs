@@ -17,7 +17,7 @@ use reeve_ipc::api::view::{DomainState, PausedReason};
 use reeve_ipc::model::{Balloon, Device, Disk, Layer, Rng, Vsock};
 use reeve_ipc::spec::DiskFormat;
 use reeve_tests::daemon::{Daemon, built_in, named, signal};
-use reeve_tests::domain::{wait_until_gone, workers};
+use reeve_tests::domain::{unique_name, wait_until_gone, workers};
 use rustix::process::Signal;
 
 use super::guest::{console, expect};
@@ -55,6 +55,7 @@ fn echoes(console: &mut UnixStream, word: &str) -> Result<()> {
 
 #[test]
 fn a_guest_goes_on_in_one_worker_after_the_other() -> Result<()> {
+    let name = unique_name("web");
     let files = tempfile::tempdir()?;
     let image = |name: &str| -> Result<Layer> {
         let path = files.path().join(name);
@@ -72,7 +73,7 @@ fn a_guest_goes_on_in_one_worker_after_the_other() -> Result<()> {
     daemon.argument(&format!("--config={}", config.display()));
     daemon.spawn()?;
     let mut connection = daemon.connect()?;
-    let mut domain = built_in("web", ECHO);
+    let mut domain = built_in(&name, ECHO);
     domain.devices.disks = vec![Disk::new("vda".parse()?, Some(image("a")?))];
     domain.devices.rng = Some(Rng::default());
     domain.devices.balloon = Some(Balloon::default());
@@ -83,24 +84,24 @@ fn a_guest_goes_on_in_one_worker_after_the_other() -> Result<()> {
         address: None,
     });
     define(&mut connection, &domain)?;
-    start(&mut connection, "web")?;
-    let mut client = console(&mut connection, "web", "ready")?;
+    start(&mut connection, &name)?;
+    let mut client = console(&mut connection, &name, "ready")?;
     for word in ["one", "two", "three"] {
         echoes(&mut client, word)?;
-        upgrade(&mut connection, "web")?;
-        let domain = named("web");
+        upgrade(&mut connection, &name).with_context(|| daemon.log())?;
+        let domain = named(&name);
         connection.call(DomainStatsGet { domain })?;
     }
     echoes(&mut client, "four")?;
 
     // One that stands stands after it, and what was asked before is as it was.
-    let web = || named("web");
+    let web = || named(&name);
     connection.call(DomainReset { domain: web() })?;
     expect(&mut client, "ready")?;
     connection.call(DomainPause { domain: web() })?;
-    upgrade(&mut connection, "web")?;
+    upgrade(&mut connection, &name)?;
     let paused = DomainState::Paused(PausedReason::User);
-    ensure!(state(&mut connection, "web")? == paused);
+    ensure!(state(&mut connection, &name)? == paused);
     connection.call(DomainResume { domain: web() })?;
     echoes(&mut client, "five")?;
     let resets = connection.call(DomainGet { domain: web() })?.resets;
@@ -114,7 +115,7 @@ fn a_guest_goes_on_in_one_worker_after_the_other() -> Result<()> {
         live: true,
         persistent: false,
     })?;
-    upgrade(&mut connection, "web")?;
+    upgrade(&mut connection, &name)?;
     for device in ["vda", "vdb", "rng"] {
         connection.call(DomainDeviceDetach {
             domain: web(),
@@ -124,19 +125,19 @@ fn a_guest_goes_on_in_one_worker_after_the_other() -> Result<()> {
             persistent: false,
         })?;
     }
-    upgrade(&mut connection, "web")?;
+    upgrade(&mut connection, &name)?;
     echoes(&mut client, "six")?;
 
     // And a supervisor that comes back finds the one there is.
-    let before = pid(&mut connection, "web")?;
+    let before = pid(&mut connection, &name)?;
     daemon.crash()?;
     let mut connection = daemon.connect()?;
-    ensure!(pid(&mut connection, "web")? == before);
-    upgrade(&mut connection, "web")?;
+    ensure!(pid(&mut connection, &name)? == before);
+    upgrade(&mut connection, &name)?;
     echoes(&mut client, "seven")?;
     ensure!(UnixStream::connect(&socket).is_ok(), "nobody listens");
     connection.call(DomainDestroy { domain: web() })?;
-    wait_until_off(&mut connection, "web")?;
+    wait_until_off(&mut connection, &name)?;
     assert_at_rest(&daemon);
     ensure!(!socket.exists(), "a socket is left");
     Ok(())
@@ -144,32 +145,30 @@ fn a_guest_goes_on_in_one_worker_after_the_other() -> Result<()> {
 
 #[test]
 fn what_cannot_be_upgraded_goes_on_as_before() -> Result<()> {
+    let name = unique_name("web");
     let daemon = Daemon::start()?;
     let mut connection = daemon.connect()?;
-    define(&mut connection, &built_in("web", ECHO))?;
-    let web = || named("web");
+    define(&mut connection, &built_in(&name, ECHO))?;
+    let web = || named(&name);
     let refused = connection.call(DomainUpgrade { domain: web() });
     let code = refused.err().and_then(|error| Some(error.refused()?.code));
     ensure!(code == Some(ApiErrorCode::WrongState), "{code:?}");
 
-    start(&mut connection, "web")?;
-    let mut client = console(&mut connection, "web", "ready")?;
-    let before = pid(&mut connection, "web")?;
+    start(&mut connection, &name)?;
+    let mut client = console(&mut connection, &name, "ready")?;
+    let before = pid(&mut connection, &name)?;
     // A fresh worker that dies over it, whenever that is.
     for delay_us in [0, 3_000, 6_000, 10_000, 20_000, 40_000] {
         let mut other = daemon.connect()?;
-        let asked = std::thread::spawn(move || {
-            other.call(DomainUpgrade {
-                domain: named("web"),
-            })
-        });
+        let domain = web();
+        let asked = std::thread::spawn(move || other.call(DomainUpgrade { domain }));
         let deadline = Instant::now() + Duration::from_millis(500);
         let mut fresh = None;
         while fresh.is_none() && Instant::now() < deadline && !asked.is_finished() {
-            fresh = workers("web").into_iter().find(|pid| *pid != before);
+            fresh = workers(&name).into_iter().find(|pid| *pid != before);
         }
         std::thread::sleep(Duration::from_micros(delay_us));
-        let current = pid(&mut connection, "web")?;
+        let current = pid(&mut connection, &name)?;
         if let Some(fresh) = fresh.filter(|fresh| *fresh != current) {
             let _ = signal(fresh, Signal::KILL);
         }
@@ -179,13 +178,13 @@ fn what_cannot_be_upgraded_goes_on_as_before() -> Result<()> {
             break;
         }
         echoes(&mut client, "goes on")?;
-        ensure!(workers("web") == [before]);
+        ensure!(workers(&name) == [before]);
     }
     let details = connection.call(DomainGet { domain: web() })?;
     if details.worker.is_some() {
         connection.call(DomainDestroy { domain: web() })?;
     }
-    wait_until_off(&mut connection, "web")?;
+    wait_until_off(&mut connection, &name)?;
     assert_at_rest(&daemon);
     Ok(())
 }

@@ -6,8 +6,6 @@
 
 use std::time::Duration;
 
-use rustix::time::{ClockId, clock_gettime};
-
 use super::{ClockStateV1, Tsc};
 
 /// Where a machine was saved.
@@ -30,18 +28,27 @@ impl Moment {
     pub fn now() -> Self {
         Self {
             monotonic: monotonic(),
-            realtime: read(ClockId::Realtime),
+            realtime: read(libc::CLOCK_REALTIME),
         }
     }
 }
 
 /// The host's monotonic clock, in nanoseconds.
 pub(crate) fn monotonic() -> u64 {
-    read(ClockId::Monotonic)
+    read(libc::CLOCK_MONOTONIC)
 }
 
-fn read(clock: ClockId) -> u64 {
-    let time = clock_gettime(clock);
+/// Of the C library, which found the kernel's fast clock when the process started: to look for it now is
+/// what no filter of ours allows.
+#[expect(unsafe_code, reason = "the C library's own clock is what is wanted")]
+fn read(clock: libc::clockid_t) -> u64 {
+    let mut time = libc::timespec {
+        tv_sec: 0,
+        tv_nsec: 0,
+    };
+    // SAFETY: the kernel writes a time to the live variable, and nothing where it fails, which it does
+    // for no clock that it has.
+    unsafe { libc::clock_gettime(clock, &raw mut time) };
     // Neither clock is negative on a host whose time of day was ever set.
     let seconds = u64::try_from(time.tv_sec).unwrap_or(0);
     let nanoseconds = u64::try_from(time.tv_nsec).unwrap_or(0);
