@@ -10,6 +10,7 @@ mod guest;
 mod hostile;
 mod life;
 mod linux;
+mod linux_upgrade;
 mod lying;
 mod policies;
 mod readopt;
