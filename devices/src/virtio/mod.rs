@@ -203,8 +203,9 @@ pub fn take_queue(
 
 /// The front half of a device.
 ///
-/// Called with the transport's lock held, on vCPU threads and on the control thread: no call blocks or
-/// allocates by a guest's number.
+/// Called with the transport's lock held, on vCPU threads and on the control thread: no call blocks,
+/// allocates by a guest's number, or closes a descriptor, which a vCPU thread may not. What holds one and
+/// is not wanted any more goes into [`take_remains`](Self::take_remains).
 pub trait VirtioDevice: Send {
     /// What it is.
     fn id(&self) -> DeviceId;
@@ -235,6 +236,12 @@ pub trait VirtioDevice: Send {
 
     /// Goes to the state after power-on, when the driver resets it or the machine is. Not running.
     fn reset(&mut self) {}
+
+    /// What the last [`stopped`](Self::stopped), [`reset`](Self::reset) or [`restore`](Self::restore) left
+    /// of descriptors that are to be closed. Asked after each of them; closed on a device thread.
+    fn take_remains(&mut self) -> Option<Remains> {
+        None
+    }
 
     /// The state that is neither in the transport nor in guest memory. Not running.
     fn save(&self) -> Vec<u8> {
@@ -283,7 +290,13 @@ pub trait Executor: Debug + Send + Sync {
     /// Stops all of them, and then calls `done`, on one of the device's threads, with the progress of
     /// every queue. Returns at once; calls `done` at once, on this thread, if none runs.
     fn stop(&self, done: Stopped);
+
+    /// Drops `remains` on one of the device's threads, soon. Returns at once.
+    fn discard(&self, remains: Remains);
 }
+
+/// What is only to be dropped, where that may close descriptors.
+pub type Remains = Box<dyn Send>;
 
 /// The number and the progress of each queue that was running.
 pub type Progress = Vec<(u16, QueueProgress)>;

@@ -1,4 +1,8 @@
-//! A device that a driver uses is stopped, saved, made again from its record, and goes on.
+//! Devices that a driver uses: stopped, saved, made again from their records, reset.
+
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use reeve_devices::bus::{BusDevice, MmioAddress, MmioBus};
 use reeve_devices::irq::{MsiMessage, MsiSink};
@@ -6,8 +10,10 @@ use reeve_devices::memory::GuestRam;
 use reeve_devices::pci::root::{Ecam, Windows};
 use reeve_devices::virtio::rng::Entropy;
 use reeve_devices::virtio::transport::registers::NoDoorbells;
+use reeve_devices::virtio::vsock::Vsock;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot, RngSpec};
+use reeve_sandbox::seccomp::{Role, enter_role};
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{Bytes, GuestAddress};
 
@@ -39,16 +45,29 @@ fn memory() -> GuestMemory {
     GuestMemory::map(Backing::Shared { fd }, 2 << 20).unwrap()
 }
 
-/// A bus with an entropy device, and the driver's ways to it.
+/// Bytes from the rings of one queue to those of the next.
+const QUEUE_STRIDE: u64 = 0x8000;
+
+/// A bus with one device, an entropy device if nothing else is said, and the driver's ways to it.
 struct Rig {
     set: DeviceSet,
     mmio: Arc<MmioBus>,
-    config: Ecam,
+    root: Root,
     memory: GuestMemory,
 }
 
 impl Rig {
     fn new(memory: &GuestMemory) -> Self {
+        let device = Box::new(Entropy::new(None));
+        Self::with(memory, "entropy device", device, Handle::Rng)
+    }
+
+    fn with(
+        memory: &GuestMemory,
+        what: &'static str,
+        device: Box<dyn VirtioDevice>,
+        handle: Handle,
+    ) -> Self {
         // The device's thread closes its role's filter.
         rustix::thread::set_no_new_privs(true).unwrap();
         let mmio = Arc::new(MmioBus::new());
@@ -67,26 +86,19 @@ impl Rig {
         let mut set = DeviceSet::new(root.clone());
         let thread = Arc::new(DeviceThread::start("test").unwrap());
         let slot = Slot::new(SLOT).unwrap();
-        let device = Box::new(Entropy::new(None));
         let spec = DeviceSpec::Rng(RngSpec {
             slot: PciSlot::try_from(SLOT).unwrap(),
             rate: None,
         });
-        let built = Built::new(
-            slot,
-            "entropy device",
-            device,
-            vec![thread],
-            Handle::Rng,
-            Kept::of(&spec, &FdTable::new()).unwrap(),
-            surroundings,
-        )
-        .expect("a device");
+        let kept = Kept::of(&spec, &FdTable::new()).unwrap();
+        let threads = vec![thread];
+        let built = Built::new(slot, what, device, threads, handle, kept, surroundings)
+            .expect("a device");
         set.insert(built).unwrap();
         Self {
             set,
             mmio,
-            config: Ecam::new(root),
+            root,
             memory: memory.clone(),
         }
     }
@@ -96,20 +108,37 @@ impl Rig {
         self.mmio.write(MmioAddress(bar + register), data);
     }
 
+    fn read(&self, register: u64) -> u8 {
+        let bar = bar_address(Slot::new(SLOT).unwrap());
+        let mut data = [0];
+        self.mmio.read(MmioAddress(bar + register), &mut data);
+        let [byte] = data;
+        byte
+    }
+
     /// What a driver does up to `DRIVER_OK`.
-    fn start(&mut self) {
+    fn start(&self) {
+        self.start_queues(1);
+    }
+
+    fn start_queues(&self, count: u16) {
         const COMMAND: u64 = (SLOT as u64) << 15 | 4;
-        self.config.write(COMMAND, &6_u16.to_le_bytes()).unwrap();
+        let mut config = Ecam::new(self.root.clone());
+        config.write(COMMAND, &6_u16.to_le_bytes()).unwrap();
         self.write(0x14, &[3]);
         self.write(0x08, &1_u32.to_le_bytes());
         // VIRTIO_F_VERSION_1.
         self.write(0x0c, &1_u32.to_le_bytes());
         self.write(0x14, &[11]);
-        self.write(0x18, &QUEUE_SIZE.to_le_bytes());
-        for (register, address) in [(0x20, DESCRIPTORS), (0x28, AVAILABLE), (0x30, USED)] {
-            self.write(register, &address.to_le_bytes());
+        for queue in 0..count {
+            self.write(0x16, &queue.to_le_bytes());
+            self.write(0x18, &QUEUE_SIZE.to_le_bytes());
+            for (register, address) in [(0x20, DESCRIPTORS), (0x28, AVAILABLE), (0x30, USED)] {
+                let address = address + QUEUE_STRIDE * u64::from(queue);
+                self.write(register, &address.to_le_bytes());
+            }
+            self.write(0x1c, &1_u16.to_le_bytes());
         }
-        self.write(0x1c, &1_u16.to_le_bytes());
         self.write(0x14, &[15]);
     }
 
@@ -184,7 +213,7 @@ fn a_device_in_use_goes_on_from_its_record() {
 #[test]
 fn a_device_that_was_saved_goes_on_where_it_is() {
     let memory = memory();
-    let mut rig = Rig::new(&memory);
+    let rig = Rig::new(&memory);
     rig.start();
     rig.set.stop().unwrap();
     rig.save();
@@ -216,4 +245,57 @@ fn records_of_devices_are_wanted_once_each() {
     let mut records = Records::open(&short).unwrap();
     let refused = rig.set.restore(&mut records).unwrap_err();
     assert!(matches!(refused, RestoreError::Record { .. }), "{refused}");
+}
+
+/// Does what a guest does, under the filter of a vCPU thread: a call that it lacks ends the process.
+fn as_a_vcpu(act: impl FnOnce() + Send) {
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            enter_role(Role::Vcpu).unwrap();
+            act();
+        });
+    });
+}
+
+fn eventually(what: &str, mut is_so: impl FnMut() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "never: {what}");
+        std::thread::yield_now();
+    }
+}
+
+/// A listening socket, and a client of it.
+fn listener() -> (UnixListener, UnixStream) {
+    static COUNT: AtomicU32 = AtomicU32::new(0);
+    let number = COUNT.fetch_add(1, Ordering::Relaxed);
+    let name = format!("reeve-{}-{number}", std::process::id());
+    let path = std::env::temp_dir().join(name);
+    let listener = UnixListener::bind(&path).unwrap();
+    let client = UnixStream::connect(&path).unwrap();
+    std::fs::remove_file(&path).unwrap();
+    (listener, client)
+}
+
+#[test]
+fn a_guest_that_resets_its_socket_device_closes_no_connection_on_its_vcpu() {
+    const CID: u32 = 42;
+    let vsock = Vsock::new(CID).unwrap();
+    let control = vsock.control();
+    let (listener, mut client) = listener();
+    control.set_listener(Some(listener.into())).unwrap();
+    let handle = Handle::Vsock(control.clone());
+    let rig = Rig::with(&memory(), "socket device", Box::new(vsock), handle);
+    rig.start_queues(3);
+    client.write_all(b"CONNECT 1\n").unwrap();
+    eventually("the connection is made", || control.connections() == 1);
+    as_a_vcpu(|| {
+        rig.write(0x14, &[0]);
+        eventually("the reset is over", || rig.read(0x14) == 0);
+    });
+    assert_eq!(control.connections(), 0);
+    client
+        .set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "it is closed");
 }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use reeve_devices::event::Event;
 use reeve_devices::reactor::{Interest, Reactor, Ready};
 use reeve_devices::shared::lock;
-use reeve_devices::virtio::{Executor, Progress, QueueWorker, Stopped};
+use reeve_devices::virtio::{Executor, Progress, QueueWorker, Remains, Stopped};
 use reeve_sandbox::seccomp::{Role, enter_role};
 
 /// Room for the deepest call of a device, with much to spare; untouched pages cost nothing.
@@ -33,6 +33,7 @@ enum Command {
         owner: Owner,
         stop: Arc<Stop>,
     },
+    Discard(Remains),
     Quit,
 }
 
@@ -181,6 +182,12 @@ impl Executor for DeviceExecutor {
             });
         }
     }
+
+    fn discard(&self, remains: Remains) {
+        if let Some(thread) = self.threads.first() {
+            thread.mailbox.send(Command::Discard(remains));
+        }
+    }
 }
 
 struct Running {
@@ -265,6 +272,7 @@ impl<'a> Loop<'a> {
             match command {
                 Command::Run { owner, worker } => self.start(owner, worker),
                 Command::Stop { owner, stop } => stop.part_done(self.stop(owner)),
+                Command::Discard(remains) => drop(remains),
                 Command::Quit => return true,
             }
         }

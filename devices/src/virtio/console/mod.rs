@@ -22,7 +22,7 @@ use std::sync::Arc;
 use self::ports::{End, Ports};
 use self::state::ConsoleStateV1;
 use self::worker::ConsoleWorker;
-use super::{DeviceId, QueueWorker, Start, StartError, VirtioDevice};
+use super::{DeviceId, QueueWorker, Remains, Start, StartError, VirtioDevice};
 use crate::event::Event;
 use crate::shared::{Shared, Wake, lock, share};
 use crate::state::{StateError, check};
@@ -153,7 +153,15 @@ impl VirtioDevice for Console {
         let mut ports = lock(&self.ports);
         ports.running = false;
         ports.interrupts = None;
-        ports.retired.clear();
+    }
+
+    fn take_remains(&mut self) -> Option<Remains> {
+        let mut ports = lock(&self.ports);
+        // Those of a worker that runs are its own to close.
+        if ports.running || ports.retired.is_empty() {
+            return None;
+        }
+        Some(Box::new(std::mem::take(&mut ports.retired)))
     }
 
     fn reset(&mut self) {

@@ -683,6 +683,22 @@ fn a_new_client_in_place_of_the_old_is_told_as_closed_and_opened() {
     assert_eq!(read_all(&mut new), b"hi");
 }
 
+#[test]
+fn a_client_that_is_replaced_while_the_device_stops_is_closed_by_whoever_takes_the_remains() {
+    let (end, mut old) = pair();
+    let mut guest = Guest::with(vec![channel(1, end)]);
+    guest.rig.take().expect("running").stop();
+    // The worker has ended, and the front has not heard of it.
+    let (end, _new) = pair();
+    guest.control.connect(1, end).expect("a port");
+    guest.device.stopped();
+    old.write_all(b"x").expect("open still");
+    drop(guest.device.take_remains().expect("a client"));
+    assert!(old.write_all(b"x").is_err());
+    guest.device.reset();
+    assert!(guest.device.take_remains().is_none());
+}
+
 fn open_pty() -> (OwnedFd, std::path::PathBuf) {
     let master = openpt(OpenptFlags::RDWR | OpenptFlags::NOCTTY).expect("a pty");
     grantpt(&master).expect("a pty");

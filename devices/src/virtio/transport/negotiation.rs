@@ -523,8 +523,16 @@ impl Negotiation {
             }
         }
         self.device.stopped();
+        self.discard_remains();
         if reset {
             self.reset_registers();
+        }
+    }
+
+    /// This may be a vCPU thread, which closes nothing.
+    fn discard_remains(&mut self) {
+        if let Some(remains) = self.device.take_remains() {
+            self.executor.discard(remains);
         }
     }
 
@@ -540,6 +548,7 @@ impl Negotiation {
         }
         self.line.reset();
         self.device.reset();
+        self.discard_remains();
     }
 
     /// Tells the workers to end, if they run; [`stop`](Self::stop) then waits for them.
@@ -699,6 +708,7 @@ impl Negotiation {
         let device = reader.slice(len)?;
         reader.finish()?;
         self.device.restore(1, device)?;
+        self.discard_remains();
         self.status = status;
         [self.device_features_select, self.driver_features_select] = selects;
         self.driver_features = driver_features;

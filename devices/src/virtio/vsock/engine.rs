@@ -108,12 +108,14 @@ impl Engine {
         }
     }
 
-    /// Forgets every connection; who listens goes on listening.
-    pub(super) fn reset(&mut self) {
-        let old = std::mem::replace(self, Self::new(self.cid));
-        self.listener = old.listener;
-        self.acceptor = old.acceptor;
+    /// Forgets every connection; who listens goes on listening. What is forgotten is given back, if it has
+    /// descriptors, to be closed by whoever may.
+    pub(super) fn reset(&mut self) -> Option<Self> {
+        let mut old = std::mem::replace(self, Self::new(self.cid));
+        self.listener = old.listener.take();
+        self.acceptor = old.acceptor.take();
         self.next_port = old.next_port;
+        (old.connections.len() + old.greetings.len() > 0).then_some(old)
     }
 
     pub(super) fn connections(&self) -> usize {

@@ -29,7 +29,7 @@ use rustix::io::Errno;
 use self::control::Given;
 use self::engine::Engine;
 use self::worker::VsockWorker;
-use super::{DeviceId, QueueWorker, Start, StartError, VirtioDevice, take_queue};
+use super::{DeviceId, QueueWorker, Remains, Start, StartError, VirtioDevice, take_queue};
 use crate::event::Event;
 use crate::shared::{Shared, lock, share};
 use crate::state::{Schema, StateError, StateReader};
@@ -89,6 +89,8 @@ pub struct Vsock {
     cid: u32,
     home: Shared<Home>,
     control: VsockControl,
+    /// Connections of a driver that is gone.
+    remains: Option<Engine>,
 }
 
 impl Vsock {
@@ -112,6 +114,7 @@ impl Vsock {
                 changed: Arc::new(Event::new()?),
                 connections: Arc::new(AtomicUsize::new(0)),
             },
+            remains: None,
         })
     }
 
@@ -121,9 +124,9 @@ impl Vsock {
         self.control.clone()
     }
 
-    fn forget_connections(&self) {
+    fn forget_connections(&mut self) {
         if let Some(engine) = &mut lock(&self.home).engine {
-            engine.reset();
+            self.remains = engine.reset();
         }
         self.control.connections.store(0, Ordering::Relaxed);
     }
@@ -172,6 +175,11 @@ impl VirtioDevice for Vsock {
     fn reset(&mut self) {
         self.forget_connections();
         lock(&self.home).reset_untold = false;
+    }
+
+    fn take_remains(&mut self) -> Option<Remains> {
+        let engine = self.remains.take()?;
+        Some(Box::new(engine))
     }
 
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {

@@ -292,6 +292,11 @@ fn is_closed(stream: &mut UnixStream) -> bool {
     matches!(stream.read(&mut [0; 1]), Ok(0))
 }
 
+fn is_open(stream: &mut UnixStream) -> bool {
+    let nothing = stream.read(&mut [0; 1]);
+    nothing.is_err_and(|error| error.kind() == std::io::ErrorKind::WouldBlock)
+}
+
 struct Directory(PathBuf);
 
 impl Directory {
@@ -919,7 +924,11 @@ fn a_reset_closes_connections_and_keeps_those_who_listen() {
     let mut stream = guest.connect(&host, 1000);
     guest.stop();
     guest.device.reset();
+    assert!(is_open(&mut stream), "a reset closes nothing itself");
+    drop(guest.device.take_remains().expect("a connection"));
     assert!(is_closed(&mut stream));
+    guest.device.reset();
+    assert!(guest.device.take_remains().is_none());
     assert_eq!(guest.connections(), 0);
     guest.start();
     guest.connect(&host, 1000);
@@ -936,6 +945,8 @@ fn a_restored_driver_is_told_once_that_its_connections_are_gone() {
     guest.stop();
     let saved = guest.device.save();
     guest.device.restore(1, &saved).expect("good state");
+    assert!(is_open(&mut stream), "a restore closes nothing itself");
+    drop(guest.device.take_remains());
     assert!(is_closed(&mut stream));
     assert!(guest.device.restore(2, &saved).is_err());
     assert!(guest.device.restore(1, &[0]).is_err());

@@ -6,7 +6,7 @@ use std::time::Instant;
 
 use reeve_devices::event::Event;
 use reeve_devices::reactor::{Interest, Reactor};
-use reeve_devices::virtio::{Executor, Progress, QueueWorker, Stopped};
+use reeve_devices::virtio::{Executor, Progress, QueueWorker, Remains, Stopped};
 
 /// The thread's own slot of its reactor; workers have those from 1.
 const OWN_SLOT: u32 = 0;
@@ -14,6 +14,7 @@ const OWN_SLOT: u32 = 0;
 enum Command {
     Run(Vec<Box<dyn QueueWorker>>),
     Stop(Stopped),
+    Discard(Remains),
     Quit,
 }
 
@@ -88,6 +89,10 @@ impl Executor for DeviceThread {
     fn stop(&self, done: Stopped) {
         self.mailbox.send(Command::Stop(done));
     }
+
+    fn discard(&self, remains: Remains) {
+        self.mailbox.send(Command::Discard(remains));
+    }
 }
 
 fn serve(mailbox: &Mailbox, outlives_resets: bool) {
@@ -143,6 +148,7 @@ fn serve(mailbox: &Mailbox, outlives_resets: bool) {
                     }
                     done(progress);
                 }
+                Command::Discard(remains) => drop(remains),
                 Command::Quit => return,
             }
         }

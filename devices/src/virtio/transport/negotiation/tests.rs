@@ -6,7 +6,7 @@ use super::*;
 use crate::memory::testing::ram;
 use crate::shared::lock;
 use crate::virtio::testing::Driver;
-use crate::virtio::{DeviceId, QueueWorker, StartError, Stopped};
+use crate::virtio::{DeviceId, QueueWorker, Remains, StartError, Stopped};
 
 const FEATURE: u64 = 1 << 5;
 
@@ -28,6 +28,7 @@ impl Vectors for Sent {
 struct ByHand {
     runs: Mutex<usize>,
     done: Mutex<Option<Stopped>>,
+    remains: Mutex<Vec<Remains>>,
 }
 
 impl std::fmt::Debug for ByHand {
@@ -52,6 +53,10 @@ impl Executor for ByHand {
     fn stop(&self, done: Stopped) {
         *lock(&self.done) = Some(done);
     }
+
+    fn discard(&self, remains: Remains) {
+        lock(&self.remains).push(remains);
+    }
 }
 
 #[derive(Default)]
@@ -59,6 +64,8 @@ struct Told {
     features: u64,
     queues: usize,
     resets: usize,
+    /// What the next stop or reset leaves.
+    remains: Option<Remains>,
 }
 
 struct Device(Arc<Mutex<Told>>);
@@ -89,6 +96,10 @@ impl VirtioDevice for Device {
 
     fn reset(&mut self) {
         lock(&self.0).resets += 1;
+    }
+
+    fn take_remains(&mut self) -> Option<Remains> {
+        lock(&self.0).remains.take()
     }
 }
 
@@ -434,5 +445,38 @@ proptest::proptest! {
         let _ = bench.negotiation.restore(&record);
         bench.negotiation.resume();
         let _ = bench.negotiation.restore(&bytes);
+    }
+}
+
+/// Notes on which thread it is dropped.
+struct Descriptor(Arc<Mutex<Option<std::thread::ThreadId>>>);
+
+impl Drop for Descriptor {
+    fn drop(&mut self) {
+        *lock(&self.0) = Some(std::thread::current().id());
+    }
+}
+
+#[test]
+fn what_a_reset_leaves_is_dropped_by_the_executor_and_not_by_the_guests_access() {
+    let mut bench = bench();
+    for running in [false, true] {
+        let dropped = Arc::new(Mutex::new(None));
+        lock(&bench.told).remains = Some(Box::new(Descriptor(Arc::clone(&dropped))));
+        if running {
+            bench.run();
+            bench.negotiation.set_status(0);
+            bench.executor.end(Progress::new());
+            assert_eq!(bench.negotiation.status(), 0);
+        } else {
+            bench.negotiation.set_status(0);
+        }
+        assert_eq!(*lock(&dropped), None, "running: {running}");
+        let remains = lock(&bench.executor.remains).pop();
+        std::thread::spawn(move || drop(remains))
+            .join()
+            .expect("dropped");
+        let thread = lock(&dropped).expect("dropped at last");
+        assert_ne!(thread, std::thread::current().id());
     }
 }

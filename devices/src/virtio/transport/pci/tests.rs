@@ -5,7 +5,7 @@ use super::*;
 use crate::event::Event;
 use crate::irq::MsiMessage;
 use crate::memory::testing::ram;
-use crate::virtio::{Executor, Progress, QueueWorker, Start, StartError, Stopped};
+use crate::virtio::{Executor, Progress, QueueWorker, Remains, Start, StartError, Stopped};
 
 const BAR_ADDRESS: u64 = 0xc000_0000;
 const COMMAND: u16 = 4;
@@ -31,6 +31,8 @@ impl Executor for Nobody {
     fn stop(&self, done: Stopped) {
         done(Progress::new());
     }
+
+    fn discard(&self, _remains: Remains) {}
 }
 
 #[derive(Debug, Default)]
