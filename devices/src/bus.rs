@@ -218,7 +218,9 @@ impl<A: BusAddress> Bus<A> {
 
     /// Takes away the region that starts at `start` and gives its device back.
     ///
-    /// An access that found the region before may still run, or begin to run, afterwards.
+    /// An access that found the region before may still run, or begin to run, afterwards: then a vCPU
+    /// thread holds the device too, and is perhaps the last to. Where dropping it closes descriptors, whoever
+    /// removed it keeps it until nobody else has it.
     ///
     /// # Errors
     /// No region starts there.

@@ -125,6 +125,9 @@ impl ControlThread {
     /// Waits until there is a message, room for one of ours, an end of the guest, or somebody who
     /// wants to be the supervisor.
     fn wait(&mut self) -> Result<Option<u8>, ControlError> {
+        if let Some(code) = self.reset_guest() {
+            return Ok(Some(code));
+        }
         let (balloon, later) = self.service.take_notices();
         if let Some(bytes) = balloon {
             self.event(Event::BalloonChanged { bytes });
@@ -330,19 +333,27 @@ impl ControlThread {
             }
             return Some(exit_code::ORDERLY);
         }
-        match self.service.settle(&end) {
-            Ok(()) => {
-                if end == GuestEnd::Reset {
-                    self.event(match policy.on_reset {
-                        ResetAction::Preserve => Event::GuestWantsReset,
-                        _ => Event::GuestReset {
-                            count: self.service.resets(),
-                        },
-                    });
-                }
+        if let Err(error) = self.service.settle(&end) {
+            return Some(self.failed(&error));
+        }
+        if end == GuestEnd::Reset && policy.on_reset == ResetAction::Preserve {
+            self.event(Event::GuestWantsReset);
+        }
+        self.announce(before);
+        self.reset_guest()
+    }
+
+    /// Goes on with a reset that waits, if one does.
+    fn reset_guest(&mut self) -> Option<u8> {
+        let before = self.service.phase_now();
+        match self.service.reset_guest() {
+            Ok(true) => {
+                let count = self.service.resets();
+                self.event(Event::GuestReset { count });
                 self.announce(before);
                 None
             }
+            Ok(false) => None,
             Err(error) => Some(self.failed(&error)),
         }
     }

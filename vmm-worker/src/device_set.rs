@@ -2,7 +2,9 @@
 //!
 //! Owned by the control thread. Devices are stopped before anything that needs guest memory to stand
 //! still (reset, save, hand-over, unplug) and resumed after it, all by the one way of the transport
-//! (`reeve_devices::virtio::transport::negotiation`).
+//! (`reeve_devices::virtio::transport::negotiation`). How one goes is in `device_set/departure.rs`.
+
+mod departure;
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -11,12 +13,13 @@ use reeve_devices::block::stats::BlockStats;
 use reeve_devices::block::throttle::Throttle;
 use reeve_devices::pci::Slot;
 use reeve_devices::pci::root::{Root, SlotError};
-use reeve_devices::shared::{Shared, lock, share};
+use reeve_devices::shared::{Shared, Wake, lock, share};
 use reeve_devices::state::Saveable;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::BalloonControl;
 use reeve_devices::virtio::console::ConsoleControl;
 use reeve_devices::virtio::net::NetHandle;
+use reeve_devices::virtio::transport::negotiation::Stopping;
 use reeve_devices::virtio::transport::pci::{Surroundings, VirtioPci, VirtioPciError};
 use reeve_devices::virtio::transport::registers::{BAR_BYTES, Registers};
 use reeve_devices::virtio::vsock::VsockControl;
@@ -29,7 +32,7 @@ use crate::state::{ContainerError, Recorder, Records, RestoreError};
 
 /// How long the devices may take to finish what they have begun. Storage that takes longer fails what
 /// was asked, and is told by name.
-const STOP_DEADLINE: Duration = Duration::from_secs(4);
+pub const STOP_PATIENCE: Duration = Duration::from_secs(4);
 
 /// Why a device could not be put on the bus, or does not stop.
 #[derive(Debug, thiserror::Error)]
@@ -41,7 +44,7 @@ pub enum DeviceSetError {
     #[error("there is no device in slot {0}")]
     Empty(Slot),
     /// Its storage or network does not answer.
-    #[error("the {what} in slot {slot} did not finish what it had begun within {STOP_DEADLINE:?}")]
+    #[error("the {what} in slot {slot} has not finished what it had begun")]
     Unresponsive {
         /// What it is.
         what: &'static str,
@@ -119,11 +122,21 @@ impl Built {
     }
 }
 
+/// How long a device stays.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Stay {
+    /// Until somebody wants it gone.
+    Stays,
+    /// Until the guest, which was asked to let go of it, does.
+    Asked,
+    /// Until it has finished what it had begun.
+    Going,
+}
+
 #[derive(Debug)]
 struct Attached {
     device: Built,
-    /// The guest was asked to let go of it.
-    leaving: bool,
+    stay: Stay,
 }
 
 /// The devices.
@@ -131,15 +144,25 @@ struct Attached {
 pub struct DeviceSet {
     root: Root,
     attached: Vec<Attached>,
+    /// Off the bus, of which a vCPU may hold parts yet.
+    departed: Vec<Built>,
+    /// Closed, and not told of yet.
+    gone: Vec<Slot>,
+    /// Woken when one has stopped that was not waited for to the end.
+    stopped: Arc<dyn Wake>,
 }
 
 impl DeviceSet {
-    /// None, on the bus of `root`.
+    /// None, on the bus of `root`. `stopped` is woken, on any thread, when a device has finished that did
+    /// not in time: [`turn`](Self::turn) is due then, and whatever failed for it may be tried again.
     #[must_use]
-    pub fn new(root: Root) -> Self {
+    pub fn new(root: Root, stopped: Arc<dyn Wake>) -> Self {
         Self {
             root,
             attached: Vec::new(),
+            departed: Vec::new(),
+            gone: Vec::new(),
+            stopped,
         }
     }
 
@@ -152,57 +175,8 @@ impl DeviceSet {
         self.root.insert(device.slot, function as _)?;
         self.attached.push(Attached {
             device,
-            leaving: false,
+            stay: Stay::Stays,
         });
-        Ok(())
-    }
-
-    /// Notes that the guest is asked to let go of what is in `slot`.
-    ///
-    /// # Errors
-    /// [`DeviceSetError::Empty`].
-    pub fn mark_leaving(&mut self, slot: Slot) -> Result<(), DeviceSetError> {
-        let entry = self
-            .attached
-            .iter_mut()
-            .find(|entry| entry.device.slot == slot);
-        entry.ok_or(DeviceSetError::Empty(slot))?.leaving = true;
-        Ok(())
-    }
-
-    /// Whether the guest was asked to let go of what is in `slot`.
-    #[must_use]
-    pub fn is_leaving(&self, slot: Slot) -> bool {
-        let mut entries = self.attached.iter();
-        entries.any(|entry| entry.leaving && entry.device.slot == slot)
-    }
-
-    /// The slots of which the guest was asked to let go.
-    #[must_use]
-    pub fn leaving(&self) -> Vec<Slot> {
-        let leaving = self.attached.iter().filter(|entry| entry.leaving);
-        leaving.map(|entry| entry.device.slot).collect()
-    }
-
-    /// Takes what is in `slot` off the bus, once it has finished what it had begun. Its descriptors are
-    /// closed and its threads ended then.
-    ///
-    /// # Errors
-    /// [`DeviceSetError::Empty`]; [`DeviceSetError::Unresponsive`], after which it is still there.
-    pub fn remove(&mut self, slot: Slot) -> Result<(), DeviceSetError> {
-        let position = self
-            .attached
-            .iter()
-            .position(|entry| entry.device.slot == slot)
-            .ok_or(DeviceSetError::Empty(slot))?;
-        if let Some(entry) = self.attached.get(position) {
-            entry.device.order_stop();
-            if !entry.device.wait_stopped(Instant::now() + STOP_DEADLINE) {
-                return Err(entry.device.unresponsive());
-            }
-        }
-        self.root.remove(slot);
-        self.attached.remove(position);
         Ok(())
     }
 
@@ -240,34 +214,39 @@ impl DeviceSet {
     /// Stops every device; what their drivers negotiated stays. All are told before any is waited for.
     ///
     /// # Errors
-    /// [`DeviceSetError::Unresponsive`]; the others are stopped.
-    pub fn stop(&self) -> Result<(), DeviceSetError> {
+    /// [`DeviceSetError::Unresponsive`] when one has not stopped after `patience`; the others have. It goes
+    /// on stopping.
+    pub fn stop(&self, patience: Duration) -> Result<(), DeviceSetError> {
         for entry in &self.attached {
             entry.device.order_stop();
         }
-        let deadline = Instant::now() + STOP_DEADLINE;
+        let deadline = Instant::now() + patience;
         let mut unresponsive = None;
-        for entry in &self.attached {
-            if !entry.device.wait_stopped(deadline) {
-                unresponsive = Some(entry.device.unresponsive());
+        for Attached { device, .. } in &self.attached {
+            if let Some(stopping) = device.stopping()
+                && !stopping.wait(deadline)
+            {
+                stopping.watch(Arc::clone(&self.stopped));
+                unresponsive = Some(device.unresponsive());
             }
         }
         unresponsive.map_or(Ok(()), Err)
     }
 
-    /// Lets every device go on that was stopped while its driver used it.
+    /// Lets every device go on that was stopped while its driver used it, but those that are going.
     ///
     /// # Errors
     /// [`DeviceSetError::Unresponsive`]: one that did not stop in time has not done so yet. The others
     /// go on; it goes on when this is called again after it has stopped.
     pub fn resume(&self) -> Result<(), DeviceSetError> {
         let mut unresponsive = None;
-        for entry in &self.attached {
-            let mut registers = lock(&entry.device.registers);
+        let staying = |entry: &&Attached| entry.stay != Stay::Going;
+        for Attached { device, .. } in self.attached.iter().filter(staying) {
+            let mut registers = lock(&device.registers);
             let negotiation = registers.negotiation();
             // What is being stopped cannot go on before that is done.
-            if !negotiation.is_running() && !negotiation.stop(Instant::now()) {
-                unresponsive = Some(entry.device.unresponsive());
+            if negotiation.stopping().is_some() {
+                unresponsive = Some(device.unresponsive());
                 continue;
             }
             negotiation.resume();
@@ -316,8 +295,9 @@ impl Built {
         registers.rebind();
     }
 
-    fn wait_stopped(&self, deadline: Instant) -> bool {
-        lock(&self.registers).negotiation().stop(deadline)
+    /// The stop that is under way. It is waited for without the lock that a vCPU may want.
+    fn stopping(&self) -> Option<Stopping> {
+        lock(&self.registers).negotiation().stopping()
     }
 
     /// The name of its record: one device cannot take another's, even in the same slot.

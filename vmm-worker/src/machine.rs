@@ -11,6 +11,7 @@
 
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::sync::{Arc, PoisonError};
+use std::time::Duration;
 
 use reeve_devices::bus::MmioAddress;
 use reeve_devices::console::ConsoleRing;
@@ -23,7 +24,7 @@ use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
 use crate::boot::Protocol;
 use crate::build::{BootImages, BuildError, Chipset};
-use crate::device_set::{DeviceSet, DeviceSetError};
+use crate::device_set::{DeviceSet, DeviceSetError, STOP_PATIENCE};
 use crate::io::IoThread;
 use crate::kvm::Vm;
 use crate::memory::GuestMemory;
@@ -44,6 +45,9 @@ pub enum MachineError {
     /// A device does not come to rest.
     #[error(transparent)]
     Device(#[from] DeviceSetError),
+    /// It is half reset.
+    #[error("the machine is being reset")]
+    Resetting,
     /// Guest memory could not be emptied.
     #[error("cannot empty guest memory: {0}")]
     Discard(#[from] crate::memory::MemoryError),
@@ -57,6 +61,7 @@ impl From<MachineError> for WireError {
             }
             MachineError::Reload(_) => ErrorCode::BootImage,
             MachineError::Discard(_) => ErrorCode::Memory,
+            MachineError::Resetting => ErrorCode::WrongPhase,
             MachineError::Vcpu(_) => ErrorCode::Host,
         };
         Self::new(code, error.to_string())
@@ -100,6 +105,8 @@ pub struct Machine {
     vcpus: VcpuSet,
     io: IoThread,
     resets: u64,
+    /// A reset was begun and has not succeeded.
+    resetting: bool,
 }
 
 impl Machine {
@@ -133,6 +140,7 @@ impl Machine {
             vcpus,
             io,
             resets: 0,
+            resetting: false,
         }
     }
 
@@ -161,7 +169,8 @@ impl Machine {
     ///
     /// # Errors
     /// [`MachineError::Device`]: a device that would not stop has still not done so. The machine stands
-    /// as before, and may be asked to go on again.
+    /// as before, and may be asked to go on again. [`MachineError::Resetting`] until a reset that was begun
+    /// has succeeded.
     pub fn resume(&self) -> Result<(), MachineError> {
         self.go_on(true)
     }
@@ -171,6 +180,9 @@ impl Machine {
     /// # Errors
     /// As for [`resume`](Self::resume).
     pub(crate) fn go_on(&self, running: bool) -> Result<(), MachineError> {
+        if self.resetting {
+            return Err(MachineError::Resetting);
+        }
         self.plugging.devices.resume()?;
         self.io.release();
         if running {
@@ -195,10 +207,11 @@ impl Machine {
     /// # Errors
     /// [`SaveError`]; it can be resumed then too.
     pub fn save(&self) -> Result<Vec<u8>, SaveError> {
-        if self.platform.end.is_pending() {
+        if self.resetting || self.platform.end.is_pending() {
             return Err(SaveError::Ended);
         }
-        self.plugging.devices.stop()?;
+        self.plugging.devices.stop(STOP_PATIENCE)?;
+        self.plugging.devices.check_none_goes()?;
         let input = self.io.hold();
         let general = MachineStateV1 {
             vcpus: self.vcpus.count(),
@@ -257,13 +270,16 @@ impl Machine {
     }
 
     /// Puts the machine, whose vCPUs stand, back to the moment of its launch. Devices that the guest was
-    /// asked to let go of are gone then: their slots.
+    /// asked to let go of go with it.
     ///
     /// # Errors
-    /// The machine is in no state to run then.
-    pub fn reset(&mut self) -> Result<Vec<PciSlot>, MachineError> {
-        self.plugging.devices.stop()?;
-        let removed = self.plugging.take_leaving();
+    /// The machine is in no state to run then. [`MachineError::Device`] when a device has not finished after
+    /// `patience`: nothing has changed but that the others have stopped, and it may be asked again when the
+    /// [`notices`](Self::notices) say that something has.
+    pub fn reset(&mut self, patience: Duration) -> Result<(), MachineError> {
+        self.resetting = true;
+        self.plugging.devices.stop(patience)?;
+        self.plugging.remove_leaving();
         self.chipset.reset(self.vcpus.count());
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
@@ -277,7 +293,8 @@ impl Machine {
         self.vcpus.reset()?;
         self.platform.end.clear();
         self.resets += 1;
-        Ok(removed)
+        self.resetting = false;
+        Ok(())
     }
 
     /// Builds a device, puts it on the bus and tells the guest.
@@ -288,11 +305,11 @@ impl Machine {
         self.plugging.attach(spec, descriptors, &self.chipset)
     }
 
-    /// Asks the guest to let go of a device, or takes it by force; true if it is gone.
+    /// Asks the guest to let go of a device, or takes it by force.
     ///
     /// # Errors
-    /// There is no such device, or it does not come to rest.
-    pub fn detach(&mut self, slot: PciSlot, force: bool) -> Result<bool, WireError> {
+    /// As for [`Plugging::detach`].
+    pub fn detach(&mut self, slot: PciSlot, force: bool) -> Result<(), WireError> {
         self.plugging.detach(slot, force, &self.chipset)
     }
 
@@ -359,7 +376,7 @@ impl Machine {
         self.io.order_quit();
         self.vcpus.quit();
         // What the guest was told is written must be in its files, not only here.
-        if let Err(error) = self.plugging.devices.stop() {
+        if let Err(error) = self.plugging.devices.stop(STOP_PATIENCE) {
             tracing::warn!("{error}");
         }
         self.io.quit();

@@ -30,9 +30,14 @@ impl Notices {
         })
     }
 
+    /// On the control thread, before it looks at everything there may be to look at.
+    pub fn clear(&self) {
+        self.event.take();
+    }
+
     /// On the control thread: the slots let go of since it last asked.
     pub fn take_slots(&self) -> impl Iterator<Item = u8> + use<> {
-        self.event.take();
+        self.clear();
         let slots = self.slots.swap(0, Ordering::AcqRel);
         (0..32).filter(move |slot| slots & 1 << slot != 0)
     }

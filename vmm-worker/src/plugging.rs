@@ -4,7 +4,7 @@
 //!  attach: spawner builds ──► on the bus ──► the guest's ACPI is told
 //!  detach: the guest's ACPI is asked ··· it ejects ──► stopped, off the bus, closed ──► DeviceRemoved
 //! ```
-//! A device that the guest was asked for and has not let go of goes at the next reset, as its driver does.
+//! A device that takes its time to stop holds nothing up: the rest follows when it has. A device that the guest was asked for and has not let go of goes at the next reset, as its driver does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -24,7 +24,7 @@ use reeve_ipc::spec::{DeviceSpec, PciSlot};
 
 use crate::build::devices::{Workshop, disk, nic, pci_slot};
 use crate::build::{BuildError, Chipset};
-use crate::device_set::{DeviceSet, DeviceSetError, Handle};
+use crate::device_set::{DeviceSet, DeviceSetError, Handle, STOP_PATIENCE};
 use crate::notices::Notices;
 use crate::spawner::Spawner;
 
@@ -73,50 +73,54 @@ impl Plugging {
         Ok(())
     }
 
-    /// Asks the guest to let go of a device, or takes it by force; true if it is gone.
+    /// Asks the guest to let go of a device, or takes it by force. [`turn`](Self::turn) tells when it is
+    /// gone.
     ///
     /// # Errors
-    /// There is no such device, or it does not finish what it has begun.
+    /// There is no such device; or, by force, it has not finished what it had begun, and goes when it has.
     pub fn detach(
         &mut self,
         slot: PciSlot,
         force: bool,
         chipset: &Chipset,
-    ) -> Result<bool, WireError> {
+    ) -> Result<(), WireError> {
         let slot = pci_slot(slot);
         if force {
-            self.devices.remove(slot)?;
+            self.devices.remove(slot, STOP_PATIENCE)?;
         } else {
             self.devices.mark_leaving(slot)?;
             chipset.ask_for_slot(slot.number());
         }
-        Ok(force)
+        Ok(())
     }
 
-    /// Takes away what the guest has let go of, as it was asked to; gives the slots. What it was not
-    /// asked for stays: a guest that ejects it has only lost sight of it.
-    pub fn take_ejected(&mut self) -> Vec<PciSlot> {
-        let ejected: Vec<_> = self.notices.take_slots().filter_map(Slot::new).collect();
-        let leaving = ejected
-            .into_iter()
-            .filter(|slot| self.devices.is_leaving(*slot));
-        self.remove_all(leaving.collect())
-    }
-
-    /// Takes away what the guest was asked for: it is being reset. Gives the slots.
-    pub fn take_leaving(&mut self) -> Vec<PciSlot> {
-        self.remove_all(self.devices.leaving())
-    }
-
-    fn remove_all(&mut self, slots: Vec<Slot>) -> Vec<PciSlot> {
-        let mut removed = Vec::new();
-        for slot in slots {
-            match self.devices.remove(slot) {
-                Ok(()) => removed.extend(PciSlot::try_from(slot.number())),
-                Err(error) => tracing::warn!("{error}"),
+    /// Takes away what the guest has let go of, as it was asked to, and goes on with what is being taken
+    /// away; gives the slots whose devices are gone. What the guest was not asked for stays: one that
+    /// ejects it has only lost sight of it.
+    pub fn turn(&mut self) -> Vec<PciSlot> {
+        for slot in self.notices.take_slots().filter_map(Slot::new) {
+            if self.devices.is_leaving(slot) {
+                self.begin_removal(slot);
             }
         }
-        removed
+        self.devices.turn();
+        let gone = self.devices.take_gone().into_iter();
+        gone.filter_map(|slot| PciSlot::try_from(slot.number()).ok())
+            .collect()
+    }
+
+    /// Takes away what the guest was asked for: it is being reset, and all devices have stopped.
+    pub fn remove_leaving(&mut self) {
+        for slot in self.devices.leaving() {
+            self.begin_removal(slot);
+        }
+        self.devices.turn();
+    }
+
+    fn begin_removal(&mut self, slot: Slot) {
+        if let Err(error) = self.devices.begin_removal(slot) {
+            tracing::warn!("{error}");
+        }
     }
 
     /// Changes a device.

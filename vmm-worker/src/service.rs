@@ -21,6 +21,7 @@ use reeve_sandbox::seccomp::{Role, enter_role};
 
 use crate::adoption::Adoption;
 use crate::build;
+use crate::device_set::{DeviceSetError, STOP_PATIENCE};
 use crate::events::Events;
 use crate::hand_over::give::{self, Before, Giving, Outcome};
 use crate::hand_over::take::{self, Taking};
@@ -50,6 +51,8 @@ pub struct Service {
     /// Devices that are gone and of which nobody was told yet.
     pub removed: Vec<PciSlot>,
     balloon: BalloonNews,
+    /// A reset waits for the devices, at its next try for so long.
+    reset_waits: Option<Duration>,
     moving: Moving,
 }
 
@@ -71,6 +74,25 @@ struct BalloonNews {
 
 /// How often a change of the balloon is told, at most.
 const BALLOON_NEWS: Duration = Duration::from_millis(200);
+/// How long the control thread waits for the devices of a guest that resets itself. Storage that takes
+/// longer is waited for beside other work.
+const RESET_PATIENCE: Duration = Duration::from_millis(250);
+
+impl BalloonNews {
+    /// What is to be told of a balloon that holds `bytes`, or when to look again.
+    fn look(&mut self, bytes: u64) -> (Option<u64>, Option<Duration>) {
+        let now = Instant::now();
+        match self.told {
+            Some((told, _)) if told == bytes => (None, None),
+            None if bytes == 0 => (None, None),
+            Some((_, when)) if now < when + BALLOON_NEWS => (None, Some(when + BALLOON_NEWS - now)),
+            _ => {
+                self.told = Some((bytes, now));
+                (Some(bytes), None)
+            }
+        }
+    }
+}
 
 impl Service {
     /// A worker without a machine; one that loses its supervisor now has nothing to keep.
@@ -94,6 +116,7 @@ impl Service {
             last_request: None,
             removed: Vec::new(),
             balloon: BalloonNews::default(),
+            reset_waits: None,
             moving: Moving::No,
         }
     }
@@ -121,27 +144,18 @@ impl Service {
         self.machine.as_ref().map(Machine::notices)
     }
 
-    /// Does what the guest's ACPI has told, and gives what the balloon holds if that is news. `None` for the
-    /// time when there is nothing to come back for.
+    /// Does what the guest's ACPI and devices have told, and gives what the balloon holds if that is news.
+    /// `None` for the time when there is nothing to come back for.
     pub fn take_notices(&mut self) -> (Option<u64>, Option<Duration>) {
         let Some(machine) = self.machine.as_mut() else {
             return (None, None);
         };
         let plugging = machine.plugging();
-        self.removed.extend(plugging.take_ejected());
-        let Some(bytes) = plugging.balloon_bytes() else {
-            return (None, None);
-        };
-        let now = Instant::now();
-        match self.balloon.told {
-            Some((told, _)) if told == bytes => (None, None),
-            None if bytes == 0 => (None, None),
-            Some((_, when)) if now < when + BALLOON_NEWS => (None, Some(when + BALLOON_NEWS - now)),
-            _ => {
-                self.balloon.told = Some((bytes, now));
-                (Some(bytes), None)
-            }
-        }
+        self.removed.extend(plugging.turn());
+        let turn = plugging.devices.next_turn();
+        let bytes = plugging.balloon_bytes();
+        let (news, later) = bytes.map_or((None, None), |bytes| self.balloon.look(bytes));
+        (news, turn.into_iter().chain(later).min())
     }
 
     /// Where the guest's end is left, once there is a machine.
@@ -248,7 +262,8 @@ impl Service {
         self.machine.as_ref().map_or(0, Machine::resets)
     }
 
-    /// Brings the machine to rest after the guest's own end: reset and running again, or kept.
+    /// Brings the machine to rest after the guest's own end: kept, or to be reset by
+    /// [`reset_guest`](Self::reset_guest).
     ///
     /// # Errors
     /// The machine cannot be brought to rest; the worker must end.
@@ -263,14 +278,50 @@ impl Service {
             GuestEnd::Reset if self.policy.on_reset == ResetAction::Preserve => {
                 self.phase = Phase::Off;
             }
-            GuestEnd::Reset => {
-                self.removed.extend(machine.reset()?);
-                if self.phase == Phase::Running {
-                    machine.resume()?;
-                }
-            }
+            GuestEnd::Reset => self.reset_waits = Some(RESET_PATIENCE),
         }
         Ok(())
+    }
+
+    /// Carries out a reset that waits, and lets the machine run again; true if it has. It goes on waiting,
+    /// with the vCPUs standing, while a device has not finished what it had begun: to be called again when
+    /// there are notices.
+    ///
+    /// # Errors
+    /// The machine cannot be reset; the worker must end.
+    pub fn reset_guest(&mut self) -> Result<bool, MachineError> {
+        let (Some(patience), Some(machine)) = (self.reset_waits, &self.machine) else {
+            return Ok(false);
+        };
+        // First: what is told from now on brings another try.
+        machine.notices().clear();
+        Ok(self.try_reset(patience)?.is_none())
+    }
+
+    /// Resets the machine, whose vCPUs stand, and lets it run if it ran. What it waits for, if it does.
+    fn try_reset(&mut self, patience: Duration) -> Result<Option<DeviceSetError>, MachineError> {
+        let Some(machine) = self.machine.as_mut() else {
+            return Ok(None);
+        };
+        match machine.reset(patience) {
+            Err(MachineError::Device(error)) => {
+                if !patience.is_zero() {
+                    tracing::warn!("a reset waits: {error}");
+                }
+                self.reset_waits = Some(Duration::ZERO);
+                return Ok(Some(error));
+            }
+            result => {
+                self.reset_waits = None;
+                result?;
+            }
+        }
+        if self.phase == Phase::Running {
+            machine.resume()?;
+        } else {
+            self.phase = Phase::Paused;
+        }
+        Ok(None)
     }
 
     /// Takes the machine apart, so that the kernel's share of that is done before the exit.
@@ -331,7 +382,10 @@ impl WorkerService for Service {
 
     fn resume(&mut self, _: Resume) -> Result<(), WireError> {
         if self.phase == Phase::Paused {
-            self.machine()?.resume()?;
+            // One that is being reset runs once that is done.
+            if self.reset_waits.is_none() {
+                self.machine()?.resume()?;
+            }
             self.phase = Phase::Running;
         }
         Ok(())
@@ -351,22 +405,17 @@ impl WorkerService for Service {
     }
 
     fn reset(&mut self, _: Reset) -> Result<(), WireError> {
-        let machine = self.machine()?;
-        machine.pause()?;
-        match machine.reset() {
-            Ok(removed) => self.removed.extend(removed),
+        self.machine()?.pause()?;
+        match self.try_reset(STOP_PATIENCE) {
+            Ok(None) => Ok(()),
+            // It is done when the device has stopped.
+            Ok(Some(waits)) => Err(waits.into()),
             Err(error) => {
                 // Half of it is as before and half is not: nothing may run until a reset succeeds.
                 self.phase = Phase::Crashed;
-                return Err(error.into());
+                Err(error.into())
             }
         }
-        if self.phase == Phase::Running {
-            self.machine()?.resume()?;
-        } else {
-            self.phase = Phase::Paused;
-        }
-        Ok(())
     }
 
     fn stop(&mut self, _: Stop) -> Result<(), WireError> {
@@ -404,11 +453,7 @@ impl WorkerService for Service {
     }
 
     fn device_detach(&mut self, request: DeviceDetach) -> Result<(), WireError> {
-        let DeviceDetach { slot, force } = request;
-        if self.machine()?.detach(slot, force)? {
-            self.removed.push(slot);
-        }
-        Ok(())
+        self.machine()?.detach(request.slot, request.force)
     }
 
     fn device_update(&mut self, request: DeviceUpdate) -> Result<(), WireError> {

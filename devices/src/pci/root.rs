@@ -129,7 +129,8 @@ impl Root {
     }
 
     /// Takes the function out of `slot`, its BARs off the MMIO bus, and gives it back. The host bridge
-    /// stays. An access that found the function before may still run, or begin to run, afterwards.
+    /// stays. An access that found the function before may still run, or begin to run, afterwards, as with
+    /// [`Bus::remove`](crate::bus::Bus::remove); none maps its BARs any more.
     pub fn remove(&self, slot: Slot) -> Option<Shared<dyn PciFunction>> {
         if slot == Slot::HOST_BRIDGE {
             return None;

@@ -133,7 +133,7 @@ impl Parts {
                 .map_err(BuildError::Console)?;
         }
 
-        let mut devices = DeviceSet::new(chipset.pci.clone());
+        let mut devices = DeviceSet::new(chipset.pci.clone(), Arc::clone(&notices) as _);
         let mut workshop = Workshop::new(
             memory.clone(),
             pci::surroundings(&vm, &interrupts, &memory),

@@ -3,14 +3,17 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Condvar, Mutex};
 
 use reeve_devices::bus::{BusDevice, MmioAddress, MmioBus};
 use reeve_devices::irq::{MsiMessage, MsiSink};
 use reeve_devices::memory::GuestRam;
 use reeve_devices::pci::root::{Ecam, Windows};
+use reeve_devices::reactor::Sources;
 use reeve_devices::virtio::rng::Entropy;
 use reeve_devices::virtio::transport::registers::NoDoorbells;
 use reeve_devices::virtio::vsock::Vsock;
+use reeve_devices::virtio::{DeviceId, Progress, QueueWorker, Start, StartError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot, RngSpec};
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -45,12 +48,22 @@ fn memory() -> GuestMemory {
     GuestMemory::map(Backing::Shared { fd }, 2 << 20).unwrap()
 }
 
+#[derive(Debug, Default)]
+struct CountWakes(AtomicU32);
+
+impl Wake for CountWakes {
+    fn wake(&self) {
+        self.0.fetch_add(1, Ordering::SeqCst);
+    }
+}
+
 /// Bytes from the rings of one queue to those of the next.
 const QUEUE_STRIDE: u64 = 0x8000;
 
 /// A bus with one device, an entropy device if nothing else is said, and the driver's ways to it.
 struct Rig {
     set: DeviceSet,
+    stopped: Arc<CountWakes>,
     mmio: Arc<MmioBus>,
     root: Root,
     memory: GuestMemory,
@@ -78,38 +91,42 @@ impl Rig {
                 memory64: 0..0,
             },
         );
+        let stopped = Arc::new(CountWakes::default());
+        let mut rig = Self {
+            set: DeviceSet::new(root.clone(), Arc::clone(&stopped) as _),
+            stopped,
+            mmio,
+            root,
+            memory: memory.clone(),
+        };
+        rig.insert(what, device, handle);
+        rig
+    }
+
+    fn insert(&mut self, what: &'static str, device: Box<dyn VirtioDevice>, handle: Handle) {
         let surroundings = Surroundings {
-            ram: GuestRam::new(memory.map_ref().clone()),
+            ram: GuestRam::new(self.memory.map_ref().clone()),
             messages: Arc::new(NoMessages),
             doorbells: Arc::new(NoDoorbells),
         };
-        let mut set = DeviceSet::new(root.clone());
-        let thread = Arc::new(DeviceThread::start("test").unwrap());
-        let slot = Slot::new(SLOT).unwrap();
+        let threads = vec![Arc::new(DeviceThread::start("test").unwrap())];
         let spec = DeviceSpec::Rng(RngSpec {
             slot: PciSlot::try_from(SLOT).unwrap(),
             rate: None,
         });
         let kept = Kept::of(&spec, &FdTable::new()).unwrap();
-        let threads = vec![thread];
-        let built = Built::new(slot, what, device, threads, handle, kept, surroundings)
+        let built = Built::new(slot(), what, device, threads, handle, kept, surroundings)
             .expect("a device");
-        set.insert(built).unwrap();
-        Self {
-            set,
-            mmio,
-            root,
-            memory: memory.clone(),
-        }
+        self.set.insert(built).unwrap();
     }
 
     fn write(&self, register: u64, data: &[u8]) {
-        let bar = bar_address(Slot::new(SLOT).unwrap());
+        let bar = bar_address(slot());
         self.mmio.write(MmioAddress(bar + register), data);
     }
 
     fn read(&self, register: u64) -> u8 {
-        let bar = bar_address(Slot::new(SLOT).unwrap());
+        let bar = bar_address(slot());
         let mut data = [0];
         self.mmio.read(MmioAddress(bar + register), &mut data);
         let [byte] = data;
@@ -190,7 +207,7 @@ fn a_device_in_use_goes_on_from_its_record() {
         rig.wait_answered(number + 1);
     }
     for hop in 0..5 {
-        rig.set.stop().unwrap();
+        rig.set.stop(STOP_PATIENCE).unwrap();
         // Its driver, were it running, would be told nothing of this.
         let asked = 10 + 2 * hop;
         rig.ask(asked);
@@ -215,7 +232,7 @@ fn a_device_that_was_saved_goes_on_where_it_is() {
     let memory = memory();
     let rig = Rig::new(&memory);
     rig.start();
-    rig.set.stop().unwrap();
+    rig.set.stop(STOP_PATIENCE).unwrap();
     rig.save();
     rig.ask(0);
     assert_eq!(rig.answered(), 0);
@@ -298,4 +315,217 @@ fn a_guest_that_resets_its_socket_device_closes_no_connection_on_its_vcpu() {
         .set_read_timeout(Some(Duration::from_secs(20)))
         .unwrap();
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "it is closed");
+}
+
+/// A device whose storage takes as long to finish as the test likes, and that closes a descriptor when it
+/// goes.
+struct Slow {
+    gate: Arc<Gate>,
+    _file: std::fs::File,
+}
+
+#[derive(Debug, Default)]
+struct Gate {
+    open: Mutex<bool>,
+    opened: Condvar,
+}
+
+impl Gate {
+    fn open(&self) {
+        *lock(&self.open) = true;
+        self.opened.notify_all();
+    }
+
+    fn pass(&self) {
+        let shut = |open: &mut bool| !*open;
+        drop(self.opened.wait_while(lock(&self.open), shut).unwrap());
+    }
+}
+
+struct SlowWorker(Arc<Gate>);
+
+impl VirtioDevice for Slow {
+    fn id(&self) -> DeviceId {
+        DeviceId::Block
+    }
+
+    fn features(&self) -> u64 {
+        0
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &[QUEUE_SIZE]
+    }
+
+    fn read_config(&self, _offset: u64, data: &mut [u8]) {
+        data.fill(0);
+    }
+
+    fn start(&mut self, _start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
+        Ok(vec![Box::new(SlowWorker(Arc::clone(&self.gate)))])
+    }
+}
+
+impl QueueWorker for SlowWorker {
+    fn start(&mut self, _sources: &Sources<'_>) {}
+
+    fn ready(&mut self, _token: u32, _hung_up: bool, _sources: &Sources<'_>) {}
+
+    fn stop(self: Box<Self>, _sources: &Sources<'_>) -> Progress {
+        self.0.pass();
+        Progress::new()
+    }
+}
+
+const SHORT: Duration = Duration::from_millis(20);
+
+/// One that is used, and the way to let it finish.
+fn slow() -> (Rig, Arc<Gate>) {
+    let gate = Arc::new(Gate::default());
+    let device = Slow {
+        gate: Arc::clone(&gate),
+        _file: std::fs::File::open("/dev/null").unwrap(),
+    };
+    let rig = Rig::with(&memory(), "slow disk", Box::new(device), Handle::Rng);
+    rig.start();
+    (rig, gate)
+}
+
+fn slot() -> Slot {
+    Slot::new(SLOT).unwrap()
+}
+
+#[test]
+fn a_device_that_is_taken_by_force_while_its_storage_stalls_goes_when_that_has_finished() {
+    let (mut rig, gate) = slow();
+    let refused = rig.set.remove(slot(), SHORT).unwrap_err();
+    assert!(
+        matches!(refused, DeviceSetError::Unresponsive { .. }),
+        "{refused}"
+    );
+    rig.set.turn();
+    assert!(rig.set.take_gone().is_empty());
+    assert!(rig.set.check_none_goes().is_err(), "nobody saves it");
+    // It holds nothing else up meanwhile, and serves nobody again.
+    rig.set.resume().unwrap();
+    rig.start();
+    assert!(
+        rig.set.remove(slot(), SHORT).is_err(),
+        "it may be said again"
+    );
+    assert_eq!(rig.stopped.0.load(Ordering::SeqCst), 0);
+    gate.open();
+    eventually("it has stopped", || {
+        rig.stopped.0.load(Ordering::SeqCst) == 1
+    });
+    rig.set.turn();
+    assert_eq!(rig.set.take_gone(), [slot()]);
+    rig.set.check_none_goes().unwrap();
+    assert!(rig.set.handle(slot()).is_none());
+    assert!(rig.root.function(slot()).is_none());
+    let empty = rig.set.remove(slot(), SHORT).unwrap_err();
+    assert!(matches!(empty, DeviceSetError::Empty(_)), "{empty}");
+}
+
+#[test]
+fn what_the_guest_lets_go_of_is_not_waited_for() {
+    let (mut rig, gate) = slow();
+    rig.set.mark_leaving(slot()).unwrap();
+    assert!(rig.set.is_leaving(slot()));
+    let before = Instant::now();
+    rig.set.begin_removal(slot()).unwrap();
+    rig.set.turn();
+    assert!(before.elapsed() < Duration::from_secs(1));
+    assert!(!rig.set.is_leaving(slot()), "it is asked once");
+    rig.set.mark_leaving(slot()).unwrap();
+    assert!(!rig.set.is_leaving(slot()));
+    gate.open();
+    eventually("it has stopped", || {
+        rig.stopped.0.load(Ordering::SeqCst) == 1
+    });
+    rig.set.turn();
+    assert_eq!(rig.set.take_gone(), [slot()]);
+}
+
+#[test]
+fn a_machine_whose_device_stalls_is_told_when_that_has_finished() {
+    let (rig, gate) = slow();
+    for _ in 0..3 {
+        assert!(rig.set.stop(SHORT).is_err());
+        assert!(rig.set.resume().is_err(), "it has not stopped yet");
+    }
+    gate.open();
+    eventually("it has stopped", || {
+        rig.stopped.0.load(Ordering::SeqCst) == 1
+    });
+    rig.set.stop(Duration::ZERO).unwrap();
+    rig.set.resume().unwrap();
+}
+
+#[test]
+fn a_vcpus_access_does_not_wait_for_a_device_that_stops() {
+    let (mut rig, gate) = slow();
+    rig.set.begin_removal(slot()).unwrap();
+    let mmio = Arc::clone(&rig.mmio);
+    let bar = bar_address(slot());
+    std::thread::scope(|scope| {
+        let vcpu = scope.spawn(move || {
+            enter_role(Role::Vcpu).unwrap();
+            let mut status = [0];
+            mmio.read(MmioAddress(bar + 0x14), &mut status);
+            status
+        });
+        let patient = scope.spawn(|| rig.set.remove(slot(), STOP_PATIENCE));
+        assert_eq!(vcpu.join().unwrap(), [15]);
+        assert!(!patient.is_finished());
+        gate.open();
+        patient.join().unwrap().unwrap();
+    });
+}
+
+#[test]
+fn a_device_that_a_vcpu_still_holds_is_kept_until_it_does_not() {
+    let (mut rig, gate) = slow();
+    gate.open();
+    // As the bus has it while an access is under way.
+    let registers = Arc::clone(&rig.set.attached[0].device.registers);
+    let late = rig.set.remove(slot(), SHORT).unwrap_err();
+    assert!(
+        matches!(late, DeviceSetError::Unresponsive { .. }),
+        "{late}"
+    );
+    assert!(rig.root.function(slot()).is_none(), "it is off the bus");
+    assert!(rig.set.take_gone().is_empty());
+    assert!(rig.set.next_turn().is_some());
+    as_a_vcpu(move || drop(registers));
+    rig.set.turn();
+    assert_eq!(rig.set.take_gone(), [slot()]);
+    assert!(rig.set.next_turn().is_none());
+}
+
+/// Devices come and go while a vCPU hammers at where they are. What it closes ends the process.
+#[test]
+fn a_vcpu_at_the_registers_of_devices_that_are_taken_by_force_closes_none() {
+    const ROUNDS: u32 = 200;
+    let (mut rig, gate) = slow();
+    gate.open();
+    let (mmio, bar) = (Arc::clone(&rig.mmio), bar_address(slot()));
+    let over = AtomicU32::new(0);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                enter_role(Role::Vcpu).unwrap();
+                while over.load(Ordering::Relaxed) == 0 {
+                    mmio.read(MmioAddress(bar + 0x14), &mut [0]);
+                }
+            });
+        }
+        for _ in 0..ROUNDS {
+            rig.set.remove(slot(), STOP_PATIENCE).unwrap();
+            assert_eq!(rig.set.take_gone(), [slot()]);
+            rig.insert("slow disk", Box::new(Entropy::new(None)), Handle::Rng);
+            rig.start();
+        }
+        over.store(1, Ordering::Relaxed);
+    });
 }

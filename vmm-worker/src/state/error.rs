@@ -12,7 +12,7 @@ use crate::vcpu::VcpuError;
 /// Why a machine could not be saved. It stands, and can be resumed.
 #[derive(Debug, thiserror::Error)]
 pub enum SaveError {
-    /// Its guest has ended: what there is to be said of it is in an event.
+    /// Its guest has ended, or is being reset: what there is to be said of it is in an event.
     #[error("the guest has ended, there is nothing to go on with")]
     Ended,
     /// A vCPU does not stand, or KVM does not tell its state.

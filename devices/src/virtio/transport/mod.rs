@@ -3,6 +3,7 @@
 //! [`negotiation`] is what every transport does: status, features, queues, the start and the stop of the
 //! device behind it. [`mod@line`] is the device's way to its driver. [`pci`] gives both registers.
 
+mod ending;
 pub mod line;
 pub mod negotiation;
 pub mod pci;

@@ -21,7 +21,7 @@
 //! [`set_bus_master`]: Negotiation::set_bus_master
 //! [`catch_up`]: Negotiation::catch_up
 
-use std::sync::{Arc, Condvar, Mutex, PoisonError};
+use std::sync::Arc;
 use std::time::Instant;
 
 use super::super::queue::{MAX_SIZE, Queue, QueueLayout, QueueProgress, RingFeatures};
@@ -29,11 +29,15 @@ use super::super::{
     Executor, F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, FAULTS, Interrupts, Progress,
     RunningQueue, Start, VirtioDevice,
 };
+use super::ending::Ending;
 use super::line::Line;
 use crate::error::GuestFault;
 use crate::event::Event;
 use crate::memory::GuestRam;
-use crate::state::{StateError, StateReader, StateWriter, check};
+
+pub use super::ending::Stopping;
+
+mod state;
 
 /// `ACKNOWLEDGE`.
 pub const ACKNOWLEDGE: u8 = 1;
@@ -75,46 +79,6 @@ impl QueueRegisters {
         self.enabled = false;
         self.progress = QueueProgress::default();
         self.kick.take();
-    }
-}
-
-/// Where the workers leave their queues' progress when they end.
-#[derive(Debug, Default)]
-struct Ending {
-    progress: Mutex<Option<Progress>>,
-    ended: Condvar,
-}
-
-impl Ending {
-    fn finish(&self, progress: Progress) {
-        let mut place = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        *place = Some(progress);
-        self.ended.notify_all();
-    }
-
-    fn take(&self) -> Option<Progress> {
-        self.progress
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take()
-    }
-
-    fn wait(&self, deadline: Instant) -> Option<Progress> {
-        let mut place = self.progress.lock().unwrap_or_else(PoisonError::into_inner);
-        loop {
-            if let Some(progress) = place.take() {
-                return Some(progress);
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return None;
-            }
-            place = self
-                .ended
-                .wait_timeout(place, left)
-                .unwrap_or_else(PoisonError::into_inner)
-                .0;
-        }
     }
 }
 
@@ -551,7 +515,7 @@ impl Negotiation {
         self.discard_remains();
     }
 
-    /// Tells the workers to end, if they run; [`stop`](Self::stop) then waits for them.
+    /// Tells the workers to end, if they run; [`stopping`](Self::stopping) then says how far that is.
     pub fn order_stop(&mut self) {
         self.owed = false;
         if self.is_running() {
@@ -590,22 +554,24 @@ impl Negotiation {
         self.go_on()
     }
 
+    /// The stop that is under way; `None` if no worker runs that was told to end.
+    pub fn stopping(&mut self) -> Option<Stopping> {
+        self.settle();
+        match &self.run {
+            Run::Stopping { ending, .. } => Some(Stopping(Arc::clone(ending))),
+            Run::Idle | Run::Running => None,
+        }
+    }
+
     /// Stops the workers, if they run, and waits until they have ended; false when `deadline` passes
-    /// first. What was negotiated stays, for [`resume`](Self::resume) and by its saved state.
+    /// first. What was negotiated stays, for [`resume`](Self::resume) and by its saved state. Where vCPUs
+    /// run, who holds the registers' lock waits for [`stopping`](Self::stopping) without it instead.
     #[must_use]
     pub fn stop(&mut self, deadline: Instant) -> bool {
         self.order_stop();
-        let Run::Stopping { ending, .. } = &self.run else {
-            return true;
-        };
-        let ending = Arc::clone(ending);
-        match ending.wait(deadline) {
-            Some(progress) => {
-                self.ended(progress);
-                true
-            }
-            None => false,
-        }
+        let stopped = self.stopping().is_none_or(|stop| stop.wait(deadline));
+        self.settle();
+        stopped
     }
 
     /// Serves the queues again from where they were, if the driver had the device running. Notifications
@@ -639,92 +605,6 @@ impl Negotiation {
             self.reset_registers();
         }
         stopped
-    }
-
-    /// The registers and the device's own state. Stopped.
-    pub(super) fn save(&self, writer: &mut StateWriter) {
-        writer
-            .u8(self.status)
-            .bool(self.line.wants_reset())
-            .u32(self.device_features_select)
-            .u32(self.driver_features_select)
-            .u64(self.driver_features)
-            .u16(self.queue_select)
-            .u16(self.line.config_vector())
-            .u16(self.queue_count());
-        for (index, queue) in (0_u16..).zip(&self.queues) {
-            writer
-                .u16(queue.layout.size)
-                .u64(queue.layout.descriptors)
-                .u64(queue.layout.available)
-                .u64(queue.layout.used)
-                .bool(queue.enabled)
-                .u16(self.line.queue_vector(index))
-                .u16(queue.progress.next_available)
-                .u16(queue.progress.next_used);
-        }
-        let device = self.device.save();
-        writer.u32(u32::try_from(device.len()).unwrap_or(u32::MAX));
-        writer.bytes(&device);
-    }
-
-    /// Takes a saved state over; [`resume`](Self::resume) then serves the queues. Stopped.
-    pub(super) fn restore(&mut self, record: &[u8]) -> Result<(), StateError> {
-        let mut reader = StateReader::new(record);
-        let status = reader.u8()?;
-        check(status & !SETTABLE == 0, "status")?;
-        let wants_reset = reader.bool("needs_reset")?;
-        let selects = [reader.u32()?, reader.u32()?];
-        let driver_features = reader.u64()?;
-        if status & FEATURES_OK != 0 {
-            let unknown = driver_features & !self.offered();
-            check(unknown == 0, "driver_features")?;
-            check(driver_features & F_VERSION_1 != 0, "driver_features")?;
-        }
-        check(
-            status & DRIVER_OK == 0 || status & FEATURES_OK != 0,
-            "status",
-        )?;
-        let queue_select = reader.u16()?;
-        let config_vector = reader.u16()?;
-        check(reader.u16()? == self.queue_count(), "queues")?;
-        let mut saved = Vec::with_capacity(self.queues.len());
-        for _ in &self.queues {
-            let layout = QueueLayout {
-                size: reader.u16()?,
-                descriptors: reader.u64()?,
-                available: reader.u64()?,
-                used: reader.u64()?,
-            };
-            let enabled = reader.bool("queue enabled")?;
-            let vector = reader.u16()?;
-            let progress = QueueProgress {
-                next_available: reader.u16()?,
-                next_used: reader.u16()?,
-            };
-            saved.push((layout, enabled, vector, progress));
-        }
-        let len = usize::try_from(reader.u32()?).map_err(|_| StateError::Truncated)?;
-        let device = reader.slice(len)?;
-        reader.finish()?;
-        self.device.restore(1, device)?;
-        self.discard_remains();
-        self.status = status;
-        [self.device_features_select, self.driver_features_select] = selects;
-        self.driver_features = driver_features;
-        self.queue_select = queue_select;
-        self.line.reset();
-        self.line.restore_wants_reset(wants_reset);
-        self.line.set_config_vector(config_vector);
-        for ((index, queue), (layout, enabled, vector, progress)) in
-            (0_u16..).zip(&mut self.queues).zip(saved)
-        {
-            queue.layout = layout;
-            queue.enabled = enabled;
-            queue.progress = progress;
-            self.line.set_queue_vector(index, vector);
-        }
-        Ok(())
     }
 }
 

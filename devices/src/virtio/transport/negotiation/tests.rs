@@ -5,6 +5,7 @@ use super::super::line::{NO_VECTOR, Vectors};
 use super::*;
 use crate::memory::testing::ram;
 use crate::shared::lock;
+use crate::state::StateWriter;
 use crate::virtio::testing::Driver;
 use crate::virtio::{DeviceId, QueueWorker, Remains, StartError, Stopped};
 
