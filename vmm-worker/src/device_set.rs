@@ -28,7 +28,7 @@ use reeve_ipc::device::DeviceChange;
 use crate::arch::x86_64::layout;
 use crate::hand_over::Kept;
 use crate::io::device::{DeviceExecutor, DeviceThread};
-use crate::state::{ContainerError, Recorder, Records, RestoreError};
+use crate::state::{Recorder, Records, RestoreError, SaveError};
 
 /// How long the devices may take to finish what they have begun. Storage that takes longer fails what
 /// was asked, and is told by name.
@@ -223,9 +223,7 @@ impl DeviceSet {
         let deadline = Instant::now() + patience;
         let mut unresponsive = None;
         for Attached { device, .. } in &self.attached {
-            if let Some(stopping) = device.stopping()
-                && !stopping.wait(deadline)
-            {
+            if let Some(stopping) = device.wait_stopped(deadline) {
                 stopping.watch(Arc::clone(&self.stopped));
                 unresponsive = Some(device.unresponsive());
             }
@@ -258,9 +256,18 @@ impl DeviceSet {
     /// Adds a record for each device, all of which are stopped.
     ///
     /// # Errors
-    /// The container has no room.
-    pub fn save(&self, records: &mut Recorder) -> Result<(), ContainerError> {
+    /// The container has no room; [`SaveError::Unwritten`].
+    pub fn save(&self, records: &mut Recorder) -> Result<(), SaveError> {
         for Attached { device, .. } in &self.attached {
+            let saveable = {
+                let mut registers = lock(&device.registers);
+                registers.negotiation().device().check_saveable()
+            };
+            saveable.map_err(|source| SaveError::Unwritten {
+                what: device.what,
+                slot: device.slot,
+                source,
+            })?;
             let function = lock(&device.function);
             records.add(&device.unit(), function.schema(), &function.save())?;
         }
@@ -295,9 +302,20 @@ impl Built {
         registers.rebind();
     }
 
-    /// The stop that is under way. It is waited for without the lock that a vCPU may want.
+    /// The stop that is under way; what there is to be done after one that is over is done.
     fn stopping(&self) -> Option<Stopping> {
         lock(&self.registers).negotiation().stopping()
+    }
+
+    /// Waits until it has stopped, without the lock that a vCPU may want; the stop that is still under way
+    /// at `deadline`.
+    fn wait_stopped(&self, deadline: Instant) -> Option<Stopping> {
+        while let Some(stopping) = self.stopping() {
+            if !stopping.wait(deadline) {
+                return Some(stopping);
+            }
+        }
+        None
     }
 
     /// The name of its record: one device cannot take another's, even in the same slot.
@@ -319,5 +337,7 @@ fn bar_address(slot: Slot) -> u64 {
     layout::PCI_WINDOW_32.start + u64::from(slot.number()) * BAR_BYTES
 }
 
+#[cfg(test)]
+pub(crate) mod slow;
 #[cfg(test)]
 mod tests;

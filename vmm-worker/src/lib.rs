@@ -27,6 +27,10 @@
 //! 3. (2026-11) A restored machine stands and asks for nothing of the host, and a saved one can go on:
 //!    whoever moves a guest decides which of the two does, and only one ever has.
 
+// So that a harness of the tests beside this crate serves those inside it as well.
+#[cfg(test)]
+extern crate self as reeve_worker;
+
 pub mod adoption;
 pub mod arch;
 #[cfg(feature = "attack-points")]

@@ -253,6 +253,12 @@ impl Machine {
         &self.plugging.devices
     }
 
+    /// Its memory.
+    #[cfg(test)]
+    pub(crate) fn memory(&self) -> &GuestMemory {
+        &self.memory
+    }
+
     /// The thread that serves its console.
     pub(crate) fn io(&self) -> &IoThread {
         &self.io

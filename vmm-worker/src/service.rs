@@ -555,3 +555,6 @@ impl WorkerService for Service {
         })
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -201,7 +201,7 @@ fn nothing_is_left_of_a_machine_that_was_taken_apart() {
             maps.lines().filter(|line| line.contains(&name)).count()
         };
         assert_eq!(mapped(), 1, "one of two machines is gone");
-        drop(rig);
+        rig.take_machine().close();
         assert_eq!(mapped(), 0);
     }
 }

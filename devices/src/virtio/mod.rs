@@ -201,6 +201,11 @@ pub fn take_queue(
         .ok_or(StartError::MissingQueue(index))
 }
 
+/// What a device keeps outside its saved state could not be written there when it stopped.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("what it holds for its image could not be written: {0}")]
+pub struct Unwritten(pub String);
+
 /// The front half of a device.
 ///
 /// Called with the transport's lock held, on vCPU threads and on the control thread: no call blocks,
@@ -241,6 +246,15 @@ pub trait VirtioDevice: Send {
     /// of descriptors that are to be closed. Asked after each of them; closed on a device thread.
     fn take_remains(&mut self) -> Option<Remains> {
         None
+    }
+
+    /// Refuses to be saved: what belongs to the state is not where whoever restores it would look. Not
+    /// running.
+    ///
+    /// # Errors
+    /// [`Unwritten`]. It may work again after the device has run once more.
+    fn check_saveable(&self) -> Result<(), Unwritten> {
+        Ok(())
     }
 
     /// The state that is neither in the transport nor in guest memory. Not running.

@@ -117,9 +117,7 @@ impl DeviceSet {
         if !self.departed.iter().any(|device| device.slot == slot) {
             self.begin_removal(slot)?;
             let device = &self.entry(slot)?.device;
-            if let Some(stopping) = device.stopping()
-                && !stopping.wait(deadline)
-            {
+            if device.wait_stopped(deadline).is_some() {
                 return Err(device.unresponsive());
             }
         }

@@ -3,25 +3,22 @@
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Condvar, Mutex};
 
 use reeve_devices::bus::{BusDevice, MmioAddress, MmioBus};
-use reeve_devices::irq::{MsiMessage, MsiSink};
 use reeve_devices::memory::GuestRam;
 use reeve_devices::pci::root::{Ecam, Windows};
-use reeve_devices::reactor::Sources;
 use reeve_devices::virtio::rng::Entropy;
 use reeve_devices::virtio::transport::registers::NoDoorbells;
 use reeve_devices::virtio::vsock::Vsock;
-use reeve_devices::virtio::{DeviceId, Progress, QueueWorker, Start, StartError};
+use reeve_ipc::error::WireError;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot, RngSpec};
 use reeve_sandbox::seccomp::{Role, enter_role};
-use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{Bytes, GuestAddress};
 
+use super::slow::{Gate, NoMessages, QUEUE_SIZE, Slow, memory};
 use super::*;
-use crate::memory::{Backing, GuestMemory};
+use crate::memory::GuestMemory;
 
 const SLOT: u8 = 3;
 const DESCRIPTORS: u64 = 0x1000;
@@ -29,24 +26,6 @@ const AVAILABLE: u64 = 0x2000;
 const USED: u64 = 0x3000;
 const BUFFERS: u64 = 0x10_0000;
 const BUFFER_BYTES: u32 = 64;
-const QUEUE_SIZE: u16 = 8;
-
-#[derive(Debug)]
-struct NoMessages;
-
-impl MsiSink for NoMessages {
-    fn send(&self, _message: MsiMessage) -> bool {
-        true
-    }
-}
-
-fn memory() -> GuestMemory {
-    let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-    let fd = rustix::fs::memfd_create("guest", flags).unwrap();
-    rustix::fs::ftruncate(&fd, 2 << 20).unwrap();
-    rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).unwrap();
-    GuestMemory::map(Backing::Shared { fd }, 2 << 20).unwrap()
-}
 
 #[derive(Debug, Default)]
 struct CountWakes(AtomicU32);
@@ -317,75 +296,15 @@ fn a_guest_that_resets_its_socket_device_closes_no_connection_on_its_vcpu() {
     assert_eq!(client.read(&mut [0; 1]).unwrap(), 0, "it is closed");
 }
 
-/// A device whose storage takes as long to finish as the test likes, and that closes a descriptor when it
-/// goes.
-struct Slow {
-    gate: Arc<Gate>,
-    _file: std::fs::File,
-}
-
-#[derive(Debug, Default)]
-struct Gate {
-    open: Mutex<bool>,
-    opened: Condvar,
-}
-
-impl Gate {
-    fn open(&self) {
-        *lock(&self.open) = true;
-        self.opened.notify_all();
-    }
-
-    fn pass(&self) {
-        let shut = |open: &mut bool| !*open;
-        drop(self.opened.wait_while(lock(&self.open), shut).unwrap());
-    }
-}
-
-struct SlowWorker(Arc<Gate>);
-
-impl VirtioDevice for Slow {
-    fn id(&self) -> DeviceId {
-        DeviceId::Block
-    }
-
-    fn features(&self) -> u64 {
-        0
-    }
-
-    fn queue_sizes(&self) -> &[u16] {
-        &[QUEUE_SIZE]
-    }
-
-    fn read_config(&self, _offset: u64, data: &mut [u8]) {
-        data.fill(0);
-    }
-
-    fn start(&mut self, _start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
-        Ok(vec![Box::new(SlowWorker(Arc::clone(&self.gate)))])
-    }
-}
-
-impl QueueWorker for SlowWorker {
-    fn start(&mut self, _sources: &Sources<'_>) {}
-
-    fn ready(&mut self, _token: u32, _hung_up: bool, _sources: &Sources<'_>) {}
-
-    fn stop(self: Box<Self>, _sources: &Sources<'_>) -> Progress {
-        self.0.pass();
-        Progress::new()
-    }
-}
-
 const SHORT: Duration = Duration::from_millis(20);
 
 /// One that is used, and the way to let it finish.
 fn slow() -> (Rig, Arc<Gate>) {
-    let gate = Arc::new(Gate::default());
-    let device = Slow {
-        gate: Arc::clone(&gate),
-        _file: std::fs::File::open("/dev/null").unwrap(),
-    };
+    slow_and(false)
+}
+
+fn slow_and(unwritten: bool) -> (Rig, Arc<Gate>) {
+    let (device, gate) = Slow::new(unwritten);
     let rig = Rig::with(&memory(), "slow disk", Box::new(device), Handle::Rng);
     rig.start();
     (rig, gate)
@@ -528,4 +447,23 @@ fn a_vcpu_at_the_registers_of_devices_that_are_taken_by_force_closes_none() {
         }
         over.store(1, Ordering::Relaxed);
     });
+}
+
+#[test]
+fn a_machine_whose_disk_could_not_write_its_metadata_out_is_not_saved() {
+    for unwritten in [false, true] {
+        let (rig, gate) = slow_and(unwritten);
+        gate.open();
+        rig.set.stop(STOP_PATIENCE).unwrap();
+        let saved = rig.set.save(&mut Recorder::new());
+        assert_eq!(saved.is_err(), unwritten);
+        if let Err(error) = saved {
+            assert!(matches!(error, SaveError::Unwritten { .. }), "{error}");
+            let told = WireError::from(error).to_string();
+            assert!(
+                told.contains("slow disk") && told.contains("no room"),
+                "{told}"
+            );
+        }
+    }
 }

@@ -1,6 +1,8 @@
 //! Why a machine could not be saved, or made again.
 
+use reeve_devices::pci::Slot;
 use reeve_devices::state::StateError;
+use reeve_devices::virtio::Unwritten;
 use reeve_ipc::error::{ErrorCode, WireError};
 
 use super::ContainerError;
@@ -21,6 +23,16 @@ pub enum SaveError {
     /// A device does not come to rest.
     #[error(transparent)]
     Device(#[from] DeviceSetError),
+    /// What a device holds for its image could not be written there, where another worker would look for it.
+    #[error("the {what} in slot {slot} cannot be saved")]
+    Unwritten {
+        /// What it is.
+        what: &'static str,
+        /// Where.
+        slot: Slot,
+        /// Why.
+        source: Unwritten,
+    },
     /// KVM does not tell the state of the VM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -83,6 +95,7 @@ impl From<SaveError> for WireError {
             }
             SaveError::Vcpu(_) | SaveError::Kvm(_) => ErrorCode::Hypervisor,
             SaveError::Container(_) => ErrorCode::Host,
+            SaveError::Unwritten { .. } => ErrorCode::Host,
         };
         Self::new(code, crate::build::one_line(&error))
     }

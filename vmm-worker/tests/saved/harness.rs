@@ -14,6 +14,7 @@ use reeve_ipc::spec::{
     MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, ResetAction, RngSpec, SpecDigest,
 };
 use reeve_worker::build;
+use reeve_worker::device_set::STOP_PATIENCE;
 use reeve_worker::hand_over::give::{self, Before, Outcome};
 use reeve_worker::hand_over::take;
 use reeve_worker::kvm::System;
@@ -169,6 +170,11 @@ impl Rig {
         self.machine.as_ref().expect("there is one")
     }
 
+    /// Takes the machine away; what it says is still heard.
+    pub fn take_machine(&mut self) -> Machine {
+        self.machine.take().expect("there is one")
+    }
+
     /// Makes the machine stand and takes its state.
     pub fn save(&self) -> Vec<u8> {
         self.machine().pause().expect("stands");
@@ -256,7 +262,7 @@ impl Rig {
     pub fn reset(&mut self) {
         let machine = self.machine.as_mut().expect("there is one");
         machine.pause().expect("stands");
-        machine.reset().expect("reset");
+        machine.reset(STOP_PATIENCE).expect("reset");
         machine.resume().expect("goes on");
     }
 

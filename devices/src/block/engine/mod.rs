@@ -105,6 +105,8 @@ pub struct Engine {
     bytes: u64,
     again: bool,
     age: Age,
+    /// Why the last [`detach`](Self::detach) left something unwritten.
+    unwritten: Option<String>,
 }
 
 /// How old what the layout keeps is.
@@ -176,6 +178,7 @@ impl Engine {
             bytes: 0,
             again: false,
             age: Age::default(),
+            unwritten: None,
         }
     }
 
@@ -236,7 +239,16 @@ impl Engine {
         }
         self.guest = None;
         self.age = Age::default();
-        self.layout.0.close()
+        let closed = self.layout.0.close();
+        self.unwritten = closed.as_ref().err().map(ToString::to_string);
+        closed
+    }
+
+    /// Why the image is not as its guest left it, if the last [`detach`](Self::detach) could not write the
+    /// rest out. Here it is whole: the next one may.
+    #[must_use]
+    pub fn unwritten(&self) -> Option<&str> {
+        self.unwritten.as_deref()
     }
 
     /// Sees to it that nothing the layout keeps becomes older than [`KEPT_AT_MOST`], at time `now` of a

@@ -28,7 +28,7 @@ use self::disk::{Disk, Place, Resize, Slot};
 use self::request::Allowed;
 use self::worker::Worker;
 use super::queue::MAX_SIZE;
-use super::{DeviceId, Interrupts, QueueWorker, Start, StartError, VirtioDevice};
+use super::{DeviceId, Interrupts, QueueWorker, Start, StartError, Unwritten, VirtioDevice};
 use crate::block::cache::CacheMode;
 use crate::block::engine::Engine;
 use crate::block::stats::BlockStats;
@@ -322,5 +322,16 @@ impl VirtioDevice for Block {
 
     fn stopped(&mut self) {
         self.interrupts = None;
+    }
+
+    fn check_saveable(&self) -> Result<(), Unwritten> {
+        for slot in &self.slots {
+            if let Place::Idle(engine) = &*lock(slot)
+                && let Some(error) = engine.unwritten()
+            {
+                return Err(Unwritten(error.to_owned()));
+            }
+        }
+        Ok(())
     }
 }

@@ -1,6 +1,7 @@
 //! A disk as its driver sees it, over files, with both engines.
 
 use std::fs::{File, OpenOptions};
+use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
@@ -59,6 +60,53 @@ fn ring(kind: Kind) -> Option<Ring> {
     (kind == Kind::Uring).then(|| Ring::new().expect("was made before"))
 }
 
+/// A raw disk that keeps something to the end, and cannot write it while its storage is said to be full.
+struct Keeping {
+    raw: Raw,
+    full: Arc<AtomicBool>,
+}
+
+impl Layout for Keeping {
+    fn size(&self) -> u64 {
+        self.raw.size()
+    }
+
+    fn file(&self, index: usize) -> Option<BorrowedFd<'_>> {
+        self.raw.file(index)
+    }
+
+    fn map_read(&mut self, offset: u64, len: u64) -> io::Result<Extent> {
+        self.raw.map_read(offset, len)
+    }
+
+    fn map_write(&mut self, offset: u64, len: u64) -> io::Result<Extent> {
+        self.raw.map_write(offset, len)
+    }
+
+    fn discard(&mut self, offset: u64, len: u64) -> io::Result<()> {
+        self.raw.discard(offset, len)
+    }
+
+    fn write_zeroes(&mut self, offset: u64, len: u64, unmap: bool) -> io::Result<()> {
+        self.raw.write_zeroes(offset, len, unmap)
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.raw.flush()
+    }
+
+    fn close(&mut self) -> io::Result<()> {
+        if self.full.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        Ok(())
+    }
+
+    fn resize(&mut self, size: u64) -> io::Result<()> {
+        self.raw.resize(size)
+    }
+}
+
 /// A guest with a disk.
 struct Rig {
     _dir: TempDir,
@@ -79,6 +127,8 @@ struct Options {
     params: BlockParams,
     cache: CacheMode,
     direct: Option<u32>,
+    /// Set while the disk cannot write out what it keeps.
+    full: Option<Arc<AtomicBool>>,
 }
 
 impl Options {
@@ -89,6 +139,7 @@ impl Options {
             params: BlockParams::default(),
             cache: CacheMode::Writeback,
             direct: None,
+            full: None,
         }
     }
 
@@ -116,12 +167,11 @@ impl Options {
         let others: Vec<Raw> = (1..self.queues)
             .map(|_| raw.try_clone().expect("a descriptor"))
             .collect();
-        let mut engines = vec![Engine::new(
-            Box::new(raw),
-            ring(self.kind),
-            self.cache,
-            direct,
-        )];
+        let layout: Box<dyn Layout> = match self.full {
+            Some(full) => Box::new(Keeping { raw, full }),
+            None => Box::new(raw),
+        };
+        let mut engines = vec![Engine::new(layout, ring(self.kind), self.cache, direct)];
         for other in others {
             let sibling = engines[0].sibling(Box::new(other), ring(self.kind));
             engines.push(sibling);
@@ -792,5 +842,27 @@ proptest! {
             rig.run(Duration::from_millis(1));
         }
         prop_assert_eq!(rig.stop().len(), 1);
+    }
+}
+
+#[test]
+fn a_disk_that_could_not_write_out_what_it_keeps_is_not_saved_until_it_can() {
+    for kind in kinds() {
+        let full = Arc::new(AtomicBool::new(true));
+        let mut options = Options::new(kind);
+        options.full = Some(Arc::clone(&full));
+        let mut rig = options.started();
+        rig.stop();
+        for _ in 0..2 {
+            let refused = rig.block.check_saveable().expect_err("not written");
+            assert!(
+                refused.to_string().contains("no storage space"),
+                "{refused}"
+            );
+        }
+        rig.start();
+        full.store(false, Ordering::Relaxed);
+        rig.stop();
+        assert_eq!(rig.block.check_saveable(), Ok(()));
     }
 }

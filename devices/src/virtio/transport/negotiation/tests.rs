@@ -6,6 +6,7 @@ use super::*;
 use crate::memory::testing::ram;
 use crate::shared::lock;
 use crate::state::StateWriter;
+use crate::testing::RecordWake;
 use crate::virtio::testing::Driver;
 use crate::virtio::{DeviceId, QueueWorker, Remains, StartError, Stopped};
 
@@ -480,4 +481,60 @@ fn what_a_reset_leaves_is_dropped_by_the_executor_and_not_by_the_guests_access()
         let thread = lock(&dropped).expect("dropped at last");
         assert_ne!(thread, std::thread::current().id());
     }
+}
+
+#[test]
+fn a_stop_is_waited_for_without_the_device_and_settled_by_who_asks_again() {
+    let mut bench = bench();
+    bench.run();
+    bench.negotiation.order_stop();
+    let stopping = bench.negotiation.stopping().expect("under way");
+    assert!(!stopping.wait(Instant::now()));
+    let executor = Arc::clone(&bench.executor);
+    let progress = QueueProgress {
+        next_available: 3,
+        next_used: 2,
+    };
+    let ender = std::thread::spawn(move || executor.end(vec![(0, progress)]));
+    assert!(stopping.wait(soon()));
+    ender.join().expect("it ends");
+    assert!(stopping.wait(Instant::now()), "it stays over");
+    assert!(bench.negotiation.stopping().is_none());
+    let mut writer = StateWriter::new();
+    bench.negotiation.save(&mut writer);
+    let saved = writer.finish();
+    let found = saved.windows(4).any(|bytes| bytes == [3, 0, 2, 0]);
+    assert!(found, "the progress is among what is saved: {saved:?}");
+}
+
+#[test]
+fn whoever_watches_a_stop_is_woken_once_it_is_over_and_at_once_if_it_is() {
+    let mut bench = bench();
+    bench.run();
+    bench.negotiation.order_stop();
+    let stopping = bench.negotiation.stopping().expect("under way");
+    let watcher = Arc::new(RecordWake::default());
+    stopping.watch(Arc::clone(&watcher) as _);
+    stopping.watch(Arc::clone(&watcher) as _);
+    assert_eq!(watcher.take(), 0);
+    bench.executor.end(Progress::new());
+    assert_eq!(watcher.take(), 1);
+    stopping.watch(Arc::clone(&watcher) as _);
+    assert_eq!(watcher.take(), 1);
+}
+
+#[test]
+fn a_device_that_is_taken_away_serves_nobody_again() {
+    let mut bench = bench();
+    bench.run();
+    bench.negotiation.retire();
+    bench.executor.end(Progress::new());
+    bench.negotiation.resume();
+    assert!(!bench.negotiation.is_running());
+    bench.negotiation.set_status(0);
+    bench.agree(F_VERSION_1 | FEATURE);
+    bench.enable();
+    let ready = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
+    assert!(!bench.negotiation.set_status(ready));
+    assert_eq!(*lock(&bench.executor.runs), 1);
 }

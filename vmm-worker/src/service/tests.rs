@@ -1,0 +1,121 @@
+//! A machine on the host's KVM whose guest resets itself while the storage of one of its disks stalls.
+
+#[path = "../../tests/saved/harness.rs"]
+#[expect(dead_code, reason = "shared with the tests of saved machines")]
+mod harness;
+
+use std::os::fd::AsFd;
+
+use reeve_devices::memory::GuestRam;
+use reeve_guest::mode;
+use reeve_ipc::event::CrashReport;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use self::harness::{Rig, Setup};
+use super::*;
+use crate::device_set::slow::{self, Gate};
+
+const SLOT: u8 = 9;
+/// Where the driver of the disk has its rings: nothing else is there.
+const RINGS: u64 = 24 << 20;
+
+/// A machine that runs, with a disk that is used, as a worker has it.
+fn running() -> (Service, Rig, Arc<Gate>) {
+    let mut rig = Setup::new(mode::CLOCK).start();
+    rig.wait_for("tick 1: ");
+    let mut machine = rig.take_machine();
+    let ram = GuestRam::new(machine.memory().map_ref().clone());
+    let (disk, gate) = slow::in_use(SLOT, ram, RINGS);
+    machine.plugging().devices.insert(disk).unwrap();
+    let mut service = Service::new(Dropped::default());
+    service.policy.on_reset = ResetAction::Reset;
+    service.phase = Phase::Running;
+    service.machine = Some(machine);
+    (service, rig, gate)
+}
+
+/// Does what the control thread does when it is told something, until `done`.
+fn serve(service: &mut Service, mut done: impl FnMut(&mut Service) -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let (_, later) = service.take_notices();
+        if done(service) {
+            return;
+        }
+        let notices = service.notices().unwrap();
+        let mut fds = [PollFd::from_borrowed_fd(notices.as_fd(), PollFlags::IN)];
+        let patience = later.unwrap_or(Duration::from_secs(20));
+        let timeout = Timespec {
+            tv_sec: patience.as_secs().try_into().unwrap(),
+            tv_nsec: patience.subsec_nanos().into(),
+        };
+        poll(&mut fds, Some(&timeout)).unwrap();
+        assert!(Instant::now() < deadline, "it does not happen");
+    }
+}
+
+#[test]
+fn a_guest_that_resets_itself_while_its_storage_stalls_goes_on_when_that_has_finished() {
+    let (mut service, mut rig, gate) = running();
+    service.settle(&GuestEnd::Reset).unwrap();
+    assert!(!service.reset_guest().unwrap(), "the disk has not finished");
+    assert_eq!((service.phase_now(), service.resets()), (Phase::Running, 0));
+    // Nothing runs before it is reset, whoever wants it.
+    let refused = service.machine().unwrap().resume().unwrap_err();
+    assert!(matches!(refused, MachineError::Resetting), "{refused}");
+    let saved = service.machine().unwrap().save();
+    assert!(saved.is_err(), "half a machine is not saved");
+    service.pause(Pause {}).unwrap();
+    service.resume(Resume {}).unwrap();
+    assert_eq!(service.phase_now(), Phase::Running);
+    assert!(!service.reset_guest().unwrap());
+    gate.open();
+    serve(&mut service, |service| service.reset_guest().unwrap());
+    assert_eq!((service.phase_now(), service.resets()), (Phase::Running, 1));
+    rig.wait_for("tick 1: ");
+    assert!(!service.reset_guest().unwrap(), "once");
+    service.close();
+}
+
+#[test]
+fn a_machine_that_was_paused_while_its_reset_waited_stays_so() {
+    let (mut service, mut rig, gate) = running();
+    service.settle(&GuestEnd::Reset).unwrap();
+    assert!(!service.reset_guest().unwrap());
+    service.pause(Pause {}).unwrap();
+    gate.open();
+    serve(&mut service, |service| service.reset_guest().unwrap());
+    assert_eq!((service.phase_now(), service.resets()), (Phase::Paused, 1));
+    service.resume(Resume {}).unwrap();
+    rig.wait_for("tick 1: ");
+    service.close();
+}
+
+#[test]
+fn a_disk_that_is_taken_by_force_while_its_storage_stalls_is_told_of_when_it_is_gone() {
+    let (mut service, mut rig, gate) = running();
+    let slot = PciSlot::try_from(SLOT).unwrap();
+    let request = DeviceDetach { slot, force: true };
+    let refused = service.device_detach(request).unwrap_err();
+    assert_eq!(refused.code, ErrorCode::Timeout);
+    rig.wait_for("tick ");
+    gate.open();
+    serve(&mut service, |service| !service.removed.is_empty());
+    assert_eq!(service.removed, [slot]);
+    service.close();
+}
+
+#[test]
+fn a_crash_is_kept_and_nothing_is_reset() {
+    let (mut service, _rig, gate) = running();
+    gate.open();
+    let crash = CrashReport {
+        vcpu: 0,
+        cause: reeve_ipc::event::CrashCause::TripleFault,
+        registers: None,
+    };
+    service.settle(&GuestEnd::Crash(crash)).unwrap();
+    assert_eq!(service.phase_now(), Phase::Crashed);
+    assert!(!service.reset_guest().unwrap());
+    service.close();
+}
