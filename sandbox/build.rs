@@ -22,6 +22,8 @@ mod join;
 #[path = "src/seccomp/rule.rs"]
 #[expect(dead_code, reason = "reasons are for people, not for BPF")]
 mod rule;
+#[path = "src/seccomp/spawner.rs"]
+mod spawner;
 #[path = "src/seccomp/vcpu.rs"]
 mod vcpu;
 
@@ -39,6 +41,7 @@ fn main() {
         ("CONTROL", compile(control::RULES, Unlisted::Trap)),
         ("VCPU", compile(vcpu::RULES, Unlisted::Trap)),
         ("IO", compile(io::RULES, Unlisted::Trap)),
+        ("SPAWNER", compile(spawner::RULES, Unlisted::Trap)),
     ] {
         writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
             .expect("writing to a string");

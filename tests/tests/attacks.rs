@@ -93,10 +93,15 @@ fn nothing_is_allowed_to_the_io_thread() -> Result<()> {
     role_is_held("io")
 }
 
+#[test]
+fn nothing_is_allowed_to_the_thread_that_makes_threads() -> Result<()> {
+    role_is_held("spawner")
+}
+
 /// Every try once, from one role after the other: the filters are the same programs everywhere.
 #[reeve_tests::in_lab(timeout = "120s", root)]
 fn nothing_is_allowed_on_an_older_kernel() -> Result<()> {
-    let roles = ["vcpu", "io", "control"].into_iter().cycle();
+    let roles = ["vcpu", "io", "control", "spawner"].into_iter().cycle();
     for ((attempt, call), role) in ATTACKS.iter().zip(roles) {
         is_refused_and_reported(role, attempt, call)
             .with_context(|| format!("{attempt} from role {role}"))?;

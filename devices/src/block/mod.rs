@@ -13,6 +13,7 @@ pub mod cache;
 pub mod engine;
 pub mod qcow2;
 pub mod raw;
+pub mod reserve;
 mod run;
 pub mod stats;
 mod sync;

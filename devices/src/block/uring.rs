@@ -11,12 +11,14 @@
 use std::fmt;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::sync::Arc;
 use std::sync::atomic::{Ordering, fence};
 use std::time::Duration;
 
 use io_uring::register::Restriction;
 use io_uring::{IoUring, opcode, squeue, types};
 
+use super::reserve::RingReserve;
 use super::run::Run;
 use super::vectored::{Vectors, file_offset};
 use crate::event::Event;
@@ -35,6 +37,8 @@ pub struct Ring {
     /// By transfer: its list of memory, and whether it is in flight.
     transfers: Vec<Transfer>,
     in_flight: usize,
+    /// Where it goes when its disk does.
+    pub(super) home: Option<Arc<RingReserve>>,
 }
 
 #[derive(Debug, Default)]
@@ -82,6 +86,7 @@ impl Ring {
             ram: None,
             transfers: (0..DEPTH).map(|_| Transfer::default()).collect(),
             in_flight: 0,
+            home: None,
         })
     }
 
@@ -101,6 +106,18 @@ impl Ring {
     pub(super) fn detach(&mut self) {
         self.drain();
         self.ram = None;
+    }
+
+    /// To where it came from, as new, once all is done; or away.
+    pub(super) fn give_back(mut self) {
+        let Some(home) = self.home.take() else {
+            return;
+        };
+        self.detach();
+        self.transfers.fill_with(Transfer::default);
+        self.signal_completions(true);
+        self.event.take();
+        home.put(self);
     }
 
     /// Whether the event is signalled for what completes. Off while completions are looked for anyway.

@@ -45,6 +45,12 @@ pub const FCNTL_COMMANDS: &[u32] = &[
     1030, // F_DUPFD_CLOEXEC
 ];
 
+/// What `pthread_create` passes: a thread that shares everything. Anything else would be a process.
+pub const THREAD: u32 = 0x003d_0f00;
+
+/// `AT_EMPTY_PATH`: the descriptor itself, no name looked up.
+pub const EMPTY_PATH: u32 = 0x1000;
+
 /// `PROT_EXEC`.
 pub const PROT_EXEC: u32 = 4;
 

@@ -1,16 +1,15 @@
-//! Base: the main thread from before Launch is read until its role closes, and the spawner thread.
+//! Base: the main thread from before Launch is read until its role closes, and each thread it makes until
+//! that one's does.
 //!
 //! Every other filter stacks on this one and a call must pass all of them, so Base allows whatever
 //! any role allows (a test holds that), and what building a machine needs besides.
 
-use super::args::{ADVICE, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
+use super::args::{
+    ADVICE, EMPTY_PATH, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS, THREAD,
+};
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, clear, fail_with, one_of, set};
 
-/// What `pthread_create` passes: a thread that shares everything. Anything else would be a process.
-const THREAD: u32 = 0x003d_0f00;
-/// `AT_EMPTY_PATH`: the descriptor itself, no name looked up.
-const EMPTY_PATH: u32 = 0x1000;
 /// `MFD_EXEC`.
 const MFD_EXEC: u32 = 0x10;
 

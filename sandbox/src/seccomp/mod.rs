@@ -4,10 +4,13 @@
 //! main thread    enter(): Base ──────────── enter_role(Control), when all threads exist
 //!                          │ inherits
 //! other threads            ├─ Base + Vcpu     enter_role() is the first thing in the thread
-//!                          └─ Base + Io
+//!                          ├─ Base + Io
+//!                          └─ Base + Spawner ─┬─ + Vcpu   those that are made later
+//!                                             └─ + Io
 //! ```
 //!
-//! Filters stack: a call must pass each, so Base is a superset of all roles. Base itself is two filters,
+//! Filters stack: a call must pass each, so Base is a superset of all roles, and Spawner of those of the
+//! threads it makes. Base itself is two filters,
 //! as stage B installs it before it has finished (`join.rs`). An unlisted call traps;
 //! the handler of [`denial`] names it and the process dies by SIGSYS. Another architecture's entry
 //! (`int 0x80`) kills at once; x32 numbers are unlisted.
@@ -24,6 +27,7 @@ mod ioctl;
 #[cfg(test)]
 mod join;
 pub mod rule;
+mod spawner;
 #[cfg(test)]
 mod tests;
 mod vcpu;
@@ -46,11 +50,19 @@ pub enum Role {
     Vcpu = 3,
     /// A thread that owns virtqueues or the console.
     Io = 4,
+    /// The thread that makes threads and devices while the machine stands.
+    Spawner = 5,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 4] = [Self::Base, Self::Control, Self::Vcpu, Self::Io];
+    pub const ALL: [Self; 5] = [
+        Self::Base,
+        Self::Control,
+        Self::Vcpu,
+        Self::Io,
+        Self::Spawner,
+    ];
 
     /// The table, for tests and documents.
     pub fn rules(self) -> &'static [Rule] {
@@ -59,6 +71,7 @@ impl Role {
             Self::Control => control::RULES,
             Self::Vcpu => vcpu::RULES,
             Self::Io => io::RULES,
+            Self::Spawner => spawner::RULES,
         }
     }
 
@@ -74,6 +87,7 @@ impl fmt::Display for Role {
             Self::Control => "control",
             Self::Vcpu => "vcpu",
             Self::Io => "io",
+            Self::Spawner => "spawner",
         })
     }
 }
@@ -103,6 +117,7 @@ pub fn enter_role(role: Role) -> Result<(), Error> {
         Role::Control => &CONTROL,
         Role::Vcpu => &VCPU,
         Role::Io => &IO,
+        Role::Spawner => &SPAWNER,
     })?;
     denial::set_role(role);
     Ok(())

@@ -288,6 +288,19 @@ fn base_allows_whatever_a_role_allows() {
     }
 }
 
+/// Threads that it makes have its filter too.
+#[test]
+fn the_spawner_may_do_whatever_the_threads_it_makes_may() {
+    let spawner = Role::Spawner.rules();
+    for role in [Role::Io, Role::Vcpu] {
+        for call in calls(role.rules()) {
+            if expected(role.rules(), call) == ALLOW {
+                assert_eq!(expected(spawner, call), ALLOW, "{role} {call:?}");
+            }
+        }
+    }
+}
+
 #[test]
 fn no_role_may_open_connect_or_execute() {
     let never = [
@@ -336,7 +349,10 @@ fn no_role_but_base_makes_a_ring() {
     for (nr, roles) in [
         (libc::SYS_io_uring_setup, &[Role::Base][..]),
         (libc::SYS_io_uring_register, &[Role::Base]),
-        (libc::SYS_io_uring_enter, &[Role::Base, Role::Io]),
+        (
+            libc::SYS_io_uring_enter,
+            &[Role::Base, Role::Io, Role::Spawner],
+        ),
     ] {
         for role in Role::ALL {
             let allowed = role.rules().iter().any(|rule| i64::from(rule.nr) == nr);
@@ -346,10 +362,9 @@ fn no_role_but_base_makes_a_ring() {
 }
 
 #[test]
-fn no_role_but_base_makes_anything_of_kvm() {
+fn no_role_but_base_makes_anything_of_kvm_but_the_spawner_that_makes_vcpus() {
     let makes = [
         ioctl::KVM_CREATE_VM,
-        ioctl::KVM_CREATE_VCPU,
         ioctl::KVM_CREATE_IRQCHIP,
         ioctl::KVM_CREATE_PIT2,
         ioctl::KVM_SET_USER_MEMORY_REGION,
@@ -370,6 +385,8 @@ fn no_role_but_base_makes_anything_of_kvm() {
         };
         assert!(!allows(ioctl::KVM_CREATE_DEVICE), "{role}");
         assert_eq!(makes.into_iter().any(allows), role == Role::Base, "{role}");
+        let makes_vcpus = [Role::Base, Role::Spawner].contains(&role);
+        assert_eq!(allows(ioctl::KVM_CREATE_VCPU), makes_vcpus, "{role}");
     }
 }
 

@@ -9,7 +9,7 @@ use super::args::{ADVICE, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, one_of};
 
-const IOCTLS: &[u32] = &[
+pub(super) const IOCTLS: &[u32] = &[
     ioctl::KVM_RUN,
     ioctl::KVM_GET_REGS,
     ioctl::KVM_SET_REGS,

@@ -17,6 +17,7 @@ mod restore;
 
 use std::sync::{Arc, Mutex};
 
+use reeve_devices::block::reserve::RingReserve;
 use reeve_devices::bus::{MmioBus, PortBus};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{MachineSpec, MachineType};
@@ -39,6 +40,10 @@ use crate::notices::Notices;
 use crate::plugging::Plugging;
 use crate::spawner::Spawner;
 use crate::vcpu::{EndSignal, Platform, VcpuSet};
+
+/// Rings of io_uring in reserve: as many queues of disks that were attached later can have one at a time.
+/// Each is two descriptors and about 20 KiB of the host's memory.
+const RINGS: usize = 4;
 
 /// Builds the machine that `spec` describes from the descriptors its slots name. Every thread of it
 /// exists then, and no vCPU has run.
@@ -72,6 +77,7 @@ struct Parts {
     vcpus: Vec<Vcpu>,
     tsc_khz: u32,
     io: IoThread,
+    rings: Arc<RingReserve>,
 }
 
 impl Parts {
@@ -142,6 +148,8 @@ impl Parts {
         for device in std::mem::take(&mut spec.devices) {
             devices.insert(workshop.build(device, descriptors)?)?;
         }
+        let rings = Arc::new(RingReserve::default());
+        workshop.use_reserve(Arc::clone(&rings));
         let plugging = Plugging {
             devices,
             workshop: Arc::new(Mutex::new(workshop)),
@@ -164,6 +172,7 @@ impl Parts {
             vcpus,
             tsc_khz,
             io,
+            rings,
         })
     }
 
@@ -177,6 +186,9 @@ impl Parts {
             entry: Mutex::new(plan.entry),
         });
         let vcpus = VcpuSet::start(self.vcpus, &platform)?;
+        // Last, and not waited for: nothing that comes before the guest runs needs it.
+        let rings = self.rings;
+        self.plugging.spawner.close(move || fill(&rings))?;
         let identity = Identity {
             machine: spec.machine,
             tsc_khz: self.tsc_khz,
@@ -195,6 +207,13 @@ impl Parts {
             vcpus,
             self.io,
         ))
+    }
+}
+
+/// On the spawner: rings for disks that come later.
+fn fill(rings: &RingReserve) {
+    if let Err(error) = rings.fill(RINGS) {
+        tracing::debug!(%error, "no io_uring in reserve for disks that come later");
     }
 }
 

@@ -87,7 +87,7 @@ struct Common {
 /// does.
 #[derive(Debug)]
 pub struct Engine {
-    // Dropped first: it waits for what is in flight, which is the layout's files'.
+    // Goes first: that waits for what is in flight, which is the layout's files'.
     transport: Transport,
     layout: BoxedLayout,
     plain: bool,
@@ -401,6 +401,15 @@ impl Engine {
 
     fn in_flight(&self) -> bool {
         self.free_parts.len() < self.parts.len()
+    }
+}
+
+impl Drop for Engine {
+    fn drop(&mut self) {
+        let blocking = Transport::Blocking(Blocking::default());
+        if let Transport::Uring(ring) = std::mem::replace(&mut self.transport, blocking) {
+            ring.give_back();
+        }
     }
 }
 

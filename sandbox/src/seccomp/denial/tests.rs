@@ -10,6 +10,7 @@ fn denial() -> impl Strategy<Value = Denial> {
         proptest::strategy::Just(Role::Control),
         proptest::strategy::Just(Role::Vcpu),
         proptest::strategy::Just(Role::Io),
+        proptest::strategy::Just(Role::Spawner),
     ];
     (
         any::<i32>(),

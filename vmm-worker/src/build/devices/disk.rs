@@ -2,12 +2,14 @@
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 
 use reeve_devices::block::bounce::{Direct, MAX_BLOCK};
 use reeve_devices::block::cache;
 use reeve_devices::block::engine::Engine;
 use reeve_devices::block::qcow2::{Format, Options, Qcow2};
 use reeve_devices::block::raw::Raw;
+use reeve_devices::block::reserve::RingReserve;
 use reeve_devices::block::throttle::{Limit, Limits};
 use reeve_devices::block::uring::Ring;
 use reeve_devices::virtio::block::{Block, BlockParams};
@@ -21,13 +23,17 @@ use crate::device_set::Handle;
 /// `STATX_DIOALIGN` (Linux 6.1).
 const DIRECT_ALIGNMENT: StatxFlags = StatxFlags::from_bits_retain(0x2000);
 
-pub(super) fn make(spec: DiskSpec, descriptors: &mut FdTable) -> Result<Made, BuildError> {
+pub(super) fn make(
+    spec: DiskSpec,
+    descriptors: &mut FdTable,
+    rings: Option<&Arc<RingReserve>>,
+) -> Result<Made, BuildError> {
     let layers = spec
         .layers
         .iter()
         .map(|layer| Ok((descriptors.take(layer.fd)?, layer.format)))
         .collect::<Result<Vec<_>, FdError>>()?;
-    let engines = engines(&spec, layers).map_err(|source| BuildError::Disk {
+    let engines = engines(&spec, layers, rings).map_err(|source| BuildError::Disk {
         name: spec.name.clone(),
         source,
     })?;
@@ -58,9 +64,13 @@ pub(super) fn make(spec: DiskSpec, descriptors: &mut FdTable) -> Result<Made, Bu
 
 /// The engines of a disk that is made of these files, the image first: as many as it has queues, where
 /// its format can have several.
-fn engines(spec: &DiskSpec, layers: Vec<(OwnedFd, DiskFormat)>) -> io::Result<Vec<Engine>> {
+fn engines(
+    spec: &DiskSpec,
+    layers: Vec<(OwnedFd, DiskFormat)>,
+    rings: Option<&Arc<RingReserve>>,
+) -> io::Result<Vec<Engine>> {
     let ring = || match spec.engine {
-        IoEngine::IoUring => ring(&spec.name),
+        IoEngine::IoUring => ring(&spec.name, rings),
         IoEngine::Threads => None,
     };
     let cache = cache_mode(spec.cache);
@@ -124,8 +134,18 @@ fn through_page_cache(file: &OwnedFd) -> io::Result<()> {
     Ok(())
 }
 
-/// A ring, where the host has them.
-fn ring(name: &str) -> Option<Ring> {
+/// A ring of the reserve if there is one, otherwise a new one, where the host has them.
+fn ring(name: &str, reserve: Option<&Arc<RingReserve>>) -> Option<Ring> {
+    if let Some(reserve) = reserve {
+        let ring = reserve.take();
+        if ring.is_none() {
+            tracing::info!(
+                disk = name,
+                "no io_uring in reserve: its thread waits for the disk"
+            );
+        }
+        return ring;
+    }
     Ring::new()
         .inspect_err(|error| tracing::warn!(disk = name, %error, "no io_uring: its thread waits for the disk"))
         .ok()

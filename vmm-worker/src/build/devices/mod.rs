@@ -1,7 +1,7 @@
 //! From a device's specification to the device: the only place that maps one to the other.
 //!
-//! At launch this runs on the main thread, later on the spawner: descriptors are at hand, and threads and
-//! rings can be made. Disks and network interfaces have threads of their own, one for each queue or pair
+//! At launch this runs on the main thread, later on the spawner: descriptors are at hand, threads can be
+//! made, and rings are made or in reserve. Disks and network interfaces have threads of their own, one for each queue or pair
 //! of queues; the others, which move little, share one.
 
 pub(crate) mod disk;
@@ -12,6 +12,7 @@ use std::num::NonZeroU64;
 use std::sync::Arc;
 use std::time::Duration;
 
+use reeve_devices::block::reserve::RingReserve;
 use reeve_devices::pci::Slot;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::{Balloon, BalloonParams};
@@ -42,6 +43,8 @@ pub struct Workshop {
     notices: Arc<Notices>,
     /// The thread of those that move little, once there is one.
     shared: Option<Arc<DeviceThread>>,
+    /// Where disks have their rings from, once none can be made.
+    rings: Option<Arc<RingReserve>>,
 }
 
 impl Workshop {
@@ -53,11 +56,17 @@ impl Workshop {
             surroundings,
             notices,
             shared: None,
+            rings: None,
         }
     }
 
+    /// Disks have their rings from this reserve from now on, and make none.
+    pub fn use_reserve(&mut self, rings: Arc<RingReserve>) {
+        self.rings = Some(rings);
+    }
+
     /// Makes the device that `spec` describes, ready to be put on the bus. On a thread that may make
-    /// threads and rings.
+    /// threads, and rings unless there is a reserve.
     ///
     /// # Errors
     /// [`BuildError`]; nothing of it is left.
@@ -86,7 +95,7 @@ impl Workshop {
 
     fn make(&mut self, spec: DeviceSpec, descriptors: &mut FdTable) -> Result<Made, BuildError> {
         match spec {
-            DeviceSpec::Disk(spec) => disk::make(spec, descriptors),
+            DeviceSpec::Disk(spec) => disk::make(spec, descriptors, self.rings.as_ref()),
             DeviceSpec::Nic(spec) => nic::make(spec, descriptors),
             DeviceSpec::Rng(spec) => {
                 let limit = spec.rate.and_then(entropy_limit);
@@ -166,3 +175,6 @@ fn entropy_limit(rate: Rate) -> Option<EntropyLimit> {
         period: Duration::from_secs(1),
     })
 }
+
+#[cfg(test)]
+mod tests;
