@@ -85,12 +85,14 @@ impl DeviceSet {
     /// stopped, closed what nobody else holds. [`take_gone`](Self::take_gone) tells what came of it.
     pub fn turn(&mut self) {
         let stopped =
-            |entry: &mut Attached| entry.stay == Stay::Going && entry.device.stopping().is_none();
-        for Attached { device, .. } in self.attached.extract_if(.., stopped) {
+            |entry: &Attached| entry.stay == Stay::Going && entry.device.stopping().is_none();
+        while let Some(place) = self.attached.iter().position(stopped) {
+            let Attached { device, .. } = self.attached.remove(place);
             self.root.remove(device.slot);
             self.departed.push(device);
         }
-        for device in self.departed.extract_if(.., |device| device.is_alone()) {
+        while let Some(place) = self.departed.iter().position(Built::is_alone) {
+            let device = self.departed.remove(place);
             self.gone.push(device.slot);
         }
     }

@@ -326,9 +326,12 @@ impl VirtioDevice for Block {
 
     fn check_saveable(&self) -> Result<(), Unwritten> {
         for slot in &self.slots {
-            if let Place::Idle(engine) = &*lock(slot)
-                && let Some(error) = engine.unwritten()
-            {
+            let place = lock(slot);
+            let unwritten = match &*place {
+                Place::Idle(engine) => engine.unwritten(),
+                Place::Running { .. } => None,
+            };
+            if let Some(error) = unwritten {
                 return Err(Unwritten(error.to_owned()));
             }
         }
