@@ -152,6 +152,7 @@ pub(crate) fn in_use(number: u8, ram: GuestRam, rings: u64) -> (Built, Arc<Gate>
     .expect("a device");
     {
         let mut registers = lock(&built.registers);
+        registers.set_bus_master(true);
         let mut write = |register, data: &[u8]| registers.write(register, data).expect("one");
         write(0x14, &[3]);
         write(0x08, &1_u32.to_le_bytes());

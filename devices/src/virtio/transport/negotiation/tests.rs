@@ -522,19 +522,3 @@ fn whoever_watches_a_stop_is_woken_once_it_is_over_and_at_once_if_it_is() {
     stopping.watch(Arc::clone(&watcher) as _);
     assert_eq!(watcher.take(), 1);
 }
-
-#[test]
-fn a_device_that_is_taken_away_serves_nobody_again() {
-    let mut bench = bench();
-    bench.run();
-    bench.negotiation.retire();
-    bench.executor.end(Progress::new());
-    bench.negotiation.resume();
-    assert!(!bench.negotiation.is_running());
-    bench.negotiation.set_status(0);
-    bench.agree(F_VERSION_1 | FEATURE);
-    bench.enable();
-    let ready = ACKNOWLEDGE | DRIVER | FEATURES_OK | DRIVER_OK;
-    assert!(!bench.negotiation.set_status(ready));
-    assert_eq!(*lock(&bench.executor.runs), 1);
-}
