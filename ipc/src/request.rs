@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceChange, DeviceReport};
 use crate::error::{ErrorCode, WireError};
-use crate::event::NumberedEvent;
+use crate::event::{NumberedEvent, VcpuStanding};
 use crate::fd::FdSlot;
 use crate::message::RequestId;
 use crate::phase::Phase;
@@ -239,6 +239,23 @@ requests! {
     /// [`MAX_DEVICES`](crate::spec::MAX_DEVICES).
     DeviceQuery {} -> Vec<DeviceReport>,
     call device_query, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Gives the machine so many vCPUs, 1 to as many as it can have. Those that it lacks, lowest first, are
+    /// there when this is answered, and the guest is told. Of those that are too many the guest is asked to
+    /// let go, highest first; it does so when it likes, or says that it does not, and
+    /// [`Event::VcpusChanged`](crate::event::Event::VcpusChanged) tells. A guest that was asked before is
+    /// asked again; one that is no longer to let go of a vCPU and does so all the same gets it back. What it
+    /// was asked for and has not answered goes at the next reset.
+    VcpusSet {
+        /// How many.
+        count: u32,
+    } -> VcpuStanding,
+    call vcpus_set, idempotent true, phases [Phase::Running | Phase::Paused];
+
+    /// Says which vCPUs there are.
+    VcpusQuery {} -> VcpuStanding,
+    call vcpus_query, idempotent true,
     phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
 }
 

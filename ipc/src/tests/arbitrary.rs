@@ -8,14 +8,14 @@ use uuid::Uuid;
 use super::device_samples::{any_device, any_slot};
 use super::plug_samples::{any_change, any_report};
 use crate::error::{ErrorCode, WireError};
-use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
+use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers, VcpuStanding};
 use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
     DeviceUpdate, FinishedRequest, Launch, Launched, Pause, PowerButton, Query, ReplyBody, Report,
-    RequestBody, Reset, Resume, Standing, Status, Stop,
+    RequestBody, Reset, Resume, Standing, Status, Stop, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
@@ -89,7 +89,14 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         proptest::sample::select(&MachineType::ALL[..]),
     );
     let cpuid = proptest::collection::vec(cpuid_entry(), 0..4);
-    let parts = (any::<u32>(), cpu(), any::<u64>(), backing(), slot(), cpuid);
+    let parts = (
+        any::<[u32; 2]>(),
+        cpu(),
+        any::<u64>(),
+        backing(),
+        slot(),
+        cpuid,
+    );
     let devices = proptest::collection::vec(any_device(), 0..4);
     let boot = (slot(), option::of(slot()), text(), devices);
     let ends = (
@@ -104,7 +111,7 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         name: identity.0,
         uuid: Uuid::from_u128(identity.1),
         machine: identity.2,
-        vcpus: parts.0,
+        vcpus: parts.0[0],
         cpu: parts.1,
         supported_cpuid: parts.5,
         memory: MemorySpec {
@@ -124,6 +131,7 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         on_control_loss: ends.3,
         adoption: ends.4,
         digest: SpecDigest(ends.5),
+        max_vcpus: parts.0[1],
     })
 }
 
@@ -148,6 +156,8 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
             RequestBody::DeviceUpdate(DeviceUpdate { slot, change })
         }),
         1 => Just(RequestBody::DeviceQuery(DeviceQuery {})),
+        1 => any::<u32>().prop_map(|count| RequestBody::VcpusSet(VcpusSet { count })),
+        1 => Just(RequestBody::VcpusQuery(VcpusQuery {})),
     ]
 }
 
@@ -221,7 +231,18 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         Just(ReplyBody::DeviceDetach(())),
         Just(ReplyBody::DeviceUpdate(())),
         proptest::collection::vec(any_report(), 0..40).prop_map(ReplyBody::DeviceQuery),
+        vcpus().prop_map(ReplyBody::VcpusSet),
+        vcpus().prop_map(ReplyBody::VcpusQuery),
     ]
+}
+
+fn vcpus() -> impl Strategy<Value = VcpuStanding> {
+    let list = || proptest::collection::vec(any::<u32>(), 0..20);
+    (list(), list(), list()).prop_map(|(present, leaving, new)| VcpuStanding {
+        present,
+        leaving,
+        new,
+    })
 }
 
 fn wire_error() -> impl Strategy<Value = WireError> {
@@ -285,6 +306,7 @@ fn event() -> impl Strategy<Value = Event> {
         text().prop_map(|message| Event::WorkerFailed { message }),
         any_slot().prop_map(|slot| Event::DeviceRemoved { slot }),
         any::<u64>().prop_map(|bytes| Event::BalloonChanged { bytes }),
+        vcpus().prop_map(Event::VcpusChanged),
     ]
 }
 

@@ -8,14 +8,14 @@ use super::device_samples::{devices, other_devices};
 use super::plug_samples::{changes, device_events, reports};
 use crate::codec::{decode, encode};
 use crate::error::WireError;
-use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
+use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers, VcpuStanding};
 use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
     DeviceUpdate, FinishedRequest, Launch, Launched, Operation, Pause, PowerButton, Query,
-    ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
+    ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
@@ -63,6 +63,7 @@ pub(super) fn machine_spec() -> MachineSpec {
         on_control_loss: ControlLoss::Stop,
         adoption: None,
         digest: SpecDigest([0x5a; 16]),
+        max_vcpus: 8,
     }
 }
 
@@ -94,7 +95,16 @@ fn other_machine_spec() -> MachineSpec {
         },
         on_control_loss: ControlLoss::KeepRunning,
         adoption: Some(FdSlot(7)),
+        max_vcpus: 1024,
         ..machine_spec()
+    }
+}
+
+fn vcpus() -> VcpuStanding {
+    VcpuStanding {
+        present: vec![0, 1, 3, 300],
+        leaving: vec![3],
+        new: vec![1, 300],
     }
 }
 
@@ -180,6 +190,8 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             request(DeviceDetach { slot, force: true }),
         ),
         ("device_query", request(DeviceQuery {})),
+        ("vcpus_set", request(VcpusSet { count: 300 })),
+        ("vcpus_query", request(VcpusQuery {})),
     ]);
     let changes = changes().into_iter();
     samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
@@ -321,6 +333,9 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("device detached", reply(ReplyBody::DeviceDetach(()))),
         ("device updated", reply(ReplyBody::DeviceUpdate(()))),
         ("devices", reply(ReplyBody::DeviceQuery(reports()))),
+        ("vcpus set", reply(ReplyBody::VcpusSet(vcpus()))),
+        ("vcpus", reply(ReplyBody::VcpusQuery(vcpus()))),
+        ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
     ]);
     let device_events = device_events().into_iter();
     samples.extend(device_events.map(|(name, told)| (name, event(told))));
@@ -357,15 +372,15 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("descriptors", "0105"),
     (
         "launch",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657406000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000203010900030401000405210e010f051f02000010010103612e301101040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657406000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000203010900030401000405210e010f051f02000010010103612e301101040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08",
     ),
     (
         "launch, other variants",
-        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5afb0004",
     ),
     (
         "launch, private copy",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08",
     ),
     ("resume", "020701"),
     ("pause", "020702"),
@@ -391,6 +406,8 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("device_detach", "02070a0500"),
     ("device_detach, by force", "02070a0501"),
     ("device_query", "02070c"),
+    ("vcpus_set", "02070dfb2c01"),
+    ("vcpus_query", "02070e"),
     ("change: link", "02070b050001"),
     ("change: rates", "02070b050101080000"),
     ("change: throttle", "02070b05020102010304000000010600010700"),
@@ -439,6 +456,9 @@ const FROM_WORKER: &[(&str, &str)] = &[
         "devices",
         "0107000c050100030405060708090a0b0c0d0e0f1011120201131415161718191a03021f20012101220123012401250126012701280004021f20000503",
     ),
+    ("vcpus set", "0107000d04000103fb2c0101030201fb2c01"),
+    ("vcpus", "0107000e04000103fb2c0101030201fb2c01"),
+    ("vcpus changed", "02090804000103fb2c0101030201fb2c01"),
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004"),
     ("error: wrong phase", "01070100026e6f"),

@@ -3,6 +3,7 @@
 use super::api::device_samples::devices;
 use super::device_samples::{rate, slot};
 use crate::device::DeviceChange;
+use crate::event::VcpuStanding;
 use crate::model::{
     Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Nic, NicSource, Rng,
 };
@@ -146,4 +147,29 @@ fn a_change_is_of_the_devices_own_kind_and_can_be_taken_back() {
     let missing = whole.clone().change(&name("vdz"), link).unwrap_err();
     assert_eq!(missing, DeviceError::NoDevice(name("vdz")));
     assert_eq!(whole.find(&name("5")).map(|found| found.0), Some(slot(5)));
+}
+
+#[test]
+fn vcpus_that_a_machine_cannot_have_are_told_from_those_it_can() {
+    let standing = |present: &[u32], leaving: &[u32], new: &[u32]| VcpuStanding {
+        present: present.to_vec(),
+        leaving: leaving.to_vec(),
+        new: new.to_vec(),
+    };
+    for (standing, possible) in [
+        (standing(&[0], &[], &[]), true),
+        (standing(&[0, 1, 3], &[1, 3], &[3]), true),
+        (standing(&[0, 3], &[3], &[3]), true),
+        (standing(&[], &[], &[]), false),
+        (standing(&[1], &[], &[]), false),
+        (standing(&[0, 4], &[], &[]), false),
+        (standing(&[0, 2, 1], &[], &[]), false),
+        (standing(&[0, 1, 1], &[], &[]), false),
+        (standing(&[0, 1], &[0], &[]), false),
+        (standing(&[0, 1], &[2], &[]), false),
+        (standing(&[0, 1, 2], &[2, 1], &[]), false),
+        (standing(&[0, 1], &[], &[3]), false),
+    ] {
+        assert_eq!(standing.is_possible(4), possible, "{standing:?}");
+    }
 }

@@ -2,12 +2,14 @@
 
 use crate::device::{DeviceChange, DeviceReport};
 use crate::error::{ErrorCode, WireError};
+use crate::event::VcpuStanding;
 use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
     DeviceUpdate, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody, Report,
-    Request, RequestBody, Reset, Resume, Standing, Status, Stop, WorkerService, dispatch,
+    Request, RequestBody, Reset, Resume, Standing, Status, Stop, VcpusQuery, VcpusSet,
+    WorkerService, dispatch,
 };
 use crate::spec::{DeviceSpec, PciSlot, RngSpec};
 use crate::tests::golden::machine_spec;
@@ -81,6 +83,14 @@ impl WorkerService for Recorder {
         self.note(Operation::DeviceQuery)?;
         Ok(Vec::new())
     }
+    fn vcpus_set(&mut self, _: VcpusSet) -> Result<VcpuStanding, WireError> {
+        self.note(Operation::VcpusSet)?;
+        Ok(VcpuStanding::default())
+    }
+    fn vcpus_query(&mut self, _: VcpusQuery) -> Result<VcpuStanding, WireError> {
+        self.note(Operation::VcpusQuery)?;
+        Ok(VcpuStanding::default())
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -125,6 +135,8 @@ fn every_request() -> Vec<RequestBody> {
         }
         .into_body(),
         DeviceQuery {}.into_body(),
+        VcpusSet { count: 1 }.into_body(),
+        VcpusQuery {}.into_body(),
     ]
 }
 
