@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
 use crate::spec::PciSlot;
+use crate::vcpus::VcpuStanding;
 
 /// An event with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,46 +55,6 @@ pub enum Event {
     /// The guest has let go of vCPUs, or says that it does not, or that it has taken some up. Of several
     /// only the newest counts.
     VcpusChanged(VcpuStanding),
-}
-
-/// Which vCPUs a machine has.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct VcpuStanding {
-    /// Those that are there, rising, below the most that it can have; 0 is always among them.
-    pub present: Vec<u32>,
-    /// Those of them that the guest was asked to let go of and has neither ejected nor refused. Rising; 0
-    /// is never among them.
-    pub leaving: Vec<u32>,
-    /// Those of them that came since the machine started and that the guest has not said it has taken up.
-    /// Rising.
-    pub new: Vec<u32>,
-}
-
-impl VcpuStanding {
-    /// How many there are.
-    #[must_use]
-    pub fn count(&self) -> u32 {
-        u32::try_from(self.present.len()).unwrap_or(u32::MAX)
-    }
-
-    /// Whether it says what a machine that can have `possible` vCPUs may: what a worker says is not to be
-    /// believed.
-    #[must_use]
-    pub fn is_possible(&self, possible: u32) -> bool {
-        let rises = |list: &[u32]| list.windows(2).all(|pair| matches!(pair, [a, b] if a < b));
-        let among = |list: &[u32]| {
-            rises(list)
-                && list
-                    .iter()
-                    .all(|index| self.present.binary_search(index).is_ok())
-        };
-        rises(&self.present)
-            && self.present.first() == Some(&0)
-            && self.present.last().is_some_and(|last| *last < possible)
-            && among(&self.leaving)
-            && self.leaving.first() != Some(&0)
-            && among(&self.new)
-    }
 }
 
 /// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).

@@ -58,6 +58,8 @@ pub mod scm;
 pub mod spec;
 pub mod strays;
 
+pub mod vcpus;
+
 #[cfg(feature = "client")]
 pub mod client;
 

@@ -9,11 +9,12 @@ use serde::{Deserialize, Serialize};
 
 use crate::device::{DeviceChange, DeviceReport};
 use crate::error::{ErrorCode, WireError};
-use crate::event::{NumberedEvent, VcpuStanding};
+use crate::event::NumberedEvent;
 use crate::fd::FdSlot;
 use crate::message::RequestId;
 use crate::phase::Phase;
 use crate::spec::{DeviceSpec, MachineSpec, PciSlot, SpecDigest};
+use crate::vcpus::VcpuStanding;
 
 /// A call with its reply.
 pub trait Request: Sized {

@@ -8,7 +8,7 @@ use uuid::Uuid;
 use super::device_samples::{any_device, any_slot};
 use super::plug_samples::{any_change, any_report};
 use crate::error::{ErrorCode, WireError};
-use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers, VcpuStanding};
+use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
 use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
@@ -18,9 +18,10 @@ use crate::request::{
     RequestBody, Reset, Resume, Standing, Status, Stop, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
-    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
-    MemoryBacking, MemorySpec, ResetAction, SpecDigest,
+    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MAX_VCPUS, MachineSpec,
+    MachineType, MemoryBacking, MemorySpec, ResetAction, SpecDigest,
 };
+use crate::vcpus::VcpuStanding;
 use crate::{BuildId, ProtocolVersion};
 
 /// Text of any characters, long enough to leave the one-byte lengths.
@@ -237,8 +238,10 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
 }
 
 fn vcpus() -> impl Strategy<Value = VcpuStanding> {
-    let list = || proptest::collection::vec(any::<u32>(), 0..20);
-    (list(), list(), list()).prop_map(|(present, leaving, new)| VcpuStanding {
+    let mask = || {
+        proptest::collection::vec(0..MAX_VCPUS, 0..20).prop_map(|vcpus| vcpus.into_iter().collect())
+    };
+    (mask(), mask(), mask()).prop_map(|(present, leaving, new)| VcpuStanding {
         present,
         leaving,
         new,

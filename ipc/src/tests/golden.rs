@@ -8,7 +8,7 @@ use super::device_samples::{devices, other_devices};
 use super::plug_samples::{changes, device_events, reports};
 use crate::codec::{decode, encode};
 use crate::error::WireError;
-use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers, VcpuStanding};
+use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
 use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
@@ -21,6 +21,7 @@ use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
     MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
 };
+use crate::vcpus::VcpuStanding;
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
 
 /// A specification in which no field has its neighbour's value.
@@ -102,9 +103,9 @@ fn other_machine_spec() -> MachineSpec {
 
 fn vcpus() -> VcpuStanding {
     VcpuStanding {
-        present: vec![0, 1, 3, 300],
-        leaving: vec![3],
-        new: vec![1, 300],
+        present: [0, 1, 3, 300].into_iter().collect(),
+        leaving: [3].into_iter().collect(),
+        new: [1, 300].into_iter().collect(),
     }
 }
 
@@ -456,9 +457,18 @@ const FROM_WORKER: &[(&str, &str)] = &[
         "devices",
         "0107000c050100030405060708090a0b0c0d0e0f1011120201131415161718191a03021f20012101220123012401250126012701280004021f20000503",
     ),
-    ("vcpus set", "0107000d04000103fb2c0101030201fb2c01"),
-    ("vcpus", "0107000e04000103fb2c0101030201fb2c01"),
-    ("vcpus changed", "02090804000103fb2c0101030201fb2c01"),
+    (
+        "vcpus set",
+        "0107000d0b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd00000000001000000000000000000000000000",
+    ),
+    (
+        "vcpus",
+        "0107000e0b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd00000000001000000000000000000000000000",
+    ),
+    (
+        "vcpus changed",
+        "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd00000000001000000000000000000000000000",
+    ),
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004"),
     ("error: wrong phase", "01070100026e6f"),

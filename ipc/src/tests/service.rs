@@ -2,7 +2,6 @@
 
 use crate::device::{DeviceChange, DeviceReport};
 use crate::error::{ErrorCode, WireError};
-use crate::event::VcpuStanding;
 use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
@@ -13,6 +12,7 @@ use crate::request::{
 };
 use crate::spec::{DeviceSpec, PciSlot, RngSpec};
 use crate::tests::golden::machine_spec;
+use crate::vcpus::VcpuStanding;
 
 /// Notes what it was asked for.
 struct Recorder {
