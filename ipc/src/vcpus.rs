@@ -32,6 +32,16 @@ impl VcpuMask {
         }
     }
 
+    /// Takes `vcpu` out; whether it was in.
+    pub fn remove(&mut self, vcpu: u32) -> bool {
+        let was_in = self.contains(vcpu);
+        let (word, bit) = Self::place(vcpu);
+        if let Some(word) = self.0.get_mut(word) {
+            *word &= !bit;
+        }
+        was_in
+    }
+
     /// How many are in.
     #[must_use]
     pub fn count(&self) -> u32 {

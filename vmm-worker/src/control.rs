@@ -123,9 +123,12 @@ impl ControlThread {
     /// Waits until there is a message, room for one of ours, an end of the guest, or somebody who
     /// wants to be the supervisor.
     fn wait(&mut self) -> Result<Option<u8>, ControlError> {
-        let (balloon, later) = self.service.take_notices();
-        if let Some(bytes) = balloon {
+        let news = self.service.take_notices();
+        if let Some(bytes) = news.balloon {
             self.event(Event::BalloonChanged { bytes });
+        }
+        if let Some(standing) = news.vcpus {
+            self.event(Event::VcpusChanged(standing));
         }
         for slot in std::mem::take(&mut self.service.removed) {
             self.event(Event::DeviceRemoved { slot });
@@ -134,7 +137,7 @@ impl ControlThread {
         let notices = self.service.notices();
         let adoption = self.service.adoption();
         let patience = adoption.as_ref().and_then(|adoption| adoption.patience());
-        let patience = patience.into_iter().chain(later).min();
+        let patience = patience.into_iter().chain(news.later).min();
         let mut fds = Vec::with_capacity(5);
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, self.control.wants_write());
@@ -219,7 +222,7 @@ impl ControlThread {
         self.service.take_descriptors(&mut self.descriptors);
         let asks = matches!(
             body.operation(),
-            Operation::Query | Operation::Report | Operation::DeviceQuery
+            Operation::Query | Operation::Report | Operation::DeviceQuery | Operation::VcpusQuery
         );
         let result = dispatch(&mut self.service, body);
         if !asks {

@@ -17,6 +17,7 @@ use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::request::BootProtocol;
 use reeve_ipc::spec::{DeviceSpec, MachineType, PciSlot};
+use reeve_ipc::vcpus::VcpuStanding;
 
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
@@ -28,8 +29,11 @@ use crate::kvm::Vm;
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
 use crate::plugging::Plugging;
-use crate::state::{self, Fixture, MachineStateV1, Origin, Records, RestoreError, SaveError, Tsc};
-use crate::vcpu::{EndSignal, Platform, VcpuError, VcpuSet};
+use crate::processors::Processors;
+use crate::state::{
+    self, Fixture, MachineStateV1, Origin, Records, RestoreError, SaveError, Tsc, VcpusStateV1,
+};
+use crate::vcpu::{EndSignal, Platform, VcpuError};
 
 /// Why a transition failed.
 #[derive(Debug, thiserror::Error)]
@@ -94,7 +98,7 @@ pub struct Machine {
     plugging: Plugging,
     vm: Arc<Vm>,
     platform: Arc<Platform>,
-    vcpus: VcpuSet,
+    vcpus: Processors,
     io: IoThread,
     resets: u64,
 }
@@ -113,7 +117,7 @@ impl Machine {
         plugging: Plugging,
         vm: Arc<Vm>,
         platform: Arc<Platform>,
-        vcpus: VcpuSet,
+        vcpus: Processors,
         io: IoThread,
     ) -> Self {
         Self {
@@ -157,10 +161,10 @@ impl Machine {
     /// # Errors
     /// [`MachineError::Device`]: a device that would not stop has still not done so. The machine stands
     /// as before, and may be asked to go on again.
-    pub fn resume(&self) -> Result<(), MachineError> {
+    pub fn resume(&mut self) -> Result<(), MachineError> {
         self.plugging.devices.resume()?;
         self.io.release();
-        self.vcpus.run();
+        self.vcpus.set_mut().run();
         Ok(())
     }
 
@@ -168,8 +172,8 @@ impl Machine {
     ///
     /// # Errors
     /// [`MachineError::Vcpu`] when one does not.
-    pub fn pause(&self) -> Result<(), MachineError> {
-        Ok(self.vcpus.park()?)
+    pub fn pause(&mut self) -> Result<(), MachineError> {
+        Ok(self.vcpus.set_mut().park()?)
     }
 
     /// Takes the state of the machine, whose vCPUs stand, all but its memory:
@@ -186,7 +190,7 @@ impl Machine {
         self.plugging.devices.stop()?;
         let input = self.io.hold();
         let general = MachineStateV1 {
-            vcpus: self.vcpus.count(),
+            vcpus: self.vcpus.set().count(),
             memory_bytes: self.memory.size(),
             tsc_khz: self.identity.tsc_khz,
             protocol: self.identity.protocol,
@@ -200,10 +204,12 @@ impl Machine {
         &mut self,
         records: Records<'_>,
         general: &MachineStateV1,
+        vcpus: &VcpusStateV1,
         origin: Origin,
         fresh: Tsc,
     ) -> Result<(), RestoreError> {
         self.resets = general.resets;
+        self.vcpus.restore(vcpus);
         state::restore(&self.fixture(), records, general, origin, fresh)
     }
 
@@ -218,15 +224,16 @@ impl Machine {
         }
     }
 
-    /// Puts the machine, whose vCPUs stand, back to the moment of its launch. Devices that the guest was
-    /// asked to let go of are gone then: their slots.
+    /// Puts the machine, whose vCPUs stand, back to the moment of its launch, with the vCPUs that it has now.
+    /// Devices and vCPUs that the guest was asked to let go of are gone then: the slots of the devices.
     ///
     /// # Errors
     /// The machine is in no state to run then.
     pub fn reset(&mut self) -> Result<Vec<PciSlot>, MachineError> {
         self.plugging.devices.stop()?;
         let removed = self.plugging.take_leaving();
-        self.chipset.reset(self.vcpus.count());
+        self.vcpus.take_leaving(&self.chipset);
+        self.chipset.reset(self.vcpus.set().present());
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
         let plan = self.images.load(&self.memory, &self.tables)?;
@@ -236,7 +243,7 @@ impl Machine {
             .entry
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = plan.entry;
-        self.vcpus.reset()?;
+        self.vcpus.set().reset()?;
         self.platform.end.clear();
         self.resets += 1;
         Ok(removed)
@@ -256,6 +263,30 @@ impl Machine {
     /// There is no such device, or it does not come to rest.
     pub fn detach(&mut self, slot: PciSlot, force: bool) -> Result<bool, WireError> {
         self.plugging.detach(slot, force, &self.chipset)
+    }
+
+    /// Gives it so many vCPUs, as far as that is the host's to do; says which it has then.
+    ///
+    /// # Errors
+    /// There can be no such number, or one could not be made; then none has come.
+    pub fn set_vcpus(&mut self, count: u32) -> Result<VcpuStanding, WireError> {
+        let spawner = &self.plugging.spawner;
+        self.vcpus.set_count(count, &self.chipset, spawner)?;
+        Ok(self.vcpus.standing())
+    }
+
+    /// Which vCPUs it has.
+    #[must_use]
+    pub fn vcpus(&self) -> VcpuStanding {
+        self.vcpus.standing()
+    }
+
+    /// Does what the guest has done with its vCPUs, and says which there are, if that is news.
+    pub fn settle_vcpus(&mut self) -> Option<VcpuStanding> {
+        if self.plugging.notices.take_vcpus() {
+            self.vcpus.settle(&self.chipset);
+        }
+        self.vcpus.take_change()
     }
 
     /// Its devices.
@@ -317,9 +348,9 @@ impl Machine {
     /// Takes the machine apart.
     pub fn close(mut self) {
         // Told before either is waited for: the last output goes out while the vCPUs end.
-        self.vcpus.order_quit();
+        self.vcpus.set().order_quit();
         self.io.order_quit();
-        self.vcpus.quit();
+        self.vcpus.set_mut().quit();
         // What the guest was told is written must be in its files, not only here.
         if let Err(error) = self.plugging.devices.stop() {
             tracing::warn!("{error}");

@@ -3,7 +3,6 @@
 //! Owned by the control thread; every effect on the machine goes through [`crate::machine`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
 
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::error::{ErrorCode, WireError};
@@ -13,10 +12,10 @@ use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
     ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
     FinishedRequest, Launch, Launched, Pause, PowerButton, Query, Report, Reset, Resume, Standing,
-    Status, Stop, WorkerService,
+    Status, Stop, VcpusQuery, VcpusSet, WorkerService,
 };
 use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, PciSlot, ResetAction, SpecDigest};
-
+use reeve_ipc::vcpus::VcpuStanding;
 use reeve_sandbox::seccomp::{Role, enter_role};
 
 use crate::adoption::Adoption;
@@ -24,6 +23,7 @@ use crate::build;
 use crate::events::Events;
 use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
+use crate::news::{News, Newsroom};
 use crate::notices::Notices;
 use crate::vcpu::{EndSignal, GuestEnd};
 
@@ -46,17 +46,8 @@ pub struct Service {
     pub last_request: Option<FinishedRequest>,
     /// Devices that are gone and of which nobody was told yet.
     pub removed: Vec<PciSlot>,
-    balloon: BalloonNews,
+    news: Newsroom,
 }
-
-/// What was told of the balloon, which a guest changes as fast as it likes.
-#[derive(Debug, Default)]
-struct BalloonNews {
-    told: Option<(u64, Instant)>,
-}
-
-/// How often a change of the balloon is told, at most.
-const BALLOON_NEWS: Duration = Duration::from_millis(200);
 
 impl Service {
     /// A worker without a machine; one that loses its supervisor now has nothing to keep.
@@ -79,7 +70,7 @@ impl Service {
             events: Events::new(),
             last_request: None,
             removed: Vec::new(),
-            balloon: BalloonNews::default(),
+            news: Newsroom::default(),
         }
     }
 
@@ -106,27 +97,15 @@ impl Service {
         self.machine.as_ref().map(Machine::notices)
     }
 
-    /// Does what the guest's ACPI has told, and gives what the balloon holds if that is news. `None` for the
-    /// time when there is nothing to come back for.
-    pub fn take_notices(&mut self) -> (Option<u64>, Option<Duration>) {
+    /// Does what the guest's ACPI has told, and gives what is news of its balloon and its vCPUs.
+    pub fn take_notices(&mut self) -> News {
         let Some(machine) = self.machine.as_mut() else {
-            return (None, None);
+            return News::default();
         };
         let plugging = machine.plugging();
         self.removed.extend(plugging.take_ejected());
-        let Some(bytes) = plugging.balloon_bytes() else {
-            return (None, None);
-        };
-        let now = Instant::now();
-        match self.balloon.told {
-            Some((told, _)) if told == bytes => (None, None),
-            None if bytes == 0 => (None, None),
-            Some((_, when)) if now < when + BALLOON_NEWS => (None, Some(when + BALLOON_NEWS - now)),
-            _ => {
-                self.balloon.told = Some((bytes, now));
-                (Some(bytes), None)
-            }
-        }
+        let balloon = plugging.balloon_bytes();
+        self.news.take(balloon, machine.settle_vcpus())
     }
 
     /// Where the guest's end is left, once there is a machine.
@@ -217,7 +196,7 @@ impl WorkerService for Service {
                 Some(adoption)
             }
         };
-        let machine = build::machine(spec, &mut descriptors)?;
+        let mut machine = build::machine(spec, &mut descriptors)?;
         // Every thread exists: this one needs no more than its role, before the guest runs.
         crate::failure::or_exit(
             enter_role(Role::Control),
@@ -328,6 +307,14 @@ impl WorkerService for Service {
 
     fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {
         Ok(self.machine()?.plugging().reports())
+    }
+
+    fn vcpus_set(&mut self, request: VcpusSet) -> Result<VcpuStanding, WireError> {
+        self.machine()?.set_vcpus(request.count)
+    }
+
+    fn vcpus_query(&mut self, _: VcpusQuery) -> Result<VcpuStanding, WireError> {
+        Ok(self.machine()?.vcpus())
     }
 
     fn query(&mut self, _: Query) -> Result<Status, WireError> {

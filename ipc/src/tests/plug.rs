@@ -181,4 +181,7 @@ fn a_set_of_vcpus_has_those_put_in_and_none_that_cannot_be() {
     assert_eq!(mask.iter().collect::<Vec<_>>(), [0, 63, 64, 300, 1023]);
     assert_eq!(mask.count(), 5);
     assert!(!mask.contains(1024) && !mask.contains(u32::MAX) && !mask.contains(1));
+    let mut mask = mask;
+    assert!(mask.remove(300) && !mask.remove(300) && !mask.remove(u32::MAX));
+    assert_eq!(mask.iter().collect::<Vec<_>>(), [0, 63, 64, 1023]);
 }

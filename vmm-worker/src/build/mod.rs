@@ -24,6 +24,7 @@ use reeve_ipc::spec::{MachineSpec, MachineType};
 pub use self::boot::{BootImages, Entry};
 pub use self::chipset::Chipset;
 use self::chipset::Signals;
+pub use self::cpus::CpuWorkshop;
 use self::devices::Workshop;
 pub use self::error::BuildError;
 pub(crate) use self::error::one_line;
@@ -37,6 +38,7 @@ use crate::machine::{Identity, Machine};
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
 use crate::plugging::Plugging;
+use crate::processors::Processors;
 use crate::spawner::Spawner;
 use crate::vcpu::{EndSignal, Platform, VcpuSet};
 
@@ -46,7 +48,8 @@ use crate::vcpu::{EndSignal, Platform, VcpuSet};
 /// # Errors
 /// [`BuildError`] says what and why; nothing of the machine is left.
 pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, BuildError> {
-    let parts = Parts::assemble(&spec, descriptors, None, false)?;
+    let present: Vec<u32> = (0..spec.vcpus).collect();
+    let parts = Parts::assemble(&spec, &present, descriptors, None, false)?;
     let plan = parts.images.load(&parts.memory, &parts.tables)?;
     for vcpu in &parts.vcpus {
         vcpu.prepare_boot()?;
@@ -54,7 +57,7 @@ pub fn machine(spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, 
     if let Some(first) = parts.vcpus.first() {
         first.enter(&plan.entry)?;
     }
-    parts.start(spec.machine, plan)
+    parts.start(&spec, plan)
 }
 
 /// Everything of a machine but the threads of its vCPUs. Guest memory is as it came.
@@ -70,15 +73,17 @@ struct Parts {
     end: Arc<EndSignal>,
     vm: Arc<Vm>,
     vcpus: Vec<Vcpu>,
+    workshop: CpuWorkshop,
     tsc_khz: u32,
     io: IoThread,
 }
 
 impl Parts {
-    /// Makes them. The TSC runs at `tsc_khz`, or at the host's frequency. If input is `held`, none is
+    /// Makes them, with the vCPUs `present`. The TSC runs at `tsc_khz`, or at the host's frequency. If input is `held`, none is
     /// taken from the console's clients yet.
     fn assemble(
         spec: &MachineSpec,
+        present: &[u32],
         descriptors: &mut FdTable,
         tsc_khz: Option<u32>,
         held: bool,
@@ -101,10 +106,13 @@ impl Parts {
 
         // `/dev/kvm` is closed at the end of this function, before any vCPU runs.
         let system = System::from_fd(descriptors.take(spec.kvm)?)?;
-        system.check_vcpu_count(spec.vcpus)?;
+        if !(1..=spec.max_vcpus).contains(&spec.vcpus) {
+            return Err(BuildError::NoSuchVcpu(spec.vcpus.wrapping_sub(1)));
+        }
+        system.check_vcpu_count(spec.max_vcpus)?;
         let mut vm = system.create_vm()?;
         vm.add_memory(&memory)?;
-        let (vm, interrupts) = vm.interrupt_controller(kind, spec.vcpus)?;
+        let (vm, interrupts) = vm.interrupt_controller(kind, spec.max_vcpus)?;
 
         let signals = Signals {
             end: Arc::new(EndSignal::new()?),
@@ -149,7 +157,7 @@ impl Parts {
             notices,
         };
 
-        let (vcpus, tsc_khz) = cpus::create(&system, &vm, spec, tsc_khz)?;
+        let (vcpus, tsc_khz, workshop) = cpus::create(&system, &vm, spec, present, tsc_khz)?;
         Ok(Self {
             tables,
             memory,
@@ -162,13 +170,14 @@ impl Parts {
             end,
             vm,
             vcpus,
+            workshop,
             tsc_khz,
             io,
         })
     }
 
     /// Starts the vCPUs' threads, which stand.
-    fn start(self, machine: MachineType, plan: Entry) -> Result<Machine, BuildError> {
+    fn start(self, spec: &MachineSpec, plan: Entry) -> Result<Machine, BuildError> {
         let platform = Arc::new(Platform {
             ports: self.ports,
             mmio: self.mmio,
@@ -176,9 +185,10 @@ impl Parts {
             end: self.end,
             entry: Mutex::new(plan.entry),
         });
-        let vcpus = VcpuSet::start(self.vcpus, &platform)?;
+        let vcpus = VcpuSet::start(self.vcpus, spec.max_vcpus, &platform)?;
+        let vcpus = Processors::new(vcpus, self.workshop);
         let identity = Identity {
-            machine,
+            machine: spec.machine,
             tsc_khz: self.tsc_khz,
             protocol: plan.protocol,
         };
@@ -207,7 +217,7 @@ fn tables(spec: &MachineSpec, kind: ControllerKind, memory: &GuestMemory) -> Acp
     let address_bits = cpuid::physical_address_bits(&spec.supported_cpuid);
     AcpiConfig {
         vcpus: spec.vcpus,
-        max_vcpus: spec.vcpus,
+        max_vcpus: spec.max_vcpus,
         legacy_pic: kind == ControllerKind::InKernel,
         pci_window_64: layout::pci_window_64(ram_end, address_bits),
     }

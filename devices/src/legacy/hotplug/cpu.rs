@@ -123,6 +123,15 @@ impl CpuHotplug {
         true
     }
 
+    /// Says that the vCPU `index` is no longer there, whatever the guest says: it is being reset.
+    pub fn take(&mut self, index: u32) {
+        if index != BOOT_PROCESSOR {
+            for bits in [&mut self.present, &mut self.inserted, &mut self.remove] {
+                bits.remove(index);
+            }
+        }
+    }
+
     /// Takes a request to let go of the vCPU `index` back, if the guest has not seen it yet; one that has
     /// may still eject it.
     pub fn withdraw_removal(&mut self, index: u32) {

@@ -264,6 +264,11 @@ fn reset_keeps_the_vcpus_that_are_there() {
     assert_eq!(rig.flags_of(4), PRESENT);
     assert_eq!(rig.device.present_without_gap(), 2);
     assert_eq!(rig.ejected.take(), []);
+    for index in [0, 1, 7] {
+        rig.device.take(index);
+    }
+    assert_eq!((rig.flags_of(0), rig.flags_of(1)), (PRESENT, 0));
+    assert_eq!(rig.ejected.take(), [], "it was not the guest");
 }
 
 proptest! {
