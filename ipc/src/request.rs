@@ -244,14 +244,15 @@ requests! {
 
     /// Gives the machine so many vCPUs, 1 to as many as it can have. Those that it lacks, lowest first, are
     /// there when this is answered, and the guest is told. Of those that are too many the guest is asked to
-    /// let go, highest first; it does so when it likes, or says that it does not, and
-    /// [`Event::VcpusChanged`](crate::event::Event::VcpusChanged) tells. A guest that was asked before is
-    /// asked again; one that is no longer to let go of a vCPU and does so all the same gets it back. What it
-    /// was asked for and has not answered goes at the next reset.
+    /// let go, highest first; it does so when it likes, or says that it does not. A guest that was asked
+    /// before is asked again; one that is no longer to let go of a vCPU and does so all the same gets it
+    /// back. What it was asked for and has not answered goes at the next reset. In any case
+    /// [`Event::VcpusChanged`](crate::event::Event::VcpusChanged) says how they stand then, and again at each
+    /// change.
     VcpusSet {
         /// How many.
         count: u32,
-    } -> VcpuStanding,
+    } -> (),
     call vcpus_set, idempotent true, phases [Phase::Running | Phase::Paused];
 
     /// Says which vCPUs there are.

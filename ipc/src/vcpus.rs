@@ -78,6 +78,9 @@ pub struct VcpuStanding {
     pub leaving: VcpuMask,
     /// Those of them that came since the machine started and that the guest has not said it has taken up.
     pub new: VcpuMask,
+    /// How many were asked for last. There are more while the guest is to let go of some, and when it has
+    /// refused to.
+    pub wanted: u32,
 }
 
 impl VcpuStanding {
@@ -91,5 +94,6 @@ impl VcpuStanding {
             && self.present.is_within(&all)
             && within.iter().all(|mask| mask.is_within(&self.present))
             && !self.leaving.contains(0)
+            && (1..=possible).contains(&self.wanted)
     }
 }

@@ -265,14 +265,13 @@ impl Machine {
         self.plugging.detach(slot, force, &self.chipset)
     }
 
-    /// Gives it so many vCPUs, as far as that is the host's to do; says which it has then.
+    /// Gives it so many vCPUs, as far as that is the host's to do.
     ///
     /// # Errors
     /// There can be no such number, or one could not be made; then none has come.
-    pub fn set_vcpus(&mut self, count: u32) -> Result<VcpuStanding, WireError> {
+    pub fn set_vcpus(&mut self, count: u32) -> Result<(), WireError> {
         let spawner = &self.plugging.spawner;
-        self.vcpus.set_count(count, &self.chipset, spawner)?;
-        Ok(self.vcpus.standing())
+        self.vcpus.set_count(count, &self.chipset, spawner)
     }
 
     /// Which vCPUs it has.

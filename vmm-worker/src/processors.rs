@@ -28,6 +28,8 @@ pub struct Processors {
     leaving: VcpuMask,
     /// Those that came and that the guest has not said it has taken up.
     new: VcpuMask,
+    /// How many were asked for last.
+    wanted: u32,
     /// Something has happened of which nobody was told.
     changed: bool,
 }
@@ -37,6 +39,7 @@ impl Processors {
     #[must_use]
     pub(crate) fn new(set: VcpuSet, workshop: CpuWorkshop) -> Self {
         Self {
+            wanted: set.count(),
             set,
             workshop: Arc::new(Mutex::new(workshop)),
             leaving: VcpuMask::default(),
@@ -63,6 +66,7 @@ impl Processors {
             present: self.set.present().collect(),
             leaving: self.leaving,
             new: self.new,
+            wanted: self.wanted,
         }
     }
 
@@ -109,6 +113,8 @@ impl Processors {
         for index in self.leaving.iter() {
             chipset.ask_for_vcpu(index);
         }
+        self.wanted = count;
+        self.changed = true;
         Ok(())
     }
 
@@ -202,5 +208,6 @@ impl Processors {
     pub(crate) fn restore(&mut self, state: &VcpusStateV1) {
         self.leaving = state.leaving.iter().copied().collect();
         self.new = state.new.iter().copied().collect();
+        self.wanted = self.set.count().saturating_sub(self.leaving.count());
     }
 }

@@ -309,7 +309,7 @@ impl WorkerService for Service {
         Ok(self.machine()?.plugging().reports())
     }
 
-    fn vcpus_set(&mut self, request: VcpusSet) -> Result<VcpuStanding, WireError> {
+    fn vcpus_set(&mut self, request: VcpusSet) -> Result<(), WireError> {
         self.machine()?.set_vcpus(request.count)
     }
 

@@ -232,7 +232,7 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         Just(ReplyBody::DeviceDetach(())),
         Just(ReplyBody::DeviceUpdate(())),
         proptest::collection::vec(any_report(), 0..40).prop_map(ReplyBody::DeviceQuery),
-        vcpus().prop_map(ReplyBody::VcpusSet),
+        Just(ReplyBody::VcpusSet(())),
         vcpus().prop_map(ReplyBody::VcpusQuery),
     ]
 }
@@ -241,10 +241,13 @@ fn vcpus() -> impl Strategy<Value = VcpuStanding> {
     let mask = || {
         proptest::collection::vec(0..MAX_VCPUS, 0..20).prop_map(|vcpus| vcpus.into_iter().collect())
     };
-    (mask(), mask(), mask()).prop_map(|(present, leaving, new)| VcpuStanding {
-        present,
-        leaving,
-        new,
+    (mask(), mask(), mask(), any::<u32>()).prop_map(|(present, leaving, new, wanted)| {
+        VcpuStanding {
+            present,
+            leaving,
+            new,
+            wanted,
+        }
     })
 }
 

@@ -106,6 +106,7 @@ fn vcpus() -> VcpuStanding {
         present: [0, 1, 3, 300].into_iter().collect(),
         leaving: [3].into_iter().collect(),
         new: [1, 300].into_iter().collect(),
+        wanted: 5,
     }
 }
 
@@ -334,7 +335,7 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("device detached", reply(ReplyBody::DeviceDetach(()))),
         ("device updated", reply(ReplyBody::DeviceUpdate(()))),
         ("devices", reply(ReplyBody::DeviceQuery(reports()))),
-        ("vcpus set", reply(ReplyBody::VcpusSet(vcpus()))),
+        ("vcpus set", reply(ReplyBody::VcpusSet(()))),
         ("vcpus", reply(ReplyBody::VcpusQuery(vcpus()))),
         ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
     ]);
@@ -457,17 +458,14 @@ const FROM_WORKER: &[(&str, &str)] = &[
         "devices",
         "0107000c050100030405060708090a0b0c0d0e0f1011120201131415161718191a03021f20012101220123012401250126012701280004021f20000503",
     ),
-    (
-        "vcpus set",
-        "0107000d0b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd00000000001000000000000000000000000000",
-    ),
+    ("vcpus set", "0107000d"),
     (
         "vcpus",
-        "0107000e0b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd00000000001000000000000000000000000000",
+        "0107000e0b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
     ),
     (
         "vcpus changed",
-        "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd00000000001000000000000000000000000000",
+        "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
     ),
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004"),

@@ -156,6 +156,7 @@ fn vcpus_that_a_machine_cannot_have_are_told_from_those_it_can() {
         present: mask(present),
         leaving: mask(leaving),
         new: mask(new),
+        wanted: 4,
     };
     for (standing, possible) in [
         (standing(&[0], &[], &[]), true),
@@ -170,6 +171,11 @@ fn vcpus_that_a_machine_cannot_have_are_told_from_those_it_can() {
         (standing(&[0, 1], &[], &[3]), false),
     ] {
         assert_eq!(standing.is_possible(4), possible, "{standing:?}");
+        let none = VcpuStanding {
+            wanted: 0,
+            ..standing
+        };
+        assert!(!none.is_possible(4));
     }
 }
 

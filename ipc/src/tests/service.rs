@@ -83,9 +83,8 @@ impl WorkerService for Recorder {
         self.note(Operation::DeviceQuery)?;
         Ok(Vec::new())
     }
-    fn vcpus_set(&mut self, _: VcpusSet) -> Result<VcpuStanding, WireError> {
-        self.note(Operation::VcpusSet)?;
-        Ok(VcpuStanding::default())
+    fn vcpus_set(&mut self, _: VcpusSet) -> Result<(), WireError> {
+        self.note(Operation::VcpusSet)
     }
     fn vcpus_query(&mut self, _: VcpusQuery) -> Result<VcpuStanding, WireError> {
         self.note(Operation::VcpusQuery)?;

@@ -117,9 +117,7 @@ impl From<BuildError> for WireError {
             BuildError::Memory(_) => ErrorCode::Memory,
             BuildError::Kvm(KvmError::TooManyVcpus { .. })
             | BuildError::NoVcpu
-            | BuildError::NoSuchVcpu(_) => {
-                ErrorCode::InvalidArgument
-            }
+            | BuildError::NoSuchVcpu(_) => ErrorCode::InvalidArgument,
             BuildError::Kvm(_) | BuildError::Cpuid | BuildError::TscFrequency { .. } => {
                 ErrorCode::Hypervisor
             }
