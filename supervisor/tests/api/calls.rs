@@ -7,12 +7,13 @@ use reeve_ipc::api::call::{
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
     DomainMemorySet, DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume,
-    DomainShutdown, DomainStatsGet, DomainUndefine, EventsSubscribe, EventsUnsubscribe,
-    LabelChange, LogFilterSet, LogKind, Operation, StartOptions, SupervisorInfoGet,
+    DomainShutdown, DomainStatsGet, DomainUndefine, DomainVcpuStatsGet, DomainVcpusSet,
+    EventsSubscribe, EventsUnsubscribe, LabelChange, LogFilterSet, LogKind, Operation,
+    StartOptions, SupervisorInfoGet,
 };
 
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceName, MemorySize, Rng};
+use reeve_ipc::model::{Device, DeviceName, MemorySize, Rng, Vcpus};
 
 use super::harness::{define, domain, named, start};
 
@@ -26,6 +27,7 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDefinitionGet
         | O::DomainStatsGet
         | O::DomainDeviceStatsGet
+        | O::DomainVcpuStatsGet
         | O::EventsSubscribe
         | O::EventsUnsubscribe => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
@@ -49,7 +51,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDeviceAttach
         | O::DomainDeviceDetach
         | O::DomainDeviceUpdate
-        | O::DomainMemorySet => Access::ReadWrite,
+        | O::DomainMemorySet
+        | O::DomainVcpusSet => Access::ReadWrite,
     }
 }
 
@@ -151,6 +154,14 @@ pub fn sample(operation: Operation) -> CallBody {
         }
         .into_body(),
         O::DomainDeviceStatsGet => DomainDeviceStatsGet { domain: domain_() }.into_body(),
+        O::DomainVcpusSet => DomainVcpusSet {
+            domain: domain_(),
+            vcpus: Vcpus::try_from(1).unwrap(),
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainVcpuStatsGet => DomainVcpuStatsGet { domain: domain_() }.into_body(),
         O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
         O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),
     }

@@ -18,6 +18,7 @@ mod signals;
 mod silent;
 mod stage;
 mod strays;
+mod vcpus;
 mod world;
 
 use anyhow::Result;

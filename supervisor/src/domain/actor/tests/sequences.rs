@@ -74,6 +74,8 @@ fn notice(what: u8) -> Notice {
         },
         5..8 => Notice::DeviceRemoved((what - 4).try_into().unwrap()),
         8 => Notice::Balloon(1 << 20),
+        9 => vcpus::stands(2, 2),
+        10 => vcpus::stands(1, 2),
         _ => Notice::Gone(Verdict::Asked),
     }
 }
