@@ -2,6 +2,7 @@
 
 use reeve_ipc::vcpus::VcpuStanding;
 
+use super::devices::running;
 use super::*;
 use crate::domain::driver::{CallFailure, DeviceCall};
 
