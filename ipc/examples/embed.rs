@@ -33,6 +33,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         uuid: DomainUuid(Uuid::new_v4()),
         machine: MachineType::Reeve1_0,
         vcpus: 1.try_into()?,
+        max_vcpus: 1.try_into()?,
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn { command_line },

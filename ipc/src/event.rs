@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
 use crate::spec::PciSlot;
+use crate::vcpus::VcpuStanding;
 
 /// An event with its number.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -51,6 +52,9 @@ pub enum Event {
         /// Bytes, no more than the machine's memory.
         bytes: u64,
     },
+    /// The guest has let go of vCPUs, or says that it does not, or that it has taken some up. Of several
+    /// only the newest counts.
+    VcpusChanged(VcpuStanding),
 }
 
 /// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).

@@ -59,6 +59,8 @@ pub mod spec;
 pub mod strays;
 pub mod transfer;
 
+pub mod vcpus;
+
 #[cfg(feature = "client")]
 pub mod client;
 

@@ -14,6 +14,7 @@ use crate::fd::FdSlot;
 use crate::message::RequestId;
 use crate::phase::Phase;
 use crate::spec::{DeviceSpec, MachineSpec, PciSlot, SpecDigest};
+use crate::vcpus::VcpuStanding;
 
 /// A call with its reply.
 pub trait Request: Sized {
@@ -265,6 +266,24 @@ requests! {
     /// here if it ran there.
     SwitchOver {} -> SwitchedOver,
     call switch_over, idempotent false, phases [Phase::Paused];
+
+    /// Gives the machine so many vCPUs, 1 to as many as it can have. Those that it lacks, lowest first, are
+    /// there when this is answered, and the guest is told. Of those that are too many the guest is asked to
+    /// let go, highest first; it does so when it likes, or says that it does not. A guest that was asked
+    /// before is asked again; one that is no longer to let go of a vCPU and does so all the same gets it
+    /// back. What it was asked for and has not answered goes at the next reset. In any case
+    /// [`Event::VcpusChanged`](crate::event::Event::VcpusChanged) says how they stand then, and again at each
+    /// change.
+    VcpusSet {
+        /// How many.
+        count: u32,
+    } -> (),
+    call vcpus_set, idempotent true, phases [Phase::Running | Phase::Paused];
+
+    /// Says which vCPUs there are.
+    VcpusQuery {} -> VcpuStanding,
+    call vcpus_query, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
 }
 
 /// A machine goes on in another worker.

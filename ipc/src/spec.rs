@@ -44,7 +44,7 @@ pub struct MachineSpec {
     pub uuid: Uuid,
     /// The machine type: what the guest sees.
     pub machine: MachineType,
-    /// How many vCPUs, 1 to [`MAX_VCPUS`].
+    /// How many vCPUs it starts with, 1 to `max_vcpus`: those from 0 on.
     pub vcpus: u32,
     /// Switches of the vCPU model.
     pub cpu: CpuSwitches,
@@ -73,6 +73,8 @@ pub struct MachineSpec {
     pub adoption: Option<FdSlot>,
     /// What binds the worker to the record of it, told again at an adoption.
     pub digest: SpecDigest,
+    /// How many vCPUs it can ever have, at most [`MAX_VCPUS`]: what its tables and CPUID leave room for.
+    pub max_vcpus: u32,
 }
 
 impl MachineSpec {

@@ -33,6 +33,7 @@ fn domain(behaviour: &str) -> Domain {
         uuid: DomainUuid(uuid::Uuid::new_v4()),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
+        max_vcpus: Vcpus::try_from(1).unwrap(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(16),
         boot: BootSource::BuiltIn {

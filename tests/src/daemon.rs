@@ -345,6 +345,7 @@ pub fn built_in(name: &str, command_line: &str) -> Domain {
         uuid: DomainUuid(Uuid::new_v4()),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
+        max_vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

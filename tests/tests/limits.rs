@@ -59,6 +59,7 @@ fn domain(command_line: &str, limits: ResourceLimits) -> Result<Domain> {
         uuid: DomainUuid(uuid::Uuid::new_v4()),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1)?,
+        max_vcpus: Vcpus::try_from(1)?,
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {

@@ -128,9 +128,12 @@ impl ControlThread {
         if let Some(code) = self.reset_guest() {
             return Ok(Some(code));
         }
-        let (balloon, later) = self.service.take_notices();
-        if let Some(bytes) = balloon {
+        let news = self.service.take_notices();
+        if let Some(bytes) = news.balloon {
             self.event(Event::BalloonChanged { bytes });
+        }
+        if let Some(standing) = news.vcpus {
+            self.event(Event::VcpusChanged(standing));
         }
         for slot in std::mem::take(&mut self.service.removed) {
             self.event(Event::DeviceRemoved { slot });
@@ -140,7 +143,7 @@ impl ControlThread {
         let notices = self.service.notices();
         let adoption = self.service.adoption();
         let patience = adoption.and_then(Adoption::patience);
-        let patience = patience.into_iter().chain(later).min();
+        let patience = patience.into_iter().chain(news.later).min();
         let mut fds = Vec::with_capacity(6);
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, self.control.wants_write());
@@ -233,7 +236,7 @@ impl ControlThread {
         self.service.take_descriptors(&mut self.descriptors);
         let asks = matches!(
             body.operation(),
-            Operation::Query | Operation::Report | Operation::DeviceQuery
+            Operation::Query | Operation::Report | Operation::DeviceQuery | Operation::VcpusQuery
         );
         let had_machine = self.service.has_machine();
         let result = match self.service.admit(body.operation()) {

@@ -2,7 +2,8 @@
 //!
 //! The last ones are kept for a supervisor that comes back. A guest can reset as fast as it likes, so
 //! resets of one second beyond `PER_SECOND` are not told; their numbers are used up, which shows the
-//! gap. What a balloon holds is told a few times a second, and again when it changes: it may be dropped. Of
+//! gap. Which vCPUs there are is told a few times a second and as often as they change, which the supervisor
+//! brings about. What a balloon holds is told a few times a second, and again when it changes: it may be dropped. Of
 //! everything else there is at most one for each device until the supervisor acts: that is always told.
 
 use std::collections::VecDeque;
@@ -56,10 +57,11 @@ impl Events {
     /// Numbers `event` and keeps it, in place of the oldest.
     pub fn keep(&mut self, event: Event) {
         self.last += 1;
-        if matches!(event, Event::BalloonChanged { .. }) {
+        if matches!(event, Event::BalloonChanged { .. } | Event::VcpusChanged(_)) {
             // Only the newest counts, and none may push out what happens once.
-            let stale = |kept: &NumberedEvent| matches!(kept.event, Event::BalloonChanged { .. });
-            self.kept.retain(|kept| !stale(kept));
+            let kind = std::mem::discriminant(&event);
+            self.kept
+                .retain(|kept| std::mem::discriminant(&kept.event) != kind);
         }
         if self.kept.len() >= MAX_KEPT_EVENTS {
             self.kept.pop_front();

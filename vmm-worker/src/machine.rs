@@ -19,6 +19,7 @@ use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::request::BootProtocol;
 use reeve_ipc::spec::{DeviceSpec, MachineSpec, MachineType, PciSlot};
+use reeve_ipc::vcpus::VcpuStanding;
 
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
@@ -30,8 +31,11 @@ use crate::kvm::Vm;
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
 use crate::plugging::Plugging;
-use crate::state::{self, Fixture, MachineStateV1, Origin, Records, RestoreError, SaveError, Tsc};
-use crate::vcpu::{EndSignal, Platform, VcpuError, VcpuSet};
+use crate::processors::Processors;
+use crate::state::{
+    self, Fixture, MachineStateV1, Origin, Records, RestoreError, SaveError, Tsc, VcpusStateV1,
+};
+use crate::vcpu::{EndSignal, Platform, VcpuError};
 
 /// Why a transition failed.
 #[derive(Debug, thiserror::Error)]
@@ -102,7 +106,7 @@ pub struct Machine {
     plugging: Plugging,
     vm: Arc<Vm>,
     platform: Arc<Platform>,
-    vcpus: VcpuSet,
+    vcpus: Processors,
     io: IoThread,
     resets: u64,
     /// A reset was begun and has not succeeded.
@@ -124,7 +128,7 @@ impl Machine {
         plugging: Plugging,
         vm: Arc<Vm>,
         platform: Arc<Platform>,
-        vcpus: VcpuSet,
+        vcpus: Processors,
         io: IoThread,
     ) -> Self {
         Self {
@@ -171,7 +175,7 @@ impl Machine {
     /// [`MachineError::Device`]: a device that would not stop has still not done so. The machine stands
     /// as before, and may be asked to go on again. [`MachineError::Resetting`] until a reset that was begun
     /// has succeeded.
-    pub fn resume(&self) -> Result<(), MachineError> {
+    pub fn resume(&mut self) -> Result<(), MachineError> {
         self.go_on(true)
     }
 
@@ -179,14 +183,14 @@ impl Machine {
     ///
     /// # Errors
     /// As for [`resume`](Self::resume).
-    pub(crate) fn go_on(&self, running: bool) -> Result<(), MachineError> {
+    pub(crate) fn go_on(&mut self, running: bool) -> Result<(), MachineError> {
         if self.resetting {
             return Err(MachineError::Resetting);
         }
         self.plugging.devices.resume()?;
         self.io.release();
         if running {
-            self.vcpus.run();
+            self.vcpus.set_mut().run();
         }
         Ok(())
     }
@@ -195,8 +199,8 @@ impl Machine {
     ///
     /// # Errors
     /// [`MachineError::Vcpu`] when one does not.
-    pub fn pause(&self) -> Result<(), MachineError> {
-        Ok(self.vcpus.park()?)
+    pub fn pause(&mut self) -> Result<(), MachineError> {
+        Ok(self.vcpus.set_mut().park()?)
     }
 
     /// Takes the state of the machine, whose vCPUs stand, all but its memory:
@@ -214,7 +218,7 @@ impl Machine {
         self.plugging.devices.check_none_goes()?;
         let input = self.io.hold();
         let general = MachineStateV1 {
-            vcpus: self.vcpus.count(),
+            vcpus: self.vcpus.set().count(),
             memory_bytes: self.memory.size(),
             tsc_khz: self.identity.tsc_khz,
             protocol: self.identity.protocol,
@@ -228,10 +232,12 @@ impl Machine {
         &mut self,
         records: Records<'_>,
         general: &MachineStateV1,
+        vcpus: &VcpusStateV1,
         origin: Origin,
         fresh: Tsc,
     ) -> Result<(), RestoreError> {
         self.resets = general.resets;
+        self.vcpus.restore(vcpus);
         state::restore(&self.fixture(), records, general, origin, fresh)
     }
 
@@ -275,8 +281,8 @@ impl Machine {
         }
     }
 
-    /// Puts the machine, whose vCPUs stand, back to the moment of its launch. Devices that the guest was
-    /// asked to let go of go with it.
+    /// Puts the machine, whose vCPUs stand, back to the moment of its launch, with the vCPUs that it has
+    /// now. Devices and vCPUs that the guest was asked to let go of go with it.
     ///
     /// # Errors
     /// The machine is in no state to run then. [`MachineError::Device`] when a device has not finished after
@@ -286,7 +292,8 @@ impl Machine {
         self.resetting = true;
         self.plugging.devices.stop(patience)?;
         self.plugging.remove_leaving();
-        self.chipset.reset(self.vcpus.count());
+        self.vcpus.take_leaving(&self.chipset);
+        self.chipset.reset(self.vcpus.set().present());
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
         let plan = self.images.load(&self.memory, &self.tables)?;
@@ -296,7 +303,7 @@ impl Machine {
             .entry
             .lock()
             .unwrap_or_else(PoisonError::into_inner) = plan.entry;
-        self.vcpus.reset()?;
+        self.vcpus.set().reset()?;
         self.platform.end.clear();
         self.resets += 1;
         self.resetting = false;
@@ -317,6 +324,29 @@ impl Machine {
     /// As for [`Plugging::detach`].
     pub fn detach(&mut self, slot: PciSlot, force: bool) -> Result<(), WireError> {
         self.plugging.detach(slot, force, &self.chipset)
+    }
+
+    /// Gives it so many vCPUs, as far as that is the host's to do.
+    ///
+    /// # Errors
+    /// There can be no such number, or one could not be made; then none has come.
+    pub fn set_vcpus(&mut self, count: u32) -> Result<(), WireError> {
+        let spawner = &self.plugging.spawner;
+        self.vcpus.set_count(count, &self.chipset, spawner)
+    }
+
+    /// Which vCPUs it has.
+    #[must_use]
+    pub fn vcpus(&self) -> VcpuStanding {
+        self.vcpus.standing()
+    }
+
+    /// Does what the guest has done with its vCPUs, and says which there are, if that is news.
+    pub fn settle_vcpus(&mut self) -> Option<VcpuStanding> {
+        if self.plugging.notices.take_vcpus() {
+            self.vcpus.settle(&self.chipset);
+        }
+        self.vcpus.take_change()
     }
 
     /// Its devices.
@@ -378,9 +408,9 @@ impl Machine {
     /// Takes the machine apart.
     pub fn close(mut self) {
         // Told before either is waited for: the last output goes out while the vCPUs end.
-        self.vcpus.order_quit();
+        self.vcpus.set().order_quit();
         self.io.order_quit();
-        self.vcpus.quit();
+        self.vcpus.set_mut().quit();
         // What the guest was told is written must be in its files, not only here.
         if let Err(error) = self.plugging.devices.stop(STOP_PATIENCE) {
             tracing::warn!("{error}");

@@ -4,7 +4,7 @@
 //! A guest can cause these as fast as it likes; what is told twice before it was looked at is told once.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use reeve_devices::event::Event;
 use reeve_devices::legacy::hotplug::{EjectSink, Ejected};
@@ -16,6 +16,8 @@ pub struct Notices {
     event: Event,
     /// One bit for each slot of the bus whose device the guest has let go of.
     slots: AtomicU32,
+    /// The guest has let go of a vCPU, or said something of one: the registers have which and what.
+    vcpus: AtomicBool,
 }
 
 impl Notices {
@@ -27,12 +29,20 @@ impl Notices {
         Ok(Self {
             event: Event::new()?,
             slots: AtomicU32::new(0),
+            // A machine that is made from its records may have been saved with something to do.
+            vcpus: AtomicBool::new(true),
         })
     }
 
     /// On the control thread, before it looks at everything there may be to look at.
     pub fn clear(&self) {
         self.event.take();
+    }
+
+    /// On the control thread, after [`take_slots`](Self::take_slots): whether the guest has done anything
+    /// with its vCPUs since it last asked. True at first.
+    pub fn take_vcpus(&self) -> bool {
+        self.vcpus.swap(false, Ordering::AcqRel)
     }
 
     /// On the control thread: the slots let go of since it last asked.
@@ -45,12 +55,19 @@ impl Notices {
 
 impl EjectSink for Notices {
     fn ejected(&self, what: Ejected) {
-        // A vCPU stays until it can be taken away.
-        if let Ejected::Slot(slot) = what {
-            let bit = 1_u32.checked_shl(slot.into()).unwrap_or(0);
-            self.slots.fetch_or(bit, Ordering::AcqRel);
-            self.event.signal();
+        match what {
+            Ejected::Slot(slot) => {
+                let bit = 1_u32.checked_shl(slot.into()).unwrap_or(0);
+                self.slots.fetch_or(bit, Ordering::AcqRel);
+                self.event.signal();
+            }
+            Ejected::Vcpu(_) => self.answered(),
         }
+    }
+
+    fn answered(&self) {
+        self.vcpus.store(true, Ordering::Release);
+        self.event.signal();
     }
 }
 
@@ -80,5 +97,7 @@ mod tests {
         notices.ejected(Ejected::Vcpu(3));
         assert_eq!(notices.take_slots().collect::<Vec<_>>(), [3, 31]);
         assert_eq!(notices.take_slots().count(), 0);
+        assert!(notices.take_vcpus());
+        assert!(!notices.take_vcpus());
     }
 }

@@ -3,7 +3,7 @@
 //! Owned by the control thread; every effect on the machine goes through [`crate::machine`].
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::error::{ErrorCode, WireError};
@@ -13,10 +13,11 @@ use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
     ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
     FinishedRequest, HandOver, Launch, Launched, Operation, Pause, PowerButton, Query, Report,
-    Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, WorkerService,
+    Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery,
+    VcpusSet, WorkerService,
 };
 use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, PciSlot, ResetAction, SpecDigest};
-
+use reeve_ipc::vcpus::VcpuStanding;
 use reeve_sandbox::seccomp::{Role, enter_role};
 
 use crate::adoption::Adoption;
@@ -27,6 +28,7 @@ use crate::hand_over::give::{self, Before, Giving, Outcome};
 use crate::hand_over::take::{self, Taking};
 use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
+use crate::news::{News, Newsroom};
 use crate::notices::Notices;
 use crate::state::time::monotonic;
 use crate::vcpu::{EndSignal, GuestEnd};
@@ -50,7 +52,7 @@ pub struct Service {
     pub last_request: Option<FinishedRequest>,
     /// Devices that are gone and of which nobody was told yet.
     pub removed: Vec<PciSlot>,
-    balloon: BalloonNews,
+    news: Newsroom,
     /// A reset waits for the devices, at its next try for so long.
     reset_waits: Option<Duration>,
     moving: Moving,
@@ -66,33 +68,9 @@ enum Moving {
     Here(Box<Taking>),
 }
 
-/// What was told of the balloon, which a guest changes as fast as it likes.
-#[derive(Debug, Default)]
-struct BalloonNews {
-    told: Option<(u64, Instant)>,
-}
-
-/// How often a change of the balloon is told, at most.
-const BALLOON_NEWS: Duration = Duration::from_millis(200);
 /// How long the control thread waits for the devices of a guest that resets itself. Storage that takes
 /// longer is waited for beside other work.
 const RESET_PATIENCE: Duration = Duration::from_millis(250);
-
-impl BalloonNews {
-    /// What is to be told of a balloon that holds `bytes`, or when to look again.
-    fn look(&mut self, bytes: u64) -> (Option<u64>, Option<Duration>) {
-        let now = Instant::now();
-        match self.told {
-            Some((told, _)) if told == bytes => (None, None),
-            None if bytes == 0 => (None, None),
-            Some((_, when)) if now < when + BALLOON_NEWS => (None, Some(when + BALLOON_NEWS - now)),
-            _ => {
-                self.told = Some((bytes, now));
-                (Some(bytes), None)
-            }
-        }
-    }
-}
 
 impl Service {
     /// A worker without a machine; one that loses its supervisor now has nothing to keep.
@@ -115,7 +93,7 @@ impl Service {
             events: Events::new(),
             last_request: None,
             removed: Vec::new(),
-            balloon: BalloonNews::default(),
+            news: Newsroom::default(),
             reset_waits: None,
             moving: Moving::No,
         }
@@ -144,18 +122,18 @@ impl Service {
         self.machine.as_ref().map(Machine::notices)
     }
 
-    /// Does what the guest's ACPI and devices have told, and gives what the balloon holds if that is news.
-    /// `None` for the time when there is nothing to come back for.
-    pub fn take_notices(&mut self) -> (Option<u64>, Option<Duration>) {
+    /// Does what the guest's ACPI and devices have told, and gives what is news of its balloon and its vCPUs.
+    pub fn take_notices(&mut self) -> News {
         let Some(machine) = self.machine.as_mut() else {
-            return (None, None);
+            return News::default();
         };
         let plugging = machine.plugging();
         self.removed.extend(plugging.turn());
         let turn = plugging.devices.next_turn();
-        let bytes = plugging.balloon_bytes();
-        let (news, later) = bytes.map_or((None, None), |bytes| self.balloon.look(bytes));
-        (news, turn.into_iter().chain(later).min())
+        let balloon = plugging.balloon_bytes();
+        let mut news = self.news.take(balloon, machine.settle_vcpus());
+        news.later = turn.into_iter().chain(news.later).min();
+        news
     }
 
     /// Where the guest's end is left, once there is a machine.
@@ -248,7 +226,7 @@ impl Service {
                     "the machine was not taken over by another worker, and goes on here"
                 );
                 self.moving = Moving::No;
-                match &self.machine {
+                match &mut self.machine {
                     Some(machine) => machine.go_on(running).map(|()| None),
                     None => Ok(None),
                 }
@@ -358,7 +336,7 @@ impl WorkerService for Service {
                 Some(adoption)
             }
         };
-        let machine = build::machine(spec, &mut descriptors)?;
+        let mut machine = build::machine(spec, &mut descriptors)?;
         // Every thread exists: this one needs no more than its role, before the guest runs.
         crate::failure::or_exit(
             enter_role(Role::Control),
@@ -476,7 +454,7 @@ impl WorkerService for Service {
         let adoption = self.adoption.as_ref().map(Adoption::listener);
         let machine = self
             .machine
-            .as_ref()
+            .as_mut()
             .ok_or_else(|| WireError::new(ErrorCode::WrongPhase, "there is no machine"))?;
         machine.pause()?;
         match give::give(machine, adoption, socket, before) {
@@ -537,6 +515,14 @@ impl WorkerService for Service {
             phase: self.phase,
             stood_ns,
         })
+    }
+
+    fn vcpus_set(&mut self, request: VcpusSet) -> Result<(), WireError> {
+        self.machine()?.set_vcpus(request.count)
+    }
+
+    fn vcpus_query(&mut self, _: VcpusQuery) -> Result<VcpuStanding, WireError> {
+        Ok(self.machine()?.vcpus())
     }
 
     fn query(&mut self, _: Query) -> Result<Status, WireError> {

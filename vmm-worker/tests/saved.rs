@@ -237,7 +237,7 @@ fn a_state_fits_its_own_specification_only() {
         RestoreError::Mismatch { what, .. } => what,
         other => panic!("{other}"),
     };
-    assert_eq!(mismatch(&one.clone().vcpus(2)), "number of vCPUs");
+    assert_eq!(mismatch(&one.clone().vcpus(2)), "most vCPUs");
     assert_eq!(mismatch(&one.clone().memory(33 << 20)), "memory in bytes");
 
     let container = |saved: &Setup, wanted: &Setup| match refusal(saved, wanted) {
@@ -268,7 +268,7 @@ fn records_that_somebody_changed_are_refused_or_run_and_nothing_hangs() {
         for seed in 0..150 {
             let changed = harness::change_one_byte(&state, seed);
             match rig.build(&setup, &changed, Origin::Elsewhere) {
-                Ok(built) => {
+                Ok(mut built) => {
                     taken += 1;
                     built.resume().expect("goes on");
                     std::thread::sleep(Duration::from_millis(2));
@@ -304,4 +304,85 @@ fn a_state_without_its_end_or_with_more_is_refused() {
             Err(RestoreError::Container(ContainerError::Malformed(_)))
         ));
     }
+}
+
+#[test]
+fn vcpus_that_came_are_there_after_a_reset_and_in_another_machine() {
+    for machine in TYPES {
+        let setup = Setup::new(mode::CLOCK).machine(machine).max_vcpus(4);
+        let mut rig = setup.start();
+        rig.wait_for("tick 1: ");
+        let refused = rig.machine().set_vcpus(5).expect_err("no place");
+        assert!(refused.message.contains("1 to 4"), "{refused}");
+        rig.machine().set_vcpus(0).expect_err("none");
+        rig.machine().set_vcpus(3).expect("brought");
+        let standing = rig.machine().settle_vcpus().expect("news");
+        assert_eq!(standing.present, (0..3).collect());
+        assert_eq!((standing.new, standing.wanted), ((1..3).collect(), 3));
+        assert!(standing.is_possible(4));
+        assert_eq!(rig.machine().settle_vcpus(), None);
+        // The guest has no driver that would let go: it is asked, and asked no more.
+        rig.machine().set_vcpus(2).expect("asked");
+        let standing = rig.machine().vcpus();
+        assert_eq!(standing.present, (0..3).collect());
+        assert_eq!(standing.leaving, [2].into_iter().collect());
+        rig.hop(Origin::ThisBoot);
+        assert_eq!(rig.machine().vcpus(), standing);
+        rig.wait_for("tick 2: ");
+        rig.machine().set_vcpus(4).expect("brought");
+        let standing = rig.machine().vcpus();
+        assert_eq!(standing.present, (0..4).collect());
+        assert_eq!(standing.leaving.count(), 0);
+        rig.hop(Origin::Elsewhere);
+        rig.reset();
+        rig.wait_for("tick 1: ");
+        let standing = rig.machine().vcpus();
+        assert_eq!(standing.present, (0..4).collect(), "a reset keeps them");
+        assert_eq!(standing.new.count(), 0, "the guest finds them itself");
+    }
+}
+
+#[test]
+fn vcpus_that_go_at_a_reset_come_again_as_often_as_they_like() {
+    for machine in TYPES {
+        let mut rig = Setup::new(mode::CLOCK)
+            .machine(machine)
+            .max_vcpus(3)
+            .start();
+        rig.wait_for("tick 1: ");
+        for _ in 0..10 {
+            rig.machine().set_vcpus(3).expect("brought");
+            rig.machine().set_vcpus(1).expect("asked");
+            assert_eq!(rig.machine().vcpus().leaving, (1..3).collect());
+            rig.reset();
+            let standing = rig.machine().vcpus();
+            assert_eq!(standing.present, [0].into_iter().collect());
+            assert_eq!(standing.leaving.count(), 0);
+        }
+        // All of them run: the guest starts each that its tables tell of.
+        rig.machine().set_vcpus(3).expect("brought");
+        rig.reset();
+        rig.wait_for("tick 1: ");
+    }
+}
+
+#[test]
+fn a_machine_that_can_have_more_vcpus_is_another() {
+    let mut rig = Setup::new(mode::CLOCK).max_vcpus(2).start();
+    rig.wait_for("tick 1: ");
+    let state = rig.save();
+    let other = Setup::new(mode::CLOCK).max_vcpus(3);
+    let error = rig
+        .build(&other, &state, Origin::ThisBoot)
+        .expect_err("another");
+    assert!(
+        matches!(
+            error,
+            RestoreError::Mismatch {
+                what: "most vCPUs",
+                ..
+            }
+        ),
+        "{error}"
+    );
 }

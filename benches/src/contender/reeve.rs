@@ -74,6 +74,7 @@ fn domain(guest: Guest) -> anyhow::Result<Domain> {
         uuid: DomainUuid(uuid::Uuid::from_u128(u128::from(number))),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1)?,
+        max_vcpus: Vcpus::try_from(1)?,
         cpu: CpuSwitches::default(),
         memory: MemorySize(GUEST_MEMORY_BYTES as u64),
         boot: BootSource::BuiltIn {

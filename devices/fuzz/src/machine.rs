@@ -130,6 +130,7 @@ impl Machine {
             sci: line(9),
             power: world.clone(),
             timer: world.clone(),
+            gpes: Vec::new(),
         }));
         let reset_control = share(ResetControl::new(world.clone()));
         let keyboard = share(I8042::new(world.clone()));

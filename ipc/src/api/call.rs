@@ -10,10 +10,11 @@ use super::Access;
 use super::event::Cursor;
 use super::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
+    VcpuStats,
 };
 use crate::device::DeviceChange;
 use crate::model::{
-    Device, DeviceName, Domain, DomainName, DomainUuid, MemorySize, MetadataElement,
+    Device, DeviceName, Domain, DomainName, DomainUuid, MemorySize, MetadataElement, Vcpus,
 };
 
 /// A call with its answer.
@@ -385,6 +386,28 @@ calls! {
         domain: DomainRef,
     } -> (),
     call "upgrade", access ReadWrite, idempotent true;
+
+    /// Gives a domain so many vCPUs. A machine that runs gets those that it lacks at once. Of those that are
+    /// too many its guest is asked to let go, and given ten seconds; one that does so later is heard of by
+    /// [`super::event::EventKind::VcpusChanged`], and what it has not done then is done by a reset.
+    DomainVcpusSet {
+        /// Which.
+        domain: DomainRef,
+        /// How many, no more than it can have.
+        vcpus: Vcpus,
+        /// In the machine that runs, and the definition it runs with.
+        live: bool,
+        /// In the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "set the vCPUs of", access ReadWrite, idempotent true;
+
+    /// What each vCPU of a running domain has done, by rising number.
+    DomainVcpuStatsGet {
+        /// Which.
+        domain: DomainRef,
+    } -> Vec<VcpuStats>,
+    call "get statistics of the vCPUs of", access ReadOnly, idempotent true;
 }
 
 /// Names a domain.

@@ -87,4 +87,9 @@ pub enum EventKind {
         /// What is left to the guest.
         memory: MemorySize,
     },
+    /// It has more vCPUs while it runs, or fewer: its guest has let go of some.
+    VcpusChanged {
+        /// How many there are now.
+        vcpus: u32,
+    },
 }

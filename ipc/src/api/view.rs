@@ -151,6 +151,8 @@ pub enum JobKind {
     Update,
     /// Having a fresh worker take its machine over.
     Upgrade,
+    /// Giving it vCPUs, or taking some.
+    SetVcpus,
 }
 
 impl JobKind {
@@ -173,6 +175,7 @@ impl JobKind {
             Self::Detach => "detach a device from",
             Self::Upgrade => "upgrade",
             Self::Update => "change a device of",
+            Self::SetVcpus => "set the vCPUs of",
         }
     }
 }
@@ -192,7 +195,7 @@ pub struct DomainSummary {
     pub persistent: bool,
     /// Its place among those that start with the host, lowest first.
     pub autostart: Option<u32>,
-    /// Its vCPUs.
+    /// Its vCPUs: those it has, or will start with.
     pub vcpus: u32,
     /// Its memory.
     pub memory: MemorySize,
@@ -204,6 +207,8 @@ pub struct DomainSummary {
     pub reaping: bool,
     /// The job that changes it just now.
     pub job: Option<JobKind>,
+    /// The most vCPUs it can have while it runs.
+    pub max_vcpus: u32,
 }
 
 /// One domain with all that is known without asking its worker.
@@ -253,6 +258,19 @@ pub struct DomainStats {
     pub console_clients: u32,
     /// Lines of its log that nobody read in time.
     pub log_dropped: u64,
+}
+
+/// What one vCPU of a running domain has done, of the kernel's own books: since its thread began, which is
+/// the start of the machine or when the vCPU came.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VcpuStats {
+    /// Its number, from 0.
+    pub vcpu: u32,
+    /// Time it ran, in nanoseconds: the guest's and that of what it made the host do.
+    pub run_ns: u64,
+    /// Time it could have run and waited for a CPU of the host, in nanoseconds; `None` where the kernel
+    /// keeps no such book. A guest sees the same as time stolen from it, where it asks KVM.
+    pub wait_ns: Option<u64>,
 }
 
 /// What one device of a running domain has done.

@@ -26,6 +26,9 @@ pub enum ModelError {
     /// No vCPU, or more than any host has.
     #[error("{0} vCPUs: a domain has 1 to {MAX_VCPUS}")]
     Vcpus(u32),
+    /// More vCPUs than it can have.
+    #[error("{0} vCPUs are more than the {1} that the domain can have")]
+    MoreVcpus(u32, u32),
     /// Too little memory, too much, or half a page.
     #[error("{0} of memory: a domain has 2M to 32T, in whole pages of 4096 bytes")]
     Memory(MemorySize),
@@ -59,7 +62,7 @@ pub enum ModelError {
 }
 
 /// How many vCPUs a domain has: 1 to [`MAX_VCPUS`].
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(try_from = "u32", into = "u32")]
 pub struct Vcpus(u32);
 
@@ -282,7 +285,7 @@ pub struct Domain {
     pub uuid: DomainUuid,
     /// Its machine type.
     pub machine: MachineType,
-    /// Its vCPUs.
+    /// The vCPUs it starts with.
     pub vcpus: Vcpus,
     /// Switches of its vCPU model.
     pub cpu: CpuSwitches,
@@ -300,6 +303,8 @@ pub struct Domain {
     pub pinning: Vec<VcpuPin>,
     /// What people and programs noted about it.
     pub labels: Labels,
+    /// The most vCPUs it can have while it runs, no fewer than `vcpus` (libvirt `<vcpu current='2'>8</vcpu>`).
+    pub max_vcpus: Vcpus,
 }
 
 impl Domain {
@@ -317,6 +322,9 @@ impl Domain {
     /// # Errors
     /// [`ModelError`] names the first thing that is out of range.
     pub fn validate(&self) -> Result<(), ModelError> {
+        if self.vcpus > self.max_vcpus {
+            return Err(ModelError::MoreVcpus(self.vcpus.0, self.max_vcpus.0));
+        }
         let bytes = self.memory.bytes();
         if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&bytes) || bytes % 4096 != 0 {
             return Err(ModelError::Memory(self.memory));
@@ -333,7 +341,7 @@ impl Domain {
         }
         for (index, pin) in self.pinning.iter().enumerate() {
             let mut before = self.pinning.iter().take(index);
-            if pin.vcpu >= self.vcpus.count() || before.any(|other| other.vcpu == pin.vcpu) {
+            if pin.vcpu >= self.max_vcpus.count() || before.any(|other| other.vcpu == pin.vcpu) {
                 return Err(ModelError::Pin(pin.vcpu));
             }
         }

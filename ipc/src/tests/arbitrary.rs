@@ -16,12 +16,13 @@ use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
     DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, Pause, PowerButton, Query,
     ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
-    SwitchedOver, TakeOver,
+    SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
-    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
-    MemoryBacking, MemorySpec, ResetAction, SpecDigest,
+    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MAX_VCPUS, MachineSpec,
+    MachineType, MemoryBacking, MemorySpec, ResetAction, SpecDigest,
 };
+use crate::vcpus::VcpuStanding;
 use crate::{BuildId, ProtocolVersion};
 
 /// Text of any characters, long enough to leave the one-byte lengths.
@@ -90,7 +91,14 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         proptest::sample::select(&MachineType::ALL[..]),
     );
     let cpuid = proptest::collection::vec(cpuid_entry(), 0..4);
-    let parts = (any::<u32>(), cpu(), any::<u64>(), backing(), slot(), cpuid);
+    let parts = (
+        any::<[u32; 2]>(),
+        cpu(),
+        any::<u64>(),
+        backing(),
+        slot(),
+        cpuid,
+    );
     let devices = proptest::collection::vec(any_device(), 0..4);
     let boot = (slot(), option::of(slot()), text(), devices);
     let ends = (
@@ -105,7 +113,7 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         name: identity.0,
         uuid: Uuid::from_u128(identity.1),
         machine: identity.2,
-        vcpus: parts.0,
+        vcpus: parts.0[0],
         cpu: parts.1,
         supported_cpuid: parts.5,
         memory: MemorySpec {
@@ -125,6 +133,7 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         on_control_loss: ends.3,
         adoption: ends.4,
         digest: SpecDigest(ends.5),
+        max_vcpus: parts.0[1],
     })
 }
 
@@ -154,6 +163,8 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
             RequestBody::TakeOver(TakeOver { from, kvm })
         }),
         1 => Just(RequestBody::SwitchOver(SwitchOver {})),
+        1 => any::<u32>().prop_map(|count| RequestBody::VcpusSet(VcpusSet { count })),
+        1 => Just(RequestBody::VcpusQuery(VcpusQuery {})),
     ]
 }
 
@@ -231,7 +242,23 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         (phase(), any::<u64>()).prop_map(|(phase, stood_ns)| {
             ReplyBody::SwitchOver(SwitchedOver { phase, stood_ns })
         }),
+        Just(ReplyBody::VcpusSet(())),
+        vcpus().prop_map(ReplyBody::VcpusQuery),
     ]
+}
+
+fn vcpus() -> impl Strategy<Value = VcpuStanding> {
+    let mask = || {
+        proptest::collection::vec(0..MAX_VCPUS, 0..20).prop_map(|vcpus| vcpus.into_iter().collect())
+    };
+    (mask(), mask(), mask(), any::<u32>()).prop_map(|(present, leaving, new, wanted)| {
+        VcpuStanding {
+            present,
+            leaving,
+            new,
+            wanted,
+        }
+    })
 }
 
 fn wire_error() -> impl Strategy<Value = WireError> {
@@ -295,6 +322,7 @@ fn event() -> impl Strategy<Value = Event> {
         text().prop_map(|message| Event::WorkerFailed { message }),
         any_slot().prop_map(|slot| Event::DeviceRemoved { slot }),
         any::<u64>().prop_map(|bytes| Event::BalloonChanged { bytes }),
+        vcpus().prop_map(Event::VcpusChanged),
     ]
 }
 

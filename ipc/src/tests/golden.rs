@@ -16,12 +16,13 @@ use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
     DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, Operation, Pause, PowerButton,
     Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop, SwitchOver,
-    SwitchedOver, TakeOver,
+    SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
     MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
 };
+use crate::vcpus::VcpuStanding;
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
 
 /// A specification in which no field has its neighbour's value.
@@ -64,6 +65,7 @@ pub(super) fn machine_spec() -> MachineSpec {
         on_control_loss: ControlLoss::Stop,
         adoption: None,
         digest: SpecDigest([0x5a; 16]),
+        max_vcpus: 8,
     }
 }
 
@@ -95,7 +97,17 @@ fn other_machine_spec() -> MachineSpec {
         },
         on_control_loss: ControlLoss::KeepRunning,
         adoption: Some(FdSlot(7)),
+        max_vcpus: 1024,
         ..machine_spec()
+    }
+}
+
+fn vcpus() -> VcpuStanding {
+    VcpuStanding {
+        present: [0, 1, 3, 300].into_iter().collect(),
+        leaving: [3].into_iter().collect(),
+        new: [1, 300].into_iter().collect(),
+        wanted: 5,
     }
 }
 
@@ -181,6 +193,8 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             request(DeviceDetach { slot, force: true }),
         ),
         ("device_query", request(DeviceQuery {})),
+        ("vcpus_set", request(VcpusSet { count: 300 })),
+        ("vcpus_query", request(VcpusQuery {})),
     ]);
     samples.extend([
         ("hand_over", request(HandOver { to: FdSlot(9) })),
@@ -345,6 +359,9 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
                 stood_ns: 12_345_678,
             })),
         ),
+        ("vcpus set", reply(ReplyBody::VcpusSet(()))),
+        ("vcpus", reply(ReplyBody::VcpusQuery(vcpus()))),
+        ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
     ]);
     let device_events = device_events().into_iter();
     samples.extend(device_events.map(|(name, told)| (name, event(told))));
@@ -381,15 +398,15 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("descriptors", "0105"),
     (
         "launch",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657406000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000203010900030401000405210e010f051f02000010010103612e301101040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657406000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000203010900030401000405210e010f051f02000010010103612e301101040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08",
     ),
     (
         "launch, other variants",
-        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5afb0004",
     ),
     (
         "launch, private copy",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08",
     ),
     ("resume", "020701"),
     ("pause", "020702"),
@@ -418,6 +435,8 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("hand_over", "02070d09"),
     ("take_over", "02070e090a"),
     ("switch_over", "02070f"),
+    ("vcpus_set", "020710fb2c01"),
+    ("vcpus_query", "020711"),
     ("change: link", "02070b050001"),
     ("change: rates", "02070b050101080000"),
     ("change: throttle", "02070b05020102010304000000010600010700"),
@@ -469,6 +488,15 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("handed over", "0107000d"),
     ("taken over", "0107000e0100"),
     ("switched over", "0107000f02fc4e61bc00"),
+    ("vcpus set", "01070010"),
+    (
+        "vcpus",
+        "010700110b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
+    ),
+    (
+        "vcpus changed",
+        "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
+    ),
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004"),
     ("error: wrong phase", "01070100026e6f"),

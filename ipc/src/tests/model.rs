@@ -18,6 +18,7 @@ pub(super) fn domain() -> Domain {
         uuid: DomainUuid(Uuid::from_u128(1)),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
+        max_vcpus: Vcpus::try_from(1).unwrap(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(128),
         boot: BootSource::BuiltIn {
@@ -231,6 +232,17 @@ fn a_pin_names_a_vcpu_of_the_domain_once() {
     assert_eq!(domain.validate(), Err(ModelError::Pin(0)));
     domain.pinning = vec![pin(domain.vcpus.count())];
     assert!(matches!(domain.validate(), Err(ModelError::Pin(_))));
+    domain.max_vcpus = Vcpus::try_from(2).unwrap();
+    assert_eq!(domain.validate(), Ok(()), "of those that may come");
+}
+
+#[test]
+fn a_domain_does_not_start_with_more_vcpus_than_it_can_have() {
+    let mut domain = domain();
+    domain.vcpus = Vcpus::try_from(2).unwrap();
+    assert_eq!(domain.validate(), Err(ModelError::MoreVcpus(2, 1)));
+    domain.max_vcpus = Vcpus::try_from(2).unwrap();
+    assert_eq!(domain.validate(), Ok(()));
 }
 
 #[test]

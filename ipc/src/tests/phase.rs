@@ -25,7 +25,9 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
         | Operation::DeviceAttach
         | Operation::DeviceDetach
         | Operation::DeviceUpdate
-        | Operation::DeviceQuery => {
+        | Operation::DeviceQuery
+        | Operation::VcpusSet
+        | Operation::VcpusQuery => {
             vec![Some(phase)]
         }
     }

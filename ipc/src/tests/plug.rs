@@ -7,6 +7,7 @@ use crate::model::{
     Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Nic, NicSource, Rng,
 };
 use crate::spec::{DiskThrottle, Rates};
+use crate::vcpus::{VcpuMask, VcpuStanding};
 
 fn name(text: &str) -> DeviceName {
     text.parse().unwrap()
@@ -146,4 +147,47 @@ fn a_change_is_of_the_devices_own_kind_and_can_be_taken_back() {
     let missing = whole.clone().change(&name("vdz"), link).unwrap_err();
     assert_eq!(missing, DeviceError::NoDevice(name("vdz")));
     assert_eq!(whole.find(&name("5")).map(|found| found.0), Some(slot(5)));
+}
+
+#[test]
+fn vcpus_that_a_machine_cannot_have_are_told_from_those_it_can() {
+    let mask = |vcpus: &[u32]| vcpus.iter().copied().collect();
+    let standing = |present: &[u32], leaving: &[u32], new: &[u32]| VcpuStanding {
+        present: mask(present),
+        leaving: mask(leaving),
+        new: mask(new),
+        wanted: 4,
+    };
+    for (standing, possible) in [
+        (standing(&[0], &[], &[]), true),
+        (standing(&[0, 1, 3], &[1, 3], &[3]), true),
+        (standing(&[0, 3], &[3], &[3]), true),
+        (standing(&[], &[], &[]), false),
+        (standing(&[1], &[], &[]), false),
+        (standing(&[0, 4], &[], &[]), false),
+        (standing(&[0, 1023], &[], &[]), false),
+        (standing(&[0, 1], &[0], &[]), false),
+        (standing(&[0, 1], &[2], &[]), false),
+        (standing(&[0, 1], &[], &[3]), false),
+    ] {
+        assert_eq!(standing.is_possible(4), possible, "{standing:?}");
+        let none = VcpuStanding {
+            wanted: 0,
+            ..standing
+        };
+        assert!(!none.is_possible(4));
+    }
+}
+
+#[test]
+fn a_set_of_vcpus_has_those_put_in_and_none_that_cannot_be() {
+    let mask: VcpuMask = [300, 0, 1023, 63, 64, 64, 1024, u32::MAX]
+        .into_iter()
+        .collect();
+    assert_eq!(mask.iter().collect::<Vec<_>>(), [0, 63, 64, 300, 1023]);
+    assert_eq!(mask.count(), 5);
+    assert!(!mask.contains(1024) && !mask.contains(u32::MAX) && !mask.contains(1));
+    let mut mask = mask;
+    assert!(mask.remove(300) && !mask.remove(300) && !mask.remove(u32::MAX));
+    assert_eq!(mask.iter().collect::<Vec<_>>(), [0, 63, 64, 1023]);
 }

@@ -8,10 +8,11 @@ use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
     DeviceUpdate, HandOver, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody,
     Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver,
-    TakeOver, WorkerService, dispatch,
+    TakeOver, VcpusQuery, VcpusSet, WorkerService, dispatch,
 };
 use crate::spec::{DeviceSpec, PciSlot, RngSpec};
 use crate::tests::golden::machine_spec;
+use crate::vcpus::VcpuStanding;
 
 /// Notes what it was asked for.
 struct Recorder {
@@ -99,6 +100,13 @@ impl WorkerService for Recorder {
             stood_ns: 0,
         })
     }
+    fn vcpus_set(&mut self, _: VcpusSet) -> Result<(), WireError> {
+        self.note(Operation::VcpusSet)
+    }
+    fn vcpus_query(&mut self, _: VcpusQuery) -> Result<VcpuStanding, WireError> {
+        self.note(Operation::VcpusQuery)?;
+        Ok(VcpuStanding::default())
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -150,6 +158,8 @@ fn every_request() -> Vec<RequestBody> {
         }
         .into_body(),
         SwitchOver {}.into_body(),
+        VcpusSet { count: 1 }.into_body(),
+        VcpusQuery {}.into_body(),
     ]
 }
 

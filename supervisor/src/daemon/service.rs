@@ -81,6 +81,10 @@ impl Daemon {
                 }),
                 Err(error) => now(Err(error)),
             },
+            C::DomainVcpuStatsGet(get) => self.with_worker(&get.domain, |instance| async move {
+                let stats = instance.vcpu_stats().await.map_err(failed)?;
+                Ok((A::DomainVcpuStatsGet(stats), Vec::new()))
+            }),
             C::DomainConsole(console) => {
                 let input = console.input;
                 self.with_worker(&console.domain, move |instance| async move {
@@ -192,6 +196,14 @@ impl Daemon {
             C::DomainMemorySet(call) => {
                 let request = Request::SetMemory(call.memory);
                 ask(call.domain, request, A::DomainMemorySet(()))
+            }
+            C::DomainVcpusSet(call) => {
+                let request = Request::SetVcpus {
+                    vcpus: call.vcpus,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainVcpusSet(()))
             }
             other => now(Err(unsupported(other.operation().name()))),
         }

@@ -21,12 +21,13 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
-use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::{DeviceChange, DeviceReport};
 use reeve_ipc::event::CrashReport;
 use reeve_ipc::model::Domain;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::PciSlot;
+use reeve_ipc::vcpus::VcpuStanding;
 use tokio::sync::mpsc;
 
 /// A future of a driver's own making.
@@ -240,7 +241,7 @@ pub enum WorkerCall {
     Stop,
 }
 
-/// What can be asked of a worker's devices within a job.
+/// What can be asked of a worker's devices and vCPUs within a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceCall {
     /// Make a device and put it on the bus. What it needs of the host is opened first, and let go of
@@ -264,6 +265,14 @@ pub enum DeviceCall {
         slot: PciSlot,
         /// To what.
         change: DeviceChange,
+    },
+    /// Give the machine so many vCPUs, or ask its guest to let go of as many. [`Notice::Vcpus`] follows, and
+    /// again at each change.
+    Vcpus {
+        /// The definition that it runs with, by which those that come are bound and limited.
+        domain: Box<Domain>,
+        /// How many.
+        count: u32,
     },
 }
 
@@ -324,6 +333,9 @@ pub trait Instance: Debug + Send + Sync {
     /// What the worker says of its devices.
     fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>>;
 
+    /// What the kernel says of its vCPUs, by rising number.
+    fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>>;
+
     /// What it is on the host.
     fn details(&self) -> WorkerDetails;
 }
@@ -364,6 +376,8 @@ pub enum Notice {
     DeviceRemoved(PciSlot),
     /// The guest has changed how much its balloon holds, in bytes: any number.
     Balloon(u64),
+    /// Which vCPUs there are: at the adoption, and at each change.
+    Vcpus(VcpuStanding),
     /// The process is gone and what it held is released. The last notice.
     Gone(Verdict),
 }

@@ -16,7 +16,8 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::Attach { .. }
         | Request::Detach { .. }
         | Request::Update { .. }
-        | Request::SetMemory(_) => Operation::Define,
+        | Request::SetMemory(_)
+        | Request::SetVcpus { .. } => Operation::Define,
         Request::Upgrade => Operation::HandOver,
         Request::Undefine => Operation::Undefine,
         Request::Start(..) | Request::Create(..) => Operation::Start,
@@ -40,9 +41,16 @@ pub(super) const fn called(call: WorkerCall, job: Option<JobKind>) -> Operation 
 pub(super) const fn noted(record: &LiveRecord, job: Option<JobKind>) -> Operation {
     match (record.intents.stopping, job) {
         (Some(ShutOffReason::Destroyed), _) => Operation::Destroy,
-        (None, Some(JobKind::Define | JobKind::Attach | JobKind::Detach | JobKind::Update)) => {
-            Operation::Define
-        }
+        (
+            None,
+            Some(
+                JobKind::Define
+                | JobKind::Attach
+                | JobKind::Detach
+                | JobKind::Update
+                | JobKind::SetVcpus,
+            ),
+        ) => Operation::Define,
         _ => Operation::Shutdown,
     }
 }

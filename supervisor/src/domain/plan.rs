@@ -243,6 +243,7 @@ pub fn plan(
         on_control_loss,
         adoption: None,
         digest,
+        max_vcpus: domain.max_vcpus.count(),
     };
     Ok(Plan {
         spec,

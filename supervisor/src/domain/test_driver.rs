@@ -2,12 +2,13 @@
 //! programs that embed Reeve and for those of the native API (`reeved --driver test`).
 //!
 //! A machine is one task. It pauses, resumes, resets and stops as asked; its guest powers off when
-//! the power button is pressed and it runs, lets go of a device when it is asked to and runs, and echoes
-//! what is typed at its console. Its devices hold nothing of the host. It lives in this process and dies
+//! the power button is pressed and it runs, lets go of a device or a vCPU when it is asked to and runs, and
+//! echoes what is typed at its console. Its devices hold nothing of the host. It lives in this process and dies
 //! with it: adopting finds nothing.
 
 mod console;
 mod devices;
+mod vcpus;
 
 use std::fmt;
 use std::os::fd::OwnedFd;
@@ -15,7 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::Domain;
 use reeve_ipc::phase::Phase;
@@ -23,6 +24,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use self::console::Console;
 use self::devices::TestDevices;
+use self::vcpus::TestVcpus;
 use super::driver::{
     Adoption, CallFailure, DeviceCall, DeviceLedger, DeviceResources, Driver, GuestEnd, Instance,
     Later, Notice, Recorder, Resources, Running, StartFailure, StartFailureKind, StartOrder,
@@ -112,6 +114,7 @@ fn run(order: &StartOrder) -> Running {
         console: console.clone(),
         tell,
         devices: TestDevices::new(&order.domain),
+        vcpus: TestVcpus::new(&order.domain),
     };
     tokio::spawn(machine.serve(asked, dying));
     Running {
@@ -143,6 +146,7 @@ struct TestMachine {
     console: Console,
     tell: mpsc::Sender<Notice>,
     devices: TestDevices,
+    vcpus: TestVcpus,
 }
 
 impl TestMachine {
@@ -167,6 +171,10 @@ impl TestMachine {
                             break;
                         }
                     }
+                    Some(Call::Device(DeviceCall::Vcpus { count, .. }, reply)) => {
+                        let _ = reply.send(self.vcpus.set(count, self.phase));
+                        self.let_go().await;
+                    }
                     Some(Call::Device(call, reply)) => {
                         let _ = reply.send(self.devices.obey(call, self.phase));
                         self.let_go().await;
@@ -187,6 +195,9 @@ impl TestMachine {
     async fn let_go(&mut self) {
         for slot in self.devices.let_go(self.phase == Phase::Running) {
             let _ = self.tell.send(Notice::DeviceRemoved(slot)).await;
+        }
+        if let Some(standing) = self.vcpus.let_go(self.phase == Phase::Running) {
+            let _ = self.tell.send(Notice::Vcpus(standing)).await;
         }
     }
 
@@ -220,6 +231,7 @@ impl TestMachine {
         if call == WorkerCall::Reset {
             // The driver in the guest goes, and with it what it was asked for.
             self.devices.leave_all();
+            self.vcpus.leave_all();
         }
         self.let_go().await;
         Ok(())
@@ -302,6 +314,15 @@ impl Instance for TestInstance {
                 console_clients: self.console.clients(),
                 log_dropped: 0,
             })
+        };
+        Box::pin(async move { result })
+    }
+
+    fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
+        // Those of a real machine have threads, which have figures.
+        let result = match self.console.is_closed() {
+            true => Err(CallFailure::Gone),
+            false => Ok(Vec::new()),
         };
         Box::pin(async move { result })
     }

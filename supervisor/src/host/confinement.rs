@@ -262,7 +262,8 @@ fn refused(domain: DomainName, error: CgroupError) -> ConfinementError {
 }
 
 fn check(domain: &Domain) -> Result<(), ConfinementError> {
-    let vcpus = domain.vcpus.count();
+    // Those that may come need as much as those that are there.
+    let vcpus = domain.max_vcpus.count();
     let least = least_memory_limit(domain.memory, vcpus);
     if let Some(limit) = domain.limits.memory.filter(|limit| *limit < least) {
         return Err(ConfinementError::Memory {

@@ -77,6 +77,25 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     poll(&mut gone, Some(&NOW)).is_ok_and(|count| count > 0)
 }
 
+/// Nanoseconds of one of the clock ticks that `/proc` counts in: `USER_HZ` is 100 on x86-64.
+const TICK_NS: u64 = 10_000_000;
+/// Bytes of one of the pages that `/proc` counts in.
+const PAGE_BYTES: u64 = 4096;
+
+/// CPU time in nanoseconds and resident bytes of a process, or of one of its threads (proc(5), fields 14, 15
+/// and 24 of `stat`).
+pub(crate) fn usage(stat: &str) -> Option<(u64, u64)> {
+    let stat = fs::read_to_string(stat).ok()?;
+    let (_, fields) = stat.rsplit_once(')')?;
+    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
+    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
+    let ticks = number(11)?.saturating_add(number(12)?);
+    Some((
+        ticks.saturating_mul(TICK_NS),
+        number(21)?.saturating_mul(PAGE_BYTES),
+    ))
+}
+
 /// Kills every process of `uid`, which must be of a block that is this instance's alone. Whether
 /// there was any.
 pub(crate) fn kill_all_of(uid: u32) -> bool {

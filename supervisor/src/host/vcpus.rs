@@ -1,7 +1,9 @@
-//! The vCPU threads of a worker as the host sees them: bound to CPUs, and under a limit of their own.
+//! The vCPU threads of a worker as the host sees them: bound to CPUs, under a limit of their own, and what
+//! the kernel says of them.
 //!
 //! Runs in the supervisor, between a launch that was told to hold and the first resume: what a
-//! definition says is in force before the guest's first instruction. A thread is known by its name,
+//! definition says is in force before the guest's first instruction. A vCPU that comes later waits for its
+//! guest to start it, and is put where it belongs meanwhile. A thread is known by its name,
 //! `vcpu0` and so on, which the worker gave it before any guest byte was read.
 
 use std::collections::BTreeMap;
@@ -9,12 +11,15 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use reeve_ipc::api::view::VcpuStats;
 use reeve_ipc::model::{CpuSet, Domain, VcpuPin};
 use reeve_sandbox::cgroup::{CgroupError, DomainCgroup};
 use rustix::io::Errno;
 use rustix::process::Pid;
 use rustix::thread::sched_setaffinity;
 use tokio::time::Instant;
+
+use super::process;
 
 /// How long the threads may take to have their names: each gives itself its own.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -101,15 +106,38 @@ pub(crate) async fn place(
     pid: u32,
     cgroup: Option<&Path>,
 ) -> Result<(), VcpuError> {
-    let threads = wait_for(pid, domain.vcpus.count()).await?;
+    let wanted = domain.vcpus.count();
+    let threads = wait_for(pid, wanted).await?;
+    put(domain, &threads, cgroup)
+}
+
+/// As [`place`], of a machine that runs: those that are there now, some of which have just come.
+pub(crate) fn place_present(
+    domain: &Domain,
+    pid: u32,
+    cgroup: Option<&Path>,
+) -> Result<(), VcpuError> {
+    if need_placing(domain) {
+        put(domain, &find(pid), cgroup)?;
+    }
+    Ok(())
+}
+
+fn put(
+    domain: &Domain,
+    threads: &BTreeMap<u32, Pid>,
+    cgroup: Option<&Path>,
+) -> Result<(), VcpuError> {
     for pin in &domain.pinning {
         let bind = |errno| VcpuError::Bind {
             vcpu: pin.vcpu,
             cpus: pin.cpus.clone(),
             errno,
         };
-        let thread = threads.get(&pin.vcpu).copied();
-        let thread = thread.ok_or(Errno::SRCH).map_err(bind)?;
+        // One that is not there is bound when it comes.
+        let Some(thread) = threads.get(&pin.vcpu).copied() else {
+            continue;
+        };
         let mut set = rustix::thread::CpuSet::new();
         for cpu in pin.cpus.iter() {
             let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
@@ -127,6 +155,35 @@ pub(crate) async fn place(
         }
     }
     Ok(())
+}
+
+/// What the kernel's books say of the vCPUs of the worker `pid`, by rising number; none of a process that
+/// is gone.
+pub(crate) fn stats(pid: u32, possible: u32) -> Vec<VcpuStats> {
+    let threads = find(pid).into_iter();
+    let possible = threads.filter(|(vcpu, _)| *vcpu < possible);
+    possible
+        .filter_map(|(vcpu, thread)| {
+            let task = format!("/proc/{pid}/task/{}", thread.as_raw_nonzero());
+            let (run_ns, wait_ns) = match fs::read_to_string(format!("{task}/schedstat")) {
+                Ok(books) => scheduled(&books)?,
+                // A kernel without these books.
+                Err(_) => (process::usage(&format!("{task}/stat"))?.0, None),
+            };
+            Some(VcpuStats {
+                vcpu,
+                run_ns,
+                wait_ns,
+            })
+        })
+        .collect()
+}
+
+/// Time on a CPU and time waiting for one, in nanoseconds (Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat").
+fn scheduled(books: &str) -> Option<(u64, Option<u64>)> {
+    let mut numbers = books.split_ascii_whitespace();
+    let run = numbers.next()?.parse().ok()?;
+    Some((run, numbers.next().and_then(|wait| wait.parse().ok())))
 }
 
 async fn wait_for(pid: u32, wanted: u32) -> Result<BTreeMap<u32, Pid>, VcpuError> {
@@ -165,6 +222,39 @@ fn find(pid: u32) -> BTreeMap<u32, Pid> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn books_of_a_thread_are_read_as_the_kernel_writes_them() {
+        assert_eq!(scheduled("123 45 6\n"), Some((123, Some(45))));
+        assert_eq!(scheduled("123"), Some((123, None)));
+        assert_eq!(scheduled(""), None);
+        assert_eq!(scheduled("x 1 2"), None);
+    }
+
+    #[test]
+    fn a_thread_called_as_a_vcpu_has_figures_and_others_have_none() {
+        let (ready, started) = std::sync::mpsc::sync_channel(0);
+        let (end, ended) = std::sync::mpsc::sync_channel::<()>(0);
+        let thread = std::thread::Builder::new().name("vcpu1021".to_owned());
+        let thread = thread
+            .spawn(move || {
+                ready.send(()).unwrap();
+                let _ = ended.recv();
+            })
+            .unwrap();
+        started.recv().unwrap();
+        let stats = stats(std::process::id(), 1022);
+        let one = stats.iter().find(|one| one.vcpu == 1021);
+        assert!(one.is_some_and(|one| one.run_ns > 0), "{stats:?}");
+        assert!(
+            super::stats(std::process::id(), 1021)
+                .iter()
+                .all(|one| one.vcpu < 1021)
+        );
+        drop(end);
+        thread.join().unwrap();
+        assert_eq!(super::stats(u32::MAX, 1024), []);
+    }
 
     #[test]
     fn a_cpu_that_the_host_lacks_is_named() {

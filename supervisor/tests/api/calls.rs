@@ -7,13 +7,13 @@ use reeve_ipc::api::call::{
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
     DomainMemorySet, DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume,
-    DomainShutdown, DomainStatsGet, DomainUndefine, DomainUpgrade, EventsSubscribe,
-    EventsUnsubscribe, LabelChange, LogFilterSet, LogKind, Operation, StartOptions,
-    SupervisorInfoGet,
+    DomainShutdown, DomainStatsGet, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet,
+    DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, LabelChange, LogFilterSet, LogKind,
+    Operation, StartOptions, SupervisorInfoGet,
 };
 
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceName, MemorySize, Rng};
+use reeve_ipc::model::{Device, DeviceName, MemorySize, Rng, Vcpus};
 
 use super::harness::{define, domain, named, start};
 
@@ -27,6 +27,7 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDefinitionGet
         | O::DomainStatsGet
         | O::DomainDeviceStatsGet
+        | O::DomainVcpuStatsGet
         | O::EventsSubscribe
         | O::EventsUnsubscribe => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
@@ -51,7 +52,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDeviceDetach
         | O::DomainDeviceUpdate
         | O::DomainMemorySet
-        | O::DomainUpgrade => Access::ReadWrite,
+        | O::DomainUpgrade
+        | O::DomainVcpusSet => Access::ReadWrite,
     }
 }
 
@@ -154,6 +156,14 @@ pub fn sample(operation: Operation) -> CallBody {
         .into_body(),
         O::DomainUpgrade => DomainUpgrade { domain: domain_() }.into_body(),
         O::DomainDeviceStatsGet => DomainDeviceStatsGet { domain: domain_() }.into_body(),
+        O::DomainVcpusSet => DomainVcpusSet {
+            domain: domain_(),
+            vcpus: Vcpus::try_from(1).unwrap(),
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainVcpuStatsGet => DomainVcpuStatsGet { domain: domain_() }.into_body(),
         O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
         O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),
     }

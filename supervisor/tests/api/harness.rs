@@ -280,6 +280,7 @@ pub fn domain(name: &str) -> Domain {
         uuid: DomainUuid(Uuid::new_v4()),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
+        max_vcpus: Vcpus::try_from(1).unwrap(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

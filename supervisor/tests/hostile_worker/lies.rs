@@ -9,6 +9,7 @@ use reeve_ipc::message::{FromWorker, JailFacts, RequestId};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{BootProtocol, Launched, Operation, ReplyBody};
 use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::vcpus::VcpuStanding;
 use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, PROTOCOL, ProtocolVersion, codec, exit_code};
 use rustix::io::Errno;
 use rustix::net::SendFlags;
@@ -218,6 +219,9 @@ impl Worker {
         if self.is("resets-backwards") {
             self.event(Event::GuestReset { count: 5 });
             self.event(Event::GuestReset { count: 2 });
+        }
+        if self.is("has-no-boot-processor") {
+            self.event(Event::VcpusChanged(VcpuStanding::default()));
         }
         if self.is("ends-again-and-again") {
             for _ in 0..200 {

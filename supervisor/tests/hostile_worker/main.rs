@@ -20,6 +20,7 @@ use reeve_ipc::request::{
 };
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::spec::SpecDigest;
+use reeve_ipc::vcpus::VcpuStanding;
 use reeve_ipc::{BuildId, CONTROL_FD, LOG_FD, PROTOCOL, codec, exit_code};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::net::SendFlags;
@@ -182,6 +183,15 @@ impl Worker {
                     stood_ns,
                 })));
                 self.become_phase(phase);
+            }
+            RequestBody::VcpusSet(_) => self.send(&reply(ReplyBody::VcpusSet(()))),
+            RequestBody::VcpusQuery(_) => {
+                let standing = VcpuStanding {
+                    present: [0].into_iter().collect(),
+                    wanted: 1,
+                    ..VcpuStanding::default()
+                };
+                self.send(&reply(ReplyBody::VcpusQuery(standing)));
             }
             RequestBody::Stop(_) => {
                 self.send(&reply(ReplyBody::Stop(())));

@@ -276,6 +276,7 @@ fn domain(random: &mut Random, registry: &Registry) -> Domain {
         uuid,
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
+        max_vcpus: Vcpus::try_from(1).unwrap(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {

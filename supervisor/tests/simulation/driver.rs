@@ -6,7 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::{Domain, DomainUuid};
 use reeve_ipc::phase::Phase;
@@ -446,6 +446,9 @@ impl Instance for SimInstance {
                 }
                 DeviceCall::Detach { slot, force } => DeviceAsk::Detach(slot, force),
                 DeviceCall::Update { slot, .. } => DeviceAsk::Update(slot),
+                DeviceCall::Vcpus { .. } => {
+                    return Err(CallFailure::Refused("it has its vCPUs for good".to_owned()));
+                }
             };
             instance.ask(Ask::Device(ask)).await
         })
@@ -462,6 +465,10 @@ impl Instance for SimInstance {
     }
 
     fn stats(&self) -> Later<Result<DomainStats, CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
+    }
+
+    fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
         Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
     }
 

@@ -47,6 +47,8 @@ fn script(file: &str) -> Vec<(Vec<&str>, Prints)> {
         (vec!["attach", "web", "--balloon"], Told),
         (vec!["stats", "web"], Value),
         (vec!["set-memory", "web", "16M"], Told),
+        (vec!["set-vcpus", "web", "1"], Told),
+        (vec!["set-vcpus", "web", "1", "--config"], Told),
         (vec!["detach", "web", "balloon", "--force"], Told),
         (
             vec!["attach", "web", "--net", "none,mac=52:54:00:00:00:01"],

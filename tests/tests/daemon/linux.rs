@@ -22,16 +22,16 @@ const BOOT: Duration = Duration::from_secs(100);
 const SHELL: Duration = Duration::from_secs(30);
 /// When the daemon dies, counted from the command's start: before it has read it, while it works on it.
 const MOMENTS_MS: [u64; 5] = [0, 10, 30, 60, 120];
-const NAME: &str = "linux";
+pub(super) const NAME: &str = "linux";
 
 /// A daemon that allows the lab's kernels, with a definition file beside it.
-struct Host {
-    daemon: Daemon,
+pub(super) struct Host {
+    pub(super) daemon: Daemon,
     file: String,
 }
 
 impl Host {
-    fn new(policies: &str) -> Result<Self> {
+    pub(super) fn new(policies: &str) -> Result<Self> {
         let mut daemon = Daemon::prepare()?;
         let directory = daemon.state().with_file_name("files");
         fs::create_dir(&directory)?;
@@ -79,13 +79,13 @@ impl Host {
         Ok(acknowledged)
     }
 
-    fn define(&self) -> Result<()> {
+    pub(super) fn define(&self) -> Result<()> {
         self.daemon.reeve(&["define", "--file", &self.file])?;
         Ok(())
     }
 
     /// Defines, starts, and waits for the shell.
-    fn boot(&self) -> Result<Reeve> {
+    pub(super) fn boot(&self) -> Result<Reeve> {
         self.define()?;
         self.daemon.reeve(&["start", NAME])?;
         let mut console = self.console()?;
@@ -93,7 +93,7 @@ impl Host {
         Ok(console)
     }
 
-    fn console(&self) -> Result<Reeve> {
+    pub(super) fn console(&self) -> Result<Reeve> {
         Reeve::command()?
             .arg("--socket")
             .arg(self.daemon.socket())
@@ -102,7 +102,7 @@ impl Host {
             .spawn()
     }
 
-    fn details(&self) -> Result<DomainDetails> {
+    pub(super) fn details(&self) -> Result<DomainDetails> {
         let domain = named(NAME);
         Ok(self.daemon.connect()?.call(DomainGet { domain })?)
     }
@@ -130,7 +130,7 @@ impl Host {
     }
 
     /// Asks it to shut down, and waits until it has.
-    fn shut_down(&self) -> Result<()> {
+    pub(super) fn shut_down(&self) -> Result<()> {
         self.daemon.reeve(&["shutdown", "--wait", NAME])?;
         let details = self.details()?;
         ensure!(
@@ -147,7 +147,7 @@ impl Host {
     }
 }
 
-fn expect_up(console: &mut Reeve) -> Result<()> {
+pub(super) fn expect_up(console: &mut Reeve) -> Result<()> {
     console.expect(UP_MARKER, BOOT)?;
     console.expect(PROMPT, SHELL)?;
     Ok(())

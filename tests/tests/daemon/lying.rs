@@ -90,6 +90,7 @@ fn a_lie_while_it_runs_ends_the_worker_that_told_it() -> Result<()> {
         ("absurd-length", "malformed message"),
         ("too-large", "protocol violation"),
         ("resets-backwards", "protocol violation"),
+        ("has-no-boot-processor", "protocol violation"),
         ("fails-loudly", "exited with code 74"),
     ] {
         let name = stage.define(behaviour)?;

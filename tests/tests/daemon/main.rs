@@ -20,6 +20,7 @@ mod silent;
 mod stage;
 mod strays;
 mod upgrade;
+mod vcpus;
 mod world;
 
 use anyhow::Result;

@@ -20,7 +20,7 @@ use reeve_devices::ioapic::Ioapic;
 use reeve_devices::legacy::acpi_pm::{AcpiPm, AcpiPmParams, PmTimerWidth};
 use reeve_devices::legacy::cmos::{Cmos, CmosMemory, CmosParams};
 use reeve_devices::legacy::hotplug::EjectSink;
-use reeve_devices::legacy::hotplug::cpu::CpuHotplug;
+use reeve_devices::legacy::hotplug::cpu::{Answers, CpuHotplug};
 use reeve_devices::legacy::hotplug::pci::PciHotplug;
 use reeve_devices::legacy::i8042::{self, I8042};
 use reeve_devices::legacy::reset::ResetControl;
@@ -102,12 +102,19 @@ impl Chipset {
             Arc::clone(&console) as _,
             Arc::clone(waker) as _,
         ));
+        let ejections: Arc<dyn EjectSink> = Arc::clone(notices) as _;
+        let pci_hotplug = share(PciHotplug::new(Arc::clone(&ejections)));
+        let cpu_hotplug = share(CpuHotplug::new(tables.vcpus, tables.max_vcpus, ejections));
         let pm = share(AcpiPm::new(AcpiPmParams {
             timer_width: PmTimerWidth::Bits32,
             clock: Arc::new(HostMonotonicClock::new()),
             sci: interrupts.line(layout::SCI_GSI)?,
             power: Arc::clone(end) as _,
             timer: Arc::clone(waker) as _,
+            gpes: vec![
+                (layout::PCI_HOTPLUG_GPE, Arc::clone(&pci_hotplug) as _),
+                (layout::CPU_HOTPLUG_GPE, Arc::clone(&cpu_hotplug) as _),
+            ],
         }));
         let rtc = share(Cmos::new(CmosParams {
             memory: CmosMemory {
@@ -120,10 +127,6 @@ impl Chipset {
         }));
         let i8042 = share(I8042::new(Arc::clone(end) as _));
         let reset = share(ResetControl::new(Arc::clone(end) as _));
-
-        let ejections: Arc<dyn EjectSink> = Arc::clone(notices) as _;
-        let pci_hotplug = share(PciHotplug::new(Arc::clone(&ejections)));
-        let cpu_hotplug = share(CpuHotplug::new(tables.vcpus, tables.max_vcpus, ejections));
 
         ports.insert(
             Port(layout::COM1.start),
@@ -215,10 +218,10 @@ impl Chipset {
         lock(&self.pm).pass(time);
     }
 
-    /// Puts every device back to power-on. Every vCPU stands, and those from 0 to `vcpus - 1` are
-    /// there: a guest's word alone takes none away.
-    pub fn reset(&self, vcpus: u32) {
-        for index in 0..vcpus {
+    /// Puts every device back to power-on. Every vCPU stands, and those of `vcpus` are there: a guest's word
+    /// alone takes none away.
+    pub fn reset(&self, vcpus: impl Iterator<Item = u32>) {
+        for index in vcpus {
             lock(&self.cpu_hotplug).insert(index);
         }
         for device in &self.resets {
@@ -246,7 +249,7 @@ impl Chipset {
     }
 
     /// Asks the guest to let go of what is in `slot` of the root bus, 1 to 31. It may be asked
-    /// again: a guest forgets what it was asked before its ACPI driver came up.
+    /// again, if it did not: it looks at each question once.
     pub fn ask_for_slot(&self, slot: u8) {
         if lock(&self.pci_hotplug).request_removal(slot) {
             lock(&self.pm).raise_gpe(layout::PCI_HOTPLUG_GPE);
@@ -255,7 +258,6 @@ impl Chipset {
 
     /// Tells the guest that the vCPU `index`, which waits for its start already, is there; false if
     /// it was there before or cannot be.
-    #[must_use]
     pub fn announce_vcpu(&self, index: u32) -> bool {
         let new = lock(&self.cpu_hotplug).insert(index);
         if new {
@@ -266,12 +268,33 @@ impl Chipset {
 
     /// Asks the guest to let go of the vCPU `index`; false if it is not there or cannot go. It may
     /// be asked again, as for a slot.
-    #[must_use]
     pub fn ask_for_vcpu(&self, index: u32) -> bool {
         let there = lock(&self.cpu_hotplug).request_removal(index);
         if there {
             lock(&self.pm).raise_gpe(layout::CPU_HOTPLUG_GPE);
         }
         there
+    }
+
+    /// Takes the question back, as far as the guest has not seen it.
+    pub fn no_longer_ask_for_vcpu(&self, index: u32) {
+        lock(&self.cpu_hotplug).withdraw_removal(index);
+    }
+
+    /// Says that the vCPU `index` is not there any more, to a guest that is being reset.
+    pub fn take_vcpu(&self, index: u32) {
+        lock(&self.cpu_hotplug).take(index);
+    }
+
+    /// Whether the guest has not ejected the vCPU `index`, which is there.
+    #[must_use]
+    pub fn guest_has_vcpu(&self, index: u32) -> bool {
+        lock(&self.cpu_hotplug).is_present(index)
+    }
+
+    /// What the guest has said of its vCPUs since this was last asked.
+    #[must_use]
+    pub fn take_vcpu_answers(&self) -> Answers {
+        lock(&self.cpu_hotplug).take_answers()
     }
 }

@@ -44,6 +44,9 @@ pub enum BuildError {
         /// The host's.
         host_khz: u32,
     },
+    /// A vCPU beyond those that the machine can have.
+    #[error("the machine has no place for vCPU {0}")]
+    NoSuchVcpu(u32),
     /// A machine without a vCPU.
     #[error("a machine needs at least one vCPU")]
     NoVcpu,
@@ -112,9 +115,9 @@ impl From<BuildError> for WireError {
         let code = match &error {
             BuildError::Descriptor(_) | BuildError::Console(_) => ErrorCode::Descriptor,
             BuildError::Memory(_) => ErrorCode::Memory,
-            BuildError::Kvm(KvmError::TooManyVcpus { .. }) | BuildError::NoVcpu => {
-                ErrorCode::InvalidArgument
-            }
+            BuildError::Kvm(KvmError::TooManyVcpus { .. })
+            | BuildError::NoVcpu
+            | BuildError::NoSuchVcpu(_) => ErrorCode::InvalidArgument,
             BuildError::Kvm(_) | BuildError::Cpuid | BuildError::TscFrequency { .. } => {
                 ErrorCode::Hypervisor
             }

@@ -25,6 +25,7 @@ use reeve_ipc::spec::{MachineSpec, MachineType};
 pub use self::boot::{BootImages, Entry};
 pub use self::chipset::Chipset;
 use self::chipset::Signals;
+pub use self::cpus::CpuWorkshop;
 use self::devices::Workshop;
 pub use self::error::BuildError;
 pub(crate) use self::error::one_line;
@@ -38,6 +39,7 @@ use crate::machine::{Identity, Machine};
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
 use crate::plugging::Plugging;
+use crate::processors::Processors;
 use crate::spawner::Spawner;
 use crate::vcpu::{EndSignal, Platform, VcpuSet};
 
@@ -51,7 +53,8 @@ const RINGS: usize = 4;
 /// # Errors
 /// [`BuildError`] says what and why; nothing of the machine is left.
 pub fn machine(mut spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, BuildError> {
-    let parts = Parts::assemble(&mut spec, descriptors, None, false)?;
+    let present: Vec<u32> = (0..spec.vcpus).collect();
+    let parts = Parts::assemble(&mut spec, &present, descriptors, None, false)?;
     let plan = parts.images.load(&parts.memory, &parts.tables)?;
     for vcpu in &parts.vcpus {
         vcpu.prepare_boot()?;
@@ -75,16 +78,18 @@ struct Parts {
     end: Arc<EndSignal>,
     vm: Arc<Vm>,
     vcpus: Vec<Vcpu>,
+    workshop: CpuWorkshop,
     tsc_khz: u32,
     io: IoThread,
     rings: Arc<RingReserve>,
 }
 
 impl Parts {
-    /// Makes them, and takes the devices out of `spec`. The TSC runs at `tsc_khz`, or at the host's frequency. If input is `held`, none is
-    /// taken from the console's clients yet.
+    /// Makes them, with the vCPUs `present`, and takes the devices out of `spec`. The TSC runs at `tsc_khz`,
+    /// or at the host's frequency. If input is `held`, none is taken from the console's clients yet.
     fn assemble(
         spec: &mut MachineSpec,
+        present: &[u32],
         descriptors: &mut FdTable,
         tsc_khz: Option<u32>,
         held: bool,
@@ -107,10 +112,13 @@ impl Parts {
 
         // `/dev/kvm` is closed at the end of this function, before any vCPU runs.
         let system = System::from_fd(descriptors.take(spec.kvm)?)?;
-        system.check_vcpu_count(spec.vcpus)?;
+        if !(1..=spec.max_vcpus).contains(&spec.vcpus) {
+            return Err(BuildError::NoSuchVcpu(spec.vcpus.wrapping_sub(1)));
+        }
+        system.check_vcpu_count(spec.max_vcpus)?;
         let mut vm = system.create_vm()?;
         vm.add_memory(&memory)?;
-        let (vm, interrupts) = vm.interrupt_controller(kind, spec.vcpus)?;
+        let (vm, interrupts) = vm.interrupt_controller(kind, spec.max_vcpus)?;
 
         let signals = Signals {
             end: Arc::new(EndSignal::new()?),
@@ -157,7 +165,7 @@ impl Parts {
             notices,
         };
 
-        let (vcpus, tsc_khz) = cpus::create(&system, &vm, spec, tsc_khz)?;
+        let (vcpus, tsc_khz, workshop) = cpus::create(&system, &vm, spec, present, tsc_khz)?;
         Ok(Self {
             tables,
             memory,
@@ -170,6 +178,7 @@ impl Parts {
             end,
             vm,
             vcpus,
+            workshop,
             tsc_khz,
             io,
             rings,
@@ -185,7 +194,8 @@ impl Parts {
             end: self.end,
             entry: Mutex::new(plan.entry),
         });
-        let vcpus = VcpuSet::start(self.vcpus, &platform)?;
+        let vcpus = VcpuSet::start(self.vcpus, spec.max_vcpus, &platform)?;
+        let vcpus = Processors::new(vcpus, self.workshop);
         // Last, and not waited for: nothing that comes before the guest runs needs it.
         let rings = self.rings;
         self.plugging.spawner.close(move || fill(&rings))?;
@@ -227,7 +237,7 @@ fn tables(spec: &MachineSpec, kind: ControllerKind, memory: &GuestMemory) -> Acp
     let address_bits = cpuid::physical_address_bits(&spec.supported_cpuid);
     AcpiConfig {
         vcpus: spec.vcpus,
-        max_vcpus: spec.vcpus,
+        max_vcpus: spec.max_vcpus,
         legacy_pic: kind == ControllerKind::InKernel,
         pci_window_64: layout::pci_window_64(ram_end, address_bits),
     }

@@ -7,7 +7,7 @@ use super::{BuildError, Entry, Parts};
 use crate::arch::x86_64::regs::EntryState;
 use crate::boot::BootPlan;
 use crate::machine::Machine;
-use crate::state::{MachineStateV1, Origin, Records, RestoreError, Tsc};
+use crate::state::{MachineStateV1, Origin, Records, RestoreError, Tsc, VcpusStateV1};
 
 /// Builds the machine that `spec` describes from the descriptors its slots name, and puts the state in
 /// `saved` into it ([`Machine::save`]). Its memory is taken as it is; the boot images are kept for
@@ -28,14 +28,15 @@ pub fn restore(
 ) -> Result<Machine, RestoreError> {
     let mut records = Records::open(saved)?;
     let general = MachineStateV1::take(&mut records, &spec)?;
+    let vcpus = VcpusStateV1::take(&mut records, &spec, &general)?;
     let tsc_khz = Some(general.tsc_khz).filter(|khz| *khz != 0);
-    let parts = Parts::assemble(&mut spec, descriptors, tsc_khz, true)?;
+    let parts = Parts::assemble(&mut spec, &vcpus.present, descriptors, tsc_khz, true)?;
     let fresh = match parts.vcpus.first() {
         Some(vcpu) => vcpu.tsc().map_err(BuildError::Kvm)?,
         None => Tsc::default(),
     };
     let mut machine = parts.start(spec, entry(&general))?;
-    match machine.take_over(records, &general, origin, fresh) {
+    match machine.take_over(records, &general, &vcpus, origin, fresh) {
         Ok(()) => Ok(machine),
         Err(error) => {
             machine.close();

@@ -53,7 +53,7 @@ impl Taking {
     ///
     /// # Errors
     /// A device does not.
-    pub fn go_on(self, machine: &Machine) -> Result<u64, WireError> {
+    pub fn go_on(self, machine: &mut Machine) -> Result<u64, WireError> {
         machine.go_on(self.running)?;
         let stood = monotonic().saturating_sub(self.stood_since_ns);
         for (stream, input, position) in self.clients {

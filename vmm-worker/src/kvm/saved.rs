@@ -167,6 +167,21 @@ impl Vcpu {
         })
     }
 
+    /// Sets its TSC by that of another vCPU of the same frequency: by the offset, or by the value with the
+    /// time that has passed since, of which KVM itself makes the others' counter.
+    ///
+    /// # Errors
+    /// KVM refuses it.
+    pub fn follow_tsc(&self, other: Tsc) -> Result<(), KvmError> {
+        let khz = u128::from(self.tsc_khz().unwrap_or(0));
+        let passed = u128::from(monotonic().saturating_sub(other.monotonic));
+        let ticks = u64::try_from(passed * khz / 1_000_000).unwrap_or(0);
+        self.write_tsc(Tsc {
+            value: other.value.wrapping_add(ticks),
+            ..other
+        })
+    }
+
     /// Sets the frequency of its TSC. Before its CPUID.
     ///
     /// # Errors

@@ -4,6 +4,8 @@
 #[expect(dead_code, reason = "shared with the tests of saved machines")]
 mod harness;
 
+use std::time::Instant;
+
 use std::os::fd::AsFd;
 
 use reeve_devices::memory::GuestRam;
@@ -38,7 +40,7 @@ fn running() -> (Service, Rig, Arc<Gate>) {
 fn serve(service: &mut Service, mut done: impl FnMut(&mut Service) -> bool) {
     let deadline = Instant::now() + Duration::from_secs(20);
     loop {
-        let (_, later) = service.take_notices();
+        let later = service.take_notices().later;
         if done(service) {
             return;
         }

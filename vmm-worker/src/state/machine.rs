@@ -2,7 +2,7 @@
 
 use reeve_devices::shared::lock;
 use reeve_devices::state::{Saveable, Schema, StateError, StateReader, StateWriter, check};
-use reeve_ipc::spec::{MachineSpec, MachineType};
+use reeve_ipc::spec::{MAX_VCPUS, MachineSpec, MachineType};
 
 use super::time::{Moment, Origin, Passage};
 use super::{
@@ -13,16 +13,18 @@ use crate::build::Chipset;
 use crate::device_set::DeviceSet;
 use crate::io::{IoThread, MAX_PENDING_INPUT};
 use crate::kvm::Vm;
-use crate::vcpu::{Platform, VcpuSet};
+use crate::processors::Processors;
+use crate::vcpu::Platform;
 
 const MACHINE: &str = "machine";
+const VCPUS: &str = "vcpus";
 const CLOCK: &str = "clock";
 const IOAPIC: &str = "ioapic";
 const CONSOLE_INPUT: &str = "console-input";
 const IRQCHIP: &str = "interrupt-controllers";
 
 /// The name of a vCPU's record.
-fn vcpu_unit(index: usize) -> String {
+fn vcpu_unit(index: u32) -> String {
     format!("vcpu/{index}")
 }
 
@@ -104,9 +106,103 @@ impl MachineStateV1 {
                 })
             }
         };
-        expect("number of vCPUs", state.vcpus.into(), spec.vcpus.into())?;
         let memory = spec.memory.size_bytes;
         expect("memory in bytes", state.memory_bytes, memory)?;
+        Ok(state)
+    }
+}
+
+/// Which vCPUs a machine has, by rising index.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VcpusStateV1 {
+    /// How many it can have.
+    pub possible: u32,
+    /// Those that are there; 0 is the first.
+    pub present: Vec<u32>,
+    /// Those of them that the guest was asked to let go of.
+    pub leaving: Vec<u32>,
+    /// Those of them that came since the machine started and that the guest has not said it has taken up.
+    pub new: Vec<u32>,
+}
+
+impl VcpusStateV1 {
+    /// The layout's name and version.
+    pub const SCHEMA: Schema = Schema {
+        name: "vcpus",
+        version: 1,
+    };
+
+    /// The record.
+    #[must_use]
+    pub fn encode(&self) -> Vec<u8> {
+        let mut writer = StateWriter::new();
+        writer.u32(self.possible);
+        for list in [&self.present, &self.leaving, &self.new] {
+            writer.u32(u32::try_from(list.len()).unwrap_or(u32::MAX));
+            for index in list {
+                writer.u32(*index);
+            }
+        }
+        writer.finish()
+    }
+
+    /// Reads a record.
+    ///
+    /// # Errors
+    /// Another version, another length, or vCPUs that no machine has.
+    pub fn decode(version: u32, record: &[u8]) -> Result<Self, StateError> {
+        Self::SCHEMA.expect_version(version)?;
+        let mut reader = StateReader::new(record);
+        let possible = reader.u32()?;
+        let mut list = |field| {
+            let count = reader.u32()?;
+            check(count <= possible.min(MAX_VCPUS), field)?;
+            let list = (0..count)
+                .map(|_| reader.u32())
+                .collect::<Result<Vec<_>, _>>()?;
+            let rises = list.windows(2).all(|pair| pair.is_sorted_by(|a, b| a < b));
+            let last = list.last().is_none_or(|last| *last < possible);
+            check(rises && last, field)?;
+            Ok::<_, StateError>(list)
+        };
+        let state = Self {
+            possible,
+            present: list("present")?,
+            leaving: list("leaving")?,
+            new: list("new")?,
+        };
+        reader.finish()?;
+        let among = |list: &[u32]| {
+            let mut list = list.iter();
+            list.all(|index| *index != 0 && state.present.binary_search(index).is_ok())
+        };
+        check(state.present.first() == Some(&0), "present")?;
+        check(among(&state.leaving), "leaving")?;
+        check(among(&state.new), "new")?;
+        Ok(state)
+    }
+
+    /// Takes the record, and refuses that of a machine that can have others than `spec` describes. How many
+    /// there are is the record's to say: a guest may have let go of some just then.
+    pub(crate) fn take(
+        records: &mut Records<'_>,
+        spec: &MachineSpec,
+        general: &MachineStateV1,
+    ) -> Result<Self, RestoreError> {
+        let (version, bytes) = records.take(VCPUS, Self::SCHEMA.name)?;
+        let state = Self::decode(version, bytes).map_err(RestoreError::record(VCPUS))?;
+        let mismatch = |what, saved: u32, wanted: u32| RestoreError::Mismatch {
+            what,
+            saved: saved.into(),
+            wanted: wanted.into(),
+        };
+        let count = u32::try_from(state.present.len()).unwrap_or(u32::MAX);
+        if state.possible != spec.max_vcpus {
+            return Err(mismatch("most vCPUs", state.possible, spec.max_vcpus));
+        }
+        if count != general.vcpus {
+            return Err(mismatch("number of vCPUs", count, general.vcpus));
+        }
         Ok(state)
     }
 }
@@ -118,7 +214,7 @@ pub(crate) struct Fixture<'a> {
     pub chipset: &'a Chipset,
     pub devices: &'a DeviceSet,
     pub platform: &'a Platform,
-    pub vcpus: &'a VcpuSet,
+    pub vcpus: &'a Processors,
     pub io: &'a IoThread,
 }
 
@@ -137,6 +233,8 @@ pub(crate) fn save(
 ) -> Result<Vec<u8>, SaveError> {
     let mut records = Recorder::new();
     records.add(MACHINE, MachineStateV1::SCHEMA, &general.encode())?;
+    let vcpus = fixture.vcpus.state();
+    records.add(VCPUS, VcpusStateV1::SCHEMA, &vcpus.encode())?;
     // At one moment, as near as can be, with the counters of the chipset.
     let clock = fixture.vm.clock()?;
     for (unit, device) in fixture.chipset.saved() {
@@ -144,7 +242,7 @@ pub(crate) fn save(
         records.add(unit, device.schema(), &device.save())?;
     }
     records.add(CLOCK, ClockStateV1::SCHEMA, &clock.encode())?;
-    for (index, state) in fixture.vcpus.save()?.iter().enumerate() {
+    for (index, state) in fixture.vcpus.set().save()? {
         records.add(&vcpu_unit(index), VcpuStateV1::SCHEMA, &state.encode())?;
     }
     let interrupts = &fixture.platform.interrupts;
@@ -174,7 +272,7 @@ pub(crate) fn restore(
     let passage = Passage { origin, saved };
 
     let mut states = Vec::new();
-    for index in 0..usize::try_from(fixture.vcpus.count()).unwrap_or(0) {
+    for index in fixture.vcpus.set().present() {
         let unit = vcpu_unit(index);
         let (version, bytes) = records.take(&unit, VcpuStateV1::SCHEMA.name)?;
         states.push(VcpuStateV1::decode(version, bytes).map_err(RestoreError::record(&unit))?);
@@ -187,7 +285,7 @@ pub(crate) fn restore(
     // The clock before the MSRs by which the guest asked to see it.
     fixture.vm.set_clock(&passage)?;
     wind(&mut states, fresh, &passage, general.tsc_khz);
-    fixture.vcpus.restore(states)?;
+    fixture.vcpus.set().restore(states)?;
 
     let interrupts = &fixture.platform.interrupts;
     if let Some(ioapic) = interrupts.ioapic() {

@@ -23,8 +23,9 @@
 //! | unit | schema | how many |
 //! |---|---|---|
 //! | `machine` | `machine` 1 | one; taken first, checked against the specification |
+//! | `vcpus` | `vcpus` 1 | one; which vCPUs are there, of those that the specification leaves room for |
 //! | `clock` | `kvm-clock` 1 | one |
-//! | `vcpu/N` | `vcpu` 1 | one for each vCPU of the specification |
+//! | `vcpu/N` | `vcpu` 1 | one for each vCPU that is there |
 //! | `ioapic` | `ioapic` 1 | `reeve-1.0` |
 //! | `interrupt-controllers` | `kvm-irqchip` 1 | `reeve-legacy-1.0` |
 //! | `serial`, `acpi-pm`, `rtc`, `reset-control`, `pci-ports`, `pci-host-bridge`, `pci-hotplug`, `cpu-hotplug` | the device's | one each |
@@ -51,8 +52,8 @@ mod vm;
 
 pub use self::container::{ContainerError, Recorder, Records};
 pub use self::error::{RestoreError, SaveError};
-pub use self::machine::MachineStateV1;
 pub(crate) use self::machine::{Fixture, restore, save};
+pub use self::machine::{MachineStateV1, VcpusStateV1};
 pub use self::time::Origin;
 pub use self::vcpu::{MAX_MSRS, MAX_XSAVE_BYTES, Tsc, VcpuStateV1};
 pub use self::vm::{ClockStateV1, IrqchipStateV1};

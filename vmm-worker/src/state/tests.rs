@@ -8,7 +8,7 @@ use reeve_ipc::spec::MachineType;
 use super::container::{
     ContainerError, MAX_RECORD_BYTES, MAX_RECORDS, Recorder, Records, checksum,
 };
-use super::{ClockStateV1, IrqchipStateV1, MachineStateV1, Tsc, VcpuStateV1};
+use super::{ClockStateV1, IrqchipStateV1, MachineStateV1, Tsc, VcpuStateV1, VcpusStateV1};
 use crate::boot::Protocol;
 
 const SCHEMA: Schema = Schema {
@@ -329,6 +329,17 @@ fn the_records_of_a_vm_are_these_bytes() {
         Err(StateError::Invalid { field: "protocol" })
     );
 
+    let vcpus = VcpusStateV1 {
+        possible: 300,
+        present: vec![0, 1, 299],
+        leaving: vec![299],
+        new: vec![1, 299],
+    };
+    let bytes = b"\x2c\x01\0\0\x03\0\0\0\0\0\0\0\x01\0\0\0\x2b\x01\0\0\
+        \x01\0\0\0\x2b\x01\0\0\x02\0\0\0\x01\0\0\0\x2b\x01\0\0";
+    assert_eq!(vcpus.encode(), bytes);
+    assert_eq!(VcpusStateV1::decode(1, bytes), Ok(vcpus));
+
     let chips = IrqchipStateV1 {
         pics: [1, 2].map(|imr| kvm_pic_state {
             imr,
@@ -393,4 +404,36 @@ proptest! {
             prop_assert_eq!(state.encode(), record);
         }
     }
+}
+
+#[test]
+fn vcpus_that_no_machine_has_are_refused() {
+    let refused = |possible, present: &[u32], leaving: &[u32], new: &[u32]| {
+        let state = VcpusStateV1 {
+            possible,
+            present: present.to_vec(),
+            leaving: leaving.to_vec(),
+            new: new.to_vec(),
+        };
+        match VcpusStateV1::decode(1, &state.encode()) {
+            Err(StateError::Invalid { field }) => field,
+            other => panic!("{other:?}"),
+        }
+    };
+    assert_eq!(refused(4, &[], &[], &[]), "present");
+    assert_eq!(refused(4, &[1], &[], &[]), "present");
+    assert_eq!(refused(4, &[0, 4], &[], &[]), "present");
+    assert_eq!(refused(4, &[0, 2, 1], &[], &[]), "present");
+    assert_eq!(refused(4, &[0, 1, 1], &[], &[]), "present");
+    assert_eq!(refused(1, &[0, 1], &[], &[]), "present");
+    assert_eq!(refused(4, &[0, 1], &[0], &[]), "leaving");
+    assert_eq!(refused(4, &[0, 1], &[2], &[]), "leaving");
+    assert_eq!(refused(4, &[0, 1], &[], &[0]), "new");
+    assert_eq!(refused(4, &[0, 1], &[], &[3]), "new");
+    let hostile = [u32::MAX.to_le_bytes(), u32::MAX.to_le_bytes()].concat();
+    assert_eq!(
+        VcpusStateV1::decode(1, &hostile),
+        Err(StateError::Invalid { field: "present" })
+    );
+    assert!(VcpusStateV1::decode(2, &hostile).is_err());
 }

@@ -3,7 +3,7 @@
 //! Its role's filter closes before anything else; then it saves the power-on state, and from there
 //! on it stands or runs as its slot says.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reeve_sandbox::seccomp::{Role, enter_role};
 
@@ -17,12 +17,17 @@ const MAX_PIECES: usize = 64;
 /// A register access and a log line need little; what is not touched costs nothing.
 pub(super) const STACK_BYTES: usize = 256 << 10;
 
+/// Runs the vCPU in `place`, and gives it back at its end.
 pub(super) fn body(
-    mut vcpu: Vcpu,
+    place: Arc<Mutex<Option<Vcpu>>>,
     slot: Arc<Slot>,
     platform: Arc<Platform>,
-) -> impl FnOnce() -> Vcpu {
+) -> impl FnOnce() -> Option<Vcpu> {
     move || {
+        let mut vcpu = place
+            .lock()
+            .unwrap_or_else(PoisonError::into_inner)
+            .take()?;
         crate::failure::or_exit(
             enter_role(Role::Vcpu),
             "cannot close the filter of a vCPU thread",
@@ -61,7 +66,7 @@ pub(super) fn body(
                     slot.done();
                 }
                 // Closed by whoever joins: this role's filter lets it close nothing.
-                Order::Quit | Order::Park => return vcpu,
+                Order::Quit | Order::Park => return Some(vcpu),
             }
         }
     }

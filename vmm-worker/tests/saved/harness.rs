@@ -31,6 +31,7 @@ pub struct Setup {
     command_line: &'static str,
     machine: MachineType,
     vcpus: u32,
+    max_vcpus: Option<u32>,
     memory: u64,
     devices: Vec<DeviceSpec>,
 }
@@ -43,6 +44,7 @@ impl Setup {
             command_line,
             machine: MachineType::Reeve1_0,
             vcpus: 1,
+            max_vcpus: None,
             memory: 32 << 20,
             devices: vec![
                 DeviceSpec::Rng(RngSpec {
@@ -68,6 +70,12 @@ impl Setup {
         self
     }
 
+    /// How many it can have; as many as it has, if this is not said.
+    pub fn max_vcpus(mut self, vcpus: u32) -> Self {
+        self.max_vcpus = Some(vcpus);
+        self
+    }
+
     pub fn memory(mut self, bytes: u64) -> Self {
         self.memory = bytes;
         self
@@ -87,7 +95,7 @@ impl Setup {
         let name = format!("guest-memory-{number}-of-a-test");
         let memory = memfd(&name, self.memory);
         let (spec, mut descriptors, console) = self.specify(&memory);
-        let machine = build::machine(spec, &mut descriptors).expect("a machine");
+        let mut machine = build::machine(spec, &mut descriptors).expect("a machine");
         machine.resume().expect("goes");
         Rig {
             setup: self,
@@ -139,6 +147,7 @@ impl Setup {
             on_control_loss: ControlLoss::Stop,
             adoption: None,
             digest: SpecDigest::default(),
+            max_vcpus: self.max_vcpus.unwrap_or(self.vcpus),
         };
         (spec, descriptors, ours)
     }
@@ -166,8 +175,8 @@ pub struct Rig {
 }
 
 impl Rig {
-    pub fn machine(&self) -> &Machine {
-        self.machine.as_ref().expect("there is one")
+    pub fn machine(&mut self) -> &mut Machine {
+        self.machine.as_mut().expect("there is one")
     }
 
     /// Takes the machine away; what it says is still heard.
@@ -176,7 +185,7 @@ impl Rig {
     }
 
     /// Makes the machine stand and takes its state.
-    pub fn save(&self) -> Vec<u8> {
+    pub fn save(&mut self) -> Vec<u8> {
         self.machine().pause().expect("stands");
         self.machine().save().expect("a state")
     }
@@ -211,7 +220,7 @@ impl Rig {
         change(&mut state);
         let state = seal_again(&state);
         let changed = Instant::now();
-        let machine =
+        let mut machine =
             build::restore(spec, &state, origin, &mut descriptors).expect("the same machine");
         let restored = Instant::now();
         machine.resume().expect("goes on");
@@ -241,7 +250,7 @@ impl Rig {
             stood_since_ns: monotonic(),
         };
         let mut giving = give::give(self.machine(), None, here, before).expect("all is sent");
-        let (machine, taking) = taker.join().expect("no panic").expect("the same machine");
+        let (mut machine, taking) = taker.join().expect("no panic").expect("the same machine");
         assert_eq!(giving.outcome(), Outcome::Open);
         if !taken {
             machine.close();
@@ -251,7 +260,7 @@ impl Rig {
             return Duration::ZERO;
         }
         taking.declare().expect("it listens");
-        let stood = taking.go_on(&machine).expect("goes on");
+        let stood = taking.go_on(&mut machine).expect("goes on");
         assert_eq!(giving.outcome(), Outcome::Taken);
         let old = self.machine.replace(machine).expect("there was one");
         old.close();
@@ -311,7 +320,7 @@ impl Rig {
     }
 
     /// Waits until the guest has ended its run.
-    pub fn wait_for_end(&self) {
+    pub fn wait_for_end(&mut self) {
         let end = self.machine().end_signal();
         let deadline = Instant::now() + LIMIT;
         while !end.is_pending() {

@@ -40,7 +40,7 @@ impl GpeBlock {
         }
     }
 
-    fn bit(number: u8) -> u16 {
+    pub(super) fn bit(number: u8) -> u16 {
         1_u16.checked_shl(number.into()).unwrap_or(0)
     }
 }

@@ -16,6 +16,7 @@
 //! events, the timer thread ticks; all under the device's lock. The PM timer needs no thread: it is
 //! a function of the monotonic clock, and its status bit is worked out when somebody looks.
 
+use std::fmt::Debug;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -24,7 +25,7 @@ use crate::clock::{MonotonicClock, TimedDevice};
 use crate::error::{FaultLog, GuestFault};
 use crate::irq::IrqLine;
 use crate::power::{PowerSink, Reset};
-use crate::shared::Wake;
+use crate::shared::{Shared, Wake, lock};
 use crate::state::{Saveable, Schema, StateError};
 
 use self::gpe::GpeBlock;
@@ -65,6 +66,12 @@ const CONTROL_SLEEP_ENABLE: u16 = 1 << 13;
 /// What is kept of the control register: GBL_RLS and SLP_EN are write-only.
 const CONTROL_MASK: u16 = CONTROL_BM_RLD | CONTROL_SLEEP_TYPE;
 
+/// Registers that a general-purpose event is about.
+pub trait GpeSource: Debug + Send {
+    /// Whether they hold news that the guest has not looked at.
+    fn has_news(&self) -> bool;
+}
+
 /// The worker's side of the power management registers.
 #[derive(Debug)]
 pub struct AcpiPmParams {
@@ -78,6 +85,9 @@ pub struct AcpiPmParams {
     pub power: Arc<dyn PowerSink>,
     /// Told when [`TimedDevice::next_event`] has changed.
     pub timer: Arc<dyn Wake>,
+    /// What general-purpose events are about, by their numbers. Looked at with the lock of these registers
+    /// held, when the guest enables the event.
+    pub gpes: Vec<(u8, Shared<dyn GpeSource>)>,
 }
 
 /// The power management registers.
@@ -93,6 +103,7 @@ pub struct AcpiPm {
     sci: IrqLine,
     power: Arc<dyn PowerSink>,
     timer: Arc<dyn Wake>,
+    gpes: Vec<(u8, Shared<dyn GpeSource>)>,
     faults: FaultLog,
 }
 
@@ -114,6 +125,7 @@ impl AcpiPm {
             sci: params.sci,
             power: params.power,
             timer: params.timer,
+            gpes: params.gpes,
             faults: FaultLog::new(),
         }
     }
@@ -139,11 +151,21 @@ impl AcpiPm {
     /// Sets the status of general-purpose event `number`: the guest runs its method `\_GPE._Exx`.
     /// Nothing happens for a number from [`GPES`](Self::GPES) on.
     ///
-    /// A guest clears what was raised before its ACPI driver came up. What an event was about is
-    /// therefore to be found without it (a bus is scanned), or raised again.
+    /// A guest clears what was raised before its ACPI driver came up. So it is raised again when that
+    /// driver enables the event, if its [`GpeSource`] still has news then.
     pub fn raise_gpe(&mut self, number: u8) {
         self.gpe.raise(number);
         self.update_sci();
+    }
+
+    /// Raises the events among `enabled`, which the guest has just enabled, that have news: what was raised
+    /// before its driver came up it has cleared without a look.
+    fn raise_forgotten(&mut self, enabled: u16) {
+        for (number, source) in &self.gpes {
+            if enabled & GpeBlock::bit(*number) != 0 && lock(source).has_news() {
+                self.gpe.raise(*number);
+            }
+        }
     }
 
     /// True once the guest has a method for general-purpose event `number`, and has enabled it.
@@ -221,6 +243,7 @@ impl BusDevice for AcpiPm {
 
     fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), AccessError> {
         let mut clear = [0; 2];
+        let enabled = self.gpe.enable;
         let mut enable = self.enable.to_le_bytes();
         let mut control = self.control.to_le_bytes();
         let mut control_written = false;
@@ -247,6 +270,7 @@ impl BusDevice for AcpiPm {
         let timed = self.enable & TIMER_STATUS != 0;
         self.enable = u16::from_le_bytes(enable) & ENABLE_MASK;
         self.write_status(u16::from_le_bytes(clear));
+        self.raise_forgotten(self.gpe.enable & !enabled);
         self.update_sci();
         if timed || self.enable & TIMER_STATUS != 0 {
             self.timer.wake();

@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 
 use super::*;
+use crate::shared::share;
 use crate::testing::{ManualClock, RecordLine, RecordPower, RecordWake};
 
 struct Rig {
@@ -34,6 +35,7 @@ impl Rig {
             sci,
             power: power.clone(),
             timer: timer.clone(),
+            gpes: Vec::new(),
         };
         Self {
             device: AcpiPm::new(params),
@@ -222,6 +224,37 @@ fn a_general_event_interrupts_while_it_is_enabled_and_not_cleared() {
     assert!(rig.sci.is_high(), "raised while its method runs");
     rig.write16(GPE_ENABLE, 0);
     assert!(!rig.sci.is_high());
+}
+
+#[derive(Debug)]
+struct News(bool);
+
+impl GpeSource for News {
+    fn has_news(&self) -> bool {
+        self.0
+    }
+}
+
+/// ACPICA: acpi_ev_create_gpe_info_blocks clears every status; acpi_update_all_gpes enables.
+#[test]
+fn an_event_that_was_cleared_before_it_was_enabled_is_raised_again_while_there_is_news() {
+    let mut rig = Rig::new();
+    let source = share(News(true));
+    rig.device.gpes = vec![(2, Arc::clone(&source) as _), (11, share(News(true)))];
+    rig.device.raise_gpe(2);
+    rig.write16(GPE_ENABLE, 0);
+    rig.write16(GPE_STATUS, u16::MAX);
+    assert_eq!(rig.read16(GPE_STATUS), 0);
+    rig.device.write(GPE_ENABLE, &[1 << 2]).unwrap();
+    assert_eq!(rig.read16(GPE_STATUS), 1 << 2, "not what is disabled");
+    assert!(rig.sci.is_high());
+    rig.write16(GPE_STATUS, 1 << 2);
+    rig.write16(GPE_ENABLE, 1 << 2);
+    assert_eq!(rig.read16(GPE_STATUS), 0, "it was enabled before");
+    lock(&source).0 = false;
+    rig.write16(GPE_ENABLE, 0);
+    rig.write16(GPE_ENABLE, 1 << 2);
+    assert_eq!(rig.read16(GPE_STATUS), 0, "there is no news");
 }
 
 #[test]

@@ -5,7 +5,8 @@
 //!         4  FLAGS   u32  read: PRESENT, INSERTED, REMOVE of that vCPU
 //!                         write 1 to INSERTED, REMOVE: seen; to EJECT: ejects it
 //!         8  PENDING u32  read: the lowest vCPU with INSERTED or REMOVE, all ones if there is none
-//!        12  reserved, reads as 0
+//!        12  STATUS  u32  write: what came of a notification (ACPI 6.5 6.3.5, `_OST`), the source event in
+//!                         the upper half and the status code in the lower; reads as 0
 //! ```
 //!
 //! A vCPU that the machine cannot have reads as no flags. A present vCPU stays present until the
@@ -20,6 +21,7 @@ use std::sync::Arc;
 use self::set::VcpuBits;
 use super::{EjectSink, Ejected, register};
 use crate::bus::{AccessError, BusDevice};
+use crate::legacy::acpi_pm::GpeSource;
 use crate::power::Reset;
 use crate::state::{Saveable, Schema, StateError, StateReader, StateWriter, check};
 
@@ -34,6 +36,9 @@ pub const FLAGS: u64 = 4;
 /// Offset of PENDING.
 pub const PENDING: u64 = 8;
 
+/// Offset of STATUS.
+pub const STATUS: u64 = 12;
+
 /// In FLAGS: the vCPU is there.
 pub const PRESENT: u32 = 1 << 0;
 /// In FLAGS: the vCPU is new; written: the guest has seen that.
@@ -45,6 +50,24 @@ pub const EJECT: u32 = 1 << 3;
 
 /// What PENDING reads as when nothing is.
 const NONE: u32 = u32::MAX;
+
+/// Source events of `_OST` (table 6.48): a device check and the insertion it led to; an eject request, and
+/// an ejection that the guest began by itself.
+const INSERTIONS: [u16; 2] = [0x01, 0x200];
+const EJECTIONS: [u16; 2] = [0x03, 0x103];
+/// Its status codes (tables 6.49 to 6.51).
+const SUCCESS: u16 = 0;
+const EJECTION_IN_PROGRESS: u16 = 0x84;
+const EJECTION_PENDING: u16 = 0x83;
+
+/// What a guest says came of what it was told of vCPUs: their numbers, rising.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Answers {
+    /// Those that it has taken up.
+    pub taken: Vec<u32>,
+    /// Those that it does not let go of.
+    pub kept: Vec<u32>,
+}
 const BOOT_PROCESSOR: u32 = 0;
 
 /// The hotplug registers of the vCPUs.
@@ -56,6 +79,9 @@ pub struct CpuHotplug {
     present: VcpuBits,
     inserted: VcpuBits,
     remove: VcpuBits,
+    /// What was answered and nobody has read yet; lost in a saved state.
+    taken: VcpuBits,
+    kept: VcpuBits,
     sink: Arc<dyn EjectSink>,
 }
 
@@ -80,6 +106,8 @@ impl CpuHotplug {
             present: bits,
             inserted: VcpuBits::default(),
             remove: VcpuBits::default(),
+            taken: VcpuBits::default(),
+            kept: VcpuBits::default(),
             sink,
         }
     }
@@ -93,6 +121,33 @@ impl CpuHotplug {
         self.present.insert(index);
         self.inserted.insert(index);
         true
+    }
+
+    /// Says that the vCPU `index` is no longer there, whatever the guest says: it is being reset.
+    pub fn take(&mut self, index: u32) {
+        if index != BOOT_PROCESSOR {
+            for bits in [&mut self.present, &mut self.inserted, &mut self.remove] {
+                bits.remove(index);
+            }
+        }
+    }
+
+    /// Takes a request to let go of the vCPU `index` back, if the guest has not seen it yet; one that has
+    /// may still eject it.
+    pub fn withdraw_removal(&mut self, index: u32) {
+        self.remove.remove(index);
+    }
+
+    /// What the guest has answered since this was last asked.
+    pub fn take_answers(&mut self) -> Answers {
+        let (taken, kept) = (self.taken, self.kept);
+        self.taken = VcpuBits::default();
+        self.kept = VcpuBits::default();
+        let list = |bits: VcpuBits| (0..self.possible).filter(move |index| bits.contains(*index));
+        Answers {
+            taken: list(taken).collect(),
+            kept: list(kept).collect(),
+        }
     }
 
     /// Asks the guest to let go of the vCPU `index`; the caller raises the event afterwards. False,
@@ -152,6 +207,26 @@ impl CpuHotplug {
             self.sink.ejected(Ejected::Vcpu(index));
         }
     }
+
+    /// An answer about the vCPU that is selected. One that is not there has none to give: its ejection
+    /// said all.
+    fn write_status(&mut self, value: u32) {
+        let [status_low, status_high, event_low, event_high] = value.to_le_bytes();
+        let status = u16::from_le_bytes([status_low, status_high]);
+        let event = u16::from_le_bytes([event_low, event_high]);
+        if !self.present.contains(self.selected) {
+            return;
+        }
+        let under_way = [SUCCESS, EJECTION_IN_PROGRESS, EJECTION_PENDING].contains(&status);
+        if INSERTIONS.contains(&event) && status == SUCCESS {
+            self.taken.insert(self.selected);
+        } else if EJECTIONS.contains(&event) && !under_way {
+            self.kept.insert(self.selected);
+        } else {
+            return;
+        }
+        self.sink.answered();
+    }
 }
 
 /// Aligned accesses of 32 bits; others are not answered.
@@ -173,9 +248,16 @@ impl BusDevice for CpuHotplug {
         match register(offset, data.len())? {
             SELECT => self.selected = value,
             FLAGS => self.write_flags(value),
+            STATUS => self.write_status(value),
             _ => {}
         }
         Ok(())
+    }
+}
+
+impl GpeSource for CpuHotplug {
+    fn has_news(&self) -> bool {
+        self.pending() != NONE
     }
 }
 
@@ -186,6 +268,8 @@ impl Reset for CpuHotplug {
         self.selected = 0;
         self.inserted = VcpuBits::default();
         self.remove = VcpuBits::default();
+        self.taken = VcpuBits::default();
+        self.kept = VcpuBits::default();
     }
 }
 

@@ -10,8 +10,9 @@
 //!
 //! The layout is our own, since the tables that use it are too: [`pci`] for the slots of the root
 //! bus, [`cpu`] for vCPUs. The host first says what has changed here, then raises the event of its
-//! kind in [`AcpiPm`](super::acpi_pm::AcpiPm); the registers know nothing of the event. A change
-//! is handed to the guest once: a removal that it did not carry out is asked for again by another
+//! kind in [`AcpiPm`](super::acpi_pm::AcpiPm), which raises it again when a guest enables it that had
+//! cleared it unseen ([`GpeSource`](super::acpi_pm::GpeSource)). A change is handed to the guest once: a
+//! removal that it did not carry out is asked for again by another
 //! [`request_removal`](pci::PciHotplug::request_removal) and another event.
 //!
 //! Nothing stops a guest from ejecting what nobody asked it to, or from writing any of this at any
@@ -42,6 +43,9 @@ pub enum Ejected {
 pub trait EjectSink: Debug + Send + Sync {
     /// The guest no longer uses `what`.
     fn ejected(&self, what: Ejected);
+
+    /// The guest has said what came of a request about a vCPU; what, [`cpu::CpuHotplug::take_answers`] says.
+    fn answered(&self);
 }
 
 /// Ports of either kind of registers.
@@ -58,6 +62,7 @@ fn register(offset: u64, width: usize) -> Result<u64, AccessError> {
 
 #[cfg(test)]
 mod testing {
+    use std::sync::atomic::{AtomicU32, Ordering};
     use std::sync::{Arc, Mutex};
 
     use super::{EjectSink, Ejected};
@@ -65,7 +70,7 @@ mod testing {
 
     /// Remembers ejections.
     #[derive(Debug, Default)]
-    pub(super) struct RecordEject(Mutex<Vec<Ejected>>);
+    pub(super) struct RecordEject(Mutex<Vec<Ejected>>, AtomicU32);
 
     impl RecordEject {
         pub(super) fn new() -> Arc<Self> {
@@ -75,11 +80,20 @@ mod testing {
         pub(super) fn take(&self) -> Vec<Ejected> {
             std::mem::take(&mut lock(&self.0))
         }
+
+        /// How often there were answers.
+        pub(super) fn answers(&self) -> u32 {
+            self.1.load(Ordering::Relaxed)
+        }
     }
 
     impl EjectSink for RecordEject {
         fn ejected(&self, what: Ejected) {
             lock(&self.0).push(what);
+        }
+
+        fn answered(&self) {
+            self.1.fetch_add(1, Ordering::Relaxed);
         }
     }
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 
 use super::{EjectSink, Ejected, register};
 use crate::bus::{AccessError, BusDevice};
+use crate::legacy::acpi_pm::GpeSource;
 use crate::power::Reset;
 use crate::state::{Saveable, Schema, StateError, StateReader, StateWriter, check};
 
@@ -117,6 +118,12 @@ impl BusDevice for PciHotplug {
             self.eject(u32::from_le_bytes(value) & SLOTS);
         }
         Ok(())
+    }
+}
+
+impl GpeSource for PciHotplug {
+    fn has_news(&self) -> bool {
+        (self.up | self.down) != 0
     }
 }
 

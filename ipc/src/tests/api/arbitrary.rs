@@ -14,14 +14,14 @@ use crate::api::call::{
     DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMemorySet,
     DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart, DomainUpgrade,
-    EventsSubscribe, LabelChange, LogFilterSet, LogKind, StartOptions, Subscribed,
+    DomainVcpusSet, EventsSubscribe, LabelChange, LogFilterSet, LogKind, StartOptions, Subscribed,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, Event, EventKind};
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::api::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
-    WorkerDetails,
+    VcpuStats, WorkerDetails,
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::{
@@ -135,7 +135,7 @@ fn labels() -> impl Strategy<Value = Labels> {
 fn domain() -> impl Strategy<Value = Domain> {
     let identity = (name(), uuid(), select(&MachineType::ALL[..]));
     let machine = (
-        1..=MAX_VCPUS,
+        (1..=MAX_VCPUS, 1..=MAX_VCPUS),
         any::<[bool; 4]>(),
         size(),
         boot(),
@@ -151,7 +151,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         name: identity.0,
         uuid: identity.1,
         machine: identity.2,
-        vcpus: Vcpus::try_from(machine.0).unwrap(),
+        vcpus: Vcpus::try_from(machine.0.0).unwrap(),
         cpu: CpuSwitches {
             tsc_deadline: machine.1[0],
             kvmclock: machine.1[1],
@@ -165,6 +165,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         limits: rest.1,
         pinning: rest.2,
         labels: rest.3,
+        max_vcpus: Vcpus::try_from(machine.0.1).unwrap(),
     })
 }
 
@@ -289,6 +290,14 @@ fn call() -> impl Strategy<Value = CallBody> {
         (domain_ref(), size())
             .prop_map(|(domain, memory)| C::DomainMemorySet(DomainMemorySet { domain, memory })),
         domain_ref().prop_map(|domain| C::DomainUpgrade(DomainUpgrade { domain })),
+        (domain_ref(), 1..=MAX_VCPUS, any::<[bool; 2]>()).prop_map(|(domain, vcpus, flags)| {
+            C::DomainVcpusSet(DomainVcpusSet {
+                domain,
+                vcpus: Vcpus::try_from(vcpus).unwrap(),
+                live: flags[0],
+                persistent: flags[1],
+            })
+        }),
     ]
 }
 
@@ -312,7 +321,7 @@ fn summary() -> impl Strategy<Value = DomainSummary> {
             any::<[Option<u32>; 2]>(),
             select(&STATES[..]),
         ),
-        (any::<[bool; 3]>(), any::<u32>(), size()),
+        (any::<[bool; 3]>(), any::<[u32; 2]>(), size()),
         (option::of(text()), job),
     )
         .prop_map(|(identity, numbers, rest)| DomainSummary {
@@ -322,12 +331,13 @@ fn summary() -> impl Strategy<Value = DomainSummary> {
             state: identity.3,
             persistent: numbers.0[0],
             autostart: identity.2[1],
-            vcpus: numbers.1,
+            vcpus: numbers.1[0],
             memory: numbers.2,
             title: rest.0,
             unresponsive: numbers.0[1],
             reaping: numbers.0[2],
             job: rest.1,
+            max_vcpus: numbers.1[1],
         })
 }
 
@@ -397,6 +407,14 @@ fn device_stats() -> impl Strategy<Value = DeviceStats> {
     })
 }
 
+fn vcpu_stats() -> impl Strategy<Value = VcpuStats> {
+    (any::<(u32, u64)>(), any::<Option<u64>>()).prop_map(|((vcpu, run_ns), wait_ns)| VcpuStats {
+        vcpu,
+        run_ns,
+        wait_ns,
+    })
+}
+
 /// The answers that say more than that it is done; the samples have the others.
 fn answer() -> impl Strategy<Value = AnswerBody> {
     use AnswerBody as A;
@@ -419,6 +437,7 @@ fn answer() -> impl Strategy<Value = AnswerBody> {
             .prop_map(|(cursor, lost)| A::EventsSubscribe(Subscribed { cursor, lost })),
         proptest::collection::vec(device_stats(), 0..32).prop_map(A::DomainDeviceStatsGet),
         Just(A::DomainUpgrade(())),
+        proptest::collection::vec(vcpu_stats(), 0..32).prop_map(A::DomainVcpuStatsGet),
     ]
 }
 
@@ -438,6 +457,7 @@ fn event() -> impl Strategy<Value = EventKind> {
         (device_name(), any_slot()).prop_map(|(device, slot)| E::DeviceAdded { device, slot }),
         (device_name(), any_slot()).prop_map(|(device, slot)| E::DeviceRemoved { device, slot }),
         size().prop_map(|memory| E::BalloonChanged { memory }),
+        any::<u32>().prop_map(|vcpus| E::VcpusChanged { vcpus }),
     ]
 }
 

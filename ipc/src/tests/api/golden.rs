@@ -99,7 +99,8 @@ fn every_state_and_job_has_golden_bytes() {
             | Job::Attach
             | Job::Detach
             | Job::Update
-            | Job::Upgrade => {}
+            | Job::Upgrade
+            | Job::SetVcpus => {}
         }
     }
 }

@@ -9,8 +9,9 @@ use crate::api::call::{
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
     DomainMemorySet, DomainPause, DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume,
-    DomainShutdown, DomainStart, DomainStatsGet, DomainUndefine, DomainUpgrade, EventsSubscribe,
-    EventsUnsubscribe, LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
+    DomainShutdown, DomainStart, DomainStatsGet, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet,
+    DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, LabelChange, LogFilterSet, LogKind,
+    StartOptions, SupervisorInfoGet,
 };
 use crate::api::event::Cursor;
 use crate::api::message::{CallId, FromClient};
@@ -82,6 +83,7 @@ pub(super) fn domain() -> Domain {
             description: Some("D".to_owned()),
             metadata: vec![metadata()],
         },
+        max_vcpus: Vcpus::try_from(8).unwrap(),
     }
 }
 
@@ -272,6 +274,15 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
         }),
         ("device stats", call(DomainDeviceStatsGet { domain: web() })),
         ("upgrade", call(DomainUpgrade { domain: web() })),
+        ("set the vCPUs", {
+            call(DomainVcpusSet {
+                domain: web(),
+                vcpus: Vcpus::try_from(300).unwrap(),
+                live: true,
+                persistent: false,
+            })
+        }),
+        ("vCPU stats", call(DomainVcpuStatsGet { domain: web() })),
     ];
     calls.extend(
         changes()

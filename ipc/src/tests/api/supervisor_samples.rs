@@ -8,7 +8,7 @@ use crate::api::event::{Cursor, Event, EventKind};
 use crate::api::message::{CallId, ToClient};
 use crate::api::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainState, DomainStats, DomainSummary, JobKind,
-    PausedReason, RunningReason, ShutOffReason, SupervisorInfo, WorkerDetails,
+    PausedReason, RunningReason, ShutOffReason, SupervisorInfo, VcpuStats, WorkerDetails,
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::MemorySize;
@@ -54,7 +54,7 @@ pub(super) const STATES: [DomainState; 15] = [
 ];
 
 /// Every job.
-pub(super) const JOBS: [JobKind; 15] = [
+pub(super) const JOBS: [JobKind; 16] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -70,6 +70,7 @@ pub(super) const JOBS: [JobKind; 15] = [
     JobKind::Detach,
     JobKind::Update,
     JobKind::Upgrade,
+    JobKind::SetVcpus,
 ];
 
 /// Everything known.
@@ -87,6 +88,7 @@ pub(super) fn summary() -> DomainSummary {
         unresponsive: false,
         reaping: true,
         job: Some(JobKind::Reset),
+        max_vcpus: 8,
     }
 }
 
@@ -237,6 +239,20 @@ fn answers() -> Vec<(&'static str, ToClient)> {
             reply(Answer::DomainDeviceStatsGet(device_stats()))
         }),
         ("upgraded", reply(Answer::DomainUpgrade(()))),
+        ("vCPUs set", reply(Answer::DomainVcpusSet(()))),
+        ("vCPU stats", {
+            let counted = VcpuStats {
+                vcpu: 0,
+                run_ns: 1 << 40,
+                wait_ns: Some(300),
+            };
+            let other = VcpuStats {
+                vcpu: 2,
+                run_ns: 1,
+                wait_ns: None,
+            };
+            reply(Answer::DomainVcpuStatsGet(vec![counted, other]))
+        }),
     ]
 }
 
@@ -279,6 +295,7 @@ fn events() -> Vec<(&'static str, ToClient)> {
             let memory = MemorySize::mebibytes(64);
             event(EventKind::BalloonChanged { memory })
         }),
+        ("vCPUs changed", event(EventKind::VcpusChanged { vcpus: 3 })),
     ]
 }
 

@@ -153,6 +153,16 @@ pub struct GuestArgs {
     )]
     pub cpus: Vcpus,
 
+    /// Most virtual CPUs it can have while it runs ('reeve set-vcpus'); as many as it starts with, if not said.
+    #[arg(
+        long,
+        value_name = "N",
+        value_parser = parse_vcpus,
+        allow_negative_numbers = true,
+        help_heading = "Guest"
+    )]
+    pub max_cpus: Option<Vcpus>,
+
     /// Memory of the guest, as in 512M or 4G.
     #[arg(
         long,
@@ -239,7 +249,7 @@ pub struct DoctorArgs {
     pub json: bool,
 }
 
-fn parse_vcpus(text: &str) -> Result<Vcpus, String> {
+pub fn parse_vcpus(text: &str) -> Result<Vcpus, String> {
     let count = text.parse::<i64>().map_err(|_| "not a number".to_owned())?;
     let count = u32::try_from(count).unwrap_or(if count < 0 { 0 } else { u32::MAX });
     Vcpus::try_from(count).map_err(|error| error.to_string())
@@ -267,6 +277,7 @@ impl GuestArgs {
             uuid,
             machine,
             vcpus: self.cpus,
+            max_vcpus: self.max_cpus.unwrap_or(self.cpus),
             cpu: CpuSwitches::default(),
             memory: self.memory,
             boot,

@@ -115,11 +115,12 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         | Request::Detach { .. }
         | Request::Update { .. }
         | Request::SetMemory(_)
+        | Request::SetVcpus { .. }
             if standing.starting && request.reach().is_some_and(|(live, _)| live) =>
         {
             wrong("its worker has not answered since it was found")
         }
-        Request::Attach { live: true, .. }
+        Request::Attach { live: true, .. } | Request::SetVcpus { live: true, .. }
             if matches!(
                 state,
                 DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed
@@ -140,6 +141,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
             }
             _ => Ok(Job(JobKind::Upgrade)),
         },
+        Request::SetVcpus { .. } => Ok(Job(JobKind::SetVcpus)),
         Request::Start(..) if standing.reaping => wrong(NOT_RELEASED),
         Request::Start(..) if state.is_active() => wrong("it is running already"),
         Request::Start(..) => Ok(Job(JobKind::Start)),

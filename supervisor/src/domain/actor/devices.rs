@@ -172,6 +172,10 @@ impl DomainActor {
                     change: change.ok()?,
                 })
             }
+            Step::Device(DeviceCall::Vcpus { domain, .. }) => Some(DeviceCall::Vcpus {
+                domain: domain.clone(),
+                count: domain.vcpus.count(),
+            }),
             _ => None,
         })
     }
@@ -200,6 +204,7 @@ impl DomainActor {
                 self.step_done();
             }
             (DeviceCall::Update { .. }, Ok(())) => self.step_done(),
+            (DeviceCall::Vcpus { count, .. }, Ok(())) => self.vcpus_asked(*count),
             (_, Err(failure)) => {
                 let error = self.call_failed(&failure);
                 self.job_failed(error);

@@ -73,6 +73,7 @@ impl DomainActor {
             }
             Notice::DeviceRemoved(slot) => self.device_removed(slot),
             Notice::Balloon(bytes) => self.balloon_changed(bytes),
+            Notice::Vcpus(standing) => self.vcpus_stand(standing),
             Notice::Gone(verdict) => self.gone(verdict),
         }
     }
@@ -281,7 +282,10 @@ impl DomainActor {
                     self.answer(ticket, Ok(()));
                 }
             }
-            Timer::DetachDeadline(serial) => self.detach_deadline(serial),
+            Timer::DetachDeadline(serial) => {
+                self.detach_deadline(serial);
+                self.vcpu_deadline(serial);
+            }
             Timer::ShutdownDeadline { id, at_boot_ms } => {
                 let due = |live: &Live| {
                     live.id == id

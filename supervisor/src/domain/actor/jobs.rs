@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{JobKind, ShutOffReason};
-use reeve_ipc::model::DeviceName;
+use reeve_ipc::model::{DeviceName, Vcpus};
 
 use super::DomainActor;
 use super::message::{Effect, LiveRecord, Request, Ticket};
@@ -36,16 +36,27 @@ impl Job {
         self.kind
     }
 
+    /// Puts how many vCPUs there are into all that the job will write of the worker.
+    pub(super) fn note_vcpus(&mut self, vcpus: Vcpus) {
+        for record in self.written() {
+            record.definition.vcpus = vcpus;
+        }
+    }
+
     /// Takes a device that is gone out of all that the job will write of the worker.
     pub(super) fn strike(&mut self, device: &DeviceName) {
+        for record in self.written() {
+            record.definition.devices.remove(device);
+        }
+    }
+
+    fn written(&mut self) -> impl Iterator<Item = &mut Box<LiveRecord>> {
         let steps = std::iter::once(&mut self.step).chain(&mut self.rest);
         let written = steps.filter_map(|step| match step {
             Step::WriteStatus(record) => Some(record),
             _ => None,
         });
-        for record in written.chain(&mut self.before) {
-            record.definition.devices.remove(device);
-        }
+        written.chain(&mut self.before)
     }
 }
 

@@ -5,7 +5,7 @@ use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceName, Domain, DomainName, MemorySize};
+use reeve_ipc::model::{Device, DeviceName, Domain, DomainName, MemorySize, Vcpus};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::PciSlot;
 
@@ -100,6 +100,15 @@ pub enum Request {
     Upgrade,
     /// Leave so much of its memory to the guest, by its balloon.
     SetMemory(MemorySize),
+    /// Give it so many vCPUs.
+    SetVcpus {
+        /// How many.
+        vcpus: Vcpus,
+        /// The running machine.
+        live: bool,
+        /// The kept definition.
+        persistent: bool,
+    },
 }
 
 impl Request {
@@ -116,6 +125,9 @@ impl Request {
                 live, persistent, ..
             }
             | Self::Update {
+                live, persistent, ..
+            }
+            | Self::SetVcpus {
                 live, persistent, ..
             } => Some((*live, *persistent)),
             Self::SetMemory(_) => Some((true, false)),
@@ -199,7 +211,7 @@ pub enum Timer {
         /// time, this timer is an old one.
         at_boot_ms: u64,
     },
-    /// A guest was asked to let go of a device, by the step of this serial, and has had its time.
+    /// A guest was asked to let go of a device or of vCPUs, by the step of this serial, and has had its time.
     DetachDeadline(u64),
 }
 
@@ -239,7 +251,7 @@ pub enum Effect {
     },
     /// Ask the worker of this number; [`Done::Called`].
     Call(u64, u32, WorkerCall),
-    /// Ask of a device of the worker of this number; [`Done::Called`].
+    /// Ask of a device or the vCPUs of the worker of this number; [`Done::Called`].
     Device(u64, u32, DeviceCall),
     /// Have a fresh worker take over from that of this number, which it stays; [`Done::Called`].
     HandOver(u64, u32, Box<Domain>),

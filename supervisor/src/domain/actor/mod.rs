@@ -34,6 +34,7 @@ mod outcomes;
 pub mod planted;
 mod standing;
 mod steps;
+mod vcpus;
 mod view;
 
 use std::collections::VecDeque;
@@ -60,7 +61,7 @@ use self::standing::{Activity, Live};
 pub const MAX_WAITING: usize = 16;
 /// How long a destroy waits for the process to go before it is answered all the same.
 pub const DESTROY_ACKNOWLEDGED_MS: u64 = 100;
-/// How long a guest may take to let go of a device before whoever asked is told that it does not.
+/// How long a guest may take to let go of a device, or of vCPUs, before whoever asked is told that it does not.
 pub const DETACH_MS: u64 = 10_000;
 /// A domain that its policy restarts more often than this within [`RESTART_WINDOW_MS`] is left alone.
 pub const MAX_RESTARTS: usize = 5;

@@ -40,7 +40,7 @@ pub enum Step {
     },
     /// Ask the worker.
     Call(WorkerCall),
-    /// Ask of one of its devices.
+    /// Ask of one of its devices, or of its vCPUs.
     Device(DeviceCall),
     /// Have a fresh worker take its machine over.
     HandOver,
@@ -105,6 +105,11 @@ impl DomainActor {
             } => self.update_steps(&device, change, live, persistent),
             Request::SetMemory(memory) => self.memory_steps(memory),
             Request::Upgrade => Ok((vec![Step::HandOver], Vec::new())),
+            Request::SetVcpus {
+                vcpus,
+                live,
+                persistent,
+            } => self.vcpu_steps(vcpus, live, persistent),
             Request::Start(options, session) => {
                 let domain = self.kept()?.domain.clone();
                 let bound = options.auto_destroy.then_some(session);

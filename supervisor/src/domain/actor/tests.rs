@@ -5,6 +5,7 @@ mod ends;
 mod failures;
 mod sequences;
 mod shutdown;
+mod vcpus;
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU32;
@@ -48,7 +49,7 @@ const STATES: [DomainState; 15] = [
     DomainState::Crashed,
 ];
 
-const JOBS: [JobKind; 14] = [
+const JOBS: [JobKind; 15] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -63,6 +64,7 @@ const JOBS: [JobKind; 14] = [
     JobKind::Attach,
     JobKind::Detach,
     JobKind::Update,
+    JobKind::SetVcpus,
 ];
 
 fn domain() -> Domain {
@@ -71,6 +73,7 @@ fn domain() -> Domain {
         uuid: DomainUuid(Uuid::from_u128(1)),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
+        max_vcpus: Vcpus::try_from(4).unwrap(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {
@@ -106,7 +109,7 @@ fn define(only_new: bool) -> Request {
 }
 
 /// Every request, in the order of the columns of the table.
-fn requests() -> [Request; 23] {
+fn requests() -> [Request; 25] {
     let options = StartOptions {
         paused: false,
         auto_destroy: false,
@@ -144,6 +147,8 @@ fn requests() -> [Request; 23] {
             persistent: false,
         },
         Request::SetMemory(MemorySize::mebibytes(32)),
+        vcpus::set(2, true, false),
+        vcpus::set(2, false, true),
     ]
 }
 
@@ -153,7 +158,7 @@ const HOST_ENDS: Request = Request::Shutdown {
 };
 
 /// What the column's job is, where there is one.
-const KINDS: [JobKind; 23] = [
+const KINDS: [JobKind; 25] = [
     JobKind::Define,
     JobKind::Define,
     JobKind::Undefine,
@@ -177,33 +182,35 @@ const KINDS: [JobKind; 23] = [
     JobKind::Detach,
     JobKind::Update,
     JobKind::Update,
+    JobKind::SetVcpus,
+    JobKind::SetVcpus,
 ];
 
 /// Columns: define, define only new, undefine, start, create, shutdown, reboot, reset, pause, resume,
 /// destroy, autostart, rename, label of the running, of the kept, of both, of neither, shutdown with the
-/// host, attach to the running, to the kept, detach, update, memory. `J` a job, `.` so already, `D` killed at once; refused: `W` wrong state, `E` exists, `N` there is none, `I` the
+/// host, attach to the running, to the kept, detach, update, memory, vCPUs of the running, of the kept. `J` a job, `.` so already, `D` killed at once; refused: `W` wrong state, `E` exists, `N` there is none, `I` the
 /// arguments contradict each other.
 fn row(state: DomainState, persistent: bool, exists: bool, reaping: bool) -> &'static str {
     if !exists {
-        return "JJNNJNNNNNNNNNNNNNNNNNN";
+        return "JJNNJNNNNNNNNNNNNNNNNNNNN";
     }
     match (state, persistent) {
-        (DomainState::ShutOff(_), true) if reaping => "JEJWEWWWWWDJWWJWIWWJWWW",
-        (DomainState::ShutOff(_), false) if reaping => "JEWWEWWWWWDWWWWWIWWWWWW",
-        (DomainState::ShutOff(_), true) => "JEJJEWWWWWWJJWJWIWWJWWW",
-        (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWIWWWWWW",
-        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJIJJJJJJ",
-        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWIJJWJJJ",
+        (DomainState::ShutOff(_), true) if reaping => "JEJWEWWWWWDJWWJWIWWJWWWWJ",
+        (DomainState::ShutOff(_), false) if reaping => "JEWWEWWWWWDWWWWWIWWWWWWWW",
+        (DomainState::ShutOff(_), true) => "JEJJEWWWWWWJJWJWIWWJWWWWJ",
+        (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWIWWWWWWWW",
+        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJIJJJJJJJJ",
+        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWIJJWJJJJW",
         (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, true) => {
-            "JEJWEWWJWWDJWJJJIDWJJJJ"
+            "JEJWEWWJWWDJWJJJIDWJJJJWJ"
         }
         (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, false) => {
-            "JEWWEWWJWWDWWJWWIDWWJJJ"
+            "JEWWEWWJWWDWWJWWIDWWJJJWW"
         }
-        (STARTING, true) => "JEJWEWWJ.JDJWJJJIJWJWWW",
-        (STARTING, false) => "JEWWEWWJ.JDWWJWWIJWWWWW",
-        (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJIJJJJJJ",
-        (DomainState::Paused(_), false) => "JEWWEWWJ.JDWWJWWIJJWJJJ",
+        (STARTING, true) => "JEJWEWWJ.JDJWJJJIJWJWWWWJ",
+        (STARTING, false) => "JEWWEWWJ.JDWWJWWIJWWWWWWW",
+        (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJIJJJJJJJJ",
+        (DomainState::Paused(_), false) => "JEWWEWWJ.JDWWJWWIJJWJJJJW",
     }
 }
 

@@ -25,6 +25,7 @@ impl DomainActor {
             unresponsive: self.is_silent(),
             reaping: self.is_reaping(),
             job: self.standing().job,
+            max_vcpus: domain.max_vcpus.count(),
         })
     }
 

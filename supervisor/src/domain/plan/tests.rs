@@ -22,6 +22,7 @@ fn domain(boot: BootSource) -> Domain {
         uuid: DomainUuid(Uuid::from_u128(7)),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(2).unwrap(),
+        max_vcpus: Vcpus::try_from(2).unwrap(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot,

@@ -65,6 +65,7 @@ impl TestDevices {
                 | (DeviceFigures::Disk(_), DeviceChange::DiskThrottle(_)) => Ok(()),
                 _ => Err(refused("it cannot be changed like that".to_owned())),
             },
+            DeviceCall::Vcpus { .. } => Err(refused("vCPUs are no devices".to_owned())),
         }
     }
 

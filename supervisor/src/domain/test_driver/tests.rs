@@ -28,6 +28,7 @@ fn domain() -> Domain {
         uuid: DomainUuid(uuid::Uuid::from_u128(1)),
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
+        max_vcpus: Vcpus::try_from(1).unwrap(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(16),
         boot: BootSource::BuiltIn {

@@ -26,8 +26,9 @@ use reeve_ipc::client::{AdoptError, Adopting, CallError, Incoming, WorkerClient}
 use reeve_ipc::message::JailFacts;
 use reeve_ipc::model::{Domain, DomainName};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{DeviceQuery, Report, Standing};
+use reeve_ipc::request::{DeviceQuery, Report, Standing, VcpusQuery};
 use reeve_ipc::spec::{PciSlot, SpecDigest};
+use reeve_ipc::vcpus::VcpuStanding;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, watch};
@@ -72,6 +73,8 @@ pub(super) struct Found {
     pub(super) standing: Standing,
     /// Where it has devices, if it should have any.
     pub(super) devices: Option<Vec<PciSlot>>,
+    /// Which vCPUs it has, if it has a machine.
+    pub(super) vcpus: Option<VcpuStanding>,
 }
 
 impl fmt::Debug for Found {
@@ -249,7 +252,7 @@ impl FoundProcess<'_> {
         let host = Arc::clone(&self.host);
         let (resets, console_position) = (found.standing.resets, found.standing.console_position);
         let phase = found.standing.phase;
-        let heard = Heard::up_to(found.standing.last_event);
+        let heard = Heard::up_to(found.standing.last_event, found.vcpus);
         let (worker, supervision, notices) = self.supervised();
         supervision.view.send_modify(|view| found.show(view));
         let _ = supervision.link.set(found.client);
@@ -438,7 +441,17 @@ async fn search(
         }
         false => None,
     };
+    let vcpus = match standing.phase.has_machine() {
+        true => {
+            let query = adopted.client.call(VcpusQuery {}, REPORT_DEADLINE);
+            let vcpus = query.await.map_err(refused)?;
+            devices::vcpus_of(&vcpus)?;
+            Some(vcpus)
+        }
+        false => None,
+    };
     Ok(Box::new(Found {
+        vcpus,
         client: adopted.client,
         incoming: adopted.incoming,
         jail: adopted.jail,

@@ -6,8 +6,9 @@ use std::time::Duration;
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::{BalloonFigures, DeviceChange, DeviceFigures, DeviceReport};
 use reeve_ipc::model::Domain;
-use reeve_ipc::request::{DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate};
-use reeve_ipc::spec::{MAX_DEVICES, PciSlot};
+use reeve_ipc::request::{DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate, VcpusSet};
+use reeve_ipc::spec::{MAX_DEVICES, MAX_VCPUS, PciSlot};
+use reeve_ipc::vcpus::VcpuStanding;
 
 use super::driver::plan_kind;
 use super::instance::failure;
@@ -17,6 +18,7 @@ use crate::domain::driver::{
     CallFailure, DeviceCall, DeviceLedger, DeviceResources, StartFailure, StartFailureKind,
 };
 use crate::domain::plan::PlanError;
+use crate::host::vcpus;
 
 /// How long a device may take to be made, or to finish what it has begun: both may have to wait for a
 /// disk.
@@ -49,8 +51,19 @@ pub(super) async fn ask(
             let update = DeviceUpdate { slot, change };
             worker.call(update, CALL_DEADLINE).await
         }
+        DeviceCall::Vcpus { domain, count } => return vcpus(worker, &domain, count).await,
     };
     asked.map_err(|error| failure(worker, error))
+}
+
+/// Has the worker bring vCPUs, or ask its guest for some. Those that came are where the definition wants
+/// them before anybody hears of them.
+async fn vcpus(worker: &Worker, domain: &Domain, count: u32) -> Result<(), CallFailure> {
+    let set = worker.call(VcpusSet { count }, DEVICE_DEADLINE);
+    set.await.map_err(|error| failure(worker, error))?;
+    let cgroup = worker.facts().cgroup.as_deref();
+    let placed = vcpus::place_present(domain, worker.pid(), cgroup);
+    placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
 }
 
 /// Opens what the device needs, records what has a name before it has, and has the worker make the device.
@@ -148,6 +161,15 @@ pub(super) fn places(reports: &[DeviceReport]) -> Result<Vec<PciSlot>, String> {
         return Err("protocol violation: the places of its devices do not rise".to_owned());
     }
     Ok(reports.iter().map(|report| report.slot).collect())
+}
+
+/// Whether a worker says of its vCPUs what any can.
+pub(super) fn vcpus_of(standing: &VcpuStanding) -> Result<(), String> {
+    if standing.is_possible(MAX_VCPUS) {
+        Ok(())
+    } else {
+        Err("protocol violation: it has vCPUs that no machine has".to_owned())
+    }
 }
 
 fn not_planned(error: PlanError) -> CallFailure {

@@ -1,13 +1,13 @@
 //! A kept worker as the domain's actor asks it: deadlines here, and no wait for what is silent.
 
-use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use reeve_ipc::api::view::{DomainStats, WorkerDetails};
+use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::Domain;
+use reeve_ipc::spec::MAX_VCPUS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::hand_over::{Heir, hand_over};
@@ -19,12 +19,7 @@ use crate::domain::driver::{
     WorkerCall,
 };
 use crate::host::identity::Level;
-use crate::host::{Host, process};
-
-/// Nanoseconds of one of the clock ticks that `/proc` counts in: `USER_HZ` is 100 on x86-64.
-const TICK_NS: u64 = 10_000_000;
-/// Bytes of one of the pages that `/proc` counts in.
-const PAGE_BYTES: u64 = 4096;
+use crate::host::{Host, process, vcpus};
 
 /// Queries of clients that may wait for one worker: half of the calls that its connection takes, so
 /// that the domain's own jobs find room beside them. Each console among them holds two descriptors.
@@ -131,7 +126,7 @@ impl Instance for KvmInstance {
             let _place = place?;
             let status = worker.query().await;
             let status = status.map_err(|error| failure(&worker, error))?;
-            let usage = usage(worker.pid());
+            let usage = process::usage(&format!("/proc/{}/stat", worker.pid()));
             // What was read is of this very process if it still lives.
             let ended = process::has_ended(worker.process.pidfd.as_fd());
             let (cpu_time_ns, resident_bytes) =
@@ -190,6 +185,18 @@ impl Instance for KvmInstance {
         })
     }
 
+    fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
+        let worker = self.worker();
+        Box::pin(async move {
+            let stats = vcpus::stats(worker.pid(), MAX_VCPUS);
+            // As for the whole of it.
+            match process::has_ended(worker.process.pidfd.as_fd()) {
+                true => Err(CallFailure::Gone),
+                false => Ok(stats),
+            }
+        })
+    }
+
     fn details(&self) -> WorkerDetails {
         let worker = self.worker();
         let facts = worker.facts();
@@ -205,17 +212,4 @@ impl Instance for KvmInstance {
             adopted: facts.adopted,
         }
     }
-}
-
-/// CPU time in nanoseconds and resident bytes (proc(5), fields 14, 15 and 24 of `stat`).
-fn usage(pid: u32) -> Option<(u64, u64)> {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
-    let (_, fields) = stat.rsplit_once(')')?;
-    let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
-    let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    let ticks = number(11)?.saturating_add(number(12)?);
-    Some((
-        ticks.saturating_mul(TICK_NS),
-        number(21)?.saturating_mul(PAGE_BYTES),
-    ))
 }

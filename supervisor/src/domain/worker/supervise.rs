@@ -22,7 +22,8 @@ use reeve_ipc::device::DeviceReport;
 use reeve_ipc::event::Event;
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{DeviceQuery, Query, Status};
+use reeve_ipc::request::{DeviceQuery, Query, Status, VcpusQuery};
+use reeve_ipc::vcpus::VcpuStanding;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
@@ -62,8 +63,8 @@ pub(super) struct Supervision {
 /// A question to a worker that went silent; its answer says that it is back.
 type Probe = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
 
-/// How it stands then, and where it has devices.
-type Answer = (Status, Vec<DeviceReport>);
+/// How it stands then, where it has devices, and which vCPUs it has.
+type Answer = (Status, Vec<DeviceReport>, Option<VcpuStanding>);
 
 /// What the task learns as it goes.
 #[derive(Default)]
@@ -80,12 +81,16 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// What is known of a worker that was found: everything up to this event.
-    pub(super) fn up_to(last_event: u64) -> Self {
-        Self {
+    /// What is known of a worker that was found: everything up to this event, and its vCPUs.
+    pub(super) fn up_to(last_event: u64, vcpus: Option<VcpuStanding>) -> Self {
+        let mut heard = Self {
             last_event,
             ..Self::default()
+        };
+        if let Some(vcpus) = vcpus {
+            heard.outbox.push(Notice::Vcpus(vcpus));
         }
+        heard
     }
 }
 
@@ -152,6 +157,9 @@ impl Supervision {
             end,
             devices: found.devices,
         });
+        if let Some(vcpus) = found.vcpus {
+            heard.outbox.push(Notice::Vcpus(vcpus));
+        }
         found.incoming
     }
 
@@ -313,22 +321,25 @@ impl Supervision {
         heard.probe = Some(Box::pin(async move {
             let status = client.call(Query {}, PROBE_DEADLINE).await?;
             // What it was asked for and did not answer it has done by now, or not.
-            let devices = match status.phase.has_machine() {
-                true => client.call(DeviceQuery {}, PROBE_DEADLINE).await?,
-                false => Vec::new(),
-            };
-            Ok((status, devices))
+            let (mut devices, mut vcpus) = (Vec::new(), None);
+            if status.phase.has_machine() {
+                devices = client.call(DeviceQuery {}, PROBE_DEADLINE).await?;
+                vcpus = Some(client.call(VcpusQuery {}, PROBE_DEADLINE).await?);
+            }
+            Ok((status, devices, vcpus))
         }));
     }
 
     fn answered(&self, heard: &mut Heard, answer: Result<Answer, CallError>) {
         heard.probe = None;
         match answer {
-            Ok((status, reports)) => {
-                let devices = match devices::places(&reports) {
-                    Ok(places) => places,
-                    Err(rule) => return self.violated(heard, rule),
-                };
+            Ok((status, reports, vcpus)) => {
+                let vcpus_stand = vcpus.as_ref().map_or(Ok(()), devices::vcpus_of);
+                let devices =
+                    match devices::places(&reports).and_then(|at| vcpus_stand.map(|()| at)) {
+                        Ok(places) => places,
+                        Err(rule) => return self.violated(heard, rule),
+                    };
                 let (domain, uuid) = (&self.name, self.uuid);
                 tracing::info!(%domain, %uuid, "the worker answers again");
                 heard.outbox.push(Notice::Responsive {
@@ -337,6 +348,9 @@ impl Supervision {
                     end: None,
                     devices: Some(devices),
                 });
+                if let Some(vcpus) = vcpus {
+                    heard.outbox.push(Notice::Vcpus(vcpus));
+                }
             }
             // Closed: that is heard of elsewhere. Anything else: the next missed call asks again.
             Err(error) => tracing::debug!(%error, "a silent worker was not asked"),
@@ -383,6 +397,14 @@ impl Supervision {
             Event::BalloonChanged { bytes } => {
                 tracing::debug!(%domain, %uuid, bytes, "the balloon has changed");
                 heard.balloon.changed(bytes);
+            }
+            Event::VcpusChanged(standing) => {
+                if let Err(rule) = devices::vcpus_of(&standing) {
+                    return self.violated(heard, rule);
+                }
+                let vcpus = standing.present.count();
+                tracing::debug!(%domain, %uuid, vcpus, "the vCPUs have changed");
+                self.notify(heard, Notice::Vcpus(standing));
             }
             Event::GuestReset { count } => {
                 let before = self.view.borrow().resets;

@@ -134,6 +134,7 @@ impl From<Domain> for v3::Domain {
             description: domain.description,
             machine: domain.machine,
             vcpus: domain.vcpus,
+            max_vcpus: None,
             cpu: domain.cpu,
             memory_bytes: domain.memory_bytes,
             boot: domain.boot,

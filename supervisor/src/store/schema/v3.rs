@@ -35,6 +35,9 @@ pub(in crate::store) struct Domain {
     pub(super) description: Option<String>,
     pub(super) machine: Machine,
     pub(super) vcpus: u32,
+    /// Where it can have more.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) max_vcpus: Option<u32>,
     pub(super) cpu: Cpu,
     pub(super) memory_bytes: u64,
     pub(super) boot: Boot,
@@ -89,6 +92,7 @@ impl From<&model::Domain> for Domain {
             limits,
             pinning,
             labels,
+            max_vcpus,
         } = domain;
         let model::Labels {
             title,
@@ -105,6 +109,7 @@ impl From<&model::Domain> for Domain {
                 spec::MachineType::ReeveLegacy1_0 => Machine::ReeveLegacy1_0,
             },
             vcpus: vcpus.count(),
+            max_vcpus: (max_vcpus != vcpus).then(|| max_vcpus.count()),
             cpu: (*cpu).into(),
             memory_bytes: memory.bytes(),
             boot: boot.into(),
@@ -218,6 +223,7 @@ impl TryFrom<Domain> for model::Domain {
                 Machine::ReeveLegacy1_0 => spec::MachineType::ReeveLegacy1_0,
             },
             vcpus: model::Vcpus::try_from(domain.vcpus)?,
+            max_vcpus: model::Vcpus::try_from(domain.max_vcpus.unwrap_or(domain.vcpus))?,
             cpu: spec::CpuSwitches {
                 tsc_deadline: domain.cpu.tsc_deadline,
                 kvmclock: domain.cpu.kvmclock,

@@ -145,10 +145,52 @@ fn accesses_of_other_widths_do_nothing() {
     }
     assert_eq!(rig.ejected.take(), []);
     assert_eq!((rig.read32(SELECT), rig.read32(FLAGS)), (1, PRESENT));
-    for offset in [PENDING, 12] {
-        rig.write32(offset, 1);
+    rig.write32(PENDING, 1);
+    assert_eq!(rig.read32(PENDING), u32::MAX);
+}
+
+#[test]
+fn what_a_guest_says_of_its_vcpus_is_told_once_and_only_of_those_it_has() {
+    let mut rig = Rig::new(3, 5);
+    rig.device.insert(3);
+    for (index, status) in [
+        (3, 0x0001_0000),
+        (2, 0x0003_0081),
+        (1, 0x0103_0001),
+        (0, 0x0003_0084),
+        (0, 0x0003_0000),
+        (0, 0x0001_0080),
+        (0, 0x0010_0000),
+        (4, 0x0001_0000),
+        (1024, 0x0003_0001),
+        (u32::MAX, 0x0003_0001),
+    ] {
+        rig.write32(SELECT, index);
+        rig.write32(STATUS, status);
+        assert_eq!(rig.read32(STATUS), 0);
     }
-    assert_eq!((rig.read32(PENDING), rig.read32(12)), (u32::MAX, 0));
+    assert_eq!(rig.ejected.answers(), 3);
+    let answers = Answers {
+        taken: vec![3],
+        kept: vec![1, 2],
+    };
+    assert_eq!(rig.device.take_answers(), answers);
+    assert_eq!(rig.device.take_answers(), Answers::default());
+}
+
+#[test]
+fn there_is_news_until_the_guest_has_looked() {
+    let mut rig = Rig::new(2, 3);
+    assert!(!rig.device.has_news());
+    rig.device.request_removal(1);
+    assert!(rig.device.has_news());
+    rig.device.withdraw_removal(1);
+    assert!(!rig.device.has_news());
+    assert_eq!(rig.scan(), []);
+    rig.device.insert(2);
+    assert!(rig.device.has_news());
+    rig.scan();
+    assert!(!rig.device.has_news());
 }
 
 /// Two vCPUs of three, of which 1 is asked to leave and 2 has just come.
@@ -222,6 +264,11 @@ fn reset_keeps_the_vcpus_that_are_there() {
     assert_eq!(rig.flags_of(4), PRESENT);
     assert_eq!(rig.device.present_without_gap(), 2);
     assert_eq!(rig.ejected.take(), []);
+    for index in [0, 1, 7] {
+        rig.device.take(index);
+    }
+    assert_eq!((rig.flags_of(0), rig.flags_of(1)), (PRESENT, 0));
+    assert_eq!(rig.ejected.take(), [], "it was not the guest");
 }
 
 proptest! {

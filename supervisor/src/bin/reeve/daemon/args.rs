@@ -5,11 +5,11 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use reeve_ipc::api::call::DomainRef;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
-use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, MemorySize};
+use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, MemorySize, Vcpus};
 use reeve_ipc::spec::{DiskThrottle, Rate};
 use uuid::Uuid;
 
-use crate::args::GuestArgs;
+use crate::args::{GuestArgs, parse_vcpus};
 use crate::devices::{OneDevice, limits};
 
 /// What every such command takes.
@@ -84,7 +84,9 @@ pub enum RemoteCommand {
     Update(UpdateArgs),
     /// Ask a guest to make do with less of its memory, by its balloon.
     SetMemory(SetMemoryArgs),
-    /// Show what the devices of a domain that runs have done.
+    /// Give a domain vCPUs, or ask its guest to let go of some.
+    SetVcpus(SetVcpusArgs),
+    /// Show what the vCPUs and the devices of a domain that runs have done.
     Stats(OneArgs),
     /// Follow what happens to domains.
     Events(EventsArgs),
@@ -321,6 +323,27 @@ pub struct SetMemoryArgs {
     pub domain: DomainRef,
     /// What is left to the guest, as in 512M; no more than it was started with.
     pub memory: MemorySize,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Without --live and --config the machine is meant where the domain runs, and else what it \
+starts with. A machine never has more vCPUs than --max-cpus said; its guest may have to bring new ones \
+online: echo 1 > /sys/devices/system/cpu/cpu1/online."
+)]
+pub struct SetVcpusArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// How many. Of those that are too many the guest is asked to let go, and has ten seconds.
+    #[arg(value_parser = parse_vcpus)]
+    pub vcpus: Vcpus,
+    /// The machine that runs.
+    #[arg(long)]
+    pub live: bool,
+    /// What the domain starts with.
+    #[arg(long)]
+    pub config: bool,
 }
 
 #[derive(Debug, Args)]

@@ -3,7 +3,7 @@
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
     DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet,
-    DomainDeviceUpdate, DomainGet, DomainMemorySet, DomainRef,
+    DomainDeviceUpdate, DomainGet, DomainMemorySet, DomainRef, DomainVcpuStatsGet,
 };
 use reeve_ipc::api::view::{DeviceStats, DomainDefinition, DomainSummary};
 use reeve_ipc::device::{DeviceChange, DeviceFigures, GuestMemoryFigures};
@@ -13,6 +13,7 @@ use serde_json::{Value, json};
 use super::args::{AttachArgs, DetachArgs, SetMemoryArgs, UpdateArgs};
 use super::show::human;
 use super::table::Table;
+use super::vcpus;
 use super::{CommandError, Output, json as print_json, print};
 
 pub(super) fn attach(
@@ -100,7 +101,10 @@ pub(super) fn set_memory(
     done(out, &summary)
 }
 
-fn summary(connection: &mut Connection, domain: &DomainRef) -> Result<DomainSummary, CommandError> {
+pub(super) fn summary(
+    connection: &mut Connection,
+    domain: &DomainRef,
+) -> Result<DomainSummary, CommandError> {
     let domain = domain.clone();
     Ok(connection.call(DomainGet { domain })?.summary)
 }
@@ -110,7 +114,7 @@ const fn reach(summary: &DomainSummary, persistent: bool) -> (bool, bool) {
     (summary.state.is_active() || !persistent, persistent)
 }
 
-fn done(out: Output, summary: &DomainSummary) -> Result<(), CommandError> {
+pub(super) fn done(out: Output, summary: &DomainSummary) -> Result<(), CommandError> {
     let value = json!({ "name": summary.name, "uuid": summary.uuid, "result": "ok" });
     out.value(&value, String::new)
 }
@@ -120,13 +124,21 @@ pub(super) fn stats(
     out: Output,
     domain: &DomainRef,
 ) -> Result<(), CommandError> {
-    let domain = domain.clone();
-    let stats = connection.call(DomainDeviceStatsGet { domain })?;
+    let stats = connection.call(DomainDeviceStatsGet {
+        domain: domain.clone(),
+    })?;
+    let vcpus = connection.call(DomainVcpuStatsGet {
+        domain: domain.clone(),
+    })?;
     if out.json {
-        let values: Vec<Value> = stats.iter().map(device_json).collect();
+        let values = vcpus.iter().map(vcpus::json);
+        let values: Vec<Value> = values.chain(stats.iter().map(device_json)).collect();
         return print_json(&values);
     }
-    print(&tables(&stats))
+    let vcpus = vcpus::table(&vcpus);
+    let both = [vcpus.as_str(), &tables(&stats)];
+    let shown: Vec<&str> = both.into_iter().filter(|text| !text.is_empty()).collect();
+    print(&shown.join("\n"))
 }
 
 /// One object for a device; the figures beside what it is.

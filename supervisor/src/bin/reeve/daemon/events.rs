@@ -89,6 +89,8 @@ fn words(kind: &EventKind) -> String {
             format!("has a further device, {device} at address {slot}")
         }
         EventKind::DeviceRemoved { device, .. } => format!("has lost a device, {device}"),
+        EventKind::VcpusChanged { vcpus: 1 } => "has 1 vCPU".to_owned(),
+        EventKind::VcpusChanged { vcpus } => format!("has {vcpus} vCPUs"),
         EventKind::BalloonChanged { memory } => format!("its guest is left {memory} of memory"),
     }
 }

@@ -58,6 +58,9 @@ pub struct DefinitionFile {
     machine: MachineType,
     #[serde(default = "default_cpus")]
     cpus: Vcpus,
+    /// As many as it starts with, where it is not said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    max_cpus: Option<Vcpus>,
     #[serde(default = "default_memory", with = "text")]
     memory: MemorySize,
     /// Without it the built-in guest boots.
@@ -254,6 +257,7 @@ impl DefinitionFile {
             uuid,
             machine: self.machine,
             vcpus: self.cpus,
+            max_vcpus: self.max_cpus.unwrap_or(self.cpus),
             cpu: CpuSwitches {
                 tsc_deadline: self.cpu.tsc_deadline,
                 kvmclock: self.cpu.kvmclock,
@@ -312,6 +316,7 @@ impl From<&DomainDefinition> for DefinitionFile {
             uuid: Some(domain.uuid),
             machine: domain.machine,
             cpus: domain.vcpus,
+            max_cpus: Some(domain.max_vcpus).filter(|most| *most != domain.vcpus),
             memory: domain.memory,
             kernel,
             initrd,

@@ -17,6 +17,7 @@ mod logs;
 mod outcome;
 mod show;
 mod table;
+mod vcpus;
 
 use std::io::Write as _;
 
@@ -107,6 +108,7 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Detach(args) => devices::detach(connection, out, &args),
         C::Update(args) => devices::update(connection, out, &args),
         C::SetMemory(args) => devices::set_memory(connection, out, &args),
+        C::SetVcpus(args) => vcpus::set(connection, out, &args),
         C::Stats(args) => devices::stats(connection, out, &args.domain),
         C::Console(args) => console::console(connection, &args.domain, !args.read_only),
         C::Events(args) => events::events(connection, out, &args),

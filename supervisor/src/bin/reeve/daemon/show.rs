@@ -72,6 +72,7 @@ pub(super) fn summary_json(domain: &DomainSummary) -> Value {
         "persistent": domain.persistent,
         "autostart": domain.autostart,
         "cpus": domain.vcpus,
+        "max_cpus": domain.max_vcpus,
         "memory_bytes": domain.memory.bytes(),
         "title": domain.title,
         "unresponsive": domain.unresponsive,
@@ -117,7 +118,13 @@ pub(super) fn info(
             "State",
             format!("{} ({})", state(summary), summary.state.reason()),
         ),
-        ("CPUs", summary.vcpus.to_string()),
+        (
+            "CPUs",
+            match (summary.vcpus, summary.max_vcpus) {
+                (vcpus, most) if vcpus == most => vcpus.to_string(),
+                (vcpus, most) => format!("{vcpus} of {most}"),
+            },
+        ),
         ("Memory", summary.memory.to_string()),
         (
             "Kept",

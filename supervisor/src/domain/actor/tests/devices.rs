@@ -60,14 +60,14 @@ impl Fed {
         self.written(effects)
     }
 
-    fn written(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
+    pub(super) fn written(&mut self, effects: Vec<Effect>) -> Vec<Effect> {
         let serial = writes(&effects);
         let mut all = effects;
         all.extend(self.feed(Input::Done(serial, Done::Written(Ok(())))));
         all
     }
 
-    fn called(&mut self, serial: u64, result: Result<(), CallFailure>) -> Vec<Effect> {
+    pub(super) fn called(&mut self, serial: u64, result: Result<(), CallFailure>) -> Vec<Effect> {
         self.feed(Input::Done(serial, Done::Called(result)))
     }
 
@@ -87,7 +87,7 @@ fn noted_has(effects: &[Effect], device: &str) -> bool {
     devices.find(&device.parse().unwrap()).is_some()
 }
 
-fn running() -> Fed {
+pub(super) fn running() -> Fed {
     Fed::running(LifecycleAction::default())
 }
 

@@ -23,7 +23,7 @@ fn food() -> impl Strategy<Value = Food> {
     prop_oneof![
         4 => (0..23_usize).prop_map(Food::Request),
         6 => (0..3_u8, 0..6_u8).prop_map(|(which, how)| Food::Outcome(which, how)),
-        3 => (0..10_u8, 0..4_u32).prop_map(|(what, id)| Food::Notice(what, id)),
+        3 => (0..12_u8, 0..4_u32).prop_map(|(what, id)| Food::Notice(what, id)),
         1 => (any::<bool>(), 0..4_u32).prop_map(|(which, id)| Food::Timer(which, id)),
         1 => Just(Food::SessionEnded),
     ]
@@ -74,6 +74,8 @@ fn notice(what: u8) -> Notice {
         },
         5..8 => Notice::DeviceRemoved((what - 4).try_into().unwrap()),
         8 => Notice::Balloon(1 << 20),
+        9 => vcpus::stands(2, 2),
+        10 => vcpus::stands(1, 2),
         _ => Notice::Gone(Verdict::Asked),
     }
 }

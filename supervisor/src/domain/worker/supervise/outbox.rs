@@ -19,8 +19,8 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Puts a notice behind the others; false where there are too many, and it is left out. A last
-    /// notice always fits. What is told already is not told twice: of a device that is gone, and of the
-    /// balloon.
+    /// notice always fits. What is told already is not told twice: of a device that is gone, of the balloon
+    /// and of the vCPUs.
     pub(super) fn push(&mut self, notice: Notice) -> bool {
         if matches!(notice, Notice::DeviceRemoved(_)) && self.notices.contains(&notice) {
             return true;
@@ -29,6 +29,12 @@ impl Outbox {
             (self.notices.back_mut(), &notice)
         {
             *before = *bytes;
+            return true;
+        }
+        if let (Some(Notice::Vcpus(before)), Notice::Vcpus(standing)) =
+            (self.notices.back_mut(), &notice)
+        {
+            *before = *standing;
             return true;
         }
         if let (Some(Notice::Reset(before)), Notice::Reset(count)) =
@@ -86,6 +92,8 @@ impl BalloonNews {
 
 #[cfg(test)]
 mod tests {
+    use reeve_ipc::vcpus::VcpuStanding;
+
     use super::*;
     use crate::domain::driver::{GuestEnd, Verdict};
 
@@ -96,6 +104,20 @@ mod tests {
             assert!(outbox.push(Notice::Reset(count)));
         }
         assert_eq!(outbox.pop(), Some(Notice::Reset(999)));
+        assert!(outbox.is_empty());
+    }
+
+    #[test]
+    fn of_vcpus_that_change_all_the_time_the_newest_is_told() {
+        let mut outbox = Outbox::default();
+        let standing = |vcpus: u32| VcpuStanding {
+            present: (0..vcpus).collect(),
+            ..VcpuStanding::default()
+        };
+        for vcpus in 1..1000 {
+            assert!(outbox.push(Notice::Vcpus(standing(vcpus))));
+        }
+        assert_eq!(outbox.pop(), Some(Notice::Vcpus(standing(999))));
         assert!(outbox.is_empty());
     }
 

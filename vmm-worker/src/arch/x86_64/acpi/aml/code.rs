@@ -8,6 +8,7 @@ use super::{EXTENDED, NameSegment, integer, package};
 /// The arguments of a method.
 pub(in super::super) const ARG0: &[u8] = &[0x68];
 pub(in super::super) const ARG1: &[u8] = &[0x69];
+pub(in super::super) const ARG2: &[u8] = &[0x6A];
 pub(in super::super) const ARG3: &[u8] = &[0x6B];
 /// Its locals.
 pub(in super::super) const LOCAL0: &[u8] = &[0x60];

@@ -1,17 +1,18 @@
 //! The processors: those that are there and those that may come, each a device that asks the hotplug
 //! registers how it stands.
 //!
-//! A processor costs 88 bytes here; what can be shared is in methods that take its number.
+//! A processor costs 106 bytes here; what can be shared is in methods that take its number.
 
 use super::super::aml::{self, NameSegment, code};
 use super::super::madt;
 use super::{DEVICE_CHECK, EJECT_REQUEST, digit};
 use crate::arch::x86_64::layout;
 
-/// Registers of hotplug: the processor they are about, its flags, the first one with news.
+/// Registers of hotplug: the processor they are about, its flags, the first one with news, what came of it.
 const SELECT: NameSegment = *b"CSEL";
 const FLAGS: NameSegment = *b"CFLG";
 const PENDING: NameSegment = *b"CPND";
+const OUTCOME: NameSegment = *b"COUT";
 /// Flags of a processor.
 const PRESENT: u32 = 1 << 0;
 const INSERTED: u32 = 1 << 1;
@@ -20,11 +21,12 @@ const EJECT: u32 = 1 << 3;
 
 /// Held from a selection to the last use of the flags.
 const MUTEX: NameSegment = *b"CLCK";
-/// Methods on the processor that Arg0 is the number of: `_STA`, `_MAT`, `_EJ0`, and a notification
-/// of Arg1; none has the form of a processor's name.
+/// Methods on the processor that Arg0 is the number of: `_STA`, `_MAT`, `_EJ0`, `_OST` without its buffer,
+/// and a notification of Arg1; none has the form of a processor's name.
 const STATUS: NameSegment = *b"CSTA";
 const MADT_ENTRY: NameSegment = *b"CMAT";
 const EJECT_CPU: NameSegment = *b"CEJ0";
+const TELL: NameSegment = *b"CTEL";
 const NOTIFY: NameSegment = *b"CNTF";
 /// The method that looks for news.
 const SCAN: NameSegment = *b"CSCN";
@@ -32,11 +34,16 @@ const SCAN: NameSegment = *b"CSCN";
 /// Devices for the processors 0 to `possible - 1`, and what they have in common.
 pub(super) fn processors(possible: u32) -> Vec<u8> {
     let mut terms = vec![
-        aml::registers(*b"CHPR", &layout::CPU_HOTPLUG, &[SELECT, FLAGS, PENDING]),
+        aml::registers(
+            *b"CHPR",
+            &layout::CPU_HOTPLUG,
+            &[SELECT, FLAGS, PENDING, OUTCOME],
+        ),
         aml::mutex(MUTEX),
         status(),
         madt_entry(),
         eject(),
+        tell(),
     ];
     terms.extend((0..possible).map(processor));
     terms.extend([notify(possible), scan_processors(possible)]);
@@ -57,6 +64,8 @@ fn processor(index: u32) -> Vec<u8> {
         aml::method(*b"_STA", 0, &[ask(STATUS)]),
         aml::method(*b"_MAT", 0, &[ask(MADT_ENTRY)]),
     ];
+    let tell = code::call(&TELL, &[&number, code::ARG0, code::ARG1]);
+    terms.push(aml::method(*b"_OST", 3, &[tell]));
     // The boot processor cannot go.
     if index != 0 {
         let eject = code::call(&EJECT_CPU, &[&number]);
@@ -123,6 +132,20 @@ fn eject() -> Vec<u8> {
         code::store(&aml::integer(EJECT), &FLAGS),
     ];
     aml::method(EJECT_CPU, 1, &[code::holding(MUTEX, &terms)])
+}
+
+/// `_OST` (§6.3.5) of processor Arg0: the source event, Arg1, and the status, Arg2, in one register. Whatever
+/// is in their upper halves means nothing.
+fn tell() -> Vec<u8> {
+    let half = aml::integer(0xFFFF);
+    let terms = [
+        code::and(code::ARG2, &half, code::LOCAL0),
+        code::shift_left(code::ARG1, &aml::integer(16), code::LOCAL1),
+        code::or(code::LOCAL0, code::LOCAL1, code::LOCAL0),
+        select(code::ARG0),
+        code::store(code::LOCAL0, &OUTCOME),
+    ];
+    aml::method(TELL, 3, &[code::holding(MUTEX, &terms)])
 }
 
 /// Notifies processor Arg0 with Arg1.
