@@ -193,8 +193,6 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             request(DeviceDetach { slot, force: true }),
         ),
         ("device_query", request(DeviceQuery {})),
-        ("vcpus_set", request(VcpusSet { count: 300 })),
-        ("vcpus_query", request(VcpusQuery {})),
     ]);
     samples.extend([
         ("hand_over", request(HandOver { to: FdSlot(9) })),
@@ -203,6 +201,8 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             request(TakeOver { from, kvm })
         }),
         ("switch_over", request(SwitchOver {})),
+        ("vcpus_set", request(VcpusSet { count: 300 })),
+        ("vcpus_query", request(VcpusQuery {})),
     ]);
     let changes = changes().into_iter();
     samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
