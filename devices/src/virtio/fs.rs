@@ -13,8 +13,8 @@ mod tests;
 
 /// The most bytes of a tag.
 pub const MAX_TAG_BYTES: usize = 36;
-/// The queue of requests that overtake others, and the one of the rest.
-const QUEUES: u16 = 2;
+/// Its queues: one of requests that overtake others, and one of the rest.
+pub const QUEUES: usize = 2;
 /// Entries of each.
 const QUEUE_SIZES: &[u16] = &[128, 128];
 /// Queues of ordinary requests. The back ends that there are serve no more.
@@ -79,8 +79,8 @@ impl VirtioDevice for Fs {
     }
 
     fn start(&mut self, start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
-        for index in 0..QUEUES {
-            let queue = start.queues.get(usize::from(index));
+        for (index, place) in (0..).zip(0..QUEUES) {
+            let queue = start.queues.get(place);
             if queue.is_none_or(Option::is_none) {
                 return Err(StartError::MissingQueue(index));
             }

@@ -41,6 +41,7 @@ use self::message::{F_PROTOCOL_FEATURES, Request};
 use self::words::Words;
 use self::worker::BackEndWorker;
 use super::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, QueueWorker, Start, StartError};
+use crate::event::Event;
 use crate::shared::{Shared, lock, share};
 
 pub use self::memory::{NotShared, SharedMemory};
@@ -83,6 +84,9 @@ struct FrontEnd {
     features: u64,
     memory: SharedMemory,
     words: Option<Words>,
+    /// By which it interrupts, one for each queue of the device. Made here, since the thread that starts a
+    /// device makes no descriptor.
+    calls: Vec<Arc<Event>>,
 }
 
 /// Where the front end is.
@@ -107,14 +111,16 @@ pub struct VhostUser {
 
 impl VhostUser {
     /// Begins with the back end at the other end of `socket`, a connected stream, which has until
-    /// `patience` from now to introduce itself. It is given `memory` when a driver starts the device.
-    /// `words` is the reading end of a pipe that it writes messages for people to; they are logged.
+    /// `patience` from now to introduce itself. It is given `memory` when a driver starts the device, which
+    /// has so many `queues`. `words` is the reading end of a pipe that it writes messages for people to; they
+    /// are logged.
     ///
     /// # Errors
     /// [`BackEndError`]: it does not answer, or lacks what is needed.
     pub fn connect(
         socket: OwnedFd,
         memory: SharedMemory,
+        queues: usize,
         words: Option<OwnedFd>,
         patience: Duration,
     ) -> Result<Self, BackEndError> {
@@ -125,11 +131,14 @@ impl VhostUser {
             words.log_all();
         }
         let features = introduced?;
+        let calls = (0..queues).map(|_| Event::new().map(Arc::new));
+        let calls = calls.collect::<Result<_, _>>()?;
         let front = FrontEnd {
             channel,
             features,
             memory,
             words,
+            calls,
         };
         Ok(Self {
             features,
@@ -148,7 +157,7 @@ impl VhostUser {
     /// there. `device` names it in messages.
     ///
     /// # Errors
-    /// The back end was given up, or the host has no descriptor left.
+    /// The back end was given up, or there are more queues than it was told of.
     pub fn start(
         &self,
         device: &'static str,
@@ -168,9 +177,9 @@ impl VhostUser {
         };
         match BackEndWorker::new(device, front, Arc::clone(&self.place), start) {
             Ok(worker) => Ok(vec![Box::new(worker)]),
-            Err((front, errno)) => {
+            Err((front, index)) => {
                 *place = Place::Here(front);
-                Err(StartError::Host(errno.to_string()))
+                Err(StartError::MissingQueue(index))
             }
         }
     }

@@ -135,7 +135,7 @@ pub(crate) fn pair() -> (OwnedFd, OwnedFd) {
 pub(crate) fn connect(socket: OwnedFd) -> Result<VhostUser, BackEndError> {
     let (_, map) = shared_ram();
     let memory = SharedMemory::new(&map).expect("shared memory");
-    VhostUser::connect(socket, memory, None, PATIENCE)
+    VhostUser::connect(socket, memory, 2, None, PATIENCE)
 }
 
 /// Memory of two pieces that another process could map.

@@ -244,7 +244,7 @@ fn what_a_back_end_says_to_people_costs_no_more_than_its_share() {
     let (_back_end, socket) = BackEnd::good();
     let (_, map) = shared_ram();
     let memory = SharedMemory::new(&map).expect("shared");
-    let vhost = VhostUser::connect(socket, memory, Some(reader), PATIENCE).expect("good");
+    let vhost = VhostUser::connect(socket, memory, 2, Some(reader), PATIENCE).expect("good");
     let mut device = started(&vhost).expect("started");
     let mut writer = std::fs::File::from(writer);
     for _ in 0..40 {

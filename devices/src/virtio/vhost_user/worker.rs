@@ -5,8 +5,6 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rustix::io::Errno;
-
 use super::message::{F_PROTOCOL_FEATURES, Request, take_vring_state, vring_addr, vring_state};
 use super::words::Turn;
 use super::{BackEndError, FrontEnd, Place};
@@ -29,7 +27,7 @@ const STOP_PATIENCE: Duration = Duration::from_secs(3);
 struct Served {
     queue: RunningQueue,
     /// Signalled by the back end when it has given something back.
-    call: Event,
+    call: Arc<Event>,
 }
 
 #[derive(Debug)]
@@ -45,19 +43,23 @@ pub(super) struct BackEndWorker {
 }
 
 impl BackEndWorker {
-    /// A worker for the queues of `start`; where that fails, `front` comes back.
+    /// A worker for the queues of `start`; where there are too many, `front` comes back with the number of
+    /// one.
     pub(super) fn new(
         device: &'static str,
         front: Box<FrontEnd>,
         place: Shared<Place>,
         start: Start,
-    ) -> Result<Self, (Box<FrontEnd>, Errno)> {
+    ) -> Result<Self, (Box<FrontEnd>, u16)> {
         let queues = start.queues.into_iter().flatten();
         let served = queues.map(|queue| {
-            let call = Event::new()?;
+            let call = front.calls.get(usize::from(queue.index));
+            let call = Arc::clone(call.ok_or(queue.index)?);
+            // What came after it was last stopped means nothing to the driver now.
+            call.take();
             Ok(Served { queue, call })
         });
-        match served.collect::<Result<Vec<_>, Errno>>() {
+        match served.collect::<Result<Vec<_>, u16>>() {
             Ok(queues) => Ok(Self {
                 device,
                 // What is not the device's own the back end has as well: it was made sure of.
@@ -67,7 +69,7 @@ impl BackEndWorker {
                 queues,
                 interrupts: start.interrupts,
             }),
-            Err(errno) => Err((front, errno)),
+            Err(index) => Err((front, index)),
         }
     }
 
@@ -96,7 +98,7 @@ impl BackEndWorker {
     /// Waits for the back end's end and its interrupts.
     fn listen(&mut self, sources: &Sources<'_>) -> Result<(), BackEndError> {
         for (token, served) in (0..).zip(&self.queues) {
-            sources.add(&served.call, token, Interest::Read)?;
+            sources.add(&*served.call, token, Interest::Read)?;
         }
         let front = self.front.as_ref().map_err(|error| *error)?;
         // It is never asked anything while it serves, so that what it says is not even read.
@@ -196,7 +198,7 @@ impl QueueWorker for BackEndWorker {
             progress.extend(self.progress_of(place, base));
         }
         for Served { queue, call } in &self.queues {
-            let _ = sources.remove(call);
+            let _ = sources.remove(&**call);
             // What it gave back last.
             if call.take() {
                 self.interrupts.queue(queue.index);

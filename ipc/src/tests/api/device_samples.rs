@@ -114,7 +114,7 @@ pub(in crate::tests) fn devices() -> Devices {
             tag: "t".to_owned(),
             source: "/i/s".into(),
             read_only: true,
-            address: Some(slot(6)),
+            address: Some(slot(29)),
         }],
     }
 }
@@ -260,5 +260,15 @@ pub(super) fn any_device() -> impl Strategy<Value = Device> {
                 address,
             })
         }),
+        (text(), text(), any::<bool>(), any_address()).prop_map(
+            |(tag, source, read_only, address)| {
+                Device::Share(Share {
+                    tag,
+                    source: source.into(),
+                    read_only,
+                    address,
+                })
+            }
+        ),
     ]
 }

@@ -4,7 +4,7 @@
 
 use std::time::Duration;
 
-use reeve_devices::virtio::fs::Fs;
+use reeve_devices::virtio::fs::{Fs, QUEUES};
 use reeve_devices::virtio::vhost_user::{BackEndError, SharedMemory, VhostUser};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::ShareSpec;
@@ -31,7 +31,8 @@ pub(super) fn make(
     };
     // The worker of a private copy has guest memory that nobody else sees.
     let shared = SharedMemory::new(memory.map_ref())?;
-    let back_end = VhostUser::connect(socket, shared, Some(words), PATIENCE).map_err(failed)?;
+    let back_end =
+        VhostUser::connect(socket, shared, QUEUES, Some(words), PATIENCE).map_err(failed)?;
     let fs = Fs::new(&spec.tag, back_end)?;
     Ok(Made {
         device: Box::new(fs),
