@@ -2,6 +2,8 @@
 //! words. Needs root, which stands for the supervisor of a host; as an ordinary user, the caller's own
 //! identity is tried.
 
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
