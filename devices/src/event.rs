@@ -19,6 +19,12 @@ impl Event {
         eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK).map(Self)
     }
 
+    /// One that another process made, for tests.
+    #[cfg(test)]
+    pub(crate) fn of(descriptor: OwnedFd) -> Self {
+        Self(descriptor)
+    }
+
     /// Signals.
     pub fn signal(&self) {
         // Fails only when the counter is full, and then there is a signal as well.

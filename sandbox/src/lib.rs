@@ -25,6 +25,7 @@ pub mod cgroup;
 pub mod host;
 mod jail;
 mod landlock;
+pub mod program;
 pub mod seccomp;
 mod spawn;
 mod sys;

@@ -43,6 +43,17 @@ pub enum DeviceSetError {
     /// There is nothing in the slot.
     #[error("there is no device in slot {0}")]
     Empty(Slot),
+    /// What it is doing is known to another process, which does not tell.
+    #[error(
+        "a machine with a {what} (in slot {slot}) cannot be saved: what its guest has open there is known to \
+         another process; detach it first"
+    )]
+    Stateless {
+        /// What it is.
+        what: &'static str,
+        /// Where.
+        slot: Slot,
+    },
     /// Its storage or network does not answer.
     #[error("the {what} in slot {slot} has not finished what it had begun")]
     Unresponsive {
@@ -73,6 +84,8 @@ pub enum Handle {
     Vsock(VsockControl),
     /// A serial controller.
     Ports(ConsoleControl),
+    /// A shared folder.
+    Share,
 }
 
 /// A device that is ready to be put on the bus.
@@ -251,6 +264,21 @@ impl DeviceSet {
             registers.rebind();
         }
         unresponsive.map_or(Ok(()), Err)
+    }
+
+    /// That each device has a state of which a record can be made.
+    ///
+    /// # Errors
+    /// [`DeviceSetError::Stateless`].
+    pub fn check_saveable(&self) -> Result<(), DeviceSetError> {
+        let mut devices = self.attached.iter().map(|entry| &entry.device);
+        let stateless = devices.find(|device| matches!(device.handle, Handle::Share));
+        stateless.map_or(Ok(()), |device| {
+            Err(DeviceSetError::Stateless {
+                what: device.what,
+                slot: device.slot,
+            })
+        })
     }
 
     /// Adds a record for each device, all of which are stopped.

@@ -65,6 +65,8 @@ use reeve_ipc::{CONTROL_FD, LOG_FD, exit_code};
 /// The whole of the process, from the closing of the jail on; gives its exit code.
 #[must_use]
 pub fn run() -> u8 {
+    // The same program, as the one that starts others in a jail of another kind.
+    reeve_sandbox::program::run_if_launcher();
     ignore_broken_pipes();
     let (control, log) = inherited();
     let jail = match reeve_sandbox::enter(log.as_fd()) {

@@ -214,6 +214,7 @@ impl Machine {
         if self.resetting || self.platform.end.is_pending() {
             return Err(SaveError::Ended);
         }
+        self.plugging.devices.check_saveable()?;
         self.plugging.devices.stop(STOP_PATIENCE)?;
         self.plugging.devices.check_none_goes()?;
         let input = self.io.hold();

@@ -46,6 +46,7 @@ impl From<DeviceSetError> for WireError {
         let code = match &error {
             DeviceSetError::Unresponsive { .. } => ErrorCode::Timeout,
             DeviceSetError::Slot(_) | DeviceSetError::Empty(_) => ErrorCode::InvalidArgument,
+            DeviceSetError::Stateless { .. } => ErrorCode::Unsupported,
         };
         Self::new(code, error.to_string())
     }
@@ -202,7 +203,7 @@ fn figures(handle: &Handle) -> DeviceFigures {
                 guest: guest_memory(balloon),
             })
         }
-        Handle::Rng | Handle::Vsock(_) | Handle::Ports(_) => DeviceFigures::None,
+        Handle::Rng | Handle::Vsock(_) | Handle::Ports(_) | Handle::Share => DeviceFigures::None,
     }
 }
 

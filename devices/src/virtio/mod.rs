@@ -26,6 +26,7 @@ pub mod block;
 pub mod chain;
 pub mod console;
 pub mod flow;
+pub mod fs;
 pub mod net;
 pub mod queue;
 #[cfg(test)]
@@ -34,6 +35,7 @@ pub mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
+pub mod vhost_user;
 pub mod vsock;
 
 use std::fmt::Debug;

@@ -227,6 +227,21 @@ impl Queue {
         self.progress
     }
 
+    /// Where its rings are.
+    #[must_use]
+    pub fn layout(&self) -> QueueLayout {
+        self.layout
+    }
+
+    /// The index of the used ring as the driver sees it, whoever serves the queue. The driver can write it.
+    ///
+    /// # Errors
+    /// As for [`Self::push`].
+    pub fn used_index(&self) -> Result<u16, QueueFault> {
+        let index = self.ram.load(self.layout.used + 2, Ordering::Acquire)?;
+        Ok(u16::from_le(index))
+    }
+
     /// Chains taken and not given back.
     #[must_use]
     pub fn out(&self) -> u16 {

@@ -20,6 +20,9 @@ pub const MAX_GUEST_CID: u32 = u32::MAX - 1;
 /// The longest that more than the lasting rate may be used, in seconds.
 pub const MAX_BURST_SECONDS: u32 = 24 * 60 * 60;
 
+/// The most bytes of the tag by which a guest mounts a shared directory (virtio 1.3 §5.11.4).
+pub const MAX_TAG_BYTES: usize = 36;
+
 /// A device's number on the machine's only PCI bus: [`PciSlot::MIN`] to [`PciSlot::MAX`]. Slot 0 is the
 /// host bridge's.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, Serialize, Deserialize)]
@@ -110,6 +113,8 @@ pub enum DeviceSpec {
     Vsock(VsockSpec),
     /// A virtio serial controller with its ports.
     Ports(PortsSpec),
+    /// A virtio file system device.
+    Share(ShareSpec),
 }
 
 impl DeviceSpec {
@@ -123,6 +128,7 @@ impl DeviceSpec {
             Self::Balloon(balloon) => balloon.slot,
             Self::Vsock(vsock) => vsock.slot,
             Self::Ports(ports) => ports.slot,
+            Self::Share(share) => share.slot,
         }
     }
 
@@ -139,6 +145,7 @@ impl DeviceSpec {
                 let ports = ports.ports.iter_mut();
                 ports.map(|port| &mut port.listener).collect()
             }
+            Self::Share(share) => vec![&mut share.socket, &mut share.words],
         }
     }
 
@@ -152,6 +159,7 @@ impl DeviceSpec {
             Self::Balloon(_) => "balloon",
             Self::Vsock(_) => "socket device",
             Self::Ports(_) => "serial controller",
+            Self::Share(_) => "shared folder",
         }
     }
 }
@@ -220,4 +228,18 @@ pub enum PortKind {
         /// Its name, 1 to [`MAX_CHANNEL_NAME_BYTES`] bytes of printable ASCII.
         name: String,
     },
+}
+
+/// A file system device (virtio 1.3 §5.11): a directory of the host, served by a process of its own.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ShareSpec {
+    /// Its place on the bus.
+    pub slot: PciSlot,
+    /// What a guest mounts it by, 1 to [`MAX_TAG_BYTES`] bytes of printable ASCII.
+    pub tag: String,
+    /// A stream socket that is connected to that process, which speaks vhost-user.
+    pub socket: FdSlot,
+    /// The reading end of a pipe with what the process says to people. It lives as long as somebody holds
+    /// this.
+    pub words: FdSlot,
 }

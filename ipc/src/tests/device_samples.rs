@@ -10,7 +10,7 @@ use crate::fd::FdSlot;
 use crate::spec::{
     BalloonSpec, Burst, CacheMode, DeviceSpec, Discard, DiskFormat, DiskSpec, DiskThrottle,
     IoEngine, LayerSpec, MacAddress, NicSpec, PciSlot, PortKind, PortSpec, PortsSpec, Rate, Rates,
-    RngSpec, VsockSpec,
+    RngSpec, ShareSpec, VsockSpec,
 };
 
 pub(super) fn slot(number: u8) -> PciSlot {
@@ -115,6 +115,12 @@ pub(super) fn devices() -> Vec<DeviceSpec> {
         DeviceSpec::Balloon(balloon),
         DeviceSpec::Vsock(vsock),
         DeviceSpec::Ports(ports),
+        DeviceSpec::Share(ShareSpec {
+            slot: slot(7),
+            tag: "t".to_owned(),
+            socket: FdSlot(18),
+            words: FdSlot(19),
+        }),
     ]
 }
 
@@ -259,5 +265,13 @@ pub(super) fn any_device() -> impl Strategy<Value = DeviceSpec> {
             }
         ),
         any_ports().prop_map(DeviceSpec::Ports),
+        (any_slot(), "[a-z]{1,36}", any_fd(), any_fd()).prop_map(|(slot, tag, socket, words)| {
+            DeviceSpec::Share(ShareSpec {
+                slot,
+                tag,
+                socket,
+                words,
+            })
+        }),
     ]
 }

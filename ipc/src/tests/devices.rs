@@ -7,7 +7,7 @@ use super::model::domain;
 use crate::codec::{decode, encode};
 use crate::model::{
     BlockSize, Channel, DeviceError, Devices, Disk, DiskTarget, Domain, InterfaceName, Layer,
-    MAX_DEFINITION_BYTES, ModelError, Nic, NicSource, Rng, Vsock,
+    MAX_DEFINITION_BYTES, ModelError, Nic, NicSource, Rng, Share, Vsock,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, IoEngine, MAX_DEVICES, MAX_LAYERS, MAX_PORTS,
@@ -69,7 +69,7 @@ fn slots(devices: &Devices) -> Vec<u8> {
 #[test]
 fn every_device_can_be_had_at_once() {
     let devices = completed(with(|all| *all = devices()));
-    assert_eq!(devices.count(), 9);
+    assert_eq!(devices.count(), 10);
     // Those that were left out: the second disk, two of the interfaces.
     assert_eq!(slots(&devices), [1, 6, 2, 7, 8]);
 }
@@ -196,6 +196,33 @@ fn what_can_be_used_once_is_not_used_twice() {
         });
     });
     assert!(line.contains("two devices listen on /1"), "{line}");
+}
+
+#[test]
+fn a_share_has_a_directory_and_a_tag_that_a_guest_can_mount() {
+    let share = |tag: &str, source: &str| Share {
+        tag: tag.to_owned(),
+        source: source.into(),
+        read_only: false,
+        address: None,
+    };
+    let longest = "x".repeat(36);
+    let good = vec![
+        share("data", "/a"),
+        share("a.b:c,d=e", "/a"),
+        share(&longest, "/b"),
+    ];
+    let devices = completed(with(|devices| devices.shares = good));
+    let slots = devices.shares.iter().map(|share| share.address.unwrap());
+    assert_eq!(slots.map(PciSlot::number).collect::<Vec<_>>(), [1, 2, 3]);
+    for tag in ["", "a b", "a/b", "ä", &"x".repeat(37)] {
+        let line = refused(|devices| devices.shares = vec![share(tag, "/a")]);
+        assert!(line.contains("is not the tag of a share"), "{line}");
+    }
+    let line = refused(|devices| devices.shares = vec![share("a", "/1"), share("a", "/2")]);
+    assert!(line.contains("two shares 'a'"), "{line}");
+    let line = refused(|devices| devices.shares = vec![share("a", "")]);
+    assert!(line.contains("share 'a' has an empty path"), "{line}");
 }
 
 #[test]

@@ -32,6 +32,8 @@ fn a_device_is_found_by_everything_it_is_called() {
         ("balloon", "balloon"),
         ("vsock", "vsock"),
         ("ports", "ports"),
+        ("share:t", "share:t"),
+        ("29", "share:t"),
         ("1", "vda"),
         ("31", "ports"),
     ] {
@@ -39,7 +41,7 @@ fn a_device_is_found_by_everything_it_is_called() {
         assert_eq!(called.to_string(), for_good, "{text}");
         assert_eq!(devices.find(&DeviceName::Slot(found)).unwrap().1, called);
     }
-    for missing in ["vdc", "52:54:00:00:00:01", "eth9", "30"] {
+    for missing in ["vdc", "52:54:00:00:00:01", "eth9", "30", "share:u"] {
         assert_eq!(devices.find(&name(missing)), None, "{missing}");
     }
     assert_eq!(Devices::default().find(&name("ports")), None);
@@ -58,6 +60,8 @@ fn what_is_no_name_of_a_device_is_refused_with_what_would_be() {
         "52:54:00:0a:0b",
         "01:00:00:00:00:01",
         "a b",
+        "share:",
+        "share:a b",
     ] {
         let error = text.parse::<DeviceName>().unwrap_err();
         assert!(matches!(error, DeviceError::Name(_)), "{text}: {error:?}");

@@ -41,6 +41,8 @@ pub struct Config {
     pub read_only_group: String,
     /// The directories beneath which clients may name files. Absolute.
     pub allowed_directories: Vec<PathBuf>,
+    /// What serves shared directories: an absolute path. Where there is none it is looked for.
+    pub virtiofsd: Option<PathBuf>,
     /// Connections at once.
     pub max_clients: u32,
     /// Connections of one uid at once; root is not counted.
@@ -72,6 +74,7 @@ impl Default for Config {
             read_write_group: "reeve".to_owned(),
             read_only_group: "reeve-ro".to_owned(),
             allowed_directories: DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
+            virtiofsd: None,
             max_clients: 256,
             max_clients_per_uid: 64,
             max_calls_in_flight: 32,
@@ -96,8 +99,9 @@ pub struct Changes {
     pub at_restart: Vec<String>,
 }
 
-/// Settings that only a new supervisor takes up: the logs of running domains are open.
-const AT_RESTART: [&str; 1] = ["log_directory"];
+/// Settings that only a new supervisor takes up: the logs of running domains are open, and what starts
+/// domains is made.
+const AT_RESTART: [&str; 2] = ["log_directory", "virtiofsd"];
 
 impl Config {
     /// Reads and checks a file.
@@ -212,6 +216,9 @@ impl Config {
         if let Some(directory) = &self.log_directory {
             check_directory("log_directory", directory)?;
         }
+        if let Some(program) = &self.virtiofsd {
+            check_directory("virtiofsd", program)?;
+        }
         crate::logging::check_filter(&self.log_level)
             .map_err(|error| ("log_level", error.to_string()))
     }
@@ -246,6 +253,7 @@ impl Config {
     pub fn reloaded(&self, new: Self) -> Self {
         Self {
             log_directory: self.log_directory.clone(),
+            virtiofsd: self.virtiofsd.clone(),
             ..new
         }
     }

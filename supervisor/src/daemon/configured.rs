@@ -126,6 +126,10 @@ impl PathPolicy for ConfiguredPaths {
         PathPolicy::open_image(&self.allowed(), what, path, access)
     }
 
+    fn open_directory(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        PathPolicy::open_directory(&self.allowed(), what, path)
+    }
+
     fn place(&self, what: &str, path: &Path) -> Result<Place, PathError> {
         PathPolicy::place(&self.allowed(), what, path)
     }

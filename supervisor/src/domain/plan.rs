@@ -33,6 +33,7 @@ pub use self::paths::{AnyPath, ImageAccess, PathError, PathPolicy};
 use crate::domain::driver::DeviceResources;
 use crate::host::cpuid::HostCpuid;
 use crate::host::reason;
+use crate::host::shares::{OpenShare, ShareError, ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, SocketError};
 use crate::host::tap::TapError;
 
@@ -108,6 +109,9 @@ pub enum PlanError {
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
+    /// A shared directory.
+    #[error(transparent)]
+    Share(#[from] ShareError),
     /// More descriptors than a launch carries.
     #[error(transparent)]
     Descriptors(#[from] FdError),
@@ -156,6 +160,8 @@ pub struct Plan {
     pub fds: FdTable,
     /// The devices with every address.
     devices: Devices,
+    /// Directories that nobody serves yet.
+    shares: Vec<OpenShare>,
 }
 
 impl Plan {
@@ -172,6 +178,29 @@ impl Plan {
     #[must_use]
     pub fn held(&self) -> Vec<DeviceResources> {
         devices::held(&self.devices, &self.spec.devices)
+    }
+
+    /// Starts what serves its shared directories, and adds those devices. To be called once; it waits for
+    /// processes. They end when what the plan holds of them is dropped.
+    ///
+    /// # Errors
+    /// [`PlanError::Share`], [`PlanError::Descriptors`].
+    pub(crate) fn serve(
+        &mut self,
+        servers: &ShareServers,
+        sharer: &Sharer,
+    ) -> Result<(), PlanError> {
+        let open = std::mem::take(&mut self.shares);
+        let served = devices::serve_shares(open, servers, sharer, &mut self.fds)?;
+        self.spec.devices.extend(served);
+        self.spec.devices.sort_unstable_by_key(DeviceSpec::slot);
+        Ok(())
+    }
+
+    /// Whether there is a directory to share.
+    #[must_use]
+    pub fn shares(&self) -> bool {
+        !self.shares.is_empty()
     }
 
     /// Binds what devices listen on, and adds those devices. To be called once; it may wait for a file
@@ -205,6 +234,7 @@ pub fn plan(
     let kvm = fds.push(kvm)?;
     let boot = plan_boot(&domain.boot, options.paths, &mut fds)?;
     let devices = devices::plan_devices(&all, options.paths, &mut fds)?;
+    let shares = devices::plan_shares(&all, options.paths)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
     let console = options
@@ -249,6 +279,7 @@ pub fn plan(
         spec,
         fds,
         devices: all,
+        shares,
     })
 }
 
@@ -260,6 +291,7 @@ pub struct DevicePlan {
     /// What the worker builds; of a device that listens once [`DevicePlan::listen`] has bound its socket.
     specs: Vec<DeviceSpec>,
     fds: FdTable,
+    shares: Vec<OpenShare>,
 }
 
 impl DevicePlan {
@@ -278,6 +310,27 @@ impl DevicePlan {
         let listening = devices::plan_listeners(&self.device, paths, &mut self.fds, &mut sockets)?;
         self.specs.extend(listening);
         Ok(sockets)
+    }
+
+    /// As [`Plan::serve`].
+    ///
+    /// # Errors
+    /// [`PlanError::Share`], [`PlanError::Descriptors`].
+    pub(crate) fn serve(
+        &mut self,
+        servers: &ShareServers,
+        sharer: &Sharer,
+    ) -> Result<(), PlanError> {
+        let open = std::mem::take(&mut self.shares);
+        let served = devices::serve_shares(open, servers, sharer, &mut self.fds)?;
+        self.specs.extend(served);
+        Ok(())
+    }
+
+    /// Whether there is a directory to share.
+    #[must_use]
+    pub fn shares(&self) -> bool {
+        !self.shares.is_empty()
     }
 
     /// What is sent, once it listens where it does; `None` where there is no such device.
@@ -300,7 +353,13 @@ pub fn plan_device(
     let device = domain.devices.only(slot);
     let mut fds = FdTable::new();
     let specs = devices::plan_devices(&device, paths, &mut fds)?;
-    Ok(DevicePlan { device, specs, fds })
+    let shares = devices::plan_shares(&device, paths)?;
+    Ok(DevicePlan {
+        device,
+        specs,
+        fds,
+        shares,
+    })
 }
 
 /// Opens `/dev/kvm` for reading and writing.

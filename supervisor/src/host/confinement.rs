@@ -24,6 +24,11 @@ const OVERHEAD_PER_VCPU: u64 = 256 << 10;
 /// ... and one byte in so many of the guest's for the page tables of host and guest, and KVM's own
 /// map of the guest's pages.
 const GUEST_BYTES_PER_OVERHEAD_BYTE: u64 = 128;
+/// What the process of a share may need of it.
+const OVERHEAD_PER_SHARE: u64 = 16 << 20;
+/// Threads and processes of a share: the worker's own for it, the launcher, and what virtiofsd has, with
+/// some to spare.
+const SHARE_THREADS: u32 = 8;
 /// Threads and processes of a worker besides those of its vCPUs and devices: control, I/O and spawner, and
 /// KVM's two.
 const OTHER_THREADS: u32 = 5;
@@ -243,6 +248,9 @@ impl Drop for Confinement {
             return;
         };
         let parent = cgroup.path().parent().map(PathBuf::from);
+        // What serves its shares ends with the worker by itself, but a moment later, and if it is not
+        // told otherwise by whoever broke into it.
+        let _ = cgroup.kill();
         if let Err(error) = cgroup.remove() {
             tracing::warn!(%error, "a domain's cgroup could not be removed");
         }
@@ -264,7 +272,10 @@ fn refused(domain: DomainName, error: CgroupError) -> ConfinementError {
 fn check(domain: &Domain) -> Result<(), ConfinementError> {
     // Those that may come need as much as those that are there.
     let vcpus = domain.max_vcpus.count();
-    let least = least_memory_limit(domain.memory, vcpus);
+    let shares = u64::try_from(domain.devices.shares.len()).unwrap_or(u64::MAX);
+    let shares = shares.saturating_mul(OVERHEAD_PER_SHARE);
+    let least = least_memory_limit(domain.memory, vcpus).bytes();
+    let least = MemorySize(least.saturating_add(shares));
     if let Some(limit) = domain.limits.memory.filter(|limit| *limit < least) {
         return Err(ConfinementError::Memory {
             domain: domain.name.clone(),
@@ -287,8 +298,10 @@ fn check(domain: &Domain) -> Result<(), ConfinementError> {
     Ok(())
 }
 
-/// One for each queue of a disk and each pair of a network interface, and one for all other devices.
+/// One for each queue of a disk and each pair of a network interface, some for a share, and one for all
+/// other devices.
 fn device_threads(devices: &Devices) -> u32 {
+    let shares = devices.shares.iter().map(|_| SHARE_THREADS);
     let disks = devices.disks.iter().map(|disk| u32::from(disk.queues));
     let nics = devices.nics.iter().map(|nic| u32::from(nic.queues));
     let others = devices.rng.is_some()
@@ -296,7 +309,7 @@ fn device_threads(devices: &Devices) -> u32 {
         || devices.vsock.is_some()
         || !devices.channels.is_empty()
         || !devices.consoles.is_empty();
-    disks.chain(nics).sum::<u32>() + u32::from(others)
+    disks.chain(nics).chain(shares).sum::<u32>() + u32::from(others)
 }
 
 fn limits(limits: ResourceLimits) -> Limits {

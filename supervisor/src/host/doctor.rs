@@ -4,6 +4,7 @@ use serde::Serialize;
 
 use super::identity::Identities;
 use super::kvm;
+use super::shares;
 use super::worker_binary::WorkerBinary;
 
 /// What the sandbox calls the profile, which knows nothing of what is shipped.
@@ -68,6 +69,17 @@ pub fn examine() -> Vec<Check> {
         Ok(binary) => Check::pass("worker", binary.path().display().to_string()),
         Err(error) => Check::fail("worker", error.to_string(), "install Reeve again"),
     });
+    checks.push(match shares::find() {
+        Some(program) => Check::pass("virtiofsd", program.display().to_string()),
+        None => Check::fail(
+            "virtiofsd",
+            "not found: no directory can be shared with a guest",
+            shares::MEND,
+        ),
+    });
+    if let Some(check) = checks.last_mut() {
+        check.mandatory = false;
+    }
     checks.push(
         match Identities::for_this_process().and_then(|source| source.claim()) {
             Ok(identity) => Check::pass(

@@ -11,6 +11,7 @@ mod kvm;
 mod ofd_lock;
 pub mod paths;
 pub(crate) mod process;
+pub mod shares;
 pub mod sockets;
 pub(crate) mod spawner;
 pub mod tap;
@@ -24,6 +25,7 @@ use rustix::io::Errno;
 use self::confinement::CgroupPlace;
 use self::cpuid::HostCpuid;
 use self::identity::{Identities, IdentityError};
+use self::shares::ShareServers;
 use self::spawner::Spawner;
 use self::worker_binary::{WorkerBinary, WorkerBinaryError};
 
@@ -39,6 +41,9 @@ pub enum HostError {
     /// No thread to spawn from.
     #[error("cannot start the spawning thread: {0}")]
     Spawner(#[source] std::io::Error),
+    /// No descriptor left.
+    #[error("cannot open the worker's executable again: {}", reason(*.0))]
+    Descriptor(Errno),
 }
 
 /// The host as one supervisor sees it; opened once, shared by every domain.
@@ -48,6 +53,7 @@ pub struct Host {
     pub(crate) spawner: Spawner,
     pub(crate) cpuid: HostCpuid,
     pub(crate) cgroups: CgroupPlace,
+    pub(crate) shares: ShareServers,
 }
 
 impl Host {
@@ -71,17 +77,30 @@ impl Host {
     /// caller's choice ([`WorkerBinary::find`], [`Identities::for_instance`]).
     ///
     /// # Errors
-    /// [`HostError::Spawner`].
+    /// [`HostError::Spawner`], [`HostError::Descriptor`].
     pub fn with_identities(
         binary: WorkerBinary,
         identities: Identities,
     ) -> Result<Self, HostError> {
+        let launcher =
+            rustix::io::fcntl_dupfd_cloexec(&binary, 0).map_err(HostError::Descriptor)?;
         Ok(Self {
+            shares: ShareServers::new(launcher, None),
             identities,
             spawner: Spawner::start(binary).map_err(HostError::Spawner)?,
             cpuid: HostCpuid::ask_early(),
             cgroups: CgroupPlace::Own,
         })
+    }
+
+    /// The same host with the program that serves shared directories at `program`; where there is none,
+    /// it is looked for ([`shares::PLACES`]).
+    #[must_use]
+    pub fn with_virtiofsd(self, program: Option<std::path::PathBuf>) -> Self {
+        Self {
+            shares: self.shares.with_program(program),
+            ..self
+        }
     }
 
     /// The same host with the domains' cgroups elsewhere.

@@ -172,6 +172,15 @@ impl AllowedPaths {
         self.open(what, path, access.flags(), &kinds)
     }
 
+    /// Opens a directory that is to be shared, only looked at.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn open_directory(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        let allowing = self.allowing(what, path)?;
+        allowing.beneath(&allowing.open()?, allowing.rest, OFlags::DIRECTORY)
+    }
+
     /// Opens the directory in which a socket is to be made.
     ///
     /// # Errors
@@ -340,6 +349,10 @@ impl plan::PathPolicy for AllowedPaths {
         access: ImageAccess,
     ) -> Result<OwnedFd, plan::PathError> {
         Self::open_image(self, what, path, access).map_err(Into::into)
+    }
+
+    fn open_directory(&self, what: &str, path: &Path) -> Result<OwnedFd, plan::PathError> {
+        Self::open_directory(self, what, path).map_err(Into::into)
     }
 
     fn place(&self, what: &str, path: &Path) -> Result<Place, plan::PathError> {

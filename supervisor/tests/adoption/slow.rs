@@ -29,6 +29,10 @@ impl PathPolicy for Slow {
         self.open_read(what, path)
     }
 
+    fn open_directory(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        self.open_read(what, path)
+    }
+
     fn place(&self, what: &str, path: &Path) -> Result<sockets::Place, PathError> {
         self.open_read(what, path).map(|directory| sockets::Place {
             directory,

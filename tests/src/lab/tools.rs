@@ -1,5 +1,5 @@
 //! This machine's own tools for tests that look at a product's work with another program: QEMU and
-//! `qemu-img`, e2fsprogs, iproute2. They are copied with the libraries they are linked with, so the
+//! `qemu-img`, e2fsprogs, iproute2, virtiofsd. They are copied with the libraries they are linked with, so the
 //! outer guest, which has no libraries of its own, runs the very programs that this machine runs.
 
 use std::fs;
@@ -26,6 +26,8 @@ const PROGRAMS: &[&str] = &[
     "resize2fs",
     "tc",
 ];
+/// Where distributions have the server of shared directories, which is on no search path.
+const VIRTIOFSD: &[&str] = &["/usr/libexec/virtiofsd", "/usr/lib/qemu/virtiofsd"];
 /// What QEMU needs of its data for a machine without a display.
 const FIRMWARE: &[&str] = &[
     "bios-256k.bin",
@@ -49,10 +51,16 @@ pub struct Tools {
 impl Tools {
     /// Copies what the cache does not have yet.
     pub fn prepare(cache: &Cache) -> Result<Tools> {
-        let programs = PROGRAMS
+        let mut programs = PROGRAMS
             .iter()
             .map(|name| find(name))
             .collect::<Result<Vec<_>>>()?;
+        let mut virtiofsd = VIRTIOFSD.iter().map(PathBuf::from);
+        programs.push(
+            virtiofsd
+                .find(|file| file.exists())
+                .ok_or_else(|| anyhow!("lab: virtiofsd is missing; run `sh tests/lab/install`"))?,
+        );
         let key = programs
             .iter()
             .try_fold(Key::default(), |key, program| key.with_file(program))?

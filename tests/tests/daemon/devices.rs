@@ -27,19 +27,19 @@ use super::guest::wait_for_guest;
 use super::{ECHO, assert_at_rest, define, start, wait_until_off};
 
 /// A daemon that allows a directory of its own, with a domain that runs.
-struct Place {
-    daemon: Daemon,
-    connection: Connection,
+pub(super) struct Place {
+    pub(super) daemon: Daemon,
+    pub(super) connection: Connection,
     files: tempfile::TempDir,
 }
 
 impl Place {
-    fn new(devices: Devices) -> Result<Self> {
+    pub(super) fn new(devices: Devices) -> Result<Self> {
         Self::with(|_| Ok(devices))
     }
 
     /// With devices of files beneath the directory that is allowed.
-    fn with(devices: impl FnOnce(&Path) -> Result<Devices>) -> Result<Self> {
+    pub(super) fn with(devices: impl FnOnce(&Path) -> Result<Devices>) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let mut daemon = Daemon::prepare()?;
         let config = files.path().join("reeve.toml");
@@ -65,7 +65,7 @@ impl Place {
         })
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(super) fn path(&self, name: &str) -> PathBuf {
         self.files.path().join("images").join(name)
     }
 
@@ -75,7 +75,7 @@ impl Place {
         Ok(path)
     }
 
-    fn attach(&mut self, device: Device, persistent: bool) -> Result<(), CallError> {
+    pub(super) fn attach(&mut self, device: Device, persistent: bool) -> Result<(), CallError> {
         self.connection.call(DomainDeviceAttach {
             domain: named("web"),
             device: Box::new(device),
@@ -84,7 +84,12 @@ impl Place {
         })
     }
 
-    fn detach(&mut self, device: &str, force: bool, persistent: bool) -> Result<(), CallError> {
+    pub(super) fn detach(
+        &mut self,
+        device: &str,
+        force: bool,
+        persistent: bool,
+    ) -> Result<(), CallError> {
         self.connection.call(DomainDeviceDetach {
             domain: named("web"),
             device: device.parse().expect("a name"),
@@ -120,7 +125,7 @@ impl Place {
         Ok(text)
     }
 
-    fn end(mut self) -> Result<()> {
+    pub(super) fn end(mut self) -> Result<()> {
         let domain = named("web");
         self.connection.call(DomainDestroy { domain })?;
         wait_until_off(&mut self.connection, "web")?;

@@ -15,6 +15,7 @@ mod lying;
 mod policies;
 mod readopt;
 mod script;
+mod shares;
 mod signals;
 mod silent;
 mod stage;

@@ -62,6 +62,14 @@ impl Guest {
         Ok(printed.trim().to_owned())
     }
 
+    /// Resets the machine, and waits until it is up again.
+    pub fn reset(&mut self) -> Result<()> {
+        self.control.order("reset")?;
+        self.reeve.expect(UP_MARKER, BOOT)?;
+        self.reeve.expect(PROMPT, SHELL)?;
+        Ok(())
+    }
+
     /// Presses the power button, and waits for the end.
     pub fn shut_down(mut self) -> Result<()> {
         self.control.order("power-button")?;

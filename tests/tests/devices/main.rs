@@ -4,3 +4,4 @@
 mod disk;
 mod guest;
 mod net;
+mod share;

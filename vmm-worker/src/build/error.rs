@@ -93,6 +93,20 @@ pub enum BuildError {
         /// Why.
         source: reeve_devices::virtio::net::NetError,
     },
+    /// A shared directory that nobody serves.
+    #[error("share '{tag}' is not served")]
+    Share {
+        /// Its tag.
+        tag: String,
+        /// Why.
+        source: reeve_devices::virtio::vhost_user::BackEndError,
+    },
+    /// A shared directory for a guest whose memory is its worker's alone.
+    #[error("a directory cannot be shared with this guest")]
+    NotShared(#[from] reeve_devices::virtio::vhost_user::NotShared),
+    /// The tag of a shared directory.
+    #[error(transparent)]
+    Tag(#[from] reeve_devices::virtio::fs::BadTag),
     /// A device's place on the bus.
     #[error(transparent)]
     DeviceSet(#[from] crate::device_set::DeviceSetError),
@@ -125,9 +139,11 @@ impl From<BuildError> for WireError {
                 ErrorCode::BootImage
             }
             BuildError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
-            BuildError::Block(_) | BuildError::Port(_) | BuildError::Vsock(_) => {
-                ErrorCode::InvalidArgument
-            }
+            BuildError::Block(_)
+            | BuildError::Port(_)
+            | BuildError::Vsock(_)
+            | BuildError::Tag(_)
+            | BuildError::NotShared(_) => ErrorCode::InvalidArgument,
             BuildError::Disk { .. } | BuildError::Nic { .. } => ErrorCode::Descriptor,
             BuildError::Bus(_)
             | BuildError::Device(_)
@@ -135,6 +151,7 @@ impl From<BuildError> for WireError {
             | BuildError::IoThread(_)
             | BuildError::DeviceSet(_)
             | BuildError::DeviceThread(_)
+            | BuildError::Share { .. }
             | BuildError::Function(_)
             | BuildError::Spawner(_)
             | BuildError::SpawnerGone(_)

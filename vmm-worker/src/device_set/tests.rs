@@ -467,3 +467,14 @@ fn a_machine_whose_disk_could_not_write_its_metadata_out_is_not_saved() {
         }
     }
 }
+
+#[test]
+fn a_machine_with_a_shared_folder_is_not_saved() {
+    let memory = memory();
+    assert!(Rig::new(&memory).set.check_saveable().is_ok());
+    let device = Box::new(Entropy::new(None));
+    let rig = Rig::with(&memory, "shared folder", device, Handle::Share);
+    let error = reeve_ipc::error::WireError::from(rig.set.check_saveable().unwrap_err());
+    assert_eq!(error.code, reeve_ipc::error::ErrorCode::Unsupported);
+    assert!(error.message.contains("cannot be saved"), "{error}");
+}

@@ -24,6 +24,10 @@ impl Kept {
     pub(crate) fn of(spec: &DeviceSpec, table: &FdTable) -> Result<Self, BuildError> {
         let mut spec = spec.clone();
         let mut descriptors = Vec::new();
+        if matches!(spec, DeviceSpec::Share(_)) {
+            // A machine with one is not handed over, and its process has to see when its socket is closed.
+            return Ok(Self { spec, descriptors });
+        }
         for slot in spec.slots_mut() {
             let descriptor = table.get(*slot)?;
             descriptors.push(rustix::io::fcntl_dupfd_cloexec(descriptor, 0)?);

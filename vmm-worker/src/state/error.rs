@@ -90,6 +90,7 @@ impl From<SaveError> for WireError {
     fn from(error: SaveError) -> Self {
         let code = match &error {
             SaveError::Ended => ErrorCode::WrongPhase,
+            SaveError::Device(DeviceSetError::Stateless { .. }) => ErrorCode::Unsupported,
             SaveError::Vcpu(VcpuError::Unresponsive(_)) | SaveError::Device(_) => {
                 ErrorCode::Timeout
             }

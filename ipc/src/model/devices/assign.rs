@@ -30,6 +30,7 @@ pub(super) fn placed(devices: &Devices) -> impl Iterator<Item = (PciSlot, String
         channels: _,
         consoles: _,
         ports_address,
+        shares,
     } = devices;
     let disks = disks
         .iter()
@@ -49,9 +50,13 @@ pub(super) fn placed(devices: &Devices) -> impl Iterator<Item = (PciSlot, String
         ),
     ];
     let single = single.map(|(address, what)| (address, what.to_owned()));
+    let shares = shares
+        .iter()
+        .map(|share| (share.address, format!("share '{}'", share.tag)));
     disks
         .chain(nics)
         .chain(single)
+        .chain(shares)
         .filter_map(|(address, what)| Some((address?, what)))
 }
 
@@ -67,6 +72,7 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
         channels: _,
         consoles: _,
         ports_address,
+        shares,
     } = devices;
     let disks = disks.iter_mut().map(|disk| &mut disk.address);
     let nics = nics.iter_mut().map(|nic| &mut nic.address);
@@ -74,12 +80,14 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
     let balloon = balloon.iter_mut().map(|balloon| &mut balloon.address);
     let vsock = vsock.iter_mut().map(|vsock| &mut vsock.address);
     let ports = Some(ports_address).filter(|_| ports);
+    let shares = shares.iter_mut().map(|share| &mut share.address);
     disks
         .chain(nics)
         .chain(rng)
         .chain(balloon)
         .chain(vsock)
         .chain(ports)
+        .chain(shares)
         .filter(|address| address.is_none())
 }
 

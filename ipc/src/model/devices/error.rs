@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use super::{DeviceName, DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 use crate::spec::{
     MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES, MAX_DISK_QUEUES, MAX_GUEST_CID,
-    MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_SERIAL_BYTES, MIN_GUEST_CID, MIN_MTU, MacAddress,
-    PciSlot,
+    MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_SERIAL_BYTES, MAX_TAG_BYTES, MIN_GUEST_CID, MIN_MTU,
+    MacAddress, PciSlot,
 };
 
 /// Why a device is refused. Each line names it.
@@ -141,10 +141,22 @@ pub enum DeviceError {
     /// Two of one path.
     #[error("two devices listen on {path}", path = .0.display())]
     Socket(PathBuf),
+    /// A share's tag.
+    #[error(
+        "'{0}' is not the tag of a share: it has 1 to {MAX_TAG_BYTES} characters of ASCII, without blanks \
+         and '/'"
+    )]
+    Tag(String),
+    /// Two of one tag.
+    #[error("there are two shares '{0}'; give one another tag")]
+    TagTwice(String),
+    /// A share of nothing.
+    #[error("share '{0}' has an empty path")]
+    NoSource(String),
     /// No name of a device.
     #[error(
         "'{0}' is not the name of a device: write a disk's target (vda), a network interface's address or \
-         name, rng, balloon, vsock, ports, or an address on the bus (5)"
+         name, share:TAG, rng, balloon, vsock, ports, or an address on the bus (5)"
     )]
     Name(String),
     /// None of that name.

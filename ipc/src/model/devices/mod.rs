@@ -11,6 +11,7 @@ mod error;
 mod names;
 mod nic;
 mod plug;
+mod share;
 mod small;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +21,7 @@ pub use self::error::DeviceError;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 pub use self::nic::{Nic, NicSource};
 pub use self::plug::{Device, DeviceName};
+pub use self::share::Share;
 pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock};
 use super::DomainUuid;
 use crate::spec::{MAX_DEVICES, MAX_PORTS, PciSlot, Rate};
@@ -48,6 +50,8 @@ pub struct Devices {
     pub consoles: Vec<PortConsole>,
     /// Where the serial controller of channels and consoles is on the bus.
     pub ports_address: Option<PciSlot>,
+    /// Directories of the host.
+    pub shares: Vec<Share>,
 }
 
 impl Devices {
@@ -83,7 +87,7 @@ impl Devices {
             self.has_ports(),
         ];
         let single = single.into_iter().filter(|there| *there).count();
-        self.disks.len() + self.nics.len() + single
+        self.disks.len() + self.nics.len() + self.shares.len() + single
     }
 
     /// Checks ranges, and that nothing is used twice that can be used once.
@@ -109,6 +113,7 @@ impl Devices {
             vsock.validate()?;
         }
         self.channels.iter().try_for_each(Channel::validate)?;
+        self.shares.iter().try_for_each(Share::validate)?;
         self.check_uses()
     }
 
@@ -131,6 +136,8 @@ impl Devices {
             .map_or(Ok(()), |name| Err(DeviceError::Interface(name.clone())))?;
         twice(self.channels.iter().map(|channel| &channel.name))
             .map_or(Ok(()), |name| Err(DeviceError::ChannelTwice(name.clone())))?;
+        twice(self.shares.iter().map(|share| &share.tag))
+            .map_or(Ok(()), |tag| Err(DeviceError::TagTwice(tag.clone())))?;
         twice(self.sockets().map(|(_, path)| path))
             .map_or(Ok(()), |path| Err(DeviceError::Socket(path.to_owned())))
     }
@@ -179,7 +186,10 @@ impl Devices {
         let nics = self.nics.iter().map(|_| DEVICE_BYTES);
         let names = self.channels.iter().map(|channel| channel.name.len());
         let sockets = self.sockets().map(|(_, path)| text(path) + ELEMENT_BYTES);
+        let shares = self.shares.iter();
+        let shares = shares.map(|share| DEVICE_BYTES + share.tag.len() + text(&share.source));
         let parts = layers.chain(disks).chain(nics).chain(names).chain(sockets);
+        let parts = parts.chain(shares);
         // And those of which there is one.
         DEVICE_BYTES + parts.sum::<usize>()
     }

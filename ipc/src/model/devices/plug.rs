@@ -5,8 +5,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::share::is_tag;
 use super::{
-    Balloon, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Nic, Rng, Vsock, assign,
+    Balloon, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Nic, Rng, Share, Vsock, assign,
 };
 use crate::device::DeviceChange;
 use crate::spec::{MacAddress, PciSlot};
@@ -25,11 +26,13 @@ pub enum Device {
     Balloon(Balloon),
     /// A socket device.
     Vsock(Vsock),
+    /// A directory of the host.
+    Share(Share),
 }
 
 /// What users call a device of a domain. In text, and on the wire: a disk by its target (`vda`), a
-/// network interface by its address or by its name on the host, one of a kind by that (`rng`, `balloon`,
-/// `vsock`, `ports`), and any by its address on the bus (`5`).
+/// network interface by its address or by its name on the host, a share by its tag (`share:TAG`), one of a
+/// kind by that (`rng`, `balloon`, `vsock`, `ports`), and any by its address on the bus (`5`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceName {
@@ -49,6 +52,8 @@ pub enum DeviceName {
     Ports,
     /// Whatever is there on the bus.
     Slot(PciSlot),
+    /// A share, by its tag.
+    Share(String),
 }
 
 impl FromStr for DeviceName {
@@ -71,6 +76,10 @@ impl FromStr for DeviceName {
         }
         if let Ok(target) = text.parse() {
             return Ok(Self::Disk(target));
+        }
+        if let Some(tag) = text.strip_prefix("share:") {
+            let tag = Some(tag).filter(|tag| is_tag(tag)).ok_or_else(refuse)?;
+            return Ok(Self::Share(tag.to_owned()));
         }
         if text.contains(':') {
             return text.parse().map(Self::Nic).map_err(|_| refuse());
@@ -104,6 +113,7 @@ impl fmt::Display for DeviceName {
             Self::Vsock => f.write_str("vsock"),
             Self::Ports => f.write_str("ports"),
             Self::Slot(slot) => slot.fmt(f),
+            Self::Share(tag) => write!(f, "share:{tag}"),
         }
     }
 }
@@ -117,6 +127,7 @@ enum Place {
     Balloon,
     Vsock,
     Ports,
+    Share(usize),
 }
 
 impl Devices {
@@ -162,6 +173,7 @@ impl Devices {
             Device::Rng(rng) => single(&mut self.rng, rng, "entropy device")?,
             Device::Balloon(balloon) => single(&mut self.balloon, balloon, "balloon")?,
             Device::Vsock(vsock) => single(&mut self.vsock, vsock, "socket device")?,
+            Device::Share(share) => self.shares.push(share),
         }
         Ok(())
     }
@@ -171,6 +183,7 @@ impl Devices {
         match self.place(name) {
             Some(Place::Disk(index)) => drop(self.disks.remove(index)),
             Some(Place::Nic(index)) => drop(self.nics.remove(index)),
+            Some(Place::Share(index)) => drop(self.shares.remove(index)),
             Some(Place::Rng) => self.rng = None,
             Some(Place::Balloon) => self.balloon = None,
             Some(Place::Vsock) => self.vsock = None,
@@ -191,6 +204,7 @@ impl Devices {
         let here = |address: Option<PciSlot>| address == Some(slot);
         all.disks.retain(|disk| here(disk.address));
         all.nics.retain(|nic| here(nic.address));
+        all.shares.retain(|share| here(share.address));
         all.rng = all.rng.filter(|rng| here(rng.address));
         all.balloon = all.balloon.filter(|balloon| here(balloon.address));
         all.vsock = all.vsock.filter(|vsock| here(vsock.address));
@@ -256,9 +270,11 @@ impl Devices {
             self.vsock.is_some().then_some(Place::Vsock),
             self.has_ports().then_some(Place::Ports),
         ];
+        let shares = (0..self.shares.len()).map(Place::Share);
         disks
             .chain(nics)
             .chain(single.into_iter().flatten())
+            .chain(shares)
             .collect()
     }
 
@@ -270,6 +286,7 @@ impl Devices {
             Place::Balloon => self.balloon?.address,
             Place::Vsock => self.vsock.as_ref()?.address,
             Place::Ports => self.ports_address,
+            Place::Share(index) => self.shares.get(index)?.address,
         }
     }
 
@@ -281,6 +298,7 @@ impl Devices {
             Place::Balloon => Some(DeviceName::Balloon),
             Place::Vsock => Some(DeviceName::Vsock),
             Place::Ports => Some(DeviceName::Ports),
+            Place::Share(index) => Some(DeviceName::Share(self.shares.get(index)?.tag.clone())),
         }
     }
 

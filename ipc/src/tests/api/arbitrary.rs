@@ -192,7 +192,7 @@ fn label() -> impl Strategy<Value = LabelChange> {
 fn device_name() -> impl Strategy<Value = DeviceName> {
     prop_oneof![
         select(vec![
-            "vda", "vdzzz", "vnet0", "rng", "balloon", "vsock", "ports"
+            "vda", "vdzzz", "vnet0", "rng", "balloon", "vsock", "ports", "share:t"
         ])
         .prop_map(|name| name.parse().unwrap()),
         any_mac().prop_map(DeviceName::Nic),

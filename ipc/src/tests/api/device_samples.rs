@@ -8,7 +8,7 @@ use proptest::sample::select;
 
 use crate::model::{
     Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, Layer, Nic, NicSource,
-    PortConsole, Rng, Vsock,
+    PortConsole, Rng, Share, Vsock,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, PciSlot, Rate, Rates,
@@ -110,6 +110,12 @@ pub(in crate::tests) fn devices() -> Devices {
             path: "/i/h".into(),
         }],
         ports_address: Some(slot(31)),
+        shares: vec![Share {
+            tag: "t".to_owned(),
+            source: "/i/s".into(),
+            read_only: true,
+            address: Some(slot(29)),
+        }],
     }
 }
 
@@ -213,7 +219,15 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
     let many = (vec(any_disk(), 0..3), vec(any_nic(), 0..3));
     let one = (option::of(rng), option::of(balloon), option::of(vsock));
     let ports = (vec(channel, 0..3), vec(console, 0..3), any_address());
-    (many, one, ports).prop_map(|(many, one, ports)| Devices {
+    let share = (text(), text(), any::<bool>(), any_address());
+    let share = share.prop_map(|(tag, source, read_only, address)| Share {
+        tag,
+        source: source.into(),
+        read_only,
+        address,
+    });
+    let shares = vec(share, 0..3);
+    (many, one, ports, shares).prop_map(|(many, one, ports, shares)| Devices {
         disks: many.0,
         nics: many.1,
         rng: one.0,
@@ -222,6 +236,7 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
         channels: ports.0,
         consoles: ports.1,
         ports_address: ports.2,
+        shares,
     })
 }
 
@@ -245,5 +260,15 @@ pub(super) fn any_device() -> impl Strategy<Value = Device> {
                 address,
             })
         }),
+        (text(), text(), any::<bool>(), any_address()).prop_map(
+            |(tag, source, read_only, address)| {
+                Device::Share(Share {
+                    tag,
+                    source: source.into(),
+                    read_only,
+                    address,
+                })
+            }
+        ),
     ]
 }

@@ -254,6 +254,7 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
     };
     let disk = devices.disks.into_iter().map(Device::Disk).next();
     let nic = devices.nics.into_iter().map(Device::Nic).next();
+    let share = devices.shares.into_iter().map(Device::Share).next();
     let mut calls = vec![
         ("attach a disk", attach(disk.unwrap())),
         ("attach an interface", attach(nic.unwrap())),
@@ -266,6 +267,7 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
             "attach vsock",
             attach(devices.vsock.map(Device::Vsock).unwrap()),
         ),
+        ("attach a share", attach(share.unwrap())),
         ("detach a disk", detach("vda", false)),
         ("detach by force", detach("52:54:00:0a:0b:0c", true)),
         ("set the memory", {

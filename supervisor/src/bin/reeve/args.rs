@@ -237,6 +237,10 @@ pub struct RunArgs {
     #[arg(long, value_name = "PATH")]
     pub control: Option<PathBuf>,
 
+    /// The program that serves shared directories [default: looked for].
+    #[arg(long, value_name = "FILE", help_heading = "Devices")]
+    pub virtiofsd: Option<PathBuf>,
+
     /// Say more of what happens; twice for still more. REEVE_LOG takes a filter instead.
     #[arg(short, long, action = ArgAction::Count)]
     pub verbose: u8,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use reeve_ipc::model::{
-    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, Rng, Vsock,
+    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, Rng, Share, Vsock,
 };
 use reeve_ipc::spec::DiskFormat;
 
@@ -72,6 +72,16 @@ pub struct DeviceArgs {
         help_heading = "Devices"
     )]
     pub channel: Vec<Channel>,
+
+    /// A directory that the guest mounts with 'mount -t virtiofs TAG /mnt'; may be given again. The guest's
+    /// root is the directory's owner there, or, without privilege, who runs this. More: ro, address=N.
+    #[arg(
+        long,
+        value_name = "PATH,tag=TAG[,ro][,...]",
+        value_parser = share,
+        help_heading = "Devices"
+    )]
+    pub share: Vec<Share>,
 }
 
 /// A disk whose name may have been left to us.
@@ -112,6 +122,7 @@ impl DeviceArgs {
             channels: self.channel.clone(),
             consoles: Vec::new(),
             ports_address: None,
+            shares: self.share.clone(),
         }
     }
 }
@@ -160,6 +171,20 @@ fn vsock(text: &str) -> Result<Vsock, String> {
     };
     list.end()?;
     Ok(vsock)
+}
+
+fn share(text: &str) -> Result<Share, String> {
+    let mut list = List::read(text);
+    let source = list.subject("path")?.into();
+    let tag: Option<String> = list.take("tag")?;
+    let share = Share {
+        tag: tag.ok_or("say what the guest mounts it by, with ',tag=TAG'")?,
+        source,
+        read_only: list.flag("ro"),
+        address: list.address()?,
+    };
+    list.end()?;
+    Ok(share)
 }
 
 fn channel(text: &str) -> Result<Channel, String> {

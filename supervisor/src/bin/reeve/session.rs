@@ -124,7 +124,7 @@ pub async fn session(args: &RunArgs, domain: &Domain) -> Result<Report, SessionE
         .as_deref()
         .map(ControlSocket::bind)
         .transpose()?;
-    let host = Host::open()?;
+    let host = Host::open()?.with_virtiofsd(args.virtiofsd.clone());
     let (notes, mut noted) = mpsc::channel(4);
     let pair = UnixStream::pair().and_then(|(ours, theirs)| Ok((ours.try_clone()?, ours, theirs)));
     let (input, output, theirs) = pair.map_err(own("cannot make the console's sockets"))?;

@@ -346,7 +346,8 @@ fn placed(devices: &Devices, name: &DeviceName) -> Option<Device> {
     let rng = alone.rng.map(Device::Rng);
     let balloon = alone.balloon.map(Device::Balloon);
     let vsock = alone.vsock.map(Device::Vsock);
-    disk.or(nic).or(rng).or(balloon).or(vsock)
+    let share = alone.shares.pop().map(Device::Share);
+    disk.or(nic).or(rng).or(balloon).or(vsock).or(share)
 }
 
 const fn address(device: &Device) -> Option<PciSlot> {
@@ -356,6 +357,7 @@ const fn address(device: &Device) -> Option<PciSlot> {
         Device::Rng(rng) => rng.address,
         Device::Balloon(balloon) => balloon.address,
         Device::Vsock(vsock) => vsock.address,
+        Device::Share(share) => share.address,
     }
 }
 
@@ -366,5 +368,6 @@ fn set_address(device: &mut Device, address: Option<PciSlot>) {
         Device::Rng(rng) => rng.address = address,
         Device::Balloon(balloon) => balloon.address = address,
         Device::Vsock(vsock) => vsock.address = address,
+        Device::Share(share) => share.address = address,
     }
 }

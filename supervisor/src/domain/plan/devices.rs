@@ -6,7 +6,7 @@ use reeve_ipc::fd::{FdSlot, FdTable};
 use reeve_ipc::model::{DeviceError, Devices, Domain};
 use reeve_ipc::spec::{
     BalloonSpec, DeviceSpec, MIN_GUEST_CID, PciSlot, PortKind, PortSpec, PortsSpec, RngSpec,
-    VsockSpec,
+    ShareSpec, VsockSpec,
 };
 
 use super::disks::plan_disk;
@@ -14,6 +14,7 @@ use super::nics::plan_nic;
 use super::paths::PathPolicy;
 use super::{PlanError, model_error};
 use crate::domain::driver::DeviceResources;
+use crate::host::shares::{self, OpenShare, ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
 
 /// The devices of a domain with every address.
@@ -23,7 +24,7 @@ pub(super) fn completed(domain: &Domain) -> Result<Devices, PlanError> {
     Ok(devices)
 }
 
-/// Everything but what listens.
+/// Everything but what listens and what is served by processes.
 pub(super) fn plan_devices(
     devices: &Devices,
     paths: &dyn PathPolicy,
@@ -103,6 +104,44 @@ pub(super) fn plan_listeners(
         }));
     }
     Ok(specs)
+}
+
+/// Opens the directories that are to be shared.
+pub(super) fn plan_shares(
+    devices: &Devices,
+    paths: &dyn PathPolicy,
+) -> Result<Vec<OpenShare>, PlanError> {
+    let shares = devices.shares.iter().map(|share| {
+        let what = format!("directory of share '{}'", share.tag);
+        let opened = paths.open_directory(&what, &share.source);
+        Ok(OpenShare {
+            slot: placed(share.address)?,
+            tag: share.tag.clone(),
+            source: share.source.clone(),
+            read_only: share.read_only,
+            directory: shares::open(&share.tag, &share.source, opened)?,
+        })
+    });
+    shares.collect()
+}
+
+/// Starts a process for each of them.
+pub(super) fn serve_shares(
+    open: Vec<OpenShare>,
+    servers: &ShareServers,
+    sharer: &Sharer,
+    fds: &mut FdTable,
+) -> Result<Vec<DeviceSpec>, PlanError> {
+    let specs = open.into_iter().map(|share| {
+        let serving = servers.serve(&share, sharer)?;
+        Ok(DeviceSpec::Share(ShareSpec {
+            slot: share.slot,
+            tag: share.tag,
+            socket: fds.push(serving.socket)?,
+            words: fds.push(serving.words)?,
+        }))
+    });
+    specs.collect()
 }
 
 /// What each of `devices` holds that has a name, as far as `specs` tell; those that hold nothing are left

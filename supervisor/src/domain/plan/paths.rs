@@ -52,6 +52,12 @@ pub trait PathPolicy: std::fmt::Debug + Send + Sync {
         access: ImageAccess,
     ) -> Result<OwnedFd, PathError>;
 
+    /// Opens a directory that is to be shared, only looked at (`O_PATH`).
+    ///
+    /// # Errors
+    /// [`PathError`].
+    fn open_directory(&self, what: &str, path: &Path) -> Result<OwnedFd, PathError>;
+
     /// Opens the directory in which a socket is to be made at `path`.
     ///
     /// # Errors
@@ -88,6 +94,10 @@ impl PathPolicy for AnyPath {
 
     fn open_image(&self, _: &str, path: &Path, access: ImageAccess) -> Result<OwnedFd, PathError> {
         Self::open(path, access.flags())
+    }
+
+    fn open_directory(&self, _: &str, path: &Path) -> Result<OwnedFd, PathError> {
+        Self::open(path, OFlags::PATH | OFlags::DIRECTORY)
     }
 
     fn place(&self, _: &str, path: &Path) -> Result<Place, PathError> {

@@ -109,9 +109,11 @@ fn device(name: &DeviceName) -> TestDevice {
         DeviceName::Disk(_) => DeviceFigures::Disk(DiskFigures::default()),
         DeviceName::Nic(_) | DeviceName::Interface(_) => DeviceFigures::Nic(NicFigures::default()),
         DeviceName::Balloon => DeviceFigures::Balloon(BalloonFigures::default()),
-        DeviceName::Rng | DeviceName::Vsock | DeviceName::Ports | DeviceName::Slot(_) => {
-            DeviceFigures::None
-        }
+        DeviceName::Rng
+        | DeviceName::Vsock
+        | DeviceName::Ports
+        | DeviceName::Slot(_)
+        | DeviceName::Share(_) => DeviceFigures::None,
     };
     TestDevice {
         figures,

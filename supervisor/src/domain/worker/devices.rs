@@ -18,6 +18,7 @@ use crate::domain::driver::{
     CallFailure, DeviceCall, DeviceLedger, DeviceResources, StartFailure, StartFailureKind,
 };
 use crate::domain::plan::PlanError;
+use crate::host::shares::Sharer;
 use crate::host::vcpus;
 
 /// How long a device may take to be made, or to finish what it has begun: both may have to wait for a
@@ -86,6 +87,18 @@ async fn attach(
             let sockets;
             (plan, sockets) = planner.device_listen(plan).await.map_err(not_planned)?;
             worker.sockets.add(sockets);
+        }
+        if plan.shares() {
+            let facts = worker.facts();
+            let sharer = Sharer {
+                uid: facts.uid,
+                level: facts.level,
+                cgroup: facts.cgroup.clone(),
+            };
+            plan = planner
+                .device_serve(plan, sharer)
+                .await
+                .map_err(not_planned)?;
         }
         let Some((spec, fds)) = plan.into_parts() else {
             let why = format!("nothing is defined at address {slot}");

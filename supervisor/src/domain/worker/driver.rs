@@ -17,6 +17,7 @@ use crate::domain::driver::{
 use crate::domain::plan::{PathPolicy, PlanError};
 use crate::host::Host;
 use crate::host::confinement::ConfinementError;
+use crate::host::shares::ShareError;
 use crate::host::sockets::SocketError;
 use crate::host::vcpus::VcpuError;
 
@@ -35,8 +36,8 @@ impl KvmDriver {
     pub fn new(host: Arc<Host>, paths: Arc<dyn PathPolicy>) -> Self {
         host.cgroups.settle();
         Self {
+            planner: Planner::new(paths, host.shares.clone()),
             host,
-            planner: Planner::new(paths),
             given_up: Arc::default(),
         }
     }
@@ -108,9 +109,10 @@ fn told(domain: &DomainName, error: &StartError) -> String {
 /// What kind of failure a plan met.
 pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
     match error {
-        PlanError::Forbidden(_) | PlanError::Socket(SocketError::Forbidden(_)) => {
-            StartFailureKind::Path
-        }
+        PlanError::Forbidden(_)
+        | PlanError::Socket(SocketError::Forbidden(_))
+        | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
+        PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. } => {
             StartFailureKind::Definition

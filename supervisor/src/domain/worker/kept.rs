@@ -28,6 +28,7 @@ use crate::domain::plan::{self, DevicePlan, PathPolicy, Plan, PlanError, PlanOpt
 use crate::host::confinement::ConfinementPlan;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
+use crate::host::shares::{ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::{Host, process};
 
@@ -134,13 +135,15 @@ impl Drop for Starting<'_> {
 #[derive(Debug, Clone)]
 pub(super) struct Planner {
     paths: Arc<dyn PathPolicy>,
+    shares: ShareServers,
     places: Arc<Semaphore>,
 }
 
 impl Planner {
-    pub(super) fn new(paths: Arc<dyn PathPolicy>) -> Self {
+    pub(super) fn new(paths: Arc<dyn PathPolicy>, shares: ShareServers) -> Self {
         Self {
             paths,
+            shares,
             places: Arc::new(Semaphore::new(MAX_PLANNING)),
         }
     }
@@ -174,6 +177,24 @@ impl Planner {
             Ok((plan, sockets))
         })
         .await
+    }
+
+    /// Starts what serves the plan's shared directories.
+    async fn serve(&self, mut plan: Plan, sharer: Sharer) -> Result<Plan, PlanError> {
+        let shares = self.shares.clone();
+        self.work(move || plan.serve(&shares, &sharer).map(|()| plan))
+            .await
+    }
+
+    /// Starts what serves a planned device's directory.
+    pub(super) async fn device_serve(
+        &self,
+        mut plan: DevicePlan,
+        sharer: Sharer,
+    ) -> Result<DevicePlan, PlanError> {
+        let shares = self.shares.clone();
+        self.work(move || plan.serve(&shares, &sharer).map(|()| plan))
+            .await
     }
 
     /// Plans a device of a machine that runs. A file system that does not answer is given up on.
@@ -276,6 +297,14 @@ pub(super) async fn start(
         let sockets;
         (plan, sockets) = planner.listen(plan).await?;
         holdings.device_sockets.add(sockets);
+    }
+    if plan.shares() {
+        let sharer = Sharer {
+            uid: holdings.identity.uid,
+            level: holdings.identity.level,
+            cgroup: holdings.confinement.path(),
+        };
+        plan = planner.serve(plan, sharer).await?;
     }
     crash::point(Operation::Start, Moment::AfterSocket);
     let (tell, notices) = mpsc::channel(NOTICES);

@@ -35,6 +35,7 @@ use crate::domain::plan::{self, AnyPath, Plan, PlanError, PlanOptions};
 use crate::host::confinement::{ConfinementError, ConfinementPlan};
 use crate::host::holdings::{Holdings, SharedHoldings};
 use crate::host::identity::IdentityError;
+use crate::host::shares::Sharer;
 use crate::host::sockets::WorkerSockets;
 use crate::host::spawner::{Order, SpawnError};
 use crate::host::vcpus::{self, VcpuError};
@@ -178,6 +179,12 @@ pub async fn start(
         confinement: ConfinementPlan::new(domain, &host.cgroups)?.make()?,
         identity,
     };
+    let sharer = Sharer {
+        uid: holdings.identity.uid,
+        level: holdings.identity.level,
+        cgroup: holdings.confinement.path(),
+    };
+    plan.serve(&host.shares, &sharer)?;
     let launching = Launching {
         accepted,
         plan,

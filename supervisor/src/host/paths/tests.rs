@@ -45,6 +45,28 @@ fn a_file_beneath_a_directory_is_opened_and_a_link_that_stays_there_too() {
 }
 
 #[test]
+fn a_directory_to_share_lies_beneath_another_and_is_one() {
+    let world = World::new();
+    let open = |name: &str| {
+        let opened = world.allowed.open_directory("share", &world.path(name));
+        opened.map(|fd| rustix::fs::fstat(fd).unwrap().st_ino)
+    };
+    let deep = fs::metadata(world.path("images/deep")).unwrap();
+    assert_eq!(
+        open("images/deep").unwrap(),
+        std::os::unix::fs::MetadataExt::ino(&deep)
+    );
+    // Not a whole allowed directory, with whatever others have put there.
+    assert!(matches!(open("images"), Err(PathError::Outside { .. })));
+    assert!(matches!(
+        open("images/deep/disk"),
+        Err(PathError::Os { .. })
+    ));
+    symlink("/etc", world.path("images/out")).unwrap();
+    assert!(matches!(open("images/out"), Err(PathError::Escapes { .. })));
+}
+
+#[test]
 fn a_link_that_leads_out_is_refused() {
     let world = World::new();
     symlink("../secret", world.path("images/out")).unwrap();

@@ -194,7 +194,19 @@ const V3: &str = r#"{
           "path": "/var/lib/reeve/images/web.hvc0"
         }
       ],
-      "ports_address": 7
+      "ports_address": 7,
+      "shares": [
+        {
+          "tag": "data",
+          "source": "/var/lib/reeve/images/data",
+          "read_only": true,
+          "address": 8
+        },
+        {
+          "tag": "more",
+          "source": "/var/lib/reeve/images/more"
+        }
+      ]
     },
     "on_power_off": "restart",
     "on_reboot": "preserve",

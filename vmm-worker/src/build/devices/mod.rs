@@ -7,6 +7,7 @@
 pub(crate) mod disk;
 pub(crate) mod nic;
 mod ports;
+mod share;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -127,6 +128,7 @@ impl Workshop {
                 let control = console.control();
                 self.on_shared_thread(Box::new(console), Handle::Ports(control))
             }
+            DeviceSpec::Share(spec) => share::make(spec, &self.memory, descriptors),
         }
     }
 

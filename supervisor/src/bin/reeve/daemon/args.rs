@@ -129,8 +129,8 @@ pub struct ManyArgs {
 }
 
 /// What a file says itself.
-const BY_OPTIONS: [&str; 8] = [
-    "name", "kernel", "disk", "net", "rng", "balloon", "vsock", "channel",
+const BY_OPTIONS: [&str; 9] = [
+    "name", "kernel", "disk", "net", "rng", "balloon", "vsock", "channel", "share",
 ];
 
 #[derive(Debug, Args)]
@@ -270,7 +270,7 @@ pub struct AttachArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A device is named by a disk's target (vda), by an interface's address or name on the \
-host, as rng, balloon, vsock or ports, or by its address on the bus (5). 'reeve stats' shows those of a \
+host, as share:TAG, rng, balloon, vsock or ports, or by its address on the bus (5). 'reeve stats' shows those of a \
 domain that runs."
 )]
 pub struct DetachArgs {

@@ -166,6 +166,7 @@ const fn kind(device: &DeviceName) -> &'static str {
         DeviceName::Balloon => "balloon",
         DeviceName::Vsock => "vsock",
         DeviceName::Ports => "ports",
+        DeviceName::Share(_) => "share",
         DeviceName::Slot(_) => "other",
     }
 }

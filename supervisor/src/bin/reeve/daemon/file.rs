@@ -14,7 +14,7 @@ use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};
 
 use self::devices::{
-    BalloonKeys, ChannelKeys, ConsoleKeys, DiskEntry, NicEntry, RngKeys, VsockKeys,
+    BalloonKeys, ChannelKeys, ConsoleKeys, DiskEntry, NicEntry, RngKeys, ShareEntry, VsockKeys,
 };
 use crate::args::GuestArgs;
 
@@ -105,6 +105,8 @@ pub struct DefinitionFile {
     channel: Vec<ChannelKeys>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     console: Vec<ConsoleKeys>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    share: Vec<ShareEntry>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     metadata: Vec<Element>,
 }
@@ -251,6 +253,7 @@ impl DefinitionFile {
             channels: from_entries(self.channel),
             consoles: from_entries(self.console),
             ports_address: self.ports_address,
+            shares: from_entries(self.share),
         };
         Domain {
             name: self.name,
@@ -343,6 +346,7 @@ impl From<&DomainDefinition> for DefinitionFile {
             vsock: devices.vsock.map(Into::into),
             channel: from_entries(devices.channels),
             console: from_entries(devices.consoles),
+            share: from_entries(devices.shares),
             pin: domain
                 .pinning
                 .into_iter()

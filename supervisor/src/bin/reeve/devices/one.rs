@@ -1,9 +1,9 @@
 //! One device, for a domain that has others: `reeve attach`.
 
 use clap::Args;
-use reeve_ipc::model::{Balloon, Device, Devices, DiskTarget, Nic, Rng, Vsock};
+use reeve_ipc::model::{Balloon, Device, Devices, DiskTarget, Nic, Rng, Share, Vsock};
 
-use super::{DiskArg, disk, net, vsock};
+use super::{DiskArg, disk, net, share, vsock};
 
 /// A device; just one.
 #[derive(Debug, Args)]
@@ -32,6 +32,10 @@ pub struct OneDevice {
     /// A socket device whose host end is a UNIX socket at PATH.
     #[arg(long, value_name = "PATH[,cid=N]", value_parser = vsock)]
     pub vsock: Option<Vsock>,
+
+    /// A directory that the guest mounts with 'mount -t virtiofs TAG /mnt'.
+    #[arg(long, value_name = "PATH,tag=TAG[,ro][,address=N]", value_parser = share)]
+    pub share: Option<Share>,
 }
 
 impl OneDevice {
@@ -56,6 +60,9 @@ impl OneDevice {
         }
         if let Some(vsock) = &self.vsock {
             return Some(Device::Vsock(vsock.clone()));
+        }
+        if let Some(share) = &self.share {
+            return Some(Device::Share(share.clone()));
         }
         let rng = self.rng.then(|| Device::Rng(Rng::default()));
         let balloon = self.balloon.then_some(Device::Balloon(Balloon {

@@ -159,6 +159,27 @@ fn the_small_ones_are_there_when_they_are_asked_for() {
 }
 
 #[test]
+fn a_share_is_its_directory_and_what_the_guest_mounts() {
+    let devices = devices(&[
+        "--share",
+        "with,,comma,tag=data",
+        "--share",
+        "path=a=b,tag=fixed,ro,address=9",
+    ]);
+    let [first, second] = &devices.shares[..] else {
+        panic!("{devices:?}")
+    };
+    assert_eq!(first.source, PathBuf::from("with,comma"));
+    assert_eq!((first.tag.as_str(), first.read_only), ("data", false));
+    assert_eq!(second.source, PathBuf::from("a=b"));
+    assert!(second.read_only);
+    assert_eq!(second.address.unwrap().number(), 9);
+    assert!(refused("--share", "/srv").contains("',tag=TAG'"));
+    assert!(refused("--share", "/srv,tag=a,rw").contains("'rw'"));
+    assert!(refused("--share", ",tag=a").contains("begins with a path"));
+}
+
+#[test]
 fn what_is_said_twice_or_means_nothing_is_refused() {
     assert!(refused("--disk", "a,format=raw,format=raw").contains("format is given twice"));
     assert!(refused("--disk", "a,format=raw,fromat=raw").contains("'fromat=raw'"));

@@ -32,6 +32,8 @@ pub(in crate::store::schema) struct Devices {
     consoles: Vec<Console>,
     #[serde(skip_serializing_if = "Option::is_none")]
     ports_address: Option<u8>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    shares: Vec<Share>,
 }
 
 impl Devices {
@@ -44,6 +46,7 @@ impl Devices {
             && self.channels.is_empty()
             && self.consoles.is_empty()
             && self.ports_address.is_none()
+            && self.shares.is_empty()
     }
 }
 
@@ -103,6 +106,17 @@ struct Console {
     path: PathBuf,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Share {
+    tag: String,
+    source: PathBuf,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    read_only: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<u8>,
+}
+
 fn from_slot(address: Option<spec::PciSlot>) -> Option<u8> {
     address.map(spec::PciSlot::number)
 }
@@ -154,6 +168,7 @@ impl From<&model::Devices> for Devices {
             channels,
             consoles,
             ports_address,
+            shares,
         } = devices;
         Self {
             disks: disks.iter().map(Into::into).collect(),
@@ -192,6 +207,22 @@ impl From<&model::Devices> for Devices {
                 .map(|model::PortConsole { path }| Console { path: path.clone() })
                 .collect(),
             ports_address: from_slot(*ports_address),
+            shares: shares
+                .iter()
+                .map(
+                    |model::Share {
+                         tag,
+                         source,
+                         read_only,
+                         address,
+                     }| Share {
+                        tag: tag.clone(),
+                        source: source.clone(),
+                        read_only: *read_only,
+                        address: from_slot(*address),
+                    },
+                )
+                .collect(),
         }
     }
 }
@@ -226,7 +257,16 @@ impl TryFrom<Devices> for model::Devices {
         let channels = channels.map(|Channel { name, path }| model::Channel { name, path });
         let consoles = devices.consoles.into_iter();
         let consoles = consoles.map(|Console { path }| model::PortConsole { path });
+        let shares = devices.shares.into_iter().map(|share| {
+            Ok::<_, SchemaError>(model::Share {
+                tag: share.tag,
+                source: share.source,
+                read_only: share.read_only,
+                address: to_slot(share.address)?,
+            })
+        });
         Ok(Self {
+            shares: shares.collect::<Result<_, _>>()?,
             disks: disks?,
             nics: nics?,
             rng: rng.transpose()?,

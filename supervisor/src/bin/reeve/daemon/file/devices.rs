@@ -5,7 +5,7 @@ mod nic;
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::{Balloon, Channel, PortConsole, Rng, Vsock};
+use reeve_ipc::model::{Balloon, Channel, PortConsole, Rng, Share, Vsock};
 use reeve_ipc::spec::{Burst, PciSlot, Rate};
 use serde::{Deserialize, Serialize};
 
@@ -62,6 +62,17 @@ pub(super) struct ChannelKeys {
 #[serde(deny_unknown_fields)]
 pub(super) struct ConsoleKeys {
     pub(super) path: PathBuf,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+pub(super) struct ShareEntry {
+    tag: String,
+    pub(super) path: PathBuf,
+    #[serde(default, skip_serializing_if = "is_false")]
+    read_only: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    address: Option<PciSlot>,
 }
 
 #[expect(
@@ -183,5 +194,27 @@ impl From<ConsoleKeys> for PortConsole {
 impl From<PortConsole> for ConsoleKeys {
     fn from(console: PortConsole) -> Self {
         Self { path: console.path }
+    }
+}
+
+impl From<ShareEntry> for Share {
+    fn from(entry: ShareEntry) -> Self {
+        Self {
+            tag: entry.tag,
+            source: entry.path,
+            read_only: entry.read_only,
+            address: entry.address,
+        }
+    }
+}
+
+impl From<Share> for ShareEntry {
+    fn from(share: Share) -> Self {
+        Self {
+            tag: share.tag,
+            path: share.source,
+            read_only: share.read_only,
+            address: share.address,
+        }
     }
 }

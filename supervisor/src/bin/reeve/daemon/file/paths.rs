@@ -34,12 +34,14 @@ impl DefinitionFile {
         let vsock = self.vsock.iter_mut();
         let channels = self.channel.iter_mut();
         let consoles = self.console.iter_mut();
+        let shares = self.share.iter_mut();
         kernel
             .chain(initrd)
             .chain(disks.map(|path| ("disk", path)))
             .chain(vsock.map(|vsock| ("vsock", &mut vsock.path)))
             .chain(channels.map(|channel| ("channel", &mut channel.path)))
             .chain(consoles.map(|console| ("console", &mut console.path)))
+            .chain(shares.map(|share| ("share", &mut share.path)))
     }
 }
 

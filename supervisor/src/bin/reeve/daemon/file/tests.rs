@@ -121,6 +121,12 @@ path = "/var/lib/reeve/images/web.agent"
 
 [[console]]
 path = "/var/lib/reeve/images/web.hvc0"
+
+[[share]]
+tag = "data"
+path = "/var/lib/reeve/images/data"
+read-only = true
+address = 13
 "#;
 
 #[test]
@@ -143,6 +149,7 @@ fn devices_arrive_as_they_are_written_and_are_exported_again() {
     assert_eq!((outbound.per_second, outbound.seconds), (4000, 1));
     assert_eq!(devices.nics[2].source, NicSource::Nothing);
     assert!(!devices.balloon.unwrap().deflate_on_oom);
+    assert!(devices.shares[0].read_only);
     // As the daemon keeps it.
     domain.complete().unwrap();
     let definition = DomainDefinition {
@@ -178,7 +185,7 @@ fn relative_paths_of_devices_begin_at_the_files_directory() {
     let mut file = parsed(
         "name = 'web'\n[[disk]]\ntarget = 'vda'\npath = 'a'\nformat = 'qcow2'\n[[disk.backing]]\n\
          path = 'b'\nformat = 'raw'\n[vsock]\npath = 'v'\n[[channel]]\nname = 'c'\npath = 'c'\n\
-         [[console]]\npath = 'h'",
+         [[console]]\npath = 'h'\n[[share]]\ntag = 't'\npath = 's'",
     );
     assert_eq!(file.relative().unwrap().0, "disk");
     file.anchor(Path::new("/images")).unwrap();
@@ -192,6 +199,7 @@ fn relative_paths_of_devices_begin_at_the_files_directory() {
         sockets,
         ["/images/v", "/images/c", "/images/h"].map(Path::new)
     );
+    assert_eq!(domain.devices.shares[0].source, Path::new("/images/s"));
 }
 
 #[test]

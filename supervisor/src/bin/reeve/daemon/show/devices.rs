@@ -14,6 +14,11 @@ pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
     });
     let consoles = devices.consoles.iter();
     let consoles = consoles.map(|port| ("Port console", port.path.display().to_string()));
+    let shares = devices.shares.iter().map(|share| {
+        let access = if share.read_only { " (read-only)" } else { "" };
+        let text = format!("{}: {}{access}", share.tag, share.source.display());
+        ("Share", text)
+    });
     let single = [
         (devices.rng.is_some(), "entropy"),
         (devices.balloon.is_some(), "balloon"),
@@ -28,6 +33,7 @@ pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
         .chain(vsock)
         .chain(channels)
         .chain(consoles)
+        .chain(shares)
         .chain(single)
         .collect()
 }

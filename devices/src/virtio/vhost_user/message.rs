@@ -1,0 +1,110 @@
+//! Messages of the vhost-user protocol: a header of three words, then a body whose length the request
+//! fixes. Numbers are in the host's order, which is little endian here.
+
+use crate::virtio::queue::QueueLayout;
+
+/// `VHOST_USER_F_PROTOCOL_FEATURES`.
+pub(super) const F_PROTOCOL_FEATURES: u64 = 1 << 30;
+
+/// Bytes of a header.
+pub(super) const HEADER_BYTES: usize = 12;
+/// The version of the protocol, in the flags of every message.
+const VERSION: u32 = 1;
+/// In the flags of an answer.
+const REPLY: u32 = 1 << 2;
+/// What of the flags is looked at in an answer: version and kind.
+const REPLY_MASK: u32 = 0b111;
+
+/// What is asked of a back end. Those that have an answer are so described.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u32)]
+pub(super) enum Request {
+    /// Its features; one word.
+    GetFeatures = 1,
+    /// Those agreed on.
+    SetFeatures = 2,
+    /// Begins the session.
+    SetOwner = 3,
+    /// The guest's memory, with a descriptor for each region.
+    SetMemTable = 5,
+    /// How many entries a ring has.
+    SetVringNum = 8,
+    /// Where it is.
+    SetVringAddr = 9,
+    /// The next available entry.
+    SetVringBase = 10,
+    /// Stops a ring; the next available entry, as [`vring_state`] has it.
+    GetVringBase = 11,
+    /// The event that the driver notifies by. Starts the ring.
+    SetVringKick = 12,
+    /// The event that the back end interrupts by.
+    SetVringCall = 13,
+    /// Features of the protocol; one word.
+    GetProtocolFeatures = 15,
+    /// Those agreed on.
+    SetProtocolFeatures = 16,
+    /// Whether a ring is served.
+    SetVringEnable = 18,
+}
+
+/// A header.
+pub(super) fn header(request: Request, body: usize) -> [u8; HEADER_BYTES] {
+    // No body here has more than some hundred bytes.
+    let body = u32::try_from(body).unwrap_or(u32::MAX);
+    words([request as u32, VERSION, body])
+}
+
+/// Whether `header` is that of an answer of 8 bytes to `request`.
+pub(super) fn is_answer(header: [u8; HEADER_BYTES], request: Request) -> Result<(), &'static str> {
+    let [a, b, c, d, e, f, g, h, i, j, k, l] = header;
+    let number = u32::from_le_bytes([a, b, c, d]);
+    let flags = u32::from_le_bytes([e, f, g, h]);
+    let body = u32::from_le_bytes([i, j, k, l]);
+    if number != request as u32 {
+        Err("it answers what it was not asked")
+    } else if flags & REPLY_MASK != VERSION | REPLY {
+        Err("what it says is no answer")
+    } else if body != 8 {
+        Err("an answer has another length than it must")
+    } else {
+        Ok(())
+    }
+}
+
+/// A ring's number with a value (`struct vhost_vring_state`).
+pub(super) fn vring_state(index: u16, value: u32) -> [u8; 8] {
+    let [a, b, c, d] = u32::from(index).to_le_bytes();
+    let [e, f, g, h] = value.to_le_bytes();
+    [a, b, c, d, e, f, g, h]
+}
+
+/// The ring's number and the value.
+pub(super) fn take_vring_state(state: u64) -> (u64, u64) {
+    (state & u64::from(u32::MAX), state >> 32)
+}
+
+/// Where a ring is (`struct vhost_vring_addr`). Addresses are "user addresses" of the front end, which
+/// here are those of the guest ([`super::memory`]).
+pub(super) fn vring_addr(index: u16, layout: QueueLayout) -> [u8; 40] {
+    let mut bytes = [0; 40];
+    let parts = [
+        // And no flag: nothing is logged.
+        u64::from(index),
+        layout.descriptors,
+        layout.used,
+        layout.available,
+        0,
+    ];
+    for (to, from) in bytes.chunks_exact_mut(8).zip(parts) {
+        to.copy_from_slice(&from.to_le_bytes());
+    }
+    bytes
+}
+
+fn words(words: [u32; 3]) -> [u8; HEADER_BYTES] {
+    let mut bytes = [0; HEADER_BYTES];
+    for (to, from) in bytes.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&from.to_le_bytes());
+    }
+    bytes
+}

@@ -1,0 +1,255 @@
+//! What a foreign program sees in its jail, whose files it makes, and that it ends with whoever holds its
+//! words. Needs root, which stands for the supervisor of a host; as an ordinary user, the caller's own
+//! identity is tried.
+
+#![expect(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+use std::ffi::OsString;
+use std::fs::{self, File};
+use std::io::Read;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use reeve_sandbox::Identity;
+use reeve_sandbox::program::{Program, ProgramError, launch};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{CWD, Mode, OFlags};
+
+/// A user of the host that is not ours.
+const OWNER: u32 = 54_321;
+
+fn identity() -> Identity {
+    match rustix::process::geteuid().is_root() {
+        true => Identity::Block {
+            uid: OWNER,
+            gid: OWNER,
+        },
+        false => Identity::Caller,
+    }
+}
+
+fn owner() -> u32 {
+    match identity() {
+        Identity::Block { uid, .. } => uid,
+        Identity::Caller => rustix::process::geteuid().as_raw(),
+    }
+}
+
+/// A directory of that owner's.
+fn directory() -> tempfile::TempDir {
+    let directory = tempfile::tempdir().unwrap();
+    if rustix::process::geteuid().is_root() {
+        std::os::unix::fs::chown(directory.path(), Some(OWNER), Some(OWNER)).unwrap();
+    }
+    directory
+}
+
+fn start(path: &str, arguments: &[&str], served: &Path, ro: bool) -> Result<OwnedFd, ProgramError> {
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let served = rustix::fs::openat(CWD, served, flags, Mode::empty()).unwrap();
+    let launcher = File::open(env!("CARGO_BIN_EXE_reeve-sandbox-probe")).unwrap();
+    let handed = File::open("/dev/null").unwrap();
+    let arguments: Vec<OsString> = arguments.iter().map(Into::into).collect();
+    launch(&Program {
+        launcher: launcher.as_fd(),
+        path: Path::new(path),
+        arguments: &arguments,
+        directory: served.as_fd(),
+        read_only: ro,
+        identity: identity(),
+        cgroup: None,
+        handed: handed.as_fd(),
+    })
+}
+
+/// What a script of the shell prints.
+fn script(served: &Path, ro: bool, script: &str) -> String {
+    let words = start("/usr/bin/sh", &["-c", script], served, ro).expect("started");
+    words_of(words)
+}
+
+fn words_of(words: OwnedFd) -> String {
+    rustix::io::ioctl_fionbio(&words, false).unwrap();
+    let mut text = String::new();
+    File::from(words).read_to_string(&mut text).unwrap();
+    text
+}
+
+#[test]
+fn it_sees_the_directory_and_what_programs_are_loaded_from() {
+    let served = directory();
+    fs::write(served.path().join("file"), "content").unwrap();
+    let text = script(
+        served.path(),
+        false,
+        "cat /share/file; echo; echo /*; echo /proc/* /etc/* ; ls -l /proc/self/fd; ls /home",
+    );
+    assert!(text.starts_with("content\n"), "{text}");
+    let root = text.lines().nth(1).unwrap();
+    for name in root.split(' ') {
+        let known = [
+            "/etc", "/lib", "/lib32", "/lib64", "/proc", "/share", "/usr",
+        ];
+        assert!(known.contains(&name), "{root}");
+    }
+    assert!(
+        text.contains("/proc/self /proc/sys /etc/ld.so.cache"),
+        "{text}"
+    );
+    // What was handed over, and nothing of how it came here.
+    let open = text.lines().filter_map(|line| line.split_once(" -> "));
+    let open: Vec<&str> = open
+        .filter_map(|(line, _)| line.rsplit(' ').next())
+        .collect();
+    assert_eq!(open, ["0", "1", "2", "5"], "{text}");
+    assert!(!text.contains("socket:"), "{text}");
+    assert!(text.contains("/home"), "there is no such directory: {text}");
+}
+
+#[test]
+fn it_is_alone_and_root_of_nothing_but_its_namespace() {
+    let served = directory();
+    let text = script(
+        served.path(),
+        false,
+        "id -u; echo $$; cat /proc/self/net/dev | tail -n +3 | cut -d: -f1; \
+         grep -E 'CapBnd|CapEff|CapPrm|NoNewPrivs|Groups' /proc/self/status; \
+         echo x >/usr/x; echo x >/x; kill -0 1 && echo itself",
+    );
+    let lines: Vec<&str> = text.lines().map(str::trim).collect();
+    assert_eq!(lines[..3], ["0", "1", "lo"], "{text}");
+    let capabilities = "00000000880401db";
+    for set in ["CapPrm", "CapEff", "CapBnd"] {
+        assert!(text.contains(&format!("{set}:\t{capabilities}")), "{text}");
+    }
+    assert!(text.contains("NoNewPrivs:\t1"), "{text}");
+    assert_eq!(text.matches("Read-only file system").count(), 2, "{text}");
+    assert!(text.contains("itself"), "{text}");
+}
+
+#[test]
+fn what_it_makes_belongs_to_its_user_on_the_host() {
+    let served = directory();
+    let text = script(
+        served.path(),
+        false,
+        "echo x >/share/made && chmod 640 /share/made",
+    );
+    assert_eq!(text, "");
+    let made = fs::metadata(served.path().join("made")).unwrap();
+    assert_eq!(
+        (made.uid(), made.permissions().mode() & 0o777),
+        (owner(), 0o640)
+    );
+}
+
+#[test]
+fn a_directory_may_be_read_only_to_it() {
+    let served = directory();
+    let text = script(served.path(), true, "echo x >/share/made");
+    assert!(text.contains("Read-only file system"), "{text}");
+    assert!(!served.path().join("made").exists());
+}
+
+#[test]
+fn a_link_to_elsewhere_leads_nowhere() {
+    let served = directory();
+    std::os::unix::fs::symlink("/etc/passwd", served.path().join("link")).unwrap();
+    let text = script(
+        served.path(),
+        false,
+        "cat /share/link /share/../../etc/passwd",
+    );
+    assert_eq!(text.matches("No such file").count(), 2, "{text}");
+}
+
+#[test]
+fn it_ends_when_nobody_holds_its_words() {
+    let served = directory();
+    let words = start(
+        "/usr/bin/sh",
+        &["-c", "echo $$; exec sleep 1000"],
+        served.path(),
+        false,
+    );
+    let words = words.expect("started");
+    let mut ready = [PollFd::new(&words, PollFlags::IN)];
+    poll(&mut ready, None).unwrap();
+    let sleeps = || {
+        fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+            let status = fs::read_to_string(entry.path().join("status")).unwrap_or_default();
+            let line = fs::read(entry.path().join("cmdline")).unwrap_or_default();
+            line.starts_with(b"sleep\x001000") && status.contains(&format!("Uid:\t{}", owner()))
+        })
+    };
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !sleeps() {
+        assert!(Instant::now() < deadline, "it does not begin");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+    drop(words);
+    while sleeps() {
+        assert!(Instant::now() < deadline, "it does not end");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn its_own_end_ends_its_words() {
+    let served = directory();
+    let words = start(
+        "/usr/bin/sh",
+        &["-c", "echo last; exit 3"],
+        served.path(),
+        false,
+    );
+    let words = words.expect("started");
+    let timeout = Timespec {
+        tv_sec: 10,
+        tv_nsec: 0,
+    };
+    let mut ready = [PollFd::new(&words, PollFlags::IN)];
+    assert_eq!(poll(&mut ready, Some(&timeout)), Ok(1));
+    assert_eq!(words_of(words), "last\n");
+}
+
+#[test]
+fn what_cannot_be_started_is_said_in_words() {
+    let served = directory();
+    let refused = start(
+        "/usr/bin/there-is-no-such-program",
+        &[],
+        served.path(),
+        false,
+    );
+    let words = refused.expect_err("no program").to_string();
+    assert!(
+        words.contains("executing the program: No such file"),
+        "{words}"
+    );
+    assert!(start("usr/bin/true", &[], served.path(), false).is_err());
+}
+
+#[test]
+fn the_host_s_root_is_nobody_there() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    let served = directory();
+    let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let fd = rustix::fs::openat(CWD, served.path(), flags, Mode::empty()).unwrap();
+    let launcher = File::open(env!("CARGO_BIN_EXE_reeve-sandbox-probe")).unwrap();
+    let refused = launch(&Program {
+        launcher: launcher.as_fd(),
+        path: Path::new("/usr/bin/true"),
+        arguments: &[],
+        directory: fd.as_fd(),
+        read_only: false,
+        identity: Identity::Caller,
+        cgroup: None,
+        handed: fd.as_fd(),
+    });
+    assert!(matches!(refused, Err(ProgramError::Invalid(_))));
+}
