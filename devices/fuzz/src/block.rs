@@ -12,18 +12,70 @@ use reeve_devices::block::raw::Raw;
 use reeve_devices::block::throttle::{Limit, Limits, Throttle};
 use reeve_devices::block::uring::Ring;
 use reeve_devices::memory::GuestRam;
-use reeve_devices::virtio::VirtioDevice;
+use reeve_devices::shared::{Shared, lock, share};
+use reeve_devices::state::StateError;
 use reeve_devices::virtio::block::{Block, BlockParams};
+use reeve_devices::virtio::{DeviceId, QueueWorker, Start, StartError, VirtioDevice};
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 
 use super::driver::Piece;
 use super::guest::{Subject, pieces};
 use super::input::Input;
 
-/// Bytes of the disk.
+/// Bytes of the disk to begin with.
 const DISK: u64 = 0x4_0000;
+/// Bytes beyond which it is not made larger.
+const LARGEST: u64 = 2 * DISK;
 /// More than an image of it can need: every cluster twice, its tables, and what a file grows by.
 const IMAGE: u64 = 4 << 20;
+
+/// The device, reached by its control thread as well.
+struct Held {
+    block: Shared<Block>,
+    queue_sizes: Vec<u16>,
+}
+
+impl VirtioDevice for Held {
+    fn id(&self) -> DeviceId {
+        lock(&self.block).id()
+    }
+
+    fn features(&self) -> u64 {
+        lock(&self.block).features()
+    }
+
+    fn queue_sizes(&self) -> &[u16] {
+        &self.queue_sizes
+    }
+
+    fn read_config(&self, offset: u64, data: &mut [u8]) {
+        lock(&self.block).read_config(offset, data);
+    }
+
+    fn write_config(&mut self, offset: u64, data: &[u8]) {
+        lock(&self.block).write_config(offset, data);
+    }
+
+    fn start(&mut self, start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
+        lock(&self.block).start(start)
+    }
+
+    fn stopped(&mut self) {
+        lock(&self.block).stopped();
+    }
+
+    fn reset(&mut self) {
+        lock(&self.block).reset();
+    }
+
+    fn save(&self) -> Vec<u8> {
+        lock(&self.block).save()
+    }
+
+    fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
+        lock(&self.block).restore(version, bytes)
+    }
+}
 
 /// The disk.
 #[derive(Debug)]
@@ -34,10 +86,22 @@ pub struct Disk {
     queues: usize,
     cache: CacheMode,
     params: BlockParams,
+    size: u64,
+    block: Option<Shared<Block>>,
     throttle: Option<Arc<Throttle>>,
 }
 
 impl Disk {
+    /// Makes the disk so much larger, or tries to.
+    fn grow(&mut self, by: u64) {
+        let Some(block) = &self.block else { return };
+        self.size = (self.size + by).min(LARGEST);
+        if !self.qcow2 {
+            ftruncate(&self.file, self.size).expect("a size");
+        }
+        lock(block).resize(self.size, Box::new(|_| ()));
+    }
+
     fn copy(&self) -> OwnedFd {
         self.file.try_clone().expect("a descriptor")
     }
@@ -108,6 +172,8 @@ impl Subject for Disk {
                 discard: more & 2 == 0,
                 ..BlockParams::default()
             },
+            size: DISK,
+            block: None,
             throttle: None,
         }
     }
@@ -121,7 +187,10 @@ impl Subject for Disk {
         }
         let block = Block::new(self.params.clone(), engines).expect("a disk");
         self.throttle = Some(block.throttle());
-        Box::new(block)
+        let queue_sizes = block.queue_sizes().to_vec();
+        let block = share(block);
+        self.block = Some(block.clone());
+        Box::new(Held { block, queue_sizes })
     }
 
     fn request(&mut self, _queue: usize, input: &mut Input<'_>) -> Vec<Piece> {
@@ -158,11 +227,12 @@ impl Subject for Disk {
     }
 
     fn host(&mut self, input: &mut Input<'_>) {
-        let Some(throttle) = &self.throttle else {
+        let Some(throttle) = self.throttle.clone() else {
             return;
         };
         let mut limits = Limits::default();
         match input.u8() & 7 {
+            7 => return self.grow(u64::from(input.u8()) << 12),
             0 => limits.total_bytes = limit(input),
             1 => limits.read_bytes = limit(input),
             2 => limits.write_bytes = limit(input),
@@ -184,7 +254,7 @@ impl Subject for Disk {
                 "{size} bytes"
             );
         } else {
-            assert_eq!(u64::try_from(size), Ok(DISK));
+            assert_eq!(u64::try_from(size), Ok(self.size));
         }
     }
 }

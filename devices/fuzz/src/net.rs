@@ -209,7 +209,10 @@ impl Subject for Interface {
                 }
             }
             // The interface is gone.
-            _ => self.host[0] = UnixDatagram::unbound().expect("a socket"),
+            _ => {
+                self.host[0] = UnixDatagram::unbound().expect("a socket");
+                self.host[0].set_nonblocking(true).expect("a socket");
+            }
         }
     }
 
