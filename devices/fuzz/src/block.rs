@@ -123,7 +123,7 @@ impl Disk {
     }
 
     fn ring(&self) -> Option<Ring> {
-        Ring::new().ok().filter(|_| self.uring)
+        self.uring.then(Ring::new)?.ok()
     }
 }
 
