@@ -94,11 +94,26 @@ impl Interface {
     }
 }
 
-/// A header: none of its fields set, or any.
-fn header(input: &mut Input<'_>) -> Vec<u8> {
+/// A header for a frame of `frame` bytes: none of its fields set, any, or what fits just so or just not.
+fn header(input: &mut Input<'_>, frame: usize) -> Vec<u8> {
     let mut header = match input.u8() & 3 {
         0 => Vec::new(),
-        _ => input.bytes(HEADER).to_vec(),
+        1 => input.bytes(HEADER).to_vec(),
+        how => {
+            let end = u16::try_from(frame).unwrap_or(u16::MAX);
+            let near = |input: &mut Input<'_>| {
+                let back = u16::from(input.u8() & 0x3f);
+                end.saturating_add(8).saturating_sub(back).to_le_bytes()
+            };
+            let kind = input.u8();
+            let gso = [1, 4, 5, 3][usize::from(kind & 3)] | kind & 0x80;
+            let mut header = vec![1, if how == 2 { 0 } else { gso }];
+            header.extend(near(input));
+            header.extend(u16::from(input.u8()).to_le_bytes());
+            header.extend(near(input));
+            header.extend(u16::from(input.u8() & 0x1f).to_le_bytes());
+            header
+        }
     };
     header.resize(HEADER, 0);
     header
@@ -168,9 +183,9 @@ impl Subject for Interface {
                 .map(|_| Piece::In(input.len()))
                 .collect();
         }
-        let header = header(input);
         let mut frame = input.short().to_vec();
         frame.resize(frame.len().max(usize::from(input.u16() & 0x7ff)), 0x55);
+        let header = header(input, frame.len());
         if input.u8() & 7 == 0 {
             return pieces(input);
         }
@@ -184,11 +199,11 @@ impl Subject for Interface {
         match input.u8() & 15 {
             0..=8 => {
                 let port = input.below(self.host.len());
-                let mut frame = header(input);
-                frame.extend(input.short());
+                let mut frame = input.short().to_vec();
                 frame.resize(frame.len() + usize::from(input.u16() & 0x1fff), 0xaa);
+                let header = header(input, frame.len());
                 // Refused when too many wait.
-                let _ = self.host[port].send(&frame);
+                let _ = self.host[port].send(&[header, frame].concat());
             }
             // No frame at all, and one with half a header.
             9 => drop(self.host[0].send(&[])),

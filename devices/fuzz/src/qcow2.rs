@@ -5,6 +5,7 @@
 //! everything does, also when it is opened anew.
 
 use std::io;
+use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use reeve_devices::block::qcow2::{CreateOptions, Format, Options, Qcow2, create, read_header};
@@ -20,6 +21,8 @@ const STEPS: usize = 100;
 const DISK: u64 = 0x2_0000;
 /// Bytes that are looked at of any disk.
 const REACH: u64 = 8 << 20;
+/// Bytes of a table that are looked at.
+const TABLE: u64 = 4096;
 /// More than a file can become by so few steps.
 const FILE: u64 = 1 << 40;
 
@@ -35,6 +38,29 @@ fn write_all(file: &OwnedFd, bytes: &[u8], offset: u64) {
 
 fn copy(file: &OwnedFd) -> OwnedFd {
     file.try_clone().expect("a descriptor")
+}
+
+/// Where the metadata is that the file itself names: header, tables, L2 tables and refcount blocks.
+fn metadata(file: &OwnedFd) -> Vec<Range<u64>> {
+    let number = |offset, len: usize| {
+        let mut bytes = [0; 8];
+        let _ = pread(file, &mut bytes[8 - len..], offset);
+        u64::from_be_bytes(bytes)
+    };
+    let cluster = 1 << number(20, 4).min(21);
+    let (l1, l1_bytes) = (number(40, 8), number(36, 4) * 8);
+    let (counts, count_bytes) = (number(48, 8), number(56, 4) * cluster);
+    let mut places = vec![0..cluster, l1..l1 + l1_bytes, counts..counts + count_bytes];
+    for (table, bytes) in [(l1, l1_bytes), (counts, count_bytes)] {
+        let mut entries = vec![0; usize::try_from(bytes.min(TABLE)).unwrap_or(0)];
+        let got = pread(file, &mut *entries, table).unwrap_or(0);
+        let entries = entries[..got].chunks_exact(8);
+        let words = entries.filter_map(<[u8]>::first_chunk);
+        let offsets = words.map(|word| u64::from_be_bytes(*word) & 0x00ff_ffff_ffff_fe00);
+        let there = offsets.filter(|offset| *offset != 0);
+        places.extend(there.map(|offset| offset..offset + cluster));
+    }
+    places
 }
 
 /// A disk and what is known of it.
@@ -88,7 +114,12 @@ impl Disk {
                 panic!("cannot write to {extent:?}");
             };
             assert!(file == 0 && len > 0 && len <= wanted, "{extent:?}");
-            assert!(offset >= 512, "a write over the header");
+            assert!(
+                metadata(&self.files[0])
+                    .iter()
+                    .all(|place| offset + len <= place.start || place.end <= offset),
+                "a write over metadata"
+            );
             let part = &data[done..][..usize::try_from(len).expect("a length")];
             write_all(&self.files[0], part, offset);
             places.push((offset, len));
@@ -262,12 +293,20 @@ fn lie(file: &OwnedFd, input: &mut Input<'_>) -> bool {
         match how & 7 {
             // The header.
             0 | 1 => write_all(file, input.bytes(8), at & 0x7f),
-            // An entry of a table: flags, and an offset of a cluster.
+            // An entry of a table: flags, and an offset of a cluster, mostly one that there is.
             2..=5 => {
-                let cluster = u64::from(input.u16());
+                let cluster = match how & 0x60 {
+                    0 => u64::from(input.u16()),
+                    _ => u64::from(input.u8() & 0x3f),
+                };
+                let at = if how & 0x80 == 0 {
+                    at & 0x3ff
+                } else {
+                    at & 0x1fff
+                };
                 let flags = u64::from(input.u8());
                 let entry = (flags >> 6) << 62 | cluster << 9 | (flags & 1);
-                write_all(file, &entry.to_be_bytes(), (at & 0x1fff) * 8);
+                write_all(file, &entry.to_be_bytes(), at * 8);
             }
             6 => write_all(file, input.short(), at << 2),
             _ => ftruncate(file, at << 4).expect("a size"),
