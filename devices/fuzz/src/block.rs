@@ -15,7 +15,9 @@ use reeve_devices::memory::GuestRam;
 use reeve_devices::shared::{Shared, lock, share};
 use reeve_devices::state::StateError;
 use reeve_devices::virtio::block::{Block, BlockParams};
-use reeve_devices::virtio::{DeviceId, QueueWorker, Start, StartError, VirtioDevice};
+use reeve_devices::virtio::{
+    DeviceId, QueueWorker, Remains, Start, StartError, Unwritten, VirtioDevice,
+};
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 
 use super::driver::Piece;
@@ -66,6 +68,14 @@ impl VirtioDevice for Held {
 
     fn reset(&mut self) {
         lock(&self.block).reset();
+    }
+
+    fn take_remains(&mut self) -> Option<Remains> {
+        lock(&self.block).take_remains()
+    }
+
+    fn check_saveable(&self) -> Result<(), Unwritten> {
+        lock(&self.block).check_saveable()
     }
 
     fn save(&self) -> Vec<u8> {

@@ -324,6 +324,10 @@ impl<S: Subject> Guest<S> {
         let mut registers = lock(&self.registers);
         assert!(registers.negotiation().stop(Instant::now()));
         registers.rebind();
+        let saveable = registers.negotiation().device().check_saveable();
+        assert_eq!(saveable, Ok(()));
+        drop(registers);
+        self.thread.run();
         assert!(self.thread.is_idle());
     }
 

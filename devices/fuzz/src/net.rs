@@ -152,6 +152,7 @@ impl Subject for Interface {
             speed: (options & 0x40 != 0).then_some(1000),
             queue_size: 64,
             link_up: options & 0x80 == 0,
+            udp_segmentation: options & 2 != 0,
         };
         let net = Net::new(config, ports).expect("a device");
         self.handle = Some(net.handle());

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use reeve_devices::reactor::{Reactor, Ready};
 use reeve_devices::shared::lock;
-use reeve_devices::virtio::{Executor, Progress, QueueWorker, Stopped};
+use reeve_devices::virtio::{Executor, Progress, QueueWorker, Remains, Stopped};
 
 /// More events than any amount of work takes that an input can ask for: a worker that is told of more
 /// spins.
@@ -15,6 +15,7 @@ const SPIN: usize = 200_000;
 enum Command {
     Run(Box<dyn QueueWorker>),
     Stop(Stopped),
+    Discard(Remains),
 }
 
 struct State {
@@ -77,6 +78,7 @@ impl State {
                     self.workers.push(worker);
                 }
                 Command::Stop(done) => done(self.stop()),
+                Command::Discard(remains) => drop(remains),
             }
         }
     }
@@ -135,5 +137,10 @@ impl Executor for Thread {
         if self.eager {
             state.obey();
         }
+    }
+
+    fn discard(&self, remains: Remains) {
+        let state = &mut *lock(&self.state);
+        state.commands.push(Command::Discard(remains));
     }
 }
