@@ -16,9 +16,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reeve_devices::pci::Slot;
+use reeve_devices::shared::lock;
 
 use super::{Attached, Built, DeviceSet, DeviceSetError, Stay};
-use reeve_devices::shared::lock;
 
 /// How soon a device that a vCPU still held is looked at again. An access takes microseconds.
 const LOOK_AGAIN: Duration = Duration::from_millis(5);
