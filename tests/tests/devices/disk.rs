@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::MetadataExt;
 use std::path::Path;
+use std::process::Command;
 
 use anyhow::{Result, ensure};
 use reeve_tests::lab::assets;
@@ -82,20 +83,9 @@ fn raw_disks_are_read_written_and_discarded_by_a_stock_driver() -> Result<()> {
 fn debian_boots_from_a_qcow2_overlay_and_leaves_it_clean() -> Result<()> {
     let place = tempfile::tempdir()?;
     let path = |name: &str| place.path().join(name).display().to_string();
-    let [overlay, raw] = ["overlay", "raw"].map(path);
-    let base = assets().disk.display().to_string();
-    tool(
-        "qemu-img",
-        [
-            "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, &overlay,
-        ],
-    )?;
-
-    let mut guest = Guest::debian(|builder| {
-        builder.arg("--disk").arg(format!(
-            "{overlay},format=qcow2,backing={base},backing-format=raw"
-        ))
-    })?;
+    let [image, raw] = ["overlay", "raw"].map(path);
+    let disk = overlay(&image)?;
+    let mut guest = Guest::debian(|builder| builder.arg("--disk").arg(disk))?;
     let console = guest.reeve.output();
     ensure!(console.contains("login: "), "{console}");
     let root = guest.run("grep ' / ' /proc/mounts")?;
@@ -106,14 +96,42 @@ fn debian_boots_from_a_qcow2_overlay_and_leaves_it_clean() -> Result<()> {
     let sum = guest.run("md5sum </var/tmp/v")?;
     guest.shut_down()?;
 
-    tool("qemu-img", ["check", "-q", &overlay])?;
-    tool("qemu-img", ["convert", "-O", "raw", &overlay, &raw])?;
+    tool("qemu-img", ["check", "-q", &image])?;
+    tool("qemu-img", ["convert", "-O", "raw", &image, &raw])?;
     tool("e2fsck", ["-fn", &raw])?;
     let copy = path("copy");
     tool("debugfs", ["-R", &format!("dump /var/tmp/v {copy}"), &raw])?;
     ensure!(
         sum.starts_with(&md5(Path::new(&copy))?),
         "what fio wrote: {sum}"
+    );
+    Ok(())
+}
+
+/// Makes a qcow2 image on top of Debian's disk; gives what names it to `--disk`.
+pub fn overlay(image: &str) -> Result<String> {
+    let base = assets().disk.display().to_string();
+    tool(
+        "qemu-img",
+        [
+            "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, image,
+        ],
+    )?;
+    Ok(format!(
+        "{image},format=qcow2,backing={base},backing-format=raw"
+    ))
+}
+
+/// Runs a program that says by its status what it found.
+pub fn allowed_status(command: &mut Command, allowed: &[i32]) -> Result<()> {
+    let output = command.output()?;
+    let status = output.status.code();
+    ensure!(
+        status.is_some_and(|status| allowed.contains(&status)),
+        "{command:?}: {}: {}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
     );
     Ok(())
 }

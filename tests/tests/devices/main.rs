@@ -3,5 +3,6 @@
 
 mod disk;
 mod guest;
+mod kill;
 mod net;
 mod share;
