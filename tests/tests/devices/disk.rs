@@ -84,7 +84,7 @@ fn debian_boots_from_a_qcow2_overlay_and_leaves_it_clean() -> Result<()> {
     let place = tempfile::tempdir()?;
     let path = |name: &str| place.path().join(name).display().to_string();
     let [image, raw] = ["overlay", "raw"].map(path);
-    let disk = overlay(&image)?;
+    let disk = overlay(&image, &assets().disk.display().to_string())?;
     let mut guest = Guest::debian(|builder| builder.arg("--disk").arg(disk))?;
     let console = guest.reeve.output();
     ensure!(console.contains("login: "), "{console}");
@@ -108,13 +108,12 @@ fn debian_boots_from_a_qcow2_overlay_and_leaves_it_clean() -> Result<()> {
     Ok(())
 }
 
-/// Makes a qcow2 image on top of Debian's disk; gives what names it to `--disk`.
-pub fn overlay(image: &str) -> Result<String> {
-    let base = assets().disk.display().to_string();
+/// Makes a qcow2 image on top of a raw disk; gives what names it to `--disk`.
+pub fn overlay(image: &str, base: &str) -> Result<String> {
     tool(
         "qemu-img",
         [
-            "create", "-q", "-f", "qcow2", "-F", "raw", "-b", &base, image,
+            "create", "-q", "-f", "qcow2", "-F", "raw", "-b", base, image,
         ],
     )?;
     Ok(format!(

@@ -14,11 +14,11 @@ use super::disk::{allowed_status, overlay};
 use super::guest::{Guest, SHELL};
 
 /// How many files are on the disk, as the guest was told, before the worker dies.
-const FILES: u32 = 8;
+const FILES: u32 = 5;
 /// The bytes of each, which is no multiple of a block.
 const BYTES: usize = 150_001;
 /// Writes file after file to both disks, and says which are there when both were told to be.
-const WRITER: &str = "i=0; while :; do i=$((i+1)); for d in /mnt/kept /mnt/mnt/kept; do \
+const WRITER: &str = "i=0; while :; do i=$((i+1)); for d in /mnt/payload/kept /mnt/mnt/kept; do \
     yes \"file $i\" | head -c 150001 | dd of=$d/$i bs=16k conv=fsync 2>/dev/null; done; \
     echo \"synced $i.\"; done";
 
@@ -27,25 +27,31 @@ const WRITER: &str = "i=0; while :; do i=$((i+1)); for d in /mnt/kept /mnt/mnt/k
 fn what_a_guest_has_synced_outlives_a_worker_that_is_killed() -> Result<()> {
     let place = tempfile::tempdir()?;
     let path = |name: &str| place.path().join(name).display().to_string();
-    let [system, data, converted] = ["system", "data", "converted"].map(path);
-    let root = overlay(&system)?;
-    fs::File::create(&data)?.set_len(64 << 20)?;
-    tool("mke2fs", ["-q", "-t", "ext4", &data])?;
+    let [raw, base, image, converted] = ["raw", "base", "image", "converted"].map(path);
+    for disk in [&raw, &base] {
+        fs::File::create(disk)?.set_len(64 << 20)?;
+        tool("mke2fs", ["-q", "-t", "ext4", disk])?;
+    }
+    let overlay = overlay(&image, &base)?;
+    let tools = assets().disk.display();
 
     let mut guest = Guest::small(&["virtio_blk"], |builder| {
         builder
             .arg("--disk")
-            .arg(root)
+            .arg(format!("{tools},format=raw,ro"))
             .arg("--disk")
-            .arg(format!("{data},format=raw"))
+            .arg(format!("{raw},format=raw"))
+            .arg("--disk")
+            .arg(overlay)
     })?;
-    guest.run("mkdir /mnt && mount -t ext4 /dev/vda /mnt && mount -t ext4 /dev/vdb /mnt/mnt")?;
-    guest.run("mkdir /mnt/kept /mnt/mnt/kept && mount -o bind /dev /mnt/dev && sync")?;
+    guest.run("mkdir /mnt && mount -t ext4 -o ro,noload /dev/vda /mnt")?;
+    guest.run("mount -t ext4 /dev/vdb /mnt/mnt && mount -t ext4 /dev/vdc /mnt/payload")?;
+    guest.run("mkdir /mnt/mnt/kept /mnt/payload/kept && mount -o bind /dev /mnt/dev")?;
     let job = "--size=4M --bs=4k --rw=randwrite --fsync=16 --time_based --runtime=600 \
-        --ioengine=libaio --iodepth=4 --rate_iops=200";
+        --ioengine=libaio --iodepth=4 --rate_iops=60";
     guest.run(&format!(
-        "(chroot /mnt fio --minimal {job} --name=a --filename=/var/tmp/a \
-         --name=b --filename=/mnt/b >/dev/null 2>&1 &)"
+        "(chroot /mnt fio --minimal {job} --name=a --filename=/mnt/a \
+         --name=b --filename=/payload/b >/dev/null 2>&1 &)"
     ))?;
     guest.reeve.send(format!("{WRITER}\n").as_bytes())?;
     guest.reeve.expect(&format!("synced {FILES}."), SHELL)?;
@@ -61,12 +67,12 @@ fn what_a_guest_has_synced_outlives_a_worker_that_is_killed() -> Result<()> {
 
     // Clusters that were taken and not used yet are lost at worst.
     allowed_status(
-        Command::new(assets().tool("qemu-img")).args(["check", "-q", &system]),
+        Command::new(assets().tool("qemu-img")).args(["check", "-q", &image]),
         &[0, 3],
     )?;
-    tool("qemu-img", ["check", "-q", "-r", "leaks", &system])?;
-    tool("qemu-img", ["convert", "-O", "raw", &system, &converted])?;
-    for disk in [&converted, &data] {
+    tool("qemu-img", ["check", "-q", "-r", "leaks", &image])?;
+    tool("qemu-img", ["convert", "-O", "raw", &image, &converted])?;
+    for disk in [&converted, &raw] {
         // Replays the journal.
         allowed_status(
             Command::new(assets().tool("e2fsck")).args(["-p", disk]),
