@@ -79,6 +79,10 @@ pub enum Closed {
 
 /// What a worker says unasked.
 #[derive(Debug)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "those that wait are bounded, and nearly all are events"
+)]
 pub enum Incoming {
     /// Its first message; what it reports of its jail is for display.
     Hello(JailFacts),

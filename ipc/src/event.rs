@@ -20,6 +20,10 @@ pub struct NumberedEvent {
 
 /// One event.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "there are few at a time, and none is kept for long"
+)]
 pub enum Event {
     /// The worker is in another phase, by request or by itself.
     PhaseChanged(Phase),

@@ -44,6 +44,7 @@ macro_rules! requests {
 
         /// A reply on the wire, named after its request.
         #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+        #[expect(clippy::large_enum_variant, reason = "there is one at a time")]
         pub enum ReplyBody { $( #[doc = concat!("Answers [`", stringify!($name), "`].")] $name($reply), )* }
 
         /// The operations, without their arguments.

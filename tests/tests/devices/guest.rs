@@ -51,15 +51,7 @@ impl Guest {
 
     /// What a command prints; an error if it fails.
     pub fn run(&mut self, line: &str) -> Result<String> {
-        let printed = self
-            .reeve
-            .shell(&format!("{line}; echo \"status $?\""), SHELL)?;
-        let (printed, status) = printed
-            .trim_end()
-            .rsplit_once("status ")
-            .with_context(|| format!("{line}: {printed}"))?;
-        ensure!(status == "0", "{line}: status {status}: {printed}");
-        Ok(printed.trim().to_owned())
+        shell(&mut self.reeve, line)
     }
 
     /// Resets the machine, and waits until it is up again.
@@ -84,4 +76,15 @@ impl Guest {
         ensure!(said.contains("the guest powered off"), "{said}");
         Ok(())
     }
+}
+
+/// What a command prints in the shell of a guest on whose console `reeve` is; an error if it fails.
+pub fn shell(reeve: &mut Reeve, line: &str) -> Result<String> {
+    let printed = reeve.shell(&format!("{line}; echo \"status $?\""), SHELL)?;
+    let (printed, status) = printed
+        .trim_end()
+        .rsplit_once("status ")
+        .with_context(|| format!("{line}: {printed}"))?;
+    ensure!(status == "0", "{line}: status {status}: {printed}");
+    Ok(printed.trim().to_owned())
 }

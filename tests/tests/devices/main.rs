@@ -2,7 +2,11 @@
 //! and tools make of them, and what the host's tools find afterwards.
 
 mod disk;
+mod domain;
 mod guest;
 mod kill;
 mod net;
+mod plug;
+mod ports;
+mod running;
 mod share;

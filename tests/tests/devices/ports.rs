@@ -1,0 +1,135 @@
+//! What a guest shares with programs of the host: random numbers, sockets, channels.
+
+use std::io::{BufRead, BufReader, Read, Write};
+use std::net::Shutdown;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reeve_tests::tool::md5;
+
+use super::domain::Domain;
+use super::guest::{SHELL, SOON};
+
+/// The drivers of all this.
+pub const DRIVERS: [&str; 3] = ["virtio_rng", "virtio_console", "vmw_vsock_virtio_transport"];
+/// Names of the sockets, and the channel's own name.
+const VSOCK: &str = "vsock";
+const CHANNEL_SOCKET: &str = "channel";
+const CHANNEL: &str = "org.example.test.0";
+/// More than any buffer on the way holds, in blocks of 64 KiB.
+const BYTES: usize = BLOCKS << 16;
+const BLOCKS: usize = 8;
+
+/// The devices, as options of `reeve define`.
+pub fn options(files: &Path) -> Vec<String> {
+    let path = |name: &str| files.join(name).display().to_string();
+    let channel = format!("{CHANNEL}={}", path(CHANNEL_SOCKET));
+    let vsock = path(VSOCK);
+    ["--rng", "--vsock", &vsock, "--channel", &channel]
+        .map(str::to_owned)
+        .into()
+}
+
+/// The kernel's own choice of a source, read twice.
+pub fn random_numbers_come(domain: &mut Domain) -> Result<()> {
+    let source = domain.guest("cat /sys/class/misc/hw_random/rng_current")?;
+    ensure!(source == "virtio_rng.0", "{source}");
+    let read = "dd if=/dev/hwrng bs=64 count=16 iflag=fullblock 2>/dev/null";
+    let sums = domain.guest(&format!(
+        "{read} | tee /tmp/r | md5sum; {read} | md5sum; wc -c </tmp/r"
+    ))?;
+    let words: Vec<&str> = sums.split_whitespace().collect();
+    let [first, _, second, _, "1024"] = words[..] else {
+        anyhow::bail!("{sums}")
+    };
+    ensure!(first != second, "{sums}");
+    Ok(())
+}
+
+/// A program of the host connects to one of the guest, and what it sends comes back.
+pub fn streams_go_through_a_socket_device(domain: &mut Domain) -> Result<()> {
+    let path = domain.path(VSOCK);
+    // Nobody listens: the connection ends without a word.
+    let (_, mut refused) = connect(&path, 4)?;
+    let mut said = String::new();
+    refused.read_to_string(&mut said)?;
+    ensure!(said.is_empty(), "{said}");
+
+    domain.guest("(chroot /mnt socat VSOCK-LISTEN:1024,fork EXEC:cat >/tmp/socat 2>&1 &)")?;
+    let deadline = Instant::now() + SHELL;
+    let (mut stream, mut answers) = loop {
+        let (stream, mut answers) = connect(&path, 1024)?;
+        let mut line = String::new();
+        answers.read_line(&mut line)?;
+        if line.starts_with("OK ") {
+            break (stream, answers);
+        }
+        ensure!(Instant::now() < deadline, "{line:?}");
+        std::thread::sleep(Duration::from_millis(100));
+    };
+    let sent = pattern();
+    let back = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            stream.write_all(&sent)?;
+            stream.shutdown(Shutdown::Write)
+        });
+        let mut back = Vec::new();
+        let read = answers.read_to_end(&mut back);
+        writer.join().expect("it does not panic")?;
+        read.map(|_| back)
+    })?;
+    ensure!(back == sent, "{} bytes came back", back.len());
+
+    // A guest's own connections to the host lead nowhere, and it is told at once.
+    let said = domain.guest("chroot /mnt socat -u OPEN:/dev/null VSOCK-CONNECT:2:99 2>&1 || :")?;
+    ensure!(said.contains("reset by peer"), "{said}");
+    domain.guest("killall socat")?;
+    Ok(())
+}
+
+/// Both ways through a channel, as much as no buffer holds.
+pub fn bytes_go_through_a_channel(domain: &mut Domain) -> Result<()> {
+    let find = format!("grep -lx {CHANNEL} /sys/class/virtio-ports/*/name");
+    let name = domain.guest(&find)?;
+    let port = name.rsplit('/').nth(1).context("a port")?.to_owned();
+    let mut host = UnixStream::connect(domain.path(CHANNEL_SOCKET))?;
+    host.set_read_timeout(Some(SHELL))?;
+
+    domain.guest(&format!(
+        "dd if=/dev/urandom of=/tmp/r bs=64k count={BLOCKS} 2>/dev/null; (cat /tmp/r >/dev/{port} &)"
+    ))?;
+    let mut got = vec![0; BYTES];
+    host.read_exact(&mut got)?;
+    let copy = domain.path("copy");
+    std::fs::write(&copy, got)?;
+    let sum = domain.guest("md5sum </tmp/r")?;
+    ensure!(sum.starts_with(&md5(&copy)?), "{sum}");
+
+    let sent = pattern();
+    std::fs::write(&copy, &sent)?;
+    domain.guest(&format!(
+        "(dd if=/dev/{port} bs=64k count={BLOCKS} iflag=fullblock 2>/dev/null | md5sum >/tmp/sum &)"
+    ))?;
+    host.set_write_timeout(Some(SHELL))?;
+    host.write_all(&sent)?;
+    domain.guest_until("[ -s /tmp/sum ]")?;
+    let sum = domain.guest("cat /tmp/sum")?;
+    ensure!(sum.starts_with(&md5(&copy)?), "{sum}");
+    Ok(())
+}
+
+/// Asks for a port of the guest; the two are ends of one stream.
+fn connect(path: &Path, port: u32) -> Result<(UnixStream, BufReader<UnixStream>)> {
+    let mut stream = UnixStream::connect(path)?;
+    stream.set_read_timeout(Some(SOON))?;
+    stream.set_write_timeout(Some(SHELL))?;
+    stream.write_all(format!("CONNECT {port}\n").as_bytes())?;
+    let answers = BufReader::new(stream.try_clone()?);
+    Ok((stream, answers))
+}
+
+fn pattern() -> Vec<u8> {
+    (0..251).cycle().take(BYTES).collect()
+}

@@ -1,0 +1,80 @@
+//! All that can be done with the devices of a domain while its guest runs, in one boot of it: a boot is
+//! most of what such a test takes.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use reeve_tests::lab::inside_outer_guest;
+use reeve_tests::leftovers::Snapshot;
+use reeve_tests::network::Network;
+use reeve_tests::reeve::Reeve;
+use reeve_tests::soaking;
+
+use super::domain::{Domain, NAME};
+use super::guest::SOON;
+use super::{plug, ports};
+
+#[reeve_tests::in_lab(timeout = "900s", root)]
+fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
+    let rounds = if soaking() { 50 } else { 3 };
+    let before = Snapshot::take();
+    large_pages()?;
+    let network = Network::new()?;
+    let drivers = [
+        &["virtio_blk", "virtio_net"][..],
+        &ports::DRIVERS,
+    ];
+    let mut domain = Domain::start(&drivers.concat(), "256M", options)?;
+    let mut events = Reeve::command()?
+        .arg("--socket")
+        .arg(domain.daemon.socket())
+        .arg("events")
+        .arg(NAME)
+        .spawn()?;
+
+    plug::a_removal_before_the_guest_is_up_ends(&mut domain).context("an early removal")?;
+    ports::random_numbers_come(&mut domain).context("rng")?;
+    ports::streams_go_through_a_socket_device(&mut domain).context("vsock")?;
+    ports::bytes_go_through_a_channel(&mut domain).context("channel")?;
+    plug::devices_come_and_go_under_io(&mut domain, &network, rounds).context("plug")?;
+    domain.shut_down()?;
+
+    events.expect("shut off", SOON)?;
+    let told = events.output();
+    for (text, least) in [
+        ("has a further device, vdc at address", rounds),
+        ("has lost a device, vdc", rounds + 1),
+    ] {
+        let found = told.matches(text).count();
+        ensure!(found >= least as usize, "{text}: {found}: {told}");
+    }
+    drop((events, network));
+    before.assert_nothing_new(Duration::from_secs(5));
+    Ok(())
+}
+
+/// In the outer guest each page that a guest touches first costs an exit, and each exit an emulated
+/// processor's whole TLB: with pages of 2 MiB for guests' memory there are 50 instead of 17,000 at a boot.
+fn large_pages() -> Result<()> {
+    if inside_outer_guest() {
+        fs::write(
+            "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
+            "always",
+        )?;
+    }
+    Ok(())
+}
+
+/// A disk that is read and written all the time, one that goes at once, and what else there is.
+fn options(files: &Path) -> Result<Vec<String>> {
+    let mut options = ports::options(files);
+    for name in ["data", "early"] {
+        let path = files.join(name);
+        fs::File::create(&path)?.set_len(plug::IO_BYTES)?;
+        options.push("--disk".to_owned());
+        options.push(format!("{},format=raw", path.display()));
+    }
+    Ok(options)
+}
