@@ -353,6 +353,10 @@ pub enum GuestEnd {
 
 /// What happens to a worker.
 #[derive(Debug, Clone, PartialEq, Eq)]
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few wait at a time, and none is kept"
+)]
 pub enum Notice {
     /// Its guest ended by itself; the machine stands still and is kept.
     GuestEnded(GuestEnd),

@@ -74,6 +74,10 @@ pub(super) struct Handle {
 }
 
 /// What came of something awaited.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "few wait at a time, and none is kept"
+)]
 enum Outcome {
     Done(u64, Done),
     Started(u64, u32, Result<Running, StartFailure>),

@@ -98,7 +98,6 @@ impl Guest {
 }
 
 #[reeve_tests::in_lab(timeout = "600s", root)]
-#[expect(clippy::print_stdout, reason = "figures for whoever wants them")]
 fn linux_under_load_is_taken_over_by_one_worker_after_the_other() -> Result<()> {
     let times = if reeve_tests::soaking() { 20 } else { 4 };
     let network = Network::new()?;

@@ -170,6 +170,10 @@ impl VcpuSet {
     ///
     /// # Errors
     /// What could not be made; it is still not there then.
+    #[expect(
+        clippy::result_large_err,
+        reason = "what cannot be started is given back whole"
+    )]
     pub fn bring(
         &mut self,
         index: u32,
