@@ -23,6 +23,7 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
     assert_eq!(parse(SHIPPED).unwrap(), Config::default());
     let expected = Config {
         log_directory: Some(DEFAULT_LOG_DIRECTORY.into()),
+        virtiofsd: Some("/usr/libexec/virtiofsd".into()),
         ..Config::default()
     };
     assert_eq!(parse(&uncommented()).unwrap(), expected);
