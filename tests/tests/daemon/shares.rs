@@ -72,7 +72,7 @@ fn a_share_is_served_as_long_as_it_is_there_whatever_becomes_of_the_daemon() -> 
     let first = wait_for_serving(1)?;
 
     // Another daemon finds the domain, and has nothing to find of what serves it.
-    place.daemon.crash()?;
+    place.daemon.kill()?;
     place.daemon.spawn()?;
     place.connection = place.daemon.connect()?;
     ensure!(serving()? == first, "the same process serves");

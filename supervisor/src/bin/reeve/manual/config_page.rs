@@ -122,8 +122,8 @@ mod tests {
         for key in known.keys() {
             assert!(settings.contains(&key.as_str()), "{key}");
         }
-        // The one that has no default of its own.
-        assert_eq!(settings.len(), known.len() + 1, "{settings:?}");
+        // Those that have no default of their own.
+        assert_eq!(settings.len(), known.len() + 2, "{settings:?}");
     }
 
     #[test]
