@@ -136,7 +136,7 @@ fn a_guest_that_is_reset_mounts_again() -> Result<()> {
 fn the_death_of_what_serves_it_leaves_the_guest_alive() -> Result<()> {
     let shared = directory()?;
     let mut guest = Guest::small(&["virtiofs"], |builder| {
-        sharing(builder, shared.path(), "tag=host")
+        sharing(builder, shared.path(), "tag=host").arg("-v")
     })?;
     guest.run("mkdir /mnt && mount -t virtiofs host /mnt && echo 1 >/mnt/first")?;
     for pid in processes("virtiofsd")? {
