@@ -105,7 +105,7 @@ impl Words {
         let line = String::from_utf8_lossy(&line);
         let line = line.trim();
         if !line.is_empty() {
-            tracing::warn!("back end: {line}");
+            tracing::info!("back end: {line}");
         }
     }
 }
