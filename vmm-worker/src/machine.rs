@@ -342,12 +342,14 @@ impl Machine {
         self.vcpus.standing()
     }
 
-    /// Does what the guest has done with its vCPUs, and says which there are, if that is news.
-    pub fn settle_vcpus(&mut self) -> Option<VcpuStanding> {
+    /// Does what the guest has done with its vCPUs, and says which there are, if that is news; and when
+    /// to come back for more, if there is a time.
+    pub fn settle_vcpus(&mut self) -> (Option<VcpuStanding>, Option<Duration>) {
         if self.plugging.notices.take_vcpus() {
             self.vcpus.settle(&self.chipset);
         }
-        self.vcpus.take_change()
+        let later = self.vcpus.ask_again(&self.chipset);
+        (self.vcpus.take_change(), later)
     }
 
     /// Its devices.

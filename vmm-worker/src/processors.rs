@@ -5,10 +5,12 @@
 //!  go:   the guest's ACPI is asked ··· it ejects (`_EJ0`) ──► stands, reset, kept for when it comes again
 //!                                  └── it refuses (`_OST`): the vCPU stays
 //! ```
-//! What the guest was asked for and has not answered goes at the next reset. A vCPU that it ejects unasked
+//! A guest that comes up is asked too early, and says that it failed without saying why: it is asked again, a
+//! few times. What the guest was asked for and has not answered goes at the next reset. A vCPU that it ejects unasked
 //! is given back to it: which vCPUs there are is the host's to say.
 
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use reeve_devices::shared::{Shared, lock};
 use reeve_ipc::error::{ErrorCode, WireError};
@@ -18,6 +20,12 @@ use crate::build::{BuildError, Chipset, CpuWorkshop};
 use crate::spawner::Spawner;
 use crate::state::VcpusStateV1;
 use crate::vcpu::VcpuSet;
+
+/// When a guest that did not say why it failed is asked again.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
+/// And how often: a guest that boots takes so long at most between its first look at its ACPI tables and that
+/// at its processors.
+const TRIES: u32 = 60;
 
 /// The vCPUs of a machine, and what makes more of them.
 #[derive(Debug)]
@@ -30,6 +38,9 @@ pub struct Processors {
     new: VcpuMask,
     /// How many were asked for last.
     wanted: u32,
+    /// When the guest is asked again, and how often it may be.
+    again: Option<Instant>,
+    tries: u32,
     /// Something has happened of which nobody was told.
     changed: bool,
 }
@@ -44,6 +55,8 @@ impl Processors {
             workshop: Arc::new(Mutex::new(workshop)),
             leaving: VcpuMask::default(),
             new: VcpuMask::default(),
+            again: None,
+            tries: TRIES,
             changed: false,
         }
     }
@@ -110,12 +123,28 @@ impl Processors {
         for index in staying.into_iter().rev().take(too_many) {
             self.leaving.insert(index);
         }
-        for index in self.leaving.iter() {
-            chipset.ask_for_vcpu(index);
-        }
+        self.tries = TRIES;
+        self.ask(chipset);
         self.wanted = count;
         self.changed = true;
         Ok(())
+    }
+
+    fn ask(&mut self, chipset: &Chipset) {
+        self.again = None;
+        for index in self.leaving.iter() {
+            chipset.ask_for_vcpu(index);
+        }
+    }
+
+    /// Asks the guest again, if it is time; gives the time that is left, if it is not.
+    pub fn ask_again(&mut self, chipset: &Chipset) -> Option<Duration> {
+        let left = self.again?.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            self.ask(chipset);
+            return None;
+        }
+        Some(left)
     }
 
     /// Brings so many that are not there, and tells the guest once all are.
@@ -167,6 +196,22 @@ impl Processors {
         }
         for index in answers.kept {
             self.changed |= self.leaving.remove(index);
+        }
+        let not_yet = answers.not_yet.into_iter();
+        let not_yet: VcpuMask = not_yet
+            .filter(|index| self.leaving.contains(*index))
+            .collect();
+        match self.tries.checked_sub(1) {
+            _ if not_yet.count() == 0 => {}
+            Some(tries) => {
+                self.tries = tries;
+                self.again = Some(Instant::now() + ASK_AGAIN);
+            }
+            None => {
+                for index in not_yet.iter() {
+                    self.changed |= self.leaving.remove(index);
+                }
+            }
         }
     }
 

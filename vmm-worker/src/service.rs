@@ -131,8 +131,9 @@ impl Service {
         self.removed.extend(plugging.turn());
         let turn = plugging.devices.next_turn();
         let balloon = plugging.balloon_bytes();
-        let mut news = self.news.take(balloon, machine.settle_vcpus());
-        news.later = turn.into_iter().chain(news.later).min();
+        let (vcpus, later) = machine.settle_vcpus();
+        let mut news = self.news.take(balloon, vcpus);
+        news.later = news.later.into_iter().chain(later).chain(turn).min();
         news
     }
 

@@ -316,11 +316,11 @@ fn vcpus_that_came_are_there_after_a_reset_and_in_another_machine() {
         assert!(refused.message.contains("1 to 4"), "{refused}");
         rig.machine().set_vcpus(0).expect_err("none");
         rig.machine().set_vcpus(3).expect("brought");
-        let standing = rig.machine().settle_vcpus().expect("news");
+        let standing = rig.machine().settle_vcpus().0.expect("news");
         assert_eq!(standing.present, (0..3).collect());
         assert_eq!((standing.new, standing.wanted), ((1..3).collect(), 3));
         assert!(standing.is_possible(4));
-        assert_eq!(rig.machine().settle_vcpus(), None);
+        assert_eq!(rig.machine().settle_vcpus(), (None, None));
         // The guest has no driver that would let go: it is asked, and asked no more.
         rig.machine().set_vcpus(2).expect("asked");
         let standing = rig.machine().vcpus();

@@ -57,6 +57,8 @@ const INSERTIONS: [u16; 2] = [0x01, 0x200];
 const EJECTIONS: [u16; 2] = [0x03, 0x103];
 /// Its status codes (tables 6.49 to 6.51).
 const SUCCESS: u16 = 0;
+/// Linux says so, too, of a notification that comes before it has looked at the device for the first time.
+const FAILURE: u16 = 1;
 const EJECTION_IN_PROGRESS: u16 = 0x84;
 const EJECTION_PENDING: u16 = 0x83;
 
@@ -67,6 +69,8 @@ pub struct Answers {
     pub taken: Vec<u32>,
     /// Those that it does not let go of.
     pub kept: Vec<u32>,
+    /// Those that it does not let go of and does not say why: perhaps it will when it is asked again.
+    pub not_yet: Vec<u32>,
 }
 const BOOT_PROCESSOR: u32 = 0;
 
@@ -82,6 +86,7 @@ pub struct CpuHotplug {
     /// What was answered and nobody has read yet; lost in a saved state.
     taken: VcpuBits,
     kept: VcpuBits,
+    not_yet: VcpuBits,
     sink: Arc<dyn EjectSink>,
 }
 
@@ -108,6 +113,7 @@ impl CpuHotplug {
             remove: VcpuBits::default(),
             taken: VcpuBits::default(),
             kept: VcpuBits::default(),
+            not_yet: VcpuBits::default(),
             sink,
         }
     }
@@ -140,13 +146,13 @@ impl CpuHotplug {
 
     /// What the guest has answered since this was last asked.
     pub fn take_answers(&mut self) -> Answers {
-        let (taken, kept) = (self.taken, self.kept);
-        self.taken = VcpuBits::default();
-        self.kept = VcpuBits::default();
+        let [taken, kept, not_yet] =
+            [&mut self.taken, &mut self.kept, &mut self.not_yet].map(std::mem::take);
         let list = |bits: VcpuBits| (0..self.possible).filter(move |index| bits.contains(*index));
         Answers {
             taken: list(taken).collect(),
             kept: list(kept).collect(),
+            not_yet: list(not_yet).collect(),
         }
     }
 
@@ -220,6 +226,8 @@ impl CpuHotplug {
         let under_way = [SUCCESS, EJECTION_IN_PROGRESS, EJECTION_PENDING].contains(&status);
         if INSERTIONS.contains(&event) && status == SUCCESS {
             self.taken.insert(self.selected);
+        } else if EJECTIONS.contains(&event) && status == FAILURE {
+            self.not_yet.insert(self.selected);
         } else if EJECTIONS.contains(&event) && !under_way {
             self.kept.insert(self.selected);
         } else {
@@ -270,6 +278,7 @@ impl Reset for CpuHotplug {
         self.remove = VcpuBits::default();
         self.taken = VcpuBits::default();
         self.kept = VcpuBits::default();
+        self.not_yet = VcpuBits::default();
     }
 }
 

@@ -151,17 +151,18 @@ fn accesses_of_other_widths_do_nothing() {
 
 #[test]
 fn what_a_guest_says_of_its_vcpus_is_told_once_and_only_of_those_it_has() {
-    let mut rig = Rig::new(3, 5);
-    rig.device.insert(3);
+    let mut rig = Rig::new(4, 6);
+    rig.device.insert(4);
     for (index, status) in [
-        (3, 0x0001_0000),
-        (2, 0x0003_0081),
-        (1, 0x0103_0001),
+        (4, 0x0001_0000),
+        (3, 0x0103_0001),
+        (2, 0x0003_0082),
+        (1, 0x0103_0002),
         (0, 0x0003_0084),
         (0, 0x0003_0000),
         (0, 0x0001_0080),
         (0, 0x0010_0000),
-        (4, 0x0001_0000),
+        (5, 0x0001_0000),
         (1024, 0x0003_0001),
         (u32::MAX, 0x0003_0001),
     ] {
@@ -169,10 +170,11 @@ fn what_a_guest_says_of_its_vcpus_is_told_once_and_only_of_those_it_has() {
         rig.write32(STATUS, status);
         assert_eq!(rig.read32(STATUS), 0);
     }
-    assert_eq!(rig.ejected.answers(), 3);
+    assert_eq!(rig.ejected.answers(), 4);
     let answers = Answers {
-        taken: vec![3],
+        taken: vec![4],
         kept: vec![1, 2],
+        not_yet: vec![3],
     };
     assert_eq!(rig.device.take_answers(), answers);
     assert_eq!(rig.device.take_answers(), Answers::default());
