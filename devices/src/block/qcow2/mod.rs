@@ -40,8 +40,9 @@
 //!    not zeroes.
 //! 4. (2026-11) Compressed clusters become ordinary when they are written; nothing is compressed.
 //!    What they hold is handed over in memory, since no file has it.
-//! 5. (2026-11) Room for discards that wait for a flush is bounded. Where a guest does not flush,
-//!    further discards are ignored, and zeroes are marked instead of unmapped.
+//! 5. (2026-11) Room for discards that wait for a flush is bounded, and what waits is no more than the
+//!    disk, so that the file is at most twice as long. Where a guest does not flush, further discards
+//!    are ignored, and zeroes are marked instead of unmapped.
 //! 6. (2026-11) L2 tables are cached in slices of 4 KiB, as a random access needs little of a
 //!    table, and the L1 and refcount tables wholly, as every allocation is checked against them.
 

@@ -41,10 +41,13 @@ const COPY_PIECE: u64 = 64 << 10;
 struct Frees {
     /// The first of a run, and how many.
     runs: Vec<(u64, u64)>,
+    /// How many in all runs.
+    clusters: u64,
 }
 
 impl Frees {
     fn push(&mut self, first: u64, clusters: u64) {
+        self.clusters += clusters;
         match self.runs.last_mut() {
             Some((start, count)) if *start + *count == first => *count += clusters,
             _ => self.runs.push((first, clusters)),
@@ -131,11 +134,13 @@ impl<S: Storage> Image<S> {
         writer.refcounts.get(&mut self.file, cluster)
     }
 
-    /// Whether clusters that may be under a write can be freed now.
+    /// Whether clusters that may be under a write can be freed now: not when as many wait as the disk
+    /// has, or a guest that writes, discards and never flushes would make the file longer without end.
     pub(super) fn may_unmap(&self) -> bool {
+        let most = self.geometry.clusters(self.size);
         self.writer
             .as_ref()
-            .is_some_and(|writer| !writer.mapped.is_full())
+            .is_some_and(|writer| !writer.mapped.is_full() && writer.mapped.clusters < most)
     }
 
     /// Takes between one and `most` clusters that lie together; where they are, and how many. What

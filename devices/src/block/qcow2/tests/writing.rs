@@ -311,6 +311,30 @@ fn what_is_discarded_gives_its_room_back_and_is_used_again() {
 }
 
 #[test]
+fn a_guest_that_never_flushes_makes_the_file_no_longer_than_two_disks() {
+    let made = make(8 << 20, "cluster_size=65536");
+    let mut disk = open(&made.path, &[], Options::default());
+    let full = Dice::new(1).bytes(8 << 20);
+    for round in 0..20 {
+        write(&mut disk, 0, &full).unwrap();
+        match round % 2 {
+            0 => disk.discard(0, 8 << 20).unwrap(),
+            _ => disk.write_zeroes(0, 8 << 20, true).unwrap(),
+        }
+    }
+    assert!(read_all(&mut disk).iter().all(|byte| *byte == 0));
+    let long = std::fs::metadata(&made.path).unwrap().len();
+    assert!(long < 18 << 20, "{long}");
+    // A flush gives the room back, and there is no limit any more.
+    disk.flush().unwrap();
+    write(&mut disk, 0, &full).unwrap();
+    disk.discard(0, 8 << 20).unwrap();
+    disk.close().unwrap();
+    assert_eq!(std::fs::metadata(&made.path).unwrap().len(), long);
+    qemu_img(&["check", "-q", arg(&made.path)]);
+}
+
+#[test]
 fn a_large_write_is_one_run() {
     let made = make(64 << 20, "cluster_size=65536");
     let mut disk = open(&made.path, &[], Options::default());
