@@ -22,10 +22,7 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     let before = Snapshot::take();
     large_pages()?;
     let network = Network::new()?;
-    let drivers = [
-        &["virtio_blk", "virtio_net"][..],
-        &ports::DRIVERS,
-    ];
+    let drivers = [&["virtio_blk", "virtio_net"][..], &ports::DRIVERS];
     let mut domain = Domain::start(&drivers.concat(), "256M", options)?;
     let mut events = Reeve::command()?
         .arg("--socket")
