@@ -179,7 +179,7 @@ pub(crate) fn stats(pid: u32, possible: u32) -> Vec<VcpuStats> {
         .collect()
 }
 
-/// Time on a CPU and time waiting for one, in nanoseconds (Documentation/scheduler/sched-stats.rst, "/proc/<pid>/schedstat").
+/// Time on a CPU and time waiting for one, in nanoseconds (Documentation/scheduler/sched-stats.rst, `/proc/PID/schedstat`).
 fn scheduled(books: &str) -> Option<(u64, Option<u64>)> {
     let mut numbers = books.split_ascii_whitespace();
     let run = numbers.next()?.parse().ok()?;
