@@ -4,7 +4,7 @@
 //! else, so this is made to be right and small, not fast: one buffer of bounded size, blocking calls,
 //! and for a part of a block the whole is read, changed and written. Writers of parts of a block take
 //! turns, on all queues of the disk, so that neither writes back what the other has changed; whoever
-//! changes the file by other means takes [a turn](Direct::take_turn) too.
+//! changes the file by other means takes a turn too.
 
 use std::io;
 use std::os::fd::BorrowedFd;

@@ -67,7 +67,7 @@ pub struct Before {
 }
 
 /// Sends `machine`, whose vCPUs stand, to the worker at the other end of `socket`. Its devices are stopped
-/// and its console's clients left alone then, until [`Machine::go_on`].
+/// and its console's clients left alone then, until it goes on.
 ///
 /// # Errors
 /// It cannot be saved, has what cannot be handed over, or the other worker does not take it.
