@@ -278,7 +278,7 @@ impl Attack<'_> {
             if self.rounds == 0 || !self.runs() {
                 self.start()?;
             }
-            let index = self.random.below(self.queues.len() as u64) as usize;
+            let index = self.any_queue();
             let first = self.random.below(16) as u16;
             let count = 1 + self.random.below(8) as u16;
             let slot = self.random.below(16) as u16;
