@@ -494,6 +494,7 @@ fn holds_for_a_daemons_worker() -> Result<()> {
     let mut connection = daemon.connect()?;
     let mut domain = built_in("held", "mode=hold");
     domain.vcpus = VCPUS.try_into()?;
+    domain.max_vcpus = domain.vcpus;
     domain.memory = MemorySize::mebibytes(64);
     connection.call(DomainDefine {
         definition: Box::new(domain),

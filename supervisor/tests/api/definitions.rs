@@ -53,6 +53,7 @@ fn whatever_definition_is_taken_can_be_given_back() {
     for pins in 1..12 {
         let mut definition = domain(&format!("c{pins}"));
         definition.vcpus = Vcpus::try_from(64).unwrap();
+        definition.max_vcpus = definition.vcpus;
         definition.pinning = (0..pins)
             .map(|vcpu| VcpuPin {
                 vcpu,

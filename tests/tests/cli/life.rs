@@ -71,6 +71,7 @@ fn script(file: &str) -> Vec<(Vec<&str>, Prints)> {
         (vec!["edit", "web"], Value),
         (vec!["reload"], Value),
         (vec!["log-level", "debug"], Told),
+        (vec!["upgrade", "web"], Told),
         (vec!["reboot", "web"], Told),
         (vec!["shutdown", "--wait", "--timeout", "5", "web"], Told),
         (vec!["rename", "web", "db"], Told),

@@ -128,6 +128,7 @@ fn linux_under_load_is_taken_over_by_one_worker_after_the_other() -> Result<()> 
     let mut domain = built_in(NAME, "");
     domain.memory = MemorySize::mebibytes(192);
     domain.vcpus = Vcpus::try_from(2)?;
+    domain.max_vcpus = domain.vcpus;
     domain.boot = BootSource::Kernel(KernelBoot {
         kernel,
         initrd: Some(assets().initramfs.clone()),
