@@ -115,6 +115,7 @@ fn two_vcpus_come_work_and_go_again_and_again() -> Result<()> {
         complaints == "0",
         "{complaints} complaints in the guest's log"
     );
+    drop(console);
     host.shut_down()?;
     drop(host);
     before.assert_nothing_new(SHELL);
@@ -160,6 +161,7 @@ fn the_count_outlives_a_daemon_and_a_reset_and_a_refusal_is_told() -> Result<()>
         bail!("more vCPUs than there can be");
     };
     ensure!(format!("{error:#}").contains("can have"), "{error:#}");
+    drop(console);
     host.shut_down()?;
     drop(host);
     before.assert_nothing_new(SHELL);
@@ -191,6 +193,7 @@ fn a_guest_that_is_asked_before_it_listens_hears_it_when_it_does() -> Result<()>
         std::thread::sleep(Duration::from_millis(100));
     }
     ensure!(run(&mut console, "nproc")? == "2", "nproc");
+    drop(console);
     host.shut_down()?;
     drop(host);
     before.assert_nothing_new(SHELL);
