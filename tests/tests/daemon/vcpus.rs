@@ -31,12 +31,10 @@ fn run(console: &mut Reeve, line: &str) -> Result<String> {
 fn bring_online(console: &mut Reeve, cpus: &[u32]) -> Result<()> {
     for cpu in cpus {
         let file = format!("/sys/devices/system/cpu/cpu{cpu}/online");
-        // A guest gives its vCPU ten seconds to come up, which is little where everything is emulated.
         run(
             console,
             &format!(
-                "n=0; until [ -e {file} ] && echo 1 >{file} || [ $n = 100 ]; do sleep 0.3; n=$((n+1)); done; \
-                 [ $(cat {file}) = 1 ]"
+                "n=0; until [ -e {file} ] || [ $n = 300 ]; do sleep 0.1; n=$((n+1)); done; echo 1 >{file}"
             ),
         )?;
     }

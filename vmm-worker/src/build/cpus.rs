@@ -44,6 +44,9 @@ impl CpuWorkshop {
         if let Some(tsc) = tsc {
             vcpu.follow_tsc(tsc)?;
         }
+        // KVM looks for the destinations of messages in a map of the local APICs, in which one that is made
+        // later is not before any of them is written to.
+        vcpu.reset()?;
         vcpu.prepare_boot()?;
         Ok(vcpu)
     }
