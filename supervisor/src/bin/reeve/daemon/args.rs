@@ -60,7 +60,7 @@ pub enum RemoteCommand {
     Pause(ManyArgs),
     /// Let the vCPUs of paused domains run.
     Resume(ManyArgs),
-    /// Have fresh workers, of the daemon's own build, take over domains that run; their guests notice nothing
+    /// Have fresh workers take over domains that run.
     Upgrade(ManyArgs),
     /// End domains at once, whatever their guests do.
     Destroy(ManyArgs),
