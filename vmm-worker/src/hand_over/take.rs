@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::time::Instant;
 
+use reeve_devices::console::ConsoleRing;
 use reeve_devices::pci::Slot;
 use reeve_ipc::accepts;
 use reeve_ipc::codec;
@@ -148,8 +149,8 @@ impl Receiver<'_> {
         let descriptors = usize::from(machine.descriptors);
         let held = usize::try_from(machine.console.held).unwrap_or(usize::MAX);
         let length = usize::try_from(machine.records_bytes).unwrap_or(usize::MAX);
-        // The console's ring has room for no more than its own bytes; the rest is for the records.
-        if descriptors > FdTable::MAX || held > MAX_BYTES || length > MAX_BYTES {
+        let most_held = ConsoleRing::DEFAULT_CAPACITY;
+        if descriptors > FdTable::MAX || held > most_held || length > MAX_BYTES {
             return Err(nonsense("more is to follow than a machine has"));
         }
         let (mut table, mut console, mut records) = (FdTable::new(), Vec::new(), Vec::new());
