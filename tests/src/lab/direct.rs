@@ -35,7 +35,7 @@ pub fn run(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
     // The command still holds the other end: without it, the end of output would never be seen.
     drop(command);
 
-    let deadline = Instant::now() + test.limit;
+    let deadline = Instant::now() + test.limit();
     output.set_read_timeout(Some(Duration::from_millis(20)))?;
     let end = loop {
         pass_on(&output, sink)?;

@@ -85,13 +85,18 @@ const OUTER_GUEST: &str = "REEVE_LAB_OUTER_GUEST";
 pub struct Test {
     /// `crate::module::function`.
     pub path: &'static str,
-    /// Hard limit of the body.
+    /// Hard limit of the body, in its short form: it has ten times as long in the soak.
     pub limit: Duration,
     /// Whether the body needs root.
     pub needs_root: bool,
 }
 
 impl Test {
+    fn limit(&self) -> Duration {
+        let factor = if crate::soaking() { 10 } else { 1 };
+        self.limit.saturating_mul(factor)
+    }
+
     /// The name that libtest gives it: without the crate.
     fn name(&self) -> &'static str {
         self.path
@@ -160,7 +165,7 @@ pub fn run_in_debian(test: &Test, extra: &Path, sink: &mut dyn FnMut(&[u8])) -> 
         System::Debian,
         &command(test),
         Some(extra),
-        test.limit,
+        test.limit(),
         sink,
     )
 }
@@ -173,7 +178,7 @@ pub fn enter() {
 }
 
 fn run_in_qemu(test: &Test, sink: &mut dyn FnMut(&[u8])) -> Result<()> {
-    let end = in_fresh_guest(System::Busybox, &command(test), None, test.limit, sink)?;
+    let end = in_fresh_guest(System::Busybox, &command(test), None, test.limit(), sink)?;
     verdict(test, end).with_context(|| format!("{} in the outer guest", test.name()))
 }
 
@@ -273,7 +278,7 @@ pub fn verdict(test: &Test, end: End) -> Result<()> {
         End::Exited { status, .. } => bail!("failed with status {status}; its output is above"),
         End::Limit => bail!(
             "cut: it took longer than its limit of {} s",
-            test.limit.as_secs()
+            test.limit().as_secs()
         ),
         End::Silent => bail!("the lab stopped answering"),
         End::Gone => bail!("the outer guest ended"),

@@ -1,4 +1,4 @@
-//! Devices that are given to a domain and taken from it while its guest works.
+//! Devices and vCPUs that are given to a domain and taken from it while its guest works.
 
 use std::fs;
 
@@ -22,6 +22,8 @@ const IO: &str = "for t in a b; do dd if=/dev/urandom of=/tmp/$t bs=64k count=4 
     dd if=/tmp/$t of=/dev/vdb bs=64k oflag=direct 2>/dev/null && \
     dd if=/dev/vdb bs=64k iflag=direct 2>/dev/null | cmp - /tmp/$t || touch /tmp/stop /tmp/bad; \
     done; done; touch /tmp/stopped) & )";
+/// How many vCPUs there are at most; there is one otherwise.
+pub const VCPUS: u32 = 3;
 /// The bytes of that disk.
 pub const IO_BYTES: u64 = 4 << 16;
 
@@ -43,7 +45,8 @@ pub fn a_removal_before_the_guest_is_up_ends(domain: &mut Domain) -> Result<()> 
     Ok(())
 }
 
-/// A disk and an interface come, are used, and go, again and again beside the I/O of another disk.
+/// A disk, an interface and two vCPUs come, are used, and go, again and again beside the I/O of another
+/// disk.
 pub fn devices_come_and_go_under_io(
     domain: &mut Domain,
     network: &Network,
@@ -52,6 +55,9 @@ pub fn devices_come_and_go_under_io(
     let worker = domain.worker()?;
     let daemon = domain.daemon.pid().context("a daemon")?;
     domain.guest(IO)?;
+    // What has been a vCPU once is kept for its next time: KVM takes none back.
+    vcpus_come(domain)?;
+    vcpus_go(domain)?;
     domain.note()?;
     let before = (Held::by(worker)?, Held::by(daemon)?);
     let file = network.file("file", 1 << 20)?;
@@ -100,6 +106,9 @@ fn one_round(domain: &mut Domain, network: &Network, file_sum: &str) -> Result<(
     let fetched = domain.guest(&format!("wget -q -O - http://{SERVER}/file | md5sum"))?;
     ensure!(fetched.starts_with(file_sum), "{fetched}");
 
+    vcpus_come(domain)?;
+    vcpus_compute(domain)?;
+    vcpus_go(domain)?;
     domain.reeve("detach", &[DISK])?;
     domain.reeve("detach", &[MAC])?;
     ensure!(domain.stats(DISK).is_err(), "the disk is still there");
@@ -108,5 +117,45 @@ fn one_round(domain: &mut Domain, network: &Network, file_sum: &str) -> Result<(
     let found = sum_on(&disk, "/x", &domain.path("copy"))?;
     ensure!(written.starts_with(&found), "{written}, not {found}");
     fs::remove_file(disk)?;
+    Ok(())
+}
+
+/// Two further vCPUs, which this guest has nothing to bring online by itself.
+fn vcpus_come(domain: &mut Domain) -> Result<()> {
+    domain.reeve("set-vcpus", &[&VCPUS.to_string()])?;
+    for cpu in 1..VCPUS {
+        let file = format!("/sys/devices/system/cpu/cpu{cpu}/online");
+        domain.guest_until(&format!("[ -e {file} ]"))?;
+        domain.guest(&format!("echo 1 >{file}"))?;
+    }
+    let count = domain.guest("nproc")?;
+    ensure!(count == VCPUS.to_string(), "{count} CPUs have come");
+    Ok(())
+}
+
+/// Each of them runs what the guest has for all.
+fn vcpus_compute(domain: &mut Domain) -> Result<()> {
+    let run = |domain: &Domain, cpu: u32| -> Result<u64> {
+        let stats = domain.stats(&format!("vcpu{cpu}"))?;
+        let time = stats.pointer("/figures/run_ns").and_then(Value::as_u64);
+        time.with_context(|| format!("how long it ran: {stats}"))
+    };
+    let before: Vec<u64> = (1..VCPUS)
+        .map(|cpu| run(domain, cpu))
+        .collect::<Result<_>>()?;
+    domain.guest(
+        "(for job in 1 2 3 4; do (n=0; while [ $n -lt 1500 ]; do n=$((n+1)); done) & done; wait)",
+    )?;
+    for (cpu, before) in (1..VCPUS).zip(before) {
+        let ran = run(domain, cpu)?.saturating_sub(before);
+        ensure!(ran > 10_000_000, "vCPU {cpu} ran for {ran} ns under load");
+    }
+    Ok(())
+}
+
+fn vcpus_go(domain: &mut Domain) -> Result<()> {
+    domain.reeve("set-vcpus", &["1"])?;
+    let count = domain.guest("nproc")?;
+    ensure!(count == "1", "{count} CPUs are left");
     Ok(())
 }

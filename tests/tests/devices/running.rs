@@ -14,7 +14,7 @@ use reeve_tests::soaking;
 
 use super::domain::{Domain, NAME};
 use super::guest::SOON;
-use super::{plug, ports};
+use super::{balloon, plug, ports};
 
 #[reeve_tests::in_lab(timeout = "900s", root)]
 fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
@@ -23,8 +23,12 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     let network = Network::new()?;
     // The place of the namespaces of networks stays when a network goes.
     let before = Snapshot::take();
-    let drivers = [&["virtio_blk", "virtio_net"][..], &ports::DRIVERS];
-    let mut domain = Domain::start(&drivers.concat(), "256M", options)?;
+    let drivers = [
+        &["virtio_blk", "virtio_net", "virtio_balloon"][..],
+        &ports::DRIVERS,
+    ];
+    let memory = format!("{}M", balloon::all_mib());
+    let mut domain = Domain::start(&drivers.concat(), &memory, options)?;
     let mut events = Reeve::command()?
         .arg("--socket")
         .arg(domain.daemon.socket())
@@ -37,6 +41,7 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     ports::streams_go_through_a_socket_device(&mut domain).context("vsock")?;
     ports::bytes_go_through_a_channel(&mut domain).context("channel")?;
     plug::devices_come_and_go_under_io(&mut domain, &network, rounds).context("plug")?;
+    balloon::memory_is_taken_and_given_back(&mut domain).context("balloon")?;
     domain.shut_down()?;
 
     events.expect("shut off", SOON)?;
@@ -44,6 +49,8 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     for (text, least) in [
         ("has a further device, vdc at address", rounds),
         ("has lost a device, vdc", rounds + 1),
+        (&format!("is left {}M of memory", balloon::all_mib()), 1),
+        (&format!("is left {}M of memory", balloon::all_mib() / 2), 1),
     ] {
         let found = told.matches(text).count();
         ensure!(found >= least as usize, "{text}: {found}: {told}");
@@ -55,12 +62,12 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
 
 /// In the outer guest each page that a guest touches first costs an exit, and each exit an emulated
 /// processor's whole TLB: with pages of 2 MiB for guests' memory there are 50 instead of 17,000 at a boot.
+/// The kernel is not to put large pages where small ones have been taken out.
 fn large_pages() -> Result<()> {
     if inside_outer_guest() {
-        fs::write(
-            "/sys/kernel/mm/transparent_hugepage/shmem_enabled",
-            "always",
-        )?;
+        let settings = Path::new("/sys/kernel/mm/transparent_hugepage");
+        fs::write(settings.join("shmem_enabled"), "always")?;
+        fs::write(settings.join("khugepaged/max_ptes_none"), "0")?;
     }
     Ok(())
 }
@@ -74,5 +81,8 @@ fn options(files: &Path) -> Result<Vec<String>> {
         options.push("--disk".to_owned());
         options.push(format!("{},format=raw", path.display()));
     }
+    options.push("--balloon".to_owned());
+    options.push("--limit-memory=800M".to_owned());
+    options.push(format!("--max-cpus={}", plug::VCPUS));
     Ok(options)
 }
