@@ -20,7 +20,7 @@ pub const NAME: &str = "lab";
 
 /// Prints what a guest has, and warnings and worse of its kernel.
 const STANDS: &str = "ls /sys/bus/pci/devices /sys/block /sys/class/net; \
-    chroot /mnt /bin/dmesg --notime --level=warn,err,crit,alert,emerg | grep -v 'Long readout interval'";
+    chroot /mnt /bin/dmesg --notime --level=warn,err,crit,alert,emerg | grep -vE 'Long readout interval|hrtimer: interrupt took'";
 
 /// A domain that has been started, and who talks to it.
 pub struct Domain {
