@@ -38,7 +38,7 @@
 //! # Environment
 //! - `REEVE_LAB=direct|qemu`: overrides where.
 //! - `REEVE_LAB_CACHE=DIR`: where packages, images and saved guests are kept (default `target/lab`).
-//! - `REEVE_LAB_SLOTS=N`: how many outer guests at once (default: half the processors).
+//! - `REEVE_LAB_SLOTS=N`: how many outer guests at once (default: one for each processor).
 //! - `REEVE_LAB_COLD=1`: boot each outer guest instead of resuming it.
 //! - `REEVE_LAB_VERBOSE=1`: print what each step took.
 //! - `REEVE_BIN_DIR=DIR`: where the products are.
@@ -289,9 +289,7 @@ fn slots() -> usize {
     let chosen = std::env::var("REEVE_LAB_SLOTS")
         .ok()
         .and_then(|text| text.parse().ok());
-    chosen.unwrap_or_else(|| {
-        std::thread::available_parallelism().map_or(1, |processors| processors.get().div_ceil(2))
-    })
+    chosen.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, std::num::NonZero::get))
 }
 
 /// Prints as the test itself would: libtest keeps it and shows it when the test fails.
