@@ -11,6 +11,7 @@
 //! launch had recorded the worker before.
 
 use std::os::fd::AsFd;
+use std::time::Duration;
 
 use reeve_ipc::endpoint::{Delivery, EndpointError};
 use reeve_ipc::event::Event;
@@ -125,25 +126,21 @@ impl ControlThread {
     /// Waits until there is a message, room for one of ours, an end of the guest, or somebody who
     /// wants to be the supervisor.
     fn wait(&mut self) -> Result<Option<u8>, ControlError> {
-        if let Some(code) = self.reset_guest() {
-            return Ok(Some(code));
-        }
-        let news = self.service.take_notices();
-        if let Some(bytes) = news.balloon {
-            self.event(Event::BalloonChanged { bytes });
-        }
-        if let Some(standing) = news.vcpus {
-            self.event(Event::VcpusChanged(standing));
-        }
-        for slot in std::mem::take(&mut self.service.removed) {
-            self.event(Event::DeviceRemoved { slot });
-        }
+        let later = loop {
+            let later = self.tell_news();
+            match self.go_on_waiting() {
+                Ok(false) => break later,
+                // It has left something to be told.
+                Ok(true) => {}
+                Err(error) => return Ok(Some(self.failed(&error))),
+            }
+        };
         let end = self.service.end_signal();
         let giving = self.service.giving();
         let notices = self.service.notices();
         let adoption = self.service.adoption();
         let patience = adoption.and_then(Adoption::patience);
-        let patience = patience.into_iter().chain(news.later).min();
+        let patience = patience.into_iter().chain(later).min();
         let mut fds = Vec::with_capacity(6);
         let mut flags = PollFlags::IN;
         flags.set(PollFlags::OUT, self.control.wants_write());
@@ -186,6 +183,21 @@ impl ControlThread {
             Some(end) => Ok(self.guest_ended(end)),
             None => Ok(None),
         }
+    }
+
+    /// Does what there are notices of, and tells what is news; when there is more to do, if there is a time.
+    fn tell_news(&mut self) -> Option<Duration> {
+        let news = self.service.take_notices();
+        if let Some(bytes) = news.balloon {
+            self.event(Event::BalloonChanged { bytes });
+        }
+        if let Some(standing) = news.vcpus {
+            self.event(Event::VcpusChanged(standing));
+        }
+        for slot in std::mem::take(&mut self.service.removed) {
+            self.event(Event::DeviceRemoved { slot });
+        }
+        news.later
     }
 
     fn handle(
@@ -238,6 +250,10 @@ impl ControlThread {
             body.operation(),
             Operation::Query | Operation::Report | Operation::DeviceQuery | Operation::VcpusQuery
         );
+        if body.operation() == Operation::DeviceQuery {
+            // A device that the answer does not name was told of before.
+            self.tell_news();
+        }
         let had_machine = self.service.has_machine();
         let result = match self.service.admit(body.operation()) {
             Ok(()) => dispatch(&mut self.service, body),
@@ -343,22 +359,27 @@ impl ControlThread {
             self.event(Event::GuestWantsReset);
         }
         self.announce(before);
-        self.reset_guest()
-    }
-
-    /// Goes on with a reset that waits, if one does.
-    fn reset_guest(&mut self) -> Option<u8> {
-        let before = self.service.phase_now();
-        match self.service.reset_guest() {
-            Ok(true) => {
-                let count = self.service.resets();
-                self.event(Event::GuestReset { count });
-                self.announce(before);
-                None
-            }
-            Ok(false) => None,
+        // Before anybody asks for anything else.
+        match self.go_on_waiting() {
+            Ok(_) => None,
             Err(error) => Some(self.failed(&error)),
         }
+    }
+
+    /// Goes on with what waits for devices: a reset, or a machine that was not handed over. True if it is
+    /// done.
+    fn go_on_waiting(&mut self) -> Result<bool, MachineError> {
+        if self.service.go_on_here()? {
+            return Ok(true);
+        }
+        let before = self.service.phase_now();
+        let done = self.service.reset_guest()?;
+        if done {
+            let count = self.service.resets();
+            self.event(Event::GuestReset { count });
+            self.announce(before);
+        }
+        Ok(done)
     }
 
     /// The machine is in no state to go on; the exit code that says so.

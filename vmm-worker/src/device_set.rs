@@ -215,13 +215,16 @@ impl DeviceSet {
         }
     }
 
-    /// Every device, by rising slot.
+    /// Every device that is not gone yet, by rising slot.
     pub fn handles(&self) -> impl Iterator<Item = (Slot, &Handle)> {
-        let mut entries: Vec<_> = self.attached.iter().collect();
-        entries.sort_by_key(|entry| entry.device.slot);
-        entries
+        let attached = self.attached.iter().map(|entry| &entry.device);
+        let mut devices: Vec<_> = attached.chain(&self.departed).collect();
+        // Stable: of one that is off the bus and another in its place the latter counts.
+        devices.sort_by_key(|device| device.slot);
+        devices.dedup_by_key(|device| device.slot);
+        devices
             .into_iter()
-            .map(|entry| (entry.device.slot, &entry.device.handle))
+            .map(|device| (device.slot, &device.handle))
     }
 
     /// Stops every device; what their drivers negotiated stays. All are told before any is waited for.

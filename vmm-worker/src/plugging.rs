@@ -4,7 +4,8 @@
 //!  attach: spawner builds ──► on the bus ──► the guest's ACPI is told
 //!  detach: the guest's ACPI is asked ··· it ejects ──► stopped, off the bus, closed ──► DeviceRemoved
 //! ```
-//! A device that takes its time to stop holds nothing up: the rest follows when it has. A device that the guest was asked for and has not let go of goes at the next reset, as its driver does.
+//! A device that takes its time to stop holds nothing up: the rest follows when it has. A device that the
+//! guest was asked for and has not let go of goes at the next reset, as its driver does.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -27,6 +28,10 @@ use crate::build::{BuildError, Chipset};
 use crate::device_set::{DeviceSet, DeviceSetError, Handle, STOP_PATIENCE};
 use crate::notices::Notices;
 use crate::spawner::Spawner;
+
+/// How long the storage of a device that is to come may take to be read, while nothing else is done: less
+/// than makes a supervisor take the worker for silent.
+const BUILD_PATIENCE: Duration = Duration::from_secs(4);
 
 /// The devices of a machine, and what more are made with.
 #[derive(Debug)]
@@ -56,7 +61,8 @@ impl Plugging {
     /// Builds a device, puts it on the bus and tells the guest.
     ///
     /// # Errors
-    /// What could not be built, or its slot is taken; nothing of it is left.
+    /// What could not be built, or its slot is taken; nothing of it is left, and where its storage has not
+    /// answered in time nothing will be once that has.
     pub fn attach(
         &mut self,
         spec: DeviceSpec,
@@ -66,7 +72,9 @@ impl Plugging {
         let workshop = Arc::clone(&self.workshop);
         let built = self
             .spawner
-            .run(move || lock(&workshop).build(spec, &mut descriptors))
+            .run_within(BUILD_PATIENCE, move || {
+                lock(&workshop).build(spec, &mut descriptors)
+            })
             .map_err(BuildError::from)??;
         let slot = built.slot();
         self.devices.insert(built)?;

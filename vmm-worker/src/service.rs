@@ -1,36 +1,27 @@
-//! What the worker does for each request: a phase, a machine once there is one, and how to end.
+//! What the worker is and has done so far: a phase, a machine once there is one, and how to end.
 //!
-//! Owned by the control thread; every effect on the machine goes through [`crate::machine`].
+//! Owned by the control thread; every effect on the machine goes through [`crate::machine`]. What it does
+//! for each request is in `service/requests.rs`.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use reeve_ipc::device::DeviceReport;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::exit_code;
-use reeve_ipc::fd::{FdError, FdTable};
+use reeve_ipc::fd::FdTable;
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{
-    ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
-    FinishedRequest, HandOver, Launch, Launched, Operation, Pause, PowerButton, Query, Report,
-    Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery,
-    VcpusSet, WorkerService,
-};
+use reeve_ipc::request::{FinishedRequest, Operation};
 use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, PciSlot, ResetAction, SpecDigest};
-use reeve_ipc::vcpus::VcpuStanding;
-use reeve_sandbox::seccomp::{Role, enter_role};
 
 use crate::adoption::Adoption;
-use crate::build;
-use crate::device_set::{DeviceSetError, STOP_PATIENCE};
+use crate::device_set::DeviceSetError;
 use crate::events::Events;
-use crate::hand_over::give::{self, Before, Giving, Outcome};
-use crate::hand_over::take::{self, Taking};
+use crate::hand_over::give::{Giving, Outcome};
+use crate::hand_over::take::Taking;
 use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
 use crate::news::{News, Newsroom};
 use crate::notices::Notices;
-use crate::state::time::monotonic;
 use crate::vcpu::{EndSignal, GuestEnd};
 
 /// The worker as its supervisor sees it.
@@ -55,6 +46,8 @@ pub struct Service {
     news: Newsroom,
     /// A reset waits for the devices, at its next try for so long.
     reset_waits: Option<Duration>,
+    /// A machine that was to be handed over stands here until its devices have stopped.
+    go_on_waits: bool,
     moving: Moving,
 }
 
@@ -95,6 +88,7 @@ impl Service {
             removed: Vec::new(),
             news: Newsroom::default(),
             reset_waits: None,
+            go_on_waits: false,
             moving: Moving::No,
         }
     }
@@ -215,7 +209,6 @@ impl Service {
         let Moving::Away(giving) = &mut self.moving else {
             return Ok(None);
         };
-        let running = giving.running;
         match giving.outcome() {
             Outcome::Open => Ok(None),
             Outcome::Taken => {
@@ -227,10 +220,7 @@ impl Service {
                     "the machine was not taken over by another worker, and goes on here"
                 );
                 self.moving = Moving::No;
-                match &mut self.machine {
-                    Some(machine) => machine.go_on(running).map(|()| None),
-                    None => Ok(None),
-                }
+                self.go_on().map(|()| None)
             }
         }
     }
@@ -264,17 +254,44 @@ impl Service {
 
     /// Carries out a reset that waits, and lets the machine run again; true if it has. It goes on waiting,
     /// with the vCPUs standing, while a device has not finished what it had begun: to be called again when
-    /// there are notices.
+    /// there are notices, behind [`take_notices`](Self::take_notices), so that none is missed.
     ///
     /// # Errors
     /// The machine cannot be reset; the worker must end.
     pub fn reset_guest(&mut self) -> Result<bool, MachineError> {
-        let (Some(patience), Some(machine)) = (self.reset_waits, &self.machine) else {
+        match self.reset_waits {
+            Some(patience) => Ok(self.try_reset(patience)?.is_none()),
+            None => Ok(false),
+        }
+    }
+
+    /// Lets a machine go on that was to be handed over and could not at once, because a device had not
+    /// finished what it had begun; true if it has. To be called again when there are notices.
+    ///
+    /// # Errors
+    /// It cannot; the worker must end.
+    pub fn go_on_here(&mut self) -> Result<bool, MachineError> {
+        // A reset lets it go on too.
+        if !self.go_on_waits || self.reset_waits.is_some() {
             return Ok(false);
+        }
+        self.go_on()?;
+        Ok(!self.go_on_waits)
+    }
+
+    /// Lets the machine, which is not handed over after all, go on as its phase says, now or when its
+    /// devices let it.
+    fn go_on(&mut self) -> Result<(), MachineError> {
+        let Some(machine) = self.machine.as_mut() else {
+            return Ok(());
         };
-        // First: what is told from now on brings another try.
-        machine.notices().clear();
-        Ok(self.try_reset(patience)?.is_none())
+        let went = machine.go_on(self.phase == Phase::Running);
+        let waits = matches!(went, Err(MachineError::Device(_)));
+        if waits && !self.go_on_waits {
+            tracing::warn!("the machine stands until its devices have finished what they had begun");
+        }
+        self.go_on_waits = waits;
+        if waits { Ok(()) } else { went }
     }
 
     /// Resets the machine, whose vCPUs stand, and lets it run if it ran. What it waits for, if it does.
@@ -293,6 +310,7 @@ impl Service {
             result => {
                 self.reset_waits = None;
                 result?;
+                self.go_on_waits = false;
             }
         }
         if self.phase == Phase::Running {
@@ -317,231 +335,6 @@ impl Service {
     }
 }
 
-impl WorkerService for Service {
-    fn phase(&self) -> Phase {
-        self.phase
-    }
-
-    fn launch(&mut self, request: Launch) -> Result<Launched, WireError> {
-        let Launch { spec } = request;
-        let (policy, on_control_loss, hold) = (spec.policy, spec.on_control_loss, spec.hold);
-        let digest = spec.digest;
-        let mut descriptors = std::mem::take(&mut self.descriptors);
-        let refuse = |error: String| WireError::new(ErrorCode::Descriptor, error);
-        let adoption = match spec.adoption.map(|slot| descriptors.take(slot)) {
-            None => None,
-            Some(listener) => {
-                let listener = listener.map_err(|error| refuse(error.to_string()))?;
-                let adoption = Adoption::new(listener)
-                    .map_err(|errno| refuse(format!("not a socket to be adopted on: {errno}")))?;
-                Some(adoption)
-            }
-        };
-        let mut machine = build::machine(spec, &mut descriptors)?;
-        // Every thread exists: this one needs no more than its role, before the guest runs.
-        crate::failure::or_exit(
-            enter_role(Role::Control),
-            "cannot close the filter of the control thread",
-        );
-        self.policy = policy;
-        self.on_control_loss = on_control_loss;
-        self.adoption = adoption;
-        self.digest = Some(digest);
-        if !hold {
-            machine.resume()?;
-        }
-        self.phase = if hold { Phase::Paused } else { Phase::Running };
-        let boot_protocol = machine.boot_protocol();
-        self.machine = Some(machine);
-        Ok(Launched {
-            phase: self.phase,
-            boot_protocol,
-        })
-    }
-
-    fn resume(&mut self, _: Resume) -> Result<(), WireError> {
-        if self.phase == Phase::Paused {
-            // One that is being reset runs once that is done.
-            if self.reset_waits.is_none() {
-                self.machine()?.resume()?;
-            }
-            self.phase = Phase::Running;
-        }
-        Ok(())
-    }
-
-    fn pause(&mut self, _: Pause) -> Result<(), WireError> {
-        if self.phase == Phase::Running {
-            self.machine()?.pause()?;
-            self.phase = Phase::Paused;
-        }
-        Ok(())
-    }
-
-    fn power_button(&mut self, _: PowerButton) -> Result<(), WireError> {
-        self.machine()?.press_power_button();
-        Ok(())
-    }
-
-    fn reset(&mut self, _: Reset) -> Result<(), WireError> {
-        self.machine()?.pause()?;
-        match self.try_reset(STOP_PATIENCE) {
-            Ok(None) => Ok(()),
-            // It is done when the device has stopped.
-            Ok(Some(waits)) => Err(waits.into()),
-            Err(error) => {
-                // Half of it is as before and half is not: nothing may run until a reset succeeds.
-                self.phase = Phase::Crashed;
-                Err(error.into())
-            }
-        }
-    }
-
-    fn stop(&mut self, _: Stop) -> Result<(), WireError> {
-        self.ending = Some(exit_code::ORDERLY);
-        Ok(())
-    }
-
-    fn console_attach(&mut self, request: ConsoleAttach) -> Result<ConsoleAttached, WireError> {
-        let stream = self
-            .descriptors
-            .take(request.stream)
-            .map_err(|error| WireError::new(ErrorCode::Descriptor, error.to_string()))?;
-        let machine = self.machine()?;
-        let position = machine.attach_console(stream, request.input, request.from)?;
-        Ok(ConsoleAttached { position })
-    }
-
-    fn report(&mut self, request: Report) -> Result<Standing, WireError> {
-        let machine = self.machine.as_ref();
-        Ok(Standing {
-            phase: self.phase,
-            digest: self.digest,
-            boot_protocol: machine.map(Machine::boot_protocol),
-            resets: self.resets(),
-            last_event: self.events.last(),
-            events: self.events.after(request.events_after),
-            last_request: self.last_request.clone(),
-            console_position: machine.map_or(0, Machine::console_position),
-        })
-    }
-
-    fn device_attach(&mut self, request: DeviceAttach) -> Result<(), WireError> {
-        let descriptors = std::mem::take(&mut self.descriptors);
-        self.machine()?.attach(request.spec, descriptors)
-    }
-
-    fn device_detach(&mut self, request: DeviceDetach) -> Result<(), WireError> {
-        self.machine()?.detach(request.slot, request.force)
-    }
-
-    fn device_update(&mut self, request: DeviceUpdate) -> Result<(), WireError> {
-        let machine = self.machine()?;
-        machine.plugging().update(request.slot, request.change)
-    }
-
-    fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {
-        Ok(self.machine()?.plugging().reports())
-    }
-
-    fn hand_over(&mut self, request: HandOver) -> Result<(), WireError> {
-        let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
-        let socket = self.descriptors.take(request.to).map_err(refuse)?;
-        let running = self.phase == Phase::Running;
-        let before = Before {
-            running,
-            stood_since_ns: monotonic(),
-        };
-        let adoption = self.adoption.as_ref().map(Adoption::listener);
-        let machine = self
-            .machine
-            .as_mut()
-            .ok_or_else(|| WireError::new(ErrorCode::WrongPhase, "there is no machine"))?;
-        machine.pause()?;
-        match give::give(machine, adoption, socket, before) {
-            Ok(giving) => {
-                self.moving = Moving::Away(giving);
-                Ok(())
-            }
-            Err(error) => {
-                machine.go_on(running)?;
-                Err(error)
-            }
-        }
-    }
-
-    fn take_over(&mut self, request: TakeOver) -> Result<Launched, WireError> {
-        let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
-        let socket = self.descriptors.take(request.from).map_err(refuse)?;
-        let kvm = self.descriptors.take(request.kvm).map_err(refuse)?;
-        let (machine, taking) = take::take(socket, kvm)?;
-        crate::failure::or_exit(
-            enter_role(Role::Control),
-            "cannot close the filter of the control thread",
-        );
-        self.policy = taking.policy;
-        self.digest = Some(taking.digest);
-        self.phase = Phase::Paused;
-        let boot_protocol = machine.boot_protocol();
-        self.machine = Some(machine);
-        self.moving = Moving::Here(Box::new(taking));
-        Ok(Launched {
-            phase: self.phase,
-            boot_protocol,
-        })
-    }
-
-    fn switch_over(&mut self, _: SwitchOver) -> Result<SwitchedOver, WireError> {
-        let mut taking = match std::mem::replace(&mut self.moving, Moving::No) {
-            Moving::Here(taking) => taking,
-            other => {
-                self.moving = other;
-                let why = "the machine was not handed over by another worker";
-                return Err(WireError::new(ErrorCode::WrongPhase, why));
-            }
-        };
-        if let Err(error) = taking.declare() {
-            self.moving = Moving::Here(taking);
-            return Err(error);
-        }
-        // From here on nobody else has the machine.
-        self.adoption = taking.adoption.take();
-        self.on_control_loss = taking.on_control_loss;
-        let running = taking.running;
-        let stood_ns = taking.go_on(self.machine()?)?;
-        if running {
-            self.phase = Phase::Running;
-        }
-        Ok(SwitchedOver {
-            phase: self.phase,
-            stood_ns,
-        })
-    }
-
-    fn vcpus_set(&mut self, request: VcpusSet) -> Result<(), WireError> {
-        self.machine()?.set_vcpus(request.count)
-    }
-
-    fn vcpus_query(&mut self, _: VcpusQuery) -> Result<VcpuStanding, WireError> {
-        Ok(self.machine()?.vcpus())
-    }
-
-    fn query(&mut self, _: Query) -> Result<Status, WireError> {
-        let console = self
-            .machine
-            .as_ref()
-            .map(Machine::console_status)
-            .unwrap_or_default();
-        Ok(Status {
-            phase: self.phase,
-            last_event: self.events.last(),
-            resets: self.resets(),
-            console_dropped_bytes: console.dropped_bytes,
-            console_clients: console.clients,
-            log_dropped: self.log.count(),
-        })
-    }
-}
-
+mod requests;
 #[cfg(test)]
 mod tests;

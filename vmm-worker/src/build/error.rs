@@ -10,6 +10,7 @@ use crate::arch::x86_64::acpi::AcpiError;
 use crate::boot::BootError;
 use crate::kvm::KvmError;
 use crate::memory::MemoryError;
+use crate::spawner::SpawnerError;
 use crate::vcpu::VcpuError;
 
 /// An error of [`super::machine`] or of a reset.
@@ -116,9 +117,9 @@ pub enum BuildError {
     /// The spawner.
     #[error("cannot start the spawner thread")]
     Spawner(#[source] std::io::Error),
-    /// The spawner is no more.
+    /// The spawner did not do it.
     #[error(transparent)]
-    SpawnerGone(#[from] crate::spawner::SpawnerGone),
+    NotSpawned(#[from] SpawnerError),
     /// A device's thread.
     #[error("cannot start the thread of a device")]
     DeviceThread(#[source] std::io::Error),
@@ -138,7 +139,10 @@ impl From<BuildError> for WireError {
             BuildError::Boot(_) | BuildError::Acpi(_) | BuildError::EntryTables(_) => {
                 ErrorCode::BootImage
             }
-            BuildError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
+            BuildError::Vcpu(VcpuError::Unresponsive(_))
+            | BuildError::NotSpawned(SpawnerError::Slow(_) | SpawnerError::Busy) => {
+                ErrorCode::Timeout
+            }
             BuildError::Block(_)
             | BuildError::Port(_)
             | BuildError::Vsock(_)
@@ -154,7 +158,7 @@ impl From<BuildError> for WireError {
             | BuildError::Share { .. }
             | BuildError::Function(_)
             | BuildError::Spawner(_)
-            | BuildError::SpawnerGone(_)
+            | BuildError::NotSpawned(SpawnerError::Gone)
             | BuildError::Vcpu(_) => ErrorCode::Host,
         };
         Self::new(code, one_line(&error))

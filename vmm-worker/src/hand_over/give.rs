@@ -23,8 +23,6 @@ use crate::machine::Machine;
 #[derive(Debug)]
 pub struct Giving {
     link: Endpoint<Transfer, Taken>,
-    /// Whether its vCPUs are to run again if it stays.
-    pub running: bool,
 }
 
 /// What came of it so far.
@@ -158,7 +156,6 @@ pub fn give(
     }
     Ok(Giving {
         link: Endpoint::new(socket),
-        running: before.running,
     })
 }
 

@@ -1,4 +1,5 @@
-//! A machine on the host's KVM whose guest resets itself while the storage of one of its disks stalls.
+//! A machine on the host's KVM whose guest resets itself, or that is to be handed over, while the storage of
+//! one of its disks stalls.
 
 #[path = "../../tests/saved/harness.rs"]
 #[expect(dead_code, reason = "shared with the tests of saved machines")]
@@ -11,6 +12,11 @@ use std::os::fd::AsFd;
 use reeve_devices::memory::GuestRam;
 use reeve_guest::mode;
 use reeve_ipc::event::CrashReport;
+use reeve_ipc::fd::FdSlot;
+use reeve_ipc::request::{
+    DeviceDetach, HandOver, Pause, Reset, Resume, WorkerService,
+};
+use reeve_ipc::scm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use self::harness::{Rig, Setup};
@@ -119,5 +125,68 @@ fn a_crash_is_kept_and_nothing_is_reset() {
     service.settle(&GuestEnd::Crash(crash)).unwrap();
     assert_eq!(service.phase_now(), Phase::Crashed);
     assert!(!service.reset_guest().unwrap());
+    service.close();
+}
+
+/// Asks for the machine to be given to a worker that never gets it.
+fn refuse_hand_over(service: &mut Service) -> WireError {
+    let (give, _take) = scm::pair().unwrap();
+    let mut descriptors = FdTable::new();
+    let to = descriptors.push(give).unwrap();
+    assert_eq!(to, FdSlot(0));
+    service.take_descriptors(&mut descriptors);
+    service.hand_over(HandOver { to }).unwrap_err()
+}
+
+#[test]
+fn a_machine_that_is_not_handed_over_while_its_storage_stalls_goes_on_when_that_has_finished() {
+    let (mut service, mut rig, gate) = running();
+    let refused = refuse_hand_over(&mut service);
+    assert_eq!(refused.code, ErrorCode::Timeout);
+    assert!(refused.message.contains("goes on when it has"), "{refused}");
+    assert_eq!(service.phase_now(), Phase::Running);
+    assert!(!service.go_on_here().unwrap(), "the disk has not finished");
+    // Nor does it run before that, whoever wants it.
+    service.pause(Pause {}).unwrap();
+    service.resume(Resume {}).unwrap();
+    assert_eq!(service.phase_now(), Phase::Running);
+    rig.read_all();
+    rig.unread.clear();
+    gate.open();
+    serve(&mut service, |service| service.go_on_here().unwrap());
+    rig.wait_for("tick ");
+    assert!(!service.go_on_here().unwrap(), "once");
+    service.close();
+}
+
+#[test]
+fn a_machine_that_was_paused_while_it_waited_to_go_on_stays_so() {
+    let (mut service, mut rig, gate) = running();
+    refuse_hand_over(&mut service);
+    service.pause(Pause {}).unwrap();
+    gate.open();
+    serve(&mut service, |service| service.go_on_here().unwrap());
+    assert_eq!(service.phase_now(), Phase::Paused);
+    rig.read_all();
+    rig.unread.clear();
+    service.resume(Resume {}).unwrap();
+    rig.wait_for("tick ");
+    service.close();
+}
+
+#[test]
+fn a_machine_that_is_reset_while_it_waits_to_go_on_goes_on_by_that() {
+    let (mut service, mut rig, gate) = running();
+    refuse_hand_over(&mut service);
+    let waits = service.reset(Reset {}).unwrap_err();
+    assert_eq!(waits.code, ErrorCode::Timeout);
+    gate.open();
+    serve(&mut service, |service| {
+        assert!(!service.go_on_here().unwrap(), "half of it is reset");
+        service.reset_guest().unwrap()
+    });
+    assert_eq!((service.phase_now(), service.resets()), (Phase::Running, 1));
+    assert!(!service.go_on_here().unwrap());
+    rig.wait_for("tick 1: ");
     service.close();
 }

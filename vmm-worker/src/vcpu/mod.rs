@@ -180,6 +180,8 @@ impl VcpuSet {
         spawner: &Spawner,
         make: impl FnOnce() -> Result<Vcpu, BuildError> + Send + 'static,
     ) -> Result<(), BuildError> {
+        // A spare one that it is given is not given back.
+        spawner.check_free()?;
         let seat = self.seat_mut(index).ok_or(BuildError::NoSuchVcpu(index))?;
         let kept = match std::mem::replace(seat, Seat::Empty) {
             Seat::Empty => None,

@@ -171,7 +171,8 @@ pub struct Rig {
     pub name: String,
     memory: OwnedFd,
     console: UnixStream,
-    unread: Vec<u8>,
+    /// What was read and not looked at.
+    pub unread: Vec<u8>,
 }
 
 impl Rig {
@@ -329,7 +330,8 @@ impl Rig {
         }
     }
 
-    fn read_all(&mut self) -> usize {
+    /// Reads what there is to be read; gives how many bytes that were.
+    pub fn read_all(&mut self) -> usize {
         let before = self.unread.len();
         let mut chunk = [0; 4096];
         loop {

@@ -137,3 +137,14 @@ fn other_devices_that_come_later_need_nothing_that_the_spawner_may_not() {
         [3, 4, 5]
     );
 }
+
+#[test]
+fn a_disk_that_nobody_waits_for_any_more_goes_where_it_was_made() {
+    let (spawner, workshop, reserve) = closed(1);
+    let rings = reserve.left();
+    let (spec, mut files) = disk(3, DiskFormat::Qcow2, 1);
+    let workshop = Arc::clone(&workshop);
+    let made = spawner.run(move || lock(&workshop).build(spec, &mut files).map(drop));
+    made.unwrap().unwrap();
+    assert_eq!(reserve.left(), rings);
+}

@@ -1,0 +1,254 @@
+//! What the worker does for each request: a phase check has passed, an effect follows, and the reply.
+
+use reeve_ipc::device::DeviceReport;
+use reeve_ipc::error::{ErrorCode, WireError};
+use reeve_ipc::exit_code;
+use reeve_ipc::fd::FdError;
+use reeve_ipc::phase::Phase;
+use reeve_ipc::request::{
+    ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
+    HandOver, Launch, Launched, Pause, PowerButton, Query, Report, Reset, Resume, Standing, Status,
+    Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet, WorkerService,
+};
+use reeve_ipc::vcpus::VcpuStanding;
+use reeve_sandbox::seccomp::{Role, enter_role};
+
+use super::{Moving, Service};
+use crate::adoption::Adoption;
+use crate::build;
+use crate::device_set::STOP_PATIENCE;
+use crate::hand_over::give::{self, Before};
+use crate::hand_over::take;
+use crate::machine::Machine;
+use crate::state::time::monotonic;
+
+impl WorkerService for Service {
+    fn phase(&self) -> Phase {
+        self.phase
+    }
+
+    fn launch(&mut self, request: Launch) -> Result<Launched, WireError> {
+        let Launch { spec } = request;
+        let (policy, on_control_loss, hold) = (spec.policy, spec.on_control_loss, spec.hold);
+        let digest = spec.digest;
+        let mut descriptors = std::mem::take(&mut self.descriptors);
+        let refuse = |error: String| WireError::new(ErrorCode::Descriptor, error);
+        let adoption = match spec.adoption.map(|slot| descriptors.take(slot)) {
+            None => None,
+            Some(listener) => {
+                let listener = listener.map_err(|error| refuse(error.to_string()))?;
+                let adoption = Adoption::new(listener)
+                    .map_err(|errno| refuse(format!("not a socket to be adopted on: {errno}")))?;
+                Some(adoption)
+            }
+        };
+        let mut machine = build::machine(spec, &mut descriptors)?;
+        // Every thread exists: this one needs no more than its role, before the guest runs.
+        crate::failure::or_exit(
+            enter_role(Role::Control),
+            "cannot close the filter of the control thread",
+        );
+        self.policy = policy;
+        self.on_control_loss = on_control_loss;
+        self.adoption = adoption;
+        self.digest = Some(digest);
+        if !hold {
+            machine.resume()?;
+        }
+        self.phase = if hold { Phase::Paused } else { Phase::Running };
+        let boot_protocol = machine.boot_protocol();
+        self.machine = Some(machine);
+        Ok(Launched {
+            phase: self.phase,
+            boot_protocol,
+        })
+    }
+
+    fn resume(&mut self, _: Resume) -> Result<(), WireError> {
+        if self.phase == Phase::Paused {
+            // One that is being reset runs once that is done; one whose devices do not let it go on, then.
+            if self.reset_waits.is_none() && !self.go_on_waits {
+                self.machine()?.resume()?;
+            }
+            self.phase = Phase::Running;
+        }
+        Ok(())
+    }
+
+    fn pause(&mut self, _: Pause) -> Result<(), WireError> {
+        if self.phase == Phase::Running {
+            self.machine()?.pause()?;
+            self.phase = Phase::Paused;
+        }
+        Ok(())
+    }
+
+    fn power_button(&mut self, _: PowerButton) -> Result<(), WireError> {
+        self.machine()?.press_power_button();
+        Ok(())
+    }
+
+    fn reset(&mut self, _: Reset) -> Result<(), WireError> {
+        self.machine()?.pause()?;
+        match self.try_reset(STOP_PATIENCE) {
+            Ok(None) => Ok(()),
+            // It is done when the device has stopped.
+            Ok(Some(waits)) => Err(waits.into()),
+            Err(error) => {
+                // Half of it is as before and half is not: nothing may run until a reset succeeds.
+                self.phase = Phase::Crashed;
+                Err(error.into())
+            }
+        }
+    }
+
+    fn stop(&mut self, _: Stop) -> Result<(), WireError> {
+        self.ending = Some(exit_code::ORDERLY);
+        Ok(())
+    }
+
+    fn console_attach(&mut self, request: ConsoleAttach) -> Result<ConsoleAttached, WireError> {
+        let stream = self
+            .descriptors
+            .take(request.stream)
+            .map_err(|error| WireError::new(ErrorCode::Descriptor, error.to_string()))?;
+        let machine = self.machine()?;
+        let position = machine.attach_console(stream, request.input, request.from)?;
+        Ok(ConsoleAttached { position })
+    }
+
+    fn report(&mut self, request: Report) -> Result<Standing, WireError> {
+        let machine = self.machine.as_ref();
+        Ok(Standing {
+            phase: self.phase,
+            digest: self.digest,
+            boot_protocol: machine.map(Machine::boot_protocol),
+            resets: self.resets(),
+            last_event: self.events.last(),
+            events: self.events.after(request.events_after),
+            last_request: self.last_request.clone(),
+            console_position: machine.map_or(0, Machine::console_position),
+        })
+    }
+
+    fn device_attach(&mut self, request: DeviceAttach) -> Result<(), WireError> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        self.machine()?.attach(request.spec, descriptors)
+    }
+
+    fn device_detach(&mut self, request: DeviceDetach) -> Result<(), WireError> {
+        self.machine()?.detach(request.slot, request.force)
+    }
+
+    fn device_update(&mut self, request: DeviceUpdate) -> Result<(), WireError> {
+        let machine = self.machine()?;
+        machine.plugging().update(request.slot, request.change)
+    }
+
+    fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {
+        Ok(self.machine()?.plugging().reports())
+    }
+
+    fn hand_over(&mut self, request: HandOver) -> Result<(), WireError> {
+        let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
+        let socket = self.descriptors.take(request.to).map_err(refuse)?;
+        let running = self.phase == Phase::Running;
+        let before = Before {
+            running,
+            stood_since_ns: monotonic(),
+        };
+        let adoption = self.adoption.as_ref().map(Adoption::listener);
+        let machine = self
+            .machine
+            .as_mut()
+            .ok_or_else(|| WireError::new(ErrorCode::WrongPhase, "there is no machine"))?;
+        machine.pause()?;
+        // What the guest let go of just now is known here alone.
+        self.removed.extend(machine.plugging().turn());
+        match give::give(machine, adoption, socket, before) {
+            Ok(giving) => {
+                self.moving = Moving::Away(giving);
+                Ok(())
+            }
+            Err(mut error) => {
+                self.go_on()?;
+                if self.go_on_waits {
+                    error.message.push_str("; the machine goes on when it has");
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn take_over(&mut self, request: TakeOver) -> Result<Launched, WireError> {
+        let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
+        let socket = self.descriptors.take(request.from).map_err(refuse)?;
+        let kvm = self.descriptors.take(request.kvm).map_err(refuse)?;
+        let (machine, taking) = take::take(socket, kvm)?;
+        crate::failure::or_exit(
+            enter_role(Role::Control),
+            "cannot close the filter of the control thread",
+        );
+        self.policy = taking.policy;
+        self.digest = Some(taking.digest);
+        self.phase = Phase::Paused;
+        let boot_protocol = machine.boot_protocol();
+        self.machine = Some(machine);
+        self.moving = Moving::Here(Box::new(taking));
+        Ok(Launched {
+            phase: self.phase,
+            boot_protocol,
+        })
+    }
+
+    fn switch_over(&mut self, _: SwitchOver) -> Result<SwitchedOver, WireError> {
+        let mut taking = match std::mem::replace(&mut self.moving, Moving::No) {
+            Moving::Here(taking) => taking,
+            other => {
+                self.moving = other;
+                let why = "the machine was not handed over by another worker";
+                return Err(WireError::new(ErrorCode::WrongPhase, why));
+            }
+        };
+        if let Err(error) = taking.declare() {
+            self.moving = Moving::Here(taking);
+            return Err(error);
+        }
+        // From here on nobody else has the machine.
+        self.adoption = taking.adoption.take();
+        self.on_control_loss = taking.on_control_loss;
+        let running = taking.running;
+        let stood_ns = taking.go_on(self.machine()?)?;
+        if running {
+            self.phase = Phase::Running;
+        }
+        Ok(SwitchedOver {
+            phase: self.phase,
+            stood_ns,
+        })
+    }
+
+    fn vcpus_set(&mut self, request: VcpusSet) -> Result<(), WireError> {
+        self.machine()?.set_vcpus(request.count)
+    }
+
+    fn vcpus_query(&mut self, _: VcpusQuery) -> Result<VcpuStanding, WireError> {
+        Ok(self.machine()?.vcpus())
+    }
+
+    fn query(&mut self, _: Query) -> Result<Status, WireError> {
+        let console = self
+            .machine
+            .as_ref()
+            .map(Machine::console_status)
+            .unwrap_or_default();
+        Ok(Status {
+            phase: self.phase,
+            last_event: self.events.last(),
+            resets: self.resets(),
+            console_dropped_bytes: console.dropped_bytes,
+            console_clients: console.clients,
+            log_dropped: self.log.count(),
+        })
+    }
+}
