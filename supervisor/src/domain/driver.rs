@@ -327,6 +327,11 @@ pub trait Instance: Debug + Send + Sync {
         ledger: Arc<dyn SuccessionLedger>,
     ) -> Later<Result<(), CallFailure>>;
 
+    /// Asks where it has devices, for [`Notice::Devices`]. Waits for nothing. A later question takes the
+    /// place of one that is not answered; one to a worker that is silent may never be, and
+    /// [`Notice::Responsive`] comes when it is not any more.
+    fn ask_devices(&self, number: u64);
+
     /// Lets go of what a device held that is gone. Waits for nothing.
     fn release(&self, device: DeviceResources);
 
@@ -373,9 +378,11 @@ pub enum Notice {
         /// How its guest had ended when it was found: of one notice with the phase, so that nothing
         /// it is asked comes between. `None` where a notice of its own has told, or will.
         end: Option<GuestEnd>,
-        /// Where it has devices, if it was asked.
-        devices: Option<Vec<PciSlot>>,
     },
+    /// It has told what nobody has heard.
+    Lost,
+    /// Where it has devices, as it was asked by that number: in order with all else that it tells.
+    Devices(u64, Vec<PciSlot>),
     /// A device is gone. Of one that the domain does not have it means nothing.
     DeviceRemoved(PciSlot),
     /// The guest has changed how much its balloon holds, in bytes: any number.

@@ -95,6 +95,12 @@ pub enum PlanError {
          network file system that is down; a restart of reeved, which no domain notices, lets go of them"
     )]
     Stalled(usize),
+    /// Earlier ones of the same domain do.
+    #[error(
+        "{0} starts or devices of its own wait for files whose file system does not answer; look for a network \
+         file system that is down; a restart of reeved, which no domain notices, lets go of them"
+    )]
+    StalledBefore(usize),
     /// A file system has not answered, of a device for a machine that runs.
     #[error(
         "a file system has not answered for {0} s; look for a network file system that is down"

@@ -7,8 +7,10 @@
 //!       ▲── one small task for each that has to be awaited ──┘
 //! ```
 //!
-//! The loop never waits for a worker, a disk or a client. What happened to the worker comes before
-//! what clients ask. Queries do not come here at all: they read the view.
+//! The effects are begun in `shell/effects.rs`. The loop never waits for a worker, a disk or a client. What
+//! happened to the worker comes before what clients ask. Queries do not come here at all: they read the view.
+
+mod effects;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -21,17 +23,11 @@ use reeve_ipc::spec::PciSlot;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
-use super::actor::{
-    Adopted, DomainActor, Done, Effect, Input, LiveRecord, Request, SessionId, Ticket, Timer,
-};
+use super::actor::{Adopted, DomainActor, Done, Input, Request, SessionId, Ticket};
 use super::console_log::ConsoleLog;
-use super::driver::{
-    Adoption, CallFailure, DeviceCall, DeviceLedger, Instance, Notice, Running, StartFailure,
-    StartFailureKind, StartOrder, SuccessionLedger,
-};
-use super::operation;
+use super::driver::{Adoption, Instance, Notice, Running, StartFailure, StartFailureKind};
 use super::world::{Status, StatusWriter, World};
-use crate::crash::{self, Moment, Operation};
+use crate::crash::Operation;
 
 /// Requests that may wait in front of one actor.
 const MAILBOX: usize = 64;
@@ -351,191 +347,6 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             notices: running.notices,
             _lives: lives,
         });
-    }
-
-    fn execute(&mut self, effect: Effect) {
-        match effect {
-            Effect::Answer(ticket, result) => {
-                if let Some(reply) = self.tickets.remove(&ticket) {
-                    // A client that has gone needs no answer.
-                    let _ = reply.send(result);
-                }
-            }
-            Effect::WriteRecord(serial, record) => {
-                let write = self.world.storage.write_record(*record);
-                self.outcomes
-                    .spawn(async move { Outcome::Done(serial, Done::Written(write.await)) });
-            }
-            Effect::RemoveRecord(serial) => {
-                let remove = self.world.storage.remove_record(self.uuid);
-                self.outcomes
-                    .spawn(async move { Outcome::Done(serial, Done::Written(remove.await)) });
-            }
-            Effect::WriteStatus(serial, _, record) => self.write_status(serial, *record),
-            Effect::RemoveStatus => {
-                match self.status.take() {
-                    Some(status) => status.remove(self.doing),
-                    None => self.world.storage.remove_status(self.uuid),
-                }
-                self.found = None;
-            }
-            Effect::Start {
-                serial,
-                id,
-                record,
-                paused,
-            } => self.start(serial, id, *record, paused),
-            Effect::Adopt { serial, id, record } => self.adopt(serial, id, *record),
-            Effect::Call(serial, id, call) => {
-                let instance = self.instance(id);
-                let operation = operation::called(call, self.actor.job_kind());
-                self.outcomes.spawn(async move {
-                    let result = match instance {
-                        Some(instance) => crash::around(operation, instance.call(call)).await,
-                        None => Err(CallFailure::Gone),
-                    };
-                    Outcome::Done(serial, Done::Called(result))
-                });
-            }
-            Effect::Device(serial, id, call) => self.ask_device(serial, id, call),
-            Effect::HandOver(serial, id, domain) => self.hand_over(serial, id, *domain),
-            Effect::Release(id, slot) => {
-                let held = self.status.as_ref().and_then(|s| s.take_device(slot));
-                if let (Some(instance), Some(held)) = (self.instance(id), held) {
-                    instance.release(held);
-                }
-            }
-            Effect::Kill(id) => self.kill(id),
-            Effect::SetTimer(timer, after_ms) => {
-                let sleep = self.world.clock.sleep_ms(after_ms);
-                let task = self.outcomes.spawn(async move {
-                    sleep.await;
-                    Outcome::Input(Input::Timer(timer))
-                });
-                if matches!(timer, Timer::ShutdownDeadline { .. }) {
-                    if let Some(before) = self.deadline.replace(task) {
-                        before.abort();
-                    }
-                }
-            }
-            Effect::Event(kind) => {
-                if let Some(name) = &self.name {
-                    tracing::info!(domain = %name, uuid = %self.uuid, event = ?kind, "domain event");
-                    self.world.events.domain_event(self.uuid, name, kind);
-                }
-            }
-            // The loop ends by it.
-            Effect::Retire => {}
-        }
-    }
-
-    fn ask_device(&mut self, serial: u64, id: u32, call: DeviceCall) {
-        let asked = self.instance(id).zip(self.status.clone());
-        self.outcomes.spawn(async move {
-            let result = match asked {
-                Some((instance, status)) => {
-                    let ledger: Arc<dyn DeviceLedger> = status;
-                    instance.device(call, ledger).await
-                }
-                None => Err(CallFailure::Gone),
-            };
-            Outcome::Done(serial, Done::Called(result))
-        });
-    }
-
-    fn hand_over(&mut self, serial: u64, id: u32, domain: Domain) {
-        let asked = self.instance(id).zip(self.status.clone());
-        self.outcomes.spawn(async move {
-            let result = match asked {
-                Some((instance, status)) => {
-                    let ledger: Arc<dyn SuccessionLedger> = status;
-                    instance.hand_over(domain, ledger).await
-                }
-                None => Err(CallFailure::Gone),
-            };
-            Outcome::Done(serial, Done::Called(result))
-        });
-    }
-
-    fn instance(&self, id: u32) -> Option<Arc<dyn Instance>> {
-        let worker = self.worker.as_ref().filter(|worker| worker.id == id)?;
-        Some(Arc::clone(&worker.instance))
-    }
-
-    fn write_status(&mut self, serial: Option<u64>, record: LiveRecord) {
-        let operation = operation::noted(&record, self.actor.job_kind());
-        let result = match &self.status {
-            Some(status) => status.set_record(operation, record),
-            None => Ok(()),
-        };
-        match serial {
-            Some(serial) => self
-                .inputs
-                .push_back(Input::Done(serial, Done::Written(result))),
-            None => {
-                if let Err(error) = result {
-                    tracing::warn!(uuid = %self.uuid, error, "the status could not be written");
-                }
-            }
-        }
-    }
-
-    fn start(&mut self, serial: u64, id: u32, record: LiveRecord, paused: bool) {
-        self.doing = Operation::Start;
-        let domain = record.definition.clone();
-        let storage = Arc::clone(&self.world.storage);
-        let status = Arc::new(StatusWriter::new(self.uuid, Arc::clone(&storage), record));
-        self.status = Some(Arc::clone(&status));
-        let (driver, uuid) = (Arc::clone(&self.world.driver), self.uuid);
-        let task = self.outcomes.spawn(async move {
-            let result = match storage.directory(uuid) {
-                Ok(directory) => {
-                    let order = StartOrder {
-                        domain,
-                        paused,
-                        directory,
-                    };
-                    driver.start(order, status).await
-                }
-                Err(message) => Err(StartFailure {
-                    kind: StartFailureKind::Host,
-                    message,
-                }),
-            };
-            Outcome::Started(serial, id, result)
-        });
-        self.start = Some(Start { id, serial, task });
-    }
-
-    fn adopt(&mut self, serial: u64, id: u32, record: LiveRecord) {
-        let Some(found) = self.found.take() else {
-            let gone = Adopted::Gone("no status was found".to_owned());
-            self.inputs
-                .push_back(Input::Done(serial, Done::Adopted(gone)));
-            return;
-        };
-        self.doing = Operation::Adopt;
-        let resources = found.resources.clone();
-        let storage = Arc::clone(&self.world.storage);
-        self.status = Some(Arc::new(StatusWriter::found(self.uuid, storage, found)));
-        let adoption = self.world.driver.adopt(record.definition, resources);
-        self.outcomes
-            .spawn(async move { Outcome::Adopted(serial, id, Box::new(adoption.await)) });
-    }
-
-    fn kill(&mut self, id: u32) {
-        self.doing = Operation::Destroy;
-        if let Some(instance) = self.instance(id) {
-            crash::point(Operation::Destroy, Moment::BeforeCall);
-            instance.kill();
-            crash::point(Operation::Destroy, Moment::AfterCall);
-            return;
-        }
-        if let Some(start) = self.start.as_ref().filter(|start| start.id == id) {
-            // Dropping its future undoes it. If it ended this instant, its outcome comes all the
-            // same, and the actor kills the worker then.
-            start.task.abort();
-        }
     }
 }
 

@@ -135,6 +135,7 @@ enum Call {
     Machine(WorkerCall, oneshot::Sender<Result<(), CallFailure>>),
     Device(DeviceCall, oneshot::Sender<Result<(), CallFailure>>),
     Report(oneshot::Sender<Vec<DeviceReport>>),
+    Places(u64),
 }
 
 /// The machine's own task holds this.
@@ -181,6 +182,11 @@ impl TestMachine {
                     }
                     Some(Call::Report(reply)) => {
                         let _ = reply.send(self.devices.reports());
+                    }
+                    Some(Call::Places(number)) => {
+                        let reports = self.devices.reports();
+                        let places = reports.iter().map(|report| report.slot).collect();
+                        let _ = self.tell.send(Notice::Devices(number, places)).await;
                     }
                     None => orphaned = true,
                 },
@@ -281,6 +287,11 @@ impl Instance for TestInstance {
     fn hand_over(&self, _: Domain, _: Arc<dyn SuccessionLedger>) -> Later<Result<(), CallFailure>> {
         let alive = self.ask(Call::Report);
         Box::pin(async move { alive.await.map(drop) })
+    }
+
+    fn ask_devices(&self, number: u64) {
+        let calls = self.calls.clone();
+        tokio::spawn(async move { calls.send(Call::Places(number)).await });
     }
 
     fn release(&self, _: DeviceResources) {}

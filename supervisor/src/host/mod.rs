@@ -1,6 +1,7 @@
 //! What the supervisor takes from the host: the worker's executable, identities, the spawning
 //! thread; and what `reeve doctor` checks of it.
 
+pub mod block_device;
 pub mod confinement;
 pub mod cpuid;
 pub mod doctor;

@@ -3,6 +3,11 @@
 //!
 //! Whoever may write to a directory may put anything in a socket's place, so that a name is used through
 //! the directory that was opened under the policy for paths, and only what is still the socket is unlinked.
+//!
+//! A socket gets its name when it listens already: one that is there and refuses is dead, and may be replaced,
+//! whoever else comes to the same name meanwhile.
+
+mod draft;
 
 use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -13,6 +18,7 @@ use rustix::fs::{AtFlags, FileType, Mode};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
+use self::draft::{Draft, Put};
 use super::reason;
 use crate::domain::plan::{PathError, PathPolicy};
 
@@ -73,18 +79,12 @@ pub struct Place {
 
 impl Place {
     fn address(&self) -> Result<SocketAddrUnix, Errno> {
-        let directory = format!("/proc/self/fd/{}", self.directory.as_raw_fd());
-        SocketAddrUnix::new(Path::new(&directory).join(&self.name))
+        address(&self.directory, &self.name)
     }
 
     /// What is there, itself.
     fn look(&self) -> Result<Found, Errno> {
-        let name: &OsStr = &self.name;
-        let stat = rustix::fs::statat(&self.directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
-        Ok(Found {
-            is_socket: FileType::from_raw_mode(stat.st_mode) == FileType::Socket,
-            identity: (stat.st_dev, stat.st_ino),
-        })
+        look(&self.directory, &self.name)
     }
 
     fn unlink(&self) -> Result<(), Errno> {
@@ -92,6 +92,20 @@ impl Place {
     }
 }
 
+fn address(directory: &OwnedFd, name: &OsStr) -> Result<SocketAddrUnix, Errno> {
+    let directory = format!("/proc/self/fd/{}", directory.as_raw_fd());
+    SocketAddrUnix::new(Path::new(&directory).join(name))
+}
+
+fn look(directory: &OwnedFd, name: &OsStr) -> Result<Found, Errno> {
+    let stat = rustix::fs::statat(directory, name, AtFlags::SYMLINK_NOFOLLOW)?;
+    Ok(Found {
+        is_socket: FileType::from_raw_mode(stat.st_mode) == FileType::Socket,
+        identity: (stat.st_dev, stat.st_ino),
+    })
+}
+
+#[derive(Clone, Copy)]
 struct Found {
     is_socket: bool,
     /// Device and inode.
@@ -189,30 +203,28 @@ impl DeviceSockets {
             PathError::Os(errno) => os(errno),
             PathError::Forbidden(line) => SocketError::Forbidden(line),
         })?;
-        let socket = match bind(&place) {
-            Err(Errno::ADDRINUSE) => {
-                if !place.look().map_err(os)?.is_socket {
-                    let path = path.to_owned();
-                    return Err(SocketError::NotASocket { what, path });
-                }
-                if is_served(&place) {
-                    let path = path.to_owned();
-                    return Err(SocketError::InUse { what, path });
-                }
-                place.unlink().map_err(os)?;
-                bind(&place)
+        // Whoever is to connect uses this one.
+        place.address().map_err(os)?;
+        let (draft, socket) = Draft::make(&place.directory).map_err(os)?;
+        match draft.put(&place).map_err(os)? {
+            Put::There => {}
+            Put::InUse => {
+                let path = path.to_owned();
+                return Err(SocketError::InUse { what, path });
             }
-            bound => bound,
-        };
-        let socket = socket.map_err(os)?;
-        let identity = place.look().map_err(os)?.identity;
+            Put::NotASocket => {
+                let path = path.to_owned();
+                return Err(SocketError::NotASocket { what, path });
+            }
+        }
+        let identity = draft.identity;
+        drop(draft);
         self.bound.push(BoundSocket {
             path: path.to_owned(),
             place,
             identity,
             left: false,
         });
-        rustix::net::listen(&socket, BACKLOG).map_err(os)?;
         Ok(socket)
     }
 }
@@ -282,12 +294,12 @@ impl WorkerSockets {
     }
 }
 
-fn bind(place: &Place) -> Result<OwnedFd, Errno> {
+fn bind(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {
     let socket = stream()?;
     // On Linux the mode of the new socket is that of the descriptor, less the umask: set before it has a
     // name, so that there is no moment in which others may connect.
     rustix::fs::fchmod(&socket, MODE)?;
-    rustix::net::bind(&socket, &place.address()?)?;
+    rustix::net::bind(&socket, &address(directory, name)?)?;
     Ok(socket)
 }
 

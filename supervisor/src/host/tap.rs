@@ -13,6 +13,7 @@ mod link;
 
 use std::os::fd::OwnedFd;
 use std::path::Path;
+use std::time::Duration;
 
 use reeve_ipc::model::InterfaceName;
 use reeve_ipc::spec::MacAddress;
@@ -27,6 +28,11 @@ use super::reason;
 const TUN_PATH: &str = "/dev/net/tun";
 /// What the kernel names a tap for which no name is said: the first that is free.
 const PATTERN: &str = "vnet%d";
+/// How often it is looked whether a tap is free. Whoever let go of it may have copies of its descriptors for a
+/// moment, in a process that is being made and has not executed its program.
+const TRIES: u32 = 11;
+/// How long each look waits for the next.
+const PAUSE: Duration = Duration::from_millis(10);
 /// The MTU of Ethernet, which a guest takes where it is told nothing.
 pub(crate) const ETHERNET_MTU: u16 = 1500;
 
@@ -160,7 +166,9 @@ impl Tap {
         Ok(tap)
     }
 
-    /// Opens the queues of a tap that exists. It is used as it is.
+    /// Opens the queues of a tap that exists. It is used as it is. The kernel gives a tap of one queue to one
+    /// machine; one of several it would give to any number, whose frames it deals out among them, so that it
+    /// is looked at before and after: of two machines that come at once both may be refused, and never none.
     ///
     /// # Errors
     /// [`TapError::Missing`], [`TapError::Existing`].
@@ -171,10 +179,11 @@ impl Tap {
         };
         let first = open()?;
         let control = Control::open().map_err(refuse)?;
-        match control.index(name.as_str()) {
+        let index = match control.index(name.as_str()) {
             Err(Errno::NODEV | Errno::NXIO) => return Err(TapError::Missing(name.clone())),
             found => found.map_err(refuse)?,
         };
+        wait_for_queues(index, 0).map_err(refuse)?;
         let found = ioctl::attach(&first, name.as_str(), ioctl::flags(queues)).map_err(refuse)?;
         // One that ended between the look and this would have been made anew: it ends again with `first`.
         if found != name.as_str() || !ioctl::is_persistent(&first).map_err(refuse)? {
@@ -182,6 +191,7 @@ impl Tap {
         }
         let mut tap = Self::with(found, first)?;
         tap.open_others(queues).map_err(refuse)?;
+        has_queues(index, queues.into()).map_err(refuse)?;
         Ok(tap)
     }
 
@@ -289,6 +299,25 @@ impl Tap {
     pub fn into_queues(self) -> Vec<OwnedFd> {
         self.queues
     }
+}
+
+/// That so many queues of a tap are open, where it can have several.
+fn has_queues(index: i32, queues: u32) -> Result<(), Errno> {
+    match link::open_queues(index)? {
+        Some(open) if open != queues => Err(Errno::BUSY),
+        _ => Ok(()),
+    }
+}
+
+/// As [`has_queues`], or soon.
+fn wait_for_queues(index: i32, queues: u32) -> Result<(), Errno> {
+    for _ in 1..TRIES {
+        match has_queues(index, queues) {
+            Err(Errno::BUSY) => std::thread::sleep(PAUSE),
+            seen => return seen,
+        }
+    }
+    has_queues(index, queues)
 }
 
 fn open() -> Result<OwnedFd, TapError> {

@@ -309,7 +309,6 @@ async fn a_stopped_worker_is_silent_and_comes_back() {
             phase: Phase::Running,
             resets: 0,
             end: None,
-            devices: None,
         }
     );
     running.instance.call(WorkerCall::Pause).await.unwrap();

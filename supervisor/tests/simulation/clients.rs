@@ -55,6 +55,18 @@ pub struct Asked {
 }
 
 impl Asked {
+    /// Whether it changes what is kept before it is known whether the rest succeeds.
+    pub fn keeps_first(&self) -> bool {
+        matches!(
+            self.call,
+            Call::Other(Request::Detach {
+                live: true,
+                persistent: true,
+                ..
+            })
+        )
+    }
+
     pub fn is_destroy(&self) -> bool {
         matches!(self.call, Call::Other(Request::Destroy))
     }

@@ -458,6 +458,23 @@ impl Instance for SimInstance {
         Box::pin(async { Err(CallFailure::Refused("it has no successor".to_owned())) })
     }
 
+    fn ask_devices(&self, number: u64) {
+        let ask = Ask::Device(DeviceAsk::Places(number));
+        let mut universe = self.shared.lock();
+        if universe.dead {
+            return;
+        }
+        let (pid, request) = (self.pid, universe.number());
+        let process = universe.host.processes.get_mut(&pid);
+        let Some(process) = process.filter(|process| process.alive) else {
+            return;
+        };
+        // One that was found and has said nothing yet is asked when it has.
+        if process.watch.as_ref().is_some_and(|watch| watch.linked) {
+            process.requests.push_back((request, ask));
+        }
+    }
+
     fn release(&self, _: DeviceResources) {}
 
     fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {

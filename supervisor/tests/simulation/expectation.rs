@@ -62,6 +62,14 @@ impl Expectation {
         }
     }
 
+    /// A change was refused, of which a part may have been done.
+    pub fn doubtful(&mut self, asked: &Asked) {
+        if let Some(uuid) = asked.uuid {
+            let lost = self.lost.entry(uuid).or_default();
+            lost.insert(asked.number, asked.call.clone());
+        }
+    }
+
     /// Compares with the disk. `settled` says that nothing of a domain is under way any more: what is
     /// on disk then is what it stays.
     pub fn check(

@@ -28,6 +28,8 @@ pub enum DeviceAsk {
     /// By force, or not.
     Detach(PciSlot, bool),
     Update(PciSlot),
+    /// Where there are any; the answer is known by this.
+    Places(u64),
 }
 
 /// A worker's process.
@@ -161,6 +163,11 @@ impl Universe {
 
     /// Something that the worker tells unasked.
     pub fn tell(&mut self, pid: u32, notice: Notice) {
+        let notice = match notice {
+            // Now and then something is lost on the way, and that is all that is known.
+            Notice::DeviceRemoved(_) if self.random.percent(5) => Notice::Lost,
+            notice => notice,
+        };
         let watch = self
             .host
             .processes
@@ -219,6 +226,8 @@ impl Universe {
 
     /// The next request of a worker.
     pub fn serve(&mut self, pid: u32) {
+        // A worker refuses to say where it has devices for a while only, and is asked again.
+        let places = |ask: &Ask| matches!(ask, Ask::Device(DeviceAsk::Places(_)));
         let refuses = self.random.percent(4);
         let Some(process) = self.host.processes.get_mut(&pid) else {
             return;
@@ -227,7 +236,7 @@ impl Universe {
             return;
         };
         let (answer, notices) = match ask {
-            _ if refuses => (Err("it does not want to".to_owned()), Vec::new()),
+            ask if refuses && !places(&ask) => (Err("it does not want to".to_owned()), Vec::new()),
             Ask::Launch { paused } => {
                 process.machine.launch(paused);
                 (Ok(()), Vec::new())
@@ -309,7 +318,6 @@ impl Universe {
         };
         let (phase, resets) = (process.machine.phase, process.machine.resets);
         let end = process.machine.end.clone();
-        let devices = Some(process.machine.devices.iter().copied().collect());
         let Some(watch) = &mut process.watch else {
             return;
         };
@@ -324,7 +332,6 @@ impl Universe {
             phase,
             resets,
             end,
-            devices,
         });
         self.note(|| format!("worker {pid} answers again"));
     }

@@ -97,6 +97,10 @@ impl Machine {
                 self.leaving.insert(slot);
             }
             DeviceAsk::Update(_) => {}
+            DeviceAsk::Places(number) => {
+                let there = self.devices.iter().copied().collect();
+                return (Ok(()), vec![Notice::Devices(number, there)]);
+            }
         }
         (Ok(()), Vec::new())
     }

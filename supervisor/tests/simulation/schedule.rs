@@ -290,6 +290,9 @@ impl Schedule {
     }
 
     fn judge(&mut self, asked: &Asked, answer: Result<(), ApiError>) -> Step {
+        if answer.is_err() && asked.keeps_first() {
+            self.expectation.doubtful(asked);
+        }
         match answer {
             Ok(()) => {
                 self.expectation.acknowledged(asked);

@@ -415,9 +415,11 @@ fn a_device_that_a_vcpu_still_holds_is_kept_until_it_does_not() {
     );
     assert!(rig.root.function(slot()).is_none(), "it is off the bus");
     assert!(rig.set.take_gone().is_empty());
+    assert_eq!(rig.set.handles().count(), 1, "it is not gone");
     assert!(rig.set.next_turn().is_some());
     as_a_vcpu(move || drop(registers));
     rig.set.turn();
+    assert_eq!(rig.set.handles().count(), 0);
     assert_eq!(rig.set.take_gone(), [slot()]);
     assert!(rig.set.next_turn().is_none());
 }

@@ -6,10 +6,14 @@
 //!   update: status with the change ─► the worker changes it ─► record with the change
 //! ```
 //! The status names every device that the worker may have, so that a later supervisor misses none: one
-//! that is named and not there is found out by asking ([`DomainActor::compare_devices`]).
+//! that is named and not there is found out by asking (`reconcile.rs`).
+//!
+//! What is kept of a domain changes first where a device goes, whatever its guest does then: it is what the
+//! next start is of.
 
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{Device, DeviceError, DeviceName, Devices, Domain, MemorySize};
 use reeve_ipc::spec::{MIN_MEMORY_BYTES, PciSlot};
@@ -17,7 +21,7 @@ use reeve_ipc::spec::{MIN_MEMORY_BYTES, PciSlot};
 use super::message::{Effect, Timer};
 use super::planted::{self, Bug};
 use super::steps::Step;
-use super::{DETACH_MS, DomainActor};
+use super::{DETACH_CHECKED_MS, DETACH_MS, DomainActor};
 use crate::domain::driver::{CallFailure, DeviceCall};
 
 type Steps = Result<(Vec<Step>, Vec<EventKind>), ApiError>;
@@ -61,12 +65,15 @@ impl DomainActor {
         domain: &mut Domain,
         device: Device,
     ) -> Result<(DeviceName, PciSlot), ApiError> {
+        let invalid = |error| self.error(ApiErrorCode::InvalidArgument, error);
+        // Whoever wrote it by hand may have left the places to us.
+        domain.complete().map_err(invalid)?;
         let before: Vec<PciSlot> = slots(&domain.devices);
         let added = domain.devices.add(device).map_err(Into::into);
         let checked = added
             .and_then(|()| domain.validate())
             .and_then(|()| domain.complete());
-        checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))?;
+        checked.map_err(invalid)?;
         let mut named = domain.devices.named().into_iter();
         let new = named.find(|(slot, _)| !before.contains(slot));
         let (slot, name) = new.ok_or_else(|| {
@@ -88,10 +95,11 @@ impl DomainActor {
         let mut steps = Vec::new();
         let mut events = Vec::new();
         let mut device = device.clone();
+        let mut detach = None;
         if live {
             let devices = &self.running()?.record.definition.devices;
             let (slot, name) = self.named(devices, &device)?;
-            steps.push(Step::Device(DeviceCall::Detach { slot, force }));
+            detach = Some(Step::Device(DeviceCall::Detach { slot, force }));
             device = name;
         }
         if persistent {
@@ -102,6 +110,7 @@ impl DomainActor {
             steps.push(Step::WriteRecord(Box::new(record)));
             events.push(REDEFINED);
         }
+        steps.extend(detach);
         Ok((steps, events))
     }
 
@@ -182,6 +191,9 @@ impl DomainActor {
 
     /// What came of asking of a device.
     pub(super) fn device_called(&mut self, call: &DeviceCall, result: Result<(), CallFailure>) {
+        if matches!(call, DeviceCall::Attach { .. }) {
+            self.device_was_made();
+        }
         match (call, result) {
             // It was gone before the worker heard of the request, or just then.
             (DeviceCall::Detach { slot, .. }, Ok(()) | Err(CallFailure::Refused(_)))
@@ -212,9 +224,23 @@ impl DomainActor {
         }
     }
 
-    /// The guest has not let go of a device in time. It may yet.
+    /// The guest has not let go of a device in time, as far as anybody has heard: the worker is asked.
     pub(super) fn detach_deadline(&mut self, serial: u64) {
-        let Some(job) = self.job.as_ref().filter(|job| job.serial == serial) else {
+        let Some(job) = self.job.as_mut().filter(|job| job.serial == serial) else {
+            return;
+        };
+        if matches!(job.step, Step::Device(DeviceCall::Detach { .. })) {
+            job.overdue = true;
+            let timer = Timer::DetachUnchecked(serial);
+            self.effects
+                .push(Effect::SetTimer(timer, DETACH_CHECKED_MS));
+            self.ask_devices_anew();
+        }
+    }
+
+    /// Nor has it by what the worker says, if it says anything. It may yet.
+    pub(super) fn detach_overdue(&mut self) {
+        let Some(job) = self.job.as_ref().filter(|job| job.overdue) else {
             return;
         };
         let Step::Device(DeviceCall::Detach { slot, .. }) = job.step else {
@@ -222,11 +248,16 @@ impl DomainActor {
         };
         let device = self.device_at(slot).unwrap_or(DeviceName::Slot(slot));
         let seconds = DETACH_MS / 1000;
+        let has = |record: &DomainDefinition| record.domain.devices.find(&device).is_some();
+        let kept = match &self.record {
+            Some(record) if !has(record) => "; what is kept of the domain is without it",
+            _ => "",
+        };
         let error = self.error(
             ApiErrorCode::Timeout,
             format!(
                 "its guest has not let go of '{device}' within {seconds} s, and may do so yet; --force \
-                 takes it"
+                 takes it{kept}"
             ),
         );
         self.job_failed(error);
@@ -246,27 +277,6 @@ impl DomainActor {
         });
         if waits {
             self.step_done();
-        }
-    }
-
-    /// The worker has just said where it has devices: what was removed while nobody heard, or was never
-    /// made, is known now.
-    pub(super) fn compare_devices(&mut self, there: Option<&[PciSlot]>) {
-        let (Some(there), Some(live)) = (there, self.live()) else {
-            return;
-        };
-        if planted::has(Bug::ForgetsSilentDevices) {
-            return;
-        }
-        let missing: Vec<PciSlot> = slots(&live.record.definition.devices)
-            .into_iter()
-            .filter(|slot| !there.contains(slot))
-            .collect();
-        for slot in missing {
-            // One that is being made now is none of those.
-            if !self.is_attaching() {
-                self.device_removed(slot);
-            }
         }
     }
 
@@ -333,7 +343,7 @@ impl DomainActor {
     }
 }
 
-fn slots(devices: &Devices) -> Vec<PciSlot> {
+pub(super) fn slots(devices: &Devices) -> Vec<PciSlot> {
     devices.named().into_iter().map(|(slot, _)| slot).collect()
 }
 

@@ -63,14 +63,15 @@ impl DomainActor {
                 phase,
                 resets,
                 end,
-                devices,
             } => {
                 self.responsive(phase, resets);
-                self.compare_devices(devices.as_deref());
+                self.ask_devices_anew();
                 if let Some(end) = end {
                     self.notice(id, Notice::GuestEnded(end));
                 }
             }
+            Notice::Lost => self.ask_devices(),
+            Notice::Devices(number, there) => self.devices_told(number, &there),
             Notice::DeviceRemoved(slot) => self.device_removed(slot),
             Notice::Balloon(bytes) => self.balloon_changed(bytes),
             Notice::Vcpus(standing) => self.vcpus_stand(standing),
@@ -90,7 +91,7 @@ impl DomainActor {
             // It came before, and its answer comes too late to matter.
             Some(false) if self.is_resetting_only() => self.job_succeeded(),
             // What comes of it must be known: the machine is kept, and the device with it.
-            _ if self.is_attaching() => {}
+            _ if self.attaching().is_some() => {}
             _ => self.interrupt(ApiErrorCode::WrongState, "its guest ended meanwhile"),
         }
     }
@@ -107,7 +108,8 @@ impl DomainActor {
     fn responsive(&mut self, phase: Phase, resets: u64) {
         let Some(live) = self.live_mut() else { return };
         if !planted::has(Bug::ForgetsResets) {
-            live.resets = resets;
+            // A reset that was told since the worker was asked is not forgotten.
+            live.resets = live.resets.max(resets);
         }
         let found = live.machine == Machine::StartingUp;
         if found {
@@ -285,6 +287,11 @@ impl DomainActor {
             Timer::DetachDeadline(serial) => {
                 self.detach_deadline(serial);
                 self.vcpu_deadline(serial);
+            }
+            Timer::DetachUnchecked(serial) => {
+                if self.job.as_ref().is_some_and(|job| job.serial == serial) {
+                    self.detach_overdue();
+                }
             }
             Timer::ShutdownDeadline { id, at_boot_ms } => {
                 let due = |live: &Live| {

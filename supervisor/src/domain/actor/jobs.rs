@@ -6,6 +6,7 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{JobKind, ShutOffReason};
 use reeve_ipc::model::{DeviceName, Vcpus};
+use reeve_ipc::spec::PciSlot;
 
 use super::DomainActor;
 use super::message::{Effect, LiveRecord, Request, Ticket};
@@ -27,6 +28,8 @@ pub(super) struct Job {
     before: Option<Box<LiveRecord>>,
     /// The worker has answered, and what was asked is yet to come.
     pub(super) answered: bool,
+    /// What was asked has had its time, and it is being looked whether it came.
+    pub(super) overdue: bool,
     /// What takes back what the worker was asked, where what comes after that fails.
     undo: Option<DeviceCall>,
 }
@@ -98,6 +101,7 @@ impl DomainActor {
                 events: Vec::new(),
                 before: None,
                 answered: false,
+                overdue: false,
                 undo: None,
             });
             self.issue(step);
@@ -146,7 +150,12 @@ impl DomainActor {
                 }
                 Effect::Call(serial, id, call)
             }
-            Step::Device(call) => Effect::Device(serial, id, call),
+            Step::Device(call) => {
+                if matches!(call, DeviceCall::Attach { .. }) {
+                    self.device_was_made();
+                }
+                Effect::Device(serial, id, call)
+            }
             Step::HandOver => {
                 let definition = self.live().map(|live| live.record.definition.clone());
                 let Some(definition) = definition else {
@@ -168,10 +177,16 @@ impl DomainActor {
         }
     }
 
+    /// Tells what the job changes, which is done now whatever becomes of the rest.
+    pub(super) fn tell_of_job(&mut self) {
+        let events = self.job.as_mut().map(|job| std::mem::take(&mut job.events));
+        let events = events.unwrap_or_default().into_iter();
+        self.effects.extend(events.map(Effect::Event));
+    }
+
     pub(super) fn job_succeeded(&mut self) {
+        self.tell_of_job();
         let Some(job) = self.job.take() else { return };
-        self.effects
-            .extend(job.events.into_iter().map(Effect::Event));
         if let Some(ticket) = job.ticket {
             self.answer(ticket, Ok(()));
         }
@@ -275,10 +290,12 @@ impl DomainActor {
         job.is_some_and(|job| job.step == Step::Call(WorkerCall::PowerButton))
     }
 
-    /// Whether the job waits for a device to be made.
-    pub(super) fn is_attaching(&self) -> bool {
-        let job = self.job.as_ref();
-        job.is_some_and(|job| matches!(job.step, Step::Device(DeviceCall::Attach { .. })))
+    /// The place of the device that the job waits for to be made, if it does.
+    pub(super) fn attaching(&self) -> Option<PciSlot> {
+        match self.job.as_ref()?.step {
+            Step::Device(DeviceCall::Attach { slot, .. }) => Some(slot),
+            _ => None,
+        }
     }
 
     /// Gives up a job that waits for the worker, if there is one.
@@ -289,7 +306,7 @@ impl DomainActor {
             .is_some_and(|job| job.step.is_interruptible())
         {
             let error = self.error(code, why);
-            let attaching = self.is_attaching();
+            let attaching = self.attaching().is_some();
             let Some(job) = self.job.take() else { return };
             if let (Some(before), Some(live)) = (job.before.filter(|_| attaching), self.live_mut())
             {

@@ -213,6 +213,8 @@ pub enum Timer {
     },
     /// A guest was asked to let go of a device or of vCPUs, by the step of this serial, and has had its time.
     DetachDeadline(u64),
+    /// The worker was asked after that whether the device of that step is there, and has had its time.
+    DetachUnchecked(u64),
 }
 
 /// What is to be done.
@@ -255,6 +257,9 @@ pub enum Effect {
     Device(u64, u32, DeviceCall),
     /// Have a fresh worker take over from that of this number, which it stays; [`Done::Called`].
     HandOver(u64, u32, Box<Domain>),
+    /// Ask the worker of the second number where it has devices; [`Notice::Devices`] answers by the first,
+    /// unless the worker is silent, or becomes so.
+    AskDevices(u64, u32),
     /// Let go of what the device at that place held, which the worker of this number has not any more.
     Release(u32, PciSlot),
     /// Kill the worker of this number, or give up its start.

@@ -32,6 +32,7 @@ mod jobs;
 mod message;
 mod outcomes;
 pub mod planted;
+mod reconcile;
 mod standing;
 mod steps;
 mod vcpus;
@@ -63,6 +64,8 @@ pub const MAX_WAITING: usize = 16;
 pub const DESTROY_ACKNOWLEDGED_MS: u64 = 100;
 /// How long a guest may take to let go of a device, or of vCPUs, before whoever asked is told that it does not.
 pub const DETACH_MS: u64 = 10_000;
+/// How long the worker may then take to say whether the device is there, before the same.
+pub const DETACH_CHECKED_MS: u64 = 5_000;
 /// A domain that its policy restarts more often than this within [`RESTART_WINDOW_MS`] is left alone.
 pub const MAX_RESTARTS: usize = 5;
 /// See [`MAX_RESTARTS`].
@@ -120,8 +123,14 @@ impl DomainActor {
         ids: Arc<AtomicU32>,
     ) -> Self {
         let mut actor = Self::new(uuid, ids);
-        actor.record = record;
-        if let Some(live) = live {
+        // Whoever has written one by hand may have left the places on the bus to us. One for which there is no
+        // room is refused where it matters.
+        actor.record = record.map(|mut record| {
+            let _ = record.domain.complete();
+            record
+        });
+        if let Some(mut live) = live {
+            let _ = live.definition.complete();
             let id = actor.fresh_id();
             actor.activity = Activity::Live(Box::new(Live::found(id, live)));
         }

@@ -31,7 +31,10 @@ impl DomainActor {
                 Ok(())
             }
             (Step::WriteRecord(record), Done::Written(result)) => {
-                self.stored(result).map(|()| self.record = Some(*record))
+                self.stored(result).map(|()| {
+                    self.record = Some(*record);
+                    self.tell_of_job();
+                })
             }
             (Step::RemoveRecord, Done::Written(result)) => {
                 self.stored(result).map(|()| self.record = None)
@@ -46,6 +49,8 @@ impl DomainActor {
                 return self.device_called(&call, result);
             }
             (Step::HandOver, Done::Called(result)) => {
+                // What one worker was about to tell the other does not know.
+                self.ask_devices_anew();
                 result.map_err(|failure| self.call_failed(&failure))
             }
             // The executor answers each effect with its own outcome.

@@ -5,6 +5,7 @@ use reeve_ipc::model::DomainName;
 use reeve_ipc::phase::Phase;
 
 use super::message::{LiveRecord, SessionId, Ticket};
+use super::reconcile::Asking;
 use crate::domain::driver::GuestEnd;
 
 /// What admission judges by.
@@ -75,6 +76,8 @@ pub(super) struct Live {
     pub(super) missed: bool,
     /// A supervisor before this one reset it for a restart and did not come to the end of that.
     pub(super) restarted: bool,
+    /// It is asked where it has devices.
+    pub(super) asking: Option<Asking>,
 }
 
 impl Live {
@@ -92,6 +95,7 @@ impl Live {
             resets_asked: 0,
             missed: false,
             restarted: false,
+            asking: None,
         }
     }
 

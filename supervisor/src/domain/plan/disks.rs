@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::PlanError;
 use super::paths::{ImageAccess, PathError, PathPolicy, called};
+use crate::host::block_device;
 use crate::host::image_lock::{self, ImageLockError, ImageUse};
 use crate::host::reason;
 
@@ -142,7 +143,8 @@ fn open_layer(
             PathError::Forbidden(line) => PlanError::Forbidden(line),
         })?;
     let stat = rustix::fs::fstat(&fd).map_err(open)?;
-    match FileType::from_raw_mode(stat.st_mode) {
+    let kind = FileType::from_raw_mode(stat.st_mode);
+    match kind {
         FileType::RegularFile | FileType::BlockDevice => {}
         kind => {
             return Err(PlanError::Disk(DiskError::NotAnImage {
@@ -152,19 +154,33 @@ fn open_layer(
             }));
         }
     }
-    // It was there so that opening waits for nobody; io_uring would take it for every request's.
-    let flags = rustix::fs::fcntl_getfl(&fd).map_err(open)?;
-    rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK).map_err(open)?;
     let used = match access.write {
         true => ImageUse::Write,
         false => ImageUse::Read,
     };
-    image_lock::lock(fd.as_fd(), used).map_err(|error| {
-        PlanError::Disk(DiskError::Locked {
-            disk: disk(),
-            path: path(),
-            error,
+    let lock = |fd: &OwnedFd| {
+        image_lock::lock(fd.as_fd(), used).map_err(|error| {
+            PlanError::Disk(DiskError::Locked {
+                disk: disk(),
+                path: path(),
+                error,
+            })
         })
-    })?;
+    };
+    lock(&fd)?;
+    let fd = match kind {
+        FileType::BlockDevice => match block_device::open_kernels_node(&fd).map_err(open)? {
+            // Whoever has it by another node is seen here.
+            Some(node) => {
+                lock(&node)?;
+                node
+            }
+            None => fd,
+        },
+        _ => fd,
+    };
+    // It was there so that opening waits for nobody; io_uring would take it for every request's.
+    let flags = rustix::fs::fcntl_getfl(&fd).map_err(open)?;
+    rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK).map_err(open)?;
     Ok(fd)
 }

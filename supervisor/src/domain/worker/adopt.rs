@@ -35,8 +35,9 @@ use tokio::sync::{mpsc, watch};
 
 pub(super) use self::report::{crashed_unseen, end_of};
 use super::instance::KvmInstance;
-use super::kept::{NOTICES, Planner};
+use super::kept::NOTICES;
 use super::log::quoted;
+use super::planner::Planner;
 use super::supervise::{Heard, Supervision, release};
 use super::{Facts, Link, Process, View, Worker, devices};
 use crate::crash::{self, Moment, Operation};

@@ -12,7 +12,7 @@ use reeve_ipc::vcpus::VcpuStanding;
 
 use super::driver::plan_kind;
 use super::instance::failure;
-use super::kept::Planner;
+use super::planner::Planner;
 use super::{CALL_DEADLINE, Worker};
 use crate::domain::driver::{
     CallFailure, DeviceCall, DeviceLedger, DeviceResources, StartFailure, StartFailureKind,
@@ -85,7 +85,8 @@ async fn attach(
     let result = async {
         if held.as_ref().is_some_and(|held| !held.sockets.is_empty()) {
             let sockets;
-            (plan, sockets) = planner.device_listen(plan).await.map_err(not_planned)?;
+            let listening = planner.device_listen(worker.uuid(), plan);
+            (plan, sockets) = listening.await.map_err(not_planned)?;
             worker.sockets.add(sockets);
         }
         if plan.shares() {
@@ -96,7 +97,7 @@ async fn attach(
                 cgroup: facts.cgroup.clone(),
             };
             plan = planner
-                .device_serve(plan, sharer)
+                .device_serve(worker.uuid(), plan, sharer)
                 .await
                 .map_err(not_planned)?;
         }

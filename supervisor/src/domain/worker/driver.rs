@@ -6,7 +6,8 @@ use reeve_ipc::model::{Domain, DomainName};
 use reeve_ipc::phase::Phase;
 
 use super::instance::KvmInstance;
-use super::kept::{GivenUp, Planner};
+use super::kept::GivenUp;
+use super::planner::Planner;
 use super::start::StartError;
 use super::{adopt, kept};
 use crate::crash::{self, Moment, Operation};

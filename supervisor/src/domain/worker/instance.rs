@@ -11,8 +11,8 @@ use reeve_ipc::spec::MAX_VCPUS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use super::hand_over::{Heir, hand_over};
-use super::kept::Planner;
 use super::log::quoted;
+use super::planner::Planner;
 use super::{AttachError, Worker, devices};
 use crate::domain::driver::{
     CallFailure, DeviceCall, DeviceLedger, DeviceResources, Instance, Later, SuccessionLedger,
@@ -170,6 +170,10 @@ impl Instance for KvmInstance {
             });
             task.await.unwrap_or(Err(CallFailure::Gone))
         })
+    }
+
+    fn ask_devices(&self, number: u64) {
+        self.worker().process.wanted.send_replace(number);
     }
 
     fn release(&self, device: DeviceResources) {

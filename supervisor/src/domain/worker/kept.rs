@@ -11,24 +11,24 @@
 use std::os::fd::OwnedFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use reeve_ipc::model::{Domain, DomainName};
-use reeve_ipc::spec::{ControlLoss, PciSlot, SpecDigest};
+use reeve_ipc::model::DomainName;
+use reeve_ipc::spec::SpecDigest;
 use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::mpsc;
 
+use super::planner::Planner;
 use super::start::{Launching, StartError, check_vcpus, launch};
 use super::{REAP_DEADLINE, Worker};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{Notice, Recorder, Resources, StartOrder};
-use crate::domain::plan::{self, DevicePlan, PathPolicy, Plan, PlanError, PlanOptions};
 use crate::host::confinement::ConfinementPlan;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
-use crate::host::shares::{ShareServers, Sharer};
+use crate::host::shares::Sharer;
 use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::{Host, process};
 
@@ -37,12 +37,6 @@ const SOCKET: &str = "adopt";
 /// Supervisors that may wait to be heard by a worker that does not listen: as many may come and die
 /// while it is stopped.
 const BACKLOG: i32 = 64;
-/// Starts that are planned at once.
-const MAX_PLANNING: usize = 32;
-/// How long one may wait for its turn.
-const PLACE_DEADLINE: Duration = Duration::from_secs(10);
-/// How long what a device of a running machine needs may take to be opened.
-const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 /// Notices that wait for the actor.
 pub(super) const NOTICES: usize = 32;
 
@@ -130,129 +124,6 @@ impl Drop for Starting<'_> {
     }
 }
 
-/// Plans starts on threads that may wait for a file system: what does not answer holds up the start that
-/// named it, and no other domain while fewer than [`MAX_PLANNING`] wait. Cheap to clone.
-#[derive(Debug, Clone)]
-pub(super) struct Planner {
-    paths: Arc<dyn PathPolicy>,
-    shares: ShareServers,
-    places: Arc<Semaphore>,
-}
-
-impl Planner {
-    pub(super) fn new(paths: Arc<dyn PathPolicy>, shares: ShareServers) -> Self {
-        Self {
-            paths,
-            shares,
-            places: Arc::new(Semaphore::new(MAX_PLANNING)),
-        }
-    }
-
-    async fn plan(
-        &self,
-        host: &Host,
-        order: &StartOrder,
-        digest: SpecDigest,
-    ) -> Result<Plan, PlanError> {
-        let (paths, cpuid) = (Arc::clone(&self.paths), host.cpuid.clone());
-        let (domain, hold) = (order.domain.clone(), order.paused);
-        self.work(move || {
-            let options = PlanOptions {
-                paths: paths.as_ref(),
-                kept: Some(digest),
-                hold,
-                console: None,
-                on_control_loss: ControlLoss::KeepRunning,
-            };
-            plan::plan(&domain, &cpuid, options)
-        })
-        .await
-    }
-
-    /// Binds what the plan's devices listen on.
-    async fn listen(&self, mut plan: Plan) -> Result<(Plan, DeviceSockets), PlanError> {
-        let paths = Arc::clone(&self.paths);
-        self.work(move || {
-            let sockets = plan.listen(paths.as_ref())?;
-            Ok((plan, sockets))
-        })
-        .await
-    }
-
-    /// Starts what serves the plan's shared directories.
-    async fn serve(&self, mut plan: Plan, sharer: Sharer) -> Result<Plan, PlanError> {
-        let shares = self.shares.clone();
-        self.work(move || plan.serve(&shares, &sharer).map(|()| plan))
-            .await
-    }
-
-    /// Starts what serves a planned device's directory.
-    pub(super) async fn device_serve(
-        &self,
-        mut plan: DevicePlan,
-        sharer: Sharer,
-    ) -> Result<DevicePlan, PlanError> {
-        let shares = self.shares.clone();
-        self.work(move || plan.serve(&shares, &sharer).map(|()| plan))
-            .await
-    }
-
-    /// Plans a device of a machine that runs. A file system that does not answer is given up on.
-    pub(super) async fn device(
-        &self,
-        domain: Domain,
-        slot: PciSlot,
-    ) -> Result<DevicePlan, PlanError> {
-        let paths = Arc::clone(&self.paths);
-        let planning = self.work(move || plan::plan_device(&domain, slot, paths.as_ref()));
-        let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
-        planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
-    }
-
-    /// Binds what a planned device listens on.
-    pub(super) async fn device_listen(
-        &self,
-        mut plan: DevicePlan,
-    ) -> Result<(DevicePlan, DeviceSockets), PlanError> {
-        let paths = Arc::clone(&self.paths);
-        let binding = self.work(move || {
-            let sockets = plan.listen(paths.as_ref())?;
-            Ok((plan, sockets))
-        });
-        let bound = tokio::time::timeout(DEVICE_DEADLINE, binding).await;
-        bound.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
-    }
-
-    /// Who opens what definitions name.
-    pub(super) fn paths(&self) -> Arc<dyn PathPolicy> {
-        Arc::clone(&self.paths)
-    }
-
-    /// Does what may wait for a file system, once there is a place for it.
-    async fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> Result<T, PlanError> + Send + 'static,
-    ) -> Result<T, PlanError> {
-        let place = Arc::clone(&self.places).acquire_owned();
-        let Ok(Ok(place)) = tokio::time::timeout(PLACE_DEADLINE, place).await else {
-            return Err(PlanError::Stalled(MAX_PLANNING));
-        };
-        let working = tokio::task::spawn_blocking(move || {
-            // Held until it is done, even where nobody waits for it any more.
-            let _place = place;
-            work()
-        });
-        match working.await {
-            Ok(done) => done,
-            Err(error) => match error.try_into_panic() {
-                Ok(panic) => std::panic::resume_unwind(panic),
-                // The runtime ends, and this future with it.
-                Err(_) => std::future::pending().await,
-            },
-        }
-    }
-}
-
 /// Starts a worker for the daemon.
 pub(super) async fn start(
     host: &Host,
@@ -295,7 +166,7 @@ pub(super) async fn start(
     plan.wait_on(listen(&socket)?)?;
     if ledger.resources.device_sockets().next().is_some() {
         let sockets;
-        (plan, sockets) = planner.listen(plan).await?;
+        (plan, sockets) = planner.listen(domain.uuid, plan).await?;
         holdings.device_sockets.add(sockets);
     }
     if plan.shares() {
@@ -304,7 +175,7 @@ pub(super) async fn start(
             level: holdings.identity.level,
             cgroup: holdings.confinement.path(),
         };
-        plan = planner.serve(plan, sharer).await?;
+        plan = planner.serve(domain.uuid, plan, sharer).await?;
     }
     crash::point(Operation::Start, Moment::AfterSocket);
     let (tell, notices) = mpsc::channel(NOTICES);

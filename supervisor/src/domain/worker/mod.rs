@@ -29,6 +29,7 @@ mod hand_over;
 mod instance;
 mod kept;
 mod log;
+mod planner;
 mod start;
 mod supervise;
 
@@ -340,6 +341,8 @@ struct Process {
     kept: Arc<AtomicBool>,
     /// A call was not answered in time.
     missed: Notify,
+    /// By which number the actor wants to know where it has devices.
+    wanted: watch::Sender<u64>,
     /// Held while its machine is being handed to another; the end of it is judged after that.
     handing: tokio::sync::Mutex<()>,
     /// Its machine is another's.
@@ -355,6 +358,7 @@ impl Process {
             stopped: AtomicBool::new(false),
             kept: Arc::clone(&child.kept),
             missed: Notify::new(),
+            wanted: watch::Sender::new(0),
             handing: tokio::sync::Mutex::new(()),
             handed: AtomicBool::new(false),
         }

@@ -8,27 +8,26 @@
 //! nobody listens any more the daemon ends, and the worker is left alone.
 
 mod outbox;
+mod questions;
 
 use std::future::Future;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use reeve_ipc::client::{CallError, Closed, Incoming};
-use reeve_ipc::device::DeviceReport;
+use reeve_ipc::client::{Closed, Incoming};
 use reeve_ipc::event::Event;
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::request::{DeviceQuery, Query, Status, VcpusQuery};
 use reeve_ipc::vcpus::VcpuStanding;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::outbox::{BalloonNews, Outbox};
+use self::outbox::{BalloonNews, LostNews, Outbox};
+use self::questions::Questions;
 use super::adopt::{self, Found, Search};
 use super::death::{Evidence, ExitStatus};
 use super::log::{LogSocket, Record, quoted, relay};
@@ -43,8 +42,6 @@ use crate::host::watch::watch;
 const CLOSED_GRACE: Duration = Duration::from_secs(1);
 /// How long after a death the control socket's last messages may take to be read.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(1);
-/// How long a silent worker may take to come back before it is asked again.
-const PROBE_DEADLINE: Duration = Duration::from_secs(24 * 60 * 60);
 
 /// Everything that belongs to one worker until it is gone.
 #[derive(Debug)]
@@ -60,12 +57,6 @@ pub(super) struct Supervision {
     pub(super) child: Child,
 }
 
-/// A question to a worker that went silent; its answer says that it is back.
-type Probe = Pin<Box<dyn Future<Output = Result<Answer, CallError>> + Send>>;
-
-/// How it stands then, where it has devices, and which vCPUs it has.
-type Answer = (Status, Vec<DeviceReport>, Option<VcpuStanding>);
-
 /// What the task learns as it goes.
 #[derive(Default)]
 pub(super) struct Heard {
@@ -77,7 +68,8 @@ pub(super) struct Heard {
     end: Option<GuestEnd>,
     outbox: Outbox,
     balloon: BalloonNews,
-    probe: Option<Probe>,
+    lost: LostNews,
+    questions: Questions,
 }
 
 impl Heard {
@@ -155,7 +147,6 @@ impl Supervision {
             phase,
             resets,
             end,
-            devices: found.devices,
         });
         if let Some(vcpus) = found.vcpus {
             heard.outbox.push(Notice::Vcpus(vcpus));
@@ -170,10 +161,14 @@ impl Supervision {
         mut log: Option<LogSocket>,
         mut heard: Heard,
     ) {
+        let mut wanted = self.process.wanted.subscribe();
         loop {
             let patience = heard.closed.map(|closed| closed + CLOSED_GRACE);
-            let (waiting, probing) = (!heard.outbox.is_empty(), heard.probe.is_some());
-            let balloon = heard.balloon.due();
+            let waiting = !heard.outbox.is_empty();
+            let (balloon, lost) = (heard.balloon.due(), heard.lost.due());
+            let questions = &mut heard.questions;
+            let (probing, listing) = (questions.probe.is_some(), questions.listing.is_some());
+            let (asked, again) = (questions.asked, questions.again);
             tokio::select! {
                 biased;
                 // An error can only be the end of the runtime, and so of this task.
@@ -187,7 +182,22 @@ impl Supervision {
                 Some(item) = incoming.recv() => self.hear(&mut heard, item),
                 record = next_record(&mut log) => self.record(&mut heard, record),
                 () = self.process.missed.notified(), if !probing => self.silent(&mut heard),
-                status = answer(&mut heard.probe), if probing => self.answered(&mut heard, status),
+                status = answer(&mut heard.questions.probe), if probing => {
+                    self.answered(&mut heard, status);
+                }
+                listed = answer(&mut heard.questions.listing), if listing => {
+                    self.listed(&mut heard, listed);
+                }
+                number = Self::wanted(&mut wanted, asked), if !listing => {
+                    self.list(&mut heard, number);
+                }
+                () = until(again), if again.is_some() && !listing => {
+                    self.list(&mut heard, asked);
+                }
+                () = until(lost), if lost.is_some() => {
+                    heard.lost.take();
+                    self.notify(&mut heard, Notice::Lost);
+                }
                 () = until(balloon), if balloon.is_some() => {
                     if let Some(bytes) = heard.balloon.take() {
                         self.notify(&mut heard, Notice::Balloon(bytes));
@@ -309,54 +319,6 @@ impl Supervision {
         std::future::pending().await
     }
 
-    /// A call was not answered in time: one question waits from now on for the worker to be back.
-    fn silent(&self, heard: &mut Heard) {
-        let (Some(_), Some(client)) = (&self.tell, self.link.get()) else {
-            return;
-        };
-        let (domain, uuid) = (&self.name, self.uuid);
-        tracing::warn!(%domain, %uuid, "the worker does not answer");
-        heard.outbox.push(Notice::Silent);
-        let client = client.clone();
-        heard.probe = Some(Box::pin(async move {
-            let status = client.call(Query {}, PROBE_DEADLINE).await?;
-            // What it was asked for and did not answer it has done by now, or not.
-            let (mut devices, mut vcpus) = (Vec::new(), None);
-            if status.phase.has_machine() {
-                devices = client.call(DeviceQuery {}, PROBE_DEADLINE).await?;
-                vcpus = Some(client.call(VcpusQuery {}, PROBE_DEADLINE).await?);
-            }
-            Ok((status, devices, vcpus))
-        }));
-    }
-
-    fn answered(&self, heard: &mut Heard, answer: Result<Answer, CallError>) {
-        heard.probe = None;
-        match answer {
-            Ok((status, reports, vcpus)) => {
-                let vcpus_stand = vcpus.as_ref().map_or(Ok(()), devices::vcpus_of);
-                let devices =
-                    match devices::places(&reports).and_then(|at| vcpus_stand.map(|()| at)) {
-                        Ok(places) => places,
-                        Err(rule) => return self.violated(heard, rule),
-                    };
-                let (domain, uuid) = (&self.name, self.uuid);
-                tracing::info!(%domain, %uuid, "the worker answers again");
-                heard.outbox.push(Notice::Responsive {
-                    phase: status.phase,
-                    resets: status.resets,
-                    end: None,
-                    devices: Some(devices),
-                });
-                if let Some(vcpus) = vcpus {
-                    heard.outbox.push(Notice::Vcpus(vcpus));
-                }
-            }
-            // Closed: that is heard of elsewhere. Anything else: the next missed call asks again.
-            Err(error) => tracing::debug!(%error, "a silent worker was not asked"),
-        }
-    }
-
     fn hear(&self, heard: &mut Heard, item: Incoming) {
         match item {
             Incoming::Hello(jail) => {
@@ -370,6 +332,9 @@ impl Supervision {
             Incoming::Event(number, event) => {
                 let next = number == heard.last_event.wrapping_add(1);
                 heard.last_event = number;
+                if !next {
+                    heard.lost.happened();
+                }
                 self.event(heard, event, next);
             }
             Incoming::Closed(Closed::ByWorker) => heard.closed = Some(Instant::now()),
@@ -391,7 +356,8 @@ impl Supervision {
                 heard.end = Some(GuestEnd::Reset);
             }
             Event::DeviceRemoved { slot } => {
-                tracing::info!(%domain, %uuid, %slot, "a device is gone");
+                // Of one that it has it is told as what happens to the domain.
+                tracing::debug!(%domain, %uuid, %slot, "a device is gone");
                 self.notify(heard, Notice::DeviceRemoved(slot));
             }
             Event::BalloonChanged { bytes } => {

@@ -57,6 +57,37 @@ fn what_nobody_listens_on_gives_way_and_what_somebody_does_stays() {
 }
 
 #[test]
+fn of_many_that_come_to_one_dead_socket_at_once_one_gets_its_place() {
+    let directory = tempfile::tempdir().unwrap();
+    for round in 0..50 {
+        let path = directory.path().join(format!("s{round}"));
+        drop(UnixListener::bind(&path).unwrap());
+        let start = std::sync::Barrier::new(4);
+        let come = || {
+            let mut sockets = DeviceSockets::default();
+            start.wait();
+            let listener = listen(&mut sockets, &path);
+            listener.map(|listener| (sockets, listener))
+        };
+        let came: Vec<_> = std::thread::scope(|scope| {
+            let threads: Vec<_> = (0..4).map(|_| scope.spawn(come)).collect();
+            threads.into_iter().map(|t| t.join().unwrap()).collect()
+        });
+        let there: Vec<_> = came.iter().filter_map(|came| came.as_ref().ok()).collect();
+        let [(_, listener)] = there[..] else {
+            panic!("{} have it: {came:?}", there.len());
+        };
+        for refused in came.iter().filter_map(|came| came.as_ref().err()) {
+            assert!(matches!(refused, SocketError::InUse { .. }), "{refused}");
+        }
+        UnixStream::connect(&path).unwrap();
+        rustix::net::accept(listener).unwrap();
+    }
+    let left = fs::read_dir(directory.path()).unwrap();
+    assert_eq!(left.count(), 0, "no draft stays");
+}
+
+#[test]
 fn a_file_or_a_link_in_the_way_is_refused_and_stays() {
     let directory = tempfile::tempdir().unwrap();
     let (file, link) = (directory.path().join("file"), directory.path().join("link"));

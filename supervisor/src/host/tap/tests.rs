@@ -162,7 +162,28 @@ fn a_tap_that_exists_is_used_as_it_is_and_none_is_made_in_its_place() {
         // One of another machine of ours ends with it: nobody may take it for their own.
         let transient = Tap::make(None, mac(), 2).unwrap();
         let error = Tap::existing(&interface(transient.name()), 2).unwrap_err();
-        assert!(matches!(error, TapError::Missing(_)), "{error}");
+        let line = error.to_string();
+        assert!(line.contains("another machine has it"), "{line}");
+    });
+}
+
+#[test]
+fn a_tap_of_several_queues_is_one_machines_at_a_time() {
+    alone(|| {
+        ip(&["tuntap", "add", "web0", "mode", "tap", "multi_queue"]);
+        for queues in [2, 4] {
+            let tap = Tap::existing(&interface("web0"), queues).unwrap();
+            for others in [2, 3] {
+                let error = Tap::existing(&interface("web0"), others).unwrap_err();
+                let line = error.to_string();
+                assert!(line.contains("another machine has it"), "{line}");
+            }
+            assert!(show("web0").contains(&format!("numqueues {queues}")));
+            drop(tap);
+        }
+        // One queue of several is none of its own kind.
+        let error = Tap::existing(&interface("web0"), 1).unwrap_err();
+        assert!(matches!(error, TapError::Existing { .. }), "{error}");
     });
 }
 

@@ -38,6 +38,23 @@ fn asked(effects: &[Effect]) -> (u64, DeviceCall) {
     asked.unwrap_or_else(|| panic!("no device is asked for: {effects:?}"))
 }
 
+/// By which number the worker is asked where it has devices.
+fn listed(effects: &[Effect]) -> u64 {
+    let listed = effects.iter().find_map(|effect| match effect {
+        Effect::AskDevices(number, _) => Some(*number),
+        _ => None,
+    });
+    listed.unwrap_or_else(|| panic!("the devices are not asked for: {effects:?}"))
+}
+
+fn responsive() -> Notice {
+    Notice::Responsive {
+        phase: Phase::Running,
+        resets: 0,
+        end: None,
+    }
+}
+
 fn told(effects: &[Effect], event: &EventKind) -> bool {
     effects
         .iter()
@@ -208,15 +225,146 @@ fn a_device_of_a_worker_that_did_not_answer_is_known_when_it_does() {
         assert!(fed.live_has("vdb"), "it may come yet");
         let mut there = vec![slot(1), slot(2)];
         there.extend(arrived.then(|| slot(3)));
-        let effects = fed.notice(Notice::Responsive {
-            phase: Phase::Running,
-            resets: 0,
-            end: None,
-            devices: Some(there),
-        });
+        let effects = fed.notice(responsive());
+        let effects = fed.notice(Notice::Devices(listed(&effects), there));
         assert_eq!(removed(&effects, "vdb", 3), !arrived);
         assert_eq!(fed.live_has("vdb"), arrived);
     }
+}
+
+#[test]
+fn a_device_that_never_came_is_found_out_while_another_is_being_made() {
+    let mut fed = running();
+    let effects = fed.ask_written(attach("vdb", true, false));
+    fed.called(asked(&effects).0, Err(CallFailure::Deadline));
+    let effects = fed.ask_written(attach("vdc", true, false));
+    let (serial, _) = asked(&effects);
+    let effects = fed.notice(responsive());
+    let there = vec![slot(1), slot(2)];
+    let effects = fed.notice(Notice::Devices(listed(&effects), there));
+    assert!(removed(&effects, "vdb", 3));
+    assert!(!fed.live_has("vdb") && fed.live_has("vdc"));
+    let effects = fed.called(serial, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert!(fed.live_has("vdc"));
+}
+
+#[test]
+fn an_answer_from_before_a_device_was_there_takes_it_from_nobody() {
+    let mut fed = running();
+    let effects = fed.notice(responsive());
+    let first = listed(&effects);
+    // The worker answers that, then makes a device, whose outcome overtakes the answer.
+    let effects = fed.ask_written(attach("vdb", true, false));
+    fed.called(asked(&effects).0, Ok(()));
+    let effects = fed.notice(Notice::Devices(first, vec![slot(1), slot(2)]));
+    assert!(fed.live_has("vdb"));
+    let again = listed(&effects);
+    let effects = fed.notice(Notice::Devices(again, vec![slot(1), slot(3)]));
+    assert!(removed(&effects, "balloon", 2), "{effects:?}");
+    assert!(fed.live_has("vdb"));
+    // One that nobody asked for means nothing.
+    assert_eq!(fed.notice(Notice::Devices(again, Vec::new())), []);
+    assert!(fed.live_has("vdb"));
+}
+
+#[test]
+fn what_nobody_has_heard_of_is_made_up_for() {
+    let mut fed = running();
+    let effects = fed.notice(Notice::Lost);
+    let first = listed(&effects);
+    // Lost again before there was an answer: that may be too old.
+    assert_eq!(fed.notice(Notice::Lost), []);
+    let effects = fed.notice(Notice::Devices(first, vec![slot(1), slot(2)]));
+    let effects = fed.notice(Notice::Devices(listed(&effects), vec![slot(2)]));
+    assert!(removed(&effects, "vda", 1));
+    // Another worker does not know what the one before was about to tell.
+    let effects = fed.ask(Request::Upgrade);
+    let serial = effects.iter().find_map(|effect| match effect {
+        Effect::HandOver(serial, ..) => Some(*serial),
+        _ => None,
+    });
+    let effects = fed.called(serial.unwrap(), Ok(()));
+    let effects = fed.notice(Notice::Devices(listed(&effects), Vec::new()));
+    assert!(removed(&effects, "balloon", 2));
+}
+
+#[test]
+fn a_device_whose_going_nobody_heard_of_is_detached_when_its_time_is_over() {
+    let mut fed = running();
+    let effects = fed.ask(detach("vda", false));
+    let (serial, _) = asked(&effects);
+    fed.called(serial, Ok(()));
+    let effects = fed.feed(Input::Timer(Timer::DetachDeadline(serial)));
+    let effects = fed.notice(Notice::Devices(listed(&effects), vec![slot(2)]));
+    assert!(removed(&effects, "vda", 1));
+    assert_eq!(answer(&effects), Some(Ok(())));
+}
+
+#[test]
+fn what_is_kept_is_without_a_device_whatever_becomes_of_it_in_the_machine() {
+    let both = || Request::Detach {
+        device: "vda".parse().unwrap(),
+        force: false,
+        live: true,
+        persistent: true,
+    };
+    let mut fed = running();
+    let effects = fed.ask_written(both());
+    let (serial, _) = asked(&effects);
+    fed.called(serial, Ok(()));
+    fed.feed(Input::Timer(Timer::DetachDeadline(serial)));
+    let effects = fed.feed(Input::Timer(Timer::DetachUnchecked(serial)));
+    let Some(Effect::Answer(_, Err(error))) = effects.first() else {
+        panic!("{effects:?}");
+    };
+    assert!(error.message.contains("kept of the domain"), "{error}");
+    assert!(fed.live_has("vda") && !fed.kept_has("vda"));
+
+    let ends = [
+        ended(GuestEnd::PoweredOff),
+        Notice::Gone(crate::domain::driver::Verdict::Failed("it died".to_owned())),
+    ];
+    for end in ends {
+        let mut fed = running();
+        fed.ask_written(both());
+        let effects = fed.notice(end);
+        assert!(matches!(answer(&effects), Some(Err(_))), "{effects:?}");
+        assert!(!fed.kept_has("vda"));
+    }
+    let mut fed = running();
+    fed.ask_written(both());
+    fed.ask(Request::Destroy);
+    assert!(!fed.kept_has("vda"));
+    // What cannot be written is not taken from the machine either.
+    let mut fed = running();
+    let effects = fed.ask(both());
+    let full = Done::Written(Err("no space left".to_owned()));
+    let effects = fed.feed(Input::Done(writes(&effects), full));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Storage)));
+    assert!(fed.live_has("vda") && fed.kept_has("vda"));
+}
+
+#[test]
+fn a_definition_written_by_hand_without_places_takes_a_device() {
+    let mut domain = domain();
+    domain.devices = Devices {
+        disks: vec![Disk::new("vda".parse().unwrap(), None)],
+        balloon: Some(Balloon::default()),
+        ..Devices::default()
+    };
+    let record = DomainDefinition {
+        domain: domain.clone(),
+        autostart: None,
+    };
+    let ids = Arc::new(AtomicU32::new(1));
+    let mut fed = Fed::with(DomainActor::recovered(domain.uuid, Some(record), None, ids));
+    let effects = fed.ask_written(attach("vdb", false, true));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    let devices = &fed.actor.definition(true).unwrap().devices;
+    let at = |name: &str| devices.find(&name.parse().unwrap()).map(|(slot, _)| slot);
+    assert_eq!(at("vda"), Some(slot(1)));
+    assert_eq!(at("vdb"), Some(slot(3)));
 }
 
 #[test]
@@ -284,6 +432,11 @@ fn a_guest_that_lets_go_ends_the_wait_and_everything_of_the_device() {
             live: true,
             persistent: true,
         });
+        // What is kept goes first, whatever the guest does.
+        let effects = fed.written(effects);
+        assert!(!fed.kept_has("vda") && fed.live_has("vda"));
+        let event = EventKind::Defined { changed: true };
+        assert!(told(&effects, &event), "{effects:?}");
         let (serial, call) = asked(&effects);
         let nicely = DeviceCall::Detach {
             slot: slot(1),
@@ -302,7 +455,6 @@ fn a_guest_that_lets_go_ends_the_wait_and_everything_of_the_device() {
             (effects.clone(), effects)
         };
         assert!(removed(&effects, "vda", 1) && !noted_has(&effects, "vda"));
-        let last = fed.written(last);
         assert_eq!(answer(&last), Some(Ok(())));
         assert!(!fed.live_has("vda") && !fed.kept_has("vda"));
     }
@@ -320,6 +472,8 @@ fn a_guest_that_does_not_let_go_keeps_the_device_and_may_do_so_late() {
     });
     assert_eq!(timer, Some((Timer::DetachDeadline(serial), DETACH_MS)));
     let effects = fed.feed(Input::Timer(Timer::DetachDeadline(serial)));
+    assert_eq!(answer(&effects), None, "nobody may have heard of it");
+    let effects = fed.notice(Notice::Devices(listed(&effects), vec![slot(1), slot(2)]));
     assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Timeout)));
     let Some(Effect::Answer(_, Err(error))) = effects.first() else {
         panic!("{effects:?}");
@@ -332,6 +486,10 @@ fn a_guest_that_does_not_let_go_keeps_the_device_and_may_do_so_late() {
     fed.called(again, Ok(()));
     assert_eq!(fed.feed(Input::Timer(Timer::DetachDeadline(serial))), []);
     fed.feed(Input::Timer(Timer::DetachDeadline(again)));
+    // A worker that does not say is not waited for.
+    let effects = fed.feed(Input::Timer(Timer::DetachUnchecked(again)));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Timeout)));
+    assert_eq!(fed.feed(Input::Timer(Timer::DetachUnchecked(again))), []);
     let effects = fed.notice(Notice::DeviceRemoved(slot(1)));
     assert!(removed(&effects, "vda", 1));
     assert!(!fed.live_has("vda") && fed.kept_has("vda"));

@@ -10,7 +10,6 @@ fn responsive(phase: Phase, resets: u64) -> Notice {
         phase,
         resets,
         end: None,
-        devices: None,
     }
 }
 
@@ -39,7 +38,6 @@ fn a_guest_that_ended_unheard_has_ended_before_anybody_asks_more_of_it() {
         phase: Phase::Off,
         resets: 0,
         end: Some(GuestEnd::PoweredOff),
-        devices: None,
     });
     called(&effects, WorkerCall::Stop);
 }

@@ -23,7 +23,7 @@ fn food() -> impl Strategy<Value = Food> {
     prop_oneof![
         4 => (0..23_usize).prop_map(Food::Request),
         6 => (0..3_u8, 0..6_u8).prop_map(|(which, how)| Food::Outcome(which, how)),
-        3 => (0..12_u8, 0..4_u32).prop_map(|(what, id)| Food::Notice(what, id)),
+        3 => (0..13_u8, 0..4_u32).prop_map(|(what, id)| Food::Notice(what, id)),
         1 => (any::<bool>(), 0..4_u32).prop_map(|(which, id)| Food::Timer(which, id)),
         1 => Just(Food::SessionEnded),
     ]
@@ -36,6 +36,11 @@ fn outcome(effect: &Effect, how: u8) -> Option<Input> {
     };
     let done = match (effect, how) {
         (Effect::SetTimer(timer, _), _) => return Some(Input::Timer(*timer)),
+        (Effect::AskDevices(number, id), _) => {
+            let there = (1..how.max(2)).map(|slot| slot.try_into().unwrap());
+            let told = Notice::Devices(*number, there.collect());
+            return Some(Input::Notice(*id, told));
+        }
         (_, 0..3) => return success(effect),
         (
             Effect::WriteRecord(serial, _)
@@ -70,12 +75,12 @@ fn notice(what: u8) -> Notice {
             phase: Phase::Running,
             resets: 1,
             end: None,
-            devices: None,
         },
         5..8 => Notice::DeviceRemoved((what - 4).try_into().unwrap()),
         8 => Notice::Balloon(1 << 20),
         9 => vcpus::stands(2, 2),
         10 => vcpus::stands(1, 2),
+        11 => Notice::Lost,
         _ => Notice::Gone(Verdict::Asked),
     }
 }

@@ -22,8 +22,14 @@ impl Outbox {
     /// notice always fits. What is told already is not told twice: of a device that is gone, of the balloon
     /// and of the vCPUs.
     pub(super) fn push(&mut self, notice: Notice) -> bool {
-        if matches!(notice, Notice::DeviceRemoved(_)) && self.notices.contains(&notice) {
+        if matches!(notice, Notice::DeviceRemoved(_) | Notice::Lost) && self.notices.contains(&notice)
+        {
             return true;
+        }
+        if matches!(notice, Notice::Devices(..)) {
+            // Of two answers only the newer is waited for.
+            self.notices
+                .retain(|waiting| !matches!(waiting, Notice::Devices(..)));
         }
         if let (Some(Notice::Balloon(before)), Notice::Balloon(bytes)) =
             (self.notices.back_mut(), &notice)
@@ -61,6 +67,8 @@ impl Outbox {
 
 /// How often a change of the balloon is told, at most: a guest changes it as fast as it likes.
 const BALLOON_NEWS: Duration = Duration::from_millis(200);
+/// How often it is told that something was lost, at most: it has the worker asked.
+const LOST_NEWS: Duration = Duration::from_secs(1);
 
 /// What the balloon holds, told at once where it has not been told of late.
 #[derive(Debug, Default)]
@@ -87,6 +95,31 @@ impl BalloonNews {
     pub(super) fn take(&mut self) -> Option<u64> {
         self.told = Some(Instant::now());
         self.bytes.take()
+    }
+}
+
+/// That something was lost, told now and then: a guest that resets without end has that said of it too.
+#[derive(Debug, Default)]
+pub(super) struct LostNews {
+    happened: bool,
+    told: Option<Instant>,
+}
+
+impl LostNews {
+    pub(super) fn happened(&mut self) {
+        self.happened = true;
+    }
+
+    /// When it is to be told.
+    pub(super) fn due(&self) -> Option<Instant> {
+        let next = self.told.map_or_else(Instant::now, |told| told + LOST_NEWS);
+        self.happened.then_some(next)
+    }
+
+    /// It is told now.
+    pub(super) fn take(&mut self) {
+        self.told = Some(Instant::now());
+        self.happened = false;
     }
 }
 
