@@ -288,7 +288,9 @@ impl Service {
         let went = machine.go_on(self.phase == Phase::Running);
         let waits = matches!(went, Err(MachineError::Device(_)));
         if waits && !self.go_on_waits {
-            tracing::warn!("the machine stands until its devices have finished what they had begun");
+            tracing::warn!(
+                "the machine stands until its devices have finished what they had begun"
+            );
         }
         self.go_on_waits = waits;
         if waits { Ok(()) } else { went }

@@ -184,11 +184,13 @@ mod tests {
     }
 
     /// Told where it is dropped.
-    struct Made(std::sync::mpsc::Sender<Option<String>>);
+    struct Made(SyncSender<Option<String>>);
 
     impl Drop for Made {
         fn drop(&mut self) {
-            let _ = self.0.send(std::thread::current().name().map(str::to_owned));
+            let _ = self
+                .0
+                .send(std::thread::current().name().map(str::to_owned));
         }
     }
 
@@ -196,7 +198,7 @@ mod tests {
     fn a_job_that_storage_holds_up_is_left_behind_and_nothing_of_it_stays() {
         let spawner = Spawner::start().expect("a thread");
         let (answer, storage) = sync_channel::<()>(1);
-        let (dropped, seen) = std::sync::mpsc::channel();
+        let (dropped, seen) = sync_channel(1);
         let patience = Duration::from_millis(50);
         let slow = spawner.run_within(patience, move || {
             let _ = storage.recv();

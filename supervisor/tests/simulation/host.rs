@@ -328,11 +328,9 @@ impl Universe {
             watch.linked = true;
         }
         let end = end.filter(|_| found);
-        watch.outbox.push_back(Notice::Responsive {
-            phase,
-            resets,
-            end,
-        });
+        watch
+            .outbox
+            .push_back(Notice::Responsive { phase, resets, end });
         self.note(|| format!("worker {pid} answers again"));
     }
 

@@ -13,9 +13,7 @@ use reeve_devices::memory::GuestRam;
 use reeve_guest::mode;
 use reeve_ipc::event::CrashReport;
 use reeve_ipc::fd::FdSlot;
-use reeve_ipc::request::{
-    DeviceDetach, HandOver, Pause, Reset, Resume, WorkerService,
-};
+use reeve_ipc::request::{DeviceDetach, HandOver, Pause, Reset, Resume, WorkerService};
 use reeve_ipc::scm;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 

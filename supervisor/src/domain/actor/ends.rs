@@ -59,11 +59,7 @@ impl DomainActor {
                     self.effects.push(Effect::Event(EventKind::Unresponsive));
                 }
             }
-            Notice::Responsive {
-                phase,
-                resets,
-                end,
-            } => {
+            Notice::Responsive { phase, resets, end } => {
                 self.responsive(phase, resets);
                 self.ask_devices_anew();
                 if let Some(end) = end {

@@ -30,12 +30,10 @@ impl DomainActor {
                 self.record = Some(*record);
                 Ok(())
             }
-            (Step::WriteRecord(record), Done::Written(result)) => {
-                self.stored(result).map(|()| {
-                    self.record = Some(*record);
-                    self.tell_of_job();
-                })
-            }
+            (Step::WriteRecord(record), Done::Written(result)) => self.stored(result).map(|()| {
+                self.record = Some(*record);
+                self.tell_of_job();
+            }),
             (Step::RemoveRecord, Done::Written(result)) => {
                 self.stored(result).map(|()| self.record = None)
             }

@@ -170,7 +170,9 @@ impl Planner {
         slot: PciSlot,
     ) -> Result<DevicePlan, PlanError> {
         let paths = Arc::clone(&self.paths);
-        let planning = self.work(domain.uuid, move || plan::plan_device(&domain, slot, paths.as_ref()));
+        let planning = self.work(domain.uuid, move || {
+            plan::plan_device(&domain, slot, paths.as_ref())
+        });
         let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
         planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
     }

@@ -143,11 +143,7 @@ impl Supervision {
         self.view.send_modify(|view| found.show(view));
         let _ = self.link.set(found.client);
         let resets = found.standing.resets;
-        heard.outbox.push(Notice::Responsive {
-            phase,
-            resets,
-            end,
-        });
+        heard.outbox.push(Notice::Responsive { phase, resets, end });
         if let Some(vcpus) = found.vcpus {
             heard.outbox.push(Notice::Vcpus(vcpus));
         }

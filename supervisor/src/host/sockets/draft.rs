@@ -74,8 +74,15 @@ impl<'a> Draft<'a> {
             if is_served(place) {
                 return Ok(Put::InUse);
             }
-            let exchange =
-                || renameat_with(directory, from, directory, &place.name, RenameFlags::EXCHANGE);
+            let exchange = || {
+                renameat_with(
+                    directory,
+                    from,
+                    directory,
+                    &place.name,
+                    RenameFlags::EXCHANGE,
+                )
+            };
             match exchange() {
                 Ok(()) if look(directory, from)?.identity == found.identity => {
                     return Ok(Put::There);

@@ -22,7 +22,8 @@ impl Outbox {
     /// notice always fits. What is told already is not told twice: of a device that is gone, of the balloon
     /// and of the vCPUs.
     pub(super) fn push(&mut self, notice: Notice) -> bool {
-        if matches!(notice, Notice::DeviceRemoved(_) | Notice::Lost) && self.notices.contains(&notice)
+        if matches!(notice, Notice::DeviceRemoved(_) | Notice::Lost)
+            && self.notices.contains(&notice)
         {
             return true;
         }
