@@ -2,15 +2,15 @@
 //! to see it.
 
 use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use reeve_ipc::model::{Channel, Devices, Disk, Layer};
 use reeve_ipc::spec::DiskFormat;
-use reeved::domain::driver::{Adoption, DeviceResources, StartFailureKind};
+use reeved::domain::driver::{Adoption, DeviceResources, Notice, StartFailureKind};
 use rustix::process::{Signal, kill_process};
 
-use super::{Place, SOON, destroy, driver, gone, pid};
+use super::{Place, SOON, destroy, driver, driver_of, gone, notice, pid};
 
 fn socket(place: &Place) -> PathBuf {
     place.directory.path().join("channel")
@@ -80,6 +80,33 @@ async fn a_socket_outlives_its_supervisor_and_not_its_worker() {
     destroy(running).await;
     assert!(!socket(&place).exists());
     place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_worker_says_where_it_has_devices_whenever_it_is_asked() {
+    let place = with_channel();
+    let mut running = place.start(&driver()).await.unwrap();
+    let there = vec![1.try_into().unwrap()];
+    for number in [7, 3] {
+        running.instance.ask_devices(number);
+        let told = Notice::Devices(number, there.clone());
+        assert_eq!(notice(&mut running).await, told);
+    }
+    destroy(running).await;
+    place.assert_nothing_left();
+}
+
+#[tokio::test]
+async fn a_worker_that_keeps_an_event_to_itself_is_told_of() {
+    let mut place = Place::new("");
+    let name = format!("keeps-an-event-{}", place.domain.name);
+    place.domain.name = name.parse().unwrap();
+    let hostile = driver_of(Path::new(env!("CARGO_BIN_EXE_reeve-hostile-worker")));
+    let mut running = place.start(&hostile).await.unwrap();
+    let told = [notice(&mut running).await, notice(&mut running).await];
+    assert!(told.contains(&Notice::Lost), "{told:?}");
+    assert!(told.contains(&Notice::Reset(1)), "{told:?}");
+    destroy(running).await;
 }
 
 #[tokio::test]

@@ -48,7 +48,12 @@ fn driver() -> KvmDriver {
         "build reeve-worker first: {}",
         path.display()
     );
-    let host = Host::with_worker(WorkerBinary::at(&path).unwrap()).unwrap();
+    driver_of(&path)
+}
+
+/// With another program for a worker.
+fn driver_of(path: &Path) -> KvmDriver {
+    let host = Host::with_worker(WorkerBinary::at(path).unwrap()).unwrap();
     KvmDriver::new(Arc::new(host), Arc::new(AnyPath))
 }
 

@@ -220,6 +220,10 @@ impl Worker {
             self.event(Event::GuestReset { count: 5 });
             self.event(Event::GuestReset { count: 2 });
         }
+        if self.is("keeps-an-event") {
+            self.events += 1;
+            self.event(Event::GuestReset { count: 1 });
+        }
         if self.is("has-no-boot-processor") {
             self.event(Event::VcpusChanged(VcpuStanding::default()));
         }
