@@ -13,8 +13,8 @@ use reeve_ipc::api::call::{
     DomainDefine, DomainGet, DomainRef, DomainStart, StartOptions, SupervisorInfoGet,
 };
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
-    Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
+    ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::process::{Pid, Signal, kill_process};
@@ -152,6 +152,7 @@ pub fn definition(number: u32) -> anyhow::Result<Domain> {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1)?,
         max_vcpus: Vcpus::try_from(1)?,
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize(GUEST_MEMORY_BYTES as u64),
         boot: BootSource::BuiltIn {

@@ -100,3 +100,4 @@ pub mod state;
 mod testing;
 pub mod token_bucket;
 pub mod virtio;
+pub mod watchdog;

@@ -17,7 +17,8 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainState;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
+    ResourceLimits,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use uuid::Uuid;
@@ -34,6 +35,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         machine: MachineType::Reeve1_0,
         vcpus: 1.try_into()?,
         max_vcpus: 1.try_into()?,
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn { command_line },

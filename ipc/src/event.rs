@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::phase::Phase;
-use crate::spec::PciSlot;
+use crate::spec::{PciSlot, WatchdogAction};
 use crate::vcpus::VcpuStanding;
 
 /// An event with its number.
@@ -59,6 +59,15 @@ pub enum Event {
     /// The guest has let go of vCPUs, or says that it does not, or that it has taken some up. Of several
     /// only the newest counts.
     VcpusChanged(VcpuStanding),
+    /// The guest's kernel has panicked, and starts the kernel that it keeps for that: it goes on. Told once
+    /// until the machine is reset.
+    GuestCrashKernel,
+    /// The guest has not reloaded its watchdog in time; what is done about it. What comes of that, others
+    /// tell.
+    WatchdogExpired {
+        /// What is done.
+        action: WatchdogAction,
+    },
 }
 
 /// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).
@@ -97,6 +106,8 @@ pub enum CrashCause {
         /// The error number.
         errno: i32,
     },
+    /// The guest has said that its kernel panicked.
+    Panicked,
 }
 
 impl std::fmt::Display for CrashCause {
@@ -110,6 +121,7 @@ impl std::fmt::Display for CrashCause {
             Self::FailEntry { reason } => write!(f, "guest entry failed, reason {reason:#x}"),
             Self::UnhandledExit { reason } => write!(f, "unhandled exit {reason}"),
             Self::RunFailed { errno } => write!(f, "KVM_RUN failed with error {errno}"),
+            Self::Panicked => f.write_str("its kernel panicked"),
         }
     }
 }

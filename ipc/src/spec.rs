@@ -6,6 +6,7 @@
 mod device;
 mod disk;
 mod nic;
+mod watchdog;
 mod words;
 
 use serde::{Deserialize, Serialize};
@@ -21,6 +22,7 @@ pub use self::disk::{
     MAX_LAYERS, MAX_SERIAL_BYTES, Rates,
 };
 pub use self::nic::{InvalidMac, MAX_NIC_QUEUES, MIN_MTU, MacAddress, MacText, NicSpec};
+pub use self::watchdog::{WatchdogAction, WatchdogSpec};
 pub use self::words::UnknownWord;
 use crate::fd::FdSlot;
 
@@ -75,6 +77,13 @@ pub struct MachineSpec {
     pub digest: SpecDigest,
     /// How many vCPUs it can ever have, at most [`MAX_VCPUS`]: what its tables and CPUID leave room for.
     pub max_vcpus: u32,
+    /// The generation id that the guest finds, if it finds one: a GUID as it lies in memory, its first three
+    /// fields with the lowest byte first.
+    pub generation_id: Option<[u8; 16]>,
+    /// There is a port by which the guest says that its kernel has panicked.
+    pub panic_port: bool,
+    /// Its watchdog.
+    pub watchdog: Option<WatchdogSpec>,
 }
 
 impl MachineSpec {

@@ -8,8 +8,8 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::client::CallError;
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
-    Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
+    ResourceLimits, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -34,6 +34,7 @@ fn domain(behaviour: &str) -> Domain {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(16),
         boot: BootSource::BuiltIn {

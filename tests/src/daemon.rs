@@ -13,8 +13,8 @@ use reeve_ipc::api::call::{DomainGet, DomainRef};
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::view::DomainDetails;
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits,
-    Vcpus,
+    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
+    ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::process::{Pid, Signal};
@@ -346,6 +346,7 @@ pub fn built_in(name: &str, command_line: &str) -> Domain {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
         max_vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

@@ -20,7 +20,7 @@ use reeve_ipc::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{FinishedRequest, Operation, RequestBody, dispatch};
 use reeve_ipc::scm::ScmError;
-use reeve_ipc::spec::{ControlLoss, EndAction, ResetAction};
+use reeve_ipc::spec::{ControlLoss, EndAction, ResetAction, WatchdogAction};
 use reeve_ipc::{BuildId, PROTOCOL, ProtocolVersion, exit_code};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
@@ -126,6 +126,11 @@ impl ControlThread {
     /// Waits until there is a message, room for one of ours, an end of the guest, or somebody who
     /// wants to be the supervisor.
     fn wait(&mut self) -> Result<Option<u8>, ControlError> {
+        if let Some(action) = self.service.take_watchdog() {
+            if let Some(code) = self.watchdog_expired(action) {
+                return Ok(Some(code));
+            }
+        }
         let later = loop {
             let later = self.tell_news();
             match self.go_on_waiting() {
@@ -180,7 +185,13 @@ impl ControlThread {
             return Ok(self.lost());
         }
         match end.and_then(|end| end.take()) {
-            Some(end) => Ok(self.guest_ended(end)),
+            Some(end) => {
+                // What it said before.
+                if self.service.take_crash_kernel() {
+                    self.event(Event::GuestCrashKernel);
+                }
+                Ok(self.guest_ended(end))
+            }
             None => Ok(None),
         }
     }
@@ -196,6 +207,9 @@ impl ControlThread {
         }
         for slot in std::mem::take(&mut self.service.removed) {
             self.event(Event::DeviceRemoved { slot });
+        }
+        if news.crash_kernel {
+            self.event(Event::GuestCrashKernel);
         }
         news.later
     }
@@ -320,6 +334,18 @@ impl ControlThread {
             // The next turn of the loop finds the socket closed and does what that means.
             tracing::warn!("an event could not be sent");
         }
+    }
+
+    /// The watchdog has expired: what the domain's definition says is done. It is told first.
+    fn watchdog_expired(&mut self, action: WatchdogAction) -> Option<u8> {
+        tracing::warn!(?action, "the watchdog has expired");
+        let before = self.service.phase_now();
+        self.event(Event::WatchdogExpired { action });
+        if let Err(error) = self.service.act_on_watchdog(action) {
+            return Some(self.failed(&error));
+        }
+        self.announce(before);
+        None
     }
 
     /// The guest ended by itself: what the domain's policy says is done.

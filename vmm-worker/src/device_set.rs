@@ -364,7 +364,8 @@ impl Built {
 
 /// Where the BAR of the device in `slot` is after power-on: the same at every start, whatever else is on
 /// the bus.
-fn bar_address(slot: Slot) -> u64 {
+/// Where the BAR of the function in `slot` is after power-on.
+pub(crate) fn bar_address(slot: Slot) -> u64 {
     layout::PCI_WINDOW_32.start + u64::from(slot.number()) * BAR_BYTES
 }
 

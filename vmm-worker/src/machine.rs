@@ -15,16 +15,18 @@ use std::time::Duration;
 
 use reeve_devices::bus::MmioAddress;
 use reeve_devices::console::ConsoleRing;
+use reeve_devices::irq::MsiMessage;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::request::BootProtocol;
-use reeve_ipc::spec::{DeviceSpec, MachineSpec, MachineType, PciSlot};
+use reeve_ipc::spec::{DeviceSpec, MachineSpec, MachineType, PciSlot, WatchdogAction};
 use reeve_ipc::vcpus::VcpuStanding;
+use rustix::rand::{GetRandomFlags, getrandom};
 
-use crate::arch::x86_64::acpi::AcpiConfig;
+use crate::arch::x86_64::acpi::{self, AcpiConfig};
 use crate::arch::x86_64::layout;
 use crate::boot::Protocol;
-use crate::build::{BootImages, BuildError, Chipset};
+use crate::build::{BootImages, BuildError, Chipset, Lineage, WatchdogSet};
 use crate::device_set::{DeviceSet, DeviceSetError, STOP_PATIENCE};
 use crate::io::IoThread;
 use crate::kvm::Vm;
@@ -190,6 +192,9 @@ impl Machine {
         self.plugging.devices.resume()?;
         self.io.release();
         if running {
+            if let Some(watchdog) = self.chipset.watchdog() {
+                watchdog.go_on();
+            }
             self.vcpus.set_mut().run();
         }
         Ok(())
@@ -200,7 +205,11 @@ impl Machine {
     /// # Errors
     /// [`MachineError::Vcpu`] when one does not.
     pub fn pause(&mut self) -> Result<(), MachineError> {
-        Ok(self.vcpus.set_mut().park()?)
+        self.vcpus.set_mut().park()?;
+        if let Some(watchdog) = self.chipset.watchdog() {
+            watchdog.hold();
+        }
+        Ok(())
     }
 
     /// Takes the state of the machine, whose vCPUs stand, all but its memory:
@@ -234,12 +243,38 @@ impl Machine {
         records: Records<'_>,
         general: &MachineStateV1,
         vcpus: &VcpusStateV1,
-        origin: Origin,
+        (origin, lineage): (Origin, Lineage),
         fresh: Tsc,
     ) -> Result<(), RestoreError> {
         self.resets = general.resets;
         self.vcpus.restore(vcpus);
-        state::restore(&self.fixture(), records, general, origin, fresh)
+        let before = state::restore(&self.fixture(), records, general, origin, fresh)?;
+        match (before, lineage) {
+            (None, _) => {}
+            (Some(before), Lineage::Same) => self.set_generation(before),
+            (Some(_), Lineage::Again) => self.begin_generation()?,
+        }
+        Ok(())
+    }
+
+    /// Notes which generation id the guest has.
+    fn set_generation(&mut self, id: [u8; 16]) {
+        self.tables.generation_id = Some(id);
+        self.spec.generation_id = Some(id);
+    }
+
+    /// Gives the guest another generation id, as one of those that go on from one moment, and tells it.
+    fn begin_generation(&mut self) -> Result<(), BuildError> {
+        let mut id = [0; 16];
+        let mut filled = 0;
+        while let Some(rest) = id.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+            let more = getrandom(rest, GetRandomFlags::empty());
+            filled += more.map_err(BuildError::Random)?;
+        }
+        acpi::write_generation_id(&self.memory, &id)?;
+        self.set_generation(id);
+        self.chipset.announce_generation();
+        Ok(())
     }
 
     /// What makes the machine again in another worker, but for its devices, and the descriptors of that:
@@ -279,6 +314,7 @@ impl Machine {
             platform: &self.platform,
             vcpus: &self.vcpus,
             io: &self.io,
+            generation_id: self.tables.generation_id,
         }
     }
 
@@ -366,6 +402,60 @@ impl Machine {
     /// Presses the power button.
     pub fn press_power_button(&self) {
         self.chipset.press_power_button();
+    }
+
+    /// What its guest finds as its generation id, if it finds one, as it lies in memory.
+    #[must_use]
+    pub fn generation_id(&self) -> Option<[u8; 16]> {
+        self.tables.generation_id
+    }
+
+    /// Whether its watchdog has expired, and nothing was done about it.
+    #[must_use]
+    pub fn watchdog_has_expired(&self) -> bool {
+        self.chipset
+            .watchdog()
+            .is_some_and(WatchdogSet::has_expired)
+    }
+
+    /// As [`watchdog_has_expired`](Self::watchdog_has_expired), and what is to be done about it: by whoever
+    /// asks.
+    #[must_use]
+    pub fn take_watchdog(&self) -> Option<WatchdogAction> {
+        self.chipset.watchdog()?.take_expired()
+    }
+
+    /// Where its watchdog is on the bus, if it has one.
+    #[must_use]
+    pub fn watchdog_place(&self) -> Option<PciSlot> {
+        self.chipset.watchdog().map(WatchdogSet::place)
+    }
+
+    /// Whether the guest has said that it starts its crash kernel, and nobody has taken that.
+    #[must_use]
+    pub fn has_crash_kernel(&self) -> bool {
+        self.chipset.has_crash_kernel()
+    }
+
+    /// As [`has_crash_kernel`](Self::has_crash_kernel); it is taken then.
+    #[must_use]
+    pub fn take_crash_kernel(&self) -> bool {
+        self.chipset.take_crash_kernel()
+    }
+
+    /// Sends every vCPU an interrupt that cannot be masked (SDM vol. 3, 12.11: delivery mode NMI).
+    pub fn inject_nmi(&self) {
+        const NMI: u32 = 0b100 << 8;
+        let messages = self.platform.interrupts.messages();
+        for vcpu in self.vcpus.set().present() {
+            // Eight bits of the id, and seven more of a wide one.
+            let id = u64::from(vcpu);
+            let destination = (id & 0xFF) << 12 | (id >> 8 & 0x7F) << 5;
+            messages.send(MsiMessage {
+                address: 0xFEE0_0000 | destination,
+                data: NMI,
+            });
+        }
     }
 
     /// Attaches a client to the console, from byte `from` on or from the oldest that is held; gives

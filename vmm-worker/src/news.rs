@@ -10,6 +10,9 @@ const BALLOON_NEWS: Duration = Duration::from_millis(200);
 /// How often a change of the vCPUs is told, at most.
 const VCPU_NEWS: Duration = Duration::from_millis(50);
 
+/// How often what a [`Gate`] lets through is told, at most.
+const GATED_NEWS: Duration = Duration::from_secs(1);
+
 /// What is to be told now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
@@ -17,6 +20,8 @@ pub struct News {
     pub balloon: Option<u64>,
     /// Which vCPUs there are.
     pub vcpus: Option<VcpuStanding>,
+    /// The guest starts its crash kernel.
+    pub crash_kernel: bool,
     /// When there is more to be told, if it is not now.
     pub later: Option<Duration>,
 }
@@ -28,6 +33,35 @@ pub(crate) struct Newsroom {
     vcpus: Option<Instant>,
     /// vCPUs that are to be told of when it is time.
     waiting: Option<VcpuStanding>,
+    /// For a watchdog that has expired: it is acted on then.
+    pub watchdog: Gate,
+    /// For a crash kernel that starts.
+    pub crash_kernel: Gate,
+}
+
+/// For what a guest may bring about as fast as it likes, and that is kept until it is told.
+#[derive(Debug, Default)]
+pub(crate) struct Gate(Option<Instant>);
+
+impl Gate {
+    /// Whether it is time, or else when it will be. It is told then.
+    pub fn pass(&mut self) -> Result<(), Duration> {
+        match self.left() {
+            Duration::ZERO => {
+                self.0 = Some(Instant::now());
+                Ok(())
+            }
+            left => Err(left),
+        }
+    }
+
+    /// How long until it is time.
+    pub fn left(&self) -> Duration {
+        let next = self.0.map(|when| when + GATED_NEWS);
+        next.map_or(Duration::ZERO, |next| {
+            next.saturating_duration_since(Instant::now())
+        })
+    }
 }
 
 impl Newsroom {
@@ -41,6 +75,7 @@ impl Newsroom {
             balloon,
             vcpus,
             later: balloon_later.into_iter().chain(vcpus_later).min(),
+            ..News::default()
         }
     }
 
@@ -90,6 +125,17 @@ mod tests {
         std::thread::sleep(VCPU_NEWS);
         assert_eq!(room.take(None, None).vcpus, Some(standing(1)));
         assert_eq!(room.take(None, None), News::default());
+    }
+
+    #[test]
+    fn a_watchdog_that_expires_all_the_time_is_acted_on_once_a_second() {
+        let mut gate = Gate::default();
+        assert_eq!(gate.pass(), Ok(()));
+        for _ in 0..1000 {
+            assert!(gate.pass().is_err_and(|later| later <= GATED_NEWS));
+        }
+        std::thread::sleep(GATED_NEWS);
+        assert_eq!(gate.pass(), Ok(()));
     }
 
     #[test]

@@ -11,7 +11,9 @@ use reeve_ipc::exit_code;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{FinishedRequest, Operation};
-use reeve_ipc::spec::{ControlLoss, EndAction, EndPolicy, PciSlot, ResetAction, SpecDigest};
+use reeve_ipc::spec::{
+    ControlLoss, EndAction, EndPolicy, PciSlot, ResetAction, SpecDigest, WatchdogAction,
+};
 
 use crate::adoption::Adoption;
 use crate::device_set::DeviceSetError;
@@ -128,7 +130,58 @@ impl Service {
         let (vcpus, later) = machine.settle_vcpus();
         let mut news = self.news.take(balloon, vcpus);
         news.later = news.later.into_iter().chain(later).chain(turn).min();
+        // What a machine that is on its way has to tell goes with it.
+        if matches!(self.moving, Moving::No) {
+            let mut wait = |later| news.later = news.later.into_iter().chain([later]).min();
+            match crash_kernel(machine, &mut self.news) {
+                Ok(told) => news.crash_kernel = told,
+                Err(later) => wait(later),
+            }
+            if self.phase == Phase::Running && machine.watchdog_has_expired() {
+                wait(self.news.watchdog.left());
+            }
+        }
         news
+    }
+
+    /// What is to be done now about a watchdog that has expired, if one has. One that expired just before the
+    /// machine was told to stand is acted on when it runs again.
+    pub fn take_watchdog(&mut self) -> Option<WatchdogAction> {
+        let here = matches!(self.moving, Moving::No) && self.phase == Phase::Running;
+        let machine = self.machine.as_ref().filter(|_| here)?;
+        if !machine.watchdog_has_expired() || self.news.watchdog.pass().is_err() {
+            return None;
+        }
+        machine.take_watchdog()
+    }
+
+    /// Whether the guest, which has ended, had said that it starts its crash kernel and that is to be told.
+    pub fn take_crash_kernel(&mut self) -> bool {
+        let machine = self.machine.as_ref();
+        machine.is_some_and(|machine| crash_kernel(machine, &mut self.news) == Ok(true))
+    }
+
+    /// Does what is to be done about a watchdog that has expired, of a machine that runs. A power-off and a
+    /// reset are ends as the guest's own: they are left to [`end_signal`](Self::end_signal).
+    ///
+    /// # Errors
+    /// The machine cannot be paused; the worker must end.
+    pub fn act_on_watchdog(&mut self, action: WatchdogAction) -> Result<(), MachineError> {
+        let Some(machine) = self.machine.as_mut() else {
+            return Ok(());
+        };
+        match action {
+            WatchdogAction::Nothing => {}
+            WatchdogAction::Reset => machine.end_signal().raise(GuestEnd::Reset),
+            WatchdogAction::PowerOff => machine.end_signal().raise(GuestEnd::PowerOff),
+            WatchdogAction::Shutdown => machine.press_power_button(),
+            WatchdogAction::InjectNmi => machine.inject_nmi(),
+            WatchdogAction::Pause => {
+                machine.pause()?;
+                self.phase = Phase::Paused;
+            }
+        }
+        Ok(())
     }
 
     /// Where the guest's end is left, once there is a machine.
@@ -335,6 +388,15 @@ impl Service {
             .as_mut()
             .ok_or_else(|| WireError::new(ErrorCode::WrongPhase, "there is no machine"))
     }
+}
+
+/// Whether a crash kernel that starts is to be told of now, or else when.
+fn crash_kernel(machine: &Machine, news: &mut Newsroom) -> Result<bool, Duration> {
+    if !machine.has_crash_kernel() {
+        return Ok(false);
+    }
+    news.crash_kernel.pass()?;
+    Ok(machine.take_crash_kernel())
 }
 
 mod requests;

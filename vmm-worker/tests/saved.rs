@@ -3,6 +3,8 @@
 
 #[path = "saved/harness.rs"]
 mod harness;
+#[path = "saved/platform.rs"]
+mod platform;
 #[path = "saved/steady.rs"]
 mod steady;
 

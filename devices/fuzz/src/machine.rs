@@ -16,14 +16,19 @@ use reeve_devices::irq::{MsiMessage, MsiSink};
 use reeve_devices::legacy::acpi_pm::{AcpiPm, AcpiPmParams, PmTimerWidth};
 use reeve_devices::legacy::cmos::{Cmos, CmosMemory, CmosParams};
 use reeve_devices::legacy::i8042::{self, I8042};
+use reeve_devices::legacy::pvpanic::{PanicSink, PvPanic, PvPanicParams};
 use reeve_devices::legacy::reset::ResetControl;
 use reeve_devices::legacy::serial::Serial;
+use reeve_devices::pci::PciFunction;
 use reeve_devices::power::{PowerSink, Reset};
 use reeve_devices::shared::{Shared, Wake, lock, share};
 use reeve_devices::state::Saveable;
+use reeve_devices::watchdog::{Watchdog, WatchdogFunction, WatchdogParams};
 
 const IOAPIC: u64 = 0xfec0_0000;
 const RING: usize = 512;
+/// Where the watchdog's registers are, a page of them.
+const WATCHDOG: u64 = 0xc000_0000;
 
 /// The worker's side of everything.
 #[derive(Debug, Default)]
@@ -33,6 +38,7 @@ pub struct World {
     messages: AtomicUsize,
     resets: AtomicUsize,
     power_offs: AtomicUsize,
+    panics: AtomicUsize,
 }
 
 impl World {
@@ -78,6 +84,12 @@ impl PowerSink for World {
     }
 }
 
+impl PanicSink for World {
+    fn panicked(&self) {
+        Self::count(&self.panics);
+    }
+}
+
 impl MsiSink for World {
     fn send(&self, message: MsiMessage) -> bool {
         assert_eq!(message.address & 0xffff_ffff_fff0_0000, 0xfee0_0000);
@@ -103,6 +115,9 @@ pub struct Machine {
     cmos: Shared<Cmos>,
     pm: Shared<AcpiPm>,
     reset_control: Shared<ResetControl>,
+    panic_port: Shared<PvPanic>,
+    watchdog: Shared<Watchdog>,
+    watchdog_function: Shared<WatchdogFunction>,
     console: Arc<ConsoleRing>,
     reader: ConsoleReader,
 }
@@ -134,6 +149,20 @@ impl Machine {
         }));
         let reset_control = share(ResetControl::new(world.clone()));
         let keyboard = share(I8042::new(world.clone()));
+        let panic_port = share(PvPanic::new(PvPanicParams {
+            panic: world.clone(),
+            power: world.clone(),
+            news: world.clone(),
+        }));
+        let params = WatchdogParams {
+            clock: world.clone(),
+            irq: line(10),
+            timer: world.clone(),
+            news: world.clone(),
+        };
+        let function = WatchdogFunction::new(params, WATCHDOG, 10).expect("a place");
+        let watchdog = function.watchdog();
+        lock(&watchdog).go_on();
         let (ports, mmio) = (PortBus::new(), MmioBus::new());
         let placed = ports
             .insert(Port(0x3f8), Serial::PORTS, serial.clone())
@@ -142,7 +171,9 @@ impl Machine {
             .and_then(|()| ports.insert(Port(0xcf9), ResetControl::PORTS, reset_control.clone()))
             .and_then(|()| ports.insert_at(Port(0x60), 1, i8042::DATA, keyboard.clone()))
             .and_then(|()| ports.insert_at(Port(0x64), 1, i8042::COMMAND, keyboard))
-            .and_then(|()| mmio.insert(MmioAddress(IOAPIC), Ioapic::MMIO_LEN, ioapic.clone()));
+            .and_then(|()| ports.insert(Port(0x505), PvPanic::PORTS, panic_port.clone()))
+            .and_then(|()| mmio.insert(MmioAddress(IOAPIC), Ioapic::MMIO_LEN, ioapic.clone()))
+            .and_then(|()| mmio.insert(MmioAddress(WATCHDOG), 0x1000, watchdog.clone()));
         placed.expect("the fixed layout has no overlap");
         let reader = console.reader();
         Self {
@@ -154,6 +185,9 @@ impl Machine {
             cmos,
             pm,
             reset_control,
+            panic_port,
+            watchdog,
+            watchdog_function: share(function),
             console,
             reader,
         }
@@ -177,12 +211,16 @@ impl Machine {
             15 => match place {
                 0..32 => self.reset(),
                 32..64 => self.save_and_restore(),
+                64..96 => lock(&self.watchdog).hold(),
+                96..128 => lock(&self.watchdog).go_on(),
                 // Pins that no device here drives, and some that do not exist.
-                _ => lock(&self.ioapic).set_line(10 + place % 20, value & 1 != 0),
+                _ => lock(&self.ioapic).set_line(11 + place % 20, value & 1 != 0),
             },
             13 => self.wait_for_next_event(),
             _ => self.access(op, place, value),
         }
+        let panics = self.world.panics.load(Ordering::Relaxed);
+        assert!(panics <= 1, "told more than once");
         let stats = self.console.stats();
         assert!(stats.written - stats.discarded <= RING as u64);
     }
@@ -213,6 +251,7 @@ impl Machine {
                 self.mmio
                     .read(MmioAddress(IOAPIC + u64::from(place)), buffer),
             ),
+            9 if place & 1 == 0 => self.access_watchdog(place >> 1, value),
             9 => lock(&self.ioapic).end_of_interrupt(place),
             10 => {
                 let accepted = lock(&self.serial).enqueue(&[v0; 40]);
@@ -225,12 +264,37 @@ impl Machine {
             _ => {
                 lock(&self.cmos).tick();
                 lock(&self.pm).tick();
+                lock(&self.watchdog).tick();
+            }
+        }
+    }
+
+    /// Configuration space, registers behind those that unlock them, and what the worker takes.
+    fn access_watchdog(&self, place: u8, value: u32) {
+        let bytes = value.to_le_bytes();
+        let register = |offset: u8| MmioAddress(WATCHDOG + u64::from(offset));
+        match place & 7 {
+            0 => drop(lock(&self.watchdog_function).write_config(0x60, &bytes[..2])),
+            1 => drop(lock(&self.watchdog_function).write_config(0x68, &bytes[..1])),
+            2 => {
+                let mut read = bytes;
+                let place = u16::from(place >> 3) << 2;
+                lock(&self.watchdog_function).read_config(0x50 + place, &mut read);
+            }
+            3 => drop(lock(&self.watchdog).take_expired()),
+            4 => drop(lock(&self.panic_port).take_crash_kernel()),
+            5 => drop(self.mmio.write(register(place >> 2), &bytes)),
+            _ => {
+                self.mmio.write(register(12), &[0x80, 0]);
+                self.mmio.write(register(12), &[0x86, 0]);
+                self.mmio.write(register(place >> 3 & 0xc), &bytes);
             }
         }
     }
 
     fn wait_for_next_event(&self) {
-        let timed: [&std::sync::Mutex<dyn TimedDevice>; 2] = [&*self.cmos, &*self.pm];
+        let timed: [&std::sync::Mutex<dyn TimedDevice>; 3] =
+            [&*self.cmos, &*self.pm, &*self.watchdog];
         let next = timed
             .iter()
             .filter_map(|device| lock(device).next_event())
@@ -245,19 +309,23 @@ impl Machine {
         }
     }
 
-    fn saveable(&self) -> [Shared<dyn Saveable>; 5] {
+    fn saveable(&self) -> [Shared<dyn Saveable>; 7] {
         [
             self.ioapic.clone(),
             self.serial.clone(),
             self.cmos.clone(),
             self.pm.clone(),
             self.reset_control.clone(),
+            self.panic_port.clone(),
+            self.watchdog_function.clone(),
         ]
     }
 
     fn save_and_restore(&mut self) {
         let other = Self::new();
         other.world.advance(self.world.elapsed());
+        let panics = self.world.panics.load(Ordering::Relaxed);
+        other.world.panics.store(panics, Ordering::Relaxed);
         for (ours, theirs) in self.saveable().iter().zip(other.saveable()) {
             let saved = lock(ours).save();
             let version = lock(ours).schema().version;
@@ -271,12 +339,15 @@ impl Machine {
     }
 
     fn reset(&self) {
-        let devices: [Shared<dyn Reset>; 5] = [
+        self.world.panics.store(0, Ordering::Relaxed);
+        let devices: [Shared<dyn Reset>; 7] = [
             self.ioapic.clone(),
             self.serial.clone(),
             self.cmos.clone(),
             self.pm.clone(),
             self.reset_control.clone(),
+            self.panic_port.clone(),
+            self.watchdog_function.clone(),
         ];
         devices.iter().for_each(|device| lock(device).reset());
         assert_eq!(lock(&self.ioapic).routes(), [None; 24]);
@@ -307,6 +378,8 @@ impl Machine {
         if !taken {
             assert_eq!(after, before);
         }
+        // It may say that nothing was told yet.
+        self.world.panics.store(0, Ordering::Relaxed);
         self.wait_for_next_event();
         self.run(rest);
         self.save_and_restore();
@@ -340,7 +413,8 @@ fn port(place: u8) -> Port {
         0x00..0x40 => 0x3f8 + (place & 7),
         0x40..0x80 => 0x70 + (place & 1),
         0x80..0xc0 => 0x600 + (place & 0xf),
-        0xc0..0xe0 => 0x60 + (place & 7),
+        0xc0..0xd8 => 0x60 + (place & 7),
+        0xd8..0xe0 => 0x504 + (place & 3),
         0xe0..0xf0 => 0xcf8 + (place & 7),
         _ => 0xfff0 + (place & 0xf),
     })

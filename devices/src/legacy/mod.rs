@@ -4,5 +4,6 @@ pub mod acpi_pm;
 pub mod cmos;
 pub mod hotplug;
 pub mod i8042;
+pub mod pvpanic;
 pub mod reset;
 pub mod serial;

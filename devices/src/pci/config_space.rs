@@ -2,9 +2,9 @@
 //!
 //! Each register is bytes and a mask of the bits that the guest can write; nothing else of it has any
 //! effect, except that memory space enable and the BARs decide where the function answers. What a
-//! capability does is its owner's matter, who reads it back after a write. Interrupt pins do not
-//! exist: functions here have MSI-X only. Beyond the first 256 bytes everything reads as zero, which
-//! says that there are no extended capabilities.
+//! capability does is its owner's matter, who reads it back after a write. Interrupt pins exist only
+//! where an old device has one: functions here have MSI-X otherwise. Beyond the first 256 bytes
+//! everything reads as zero, which says that there are no extended capabilities.
 //!
 //! Part of a function, and so behind its lock.
 
@@ -28,6 +28,7 @@ const FIRST_BAR: usize = 0x10;
 const SUBSYSTEM_VENDOR: usize = 0x2c;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
+const INTERRUPT_PIN: usize = 0x3d;
 const FIRST_CAPABILITY: usize = 0x40;
 
 const COMMAND_MEMORY: u16 = 1 << 1;
@@ -297,6 +298,13 @@ impl ConfigSpace {
             *byte = mask;
         }
         self.add_capability(PCI_EXPRESS, &body, &writable)
+    }
+
+    /// Gives the function an interrupt pin, 1 for INTA#, and notes after power-on that it is connected to
+    /// the interrupt controller's input `line`, as firmware would.
+    pub fn set_interrupt(&mut self, pin: u8, line: u8) {
+        self.define(INTERRUPT_LINE, &[line], &[0xff]);
+        self.define(INTERRUPT_PIN, &[pin], &[]);
     }
 
     /// Fills `data` from `register` on.

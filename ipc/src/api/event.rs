@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use super::view::{DomainState, JobKind};
 use crate::model::{DeviceName, DomainName, DomainUuid, MemorySize};
-use crate::spec::PciSlot;
+use crate::spec::{PciSlot, WatchdogAction};
 
 /// The place of an event among all events of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -92,4 +92,14 @@ pub enum EventKind {
         /// How many there are now.
         vcpus: u32,
     },
+    /// Its guest's kernel has panicked, and starts the kernel that it keeps for that: it goes on.
+    CrashKernel,
+    /// Its guest has not reloaded its watchdog in time. What comes of what is done about it is told by events
+    /// of its own.
+    WatchdogExpired {
+        /// What is done.
+        action: WatchdogAction,
+    },
+    /// Its guest said that its kernel panicked. What its definition says of a crash follows.
+    Panicked,
 }

@@ -22,6 +22,8 @@ pub enum DomainState {
     ShutOff(ShutOffReason),
     /// Its guest crashed and is kept for inspection.
     Crashed,
+    /// Its guest said that its kernel panicked, and is kept for inspection.
+    Panicked,
 }
 
 /// Why a domain runs.
@@ -50,6 +52,8 @@ pub enum PausedReason {
     PoweredOff,
     /// It was found paused by a new supervisor.
     Adopted,
+    /// Its watchdog expired, and was to pause it.
+    Watchdog,
 }
 
 /// Why a domain is off.
@@ -83,7 +87,7 @@ impl DomainState {
             Self::Paused(_) => "paused",
             Self::ShuttingDown => "shutting down",
             Self::ShutOff(_) => "shut off",
-            Self::Crashed => "crashed",
+            Self::Crashed | Self::Panicked => "crashed",
         }
     }
 
@@ -99,6 +103,7 @@ impl DomainState {
             }
             Self::Paused(PausedReason::StartingUp) => "starting",
             Self::Paused(PausedReason::User) => "paused by a client",
+            Self::Paused(PausedReason::Watchdog) => "its watchdog expired",
             Self::Paused(PausedReason::PoweredOff) => "powered off, kept by policy",
             Self::ShuttingDown => "asked to shut down",
             Self::ShutOff(ShutOffReason::Unknown) => "not started",
@@ -107,6 +112,7 @@ impl DomainState {
             Self::ShutOff(ShutOffReason::Crashed) => "crashed",
             Self::ShutOff(ShutOffReason::Failed) => "did not start",
             Self::Crashed => "the guest crashed, kept by policy",
+            Self::Panicked => "the guest's kernel panicked, kept by policy",
         }
     }
 }

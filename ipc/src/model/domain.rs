@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceError, Devices, DomainName, DomainUuid, Labels, VcpuPin};
+use super::{DeviceError, Devices, DomainName, DomainUuid, Labels, Platform, VcpuPin};
 use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
@@ -305,6 +305,8 @@ pub struct Domain {
     pub labels: Labels,
     /// The most vCPUs it can have while it runs, no fewer than `vcpus` (libvirt `<vcpu current='2'>8</vcpu>`).
     pub max_vcpus: Vcpus,
+    /// What of the platform itself it finds.
+    pub platform: Platform,
 }
 
 impl Domain {

@@ -9,11 +9,13 @@ mod devices;
 mod domain;
 mod ids;
 mod labels;
+mod platform;
 
 pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use devices::{
     Balloon, BlockSize, Channel, Device, DeviceError, DeviceName, Devices, Disk, DiskTarget,
     InterfaceName, Layer, MAX_INTERFACE_NAME_BYTES, Nic, NicSource, PortConsole, Rng, Share, Vsock,
+    Watchdog,
 };
 pub use domain::{
     BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, MemorySize, ModelError,
@@ -27,3 +29,4 @@ pub use labels::{
     Labels, MAX_DESCRIPTION_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ELEMENTS, MAX_TITLE_BYTES,
     MetadataElement,
 };
+pub use platform::{GenerationId, Platform};

@@ -20,7 +20,7 @@ use crate::request::{
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MAX_VCPUS, MachineSpec,
-    MachineType, MemoryBacking, MemorySpec, ResetAction, SpecDigest,
+    MachineType, MemoryBacking, MemorySpec, ResetAction, SpecDigest, WatchdogAction, WatchdogSpec,
 };
 use crate::vcpus::VcpuStanding;
 use crate::{BuildId, ProtocolVersion};
@@ -108,6 +108,8 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         prop_oneof![Just(ControlLoss::KeepRunning), Just(ControlLoss::Stop)],
         option::of(slot()),
         any::<[u8; 16]>(),
+        any::<Option<u128>>(),
+        option::of(watchdog()),
     );
     (identity, parts, boot, ends).prop_map(|(identity, parts, boot, ends)| MachineSpec {
         name: identity.0,
@@ -134,7 +136,18 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         adoption: ends.4,
         digest: SpecDigest(ends.5),
         max_vcpus: parts.0[1],
+        generation_id: ends.6.map(u128::to_le_bytes),
+        panic_port: ends.1 != ends.6.is_some(),
+        watchdog: ends.7,
     })
+}
+
+pub(super) fn watchdog_action() -> impl Strategy<Value = WatchdogAction> {
+    proptest::sample::select(WatchdogAction::ALL)
+}
+
+fn watchdog() -> impl Strategy<Value = WatchdogSpec> {
+    (any_slot(), watchdog_action()).prop_map(|(slot, action)| WatchdogSpec { slot, action })
 }
 
 fn request_body() -> impl Strategy<Value = RequestBody> {
@@ -303,6 +316,7 @@ fn cause() -> impl Strategy<Value = CrashCause> {
         any::<u64>().prop_map(|reason| CrashCause::FailEntry { reason }),
         any::<u32>().prop_map(|reason| CrashCause::UnhandledExit { reason }),
         any::<i32>().prop_map(|errno| CrashCause::RunFailed { errno }),
+        Just(CrashCause::Panicked),
     ]
 }
 
@@ -323,6 +337,8 @@ fn event() -> impl Strategy<Value = Event> {
         any_slot().prop_map(|slot| Event::DeviceRemoved { slot }),
         any::<u64>().prop_map(|bytes| Event::BalloonChanged { bytes }),
         vcpus().prop_map(Event::VcpusChanged),
+        Just(Event::GuestCrashKernel),
+        watchdog_action().prop_map(|action| Event::WatchdogExpired { action }),
     ]
 }
 

@@ -20,7 +20,7 @@ use crate::request::{
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
-    MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
+    MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest, WatchdogAction, WatchdogSpec,
 };
 use crate::vcpus::VcpuStanding;
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
@@ -66,6 +66,12 @@ pub(super) fn machine_spec() -> MachineSpec {
         adoption: None,
         digest: SpecDigest([0x5a; 16]),
         max_vcpus: 8,
+        generation_id: Some(*b"0123456789abcdef"),
+        panic_port: true,
+        watchdog: Some(WatchdogSpec {
+            slot: PciSlot::try_from(7).unwrap(),
+            action: WatchdogAction::Pause,
+        }),
     }
 }
 
@@ -98,6 +104,9 @@ fn other_machine_spec() -> MachineSpec {
         on_control_loss: ControlLoss::KeepRunning,
         adoption: Some(FdSlot(7)),
         max_vcpus: 1024,
+        generation_id: None,
+        panic_port: false,
+        watchdog: None,
         ..machine_spec()
     }
 }
@@ -323,6 +332,7 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
             crash(CrashCause::UnhandledExit { reason: 37 }),
         ),
         ("run failed", crash(CrashCause::RunFailed { errno: -14 })),
+        ("panicked", crash(CrashCause::Panicked)),
         (
             "crash with registers",
             event(Event::GuestCrashed(CrashReport {
@@ -362,7 +372,12 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("vcpus set", reply(ReplyBody::VcpusSet(()))),
         ("vcpus", reply(ReplyBody::VcpusQuery(vcpus()))),
         ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
+        ("guest crash kernel", event(Event::GuestCrashKernel)),
     ]);
+    samples.extend(WatchdogAction::ALL.iter().map(|action| {
+        let expired = Event::WatchdogExpired { action: *action };
+        (action.word(), event(expired))
+    }));
     let device_events = device_events().into_iter();
     samples.extend(device_events.map(|(name, told)| (name, event(told))));
     let codes = [
@@ -398,15 +413,15 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("descriptors", "0105"),
     (
         "launch",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657407000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000203010900030401000405210e010f051f02000010010103612e301106070174121301040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657407000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000203010900030401000405210e010f051f02000010010103612e301106070174121301040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08013031323334353637383961626364656601010703",
     ),
     (
         "launch, other variants",
-        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5afb0004",
+        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5afb0004000000",
     ),
     (
         "launch, private copy",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08013031323334353637383961626364656601010703",
     ),
     ("resume", "020701"),
     ("pause", "020702"),
@@ -473,6 +488,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("fail entry", "0209030302fc2100008000"),
     ("unhandled exit", "02090303032500"),
     ("run failed", "02090303041b00"),
+    ("panicked", "020903030500"),
     (
         "crash with registers",
         "020903000001101112131415161718191a1b1c1d1e1ffd00000081fffffffffc4602010010fc33000580fc00b0addefc00a06002fbf006fb010d",
@@ -498,6 +514,13 @@ const FROM_WORKER: &[(&str, &str)] = &[
         "vcpus changed",
         "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
     ),
+    ("guest crash kernel", "020909"),
+    ("reset", "02090a00"),
+    ("shutdown", "02090a01"),
+    ("poweroff", "02090a02"),
+    ("pause", "02090a03"),
+    ("none", "02090a04"),
+    ("inject-nmi", "02090a05"),
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004"),
     ("error: wrong phase", "01070100026e6f"),

@@ -5,8 +5,8 @@ use uuid::Uuid;
 
 use crate::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, Labels,
-    LifecycleAction, MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, ResourceLimits,
-    VcpuPin, Vcpus,
+    LifecycleAction, MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, Platform,
+    ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
@@ -19,6 +19,7 @@ pub(super) fn domain() -> Domain {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(128),
         boot: BootSource::BuiltIn {

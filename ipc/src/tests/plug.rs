@@ -33,6 +33,8 @@ fn a_device_is_found_by_everything_it_is_called() {
         ("vsock", "vsock"),
         ("ports", "ports"),
         ("share:t", "share:t"),
+        ("watchdog", "watchdog"),
+        ("28", "watchdog"),
         ("29", "share:t"),
         ("1", "vda"),
         ("31", "ports"),

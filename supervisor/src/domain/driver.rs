@@ -26,7 +26,7 @@ use reeve_ipc::device::{DeviceChange, DeviceReport};
 use reeve_ipc::event::CrashReport;
 use reeve_ipc::model::Domain;
 use reeve_ipc::phase::Phase;
-use reeve_ipc::spec::PciSlot;
+use reeve_ipc::spec::{PciSlot, WatchdogAction};
 use reeve_ipc::vcpus::VcpuStanding;
 use tokio::sync::mpsc;
 
@@ -389,6 +389,10 @@ pub enum Notice {
     Balloon(u64),
     /// Which vCPUs there are: at the adoption, and at each change.
     Vcpus(VcpuStanding),
+    /// The guest starts its crash kernel.
+    CrashKernel,
+    /// The watchdog has expired, and this is done about it; a guest that is paused for it stands already.
+    Watchdog(WatchdogAction),
     /// The process is gone and what it held is released. The last notice.
     Gone(Verdict),
 }

@@ -18,12 +18,13 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use reeve_ipc::fd::{FdError, FdTable};
-use reeve_ipc::model::{DeviceError, Devices, Domain, MemorySize, ModelError};
+use reeve_ipc::model::{DeviceError, Devices, Domain, GenerationId, MemorySize, ModelError};
 use reeve_ipc::spec::{
     ControlLoss, DeviceSpec, MachineSpec, MemoryBacking, MemorySpec, PciSlot, SpecDigest,
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
+use rustix::rand::GetRandomFlags;
 
 use self::boot::{guest_memory, plan_boot};
 pub use self::disks::DiskError;
@@ -52,6 +53,9 @@ pub enum PlanError {
     /// KVM does not say what its guests may see of the CPU.
     #[error("cannot ask {KVM_PATH} for its CPU features: {}; {}", reason(*.0), mend_kvm(*.0))]
     Cpuid(Errno),
+    /// No random bytes for a generation id.
+    #[error("the host gives no random bytes: {}", reason(*.0))]
+    Random(Errno),
     /// A boot image cannot be opened.
     #[error(
         "cannot open the {what} {path}: {reason}; check --{what}",
@@ -280,6 +284,9 @@ pub fn plan(
         adoption: None,
         digest,
         max_vcpus: domain.max_vcpus.count(),
+        generation_id: generation_id(domain.platform.generation_id)?,
+        panic_port: domain.platform.panic_port,
+        watchdog: devices::plan_watchdog(&all)?,
     };
     Ok(Plan {
         spec,
@@ -287,6 +294,24 @@ pub fn plan(
         devices: all,
         shares,
     })
+}
+
+/// The generation id of a machine that starts now.
+fn generation_id(wanted: GenerationId) -> Result<Option<[u8; 16]>, PlanError> {
+    let id = match wanted {
+        GenerationId::Absent => return Ok(None),
+        GenerationId::Fixed(id) => id,
+        GenerationId::Random => {
+            let mut bytes = [0; 16];
+            let mut filled = 0;
+            while let Some(rest) = bytes.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+                let more = rustix::rand::getrandom(rest, GetRandomFlags::empty());
+                filled += more.map_err(PlanError::Random)?;
+            }
+            uuid::Builder::from_random_bytes(bytes).into_uuid()
+        }
+    };
+    Ok(Some(id.to_bytes_le()))
 }
 
 /// All that is sent to give a machine one more device.

@@ -8,7 +8,8 @@ use reeve_ipc::api::error::ApiError;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     BootSource, Device, DeviceName, Devices, Disk, DiskTarget, Domain, DomainName, DomainUuid,
-    Labels, LifecycleAction, MemorySize, OnCrash, OnPowerOff, OnReboot, ResourceLimits, Vcpus,
+    Labels, LifecycleAction, MemorySize, OnCrash, OnPowerOff, OnReboot, Platform, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, DiskThrottle, MachineType, Rate, Rates};
 use reeved::domain::actor::{Request, SessionId};
@@ -289,6 +290,7 @@ fn domain(random: &mut Random, registry: &Registry) -> Domain {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {

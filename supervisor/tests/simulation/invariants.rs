@@ -114,7 +114,7 @@ fn domain_at_rest(universe: &Universe, view: &View) -> Checked {
         (DomainState::Paused(PausedReason::PoweredOff), Some(Phase::Off)) => true,
         (DomainState::Paused(PausedReason::StartingUp | PausedReason::PoweredOff), _) => false,
         (DomainState::Paused(_), Some(Phase::Paused)) => true,
-        (DomainState::Crashed, Some(Phase::Crashed)) => true,
+        (DomainState::Crashed | DomainState::Panicked, Some(Phase::Crashed)) => true,
         _ => false,
     };
     if !agrees {

@@ -20,7 +20,7 @@ pub const COMMAND_LINE: &str =
 
 /// The word of the kernel command line that has the initramfs load these drivers, out of
 /// `virtio_blk`, `virtio_net`, `virtio_console`, `virtio_rng`, `virtio_balloon`, `virtio_mem`,
-/// `vmw_vsock_virtio_transport`, `virtiofs`. Each module takes 1.5 % of a boot, there are eighteen,
+/// `vmw_vsock_virtio_transport`, `virtiofs`, `pvpanic_mmio`, `i6300esb`. Each module takes 1.5 % of a boot, there are eighteen,
 /// and `virtiofs` is as much as five others.
 #[must_use]
 pub fn drivers(names: &[&str]) -> String {
@@ -48,6 +48,11 @@ pub struct Assets {
     /// virtio devices; with `root=DEVICE` and `rw` or `ro` it loads that of disks and goes on with
     /// the system on that one.
     pub initramfs: PathBuf,
+    /// Debian's kernel for machines of any kind, as `vmlinux`: it has drivers that the other lacks, of
+    /// generation ids and of watchdogs, and takes longer to boot.
+    pub full_vmlinux: PathBuf,
+    /// As `initramfs`, with the modules of that kernel.
+    pub full_initramfs: PathBuf,
     /// A raw disk of 1 GiB that is an ext4 file system with Debian, to be read only: 260 MB of it are
     /// not holes. Root logs in on the console by itself; what is printed and how it ends is as with
     /// the initramfs. It has systemd, fio, e2fsprogs, iproute2 and socat, and no udev: the drivers
@@ -63,6 +68,8 @@ impl Assets {
             vmlinux: directory.join("vmlinux"),
             bzimage: directory.join("bzimage"),
             initramfs: directory.join("initramfs"),
+            full_vmlinux: directory.join("full-vmlinux"),
+            full_initramfs: directory.join("full-initramfs"),
             disk: directory.join("disk"),
             tools: directory.join("tools/bin"),
         }

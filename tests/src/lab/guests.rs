@@ -34,7 +34,8 @@ const OUTER_MODULES: &[&str] = &[
 const DEBIAN_MODULES: &[&str] = &["overlay"];
 /// What the inner guest loads: its power button and what reports it.
 const INNER_MODULES: &[&str] = &["button", "evdev"];
-/// What it loads of when the kernel's command line names it: a driver for every virtio device.
+/// What it loads of when the kernel's command line names it: a driver for every virtio device, and
+/// those of the panic port and the watchdog, as far as the kernel has them.
 const DRIVERS: &[&str] = &[
     "virtio_blk",
     "virtio_net",
@@ -44,6 +45,8 @@ const DRIVERS: &[&str] = &[
     "virtio_mem",
     "vmw_vsock_virtio_transport",
     "virtiofs",
+    "pvpanic_mmio",
+    "i6300esb",
 ];
 /// What each of them needs though it uses nothing of it.
 const TRANSPORT: &str = "virtio_pci";
@@ -69,11 +72,12 @@ impl Guests {
     /// Makes what the cache does not have yet.
     pub fn prepare(cache: &Cache) -> Result<Guests> {
         let kernel = packages::unpacked_kernel(cache)?;
+        let full = packages::unpacked_full_kernel(cache)?;
         let busybox = packages::unpacked(cache, "busybox-static")?;
         let debian = Debian::prepare(cache)?;
         let tools = Tools::prepare(cache)?;
         let key = Key::default()
-            .with((FORMAT, &kernel.version, &busybox.version))
+            .with((FORMAT, &kernel.version, &full.version, &busybox.version))
             .with((&debian.key, &tools.key))
             .with((OUTER_INIT, DEBIAN_INIT, SESSION, INNER_INIT, UDHCPC))
             .with((OUTER_MODULES, DEBIAN_MODULES, INNER_MODULES))
@@ -81,6 +85,7 @@ impl Guests {
             .digits();
         let directory = cache.entry(&format!("guests-{key}"), |directory| {
             make(directory, &kernel, &find_busybox(&busybox)?)?;
+            make_full(&directory.join("assets"), &full, &find_busybox(&busybox)?)?;
             let assets = directory.join("assets");
             std::fs::hard_link(&debian.image, assets.join("disk"))?;
             run(Command::new("cp")
@@ -132,6 +137,15 @@ fn make(directory: &Path, kernel: &Package, busybox: &Path) -> Result<()> {
         .args(["depmod", "-b"])
         .arg(&assets)
         .arg(&release))?;
+    Ok(())
+}
+
+/// The kernel for machines of any kind, and the inner guest's initramfs for it.
+fn make_full(assets: &Path, kernel: &Package, busybox: &Path) -> Result<()> {
+    let (module_tree, release) = modules::directory(&kernel.root)?;
+    let bzimage = std::fs::read(kernel.root.join(format!("boot/vmlinuz-{release}")))?;
+    std::fs::write(assets.join("full-vmlinux"), kernel::vmlinux(&bzimage)?)?;
+    std::fs::write(assets.join("full-initramfs"), inner(busybox, &module_tree)?)?;
     Ok(())
 }
 

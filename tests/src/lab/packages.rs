@@ -21,6 +21,8 @@ pub struct Package {
 /// The metapackages of the kernel that the lab boots, the first that the distribution has: Debian's,
 /// Ubuntu's (not tried yet).
 const KERNELS: &[&str] = &["linux-image-cloud-amd64", "linux-image-virtual"];
+/// Those of the kernel for machines of any kind, whose drivers are more.
+const FULL_KERNELS: &[&str] = &["linux-image-amd64", "linux-image-generic"];
 
 /// Fetches and unpacks a package, once.
 pub fn unpacked(cache: &Cache, name: &str) -> Result<Package> {
@@ -29,7 +31,12 @@ pub fn unpacked(cache: &Cache, name: &str) -> Result<Package> {
 
 /// Fetches and unpacks the distribution's kernel for virtual machines with its modules, once.
 pub fn unpacked_kernel(cache: &Cache) -> Result<Package> {
-    entry(cache, "kernel", kernel_packages)
+    entry(cache, "kernel", || kernel_packages(KERNELS))
+}
+
+/// The same of its kernel for machines of any kind.
+pub fn unpacked_full_kernel(cache: &Cache) -> Result<Package> {
+    entry(cache, "full-kernel", || kernel_packages(FULL_KERNELS))
 }
 
 fn entry(cache: &Cache, name: &str, list: impl FnOnce() -> Result<Vec<String>>) -> Result<Package> {
@@ -106,9 +113,9 @@ fn fetch(package: &str, directory: &Path) -> Result<String> {
         .into_owned())
 }
 
-/// The packages with the kernel and its modules that a metapackage leads to.
-fn kernel_packages() -> Result<Vec<String>> {
-    for metapackage in KERNELS {
+/// The packages with the kernel and its modules that the first of the metapackages leads to.
+fn kernel_packages(metapackages: &[&str]) -> Result<Vec<String>> {
+    for metapackage in metapackages {
         let mut found = Vec::new();
         follow(metapackage, &mut found);
         if !found.is_empty() {
@@ -117,7 +124,7 @@ fn kernel_packages() -> Result<Vec<String>> {
     }
     bail!(
         "lab: apt knows none of {}; run `sh tests/lab/install`",
-        KERNELS.join(", ")
+        metapackages.join(", ")
     )
 }
 

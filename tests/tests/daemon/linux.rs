@@ -3,6 +3,7 @@
 //! and `shutdown` do what they always do.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -32,10 +33,14 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(policies: &str) -> Result<Self> {
+        Self::of(&assets().vmlinux, &assets().initramfs, policies)
+    }
+
+    /// With another kernel than usual, from the same directory.
+    pub(super) fn of(kernel: &Path, initramfs: &Path, policies: &str) -> Result<Self> {
         let mut daemon = Daemon::prepare()?;
         let directory = daemon.state().with_file_name("files");
         fs::create_dir(&directory)?;
-        let kernel = &assets().vmlinux;
         let allowed = kernel.parent().context("a directory")?;
         let configuration = directory.join("reeve.toml");
         fs::write(
@@ -51,7 +56,7 @@ impl Host {
                  initrd = \"{}\"\ncmdline = \"{}\"\n{policies}",
                 uuid::Uuid::new_v4(),
                 kernel.display(),
-                assets().initramfs.display(),
+                initramfs.display(),
                 COMMAND_LINE.replace("reboot=t ", ""),
             ),
         )?;

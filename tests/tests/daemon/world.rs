@@ -64,7 +64,8 @@ fn look(connection: &mut Connection) -> Result<Option<(World, Pids)>, CallError>
             DomainState::ShutOff(_) => Run::Off,
             DomainState::Running(_) | DomainState::ShuttingDown => Run::Running(details.resets),
             DomainState::Paused(PausedReason::StartingUp | PausedReason::PoweredOff)
-            | DomainState::Crashed => return Ok(None),
+            | DomainState::Crashed
+            | DomainState::Panicked => return Ok(None),
             DomainState::Paused(_) => Run::Paused,
         };
         let mut kept = None;

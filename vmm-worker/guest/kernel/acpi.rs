@@ -144,6 +144,25 @@ fn read_madt(madt: &Table, tables: &mut Tables) {
     }
 }
 
+/// Where the generation id is: what `ADDR` names in the DSDT, a package of the lower and the upper half of
+/// an address (Microsoft, Virtual Machine Generation ID). Its lower half is looked for as a number of 32 bits.
+#[cfg(drivers)]
+pub fn generation_id(boot: &Boot) -> Option<u64> {
+    /// A package of two elements, the first of them a number of 32 bits.
+    const PACKAGE: [u8; 2] = [0x12, 8];
+    const NUMBER: [u8; 2] = [2, 0x0c];
+    let xsdt = root(boot).ok()?;
+    let fadt = listed(&xsdt)
+        .find(|&address| machine::read_u32(address) == u32::from_le_bytes(*b"FACP"))?;
+    let dsdt = table(machine::read_u64(table(fadt, b"FACP").ok()?.address + 140), b"DSDT").ok()?;
+    let found = (dsdt.address..dsdt.address + dsdt.length - 12).find(|&at| {
+        machine::read_u32(at) == u32::from_le_bytes(*b"ADDR")
+            && machine::read_u16(at + 4) == u16::from_le_bytes(PACKAGE)
+            && machine::read_u16(at + 6) == u16::from_le_bytes(NUMBER)
+    })?;
+    Some(machine::read_u32(found + 8).into())
+}
+
 /// Where the configuration space of bus 0 is, by the MCFG (PCI Firmware 3.3, 4.1.2).
 #[cfg(drivers)]
 pub fn configuration_space(boot: &Boot) -> Option<u64> {

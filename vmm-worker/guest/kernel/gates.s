@@ -35,7 +35,11 @@ stubs:
     .rept VECTORS
     .balign STUB_SIZE
     .if n == 2
+    .ifdef DRIVERS
+    jmp nmi_interrupt
+    .else
     iretq                           # NMI: nothing to do
+    .endif
     .elseif n == 6
     jmp invalid_opcode
     .elseif n == 0x20
@@ -60,6 +64,9 @@ timer_interrupt:
     inc dword ptr [timer_interrupts]
     jmp end_of_interrupt
     .ifdef DRIVERS
+nmi_interrupt:                      # no EOI: it is no interrupt of the local APIC's
+    inc dword ptr [nmi_interrupts]
+    iretq
 device_interrupt:
     inc dword ptr [device_interrupts]
     jmp end_of_interrupt
@@ -197,6 +204,8 @@ sci_interrupts: .skip 4
     .ifdef DRIVERS
     .globl device_interrupts        # messages of PCI functions, whichever vector of theirs
 device_interrupts: .skip 4
+    .globl nmi_interrupts           # interrupts that cannot be masked
+nmi_interrupts: .skip 4
     .endif
     .globl power_events             # PM1a status bits seen by the interrupt
 power_events: .skip 4

@@ -30,6 +30,8 @@ unsafe extern "C" {
     static sci_interrupts: AtomicU32;
     #[cfg(drivers)]
     static device_interrupts: AtomicU32;
+    #[cfg(drivers)]
+    static nmi_interrupts: AtomicU32;
     static power_events: AtomicU16;
     static fault_record: [AtomicU64; 4];
     static entry_tsc: AtomicU64;
@@ -59,6 +61,9 @@ pub enum Interrupt {
     /// Messages of PCI functions.
     #[cfg(drivers)]
     Device,
+    /// Interrupts that cannot be masked.
+    #[cfg(drivers)]
+    Nmi,
 }
 
 impl Interrupt {
@@ -70,6 +75,8 @@ impl Interrupt {
             Self::Serial => 0x22,
             #[cfg(drivers)]
             Self::Device => 0x24,
+            #[cfg(drivers)]
+            Self::Nmi => 2,
         }
     }
 
@@ -84,6 +91,9 @@ impl Interrupt {
             #[cfg(drivers)]
             // SAFETY: as above.
             Self::Device => unsafe { &device_interrupts },
+            #[cfg(drivers)]
+            // SAFETY: as above.
+            Self::Nmi => unsafe { &nmi_interrupts },
         }
     }
 

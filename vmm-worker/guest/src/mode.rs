@@ -81,6 +81,11 @@ pub fn needs_drivers(name: &str) -> bool {
         "net-echo",
         "rng-read",
         "attack",
+        "panic",
+        "crash-kernel",
+        "watchdog",
+        "watchdog-attack",
+        "generation",
     ]
     .contains(&name)
 }
@@ -171,6 +176,36 @@ pub fn rng_read(bytes: u64, wait: Wait) -> String {
     let wait = wait.word();
     format!("mode=rng-read count={bytes} wait={wait}")
 }
+
+/// Says `count` times by the panic port that the kernel panicked; prints what the port understands before,
+/// as `panic-port: N`, and an error where it runs on.
+pub fn panic(count: u64) -> String {
+    format!("mode=panic count={count}")
+}
+
+/// Says `count` times by the panic port that the crash kernel starts.
+pub fn crash_kernel(count: u64) -> String {
+    format!("mode=crash-kernel count={count}")
+}
+
+/// Enables the watchdog, to expire after so many milliseconds, reloads it `reloads` times after half of
+/// them, and then no more. Prints `watchdog: armed`, `watchdog: left alone`, and what comes of it:
+/// `watchdog: has expired`, `watchdog: NMI`, `watchdog: power button`; after a reset only
+/// `watchdog: has expired before`. A `q` on COM1 powers off.
+pub fn watchdog(milliseconds: u64, reloads: u64) -> String {
+    format!("mode=watchdog ms={milliseconds} count={reloads}")
+}
+
+/// `count` random accesses to the watchdog, from a seed that repeats them; prints
+/// `watchdog-attack: survived`.
+pub fn watchdog_attack(seed: u64, count: u64) -> String {
+    format!("mode=watchdog-attack seed={seed} count={count}")
+}
+
+/// Prints the generation id as `generation at the start: LOW HIGH`, two numbers, and after
+/// `generation is another` when it is told of another; a `q` on COM1 powers off, any other byte has it
+/// printed after `generation now`.
+pub const GENERATION: &str = "mode=generation";
 
 /// The names of all attacks, for [`attack`]; `kernel/drive/cases.rs` says what each does.
 pub const ATTACKS: [&str; cases::COUNT] = {

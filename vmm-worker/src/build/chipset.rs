@@ -5,6 +5,7 @@
 //!           ── i8042, reset control, PM1a ──► end signal ──► control thread
 //!           ── RTC, PM timer
 //!           ── hotplug registers ──► ejections
+//!           ── panic port ──► end signal
 //!           ── PCI configuration ──┐
 //!  MMIO bus ── ECAM ──────────────┴► PCI root bus ──► BARs, on the MMIO bus again
 //!           ── IOAPIC (split) ──► messages and routes ──► KVM
@@ -23,13 +24,16 @@ use reeve_devices::legacy::hotplug::EjectSink;
 use reeve_devices::legacy::hotplug::cpu::{Answers, CpuHotplug};
 use reeve_devices::legacy::hotplug::pci::PciHotplug;
 use reeve_devices::legacy::i8042::{self, I8042};
+use reeve_devices::legacy::pvpanic::PvPanic;
 use reeve_devices::legacy::reset::ResetControl;
 use reeve_devices::legacy::serial::Serial;
 use reeve_devices::pci::root::Root;
 use reeve_devices::power::Reset;
 use reeve_devices::shared::{Shared, lock, share};
 use reeve_devices::state::Saveable;
+use reeve_ipc::spec::WatchdogSpec;
 
+use super::platform::{WatchdogSet, panic_port};
 use super::{BuildError, pci};
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
@@ -55,6 +59,8 @@ pub struct Chipset {
     pub pci: Root,
     pci_hotplug: Shared<PciHotplug>,
     cpu_hotplug: Shared<CpuHotplug>,
+    panic_port: Option<Shared<PvPanic>>,
+    watchdog: Option<WatchdogSet>,
     /// What a machine reset puts back, in this order: lines fall before the IOAPIC forgets them.
     resets: Vec<Shared<dyn Reset>>,
     /// What is saved, by the unit's name. The IOAPIC is apart: it is put back before the rest.
@@ -85,6 +91,7 @@ impl Chipset {
         signals: &Signals,
         memory: &GuestMemory,
         tables: &AcpiConfig,
+        watchdog: Option<WatchdogSpec>,
         ports: &PortBus,
         mmio: &Arc<MmioBus>,
     ) -> Result<Self, BuildError> {
@@ -159,7 +166,14 @@ impl Chipset {
 
         let window_64 = tables.pci_window_64.clone().unwrap_or(0..0);
         let pci = pci::build(mmio, ports, Arc::clone(&reset), window_64)?;
-        let saved: Vec<(&'static str, Shared<dyn Saveable>)> = vec![
+        let panic_port = tables
+            .panic_port
+            .then(|| panic_port(signals, ports))
+            .transpose()?;
+        let watchdog = watchdog
+            .map(|spec| WatchdogSet::build(spec, interrupts, signals, &pci.root))
+            .transpose()?;
+        let mut saved: Vec<(&'static str, Shared<dyn Saveable>)> = vec![
             ("serial", Arc::clone(&serial) as _),
             ("acpi-pm", Arc::clone(&pm) as _),
             ("rtc", Arc::clone(&rtc) as _),
@@ -179,6 +193,14 @@ impl Chipset {
             Arc::clone(&cpu_hotplug) as _,
             reset as _,
         ];
+        if let Some(port) = &panic_port {
+            saved.push(("pvpanic", Arc::clone(port) as _));
+            resets.push(Arc::clone(port) as _);
+        }
+        if let Some(watchdog) = &watchdog {
+            // The root resets it, as every function.
+            saved.push(("watchdog", Arc::clone(&watchdog.function) as _));
+        }
         if let Some(ioapic) = interrupts.ioapic() {
             mmio.insert(
                 MmioAddress(layout::IOAPIC_BASE.into()),
@@ -195,6 +217,8 @@ impl Chipset {
             pci: pci.root,
             pci_hotplug,
             cpu_hotplug,
+            panic_port,
+            watchdog,
             resets,
             saved,
         })
@@ -203,7 +227,42 @@ impl Chipset {
     /// Devices with something to do at a given time.
     #[must_use]
     pub fn timed(&self) -> Vec<Shared<dyn TimedDevice>> {
-        vec![Arc::clone(&self.pm) as _, Arc::clone(&self.rtc) as _]
+        let mut timed: Vec<Shared<dyn TimedDevice>> =
+            vec![Arc::clone(&self.pm) as _, Arc::clone(&self.rtc) as _];
+        timed.extend(self.watchdog.as_ref().map(WatchdogSet::timed));
+        timed
+    }
+
+    /// The watchdog, if there is one.
+    #[must_use]
+    pub fn watchdog(&self) -> Option<&WatchdogSet> {
+        self.watchdog.as_ref()
+    }
+
+    /// Whether the guest has said that it starts its crash kernel, and nobody has taken that.
+    #[must_use]
+    pub fn has_crash_kernel(&self) -> bool {
+        let port = self.panic_port.as_ref();
+        port.is_some_and(|port| lock(port).has_crash_kernel())
+    }
+
+    /// As [`has_crash_kernel`](Self::has_crash_kernel); it is taken then.
+    #[must_use]
+    pub fn take_crash_kernel(&self) -> bool {
+        let port = self.panic_port.as_ref();
+        port.is_some_and(|port| lock(port).take_crash_kernel())
+    }
+
+    /// Tells the guest that its generation id, which was written already, is another.
+    pub fn announce_generation(&self) {
+        lock(&self.pm).raise_gpe(layout::GENERATION_GPE);
+    }
+
+    /// Goes on from what was restored of each device.
+    pub fn restored(&self) {
+        if let Some(watchdog) = &self.watchdog {
+            watchdog.restored();
+        }
     }
 
     /// What is saved of the fixed devices, by the unit's name; the IOAPIC is the interrupt

@@ -114,6 +114,12 @@ pub enum BuildError {
     /// A device that does not fit on PCI.
     #[error(transparent)]
     Function(#[from] reeve_devices::virtio::transport::pci::VirtioPciError),
+    /// The watchdog's registers (a bug of the layout).
+    #[error("the watchdog does not fit on PCI")]
+    Watchdog(#[from] reeve_devices::pci::config_space::LayoutError),
+    /// No random bytes for a new generation id.
+    #[error("the host gives no random bytes")]
+    Random(#[source] Errno),
     /// The spawner.
     #[error("cannot start the spawner thread")]
     Spawner(#[source] std::io::Error),
@@ -157,6 +163,8 @@ impl From<BuildError> for WireError {
             | BuildError::DeviceThread(_)
             | BuildError::Share { .. }
             | BuildError::Function(_)
+            | BuildError::Watchdog(_)
+            | BuildError::Random(_)
             | BuildError::Spawner(_)
             | BuildError::NotSpawned(SpawnerError::Gone)
             | BuildError::Vcpu(_) => ErrorCode::Host,

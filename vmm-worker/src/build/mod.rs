@@ -13,6 +13,7 @@ pub mod devices;
 mod error;
 mod memory;
 mod pci;
+mod platform;
 mod restore;
 
 use std::sync::{Arc, Mutex};
@@ -29,7 +30,8 @@ pub use self::cpus::CpuWorkshop;
 use self::devices::Workshop;
 pub use self::error::BuildError;
 pub(crate) use self::error::one_line;
-pub use self::restore::restore;
+pub use self::platform::WatchdogSet;
+pub use self::restore::{Lineage, restore};
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::{cpuid, layout};
 use crate::device_set::DeviceSet;
@@ -127,7 +129,16 @@ impl Parts {
         };
         let (ports, mmio) = (PortBus::new(), Arc::new(MmioBus::new()));
         let tables = tables(spec, kind, &memory);
-        let chipset = Chipset::build(&interrupts, &signals, &memory, &tables, &ports, &mmio)?;
+        let watchdog = spec.watchdog;
+        let chipset = Chipset::build(
+            &interrupts,
+            &signals,
+            &memory,
+            &tables,
+            watchdog,
+            &ports,
+            &mmio,
+        )?;
         let Signals {
             end,
             notices,
@@ -240,5 +251,7 @@ fn tables(spec: &MachineSpec, kind: ControllerKind, memory: &GuestMemory) -> Acp
         max_vcpus: spec.max_vcpus,
         legacy_pic: kind == ControllerKind::InKernel,
         pci_window_64: layout::pci_window_64(ram_end, address_bits),
+        generation_id: spec.generation_id,
+        panic_port: spec.panic_port,
     }
 }

@@ -9,12 +9,24 @@ use crate::boot::BootPlan;
 use crate::machine::Machine;
 use crate::state::{MachineStateV1, Origin, Records, RestoreError, Tsc, VcpusStateV1};
 
+/// What a machine that is made of records is to the one that was saved.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lineage {
+    /// It itself, in another worker: nobody else goes on from there, now or later.
+    Same,
+    /// One that goes on from a moment from which others may have gone on, or may yet: restored, or
+    /// copied. Its guest gets a new generation id and is told, if it has one; whatever the specification
+    /// says of the id, it only says that there is one.
+    Again,
+}
+
 /// Builds the machine that `spec` describes from the descriptors its slots name, and puts the state in
 /// `saved` into it ([`Machine::save`]). Its memory is taken as it is; the boot images are kept for
 /// resets, not read. It stands: nothing has been asked of a disk or a network, and nothing is until
 /// [`Machine::resume`].
 ///
-/// `origin` says where the state was taken, by which its clocks are set.
+/// `origin` says where the state was taken, by which its clocks are set; `lineage` what has come of the
+/// machine since.
 ///
 /// # Errors
 /// [`RestoreError`] says what and why. Nothing of the machine is left, and its memory is as it was, but
@@ -24,6 +36,7 @@ pub fn restore(
     mut spec: MachineSpec,
     saved: &[u8],
     origin: Origin,
+    lineage: Lineage,
     descriptors: &mut FdTable,
 ) -> Result<Machine, RestoreError> {
     let mut records = Records::open(saved)?;
@@ -36,7 +49,7 @@ pub fn restore(
         None => Tsc::default(),
     };
     let mut machine = parts.start(spec, entry(&general))?;
-    match machine.take_over(records, &general, &vcpus, origin, fresh) {
+    match machine.take_over(records, &general, &vcpus, (origin, lineage), fresh) {
         Ok(()) => Ok(machine),
         Err(error) => {
             machine.close();

@@ -16,7 +16,7 @@ use rustix::event::PollFlags;
 
 use super::{PATIENCE, failed, wait};
 use crate::adoption::Adoption;
-use crate::build;
+use crate::build::{self, Lineage};
 use crate::machine::Machine;
 use crate::state::Origin;
 use crate::state::container::MAX_BYTES;
@@ -99,7 +99,7 @@ pub fn take(socket: OwnedFd, kvm: OwnedFd) -> Result<(Machine, Taking), WireErro
     let clients = clients.collect::<Result<Vec<_>, WireError>>()?;
     let (policy, on_control_loss, digest) = (spec.policy, spec.on_control_loss, spec.digest);
 
-    let mut machine = build::restore(spec, &records, Origin::ThisBoot, &mut table)?;
+    let mut machine = build::restore(spec, &records, Origin::ThisBoot, Lineage::Same, &mut table)?;
     machine
         .console()
         .go_on_from(facts.console.written, &console);

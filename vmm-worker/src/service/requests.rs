@@ -1,6 +1,6 @@
 //! What the worker does for each request: a phase check has passed, an effect follows, and the reply.
 
-use reeve_ipc::device::DeviceReport;
+use reeve_ipc::device::{DeviceFigures, DeviceReport};
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::exit_code;
 use reeve_ipc::fd::FdError;
@@ -137,7 +137,12 @@ impl WorkerService for Service {
     }
 
     fn device_detach(&mut self, request: DeviceDetach) -> Result<(), WireError> {
-        self.machine()?.detach(request.slot, request.force)
+        let machine = self.machine()?;
+        if machine.watchdog_place() == Some(request.slot) {
+            let why = "the watchdog comes and goes with a start of the machine only";
+            return Err(WireError::new(ErrorCode::Unsupported, why));
+        }
+        machine.detach(request.slot, request.force)
     }
 
     fn device_update(&mut self, request: DeviceUpdate) -> Result<(), WireError> {
@@ -146,7 +151,14 @@ impl WorkerService for Service {
     }
 
     fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {
-        Ok(self.machine()?.plugging().reports())
+        let machine = self.machine()?;
+        let mut reports = machine.plugging().reports();
+        reports.extend(machine.watchdog_place().map(|slot| DeviceReport {
+            slot,
+            figures: DeviceFigures::None,
+        }));
+        reports.sort_unstable_by_key(|report| report.slot);
+        Ok(reports)
     }
 
     fn hand_over(&mut self, request: HandOver) -> Result<(), WireError> {

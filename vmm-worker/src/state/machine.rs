@@ -21,6 +21,7 @@ const VCPUS: &str = "vcpus";
 const CLOCK: &str = "clock";
 const IOAPIC: &str = "ioapic";
 const CONSOLE_INPUT: &str = "console-input";
+const GENERATION_ID: &str = "generation-id";
 const IRQCHIP: &str = "interrupt-controllers";
 
 /// The name of a vCPU's record.
@@ -216,7 +217,15 @@ pub(crate) struct Fixture<'a> {
     pub platform: &'a Platform,
     pub vcpus: &'a Processors,
     pub io: &'a IoThread,
+    /// What the guest finds as its generation id, if it finds one.
+    pub generation_id: Option<[u8; 16]>,
 }
+
+/// A generation id as it lies in memory.
+const GENERATION_ID_SCHEMA: Schema = Schema {
+    name: "generation-id",
+    version: 1,
+};
 
 /// Bytes on their way to the guest's console.
 const CONSOLE_INPUT_SCHEMA: Schema = Schema {
@@ -255,18 +264,21 @@ pub(crate) fn save(
     }
     fixture.devices.save(&mut records)?;
     records.add(CONSOLE_INPUT, CONSOLE_INPUT_SCHEMA, input)?;
+    if let Some(id) = &fixture.generation_id {
+        records.add(GENERATION_ID, GENERATION_ID_SCHEMA, id)?;
+    }
     Ok(records.seal(machine))
 }
 
 /// Puts the records, without that of the machine, into a machine that was built and has not run; the
-/// TSC of its first vCPU was `fresh` before.
+/// TSC of its first vCPU was `fresh` before. Gives the generation id that the guest had, if it has one.
 pub(crate) fn restore(
     fixture: &Fixture<'_>,
     mut records: Records<'_>,
     general: &MachineStateV1,
     origin: Origin,
     fresh: Tsc,
-) -> Result<(), RestoreError> {
+) -> Result<Option<[u8; 16]>, RestoreError> {
     let (version, bytes) = records.take(CLOCK, ClockStateV1::SCHEMA.name)?;
     let saved = ClockStateV1::decode(version, bytes).map_err(RestoreError::record(CLOCK))?;
     let passage = Passage { origin, saved };
@@ -307,6 +319,7 @@ pub(crate) fn restore(
             .restore(version, bytes)
             .map_err(RestoreError::record(unit))?;
     }
+    fixture.chipset.restored();
     fixture.chipset.pass(passage.elapsed());
     fixture.devices.restore(&mut records)?;
     let (version, input) = records.take(CONSOLE_INPUT, CONSOLE_INPUT_SCHEMA.name)?;
@@ -315,6 +328,10 @@ pub(crate) fn restore(
         .and_then(|()| check(input.len() <= MAX_PENDING_INPUT, "input"))
         .map_err(RestoreError::record(CONSOLE_INPUT))?;
     fixture.io.give_input(input.to_vec());
+    let generation_id = match fixture.generation_id {
+        Some(_) => Some(take_generation_id(&mut records)?),
+        None => None,
+    };
     // The end of an interrupt whose report a pause cut short is nowhere in the records: its pin would
     // wait for it for ever.
     for (vector, held) in (0..=u8::MAX).zip(held) {
@@ -322,7 +339,20 @@ pub(crate) fn restore(
             interrupts.end_of_interrupt(vector);
         }
     }
-    Ok(records.finish()?)
+    records.finish()?;
+    Ok(generation_id)
+}
+
+fn take_generation_id(records: &mut Records<'_>) -> Result<[u8; 16], RestoreError> {
+    let (version, bytes) = records.take(GENERATION_ID, GENERATION_ID_SCHEMA.name)?;
+    let read = || {
+        GENERATION_ID_SCHEMA.expect_version(version)?;
+        let mut reader = StateReader::new(bytes);
+        let id = reader.bytes()?;
+        reader.finish()?;
+        Ok::<_, StateError>(id)
+    };
+    read().map_err(RestoreError::record(GENERATION_ID))
 }
 
 /// Winds the TSC of every vCPU forward, all by the same.

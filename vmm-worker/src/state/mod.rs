@@ -29,6 +29,8 @@
 //! | `ioapic` | `ioapic` 1 | `reeve-1.0` |
 //! | `interrupt-controllers` | `kvm-irqchip` 1 | `reeve-legacy-1.0` |
 //! | `serial`, `acpi-pm`, `rtc`, `reset-control`, `pci-ports`, `pci-host-bridge`, `pci-hotplug`, `cpu-hotplug` | the device's | one each |
+//! | `pvpanic`, `watchdog` | `pvpanic` 1, `i6300esb` 1 | one, where the specification has the device |
+//! | `generation-id` | `generation-id` 1 | one, where the specification has one: what the guest had by then |
 //! | `KIND/SLOT` | `virtio-pci` | one for each device of the specification |
 //! | `console-input` | `bytes` 1 | one: what clients have sent and the guest has not yet had |
 //!
@@ -39,7 +41,7 @@
 //! # Time
 //! It goes on between save and restore, on every clock alike: TSC, kvmclock, PM timer, real-time clock
 //! (`time`). Only a timer that counts down stands still meanwhile; its interrupt is as much later, as
-//! if the host had been busy.
+//! if the host had been busy. So does a watchdog, all the time that the vCPUs stand.
 
 pub mod container;
 mod error;

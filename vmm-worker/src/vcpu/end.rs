@@ -8,6 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
 
+use reeve_devices::legacy::pvpanic::PanicSink;
 use reeve_devices::power::PowerSink;
 use reeve_ipc::event::CrashReport;
 use rustix::event::{EventfdFlags, eventfd};
@@ -27,6 +28,8 @@ pub enum GuestEnd {
 #[derive(Debug)]
 pub struct EndSignal {
     pending: AtomicBool,
+    /// A vCPU has said that the guest panicked, and is about to make an end of it.
+    panicked: AtomicBool,
     end: Mutex<Option<GuestEnd>>,
     event: OwnedFd,
 }
@@ -40,6 +43,7 @@ impl EndSignal {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
         Ok(Self {
             pending: AtomicBool::new(false),
+            panicked: AtomicBool::new(false),
             end: Mutex::new(None),
             event,
         })
@@ -62,6 +66,12 @@ impl EndSignal {
         }
     }
 
+    /// On a vCPU thread, after it wrote a port: whether the guest has said that it panicked, and no vCPU has
+    /// made an end of it yet. This one does.
+    pub(super) fn take_panic(&self) -> bool {
+        self.panicked.load(Ordering::Relaxed) && self.panicked.swap(false, Ordering::Relaxed)
+    }
+
     /// On the control thread: takes what waits.
     pub fn take(&self) -> Option<GuestEnd> {
         let _ = rustix::io::read(&self.event, &mut [0; 8]);
@@ -74,6 +84,7 @@ impl EndSignal {
     /// On the control thread, with every vCPU standing: lets them run again.
     pub fn clear(&self) {
         let _ = self.take();
+        self.panicked.store(false, Ordering::Relaxed);
         self.pending.store(false, Ordering::Release);
     }
 }
@@ -85,6 +96,13 @@ impl PowerSink for EndSignal {
 
     fn reset(&self) {
         self.raise(GuestEnd::Reset);
+    }
+}
+
+/// The vCPU that wrote the port tells how it stands: [`EndSignal::take_panic`].
+impl PanicSink for EndSignal {
+    fn panicked(&self) {
+        self.panicked.store(true, Ordering::Relaxed);
     }
 }
 

@@ -63,7 +63,10 @@ impl Platform {
                 for access in data.chunks(usize::from(width).max(1)) {
                     self.ports.write(Port(port), access);
                 }
-                return Step::Handled;
+                if !self.end.take_panic() {
+                    return Step::Handled;
+                }
+                CrashCause::Panicked
             }
             Exit::IoIn { port, width, data } => {
                 for access in data.chunks_mut(usize::from(width).max(1)) {

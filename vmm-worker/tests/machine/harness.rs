@@ -176,6 +176,9 @@ fn set_up(
     let config = AcpiConfig {
         vcpus: count,
         max_vcpus: count,
+        generation_id: None,
+        panic_port: false,
+        watchdog: None,
         legacy_pic: kind == ControllerKind::InKernel,
         pci_window_64: None,
     };

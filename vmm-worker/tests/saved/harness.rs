@@ -12,8 +12,9 @@ use reeve_ipc::scm;
 use reeve_ipc::spec::{
     BalloonSpec, BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DeviceSpec, EndAction, EndPolicy,
     MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, ResetAction, RngSpec, SpecDigest,
+    WatchdogAction, WatchdogSpec,
 };
-use reeve_worker::build;
+use reeve_worker::build::{self, Lineage};
 use reeve_worker::device_set::STOP_PATIENCE;
 use reeve_worker::hand_over::give::{self, Before, Outcome};
 use reeve_worker::hand_over::take;
@@ -34,6 +35,9 @@ pub struct Setup {
     max_vcpus: Option<u32>,
     memory: u64,
     devices: Vec<DeviceSpec>,
+    generation_id: Option<[u8; 16]>,
+    panic_port: bool,
+    watchdog: Option<WatchdogSpec>,
 }
 
 impl Setup {
@@ -57,7 +61,27 @@ impl Setup {
                     free_page_reporting: true,
                 }),
             ],
+            generation_id: None,
+            panic_port: false,
+            watchdog: None,
         }
+    }
+
+    pub fn generation_id(mut self, id: [u8; 16]) -> Self {
+        self.generation_id = Some(id);
+        self
+    }
+
+    pub fn panic_port(mut self) -> Self {
+        self.panic_port = true;
+        self
+    }
+
+    /// A watchdog in slot 9.
+    pub fn watchdog(mut self, action: WatchdogAction) -> Self {
+        let slot = PciSlot::try_from(9).expect("a slot");
+        self.watchdog = Some(WatchdogSpec { slot, action });
+        self
     }
 
     pub fn machine(mut self, machine: MachineType) -> Self {
@@ -113,7 +137,7 @@ impl Setup {
         let mut give = |fd: OwnedFd| descriptors.push(fd).expect("room");
         let kernel = memfd("kernel", 0);
         File::from(kernel.try_clone().expect("a descriptor"))
-            .write_all(reeve_guest::IMAGE)
+            .write_all(reeve_guest::image(self.command_line))
             .expect("the image");
         let (ours, theirs) = UnixStream::pair().expect("a socket");
         ours.set_nonblocking(true).expect("non-blocking");
@@ -148,6 +172,9 @@ impl Setup {
             adoption: None,
             digest: SpecDigest::default(),
             max_vcpus: self.max_vcpus.unwrap_or(self.vcpus),
+            generation_id: self.generation_id,
+            panic_port: self.panic_port,
+            watchdog: self.watchdog,
         };
         (spec, descriptors, ours)
     }
@@ -201,7 +228,7 @@ impl Rig {
         let spare = (setup.memory != self.setup.memory).then(|| memfd("other", setup.memory));
         let (mut spec, mut descriptors, _) = setup.specify(spare.as_ref().unwrap_or(&self.memory));
         spec.console = None;
-        build::restore(spec, state, origin, &mut descriptors)
+        build::restore(spec, state, origin, Lineage::Again, &mut descriptors)
     }
 
     /// Moves the guest into a new machine.
@@ -221,8 +248,8 @@ impl Rig {
         change(&mut state);
         let state = seal_again(&state);
         let changed = Instant::now();
-        let mut machine =
-            build::restore(spec, &state, origin, &mut descriptors).expect("the same machine");
+        let mut machine = build::restore(spec, &state, origin, Lineage::Again, &mut descriptors)
+            .expect("the same machine");
         let restored = Instant::now();
         machine.resume().expect("goes on");
         let resumed = Instant::now();

@@ -31,6 +31,7 @@ pub(super) fn placed(devices: &Devices) -> impl Iterator<Item = (PciSlot, String
         consoles: _,
         ports_address,
         shares,
+        watchdog,
     } = devices;
     let disks = disks
         .iter()
@@ -47,6 +48,10 @@ pub(super) fn placed(devices: &Devices) -> impl Iterator<Item = (PciSlot, String
         (
             ports_address.filter(|_| devices.has_ports()),
             "the serial controller",
+        ),
+        (
+            watchdog.and_then(|watchdog| watchdog.address),
+            "the watchdog",
         ),
     ];
     let single = single.map(|(address, what)| (address, what.to_owned()));
@@ -73,6 +78,7 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
         consoles: _,
         ports_address,
         shares,
+        watchdog,
     } = devices;
     let disks = disks.iter_mut().map(|disk| &mut disk.address);
     let nics = nics.iter_mut().map(|nic| &mut nic.address);
@@ -81,6 +87,7 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
     let vsock = vsock.iter_mut().map(|vsock| &mut vsock.address);
     let ports = Some(ports_address).filter(|_| ports);
     let shares = shares.iter_mut().map(|share| &mut share.address);
+    let watchdog = watchdog.iter_mut().map(|watchdog| &mut watchdog.address);
     disks
         .chain(nics)
         .chain(rng)
@@ -88,6 +95,7 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
         .chain(vsock)
         .chain(ports)
         .chain(shares)
+        .chain(watchdog)
         .filter(|address| address.is_none())
 }
 

@@ -6,7 +6,7 @@ use super::{DeviceName, DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 use crate::spec::{
     MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES, MAX_DISK_QUEUES, MAX_GUEST_CID,
     MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_SERIAL_BYTES, MAX_TAG_BYTES, MIN_GUEST_CID, MIN_MTU,
-    MacAddress, PciSlot,
+    MacAddress, PciSlot, UnknownWord,
 };
 
 /// Why a device is refused. Each line names it.
@@ -156,7 +156,7 @@ pub enum DeviceError {
     /// No name of a device.
     #[error(
         "'{0}' is not the name of a device: write a disk's target (vda), a network interface's address or \
-         name, share:TAG, rng, balloon, vsock, ports, or an address on the bus (5)"
+         name, share:TAG, rng, balloon, vsock, ports, watchdog, or an address on the bus (5)"
     )]
     Name(String),
     /// None of that name.
@@ -165,6 +165,15 @@ pub enum DeviceError {
     /// A second one where there may be one.
     #[error("a domain has one {0}, and this one has it already")]
     Second(&'static str),
+    /// An action of a watchdog that there is not.
+    #[error(transparent)]
+    WatchdogAction(#[from] UnknownWord),
+    /// An action of a watchdog that is not supported.
+    #[error(
+        "the watchdog action 'dump' is not supported, as guests cannot be dumped; 'pause' keeps the guest as \
+         it is, and 'inject-nmi' lets it dump itself"
+    )]
+    WatchdogDump,
     /// A change that is another kind's.
     #[error("'{0}' cannot be changed like that: it is a device of another kind")]
     Change(DeviceName),

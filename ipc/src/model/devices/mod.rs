@@ -22,7 +22,7 @@ pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 pub use self::nic::{Nic, NicSource};
 pub use self::plug::{Device, DeviceName};
 pub use self::share::Share;
-pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock};
+pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock, Watchdog};
 use super::DomainUuid;
 use crate::spec::{MAX_DEVICES, MAX_PORTS, PciSlot, Rate};
 
@@ -52,6 +52,8 @@ pub struct Devices {
     pub ports_address: Option<PciSlot>,
     /// Directories of the host.
     pub shares: Vec<Share>,
+    /// Its watchdog.
+    pub watchdog: Option<Watchdog>,
 }
 
 impl Devices {
@@ -85,6 +87,7 @@ impl Devices {
             self.balloon.is_some(),
             self.vsock.is_some(),
             self.has_ports(),
+            self.watchdog.is_some(),
         ];
         let single = single.into_iter().filter(|there| *there).count();
         self.disks.len() + self.nics.len() + self.shares.len() + single

@@ -13,7 +13,7 @@ use crate::device::DeviceChange;
 use crate::spec::{MacAddress, PciSlot};
 
 /// A device that a domain is to have beside those it has. Channels and consoles are ports of one
-/// controller, and so come and go with it only.
+/// controller, and so come and go with it only; a watchdog comes and goes with a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     /// A disk.
@@ -32,7 +32,7 @@ pub enum Device {
 
 /// What users call a device of a domain. In text, and on the wire: a disk by its target (`vda`), a
 /// network interface by its address or by its name on the host, a share by its tag (`share:TAG`), one of a
-/// kind by that (`rng`, `balloon`, `vsock`, `ports`), and any by its address on the bus (`5`).
+/// kind by that (`rng`, `balloon`, `vsock`, `ports`, `watchdog`), and any by its address on the bus (`5`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceName {
@@ -54,6 +54,8 @@ pub enum DeviceName {
     Slot(PciSlot),
     /// A share, by its tag.
     Share(String),
+    /// The watchdog.
+    Watchdog,
 }
 
 impl FromStr for DeviceName {
@@ -66,6 +68,7 @@ impl FromStr for DeviceName {
             "balloon" => return Ok(Self::Balloon),
             "vsock" => return Ok(Self::Vsock),
             "ports" => return Ok(Self::Ports),
+            "watchdog" => return Ok(Self::Watchdog),
             _ => {}
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -114,6 +117,7 @@ impl fmt::Display for DeviceName {
             Self::Ports => f.write_str("ports"),
             Self::Slot(slot) => slot.fmt(f),
             Self::Share(tag) => write!(f, "share:{tag}"),
+            Self::Watchdog => f.write_str("watchdog"),
         }
     }
 }
@@ -128,6 +132,7 @@ enum Place {
     Vsock,
     Ports,
     Share(usize),
+    Watchdog,
 }
 
 impl Devices {
@@ -187,6 +192,7 @@ impl Devices {
             Some(Place::Rng) => self.rng = None,
             Some(Place::Balloon) => self.balloon = None,
             Some(Place::Vsock) => self.vsock = None,
+            Some(Place::Watchdog) => self.watchdog = None,
             Some(Place::Ports) => {
                 self.channels.clear();
                 self.consoles.clear();
@@ -208,6 +214,7 @@ impl Devices {
         all.rng = all.rng.filter(|rng| here(rng.address));
         all.balloon = all.balloon.filter(|balloon| here(balloon.address));
         all.vsock = all.vsock.filter(|vsock| here(vsock.address));
+        all.watchdog = all.watchdog.filter(|watchdog| here(watchdog.address));
         if !here(all.ports_address) {
             all.channels.clear();
             all.consoles.clear();
@@ -269,6 +276,7 @@ impl Devices {
             self.balloon.is_some().then_some(Place::Balloon),
             self.vsock.is_some().then_some(Place::Vsock),
             self.has_ports().then_some(Place::Ports),
+            self.watchdog.is_some().then_some(Place::Watchdog),
         ];
         let shares = (0..self.shares.len()).map(Place::Share);
         disks
@@ -287,6 +295,7 @@ impl Devices {
             Place::Vsock => self.vsock.as_ref()?.address,
             Place::Ports => self.ports_address,
             Place::Share(index) => self.shares.get(index)?.address,
+            Place::Watchdog => self.watchdog?.address,
         }
     }
 
@@ -298,6 +307,7 @@ impl Devices {
             Place::Balloon => Some(DeviceName::Balloon),
             Place::Vsock => Some(DeviceName::Vsock),
             Place::Ports => Some(DeviceName::Ports),
+            Place::Watchdog => Some(DeviceName::Watchdog),
             Place::Share(index) => Some(DeviceName::Share(self.shares.get(index)?.tag.clone())),
         }
     }

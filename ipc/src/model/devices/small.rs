@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::DeviceError;
-use crate::spec::{MAX_CHANNEL_NAME_BYTES, MAX_GUEST_CID, MIN_GUEST_CID, PciSlot, Rate};
+use crate::spec::{
+    MAX_CHANNEL_NAME_BYTES, MAX_GUEST_CID, MIN_GUEST_CID, PciSlot, Rate, WatchdogAction,
+};
 
 /// An entropy device (libvirt `<rng>`).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -25,6 +27,28 @@ pub struct Balloon {
     pub deflate_on_oom: bool,
     /// Where it is on the bus.
     pub address: Option<PciSlot>,
+}
+
+/// A watchdog (libvirt `<watchdog model='i6300esb'>`). It comes and goes with a start of the domain only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Watchdog {
+    /// What is done when it expires.
+    pub action: WatchdogAction,
+    /// Where it is on the bus.
+    pub address: Option<PciSlot>,
+}
+
+impl Watchdog {
+    /// The action of that name, as people write it.
+    ///
+    /// # Errors
+    /// [`DeviceError::WatchdogDump`] of one that libvirt has and we do not; [`DeviceError::WatchdogAction`].
+    pub fn action(word: &str) -> Result<WatchdogAction, DeviceError> {
+        match word {
+            "dump" => Err(DeviceError::WatchdogDump),
+            word => Ok(word.parse()?),
+        }
+    }
 }
 
 /// A socket device (libvirt `<vsock>`), whose host end is a UNIX socket.

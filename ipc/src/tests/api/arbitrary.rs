@@ -25,11 +25,12 @@ use crate::api::view::{
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::{
-    BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, KernelBoot, Labels,
-    LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot,
-    ResourceLimits, VcpuPin, Vcpus,
+    BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
+    Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff,
+    OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
+use crate::tests::arbitrary::watchdog_action;
 use crate::tests::device_samples::{any_mac, any_slot};
 use crate::tests::plug_samples::{any_change, any_figures};
 
@@ -146,6 +147,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         limits(),
         proptest::collection::vec(pin(), 0..3),
         labels(),
+        platform(),
     );
     (identity, machine, rest).prop_map(|(identity, machine, rest)| Domain {
         name: identity.0,
@@ -166,6 +168,19 @@ fn domain() -> impl Strategy<Value = Domain> {
         pinning: rest.2,
         labels: rest.3,
         max_vcpus: Vcpus::try_from(machine.0.1).unwrap(),
+        platform: rest.4,
+    })
+}
+
+fn platform() -> impl Strategy<Value = Platform> {
+    let generation_id = prop_oneof![
+        Just(GenerationId::Absent),
+        Just(GenerationId::Random),
+        any::<u128>().prop_map(|id| GenerationId::Fixed(Uuid::from_u128(id))),
+    ];
+    (generation_id, any::<bool>()).prop_map(|(generation_id, panic_port)| Platform {
+        generation_id,
+        panic_port,
     })
 }
 
@@ -192,7 +207,7 @@ fn label() -> impl Strategy<Value = LabelChange> {
 fn device_name() -> impl Strategy<Value = DeviceName> {
     prop_oneof![
         select(vec![
-            "vda", "vdzzz", "vnet0", "rng", "balloon", "vsock", "ports", "share:t"
+            "vda", "vdzzz", "vnet0", "rng", "balloon", "vsock", "ports", "share:t", "watchdog"
         ])
         .prop_map(|name| name.parse().unwrap()),
         any_mac().prop_map(DeviceName::Nic),
@@ -458,6 +473,9 @@ fn event() -> impl Strategy<Value = EventKind> {
         (device_name(), any_slot()).prop_map(|(device, slot)| E::DeviceRemoved { device, slot }),
         size().prop_map(|memory| E::BalloonChanged { memory }),
         any::<u32>().prop_map(|vcpus| E::VcpusChanged { vcpus }),
+        Just(E::CrashKernel),
+        Just(E::Panicked),
+        watchdog_action().prop_map(|action| E::WatchdogExpired { action }),
     ]
 }
 

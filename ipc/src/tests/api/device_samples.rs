@@ -8,11 +8,13 @@ use proptest::sample::select;
 
 use crate::model::{
     Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, Layer, Nic, NicSource,
-    PortConsole, Rng, Share, Vsock,
+    PortConsole, Rng, Share, Vsock, Watchdog,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, PciSlot, Rate, Rates,
+    WatchdogAction,
 };
+use crate::tests::arbitrary::watchdog_action;
 use crate::tests::device_samples::{any_mac, any_throttle};
 
 fn slot(number: u8) -> PciSlot {
@@ -116,6 +118,10 @@ pub(in crate::tests) fn devices() -> Devices {
             read_only: true,
             address: Some(slot(29)),
         }],
+        watchdog: Some(Watchdog {
+            action: WatchdogAction::Shutdown,
+            address: Some(slot(28)),
+        }),
     }
 }
 
@@ -227,7 +233,10 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
         address,
     });
     let shares = vec(share, 0..3);
-    (many, one, ports, shares).prop_map(|(many, one, ports, shares)| Devices {
+    let watchdog = (watchdog_action(), any_address());
+    let watchdog = watchdog.prop_map(|(action, address)| Watchdog { action, address });
+    let last = (shares, option::of(watchdog));
+    (many, one, ports, last).prop_map(|(many, one, ports, last)| Devices {
         disks: many.0,
         nics: many.1,
         rng: one.0,
@@ -236,7 +245,8 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
         channels: ports.0,
         consoles: ports.1,
         ports_address: ports.2,
-        shares,
+        shares: last.0,
+        watchdog: last.1,
     })
 }
 

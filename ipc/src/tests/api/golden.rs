@@ -74,13 +74,18 @@ fn every_state_and_job_has_golden_bytes() {
                 Running::Booted | Running::Unpaused | Running::Restarted | Running::Adopted,
             )
             | State::Paused(
-                Paused::StartingUp | Paused::User | Paused::PoweredOff | Paused::Adopted,
+                Paused::StartingUp
+                | Paused::User
+                | Paused::PoweredOff
+                | Paused::Adopted
+                | Paused::Watchdog,
             )
             | State::ShuttingDown
             | State::ShutOff(
                 Off::Unknown | Off::Shutdown | Off::Destroyed | Off::Crashed | Off::Failed,
             )
-            | State::Crashed => {}
+            | State::Crashed
+            | State::Panicked => {}
         }
     }
     for job in JOBS {

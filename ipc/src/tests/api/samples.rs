@@ -16,9 +16,9 @@ use crate::api::call::{
 use crate::api::event::Cursor;
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
-    BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, KernelBoot, Labels,
-    LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits,
-    VcpuPin, Vcpus,
+    BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
+    Labels, LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
+    ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MachineType};
 use crate::tests::plug_samples::changes;
@@ -84,6 +84,10 @@ pub(super) fn domain() -> Domain {
             metadata: vec![metadata()],
         },
         max_vcpus: Vcpus::try_from(8).unwrap(),
+        platform: Platform {
+            generation_id: GenerationId::Fixed(Uuid::from_u128(5)),
+            panic_port: true,
+        },
     }
 }
 
@@ -106,6 +110,7 @@ pub(super) fn bare_domain() -> Domain {
         limits: ResourceLimits::default(),
         pinning: Vec::new(),
         labels: Labels::default(),
+        platform: Platform::default(),
         ..domain()
     }
 }

@@ -12,6 +12,7 @@ use crate::api::view::{
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::MemorySize;
+use crate::spec::WatchdogAction;
 use crate::tests::device_samples::slot;
 use crate::tests::plug_samples::figures;
 
@@ -35,7 +36,7 @@ pub(super) const ERROR_CODES: [ApiErrorCode; 15] = [
 ];
 
 /// Every state with every reason.
-pub(super) const STATES: [DomainState; 15] = [
+pub(super) const STATES: [DomainState; 17] = [
     DomainState::Running(RunningReason::Booted),
     DomainState::Running(RunningReason::Unpaused),
     DomainState::Running(RunningReason::Restarted),
@@ -51,6 +52,8 @@ pub(super) const STATES: [DomainState; 15] = [
     DomainState::ShutOff(ShutOffReason::Crashed),
     DomainState::ShutOff(ShutOffReason::Failed),
     DomainState::Crashed,
+    DomainState::Paused(PausedReason::Watchdog),
+    DomainState::Panicked,
 ];
 
 /// Every job.
@@ -296,6 +299,12 @@ fn events() -> Vec<(&'static str, ToClient)> {
             event(EventKind::BalloonChanged { memory })
         }),
         ("vCPUs changed", event(EventKind::VcpusChanged { vcpus: 3 })),
+        ("crash kernel", event(EventKind::CrashKernel)),
+        ("watchdog expired", {
+            let action = WatchdogAction::InjectNmi;
+            event(EventKind::WatchdogExpired { action })
+        }),
+        ("panicked", event(EventKind::Panicked)),
     ]
 }
 

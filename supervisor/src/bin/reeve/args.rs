@@ -8,8 +8,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainName, DomainUuid, KernelBoot, Labels, LifecycleAction, MemorySize,
-    ResourceLimits, Vcpus,
+    BootSource, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels, LifecycleAction,
+    MemorySize, Platform, ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{BuildId, PROTOCOL};
@@ -182,6 +182,22 @@ pub struct GuestArgs {
     )]
     pub machine: String,
 
+    /// What the guest finds as its generation id, by which it learns that it was restored or copied:
+    /// another at each start (random), always the same (a UUID), or none.
+    #[arg(
+        long,
+        value_name = "random|none|UUID",
+        default_value = "random",
+        value_parser = generation_id,
+        help_heading = "Guest"
+    )]
+    pub generation_id: GenerationId,
+
+    /// Give the guest a port (pvpanic) by which its kernel says that it panicked. It has crashed then, and
+    /// on-crash of its definition says what follows.
+    #[arg(long, help_heading = "Guest")]
+    pub panic_port: bool,
+
     #[command(flatten)]
     pub devices: DeviceArgs,
 
@@ -259,6 +275,18 @@ pub fn parse_vcpus(text: &str) -> Result<Vcpus, String> {
     Vcpus::try_from(count).map_err(|error| error.to_string())
 }
 
+/// A generation id as people write it.
+pub fn generation_id(text: &str) -> Result<GenerationId, String> {
+    match text {
+        "none" => Ok(GenerationId::Absent),
+        "random" => Ok(GenerationId::Random),
+        text => text
+            .parse()
+            .map(GenerationId::Fixed)
+            .map_err(|_| format!("'{text}' is no generation id: write random, none or a UUID")),
+    }
+}
+
 impl GuestArgs {
     /// The domain these arguments describe.
     pub fn domain(&self, name: DomainName, uuid: DomainUuid) -> Domain {
@@ -296,6 +324,10 @@ impl GuestArgs {
             },
             pinning: Vec::new(),
             labels: Labels::default(),
+            platform: Platform {
+                generation_id: self.generation_id,
+                panic_port: self.panic_port,
+            },
         }
     }
 }

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 use reeve_ipc::model::{
-    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, Rng, Share, Vsock,
+    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, Rng, Share, Vsock, Watchdog,
 };
 use reeve_ipc::spec::DiskFormat;
 
@@ -82,6 +82,15 @@ pub struct DeviceArgs {
         help_heading = "Devices"
     )]
     pub share: Vec<Share>,
+
+    /// A watchdog, an i6300esb, and what is done when the guest does not reload it in time.
+    #[arg(
+        long,
+        value_name = "reset|shutdown|poweroff|pause|none|inject-nmi[,address=N]",
+        value_parser = watchdog,
+        help_heading = "Devices"
+    )]
+    pub watchdog: Option<Watchdog>,
 }
 
 /// A disk whose name may have been left to us.
@@ -123,6 +132,7 @@ impl DeviceArgs {
             consoles: Vec::new(),
             ports_address: None,
             shares: self.share.clone(),
+            watchdog: self.watchdog,
         }
     }
 }
@@ -185,6 +195,17 @@ fn share(text: &str) -> Result<Share, String> {
     };
     list.end()?;
     Ok(share)
+}
+
+fn watchdog(text: &str) -> Result<Watchdog, String> {
+    let mut list = List::read(text);
+    let action = list.subject("action")?;
+    let watchdog = Watchdog {
+        action: Watchdog::action(&action).map_err(|error| error.to_string())?,
+        address: list.address()?,
+    };
+    list.end()?;
+    Ok(watchdog)
 }
 
 fn channel(text: &str) -> Result<Channel, String> {

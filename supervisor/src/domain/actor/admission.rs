@@ -123,7 +123,9 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Attach { live: true, .. } | Request::SetVcpus { live: true, .. }
             if matches!(
                 state,
-                DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed
+                DomainState::Paused(PausedReason::PoweredOff)
+                    | DomainState::Crashed
+                    | DomainState::Panicked
             ) =>
         {
             wrong("its guest has ended; reset or destroy it")
@@ -136,9 +138,9 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         }
         Request::Upgrade => match state {
             DomainState::ShutOff(_) => Err(OFF),
-            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
-                wrong("its guest has ended; reset or destroy it")
-            }
+            DomainState::Paused(PausedReason::PoweredOff)
+            | DomainState::Crashed
+            | DomainState::Panicked => wrong("its guest has ended; reset or destroy it"),
             _ => Ok(Job(JobKind::Upgrade)),
         },
         Request::SetVcpus { .. } => Ok(Job(JobKind::SetVcpus)),
@@ -146,9 +148,9 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Start(..) if state.is_active() => wrong("it is running already"),
         Request::Start(..) => Ok(Job(JobKind::Start)),
         Request::Shutdown { for_host: true, .. } => match state {
-            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
-                Ok(Admission::Destroy)
-            }
+            DomainState::Paused(PausedReason::PoweredOff)
+            | DomainState::Crashed
+            | DomainState::Panicked => Ok(Admission::Destroy),
             DomainState::ShutOff(_) => Err(OFF),
             _ => Ok(Job(JobKind::Shutdown)),
         },
@@ -157,17 +159,17 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Reset if state.is_active() => Ok(Job(JobKind::Reset)),
         Request::Pause => match state {
             DomainState::Running(_) | DomainState::ShuttingDown => Ok(Job(JobKind::Pause)),
-            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
-                wrong("its guest has ended; reset or destroy it")
-            }
+            DomainState::Paused(PausedReason::PoweredOff)
+            | DomainState::Crashed
+            | DomainState::Panicked => wrong("its guest has ended; reset or destroy it"),
             DomainState::Paused(_) => Ok(Answer),
             DomainState::ShutOff(_) => Err(OFF),
         },
         Request::Resume => match state {
             DomainState::Running(_) | DomainState::ShuttingDown => Ok(Answer),
-            DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => {
-                wrong("its guest has ended; reset or destroy it")
-            }
+            DomainState::Paused(PausedReason::PoweredOff)
+            | DomainState::Crashed
+            | DomainState::Panicked => wrong("its guest has ended; reset or destroy it"),
             DomainState::Paused(_) => Ok(Job(JobKind::Resume)),
             DomainState::ShutOff(_) => Err(OFF),
         },
@@ -179,7 +181,9 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
 fn pressable(state: DomainState) -> Result<(), Refusal> {
     match state {
         DomainState::Running(_) | DomainState::ShuttingDown => Ok(()),
-        DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed => Err((
+        DomainState::Paused(PausedReason::PoweredOff)
+        | DomainState::Crashed
+        | DomainState::Panicked => Err((
             ApiErrorCode::WrongState,
             "its guest has ended; reset or destroy it",
         )),

@@ -99,6 +99,11 @@ impl DomainActor {
         if live {
             let devices = &self.running()?.record.definition.devices;
             let (slot, name) = self.named(devices, &device)?;
+            if name == DeviceName::Watchdog {
+                let why = "a watchdog comes and goes with a start of its domain: take it out of the \
+                           definition ('reeve edit'), and start the domain again";
+                return Err(self.error(ApiErrorCode::Unsupported, why));
+            }
             detach = Some(Step::Device(DeviceCall::Detach { slot, force }));
             device = name;
         }

@@ -6,6 +6,7 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
 use reeve_ipc::model::{LifecycleAction, OnCrash, OnPowerOff, OnReboot};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::spec::WatchdogAction;
 
 use super::message::{Adopted, Effect, Ticket, Timer};
 use super::planted::{self, Bug};
@@ -35,11 +36,15 @@ impl DomainActor {
         match notice {
             Notice::GuestEnded(end) => {
                 live.machine = match end {
-                    GuestEnd::Crashed(_) => Machine::Crashed,
+                    GuestEnd::Crashed(ref report) => Machine::of_crash(report),
                     GuestEnd::PoweredOff | GuestEnd::Reset => {
                         Machine::Paused(PausedReason::PoweredOff)
                     }
                 };
+                if live.machine == Machine::Panicked {
+                    self.effects.push(Effect::Event(EventKind::Panicked));
+                }
+                let Some(live) = self.live_mut() else { return };
                 live.end = Some(end).filter(|_| !planted::has(Bug::ForgetsTheEnd));
                 self.overtaken();
             }
@@ -71,7 +76,25 @@ impl DomainActor {
             Notice::DeviceRemoved(slot) => self.device_removed(slot),
             Notice::Balloon(bytes) => self.balloon_changed(bytes),
             Notice::Vcpus(standing) => self.vcpus_stand(standing),
+            Notice::CrashKernel => self.effects.push(Effect::Event(EventKind::CrashKernel)),
+            Notice::Watchdog(action) => self.watchdog_expired(action),
             Notice::Gone(verdict) => self.gone(verdict),
+        }
+    }
+
+    /// The watchdog has expired. A reset or a power-off for it is told by itself.
+    fn watchdog_expired(&mut self, action: WatchdogAction) {
+        let expired = EventKind::WatchdogExpired { action };
+        self.effects.push(Effect::Event(expired));
+        if action != WatchdogAction::Pause {
+            return;
+        }
+        if self.is_resuming_only() {
+            // It ran, and was paused before the answer came.
+            self.job_succeeded();
+        }
+        if let Some(live) = self.live_mut().filter(|live| !live.has_ended()) {
+            live.machine = Machine::Paused(PausedReason::Watchdog);
         }
     }
 
@@ -389,6 +412,9 @@ impl DomainActor {
         let Some(live) = self.live_mut() else { return };
         live.resets = resets;
         live.set_phase(phase);
+        if let Some(GuestEnd::Crashed(report)) = &end {
+            live.machine = Machine::of_crash(report);
+        }
         live.end = end;
         live.note_restart();
         self.effects.push(Effect::Event(EventKind::Adopted));

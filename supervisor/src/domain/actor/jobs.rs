@@ -290,6 +290,12 @@ impl DomainActor {
         job.is_some_and(|job| job.step == Step::Call(WorkerCall::PowerButton))
     }
 
+    /// Whether the job waits for the machine to be let run, and is done with it then.
+    pub(super) fn is_resuming_only(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| job.step == Step::Call(WorkerCall::Resume) && job.rest.is_empty())
+    }
+
     /// The place of the device that the job waits for to be made, if it does.
     pub(super) fn attaching(&self) -> Option<PciSlot> {
         match self.job.as_ref()?.step {

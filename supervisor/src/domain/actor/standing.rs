@@ -1,6 +1,7 @@
 //! Where a domain stands: off, or with a worker.
 
 use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
+use reeve_ipc::event::{CrashCause, CrashReport};
 use reeve_ipc::model::DomainName;
 use reeve_ipc::phase::Phase;
 
@@ -51,6 +52,18 @@ pub(super) enum Machine {
     Running(RunningReason),
     Paused(PausedReason),
     Crashed,
+    /// Its guest said that its kernel panicked.
+    Panicked,
+}
+
+impl Machine {
+    /// That of a guest that crashed like that.
+    pub(super) fn of_crash(report: &CrashReport) -> Self {
+        match report.cause {
+            CrashCause::Panicked => Self::Panicked,
+            _ => Self::Crashed,
+        }
+    }
 }
 
 /// A worker.
@@ -114,6 +127,7 @@ impl Live {
             Machine::Running(reason) => DomainState::Running(reason),
             Machine::Paused(reason) => DomainState::Paused(reason),
             Machine::Crashed => DomainState::Crashed,
+            Machine::Panicked => DomainState::Panicked,
         }
     }
 
@@ -127,7 +141,7 @@ impl Live {
     pub(super) fn has_ended(&self) -> bool {
         matches!(
             self.machine,
-            Machine::Crashed | Machine::Paused(PausedReason::PoweredOff)
+            Machine::Crashed | Machine::Panicked | Machine::Paused(PausedReason::PoweredOff)
         )
     }
 
@@ -150,7 +164,9 @@ impl Live {
         }
         self.machine = match (phase, self.machine) {
             (Phase::Running, machine @ Machine::Running(_))
-            | (Phase::Paused, machine @ Machine::Paused(PausedReason::User | PausedReason::Adopted))
+            | (Phase::Paused, machine @ Machine::Paused(
+                PausedReason::User | PausedReason::Adopted | PausedReason::Watchdog,
+            ))
             // An end of its guest is told by itself, with its reason.
             | (Phase::Off | Phase::Crashed | Phase::AwaitingLaunch, machine) => machine,
             (Phase::Running, _) => Machine::Running(RunningReason::Unpaused),

@@ -3,6 +3,7 @@
 mod devices;
 mod ends;
 mod failures;
+mod platform;
 mod sequences;
 mod shutdown;
 mod vcpus;
@@ -16,7 +17,7 @@ use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, Sh
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Balloon, BootSource, DeviceName, Devices, Disk, Domain, DomainUuid, Labels, LifecycleAction,
-    MemorySize, ResourceLimits, Vcpus,
+    MemorySize, Platform, ResourceLimits, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -31,7 +32,7 @@ const PAUSED: DomainState = DomainState::Paused(PausedReason::User);
 const POWERED_OFF: DomainState = DomainState::Paused(PausedReason::PoweredOff);
 const RUNNING: DomainState = DomainState::Running(RunningReason::Booted);
 
-const STATES: [DomainState; 15] = [
+const STATES: [DomainState; 17] = [
     DomainState::Running(RunningReason::Booted),
     DomainState::Running(RunningReason::Unpaused),
     DomainState::Running(RunningReason::Restarted),
@@ -47,6 +48,8 @@ const STATES: [DomainState; 15] = [
     DomainState::ShutOff(ShutOffReason::Crashed),
     DomainState::ShutOff(ShutOffReason::Failed),
     DomainState::Crashed,
+    DomainState::Paused(PausedReason::Watchdog),
+    DomainState::Panicked,
 ];
 
 const JOBS: [JobKind; 15] = [
@@ -74,6 +77,7 @@ fn domain() -> Domain {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(4).unwrap(),
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {
@@ -201,12 +205,18 @@ fn row(state: DomainState, persistent: bool, exists: bool, reaping: bool) -> &'s
         (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWIWWWWWWWW",
         (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJIJJJJJJJJ",
         (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWIJJWJJJJW",
-        (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, true) => {
-            "JEJWEWWJWWDJWJJJIDWJJJJWJ"
-        }
-        (DomainState::Paused(PausedReason::PoweredOff) | DomainState::Crashed, false) => {
-            "JEWWEWWJWWDWWJWWIDWWJJJWW"
-        }
+        (
+            DomainState::Paused(PausedReason::PoweredOff)
+            | DomainState::Crashed
+            | DomainState::Panicked,
+            true,
+        ) => "JEJWEWWJWWDJWJJJIDWJJJJWJ",
+        (
+            DomainState::Paused(PausedReason::PoweredOff)
+            | DomainState::Crashed
+            | DomainState::Panicked,
+            false,
+        ) => "JEWWEWWJWWDWWJWWIDWWJJJWW",
         (STARTING, true) => "JEJWEWWJ.JDJWJJJIJWJWWWWJ",
         (STARTING, false) => "JEWWEWWJ.JDWWJWWIJWWWWWWW",
         (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJIJJJJJJJJ",

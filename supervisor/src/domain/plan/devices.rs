@@ -6,7 +6,7 @@ use reeve_ipc::fd::{FdSlot, FdTable};
 use reeve_ipc::model::{DeviceError, Devices, Domain};
 use reeve_ipc::spec::{
     BalloonSpec, DeviceSpec, MIN_GUEST_CID, PciSlot, PortKind, PortSpec, PortsSpec, RngSpec,
-    ShareSpec, VsockSpec,
+    ShareSpec, VsockSpec, WatchdogSpec,
 };
 
 use super::disks::plan_disk;
@@ -55,6 +55,17 @@ pub(super) fn plan_devices(
     }
     specs.sort_unstable_by_key(DeviceSpec::slot);
     Ok(specs)
+}
+
+/// The watchdog, which is no device that can be plugged.
+pub(super) fn plan_watchdog(devices: &Devices) -> Result<Option<WatchdogSpec>, PlanError> {
+    let watchdog = devices.watchdog.map(|watchdog| {
+        Ok(WatchdogSpec {
+            slot: placed(watchdog.address)?,
+            action: watchdog.action,
+        })
+    });
+    watchdog.transpose()
 }
 
 /// What listens, each with its socket bound.

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use reeve_ipc::model::{
     BootSource, DomainUuid, KernelBoot, Labels, LifecycleAction, OnCrash, OnPowerOff, OnReboot,
-    ResourceLimits, Vcpus,
+    Platform, ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, EndAction, MachineType, ResetAction};
 use rustix::fs::{FileType, SealFlags};
@@ -23,6 +23,7 @@ fn domain(boot: BootSource) -> Domain {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(2).unwrap(),
         max_vcpus: Vcpus::try_from(2).unwrap(),
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot,

@@ -113,6 +113,7 @@ fn device(name: &DeviceName) -> TestDevice {
         | DeviceName::Vsock
         | DeviceName::Ports
         | DeviceName::Slot(_)
+        | DeviceName::Watchdog
         | DeviceName::Share(_) => DeviceFigures::None,
     };
     TestDevice {

@@ -6,7 +6,8 @@ use std::path::PathBuf;
 use std::sync::Mutex;
 
 use reeve_ipc::model::{
-    BootSource, Devices, DomainUuid, Labels, LifecycleAction, MemorySize, ResourceLimits, Vcpus,
+    BootSource, Devices, DomainUuid, Labels, LifecycleAction, MemorySize, Platform, ResourceLimits,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 
@@ -29,6 +30,7 @@ fn domain() -> Domain {
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
+        platform: Platform::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(16),
         boot: BootSource::BuiltIn {

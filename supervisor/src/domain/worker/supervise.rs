@@ -368,6 +368,14 @@ impl Supervision {
                 tracing::debug!(%domain, %uuid, vcpus, "the vCPUs have changed");
                 self.notify(heard, Notice::Vcpus(standing));
             }
+            Event::GuestCrashKernel => {
+                tracing::warn!(%domain, %uuid, "the guest panicked, and starts its crash kernel");
+                self.notify(heard, Notice::CrashKernel);
+            }
+            Event::WatchdogExpired { action } => {
+                tracing::warn!(%domain, %uuid, %action, "the watchdog has expired");
+                self.notify(heard, Notice::Watchdog(action));
+            }
             Event::GuestReset { count } => {
                 let before = self.view.borrow().resets;
                 if count <= before {

@@ -145,6 +145,8 @@ impl From<Domain> for v3::Domain {
             limits: domain.limits,
             pinning: domain.pinning,
             metadata: domain.metadata,
+            generation_id: None,
+            panic_port: false,
         }
     }
 }

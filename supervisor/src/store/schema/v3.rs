@@ -52,6 +52,17 @@ pub(in crate::store) struct Domain {
     pub(super) pinning: Vec<Pin>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) metadata: Vec<Metadata>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) generation_id: Option<GenerationId>,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub(super) panic_port: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub(super) enum GenerationId {
+    Random,
+    Fixed(Uuid),
 }
 
 impl From<&DomainDefinition> for Record {
@@ -93,6 +104,11 @@ impl From<&model::Domain> for Domain {
             pinning,
             labels,
             max_vcpus,
+            platform:
+                model::Platform {
+                    generation_id,
+                    panic_port,
+                },
         } = domain;
         let model::Labels {
             title,
@@ -144,6 +160,12 @@ impl From<&model::Domain> for Domain {
                     content: content.clone(),
                 })
                 .collect(),
+            generation_id: match generation_id {
+                model::GenerationId::Absent => None,
+                model::GenerationId::Random => Some(GenerationId::Random),
+                model::GenerationId::Fixed(id) => Some(GenerationId::Fixed(*id)),
+            },
+            panic_port: *panic_port,
         }
     }
 }
@@ -277,6 +299,14 @@ impl TryFrom<Domain> for model::Domain {
                     .into_iter()
                     .map(|Metadata { uri, content }| model::MetadataElement { uri, content })
                     .collect(),
+            },
+            platform: model::Platform {
+                generation_id: match domain.generation_id {
+                    None => model::GenerationId::Absent,
+                    Some(GenerationId::Random) => model::GenerationId::Random,
+                    Some(GenerationId::Fixed(id)) => model::GenerationId::Fixed(id),
+                },
+                panic_port: domain.panic_port,
             },
         };
         loaded.validate()?;

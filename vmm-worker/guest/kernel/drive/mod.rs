@@ -1,7 +1,7 @@
 //! Drivers for PCI and virtio, and the modes that need them. In the larger of the two images only.
 //!
 //! ```text
-//!  mod.rs ──► report.rs, block/, net.rs, rng.rs, attack/
+//!  mod.rs ──► report.rs, block/, net.rs, rng.rs, attack/, platform.rs
 //!                 │
 //!                 ▼
 //!  virtio.rs: negotiation ──► queue.rs: split rings ──► ring.rs: their arithmetic
@@ -22,6 +22,7 @@ mod memory;
 mod net;
 mod options;
 mod pci;
+mod platform;
 mod queue;
 mod report;
 mod ring;
@@ -72,6 +73,11 @@ fn dispatch(boot: &Boot, mode: Mode, options: &Options) -> Result<(), Problem> {
         Mode::NetEcho => net::echo(bus, &clock, options, wait),
         Mode::RngRead => rng::read(bus, &clock, options, wait),
         Mode::Attack => attack::run(boot, bus, &clock, options),
+        Mode::Panic => platform::panic(options),
+        Mode::CrashKernel => platform::crash_kernel(options),
+        Mode::Watchdog => platform::watchdog(bus, &clock, options),
+        Mode::WatchdogAttack => platform::attack(bus, &clock, options),
+        Mode::Generation => platform::generation(boot),
     }
 }
 

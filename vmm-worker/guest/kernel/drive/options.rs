@@ -21,6 +21,16 @@ pub enum Mode {
     RngRead,
     /// Misbehave towards a device.
     Attack,
+    /// Say that the kernel panicked.
+    Panic,
+    /// Say that the crash kernel starts.
+    CrashKernel,
+    /// Let a watchdog expire.
+    Watchdog,
+    /// Misbehave towards a watchdog.
+    WatchdogAttack,
+    /// Show the generation id.
+    Generation,
 }
 
 /// Which device.
@@ -139,7 +149,7 @@ impl Options {
     }
 }
 
-const MODES: [(&str, Mode); 7] = [
+const MODES: [(&str, Mode); 12] = [
     ("virtio-report", Mode::Report),
     ("block-verify", Mode::BlockVerify),
     ("block-bench", Mode::BlockBench),
@@ -147,6 +157,11 @@ const MODES: [(&str, Mode); 7] = [
     ("net-echo", Mode::NetEcho),
     ("rng-read", Mode::RngRead),
     ("attack", Mode::Attack),
+    ("panic", Mode::Panic),
+    ("crash-kernel", Mode::CrashKernel),
+    ("watchdog", Mode::Watchdog),
+    ("watchdog-attack", Mode::WatchdogAttack),
+    ("generation", Mode::Generation),
 ];
 
 fn lookup<T: Copy>(table: &[(&str, T)], name: &[u8]) -> Option<T> {

@@ -39,6 +39,10 @@ pub const CMDLINE_CAPACITY: usize = 2048;
 /// RSDP and all ACPI tables; within the range that a guest scans for the RSDP.
 pub const ACPI: Range<u64> = 0xE_0000..0x10_0000;
 
+/// The generation id, 16 bytes: between the RSDP and the table that follows it, in a page that is written
+/// in any case.
+pub const GENERATION_ID: Range<u64> = ACPI.start + 0x28..ACPI.start + 0x38;
+
 /// Where functions of the PCI root bus may have BARs of 32 bits.
 pub const PCI_WINDOW_32: Range<u64> = MMIO_GAP_START..ECAM.start;
 /// Length of the window for BARs of 64 bits, wherever [`pci_window_64`] puts it: 32 GiB.
@@ -72,6 +76,10 @@ pub const RTC_GSI: u8 = 8;
 pub const I8042_DATA: u16 = 0x60;
 /// i8042 command and status port; command 0xFE resets the machine.
 pub const I8042_COMMAND: u16 = 0x64;
+/// The panic port.
+pub const PANIC: Range<u16> = 0x505..0x506;
+/// The interrupt of a watchdog's first stage.
+pub const WATCHDOG_GSI: u8 = 10;
 /// ACPI PM1a event block: status and enable, 16 bits each.
 pub const PM1A_EVENT: Range<u16> = 0x600..0x604;
 /// ACPI PM1a control register, 16 bits.
@@ -84,6 +92,8 @@ pub const GPE0: Range<u16> = 0x60C..0x610;
 pub const PCI_HOTPLUG_GPE: u8 = 1;
 /// The general-purpose event, `\_GPE._E02`, for vCPUs that come or shall go.
 pub const CPU_HOTPLUG_GPE: u8 = 2;
+/// The general-purpose event, `\_GPE._E03`, for a new generation id.
+pub const GENERATION_GPE: u8 = 3;
 /// Hotplug registers of the root bus's slots.
 pub const PCI_HOTPLUG: Range<u16> = 0xAE00..0xAE10;
 /// Hotplug registers of the vCPUs.

@@ -129,8 +129,19 @@ pub struct ManyArgs {
 }
 
 /// What a file says itself.
-const BY_OPTIONS: [&str; 9] = [
-    "name", "kernel", "disk", "net", "rng", "balloon", "vsock", "channel", "share",
+const BY_OPTIONS: [&str; 12] = [
+    "name",
+    "kernel",
+    "disk",
+    "net",
+    "rng",
+    "balloon",
+    "vsock",
+    "channel",
+    "share",
+    "watchdog",
+    "generation_id",
+    "panic_port",
 ];
 
 #[derive(Debug, Args)]
@@ -270,7 +281,7 @@ pub struct AttachArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A device is named by a disk's target (vda), by an interface's address or name on the \
-host, as share:TAG, rng, balloon, vsock or ports, or by its address on the bus (5). 'reeve stats' shows those of a \
+host, as share:TAG, rng, balloon, vsock, ports or watchdog, or by its address on the bus (5). 'reeve stats' shows those of a \
 domain that runs."
 )]
 pub struct DetachArgs {

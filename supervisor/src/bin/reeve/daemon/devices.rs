@@ -167,6 +167,7 @@ const fn kind(device: &DeviceName) -> &'static str {
         DeviceName::Vsock => "vsock",
         DeviceName::Ports => "ports",
         DeviceName::Share(_) => "share",
+        DeviceName::Watchdog => "watchdog",
         DeviceName::Slot(_) => "other",
     }
 }

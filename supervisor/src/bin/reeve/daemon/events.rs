@@ -91,6 +91,11 @@ fn words(kind: &EventKind) -> String {
         EventKind::DeviceRemoved { device, .. } => format!("has lost a device, {device}"),
         EventKind::VcpusChanged { vcpus: 1 } => "has 1 vCPU".to_owned(),
         EventKind::VcpusChanged { vcpus } => format!("has {vcpus} vCPUs"),
+        EventKind::Panicked => "its kernel panicked".to_owned(),
+        EventKind::CrashKernel => "its kernel panicked, and its crash kernel starts".to_owned(),
+        EventKind::WatchdogExpired { action } => {
+            format!("its watchdog has expired: {action}")
+        }
         EventKind::BalloonChanged { memory } => format!("its guest is left {memory} of memory"),
     }
 }

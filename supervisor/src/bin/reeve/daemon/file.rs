@@ -6,16 +6,18 @@ use std::path::{Path, PathBuf};
 
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
-    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, KernelBoot, Labels,
-    LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, ResourceLimits,
-    VcpuPin, Vcpus,
+    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels,
+    LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
+    ResourceLimits, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};
 
 use self::devices::{
     BalloonKeys, ChannelKeys, ConsoleKeys, DiskEntry, NicEntry, RngKeys, ShareEntry, VsockKeys,
+    WatchdogKeys,
 };
+pub(super) use self::generation_id::text as generation_id_text;
 use crate::args::GuestArgs;
 
 /// The most bytes of a file that is read.
@@ -82,6 +84,11 @@ pub struct DefinitionFile {
     title: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
     description: Option<String>,
+    /// Said for a definition that says nothing of it; one that is kept and has none says so.
+    #[serde(default = "generation_id::default", with = "generation_id")]
+    generation_id: GenerationId,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    panic_port: bool,
     /// Where the controller of channels and consoles is on the bus.
     #[serde(skip_serializing_if = "Option::is_none")]
     ports_address: Option<PciSlot>,
@@ -107,6 +114,8 @@ pub struct DefinitionFile {
     console: Vec<ConsoleKeys>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     share: Vec<ShareEntry>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watchdog: Option<WatchdogKeys>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     metadata: Vec<Element>,
 }
@@ -254,6 +263,7 @@ impl DefinitionFile {
             consoles: from_entries(self.console),
             ports_address: self.ports_address,
             shares: from_entries(self.share),
+            watchdog: self.watchdog.map(Into::into),
         };
         Domain {
             name: self.name,
@@ -302,6 +312,10 @@ impl DefinitionFile {
                     })
                     .collect(),
             },
+            platform: Platform {
+                generation_id: self.generation_id,
+                panic_port: self.panic_port,
+            },
         }
     }
 }
@@ -347,6 +361,9 @@ impl From<&DomainDefinition> for DefinitionFile {
             channel: from_entries(devices.channels),
             console: from_entries(devices.consoles),
             share: from_entries(devices.shares),
+            watchdog: devices.watchdog.map(Into::into),
+            generation_id: domain.platform.generation_id,
+            panic_port: domain.platform.panic_port,
             pin: domain
                 .pinning
                 .into_iter()
@@ -466,6 +483,7 @@ pub(super) fn create_private(path: &Path, text: &str) -> Result<(), FileError> {
 }
 
 mod devices;
+mod generation_id;
 mod machine;
 mod optional_text;
 mod paths;

@@ -96,7 +96,11 @@ pub(super) fn info(
         persistent: !active,
     });
     // It may be gone by now, with everything else still worth showing.
-    let devices = definition.ok().map(|definition| definition.domain.devices);
+    let definition = definition.ok().map(|definition| definition.domain);
+    let (devices, platform) = match definition {
+        Some(domain) => (Some(domain.devices), Some(domain.platform)),
+        None => (None, None),
+    };
     if out.json {
         let mut value = summary_json(&details.summary);
         if let Value::Object(fields) = &mut value {
@@ -107,6 +111,7 @@ pub(super) fn info(
             fields.insert("worker".to_owned(), json!(details.worker));
             fields.insert("stats".to_owned(), json!(stats));
             fields.insert("devices".to_owned(), json!(devices));
+            fields.insert("platform".to_owned(), json!(platform));
         }
         return json(&value);
     }
@@ -143,6 +148,7 @@ pub(super) fn info(
         ),
     ];
     lines.extend(devices.iter().flat_map(devices::lines));
+    lines.extend(platform.map(|platform| ("Platform", devices::platform(platform))));
     if let Some(title) = &summary.title {
         lines.push(("Title", title.clone()));
     }

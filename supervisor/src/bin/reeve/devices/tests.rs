@@ -159,6 +159,19 @@ fn the_small_ones_are_there_when_they_are_asked_for() {
 }
 
 #[test]
+fn a_watchdog_is_its_action_and_perhaps_its_place() {
+    let watchdog = devices(&["--watchdog", "inject-nmi,address=9"])
+        .watchdog
+        .unwrap();
+    assert_eq!(watchdog.action.word(), "inject-nmi");
+    assert_eq!(watchdog.address.unwrap().number(), 9);
+    assert!(refused("--watchdog", "dump").contains("'dump' is not supported"));
+    assert!(refused("--watchdog", "bark").contains("poweroff"));
+    assert!(refused("--watchdog", "").contains("action"));
+    assert!(refused("--watchdog", "reset,slot=9").contains("'slot=9'"));
+}
+
+#[test]
 fn a_share_is_its_directory_and_what_the_guest_mounts() {
     let devices = devices(&[
         "--share",

@@ -34,6 +34,8 @@ pub(in crate::store::schema) struct Devices {
     ports_address: Option<u8>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     shares: Vec<Share>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    watchdog: Option<Watchdog>,
 }
 
 impl Devices {
@@ -47,6 +49,7 @@ impl Devices {
             && self.consoles.is_empty()
             && self.ports_address.is_none()
             && self.shares.is_empty()
+            && self.watchdog.is_none()
     }
 }
 
@@ -117,6 +120,51 @@ struct Share {
     address: Option<u8>,
 }
 
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Watchdog {
+    action: WatchdogAction,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<u8>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum WatchdogAction {
+    Reset,
+    Shutdown,
+    Poweroff,
+    Pause,
+    None,
+    InjectNmi,
+}
+
+impl From<spec::WatchdogAction> for WatchdogAction {
+    fn from(action: spec::WatchdogAction) -> Self {
+        match action {
+            spec::WatchdogAction::Reset => Self::Reset,
+            spec::WatchdogAction::Shutdown => Self::Shutdown,
+            spec::WatchdogAction::PowerOff => Self::Poweroff,
+            spec::WatchdogAction::Pause => Self::Pause,
+            spec::WatchdogAction::Nothing => Self::None,
+            spec::WatchdogAction::InjectNmi => Self::InjectNmi,
+        }
+    }
+}
+
+impl From<WatchdogAction> for spec::WatchdogAction {
+    fn from(action: WatchdogAction) -> Self {
+        match action {
+            WatchdogAction::Reset => Self::Reset,
+            WatchdogAction::Shutdown => Self::Shutdown,
+            WatchdogAction::Poweroff => Self::PowerOff,
+            WatchdogAction::Pause => Self::Pause,
+            WatchdogAction::None => Self::Nothing,
+            WatchdogAction::InjectNmi => Self::InjectNmi,
+        }
+    }
+}
+
 fn from_slot(address: Option<spec::PciSlot>) -> Option<u8> {
     address.map(spec::PciSlot::number)
 }
@@ -169,6 +217,7 @@ impl From<&model::Devices> for Devices {
             consoles,
             ports_address,
             shares,
+            watchdog,
         } = devices;
         Self {
             disks: disks.iter().map(Into::into).collect(),
@@ -223,6 +272,10 @@ impl From<&model::Devices> for Devices {
                     },
                 )
                 .collect(),
+            watchdog: watchdog.map(|model::Watchdog { action, address }| Watchdog {
+                action: action.into(),
+                address: from_slot(address),
+            }),
         }
     }
 }
@@ -265,7 +318,14 @@ impl TryFrom<Devices> for model::Devices {
                 address: to_slot(share.address)?,
             })
         });
+        let watchdog = devices.watchdog.map(|watchdog| {
+            Ok::<_, SchemaError>(model::Watchdog {
+                action: watchdog.action.into(),
+                address: to_slot(watchdog.address)?,
+            })
+        });
         Ok(Self {
+            watchdog: watchdog.transpose()?,
             shares: shares.collect::<Result<_, _>>()?,
             disks: disks?,
             nics: nics?,

@@ -34,6 +34,15 @@ const CREATOR_REVISION: u32 = 1;
 /// The FACS wants 64, the others 16 are usual.
 const ALIGNMENT: usize = 64;
 
+/// The generation id is in the gap that the alignment leaves behind the RSDP.
+const GENERATION_ID_OFFSET: usize = 0x28;
+const _: () = {
+    let id = layout::GENERATION_ID;
+    let offset = GENERATION_ID_OFFSET;
+    assert!(id.start == layout::ACPI.start + offset as u64 && id.end - id.start == 16);
+    assert!(offset % 8 == 0 && size_of::<Rsdp>() <= offset && offset + 16 <= ALIGNMENT);
+};
+
 /// What the tables depend on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct AcpiConfig {
@@ -48,6 +57,10 @@ pub struct AcpiConfig {
     /// Where PCI functions may have BARs of 64 bits
     /// ([`pci_window_64`](layout::pci_window_64)).
     pub pci_window_64: Option<Range<u64>>,
+    /// The generation id that the guest finds, as the bytes that lie in memory, if it finds one.
+    pub generation_id: Option<[u8; 16]>,
+    /// There is a port by which the guest says that it panicked.
+    pub panic_port: bool,
 }
 
 impl AcpiConfig {
@@ -107,7 +120,24 @@ fn build(config: &AcpiConfig) -> Vec<u8> {
     for (target, byte) in area.bytes.iter_mut().zip(rsdp(xsdt).as_bytes()) {
         *target = *byte;
     }
+    if let Some(id) = &config.generation_id {
+        let behind = area.bytes.iter_mut().skip(GENERATION_ID_OFFSET);
+        for (target, byte) in behind.zip(id) {
+            *target = *byte;
+        }
+    }
     area.bytes
+}
+
+/// Writes another generation id where the tables say that it is. The guest is not told.
+///
+/// # Errors
+/// The place is no guest memory.
+pub fn write_generation_id(memory: &GuestMemory, id: &[u8; 16]) -> Result<(), AcpiError> {
+    memory
+        .map_ref()
+        .write_slice(id, GuestAddress(layout::GENERATION_ID.start))
+        .map_err(AcpiError::Write)
 }
 
 /// The RSDP (5.2.5.3): what a guest looks for.

@@ -12,6 +12,8 @@ fn config(vcpus: u32) -> AcpiConfig {
         max_vcpus: vcpus,
         legacy_pic: false,
         pci_window_64: Some(0x1_0000_0000..0x9_0000_0000),
+        generation_id: None,
+        panic_port: false,
     }
 }
 
@@ -296,6 +298,58 @@ fn dsdt_has_every_slot_that_can_be_plugged_and_an_event_for_it() {
         let method = space.get(event);
         assert!(matches!(method, Some(Object::Method { arguments: 0, .. })));
     }
+}
+
+#[test]
+fn a_generation_id_lies_where_its_device_says_and_has_an_event() {
+    let id = *b"0123456789abcdef";
+    let area = build(&AcpiConfig {
+        generation_id: Some(id),
+        ..config(2)
+    });
+    assert_eq!(area[0x28..0x38], id);
+    assert_eq!(sum(&area[..36]), 0, "the RSDP is not in its way");
+    let space = namespace(&area);
+    let device = "\\_SB_.VGEN";
+    assert_eq!(space.get(device), Some(&Object::Device));
+    let is =
+        |name: &str, bytes: &[u8]| assert_eq!(value(&space, &format!("{device}.{name}")), bytes);
+    is("_CID", b"\x12\x1C\x02\x0DVM_Gen_Counter\0\x0DVMGENCTR\0");
+    is("_DDN", b"\x0DVM_Gen_Counter\0");
+    // A package of the lower and the upper half of the address, on a multiple of 8.
+    is("ADDR", &[0x12, 8, 2, 0x0C, 0x28, 0, 0x0E, 0, 0]);
+    let Some(Object::Method { arguments, body }) = space.get("\\_GPE._E03") else {
+        panic!("no event");
+    };
+    assert_eq!(*arguments, 0);
+    assert_eq!(body, b"\x86\\\x2E_SB_VGEN\x0A\x80", "Notify with 0x80");
+}
+
+#[test]
+fn a_panic_port_is_found_by_the_id_that_stock_kernels_know() {
+    let space = namespace(&build(&AcpiConfig {
+        panic_port: true,
+        ..config(1)
+    }));
+    assert_eq!(value(&space, "\\_SB_.PEVT._HID"), b"\x0DQEMU0001\0");
+    let resources = value(&space, "\\_SB_.PEVT._CRS");
+    assert!(has(resources, &[0x47, 1, 5, 5, 5, 5, 1, 1]));
+}
+
+#[test]
+fn what_a_machine_does_not_have_is_not_in_its_tables() {
+    let space = namespace(&tables(1));
+    for name in ["\\_SB_.VGEN", "\\_SB_.PEVT", "\\_GPE._E03"] {
+        assert!(!space.contains_key(name), "{name}");
+    }
+    let bare = tables(u32::from(layout::MAX_VCPUS));
+    let full = build(&AcpiConfig {
+        generation_id: Some([1; 16]),
+        panic_port: true,
+        ..config(u32::from(layout::MAX_VCPUS))
+    });
+    assert!(bare.len() < full.len());
+    assert!(full.len() as u64 <= layout::ACPI.end - layout::ACPI.start);
 }
 
 /// What a guest sees under a machine type's name never changes. These bytes were disassembled by

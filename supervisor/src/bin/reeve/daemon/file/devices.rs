@@ -2,6 +2,7 @@
 
 mod disk;
 mod nic;
+mod watchdog;
 
 use std::path::PathBuf;
 
@@ -11,6 +12,7 @@ use serde::{Deserialize, Serialize};
 
 pub(super) use self::disk::DiskEntry;
 pub(super) use self::nic::NicEntry;
+pub(super) use self::watchdog::WatchdogKeys;
 
 #[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]

@@ -1,6 +1,7 @@
 //! What people write is what the daemon gets, and what is exported is read back.
 
-use reeve_ipc::model::NicSource;
+use reeve_ipc::model::{NicSource, Watchdog};
+use reeve_ipc::spec::WatchdogAction;
 
 use super::*;
 
@@ -178,6 +179,49 @@ fn a_device_that_makes_no_sense_is_refused_with_its_line() {
     assert!(nic("bridge = 'a'\ntap = 'b'").contains("not on both"));
     assert!(nic("mac = '01:00:00:00:00:00'").contains("one station"));
     assert!(nic("bridge = 'a/b'").contains("'a/b'"));
+}
+
+#[test]
+fn a_new_domain_has_a_generation_id_and_one_that_is_kept_has_what_it_says() {
+    let uuid = DomainUuid(uuid::Uuid::nil());
+    let id = |keys: &str| {
+        let file = parsed(&format!("name = 'web'\n{keys}"));
+        file.domain(uuid).platform.generation_id
+    };
+    assert_eq!(id(""), GenerationId::Random);
+    assert_eq!(id("generation-id = 'none'"), GenerationId::Absent);
+    let fixed = GenerationId::Fixed(uuid::Uuid::from_u128(7));
+    assert_eq!(
+        id(&format!("generation-id = '{}'", uuid::Uuid::from_u128(7))),
+        fixed
+    );
+    for kept in [GenerationId::Absent, GenerationId::Random, fixed] {
+        let mut domain = parsed("name = 'web'\npanic-port = true").domain(uuid);
+        domain.platform.generation_id = kept;
+        let definition = DomainDefinition {
+            domain: domain.clone(),
+            autostart: None,
+        };
+        let exported = write(&DefinitionFile::from(&definition)).unwrap();
+        assert_eq!(parsed(&exported).domain(uuid), domain, "{exported}");
+    }
+    let line = refused("name = 'web'\ngeneration-id = 'sometimes'");
+    assert!(line.contains("write random, none or a UUID"), "{line}");
+}
+
+#[test]
+fn a_watchdog_has_one_of_its_actions_and_dump_is_told_of() {
+    let uuid = DomainUuid(uuid::Uuid::nil());
+    for action in WatchdogAction::ALL {
+        let file = parsed(&format!("name = 'web'\n[watchdog]\naction = '{action}'"));
+        let watchdog = file.domain(uuid).devices.watchdog;
+        let (action, address) = (*action, None);
+        assert_eq!(watchdog, Some(Watchdog { action, address }));
+    }
+    let watchdog = |keys: &str| refused(&format!("name = 'web'\n[watchdog]\n{keys}"));
+    assert!(watchdog("action = 'dump'").contains("'dump' is not supported"));
+    assert!(watchdog("action = 'bark'").contains("reset, shutdown, poweroff, pause, none"));
+    assert!(watchdog("address = 4").contains("action"));
 }
 
 #[test]

@@ -1,6 +1,8 @@
 //! A domain's devices, a line each, as `reeve info` shows them.
 
-use reeve_ipc::model::{Devices, Disk, Nic, NicSource};
+use reeve_ipc::model::{Devices, Disk, Nic, NicSource, Platform};
+
+use super::super::file;
 
 /// What is shown, with its name.
 pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
@@ -19,6 +21,8 @@ pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
         let text = format!("{}: {}{access}", share.tag, share.source.display());
         ("Share", text)
     });
+    let watchdog = devices.watchdog.iter();
+    let watchdog = watchdog.map(|watchdog| ("Watchdog", format!("i6300esb, {}", watchdog.action)));
     let single = [
         (devices.rng.is_some(), "entropy"),
         (devices.balloon.is_some(), "balloon"),
@@ -34,8 +38,20 @@ pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
         .chain(channels)
         .chain(consoles)
         .chain(shares)
+        .chain(watchdog)
         .chain(single)
         .collect()
+}
+
+/// What it has of the platform.
+pub(super) fn platform(platform: Platform) -> String {
+    let Platform {
+        generation_id,
+        panic_port,
+    } = platform;
+    let id = file::generation_id_text(generation_id);
+    let port = if panic_port { ", panic port" } else { "" };
+    format!("generation id {id}{port}")
 }
 
 fn disk(disk: &Disk) -> String {

@@ -3,6 +3,7 @@
 
 mod cpus;
 mod pci;
+mod platform;
 
 use super::AcpiConfig;
 use super::aml::{self, NameSegment, code, resource};
@@ -20,10 +21,11 @@ pub(super) fn body(config: &AcpiConfig) -> Vec<u8> {
         motherboard(),
         pci::root(config.pci_window_64.as_ref()),
         cpus::processors(config.possible_vcpus()),
+        platform::devices(config),
     ];
     [
         aml::scope(*b"_SB_", &system_bus.concat()),
-        general_events(),
+        general_events(config.generation_id.is_some()),
         soft_off(),
         interrupt_model(),
     ]
@@ -65,15 +67,19 @@ fn device(name: NameSegment, id: [u8; 7], resources: &[Vec<u8>]) -> Vec<u8> {
     aml::device(name, &terms.concat())
 }
 
-/// `\_GPE` (5.6.4.1): what to do on an event of hotplug. The methods' names have the events'
-/// numbers; `E` says that the status is cleared first, so that an event during the method is a new
-/// one.
-fn general_events() -> Vec<u8> {
+/// `\_GPE` (5.6.4.1): what to do on an event of hotplug or of a new generation. The methods' names have
+/// the events' numbers; `E` says that the status is cleared first, so that an event during the method
+/// is a new one.
+fn general_events(has_generation_id: bool) -> Vec<u8> {
     const { assert!(layout::PCI_HOTPLUG_GPE == 1 && layout::CPU_HOTPLUG_GPE == 2) };
-    let terms = [
+    const { assert!(layout::GENERATION_GPE == 3) };
+    let mut terms = vec![
         aml::method(*b"_E01", 0, &[pci::scan()]),
         aml::method(*b"_E02", 0, &[cpus::scan()]),
     ];
+    if has_generation_id {
+        terms.push(aml::method(*b"_E03", 0, &[platform::new_generation()]));
+    }
     aml::scope(*b"_GPE", &terms.concat())
 }
 
