@@ -108,7 +108,6 @@ impl Receiver {
 
     /// Passes frames on.
     pub(super) fn turn(&mut self, port: &dyn Port, link: &Link) {
-        self.running.kick.take();
         self.wants_port = false;
         self.resume_at = None;
         if self.broken.is_broken() {
