@@ -48,7 +48,7 @@ pub trait Monitor {
     fn name(&self) -> &'static str;
 
     /// The transport and the way of I/O, for the notes.
-    fn way(&self, device: Device<'_>) -> &'static str;
+    fn way(&self) -> String;
 
     /// Starts the guest with this command line and this device.
     ///
@@ -161,7 +161,7 @@ impl MemoryDisk {
     ///
     /// # Errors
     /// `/dev/shm` is no tmpfs, or is full.
-    pub fn make(mebibytes: u8) -> anyhow::Result<Self> {
+    pub fn make(mebibytes: u16) -> anyhow::Result<Self> {
         const PLACE: &str = "/dev/shm";
         const TMPFS_MAGIC: i64 = 0x0102_1994;
         let kind = rustix::fs::statfs(PLACE).context(PLACE)?.f_type;
@@ -170,7 +170,7 @@ impl MemoryDisk {
         let path = directory.path().join("disk.raw");
         let mut file = std::fs::File::create(&path)?;
         for number in 0..mebibytes {
-            std::io::Write::write_all(&mut file, &vec![number | 1; 1 << 20])?;
+            std::io::Write::write_all(&mut file, &vec![number.to_le_bytes()[0] | 1; 1 << 20])?;
         }
         Ok(Self {
             _directory: directory,

@@ -12,13 +12,25 @@ use super::{Device, Monitor};
 use crate::contender::process::{Ending, Process};
 use crate::contender::{Running, find_program, qemu};
 
-/// What moves a disk's bytes (`aio=`).
+/// What moves the bytes.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Aio {
-    /// io_uring.
+pub enum Engine {
+    /// A disk's: io_uring (`aio=io_uring`).
     IoUring,
-    /// A pool of threads, which is QEMU's own choice.
+    /// A disk's: a pool of threads (`aio=threads`), which is what QEMU takes where nothing is said.
     Threads,
+    /// A network interface's: QEMU's main loop, as Reeve's is a thread of its worker. vhost would leave
+    /// the work to the kernel, for both.
+    Tap,
+}
+
+impl Engine {
+    const fn aio(self) -> &'static str {
+        match self {
+            Self::IoUring => "io_uring",
+            Self::Threads | Self::Tap => "threads",
+        }
+    }
 }
 
 /// QEMU with one way to do I/O.
@@ -26,26 +38,23 @@ pub enum Aio {
 pub struct Qemu {
     program: PathBuf,
     kernel: PathBuf,
-    aio: Aio,
+    engine: Engine,
 }
 
 impl Qemu {
     /// QEMU, if it is installed, for a guest whose image is at `kernel`.
     #[must_use]
-    pub fn find(kernel: &Path, aio: Aio) -> Option<Self> {
+    pub fn find(kernel: &Path, engine: Engine) -> Option<Self> {
         Some(Self {
             program: find_program(qemu::PROGRAM)?,
             kernel: kernel.to_owned(),
-            aio,
+            engine,
         })
     }
 
     fn disk(&self, path: &Path) -> anyhow::Result<[String; 6]> {
         let path = path.to_str().context("a path that is no text")?;
-        let aio = match self.aio {
-            Aio::IoUring => "io_uring",
-            Aio::Threads => "threads",
-        };
+        let aio = self.engine.aio();
         Ok([
             "-object".to_owned(),
             "iothread,id=thread0".to_owned(),
@@ -59,21 +68,20 @@ impl Qemu {
 
 impl Monitor for Qemu {
     fn name(&self) -> &'static str {
-        match self.aio {
-            Aio::IoUring => "qemu-io_uring",
-            Aio::Threads => "qemu-threads",
+        match self.engine {
+            Engine::IoUring => "qemu-io_uring",
+            Engine::Threads => "qemu-threads",
+            Engine::Tap => "qemu-tap",
         }
     }
 
-    fn way(&self, device: Device<'_>) -> &'static str {
-        match (device, self.aio) {
-            (Device::Tap(_), _) => "virtio-net-pci, tap, vhost=off",
-            (Device::Disk(_), Aio::IoUring) => {
-                "virtio-blk-pci, iothread, aio=io_uring, cache.direct=off"
-            }
-            (Device::Disk(_), Aio::Threads) => {
-                "virtio-blk-pci, iothread, aio=threads, cache.direct=off"
-            }
+    fn way(&self) -> String {
+        match self.engine {
+            Engine::Tap => "virtio-net-pci on a microvm, tap, vhost=off".to_owned(),
+            engine => format!(
+                "virtio-blk-pci on a microvm, iothread, aio={}, cache.direct=off",
+                engine.aio()
+            ),
         }
     }
 
