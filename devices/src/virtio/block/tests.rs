@@ -543,6 +543,8 @@ fn stopping_finishes_what_is_in_flight_and_the_disk_starts_again() {
         );
         assert!(statuses.iter().all(|status| rig.byte(*status) == OK));
         assert_eq!(rig.in_file(0, bytes.len()), bytes);
+        // So that what comes back next is waited for.
+        assert_eq!(rig.take_used(), 64);
 
         let status = rig.add(0, T_FLUSH, 0, &[]);
         let mut queue = rig.drivers[0].running(0, &rig.interrupts);

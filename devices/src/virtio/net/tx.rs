@@ -18,6 +18,8 @@ use crate::virtio::{BrokenQueue, RunningQueue};
 
 /// The most frames of a turn.
 const BUDGET: u16 = 64;
+/// The most frames of which the buffers are given back at once.
+const AT_ONCE: u16 = 16;
 
 /// The transmit queue of one pair.
 #[derive(Debug)]
@@ -79,6 +81,15 @@ impl Transmitter {
     }
 
     fn serve(&mut self, port: &dyn Port, link: &Link) -> Result<(), QueueFault> {
+        let mut sent = 0;
+        let result = self.take(port, link, &mut sent);
+        // Also of a queue that is broken: they were its driver's before.
+        self.running.queue.show(sent)?;
+        result
+    }
+
+    /// Sends frames; `sent` counts those whose buffers are filled in and not yet shown.
+    fn take(&mut self, port: &dyn Port, link: &Link, sent: &mut u16) -> Result<(), QueueFault> {
         self.running.queue.disable_notifications()?;
         for _ in 0..BUDGET {
             if self.pair >= link.active() {
@@ -100,7 +111,11 @@ impl Transmitter {
                 self.wants_port = true;
                 return Ok(());
             }
-            self.running.queue.push(self.chain.head(), 0)?;
+            self.running.queue.fill(*sent, self.chain.head(), 0)?;
+            *sent += 1;
+            if *sent == AT_ONCE {
+                self.running.queue.show(std::mem::take(sent))?;
+            }
         }
         self.running.kick.signal();
         Ok(())
