@@ -11,7 +11,7 @@ use super::features::Offloads;
 use super::header::{HEADER_BYTES, Header, MAX_FRAME, MIN_FRAME};
 use super::link::Link;
 use super::tap::Port;
-use super::vectored;
+use super::vectored::{self, SHORT_FRAME};
 use crate::virtio::chain::Chain;
 use crate::virtio::queue::{QueueFault, QueueProgress};
 use crate::virtio::{BrokenQueue, RunningQueue};
@@ -144,10 +144,22 @@ impl Transmitter {
             link.tx.drop();
             return Sent::Done;
         }
-        let guest = self
-            .chain
-            .readable_slices(ram, HEADER_BYTES as u64, frame as u64);
-        match vectored::write(port.as_fd(), &header, guest) {
+        let written = if frame <= SHORT_FRAME {
+            let mut whole = [0; HEADER_BYTES + SHORT_FRAME];
+            let (place, rest) = whole.split_at_mut(HEADER_BYTES);
+            place.copy_from_slice(&header);
+            let rest = rest.get_mut(..frame).unwrap_or_default();
+            self.chain.read_at(ram, HEADER_BYTES as u64, rest);
+            let whole = whole.get(..HEADER_BYTES + frame).unwrap_or_default();
+            rustix::io::retry_on_intr(|| rustix::io::write(port.as_fd(), whole))
+                .map_err(std::io::Error::from)
+        } else {
+            let guest = self
+                .chain
+                .readable_slices(ram, HEADER_BYTES as u64, frame as u64);
+            vectored::write(port.as_fd(), &header, guest)
+        };
+        match written {
             Ok(_) => {
                 link.tx.pass(frame);
                 link.outbound.take(frame);
