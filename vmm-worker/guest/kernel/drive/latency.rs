@@ -23,13 +23,13 @@ pub struct Latencies {
 }
 
 impl Latencies {
-    /// None yet.
+    /// None yet: all zeroes, which take no room in an image.
     pub const fn new() -> Self {
         Self {
             counts: [const { AtomicU32::new(0) }; BUCKETS],
             number: AtomicU64::new(0),
             total: AtomicU64::new(0),
-            least: AtomicU64::new(u64::MAX),
+            least: AtomicU64::new(0),
             most: AtomicU64::new(0),
         }
     }
@@ -41,7 +41,7 @@ impl Latencies {
         }
         self.number.store(0, Ordering::Relaxed);
         self.total.store(0, Ordering::Relaxed);
-        self.least.store(u64::MAX, Ordering::Relaxed);
+        self.least.store(0, Ordering::Relaxed);
         self.most.store(0, Ordering::Relaxed);
     }
 
@@ -57,11 +57,11 @@ impl Latencies {
         if let Some(count) = self.counts.get(bucket(time)) {
             count.store(count.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
         }
-        add(&self.number, 1);
-        add(&self.total, time);
-        if time < self.least.load(Ordering::Relaxed) {
+        if self.number() == 0 || time < self.least() {
             self.least.store(time, Ordering::Relaxed);
         }
+        add(&self.number, 1);
+        add(&self.total, time);
         if time > self.most.load(Ordering::Relaxed) {
             self.most.store(time, Ordering::Relaxed);
         }
@@ -79,9 +79,7 @@ impl Latencies {
 
     /// The least; zero without any.
     pub fn least(&self) -> u64 {
-        self.least
-            .load(Ordering::Relaxed)
-            .min(self.most.load(Ordering::Relaxed))
+        self.least.load(Ordering::Relaxed)
     }
 
     /// The most; zero without any.
