@@ -9,11 +9,15 @@
 //! What concerns the daemon alone is measured on instances of it ([`daemon`]), each in directories of
 //! its own.
 //!
+//! What a guest gets through its devices is measured on Reeve and QEMU by turns ([`io`]): with the same
+//! guest, whose driver notes how long each operation takes, and by the CPU time of the monitors' processes.
+//!
 //! `make bench` prints the table and writes `target/bench.json`; `bench --help` lists the options.
 
 pub mod contender;
 pub mod daemon;
 pub mod figure;
+pub mod io;
 pub mod load;
 pub mod memory;
 pub mod report;

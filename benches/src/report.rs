@@ -23,7 +23,7 @@ struct Entry<'a> {
     floor: Option<f64>,
     /// The peers' medians; a peer that is not installed is absent.
     peers: BTreeMap<&'a str, f64>,
-    /// `value` by `floor`.
+    /// `value` by `floor`; by the best of `peers` where there is no floor.
     ratio: Option<f64>,
     /// A tenth of Reeve's samples is worse than this.
     p90: f64,
@@ -84,6 +84,7 @@ fn describe(target: Target, unit: &str) -> String {
         Target::TimesFloor(times) => format!("<= {times} x floor"),
         Target::AtMost(most) => format!("<= {most} {unit}"),
         Target::AtLeast(least) => format!(">= {least} {unit}"),
+        Target::TimesPeers(times) => format!(">= {times} x peers"),
     }
 }
 

@@ -21,6 +21,9 @@ pub enum Interest {
     Both,
     /// Nothing but that the other end is gone, which is always told.
     Hangup,
+    /// Something has come that can be read. Told once, and again when more comes, whether the first was
+    /// read meanwhile or not: nobody has to take the signals of an [`Event`](crate::event::Event).
+    Arrival,
 }
 
 impl Interest {
@@ -30,6 +33,7 @@ impl Interest {
             Self::Write => epoll::EventFlags::OUT,
             Self::Both => epoll::EventFlags::IN | epoll::EventFlags::OUT,
             Self::Hangup => epoll::EventFlags::empty(),
+            Self::Arrival => epoll::EventFlags::IN | epoll::EventFlags::ET,
         }
     }
 }
@@ -119,7 +123,7 @@ impl Sources<'_> {
         epoll::EventData::new_u64(u64::from(self.slot) << 32 | u64::from(token))
     }
 
-    /// Waits for `fd`, level-triggered; told as `token`. Closing it ends that.
+    /// Waits for `fd`; told as `token`, for as long as it is so where `interest` does not say once. Closing it ends that.
     ///
     /// # Errors
     /// The kernel's: it is waited for already, cannot be, or there are too many.
@@ -141,5 +145,47 @@ impl Sources<'_> {
     /// It was not added.
     pub fn remove(&self, fd: impl AsFd) -> rustix::io::Result<()> {
         epoll::delete(self.epoll, fd)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn told(reactor: &Reactor) -> Vec<u32> {
+        let mut ready = Vec::new();
+        reactor
+            .wait(Some(Duration::ZERO), &mut ready)
+            .expect("epoll works");
+        ready.iter().map(|ready| ready.token).collect()
+    }
+
+    #[test]
+    fn an_arrival_is_told_once_and_the_next_one_whether_it_was_taken_or_not() {
+        let reactor = Reactor::new().expect("an epoll instance");
+        let (event, lasting) = (Event::new().expect("an event"), Event::new().expect("one"));
+        event.signal();
+        let sources = reactor.sources(1);
+        sources
+            .add(&event, 7, Interest::Arrival)
+            .expect("can be waited for");
+        assert_eq!(told(&reactor), [7], "what came before it was waited for");
+        assert!(told(&reactor).is_empty());
+        event.signal();
+        event.signal();
+        assert_eq!(told(&reactor), [7]);
+        assert!(told(&reactor).is_empty());
+        sources
+            .add(&lasting, 8, Interest::Read)
+            .expect("can be waited for");
+        lasting.signal();
+        assert_eq!((told(&reactor), told(&reactor)), (vec![8], vec![8]));
+        // Asked for anew, it is told of what is there.
+        sources
+            .modify(&event, 7, Interest::Arrival)
+            .expect("was added");
+        lasting.take();
+        assert_eq!(told(&reactor), [7]);
     }
 }

@@ -20,7 +20,7 @@ struct Args {
     /// How many starts to time; the other figures take their share of it
     #[arg(long, value_name = "N", default_value_t = 200)]
     samples: usize,
-    /// Take only this figure (may be given several times)
+    /// Take only this figure, or those that begin so: 'net' or 'block_read_1' (may be given several times)
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// Where the JSON goes [default: target/bench.json]
@@ -50,9 +50,11 @@ fn run(args: &Args) -> anyhow::Result<bool> {
     let mut complete = true;
     for group in groups {
         match (group.take)(&mut field, args.samples) {
-            Ok(taken) => figures.extend(taken.into_iter().filter(|figure| {
-                args.only.is_empty() || args.only.iter().any(|name| name == figure.kind.name)
-            })),
+            Ok(taken) => figures.extend(
+                taken
+                    .into_iter()
+                    .filter(|figure| is_wanted(&args.only, figure.kind.name)),
+            ),
             Err(error) => {
                 complete = false;
                 let name = group.kinds.first().map_or("", |kind| kind.name);
@@ -87,19 +89,24 @@ fn choose(only: &[String]) -> anyhow::Result<Vec<&'static Group>> {
     };
     for name in only {
         ensure!(
-            names().any(|known| known == name),
+            names().any(|known| is_meant(name, known)),
             "no figure is named '{name}'; there are {}",
             names().collect::<Vec<_>>().join(", ")
         );
     }
     Ok(figure::ALL
         .iter()
-        .filter(|group| {
-            only.is_empty()
-                || group
-                    .kinds
-                    .iter()
-                    .any(|kind| only.iter().any(|n| n == kind.name))
-        })
+        .filter(|group| group.kinds.iter().any(|kind| is_wanted(only, kind.name)))
         .collect())
+}
+
+/// Whether the figure `name` is among those asked for; all are where none is.
+fn is_wanted(only: &[String], name: &str) -> bool {
+    only.is_empty() || only.iter().any(|asked| is_meant(asked, name))
+}
+
+/// Whether `asked` is the figure `name`, or its first words.
+fn is_meant(asked: &str, name: &str) -> bool {
+    name.strip_prefix(asked)
+        .is_some_and(|rest| rest.is_empty() || rest.starts_with('_'))
 }

@@ -9,10 +9,11 @@
 mod cloud_hypervisor;
 mod firecracker;
 mod floor;
-mod process;
-mod qemu;
+pub(crate) mod process;
+pub(crate) mod qemu;
 mod reeve;
 
+use std::os::fd::BorrowedFd;
 use std::path::Path;
 use std::time::Duration;
 
@@ -57,8 +58,11 @@ pub trait Running {
     /// From the request to the first byte.
     fn first_byte(&self) -> Duration;
 
-    /// The process whose memory counts.
+    /// The process whose memory and CPU time count.
     fn pid(&self) -> u32;
+
+    /// What the guest prints after the first byte.
+    fn console(&self) -> BorrowedFd<'_>;
 
     /// Waits until a guest that ends by itself has done so and its process is gone.
     ///
@@ -144,7 +148,7 @@ impl Field {
 }
 
 /// An executable on `PATH`.
-fn find_program(name: &str) -> Option<std::path::PathBuf> {
+pub(crate) fn find_program(name: &str) -> Option<std::path::PathBuf> {
     std::env::split_paths(&std::env::var_os("PATH")?)
         .map(|directory| directory.join(name))
         .find(|path| rustix::fs::access(path, rustix::fs::Access::EXEC_OK).is_ok())

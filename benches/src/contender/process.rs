@@ -5,7 +5,7 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::process::{Child, Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
@@ -99,6 +99,10 @@ impl<Extra> Running for Process<Extra> {
 
     fn pid(&self) -> u32 {
         self.child.id()
+    }
+
+    fn console(&self) -> BorrowedFd<'_> {
+        self.output.as_fd()
     }
 
     fn wait(mut self: Box<Self>) -> anyhow::Result<()> {

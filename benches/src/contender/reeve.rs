@@ -6,6 +6,7 @@
 //! other end is read on the same runtime, as `reeve run` reads it: the clock stops when the first
 //! byte has been read.
 
+use std::os::fd::{AsFd, BorrowedFd};
 use std::pin::pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -53,12 +54,34 @@ impl Reeve {
     }
 }
 
+impl Reeve {
+    /// Starts a domain of that command line and these devices.
+    ///
+    /// # Errors
+    /// It cannot be started, or prints nothing.
+    pub fn start_with(
+        &self,
+        command_line: &str,
+        devices: Devices,
+    ) -> anyhow::Result<Box<dyn Running>> {
+        let domain = domain(command_line, devices)?;
+        let started = self
+            .runtime
+            .block_on(start(self.host, &domain))
+            .context("Reeve")?;
+        Ok(Box::new(ReeveDomain {
+            started,
+            runtime: self.runtime,
+        }))
+    }
+}
+
 /// A started domain with its console.
 #[derive(Debug)]
 struct Started {
     worker: Worker,
     first_byte: Duration,
-    _console: UnixStream,
+    console: UnixStream,
 }
 
 #[derive(Debug)]
@@ -67,11 +90,13 @@ struct ReeveDomain {
     runtime: &'static Runtime,
 }
 
-fn domain(guest: Guest) -> anyhow::Result<Domain> {
+fn domain(command_line: &str, mut devices: Devices) -> anyhow::Result<Domain> {
     let number = NEXT.fetch_add(1, Ordering::Relaxed);
+    let uuid = DomainUuid(uuid::Uuid::from_u128(u128::from(number)));
+    devices.complete(uuid)?;
     Ok(Domain {
         name: format!("bench-{number}").parse()?,
-        uuid: DomainUuid(uuid::Uuid::from_u128(u128::from(number))),
+        uuid,
         machine: MachineType::Reeve1_0,
         vcpus: Vcpus::try_from(1)?,
         max_vcpus: Vcpus::try_from(1)?,
@@ -79,9 +104,9 @@ fn domain(guest: Guest) -> anyhow::Result<Domain> {
         cpu: CpuSwitches::default(),
         memory: MemorySize(GUEST_MEMORY_BYTES as u64),
         boot: BootSource::BuiltIn {
-            command_line: guest.command_line().to_owned(),
+            command_line: command_line.to_owned(),
         },
-        devices: Devices::default(),
+        devices,
         lifecycle: LifecycleAction::default(),
         limits: ResourceLimits::default(),
         pinning: Vec::new(),
@@ -89,8 +114,7 @@ fn domain(guest: Guest) -> anyhow::Result<Domain> {
     })
 }
 
-async fn start(host: &Host, guest: Guest) -> anyhow::Result<Started> {
-    let domain = domain(guest)?;
+async fn start(host: &Host, domain: &Domain) -> anyhow::Result<Started> {
     let (mut console, theirs) = UnixStream::pair()?;
     let theirs = theirs.into_std()?;
     let requested = Instant::now();
@@ -104,7 +128,7 @@ async fn start(host: &Host, guest: Guest) -> anyhow::Result<Started> {
     };
     let (worker, (byte, first_byte)) = {
         let mut first_byte = pin!(first_byte);
-        let mut start = pin!(worker::start(host, &domain, options));
+        let mut start = pin!(worker::start(host, domain, options));
         // A start that fails closes the console too, but says more.
         tokio::select! {
             biased;
@@ -116,7 +140,7 @@ async fn start(host: &Host, guest: Guest) -> anyhow::Result<Started> {
     Ok(Started {
         worker,
         first_byte,
-        _console: console,
+        console,
     })
 }
 
@@ -134,19 +158,15 @@ impl Contender for Reeve {
     }
 
     fn start(&mut self, guest: Guest) -> anyhow::Result<Box<dyn Running>> {
-        let started = self
-            .runtime
-            .block_on(start(self.host, guest))
-            .context("Reeve")?;
-        Ok(Box::new(ReeveDomain {
-            started,
-            runtime: self.runtime,
-        }))
+        self.start_with(guest.command_line(), Devices::default())
     }
 
     fn run_many(&mut self, count: usize, at_once: usize) -> anyhow::Result<Duration> {
         let host = self.host;
-        let one = move || async move { ended(start(host, Guest::Bench).await?).await };
+        let one = move || async move {
+            let domain = domain(Guest::Bench.command_line(), Devices::default())?;
+            ended(start(host, &domain).await?).await
+        };
         let requested = Instant::now();
         self.runtime.block_on(async {
             let mut running = JoinSet::new();
@@ -172,6 +192,10 @@ impl Running for ReeveDomain {
 
     fn pid(&self) -> u32 {
         self.started.worker.pid()
+    }
+
+    fn console(&self) -> BorrowedFd<'_> {
+        self.started.console.as_fd()
     }
 
     fn wait(self: Box<Self>) -> anyhow::Result<()> {

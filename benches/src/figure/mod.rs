@@ -5,6 +5,7 @@ mod daemon_start;
 mod destroy;
 mod domains_per_second;
 mod host_memory;
+mod io;
 mod list_1000;
 mod running;
 mod start_to_output;
@@ -27,6 +28,8 @@ pub enum Target {
     AtMost(f64),
     /// At least so much, in the figure's unit.
     AtLeast(f64),
+    /// So many times the best peer of the same run, at least; for a figure of which more is better.
+    TimesPeers(f64),
 }
 
 /// What a figure is, before it is taken.
@@ -73,10 +76,23 @@ impl Figure {
         })
     }
 
-    /// Reeve by the floor, where there is one.
+    /// Reeve by the floor; by the best peer where there is none.
     #[must_use]
     pub fn ratio(&self) -> Option<f64> {
-        Some(self.reeve.median / self.floor?.median)
+        let other = match self.floor {
+            Some(floor) => floor.median,
+            None => self.best_peer()?,
+        };
+        Some(self.reeve.median / other)
+    }
+
+    fn best_peer(&self) -> Option<f64> {
+        let medians = self.peers.values().map(|peer| peer.median);
+        if self.kind.less_is_better {
+            medians.min_by(f64::total_cmp)
+        } else {
+            medians.max_by(f64::total_cmp)
+        }
     }
 
     /// Whether the target is met, where there is one.
@@ -86,6 +102,7 @@ impl Figure {
             Target::TimesFloor(times) => self.ratio()? <= times,
             Target::AtMost(most) => self.reeve.median <= most,
             Target::AtLeast(least) => self.reeve.median >= least,
+            Target::TimesPeers(times) => self.ratio()? >= times,
         })
     }
 }
@@ -112,6 +129,13 @@ pub const ALL: &[Group] = &[
     list_1000::GROUP,
     running::TWENTY,
     running::HUNDRED,
+    io::READ_1,
+    io::READ_32,
+    io::WRITE_1,
+    io::WRITE_32,
+    io::TX,
+    io::RX,
+    io::RTT,
 ];
 
 /// How often each contender is sampled.

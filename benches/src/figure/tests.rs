@@ -105,6 +105,35 @@ fn without_reeve_or_the_floor_there_is_no_figure() {
 }
 
 #[test]
+fn without_a_floor_the_ratio_is_to_the_best_peer() {
+    let summary = |median| Summary {
+        median,
+        p90: median,
+        count: 1,
+    };
+    let mut figure = Figure {
+        kind: Kind {
+            less_is_better: false,
+            target: Some(Target::TimesPeers(1.1)),
+            ..KIND
+        },
+        reeve: summary(12.0),
+        floor: None,
+        peers: [("slow", summary(6.0)), ("quick", summary(10.0))].into(),
+        span: Span {
+            foreign_percent: 0.0,
+            seconds: 1.0,
+        },
+        notes: Vec::new(),
+    };
+    assert_eq!((figure.ratio(), figure.is_met()), (Some(1.2), Some(true)));
+    figure.kind.less_is_better = true;
+    assert_eq!(figure.ratio(), Some(2.0));
+    figure.peers.clear();
+    assert_eq!((figure.ratio(), figure.is_met()), (None, None));
+}
+
+#[test]
 fn figures_have_names_of_their_own() {
     let mut names: Vec<_> = ALL
         .iter()

@@ -168,6 +168,9 @@ pub struct Queue {
     out: u16,
     /// `next_used` when the driver was last looked at for an interrupt.
     signalled: u16,
+    /// The available index when it was last looked at: up to there chains can be taken without another look,
+    /// for which the driver's processor would have to give its cache line away each time.
+    available: u16,
 }
 
 impl Queue {
@@ -206,6 +209,7 @@ impl Queue {
             progress,
             out: 0,
             signalled: progress.next_used,
+            available: progress.next_available,
         })
     }
 
@@ -253,8 +257,12 @@ impl Queue {
     /// # Errors
     /// [`QueueFault`]: the queue is broken for good.
     pub fn pop(&mut self, chain: &mut Chain) -> Result<bool, QueueFault> {
-        if self.waiting()? == 0 {
-            return Ok(false);
+        if self.progress.next_available == self.available {
+            let waiting = self.waiting()?;
+            if waiting == 0 {
+                return Ok(false);
+            }
+            self.available = self.available.wrapping_add(waiting);
         }
         if self.out >= self.layout.size {
             return Err(QueueFault::TooManyChains);

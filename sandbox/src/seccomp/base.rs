@@ -99,6 +99,7 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_pwritev, "guest memory to files"),
     allow(libc::SYS_lseek, "size of an image"),
     allow(libc::SYS_fstat, "size and kind of a handed-over descriptor"),
+    allow(libc::SYS_fstatfs, "whether a disk is in memory"),
     allow_if(
         libc::SYS_statx,
         &[set(2, EMPTY_PATH)],

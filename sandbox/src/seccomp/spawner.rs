@@ -53,6 +53,7 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_pwritev, "disks"),
     allow(libc::SYS_lseek, "size of a disk"),
     allow(libc::SYS_fstat, "size and kind of a handed-over descriptor"),
+    allow(libc::SYS_fstatfs, "whether a disk is in memory"),
     allow_if(
         libc::SYS_statx,
         &[set(2, EMPTY_PATH)],

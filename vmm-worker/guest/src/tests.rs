@@ -1,6 +1,6 @@
 //! The image as a loader sees it, and the kernel's command-line parser.
 
-use crate::mode::{BlockBench, Wait};
+use crate::mode::{BlockBench, NetMeasure, Wait, Way};
 use crate::{DRIVERS_IMAGE, IMAGE, image, mode};
 
 #[path = "../kernel/options.rs"]
@@ -12,12 +12,14 @@ mod drive {
     pub(super) use crate::mode::cases;
 
     #[allow(dead_code, reason = "the kernel uses what the tests do not")]
+    mod latency;
+    #[allow(dead_code, reason = "the kernel uses what the tests do not")]
     pub(super) mod options;
     #[allow(dead_code, reason = "the kernel uses what the tests do not")]
     mod ring;
 }
 
-use drive::options::{Device, Mode as DriveMode, Options as DriveOptions};
+use drive::options::{Device, Direction, Mode as DriveMode, Options as DriveOptions};
 
 use options::{Mode, Options};
 
@@ -63,6 +65,13 @@ fn both_sides_agree_on_which_modes_need_drivers() {
         milliseconds: 70,
         wait: Wait::Interrupt,
     };
+    let net = NetMeasure {
+        way: Way::RoundTrip,
+        depth: 4,
+        size: 60,
+        milliseconds: 70,
+        wait: Wait::Poll,
+    };
     for (line, mode) in [
         (mode::VIRTIO_REPORT.to_owned(), DriveMode::Report),
         (mode::block_verify(7, 9, Wait::Poll), DriveMode::BlockVerify),
@@ -78,6 +87,8 @@ fn both_sides_agree_on_which_modes_need_drivers() {
         (mode::net_echo(8, 10, Wait::Interrupt), DriveMode::NetEcho),
         (mode::rng_read(100, Wait::Poll), DriveMode::RngRead),
         (mode::attack("loop", "any", 1, Some(2)), DriveMode::Attack),
+        (mode::measure_block(bench), DriveMode::Measure),
+        (mode::measure_net(net), DriveMode::Measure),
     ] {
         assert_eq!(
             DriveOptions::parse(line.as_bytes()).mode,
@@ -92,8 +103,22 @@ fn both_sides_agree_on_which_modes_need_drivers() {
         (3, Some(8192), 70)
     );
     assert!(options.write && options.sequential && options.interrupt);
+    let options = DriveOptions::parse(mode::measure_block(bench).as_bytes());
+    assert_eq!(options.device, Some(Device::BLOCK));
+    assert!(options.write && options.interrupt && options.depth == 3);
+    for (way, direction) in [
+        (Way::Transmit, Direction::Transmit),
+        (Way::Receive, Direction::Receive),
+        (Way::RoundTrip, Direction::RoundTrip),
+    ] {
+        let line = mode::measure_net(NetMeasure { way, ..net });
+        let options = DriveOptions::parse(line.as_bytes());
+        assert_eq!(options.device, Some(Device::NET));
+        assert_eq!((options.direction, options.size), (direction, Some(60)));
+    }
     let options = DriveOptions::parse(mode::net_receive(5, 8, 10, Wait::Poll).as_bytes());
-    assert!(options.receive && !options.interrupt && options.count == Some(5));
+    assert!(!options.interrupt && options.count == Some(5));
+    assert_eq!(options.direction, Direction::Receive);
 }
 
 #[test]

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use loader::{Device, End, Irqchip, Machine, Outcome, Setup, Wire};
-use reeve_guest::mode::{self, BlockBench, Wait};
+use reeve_guest::mode::{self, BlockBench, NetMeasure, Wait, Way};
 
 const DISK: u64 = 16 << 20;
 
@@ -150,6 +150,63 @@ fn frames_are_sent() {
         assert!(packets > 16, "{}", outcome.output);
         std::thread::sleep(Duration::from_millis(50));
         assert_eq!(wire.received(), packets);
+    }
+}
+
+/// The figure of that name in the line of `mode=measure`.
+fn measured(outcome: &Outcome, name: &str) -> u64 {
+    let line = outcome.output.lines().find_map(|line| {
+        let (_, rest) = line.strip_prefix("measure: ")?.split_once(name)?;
+        rest.split(", ").next()?.trim().parse().ok()
+    });
+    line.unwrap_or_else(|| panic!("no {name} in {}", outcome.output))
+}
+
+#[test]
+fn a_disk_is_measured_after_a_pause() {
+    for (depth, wait) in [(1, Wait::Interrupt), (32, Wait::Poll)] {
+        let line = mode::measure_block(BlockBench {
+            depth,
+            size: 4096,
+            write: false,
+            sequential: false,
+            milliseconds: 100,
+            wait,
+        });
+        let outcome = run(&line, &[Device::Block(DISK)]);
+        assert!(
+            outcome
+                .output
+                .contains("\nmeasure: ready\nmeasure: operations ")
+        );
+        assert_eq!(measured(&outcome, "errors"), 0);
+        assert!(measured(&outcome, "operations") > 0, "{}", outcome.output);
+        assert!(measured(&outcome, ", ns") >= 100_000_000);
+        let times = ["min", "p50", "p99"].map(|name| measured(&outcome, name));
+        assert!(times[0] > 0 && times.is_sorted(), "{times:?}");
+    }
+}
+
+#[test]
+fn an_interface_is_measured_by_what_is_sent() {
+    for wait in [Wait::Poll, Wait::Interrupt] {
+        let wire = Wire::new();
+        let line = mode::measure_net(NetMeasure {
+            way: Way::Transmit,
+            depth: 64,
+            size: 60,
+            milliseconds: 100,
+            wait,
+        });
+        let outcome = run(&line, &[Device::Net(Arc::clone(&wire))]);
+        let frames = measured(&outcome, "operations");
+        std::thread::sleep(Duration::from_millis(50));
+        // Those of the warm-up came too.
+        assert!(
+            frames > 64 && wire.received() > frames,
+            "{}",
+            outcome.output
+        );
     }
 }
 

@@ -102,6 +102,8 @@ pub struct Engine {
     /// Requests of which something is still to be begun.
     waiting: VecDeque<u16>,
     done: VecDeque<Completion>,
+    /// Of what is in `done`.
+    bytes_done: u64,
     bytes: u64,
     again: bool,
     age: Age,
@@ -175,6 +177,7 @@ impl Engine {
             free_parts: (0..DEPTH).rev().collect(),
             waiting: VecDeque::with_capacity(MAX_REQUESTS.into()),
             done: VecDeque::with_capacity(MAX_REQUESTS.into()),
+            bytes_done: 0,
             bytes: 0,
             again: false,
             age: Age::default(),
@@ -382,7 +385,17 @@ impl Engine {
 
     /// A request that is done.
     pub fn reap(&mut self) -> Option<Completion> {
-        self.done.pop_front()
+        let completion = self.done.pop_front();
+        if self.done.is_empty() {
+            self.bytes_done = 0;
+        }
+        completion
+    }
+
+    /// Bytes that were moved for what has been done since [`reap`](Self::reap) last found nothing more.
+    #[must_use]
+    pub fn bytes_done(&self) -> u64 {
+        self.bytes_done
     }
 
     /// Waits until all requests are done. Takes as long as the storage does.

@@ -252,6 +252,7 @@ impl Engine {
         }
         let result = request.error.take().map_or(Ok(()), Err);
         self.bytes = self.bytes.saturating_sub(request.len);
+        self.bytes_done = self.bytes_done.saturating_add(request.len);
         let tag = request.tag;
         self.free_requests.push(index);
         self.done.push_back(Completion { tag, result });

@@ -384,6 +384,20 @@ fn what_is_written_is_on_the_disk_and_read_again() {
 }
 
 #[test]
+fn a_driver_is_told_within_a_long_turn_where_each_request_is_done_at_once() {
+    for (requests, told) in [(1, 1), (3, 2), (4, 2), (8, 4)] {
+        let mut rig = Options::new(Kind::Blocking).rig();
+        for _ in 0..requests {
+            rig.add(0, T_IN, 0, &[into(DATA, 128 << 10)]);
+        }
+        rig.start();
+        assert_eq!(rig.take_used(), requests);
+        // For every other one, and for what is left.
+        assert_eq!(rig.interrupts.take_queue(), told, "{requests} requests");
+    }
+}
+
+#[test]
 fn the_used_length_covers_the_status() {
     let mut rig = Rig::new(Kind::Blocking);
     rig.add(0, T_IN, 0, &[into(DATA, 1024)]);
@@ -529,6 +543,8 @@ fn stopping_finishes_what_is_in_flight_and_the_disk_starts_again() {
         );
         assert!(statuses.iter().all(|status| rig.byte(*status) == OK));
         assert_eq!(rig.in_file(0, bytes.len()), bytes);
+        // So that what comes back next is waited for.
+        assert_eq!(rig.take_used(), 64);
 
         let status = rig.add(0, T_FLUSH, 0, &[]);
         let mut queue = rig.drivers[0].running(0, &rig.interrupts);

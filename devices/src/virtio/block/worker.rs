@@ -11,7 +11,6 @@ use super::disk::{Disk, DiskError, Place, Slot};
 use super::request::{self, Command, HEADER_BYTES, IOERR, OK};
 use crate::block::engine::{Completion, Engine, MAX_REQUESTS, Operation};
 use crate::block::throttle::Direction;
-use crate::event::Event;
 use crate::reactor::{Interest, Sources};
 use crate::shared::lock;
 use crate::virtio::chain::Chain;
@@ -22,6 +21,8 @@ use crate::virtio::{BrokenQueue, Progress, QueueWorker, RunningQueue};
 const KICK: u32 = 0;
 /// The engine's event.
 const ENGINE: u32 = 1;
+/// Bytes that are moved at most before the driver is told, where moving them is done at once.
+const BATCH_BYTES: u64 = 256 << 10;
 /// Time until the engine is polled again when the kernel had no room.
 const POLL: Duration = Duration::from_millis(1);
 
@@ -90,7 +91,6 @@ impl Worker {
 
     fn serve(&mut self) {
         self.again = None;
-        self.queue.kick.take();
         self.resize();
         let result = if self.broken.is_broken() {
             self.finish();
@@ -163,6 +163,11 @@ impl Worker {
                 return Ok(Halt::Until(time));
             }
             *budget -= 1;
+            // What was done at once may be enough to have the driver go on with it meanwhile.
+            if self.engine.bytes_done() >= BATCH_BYTES {
+                self.give_back()?;
+                self.queue.notify()?;
+            }
         }
         Ok(Halt::Turn)
     }
@@ -291,9 +296,9 @@ impl Worker {
 
 impl QueueWorker for Worker {
     fn start(&mut self, sources: &Sources<'_>) {
-        let mut added = sources.add(&*self.queue.kick, KICK, Interest::Read);
+        let mut added = sources.add(&*self.queue.kick, KICK, Interest::Arrival);
         if let Some(event) = self.engine.event() {
-            added = added.and(sources.add(event, ENGINE, Interest::Read));
+            added = added.and(sources.add(event, ENGINE, Interest::Arrival));
         }
         if let Err(error) = added {
             tracing::error!(%error, "cannot wait for a disk's events");
@@ -302,10 +307,7 @@ impl QueueWorker for Worker {
         self.serve();
     }
 
-    fn ready(&mut self, token: u32, _hung_up: bool, _sources: &Sources<'_>) {
-        if token == ENGINE {
-            self.engine.event().map(Event::take);
-        }
+    fn ready(&mut self, _token: u32, _hung_up: bool, _sources: &Sources<'_>) {
         self.serve();
     }
 

@@ -1,8 +1,9 @@
 //! Frames from the host to the guest (§5.1.6.4).
 //!
 //! A frame is read straight into as many of the driver's buffers as frames of late have needed. What
-//! does not fit goes to a spill buffer of the host's and is copied to further buffers. The header never
-//! goes to the guest before it is checked: it is read into the host's memory.
+//! does not fit goes to a spill buffer of the host's and is copied to further buffers; where frames of late
+//! were short, all of it does. The header never goes to the guest before it is checked: it is read into the
+//! host's memory.
 //!
 //! ```text
 //!             no buffer: wait for a kick        frame is longer than the buffers: wait for a kick
@@ -18,7 +19,7 @@ use super::header::{HEADER_BYTES, Header, MAX_FRAME, MIN_FRAME};
 use super::held::Held;
 use super::link::Link;
 use super::tap::Port;
-use super::vectored;
+use super::vectored::{self, Received, SHORT_FRAME};
 use crate::virtio::chain::{Chain, slices};
 use crate::virtio::queue::{QueueFault, QueueProgress};
 use crate::virtio::{BrokenQueue, RunningQueue};
@@ -37,6 +38,7 @@ pub(super) struct Receiver {
     broken: BrokenQueue,
     chain: Chain,
     held: Held,
+    /// Room for a header and a frame; what is behind the header's is what does not go straight to the guest.
     spill: Vec<u8>,
     /// A frame that waits for buffers.
     pending: Option<Pending>,
@@ -81,7 +83,7 @@ impl Receiver {
             chain: Chain::new(),
             held: Held::default(),
             // Pages that no frame needs are never touched.
-            spill: vec![0; MAX_FRAME + 1],
+            spill: vec![0; HEADER_BYTES + MAX_FRAME + 1],
             pending: None,
             sizes: Sizes::new(),
             mergeable,
@@ -108,7 +110,6 @@ impl Receiver {
 
     /// Passes frames on.
     pub(super) fn turn(&mut self, port: &dyn Port, link: &Link) {
-        self.running.kick.take();
         self.wants_port = false;
         self.resume_at = None;
         if self.broken.is_broken() {
@@ -202,13 +203,19 @@ impl Receiver {
     /// Takes a frame from the port; `None` if it was dropped.
     fn read(&mut self, port: &dyn Port, link: &Link) -> Result<Option<Pending>, Step> {
         let mut head = [0; HEADER_BYTES];
-        let guest = slices(
-            self.running.queue.ram(),
-            self.held.spans(self.mergeable),
-            HEADER_BYTES as u64,
-            MAX_FRAME as u64,
-        );
-        let received = match vectored::read(port.as_fd(), &mut head, guest, &mut self.spill) {
+        let received = if self.sizes.expected() <= SHORT_FRAME {
+            read_whole(port, &mut head, &mut self.spill)
+        } else {
+            let guest = slices(
+                self.running.queue.ram(),
+                self.held.spans(self.mergeable),
+                HEADER_BYTES as u64,
+                MAX_FRAME as u64,
+            );
+            let spill = self.spill.get_mut(HEADER_BYTES..).unwrap_or_default();
+            vectored::read(port.as_fd(), &mut head, guest, spill)
+        };
+        let received = match received {
             Ok(received) => received,
             Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {
                 return Err(Step::Empty);
@@ -267,7 +274,8 @@ impl Receiver {
             return Ok(Step::More);
         }
 
-        let mut spilled = self.spill.get(..pending.frame - pending.direct);
+        let spilled = HEADER_BYTES..HEADER_BYTES + pending.frame - pending.direct;
+        let mut spilled = self.spill.get(spilled);
         let offset = (HEADER_BYTES + pending.direct) as u64;
         let rest = (pending.frame - pending.direct) as u64;
         let ram = self.running.queue.ram();
@@ -323,6 +331,19 @@ impl Receiver {
         self.release(link);
         (self.running.index, self.running.queue.progress())
     }
+}
+
+/// Reads one frame into `spill` in one piece, and copies its header.
+fn read_whole(
+    port: &dyn Port,
+    head: &mut [u8; HEADER_BYTES],
+    spill: &mut [u8],
+) -> std::io::Result<Received> {
+    let bytes = rustix::io::retry_on_intr(|| rustix::io::read(port.as_fd(), &mut *spill))?;
+    if let Some(first) = spill.first_chunk() {
+        *head = *first;
+    }
+    Ok(Received { bytes, room: 0 })
 }
 
 /// How long frames of late were.

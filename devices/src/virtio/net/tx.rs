@@ -11,13 +11,15 @@ use super::features::Offloads;
 use super::header::{HEADER_BYTES, Header, MAX_FRAME, MIN_FRAME};
 use super::link::Link;
 use super::tap::Port;
-use super::vectored;
+use super::vectored::{self, SHORT_FRAME};
 use crate::virtio::chain::Chain;
 use crate::virtio::queue::{QueueFault, QueueProgress};
 use crate::virtio::{BrokenQueue, RunningQueue};
 
 /// The most frames of a turn.
 const BUDGET: u16 = 64;
+/// The most frames of which the buffers are given back at once.
+const AT_ONCE: u16 = 16;
 
 /// The transmit queue of one pair.
 #[derive(Debug)]
@@ -69,7 +71,6 @@ impl Transmitter {
 
     /// Sends frames.
     pub(super) fn turn(&mut self, port: &dyn Port, link: &Link) {
-        self.running.kick.take();
         self.wants_port = false;
         self.resume_at = None;
         if self.broken.is_broken() {
@@ -80,6 +81,15 @@ impl Transmitter {
     }
 
     fn serve(&mut self, port: &dyn Port, link: &Link) -> Result<(), QueueFault> {
+        let mut sent = 0;
+        let result = self.take(port, link, &mut sent);
+        // Also of a queue that is broken: they were its driver's before.
+        self.running.queue.show(sent)?;
+        result
+    }
+
+    /// Sends frames; `sent` counts those whose buffers are filled in and not yet shown.
+    fn take(&mut self, port: &dyn Port, link: &Link, sent: &mut u16) -> Result<(), QueueFault> {
         self.running.queue.disable_notifications()?;
         for _ in 0..BUDGET {
             if self.pair >= link.active() {
@@ -101,7 +111,11 @@ impl Transmitter {
                 self.wants_port = true;
                 return Ok(());
             }
-            self.running.queue.push(self.chain.head(), 0)?;
+            self.running.queue.fill(*sent, self.chain.head(), 0)?;
+            *sent += 1;
+            if *sent == AT_ONCE {
+                self.running.queue.show(std::mem::take(sent))?;
+            }
         }
         self.running.kick.signal();
         Ok(())
@@ -130,10 +144,22 @@ impl Transmitter {
             link.tx.drop();
             return Sent::Done;
         }
-        let guest = self
-            .chain
-            .readable_slices(ram, HEADER_BYTES as u64, frame as u64);
-        match vectored::write(port.as_fd(), &header, guest) {
+        let written = if frame <= SHORT_FRAME {
+            let mut whole = [0; HEADER_BYTES + SHORT_FRAME];
+            let (place, rest) = whole.split_at_mut(HEADER_BYTES);
+            place.copy_from_slice(&header);
+            let rest = rest.get_mut(..frame).unwrap_or_default();
+            self.chain.read_at(ram, HEADER_BYTES as u64, rest);
+            let whole = whole.get(..HEADER_BYTES + frame).unwrap_or_default();
+            rustix::io::retry_on_intr(|| rustix::io::write(port.as_fd(), whole))
+                .map_err(std::io::Error::from)
+        } else {
+            let guest = self
+                .chain
+                .readable_slices(ram, HEADER_BYTES as u64, frame as u64);
+            vectored::write(port.as_fd(), &header, guest)
+        };
+        match written {
             Ok(_) => {
                 link.tx.pass(frame);
                 link.outbound.take(frame);

@@ -1,5 +1,8 @@
 //! Frames between a descriptor and guest memory: one `readv` or `writev`, without a copy in between.
 //!
+//! Short frames are better copied and moved in one piece ([`SHORT_FRAME`]), which is done elsewhere and without
+//! what is here: the kernel takes longer over a list of addresses than a processor over a few cache lines.
+//!
 //! The kernel accesses guest memory as any user memory, while the guest may be changing it; no Rust
 //! reference to it is made. That, and the arrays of addresses, are all the unsafe code there is.
 
@@ -8,6 +11,9 @@ use std::mem::MaybeUninit;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
 use vm_memory::VolatileSlice;
+
+/// The most bytes of a frame that is copied: four cache lines.
+pub(super) const SHORT_FRAME: usize = 256;
 
 /// The most entries of one call (`UIO_MAXIOV`).
 const MAX_VECTORS: usize = 1024;

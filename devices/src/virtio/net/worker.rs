@@ -143,13 +143,19 @@ impl QueueWorker for PairWorker {
     fn start(&mut self, sources: &Sources<'_>) {
         let control = self.lead.as_ref().and_then(|lead| lead.control.as_ref());
         let kicks = [
-            (&*self.receiver.running().kick, RX_KICK),
-            (&*self.transmitter.running().kick, TX_KICK),
+            (&*self.receiver.running().kick, RX_KICK, Interest::Arrival),
+            (
+                &*self.transmitter.running().kick,
+                TX_KICK,
+                Interest::Arrival,
+            ),
         ];
-        let control = control.map(|control| (&*control.running().kick, CONTROL_KICK));
-        let nudge = self.link.nudged(self.pair).map(|event| (event, NUDGE));
-        for (event, token) in kicks.into_iter().chain(control).chain(nudge) {
-            if let Err(error) = sources.add(event, token, Interest::Read) {
+        let control =
+            control.map(|control| (&*control.running().kick, CONTROL_KICK, Interest::Read));
+        let nudge = self.link.nudged(self.pair);
+        let nudge = nudge.map(|event| (event, NUDGE, Interest::Read));
+        for (event, token, interest) in kicks.into_iter().chain(control).chain(nudge) {
+            if let Err(error) = sources.add(event, token, interest) {
                 tracing::error!(%error, "queue of a network device cannot be waited for");
             }
         }

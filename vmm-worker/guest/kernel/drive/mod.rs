@@ -1,7 +1,7 @@
 //! Drivers for PCI and virtio, and the modes that need them. In the larger of the two images only.
 //!
 //! ```text
-//!  mod.rs ──► report.rs, block/, net.rs, rng.rs, attack/, platform.rs
+//!  mod.rs ──► report.rs, block/, net/, rng.rs, attack/, platform.rs; measure.rs: how the benchmarks' runs go
 //!                 │
 //!                 ▼
 //!  virtio.rs: negotiation ──► queue.rs: split rings ──► ring.rs: their arithmetic
@@ -18,6 +18,8 @@
 mod attack;
 mod block;
 mod cases;
+mod latency;
+mod measure;
 mod memory;
 mod net;
 mod options;
@@ -58,9 +60,11 @@ fn dispatch(boot: &Boot, mode: Mode, options: &Options) -> Result<(), Problem> {
     let bus = Bus::find(boot).ok_or("no PCI bus")?;
     apic::enable();
     let clock = Clock::new()?;
-    let wait = if options.interrupt {
+    if options.interrupt || mode == Mode::Measure {
         // Ends a sleep from which no device wakes us.
         apic::start_periodic(50 * apic::TICKS_PER_MS);
+    }
+    let wait = if options.interrupt {
         Wait::Interrupt
     } else {
         Wait::Poll
@@ -78,6 +82,7 @@ fn dispatch(boot: &Boot, mode: Mode, options: &Options) -> Result<(), Problem> {
         Mode::Watchdog => platform::watchdog(bus, &clock, options),
         Mode::WatchdogAttack => platform::attack(bus, &clock, options),
         Mode::Generation => platform::generation(boot),
+        Mode::Measure => measure::run(bus, &clock, options, wait),
     }
 }
 

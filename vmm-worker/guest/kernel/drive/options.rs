@@ -31,6 +31,8 @@ pub enum Mode {
     WatchdogAttack,
     /// Show the generation id.
     Generation,
+    /// Keep a device busy, and say how quick each operation was.
+    Measure,
 }
 
 /// Which device.
@@ -100,8 +102,19 @@ pub struct Options {
     pub sequential: bool,
     /// `wait=interrupt`: sleep instead of looking.
     pub interrupt: bool,
-    /// `direction=rx`: receive.
-    pub receive: bool,
+    /// `direction=`: which way frames go.
+    pub direction: Direction,
+}
+
+/// Which way frames go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Direction {
+    /// `tx`, and what is unknown: from the guest.
+    Transmit,
+    /// `rx`: to the guest.
+    Receive,
+    /// `rtt`: from the guest and back to it.
+    RoundTrip,
 }
 
 impl Options {
@@ -119,7 +132,7 @@ impl Options {
             write: false,
             sequential: false,
             interrupt: false,
-            receive: false,
+            direction: Direction::Transmit,
         };
         for word in line.split(|&byte| byte <= b' ') {
             let Some(equals) = word.iter().position(|&byte| byte == b'=') else {
@@ -141,7 +154,13 @@ impl Options {
                 b"write" => options.write = amount != 0,
                 b"sequential" => options.sequential = amount != 0,
                 b"wait" => options.interrupt = value == b"interrupt",
-                b"direction" => options.receive = value == b"rx",
+                b"direction" => {
+                    options.direction = match value {
+                        b"rx" => Direction::Receive,
+                        b"rtt" => Direction::RoundTrip,
+                        _ => Direction::Transmit,
+                    }
+                }
                 _ => {}
             }
         }
@@ -149,7 +168,7 @@ impl Options {
     }
 }
 
-const MODES: [(&str, Mode); 12] = [
+const MODES: [(&str, Mode); 13] = [
     ("virtio-report", Mode::Report),
     ("block-verify", Mode::BlockVerify),
     ("block-bench", Mode::BlockBench),
@@ -162,6 +181,7 @@ const MODES: [(&str, Mode); 12] = [
     ("watchdog", Mode::Watchdog),
     ("watchdog-attack", Mode::WatchdogAttack),
     ("generation", Mode::Generation),
+    ("measure", Mode::Measure),
 ];
 
 fn lookup<T: Copy>(table: &[(&str, T)], name: &[u8]) -> Option<T> {

@@ -191,6 +191,11 @@ impl Queue {
     /// Waits for an entry of the used ring, no longer than until the time-stamp counter is at
     /// `deadline`. Sleeping, a timer has to run that ends the sleep when no interrupt comes.
     pub fn wait(&mut self, wait: Wait, deadline: u64) -> Option<Used> {
+        self.wait_for(1, wait, deadline)
+    }
+
+    /// As [`Self::wait`], but sleeps until there are so many entries; with event indexes only.
+    pub fn wait_for(&mut self, entries: u16, wait: Wait, deadline: u64) -> Option<Used> {
         loop {
             let count = Interrupt::Device.count();
             if let Some(used) = self.take() {
@@ -203,9 +208,10 @@ impl Queue {
                 core::hint::spin_loop();
                 continue;
             }
-            poke_u16(self.rings.used_event(), self.seen);
+            let last = entries.saturating_sub(1);
+            poke_u16(self.rings.used_event(), self.seen.wrapping_add(last));
             barrier();
-            if read_u16(self.rings.used_index()) == self.seen {
+            if read_u16(self.rings.used_index()).wrapping_sub(self.seen) <= last {
                 Interrupt::Device.wait(count);
             }
         }

@@ -69,9 +69,10 @@ fn engines(
     layers: Vec<(OwnedFd, DiskFormat)>,
     rings: Option<&Arc<RingReserve>>,
 ) -> io::Result<Vec<Engine>> {
+    let in_memory = layers.iter().all(|(file, _)| is_in_memory(file));
     let ring = || match spec.engine {
-        IoEngine::IoUring => ring(&spec.name, rings),
-        IoEngine::Threads => None,
+        IoEngine::IoUring if !in_memory => ring(&spec.name, rings),
+        IoEngine::IoUring | IoEngine::Threads => None,
     };
     let cache = cache_mode(spec.cache);
     let mut layers = layers.into_iter();
@@ -149,6 +150,18 @@ fn ring(name: &str, reserve: Option<&Arc<RingReserve>>) -> Option<Ring> {
     Ring::new()
         .inspect_err(|error| tracing::warn!(disk = name, %error, "no io_uring: its thread waits for the disk"))
         .ok()
+}
+
+/// Whether a file is all in memory, where moving bytes is a copy and there is nothing to wait for. The
+/// kernel does not know that of these file systems when io_uring asks, and hands each transfer to a thread
+/// of its own, which costs several times as much as the copy.
+fn is_in_memory(file: &OwnedFd) -> bool {
+    const TMPFS: u32 = 0x0102_1994;
+    const RAMFS: u32 = 0x8584_58f6;
+    const HUGETLBFS: u32 = 0x9584_58f6;
+    // Magic numbers are of 32 bits.
+    rustix::fs::fstatfs(file)
+        .is_ok_and(|system| [TMPFS, RAMFS, HUGETLBFS].contains(&(system.f_type as u32)))
 }
 
 /// What the file asks of those who leave the page cache out. Where the host does not say it is what every

@@ -11,7 +11,7 @@ use reeve_ipc::spec::{
     BalloonSpec, CacheMode, Discard, DiskFormat, DiskSpec, DiskThrottle, IoEngine, LayerSpec,
     RngSpec, VsockSpec,
 };
-use rustix::fs::{MemfdFlags, memfd_create};
+use rustix::fs::{MemfdFlags, Mode, OFlags, memfd_create};
 
 use super::*;
 use crate::device_set::slow::{NoMessages, memory};
@@ -49,8 +49,18 @@ fn build(
     spawner.run(job).unwrap().unwrap()
 }
 
-fn file(format: DiskFormat) -> OwnedFd {
-    let file = memfd_create("disk", MemfdFlags::CLOEXEC).unwrap();
+/// A file without a name where this program is: on a file system that is no memory's.
+fn stored() -> OwnedFd {
+    let program = std::env::current_exe().unwrap();
+    let flags = OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC;
+    rustix::fs::open(program.parent().unwrap(), flags, Mode::RUSR | Mode::WUSR).unwrap()
+}
+
+fn in_memory() -> OwnedFd {
+    memfd_create("disk", MemfdFlags::CLOEXEC).unwrap()
+}
+
+fn formatted(file: OwnedFd, format: DiskFormat) -> OwnedFd {
     match format {
         DiskFormat::Raw => rustix::fs::ftruncate(&file, DISK_BYTES).unwrap(),
         DiskFormat::Qcow2 => {
@@ -70,8 +80,12 @@ fn slot(number: u8) -> PciSlot {
 }
 
 fn disk(number: u8, format: DiskFormat, queues: u16) -> (DeviceSpec, FdTable) {
+    disk_on(stored(), number, format, queues)
+}
+
+fn disk_on(file: OwnedFd, number: u8, format: DiskFormat, queues: u16) -> (DeviceSpec, FdTable) {
     let mut descriptors = FdTable::new();
-    let fd = descriptors.push(file(format)).unwrap();
+    let fd = descriptors.push(formatted(file, format)).unwrap();
     let spec = DiskSpec {
         slot: slot(number),
         name: format!("vd{number}"),
@@ -104,6 +118,18 @@ fn disks_that_come_later_have_the_rings_in_reserve_and_then_none() {
     assert_eq!(reserve.left(), rings.min(2), "they come back");
     drop((second, third));
     assert_eq!(reserve.left(), rings);
+}
+
+#[test]
+fn a_disk_that_is_in_memory_takes_no_ring() {
+    let (spawner, workshop, reserve) = closed(2);
+    let rings = reserve.left();
+    let (spec, files) = disk_on(in_memory(), 3, DiskFormat::Raw, 2);
+    let raw = build((&spawner, &workshop), spec, files);
+    let (spec, files) = disk_on(in_memory(), 4, DiskFormat::Qcow2, 1);
+    let qcow2 = build((&spawner, &workshop), spec, files);
+    assert_eq!(reserve.left(), rings);
+    drop((raw, qcow2));
 }
 
 #[test]

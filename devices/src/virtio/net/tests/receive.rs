@@ -164,6 +164,26 @@ fn without_buffers_the_host_is_not_waited_for_and_nothing_spins() {
 }
 
 #[test]
+fn frames_are_whole_whether_those_before_were_short_or_long() {
+    let (mut rig, host) = rig(F_MRG_RXBUF);
+    for at in 0..QUEUE_SIZE {
+        rig.drivers[0].add(&[into(BUFFERS + u64::from(at) * 2048, 1536)]);
+    }
+    rig.kick(0);
+    // Short ones until they are expected, then both kinds.
+    let lengths = std::iter::repeat_n(60, 130).chain([256, 257, 60, 9000, 14, 1514, 60]);
+    for (seed, len) in (0..=u8::MAX).zip(lengths) {
+        let sent = give(&host, len, seed);
+        rig.run();
+        let used = rig.drivers[0].take_used();
+        let (header, received) = frame(&rig, &used, |head| BUFFERS + u64::from(head) * 2048);
+        assert_eq!(received, sent, "{len} bytes");
+        assert_eq!(usize::from(header[10]), used.len(), "{len} bytes");
+    }
+    assert_eq!(rig.handle.counters().rx.drops, 0);
+}
+
+#[test]
 fn a_flood_is_taken_in_turns_that_end() {
     let (mut rig, host) = rig(F_MRG_RXBUF);
     for at in 0..200 {

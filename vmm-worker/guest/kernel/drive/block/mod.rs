@@ -1,9 +1,9 @@
-//! The disk (virtio 1.3 §5.2): requests, and the two modes that make them.
+//! The disk (virtio 1.3 §5.2): requests, and the modes that make them.
 
 mod bench;
 mod verify;
 
-pub use bench::bench;
+pub use bench::{bench, measure};
 pub use verify::verify;
 
 use super::Problem;

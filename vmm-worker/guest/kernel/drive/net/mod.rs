@@ -1,10 +1,14 @@
-//! `mode=net-bench` and `mode=net-echo`: raw Ethernet frames by the network device (virtio 1.3 §5.1).
+//! `mode=net-bench`, `mode=net-echo` and `mode=measure device=net`: raw Ethernet frames by the network device (virtio 1.3 §5.1).
 //!
 //! No offload is taken, so the header before each frame is twelve zeroes. Frames that are made here have
 //! the EtherType for local experiments (IEEE 802, 0x88b5), to which no stack answers.
 
+mod measure;
+
+pub use measure::measure;
+
 use super::memory::{DATA, DATA_BYTES, fill, poke_u16, poke_u32, put};
-use super::options::{Device as Kind, Options};
+use super::options::{Device as Kind, Direction, Options};
 use super::pci::Bus;
 use super::queue::{Queue, Wait, into, out};
 use super::virtio::{Device, RING_FEATURES};
@@ -61,9 +65,28 @@ impl Card {
         })
     }
 
+    /// Writes a frame of this size into each slot.
+    fn describe_frames(&self) {
+        for slot in 0..self.slots {
+            let frame = place(slot) + HEADER;
+            fill(place(slot), HEADER + self.size, 0);
+            put(frame, &PEER);
+            for byte in 0..6 {
+                put(frame + 6 + byte, &[self.device.config.read_u8(byte)]);
+            }
+            poke_u16(frame + 12, EXPERIMENTAL);
+            let length = (HEADER + self.size) as u32;
+            self.transmit.describe(slot, &[out(place(slot), length)]);
+        }
+    }
+
     fn offer_receive(&mut self, slot: u16) {
+        self.offer_receive_at(slot, place(slot));
+    }
+
+    fn offer_receive_at(&mut self, slot: u16, place: u64) {
         let room = (HEADER + self.size) as u32;
-        self.receive.describe(slot, &[into(place(slot), room)]);
+        self.receive.describe(slot, &[into(place, room)]);
         self.receive.offer(slot);
     }
 
@@ -88,7 +111,7 @@ fn slot(head: u32, slots: u16) -> Result<u16, Problem> {
 /// Sends or receives frames for a time, or until there were `count`.
 pub fn bench(bus: Bus, clock: &Clock, options: &Options, wait: Wait) -> Result<(), Problem> {
     let mut card = Card::open(bus, options, wait)?;
-    let figures = if options.receive {
+    let figures = if options.direction == Direction::Receive {
         receive(&mut card, clock, options, wait)?
     } else {
         transmit(&mut card, clock, options, wait)?
@@ -119,17 +142,7 @@ fn transmit(
     options: &Options,
     wait: Wait,
 ) -> Result<Figures, Problem> {
-    for slot in 0..card.slots {
-        let frame = place(slot) + HEADER;
-        fill(place(slot), HEADER + card.size, 0);
-        put(frame, &PEER);
-        for byte in 0..6 {
-            put(frame + 6 + byte, &[card.device.config.read_u8(byte)]);
-        }
-        poke_u16(frame + 12, EXPERIMENTAL);
-        let length = (HEADER + card.size) as u32;
-        card.transmit.describe(slot, &[out(place(slot), length)]);
-    }
+    card.describe_frames();
     let most = options.count.unwrap_or(u64::MAX);
     let (mut sent, mut done) = (0, 0);
     let begin = time::cycles();
