@@ -160,8 +160,10 @@ fn is_in_memory(file: &OwnedFd) -> bool {
     const RAMFS: u32 = 0x8584_58f6;
     const HUGETLBFS: u32 = 0x9584_58f6;
     // Magic numbers are of 32 bits.
-    rustix::fs::fstatfs(file)
-        .is_ok_and(|system| [TMPFS, RAMFS, HUGETLBFS].contains(&(system.f_type as u32)))
+    let system = rustix::fs::fstatfs(file).ok();
+    system
+        .and_then(|system| u32::try_from(system.f_type).ok())
+        .is_some_and(|magic| [TMPFS, RAMFS, HUGETLBFS].contains(&magic))
 }
 
 /// What the file asks of those who leave the page cache out. Where the host does not say it is what every
