@@ -12,6 +12,10 @@ mod drive {
     pub(super) use crate::mode::cases;
 
     #[allow(dead_code, reason = "the kernel uses what the tests do not")]
+    #[expect(
+        clippy::cast_possible_truncation,
+        reason = "the guest's addresses have 64 bits, and so have ours"
+    )]
     mod latency;
     #[allow(dead_code, reason = "the kernel uses what the tests do not")]
     pub(super) mod options;

@@ -178,7 +178,6 @@ fn set_up(
         max_vcpus: count,
         generation_id: None,
         panic_port: false,
-        watchdog: None,
         legacy_pic: kind == ControllerKind::InKernel,
         pci_window_64: None,
     };
