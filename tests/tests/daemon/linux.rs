@@ -3,6 +3,7 @@
 //! and `shutdown` do what they always do.
 
 use std::fs;
+use std::path::Path;
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -32,6 +33,15 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(policies: &str) -> Result<Self> {
+        Self::with("", |_| Ok(policies.to_owned()))
+    }
+
+    /// With `words` on the guest's command line, and a definition that may name files of a directory that it
+    /// is given.
+    pub(super) fn with(
+        words: &str,
+        definition: impl FnOnce(&Path) -> Result<String>,
+    ) -> Result<Self> {
         let mut daemon = Daemon::prepare()?;
         let directory = daemon.state().with_file_name("files");
         fs::create_dir(&directory)?;
@@ -40,7 +50,7 @@ impl Host {
         let configuration = directory.join("reeve.toml");
         fs::write(
             &configuration,
-            format!("allowed_directories = [\"{}\"]\n", allowed.display()),
+            format!("allowed_directories = [{allowed:?}, {directory:?}]\n"),
         )?;
         let file = directory.join("linux.toml");
         // The lab's line makes a reboot a triple fault, which is a crash; here Linux chooses.
@@ -48,11 +58,12 @@ impl Host {
             &file,
             format!(
                 "name = \"{NAME}\"\nuuid = \"{}\"\nmemory = \"256M\"\nkernel = \"{}\"\n\
-                 initrd = \"{}\"\ncmdline = \"{}\"\n{policies}",
+                 initrd = \"{}\"\ncmdline = \"{} {words}\"\n{}",
                 uuid::Uuid::new_v4(),
                 kernel.display(),
                 assets().initramfs.display(),
                 COMMAND_LINE.replace("reboot=t ", ""),
+                definition(&directory)?,
             ),
         )?;
         daemon.argument("--config");

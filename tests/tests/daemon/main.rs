@@ -12,6 +12,8 @@ mod life;
 mod linux;
 mod linux_upgrade;
 mod lying;
+mod media;
+mod media_linux;
 mod policies;
 mod readopt;
 mod script;

@@ -469,6 +469,7 @@ mod devices;
 mod machine;
 mod optional_text;
 mod paths;
+pub(super) use self::paths::resolved;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -1,10 +1,12 @@
-//! The disk (virtio 1.3 §5.2): requests, and the two modes that make them.
+//! The disk (virtio 1.3 §5.2): requests, and the modes that make them.
 
 mod bench;
 mod verify;
+mod watch;
 
 pub use bench::bench;
 pub use verify::verify;
+pub use watch::watch;
 
 use super::Problem;
 use super::memory::{PARTS, PARTS_BYTES, poke_u8, poke_u32, poke_u64};
