@@ -19,6 +19,8 @@ mod io;
 mod ioctl;
 #[path = "src/seccomp/join.rs"]
 mod join;
+#[path = "src/seccomp/reader.rs"]
+mod reader;
 #[path = "src/seccomp/rule.rs"]
 #[expect(dead_code, reason = "reasons are for people, not for BPF")]
 mod rule;
@@ -42,6 +44,7 @@ fn main() {
         ("VCPU", compile(vcpu::RULES, Unlisted::Trap)),
         ("IO", compile(io::RULES, Unlisted::Trap)),
         ("SPAWNER", compile(spawner::RULES, Unlisted::Trap)),
+        ("READER", compile(reader::RULES, Unlisted::Trap)),
     ] {
         writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
             .expect("writing to a string");

@@ -28,6 +28,13 @@ pub enum DeviceChange {
     },
     /// A guest is asked for its memory statistics, which come later.
     BalloonPoll,
+    /// A disk's size, which is in its image.
+    DiskSize {
+        /// Bytes, a multiple of its blocks; `None` for as many as its file or block device has by now.
+        bytes: Option<u64>,
+        /// It may become smaller, and loses what is behind its new end.
+        shrink: bool,
+    },
 }
 
 /// What one device has done.

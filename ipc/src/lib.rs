@@ -47,6 +47,7 @@ pub mod error;
 pub mod event;
 pub mod exit_code;
 pub mod fd;
+pub mod image;
 pub mod local;
 pub mod message;
 pub mod model;

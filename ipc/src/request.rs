@@ -13,7 +13,7 @@ use crate::event::NumberedEvent;
 use crate::fd::FdSlot;
 use crate::message::RequestId;
 use crate::phase::Phase;
-use crate::spec::{DeviceSpec, MachineSpec, PciSlot, SpecDigest};
+use crate::spec::{DeviceSpec, LayerSpec, MachineSpec, PciSlot, SpecDigest};
 use crate::vcpus::VcpuStanding;
 
 /// A call with its reply.
@@ -284,6 +284,18 @@ requests! {
     /// Says which vCPUs there are.
     VcpusQuery {} -> VcpuStanding,
     call vcpus_query, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Puts another medium into a disk that its guest may only read, or none, and tells the guest. Answered
+    /// when the one before is closed. Its descriptors were sent before.
+    MediumChange {
+        /// Which disk.
+        slot: PciSlot,
+        /// The image and what it builds upon, as [`DiskSpec`](crate::spec::DiskSpec) has them; none for no
+        /// medium.
+        layers: Vec<LayerSpec>,
+    } -> (),
+    call medium_change, idempotent false,
     phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
 }
 

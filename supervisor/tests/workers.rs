@@ -8,11 +8,11 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::client::CallError;
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    BootSource, Devices, Disk, Domain, DomainUuid, Labels, Layer, LifecycleAction, MemorySize,
+    Platform, ResourceLimits, Vcpus,
 };
 use reeve_ipc::phase::Phase;
-use reeve_ipc::spec::{CpuSwitches, MachineType};
+use reeve_ipc::spec::{CpuSwitches, DiskFormat, MachineType};
 use reeved::domain::worker::{
     Death, DeathCause, ExitStatus, StartError, StartOptions, Worker, start,
 };
@@ -251,4 +251,54 @@ async fn a_dropped_worker_is_killed() {
         assert!(begin.elapsed() < Duration::from_secs(2), "it lives on");
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
+}
+
+/// A domain whose image says what its reader does.
+fn domain_of_image(image: &Path) -> Domain {
+    let target = "vda".parse().unwrap();
+    let image = Layer {
+        path: image.to_owned(),
+        format: DiskFormat::Qcow2,
+    };
+    let mut domain = domain("starts");
+    domain.devices.disks = vec![Disk::new(target, Some(image))];
+    domain
+}
+
+#[tokio::test]
+async fn a_reader_of_an_image_that_breaks_the_rules_costs_one_start_and_little_time() {
+    let directory = tempfile::tempdir().unwrap();
+    let host = host();
+    for (order, says) in [
+        ("hangs---", "not read within 5 s"),
+        ("dies----", "died"),
+        ("garbage-", "said what it should not"),
+        ("floods--", "died, or said more than it may"),
+        ("long----", "said what it should not"),
+        ("shouts--", "a\\nb\\u{1b}[2J"),
+        ("fails---", "no Landlock"),
+        ("writes--", "'nbd:refused'"),
+    ] {
+        let image = directory.path().join(order);
+        std::fs::write(&image, order).unwrap();
+        let domain = domain_of_image(&image);
+        let begun = Instant::now();
+        let error = start(&host, &domain, StartOptions::default()).await;
+        let line = error.unwrap_err().to_string();
+        assert!(line.contains(says), "{order}: {line}");
+        assert!(
+            line.contains("disk 'vda'") && !line.contains(char::is_control),
+            "{line}"
+        );
+        assert!(begun.elapsed() < Duration::from_secs(8), "{order}");
+        assert_eq!(std::fs::read(&image).unwrap(), order.as_bytes());
+        assert_eq!(readers(), 0, "{order}");
+    }
+}
+
+/// How many processes read images for this one.
+fn readers() -> usize {
+    let entries = std::fs::read_dir("/proc").unwrap().flatten();
+    let lines = entries.filter_map(|entry| std::fs::read(entry.path().join("cmdline")).ok());
+    lines.filter(|line| line == b"reeve-image\0").count()
 }

@@ -9,14 +9,13 @@ mod departure;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use reeve_devices::block::stats::BlockStats;
-use reeve_devices::block::throttle::Throttle;
 use reeve_devices::pci::Slot;
 use reeve_devices::pci::root::{Root, SlotError};
 use reeve_devices::shared::{Shared, Wake, lock, share};
 use reeve_devices::state::Saveable;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::BalloonControl;
+use reeve_devices::virtio::block::BlockControl;
 use reeve_devices::virtio::console::ConsoleControl;
 use reeve_devices::virtio::net::NetHandle;
 use reeve_devices::virtio::transport::negotiation::Stopping;
@@ -68,12 +67,7 @@ pub enum DeviceSetError {
 #[derive(Debug, Clone)]
 pub enum Handle {
     /// A disk.
-    Disk {
-        /// What it has done so far.
-        stats: Arc<BlockStats>,
-        /// How fast it may be used.
-        throttle: Arc<Throttle>,
-    },
+    Disk(BlockControl),
     /// A network interface.
     Nic(NetHandle),
     /// An entropy device.
@@ -213,6 +207,13 @@ impl DeviceSet {
         if let Some(entry) = entries.find(|entry| entry.device.slot == slot) {
             entry.device.kept.note(change);
         }
+    }
+
+    /// What makes the device in `slot` again in another worker.
+    pub(crate) fn kept_mut(&mut self, slot: Slot) -> Option<&mut Kept> {
+        let mut entries = self.attached.iter_mut();
+        let entry = entries.find(|entry| entry.device.slot == slot);
+        entry.map(|entry| &mut entry.device.kept)
     }
 
     /// Every device that is not gone yet, by rising slot.

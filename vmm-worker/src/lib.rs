@@ -42,6 +42,7 @@ pub mod device_set;
 pub mod events;
 mod failure;
 pub mod hand_over;
+mod image_reader;
 pub mod io;
 pub mod kvm;
 pub mod log;
@@ -67,6 +68,9 @@ use reeve_ipc::{CONTROL_FD, LOG_FD, exit_code};
 pub fn run() -> u8 {
     // The same program, as the one that starts others in a jail of another kind.
     reeve_sandbox::program::run_if_launcher();
+    if image_reader::is_asked_for() {
+        return image_reader::run();
+    }
     ignore_broken_pipes();
     let (control, log) = inherited();
     let jail = match reeve_sandbox::enter(log.as_fd()) {

@@ -7,10 +7,13 @@
 //! A device that takes its time to stop holds nothing up: the rest follows when it has. A device that the
 //! guest was asked for and has not let go of goes at the next reset, as its driver does.
 
+mod media;
+
 use std::sync::Arc;
 use std::time::Duration;
 
-use reeve_devices::block::stats::OperationCounters;
+use reeve_devices::block::SizeChange;
+use reeve_devices::block::stats::{BlockStats, OperationCounters};
 use reeve_devices::pci::Slot;
 use reeve_devices::shared::{Shared, lock};
 use reeve_devices::virtio::balloon::{BalloonControl, BalloonStat};
@@ -148,8 +151,12 @@ impl Plugging {
                 handle.set_inbound(inbound.and_then(nic::bandwidth));
                 handle.set_outbound(outbound.and_then(nic::bandwidth));
             }
-            (Handle::Disk { throttle, .. }, DeviceChange::DiskThrottle(limits)) => {
-                throttle.set(disk::limits(limits));
+            (Handle::Disk(disk), DeviceChange::DiskThrottle(limits)) => {
+                disk.throttle().set(disk::limits(limits));
+            }
+            (Handle::Disk(disk), DeviceChange::DiskSize { bytes, shrink }) => {
+                let change = SizeChange { to: bytes, shrink };
+                return media::resize(&self.spawner, disk, change);
             }
             (Handle::Balloon(balloon), DeviceChange::BalloonTarget { bytes }) => {
                 balloon.set_target(bytes);
@@ -190,12 +197,7 @@ impl Plugging {
 
 fn figures(handle: &Handle) -> DeviceFigures {
     match handle {
-        Handle::Disk { stats, .. } => DeviceFigures::Disk(DiskFigures {
-            reads: operations(&stats.reads),
-            writes: operations(&stats.writes),
-            flushes: operations(&stats.flushes),
-            discards: operations(&stats.discards),
-        }),
+        Handle::Disk(disk) => DeviceFigures::Disk(disk_figures(disk.stats())),
         Handle::Nic(nic) => {
             let counters = nic.counters();
             DeviceFigures::Nic(NicFigures {
@@ -212,6 +214,15 @@ fn figures(handle: &Handle) -> DeviceFigures {
             })
         }
         Handle::Rng | Handle::Vsock(_) | Handle::Ports(_) | Handle::Share => DeviceFigures::None,
+    }
+}
+
+fn disk_figures(stats: &BlockStats) -> DiskFigures {
+    DiskFigures {
+        reads: operations(&stats.reads),
+        writes: operations(&stats.writes),
+        flushes: operations(&stats.flushes),
+        discards: operations(&stats.discards),
     }
 }
 

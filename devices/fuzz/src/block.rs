@@ -3,7 +3,6 @@
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 
-use reeve_devices::block::Layout;
 use reeve_devices::block::bounce::Direct;
 use reeve_devices::block::cache::CacheMode;
 use reeve_devices::block::engine::Engine;
@@ -11,6 +10,7 @@ use reeve_devices::block::qcow2::{self, CreateOptions, Qcow2};
 use reeve_devices::block::raw::Raw;
 use reeve_devices::block::throttle::{Limit, Limits, Throttle};
 use reeve_devices::block::uring::Ring;
+use reeve_devices::block::{Layout, SizeChange};
 use reeve_devices::memory::GuestRam;
 use reeve_devices::shared::{Shared, lock, share};
 use reeve_devices::state::StateError;
@@ -115,7 +115,8 @@ impl Disk {
         if !self.qcow2 {
             ftruncate(&self.file, self.size).expect("a size");
         }
-        lock(block).resize(self.size, Box::new(|_| ()));
+        let grow = SizeChange::grow(self.size);
+        lock(block).control().resize(grow, Box::new(|_| ()));
     }
 
     fn copy(&self) -> OwnedFd {

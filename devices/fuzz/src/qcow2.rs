@@ -9,7 +9,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, OwnedFd};
 
 use reeve_devices::block::qcow2::{CreateOptions, Format, Options, Qcow2, create, read_header};
-use reeve_devices::block::{Extent, Layout};
+use reeve_devices::block::{Extent, Layout, SizeChange};
 use rustix::fs::{MemfdFlags, fstat, ftruncate, memfd_create};
 use rustix::io::{pread, pwrite};
 
@@ -222,7 +222,9 @@ impl Disk {
             14 if op & 0x80 == 0 => self.reopen(),
             14 => {
                 let before = self.image.size();
-                let done = self.image.resize(before + ((sectors as u64) << 11));
+                let done = self
+                    .image
+                    .resize(SizeChange::grow(before + ((sectors as u64) << 11)));
                 let after = self.image.size();
                 assert!(after >= before);
                 if let Some(model) = &mut self.model {

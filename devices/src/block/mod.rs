@@ -8,6 +8,7 @@
 //! The format of a disk is stated by whoever made the layout; nothing here looks at a file's content to
 //! find it out. Every descriptor was opened, checked and locked before it came here.
 
+pub mod absent;
 pub mod bounce;
 pub mod cache;
 pub mod engine;
@@ -50,6 +51,27 @@ pub enum Extent {
         /// Bytes, not zero.
         len: u64,
     },
+}
+
+/// A change of a disk's size.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct SizeChange {
+    /// Bytes, a multiple of [`SECTOR_BYTES`]; `None` for as many as there are, which somebody else may
+    /// have changed.
+    pub to: Option<u64>,
+    /// It may become smaller: what is behind the new end is lost.
+    pub shrink: bool,
+}
+
+impl SizeChange {
+    /// To at least that size.
+    #[must_use]
+    pub const fn grow(to: u64) -> Self {
+        Self {
+            to: Some(to),
+            shrink: false,
+        }
+    }
 }
 
 /// A disk format. Owned by the engine that serves the disk; its calls may wait for storage.
@@ -127,9 +149,18 @@ pub trait Layout: Send {
         false
     }
 
-    /// The disk's size changes; it becomes no smaller than what is asked.
+    /// The disk's size changes, and so does that of a file it is in; of a block device it is only looked
+    /// at. Called with nothing in flight.
     ///
     /// # Errors
-    /// As for `map_write`; `Unsupported` where the format or device cannot.
-    fn resize(&mut self, size: u64) -> io::Result<()>;
+    /// As for `map_write`; `Unsupported` and `InvalidInput`, in words, where the format or device cannot
+    /// have that size. Nothing has changed then.
+    fn resize(&mut self, change: SizeChange) -> io::Result<()>;
+
+    /// Leaves alone what is behind byte `size` from now on, which is no more than there is: another queue's
+    /// layout is about to cut it off. Called with nothing in flight.
+    ///
+    /// # Errors
+    /// It cannot be cut off, as for `resize`; nothing has changed then.
+    fn limit(&mut self, size: u64) -> io::Result<()>;
 }

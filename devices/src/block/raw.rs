@@ -1,17 +1,17 @@
 //! A raw disk: a file or a block device that is the disk, byte for byte.
 //!
 //! Its size is rounded up to whole sectors; what the file does not have of the last one reads as
-//! zero. It grows when whoever owns the file grows it: nothing here can, and
-//! [`resize`](Layout::resize) looks again.
+//! zero. A file is made longer or shorter by [`resize`](Layout::resize); the size of a block device is
+//! its host's to change, and is looked at again.
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, SeekFrom};
+use rustix::fs::{FallocateFlags, FileType, SeekFrom};
 use rustix::io::Errno;
 
 use super::bounce::{Bounce, Direct};
-use super::{Extent, Layout, SECTOR_BYTES};
+use super::{Extent, Layout, SECTOR_BYTES, SizeChange};
 
 /// A raw disk.
 #[derive(Debug)]
@@ -35,6 +35,11 @@ impl Raw {
             read_only,
             zeroes: Bounce::new(direct),
         })
+    }
+
+    fn is_file(&self) -> io::Result<bool> {
+        let mode = rustix::fs::fstat(&self.file)?.st_mode;
+        Ok(FileType::from_raw_mode(mode) == FileType::RegularFile)
     }
 
     /// The same disk once more, for another queue.
@@ -67,6 +72,24 @@ impl Raw {
             }
         }
     }
+}
+
+/// Why a disk on a block device has no other size.
+fn of_device(there: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::Unsupported,
+        format!("its block device has {there} bytes, which is the host's to change"),
+    )
+}
+
+/// Why a disk does not become smaller.
+pub(crate) fn would_shrink(from: u64, to: u64) -> io::Error {
+    io::Error::new(
+        io::ErrorKind::InvalidInput,
+        format!(
+            "it has {from} bytes, and what is behind byte {to} would be lost; --shrink allows that"
+        ),
+    )
 }
 
 /// Its size, by seeking: the same for files and block devices.
@@ -147,11 +170,36 @@ impl Layout for Raw {
         true
     }
 
-    fn resize(&mut self, size: u64) -> io::Result<()> {
-        self.size = size_of(self.file.as_fd())?;
-        if self.size < size {
-            return Err(io::ErrorKind::Unsupported.into());
+    fn resize(&mut self, change: SizeChange) -> io::Result<()> {
+        let there = size_of(self.file.as_fd())?;
+        let wanted = change.to.unwrap_or(there);
+        // One that somebody else has made longer keeps what the disk did not have yet.
+        let now = self.size.max(there);
+        if wanted < now && !change.shrink {
+            return Err(would_shrink(now, wanted));
         }
+        // Its siblings do the same: the first has done it.
+        if wanted != there {
+            if !self.is_file()? {
+                return Err(of_device(there));
+            }
+            self.writable()?;
+            rustix::io::retry_on_intr(|| rustix::fs::ftruncate(&self.file, wanted))?;
+        }
+        self.size = wanted;
+        Ok(())
+    }
+
+    fn limit(&mut self, size: u64) -> io::Result<()> {
+        if self.is_file()? {
+            self.writable()?;
+        } else {
+            let there = size_of(self.file.as_fd())?;
+            if there != size {
+                return Err(of_device(there));
+            }
+        }
+        self.size = self.size.min(size);
         Ok(())
     }
 }

@@ -14,7 +14,7 @@ use super::view::{
 };
 use crate::device::DeviceChange;
 use crate::model::{
-    Device, DeviceName, Domain, DomainName, DomainUuid, MemorySize, MetadataElement, Vcpus,
+    Device, DeviceName, Domain, DomainName, DomainUuid, Medium, MemorySize, MetadataElement, Vcpus,
 };
 
 /// A call with its answer.
@@ -408,6 +408,22 @@ calls! {
         domain: DomainRef,
     } -> Vec<VcpuStats>,
     call "get statistics of the vCPUs of", access ReadOnly, idempotent true;
+
+    /// Puts another medium into a disk that is removable, or takes out the one that is there. The guest is
+    /// told, and not asked.
+    DomainMediumChange {
+        /// Which domain.
+        domain: DomainRef,
+        /// Which disk.
+        device: DeviceName,
+        /// What is put in; `None` for nothing.
+        medium: Option<Box<Medium>>,
+        /// In the machine that runs, and the definition it runs with.
+        live: bool,
+        /// In the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "change the medium of", access ReadWrite, idempotent true;
 }
 
 /// Names a domain.

@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::device_samples::{any_device, any_slot};
+use super::device_samples::{any_device, any_layer, any_slot};
 use super::plug_samples::{any_change, any_report};
 use crate::error::{ErrorCode, WireError};
 use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
@@ -14,8 +14,8 @@ use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, Pause, PowerButton, Query,
-    ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
+    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Pause, PowerButton,
+    Query, ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
     SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
@@ -178,6 +178,9 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         1 => Just(RequestBody::SwitchOver(SwitchOver {})),
         1 => any::<u32>().prop_map(|count| RequestBody::VcpusSet(VcpusSet { count })),
         1 => Just(RequestBody::VcpusQuery(VcpusQuery {})),
+        1 => (any_slot(), proptest::collection::vec(any_layer(), 0..4)).prop_map(|(slot, layers)| {
+            RequestBody::MediumChange(MediumChange { slot, layers })
+        }),
     ]
 }
 
@@ -256,6 +259,7 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
             ReplyBody::SwitchOver(SwitchedOver { phase, stood_ns })
         }),
         Just(ReplyBody::VcpusSet(())),
+        Just(ReplyBody::MediumChange(())),
         vcpus().prop_map(ReplyBody::VcpusQuery),
     ]
 }

@@ -185,10 +185,12 @@ fn text() -> impl Strategy<Value = String> {
     vec(any::<char>(), 0..30).prop_map(|chars| chars.into_iter().collect())
 }
 
+pub(super) fn any_layer() -> impl Strategy<Value = LayerSpec> {
+    (any_fd(), select(DiskFormat::ALL)).prop_map(|(fd, format)| LayerSpec { fd, format })
+}
+
 fn any_disk() -> impl Strategy<Value = DiskSpec> {
-    let layer =
-        (any_fd(), select(DiskFormat::ALL)).prop_map(|(fd, format)| LayerSpec { fd, format });
-    let what = (any_slot(), text(), vec(layer, 0..4), any::<bool>());
+    let what = (any_slot(), text(), vec(any_layer(), 0..4), any::<bool>());
     let how = (
         select(CacheMode::ALL),
         select(IoEngine::ALL),

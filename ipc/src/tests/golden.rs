@@ -14,13 +14,14 @@ use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, Operation, Pause, PowerButton,
-    Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop, SwitchOver,
-    SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Operation, Pause,
+    PowerButton, Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
+    SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
-    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MachineSpec, MachineType,
-    MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest, WatchdogAction, WatchdogSpec,
+    BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DiskFormat, EndAction, EndPolicy, LayerSpec,
+    MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
+    WatchdogAction, WatchdogSpec,
 };
 use crate::vcpus::VcpuStanding;
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
@@ -212,6 +213,17 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
         ("switch_over", request(SwitchOver {})),
         ("vcpus_set", request(VcpusSet { count: 300 })),
         ("vcpus_query", request(VcpusQuery {})),
+        ("medium_change", {
+            let layers = vec![LayerSpec {
+                fd: FdSlot(12),
+                format: DiskFormat::Qcow2,
+            }];
+            request(MediumChange { slot, layers })
+        }),
+        ("medium_change, eject", {
+            let layers = Vec::new();
+            request(MediumChange { slot, layers })
+        }),
     ]);
     let changes = changes().into_iter();
     samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
@@ -371,6 +383,7 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ),
         ("vcpus set", reply(ReplyBody::VcpusSet(()))),
         ("vcpus", reply(ReplyBody::VcpusQuery(vcpus()))),
+        ("medium changed", reply(ReplyBody::MediumChange(()))),
         ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
         ("guest crash kernel", event(Event::GuestCrashKernel)),
     ]);
@@ -453,11 +466,14 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("switch_over", "02070f"),
     ("vcpus_set", "020710fb2c01"),
     ("vcpus_query", "020711"),
+    ("medium_change", "02071205010c01"),
+    ("medium_change, eject", "0207120500"),
     ("change: link", "02070b050001"),
     ("change: rates", "02070b050101080000"),
     ("change: throttle", "02070b05020102010304000000010600010700"),
     ("change: balloon", "02070b0503fc00000008"),
     ("change: poll", "02070b0504"),
+    ("change: size", "02070b050501fd000000000400000001"),
 ];
 
 /// Changing these means raising `PROTOCOL`.
@@ -510,6 +526,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
         "vcpus",
         "010700110b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
     ),
+    ("medium changed", "01070012"),
     (
         "vcpus changed",
         "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",

@@ -27,7 +27,8 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
         | Operation::DeviceUpdate
         | Operation::DeviceQuery
         | Operation::VcpusSet
-        | Operation::VcpusQuery => {
+        | Operation::VcpusQuery
+        | Operation::MediumChange => {
             vec![Some(phase)]
         }
     }

@@ -4,9 +4,9 @@ use super::api::device_samples::devices;
 use super::device_samples::{rate, slot};
 use crate::device::DeviceChange;
 use crate::model::{
-    Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Nic, NicSource, Rng,
+    Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Layer, Medium, Nic, NicSource, Rng,
 };
-use crate::spec::{DiskThrottle, Rates};
+use crate::spec::{DiskFormat, DiskThrottle, Rates};
 use crate::vcpus::{VcpuMask, VcpuStanding};
 
 fn name(text: &str) -> DeviceName {
@@ -196,4 +196,92 @@ fn a_set_of_vcpus_has_those_put_in_and_none_that_cannot_be() {
     let mut mask = mask;
     assert!(mask.remove(300) && !mask.remove(300) && !mask.remove(u32::MAX));
     assert_eq!(mask.iter().collect::<Vec<_>>(), [0, 63, 64, 1023]);
+}
+
+#[test]
+fn a_medium_is_put_into_a_removable_disk_and_comes_out_as_it_went_in() {
+    let mut devices = Devices::default();
+    let mut cd = Disk::new("vdc".parse().unwrap(), None);
+    (cd.removable, cd.read_only) = (true, true);
+    let fixed = Disk::new("vda".parse().unwrap(), None);
+    devices.disks = vec![fixed, cd];
+    let name: DeviceName = "vdc".parse().unwrap();
+    let layer = |path: &str, format| Layer {
+        path: path.into(),
+        format,
+    };
+    let medium = Medium {
+        image: layer("/a", DiskFormat::Qcow2),
+        backing: vec![layer("/b", DiskFormat::Raw)],
+        standalone: false,
+    };
+    assert_eq!(devices.change_medium(&name, Some(medium.clone())), Ok(None));
+    assert_eq!(devices.disks[1].layers().count(), 2);
+    assert_eq!(devices.change_medium(&name, None), Ok(Some(medium.clone())));
+    assert_eq!(devices.disks[1].layers().count(), 0);
+
+    let vda: DeviceName = "vda".parse().unwrap();
+    let kept = devices.change_medium(&vda, Some(medium));
+    let line = kept.unwrap_err().to_string();
+    assert!(line.contains("removable = true"), "{line}");
+    let missing: DeviceName = "vdx".parse().unwrap();
+    assert!(matches!(
+        devices.change_medium(&missing, None),
+        Err(DeviceError::NoDevice(_))
+    ));
+    let raw_on_raw = Medium {
+        image: layer("/a", DiskFormat::Raw),
+        backing: vec![layer("/b", DiskFormat::Raw)],
+        standalone: false,
+    };
+    assert!(devices.change_medium(&name, Some(raw_on_raw)).is_err());
+}
+
+#[test]
+fn a_removable_disk_is_read_only_and_has_one_queue() {
+    let mut disk = Disk::new("vdc".parse().unwrap(), None);
+    disk.removable = true;
+    let devices = |disk: &Disk| Devices {
+        disks: vec![disk.clone()],
+        ..Devices::default()
+    };
+    assert!(matches!(
+        devices(&disk).validate(),
+        Err(DeviceError::Removable(_))
+    ));
+    disk.read_only = true;
+    assert_eq!(devices(&disk).validate(), Ok(()));
+    disk.queues = 2;
+    assert!(devices(&disk).validate().is_err());
+}
+
+#[test]
+fn the_size_of_a_disk_is_asked_of_one_that_can_have_another() {
+    let image = Layer {
+        path: "/a".into(),
+        format: DiskFormat::Raw,
+    };
+    let mut devices = Devices {
+        disks: vec![Disk::new("vda".parse().unwrap(), Some(image))],
+        ..Devices::default()
+    };
+    let name: DeviceName = "vda".parse().unwrap();
+    let (bytes, shrink) = (Some(1 << 30), false);
+    let size = DeviceChange::DiskSize { bytes, shrink };
+    assert_eq!(devices.change(&name, size), Ok(size));
+    devices.disks[0].read_only = true;
+    assert!(matches!(
+        devices.change(&name, size),
+        Err(DeviceError::ReadOnly(_))
+    ));
+    let look = DeviceChange::DiskSize {
+        bytes: None,
+        shrink,
+    };
+    assert_eq!(devices.change(&name, look), Ok(look));
+    devices.disks[0].image = None;
+    assert!(matches!(
+        devices.change(&name, look),
+        Err(DeviceError::NoMedium(_))
+    ));
 }

@@ -38,6 +38,10 @@ pub(super) fn changes() -> Vec<(&'static str, DeviceChange)> {
             DeviceChange::BalloonTarget { bytes }
         }),
         ("change: poll", DeviceChange::BalloonPoll),
+        ("change: size", {
+            let (bytes, shrink) = (Some(1 << 34), true);
+            DeviceChange::DiskSize { bytes, shrink }
+        }),
     ]
 }
 
@@ -120,6 +124,8 @@ pub(super) fn any_change() -> impl Strategy<Value = DeviceChange> {
         any_throttle().prop_map(DeviceChange::DiskThrottle),
         any::<u64>().prop_map(|bytes| DeviceChange::BalloonTarget { bytes }),
         Just(DeviceChange::BalloonPoll),
+        any::<(Option<u64>, bool)>()
+            .prop_map(|(bytes, shrink)| DeviceChange::DiskSize { bytes, shrink }),
     ]
 }
 

@@ -6,9 +6,9 @@ use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, HandOver, Launch, Launched, Operation, Pause, PowerButton, Query, ReplyBody,
-    Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver,
-    TakeOver, VcpusQuery, VcpusSet, WorkerService, dispatch,
+    DeviceUpdate, HandOver, Launch, Launched, MediumChange, Operation, Pause, PowerButton, Query,
+    ReplyBody, Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
+    SwitchedOver, TakeOver, VcpusQuery, VcpusSet, WorkerService, dispatch,
 };
 use crate::spec::{DeviceSpec, PciSlot, RngSpec};
 use crate::tests::golden::machine_spec;
@@ -107,6 +107,9 @@ impl WorkerService for Recorder {
         self.note(Operation::VcpusQuery)?;
         Ok(VcpuStanding::default())
     }
+    fn medium_change(&mut self, _: MediumChange) -> Result<(), WireError> {
+        self.note(Operation::MediumChange)
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -160,6 +163,11 @@ fn every_request() -> Vec<RequestBody> {
         SwitchOver {}.into_body(),
         VcpusSet { count: 1 }.into_body(),
         VcpusQuery {}.into_body(),
+        MediumChange {
+            slot: PciSlot::MIN.try_into().unwrap(),
+            layers: Vec::new(),
+        }
+        .into_body(),
     ]
 }
 

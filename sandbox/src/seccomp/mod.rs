@@ -7,6 +7,7 @@
 //!                          ├─ Base + Io
 //!                          └─ Base + Spawner ─┬─ + Vcpu   those that are made later
 //!                                             └─ + Io
+//! reader         enter(): Base ──────────── enter_role(Reader): a process of its own, of one thread
 //! ```
 //!
 //! Filters stack: a call must pass each, so Base is a superset of all roles, and Spawner of those of the
@@ -26,6 +27,7 @@ mod io;
 mod ioctl;
 #[cfg(test)]
 mod join;
+mod reader;
 pub mod rule;
 mod spawner;
 #[cfg(test)]
@@ -52,16 +54,19 @@ pub enum Role {
     Io = 4,
     /// The thread that makes threads and devices while the machine stands.
     Spawner = 5,
+    /// The process that reads the header of an image.
+    Reader = 6,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 6] = [
         Self::Base,
         Self::Control,
         Self::Vcpu,
         Self::Io,
         Self::Spawner,
+        Self::Reader,
     ];
 
     /// The table, for tests and documents.
@@ -72,6 +77,7 @@ impl Role {
             Self::Vcpu => vcpu::RULES,
             Self::Io => io::RULES,
             Self::Spawner => spawner::RULES,
+            Self::Reader => reader::RULES,
         }
     }
 
@@ -88,6 +94,7 @@ impl fmt::Display for Role {
             Self::Vcpu => "vcpu",
             Self::Io => "io",
             Self::Spawner => "spawner",
+            Self::Reader => "reader",
         })
     }
 }
@@ -118,6 +125,7 @@ pub fn enter_role(role: Role) -> Result<(), Error> {
         Role::Vcpu => &VCPU,
         Role::Io => &IO,
         Role::Spawner => &SPAWNER,
+        Role::Reader => &READER,
     })?;
     denial::set_role(role);
     Ok(())

@@ -103,8 +103,10 @@ fn clone3_is_answered_so_that_glibc_falls_back_and_denied_in_roles() {
 
 #[test]
 fn std_works_in_every_role() {
+    // A reader is no thread, reads its image and ends.
+    let roles = || Role::ALL.into_iter().filter(|role| *role != Role::Reader);
     for caller in Caller::all() {
-        for role in Role::ALL {
+        for role in roles() {
             let end = attempt(caller, role, "ordinary");
             assert_eq!(end.said, ["done ok"], "{role}: {end:?}");
             assert_eq!((end.signal, end.denial), (None, None), "{role}");

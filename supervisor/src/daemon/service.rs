@@ -192,6 +192,15 @@ impl Daemon {
                 };
                 ask(call.domain, request, A::DomainDeviceUpdate(()))
             }
+            C::DomainMediumChange(call) => {
+                let request = Request::ChangeMedium {
+                    device: call.device,
+                    medium: call.medium,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainMediumChange(()))
+            }
             C::DomainUpgrade(call) => ask(call.domain, Request::Upgrade, A::DomainUpgrade(())),
             C::DomainMemorySet(call) => {
                 let request = Request::SetMemory(call.memory);

@@ -266,6 +266,14 @@ pub enum DeviceCall {
         /// To what.
         change: DeviceChange,
     },
+    /// Put another medium into a disk, or none. What it needs of the host is opened first, and let go of where
+    /// it fails.
+    Medium {
+        /// The definition that has the disk with its new medium.
+        domain: Box<Domain>,
+        /// Where it is on the bus.
+        slot: PciSlot,
+    },
     /// Give the machine so many vCPUs, or ask its guest to let go of as many. [`Notice::Vcpus`] follows, and
     /// again at each change.
     Vcpus {

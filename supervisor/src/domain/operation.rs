@@ -16,6 +16,7 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::Attach { .. }
         | Request::Detach { .. }
         | Request::Update { .. }
+        | Request::ChangeMedium { .. }
         | Request::SetMemory(_)
         | Request::SetVcpus { .. } => Operation::Define,
         Request::Upgrade => Operation::HandOver,

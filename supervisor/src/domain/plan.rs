@@ -2,12 +2,14 @@
 //!
 //! Runs in the supervisor, before a worker exists, on a thread that may wait: a file system can take as
 //! long as it likes to open a file. Everything a worker will ever use is opened here;
-//! the worker gets numbers. Nothing of a file's content is read: images are the worker's to parse.
+//! the worker gets numbers. Nothing of a file's content is read here: images are the worker's to parse, and
+//! what one builds upon is read by a process of its own (`plan/chain.rs`).
 //! All descriptors are close-on-exec, and dropping a [`Plan`] undoes it: locks of images and taps end
 //! with their descriptors. Sockets have names that outlive theirs, and so are bound apart
 //! (`Plan::listen`), once they are recorded.
 
 mod boot;
+mod chain;
 mod devices;
 mod disks;
 mod ends;
@@ -18,15 +20,18 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 
 use reeve_ipc::fd::{FdError, FdTable};
-use reeve_ipc::model::{DeviceError, Devices, Domain, GenerationId, MemorySize, ModelError};
+use reeve_ipc::model::{
+    DeviceError, DeviceName, Devices, Domain, GenerationId, MemorySize, ModelError,
+};
 use reeve_ipc::spec::{
-    ControlLoss, DeviceSpec, MachineSpec, MemoryBacking, MemorySpec, PciSlot, SpecDigest,
+    ControlLoss, DeviceSpec, LayerSpec, MachineSpec, MemoryBacking, MemorySpec, PciSlot, SpecDigest,
 };
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 
 use self::boot::{guest_memory, plan_boot};
+pub use self::chain::{BackingReader, ReadError};
 pub use self::disks::DiskError;
 use self::ends::{end_policy, kept_policy};
 pub(crate) use self::paths::called;
@@ -145,11 +150,20 @@ pub fn mend_kvm(errno: Errno) -> &'static str {
     }
 }
 
+/// How a plan comes by files.
+#[derive(Debug, Clone, Copy)]
+pub struct Files<'a> {
+    /// Who opens what is named.
+    pub paths: &'a dyn PathPolicy,
+    /// Who reads what an image builds upon.
+    pub images: &'a dyn BackingReader,
+}
+
 /// What is not of the definition.
 #[derive(Debug)]
 pub struct PlanOptions<'a> {
-    /// Who opens what the definition names.
-    pub paths: &'a dyn PathPolicy,
+    /// Who opens what the definition names, and reads what images name.
+    pub files: Files<'a>,
     /// The worker outlives its supervisor, and leaves every end of its guest to it; what binds it to
     /// its record. [`Plan::wait_on`] is to follow.
     pub kept: Option<SpecDigest>,
@@ -242,9 +256,9 @@ pub fn plan(
     let kvm = open_kvm().map_err(PlanError::Kvm)?;
     let supported_cpuid = cpuid.entries().map_err(PlanError::Cpuid)?;
     let kvm = fds.push(kvm)?;
-    let boot = plan_boot(&domain.boot, options.paths, &mut fds)?;
-    let devices = devices::plan_devices(&all, options.paths, &mut fds)?;
-    let shares = devices::plan_shares(&all, options.paths)?;
+    let boot = plan_boot(&domain.boot, options.files.paths, &mut fds)?;
+    let devices = devices::plan_devices(&all, options.files, &mut fds)?;
+    let shares = devices::plan_shares(&all, options.files.paths)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
     let console = options
@@ -378,19 +392,38 @@ impl DevicePlan {
 pub fn plan_device(
     domain: &Domain,
     slot: PciSlot,
-    paths: &dyn PathPolicy,
+    files: Files<'_>,
 ) -> Result<DevicePlan, PlanError> {
     domain.validate()?;
     let device = domain.devices.only(slot);
     let mut fds = FdTable::new();
-    let specs = devices::plan_devices(&device, paths, &mut fds)?;
-    let shares = devices::plan_shares(&device, paths)?;
+    let specs = devices::plan_devices(&device, files, &mut fds)?;
+    let shares = devices::plan_shares(&device, files.paths)?;
     Ok(DevicePlan {
         device,
         specs,
         fds,
         shares,
     })
+}
+
+/// Opens what is in the disk that `domain` has at that place on the bus: nothing where there is no medium.
+///
+/// # Errors
+/// [`PlanError`]; nothing is left open then.
+pub fn plan_medium(
+    domain: &Domain,
+    slot: PciSlot,
+    files: Files<'_>,
+) -> Result<(Vec<LayerSpec>, FdTable), PlanError> {
+    domain.validate()?;
+    let device = domain.devices.only(slot);
+    let mut fds = FdTable::new();
+    let layers = match device.disks.first() {
+        Some(disk) => disks::plan_layers(disk, files, &mut fds)?,
+        None => return Err(model_error(DeviceError::NoDevice(DeviceName::Slot(slot)))),
+    };
+    Ok((layers, fds))
 }
 
 /// Opens `/dev/kvm` for reading and writing.

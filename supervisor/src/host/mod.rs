@@ -8,6 +8,7 @@ pub mod doctor;
 pub(crate) mod holdings;
 pub mod identity;
 pub mod image_lock;
+pub mod image_reader;
 mod kvm;
 mod ofd_lock;
 pub mod paths;
@@ -26,6 +27,7 @@ use rustix::io::Errno;
 use self::confinement::CgroupPlace;
 use self::cpuid::HostCpuid;
 use self::identity::{Identities, IdentityError};
+use self::image_reader::ImageReader;
 use self::shares::ShareServers;
 use self::spawner::Spawner;
 use self::worker_binary::{WorkerBinary, WorkerBinaryError};
@@ -55,6 +57,7 @@ pub struct Host {
     pub(crate) cpuid: HostCpuid,
     pub(crate) cgroups: CgroupPlace,
     pub(crate) shares: ShareServers,
+    pub(crate) images: ImageReader,
 }
 
 impl Host {
@@ -85,8 +88,10 @@ impl Host {
     ) -> Result<Self, HostError> {
         let launcher =
             rustix::io::fcntl_dupfd_cloexec(&binary, 0).map_err(HostError::Descriptor)?;
+        let reader = rustix::io::fcntl_dupfd_cloexec(&binary, 0).map_err(HostError::Descriptor)?;
         Ok(Self {
             shares: ShareServers::new(launcher, None),
+            images: ImageReader::new(reader, identities.clone()),
             identities,
             spawner: Spawner::start(binary).map_err(HostError::Spawner)?,
             cpuid: HostCpuid::ask_early(),

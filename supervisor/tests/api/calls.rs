@@ -6,10 +6,10 @@ use reeve_ipc::api::call::{
     Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate,
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
-    DomainMemorySet, DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume,
-    DomainShutdown, DomainStatsGet, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet,
-    DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, LabelChange, LogFilterSet, LogKind,
-    Operation, StartOptions, SupervisorInfoGet,
+    DomainMediumChange, DomainMemorySet, DomainPause, DomainReboot, DomainRename, DomainReset,
+    DomainResume, DomainShutdown, DomainStatsGet, DomainUndefine, DomainUpgrade,
+    DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, LabelChange,
+    LogFilterSet, LogKind, Operation, StartOptions, SupervisorInfoGet,
 };
 
 use reeve_ipc::device::DeviceChange;
@@ -53,7 +53,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDeviceUpdate
         | O::DomainMemorySet
         | O::DomainUpgrade
-        | O::DomainVcpusSet => Access::ReadWrite,
+        | O::DomainVcpusSet
+        | O::DomainMediumChange => Access::ReadWrite,
     }
 }
 
@@ -164,6 +165,14 @@ pub fn sample(operation: Operation) -> CallBody {
         }
         .into_body(),
         O::DomainVcpuStatsGet => DomainVcpuStatsGet { domain: domain_() }.into_body(),
+        O::DomainMediumChange => DomainMediumChange {
+            domain: domain_(),
+            device: "vdc".parse().unwrap(),
+            medium: None,
+            live: true,
+            persistent: false,
+        }
+        .into_body(),
         O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
         O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),
     }

@@ -5,6 +5,7 @@
 
 mod adoption;
 mod lies;
+mod reader;
 
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -41,6 +42,9 @@ struct Worker {
 }
 
 fn main() -> ExitCode {
+    if reader::is_asked_for() {
+        return ExitCode::from(reader::run());
+    }
     let mut worker = Worker {
         control: adopt(CONTROL_FD),
         log: adopt(LOG_FD),
@@ -162,6 +166,7 @@ impl Worker {
             RequestBody::DeviceAttach(_) => self.send(&reply(ReplyBody::DeviceAttach(()))),
             RequestBody::DeviceDetach(_) => self.send(&reply(ReplyBody::DeviceDetach(()))),
             RequestBody::DeviceUpdate(_) => self.send(&reply(ReplyBody::DeviceUpdate(()))),
+            RequestBody::MediumChange(_) => self.send(&reply(ReplyBody::MediumChange(()))),
             RequestBody::DeviceQuery(_) => {
                 self.send(&reply(ReplyBody::DeviceQuery(Vec::new())));
             }

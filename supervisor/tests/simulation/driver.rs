@@ -445,7 +445,9 @@ impl Instance for SimInstance {
                     return instance.attach(slot, ledger.as_ref()).await;
                 }
                 DeviceCall::Detach { slot, force } => DeviceAsk::Detach(slot, force),
-                DeviceCall::Update { slot, .. } => DeviceAsk::Update(slot),
+                DeviceCall::Update { slot, .. } | DeviceCall::Medium { slot, .. } => {
+                    DeviceAsk::Update(slot)
+                }
                 DeviceCall::Vcpus { .. } => {
                     return Err(CallFailure::Refused("it has its vCPUs for good".to_owned()));
                 }

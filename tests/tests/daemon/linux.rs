@@ -33,11 +33,25 @@ pub(super) struct Host {
 
 impl Host {
     pub(super) fn new(policies: &str) -> Result<Self> {
-        Self::of(&assets().vmlinux, &assets().initramfs, policies)
+        Self::with("", |_| Ok(policies.to_owned()))
+    }
+
+    /// With `words` on the guest's command line, and a definition that may name files of a directory that it
+    /// is given.
+    pub(super) fn with(
+        words: &str,
+        definition: impl FnOnce(&Path) -> Result<String>,
+    ) -> Result<Self> {
+        Self::of(&assets().vmlinux, &assets().initramfs, words, definition)
     }
 
     /// With another kernel than usual, from the same directory.
-    pub(super) fn of(kernel: &Path, initramfs: &Path, policies: &str) -> Result<Self> {
+    pub(super) fn of(
+        kernel: &Path,
+        initramfs: &Path,
+        words: &str,
+        definition: impl FnOnce(&Path) -> Result<String>,
+    ) -> Result<Self> {
         let mut daemon = Daemon::prepare()?;
         let directory = daemon.state().with_file_name("files");
         fs::create_dir(&directory)?;
@@ -45,7 +59,7 @@ impl Host {
         let configuration = directory.join("reeve.toml");
         fs::write(
             &configuration,
-            format!("allowed_directories = [\"{}\"]\n", allowed.display()),
+            format!("allowed_directories = [{allowed:?}, {directory:?}]\n"),
         )?;
         let file = directory.join("linux.toml");
         // The lab's line makes a reboot a triple fault, which is a crash; here Linux chooses.
@@ -53,11 +67,12 @@ impl Host {
             &file,
             format!(
                 "name = \"{NAME}\"\nuuid = \"{}\"\nmemory = \"256M\"\nkernel = \"{}\"\n\
-                 initrd = \"{}\"\ncmdline = \"{}\"\n{policies}",
+                 initrd = \"{}\"\ncmdline = \"{} {words}\"\n{}",
                 uuid::Uuid::new_v4(),
                 kernel.display(),
                 initramfs.display(),
                 COMMAND_LINE.replace("reboot=t ", ""),
+                definition(&directory)?,
             ),
         )?;
         daemon.argument("--config");

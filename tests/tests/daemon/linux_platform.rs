@@ -34,11 +34,9 @@ fn load_watchdog(console: &mut Reeve, heartbeat: u32) -> Result<()> {
 #[reeve_tests::in_lab(timeout = "400s", root)]
 fn linux_drives_the_devices_of_the_platform_and_its_panic_is_a_crash() -> Result<()> {
     let before = Snapshot::take();
-    let host = Host::of(
-        &assets().full_vmlinux,
-        &assets().full_initramfs,
-        "on-crash = \"preserve\"\npanic-port = true\n[watchdog]\naction = \"reset\"\naddress = 9\n",
-    )?;
+    let host = Host::of(&assets().full_vmlinux, &assets().full_initramfs, "", |_| {
+        Ok("on-crash = \"preserve\"\npanic-port = true\n[watchdog]\naction = \"reset\"\naddress = 9\n".to_owned())
+    })?;
     let mut console = host.boot()?;
 
     let ids = file(&mut console, "/sys/bus/acpi/devices/REEV0001:00/modalias")?;

@@ -13,6 +13,8 @@ mod linux;
 mod linux_platform;
 mod linux_upgrade;
 mod lying;
+mod media;
+mod media_linux;
 mod platform;
 mod policies;
 mod readopt;

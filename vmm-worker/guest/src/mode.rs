@@ -77,6 +77,7 @@ pub fn needs_drivers(name: &str) -> bool {
         "virtio-report",
         "block-verify",
         "block-bench",
+        "block-watch",
         "net-bench",
         "net-echo",
         "rng-read",
@@ -146,6 +147,13 @@ pub fn block_bench(bench: BlockBench) -> String {
         bench.milliseconds,
         bench.wait.word()
     )
+}
+
+/// Says how large the first disk is, at first and at each change for so many milliseconds: `capacity: N` in
+/// sectors, then of the first sector of each of `count` places, `stride` bytes apart, `sector N: status S, byte
+/// B`, and `looked` at the end.
+pub fn block_watch(count: u64, stride: u64, milliseconds: u64) -> String {
+    format!("mode=block-watch count={count} size={stride} ms={milliseconds}")
 }
 
 /// Sends frames of `size` bytes by the first network device, as many as it takes, `depth` in flight,

@@ -80,6 +80,7 @@ fn both_sides_agree_on_which_modes_need_drivers() {
         (mode::VIRTIO_REPORT.to_owned(), DriveMode::Report),
         (mode::block_verify(7, 9, Wait::Poll), DriveMode::BlockVerify),
         (mode::block_bench(bench), DriveMode::BlockBench),
+        (mode::block_watch(3, 4096, 10), DriveMode::BlockWatch),
         (
             mode::net_transmit(64, 8, 10, Wait::Poll),
             DriveMode::NetBench,

@@ -7,8 +7,9 @@ use reeve_ipc::fd::FdError;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
     ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
-    HandOver, Launch, Launched, Pause, PowerButton, Query, Report, Reset, Resume, Standing, Status,
-    Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet, WorkerService,
+    HandOver, Launch, Launched, MediumChange, Pause, PowerButton, Query, Report, Reset, Resume,
+    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    WorkerService,
 };
 use reeve_ipc::vcpus::VcpuStanding;
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -148,6 +149,13 @@ impl WorkerService for Service {
     fn device_update(&mut self, request: DeviceUpdate) -> Result<(), WireError> {
         let machine = self.machine()?;
         machine.plugging().update(request.slot, request.change)
+    }
+
+    fn medium_change(&mut self, request: MediumChange) -> Result<(), WireError> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        let MediumChange { slot, layers } = request;
+        let plugging = self.machine()?.plugging();
+        plugging.change_medium(slot, layers, descriptors)
     }
 
     fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {

@@ -30,11 +30,11 @@ use std::time::{Duration, Instant};
 
 use self::parts::Part;
 use self::requests::{Request, Step};
-use super::Layout;
 use super::bounce::{Bounce, Direct};
 use super::cache::CacheMode;
 use super::sync::Blocking;
 use super::uring::{DEPTH, Ring};
+use super::{Layout, SizeChange};
 use crate::event::Event;
 use crate::memory::GuestRam;
 use crate::virtio::chain::Span;
@@ -120,6 +120,20 @@ struct Age {
     due: bool,
     /// The last attempt failed, which was told.
     failed: bool,
+}
+
+/// What is in a drive: a layout, and what its files ask of direct transfers.
+pub struct Medium {
+    /// The layout.
+    pub layout: Box<dyn Layout>,
+    /// As for [`Engine::new`].
+    pub direct: Direct,
+}
+
+impl std::fmt::Debug for Medium {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Medium").finish_non_exhaustive()
+    }
 }
 
 struct BoxedLayout(Box<dyn Layout>);
@@ -280,14 +294,47 @@ impl Engine {
         since.checked_add(KEPT_AT_MOST)
     }
 
-    /// Looks at the storage's size again, or changes it; gives the size in bytes.
+    /// Looks at the storage's size again, or changes it; gives the size in bytes. What is under way is
+    /// done first.
     ///
     /// # Errors
     /// As for [`Layout::resize`].
-    pub fn resize(&mut self, size: u64) -> io::Result<u64> {
+    pub fn resize(&mut self, change: SizeChange) -> io::Result<u64> {
         self.drain();
-        self.layout.0.resize(size)?;
+        self.layout.0.resize(change)?;
         Ok(self.layout.0.size())
+    }
+
+    /// Leaves alone what is behind byte `size` from now on. What is under way is done first.
+    ///
+    /// # Errors
+    /// As for [`Layout::limit`].
+    pub fn limit(&mut self, size: u64) -> io::Result<()> {
+        self.drain();
+        self.layout.0.limit(size)
+    }
+
+    /// Serves another medium from now on, and lets go of the one before. What is under way is done first.
+    pub fn exchange(&mut self, medium: Medium) {
+        self.drain();
+        if let Err(error) = self.layout.0.close() {
+            // Only what is written has something to write out.
+            tracing::warn!(%error, "a medium that goes was not written out");
+        }
+        let Medium { layout, direct } = medium;
+        self.bounce = Bounce::new(direct);
+        self.install(layout);
+    }
+
+    fn install(&mut self, mut layout: Box<dyn Layout>) {
+        if !self.cache.honours_flush() {
+            layout.forgo_stability();
+        }
+        self.plain = layout.is_plain();
+        self.layout = BoxedLayout(layout);
+        self.common = Arc::default();
+        self.age = Age::default();
+        self.unwritten = None;
     }
 
     /// Whether another request can be submitted.

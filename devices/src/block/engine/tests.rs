@@ -125,7 +125,11 @@ impl Layout for Patchwork {
         self.plain
     }
 
-    fn resize(&mut self, _size: u64) -> io::Result<()> {
+    fn resize(&mut self, _: SizeChange) -> io::Result<()> {
+        Err(io::ErrorKind::Unsupported.into())
+    }
+
+    fn limit(&mut self, _: u64) -> io::Result<()> {
         Err(io::ErrorKind::Unsupported.into())
     }
 }

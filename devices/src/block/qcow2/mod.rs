@@ -76,7 +76,7 @@ pub use storage::{Descriptor, Storage};
 use self::compressed::{Decompressed, decompress};
 use self::image::{Found, Image};
 use self::storage::{ImageFile, index};
-use super::{Extent, Layout, SECTOR_BYTES};
+use super::{Extent, Layout, SECTOR_BYTES, SizeChange};
 
 /// Files of a chain, at most.
 const CHAIN: usize = 64;
@@ -427,7 +427,15 @@ impl<S: Storage> Layout for Qcow2<S> {
         self.top.file.forgo_stability();
     }
 
-    fn resize(&mut self, size: u64) -> io::Result<()> {
-        self.grow(size)
+    fn resize(&mut self, change: SizeChange) -> io::Result<()> {
+        match change.to {
+            // Its size is in its header, which nobody else may change.
+            None => Ok(()),
+            Some(size) => self.grow(size),
+        }
+    }
+
+    fn limit(&mut self, _: u64) -> io::Result<()> {
+        Err(resize::cannot_shrink())
     }
 }

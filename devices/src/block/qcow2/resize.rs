@@ -7,13 +7,24 @@ use super::image::raw;
 use super::storage::{Storage, index};
 use super::{Backing, Qcow2, SECTOR_BYTES};
 
+/// Why an image becomes no smaller.
+pub(super) fn cannot_shrink() -> io::Error {
+    let why = "a qcow2 image cannot become smaller while it is in use; 'qemu-img resize --shrink' can do \
+               it to one that nobody uses";
+    io::Error::new(ErrorKind::Unsupported, why)
+}
+
 impl<S: Storage> Qcow2<S> {
     /// Makes the disk `size` bytes long, which is no less than it is; the new bytes read as zero.
     pub(super) fn grow(&mut self, size: u64) -> io::Result<()> {
         self.top.begin()?;
         let old = self.top.size;
-        if size < old || self.top.header.facts.snapshots != 0 {
-            return Err(ErrorKind::Unsupported.into());
+        if size < old {
+            return Err(cannot_shrink());
+        }
+        if self.top.header.facts.snapshots != 0 {
+            let why = "its image has internal snapshots, which are of the old size";
+            return Err(io::Error::new(ErrorKind::Unsupported, why));
         }
         let size = size
             .checked_next_multiple_of(SECTOR_BYTES)

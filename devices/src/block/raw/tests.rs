@@ -132,9 +132,51 @@ fn a_read_only_disk_takes_no_change() {
 #[test]
 fn a_disk_grows_when_its_file_did() {
     let (file, mut raw) = disk(4096);
-    raw.resize(8192).expect_err("nobody made it so");
     file.set_len(8192).expect("grown");
-    raw.resize(8192).expect("grown");
+    let looked_at = SizeChange {
+        to: None,
+        shrink: false,
+    };
+    raw.resize(looked_at).expect("grown");
     assert_eq!(raw.size(), 8192);
     assert_eq!(raw.try_clone().expect("a clone").size(), 8192);
+    file.set_len(4096).expect("shrunk");
+    raw.resize(looked_at).expect_err("half of it is gone");
+    assert_eq!(raw.size(), 8192);
+}
+
+#[test]
+fn a_file_is_made_longer_and_shorter_with_its_disk() {
+    let (file, mut raw) = disk(4096);
+    raw.resize(SizeChange::grow(8192)).expect("grown");
+    assert_eq!(file.metadata().expect("there").len(), 8192);
+    // What somebody else added to it is not the disk's to cut off.
+    file.set_len(16_384).expect("grown");
+    raw.resize(SizeChange::grow(12_288))
+        .expect_err("it has more");
+    let cut = SizeChange {
+        to: Some(2048),
+        shrink: true,
+    };
+    raw.resize(cut).expect("shrunk");
+    assert_eq!(raw.size(), 2048);
+    assert_eq!(file.metadata().expect("there").len(), 2048);
+}
+
+#[test]
+fn a_file_of_a_disk_that_is_only_read_keeps_its_length() {
+    let (file, _) = disk(4096);
+    let mut raw = Raw::new(
+        file.try_clone().expect("a descriptor").into(),
+        true,
+        Direct::none(),
+    )
+    .expect("a disk");
+    let error = raw.resize(SizeChange::grow(8192)).expect_err("read-only");
+    assert_eq!(error.kind(), io::ErrorKind::ReadOnlyFilesystem);
+    raw.limit(512).expect_err("read-only");
+    assert_eq!(
+        (raw.size(), file.metadata().expect("there").len()),
+        (4096, 4096)
+    );
 }

@@ -4,8 +4,11 @@ use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
+use super::super::Interrupts;
 use super::request::{Allowed, ID_BYTES};
-use crate::block::engine::{Engine, Operation};
+use crate::block::SizeChange;
+use crate::block::engine::{Engine, Medium, Operation};
+use crate::block::raw::would_shrink;
 use crate::block::stats::BlockStats;
 use crate::block::throttle::Throttle;
 use crate::event::Event;
@@ -37,14 +40,27 @@ pub(super) struct Disk {
     /// Bytes.
     pub(super) capacity: AtomicU64,
     pub(super) allowed: Allowed,
+    pub(super) block_bytes: u32,
     pub(super) id: [u8; ID_BYTES],
     pub(super) stats: Arc<BlockStats>,
     pub(super) throttle: Arc<Throttle>,
     pub(super) errors: Option<Arc<dyn ErrorSink>>,
-    /// A change of size is under way.
-    pub(super) resizing: AtomicBool,
+    /// A change of size or medium is under way.
+    pub(super) changing: AtomicBool,
     /// The size has changed while no driver could be told.
     pub(super) changed: AtomicBool,
+    /// The way to the driver, while it runs.
+    pub(super) interrupts: Mutex<Option<Arc<dyn Interrupts>>>,
+}
+
+impl Disk {
+    /// Tells the driver that the configuration has changed, now or once it runs.
+    fn tell(&self) {
+        match &*lock(&self.interrupts) {
+            Some(interrupts) => interrupts.config(),
+            None => self.changed.store(true, Ordering::Release),
+        }
+    }
 }
 
 /// Where the engine of a queue is.
@@ -57,20 +73,38 @@ pub(super) enum Place {
         /// Wakes the worker.
         kick: Arc<Event>,
         /// What it is to do besides.
-        resize: Option<Arc<Resize>>,
+        order: Option<Order>,
     },
 }
 
-/// The place of one engine. Never held while an engine works, but for a change of size while idle.
+/// The place of one engine. Never held while an engine works, but for an [`Order`] while idle.
 pub(super) type Slot = Arc<Mutex<Place>>;
 
 /// Called with the disk's new size in bytes, on whichever thread had the last of its engines.
 pub type Resized = Box<dyn FnOnce(io::Result<u64>) + Send>;
 
+/// What an engine is to do besides serving its queue.
+#[derive(Debug)]
+pub(super) enum Order {
+    /// Change the size.
+    Resize(Arc<Resize>),
+    /// Change the medium, of the only engine.
+    Exchange(Exchange),
+}
+
+impl Order {
+    /// Does it. True if the driver is to be told.
+    pub(super) fn carry_out(self, engine: &mut Engine) -> bool {
+        match self {
+            Self::Resize(resize) => resize.carry_out(engine),
+            Self::Exchange(exchange) => exchange.carry_out(engine),
+        }
+    }
+}
+
 /// A change of size, which each engine makes for itself.
 pub(super) struct Resize {
-    /// The least size wanted.
-    pub(super) size: u64,
+    change: SizeChange,
     left: AtomicUsize,
     outcome: Mutex<io::Result<u64>>,
     done: Mutex<Option<Resized>>,
@@ -80,16 +114,16 @@ pub(super) struct Resize {
 impl std::fmt::Debug for Resize {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Resize")
-            .field("size", &self.size)
+            .field("change", &self.change)
             .field("left", &self.left)
             .finish_non_exhaustive()
     }
 }
 
 impl Resize {
-    pub(super) fn new(disk: &Arc<Disk>, size: u64, engines: usize, done: Resized) -> Self {
+    fn new(disk: &Arc<Disk>, change: SizeChange, engines: usize, done: Resized) -> Self {
         Self {
-            size,
+            change,
             left: AtomicUsize::new(engines),
             outcome: Mutex::new(Ok(u64::MAX)),
             done: Mutex::new(Some(done)),
@@ -97,28 +131,168 @@ impl Resize {
         }
     }
 
-    /// An engine has made the change, or could not. True if it was the last and the disk's size is
-    /// another now, of which the driver is to be told.
-    pub(super) fn note(&self, result: io::Result<u64>) -> bool {
-        {
-            let mut outcome = lock(&self.outcome);
-            match (&mut *outcome, result) {
-                (Err(_), _) => {}
-                (Ok(smallest), Ok(size)) => *smallest = size.min(*smallest),
-                (place, Err(error)) => *place = Err(error),
-            }
-        }
+    /// Makes the change with this engine. True if it was the last and the disk's size is another now, of
+    /// which the driver is to be told.
+    fn carry_out(&self, engine: &mut Engine) -> bool {
+        let before = self.disk.capacity.load(Ordering::Acquire);
+        let cut = self.change.to.filter(|size| *size < before);
+        self.note(match cut {
+            // What is cut off must not come back by another queue's write.
+            Some(size) if self.change.shrink => engine.limit(size).map(|()| size),
+            _ => engine.resize(self.change),
+        });
         if self.left.fetch_sub(1, Ordering::AcqRel) != 1 {
             return false;
         }
-        let outcome = std::mem::replace(&mut *lock(&self.outcome), Ok(0));
-        let changed = outcome
-            .as_ref()
-            .is_ok_and(|size| self.disk.capacity.swap(*size, Ordering::AcqRel) != *size);
-        self.disk.resizing.store(false, Ordering::Release);
+        let mut outcome = std::mem::replace(&mut *lock(&self.outcome), Ok(0));
+        let size = outcome.as_ref().ok().copied();
+        if cut.is_some() && size.is_some() {
+            outcome = engine.resize(self.change);
+        }
+        let changed =
+            size.is_some_and(|size| self.disk.capacity.swap(size, Ordering::AcqRel) != size);
+        self.disk.changing.store(false, Ordering::Release);
         if let Some(done) = lock(&self.done).take() {
             done(outcome);
         }
         changed
+    }
+
+    fn note(&self, result: io::Result<u64>) {
+        let mut outcome = lock(&self.outcome);
+        match (&mut *outcome, result) {
+            (Err(_), _) => {}
+            (Ok(smallest), Ok(size)) => *smallest = size.min(*smallest),
+            (place, Err(error)) => *place = Err(error),
+        }
+    }
+}
+
+/// A change of medium.
+pub(super) struct Exchange {
+    medium: Medium,
+    done: Resized,
+    disk: Arc<Disk>,
+}
+
+impl std::fmt::Debug for Exchange {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Exchange").finish_non_exhaustive()
+    }
+}
+
+impl Exchange {
+    fn carry_out(self, engine: &mut Engine) -> bool {
+        engine.exchange(self.medium);
+        let size = engine.size();
+        let before = self.disk.capacity.swap(size, Ordering::AcqRel);
+        self.disk.changing.store(false, Ordering::Release);
+        (self.done)(Ok(size));
+        // Another medium of the same size is news too; none after none is not.
+        before != 0 || size != 0
+    }
+}
+
+/// What changes a disk while it is served. Its clones change the same disk.
+#[derive(Debug, Clone)]
+pub struct BlockControl {
+    pub(super) disk: Arc<Disk>,
+    pub(super) slots: Arc<[Slot]>,
+}
+
+impl BlockControl {
+    /// What the disk has done so far.
+    #[must_use]
+    pub fn stats(&self) -> &BlockStats {
+        &self.disk.stats
+    }
+
+    /// Its limits, which can be set at any time.
+    #[must_use]
+    pub fn throttle(&self) -> &Throttle {
+        &self.disk.throttle
+    }
+
+    /// The disk's size in bytes; 0 without a medium.
+    #[must_use]
+    pub fn capacity(&self) -> u64 {
+        self.disk.capacity.load(Ordering::Acquire)
+    }
+
+    /// Changes the disk's size, tells the driver of it, and calls `done` when all its queues know: at once
+    /// if none runs, later and on a device's thread otherwise. Requests under way are done first. One
+    /// change at a time; another is refused with `ResourceBusy`. Where what a disk lost could not be cut
+    /// off its file there is an error, and the disk is smaller all the same.
+    pub fn resize(&self, change: SizeChange, done: Resized) {
+        if let Err(error) = self.check(change) {
+            return done(Err(error));
+        }
+        if self.disk.changing.swap(true, Ordering::AcqRel) {
+            return done(Err(busy()));
+        }
+        let job = Arc::new(Resize::new(&self.disk, change, self.slots.len(), done));
+        let mut changed = false;
+        for slot in self.slots.iter() {
+            changed |= order(slot, Order::Resize(Arc::clone(&job)));
+        }
+        if changed {
+            self.disk.tell();
+        }
+    }
+
+    fn check(&self, change: SizeChange) -> io::Result<()> {
+        let Some(size) = change.to else {
+            return Ok(());
+        };
+        let block = u64::from(self.disk.block_bytes);
+        if size == 0 || size % block != 0 {
+            let why = format!("its size is a multiple of its blocks of {block} bytes, and not 0");
+            return Err(io::Error::new(io::ErrorKind::InvalidInput, why));
+        }
+        let now = self.capacity();
+        if size < now && !change.shrink {
+            return Err(would_shrink(now, size));
+        }
+        Ok(())
+    }
+
+    /// Has another medium served from now on, tells the driver, and calls `done` with its size: as
+    /// [`resize`](Self::resize). What the one before was made of is closed by then.
+    ///
+    /// Refused with `Unsupported` for a disk of several queues.
+    pub fn exchange(&self, medium: Medium, done: Resized) {
+        let [slot] = &*self.slots else {
+            let why = "a disk of several queues keeps its medium";
+            return done(Err(io::Error::new(io::ErrorKind::Unsupported, why)));
+        };
+        if self.disk.changing.swap(true, Ordering::AcqRel) {
+            return done(Err(busy()));
+        }
+        let exchange = Exchange {
+            medium,
+            done,
+            disk: Arc::clone(&self.disk),
+        };
+        if order(slot, Order::Exchange(exchange)) {
+            self.disk.tell();
+        }
+    }
+}
+
+fn busy() -> io::Error {
+    let why = "an earlier change of it is still under way";
+    io::Error::new(io::ErrorKind::ResourceBusy, why)
+}
+
+/// Has the engine of that place do something, here if it is idle; true if it has and the driver is to be
+/// told.
+fn order(slot: &Slot, order: Order) -> bool {
+    match &mut *lock(slot) {
+        Place::Idle(engine) => order.carry_out(engine),
+        Place::Running { kick, order: place } => {
+            *place = Some(order);
+            kick.signal();
+            false
+        }
     }
 }

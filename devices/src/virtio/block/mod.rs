@@ -17,18 +17,17 @@ mod request;
 mod tests;
 mod worker;
 
-use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-pub use self::disk::{DiskError, ErrorSink, Resized};
+pub use self::disk::{BlockControl, DiskError, ErrorSink, Resized};
 
 use self::config::Config;
-use self::disk::{Disk, Place, Resize, Slot};
+use self::disk::{Disk, Place, Slot};
 use self::request::Allowed;
 use self::worker::Worker;
 use super::queue::MAX_SIZE;
-use super::{DeviceId, Interrupts, QueueWorker, Start, StartError, Unwritten, VirtioDevice};
+use super::{DeviceId, QueueWorker, Start, StartError, Unwritten, VirtioDevice};
 use crate::block::cache::CacheMode;
 use crate::block::engine::Engine;
 use crate::block::stats::BlockStats;
@@ -114,12 +113,10 @@ pub enum BlockError {
 #[derive(Debug)]
 pub struct Block {
     disk: Arc<Disk>,
-    slots: Vec<Slot>,
+    slots: Arc<[Slot]>,
     params: BlockParams,
     cache: CacheMode,
     queue_sizes: Vec<u16>,
-    /// The way to the driver, while it runs.
-    interrupts: Option<Arc<dyn Interrupts>>,
 }
 
 impl Block {
@@ -173,8 +170,10 @@ impl Block {
             stats: Arc::default(),
             throttle: Arc::new(Throttle::new(params.limits)),
             errors: params.errors.clone(),
-            resizing: AtomicBool::new(false),
+            block_bytes: block,
+            changing: AtomicBool::new(false),
             changed: AtomicBool::new(false),
+            interrupts: Mutex::new(None),
         };
         Ok(Self {
             cache: first.cache(),
@@ -185,7 +184,6 @@ impl Block {
                 .collect(),
             disk: Arc::new(disk),
             params,
-            interrupts: None,
         })
     }
 
@@ -201,44 +199,18 @@ impl Block {
         Arc::clone(&self.disk.throttle)
     }
 
-    /// The disk's size in bytes.
+    /// What changes it while it is served.
     #[must_use]
-    pub fn capacity(&self) -> u64 {
-        self.disk.capacity.load(Ordering::Acquire)
-    }
-
-    /// Has the disk become at least `size` bytes (a raw one must have been made so), tells the driver
-    /// of it, and calls `done` when all its queues know: at once if none runs, later and on a device's
-    /// thread otherwise. One at a time; another is refused with `ResourceBusy`.
-    pub fn resize(&mut self, size: u64, done: Resized) {
-        if self.disk.resizing.swap(true, Ordering::AcqRel) {
-            done(Err(io::ErrorKind::ResourceBusy.into()));
-            return;
-        }
-        let job = Arc::new(Resize::new(&self.disk, size, self.slots.len(), done));
-        let mut changed = false;
-        for slot in &self.slots {
-            let result = match &mut *lock(slot) {
-                Place::Idle(engine) => Some(engine.resize(size)),
-                Place::Running { kick, resize } => {
-                    *resize = Some(Arc::clone(&job));
-                    kick.signal();
-                    None
-                }
-            };
-            changed |= result.is_some_and(|result| job.note(result));
-        }
-        if changed {
-            match &self.interrupts {
-                Some(interrupts) => interrupts.config(),
-                None => self.disk.changed.store(true, Ordering::Release),
-            }
+    pub fn control(&self) -> BlockControl {
+        BlockControl {
+            disk: Arc::clone(&self.disk),
+            slots: Arc::clone(&self.slots),
         }
     }
 
     fn config(&self) -> Config {
         Config {
-            capacity: self.capacity(),
+            capacity: self.disk.capacity.load(Ordering::Acquire),
             // A descriptor each for header and status.
             seg_max: u32::from(self.params.queue_size) - 2,
             block: self.params.block_bytes,
@@ -303,7 +275,7 @@ impl VirtioDevice for Block {
             };
             let running = Place::Running {
                 kick: Arc::clone(&queue.kick),
-                resize: None,
+                order: None,
             };
             let place = std::mem::replace(&mut *lock(slot), running);
             let Place::Idle(mut engine) = place else {
@@ -313,19 +285,21 @@ impl VirtioDevice for Block {
             let (disk, slot) = (Arc::clone(&self.disk), Arc::clone(slot));
             workers.push(Box::new(Worker::new(queue, engine, disk, slot)));
         }
+        let mut interrupts = lock(&self.disk.interrupts);
         if self.disk.changed.swap(false, Ordering::AcqRel) {
             start.interrupts.config();
         }
-        self.interrupts = Some(start.interrupts);
+        *interrupts = Some(start.interrupts);
+        drop(interrupts);
         Ok(workers)
     }
 
     fn stopped(&mut self) {
-        self.interrupts = None;
+        *lock(&self.disk.interrupts) = None;
     }
 
     fn check_saveable(&self) -> Result<(), Unwritten> {
-        for slot in &self.slots {
+        for slot in self.slots.iter() {
             let place = lock(slot);
             let unwritten = match &*place {
                 Place::Idle(engine) => engine.unwritten(),

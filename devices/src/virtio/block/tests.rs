@@ -1,6 +1,7 @@
 //! A disk as its driver sees it, over files, with both engines.
 
 use std::fs::{File, OpenOptions};
+use std::io;
 use std::os::fd::BorrowedFd;
 use std::os::unix::fs::{FileExt, OpenOptionsExt};
 use std::sync::mpsc::sync_channel;
@@ -11,13 +12,14 @@ use tempfile::TempDir;
 
 use super::request::{IOERR, OK, UNSUPP};
 use super::*;
+use crate::block::absent::Absent;
 use crate::block::bounce::Direct;
-use crate::block::engine::KEPT_AT_MOST;
+use crate::block::engine::{KEPT_AT_MOST, Medium};
 use crate::block::qcow2::{self, CreateOptions, Qcow2};
 use crate::block::raw::Raw;
 use crate::block::throttle::Limit;
 use crate::block::uring::Ring;
-use crate::block::{Extent, Layout};
+use crate::block::{Extent, Layout, SizeChange};
 use crate::memory::GuestRam;
 use crate::memory::testing::ram;
 use crate::reactor::{Reactor, Ready};
@@ -102,8 +104,12 @@ impl Layout for Keeping {
         Ok(())
     }
 
-    fn resize(&mut self, size: u64) -> io::Result<()> {
-        self.raw.resize(size)
+    fn resize(&mut self, change: SizeChange) -> io::Result<()> {
+        self.raw.resize(change)
+    }
+
+    fn limit(&mut self, size: u64) -> io::Result<()> {
+        self.raw.limit(size)
     }
 }
 
@@ -337,6 +343,29 @@ impl Rig {
         bytes.extend(flags.to_le_bytes());
         self.ram.write(DATA, &bytes).expect("in RAM");
         self.ask(kind, 0, &[out(DATA, 16)])
+    }
+
+    /// A change of size while the queues run.
+    fn changed_to(&mut self, change: SizeChange) -> io::Result<u64> {
+        let (tell, told) = sync_channel(1);
+        let done: Resized = Box::new(move |size| tell.send(size).expect("heard"));
+        self.block.control().resize(change, done);
+        self.run(Duration::from_millis(20));
+        told.try_recv().expect("told")
+    }
+
+    /// A change of medium, while the queues run or not.
+    fn exchanged(&mut self, layout: Box<dyn Layout>, running: bool) -> io::Result<u64> {
+        let (tell, told) = sync_channel(1);
+        let done: Resized = Box::new(move |size| tell.send(size).expect("heard"));
+        let direct = Direct::none();
+        self.block
+            .control()
+            .exchange(Medium { layout, direct }, done);
+        if running {
+            self.run(Duration::from_millis(20));
+        }
+        told.try_recv().expect("told")
     }
 
     fn in_file(&self, offset: u64, len: usize) -> Vec<u8> {
@@ -625,12 +654,12 @@ fn a_disk_that_grows_tells_its_driver_and_has_the_new_room() {
         let mut rig = options.started();
         let beyond = DISK_BYTES / 512;
         assert_eq!(rig.ask(T_OUT, beyond, &[out(DATA, 512)]), IOERR);
-        rig.file.set_len(DISK_BYTES * 2).expect("grown");
         let (tell, told) = sync_channel(1);
         let done: Resized = Box::new(move |size| tell.send(size).expect("heard"));
-        rig.block.resize(DISK_BYTES * 2, done);
-        rig.block.resize(
-            DISK_BYTES * 2,
+        let control = rig.block.control();
+        control.resize(SizeChange::grow(DISK_BYTES * 2), done);
+        control.resize(
+            SizeChange::grow(DISK_BYTES * 2),
             Box::new(|size| {
                 let error = size.expect_err("another is under way");
                 assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
@@ -643,6 +672,92 @@ fn a_disk_that_grows_tells_its_driver_and_has_the_new_room() {
         rig.block.read_config(0, &mut bytes);
         assert_eq!(u64::from_le_bytes(bytes), 2 * beyond);
         assert_eq!(rig.ask(T_OUT, beyond, &[out(DATA, 512)]), OK);
+        assert_eq!(rig.file.metadata().expect("there").len(), DISK_BYTES * 2);
+    }
+}
+
+#[test]
+fn a_disk_shrinks_only_where_that_is_said_and_nothing_behind_its_end_comes_back() {
+    for kind in kinds() {
+        let mut options = Options::new(kind);
+        options.queues = 2;
+        let mut rig = options.started();
+        let half = DISK_BYTES / 2;
+        let grow = SizeChange::grow(half);
+        let error = rig.changed_to(grow).expect_err("it would lose something");
+        assert!(error.to_string().contains("would be lost"), "{error}");
+        assert_eq!(rig.interrupts.take_config(), 0);
+        // Under way on one queue as the other hears of it.
+        let status = rig.add(1, T_OUT, DISK_BYTES / 512 - 1, &[out(DATA, 512)]);
+        rig.kicks[1].signal();
+        let shrink = SizeChange {
+            to: Some(half),
+            shrink: true,
+        };
+        assert_eq!(rig.changed_to(shrink).expect("smaller"), half);
+        assert_ne!(rig.byte(status), 0xff);
+        assert_eq!(rig.interrupts.take_config(), 1);
+        assert_eq!(rig.file.metadata().expect("there").len(), half);
+        for queue in 0..2 {
+            let status = rig.add(queue, T_OUT, half / 512, &[out(DATA, 512)]);
+            rig.kicks[queue].signal();
+            rig.run(Duration::from_millis(5));
+            assert_eq!(rig.byte(status), IOERR);
+        }
+        assert_eq!(rig.file.metadata().expect("there").len(), half);
+    }
+}
+
+#[test]
+fn a_size_that_makes_no_whole_blocks_is_refused() {
+    let mut rig = Rig::new(Kind::Blocking);
+    for size in [0, DISK_BYTES + 1, u64::MAX] {
+        let error = rig.changed_to(SizeChange::grow(size)).expect_err("odd");
+        assert_eq!(error.kind(), io::ErrorKind::InvalidInput, "{size}");
+    }
+    let error = rig.changed_to(SizeChange::grow(1 << 63)).expect_err("huge");
+    assert!(!error.to_string().is_empty());
+    assert_eq!(rig.interrupts.take_config(), 0);
+    assert_eq!(rig.ask(T_OUT, 0, &[out(DATA, 512)]), OK);
+}
+
+#[test]
+fn another_medium_is_served_in_place_of_one_that_is_closed() {
+    for kind in kinds() {
+        let mut options = Options::new(kind);
+        options.params.read_only = true;
+        let mut rig = options.started();
+        let capacity = |rig: &Rig| {
+            let mut bytes = [0; 8];
+            rig.block.read_config(0, &mut bytes);
+            u64::from_le_bytes(bytes)
+        };
+        assert_eq!(rig.ask(T_IN, 0, &[into(DATA, 512)]), OK);
+        assert_eq!(rig.exchanged(Box::new(Absent), true).expect("ejected"), 0);
+        assert_eq!(rig.interrupts.take_config(), 1);
+        assert_eq!(capacity(&rig), 0);
+        assert_eq!(rig.ask(T_IN, 0, &[into(DATA, 512)]), IOERR);
+        assert_eq!(rig.ask(T_FLUSH, 0, &[]), IOERR);
+        assert_eq!(rig.exchanged(Box::new(Absent), true).expect("ejected"), 0);
+        assert_eq!(rig.interrupts.take_config(), 0, "it was out already");
+
+        let file = tempfile::tempfile().expect("a file");
+        file.set_len(8192).expect("a size");
+        file.write_all_at(&[7; 512], 1024).expect("written");
+        let watched = file.try_clone().expect("a descriptor");
+        let raw = Raw::new(file.into(), true, Direct::none()).expect("a disk");
+        assert_eq!(rig.exchanged(Box::new(raw), true).expect("in"), 8192);
+        assert_eq!(rig.interrupts.take_config(), 1);
+        assert_eq!(capacity(&rig), 16);
+        assert_eq!(rig.ask(T_IN, 2, &[into(DATA, 512)]), OK);
+        assert_eq!(rig.bytes(DATA, 512), [7; 512]);
+        // While it stands, and the driver hears of it as it goes on.
+        rig.stop();
+        assert_eq!(rig.exchanged(Box::new(Absent), false).expect("out"), 0);
+        assert_eq!(rig.interrupts.take_config(), 0);
+        rig.start();
+        assert_eq!(rig.interrupts.take_config(), 1);
+        drop(watched);
     }
 }
 
@@ -652,14 +767,15 @@ fn a_disk_that_grew_while_stopped_tells_its_driver_when_it_runs() {
     let progress = rig.stop();
     assert_eq!(progress.len(), 1);
     rig.file.set_len(DISK_BYTES * 2).expect("grown");
-    let size = |rig: &mut Rig, size| {
-        let (tell, told) = sync_channel(1);
-        let done: Resized = Box::new(move |size| tell.send(size).expect("heard"));
-        rig.block.resize(size, done);
-        told.recv().expect("told at once")
+    let looked_at = SizeChange {
+        to: None,
+        shrink: false,
     };
-    assert_eq!(size(&mut rig, 0).expect("grown"), DISK_BYTES * 2);
-    assert!(size(&mut rig, DISK_BYTES * 3).is_err(), "nobody made it so");
+    let (tell, told) = sync_channel(1);
+    let done: Resized = Box::new(move |size| tell.send(size).expect("heard"));
+    rig.block.control().resize(looked_at, done);
+    let size = told.try_recv().expect("told at once");
+    assert_eq!(size.expect("grown"), DISK_BYTES * 2);
     assert_eq!(rig.interrupts.take_config(), 0);
     rig.start();
     assert_eq!(rig.interrupts.take_config(), 1);

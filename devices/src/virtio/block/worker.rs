@@ -91,7 +91,7 @@ impl Worker {
 
     fn serve(&mut self) {
         self.again = None;
-        self.resize();
+        self.obey();
         let result = if self.broken.is_broken() {
             self.finish();
             Ok(())
@@ -106,13 +106,13 @@ impl Worker {
         self.again = times.into_iter().flatten().min();
     }
 
-    /// Makes a change of size that was asked for.
-    fn resize(&mut self) {
-        let job = match &mut *lock(&self.slot) {
-            Place::Running { resize, .. } => resize.take(),
+    /// Makes a change of the disk that was asked for.
+    fn obey(&mut self) {
+        let order = match &mut *lock(&self.slot) {
+            Place::Running { order, .. } => order.take(),
             Place::Idle(_) => None,
         };
-        if job.is_some_and(|job| job.note(self.engine.resize(job.size))) {
+        if order.is_some_and(|order| order.carry_out(&mut self.engine)) {
             self.queue.interrupts.config();
         }
     }
@@ -336,19 +336,16 @@ impl QueueWorker for Worker {
             self.broken.note(result, &*self.queue.interrupts);
         }
         let progress = vec![(self.queue.index, self.queue.queue.progress())];
-        let job = {
-            let mut place = lock(&self.slot);
-            let job = match &mut *place {
-                Place::Running { resize, .. } => resize.take(),
-                Place::Idle(_) => None,
-            };
-            let job = job.map(|job| (self.engine.resize(job.size), job));
-            *place = Place::Idle(self.engine);
-            job
+        // An order that comes from here on finds the engine idle.
+        let mut place = lock(&self.slot);
+        let order = match &mut *place {
+            Place::Running { order, .. } => order.take(),
+            Place::Idle(_) => None,
         };
-        if job.is_some_and(|(result, job)| job.note(result)) {
+        if order.is_some_and(|order| order.carry_out(&mut self.engine)) {
             self.disk.changed.store(true, Ordering::Release);
         }
+        *place = Place::Idle(self.engine);
         progress
     }
 }

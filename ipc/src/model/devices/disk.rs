@@ -17,8 +17,9 @@ pub struct Disk {
     pub target: DiskTarget,
     /// The file or block device that holds it; without one the disk has no medium.
     pub image: Option<Layer>,
-    /// What the image builds upon, the nearest first. Always stated: an image's own word for it is not
-    /// believed.
+    /// What the image builds upon, the nearest first. Where nothing is said here a qcow2 image is asked,
+    /// unless it is [`standalone`](Self::standalone); what an image names is opened only where a definition
+    /// may name it.
     pub backing: Vec<Layer>,
     /// The guest may not write.
     pub read_only: bool,
@@ -38,6 +39,21 @@ pub struct Disk {
     pub throttle: DiskThrottle,
     /// Where it is on the bus.
     pub address: Option<PciSlot>,
+    /// Its medium may be changed, and be missing, while the domain runs: the guest may only read it.
+    pub removable: bool,
+    /// Its image builds upon nothing: one that names a backing file is refused.
+    pub standalone: bool,
+}
+
+/// What is put into a disk that is removable.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Medium {
+    /// As [`Disk::image`].
+    pub image: Layer,
+    /// As [`Disk::backing`].
+    pub backing: Vec<Layer>,
+    /// As [`Disk::standalone`].
+    pub standalone: bool,
 }
 
 /// One file of a disk.
@@ -98,7 +114,31 @@ impl Disk {
             block_size: BlockSize::default(),
             throttle: DiskThrottle::default(),
             address: None,
+            removable: false,
+            standalone: false,
         }
+    }
+
+    /// Puts a medium in, or takes the one that is there out; gives what was there.
+    pub fn exchange(&mut self, medium: Option<Medium>) -> Option<Medium> {
+        let (image, backing, standalone) = match medium {
+            Some(medium) => (Some(medium.image), medium.backing, medium.standalone),
+            None => (None, Vec::new(), false),
+        };
+        let image = std::mem::replace(&mut self.image, image);
+        let backing = std::mem::replace(&mut self.backing, backing);
+        let standalone = std::mem::replace(&mut self.standalone, standalone);
+        image.map(|image| Medium {
+            image,
+            backing,
+            standalone,
+        })
+    }
+
+    /// Whether its image is asked what it builds upon.
+    #[must_use]
+    pub fn asks_image(&self) -> bool {
+        self.backing.is_empty() && !self.standalone
     }
 
     /// Its image and what that builds upon, in order.
@@ -132,6 +172,12 @@ impl Disk {
         }
         if self.image.is_none() && !self.backing.is_empty() {
             return Err(DeviceError::NoImage(target()));
+        }
+        if self.standalone && !self.backing.is_empty() {
+            return Err(DeviceError::Standalone(target()));
+        }
+        if self.removable && !(self.read_only && self.queues == 1) {
+            return Err(DeviceError::Removable(target()));
         }
         if let Some(serial) = &self.serial {
             let fits = (1..=MAX_SERIAL_BYTES).contains(&serial.len());

@@ -177,4 +177,22 @@ pub enum DeviceError {
     /// A change that is another kind's.
     #[error("'{0}' cannot be changed like that: it is a device of another kind")]
     Change(DeviceName),
+    /// A removable disk that could be written, or has several queues.
+    #[error("disk '{0}' is removable: such a disk is read-only, and has one queue")]
+    Removable(DiskTarget),
+    /// Another medium for a disk that keeps its own.
+    #[error(
+        "disk '{0}' is not removable, so that its medium stays; define it with removable = true and \
+         read-only = true, or attach another disk"
+    )]
+    NotRemovable(DiskTarget),
+    /// A disk that builds upon nothing, and upon something.
+    #[error("disk '{0}' says that its image builds upon nothing, and what it builds upon; say one")]
+    Standalone(DiskTarget),
+    /// What only a disk with something in it can do.
+    #[error("disk '{0}' has no medium")]
+    NoMedium(DiskTarget),
+    /// Another size for what may not be written.
+    #[error("disk '{0}' is read-only, and so its image keeps its size")]
+    ReadOnly(DiskTarget),
 }

@@ -16,7 +16,7 @@ mod small;
 
 use serde::{Deserialize, Serialize};
 
-pub use self::disk::{BlockSize, Disk, Layer};
+pub use self::disk::{BlockSize, Disk, Layer, Medium};
 pub use self::error::DeviceError;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 pub use self::nic::{Nic, NicSource};

@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 
 use super::share::is_tag;
 use super::{
-    Balloon, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Nic, Rng, Share, Vsock, assign,
+    Balloon, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Medium, Nic, Rng, Share, Vsock,
+    assign,
 };
 use crate::device::DeviceChange;
 use crate::spec::{MacAddress, PciSlot};
@@ -224,7 +225,7 @@ impl Devices {
     }
 
     /// Changes what a definition says of the device of that name, and gives what would change it back.
-    /// What is asked of a balloon is none of a definition's.
+    /// What is asked of a balloon is none of a definition's, nor is the size of a disk.
     ///
     /// # Errors
     /// [`DeviceError::NoDevice`], [`DeviceError::Change`], or a rate that makes no sense.
@@ -255,11 +256,47 @@ impl Devices {
                 disk.validate()?;
                 Ok(DeviceChange::DiskThrottle(before))
             }
+            (Place::Disk(index), DeviceChange::DiskSize { bytes, .. }) => {
+                let disk = self.disks.get(index).ok_or_else(missing)?;
+                match disk.image {
+                    None => Err(DeviceError::NoMedium(disk.target.clone())),
+                    // That a block device has grown can be looked at.
+                    Some(_) if disk.read_only && bytes.is_some() => {
+                        Err(DeviceError::ReadOnly(disk.target.clone()))
+                    }
+                    Some(_) => Ok(change),
+                }
+            }
             (Place::Balloon, DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll) => {
                 Ok(change)
             }
             _ => Err(refused()),
         }
+    }
+
+    /// Puts a medium into the disk of that name, or takes the one that is there out; gives what was there.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoDevice`], [`DeviceError::Change`], [`DeviceError::NotRemovable`], or a medium that
+    /// makes no sense.
+    pub fn change_medium(
+        &mut self,
+        name: &DeviceName,
+        medium: Option<Medium>,
+    ) -> Result<Option<Medium>, DeviceError> {
+        let place = self.place(name);
+        let place = place.ok_or_else(|| DeviceError::NoDevice(name.clone()))?;
+        let disk = match place {
+            Place::Disk(index) => self.disks.get_mut(index),
+            _ => None,
+        };
+        let disk = disk.ok_or_else(|| DeviceError::Change(name.clone()))?;
+        if !disk.removable {
+            return Err(DeviceError::NotRemovable(disk.target.clone()));
+        }
+        let before = disk.exchange(medium);
+        disk.validate()?;
+        Ok(before)
     }
 
     /// Whether nothing is at that place on the bus.

@@ -5,16 +5,17 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use uuid::Uuid;
 
-use super::device_samples::{any_device, any_devices};
+use super::device_samples::{any_device, any_devices, any_medium};
 use super::samples::from_client as client_samples;
 use super::supervisor_samples::{ERROR_CODES, JOBS, STATES, to_client as supervisor_samples};
 use crate::BuildId;
 use crate::api::call::{
     AnswerBody, CallBody, ConfigReload, ConsoleStream, DomainAutostartSet, DomainConsole,
     DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach,
-    DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMemorySet,
-    DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart, DomainUpgrade,
-    DomainVcpusSet, EventsSubscribe, LabelChange, LogFilterSet, LogKind, StartOptions, Subscribed,
+    DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMediumChange,
+    DomainMemorySet, DomainPage, DomainRef, DomainRename, DomainShutdown, DomainStart,
+    DomainUpgrade, DomainVcpusSet, EventsSubscribe, LabelChange, LogFilterSet, LogKind,
+    StartOptions, Subscribed,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, Event, EventKind};
@@ -313,6 +314,17 @@ fn call() -> impl Strategy<Value = CallBody> {
                 persistent: flags[1],
             })
         }),
+        (domain_ref(), option::of(any_medium()), any::<[bool; 2]>()).prop_map(
+            |(domain, medium, flags)| {
+                C::DomainMediumChange(DomainMediumChange {
+                    domain,
+                    device: "vdc".parse().unwrap(),
+                    medium: medium.map(Box::new),
+                    live: flags[0],
+                    persistent: flags[1],
+                })
+            }
+        ),
     ]
 }
 

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::model::{
-    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, Layer, Nic, NicSource,
+    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, Layer, Medium, Nic, NicSource,
     PortConsole, Rng, Share, Vsock, Watchdog,
 };
 use crate::spec::{
@@ -65,9 +65,12 @@ pub(in crate::tests) fn devices() -> Devices {
             },
         },
         address: Some(slot(1)),
+        removable: false,
+        standalone: false,
     };
     let empty = Disk {
         read_only: true,
+        removable: true,
         ..Disk::new("vdb".parse().unwrap(), None)
     };
     let nic = Nic {
@@ -159,7 +162,7 @@ fn any_disk() -> impl Strategy<Value = Disk> {
     );
     let sizes = select(vec![BlockSize::B512, BlockSize::B4096]);
     let rest = (any::<u16>(), sizes, any_throttle(), any_address());
-    (what, how, rest).prop_map(|(what, how, rest)| Disk {
+    (what, how, rest, any::<[bool; 2]>()).prop_map(|(what, how, rest, flags)| Disk {
         target: DiskTarget::at(what.0).unwrap(),
         image: what.1,
         backing: what.2,
@@ -172,6 +175,18 @@ fn any_disk() -> impl Strategy<Value = Disk> {
         block_size: rest.1,
         throttle: rest.2,
         address: rest.3,
+        removable: flags[0],
+        standalone: flags[1],
+    })
+}
+
+pub(super) fn any_medium() -> impl Strategy<Value = Medium> {
+    (any_layer(), vec(any_layer(), 0..3), any::<bool>()).prop_map(|(image, backing, standalone)| {
+        Medium {
+            image,
+            backing,
+            standalone,
+        }
     })
 }
 

@@ -8,19 +8,19 @@ use crate::api::call::{
     Call, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate, DomainDefine,
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
     DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
-    DomainMemorySet, DomainPause, DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume,
-    DomainShutdown, DomainStart, DomainStatsGet, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet,
-    DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, LabelChange, LogFilterSet, LogKind,
-    StartOptions, SupervisorInfoGet,
+    DomainMediumChange, DomainMemorySet, DomainPause, DomainReboot, DomainRef, DomainRename,
+    DomainReset, DomainResume, DomainShutdown, DomainStart, DomainStatsGet, DomainUndefine,
+    DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe,
+    LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
 use crate::api::event::Cursor;
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
     BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
-    Labels, LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
-    ResourceLimits, VcpuPin, Vcpus,
+    Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff,
+    OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
 };
-use crate::spec::{CpuSwitches, MachineType};
+use crate::spec::{CpuSwitches, DiskFormat, MachineType};
 use crate::tests::plug_samples::changes;
 
 pub(super) fn name(name: &str) -> DomainName {
@@ -290,6 +290,8 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
             })
         }),
         ("vCPU stats", call(DomainVcpuStatsGet { domain: web() })),
+        ("insert", medium(true)),
+        ("eject", medium(false)),
     ];
     calls.extend(
         changes()
@@ -297,6 +299,25 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
             .map(|(name, change)| (name, update(change))),
     );
     calls
+}
+
+fn medium(insert: bool) -> FromClient {
+    let layer = |path: &str, format| Layer {
+        path: path.into(),
+        format,
+    };
+    let medium = || Medium {
+        image: layer("/a", DiskFormat::Qcow2),
+        backing: vec![layer("/b", DiskFormat::Raw)],
+        standalone: false,
+    };
+    call(DomainMediumChange {
+        domain: web(),
+        device: "vdc".parse().unwrap(),
+        medium: insert.then(medium).map(Box::new),
+        live: true,
+        persistent: false,
+    })
 }
 
 fn list(after: Option<DomainName>, active_only: bool) -> FromClient {

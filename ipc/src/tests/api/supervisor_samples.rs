@@ -243,6 +243,7 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         }),
         ("upgraded", reply(Answer::DomainUpgrade(()))),
         ("vCPUs set", reply(Answer::DomainVcpusSet(()))),
+        ("medium changed", reply(Answer::DomainMediumChange(()))),
         ("vCPU stats", {
             let counted = VcpuStats {
                 vcpu: 0,

@@ -11,6 +11,7 @@ fn denial() -> impl Strategy<Value = Denial> {
         proptest::strategy::Just(Role::Vcpu),
         proptest::strategy::Just(Role::Io),
         proptest::strategy::Just(Role::Spawner),
+        proptest::strategy::Just(Role::Reader),
     ];
     (
         any::<i32>(),

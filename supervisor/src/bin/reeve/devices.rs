@@ -12,7 +12,8 @@ use std::path::PathBuf;
 
 use clap::Args;
 use reeve_ipc::model::{
-    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Nic, Rng, Share, Vsock, Watchdog,
+    Balloon, BlockSize, Channel, Devices, Disk, DiskTarget, Layer, Medium, Nic, Rng, Share, Vsock,
+    Watchdog,
 };
 use reeve_ipc::spec::DiskFormat;
 
@@ -23,10 +24,10 @@ pub use self::one::OneDevice;
 #[derive(Debug, Args)]
 pub struct DeviceArgs {
     /// A disk, from an image or a block device; may be given again. Its format is always said, never
-    /// guessed. More: ro, target=vda, cache=writeback|none|writethrough|directsync|unsafe,
-    /// io=io_uring|threads, discard=ignore|unmap, serial=TEXT, queues=N, block-size=512|4096, address=N,
-    /// and for each file that a qcow2 image builds upon, in order, backing=PATH,backing-format=raw|qcow2.
-    /// A comma in a path is written twice.
+    /// guessed. More: ro, removable (then none in place of PATH has no medium), target=vda, cache=writeback|none|writethrough|directsync|unsafe,
+    /// io=io_uring|threads, discard=ignore|unmap, serial=TEXT, queues=N, block-size=512|4096, address=N.
+    /// What a qcow2 image builds upon is read from it, unless it is said: backing=none, or for each file, in
+    /// order, backing=PATH,backing-format=raw|qcow2. A comma in a path is written twice.
     #[arg(
         long,
         value_name = "PATH,format=raw|qcow2[,...]",
@@ -139,26 +140,19 @@ impl DeviceArgs {
 
 fn disk(text: &str) -> Result<DiskArg, String> {
     let mut list = List::read(text);
-    let path = PathBuf::from(list.subject("path")?);
-    let format: Option<DiskFormat> = list.take("format")?;
-    let Some(format) = format else {
-        return Err(format!(
-            "state what is in it, with ',format=raw' or ',format=qcow2': {} is never read to guess that",
-            path.display()
-        ));
+    let empty = list.flag("none");
+    let medium = match empty {
+        true => None,
+        false => Some(read_medium(&mut list)?),
     };
     let target = list.take("target")?;
     let first = || DiskTarget::at(0).ok_or("no name is left for a disk");
     let named = target.is_some();
     let target = target.map_or_else(first, Ok)?;
-    let mut disk = Disk::new(target, Some(Layer { path, format }));
+    let mut disk = Disk::new(target, None);
+    disk.exchange(medium);
+    disk.removable = list.flag("removable");
     disk.read_only = list.flag("ro");
-    for (path, format) in list.pairs("backing", "backing-format")? {
-        disk.backing.push(Layer {
-            path: path.into(),
-            format,
-        });
-    }
     list.set("cache", &mut disk.cache)?;
     list.set("io", &mut disk.io)?;
     list.set("discard", &mut disk.discard)?;
@@ -170,6 +164,38 @@ fn disk(text: &str) -> Result<DiskArg, String> {
     disk.address = list.address()?;
     list.end()?;
     Ok(DiskArg { disk, named })
+}
+
+/// An image and what it builds upon.
+fn read_medium(list: &mut List) -> Result<Medium, String> {
+    let path = PathBuf::from(list.subject("path")?);
+    let format: Option<DiskFormat> = list.take("format")?;
+    let Some(format) = format else {
+        return Err(format!(
+            "state what is in it, with ',format=raw' or ',format=qcow2': {} is never read to guess that",
+            path.display()
+        ));
+    };
+    let standalone = list.flag("backing=none");
+    let backing = list.pairs("backing", "backing-format")?.into_iter();
+    Ok(Medium {
+        image: Layer { path, format },
+        backing: backing
+            .map(|(path, format)| Layer {
+                path: path.into(),
+                format,
+            })
+            .collect(),
+        standalone,
+    })
+}
+
+/// What is put into a disk that is there: `PATH,format=...`, with what it builds upon.
+pub fn medium(text: &str) -> Result<Medium, String> {
+    let mut list = List::read(text);
+    let medium = read_medium(&mut list)?;
+    list.end()?;
+    Ok(medium)
 }
 
 fn vsock(text: &str) -> Result<Vsock, String> {

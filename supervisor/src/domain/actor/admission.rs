@@ -114,6 +114,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Attach { .. }
         | Request::Detach { .. }
         | Request::Update { .. }
+        | Request::ChangeMedium { .. }
         | Request::SetMemory(_)
         | Request::SetVcpus { .. }
             if standing.starting && request.reach().is_some_and(|(live, _)| live) =>
@@ -132,7 +133,9 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         }
         Request::Attach { .. } => Ok(Job(JobKind::Attach)),
         Request::Detach { .. } => Ok(Job(JobKind::Detach)),
-        Request::Update { .. } | Request::SetMemory(_) => Ok(Job(JobKind::Update)),
+        Request::Update { .. } | Request::ChangeMedium { .. } | Request::SetMemory(_) => {
+            Ok(Job(JobKind::Update))
+        }
         Request::Upgrade if standing.starting => {
             wrong("its worker has not answered since it was found")
         }

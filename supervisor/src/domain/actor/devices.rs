@@ -4,6 +4,7 @@
 //!   attach: status with it ─► the worker makes it ─► record with it
 //!   detach: the worker asks its guest ··· DeviceRemoved ─► status without it ─► record without it
 //!   update: status with the change ─► the worker changes it ─► record with the change
+//!   medium: status with the new one ─► the worker exchanges them ─► record with the new one
 //! ```
 //! The status names every device that the worker may have, so that a later supervisor misses none: one
 //! that is named and not there is found out by asking (`reconcile.rs`).
@@ -15,7 +16,7 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceError, DeviceName, Devices, Domain, MemorySize};
+use reeve_ipc::model::{Device, DeviceError, DeviceName, Devices, Domain, Medium, MemorySize};
 use reeve_ipc::spec::{MIN_MEMORY_BYTES, PciSlot};
 
 use super::message::{Effect, Timer};
@@ -142,10 +143,53 @@ impl DomainActor {
             let mut record = self.kept()?.clone();
             let changed = record.domain.devices.change(&device, change);
             changed.map_err(|error| self.device_error(&error))?;
-            if let DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll = change {
-                let why = "what a balloon is asked for is no part of a definition";
+            let why = match change {
+                DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll => {
+                    "what a balloon is asked for is no part of a definition"
+                }
+                DeviceChange::DiskSize { .. } => {
+                    "the size of a disk is in its image, and no part of a definition"
+                }
+                _ => "",
+            };
+            if !why.is_empty() {
                 return Err(self.error(ApiErrorCode::InvalidArgument, why));
             }
+            steps.push(Step::WriteRecord(Box::new(record)));
+            events.push(REDEFINED);
+        }
+        Ok((steps, events))
+    }
+
+    /// As for a device that is attached: what the worker may have open is in the status first.
+    pub(super) fn medium_steps(
+        &self,
+        device: &DeviceName,
+        medium: Option<Medium>,
+        live: bool,
+        persistent: bool,
+    ) -> Steps {
+        let mut steps = Vec::new();
+        let mut events = Vec::new();
+        let mut device = device.clone();
+        let changed = |domain: &mut Domain, device: &DeviceName| {
+            let changed = domain.devices.change_medium(device, medium.clone());
+            changed.map_err(|error| self.device_error(&error))?;
+            let checked = domain.validate();
+            checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
+        };
+        if live {
+            let mut record = self.running()?.record.clone();
+            let (slot, name) = self.named(&record.definition.devices, &device)?;
+            device = name;
+            changed(&mut record.definition, &device)?;
+            let domain = Box::new(record.definition.clone());
+            steps.push(Step::WriteStatus(Box::new(record)));
+            steps.push(Step::Device(DeviceCall::Medium { domain, slot }));
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            changed(&mut record.domain, &device)?;
             steps.push(Step::WriteRecord(Box::new(record)));
             events.push(REDEFINED);
         }
@@ -186,6 +230,10 @@ impl DomainActor {
                     change: change.ok()?,
                 })
             }
+            Step::Device(DeviceCall::Medium { slot, .. }) => Some(DeviceCall::Medium {
+                domain: Box::new(self.live()?.record.definition.clone()),
+                slot: *slot,
+            }),
             Step::Device(DeviceCall::Vcpus { domain, .. }) => Some(DeviceCall::Vcpus {
                 domain: domain.clone(),
                 count: domain.vcpus.count(),
@@ -220,7 +268,7 @@ impl DomainActor {
                 }
                 self.step_done();
             }
-            (DeviceCall::Update { .. }, Ok(())) => self.step_done(),
+            (DeviceCall::Update { .. } | DeviceCall::Medium { .. }, Ok(())) => self.step_done(),
             (DeviceCall::Vcpus { count, .. }, Ok(())) => self.vcpus_asked(*count),
             (_, Err(failure)) => {
                 let error = self.call_failed(&failure);

@@ -199,16 +199,19 @@ impl DomainActor {
             Step::WriteRecord(_) if job.undo.is_some() => {
                 let id = self.live().map_or(0, |live| live.id);
                 let undo = job.undo.clone();
-                let changed = matches!(undo, Some(DeviceCall::Update { .. }));
+                let changed = matches!(
+                    undo,
+                    Some(DeviceCall::Update { .. } | DeviceCall::Medium { .. })
+                );
                 // Nobody waits for the answer. That a device is gone is a notice.
                 let undo = undo.map(|undo| Effect::Device(0, id, undo));
                 self.effects.extend(undo);
                 changed
             }
             // Where the worker did not answer in time it may have done it, or do it yet.
-            Step::Device(DeviceCall::Attach { .. } | DeviceCall::Update { .. }) => {
-                error.code != ApiErrorCode::Timeout
-            }
+            Step::Device(
+                DeviceCall::Attach { .. } | DeviceCall::Update { .. } | DeviceCall::Medium { .. },
+            ) => error.code != ApiErrorCode::Timeout,
             Step::WriteRecord(_) => true,
             // A button that was not pressed in time may be pressed yet.
             // Nor does a refusal keep a domain from its end with the host.

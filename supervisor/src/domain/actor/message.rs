@@ -5,7 +5,7 @@ use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceName, Domain, DomainName, MemorySize, Vcpus};
+use reeve_ipc::model::{Device, DeviceName, Domain, DomainName, Medium, MemorySize, Vcpus};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::PciSlot;
 
@@ -96,6 +96,17 @@ pub enum Request {
         /// The kept definition's.
         persistent: bool,
     },
+    /// Put another medium into a disk, or none.
+    ChangeMedium {
+        /// Which disk.
+        device: DeviceName,
+        /// What is put in.
+        medium: Option<Box<Medium>>,
+        /// The running machine's.
+        live: bool,
+        /// The kept definition's.
+        persistent: bool,
+    },
     /// Have a fresh worker take the machine over.
     Upgrade,
     /// Leave so much of its memory to the guest, by its balloon.
@@ -125,6 +136,9 @@ impl Request {
                 live, persistent, ..
             }
             | Self::Update {
+                live, persistent, ..
+            }
+            | Self::ChangeMedium {
                 live, persistent, ..
             }
             | Self::SetVcpus {

@@ -103,6 +103,12 @@ impl DomainActor {
                 live,
                 persistent,
             } => self.update_steps(&device, change, live, persistent),
+            Request::ChangeMedium {
+                device,
+                medium,
+                live,
+                persistent,
+            } => self.medium_steps(&device, medium.map(|medium| *medium), live, persistent),
             Request::SetMemory(memory) => self.memory_steps(memory),
             Request::Upgrade => Ok((vec![Step::HandOver], Vec::new())),
             Request::SetVcpus {

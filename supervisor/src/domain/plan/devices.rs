@@ -12,7 +12,7 @@ use reeve_ipc::spec::{
 use super::disks::plan_disk;
 use super::nics::plan_nic;
 use super::paths::PathPolicy;
-use super::{PlanError, model_error};
+use super::{Files, PlanError, model_error};
 use crate::domain::driver::DeviceResources;
 use crate::host::shares::{self, OpenShare, ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
@@ -27,13 +27,13 @@ pub(super) fn completed(domain: &Domain) -> Result<Devices, PlanError> {
 /// Everything but what listens and what is served by processes.
 pub(super) fn plan_devices(
     devices: &Devices,
-    paths: &dyn PathPolicy,
+    files: Files<'_>,
     fds: &mut FdTable,
 ) -> Result<Vec<DeviceSpec>, PlanError> {
     let mut specs = Vec::new();
     for disk in &devices.disks {
         let slot = placed(disk.address)?;
-        specs.push(DeviceSpec::Disk(plan_disk(disk, slot, paths, fds)?));
+        specs.push(DeviceSpec::Disk(plan_disk(disk, slot, files, fds)?));
     }
     for nic in &devices.nics {
         // Both are filled in together.

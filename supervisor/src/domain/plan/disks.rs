@@ -1,9 +1,9 @@
 //! Disks: every file of each opened as it will be used, and locked against other machines.
 //!
-//! What an image says it builds upon is never read here: the definition states it, and the worker holds
-//! the image to that.
+//! What an image builds upon the definition states, or a process that reads the image's header does
+//! ([`super::chain`]); the worker holds the image to that.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 
 use reeve_ipc::fd::FdTable;
@@ -12,8 +12,9 @@ use reeve_ipc::spec::{DiskSpec, LayerSpec, PciSlot};
 use rustix::fs::{FileType, OFlags};
 use rustix::io::Errno;
 
-use super::PlanError;
+use super::chain::{Chain, ChainError};
 use super::paths::{ImageAccess, PathError, PathPolicy, called};
+use super::{Files, PlanError};
 use crate::host::block_device;
 use crate::host::image_lock::{self, ImageLockError, ImageUse};
 use crate::host::reason;
@@ -64,12 +65,32 @@ pub enum DiskError {
         /// Why.
         error: ImageLockError,
     },
+    /// What an image builds upon is not known, or cannot be used.
+    #[error("cannot tell what the image {path} of disk '{disk}' builds upon: {error}", path = .path.display())]
+    Chain {
+        /// The disk.
+        disk: DiskTarget,
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        error: ChainError,
+    },
+    /// No image, of a disk that keeps it.
+    #[error("disk '{disk}' has no image: name one, or define it with removable = true")]
+    Absent {
+        /// The disk.
+        disk: DiskTarget,
+    },
 }
 
 impl DiskError {
     /// Whether the definition would have to change.
     pub(crate) const fn is_of_definition(&self) -> bool {
-        !matches!(self, Self::Locked { .. })
+        match self {
+            Self::Locked { .. } => false,
+            Self::Chain { error, .. } => error.is_of_definition(),
+            _ => true,
+        }
     }
 }
 
@@ -90,20 +111,14 @@ const fn mend(errno: Errno, access: ImageAccess) -> &'static str {
 pub(super) fn plan_disk(
     disk: &Disk,
     slot: PciSlot,
-    paths: &dyn PathPolicy,
+    files: Files<'_>,
     fds: &mut FdTable,
 ) -> Result<DiskSpec, PlanError> {
-    let mut layers = Vec::new();
-    for (depth, layer) in disk.layers().enumerate() {
-        let access = ImageAccess {
-            write: depth == 0 && !disk.read_only,
-            direct: disk.cache.is_direct(),
-        };
-        let fd = open_layer(&disk.target, layer, paths, access)?;
-        let fd = fds.push(fd)?;
-        let format = layer.format;
-        layers.push(LayerSpec { fd, format });
+    if disk.image.is_none() && !disk.removable {
+        let disk = disk.target.clone();
+        return Err(PlanError::Disk(DiskError::Absent { disk }));
     }
+    let layers = plan_layers(disk, files, fds)?;
     Ok(DiskSpec {
         slot,
         name: disk.target.as_str().to_owned(),
@@ -119,12 +134,62 @@ pub(super) fn plan_disk(
     })
 }
 
-/// Opens one file of a disk, and locks it.
+/// Opens and locks the files of a disk: its image, what the definition or the image says that builds upon,
+/// and so on.
+pub(super) fn plan_layers(
+    disk: &Disk,
+    files: Files<'_>,
+    fds: &mut FdTable,
+) -> Result<Vec<LayerSpec>, PlanError> {
+    let direct = disk.cache.is_direct();
+    let mut chain = Chain::default();
+    let mut layers = Vec::new();
+    let mut stated = disk.layers().cloned();
+    let mut next = stated.next();
+    while let Some(layer) = next.take() {
+        let access = ImageAccess {
+            write: layers.is_empty() && !disk.read_only,
+            direct,
+        };
+        let what = match layers.is_empty() || !disk.asks_image() {
+            true => format!("image of disk '{}'", disk.target),
+            false => format!("backing file of disk '{}'", disk.target),
+        };
+        let failed = |error| {
+            PlanError::Disk(DiskError::Chain {
+                disk: disk.target.clone(),
+                path: layer.path.clone(),
+                error,
+            })
+        };
+        // Before it is locked: an image that builds upon itself is not somebody else's.
+        let enter = |fd: BorrowedFd<'_>| match disk.asks_image() {
+            true => chain.enter(fd).map_err(failed),
+            false => Ok(()),
+        };
+        let fd = open_layer(&disk.target, &layer, &what, files.paths, access, enter)?;
+        next = match disk.asks_image() {
+            false => stated.next(),
+            true => {
+                let below = chain.below(&layer, fd.as_fd(), files.images);
+                below.map_err(failed)?
+            }
+        };
+        let fd = fds.push(fd)?;
+        let format = layer.format;
+        layers.push(LayerSpec { fd, format });
+    }
+    Ok(layers)
+}
+
+/// Opens one file of a disk, and locks it once `enter` has looked at it. `what` says which, for refusals.
 fn open_layer(
     target: &DiskTarget,
     layer: &Layer,
+    what: &str,
     paths: &dyn PathPolicy,
     access: ImageAccess,
+    enter: impl FnOnce(BorrowedFd<'_>) -> Result<(), PlanError>,
 ) -> Result<OwnedFd, PlanError> {
     let (disk, path) = (|| target.clone(), || layer.path.clone());
     let open = |errno| {
@@ -135,9 +200,8 @@ fn open_layer(
             access,
         })
     };
-    let what = format!("image of disk '{target}'");
     let fd = paths
-        .open_image(&what, &layer.path, access)
+        .open_image(what, &layer.path, access)
         .map_err(|error| match error {
             PathError::Os(errno) => open(errno),
             PathError::Forbidden(line) => PlanError::Forbidden(line),
@@ -154,6 +218,7 @@ fn open_layer(
             }));
         }
     }
+    enter(fd.as_fd())?;
     let used = match access.write {
         true => ImageUse::Write,
         false => ImageUse::Read,

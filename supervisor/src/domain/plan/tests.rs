@@ -49,9 +49,29 @@ fn kernel(path: &Path) -> BootSource {
     })
 }
 
+/// Every image builds upon nothing.
+#[derive(Debug)]
+struct NoImages;
+
+impl BackingReader for NoImages {
+    fn backing(
+        &self,
+        _: std::os::fd::BorrowedFd<'_>,
+    ) -> Result<Option<reeve_ipc::image::BackingNote>, ReadError> {
+        Ok(None)
+    }
+}
+
+fn files(paths: &dyn PathPolicy) -> Files<'_> {
+    Files {
+        paths,
+        images: &NoImages,
+    }
+}
+
 fn options() -> PlanOptions<'static> {
     PlanOptions {
-        paths: &AnyPath,
+        files: files(&AnyPath),
         kept: None,
         hold: true,
         console: None,
@@ -217,7 +237,7 @@ impl PathPolicy for Nowhere {
 #[test]
 fn a_path_that_the_policy_forbids_is_not_opened() {
     let options = PlanOptions {
-        paths: &Nowhere,
+        files: files(&Nowhere),
         ..options()
     };
     let domain = domain(kernel(Path::new("/proc/self/exe")));

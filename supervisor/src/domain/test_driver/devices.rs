@@ -62,8 +62,15 @@ impl TestDevices {
                     DeviceFigures::Nic(_),
                     DeviceChange::Link { .. } | DeviceChange::NicRates { .. },
                 )
-                | (DeviceFigures::Disk(_), DeviceChange::DiskThrottle(_)) => Ok(()),
+                | (
+                    DeviceFigures::Disk(_),
+                    DeviceChange::DiskThrottle(_) | DeviceChange::DiskSize { .. },
+                ) => Ok(()),
                 _ => Err(refused("it cannot be changed like that".to_owned())),
+            },
+            DeviceCall::Medium { slot, .. } => match self.at(slot)?.figures {
+                DeviceFigures::Disk(_) => Ok(()),
+                _ => Err(refused("it is no disk".to_owned())),
             },
             DeviceCall::Vcpus { .. } => Err(refused("vCPUs are no devices".to_owned())),
         }

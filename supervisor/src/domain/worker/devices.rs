@@ -6,7 +6,9 @@ use std::time::Duration;
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::{BalloonFigures, DeviceChange, DeviceFigures, DeviceReport};
 use reeve_ipc::model::Domain;
-use reeve_ipc::request::{DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate, VcpusSet};
+use reeve_ipc::request::{
+    DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate, MediumChange, VcpusSet,
+};
 use reeve_ipc::spec::{MAX_DEVICES, MAX_VCPUS, PciSlot};
 use reeve_ipc::vcpus::VcpuStanding;
 
@@ -50,7 +52,16 @@ pub(super) async fn ask(
         }
         DeviceCall::Update { slot, change } => {
             let update = DeviceUpdate { slot, change };
-            worker.call(update, CALL_DEADLINE).await
+            let deadline = match change {
+                DeviceChange::DiskSize { .. } => DEVICE_DEADLINE,
+                _ => CALL_DEADLINE,
+            };
+            worker.call(update, deadline).await
+        }
+        DeviceCall::Medium { domain, slot } => {
+            let (layers, fds) = planner.medium(*domain, slot).await.map_err(not_planned)?;
+            let change = MediumChange { slot, layers };
+            worker.call_with(change, fds, DEVICE_DEADLINE).await
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, &domain, count).await,
     };

@@ -37,7 +37,7 @@ impl KvmDriver {
     pub fn new(host: Arc<Host>, paths: Arc<dyn PathPolicy>) -> Self {
         host.cgroups.settle();
         Self {
-            planner: Planner::new(paths, host.shares.clone()),
+            planner: Planner::new(paths, host.shares.clone(), host.images.clone()),
             host,
             given_up: Arc::default(),
         }

@@ -10,13 +10,15 @@ use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
+use reeve_ipc::fd::FdTable;
 use reeve_ipc::model::{Domain, DomainUuid};
-use reeve_ipc::spec::{ControlLoss, PciSlot, SpecDigest};
+use reeve_ipc::spec::{ControlLoss, LayerSpec, PciSlot, SpecDigest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::driver::StartOrder;
-use crate::domain::plan::{self, DevicePlan, PathPolicy, Plan, PlanError, PlanOptions};
+use crate::domain::plan::{self, DevicePlan, Files, PathPolicy, Plan, PlanError, PlanOptions};
 use crate::host::Host;
+use crate::host::image_reader::ImageReader;
 use crate::host::shares::{ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
 
@@ -36,6 +38,7 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 pub(super) struct Planner {
     paths: Arc<dyn PathPolicy>,
     shares: ShareServers,
+    images: ImageReader,
     places: Places,
 }
 
@@ -95,10 +98,15 @@ impl Places {
 }
 
 impl Planner {
-    pub(super) fn new(paths: Arc<dyn PathPolicy>, shares: ShareServers) -> Self {
+    pub(super) fn new(
+        paths: Arc<dyn PathPolicy>,
+        shares: ShareServers,
+        images: ImageReader,
+    ) -> Self {
         Self {
             paths,
             shares,
+            images,
             places: Places::new(),
         }
     }
@@ -111,10 +119,14 @@ impl Planner {
         digest: SpecDigest,
     ) -> Result<Plan, PlanError> {
         let (paths, cpuid) = (Arc::clone(&self.paths), host.cpuid.clone());
+        let images = self.images.clone();
         let (domain, hold) = (order.domain.clone(), order.paused);
         self.work(domain.uuid, move || {
             let options = PlanOptions {
-                paths: paths.as_ref(),
+                files: Files {
+                    paths: paths.as_ref(),
+                    images: &images,
+                },
                 kept: Some(digest),
                 hold,
                 console: None,
@@ -169,9 +181,31 @@ impl Planner {
         domain: Domain,
         slot: PciSlot,
     ) -> Result<DevicePlan, PlanError> {
-        let paths = Arc::clone(&self.paths);
+        let (paths, images) = (Arc::clone(&self.paths), self.images.clone());
         let planning = self.work(domain.uuid, move || {
-            plan::plan_device(&domain, slot, paths.as_ref())
+            let files = Files {
+                paths: paths.as_ref(),
+                images: &images,
+            };
+            plan::plan_device(&domain, slot, files)
+        });
+        let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
+        planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+    }
+
+    /// Opens the medium of a disk of a machine that runs, as [`device`](Self::device).
+    pub(super) async fn medium(
+        &self,
+        domain: Domain,
+        slot: PciSlot,
+    ) -> Result<(Vec<LayerSpec>, FdTable), PlanError> {
+        let (paths, images) = (Arc::clone(&self.paths), self.images.clone());
+        let planning = self.work(domain.uuid, move || {
+            let files = Files {
+                paths: paths.as_ref(),
+                images: &images,
+            };
+            plan::plan_medium(&domain, slot, files)
         });
         let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
         planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))

@@ -31,7 +31,7 @@ use super::{Death, Facts, Link, Process, REAP_DEADLINE, View, Worker};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::Notice;
 use crate::domain::fault::{self, Step};
-use crate::domain::plan::{self, AnyPath, Plan, PlanError, PlanOptions};
+use crate::domain::plan::{self, AnyPath, Files, Plan, PlanError, PlanOptions};
 use crate::host::confinement::{ConfinementError, ConfinementPlan};
 use crate::host::holdings::{Holdings, SharedHoldings};
 use crate::host::identity::IdentityError;
@@ -165,7 +165,10 @@ pub async fn start(
         domain,
         &host.cpuid,
         PlanOptions {
-            paths: &AnyPath,
+            files: Files {
+                paths: &AnyPath,
+                images: &host.images,
+            },
             kept: None,
             hold: options.hold,
             console: options.console,

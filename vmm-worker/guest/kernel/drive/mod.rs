@@ -73,6 +73,7 @@ fn dispatch(boot: &Boot, mode: Mode, options: &Options) -> Result<(), Problem> {
         Mode::Report => report::run(bus),
         Mode::BlockVerify => block::verify(bus, &clock, options, wait),
         Mode::BlockBench => block::bench(bus, &clock, options, wait),
+        Mode::BlockWatch => block::watch(bus, &clock, options, wait),
         Mode::NetBench => net::bench(bus, &clock, options, wait),
         Mode::NetEcho => net::echo(bus, &clock, options, wait),
         Mode::RngRead => rng::read(bus, &clock, options, wait),

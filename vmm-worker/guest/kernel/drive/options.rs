@@ -13,6 +13,8 @@ pub enum Mode {
     BlockVerify,
     /// Keep a disk busy.
     BlockBench,
+    /// Say how large a disk is, and what is in it, at each change.
+    BlockWatch,
     /// Send or receive frames.
     NetBench,
     /// Send frames back.
@@ -168,10 +170,11 @@ impl Options {
     }
 }
 
-const MODES: [(&str, Mode); 13] = [
+const MODES: [(&str, Mode); 14] = [
     ("virtio-report", Mode::Report),
     ("block-verify", Mode::BlockVerify),
     ("block-bench", Mode::BlockBench),
+    ("block-watch", Mode::BlockWatch),
     ("net-bench", Mode::NetBench),
     ("net-echo", Mode::NetEcho),
     ("rng-read", Mode::RngRead),

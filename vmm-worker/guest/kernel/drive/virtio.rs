@@ -46,6 +46,8 @@ pub mod common {
     pub const NUM_QUEUES: u64 = 0x12;
     /// Device status.
     pub const STATUS: u64 = 0x14;
+    /// Counts changes of the configuration.
+    pub const CONFIG_GENERATION: u64 = 0x15;
     /// Which queue the rest is of.
     pub const QUEUE_SELECT: u64 = 0x16;
     /// Its entries.
@@ -161,6 +163,11 @@ impl Device {
     /// Device status.
     pub fn status(&self) -> u8 {
         self.common.read_u8(common::STATUS)
+    }
+
+    /// How often the configuration has changed, modulo 256.
+    pub fn generation(&self) -> u8 {
+        self.common.read_u8(common::CONFIG_GENERATION)
     }
 
     /// Adds to the device status.

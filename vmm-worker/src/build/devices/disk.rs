@@ -4,9 +4,10 @@ use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 
+use reeve_devices::block::absent::Absent;
 use reeve_devices::block::bounce::{Direct, MAX_BLOCK};
 use reeve_devices::block::cache;
-use reeve_devices::block::engine::Engine;
+use reeve_devices::block::engine::{Engine, Medium};
 use reeve_devices::block::qcow2::{Format, Options, Qcow2};
 use reeve_devices::block::raw::Raw;
 use reeve_devices::block::reserve::RingReserve;
@@ -28,11 +29,7 @@ pub(super) fn make(
     descriptors: &mut FdTable,
     rings: Option<&Arc<RingReserve>>,
 ) -> Result<Made, BuildError> {
-    let layers = spec
-        .layers
-        .iter()
-        .map(|layer| Ok((descriptors.take(layer.fd)?, layer.format)))
-        .collect::<Result<Vec<_>, FdError>>()?;
+    let layers = layers(&spec, descriptors)?;
     let engines = engines(&spec, layers, rings).map_err(|source| BuildError::Disk {
         name: spec.name.clone(),
         source,
@@ -51,10 +48,7 @@ pub(super) fn make(
         ..BlockParams::default()
     };
     let block = Block::new(params, engines)?;
-    let handle = Handle::Disk {
-        stats: block.stats(),
-        throttle: block.throttle(),
-    };
+    let handle = Handle::Disk(block.control());
     Ok(Made {
         device: Box::new(block),
         threads,
@@ -62,24 +56,58 @@ pub(super) fn make(
     })
 }
 
-/// The engines of a disk that is made of these files, the image first: as many as it has queues, where
-/// its format can have several.
-fn engines(
+/// What is in the drive that `spec` describes, for a disk that is there.
+pub(crate) fn medium(spec: &DiskSpec, descriptors: &mut FdTable) -> Result<Medium, BuildError> {
+    let layers = layers(spec, descriptors)?;
+    opened(spec, layers)
+        .map(Opened::into_medium)
+        .map_err(|source| BuildError::Disk {
+            name: spec.name.clone(),
+            source,
+        })
+}
+
+fn layers(
     spec: &DiskSpec,
-    layers: Vec<(OwnedFd, DiskFormat)>,
-    rings: Option<&Arc<RingReserve>>,
-) -> io::Result<Vec<Engine>> {
-    let in_memory = layers.iter().all(|(file, _)| is_in_memory(file));
-    let ring = || match spec.engine {
-        IoEngine::IoUring if !in_memory => ring(&spec.name, rings),
-        IoEngine::IoUring | IoEngine::Threads => None,
-    };
-    let cache = cache_mode(spec.cache);
+    descriptors: &mut FdTable,
+) -> Result<Vec<(OwnedFd, DiskFormat)>, FdError> {
+    let layers = spec.layers.iter();
+    layers
+        .map(|layer| Ok((descriptors.take(layer.fd)?, layer.format)))
+        .collect()
+}
+
+/// The files of a disk, opened as what they are.
+enum Opened {
+    Absent,
+    Raw(Raw, Direct),
+    Qcow2(Box<Qcow2>),
+}
+
+impl Opened {
+    fn into_medium(self) -> Medium {
+        match self {
+            Self::Absent => Medium {
+                layout: Box::new(Absent),
+                direct: Direct::none(),
+            },
+            Self::Raw(raw, direct) => Medium {
+                layout: Box::new(raw),
+                direct,
+            },
+            Self::Qcow2(qcow2) => Medium {
+                layout: qcow2,
+                direct: Direct::none(),
+            },
+        }
+    }
+}
+
+/// A disk that is made of these files, the image first; without any there is no medium.
+fn opened(spec: &DiskSpec, layers: Vec<(OwnedFd, DiskFormat)>) -> io::Result<Opened> {
     let mut layers = layers.into_iter();
     let Some((image, format)) = layers.next() else {
-        return Err(io::Error::other(
-            "a disk without a medium cannot be made yet",
-        ));
+        return Ok(Opened::Absent);
     };
     match format {
         DiskFormat::Raw => {
@@ -92,15 +120,7 @@ fn engines(
                 Direct::none()
             };
             let raw = Raw::new(image, spec.read_only, direct.clone())?;
-            let others = (1..spec.queues)
-                .map(|_| raw.try_clone())
-                .collect::<io::Result<Vec<_>>>()?;
-            let first = Engine::new(Box::new(raw), ring(), cache, direct);
-            let others: Vec<_> = others
-                .into_iter()
-                .map(|layout| first.sibling(Box::new(layout), ring()))
-                .collect();
-            Ok(std::iter::once(first).chain(others).collect())
+            Ok(Opened::Raw(raw, direct))
         }
         DiskFormat::Qcow2 => {
             // Its tables are read and written in pieces that no direct file takes.
@@ -120,10 +140,38 @@ fn engines(
                 ..Options::default()
             };
             let qcow2 = Qcow2::open(image, backing, options).map_err(io::Error::other)?;
-            let engine = Engine::new(Box::new(qcow2), ring(), cache, Direct::none());
-            Ok(vec![engine])
+            Ok(Opened::Qcow2(Box::new(qcow2)))
         }
     }
+}
+
+/// The engines of a disk that is made of these files, the image first: as many as it has queues, where
+/// its format can have several.
+fn engines(
+    spec: &DiskSpec,
+    layers: Vec<(OwnedFd, DiskFormat)>,
+    rings: Option<&Arc<RingReserve>>,
+) -> io::Result<Vec<Engine>> {
+    // What will be in a drive that is empty is not known.
+    let in_memory = !layers.is_empty() && layers.iter().all(|(file, _)| is_in_memory(file));
+    let ring = || match spec.engine {
+        IoEngine::IoUring if !in_memory => ring(&spec.name, rings),
+        IoEngine::IoUring | IoEngine::Threads => None,
+    };
+    let opened = opened(spec, layers)?;
+    let others = match &opened {
+        Opened::Raw(raw, _) => (1..spec.queues)
+            .map(|_| raw.try_clone())
+            .collect::<io::Result<Vec<_>>>()?,
+        Opened::Absent | Opened::Qcow2(_) => Vec::new(),
+    };
+    let Medium { layout, direct } = opened.into_medium();
+    let first = Engine::new(layout, ring(), cache_mode(spec.cache), direct);
+    let others: Vec<_> = others
+        .into_iter()
+        .map(|layout| first.sibling(Box::new(layout), ring()))
+        .collect();
+    Ok(std::iter::once(first).chain(others).collect())
 }
 
 /// Has what is read and written of `file` go through the page cache, however it was opened.

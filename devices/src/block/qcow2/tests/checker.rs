@@ -132,6 +132,21 @@ pub(super) fn check(bytes: &[u8]) -> Result<usize, String> {
     Ok(leaks)
 }
 
+/// The disk's size as qemu-img reads it.
+pub(super) fn size_by_qemu(bytes: &[u8]) -> u64 {
+    let directory = scratch();
+    let path = directory.path().join("image");
+    std::fs::write(&path, bytes).unwrap();
+    let (_, said) = qemu_img_status(&["info", "-f", "qcow2", "--output=json", arg(&path)]);
+    let (_, rest) = said.split_once("\"virtual-size\":").expect("it says so");
+    let digits: String = rest
+        .trim_start()
+        .chars()
+        .take_while(char::is_ascii_digit)
+        .collect();
+    digits.parse().expect("a number")
+}
+
 /// The same by qemu-img.
 pub(super) fn check_by_qemu(bytes: &[u8]) -> Result<(), String> {
     let directory = scratch();

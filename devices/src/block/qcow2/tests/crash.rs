@@ -4,12 +4,12 @@
 //! made as it was after so many of them (the process died), or as it may be where storage had lost
 //! any of those behind the last barrier, whole or in part (the power failed).
 
-use super::checker::{check, check_by_qemu};
+use super::checker::{check, check_by_qemu, size_by_qemu};
 use super::random::{Work, perform, work};
 use super::support::{Dice, Memory, Op, apply, arg, make, open, qemu_img, read_all, tight, write};
-use crate::block::Layout;
 use crate::block::qcow2::create::create_in;
 use crate::block::qcow2::{CreateOptions, Format, Options, Qcow2, Storage};
+use crate::block::{Layout, SizeChange};
 
 /// A run of work and what it did.
 struct Run {
@@ -68,7 +68,7 @@ fn record_on(
         run.perform(&mut disk, &memory, &mut model, work);
         if resize && step == count / 2 {
             let size = disk.size() + 121 * 512;
-            disk.resize(size).unwrap();
+            disk.resize(SizeChange::grow(size)).unwrap();
             model.resize(size as usize, 0);
             run.flushes.push(run.steps.len());
             run.step(&memory, &model);
@@ -276,6 +276,63 @@ fn a_crash_over_a_backing_file_leaves_a_good_image() {
     let run = record(empty(12, true), Some(backing), 4096, count(70), 3, true);
     run.die_everywhere(100);
     run.fail_everywhere(100, 3);
+}
+
+/// Growing again and again: within the last cluster, within the L1 table, and with a longer one each time.
+#[test]
+fn a_crash_while_a_disk_grows_leaves_it_at_its_old_or_its_new_size() {
+    let sizes: [u64; 5] = [
+        (200 << 10) + 512,
+        224 << 10,
+        300 << 10,
+        5 << 19,
+        (9 << 19) + 512,
+    ];
+    for (bits, backing) in [(9, false), (9, true), (12, false)] {
+        let base = backing.then(|| Dice::new(7).bytes(250 << 10));
+        let start = empty(bits, backing);
+        let (mut disk, memory) = open_memory(start.clone(), base.as_ref(), tight());
+        let mut model = read_all(&mut disk);
+        let mut run = Run::new(start, base, model.clone());
+        for (step, size) in (1..).zip(sizes) {
+            // Unflushed, up to the old end: a growth brings it along or leaves it.
+            let end = disk.size() - 2048;
+            let work = Work::Write(end, vec![step; 2048]);
+            run.perform(&mut disk, &memory, &mut model, work);
+            disk.resize(SizeChange::grow(size)).unwrap();
+            assert_eq!(disk.size(), size);
+            model.resize(size as usize, 0);
+            run.step(&memory, &model);
+        }
+        run.perform(&mut disk, &memory, &mut model, Work::Flush);
+        run.log = memory.state().log.clone();
+        assert!(run.log.iter().filter(|op| matches!(op, Op::Sync)).count() > 10);
+
+        let mut file = run.start.clone();
+        let mut seen = Vec::new();
+        for writes in 0..=run.log.len() {
+            check_by_qemu(&file).unwrap_or_else(|error| panic!("after {writes}: {error}"));
+            let size = size_by_qemu(&file);
+            let begun = run.steps.iter().filter(|(done, _)| *done <= writes);
+            let old = begun.last().map_or(0, |(_, disk)| disk.len() as u64);
+            let next = sizes.into_iter().find(|size| *size > old);
+            assert!(
+                size == old || Some(size) == next,
+                "{size} after {writes} writes, between {old} and {next:?}"
+            );
+            seen.push(size);
+            if let Some(op) = run.log.get(writes) {
+                apply(&mut file, op);
+            }
+        }
+        seen.dedup();
+        let all: Vec<u64> = [200 << 10].into_iter().chain(sizes).collect();
+        assert_eq!(seen, all);
+        run.die_everywhere(usize::MAX);
+        if bits == 9 {
+            run.fail_everywhere(50, 9);
+        }
+    }
 }
 
 #[test]

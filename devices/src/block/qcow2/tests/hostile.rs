@@ -16,7 +16,7 @@ use crate::block::qcow2::image::Found;
 use crate::block::qcow2::{
     Compression, CreateOptions, Format, Options, Qcow2, Qcow2Error, compressed, read_header,
 };
-use crate::block::{Extent, Layout};
+use crate::block::{Extent, Layout, SizeChange};
 
 const CLUSTER: u64 = 4096;
 /// Where things are in [`image`].
@@ -390,8 +390,8 @@ fn a_request_that_is_not_on_the_disk_is_an_error() {
         panic!("not zero");
     };
     assert_eq!(len, 1024);
-    assert!(disk.resize(u64::MAX).is_err());
-    assert!(disk.resize(1 << 62).is_err());
+    assert!(disk.resize(SizeChange::grow(u64::MAX)).is_err());
+    assert!(disk.resize(SizeChange::grow(1 << 62)).is_err());
     assert_eq!(disk.size(), 200 << 10);
 }
 
@@ -536,7 +536,7 @@ proptest! {
                     let _ = read(&mut disk, at, 512);
                 }
             }
-            let _ = disk.resize(size + 4096);
+            let _ = disk.resize(SizeChange::grow(size + 4096));
             let _ = disk.flush();
             let _ = disk.close();
             prop_assert_eq!(memory.state().bytes.get(..8).map(<[u8]>::to_vec), magic);

@@ -7,8 +7,8 @@ use super::support::{
     Dice, Made, arg, make, new_file, open, qemu_img, qemu_img_status, read, read_all, read_only,
     scratch, tight, write,
 };
-use crate::block::Layout;
 use crate::block::qcow2::{CreateOptions, Format, Options, create};
+use crate::block::{Layout, SizeChange};
 
 /// Longer with `REEVE_SOAK=1`.
 fn rounds(short: u64) -> u64 {
@@ -277,14 +277,21 @@ fn a_disk_that_grows_reads_as_zero_behind_its_old_end() {
             model[size as usize - 1024..].fill(3);
         }
         for size in [300_544, 900_096, 20 << 20] {
-            disk.resize(size).unwrap();
+            disk.resize(SizeChange::grow(size)).unwrap();
             assert_eq!(disk.size(), size);
             model.resize(size as usize, 0);
             assert!(read_all(&mut disk) == model, "{options} {size}");
             write(&mut disk, size - 512, &[5; 512]).unwrap();
             model[size as usize - 512..].fill(5);
         }
-        assert!(disk.resize(4096).is_err());
+        let cut = SizeChange {
+            to: Some(4096),
+            shrink: true,
+        };
+        let error = disk.resize(cut).unwrap_err().to_string();
+        assert!(error.contains("qemu-img resize --shrink"), "{error}");
+        assert!(disk.limit(4096).is_err());
+        assert_eq!(disk.size(), 20 << 20);
         disk.close().unwrap();
         drop(disk);
         exercise(&path, backing, &mut model, 4096, 700);
@@ -371,7 +378,7 @@ fn an_image_opened_for_reading_only_is_not_written() {
     assert_eq!(error.kind(), std::io::ErrorKind::ReadOnlyFilesystem);
     assert!(disk.discard(0, 65536).is_err());
     assert!(disk.write_zeroes(0, 512, false).is_err());
-    assert!(disk.resize(2 << 20).is_err());
+    assert!(disk.resize(SizeChange::grow(2 << 20)).is_err());
     disk.flush().unwrap();
     disk.close().unwrap();
     assert!(before == std::fs::read(&made.path).unwrap());

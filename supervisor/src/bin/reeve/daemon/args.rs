@@ -5,12 +5,12 @@ use std::path::PathBuf;
 use clap::{Args, Subcommand};
 use reeve_ipc::api::call::DomainRef;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
-use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, MemorySize, Vcpus};
+use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, Medium, MemorySize, Vcpus};
 use reeve_ipc::spec::{DiskThrottle, Rate};
 use uuid::Uuid;
 
 use crate::args::{GuestArgs, parse_vcpus};
-use crate::devices::{OneDevice, limits};
+use crate::devices::{OneDevice, limits, medium};
 
 /// What every such command takes.
 #[derive(Debug, Args)]
@@ -82,6 +82,10 @@ pub enum RemoteCommand {
     Detach(DetachArgs),
     /// Change a device of a domain.
     Update(UpdateArgs),
+    /// Change the size of a disk of a domain that runs.
+    Resize(ResizeArgs),
+    /// Put another medium into a removable disk, or none.
+    ChangeMedia(ChangeMediaArgs),
     /// Ask a guest to make do with less of its memory, by its balloon.
     SetMemory(SetMemoryArgs),
     /// Give a domain vCPUs, or ask its guest to let go of some.
@@ -325,6 +329,62 @@ pub struct ChangeArgs {
     /// How fast a network interface may be used, or none: inbound=N (to the guest), outbound=N, in bytes.
     #[arg(long, value_name = "KEY=N[,...]|none", value_parser = limits::rates)]
     pub rates: Option<(Option<Rate>, Option<Rate>)>,
+    /// Take the medium out of a removable disk.
+    #[arg(long)]
+    pub eject: bool,
+    /// Put this medium into a removable disk, in place of what is there: as for 'reeve change-media'.
+    #[arg(long, value_name = "PATH,format=raw|qcow2[,...]", value_parser = medium)]
+    pub insert: Option<Medium>,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "The guest sees the new size at once; its partitions and file systems are its own to change. A \
+file becomes longer or, of a raw image, shorter; the size of a block device is changed where it comes from, and \
+without SIZE the disk becomes as large as its device or file is by now. Of a domain that is off, use 'qemu-img \
+resize'."
+)]
+pub struct ResizeArgs {
+    /// Name, UUID, or number.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// The disk, by its target (vda).
+    pub disk: DeviceName,
+    /// Its new size in bytes, or as in 20G.
+    pub size: Option<MemorySize>,
+    /// It may become smaller: what is behind its new end is lost.
+    #[arg(long)]
+    pub shrink: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(
+    after_help = "A disk is removable if its definition says so (removable = true, read-only = true). The guest is \
+told, and not asked: have it unmount the disk first, or it may go on with what it has cached."
+)]
+pub struct ChangeMediaArgs {
+    /// Name, UUID, or number while it runs.
+    #[arg(value_parser = domain)]
+    pub domain: DomainRef,
+    /// The disk, by its target (vdc).
+    pub disk: DeviceName,
+    #[command(flatten)]
+    pub medium: MediumArgs,
+    /// In the definition that is kept, too; of a domain that is off, in that only.
+    #[arg(long)]
+    pub persistent: bool,
+}
+
+#[derive(Debug, Args)]
+#[group(required = true, multiple = false)]
+pub struct MediumArgs {
+    /// Take the medium out.
+    #[arg(long)]
+    pub eject: bool,
+    /// Put this one in, in place of what is there. What a qcow2 image builds upon is read from it, unless it is
+    /// said: backing=none, or backing=PATH,backing-format=raw|qcow2.
+    #[arg(long, value_name = "PATH,format=raw|qcow2[,...]", value_parser = medium)]
+    pub insert: Option<Medium>,
 }
 
 #[derive(Debug, Args)]

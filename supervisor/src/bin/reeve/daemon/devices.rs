@@ -3,14 +3,16 @@
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
     DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet,
-    DomainDeviceUpdate, DomainGet, DomainMemorySet, DomainRef, DomainVcpuStatsGet,
+    DomainDeviceUpdate, DomainGet, DomainMediumChange, DomainMemorySet, DomainRef,
+    DomainVcpuStatsGet,
 };
 use reeve_ipc::api::view::{DeviceStats, DomainDefinition, DomainSummary};
 use reeve_ipc::device::{DeviceChange, DeviceFigures, GuestMemoryFigures};
-use reeve_ipc::model::{DeviceName, Devices};
+use reeve_ipc::model::{DeviceName, Devices, Medium, MemorySize};
 use serde_json::{Value, json};
 
-use super::args::{AttachArgs, DetachArgs, SetMemoryArgs, UpdateArgs};
+use super::args::{AttachArgs, ChangeMediaArgs, DetachArgs, ResizeArgs, SetMemoryArgs, UpdateArgs};
+use super::file::resolved;
 use super::show::human;
 use super::table::Table;
 use super::vcpus;
@@ -68,6 +70,17 @@ pub(super) fn update(
     out: Output,
     args: &UpdateArgs,
 ) -> Result<(), CommandError> {
+    if args.change.eject || args.change.insert.is_some() {
+        let (domain, medium) = (&args.domain, args.change.insert.as_ref());
+        return put_in(
+            connection,
+            out,
+            domain,
+            &args.device,
+            medium,
+            args.persistent,
+        );
+    }
     let link = args.change.link.map(|up| DeviceChange::Link { up });
     let throttle = args.change.throttle.map(DeviceChange::DiskThrottle);
     let rates = args.change.rates.map(|(inbound, outbound)| {
@@ -82,6 +95,62 @@ pub(super) fn update(
         domain: args.domain.clone(),
         device: args.device.clone(),
         change,
+        live,
+        persistent,
+    })?;
+    done(out, &summary)
+}
+
+pub(super) fn resize(
+    connection: &mut Connection,
+    out: Output,
+    args: &ResizeArgs,
+) -> Result<(), CommandError> {
+    let summary = summary(connection, &args.domain)?;
+    connection.call(DomainDeviceUpdate {
+        domain: args.domain.clone(),
+        device: args.disk.clone(),
+        change: DeviceChange::DiskSize {
+            bytes: args.size.map(MemorySize::bytes),
+            shrink: args.shrink,
+        },
+        live: true,
+        persistent: false,
+    })?;
+    done(out, &summary)
+}
+
+pub(super) fn change_media(
+    connection: &mut Connection,
+    out: Output,
+    args: &ChangeMediaArgs,
+) -> Result<(), CommandError> {
+    let (domain, medium) = (&args.domain, args.medium.insert.as_ref());
+    put_in(connection, out, domain, &args.disk, medium, args.persistent)
+}
+
+/// Puts a medium into a disk, or takes the one that is there out.
+fn put_in(
+    connection: &mut Connection,
+    out: Output,
+    domain: &DomainRef,
+    disk: &DeviceName,
+    medium: Option<&Medium>,
+    persistent: bool,
+) -> Result<(), CommandError> {
+    let summary = summary(connection, domain)?;
+    let (live, persistent) = reach(&summary, persistent);
+    let mut medium = medium.cloned();
+    if let Some(medium) = &mut medium {
+        let paths = medium.backing.iter_mut().map(|layer| &mut layer.path);
+        for path in paths.chain([&mut medium.image.path]) {
+            *path = resolved(path)?;
+        }
+    }
+    connection.call(DomainMediumChange {
+        domain: domain.clone(),
+        device: disk.clone(),
+        medium: medium.map(Box::new),
         live,
         persistent,
     })?;

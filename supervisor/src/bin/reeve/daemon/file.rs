@@ -487,6 +487,7 @@ mod generation_id;
 mod machine;
 mod optional_text;
 mod paths;
+pub(super) use self::paths::resolved;
 #[cfg(test)]
 mod tests;
 mod text;

@@ -107,6 +107,8 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Attach(args) => devices::attach(connection, out, &args),
         C::Detach(args) => devices::detach(connection, out, &args),
         C::Update(args) => devices::update(connection, out, &args),
+        C::Resize(args) => devices::resize(connection, out, &args),
+        C::ChangeMedia(args) => devices::change_media(connection, out, &args),
         C::SetMemory(args) => devices::set_memory(connection, out, &args),
         C::SetVcpus(args) => vcpus::set(connection, out, &args),
         C::Stats(args) => devices::stats(connection, out, &args.domain),

@@ -202,3 +202,29 @@ fn what_is_said_twice_or_means_nothing_is_refused() {
     assert!(refused("--disk", "a,format=raw,address=32").contains("1 to 31"));
     assert!(refused("--disk", ",format=raw").contains("begins with a path"));
 }
+
+#[test]
+fn a_removable_disk_may_be_empty_and_an_image_may_stand_alone() {
+    let devices = devices(&[
+        "--disk",
+        "none,removable,ro",
+        "--disk",
+        "a.qcow2,format=qcow2,backing=none",
+    ]);
+    let [first, second] = &devices.disks[..] else {
+        panic!("{devices:?}")
+    };
+    assert!(first.removable && first.read_only && first.image.is_none());
+    assert!(second.standalone && second.backing.is_empty() && !second.removable);
+}
+
+#[test]
+fn a_medium_is_a_disk_without_what_is_the_drive_s() {
+    let read = medium("a,,b,format=qcow2,backing=base,backing-format=raw").unwrap();
+    assert_eq!(read.image.path, PathBuf::from("a,b"));
+    assert_eq!(read.backing.len(), 1);
+    assert!(medium("a,format=raw,backing=none").unwrap().standalone);
+    for text in ["a", "a,format=raw,target=vda", "a,format=raw,ro", ""] {
+        assert!(medium(text).is_err(), "{text}");
+    }
+}

@@ -47,7 +47,7 @@ fn planned(devices: Devices) -> Result<(Vec<DeviceSpec>, FdTable), PlanError> {
     domain.devices = devices;
     domain.validate()?;
     let mut fds = FdTable::new();
-    let devices = plan_devices(&completed(&domain)?, &AnyPath, &mut fds)?;
+    let devices = plan_devices(&completed(&domain)?, files(&AnyPath), &mut fds)?;
     Ok((devices, fds))
 }
 
@@ -167,13 +167,6 @@ fn what_is_no_image_is_named_with_what_it_is() {
 }
 
 #[test]
-fn a_disk_without_a_medium_opens_nothing() {
-    let (spec, fds) = planned_disk(Disk::new(DiskTarget::at(1).unwrap(), None)).unwrap();
-    assert_eq!((spec.name.as_str(), spec.layers.len()), ("vdb", 0));
-    assert_eq!(fds.remaining(), 0);
-}
-
-#[test]
 fn devices_come_by_their_place_on_the_bus() {
     let world = World::new();
     let mut disk = world.disk("image");
@@ -265,12 +258,123 @@ fn what_the_policy_forbids_is_said_in_its_words() {
         ..Devices::default()
     };
     all.complete(DomainUuid(Uuid::nil())).unwrap();
-    let error = plan_devices(&all, &Nowhere, &mut FdTable::new()).unwrap_err();
+    let error = plan_devices(&all, files(&Nowhere), &mut FdTable::new()).unwrap_err();
     assert!(matches!(error, PlanError::Forbidden(_)));
     assert!(
         line(&error).starts_with("the image of disk 'vda' "),
         "{error}"
     );
+}
+
+/// Says what the first image builds upon, and that nothing else builds upon anything.
+#[derive(Debug)]
+struct Names(std::sync::Mutex<Vec<reeve_ipc::image::BackingNote>>);
+
+impl Names {
+    fn of(notes: &[(&str, &str)]) -> Self {
+        let notes = notes.iter().rev().map(|(name, format)| {
+            let (name, format) = ((*name).to_owned(), Some((*format).to_owned()));
+            reeve_ipc::image::BackingNote { name, format }
+        });
+        Self(std::sync::Mutex::new(notes.collect()))
+    }
+}
+
+impl BackingReader for Names {
+    fn backing(
+        &self,
+        image: std::os::fd::BorrowedFd<'_>,
+    ) -> Result<Option<reeve_ipc::image::BackingNote>, ReadError> {
+        assert!(rustix::fs::fstat(image).is_ok());
+        Ok(self.0.lock().unwrap().pop())
+    }
+}
+
+#[test]
+fn what_an_image_names_is_opened_as_if_the_definition_had() {
+    let world = World::new();
+    std::fs::write(world.path("middle"), [0; 512]).unwrap();
+    let mut disk = world.disk("image");
+    disk.image = Some(world.layer("image", DiskFormat::Qcow2));
+    let names = Names::of(&[("middle", "qcow2"), ("base", "raw")]);
+    let files = Files {
+        paths: &AnyPath,
+        images: &names,
+    };
+    let mut domain = domain(built_in());
+    domain.devices.disks = vec![disk.clone()];
+    let mut fds = FdTable::new();
+    let specs = plan_devices(&completed(&domain).unwrap(), files, &mut fds).unwrap();
+    let [DeviceSpec::Disk(spec)] = &specs[..] else {
+        panic!("{specs:?}")
+    };
+    let formats: Vec<DiskFormat> = spec.layers.iter().map(|layer| layer.format).collect();
+    assert_eq!(
+        formats,
+        [DiskFormat::Qcow2, DiskFormat::Qcow2, DiskFormat::Raw]
+    );
+    for (layer, writes) in spec.layers.iter().zip([true, false, false]) {
+        let flags = rustix::fs::fcntl_getfl(fds.get(layer.fd).unwrap()).unwrap();
+        assert_eq!(flags.contains(OFlags::RDWR), writes);
+    }
+    drop(fds);
+    // A definition that says something is believed, and its image not asked.
+    for (backing, standalone) in [
+        (vec![world.layer("base", DiskFormat::Raw)], false),
+        (vec![], true),
+    ] {
+        let names = Names::of(&[("missing", "raw")]);
+        let files = Files {
+            paths: &AnyPath,
+            images: &names,
+        };
+        domain.devices.disks[0].backing = backing;
+        domain.devices.disks[0].standalone = standalone;
+        let all = completed(&domain).unwrap();
+        plan_devices(&all, files, &mut FdTable::new()).unwrap();
+    }
+}
+
+#[test]
+fn what_an_image_may_not_name_is_refused_by_its_name() {
+    let world = World::new();
+    let mut disk = world.disk("image");
+    disk.image = Some(world.layer("image", DiskFormat::Qcow2));
+    let allowed = crate::host::paths::AllowedPaths::new(vec![world.directory.path().to_owned()]);
+    let mut domain = domain(built_in());
+    domain.devices.disks = vec![disk];
+    let all = completed(&domain).unwrap();
+    for (name, says) in [
+        (
+            "/etc/shadow",
+            "'/etc/shadow' is outside the allowed directories",
+        ),
+        ("../image", "must be an absolute path without '..'"),
+        ("image", "it is in the chain twice"),
+        ("none", "no such file"),
+    ] {
+        let names = Names::of(&[(name, "qcow2")]);
+        let files = Files {
+            paths: &allowed,
+            images: &names,
+        };
+        let error = plan_devices(&all, files, &mut FdTable::new()).unwrap_err();
+        let line = line(&error);
+        assert!(line.contains(says), "{line}");
+        assert!(line.contains("disk 'vda'"), "{line}");
+    }
+}
+
+#[test]
+fn a_disk_without_a_medium_is_a_removable_one() {
+    let world = World::new();
+    let mut disk = world.disk("image");
+    disk.image = None;
+    let error = planned_disk(disk.clone()).unwrap_err();
+    assert!(line(&error).contains("removable = true"), "{error}");
+    (disk.removable, disk.read_only) = (true, true);
+    let (spec, fds) = planned_disk(disk).unwrap();
+    assert!(spec.layers.is_empty() && fds.remaining() == 0);
 }
 
 #[test]

@@ -2,9 +2,11 @@
 
 mod bench;
 mod verify;
+mod watch;
 
 pub use bench::{bench, measure};
 pub use verify::verify;
+pub use watch::watch;
 
 use super::Problem;
 use super::memory::{PARTS, PARTS_BYTES, poke_u8, poke_u32, poke_u64};

@@ -17,10 +17,6 @@ pub(in crate::daemon) fn text(id: GenerationId) -> String {
     }
 }
 
-#[expect(
-    clippy::trivially_copy_pass_by_ref,
-    reason = "the shape serde asks for"
-)]
 pub(super) fn serialize<S: Serializer>(
     id: &GenerationId,
     serializer: S,

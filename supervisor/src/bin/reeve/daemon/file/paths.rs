@@ -47,7 +47,7 @@ impl DefinitionFile {
 
 /// Absolute, and without `..`, which the daemon does not take. A symbolic link at the end stays one:
 /// it may be pointed at another kernel later.
-fn resolved(path: &Path) -> Result<PathBuf, FileError> {
+pub(in super::super) fn resolved(path: &Path) -> Result<PathBuf, FileError> {
     let failed = |error| FileError::Io {
         action: "resolve",
         path: path.to_owned(),

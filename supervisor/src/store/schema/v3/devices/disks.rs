@@ -31,6 +31,18 @@ pub(super) struct Disk {
     requests: Rates,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<u8>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    removable: bool,
+    #[serde(default, skip_serializing_if = "is_false")]
+    standalone: bool,
+}
+
+#[expect(
+    clippy::trivially_copy_pass_by_ref,
+    reason = "serde passes a reference"
+)]
+const fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -144,6 +156,8 @@ impl From<&model::Disk> for Disk {
             block_size,
             throttle,
             address,
+            removable,
+            standalone,
         } = disk;
         let spec::DiskThrottle { bytes, requests } = *throttle;
         Self {
@@ -160,6 +174,8 @@ impl From<&model::Disk> for Disk {
             bytes: bytes.into(),
             requests: requests.into(),
             address: from_slot(*address),
+            removable: *removable,
+            standalone: *standalone,
         }
     }
 }
@@ -185,6 +201,8 @@ impl TryFrom<Disk> for model::Disk {
                 requests: disk.requests.into(),
             },
             address: to_slot(disk.address)?,
+            removable: disk.removable,
+            standalone: disk.standalone,
         })
     }
 }

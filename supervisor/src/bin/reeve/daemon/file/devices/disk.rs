@@ -33,6 +33,9 @@ struct DiskKeys {
     format: Option<DiskFormat>,
     #[serde(default, skip_serializing_if = "is_false")]
     read_only: bool,
+    /// Its medium may be changed, and be missing.
+    #[serde(default, skip_serializing_if = "is_false")]
+    removable: bool,
     #[serde(default = "default_cache")]
     cache: CacheMode,
     #[serde(default = "default_io")]
@@ -59,9 +62,62 @@ struct DiskKeys {
     read_iops: Option<RateKeys>,
     #[serde(skip_serializing_if = "Option::is_none")]
     write_iops: Option<RateKeys>,
-    /// What the image builds upon, the nearest first.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    backing: Vec<LayerKeys>,
+    /// What the image builds upon.
+    #[serde(default, skip_serializing_if = "Backing::is_auto")]
+    backing: Backing,
+}
+
+/// What an image builds upon: what it says, nothing, or these files, the nearest first.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(
+    untagged,
+    expecting = "expected \"auto\", \"none\" or a list of files, each with path and format"
+)]
+enum Backing {
+    Word(BackingWord),
+    Files(Vec<LayerKeys>),
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum BackingWord {
+    Auto,
+    None,
+}
+
+impl Default for Backing {
+    fn default() -> Self {
+        Self::Word(BackingWord::Auto)
+    }
+}
+
+impl Backing {
+    fn is_auto(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// The files, and whether there are none whatever the image says.
+    fn parts(self) -> (Vec<Layer>, bool) {
+        match self {
+            Self::Word(word) => (Vec::new(), word == BackingWord::None),
+            Self::Files(files) => {
+                let layer = |LayerKeys { path, format }| Layer { path, format };
+                let standalone = files.is_empty();
+                (files.into_iter().map(layer).collect(), standalone)
+            }
+        }
+    }
+
+    fn of(backing: Vec<Layer>, standalone: bool) -> Self {
+        match backing.is_empty() {
+            true if standalone => Self::Word(BackingWord::None),
+            true => Self::default(),
+            false => {
+                let keys = |Layer { path, format }| LayerKeys { path, format };
+                Self::Files(backing.into_iter().map(keys).collect())
+            }
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -102,14 +158,12 @@ impl TryFrom<DiskKeys> for DiskEntry {
                 return Err(format!("disk '{}' has a format and no path", keys.target));
             }
         };
-        let backing = keys.backing.into_iter();
+        let (backing, standalone) = keys.backing.parts();
         let rate = |keys: Option<RateKeys>| keys.map(Rate::from);
         Ok(Self(Disk {
             target: keys.target,
             image,
-            backing: backing
-                .map(|LayerKeys { path, format }| Layer { path, format })
-                .collect(),
+            backing,
             read_only: keys.read_only,
             cache: keys.cache,
             io: keys.io,
@@ -130,6 +184,8 @@ impl TryFrom<DiskKeys> for DiskEntry {
                 },
             },
             address: keys.address,
+            removable: keys.removable,
+            standalone,
         }))
     }
 }
@@ -142,12 +198,12 @@ impl From<DiskEntry> for DiskKeys {
             None => (None, None),
         };
         let rate = |rate: Option<Rate>| rate.map(RateKeys::from);
-        let backing = disk.backing.into_iter();
         Self {
             target: disk.target,
             path,
             format,
             read_only: disk.read_only,
+            removable: disk.removable,
             cache: disk.cache,
             io: disk.io,
             discard: disk.discard,
@@ -161,9 +217,7 @@ impl From<DiskEntry> for DiskKeys {
             total_iops: rate(requests.total),
             read_iops: rate(requests.read),
             write_iops: rate(requests.write),
-            backing: backing
-                .map(|Layer { path, format }| LayerKeys { path, format })
-                .collect(),
+            backing: Backing::of(disk.backing, disk.standalone),
         }
     }
 }
