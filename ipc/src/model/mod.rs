@@ -13,7 +13,8 @@ mod labels;
 pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use devices::{
     Balloon, BlockSize, Channel, Device, DeviceError, DeviceName, Devices, Disk, DiskTarget,
-    InterfaceName, Layer, MAX_INTERFACE_NAME_BYTES, Nic, NicSource, PortConsole, Rng, Share, Vsock,
+    InterfaceName, IpRange, Layer, MAX_INTERFACE_NAME_BYTES, MAX_NIC_ADDRESSES, Nic, NicSource,
+    PortConsole, Rng, Share, Vsock,
 };
 pub use domain::{
     BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, MemorySize, ModelError,

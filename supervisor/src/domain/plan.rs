@@ -28,10 +28,12 @@ use rustix::io::Errno;
 use self::boot::{guest_memory, plan_boot};
 pub use self::disks::DiskError;
 use self::ends::{end_policy, kept_policy};
+pub use self::nics::NicPolicy;
 pub(crate) use self::paths::called;
 pub use self::paths::{AnyPath, ImageAccess, PathError, PathPolicy};
 use crate::domain::driver::DeviceResources;
 use crate::host::cpuid::HostCpuid;
+use crate::host::filter::FilterError;
 use crate::host::reason;
 use crate::host::shares::{OpenShare, ShareError, ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, SocketError};
@@ -106,6 +108,9 @@ pub enum PlanError {
     /// A network interface.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// What it may send.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -140,6 +145,8 @@ pub fn mend_kvm(errno: Errno) -> &'static str {
 pub struct PlanOptions<'a> {
     /// Who opens what the definition names.
     pub paths: &'a dyn PathPolicy,
+    /// What guests may do on the network.
+    pub network: NicPolicy,
     /// The worker outlives its supervisor, and leaves every end of its guest to it; what binds it to
     /// its record. [`Plan::wait_on`] is to follow.
     pub kept: Option<SpecDigest>,
@@ -233,7 +240,7 @@ pub fn plan(
     let supported_cpuid = cpuid.entries().map_err(PlanError::Cpuid)?;
     let kvm = fds.push(kvm)?;
     let boot = plan_boot(&domain.boot, options.paths, &mut fds)?;
-    let devices = devices::plan_devices(&all, options.paths, &mut fds)?;
+    let devices = devices::plan_devices(&all, options.paths, &options.network, &mut fds)?;
     let shares = devices::plan_shares(&all, options.paths)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
@@ -348,11 +355,12 @@ pub fn plan_device(
     domain: &Domain,
     slot: PciSlot,
     paths: &dyn PathPolicy,
+    network: &NicPolicy,
 ) -> Result<DevicePlan, PlanError> {
     domain.validate()?;
     let device = domain.devices.only(slot);
     let mut fds = FdTable::new();
-    let specs = devices::plan_devices(&device, paths, &mut fds)?;
+    let specs = devices::plan_devices(&device, paths, network, &mut fds)?;
     let shares = devices::plan_shares(&device, paths)?;
     Ok(DevicePlan {
         device,

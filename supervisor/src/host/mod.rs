@@ -4,10 +4,12 @@
 pub mod confinement;
 pub mod cpuid;
 pub mod doctor;
+pub mod filter;
 pub(crate) mod holdings;
 pub mod identity;
 pub mod image_lock;
 mod kvm;
+mod netlink;
 mod ofd_lock;
 pub mod paths;
 pub(crate) mod process;
@@ -28,6 +30,7 @@ use self::identity::{Identities, IdentityError};
 use self::shares::ShareServers;
 use self::spawner::Spawner;
 use self::worker_binary::{WorkerBinary, WorkerBinaryError};
+use crate::domain::plan::NicPolicy;
 
 /// Why the host cannot run workers at all.
 #[derive(Debug, thiserror::Error)]
@@ -54,6 +57,7 @@ pub struct Host {
     pub(crate) cpuid: HostCpuid,
     pub(crate) cgroups: CgroupPlace,
     pub(crate) shares: ShareServers,
+    pub(crate) network: NicPolicy,
 }
 
 impl Host {
@@ -90,6 +94,7 @@ impl Host {
             spawner: Spawner::start(binary).map_err(HostError::Spawner)?,
             cpuid: HostCpuid::ask_early(),
             cgroups: CgroupPlace::Own,
+            network: NicPolicy::default(),
         })
     }
 
@@ -101,6 +106,19 @@ impl Host {
             shares: self.shares.with_program(program),
             ..self
         }
+    }
+
+    /// The same host; with `multi_tenant` its guests are of several tenants, who reach one another through
+    /// what is behind their bridges only.
+    #[must_use]
+    pub fn with_tenants(mut self, multi_tenant: bool) -> Self {
+        self.network.multi_tenant = multi_tenant;
+        self
+    }
+
+    /// Removes what earlier supervisors left of the filters of taps that are gone. For the start of a daemon.
+    pub fn sweep(&self) {
+        self.network.filters.sweep();
     }
 
     /// The same host with the domains' cgroups elsewhere.

@@ -8,6 +8,7 @@
 mod assign;
 mod disk;
 mod error;
+mod ip_range;
 mod names;
 mod nic;
 mod plug;
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::disk::{BlockSize, Disk, Layer};
 pub use self::error::DeviceError;
+pub use self::ip_range::IpRange;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
-pub use self::nic::{Nic, NicSource};
+pub use self::nic::{MAX_NIC_ADDRESSES, Nic, NicSource};
 pub use self::plug::{Device, DeviceName};
 pub use self::share::Share;
 pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock};

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::model::{
-    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, Layer, Nic, NicSource,
+    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, IpRange, Layer, Nic, NicSource,
     PortConsole, Rng, Share, Vsock,
 };
 use crate::spec::{
@@ -80,6 +80,10 @@ pub(in crate::tests) fn devices() -> Devices {
         trust_guest: false,
         isolated: true,
         address: Some(slot(2)),
+        addresses: vec![
+            "192.0.2.5".parse().unwrap(),
+            "2001:db8::/64".parse().unwrap(),
+        ],
     };
     Devices {
         disks: vec![disk, empty],
@@ -169,6 +173,14 @@ fn any_disk() -> impl Strategy<Value = Disk> {
     })
 }
 
+fn any_range() -> impl Strategy<Value = IpRange> {
+    let ipv4 =
+        (1..=223_u8, 8..=32_u32).prop_map(|(first, prefix)| format!("{first}.0.0.0/{prefix}"));
+    let ipv6 =
+        (1..=u16::MAX, 32..=128_u32).prop_map(|(part, prefix)| format!("2001:{part:x}::/{prefix}"));
+    prop_oneof![ipv4, ipv6].prop_map(|text| text.parse().unwrap())
+}
+
 fn any_nic() -> impl Strategy<Value = Nic> {
     let name = || "[!-$&-.0-9;-~]{3,15}".prop_map(|name| name.parse().unwrap());
     let source = prop_oneof![
@@ -182,7 +194,8 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         any_rate(),
         any_rate(),
     );
-    (what, how, any_address()).prop_map(|(what, how, address)| Nic {
+    let addresses = vec(any_range(), 0..4);
+    (what, how, any_address(), addresses).prop_map(|(what, how, address, addresses)| Nic {
         mac: what.0,
         source: what.1,
         target: what.2,
@@ -194,6 +207,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         trust_guest: how.0.2[1],
         isolated: how.0.2[2],
         address,
+        addresses,
     })
 }
 

@@ -51,6 +51,7 @@ fn kernel(path: &Path) -> BootSource {
 fn options() -> PlanOptions<'static> {
     PlanOptions {
         paths: &AnyPath,
+        network: NicPolicy::default(),
         kept: None,
         hold: true,
         console: None,

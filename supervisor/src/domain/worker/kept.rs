@@ -24,7 +24,7 @@ use super::start::{Launching, StartError, check_vcpus, launch};
 use super::{REAP_DEADLINE, Worker};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{Notice, Recorder, Resources, StartOrder};
-use crate::domain::plan::{self, DevicePlan, PathPolicy, Plan, PlanError, PlanOptions};
+use crate::domain::plan::{self, DevicePlan, NicPolicy, PathPolicy, Plan, PlanError, PlanOptions};
 use crate::host::confinement::ConfinementPlan;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
@@ -136,14 +136,16 @@ impl Drop for Starting<'_> {
 pub(super) struct Planner {
     paths: Arc<dyn PathPolicy>,
     shares: ShareServers,
+    network: NicPolicy,
     places: Arc<Semaphore>,
 }
 
 impl Planner {
-    pub(super) fn new(paths: Arc<dyn PathPolicy>, shares: ShareServers) -> Self {
+    pub(super) fn new(paths: Arc<dyn PathPolicy>, host: &Host) -> Self {
         Self {
             paths,
-            shares,
+            shares: host.shares.clone(),
+            network: host.network.clone(),
             places: Arc::new(Semaphore::new(MAX_PLANNING)),
         }
     }
@@ -155,10 +157,11 @@ impl Planner {
         digest: SpecDigest,
     ) -> Result<Plan, PlanError> {
         let (paths, cpuid) = (Arc::clone(&self.paths), host.cpuid.clone());
-        let (domain, hold) = (order.domain.clone(), order.paused);
+        let (domain, hold, network) = (order.domain.clone(), order.paused, self.network.clone());
         self.work(move || {
             let options = PlanOptions {
                 paths: paths.as_ref(),
+                network,
                 kept: Some(digest),
                 hold,
                 console: None,
@@ -203,8 +206,9 @@ impl Planner {
         domain: Domain,
         slot: PciSlot,
     ) -> Result<DevicePlan, PlanError> {
-        let paths = Arc::clone(&self.paths);
-        let planning = self.work(move || plan::plan_device(&domain, slot, paths.as_ref()));
+        let (paths, network) = (Arc::clone(&self.paths), self.network.clone());
+        let planning =
+            self.work(move || plan::plan_device(&domain, slot, paths.as_ref(), &network));
         let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
         planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
     }

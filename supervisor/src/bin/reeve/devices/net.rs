@@ -29,6 +29,7 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
     nic.isolated = list.flag("isolated");
     nic.trust_guest = list.flag("trust-guest");
     nic.address = list.address()?;
+    nic.addresses = list.all("ip")?;
     list.end()?;
     Ok(nic)
 }

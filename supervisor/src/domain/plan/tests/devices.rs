@@ -47,7 +47,12 @@ fn planned(devices: Devices) -> Result<(Vec<DeviceSpec>, FdTable), PlanError> {
     domain.devices = devices;
     domain.validate()?;
     let mut fds = FdTable::new();
-    let devices = plan_devices(&completed(&domain)?, &AnyPath, &mut fds)?;
+    let devices = plan_devices(
+        &completed(&domain)?,
+        &AnyPath,
+        &NicPolicy::default(),
+        &mut fds,
+    )?;
     Ok((devices, fds))
 }
 
@@ -265,7 +270,8 @@ fn what_the_policy_forbids_is_said_in_its_words() {
         ..Devices::default()
     };
     all.complete(DomainUuid(Uuid::nil())).unwrap();
-    let error = plan_devices(&all, &Nowhere, &mut FdTable::new()).unwrap_err();
+    let error =
+        plan_devices(&all, &Nowhere, &NicPolicy::default(), &mut FdTable::new()).unwrap_err();
     assert!(matches!(error, PlanError::Forbidden(_)));
     assert!(
         line(&error).starts_with("the image of disk 'vda' "),

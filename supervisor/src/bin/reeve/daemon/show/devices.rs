@@ -65,5 +65,10 @@ fn nic(nic: &Nic) -> String {
     let target = nic.target.as_ref();
     let target = target.map_or_else(String::new, |target| format!(" by {target}"));
     let down = if nic.link_up { "" } else { ", link down" };
-    format!("{mac}{source}{target}{down}")
+    let mut text = format!("{mac}{source}{target}{down}");
+    for (first, address) in (0..).zip(&nic.addresses) {
+        text.push_str(if first == 0 { ", from " } else { " " });
+        text.push_str(&address.to_string());
+    }
+    text
 }

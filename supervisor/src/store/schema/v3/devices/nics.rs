@@ -26,6 +26,8 @@ pub(super) struct Nic {
     isolated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<u8>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -50,6 +52,7 @@ impl From<&model::Nic> for Nic {
             trust_guest,
             isolated,
             address,
+            addresses,
         } = nic;
         let text = |name: &model::InterfaceName| name.as_str().to_owned();
         Self {
@@ -68,6 +71,7 @@ impl From<&model::Nic> for Nic {
             trust_guest: *trust_guest,
             isolated: *isolated,
             address: from_slot(*address),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -83,6 +87,8 @@ impl TryFrom<Nic> for model::Nic {
         let mac = nic.mac.map(|mac| mac.parse()).transpose();
         let mac = mac
             .map_err(|error: reeve_ipc::spec::InvalidMac| SchemaError::Address(error.to_string()));
+        let addresses: Result<Vec<model::IpRange>, _> =
+            nic.addresses.iter().map(|range| range.parse()).collect();
         Ok(Self {
             mac: mac?,
             source: match nic.source {
@@ -99,6 +105,7 @@ impl TryFrom<Nic> for model::Nic {
             trust_guest: nic.trust_guest,
             isolated: nic.isolated,
             address: to_slot(nic.address)?,
+            addresses: addresses.map_err(model::ModelError::from)?,
         })
     }
 }

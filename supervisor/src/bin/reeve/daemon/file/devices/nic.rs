@@ -1,6 +1,6 @@
 //! `[[nic]]`.
 
-use reeve_ipc::model::{InterfaceName, Nic, NicSource};
+use reeve_ipc::model::{InterfaceName, IpRange, Nic, NicSource};
 use reeve_ipc::spec::{MacAddress, PciSlot};
 use serde::{Deserialize, Serialize};
 
@@ -32,6 +32,8 @@ struct NicKeys {
     trust_guest: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     isolated: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<IpRange>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<PciSlot>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,6 +76,7 @@ impl TryFrom<NicKeys> for NicEntry {
             trust_guest: keys.trust_guest,
             isolated: keys.isolated,
             address: keys.address,
+            addresses: keys.addresses,
         }))
     }
 }
@@ -96,6 +99,7 @@ impl From<NicEntry> for NicKeys {
             trust_guest: nic.trust_guest,
             isolated: nic.isolated,
             address: nic.address,
+            addresses: nic.addresses,
             inbound: nic.inbound.map(Into::into),
             outbound: nic.outbound.map(Into::into),
         }
