@@ -27,6 +27,7 @@ mod tables;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 
@@ -38,6 +39,7 @@ use rustix::io::Errno;
 
 use self::keeper::{Events, Kept};
 pub(crate) use self::rules::Sender;
+use self::tables::Tables;
 use super::reason;
 use crate::domain::driver::DeviceResources;
 
@@ -62,13 +64,23 @@ pub enum FilterError {
          give the network interface a bridge"
     )]
     NotOurs(InterfaceName),
+    /// Frames do not pass the host's kernel.
+    #[error(
+        "what a guest sends to the switch {path} cannot be filtered, and the guests of this host are kept \
+         apart (multi_tenant): give the network interface a bridge",
+        path = .0.display()
+    )]
+    Switch(PathBuf),
 }
+
+/// What mends a host without.
+pub(super) const MEND: &str = "the host's kernel needs nf_tables with its netdev family: 'sudo modprobe \
+    nf_tables'; a guest that may use any address needs trust-guest";
 
 const fn mend(errno: Errno) -> &'static str {
     match errno {
         Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL => {
-            "the host's kernel needs nf_tables with its netdev family: 'sudo modprobe nf_tables'; a guest \
-             that may use any address needs trust-guest"
+            MEND
         }
         Errno::PERM => "it takes CAP_NET_ADMIN",
         _ => "look at 'nft list ruleset'",
@@ -95,6 +107,28 @@ struct Keeper {
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     // Nothing panics while one is held.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The taps on this host that have a filter, of whichever supervisor.
+///
+/// # Errors
+/// The kernel has no nf_tables, or this process may not ask it.
+pub fn guarded() -> Result<Vec<String>, Errno> {
+    let tables = Tables::open()?.all()?;
+    Ok(tables.into_iter().map(|table| table.tap).collect())
+}
+
+/// Takes the filter of a tap away, as somebody else would: for tests of what comes of that.
+///
+/// # Errors
+/// As [`guarded`].
+#[cfg(feature = "fault-points")]
+pub fn unguard(tap: &str) -> Result<(), Errno> {
+    let mut tables = Tables::open()?;
+    match tables.find(tap)? {
+        Some(table) => tables.delete(&table),
+        None => Ok(()),
+    }
 }
 
 impl TapFilters {

@@ -12,6 +12,7 @@ mod life;
 mod linux;
 mod linux_upgrade;
 mod lying;
+mod networks;
 mod policies;
 mod readopt;
 mod script;

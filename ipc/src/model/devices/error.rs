@@ -126,6 +126,20 @@ pub enum DeviceError {
         /// What.
         what: &'static str,
     },
+    /// A switch nowhere.
+    #[error("{nic} has an empty path of a switch")]
+    NoSwitch {
+        /// The interface.
+        nic: String,
+    },
+    /// What a switch decides.
+    #[error("{nic} is served by a switch, which alone can give it {what}")]
+    OfSwitch {
+        /// The interface.
+        nic: String,
+        /// What.
+        what: &'static str,
+    },
     /// No addresses of a station.
     #[error(
         "'{0}' is not the address of a guest: write 192.0.2.5 or 2001:db8::5, or a network's first address with \

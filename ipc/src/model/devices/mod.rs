@@ -184,8 +184,15 @@ impl Devices {
         let disks = self.disks.iter().map(|disk| {
             DEVICE_BYTES + disk.target.as_str().len() + disk.serial.as_ref().map_or(0, String::len)
         });
-        // A name of an interface is short.
-        let nics = self.nics.iter().map(|_| DEVICE_BYTES);
+        // A name of an interface is short, and so are addresses.
+        let nics = self.nics.iter();
+        let nics = nics.map(|nic| {
+            let switch = match &nic.source {
+                NicSource::Switch(path) => text(path),
+                _ => 0,
+            };
+            DEVICE_BYTES + switch + 2 * ELEMENT_BYTES * nic.addresses.len()
+        });
         let names = self.channels.iter().map(|channel| channel.name.len());
         let sockets = self.sockets().map(|(_, path)| text(path) + ELEMENT_BYTES);
         let shares = self.shares.iter();

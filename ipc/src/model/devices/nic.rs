@@ -1,5 +1,7 @@
 //! A network interface as a definition says it (libvirt `<interface>`).
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, InterfaceName, IpRange, check_rate};
@@ -47,6 +49,9 @@ pub enum NicSource {
     Tap(InterfaceName),
     /// A tap is made, and left down and unconnected.
     Nothing,
+    /// A switch that listens on this UNIX socket, and serves the queues itself (libvirt
+    /// `type='vhostuser'`, `mode='client'`).
+    Switch(PathBuf),
 }
 
 impl Nic {
@@ -75,6 +80,7 @@ impl Nic {
         match &self.source {
             NicSource::Tap(name) => Some(name),
             NicSource::Bridge(_) | NicSource::Nothing => self.target.as_ref(),
+            NicSource::Switch(_) => None,
         }
     }
 
@@ -95,6 +101,22 @@ impl Nic {
         }
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return Err(DeviceError::Mtu { nic, mtu });
+        }
+        if let NicSource::Switch(path) = &self.source {
+            if path.as_os_str().is_empty() {
+                return Err(DeviceError::NoSwitch { nic });
+            }
+            let own = [
+                (self.target.is_some(), "a name on the host"),
+                (self.isolated, "isolation"),
+                (!self.addresses.is_empty(), "a filter"),
+                (self.trust_guest, "a filter"),
+                (self.inbound.is_some() || self.outbound.is_some(), "rates"),
+                (!self.link_up, "a link that is down"),
+            ];
+            if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
+                return Err(DeviceError::OfSwitch { nic, what });
+            }
         }
         if let NicSource::Tap(_) = self.source {
             let own = [

@@ -91,6 +91,7 @@ pub(in crate::tests) fn devices() -> Devices {
             nic,
             Nic::new(NicSource::Tap("tap0".parse().unwrap())),
             Nic::new(NicSource::Nothing),
+            Nic::new(NicSource::Switch("/run/switch".into())),
         ],
         rng: Some(Rng {
             rate: Some(rate(9)),
@@ -187,6 +188,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         name().prop_map(NicSource::Bridge),
         name().prop_map(NicSource::Tap),
         Just(NicSource::Nothing),
+        text().prop_map(|path| NicSource::Switch(path.into())),
     ];
     let what = (option::of(any_mac()), source, option::of(name()));
     let how = (

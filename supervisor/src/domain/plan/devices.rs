@@ -39,7 +39,7 @@ pub(super) fn plan_devices(
     for nic in &devices.nics {
         // Both are filled in together.
         let (slot, mac) = (placed(nic.address)?, nic.mac.ok_or_else(unplaced)?);
-        specs.push(DeviceSpec::Nic(plan_nic(nic, slot, mac, network, fds)?));
+        specs.push(plan_nic(nic, slot, mac, (paths, network), fds)?);
     }
     if let Some(rng) = &devices.rng {
         specs.push(DeviceSpec::Rng(RngSpec {

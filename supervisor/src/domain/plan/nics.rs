@@ -2,10 +2,11 @@
 
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::model::{Nic, NicSource};
-use reeve_ipc::spec::{MacAddress, NicSpec, PciSlot};
+use reeve_ipc::spec::{DeviceSpec, MacAddress, NicSpec, PciSlot, SwitchedNicSpec};
 
-use super::PlanError;
+use super::{PathPolicy, PlanError};
 use crate::host::filter::{FilterError, Sender, TapFilters};
+use crate::host::sockets;
 use crate::host::tap::{ETHERNET_MTU, Tap};
 
 /// What the host does with its guests' frames. Cheap to clone.
@@ -35,16 +36,30 @@ pub(super) fn plan_nic(
     nic: &Nic,
     slot: PciSlot,
     mac: MacAddress,
-    policy: &NicPolicy,
+    (paths, policy): (&dyn PathPolicy, &NicPolicy),
     fds: &mut FdTable,
-) -> Result<NicSpec, PlanError> {
+) -> Result<DeviceSpec, PlanError> {
+    if let NicSource::Switch(path) = &nic.source {
+        if policy.multi_tenant {
+            return Err(FilterError::Switch(path.clone()).into());
+        }
+        let socket = fds.push(sockets::connect(paths, "switch", path)?)?;
+        return Ok(DeviceSpec::SwitchedNic(SwitchedNicSpec {
+            slot,
+            name: path.display().to_string(),
+            mac,
+            socket,
+            queues: nic.queues,
+            mtu: nic.mtu,
+        }));
+    }
     let (tap, mtu) = connected(nic, mac, policy)?;
     let name = tap.name().to_owned();
     let mut taps = Vec::new();
     for queue in tap.into_queues() {
         taps.push(fds.push(queue)?);
     }
-    Ok(NicSpec {
+    Ok(DeviceSpec::Nic(NicSpec {
         slot,
         name,
         mac,
@@ -54,7 +69,7 @@ pub(super) fn plan_nic(
         inbound: nic.inbound,
         outbound: nic.outbound,
         may_change_mac: nic.trust_guest,
-    })
+    }))
 }
 
 /// The tap, and the MTU that the guest must be told.
@@ -79,8 +94,8 @@ fn connected(
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
             Ok((tap, told.then_some(mtu)))
         }
-        // Down: were it up, the guest could talk to the host by it.
-        NicSource::Nothing => {
+        // Down: were it up, the guest could talk to the host by it. A switch has no tap.
+        NicSource::Nothing | NicSource::Switch(_) => {
             let tap = make()?;
             if let Some(mtu) = nic.mtu {
                 tap.set_mtu(mtu)?;

@@ -113,7 +113,9 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         PlanError::Forbidden(_)
         | PlanError::Socket(SocketError::Forbidden(_))
         | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
-        PlanError::Filter(FilterError::NotOurs(_)) => StartFailureKind::Definition,
+        PlanError::Filter(FilterError::NotOurs(_) | FilterError::Switch(_)) => {
+            StartFailureKind::Definition
+        }
         PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. } => {

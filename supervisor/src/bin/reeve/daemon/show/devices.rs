@@ -61,6 +61,7 @@ fn nic(nic: &Nic) -> String {
         NicSource::Bridge(bridge) => format!("on bridge {bridge}"),
         NicSource::Tap(tap) => format!("on tap {tap}"),
         NicSource::Nothing => "connected to nothing".to_owned(),
+        NicSource::Switch(path) => format!("on switch {}", path.display()),
     };
     let target = nic.target.as_ref();
     let target = target.map_or_else(String::new, |target| format!(" by {target}"));

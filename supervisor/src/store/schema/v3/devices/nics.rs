@@ -1,5 +1,7 @@
 //! Network interfaces as schema 3 has them.
 
+use std::path::PathBuf;
+
 use reeve_ipc::model;
 use serde::{Deserialize, Serialize};
 
@@ -36,6 +38,7 @@ enum Source {
     Bridge(String),
     Tap(String),
     Nothing,
+    Switch(PathBuf),
 }
 
 impl From<&model::Nic> for Nic {
@@ -61,6 +64,7 @@ impl From<&model::Nic> for Nic {
                 model::NicSource::Bridge(name) => Source::Bridge(text(name)),
                 model::NicSource::Tap(name) => Source::Tap(text(name)),
                 model::NicSource::Nothing => Source::Nothing,
+                model::NicSource::Switch(path) => Source::Switch(path.clone()),
             },
             target: target.as_ref().map(text),
             queues: *queues,
@@ -95,6 +99,7 @@ impl TryFrom<Nic> for model::Nic {
                 Source::Bridge(bridge) => model::NicSource::Bridge(name(bridge)?),
                 Source::Tap(tap) => model::NicSource::Tap(name(tap)?),
                 Source::Nothing => model::NicSource::Nothing,
+                Source::Switch(path) => model::NicSource::Switch(path),
             },
             target: nic.target.map(name).transpose()?,
             queues: nic.queues,

@@ -1,5 +1,7 @@
 //! `[[nic]]`.
 
+use std::path::PathBuf;
+
 use reeve_ipc::model::{InterfaceName, IpRange, Nic, NicSource};
 use reeve_ipc::spec::{MacAddress, PciSlot};
 use serde::{Deserialize, Serialize};
@@ -18,6 +20,8 @@ struct NicKeys {
     bridge: Option<InterfaceName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     tap: Option<InterfaceName>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    switch: Option<PathBuf>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<MacAddress>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -54,13 +58,15 @@ impl TryFrom<NicKeys> for NicEntry {
     type Error = String;
 
     fn try_from(keys: NicKeys) -> Result<Self, String> {
-        let source = match (keys.bridge, keys.tap) {
-            (Some(bridge), None) => NicSource::Bridge(bridge),
-            (None, Some(tap)) => NicSource::Tap(tap),
-            (None, None) => NicSource::Nothing,
-            (Some(_), Some(_)) => {
+        let source = match (keys.bridge, keys.tap, keys.switch) {
+            (Some(bridge), None, None) => NicSource::Bridge(bridge),
+            (None, Some(tap), None) => NicSource::Tap(tap),
+            (None, None, Some(path)) => NicSource::Switch(path),
+            (None, None, None) => NicSource::Nothing,
+            _ => {
                 return Err(
-                    "a network interface is on a bridge or on a tap, not on both".to_owned(),
+                    "a network interface is on a bridge, on a tap or on a switch, not on two"
+                        .to_owned(),
                 );
             }
         };
@@ -83,14 +89,16 @@ impl TryFrom<NicKeys> for NicEntry {
 
 impl From<NicEntry> for NicKeys {
     fn from(NicEntry(nic): NicEntry) -> Self {
-        let (bridge, tap) = match nic.source {
-            NicSource::Bridge(bridge) => (Some(bridge), None),
-            NicSource::Tap(tap) => (None, Some(tap)),
-            NicSource::Nothing => (None, None),
+        let (bridge, tap, switch) = match nic.source {
+            NicSource::Bridge(bridge) => (Some(bridge), None, None),
+            NicSource::Tap(tap) => (None, Some(tap), None),
+            NicSource::Nothing => (None, None, None),
+            NicSource::Switch(path) => (None, None, Some(path)),
         };
         Self {
             bridge,
             tap,
+            switch,
             mac: nic.mac,
             target: nic.target,
             queues: nic.queues,
