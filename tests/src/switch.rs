@@ -67,7 +67,11 @@ impl Switch {
 
     /// Sends a frame to the guest, which must have room for it before long.
     pub fn send(&self, frame: &[u8]) -> Result<()> {
-        within("the guest takes a frame", || lock(&self.port).give(frame).map(|given| given.then_some(())))
+        within("the guest takes a frame", || {
+            lock(&self.port)
+                .give(frame)
+                .map(|given| given.then_some(()))
+        })
     }
 
     /// The next frame that the guest sends.
@@ -98,7 +102,10 @@ fn within<T>(what: &str, mut done: impl FnMut() -> Result<Option<T>>) -> Result<
         if let Some(value) = done()? {
             return Ok(value);
         }
-        ensure!(begin.elapsed() < Duration::from_secs(20), "not in time: {what}");
+        ensure!(
+            begin.elapsed() < Duration::from_secs(20),
+            "not in time: {what}"
+        );
         std::thread::sleep(Duration::from_millis(2));
     }
 }
@@ -205,7 +212,10 @@ impl Port {
     fn handle(&mut self, message: Message) -> Result<Option<Vec<u8>>> {
         let request = message.request;
         let answer = |value: u64| {
-            let mut bytes: Vec<u8> = [request, 5, 8].iter().flat_map(|part| part.to_le_bytes()).collect();
+            let mut bytes: Vec<u8> = [request, 5, 8]
+                .iter()
+                .flat_map(|part| part.to_le_bytes())
+                .collect();
             bytes.extend(value.to_le_bytes());
             Ok(Some(bytes))
         };
@@ -254,7 +264,10 @@ impl Port {
 
     fn memory(&mut self, message: Message) -> Result<()> {
         let count = word(&message.body, 0)? as usize;
-        ensure!(count == message.descriptors.len(), "regions and descriptors");
+        ensure!(
+            count == message.descriptors.len(),
+            "regions and descriptors"
+        );
         let mut regions = Vec::new();
         for region in 0..count {
             let at = 8 + region * 32;
@@ -312,7 +325,10 @@ impl Port {
         let head = self.short(ring.available + 4 + 2 * place)?;
         let (mut index, mut pieces) = (head, Vec::new());
         loop {
-            ensure!(index < ring.size && pieces.len() < 64, "a chain of the guest's");
+            ensure!(
+                index < ring.size && pieces.len() < 64,
+                "a chain of the guest's"
+            );
             let bytes: [u8; 16] = self.read(ring.descriptors + 16 * u64::from(index))?;
             let address = u64::from_le_bytes(bytes[..8].try_into()?);
             let flags = u16::from_le_bytes(bytes[12..14].try_into()?);

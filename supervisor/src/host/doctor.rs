@@ -6,8 +6,8 @@ use serde::Serialize;
 use super::identity::Identities;
 use super::kvm;
 use super::shares;
-use super::{filter, reason};
 use super::worker_binary::WorkerBinary;
+use super::{filter, reason};
 
 /// What the sandbox calls the profile, which knows nothing of what is shipped.
 const PROFILE_HINT: &str = "install Reeve's AppArmor profile";

@@ -79,9 +79,7 @@ pub(super) const MEND: &str = "the host's kernel needs nf_tables with its netdev
 
 const fn mend(errno: Errno) -> &'static str {
     match errno {
-        Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL => {
-            MEND
-        }
+        Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL => MEND,
         Errno::PERM => "it takes CAP_NET_ADMIN",
         _ => "look at 'nft list ruleset'",
     }

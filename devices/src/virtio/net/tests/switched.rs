@@ -47,7 +47,7 @@ fn connect(socket: std::os::fd::OwnedFd, queues: usize) -> Result<VhostUser, Bac
 /// A device of two pairs whose driver uses both and the control queue.
 struct Device {
     switch: BackEnd,
-    net: SwitchedNet,
+    _net: SwitchedNet,
     rig: Rig,
     ram: GuestRam,
     control: Driver,
@@ -80,7 +80,7 @@ impl Device {
         assert_eq!(workers.len(), 1);
         Self {
             switch,
-            net,
+            _net: net,
             rig: Rig::new(workers.pop().expect("one")),
             ram,
             control: drivers.pop().expect("five"),
