@@ -39,8 +39,8 @@ fn datagram(address: [u8; 4], from: u16, to: u16) -> Vec<u8> {
         .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
         .sum();
     let folded = (sum & 0xffff) + (sum >> 16);
-    packet[10] = !(folded >> 8) as u8;
-    packet[11] = !folded as u8;
+    let checksum = !u16::try_from(folded).expect("two bytes");
+    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
     packet.extend(from.to_be_bytes());
     packet.extend(to.to_be_bytes());
     packet.extend([0, 12, 0, 0, 1, 2, 3, 4]);
