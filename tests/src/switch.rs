@@ -198,6 +198,9 @@ struct Ring {
     enabled: bool,
 }
 
+/// A piece of a chain: address, length, flags.
+type Piece = (u64, u32, u16);
+
 /// The guest's interface.
 #[derive(Debug, Default)]
 struct Port {
@@ -315,8 +318,8 @@ impl Port {
         Ok(u16::from_le_bytes(self.read(address)?))
     }
 
-    /// The next chain of a ring, as its head and its pieces: address, length, flags.
-    fn chain(&self, ring: usize) -> Result<Option<(u16, Vec<(u64, u32, u16)>)>> {
+    /// The next chain of a ring, and its head.
+    fn chain(&self, ring: usize) -> Result<Option<(u16, Vec<Piece>)>> {
         let ring = &self.rings[ring];
         if !ring.kicked || !ring.enabled || self.short(ring.available + 2)? == ring.next {
             return Ok(None);
