@@ -21,7 +21,9 @@ pub use self::disk::{
     CacheMode, Discard, DiskFormat, DiskSpec, DiskThrottle, IoEngine, LayerSpec, MAX_DISK_QUEUES,
     MAX_LAYERS, MAX_SERIAL_BYTES, Rates,
 };
-pub use self::nic::{InvalidMac, MAX_NIC_QUEUES, MIN_MTU, MacAddress, MacText, NicSpec};
+pub use self::nic::{
+    InvalidMac, MAX_NIC_QUEUES, MIN_MTU, MacAddress, MacText, NicSpec, SwitchedNicSpec,
+};
 pub use self::watchdog::{WatchdogAction, WatchdogSpec};
 pub use self::words::UnknownWord;
 use crate::fd::FdSlot;

@@ -31,6 +31,7 @@ pub mod network;
 pub mod package;
 mod process;
 pub mod reeve;
+pub mod switch;
 pub mod tool;
 
 /// Whether the long forms of tests run: counts and pauses as `make soak` has them.

@@ -80,6 +80,8 @@ pub enum Handle {
     Ports(ConsoleControl),
     /// A shared folder.
     Share,
+    /// A network interface that a switch serves.
+    SwitchedNic,
 }
 
 /// A device that is ready to be put on the bus.
@@ -276,7 +278,8 @@ impl DeviceSet {
     /// [`DeviceSetError::Stateless`].
     pub fn check_saveable(&self) -> Result<(), DeviceSetError> {
         let mut devices = self.attached.iter().map(|entry| &entry.device);
-        let stateless = devices.find(|device| matches!(device.handle, Handle::Share));
+        let stateless =
+            devices.find(|device| matches!(device.handle, Handle::Share | Handle::SwitchedNic));
         stateless.map_or(Ok(()), |device| {
             Err(DeviceSetError::Stateless {
                 what: device.what,

@@ -213,7 +213,9 @@ fn figures(handle: &Handle) -> DeviceFigures {
                 guest: guest_memory(balloon),
             })
         }
-        Handle::Rng | Handle::Vsock(_) | Handle::Ports(_) | Handle::Share => DeviceFigures::None,
+        Handle::Rng | Handle::Vsock(_) | Handle::Ports(_) | Handle::Share | Handle::SwitchedNic => {
+            DeviceFigures::None
+        }
     }
 }
 

@@ -65,6 +65,10 @@ impl VirtioDevice for Fs {
         0
     }
 
+    fn ring_features(&self) -> u64 {
+        self.back_end.ring_features()
+    }
+
     fn queue_sizes(&self) -> &[u16] {
         QUEUE_SIZES
     }

@@ -49,9 +49,9 @@ use crate::event::Event;
 use crate::reactor::Sources;
 use crate::state::StateError;
 
-/// `VIRTIO_F_INDIRECT_DESC`, offered by the transport for every device.
+/// `VIRTIO_F_INDIRECT_DESC`, offered by the transport for every device that has it served here.
 pub const F_INDIRECT_DESC: u64 = 1 << 28;
-/// `VIRTIO_F_EVENT_IDX`, offered by the transport for every device.
+/// `VIRTIO_F_EVENT_IDX`, as well.
 pub const F_EVENT_IDX: u64 = 1 << 29;
 /// `VIRTIO_F_VERSION_1`, without which no driver is served.
 pub const F_VERSION_1: u64 = 1 << 32;
@@ -220,6 +220,12 @@ pub trait VirtioDevice: Send {
     /// The features it offers, without those of the transport (`INDIRECT_DESC`, `EVENT_IDX`,
     /// `VERSION_1`).
     fn features(&self) -> u64;
+
+    /// What of `INDIRECT_DESC` and `EVENT_IDX` whoever serves its queues understands: both, where that is
+    /// this process.
+    fn ring_features(&self) -> u64 {
+        F_INDIRECT_DESC | F_EVENT_IDX
+    }
 
     /// The most entries of each of its queues: powers of two, at most [`queue::MAX_SIZE`].
     fn queue_sizes(&self) -> &[u16];

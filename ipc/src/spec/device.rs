@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskSpec, NicSpec};
+use super::{DiskSpec, NicSpec, SwitchedNicSpec};
 use crate::fd::FdSlot;
 
 /// The most devices a machine has: one for each [`PciSlot`].
@@ -115,6 +115,8 @@ pub enum DeviceSpec {
     Ports(PortsSpec),
     /// A virtio file system device.
     Share(ShareSpec),
+    /// A virtio network interface that a switch serves.
+    SwitchedNic(SwitchedNicSpec),
 }
 
 impl DeviceSpec {
@@ -129,6 +131,7 @@ impl DeviceSpec {
             Self::Vsock(vsock) => vsock.slot,
             Self::Ports(ports) => ports.slot,
             Self::Share(share) => share.slot,
+            Self::SwitchedNic(nic) => nic.slot,
         }
     }
 
@@ -146,6 +149,7 @@ impl DeviceSpec {
                 ports.map(|port| &mut port.listener).collect()
             }
             Self::Share(share) => vec![&mut share.socket, &mut share.words],
+            Self::SwitchedNic(nic) => vec![&mut nic.socket],
         }
     }
 
@@ -160,6 +164,7 @@ impl DeviceSpec {
             Self::Vsock(_) => "socket device",
             Self::Ports(_) => "serial controller",
             Self::Share(_) => "shared folder",
+            Self::SwitchedNic(_) => "network interface",
         }
     }
 }

@@ -38,6 +38,24 @@ pub struct NicSpec {
     pub may_change_mac: bool,
 }
 
+/// A network interface whose queues a switch serves, another process of the host's, by the vhost-user
+/// protocol.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SwitchedNicSpec {
+    /// Its place on the bus.
+    pub slot: PciSlot,
+    /// The path of the switch's socket, for messages.
+    pub name: String,
+    /// Its address.
+    pub mac: MacAddress,
+    /// A stream socket that is connected to the switch.
+    pub socket: FdSlot,
+    /// Its pairs of queues, 1 to [`MAX_NIC_QUEUES`].
+    pub queues: u16,
+    /// What the guest is told of the network's MTU, at least [`MIN_MTU`].
+    pub mtu: Option<u16>,
+}
+
 /// An Ethernet address of one station.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MacAddress([u8; 6]);

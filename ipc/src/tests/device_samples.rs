@@ -10,7 +10,7 @@ use crate::fd::FdSlot;
 use crate::spec::{
     BalloonSpec, Burst, CacheMode, DeviceSpec, Discard, DiskFormat, DiskSpec, DiskThrottle,
     IoEngine, LayerSpec, MacAddress, NicSpec, PciSlot, PortKind, PortSpec, PortsSpec, Rate, Rates,
-    RngSpec, ShareSpec, VsockSpec,
+    RngSpec, ShareSpec, SwitchedNicSpec, VsockSpec,
 };
 
 pub(super) fn slot(number: u8) -> PciSlot {
@@ -120,6 +120,14 @@ pub(super) fn devices() -> Vec<DeviceSpec> {
             tag: "t".to_owned(),
             socket: FdSlot(18),
             words: FdSlot(19),
+        }),
+        DeviceSpec::SwitchedNic(SwitchedNicSpec {
+            slot: slot(9),
+            name: "/run/switch".to_owned(),
+            mac: "52:54:00:0a:0b:0d".parse().unwrap(),
+            socket: FdSlot(40),
+            queues: 2,
+            mtu: Some(1400),
         }),
     ]
 }

@@ -6,8 +6,8 @@ use super::api::device_samples::devices;
 use super::model::domain;
 use crate::codec::{decode, encode};
 use crate::model::{
-    BlockSize, Channel, DeviceError, Devices, Disk, DiskTarget, Domain, InterfaceName, Layer,
-    MAX_DEFINITION_BYTES, ModelError, Nic, NicSource, Rng, Share, Vsock,
+    BlockSize, Channel, DeviceError, Devices, Disk, DiskTarget, Domain, InterfaceName, IpRange,
+    Layer, MAX_DEFINITION_BYTES, MAX_NIC_ADDRESSES, ModelError, Nic, NicSource, Rng, Share, Vsock,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, IoEngine, MAX_DEVICES, MAX_LAYERS, MAX_PORTS,
@@ -70,8 +70,8 @@ fn slots(devices: &Devices) -> Vec<u8> {
 fn every_device_can_be_had_at_once() {
     let devices = completed(with(|all| *all = devices()));
     assert_eq!(devices.count(), 11);
-    // Those that were left out: the second disk, two of the interfaces.
-    assert_eq!(slots(&devices), [1, 6, 2, 7, 8]);
+    // Those that were left out: the second disk, three of the interfaces.
+    assert_eq!(slots(&devices), [1, 6, 2, 7, 8, 9]);
 }
 
 #[test]
@@ -500,4 +500,74 @@ proptest! {
         now.dedup();
         prop_assert_eq!(now.len(), disks + nics);
     }
+}
+
+#[test]
+fn addresses_of_guests_are_those_of_stations_and_networks() {
+    for text in [
+        "192.0.2.5",
+        "10.0.0.0/8",
+        "2001:db8::5",
+        "2001:db8::/64",
+        "fe80::/64",
+    ] {
+        let range: IpRange = text.parse().unwrap();
+        assert_eq!(range.to_string(), text);
+    }
+    let ends = |text: &str| {
+        let range: IpRange = text.parse().unwrap();
+        (range.first().to_string(), range.last().to_string())
+    };
+    let both = |first: &str, last: &str| (first.to_owned(), last.to_owned());
+    assert_eq!(ends("10.0.0.0/8"), both("10.0.0.0", "10.255.255.255"));
+    assert_eq!(ends("10.0.0.1/32"), both("10.0.0.1", "10.0.0.1"));
+    assert_eq!(ends("2001:db8::/127"), both("2001:db8::", "2001:db8::1"));
+    for text in [
+        "",
+        "web",
+        "10.0.0.1/8",
+        "10.0.0.0/33",
+        "10.0.0.0/0",
+        "10.0.0.0/+8",
+        "2001:db8::/129",
+        "2001:db8::1/64",
+        "0.0.0.0",
+        "::",
+        "255.255.255.255",
+        "224.0.0.1",
+        "192.0.0.0/2",
+        "ff02::1",
+        "10.0.0.0/8/8",
+    ] {
+        let refused = text.parse::<IpRange>().unwrap_err();
+        assert!(
+            matches!(refused, DeviceError::IpForm(_)),
+            "{text}: {refused}"
+        );
+    }
+}
+
+#[test]
+fn an_interface_has_so_many_addresses_and_none_on_anothers_tap() {
+    let mut nic = Nic::new(NicSource::Bridge("br0".parse().unwrap()));
+    nic.addresses = (0..=MAX_NIC_ADDRESSES)
+        .map(|number| format!("10.0.0.{}", number + 1).parse().unwrap())
+        .collect();
+    let with = |nic: &Nic| Devices {
+        nics: vec![nic.clone()],
+        ..Devices::default()
+    };
+    let refused = with(&nic).validate().unwrap_err();
+    assert!(
+        matches!(refused, DeviceError::NicAddresses { .. }),
+        "{refused}"
+    );
+    nic.addresses.pop();
+    with(&nic).validate().unwrap();
+    nic.source = NicSource::Tap("tap0".parse().unwrap());
+    let refused = with(&nic).validate().unwrap_err();
+    assert!(
+        refused.to_string().contains("its filter is set there"),
+        "{refused}"
+    );
 }

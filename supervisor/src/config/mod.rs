@@ -43,6 +43,8 @@ pub struct Config {
     pub allowed_directories: Vec<PathBuf>,
     /// What serves shared directories: an absolute path. Where there is none it is looked for.
     pub virtiofsd: Option<PathBuf>,
+    /// Guests are of several tenants: none reaches another on its bridge, and none is without a filter.
+    pub multi_tenant: bool,
     /// Connections at once.
     pub max_clients: u32,
     /// Connections of one uid at once; root is not counted.
@@ -75,6 +77,7 @@ impl Default for Config {
             read_only_group: "reeve-ro".to_owned(),
             allowed_directories: DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
             virtiofsd: None,
+            multi_tenant: false,
             max_clients: 256,
             max_clients_per_uid: 64,
             max_calls_in_flight: 32,
@@ -101,7 +104,7 @@ pub struct Changes {
 
 /// Settings that only a new supervisor takes up: the logs of running domains are open, and what starts
 /// domains is made.
-const AT_RESTART: [&str; 2] = ["log_directory", "virtiofsd"];
+const AT_RESTART: [&str; 3] = ["log_directory", "virtiofsd", "multi_tenant"];
 
 impl Config {
     /// Reads and checks a file.
@@ -254,6 +257,7 @@ impl Config {
         Self {
             log_directory: self.log_directory.clone(),
             virtiofsd: self.virtiofsd.clone(),
+            multi_tenant: self.multi_tenant,
             ..new
         }
     }

@@ -97,7 +97,11 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
             own_identities = Some(identities.clone());
             let binary = WorkerBinary::find().map_err(HostError::WorkerBinary)?;
             let host = Host::with_identities(binary, identities)?;
-            let host = host.with_virtiofsd(settings.configured.config().virtiofsd);
+            let config = settings.configured.config();
+            let host = host
+                .with_virtiofsd(config.virtiofsd)
+                .with_tenants(config.multi_tenant);
+            host.sweep();
             let host = Arc::new(host.with_cgroups(settings.cgroups.clone()));
             let paths = Arc::clone(&settings.configured.paths);
             Arc::new(KvmDriver::new(host, paths))

@@ -34,10 +34,12 @@ use self::boot::{guest_memory, plan_boot};
 pub use self::chain::{BackingReader, ReadError};
 pub use self::disks::DiskError;
 use self::ends::{end_policy, kept_policy};
+pub use self::nics::NicPolicy;
 pub(crate) use self::paths::called;
 pub use self::paths::{AnyPath, ImageAccess, PathError, PathPolicy};
 use crate::domain::driver::DeviceResources;
 use crate::host::cpuid::HostCpuid;
+use crate::host::filter::FilterError;
 use crate::host::reason;
 use crate::host::shares::{OpenShare, ShareError, ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, SocketError};
@@ -121,6 +123,9 @@ pub enum PlanError {
     /// A network interface.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// What it may send.
+    #[error(transparent)]
+    Filter(#[from] FilterError),
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),
@@ -164,6 +169,8 @@ pub struct Files<'a> {
 pub struct PlanOptions<'a> {
     /// Who opens what the definition names, and reads what images name.
     pub files: Files<'a>,
+    /// What guests may do on the network.
+    pub network: NicPolicy,
     /// The worker outlives its supervisor, and leaves every end of its guest to it; what binds it to
     /// its record. [`Plan::wait_on`] is to follow.
     pub kept: Option<SpecDigest>,
@@ -257,7 +264,7 @@ pub fn plan(
     let supported_cpuid = cpuid.entries().map_err(PlanError::Cpuid)?;
     let kvm = fds.push(kvm)?;
     let boot = plan_boot(&domain.boot, options.files.paths, &mut fds)?;
-    let devices = devices::plan_devices(&all, options.files, &mut fds)?;
+    let devices = devices::plan_devices(&all, options.files, &options.network, &mut fds)?;
     let shares = devices::plan_shares(&all, options.files.paths)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
@@ -393,11 +400,12 @@ pub fn plan_device(
     domain: &Domain,
     slot: PciSlot,
     files: Files<'_>,
+    network: &NicPolicy,
 ) -> Result<DevicePlan, PlanError> {
     domain.validate()?;
     let device = domain.devices.only(slot);
     let mut fds = FdTable::new();
-    let specs = devices::plan_devices(&device, files, &mut fds)?;
+    let specs = devices::plan_devices(&device, files, network, &mut fds)?;
     let shares = devices::plan_shares(&device, files.paths)?;
     Ok(DevicePlan {
         device,

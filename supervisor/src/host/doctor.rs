@@ -1,11 +1,13 @@
 //! What a host must have, checked by trying it: pass or fail, with the command that mends it.
 
+use rustix::io::Errno;
 use serde::Serialize;
 
 use super::identity::Identities;
 use super::kvm;
 use super::shares;
 use super::worker_binary::WorkerBinary;
+use super::{filter, reason};
 
 /// What the sandbox calls the profile, which knows nothing of what is shipped.
 const PROFILE_HINT: &str = "install Reeve's AppArmor profile";
@@ -75,6 +77,18 @@ pub fn examine() -> Vec<Check> {
             "virtiofsd",
             "not found: no directory can be shared with a guest",
             shares::MEND,
+        ),
+    });
+    if let Some(check) = checks.last_mut() {
+        check.mandatory = false;
+    }
+    checks.push(match filter::guarded() {
+        Ok(taps) => Check::pass("source filters", format!("nf_tables, {} taps", taps.len())),
+        Err(Errno::PERM) => Check::pass("source filters", "not asked: that takes root"),
+        Err(errno) => Check::fail(
+            "source filters",
+            format!("{}: no guest can be on a bridge", reason(errno)),
+            filter::MEND,
         ),
     });
     if let Some(check) = checks.last_mut() {

@@ -5,11 +5,13 @@ pub mod block_device;
 pub mod confinement;
 pub mod cpuid;
 pub mod doctor;
+pub mod filter;
 pub(crate) mod holdings;
 pub mod identity;
 pub mod image_lock;
 pub mod image_reader;
 mod kvm;
+mod netlink;
 mod ofd_lock;
 pub mod paths;
 pub(crate) mod process;
@@ -31,6 +33,7 @@ use self::image_reader::ImageReader;
 use self::shares::ShareServers;
 use self::spawner::Spawner;
 use self::worker_binary::{WorkerBinary, WorkerBinaryError};
+use crate::domain::plan::NicPolicy;
 
 /// Why the host cannot run workers at all.
 #[derive(Debug, thiserror::Error)]
@@ -58,6 +61,7 @@ pub struct Host {
     pub(crate) cgroups: CgroupPlace,
     pub(crate) shares: ShareServers,
     pub(crate) images: ImageReader,
+    pub(crate) network: NicPolicy,
 }
 
 impl Host {
@@ -96,6 +100,7 @@ impl Host {
             spawner: Spawner::start(binary).map_err(HostError::Spawner)?,
             cpuid: HostCpuid::ask_early(),
             cgroups: CgroupPlace::Own,
+            network: NicPolicy::default(),
         })
     }
 
@@ -107,6 +112,19 @@ impl Host {
             shares: self.shares.with_program(program),
             ..self
         }
+    }
+
+    /// The same host; with `multi_tenant` its guests are of several tenants, who reach one another through
+    /// what is behind their bridges only.
+    #[must_use]
+    pub fn with_tenants(mut self, multi_tenant: bool) -> Self {
+        self.network.multi_tenant = multi_tenant;
+        self
+    }
+
+    /// Removes what earlier supervisors left of the filters of taps that are gone. For the start of a daemon.
+    pub fn sweep(&self) {
+        self.network.filters.sweep();
     }
 
     /// The same host with the domains' cgroups elsewhere.

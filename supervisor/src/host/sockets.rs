@@ -14,7 +14,7 @@ use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use rustix::fs::{AtFlags, FileType, Mode};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
@@ -54,6 +54,27 @@ pub enum SocketError {
         what: &'static str,
         /// The path.
         path: PathBuf,
+    },
+    /// Nobody listens where somebody should.
+    #[error(
+        "nobody listens on the {what} '{path}'; start what serves it first",
+        path = .path.display()
+    )]
+    NobodyListens {
+        /// What it is for.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+    },
+    /// The kernel refused.
+    #[error("cannot connect to the {what} '{path}': {}", reason(*.errno), path = .path.display())]
+    Connect {
+        /// What it is for.
+        what: &'static str,
+        /// The path.
+        path: PathBuf,
+        /// Why.
+        errno: Errno,
     },
     /// The kernel refused.
     #[error("cannot listen on the {what} '{path}': {}", reason(*.errno), path = .path.display())]
@@ -292,6 +313,45 @@ impl WorkerSockets {
             all.leave();
         }
     }
+}
+
+/// Connects to a program that listens at `path`: a stream socket, non-blocking and close-on-exec. What is
+/// there itself is meant, and no symbolic link in its place. May wait for a file system.
+///
+/// # Errors
+/// [`SocketError`].
+pub(crate) fn connect(
+    paths: &dyn PathPolicy,
+    what: &'static str,
+    path: &Path,
+) -> Result<OwnedFd, SocketError> {
+    let os = |errno| match errno {
+        Errno::NOENT | Errno::CONNREFUSED => SocketError::NobodyListens {
+            what,
+            path: path.to_owned(),
+        },
+        errno => SocketError::Connect {
+            what,
+            path: path.to_owned(),
+            errno,
+        },
+    };
+    let place = paths.place(what, path).map_err(|error| match error {
+        PathError::Os(errno) => os(errno),
+        PathError::Forbidden(line) => SocketError::Forbidden(line),
+    })?;
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let itself = openat(&place.directory, &place.name, flags, Mode::empty()).map_err(os)?;
+    let kind = rustix::fs::fstat(&itself).map_err(os)?.st_mode;
+    if FileType::from_raw_mode(kind) != FileType::Socket {
+        let path = path.to_owned();
+        return Err(SocketError::NotASocket { what, path });
+    }
+    let address = format!("/proc/self/fd/{}", itself.as_raw_fd());
+    let address = SocketAddrUnix::new(address).map_err(os)?;
+    let socket = stream().map_err(os)?;
+    rustix::net::connect(&socket, &address).map_err(os)?;
+    Ok(socket)
 }
 
 fn bind(directory: &OwnedFd, name: &OsStr) -> Result<OwnedFd, Errno> {

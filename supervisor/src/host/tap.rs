@@ -5,8 +5,8 @@
 //! queues, and so with its worker, whoever has died by then. Its name is new, or nothing is made: a tap
 //! that somebody else set up is only ever taken by [`Tap::existing`].
 //!
-//! The steps are apart, so that what guards a port (filters against forged addresses) has its place:
-//! [`Tap::make`], [`Tap::join`], guards, and last [`Tap::up`], before which no frame passes.
+//! The steps are apart, so that what guards a port ([`super::filter`]) has its place: [`Tap::make`],
+//! [`Tap::join`], guards, and last [`Tap::up`], before which no frame passes.
 
 mod ioctl;
 mod link;
@@ -332,6 +332,12 @@ fn open_tun() -> Result<OwnedFd, Errno> {
     rustix::fs::open(TUN_PATH, flags, Mode::empty())
 }
 
+/// Whether there is an interface of that name. Where that cannot be found out there may be.
+pub(super) fn is_there(name: &str) -> bool {
+    let index = Control::open().and_then(|control| control.index(name));
+    !matches!(index, Err(Errno::NODEV | Errno::NXIO))
+}
+
 /// Any socket: these settings belong to no protocol.
 fn control_socket() -> Result<OwnedFd, Errno> {
     rustix::net::socket_with(
@@ -343,4 +349,4 @@ fn control_socket() -> Result<OwnedFd, Errno> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(super) mod tests;

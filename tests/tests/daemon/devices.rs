@@ -40,6 +40,16 @@ impl Place {
 
     /// With devices of files beneath the directory that is allowed.
     pub(super) fn with(devices: impl FnOnce(&Path) -> Result<Devices>) -> Result<Self> {
+        let mut place = Self::running(ECHO, devices)?;
+        wait_for_guest(&mut place.connection, "web")?;
+        Ok(place)
+    }
+
+    /// The same with a guest that does something else, which nobody waits for.
+    pub(super) fn running(
+        command_line: &str,
+        devices: impl FnOnce(&Path) -> Result<Devices>,
+    ) -> Result<Self> {
         let files = tempfile::tempdir()?;
         let mut daemon = Daemon::prepare()?;
         let config = files.path().join("reeve.toml");
@@ -53,11 +63,10 @@ impl Place {
         daemon.argument(&format!("--config={}", config.display()));
         daemon.spawn()?;
         let mut connection = daemon.connect()?;
-        let mut domain = built_in("web", ECHO);
+        let mut domain = built_in("web", command_line);
         domain.devices = devices(&allowed)?;
         define(&mut connection, &domain)?;
         start(&mut connection, "web")?;
-        wait_for_guest(&mut connection, "web")?;
         Ok(Self {
             daemon,
             connection,

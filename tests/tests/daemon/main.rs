@@ -15,6 +15,7 @@ mod linux_upgrade;
 mod lying;
 mod media;
 mod media_linux;
+mod networks;
 mod platform;
 mod policies;
 mod readopt;

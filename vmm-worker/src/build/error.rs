@@ -102,6 +102,22 @@ pub enum BuildError {
         /// Why.
         source: reeve_devices::virtio::vhost_user::BackEndError,
     },
+    /// A network interface that its switch does not serve.
+    #[error("the switch {path} does not serve")]
+    Switch {
+        /// Its socket.
+        path: String,
+        /// Why.
+        source: reeve_devices::virtio::vhost_user::BackEndError,
+    },
+    /// One that cannot be as it is specified.
+    #[error("cannot use the switch {path}")]
+    SwitchedNic {
+        /// Its socket.
+        path: String,
+        /// Why.
+        source: reeve_devices::virtio::net::NetError,
+    },
     /// A shared directory for a guest whose memory is its worker's alone.
     #[error("a directory cannot be shared with this guest")]
     NotShared(#[from] reeve_devices::virtio::vhost_user::NotShared),
@@ -162,6 +178,8 @@ impl From<BuildError> for WireError {
             | BuildError::DeviceSet(_)
             | BuildError::DeviceThread(_)
             | BuildError::Share { .. }
+            | BuildError::Switch { .. }
+            | BuildError::SwitchedNic { .. }
             | BuildError::Function(_)
             | BuildError::Watchdog(_)
             | BuildError::Random(_)

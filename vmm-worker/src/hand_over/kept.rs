@@ -24,7 +24,7 @@ impl Kept {
     pub(crate) fn of(spec: &DeviceSpec, table: &FdTable) -> Result<Self, BuildError> {
         let mut spec = spec.clone();
         let mut descriptors = Vec::new();
-        if matches!(spec, DeviceSpec::Share(_)) {
+        if matches!(spec, DeviceSpec::Share(_) | DeviceSpec::SwitchedNic(_)) {
             // A machine with one is not handed over, and its process has to see when its socket is closed.
             return Ok(Self { spec, descriptors });
         }

@@ -26,6 +26,7 @@ mod link;
 mod rx;
 mod state;
 mod stats;
+mod switched;
 mod tap;
 #[cfg(test)]
 mod tests;
@@ -56,6 +57,7 @@ pub use self::features::Offloads;
 pub use self::limit::Bandwidth;
 pub use self::link::NetHandle;
 pub use self::stats::{DirectionCounters, NetCounters};
+pub use self::switched::{SwitchedConfig, SwitchedNet};
 pub use self::tap::{Port, Tap};
 
 /// The most pairs of queues: with the control queue they need 33 queues and as many interrupts.

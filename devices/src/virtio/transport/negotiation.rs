@@ -55,9 +55,6 @@ pub const FAILED: u8 = 128;
 /// Everything a driver may set.
 const SETTABLE: u8 = ACKNOWLEDGE | DRIVER | DRIVER_OK | FEATURES_OK | FAILED;
 
-/// What the transport offers for every device.
-const TRANSPORT_FEATURES: u64 = F_INDIRECT_DESC | F_EVENT_IDX | F_VERSION_1;
-
 /// One queue's registers.
 #[derive(Debug)]
 struct QueueRegisters {
@@ -256,7 +253,7 @@ impl Negotiation {
     }
 
     fn offered(&self) -> u64 {
-        self.device.features() | TRANSPORT_FEATURES
+        self.device.features() | self.device.ring_features() | F_VERSION_1
     }
 
     /// The status. A reset that has ended meanwhile is carried out first.

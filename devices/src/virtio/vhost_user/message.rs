@@ -6,6 +6,9 @@ use crate::virtio::queue::QueueLayout;
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
 pub(super) const F_PROTOCOL_FEATURES: u64 = 1 << 30;
 
+/// `VHOST_USER_PROTOCOL_F_MQ`: it serves more than one pair of queues, and says how many.
+pub(super) const PROTOCOL_F_MQ: u64 = 1 << 0;
+
 /// Bytes of a header.
 pub(super) const HEADER_BYTES: usize = 12;
 /// The version of the protocol, in the flags of every message.
@@ -43,6 +46,8 @@ pub(super) enum Request {
     GetProtocolFeatures = 15,
     /// Those agreed on.
     SetProtocolFeatures = 16,
+    /// The most rings that it serves; one word.
+    GetQueueNum = 17,
     /// Whether a ring is served.
     SetVringEnable = 18,
 }

@@ -37,20 +37,19 @@ use std::time::{Duration, Instant};
 use rustix::io::Errno;
 
 use self::channel::Channel;
-use self::message::{F_PROTOCOL_FEATURES, Request};
+use self::message::{F_PROTOCOL_FEATURES, PROTOCOL_F_MQ, Request};
 use self::words::Words;
 use self::worker::BackEndWorker;
+pub(crate) use self::worker::OwnQueue;
 use super::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, QueueWorker, Start, StartError};
 use crate::event::Event;
 use crate::shared::{Shared, lock, share};
 
 pub use self::memory::{NotShared, SharedMemory};
 
-/// What every back end must offer: the transport offers it to drivers for every device.
-const NEEDED: [(u64, &str); 4] = [
+/// What every back end must offer.
+const NEEDED: [(u64, &str); 2] = [
     (F_VERSION_1, "VIRTIO_F_VERSION_1"),
-    (F_INDIRECT_DESC, "VIRTIO_F_INDIRECT_DESC"),
-    (F_EVENT_IDX, "VIRTIO_F_EVENT_IDX"),
     (F_PROTOCOL_FEATURES, "VHOST_USER_F_PROTOCOL_FEATURES"),
 ];
 
@@ -126,7 +125,7 @@ impl VhostUser {
     ) -> Result<Self, BackEndError> {
         let mut words = words.map(Words::new).transpose()?;
         let mut channel = Channel::new(socket);
-        let introduced = introduce(&mut channel, Instant::now() + patience);
+        let introduced = introduce(&mut channel, queues, Instant::now() + patience);
         if let (Err(_), Some(words)) = (&introduced, &mut words) {
             words.log_all();
         }
@@ -153,6 +152,12 @@ impl VhostUser {
         self.features
     }
 
+    /// What of the transport's features it understands.
+    #[must_use]
+    pub fn ring_features(&self) -> u64 {
+        self.features & (F_INDIRECT_DESC | F_EVENT_IDX)
+    }
+
     /// Makes the worker of a device that its driver starts. The back end serves every queue that is
     /// there. `device` names it in messages.
     ///
@@ -162,6 +167,19 @@ impl VhostUser {
         &self,
         device: &'static str,
         start: Start,
+    ) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
+        self.start_with(device, start, None)
+    }
+
+    /// As [`start`](Self::start), with queues that this process serves itself.
+    ///
+    /// # Errors
+    /// As there.
+    pub(crate) fn start_with(
+        &self,
+        device: &'static str,
+        start: Start,
+        own: Option<Box<dyn OwnQueue>>,
     ) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
         let mut place = lock(&self.place);
         let front = match std::mem::replace(&mut *place, Place::Serving) {
@@ -175,7 +193,7 @@ impl VhostUser {
                 return Err(StartError::Host(why));
             }
         };
-        match BackEndWorker::new(device, front, Arc::clone(&self.place), start) {
+        match BackEndWorker::new(device, front, Arc::clone(&self.place), start, own) {
             Ok(worker) => Ok(vec![Box::new(worker)]),
             Err((front, index)) => {
                 *place = Place::Here(front);
@@ -185,8 +203,9 @@ impl VhostUser {
     }
 }
 
-/// Takes the session, and agrees on no more than is needed. Gives the features of the back end.
-fn introduce(channel: &mut Channel, deadline: Instant) -> Result<u64, BackEndError> {
+/// Takes the session, and agrees on no more than is needed for so many queues. Gives the features of the back
+/// end.
+fn introduce(channel: &mut Channel, queues: usize, deadline: Instant) -> Result<u64, BackEndError> {
     channel.send(Request::SetOwner, &[], &[])?;
     let features = channel.ask(Request::GetFeatures, deadline)?;
     for (bit, name) in NEEDED {
@@ -194,8 +213,20 @@ fn introduce(channel: &mut Channel, deadline: Instant) -> Result<u64, BackEndErr
             return Err(BackEndError::Lacks(name));
         }
     }
-    // None of them is needed: each would be one more thing for a back end to do wrong.
-    channel.ask(Request::GetProtocolFeatures, deadline)?;
-    channel.send(Request::SetProtocolFeatures, &0_u64.to_le_bytes(), &[])?;
+    let protocol = channel.ask(Request::GetProtocolFeatures, deadline)?;
+    // Two are what the protocol had before there was this feature.
+    let wanted = if queues > 2 { PROTOCOL_F_MQ } else { 0 };
+    if protocol & wanted != wanted {
+        return Err(BackEndError::Lacks("VHOST_USER_PROTOCOL_F_MQ"));
+    }
+    // No other is needed: each would be one more thing for a back end to do wrong.
+    channel.send(Request::SetProtocolFeatures, &wanted.to_le_bytes(), &[])?;
+    if queues > 2 {
+        let most = channel.ask(Request::GetQueueNum, deadline)?;
+        // Some say how many pairs, and say so of rings: a device of theirs needs half of what is asked.
+        if most < u64::try_from(queues / 2).unwrap_or(u64::MAX) {
+            return Err(BackEndError::Lacks("so many queues"));
+        }
+    }
     Ok(features)
 }

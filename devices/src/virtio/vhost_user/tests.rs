@@ -103,7 +103,7 @@ fn a_back_end_gets_memory_and_rings_and_gives_them_back() {
 }
 
 #[test]
-fn a_back_end_without_what_every_device_offers_is_refused() {
+fn a_back_end_without_what_every_device_needs_is_refused() {
     for (bit, name) in NEEDED {
         let (_back_end, socket) = BackEnd::start(move |told| {
             if told.is(Request::GetFeatures) {

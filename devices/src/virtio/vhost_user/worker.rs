@@ -18,9 +18,27 @@ use crate::virtio::{Interrupts, Progress, QueueWorker, RunningQueue, Start};
 const SOCKET: u32 = u32::MAX;
 /// What it has to say to people.
 const WORDS: u32 = u32::MAX - 1;
+/// The device's own queue.
+const OWN: u32 = u32::MAX - 2;
 /// How long a back end may take to finish what it has begun, all its queues together. Less than a device
 /// may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
+
+/// What of a device this process serves beside its back end: a queue at most, and those that nobody does.
+pub(crate) trait OwnQueue: std::fmt::Debug + Send {
+    /// Signalled when its driver notifies.
+    fn kick(&self) -> Option<&Event>;
+
+    /// How many of the back end's queues, the first ones, are served to begin with.
+    fn served_at_first(&self) -> u16;
+
+    /// Serves what waits; gives how many of the back end's queues are to be served from now on, if that was
+    /// asked for.
+    fn turn(&mut self) -> Option<u16>;
+
+    /// Gives the numbers and progress of its queues back.
+    fn stop(self: Box<Self>) -> Vec<(u16, QueueProgress)>;
+}
 
 /// A queue that the back end serves.
 #[derive(Debug)]
@@ -40,6 +58,9 @@ pub(super) struct BackEndWorker {
     features: u64,
     queues: Vec<Served>,
     interrupts: Arc<dyn Interrupts>,
+    own: Option<Box<dyn OwnQueue>>,
+    /// How many of the queues are served.
+    enabled: u16,
 }
 
 impl BackEndWorker {
@@ -50,6 +71,7 @@ impl BackEndWorker {
         front: Box<FrontEnd>,
         place: Shared<Place>,
         start: Start,
+        own: Option<Box<dyn OwnQueue>>,
     ) -> Result<Self, (Box<FrontEnd>, u16)> {
         let queues = start.queues.into_iter().flatten();
         let served = queues.map(|queue| {
@@ -68,6 +90,8 @@ impl BackEndWorker {
                 place,
                 queues,
                 interrupts: start.interrupts,
+                enabled: own.as_ref().map_or(u16::MAX, |own| own.served_at_first()),
+                own,
             }),
             Err(index) => Err((front, index)),
         }
@@ -90,7 +114,22 @@ impl BackEndWorker {
             channel.send(Request::SetVringAddr, &vring_addr(index, layout), &[])?;
             channel.send(Request::SetVringCall, &number, &[call.as_fd()])?;
             channel.send(Request::SetVringKick, &number, &[queue.kick.as_fd()])?;
-            channel.send(Request::SetVringEnable, &state(1), &[])?;
+            let enabled = u16::from(index < self.enabled);
+            channel.send(Request::SetVringEnable, &state(enabled), &[])?;
+        }
+        Ok(())
+    }
+
+    /// Has the back end serve the first `enabled` of its queues and no other.
+    fn enable(&mut self, enabled: u16) -> Result<(), BackEndError> {
+        let before = std::mem::replace(&mut self.enabled, enabled);
+        let front = self.front.as_ref().map_err(|error| *error)?;
+        for Served { queue, .. } in &self.queues {
+            let now = queue.index < enabled;
+            if now != (queue.index < before) {
+                let state = vring_state(queue.index, now.into());
+                front.channel.send(Request::SetVringEnable, &state, &[])?;
+            }
         }
         Ok(())
     }
@@ -99,6 +138,9 @@ impl BackEndWorker {
     fn listen(&mut self, sources: &Sources<'_>) -> Result<(), BackEndError> {
         for (token, served) in (0..).zip(&self.queues) {
             sources.add(&*served.call, token, Interest::Read)?;
+        }
+        if let Some(kick) = self.own.as_ref().and_then(|own| own.kick()) {
+            sources.add(kick, OWN, Interest::Read)?;
         }
         let front = self.front.as_ref().map_err(|error| *error)?;
         // It is never asked anything while it serves, so that what it says is not even read.
@@ -169,6 +211,13 @@ impl QueueWorker for BackEndWorker {
                     let _ = sources.remove(&words);
                 }
             }
+            OWN => {
+                let wanted = self.own.as_mut().and_then(|own| own.turn());
+                // A driver that asks of a back end that is gone has been told to reset.
+                if let Some(Err(error)) = wanted.map(|queues| self.enable(queues)) {
+                    self.give_up(error);
+                }
+            }
             _ => {
                 let place = usize::try_from(token).unwrap_or(usize::MAX);
                 if let Some(Served { queue, call }) = self.queues.get(place) {
@@ -196,6 +245,12 @@ impl QueueWorker for BackEndWorker {
                 }
             };
             progress.extend(self.progress_of(place, base));
+        }
+        if let Some(own) = self.own.take() {
+            if let Some(kick) = own.kick() {
+                let _ = sources.remove(kick);
+            }
+            progress.extend(own.stop());
         }
         for Served { queue, call } in &self.queues {
             let _ = sources.remove(&**call);

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use super::{DeviceName, DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
+use super::{DeviceName, DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES, MAX_NIC_ADDRESSES};
 use crate::spec::{
     MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES, MAX_DISK_QUEUES, MAX_GUEST_CID,
     MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_SERIAL_BYTES, MAX_TAG_BYTES, MIN_GUEST_CID, MIN_MTU,
@@ -125,6 +125,34 @@ pub enum DeviceError {
         nic: String,
         /// What.
         what: &'static str,
+    },
+    /// A switch nowhere.
+    #[error("{nic} has an empty path of a switch")]
+    NoSwitch {
+        /// The interface.
+        nic: String,
+    },
+    /// What a switch decides.
+    #[error("{nic} is served by a switch, which alone can give it {what}")]
+    OfSwitch {
+        /// The interface.
+        nic: String,
+        /// What.
+        what: &'static str,
+    },
+    /// No addresses of a station.
+    #[error(
+        "'{0}' is not the address of a guest: write 192.0.2.5 or 2001:db8::5, or a network's first address with \
+         the length of its prefix, 2001:db8::/64"
+    )]
+    IpForm(String),
+    /// Too many.
+    #[error("{nic} has {count} addresses: it may have {MAX_NIC_ADDRESSES}")]
+    NicAddresses {
+        /// The interface.
+        nic: String,
+        /// How many.
+        count: usize,
     },
     /// A context id that no guest has.
     #[error("a vsock cid of {0}: a guest has {MIN_GUEST_CID} to {MAX_GUEST_CID}")]

@@ -8,6 +8,7 @@
 mod assign;
 mod disk;
 mod error;
+mod ip_range;
 mod names;
 mod nic;
 mod plug;
@@ -18,8 +19,9 @@ use serde::{Deserialize, Serialize};
 
 pub use self::disk::{BlockSize, Disk, Layer, Medium};
 pub use self::error::DeviceError;
+pub use self::ip_range::IpRange;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
-pub use self::nic::{Nic, NicSource};
+pub use self::nic::{MAX_NIC_ADDRESSES, Nic, NicSource};
 pub use self::plug::{Device, DeviceName};
 pub use self::share::Share;
 pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock, Watchdog};
@@ -185,8 +187,15 @@ impl Devices {
         let disks = self.disks.iter().map(|disk| {
             DEVICE_BYTES + disk.target.as_str().len() + disk.serial.as_ref().map_or(0, String::len)
         });
-        // A name of an interface is short.
-        let nics = self.nics.iter().map(|_| DEVICE_BYTES);
+        // A name of an interface is short, and so are addresses.
+        let nics = self.nics.iter();
+        let nics = nics.map(|nic| {
+            let switch = match &nic.source {
+                NicSource::Switch(path) => text(path),
+                _ => 0,
+            };
+            DEVICE_BYTES + switch + 2 * ELEMENT_BYTES * nic.addresses.len()
+        });
         let names = self.channels.iter().map(|channel| channel.name.len());
         let sockets = self.sockets().map(|(_, path)| text(path) + ELEMENT_BYTES);
         let shares = self.shares.iter();

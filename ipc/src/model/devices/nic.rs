@@ -1,9 +1,14 @@
 //! A network interface as a definition says it (libvirt `<interface>`).
 
+use std::path::PathBuf;
+
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceError, InterfaceName, check_rate};
+use super::{DeviceError, InterfaceName, IpRange, check_rate};
 use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, PciSlot, Rate};
+
+/// The most addresses of a network interface, where they are said.
+pub const MAX_NIC_ADDRESSES: usize = 32;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -24,12 +29,15 @@ pub struct Nic {
     pub inbound: Option<Rate>,
     /// Bytes from the guest, at most.
     pub outbound: Option<Rate>,
-    /// The guest may send from addresses that are not its own.
+    /// The guest may send from Ethernet addresses that are not its own; where `addresses` are not said either
+    /// it may send anything, unless the host keeps its guests apart.
     pub trust_guest: bool,
     /// It reaches no other isolated port of its bridge (libvirt `<port isolated='yes'/>`).
     pub isolated: bool,
     /// Where it is on the bus.
     pub address: Option<PciSlot>,
+    /// The addresses from which the guest may send, at most [`MAX_NIC_ADDRESSES`]; any where there is none.
+    pub addresses: Vec<IpRange>,
 }
 
 /// What a network interface is connected to on the host.
@@ -41,6 +49,9 @@ pub enum NicSource {
     Tap(InterfaceName),
     /// A tap is made, and left down and unconnected.
     Nothing,
+    /// A switch that listens on this UNIX socket, and serves the queues itself (libvirt
+    /// `type='vhostuser'`, `mode='client'`).
+    Switch(PathBuf),
 }
 
 impl Nic {
@@ -59,6 +70,7 @@ impl Nic {
             trust_guest: false,
             isolated: false,
             address: None,
+            addresses: Vec::new(),
         }
     }
 
@@ -68,6 +80,7 @@ impl Nic {
         match &self.source {
             NicSource::Tap(name) => Some(name),
             NicSource::Bridge(_) | NicSource::Nothing => self.target.as_ref(),
+            NicSource::Switch(_) => None,
         }
     }
 
@@ -89,15 +102,36 @@ impl Nic {
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return Err(DeviceError::Mtu { nic, mtu });
         }
+        if let NicSource::Switch(path) = &self.source {
+            if path.as_os_str().is_empty() {
+                return Err(DeviceError::NoSwitch { nic });
+            }
+            let own = [
+                (self.target.is_some(), "a name on the host"),
+                (self.isolated, "isolation"),
+                (!self.addresses.is_empty(), "a filter"),
+                (self.trust_guest, "a filter"),
+                (self.inbound.is_some() || self.outbound.is_some(), "rates"),
+                (!self.link_up, "a link that is down"),
+            ];
+            if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
+                return Err(DeviceError::OfSwitch { nic, what });
+            }
+        }
         if let NicSource::Tap(_) = self.source {
             let own = [
                 (self.target.is_some(), "name"),
                 (self.mtu.is_some(), "MTU"),
                 (self.isolated, "isolation"),
+                (!self.addresses.is_empty(), "filter"),
             ];
             if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
                 return Err(DeviceError::TapIsThere { nic, what });
             }
+        }
+        if self.addresses.len() > MAX_NIC_ADDRESSES {
+            let count = self.addresses.len();
+            return Err(DeviceError::NicAddresses { nic, count });
         }
         for rate in [self.inbound, self.outbound].into_iter().flatten() {
             check_rate(rate, &nic, "bytes")?;

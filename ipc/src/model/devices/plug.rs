@@ -240,6 +240,7 @@ impl Devices {
             (Place::Nic(index), DeviceChange::Link { up }) => {
                 let nic = self.nics.get_mut(index).ok_or_else(missing)?;
                 let before = std::mem::replace(&mut nic.link_up, up);
+                nic.validate(index)?;
                 Ok(DeviceChange::Link { up: before })
             }
             (Place::Nic(index), DeviceChange::NicRates { inbound, outbound }) => {

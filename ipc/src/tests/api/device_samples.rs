@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::model::{
-    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, Layer, Medium, Nic, NicSource,
-    PortConsole, Rng, Share, Vsock, Watchdog,
+    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, IpRange, Layer, Medium, Nic,
+    NicSource, PortConsole, Rng, Share, Vsock, Watchdog,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, PciSlot, Rate, Rates,
@@ -85,6 +85,10 @@ pub(in crate::tests) fn devices() -> Devices {
         trust_guest: false,
         isolated: true,
         address: Some(slot(2)),
+        addresses: vec![
+            "192.0.2.5".parse().unwrap(),
+            "2001:db8::/64".parse().unwrap(),
+        ],
     };
     Devices {
         disks: vec![disk, empty],
@@ -92,6 +96,7 @@ pub(in crate::tests) fn devices() -> Devices {
             nic,
             Nic::new(NicSource::Tap("tap0".parse().unwrap())),
             Nic::new(NicSource::Nothing),
+            Nic::new(NicSource::Switch("/run/switch".into())),
         ],
         rng: Some(Rng {
             rate: Some(rate(9)),
@@ -190,12 +195,21 @@ pub(super) fn any_medium() -> impl Strategy<Value = Medium> {
     })
 }
 
+fn any_range() -> impl Strategy<Value = IpRange> {
+    let ipv4 =
+        (1..=223_u8, 8..=32_u32).prop_map(|(first, prefix)| format!("{first}.0.0.0/{prefix}"));
+    let ipv6 =
+        (1..=u16::MAX, 32..=128_u32).prop_map(|(part, prefix)| format!("2001:{part:x}::/{prefix}"));
+    prop_oneof![ipv4, ipv6].prop_map(|text| text.parse().unwrap())
+}
+
 fn any_nic() -> impl Strategy<Value = Nic> {
     let name = || "[!-$&-.0-9;-~]{3,15}".prop_map(|name| name.parse().unwrap());
     let source = prop_oneof![
         name().prop_map(NicSource::Bridge),
         name().prop_map(NicSource::Tap),
         Just(NicSource::Nothing),
+        text().prop_map(|path| NicSource::Switch(path.into())),
     ];
     let what = (option::of(any_mac()), source, option::of(name()));
     let how = (
@@ -203,7 +217,8 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         any_rate(),
         any_rate(),
     );
-    (what, how, any_address()).prop_map(|(what, how, address)| Nic {
+    let addresses = vec(any_range(), 0..4);
+    (what, how, any_address(), addresses).prop_map(|(what, how, address, addresses)| Nic {
         mac: what.0,
         source: what.1,
         target: what.2,
@@ -215,6 +230,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         trust_guest: how.0.2[1],
         isolated: how.0.2[2],
         address,
+        addresses,
     })
 }
 

@@ -10,7 +10,7 @@ use reeve_ipc::spec::{
 };
 
 use super::disks::plan_disk;
-use super::nics::plan_nic;
+use super::nics::{NicPolicy, plan_nic};
 use super::paths::PathPolicy;
 use super::{Files, PlanError, model_error};
 use crate::domain::driver::DeviceResources;
@@ -28,6 +28,7 @@ pub(super) fn completed(domain: &Domain) -> Result<Devices, PlanError> {
 pub(super) fn plan_devices(
     devices: &Devices,
     files: Files<'_>,
+    network: &NicPolicy,
     fds: &mut FdTable,
 ) -> Result<Vec<DeviceSpec>, PlanError> {
     let mut specs = Vec::new();
@@ -38,7 +39,7 @@ pub(super) fn plan_devices(
     for nic in &devices.nics {
         // Both are filled in together.
         let (slot, mac) = (placed(nic.address)?, nic.mac.ok_or_else(unplaced)?);
-        specs.push(DeviceSpec::Nic(plan_nic(nic, slot, mac, fds)?));
+        specs.push(plan_nic(nic, slot, mac, (files.paths, network), fds)?);
     }
     if let Some(rng) = &devices.rng {
         specs.push(DeviceSpec::Rng(RngSpec {

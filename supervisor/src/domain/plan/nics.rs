@@ -2,25 +2,64 @@
 
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::model::{Nic, NicSource};
-use reeve_ipc::spec::{MacAddress, NicSpec, PciSlot};
+use reeve_ipc::spec::{DeviceSpec, MacAddress, NicSpec, PciSlot, SwitchedNicSpec};
 
-use super::PlanError;
-use crate::host::tap::{ETHERNET_MTU, Tap, TapError};
+use super::{PathPolicy, PlanError};
+use crate::host::filter::{FilterError, Sender, TapFilters};
+use crate::host::sockets;
+use crate::host::tap::{ETHERNET_MTU, Tap};
+
+/// What the host does with its guests' frames. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub struct NicPolicy {
+    /// Filters of taps.
+    pub(crate) filters: TapFilters,
+    /// The guests are of several tenants: each reaches no other on its bridge, and none is without a filter.
+    pub(crate) multi_tenant: bool,
+}
+
+impl NicPolicy {
+    /// Whose frames a filter lets pass, where an interface with that address has one.
+    pub(crate) fn sender(&self, nic: &Nic, mac: MacAddress) -> Option<Sender> {
+        let free = nic.trust_guest && nic.addresses.is_empty() && !self.multi_tenant;
+        let connected = matches!(nic.source, NicSource::Bridge(_));
+        (connected && !free).then(|| Sender {
+            mac,
+            any_mac: nic.trust_guest,
+            addresses: nic.addresses.clone(),
+        })
+    }
+}
 
 /// Makes or takes the tap of an interface with that address, at its place on the bus.
 pub(super) fn plan_nic(
     nic: &Nic,
     slot: PciSlot,
     mac: MacAddress,
+    (paths, policy): (&dyn PathPolicy, &NicPolicy),
     fds: &mut FdTable,
-) -> Result<NicSpec, PlanError> {
-    let (tap, mtu) = connected(nic, mac)?;
+) -> Result<DeviceSpec, PlanError> {
+    if let NicSource::Switch(path) = &nic.source {
+        if policy.multi_tenant {
+            return Err(FilterError::Switch(path.clone()).into());
+        }
+        let socket = fds.push(sockets::connect(paths, "switch", path)?)?;
+        return Ok(DeviceSpec::SwitchedNic(SwitchedNicSpec {
+            slot,
+            name: path.display().to_string(),
+            mac,
+            socket,
+            queues: nic.queues,
+            mtu: nic.mtu,
+        }));
+    }
+    let (tap, mtu) = connected(nic, mac, policy)?;
     let name = tap.name().to_owned();
     let mut taps = Vec::new();
     for queue in tap.into_queues() {
         taps.push(fds.push(queue)?);
     }
-    Ok(NicSpec {
+    Ok(DeviceSpec::Nic(NicSpec {
         slot,
         name,
         mac,
@@ -30,23 +69,33 @@ pub(super) fn plan_nic(
         inbound: nic.inbound,
         outbound: nic.outbound,
         may_change_mac: nic.trust_guest,
-    })
+    }))
 }
 
 /// The tap, and the MTU that the guest must be told.
-fn connected(nic: &Nic, mac: MacAddress) -> Result<(Tap, Option<u16>), TapError> {
+fn connected(
+    nic: &Nic,
+    mac: MacAddress,
+    policy: &NicPolicy,
+) -> Result<(Tap, Option<u16>), PlanError> {
     let make = || Tap::make(nic.target.as_ref(), mac, nic.queues);
     match &nic.source {
+        NicSource::Tap(name) if policy.multi_tenant => {
+            Err(FilterError::NotOurs(name.clone()).into())
+        }
         NicSource::Tap(name) => Ok((Tap::existing(name, nic.queues)?, None)),
         NicSource::Bridge(bridge) => {
             let tap = make()?;
-            let mtu = tap.join(bridge, nic.mtu, nic.isolated)?;
+            let mtu = tap.join(bridge, nic.mtu, nic.isolated || policy.multi_tenant)?;
+            if let Some(sender) = policy.sender(nic, mac) {
+                policy.filters.guard(tap.name(), sender)?;
+            }
             tap.up()?;
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
             Ok((tap, told.then_some(mtu)))
         }
-        // Down: were it up, the guest could talk to the host by it.
-        NicSource::Nothing => {
+        // Down: were it up, the guest could talk to the host by it. A switch has no tap.
+        NicSource::Nothing | NicSource::Switch(_) => {
             let tap = make()?;
             if let Some(mtu) = nic.mtu {
                 tap.set_mtu(mtu)?;

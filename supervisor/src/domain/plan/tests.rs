@@ -72,6 +72,7 @@ fn files(paths: &dyn PathPolicy) -> Files<'_> {
 fn options() -> PlanOptions<'static> {
     PlanOptions {
         files: files(&AnyPath),
+        network: NicPolicy::default(),
         kept: None,
         hold: true,
         console: None,

@@ -42,7 +42,9 @@ use super::supervise::{Heard, Supervision, release};
 use super::{Facts, Link, Process, View, Worker, devices};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{Adoption, GuestEnd, Notice, ProcessIdentity, Resources, Running};
+use crate::domain::plan::NicPolicy;
 use crate::host::confinement::Confinement;
+use crate::host::filter::WorkerTaps;
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
 use crate::host::process::Missing;
@@ -148,12 +150,15 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         Err(missing) => {
             crash::point(Operation::Adopt, Moment::AfterOutcome);
             release_all(holdings).await;
+            let taps = recorded.devices.iter().flat_map(|device| &device.taps);
+            taps.for_each(|tap| host.network.filters.forget(tap));
             crash::point(Operation::Adopt, Moment::AfterRelease);
             return Adoption::Gone {
                 why: missing.to_string(),
             };
         }
     };
+    guard(domain, &recorded, &host.network);
     let found = FoundProcess {
         domain,
         facts: Facts {
@@ -168,6 +173,7 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             adopted: true,
         },
         sockets: holdings.device_sockets.clone(),
+        taps: WorkerTaps::of(&recorded.devices),
         child: Child::adopt(identity.pid, pidfd, holdings),
         planner,
         host,
@@ -188,6 +194,27 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             Err(silent) => silent,
         },
         Err(_) => found.watch_silent(Some(search)),
+    }
+}
+
+/// Puts the filters of its taps in their places, whatever has become of them since.
+fn guard(domain: &Domain, recorded: &Resources, network: &NicPolicy) {
+    let mut devices = domain.devices.clone();
+    // A definition that was taken is complete.
+    let _ = devices.complete(domain.uuid);
+    for device in &recorded.devices {
+        let nic = devices
+            .nics
+            .iter()
+            .find(|nic| nic.address == Some(device.slot));
+        let sender = nic.and_then(|nic| network.sender(nic, nic.mac?));
+        let Some(sender) = sender else { continue };
+        for tap in &device.taps {
+            if let Err(error) = network.filters.guard(tap, sender.clone()) {
+                let (domain, uuid) = (&domain.name, domain.uuid);
+                tracing::error!(%domain, %uuid, "{error}");
+            }
+        }
     }
 }
 
@@ -241,6 +268,7 @@ struct FoundProcess<'a> {
     domain: &'a Domain,
     facts: Facts,
     sockets: WorkerSockets,
+    taps: WorkerTaps,
     child: Child,
     planner: Planner,
     host: Arc<Host>,
@@ -342,6 +370,7 @@ impl FoundProcess<'_> {
             launched: None,
             facts: self.facts,
             sockets: self.sockets,
+            taps: self.taps,
             holdings,
             tell: Some(teller),
         };

@@ -92,6 +92,7 @@ async fn attach(
         ledger
             .hold(held.clone())
             .map_err(|message| not_made(StartFailureKind::Host, message))?;
+        worker.taps.add(held);
     }
     let result = async {
         if held.as_ref().is_some_and(|held| !held.sockets.is_empty()) {
@@ -132,6 +133,7 @@ async fn attach(
 
 /// Unlinks what a device listened on that is gone. Its taps and locks ended with its descriptors.
 pub(super) fn release(worker: &Worker, device: DeviceResources) {
+    worker.taps.remove(device.slot);
     if !device.sockets.is_empty() {
         let sockets = worker.sockets.clone();
         // It may have to wait for a file system; nothing waits for it.

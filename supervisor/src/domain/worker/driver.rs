@@ -18,6 +18,7 @@ use crate::domain::driver::{
 use crate::domain::plan::{PathPolicy, PlanError};
 use crate::host::Host;
 use crate::host::confinement::ConfinementError;
+use crate::host::filter::FilterError;
 use crate::host::shares::ShareError;
 use crate::host::sockets::SocketError;
 use crate::host::vcpus::VcpuError;
@@ -37,7 +38,7 @@ impl KvmDriver {
     pub fn new(host: Arc<Host>, paths: Arc<dyn PathPolicy>) -> Self {
         host.cgroups.settle();
         Self {
-            planner: Planner::new(paths, host.shares.clone(), host.images.clone()),
+            planner: Planner::new(paths, &host),
             host,
             given_up: Arc::default(),
         }
@@ -113,6 +114,9 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         PlanError::Forbidden(_)
         | PlanError::Socket(SocketError::Forbidden(_))
         | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
+        PlanError::Filter(FilterError::NotOurs(_) | FilterError::Switch(_)) => {
+            StartFailureKind::Definition
+        }
         PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. } => {

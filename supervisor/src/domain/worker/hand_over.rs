@@ -280,6 +280,7 @@ impl Fresh {
             launched: old.launched.clone(),
             facts,
             sockets: old.sockets.clone(),
+            taps: old.taps.clone(),
             holdings,
             tell: Some(teller),
         })

@@ -183,9 +183,12 @@ impl Instance for KvmInstance {
     fn device_reports(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         let worker = self.worker();
         let place = self.place();
+        let filters = self.host.network.filters.clone();
         Box::pin(async move {
             let _place = place?;
-            devices::reports(&worker).await
+            let mut reports = devices::reports(&worker).await?;
+            worker.taps.count(&filters, &mut reports);
+            Ok(reports)
         })
     }
 

@@ -57,6 +57,7 @@ pub use self::death::{Death, DeathCause, ExitStatus, signal_name};
 pub use self::driver::KvmDriver;
 pub use self::start::{StartError, StartOptions, start};
 use crate::domain::driver::Notice;
+use crate::host::filter::WorkerTaps;
 use crate::host::holdings::HoldingsOfAnother;
 use crate::host::identity::Level;
 use crate::host::no_descriptor;
@@ -119,6 +120,8 @@ pub struct Worker {
     facts: Facts,
     /// What its devices listen on.
     sockets: WorkerSockets,
+    /// By which its guest is on the network.
+    taps: WorkerTaps,
     /// What else it holds, for a worker that takes over from it.
     holdings: HoldingsOfAnother,
     /// Who hears what happens to it, for the same; none is kept waiting by this.

@@ -16,7 +16,9 @@ use reeve_ipc::spec::{ControlLoss, LayerSpec, PciSlot, SpecDigest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::domain::driver::StartOrder;
-use crate::domain::plan::{self, DevicePlan, Files, PathPolicy, Plan, PlanError, PlanOptions};
+use crate::domain::plan::{
+    self, DevicePlan, Files, NicPolicy, PathPolicy, Plan, PlanError, PlanOptions,
+};
 use crate::host::Host;
 use crate::host::image_reader::ImageReader;
 use crate::host::shares::{ShareServers, Sharer};
@@ -39,6 +41,7 @@ pub(super) struct Planner {
     paths: Arc<dyn PathPolicy>,
     shares: ShareServers,
     images: ImageReader,
+    network: NicPolicy,
     places: Places,
 }
 
@@ -98,15 +101,12 @@ impl Places {
 }
 
 impl Planner {
-    pub(super) fn new(
-        paths: Arc<dyn PathPolicy>,
-        shares: ShareServers,
-        images: ImageReader,
-    ) -> Self {
+    pub(super) fn new(paths: Arc<dyn PathPolicy>, host: &Host) -> Self {
         Self {
             paths,
-            shares,
-            images,
+            shares: host.shares.clone(),
+            images: host.images.clone(),
+            network: host.network.clone(),
             places: Places::new(),
         }
     }
@@ -119,7 +119,7 @@ impl Planner {
         digest: SpecDigest,
     ) -> Result<Plan, PlanError> {
         let (paths, cpuid) = (Arc::clone(&self.paths), host.cpuid.clone());
-        let images = self.images.clone();
+        let (images, network) = (self.images.clone(), self.network.clone());
         let (domain, hold) = (order.domain.clone(), order.paused);
         self.work(domain.uuid, move || {
             let options = PlanOptions {
@@ -127,6 +127,7 @@ impl Planner {
                     paths: paths.as_ref(),
                     images: &images,
                 },
+                network,
                 kept: Some(digest),
                 hold,
                 console: None,
@@ -182,12 +183,13 @@ impl Planner {
         slot: PciSlot,
     ) -> Result<DevicePlan, PlanError> {
         let (paths, images) = (Arc::clone(&self.paths), self.images.clone());
+        let network = self.network.clone();
         let planning = self.work(domain.uuid, move || {
             let files = Files {
                 paths: paths.as_ref(),
                 images: &images,
             };
-            plan::plan_device(&domain, slot, files)
+            plan::plan_device(&domain, slot, files, &network)
         });
         let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
         planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))

@@ -33,6 +33,7 @@ use crate::domain::driver::Notice;
 use crate::domain::fault::{self, Step};
 use crate::domain::plan::{self, AnyPath, Files, Plan, PlanError, PlanOptions};
 use crate::host::confinement::{ConfinementError, ConfinementPlan};
+use crate::host::filter::WorkerTaps;
 use crate::host::holdings::{Holdings, SharedHoldings};
 use crate::host::identity::IdentityError;
 use crate::host::shares::Sharer;
@@ -169,6 +170,7 @@ pub async fn start(
                 paths: &AnyPath,
                 images: &host.images,
             },
+            network: host.network.clone(),
             kept: None,
             hold: options.hold,
             console: options.console,
@@ -249,6 +251,7 @@ pub(super) async fn launch(
         adopted: false,
     };
     let sockets = holdings.device_sockets.clone();
+    let taps = WorkerTaps::of(&plan.held());
     fail_at(Step::BeforeSpawn, domain)?;
     let order = Order {
         name: domain.name.clone(),
@@ -323,6 +326,7 @@ pub(super) async fn launch(
         launched: None,
         facts,
         sockets,
+        taps,
         holdings,
         tell: teller,
     };

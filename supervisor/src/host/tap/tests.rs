@@ -6,17 +6,17 @@ use rustix::thread::{UnshareFlags, unshare_unsafe};
 
 use super::*;
 
-fn interface(name: &str) -> InterfaceName {
+pub(in crate::host) fn interface(name: &str) -> InterfaceName {
     name.parse().unwrap()
 }
 
-fn mac() -> MacAddress {
+pub(in crate::host) fn mac() -> MacAddress {
     "52:54:00:0a:0b:0c".parse().unwrap()
 }
 
 /// Runs the test where it can break nothing; not at all where there is no right to a namespace or no
 /// `/dev/net/tun`.
-fn alone(test: impl FnOnce() + Send + 'static) {
+pub(in crate::host) fn alone(test: impl FnOnce() + Send + 'static) {
     let run = move || {
         let namespaces = UnshareFlags::NEWNET | UnshareFlags::NEWNS;
         #[expect(
@@ -36,12 +36,12 @@ fn alone(test: impl FnOnce() + Send + 'static) {
     std::thread::spawn(run).join().unwrap();
 }
 
-fn ip(arguments: &[&str]) {
+pub(in crate::host) fn ip(arguments: &[&str]) {
     let status = std::process::Command::new("ip").args(arguments).status();
     assert!(status.unwrap().success(), "ip {arguments:?}");
 }
 
-fn show(name: &str) -> String {
+pub(in crate::host) fn show(name: &str) -> String {
     let output = std::process::Command::new("ip")
         .args(["-details", "link", "show", name])
         .output()
@@ -51,7 +51,7 @@ fn show(name: &str) -> String {
 
 /// Waits until there is no such interface: a process that another test is making has a copy of each of our
 /// descriptors for a moment.
-fn ends(name: &str) {
+pub(in crate::host) fn ends(name: &str) {
     let begin = std::time::Instant::now();
     while !show(name).is_empty() {
         assert!(begin.elapsed().as_secs() < 10, "{}", show(name));

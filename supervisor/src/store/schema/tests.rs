@@ -155,7 +155,11 @@ const V3: &str = r#"{
           },
           "trust_guest": false,
           "isolated": true,
-          "address": 2
+          "address": 2,
+          "addresses": [
+            "192.0.2.5",
+            "2001:db8::/64"
+          ]
         },
         {
           "mac": "52:54:00:12:34:57",

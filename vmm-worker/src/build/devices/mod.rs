@@ -8,6 +8,7 @@ pub(crate) mod disk;
 pub(crate) mod nic;
 mod ports;
 mod share;
+mod switched;
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
@@ -129,6 +130,7 @@ impl Workshop {
                 self.on_shared_thread(Box::new(console), Handle::Ports(control))
             }
             DeviceSpec::Share(spec) => share::make(spec, &self.memory, descriptors),
+            DeviceSpec::SwitchedNic(spec) => switched::make(spec, &self.memory, descriptors),
         }
     }
 

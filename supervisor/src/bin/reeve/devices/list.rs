@@ -65,6 +65,23 @@ impl List {
             .transpose()
     }
 
+    /// Each value of a key, which may be given again.
+    pub(super) fn all<T>(&mut self, key: &str) -> Result<Vec<T>, String>
+    where
+        T: FromStr<Err: Display>,
+    {
+        let value = |part: &String| {
+            let rest = part.strip_prefix(key)?.strip_prefix('=')?;
+            Some(rest.to_owned())
+        };
+        let found: Vec<String> = self.parts.iter().filter_map(value).collect();
+        self.parts.retain(|part| value(part).is_none());
+        let parsed = found.into_iter().map(|text| text.parse());
+        parsed
+            .collect::<Result<_, _>>()
+            .map_err(|error| format!("{key}: {error}"))
+    }
+
     /// Puts the value of a key in its place, where it is given.
     pub(super) fn set<T>(&mut self, key: &str, place: &mut T) -> Result<(), String>
     where

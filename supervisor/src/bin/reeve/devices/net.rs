@@ -1,5 +1,7 @@
 //! `--net`.
 
+use std::path::PathBuf;
+
 use reeve_ipc::model::{InterfaceName, Nic, NicSource};
 
 use super::list::List;
@@ -8,12 +10,14 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
     let mut list = List::read(text);
     let bridge: Option<InterfaceName> = list.take("bridge")?;
     let tap: Option<InterfaceName> = list.take("tap")?;
-    let source = match (bridge, tap, list.flag("none")) {
-        (Some(bridge), None, false) => NicSource::Bridge(bridge),
-        (None, Some(tap), false) => NicSource::Tap(tap),
-        (None, None, true) => NicSource::Nothing,
+    let switch: Option<PathBuf> = list.take("switch")?;
+    let source = match (bridge, tap, switch, list.flag("none")) {
+        (Some(bridge), None, None, false) => NicSource::Bridge(bridge),
+        (None, Some(tap), None, false) => NicSource::Tap(tap),
+        (None, None, Some(path), false) => NicSource::Switch(path),
+        (None, None, None, true) => NicSource::Nothing,
         _ => {
-            return Err("write one of bridge=NAME, tap=NAME and none".to_owned());
+            return Err("write one of bridge=NAME, tap=NAME, switch=PATH and none".to_owned());
         }
     };
     let mut nic = Nic::new(source);
@@ -29,6 +33,7 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
     nic.isolated = list.flag("isolated");
     nic.trust_guest = list.flag("trust-guest");
     nic.address = list.address()?;
+    nic.addresses = list.all("ip")?;
     list.end()?;
     Ok(nic)
 }

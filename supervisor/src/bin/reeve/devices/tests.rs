@@ -101,7 +101,8 @@ fn disks_without_a_name_get_those_that_are_left() {
 fn an_interface_has_one_source() {
     let devices = devices(&[
         "--net",
-        "bridge=br0,mac=52:54:00:00:00:01,target=web0,queues=2,mtu=1400,link=down,isolated",
+        "bridge=br0,mac=52:54:00:00:00:01,target=web0,queues=2,mtu=1400,link=down,isolated,\
+         ip=192.0.2.5,ip=2001:db8::/64",
         "--net",
         "tap=tap0,trust-guest",
         "--net",
@@ -115,6 +116,8 @@ fn an_interface_has_one_source() {
     assert_eq!(first.target.as_ref().unwrap().as_str(), "web0");
     assert_eq!((first.queues, first.mtu), (2, Some(1400)));
     assert!(!first.link_up && first.isolated && !first.trust_guest);
+    let addresses: Vec<String> = first.addresses.iter().map(ToString::to_string).collect();
+    assert_eq!(addresses, ["192.0.2.5", "2001:db8::/64"]);
     assert_eq!(second.source, NicSource::Tap("tap0".parse().unwrap()));
     assert!(second.link_up && second.trust_guest);
     assert_eq!(third.source, NicSource::Nothing);

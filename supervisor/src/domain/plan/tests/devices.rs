@@ -47,7 +47,12 @@ fn planned(devices: Devices) -> Result<(Vec<DeviceSpec>, FdTable), PlanError> {
     domain.devices = devices;
     domain.validate()?;
     let mut fds = FdTable::new();
-    let devices = plan_devices(&completed(&domain)?, files(&AnyPath), &mut fds)?;
+    let devices = plan_devices(
+        &completed(&domain)?,
+        files(&AnyPath),
+        &NicPolicy::default(),
+        &mut fds,
+    )?;
     Ok((devices, fds))
 }
 
@@ -258,7 +263,8 @@ fn what_the_policy_forbids_is_said_in_its_words() {
         ..Devices::default()
     };
     all.complete(DomainUuid(Uuid::nil())).unwrap();
-    let error = plan_devices(&all, files(&Nowhere), &mut FdTable::new()).unwrap_err();
+    let network = NicPolicy::default();
+    let error = plan_devices(&all, files(&Nowhere), &network, &mut FdTable::new()).unwrap_err();
     assert!(matches!(error, PlanError::Forbidden(_)));
     assert!(
         line(&error).starts_with("the image of disk 'vda' "),
@@ -304,7 +310,13 @@ fn what_an_image_names_is_opened_as_if_the_definition_had() {
     let mut domain = domain(built_in());
     domain.devices.disks = vec![disk.clone()];
     let mut fds = FdTable::new();
-    let specs = plan_devices(&completed(&domain).unwrap(), files, &mut fds).unwrap();
+    let specs = plan_devices(
+        &completed(&domain).unwrap(),
+        files,
+        &NicPolicy::default(),
+        &mut fds,
+    )
+    .unwrap();
     let [DeviceSpec::Disk(spec)] = &specs[..] else {
         panic!("{specs:?}")
     };
@@ -331,7 +343,7 @@ fn what_an_image_names_is_opened_as_if_the_definition_had() {
         domain.devices.disks[0].backing = backing;
         domain.devices.disks[0].standalone = standalone;
         let all = completed(&domain).unwrap();
-        plan_devices(&all, files, &mut FdTable::new()).unwrap();
+        plan_devices(&all, files, &NicPolicy::default(), &mut FdTable::new()).unwrap();
     }
 }
 
@@ -358,7 +370,8 @@ fn what_an_image_may_not_name_is_refused_by_its_name() {
             paths: &allowed,
             images: &names,
         };
-        let error = plan_devices(&all, files, &mut FdTable::new()).unwrap_err();
+        let error =
+            plan_devices(&all, files, &NicPolicy::default(), &mut FdTable::new()).unwrap_err();
         let line = line(&error);
         assert!(line.contains(says), "{line}");
         assert!(line.contains("disk 'vda'"), "{line}");

@@ -95,6 +95,7 @@ queues = 2
 mtu = 1400
 link = "down"
 isolated = true
+addresses = ["192.0.2.5", "2001:db8::/64"]
 address = 4
 inbound = { per-second = 1000 }
 outbound = { per-second = 2000, burst = 4000 }

@@ -77,9 +77,15 @@ fn nic(nic: &Nic) -> String {
         NicSource::Bridge(bridge) => format!("on bridge {bridge}"),
         NicSource::Tap(tap) => format!("on tap {tap}"),
         NicSource::Nothing => "connected to nothing".to_owned(),
+        NicSource::Switch(path) => format!("on switch {}", path.display()),
     };
     let target = nic.target.as_ref();
     let target = target.map_or_else(String::new, |target| format!(" by {target}"));
     let down = if nic.link_up { "" } else { ", link down" };
-    format!("{mac}{source}{target}{down}")
+    let mut text = format!("{mac}{source}{target}{down}");
+    for (first, address) in (0..).zip(&nic.addresses) {
+        text.push_str(if first == 0 { ", from " } else { " " });
+        text.push_str(&address.to_string());
+    }
+    text
 }

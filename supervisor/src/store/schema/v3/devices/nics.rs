@@ -1,5 +1,7 @@
 //! Network interfaces as schema 3 has them.
 
+use std::path::PathBuf;
+
 use reeve_ipc::model;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +28,8 @@ pub(super) struct Nic {
     isolated: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<u8>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -34,6 +38,7 @@ enum Source {
     Bridge(String),
     Tap(String),
     Nothing,
+    Switch(PathBuf),
 }
 
 impl From<&model::Nic> for Nic {
@@ -50,6 +55,7 @@ impl From<&model::Nic> for Nic {
             trust_guest,
             isolated,
             address,
+            addresses,
         } = nic;
         let text = |name: &model::InterfaceName| name.as_str().to_owned();
         Self {
@@ -58,6 +64,7 @@ impl From<&model::Nic> for Nic {
                 model::NicSource::Bridge(name) => Source::Bridge(text(name)),
                 model::NicSource::Tap(name) => Source::Tap(text(name)),
                 model::NicSource::Nothing => Source::Nothing,
+                model::NicSource::Switch(path) => Source::Switch(path.clone()),
             },
             target: target.as_ref().map(text),
             queues: *queues,
@@ -68,6 +75,7 @@ impl From<&model::Nic> for Nic {
             trust_guest: *trust_guest,
             isolated: *isolated,
             address: from_slot(*address),
+            addresses: addresses.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -83,12 +91,15 @@ impl TryFrom<Nic> for model::Nic {
         let mac = nic.mac.map(|mac| mac.parse()).transpose();
         let mac = mac
             .map_err(|error: reeve_ipc::spec::InvalidMac| SchemaError::Address(error.to_string()));
+        let addresses: Result<Vec<model::IpRange>, _> =
+            nic.addresses.iter().map(|range| range.parse()).collect();
         Ok(Self {
             mac: mac?,
             source: match nic.source {
                 Source::Bridge(bridge) => model::NicSource::Bridge(name(bridge)?),
                 Source::Tap(tap) => model::NicSource::Tap(name(tap)?),
                 Source::Nothing => model::NicSource::Nothing,
+                Source::Switch(path) => model::NicSource::Switch(path),
             },
             target: nic.target.map(name).transpose()?,
             queues: nic.queues,
@@ -99,6 +110,7 @@ impl TryFrom<Nic> for model::Nic {
             trust_guest: nic.trust_guest,
             isolated: nic.isolated,
             address: to_slot(nic.address)?,
+            addresses: addresses.map_err(model::ModelError::from)?,
         })
     }
 }

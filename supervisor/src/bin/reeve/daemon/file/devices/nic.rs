@@ -1,6 +1,8 @@
 //! `[[nic]]`.
 
-use reeve_ipc::model::{InterfaceName, Nic, NicSource};
+use std::path::PathBuf;
+
+use reeve_ipc::model::{InterfaceName, IpRange, Nic, NicSource};
 use reeve_ipc::spec::{MacAddress, PciSlot};
 use serde::{Deserialize, Serialize};
 
@@ -19,6 +21,8 @@ struct NicKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     tap: Option<InterfaceName>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    switch: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<MacAddress>,
     #[serde(skip_serializing_if = "Option::is_none")]
     target: Option<InterfaceName>,
@@ -32,6 +36,8 @@ struct NicKeys {
     trust_guest: bool,
     #[serde(default, skip_serializing_if = "is_false")]
     isolated: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    addresses: Vec<IpRange>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<PciSlot>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -52,13 +58,15 @@ impl TryFrom<NicKeys> for NicEntry {
     type Error = String;
 
     fn try_from(keys: NicKeys) -> Result<Self, String> {
-        let source = match (keys.bridge, keys.tap) {
-            (Some(bridge), None) => NicSource::Bridge(bridge),
-            (None, Some(tap)) => NicSource::Tap(tap),
-            (None, None) => NicSource::Nothing,
-            (Some(_), Some(_)) => {
+        let source = match (keys.bridge, keys.tap, keys.switch) {
+            (Some(bridge), None, None) => NicSource::Bridge(bridge),
+            (None, Some(tap), None) => NicSource::Tap(tap),
+            (None, None, Some(path)) => NicSource::Switch(path),
+            (None, None, None) => NicSource::Nothing,
+            _ => {
                 return Err(
-                    "a network interface is on a bridge or on a tap, not on both".to_owned(),
+                    "a network interface is on a bridge, on a tap or on a switch, not on two"
+                        .to_owned(),
                 );
             }
         };
@@ -74,20 +82,23 @@ impl TryFrom<NicKeys> for NicEntry {
             trust_guest: keys.trust_guest,
             isolated: keys.isolated,
             address: keys.address,
+            addresses: keys.addresses,
         }))
     }
 }
 
 impl From<NicEntry> for NicKeys {
     fn from(NicEntry(nic): NicEntry) -> Self {
-        let (bridge, tap) = match nic.source {
-            NicSource::Bridge(bridge) => (Some(bridge), None),
-            NicSource::Tap(tap) => (None, Some(tap)),
-            NicSource::Nothing => (None, None),
+        let (bridge, tap, switch) = match nic.source {
+            NicSource::Bridge(bridge) => (Some(bridge), None, None),
+            NicSource::Tap(tap) => (None, Some(tap), None),
+            NicSource::Nothing => (None, None, None),
+            NicSource::Switch(path) => (None, None, Some(path)),
         };
         Self {
             bridge,
             tap,
+            switch,
             mac: nic.mac,
             target: nic.target,
             queues: nic.queues,
@@ -96,6 +107,7 @@ impl From<NicEntry> for NicKeys {
             trust_guest: nic.trust_guest,
             isolated: nic.isolated,
             address: nic.address,
+            addresses: nic.addresses,
             inbound: nic.inbound.map(Into::into),
             outbound: nic.outbound.map(Into::into),
         }

@@ -1,0 +1,236 @@
+//! Source filters: what guests may send through their taps.
+//!
+//! ```text
+//!   guest ─► worker ─► tap ─► netdev ingress: table reeve-TAP ─► bridge ─► ...
+//!                                 ▲
+//!   plan, adoption ─ guard ───────┤
+//!   keeper ─ tap gone: delete ────┤
+//!          ─ deleted by others: put back
+//! ```
+//!
+//! Each guarded tap has a table of nf_tables of its own, whose one chain is hooked into that device: a frame
+//! meets the rules of its own tap and no other's, however many there are, and before anything of the host
+//! looks at it. A table is made in one transaction before its tap is up, replaced in one when a later
+//! supervisor takes over, deleted when its tap is gone, and put back when somebody else deletes it, as
+//! `nft flush ruleset` does. Where there can be none the guest does not start.
+//!
+//! The kernel is spoken to directly (`expression.rs`, `tables.rs`), and not through `nft`: a supervisor
+//! executes nothing on behalf of a definition, what is said is a few fixed shapes, and the answers say which
+//! table is meant where names are used again. The bindings that exist are of C or under another licence.
+//!
+//! Runs in the supervisor; the keeper is a thread, started with the first tap.
+
+mod expression;
+mod keeper;
+mod rules;
+mod tables;
+
+use std::collections::BTreeMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+
+use reeve_ipc::device::{DeviceFigures, DeviceReport};
+use reeve_ipc::model::InterfaceName;
+use reeve_ipc::spec::PciSlot;
+use rustix::event::EventfdFlags;
+use rustix::io::Errno;
+
+use self::keeper::{Events, Kept};
+pub(crate) use self::rules::Sender;
+use self::tables::Tables;
+use super::reason;
+use crate::domain::driver::DeviceResources;
+
+/// Why a tap is not guarded. One line: what failed, on what, what to do.
+#[derive(Debug, thiserror::Error)]
+pub enum FilterError {
+    /// The kernel refused.
+    #[error(
+        "cannot keep the guest on '{tap}' from using others' addresses: {}; {}",
+        reason(*.errno),
+        mend(*.errno)
+    )]
+    Refused {
+        /// The tap.
+        tap: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// The tap is somebody else's.
+    #[error(
+        "the tap '{0}' was not made by reeved, which keeps the guests of this host apart (multi_tenant): \
+         give the network interface a bridge"
+    )]
+    NotOurs(InterfaceName),
+    /// Frames do not pass the host's kernel.
+    #[error(
+        "what a guest sends to the switch {path} cannot be filtered, and the guests of this host are kept \
+         apart (multi_tenant): give the network interface a bridge",
+        path = .0.display()
+    )]
+    Switch(PathBuf),
+}
+
+/// What mends a host without.
+pub(super) const MEND: &str = "the host's kernel needs nf_tables with its netdev family: 'sudo modprobe \
+    nf_tables'; a guest that may use any address needs trust-guest";
+
+const fn mend(errno: Errno) -> &'static str {
+    match errno {
+        Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL => MEND,
+        Errno::PERM => "it takes CAP_NET_ADMIN",
+        _ => "look at 'nft list ruleset'",
+    }
+}
+
+/// The filters of one supervisor. Cheap to clone; the keeper ends with the last.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct TapFilters(Arc<Owner>);
+
+#[derive(Debug, Default)]
+struct Owner {
+    kept: Arc<Mutex<Kept>>,
+    keeper: Mutex<Option<Keeper>>,
+}
+
+#[derive(Debug)]
+struct Keeper {
+    thread: JoinHandle<()>,
+    /// An event: the keeper is to end.
+    stop: OwnedFd,
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing panics while one is held.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// The taps on this host that have a filter, of whichever supervisor.
+///
+/// # Errors
+/// The kernel has no nf_tables, or this process may not ask it.
+pub fn guarded() -> Result<Vec<String>, Errno> {
+    let tables = Tables::open()?.all()?;
+    Ok(tables.into_iter().map(|table| table.tap).collect())
+}
+
+/// Takes the filter of a tap away, as somebody else would: for tests of what comes of that.
+///
+/// # Errors
+/// As [`guarded`].
+#[cfg(feature = "fault-points")]
+pub fn unguard(tap: &str) -> Result<(), Errno> {
+    let mut tables = Tables::open()?;
+    match tables.find(tap)? {
+        Some(table) => tables.delete(&table),
+        None => Ok(()),
+    }
+}
+
+impl TapFilters {
+    /// Lets a tap send from the addresses of `sender` only, from now on until it is gone.
+    ///
+    /// # Errors
+    /// [`FilterError::Refused`]: what was there before is there.
+    pub(crate) fn guard(&self, tap: &str, sender: Sender) -> Result<(), FilterError> {
+        let refused = |errno| FilterError::Refused {
+            tap: tap.to_owned(),
+            errno,
+        };
+        self.0.start().map_err(refused)?;
+        lock(&self.0.kept).guard(tap, sender).map_err(refused)
+    }
+
+    /// Deletes tables whose taps are gone: what supervisors left that were not there to see it. For the
+    /// start of a daemon; where that may not be, there are none.
+    pub(crate) fn sweep(&self) {
+        if let Err(errno) = lock(&self.0.kept).sweep() {
+            tracing::debug!("tables of taps that are gone: {}", reason(errno));
+        }
+    }
+
+    /// Deletes the table of a tap that an earlier supervisor guarded, if the tap is gone.
+    pub(crate) fn forget(&self, tap: &str) {
+        lock(&self.0.kept).gone(tap);
+    }
+
+    /// How many frames of a tap were dropped; `None` of one that is not guarded.
+    pub(crate) fn dropped(&self, tap: &str) -> Option<u64> {
+        lock(&self.0.kept).dropped(tap)
+    }
+}
+
+/// The taps of one worker by the places of their devices on the bus, whoever knows of them. Cheap to clone.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct WorkerTaps(Arc<Mutex<BTreeMap<PciSlot, Vec<String>>>>);
+
+impl WorkerTaps {
+    /// Those of what a worker holds.
+    pub(crate) fn of(devices: &[DeviceResources]) -> Self {
+        let taps = Self::default();
+        devices.iter().for_each(|device| taps.add(device));
+        taps
+    }
+
+    /// Takes up a further device's.
+    pub(crate) fn add(&self, device: &DeviceResources) {
+        if !device.taps.is_empty() {
+            lock(&self.0).insert(device.slot, device.taps.clone());
+        }
+    }
+
+    /// Those of a device are gone.
+    pub(crate) fn remove(&self, slot: PciSlot) {
+        lock(&self.0).remove(&slot);
+    }
+
+    /// Counts among the frames that guests sent and lost those which the filters dropped.
+    pub(crate) fn count(&self, filters: &TapFilters, reports: &mut [DeviceReport]) {
+        let taps = lock(&self.0);
+        for report in reports {
+            let DeviceFigures::Nic(figures) = &mut report.figures else {
+                continue;
+            };
+            let taps = taps.get(&report.slot).into_iter().flatten();
+            let dropped = taps.filter_map(|tap| filters.dropped(tap));
+            let sent = &mut figures.sent;
+            sent.drops = dropped.fold(sent.drops, u64::saturating_add);
+        }
+    }
+}
+
+impl Owner {
+    fn start(&self) -> Result<(), Errno> {
+        let mut keeper = lock(&self.keeper);
+        if keeper.is_some() {
+            return Ok(());
+        }
+        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let events = Events::listen(rustix::io::fcntl_dupfd_cloexec(&stop, 0)?)?;
+        let kept = Arc::clone(&self.kept);
+        let thread = std::thread::Builder::new().name("filters".to_owned());
+        let thread = thread.spawn(move || events.keep(&kept));
+        let thread = thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
+        *keeper = Some(Keeper { thread, stop });
+        Ok(())
+    }
+}
+
+impl Drop for Owner {
+    fn drop(&mut self) {
+        let keeper = self
+            .keeper
+            .get_mut()
+            .unwrap_or_else(PoisonError::into_inner);
+        if let Some(Keeper { thread, stop }) = keeper.take() {
+            // An event that is set already is what was wanted.
+            let _ = rustix::io::write(&stop, &1_u64.to_ne_bytes());
+            let _ = thread.join();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

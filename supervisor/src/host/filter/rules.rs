@@ -1,0 +1,230 @@
+//! What a guest may send: the rules of a filter. What no rule lets pass is dropped and counted.
+//!
+//! A guest sends IPv4, ARP and IPv6 in plain Ethernet frames, from its own addresses. Everything else is
+//! dropped, tagged frames among it: what is neither of these hides a source address from these rules
+//! (another encapsulation) or is the business of switches (spanning tree). So are the words of those whom
+//! other guests believe: servers of DHCP, and routers of IPv6.
+//!
+//! Headers are read by the kernel: behind the extension headers of IPv6, and of the first fragment of a packet
+//! only. A packet whose first fragment does not hold them all is dropped.
+
+use std::net::IpAddr;
+
+use reeve_ipc::model::IpRange;
+use reeve_ipc::spec::MacAddress;
+
+use super::expression::Rule;
+
+/// The chain that decides on each frame.
+pub(super) const FRAMES: &str = "frames";
+/// The chain that drops, and counts.
+pub(super) const DROPPED: &str = "dropped";
+/// The set of IPv4 addresses.
+pub(super) const IPV4: &str = "ipv4";
+/// The set of IPv6 addresses.
+pub(super) const IPV6: &str = "ipv6";
+
+/// The source address of a frame.
+const SOURCE: u32 = 6;
+/// The kind of its content; that of a tag where it is tagged.
+const KIND: u32 = 12;
+const KIND_IPV4: [u8; 2] = [0x08, 0x00];
+const KIND_ARP: [u8; 2] = [0x08, 0x06];
+const KIND_IPV6: [u8; 2] = [0x86, 0xdd];
+/// ARP between Ethernet and IPv4 addresses (RFC 826).
+const ARP_HEADER: [u8; 6] = [0, 1, 0x08, 0, 6, 4];
+const ARP_SENDER_MAC: u32 = 8;
+const ARP_SENDER_IP: u32 = 14;
+const IPV4_SOURCE: u32 = 12;
+const IPV6_SOURCE: u32 = 8;
+const UDP: u8 = 17;
+const ICMPV6: u8 = 58;
+const SOURCE_PORT: u32 = 0;
+const DESTINATION_PORT: u32 = 2;
+const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
+const REDIRECT: u8 = 137;
+/// The address that a neighbour advertisement is about, in it.
+const TARGET: u32 = 8;
+
+/// Whose frames pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Sender {
+    /// Its Ethernet address.
+    pub(crate) mac: MacAddress,
+    /// Whether it may use others.
+    pub(crate) any_mac: bool,
+    /// Its addresses; any where there is none.
+    pub(crate) addresses: Vec<IpRange>,
+}
+
+impl Sender {
+    fn has_addresses(&self) -> bool {
+        !self.addresses.is_empty()
+    }
+
+    /// The addresses of IPv4 that it may use, from the first to the last of each range; `None` for any.
+    pub(super) fn ipv4(&self) -> Option<Vec<(u32, u32)>> {
+        let ranges =
+            self.addresses
+                .iter()
+                .filter_map(|range| match (range.first(), range.last()) {
+                    (IpAddr::V4(first), IpAddr::V4(last)) => Some((first.into(), last.into())),
+                    _ => None,
+                });
+        self.has_addresses().then(|| merged(ranges.collect()))
+    }
+
+    /// The same of IPv6, with the address that it gives itself on its link (RFC 4862).
+    pub(super) fn ipv6(&self) -> Option<Vec<(u128, u128)>> {
+        let ranges =
+            self.addresses
+                .iter()
+                .filter_map(|range| match (range.first(), range.last()) {
+                    (IpAddr::V6(first), IpAddr::V6(last)) => Some((first.into(), last.into())),
+                    _ => None,
+                });
+        self.has_addresses().then(|| {
+            let mut ranges: Vec<_> = ranges.collect();
+            ranges.push(self.link_local());
+            merged(ranges)
+        })
+    }
+
+    /// `fe80::` with its Ethernet address in the lower half (RFC 4291, appendix A); with all of them where
+    /// it may use others.
+    fn link_local(&self) -> (u128, u128) {
+        const PREFIX: u128 = 0xfe80 << 112;
+        if self.any_mac {
+            return (PREFIX, PREFIX | u128::from(u64::MAX));
+        }
+        let [a, b, c, d, e, f] = self.mac.octets();
+        let interface = u64::from_be_bytes([a ^ 2, b, c, 0xff, 0xfe, d, e, f]);
+        let address = PREFIX | u128::from(interface);
+        (address, address)
+    }
+
+    /// The rules of [`FRAMES`], in order.
+    pub(super) fn rules(&self) -> Vec<Rule> {
+        let mut rules = Vec::new();
+        let mac = self.mac.octets();
+        let own = Some(&mac).filter(|_| !self.any_mac);
+        if let Some(own) = own {
+            rules.push(Rule::new().link_not(SOURCE, own).go(DROPPED));
+        }
+        rules.extend(self.ipv4_rules());
+        rules.extend(self.arp_rules(own));
+        rules.extend(self.ipv6_rules());
+        rules.push(Rule::new().go(DROPPED));
+        rules
+    }
+
+    fn ipv4_rules(&self) -> Vec<Rule> {
+        let packet = || Rule::new().link(KIND, &KIND_IPV4);
+        let mut rules = vec![
+            packet()
+                .transport(UDP, SOURCE_PORT, &67_u16.to_be_bytes())
+                .go(DROPPED),
+            packet()
+                .transport(UDP, DESTINATION_PORT, &68_u16.to_be_bytes())
+                .go(DROPPED),
+        ];
+        if self.has_addresses() {
+            // A client of DHCP that has no address yet.
+            let client = packet().network(IPV4_SOURCE, &[0; 4]);
+            rules.push(client.transport(UDP, SOURCE_PORT, &[0, 68, 0, 67]).pass());
+            rules.push(
+                packet()
+                    .well_formed()
+                    .network_in(IPV4_SOURCE, 4, IPV4)
+                    .pass(),
+            );
+        } else {
+            rules.push(packet().well_formed().pass());
+        }
+        rules
+    }
+
+    fn arp_rules(&self, own: Option<&[u8; 6]>) -> Vec<Rule> {
+        let packet = || {
+            let packet = Rule::new().link(KIND, &KIND_ARP).network(0, &ARP_HEADER);
+            match own {
+                Some(own) => packet.network(ARP_SENDER_MAC, own),
+                None => packet,
+            }
+        };
+        if self.has_addresses() {
+            vec![
+                // Whoever asks whether an address is free has none (RFC 5227).
+                packet().network(ARP_SENDER_IP, &[0; 4]).pass(),
+                packet().network_in(ARP_SENDER_IP, 4, IPV4).pass(),
+            ]
+        } else {
+            vec![packet().pass()]
+        }
+    }
+
+    fn ipv6_rules(&self) -> Vec<Rule> {
+        let packet = || Rule::new().link(KIND, &KIND_IPV6);
+        let mut rules = vec![
+            packet()
+                .transport(ICMPV6, 0, &[ROUTER_ADVERTISEMENT])
+                .go(DROPPED),
+            packet().transport(ICMPV6, 0, &[REDIRECT]).go(DROPPED),
+            packet()
+                .transport(UDP, SOURCE_PORT, &547_u16.to_be_bytes())
+                .go(DROPPED),
+            packet()
+                .transport(UDP, DESTINATION_PORT, &546_u16.to_be_bytes())
+                .go(DROPPED),
+        ];
+        if self.has_addresses() {
+            let advertisement = packet().transport(ICMPV6, 0, &[NEIGHBOUR_ADVERTISEMENT]);
+            rules.push(advertisement.transport_not_in(TARGET, 16, IPV6).go(DROPPED));
+            // Whoever asks whether an address is free, or joins a group before it has one (RFC 4862, RFC 3590).
+            rules.push(packet().of(ICMPV6).network(IPV6_SOURCE, &[0; 16]).pass());
+            rules.push(
+                packet()
+                    .well_formed()
+                    .network_in(IPV6_SOURCE, 16, IPV6)
+                    .pass(),
+            );
+        } else {
+            rules.push(packet().well_formed().pass());
+        }
+        rules
+    }
+}
+
+/// Ranges that neither overlap nor touch, in order.
+fn merged<T: Copy + Ord + Successor>(mut ranges: Vec<(T, T)>) -> Vec<(T, T)> {
+    ranges.sort_unstable();
+    let mut merged: Vec<(T, T)> = Vec::new();
+    for (first, last) in ranges {
+        match merged.last_mut() {
+            Some((_, end)) if end.next().is_none_or(|next| first <= next) => {
+                *end = (*end).max(last);
+            }
+            _ => merged.push((first, last)),
+        }
+    }
+    merged
+}
+
+/// Numbers of which most have a next.
+pub(super) trait Successor: Sized {
+    /// The next; `None` behind the last.
+    fn next(&self) -> Option<Self>;
+}
+
+impl Successor for u32 {
+    fn next(&self) -> Option<Self> {
+        self.checked_add(1)
+    }
+}
+
+impl Successor for u128 {
+    fn next(&self) -> Option<Self> {
+        self.checked_add(1)
+    }
+}

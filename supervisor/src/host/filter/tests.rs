@@ -1,0 +1,434 @@
+//! Frames that a guest sends by its tap, and what of them comes out of another port of the bridge: in a
+//! network namespace of the test's own thread, where there is the right to one.
+
+use std::os::fd::OwnedFd;
+use std::time::{Duration, Instant};
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
+use super::keeper::Kept;
+use super::rules::Sender;
+use super::*;
+use crate::host::tap::Tap;
+use crate::host::tap::tests::{alone, ends, interface, ip};
+
+const OWN: [u8; 6] = [0x52, 0x54, 0, 0x0a, 0x0b, 0x0c];
+const OTHER: [u8; 6] = [0x52, 0x54, 0, 0x0a, 0x0b, 0x0d];
+const ALL: [u8; 6] = [0xff; 6];
+/// The least that anything waits for a frame which is not to come.
+const SILENCE: Duration = Duration::from_millis(40);
+
+fn sender(addresses: &[&str]) -> Sender {
+    Sender {
+        mac: OWN.try_into().unwrap(),
+        any_mac: false,
+        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+    }
+}
+
+/// A guarded tap, and another port of its bridge, each by its only queue.
+struct Wire {
+    filters: TapFilters,
+    guest: OwnedFd,
+    other: OwnedFd,
+}
+
+impl Wire {
+    fn new(sender: Sender) -> Self {
+        ip(&[
+            "link",
+            "add",
+            "br0",
+            "type",
+            "bridge",
+            "mcast_snooping",
+            "0",
+        ]);
+        ip(&["link", "set", "br0", "addrgenmode", "none", "up"]);
+        let tap = |name: &str, mac: [u8; 6]| {
+            let tap = Tap::make(Some(&interface(name)), mac.try_into().unwrap(), 1).unwrap();
+            tap.join(&interface("br0"), None, false).unwrap();
+            tap
+        };
+        let (guest, other) = (tap("guest", OWN), tap("other", OTHER));
+        let filters = TapFilters::default();
+        filters.guard("guest", sender).unwrap();
+        guest.up().unwrap();
+        other.up().unwrap();
+        let mut queues = guest.into_queues();
+        queues.extend(other.into_queues());
+        let [guest, other] = queues.try_into().unwrap();
+        let wire = Self {
+            filters,
+            guest,
+            other,
+        };
+        // Ports take a moment to forward.
+        let begin = Instant::now();
+        while !wire.passes(&honest()) {
+            assert!(begin.elapsed().as_secs() < 10, "no frame passes");
+        }
+        wire
+    }
+
+    /// Whether a frame that the guest sends comes out of the other port.
+    fn passes(&self, frame: &[u8]) -> bool {
+        let mut bytes = vec![0; 12];
+        bytes.extend(frame);
+        rustix::io::write(&self.guest, &bytes).unwrap();
+        let timeout = Timespec {
+            tv_sec: 0,
+            tv_nsec: SILENCE.subsec_nanos().into(),
+        };
+        let mut buffer = [0; 2048];
+        loop {
+            let mut polled = [PollFd::new(&self.other, PollFlags::IN)];
+            if poll(&mut polled, Some(&timeout)).unwrap() == 0 {
+                return false;
+            }
+            let length = rustix::io::read(&self.other, &mut buffer).unwrap();
+            // The host itself may have something to say; and it may take padding away.
+            let seen = &buffer[12..length];
+            if seen.len() >= 42 && frame.starts_with(seen) {
+                return true;
+            }
+        }
+    }
+}
+
+fn ethernet(from: [u8; 6], kind: u16, body: &[u8]) -> Vec<u8> {
+    let mut frame = [ALL, from].concat();
+    frame.extend(kind.to_be_bytes());
+    frame.extend(body);
+    frame.resize(frame.len().max(60), 0);
+    frame
+}
+
+fn arp(from: [u8; 6], mac: [u8; 6], address: [u8; 4]) -> Vec<u8> {
+    let mut body = vec![0, 1, 8, 0, 6, 4, 0, 1];
+    body.extend(mac);
+    body.extend(address);
+    body.extend([0; 6]);
+    body.extend([192, 0, 2, 1]);
+    ethernet(from, 0x0806, &body)
+}
+
+/// A datagram of UDP.
+fn udp(address: [u8; 4], from: u16, to: u16) -> Vec<u8> {
+    let mut body = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0];
+    body.extend(address);
+    body.extend([255; 4]);
+    body.extend(from.to_be_bytes());
+    body.extend(to.to_be_bytes());
+    body.extend([0, 12, 0, 0, 1, 2, 3, 4]);
+    // Bridges that have IPv4 looked at (bridge-nf-call-iptables) drop what has a wrong checksum.
+    let words = body[..20].chunks_exact(2);
+    let sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    body[10..12].copy_from_slice(&(!folded).to_be_bytes());
+    ethernet(OWN, 0x0800, &body)
+}
+
+fn ipv6(address: &str, next: u8, payload: &[u8]) -> Vec<u8> {
+    let address: std::net::Ipv6Addr = address.parse().unwrap();
+    let mut body = vec![0x60, 0, 0, 0];
+    body.extend(u16::try_from(payload.len()).unwrap().to_be_bytes());
+    body.extend([next, 255]);
+    body.extend(address.octets());
+    body.extend("ff02::1".parse::<std::net::Ipv6Addr>().unwrap().octets());
+    body.extend(payload);
+    ethernet(OWN, 0x86dd, &body)
+}
+
+fn icmpv6(address: &str, kind: u8, target: &str) -> Vec<u8> {
+    let mut payload = vec![kind, 0, 0, 0, 0, 0, 0, 0];
+    payload.extend(target.parse::<std::net::Ipv6Addr>().unwrap().octets());
+    ipv6(address, 58, &payload)
+}
+
+fn udp_ipv6(from: u16, to: u16) -> Vec<u8> {
+    let mut payload = from.to_be_bytes().to_vec();
+    payload.extend(to.to_be_bytes());
+    payload.extend([0, 12, 0, 0, 1, 2, 3, 4]);
+    ipv6("2001:db8::5", 17, &payload)
+}
+
+fn honest() -> Vec<u8> {
+    arp(OWN, OWN, [192, 0, 2, 5])
+}
+
+fn tables() -> Vec<String> {
+    let tables = Tables::open().unwrap().all().unwrap();
+    tables.into_iter().map(|table| table.tap).collect()
+}
+
+fn until(what: &str, is: impl Fn() -> bool) {
+    let begin = Instant::now();
+    while !is() {
+        assert!(begin.elapsed().as_secs() < 10, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+fn a_guest_with_addresses_sends_from_those_only() {
+    alone(|| {
+        let wire = Wire::new(sender(&["192.0.2.5", "198.51.100.0/24", "2001:db8::5"]));
+        let pass = |what: &str, frame: Vec<u8>| assert!(wire.passes(&frame), "{what}");
+        let stop = |what: &str, frame: Vec<u8>| assert!(!wire.passes(&frame), "{what}");
+        pass("its own ARP", honest());
+        pass("a probe", arp(OWN, OWN, [0; 4]));
+        pass("its other addresses", arp(OWN, OWN, [198, 51, 100, 255]));
+        stop("another frame's address", arp(OTHER, OTHER, [192, 0, 2, 5]));
+        stop("another sender's in ARP", arp(OWN, OTHER, [192, 0, 2, 5]));
+        stop("another address in ARP", arp(OWN, OWN, [192, 0, 2, 1]));
+        stop("the next network", arp(OWN, OWN, [198, 51, 101, 0]));
+        let mut strange = honest();
+        strange[14] = 9;
+        stop("ARP of another kind", strange);
+        stop("half of an ARP", ethernet(OWN, 0x0806, &[0, 1, 8, 0, 6, 4]));
+
+        pass("its own IPv4", udp([192, 0, 2, 5], 1000, 2000));
+        stop("another's IPv4", udp([192, 0, 2, 6], 1000, 2000));
+        pass("a client of DHCP", udp([0; 4], 68, 67));
+        stop("no address otherwise", udp([0; 4], 68, 68));
+        stop("a server of DHCP", udp([192, 0, 2, 5], 67, 68));
+        stop("one by another port", udp([192, 0, 2, 5], 1067, 68));
+        stop("a relay of DHCP", udp([192, 0, 2, 5], 67, 67));
+        let mut broken = udp([192, 0, 2, 5], 1000, 2000);
+        broken[14] = 0x41;
+        stop("a header too short", broken);
+
+        pass("its own IPv6", udp_ipv6(1000, 2000));
+        stop("another's IPv6", ipv6("2001:db8::6", 59, &[]));
+        pass("its link's", ipv6("fe80::5054:ff:fe0a:b0c", 59, &[]));
+        stop(
+            "another's of its link",
+            ipv6("fe80::5054:ff:fe0a:b0d", 59, &[]),
+        );
+        pass("a look for duplicates", icmpv6("::", 135, "2001:db8::5"));
+        stop("no address otherwise", ipv6("::", 59, &[]));
+        pass(
+            "its own neighbour",
+            icmpv6("2001:db8::5", 136, "2001:db8::5"),
+        );
+        stop(
+            "another's neighbour",
+            icmpv6("2001:db8::5", 136, "2001:db8::1"),
+        );
+        stop("an unspecified one's", icmpv6("::", 136, "2001:db8::1"));
+        stop("a router", icmpv6("fe80::5054:ff:fe0a:b0c", 134, "::"));
+        stop("a redirect", icmpv6("2001:db8::5", 137, "2001:db8::1"));
+        stop("a server of DHCPv6", udp_ipv6(547, 546));
+        stop("one by another port", udp_ipv6(1547, 546));
+        pass("a client of DHCPv6", udp_ipv6(546, 547));
+        // Behind an extension header without options, and in a first fragment.
+        let advertisement = |next: u8, header: [u8; 8]| {
+            let mut payload = header.to_vec();
+            payload[0] = 58;
+            payload.extend([134, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
+            ipv6("2001:db8::5", next, &payload)
+        };
+        stop(
+            "a hidden router",
+            advertisement(60, [0, 0, 1, 4, 0, 0, 0, 0]),
+        );
+        stop(
+            "a router in pieces",
+            advertisement(44, [0, 0, 0, 1, 0, 0, 0, 9]),
+        );
+
+        stop(
+            "a tag",
+            ethernet(OWN, 0x8100, &[&[0, 5, 8, 6], &honest()[14..]].concat()),
+        );
+        stop(
+            "a service tag",
+            ethernet(OWN, 0x88a8, &[&[0, 5, 8, 6], &honest()[14..]].concat()),
+        );
+        stop(
+            "no kind but a length",
+            ethernet(OWN, 46, &[0xaa, 0xaa, 3, 0, 0, 0, 8, 0]),
+        );
+        stop("anything else", ethernet(OWN, 0x88cc, &[]));
+        pass("its own ARP still", honest());
+        let dropped = wire.filters.dropped("guest").unwrap();
+        assert_eq!(dropped, 27);
+    });
+}
+
+#[test]
+fn a_guest_without_addresses_sends_from_any_with_its_own_ethernet_address() {
+    alone(|| {
+        let wire = Wire::new(sender(&[]));
+        assert!(wire.passes(&arp(OWN, OWN, [203, 0, 113, 9])));
+        assert!(wire.passes(&udp([203, 0, 113, 9], 1000, 2000)));
+        assert!(wire.passes(&ipv6("2001:db8:9::1", 59, &[])));
+        assert!(!wire.passes(&arp(OTHER, OTHER, [203, 0, 113, 9])));
+        assert!(!wire.passes(&arp(OWN, OTHER, [203, 0, 113, 9])));
+        assert!(!wire.passes(&udp([203, 0, 113, 9], 67, 68)));
+        assert!(!wire.passes(&icmpv6("fe80::1", 134, "::")));
+        assert!(!wire.passes(&ethernet(OWN, 0x8100, &[0, 5, 8, 6])));
+        assert_eq!(wire.filters.dropped("guest"), Some(5));
+    });
+}
+
+#[test]
+fn a_trusted_guest_has_any_ethernet_address_and_no_other_of_ip() {
+    alone(|| {
+        let trusted = Sender {
+            any_mac: true,
+            ..sender(&["192.0.2.5", "2001:db8::5"])
+        };
+        let wire = Wire::new(trusted);
+        assert!(wire.passes(&arp(OTHER, OTHER, [192, 0, 2, 5])));
+        assert!(!wire.passes(&arp(OTHER, OTHER, [192, 0, 2, 6])));
+        assert!(wire.passes(&ipv6("fe80::1", 59, &[])));
+        assert!(!wire.passes(&ipv6("2001:db8::6", 59, &[])));
+    });
+}
+
+#[test]
+fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
+    alone(|| {
+        let wire = Wire::new(sender(&["192.0.2.5"]));
+        assert_eq!(tables(), ["guest"]);
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = wire;
+        drop((guest, other));
+        ends("guest");
+        until("the table is gone", || tables().is_empty());
+        assert_eq!(filters.dropped("guest"), None);
+    });
+}
+
+#[test]
+fn a_filter_that_somebody_deletes_is_put_back() {
+    alone(|| {
+        let wire = Wire::new(sender(&["192.0.2.5"]));
+        let mut admin = Tables::open().unwrap();
+        let table = admin.find("guest").unwrap().unwrap();
+        admin.delete(&table).unwrap();
+        until("it is back", || {
+            let mut tables = Tables::open().unwrap();
+            tables
+                .find("guest")
+                .unwrap()
+                .is_some_and(|found| found != table)
+        });
+        assert!(!wire.passes(&arp(OWN, OWN, [192, 0, 2, 6])));
+        assert!(wire.passes(&honest()));
+    });
+}
+
+#[test]
+fn a_later_supervisor_s_filter_takes_the_place_of_the_earlier_s() {
+    alone(|| {
+        let wire = Wire::new(sender(&["192.0.2.5"]));
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = wire;
+        drop(filters);
+        assert_eq!(tables(), ["guest"]);
+        let later = TapFilters::default();
+        later
+            .guard("guest", sender(&["192.0.2.5", "192.0.2.6"]))
+            .unwrap();
+        let filters = later;
+        let wire = Wire {
+            filters,
+            guest,
+            other,
+        };
+        assert!(wire.passes(&arp(OWN, OWN, [192, 0, 2, 6])));
+        assert!(!wire.passes(&arp(OWN, OWN, [192, 0, 2, 7])));
+        assert_eq!(tables(), ["guest"]);
+        assert_eq!(wire.filters.dropped("guest"), Some(1));
+    });
+}
+
+#[test]
+fn what_a_supervisor_left_that_died_is_swept_and_nothing_else() {
+    alone(|| {
+        let tap =
+            |name: &str| Tap::make(Some(&interface(name)), OWN.try_into().unwrap(), 1).unwrap();
+        let (here, gone) = (tap("here"), tap("gone"));
+        // Nobody listens.
+        let mut kept = Kept::default();
+        kept.guard("here", sender(&[])).unwrap();
+        kept.guard("gone", sender(&[])).unwrap();
+        drop(kept);
+        drop(gone);
+        ends("gone");
+        assert_eq!(tables().len(), 2);
+        TapFilters::default().sweep();
+        assert_eq!(tables(), ["here"]);
+        TapFilters::default().forget("here");
+        assert_eq!(tables(), ["here"]);
+        drop(here);
+        ends("here");
+        TapFilters::default().forget("here");
+        assert!(tables().is_empty());
+    });
+}
+
+#[test]
+fn whoever_has_no_filter_is_told_in_a_line_what_is_missing() {
+    for errno in [
+        Errno::PROTONOSUPPORT,
+        Errno::OPNOTSUPP,
+        Errno::NOENT,
+        Errno::PERM,
+    ] {
+        let tap = "vnet0".to_owned();
+        let line = FilterError::Refused { tap, errno }.to_string();
+        assert!(
+            line.starts_with("cannot keep the guest on 'vnet0' from using others'"),
+            "{line}"
+        );
+        assert!(!line.contains('\n'), "{line}");
+        let mended = errno == Errno::PERM || line.contains("modprobe nf_tables");
+        assert!(mended, "{line}");
+    }
+}
+
+#[test]
+fn whoever_may_not_filter_is_refused() {
+    alone(|| {
+        // A socket of another namespace's owner would do as well; a capability is all it takes.
+        let filters = TapFilters::default();
+        let none = rustix::thread::CapabilitySets {
+            effective: rustix::thread::CapabilitySet::empty(),
+            permitted: rustix::thread::CapabilitySet::empty(),
+            inheritable: rustix::thread::CapabilitySet::empty(),
+        };
+        rustix::thread::set_capabilities(None, none).unwrap();
+        let refused = filters.guard("vnet0", sender(&[])).unwrap_err();
+        assert!(refused.to_string().contains("CAP_NET_ADMIN"), "{refused}");
+    });
+}
+
+#[test]
+fn each_of_many_taps_has_a_table_of_its_own() {
+    alone(|| {
+        let filters = TapFilters::default();
+        let taps: Vec<Tap> = (0..100)
+            .map(|_| Tap::make(None, OWN.try_into().unwrap(), 1).unwrap())
+            .collect();
+        for tap in &taps {
+            filters
+                .guard(tap.name(), sender(&["192.0.2.5", "2001:db8::5"]))
+                .unwrap();
+        }
+        assert_eq!(tables().len(), 100);
+        drop(taps);
+        until("all of them are gone", || tables().is_empty());
+    });
+}
