@@ -313,8 +313,8 @@ fn a_crash_while_a_disk_grows_leaves_it_at_its_old_or_its_new_size() {
         for writes in 0..=run.log.len() {
             check_by_qemu(&file).unwrap_or_else(|error| panic!("after {writes}: {error}"));
             let size = size_by_qemu(&file);
-            let begun = run.steps.iter().filter(|(done, _)| *done <= writes);
-            let old = begun.last().map_or(0, |(_, disk)| disk.len() as u64);
+            let mut begun = run.steps.iter().filter(|(done, _)| *done <= writes);
+            let old = begun.next_back().map_or(0, |(_, disk)| disk.len() as u64);
             let next = sizes.into_iter().find(|size| *size > old);
             assert!(
                 size == old || Some(size) == next,
