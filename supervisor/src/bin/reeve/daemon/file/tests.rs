@@ -177,7 +177,7 @@ fn a_device_that_makes_no_sense_is_refused_with_its_line() {
     assert!(disk("colour = 'red'").contains("colour"));
     assert!(refused("name = 'web'\n[[disk]]\ntarget = 'sda'").contains("'sda'"));
     let nic = |keys: &str| refused(&format!("name = 'web'\n[[nic]]\n{keys}"));
-    assert!(nic("bridge = 'a'\ntap = 'b'").contains("not on both"));
+    assert!(nic("bridge = 'a'\ntap = 'b'").contains("not on two"));
     assert!(nic("mac = '01:00:00:00:00:00'").contains("one station"));
     assert!(nic("bridge = 'a/b'").contains("'a/b'"));
 }
