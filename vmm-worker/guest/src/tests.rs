@@ -12,6 +12,10 @@ mod drive {
     pub(super) use crate::mode::cases;
 
     #[allow(dead_code, reason = "the kernel uses what the tests do not")]
+    #[allow(
+        clippy::cast_possible_truncation,
+        reason = "the kernel is for 64 bits only"
+    )]
     mod latency;
     #[allow(dead_code, reason = "the kernel uses what the tests do not")]
     pub(super) mod options;

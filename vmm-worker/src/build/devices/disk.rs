@@ -156,12 +156,10 @@ fn ring(name: &str, reserve: Option<&Arc<RingReserve>>) -> Option<Ring> {
 /// kernel does not know that of these file systems when io_uring asks, and hands each transfer to a thread
 /// of its own, which costs several times as much as the copy.
 fn is_in_memory(file: &OwnedFd) -> bool {
-    const TMPFS: u32 = 0x0102_1994;
-    const RAMFS: u32 = 0x8584_58f6;
-    const HUGETLBFS: u32 = 0x9584_58f6;
-    // Magic numbers are of 32 bits.
-    rustix::fs::fstatfs(file)
-        .is_ok_and(|system| [TMPFS, RAMFS, HUGETLBFS].contains(&(system.f_type as u32)))
+    const TMPFS: i64 = 0x0102_1994;
+    const RAMFS: i64 = 0x8584_58f6;
+    const HUGETLBFS: i64 = 0x9584_58f6;
+    rustix::fs::fstatfs(file).is_ok_and(|system| [TMPFS, RAMFS, HUGETLBFS].contains(&system.f_type))
 }
 
 /// What the file asks of those who leave the page cache out. Where the host does not say it is what every
