@@ -451,13 +451,17 @@ const TO_WORKER: &[(&str, &str)] = &[
     ),
     (
         "network interface",
-        "02070907090b2f72756e2f7377697463685254000a0b0d280201fb7805",
+        "020709010205766e6574305254000a0b0c020c0d01fb7805010108000000",
     ),
     ("entropy device", "0207090203010900"),
     ("balloon", "02070903040100"),
     ("socket device", "0207090405210e010f"),
     ("serial controller", "020709051f02000010010103612e3011"),
     ("shared folder", "020709060701741213"),
+    (
+        "network interface",
+        "02070907090b2f72756e2f7377697463685254000a0b0d280201fb7805",
+    ),
     ("device_detach", "02070a0500"),
     ("device_detach, by force", "02070a0501"),
     ("device_query", "02070c"),
