@@ -39,9 +39,9 @@ pub struct Service {
     policy: EndPolicy,
     digest: Option<SpecDigest>,
     adoption: Option<Adoption>,
-    /// What was said, and is told again in a [`Report`].
+    /// What was said, and is told again in a [`Report`](reeve_ipc::request::Report).
     pub events: Events,
-    /// The last request that changed anything, for [`Report`].
+    /// The last request that changed anything, for [`Report`](reeve_ipc::request::Report).
     pub last_request: Option<FinishedRequest>,
     /// Devices that are gone and of which nobody was told yet.
     pub removed: Vec<PciSlot>,

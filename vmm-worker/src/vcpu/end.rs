@@ -99,7 +99,7 @@ impl PowerSink for EndSignal {
     }
 }
 
-/// The vCPU that wrote the port tells how it stands: [`EndSignal::take_panic`].
+/// The vCPU that wrote the port tells how it stands: `EndSignal::take_panic`.
 impl PanicSink for EndSignal {
     fn panicked(&self) {
         self.panicked.store(true, Ordering::Relaxed);
