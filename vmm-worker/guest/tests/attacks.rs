@@ -90,20 +90,20 @@ attacks! {
     random: "random",
 }
 
-/// The tester's own test.
+/// The tester's own test. Whether what is written falls behind the reset is chance, which a busy machine has
+/// little of.
 #[test]
 fn a_device_that_outlives_its_reset_is_found() {
-    let outcome = Setup::new(&mode::attack("reset-in-flight", "any", 1, None))
-        .virtio(&[Device::Rng])
-        .outlives_resets()
-        .run();
-    assert!(
-        outcome
-            .output
-            .contains("FAILED, memory is written after a reset"),
-        "{}",
-        outcome.output
-    );
+    let mut output = String::new();
+    let found = (0..5).any(|_| {
+        output = Setup::new(&mode::attack("reset-in-flight", "any", 1, None))
+            .virtio(&[Device::Rng])
+            .outlives_resets()
+            .run()
+            .output;
+        output.contains("FAILED, memory is written after a reset")
+    });
+    assert!(found, "{output}");
 }
 
 #[test]
