@@ -213,7 +213,7 @@ fn a_medium_is_put_into_a_removable_disk_and_comes_out_as_it_went_in() {
     let medium = Medium {
         image: layer("/a", DiskFormat::Qcow2),
         backing: vec![layer("/b", DiskFormat::Raw)],
-        standalone: false,
+        from_image: false,
     };
     assert_eq!(devices.change_medium(&name, Some(medium.clone())), Ok(None));
     assert_eq!(devices.disks[1].layers().count(), 2);
@@ -232,7 +232,7 @@ fn a_medium_is_put_into_a_removable_disk_and_comes_out_as_it_went_in() {
     let raw_on_raw = Medium {
         image: layer("/a", DiskFormat::Raw),
         backing: vec![layer("/b", DiskFormat::Raw)],
-        standalone: false,
+        from_image: false,
     };
     assert!(devices.change_medium(&name, Some(raw_on_raw)).is_err());
 }

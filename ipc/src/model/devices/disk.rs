@@ -18,7 +18,7 @@ pub struct Disk {
     /// The file or block device that holds it; without one the disk has no medium.
     pub image: Option<Layer>,
     /// What the image builds upon, the nearest first. Where nothing is said here a qcow2 image is asked,
-    /// unless it is [`standalone`](Self::standalone); what an image names is opened only where a definition
+    /// unless it is [`from_image`](Self::from_image); what an image names is opened only where a definition
     /// may name it.
     pub backing: Vec<Layer>,
     /// The guest may not write.
@@ -41,8 +41,9 @@ pub struct Disk {
     pub address: Option<PciSlot>,
     /// Its medium may be changed, and be missing, while the domain runs: the guest may only read it.
     pub removable: bool,
-    /// Its image builds upon nothing: one that names a backing file is refused.
-    pub standalone: bool,
+    /// What its image builds upon is read from its header, and from what is found there: whoever may write the
+    /// image, its guest's worker among them, says which files are opened. Otherwise it is what `backing` says.
+    pub from_image: bool,
 }
 
 /// What is put into a disk that is removable.
@@ -52,8 +53,8 @@ pub struct Medium {
     pub image: Layer,
     /// As [`Disk::backing`].
     pub backing: Vec<Layer>,
-    /// As [`Disk::standalone`].
-    pub standalone: bool,
+    /// As [`Disk::from_image`].
+    pub from_image: bool,
 }
 
 /// One file of a disk.
@@ -115,30 +116,30 @@ impl Disk {
             throttle: DiskThrottle::default(),
             address: None,
             removable: false,
-            standalone: false,
+            from_image: false,
         }
     }
 
     /// Puts a medium in, or takes the one that is there out; gives what was there.
     pub fn exchange(&mut self, medium: Option<Medium>) -> Option<Medium> {
-        let (image, backing, standalone) = match medium {
-            Some(medium) => (Some(medium.image), medium.backing, medium.standalone),
+        let (image, backing, from_image) = match medium {
+            Some(medium) => (Some(medium.image), medium.backing, medium.from_image),
             None => (None, Vec::new(), false),
         };
         let image = std::mem::replace(&mut self.image, image);
         let backing = std::mem::replace(&mut self.backing, backing);
-        let standalone = std::mem::replace(&mut self.standalone, standalone);
+        let from_image = std::mem::replace(&mut self.from_image, from_image);
         image.map(|image| Medium {
             image,
             backing,
-            standalone,
+            from_image,
         })
     }
 
     /// Whether its image is asked what it builds upon.
     #[must_use]
     pub fn asks_image(&self) -> bool {
-        self.backing.is_empty() && !self.standalone
+        self.from_image
     }
 
     /// Its image and what that builds upon, in order.
@@ -173,8 +174,8 @@ impl Disk {
         if self.image.is_none() && !self.backing.is_empty() {
             return Err(DeviceError::NoImage(target()));
         }
-        if self.standalone && !self.backing.is_empty() {
-            return Err(DeviceError::Standalone(target()));
+        if self.from_image && !self.backing.is_empty() {
+            return Err(DeviceError::BackingTwice(target()));
         }
         if self.removable && !(self.read_only && self.queues == 1) {
             return Err(DeviceError::Removable(target()));

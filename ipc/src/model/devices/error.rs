@@ -214,9 +214,11 @@ pub enum DeviceError {
          read-only = true, or attach another disk"
     )]
     NotRemovable(DiskTarget),
-    /// A disk that builds upon nothing, and upon something.
-    #[error("disk '{0}' says that its image builds upon nothing, and what it builds upon; say one")]
-    Standalone(DiskTarget),
+    /// A disk of which both its image and its definition are to say what it builds upon.
+    #[error(
+        "disk '{0}' says that what its image builds upon is read from it, and what it is; say one"
+    )]
+    BackingTwice(DiskTarget),
     /// What only a disk with something in it can do.
     #[error("disk '{0}' has no medium")]
     NoMedium(DiskTarget),

@@ -66,7 +66,7 @@ pub(in crate::tests) fn devices() -> Devices {
         },
         address: Some(slot(1)),
         removable: false,
-        standalone: false,
+        from_image: false,
     };
     let empty = Disk {
         read_only: true,
@@ -181,16 +181,16 @@ fn any_disk() -> impl Strategy<Value = Disk> {
         throttle: rest.2,
         address: rest.3,
         removable: flags[0],
-        standalone: flags[1],
+        from_image: flags[1],
     })
 }
 
 pub(super) fn any_medium() -> impl Strategy<Value = Medium> {
-    (any_layer(), vec(any_layer(), 0..3), any::<bool>()).prop_map(|(image, backing, standalone)| {
+    (any_layer(), vec(any_layer(), 0..3), any::<bool>()).prop_map(|(image, backing, from_image)| {
         Medium {
             image,
             backing,
-            standalone,
+            from_image,
         }
     })
 }

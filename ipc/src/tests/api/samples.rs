@@ -309,7 +309,7 @@ fn medium(insert: bool) -> FromClient {
     let medium = || Medium {
         image: layer("/a", DiskFormat::Qcow2),
         backing: vec![layer("/b", DiskFormat::Raw)],
-        standalone: false,
+        from_image: false,
     };
     call(DomainMediumChange {
         domain: web(),

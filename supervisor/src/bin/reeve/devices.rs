@@ -26,8 +26,9 @@ pub struct DeviceArgs {
     /// A disk, from an image or a block device; may be given again. Its format is always said, never
     /// guessed. More: ro, removable (then none in place of PATH has no medium), target=vda, cache=writeback|none|writethrough|directsync|unsafe,
     /// io=io_uring|threads, discard=ignore|unmap, serial=TEXT, queues=N, block-size=512|4096, address=N.
-    /// What a qcow2 image builds upon is read from it, unless it is said: backing=none, or for each file, in
-    /// order, backing=PATH,backing-format=raw|qcow2. A comma in a path is written twice.
+    /// What a qcow2 image builds upon is said for each file, in order: backing=PATH,backing-format=raw|qcow2. With
+    /// backing=auto it is read from the images, whose authors then choose the files. A comma in a path is
+    /// written twice.
     #[arg(
         long,
         value_name = "PATH,format=raw|qcow2[,...]",
@@ -178,7 +179,7 @@ fn read_medium(list: &mut List) -> Result<Medium, String> {
             path.display()
         ));
     };
-    let standalone = list.flag("backing=none");
+    let from_image = list.flag("backing=auto");
     let backing = list.pairs("backing", "backing-format")?.into_iter();
     Ok(Medium {
         image: Layer { path, format },
@@ -188,7 +189,7 @@ fn read_medium(list: &mut List) -> Result<Medium, String> {
                 format,
             })
             .collect(),
-        standalone,
+        from_image,
     })
 }
 

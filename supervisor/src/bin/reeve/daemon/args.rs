@@ -381,8 +381,8 @@ pub struct MediumArgs {
     /// Take the medium out.
     #[arg(long)]
     pub eject: bool,
-    /// Put this one in, in place of what is there. What a qcow2 image builds upon is read from it, unless it is
-    /// said: backing=none, or backing=PATH,backing-format=raw|qcow2.
+    /// Put this one in, in place of what is there. What a qcow2 image builds upon is said as for
+    /// --disk: backing=PATH,backing-format=raw|qcow2, or backing=auto.
     #[arg(long, value_name = "PATH,format=raw|qcow2[,...]", value_parser = medium)]
     pub insert: Option<Medium>,
 }

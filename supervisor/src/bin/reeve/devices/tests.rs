@@ -207,18 +207,18 @@ fn what_is_said_twice_or_means_nothing_is_refused() {
 }
 
 #[test]
-fn a_removable_disk_may_be_empty_and_an_image_may_stand_alone() {
+fn a_removable_disk_may_be_empty_and_an_image_may_be_asked() {
     let devices = devices(&[
         "--disk",
         "none,removable,ro",
         "--disk",
-        "a.qcow2,format=qcow2,backing=none",
+        "a.qcow2,format=qcow2,backing=auto",
     ]);
     let [first, second] = &devices.disks[..] else {
         panic!("{devices:?}")
     };
     assert!(first.removable && first.read_only && first.image.is_none());
-    assert!(second.standalone && second.backing.is_empty() && !second.removable);
+    assert!(second.from_image && second.backing.is_empty() && !second.removable);
 }
 
 #[test]
@@ -226,7 +226,7 @@ fn a_medium_is_a_disk_without_what_is_the_drive_s() {
     let read = medium("a,,b,format=qcow2,backing=base,backing-format=raw").unwrap();
     assert_eq!(read.image.path, PathBuf::from("a,b"));
     assert_eq!(read.backing.len(), 1);
-    assert!(medium("a,format=raw,backing=none").unwrap().standalone);
+    assert!(medium("a,format=qcow2,backing=auto").unwrap().from_image);
     for text in ["a", "a,format=raw,target=vda", "a,format=raw,ro", ""] {
         assert!(medium(text).is_err(), "{text}");
     }

@@ -589,7 +589,7 @@ fn medium(path: &str) -> Medium {
             format: DiskFormat::Raw,
         },
         backing: Vec::new(),
-        standalone: false,
+        from_image: false,
     }
 }
 

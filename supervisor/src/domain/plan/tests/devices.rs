@@ -78,6 +78,7 @@ fn an_image_is_opened_for_writing_and_what_it_builds_upon_is_not() {
     let world = World::new();
     let mut disk = world.disk("image");
     disk.image = Some(world.layer("image", DiskFormat::Qcow2));
+    disk.from_image = true;
     disk.backing = vec![world.layer("base", DiskFormat::Raw)];
     let (spec, mut fds) = planned_disk(disk).unwrap();
     assert_eq!(spec.layers.len(), 2);
@@ -302,6 +303,7 @@ fn what_an_image_names_is_opened_as_if_the_definition_had() {
     std::fs::write(world.path("middle"), [0; 512]).unwrap();
     let mut disk = world.disk("image");
     disk.image = Some(world.layer("image", DiskFormat::Qcow2));
+    disk.from_image = true;
     let names = Names::of(&[("middle", "qcow2"), ("base", "raw")]);
     let files = Files {
         paths: &AnyPath,
@@ -331,17 +333,14 @@ fn what_an_image_names_is_opened_as_if_the_definition_had() {
     }
     drop(fds);
     // A definition that says something is believed, and its image not asked.
-    for (backing, standalone) in [
-        (vec![world.layer("base", DiskFormat::Raw)], false),
-        (vec![], true),
-    ] {
+    domain.devices.disks[0].from_image = false;
+    for backing in [vec![world.layer("base", DiskFormat::Raw)], vec![]] {
         let names = Names::of(&[("missing", "raw")]);
         let files = Files {
             paths: &AnyPath,
             images: &names,
         };
         domain.devices.disks[0].backing = backing;
-        domain.devices.disks[0].standalone = standalone;
         let all = completed(&domain).unwrap();
         plan_devices(&all, files, &NicPolicy::default(), &mut FdTable::new()).unwrap();
     }
@@ -352,6 +351,7 @@ fn what_an_image_may_not_name_is_refused_by_its_name() {
     let world = World::new();
     let mut disk = world.disk("image");
     disk.image = Some(world.layer("image", DiskFormat::Qcow2));
+    disk.from_image = true;
     let allowed = crate::host::paths::AllowedPaths::new(vec![world.directory.path().to_owned()]);
     let mut domain = domain(built_in());
     domain.devices.disks = vec![disk];

@@ -34,7 +34,7 @@ pub(super) struct Disk {
     #[serde(default, skip_serializing_if = "is_false")]
     removable: bool,
     #[serde(default, skip_serializing_if = "is_false")]
-    standalone: bool,
+    from_image: bool,
 }
 
 #[expect(
@@ -157,7 +157,7 @@ impl From<&model::Disk> for Disk {
             throttle,
             address,
             removable,
-            standalone,
+            from_image,
         } = disk;
         let spec::DiskThrottle { bytes, requests } = *throttle;
         Self {
@@ -175,7 +175,7 @@ impl From<&model::Disk> for Disk {
             requests: requests.into(),
             address: from_slot(*address),
             removable: *removable,
-            standalone: *standalone,
+            from_image: *from_image,
         }
     }
 }
@@ -202,7 +202,7 @@ impl TryFrom<Disk> for model::Disk {
             },
             address: to_slot(disk.address)?,
             removable: disk.removable,
-            standalone: disk.standalone,
+            from_image: disk.from_image,
         })
     }
 }

@@ -63,7 +63,7 @@ struct DiskKeys {
     #[serde(skip_serializing_if = "Option::is_none")]
     write_iops: Option<RateKeys>,
     /// What the image builds upon.
-    #[serde(default, skip_serializing_if = "Backing::is_auto")]
+    #[serde(default, skip_serializing_if = "Backing::is_none")]
     backing: Backing,
 }
 
@@ -87,30 +87,29 @@ enum BackingWord {
 
 impl Default for Backing {
     fn default() -> Self {
-        Self::Word(BackingWord::Auto)
+        Self::Word(BackingWord::None)
     }
 }
 
 impl Backing {
-    fn is_auto(&self) -> bool {
+    fn is_none(&self) -> bool {
         *self == Self::default()
     }
 
-    /// The files, and whether there are none whatever the image says.
+    /// The files, and whether they are what the image says.
     fn parts(self) -> (Vec<Layer>, bool) {
         match self {
-            Self::Word(word) => (Vec::new(), word == BackingWord::None),
+            Self::Word(word) => (Vec::new(), word == BackingWord::Auto),
             Self::Files(files) => {
                 let layer = |LayerKeys { path, format }| Layer { path, format };
-                let standalone = files.is_empty();
-                (files.into_iter().map(layer).collect(), standalone)
+                (files.into_iter().map(layer).collect(), false)
             }
         }
     }
 
-    fn of(backing: Vec<Layer>, standalone: bool) -> Self {
+    fn of(backing: Vec<Layer>, from_image: bool) -> Self {
         match backing.is_empty() {
-            true if standalone => Self::Word(BackingWord::None),
+            true if from_image => Self::Word(BackingWord::Auto),
             true => Self::default(),
             false => {
                 let keys = |Layer { path, format }| LayerKeys { path, format };
@@ -158,7 +157,7 @@ impl TryFrom<DiskKeys> for DiskEntry {
                 return Err(format!("disk '{}' has a format and no path", keys.target));
             }
         };
-        let (backing, standalone) = keys.backing.parts();
+        let (backing, from_image) = keys.backing.parts();
         let rate = |keys: Option<RateKeys>| keys.map(Rate::from);
         Ok(Self(Disk {
             target: keys.target,
@@ -185,7 +184,7 @@ impl TryFrom<DiskKeys> for DiskEntry {
             },
             address: keys.address,
             removable: keys.removable,
-            standalone,
+            from_image,
         }))
     }
 }
@@ -217,7 +216,7 @@ impl From<DiskEntry> for DiskKeys {
             total_iops: rate(requests.total),
             read_iops: rate(requests.read),
             write_iops: rate(requests.write),
-            backing: Backing::of(disk.backing, disk.standalone),
+            backing: Backing::of(disk.backing, disk.from_image),
         }
     }
 }
