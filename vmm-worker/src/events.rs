@@ -80,7 +80,11 @@ impl Events {
         self.keep(event.clone());
         let delivery = match event {
             Event::GuestReset { .. } if !self.may_tell_reset() => return Ok(()),
-            Event::GuestReset { .. } | Event::BalloonChanged { .. } => Delivery::Droppable,
+            // What a guest can bring about again and again takes no place from what happens once.
+            Event::GuestReset { .. }
+            | Event::BalloonChanged { .. }
+            | Event::GuestCrashKernel
+            | Event::WatchdogExpired { .. } => Delivery::Droppable,
             _ => Delivery::Reliable,
         };
         let number = self.last;

@@ -5,6 +5,7 @@
 //! the few calls of [`Role::Reader`]. What a hostile image could make of it is a wrong answer, which its
 //! author could have had for less.
 
+use std::mem::ManuallyDrop;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 
 use reeve_devices::block::qcow2::read_header;
@@ -26,7 +27,9 @@ pub fn is_asked_for() -> bool {
 /// The whole of such a process; gives its exit code.
 #[must_use]
 pub fn run() -> u8 {
+    // Its filter has no way to close them: they go with the process.
     let (image, socket) = inherited();
+    let (image, socket) = (ManuallyDrop::new(image), ManuallyDrop::new(socket));
     let jailed = reeve_sandbox::enter(socket.as_fd()).map_err(|error| format!("jail: {error}"));
     let jailed = jailed.and_then(|_| {
         enter_role(Role::Reader).map_err(|error| format!("cannot close its filter: {error}"))
@@ -38,7 +41,7 @@ pub fn run() -> u8 {
     let Ok(bytes) = codec::encode(&answer) else {
         return exit_code::HOST;
     };
-    match rustix::io::retry_on_intr(|| rustix::io::write(&socket, &bytes)) {
+    match rustix::io::retry_on_intr(|| rustix::io::write(&*socket, &bytes)) {
         Ok(_) => code,
         // Nobody waits for it any more.
         Err(_) => exit_code::HOST,

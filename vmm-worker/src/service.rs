@@ -295,8 +295,14 @@ impl Service {
         };
         machine.pause()?;
         match end {
-            GuestEnd::PowerOff => self.phase = Phase::Off,
-            GuestEnd::Crash(_) => self.phase = Phase::Crashed,
+            GuestEnd::PowerOff => {
+                self.reset_waits = None;
+                self.phase = Phase::Off;
+            }
+            GuestEnd::Crash(_) => {
+                self.reset_waits = None;
+                self.phase = Phase::Crashed;
+            }
             GuestEnd::Reset if self.policy.on_reset == ResetAction::Preserve => {
                 self.phase = Phase::Off;
             }
@@ -324,8 +330,9 @@ impl Service {
     /// # Errors
     /// It cannot; the worker must end.
     pub fn go_on_here(&mut self) -> Result<bool, MachineError> {
-        // A reset lets it go on too.
-        if !self.go_on_waits || self.reset_waits.is_some() {
+        // A reset lets it go on too, and one that is on its way goes on elsewhere.
+        let stays = matches!(self.moving, Moving::No);
+        if !self.go_on_waits || self.reset_waits.is_some() || !stays {
             return Ok(false);
         }
         self.go_on()?;

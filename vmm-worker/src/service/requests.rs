@@ -188,6 +188,8 @@ impl WorkerService for Service {
         match give::give(machine, adoption, socket, before) {
             Ok(giving) => {
                 self.moving = Moving::Away(giving);
+                // From an earlier attempt: it is the other worker's to let it go on now.
+                self.go_on_waits = false;
                 Ok(())
             }
             Err(mut error) => {

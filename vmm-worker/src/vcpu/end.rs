@@ -55,10 +55,11 @@ impl EndSignal {
         self.pending.load(Ordering::Acquire)
     }
 
-    /// Leaves `end`, unless one waits already.
+    /// Leaves `end`, unless one waits already, or was taken and the vCPUs were not let run since: the guest has
+    /// one end only.
     pub fn raise(&self, end: GuestEnd) {
         let mut place = self.end.lock().unwrap_or_else(PoisonError::into_inner);
-        if place.is_none() {
+        if place.is_none() && !self.is_pending() {
             *place = Some(end);
             self.pending.store(true, Ordering::Release);
             // Fails only when the counter is full, which wakes the reader as well.

@@ -77,8 +77,6 @@ impl BackEndWorker {
         let served = queues.map(|queue| {
             let call = front.calls.get(usize::from(queue.index));
             let call = Arc::clone(call.ok_or(queue.index)?);
-            // What came after it was last stopped means nothing to the driver now.
-            call.take();
             Ok(Served { queue, call })
         });
         match served.collect::<Result<Vec<_>, u16>>() {
@@ -137,7 +135,8 @@ impl BackEndWorker {
     /// Waits for the back end's end and its interrupts.
     fn listen(&mut self, sources: &Sources<'_>) -> Result<(), BackEndError> {
         for (token, served) in (0..).zip(&self.queues) {
-            sources.add(&*served.call, token, Interest::Read)?;
+            // It is never read: the back end has it too, and could have a read of it wait for ever.
+            sources.add(&*served.call, token, Interest::Arrival)?;
         }
         if let Some(kick) = self.own.as_ref().and_then(|own| own.kick()) {
             sources.add(kick, OWN, Interest::Read)?;
@@ -220,10 +219,8 @@ impl QueueWorker for BackEndWorker {
             }
             _ => {
                 let place = usize::try_from(token).unwrap_or(usize::MAX);
-                if let Some(Served { queue, call }) = self.queues.get(place) {
-                    if call.take() {
-                        self.interrupts.queue(queue.index);
-                    }
+                if let Some(served) = self.queues.get(place) {
+                    self.interrupts.queue(served.queue.index);
                 }
             }
         }
@@ -254,10 +251,8 @@ impl QueueWorker for BackEndWorker {
         }
         for Served { queue, call } in &self.queues {
             let _ = sources.remove(&**call);
-            // What it gave back last.
-            if call.take() {
-                self.interrupts.queue(queue.index);
-            }
+            // For what it gave back last, if it did.
+            self.interrupts.queue(queue.index);
         }
         let place = Arc::clone(&self.place);
         *lock(&place) = match self.front {
