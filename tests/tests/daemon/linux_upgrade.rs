@@ -168,8 +168,9 @@ fn linux_under_load_is_taken_over_by_one_worker_after_the_other() -> Result<()> 
     let before = guest.received()?;
     rounds = guest.go_round(&rounds)?;
     ensure!(guest.received()? > before, "nothing is received any more");
-    // The load itself is told of there.
-    let bad = guest.run("cat /tmp/bad 2>/dev/null; dmesg | grep -v drop_caches")?;
+    // The load itself is told of there, and what an emulated processor makes slow.
+    let bad = guest
+        .run("cat /tmp/bad 2>/dev/null; dmesg | grep -vE 'drop_caches|hrtimer: interrupt took'")?;
     ensure!(bad.is_empty(), "{bad}");
     let stood: Vec<String> = daemon
         .log()

@@ -59,7 +59,8 @@ fn linux_sees_a_disk_grow_under_its_file_system_and_media_come_and_go() -> Resul
     // A writer that does not stop meanwhile.
     run(
         &mut console,
-        "(while :; do dd if=/dev/zero of=/dev/vda bs=64k count=64 conv=notrunc 2>/dev/null; done) & true",
+        "( (while [ ! -e /tmp/stop ]; do \
+         dd if=/dev/zero of=/dev/vda bs=64k count=64 conv=notrunc 2>/dev/null; done) & )",
     )?;
     host.daemon.reeve(&["resize", NAME, "vda", "64M"])?;
     wait_for_size(&mut console, "vda", 131_072)?;
@@ -67,7 +68,7 @@ fn linux_sees_a_disk_grow_under_its_file_system_and_media_come_and_go() -> Resul
         &mut console,
         "echo beyond | dd of=/dev/vda bs=1M seek=63 conv=sync,notrunc 2>/dev/null && sync",
     )?;
-    run(&mut console, "kill %1; true")?;
+    run(&mut console, "touch /tmp/stop")?;
     let mut bytes = [0; 6];
     File::open(&paths[0])?.read_exact_at(&mut bytes, 63 << 20)?;
     ensure!(&bytes == b"beyond", "{bytes:?}");
