@@ -58,6 +58,11 @@ pub fn devices_come_and_go_under_io(
     // What has been a vCPU once is kept for its next time: KVM takes none back.
     vcpus_come(domain)?;
     vcpus_go(domain)?;
+    // As is what guards interfaces, once the daemon had one to guard.
+    let option = format!("bridge={},mac={MAC},target={TAP}", network.bridge());
+    domain.reeve("attach", &["--net", &option])?;
+    domain.guest_until("[ -e /sys/class/net/eth0 ]")?;
+    domain.reeve("detach", &[MAC])?;
     domain.note()?;
     let before = (Held::by(worker)?, Held::by(daemon)?);
     let file = network.file("file", 1 << 20)?;
