@@ -18,7 +18,7 @@ use super::{balloon, plug, ports};
 
 #[reeve_tests::in_lab(timeout = "900s", root)]
 fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
-    let rounds = if soaking() { 50 } else { 3 };
+    let rounds = if soaking() { 50 } else { 2 };
     large_pages()?;
     let network = Network::new()?;
     // The place of the namespaces of networks stays when a network goes.
