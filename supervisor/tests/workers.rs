@@ -261,7 +261,10 @@ fn domain_of_image(image: &Path) -> Domain {
         format: DiskFormat::Qcow2,
     };
     let mut domain = domain("starts");
-    domain.devices.disks = vec![Disk::new(target, Some(image))];
+    domain.devices.disks = vec![Disk {
+        from_image: true,
+        ..Disk::new(target, Some(image))
+    }];
     domain
 }
 

@@ -78,7 +78,6 @@ fn an_image_is_opened_for_writing_and_what_it_builds_upon_is_not() {
     let world = World::new();
     let mut disk = world.disk("image");
     disk.image = Some(world.layer("image", DiskFormat::Qcow2));
-    disk.from_image = true;
     disk.backing = vec![world.layer("base", DiskFormat::Raw)];
     let (spec, mut fds) = planned_disk(disk).unwrap();
     assert_eq!(spec.layers.len(), 2);
