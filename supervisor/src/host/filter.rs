@@ -120,7 +120,6 @@ pub fn guarded() -> Result<Vec<String>, Errno> {
 ///
 /// # Errors
 /// As [`guarded`].
-#[cfg(feature = "fault-points")]
 pub fn unguard(tap: &str) -> Result<(), Errno> {
     let mut tables = Tables::open()?;
     match tables.find(tap)? {
