@@ -3,8 +3,8 @@
 //! The last ones are kept for a supervisor that comes back. A guest can reset as fast as it likes, so
 //! resets of one second beyond `PER_SECOND` are not told; their numbers are used up, which shows the
 //! gap. Which vCPUs there are is told a few times a second and as often as they change, which the supervisor
-//! brings about. What a balloon holds is told a few times a second, and again when it changes: it may be dropped. Of
-//! everything else there is at most one for each device until the supervisor acts: that is always told.
+//! brings about. What a balloon holds is told a few times a second, and again when it changes: it may be dropped, as
+//! may that a watchdog expired or a crash kernel starts, at most once a second each. Of everything else there is at most one for each device until the supervisor acts: that is always told.
 
 use std::collections::VecDeque;
 use std::time::Instant;
