@@ -5,7 +5,7 @@
 //! host is not mapped into the guest (no DAX), and the back end notifies of nothing by itself.
 
 use super::vhost_user::VhostUser;
-use super::{DeviceId, QueueWorker, Start, StartError, VirtioDevice};
+use super::{DeviceId, QueueWorker, Start, StartError, VirtioDevice, read_config_space};
 use crate::state::StateError;
 
 #[cfg(test)]
@@ -74,12 +74,7 @@ impl VirtioDevice for Fs {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let rest = usize::try_from(offset).ok();
-        let rest = rest.and_then(|at| self.config.get(at..));
-        let bytes = rest.unwrap_or_default().iter().chain(std::iter::repeat(&0));
-        for (to, from) in data.iter_mut().zip(bytes) {
-            *to = *from;
-        }
+        read_config_space(&self.config, offset, data);
     }
 
     fn start(&mut self, start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {

@@ -189,6 +189,15 @@ pub enum StartError {
     Host(String),
 }
 
+/// Reads a device's configuration space at `offset`; what is behind its end is zero.
+fn read_config_space(space: &[u8], offset: u64, data: &mut [u8]) {
+    let rest = usize::try_from(offset).ok().and_then(|at| space.get(at..));
+    let bytes = rest.unwrap_or_default().iter().chain(std::iter::repeat(&0));
+    for (to, from) in data.iter_mut().zip(bytes) {
+        *to = *from;
+    }
+}
+
 /// Takes queue `index` out of those a device is started with.
 ///
 /// # Errors

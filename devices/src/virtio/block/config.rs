@@ -2,6 +2,7 @@
 
 use super::request::{MAX_DISCARD_SECTORS, MAX_ZERO_SECTORS};
 use crate::block::SECTOR_BYTES;
+use crate::virtio::read_config_space;
 
 /// Bytes up to the fields of features that are not offered.
 const BYTES: usize = 60;
@@ -28,12 +29,7 @@ pub(super) struct Config {
 impl Config {
     /// Fills `data` from byte `offset` of the space on; what is beyond it is zero.
     pub(super) fn read(&self, offset: u64, data: &mut [u8]) {
-        let bytes = self.bytes();
-        let from = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = bytes.get(from..).unwrap_or_default();
-        for (index, byte) in data.iter_mut().enumerate() {
-            *byte = rest.get(index).copied().unwrap_or_default();
-        }
+        read_config_space(&self.bytes(), offset, data);
     }
 
     fn bytes(&self) -> [u8; BYTES] {

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use self::ports::{End, Ports};
 use self::state::ConsoleStateV1;
 use self::worker::ConsoleWorker;
-use super::{DeviceId, QueueWorker, Remains, Start, StartError, VirtioDevice};
+use super::{DeviceId, QueueWorker, Remains, Start, StartError, VirtioDevice, read_config_space};
 use crate::event::Event;
 use crate::shared::{Shared, Wake, lock, share};
 use crate::state::{StateError, check};
@@ -130,12 +130,7 @@ impl VirtioDevice for Console {
         let ([c0, c1], [r0, r1]) = (columns.to_le_bytes(), rows.to_le_bytes());
         let [p0, p1, p2, p3] = self.max_ports.to_le_bytes();
         let config: [u8; CONFIG_BYTES] = [c0, c1, r0, r1, p0, p1, p2, p3];
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = config.get(offset..).unwrap_or_default();
-        data.fill(0);
-        for (target, source) in data.iter_mut().zip(rest) {
-            *target = *source;
-        }
+        read_config_space(&config, offset, data);
     }
 
     fn start(&mut self, start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {

@@ -47,7 +47,8 @@ use self::state::NetStateV1;
 use self::tx::Transmitter;
 use self::worker::{Lead, PairWorker};
 use super::{
-    DeviceId, QueueWorker, RunningQueue, Start, StartError, VirtioDevice, queue, take_queue,
+    DeviceId, QueueWorker, RunningQueue, Start, StartError, VirtioDevice, queue, read_config_space,
+    take_queue,
 };
 use crate::shared::lock;
 use crate::state::StateError;
@@ -238,12 +239,7 @@ impl VirtioDevice for Net {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let space = self.config_space();
-        let rest = usize::try_from(offset).ok().and_then(|at| space.get(at..));
-        let bytes = rest.unwrap_or_default().iter().chain(std::iter::repeat(&0));
-        for (to, from) in data.iter_mut().zip(bytes) {
-            *to = *from;
-        }
+        read_config_space(&self.config_space(), offset, data);
     }
 
     fn start(&mut self, start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {

@@ -13,6 +13,7 @@ use crate::virtio::queue::{Queue, QueueFault, QueueProgress};
 use crate::virtio::vhost_user::{OwnQueue, VhostUser};
 use crate::virtio::{
     BrokenQueue, DeviceId, QueueWorker, RunningQueue, Start, StartError, VirtioDevice, queue,
+    read_config_space,
 };
 
 use super::control::{MacAddress, is_unicast};
@@ -131,12 +132,7 @@ impl VirtioDevice for SwitchedNet {
     }
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
-        let space = self.config_space();
-        let rest = usize::try_from(offset).ok().and_then(|at| space.get(at..));
-        let bytes = rest.unwrap_or_default().iter().chain(std::iter::repeat(&0));
-        for (to, from) in data.iter_mut().zip(bytes) {
-            *to = *from;
-        }
+        read_config_space(&self.config_space(), offset, data);
     }
 
     fn start(&mut self, start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {

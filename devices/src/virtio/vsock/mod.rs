@@ -29,7 +29,9 @@ use rustix::io::Errno;
 use self::control::Given;
 use self::engine::Engine;
 use self::worker::VsockWorker;
-use super::{DeviceId, QueueWorker, Remains, Start, StartError, VirtioDevice, take_queue};
+use super::{
+    DeviceId, QueueWorker, Remains, Start, StartError, VirtioDevice, read_config_space, take_queue,
+};
 use crate::event::Event;
 use crate::shared::{Shared, lock, share};
 use crate::state::{Schema, StateError, StateReader};
@@ -147,12 +149,7 @@ impl VirtioDevice for Vsock {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         let config = u64::from(self.cid).to_le_bytes();
-        let offset = usize::try_from(offset).unwrap_or(usize::MAX);
-        let rest = config.get(offset..).unwrap_or_default();
-        data.fill(0);
-        for (target, source) in data.iter_mut().zip(rest) {
-            *target = *source;
-        }
+        read_config_space(&config, offset, data);
     }
 
     fn start(&mut self, mut start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
