@@ -31,7 +31,12 @@ pub fn memory_is_taken_and_given_back(domain: &mut Domain) -> Result<()> {
     let deadline = Instant::now() + SHELL;
     while !within_a_twentieth(charged()?, half << 20) {
         let now = charged()?;
-        ensure!(Instant::now() < deadline, "{now} bytes, of {full}");
+        ensure!(
+            Instant::now() < deadline,
+            "{now} bytes, of {full}; {}, {}",
+            counters(&cgroup.join("memory.stat"), "shmem")?,
+            counters(Path::new("/proc/vmstat"), "thp_")?
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     // Linux counts what a balloon holds that gives way when memory is short as its own, but not as free.
@@ -95,4 +100,14 @@ fn charge(cgroup: &Path) -> Result<u64> {
         Ok(line.with_context(|| format!("no {name}"))?.trim().parse()?)
     };
     Ok(field("anon ")? + field("shmem ")?)
+}
+
+/// The counters whose name starts so, as one line.
+fn counters(file: &Path, start: &str) -> Result<String> {
+    let text = fs::read_to_string(file)?;
+    let found: Vec<_> = text
+        .lines()
+        .filter(|line| line.starts_with(start))
+        .collect();
+    Ok(found.join(", "))
 }
