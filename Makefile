@@ -48,7 +48,7 @@ TEST_FEATURES := --features reeved/fault-points,reeve-worker/attack-points,reeve
 
 test: install-deps install-lab ## Run every test, the lab's included
 	$(CARGO) build --workspace --all-targets $(TEST_FEATURES)
-	$(CARGO) test --workspace $(TEST_FEATURES)
+	$(CARGO) test --workspace $(TEST_FEATURES) --no-fail-fast
 
 soak: install-deps install-lab ## Run the long counts: fuzzing, repeated starts, repeated pauses
 	tools/soak
