@@ -4,6 +4,7 @@ use std::fs;
 
 use anyhow::{Context, Result, ensure};
 use reeve_tests::network::{Network, SERVER};
+use reeve_tests::soaking;
 use reeve_tests::tool::{md5, tool};
 use serde_json::Value;
 
@@ -47,6 +48,7 @@ pub fn a_removal_before_the_guest_is_up_ends(domain: &mut Domain) -> Result<()> 
 
 /// A disk, an interface and two vCPUs come, are used, and go, again and again beside the I/O of another
 /// disk.
+#[expect(clippy::print_stdout, reason = "how far it is")]
 pub fn devices_come_and_go_under_io(
     domain: &mut Domain,
     network: &Network,
@@ -75,6 +77,10 @@ pub fn devices_come_and_go_under_io(
         domain
             .expect_unchanged()
             .with_context(|| format!("after round {round}"))?;
+        if soaking() {
+            // Half an hour is long to hear nothing.
+            println!("round {round} of {rounds}");
+        }
     }
     let bytes = |stats: &Value, kind: &str| {
         let pointer = format!("/figures/{kind}/bytes");
