@@ -19,9 +19,9 @@ pub const COMMAND_LINE: &str =
     "console=ttyS0 quiet panic=-1 reboot=t nokaslr mitigations=off cryptomgr.notests";
 
 /// The word of the kernel command line that has the initramfs load these drivers, out of
-/// `virtio_blk`, `virtio_net`, `virtio_console`, `virtio_rng`, `virtio_balloon`, `virtio_mem`,
-/// `vmw_vsock_virtio_transport`, `virtiofs`, `pvpanic_mmio`, `i6300esb`. Each module takes 1.5 % of a boot, there are eighteen,
-/// and `virtiofs` is as much as five others.
+/// `virtio_mmio`, `virtio_blk`, `virtio_net`, `virtio_console`, `virtio_rng`, `virtio_balloon`,
+/// `virtio_mem`, `vmw_vsock_virtio_transport`, `virtiofs`, `pvpanic_mmio`, `i6300esb`. Each module
+/// takes 1.5 % of a boot, there are nineteen, and `virtiofs` is as much as five others.
 #[must_use]
 pub fn drivers(names: &[&str]) -> String {
     format!("lab.drivers={}", names.join(","))

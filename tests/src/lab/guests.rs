@@ -34,9 +34,10 @@ const OUTER_MODULES: &[&str] = &[
 const DEBIAN_MODULES: &[&str] = &["overlay"];
 /// What the inner guest loads: its power button and what reports it.
 const INNER_MODULES: &[&str] = &["button", "evdev"];
-/// What it loads of when the kernel's command line names it: a driver for every virtio device, and
+/// What it loads of when the kernel's command line names it: a driver for every virtio device, one for their other bus, and
 /// those of the panic port and the watchdog, as far as the kernel has them.
 const DRIVERS: &[&str] = &[
+    "virtio_mmio",
     "virtio_blk",
     "virtio_net",
     "virtio_console",

@@ -12,3 +12,4 @@ mod ports;
 mod running;
 mod share;
 mod throughput;
+mod transport;
