@@ -6,6 +6,7 @@
 //! since before its offloads changed.
 
 use super::features::Offloads;
+use super::transport::{Ip, Protocol, Transport};
 
 /// Bytes of the header: under virtio 1 always with `num_buffers`.
 pub(super) const HEADER_BYTES: usize = 12;
@@ -52,6 +53,10 @@ pub(super) enum HeaderFault {
     /// The headers are longer than the frame, or the segments have no size.
     #[error("segments of no size, or headers longer than the frame")]
     Segments,
+    /// The frame's own headers have no checksum of TCP or UDP there, or are of another protocol than the
+    /// segments are to be.
+    #[error("checksum or segments of something else than the frame has")]
+    Transport,
 }
 
 impl Header {
@@ -102,6 +107,39 @@ impl Header {
             return Err(HeaderFault::Checksum);
         }
         self.checked(frame, offloads, NEEDS_CSUM)
+    }
+
+    /// Whether the host is to write a checksum into the frame.
+    pub(super) fn leaves_checksum(self) -> bool {
+        self.flags & NEEDS_CSUM != 0
+    }
+
+    /// Whether what is left to the host is about the transport that the frame which begins with `bytes` has:
+    /// its checksum at its place, and segments of its kind. Whoever leaves nothing is not asked.
+    ///
+    /// # Errors
+    /// [`HeaderFault::Transport`]: the frame is to be dropped.
+    pub(super) fn fits(self, bytes: &[u8]) -> Result<(), HeaderFault> {
+        if !self.leaves_checksum() {
+            return Ok(());
+        }
+        let Some(Transport { ip, protocol, at }) = Transport::of(bytes) else {
+            return Err(HeaderFault::Transport);
+        };
+        let segments = match self.gso_type {
+            GSO_NONE => true,
+            GSO_TCP4 => (ip, protocol) == (Ip::V4, Protocol::Tcp),
+            GSO_TCP6 => (ip, protocol) == (Ip::V6, Protocol::Tcp),
+            GSO_UDP_L4 => protocol == Protocol::Udp,
+            _ => false,
+        };
+        let checksum = usize::from(self.csum_start) == at
+            && usize::from(self.csum_offset) == protocol.checksum_at();
+        if segments && checksum {
+            Ok(())
+        } else {
+            Err(HeaderFault::Transport)
+        }
     }
 
     /// The header to give the driver, from the host's for a frame of `frame` bytes.

@@ -30,6 +30,7 @@ mod switched;
 mod tap;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod tx;
 mod vectored;
 mod worker;

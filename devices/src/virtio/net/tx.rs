@@ -1,14 +1,15 @@
 //! Frames from the guest to the host (§5.1.6.2).
 //!
 //! The header is copied out of guest memory and checked, and the copy is written in front of the frame,
-//! which goes straight from guest memory. A frame that cannot be sent is dropped and counted, and its
-//! buffer goes back: nothing about a frame breaks the queue.
+//! which goes straight from guest memory; but for its first bytes where it leaves a checksum to the host:
+//! those are looked at, and it is the copy of them that goes out. A frame that cannot be sent is dropped and
+//! counted, and its buffer goes back: nothing about a frame breaks the queue.
 
 use std::io::ErrorKind;
 use std::time::Instant;
 
 use super::features::Offloads;
-use super::header::{HEADER_BYTES, Header, MAX_FRAME, MIN_FRAME};
+use super::header::{HEADER_BYTES, Header, HeaderFault, MAX_FRAME, MIN_FRAME};
 use super::link::Link;
 use super::tap::Port;
 use super::vectored::{self, SHORT_FRAME};
@@ -133,31 +134,33 @@ impl Transmitter {
             return Sent::Done;
         }
         let header = match Header::decode(head).outgoing(frame, self.offloads) {
-            Ok(header) => header.encode(),
-            Err(fault) => {
-                tracing::debug!(%fault, "dropping a guest's frame");
-                link.tx.error();
-                return Sent::Done;
-            }
+            Ok(header) => header,
+            Err(fault) => return Self::faulty(link, fault),
         };
+        let mut start = [0; HEADER_BYTES + SHORT_FRAME];
+        let copied = if frame <= SHORT_FRAME || header.leaves_checksum() {
+            frame.min(SHORT_FRAME)
+        } else {
+            0
+        };
+        let start = start.get_mut(..HEADER_BYTES + copied).unwrap_or_default();
+        let (place, of_frame) = start.split_at_mut(HEADER_BYTES);
+        place.copy_from_slice(&header.encode());
+        self.chain.read_at(ram, HEADER_BYTES as u64, of_frame);
+        if let Err(fault) = header.fits(of_frame) {
+            return Self::faulty(link, fault);
+        }
         if !link.is_up() {
             link.tx.drop();
             return Sent::Done;
         }
-        let written = if frame <= SHORT_FRAME {
-            let mut whole = [0; HEADER_BYTES + SHORT_FRAME];
-            let (place, rest) = whole.split_at_mut(HEADER_BYTES);
-            place.copy_from_slice(&header);
-            let rest = rest.get_mut(..frame).unwrap_or_default();
-            self.chain.read_at(ram, HEADER_BYTES as u64, rest);
-            let whole = whole.get(..HEADER_BYTES + frame).unwrap_or_default();
-            rustix::io::retry_on_intr(|| rustix::io::write(port.as_fd(), whole))
+        let written = if copied == frame {
+            rustix::io::retry_on_intr(|| rustix::io::write(port.as_fd(), &*start))
                 .map_err(std::io::Error::from)
         } else {
-            let guest = self
-                .chain
-                .readable_slices(ram, HEADER_BYTES as u64, frame as u64);
-            vectored::write(port.as_fd(), &header, guest)
+            let (behind, rest) = ((HEADER_BYTES + copied) as u64, (frame - copied) as u64);
+            let guest = self.chain.readable_slices(ram, behind, rest);
+            vectored::write(port.as_fd(), start, guest)
         };
         match written {
             Ok(_) => {
@@ -172,6 +175,12 @@ impl Transmitter {
                 link.tx.drop();
             }
         }
+        Sent::Done
+    }
+
+    fn faulty(link: &Link, fault: HeaderFault) -> Sent {
+        tracing::debug!(%fault, "dropping a guest's frame");
+        link.tx.error();
         Sent::Done
     }
 

@@ -124,6 +124,54 @@ fn a_driver_learns_of_valid_checksums_only_if_it_agreed_to() {
     );
 }
 
+#[test]
+fn a_checksum_is_left_to_the_host_where_the_frame_has_one_and_nowhere_else() {
+    let mut frame = [0; 74];
+    frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6]);
+    assert_eq!(tcp4().fits(&frame), Ok(()));
+    let elsewhere = |csum_start, csum_offset| Header {
+        csum_start,
+        csum_offset,
+        ..tcp4()
+    };
+    // The frame's own addresses, those of IP, the kind of the content, UDP's place.
+    for (start, offset) in [
+        (0, 6),
+        (0, 8),
+        (14, 12),
+        (14, 36),
+        (0, 12),
+        (34, 6),
+        (33, 17),
+    ] {
+        let moved = elsewhere(start, offset);
+        assert!(moved.outgoing(74, ALL).is_ok(), "it lies in the frame");
+        assert_eq!(
+            moved.fits(&frame),
+            Err(HeaderFault::Transport),
+            "{start}+{offset}"
+        );
+    }
+    for (gso_type, fits) in [
+        (GSO_NONE, true),
+        (GSO_TCP4, true),
+        (GSO_TCP6, false),
+        (GSO_UDP_L4, false),
+    ] {
+        let header = Header { gso_type, ..tcp4() };
+        assert_eq!(header.fits(&frame).is_ok(), fits, "{gso_type}");
+    }
+    frame[23] = 17;
+    let udp = Header {
+        gso_type: GSO_UDP_L4,
+        ..elsewhere(34, 6)
+    };
+    assert_eq!(udp.fits(&frame), Ok(()));
+    assert_eq!(tcp4().fits(&frame), Err(HeaderFault::Transport));
+    // Nothing is left to the host.
+    assert_eq!(Header::default().fits(&[]), Ok(()));
+}
+
 proptest! {
     #[test]
     fn whatever_is_accepted_lies_in_the_frame_and_was_negotiated(

@@ -299,22 +299,23 @@ fn a_segment_of_60_kib_is_received_uncut_only_by_a_driver_that_agreed_to() {
 fn a_header_the_host_sees_through_costs_the_frame_and_no_more() {
     with_taps(1, |ports, host| {
         let mut rig = Rig::new(config(), ports, !F_MQ);
-        // TCP by its header, and something else by its frame.
-        let header = [1, 1, 54, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0];
+        // Segments of TCP whose header is not all there.
+        let header = [1, 1, 53, 0, 0xa8, 5, 34, 0, 16, 0, 0, 0];
         rig.ram.write(BUFFERS, &header).expect("in RAM");
-        rig.ram
-            .write(BUFFERS + 12, &frame(3000, 0))
-            .expect("in RAM");
+        let mut bad = frame(53, 0);
+        bad[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 39, 0, 0, 0, 0, 64, 6]);
+        rig.ram.write(BUFFERS + 12, &bad).expect("in RAM");
         rig.ram.write(BUFFERS + 0x1000, &[0; 12]).expect("in RAM");
         let good = frame(100, 1);
         rig.ram.write(BUFFERS + 0x100c, &good).expect("in RAM");
-        rig.drivers[1].add(&[out(BUFFERS, 3012)]);
+        rig.drivers[1].add(&[out(BUFFERS, 12 + 53)]);
         rig.drivers[1].add(&[out(BUFFERS + 0x1000, 112)]);
         host.take();
         rig.kick(1);
         assert_eq!(rig.drivers[1].take_used(), [(0, 0), (1, 0)]);
         assert!(host.take().contains(&good));
-        assert_eq!(rig.handle.counters().tx.errors, 0);
+        let counters = rig.handle.counters().tx;
+        assert_eq!((counters.errors, counters.drops), (0, 1));
     });
 }
 

@@ -2,6 +2,7 @@
 
 use std::num::NonZeroU64;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use proptest::prelude::*;
@@ -17,17 +18,25 @@ fn rig(features: u64) -> (Rig, OwnedFd) {
     (Rig::new(config(), vec![port], features), host)
 }
 
+/// A frame of `len` bytes with a segment of TCP over IPv4.
+fn tcp(len: usize) -> Vec<u8> {
+    let mut frame: Vec<u8> = (0..251).cycle().take(len).collect();
+    frame[12..24].copy_from_slice(&[8, 0, 0x45, 0, 0, 0, 0, 0, 0x40, 0, 64, 6]);
+    frame
+}
+
 #[test]
 fn a_frame_is_sent_with_its_header_checked_and_rebuilt() {
     let (mut rig, host) = rig(F_CSUM | F_HOST_TSO4);
     let header = [1, 1, 54, 0, 168, 5, 34, 0, 16, 0, 9, 9];
     rig.ram.write(BUFFERS, &header).expect("in RAM");
-    rig.ram.write(BUFFERS + 0x1000, &[7; 3000]).expect("in RAM");
+    let frame = tcp(3000);
+    rig.ram.write(BUFFERS + 0x1000, &frame).expect("in RAM");
     rig.drivers[1].add(&[out(BUFFERS, 12), out(BUFFERS + 0x1000, 3000)]);
     rig.kick(1);
     let sent = take(&host).expect("a frame");
     assert_eq!(sent[..12], [1, 1, 54, 0, 168, 5, 34, 0, 16, 0, 0, 0]);
-    assert_eq!(sent[12..], [7; 3000]);
+    assert_eq!(sent[12..], frame);
     assert_eq!(rig.drivers[1].take_used(), [(0, 0)]);
     let counters = rig.handle.counters().tx;
     assert_eq!((counters.packets, counters.bytes), (1, 3000));
@@ -55,9 +64,13 @@ fn a_bad_frame_is_dropped_and_counted_and_its_buffer_given_back() {
     let good = [0; 12];
     let checksum_outside = [1, 0, 0, 0, 0, 0, 99, 0, 0, 0, 0, 0];
     let not_negotiated = [1, 5, 42, 0, 0, 5, 34, 0, 6, 0, 0, 0];
+    // Of nothing that the frame has, in a long one and in a short one.
+    let checksum_elsewhere = [1, 0, 0, 0, 0, 0, 0, 0, 6, 0, 0, 0];
     for (header, buffers) in [
         (checksum_outside, vec![out(BUFFERS, 112)]),
         (not_negotiated, vec![out(BUFFERS, 112)]),
+        (checksum_elsewhere, vec![out(BUFFERS, 112)]),
+        (checksum_elsewhere, vec![out(BUFFERS, 1512)]),
         (good, vec![out(BUFFERS, 11)]),
         (good, vec![out(BUFFERS, 12)]),
         (good, vec![out(BUFFERS, 12 + 13)]),
@@ -74,6 +87,71 @@ fn a_bad_frame_is_dropped_and_counted_and_its_buffer_given_back() {
         assert_eq!(rig.handle.counters().tx.errors, 1);
         assert!(!rig.interrupts.broken());
     }
+}
+
+#[test]
+fn a_frame_with_a_checksum_to_fill_in_is_sent_whole_however_it_is_split() {
+    for len in [60, 255, 256, 257, 1514, 60_000] {
+        for first in [12, 13, 66, 11 + 256, 12 + 256, 13 + 256] {
+            let (mut rig, host) = rig(F_CSUM | F_HOST_TSO4);
+            let header = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];
+            let frame = tcp(len);
+            rig.ram.write(BUFFERS, &header).expect("in RAM");
+            rig.ram.write(BUFFERS + 12, &frame).expect("in RAM");
+            let whole = 12 + u32::try_from(len).expect("small");
+            if first < whole {
+                let rest = out(BUFFERS + u64::from(first), whole - first);
+                rig.drivers[1].add(&[out(BUFFERS, first), rest]);
+            } else {
+                rig.drivers[1].add(&[out(BUFFERS, whole)]);
+            }
+            rig.kick(1);
+            let sent = take(&host).expect("a frame");
+            assert_eq!(
+                (&sent[..12], &sent[12..]),
+                (&header[..], &frame[..]),
+                "{len}"
+            );
+        }
+    }
+}
+
+#[test]
+fn what_is_sent_of_a_frame_that_its_guest_changes_meanwhile_is_what_was_looked_at() {
+    let (mut rig, host) = rig(F_CSUM | F_HOST_TSO4);
+    let header = [1, 0, 0, 0, 0, 0, 34, 0, 16, 0, 0, 0];
+    rig.ram.write(BUFFERS, &header).expect("in RAM");
+    rig.ram.write(BUFFERS + 12, &tcp(1500)).expect("in RAM");
+    let ram = rig.ram.clone();
+    let stop = AtomicBool::new(false);
+    let sent = std::thread::scope(|scope| {
+        scope.spawn(|| {
+            // TCP with a header of 20 bytes, or of 60, or ICMP.
+            let kinds = [(0x45, 6), (0x4f, 6), (0x45, 1)];
+            for (length, protocol) in kinds.into_iter().cycle() {
+                ram.write(BUFFERS + 12 + 14, &[length]).expect("in RAM");
+                ram.write(BUFFERS + 12 + 23, &[protocol]).expect("in RAM");
+                if stop.load(Ordering::Relaxed) {
+                    return;
+                }
+            }
+        });
+        let mut sent = 0;
+        for _ in 0..20_000 {
+            rig.drivers[1].add(&[out(BUFFERS, 12 + 1500)]);
+            rig.kick(1);
+            assert_eq!(rig.drivers[1].take_used(), [(0, 0)]);
+            rig.drivers[1].reuse();
+            if let Some(frame) = take(&host) {
+                assert_eq!((frame[12 + 14], frame[12 + 23]), (0x45, 6));
+                sent += 1;
+            }
+        }
+        stop.store(true, Ordering::Relaxed);
+        sent
+    });
+    let counters = rig.handle.counters().tx;
+    assert_eq!((counters.packets, counters.errors), (sent, 20_000 - sent));
 }
 
 #[test]
