@@ -30,6 +30,8 @@ use reeve_ipc::spec::{PciSlot, WatchdogAction};
 use reeve_ipc::vcpus::VcpuStanding;
 use tokio::sync::mpsc;
 
+use crate::host::tap::TapId;
+
 /// A future of a driver's own making.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
 
@@ -115,7 +117,7 @@ pub struct DeviceResources {
     /// Its place on the bus.
     pub slot: PciSlot,
     /// The taps of a network interface. They end with the worker's last descriptor of each.
-    pub taps: Vec<String>,
+    pub taps: Vec<TapId>,
     /// The sockets that it listens on.
     pub sockets: Vec<PathBuf>,
 }

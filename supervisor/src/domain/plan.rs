@@ -264,7 +264,8 @@ pub fn plan(
     let supported_cpuid = cpuid.entries().map_err(PlanError::Cpuid)?;
     let kvm = fds.push(kvm)?;
     let boot = plan_boot(&domain.boot, options.files.paths, &mut fds)?;
-    let devices = devices::plan_devices(&all, options.files, &options.network, &mut fds)?;
+    let devices =
+        devices::plan_devices(&all, options.files, &options.network.of(domain), &mut fds)?;
     let shares = devices::plan_shares(&all, options.files.paths)?;
     let size_bytes = domain.memory.bytes();
     let fd = fds.push(guest_memory(domain.memory)?)?;
@@ -405,7 +406,7 @@ pub fn plan_device(
     domain.validate()?;
     let device = domain.devices.only(slot);
     let mut fds = FdTable::new();
-    let specs = devices::plan_devices(&device, files, network, &mut fds)?;
+    let specs = devices::plan_devices(&device, files, &network.of(domain), &mut fds)?;
     let shares = devices::plan_shares(&device, files.paths)?;
     Ok(DevicePlan {
         device,

@@ -173,7 +173,7 @@ impl StatusWriter {
         let parts = self.parts();
         let devices = parts.resources.iter().flat_map(|held| &held.devices);
         devices
-            .filter_map(|device| Some((device.slot, device.taps.first()?.clone())))
+            .filter_map(|device| Some((device.slot, device.taps.first()?.name.clone())))
             .collect()
     }
 

@@ -12,7 +12,8 @@
 //! meets the rules of its own tap and no other's, however many there are, and before anything of the host
 //! looks at it. A table is made in one transaction before its tap is up, replaced in one when a later
 //! supervisor takes over, deleted when its tap is gone, and put back when somebody else deletes it, as
-//! `nft flush ruleset` does. Where there can be none the guest does not start.
+//! `nft flush ruleset` does: again and again where the kernel refuses. Where there can be none the guest does
+//! not start.
 //!
 //! The kernel is spoken to directly (`expression.rs`, `tables.rs`), and not through `nft`: a supervisor
 //! executes nothing on behalf of a definition, what is said is a few fixed shapes, and the answers say which
@@ -38,9 +39,11 @@ use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
 use self::keeper::{Events, Kept};
+pub(crate) use self::keeper::{Guarded, Guest};
 pub(crate) use self::rules::Sender;
 use self::tables::Tables;
 use super::reason;
+use super::tap::TapId;
 use crate::domain::driver::DeviceResources;
 
 /// Why a tap is not guarded. One line: what failed, on what, what to do.
@@ -98,8 +101,15 @@ struct Owner {
 #[derive(Debug)]
 struct Keeper {
     thread: JoinHandle<()>,
-    /// An event: the keeper is to end.
-    stop: OwnedFd,
+    /// An event: what is kept has changed.
+    wake: OwnedFd,
+}
+
+impl Keeper {
+    fn wake(&self) {
+        // An event that is set already is what was wanted.
+        let _ = rustix::io::write(&self.wake, &1_u64.to_ne_bytes());
+    }
 }
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -113,7 +123,7 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// The kernel has no nf_tables, or this process may not ask it.
 pub fn guarded() -> Result<Vec<String>, Errno> {
     let tables = Tables::open()?.all()?;
-    Ok(tables.into_iter().map(|table| table.tap).collect())
+    Ok(tables.into_iter().map(|table| table.tap.name).collect())
 }
 
 /// Takes the filter of a tap away, as somebody else would: for tests of what comes of that.
@@ -129,17 +139,40 @@ pub fn unguard(tap: &str) -> Result<(), Errno> {
 }
 
 impl TapFilters {
-    /// Lets a tap send from the addresses of `sender` only, from now on until it is gone.
+    /// Lets a tap send what `guarded` says only, from now on until it is gone.
     ///
     /// # Errors
     /// [`FilterError::Refused`]: what was there before is there.
-    pub(crate) fn guard(&self, tap: &str, sender: Sender) -> Result<(), FilterError> {
+    pub(crate) fn guard(&self, tap: &TapId, guarded: Guarded) -> Result<(), FilterError> {
         let refused = |errno| FilterError::Refused {
-            tap: tap.to_owned(),
+            tap: tap.name.clone(),
             errno,
         };
         self.0.start().map_err(refused)?;
-        lock(&self.0.kept).guard(tap, sender).map_err(refused)
+        lock(&self.0.kept).guard(tap, guarded).map_err(refused)
+    }
+
+    /// The same of a tap by which a guest is on the network already: where the kernel refuses, the guest's log
+    /// says so, and it is tried again until it does not.
+    pub(crate) fn guard_soon(&self, tap: &TapId, guarded: Guarded) {
+        let put = self.0.start().and_then(|()| {
+            let put = lock(&self.0.kept).guard_soon(tap, guarded.clone());
+            if let Some(keeper) = &*lock(&self.0.keeper) {
+                keeper.wake();
+            }
+            put
+        });
+        if let Err(errno) = put {
+            guarded.failed(&tap.name, errno);
+        }
+    }
+
+    /// Takes away from a new tap that is not to be guarded what an earlier one of its name has left. A host
+    /// that may have no filter has none left.
+    pub(crate) fn clear(&self, tap: &TapId) {
+        if let Err(errno) = lock(&self.0.kept).clear(tap) {
+            tracing::debug!(tap = tap.name, "an earlier tap's filter: {}", reason(errno));
+        }
     }
 
     /// Deletes tables whose taps are gone: what supervisors left that were not there to see it. For the
@@ -151,19 +184,28 @@ impl TapFilters {
     }
 
     /// Deletes the table of a tap that an earlier supervisor guarded, if the tap is gone.
-    pub(crate) fn forget(&self, tap: &str) {
+    pub(crate) fn forget(&self, tap: &TapId) {
         lock(&self.0.kept).gone(tap);
     }
 
-    /// How many frames of a tap were dropped; `None` of one that is not guarded.
-    pub(crate) fn dropped(&self, tap: &str) -> Option<u64> {
-        lock(&self.0.kept).dropped(tap)
+    /// How many frames of `taps` were dropped, of those that are guarded. The kernel is asked, by a socket of
+    /// this call's own: for where that may take its time; the keeper is not held up.
+    pub(crate) fn dropped<'a>(&self, taps: impl IntoIterator<Item = &'a TapId>) -> u64 {
+        // Without a keeper nothing is guarded, and the kernel may have nothing to ask.
+        if lock(&self.0.keeper).is_none() {
+            return 0;
+        }
+        let Ok(mut tables) = Tables::open() else {
+            return 0;
+        };
+        let dropped = taps.into_iter().filter_map(|tap| tables.dropped(tap).ok()?);
+        dropped.fold(0, u64::saturating_add)
     }
 }
 
 /// The taps of one worker by the places of their devices on the bus, whoever knows of them. Cheap to clone.
 #[derive(Debug, Clone, Default)]
-pub(crate) struct WorkerTaps(Arc<Mutex<BTreeMap<PciSlot, Vec<String>>>>);
+pub(crate) struct WorkerTaps(Arc<Mutex<BTreeMap<PciSlot, Vec<TapId>>>>);
 
 impl WorkerTaps {
     /// Those of what a worker holds.
@@ -185,17 +227,16 @@ impl WorkerTaps {
         lock(&self.0).remove(&slot);
     }
 
-    /// Counts among the frames that guests sent and lost those which the filters dropped.
+    /// Counts among the frames that guests sent and lost those which the filters dropped. The kernel is asked,
+    /// which may take its time.
     pub(crate) fn count(&self, filters: &TapFilters, reports: &mut [DeviceReport]) {
-        let taps = lock(&self.0);
+        let taps = lock(&self.0).clone();
         for report in reports {
             let DeviceFigures::Nic(figures) = &mut report.figures else {
                 continue;
             };
-            let taps = taps.get(&report.slot).into_iter().flatten();
-            let dropped = taps.filter_map(|tap| filters.dropped(tap));
-            let sent = &mut figures.sent;
-            sent.drops = dropped.fold(sent.drops, u64::saturating_add);
+            let dropped = filters.dropped(taps.get(&report.slot).into_iter().flatten());
+            figures.sent.drops = figures.sent.drops.saturating_add(dropped);
         }
     }
 }
@@ -206,13 +247,13 @@ impl Owner {
         if keeper.is_some() {
             return Ok(());
         }
-        let stop = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        let events = Events::listen(rustix::io::fcntl_dupfd_cloexec(&stop, 0)?)?;
+        let wake = rustix::event::eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
+        let events = Events::listen(rustix::io::fcntl_dupfd_cloexec(&wake, 0)?)?;
         let kept = Arc::clone(&self.kept);
         let thread = std::thread::Builder::new().name("filters".to_owned());
         let thread = thread.spawn(move || events.keep(&kept));
         let thread = thread.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO))?;
-        *keeper = Some(Keeper { thread, stop });
+        *keeper = Some(Keeper { thread, wake });
         Ok(())
     }
 }
@@ -223,10 +264,10 @@ impl Drop for Owner {
             .keeper
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
-        if let Some(Keeper { thread, stop }) = keeper.take() {
-            // An event that is set already is what was wanted.
-            let _ = rustix::io::write(&stop, &1_u64.to_ne_bytes());
-            let _ = thread.join();
+        if let Some(keeper) = keeper.take() {
+            lock(&self.kept).ending = true;
+            keeper.wake();
+            let _ = keeper.thread.join();
         }
     }
 }

@@ -114,6 +114,43 @@ const fn mend(errno: Errno) -> &'static str {
     }
 }
 
+/// A tap, told from every other that had its name before it or has it after.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct TapId {
+    /// Its name.
+    pub name: String,
+    /// The interface's number, which the kernel does not give twice; `None` in a record that was written before
+    /// it was.
+    pub index: Option<i32>,
+}
+
+impl TapId {
+    /// The tap that has that name now.
+    #[must_use]
+    pub fn named(name: &str) -> Self {
+        let index = Control::open().and_then(|control| control.index(name));
+        Self {
+            name: name.to_owned(),
+            index: index.ok(),
+        }
+    }
+
+    /// Whether the interface of that name is this tap.
+    pub(super) fn is_there(&self) -> bool {
+        let index = Control::open().and_then(|control| control.index(&self.name));
+        index.is_ok_and(|index| self.index.is_none_or(|own| own == index))
+    }
+
+    /// Whether there is no such tap any more, by whatever name. Where that cannot be found out there may be.
+    pub(super) fn is_gone(&self) -> bool {
+        let found = Control::open().and_then(|control| match self.index {
+            Some(index) => control.name(index).map(|_| ()),
+            None => control.index(&self.name).map(|_| ()),
+        });
+        matches!(found, Err(Errno::NODEV | Errno::NXIO))
+    }
+}
+
 /// A tap with all its queues open: each is non-blocking and close-on-exec, and its frames have a virtio
 /// header of 12 bytes in little endian in front.
 #[derive(Debug)]
@@ -241,6 +278,22 @@ impl Tap {
         &self.name
     }
 
+    /// What tells it from others.
+    ///
+    /// # Errors
+    /// [`TapError::Set`]: it is gone.
+    pub fn id(&self) -> Result<TapId, TapError> {
+        let mut index = None;
+        self.set("a filter", |tap| {
+            index = Some(tap.index()?);
+            Ok(())
+        })?;
+        Ok(TapId {
+            name: self.name.clone(),
+            index,
+        })
+    }
+
     /// Makes it a port of a bridge, with the bridge's MTU where none is said: that of a bridge follows the
     /// least of its ports. Gives the MTU.
     ///
@@ -330,12 +383,6 @@ fn open() -> Result<OwnedFd, TapError> {
 fn open_tun() -> Result<OwnedFd, Errno> {
     let flags = OFlags::RDWR | OFlags::CLOEXEC | OFlags::NONBLOCK;
     rustix::fs::open(TUN_PATH, flags, Mode::empty())
-}
-
-/// Whether there is an interface of that name. Where that cannot be found out there may be.
-pub(super) fn is_there(name: &str) -> bool {
-    let index = Control::open().and_then(|control| control.index(name));
-    !matches!(index, Err(Errno::NODEV | Errno::NXIO))
 }
 
 /// Any socket: these settings belong to no protocol.

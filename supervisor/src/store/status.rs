@@ -14,6 +14,7 @@ use super::schema::{self, SchemaError, v2, v3};
 use crate::domain::actor::{Intents, LiveRecord};
 use crate::domain::driver::{DeviceResources, ProcessIdentity, Resources};
 use crate::domain::world::Status;
+use crate::host::tap::TapId;
 
 const SCHEMA: u32 = 2;
 
@@ -103,6 +104,9 @@ struct DeviceV2 {
     address: u8,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     taps: Vec<String>,
+    /// The taps' numbers; absent in those that were written before they were.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    tap_numbers: Vec<Option<i32>>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sockets: Vec<PathBuf>,
 }
@@ -114,7 +118,17 @@ impl TryFrom<DeviceV2> for DeviceResources {
         let slot = PciSlot::try_from(device.address);
         Ok(Self {
             slot: slot.map_err(|error| SchemaError::Form(format!("devices: {error}")))?,
-            taps: device.taps,
+            taps: device
+                .taps
+                .into_iter()
+                .zip(
+                    device
+                        .tap_numbers
+                        .into_iter()
+                        .chain(std::iter::repeat(None)),
+                )
+                .map(|(name, index)| TapId { name, index })
+                .collect(),
             sockets: device.sockets,
         })
     }
@@ -251,7 +265,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
                 .iter()
                 .map(|device| DeviceV2 {
                     address: device.slot.number(),
-                    taps: device.taps.clone(),
+                    taps: device.taps.iter().map(|tap| tap.name.clone()).collect(),
+                    tap_numbers: device.taps.iter().map(|tap| tap.index).collect(),
                     sockets: device.sockets.clone(),
                 })
                 .collect(),

@@ -13,6 +13,7 @@ use super::test_disk::on_small_disk;
 use super::*;
 use crate::domain::actor::{Intents, LiveRecord};
 use crate::domain::driver::{DeviceResources, ProcessIdentity, Resources};
+use crate::host::tap::TapId;
 
 fn record(number: u8) -> DomainDefinition {
     let text = format!(
@@ -55,7 +56,10 @@ fn status(number: u8) -> Status {
             launched: true,
             devices: vec![DeviceResources {
                 slot: 5.try_into().unwrap(),
-                taps: vec!["vnet0".to_owned()],
+                taps: vec![TapId {
+                    name: "vnet0".to_owned(),
+                    index: Some(17),
+                }],
                 sockets: vec!["/images/s".into()],
             }],
         },

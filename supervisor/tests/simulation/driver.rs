@@ -16,6 +16,7 @@ use reeved::domain::driver::{
     ProcessIdentity, Recorder, Resources, Running, StartFailure, StartFailureKind, StartOrder,
     SuccessionLedger, WorkerCall,
 };
+use reeved::host::tap::TapId;
 use tokio::sync::mpsc;
 
 use crate::host::{Ask, DeviceAsk, Process, Watch};
@@ -221,7 +222,10 @@ impl Drop for Making {
 fn held(slot: PciSlot) -> DeviceResources {
     DeviceResources {
         slot,
-        taps: vec![format!("sim{slot}")],
+        taps: vec![TapId {
+            name: format!("sim{slot}"),
+            index: None,
+        }],
         sockets: Vec::new(),
     }
 }

@@ -16,6 +16,7 @@ use super::{Files, PlanError, model_error};
 use crate::domain::driver::DeviceResources;
 use crate::host::shares::{self, OpenShare, ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
+use crate::host::tap::TapId;
 
 /// The devices of a domain with every address.
 pub(super) fn completed(domain: &Domain) -> Result<Devices, PlanError> {
@@ -162,7 +163,7 @@ pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResourc
     let named = devices.named().into_iter();
     let held = named.map(|(slot, _)| {
         let taps = specs.iter().filter_map(|device| match device {
-            DeviceSpec::Nic(nic) if nic.slot == slot => Some(nic.name.clone()),
+            DeviceSpec::Nic(nic) if nic.slot == slot => Some(TapId::named(&nic.name)),
             _ => None,
         });
         let alone = devices.only(slot);

@@ -1,11 +1,11 @@
 //! Network interfaces: a tap for each, made or taken, and connected.
 
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::model::{Nic, NicSource};
+use reeve_ipc::model::{Domain, Nic, NicSource};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, NicSpec, PciSlot, SwitchedNicSpec};
 
 use super::{PathPolicy, PlanError};
-use crate::host::filter::{FilterError, Sender, TapFilters};
+use crate::host::filter::{FilterError, Guarded, Guest, Sender, TapFilters};
 use crate::host::sockets;
 use crate::host::tap::{ETHERNET_MTU, Tap};
 
@@ -16,17 +16,34 @@ pub struct NicPolicy {
     pub(crate) filters: TapFilters,
     /// The guests are of several tenants: each reaches no other on its bridge, and none is without a filter.
     pub(crate) multi_tenant: bool,
+    /// Whose interfaces these are, where it is about one guest's.
+    guest: Option<Guest>,
 }
 
 impl NicPolicy {
-    /// Whose frames a filter lets pass, where an interface with that address has one.
-    pub(crate) fn sender(&self, nic: &Nic, mac: MacAddress) -> Option<Sender> {
+    /// The same for one guest, whose log says what becomes of its filters.
+    #[must_use]
+    pub fn of(&self, domain: &Domain) -> Self {
+        Self {
+            guest: Some(Guest {
+                domain: domain.name.clone(),
+                uuid: domain.uuid,
+            }),
+            ..self.clone()
+        }
+    }
+
+    /// What a filter lets pass, where an interface with that address has one.
+    pub(crate) fn guarded(&self, nic: &Nic, mac: MacAddress) -> Option<Guarded> {
         let free = nic.trust_guest && nic.addresses.is_empty() && !self.multi_tenant;
         let connected = matches!(nic.source, NicSource::Bridge(_));
-        (connected && !free).then(|| Sender {
-            mac,
-            any_mac: nic.trust_guest,
-            addresses: nic.addresses.clone(),
+        (connected && !free).then(|| Guarded {
+            sender: Sender {
+                mac,
+                any_mac: nic.trust_guest,
+                addresses: nic.addresses.clone(),
+            },
+            guest: self.guest.clone(),
         })
     }
 }
@@ -87,8 +104,9 @@ fn connected(
         NicSource::Bridge(bridge) => {
             let tap = make()?;
             let mtu = tap.join(bridge, nic.mtu, nic.isolated || policy.multi_tenant)?;
-            if let Some(sender) = policy.sender(nic, mac) {
-                policy.filters.guard(tap.name(), sender)?;
+            match policy.guarded(nic, mac) {
+                Some(guarded) => policy.filters.guard(&tap.id()?, guarded)?,
+                None => policy.filters.clear(&tap.id()?),
             }
             tap.up()?;
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;

@@ -41,15 +41,18 @@ use super::planner::Planner;
 use super::supervise::{Heard, Supervision, release};
 use super::{Facts, Link, Process, View, Worker, devices};
 use crate::crash::{self, Moment, Operation};
-use crate::domain::driver::{Adoption, GuestEnd, Notice, ProcessIdentity, Resources, Running};
+use crate::domain::driver::{
+    Adoption, DeviceResources, GuestEnd, Notice, ProcessIdentity, Resources, Running,
+};
 use crate::domain::plan::NicPolicy;
 use crate::host::confinement::Confinement;
-use crate::host::filter::WorkerTaps;
+use crate::host::filter::{Guarded, WorkerTaps};
 use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
 use crate::host::process::Missing;
 use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::spawner::Child;
+use crate::host::tap::TapId;
 use crate::host::watch::watch;
 use crate::host::{Host, process, reason};
 
@@ -150,15 +153,25 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         Err(missing) => {
             crash::point(Operation::Adopt, Moment::AfterOutcome);
             release_all(holdings).await;
-            let taps = recorded.devices.iter().flat_map(|device| &device.taps);
-            taps.for_each(|tap| host.network.filters.forget(tap));
+            let taps = recorded.devices.into_iter().flat_map(|device| device.taps);
+            let taps: Vec<_> = taps.collect();
+            let filters = host.network.filters.clone();
+            let forgetting = move || taps.iter().for_each(|tap| filters.forget(tap));
+            let _ = tokio::task::spawn_blocking(forgetting).await;
             crash::point(Operation::Adopt, Moment::AfterRelease);
             return Adoption::Gone {
                 why: missing.to_string(),
             };
         }
     };
-    guard(domain, &recorded, &host.network);
+    let guarded = guarded(domain, &recorded, &host.network);
+    let filters = host.network.filters.clone();
+    let guarding = move || {
+        for (tap, guarded) in guarded {
+            filters.guard_soon(&tap, guarded);
+        }
+    };
+    let _ = tokio::task::spawn_blocking(guarding).await;
     let found = FoundProcess {
         domain,
         facts: Facts {
@@ -197,25 +210,27 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
     }
 }
 
-/// Puts the filters of its taps in their places, whatever has become of them since.
-fn guard(domain: &Domain, recorded: &Resources, network: &NicPolicy) {
+/// Its taps that have filters, which are to be put in their places, whatever has become of them since.
+fn guarded(domain: &Domain, recorded: &Resources, network: &NicPolicy) -> Vec<(TapId, Guarded)> {
     let mut devices = domain.devices.clone();
     // A definition that was taken is complete.
     let _ = devices.complete(domain.uuid);
-    for device in &recorded.devices {
-        let nic = devices
-            .nics
-            .iter()
-            .find(|nic| nic.address == Some(device.slot));
-        let sender = nic.and_then(|nic| network.sender(nic, nic.mac?));
-        let Some(sender) = sender else { continue };
-        for tap in &device.taps {
-            if let Err(error) = network.filters.guard(tap, sender.clone()) {
-                let (domain, uuid) = (&domain.name, domain.uuid);
-                tracing::error!(%domain, %uuid, "{error}");
-            }
-        }
-    }
+    let network = network.of(domain);
+    let of = |device: &DeviceResources| {
+        let mut nics = devices.nics.iter();
+        let nic = nics.find(|nic| nic.address == Some(device.slot))?;
+        let guarded = network.guarded(nic, nic.mac?)?;
+        let taps = device.taps.iter().map(|tap| match tap.index {
+            Some(_) => tap.clone(),
+            // A record of before there were numbers: it is the one that has the name.
+            None => TapId::named(&tap.name),
+        });
+        Some(
+            taps.map(move |tap| (tap, guarded.clone()))
+                .collect::<Vec<_>>(),
+        )
+    };
+    recorded.devices.iter().filter_map(of).flatten().collect()
 }
 
 /// The process that has the machine: of two between which it was being handed over the one that lives. The

@@ -187,8 +187,12 @@ impl Instance for KvmInstance {
         Box::pin(async move {
             let _place = place?;
             let mut reports = devices::reports(&worker).await?;
-            worker.taps.count(&filters, &mut reports);
-            Ok(reports)
+            let taps = worker.taps.clone();
+            let counting = tokio::task::spawn_blocking(move || {
+                taps.count(&filters, &mut reports);
+                reports
+            });
+            counting.await.map_err(|_| CallFailure::Gone)
         })
     }
 

@@ -12,6 +12,7 @@ use super::rules::{DROPPED, FRAMES, IPV4, IPV6, Sender, Successor};
 use crate::host::netlink::{
     self, ACK, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, REQUEST, Received, attribute,
 };
+use crate::host::tap::TapId;
 
 /// What the name of a table of ours begins with; the tap's follows.
 const PREFIX: &str = "reeve-";
@@ -34,6 +35,9 @@ const DELETIONS: [u16; 5] = [DELETE_TABLE, 5, 8, 11, 14];
 
 const TABLE_NAME: u16 = 1;
 const TABLE_HANDLE: u16 = 4;
+const TABLE_NOTE: u16 = 6;
+/// What the note of a table begins with; the number of its tap follows.
+const NOTE: &str = "interface ";
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const COUNTER_PACKETS: u16 = 2;
@@ -50,8 +54,8 @@ const ANSWER_BYTES: usize = 32 << 10;
 /// A table of ours that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Table {
-    /// The tap's name.
-    pub(super) tap: String,
+    /// The tap: its name as it was when it was guarded. Of one by another hand it may have no number.
+    pub(super) tap: TapId,
     /// What no other table ever has.
     handle: u64,
 }
@@ -78,13 +82,18 @@ impl Tables {
         })
     }
 
-    /// Makes the table of a tap, in place of the one that is there.
-    pub(super) fn put(&mut self, tap: &str, sender: &Sender) -> Result<(), Errno> {
-        let table = name(tap);
+    /// Makes the table of a tap, in place of the one that is there: also one that an earlier tap of that name
+    /// has left, which the kernel would hook into this one (6.16 and later).
+    pub(super) fn put(&mut self, tap: &TapId, sender: &Sender) -> Result<(), Errno> {
+        let table = name(&tap.name);
+        let mut noted = attribute(TABLE_NAME, &table);
+        if let Some(index) = tap.index {
+            noted.extend(attribute(TABLE_NOTE, &note(index)));
+        }
         let mut messages = vec![
             Part::new(NEW_TABLE, CREATE, attribute(TABLE_NAME, &table)),
             Part::new(DELETE_TABLE, 0, attribute(TABLE_NAME, &table)),
-            Part::new(NEW_TABLE, CREATE | EXCLUSIVE, attribute(TABLE_NAME, &table)),
+            Part::new(NEW_TABLE, CREATE | EXCLUSIVE, noted),
             chain(&table, DROPPED, None),
             rule(&table, DROPPED, &Rule::new().counted().drop()),
         ];
@@ -98,7 +107,7 @@ impl Tables {
                 ip.to_be_bytes().to_vec()
             }));
         }
-        messages.push(chain(&table, FRAMES, Some(tap)));
+        messages.push(chain(&table, FRAMES, Some(&tap.name)));
         let rules = sender.rules();
         messages.extend(rules.iter().map(|each| rule(&table, FRAMES, each)));
         self.transact(&messages)
@@ -110,7 +119,19 @@ impl Tables {
         self.transact(&[Part::new(DELETE_TABLE, 0, handle)])
     }
 
-    /// The table of a tap, if it has one.
+    /// Has a table that nobody else may touch in place of the one of that name, for as long as the socket lives.
+    #[cfg(test)]
+    pub(super) fn seize(&mut self, tap: &str) -> Result<(), Errno> {
+        let named = attribute(TABLE_NAME, &name(tap));
+        // NFT_TABLE_F_OWNER
+        let owned = [named.clone(), attribute(2, &2_u32.to_be_bytes())].concat();
+        self.transact(&[
+            Part::new(DELETE_TABLE, 0, named),
+            Part::new(NEW_TABLE, CREATE | EXCLUSIVE, owned),
+        ])
+    }
+
+    /// The table of taps of that name, if there is one.
     pub(super) fn find(&mut self, tap: &str) -> Result<Option<Table>, Errno> {
         let mut found = None;
         let body = attribute(TABLE_NAME, &name(tap));
@@ -130,17 +151,21 @@ impl Tables {
         Ok(tables)
     }
 
-    /// How many frames of a tap were dropped.
-    pub(super) fn dropped(&mut self, tap: &str) -> Result<u64, Errno> {
+    /// How many frames of a tap were dropped; `None` where the table of that name is another tap's, or there
+    /// is none.
+    pub(super) fn dropped(&mut self, tap: &TapId) -> Result<Option<u64>, Errno> {
+        if self.find(&tap.name)?.is_none_or(|table| table.tap != *tap) {
+            return Ok(None);
+        }
         let body = [
-            attribute(TABLE_NAME, &name(tap)),
+            attribute(TABLE_NAME, &name(&tap.name)),
             attribute(RULE_CHAIN, &terminated(DROPPED)),
         ];
         let mut dropped = 0_u64;
         self.ask(GET_RULE, DUMP, &body.concat(), |answer| {
             dropped = dropped.saturating_add(counted(answer).unwrap_or(0));
         })?;
-        Ok(dropped)
+        Ok(Some(dropped))
     }
 
     fn number(&mut self) -> u32 {
@@ -283,6 +308,16 @@ fn name(tap: &str) -> Vec<u8> {
     terminated(&format!("{PREFIX}{tap}"))
 }
 
+/// What `nft` shows as the comment of a table: whose it is.
+fn note(index: i32) -> Vec<u8> {
+    /// `NFTNL_UDATA_TABLE_COMMENT`.
+    const COMMENT: u8 = 0;
+    let text = terminated(&format!("{NOTE}{index}"));
+    let mut note = vec![COMMENT, u8::try_from(text.len()).unwrap_or(u8::MAX)];
+    note.extend(text);
+    note
+}
+
 /// A chain; with `tap`, the one that its frames enter as they come.
 fn chain(table: &[u8], name: &str, tap: Option<&str>) -> Part {
     let mut body = [attribute(1, table), attribute(3, &terminated(name))].concat();
@@ -357,8 +392,16 @@ fn table(body: &[u8]) -> Option<Table> {
     let name = netlink::text(netlink::find(attributes, TABLE_NAME)?)?;
     let tap = name.strip_prefix(PREFIX).filter(|_| family[0] == FAMILY)?;
     let handle = netlink::find(attributes, TABLE_HANDLE)?.first_chunk()?;
+    let noted = netlink::find(attributes, TABLE_NOTE).and_then(|note| {
+        // The kind and the length of the text, then the text.
+        let text = netlink::text(note.get(2..)?)?;
+        text.strip_prefix(NOTE)?.parse().ok()
+    });
     Some(Table {
-        tap: tap.to_owned(),
+        tap: TapId {
+            name: tap.to_owned(),
+            index: noted,
+        },
         handle: u64::from_be_bytes(*handle),
     })
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use super::keeper::Kept;
+use super::keeper::{Guarded, Kept};
 use super::rules::Sender;
 use super::*;
 use crate::host::tap::Tap;
@@ -18,12 +18,23 @@ const ALL: [u8; 6] = [0xff; 6];
 /// The least that anything waits for a frame which is not to come.
 const SILENCE: Duration = Duration::from_millis(40);
 
-fn sender(addresses: &[&str]) -> Sender {
-    Sender {
-        mac: OWN.try_into().unwrap(),
-        any_mac: false,
-        addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+fn guarded(addresses: &[&str]) -> Guarded {
+    Guarded {
+        sender: Sender {
+            mac: OWN.try_into().unwrap(),
+            any_mac: false,
+            addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+        },
+        guest: None,
     }
+}
+
+fn make(name: &str) -> Tap {
+    Tap::make(Some(&interface(name)), OWN.try_into().unwrap(), 1).unwrap()
+}
+
+fn id(name: &str) -> TapId {
+    TapId::named(name)
 }
 
 /// A guarded tap, and another port of its bridge, each by its only queue.
@@ -34,7 +45,7 @@ struct Wire {
 }
 
 impl Wire {
-    fn new(sender: Sender) -> Self {
+    fn new(guarded: Guarded) -> Self {
         ip(&[
             "link",
             "add",
@@ -52,7 +63,7 @@ impl Wire {
         };
         let (guest, other) = (tap("guest", OWN), tap("other", OTHER));
         let filters = TapFilters::default();
-        filters.guard("guest", sender).unwrap();
+        filters.guard(&id("guest"), guarded).unwrap();
         guest.up().unwrap();
         other.up().unwrap();
         let mut queues = guest.into_queues();
@@ -161,7 +172,7 @@ fn honest() -> Vec<u8> {
 
 fn tables() -> Vec<String> {
     let tables = Tables::open().unwrap().all().unwrap();
-    tables.into_iter().map(|table| table.tap).collect()
+    tables.into_iter().map(|table| table.tap.name).collect()
 }
 
 fn until(what: &str, is: impl Fn() -> bool) {
@@ -175,7 +186,7 @@ fn until(what: &str, is: impl Fn() -> bool) {
 #[test]
 fn a_guest_with_addresses_sends_from_those_only() {
     alone(|| {
-        let wire = Wire::new(sender(&["192.0.2.5", "198.51.100.0/24", "2001:db8::5"]));
+        let wire = Wire::new(guarded(&["192.0.2.5", "198.51.100.0/24", "2001:db8::5"]));
         let pass = |what: &str, frame: Vec<u8>| assert!(wire.passes(&frame), "{what}");
         let stop = |what: &str, frame: Vec<u8>| assert!(!wire.passes(&frame), "{what}");
         pass("its own ARP", honest());
@@ -254,7 +265,7 @@ fn a_guest_with_addresses_sends_from_those_only() {
         );
         stop("anything else", ethernet(OWN, 0x88cc, &[]));
         pass("its own ARP still", honest());
-        let dropped = wire.filters.dropped("guest").unwrap();
+        let dropped = wire.filters.dropped([&id("guest")]);
         assert_eq!(dropped, 27);
     });
 }
@@ -262,7 +273,7 @@ fn a_guest_with_addresses_sends_from_those_only() {
 #[test]
 fn a_guest_without_addresses_sends_from_any_with_its_own_ethernet_address() {
     alone(|| {
-        let wire = Wire::new(sender(&[]));
+        let wire = Wire::new(guarded(&[]));
         assert!(wire.passes(&arp(OWN, OWN, [203, 0, 113, 9])));
         assert!(wire.passes(&udp([203, 0, 113, 9], 1000, 2000)));
         assert!(wire.passes(&ipv6("2001:db8:9::1", 59, &[])));
@@ -271,17 +282,15 @@ fn a_guest_without_addresses_sends_from_any_with_its_own_ethernet_address() {
         assert!(!wire.passes(&udp([203, 0, 113, 9], 67, 68)));
         assert!(!wire.passes(&icmpv6("fe80::1", 134, "::")));
         assert!(!wire.passes(&ethernet(OWN, 0x8100, &[0, 5, 8, 6])));
-        assert_eq!(wire.filters.dropped("guest"), Some(5));
+        assert_eq!(wire.filters.dropped([&id("guest")]), 5);
     });
 }
 
 #[test]
 fn a_trusted_guest_has_any_ethernet_address_and_no_other_of_ip() {
     alone(|| {
-        let trusted = Sender {
-            any_mac: true,
-            ..sender(&["192.0.2.5", "2001:db8::5"])
-        };
+        let mut trusted = guarded(&["192.0.2.5", "2001:db8::5"]);
+        trusted.sender.any_mac = true;
         let wire = Wire::new(trusted);
         assert!(wire.passes(&arp(OTHER, OTHER, [192, 0, 2, 5])));
         assert!(!wire.passes(&arp(OTHER, OTHER, [192, 0, 2, 6])));
@@ -293,24 +302,27 @@ fn a_trusted_guest_has_any_ethernet_address_and_no_other_of_ip() {
 #[test]
 fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
     alone(|| {
-        let wire = Wire::new(sender(&["192.0.2.5"]));
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
         assert_eq!(tables(), ["guest"]);
+        assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
         let Wire {
             filters,
             guest,
             other,
         } = wire;
+        let tap = id("guest");
+        assert_eq!(filters.dropped([&tap]), 1);
         drop((guest, other));
         ends("guest");
         until("the table is gone", || tables().is_empty());
-        assert_eq!(filters.dropped("guest"), None);
+        assert_eq!(filters.dropped([&tap]), 0);
     });
 }
 
 #[test]
 fn a_filter_that_somebody_deletes_is_put_back() {
     alone(|| {
-        let wire = Wire::new(sender(&["192.0.2.5"]));
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
         let mut admin = Tables::open().unwrap();
         let table = admin.find("guest").unwrap().unwrap();
         admin.delete(&table).unwrap();
@@ -329,7 +341,7 @@ fn a_filter_that_somebody_deletes_is_put_back() {
 #[test]
 fn a_later_supervisor_s_filter_takes_the_place_of_the_earlier_s() {
     alone(|| {
-        let wire = Wire::new(sender(&["192.0.2.5"]));
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
         let Wire {
             filters,
             guest,
@@ -339,7 +351,7 @@ fn a_later_supervisor_s_filter_takes_the_place_of_the_earlier_s() {
         assert_eq!(tables(), ["guest"]);
         let later = TapFilters::default();
         later
-            .guard("guest", sender(&["192.0.2.5", "192.0.2.6"]))
+            .guard(&id("guest"), guarded(&["192.0.2.5", "192.0.2.6"]))
             .unwrap();
         let filters = later;
         let wire = Wire {
@@ -350,33 +362,195 @@ fn a_later_supervisor_s_filter_takes_the_place_of_the_earlier_s() {
         assert!(wire.passes(&arp(OWN, OWN, [192, 0, 2, 6])));
         assert!(!wire.passes(&arp(OWN, OWN, [192, 0, 2, 7])));
         assert_eq!(tables(), ["guest"]);
-        assert_eq!(wire.filters.dropped("guest"), Some(1));
+        assert_eq!(wire.filters.dropped([&id("guest")]), 1);
     });
 }
 
 #[test]
 fn what_a_supervisor_left_that_died_is_swept_and_nothing_else() {
     alone(|| {
-        let tap =
-            |name: &str| Tap::make(Some(&interface(name)), OWN.try_into().unwrap(), 1).unwrap();
-        let (here, gone) = (tap("here"), tap("gone"));
+        let (here, gone) = (make("here"), make("gone"));
+        let here_id = id("here");
         // Nobody listens.
         let mut kept = Kept::default();
-        kept.guard("here", sender(&[])).unwrap();
-        kept.guard("gone", sender(&[])).unwrap();
+        kept.guard(&here_id, guarded(&[])).unwrap();
+        kept.guard(&id("gone"), guarded(&[])).unwrap();
         drop(kept);
         drop(gone);
         ends("gone");
         assert_eq!(tables().len(), 2);
         TapFilters::default().sweep();
         assert_eq!(tables(), ["here"]);
-        TapFilters::default().forget("here");
+        TapFilters::default().forget(&here_id);
         assert_eq!(tables(), ["here"]);
         drop(here);
         ends("here");
-        TapFilters::default().forget("here");
+        TapFilters::default().forget(&here_id);
         assert!(tables().is_empty());
     });
+}
+
+#[test]
+fn a_later_tap_of_the_same_name_is_left_alone() {
+    alone(|| {
+        let filters = TapFilters::default();
+        let first = make("guest");
+        let first_id = id("guest");
+        filters.guard(&first_id, guarded(&["192.0.2.5"])).unwrap();
+        assert_eq!(
+            Tables::open().unwrap().find("guest").unwrap().unwrap().tap,
+            first_id
+        );
+        // Nobody hears of it: another supervisor guards the second one.
+        let mut kept = Kept::default();
+        kept.guard(&first_id, guarded(&["192.0.2.5"])).unwrap();
+        drop((filters, first));
+        ends("guest");
+        let _second = make("guest");
+        let second_id = id("guest");
+        assert_ne!(first_id, second_id);
+        let of = || Tables::open().unwrap().find("guest").unwrap();
+        assert!(kept.guard(&first_id, guarded(&["192.0.2.5"])).is_err());
+        assert!(kept.guard_soon(&first_id, guarded(&["192.0.2.5"])).is_err());
+        let other = TapFilters::default();
+        other.guard(&second_id, guarded(&["192.0.2.6"])).unwrap();
+        let table = of().unwrap();
+        assert_eq!(table.tap, second_id);
+        // Neither deleted as the first one's, nor put back as its own, nor counted.
+        kept.retry(Instant::now() + Duration::from_secs(9));
+        kept.gone(&first_id);
+        kept.sweep().unwrap();
+        assert_eq!(of(), Some(table.clone()));
+        assert_eq!(other.dropped([&first_id]), 0);
+        drop(other);
+        Tables::open().unwrap().delete(&table).unwrap();
+        kept.taken_from("guest");
+        assert_eq!(of(), None);
+    });
+}
+
+#[test]
+fn what_an_earlier_tap_has_left_is_not_a_later_one_s() {
+    alone(|| {
+        let first = make("guest");
+        let mut kept = Kept::default();
+        kept.guard(&id("guest"), guarded(&[])).unwrap();
+        drop((kept, first));
+        ends("guest");
+        assert_eq!(tables(), ["guest"]);
+        let _second = make("guest");
+        TapFilters::default().clear(&id("guest"));
+        assert!(tables().is_empty());
+        // Its own is.
+        let filters = TapFilters::default();
+        filters.guard(&id("guest"), guarded(&[])).unwrap();
+        filters.clear(&id("guest"));
+        assert_eq!(tables(), ["guest"]);
+    });
+}
+
+#[test]
+fn a_table_is_swept_if_its_tap_is_gone_though_another_has_its_name() {
+    alone(|| {
+        let first = make("guest");
+        let mut kept = Kept::default();
+        kept.guard(&id("guest"), guarded(&[])).unwrap();
+        drop((kept, first));
+        ends("guest");
+        let _second = make("guest");
+        TapFilters::default().sweep();
+        assert!(tables().is_empty());
+    });
+}
+
+#[test]
+fn a_tap_that_is_renamed_keeps_its_filter() {
+    alone(|| {
+        let _tap = make("guest");
+        let filters = TapFilters::default();
+        filters.guard(&id("guest"), guarded(&[])).unwrap();
+        ip(&["link", "set", "guest", "name", "other"]);
+        filters.sweep();
+        assert_eq!(tables(), ["guest"]);
+    });
+}
+
+#[test]
+fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        // Nobody but its socket may touch such a table, and it goes with that.
+        let mut admin = Tables::open().unwrap();
+        admin.seize("guest").unwrap();
+        let strange = udp([192, 0, 2, 6], 1000, 2000);
+        assert!(wire.passes(&strange));
+
+        let lines = Lines::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt()
+            .with_writer(move || writer.clone())
+            .finish();
+        tracing::subscriber::with_default(subscriber, || {
+            let mut later = guarded(&["192.0.2.5"]);
+            later.guest = Some(Guest {
+                domain: "web".parse().unwrap(),
+                uuid: reeve_ipc::model::DomainUuid(uuid::Uuid::from_u128(0x8a5ef1a4 << 96)),
+            });
+            let mut kept = Kept::default();
+            kept.guard(&id("guest"), later.clone()).unwrap_err();
+            let errno = kept.guard_soon(&id("guest"), later.clone()).unwrap_err();
+            later.failed("guest", errno);
+            let begin = Instant::now();
+            let pause = kept.retry(begin).unwrap();
+            assert!(pause <= Duration::from_millis(100), "{pause:?}");
+            // Ever more rarely, and not for ever more.
+            let mut last = Duration::ZERO;
+            for _ in 0..20 {
+                let far = Instant::now() + Duration::from_secs(120);
+                kept.retry(far);
+                let pause = kept.next_retry(Instant::now()).unwrap();
+                assert!(pause + Duration::from_millis(50) >= last, "{pause:?}");
+                last = pause;
+            }
+            assert!(last <= Duration::from_secs(60), "{last:?}");
+            assert!(last >= Duration::from_secs(59), "{last:?}");
+        });
+        let lines = lines.text();
+        assert_eq!(lines.lines().count(), 1, "{lines}");
+        for part in [
+            "ERROR",
+            "domain=web",
+            "uuid=8a5ef1a4",
+            "tap=\"guest\"",
+            "tried again",
+        ] {
+            assert!(lines.contains(part), "{lines}");
+        }
+
+        drop(admin);
+        until("it is back", || !wire.passes(&strange));
+        assert!(wire.passes(&honest()));
+    });
+}
+
+/// Lines that were logged.
+#[derive(Debug, Clone, Default)]
+struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    fn text(&self) -> String {
+        String::from_utf8(lock(&self.0).clone()).unwrap()
+    }
+}
+
+impl std::io::Write for Lines {
+    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+        lock(&self.0).write(bytes)
+    }
+
+    fn flush(&mut self) -> std::io::Result<()> {
+        Ok(())
+    }
 }
 
 #[test]
@@ -402,6 +576,8 @@ fn whoever_has_no_filter_is_told_in_a_line_what_is_missing() {
 #[test]
 fn whoever_may_not_filter_is_refused() {
     alone(|| {
+        let _queue = make("vnet0");
+        let tap = id("vnet0");
         // A socket of another namespace's owner would do as well; a capability is all it takes.
         let filters = TapFilters::default();
         let none = rustix::thread::CapabilitySets {
@@ -410,7 +586,7 @@ fn whoever_may_not_filter_is_refused() {
             inheritable: rustix::thread::CapabilitySet::empty(),
         };
         rustix::thread::set_capabilities(None, none).unwrap();
-        let refused = filters.guard("vnet0", sender(&[])).unwrap_err();
+        let refused = filters.guard(&tap, guarded(&[])).unwrap_err();
         assert!(refused.to_string().contains("CAP_NET_ADMIN"), "{refused}");
     });
 }
@@ -424,7 +600,7 @@ fn each_of_many_taps_has_a_table_of_its_own() {
             .collect();
         for tap in &taps {
             filters
-                .guard(tap.name(), sender(&["192.0.2.5", "2001:db8::5"]))
+                .guard(&tap.id().unwrap(), guarded(&["192.0.2.5", "2001:db8::5"]))
                 .unwrap();
         }
         assert_eq!(tables().len(), 100);

@@ -83,6 +83,7 @@ impl Request {
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum Call {
+    GetName = 0x8910,     // SIOCGIFNAME
     GetFlags = 0x8913,    // SIOCGIFFLAGS
     SetFlags = 0x8914,    // SIOCSIFFLAGS
     GetMtu = 0x8921,      // SIOCGIFMTU
@@ -166,6 +167,14 @@ impl Control {
         let mut request = Request::about(name)?;
         request.put(value);
         call(&self.0, which, &mut request)
+    }
+
+    /// The name of the interface with that number; `ENODEV` where there is none.
+    pub(super) fn name(&self, index: i32) -> Result<String, Errno> {
+        let mut request = Request::about("")?;
+        request.put(index.to_ne_bytes());
+        call(&self.0, Call::GetName, &mut request)?;
+        Ok(request.name())
     }
 
     /// The interface's number; `ENODEV` where there is none.
