@@ -5,12 +5,15 @@
 //!             vCPU threads         device thread                     back end, another process
 //!  driver ──► front of the ──────► BackEndWorker ── socket: rings, memory, features ──► serves the
 //!     │       device (fs.rs)       ▲       │                                              queues
-//!     └── notifications: the queues' own events, bound to their doorbells ─────────────►    │
+//!     ├── notifications: the queues' own events, bound to their doorbells ─────────────►    │
+//!     └── those without a doorbell: the relay ──►   └── the queues' events ────────────►    │
 //!                                  └── interrupts: MSI-X ◄── an event for each queue ◄──────┘
 //! ```
 //!
 //! A notification reaches the back end without a turn of ours: its events are those that the doorbells
-//! signal. An interrupt takes one: the device thread reads the event and tells [`super::Interrupts`].
+//! signal. Where there is no doorbell, and when a device goes on, it takes one: the back end has those events
+//! too, and could have whoever writes to them wait, which costs it this device's thread and nobody else's. An
+//! interrupt takes one: the device thread reads the event and tells [`super::Interrupts`].
 //! An irqfd would save that turn, and would have to be taken off and put on whenever the driver masks or
 //! moves a vector, with the pending bit asked for at each; this way the transport does for a back end
 //! what it does for every device.
@@ -86,6 +89,8 @@ struct FrontEnd {
     /// By which it interrupts, one for each queue of the device. Made here, since the thread that starts a
     /// device makes no descriptor.
     calls: Vec<Arc<Event>>,
+    /// Signalled in place of the queues' own events, which the back end has.
+    relay: Arc<Event>,
 }
 
 /// Where the front end is.
@@ -132,12 +137,14 @@ impl VhostUser {
         let features = introduced?;
         let calls = (0..queues).map(|_| Event::new().map(Arc::new));
         let calls = calls.collect::<Result<_, _>>()?;
+        let relay = Arc::new(Event::new()?);
         let front = FrontEnd {
             channel,
             features,
             memory,
             words,
             calls,
+            relay,
         };
         Ok(Self {
             features,

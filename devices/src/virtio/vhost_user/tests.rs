@@ -78,8 +78,9 @@ fn a_back_end_gets_memory_and_rings_and_gives_them_back() {
         let order: Vec<u32> = told.iter().map(|told| told.request).skip(6).collect();
         assert_eq!(order, [8, 10, 9, 13, 12, 18, 8, 10, 9, 13, 12, 18]);
     }
-    // A notification goes to the back end by itself.
+    // A notification goes to the back end.
     device.kick.signal();
+    device.rig.run();
     assert!(back_end.event(Request::SetVringKick, 1).take());
     // And its interrupts to the driver.
     back_end.event(Request::SetVringCall, 1).signal();
@@ -98,6 +99,36 @@ fn a_back_end_gets_memory_and_rings_and_gives_them_back() {
     let again = started(&vhost).expect("started again");
     back_end.wait_for(Request::SetVringEnable, 4);
     drop(again);
+    drop(vhost);
+    back_end.join();
+}
+
+#[test]
+fn a_back_end_that_fills_its_events_and_has_them_wait_holds_up_nobody() {
+    let (mut back_end, vhost) = BackEnd::connected();
+    let mut device = started(&vhost).expect("started");
+    back_end.wait_for(Request::SetVringEnable, 2);
+    let theirs = back_end.event(Request::SetVringKick, 1);
+    let flags = rustix::fs::fcntl_getfl(&theirs).expect("flags");
+    let waiting = flags - rustix::fs::OFlags::NONBLOCK;
+    let full = (u64::MAX - 1).to_ne_bytes();
+    rustix::io::write(&theirs, &full).expect("room");
+    rustix::fs::fcntl_setfl(&theirs, waiting).expect("ours as well as theirs");
+    let kick = Arc::clone(&device.kick);
+    let thread = std::thread::spawn(move || {
+        // A register write, a reset, and what a device does that goes on.
+        kick.signal();
+        assert!(!kick.take(), "it is the back end's to take");
+        kick.signal();
+        device.rig.run();
+        device.rig.stop().len()
+    });
+    let begin = Instant::now();
+    while !thread.is_finished() {
+        assert!(begin.elapsed().as_secs() < 10, "it waits for its back end");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert_eq!(thread.join().expect("no panic"), 2);
     drop(vhost);
     back_end.join();
 }

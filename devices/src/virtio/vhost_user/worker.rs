@@ -20,6 +20,8 @@ const SOCKET: u32 = u32::MAX;
 const WORDS: u32 = u32::MAX - 1;
 /// The device's own queue.
 const OWN: u32 = u32::MAX - 2;
+/// Notifications that no doorbell brings.
+const RELAY: u32 = u32::MAX - 3;
 /// How long a back end may take to finish what it has begun, all its queues together. Less than a device
 /// may take to stop.
 const STOP_PATIENCE: Duration = Duration::from_secs(3);
@@ -57,6 +59,8 @@ pub(super) struct BackEndWorker {
     place: Shared<Place>,
     features: u64,
     queues: Vec<Served>,
+    /// The front end's.
+    relay: Arc<Event>,
     interrupts: Arc<dyn Interrupts>,
     own: Option<Box<dyn OwnQueue>>,
     /// How many of the queues are served.
@@ -84,6 +88,7 @@ impl BackEndWorker {
                 device,
                 // What is not the device's own the back end has as well: it was made sure of.
                 features: start.features & front.features | F_PROTOCOL_FEATURES,
+                relay: Arc::clone(&front.relay),
                 front: Ok(front),
                 place,
                 queues,
@@ -111,6 +116,7 @@ impl BackEndWorker {
             channel.send(Request::SetVringBase, &state(base), &[])?;
             channel.send(Request::SetVringAddr, &vring_addr(index, layout), &[])?;
             channel.send(Request::SetVringCall, &number, &[call.as_fd()])?;
+            queue.kick.share(&self.relay);
             channel.send(Request::SetVringKick, &number, &[queue.kick.as_fd()])?;
             let enabled = u16::from(index < self.enabled);
             channel.send(Request::SetVringEnable, &state(enabled), &[])?;
@@ -138,6 +144,7 @@ impl BackEndWorker {
             // It is never read: the back end has it too, and could have a read of it wait for ever.
             sources.add(&*served.call, token, Interest::Arrival)?;
         }
+        sources.add(&*self.relay, RELAY, Interest::Read)?;
         if let Some(kick) = self.own.as_ref().and_then(|own| own.kick()) {
             sources.add(kick, OWN, Interest::Read)?;
         }
@@ -210,6 +217,13 @@ impl QueueWorker for BackEndWorker {
                     let _ = sources.remove(&words);
                 }
             }
+            RELAY => {
+                self.relay.take();
+                // Which of them it was is not known. One that is notified for nothing looks, and finds nothing.
+                for Served { queue, .. } in self.queues.iter().filter(|_| self.front.is_ok()) {
+                    queue.kick.pass_on();
+                }
+            }
             OWN => {
                 let wanted = self.own.as_mut().and_then(|own| own.turn());
                 // A driver that asks of a back end that is gone has been told to reset.
@@ -243,6 +257,7 @@ impl QueueWorker for BackEndWorker {
             };
             progress.extend(self.progress_of(place, base));
         }
+        let _ = sources.remove(&*self.relay);
         if let Some(own) = self.own.take() {
             if let Some(kick) = own.kick() {
                 let _ = sources.remove(kick);
