@@ -242,6 +242,13 @@ pub trait VirtioDevice: Send {
     /// Fills `data` from the configuration space at `offset`; what is beyond it reads as zero.
     fn read_config(&self, offset: u64, data: &mut [u8]);
 
+    /// How often a field of the configuration space that is not read at once has changed; goes round. Read
+    /// before and after such a field and the same both times, it was not changed between: it counts together
+    /// with the change.
+    fn config_changes(&self) -> u8 {
+        0
+    }
+
     /// Takes a write to the configuration space. Most devices have nothing there to write.
     fn write_config(&mut self, _offset: u64, _data: &[u8]) {}
 
@@ -284,11 +291,16 @@ pub trait VirtioDevice: Send {
     /// # Errors
     /// Bytes that no `save` could have written; the device is unchanged.
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
-        if version != 1 || !bytes.is_empty() {
-            return Err(StateError::Invalid { field: "device" });
-        }
-        Ok(())
+        no_state(version, bytes)
     }
+}
+
+/// That a record is of a device which has nothing to save.
+fn no_state(version: u32, bytes: &[u8]) -> Result<(), StateError> {
+    if version != 1 || !bytes.is_empty() {
+        return Err(StateError::Invalid { field: "device" });
+    }
+    Ok(())
 }
 
 /// The back half of a device: owns queues, and runs on a device thread.

@@ -335,7 +335,7 @@ where
 
 fn failed(failure: CallFailure) -> ApiError {
     let code = match failure {
-        CallFailure::Deadline => ApiErrorCode::Timeout,
+        CallFailure::Deadline | CallFailure::Late(_) => ApiErrorCode::Timeout,
         CallFailure::Busy => ApiErrorCode::Busy,
         CallFailure::Refused(_) | CallFailure::Gone | CallFailure::NotMade(_) => {
             ApiErrorCode::Worker

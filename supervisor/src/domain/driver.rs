@@ -292,6 +292,9 @@ pub enum CallFailure {
     /// The worker refused, in one line.
     #[error("{0}")]
     Refused(String),
+    /// It has begun, could not finish in time, and does yet, in one line.
+    #[error("{0}")]
+    Late(String),
     /// It did not answer in time.
     #[error("the worker did not answer in time")]
     Deadline,

@@ -14,27 +14,30 @@ use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, DiskSpec, LayerSpec, PciSlot};
 
 use super::{BUILD_PATIENCE, Plugging};
-use crate::build::BuildError;
 use crate::build::devices::{disk, pci_slot};
 use crate::device_set::{DeviceSetError, Handle};
 use crate::hand_over::Kept;
-use crate::spawner::Spawner;
+use crate::spawner::{Spawner, SpawnerError};
 
 /// Changes a disk's size.
 ///
 /// # Errors
-/// It cannot have that size, or its storage has not done it in time and may do it yet.
+/// It cannot have that size. With [`ErrorCode::Timeout`], and no other: its storage has not done it in time,
+/// and does it yet.
 pub(super) fn resize(
     spawner: &Spawner,
     disk: &BlockControl,
     change: SizeChange,
 ) -> Result<(), WireError> {
-    let (done, told) = later();
+    const WHAT: &str = "its size";
+    let (tell, told) = sync_channel(1);
+    // Nobody hears of one that comes too late.
+    let done: Resized = Box::new(move |result| drop(tell.try_send(result)));
     let (disk, deadline) = (disk.clone(), Instant::now() + BUILD_PATIENCE);
     spawner
         .run_within(left(deadline), move || disk.resize(change, done))
-        .map_err(BuildError::from)?;
-    wait(&told, deadline, "its size").map(drop)
+        .map_err(|error| not_yet(error, WHAT))?;
+    verdict(wait(&told, deadline, WHAT)?, WHAT)
 }
 
 fn left(deadline: Instant) -> Duration {
@@ -45,8 +48,9 @@ impl Plugging {
     /// Puts another medium into a disk, or none.
     ///
     /// # Errors
-    /// There is no such disk, it keeps its medium, or the new one cannot be used: nothing has changed then.
-    /// Or its storage has not finished with the old one in time; it changes when it has.
+    /// There is no such disk, it keeps its medium, or the new one cannot be used: nothing has changed then, nor
+    /// will. With [`ErrorCode::Timeout`], and no other: its storage has not finished with the old one in time; it
+    /// changes when it has.
     pub fn change_medium(
         &mut self,
         slot: PciSlot,
@@ -79,61 +83,102 @@ impl Plugging {
         let opening = self.spawner.run_within(left(deadline), move || {
             disk::medium(&spec, &mut descriptors)
         });
-        let medium = opening.map_err(BuildError::from)??;
-        // From here on it changes, sooner or later.
-        let (done, told) = later();
-        let exchanging = self.spawner.run_within(left(deadline), move || {
-            control.exchange(medium, done);
-        });
-        let exchanging = exchanging.map_err(|error| WireError::from(BuildError::from(error)));
-        let result = exchanging.and_then(|()| wait(&told, deadline, "its medium"));
-        let later = |error: &WireError| error.code == ErrorCode::Timeout;
-        if result.as_ref().err().is_none_or(later) {
-            // With it goes the last descriptor of the medium before, and its lock.
-            *kept = new;
-        }
-        result.map(drop)
+        let medium = opening.map_err(|error| not_begun(&error))??;
+        // The spawner is free: it has just answered.
+        let spawner = &self.spawner;
+        exchange(kept, new, deadline, |done| {
+            spawner.run_within(left(deadline), move || control.exchange(medium, done))
+        })
     }
 }
 
-/// A way to hear of a change that is made on another thread.
-fn later() -> (Resized, Receiver<io::Result<u64>>) {
+/// Has `begin` exchange a medium, of which `kept` has what makes it again elsewhere. What `kept` had goes with
+/// the last descriptor of the medium before, and its lock: closing that may take as long as its storage likes,
+/// and happens where the exchange does.
+fn exchange(
+    kept: &mut Kept,
+    new: Kept,
+    deadline: Instant,
+    begin: impl FnOnce(Resized) -> Result<(), SpawnerError>,
+) -> Result<(), WireError> {
+    const WHAT: &str = "its medium";
+    let old = std::mem::replace(kept, new);
     let (tell, told) = sync_channel(1);
-    // Nobody hears of one that comes too late.
-    let done: Resized = Box::new(move |result| drop(tell.try_send(result)));
-    (done, told)
-}
-
-fn wait(told: &Receiver<io::Result<u64>>, deadline: Instant, what: &str) -> Result<u64, WireError> {
-    match told.recv_timeout(left(deadline)) {
-        Ok(Ok(size)) => Ok(size),
-        Ok(Err(error)) => {
-            let code = match error.kind() {
-                io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem => {
-                    ErrorCode::InvalidArgument
-                }
-                io::ErrorKind::Unsupported => ErrorCode::Unsupported,
-                _ => ErrorCode::Host,
-            };
-            Err(WireError::new(
-                code,
-                format!("cannot change {what}: {error}"),
-            ))
-        }
-        Err(RecvTimeoutError::Timeout) => {
-            let seconds = BUILD_PATIENCE.as_secs();
-            let why = format!(
-                "its storage has not finished what it had begun within {seconds} s; {what} changes when it has"
-            );
-            Err(WireError::new(ErrorCode::Timeout, why))
-        }
-        Err(RecvTimeoutError::Disconnected) => {
-            let why = format!("cannot change {what}: its thread has ended");
-            Err(WireError::new(ErrorCode::Host, why))
+    let done: Resized = Box::new(move |result| {
+        let outcome = match result {
+            Ok(_) => {
+                drop(old);
+                Ok(())
+            }
+            // It stays as it was.
+            Err(error) => Err((error, old)),
+        };
+        // Nobody hears of one that comes too late.
+        drop(tell.try_send(outcome));
+    });
+    // From here on it changes, sooner or later.
+    begin(done).map_err(|error| not_yet(error, WHAT))?;
+    match wait(&told, deadline, WHAT)? {
+        Ok(()) => Ok(()),
+        Err((error, old)) => {
+            *kept = old;
+            Err(failed(&error, WHAT))
         }
     }
+}
+
+/// Waits for a change that is made on another thread.
+fn wait<T>(told: &Receiver<T>, deadline: Instant, what: &str) -> Result<T, WireError> {
+    told.recv_timeout(left(deadline))
+        .map_err(|error| match error {
+            RecvTimeoutError::Timeout => late(what),
+            RecvTimeoutError::Disconnected => {
+                let why = format!("cannot change {what}: its thread has ended");
+                WireError::new(ErrorCode::Host, why)
+            }
+        })
+}
+
+fn verdict(result: io::Result<u64>, what: &str) -> Result<(), WireError> {
+    result.map(drop).map_err(|error| failed(&error, what))
+}
+
+fn failed(error: &io::Error, what: &str) -> WireError {
+    let code = match error.kind() {
+        io::ErrorKind::InvalidInput | io::ErrorKind::ReadOnlyFilesystem => {
+            ErrorCode::InvalidArgument
+        }
+        io::ErrorKind::Unsupported => ErrorCode::Unsupported,
+        _ => ErrorCode::Host,
+    };
+    WireError::new(code, format!("cannot change {what}: {error}"))
+}
+
+fn late(what: &str) -> WireError {
+    let seconds = BUILD_PATIENCE.as_secs();
+    let why = format!(
+        "its storage has not finished what it had begun within {seconds} s; {what} changes when it has"
+    );
+    WireError::new(ErrorCode::Timeout, why)
+}
+
+/// Of a change that the spawner was asked for.
+fn not_yet(error: SpawnerError, what: &str) -> WireError {
+    match error {
+        SpawnerError::Slow(_) => late(what),
+        error => not_begun(&error),
+    }
+}
+
+/// Of what is not done, and will not be.
+fn not_begun(error: &SpawnerError) -> WireError {
+    WireError::new(ErrorCode::Host, error.to_string())
 }
 
 fn refused(why: String) -> WireError {
     WireError::new(ErrorCode::InvalidArgument, why)
 }
+
+#[cfg(test)]
+#[path = "media/tests.rs"]
+mod tests;

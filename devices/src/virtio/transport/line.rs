@@ -93,7 +93,7 @@ impl Line {
         self.isr.swap(0, Ordering::Relaxed)
     }
 
-    /// Changes whenever the configuration space has changed (§4.1.4.3.1).
+    /// Changes whenever the driver is told that the configuration space has changed.
     #[must_use]
     pub fn generation(&self) -> u8 {
         self.generation.load(Ordering::Acquire)

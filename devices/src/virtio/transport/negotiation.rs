@@ -363,6 +363,14 @@ impl Negotiation {
         }
     }
 
+    /// Changes whenever the configuration space has changed (§4.1.4.3.1): with the change where a field is
+    /// read in parts, and when the driver is told.
+    #[must_use]
+    pub fn config_generation(&self) -> u8 {
+        let told = self.line.generation();
+        told.wrapping_add(self.device.config_changes())
+    }
+
     /// The selected queue's vector.
     #[must_use]
     pub fn queue_vector(&self) -> u16 {

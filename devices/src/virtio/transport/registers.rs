@@ -153,7 +153,7 @@ impl Registers {
             (0x10, 2) => negotiation.line().config_vector().into(),
             (0x12, 2) => negotiation.queue_count().into(),
             (0x14, 1) => negotiation.status().into(),
-            (0x15, 1) => negotiation.line().generation().into(),
+            (0x15, 1) => negotiation.config_generation().into(),
             (0x16, 2) => negotiation.queue_selected().into(),
             (0x18, 2) => negotiation.queue_size().into(),
             (0x1a, 2) => negotiation.queue_vector().into(),

@@ -133,7 +133,7 @@ impl DomainActor {
             live.missed = true;
         }
         let code = match failure {
-            CallFailure::Deadline => ApiErrorCode::Timeout,
+            CallFailure::Deadline | CallFailure::Late(_) => ApiErrorCode::Timeout,
             CallFailure::Busy => ApiErrorCode::Busy,
             CallFailure::Refused(_) | CallFailure::Gone => ApiErrorCode::Worker,
             CallFailure::NotMade(failure) => code_of(failure.kind),

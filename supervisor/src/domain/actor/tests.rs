@@ -3,6 +3,7 @@
 mod devices;
 mod ends;
 mod failures;
+mod media;
 mod platform;
 mod sequences;
 mod shutdown;

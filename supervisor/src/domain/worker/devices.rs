@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::{BalloonFigures, DeviceChange, DeviceFigures, DeviceReport};
+use reeve_ipc::error::ErrorCode;
 use reeve_ipc::model::Domain;
 use reeve_ipc::request::{
     DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate, MediumChange, VcpusSet,
@@ -14,6 +15,7 @@ use reeve_ipc::vcpus::VcpuStanding;
 
 use super::driver::plan_kind;
 use super::instance::failure;
+use super::log::quoted;
 use super::planner::Planner;
 use super::{CALL_DEADLINE, Worker};
 use crate::domain::driver::{
@@ -56,16 +58,28 @@ pub(super) async fn ask(
                 DeviceChange::DiskSize { .. } => DEVICE_DEADLINE,
                 _ => CALL_DEADLINE,
             };
-            worker.call(update, deadline).await
+            let updated = worker.call(update, deadline).await;
+            return updated.map_err(|error| change_failure(worker, error));
         }
         DeviceCall::Medium { domain, slot } => {
             let (layers, fds) = planner.medium(*domain, slot).await.map_err(not_planned)?;
             let change = MediumChange { slot, layers };
-            worker.call_with(change, fds, DEVICE_DEADLINE).await
+            let changed = worker.call_with(change, fds, DEVICE_DEADLINE).await;
+            return changed.map_err(|error| change_failure(worker, error));
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, &domain, count).await,
     };
     asked.map_err(|error| failure(worker, error))
+}
+
+/// As [`failure`], of a device that changes: what the worker has no time left for it does yet.
+fn change_failure(worker: &Worker, error: CallError) -> CallFailure {
+    match error {
+        CallError::Refused(error) if error.code == ErrorCode::Timeout => {
+            CallFailure::Late(quoted(&error.message))
+        }
+        error => failure(worker, error),
+    }
 }
 
 /// Has the worker bring vCPUs, or ask its guest for some. Those that came are where the definition wants

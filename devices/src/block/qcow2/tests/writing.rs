@@ -2,6 +2,7 @@
 
 use std::path::Path;
 
+use super::checker::check;
 use super::random::{Work, perform, work};
 use super::support::{
     Dice, Made, arg, make, new_file, open, qemu_img, qemu_img_status, read, read_all, read_only,
@@ -236,6 +237,22 @@ fn a_new_image_is_what_qemu_img_takes_for_one() {
         4096,
         601,
     );
+}
+
+#[test]
+fn what_a_disk_has_outgrown_is_free_on_the_file_at_once() {
+    let Made {
+        directory: _kept,
+        path,
+    } = make(300_032, "cluster_size=512");
+    let mut disk = open(&path, &[], tight());
+    write(&mut disk, 0, &[3; 4096]).unwrap();
+    for size in [900_096, 20 << 20] {
+        disk.resize(SizeChange::grow(size)).unwrap();
+        // As a process leaves it that is killed.
+        let bytes = std::fs::read(&path).unwrap();
+        assert_eq!(check(&bytes), Ok(0), "{size}");
+    }
 }
 
 #[test]
