@@ -14,7 +14,7 @@
 //! only while the machine runs: [`hold`](Watchdog::hold) and [`go_on`](Watchdog::go_on).
 //!
 //! What expired is a flag that the worker takes, woken by the device: what it means is the worker's. It is
-//! part of the saved state until it is taken.
+//! part of the saved state until it is taken, and forgotten at a reset: what it was about is over.
 //!
 //! vCPU threads read and write registers, the timer thread ticks, the control thread holds, lets go on and
 //! takes; all under the device's lock.
@@ -219,8 +219,9 @@ impl Watchdog {
         }
     }
 
-    /// The registers after power-on; that it has expired is remembered across a reset.
+    /// As after power-on; the guest finds across a reset that it has expired, and nobody else does.
     fn power_on(&mut self) {
+        self.expired = false;
         self.config = 0;
         self.lock = 0;
         self.lengths = [LENGTH_MASK; 2];

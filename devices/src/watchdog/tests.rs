@@ -147,6 +147,17 @@ fn a_guest_that_does_not_reload_it_sees_it_expire_after_both_stages() {
 }
 
 #[test]
+fn an_expiry_that_nobody_has_acted_on_is_forgotten_at_a_reset() {
+    let mut rig = Rig::new();
+    rig.arm(30);
+    rig.pass(31 * SECOND);
+    assert!(lock(&rig.watchdog).has_expired());
+    rig.function.reset();
+    assert!(!rig.expired(), "the machine that comes is another");
+    assert_eq!(rig.read(RELOAD) & TIMED_OUT, TIMED_OUT, "it may know of it");
+}
+
+#[test]
 fn one_that_reloads_it_in_time_is_left_alone() {
     let mut rig = Rig::new();
     rig.arm(10);
