@@ -392,9 +392,14 @@ impl ControlThread {
         }
     }
 
-    /// Goes on with what waits for devices: a reset, or a machine that was not handed over. True if it is
-    /// done.
+    /// Goes on with what waits for devices or vCPUs: a reset, a machine that was not handed over, or one that its
+    /// watchdog has stand. True if it is done.
     fn go_on_waiting(&mut self) -> Result<bool, MachineError> {
+        let before = self.service.phase_now();
+        if self.service.pause_at_last()? {
+            self.announce(before);
+            return Ok(true);
+        }
         if self.service.go_on_here()? {
             return Ok(true);
         }

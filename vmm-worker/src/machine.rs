@@ -206,10 +206,25 @@ impl Machine {
     /// [`MachineError::Vcpu`] when one does not.
     pub fn pause(&mut self) -> Result<(), MachineError> {
         self.vcpus.set_mut().park()?;
+        self.hold_watchdog();
+        Ok(())
+    }
+
+    /// As [`pause`](Self::pause), and waits no longer than `patience`. A vCPU that does not stand then does when
+    /// it can, and the others do; it may be asked again.
+    ///
+    /// # Errors
+    /// As for [`pause`](Self::pause).
+    pub fn pause_within(&mut self, patience: Duration) -> Result<(), MachineError> {
+        self.vcpus.set_mut().park_within(patience)?;
+        self.hold_watchdog();
+        Ok(())
+    }
+
+    fn hold_watchdog(&self) {
         if let Some(watchdog) = self.chipset.watchdog() {
             watchdog.hold();
         }
-        Ok(())
     }
 
     /// Takes the state of the machine, whose vCPUs stand, all but its memory:
@@ -293,6 +308,12 @@ impl Machine {
     /// Its devices.
     pub(crate) fn devices(&self) -> &DeviceSet {
         &self.plugging.devices
+    }
+
+    /// Its fixed devices.
+    #[cfg(test)]
+    pub(crate) fn chipset(&self) -> &Chipset {
+        &self.chipset
     }
 
     /// Its memory.

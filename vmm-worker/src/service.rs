@@ -24,7 +24,7 @@ use crate::log::Dropped;
 use crate::machine::{Machine, MachineError};
 use crate::news::{News, Newsroom};
 use crate::notices::Notices;
-use crate::vcpu::{EndSignal, GuestEnd};
+use crate::vcpu::{EndSignal, GuestEnd, VcpuError};
 
 /// The worker as its supervisor sees it.
 #[derive(Debug)]
@@ -50,6 +50,8 @@ pub struct Service {
     reset_waits: Option<Duration>,
     /// A machine that was to be handed over stands here until its devices have stopped.
     go_on_waits: bool,
+    /// The watchdog has its machine stand, and a vCPU does not yet.
+    pause_waits: bool,
     moving: Moving,
 }
 
@@ -66,6 +68,9 @@ enum Moving {
 /// How long the control thread waits for the devices of a guest that resets itself. Storage that takes
 /// longer is waited for beside other work.
 const RESET_PATIENCE: Duration = Duration::from_millis(250);
+/// How long the control thread waits for the vCPUs of a machine that its watchdog has stand, and how soon it
+/// looks again whether they do.
+const PAUSE_PATIENCE: Duration = Duration::from_millis(250);
 
 impl Service {
     /// A worker without a machine; one that loses its supervisor now has nothing to keep.
@@ -91,6 +96,7 @@ impl Service {
             news: Newsroom::default(),
             reset_waits: None,
             go_on_waits: false,
+            pause_waits: false,
             moving: Moving::No,
         }
     }
@@ -137,7 +143,9 @@ impl Service {
                 Ok(told) => news.crash_kernel = told,
                 Err(later) => wait(later),
             }
-            if self.phase == Phase::Running && machine.watchdog_has_expired() {
+            if self.pause_waits {
+                wait(PAUSE_PATIENCE);
+            } else if self.phase == Phase::Running && machine.watchdog_has_expired() {
                 wait(self.news.watchdog.left());
             }
         }
@@ -148,7 +156,10 @@ impl Service {
     /// machine was told to stand is acted on when it runs again.
     pub fn take_watchdog(&mut self) -> Option<WatchdogAction> {
         let here = matches!(self.moving, Moving::No) && self.phase == Phase::Running;
-        let machine = self.machine.as_ref().filter(|_| here)?;
+        let machine = self
+            .machine
+            .as_ref()
+            .filter(|_| here && !self.pause_waits)?;
         if !machine.watchdog_has_expired() || self.news.watchdog.pass().is_err() {
             return None;
         }
@@ -164,6 +175,8 @@ impl Service {
     /// Does what is to be done about a watchdog that has expired, of a machine that runs. A power-off and a
     /// reset are ends as the guest's own: they are left to [`end_signal`](Self::end_signal).
     ///
+    /// A pause is done, or begun: see [`pause_at_last`](Self::pause_at_last).
+    ///
     /// # Errors
     /// The machine cannot be paused; the worker must end.
     pub fn act_on_watchdog(&mut self, action: WatchdogAction) -> Result<(), MachineError> {
@@ -177,11 +190,48 @@ impl Service {
             WatchdogAction::Shutdown => machine.press_power_button(),
             WatchdogAction::InjectNmi => machine.inject_nmi(),
             WatchdogAction::Pause => {
-                machine.pause()?;
-                self.phase = Phase::Paused;
+                self.pause_waits = true;
+                if !self.pause_now(PAUSE_PATIENCE)? {
+                    tracing::error!(
+                        "the watchdog has the machine stand, and a vCPU does not stop: it is paused when it has"
+                    );
+                }
             }
         }
         Ok(())
+    }
+
+    /// Finishes a pause that the watchdog has begun and that waits for a vCPU; true if it is done. To be called
+    /// again when [`take_notices`](Self::take_notices) says.
+    ///
+    /// # Errors
+    /// The machine cannot be paused; the worker must end.
+    pub fn pause_at_last(&mut self) -> Result<bool, MachineError> {
+        match self.pause_waits && matches!(self.moving, Moving::No) {
+            true => self.pause_now(Duration::ZERO),
+            false => Ok(false),
+        }
+    }
+
+    fn pause_now(&mut self, patience: Duration) -> Result<bool, MachineError> {
+        let Some(machine) = self.machine.as_mut() else {
+            return Ok(false);
+        };
+        match machine.pause_within(patience) {
+            Err(MachineError::Vcpu(VcpuError::Unresponsive(_))) => Ok(false),
+            paused => {
+                paused?;
+                self.stands();
+                Ok(true)
+            }
+        }
+    }
+
+    /// All vCPUs stand, whoever has had them: with that the watchdog's pause is done, if one was begun.
+    fn stands(&mut self) {
+        if std::mem::take(&mut self.pause_waits) && self.phase == Phase::Running {
+            self.phase = Phase::Paused;
+        }
     }
 
     /// Where the guest's end is left, once there is a machine.
@@ -294,6 +344,7 @@ impl Service {
             return Ok(());
         };
         machine.pause()?;
+        self.pause_waits = false;
         match end {
             GuestEnd::PowerOff => {
                 self.reset_waits = None;

@@ -66,7 +66,8 @@ impl WorkerService for Service {
     }
 
     fn resume(&mut self, _: Resume) -> Result<(), WireError> {
-        if self.phase == Phase::Paused {
+        // The watchdog's pause is over before it was done.
+        if self.phase == Phase::Paused || std::mem::take(&mut self.pause_waits) {
             // One that is being reset runs once that is done; one whose devices do not let it go on, then.
             if self.reset_waits.is_none() && !self.go_on_waits {
                 self.machine()?.resume()?;
@@ -79,6 +80,7 @@ impl WorkerService for Service {
     fn pause(&mut self, _: Pause) -> Result<(), WireError> {
         if self.phase == Phase::Running {
             self.machine()?.pause()?;
+            self.stands();
             self.phase = Phase::Paused;
         }
         Ok(())
@@ -91,6 +93,7 @@ impl WorkerService for Service {
 
     fn reset(&mut self, _: Reset) -> Result<(), WireError> {
         self.machine()?.pause()?;
+        self.stands();
         match self.try_reset(STOP_PATIENCE) {
             Ok(None) => Ok(()),
             // It is done when the device has stopped.
@@ -172,7 +175,7 @@ impl WorkerService for Service {
     fn hand_over(&mut self, request: HandOver) -> Result<(), WireError> {
         let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
         let socket = self.descriptors.take(request.to).map_err(refuse)?;
-        let running = self.phase == Phase::Running;
+        let running = self.phase == Phase::Running && !self.pause_waits;
         let before = Before {
             running,
             stood_since_ns: monotonic(),
@@ -185,6 +188,10 @@ impl WorkerService for Service {
         machine.pause()?;
         // What the guest let go of just now is known here alone.
         self.removed.extend(machine.plugging().turn());
+        // As `stands` has it, which would borrow all of this.
+        if std::mem::take(&mut self.pause_waits) && self.phase == Phase::Running {
+            self.phase = Phase::Paused;
+        }
         match give::give(machine, adoption, socket, before) {
             Ok(giving) => {
                 self.moving = Moving::Away(giving);

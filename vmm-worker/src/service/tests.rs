@@ -158,6 +158,76 @@ fn a_machine_that_is_not_handed_over_while_its_storage_stalls_goes_on_when_that_
 }
 
 #[test]
+fn a_machine_that_is_handed_over_at_the_second_attempt_does_not_go_on_here() {
+    let (mut service, mut rig, gate) = running();
+    refuse_hand_over(&mut service);
+    assert!(service.go_on_waits);
+    gate.open();
+    // Its disk finishes meanwhile, and nobody has looked.
+    let begin = Instant::now();
+    let take = loop {
+        let (give, take) = scm::pair().unwrap();
+        let mut descriptors = FdTable::new();
+        let to = descriptors.push(give).unwrap();
+        service.take_descriptors(&mut descriptors);
+        match service.hand_over(HandOver { to }) {
+            Ok(()) => break take,
+            Err(error) => assert!(begin.elapsed().as_secs() < 10, "{error}"),
+        }
+    };
+    rig.read_all();
+    rig.unread.clear();
+    assert!(!service.go_on_here().unwrap(), "it is on its way");
+    assert!(!service.go_on_waits);
+    std::thread::sleep(Duration::from_millis(300));
+    rig.read_all();
+    assert!(rig.unread.is_empty(), "nobody runs it");
+    // Until it is not taken.
+    drop(take);
+    serve(&mut service, |service| {
+        assert_eq!(service.turn_of_giving().unwrap(), None);
+        service.giving().is_none()
+    });
+    rig.wait_for("tick ");
+    service.close();
+}
+
+#[test]
+fn a_watchdog_s_pause_waits_for_a_vcpu_that_does_not_stop() {
+    let (mut service, mut rig, gate) = running();
+    gate.open();
+    let serial = Arc::clone(&service.machine().unwrap().chipset().serial);
+    let stuck = |service: &mut Service| {
+        // The vCPU is at its serial port, or comes there soon.
+        let held = reeve_devices::shared::lock(&serial);
+        std::thread::sleep(Duration::from_secs(1));
+        service.act_on_watchdog(WatchdogAction::Pause).unwrap();
+        assert_eq!(service.phase_now(), Phase::Running);
+        assert!(!service.pause_at_last().unwrap());
+        let later = service.take_notices().later;
+        assert!(later.is_some_and(|later| later <= PAUSE_PATIENCE));
+        drop(held);
+    };
+    stuck(&mut service);
+    serve(&mut service, |service| service.pause_at_last().unwrap());
+    assert_eq!(service.phase_now(), Phase::Paused);
+    assert!(!service.pause_at_last().unwrap(), "once");
+    rig.read_all();
+    rig.unread.clear();
+    service.resume(Resume {}).unwrap();
+    rig.wait_for("tick ");
+    // Whoever has it go on before it stands is obeyed.
+    stuck(&mut service);
+    service.resume(Resume {}).unwrap();
+    assert!(!service.pause_at_last().unwrap());
+    rig.read_all();
+    rig.unread.clear();
+    rig.wait_for("tick ");
+    assert_eq!(service.phase_now(), Phase::Running);
+    service.close();
+}
+
+#[test]
 fn a_machine_that_was_paused_while_it_waited_to_go_on_stays_so() {
     let (mut service, mut rig, gate) = running();
     refuse_hand_over(&mut service);

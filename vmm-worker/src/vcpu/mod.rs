@@ -49,7 +49,7 @@ pub enum VcpuError {
     #[error("cannot install the handler of the kick signal: {0}")]
     Handler(#[source] std::io::Error),
     /// A vCPU does not stand.
-    #[error("vCPU {0} did not stop within {STAND_DEADLINE:?}")]
+    #[error("vCPU {0} did not stop in time")]
     Unresponsive(u32),
     /// KVM does not give or take its state.
     #[error("the state of vCPU {index}: {source}")]
@@ -278,9 +278,18 @@ impl VcpuSet {
     /// # Errors
     /// [`VcpuError::Unresponsive`]; the others stand.
     pub fn park(&mut self) -> Result<(), VcpuError> {
+        self.park_within(STAND_DEADLINE)
+    }
+
+    /// As [`park`](Self::park), and waits no longer than `patience`. One that does not stand then does when it
+    /// can; whoever asks again hears of it.
+    ///
+    /// # Errors
+    /// As for [`Self::park`].
+    pub fn park_within(&mut self, patience: Duration) -> Result<(), VcpuError> {
         self.runs = false;
         self.order(Order::Park);
-        self.wait_standing()
+        self.wait_standing_until(Instant::now() + patience)
     }
 
     /// Puts every vCPU, standing, back to its power-on state; the first one to `entry`.
@@ -372,7 +381,10 @@ impl VcpuSet {
     }
 
     fn wait_standing(&self) -> Result<(), VcpuError> {
-        let deadline = Instant::now() + STAND_DEADLINE;
+        self.wait_standing_until(Instant::now() + STAND_DEADLINE)
+    }
+
+    fn wait_standing_until(&self, deadline: Instant) -> Result<(), VcpuError> {
         self.taken()
             .try_for_each(|(index, vcpu)| vcpu.wait_standing(index, deadline))
     }
