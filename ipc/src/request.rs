@@ -337,6 +337,9 @@ pub struct Standing {
     pub last_request: Option<FinishedRequest>,
     /// Bytes the guest has written to its console.
     pub console_position: u64,
+    /// The number of the last event that was sent to a supervisor, 0 before the first: those behind it happened
+    /// while there was none.
+    pub told: u64,
 }
 
 /// A request that was finished.

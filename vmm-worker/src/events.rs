@@ -24,6 +24,8 @@ const PER_SECOND: u32 = 64;
 #[derive(Debug)]
 pub struct Events {
     last: u64,
+    /// The last that was sent.
+    told: u64,
     kept: VecDeque<NumberedEvent>,
     second: Instant,
     sent: u32,
@@ -35,6 +37,7 @@ impl Events {
     pub fn new() -> Self {
         Self {
             last: 0,
+            told: 0,
             kept: VecDeque::new(),
             second: Instant::now(),
             sent: 0,
@@ -45,6 +48,12 @@ impl Events {
     #[must_use]
     pub fn last(&self) -> u64 {
         self.last
+    }
+
+    /// The number of the last event that was sent to a supervisor, whatever it made of it.
+    #[must_use]
+    pub fn told(&self) -> u64 {
+        self.told
     }
 
     /// Those behind `number` that are kept.
@@ -88,7 +97,9 @@ impl Events {
             _ => Delivery::Reliable,
         };
         let number = self.last;
-        control.send(&FromWorker::Event { number, event }, delivery)
+        control.send(&FromWorker::Event { number, event }, delivery)?;
+        self.told = number;
+        Ok(())
     }
 
     fn may_tell_reset(&mut self) -> bool {
@@ -113,6 +124,19 @@ mod tests {
     use reeve_ipc::scm;
 
     use super::*;
+
+    #[test]
+    fn what_happens_while_nobody_listens_was_not_told() {
+        let (ours, theirs) = scm::pair().unwrap();
+        let mut control = Control::new(ours);
+        let mut events = Events::new();
+        events.send(&mut control, Event::GuestPoweredOff).unwrap();
+        events.keep(Event::GuestCrashKernel);
+        assert_eq!((events.told(), events.last()), (1, 2));
+        drop(theirs);
+        assert!(events.send(&mut control, Event::GuestPoweredOff).is_err());
+        assert_eq!((events.told(), events.last()), (1, 3));
+    }
 
     #[test]
     fn an_end_is_told_behind_any_number_of_resets() {

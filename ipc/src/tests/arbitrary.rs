@@ -219,7 +219,7 @@ fn standing() -> impl Strategy<Value = Standing> {
         phase(),
         any::<Option<[u8; 16]>>(),
         proptest::option::of(protocol),
-        any::<[u64; 3]>(),
+        any::<[u64; 4]>(),
         proptest::collection::vec(numbered, 0..4),
         proptest::option::of(finished),
     )
@@ -232,6 +232,7 @@ fn standing() -> impl Strategy<Value = Standing> {
             events: fields.4,
             last_request: fields.5,
             console_position: fields.3[2],
+            told: fields.3[3],
         })
 }
 

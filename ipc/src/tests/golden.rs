@@ -316,6 +316,7 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
                     result: Ok(()),
                 }),
                 console_position: 0x1234,
+                told: 11,
             })),
         ),
         (
@@ -494,7 +495,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("status", "01070007030102fc0000010003fd0000000000010000"),
     (
         "standing",
-        "0107000803015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a0101020c010c01010600fb3412",
+        "0107000803015a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a0101020c010c01010600fb34120b",
     ),
     ("phase: awaiting launch", "02090000"),
     ("phase: paused", "02090001"),

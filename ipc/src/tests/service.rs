@@ -68,6 +68,7 @@ impl WorkerService for Recorder {
             events: Vec::new(),
             last_request: None,
             console_position: 0,
+            told: 0,
         })
     }
     fn device_attach(&mut self, _: DeviceAttach) -> Result<(), WireError> {

@@ -404,6 +404,8 @@ pub enum Notice {
     Vcpus(VcpuStanding),
     /// The guest starts its crash kernel.
     CrashKernel,
+    /// The guest has panicked, while nobody was there to be told. How it stands is told apart.
+    Panicked,
     /// The watchdog has expired, and this is done about it; a guest that is paused for it stands already.
     Watchdog(WatchdogAction),
     /// The process is gone and what it held is released. The last notice.

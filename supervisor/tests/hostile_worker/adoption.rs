@@ -68,6 +68,7 @@ impl Worker {
             events: Vec::new(),
             last_request: None,
             console_position: 0,
+            told: 0,
         };
         let event = |number| NumberedEvent {
             number,

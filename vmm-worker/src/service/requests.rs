@@ -132,6 +132,7 @@ impl WorkerService for Service {
             events: self.events.after(request.events_after),
             last_request: self.last_request.clone(),
             console_position: machine.map_or(0, Machine::console_position),
+            told: self.events.told(),
         })
     }
 

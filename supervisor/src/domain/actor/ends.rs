@@ -35,18 +35,10 @@ impl DomainActor {
         };
         match notice {
             Notice::GuestEnded(end) => {
-                live.machine = match end {
-                    GuestEnd::Crashed(ref report) => Machine::of_crash(report),
-                    GuestEnd::PoweredOff | GuestEnd::Reset => {
-                        Machine::Paused(PausedReason::PoweredOff)
-                    }
-                };
-                if live.machine == Machine::Panicked {
+                if Machine::of_end(&end) == Machine::Panicked {
                     self.effects.push(Effect::Event(EventKind::Panicked));
                 }
-                let Some(live) = self.live_mut() else { return };
-                live.end = Some(end).filter(|_| !planted::has(Bug::ForgetsTheEnd));
-                self.overtaken();
+                self.ended(end);
             }
             Notice::Reset(count) => {
                 live.resets = count;
@@ -68,7 +60,7 @@ impl DomainActor {
                 self.responsive(phase, resets);
                 self.ask_devices_anew();
                 if let Some(end) = end {
-                    self.notice(id, Notice::GuestEnded(end));
+                    self.ended(end);
                 }
             }
             Notice::Lost => self.ask_devices(),
@@ -77,9 +69,18 @@ impl DomainActor {
             Notice::Balloon(bytes) => self.balloon_changed(bytes),
             Notice::Vcpus(standing) => self.vcpus_stand(standing),
             Notice::CrashKernel => self.effects.push(Effect::Event(EventKind::CrashKernel)),
+            Notice::Panicked => self.effects.push(Effect::Event(EventKind::Panicked)),
             Notice::Watchdog(action) => self.watchdog_expired(action),
             Notice::Gone(verdict) => self.gone(verdict),
         }
+    }
+
+    /// The guest has ended by itself, and its machine stands.
+    fn ended(&mut self, end: GuestEnd) {
+        let Some(live) = self.live_mut() else { return };
+        live.machine = Machine::of_end(&end);
+        live.end = Some(end).filter(|_| !planted::has(Bug::ForgetsTheEnd));
+        self.overtaken();
     }
 
     /// The watchdog has expired. A reset or a power-off for it is told by itself.

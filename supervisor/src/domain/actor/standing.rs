@@ -57,6 +57,14 @@ pub(super) enum Machine {
 }
 
 impl Machine {
+    /// That of a guest that has ended so.
+    pub(super) fn of_end(end: &GuestEnd) -> Self {
+        match end {
+            GuestEnd::Crashed(report) => Self::of_crash(report),
+            GuestEnd::PoweredOff | GuestEnd::Reset => Self::Paused(PausedReason::PoweredOff),
+        }
+    }
+
     /// That of a guest that crashed like that.
     pub(super) fn of_crash(report: &CrashReport) -> Self {
         match report.cause {

@@ -33,7 +33,7 @@ use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, watch};
 
-pub(super) use self::report::{crashed_unseen, end_of};
+pub(super) use self::report::{crashed_unseen, end_of, missed_of};
 use super::instance::KvmInstance;
 use super::kept::NOTICES;
 use super::log::quoted;
@@ -296,7 +296,8 @@ impl FoundProcess<'_> {
         let host = Arc::clone(&self.host);
         let (resets, console_position) = (found.standing.resets, found.standing.console_position);
         let phase = found.standing.phase;
-        let heard = Heard::up_to(found.standing.last_event, found.vcpus);
+        let missed = missed_of(&found.standing);
+        let heard = Heard::up_to(found.standing.last_event, found.vcpus, missed);
         let (worker, supervision, notices) = self.supervised();
         supervision.view.send_modify(|view| found.show(view));
         let _ = supervision.link.set(found.client);

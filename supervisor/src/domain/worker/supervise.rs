@@ -73,8 +73,9 @@ pub(super) struct Heard {
 }
 
 impl Heard {
-    /// What is known of a worker that was found: everything up to this event, and its vCPUs.
-    pub(super) fn up_to(last_event: u64, vcpus: Option<VcpuStanding>) -> Self {
+    /// What is known of a worker that was found: everything up to this event, its vCPUs, and what nobody was
+    /// told of.
+    pub(super) fn up_to(last_event: u64, vcpus: Option<VcpuStanding>, missed: Vec<Notice>) -> Self {
         let mut heard = Self {
             last_event,
             ..Self::default()
@@ -82,7 +83,15 @@ impl Heard {
         if let Some(vcpus) = vcpus {
             heard.outbox.push(Notice::Vcpus(vcpus));
         }
+        heard.missed(missed);
         heard
+    }
+
+    /// What happened while nobody listened. One that reports more than there is room for has made it up.
+    fn missed(&mut self, missed: Vec<Notice>) {
+        for notice in missed {
+            self.outbox.push(notice);
+        }
     }
 }
 
@@ -147,6 +156,7 @@ impl Supervision {
         if let Some(vcpus) = found.vcpus {
             heard.outbox.push(Notice::Vcpus(vcpus));
         }
+        heard.missed(adopt::missed_of(&found.standing));
         found.incoming
     }
 

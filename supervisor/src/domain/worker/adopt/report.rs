@@ -5,7 +5,7 @@ use reeve_ipc::phase::Phase;
 use reeve_ipc::request::Standing;
 use reeve_ipc::spec::SpecDigest;
 
-use crate::domain::driver::GuestEnd;
+use crate::domain::driver::{GuestEnd, Notice};
 
 /// Whether what it says can be.
 pub(super) fn check(standing: &Standing, digest: SpecDigest) -> Result<(), String> {
@@ -49,6 +49,23 @@ pub(crate) fn end_of(standing: &Standing) -> Option<GuestEnd> {
         ),
         _ => None,
     }
+}
+
+/// What happened while there was no supervisor to be told, and is not to be seen from how the machine stands.
+/// There are no more events than a report may have.
+pub(crate) fn missed_of(standing: &Standing) -> Vec<Notice> {
+    let events = standing.events.iter();
+    let missed = events.filter(|event| event.number > standing.told);
+    missed
+        .filter_map(|event| match &event.event {
+            Event::GuestCrashKernel => Some(Notice::CrashKernel),
+            Event::WatchdogExpired { action } => Some(Notice::Watchdog(*action)),
+            Event::GuestCrashed(report) if report.cause == CrashCause::Panicked => {
+                Some(Notice::Panicked)
+            }
+            _ => None,
+        })
+        .collect()
 }
 
 /// A crash whose report was lost, or a reset that failed: `KVM_EXIT_UNKNOWN`.

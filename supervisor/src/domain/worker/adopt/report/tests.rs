@@ -18,6 +18,42 @@ fn standing(phase: Phase, events: &[Event]) -> Standing {
         events: numbered.collect(),
         last_request: None,
         console_position: 0,
+        told: 0,
+    }
+}
+
+#[test]
+fn what_nobody_was_told_of_is_told_at_the_adoption_and_nothing_twice() {
+    let panicked = Event::GuestCrashed(CrashReport {
+        vcpu: 0,
+        cause: CrashCause::Panicked,
+        registers: None,
+    });
+    let action = reeve_ipc::spec::WatchdogAction::Pause;
+    let events = [
+        Event::GuestCrashKernel,
+        Event::WatchdogExpired { action },
+        Event::GuestReset { count: 1 },
+        panicked,
+        Event::PhaseChanged(Phase::Crashed),
+    ];
+    let all = [
+        Notice::CrashKernel,
+        Notice::Watchdog(action),
+        Notice::Panicked,
+    ];
+    for (told, missed) in [
+        (0, 0),
+        (1, 1),
+        (2, 2),
+        (3, 2),
+        (4, 3),
+        (5, 3),
+        (u64::MAX, 3),
+    ] {
+        let mut report = standing(Phase::Crashed, &events);
+        report.told = told;
+        assert_eq!(missed_of(&report), all[missed..], "{told}");
     }
 }
 
