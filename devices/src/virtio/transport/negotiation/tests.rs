@@ -1,5 +1,5 @@
 use std::sync::Mutex;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::super::line::{NO_VECTOR, Vectors};
 use super::*;
@@ -8,7 +8,7 @@ use crate::shared::lock;
 use crate::state::StateWriter;
 use crate::testing::RecordWake;
 use crate::virtio::testing::Driver;
-use crate::virtio::{DeviceId, QueueWorker, Remains, StartError, Stopped};
+use crate::virtio::{DeviceId, Progress, QueueWorker, Remains, Start, StartError, Stopped};
 
 const FEATURE: u64 = 1 << 5;
 
