@@ -5,7 +5,8 @@
 //! the directory that was opened under the policy for paths, and only what is still the socket is unlinked.
 //!
 //! A socket gets its name when it listens already: one that is there and refuses is dead, and may be replaced,
-//! whoever else comes to the same name meanwhile.
+//! whoever else comes to the same name meanwhile. What a supervisor that was killed has left half-way goes when
+//! somebody next listens, or clears up, in the same directory.
 
 mod draft;
 
@@ -123,6 +124,8 @@ fn look(directory: &OwnedFd, name: &OsStr) -> Result<Found, Errno> {
     Ok(Found {
         is_socket: FileType::from_raw_mode(stat.st_mode) == FileType::Socket,
         identity: (stat.st_dev, stat.st_ino),
+        owner: stat.st_uid,
+        changed_s: stat.st_ctime,
     })
 }
 
@@ -131,6 +134,9 @@ struct Found {
     is_socket: bool,
     /// Device and inode.
     identity: (u64, u64),
+    owner: u32,
+    /// When it was made, linked or renamed last, in seconds of the host's clock.
+    changed_s: i64,
 }
 
 /// A socket that is unlinked when this is dropped, if it is still there.
@@ -226,6 +232,7 @@ impl DeviceSockets {
         })?;
         // Whoever is to connect uses this one.
         place.address().map_err(os)?;
+        draft::sweep(&place.directory, draft::STALE);
         let (draft, socket) = Draft::make(&place.directory).map_err(os)?;
         match draft.put(&place).map_err(os)? {
             Put::There => {}
@@ -259,9 +266,11 @@ impl Drop for DeviceSockets {
             // What is not to be found is not there to be removed.
             if let Ok(place) = paths.place("socket", &path) {
                 // Whoever listens now is another.
-                if place.look().is_ok_and(|found| found.is_socket) && !is_served(&place) {
+                let is_socket = place.look().is_ok_and(|found| found.is_socket);
+                if is_socket && !is_served(&place.directory, &place.name) {
                     let _ = place.unlink();
                 }
+                draft::sweep(&place.directory, draft::STALE);
             }
         }
     }
@@ -369,8 +378,8 @@ fn stream() -> Result<OwnedFd, Errno> {
 }
 
 /// Whether anybody listens at a socket.
-fn is_served(place: &Place) -> bool {
-    let connect = || rustix::net::connect(&stream()?, &place.address()?);
+fn is_served(directory: &OwnedFd, name: &OsStr) -> bool {
+    let connect = || rustix::net::connect(&stream()?, &address(directory, name)?);
     !matches!(connect(), Err(Errno::CONNREFUSED | Errno::NOENT))
 }
 

@@ -3,6 +3,7 @@
 use std::fs;
 use std::os::unix::fs::{MetadataExt as _, symlink};
 use std::os::unix::net::{UnixListener, UnixStream};
+use std::time::Duration;
 
 use super::*;
 use crate::domain::plan::AnyPath;
@@ -36,7 +37,7 @@ fn a_socket_is_there_for_its_owner_until_the_domain_ends() {
     assert!(sockets.any());
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o777, 0o600);
     let place = AnyPath.place("channel", &path).unwrap();
-    assert!(is_served(&place));
+    assert!(is_served(&place.directory, &place.name));
     drop(listener);
     drop(sockets);
     assert!(!path.exists());
@@ -85,6 +86,54 @@ fn of_many_that_come_to_one_dead_socket_at_once_one_gets_its_place() {
     }
     let left = fs::read_dir(directory.path()).unwrap();
     assert_eq!(left.count(), 0, "no draft stays");
+}
+
+#[test]
+fn what_a_supervisor_that_was_killed_left_half_way_is_cleared_away_and_nothing_else() {
+    let directory = tempfile::tempdir().unwrap();
+    let at = |name: &str| directory.path().join(name);
+    let (dead, served) = (".reeve-0123456789abcdef", ".reeve-00000000000000ff");
+    let other = [
+        ".reeve-0",
+        ".reeve-0123456789abcdeg",
+        "reeve-0123456789abcdef",
+    ];
+    for name in other.into_iter().chain([dead]) {
+        drop(UnixListener::bind(at(name)).unwrap());
+        refuses(&at(name));
+    }
+    let _served = UnixListener::bind(at(served)).unwrap();
+    let file = ".reeve-fedcba9876543210";
+    fs::write(at(file), "content").unwrap();
+    let opened = AnyPath.place("channel", &at("s")).unwrap().directory;
+    // It may be another's that is being made at this instant.
+    draft::sweep(&opened, draft::STALE);
+    assert!(at(dead).exists());
+    draft::sweep(&opened, Duration::ZERO);
+    assert!(!at(dead).exists());
+    for name in other.into_iter().chain([served, file]) {
+        assert!(at(name).exists(), "{name}");
+    }
+}
+
+#[test]
+fn a_draft_whose_old_one_is_gone_after_it_took_its_place_is_there() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    drop(UnixListener::bind(&path).unwrap());
+    refuses(&path);
+    let place = AnyPath.place("channel", &path).unwrap();
+    let (draft, _socket) = Draft::make(&place.directory).unwrap();
+    let clear = || {
+        for entry in fs::read_dir(directory.path()).unwrap() {
+            let entry = entry.unwrap();
+            if entry.file_name() != "s" {
+                fs::remove_file(entry.path()).unwrap();
+            }
+        }
+    };
+    assert_eq!(draft.put_and(&place, clear).unwrap(), Put::There);
+    UnixStream::connect(&path).unwrap();
 }
 
 #[test]
