@@ -28,6 +28,8 @@ mod rule;
 mod spawner;
 #[path = "src/seccomp/vcpu.rs"]
 mod vcpu;
+#[path = "src/seccomp/vhost.rs"]
+mod vhost;
 
 use compile::{Instruction, Unlisted, compile};
 
@@ -45,6 +47,7 @@ fn main() {
         ("IO", compile(io::RULES, Unlisted::Trap)),
         ("SPAWNER", compile(spawner::RULES, Unlisted::Trap)),
         ("READER", compile(reader::RULES, Unlisted::Trap)),
+        ("VHOST", compile(vhost::RULES, Unlisted::Trap)),
     ] {
         writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
             .expect("writing to a string");

@@ -57,6 +57,15 @@ impl GuestRam {
         })
     }
 
+    /// Each piece of RAM: its first guest-physical address, its bytes, and where it is mapped in this process.
+    /// For those who have somebody else access it, by addresses of this process.
+    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
+        self.0.iter().map(|region| {
+            let mapped = region.as_ptr() as u64;
+            (region.start_addr().0, region.len(), mapped)
+        })
+    }
+
     /// The piece of RAM that `address` is in. Most machines have one or two, for which looking costs less
     /// than searching; it is done several times for each request.
     fn region(&self, address: u64) -> Option<&GuestRegionMmap<()>> {

@@ -35,6 +35,7 @@ pub mod rng;
 #[cfg(test)]
 pub(crate) mod testing;
 pub mod transport;
+mod vhost;
 pub mod vhost_user;
 pub mod vsock;
 

@@ -46,6 +46,19 @@ pub struct QueueLayout {
     pub used: u64,
 }
 
+impl QueueLayout {
+    /// The address, the alignment and the bytes of the descriptor table, the driver area and the device area
+    /// (§2.7). The addresses are as hostile as the layout.
+    pub(crate) fn parts(&self) -> [(u64, u64, u64); 3] {
+        let entries = u64::from(self.size);
+        [
+            (self.descriptors, 16, entries * DESCRIPTOR_BYTES),
+            (self.available, 2, 6 + entries * 2),
+            (self.used, 4, 6 + entries * 8),
+        ]
+    }
+}
+
 /// Which of the ring features were negotiated.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct RingFeatures {
@@ -189,12 +202,7 @@ impl Queue {
         if !size.is_power_of_two() || size > max_size {
             return Err(QueueFault::Size { size });
         }
-        let entries = u64::from(size);
-        for (address, alignment, len) in [
-            (layout.descriptors, 16, entries * DESCRIPTOR_BYTES),
-            (layout.available, 2, 6 + entries * 2),
-            (layout.used, 4, 6 + entries * 8),
-        ] {
+        for (address, alignment, len) in layout.parts() {
             if address % alignment != 0 {
                 return Err(QueueFault::Alignment { address });
             }
@@ -229,6 +237,27 @@ impl Queue {
     #[must_use]
     pub fn progress(&self) -> QueueProgress {
         self.progress
+    }
+
+    /// Goes on from where somebody else has left it, whose next available entry was `next_available`; without
+    /// their word, behind what they have given back. No chain is out.
+    pub(crate) fn go_on_from(&mut self, next_available: Option<u16>) {
+        let progress = self.progress_of_other(next_available);
+        self.progress = progress;
+        self.out = 0;
+        self.signalled = progress.next_used;
+        self.available = progress.next_available;
+    }
+
+    /// How far somebody else has come who serves it, and whose next available entry is `next_available`;
+    /// without their word, as far as they have given back. What they have given back is known from the used
+    /// ring alone, which the driver can write.
+    pub(crate) fn progress_of_other(&self, next_available: Option<u16>) -> QueueProgress {
+        let next_used = self.used_index().unwrap_or_default();
+        QueueProgress {
+            next_available: next_available.unwrap_or(next_used),
+            next_used,
+        }
     }
 
     /// Where its rings are.

@@ -75,6 +75,19 @@ const IOCTLS: &[u32] = &[
     ioctl::TUNSETOFFLOAD,
     ioctl::TUNSETVNETHDRSZ,
     ioctl::TUNSETQUEUE,
+    ioctl::VHOST_GET_FEATURES,
+    ioctl::VHOST_SET_FEATURES,
+    ioctl::VHOST_SET_OWNER,
+    ioctl::VHOST_RESET_OWNER,
+    ioctl::VHOST_SET_MEM_TABLE,
+    ioctl::VHOST_SET_VRING_NUM,
+    ioctl::VHOST_SET_VRING_ADDR,
+    ioctl::VHOST_SET_VRING_BASE,
+    ioctl::VHOST_GET_VRING_BASE,
+    ioctl::VHOST_SET_VRING_KICK,
+    ioctl::VHOST_SET_VRING_CALL,
+    ioctl::VHOST_SET_VRING_ERR,
+    ioctl::VHOST_NET_SET_BACKEND,
     ioctl::FIONBIO,
 ];
 
@@ -121,7 +134,7 @@ pub const RULES: &[Rule] = &[
     allow_if(
         libc::SYS_ioctl,
         &[one_of(1, IOCTLS)],
-        "KVM, by number; never KVM_CREATE_DEVICE",
+        "KVM, by number; never KVM_CREATE_DEVICE; taps and vhost-net",
     ),
     allow(libc::SYS_fdatasync, "disks"),
     // A ring of io_uring walks around every filter: each is restricted by opcode before it is enabled,

@@ -8,7 +8,7 @@ use super::args::{ADVICE, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, one_of};
 
-const IOCTLS: &[u32] = &[
+pub(super) const IOCTLS: &[u32] = &[
     ioctl::KVM_SIGNAL_MSI,
     ioctl::KVM_IRQ_LINE,
     ioctl::TUNSETOFFLOAD,

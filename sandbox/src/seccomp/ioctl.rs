@@ -22,6 +22,12 @@ const fn iowr(nr: u32, size: u32) -> u32 {
     3 << 30 | size << 16 | io(nr)
 }
 
+/// `_IOW(VHOST_VIRTIO, nr, size)` (linux/vhost.h), and for size 0 `_IO(VHOST_VIRTIO, nr)`.
+const fn vhost(nr: u32, size: u32) -> u32 {
+    let direction = if size == 0 { 0 } else { 1 };
+    direction << 30 | size << 16 | 0xaf00 | nr
+}
+
 macro_rules! numbers {
     ($($name:ident = $value:expr;)*) => {
         $(#[allow(missing_docs, reason = "the kernel's own name says it")]
@@ -104,6 +110,21 @@ numbers! {
     TUNSETOFFLOAD = 0x4004_54d0;
     TUNSETVNETHDRSZ = 0x4004_54d8;
     TUNSETQUEUE = 0x4004_54d9;
+
+    // /dev/vhost-net; none that would log writes, speak of an IOMMU or of the kernel's own threads
+    VHOST_GET_FEATURES = 0x8008_af00;
+    VHOST_SET_FEATURES = vhost(0x00, 8);
+    VHOST_SET_OWNER = vhost(0x01, 0);
+    VHOST_RESET_OWNER = vhost(0x02, 0);
+    VHOST_SET_MEM_TABLE = vhost(0x03, 8);
+    VHOST_SET_VRING_NUM = vhost(0x10, 8);
+    VHOST_SET_VRING_ADDR = vhost(0x11, 40);
+    VHOST_SET_VRING_BASE = vhost(0x12, 8);
+    VHOST_GET_VRING_BASE = 0xc008_af12;
+    VHOST_SET_VRING_KICK = vhost(0x20, 8);
+    VHOST_SET_VRING_CALL = vhost(0x21, 8);
+    VHOST_SET_VRING_ERR = vhost(0x22, 8);
+    VHOST_NET_SET_BACKEND = vhost(0x30, 8);
 
     // any descriptor
     FIONBIO = 0x5421;

@@ -5,8 +5,10 @@
 //!                          │ inherits
 //! other threads            ├─ Base + Vcpu     enter_role() is the first thing in the thread
 //!                          ├─ Base + Io
+//!                          ├─ Base + Vhost
 //!                          └─ Base + Spawner ─┬─ + Vcpu   those that are made later
-//!                                             └─ + Io
+//!                                             ├─ + Io
+//!                                             └─ + Vhost
 //! reader         enter(): Base ──────────── enter_role(Reader): a process of its own, of one thread
 //! ```
 //!
@@ -33,6 +35,7 @@ mod spawner;
 #[cfg(test)]
 mod tests;
 mod vcpu;
+mod vhost;
 
 use std::fmt;
 use std::io::Error;
@@ -56,17 +59,20 @@ pub enum Role {
     Spawner = 5,
     /// The process that reads the header of an image.
     Reader = 6,
+    /// A thread that owns virtqueues which the kernel serves for it.
+    Vhost = 7,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::Base,
         Self::Control,
         Self::Vcpu,
         Self::Io,
         Self::Spawner,
         Self::Reader,
+        Self::Vhost,
     ];
 
     /// The table, for tests and documents.
@@ -78,6 +84,7 @@ impl Role {
             Self::Io => io::RULES,
             Self::Spawner => spawner::RULES,
             Self::Reader => reader::RULES,
+            Self::Vhost => vhost::RULES,
         }
     }
 
@@ -95,6 +102,7 @@ impl fmt::Display for Role {
             Self::Io => "io",
             Self::Spawner => "spawner",
             Self::Reader => "reader",
+            Self::Vhost => "vhost",
         })
     }
 }
@@ -126,6 +134,7 @@ pub fn enter_role(role: Role) -> Result<(), Error> {
         Role::Io => &IO,
         Role::Spawner => &SPAWNER,
         Role::Reader => &READER,
+        Role::Vhost => &VHOST,
     })?;
     denial::set_role(role);
     Ok(())

@@ -1,7 +1,7 @@
 //! Spawner: the thread that makes threads, vCPUs and devices once the machine stands.
 //!
-//! Threads inherit its filter and stack their own on it, so it allows whatever Io and Vcpu do (a test holds
-//! that), and besides what starts a thread, opens a disk that was handed over and makes a vCPU of the VM
+//! Threads inherit its filter and stack their own on it, so it allows whatever Io, Vhost and Vcpu do (a test
+//! holds that), and besides what starts a thread, opens a disk that was handed over and makes a vCPU of the VM
 //! there is. Code that runs on another thread of the worker can have this one do what it likes: so it makes
 //! no VM, gives it no memory, and makes and changes no ring of io_uring. The rings of disks that come later
 //! were made before this filter closed.
@@ -10,10 +10,10 @@ use super::args::{
     ADVICE, EMPTY_PATH, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS, THREAD,
 };
 use super::rule::{Rule, allow, allow_if, fail_with, one_of, set};
-use super::{ioctl, vcpu};
+use super::{ioctl, vcpu, vhost};
 
-/// Those that Vcpu does not have.
-const MORE_IOCTLS: [u32; 8] = [
+/// What is neither Vcpu's nor among what Vhost has beyond Io.
+const MORE_IOCTLS: [u32; 9] = [
     ioctl::KVM_CREATE_VCPU,
     ioctl::KVM_SET_CPUID2,
     ioctl::KVM_SET_TSC_KHZ,
@@ -21,19 +21,22 @@ const MORE_IOCTLS: [u32; 8] = [
     ioctl::TUNSETOFFLOAD,
     ioctl::TUNSETVNETHDRSZ,
     ioctl::TUNSETQUEUE,
+    ioctl::VHOST_GET_FEATURES,
     ioctl::FIONBIO,
 ];
 
 const IOCTLS: &[u32] = &{
-    let mut all = [0; vcpu::IOCTLS.len() + MORE_IOCTLS.len()];
-    let mut i = 0;
-    while i < all.len() {
-        all[i] = if i < vcpu::IOCTLS.len() {
-            vcpu::IOCTLS[i]
-        } else {
-            MORE_IOCTLS[i - vcpu::IOCTLS.len()]
-        };
-        i += 1;
+    let lists: [&[u32]; 3] = [vcpu::IOCTLS, &MORE_IOCTLS, &vhost::MORE_IOCTLS];
+    let mut all = [0; vcpu::IOCTLS.len() + MORE_IOCTLS.len() + vhost::MORE_IOCTLS.len()];
+    let (mut list, mut i, mut filled) = (0, 0, 0);
+    while list < lists.len() {
+        while i < lists[list].len() {
+            all[filled] = lists[list][i];
+            i += 1;
+            filled += 1;
+        }
+        list += 1;
+        i = 0;
     }
     all
 };

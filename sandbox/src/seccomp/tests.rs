@@ -292,7 +292,7 @@ fn base_allows_whatever_a_role_allows() {
 #[test]
 fn the_spawner_may_do_whatever_the_threads_it_makes_may() {
     let spawner = Role::Spawner.rules();
-    for role in [Role::Io, Role::Vcpu] {
+    for role in [Role::Io, Role::Vcpu, Role::Vhost] {
         for call in calls(role.rules()) {
             if expected(role.rules(), call) == ALLOW {
                 assert_eq!(expected(spawner, call), ALLOW, "{role} {call:?}");
@@ -351,7 +351,7 @@ fn no_role_but_base_makes_a_ring() {
         (libc::SYS_io_uring_register, &[Role::Base]),
         (
             libc::SYS_io_uring_enter,
-            &[Role::Base, Role::Io, Role::Spawner],
+            &[Role::Base, Role::Io, Role::Spawner, Role::Vhost],
         ),
     ] {
         for role in Role::ALL {
@@ -390,8 +390,53 @@ fn no_role_but_base_makes_anything_of_kvm_but_the_spawner_that_makes_vcpus() {
     }
 }
 
+/// By request: those that hand queues over, the one that asks what the kernel can, and those that nobody needs.
+#[test]
+fn only_the_threads_of_such_interfaces_hand_queues_to_the_kernel() {
+    let may_call = |role: Role, number: u32| {
+        let args = [0, number.into(), 0, 0, 0, 0];
+        let call = Call {
+            nr: 16,
+            arch: X86_64,
+            args,
+        };
+        expected(role.rules(), call) == ALLOW
+    };
+    for role in Role::ALL {
+        for number in super::vhost::MORE_IOCTLS {
+            let hands = [Role::Base, Role::Spawner, Role::Vhost].contains(&role);
+            assert_eq!(may_call(role, number), hands, "{role}: {number:#x}");
+        }
+        let builds = [Role::Base, Role::Spawner].contains(&role);
+        assert_eq!(may_call(role, ioctl::VHOST_GET_FEATURES), builds, "{role}");
+        // Where writes are logged, an IOMMU's messages, busy polling, the endianness of a ring.
+        for number in [
+            0x4008_af04,
+            0x4004_af07,
+            0x4008_af23,
+            0x4008_af25,
+            0x4008_af13,
+        ] {
+            assert!(!may_call(role, number), "{role}: {number:#x}");
+        }
+    }
+    let io: Vec<u32> = Role::Io.rules().iter().map(|rule| rule.nr).collect();
+    let vhost: Vec<u32> = Role::Vhost.rules().iter().map(|rule| rule.nr).collect();
+    assert_eq!(io, vhost, "no other system call");
+}
+
 #[test]
 fn ioctl_numbers_are_the_kernels() {
+    // And from linux/vhost.h.
+    assert_eq!(ioctl::VHOST_GET_FEATURES, 0x8008_af00);
+    assert_eq!(ioctl::VHOST_SET_FEATURES, 0x4008_af00);
+    assert_eq!(ioctl::VHOST_SET_OWNER, 0xaf01);
+    assert_eq!(ioctl::VHOST_RESET_OWNER, 0xaf02);
+    assert_eq!(ioctl::VHOST_SET_MEM_TABLE, 0x4008_af03);
+    assert_eq!(ioctl::VHOST_SET_VRING_ADDR, 0x4028_af11);
+    assert_eq!(ioctl::VHOST_GET_VRING_BASE, 0xc008_af12);
+    assert_eq!(ioctl::VHOST_SET_VRING_ERR, 0x4008_af22);
+    assert_eq!(ioctl::VHOST_NET_SET_BACKEND, 0x4008_af30);
     // As a C compiler prints them from linux/kvm.h.
     assert_eq!(ioctl::KVM_GET_MSR_INDEX_LIST, 0xc004_ae02);
     assert_eq!(ioctl::KVM_GET_SUPPORTED_CPUID, 0xc008_ae05);

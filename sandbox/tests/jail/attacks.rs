@@ -122,7 +122,7 @@ fn threads_are_made_from_base() {
 
 #[test]
 fn threads_are_not_made_from_a_role() {
-    for role in [Role::Control, Role::Vcpu, Role::Io] {
+    for role in [Role::Control, Role::Vcpu, Role::Io, Role::Vhost] {
         let end = attempt(Caller::all()[0], role, "threads");
         assert_eq!(end.signal, Some(SIGSYS), "{role}: {end:?}");
     }

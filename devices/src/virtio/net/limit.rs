@@ -81,9 +81,14 @@ impl Limiter {
         self.limited.store(buckets.is_some(), Ordering::Relaxed);
     }
 
+    /// Whether there is a limit.
+    pub(super) fn is_limited(&self) -> bool {
+        self.limited.load(Ordering::Relaxed)
+    }
+
     /// When something may pass, if not now.
     pub(super) fn resume_at(&self) -> Option<Instant> {
-        if !self.limited.load(Ordering::Relaxed) {
+        if !self.is_limited() {
             return None;
         }
         let now = Instant::now();

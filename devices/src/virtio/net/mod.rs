@@ -5,7 +5,7 @@
 //!  driver ──► Net (front) ──start──► PairWorker: rx ◄── Port (tap) ◄── host
 //!                │                               tx ──►
 //!                │                   the first one: control queue
-//!                └────────► Link ◄───────┘
+//!                └────────► Link ◄───────┘ (with vhost-net the kernel moves the frames: kernel/)
 //!                             ▲
 //!       control thread ── NetHandle: link, limits, counters, announcement
 //! ```
@@ -21,6 +21,7 @@ mod control;
 mod features;
 mod header;
 mod held;
+mod kernel;
 mod limit;
 mod link;
 mod rx;
@@ -42,6 +43,7 @@ use self::features::{
     F_HOST_TSO4, F_HOST_TSO6, F_HOST_USO, F_MAC, F_MQ, F_MRG_RXBUF, F_MTU, F_SPEED_DUPLEX,
     F_STATUS,
 };
+use self::kernel::{Engine, Kernel};
 use self::link::Link;
 use self::rx::Receiver;
 use self::state::NetStateV1;
@@ -56,6 +58,7 @@ use crate::state::StateError;
 
 pub use self::control::MacAddress;
 pub use self::features::Offloads;
+pub use self::kernel::VhostNet;
 pub use self::limit::Bandwidth;
 pub use self::link::NetHandle;
 pub use self::stats::{DirectionCounters, NetCounters};
@@ -110,6 +113,8 @@ pub struct Net {
     link: Arc<Link>,
     features: u64,
     queue_sizes: Vec<u16>,
+    /// One for each port, or none.
+    kernel: Vec<Arc<Engine>>,
 }
 
 impl Net {
@@ -140,7 +145,29 @@ impl Net {
             features: offered(&config, ports.len()),
             queue_sizes: vec![config.queue_size; queues],
             link: Arc::new(Link::new(config, ports)?),
+            kernel: Vec::new(),
         })
+    }
+
+    /// The same device, whose pairs the kernel serves between guest memory and ports that are queues of taps,
+    /// each by one of `kernel`; while the link is down or there is a limit, this process does.
+    ///
+    /// # Errors
+    /// [`NetError`]: there are more or less of them than pairs.
+    pub fn with_kernel(self, kernel: Vec<VhostNet>) -> Result<Self, NetError> {
+        let kernel = kernel.into_iter().map(|vhost| Box::new(vhost) as _);
+        self.with_engines(kernel.collect())
+    }
+
+    fn with_engines(mut self, kernel: Vec<Box<dyn kernel::Calls>>) -> Result<Self, NetError> {
+        if kernel.len() != self.link.ports.len() {
+            return Err(NetError::Config("number of descriptors of vhost-net"));
+        }
+        let engines = kernel
+            .into_iter()
+            .map(|calls| Engine::new(calls).map(Arc::new));
+        self.kernel = engines.collect::<io::Result<_>>()?;
+        Ok(self)
     }
 
     /// The control thread's side of the device.
@@ -249,6 +276,9 @@ impl VirtioDevice for Net {
             mut queues,
             interrupts,
         } = start;
+        if self.kernel.iter().any(|engine| engine.is_stuck()) {
+            return Err(StartError::Host("the kernel has its queues".to_owned()));
+        }
         let has = |bits: u64| features & bits == bits;
         let most = if has(F_MQ | F_CTRL_VQ) {
             self.pairs()
@@ -286,6 +316,9 @@ impl VirtioDevice for Net {
                     Receiver::new(rx, pair, has(F_MRG_RXBUF)),
                     Transmitter::new(tx, pair, offloads),
                     lead.take(),
+                    self.kernel
+                        .get(usize::from(pair))
+                        .map(|engine| Kernel::new(Arc::clone(engine), features)),
                 )) as Box<dyn QueueWorker>
             })
             .collect())

@@ -108,6 +108,32 @@ impl Receiver {
         self.resume_at
     }
 
+    /// Whether somebody else may serve the queue: it is not broken, and no frame waits in the port that has to
+    /// be dropped first.
+    pub(super) fn can_be_left(&self) -> bool {
+        !self.broken.is_broken() && self.stale == 0
+    }
+
+    /// Leaves the queue to somebody else: gives up what it holds, and wants nothing.
+    pub(super) fn leave(&mut self, link: &Link) -> &RunningQueue {
+        self.release(link);
+        self.wants_port = false;
+        self.resume_at = None;
+        &self.running
+    }
+
+    /// Takes it up again where they have left it.
+    pub(super) fn take_up(&mut self, next_available: Option<u16>) {
+        self.running.queue.go_on_from(next_available);
+        // For what they gave back last.
+        self.running.interrupts.queue(self.running.index);
+    }
+
+    /// Whoever served it could not go on.
+    pub(super) fn break_off(&mut self, fault: QueueFault) {
+        self.broken.note(Err(fault), &*self.running.interrupts);
+    }
+
     /// Passes frames on.
     pub(super) fn turn(&mut self, port: &dyn Port, link: &Link) {
         self.wants_port = false;

@@ -70,6 +70,30 @@ impl Transmitter {
         self.resume_at
     }
 
+    /// Whether somebody else may serve the queue.
+    pub(super) fn can_be_left(&self) -> bool {
+        !self.broken.is_broken()
+    }
+
+    /// Leaves the queue to somebody else, of which it holds nothing, and wants nothing.
+    pub(super) fn leave(&mut self) -> &RunningQueue {
+        self.wants_port = false;
+        self.resume_at = None;
+        &self.running
+    }
+
+    /// Takes it up again where they have left it.
+    pub(super) fn take_up(&mut self, next_available: Option<u16>) {
+        self.running.queue.go_on_from(next_available);
+        // For what they gave back last.
+        self.running.interrupts.queue(self.running.index);
+    }
+
+    /// Whoever served it could not go on.
+    pub(super) fn break_off(&mut self, fault: QueueFault) {
+        self.broken.note(Err(fault), &*self.running.interrupts);
+    }
+
     /// Sends frames.
     pub(super) fn turn(&mut self, port: &dyn Port, link: &Link) {
         self.wants_port = false;

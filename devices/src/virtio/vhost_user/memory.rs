@@ -10,6 +10,8 @@ use std::sync::Arc;
 
 use vm_memory::{GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion};
 
+use crate::virtio::vhost;
+
 /// The most regions that a back end takes (`VHOST_MEMORY_MAX_NREGIONS`).
 pub(super) const MAX_REGIONS: usize = 8;
 
@@ -60,21 +62,14 @@ impl SharedMemory {
 
     /// The body of the message (`struct VhostUserMemory`), whose descriptors are [`Self::files`].
     pub(super) fn table(&self) -> Vec<u8> {
-        let count = u32::try_from(self.regions.len()).unwrap_or(0);
-        // And four bytes of padding.
-        let mut table = u64::from(count).to_le_bytes().to_vec();
-        for region in &self.regions {
-            let parts = [
+        vhost::memory_table(self.regions.iter().map(|region| {
+            [
                 region.guest_address,
                 region.len,
                 region.guest_address,
                 region.offset,
-            ];
-            for part in parts {
-                table.extend_from_slice(&part.to_le_bytes());
-            }
-        }
-        table
+            ]
+        }))
     }
 
     pub(super) fn files(&self) -> Vec<BorrowedFd<'_>> {

@@ -2,6 +2,7 @@
 //! fixes. Numbers are in the host's order, which is little endian here.
 
 use crate::virtio::queue::QueueLayout;
+use crate::virtio::vhost;
 
 /// `VHOST_USER_F_PROTOCOL_FEATURES`.
 pub(super) const F_PROTOCOL_FEATURES: u64 = 1 << 30;
@@ -76,34 +77,16 @@ pub(super) fn is_answer(header: [u8; HEADER_BYTES], request: Request) -> Result<
     }
 }
 
-/// A ring's number with a value (`struct vhost_vring_state`).
-pub(super) fn vring_state(index: u16, value: u32) -> [u8; 8] {
-    let [a, b, c, d] = u32::from(index).to_le_bytes();
-    let [e, f, g, h] = value.to_le_bytes();
-    [a, b, c, d, e, f, g, h]
-}
-
-/// The ring's number and the value.
-pub(super) fn take_vring_state(state: u64) -> (u64, u64) {
-    (state & u64::from(u32::MAX), state >> 32)
-}
-
-/// Where a ring is (`struct vhost_vring_addr`). Addresses are "user addresses" of the front end, which
-/// here are those of the guest ([`super::memory`]).
-pub(super) fn vring_addr(index: u16, layout: QueueLayout) -> [u8; 40] {
-    let mut bytes = [0; 40];
-    let parts = [
-        // And no flag: nothing is logged.
-        u64::from(index),
-        layout.descriptors,
-        layout.used,
-        layout.available,
-        0,
-    ];
-    for (to, from) in bytes.chunks_exact_mut(8).zip(parts) {
-        to.copy_from_slice(&from.to_le_bytes());
-    }
-    bytes
+/// Where a ring is. Addresses are "user addresses" of the front end, which here are those of the guest
+/// ([`super::memory`]).
+pub(super) fn vring_addr(index: u16, layout: QueueLayout) -> [u8; vhost::VRING_ADDR_BYTES] {
+    let QueueLayout {
+        descriptors,
+        available,
+        used,
+        ..
+    } = layout;
+    vhost::vring_addr(index, [descriptors, available, used])
 }
 
 fn words(words: [u32; 3]) -> [u8; HEADER_BYTES] {

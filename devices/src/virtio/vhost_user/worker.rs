@@ -5,13 +5,14 @@ use std::os::fd::AsFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use super::message::{F_PROTOCOL_FEATURES, Request, take_vring_state, vring_addr, vring_state};
+use super::message::{F_PROTOCOL_FEATURES, Request, vring_addr};
 use super::words::Turn;
 use super::{BackEndError, FrontEnd, Place};
 use crate::event::Event;
 use crate::reactor::{Interest, Sources};
 use crate::shared::{Shared, lock};
 use crate::virtio::queue::QueueProgress;
+use crate::virtio::vhost::{take_vring_state, vring_state};
 use crate::virtio::{Interrupts, Progress, QueueWorker, RunningQueue, Start};
 
 /// The back end's socket; queues have their places in the list.
@@ -190,12 +191,7 @@ impl BackEndWorker {
     /// given back.
     fn progress_of(&self, place: usize, base: Option<u16>) -> Option<(u16, QueueProgress)> {
         let queue = &self.queues.get(place)?.queue;
-        let next_used = queue.queue.used_index().unwrap_or_default();
-        let progress = QueueProgress {
-            next_available: base.unwrap_or(next_used),
-            next_used,
-        };
-        Some((queue.index, progress))
+        Some((queue.index, queue.queue.progress_of_other(base)))
     }
 }
 

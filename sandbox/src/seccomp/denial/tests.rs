@@ -12,6 +12,7 @@ fn denial() -> impl Strategy<Value = Denial> {
         proptest::strategy::Just(Role::Io),
         proptest::strategy::Just(Role::Spawner),
         proptest::strategy::Just(Role::Reader),
+        proptest::strategy::Just(Role::Vhost),
     ];
     (
         any::<i32>(),

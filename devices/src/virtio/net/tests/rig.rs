@@ -115,13 +115,20 @@ impl Rig {
         ports: Vec<Arc<dyn Port>>,
         features: u64,
     ) -> Self {
+        Self::of(
+            Net::new(config, ports).expect("a good configuration"),
+            features,
+        )
+    }
+
+    /// Of a device that was made.
+    pub(in crate::virtio::net) fn of(net: Net, features: u64) -> Self {
         let ram = ram(RAM_BYTES);
         let queues = if features & F_MQ != 0 {
-            ports.len() as u64 * 2 + 1
+            net.queue_sizes().len() as u64
         } else {
             3
         };
-        let net = Net::new(config, ports).expect("a good configuration");
         let features = features & net.features();
         let mut rig = Self {
             drivers: (0..queues)

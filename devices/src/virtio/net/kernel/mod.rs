@@ -1,0 +1,247 @@
+//! vhost-net: the kernel serves the queues of a pair, between guest memory and the tap.
+//!
+//! ```text
+//!            closed ── start ──► open ── link up, no rate, pair in use ──► serving
+//!              ▲                  │ ▲                                        │
+//!              └───── stop ───────┘ └── link down, a rate, pair not in use ──┘
+//! ```
+//!
+//! While the kernel serves, this process has no part in a frame: what a driver notifies of goes to the kernel by
+//! the queues' own events, and interrupts come back by others, which the pair's worker passes on, so that
+//! masks and pending bits are the transport's affair as for any device. In every other state the worker serves
+//! the queues itself, as those of a device without vhost-net: it drops what is sent over a link that is down,
+//! and keeps to rates, which the kernel has no notion of. Where a queue is when it changes hands is known from
+//! the kernel's word and the used ring, as it is when the device stops: nothing else of a device's state
+//! depends on who serves it.
+//!
+//! The kernel is trusted with the guest, as ever. Its guest is not: rings are handed over only as
+//! [`Queue`](crate::virtio::queue::Queue)s, which are wholly in memory, and buffers can only be in the memory
+//! that is told with them. A ring that a driver breaks is told of by an event, and the device asks to be reset.
+//!
+//! `/dev/vhost-net` belongs to a process only while the device runs: a worker that takes the machine over
+//! gets the same descriptor and owns it next.
+
+mod calls;
+#[cfg(test)]
+pub(super) mod fake;
+#[cfg(test)]
+mod tests;
+
+use std::io;
+use std::os::fd::BorrowedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+
+pub(super) use self::calls::Calls;
+pub use self::calls::VhostNet;
+use self::calls::{Call, FEATURES};
+use crate::event::Event;
+use crate::memory::GuestRam;
+use crate::virtio::RunningQueue;
+
+/// The numbers of a pair's rings, by which the kernel knows which receives (`VHOST_NET_VQ_RX`).
+const RINGS: [u16; 2] = [0, 1];
+
+/// What the kernel serves one pair by, as long as there is the device.
+#[derive(Debug)]
+pub(super) struct Engine {
+    calls: Box<dyn Calls>,
+    /// By which it interrupts. Made here, since the thread that starts a device makes no descriptor.
+    interrupts: [Event; 2],
+    error: Event,
+    /// It has not let go of queues: nobody may serve them any more.
+    stuck: AtomicBool,
+}
+
+impl Engine {
+    pub(super) fn new(calls: Box<dyn Calls>) -> io::Result<Self> {
+        Ok(Self {
+            calls,
+            interrupts: [Event::new()?, Event::new()?],
+            error: Event::new()?,
+            stuck: AtomicBool::new(false),
+        })
+    }
+
+    /// Whether the kernel has kept queues that it was to give back.
+    pub(super) fn is_stuck(&self) -> bool {
+        self.stuck.load(Ordering::Relaxed)
+    }
+}
+
+/// The next available entry of each queue where the kernel has left it, as far as it tells.
+pub(super) type Left = [Option<u16>; 2];
+
+/// Where a pair is.
+#[derive(Debug)]
+enum State {
+    Closed,
+    Open,
+    /// With the memory that the kernel accesses, which stays mapped until then.
+    Serving {
+        _ram: GuestRam,
+    },
+}
+
+/// What a pair's worker has of its engine. Dropping it takes the queues back.
+#[derive(Debug)]
+pub(super) struct Kernel {
+    engine: Arc<Engine>,
+    features: u64,
+    state: State,
+    /// It has refused once, or found fault with a ring: it is not asked again until the device starts anew.
+    usable: bool,
+}
+
+impl Kernel {
+    /// Of a device whose driver has negotiated `features`.
+    pub(super) fn new(engine: Arc<Engine>, features: u64) -> Self {
+        Self {
+            engine,
+            features: features & FEATURES,
+            state: State::Closed,
+            usable: true,
+        }
+    }
+
+    /// Whether it may be handed the queues.
+    pub(super) fn is_usable(&self) -> bool {
+        self.usable && matches!(self.state, State::Open)
+    }
+
+    pub(super) fn is_serving(&self) -> bool {
+        matches!(self.state, State::Serving { .. })
+    }
+
+    /// What is signalled for the queue that receives and that which transmits, and when one is broken.
+    pub(super) fn events(&self) -> [&Event; 3] {
+        let [receive, transmit] = &self.engine.interrupts;
+        [receive, transmit, &self.engine.error]
+    }
+
+    /// Makes it this process'. Where the kernel refuses, the worker serves.
+    pub(super) fn open(&mut self) {
+        if let Err(error) = self.try_open() {
+            self.refuse(&error);
+        }
+    }
+
+    fn try_open(&mut self) -> io::Result<()> {
+        // Of the last time; nothing signals them now.
+        for event in self.events() {
+            event.take();
+        }
+        self.make(Call::SetOwner)?;
+        self.state = State::Open;
+        self.make(Call::SetFeatures(self.features))
+    }
+
+    /// Hands the queues over, receiving and transmitting, which go on by `port`, a queue of a tap. No chain
+    /// of them is out.
+    ///
+    /// # Errors
+    /// The kernel refuses, and has neither: as from [`take_back`](Self::take_back).
+    pub(super) fn serve(
+        &mut self,
+        queues: [&RunningQueue; 2],
+        port: BorrowedFd<'_>,
+    ) -> Result<(), Left> {
+        let [first, _] = queues;
+        self.state = State::Serving {
+            _ram: first.queue.ram().clone(),
+        };
+        self.try_serve(queues, port).map_err(|error| {
+            self.refuse(&error);
+            self.take_back()
+        })
+    }
+
+    fn try_serve(&self, queues: [&RunningQueue; 2], port: BorrowedFd<'_>) -> io::Result<()> {
+        let rings = || RINGS.into_iter().zip(queues).zip(&self.engine.interrupts);
+        let [first, _] = queues;
+        // Each time anew: it is the memory that there is now.
+        self.make(Call::SetMemory(first.queue.ram()))?;
+        for ((ring, running), interrupt) in rings() {
+            let queue = &running.queue;
+            self.make(Call::SetSize(ring, queue.size()))?;
+            self.make(Call::SetBase(ring, queue.progress().next_available))?;
+            self.make(Call::SetAddresses(ring, queue))?;
+            self.make(Call::SetCall(ring, interrupt))?;
+            self.make(Call::SetError(ring, &self.engine.error))?;
+            self.make(Call::SetKick(ring, &running.kick))?;
+        }
+        for ((ring, running), _) in rings() {
+            self.make(Call::SetPort(ring, Some(port)))?;
+            // What its driver has notified of before.
+            running.kick.signal();
+        }
+        Ok(())
+    }
+
+    /// Takes the queues back.
+    pub(super) fn take_back(&mut self) -> Left {
+        let mut next = [None; 2];
+        if !self.is_serving() {
+            return next;
+        }
+        // One after the other, and both in any case.
+        let stopped = RINGS.map(|ring| self.make(Call::SetPort(ring, None)));
+        if let Some(error) = stopped.into_iter().find_map(Result::err) {
+            self.let_go(&error);
+            return next;
+        }
+        self.state = State::Open;
+        for (next, ring) in next.iter_mut().zip(RINGS) {
+            let told = self.engine.calls.make(&Call::Base(ring));
+            *next = told.ok().and_then(|told| u16::try_from(told).ok());
+        }
+        next
+    }
+
+    /// Makes it nobody's, with the queues taken back before.
+    pub(super) fn close(&mut self) {
+        self.take_back();
+        if matches!(self.state, State::Open) {
+            if let Err(error) = self.make(Call::ResetOwner) {
+                // It serves nothing; only nobody can use it again.
+                tracing::warn!(%error, "vhost-net stays this process'");
+            }
+            self.state = State::Closed;
+        }
+    }
+
+    /// A ring was not as it must be, and is no longer served: nor is the other.
+    pub(super) fn fault(&mut self) {
+        self.usable = false;
+    }
+
+    /// The last means to have the kernel let go of queues.
+    fn let_go(&mut self, error: &io::Error) {
+        tracing::warn!(%error, "vhost-net does not give queues back");
+        self.usable = false;
+        if let Err(error) = self.make(Call::ResetOwner) {
+            tracing::error!(%error, "vhost-net keeps queues: the device stays out of service");
+            self.engine.stuck.store(true, Ordering::Relaxed);
+        }
+        self.state = State::Closed;
+    }
+
+    fn refuse(&mut self, error: &io::Error) {
+        self.usable = false;
+        tracing::warn!(%error, "the kernel does not serve a network device: the worker does");
+    }
+
+    fn make(&self, call: Call<'_>) -> io::Result<()> {
+        self.engine.calls.make(&call).map(drop)
+    }
+
+    pub(super) fn is_stuck(&self) -> bool {
+        self.engine.is_stuck()
+    }
+}
+
+impl Drop for Kernel {
+    fn drop(&mut self) {
+        self.close();
+    }
+}
