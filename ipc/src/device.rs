@@ -92,6 +92,9 @@ pub struct NicFigures {
     pub received: DirectionFigures,
     /// From the guest.
     pub sent: DirectionFigures,
+    /// The kernel moves its frames, and counts them at its tap: packets and bytes are those of the tap since
+    /// that was made, where the host tells them, and the others the tap's and the worker's together.
+    pub by_kernel: bool,
 }
 
 /// Frames of one direction.

@@ -22,7 +22,7 @@ pub use self::disk::{
     MAX_LAYERS, MAX_SERIAL_BYTES, Rates,
 };
 pub use self::nic::{
-    InvalidMac, MAX_NIC_QUEUES, MIN_MTU, MacAddress, MacText, NicSpec, SwitchedNicSpec,
+    InvalidMac, MAX_NIC_QUEUES, MIN_MTU, MacAddress, MacText, NicDriver, NicSpec, SwitchedNicSpec,
 };
 pub use self::watchdog::{WatchdogAction, WatchdogSpec};
 pub use self::words::UnknownWord;

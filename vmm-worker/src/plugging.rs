@@ -203,6 +203,7 @@ fn figures(handle: &Handle) -> DeviceFigures {
             DeviceFigures::Nic(NicFigures {
                 received: direction(counters.rx),
                 sent: direction(counters.tx),
+                by_kernel: nic.by_kernel(),
             })
         }
         Handle::Balloon(balloon) => {

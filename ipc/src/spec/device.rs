@@ -139,7 +139,7 @@ impl DeviceSpec {
     pub fn slots_mut(&mut self) -> Vec<&mut FdSlot> {
         match self {
             Self::Disk(disk) => disk.layers.iter_mut().map(|layer| &mut layer.fd).collect(),
-            Self::Nic(nic) => nic.taps.iter_mut().collect(),
+            Self::Nic(nic) => nic.taps.iter_mut().chain(&mut nic.vhost).collect(),
             Self::Rng(_) | Self::Balloon(_) => Vec::new(),
             Self::Vsock(vsock) => std::iter::once(&mut vsock.listener)
                 .chain(&mut vsock.acceptor)

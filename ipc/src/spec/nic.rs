@@ -5,6 +5,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use super::words::words;
 use super::{PciSlot, Rate};
 use crate::fd::FdSlot;
 
@@ -12,6 +13,17 @@ use crate::fd::FdSlot;
 pub const MAX_NIC_QUEUES: u16 = 8;
 /// The least MTU that a guest may be told: what every IPv4 network carries (RFC 791).
 pub const MIN_MTU: u16 = 68;
+
+words! {
+    /// What moves a network interface's frames between its guest and its tap (libvirt `<driver name='...'>`,
+    /// whose `qemu` is read as `user`).
+    NicDriver, "driver of a network interface" {
+        /// The domain's worker, which checks what its guest says of each.
+        User = "user" or "qemu",
+        /// The host's kernel, by vhost-net; the worker while the link is down or a rate is set.
+        Vhost = "vhost",
+    }
+}
 
 /// A network interface (virtio 1.3 §5.1).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +48,9 @@ pub struct NicSpec {
     pub outbound: Option<Rate>,
     /// Whether the guest may send from another address than `mac`, and set another.
     pub may_change_mac: bool,
+    /// `/dev/vhost-net` for each of `taps`, of no owner, by which the kernel serves it; none where the worker
+    /// serves them.
+    pub vhost: Vec<FdSlot>,
 }
 
 /// A network interface whose queues a switch serves, another process of the host's, by the vhost-user

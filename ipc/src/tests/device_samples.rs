@@ -76,6 +76,7 @@ pub(super) fn devices() -> Vec<DeviceSpec> {
         inbound: Some(rate(8)),
         outbound: None,
         may_change_mac: false,
+        vhost: vec![FdSlot(20), FdSlot(21)],
     };
     let rng = RngSpec {
         slot: slot(3),
@@ -223,7 +224,11 @@ fn any_disk() -> impl Strategy<Value = DiskSpec> {
 fn any_nic() -> impl Strategy<Value = NicSpec> {
     let what = (any_slot(), text(), any_mac(), vec(any_fd(), 0..9));
     let rates = (option::of(any_rate()), option::of(any_rate()));
-    let rest = (any::<Option<u16>>(), any::<[bool; 2]>());
+    let rest = (
+        any::<Option<u16>>(),
+        any::<[bool; 2]>(),
+        vec(any_fd(), 0..9),
+    );
     (what, rates, rest).prop_map(|(what, rates, rest)| NicSpec {
         slot: what.0,
         name: what.1,
@@ -234,6 +239,7 @@ fn any_nic() -> impl Strategy<Value = NicSpec> {
         inbound: rates.0,
         outbound: rates.1,
         may_change_mac: rest.1[1],
+        vhost: rest.2,
     })
 }
 

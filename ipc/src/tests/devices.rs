@@ -11,7 +11,7 @@ use crate::model::{
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, IoEngine, MAX_DEVICES, MAX_LAYERS, MAX_PORTS,
-    MacAddress, PciSlot, Rate,
+    MacAddress, NicDriver, PciSlot, Rate,
 };
 
 fn slot(number: u8) -> PciSlot {
@@ -545,6 +545,27 @@ fn addresses_of_guests_are_those_of_stations_and_networks() {
             "{text}: {refused}"
         );
     }
+}
+
+#[test]
+fn what_moves_the_frames_of_a_switch_is_the_switch_s_to_say() {
+    let mut nic = Nic::new(NicSource::Switch("/run/switch".into()));
+    nic.driver = NicDriver::Vhost;
+    let with = |nic: &Nic| Devices {
+        nics: vec![nic.clone()],
+        ..Devices::default()
+    };
+    let refused = with(&nic).validate().unwrap_err().to_string();
+    assert!(refused.contains("served by a switch"), "{refused}");
+    for source in [
+        NicSource::Bridge("br0".parse().unwrap()),
+        NicSource::Tap("tap0".parse().unwrap()),
+        NicSource::Nothing,
+    ] {
+        nic.source = source;
+        assert_eq!(with(&nic).validate(), Ok(()));
+    }
+    assert_eq!("qemu".parse(), Ok(NicDriver::User));
 }
 
 #[test]

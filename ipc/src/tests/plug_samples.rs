@@ -91,6 +91,7 @@ pub(super) fn figures() -> Vec<DeviceFigures> {
         DeviceFigures::Nic(NicFigures {
             received: direction(19),
             sent: direction(23),
+            by_kernel: true,
         }),
         DeviceFigures::Balloon(balloon(Some(guest))),
         DeviceFigures::Balloon(balloon(None)),
@@ -173,8 +174,13 @@ pub(super) fn any_figures() -> impl Strategy<Value = DeviceFigures> {
                 discards,
             })
         }),
-        (any_direction(), any_direction())
-            .prop_map(|(received, sent)| DeviceFigures::Nic(NicFigures { received, sent })),
+        (any_direction(), any_direction(), any::<bool>()).prop_map(
+            |(received, sent, by_kernel)| DeviceFigures::Nic(NicFigures {
+                received,
+                sent,
+                by_kernel,
+            })
+        ),
         (any::<[u64; 2]>(), option::of(any_guest())).prop_map(|(bytes, guest)| {
             DeviceFigures::Balloon(BalloonFigures {
                 target_bytes: bytes[0],

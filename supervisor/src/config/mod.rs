@@ -45,6 +45,8 @@ pub struct Config {
     pub virtiofsd: Option<PathBuf>,
     /// Guests are of several tenants: none reaches another on its bridge, and none is without a filter.
     pub multi_tenant: bool,
+    /// Whether guests' frames may be moved by the kernel; see [`Config::may_use_vhost_net`].
+    pub vhost_net: Option<bool>,
     /// Connections at once.
     pub max_clients: u32,
     /// Connections of one uid at once; root is not counted.
@@ -78,6 +80,7 @@ impl Default for Config {
             allowed_directories: DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
             virtiofsd: None,
             multi_tenant: false,
+            vhost_net: None,
             max_clients: 256,
             max_clients_per_uid: 64,
             max_calls_in_flight: 32,
@@ -104,7 +107,7 @@ pub struct Changes {
 
 /// Settings that only a new supervisor takes up: the logs of running domains are open, and what starts
 /// domains is made.
-const AT_RESTART: [&str; 3] = ["log_directory", "virtiofsd", "multi_tenant"];
+const AT_RESTART: [&str; 4] = ["log_directory", "virtiofsd", "multi_tenant", "vhost_net"];
 
 impl Config {
     /// Reads and checks a file.
@@ -233,6 +236,13 @@ impl Config {
         self.log_directory.as_deref().unwrap_or(instance)
     }
 
+    /// Whether guests' frames may be moved by the kernel, with vhost-net, where a definition says so: as it is
+    /// set, and otherwise unless the guests are of several tenants.
+    #[must_use]
+    pub fn may_use_vhost_net(&self) -> bool {
+        self.vhost_net.unwrap_or(!self.multi_tenant)
+    }
+
     /// What a reload from `self` to `new` changes, by key.
     #[must_use]
     pub fn changes(&self, new: &Self) -> Changes {
@@ -258,6 +268,7 @@ impl Config {
             log_directory: self.log_directory.clone(),
             virtiofsd: self.virtiofsd.clone(),
             multi_tenant: self.multi_tenant,
+            vhost_net: self.vhost_net,
             ..new
         }
     }

@@ -24,6 +24,7 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
     let expected = Config {
         log_directory: Some(DEFAULT_LOG_DIRECTORY.into()),
         virtiofsd: Some("/usr/libexec/virtiofsd".into()),
+        vhost_net: Some(true),
         ..Config::default()
     };
     assert_eq!(parse(&uncommented()).unwrap(), expected);
@@ -33,6 +34,19 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
         named.keys().collect::<Vec<_>>(),
         known.keys().collect::<Vec<_>>()
     );
+}
+
+#[test]
+fn the_kernel_moves_no_frames_of_several_tenants_unless_that_is_said() {
+    for (text, may) in [
+        ("", true),
+        ("multi_tenant = true", false),
+        ("multi_tenant = true\nvhost_net = true", true),
+        ("vhost_net = false", false),
+        ("multi_tenant = false\nvhost_net = true", true),
+    ] {
+        assert_eq!(parse(text).unwrap().may_use_vhost_net(), may, "{text}");
+    }
 }
 
 #[test]

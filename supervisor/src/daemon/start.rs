@@ -99,6 +99,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
             let host = Host::with_identities(binary, identities)?;
             let config = settings.configured.config();
             let host = host
+                .with_vhost_net(config.may_use_vhost_net())
                 .with_virtiofsd(config.virtiofsd)
                 .with_tenants(config.multi_tenant);
             host.sweep();

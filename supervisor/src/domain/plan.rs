@@ -44,6 +44,7 @@ use crate::host::reason;
 use crate::host::shares::{OpenShare, ShareError, ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, SocketError};
 use crate::host::tap::TapError;
+use crate::host::vhost_net::VhostNetError;
 
 /// Where the kernel offers KVM.
 pub const KVM_PATH: &str = "/dev/kvm";
@@ -126,6 +127,9 @@ pub enum PlanError {
     /// What it may send.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// What the kernel serves one by.
+    #[error(transparent)]
+    VhostNet(#[from] VhostNetError),
     /// A socket.
     #[error(transparent)]
     Socket(#[from] SocketError),

@@ -9,6 +9,7 @@ use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
 use reeve_ipc::model::{Devices, Domain, DomainName, MemorySize, ResourceLimits};
+use reeve_ipc::spec::NicDriver;
 use reeve_sandbox::cgroup::{CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
 
 /// The namespaces every worker has of its own.
@@ -298,12 +299,15 @@ fn check(domain: &Domain) -> Result<(), ConfinementError> {
     Ok(())
 }
 
-/// One for each queue of a disk and each pair of a network interface, some for a share, and one for all
-/// other devices.
+/// One for each queue of a disk and each pair of a network interface, and the kernel's own for each pair that it
+/// serves (from Linux 6.4 on it is counted as the worker's), some for a share, and one for all other devices.
 fn device_threads(devices: &Devices) -> u32 {
     let shares = devices.shares.iter().map(|_| SHARE_THREADS);
     let disks = devices.disks.iter().map(|disk| u32::from(disk.queues));
-    let nics = devices.nics.iter().map(|nic| u32::from(nic.queues));
+    let nics = devices.nics.iter().map(|nic| match nic.driver {
+        NicDriver::User => u32::from(nic.queues),
+        NicDriver::Vhost => 2 * u32::from(nic.queues),
+    });
     let others = devices.rng.is_some()
         || devices.balloon.is_some()
         || devices.vsock.is_some()

@@ -227,15 +227,17 @@ impl WorkerTaps {
         lock(&self.0).remove(&slot);
     }
 
-    /// Counts among the frames that guests sent and lost those which the filters dropped. The kernel is asked,
-    /// which may take its time.
+    /// Counts what passed where the worker does not see it: frames that the kernel moves, and among those that
+    /// guests sent and lost the ones that the filters dropped. The kernel is asked, which may take its time.
     pub(crate) fn count(&self, filters: &TapFilters, reports: &mut [DeviceReport]) {
         let taps = lock(&self.0).clone();
         for report in reports {
             let DeviceFigures::Nic(figures) = &mut report.figures else {
                 continue;
             };
-            let dropped = filters.dropped(taps.get(&report.slot).into_iter().flatten());
+            let taps = taps.get(&report.slot).into_iter().flatten();
+            taps.clone().for_each(|tap| super::tap::count(figures, tap));
+            let dropped = filters.dropped(taps);
             figures.sent.drops = figures.sent.drops.saturating_add(dropped);
         }
     }

@@ -21,6 +21,7 @@ pub(crate) mod spawner;
 pub mod tap;
 pub mod uid_blocks;
 pub mod vcpus;
+pub(crate) mod vhost_net;
 pub(crate) mod watch;
 pub mod worker_binary;
 
@@ -119,6 +120,14 @@ impl Host {
     #[must_use]
     pub fn with_tenants(mut self, multi_tenant: bool) -> Self {
         self.network.multi_tenant = multi_tenant;
+        self
+    }
+
+    /// The same host, whose kernel moves guests' frames by vhost-net where a definition says so only if it is
+    /// `allowed`.
+    #[must_use]
+    pub fn with_vhost_net(mut self, allowed: bool) -> Self {
+        self.network.without_vhost_net = !allowed;
         self
     }
 

@@ -8,6 +8,7 @@
 //! The steps are apart, so that what guards a port ([`super::filter`]) has its place: [`Tap::make`],
 //! [`Tap::join`], guards, and last [`Tap::up`], before which no frame passes.
 
+mod figures;
 mod ioctl;
 mod link;
 
@@ -21,6 +22,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
+pub(crate) use self::figures::count;
 use self::ioctl::Control;
 use super::reason;
 

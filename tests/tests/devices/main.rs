@@ -13,3 +13,4 @@ mod running;
 mod share;
 mod throughput;
 mod transport;
+mod vhost;

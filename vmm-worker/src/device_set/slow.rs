@@ -10,6 +10,7 @@ use reeve_devices::virtio::transport::registers::NoDoorbells;
 use reeve_devices::virtio::{DeviceId, Progress, QueueWorker, Start, StartError, Unwritten};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, PciSlot, RngSpec};
+use reeve_sandbox::seccomp::Role;
 
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -137,7 +138,9 @@ pub(crate) fn in_use(number: u8, ram: GuestRam, rings: u64) -> (Built, Arc<Gate>
         rate: None,
     });
     let kept = Kept::of(&spec, &FdTable::new()).expect("no descriptors");
-    let threads = vec![Arc::new(DeviceThread::start("slow").expect("a thread"))];
+    let threads = vec![Arc::new(
+        DeviceThread::start("slow", Role::Io).expect("a thread"),
+    )];
     let slot = Slot::new(number).expect("a slot");
     let device = Box::new(device);
     let built = Built::new(

@@ -88,7 +88,7 @@ impl Rig {
             messages: Arc::new(NoMessages),
             doorbells: Arc::new(NoDoorbells),
         };
-        let threads = vec![Arc::new(DeviceThread::start("test").unwrap())];
+        let threads = vec![Arc::new(DeviceThread::start("test", Role::Io).unwrap())];
         let spec = DeviceSpec::Rng(RngSpec {
             slot: PciSlot::try_from(SLOT).unwrap(),
             rate: None,

@@ -82,11 +82,12 @@ impl fmt::Debug for DeviceThread {
 }
 
 impl DeviceThread {
-    /// Starts one. `name` is what a process list shows: at most 15 bytes.
+    /// Starts one. `name` is what a process list shows: at most 15 bytes. `role` is [`Role::Io`], or what may
+    /// do more for its devices.
     ///
     /// # Errors
     /// The host has no thread or descriptor left.
-    pub fn start(name: &str) -> std::io::Result<Self> {
+    pub fn start(name: &str, role: Role) -> std::io::Result<Self> {
         let mailbox = Arc::new(Mailbox {
             commands: Mutex::new(Vec::new()),
             wake: Event::new()?,
@@ -101,10 +102,10 @@ impl DeviceThread {
             .stack_size(STACK_BYTES)
             .spawn(move || {
                 crate::failure::or_exit(
-                    enter_role(Role::Io),
+                    enter_role(role),
                     "cannot close the filter of a device thread",
                 );
-                Loop::new(reactor, &theirs).run();
+                Loop::new(reactor, &theirs, role).run();
             })?;
         Ok(Self {
             mailbox,
@@ -199,15 +200,23 @@ struct Running {
 struct Loop<'a> {
     reactor: Reactor,
     mailbox: &'a Mailbox,
+    #[cfg(feature = "attack-points")]
+    role: Role,
     /// By slot, counted from 1.
     workers: Vec<Option<Running>>,
 }
 
 impl<'a> Loop<'a> {
-    fn new(reactor: Reactor, mailbox: &'a Mailbox) -> Self {
+    #[cfg_attr(
+        not(feature = "attack-points"),
+        expect(unused_variables, reason = "the thread has it already")
+    )]
+    fn new(reactor: Reactor, mailbox: &'a Mailbox, role: Role) -> Self {
         Self {
             reactor,
             mailbox,
+            #[cfg(feature = "attack-points")]
+            role,
             workers: Vec::new(),
         }
     }
@@ -216,7 +225,7 @@ impl<'a> Loop<'a> {
         let mut ready = Vec::new();
         loop {
             #[cfg(feature = "attack-points")]
-            crate::attack::strike(Role::Io);
+            crate::attack::strike(self.role);
             crate::failure::or_exit(
                 self.reactor.wait(self.timeout(), &mut ready),
                 "a device thread cannot wait for its descriptors",

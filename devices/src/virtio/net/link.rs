@@ -38,6 +38,8 @@ pub(super) struct Link {
     /// One for each pair's worker: something here has changed.
     nudges: Vec<Event>,
     up: AtomicBool,
+    /// The kernel moves frames that are not counted here.
+    by_kernel: AtomicBool,
     features: AtomicU64,
     /// Pairs that have both queues and a worker.
     served: AtomicU16,
@@ -63,6 +65,7 @@ impl Link {
             outbound: Limiter::default(),
             nudges,
             up: AtomicBool::new(config.link_up),
+            by_kernel: AtomicBool::new(false),
             features: AtomicU64::new(0),
             served: AtomicU16::new(0),
             active: AtomicU16::new(0),
@@ -156,6 +159,10 @@ impl Link {
         self.up.load(Ordering::Relaxed)
     }
 
+    pub(super) fn set_by_kernel(&self) {
+        self.by_kernel.store(true, Ordering::Relaxed);
+    }
+
     pub(super) fn set_up(&self, up: bool) {
         self.up.store(up, Ordering::Relaxed);
     }
@@ -221,7 +228,13 @@ impl NetHandle {
         self.0.nudge();
     }
 
-    /// What has passed.
+    /// Whether the kernel moves frames, where it may: they are not among the [`counters`](Self::counters).
+    #[must_use]
+    pub fn by_kernel(&self) -> bool {
+        self.0.by_kernel.load(Ordering::Relaxed)
+    }
+
+    /// What has passed through this process.
     #[must_use]
     pub fn counters(&self) -> NetCounters {
         NetCounters {

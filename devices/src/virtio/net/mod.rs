@@ -167,6 +167,7 @@ impl Net {
             .into_iter()
             .map(|calls| Engine::new(calls).map(Arc::new));
         self.kernel = engines.collect::<io::Result<_>>()?;
+        self.link.set_by_kernel();
         Ok(self)
     }
 

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, InterfaceName, IpRange, check_rate};
-use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, PciSlot, Rate};
+use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, NicDriver, PciSlot, Rate};
 
 /// The most addresses of a network interface, where they are said.
 pub const MAX_NIC_ADDRESSES: usize = 32;
@@ -38,6 +38,8 @@ pub struct Nic {
     pub address: Option<PciSlot>,
     /// The addresses from which the guest may send, at most [`MAX_NIC_ADDRESSES`]; any where there is none.
     pub addresses: Vec<IpRange>,
+    /// What moves its frames.
+    pub driver: NicDriver,
 }
 
 /// What a network interface is connected to on the host.
@@ -71,6 +73,7 @@ impl Nic {
             isolated: false,
             address: None,
             addresses: Vec::new(),
+            driver: NicDriver::User,
         }
     }
 
@@ -113,6 +116,7 @@ impl Nic {
                 (self.trust_guest, "a filter"),
                 (self.inbound.is_some() || self.outbound.is_some(), "rates"),
                 (!self.link_up, "a link that is down"),
+                (self.driver != NicDriver::User, "a driver"),
             ];
             if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
                 return Err(DeviceError::OfSwitch { nic, what });

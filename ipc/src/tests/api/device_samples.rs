@@ -11,7 +11,7 @@ use crate::model::{
     NicSource, PortConsole, Rng, Share, Vsock, Watchdog,
 };
 use crate::spec::{
-    Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, PciSlot, Rate, Rates,
+    Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, NicDriver, PciSlot, Rate, Rates,
     WatchdogAction,
 };
 use crate::tests::arbitrary::watchdog_action;
@@ -89,6 +89,7 @@ pub(in crate::tests) fn devices() -> Devices {
             "192.0.2.5".parse().unwrap(),
             "2001:db8::/64".parse().unwrap(),
         ],
+        driver: NicDriver::Vhost,
     };
     Devices {
         disks: vec![disk, empty],
@@ -218,7 +219,8 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         any_rate(),
     );
     let addresses = vec(any_range(), 0..4);
-    (what, how, any_address(), addresses).prop_map(|(what, how, address, addresses)| Nic {
+    let more = (any_address(), addresses, select(NicDriver::ALL));
+    (what, how, more).prop_map(|(what, how, (address, addresses, driver))| Nic {
         mac: what.0,
         source: what.1,
         target: what.2,
@@ -231,6 +233,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         isolated: how.0.2[2],
         address,
         addresses,
+        driver,
     })
 }
 

@@ -1,13 +1,15 @@
-//! Network interfaces: a tap for each, made or taken, and connected.
+//! Network interfaces: a tap for each, made or taken, and connected, and for those that the kernel is to serve
+//! what it does that by.
 
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::model::{Domain, Nic, NicSource};
-use reeve_ipc::spec::{DeviceSpec, MacAddress, NicSpec, PciSlot, SwitchedNicSpec};
+use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, SwitchedNicSpec};
 
 use super::{PathPolicy, PlanError};
 use crate::host::filter::{FilterError, Guarded, Guest, Sender, TapFilters};
 use crate::host::sockets;
 use crate::host::tap::{ETHERNET_MTU, Tap};
+use crate::host::vhost_net;
 
 /// What the host does with its guests' frames. Cheap to clone.
 #[derive(Debug, Clone, Default)]
@@ -16,6 +18,8 @@ pub struct NicPolicy {
     pub(crate) filters: TapFilters,
     /// The guests are of several tenants: each reaches no other on its bridge, and none is without a filter.
     pub(crate) multi_tenant: bool,
+    /// No guest's frames are moved by the kernel.
+    pub(crate) without_vhost_net: bool,
     /// Whose interfaces these are, where it is about one guest's.
     guest: Option<Guest>,
 }
@@ -70,6 +74,13 @@ pub(super) fn plan_nic(
             mtu: nic.mtu,
         }));
     }
+    let mut vhost = Vec::new();
+    if nic.driver == NicDriver::Vhost {
+        // Before there is a tap: it refuses without a trace.
+        for _ in 0..nic.queues {
+            vhost.push(fds.push(vhost_net::open(mac, policy.without_vhost_net)?)?);
+        }
+    }
     let (tap, mtu) = connected(nic, mac, policy)?;
     let name = tap.name().to_owned();
     let mut taps = Vec::new();
@@ -86,6 +97,7 @@ pub(super) fn plan_nic(
         inbound: nic.inbound,
         outbound: nic.outbound,
         may_change_mac: nic.trust_guest,
+        vhost,
     }))
 }
 

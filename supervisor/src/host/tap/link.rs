@@ -16,6 +16,7 @@ const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
+const IFLA_STATS64: u16 = 23;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
@@ -46,6 +47,52 @@ pub(super) fn without_own_address(index: i32) -> Result<(), Errno> {
 /// How many queues of a tap that can have several are open, in whatever process; `None` of one that cannot,
 /// and where the kernel does not say (before Linux 4.17).
 pub(super) fn open_queues(index: i32) -> Result<Option<u32>, Errno> {
+    let link = attributes_of(index)?;
+    let tun = find(&link, IFLA_LINKINFO).and_then(|info| find(info, IFLA_INFO_DATA));
+    let count = |kind| {
+        let value = find(tun?, kind)?.first_chunk()?;
+        Some(u32::from_ne_bytes(*value))
+    };
+    let disabled = count(IFLA_TUN_NUM_DISABLED_QUEUES).unwrap_or(0);
+    Ok(count(IFLA_TUN_NUM_QUEUES).map(|queues| queues.saturating_add(disabled)))
+}
+
+/// What has passed through an interface, from the host's side (`struct rtnl_link_stats64`).
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct LinkCounters {
+    pub(crate) rx_packets: u64,
+    pub(crate) tx_packets: u64,
+    pub(crate) rx_bytes: u64,
+    pub(crate) tx_bytes: u64,
+    pub(crate) rx_errors: u64,
+    pub(crate) tx_errors: u64,
+    pub(crate) rx_dropped: u64,
+    pub(crate) tx_dropped: u64,
+}
+
+/// Those of an interface.
+pub(super) fn counters(index: i32) -> Result<LinkCounters, Errno> {
+    let link = attributes_of(index)?;
+    let stats = find(&link, IFLA_STATS64).ok_or(Errno::NODATA)?;
+    let mut words = stats.chunks_exact(8).map_while(|word| {
+        let word = word.first_chunk()?;
+        Some(u64::from_ne_bytes(*word))
+    });
+    let mut next = || words.next().ok_or(Errno::PROTO);
+    Ok(LinkCounters {
+        rx_packets: next()?,
+        tx_packets: next()?,
+        rx_bytes: next()?,
+        tx_bytes: next()?,
+        rx_errors: next()?,
+        tx_errors: next()?,
+        rx_dropped: next()?,
+        tx_dropped: next()?,
+    })
+}
+
+/// What the kernel says of an interface.
+fn attributes_of(index: i32) -> Result<Vec<u8>, Errno> {
     let answer = ask(RTM_GETLINK, REQUEST, libc::AF_UNSPEC, index, &[])?;
     let Some(answer) = netlink::messages(&answer).next() else {
         return Err(Errno::PROTO);
@@ -54,14 +101,7 @@ pub(super) fn open_queues(index: i32) -> Result<Option<u32>, Errno> {
         answer.verdict().unwrap_or(Ok(()))?;
         return Err(Errno::PROTO);
     }
-    let link = answer.body.get(LINK_BYTES..).unwrap_or_default();
-    let tun = find(link, IFLA_LINKINFO).and_then(|info| find(info, IFLA_INFO_DATA));
-    let count = |kind| {
-        let value = find(tun?, kind)?.first_chunk()?;
-        Some(u32::from_ne_bytes(*value))
-    };
-    let disabled = count(IFLA_TUN_NUM_DISABLED_QUEUES).unwrap_or(0);
-    Ok(count(IFLA_TUN_NUM_QUEUES).map(|queues| queues.saturating_add(disabled)))
+    Ok(answer.body.get(LINK_BYTES..).unwrap_or_default().to_vec())
 }
 
 fn set(family: i32, index: i32, attributes: &[u8]) -> Result<(), Errno> {

@@ -168,7 +168,8 @@ const V3: &str = r#"{
           "link_up": false,
           "trust_guest": true,
           "isolated": false,
-          "address": 3
+          "address": 3,
+          "vhost": true
         }
       ],
       "rng": {

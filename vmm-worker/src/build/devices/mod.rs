@@ -23,6 +23,7 @@ use reeve_devices::virtio::transport::pci::Surroundings;
 use reeve_devices::virtio::vsock::Vsock;
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, PciSlot, Rate};
+use reeve_sandbox::seccomp::Role;
 
 use super::BuildError;
 use crate::device_set::{Built, Handle};
@@ -162,7 +163,11 @@ impl std::fmt::Debug for Workshop {
 }
 
 fn start_thread(name: &str) -> Result<Arc<DeviceThread>, BuildError> {
-    DeviceThread::start(name)
+    start_thread_as(name, Role::Io)
+}
+
+fn start_thread_as(name: &str, role: Role) -> Result<Arc<DeviceThread>, BuildError> {
+    DeviceThread::start(name, role)
         .map(Arc::new)
         .map_err(BuildError::DeviceThread)
 }

@@ -1,13 +1,16 @@
-//! A network interface: a port for each queue of its tap.
+//! A network interface: a port for each queue of its tap, and where the kernel is to serve them one vhost-net
+//! for each.
 
 use std::num::NonZeroU64;
 use std::sync::Arc;
 
-use reeve_devices::virtio::net::{Bandwidth, Net, NetConfig, Port, Tap};
+use reeve_devices::virtio::net::{Bandwidth, Net, NetConfig, Port, Tap, VhostNet};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{NicSpec, Rate};
 
-use super::{BuildError, Made, start_thread};
+use reeve_sandbox::seccomp::Role;
+
+use super::{BuildError, Made, start_thread_as};
 use crate::device_set::Handle;
 
 /// Entries of each queue.
@@ -18,12 +21,18 @@ pub(super) fn make(spec: NicSpec, descriptors: &mut FdTable) -> Result<Made, Bui
         name: spec.name.clone(),
         source,
     };
+    // Only these threads may hand queues to the kernel.
+    let role = if spec.vhost.is_empty() {
+        Role::Io
+    } else {
+        Role::Vhost
+    };
     let mut ports: Vec<Arc<dyn Port>> = Vec::new();
     let mut threads = Vec::new();
     for tap in &spec.taps {
         let tap = Tap::new(descriptors.take(*tap)?).map_err(|error| failed(error.into()))?;
         ports.push(Arc::new(tap));
-        threads.push(start_thread(&format!("net {}", spec.name))?);
+        threads.push(start_thread_as(&format!("net {}", spec.name), role)?);
     }
     let config = NetConfig {
         mac: spec.mac.octets(),
@@ -34,7 +43,15 @@ pub(super) fn make(spec: NicSpec, descriptors: &mut FdTable) -> Result<Made, Bui
         link_up: spec.link_up,
         udp_segmentation: false,
     };
-    let net = Net::new(config, ports).map_err(failed)?;
+    let mut net = Net::new(config, ports).map_err(failed)?;
+    if !spec.vhost.is_empty() {
+        let mut kernel = Vec::new();
+        for vhost in &spec.vhost {
+            let vhost = VhostNet::new(descriptors.take(*vhost)?);
+            kernel.push(vhost.map_err(|error| failed(error.into()))?);
+        }
+        net = net.with_kernel(kernel).map_err(failed)?;
+    }
     let handle = net.handle();
     handle.set_inbound(spec.inbound.and_then(bandwidth));
     handle.set_outbound(spec.outbound.and_then(bandwidth));

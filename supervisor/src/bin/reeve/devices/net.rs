@@ -30,6 +30,7 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
         Some("down") => false,
         Some(other) => return Err(format!("link: '{other}' is neither up nor down")),
     };
+    list.set("driver", &mut nic.driver)?;
     nic.isolated = list.flag("isolated");
     nic.trust_guest = list.flag("trust-guest");
     nic.address = list.address()?;

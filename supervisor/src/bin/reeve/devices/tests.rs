@@ -104,9 +104,9 @@ fn an_interface_has_one_source() {
         "bridge=br0,mac=52:54:00:00:00:01,target=web0,queues=2,mtu=1400,link=down,isolated,\
          ip=192.0.2.5,ip=2001:db8::/64",
         "--net",
-        "tap=tap0,trust-guest",
+        "tap=tap0,trust-guest,driver=vhost",
         "--net",
-        "none",
+        "none,driver=user",
     ]);
     let [first, second, third] = &devices.nics[..] else {
         panic!("{devices:?}")
@@ -121,6 +121,8 @@ fn an_interface_has_one_source() {
     assert_eq!(second.source, NicSource::Tap("tap0".parse().unwrap()));
     assert!(second.link_up && second.trust_guest);
     assert_eq!(third.source, NicSource::Nothing);
+    let drivers = [first, second, third].map(|nic| nic.driver.word());
+    assert_eq!(drivers, ["user", "vhost", "user"]);
     for value in [
         "",
         "mac=52:54:00:00:00:01",
@@ -133,6 +135,7 @@ fn an_interface_has_one_source() {
         );
     }
     assert!(refused("--net", "bridge=br0,mac=x").contains("52:54:00:12:34:56"));
+    assert!(refused("--net", "bridge=br0,driver=vfio").contains("there are user, vhost"));
     assert!(refused("--net", "bridge=a/b").contains("network interface"));
     assert!(refused("--net", "bridge=br0,link=sideways").contains("'sideways'"));
 }

@@ -400,3 +400,43 @@ fn an_interface_on_a_bridge_that_is_not_there_makes_no_domain() {
     let why = ["no-such-br0", "takes root", "/dev/net/tun"];
     assert!(why.iter().any(|why| line.contains(why)), "{line}");
 }
+
+#[test]
+fn an_interface_that_the_kernel_is_to_serve_is_refused_where_it_does_not_or_may_not() {
+    let mac = "52:54:00:01:02:03";
+    let mut nic = Nic::new(NicSource::Bridge("no-such-br0".parse().unwrap()));
+    nic.driver = reeve_ipc::spec::NicDriver::Vhost;
+    nic.mac = Some(mac.parse().unwrap());
+    let mut devices = Devices {
+        nics: vec![nic],
+        ..Devices::default()
+    };
+    devices.complete(DomainUuid(Uuid::nil())).unwrap();
+    let plan = |without_vhost_net| {
+        let network = NicPolicy {
+            without_vhost_net,
+            ..NicPolicy::default()
+        };
+        let mut fds = FdTable::new();
+        let error = plan_devices(&devices, files(&AnyPath), &network, &mut fds).unwrap_err();
+        line(&error)
+    };
+    let refused = plan(true);
+    let says = [
+        mac,
+        "this host lets no guest have it",
+        "reeve.toml",
+        "driver=user",
+    ];
+    assert!(says.iter().all(|say| refused.contains(say)), "{refused}");
+    if !std::path::Path::new("/dev/vhost-net").exists() {
+        let missing = plan(false);
+        let says = [
+            mac,
+            "/dev/vhost-net",
+            "sudo modprobe vhost_net",
+            "driver=user",
+        ];
+        assert!(says.iter().all(|say| missing.contains(say)), "{missing}");
+    }
+}

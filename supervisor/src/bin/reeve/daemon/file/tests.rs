@@ -102,6 +102,7 @@ outbound = { per-second = 2000, burst = 4000 }
 
 [[nic]]
 tap = "tap0"
+driver = "vhost"
 trust-guest = true
 
 [[nic]]
@@ -137,6 +138,8 @@ fn devices_arrive_as_they_are_written_and_are_exported_again() {
     let mut domain = file.clone().domain(DomainUuid(uuid::Uuid::from_u128(7)));
     assert_eq!(domain.validate(), Ok(()));
     let devices = &domain.devices;
+    let drivers: Vec<_> = devices.nics.iter().map(|nic| nic.driver.word()).collect();
+    assert_eq!(drivers, ["user", "vhost", "user"]);
     assert_eq!(devices.disks[0].layers().count(), 2);
     assert!(devices.disks[1].image.is_none() && devices.disks[1].read_only);
     let burst = devices.disks[0]

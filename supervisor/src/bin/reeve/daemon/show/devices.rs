@@ -1,6 +1,7 @@
 //! A domain's devices, a line each, as `reeve info` shows them.
 
 use reeve_ipc::model::{Devices, Disk, Nic, NicSource, Platform};
+use reeve_ipc::spec::NicDriver;
 
 use super::super::file;
 
@@ -82,7 +83,11 @@ fn nic(nic: &Nic) -> String {
     let target = nic.target.as_ref();
     let target = target.map_or_else(String::new, |target| format!(" by {target}"));
     let down = if nic.link_up { "" } else { ", link down" };
-    let mut text = format!("{mac}{source}{target}{down}");
+    let driver = match nic.driver {
+        NicDriver::User => "",
+        NicDriver::Vhost => ", by vhost-net",
+    };
+    let mut text = format!("{mac}{source}{target}{down}{driver}");
     for (first, address) in (0..).zip(&nic.addresses) {
         text.push_str(if first == 0 { ", from " } else { " " });
         text.push_str(&address.to_string());

@@ -3,9 +3,11 @@
 use std::path::PathBuf;
 
 use reeve_ipc::model;
+use reeve_ipc::spec::NicDriver;
 use serde::{Deserialize, Serialize};
 
 use super::super::SchemaError;
+use super::disks::is_false;
 use super::{Rate, from_slot, to_slot};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -30,6 +32,9 @@ pub(super) struct Nic {
     address: Option<u8>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<String>,
+    /// Its frames are moved by the kernel.
+    #[serde(default, skip_serializing_if = "is_false")]
+    vhost: bool,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -56,6 +61,7 @@ impl From<&model::Nic> for Nic {
             isolated,
             address,
             addresses,
+            driver,
         } = nic;
         let text = |name: &model::InterfaceName| name.as_str().to_owned();
         Self {
@@ -76,6 +82,10 @@ impl From<&model::Nic> for Nic {
             isolated: *isolated,
             address: from_slot(*address),
             addresses: addresses.iter().map(ToString::to_string).collect(),
+            vhost: match driver {
+                NicDriver::User => false,
+                NicDriver::Vhost => true,
+            },
         }
     }
 }
@@ -111,6 +121,11 @@ impl TryFrom<Nic> for model::Nic {
             isolated: nic.isolated,
             address: to_slot(nic.address)?,
             addresses: addresses.map_err(model::ModelError::from)?,
+            driver: if nic.vhost {
+                NicDriver::Vhost
+            } else {
+                NicDriver::User
+            },
         })
     }
 }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use reeve_ipc::model::{InterfaceName, IpRange, Nic, NicSource};
-use reeve_ipc::spec::{MacAddress, PciSlot};
+use reeve_ipc::spec::{MacAddress, NicDriver, PciSlot};
 use serde::{Deserialize, Serialize};
 
 use super::{RateKeys, is_false, one};
@@ -32,6 +32,8 @@ struct NicKeys {
     mtu: Option<u16>,
     #[serde(default)]
     link: Link,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    driver: Option<NicDriver>,
     #[serde(default, skip_serializing_if = "is_false")]
     trust_guest: bool,
     #[serde(default, skip_serializing_if = "is_false")]
@@ -83,6 +85,7 @@ impl TryFrom<NicKeys> for NicEntry {
             isolated: keys.isolated,
             address: keys.address,
             addresses: keys.addresses,
+            driver: keys.driver.unwrap_or(NicDriver::User),
         }))
     }
 }
@@ -108,6 +111,7 @@ impl From<NicEntry> for NicKeys {
             isolated: nic.isolated,
             address: nic.address,
             addresses: nic.addresses,
+            driver: Some(nic.driver).filter(|driver| *driver != NicDriver::User),
             inbound: nic.inbound.map(Into::into),
             outbound: nic.outbound.map(Into::into),
         }
