@@ -35,7 +35,7 @@ fn the_kernel_moves_the_frames_of_an_interface_through_all_that_its_domain_does(
     })?;
     domain.wait_until_up()?;
     domain.guest("ip link set eth0 up && udhcpc -i eth0 -n -q >/dev/null 2>&1")?;
-    expect_owner(&domain, true)?;
+    expect_owner(true)?;
     both_ways(&mut domain, &network, &sum).context("at first")?;
     let stats = domain.stats(MAC)?;
     for direction in ["received", "sent"] {
@@ -44,6 +44,7 @@ fn the_kernel_moves_the_frames_of_an_interface_through_all_that_its_domain_does(
         ensure!(bytes > Some(BYTES.into()), "{stats}");
     }
 
+    forged_frames_are_dropped(&mut domain).context("the filter")?;
     domain.reeve("update", &[MAC, "--link", "down"])?;
     domain.guest_until("[ $(cat /sys/class/net/eth0/carrier) = 0 ]")?;
     ensure!(domain.guest(&format!("ping -c 1 -W 1 {SERVER}")).is_err());
@@ -62,7 +63,7 @@ fn the_kernel_moves_the_frames_of_an_interface_through_all_that_its_domain_does(
     domain.reeve("upgrade", &[])?;
     ensure!(domain.worker()? != before, "the same worker");
     both_ways(&mut domain, &network, &sum).context("by a fresh worker")?;
-    expect_owner(&domain, true)?;
+    expect_owner(true)?;
 
     domain.reeve("reset", &[])?;
     domain.wait_until_up()?;
@@ -73,13 +74,14 @@ fn the_kernel_moves_the_frames_of_an_interface_through_all_that_its_domain_does(
         domain.reeve("detach", &[MAC])?;
         let links = tool("ip", ["-br", "link"])?;
         ensure!(!links.contains(TAP), "{links}");
-        expect_owner(&domain, false)?;
+        expect_owner(false)?;
         domain.reeve("attach", &["--net", &option])?;
         domain.guest_until("[ -e /sys/class/net/eth0 ]")?;
         domain.guest("ip link set eth0 up && udhcpc -i eth0 -n -q >/dev/null 2>&1")?;
         both_ways(&mut domain, &network, &sum).with_context(|| format!("attached, {round}"))?;
-        expect_owner(&domain, true)?;
+        expect_owner(true)?;
     }
+    expect_no_refusal(&domain)?;
     domain.shut_down()
 }
 
@@ -99,29 +101,57 @@ fn both_ways(domain: &mut Domain, network: &Network, sum: &str) -> Result<()> {
     Ok(())
 }
 
-/// Whether the kernel has a thread for the worker's queues, which it has while the interface is the kernel's: of
-/// its own until Linux 6.3, one of the worker's since then. It may take a moment to end.
-fn expect_owner(domain: &Domain, wanted: bool) -> Result<()> {
-    let name = format!("vhost-{}", domain.worker()?);
+/// The filter of the tap holds whoever moves frames: those from another address come to nobody, and are counted.
+fn forged_frames_are_dropped(domain: &mut Domain) -> Result<()> {
+    let drops = |domain: &Domain| -> Result<Option<u64>> {
+        let stats = domain.stats(MAC)?;
+        Ok(stats.pointer("/figures/sent/drops").and_then(Value::as_u64))
+    };
+    let before = drops(domain)?;
+    let set = |mac: &str| {
+        format!("ip link set eth0 down && ip link set eth0 address {mac} && ip link set eth0 up")
+    };
+    domain.guest(&set("52:54:00:0a:0b:ff"))?;
+    ensure!(domain.guest(&format!("ping -c 1 -W 1 {SERVER}")).is_err());
+    domain.guest(&set(MAC))?;
+    domain.guest_until(&format!("ping -c 1 -W 1 {SERVER} >/dev/null"))?;
+    ensure!(drops(domain)? > before, "{before:?}");
+    Ok(())
+}
+
+/// Whether the kernel has a thread for a worker's queues, named for the thread that made it the owner: it has
+/// while the device runs. It may take a moment to come or to end.
+fn expect_owner(wanted: bool) -> Result<()> {
     let deadline = Instant::now() + SOON;
-    while has_thread(&name)? != wanted {
-        ensure!(Instant::now() < deadline, "{name}: not {wanted}");
+    while has_thread()? != wanted {
+        ensure!(
+            Instant::now() < deadline,
+            "the kernel's thread: not {wanted}"
+        );
         std::thread::sleep(Duration::from_millis(100));
     }
     Ok(())
 }
 
-fn has_thread(name: &str) -> Result<bool> {
+/// A thread of its own until Linux 6.3, one of the worker's since then.
+fn has_thread() -> Result<bool> {
     for process in fs::read_dir("/proc")? {
         let Ok(tasks) = fs::read_dir(process?.path().join("task")) else {
             continue;
         };
         for task in tasks.flatten() {
             let comm = fs::read_to_string(task.path().join("comm")).unwrap_or_default();
-            if comm.trim() == name {
+            if comm.starts_with("vhost-") {
                 return Ok(true);
             }
         }
     }
     Ok(false)
+}
+
+/// The kernel has refused nothing that was asked of it.
+fn expect_no_refusal(domain: &Domain) -> Result<()> {
+    let log = domain.reeve("logs", &[])?;
+    ensure!(!log.contains("the worker does"), "{log}");
+    Ok(())
 }

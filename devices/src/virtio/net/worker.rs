@@ -161,7 +161,7 @@ impl PairWorker {
             (self.transmitter.running(), TX_KICK),
         ] {
             // Told of at once for what came before, of which somebody else may have been told alone.
-            wait_for_event(sources, &*running.kick, token, Interest::Arrival);
+            wait_for_event(sources, &running.kick, token, Interest::Arrival);
         }
     }
 

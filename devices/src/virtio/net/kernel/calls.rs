@@ -76,7 +76,7 @@ pub(in super::super) enum Call<'a> {
     /// What its driver notifies by.
     SetKick(u16, &'a Event),
     /// What the kernel interrupts by.
-    SetCall(u16, &'a Event),
+    SetInterrupt(u16, &'a Event),
     /// What the kernel signals when a ring is not as it must be, whereupon it touches it no more.
     SetError(u16, &'a Event),
     /// Serves a ring by this queue of a tap from now on, or, by none, no longer: nothing is in flight when the
@@ -137,7 +137,9 @@ impl Calls for VhostNet {
                 set::<SET_VRING_ADDR, _>(fd, vring_addr(ring, addresses(queue)?))
             }
             Call::SetKick(ring, event) => set::<SET_VRING_KICK, _>(fd, file(ring, Some(event))),
-            Call::SetCall(ring, event) => set::<SET_VRING_CALL, _>(fd, file(ring, Some(event))),
+            Call::SetInterrupt(ring, event) => {
+                set::<SET_VRING_CALL, _>(fd, file(ring, Some(event)))
+            }
             Call::SetError(ring, event) => set::<SET_VRING_ERR, _>(fd, file(ring, Some(event))),
             Call::SetPort(ring, port) => set::<NET_SET_BACKEND, _>(fd, file(ring, port)),
             Call::Base(ring) => return base(fd, ring),

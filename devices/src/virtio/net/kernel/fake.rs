@@ -72,7 +72,7 @@ impl Calls for Fake {
                 format!("addresses {ring} {:#x}", queue.layout().descriptors)
             }
             Call::SetKick(ring, _) => format!("kick {ring}"),
-            Call::SetCall(ring, _) => format!("call {ring}"),
+            Call::SetInterrupt(ring, _) => format!("call {ring}"),
             Call::SetError(ring, _) => format!("error {ring}"),
             Call::SetPort(ring, port) => {
                 format!("port {ring} {}", if port.is_some() { "on" } else { "off" })
@@ -91,7 +91,7 @@ impl Calls for Fake {
             Some(Event::of(copy))
         };
         match call {
-            Call::SetCall(ring, event) => lock(&self.events)[usize::from(*ring)] = copy(event),
+            Call::SetInterrupt(ring, event) => lock(&self.events)[usize::from(*ring)] = copy(event),
             Call::SetError(_, event) => lock(&self.events)[2] = copy(event),
             Call::Base(ring) => {
                 return Ok(self.next[usize::from(*ring)].load(Ordering::Relaxed).into());

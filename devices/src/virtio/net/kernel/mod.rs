@@ -166,7 +166,7 @@ impl Kernel {
             self.make(Call::SetSize(ring, queue.size()))?;
             self.make(Call::SetBase(ring, queue.progress().next_available))?;
             self.make(Call::SetAddresses(ring, queue))?;
-            self.make(Call::SetCall(ring, interrupt))?;
+            self.make(Call::SetInterrupt(ring, interrupt))?;
             self.make(Call::SetError(ring, &self.engine.error))?;
             self.make(Call::SetKick(ring, &running.kick))?;
         }
