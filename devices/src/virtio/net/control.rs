@@ -49,7 +49,7 @@ const BASIC_RX_MODES: u8 = 2;
 
 /// Commands that change the interface on the host take the host's own locks, which other guests wait
 /// for: a driver gets this many of them.
-const HOST_CHANGES: BucketRate = BucketRate {
+pub(super) const HOST_CHANGES: BucketRate = BucketRate {
     per_second: 8,
     capacity: 64,
 };
@@ -296,7 +296,7 @@ impl Command<'_> {
 }
 
 /// Takes a driver's share of the host's time for one change.
-fn charge(changes: &mut TokenBucket) -> Option<()> {
+pub(super) fn charge(changes: &mut TokenBucket) -> Option<()> {
     if changes.wait(Instant::now()).is_some() {
         return None;
     }

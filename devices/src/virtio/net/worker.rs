@@ -103,21 +103,22 @@ impl PairWorker {
         self.active == Some(true) && !self.gone && self.link.is_up() && !limited
     }
 
-    /// Has those serve the queues who are to.
-    fn choose(&mut self, sources: &Sources<'_>) {
+    /// Has those serve the queues who are to; true if that is the worker now and was not, or was about not to
+    /// be.
+    fn choose(&mut self, sources: &Sources<'_>) -> bool {
         let suits = self.suits_kernel();
         if self.kernel_serves() {
             if !suits {
                 self.take_back(sources);
             }
-            return;
+            return !suits;
         }
         let Some(kernel) = self.kernel.as_mut() else {
-            return;
+            return false;
         };
         let can = self.receiver.can_be_left() && self.transmitter.can_be_left();
         if !suits || !can || !kernel.is_usable() {
-            return;
+            return false;
         }
         let queues = [self.receiver.leave(&self.link), self.transmitter.leave()];
         match kernel.serve(queues, self.port.as_fd()) {
@@ -126,9 +127,12 @@ impl PairWorker {
                     // The kernel is told of notifications itself.
                     let _ = sources.remove(&*running.kick);
                 }
+                return false;
             }
-            Err(left) => self.take_up(left),
+            Err(Some(left)) => self.take_up(left),
+            Err(None) => {}
         }
+        true
     }
 
     fn take_up(&mut self, [receive, transmit]: Left) {
@@ -197,8 +201,11 @@ impl PairWorker {
 
     /// Waits for what the two directions want of the port, unless it is the kernel's now.
     fn rearm(&mut self, sources: &Sources<'_>) {
-        // What kept it from the queues may be over.
-        self.choose(sources);
+        // What kept the kernel from the queues may be over.
+        if self.choose(sources) {
+            self.receive();
+            self.transmit();
+        }
         if self.active != Some(true) || self.gone {
             return;
         }
@@ -266,9 +273,6 @@ impl QueueWorker for PairWorker {
             wait_for_event(sources, event, token, interest);
         }
         self.wait_for_kicks(sources);
-        if let Some(kernel) = self.kernel.as_mut() {
-            kernel.open();
-        }
         if let Some(lead) = self.lead.as_mut() {
             self.link.open();
             if let Some(control) = lead.control.as_mut() {

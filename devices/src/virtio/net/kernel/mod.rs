@@ -1,9 +1,10 @@
 //! vhost-net: the kernel serves the queues of a pair, between guest memory and the tap.
 //!
 //! ```text
-//!            closed ── start ──► open ── link up, no rate, pair in use ──► serving
-//!              ▲                  │ ▲                                        │
-//!              └───── stop ───────┘ └── link down, a rate, pair not in use ──┘
+//!            closed, open ── link up, no rate, pair in use ──► serving
+//!              ▲      ▲                                           │ │
+//!              │      └─────── link down, a rate, not in use ─────┘ │
+//!              └───────────────────── stop ─────────────────────────┘
 //! ```
 //!
 //! While the kernel serves, this process has no part in a frame: what a driver notifies of goes to the kernel by
@@ -29,15 +30,20 @@ mod tests;
 
 use std::io;
 use std::os::fd::BorrowedFd;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 pub(super) use self::calls::Calls;
 pub use self::calls::VhostNet;
 use self::calls::{Call, FEATURES};
 use crate::event::Event;
 use crate::memory::GuestRam;
+use crate::shared::lock;
+use crate::token_bucket::TokenBucket;
 use crate::virtio::RunningQueue;
+
+use super::control::{HOST_CHANGES, charge};
 
 /// The numbers of a pair's rings, by which the kernel knows which receives (`VHOST_NET_VQ_RX`).
 const RINGS: [u16; 2] = [0, 1];
@@ -49,6 +55,11 @@ pub(super) struct Engine {
     /// By which it interrupts. Made here, since the thread that starts a device makes no descriptor.
     interrupts: [Event; 2],
     error: Event,
+    /// How often it may become this process': a driver that resets its device without end is served by the
+    /// worker.
+    openings: Mutex<TokenBucket>,
+    /// A refusal was told of.
+    refused: AtomicBool,
     /// It has not let go of queues: nobody may serve them any more.
     stuck: AtomicBool,
 }
@@ -59,6 +70,8 @@ impl Engine {
             calls,
             interrupts: [Event::new()?, Event::new()?],
             error: Event::new()?,
+            openings: Mutex::new(TokenBucket::new(HOST_CHANGES, Instant::now())),
+            refused: AtomicBool::new(false),
             stuck: AtomicBool::new(false),
         })
     }
@@ -75,12 +88,12 @@ pub(super) type Left = [Option<u16>; 2];
 /// Where a pair is.
 #[derive(Debug)]
 enum State {
+    /// The descriptor is nobody's.
     Closed,
+    /// It is this process', and the kernel serves nothing.
     Open,
     /// With the memory that the kernel accesses, which stays mapped until then.
-    Serving {
-        _ram: GuestRam,
-    },
+    Serving { _ram: GuestRam },
 }
 
 /// What a pair's worker has of its engine. Dropping it takes the queues back.
@@ -106,7 +119,7 @@ impl Kernel {
 
     /// Whether it may be handed the queues.
     pub(super) fn is_usable(&self) -> bool {
-        self.usable && matches!(self.state, State::Open)
+        self.usable && !self.is_serving()
     }
 
     pub(super) fn is_serving(&self) -> bool {
@@ -119,14 +132,13 @@ impl Kernel {
         [receive, transmit, &self.engine.error]
     }
 
-    /// Makes it this process'. Where the kernel refuses, the worker serves.
-    pub(super) fn open(&mut self) {
-        if let Err(error) = self.try_open() {
-            self.refuse(&error);
+    /// Makes it this process', if it is not.
+    fn open(&mut self) -> io::Result<()> {
+        if !matches!(self.state, State::Closed) {
+            return Ok(());
         }
-    }
-
-    fn try_open(&mut self) -> io::Result<()> {
+        // Each time the kernel makes a thread, which nobody's limits count before Linux 6.4.
+        charge(&mut lock(&self.engine.openings)).ok_or(io::ErrorKind::ResourceBusy)?;
         // Of the last time; nothing signals them now.
         for event in self.events() {
             event.take();
@@ -140,19 +152,23 @@ impl Kernel {
     /// of them is out.
     ///
     /// # Errors
-    /// The kernel refuses, and has neither: as from [`take_back`](Self::take_back).
+    /// The kernel refuses, and has neither; if it had one, they are as from [`take_back`](Self::take_back).
     pub(super) fn serve(
         &mut self,
         queues: [&RunningQueue; 2],
         port: BorrowedFd<'_>,
-    ) -> Result<(), Left> {
+    ) -> Result<(), Option<Left>> {
+        if let Err(error) = self.open() {
+            self.refuse(&error);
+            return Err(None);
+        }
         let [first, _] = queues;
         self.state = State::Serving {
             _ram: first.queue.ram().clone(),
         };
         self.try_serve(queues, port).map_err(|error| {
             self.refuse(&error);
-            self.take_back()
+            Some(self.take_back())
         })
     }
 
@@ -228,7 +244,12 @@ impl Kernel {
 
     fn refuse(&mut self, error: &io::Error) {
         self.usable = false;
-        tracing::warn!(%error, "the kernel does not serve a network device: the worker does");
+        // A driver can bring it about as often as it likes.
+        if self.engine.refused.swap(true, Ordering::Relaxed) {
+            tracing::debug!(%error, "the kernel does not serve a network device");
+        } else {
+            tracing::warn!(%error, "the kernel does not serve a network device: the worker does");
+        }
     }
 
     fn make(&self, call: Call<'_>) -> io::Result<()> {

@@ -89,7 +89,8 @@ fn of_what_was_negotiated_the_kernel_is_told_how_rings_and_headers_are() {
     assert_eq!(FEATURES, all);
     let (fake, engine) = engine();
     let mut kernel = Kernel::new(engine, u64::MAX);
-    kernel.open();
+    kernel.open().expect("it is nobody's");
+    kernel.open().expect("and is this process'");
     assert_eq!(
         fake.told(),
         ["owner".to_owned(), format!("features {all:#x}")]
@@ -201,13 +202,44 @@ fn while_the_link_is_down_the_worker_serves_and_drops() {
 fn a_device_whose_link_is_down_at_first_is_not_the_kernel_s() {
     let (net, fakes, _hosts) = net(false, 1);
     let mut rig = Rig::of(net, F_MRG_RXBUF | F_STATUS);
-    assert_eq!(
-        fakes[0].told(),
-        ["owner".to_owned(), format!("features {F_MRG_RXBUF:#x}")]
-    );
+    assert_eq!(fakes[0].told(), Vec::<String>::new());
     rig.handle.set_link(true);
     rig.run();
     assert_eq!(fakes[0].served(), [Some(true); 2]);
+}
+
+#[test]
+fn a_refusal_once_the_link_is_up_leaves_frames_to_the_worker_at_once() {
+    let (net, fakes, hosts) = net(false, 1);
+    fakes[0].refuse(&["port 1 on"]);
+    let mut rig = Rig::of(net, F_MRG_RXBUF | F_STATUS);
+    rig.drivers[0].add(&[into(BUFFERS, 2000)]);
+    give(&hosts[0], 60, 1);
+    rig.handle.set_link(true);
+    rig.run();
+    assert_eq!(fakes[0].served(), [Some(false); 2]);
+    give(&hosts[0], 60, 2);
+    rig.run();
+    assert_eq!(rig.drivers[0].take_used(), [(0, 72)], "without a kick");
+    assert_eq!(rig.handle.counters().rx.drops, 1, "what was there before");
+}
+
+#[test]
+fn a_driver_that_starts_its_device_without_end_is_served_by_the_worker() {
+    let (mut rig, fake, host) = running();
+    let mut progress = Vec::new();
+    for _ in 0..200 {
+        progress = rig.stop();
+        rig.start(&progress);
+    }
+    let told = fake.told();
+    let owned = told.iter().filter(|told| *told == "owner").count();
+    assert!((64..100).contains(&owned), "{owned}");
+    rig.drivers[1].add(&[out(BUFFERS, 100)]);
+    rig.kick(1);
+    assert!(take(&host).is_some());
+    assert!(!rig.interrupts.broken());
+    drop(progress);
 }
 
 #[test]
