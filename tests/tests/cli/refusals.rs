@@ -95,6 +95,24 @@ fn a_path_that_clients_may_not_name_is_refused_with_the_line_that_would_allow_it
 }
 
 #[test]
+fn a_host_without_vhost_net_says_what_loads_it_and_what_does_without() -> Result<()> {
+    if std::fs::exists("/dev/vhost-net")? {
+        return Ok(());
+    }
+    let cli = Cli::start()?;
+    cli.ok(&["define", "web", "--net", "none,driver=vhost"])?;
+    cli.refused(
+        &["start", "web"],
+        &[
+            "cannot start 'web'",
+            "/dev/vhost-net cannot be opened",
+            "'sudo modprobe vhost_net'",
+            "driver=user",
+        ],
+    )
+}
+
+#[test]
 fn without_a_daemon_every_command_says_how_to_start_it() -> Result<()> {
     let mut cli = Cli::start()?;
     cli.daemon.terminate()?;

@@ -12,7 +12,7 @@ use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{DomainDestroy, DomainDeviceStatsGet};
 use reeve_ipc::device::DeviceFigures;
 use reeve_ipc::model::{Device, Domain, Nic, NicSource};
-use reeve_ipc::spec::MacAddress;
+use reeve_ipc::spec::{MacAddress, NicDriver};
 use reeve_tests::daemon::{Daemon, built_in, named, wait_for};
 use reeve_tests::switch::Switch;
 use reeved::host::filter;
@@ -237,11 +237,25 @@ fn a_host_of_several_tenants_has_isolated_ports_and_filters_everybody() -> Resul
         domain: named("web"),
     })?;
     wait_until_off(&mut connection, "web")?;
-    for (source, told) in [
-        (NicSource::Tap("tap0".parse()?), "multi_tenant"),
-        (NicSource::Switch("/run/switch".into()), "multi_tenant"),
+    for (source, driver, told) in [
+        (
+            NicSource::Tap("tap0".parse()?),
+            NicDriver::User,
+            "multi_tenant",
+        ),
+        (
+            NicSource::Switch("/run/switch".into()),
+            NicDriver::User,
+            "multi_tenant",
+        ),
+        (
+            NicSource::Bridge(bridge.name.parse()?),
+            NicDriver::Vhost,
+            "this host lets no guest have it (vhost_net in reeve.toml",
+        ),
     ] {
         domain.devices = guest(source).devices;
+        domain.devices.nics[0].driver = driver;
         define(&mut connection, &domain)?;
         let refused = start(&mut connection, "web")
             .expect_err("not guarded")

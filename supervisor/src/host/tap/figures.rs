@@ -3,22 +3,28 @@
 use reeve_ipc::device::NicFigures;
 use rustix::io::Errno;
 
+use super::TapId;
 use super::ioctl::Control;
 use super::link::{self, LinkCounters};
 
 /// Puts what the kernel has counted at that tap among the figures of an interface whose frames it moves. A tap
 /// that does not tell leaves them as they are.
-pub(crate) fn count(figures: &mut NicFigures, tap: &str) {
+pub(crate) fn count(figures: &mut NicFigures, tap: &TapId) {
     if figures.by_kernel {
         match counters(tap) {
             Ok(counters) => merge(figures, counters),
-            Err(errno) => tracing::debug!(tap, %errno, "a tap does not tell what has passed"),
+            Err(errno) => {
+                tracing::debug!(tap = tap.name, %errno, "a tap does not tell what has passed")
+            }
         }
     }
 }
 
-fn counters(tap: &str) -> Result<LinkCounters, Errno> {
-    link::counters(Control::open()?.index(tap)?)
+fn counters(tap: &TapId) -> Result<LinkCounters, Errno> {
+    link::counters(match tap.index {
+        Some(index) => index,
+        None => Control::open()?.index(&tap.name)?,
+    })
 }
 
 /// The host receives what the guest sends. What the worker has dropped or refused never came to the tap.
@@ -78,12 +84,15 @@ mod tests {
             ..NicFigures::default()
         };
         let before = figures;
-        count(&mut figures, "lo");
+        count(&mut figures, &TapId::named("lo"));
         assert_eq!(figures, before);
         figures.by_kernel = true;
-        count(&mut figures, "no-such-tap0");
-        assert_eq!(figures.sent, before.sent);
-        count(&mut figures, "lo");
+        for index in [None, Some(i32::MAX)] {
+            let name = "no-such-tap0".to_owned();
+            count(&mut figures, &TapId { name, index });
+            assert_eq!(figures.sent, before.sent);
+        }
+        count(&mut figures, &TapId::named("lo"));
         assert_ne!(figures.sent, before.sent);
     }
 }

@@ -413,10 +413,8 @@ fn an_interface_that_the_kernel_is_to_serve_is_refused_where_it_does_not_or_may_
     };
     devices.complete(DomainUuid(Uuid::nil())).unwrap();
     let plan = |without_vhost_net| {
-        let network = NicPolicy {
-            without_vhost_net,
-            ..NicPolicy::default()
-        };
+        let mut network = NicPolicy::default();
+        network.without_vhost_net = without_vhost_net;
         let mut fds = FdTable::new();
         let error = plan_devices(&devices, files(&AnyPath), &network, &mut fds).unwrap_err();
         line(&error)
