@@ -13,7 +13,7 @@ mod platform;
 
 pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use devices::{
-    Balloon, BlockSize, Channel, Device, DeviceError, DeviceName, Devices, Disk, DiskTarget,
+    Balloon, BlockSize, Channel, Device, DeviceError, DeviceName, DevicePlace, Devices, Disk, DiskTarget,
     InterfaceName, IpRange, Layer, MAX_INTERFACE_NAME_BYTES, MAX_NIC_ADDRESSES, Medium, Nic,
     NicSource, PortConsole, Rng, Share, Vsock, Watchdog,
 };

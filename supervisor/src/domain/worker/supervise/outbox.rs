@@ -169,8 +169,8 @@ mod tests {
         let mut outbox = Outbox::default();
         for _ in 0..1000 {
             for number in 1..=31 {
-                let slot = number.try_into().unwrap();
-                assert!(outbox.push(Notice::DeviceRemoved(slot)));
+                let slot: PciSlot = number.try_into().unwrap();
+                assert!(outbox.push(Notice::DeviceRemoved(DevicePlace::from(slot))));
             }
         }
         let told = std::iter::from_fn(|| outbox.pop()).count();
