@@ -367,7 +367,10 @@ fn device_stats(view: &View, reports: &[DeviceReport]) -> Vec<DeviceStats> {
             };
             figures = DeviceFigures::Port(ports.port(number)?);
             let alone = domain.devices.only_at(place);
-            host = alone.sockets().next().map(|(_, path)| path.display().to_string());
+            host = alone
+                .sockets()
+                .next()
+                .map(|(_, path)| path.display().to_string());
         }
         Some(DeviceStats {
             device,

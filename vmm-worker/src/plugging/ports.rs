@@ -75,9 +75,8 @@ impl Plugging {
     /// There is none.
     pub fn detach_port(&mut self, slot: PciSlot, number: u16) -> Result<(), WireError> {
         let control = self.controller(slot)?;
-        let refused = |error: PortError| {
-            WireError::new(ErrorCode::InvalidArgument, error.to_string())
-        };
+        let refused =
+            |error: PortError| WireError::new(ErrorCode::InvalidArgument, error.to_string());
         control.detach(number.into()).map_err(refused)?;
         if let Some(kept) = self.devices.kept_mut(pci_slot(slot)) {
             kept.remove_port(number);

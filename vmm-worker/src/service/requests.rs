@@ -7,9 +7,9 @@ use reeve_ipc::fd::FdError;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
     ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
-    HandOver, Launch, Launched, MediumChange, Pause, PortAttach, PortDetach, PowerButton, Query, Report, Reset, Resume,
-    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
-    WorkerService,
+    HandOver, Launch, Launched, MediumChange, Pause, PortAttach, PortDetach, PowerButton, Query,
+    Report, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery,
+    VcpusSet, WorkerService,
 };
 use reeve_ipc::vcpus::VcpuStanding;
 use reeve_sandbox::seccomp::{Role, enter_role};

@@ -333,13 +333,15 @@ impl Ports {
                 false
             }
             // What it says before it has made a port ready is of one that was there before.
-            FromDriver::PortOpen(open) => self.port(id).filter(|port| port.ready).is_some_and(|port| {
-                // A console's input is not held back: its driver need not say so.
-                let open = open || port.console;
-                let changed = port.guest_open != open;
-                port.guest_open = open;
-                changed
-            }),
+            FromDriver::PortOpen(open) => {
+                self.port(id).filter(|port| port.ready).is_some_and(|port| {
+                    // A console's input is not held back: its driver need not say so.
+                    let open = open || port.console;
+                    let changed = port.guest_open != open;
+                    port.guest_open = open;
+                    changed
+                })
+            }
         }
     }
 

@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 use super::ports::{channel_name, console_name};
 use super::share::is_tag;
 use super::{
-    Balloon, Channel, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Medium, Nic, PortConsole,
-    Rng, Share, Vsock, assign,
+    Balloon, Channel, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Medium, Nic,
+    PortConsole, Rng, Share, Vsock, assign,
 };
 use crate::device::DeviceChange;
 use crate::spec::{MacAddress, PciSlot};

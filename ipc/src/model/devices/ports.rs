@@ -46,9 +46,8 @@ pub(super) fn numbers() -> impl Iterator<Item = u8> {
 
 /// The name of the console at that port, if it may be one's.
 pub(super) fn console_name(text: &str) -> Option<DeviceName> {
-    let number = text.parse().ok()?;
-    let fits = numbers().any(|fitting| fitting == number);
-    fits.then_some(DeviceName::Console(number))
+    let number = numbers().find(|number| number.to_string() == text)?;
+    Some(DeviceName::Console(number))
 }
 
 /// The name of the channel of that name.
@@ -132,10 +131,7 @@ impl Devices {
         };
         let consoles = self.consoles.iter().filter_map(|console| {
             let number = console.port?;
-            Some((
-                DevicePlace::port(slot, number),
-                DeviceName::Console(number),
-            ))
+            Some((DevicePlace::port(slot, number), DeviceName::Console(number)))
         });
         let channels = self.channels.iter().filter_map(|channel| {
             let name = DeviceName::Channel(channel.name.clone());
@@ -150,7 +146,9 @@ impl Devices {
     #[must_use]
     pub fn name_at(&self, place: DevicePlace) -> Option<DeviceName> {
         let mut placed = self.placed().into_iter();
-        placed.find(|(there, _)| *there == place).map(|(_, name)| name)
+        placed
+            .find(|(there, _)| *there == place)
+            .map(|(_, name)| name)
     }
 
     /// Where the device of that name is, and what it is called for good.

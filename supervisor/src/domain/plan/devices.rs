@@ -5,8 +5,8 @@ use std::path::Path;
 use reeve_ipc::fd::{FdSlot, FdTable};
 use reeve_ipc::model::{DeviceError, DeviceName, Devices, Domain};
 use reeve_ipc::spec::{
-    BalloonSpec, DeviceSpec, LEAST_PORTS_ROOM, MIN_GUEST_CID, PciSlot, PortKind, PortSpec, PortsSpec, RngSpec,
-    ShareSpec, VsockSpec, WatchdogSpec,
+    BalloonSpec, DeviceSpec, LEAST_PORTS_ROOM, MIN_GUEST_CID, PciSlot, PortKind, PortSpec,
+    PortsSpec, RngSpec, ShareSpec, VsockSpec, WatchdogSpec,
 };
 
 use super::disks::plan_disk;

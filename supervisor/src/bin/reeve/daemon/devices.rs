@@ -419,7 +419,10 @@ mod tests {
         ];
         let text = tables(&stats);
         assert_eq!(text.matches("ADDRESS").count(), 4, "{text}");
-        assert!(text.contains("channel:a.0  4        2       -     open   none"), "{text}");
+        assert!(
+            text.contains("channel:a.0  4        2       -     open   none"),
+            "{text}"
+        );
         assert_eq!(device_json(&stats[3])["figures"]["guest_open"], true);
         assert!(text.contains("balloon  2        16M    32M"), "{text}");
         assert!(text.contains("rng"), "{text}");

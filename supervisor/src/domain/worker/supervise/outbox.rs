@@ -126,6 +126,8 @@ impl LostNews {
 
 #[cfg(test)]
 mod tests {
+    use reeve_ipc::model::DevicePlace;
+    use reeve_ipc::spec::PciSlot;
     use reeve_ipc::vcpus::VcpuStanding;
 
     use super::*;

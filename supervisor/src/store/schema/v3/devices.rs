@@ -315,7 +315,8 @@ impl TryFrom<Devices> for model::Devices {
             })
         });
         let channels = devices.channels.into_iter();
-        let channels = channels.map(|Channel { name, path, port }| model::Channel { name, path, port });
+        let channels =
+            channels.map(|Channel { name, path, port }| model::Channel { name, path, port });
         let consoles = devices.consoles.into_iter();
         let consoles = consoles.map(|Console { path, port }| model::PortConsole { path, port });
         let shares = devices.shares.into_iter().map(|share| {
