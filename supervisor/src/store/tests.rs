@@ -60,9 +60,9 @@ fn status(number: u8) -> Status {
                 DeviceResources {
                     place: PciSlot::try_from(5).unwrap().into(),
                     taps: vec![TapId {
-                    name: "vnet0".to_owned(),
-                    index: Some(17),
-                }],
+                        name: "vnet0".to_owned(),
+                        index: Some(17),
+                    }],
                     sockets: Vec::new(),
                 },
                 DeviceResources {

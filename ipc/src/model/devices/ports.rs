@@ -166,7 +166,7 @@ impl Devices {
         Some((DevicePlace { slot, port }, name))
     }
 
-    /// Only the port of that name, with its controller, or the whole controller with what is there.
+    /// Only the device at that place; of a port its controller with it alone.
     #[must_use]
     pub fn only_at(&self, place: DevicePlace) -> Self {
         let mut all = self.only(place.slot);
