@@ -57,6 +57,52 @@ pub enum DeviceFigures {
     Balloon(BalloonFigures),
     /// A device that has none.
     None,
+    /// A serial controller's, as its worker tells them.
+    Ports(PortsFigures),
+    /// A port's, as a client of the supervisor is told them.
+    Port(PortFigures),
+}
+
+/// How the ports of a serial controller stand: bit n of each is port n.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortsFigures {
+    /// There is one.
+    pub present: u32,
+    /// Somebody in the guest has it open; always so for a console.
+    pub guest_open: u32,
+    /// A client of the host is connected.
+    pub connected: u32,
+}
+
+const _: () = assert!(crate::spec::MAX_PORTS <= 32);
+
+impl PortsFigures {
+    /// The numbers of those that are there, rising.
+    pub fn numbers(self) -> impl Iterator<Item = u8> {
+        (0..32).filter(move |number| self.port(*number).is_some())
+    }
+
+    /// How port `number` stands, if there is one.
+    #[must_use]
+    pub fn port(self, number: u8) -> Option<PortFigures> {
+        let bit = 1_u32.checked_shl(number.into())?;
+        (self.present & bit != 0).then_some(PortFigures {
+            number,
+            guest_open: self.guest_open & bit != 0,
+            connected: self.connected & bit != 0,
+        })
+    }
+}
+
+/// How a port stands.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PortFigures {
+    /// Its number on its controller.
+    pub number: u8,
+    /// Somebody in the guest has it open; always so for a console.
+    pub guest_open: bool,
+    /// A client of the host is connected.
+    pub connected: bool,
 }
 
 /// What a disk has done.

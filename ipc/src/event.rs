@@ -68,6 +68,13 @@ pub enum Event {
         /// What is done.
         action: WatchdogAction,
     },
+    /// A port of a serial controller is gone, as was asked for.
+    PortRemoved {
+        /// Where the controller is.
+        slot: PciSlot,
+        /// Which of its ports it was.
+        number: u16,
+    },
 }
 
 /// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).

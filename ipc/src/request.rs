@@ -13,7 +13,7 @@ use crate::event::NumberedEvent;
 use crate::fd::FdSlot;
 use crate::message::RequestId;
 use crate::phase::Phase;
-use crate::spec::{DeviceSpec, LayerSpec, MachineSpec, PciSlot, SpecDigest};
+use crate::spec::{DeviceSpec, LayerSpec, MachineSpec, PciSlot, PortSpec, SpecDigest};
 use crate::vcpus::VcpuStanding;
 
 /// A call with its reply.
@@ -296,6 +296,27 @@ requests! {
         layers: Vec<LayerSpec>,
     } -> (),
     call medium_change, idempotent false,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Gives a serial controller a further port, of which its guest is told. Answered when it is there,
+    /// whatever the guest makes of it. Its descriptor was sent before.
+    PortAttach {
+        /// Which controller.
+        slot: PciSlot,
+        /// The port; its number is free, and below the controller's room.
+        port: PortSpec,
+    } -> (),
+    call port_attach, idempotent false, phases [Phase::Running | Phase::Paused];
+
+    /// Takes a port from a serial controller, and tells its guest. It serves nobody any more when this is
+    /// answered, its descriptors are closed by then or a moment later, and [`Event::PortRemoved`](crate::event::Event::PortRemoved) comes as well.
+    PortDetach {
+        /// Which controller.
+        slot: PciSlot,
+        /// Which of its ports.
+        number: u16,
+    } -> (),
+    call port_detach, idempotent true,
     phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
 }
 

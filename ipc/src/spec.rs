@@ -13,9 +13,9 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 pub use self::device::{
-    BalloonSpec, Burst, DeviceSpec, MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES,
-    MAX_GUEST_CID, MAX_PORTS, MAX_TAG_BYTES, MIN_GUEST_CID, NoSlot, PciSlot, PortKind, PortSpec,
-    PortsSpec, Rate, RngSpec, ShareSpec, VsockSpec,
+    BalloonSpec, Burst, DeviceSpec, LEAST_PORTS_ROOM, MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES,
+    MAX_DEVICES, MAX_GUEST_CID, MAX_PORTS, MAX_TAG_BYTES, MIN_GUEST_CID, NoSlot, PciSlot, PortKind,
+    PortSpec, PortsSpec, Rate, RngSpec, ShareSpec, VsockSpec,
 };
 pub use self::disk::{
     CacheMode, Discard, DiskFormat, DiskSpec, DiskThrottle, IoEngine, LayerSpec, MAX_DISK_QUEUES,

@@ -208,6 +208,9 @@ impl ControlThread {
         for slot in std::mem::take(&mut self.service.removed) {
             self.event(Event::DeviceRemoved { slot });
         }
+        for (slot, number) in std::mem::take(&mut self.service.removed_ports) {
+            self.event(Event::PortRemoved { slot, number });
+        }
         if news.crash_kernel {
             self.event(Event::GuestCrashKernel);
         }

@@ -4,10 +4,12 @@
 //!  attach: spawner builds ──► on the bus ──► the guest's ACPI is told
 //!  detach: the guest's ACPI is asked ··· it ejects ──► stopped, off the bus, closed ──► DeviceRemoved
 //! ```
+//! Ports of a serial controller come and go by themselves (`plugging/ports.rs`).
 //! A device that takes its time to stop holds nothing up: the rest follows when it has. A device that the
 //! guest was asked for and has not let go of goes at the next reset, as its driver does.
 
 mod media;
+mod ports;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -214,9 +216,8 @@ fn figures(handle: &Handle) -> DeviceFigures {
                 guest: guest_memory(balloon),
             })
         }
-        Handle::Rng | Handle::Vsock(_) | Handle::Ports(_) | Handle::Share | Handle::SwitchedNic => {
-            DeviceFigures::None
-        }
+        Handle::Ports(console) => DeviceFigures::Ports(ports::figures(console)),
+        Handle::Rng | Handle::Vsock(_) | Handle::Share | Handle::SwitchedNic => DeviceFigures::None,
     }
 }
 

@@ -45,6 +45,8 @@ pub struct Service {
     pub last_request: Option<FinishedRequest>,
     /// Devices that are gone and of which nobody was told yet.
     pub removed: Vec<PciSlot>,
+    /// The same of ports of serial controllers, by their controller's place and their number.
+    pub removed_ports: Vec<(PciSlot, u16)>,
     news: Newsroom,
     /// A reset waits for the devices, at its next try for so long.
     reset_waits: Option<Duration>,
@@ -93,6 +95,7 @@ impl Service {
             events: Events::new(),
             last_request: None,
             removed: Vec::new(),
+            removed_ports: Vec::new(),
             news: Newsroom::default(),
             reset_waits: None,
             go_on_waits: false,

@@ -331,7 +331,8 @@ calls! {
     call "attach a device to", access ReadWrite, idempotent false;
 
     /// Takes a device from a domain. A guest is asked to let go of it, and given ten seconds: one that
-    /// does so later is heard of by [`super::event::EventKind::DeviceRemoved`].
+    /// does so later is heard of by [`super::event::EventKind::DeviceRemoved`]. Of a channel or console it is
+    /// only told; but with the last of them the controller goes, which is told as such.
     DomainDeviceDetach {
         /// Which domain.
         domain: DomainRef,

@@ -286,7 +286,7 @@ pub struct DeviceStats {
     pub device: DeviceName,
     /// Its place on the bus.
     pub slot: PciSlot,
-    /// Its name on the host, where it has one: the tap of a network interface.
+    /// Its name on the host, where it has one: the tap of a network interface, the socket of a port.
     pub host: Option<String>,
     /// Its figures.
     pub figures: DeviceFigures,

@@ -9,8 +9,10 @@ use crate::fd::FdSlot;
 
 /// The most devices a machine has: one for each [`PciSlot`].
 pub const MAX_DEVICES: usize = PciSlot::MAX as usize;
-/// The most ports of a serial controller, consoles and channels together.
+/// The most ports of a serial controller, consoles and channels together; their numbers are below it.
 pub const MAX_PORTS: usize = 31;
+/// Numbers of ports that every serial controller has, so that some can come later.
+pub const LEAST_PORTS_ROOM: u16 = 8;
 /// The most bytes of a channel's name.
 pub const MAX_CHANNEL_NAME_BYTES: usize = 63;
 /// The least context id a guest may have: those below mean a hypervisor or a host (vsock(7)).
@@ -209,6 +211,8 @@ pub struct PortsSpec {
     pub slot: PciSlot,
     /// Its ports, at most [`MAX_PORTS`], by rising number.
     pub ports: Vec<PortSpec>,
+    /// Below this are the numbers that ports can have as long as it is there: 1 to [`MAX_PORTS`].
+    pub room: u16,
 }
 
 /// A port of a serial controller: bytes between the guest and one client of a UNIX socket at a time.

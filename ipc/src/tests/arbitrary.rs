@@ -5,7 +5,7 @@ use proptest::option;
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use super::device_samples::{any_device, any_layer, any_slot};
+use super::device_samples::{any_device, any_layer, any_port, any_slot};
 use super::plug_samples::{any_change, any_report};
 use crate::error::{ErrorCode, WireError};
 use crate::event::{CrashCause, CrashReport, Event, NumberedEvent, Registers};
@@ -14,9 +14,9 @@ use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Pause, PowerButton,
-    Query, ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
-    SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Pause, PortAttach,
+    PortDetach, PowerButton, Query, ReplyBody, Report, RequestBody, Reset, Resume, Standing,
+    Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MAX_VCPUS, MachineSpec,
@@ -181,6 +181,12 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         1 => (any_slot(), proptest::collection::vec(any_layer(), 0..4)).prop_map(|(slot, layers)| {
             RequestBody::MediumChange(MediumChange { slot, layers })
         }),
+        1 => (any_slot(), any_port()).prop_map(|(slot, port)| {
+            RequestBody::PortAttach(PortAttach { slot, port })
+        }),
+        1 => (any_slot(), any::<u16>()).prop_map(|(slot, number)| {
+            RequestBody::PortDetach(PortDetach { slot, number })
+        }),
     ]
 }
 
@@ -261,6 +267,8 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         }),
         Just(ReplyBody::VcpusSet(())),
         Just(ReplyBody::MediumChange(())),
+        Just(ReplyBody::PortAttach(())),
+        Just(ReplyBody::PortDetach(())),
         vcpus().prop_map(ReplyBody::VcpusQuery),
     ]
 }
@@ -344,6 +352,7 @@ fn event() -> impl Strategy<Value = Event> {
         vcpus().prop_map(Event::VcpusChanged),
         Just(Event::GuestCrashKernel),
         watchdog_action().prop_map(|action| Event::WatchdogExpired { action }),
+        (any_slot(), any::<u16>()).prop_map(|(slot, number)| Event::PortRemoved { slot, number }),
     ]
 }
 

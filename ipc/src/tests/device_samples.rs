@@ -108,6 +108,7 @@ pub(super) fn devices() -> Vec<DeviceSpec> {
     let ports = PortsSpec {
         slot: slot(31),
         ports: vec![console, channel],
+        room: 8,
     };
     vec![
         DeviceSpec::Disk(disk()),
@@ -243,17 +244,24 @@ fn any_nic() -> impl Strategy<Value = NicSpec> {
     })
 }
 
-fn any_ports() -> impl Strategy<Value = PortsSpec> {
+pub(super) fn any_port() -> impl Strategy<Value = PortSpec> {
     let kind = prop_oneof![
         Just(PortKind::Console),
         text().prop_map(|name| PortKind::Channel { name }),
     ];
-    let port = (any::<u16>(), kind, any_fd()).prop_map(|(number, kind, listener)| PortSpec {
+    (any::<u16>(), kind, any_fd()).prop_map(|(number, kind, listener)| PortSpec {
         number,
         kind,
         listener,
-    });
-    (any_slot(), vec(port, 0..4)).prop_map(|(slot, ports)| PortsSpec { slot, ports })
+    })
+}
+
+fn any_ports() -> impl Strategy<Value = PortsSpec> {
+    (any_slot(), vec(any_port(), 0..4), any::<u16>()).prop_map(|(slot, ports, room)| PortsSpec {
+        slot,
+        ports,
+        room,
+    })
 }
 
 /// Any device.

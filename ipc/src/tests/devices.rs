@@ -7,7 +7,8 @@ use super::model::domain;
 use crate::codec::{decode, encode};
 use crate::model::{
     BlockSize, Channel, DeviceError, Devices, Disk, DiskTarget, Domain, InterfaceName, IpRange,
-    Layer, MAX_DEFINITION_BYTES, MAX_NIC_ADDRESSES, ModelError, Nic, NicSource, Rng, Share, Vsock,
+    Layer, MAX_DEFINITION_BYTES, MAX_NIC_ADDRESSES, ModelError, Nic, NicSource, PortConsole, Rng,
+    Share, Vsock,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, IoEngine, MAX_DEVICES, MAX_LAYERS, MAX_PORTS,
@@ -84,6 +85,7 @@ fn addresses_are_the_lowest_that_are_free_and_stay_when_a_device_goes() {
         devices.channels = vec![Channel {
             name: "a".to_owned(),
             path: "/run/a".into(),
+            port: None,
         }];
     }));
     assert_eq!(slots(&devices), [1, 2, 3, 4]);
@@ -184,6 +186,7 @@ fn what_can_be_used_once_is_not_used_twice() {
     let channel = |name: &str, path: &str| Channel {
         name: name.to_owned(),
         path: path.into(),
+        port: None,
     };
     let line = refused(|devices| devices.channels = vec![channel("a", "/1"), channel("a", "/2")]);
     assert!(line.contains("two channels 'a'"), "{line}");
@@ -340,6 +343,7 @@ fn ports_and_sockets_out_of_range_are_refused() {
     let channel = |name: String| Channel {
         path: format!("/run/{name}").into(),
         name,
+        port: None,
     };
     for name in ["", "a b", "a/b", "ä", &"x".repeat(64)] {
         let line = refused(|devices| devices.channels = vec![channel(name.to_owned())]);
@@ -350,10 +354,32 @@ fn ports_and_sockets_out_of_range_are_refused() {
             .map(|number| channel(number.to_string()))
             .collect()
     };
-    let full = with(|devices| devices.channels = many(MAX_PORTS));
+    let mut full = with(|devices| devices.channels = many(MAX_PORTS - 1));
+    full.devices.consoles = vec![PortConsole {
+        path: "/run/console".into(),
+        port: None,
+    }];
     assert_eq!(full.validate(), Ok(()));
-    let line = refused(|devices| devices.channels = many(MAX_PORTS + 1));
+    let full = completed(full);
+    let last = full
+        .channels
+        .iter()
+        .filter_map(|channel| channel.port)
+        .max();
+    assert_eq!((full.consoles[0].port, last), (Some(0), Some(30)));
+    // Port 0 is a console's or nobody's.
+    let line = refused(|devices| devices.channels = many(MAX_PORTS));
     assert!(line.contains("at most 31"), "{line}");
+    let at = |port| {
+        refused(|devices| {
+            devices.channels = many(2);
+            devices.channels[1].port = Some(port);
+            devices.channels[0].port = Some(1);
+        })
+    };
+    assert!(at(0).contains("port 0 cannot be had"), "{}", at(0));
+    assert!(at(31).contains("port 31 cannot be had"), "{}", at(31));
+    assert!(at(1).contains("have port 1"), "{}", at(1));
     for cid in [0, 2, u32::MAX] {
         let line = refused(|devices| {
             devices.vsock = Some(Vsock {

@@ -15,13 +15,13 @@ use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
     DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Operation, Pause,
-    PowerButton, Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
-    SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, Request, Reset, Resume,
+    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DiskFormat, EndAction, EndPolicy, LayerSpec,
-    MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
-    WatchdogAction, WatchdogSpec,
+    MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, PortKind, PortSpec, ResetAction,
+    SpecDigest, WatchdogAction, WatchdogSpec,
 };
 use crate::vcpus::VcpuStanding;
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
@@ -224,6 +224,24 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             let layers = Vec::new();
             request(MediumChange { slot, layers })
         }),
+        ("port_attach, console", {
+            let port = PortSpec {
+                number: 0,
+                kind: PortKind::Console,
+                listener: FdSlot(13),
+            };
+            request(PortAttach { slot, port })
+        }),
+        ("port_attach, channel", {
+            let name = "a.0".to_owned();
+            let port = PortSpec {
+                number: 7,
+                kind: PortKind::Channel { name },
+                listener: FdSlot(13),
+            };
+            request(PortAttach { slot, port })
+        }),
+        ("port_detach", request(PortDetach { slot, number: 7 })),
     ]);
     let changes = changes().into_iter();
     samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
@@ -385,6 +403,8 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("vcpus set", reply(ReplyBody::VcpusSet(()))),
         ("vcpus", reply(ReplyBody::VcpusQuery(vcpus()))),
         ("medium changed", reply(ReplyBody::MediumChange(()))),
+        ("port attached", reply(ReplyBody::PortAttach(()))),
+        ("port detached", reply(ReplyBody::PortDetach(()))),
         ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
         ("guest crash kernel", event(Event::GuestCrashKernel)),
     ]);
@@ -427,7 +447,7 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("descriptors", "0105"),
     (
         "launch",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657408000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000214150203010900030401000405210e010f051f02000010010103612e301106070174121307090b2f72756e2f7377697463685254000a0b0d280201fb780501040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08013031323334353637383961626364656601010703",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc0000000800010002010305717569657408000103766461020a010b0000010101015305fb00100102010304000000010600010700010205766e6574305254000a0b0c020c0d01fb78050101080000000214150203010900030401000405210e010f051f02000010010103612e30110806070174121307090b2f72756e2f7377697463685254000a0b0d280201fb780501040100010101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08013031323334353637383961626364656601010703",
     ),
     (
         "launch, other variants",
@@ -457,7 +477,7 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("entropy device", "0207090203010900"),
     ("balloon", "02070903040100"),
     ("socket device", "0207090405210e010f"),
-    ("serial controller", "020709051f02000010010103612e3011"),
+    ("serial controller", "020709051f02000010010103612e301108"),
     ("shared folder", "020709060701741213"),
     (
         "network interface",
@@ -473,6 +493,9 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("vcpus_query", "020711"),
     ("medium_change", "02071205010c01"),
     ("medium_change, eject", "0207120500"),
+    ("port_attach, console", "0207130500000d"),
+    ("port_attach, channel", "02071305070103612e300d"),
+    ("port_detach", "0207140507"),
     ("change: link", "02070b050001"),
     ("change: rates", "02070b050101080000"),
     ("change: throttle", "02070b05020102010304000000010600010700"),
@@ -521,7 +544,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("device updated", "0107000b"),
     (
         "devices",
-        "0107000c050100030405060708090a0b0c0d0e0f1011120201131415161718191a0103021f20012101220123012401250126012701280004021f20000503",
+        "0107000c070100030405060708090a0b0c0d0e0f1011120201131415161718191a0103021f20012101220123012401250126012701280004021f2000050306040703fc000000400705030100",
     ),
     ("handed over", "0107000d"),
     ("taken over", "0107000e0100"),
@@ -532,6 +555,8 @@ const FROM_WORKER: &[(&str, &str)] = &[
         "010700110b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
     ),
     ("medium changed", "01070012"),
+    ("port attached", "01070013"),
+    ("port detached", "01070014"),
     (
         "vcpus changed",
         "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",
@@ -545,6 +570,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("inject-nmi", "02090a05"),
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004"),
+    ("port removed", "02090b0503"),
     ("error: wrong phase", "01070100026e6f"),
     ("error: invalid argument", "01070101026e6f"),
     ("error: descriptor", "01070102026e6f"),

@@ -28,7 +28,9 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
         | Operation::DeviceQuery
         | Operation::VcpusSet
         | Operation::VcpusQuery
-        | Operation::MediumChange => {
+        | Operation::MediumChange
+        | Operation::PortAttach
+        | Operation::PortDetach => {
             vec![Some(phase)]
         }
     }

@@ -2,9 +2,10 @@
 
 use super::api::device_samples::devices;
 use super::device_samples::{rate, slot};
-use crate::device::DeviceChange;
+use crate::device::{DeviceChange, PortsFigures};
 use crate::model::{
-    Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Layer, Medium, Nic, NicSource, Rng,
+    Channel, Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Layer, Medium, Nic,
+    NicSource, PortConsole, Rng,
 };
 use crate::spec::{DiskFormat, DiskThrottle, Rates};
 use crate::vcpus::{VcpuMask, VcpuStanding};
@@ -38,12 +39,30 @@ fn a_device_is_found_by_everything_it_is_called() {
         ("29", "share:t"),
         ("1", "vda"),
         ("31", "ports"),
+        ("channel:a.0", "channel:a.0"),
+        ("console:0", "console:0"),
     ] {
         let (found, called) = devices.find(&name(text)).expect(text);
         assert_eq!(called.to_string(), for_good, "{text}");
-        assert_eq!(devices.find(&DeviceName::Slot(found)).unwrap().1, called);
+        let (place, located) = devices.locate(&name(text)).expect(text);
+        assert_eq!((place.slot, &located), (found, &called));
+        assert_eq!(devices.name_at(place), Some(called.clone()));
+        // A port has its controller's address, which is the controller's.
+        let at = devices.find(&DeviceName::Slot(found)).unwrap().1;
+        match place.port {
+            Some(_) => assert_eq!(at, DeviceName::Ports),
+            None => assert_eq!(at, called),
+        }
     }
-    for missing in ["vdc", "52:54:00:00:00:01", "eth9", "30", "share:u"] {
+    for missing in [
+        "vdc",
+        "52:54:00:00:00:01",
+        "eth9",
+        "30",
+        "share:u",
+        "channel:a",
+        "console:5",
+    ] {
         assert_eq!(devices.find(&name(missing)), None, "{missing}");
     }
     assert_eq!(Devices::default().find(&name("ports")), None);
@@ -64,6 +83,12 @@ fn what_is_no_name_of_a_device_is_refused_with_what_would_be() {
         "a b",
         "share:",
         "share:a b",
+        "channel:",
+        "channel:a/b",
+        "console:",
+        "console:31",
+        "console:+1",
+        "console:x",
     ] {
         let error = text.parse::<DeviceName>().unwrap_err();
         assert!(matches!(error, DeviceError::Name(_)), "{text}: {error:?}");
@@ -106,6 +131,73 @@ fn what_is_removed_is_gone_and_nothing_else_is() {
         assert!(devices.is_free(slot));
         assert!(devices.only(slot).is_empty());
     }
+}
+
+#[test]
+fn a_port_keeps_its_number_whatever_comes_and_goes_beside_it() {
+    let channel = |name: &str| {
+        Device::Channel(Channel {
+            name: name.to_owned(),
+            path: format!("/run/{name}").into(),
+            port: None,
+        })
+    };
+    let console = |path: &str| {
+        Device::Console(PortConsole {
+            path: path.into(),
+            port: None,
+        })
+    };
+    let mut devices = Devices::default();
+    let add = |devices: &mut Devices, device| {
+        devices.add(device).unwrap();
+        devices.complete(DomainUuid(uuid::Uuid::nil())).unwrap();
+        devices.validate().unwrap();
+    };
+    for name in ["a", "b", "c"] {
+        add(&mut devices, channel(name));
+    }
+    let port = |devices: &Devices, text: &str| {
+        let (place, _) = devices.locate(&name(text)).unwrap();
+        place.port.unwrap()
+    };
+    let numbers =
+        |devices: &Devices| ["channel:a", "channel:b", "channel:c"].map(|name| port(devices, name));
+    assert_eq!(numbers(&devices), [1, 2, 3]);
+    assert!(devices.remove(&name("channel:b")));
+    assert!(!devices.remove(&name("channel:b")));
+    add(&mut devices, console("/run/hvc0"));
+    add(&mut devices, console("/run/hvc1"));
+    assert_eq!(port(&devices, "channel:c"), 3);
+    assert_eq!(port(&devices, "console:0"), 0);
+    assert_eq!(port(&devices, "console:2"), 2, "the place that was free");
+    add(&mut devices, channel("b"));
+    assert_eq!(port(&devices, "channel:b"), 4);
+    let alone = devices.only_at(devices.locate(&name("channel:c")).unwrap().0);
+    assert_eq!((alone.port_count(), alone.channels[0].port), (1, Some(3)));
+    // The controller is there as long as one of them is.
+    for left in ["channel:a", "channel:c", "console:0", "console:2"] {
+        assert!(devices.remove(&name(left)), "{left}");
+        assert_eq!(devices.count(), 1);
+    }
+    assert!(devices.remove(&name("channel:b")));
+    assert!(devices.is_empty());
+}
+
+#[test]
+fn the_ports_of_a_controller_are_those_whose_bits_are_set() {
+    let figures = PortsFigures {
+        present: 1 << 31 | 0b101,
+        guest_open: 0b100,
+        connected: u32::MAX,
+    };
+    assert_eq!(figures.numbers().collect::<Vec<_>>(), [0, 2, 31]);
+    let port = figures.port(2).unwrap();
+    assert!(port.guest_open && port.connected);
+    assert!(!figures.port(0).unwrap().guest_open);
+    assert_eq!(figures.port(1), None);
+    assert_eq!(figures.port(32), None);
+    assert_eq!(figures.port(255), None);
 }
 
 #[test]

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::device_samples::{BURST, any_rate, any_slot, any_throttle, rate, slot};
 use crate::device::{
     BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DirectionFigures, DiskFigures,
-    GuestMemoryFigures, NicFigures, OperationFigures,
+    GuestMemoryFigures, NicFigures, OperationFigures, PortFigures, PortsFigures,
 };
 use crate::event::Event;
 use crate::spec::{DiskThrottle, Rates};
@@ -96,6 +96,16 @@ pub(super) fn figures() -> Vec<DeviceFigures> {
         DeviceFigures::Balloon(balloon(Some(guest))),
         DeviceFigures::Balloon(balloon(None)),
         DeviceFigures::None,
+        DeviceFigures::Ports(PortsFigures {
+            present: 0b111,
+            guest_open: 0b011,
+            connected: 1 << 30,
+        }),
+        DeviceFigures::Port(PortFigures {
+            number: 3,
+            guest_open: true,
+            connected: false,
+        }),
     ]
 }
 
@@ -114,6 +124,7 @@ pub(super) fn device_events() -> Vec<(&'static str, Event)> {
     vec![
         ("device removed", Event::DeviceRemoved { slot }),
         ("balloon changed", Event::BalloonChanged { bytes: 1 << 26 }),
+        ("port removed", Event::PortRemoved { slot, number: 3 }),
     ]
 }
 
@@ -189,6 +200,20 @@ pub(super) fn any_figures() -> impl Strategy<Value = DeviceFigures> {
             })
         }),
         Just(DeviceFigures::None),
+        any::<[u32; 3]>().prop_map(|[present, guest_open, connected]| {
+            DeviceFigures::Ports(PortsFigures {
+                present,
+                guest_open,
+                connected,
+            })
+        }),
+        any::<(u8, bool, bool)>().prop_map(|(number, guest_open, connected)| {
+            DeviceFigures::Port(PortFigures {
+                number,
+                guest_open,
+                connected,
+            })
+        }),
     ]
 }
 

@@ -6,11 +6,12 @@ use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
     BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, HandOver, Launch, Launched, MediumChange, Operation, Pause, PowerButton, Query,
-    ReplyBody, Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
-    SwitchedOver, TakeOver, VcpusQuery, VcpusSet, WorkerService, dispatch,
+    DeviceUpdate, HandOver, Launch, Launched, MediumChange, Operation, Pause, PortAttach,
+    PortDetach, PowerButton, Query, ReplyBody, Report, Request, RequestBody, Reset, Resume,
+    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    WorkerService, dispatch,
 };
-use crate::spec::{DeviceSpec, PciSlot, RngSpec};
+use crate::spec::{DeviceSpec, PciSlot, PortKind, PortSpec, RngSpec};
 use crate::tests::golden::machine_spec;
 use crate::vcpus::VcpuStanding;
 
@@ -111,6 +112,12 @@ impl WorkerService for Recorder {
     fn medium_change(&mut self, _: MediumChange) -> Result<(), WireError> {
         self.note(Operation::MediumChange)
     }
+    fn port_attach(&mut self, _: PortAttach) -> Result<(), WireError> {
+        self.note(Operation::PortAttach)
+    }
+    fn port_detach(&mut self, _: PortDetach) -> Result<(), WireError> {
+        self.note(Operation::PortDetach)
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -169,6 +176,16 @@ fn every_request() -> Vec<RequestBody> {
             layers: Vec::new(),
         }
         .into_body(),
+        PortAttach {
+            slot,
+            port: PortSpec {
+                number: 0,
+                kind: PortKind::Console,
+                listener: FdSlot(0),
+            },
+        }
+        .into_body(),
+        PortDetach { slot, number: 0 }.into_body(),
     ]
 }
 

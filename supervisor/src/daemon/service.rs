@@ -350,19 +350,32 @@ fn device_stats(view: &View, reports: &[DeviceReport]) -> Vec<DeviceStats> {
         return Vec::new();
     };
     let memory = domain.memory.bytes();
-    let mut devices = domain.devices.named();
-    devices.sort_unstable_by_key(|(slot, _)| *slot);
-    let stats = devices.into_iter().filter_map(|(slot, device)| {
+    let mut devices = domain.devices.placed();
+    devices.sort_unstable_by_key(|(place, _)| *place);
+    let stats = devices.into_iter().filter_map(|(place, device)| {
+        let slot = place.slot;
         let report = reports.iter().find(|report| report.slot == slot)?;
         let mut figures = report.figures;
         if let DeviceFigures::Balloon(balloon) = &mut figures {
             balloon.actual_bytes = balloon.actual_bytes.min(memory);
         }
         let tap = view.taps.iter().find(|(of, _)| *of == slot);
+        let mut host = tap.map(|(_, name)| name.clone());
+        if let Some(number) = place.port {
+            let DeviceFigures::Ports(ports) = figures else {
+                return None;
+            };
+            figures = DeviceFigures::Port(ports.port(number)?);
+            let alone = domain.devices.only_at(place);
+            host = alone
+                .sockets()
+                .next()
+                .map(|(_, path)| path.display().to_string());
+        }
         Some(DeviceStats {
             device,
             slot,
-            host: tap.map(|(_, name)| name.clone()),
+            host,
             figures,
         })
     });

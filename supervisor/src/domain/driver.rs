@@ -24,7 +24,7 @@ use std::sync::Arc;
 use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::{DeviceChange, DeviceReport};
 use reeve_ipc::event::CrashReport;
-use reeve_ipc::model::Domain;
+use reeve_ipc::model::{DevicePlace, Domain};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{PciSlot, WatchdogAction};
 use reeve_ipc::vcpus::VcpuStanding;
@@ -110,12 +110,12 @@ impl Resources {
     }
 }
 
-/// What one device holds of the host, of what has a name there. Images have their locks, which end with
-/// the worker's last descriptor of each.
+/// What one device, or one port of a serial controller, holds of the host, of what has a name there. Images
+/// have their locks, which end with the worker's last descriptor of each.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DeviceResources {
-    /// Its place on the bus.
-    pub slot: PciSlot,
+    /// Where it is.
+    pub place: DevicePlace,
     /// The taps of a network interface. They end with the worker's last descriptor of each.
     pub taps: Vec<TapId>,
     /// The sockets that it listens on.
@@ -140,7 +140,7 @@ pub trait DeviceLedger: Debug + Send + Sync {
     fn hold(&self, device: DeviceResources) -> Result<(), String>;
 
     /// Nothing of the device at that place is left.
-    fn let_go(&self, slot: PciSlot);
+    fn let_go(&self, place: DevicePlace);
 }
 
 /// Writes to which process a machine goes, as a [`Recorder`] does. Does not block.
@@ -192,7 +192,7 @@ pub enum Adoption {
         /// Bytes its console had by then.
         console_position: u64,
         /// Where it has devices, if it was asked.
-        devices: Option<Vec<PciSlot>>,
+        devices: Option<Vec<DevicePlace>>,
     },
     /// It lives and says nothing. [`Notice::Responsive`] may come, and it can be killed.
     Silent(Running),
@@ -246,18 +246,20 @@ pub enum WorkerCall {
 /// What can be asked of a worker's devices and vCPUs within a job.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum DeviceCall {
-    /// Make a device and put it on the bus. What it needs of the host is opened first, and let go of
-    /// where it fails; where the worker does not answer in time it may have the device, or get it yet.
+    /// Make a device and put it on the bus, or a port of the controller that is there. What it needs of the
+    /// host is opened first, and let go of where it fails; where the worker does not answer in time it may
+    /// have the device, or get it yet.
     Attach {
         /// The definition that has the device, with every address.
         domain: Box<Domain>,
-        /// Where it is on the bus.
-        slot: PciSlot,
+        /// Where it is.
+        place: DevicePlace,
     },
-    /// Ask the guest to let go of a device, or take it. [`Notice::DeviceRemoved`] tells that it is gone.
+    /// Ask the guest to let go of a device, or take it. A port is taken in any case.
+    /// [`Notice::DeviceRemoved`] tells that it is gone.
     Detach {
-        /// Where it is on the bus.
-        slot: PciSlot,
+        /// Where it is.
+        place: DevicePlace,
         /// Take it.
         force: bool,
     },
@@ -395,9 +397,9 @@ pub enum Notice {
     /// It has told what nobody has heard.
     Lost,
     /// Where it has devices, as it was asked by that number: in order with all else that it tells.
-    Devices(u64, Vec<PciSlot>),
+    Devices(u64, Vec<DevicePlace>),
     /// A device is gone. Of one that the domain does not have it means nothing.
-    DeviceRemoved(PciSlot),
+    DeviceRemoved(DevicePlace),
     /// The guest has changed how much its balloon holds, in bytes: any number.
     Balloon(u64),
     /// Which vCPUs there are: at the adoption, and at each change.

@@ -21,7 +21,7 @@ use std::path::PathBuf;
 
 use reeve_ipc::fd::{FdError, FdTable};
 use reeve_ipc::model::{
-    DeviceError, DeviceName, Devices, Domain, GenerationId, MemorySize, ModelError,
+    DeviceError, DeviceName, DevicePlace, Devices, Domain, GenerationId, MemorySize, ModelError,
 };
 use reeve_ipc::spec::{
     ControlLoss, DeviceSpec, LayerSpec, MachineSpec, MemoryBacking, MemorySpec, PciSlot, SpecDigest,
@@ -352,10 +352,10 @@ pub struct DevicePlan {
 }
 
 impl DevicePlan {
-    /// What it holds that has a name.
+    /// What it holds that has a name, it and each of its ports.
     #[must_use]
-    pub fn held(&self) -> Option<DeviceResources> {
-        devices::held(&self.device, &self.specs).pop()
+    pub fn held(&self) -> Vec<DeviceResources> {
+        devices::held(&self.device, &self.specs)
     }
 
     /// As [`Plan::listen`].
@@ -397,18 +397,19 @@ impl DevicePlan {
     }
 }
 
-/// Plans the device that `domain` has at that place on the bus, every address filled in.
+/// Plans the device that `domain` has at that place, every address filled in; of a port its controller, with
+/// it alone.
 ///
 /// # Errors
 /// [`PlanError`]; nothing is left open then.
 pub fn plan_device(
     domain: &Domain,
-    slot: PciSlot,
+    place: DevicePlace,
     files: Files<'_>,
     network: &NicPolicy,
 ) -> Result<DevicePlan, PlanError> {
     domain.validate()?;
-    let device = domain.devices.only(slot);
+    let device = domain.devices.only_at(place);
     let mut fds = FdTable::new();
     let specs = devices::plan_devices(&device, files, &network.of(domain), &mut fds)?;
     let shares = devices::plan_shares(&device, files.paths)?;

@@ -184,8 +184,7 @@ impl TestMachine {
                         let _ = reply.send(self.devices.reports());
                     }
                     Some(Call::Places(number)) => {
-                        let reports = self.devices.reports();
-                        let places = reports.iter().map(|report| report.slot).collect();
+                        let places = self.devices.places();
                         let _ = self.tell.send(Notice::Devices(number, places)).await;
                     }
                     None => orphaned = true,
@@ -199,8 +198,8 @@ impl TestMachine {
 
     /// The guest does what it was asked of its devices, if it runs.
     async fn let_go(&mut self) {
-        for slot in self.devices.let_go(self.phase == Phase::Running) {
-            let _ = self.tell.send(Notice::DeviceRemoved(slot)).await;
+        for place in self.devices.let_go(self.phase == Phase::Running) {
+            let _ = self.tell.send(Notice::DeviceRemoved(place)).await;
         }
         if let Some(standing) = self.vcpus.let_go(self.phase == Phase::Running) {
             let _ = self.tell.send(Notice::Vcpus(standing)).await;

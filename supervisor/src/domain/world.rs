@@ -9,7 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
-use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::model::{DevicePlace, DomainName, DomainUuid};
 use reeve_ipc::spec::PciSlot;
 
 use super::actor::{LiveRecord, Now};
@@ -173,17 +173,21 @@ impl StatusWriter {
         let parts = self.parts();
         let devices = parts.resources.iter().flat_map(|held| &held.devices);
         devices
-            .filter_map(|device| Some((device.slot, device.taps.first()?.name.clone())))
+            .filter_map(|device| Some((device.place.slot, device.taps.first()?.name.clone())))
             .collect()
     }
 
-    /// Takes out what a device holds that is gone, to be written with whatever is written next: what is
-    /// recorded and not there any more does no harm.
-    pub(super) fn take_device(&self, slot: PciSlot) -> Option<DeviceResources> {
+    /// Takes out what a device holds that is gone, with all of its ports, to be written with whatever is
+    /// written next: what is recorded and not there any more does no harm.
+    pub(super) fn take_device(&self, place: DevicePlace) -> Vec<DeviceResources> {
         let mut parts = self.parts();
-        let devices = &mut parts.resources.as_mut()?.devices;
-        let index = devices.iter().position(|device| device.slot == slot)?;
-        Some(devices.remove(index))
+        let Some(resources) = parts.resources.as_mut() else {
+            return Vec::new();
+        };
+        let devices = std::mem::take(&mut resources.devices).into_iter();
+        let (taken, left) = devices.partition(|device| place.has(device.place));
+        resources.devices = left;
+        taken
     }
 
     /// The worker is gone.
@@ -256,7 +260,7 @@ impl DeviceLedger for StatusWriter {
         if device.is_empty() {
             return Ok(());
         }
-        let slot = device.slot;
+        let place = device.place;
         let mut parts = self.parts();
         let Some(resources) = parts.resources.as_mut() else {
             return Err("nothing is recorded of its worker".to_owned());
@@ -264,14 +268,14 @@ impl DeviceLedger for StatusWriter {
         resources.devices.push(device);
         let written = self.write(Operation::Define, &parts);
         if written.is_err() {
-            parts.drop_device(slot);
+            parts.drop_device(place);
         }
         written
     }
 
-    fn let_go(&self, slot: PciSlot) {
+    fn let_go(&self, place: DevicePlace) {
         let mut parts = self.parts();
-        if parts.drop_device(slot) {
+        if parts.drop_device(place) {
             if let Err(error) = self.write(Operation::Define, &parts) {
                 tracing::warn!(uuid = %self.uuid, error, "the status could not be written");
             }
@@ -280,12 +284,12 @@ impl DeviceLedger for StatusWriter {
 }
 
 impl Parts {
-    fn drop_device(&mut self, slot: PciSlot) -> bool {
+    fn drop_device(&mut self, place: DevicePlace) -> bool {
         let Some(resources) = &mut self.resources else {
             return false;
         };
         let before = resources.devices.len();
-        resources.devices.retain(|device| device.slot != slot);
+        resources.devices.retain(|device| !place.has(device.place));
         resources.devices.len() < before
     }
 }

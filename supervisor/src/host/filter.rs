@@ -218,7 +218,7 @@ impl WorkerTaps {
     /// Takes up a further device's.
     pub(crate) fn add(&self, device: &DeviceResources) {
         if !device.taps.is_empty() {
-            lock(&self.0).insert(device.slot, device.taps.clone());
+            lock(&self.0).insert(device.place.slot, device.taps.clone());
         }
     }
 

@@ -7,6 +7,7 @@
 use std::path::PathBuf;
 
 use reeve_ipc::api::view::ShutOffReason;
+use reeve_ipc::model::DevicePlace;
 use reeve_ipc::spec::PciSlot;
 use serde::{Deserialize, Serialize};
 
@@ -102,6 +103,9 @@ struct ResourcesV1 {
 #[serde(deny_unknown_fields)]
 struct DeviceV2 {
     address: u8,
+    /// Of a port of the controller there.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u8>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     taps: Vec<String>,
     /// The taps' numbers; absent in those that were written before they were.
@@ -117,7 +121,10 @@ impl TryFrom<DeviceV2> for DeviceResources {
     fn try_from(device: DeviceV2) -> Result<Self, SchemaError> {
         let slot = PciSlot::try_from(device.address);
         Ok(Self {
-            slot: slot.map_err(|error| SchemaError::Form(format!("devices: {error}")))?,
+            place: DevicePlace {
+                slot: slot.map_err(|error| SchemaError::Form(format!("devices: {error}")))?,
+                port: device.port,
+            },
             taps: device
                 .taps
                 .into_iter()
@@ -264,7 +271,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
             devices: devices
                 .iter()
                 .map(|device| DeviceV2 {
-                    address: device.slot.number(),
+                    address: device.place.slot.number(),
+                    port: device.place.port,
                     taps: device.taps.iter().map(|tap| tap.name.clone()).collect(),
                     tap_numbers: device.taps.iter().map(|tap| tap.index).collect(),
                     sockets: device.sockets.clone(),

@@ -5,6 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
 use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
+use reeve_ipc::model::DevicePlace;
+use reeve_ipc::spec::PciSlot;
 use rustix::io::Errno;
 use rustix::mount::{MountFlags, mount_remount};
 use tempfile::TempDir;
@@ -54,14 +56,21 @@ fn status(number: u8) -> Status {
             }),
             successor: None,
             launched: true,
-            devices: vec![DeviceResources {
-                slot: 5.try_into().unwrap(),
-                taps: vec![TapId {
-                    name: "vnet0".to_owned(),
-                    index: Some(17),
-                }],
-                sockets: vec!["/images/s".into()],
-            }],
+            devices: vec![
+                DeviceResources {
+                    place: PciSlot::try_from(5).unwrap().into(),
+                    taps: vec![TapId {
+                        name: "vnet0".to_owned(),
+                        index: Some(17),
+                    }],
+                    sockets: Vec::new(),
+                },
+                DeviceResources {
+                    place: DevicePlace::port(6.try_into().unwrap(), 3),
+                    taps: Vec::new(),
+                    sockets: vec!["/images/s".into()],
+                },
+            ],
         },
     }
 }

@@ -5,8 +5,8 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use reeve_ipc::model::{Channel, Devices, Disk, Layer};
-use reeve_ipc::spec::DiskFormat;
+use reeve_ipc::model::{Channel, DevicePlace, Devices, Disk, Layer};
+use reeve_ipc::spec::{DiskFormat, PciSlot};
 use reeved::domain::driver::{Adoption, DeviceResources, Notice, StartFailureKind};
 use rustix::process::{Signal, kill_process};
 
@@ -30,14 +30,15 @@ fn with_channel() -> Place {
     place.domain.devices.channels = vec![Channel {
         name: "a".to_owned(),
         path: socket(&place),
+        port: None,
     }];
     place
 }
 
-/// What a serial controller holds that listens on `socket`.
+/// What a port holds that listens on `socket`.
 fn listening(socket: PathBuf) -> DeviceResources {
     DeviceResources {
-        slot: 1.try_into().unwrap(),
+        place: DevicePlace::port(1.try_into().unwrap(), 1),
         taps: Vec::new(),
         sockets: vec![socket],
     }
@@ -51,6 +52,7 @@ async fn a_start_that_fails_leaves_no_socket() {
     place.domain.devices.channels.push(Channel {
         name: "b".to_owned(),
         path: taken,
+        port: None,
     });
     let failure = place.start(&driver()).await.unwrap_err();
     assert_eq!(failure.kind, StartFailureKind::Host);
@@ -86,7 +88,8 @@ async fn a_socket_outlives_its_supervisor_and_not_its_worker() {
 async fn a_worker_says_where_it_has_devices_whenever_it_is_asked() {
     let place = with_channel();
     let mut running = place.start(&driver()).await.unwrap();
-    let there = vec![1.try_into().unwrap()];
+    let slot: PciSlot = 1.try_into().unwrap();
+    let there = vec![slot.into(), DevicePlace::port(slot, 1)];
     for number in [7, 3] {
         running.instance.ask_devices(number);
         let told = Notice::Devices(number, there.clone());

@@ -227,6 +227,11 @@ impl Worker {
         if self.is("has-no-boot-processor") {
             self.event(Event::VcpusChanged(VcpuStanding::default()));
         }
+        if self.is("loses-no-port-at-all") {
+            if let Ok(slot) = 1.try_into() {
+                self.event(Event::PortRemoved { slot, number: 31 });
+            }
+        }
         if self.is("ends-again-and-again") {
             for _ in 0..200 {
                 self.event(Event::PhaseChanged(Phase::Off));

@@ -167,6 +167,8 @@ impl Worker {
             RequestBody::DeviceDetach(_) => self.send(&reply(ReplyBody::DeviceDetach(()))),
             RequestBody::DeviceUpdate(_) => self.send(&reply(ReplyBody::DeviceUpdate(()))),
             RequestBody::MediumChange(_) => self.send(&reply(ReplyBody::MediumChange(()))),
+            RequestBody::PortAttach(_) => self.send(&reply(ReplyBody::PortAttach(()))),
+            RequestBody::PortDetach(_) => self.send(&reply(ReplyBody::PortDetach(()))),
             RequestBody::DeviceQuery(_) => {
                 self.send(&reply(ReplyBody::DeviceQuery(Vec::new())));
             }

@@ -221,7 +221,7 @@ impl Drop for Making {
 /// What any device holds.
 fn held(slot: PciSlot) -> DeviceResources {
     DeviceResources {
-        slot,
+        place: slot.into(),
         taps: vec![TapId {
             name: format!("sim{slot}"),
             index: None,
@@ -304,7 +304,8 @@ impl Universe {
         }
         let (phase, end) = (process.machine.phase, process.machine.end.clone());
         let resets = process.machine.resets;
-        let devices = Some(process.machine.devices.iter().copied().collect());
+        let devices = process.machine.devices.iter();
+        let devices = Some(devices.map(|slot| (*slot).into()).collect());
         let running = |phase| Running {
             instance: Arc::new(SimInstance {
                 shared: shared.clone(),
@@ -408,7 +409,7 @@ impl SimInstance {
             .as_ref()
             .is_err_and(|error| *error != CallFailure::Deadline)
         {
-            ledger.let_go(slot);
+            ledger.let_go(slot.into());
         }
         result
     }
@@ -445,10 +446,10 @@ impl Instance for SimInstance {
         let instance = self.again();
         Box::pin(async move {
             let ask = match call {
-                DeviceCall::Attach { slot, .. } => {
-                    return instance.attach(slot, ledger.as_ref()).await;
+                DeviceCall::Attach { place, .. } => {
+                    return instance.attach(place.slot, ledger.as_ref()).await;
                 }
-                DeviceCall::Detach { slot, force } => DeviceAsk::Detach(slot, force),
+                DeviceCall::Detach { place, force } => DeviceAsk::Detach(place.slot, force),
                 DeviceCall::Update { slot, .. } | DeviceCall::Medium { slot, .. } => {
                     DeviceAsk::Update(slot)
                 }

@@ -156,7 +156,7 @@ fn domain_at_rest(universe: &Universe, view: &View) -> Checked {
             worker.machine.devices
         ));
     }
-    let held = status.resources.devices.iter().map(|held| held.slot);
+    let held = status.resources.devices.iter().map(|held| held.place.slot);
     let held: BTreeSet<PciSlot> = held.collect();
     if !stale && held != worker.machine.devices {
         return Err(format!(

@@ -98,7 +98,7 @@ impl Machine {
             }
             DeviceAsk::Update(_) => {}
             DeviceAsk::Places(number) => {
-                let there = self.devices.iter().copied().collect();
+                let there = self.devices.iter().map(|slot| (*slot).into()).collect();
                 return (Ok(()), vec![Notice::Devices(number, there)]);
             }
         }
@@ -108,7 +108,7 @@ impl Machine {
     fn gone(&mut self, slot: PciSlot) -> Notice {
         self.devices.remove(&slot);
         self.leaving.remove(&slot);
-        Notice::DeviceRemoved(slot)
+        Notice::DeviceRemoved(slot.into())
     }
 
     /// The guest, which runs, lets go of what it was asked for.

@@ -109,19 +109,19 @@ impl Place {
     }
 
     /// What the devices are called of which there are statistics.
-    fn devices(&mut self) -> Result<Vec<String>> {
+    pub(super) fn devices(&mut self) -> Result<Vec<String>> {
         let domain = named("web");
         let stats = self.connection.call(DomainDeviceStatsGet { domain })?;
         Ok(stats.iter().map(|stats| stats.device.to_string()).collect())
     }
 
-    fn definition(&mut self, persistent: bool) -> Result<Devices> {
+    pub(super) fn definition(&mut self, persistent: bool) -> Result<Devices> {
         let domain = named("web");
         let get = DomainDefinitionGet { domain, persistent };
         Ok(self.connection.call(get)?.domain.devices)
     }
 
-    fn status(&self) -> Result<String> {
+    pub(super) fn status(&self) -> Result<String> {
         let mut text = String::new();
         for entry in std::fs::read_dir(self.daemon.run().join("domains"))? {
             for file in std::fs::read_dir(entry?.path())? {

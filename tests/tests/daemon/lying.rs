@@ -91,6 +91,7 @@ fn a_lie_while_it_runs_ends_the_worker_that_told_it() -> Result<()> {
         ("too-large", "protocol violation"),
         ("resets-backwards", "protocol violation"),
         ("has-no-boot-processor", "protocol violation"),
+        ("loses-no-port-at-all", "a port that no controller has"),
         ("fails-loudly", "exited with code 74"),
     ] {
         let name = stage.define(behaviour)?;

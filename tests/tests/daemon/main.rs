@@ -18,6 +18,7 @@ mod media_linux;
 mod networks;
 mod platform;
 mod policies;
+mod ports;
 mod readopt;
 mod script;
 mod shares;

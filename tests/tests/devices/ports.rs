@@ -18,6 +18,8 @@ pub const DRIVERS: [&str; 3] = ["virtio_rng", "virtio_console", "vmw_vsock_virti
 const VSOCK: &str = "vsock";
 const CHANNEL_SOCKET: &str = "channel";
 const CHANNEL: &str = "org.example.test.0";
+/// The name of one that comes and goes.
+pub const LIVE: &str = "org.example.live.0";
 /// More than any buffer on the way holds, in blocks of 64 KiB.
 const BYTES: usize = BLOCKS << 16;
 const BLOCKS: usize = 8;
@@ -91,8 +93,7 @@ pub fn streams_go_through_a_socket_device(domain: &mut Domain) -> Result<()> {
 
 /// Both ways through a channel, as much as no buffer holds.
 pub fn bytes_go_through_a_channel(domain: &mut Domain) -> Result<()> {
-    let find = format!("grep -lx {CHANNEL} /sys/class/virtio-ports/*/name");
-    let name = domain.guest(&find)?;
+    let name = domain.guest(&find(CHANNEL))?;
     let port = name.rsplit('/').nth(1).context("a port")?.to_owned();
     let mut host = UnixStream::connect(domain.path(CHANNEL_SOCKET))?;
     host.set_read_timeout(Some(SHELL))?;
@@ -118,6 +119,78 @@ pub fn bytes_go_through_a_channel(domain: &mut Domain) -> Result<()> {
     let sum = domain.guest("cat /tmp/sum")?;
     ensure!(sum.starts_with(&md5(&copy)?), "{sum}");
     Ok(())
+}
+
+/// A channel and a console come beside the one that is there, are used, and go, while the guest writes.
+pub fn ports_come_and_go(domain: &mut Domain) -> Result<()> {
+    let (channel, console) = (domain.path("live"), domain.path("hvc"));
+    for _ in 0..3 {
+        let option = format!("{LIVE}={}", channel.display());
+        domain.reeve("attach", &["--channel", &option])?;
+        words_go_through(domain, LIVE, &channel)?;
+        let mut client = UnixStream::connect(&channel)?;
+        client.set_read_timeout(Some(SHELL))?;
+        domain.reeve("detach", &[&format!("channel:{LIVE}")])?;
+        domain.guest_until(&format!("! {}", find(LIVE)))?;
+        ensure!(client.read(&mut [0])? == 0, "the client is still served");
+        ensure!(UnixStream::connect(&channel).is_err(), "somebody listens");
+
+        domain.reeve(
+            "attach",
+            &["--port-console", &console.display().to_string()],
+        )?;
+        domain.guest_until("ls -d /sys/class/virtio-ports/vport*p0")?;
+        let mut client = UnixStream::connect(&console)?;
+        client.set_read_timeout(Some(SHELL))?;
+        // A driver waits for each line with interrupts off: it must not do so for ever.
+        domain.guest(
+            "rm -f /tmp/hvc*; ( (n=0; while [ $n -lt 2000 ] && echo over >/dev/hvc0; do n=$((n+1)); \
+             done 2>/tmp/hvc; touch /tmp/hvc-done) & )",
+        )?;
+        let mut word = [0; 4];
+        client.read_exact(&mut word)?;
+        ensure!(word == *b"over", "{word:?}");
+        domain.reeve("detach", &["console:0"])?;
+        domain.guest_until("[ -e /tmp/hvc-done ]")?;
+        domain.guest_until("! ls -d /sys/class/virtio-ports/vport*p0")?;
+        ensure!(!console.exists(), "its socket is left");
+    }
+    words_go_through(domain, CHANNEL, &domain.path(CHANNEL_SOCKET))?;
+
+    // With the last its controller goes, and comes back with the next.
+    domain.reeve("detach", &[&format!("channel:{CHANNEL}")])?;
+    ensure!(domain.stats("ports").is_err(), "the controller is left");
+    domain.guest("! ls -d /sys/class/virtio-ports/vport*")?;
+    let option = format!("{CHANNEL}={}", domain.path(CHANNEL_SOCKET).display());
+    domain.reeve("attach", &["--channel", &option])?;
+    words_go_through(domain, CHANNEL, &domain.path(CHANNEL_SOCKET))
+}
+
+/// A word each way through the channel of that name, which a client has open.
+fn words_go_through(domain: &mut Domain, name: &str, socket: &Path) -> Result<()> {
+    domain.guest_until(&find(name))?;
+    let found = domain.guest(&find(name))?;
+    let port = found.rsplit('/').nth(1).context("a port")?.to_owned();
+    let mut client = UnixStream::connect(socket)?;
+    client.set_read_timeout(Some(SHELL))?;
+    domain.guest(&format!(
+        "rm -f /tmp/word; (head -n 1 </dev/{port} >/tmp/word &)"
+    ))?;
+    client.write_all(b"ping\n")?;
+    domain.guest_until("grep -qx ping /tmp/word")?;
+    domain.guest(&format!("echo pong >/dev/{port}"))?;
+    let mut word = [0; 5];
+    client.read_exact(&mut word)?;
+    ensure!(word == *b"pong\n", "{word:?}");
+    let stats = domain.stats(&format!("channel:{name}"))?;
+    let connected = stats.pointer("/figures/connected");
+    ensure!(connected == Some(&true.into()), "{stats}");
+    Ok(())
+}
+
+/// Prints where a guest has the port of that name.
+fn find(name: &str) -> String {
+    format!("grep -lx {name} /sys/class/virtio-ports/*/name")
 }
 
 /// Asks for a port of the guest; the two are ends of one stream.

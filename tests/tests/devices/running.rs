@@ -40,6 +40,7 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     ports::random_numbers_come(&mut domain).context("rng")?;
     ports::streams_go_through_a_socket_device(&mut domain).context("vsock")?;
     ports::bytes_go_through_a_channel(&mut domain).context("channel")?;
+    ports::ports_come_and_go(&mut domain).context("ports")?;
     plug::devices_come_and_go_under_io(&mut domain, &network, rounds).context("plug")?;
     pages("never")?;
     balloon::memory_is_taken_and_given_back(&mut domain).context("balloon")?;
@@ -50,6 +51,10 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     for (text, least) in [
         ("has a further device, vdc at address", rounds),
         ("has lost a device, vdc", rounds + 1),
+        (&format!("has a further device, channel:{}", ports::LIVE), 3),
+        (&format!("has lost a device, channel:{}", ports::LIVE), 3),
+        ("has lost a device, console:0", 3),
+        ("has lost a device, ports", 1),
         (&format!("is left {}M of memory", balloon::all_mib()), 1),
         (&format!("is left {}M of memory", balloon::all_mib() / 2), 1),
     ] {

@@ -42,6 +42,14 @@ impl DeviceSet {
         self.leaving().contains(&slot)
     }
 
+    /// Whether nobody wants what is in `slot` gone.
+    #[must_use]
+    pub fn stays(&self, slot: Slot) -> bool {
+        let mut entries = self.attached.iter();
+        let entry = entries.find(|entry| entry.device.slot == slot);
+        entry.is_some_and(|entry| entry.stay == Stay::Stays)
+    }
+
     /// The slots of which the guest was asked to let go, and has not.
     #[must_use]
     pub fn leaving(&self) -> Vec<Slot> {

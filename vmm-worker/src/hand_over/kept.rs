@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::spec::DeviceSpec;
+use reeve_ipc::spec::{DeviceSpec, PortSpec};
 
 use crate::build::BuildError;
 
@@ -38,6 +38,37 @@ impl Kept {
     /// Its specification, and its descriptors in the order of its slots.
     pub(crate) fn parts(&self) -> (&DeviceSpec, impl Iterator<Item = BorrowedFd<'_>>) {
         (&self.spec, self.descriptors.iter().map(AsFd::as_fd))
+    }
+
+    /// Of a port that a serial controller gets, whose descriptor is still in the table.
+    ///
+    /// # Errors
+    /// As for [`of`](Self::of).
+    pub(crate) fn descriptor_of(port: &PortSpec, table: &FdTable) -> Result<OwnedFd, BuildError> {
+        let listener = table.get(port.listener)?;
+        Ok(rustix::io::fcntl_dupfd_cloexec(listener, 0)?)
+    }
+
+    /// Notes a port that a serial controller has got.
+    pub(crate) fn add_port(&mut self, port: PortSpec, listener: OwnedFd) {
+        if let DeviceSpec::Ports(controller) = &mut self.spec {
+            let ports = &mut controller.ports;
+            let place = ports.partition_point(|there| there.number < port.number);
+            ports.insert(place, port);
+            // A port has one descriptor, and so they are in the same order.
+            self.descriptors.insert(place, listener);
+        }
+    }
+
+    /// Notes that a serial controller has lost a port; its descriptor is closed.
+    pub(crate) fn remove_port(&mut self, number: u16) {
+        if let DeviceSpec::Ports(controller) = &mut self.spec {
+            let ports = &mut controller.ports;
+            if let Some(place) = ports.iter().position(|port| port.number == number) {
+                ports.remove(place);
+                drop(self.descriptors.remove(place));
+            }
+        }
     }
 
     /// Notes a change of the device, as far as it is not among its records.

@@ -7,9 +7,9 @@ use reeve_ipc::fd::FdError;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
     ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
-    HandOver, Launch, Launched, MediumChange, Pause, PowerButton, Query, Report, Reset, Resume,
-    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
-    WorkerService,
+    HandOver, Launch, Launched, MediumChange, Pause, PortAttach, PortDetach, PowerButton, Query,
+    Report, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery,
+    VcpusSet, WorkerService,
 };
 use reeve_ipc::vcpus::VcpuStanding;
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -160,6 +160,20 @@ impl WorkerService for Service {
         let MediumChange { slot, layers } = request;
         let plugging = self.machine()?.plugging();
         plugging.change_medium(slot, layers, descriptors)
+    }
+
+    fn port_attach(&mut self, request: PortAttach) -> Result<(), WireError> {
+        let descriptors = std::mem::take(&mut self.descriptors);
+        let PortAttach { slot, port } = request;
+        let plugging = self.machine()?.plugging();
+        plugging.attach_port(slot, port, descriptors)
+    }
+
+    fn port_detach(&mut self, request: PortDetach) -> Result<(), WireError> {
+        let PortDetach { slot, number } = request;
+        self.machine()?.plugging().detach_port(slot, number)?;
+        self.removed_ports.push((slot, number));
+        Ok(())
     }
 
     fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {

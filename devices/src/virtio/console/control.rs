@@ -77,6 +77,8 @@ pub struct PortStatus {
     pub guest_open: bool,
     /// Somebody on the host has; always so for a console.
     pub host_open: bool,
+    /// A client is connected, or whatever else is at the host's end.
+    pub connected: bool,
 }
 
 /// A console as the control thread holds it; any thread may.
@@ -155,6 +157,7 @@ impl ConsoleControl {
             id,
             guest_open: port.guest_open,
             host_open: port.is_host_open(),
+            connected: port.is_connected(),
         });
         status.collect()
     }

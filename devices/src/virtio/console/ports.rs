@@ -101,12 +101,7 @@ impl Port {
     /// Looks whether somebody is there on the host; true if that has changed.
     pub(super) fn update_host(&mut self) -> bool {
         // A console is open whether or not somebody looks.
-        let open = match &self.end {
-            _ if self.console => true,
-            End::Nothing => false,
-            End::Ring { .. } => true,
-            End::Peer(peer) => peer.is_connected(),
-        };
+        let open = self.console || self.is_connected();
         let changed = open != self.host_open;
         self.host_open = open;
         if changed && !open {
@@ -119,6 +114,15 @@ impl Port {
     /// Whether what the guest says is kept for somebody.
     pub(super) fn is_host_open(&self) -> bool {
         self.host_open
+    }
+
+    /// Whether a client is there, or whatever else takes the client's place.
+    pub(super) fn is_connected(&self) -> bool {
+        match &self.end {
+            End::Nothing => false,
+            End::Ring { .. } => true,
+            End::Peer(peer) => peer.is_connected(),
+        }
     }
 
     fn reset(&mut self) {
@@ -328,13 +332,16 @@ impl Ports {
                 }
                 false
             }
-            FromDriver::PortOpen(open) => self.port(id).is_some_and(|port| {
-                // A console's input is not held back: its driver need not say so.
-                let open = open || port.console;
-                let changed = port.guest_open != open;
-                port.guest_open = open;
-                changed
-            }),
+            // What it says before it has made a port ready is of one that was there before.
+            FromDriver::PortOpen(open) => {
+                self.port(id).filter(|port| port.ready).is_some_and(|port| {
+                    // A console's input is not held back: its driver need not say so.
+                    let open = open || port.console;
+                    let changed = port.guest_open != open;
+                    port.guest_open = open;
+                    changed
+                })
+            }
         }
     }
 

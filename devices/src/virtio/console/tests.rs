@@ -636,8 +636,61 @@ fn ports_come_and_go_while_the_guest_runs() {
     guest.control.detach(0).expect("a port");
     guest.run();
     guest.send_on(1, b"to a port that is gone");
-    assert_eq!(guest.driver(1).queue_waiting(), 1, "it stays where it is");
+    assert_eq!(guest.driver(1).queue_waiting(), 0, "it is dropped");
     assert!(!guest.interrupts.broken());
+}
+
+#[test]
+fn what_waits_for_the_client_of_a_port_that_is_taken_comes_back_to_the_driver() {
+    let (end, mut client) = pair();
+    let mut guest = Guest::with(vec![channel(2, end)]);
+    let queue = transmit_queue(2);
+    // More than a socket takes of a client that reads nothing.
+    for index in 0..QUEUE_SIZE {
+        let address = Guest::buffer(queue, index);
+        guest.driver(queue).add(&[out(address, 1 << 16)]);
+    }
+    guest.kick(queue);
+    let waiting = guest.driver(queue).queue_waiting();
+    assert!(waiting > 0, "the client has all of it");
+    guest.control.detach(2).expect("a port");
+    guest.run();
+    assert_eq!(guest.driver(queue).queue_waiting(), 0);
+    read_all(&mut client);
+    assert!(client.write_all(b"x").is_err(), "the end is closed");
+    assert_eq!(guest.listen(), [told(2, ToDriver::Remove)]);
+    assert!(!guest.interrupts.broken());
+}
+
+#[test]
+fn a_driver_that_waits_for_a_console_that_is_taken_gets_its_chain_back() {
+    let mut guest = Guest::with(vec![console(0, PortEnd::Nothing)]);
+    guest.control.detach(0).expect("a port");
+    // The worker has not heard of it, nor has the driver, which waits with interrupts off.
+    guest.send_on(transmit_queue(0), b"the last words");
+    assert_eq!(guest.driver(transmit_queue(0)).queue_waiting(), 0);
+    assert_eq!(guest.listen(), [told(0, ToDriver::Remove)]);
+}
+
+#[test]
+fn what_was_said_of_the_port_before_opens_none_in_its_place() {
+    let (end, _client) = pair();
+    let mut guest = Guest::with(vec![channel(1, end)]);
+    guest.control.detach(1).expect("a port");
+    let (end, _next) = pair();
+    guest.control.attach(channel(1, end)).expect("a port");
+    guest.say(1, 6, 1);
+    assert!(!guest.status(1).guest_open, "it meant the one before");
+    assert!(guest.status(1).connected);
+    assert_eq!(
+        guest.listen(),
+        [told(1, ToDriver::Remove), told(1, ToDriver::Add)]
+    );
+    guest.say(1, 6, 1);
+    assert!(!guest.status(1).guest_open, "it is not ready");
+    guest.say(1, 3, 1);
+    guest.say(1, 6, 1);
+    assert!(guest.status(1).guest_open);
 }
 
 #[test]

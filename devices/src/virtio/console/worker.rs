@@ -154,11 +154,6 @@ impl ConsoleWorker {
         let Some(Some(queues)) = self.ports.get_mut(id as usize) else {
             return Ok(());
         };
-        if lock(&self.control.ports).port(id).is_none() {
-            // Nobody is told by the driver that there are chains for a port that is not there.
-            queues.transmit.kick.take();
-            return Ok(());
-        }
         let kick = queues.transmit.kick.clone();
         let mut budget = MAX_TURN;
         let mut full = false;
@@ -166,8 +161,10 @@ impl ConsoleWorker {
             .transmit
             .turn_until(&mut self.chain, |chain, queue| {
                 let mut ports = lock(&self.control.ports);
+                // Of a port that is gone too: a driver that has not heard of that yet may wait for it with
+                // interrupts off.
                 let Some(port) = ports.port(id) else {
-                    return Ok(Served::Later);
+                    return Ok(Served::Back(0));
                 };
                 let mut chunk = [0; CHUNK];
                 loop {

@@ -15,6 +15,7 @@ pub(super) fn complete(devices: &mut Devices, domain: DomainUuid) -> Result<(), 
         let slot = free.next().ok_or(DeviceError::TooMany(count))?;
         *address = Some(slot);
     }
+    devices.number_ports()?;
     draw_macs(&mut devices.nics, domain);
     Ok(())
 }

@@ -16,7 +16,9 @@ pub enum DeviceError {
     #[error("{0} devices: a domain has at most {MAX_DEVICES}")]
     TooMany(usize),
     /// More than a serial controller has.
-    #[error("{0} channels and consoles: a domain has at most {MAX_PORTS}")]
+    #[error(
+        "{0} channels and consoles: a domain has at most {MAX_PORTS}, and one of so many is a console"
+    )]
     TooManyPorts(usize),
     /// Two at one place on the bus.
     #[error("{what} and {other} have the same address, {slot}; give one of them another, or none")]
@@ -166,6 +168,12 @@ pub enum DeviceError {
     /// Two of one name.
     #[error("there are two channels '{0}'")]
     ChannelTwice(String),
+    /// A number that no port of its kind has.
+    #[error("port {0} cannot be had: a channel has one of 1 to 30, a console one of 0 to 30")]
+    PortNumber(u8),
+    /// Two of one number.
+    #[error("two channels or consoles have port {0}; give one of them another, or none")]
+    PortTwice(u8),
     /// Two of one path.
     #[error("two devices listen on {path}", path = .0.display())]
     Socket(PathBuf),
@@ -184,7 +192,8 @@ pub enum DeviceError {
     /// No name of a device.
     #[error(
         "'{0}' is not the name of a device: write a disk's target (vda), a network interface's address or \
-         name, share:TAG, rng, balloon, vsock, ports, watchdog, or an address on the bus (5)"
+         name, share:TAG, channel:NAME, console:PORT, rng, balloon, vsock, ports, watchdog, or an address \
+         on the bus (5)"
     )]
     Name(String),
     /// None of that name.

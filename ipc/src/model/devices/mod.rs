@@ -12,6 +12,7 @@ mod ip_range;
 mod names;
 mod nic;
 mod plug;
+mod ports;
 mod share;
 mod small;
 
@@ -23,10 +24,11 @@ pub use self::ip_range::IpRange;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 pub use self::nic::{MAX_NIC_ADDRESSES, Nic, NicSource};
 pub use self::plug::{Device, DeviceName};
+pub use self::ports::DevicePlace;
 pub use self::share::Share;
 pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock, Watchdog};
 use super::DomainUuid;
-use crate::spec::{MAX_DEVICES, MAX_PORTS, PciSlot, Rate};
+use crate::spec::{MAX_DEVICES, PciSlot, Rate};
 
 /// What a decoder counts for all of a device but its texts and lists, at most.
 const DEVICE_BYTES: usize = 512;
@@ -60,11 +62,11 @@ pub struct Devices {
 
 impl Devices {
     /// Fills in what a definition may leave out: an address on the bus for each device that has none, the
-    /// lowest that is free, disks first; and an Ethernet address for each interface, drawn from the
-    /// domain's UUID, so that the same definition has the same ones. What is there stays.
+    /// lowest that is free, disks first; a number for each port; and an Ethernet address for each interface,
+    /// drawn from the domain's UUID, so that the same definition has the same ones. What is there stays.
     ///
     /// # Errors
-    /// [`DeviceError::TooMany`].
+    /// [`DeviceError::TooMany`], [`DeviceError::TooManyPorts`].
     pub fn complete(&mut self, domain: DomainUuid) -> Result<(), DeviceError> {
         assign::complete(self, domain)
     }
@@ -103,10 +105,7 @@ impl Devices {
         if self.count() > MAX_DEVICES {
             return Err(DeviceError::TooMany(self.count()));
         }
-        if self.channels.len() + self.consoles.len() > MAX_PORTS {
-            let ports = self.channels.len() + self.consoles.len();
-            return Err(DeviceError::TooManyPorts(ports));
-        }
+        self.check_ports()?;
         self.disks.iter().try_for_each(Disk::validate)?;
         for (index, nic) in self.nics.iter().enumerate() {
             nic.validate(index)?;

@@ -5,16 +5,17 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::ports::{channel_name, console_name};
 use super::share::is_tag;
 use super::{
-    Balloon, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Medium, Nic, Rng, Share, Vsock,
-    assign,
+    Balloon, Channel, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Medium, Nic,
+    PortConsole, Rng, Share, Vsock, assign,
 };
 use crate::device::DeviceChange;
 use crate::spec::{MacAddress, PciSlot};
 
 /// A device that a domain is to have beside those it has. Channels and consoles are ports of one
-/// controller, and so come and go with it only; a watchdog comes and goes with a start.
+/// controller, which comes with the first and goes with the last; a watchdog comes and goes with a start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum Device {
     /// A disk.
@@ -29,11 +30,16 @@ pub enum Device {
     Vsock(Vsock),
     /// A directory of the host.
     Share(Share),
+    /// A channel.
+    Channel(Channel),
+    /// A console on a port.
+    Console(PortConsole),
 }
 
 /// What users call a device of a domain. In text, and on the wire: a disk by its target (`vda`), a
-/// network interface by its address or by its name on the host, a share by its tag (`share:TAG`), one of a
-/// kind by that (`rng`, `balloon`, `vsock`, `ports`, `watchdog`), and any by its address on the bus (`5`).
+/// network interface by its address or by its name on the host, a share by its tag (`share:TAG`), a channel
+/// by its name (`channel:NAME`), a console by its port (`console:0`), one of a kind by that (`rng`,
+/// `balloon`, `vsock`, `ports`, `watchdog`), and any by its address on the bus (`5`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceName {
@@ -57,6 +63,10 @@ pub enum DeviceName {
     Share(String),
     /// The watchdog.
     Watchdog,
+    /// A channel, by its name.
+    Channel(String),
+    /// A console, by its port.
+    Console(u8),
 }
 
 impl FromStr for DeviceName {
@@ -84,6 +94,12 @@ impl FromStr for DeviceName {
         if let Some(tag) = text.strip_prefix("share:") {
             let tag = Some(tag).filter(|tag| is_tag(tag)).ok_or_else(refuse)?;
             return Ok(Self::Share(tag.to_owned()));
+        }
+        if let Some(name) = text.strip_prefix("channel:") {
+            return channel_name(name).ok_or_else(refuse);
+        }
+        if let Some(port) = text.strip_prefix("console:") {
+            return console_name(port).ok_or_else(refuse);
         }
         if text.contains(':') {
             return text.parse().map(Self::Nic).map_err(|_| refuse());
@@ -119,6 +135,8 @@ impl fmt::Display for DeviceName {
             Self::Slot(slot) => slot.fmt(f),
             Self::Share(tag) => write!(f, "share:{tag}"),
             Self::Watchdog => f.write_str("watchdog"),
+            Self::Channel(name) => write!(f, "channel:{name}"),
+            Self::Console(port) => write!(f, "console:{port}"),
         }
     }
 }
@@ -134,6 +152,8 @@ enum Place {
     Ports,
     Share(usize),
     Watchdog,
+    Channel(usize),
+    Console(usize),
 }
 
 impl Devices {
@@ -180,12 +200,16 @@ impl Devices {
             Device::Balloon(balloon) => single(&mut self.balloon, balloon, "balloon")?,
             Device::Vsock(vsock) => single(&mut self.vsock, vsock, "socket device")?,
             Device::Share(share) => self.shares.push(share),
+            Device::Channel(channel) => self.channels.push(channel),
+            Device::Console(console) => self.consoles.push(console),
         }
         Ok(())
     }
 
-    /// Gives up the device of that name, the serial controller with all its ports; false if there is none.
+    /// Gives up the device of that name, the serial controller with all its ports and with the last of them;
+    /// false if there is none.
     pub fn remove(&mut self, name: &DeviceName) -> bool {
+        let had_ports = self.has_ports();
         match self.place(name) {
             Some(Place::Disk(index)) => drop(self.disks.remove(index)),
             Some(Place::Nic(index)) => drop(self.nics.remove(index)),
@@ -197,9 +221,13 @@ impl Devices {
             Some(Place::Ports) => {
                 self.channels.clear();
                 self.consoles.clear();
-                self.ports_address = None;
             }
+            Some(Place::Channel(index)) => drop(self.channels.remove(index)),
+            Some(Place::Console(index)) => drop(self.consoles.remove(index)),
             None => return false,
+        }
+        if had_ports && !self.has_ports() {
+            self.ports_address = None;
         }
         true
     }
@@ -324,6 +352,11 @@ impl Devices {
             .collect()
     }
 
+    fn ports(&self) -> impl Iterator<Item = Place> {
+        let channels = (0..self.channels.len()).map(Place::Channel);
+        channels.chain((0..self.consoles.len()).map(Place::Console))
+    }
+
     fn slot_of(&self, place: Place) -> Option<PciSlot> {
         match place {
             Place::Disk(index) => self.disks.get(index)?.address,
@@ -331,7 +364,7 @@ impl Devices {
             Place::Rng => self.rng?.address,
             Place::Balloon => self.balloon?.address,
             Place::Vsock => self.vsock.as_ref()?.address,
-            Place::Ports => self.ports_address,
+            Place::Ports | Place::Channel(_) | Place::Console(_) => self.ports_address,
             Place::Share(index) => self.shares.get(index)?.address,
             Place::Watchdog => self.watchdog?.address,
         }
@@ -347,11 +380,18 @@ impl Devices {
             Place::Ports => Some(DeviceName::Ports),
             Place::Watchdog => Some(DeviceName::Watchdog),
             Place::Share(index) => Some(DeviceName::Share(self.shares.get(index)?.tag.clone())),
+            Place::Channel(index) => {
+                let name = self.channels.get(index)?.name.clone();
+                Some(DeviceName::Channel(name))
+            }
+            Place::Console(index) => Some(DeviceName::Console(self.consoles.get(index)?.port?)),
         }
     }
 
     fn place(&self, name: &DeviceName) -> Option<Place> {
-        self.places().into_iter().find(|place| match name {
+        // What is on the bus comes first: an address there is the controller's.
+        let mut places = self.places().into_iter().chain(self.ports());
+        places.find(|place| match name {
             DeviceName::Slot(slot) => self.slot_of(*place) == Some(*slot),
             DeviceName::Interface(interface) => match place {
                 Place::Nic(index) => {

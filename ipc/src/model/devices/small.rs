@@ -82,12 +82,19 @@ pub struct Channel {
     pub name: String,
     /// The host's end.
     pub path: PathBuf,
+    /// Its number on the serial controller, 1 to 30; the lowest that is free where there is none.
+    pub port: Option<u8>,
+}
+
+/// Whether a channel may have that name.
+pub(super) fn is_channel_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
+    (1..=MAX_CHANNEL_NAME_BYTES).contains(&name.len()) && name.bytes().all(plain)
 }
 
 impl Channel {
     pub(super) fn validate(&self) -> Result<(), DeviceError> {
-        let plain = |byte: u8| byte.is_ascii_graphic() && byte != b'/';
-        if (1..=MAX_CHANNEL_NAME_BYTES).contains(&self.name.len()) && self.name.bytes().all(plain) {
+        if is_channel_name(&self.name) {
             return Ok(());
         }
         Err(DeviceError::ChannelName(
@@ -101,4 +108,6 @@ impl Channel {
 pub struct PortConsole {
     /// The host's end.
     pub path: PathBuf,
+    /// Its number on the serial controller, 0 to 30; the lowest that is free where there is none.
+    pub port: Option<u8>,
 }

@@ -208,7 +208,17 @@ fn label() -> impl Strategy<Value = LabelChange> {
 fn device_name() -> impl Strategy<Value = DeviceName> {
     prop_oneof![
         select(vec![
-            "vda", "vdzzz", "vnet0", "rng", "balloon", "vsock", "ports", "share:t", "watchdog"
+            "vda",
+            "vdzzz",
+            "vnet0",
+            "rng",
+            "balloon",
+            "vsock",
+            "ports",
+            "share:t",
+            "watchdog",
+            "channel:a:b",
+            "console:30"
         ])
         .prop_map(|name| name.parse().unwrap()),
         any_mac().prop_map(DeviceName::Nic),

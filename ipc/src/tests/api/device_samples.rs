@@ -116,9 +116,11 @@ pub(in crate::tests) fn devices() -> Devices {
         channels: vec![Channel {
             name: "a.0".to_owned(),
             path: "/i/c".into(),
+            port: Some(5),
         }],
         consoles: vec![PortConsole {
             path: "/i/h".into(),
+            port: Some(0),
         }],
         ports_address: Some(slot(31)),
         shares: vec![Share {
@@ -251,14 +253,13 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
         path: path.into(),
         address,
     });
-    let channel = (text(), text()).prop_map(|(name, path)| Channel {
-        name,
-        path: path.into(),
-    });
-    let console = text().prop_map(|path| PortConsole { path: path.into() });
     let many = (vec(any_disk(), 0..3), vec(any_nic(), 0..3));
     let one = (option::of(rng), option::of(balloon), option::of(vsock));
-    let ports = (vec(channel, 0..3), vec(console, 0..3), any_address());
+    let ports = (
+        vec(any_channel(), 0..3),
+        vec(any_console(), 0..3),
+        any_address(),
+    );
     let share = (text(), text(), any::<bool>(), any_address());
     let share = share.prop_map(|(tag, source, read_only, address)| Share {
         tag,
@@ -281,6 +282,21 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
         ports_address: ports.2,
         shares: last.0,
         watchdog: last.1,
+    })
+}
+
+fn any_channel() -> impl Strategy<Value = Channel> {
+    (text(), text(), any::<Option<u8>>()).prop_map(|(name, path, port)| Channel {
+        name,
+        path: path.into(),
+        port,
+    })
+}
+
+fn any_console() -> impl Strategy<Value = PortConsole> {
+    (text(), any::<Option<u8>>()).prop_map(|(path, port)| PortConsole {
+        path: path.into(),
+        port,
     })
 }
 
@@ -314,5 +330,7 @@ pub(super) fn any_device() -> impl Strategy<Value = Device> {
                 })
             }
         ),
+        any_channel().prop_map(Device::Channel),
+        any_console().prop_map(Device::Console),
     ]
 }

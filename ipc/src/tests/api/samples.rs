@@ -260,6 +260,8 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
     let disk = devices.disks.into_iter().map(Device::Disk).next();
     let nic = devices.nics.into_iter().map(Device::Nic).next();
     let share = devices.shares.into_iter().map(Device::Share).next();
+    let channel = devices.channels.into_iter().map(Device::Channel).next();
+    let console = devices.consoles.into_iter().map(Device::Console).next();
     let mut calls = vec![
         ("attach a disk", attach(disk.unwrap())),
         ("attach an interface", attach(nic.unwrap())),
@@ -273,6 +275,9 @@ fn device_calls() -> Vec<(&'static str, FromClient)> {
             attach(devices.vsock.map(Device::Vsock).unwrap()),
         ),
         ("attach a share", attach(share.unwrap())),
+        ("attach a channel", attach(channel.unwrap())),
+        ("attach a console", attach(console.unwrap())),
+        ("detach a channel", detach("channel:a.0", false)),
         ("detach a disk", detach("vda", false)),
         ("detach by force", detach("52:54:00:0a:0b:0c", true)),
         ("set the memory", {

@@ -262,7 +262,15 @@ fn answers() -> Vec<(&'static str, ToClient)> {
 
 /// One of each kind.
 fn device_stats() -> Vec<DeviceStats> {
-    let names = ["vda", "52:54:00:0a:0b:0c", "balloon", "balloon", "rng"];
+    let names = [
+        "vda",
+        "52:54:00:0a:0b:0c",
+        "balloon",
+        "balloon",
+        "rng",
+        "ports",
+        "channel:a.0",
+    ];
     let devices = names.into_iter().zip(1..).zip(figures());
     let stats = devices.map(|((name, number), figures)| DeviceStats {
         device: name.parse().unwrap(),

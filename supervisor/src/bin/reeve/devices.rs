@@ -242,6 +242,7 @@ fn channel(text: &str) -> Result<Channel, String> {
         Some((name, path)) if !name.is_empty() && !path.is_empty() => Ok(Channel {
             name: name.to_owned(),
             path: path.into(),
+            port: None,
         }),
         _ => Err("write NAME=PATH, as in org.qemu.guest_agent.0=agent.sock".to_owned()),
     }

@@ -3,6 +3,7 @@
 //! ```text
 //!   attach: status with it ─► the worker makes it ─► record with it
 //!   detach: the worker asks its guest ··· DeviceRemoved ─► status without it ─► record without it
+//!           (a port is taken without asking)
 //!   update: status with the change ─► the worker changes it ─► record with the change
 //!   medium: status with the new one ─► the worker exchanges them ─► record with the new one
 //! ```
@@ -16,7 +17,9 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceError, DeviceName, Devices, Domain, Medium, MemorySize};
+use reeve_ipc::model::{
+    Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, Medium, MemorySize,
+};
 use reeve_ipc::spec::{MIN_MEMORY_BYTES, PciSlot};
 
 use super::message::{Effect, Timer};
@@ -35,23 +38,30 @@ impl DomainActor {
         let mut steps = Vec::new();
         let mut events = Vec::new();
         let mut wanted = device.clone();
+        let mut controller = None;
         if live {
             let mut record = self.running()?.record.clone();
-            let (name, slot) = self.added(&mut record.definition, wanted.clone())?;
+            if persistent {
+                self.number_console(&record.definition, &mut wanted)?;
+            }
+            let (name, place) = self.added(&mut record.definition, wanted.clone())?;
             if let Some(found) = placed(&record.definition.devices, &name) {
                 wanted = found;
             }
+            controller = record.definition.devices.ports_address;
             let domain = Box::new(record.definition.clone());
             steps.push(Step::WriteStatus(Box::new(record)));
-            steps.push(Step::Device(DeviceCall::Attach { domain, slot }));
+            steps.push(Step::Device(DeviceCall::Attach { domain, place }));
         }
         if persistent {
             let mut record = self.kept()?.clone();
-            let asked_for = address(device);
-            let taken = |slot| !record.domain.devices.is_free(slot);
-            if asked_for.is_none() && address(&wanted).is_some_and(taken) {
+            let devices = &mut record.domain.devices;
+            if is_taken(device, &wanted, devices) {
                 // It is elsewhere after the next start.
-                set_address(&mut wanted, None);
+                forget_place(&mut wanted);
+            }
+            if !devices.has_ports() && devices.ports_address.is_none() {
+                devices.ports_address = controller.filter(|slot| devices.is_free(*slot));
             }
             self.added(&mut record.domain, wanted)?;
             steps.push(Step::WriteRecord(Box::new(record)));
@@ -60,30 +70,41 @@ impl DomainActor {
         Ok((steps, events))
     }
 
-    /// Adds a device to a definition; its name, and its place on the bus.
+    /// A console is known by its port: where it comes into both definitions it has the same in both.
+    fn number_console(&self, running: &Domain, device: &mut Device) -> Result<(), ApiError> {
+        if let Device::Console(console) = device {
+            let (running, kept) = (&running.devices, &self.kept()?.domain.devices);
+            console.port = console.port.or_else(|| running.free_console_port(kept));
+        }
+        Ok(())
+    }
+
+    /// Adds a device to a definition; its name, and where it is. Of a port that is the first its whole
+    /// controller is new.
     fn added(
         &self,
         domain: &mut Domain,
         device: Device,
-    ) -> Result<(DeviceName, PciSlot), ApiError> {
+    ) -> Result<(DeviceName, DevicePlace), ApiError> {
         let invalid = |error| self.error(ApiErrorCode::InvalidArgument, error);
         // Whoever wrote it by hand may have left the places to us.
         domain.complete().map_err(invalid)?;
-        let before: Vec<PciSlot> = slots(&domain.devices);
+        let before = domain.devices.placed();
         let added = domain.devices.add(device).map_err(Into::into);
         let checked = added
             .and_then(|()| domain.validate())
             .and_then(|()| domain.complete());
         checked.map_err(invalid)?;
-        let mut named = domain.devices.named().into_iter();
-        let new = named.find(|(slot, _)| !before.contains(slot));
-        let (slot, name) = new.ok_or_else(|| {
+        let is_new = |place: &DevicePlace| !before.iter().any(|(there, _)| there == place);
+        let mut placed = domain.devices.placed().into_iter();
+        let new = placed.find(|(place, _)| is_new(place));
+        let (place, name) = new.ok_or_else(|| {
             self.error(
                 ApiErrorCode::InvalidArgument,
                 "its definition names no places on the bus",
             )
         })?;
-        Ok((name, slot))
+        Ok((name, place))
     }
 
     pub(super) fn detach_steps(
@@ -99,13 +120,17 @@ impl DomainActor {
         let mut detach = None;
         if live {
             let devices = &self.running()?.record.definition.devices;
-            let (slot, name) = self.named(devices, &device)?;
+            let (mut place, name) = self.located(devices, &device)?;
             if name == DeviceName::Watchdog {
                 let why = "a watchdog comes and goes with a start of its domain: take it out of the \
                            definition ('reeve edit'), and start the domain again";
                 return Err(self.error(ApiErrorCode::Unsupported, why));
             }
-            detach = Some(Step::Device(DeviceCall::Detach { slot, force }));
+            if place.port.is_some() && devices.port_count() == 1 {
+                // With the last port its controller goes.
+                place = place.slot.into();
+            }
+            detach = Some(Step::Device(DeviceCall::Detach { place, force }));
             device = name;
         }
         if persistent {
@@ -219,8 +244,8 @@ impl DomainActor {
     pub(super) fn undo_of(&self, steps: &[Step]) -> Option<DeviceCall> {
         let devices = &self.live()?.record.definition.devices;
         steps.iter().find_map(|step| match step {
-            Step::Device(DeviceCall::Attach { slot, .. }) => Some(DeviceCall::Detach {
-                slot: *slot,
+            Step::Device(DeviceCall::Attach { place, .. }) => Some(DeviceCall::Detach {
+                place: *place,
                 force: true,
             }),
             Step::Device(DeviceCall::Update { slot, change }) => {
@@ -249,8 +274,8 @@ impl DomainActor {
         }
         match (call, result) {
             // It was gone before the worker heard of the request, or just then.
-            (DeviceCall::Detach { slot, .. }, Ok(()) | Err(CallFailure::Refused(_)))
-                if !self.has_device(*slot) =>
+            (DeviceCall::Detach { place, .. }, Ok(()) | Err(CallFailure::Refused(_)))
+                if !self.has_device(*place) =>
             {
                 self.step_done();
             }
@@ -260,9 +285,9 @@ impl DomainActor {
                 let timer = Timer::DetachDeadline(job.serial);
                 self.effects.push(Effect::SetTimer(timer, DETACH_MS));
             }
-            (DeviceCall::Attach { slot, .. }, Ok(())) => {
-                if let Some(device) = self.device_at(*slot) {
-                    let slot = *slot;
+            (DeviceCall::Attach { place, .. }, Ok(())) => {
+                if let Some(device) = self.device_at(*place) {
+                    let slot = place.slot;
                     let added = EventKind::DeviceAdded { device, slot };
                     self.effects.push(Effect::Event(added));
                 }
@@ -296,10 +321,11 @@ impl DomainActor {
         let Some(job) = self.job.as_ref().filter(|job| job.overdue) else {
             return;
         };
-        let Step::Device(DeviceCall::Detach { slot, .. }) = job.step else {
+        let Step::Device(DeviceCall::Detach { place, .. }) = job.step else {
             return;
         };
-        let device = self.device_at(slot).unwrap_or(DeviceName::Slot(slot));
+        let device = self.device_at(place);
+        let device = device.unwrap_or(DeviceName::Slot(place.slot));
         let seconds = DETACH_MS / 1000;
         let has = |record: &DomainDefinition| record.domain.devices.find(&device).is_some();
         let kept = match &self.record {
@@ -317,14 +343,14 @@ impl DomainActor {
     }
 
     /// The worker says that a device is gone.
-    pub(super) fn device_removed(&mut self, slot: PciSlot) {
-        if planted::has(Bug::ForgetsDevices) || !self.strike(slot) {
+    pub(super) fn device_removed(&mut self, place: DevicePlace) {
+        if planted::has(Bug::ForgetsDevices) || !self.strike(place) {
             return;
         }
         let waits = self.job.as_ref().is_some_and(|job| {
             let asked = matches!(
                 job.step,
-                Step::Device(DeviceCall::Detach { slot: asked, .. }) if asked == slot
+                Step::Device(DeviceCall::Detach { place: asked, .. }) if place.has(asked)
             );
             asked && job.answered
         });
@@ -344,8 +370,8 @@ impl DomainActor {
 
     /// Takes a device out of all that is known of the worker, and lets go of what it held; false where
     /// there is none.
-    fn strike(&mut self, slot: PciSlot) -> bool {
-        let Some(device) = self.device_at(slot) else {
+    fn strike(&mut self, place: DevicePlace) -> bool {
+        let Some(device) = self.device_at(place) else {
             return false;
         };
         if let Some(job) = &mut self.job {
@@ -354,23 +380,42 @@ impl DomainActor {
         let Some(live) = self.live_mut() else {
             return false;
         };
-        live.record.definition.devices.remove(&device);
+        let devices = &mut live.record.definition.devices;
+        devices.remove(&device);
+        let bare = place.port.is_some() && !devices.has_ports();
         let (id, record) = (live.id, Box::new(live.record.clone()));
-        self.effects.push(Effect::Release(id, slot));
+        self.effects.push(Effect::Release(id, place));
         self.effects.push(Effect::WriteStatus(None, id, record));
+        if bare {
+            // A controller that has lost its last port by itself is none of the definition's any more.
+            let controller = DeviceCall::Detach {
+                place: place.slot.into(),
+                force: true,
+            };
+            self.effects.push(Effect::Device(0, id, controller));
+        }
+        let slot = place.slot;
         let removed = EventKind::DeviceRemoved { device, slot };
         self.effects.push(Effect::Event(removed));
         true
     }
 
-    fn has_device(&self, slot: PciSlot) -> bool {
-        self.device_at(slot).is_some()
+    fn has_device(&self, place: DevicePlace) -> bool {
+        self.device_at(place).is_some()
     }
 
     /// What the worker's device at that place is called.
-    fn device_at(&self, slot: PciSlot) -> Option<DeviceName> {
-        let devices = &self.live()?.record.definition.devices;
-        devices.find(&DeviceName::Slot(slot)).map(|(_, name)| name)
+    fn device_at(&self, place: DevicePlace) -> Option<DeviceName> {
+        self.live()?.record.definition.devices.name_at(place)
+    }
+
+    fn located(
+        &self,
+        devices: &Devices,
+        device: &DeviceName,
+    ) -> Result<(DevicePlace, DeviceName), ApiError> {
+        let found = devices.locate(device);
+        found.ok_or_else(|| self.no_device(device))
     }
 
     fn named(
@@ -396,13 +441,17 @@ impl DomainActor {
     }
 }
 
-pub(super) fn slots(devices: &Devices) -> Vec<PciSlot> {
-    devices.named().into_iter().map(|(slot, _)| slot).collect()
-}
-
-/// A device of that name with all that was filled in for it.
+/// A device of that name with all that was filled in for it; of a controller its one port.
 fn placed(devices: &Devices, name: &DeviceName) -> Option<Device> {
     let (slot, _) = devices.find(name)?;
+    let mut ports = devices.placed_ports().into_iter();
+    let port = match name {
+        DeviceName::Ports => ports.next().map(|(_, port)| port),
+        name => Some(name.clone()),
+    };
+    if let Some(port) = port.and_then(|port| devices.port(&port)) {
+        return Some(port);
+    }
     let mut alone = devices.only(slot);
     let disk = alone.disks.pop().map(Device::Disk);
     let nic = alone.nics.pop().map(Device::Nic);
@@ -413,6 +462,17 @@ fn placed(devices: &Devices, name: &DeviceName) -> Option<Device> {
     disk.or(nic).or(rng).or(balloon).or(vsock).or(share)
 }
 
+/// Whether the place that `device` left open was filled in with one that is another's in `devices`.
+fn is_taken(device: &Device, filled_in: &Device, devices: &Devices) -> bool {
+    let slot = address(filled_in).filter(|slot| !devices.is_free(*slot));
+    let number = filled_in.port_number().filter(|number| {
+        let mut ports = devices.placed_ports().into_iter();
+        ports.any(|(place, _)| place.port == Some(*number))
+    });
+    slot.is_some_and(|_| address(device).is_none())
+        || number.is_some_and(|_| device.port_number().is_none())
+}
+
 const fn address(device: &Device) -> Option<PciSlot> {
     match device {
         Device::Disk(disk) => disk.address,
@@ -421,16 +481,20 @@ const fn address(device: &Device) -> Option<PciSlot> {
         Device::Balloon(balloon) => balloon.address,
         Device::Vsock(vsock) => vsock.address,
         Device::Share(share) => share.address,
+        Device::Channel(_) | Device::Console(_) => None,
     }
 }
 
-fn set_address(device: &mut Device, address: Option<PciSlot>) {
+/// Leaves its place open.
+fn forget_place(device: &mut Device) {
     match device {
-        Device::Disk(disk) => disk.address = address,
-        Device::Nic(nic) => nic.address = address,
-        Device::Rng(rng) => rng.address = address,
-        Device::Balloon(balloon) => balloon.address = address,
-        Device::Vsock(vsock) => vsock.address = address,
-        Device::Share(share) => share.address = address,
+        Device::Disk(disk) => disk.address = None,
+        Device::Nic(nic) => nic.address = None,
+        Device::Rng(rng) => rng.address = None,
+        Device::Balloon(balloon) => balloon.address = None,
+        Device::Vsock(vsock) => vsock.address = None,
+        Device::Share(share) => share.address = None,
+        Device::Channel(channel) => channel.port = None,
+        Device::Console(console) => console.port = None,
     }
 }

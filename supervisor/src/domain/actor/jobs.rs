@@ -5,8 +5,7 @@ use std::collections::VecDeque;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{JobKind, ShutOffReason};
-use reeve_ipc::model::{DeviceName, Vcpus};
-use reeve_ipc::spec::PciSlot;
+use reeve_ipc::model::{DeviceName, DevicePlace, Vcpus};
 
 use super::DomainActor;
 use super::message::{Effect, LiveRecord, Request, Ticket};
@@ -300,9 +299,9 @@ impl DomainActor {
     }
 
     /// The place of the device that the job waits for to be made, if it does.
-    pub(super) fn attaching(&self) -> Option<PciSlot> {
+    pub(super) fn attaching(&self) -> Option<DevicePlace> {
         match self.job.as_ref()?.step {
-            Step::Device(DeviceCall::Attach { slot, .. }) => Some(slot),
+            Step::Device(DeviceCall::Attach { place, .. }) => Some(place),
             _ => None,
         }
     }

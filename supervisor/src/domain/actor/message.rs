@@ -5,9 +5,10 @@ use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceName, Domain, DomainName, Medium, MemorySize, Vcpus};
+use reeve_ipc::model::{
+    Device, DeviceName, DevicePlace, Domain, DomainName, Medium, MemorySize, Vcpus,
+};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::spec::PciSlot;
 
 use crate::domain::driver::{CallFailure, DeviceCall, GuestEnd, Notice, StartFailure, WorkerCall};
 
@@ -202,7 +203,7 @@ pub enum Adopted {
         /// Resets since its launch.
         resets: u64,
         /// Where it has devices, if it was asked.
-        devices: Option<Vec<PciSlot>>,
+        devices: Option<Vec<DevicePlace>>,
     },
     /// It lives and says nothing.
     Silent,
@@ -275,7 +276,7 @@ pub enum Effect {
     /// unless the worker is silent, or becomes so.
     AskDevices(u64, u32),
     /// Let go of what the device at that place held, which the worker of this number has not any more.
-    Release(u32, PciSlot),
+    Release(u32, DevicePlace),
     /// Kill the worker of this number, or give up its start.
     Kill(u32),
     /// Tell [`Input::Timer`] after so many milliseconds. Of [`Timer::ShutdownDeadline`] there is one:

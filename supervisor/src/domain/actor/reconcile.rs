@@ -8,10 +8,9 @@
 //! The answer is of the moment in which the worker gave it. A device that was being made meanwhile may be
 //! missing in it and be there by now, so that one during which anything was being made is asked for again.
 
-use reeve_ipc::spec::PciSlot;
+use reeve_ipc::model::DevicePlace;
 
 use super::DomainActor;
-use super::devices::slots;
 use super::message::Effect;
 use super::planted::{self, Bug};
 
@@ -55,7 +54,7 @@ impl DomainActor {
     }
 
     /// The worker has said where it has devices.
-    pub(super) fn devices_told(&mut self, number: u64, there: &[PciSlot]) {
+    pub(super) fn devices_told(&mut self, number: u64, there: &[DevicePlace]) {
         let Some(live) = self.live_mut() else { return };
         let Some(asking) = live.asking.take_if(|asking| asking.number == number) else {
             return;
@@ -68,19 +67,23 @@ impl DomainActor {
     }
 
     /// What was removed while nobody heard, or was never made, is known now.
-    pub(super) fn compare_devices(&mut self, there: Option<&[PciSlot]>) {
+    pub(super) fn compare_devices(&mut self, there: Option<&[DevicePlace]>) {
         let (Some(there), Some(live)) = (there, self.live()) else {
             return;
         };
         if planted::has(Bug::ForgetsSilentDevices) {
             return;
         }
-        let mut missing = slots(&live.record.definition.devices);
+        let known = live.record.definition.devices.placed().into_iter();
         // One that is being made now is none of those.
         let making = self.attaching();
-        missing.retain(|slot| !there.contains(slot) && Some(*slot) != making);
-        for slot in missing {
-            self.device_removed(slot);
+        let is_made = |place| making.is_some_and(|making| making.has(place));
+        let missing = known.map(|(place, _)| place);
+        let missing: Vec<DevicePlace> = missing
+            .filter(|place| !there.contains(place) && !is_made(*place))
+            .collect();
+        for place in missing {
+            self.device_removed(place);
         }
     }
 }

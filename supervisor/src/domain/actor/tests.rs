@@ -5,6 +5,7 @@ mod ends;
 mod failures;
 mod media;
 mod platform;
+mod ports;
 mod sequences;
 mod shutdown;
 mod vcpus;

@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use reeve_ipc::fd::{FdSlot, FdTable};
-use reeve_ipc::model::{DeviceError, Devices, Domain};
+use reeve_ipc::model::{DeviceError, DeviceName, Devices, Domain};
 use reeve_ipc::spec::{
-    BalloonSpec, DeviceSpec, MIN_GUEST_CID, PciSlot, PortKind, PortSpec, PortsSpec, RngSpec,
-    ShareSpec, VsockSpec, WatchdogSpec,
+    BalloonSpec, DeviceSpec, LEAST_PORTS_ROOM, MIN_GUEST_CID, PciSlot, PortKind, PortSpec,
+    PortsSpec, RngSpec, ShareSpec, VsockSpec, WatchdogSpec,
 };
 
 use super::disks::plan_disk;
@@ -90,30 +90,29 @@ pub(super) fn plan_listeners(
         }));
     }
     if devices.has_ports() {
-        let consoles = devices.consoles.iter().zip(0..);
-        // Port 0 is a console's or nobody's.
-        let first = u16::try_from(devices.consoles.len().max(1)).unwrap_or(u16::MAX);
-        let channels = devices.channels.iter().zip(first..);
         let mut ports = Vec::new();
-        for (console, number) in consoles {
+        for console in &devices.consoles {
             ports.push(PortSpec {
-                number,
+                number: numbered(console.port)?,
                 kind: PortKind::Console,
                 listener: listen("console", &console.path)?,
             });
         }
-        for (channel, number) in channels {
+        for channel in &devices.channels {
             ports.push(PortSpec {
-                number,
+                number: numbered(channel.port)?,
                 kind: PortKind::Channel {
                     name: channel.name.clone(),
                 },
                 listener: listen("channel", &channel.path)?,
             });
         }
+        ports.sort_unstable_by_key(|port| port.number);
+        let needed = ports.last().map_or(0, |port| port.number.saturating_add(1));
         specs.push(DeviceSpec::Ports(PortsSpec {
             slot: placed(devices.ports_address)?,
             ports,
+            room: needed.max(LEAST_PORTS_ROOM),
         }));
     }
     Ok(specs)
@@ -157,19 +156,21 @@ pub(super) fn serve_shares(
     specs.collect()
 }
 
-/// What each of `devices` holds that has a name, as far as `specs` tell; those that hold nothing are left
-/// out.
+/// What each of `devices` holds that has a name, as far as `specs` tell, and what each port does; those that
+/// hold nothing are left out.
 pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResources> {
-    let named = devices.named().into_iter();
-    let held = named.map(|(slot, _)| {
+    let placed = devices.placed().into_iter();
+    let held = placed.map(|(place, name)| {
         let taps = specs.iter().filter_map(|device| match device {
-            DeviceSpec::Nic(nic) if nic.slot == slot => Some(TapId::named(&nic.name)),
+            DeviceSpec::Nic(nic) if place == nic.slot.into() => Some(TapId::named(&nic.name)),
             _ => None,
         });
-        let alone = devices.only(slot);
-        let sockets = alone.sockets().map(|(_, path)| path.to_owned());
+        let alone = devices.only_at(place);
+        // A controller holds what its ports do.
+        let sockets = alone.sockets().filter(|_| name != DeviceName::Ports);
+        let sockets = sockets.map(|(_, path)| path.to_owned());
         DeviceResources {
-            slot,
+            place,
             taps: taps.collect(),
             sockets: sockets.collect(),
         }
@@ -179,6 +180,10 @@ pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResourc
 
 fn placed(address: Option<PciSlot>) -> Result<PciSlot, PlanError> {
     address.ok_or_else(unplaced)
+}
+
+fn numbered(port: Option<u8>) -> Result<u16, PlanError> {
+    port.map(u16::from).ok_or_else(unplaced)
 }
 
 /// A device that nothing was filled in for: there was no room.

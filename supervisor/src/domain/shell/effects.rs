@@ -67,10 +67,11 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                     instance.ask_devices(number);
                 }
             }
-            Effect::Release(id, slot) => {
-                let held = self.status.as_ref().and_then(|s| s.take_device(slot));
-                if let (Some(instance), Some(held)) = (self.instance(id), held) {
-                    instance.release(held);
+            Effect::Release(id, place) => {
+                let held = self.status.as_ref().map(|s| s.take_device(place));
+                if let Some(instance) = self.instance(id) {
+                    let held = held.into_iter().flatten();
+                    held.for_each(|device| instance.release(device));
                 }
             }
             Effect::Kill(id) => self.kill(id),

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use reeve_ipc::device::{
     BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DiskFigures, NicFigures,
+    PortsFigures,
 };
-use reeve_ipc::model::{DeviceName, Domain};
+use reeve_ipc::model::{DeviceName, DevicePlace, Domain};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::PciSlot;
 
@@ -20,33 +21,41 @@ struct TestDevice {
     taken: bool,
 }
 
-/// By their places on the bus.
+/// By their places on the bus, and ports that are gone and of which nobody was told.
 #[derive(Debug)]
-pub(super) struct TestDevices(BTreeMap<PciSlot, TestDevice>);
+pub(super) struct TestDevices(BTreeMap<PciSlot, TestDevice>, Vec<DevicePlace>);
 
 impl TestDevices {
     pub(super) fn new(domain: &Domain) -> Self {
         let named = domain.devices.named().into_iter();
-        Self(named.map(|(slot, name)| (slot, device(&name))).collect())
+        let named = named.map(|(slot, name)| (slot, device(&name, domain)));
+        Self(named.collect(), Vec::new())
     }
 
     pub(super) fn obey(&mut self, call: DeviceCall, phase: Phase) -> Result<(), CallFailure> {
         match call {
-            DeviceCall::Attach { domain, slot } => {
+            DeviceCall::Attach { domain, place } => {
                 if !matches!(phase, Phase::Running | Phase::Paused) {
                     return Err(refused(format!("the machine is {phase}")));
+                }
+                let slot = place.slot;
+                if let Some(port) = place.port {
+                    return self.attach_port(slot, port);
                 }
                 let found = domain.devices.find(&DeviceName::Slot(slot));
                 match found {
                     Some((_, name)) if !self.0.contains_key(&slot) => {
-                        self.0.insert(slot, device(&name));
+                        self.0.insert(slot, device(&name, &domain));
                         Ok(())
                     }
                     _ => Err(refused(format!("no device can be put at address {slot}"))),
                 }
             }
-            DeviceCall::Detach { slot, force } => {
-                let device = self.at(slot)?;
+            DeviceCall::Detach { place, force } => {
+                if let Some(port) = place.port {
+                    return self.detach_port(place.slot, port);
+                }
+                let device = self.at(place.slot)?;
                 device.leaving = true;
                 device.taken |= force;
                 Ok(())
@@ -83,8 +92,29 @@ impl TestDevices {
         }
     }
 
+    fn attach_port(&mut self, slot: PciSlot, port: u8) -> Result<(), CallFailure> {
+        match &mut self.at(slot)?.figures {
+            DeviceFigures::Ports(ports) if ports.port(port).is_none() => {
+                ports.present |= 1 << port;
+                Ok(())
+            }
+            _ => Err(refused(format!("port {port} cannot be had"))),
+        }
+    }
+
+    fn detach_port(&mut self, slot: PciSlot, port: u8) -> Result<(), CallFailure> {
+        match &mut self.at(slot)?.figures {
+            DeviceFigures::Ports(ports) if ports.port(port).is_some() => {
+                ports.present &= !(1 << port);
+            }
+            _ => return Err(refused(format!("there is no port {port}"))),
+        }
+        self.1.push(DevicePlace::port(slot, port));
+        Ok(())
+    }
+
     /// What goes now: of a guest that runs all it was asked for.
-    pub(super) fn let_go(&mut self, runs: bool) -> Vec<PciSlot> {
+    pub(super) fn let_go(&mut self, runs: bool) -> Vec<DevicePlace> {
         let goes = |device: &TestDevice| device.leaving && (runs || device.taken);
         let gone: Vec<PciSlot> = self
             .0
@@ -93,7 +123,22 @@ impl TestDevices {
             .map(|(slot, _)| *slot)
             .collect();
         self.0.retain(|slot, _| !gone.contains(slot));
-        gone
+        let ports = std::mem::take(&mut self.1).into_iter();
+        ports.chain(gone.into_iter().map(Into::into)).collect()
+    }
+
+    /// Where they are, and their ports.
+    pub(super) fn places(&self) -> Vec<DevicePlace> {
+        let slots = self.0.keys().map(|slot| DevicePlace::from(*slot));
+        let ports = self.0.iter().flat_map(|(slot, device)| {
+            let numbers = match device.figures {
+                DeviceFigures::Ports(ports) => Some(ports.numbers()),
+                _ => None,
+            };
+            let numbers = numbers.into_iter().flatten();
+            numbers.map(|number| DevicePlace::port(*slot, number))
+        });
+        slots.chain(ports).collect()
     }
 
     pub(super) fn reports(&self) -> Vec<DeviceReport> {
@@ -111,14 +156,22 @@ impl TestDevices {
     }
 }
 
-fn device(name: &DeviceName) -> TestDevice {
+fn device(name: &DeviceName, domain: &Domain) -> TestDevice {
     let figures = match name {
         DeviceName::Disk(_) => DeviceFigures::Disk(DiskFigures::default()),
         DeviceName::Nic(_) | DeviceName::Interface(_) => DeviceFigures::Nic(NicFigures::default()),
         DeviceName::Balloon => DeviceFigures::Balloon(BalloonFigures::default()),
+        DeviceName::Ports => {
+            let mut ports = PortsFigures::default();
+            for (place, _) in domain.devices.placed_ports() {
+                ports.present |= place.port.map_or(0, |port| 1 << port);
+            }
+            DeviceFigures::Ports(ports)
+        }
         DeviceName::Rng
         | DeviceName::Vsock
-        | DeviceName::Ports
+        | DeviceName::Channel(_)
+        | DeviceName::Console(_)
         | DeviceName::Slot(_)
         | DeviceName::Watchdog
         | DeviceName::Share(_) => DeviceFigures::None,

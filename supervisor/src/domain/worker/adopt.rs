@@ -24,10 +24,10 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::client::{AdoptError, Adopting, CallError, Incoming, WorkerClient};
 use reeve_ipc::message::JailFacts;
-use reeve_ipc::model::{Domain, DomainName};
+use reeve_ipc::model::{DevicePlace, Domain, DomainName};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{DeviceQuery, Report, Standing, VcpusQuery};
-use reeve_ipc::spec::{PciSlot, SpecDigest};
+use reeve_ipc::spec::SpecDigest;
 use reeve_ipc::vcpus::VcpuStanding;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -78,7 +78,7 @@ pub(super) struct Found {
     pub(super) jail: JailFacts,
     pub(super) standing: Standing,
     /// Where it has devices, if it should have any.
-    pub(super) devices: Option<Vec<PciSlot>>,
+    pub(super) devices: Option<Vec<DevicePlace>>,
     /// Which vCPUs it has, if it has a machine.
     pub(super) vcpus: Option<VcpuStanding>,
 }
@@ -218,7 +218,7 @@ fn guarded(domain: &Domain, recorded: &Resources, network: &NicPolicy) -> Vec<(T
     let network = network.of(domain);
     let of = |device: &DeviceResources| {
         let mut nics = devices.nics.iter();
-        let nic = nics.find(|nic| nic.address == Some(device.slot))?;
+        let nic = nics.find(|nic| nic.address == Some(device.place.slot))?;
         let guarded = network.guarded(nic, nic.mac?)?;
         let taps = device.taps.iter().map(|tap| match tap.index {
             Some(_) => tap.clone(),

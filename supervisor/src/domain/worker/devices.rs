@@ -6,11 +6,12 @@ use std::time::Duration;
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::{BalloonFigures, DeviceChange, DeviceFigures, DeviceReport};
 use reeve_ipc::error::ErrorCode;
-use reeve_ipc::model::Domain;
+use reeve_ipc::model::{DevicePlace, Domain};
 use reeve_ipc::request::{
-    DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate, MediumChange, VcpusSet,
+    DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate, MediumChange, PortAttach, PortDetach,
+    VcpusSet,
 };
-use reeve_ipc::spec::{MAX_DEVICES, MAX_VCPUS, PciSlot};
+use reeve_ipc::spec::{DeviceSpec, MAX_DEVICES, MAX_VCPUS, PciSlot};
 use reeve_ipc::vcpus::VcpuStanding;
 
 use super::driver::plan_kind;
@@ -41,10 +42,25 @@ pub(super) async fn ask(
     ledger: &dyn DeviceLedger,
 ) -> Result<(), CallFailure> {
     let asked = match call {
-        DeviceCall::Attach { domain, slot } => {
-            return attach(worker, planner, *domain, slot, ledger).await;
+        DeviceCall::Attach { domain, place } => {
+            return attach(worker, planner, *domain, place, ledger).await;
         }
-        DeviceCall::Detach { slot, force } => {
+        DeviceCall::Detach {
+            place:
+                DevicePlace {
+                    slot,
+                    port: Some(port),
+                },
+            ..
+        } => {
+            let number = port.into();
+            let detach = PortDetach { slot, number };
+            worker.call(detach, CALL_DEADLINE).await
+        }
+        DeviceCall::Detach {
+            place: DevicePlace { slot, port: None },
+            force,
+        } => {
             let detach = DeviceDetach { slot, force };
             let deadline = match force {
                 true => DEVICE_DEADLINE,
@@ -92,24 +108,26 @@ async fn vcpus(worker: &Worker, domain: &Domain, count: u32) -> Result<(), CallF
     placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
 }
 
-/// Opens what the device needs, records what has a name before it has, and has the worker make the device.
+/// Opens what the device or port needs, records what has a name before it has, and has the worker make it.
 async fn attach(
     worker: &Worker,
     planner: &Planner,
     domain: Domain,
-    slot: PciSlot,
+    place: DevicePlace,
     ledger: &dyn DeviceLedger,
 ) -> Result<(), CallFailure> {
-    let mut plan = planner.device(domain, slot).await.map_err(not_planned)?;
-    let held = plan.held();
-    if let Some(held) = &held {
-        ledger
-            .hold(held.clone())
-            .map_err(|message| not_made(StartFailureKind::Host, message))?;
-        worker.taps.add(held);
-    }
+    let mut plan = planner.device(domain, place).await.map_err(not_planned)?;
+    // Of a port its controller holds nothing that is new.
+    let mut held = plan.held();
+    held.retain(|held| place.has(held.place));
     let result = async {
-        if held.as_ref().is_some_and(|held| !held.sockets.is_empty()) {
+        for held in &held {
+            ledger
+                .hold(held.clone())
+                .map_err(|message| not_made(StartFailureKind::Host, message))?;
+            worker.taps.add(held);
+        }
+        if held.iter().any(|held| !held.sockets.is_empty()) {
             let sockets;
             let listening = planner.device_listen(worker.uuid(), plan);
             (plan, sockets) = listening.await.map_err(not_planned)?;
@@ -128,26 +146,43 @@ async fn attach(
                 .map_err(not_planned)?;
         }
         let Some((spec, fds)) = plan.into_parts() else {
-            let why = format!("nothing is defined at address {slot}");
-            return Err(not_made(StartFailureKind::Definition, why));
+            return Err(undefined(place.slot));
         };
-        let attached = worker.call_with(DeviceAttach { spec }, fds, DEVICE_DEADLINE);
-        attached.await.map_err(|error| failure(worker, error))
+        let attached = match (place.port, spec) {
+            (None, spec) => {
+                let attach = DeviceAttach { spec };
+                worker.call_with(attach, fds, DEVICE_DEADLINE).await
+            }
+            (Some(_), DeviceSpec::Ports(mut controller)) => {
+                let port = controller.ports.pop();
+                let port = port.ok_or_else(|| undefined(place.slot))?;
+                let slot = place.slot;
+                let attach = PortAttach { slot, port };
+                worker.call_with(attach, fds, DEVICE_DEADLINE).await
+            }
+            (Some(_), _) => return Err(undefined(place.slot)),
+        };
+        attached.map_err(|error| failure(worker, error))
     };
     let result = result.await;
     // Where no answer came the worker may have the device, or make it yet.
-    if let (Err(error), Some(held)) = (&result, held) {
-        if *error != CallFailure::Deadline {
-            ledger.let_go(slot);
-            release(worker, held);
+    if result
+        .as_ref()
+        .is_err_and(|error| *error != CallFailure::Deadline)
+    {
+        if !held.is_empty() {
+            ledger.let_go(place);
         }
+        held.into_iter().for_each(|held| release(worker, held));
     }
     result
 }
 
 /// Unlinks what a device listened on that is gone. Its taps and locks ended with its descriptors.
 pub(super) fn release(worker: &Worker, device: DeviceResources) {
-    worker.taps.remove(device.slot);
+    if !device.taps.is_empty() {
+        worker.taps.remove(device.place.slot);
+    }
     if !device.sockets.is_empty() {
         let sockets = worker.sockets.clone();
         // It may have to wait for a file system; nothing waits for it.
@@ -192,8 +227,8 @@ fn wants_poll(report: &DeviceReport) -> Option<PciSlot> {
     }
 }
 
-/// Where a worker that was found has its devices.
-pub(super) fn places(reports: &[DeviceReport]) -> Result<Vec<PciSlot>, String> {
+/// Where a worker that was found has its devices, and its ports.
+pub(super) fn places(reports: &[DeviceReport]) -> Result<Vec<DevicePlace>, String> {
     let rising = reports
         .iter()
         .zip(reports.iter().skip(1))
@@ -201,7 +236,16 @@ pub(super) fn places(reports: &[DeviceReport]) -> Result<Vec<PciSlot>, String> {
     if !rising || reports.len() > MAX_DEVICES {
         return Err("protocol violation: the places of its devices do not rise".to_owned());
     }
-    Ok(reports.iter().map(|report| report.slot).collect())
+    let slots = reports.iter().map(|report| DevicePlace::from(report.slot));
+    let ports = reports.iter().filter_map(|report| match report.figures {
+        DeviceFigures::Ports(ports) => Some((report.slot, ports)),
+        _ => None,
+    });
+    let ports = ports.flat_map(|(slot, ports)| {
+        let numbers = ports.numbers();
+        numbers.map(move |number| DevicePlace::port(slot, number))
+    });
+    Ok(slots.chain(ports).collect())
 }
 
 /// Whether a worker says of its vCPUs what any can.
@@ -211,6 +255,11 @@ pub(super) fn vcpus_of(standing: &VcpuStanding) -> Result<(), String> {
     } else {
         Err("protocol violation: it has vCPUs that no machine has".to_owned())
     }
+}
+
+fn undefined(slot: PciSlot) -> CallFailure {
+    let why = format!("nothing is defined at address {slot}");
+    not_made(StartFailureKind::Definition, why)
 }
 
 fn not_planned(error: PlanError) -> CallFailure {

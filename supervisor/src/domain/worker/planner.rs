@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::model::{Domain, DomainUuid};
+use reeve_ipc::model::{DevicePlace, Domain, DomainUuid};
 use reeve_ipc::spec::{ControlLoss, LayerSpec, PciSlot, SpecDigest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -180,7 +180,7 @@ impl Planner {
     pub(super) async fn device(
         &self,
         domain: Domain,
-        slot: PciSlot,
+        place: DevicePlace,
     ) -> Result<DevicePlan, PlanError> {
         let (paths, images) = (Arc::clone(&self.paths), self.images.clone());
         let network = self.network.clone();
@@ -189,7 +189,7 @@ impl Planner {
                 paths: paths.as_ref(),
                 images: &images,
             };
-            plan::plan_device(&domain, slot, files, &network)
+            plan::plan_device(&domain, place, files, &network)
         });
         let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
         planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))

@@ -19,8 +19,9 @@ use std::time::Duration;
 
 use reeve_ipc::client::{Closed, Incoming};
 use reeve_ipc::event::Event;
-use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::model::{DevicePlace, DomainName, DomainUuid};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::spec::MAX_PORTS;
 use reeve_ipc::vcpus::VcpuStanding;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
@@ -364,8 +365,19 @@ impl Supervision {
             Event::DeviceRemoved { slot } => {
                 // Of one that it has it is told as what happens to the domain.
                 tracing::debug!(%domain, %uuid, %slot, "a device is gone");
-                self.notify(heard, Notice::DeviceRemoved(slot));
+                self.notify(heard, Notice::DeviceRemoved(slot.into()));
             }
+            Event::PortRemoved { slot, number } => match u8::try_from(number) {
+                Ok(port) if usize::from(number) < MAX_PORTS => {
+                    tracing::debug!(%domain, %uuid, %slot, port, "a port is gone");
+                    let place = DevicePlace::port(slot, port);
+                    self.notify(heard, Notice::DeviceRemoved(place));
+                }
+                _ => {
+                    let rule = "protocol violation: it has a port that no controller has";
+                    return self.violated(heard, rule.to_owned());
+                }
+            },
             Event::BalloonChanged { bytes } => {
                 tracing::debug!(%domain, %uuid, bytes, "the balloon has changed");
                 heard.balloon.changed(bytes);

@@ -6,7 +6,7 @@
 
 pub(crate) mod disk;
 pub(crate) mod nic;
-mod ports;
+pub(crate) mod ports;
 mod share;
 mod switched;
 

@@ -285,8 +285,8 @@ pub struct AttachArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A device is named by a disk's target (vda), by an interface's address or name on the \
-host, as share:TAG, rng, balloon, vsock, ports or watchdog, or by its address on the bus (5). 'reeve stats' shows those of a \
-domain that runs."
+host, as share:TAG, channel:NAME, console:PORT, rng, balloon, vsock, ports (all channels and consoles) or watchdog, or by its \
+address on the bus (5). 'reeve stats' shows those of a domain that runs."
 )]
 pub struct DetachArgs {
     /// Name, UUID, or number while it runs.
@@ -294,7 +294,8 @@ pub struct DetachArgs {
     pub domain: DomainRef,
     /// The device.
     pub device: DeviceName,
-    /// Take it, whatever its guest does with it. Otherwise the guest is asked, and has ten seconds.
+    /// Take it, whatever its guest does with it. Otherwise the guest is asked, and has ten seconds; for a
+    /// channel or console it is asked only where that is the last.
     #[arg(long)]
     pub force: bool,
     /// In the definition that is kept, too; of a domain that is off, in that only.

@@ -1,5 +1,7 @@
 //! Devices of a domain that is there: given, taken, changed and counted.
 
+use std::path::PathBuf;
+
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
     DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet,
@@ -8,7 +10,7 @@ use reeve_ipc::api::call::{
 };
 use reeve_ipc::api::view::{DeviceStats, DomainDefinition, DomainSummary};
 use reeve_ipc::device::{DeviceChange, DeviceFigures, GuestMemoryFigures};
-use reeve_ipc::model::{DeviceName, Devices, Medium, MemorySize};
+use reeve_ipc::model::{Device, DeviceName, Devices, Medium, MemorySize, NicSource};
 use serde_json::{Value, json};
 
 use super::args::{AttachArgs, ChangeMediaArgs, DetachArgs, ResizeArgs, SetMemoryArgs, UpdateArgs};
@@ -38,7 +40,10 @@ pub(super) fn attach(
         .collect();
     let there: Vec<&Devices> = there.iter().map(|kept| &kept.domain.devices).collect();
     let device = args.device.device(&there);
-    let device = device.ok_or_else(|| CommandError::Usage("name a device".to_owned()))?;
+    let mut device = device.ok_or_else(|| CommandError::Usage("name a device".to_owned()))?;
+    for path in paths(&mut device) {
+        *path = resolved(path)?;
+    }
     connection.call(DomainDeviceAttach {
         domain: args.domain.clone(),
         device: Box::new(device),
@@ -46,6 +51,25 @@ pub(super) fn attach(
         persistent,
     })?;
     done(out, &summary)
+}
+
+/// The paths in it: the daemon has another working directory than whoever wrote them.
+fn paths(device: &mut Device) -> Vec<&mut PathBuf> {
+    match device {
+        Device::Disk(disk) => {
+            let layers = disk.image.iter_mut().chain(&mut disk.backing);
+            layers.map(|layer| &mut layer.path).collect()
+        }
+        Device::Nic(nic) => match &mut nic.source {
+            NicSource::Switch(path) => vec![path],
+            _ => Vec::new(),
+        },
+        Device::Rng(_) | Device::Balloon(_) => Vec::new(),
+        Device::Vsock(vsock) => vec![&mut vsock.path],
+        Device::Share(share) => vec![&mut share.source],
+        Device::Channel(channel) => vec![&mut channel.path],
+        Device::Console(console) => vec![&mut console.path],
+    }
 }
 
 pub(super) fn detach(
@@ -216,7 +240,9 @@ fn device_json(stats: &DeviceStats) -> Value {
         DeviceFigures::Disk(disk) => ("disk", json!(disk)),
         DeviceFigures::Nic(nic) => ("nic", json!(nic)),
         DeviceFigures::Balloon(balloon) => ("balloon", json!(balloon)),
-        DeviceFigures::None => (kind(&stats.device), json!({})),
+        DeviceFigures::Port(port) => (kind(&stats.device), json!(port)),
+        // How each of them stands is told with it.
+        DeviceFigures::Ports(_) | DeviceFigures::None => (kind(&stats.device), json!({})),
     };
     json!({
         "device": stats.device,
@@ -237,6 +263,8 @@ const fn kind(device: &DeviceName) -> &'static str {
         DeviceName::Ports => "ports",
         DeviceName::Share(_) => "share",
         DeviceName::Watchdog => "watchdog",
+        DeviceName::Channel(_) => "channel",
+        DeviceName::Console(_) => "console",
         DeviceName::Slot(_) => "other",
     }
 }
@@ -266,6 +294,7 @@ fn tables(stats: &[DeviceStats]) -> String {
         "GUEST AVAILABLE",
         "GUEST TOTAL",
     ]);
+    let mut ports = Table::new(&["PORT", "ADDRESS", "NUMBER", "HOST", "GUEST", "CLIENT"]);
     let mut others = Table::new(&["DEVICE", "ADDRESS"]);
     for DeviceStats {
         device,
@@ -321,10 +350,18 @@ fn tables(stats: &[DeviceStats]) -> String {
                     said(|guest| guest.total),
                 ]);
             }
-            DeviceFigures::None => others.row(vec![device, slot]),
+            DeviceFigures::Port(port) => ports.row(vec![
+                device,
+                slot,
+                port.number.to_string(),
+                host.clone().unwrap_or_else(|| "-".to_owned()),
+                if port.guest_open { "open" } else { "closed" }.to_owned(),
+                if port.connected { "connected" } else { "none" }.to_owned(),
+            ]),
+            DeviceFigures::Ports(_) | DeviceFigures::None => others.row(vec![device, slot]),
         }
     }
-    let tables = [disks, nics, balloons, others];
+    let tables = [disks, nics, balloons, others, ports];
     let tables: Vec<String> = tables
         .iter()
         .filter(|table| !table.is_empty())
@@ -338,7 +375,7 @@ fn tables(stats: &[DeviceStats]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use reeve_ipc::device::{BalloonFigures, DiskFigures, OperationFigures};
+    use reeve_ipc::device::{BalloonFigures, DiskFigures, OperationFigures, PortFigures};
 
     use super::*;
 
@@ -369,13 +406,24 @@ mod tests {
             actual_bytes: 16 << 20,
             guest: None,
         });
+        let port = PortFigures {
+            number: 2,
+            guest_open: true,
+            connected: false,
+        };
         let stats = [
             device("vda", 1, disk),
             device("balloon", 2, balloon),
             device("rng", 3, DeviceFigures::None),
+            device("channel:a.0", 4, DeviceFigures::Port(port)),
         ];
         let text = tables(&stats);
-        assert_eq!(text.matches("ADDRESS").count(), 3, "{text}");
+        assert_eq!(text.matches("ADDRESS").count(), 4, "{text}");
+        assert!(
+            text.contains("channel:a.0  4        2       -     open   none"),
+            "{text}"
+        );
+        assert_eq!(device_json(&stats[3])["figures"]["guest_open"], true);
         assert!(text.contains("balloon  2        16M    32M"), "{text}");
         assert!(text.contains("rng"), "{text}");
         let value = device_json(&stats[1]);

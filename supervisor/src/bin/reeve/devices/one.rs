@@ -1,9 +1,13 @@
 //! One device, for a domain that has others: `reeve attach`.
 
 use clap::Args;
-use reeve_ipc::model::{Balloon, Device, Devices, DiskTarget, Nic, Rng, Share, Vsock};
+use std::path::PathBuf;
 
-use super::{DiskArg, disk, net, share, vsock};
+use reeve_ipc::model::{
+    Balloon, Channel, Device, Devices, DiskTarget, Nic, PortConsole, Rng, Share, Vsock,
+};
+
+use super::{DiskArg, channel, disk, net, share, vsock};
 
 /// A device; just one.
 #[derive(Debug, Args)]
@@ -36,6 +40,15 @@ pub struct OneDevice {
     /// A directory that the guest mounts with 'mount -t virtiofs TAG /mnt'.
     #[arg(long, value_name = "PATH,tag=TAG[,ro][,address=N]", value_parser = share)]
     pub share: Option<Share>,
+
+    /// A channel that the guest finds by its name, with its host end a UNIX socket at PATH. The serial
+    /// controller comes with the first.
+    #[arg(long, value_name = "NAME=PATH", value_parser = channel)]
+    pub channel: Option<Channel>,
+
+    /// A console beside the serial one, hvc0 and on, with its host end a UNIX socket at PATH.
+    #[arg(long, value_name = "PATH")]
+    pub port_console: Option<PathBuf>,
 }
 
 impl OneDevice {
@@ -63,6 +76,13 @@ impl OneDevice {
         }
         if let Some(share) = &self.share {
             return Some(Device::Share(share.clone()));
+        }
+        if let Some(channel) = &self.channel {
+            return Some(Device::Channel(channel.clone()));
+        }
+        if let Some(path) = &self.port_console {
+            let (path, port) = (path.clone(), None);
+            return Some(Device::Console(PortConsole { path, port }));
         }
         let rng = self.rng.then(|| Device::Rng(Rng::default()));
         let balloon = self.balloon.then_some(Device::Balloon(Balloon {

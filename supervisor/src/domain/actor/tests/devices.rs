@@ -1,7 +1,7 @@
 //! Devices that come, go and change: what is noted before the worker is asked, what is taken back, and
 //! what a guest that lets go early, late or never means.
 
-use reeve_ipc::model::{Device, Rng};
+use reeve_ipc::model::{Device, DevicePlace, Rng};
 use reeve_ipc::spec::PciSlot;
 
 use super::*;
@@ -29,6 +29,10 @@ pub(super) fn slot(number: u8) -> PciSlot {
     number.try_into().unwrap()
 }
 
+pub(super) fn at(number: u8) -> DevicePlace {
+    slot(number).into()
+}
+
 /// The serial of what is asked of a device, and what.
 pub(super) fn asked(effects: &[Effect]) -> (u64, DeviceCall) {
     let asked = effects.iter().find_map(|effect| match effect {
@@ -39,7 +43,7 @@ pub(super) fn asked(effects: &[Effect]) -> (u64, DeviceCall) {
 }
 
 /// By which number the worker is asked where it has devices.
-fn listed(effects: &[Effect]) -> u64 {
+pub(super) fn listed(effects: &[Effect]) -> u64 {
     let listed = effects.iter().find_map(|effect| match effect {
         Effect::AskDevices(number, _) => Some(*number),
         _ => None,
@@ -55,7 +59,7 @@ fn responsive() -> Notice {
     }
 }
 
-fn told(effects: &[Effect], event: &EventKind) -> bool {
+pub(super) fn told(effects: &[Effect], event: &EventKind) -> bool {
     effects
         .iter()
         .any(|effect| matches!(effect, Effect::Event(kind) if kind == event))
@@ -67,7 +71,7 @@ fn removed(effects: &[Effect], device: &str, number: u8) -> bool {
     told(effects, &event)
         && effects
             .iter()
-            .any(|effect| matches!(effect, Effect::Release(_, at) if *at == slot))
+            .any(|effect| matches!(effect, Effect::Release(_, at) if *at == slot.into()))
 }
 
 impl Fed {
@@ -88,18 +92,18 @@ impl Fed {
         self.feed(Input::Done(serial, Done::Called(result)))
     }
 
-    fn live_has(&self, device: &str) -> bool {
+    pub(super) fn live_has(&self, device: &str) -> bool {
         let devices = &self.actor.definition(false).unwrap().devices;
         devices.find(&device.parse().unwrap()).is_some()
     }
 
-    fn kept_has(&self, device: &str) -> bool {
+    pub(super) fn kept_has(&self, device: &str) -> bool {
         let devices = &self.actor.definition(true).unwrap().devices;
         devices.find(&device.parse().unwrap()).is_some()
     }
 }
 
-fn noted_has(effects: &[Effect], device: &str) -> bool {
+pub(super) fn noted_has(effects: &[Effect], device: &str) -> bool {
     let devices = &noted(effects).expect("a status").definition.devices;
     devices.find(&device.parse().unwrap()).is_some()
 }
@@ -115,14 +119,14 @@ fn a_device_is_noted_before_the_worker_is_asked_and_told_when_it_is_there() {
     assert!(noted_has(&effects, "vdb"), "{effects:?}");
     let effects = fed.written(effects);
     let (serial, call) = asked(&effects);
-    let DeviceCall::Attach { domain, slot: at } = call else {
+    let DeviceCall::Attach { domain, place } = call else {
         panic!("{call:?}");
     };
-    assert_eq!(at, slot(3), "the first that is free");
+    assert_eq!(place, at(3), "the first that is free");
     assert!(domain.devices.find(&"vdb".parse().unwrap()).is_some());
     let effects = fed.called(serial, Ok(()));
-    let device = "vdb".parse().unwrap();
-    assert!(told(&effects, &EventKind::DeviceAdded { device, slot: at }));
+    let (device, slot) = ("vdb".parse().unwrap(), place.slot);
+    assert!(told(&effects, &EventKind::DeviceAdded { device, slot }));
     let effects = fed.written(effects);
     assert_eq!(answer(&effects), Some(Ok(())));
     assert!(fed.live_has("vdb") && fed.kept_has("vdb") && fed.kept_has("3"));
@@ -223,8 +227,8 @@ fn a_device_of_a_worker_that_did_not_answer_is_known_when_it_does() {
         let effects = fed.called(asked(&effects).0, Err(CallFailure::Deadline));
         assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Timeout)));
         assert!(fed.live_has("vdb"), "it may come yet");
-        let mut there = vec![slot(1), slot(2)];
-        there.extend(arrived.then(|| slot(3)));
+        let mut there = vec![at(1), at(2)];
+        there.extend(arrived.then(|| at(3)));
         let effects = fed.notice(responsive());
         let effects = fed.notice(Notice::Devices(listed(&effects), there));
         assert_eq!(removed(&effects, "vdb", 3), !arrived);
@@ -240,7 +244,7 @@ fn a_device_that_never_came_is_found_out_while_another_is_being_made() {
     let effects = fed.ask_written(attach("vdc", true, false));
     let (serial, _) = asked(&effects);
     let effects = fed.notice(responsive());
-    let there = vec![slot(1), slot(2)];
+    let there = vec![at(1), at(2)];
     let effects = fed.notice(Notice::Devices(listed(&effects), there));
     assert!(removed(&effects, "vdb", 3));
     assert!(!fed.live_has("vdb") && fed.live_has("vdc"));
@@ -257,10 +261,10 @@ fn an_answer_from_before_a_device_was_there_takes_it_from_nobody() {
     // The worker answers that, then makes a device, whose outcome overtakes the answer.
     let effects = fed.ask_written(attach("vdb", true, false));
     fed.called(asked(&effects).0, Ok(()));
-    let effects = fed.notice(Notice::Devices(first, vec![slot(1), slot(2)]));
+    let effects = fed.notice(Notice::Devices(first, vec![at(1), at(2)]));
     assert!(fed.live_has("vdb"));
     let again = listed(&effects);
-    let effects = fed.notice(Notice::Devices(again, vec![slot(1), slot(3)]));
+    let effects = fed.notice(Notice::Devices(again, vec![at(1), at(3)]));
     assert!(removed(&effects, "balloon", 2), "{effects:?}");
     assert!(fed.live_has("vdb"));
     // One that nobody asked for means nothing.
@@ -275,8 +279,8 @@ fn what_nobody_has_heard_of_is_made_up_for() {
     let first = listed(&effects);
     // Lost again before there was an answer: that may be too old.
     assert_eq!(fed.notice(Notice::Lost), []);
-    let effects = fed.notice(Notice::Devices(first, vec![slot(1), slot(2)]));
-    let effects = fed.notice(Notice::Devices(listed(&effects), vec![slot(2)]));
+    let effects = fed.notice(Notice::Devices(first, vec![at(1), at(2)]));
+    let effects = fed.notice(Notice::Devices(listed(&effects), vec![at(2)]));
     assert!(removed(&effects, "vda", 1));
     // Another worker does not know what the one before was about to tell.
     let effects = fed.ask(Request::Upgrade);
@@ -296,7 +300,7 @@ fn a_device_whose_going_nobody_heard_of_is_detached_when_its_time_is_over() {
     let (serial, _) = asked(&effects);
     fed.called(serial, Ok(()));
     let effects = fed.feed(Input::Timer(Timer::DetachDeadline(serial)));
-    let effects = fed.notice(Notice::Devices(listed(&effects), vec![slot(2)]));
+    let effects = fed.notice(Notice::Devices(listed(&effects), vec![at(2)]));
     assert!(removed(&effects, "vda", 1));
     assert_eq!(answer(&effects), Some(Ok(())));
 }
@@ -377,11 +381,11 @@ fn a_definition_that_cannot_be_written_costs_the_device() {
     assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Storage)));
     let (_, call) = asked(&effects);
     let taken = DeviceCall::Detach {
-        slot: slot(3),
+        place: at(3),
         force: true,
     };
     assert_eq!(call, taken);
-    let effects = fed.notice(Notice::DeviceRemoved(slot(3)));
+    let effects = fed.notice(Notice::DeviceRemoved(at(3)));
     assert!(removed(&effects, "vdb", 3));
     assert!(!fed.live_has("vdb") && !fed.kept_has("vdb"));
 }
@@ -439,19 +443,19 @@ fn a_guest_that_lets_go_ends_the_wait_and_everything_of_the_device() {
         assert!(told(&effects, &event), "{effects:?}");
         let (serial, call) = asked(&effects);
         let nicely = DeviceCall::Detach {
-            slot: slot(1),
+            place: at(1),
             force: false,
         };
         assert_eq!(call, nicely);
         let (effects, last) = if early {
             // It was faster than the answer.
-            let effects = fed.notice(Notice::DeviceRemoved(slot(1)));
+            let effects = fed.notice(Notice::DeviceRemoved(at(1)));
             let last = fed.called(serial, Ok(()));
             (effects, last)
         } else {
             let effects = fed.called(serial, Ok(()));
             assert_eq!(answer(&effects), None);
-            let effects = fed.notice(Notice::DeviceRemoved(slot(1)));
+            let effects = fed.notice(Notice::DeviceRemoved(at(1)));
             (effects.clone(), effects)
         };
         assert!(removed(&effects, "vda", 1) && !noted_has(&effects, "vda"));
@@ -473,7 +477,7 @@ fn a_guest_that_does_not_let_go_keeps_the_device_and_may_do_so_late() {
     assert_eq!(timer, Some((Timer::DetachDeadline(serial), DETACH_MS)));
     let effects = fed.feed(Input::Timer(Timer::DetachDeadline(serial)));
     assert_eq!(answer(&effects), None, "nobody may have heard of it");
-    let effects = fed.notice(Notice::Devices(listed(&effects), vec![slot(1), slot(2)]));
+    let effects = fed.notice(Notice::Devices(listed(&effects), vec![at(1), at(2)]));
     assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Timeout)));
     let Some(Effect::Answer(_, Err(error))) = effects.first() else {
         panic!("{effects:?}");
@@ -490,7 +494,7 @@ fn a_guest_that_does_not_let_go_keeps_the_device_and_may_do_so_late() {
     let effects = fed.feed(Input::Timer(Timer::DetachUnchecked(again)));
     assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Timeout)));
     assert_eq!(fed.feed(Input::Timer(Timer::DetachUnchecked(again))), []);
-    let effects = fed.notice(Notice::DeviceRemoved(slot(1)));
+    let effects = fed.notice(Notice::DeviceRemoved(at(1)));
     assert!(removed(&effects, "vda", 1));
     assert!(!fed.live_has("vda") && fed.kept_has("vda"));
 }
@@ -499,10 +503,10 @@ fn a_guest_that_does_not_let_go_keeps_the_device_and_may_do_so_late() {
 fn what_is_said_of_devices_that_are_not_there_means_nothing() {
     let mut fed = running();
     for number in 3..32 {
-        assert_eq!(fed.notice(Notice::DeviceRemoved(slot(number))), []);
+        assert_eq!(fed.notice(Notice::DeviceRemoved(at(number))), []);
     }
-    assert!(!fed.notice(Notice::DeviceRemoved(slot(1))).is_empty());
-    assert_eq!(fed.notice(Notice::DeviceRemoved(slot(1))), []);
+    assert!(!fed.notice(Notice::DeviceRemoved(at(1))).is_empty());
+    assert_eq!(fed.notice(Notice::DeviceRemoved(at(1))), []);
     let effects = fed.notice(Notice::Balloon(u64::MAX));
     let memory = MemorySize(0);
     assert!(told(&effects, &EventKind::BalloonChanged { memory }));
@@ -561,7 +565,7 @@ fn what_a_reset_takes_away_stays_away() {
     let effects = fed.written(effects);
     let serial = called(&effects, WorkerCall::Reset);
     // It was asked to let go of it before it ended.
-    let effects = fed.notice(Notice::DeviceRemoved(slot(1)));
+    let effects = fed.notice(Notice::DeviceRemoved(at(1)));
     assert!(removed(&effects, "vda", 1));
     let effects = fed.called(serial, Ok(()));
     let effects = fed.called(called(&effects, WorkerCall::Resume), Ok(()));

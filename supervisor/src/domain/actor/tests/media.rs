@@ -3,7 +3,7 @@
 use reeve_ipc::model::{Device, Layer, Medium};
 use reeve_ipc::spec::DiskFormat;
 
-use super::devices::{asked, detach, running, slot};
+use super::devices::{asked, at, detach, running, slot};
 use super::*;
 use crate::domain::driver::{CallFailure, DeviceCall};
 
@@ -44,7 +44,7 @@ fn drive() -> Fed {
     let effects = fed.ask(detach("vda", true));
     let effects = fed.through(effects);
     assert_eq!(answer(&effects), None);
-    fed.notice(Notice::DeviceRemoved(slot(1)));
+    fed.notice(Notice::DeviceRemoved(at(1)));
     let effects = fed.ask(Request::Detach {
         device: "vda".parse().unwrap(),
         force: true,

@@ -37,7 +37,7 @@ fn outcome(effect: &Effect, how: u8) -> Option<Input> {
     let done = match (effect, how) {
         (Effect::SetTimer(timer, _), _) => return Some(Input::Timer(*timer)),
         (Effect::AskDevices(number, id), _) => {
-            let there = (1..how.max(2)).map(|slot| slot.try_into().unwrap());
+            let there = (1..how.max(2)).map(devices::at);
             let told = Notice::Devices(*number, there.collect());
             return Some(Input::Notice(*id, told));
         }
@@ -76,7 +76,7 @@ fn notice(what: u8) -> Notice {
             resets: 1,
             end: None,
         },
-        5..8 => Notice::DeviceRemoved((what - 4).try_into().unwrap()),
+        5..8 => Notice::DeviceRemoved(devices::at(what - 4)),
         8 => Notice::Balloon(1 << 20),
         9 => vcpus::stands(2, 2),
         10 => vcpus::stands(1, 2),

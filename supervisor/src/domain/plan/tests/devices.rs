@@ -203,6 +203,7 @@ fn what_listens_is_bound_and_consoles_come_first() {
         channels: vec![Channel {
             name: "a".to_owned(),
             path: world.path("a"),
+            port: None,
         }],
         ..Devices::default()
     };
@@ -232,6 +233,7 @@ fn what_listens_is_bound_and_consoles_come_first() {
     domain.devices.consoles = ["h", "i"]
         .map(|name| PortConsole {
             path: world.path(name),
+            port: None,
         })
         .to_vec();
     assert_eq!(numbers(&domain), [(0, true), (1, true), (2, false)]);
@@ -245,6 +247,7 @@ fn one_socket_that_cannot_be_had_leaves_none() {
         .map(|name| Channel {
             name: name.replace('/', "-"),
             path: world.path(name),
+            port: None,
         })
         .to_vec();
     let mut sockets = DeviceSockets::default();

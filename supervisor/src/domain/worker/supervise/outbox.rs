@@ -126,6 +126,8 @@ impl LostNews {
 
 #[cfg(test)]
 mod tests {
+    use reeve_ipc::model::DevicePlace;
+    use reeve_ipc::spec::PciSlot;
     use reeve_ipc::vcpus::VcpuStanding;
 
     use super::*;
@@ -169,8 +171,8 @@ mod tests {
         let mut outbox = Outbox::default();
         for _ in 0..1000 {
             for number in 1..=31 {
-                let slot = number.try_into().unwrap();
-                assert!(outbox.push(Notice::DeviceRemoved(slot)));
+                let slot: PciSlot = number.try_into().unwrap();
+                assert!(outbox.push(Notice::DeviceRemoved(DevicePlace::from(slot))));
             }
         }
         let told = std::iter::from_fn(|| outbox.pop()).count();

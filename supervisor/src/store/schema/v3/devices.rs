@@ -101,12 +101,16 @@ struct Vsock {
 struct Channel {
     name: String,
     path: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u8>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Console {
     path: PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    port: Option<u8>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -246,14 +250,18 @@ impl From<&model::Devices> for Devices {
                 }),
             channels: channels
                 .iter()
-                .map(|model::Channel { name, path }| Channel {
+                .map(|model::Channel { name, path, port }| Channel {
                     name: name.clone(),
                     path: path.clone(),
+                    port: *port,
                 })
                 .collect(),
             consoles: consoles
                 .iter()
-                .map(|model::PortConsole { path }| Console { path: path.clone() })
+                .map(|model::PortConsole { path, port }| Console {
+                    path: path.clone(),
+                    port: *port,
+                })
                 .collect(),
             ports_address: from_slot(*ports_address),
             shares: shares
@@ -307,9 +315,10 @@ impl TryFrom<Devices> for model::Devices {
             })
         });
         let channels = devices.channels.into_iter();
-        let channels = channels.map(|Channel { name, path }| model::Channel { name, path });
+        let channels =
+            channels.map(|Channel { name, path, port }| model::Channel { name, path, port });
         let consoles = devices.consoles.into_iter();
-        let consoles = consoles.map(|Console { path }| model::PortConsole { path });
+        let consoles = consoles.map(|Console { path, port }| model::PortConsole { path, port });
         let shares = devices.shares.into_iter().map(|share| {
             Ok::<_, SchemaError>(model::Share {
                 tag: share.tag,

@@ -58,12 +58,16 @@ pub(super) struct VsockKeys {
 pub(super) struct ChannelKeys {
     name: String,
     pub(super) path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct ConsoleKeys {
     pub(super) path: PathBuf,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port: Option<u8>,
 }
 
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -174,6 +178,7 @@ impl From<ChannelKeys> for Channel {
         Self {
             name: keys.name,
             path: keys.path,
+            port: keys.port,
         }
     }
 }
@@ -183,19 +188,26 @@ impl From<Channel> for ChannelKeys {
         Self {
             name: channel.name,
             path: channel.path,
+            port: channel.port,
         }
     }
 }
 
 impl From<ConsoleKeys> for PortConsole {
     fn from(keys: ConsoleKeys) -> Self {
-        Self { path: keys.path }
+        Self {
+            path: keys.path,
+            port: keys.port,
+        }
     }
 }
 
 impl From<PortConsole> for ConsoleKeys {
     fn from(console: PortConsole) -> Self {
-        Self { path: console.path }
+        Self {
+            path: console.path,
+            port: console.port,
+        }
     }
 }
 
