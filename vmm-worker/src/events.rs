@@ -56,6 +56,11 @@ impl Events {
         self.told
     }
 
+    /// All of them are told: they are in a report.
+    pub fn all_told(&mut self) {
+        self.told = self.last;
+    }
+
     /// Those behind `number` that are kept.
     #[must_use]
     pub fn after(&self, number: u64) -> Vec<NumberedEvent> {
@@ -133,9 +138,11 @@ mod tests {
         events.send(&mut control, Event::GuestPoweredOff).unwrap();
         events.keep(Event::GuestCrashKernel);
         assert_eq!((events.told(), events.last()), (1, 2));
+        events.all_told();
+        assert_eq!(events.told(), 2);
         drop(theirs);
         assert!(events.send(&mut control, Event::GuestPoweredOff).is_err());
-        assert_eq!((events.told(), events.last()), (1, 3));
+        assert_eq!((events.told(), events.last()), (2, 3));
     }
 
     #[test]

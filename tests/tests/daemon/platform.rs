@@ -10,7 +10,7 @@ use reeve_ipc::api::call::{
     DomainDestroy, DomainDeviceDetach, DomainDeviceStatsGet, DomainResume, DomainUpgrade,
 };
 use reeve_ipc::api::error::ApiErrorCode;
-use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::event::{Cursor, EventKind};
 use reeve_ipc::api::view::{DomainState, PausedReason, RunningReason, ShutOffReason};
 use reeve_ipc::model::{DeviceName, Domain, GenerationId, OnCrash, OnReboot, Watchdog};
 use reeve_ipc::spec::WatchdogAction;
@@ -152,6 +152,61 @@ fn a_watchdog_does_what_its_definition_says_and_tells() -> Result<()> {
     stream.write_all(b"q")?;
     reaches(connection, "pause", off)?;
     drop(client);
+    end_everything(&daemon, &[])
+}
+
+/// The events of all domains since the daemon was started, which has adopted them.
+fn since_the_start(daemon: &Daemon, names: [&str; 2]) -> Result<[Vec<EventKind>; 2]> {
+    let now = daemon.connect()?.subscribe(None)?.cursor;
+    let mut told = [const { Vec::new() }; 2];
+    for (told, name) in told.iter_mut().zip(names) {
+        let mut connection = daemon.connect()?;
+        connection.subscribe(Some(Cursor { number: 0, ..now }))?;
+        *told = events(&mut connection, name)?;
+    }
+    Ok(told)
+}
+
+#[test]
+fn what_happens_while_there_is_no_daemon_is_told_by_the_next_and_by_no_other() -> Result<()> {
+    let mut daemon = Daemon::start()?;
+    let action = WatchdogAction::Pause;
+    let expired = EventKind::WatchdogExpired { action };
+    {
+        let mut client = daemon.connect()?;
+        let connection = &mut client;
+        define(connection, &panicking("panicked", OnCrash::Preserve))?;
+        start(connection, "panicked")?;
+        reaches(connection, "panicked", DomainState::Panicked)?;
+        let mut domain = neglectful("left", action);
+        domain.boot = built_in("left", "mode=watchdog ms=3000").boot;
+        define(connection, &domain)?;
+        start(connection, "left")?;
+        drop(console(connection, "left", "watchdog: left alone")?);
+    }
+    daemon.kill()?;
+    std::thread::sleep(Duration::from_secs(4));
+    for times in [1, 0] {
+        daemon.spawn()?;
+        let mut client = daemon.connect()?;
+        let paused = DomainState::Paused(PausedReason::Watchdog);
+        let adopted = DomainState::Paused(PausedReason::Adopted);
+        let state = if times == 1 { paused } else { adopted };
+        reaches(&mut client, "left", state)?;
+        reaches(&mut client, "panicked", DomainState::Panicked)?;
+        let [left, panicked] = since_the_start(&daemon, ["left", "panicked"])?;
+        let count = left.iter().filter(|event| **event == expired).count();
+        ensure!(count == times, "{left:?}");
+        // That was told while there was one.
+        ensure!(!panicked.contains(&EventKind::Panicked), "{panicked:?}");
+        drop(client);
+        daemon.kill()?;
+    }
+    daemon.spawn()?;
+    for name in ["left", "panicked"] {
+        let domain = named(name);
+        daemon.connect()?.call(DomainDestroy { domain })?;
+    }
     end_everything(&daemon, &[])
 }
 

@@ -123,7 +123,7 @@ impl WorkerService for Service {
 
     fn report(&mut self, request: Report) -> Result<Standing, WireError> {
         let machine = self.machine.as_ref();
-        Ok(Standing {
+        let standing = Standing {
             phase: self.phase,
             digest: self.digest,
             boot_protocol: machine.map(Machine::boot_protocol),
@@ -133,7 +133,9 @@ impl WorkerService for Service {
             last_request: self.last_request.clone(),
             console_position: machine.map_or(0, Machine::console_position),
             told: self.events.told(),
-        })
+        };
+        self.events.all_told();
+        Ok(standing)
     }
 
     fn device_attach(&mut self, request: DeviceAttach) -> Result<(), WireError> {
