@@ -27,7 +27,7 @@ const MAX_NAMES: usize = 4096;
 /// killed. What cannot be unlinked stays.
 pub(super) fn sweep(directory: &OwnedFd, age: Duration) {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let names = openat(directory, ".", flags, Mode::empty()).and_then(|opened| Dir::new(opened));
+    let names = openat(directory, ".", flags, Mode::empty()).and_then(Dir::new);
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let (Ok(names), Ok(now)) = (names, now) else {
         return;
