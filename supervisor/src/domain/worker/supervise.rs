@@ -375,7 +375,7 @@ impl Supervision {
                 }
                 _ => {
                     let rule = "protocol violation: it has a port that no controller has";
-                    return self.violated(heard, rule.to_owned());
+                    self.violated(heard, rule.to_owned())
                 }
             },
             Event::BalloonChanged { bytes } => {

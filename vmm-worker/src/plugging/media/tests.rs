@@ -2,7 +2,6 @@
 
 use std::fs::File;
 use std::io::Read;
-use std::os::fd::OwnedFd;
 
 use reeve_ipc::spec::VsockSpec;
 
@@ -23,7 +22,7 @@ fn kept(cid: u32) -> (Kept, File) {
         acceptor: None,
     });
     let kept = Kept::of(&spec, &table).expect("a descriptor");
-    (kept, File::from(OwnedFd::from(reader)))
+    (kept, File::from(reader))
 }
 
 fn cid(kept: &Kept) -> u32 {
