@@ -2,7 +2,7 @@
 //!
 //! Whether a read or a write of one waits is the open file's own setting, which is everybody's who has it. So an
 //! event that another process has as well is neither read here nor signalled but by the thread that serves that
-//! process ([`Event::share`]): the other one may have filled the counter, and have whoever writes wait.
+//! process (`Event::share`): the other one may have filled the counter, and have whoever writes wait.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::{Arc, OnceLock};

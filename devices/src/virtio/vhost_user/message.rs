@@ -37,7 +37,7 @@ pub(super) enum Request {
     SetVringAddr = 9,
     /// The next available entry.
     SetVringBase = 10,
-    /// Stops a ring; the next available entry, as [`vring_state`] has it.
+    /// Stops a ring; the next available entry, as `vring_state` has it.
     GetVringBase = 11,
     /// The event that the driver notifies by. Starts the ring.
     SetVringKick = 12,
