@@ -27,13 +27,20 @@ use self::disk::{Disk, Place, Slot};
 use self::request::Allowed;
 use self::worker::Worker;
 use super::queue::MAX_SIZE;
-use super::{DeviceId, QueueWorker, Start, StartError, Unwritten, VirtioDevice, no_state};
+use super::{DeviceId, QueueWorker, Start, StartError, Unwritten, VirtioDevice};
 use crate::block::cache::CacheMode;
 use crate::block::engine::Engine;
 use crate::block::stats::BlockStats;
 use crate::block::throttle::{Limits, Throttle};
 use crate::shared::lock;
-use crate::state::StateError;
+use crate::state::{Schema, StateError, StateReader, StateWriter};
+
+/// The layout of the saved state: the size that the driver was told, in bytes, and whether there is a change
+/// that it was not told of.
+const SCHEMA: Schema = Schema {
+    name: "virtio-blk",
+    version: 1,
+};
 
 /// `VIRTIO_BLK_F_SEG_MAX`.
 const F_SEG_MAX: u64 = 1 << 2;
@@ -304,11 +311,26 @@ impl VirtioDevice for Block {
         *lock(&self.disk.interrupts) = None;
     }
 
+    fn save(&self) -> Vec<u8> {
+        StateWriter::new()
+            .u64(self.disk.capacity.load(Ordering::Acquire))
+            .bool(self.disk.changed.load(Ordering::Acquire))
+            .finish()
+    }
+
     /// Its size is the image's, which may have changed since the driver was last told: while the disk was not
-    /// served, or between the two that served it.
+    /// served, or between the two that served it. A record without a size is of one that did not note it.
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
-        no_state(version, bytes)?;
-        self.disk.changed.store(true, Ordering::Release);
+        SCHEMA.expect_version(version)?;
+        let mut changed = true;
+        if !bytes.is_empty() {
+            let mut reader = StateReader::new(bytes);
+            let told = reader.u64()?;
+            let untold = reader.bool("changed")?;
+            reader.finish()?;
+            changed = untold || told != self.disk.capacity.load(Ordering::Acquire);
+        }
+        self.disk.changed.store(changed, Ordering::Release);
         Ok(())
     }
 
