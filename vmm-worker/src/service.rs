@@ -347,7 +347,8 @@ impl Service {
             return Ok(());
         };
         machine.pause()?;
-        self.pause_waits = false;
+        // A pause that waited is one now: what the end leads to goes on from there.
+        self.stands();
         match end {
             GuestEnd::PowerOff => {
                 self.reset_waits = None;

@@ -53,7 +53,7 @@ pub(super) enum HeaderFault {
     /// The headers are longer than the frame, or the segments have no size.
     #[error("segments of no size, or headers longer than the frame")]
     Segments,
-    /// The frame's own headers have no checksum of TCP or UDP there, or are of another protocol than the
+    /// The frame's own headers have no checksum of TCP, UDP or GRE there, or are of another protocol than the
     /// segments are to be.
     #[error("checksum or segments of something else than the frame has")]
     Transport,

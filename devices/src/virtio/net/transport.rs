@@ -1,8 +1,8 @@
-//! Where the headers of a frame say that TCP or UDP begins in it.
+//! Where the headers of a frame say that TCP, UDP or GRE begins in it.
 //!
 //! A frame may leave a checksum to the host (§5.1.6.2), which then writes two bytes of it, wherever its header
 //! says, behind whatever filter the frame has passed by then. So the place that a guest states is compared
-//! with the only one a checksum of TCP or UDP has. What is read here must be a copy, and the copy what is
+//! with the only one that a checksum of TCP, UDP or GRE has. What is read here must be a copy, and the copy what is
 //! sent: the guest may change its own memory at any instant.
 
 /// A tag (IEEE 802.1Q), and one of a provider around it (802.1ad).
@@ -19,6 +19,10 @@ const FRAGMENT: u16 = 0xbfff;
 
 const TCP: u8 = 6;
 const UDP: u8 = 17;
+/// Generic encapsulation, whose checksum Linux leaves to the host as it does those of the others (RFC 2784).
+const GRE: u8 = 47;
+/// Of GRE's first byte: there is a checksum.
+const GRE_CHECKSUM: u8 = 0x80;
 /// What may be between IPv6 and the transport and has the same shape (RFC 8200, §4): options for each hop,
 /// routing, and options for the destination.
 const EXTENSIONS: [u8; 3] = [0, 43, 60];
@@ -39,6 +43,8 @@ pub(super) enum Protocol {
     Tcp,
     /// UDP.
     Udp,
+    /// GRE with a checksum.
+    Gre,
 }
 
 impl Protocol {
@@ -47,6 +53,7 @@ impl Protocol {
         match self {
             Self::Tcp => 16,
             Self::Udp => 6,
+            Self::Gre => 4,
         }
     }
 }
@@ -61,7 +68,7 @@ pub(super) struct Transport {
 }
 
 impl Transport {
-    /// That of the frame which begins with `bytes`; `None` if it is neither TCP nor UDP, is in fragments, or
+    /// That of the frame which begins with `bytes`; `None` if it is none of the three, is in fragments, or
     /// begins behind `bytes`.
     pub(super) fn of(bytes: &[u8]) -> Option<Self> {
         let mut kind_at = ADDRESSES_BYTES;
@@ -107,6 +114,7 @@ impl Transport {
         let protocol = match protocol {
             TCP => Protocol::Tcp,
             UDP => Protocol::Udp,
+            GRE if bytes.get(at)? & GRE_CHECKSUM != 0 => Protocol::Gre,
             _ => return None,
         };
         // All headers before it were read.

@@ -116,6 +116,15 @@ fn a_frame_with_a_checksum_to_fill_in_is_sent_whole_however_it_is_split() {
     }
 }
 
+/// Says so when it goes.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn what_is_sent_of_a_frame_that_its_guest_changes_meanwhile_is_what_was_looked_at() {
     let (mut rig, host) = rig(F_CSUM | F_HOST_TSO4);
@@ -136,6 +145,8 @@ fn what_is_sent_of_a_frame_that_its_guest_changes_meanwhile_is_what_was_looked_a
                 }
             }
         });
+        // Also where an assertion ends it.
+        let _ends = Ends(&stop);
         let mut sent = 0;
         for _ in 0..20_000 {
             rig.drivers[1].add(&[out(BUFFERS, 12 + 1500)]);
@@ -147,7 +158,6 @@ fn what_is_sent_of_a_frame_that_its_guest_changes_meanwhile_is_what_was_looked_a
                 sent += 1;
             }
         }
-        stop.store(true, Ordering::Relaxed);
         sent
     });
     let counters = rig.handle.counters().tx;

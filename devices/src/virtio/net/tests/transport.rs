@@ -45,12 +45,20 @@ fn at(ip: Ip, protocol: Protocol, at: usize) -> Option<Transport> {
 }
 
 #[test]
-fn tcp_and_udp_are_found_behind_tags_options_and_extension_headers() {
+fn tcp_udp_and_gre_are_found_behind_tags_options_and_extension_headers() {
     let (plain4, plain6) = (link(&[], KIND_IPV4), link(&[], KIND_IPV6));
     for (parts, found) in [
         (
             vec![plain4.clone(), ipv4(6, 5, 0)],
             at(Ip::V4, Protocol::Tcp, 34),
+        ),
+        (
+            vec![plain4.clone(), ipv4(47, 5, 0), vec![0xb0, 0]],
+            at(Ip::V4, Protocol::Gre, 34),
+        ),
+        (
+            vec![plain6.clone(), ipv6(47, &[]), vec![0x80, 0]],
+            at(Ip::V6, Protocol::Gre, 54),
         ),
         // "Don't fragment".
         (
@@ -95,6 +103,10 @@ fn nothing_else_has_a_checksum_to_leave_to_the_host() {
         ("ARP", vec![link(&[], [8, 6]), vec![0; 28]]),
         ("ICMP", vec![plain4.clone(), ipv4(1, 5, 0)]),
         ("ICMPv6", vec![plain6.clone(), ipv6(58, &[])]),
+        (
+            "GRE without a checksum",
+            vec![plain4.clone(), ipv4(47, 5, 0), vec![0x30, 0]],
+        ),
         ("a packet in a packet", vec![plain4.clone(), ipv4(4, 5, 0)]),
         (
             "the first fragment",
