@@ -3,7 +3,7 @@
 //! killed from here.
 
 use std::fmt::Write as _;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::time::{Duration, Instant, SystemTime};
 
 use anyhow::{Context, Result, bail};
@@ -84,12 +84,12 @@ pub fn run(
         // Output first: the guest writes all of it before its answer.
         let mut buffer = [0; 16 << 10];
         if output {
-            match machine.output.read(&mut buffer)? {
+            match read(&mut machine.output, &mut buffer)? {
                 0 => return Ok(End::Gone),
                 length => sink(&buffer[..length]),
             }
         } else if control {
-            match machine.control.read(&mut buffer)? {
+            match read(&mut machine.control, &mut buffer)? {
                 0 => return Ok(End::Gone),
                 length => answer.extend_from_slice(&buffer[..length]),
             }
@@ -97,6 +97,14 @@ pub fn run(
                 return parse(&String::from_utf8_lossy(&answer));
             }
         }
+    }
+}
+
+/// Reads; zero is the end. QEMU that ends with a nudge unread resets the connection, which is no other end.
+fn read(stream: &mut impl Read, buffer: &mut [u8]) -> std::io::Result<usize> {
+    match stream.read(buffer) {
+        Err(error) if error.kind() == ErrorKind::ConnectionReset => Ok(0),
+        read => read,
     }
 }
 
