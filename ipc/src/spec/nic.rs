@@ -20,7 +20,8 @@ words! {
     NicDriver, "driver of a network interface" {
         /// The domain's worker, which checks what its guest says of each.
         User = "user" or "qemu",
-        /// The host's kernel, by vhost-net; the worker while the link is down or a rate is set.
+        /// The host's kernel, by vhost-net; the worker while the link is down or a rate is set. Not with a source
+        /// filter, behind which the kernel writes checksums where the guest says.
         Vhost = "vhost",
     }
 }

@@ -584,7 +584,6 @@ fn what_moves_the_frames_of_a_switch_is_the_switch_s_to_say() {
     let refused = with(&nic).validate().unwrap_err().to_string();
     assert!(refused.contains("served by a switch"), "{refused}");
     for source in [
-        NicSource::Bridge("br0".parse().unwrap()),
         NicSource::Tap("tap0".parse().unwrap()),
         NicSource::Nothing,
     ] {
@@ -592,6 +591,45 @@ fn what_moves_the_frames_of_a_switch_is_the_switch_s_to_say() {
         assert_eq!(with(&nic).validate(), Ok(()));
     }
     assert_eq!("qemu".parse(), Ok(NicDriver::User));
+}
+
+#[test]
+fn the_kernel_moves_no_frames_that_a_filter_has_to_see() {
+    let mut nic = Nic::new(NicSource::Bridge("br0".parse().unwrap()));
+    nic.driver = NicDriver::Vhost;
+    nic.mac = Some("52:54:00:01:02:03".parse().unwrap());
+    let refused = |nic: &Nic| {
+        let devices = Devices {
+            nics: vec![nic.clone()],
+            ..Devices::default()
+        };
+        devices.validate().err().map(|error| error.to_string())
+    };
+    let address = vec!["192.0.2.5".parse().unwrap()];
+    for (trust_guest, addresses) in [
+        (false, Vec::new()),
+        (false, address.clone()),
+        (true, address),
+    ] {
+        nic.trust_guest = trust_guest;
+        nic.addresses = addresses;
+        let line = refused(&nic).unwrap();
+        for part in [
+            "network interface 52:54:00:01:02:03",
+            "source filter",
+            "driver=user",
+            "trust-guest",
+        ] {
+            assert!(line.contains(part), "{line}");
+        }
+        assert!(!line.contains('\n'), "{line}");
+        nic.driver = NicDriver::User;
+        assert_eq!(refused(&nic), None);
+        nic.driver = NicDriver::Vhost;
+    }
+    // Without one it may.
+    nic.addresses = Vec::new();
+    assert_eq!(refused(&nic), None);
 }
 
 #[test]

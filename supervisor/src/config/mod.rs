@@ -225,6 +225,11 @@ impl Config {
         if let Some(program) = &self.virtiofsd {
             check_directory("virtiofsd", program)?;
         }
+        if self.multi_tenant && self.vhost_net == Some(true) {
+            let reason = "with multi_tenant every interface has a source filter, and none with one is the kernel's to \
+                          serve: take one of the two out";
+            return Err(("vhost_net", reason.to_owned()));
+        }
         crate::logging::check_filter(&self.log_level)
             .map_err(|error| ("log_level", error.to_string()))
     }
@@ -236,11 +241,11 @@ impl Config {
         self.log_directory.as_deref().unwrap_or(instance)
     }
 
-    /// Whether guests' frames may be moved by the kernel, with vhost-net, where a definition says so: as it is
-    /// set, and otherwise unless the guests are of several tenants.
+    /// Whether guests' frames may be moved by the kernel, with vhost-net, where a definition says so:
+    /// unless it is set that they may not, or the guests are of several tenants, who all have filters.
     #[must_use]
     pub fn may_use_vhost_net(&self) -> bool {
-        self.vhost_net.unwrap_or(!self.multi_tenant)
+        self.vhost_net.unwrap_or(true) && !self.multi_tenant
     }
 
     /// What a reload from `self` to `new` changes, by key.

@@ -37,16 +37,22 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
 }
 
 #[test]
-fn the_kernel_moves_no_frames_of_several_tenants_unless_that_is_said() {
+fn the_kernel_moves_no_frames_of_several_tenants() {
     for (text, may) in [
         ("", true),
         ("multi_tenant = true", false),
-        ("multi_tenant = true\nvhost_net = true", true),
+        ("multi_tenant = true\nvhost_net = false", false),
         ("vhost_net = false", false),
         ("multi_tenant = false\nvhost_net = true", true),
     ] {
         assert_eq!(parse(text).unwrap().may_use_vhost_net(), may, "{text}");
     }
+    let refused = parse("multi_tenant = true\nvhost_net = true").unwrap_err();
+    let refused = refused.to_string();
+    for part in ["reeve.toml:2: vhost_net", "source filter", "take one"] {
+        assert!(refused.contains(part), "{refused}");
+    }
+    assert!(!refused.contains('\n'), "{refused}");
 }
 
 #[test]

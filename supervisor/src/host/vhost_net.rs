@@ -20,7 +20,7 @@ pub enum VhostNetError {
     /// The host's policy.
     #[error(
         "network interface {0} has the driver vhost, and this host lets no guest have it (vhost_net in \
-         reeve.toml; not with multi_tenant unless it is set): say driver=user, or nothing"
+         reeve.toml; never with multi_tenant): say driver=user, or nothing"
     )]
     Refused(MacAddress),
     /// No such device, or not for us.

@@ -113,6 +113,31 @@ fn a_host_without_vhost_net_says_what_loads_it_and_what_does_without() -> Result
 }
 
 #[test]
+fn a_filtered_interface_is_not_the_kernel_s_to_serve_neither_defined_nor_attached() -> Result<()> {
+    let cli = Cli::start()?;
+    cli.define("web")?;
+    cli.silent(&["start", "web"])?;
+    let filtered = "bridge=br0,driver=vhost";
+    let says = [
+        "driver vhost",
+        "source filter",
+        "driver=user",
+        "trust-guest and no addresses",
+    ];
+    cli.refused(&["define", "db", "--net", filtered], &says)?;
+    for more in [&["--persistent"][..], &[]] {
+        let attach = ["attach", "web", "--net", filtered];
+        cli.refused(&[&attach, more].concat(), &says)?;
+    }
+    let bound = "bridge=br0,driver=vhost,trust-guest,ip=192.0.2.5";
+    cli.refused(&["attach", "web", "--net", bound], &says)?;
+    // What the filter is no obstacle to.
+    let free = "bridge=no-such-br0,driver=vhost,trust-guest";
+    cli.ok(&["define", "db", "--net", free])?;
+    Ok(())
+}
+
+#[test]
 fn without_a_daemon_every_command_says_how_to_start_it() -> Result<()> {
     let mut cli = Cli::start()?;
     cli.daemon.terminate()?;

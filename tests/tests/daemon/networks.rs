@@ -256,6 +256,7 @@ fn a_host_of_several_tenants_has_isolated_ports_and_filters_everybody() -> Resul
     ] {
         domain.devices = guest(source).devices;
         domain.devices.nics[0].driver = driver;
+        domain.devices.nics[0].trust_guest = driver == NicDriver::Vhost;
         define(&mut connection, &domain)?;
         let refused = start(&mut connection, "web")
             .expect_err("not guarded")

@@ -142,6 +142,15 @@ pub enum DeviceError {
         /// What.
         what: &'static str,
     },
+    /// The kernel would write behind the filter.
+    #[error(
+        "{nic} has the driver vhost and a source filter, which does not see where its guest then has the kernel write \
+         checksums: say driver=user, or trust-guest and no addresses, which is no filter"
+    )]
+    FilteredByKernel {
+        /// The interface.
+        nic: String,
+    },
     /// No addresses of a station.
     #[error(
         "'{0}' is not the address of a guest: write 192.0.2.5 or 2001:db8::5, or a network's first address with \

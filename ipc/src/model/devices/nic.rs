@@ -96,6 +96,14 @@ impl Nic {
         }
     }
 
+    /// Whether what its guest sends passes a source filter on every host; on one that keeps its guests apart it
+    /// does in any case.
+    #[must_use]
+    pub const fn is_filtered(&self) -> bool {
+        let free = self.trust_guest && self.addresses.is_empty();
+        matches!(self.source, NicSource::Bridge(_)) && !free
+    }
+
     pub(super) fn validate(&self, index: usize) -> Result<(), DeviceError> {
         let nic = self.called(index);
         if !(1..=MAX_NIC_QUEUES).contains(&self.queues) {
@@ -136,6 +144,9 @@ impl Nic {
         if self.addresses.len() > MAX_NIC_ADDRESSES {
             let count = self.addresses.len();
             return Err(DeviceError::NicAddresses { nic, count });
+        }
+        if self.driver == NicDriver::Vhost && self.is_filtered() {
+            return Err(DeviceError::FilteredByKernel { nic });
         }
         for rate in [self.inbound, self.outbound].into_iter().flatten() {
             check_rate(rate, &nic, "bytes")?;

@@ -39,9 +39,8 @@ impl NicPolicy {
 
     /// What a filter lets pass, where an interface with that address has one.
     pub(crate) fn guarded(&self, nic: &Nic, mac: MacAddress) -> Option<Guarded> {
-        let free = nic.trust_guest && nic.addresses.is_empty() && !self.multi_tenant;
         let connected = matches!(nic.source, NicSource::Bridge(_));
-        (connected && !free).then(|| Guarded {
+        (nic.is_filtered() || (connected && self.multi_tenant)).then(|| Guarded {
             sender: Sender {
                 mac,
                 any_mac: nic.trust_guest,
@@ -76,9 +75,11 @@ pub(super) fn plan_nic(
     }
     let mut vhost = Vec::new();
     if nic.driver == NicDriver::Vhost {
+        // A definition has no filter with it, and the host may still have one.
+        let refuses = policy.without_vhost_net || policy.guarded(nic, mac).is_some();
         // Before there is a tap: it refuses without a trace.
         for _ in 0..nic.queues {
-            vhost.push(fds.push(vhost_net::open(mac, policy.without_vhost_net)?)?);
+            vhost.push(fds.push(vhost_net::open(mac, refuses)?)?);
         }
     }
     let (tap, mtu) = connected(nic, mac, policy)?;

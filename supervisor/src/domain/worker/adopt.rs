@@ -27,7 +27,7 @@ use reeve_ipc::message::JailFacts;
 use reeve_ipc::model::{DevicePlace, Domain, DomainName};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{DeviceQuery, Report, Standing, VcpusQuery};
-use reeve_ipc::spec::SpecDigest;
+use reeve_ipc::spec::{NicDriver, SpecDigest};
 use reeve_ipc::vcpus::VcpuStanding;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -220,6 +220,15 @@ fn guarded(domain: &Domain, recorded: &Resources, network: &NicPolicy) -> Vec<(T
         let mut nics = devices.nics.iter();
         let nic = nics.find(|nic| nic.address == Some(device.place.slot))?;
         let guarded = network.guarded(nic, nic.mac?)?;
+        if nic.driver == NicDriver::Vhost {
+            // Of before the host kept its guests apart.
+            let (domain, uuid, nic) = (&domain.name, domain.uuid, nic.called(0));
+            tracing::warn!(
+                %domain, %uuid,
+                "the kernel moves the frames of {nic}, which has a source filter now: it does not see where the guest has \
+                 the kernel write checksums until the domain is shut down and given driver=user"
+            );
+        }
         let taps = device.taps.iter().map(|tap| match tap.index {
             Some(_) => tap.clone(),
             // A record of before there were numbers: it is the one that has the name.

@@ -410,28 +410,32 @@ fn an_interface_that_the_kernel_is_to_serve_is_refused_where_it_does_not_or_may_
     let mut nic = Nic::new(NicSource::Bridge("no-such-br0".parse().unwrap()));
     nic.driver = reeve_ipc::spec::NicDriver::Vhost;
     nic.mac = Some(mac.parse().unwrap());
+    nic.trust_guest = true;
     let mut devices = Devices {
         nics: vec![nic],
         ..Devices::default()
     };
     devices.complete(DomainUuid(Uuid::nil())).unwrap();
-    let plan = |without_vhost_net| {
+    let plan = |without_vhost_net, multi_tenant| {
         let mut network = NicPolicy::default();
         network.without_vhost_net = without_vhost_net;
+        network.multi_tenant = multi_tenant;
         let mut fds = FdTable::new();
         let error = plan_devices(&devices, files(&AnyPath), &network, &mut fds).unwrap_err();
         line(&error)
     };
-    let refused = plan(true);
-    let says = [
-        mac,
-        "this host lets no guest have it",
-        "reeve.toml",
-        "driver=user",
-    ];
-    assert!(says.iter().all(|say| refused.contains(say)), "{refused}");
+    // A host that keeps its guests apart gives every one a filter.
+    for refused in [plan(true, false), plan(false, true)] {
+        let says = [
+            mac,
+            "this host lets no guest have it",
+            "reeve.toml",
+            "driver=user",
+        ];
+        assert!(says.iter().all(|say| refused.contains(say)), "{refused}");
+    }
     if !std::path::Path::new("/dev/vhost-net").exists() {
-        let missing = plan(false);
+        let missing = plan(false, false);
         let says = [
             mac,
             "/dev/vhost-net",
