@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use proptest::prelude::*;
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::script::{Act, BackEnd, FEATURES, PATIENCE, Told, connect, pair, shared_ram, word};
 use super::*;
@@ -99,6 +100,32 @@ fn a_back_end_gets_memory_and_rings_and_gives_them_back() {
     let again = started(&vhost).expect("started again");
     back_end.wait_for(Request::SetVringEnable, 4);
     drop(again);
+    drop(vhost);
+    back_end.join();
+}
+
+#[test]
+fn who_notifies_before_the_worker_s_first_turn_does_not_write_to_the_back_end_s_event() {
+    let (mut back_end, vhost) = BackEnd::connected();
+    let interrupts = Arc::new(RecordInterrupts::default());
+    let queues = queues(&interrupts);
+    let kick = Arc::clone(&queues[1].as_ref().expect("there").kick);
+    let start = Start {
+        features: F_VERSION_1,
+        queues,
+        interrupts: interrupts as Arc<dyn Interrupts>,
+    };
+    let mut workers = vhost.start("test device", start).expect("started");
+    // Its thread has yet to run, and may hand the event over at any moment from here on.
+    kick.signal();
+    let mut written = [PollFd::new(&*kick, PollFlags::IN)];
+    assert_eq!(poll(&mut written, Some(&Timespec::default())), Ok(0));
+    // The notification is not lost.
+    let mut rig = Rig::new(workers.pop().expect("one worker"));
+    back_end.wait_for(Request::SetVringEnable, 2);
+    rig.run();
+    assert!(back_end.event(Request::SetVringKick, 1).take());
+    rig.stop();
     drop(vhost);
     back_end.join();
 }

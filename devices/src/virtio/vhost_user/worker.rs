@@ -82,6 +82,8 @@ impl BackEndWorker {
         let served = queues.map(|queue| {
             let call = front.calls.get(usize::from(queue.index));
             let call = Arc::clone(call.ok_or(queue.index)?);
+            // Now, while nobody can signal: whoever starts a device has its registers.
+            queue.kick.share(&front.relay);
             Ok(Served { queue, call })
         });
         match served.collect::<Result<Vec<_>, u16>>() {
@@ -117,7 +119,6 @@ impl BackEndWorker {
             channel.send(Request::SetVringBase, &state(base), &[])?;
             channel.send(Request::SetVringAddr, &vring_addr(index, layout), &[])?;
             channel.send(Request::SetVringCall, &number, &[call.as_fd()])?;
-            queue.kick.share(&self.relay);
             channel.send(Request::SetVringKick, &number, &[queue.kick.as_fd()])?;
             let enabled = u16::from(index < self.enabled);
             channel.send(Request::SetVringEnable, &state(enabled), &[])?;
