@@ -218,7 +218,8 @@ impl WorkerTaps {
     /// Takes up a further device's.
     pub(crate) fn add(&self, device: &DeviceResources) {
         if !device.taps.is_empty() {
-            lock(&self.0).insert(device.place.slot, device.taps.clone());
+            let taps = device.taps.iter().map(TapId::numbered).collect();
+            lock(&self.0).insert(device.place.slot, taps);
         }
     }
 

@@ -137,6 +137,15 @@ impl TapId {
         }
     }
 
+    /// The same with its number. A record of before there were numbers means the tap that has the name.
+    #[must_use]
+    pub(crate) fn numbered(&self) -> Self {
+        match self.index {
+            Some(_) => self.clone(),
+            None => Self::named(&self.name),
+        }
+    }
+
     /// Whether the interface of that name is this tap.
     pub(super) fn is_there(&self) -> bool {
         let index = Control::open().and_then(|control| control.index(&self.name));

@@ -229,11 +229,7 @@ fn guarded(domain: &Domain, recorded: &Resources, network: &NicPolicy) -> Vec<(T
                  the kernel write checksums until the domain is shut down and given driver=user"
             );
         }
-        let taps = device.taps.iter().map(|tap| match tap.index {
-            Some(_) => tap.clone(),
-            // A record of before there were numbers: it is the one that has the name.
-            None => TapId::named(&tap.name),
-        });
+        let taps = device.taps.iter().map(TapId::numbered);
         Some(
             taps.map(move |tap| (tap, guarded.clone()))
                 .collect::<Vec<_>>(),

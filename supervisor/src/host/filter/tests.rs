@@ -300,6 +300,32 @@ fn a_trusted_guest_has_any_ethernet_address_and_no_other_of_ip() {
 }
 
 #[test]
+fn what_is_dropped_of_a_tap_whose_record_has_no_number_is_counted_among_its_device_s_drops() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
+        let slot = PciSlot::try_from(3).unwrap();
+        let recorded = DeviceResources {
+            place: slot.into(),
+            taps: vec![TapId {
+                name: "guest".to_owned(),
+                index: None,
+            }],
+            sockets: Vec::new(),
+        };
+        let mut reports = [DeviceReport {
+            slot,
+            figures: DeviceFigures::Nic(reeve_ipc::device::NicFigures::default()),
+        }];
+        WorkerTaps::of(&[recorded]).count(&wire.filters, &mut reports);
+        let DeviceFigures::Nic(figures) = reports[0].figures else {
+            panic!("{reports:?}");
+        };
+        assert_eq!(figures.sent.drops, 1);
+    });
+}
+
+#[test]
 fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
     alone(|| {
         let wire = Wire::new(guarded(&["192.0.2.5"]));
