@@ -146,10 +146,15 @@ impl TapId {
         }
     }
 
-    /// Whether the interface of that name is this tap.
-    pub(super) fn is_there(&self) -> bool {
-        let index = Control::open().and_then(|control| control.index(&self.name));
-        index.is_ok_and(|index| self.index.is_none_or(|own| own == index))
+    /// The same by the name that it has now; `ENODEV` where it is gone.
+    pub(super) fn now(&self) -> Result<Self, Errno> {
+        let control = Control::open()?;
+        let name = match self.index {
+            Some(index) => control.name(index)?,
+            None => control.index(&self.name).map(|_| self.name.clone())?,
+        };
+        let index = self.index;
+        Ok(Self { name, index })
     }
 
     /// Whether there is no such tap any more, by whatever name. Where that cannot be found out there may be.

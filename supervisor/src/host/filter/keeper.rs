@@ -2,7 +2,8 @@
 //! deleted.
 //!
 //! A tap is the interface with its number, whatever others have its name before and after: a table is noted with
-//! the number, and neither replaced nor deleted where the tap of its name is another than was guarded. One is
+//! the number, and neither replaced nor deleted where the tap of its name is another than was guarded. It is hooked
+//! into whatever has that name (6.16 and later) and named for it: a tap that is renamed gets one by its new name. One is
 //! deleted only when its tap is gone, and by its handle, which is asked for before that is looked at: one that
 //! another supervisor, or this one, makes meanwhile for a new tap of the same name is another table. What cannot
 //! be put in its place is tried again, ever more rarely, for as long as the tap is there.
@@ -29,7 +30,10 @@ use crate::host::tap::TapId;
 const LINKS: u32 = 1;
 /// `NFNLGRP_NFTABLES`, as a bit.
 const RULESETS: u32 = 1 << 6;
+const RTM_NEWLINK: u16 = 16;
 const RTM_DELLINK: u16 = 17;
+/// `IFLA_IFNAME`.
+const LINK_NAME: u16 = 3;
 /// `struct ifinfomsg`.
 const LINK_HEADER_BYTES: usize = 16;
 /// More than any event has.
@@ -66,6 +70,8 @@ struct Retry {
 #[derive(Debug)]
 struct Entry {
     guarded: Guarded,
+    /// The tap's name when its table was put up.
+    name: String,
     retry: Option<Retry>,
 }
 
@@ -89,32 +95,66 @@ impl Kept {
 
     /// Guards a tap, or leaves everything as it was.
     pub(super) fn guard(&mut self, tap: &TapId, guarded: Guarded) -> Result<(), Errno> {
-        self.put(tap, &guarded.sender)?;
-        let retry = None;
-        self.guarded.insert(tap.clone(), Entry { guarded, retry });
+        let entry = Entry {
+            name: self.put(tap, &guarded.sender)?,
+            guarded,
+            retry: None,
+        };
+        self.guarded.insert(tap.clone(), entry);
         Ok(())
     }
 
     /// Guards a tap, now or as soon as the kernel lets.
     pub(super) fn guard_soon(&mut self, tap: &TapId, guarded: Guarded) -> Result<(), Errno> {
         let put = self.put(tap, &guarded.sender);
-        let retry = put.err().map(|_| Retry::first());
-        self.guarded.insert(tap.clone(), Entry { guarded, retry });
-        put
+        let retry = put.as_ref().err().map(|_| Retry::first());
+        let entry = Entry {
+            name: put.as_ref().unwrap_or(&tap.name).clone(),
+            guarded,
+            retry,
+        };
+        self.guarded.insert(tap.clone(), entry);
+        put.map(drop)
     }
 
-    /// Puts a table up for that very tap.
-    fn put(&mut self, tap: &TapId, sender: &Sender) -> Result<(), Errno> {
-        if !tap.is_there() {
+    /// Puts a table up for that very tap, by the name that it has, which is given. Those by other names that it
+    /// had are deleted.
+    fn put(&mut self, tap: &TapId, sender: &Sender) -> Result<String, Errno> {
+        let named = tap.now()?;
+        self.tables()?.put(&named, sender)?;
+        if tap.now().as_ref() != Ok(&named) {
+            // It went meanwhile, or has another name, and the table may be on another tap.
+            self.delete(|table| table.tap == named, &named.name)?;
             return Err(Errno::NODEV);
         }
-        self.tables()?.put(tap, sender)?;
-        if tap.is_there() {
-            return Ok(());
+        if self.name_of(tap) != named.name || tap.name != named.name {
+            if let Err(errno) = self.delete_others(&named) {
+                let (tap, reason) = (&named.name, reason(errno));
+                tracing::warn!(
+                    tap,
+                    "the filter by a tap's earlier name cannot be deleted: {reason}"
+                );
+            }
         }
-        // It went meanwhile, and the table may be on another of its name.
-        self.delete(|table| table.tap == *tap, &tap.name)?;
-        Err(Errno::NODEV)
+        Ok(named.name)
+    }
+
+    /// The name that a tap had when its table was put up.
+    fn name_of(&self, tap: &TapId) -> String {
+        let entry = self.guarded.get(tap);
+        entry.map_or(&tap.name, |entry| &entry.name).clone()
+    }
+
+    /// Deletes the tables of a tap by other names than this.
+    fn delete_others(&mut self, named: &TapId) -> Result<(), Errno> {
+        let tables = self.tables()?;
+        for table in tables.all()? {
+            let own = named.index.is_some() && table.tap.index == named.index;
+            if own && table.tap.name != named.name {
+                ignore_gone(tables.delete(&table))?;
+            }
+        }
+        Ok(())
     }
 
     /// Deletes the table of taps of that name where `unwanted` says so of it.
@@ -143,13 +183,14 @@ impl Kept {
 
     /// Deletes the table of a tap, if that is gone.
     pub(super) fn gone(&mut self, tap: &TapId) {
-        let table = self.tables().and_then(|tables| tables.find(&tap.name));
+        let name = self.name_of(tap);
+        let table = self.tables().and_then(|tables| tables.find(&name));
         if !tap.is_gone() {
             return;
         }
         self.guarded.remove(tap);
         let deleted = table.and_then(|table| match table {
-            Some(table) if tap.index.is_none() || table.tap == *tap => {
+            Some(table) if tap.index.is_none() || table.tap.index == tap.index => {
                 ignore_gone(self.tables()?.delete(&table))
             }
             _ => Ok(()),
@@ -165,9 +206,30 @@ impl Kept {
 
     /// Somebody took something from the table of taps of that name.
     pub(super) fn taken_from(&mut self, name: &str) {
-        let taps = self.guarded.keys().filter(|tap| tap.name == name);
-        for tap in taps.cloned().collect::<Vec<_>>() {
+        let taps = self.guarded.iter().filter(|(_, entry)| entry.name == name);
+        for tap in taps.map(|(tap, _)| tap.clone()).collect::<Vec<_>>() {
             self.put_back(&tap);
+        }
+    }
+
+    /// The taps with these numbers.
+    fn among(&self, numbers: &BTreeSet<i32>) -> Vec<TapId> {
+        let taps = self.guarded.keys();
+        let those = taps.filter(|tap| tap.index.is_some_and(|own| numbers.contains(&own)));
+        those.cloned().collect()
+    }
+
+    /// Whether the tap with that number is guarded by another name.
+    fn is_renamed(&self, index: i32, name: &str) -> bool {
+        let mut taps = self.guarded.iter();
+        taps.any(|(tap, entry)| tap.index == Some(index) && entry.name != name)
+    }
+
+    /// A tap may have another name than that by which it is guarded.
+    fn renamed(&mut self, tap: &TapId) {
+        let name = self.name_of(tap);
+        if tap.now().is_ok_and(|now| now.name != name) {
+            self.put_back(tap);
         }
     }
 
@@ -179,21 +241,24 @@ impl Kept {
         if tap.is_gone() {
             return;
         }
-        let (guarded, retry) = (entry.guarded.clone(), entry.retry);
-        let put = self.put(tap, &guarded.sender);
-        let next = match (put, retry) {
-            (Ok(()), _) => {
-                guarded.warn(&tap.name, "its source filter was gone, and is back");
-                None
+        let (guarded, name, retry) = (entry.guarded.clone(), entry.name.clone(), entry.retry);
+        let (name, next) = match (self.put(tap, &guarded.sender), retry) {
+            (Ok(now), _) => {
+                let what = match now == name {
+                    true => "its source filter was gone, and is back",
+                    false => "it has another name, and its source filter by that",
+                };
+                guarded.warn(&now, what);
+                (now, None)
             }
             (Err(errno), None) => {
-                guarded.failed(&tap.name, errno);
-                Some(Retry::first())
+                guarded.failed(&name, errno);
+                (name, Some(Retry::first()))
             }
-            (Err(_), Some(retry)) => Some(retry.next()),
+            (Err(_), Some(retry)) => (name, Some(retry.next())),
         };
         if let Some(entry) = self.guarded.get_mut(tap) {
-            entry.retry = next;
+            (entry.name, entry.retry) = (name, next);
         }
     }
 
@@ -201,8 +266,10 @@ impl Kept {
     fn look(&mut self) {
         for tap in self.guarded.keys().cloned().collect::<Vec<_>>() {
             self.gone(&tap);
-            let found = self.tables().and_then(|tables| tables.find(&tap.name));
-            if found.is_ok_and(|found| found.is_none_or(|table| table.tap != tap)) {
+            self.renamed(&tap);
+            let name = self.name_of(&tap);
+            let found = self.tables().and_then(|tables| tables.find(&name));
+            if found.is_ok_and(|found| found.is_none_or(|table| table.tap.index != tap.index)) {
                 self.put_back(&tap);
             }
         }
@@ -288,6 +355,8 @@ pub(super) struct Events {
 struct News {
     /// Their numbers.
     gone: BTreeSet<i32>,
+    /// Numbers of those that are guarded by another name.
+    renamed: BTreeSet<i32>,
     taken_from: BTreeSet<String>,
     /// More than this.
     lost: bool,
@@ -325,15 +394,18 @@ impl Events {
             let port = kept.tables.as_ref().map_or(0, |tables| tables.port);
             let mut news = News::default();
             news.read(&self.links, |message, news| {
-                news.gone.extend(deleted(message))
+                news.gone.extend(deleted(message));
+                let named = named(message).filter(|(index, name)| kept.is_renamed(*index, name));
+                news.renamed.extend(named.map(|(index, _)| index));
             });
             news.read(&self.rulesets, |message, news| {
                 news.taken_from.extend(tables::taken_from(message, port));
             });
-            let gone = kept.guarded.keys();
-            let gone = gone.filter(|tap| tap.index.is_some_and(|own| news.gone.contains(&own)));
-            for tap in gone.cloned().collect::<Vec<_>>() {
+            for tap in kept.among(&news.gone) {
                 kept.gone(&tap);
+            }
+            for tap in kept.among(&news.renamed) {
+                kept.renamed(&tap);
             }
             for name in &news.taken_from {
                 kept.taken_from(name);
@@ -371,10 +443,21 @@ impl News {
 
 /// The number of the interface that a message says is gone; leaving a bridge is told alike, in that family.
 fn deleted(message: &Received<'_>) -> Option<i32> {
-    let (header, _) = message.body.split_first_chunk::<LINK_HEADER_BYTES>()?;
-    if message.kind != RTM_DELLINK || i32::from(header[0]) != libc::AF_UNSPEC {
+    about(message, RTM_DELLINK).map(|(index, _)| index)
+}
+
+/// The number of an interface and the name that a message says it has.
+fn named<'a>(message: &Received<'a>) -> Option<(i32, &'a str)> {
+    let (index, attributes) = about(message, RTM_NEWLINK)?;
+    Some((index, netlink::text(netlink::find(attributes, LINK_NAME)?)?))
+}
+
+/// The number and the attributes of the interface that a message of that kind is about.
+fn about<'a>(message: &Received<'a>, kind: u16) -> Option<(i32, &'a [u8])> {
+    let (header, attributes) = message.body.split_first_chunk::<LINK_HEADER_BYTES>()?;
+    if message.kind != kind || i32::from(header[0]) != libc::AF_UNSPEC {
         return None;
     }
     let [_, _, _, _, a, b, c, d, ..] = *header;
-    Some(i32::from_ne_bytes([a, b, c, d]))
+    Some((i32::from_ne_bytes([a, b, c, d]), attributes))
 }

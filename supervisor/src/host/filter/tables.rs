@@ -154,7 +154,8 @@ impl Tables {
     /// How many frames of a tap were dropped; `None` where the table of that name is another tap's, or there
     /// is none.
     pub(super) fn dropped(&mut self, tap: &TapId) -> Result<Option<u64>, Errno> {
-        if self.find(&tap.name)?.is_none_or(|table| table.tap != *tap) {
+        let tap = tap.now()?;
+        if self.find(&tap.name)?.is_none_or(|table| table.tap != tap) {
             return Ok(None);
         }
         let body = [

@@ -489,15 +489,81 @@ fn a_table_is_swept_if_its_tap_is_gone_though_another_has_its_name() {
     });
 }
 
+/// Gives an interface another name; one that is up keeps its own on many kernels.
+fn rename(from: &str, to: &str) {
+    ip(&["link", "set", from, "down"]);
+    ip(&["link", "set", from, "name", to]);
+    ip(&["link", "set", to, "up"]);
+}
+
 #[test]
 fn a_tap_that_is_renamed_keeps_its_filter() {
     alone(|| {
-        let _tap = make("guest");
-        let filters = TapFilters::default();
-        filters.guard(&id("guest"), guarded(&[])).unwrap();
-        ip(&["link", "set", "guest", "name", "other"]);
-        filters.sweep();
-        assert_eq!(tables(), ["guest"]);
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        let strange = udp([192, 0, 2, 6], 1000, 2000);
+        assert!(!wire.passes(&strange));
+        let tap = id("guest");
+        for (from, to) in [("guest", "moved"), ("moved", "again"), ("again", "guest")] {
+            rename(from, to);
+            until("the filter follows", || tables() == [to]);
+            until("frames pass", || wire.passes(&honest()));
+            let before = wire.filters.dropped([&tap]);
+            assert!(!wire.passes(&strange), "{to}");
+            assert_eq!(wire.filters.dropped([&tap]), before + 1);
+            wire.filters.sweep();
+            assert_eq!(tables(), [to]);
+        }
+        // By its new name it is kept as by the old.
+        rename("guest", "moved");
+        until("the filter follows", || tables() == ["moved"]);
+        unguard("moved").unwrap();
+        until("it is back", || tables() == ["moved"]);
+        until("frames pass", || wire.passes(&honest()));
+        assert!(!wire.passes(&strange));
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = wire;
+        drop((guest, other));
+        ends("moved");
+        until("the table is gone", || tables().is_empty());
+        drop(filters);
+    });
+}
+
+#[test]
+fn a_tap_that_was_renamed_while_nobody_looked_is_guarded_by_its_name_again() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        let recorded = id("guest");
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = wire;
+        drop(filters);
+        rename("guest", "moved");
+        let wire = Wire {
+            filters: TapFilters::default(),
+            guest,
+            other,
+        };
+        wire.filters
+            .guard_soon(&recorded, guarded(&["192.0.2.5"]));
+        assert_eq!(tables(), ["moved"]);
+        until("frames pass", || wire.passes(&honest()));
+        assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
+        assert_eq!(wire.filters.dropped([&recorded]), 1);
+        // Another that has its old name is another.
+        let _second = make("guest");
+        let second = id("guest");
+        wire.filters.clear(&second);
+        wire.filters.guard(&second, guarded(&[])).unwrap();
+        let mut both = tables();
+        both.sort();
+        assert_eq!(both, ["guest", "moved"]);
+        assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
     });
 }
 
