@@ -163,7 +163,8 @@ impl TapFilters {
             put
         });
         if let Err(errno) = put {
-            guarded.failed(&tap.name, errno);
+            let held = lock(&self.0.kept).is_held(tap);
+            guarded.failed(&tap.name, errno, held);
         }
     }
 

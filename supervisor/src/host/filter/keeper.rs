@@ -139,6 +139,12 @@ impl Kept {
         Ok(named.name)
     }
 
+    /// Whether an earlier filter of a tap is in its place.
+    pub(super) fn is_held(&mut self, tap: &TapId) -> bool {
+        let held = self.tables().and_then(|tables| tables.hold(tap));
+        held.unwrap_or(false)
+    }
+
     /// The name that a tap had when its table was put up.
     fn name_of(&self, tap: &TapId) -> String {
         let entry = self.guarded.get(tap);
@@ -252,7 +258,7 @@ impl Kept {
                 (now, None)
             }
             (Err(errno), None) => {
-                guarded.failed(&name, errno);
+                guarded.failed(&name, errno, self.is_held(tap));
                 (name, Some(Retry::first()))
             }
             (Err(_), Some(retry)) => (name, Some(retry.next())),
@@ -319,11 +325,14 @@ impl Guarded {
         }
     }
 
-    /// Says in the guest's log, too, that its tap has no filter.
-    pub(super) fn failed(&self, tap: &str, errno: Errno) {
+    /// Says in the guest's log, too, that its tap has no filter, or one of before that is still `held`.
+    pub(super) fn failed(&self, tap: &str, errno: Errno, held: bool) {
+        let until = match held {
+            true => "the one of before holds",
+            false => "the guest may use others' addresses",
+        };
         let what = format!(
-            "its source filter cannot be put in its place: {}; until it is the guest may use others' \
-             addresses, and it is tried again",
+            "its source filter cannot be put in its place: {}; until it is {until}, and it is tried again",
             reason(errno)
         );
         match &self.guest {

@@ -34,6 +34,7 @@ const NEW_ELEMENTS: u16 = 12;
 const DELETIONS: [u16; 5] = [DELETE_TABLE, 5, 8, 11, 14];
 
 const TABLE_NAME: u16 = 1;
+const TABLE_FLAGS: u16 = 2;
 const TABLE_HANDLE: u16 = 4;
 const TABLE_NOTE: u16 = 6;
 /// What the note of a table begins with; the number of its tap follows.
@@ -50,6 +51,10 @@ const KEY_IPV4: u32 = 7;
 const KEY_IPV6: u32 = 8;
 /// The most that the kernel says at once.
 const ANSWER_BYTES: usize = 32 << 10;
+
+/// `NFT_TABLE_F_OWNER`.
+#[cfg(test)]
+const OWNED: u32 = 2;
 
 /// A table of ours that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -85,8 +90,14 @@ impl Tables {
     /// Makes the table of a tap, in place of the one that is there: also one that an earlier tap of that name
     /// has left, which the kernel would hook into this one (6.16 and later).
     pub(super) fn put(&mut self, tap: &TapId, sender: &Sender) -> Result<(), Errno> {
+        self.put_with(tap, sender, 0)
+    }
+
+    /// As [`put`](Self::put), with flags of the table (`NFT_TABLE_F_*`).
+    fn put_with(&mut self, tap: &TapId, sender: &Sender, flags: u32) -> Result<(), Errno> {
         let table = name(&tap.name);
         let mut noted = attribute(TABLE_NAME, &table);
+        noted.extend(attribute(TABLE_FLAGS, &flags.to_be_bytes()));
         if let Some(index) = tap.index {
             noted.extend(attribute(TABLE_NOTE, &note(index)));
         }
@@ -123,12 +134,18 @@ impl Tables {
     #[cfg(test)]
     pub(super) fn seize(&mut self, tap: &str) -> Result<(), Errno> {
         let named = attribute(TABLE_NAME, &name(tap));
-        // NFT_TABLE_F_OWNER
-        let owned = [named.clone(), attribute(2, &2_u32.to_be_bytes())].concat();
+        let flags = attribute(TABLE_FLAGS, &OWNED.to_be_bytes());
+        let owned = [named.clone(), flags].concat();
         self.transact(&[
             Part::new(DELETE_TABLE, 0, named),
             Part::new(NEW_TABLE, CREATE | EXCLUSIVE, owned),
         ])
+    }
+
+    /// As [`put`](Self::put), and nobody else may touch it for as long as the socket lives.
+    #[cfg(test)]
+    pub(super) fn put_owned(&mut self, tap: &TapId, sender: &Sender) -> Result<(), Errno> {
+        self.put_with(tap, sender, OWNED)
     }
 
     /// The table of taps of that name, if there is one.
@@ -167,6 +184,21 @@ impl Tables {
             dropped = dropped.saturating_add(counted(answer).unwrap_or(0));
         })?;
         Ok(Some(dropped))
+    }
+
+    /// Whether frames of a tap pass rules that are there, however old.
+    pub(super) fn hold(&mut self, tap: &TapId) -> Result<bool, Errno> {
+        let tap = tap.now()?;
+        if self.find(&tap.name)?.is_none_or(|table| table.tap != tap) {
+            return Ok(false);
+        }
+        let body = [
+            attribute(TABLE_NAME, &name(&tap.name)),
+            attribute(RULE_CHAIN, &terminated(FRAMES)),
+        ];
+        let mut rules = 0_u64;
+        self.ask(GET_RULE, DUMP, &body.concat(), |_| rules += 1)?;
+        Ok(rules > 0)
     }
 
     fn number(&mut self) -> u32 {

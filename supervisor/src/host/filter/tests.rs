@@ -577,11 +577,7 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
         let strange = udp([192, 0, 2, 6], 1000, 2000);
         assert!(wire.passes(&strange));
 
-        let lines = Lines::default();
-        let writer = lines.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_writer(move || writer.clone())
-            .finish();
+        let (lines, subscriber) = Lines::subscriber();
         tracing::subscriber::with_default(subscriber, || {
             let mut later = guarded(&["192.0.2.5"]);
             later.guest = Some(Guest {
@@ -591,7 +587,7 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
             let mut kept = Kept::default();
             kept.guard(&id("guest"), later.clone()).unwrap_err();
             let errno = kept.guard_soon(&id("guest"), later.clone()).unwrap_err();
-            later.failed("guest", errno);
+            later.failed("guest", errno, kept.is_held(&id("guest")));
             let begin = Instant::now();
             let pause = kept.retry(begin).unwrap();
             assert!(pause <= Duration::from_millis(100), "{pause:?}");
@@ -614,6 +610,7 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
             "domain=web",
             "uuid=8a5ef1a4",
             "tap=\"guest\"",
+            "may use others' addresses",
             "tried again",
         ] {
             assert!(lines.contains(part), "{lines}");
@@ -625,11 +622,37 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
     });
 }
 
+#[test]
+fn a_filter_that_is_not_replaced_holds_and_the_log_does_not_say_that_the_guest_has_none() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        let mut earlier = Tables::open().unwrap();
+        let sender = guarded(&["192.0.2.5"]).sender;
+        earlier.put_owned(&id("guest"), &sender).unwrap();
+        let (lines, subscriber) = Lines::subscriber();
+        tracing::subscriber::with_default(subscriber, || {
+            TapFilters::default().guard_soon(&id("guest"), guarded(&["192.0.2.5"]));
+        });
+        let lines = lines.text();
+        assert!(lines.contains("the one of before holds"), "{lines}");
+        assert!(!lines.contains("others' addresses"), "{lines}");
+        assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
+        assert!(wire.passes(&honest()));
+    });
+}
+
 /// Lines that were logged.
 #[derive(Debug, Clone, Default)]
 struct Lines(Arc<Mutex<Vec<u8>>>);
 
 impl Lines {
+    fn subscriber() -> (Self, impl tracing::Subscriber + Send + Sync) {
+        let lines = Self::default();
+        let writer = lines.clone();
+        let subscriber = tracing_subscriber::fmt().with_writer(move || writer.clone());
+        (lines, subscriber.finish())
+    }
+
     fn text(&self) -> String {
         String::from_utf8(lock(&self.0).clone()).unwrap()
     }
