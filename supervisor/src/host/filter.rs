@@ -31,6 +31,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use reeve_ipc::device::{DeviceFigures, DeviceReport};
 use reeve_ipc::model::InterfaceName;
@@ -156,7 +157,7 @@ impl TapFilters {
     /// says so, and it is tried again until it does not.
     pub(crate) fn guard_soon(&self, tap: &TapId, guarded: Guarded) {
         let put = self.0.start().and_then(|()| {
-            let put = lock(&self.0.kept).guard_soon(tap, guarded.clone());
+            let put = lock(&self.0.kept).guard_soon(tap, guarded.clone(), Instant::now());
             if let Some(keeper) = &*lock(&self.0.keeper) {
                 keeper.wake();
             }

@@ -105,9 +105,14 @@ impl Kept {
     }
 
     /// Guards a tap, now or as soon as the kernel lets.
-    pub(super) fn guard_soon(&mut self, tap: &TapId, guarded: Guarded) -> Result<(), Errno> {
+    pub(super) fn guard_soon(
+        &mut self,
+        tap: &TapId,
+        guarded: Guarded,
+        at: Instant,
+    ) -> Result<(), Errno> {
         let put = self.put(tap, &guarded.sender);
-        let retry = put.as_ref().err().map(|_| Retry::first());
+        let retry = put.as_ref().err().map(|_| Retry::first(at));
         let entry = Entry {
             name: put.as_ref().unwrap_or(&tap.name).clone(),
             guarded,
@@ -211,10 +216,10 @@ impl Kept {
     }
 
     /// Somebody took something from the table of taps of that name.
-    pub(super) fn taken_from(&mut self, name: &str) {
+    pub(super) fn taken_from(&mut self, name: &str, at: Instant) {
         let taps = self.guarded.iter().filter(|(_, entry)| entry.name == name);
         for tap in taps.map(|(tap, _)| tap.clone()).collect::<Vec<_>>() {
-            self.put_back(&tap);
+            self.put_back(&tap, at);
         }
     }
 
@@ -232,14 +237,14 @@ impl Kept {
     }
 
     /// A tap may have another name than that by which it is guarded.
-    fn renamed(&mut self, tap: &TapId) {
+    fn renamed(&mut self, tap: &TapId, at: Instant) {
         let name = self.name_of(tap);
         if tap.now().is_ok_and(|now| now.name != name) {
-            self.put_back(tap);
+            self.put_back(tap, at);
         }
     }
 
-    fn put_back(&mut self, tap: &TapId) {
+    fn put_back(&mut self, tap: &TapId, at: Instant) {
         let Some(entry) = self.guarded.get(tap) else {
             return;
         };
@@ -259,9 +264,9 @@ impl Kept {
             }
             (Err(errno), None) => {
                 guarded.failed(&name, errno, self.is_held(tap));
-                (name, Some(Retry::first()))
+                (name, Some(Retry::first(at)))
             }
-            (Err(_), Some(retry)) => (name, Some(retry.next())),
+            (Err(_), Some(retry)) => (name, Some(retry.next(at))),
         };
         if let Some(entry) = self.guarded.get_mut(tap) {
             (entry.name, entry.retry) = (name, next);
@@ -269,48 +274,48 @@ impl Kept {
     }
 
     /// Events were lost: looks at everything.
-    fn look(&mut self) {
+    fn look(&mut self, at: Instant) {
         for tap in self.guarded.keys().cloned().collect::<Vec<_>>() {
             self.gone(&tap);
-            self.renamed(&tap);
+            self.renamed(&tap, at);
             let name = self.name_of(&tap);
             let found = self.tables().and_then(|tables| tables.find(&name));
             if found.is_ok_and(|found| found.is_none_or(|table| table.tap.index != tap.index)) {
-                self.put_back(&tap);
+                self.put_back(&tap, at);
             }
         }
     }
 
     /// Tries again what is due; gives how long it is until the next is.
-    pub(super) fn retry(&mut self, now: Instant) -> Option<Duration> {
-        let due = |entry: &Entry| entry.retry.is_some_and(|retry| retry.due <= now);
+    pub(super) fn retry(&mut self, at: Instant) -> Option<Duration> {
+        let due = |entry: &Entry| entry.retry.is_some_and(|retry| retry.due <= at);
         let taps = self.guarded.iter().filter(|(_, entry)| due(entry));
         for tap in taps.map(|(tap, _)| tap.clone()).collect::<Vec<_>>() {
             self.gone(&tap);
-            self.put_back(&tap);
+            self.put_back(&tap, at);
         }
-        self.next_retry(now)
+        self.next_retry(at)
     }
 
     /// How long it is until something is tried again.
-    pub(super) fn next_retry(&self, now: Instant) -> Option<Duration> {
+    fn next_retry(&self, at: Instant) -> Option<Duration> {
         let retries = self.guarded.values().filter_map(|entry| entry.retry);
-        let pauses = retries.map(|retry| retry.due.saturating_duration_since(now));
+        let pauses = retries.map(|retry| retry.due.saturating_duration_since(at));
         pauses.min()
     }
 }
 
 impl Retry {
-    fn first() -> Self {
+    fn first(now: Instant) -> Self {
         Self {
-            due: Instant::now() + FIRST_PAUSE,
+            due: now + FIRST_PAUSE,
             pause: FIRST_PAUSE * 2,
         }
     }
 
-    fn next(self) -> Self {
+    fn next(self, now: Instant) -> Self {
         Self {
-            due: Instant::now() + self.pause,
+            due: now + self.pause,
             pause: (self.pause * 2).min(LONGEST_PAUSE),
         }
     }
@@ -400,6 +405,7 @@ impl Events {
             );
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
             let mut kept = lock(kept);
+            let now = Instant::now();
             let port = kept.tables.as_ref().map_or(0, |tables| tables.port);
             let mut news = News::default();
             news.read(&self.links, |message, news| {
@@ -414,18 +420,18 @@ impl Events {
                 kept.gone(&tap);
             }
             for tap in kept.among(&news.renamed) {
-                kept.renamed(&tap);
+                kept.renamed(&tap, now);
             }
             for name in &news.taken_from {
-                kept.taken_from(name);
+                kept.taken_from(name, now);
             }
             if news.lost || kept.ending {
-                kept.look();
+                kept.look(now);
             }
             if kept.ending || !matches!(waited, Ok(_) | Err(Errno::INTR)) {
                 return;
             }
-            pause = kept.retry(Instant::now());
+            pause = kept.retry(now);
         }
     }
 }

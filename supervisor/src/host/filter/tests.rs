@@ -2,7 +2,7 @@
 //! network namespace of the test's own thread, where there is the right to one.
 
 use std::os::fd::OwnedFd;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -437,20 +437,24 @@ fn a_later_tap_of_the_same_name_is_left_alone() {
         assert_ne!(first_id, second_id);
         let of = || Tables::open().unwrap().find("guest").unwrap();
         assert!(kept.guard(&first_id, guarded(&["192.0.2.5"])).is_err());
-        assert!(kept.guard_soon(&first_id, guarded(&["192.0.2.5"])).is_err());
+        let now = Instant::now();
+        assert!(
+            kept.guard_soon(&first_id, guarded(&["192.0.2.5"]), now)
+                .is_err()
+        );
         let other = TapFilters::default();
         other.guard(&second_id, guarded(&["192.0.2.6"])).unwrap();
         let table = of().unwrap();
         assert_eq!(table.tap, second_id);
         // Neither deleted as the first one's, nor put back as its own, nor counted.
-        kept.retry(Instant::now() + Duration::from_secs(9));
+        kept.retry(now + Duration::from_secs(9));
         kept.gone(&first_id);
         kept.sweep().unwrap();
         assert_eq!(of(), Some(table.clone()));
         assert_eq!(other.dropped([&first_id]), 0);
         drop(other);
         Tables::open().unwrap().delete(&table).unwrap();
-        kept.taken_from("guest");
+        kept.taken_from("guest", now);
         assert_eq!(of(), None);
     });
 }
@@ -586,22 +590,20 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
             });
             let mut kept = Kept::default();
             kept.guard(&id("guest"), later.clone()).unwrap_err();
-            let errno = kept.guard_soon(&id("guest"), later.clone()).unwrap_err();
+            let mut now = Instant::now();
+            let refused = kept.guard_soon(&id("guest"), later.clone(), now);
+            let errno = refused.unwrap_err();
             later.failed("guest", errno, kept.is_held(&id("guest")));
-            let begin = Instant::now();
-            let pause = kept.retry(begin).unwrap();
-            assert!(pause <= Duration::from_millis(100), "{pause:?}");
             // Ever more rarely, and not for ever more.
-            let mut last = Duration::ZERO;
+            let mut pauses = Vec::new();
             for _ in 0..20 {
-                let far = Instant::now() + Duration::from_secs(120);
-                kept.retry(far);
-                let pause = kept.next_retry(Instant::now()).unwrap();
-                assert!(pause + Duration::from_millis(50) >= last, "{pause:?}");
-                last = pause;
+                let pause = kept.retry(now).unwrap();
+                pauses.push(pause);
+                now += pause;
             }
-            assert!(last <= Duration::from_secs(60), "{last:?}");
-            assert!(last >= Duration::from_secs(59), "{last:?}");
+            let doubled = (0..).map(|times| Duration::from_millis(100 << times));
+            let expected = doubled.map(|pause| pause.min(Duration::from_secs(60)));
+            assert_eq!(pauses, expected.take(20).collect::<Vec<_>>());
         });
         let lines = lines.text();
         assert_eq!(lines.lines().count(), 1, "{lines}");
