@@ -322,15 +322,20 @@ impl VirtioDevice for Block {
     /// served, or between the two that served it. A record without a size is of one that did not note it.
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
         SCHEMA.expect_version(version)?;
-        let mut changed = true;
+        let (mut other, mut untold) = (true, true);
         if !bytes.is_empty() {
             let mut reader = StateReader::new(bytes);
             let told = reader.u64()?;
-            let untold = reader.bool("changed")?;
+            untold = reader.bool("changed")?;
             reader.finish()?;
-            changed = untold || told != self.disk.capacity.load(Ordering::Acquire);
+            other = told != self.disk.capacity.load(Ordering::Acquire);
         }
-        self.disk.changed.store(changed, Ordering::Release);
+        if other {
+            // The driver may have read a part of the other.
+            let mut changes = lock(&self.disk.changes);
+            *changes = changes.wrapping_add(1);
+        }
+        self.disk.changed.store(other || untold, Ordering::Release);
         Ok(())
     }
 

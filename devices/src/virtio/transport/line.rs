@@ -99,6 +99,11 @@ impl Line {
         self.generation.load(Ordering::Acquire)
     }
 
+    /// Puts `generation` where it is to go on from.
+    pub(super) fn restore_generation(&self, generation: u8) {
+        self.generation.store(generation, Ordering::Release);
+    }
+
     /// Whether the device asks to be reset.
     #[must_use]
     pub fn wants_reset(&self) -> bool {

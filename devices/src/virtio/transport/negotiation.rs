@@ -365,6 +365,12 @@ impl Negotiation {
         told.wrapping_add(self.device.config_changes())
     }
 
+    /// Has the generation go on from `before`, that of a saved state: a driver that read a part of a field has
+    /// seen that one, and what has changed since the device counts.
+    pub(super) fn follow_generation(&self, before: u8) {
+        self.line.restore_generation(before);
+    }
+
     /// The selected queue's vector.
     #[must_use]
     pub fn queue_vector(&self) -> u16 {

@@ -50,9 +50,10 @@ const WINDOW_OFFSET: u16 = 8;
 const WINDOW_LENGTH: u16 = 12;
 const WINDOW_DATA: u16 = 16;
 
+/// The second version begins with the configuration generation (§4.1.4.3.1), and goes on as the first.
 const SCHEMA: Schema = Schema {
     name: "virtio-pci",
-    version: 1,
+    version: 2,
 };
 
 impl Vectors for Msix {
@@ -311,22 +312,33 @@ impl Saveable for VirtioPci {
     /// The workers must have ended: [`Negotiation::stop`] before.
     fn save(&self) -> Vec<u8> {
         let mut writer = StateWriter::new();
+        let mut registers = lock(&self.registers);
+        writer.u8(registers.negotiation().config_generation());
         self.config.state().encode(&mut writer);
         self.msix.state().encode(&mut writer);
-        lock(&self.registers).negotiation().save(&mut writer);
+        registers.negotiation().save(&mut writer);
         writer.finish()
     }
 
     /// The root is to be told where the BAR is, and the device to be resumed.
     fn restore(&mut self, version: u32, bytes: &[u8]) -> Result<(), StateError> {
-        SCHEMA.expect_version(version)?;
         let mut reader = StateReader::new(bytes);
+        let generation = match version {
+            1 => None,
+            _ => {
+                SCHEMA.expect_version(version)?;
+                Some(reader.u8()?)
+            }
+        };
         let config = ConfigStateV1::decode(&mut reader, &self.config)?;
         let msix = MsixStateV1::decode(&mut reader, &self.msix)?;
         // The last that can be refused, and the last of the record: taken over as a whole.
         let mut registers = lock(&self.registers);
         let rest = reader.rest();
         registers.negotiation().restore(rest)?;
+        if let Some(generation) = generation {
+            registers.negotiation().follow_generation(generation);
+        }
         self.config.set_state(&config);
         registers.set_bus_master(self.config.bus_master());
         drop(registers);

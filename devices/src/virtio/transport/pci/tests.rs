@@ -281,7 +281,7 @@ fn a_restored_function_reaches_memory_only_if_it_could() {
     write(&mut from, COMMAND, MEMORY);
     let record = from.save();
     let (mut to, _) = function(Arc::new(NoDoorbells));
-    to.restore(1, &record).expect("our own record");
+    to.restore(2, &record).expect("our own record");
     let registers = to.registers();
     lock(&registers).negotiation().resume();
     assert!(!lock(&registers).negotiation().is_running());
@@ -321,7 +321,7 @@ fn a_saved_function_comes_back() {
     run(&mut from);
     let record = from.save();
     let (mut to, _) = function(Arc::new(NoDoorbells));
-    to.restore(1, &record).expect("our own record");
+    to.restore(2, &record).expect("our own record");
     assert_eq!(read(&mut to, COMMAND) & 0xffff, 6);
     let registers = to.registers();
     lock(&registers).negotiation().resume();
@@ -332,7 +332,35 @@ fn a_saved_function_comes_back() {
     );
     for end in 0..record.len() {
         let (mut other, _) = function(Arc::new(NoDoorbells));
-        assert!(other.restore(1, &record[..end]).is_err(), "{end}");
+        assert!(other.restore(2, &record[..end]).is_err(), "{end}");
+    }
+    assert!(to.restore(3, &record).is_err());
+    // The first version is the same but for the generation.
+    let (mut to, _) = function(Arc::new(NoDoorbells));
+    to.restore(1, &record[1..]).expect("an earlier record");
+    assert_eq!(read(&mut to, COMMAND) & 0xffff, 6);
+}
+
+#[test]
+fn the_configuration_generation_goes_on_over_any_number_of_restores() {
+    use crate::virtio::Interrupts;
+    let (mut current, _) = function(Arc::new(NoDoorbells));
+    run(&mut current);
+    let generation = |function: &VirtioPci| {
+        let registers = function.registers();
+        let mut registers = lock(&registers);
+        registers.negotiation().config_generation()
+    };
+    for told in 1..=4 {
+        let registers = current.registers();
+        lock(&registers).negotiation().line().config();
+        let record = current.save();
+        let (mut next, _) = function(Arc::new(NoDoorbells));
+        next.restore(2, &record).expect("our own record");
+        assert_eq!(next.save(), record);
+        current = next;
+        // A driver that has read a half of a field reads the other of the same, or another generation.
+        assert_eq!(generation(&current), told);
     }
 }
 
