@@ -116,6 +116,12 @@ impl Port {
         self.host_open
     }
 
+    /// Whether its queues are the port's own: a driver of several ports may still have in them what it meant for
+    /// one that was there before, until it has made this one ready.
+    pub(super) fn has_queues(&self, multiport: bool) -> bool {
+        self.ready || !multiport
+    }
+
     /// Whether a client is there, or whatever else takes the client's place.
     pub(super) fn is_connected(&self) -> bool {
         match &self.end {
@@ -199,7 +205,7 @@ pub(super) struct Ports {
     pub(super) size: (u16, u16),
     /// The driver can use several ports.
     driver_ready: bool,
-    /// A worker runs.
+    /// A worker runs, and has its turns.
     pub(super) running: bool,
     /// Of the driver that runs.
     pub(super) multiport: bool,

@@ -694,6 +694,63 @@ fn what_was_said_of_the_port_before_opens_none_in_its_place() {
 }
 
 #[test]
+fn a_port_gets_nothing_of_the_one_before_it_until_the_driver_has_made_it_ready() {
+    for console_next in [false, true] {
+        let (end, _client) = pair();
+        let mut guest = Guest::with(vec![channel(1, end)]);
+        let (receive, transmit) = (receive_queue(1), transmit_queue(1));
+        // Buffers that the driver of the port before leaves behind.
+        assert!(guest.read_on(receive, 2).is_empty());
+        guest.control.detach(1).expect("a port");
+        let (end, mut next) = pair();
+        let spec = match console_next {
+            true => console(1, end),
+            false => channel(1, end),
+        };
+        guest.control.attach(spec).expect("a port");
+        next.write_all(b"secret").expect("room");
+        guest.run();
+        guest.kick(receive);
+        assert!(guest.read_used(receive).is_empty(), "they are not its own");
+        guest.send_on(transmit, b"meant for another");
+        assert_eq!(guest.driver(transmit).take_used().len(), 1, "and come back");
+        assert!(read_all(&mut next).is_empty());
+        assert_eq!(
+            guest.listen(),
+            [told(1, ToDriver::Remove), told(1, ToDriver::Add)]
+        );
+        guest.send_on(transmit, b"meant for another");
+        guest.driver(transmit).take_used();
+        assert!(read_all(&mut next).is_empty());
+        // Ready, and opened.
+        guest.say(1, 3, 1);
+        guest.say(1, 6, 1);
+        assert_eq!(guest.read_used(receive), [b"secret"]);
+        guest.send_on(transmit, b"its own");
+        assert_eq!(read_all(&mut next), b"its own");
+        assert!(!guest.interrupts.broken());
+    }
+}
+
+#[test]
+fn what_is_said_right_behind_making_a_port_ready_is_not_lost() {
+    let (end, mut client) = pair();
+    let mut guest = Guest::off();
+    guest.control.attach(channel(1, end)).expect("a port");
+    guest.start(F_MULTIPORT | F_SIZE);
+    guest.say(0, 0, 1);
+    assert_eq!(guest.listen(), [told(1, ToDriver::Add)]);
+    // Both lie there before either is looked at, and the port's queue is looked at first.
+    let ready = [1_u32.to_le_bytes(), [3, 0, 1, 0]].concat();
+    let at = Guest::buffer(HEAR, 1);
+    guest.ram.write(at, &ready).expect("in RAM");
+    guest.driver(HEAR).reuse();
+    guest.driver(HEAR).add(&[out(at, 8)]);
+    guest.send_on(transmit_queue(1), b"first words");
+    assert_eq!(read_all(&mut client), b"first words");
+}
+
+#[test]
 fn ports_that_cannot_be_had_are_refused() {
     let guest = Guest::off();
     let attach = |spec| guest.control.attach(spec);
@@ -737,19 +794,46 @@ fn a_new_client_in_place_of_the_old_is_told_as_closed_and_opened() {
 }
 
 #[test]
-fn a_client_that_is_replaced_while_the_device_stops_is_closed_by_whoever_takes_the_remains() {
+fn a_client_that_is_replaced_before_the_worker_has_its_turn_is_closed_by_whoever_takes_the_remains() {
     let (end, mut old) = pair();
     let mut guest = Guest::with(vec![channel(1, end)]);
-    guest.rig.take().expect("running").stop();
-    // The worker has ended, and the front has not heard of it.
     let (end, _new) = pair();
     guest.control.connect(1, end).expect("a port");
-    guest.device.stopped();
     old.write_all(b"x").expect("open still");
+    // Its thread is gone without a turn.
+    drop(guest.rig.take());
+    guest.device.stopped();
     drop(guest.device.take_remains().expect("a client"));
     assert!(old.write_all(b"x").is_err());
     guest.device.reset();
     assert!(guest.device.take_remains().is_none());
+}
+
+#[test]
+fn what_goes_when_the_worker_has_ended_or_its_queues_are_broken_is_closed_at_once() {
+    let (end, mut old) = pair();
+    let mut guest = Guest::with(vec![channel(1, end)]);
+    guest.rig.take().expect("running").stop();
+    // The front has not heard of it.
+    let (end, mut new) = pair();
+    guest.control.connect(1, end).expect("a port");
+    assert!(old.write_all(b"x").is_err());
+    guest.control.detach(1).expect("a port");
+    assert!(new.write_all(b"x").is_err());
+
+    let (end, mut client) = pair();
+    let mut guest = Guest::with(vec![channel(1, end)]);
+    let queue = receive_queue(1);
+    guest.driver(queue).add(&[out(Guest::buffer(queue, 0), 8)]);
+    guest.kick(queue);
+    assert!(guest.interrupts.broken());
+    let (end, mut other) = pair();
+    guest.control.attach(channel(2, end)).expect("a port");
+    for id in [1, 2] {
+        guest.control.detach(id).expect("a port");
+    }
+    assert!(client.write_all(b"x").is_err());
+    assert!(other.write_all(b"x").is_err());
 }
 
 fn open_pty() -> (OwnedFd, std::path::PathBuf) {

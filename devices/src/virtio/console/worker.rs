@@ -132,6 +132,8 @@ impl ConsoleWorker {
         for mut peer in ports.retired.drain(..) {
             peer.leave(sources);
         }
+        // What goes from now on nobody here waits for, and this worker takes no more turns.
+        ports.running = false;
         self.due = None;
     }
 
@@ -155,6 +157,7 @@ impl ConsoleWorker {
             return Ok(());
         };
         let kick = queues.transmit.kick.clone();
+        let multiport = self.multiport;
         let mut budget = MAX_TURN;
         let mut full = false;
         queues
@@ -163,7 +166,8 @@ impl ConsoleWorker {
                 let mut ports = lock(&self.control.ports);
                 // Of a port that is gone too: a driver that has not heard of that yet may wait for it with
                 // interrupts off.
-                let Some(port) = ports.port(id) else {
+                let port = ports.port(id);
+                let Some(port) = port.filter(|port| port.has_queues(multiport)) else {
                     return Ok(Served::Back(0));
                 };
                 let mut chunk = [0; CHUNK];
@@ -208,7 +212,7 @@ impl ConsoleWorker {
             let mut ports = lock(&self.control.ports);
             match ports.port(id) {
                 Some(port) => {
-                    let open = port.guest_open || !self.multiport;
+                    let open = !self.multiport || (port.has_queues(true) && port.guest_open);
                     if let (End::Peer(peer), false) = (&mut port.end, open) {
                         peer.drop_hung_up();
                     }
@@ -349,8 +353,18 @@ impl ConsoleWorker {
             LISTENER => peer.accept(Instant::now()),
             _ => {}
         });
+        if !self.has_queues(id) {
+            // The driver may have made it ready before it notified.
+            return self.serve_all(sources);
+        }
         self.serve_port(id, sources)?;
         self.tell()
+    }
+
+    fn has_queues(&self, id: u32) -> bool {
+        let mut ports = lock(&self.control.ports);
+        let port = ports.port(id);
+        port.is_none_or(|port| port.has_queues(self.multiport))
     }
 
     fn with_peer(&self, id: u32, act: impl FnOnce(&mut Peer)) {
