@@ -1,7 +1,10 @@
 //! Ports of a serial controller that come and go while its guest uses it. It is told by the device itself,
 //! and is not asked: nothing of the machine depends on its letting go.
 
-use reeve_devices::virtio::console::{ConsoleControl, PortError};
+use std::os::fd::OwnedFd;
+use std::time::Duration;
+
+use reeve_devices::virtio::console::{ConsoleControl, PortError, PreparedPort};
 use reeve_ipc::device::PortsFigures;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
@@ -12,6 +15,7 @@ use crate::build::BuildError;
 use crate::build::devices::{pci_slot, ports};
 use crate::device_set::{DeviceSetError, Handle};
 use crate::hand_over::Kept;
+use crate::spawner::Spawner;
 
 /// How the ports of a controller stand.
 pub(super) fn figures(control: &ConsoleControl) -> PortsFigures {
@@ -25,6 +29,20 @@ pub(super) fn figures(control: &ConsoleControl) -> PortsFigures {
     figures
 }
 
+/// Makes a port ready within `patience`, and a copy of its descriptor for the next worker; what comes later
+/// is closed.
+fn prepare(
+    spawner: &Spawner,
+    patience: Duration,
+    port: PortSpec,
+    mut descriptors: FdTable,
+) -> Result<(PreparedPort, OwnedFd), BuildError> {
+    spawner.run_within(patience, move || {
+        let kept = Kept::descriptor_of(&port, &descriptors)?;
+        Ok((ports::prepare(port, &mut descriptors)?, kept))
+    })?
+}
+
 impl Plugging {
     /// Gives a serial controller a further port, and tells its guest.
     ///
@@ -34,7 +52,7 @@ impl Plugging {
         &mut self,
         slot: PciSlot,
         port: PortSpec,
-        mut descriptors: FdTable,
+        descriptors: FdTable,
     ) -> Result<(), WireError> {
         let control = self.controller(slot)?;
         let slot = pci_slot(slot);
@@ -57,12 +75,8 @@ impl Plugging {
             return Err(WireError::new(ErrorCode::InvalidArgument, why));
         }
         let noted = port.clone();
-        let attaching = self.spawner.run_within(BUILD_PATIENCE, move || {
-            let kept = Kept::descriptor_of(&port, &descriptors)?;
-            ports::attach(&control, port, &mut descriptors)?;
-            Ok::<_, BuildError>(kept)
-        });
-        let listener = attaching.map_err(BuildError::from)??;
+        let (port, listener) = prepare(&self.spawner, BUILD_PATIENCE, port, descriptors)?;
+        control.add(port).map_err(BuildError::from)?;
         if let Some(kept) = self.devices.kept_mut(slot) {
             kept.add_port(noted, listener);
         }
@@ -93,6 +107,52 @@ impl Plugging {
                 Err(WireError::new(ErrorCode::InvalidArgument, why))
             }
             None => Err(DeviceSetError::Empty(slot).into()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixListener, UnixStream};
+    use std::sync::mpsc::sync_channel;
+
+    use reeve_ipc::spec::PortKind;
+
+    use super::*;
+    use crate::spawner::SpawnerError;
+
+    #[test]
+    fn a_port_that_is_made_ready_too_late_is_closed() {
+        let name = format!("reeve-test-{}-late-port", std::process::id());
+        let address = SocketAddr::from_abstract_name(name).unwrap();
+        let listener = UnixListener::bind_addr(&address).unwrap();
+        let mut descriptors = FdTable::new();
+        let port = PortSpec {
+            number: 1,
+            kind: PortKind::Console,
+            listener: descriptors.push(listener.into()).unwrap(),
+        };
+        let spawner = Spawner::start().unwrap();
+        let (release, held) = sync_channel::<()>(1);
+        let (begun, begins) = sync_channel(1);
+        std::thread::scope(|scope| {
+            let spawner = &spawner;
+            // It stands before the job is begun, as a worker does that is frozen.
+            scope.spawn(move || {
+                spawner.run(move || {
+                    begun.send(()).unwrap();
+                    held.recv().unwrap();
+                })
+            });
+            begins.recv().unwrap();
+            let late = prepare(spawner, Duration::from_millis(20), port, descriptors);
+            assert!(matches!(late, Err(BuildError::NotSpawned(SpawnerError::Slow(_)))), "{late:?}");
+            release.send(()).unwrap();
+        });
+        let begin = std::time::Instant::now();
+        while UnixStream::connect_addr(&address).is_ok() {
+            assert!(begin.elapsed().as_secs() < 10, "it listens");
         }
     }
 }

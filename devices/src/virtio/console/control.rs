@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use rustix::io::Errno;
 
+use super::PortParams;
 use super::end::Peer;
 use super::input::PortInput;
 use super::message::MAX_NAME_BYTES;
@@ -49,6 +50,28 @@ pub struct PortSpec {
     pub console: bool,
     /// The host's end.
     pub end: PortEnd,
+}
+
+/// A port whose end is ready for use, and which no console has yet. What is dropped is closed.
+#[derive(Debug)]
+pub struct PreparedPort(PortParams);
+
+impl PreparedPort {
+    /// Makes the end ready. This is what may be done on a thread that others wait for: no console is changed.
+    ///
+    /// # Errors
+    /// [`PortError::Name`], [`PortError::Descriptor`]; the descriptor is closed then.
+    pub fn new(spec: PortSpec) -> Result<Self, PortError> {
+        if spec.name.len() > MAX_NAME_BYTES || spec.name.chars().any(char::is_control) {
+            return Err(PortError::Name);
+        }
+        Ok(Self(PortParams {
+            id: spec.id,
+            name: spec.name,
+            console: spec.console,
+            end: to_end(spec.end)?,
+        }))
+    }
 }
 
 /// Why a port could not be had.
@@ -97,17 +120,16 @@ impl ConsoleControl {
     /// # Errors
     /// [`PortError`]; the descriptor is closed then.
     pub fn attach(&self, spec: PortSpec) -> Result<(), PortError> {
-        if spec.name.len() > MAX_NAME_BYTES || spec.name.chars().any(char::is_control) {
-            return Err(PortError::Name);
-        }
-        let id = spec.id;
-        let params = super::PortParams {
-            id,
-            name: spec.name,
-            console: spec.console,
-            end: to_end(spec.end)?,
-        };
-        self.change(|ports| ports.add(params).then_some(()).ok_or(PortError::Id(id)))
+        self.add(PreparedPort::new(spec)?)
+    }
+
+    /// Makes a port of what is ready for it. A driver that is there is told.
+    ///
+    /// # Errors
+    /// [`PortError::Id`]; the descriptor is closed then.
+    pub fn add(&self, port: PreparedPort) -> Result<(), PortError> {
+        let id = port.0.id;
+        self.change(|ports| ports.add(port.0).then_some(()).ok_or(PortError::Id(id)))
     }
 
     /// Takes a port away, and closes its end. A driver that is there is told.

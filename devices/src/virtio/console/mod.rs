@@ -27,7 +27,7 @@ use crate::event::Event;
 use crate::shared::{Shared, Wake, lock, share};
 use crate::state::{StateError, check};
 
-pub use self::control::{ConsoleControl, PortEnd, PortError, PortSpec, PortStatus};
+pub use self::control::{ConsoleControl, PortEnd, PortError, PortSpec, PortStatus, PreparedPort};
 pub use self::input::PortInput;
 pub use self::message::MAX_NAME_BYTES;
 

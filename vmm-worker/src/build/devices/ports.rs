@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use reeve_devices::shared::Wake;
-use reeve_devices::virtio::console::{Console, ConsoleControl, PortEnd, PortSpec as DevicePort};
+use reeve_devices::virtio::console::{Console, PortEnd, PortSpec as DevicePort, PreparedPort};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{PortKind, PortSpec, PortsSpec};
 
@@ -20,29 +20,27 @@ pub(super) fn make(
     let console = Console::new(spec.room.into(), TERMINAL, opened)?;
     let control = console.control();
     for port in spec.ports {
-        attach(&control, port, descriptors)?;
+        control.add(prepare(port, descriptors)?)?;
     }
     Ok(console)
 }
 
-/// Gives a controller a further port.
+/// Makes a port of a controller ready, which has it when it is given it.
 ///
 /// # Errors
-/// Its number is taken or none of the controller's, or its descriptor cannot be used; nothing of it is left.
-pub(crate) fn attach(
-    control: &ConsoleControl,
+/// Its descriptor cannot be used; nothing of it is left.
+pub(crate) fn prepare(
     port: PortSpec,
     descriptors: &mut FdTable,
-) -> Result<(), BuildError> {
+) -> Result<PreparedPort, BuildError> {
     let (console, name) = match port.kind {
         PortKind::Console => (true, String::new()),
         PortKind::Channel { name } => (false, name),
     };
-    control.attach(DevicePort {
+    Ok(PreparedPort::new(DevicePort {
         id: port.number.into(),
         name,
         console,
         end: PortEnd::Listener(descriptors.take(port.listener)?),
-    })?;
-    Ok(())
+    })?)
 }
