@@ -304,10 +304,10 @@ impl WorkerSockets {
         }
     }
 
-    /// Unlinks those of a device that is gone; may wait for a file system.
-    pub(crate) fn remove(&self, paths: &[PathBuf]) {
-        let taken = self.held().as_mut().map(|held| held.split(paths));
-        drop(taken);
+    /// Takes out those of a device that is gone, and no other that comes to these paths from now on: they are
+    /// unlinked when what is given is dropped, which may wait for a file system.
+    pub(crate) fn take(&self, paths: &[PathBuf]) -> Option<DeviceSockets> {
+        self.held().as_mut().map(|held| held.split(paths))
     }
 
     /// Unlinks all: the worker is gone.

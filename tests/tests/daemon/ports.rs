@@ -120,7 +120,7 @@ fn the_controller_goes_with_the_last_port_as_its_guest_lets_it() -> Result<()> {
     // Its guest may let go at any time, and what came meanwhile would go as well.
     let error = refused(place.attach(channel(&place, "b"), true))?;
     ensure!(error.message.contains("is being taken away"), "{error}");
-    ensure!(!place.path("b").exists());
+    vanishes(place.path("b"))?;
     let kept = place.definition(true)?;
     ensure!(kept.is_empty(), "{kept:?}");
     ensure!(place.devices()? == ["ports", "channel:a"]);
@@ -151,7 +151,8 @@ fn a_port_that_cannot_be_had_leaves_nothing_behind() -> Result<()> {
         error.message.contains("in use by another program"),
         "{error}"
     );
-    ensure!(taken.exists() && !place.path("more").exists());
+    vanishes(place.path("more"))?;
+    ensure!(taken.exists());
     let texts = [place.status()?, format!("{:?}", place.definition(true)?)];
     for text in texts {
         ensure!(!text.contains("more") && !text.contains("taken"), "{text}");

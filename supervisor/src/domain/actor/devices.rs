@@ -344,9 +344,11 @@ impl DomainActor {
 
     /// The worker says that a device is gone.
     pub(super) fn device_removed(&mut self, place: DevicePlace) {
-        if planted::has(Bug::ForgetsDevices) || !self.strike(place) {
+        if planted::has(Bug::ForgetsDevices) {
             return;
         }
+        // Of a controller all ports may have been struck before: whoever waits for it is answered all the same.
+        self.strike(place);
         let waits = self.job.as_ref().is_some_and(|job| {
             let asked = matches!(
                 job.step,
@@ -368,17 +370,17 @@ impl DomainActor {
         }
     }
 
-    /// Takes a device out of all that is known of the worker, and lets go of what it held; false where
-    /// there is none.
-    fn strike(&mut self, place: DevicePlace) -> bool {
+    /// Takes a device out of all that is known of the worker, and lets go of what it held, if
+    /// there is one.
+    fn strike(&mut self, place: DevicePlace) {
         let Some(device) = self.device_at(place) else {
-            return false;
+            return;
         };
         if let Some(job) = &mut self.job {
             job.strike(&device);
         }
         let Some(live) = self.live_mut() else {
-            return false;
+            return;
         };
         let devices = &mut live.record.definition.devices;
         devices.remove(&device);
@@ -397,7 +399,6 @@ impl DomainActor {
         let slot = place.slot;
         let removed = EventKind::DeviceRemoved { device, slot };
         self.effects.push(Effect::Event(removed));
-        true
     }
 
     fn has_device(&self, place: DevicePlace) -> bool {

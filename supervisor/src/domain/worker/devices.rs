@@ -184,11 +184,10 @@ pub(super) fn release(worker: &Worker, device: DeviceResources) {
         worker.taps.remove(device.place.slot);
     }
     if !device.sockets.is_empty() {
-        let sockets = worker.sockets.clone();
+        // Now: another device may have the same path by the time that the thread runs.
+        let sockets = worker.sockets.take(&device.sockets);
         // It may have to wait for a file system; nothing waits for it.
-        drop(tokio::task::spawn_blocking(move || {
-            sockets.remove(&device.sockets)
-        }));
+        drop(tokio::task::spawn_blocking(move || drop(sockets)));
     }
 }
 

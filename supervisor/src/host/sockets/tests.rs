@@ -44,6 +44,26 @@ fn a_socket_is_there_for_its_owner_until_the_domain_ends() {
 }
 
 #[test]
+fn a_socket_that_is_to_go_is_not_the_one_that_comes_to_its_path_meanwhile() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("s");
+    let mut first = DeviceSockets::default();
+    drop(listen(&mut first, &path).unwrap());
+    let held = WorkerSockets::new(first);
+    refuses(&path);
+    let going = held.take(std::slice::from_ref(&path));
+    // Before anybody has unlinked it.
+    let mut next = DeviceSockets::default();
+    let _listener = listen(&mut next, &path).unwrap();
+    held.add(next);
+    drop(going);
+    UnixStream::connect(&path).unwrap();
+    assert!(held.any());
+    held.release();
+    assert!(!path.exists());
+}
+
+#[test]
 fn what_nobody_listens_on_gives_way_and_what_somebody_does_stays() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");

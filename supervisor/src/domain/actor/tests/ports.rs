@@ -161,6 +161,20 @@ fn a_controller_takes_all_of_its_ports_along_and_whoever_waits_for_one() {
 }
 
 #[test]
+fn whoever_waits_for_a_controller_is_answered_though_its_last_port_went_before_it() {
+    let mut fed = with(&["a"]);
+    let effects = fed.ask(detach("ports", false));
+    let (serial, _) = asked(&effects);
+    assert_eq!(answer(&fed.called(serial, Ok(()))), None);
+    // Of a detach that was given up: the worker has taken the port yet.
+    let effects = fed.notice(Notice::DeviceRemoved(port(1)));
+    assert!(told(&effects, &event("channel:a", false)));
+    assert_eq!(answer(&effects), None);
+    let effects = fed.notice(Notice::DeviceRemoved(at(3)));
+    assert_eq!(answer(&effects), Some(Ok(())));
+}
+
+#[test]
 fn a_port_that_could_not_be_made_is_taken_back_and_the_others_stay() {
     let mut fed = with(&["a"]);
     let effects = fed.ask_written(attach(channel("b"), true));
