@@ -13,7 +13,7 @@
 use std::fmt::Debug;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, ioctl, opcode};
@@ -68,11 +68,17 @@ pub trait Port: AsFd + Debug + Send + Sync {
 pub struct Tap {
     fd: OwnedFd,
     cuts_udp: bool,
-    attached: AtomicBool,
+    /// [`UNKNOWN`], [`DETACHED`] or [`ATTACHED`].
+    attached: AtomicU8,
 }
 
+/// It belongs to the open file, which another process may have used before.
+const UNKNOWN: u8 = 0;
+const DETACHED: u8 = 1;
+const ATTACHED: u8 = 2;
+
 impl Tap {
-    /// The queue behind `fd`, which is attached to an interface made with `IFF_TAP`, `IFF_NO_PI` and
+    /// The queue behind `fd`, attached or not, of an interface made with `IFF_TAP`, `IFF_NO_PI` and
     /// `IFF_VNET_HDR`. The interface is set to headers of 12 bytes and to no offloads.
     ///
     /// # Errors
@@ -87,7 +93,7 @@ impl Tap {
         Ok(Self {
             fd,
             cuts_udp,
-            attached: AtomicBool::new(true),
+            attached: AtomicU8::new(UNKNOWN),
         })
     }
 }
@@ -117,10 +123,17 @@ impl Port for Tap {
     }
 
     fn set_attached(&self, attached: bool) -> io::Result<()> {
-        if self.attached.load(Ordering::Relaxed) != attached {
-            set_queue(self.as_fd(), attached)?;
-            self.attached.store(attached, Ordering::Relaxed);
+        let before = self.attached.load(Ordering::Relaxed);
+        let wanted = if attached { ATTACHED } else { DETACHED };
+        if before == wanted {
+            return Ok(());
         }
+        match set_queue(self.as_fd(), attached) {
+            // It is so already.
+            Err(error) if before == UNKNOWN && error.raw_os_error() == Some(libc::EINVAL) => {}
+            set => set?,
+        }
+        self.attached.store(wanted, Ordering::Relaxed);
         Ok(())
     }
 }

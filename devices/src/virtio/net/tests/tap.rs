@@ -347,6 +347,34 @@ fn queues_of_a_tap_are_taken_out_and_put_back() {
 }
 
 #[test]
+fn a_queue_that_another_process_has_taken_out_is_put_back_by_the_next() {
+    /// `TUNSETQUEUE`, `IFF_ATTACH_QUEUE` and `IFF_DETACH_QUEUE`.
+    const SET_QUEUE: u32 = 0x4004_54d9;
+    with_taps(2, |ports, _host| {
+        let next = |port: &Arc<dyn Port>| {
+            let fd = port.as_fd().try_clone_to_owned().expect("a descriptor");
+            (Tap::new(fd.try_clone().expect("another")).expect("a tap"), fd)
+        };
+        let is_attached = |fd: &OwnedFd| control(fd, SET_QUEUE, request(0x0200)).is_err();
+        ports[1].set_attached(false).expect("there is another");
+        // What it is told first may be what is so already.
+        let (tap, fd) = next(&ports[1]);
+        tap.set_attached(false).expect("it is so");
+        tap.set_attached(true).expect("put back");
+        assert!(is_attached(&fd));
+        tap.set_attached(false).expect("taken out");
+        let (tap, fd) = next(&ports[1]);
+        tap.set_attached(true).expect("put back");
+        assert!(is_attached(&fd));
+        let (tap, fd) = next(&ports[1]);
+        tap.set_attached(true).expect("it is so");
+        assert!(is_attached(&fd));
+        tap.set_attached(false).expect("taken out");
+        assert!(!is_attached(&fd));
+    });
+}
+
+#[test]
 fn a_tap_that_is_deleted_is_let_go_of() {
     with_taps(1, |ports, host| {
         let mut rig = Rig::new(config(), ports, F_MRG_RXBUF);
