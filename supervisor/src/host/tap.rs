@@ -263,6 +263,17 @@ impl Tap {
         })
     }
 
+    /// For a tap whose queues vhost-net is to serve: the kernel then looks at each frame as it does at one that a
+    /// worker writes, whether the tap is up, whether it is long enough, and whether its header can be. Vhost-net's
+    /// own way, several frames at a time, asks for none of these. Once all queues are open.
+    ///
+    /// # Errors
+    /// [`TapError::Set`].
+    pub fn take_singly(&self) -> Result<(), TapError> {
+        let queue = self.queues.first();
+        self.set("how frames are taken", |_| queue.map_or(Ok(()), ioctl::take_singly))
+    }
+
     fn open_others(&mut self, queues: u16) -> Result<(), Errno> {
         for _ in 1..queues {
             let queue = open_tun()?;

@@ -84,6 +84,26 @@ fn the_kernel_moves_the_frames_of_an_interface_through_all_that_its_domain_does(
     domain.shut_down()
 }
 
+#[reeve_tests::in_lab(timeout = "600s", root)]
+fn a_guest_that_is_connected_to_nothing_reaches_no_host_by_the_kernel_either() -> Result<()> {
+    let _ = Command::new("modprobe").arg("vhost_net").status();
+    ensure!(fs::exists("/dev/vhost-net")?, "the lab's kernel has none");
+    let option = format!("none,mac={MAC},target={TAP},driver=vhost");
+    let mut domain = Domain::start(&["virtio_blk", "virtio_net"], "256M", |_| {
+        Ok(vec!["--net".to_owned(), option])
+    })?;
+    domain.wait_until_up()?;
+    expect_owner(true)?;
+    domain.guest("ip link set eth0 up && ip addr add 10.78.0.2/24 dev eth0")?;
+    // It asks everybody, on a network that has the host alone on it.
+    ensure!(domain.guest("ping -c 3 -W 1 10.78.0.1").is_err());
+    let sent = domain.guest("cat /sys/class/net/eth0/statistics/tx_packets")?;
+    ensure!(sent.trim().parse::<u64>()? > 0, "{sent}");
+    let taken = fs::read_to_string(format!("/sys/class/net/{TAP}/statistics/rx_packets"))?;
+    ensure!(taken.trim() == "0", "the host took {taken} of {sent}");
+    domain.shut_down()
+}
+
 /// The file to the guest, and back.
 fn both_ways(domain: &mut Domain, network: &Network, sum: &str) -> Result<()> {
     domain.guest(&format!("ping -c 1 -W 5 -s 8000 {SERVER}"))?;

@@ -83,6 +83,9 @@ pub(super) fn plan_nic(
         }
     }
     let (tap, mtu) = connected(nic, mac, policy)?;
+    if !vhost.is_empty() {
+        tap.take_singly()?;
+    }
     let name = tap.name().to_owned();
     let mut taps = Vec::new();
     for queue in tap.into_queues() {

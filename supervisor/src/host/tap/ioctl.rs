@@ -109,6 +109,7 @@ fn call(fd: impl AsFd, call: Call, request: &mut Request) -> Result<(), Errno> {
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum NumberCall {
+    SetSendBuffer = 0x4004_54d4,   // TUNSETSNDBUF
     SetHeaderSize = 0x4004_54d8,   // TUNSETVNETHDRSZ
     SetLittleEndian = 0x4004_54dc, // TUNSETVNETLE
 }
@@ -140,6 +141,23 @@ pub(super) fn is_persistent(queue: &OwnedFd) -> Result<bool, Errno> {
     let mut request = Request::about("")?;
     call(queue, Call::GetTap, &mut request)?;
     Ok(request.flags() & PERSISTENT != 0)
+}
+
+/// Has vhost-net hand the queues of a tap each frame by itself, as a `write` of it does: only of a queue whose send
+/// buffer has no bound it takes a way of its own into the kernel's network code. This bound is as good as none.
+pub(super) fn take_singly(queue: &OwnedFd) -> Result<(), Errno> {
+    call_number(queue, NumberCall::SetSendBuffer, i32::MAX - 1)
+}
+
+/// The bound on a queue's send buffer.
+#[cfg(test)]
+#[expect(unsafe_code, reason = "rustix has no calls about taps")]
+pub(super) fn send_buffer(queue: &OwnedFd) -> Result<i32, Errno> {
+    const GET_SEND_BUFFER: u32 = 0x8004_54d3; // TUNGETSNDBUF
+    let (fd, mut bytes) = (queue.as_raw_fd(), 0_i32);
+    // SAFETY: this call writes one `int` through the pointer during the call.
+    let result = unsafe { libc::ioctl(fd, GET_SEND_BUFFER as libc::Ioctl, &raw mut bytes) };
+    if result < 0 { Err(last()) } else { Ok(bytes) }
 }
 
 /// Has each frame begin with a virtio header of version 1.

@@ -188,6 +188,23 @@ fn a_tap_of_several_queues_is_one_machines_at_a_time() {
 }
 
 #[test]
+fn every_queue_of_a_tap_takes_frames_singly_once_it_is_told_to() {
+    alone(|| {
+        for queues in [1, 3] {
+            let tap = Tap::make(None, mac(), queues).unwrap();
+            let bounds = || -> Vec<_> {
+                let bounds = tap.queues.iter().map(ioctl::send_buffer);
+                bounds.collect::<Result<_, _>>().unwrap()
+            };
+            // What the kernel takes for a queue by which it may go its own way.
+            assert!(bounds().iter().all(|bound| *bound == i32::MAX));
+            tap.take_singly().unwrap();
+            assert!(bounds().iter().all(|bound| *bound == i32::MAX - 1));
+        }
+    });
+}
+
+#[test]
 fn whoever_may_not_make_a_tap_is_told_what_he_may() {
     let lines = [
         TapError::Privilege.to_string(),
