@@ -68,7 +68,8 @@ impl Events {
         self.kept.iter().filter(newer).cloned().collect()
     }
 
-    /// Numbers `event` and keeps it, in place of the oldest.
+    /// Numbers `event` and keeps it, in place of the oldest of those that a guest brings about again and again;
+    /// of the oldest of all where there is none of them.
     pub fn keep(&mut self, event: Event) {
         self.last += 1;
         if matches!(event, Event::BalloonChanged { .. } | Event::VcpusChanged(_)) {
@@ -78,7 +79,8 @@ impl Events {
                 .retain(|kept| std::mem::discriminant(&kept.event) != kind);
         }
         if self.kept.len() >= MAX_KEPT_EVENTS {
-            self.kept.pop_front();
+            let again = self.kept.iter().position(|kept| may_come_again(&kept.event));
+            self.kept.remove(again.unwrap_or(0));
         }
         self.kept.push_back(NumberedEvent {
             number: self.last,
@@ -94,11 +96,7 @@ impl Events {
         self.keep(event.clone());
         let delivery = match event {
             Event::GuestReset { .. } if !self.may_tell_reset() => return Ok(()),
-            // What a guest can bring about again and again takes no place from what happens once.
-            Event::GuestReset { .. }
-            | Event::BalloonChanged { .. }
-            | Event::GuestCrashKernel
-            | Event::WatchdogExpired { .. } => Delivery::Droppable,
+            ref event if may_come_again(event) => Delivery::Droppable,
             _ => Delivery::Reliable,
         };
         let number = self.last;
@@ -115,6 +113,17 @@ impl Events {
         self.sent = self.sent.saturating_add(1);
         self.sent <= PER_SECOND
     }
+}
+
+/// Whether a guest can bring it about again and again: it takes no place from what happens once.
+const fn may_come_again(event: &Event) -> bool {
+    matches!(
+        event,
+        Event::GuestReset { .. }
+            | Event::BalloonChanged { .. }
+            | Event::GuestCrashKernel
+            | Event::WatchdogExpired { .. }
+    )
 }
 
 impl Default for Events {
@@ -143,6 +152,28 @@ mod tests {
         drop(theirs);
         assert!(events.send(&mut control, Event::GuestPoweredOff).is_err());
         assert_eq!((events.told(), events.last()), (2, 3));
+    }
+
+    #[test]
+    fn what_happens_once_is_kept_behind_any_number_of_resets() {
+        let mut events = Events::new();
+        events.keep(Event::PhaseChanged(Phase::Paused));
+        for count in 1..=1000 {
+            events.keep(Event::GuestReset { count });
+        }
+        events.keep(Event::GuestPoweredOff);
+        let kept = events.after(0);
+        assert_eq!(kept.len(), MAX_KEPT_EVENTS);
+        assert_eq!(kept[0].event, Event::PhaseChanged(Phase::Paused));
+        let last = &kept[MAX_KEPT_EVENTS - 2..];
+        assert_eq!(last[0].event, Event::GuestReset { count: 1000 });
+        assert_eq!((last[1].number, &last[1].event), (1002, &Event::GuestPoweredOff));
+        assert!(kept.is_sorted_by_key(|event| event.number));
+        // Where all happen once the oldest goes.
+        for _ in 0..MAX_KEPT_EVENTS {
+            events.keep(Event::GuestPoweredOff);
+        }
+        assert!(events.after(0).iter().all(|kept| kept.number > 1002));
     }
 
     #[test]
