@@ -198,11 +198,21 @@ fn a_watchdog_s_pause_waits_for_a_vcpu_that_does_not_stop() {
     gate.open();
     let serial = Arc::clone(&service.machine().unwrap().chipset().serial);
     let stuck = |service: &mut Service| {
-        // The vCPU is at its serial port, or comes there soon.
-        let held = reeve_devices::shared::lock(&serial);
-        std::thread::sleep(Duration::from_secs(1));
-        service.act_on_watchdog(WatchdogAction::Pause).unwrap();
-        assert_eq!(service.phase_now(), Phase::Running);
+        // The vCPU comes to its serial port sooner or later, and stands there: where it had not come yet it is
+        // let on.
+        let mut wait = Duration::from_millis(100);
+        let held = loop {
+            let held = reeve_devices::shared::lock(&serial);
+            std::thread::sleep(wait);
+            service.act_on_watchdog(WatchdogAction::Pause).unwrap();
+            if service.phase_now() == Phase::Running {
+                break held;
+            }
+            drop(held);
+            service.resume(Resume {}).unwrap();
+            wait *= 2;
+            assert!(wait.as_secs() < 60, "it does not come there");
+        };
         assert!(!service.pause_at_last().unwrap());
         let later = service.take_notices().later;
         assert!(later.is_some_and(|later| later <= PAUSE_PATIENCE));
