@@ -89,13 +89,17 @@ pub(in crate::tests) fn devices() -> Devices {
             "192.0.2.5".parse().unwrap(),
             "2001:db8::/64".parse().unwrap(),
         ],
+        driver: NicDriver::User,
+    };
+    let kernels = Nic {
         driver: NicDriver::Vhost,
+        ..Nic::new(NicSource::Tap("tap0".parse().unwrap()))
     };
     Devices {
         disks: vec![disk, empty],
         nics: vec![
             nic,
-            Nic::new(NicSource::Tap("tap0".parse().unwrap())),
+            kernels,
             Nic::new(NicSource::Nothing),
             Nic::new(NicSource::Switch("/run/switch".into())),
         ],
