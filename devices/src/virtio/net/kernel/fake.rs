@@ -3,7 +3,7 @@
 use std::io;
 use std::os::fd::AsFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU16, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU16, Ordering};
 
 use super::calls::{Call, Calls};
 use crate::event::Event;
@@ -17,6 +17,8 @@ pub(in super::super) struct Fake {
     refused: Shared<Vec<&'static str>>,
     /// By which it interrupts: for each ring, and for errors.
     events: Shared<[Option<Event>; 3]>,
+    /// It was told of memory by its owner, without which it switches no port, on or off.
+    memory: Arc<AtomicBool>,
     /// The next available entries it tells of.
     pub(in super::super) next: Arc<[AtomicU16; 2]>,
 }
@@ -27,6 +29,7 @@ impl Fake {
             told: share(Vec::new()),
             refused: share(Vec::new()),
             events: share([None, None, None]),
+            memory: Arc::default(),
             next: Arc::default(),
         }
     }
@@ -95,6 +98,11 @@ impl Calls for Fake {
             Call::SetError(_, event) => lock(&self.events)[2] = copy(event),
             Call::Base(ring) => {
                 return Ok(self.next[usize::from(*ring)].load(Ordering::Relaxed).into());
+            }
+            Call::SetMemory(_) => self.memory.store(true, Ordering::Relaxed),
+            Call::ResetOwner => self.memory.store(false, Ordering::Relaxed),
+            Call::SetPort(..) if !self.memory.load(Ordering::Relaxed) => {
+                return Err(io::Error::from_raw_os_error(libc::EFAULT));
             }
             _ => {}
         }

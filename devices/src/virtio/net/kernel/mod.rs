@@ -163,6 +163,11 @@ impl Kernel {
             return Err(None);
         }
         let [first, _] = queues;
+        // Each time anew: it is the memory that there is now. A kernel that has none yet has no ring to give back.
+        if let Err(error) = self.make(Call::SetMemory(first.queue.ram())) {
+            self.refuse(&error);
+            return Err(None);
+        }
         self.state = State::Serving {
             _ram: first.queue.ram().clone(),
         };
@@ -174,9 +179,6 @@ impl Kernel {
 
     fn try_serve(&self, queues: [&RunningQueue; 2], port: BorrowedFd<'_>) -> io::Result<()> {
         let rings = || RINGS.into_iter().zip(queues).zip(&self.engine.interrupts);
-        let [first, _] = queues;
-        // Each time anew: it is the memory that there is now.
-        self.make(Call::SetMemory(first.queue.ram()))?;
         for ((ring, running), interrupt) in rings() {
             let queue = &running.queue;
             self.make(Call::SetSize(ring, queue.size()))?;
