@@ -7,13 +7,14 @@
 use super::args::{
     ADVICE, EMPTY_PATH, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS, THREAD,
 };
-use super::ioctl;
 use super::rule::{Rule, allow, allow_if, clear, fail_with, one_of, set};
+use super::{ioctl, vhost};
 
 /// `MFD_EXEC`.
 const MFD_EXEC: u32 = 0x10;
 
-const IOCTLS: &[u32] = &[
+/// What is not among those that Vhost has beyond Io.
+const MORE_IOCTLS: &[u32] = &[
     ioctl::KVM_GET_API_VERSION,
     ioctl::KVM_CREATE_VM,
     ioctl::KVM_CHECK_EXTENSION,
@@ -76,20 +77,22 @@ const IOCTLS: &[u32] = &[
     ioctl::TUNSETVNETHDRSZ,
     ioctl::TUNSETQUEUE,
     ioctl::VHOST_GET_FEATURES,
-    ioctl::VHOST_SET_FEATURES,
-    ioctl::VHOST_SET_OWNER,
-    ioctl::VHOST_RESET_OWNER,
-    ioctl::VHOST_SET_MEM_TABLE,
-    ioctl::VHOST_SET_VRING_NUM,
-    ioctl::VHOST_SET_VRING_ADDR,
-    ioctl::VHOST_SET_VRING_BASE,
-    ioctl::VHOST_GET_VRING_BASE,
-    ioctl::VHOST_SET_VRING_KICK,
-    ioctl::VHOST_SET_VRING_CALL,
-    ioctl::VHOST_SET_VRING_ERR,
-    ioctl::VHOST_NET_SET_BACKEND,
     ioctl::FIONBIO,
 ];
+
+const IOCTLS: &[u32] = &{
+    let mut all = [0; MORE_IOCTLS.len() + vhost::MORE_IOCTLS.len()];
+    let mut i = 0;
+    while i < all.len() {
+        all[i] = if i < MORE_IOCTLS.len() {
+            MORE_IOCTLS[i]
+        } else {
+            vhost::MORE_IOCTLS[i - MORE_IOCTLS.len()]
+        };
+        i += 1;
+    }
+    all
+};
 
 /// `io_uring_register` operations.
 const RING_OPERATIONS: &[u32] = &[

@@ -111,7 +111,9 @@ numbers! {
     TUNSETVNETHDRSZ = 0x4004_54d8;
     TUNSETQUEUE = 0x4004_54d9;
 
-    // /dev/vhost-net; none that would log writes, speak of an IOMMU or of the kernel's own threads
+    // /dev/vhost-net; none that would have the kernel write a log, set up the address translation of an IOMMU or
+    // deal with the kernel's own threads. What a word says that one of these points to (VHOST_SET_FEATURES), and what
+    // is written to the descriptor, a filter does not see.
     VHOST_GET_FEATURES = 0x8008_af00;
     VHOST_SET_FEATURES = vhost(0x00, 8);
     VHOST_SET_OWNER = vhost(0x01, 0);
