@@ -52,34 +52,34 @@ mod tests {
     use super::*;
     use crate::host::image_lock::{self, ImageLockError, ImageUse};
 
-    /// A device that can be read, and how its node is called; none where the tests may read none.
-    fn device() -> Option<(PathBuf, OwnedFd)> {
-        let devices = std::fs::read_dir("/sys/dev/block").ok()?;
-        devices.flatten().find_map(|entry| {
+    /// A device that can be read.
+    fn device() -> OwnedFd {
+        let devices = std::fs::read_dir("/sys/dev/block").unwrap();
+        let found = devices.flatten().find_map(|entry| {
             let facts = std::fs::read_to_string(entry.path().join("uevent")).ok()?;
             let name = facts.lines().find_map(|l| l.strip_prefix("DEVNAME="))?;
             let path = Path::new("/dev").join(name);
-            let node = open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
-            Some((path, node))
-        })
+            open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+        });
+        found.expect("a block device that may be read, which takes root or the group 'disk' and a disk or loop device")
     }
 
-    /// Another node of the device, where the tests may make and open one.
-    fn other_node(directory: &Path, device: &OwnedFd) -> Option<OwnedFd> {
+    /// Another node of the device.
+    fn other_node(directory: &Path, device: &OwnedFd) -> OwnedFd {
         let path = directory.join("disk");
-        let number = fstat(device).ok()?.st_rdev;
+        let number = fstat(device).unwrap().st_rdev;
         let mode = Mode::RUSR | Mode::WUSR;
-        mknodat(CWD, &path, FileType::BlockDevice, mode, number).ok()?;
-        open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
+        let made = mknodat(CWD, &path, FileType::BlockDevice, mode, number);
+        made.expect("a node of a device, which takes root and a TMPDIR without 'nodev'");
+        open(&path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
+            .expect("the node, in a TMPDIR without 'nodev'")
     }
 
     #[test]
     fn machines_that_have_a_device_by_two_nodes_do_not_both_get_it() {
         let directory = tempfile::tempdir().unwrap();
-        let Some((_, first)) = device() else { return };
-        let Some(second) = other_node(directory.path(), &first) else {
-            return;
-        };
+        let first = device();
+        let second = other_node(directory.path(), &first);
         image_lock::lock(first.as_fd(), ImageUse::Write).unwrap();
         // By its own node it sees nothing of that.
         image_lock::lock(second.as_fd(), ImageUse::Write).unwrap();
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn a_device_by_the_kernels_own_node_is_left_as_it_is() {
-        let Some((_, node)) = device() else { return };
+        let node = device();
         assert!(open_kernels_node(&node).unwrap().is_none());
     }
 
