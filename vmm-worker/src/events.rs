@@ -79,7 +79,10 @@ impl Events {
                 .retain(|kept| std::mem::discriminant(&kept.event) != kind);
         }
         if self.kept.len() >= MAX_KEPT_EVENTS {
-            let again = self.kept.iter().position(|kept| may_come_again(&kept.event));
+            let again = self
+                .kept
+                .iter()
+                .position(|kept| may_come_again(&kept.event));
             self.kept.remove(again.unwrap_or(0));
         }
         self.kept.push_back(NumberedEvent {
@@ -167,7 +170,10 @@ mod tests {
         assert_eq!(kept[0].event, Event::PhaseChanged(Phase::Paused));
         let last = &kept[MAX_KEPT_EVENTS - 2..];
         assert_eq!(last[0].event, Event::GuestReset { count: 1000 });
-        assert_eq!((last[1].number, &last[1].event), (1002, &Event::GuestPoweredOff));
+        assert_eq!(
+            (last[1].number, &last[1].event),
+            (1002, &Event::GuestPoweredOff)
+        );
         assert!(kept.is_sorted_by_key(|event| event.number));
         // Where all happen once the oldest goes.
         for _ in 0..MAX_KEPT_EVENTS {

@@ -583,10 +583,7 @@ fn what_moves_the_frames_of_a_switch_is_the_switch_s_to_say() {
     };
     let refused = with(&nic).validate().unwrap_err().to_string();
     assert!(refused.contains("served by a switch"), "{refused}");
-    for source in [
-        NicSource::Tap("tap0".parse().unwrap()),
-        NicSource::Nothing,
-    ] {
+    for source in [NicSource::Tap("tap0".parse().unwrap()), NicSource::Nothing] {
         nic.source = source;
         assert_eq!(with(&nic).validate(), Ok(()));
     }

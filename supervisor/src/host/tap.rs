@@ -271,7 +271,9 @@ impl Tap {
     /// [`TapError::Set`].
     pub fn take_singly(&self) -> Result<(), TapError> {
         let queue = self.queues.first();
-        self.set("how frames are taken", |_| queue.map_or(Ok(()), ioctl::take_singly))
+        self.set("how frames are taken", |_| {
+            queue.map_or(Ok(()), ioctl::take_singly)
+        })
     }
 
     fn open_others(&mut self, queues: u16) -> Result<(), Errno> {

@@ -147,7 +147,10 @@ mod tests {
             });
             begins.recv().unwrap();
             let late = prepare(spawner, Duration::from_millis(20), port, descriptors);
-            assert!(matches!(late, Err(BuildError::NotSpawned(SpawnerError::Slow(_)))), "{late:?}");
+            assert!(
+                matches!(late, Err(BuildError::NotSpawned(SpawnerError::Slow(_)))),
+                "{late:?}"
+            );
             release.send(()).unwrap();
         });
         let begin = std::time::Instant::now();

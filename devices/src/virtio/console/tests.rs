@@ -794,7 +794,8 @@ fn a_new_client_in_place_of_the_old_is_told_as_closed_and_opened() {
 }
 
 #[test]
-fn a_client_that_is_replaced_before_the_worker_has_its_turn_is_closed_by_whoever_takes_the_remains() {
+fn a_client_that_is_replaced_before_the_worker_has_its_turn_is_closed_by_whoever_takes_the_remains()
+{
     let (end, mut old) = pair();
     let mut guest = Guest::with(vec![channel(1, end)]);
     let (end, _new) = pair();

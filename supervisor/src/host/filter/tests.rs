@@ -29,6 +29,18 @@ fn guarded(addresses: &[&str]) -> Guarded {
     }
 }
 
+/// What a guest's filter lets pass, whose log is told of it.
+fn guarded_guest() -> Guarded {
+    let guest = Guest {
+        domain: "web".parse().unwrap(),
+        uuid: reeve_ipc::model::DomainUuid(uuid::Uuid::from_u128(0x8a5ef1a4 << 96)),
+    };
+    Guarded {
+        guest: Some(guest),
+        ..guarded(&["192.0.2.5"])
+    }
+}
+
 fn make(name: &str) -> Tap {
     Tap::make(Some(&interface(name)), OWN.try_into().unwrap(), 1).unwrap()
 }
@@ -553,8 +565,7 @@ fn a_tap_that_was_renamed_while_nobody_looked_is_guarded_by_its_name_again() {
             guest,
             other,
         };
-        wire.filters
-            .guard_soon(&recorded, guarded(&["192.0.2.5"]));
+        wire.filters.guard_soon(&recorded, guarded(&["192.0.2.5"]));
         assert_eq!(tables(), ["moved"]);
         until("frames pass", || wire.passes(&honest()));
         assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
@@ -583,11 +594,7 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
 
         let (lines, subscriber) = Lines::subscriber();
         tracing::subscriber::with_default(subscriber, || {
-            let mut later = guarded(&["192.0.2.5"]);
-            later.guest = Some(Guest {
-                domain: "web".parse().unwrap(),
-                uuid: reeve_ipc::model::DomainUuid(uuid::Uuid::from_u128(0x8a5ef1a4 << 96)),
-            });
+            let later = guarded_guest();
             let mut kept = Kept::default();
             kept.guard(&id("guest"), later.clone()).unwrap_err();
             let mut now = Instant::now();
@@ -633,7 +640,8 @@ fn a_filter_that_is_not_replaced_holds_and_the_log_does_not_say_that_the_guest_h
         earlier.put_owned(&id("guest"), &sender).unwrap();
         let (lines, subscriber) = Lines::subscriber();
         tracing::subscriber::with_default(subscriber, || {
-            TapFilters::default().guard_soon(&id("guest"), guarded(&["192.0.2.5"]));
+            // A line of the guest's, which no keeper of this test says on a thread without a subscriber.
+            TapFilters::default().guard_soon(&id("guest"), guarded_guest());
         });
         let lines = lines.text();
         assert!(lines.contains("the one of before holds"), "{lines}");

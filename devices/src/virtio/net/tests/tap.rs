@@ -353,7 +353,10 @@ fn a_queue_that_another_process_has_taken_out_is_put_back_by_the_next() {
     with_taps(2, |ports, _host| {
         let next = |port: &Arc<dyn Port>| {
             let fd = port.as_fd().try_clone_to_owned().expect("a descriptor");
-            (Tap::new(fd.try_clone().expect("another")).expect("a tap"), fd)
+            (
+                Tap::new(fd.try_clone().expect("another")).expect("a tap"),
+                fd,
+            )
         };
         let is_attached = |fd: &OwnedFd| control(fd, SET_QUEUE, request(0x0200)).is_err();
         ports[1].set_attached(false).expect("there is another");
