@@ -109,9 +109,9 @@ fn call(fd: impl AsFd, call: Call, request: &mut Request) -> Result<(), Errno> {
 #[derive(Clone, Copy)]
 #[repr(u32)]
 enum NumberCall {
-    SetSendBuffer = 0x4004_54d4,   // TUNSETSNDBUF
-    SetHeaderSize = 0x4004_54d8,   // TUNSETVNETHDRSZ
-    SetLittleEndian = 0x4004_54dc, // TUNSETVNETLE
+    SendBuffer = 0x4004_54d4,   // TUNSETSNDBUF
+    HeaderSize = 0x4004_54d8,   // TUNSETVNETHDRSZ
+    LittleEndian = 0x4004_54dc, // TUNSETVNETLE
 }
 
 #[expect(unsafe_code, reason = "rustix has no calls about taps")]
@@ -146,7 +146,7 @@ pub(super) fn is_persistent(queue: &OwnedFd) -> Result<bool, Errno> {
 /// Has vhost-net hand the queues of a tap each frame by itself, as a `write` of it does: only of a queue whose send
 /// buffer has no bound it takes a way of its own into the kernel's network code. This bound is as good as none.
 pub(super) fn take_singly(queue: &OwnedFd) -> Result<(), Errno> {
-    call_number(queue, NumberCall::SetSendBuffer, i32::MAX - 1)
+    call_number(queue, NumberCall::SendBuffer, i32::MAX - 1)
 }
 
 /// The bound on a queue's send buffer.
@@ -162,8 +162,8 @@ pub(super) fn send_buffer(queue: &OwnedFd) -> Result<i32, Errno> {
 
 /// Has each frame begin with a virtio header of version 1.
 pub(super) fn set_header(queue: &OwnedFd) -> Result<(), Errno> {
-    call_number(queue, NumberCall::SetHeaderSize, HEADER_BYTES)?;
-    call_number(queue, NumberCall::SetLittleEndian, 1)
+    call_number(queue, NumberCall::HeaderSize, HEADER_BYTES)?;
+    call_number(queue, NumberCall::LittleEndian, 1)
 }
 
 /// Sets up interfaces by name.
