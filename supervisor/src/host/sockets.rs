@@ -14,10 +14,12 @@ use std::ffi::{OsStr, OsString};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
+use tokio::sync::watch;
 
 use self::draft::{Draft, Put};
 use super::reason;
@@ -279,17 +281,42 @@ impl Drop for DeviceSockets {
 /// The sockets of one worker, whose devices come and go: held for it until it is gone, whoever knows of
 /// them. Cheap to clone.
 #[derive(Debug, Clone)]
-pub(crate) struct WorkerSockets(Arc<Mutex<Option<DeviceSockets>>>);
+pub(crate) struct WorkerSockets {
+    held: Arc<Mutex<Option<DeviceSockets>>>,
+    /// How many removals are under way.
+    going: Arc<watch::Sender<usize>>,
+}
+
+/// Sockets that were taken from a worker; they are unlinked when this is dropped, which may wait for a file
+/// system.
+#[derive(Debug)]
+pub(crate) struct Going {
+    // Before what says that they are gone.
+    _sockets: Option<DeviceSockets>,
+    _count: GoingCount,
+}
+
+#[derive(Debug)]
+struct GoingCount(Arc<watch::Sender<usize>>);
+
+impl Drop for GoingCount {
+    fn drop(&mut self) {
+        self.0.send_modify(|count| *count = count.saturating_sub(1));
+    }
+}
 
 impl WorkerSockets {
     /// Those of a worker that is made or found.
     pub(crate) fn new(sockets: DeviceSockets) -> Self {
-        Self(Arc::new(Mutex::new(Some(sockets))))
+        Self {
+            held: Arc::new(Mutex::new(Some(sockets))),
+            going: Arc::new(watch::Sender::new(0)),
+        }
     }
 
     fn held(&self) -> MutexGuard<'_, Option<DeviceSockets>> {
         // Nothing panics while it is held.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.held.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether there are any.
@@ -304,10 +331,23 @@ impl WorkerSockets {
         }
     }
 
-    /// Takes out those of a device that is gone, and no other that comes to these paths from now on: they are
-    /// unlinked when what is given is dropped, which may wait for a file system.
-    pub(crate) fn take(&self, paths: &[PathBuf]) -> Option<DeviceSockets> {
-        self.held().as_mut().map(|held| held.split(paths))
+    /// Takes out those of a device that is gone, and no other that comes to these paths from now on.
+    pub(crate) fn take(&self, paths: &[PathBuf]) -> Going {
+        self.going.send_modify(|count| *count += 1);
+        let count = GoingCount(Arc::clone(&self.going));
+        let taken = self.held().as_mut().map(|held| held.split(paths));
+        Going {
+            _sockets: taken,
+            _count: count,
+        }
+    }
+
+    /// Waits until all that was taken is unlinked: what comes to such a path in the same instant may be
+    /// unlinked in its place. False if it takes longer than `patience`.
+    pub(crate) async fn settled(&self, patience: Duration) -> bool {
+        let mut going = self.going.subscribe();
+        let gone = going.wait_for(|count| *count == 0);
+        tokio::time::timeout(patience, gone).await.is_ok()
     }
 
     /// Unlinks all: the worker is gone.

@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
-use rustix::net::{SocketFlags, accept_with};
+use rustix::net::{Shutdown, SocketFlags, accept_with, shutdown};
 
 use crate::reactor::{Interest, Sources};
 
@@ -59,6 +59,16 @@ impl Source {
         }
         self.waiting = wanted;
         Ok(())
+    }
+}
+
+/// Whether nobody holds a stream's other end.
+fn is_gone(stream: &OwnedFd) -> bool {
+    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
+    let mut fds = [PollFd::new(stream, PollFlags::IN)];
+    match poll(&mut fds, Some(&Timespec::default())) {
+        Ok(_) => fds.iter().any(|fd| fd.revents().intersects(gone)),
+        Err(_) => true,
     }
 }
 
@@ -166,9 +176,12 @@ impl Peer {
         }
     }
 
-    /// The stream has hung up.
+    /// The stream is said to have hung up: looked at, as what was said may be of the one before it.
     pub(super) fn note_hang_up(&mut self) {
-        self.hung_up = true;
+        self.hung_up |= self
+            .stream
+            .as_ref()
+            .is_some_and(|stream| is_gone(&stream.fd));
     }
 
     /// What a client that has hung up left is not wanted.
@@ -209,15 +222,7 @@ impl Peer {
         }
         self.retry = None;
         if let Some(stream) = self.stream.as_ref().filter(|_| self.pty) {
-            let mut fds = [PollFd::new(&stream.fd, PollFlags::IN)];
-            let gone = match poll(&mut fds, Some(&Timespec::default())) {
-                Ok(_) => fds.iter().any(|fd| {
-                    let gone = PollFlags::HUP | PollFlags::ERR | PollFlags::NVAL;
-                    fd.revents().intersects(gone)
-                }),
-                Err(_) => true,
-            };
-            self.hung_up = gone;
+            self.hung_up = is_gone(&stream.fd);
         }
     }
 
@@ -260,6 +265,15 @@ impl Peer {
                 tracing::error!(%error, "a port's listener cannot be waited for");
                 self.listener = None;
             }
+        }
+    }
+
+    /// Ends it for whoever is at the other end: a client has the end of the stream behind what was
+    /// written for it, and none comes to the listener any more.
+    pub(super) fn shut_down(&self) {
+        for source in [&self.stream, &self.listener].into_iter().flatten() {
+            // Fails on a pty, and on a socket whose other end is gone.
+            let _ = shutdown(&source.fd, Shutdown::Both);
         }
     }
 

@@ -22,7 +22,7 @@ use std::sync::Arc;
 use self::ports::{End, Ports};
 use self::state::ConsoleStateV1;
 use self::worker::ConsoleWorker;
-use super::{DeviceId, QueueWorker, Remains, Start, StartError, VirtioDevice, read_config_space};
+use super::{DeviceId, QueueWorker, Start, StartError, VirtioDevice, read_config_space};
 use crate::event::Event;
 use crate::shared::{Shared, Wake, lock, share};
 use crate::state::{StateError, check};
@@ -147,16 +147,9 @@ impl VirtioDevice for Console {
     fn stopped(&mut self) {
         let mut ports = lock(&self.ports);
         ports.running = false;
+        // Of a worker that no thread took.
+        ports.retired.clear();
         ports.interrupts = None;
-    }
-
-    fn take_remains(&mut self) -> Option<Remains> {
-        let mut ports = lock(&self.ports);
-        // Those of a worker that runs are its own to close.
-        if ports.running || ports.retired.is_empty() {
-            return None;
-        }
-        Some(Box::new(std::mem::take(&mut ports.retired)))
     }
 
     fn reset(&mut self) {

@@ -285,7 +285,12 @@ impl Ports {
     }
 
     fn retire(&mut self, end: End) {
-        if let (End::Peer(peer), true) = (end, self.running) {
+        let End::Peer(peer) = end else {
+            return;
+        };
+        // At once, whenever the worker gets to close it.
+        peer.shut_down();
+        if self.running {
             self.retired.push(peer);
         }
     }

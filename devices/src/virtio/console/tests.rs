@@ -794,20 +794,37 @@ fn a_new_client_in_place_of_the_old_is_told_as_closed_and_opened() {
 }
 
 #[test]
-fn a_client_that_is_replaced_before_the_worker_has_its_turn_is_closed_by_whoever_takes_the_remains()
-{
+fn a_client_that_is_replaced_under_a_thread_that_is_gone_is_closed_with_the_device() {
     let (end, mut old) = pair();
     let mut guest = Guest::with(vec![channel(1, end)]);
     let (end, _new) = pair();
     guest.control.connect(1, end).expect("a port");
-    old.write_all(b"x").expect("open still");
+    assert!(old.write_all(b"x").is_err());
     // Its thread is gone without a turn.
     drop(guest.rig.take());
     guest.device.stopped();
-    drop(guest.device.take_remains().expect("a client"));
-    assert!(old.write_all(b"x").is_err());
-    guest.device.reset();
-    assert!(guest.device.take_remains().is_none());
+    assert!(lock(&guest.control.ports).retired.is_empty());
+}
+
+#[test]
+fn a_port_that_is_taken_away_is_over_at_once_for_whoever_uses_it() {
+    let directory = tempfile::tempdir().expect("a directory");
+    let path = directory.path().join("port");
+    let listener = UnixListener::bind(&path).expect("a socket");
+    let mut guest = Guest::with(vec![channel(1, PortEnd::Listener(listener.into()))]);
+    let mut client = UnixStream::connect(&path).expect("it is listened on");
+    guest.run();
+    guest.control.detach(1).expect("a port");
+    // The worker has not had its turn yet.
+    assert_eq!(client.read(&mut [0]).expect("an end"), 0);
+    let refused = UnixStream::connect(&path).expect_err("nobody listens");
+    assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
+    // What is heard of it yet is nothing of the next one's.
+    let (end, mut next) = pair();
+    guest.control.attach(channel(1, end)).expect("a port");
+    guest.run();
+    assert!(guest.status(1).connected);
+    assert!(next.write_all(b"x").is_ok());
 }
 
 #[test]

@@ -29,6 +29,8 @@ use crate::host::vcpus;
 /// How long a device may take to be made, or to finish what it has begun: both may have to wait for a
 /// disk.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long what is to listen waits for sockets that were taken away.
+const SOCKETS_PATIENCE: Duration = Duration::from_secs(4);
 /// What a guest said of its memory is asked for anew where it is older than so many milliseconds.
 const STALE_MS: u64 = 1_000;
 /// How long a guest is given to say it.
@@ -128,6 +130,11 @@ async fn attach(
             worker.taps.add(held);
         }
         if held.iter().any(|held| !held.sockets.is_empty()) {
+            if !worker.sockets.settled(SOCKETS_PATIENCE).await {
+                let why = "a socket of a device that was taken away is not removed yet: its file system does \
+                           not answer; try again";
+                return Err(not_made(StartFailureKind::Host, why.to_owned()));
+            }
             let sockets;
             let listening = planner.device_listen(worker.uuid(), plan);
             (plan, sockets) = listening.await.map_err(not_planned)?;
@@ -185,9 +192,9 @@ pub(super) fn release(worker: &Worker, device: DeviceResources) {
     }
     if !device.sockets.is_empty() {
         // Now: another device may have the same path by the time that the thread runs.
-        let sockets = worker.sockets.take(&device.sockets);
+        let going = worker.sockets.take(&device.sockets);
         // It may have to wait for a file system; nothing waits for it.
-        drop(tokio::task::spawn_blocking(move || drop(sockets)));
+        drop(tokio::task::spawn_blocking(move || drop(going)));
     }
 }
 

@@ -43,8 +43,8 @@ fn a_socket_is_there_for_its_owner_until_the_domain_ends() {
     assert!(!path.exists());
 }
 
-#[test]
-fn a_socket_that_is_to_go_is_not_the_one_that_comes_to_its_path_meanwhile() {
+#[tokio::test]
+async fn a_socket_that_is_to_go_is_not_the_one_that_comes_to_its_path_meanwhile() {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("s");
     let mut first = DeviceSockets::default();
@@ -52,11 +52,13 @@ fn a_socket_that_is_to_go_is_not_the_one_that_comes_to_its_path_meanwhile() {
     let held = WorkerSockets::new(first);
     refuses(&path);
     let going = held.take(std::slice::from_ref(&path));
+    assert!(!held.settled(Duration::from_millis(1)).await);
     // Before anybody has unlinked it.
     let mut next = DeviceSockets::default();
     let _listener = listen(&mut next, &path).unwrap();
     held.add(next);
     drop(going);
+    assert!(held.settled(Duration::ZERO).await);
     UnixStream::connect(&path).unwrap();
     assert!(held.any());
     held.release();
