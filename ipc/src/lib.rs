@@ -39,6 +39,7 @@
 //! 2. (2026-11) The supervisor speaks first and queues everything: a round trip before Launch would
 //!    cost a wake-up on each side, a tenth of the whole start.
 
+pub mod acceptor;
 pub mod api;
 pub mod codec;
 pub mod device;

@@ -318,6 +318,19 @@ requests! {
     } -> (),
     call port_detach, idempotent true,
     phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Gives a socket device another socket on which it asks for the connections that its guest opens
+    /// ([`crate::acceptor`]), in place of the one it has, whose other end may be gone with the supervisor
+    /// before. Its descriptor was sent before. Connections that there are stay; those that are being asked
+    /// for on the one before are refused.
+    AcceptorSet {
+        /// Which device.
+        slot: PciSlot,
+        /// A `SOCK_SEQPACKET` socket.
+        acceptor: FdSlot,
+    } -> (),
+    call acceptor_set, idempotent false,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
 }
 
 /// A machine goes on in another worker.

@@ -11,6 +11,7 @@
 mod media;
 mod ports;
 
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -173,6 +174,26 @@ impl Plugging {
         }
         self.devices.note(slot, change);
         Ok(())
+    }
+
+    /// Gives a socket device another socket on which it asks for its guest's connections.
+    ///
+    /// # Errors
+    /// There is none, or it is of another kind.
+    pub fn set_acceptor(&mut self, slot: PciSlot, acceptor: OwnedFd) -> Result<(), WireError> {
+        let slot = pci_slot(slot);
+        let control = match self.devices.handle(slot) {
+            Some(Handle::Vsock(control)) => control,
+            Some(_) => {
+                let why = format!("the device in slot {slot} is no socket device");
+                return Err(WireError::new(ErrorCode::InvalidArgument, why));
+            }
+            None => return Err(DeviceSetError::Empty(slot).into()),
+        };
+        control.set_acceptor(Some(acceptor)).map_err(|errno| {
+            let why = format!("not a socket to ask on: {errno}");
+            WireError::new(ErrorCode::Descriptor, why)
+        })
     }
 
     /// What each device has done, by rising slot.

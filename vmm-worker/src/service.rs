@@ -285,7 +285,9 @@ impl Service {
             Operation::Query | Operation::Report | Operation::Stop
         );
         match (&self.moving, operation) {
-            (Moving::No, _) | (Moving::Here(_), Operation::SwitchOver) => Ok(()),
+            (Moving::No, _) | (Moving::Here(_), Operation::SwitchOver | Operation::AcceptorSet) => {
+                Ok(())
+            }
             _ if always => Ok(()),
             _ => Err(WireError::new(
                 ErrorCode::WrongPhase,

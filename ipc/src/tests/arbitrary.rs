@@ -13,10 +13,10 @@ use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Pause, PortAttach,
-    PortDetach, PowerButton, Query, ReplyBody, Report, RequestBody, Reset, Resume, Standing,
-    Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    AcceptorSet, BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach,
+    DeviceQuery, DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Pause,
+    PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, RequestBody, Reset, Resume,
+    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MAX_VCPUS, MachineSpec,
@@ -187,6 +187,9 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         1 => (any_slot(), any::<u16>()).prop_map(|(slot, number)| {
             RequestBody::PortDetach(PortDetach { slot, number })
         }),
+        1 => (any_slot(), slot()).prop_map(|(slot, acceptor)| {
+            RequestBody::AcceptorSet(AcceptorSet { slot, acceptor })
+        }),
     ]
 }
 
@@ -269,6 +272,7 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         Just(ReplyBody::MediumChange(())),
         Just(ReplyBody::PortAttach(())),
         Just(ReplyBody::PortDetach(())),
+        Just(ReplyBody::AcceptorSet(())),
         vcpus().prop_map(ReplyBody::VcpusQuery),
     ]
 }

@@ -13,10 +13,11 @@ use crate::fd::FdSlot;
 use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Operation, Pause,
-    PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, Request, Reset, Resume,
-    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    AcceptorSet, BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach,
+    DeviceQuery, DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange,
+    Operation, Pause, PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, Request,
+    Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery,
+    VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DiskFormat, EndAction, EndPolicy, LayerSpec,
@@ -242,6 +243,10 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             request(PortAttach { slot, port })
         }),
         ("port_detach", request(PortDetach { slot, number: 7 })),
+        ("acceptor_set", {
+            let acceptor = FdSlot(13);
+            request(AcceptorSet { slot, acceptor })
+        }),
     ]);
     let changes = changes().into_iter();
     samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
@@ -405,6 +410,7 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("medium changed", reply(ReplyBody::MediumChange(()))),
         ("port attached", reply(ReplyBody::PortAttach(()))),
         ("port detached", reply(ReplyBody::PortDetach(()))),
+        ("acceptor set", reply(ReplyBody::AcceptorSet(()))),
         ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
         ("guest crash kernel", event(Event::GuestCrashKernel)),
     ]);
@@ -496,6 +502,7 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("port_attach, console", "0207130500000d"),
     ("port_attach, channel", "02071305070103612e300d"),
     ("port_detach", "0207140507"),
+    ("acceptor_set", "020715050d"),
     ("change: link", "02070b050001"),
     ("change: rates", "02070b050101080000"),
     ("change: throttle", "02070b05020102010304000000010600010700"),
@@ -557,6 +564,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("medium changed", "01070012"),
     ("port attached", "01070013"),
     ("port detached", "01070014"),
+    ("acceptor set", "01070015"),
     (
         "vcpus changed",
         "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",

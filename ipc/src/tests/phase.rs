@@ -30,7 +30,8 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
         | Operation::VcpusQuery
         | Operation::MediumChange
         | Operation::PortAttach
-        | Operation::PortDetach => {
+        | Operation::PortDetach
+        | Operation::AcceptorSet => {
             vec![Some(phase)]
         }
     }

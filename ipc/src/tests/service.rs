@@ -5,10 +5,10 @@ use crate::error::{ErrorCode, WireError};
 use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
-    BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, HandOver, Launch, Launched, MediumChange, Operation, Pause, PortAttach,
-    PortDetach, PowerButton, Query, ReplyBody, Report, Request, RequestBody, Reset, Resume,
-    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    AcceptorSet, BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach,
+    DeviceQuery, DeviceUpdate, HandOver, Launch, Launched, MediumChange, Operation, Pause,
+    PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, Request, RequestBody, Reset,
+    Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
     WorkerService, dispatch,
 };
 use crate::spec::{DeviceSpec, PciSlot, PortKind, PortSpec, RngSpec};
@@ -118,6 +118,9 @@ impl WorkerService for Recorder {
     fn port_detach(&mut self, _: PortDetach) -> Result<(), WireError> {
         self.note(Operation::PortDetach)
     }
+    fn acceptor_set(&mut self, _: AcceptorSet) -> Result<(), WireError> {
+        self.note(Operation::AcceptorSet)
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -186,6 +189,11 @@ fn every_request() -> Vec<RequestBody> {
         }
         .into_body(),
         PortDetach { slot, number: 0 }.into_body(),
+        AcceptorSet {
+            slot,
+            acceptor: FdSlot(0),
+        }
+        .into_body(),
     ]
 }
 

@@ -239,7 +239,8 @@ impl Plan {
     }
 
     /// Binds what devices listen on, and adds those devices. To be called once; it may wait for a file
-    /// system. What it gives back unlinks the sockets when it is dropped.
+    /// system. What it gives back unlinks the sockets when it is dropped, and is to answer for the guest's
+    /// connections (`DeviceSockets::serve`).
     ///
     /// # Errors
     /// [`PlanError::Socket`], [`PlanError::Descriptors`]; nothing is bound then.

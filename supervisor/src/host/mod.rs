@@ -32,6 +32,7 @@ use self::cpuid::HostCpuid;
 use self::identity::{Identities, IdentityError};
 use self::image_reader::ImageReader;
 use self::shares::ShareServers;
+use self::sockets::acceptor::Connectors;
 use self::spawner::Spawner;
 use self::worker_binary::{WorkerBinary, WorkerBinaryError};
 use crate::domain::plan::NicPolicy;
@@ -63,6 +64,7 @@ pub struct Host {
     pub(crate) shares: ShareServers,
     pub(crate) images: ImageReader,
     pub(crate) network: NicPolicy,
+    pub(crate) connectors: Connectors,
 }
 
 impl Host {
@@ -102,6 +104,7 @@ impl Host {
             cpuid: HostCpuid::ask_early(),
             cgroups: CgroupPlace::Own,
             network: NicPolicy::default(),
+            connectors: Connectors::new(),
         })
     }
 

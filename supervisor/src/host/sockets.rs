@@ -8,6 +8,7 @@
 //! whoever else comes to the same name meanwhile. What a supervisor that was killed has left half-way goes when
 //! somebody next listens, or clears up, in the same directory.
 
+pub(crate) mod acceptor;
 mod draft;
 
 use std::ffi::{OsStr, OsString};
@@ -16,19 +17,24 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
+use reeve_ipc::model::{DomainName, DomainUuid};
 use rustix::fs::{AtFlags, FileType, Mode, OFlags, openat};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use tokio::sync::watch;
 
+use self::acceptor::{Acceptor, Connectors};
 use self::draft::{Draft, Put};
 use super::reason;
 use crate::domain::plan::{PathError, PathPolicy};
 
 /// Programs that may wait to be accepted.
 const BACKLOG: i32 = 16;
-/// Whoever runs the supervisor connects.
-const MODE: Mode = Mode::RUSR.union(Mode::WUSR);
+/// Whoever runs the supervisor connects; and the mark.
+const MODE: Mode = Mode::RUSR.union(Mode::WUSR).union(MARK);
+/// What marks a socket that a domain's device listens on, for any supervisor. The kernel makes nothing of it
+/// on a socket.
+const MARK: Mode = Mode::SVTX;
 
 /// Why nobody listens. One line: what failed, on what, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -171,6 +177,8 @@ pub(crate) struct DeviceSockets {
     bound: Vec<BoundSocket>,
     /// Recorded by an earlier one, with who resolves their paths.
     recorded: Option<(Arc<dyn PathPolicy>, Vec<PathBuf>)>,
+    /// Who answers for the connections of guests.
+    acceptors: Vec<Acceptor>,
 }
 
 impl DeviceSockets {
@@ -179,6 +187,7 @@ impl DeviceSockets {
         Self {
             bound: Vec::new(),
             recorded: Some((paths, recorded)).filter(|(_, recorded)| !recorded.is_empty()),
+            acceptors: Vec::new(),
         }
     }
 
@@ -206,9 +215,36 @@ impl DeviceSockets {
             *recorded = rest;
             (Arc::clone(policy), taken)
         });
+        let acceptors = std::mem::take(&mut self.acceptors).into_iter();
+        let (going, rest) = acceptors.partition(|acceptor| of(&acceptor.path));
+        self.acceptors = rest;
         Self {
             bound: taken,
             recorded,
+            acceptors: going,
+        }
+    }
+
+    /// Gives the worker's end of who answers for the connections of the guest whose socket is at `path`. May
+    /// wait for a file system. [`serve`](Self::serve) is to follow.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub(crate) fn accept_beside(
+        &mut self,
+        paths: &dyn PathPolicy,
+        what: &'static str,
+        path: &Path,
+    ) -> Result<OwnedFd, SocketError> {
+        let (acceptor, theirs) = Acceptor::new(paths, what, path)?;
+        self.acceptors.push(acceptor);
+        Ok(theirs)
+    }
+
+    /// Begins to answer for the guest of this domain. Runs on tokio.
+    pub(crate) fn serve(&mut self, connectors: &Connectors, name: &DomainName, uuid: DomainUuid) {
+        for acceptor in &mut self.acceptors {
+            acceptor.serve(connectors, name, uuid);
         }
     }
 
@@ -228,10 +264,7 @@ impl DeviceSockets {
             path: path.to_owned(),
             errno,
         };
-        let place = paths.place(what, path).map_err(|error| match error {
-            PathError::Os(errno) => os(errno),
-            PathError::Forbidden(line) => SocketError::Forbidden(line),
-        })?;
+        let place = place(paths, what, path, os)?;
         // Whoever is to connect uses this one.
         place.address().map_err(os)?;
         draft::sweep(&place.directory, draft::STALE);
@@ -328,6 +361,15 @@ impl WorkerSockets {
     pub(crate) fn add(&self, mut sockets: DeviceSockets) {
         if let Some(held) = self.held().as_mut() {
             held.bound.append(&mut sockets.bound);
+            held.acceptors.append(&mut sockets.acceptors);
+        }
+    }
+
+    /// Takes up who answers for a device that is there, in place of who did so before.
+    pub(crate) fn replace(&self, acceptor: Acceptor) {
+        if let Some(held) = self.held().as_mut() {
+            held.acceptors.retain(|before| before.path != acceptor.path);
+            held.acceptors.push(acceptor);
         }
     }
 
@@ -385,21 +427,41 @@ pub(crate) fn connect(
             errno,
         },
     };
-    let place = paths.place(what, path).map_err(|error| match error {
-        PathError::Os(errno) => os(errno),
-        PathError::Forbidden(line) => SocketError::Forbidden(line),
-    })?;
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
-    let itself = openat(&place.directory, &place.name, flags, Mode::empty()).map_err(os)?;
-    let kind = rustix::fs::fstat(&itself).map_err(os)?.st_mode;
-    if FileType::from_raw_mode(kind) != FileType::Socket {
+    let place = place(paths, what, path, os)?;
+    let (itself, mode) = open_itself(&place.directory, &place.name).map_err(os)?;
+    if FileType::from_raw_mode(mode) != FileType::Socket {
         let path = path.to_owned();
         return Err(SocketError::NotASocket { what, path });
     }
-    let address = format!("/proc/self/fd/{}", itself.as_raw_fd());
-    let address = SocketAddrUnix::new(address).map_err(os)?;
-    let socket = stream().map_err(os)?;
-    rustix::net::connect(&socket, &address).map_err(os)?;
+    connect_to(&itself).map_err(os)
+}
+
+/// The place of `path`, under the policy.
+fn place(
+    paths: &dyn PathPolicy,
+    what: &'static str,
+    path: &Path,
+    os: impl FnOnce(Errno) -> SocketError,
+) -> Result<Place, SocketError> {
+    paths.place(what, path).map_err(|error| match error {
+        PathError::Os(errno) => os(errno),
+        PathError::Forbidden(line) => SocketError::Forbidden(line),
+    })
+}
+
+/// What is there itself, and no link's other end: only looked at (`O_PATH`), with its mode.
+fn open_itself(directory: &OwnedFd, name: &OsStr) -> Result<(OwnedFd, u32), Errno> {
+    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+    let itself = openat(directory, name, flags, Mode::empty())?;
+    let mode = rustix::fs::fstat(&itself)?.st_mode;
+    Ok((itself, mode))
+}
+
+/// Connects to the very socket that was opened.
+fn connect_to(itself: &OwnedFd) -> Result<OwnedFd, Errno> {
+    let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", itself.as_raw_fd()))?;
+    let socket = stream()?;
+    rustix::net::connect(&socket, &address)?;
     Ok(socket)
 }
 

@@ -169,6 +169,7 @@ impl Worker {
             RequestBody::MediumChange(_) => self.send(&reply(ReplyBody::MediumChange(()))),
             RequestBody::PortAttach(_) => self.send(&reply(ReplyBody::PortAttach(()))),
             RequestBody::PortDetach(_) => self.send(&reply(ReplyBody::PortDetach(()))),
+            RequestBody::AcceptorSet(_) => self.send(&reply(ReplyBody::AcceptorSet(()))),
             RequestBody::DeviceQuery(_) => {
                 self.send(&reply(ReplyBody::DeviceQuery(Vec::new())));
             }

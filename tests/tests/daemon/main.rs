@@ -28,6 +28,7 @@ mod stage;
 mod strays;
 mod upgrade;
 mod vcpus;
+mod vsock;
 mod world;
 
 use anyhow::Result;

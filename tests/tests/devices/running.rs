@@ -39,6 +39,7 @@ fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     plug::a_removal_before_the_guest_is_up_ends(&mut domain).context("an early removal")?;
     ports::random_numbers_come(&mut domain).context("rng")?;
     ports::streams_go_through_a_socket_device(&mut domain).context("vsock")?;
+    ports::a_guest_reaches_programs_of_the_host(&mut domain).context("vsock outwards")?;
     ports::bytes_go_through_a_channel(&mut domain).context("channel")?;
     ports::ports_come_and_go(&mut domain).context("ports")?;
     plug::devices_come_and_go_under_io(&mut domain, &network, rounds).context("plug")?;

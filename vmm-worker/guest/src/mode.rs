@@ -88,6 +88,7 @@ pub fn needs_drivers(name: &str) -> bool {
         "watchdog-attack",
         "generation",
         "measure",
+        "vsock-dial",
     ]
     .contains(&name)
 }
@@ -267,6 +268,16 @@ pub fn watchdog_attack(seed: u64, count: u64) -> String {
 /// `generation is another` when it is told of another; a `q` on COM1 powers off, any other byte has it
 /// printed after `generation now`.
 pub const GENERATION: &str = "mode=generation";
+
+/// Connects to `port` of the host by the first socket device whenever a `c` is typed: sends `bytes`, at most 256 KiB, of which the
+/// byte at place N is N * 167 / 8 modulo 256, shuts that direction down and reads what comes back. Prints
+/// `vsock: ready` before, and for each `vsock: refused`, or `vsock: connected`, `vsock: bytes: N` and
+/// `vsock: sum: S` of what came, each byte added to 31 times the sum so far, modulo 2^64. An `f` has it open and
+/// reset 1,000 connections before one that it waits for, and print `vsock: flooded`. `vsock: transport reset`
+/// when it is told so; a `q` ends.
+pub fn vsock_dial(port: u32, bytes: u64) -> String {
+    format!("mode=vsock-dial count={port} size={bytes}")
+}
 
 /// The names of all attacks, for [`attack`]; `kernel/drive/cases.rs` says what each does.
 pub const ATTACKS: [&str; cases::COUNT] = {

@@ -28,6 +28,11 @@ impl Kept {
             // A machine with one is not handed over, and its process has to see when its socket is closed.
             return Ok(Self { spec, descriptors });
         }
+        if let DeviceSpec::Vsock(vsock) = &mut spec {
+            // An answer to a question of this worker's must not come to another, which asks by the same
+            // numbers: the supervisor gives it a socket of its own.
+            vsock.acceptor = None;
+        }
         for slot in spec.slots_mut() {
             let descriptor = table.get(*slot)?;
             descriptors.push(rustix::io::fcntl_dupfd_cloexec(descriptor, 0)?);
@@ -84,5 +89,30 @@ impl Kept {
             // What a balloon shall hold is in its record.
             _ => {}
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reeve_ipc::spec::{PciSlot, VsockSpec};
+
+    use super::*;
+
+    #[test]
+    fn of_a_socket_device_the_listener_goes_along_and_where_it_asks_does_not() {
+        let mut table = FdTable::new();
+        let mut descriptor = || table.push(std::fs::File::open("/dev/null").unwrap().into());
+        let spec = DeviceSpec::Vsock(VsockSpec {
+            slot: PciSlot::try_from(3).unwrap(),
+            cid: 3,
+            listener: descriptor().unwrap(),
+            acceptor: Some(descriptor().unwrap()),
+        });
+        let kept = Kept::of(&spec, &table).unwrap();
+        let (DeviceSpec::Vsock(vsock), descriptors) = kept.parts() else {
+            panic!("{kept:?}")
+        };
+        assert_eq!(vsock.acceptor, None);
+        assert_eq!(descriptors.count(), 1);
     }
 }

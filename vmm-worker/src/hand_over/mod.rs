@@ -13,7 +13,8 @@
 //! What goes along: guest memory and boot images by descriptor, the descriptors of every device as they
 //! were handed over with it (an image keeps its locks, a tap its name), the console's output and clients,
 //! the socket of adoption, the records ([`crate::state`]). What does not: connections of the socket device
-//! and of ports, whose drivers are told; counters; rings and threads, which are made anew.
+//! and of ports, whose drivers are told; the socket on which the former asks for its guest's connections, in
+//! place of which the supervisor gives another; counters; rings and threads, which are made anew.
 //!
 //! [`give`] and [`take`] are the two ends; both run on the control thread. Nothing that is sent is believed
 //! without a check, though both ends belong to one domain.

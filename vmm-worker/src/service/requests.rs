@@ -6,10 +6,10 @@ use reeve_ipc::exit_code;
 use reeve_ipc::fd::FdError;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
-    ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate,
-    HandOver, Launch, Launched, MediumChange, Pause, PortAttach, PortDetach, PowerButton, Query,
-    Report, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery,
-    VcpusSet, WorkerService,
+    AcceptorSet, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
+    DeviceUpdate, HandOver, Launch, Launched, MediumChange, Pause, PortAttach, PortDetach,
+    PowerButton, Query, Report, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver,
+    TakeOver, VcpusQuery, VcpusSet, WorkerService,
 };
 use reeve_ipc::vcpus::VcpuStanding;
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -176,6 +176,13 @@ impl WorkerService for Service {
         self.machine()?.plugging().detach_port(slot, number)?;
         self.removed_ports.push((slot, number));
         Ok(())
+    }
+
+    fn acceptor_set(&mut self, request: AcceptorSet) -> Result<(), WireError> {
+        let refuse = |error: FdError| WireError::new(ErrorCode::Descriptor, error.to_string());
+        let AcceptorSet { slot, acceptor } = request;
+        let acceptor = self.descriptors.take(acceptor).map_err(refuse)?;
+        self.machine()?.plugging().set_acceptor(slot, acceptor)
     }
 
     fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {

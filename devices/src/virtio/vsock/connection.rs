@@ -148,6 +148,14 @@ impl Connection {
         self.deadline = None;
     }
 
+    /// The driver is to be told that it is gone. Gives the id of the question for it that is open.
+    pub(super) fn give_up(&mut self) -> Option<u32> {
+        match std::mem::replace(&mut self.stage, Stage::Reset) {
+            Stage::Asking(id) => Some(id),
+            _ => None,
+        }
+    }
+
     /// The guest has accepted: the host is told `line`.
     pub(super) fn answered(&mut self, line: &[u8]) {
         self.stage = Stage::Open;

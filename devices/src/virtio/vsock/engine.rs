@@ -321,7 +321,7 @@ impl Engine {
             }
             // What is being reset is no longer listened to.
             (_, Stage::Reset) => {}
-            _ if !whole => connection.stage = Stage::Reset,
+            _ if !whole => forget(&mut self.questions, connection.give_up()),
             (Op::Response, Stage::Calling) => {
                 connection.answered(format!("OK {}\n", ports.host).as_bytes());
             }
@@ -334,12 +334,7 @@ impl Engine {
             (Op::Shutdown, Stage::Open) => connection.guest_shutdown(header.flags),
             (Op::CreditUpdate, Stage::Open) => {}
             (Op::CreditRequest, Stage::Open) => connection.want_update(),
-            _ => {
-                if let Stage::Asking(id) = connection.stage {
-                    self.questions.remove(&id);
-                }
-                connection.stage = Stage::Reset;
-            }
+            _ => forget(&mut self.questions, connection.give_up()),
         }
         self.settle(token, sources);
         Taken::Yes
@@ -455,15 +450,11 @@ impl Engine {
                 continue;
             };
             connection.deadline = None;
-            match connection.stage {
-                Stage::Lingering => {
-                    self.remove(token, sources);
-                    continue;
-                }
-                Stage::Asking(id) => drop(self.questions.remove(&id)),
-                _ => {}
+            if connection.stage == Stage::Lingering {
+                self.remove(token, sources);
+                continue;
             }
-            connection.stage = Stage::Reset;
+            forget(&mut self.questions, connection.give_up());
             self.settle(token, sources);
         }
         for token in silent {
@@ -473,6 +464,13 @@ impl Engine {
             }
         }
         self.listen(sources);
+    }
+}
+
+/// Nobody waits any more for the answer to question `id`, if there was one.
+fn forget(questions: &mut BTreeMap<u32, u32>, id: Option<u32>) {
+    if let Some(id) = id {
+        questions.remove(&id);
     }
 }
 

@@ -529,6 +529,71 @@ fn open_questions_are_bounded() {
 }
 
 #[test]
+fn a_connection_that_is_spoilt_while_it_is_asked_for_stays_so_and_its_question_is_forgotten() {
+    let (mut guest, host) = Guest::with_host();
+    for port in 0..2 * u32::try_from(MAX_QUESTIONS).expect("small") {
+        guest.send(packet(80, port, Op::Request), &[]);
+        // More than is there.
+        let mut header = data(80, port, 5);
+        header.len = 6;
+        guest.send(header, b"hello");
+        let (id, ..) = host.question().expect("a question");
+        // The answer comes before the driver has a buffer for the reset.
+        let mut late = host.accept(id);
+        guest.run();
+        assert!(is_closed(&mut late));
+        assert_eq!(guest.ops(), [Op::Reset]);
+        assert_eq!(guest.connections(), 0);
+    }
+    guest.connect(&host, 1000);
+}
+
+#[test]
+fn a_guest_that_opens_and_resets_without_end_fills_one_socket_and_no_more() {
+    let (mut guest, host) = Guest::with_host();
+    let mut refused = 0;
+    for round in 0..5000 {
+        guest.send(packet(80, round % 7, Op::Request), &[]);
+        guest.send(packet(80, round % 7, Op::Reset), &[]);
+        assert_eq!(guest.connections(), 0);
+        refused += guest.ops().len();
+    }
+    assert!(guest.rig().run() < 10, "it spins");
+    // What was asked and is waited for no more is answered all the same, and closed.
+    let mut asked = 0;
+    while let Some((id, ..)) = host.question() {
+        asked += 1;
+        assert!(is_closed(&mut {
+            let stream = host.accept(id);
+            guest.run();
+            stream
+        }));
+    }
+    assert_eq!(asked + refused, 5000);
+    assert!(asked < 1000, "{asked} wait in the socket");
+    guest.connect(&host, 1000);
+}
+
+#[test]
+fn another_acceptor_takes_the_place_of_one_that_has_gone() {
+    let (mut guest, host) = Guest::with_host();
+    let mut stream = guest.connect(&host, 1000);
+    guest.send(packet(80, 1001, Op::Request), &[]);
+    drop(host);
+    guest.run();
+    assert_eq!(guest.ops(), [Op::Reset], "nobody will answer");
+    // Also while no driver runs it.
+    guest.stop();
+    let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
+    let kind = SocketType::SEQPACKET;
+    let (ours, theirs) = socketpair(AddressFamily::UNIX, kind, flags, None).expect("sockets");
+    guest.control.set_acceptor(Some(ours)).expect("a socket");
+    guest.start();
+    guest.connect(&Host(theirs), 1002);
+    assert!(is_open(&mut stream), "what there was stays");
+}
+
+#[test]
 fn connections_that_end_before_they_are_heard_of_leave_nothing_behind() {
     let (mut guest, host) = Guest::with_host();
     // No buffer takes the answer, so that each connection waits for its turn when it is reset.

@@ -57,7 +57,8 @@ pub struct Vsock {
     /// The guest's context id, [`MIN_GUEST_CID`] to [`MAX_GUEST_CID`]; [`MIN_GUEST_CID`] where there is
     /// none, since each guest's host end is its own.
     pub cid: Option<u32>,
-    /// Where programs of the host connect to the guest's ports.
+    /// Where programs of the host connect to the guest's ports. At this path with `_P` behind it a program of
+    /// the host listens for what the guest connects to the host's port P, if it is to.
     pub path: PathBuf,
     /// Where it is on the bus.
     pub address: Option<PciSlot>,

@@ -58,7 +58,8 @@ pub struct DeviceArgs {
     #[arg(long, help_heading = "Devices")]
     pub balloon: bool,
 
-    /// A socket device whose host end is a UNIX socket at PATH.
+    /// A socket device whose host end is a UNIX socket at PATH; connections of the guest's to port P of the
+    /// host go to a program that listens at PATH_P.
     #[arg(
         long,
         value_name = "PATH[,cid=N]",

@@ -77,18 +77,19 @@ pub(super) fn plan_listeners(
     fds: &mut FdTable,
     sockets: &mut DeviceSockets,
 ) -> Result<Vec<DeviceSpec>, PlanError> {
-    let mut listen = |what, path: &Path| -> Result<FdSlot, PlanError> {
-        Ok(fds.push(sockets.listen(paths, what, path)?)?)
-    };
     let mut specs = Vec::new();
     if let Some(vsock) = &devices.vsock {
+        let (what, path) = ("vsock", &vsock.path);
         specs.push(DeviceSpec::Vsock(VsockSpec {
             slot: placed(vsock.address)?,
             cid: vsock.cid.unwrap_or(MIN_GUEST_CID),
-            listener: listen("vsock", &vsock.path)?,
-            acceptor: None,
+            listener: fds.push(sockets.listen(paths, what, path)?)?,
+            acceptor: Some(fds.push(sockets.accept_beside(paths, what, path)?)?),
         }));
     }
+    let mut listen = |what, path: &Path| -> Result<FdSlot, PlanError> {
+        Ok(fds.push(sockets.listen(paths, what, path)?)?)
+    };
     if devices.has_ports() {
         let mut ports = Vec::new();
         for console in &devices.consoles {

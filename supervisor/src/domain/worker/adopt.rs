@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::client::{AdoptError, Adopting, CallError, Incoming, WorkerClient};
 use reeve_ipc::message::JailFacts;
-use reeve_ipc::model::{DevicePlace, Domain, DomainName};
+use reeve_ipc::model::{DevicePlace, Domain};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{DeviceQuery, Report, Standing, VcpusQuery};
 use reeve_ipc::spec::{NicDriver, SpecDigest};
@@ -34,6 +34,7 @@ use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, watch};
 
 pub(super) use self::report::{crashed_unseen, end_of, missed_of};
+use super::acceptor::Offer;
 use super::instance::KvmInstance;
 use super::kept::NOTICES;
 use super::log::quoted;
@@ -197,9 +198,12 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             Err(silent) => silent,
         };
     }
-    let name = domain.name.clone();
-    let has_devices = domain.devices.count() > 0;
-    let mut search: Search = Box::pin(search(name, recorded, identity, has_devices));
+    let mut search: Search = Box::pin(search(
+        domain.clone(),
+        (recorded, identity),
+        found.planner.clone(),
+        found.sockets.clone(),
+    ));
     match tokio::time::timeout(PATIENCE, &mut search).await {
         Ok(Ok(answer)) => found.take_over(*answer),
         Ok(Err(why)) => match found.end(Some(&why)).await {
@@ -444,10 +448,10 @@ async fn never_launched(holdings: Holdings, own_uid: bool) -> Adoption {
 
 /// Finds the worker behind its socket, however long that takes.
 async fn search(
-    name: DomainName,
-    recorded: Resources,
-    identity: ProcessIdentity,
-    has_devices: bool,
+    domain: Domain,
+    (recorded, identity): (Resources, ProcessIdentity),
+    planner: Planner,
+    sockets: WorkerSockets,
 ) -> Result<Box<Found>, String> {
     let socket = loop {
         match reeve_ipc::local::connect_warily(&recorded.socket) {
@@ -465,7 +469,7 @@ async fn search(
         }
     };
     let refused = |error: AdoptError| quoted(&error.to_string());
-    let mut adopting = Adopting::begin(socket, name.as_str()).map_err(refused)?;
+    let mut adopting = Adopting::begin(socket, domain.name.as_str()).map_err(refused)?;
     let hello = adopting.hello().await.map_err(refused)?;
     if (hello.pid, hello.uid) != (identity.pid, recorded.uid) {
         return Err(format!(
@@ -484,14 +488,21 @@ async fn search(
         adopted.client.go_on_after(last.id);
     }
     // Those that went while nobody heard are not there, and one that was asked for last may be.
-    let devices = match has_devices {
-        true => {
+    let devices = match domain.devices.count() {
+        1.. => {
             let query = adopted.client.call(DeviceQuery {}, REPORT_DEADLINE);
             let reports = query.await.map_err(refused)?;
             Some(devices::places(&reports)?)
         }
-        false => None,
+        0 => None,
     };
+    // Who answered for its guest's connections was the supervisor before.
+    if let Some(offer) = Offer::make(&planner, &domain).await {
+        let given = offer.give(&adopted.client, REPORT_DEADLINE).await;
+        if let Some(acceptor) = given.map_err(refused)? {
+            sockets.replace(acceptor);
+        }
+    }
     let vcpus = match standing.phase.has_machine() {
         true => {
             let query = adopted.client.call(VcpusQuery {}, REPORT_DEADLINE);

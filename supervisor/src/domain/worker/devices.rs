@@ -135,9 +135,10 @@ async fn attach(
                            not answer; try again";
                 return Err(not_made(StartFailureKind::Host, why.to_owned()));
             }
-            let sockets;
+            let mut sockets;
             let listening = planner.device_listen(worker.uuid(), plan);
             (plan, sockets) = listening.await.map_err(not_planned)?;
+            sockets.serve(planner.connectors(), worker.name(), worker.uuid());
             worker.sockets.add(sockets);
         }
         if plan.shares() {

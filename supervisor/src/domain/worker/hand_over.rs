@@ -25,8 +25,10 @@ use reeve_ipc::spec::ControlLoss;
 use rustix::process::{Signal, pidfd_send_signal};
 use tokio::sync::{mpsc, watch};
 
+use super::acceptor::Offer;
 use super::instance::failure;
 use super::log::{LogSocket, quoted};
+use super::planner::Planner;
 use super::supervise::{Heard, Supervision};
 use super::{CALL_DEADLINE, Link, Process, View, Worker};
 use crate::crash::{self, Operation};
@@ -68,7 +70,7 @@ impl Heir {
 /// Has a fresh worker take over what `old` runs; gives it once it has. Run it as a task of its own: it is
 /// not to be dropped half way.
 pub(super) async fn hand_over(
-    host: &Host,
+    (host, planner): (&Host, &Planner),
     domain: &Domain,
     old: &Worker,
     ledger: &dyn SuccessionLedger,
@@ -84,7 +86,9 @@ pub(super) async fn hand_over(
     let room = Room::make(domain, &holdings)?;
     let fresh = Fresh::spawn(host, domain, holdings).await?;
     heir.set(Arc::clone(&fresh.child.pidfd));
-    let result = fresh.succeed(domain, old, tell, ledger, accepted).await;
+    let offer = Offer::make(planner, domain).await;
+    let result = fresh.succeed(domain, old, offer, tell, ledger, accepted);
+    let result = result.await;
     drop(room);
     let (domain, uuid) = (&domain.name, domain.uuid);
     match &result {
@@ -178,6 +182,7 @@ impl Fresh {
         self,
         domain: &Domain,
         old: &Worker,
+        offer: Option<Offer>,
         tell: mpsc::Sender<Notice>,
         ledger: &dyn SuccessionLedger,
         accepted: Instant,
@@ -186,6 +191,14 @@ impl Fresh {
             .ok_or_else(|| not_made("the fresh worker is gone already"))?;
         ledger.appoint(Some(identity)).map_err(not_made)?;
         self.receive(old).await?;
+        // Before the guest, which loses its connections and soon opens others, goes on.
+        let acceptor = match offer {
+            Some(offer) => offer
+                .give(&self.client, CALL_DEADLINE)
+                .await
+                .map_err(told)?,
+            None => None,
+        };
         if vcpus::need_placing(domain) {
             let cgroup = old.facts.cgroup.as_deref();
             let placed = vcpus::place(domain, self.child.pid, cgroup).await;
@@ -203,6 +216,9 @@ impl Fresh {
         // It ends by itself, unless it is not what it should be.
         old.process.kill();
         ledger.succeeded();
+        if let Some(acceptor) = acceptor {
+            old.sockets.replace(acceptor);
+        }
         let worker = self.supervised(domain, old, tell, switched.phase, accepted)?;
         Ok((worker, switched))
     }

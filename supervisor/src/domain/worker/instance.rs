@@ -156,11 +156,12 @@ impl Instance for KvmInstance {
         ledger: Arc<dyn SuccessionLedger>,
     ) -> Later<Result<(), CallFailure>> {
         let (old, host, heir) = (self.worker(), Arc::clone(&self.host), self.heir.clone());
+        let planner = self.planner.clone();
         let current = Arc::clone(&self.current);
         Box::pin(async move {
             // Not to be dropped half way, whatever becomes of whoever waits for it.
             let task = tokio::spawn(async move {
-                let handing = hand_over(&host, &domain, &old, ledger.as_ref(), &heir);
+                let handing = hand_over((&host, &planner), &domain, &old, ledger.as_ref(), &heir);
                 let handed = handing.await.map(|worker| {
                     let mut current = current.lock().unwrap_or_else(PoisonError::into_inner);
                     *current = Arc::new(worker);

@@ -165,8 +165,9 @@ pub(super) async fn start(
     crash::point(Operation::Start, Moment::AfterCgroup);
     plan.wait_on(listen(&socket)?)?;
     if ledger.resources.device_sockets().next().is_some() {
-        let sockets;
+        let mut sockets;
         (plan, sockets) = planner.listen(domain.uuid, plan).await?;
+        sockets.serve(&host.connectors, &domain.name, domain.uuid);
         holdings.device_sockets.add(sockets);
     }
     if plan.shares() {

@@ -21,6 +21,7 @@
 //! that was spawned and is not kept is killed and reaped, and what it held released, whichever future
 //! is dropped on the way.
 
+mod acceptor;
 mod adopt;
 mod death;
 mod devices;

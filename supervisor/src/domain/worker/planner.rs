@@ -7,6 +7,8 @@
 //! ```
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -23,6 +25,7 @@ use crate::host::Host;
 use crate::host::image_reader::ImageReader;
 use crate::host::shares::{ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
+use crate::host::sockets::acceptor::{Acceptor, Connectors};
 
 /// Threads that wait for files at once.
 const MAX_PLANNING: usize = 32;
@@ -33,6 +36,8 @@ const MAX_OF_ONE: usize = 4;
 const PLACE_DEADLINE: Duration = Duration::from_secs(10);
 /// How long what a device of a running machine needs may take to be opened.
 const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
+/// How long the directory of a guest's socket may take to be opened, of a worker that is found or takes over.
+const ACCEPTOR_DEADLINE: Duration = Duration::from_secs(1);
 
 /// Plans starts and devices: what does not answer holds up the domain that named it and no other. Cheap to
 /// clone.
@@ -42,6 +47,7 @@ pub(super) struct Planner {
     shares: ShareServers,
     images: ImageReader,
     network: NicPolicy,
+    connectors: Connectors,
     places: Places,
 }
 
@@ -107,6 +113,7 @@ impl Planner {
             shares: host.shares.clone(),
             images: host.images.clone(),
             network: host.network.clone(),
+            connectors: host.connectors.clone(),
             places: Places::new(),
         }
     }
@@ -226,6 +233,30 @@ impl Planner {
         });
         let bound = tokio::time::timeout(DEVICE_DEADLINE, binding).await;
         bound.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+    }
+
+    /// Makes, and begins to be, who answers for the connections of a guest that runs and whose socket is at
+    /// `path`; gives the worker's end too. A file system that does not answer is soon given up on: whoever
+    /// comes to be with the worker waits for this.
+    pub(super) async fn acceptor(
+        &self,
+        domain: &Domain,
+        path: PathBuf,
+    ) -> Result<(Acceptor, OwnedFd), PlanError> {
+        let paths = Arc::clone(&self.paths);
+        let opening = self.work(domain.uuid, move || {
+            Ok(Acceptor::new(paths.as_ref(), "vsock", &path)?)
+        });
+        let opened = tokio::time::timeout(ACCEPTOR_DEADLINE, opening).await;
+        let (mut acceptor, theirs) =
+            opened.unwrap_or(Err(PlanError::NoAnswer(ACCEPTOR_DEADLINE.as_secs())))?;
+        acceptor.serve(&self.connectors, &domain.name, domain.uuid);
+        Ok((acceptor, theirs))
+    }
+
+    /// By which guests' connections are made.
+    pub(super) fn connectors(&self) -> &Connectors {
+        &self.connectors
     }
 
     /// Who opens what definitions name.

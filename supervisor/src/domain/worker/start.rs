@@ -178,9 +178,11 @@ pub async fn start(
         },
     )?;
     let identity = host.identities.claim()?;
+    let mut sockets = plan.listen(&AnyPath)?;
+    sockets.serve(&host.connectors, &domain.name, domain.uuid);
     let holdings = Holdings {
         socket: None,
-        device_sockets: WorkerSockets::new(plan.listen(&AnyPath)?),
+        device_sockets: WorkerSockets::new(sockets),
         confinement: ConfinementPlan::new(domain, &host.cgroups)?.make()?,
         identity,
     };

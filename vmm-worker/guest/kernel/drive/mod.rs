@@ -1,7 +1,7 @@
 //! Drivers for PCI and virtio, and the modes that need them. In the larger of the two images only.
 //!
 //! ```text
-//!  mod.rs ──► report.rs, block/, net/, rng.rs, attack/, platform.rs; measure.rs: how the benchmarks' runs go
+//!  mod.rs ──► report.rs, block/, net/, rng.rs, vsock.rs, attack/, platform.rs; measure.rs: how the benchmarks' runs go
 //!                 │
 //!                 ▼
 //!  virtio.rs: negotiation ──► queue.rs: split rings ──► ring.rs: their arithmetic
@@ -30,6 +30,7 @@ mod report;
 mod ring;
 mod rng;
 mod virtio;
+mod vsock;
 
 use self::options::{Mode, Options};
 use self::pci::Bus;
@@ -84,6 +85,7 @@ fn dispatch(boot: &Boot, mode: Mode, options: &Options) -> Result<(), Problem> {
         Mode::WatchdogAttack => platform::attack(bus, &clock, options),
         Mode::Generation => platform::generation(boot),
         Mode::Measure => measure::run(bus, &clock, options, wait),
+        Mode::VsockDial => vsock::dial(bus, &clock, options),
     }
 }
 

@@ -35,6 +35,8 @@ pub enum Mode {
     Generation,
     /// Keep a device busy, and say how quick each operation was.
     Measure,
+    /// Connect to the host.
+    VsockDial,
 }
 
 /// Which device.
@@ -53,6 +55,8 @@ impl Device {
     pub const BLOCK: Self = Self::Id(2);
     /// Network.
     pub const NET: Self = Self::Id(1);
+    /// Sockets.
+    pub const VSOCK: Self = Self::Id(19);
 
     /// Whether a device of that id is meant.
     pub fn is(self, id: u16) -> bool {
@@ -170,7 +174,7 @@ impl Options {
     }
 }
 
-const MODES: [(&str, Mode); 14] = [
+const MODES: [(&str, Mode); 15] = [
     ("virtio-report", Mode::Report),
     ("block-verify", Mode::BlockVerify),
     ("block-bench", Mode::BlockBench),
@@ -185,6 +189,7 @@ const MODES: [(&str, Mode); 14] = [
     ("watchdog-attack", Mode::WatchdogAttack),
     ("generation", Mode::Generation),
     ("measure", Mode::Measure),
+    ("vsock-dial", Mode::VsockDial),
 ];
 
 fn lookup<T: Copy>(table: &[(&str, T)], name: &[u8]) -> Option<T> {

@@ -205,6 +205,6 @@ fn asked_to_end() -> bool {
 }
 
 /// What was typed on COM1, if anything was.
-fn typed() -> Option<u8> {
+pub fn typed() -> Option<u8> {
     (in8(COM1 + 5) & 1 != 0).then(|| in8(COM1))
 }

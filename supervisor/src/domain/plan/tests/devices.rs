@@ -223,6 +223,9 @@ fn what_listens_is_bound_and_consoles_come_first() {
         assert_eq!(vsock.cid, 3);
         let listener = fds.take(vsock.listener).unwrap();
         assert!(rustix::net::sockopt::socket_acceptconn(listener.as_fd()).unwrap());
+        let acceptor = fds.take(vsock.acceptor.unwrap()).unwrap();
+        let kind = rustix::net::sockopt::socket_type(acceptor).unwrap();
+        assert_eq!(kind, rustix::net::SocketType::SEQPACKET);
         let ports = ports.ports.iter();
         ports
             .map(|port| (port.number, port.kind == PortKind::Console))
