@@ -2,14 +2,20 @@
 //!
 //! The guest writes this memory at any instant, so nothing here gives out a Rust slice of it, and a
 //! caller reads a field once and checks the copy. Only RAM is translated: an address of a device's
-//! window is [`OutsideRam`] like any hole, so no device can be made to access another.
+//! window is [`OutsideRam`] like any hole, so no device can be made to access another. So is RAM that is
+//! not plugged in just then ([`blocks`]), though this process has it mapped.
 
+pub mod blocks;
+
+use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use vm_memory::{
     AtomicAccess, Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap, GuestMemoryRegion,
     GuestRegionMmap, MemoryRegionAddress, VolatileSlice,
 };
+
+use self::blocks::Blocks;
 
 /// An address range that is not wholly inside one piece of RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -23,13 +29,33 @@ pub struct OutsideRam {
 
 /// The RAM of one guest. A clone refers to the same memory.
 #[derive(Debug, Clone)]
-pub struct GuestRam(GuestMemoryMmap<()>);
+pub struct GuestRam {
+    map: GuestMemoryMmap<()>,
+    /// Of the RAM from `blocks_start` on, which is there.
+    blocks: Option<Arc<Blocks>>,
+    blocks_start: u64,
+}
 
 impl GuestRam {
     /// The RAM that `map` describes.
     #[must_use]
     pub fn new(map: GuestMemoryMmap<()>) -> Self {
-        Self(map)
+        Self {
+            map,
+            blocks: None,
+            blocks_start: u64::MAX,
+        }
+    }
+
+    /// The RAM that `map` describes, of which what lies from the start of `blocks` on is RAM while it is
+    /// plugged.
+    #[must_use]
+    pub fn with_blocks(map: GuestMemoryMmap<()>, blocks: Arc<Blocks>) -> Self {
+        Self {
+            map,
+            blocks_start: blocks.range().start,
+            blocks: Some(blocks),
+        }
     }
 
     /// The `len` bytes at `address`, which lie in one contiguous piece of RAM.
@@ -42,6 +68,9 @@ impl GuestRam {
             len: len as u64,
         };
         let region = self.region(address).ok_or(outside)?;
+        if !self.is_plugged(address, len as u64) {
+            return Err(outside);
+        }
         let offset = address - region.start_addr().0;
         region
             .get_slice(MemoryRegionAddress(offset), len)
@@ -53,27 +82,33 @@ impl GuestRam {
     pub fn contains(&self, address: u64, len: u64) -> bool {
         self.region(address).is_some_and(|region| {
             let room = region.len() - (address - region.start_addr().0);
-            len <= room
+            len <= room && self.is_plugged(address, len)
         })
     }
 
     /// Each piece of RAM: its first guest-physical address, its bytes, and where it is mapped in this process.
     /// For those who have somebody else access it, by addresses of this process.
     pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-        self.0.iter().map(|region| {
+        self.map.iter().map(|region| {
             let mapped = region.as_ptr() as u64;
             (region.start_addr().0, region.len(), mapped)
         })
     }
 
+    /// Whether the bytes, in one piece of RAM, are not in blocks that are not plugged.
+    fn is_plugged(&self, address: u64, len: u64) -> bool {
+        let blocks = self.blocks.as_ref();
+        address < self.blocks_start || blocks.is_none_or(|blocks| blocks.holds(address, len))
+    }
+
     /// The piece of RAM that `address` is in. Most machines have one or two, for which looking costs less
     /// than searching; it is done several times for each request.
     fn region(&self, address: u64) -> Option<&GuestRegionMmap<()>> {
-        self.0
+        self.map
             .iter()
             .take(2)
             .find(|region| address.wrapping_sub(region.start_addr().0) < region.len())
-            .or_else(|| self.0.find_region(GuestAddress(address)))
+            .or_else(|| self.map.find_region(GuestAddress(address)))
     }
 
     /// Copies from RAM into `data`, once.
@@ -190,6 +225,30 @@ mod tests {
         let mut bytes = [0; 2];
         ram.read(0x10, &mut bytes).expect("in RAM");
         assert_eq!(bytes, [0xcd, 0xab]);
+    }
+
+    #[test]
+    fn a_block_is_ram_while_it_is_plugged() {
+        const START: u64 = 0x1_0000_0000;
+        const BLOCK: u64 = 2 << 20;
+        let ranges = [(GuestAddress(0), 0x2000), (GuestAddress(START), 3 << 21)];
+        let map = GuestMemoryMmap::from_ranges(&ranges).expect("memory for a test");
+        let blocks = Arc::new(Blocks::new(START, 3 * BLOCK, BLOCK).expect("whole blocks"));
+        let ram = GuestRam::with_blocks(map, Arc::clone(&blocks));
+        assert!(ram.contains(0, 0x2000), "what a machine starts with stays");
+        let there = || {
+            let at = [START, START + BLOCK, START + 2 * BLOCK];
+            at.map(|at| ram.contains(at, BLOCK) && ram.slice(at, 1).is_ok())
+        };
+        assert_eq!(there(), [false; 3]);
+        blocks.set(&blocks.run(START, 2).expect("whole"), true);
+        assert_eq!(there(), [true, true, false]);
+        assert!(ram.contains(START + 4096, 2 * BLOCK - 4096));
+        assert!(!ram.contains(START + 4096, 2 * BLOCK - 4095));
+        assert!(ram.write(START + 2 * BLOCK - 1, &[1, 2]).is_err());
+        blocks.set(&blocks.run(START, 1).expect("whole"), false);
+        assert_eq!(there(), [false, true, false]);
+        assert!(ram.load::<u64>(START, Ordering::Relaxed).is_err());
     }
 
     #[test]

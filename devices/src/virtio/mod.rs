@@ -27,6 +27,7 @@ pub mod chain;
 pub mod console;
 pub mod flow;
 pub mod fs;
+pub mod mem;
 pub mod net;
 pub mod queue;
 #[cfg(test)]
@@ -185,6 +186,9 @@ pub enum StartError {
     /// The driver does not use a queue the device cannot do without.
     #[error("queue {0} is not enabled")]
     MissingQueue(u16),
+    /// The driver does not take a feature the device cannot do without.
+    #[error("feature {0} was not accepted")]
+    Feature(&'static str),
     /// What the device stands on is no longer there.
     #[error("{0}")]
     Host(String),
