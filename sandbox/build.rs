@@ -19,6 +19,8 @@ mod io;
 mod ioctl;
 #[path = "src/seccomp/join.rs"]
 mod join;
+#[path = "src/seccomp/memory.rs"]
+mod memory;
 #[path = "src/seccomp/reader.rs"]
 mod reader;
 #[path = "src/seccomp/rule.rs"]
@@ -48,6 +50,7 @@ fn main() {
         ("SPAWNER", compile(spawner::RULES, Unlisted::Trap)),
         ("READER", compile(reader::RULES, Unlisted::Trap)),
         ("VHOST", compile(vhost::RULES, Unlisted::Trap)),
+        ("MEMORY", compile(memory::RULES, Unlisted::Trap)),
     ] {
         writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
             .expect("writing to a string");

@@ -35,6 +35,12 @@ pub enum DeviceChange {
         /// It may become smaller, and loses what is behind its new end.
         shrink: bool,
     },
+    /// What a guest is asked to have plugged of the memory beyond what its machine started with, in bytes:
+    /// whole blocks, no more than there are.
+    MemoryRequest {
+        /// Bytes.
+        bytes: u64,
+    },
 }
 
 /// What one device has done.
@@ -61,6 +67,8 @@ pub enum DeviceFigures {
     Ports(PortsFigures),
     /// A port's, as a client of the supervisor is told them.
     Port(PortFigures),
+    /// A memory device's.
+    Memory(MemoryFigures),
 }
 
 /// How the ports of a serial controller stand: bit n of each is port n.
@@ -165,6 +173,19 @@ pub struct BalloonFigures {
     pub actual_bytes: u64,
     /// What the guest says of its memory, if it was asked and has answered.
     pub guest: Option<GuestMemoryFigures>,
+}
+
+/// How a memory device stands, all by the worker's own count.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryFigures {
+    /// Bytes that the guest is asked to have plugged.
+    pub requested_bytes: u64,
+    /// Bytes that it has.
+    pub plugged_bytes: u64,
+    /// Bytes that it can have.
+    pub most_bytes: u64,
+    /// Bytes of a block, in which all of them come.
+    pub block_bytes: u64,
 }
 
 /// A guest's memory as its driver tells it (virtio 1.3 §5.5.6.3), in bytes and in events since it

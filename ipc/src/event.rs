@@ -51,10 +51,12 @@ pub enum Event {
         /// Where it was.
         slot: PciSlot,
     },
-    /// The guest has changed how much its balloon holds.
+    /// The guest has changed how much its balloon holds, or how much memory it has plugged.
     BalloonChanged {
-        /// Bytes, no more than the machine's memory.
+        /// Bytes in the balloon, no more than the machine's memory.
         bytes: u64,
+        /// Bytes plugged beyond what the machine started with.
+        plugged_bytes: u64,
     },
     /// The guest has let go of vCPUs, or says that it does not, or that it has taken some up. Of several
     /// only the newest counts.

@@ -14,8 +14,8 @@ use uuid::Uuid;
 
 pub use self::device::{
     BalloonSpec, Burst, DeviceSpec, LEAST_PORTS_ROOM, MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES,
-    MAX_DEVICES, MAX_GUEST_CID, MAX_PORTS, MAX_TAG_BYTES, MIN_GUEST_CID, NoSlot, PciSlot, PortKind,
-    PortSpec, PortsSpec, Rate, RngSpec, ShareSpec, VsockSpec,
+    MAX_DEVICES, MAX_GUEST_CID, MAX_PORTS, MAX_TAG_BYTES, MIN_GUEST_CID, MemoryDeviceSpec, NoSlot,
+    PciSlot, PortKind, PortSpec, PortsSpec, Rate, RngSpec, ShareSpec, VsockSpec,
 };
 pub use self::disk::{
     CacheMode, Discard, DiskFormat, DiskSpec, DiskThrottle, IoEngine, LayerSpec, MAX_DISK_QUEUES,
@@ -36,6 +36,10 @@ pub const MAX_CPUID_ENTRIES: usize = 256;
 pub const MIN_MEMORY_BYTES: u64 = 2 << 20;
 /// The most guest memory, in bytes (the 46 bits of address space every 64-bit host has).
 pub const MAX_MEMORY_BYTES: u64 = 1 << 45;
+/// The least size in which memory comes and goes while a machine runs, in bytes.
+pub const MIN_MEMORY_BLOCK_BYTES: u64 = 2 << 20;
+/// The most pieces in which it does: each costs the host a memory slot while it is there.
+pub const MAX_MEMORY_BLOCKS: u64 = 1024;
 /// The most bytes of a kernel command line, without its terminator.
 pub const MAX_COMMAND_LINE_BYTES: usize = 2047;
 
@@ -179,6 +183,55 @@ pub struct MemorySpec {
     pub size_bytes: u64,
     /// What holds it.
     pub backing: MemoryBacking,
+    /// What the machine can be given beyond that while it runs, by its [`DeviceSpec::Memory`].
+    pub pluggable: Option<PluggableSpec>,
+}
+
+impl MemorySpec {
+    /// Bytes that the descriptor of the backing has to bear; `None` if no number says it.
+    #[must_use]
+    pub fn file_bytes(&self) -> Option<u64> {
+        match &self.pluggable {
+            None => Some(self.size_bytes),
+            Some(pluggable) => self.pluggable_offset()?.checked_add(pluggable.bytes),
+        }
+    }
+
+    /// Where in that descriptor memory begins that can be plugged in: behind the rest of it, at a whole
+    /// block. `None` if there is none.
+    #[must_use]
+    pub fn pluggable_offset(&self) -> Option<u64> {
+        let block = self.pluggable.as_ref()?.block_bytes;
+        self.size_bytes.checked_next_multiple_of(block.max(1))
+    }
+}
+
+/// Memory that a machine can be given while it runs (virtio 1.3 §5.15).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluggableSpec {
+    /// Bytes in all: 1 to [`MAX_MEMORY_BLOCKS`] blocks.
+    pub bytes: u64,
+    /// Bytes of a block: a power of two of at least [`MIN_MEMORY_BLOCK_BYTES`].
+    pub block_bytes: u64,
+}
+
+impl PluggableSpec {
+    /// For `bytes` bytes, in the smallest blocks of which there are not too many; `None` unless those are
+    /// whole blocks, one at least.
+    #[must_use]
+    pub fn new(bytes: u64) -> Option<Self> {
+        let block_bytes = Self::block_bytes(bytes);
+        let whole = bytes > 0 && bytes % block_bytes == 0;
+        whole.then_some(Self { bytes, block_bytes })
+    }
+
+    /// The size of the blocks in which `bytes` bytes come.
+    #[must_use]
+    pub fn block_bytes(bytes: u64) -> u64 {
+        let least = bytes.div_ceil(MAX_MEMORY_BLOCKS);
+        // A 1024th of any number has a power of two that follows it.
+        least.max(MIN_MEMORY_BLOCK_BYTES).next_power_of_two()
+    }
 }
 
 /// What holds guest memory, and what that allows.

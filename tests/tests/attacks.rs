@@ -36,9 +36,12 @@ const BASE_MAY: &[&str] = &["kvm-create-vm", "io_uring-setup"];
 fn is_refused_and_reported(role: &str, attempt: &str, call: &str) -> Result<()> {
     let before = Snapshot::take();
     let name = unique_name("attack");
+    // Only a machine that can be given memory has the thread for it.
+    let most = if role == "memory" { "64M" } else { "32M" };
     let mut reeve = Reeve::run()?
         .name(&name)
         .memory("32M")
+        .arg(format!("--max-memory={most}"))
         .cmdline(&format!("mode=clock reeve.attack={role}:{attempt}"))
         .spawn()?;
     let status = reeve.wait(LIMIT)?;
@@ -98,10 +101,17 @@ fn nothing_is_allowed_to_the_thread_that_makes_threads() -> Result<()> {
     role_is_held("spawner")
 }
 
+#[test]
+fn nothing_is_allowed_to_the_thread_that_gives_memory() -> Result<()> {
+    role_is_held("memory")
+}
+
 /// Every try once, from one role after the other: the filters are the same programs everywhere.
 #[reeve_tests::in_lab(timeout = "120s", root)]
 fn nothing_is_allowed_on_an_older_kernel() -> Result<()> {
-    let roles = ["vcpu", "io", "control", "spawner"].into_iter().cycle();
+    let roles = ["vcpu", "io", "control", "spawner", "memory"]
+        .into_iter()
+        .cycle();
     for ((attempt, call), role) in ATTACKS.iter().zip(roles) {
         is_refused_and_reported(role, attempt, call)
             .with_context(|| format!("{attempt} from role {role}"))?;

@@ -199,8 +199,11 @@ impl ControlThread {
     /// Does what there are notices of, and tells what is news; when there is more to do, if there is a time.
     fn tell_news(&mut self) -> Option<Duration> {
         let news = self.service.take_notices();
-        if let Some(bytes) = news.balloon {
-            self.event(Event::BalloonChanged { bytes });
+        if let Some(memory) = news.memory {
+            self.event(Event::BalloonChanged {
+                bytes: memory.balloon_bytes,
+                plugged_bytes: memory.plugged_bytes,
+            });
         }
         if let Some(standing) = news.vcpus {
             self.event(Event::VcpusChanged(standing));

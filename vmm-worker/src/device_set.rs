@@ -17,6 +17,7 @@ use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::BalloonControl;
 use reeve_devices::virtio::block::BlockControl;
 use reeve_devices::virtio::console::ConsoleControl;
+use reeve_devices::virtio::mem::MemControl;
 use reeve_devices::virtio::net::NetHandle;
 use reeve_devices::virtio::transport::negotiation::Stopping;
 use reeve_devices::virtio::transport::pci::{Surroundings, VirtioPci, VirtioPciError};
@@ -82,6 +83,8 @@ pub enum Handle {
     Share,
     /// A network interface that a switch serves.
     SwitchedNic,
+    /// A memory device, and its thread, which alone may plug and unplug once the machine stands.
+    Memory(Arc<MemControl>, Arc<DeviceThread>),
 }
 
 /// A device that is ready to be put on the bus.
@@ -194,6 +197,17 @@ impl DeviceSet {
     pub fn handle(&self, slot: Slot) -> Option<&Handle> {
         let entry = self.attached.iter().find(|entry| entry.device.slot == slot);
         entry.map(|entry| &entry.device.handle)
+    }
+
+    /// The memory device, and its thread.
+    #[must_use]
+    pub fn memory(&self) -> Option<(&Arc<MemControl>, &Arc<DeviceThread>)> {
+        self.attached
+            .iter()
+            .find_map(|entry| match &entry.device.handle {
+                Handle::Memory(control, thread) => Some((control, thread)),
+                _ => None,
+            })
     }
 
     /// What makes every device again in another worker, by rising slot.

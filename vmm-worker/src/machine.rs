@@ -26,8 +26,9 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use crate::arch::x86_64::acpi::{self, AcpiConfig};
 use crate::arch::x86_64::layout;
 use crate::boot::Protocol;
+use crate::build::devices::pci_slot;
 use crate::build::{BootImages, BuildError, Chipset, Lineage, WatchdogSet};
-use crate::device_set::{DeviceSet, DeviceSetError, STOP_PATIENCE};
+use crate::device_set::{DeviceSet, DeviceSetError, Handle, STOP_PATIENCE};
 use crate::io::IoThread;
 use crate::kvm::Vm;
 use crate::memory::GuestMemory;
@@ -54,6 +55,9 @@ pub enum MachineError {
     /// It is half reset.
     #[error("the machine is being reset")]
     Resetting,
+    /// Memory that was plugged in could not be taken away.
+    #[error("cannot take plugged memory away: {0}")]
+    Unplug(String),
     /// Guest memory could not be emptied.
     #[error("cannot empty guest memory: {0}")]
     Discard(#[from] crate::memory::MemoryError),
@@ -66,7 +70,7 @@ impl From<MachineError> for WireError {
                 ErrorCode::Timeout
             }
             MachineError::Reload(_) => ErrorCode::BootImage,
-            MachineError::Discard(_) => ErrorCode::Memory,
+            MachineError::Discard(_) | MachineError::Unplug(_) => ErrorCode::Memory,
             MachineError::Resetting => ErrorCode::WrongPhase,
             MachineError::Vcpu(_) => ErrorCode::Host,
         };
@@ -352,6 +356,7 @@ impl Machine {
         self.plugging.remove_leaving();
         self.vcpus.take_leaving(&self.chipset);
         self.chipset.reset(self.vcpus.set().present());
+        self.unplug_all()?;
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
         let plan = self.images.load(&self.memory, &self.tables)?;
@@ -366,6 +371,19 @@ impl Machine {
         self.resets += 1;
         self.resetting = false;
         Ok(())
+    }
+
+    /// Takes away all memory that was plugged in: the machine starts without it.
+    fn unplug_all(&self) -> Result<(), MachineError> {
+        let Some((control, thread)) = self.plugging.devices.memory() else {
+            return Ok(());
+        };
+        let control = Arc::clone(control);
+        match thread.call(STOP_PATIENCE, move || control.unplug_all()) {
+            Some(Ok(())) => Ok(()),
+            Some(Err(error)) => Err(MachineError::Unplug(error.to_string())),
+            None => Err(MachineError::Unplug("it takes too long".to_owned())),
+        }
     }
 
     /// Builds a device, puts it on the bus and tells the guest.
@@ -450,6 +468,13 @@ impl Machine {
     #[must_use]
     pub fn watchdog_place(&self) -> Option<PciSlot> {
         self.chipset.watchdog().map(WatchdogSet::place)
+    }
+
+    /// Whether the device in `slot` is the one that plugs memory.
+    #[must_use]
+    pub fn is_memory_device(&self, slot: PciSlot) -> bool {
+        let handle = self.plugging.devices.handle(pci_slot(slot));
+        matches!(handle, Some(Handle::Memory(..)))
     }
 
     /// Whether the guest has said that it starts its crash kernel, and nobody has taken that.

@@ -1,12 +1,12 @@
-//! What is told of the balloon and the vCPUs, which a guest changes as fast as it likes: the newest, and not
+//! What is told of the guest's memory and the vCPUs, which a guest changes as fast as it likes: the newest, and not
 //! too often.
 
 use std::time::{Duration, Instant};
 
 use reeve_ipc::vcpus::VcpuStanding;
 
-/// How often a change of the balloon is told, at most.
-const BALLOON_NEWS: Duration = Duration::from_millis(200);
+/// How often a change of what the guest has lent or plugged is told, at most.
+const MEMORY_NEWS: Duration = Duration::from_millis(200);
 /// How often a change of the vCPUs is told, at most.
 const VCPU_NEWS: Duration = Duration::from_millis(50);
 
@@ -16,8 +16,8 @@ const GATED_NEWS: Duration = Duration::from_secs(1);
 /// What is to be told now.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct News {
-    /// What the balloon holds.
-    pub balloon: Option<u64>,
+    /// What the guest has lent and plugged.
+    pub memory: Option<MemoryNews>,
     /// Which vCPUs there are.
     pub vcpus: Option<VcpuStanding>,
     /// The guest starts its crash kernel.
@@ -26,10 +26,19 @@ pub struct News {
     pub later: Option<Duration>,
 }
 
+/// What of its memory the guest has lent by its balloon, and what it has plugged by its memory device.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct MemoryNews {
+    /// Bytes in the balloon.
+    pub balloon_bytes: u64,
+    /// Bytes plugged beyond what the machine started with.
+    pub plugged_bytes: u64,
+}
+
 /// What was told, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Newsroom {
-    balloon: Option<(u64, Instant)>,
+    memory: Option<(MemoryNews, Instant)>,
     vcpus: Option<Instant>,
     /// vCPUs that are to be told of when it is time.
     waiting: Option<VcpuStanding>,
@@ -65,31 +74,35 @@ impl Gate {
 }
 
 impl Newsroom {
-    /// What the balloon holds now, if there is one, and which vCPUs there are, if that has changed.
-    pub fn take(&mut self, balloon: Option<u64>, vcpus: Option<VcpuStanding>) -> News {
+    /// What the guest has lent and plugged now, if it can, and which vCPUs there are, if that has changed.
+    pub fn take(&mut self, memory: Option<MemoryNews>, vcpus: Option<VcpuStanding>) -> News {
         self.waiting = vcpus.or(self.waiting);
         let now = Instant::now();
-        let (balloon, balloon_later) = self.balloon(balloon, now);
+        let (memory, memory_later) = self.memory(memory, now);
         let (vcpus, vcpus_later) = self.vcpus(now);
         News {
-            balloon,
+            memory,
             vcpus,
-            later: balloon_later.into_iter().chain(vcpus_later).min(),
+            later: memory_later.into_iter().chain(vcpus_later).min(),
             ..News::default()
         }
     }
 
-    fn balloon(&mut self, bytes: Option<u64>, now: Instant) -> (Option<u64>, Option<Duration>) {
-        let Some(bytes) = bytes else {
+    fn memory(
+        &mut self,
+        memory: Option<MemoryNews>,
+        now: Instant,
+    ) -> (Option<MemoryNews>, Option<Duration>) {
+        let Some(memory) = memory else {
             return (None, None);
         };
-        match self.balloon {
-            Some((told, _)) if told == bytes => (None, None),
-            None if bytes == 0 => (None, None),
-            Some((_, when)) if now < when + BALLOON_NEWS => (None, Some(when + BALLOON_NEWS - now)),
+        match self.memory {
+            Some((told, _)) if told == memory => (None, None),
+            None if memory == MemoryNews::default() => (None, None),
+            Some((_, when)) if now < when + MEMORY_NEWS => (None, Some(when + MEMORY_NEWS - now)),
             _ => {
-                self.balloon = Some((bytes, now));
-                (Some(bytes), None)
+                self.memory = Some((memory, now));
+                (Some(memory), None)
             }
         }
     }
@@ -141,8 +154,34 @@ mod tests {
     #[test]
     fn a_balloon_that_was_never_inflated_is_no_news() {
         let mut room = Newsroom::default();
-        assert_eq!(room.take(Some(0), None), News::default());
-        assert_eq!(room.take(Some(4096), None).balloon, Some(4096));
-        assert!(room.take(Some(0), None).later.is_some());
+        let lent = |balloon_bytes| {
+            Some(MemoryNews {
+                balloon_bytes,
+                plugged_bytes: 0,
+            })
+        };
+        assert_eq!(room.take(lent(0), None), News::default());
+        assert_eq!(room.take(lent(4096), None).memory, lent(4096));
+        assert!(room.take(lent(0), None).later.is_some());
+    }
+
+    #[test]
+    fn memory_that_is_plugged_is_news_and_so_is_what_is_lent_of_it() {
+        let mut room = Newsroom::default();
+        let memory = |balloon_bytes, plugged_bytes| {
+            Some(MemoryNews {
+                balloon_bytes,
+                plugged_bytes,
+            })
+        };
+        assert_eq!(
+            room.take(memory(0, 2 << 20), None).memory,
+            memory(0, 2 << 20)
+        );
+        assert_eq!(room.take(memory(0, 2 << 20), None), News::default());
+        assert!(room.take(memory(4096, 2 << 20), None).later.is_some());
+        std::thread::sleep(MEMORY_NEWS);
+        let both = memory(4096, 4 << 20);
+        assert_eq!(room.take(both, None).memory, both);
     }
 }

@@ -23,7 +23,7 @@ use reeve_devices::virtio::balloon::{BalloonControl, BalloonStat};
 use reeve_devices::virtio::net::DirectionCounters;
 use reeve_ipc::device::{
     BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DirectionFigures, DiskFigures,
-    GuestMemoryFigures, NicFigures, OperationFigures,
+    GuestMemoryFigures, MemoryFigures, NicFigures, OperationFigures,
 };
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
@@ -32,6 +32,7 @@ use reeve_ipc::spec::{DeviceSpec, PciSlot};
 use crate::build::devices::{Workshop, disk, nic, pci_slot};
 use crate::build::{BuildError, Chipset};
 use crate::device_set::{DeviceSet, DeviceSetError, Handle, STOP_PATIENCE};
+use crate::news::MemoryNews;
 use crate::notices::Notices;
 use crate::spawner::Spawner;
 
@@ -165,6 +166,9 @@ impl Plugging {
                 balloon.set_target(bytes);
             }
             (Handle::Balloon(balloon), DeviceChange::BalloonPoll) => balloon.request_stats(),
+            (Handle::Memory(memory, _), DeviceChange::MemoryRequest { bytes }) => {
+                memory.request(bytes);
+            }
             _ => {
                 return Err(WireError::new(
                     ErrorCode::InvalidArgument,
@@ -208,13 +212,24 @@ impl Plugging {
         reports.collect()
     }
 
-    /// What the guest's balloon holds, if it has one.
+    /// What the guest has lent and plugged, if it has a balloon or a memory device.
     #[must_use]
-    pub fn balloon_bytes(&self) -> Option<u64> {
-        self.devices.handles().find_map(|(_, handle)| match handle {
-            Handle::Balloon(balloon) => Some(balloon.info().actual_bytes),
-            _ => None,
-        })
+    pub fn guest_memory(&self) -> Option<MemoryNews> {
+        let mut news = None;
+        for (_, handle) in self.devices.handles() {
+            match handle {
+                Handle::Balloon(balloon) => {
+                    let news = news.get_or_insert(MemoryNews::default());
+                    news.balloon_bytes = balloon.info().actual_bytes;
+                }
+                Handle::Memory(memory, _) => {
+                    let news = news.get_or_insert(MemoryNews::default());
+                    news.plugged_bytes = memory.info().plugged_bytes;
+                }
+                _ => {}
+            }
+        }
+        news
     }
 }
 
@@ -239,6 +254,15 @@ fn figures(handle: &Handle) -> DeviceFigures {
         }
         Handle::Ports(console) => DeviceFigures::Ports(ports::figures(console)),
         Handle::Rng | Handle::Vsock(_) | Handle::Share | Handle::SwitchedNic => DeviceFigures::None,
+        Handle::Memory(memory, _) => {
+            let info = memory.info();
+            DeviceFigures::Memory(MemoryFigures {
+                requested_bytes: info.requested_bytes,
+                plugged_bytes: info.plugged_bytes,
+                most_bytes: info.region_bytes,
+                block_bytes: info.block_bytes,
+            })
+        }
     }
 }
 

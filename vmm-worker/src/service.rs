@@ -127,7 +127,7 @@ impl Service {
         self.machine.as_ref().map(Machine::notices)
     }
 
-    /// Does what the guest's ACPI and devices have told, and gives what is news of its balloon and its vCPUs.
+    /// Does what the guest's ACPI and devices have told, and gives what is news of its memory and its vCPUs.
     pub fn take_notices(&mut self) -> News {
         let Some(machine) = self.machine.as_mut() else {
             return News::default();
@@ -135,9 +135,9 @@ impl Service {
         let plugging = machine.plugging();
         self.removed.extend(plugging.turn());
         let turn = plugging.devices.next_turn();
-        let balloon = plugging.balloon_bytes();
+        let memory = plugging.guest_memory();
         let (vcpus, later) = machine.settle_vcpus();
-        let mut news = self.news.take(balloon, vcpus);
+        let mut news = self.news.take(memory, vcpus);
         news.later = news.later.into_iter().chain(later).chain(turn).min();
         // What a machine that is on its way has to tell goes with it.
         if matches!(self.moving, Moving::No) {

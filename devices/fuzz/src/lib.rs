@@ -10,6 +10,7 @@ pub mod driver;
 pub mod guest;
 pub mod input;
 pub mod machine;
+pub mod mem;
 pub mod net;
 pub mod qcow2;
 pub mod queue;
@@ -34,5 +35,6 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("vsock", guest::run::<vsock::Sockets>),
     ("rng", guest::run::<rng::Rng>),
     ("balloon", guest::run::<balloon::Lent>),
+    ("mem", guest::run::<mem::Memory>),
     ("qcow2", qcow2::run),
 ];

@@ -235,7 +235,9 @@ impl Blocks {
         let words = words.collect::<Result<Vec<_>, _>>()?;
         reader.finish()?;
         let wanted = |index: u64| {
-            let word = usize::try_from(index / WORD).ok().and_then(|at| words.get(at));
+            let word = usize::try_from(index / WORD)
+                .ok()
+                .and_then(|at| words.get(at));
             word.is_some_and(|word| word & (1 << (index % WORD)) != 0)
         };
         let beyond = (self.count..words.len() as u64 * WORD).any(wanted);
@@ -327,13 +329,21 @@ mod tests {
             (at(64), u64::MAX, false),
             (u64::MAX, u64::MAX, false),
         ] {
-            assert_eq!(blocks.holds(address, len), there, "{len:#x} at {address:#x}");
+            assert_eq!(
+                blocks.holds(address, len),
+                there,
+                "{len:#x} at {address:#x}"
+            );
         }
         blocks.set(&blocks.run(at(64), 1).expect("whole"), false);
         assert!(!blocks.holds(at(63), BLOCK + 1));
         assert!(blocks.holds(at(63), BLOCK));
         assert_eq!(blocks.plugged_bytes(), 2 * BLOCK);
-        let runs: Vec<_> = blocks.plugged_runs().iter().map(|run| run.address).collect();
+        let runs: Vec<_> = blocks
+            .plugged_runs()
+            .iter()
+            .map(|run| run.address)
+            .collect();
         assert_eq!(runs, [at(63), at(65)]);
     }
 

@@ -363,12 +363,12 @@ calls! {
     call "change a device of", access ReadWrite, idempotent true;
 
     /// Asks the guest of a running domain to make do with so much of its memory: its balloon is to take
-    /// the rest. Answered when it is asked; what comes of it is told by
+    /// the rest; or to have more than it started with, by its memory device. Answered when it is asked; what comes of it is told by
     /// [`super::event::EventKind::BalloonChanged`].
     DomainMemorySet {
         /// Which.
         domain: DomainRef,
-        /// What is left to the guest; no more than it has.
+        /// What is left to the guest; no more than it can have.
         memory: MemorySize,
     } -> (),
     call "set the memory of", access ReadWrite, idempotent true;

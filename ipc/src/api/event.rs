@@ -82,7 +82,7 @@ pub enum EventKind {
         /// Its place on the bus.
         slot: PciSlot,
     },
-    /// Its guest has given its balloon memory, or taken some back.
+    /// Its guest has given its balloon memory, or taken some back; or it has plugged some, or unplugged it.
     BalloonChanged {
         /// What is left to the guest.
         memory: MemorySize,

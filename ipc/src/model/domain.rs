@@ -9,7 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{DeviceError, Devices, DomainName, DomainUuid, Labels, Platform, VcpuPin};
 use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{
-    CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
+    CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
+    MachineType, PluggableSpec,
 };
 
 /// The most bytes of a definition, as a decoder counts them: what is taken in one message can be given
@@ -32,6 +33,26 @@ pub enum ModelError {
     /// Too little memory, too much, or half a page.
     #[error("{0} of memory: a domain has 2M to 32T, in whole pages of 4096 bytes")]
     Memory(MemorySize),
+    /// No more memory at most than at the start, or too much.
+    #[error(
+        "a maximum of {max} of memory: it is more than the {memory} a domain starts with, and 32T at most"
+    )]
+    MaxMemory {
+        /// The maximum.
+        max: MemorySize,
+        /// What the domain starts with.
+        memory: MemorySize,
+    },
+    /// What lies between the two is in no whole blocks.
+    #[error(
+        "{extra} of memory beyond what a domain starts with comes in blocks of {block}, and must be whole ones"
+    )]
+    MemoryBlocks {
+        /// What lies between the two.
+        extra: MemorySize,
+        /// The size of a block.
+        block: MemorySize,
+    },
     /// The command line does not fit the boot protocol.
     #[error("the kernel command line has {0} bytes: it may have {MAX_COMMAND_LINE_BYTES}")]
     CommandLine(usize),
@@ -331,6 +352,7 @@ impl Domain {
         if !(MIN_MEMORY_BYTES..=MAX_MEMORY_BYTES).contains(&bytes) || bytes % 4096 != 0 {
             return Err(ModelError::Memory(self.memory));
         }
+        self.validate_max_memory()?;
         let command_line = match &self.boot {
             BootSource::BuiltIn { command_line } => command_line,
             BootSource::Kernel(kernel) => &kernel.command_line,
@@ -354,6 +376,36 @@ impl Domain {
             bytes if bytes > MAX_DEFINITION_BYTES => Err(ModelError::Size(bytes)),
             _ => Ok(()),
         }
+    }
+
+    fn validate_max_memory(&self) -> Result<(), ModelError> {
+        let Some(pluggable) = self.devices.memory else {
+            return Ok(());
+        };
+        let (max, memory) = (pluggable.max, self.memory);
+        let extra = max.bytes().saturating_sub(memory.bytes());
+        if extra == 0 || max.bytes() > MAX_MEMORY_BYTES {
+            return Err(ModelError::MaxMemory { max, memory });
+        }
+        match self.pluggable() {
+            Some(_) => Ok(()),
+            None => Err(ModelError::MemoryBlocks {
+                extra: MemorySize(extra),
+                block: MemorySize(PluggableSpec::block_bytes(extra)),
+            }),
+        }
+    }
+
+    /// The most memory it can have while it runs.
+    #[must_use]
+    pub fn max_memory(&self) -> MemorySize {
+        self.devices.memory.map_or(self.memory, |memory| memory.max)
+    }
+
+    /// The memory that it can be given beyond what it starts with.
+    #[must_use]
+    pub fn pluggable(&self) -> Option<PluggableSpec> {
+        PluggableSpec::new(self.max_memory().bytes().checked_sub(self.memory.bytes())?)
     }
 
     /// At least what a decoder counts for it: a number at its full width.

@@ -15,7 +15,7 @@ pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use devices::{
     Balloon, BlockSize, Channel, Device, DeviceError, DeviceName, DevicePlace, Devices, Disk,
     DiskTarget, InterfaceName, IpRange, Layer, MAX_INTERFACE_NAME_BYTES, MAX_NIC_ADDRESSES, Medium,
-    Nic, NicSource, PortConsole, Rng, Share, Vsock, Watchdog,
+    Nic, NicSource, PluggableMemory, PortConsole, Rng, Share, Vsock, Watchdog,
 };
 pub use domain::{
     BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, MemorySize, ModelError,

@@ -119,6 +119,8 @@ pub enum DeviceSpec {
     Share(ShareSpec),
     /// A virtio network interface that a switch serves.
     SwitchedNic(SwitchedNicSpec),
+    /// A virtio memory device.
+    Memory(MemoryDeviceSpec),
 }
 
 impl DeviceSpec {
@@ -134,6 +136,7 @@ impl DeviceSpec {
             Self::Ports(ports) => ports.slot,
             Self::Share(share) => share.slot,
             Self::SwitchedNic(nic) => nic.slot,
+            Self::Memory(memory) => memory.slot,
         }
     }
 
@@ -142,7 +145,7 @@ impl DeviceSpec {
         match self {
             Self::Disk(disk) => disk.layers.iter_mut().map(|layer| &mut layer.fd).collect(),
             Self::Nic(nic) => nic.taps.iter_mut().chain(&mut nic.vhost).collect(),
-            Self::Rng(_) | Self::Balloon(_) => Vec::new(),
+            Self::Rng(_) | Self::Balloon(_) | Self::Memory(_) => Vec::new(),
             Self::Vsock(vsock) => std::iter::once(&mut vsock.listener)
                 .chain(&mut vsock.acceptor)
                 .collect(),
@@ -167,6 +170,7 @@ impl DeviceSpec {
             Self::Ports(_) => "serial controller",
             Self::Share(_) => "shared folder",
             Self::SwitchedNic(_) => "network interface",
+            Self::Memory(_) => "memory device",
         }
     }
 }
@@ -189,6 +193,15 @@ pub struct BalloonSpec {
     pub free_page_reporting: bool,
     /// The guest takes pages back by itself before it kills for want of memory.
     pub deflate_on_oom: bool,
+}
+
+/// A memory device (virtio 1.3 §5.15), by which the guest takes up and gives back the memory that can be
+/// plugged in ([`super::PluggableSpec`]). Nothing is plugged, nor asked for, at the start; it comes and goes
+/// with the machine only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct MemoryDeviceSpec {
+    /// Its place on the bus.
+    pub slot: PciSlot,
 }
 
 /// A socket device (virtio 1.3 §5.10), whose host end is a UNIX socket.

@@ -20,7 +20,8 @@ use crate::request::{
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MAX_VCPUS, MachineSpec,
-    MachineType, MemoryBacking, MemorySpec, ResetAction, SpecDigest, WatchdogAction, WatchdogSpec,
+    MachineType, MemoryBacking, MemorySpec, PluggableSpec, ResetAction, SpecDigest, WatchdogAction,
+    WatchdogSpec,
 };
 use crate::vcpus::VcpuStanding;
 use crate::{BuildId, ProtocolVersion};
@@ -121,6 +122,10 @@ fn machine_spec() -> impl Strategy<Value = MachineSpec> {
         memory: MemorySpec {
             size_bytes: parts.2,
             backing: parts.3,
+            pluggable: (parts.0[0] % 2 == 0).then_some(PluggableSpec {
+                bytes: parts.2.rotate_left(7),
+                block_bytes: parts.2.rotate_left(13),
+            }),
         },
         kvm: parts.4,
         boot: BootSpec {
@@ -352,7 +357,10 @@ fn event() -> impl Strategy<Value = Event> {
         }),
         text().prop_map(|message| Event::WorkerFailed { message }),
         any_slot().prop_map(|slot| Event::DeviceRemoved { slot }),
-        any::<u64>().prop_map(|bytes| Event::BalloonChanged { bytes }),
+        any::<[u64; 2]>().prop_map(|[bytes, plugged_bytes]| Event::BalloonChanged {
+            bytes,
+            plugged_bytes,
+        }),
         vcpus().prop_map(Event::VcpusChanged),
         Just(Event::GuestCrashKernel),
         watchdog_action().prop_map(|action| Event::WatchdogExpired { action }),

@@ -9,8 +9,8 @@ use proptest::sample::select;
 use crate::fd::FdSlot;
 use crate::spec::{
     BalloonSpec, Burst, CacheMode, DeviceSpec, Discard, DiskFormat, DiskSpec, DiskThrottle,
-    IoEngine, LayerSpec, MacAddress, NicSpec, PciSlot, PortKind, PortSpec, PortsSpec, Rate, Rates,
-    RngSpec, ShareSpec, SwitchedNicSpec, VsockSpec,
+    IoEngine, LayerSpec, MacAddress, MemoryDeviceSpec, NicSpec, PciSlot, PortKind, PortSpec,
+    PortsSpec, Rate, Rates, RngSpec, ShareSpec, SwitchedNicSpec, VsockSpec,
 };
 
 pub(super) fn slot(number: u8) -> PciSlot {
@@ -131,6 +131,7 @@ pub(super) fn devices() -> Vec<DeviceSpec> {
             queues: 2,
             mtu: Some(1400),
         }),
+        DeviceSpec::Memory(MemoryDeviceSpec { slot: slot(8) }),
     ]
 }
 
@@ -297,5 +298,6 @@ pub(super) fn any_device() -> impl Strategy<Value = DeviceSpec> {
                 words,
             })
         }),
+        any_slot().prop_map(|slot| DeviceSpec::Memory(MemoryDeviceSpec { slot })),
     ]
 }

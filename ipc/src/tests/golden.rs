@@ -21,8 +21,8 @@ use crate::request::{
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DiskFormat, EndAction, EndPolicy, LayerSpec,
-    MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, PortKind, PortSpec, ResetAction,
-    SpecDigest, WatchdogAction, WatchdogSpec,
+    MachineSpec, MachineType, MemoryBacking, MemorySpec, PciSlot, PluggableSpec, PortKind,
+    PortSpec, ResetAction, SpecDigest, WatchdogAction, WatchdogSpec,
 };
 use crate::vcpus::VcpuStanding;
 use crate::{BuildId, PROTOCOL, ProtocolVersion};
@@ -49,6 +49,10 @@ pub(super) fn machine_spec() -> MachineSpec {
         memory: MemorySpec {
             size_bytes: 128 << 20,
             backing: MemoryBacking::Shared { fd: FdSlot(1) },
+            pluggable: Some(PluggableSpec {
+                bytes: 1 << 33,
+                block_bytes: 1 << 23,
+            }),
         },
         kvm: FdSlot(0),
         boot: BootSpec {
@@ -89,6 +93,7 @@ fn other_machine_spec() -> MachineSpec {
                 fd: FdSlot(300),
                 page_bytes: 2 << 20,
             },
+            pluggable: None,
         },
         boot: BootSpec {
             kernel: FdSlot(2),
@@ -135,6 +140,7 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
         memory: MemorySpec {
             size_bytes: 2 << 20,
             backing: MemoryBacking::PrivateCopy { fd: FdSlot(5) },
+            pluggable: None,
         },
         policy: EndPolicy {
             on_reset: ResetAction::Preserve,
@@ -457,11 +463,11 @@ const TO_WORKER: &[(&str, &str)] = &[
     ),
     (
         "launch, other variants",
-        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc00002000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5afb0004000000",
+        "020700037765621000112233445566778899aabbccddeeff01fbe8030100010000fd000000000001000001fb2c01fc0000200000000200000400010376646100010000000005fb000200000000000000020376646100010200000005fb000200000000000000030376646100010300000005fb000200000000000000040376646100010400000005fb000200000000000000000100000001075a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5afb0004000000",
     ),
     (
         "launch, private copy",
-        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc000020000205000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08013031323334353637383961626364656601010703",
+        "020700037765621000112233445566778899aabbccddeeff00040100010001fc01000080020103fc000000010506fc00002000020500000201030571756965740001040100020101005a5a5a5a5a5a5a5a5a5a5a5a5a5a5a5a08013031323334353637383961626364656601010703",
     ),
     ("resume", "020701"),
     ("pause", "020702"),
@@ -489,6 +495,7 @@ const TO_WORKER: &[(&str, &str)] = &[
         "network interface",
         "02070907090b2f72756e2f7377697463685254000a0b0d280201fb7805",
     ),
+    ("memory device", "0207090808"),
     ("device_detach", "02070a0500"),
     ("device_detach, by force", "02070a0501"),
     ("device_query", "02070c"),
@@ -509,6 +516,7 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("change: balloon", "02070b0503fc00000008"),
     ("change: poll", "02070b0504"),
     ("change: size", "02070b050501fd000000000400000001"),
+    ("change: memory", "02070b0506fc00000010"),
 ];
 
 /// Changing these means raising `PROTOCOL`.
@@ -577,7 +585,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("none", "02090a04"),
     ("inject-nmi", "02090a05"),
     ("device removed", "02090605"),
-    ("balloon changed", "020907fc00000004"),
+    ("balloon changed", "020907fc00000004fc00000002"),
     ("port removed", "02090b0503"),
     ("error: wrong phase", "01070100026e6f"),
     ("error: invalid argument", "01070101026e6f"),

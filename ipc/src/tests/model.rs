@@ -3,13 +3,15 @@
 use proptest::prelude::*;
 use uuid::Uuid;
 
+use crate::fd::FdSlot;
 use crate::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, Labels,
     LifecycleAction, MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, Platform,
-    ResourceLimits, VcpuPin, Vcpus,
+    PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{
-    CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES, MachineType,
+    CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
+    MachineType, MemoryBacking, MemorySpec, PluggableSpec,
 };
 
 pub(super) fn domain() -> Domain {
@@ -139,6 +141,79 @@ fn memory_outside_the_range_or_of_half_pages_is_refused() {
         };
         assert_eq!(domain.validate(), expected);
     }
+}
+
+#[test]
+fn memory_to_be_plugged_in_is_whole_blocks_beyond_what_a_domain_starts_with() {
+    const MIB: u64 = 1 << 20;
+    const GIB: u64 = 1 << 30;
+    let tried = |memory: u64, max: u64| {
+        let mut domain = domain();
+        domain.memory = MemorySize(memory);
+        domain.devices.memory = Some(PluggableMemory {
+            max: MemorySize(max),
+            address: None,
+        });
+        domain.validate().map(|()| domain.pluggable().unwrap())
+    };
+    for (memory, max, block) in [
+        (256 * MIB, 258 * MIB, 2 * MIB),
+        (256 * MIB, 256 * MIB + 2 * GIB, 2 * MIB),
+        (MIB * 256 + 4096, MIB * 512 + 4096, 2 * MIB),
+        (GIB, 17 * GIB, 16 * MIB),
+        (GIB, 4 * GIB, 4 * MIB),
+        (32 * GIB, MAX_MEMORY_BYTES, 32 * GIB),
+    ] {
+        let pluggable = tried(memory, max).expect("good sizes");
+        assert_eq!(pluggable.block_bytes, block);
+        assert_eq!(pluggable.bytes, max - memory);
+    }
+    for (memory, max) in [
+        (GIB, GIB),
+        (GIB, GIB - 2 * MIB),
+        (GIB, 0),
+        (GIB, MAX_MEMORY_BYTES + GIB),
+        (GIB, u64::MAX),
+    ] {
+        let (memory_size, max_size) = (MemorySize(memory), MemorySize(max));
+        let error = ModelError::MaxMemory {
+            max: max_size,
+            memory: memory_size,
+        };
+        assert_eq!(tried(memory, max), Err(error), "{memory} {max}");
+    }
+    for (extra, block) in [
+        (MIB, 2 * MIB),
+        (2 * MIB + 4096, 2 * MIB),
+        (2 * GIB + 2 * MIB, 4 * MIB),
+    ] {
+        let error = tried(GIB, GIB + extra).expect_err("no whole blocks");
+        let block = MemorySize(block);
+        let extra = MemorySize(extra);
+        assert_eq!(error, ModelError::MemoryBlocks { extra, block });
+    }
+}
+
+#[test]
+fn memory_to_be_plugged_in_begins_at_a_whole_block_of_the_file() {
+    let spec = |size_bytes, pluggable| MemorySpec {
+        size_bytes,
+        backing: MemoryBacking::Shared { fd: FdSlot(1) },
+        pluggable,
+    };
+    let pluggable = PluggableSpec::new(4 << 20);
+    assert_eq!(spec(4096, None).file_bytes(), Some(4096));
+    assert_eq!(spec(4096, None).pluggable_offset(), None);
+    assert_eq!(spec(4096, pluggable).pluggable_offset(), Some(2 << 20));
+    assert_eq!(spec(4096, pluggable).file_bytes(), Some(6 << 20));
+    assert_eq!(spec(4 << 20, pluggable).pluggable_offset(), Some(4 << 20));
+    assert_eq!(spec(u64::MAX, pluggable).file_bytes(), None);
+    assert_eq!(PluggableSpec::new(0), None);
+    let hostile = PluggableSpec {
+        bytes: u64::MAX,
+        block_bytes: 0,
+    };
+    assert_eq!(spec(4096, Some(hostile)).file_bytes(), None);
 }
 
 #[test]

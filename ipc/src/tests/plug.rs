@@ -36,6 +36,8 @@ fn a_device_is_found_by_everything_it_is_called() {
         ("share:t", "share:t"),
         ("watchdog", "watchdog"),
         ("28", "watchdog"),
+        ("memory", "memory"),
+        ("27", "memory"),
         ("29", "share:t"),
         ("1", "vda"),
         ("31", "ports"),

@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use super::device_samples::{BURST, any_rate, any_slot, any_throttle, rate, slot};
 use crate::device::{
     BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DirectionFigures, DiskFigures,
-    GuestMemoryFigures, NicFigures, OperationFigures, PortFigures, PortsFigures,
+    GuestMemoryFigures, MemoryFigures, NicFigures, OperationFigures, PortFigures, PortsFigures,
 };
 use crate::event::Event;
 use crate::spec::{DiskThrottle, Rates};
@@ -41,6 +41,10 @@ pub(super) fn changes() -> Vec<(&'static str, DeviceChange)> {
         ("change: size", {
             let (bytes, shrink) = (Some(1 << 34), true);
             DeviceChange::DiskSize { bytes, shrink }
+        }),
+        ("change: memory", {
+            let bytes = 1 << 28;
+            DeviceChange::MemoryRequest { bytes }
         }),
     ]
 }
@@ -106,6 +110,12 @@ pub(super) fn figures() -> Vec<DeviceFigures> {
             guest_open: true,
             connected: false,
         }),
+        DeviceFigures::Memory(MemoryFigures {
+            requested_bytes: 41,
+            plugged_bytes: 42,
+            most_bytes: 43,
+            block_bytes: 44,
+        }),
     ]
 }
 
@@ -123,7 +133,13 @@ pub(super) fn device_events() -> Vec<(&'static str, Event)> {
     let slot = slot(5);
     vec![
         ("device removed", Event::DeviceRemoved { slot }),
-        ("balloon changed", Event::BalloonChanged { bytes: 1 << 26 }),
+        ("balloon changed", {
+            let (bytes, plugged_bytes) = (1 << 26, 1 << 25);
+            Event::BalloonChanged {
+                bytes,
+                plugged_bytes,
+            }
+        }),
         ("port removed", Event::PortRemoved { slot, number: 3 }),
     ]
 }
@@ -136,6 +152,7 @@ pub(super) fn any_change() -> impl Strategy<Value = DeviceChange> {
         any_throttle().prop_map(DeviceChange::DiskThrottle),
         any::<u64>().prop_map(|bytes| DeviceChange::BalloonTarget { bytes }),
         Just(DeviceChange::BalloonPoll),
+        any::<u64>().prop_map(|bytes| DeviceChange::MemoryRequest { bytes }),
         any::<(Option<u64>, bool)>()
             .prop_map(|(bytes, shrink)| DeviceChange::DiskSize { bytes, shrink }),
     ]
@@ -212,6 +229,14 @@ pub(super) fn any_figures() -> impl Strategy<Value = DeviceFigures> {
                 number,
                 guest_open,
                 connected,
+            })
+        }),
+        any::<[u64; 4]>().prop_map(|bytes| {
+            DeviceFigures::Memory(MemoryFigures {
+                requested_bytes: bytes[0],
+                plugged_bytes: bytes[1],
+                most_bytes: bytes[2],
+                block_bytes: bytes[3],
             })
         }),
     ]

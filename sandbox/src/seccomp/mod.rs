@@ -6,6 +6,7 @@
 //! other threads            ├─ Base + Vcpu     enter_role() is the first thing in the thread
 //!                          ├─ Base + Io
 //!                          ├─ Base + Vhost
+//!                          ├─ Base + Memory
 //!                          └─ Base + Spawner ─┬─ + Vcpu   those that are made later
 //!                                             ├─ + Io
 //!                                             └─ + Vhost
@@ -29,6 +30,7 @@ mod io;
 mod ioctl;
 #[cfg(test)]
 mod join;
+mod memory;
 mod reader;
 pub mod rule;
 mod spawner;
@@ -61,11 +63,13 @@ pub enum Role {
     Reader = 6,
     /// A thread that owns virtqueues which the kernel serves for it.
     Vhost = 7,
+    /// The thread that gives the guest memory and takes it away.
+    Memory = 8,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 8] = [
         Self::Base,
         Self::Control,
         Self::Vcpu,
@@ -73,6 +77,7 @@ impl Role {
         Self::Spawner,
         Self::Reader,
         Self::Vhost,
+        Self::Memory,
     ];
 
     /// The table, for tests and documents.
@@ -85,6 +90,7 @@ impl Role {
             Self::Spawner => spawner::RULES,
             Self::Reader => reader::RULES,
             Self::Vhost => vhost::RULES,
+            Self::Memory => memory::RULES,
         }
     }
 
@@ -103,6 +109,7 @@ impl fmt::Display for Role {
             Self::Spawner => "spawner",
             Self::Reader => "reader",
             Self::Vhost => "vhost",
+            Self::Memory => "memory",
         })
     }
 }
@@ -135,6 +142,7 @@ pub fn enter_role(role: Role) -> Result<(), Error> {
         Role::Spawner => &SPAWNER,
         Role::Reader => &READER,
         Role::Vhost => &VHOST,
+        Role::Memory => &MEMORY,
     })?;
     denial::set_role(role);
     Ok(())

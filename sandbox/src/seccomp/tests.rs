@@ -362,12 +362,12 @@ fn no_role_but_base_makes_a_ring() {
 }
 
 #[test]
-fn no_role_but_base_makes_anything_of_kvm_but_the_spawner_that_makes_vcpus() {
+fn no_role_but_base_makes_anything_of_kvm_but_vcpus_and_memory_slots_in_one_each() {
     let makes = [
         ioctl::KVM_CREATE_VM,
         ioctl::KVM_CREATE_IRQCHIP,
         ioctl::KVM_CREATE_PIT2,
-        ioctl::KVM_SET_USER_MEMORY_REGION,
+        ioctl::KVM_SET_USER_MEMORY_REGION2,
         ioctl::KVM_ENABLE_CAP,
         ioctl::KVM_IRQFD,
     ];
@@ -387,6 +387,9 @@ fn no_role_but_base_makes_anything_of_kvm_but_the_spawner_that_makes_vcpus() {
         assert_eq!(makes.into_iter().any(allows), role == Role::Base, "{role}");
         let makes_vcpus = [Role::Base, Role::Spawner].contains(&role);
         assert_eq!(allows(ioctl::KVM_CREATE_VCPU), makes_vcpus, "{role}");
+        let sets_slots = [Role::Base, Role::Memory].contains(&role);
+        let set_slot = ioctl::KVM_SET_USER_MEMORY_REGION;
+        assert_eq!(allows(set_slot), sets_slots, "{role}");
     }
 }
 

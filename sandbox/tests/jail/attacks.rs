@@ -76,6 +76,13 @@ fn io_is_denied_and_named() {
 }
 
 #[test]
+fn memory_is_denied_and_named() {
+    for (name, call) in DENIED {
+        assert_denied(Caller::all()[0], Role::Memory, name, call);
+    }
+}
+
+#[test]
 fn an_ordinary_users_worker_is_denied_the_same() {
     for (name, call) in DENIED {
         assert_denied(Caller::User, Role::Vcpu, name, call);
@@ -122,7 +129,13 @@ fn threads_are_made_from_base() {
 
 #[test]
 fn threads_are_not_made_from_a_role() {
-    for role in [Role::Control, Role::Vcpu, Role::Io, Role::Vhost] {
+    for role in [
+        Role::Control,
+        Role::Vcpu,
+        Role::Io,
+        Role::Vhost,
+        Role::Memory,
+    ] {
         let end = attempt(Caller::all()[0], role, "threads");
         assert_eq!(end.signal, Some(SIGSYS), "{role}: {end:?}");
     }

@@ -350,6 +350,7 @@ fn device_stats(view: &View, reports: &[DeviceReport]) -> Vec<DeviceStats> {
         return Vec::new();
     };
     let memory = domain.memory.bytes();
+    let pluggable = domain.pluggable().map_or(0, |memory| memory.bytes);
     let mut devices = domain.devices.placed();
     devices.sort_unstable_by_key(|(place, _)| *place);
     let stats = devices.into_iter().filter_map(|(place, device)| {
@@ -358,6 +359,11 @@ fn device_stats(view: &View, reports: &[DeviceReport]) -> Vec<DeviceStats> {
         let mut figures = report.figures;
         if let DeviceFigures::Balloon(balloon) = &mut figures {
             balloon.actual_bytes = balloon.actual_bytes.min(memory);
+        }
+        if let DeviceFigures::Memory(figures) = &mut figures {
+            figures.most_bytes = figures.most_bytes.min(pluggable);
+            figures.plugged_bytes = figures.plugged_bytes.min(pluggable);
+            figures.requested_bytes = figures.requested_bytes.min(pluggable);
         }
         let tap = view.taps.iter().find(|(of, _)| *of == slot);
         let mut host = tap.map(|(_, name)| name.clone());

@@ -400,8 +400,8 @@ pub enum Notice {
     Devices(u64, Vec<DevicePlace>),
     /// A device is gone. Of one that the domain does not have it means nothing.
     DeviceRemoved(DevicePlace),
-    /// The guest has changed how much its balloon holds, in bytes: any number.
-    Balloon(u64),
+    /// The guest has changed what it has lent or plugged of its memory.
+    Memory(GuestMemory),
     /// Which vCPUs there are: at the adoption, and at each change.
     Vcpus(VcpuStanding),
     /// The guest starts its crash kernel.
@@ -412,6 +412,15 @@ pub enum Notice {
     Watchdog(WatchdogAction),
     /// The process is gone and what it held is released. The last notice.
     Gone(Verdict),
+}
+
+/// What a guest has done with its memory, in bytes: any numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct GuestMemory {
+    /// In its balloon.
+    pub lent: u64,
+    /// Plugged beyond what it started with.
+    pub plugged: u64,
 }
 
 /// How a worker's end is judged.

@@ -273,7 +273,15 @@ pub fn plan(
         devices::plan_devices(&all, options.files, &options.network.of(domain), &mut fds)?;
     let shares = devices::plan_shares(&all, options.files.paths)?;
     let size_bytes = domain.memory.bytes();
-    let fd = fds.push(guest_memory(domain.memory)?)?;
+    let mut memory = MemorySpec {
+        size_bytes,
+        backing: MemoryBacking::Shared { fd: kvm },
+        pluggable: domain.pluggable(),
+    };
+    // What was validated fits.
+    let file_bytes = MemorySize(memory.file_bytes().unwrap_or(u64::MAX));
+    let fd = fds.push(guest_memory(file_bytes)?)?;
+    memory.backing = MemoryBacking::Shared { fd };
     let console = options
         .console
         .map(|console| fds.push(console))
@@ -297,10 +305,7 @@ pub fn plan(
         vcpus: domain.vcpus.count(),
         cpu: domain.cpu,
         supported_cpuid,
-        memory: MemorySpec {
-            size_bytes,
-            backing: MemoryBacking::Shared { fd },
-        },
+        memory,
         kvm,
         boot,
         devices,

@@ -300,7 +300,8 @@ fn check(domain: &Domain) -> Result<(), ConfinementError> {
 }
 
 /// One for each queue of a disk and each pair of a network interface, and the kernel's own for each pair that it
-/// serves (from Linux 6.4 on it is counted as the worker's), some for a share, and one for all other devices.
+/// serves (from Linux 6.4 on it is counted as the worker's), some for a share, one for memory that can be plugged
+/// in, and one for all other devices.
 fn device_threads(devices: &Devices) -> u32 {
     let shares = devices.shares.iter().map(|_| SHARE_THREADS);
     let disks = devices.disks.iter().map(|disk| u32::from(disk.queues));
@@ -313,7 +314,8 @@ fn device_threads(devices: &Devices) -> u32 {
         || devices.vsock.is_some()
         || !devices.channels.is_empty()
         || !devices.consoles.is_empty();
-    disks.chain(nics).chain(shares).sum::<u32>() + u32::from(others)
+    let memory = u32::from(devices.memory.is_some());
+    disks.chain(nics).chain(shares).sum::<u32>() + memory + u32::from(others)
 }
 
 fn limits(limits: ResourceLimits) -> Limits {

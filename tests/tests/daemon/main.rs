@@ -15,6 +15,8 @@ mod linux_upgrade;
 mod lying;
 mod media;
 mod media_linux;
+mod memory;
+mod memory_linux;
 mod networks;
 mod platform;
 mod policies;

@@ -89,6 +89,7 @@ pub fn needs_drivers(name: &str) -> bool {
         "generation",
         "measure",
         "vsock-dial",
+        "memory-watch",
     ]
     .contains(&name)
 }
@@ -155,6 +156,13 @@ pub fn block_bench(bench: BlockBench) -> String {
 /// B`, and `looked` at the end.
 pub fn block_watch(count: u64, stride: u64, milliseconds: u64) -> String {
     format!("mode=block-watch count={count} size={stride} ms={milliseconds}")
+}
+
+/// Plugs and unplugs memory as the memory device asks it to, for so many milliseconds, with a mark in each
+/// block that is looked at all the time. Prints `block: N`, `region: N` and `plugged at first: N` in bytes,
+/// then `plugged: N` at each change.
+pub fn memory_watch(milliseconds: u64) -> String {
+    format!("mode=memory-watch ms={milliseconds}")
 }
 
 /// Sends frames of `size` bytes by the first network device, as many as it takes, `depth` in flight,

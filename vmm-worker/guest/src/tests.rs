@@ -91,6 +91,7 @@ fn both_sides_agree_on_which_modes_need_drivers() {
         ),
         (mode::net_echo(8, 10, Wait::Interrupt), DriveMode::NetEcho),
         (mode::rng_read(100, Wait::Poll), DriveMode::RngRead),
+        (mode::memory_watch(10), DriveMode::MemoryWatch),
         (mode::attack("loop", "any", 1, Some(2)), DriveMode::Attack),
         (mode::measure_block(bench), DriveMode::Measure),
         (mode::measure_net(net), DriveMode::Measure),

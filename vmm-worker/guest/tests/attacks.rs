@@ -18,6 +18,7 @@ fn all() -> Vec<Device> {
         Device::Console,
         Device::Balloon,
         Device::Vsock,
+        Device::Memory,
     ]
 }
 
@@ -87,6 +88,7 @@ attacks! {
     ring_overwrite: "ring-overwrite",
     bad_requests: "bad-requests",
     format_probe: "format-probe",
+    memory_blocks: "memory-blocks",
     random: "random",
 }
 

@@ -22,6 +22,20 @@ pub enum BuildError {
     /// Guest memory.
     #[error(transparent)]
     Memory(#[from] MemoryError),
+    /// Memory that can be plugged in where the CPU cannot reach it.
+    #[error(
+        "the memory that the machine can be given would end at {end:#x}, and its CPUs have addresses of \
+         {address_bits} bits; lower its maximum"
+    )]
+    Unaddressable {
+        /// Its end.
+        end: u64,
+        /// Bits of a physical address.
+        address_bits: u32,
+    },
+    /// A memory device without memory, or a second one.
+    #[error("there is no memory to be plugged in by this device")]
+    NoBlocks,
     /// KVM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -151,7 +165,7 @@ impl From<BuildError> for WireError {
     fn from(error: BuildError) -> Self {
         let code = match &error {
             BuildError::Descriptor(_) | BuildError::Console(_) => ErrorCode::Descriptor,
-            BuildError::Memory(_) => ErrorCode::Memory,
+            BuildError::Memory(_) | BuildError::Unaddressable { .. } => ErrorCode::Memory,
             BuildError::Kvm(KvmError::TooManyVcpus { .. })
             | BuildError::NoVcpu
             | BuildError::NoSuchVcpu(_) => ErrorCode::InvalidArgument,
@@ -168,6 +182,7 @@ impl From<BuildError> for WireError {
             BuildError::Block(_)
             | BuildError::Port(_)
             | BuildError::Vsock(_)
+            | BuildError::NoBlocks
             | BuildError::Tag(_)
             | BuildError::NotShared(_) => ErrorCode::InvalidArgument,
             BuildError::Disk { .. } | BuildError::Nic { .. } => ErrorCode::Descriptor,

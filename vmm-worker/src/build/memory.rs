@@ -4,9 +4,14 @@ use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{MemoryBacking, MemorySpec};
 
 use super::BuildError;
-use crate::memory::{Backing, GuestMemory};
+use crate::memory::{Backing, GuestMemory, MemoryError, Pluggable};
 
-pub(super) fn map(spec: &MemorySpec, descriptors: &mut FdTable) -> Result<GuestMemory, BuildError> {
+/// Maps it for a guest whose CPUs have physical addresses of `address_bits` bits.
+pub(super) fn map(
+    spec: &MemorySpec,
+    address_bits: u32,
+    descriptors: &mut FdTable,
+) -> Result<GuestMemory, BuildError> {
     let backing = match spec.backing {
         MemoryBacking::Shared { fd } => Backing::Shared {
             fd: descriptors.take(fd)?,
@@ -19,5 +24,24 @@ pub(super) fn map(spec: &MemorySpec, descriptors: &mut FdTable) -> Result<GuestM
             fd: descriptors.take(fd)?,
         },
     };
-    Ok(GuestMemory::map(backing, spec.size_bytes)?)
+    let pluggable = match (spec.pluggable, spec.pluggable_offset()) {
+        (Some(pluggable), Some(file_offset)) => Some(Pluggable {
+            bytes: pluggable.bytes,
+            block_bytes: pluggable.block_bytes,
+            file_offset,
+        }),
+        (Some(pluggable), None) => {
+            let size = pluggable.bytes;
+            return Err(MemoryError::TooLarge { size }.into());
+        }
+        (None, _) => None,
+    };
+    let memory = GuestMemory::map_with(backing, spec.size_bytes, pluggable)?;
+    if let Some(blocks) = memory.blocks() {
+        let (end, space) = (blocks.range().end, 1_u64.checked_shl(address_bits));
+        if space.is_some_and(|space| end > space) {
+            return Err(BuildError::Unaddressable { end, address_bits });
+        }
+    }
+    Ok(memory)
 }

@@ -36,7 +36,7 @@ use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::{cpuid, layout};
 use crate::device_set::DeviceSet;
 use crate::io::{IoThread, Served, Waker};
-use crate::kvm::{ControllerKind, InterruptController, System, Vcpu, Vm};
+use crate::kvm::{ControllerKind, InterruptController, KvmBlocks, System, Vcpu, Vm};
 use crate::machine::{Identity, Machine};
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
@@ -106,7 +106,8 @@ impl Parts {
             crate::attack::strike(reeve_sandbox::seccomp::Role::Base);
         }
         let images = BootImages::take(&spec.boot, descriptors)?;
-        let memory = memory::map(&spec.memory, descriptors)?;
+        let address_bits = cpuid::physical_address_bits(&spec.supported_cpuid);
+        let memory = memory::map(&spec.memory, address_bits, descriptors)?;
         let console = spec
             .console
             .map(|slot| descriptors.take(slot))
@@ -164,6 +165,9 @@ impl Parts {
             pci::surroundings(&vm, &interrupts, &memory),
             Arc::clone(&notices),
         );
+        if memory.blocks().is_some() {
+            workshop.use_blocks(KvmBlocks::new(Arc::clone(&vm), memory.clone()));
+        }
         for device in std::mem::take(&mut spec.devices) {
             devices.insert(workshop.build(device, descriptors)?)?;
         }
@@ -240,11 +244,7 @@ fn fill(rings: &RingReserve) {
 
 /// What the guest's tables say of the machine.
 fn tables(spec: &MachineSpec, kind: ControllerKind, memory: &GuestMemory) -> AcpiConfig {
-    let ram_end = memory
-        .regions()
-        .map(|region| region.guest_address + region.size)
-        .max()
-        .unwrap_or(0);
+    let ram_end = memory.end();
     let address_bits = cpuid::physical_address_bits(&spec.supported_cpuid);
     AcpiConfig {
         vcpus: spec.vcpus,

@@ -4,7 +4,6 @@ use std::sync::Arc;
 
 use reeve_devices::bus::{MmioAddress, MmioBus, Port, PortBus};
 use reeve_devices::legacy::reset::ResetControl;
-use reeve_devices::memory::GuestRam;
 use reeve_devices::pci::root::{ConfigPorts, Ecam, Root, Windows};
 use reeve_devices::shared::{Shared, share};
 use reeve_devices::virtio::transport::pci::Surroundings;
@@ -60,7 +59,7 @@ pub(super) fn surroundings(
     memory: &GuestMemory,
 ) -> Surroundings {
     Surroundings {
-        ram: GuestRam::new(memory.map_ref().clone()),
+        ram: memory.ram(),
         messages: interrupts.messages(),
         doorbells: Arc::new(KvmDoorbells::new(Arc::clone(vm))),
     }

@@ -6,6 +6,7 @@
 
 use std::fmt;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -34,6 +35,7 @@ enum Command {
         stop: Arc<Stop>,
     },
     Discard(Remains),
+    Call(Box<dyn FnOnce() + Send>),
     Quit,
 }
 
@@ -111,6 +113,21 @@ impl DeviceThread {
             mailbox,
             thread: Some(thread),
         })
+    }
+
+    /// Runs `job` there, which waits for nothing outside of the process, and gives what it gives; `None` if
+    /// that takes longer than `patience`.
+    pub fn call<T: Send + 'static>(
+        &self,
+        patience: Duration,
+        job: impl FnOnce() -> T + Send + 'static,
+    ) -> Option<T> {
+        let (give, take) = sync_channel(1);
+        self.mailbox.send(Command::Call(Box::new(move || {
+            // Fails only if nobody waits any more.
+            let _ = give.send(job());
+        })));
+        take.recv_timeout(patience).ok()
     }
 }
 
@@ -282,6 +299,7 @@ impl<'a> Loop<'a> {
                 Command::Run { owner, worker } => self.start(owner, worker),
                 Command::Stop { owner, stop } => stop.part_done(self.stop(owner)),
                 Command::Discard(remains) => drop(remains),
+                Command::Call(job) => job(),
                 Command::Quit => return true,
             }
         }

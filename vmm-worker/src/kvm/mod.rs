@@ -14,6 +14,7 @@
 //! controller waits for a grace period of the host kernel (7 ms measured), and vCPUs have a local
 //! APIC only if the controller was there before them.
 
+mod blocks;
 mod doorbells;
 mod error;
 mod exit;
@@ -30,6 +31,7 @@ mod vcpu;
 mod vm;
 mod vm_saved;
 
+pub use self::blocks::KvmBlocks;
 pub use self::doorbells::KvmDoorbells;
 pub use self::error::KvmError;
 pub use self::exit::{Exit, InternalError, SystemEvent};

@@ -34,7 +34,8 @@ impl BareVm {
         }
     }
 
-    /// Gives the guest `memory`, one slot a region. Touches no page of it.
+    /// Gives the guest `memory`, one slot a region, without its blocks, which come and go later. Touches no
+    /// page of it.
     ///
     /// # Errors
     /// `KVM_SET_USER_MEMORY_REGION` failed.
@@ -94,6 +95,7 @@ impl BareVm {
             fd: self.fd,
             features: self.features,
             wide_apic_ids,
+            first_block_slot: self.slots,
             _memory: self.memory,
         });
         let controller = irqchip::wire(&vm, kind);
@@ -108,6 +110,8 @@ pub struct Vm {
     fd: VmFd,
     features: StateFeatures,
     wide_apic_ids: bool,
+    /// Behind those of the memory that is always there.
+    first_block_slot: u32,
     _memory: Vec<GuestMemory>,
 }
 
@@ -129,6 +133,11 @@ impl Vm {
     #[must_use]
     pub fn wide_apic_ids(&self) -> bool {
         self.wide_apic_ids
+    }
+
+    /// The number of the first memory slot for blocks of memory.
+    pub(super) fn first_block_slot(&self) -> u32 {
+        self.first_block_slot
     }
 
     /// What of a vCPU's state this KVM keeps.

@@ -35,6 +35,12 @@ pub enum MemoryError {
     /// The file could shrink under the guest, which would kill the worker with SIGBUS.
     #[error("memory descriptor is not sealed against a change of its size")]
     NotSealed,
+    /// What can be plugged in makes no blocks.
+    #[error("memory that can be plugged in is impossible")]
+    Blocks(#[from] reeve_devices::memory::blocks::NoBlocks),
+    /// Blocks of memory that is mapped privately, or that are no whole pages of it.
+    #[error("memory of this kind cannot be plugged in blocks of {0} bytes")]
+    NotPluggable(u64),
     /// The page size given is no power of two of at least a page.
     #[error("{0} is no page size")]
     PageSize(u64),

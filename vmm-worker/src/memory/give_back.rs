@@ -30,7 +30,7 @@ impl PageReturn for PageReturner {
 
 impl GuestMemory {
     /// Frees the host's memory behind `len` bytes at guest-physical `address`, whole pages of the
-    /// backing in one piece of RAM. They then read as they did when the machine started.
+    /// backing in one piece of RAM, plugged or not. They then read as they did when the machine started.
     ///
     /// # Errors
     /// `InvalidInput` for a range that is not in one piece of RAM; the host's.

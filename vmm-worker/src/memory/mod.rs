@@ -5,7 +5,9 @@
 //! any instant, so it is reached through volatile accessors only and never as a Rust slice.
 //!
 //! RAM starts at guest-physical 0, leaves the gap between 3 GiB and 4 GiB free and continues at
-//! 4 GiB; file offset n of the descriptor is RAM byte n, without the gap.
+//! 4 GiB; file offset n of the descriptor is RAM byte n, without the gap. Memory that can be plugged in
+//! (virtio 1.3 §5.15) lies behind it, in the guest and in the file, where it is a hole until it is used:
+//! one descriptor is all of a guest's memory, whoever it is handed to.
 //!
 //! # What each backing allows
 //!
@@ -17,6 +19,7 @@
 //! | second process maps the same memory (vhost-user, hand-over to a new worker) | yes | yes | no: its writes are seen by nobody else |
 //! | ballooned pages go back to the host | hole punched | whole huge pages only | dropped from the private copy |
 //! | pages shared between machines | no | no | every page not yet written |
+//! | blocks that are plugged in later | yes | of whole huge pages | no |
 //! | lazy restore through userfaultfd | yes | yes | not needed: the file is the lazy source |
 
 mod backing;
@@ -28,6 +31,8 @@ mod tests;
 use std::os::fd::AsFd;
 use std::sync::Arc;
 
+use reeve_devices::memory::GuestRam;
+use reeve_devices::memory::blocks::Blocks;
 use rustix::fs::FallocateFlags;
 use vm_memory::mmap::MmapRegionBuilder;
 use vm_memory::{
@@ -52,6 +57,20 @@ pub struct GuestMemory {
     map: GuestMemoryMmap<()>,
     backing: Arc<Backing>,
     size: u64,
+    /// Bytes of the file that are guest memory, plugged or not.
+    file_size: u64,
+    blocks: Option<Arc<Blocks>>,
+}
+
+/// Memory that a machine can be given while it runs, behind what it starts with.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pluggable {
+    /// Bytes in all.
+    pub bytes: u64,
+    /// Bytes of a block, in which it comes and goes.
+    pub block_bytes: u64,
+    /// Where it begins in the file.
+    pub file_offset: u64,
 }
 
 /// One contiguous piece of RAM: what KVM needs to make a memory slot of it.
@@ -74,17 +93,49 @@ impl GuestMemory {
     /// # Errors
     /// See [`MemoryError`]; nothing stays mapped.
     pub fn map(backing: Backing, size: u64) -> Result<Self, MemoryError> {
+        Self::map_with(backing, size, None)
+    }
+
+    /// As [`map`](Self::map), with memory behind it that comes in blocks, of which none is plugged.
+    ///
+    /// # Errors
+    /// See [`MemoryError`]; nothing stays mapped.
+    pub fn map_with(
+        backing: Backing,
+        size: u64,
+        pluggable: Option<Pluggable>,
+    ) -> Result<Self, MemoryError> {
         let granule = backing.granule();
         if size < MIN_SIZE || size % granule != 0 {
             return Err(MemoryError::Size { size, granule });
         }
         let (low, high) = layout::ram_ranges(size).ok_or(MemoryError::TooLarge { size })?;
-        backing.check(size)?;
+        let too_large = MemoryError::TooLarge { size };
+        let ram_end = high.as_ref().unwrap_or(&low).end;
+        let mut ranges = vec![(low.clone(), 0)];
+        ranges.extend(high.map(|high| (high, low.end)));
+        let mut blocks = None;
+        let mut file_size = size;
+        if let Some(plug) = pluggable {
+            check_pluggable(&backing, size, plug)?;
+            let range = layout::block_range(ram_end, plug.bytes, plug.block_bytes);
+            let range = range.ok_or(too_large)?;
+            blocks = Some(Arc::new(Blocks::new(
+                range.start,
+                plug.bytes,
+                plug.block_bytes,
+            )?));
+            file_size = plug
+                .file_offset
+                .checked_add(plug.bytes)
+                .ok_or(MemoryError::TooLarge { size: plug.bytes })?;
+            ranges.push((range, plug.file_offset));
+        }
+        backing.check(file_size)?;
 
         let file = backing.share_file().map_err(MemoryError::Descriptor)?;
-        let mut regions = Vec::with_capacity(2);
-        let mut offset = 0;
-        for range in [Some(low), high].into_iter().flatten() {
+        let mut regions = Vec::with_capacity(ranges.len());
+        for (range, offset) in ranges {
             let length = range.end - range.start;
             let host_length =
                 usize::try_from(length).map_err(|_| MemoryError::TooLarge { size })?;
@@ -99,13 +150,58 @@ impl GuestMemory {
             let region = GuestRegionMmap::new(mapping, GuestAddress(range.start))
                 .ok_or(MemoryError::TooLarge { size })?;
             regions.push(region);
-            offset += length;
         }
         let map = GuestMemoryMmap::from_regions(regions).map_err(MemoryError::Regions)?;
         Ok(Self {
             map,
             backing: Arc::new(backing),
             size,
+            file_size,
+            blocks,
+        })
+    }
+
+    /// The memory as devices reach it: what is not plugged is no RAM to them.
+    #[must_use]
+    pub fn ram(&self) -> GuestRam {
+        match &self.blocks {
+            Some(blocks) => GuestRam::with_blocks(self.map.clone(), Arc::clone(blocks)),
+            None => GuestRam::new(self.map.clone()),
+        }
+    }
+
+    /// The blocks that can be plugged in, if there are any.
+    #[must_use]
+    pub fn blocks(&self) -> Option<&Arc<Blocks>> {
+        self.blocks.as_ref()
+    }
+
+    /// The blocks that the `len` bytes at guest-physical `address` are: the number of each, and what KVM
+    /// needs to make a memory slot of it. None if those are no whole blocks.
+    pub fn block_regions(
+        &self,
+        address: u64,
+        len: u64,
+    ) -> impl Iterator<Item = (u32, RamRegion)> + '_ {
+        let blocks = self.blocks.as_ref().filter(|blocks| {
+            len % blocks.block_bytes() == 0
+                && blocks.run(address, len / blocks.block_bytes()).is_some()
+        });
+        let found = blocks.and_then(|blocks| {
+            let region = self.map.find_region(GuestAddress(address))?;
+            let host = region.as_ptr() as u64 + (address - region.start_addr().0);
+            let first = (address - blocks.range().start) / blocks.block_bytes();
+            Some((first, host, blocks.block_bytes()))
+        });
+        found.into_iter().flat_map(move |(first, host, size)| {
+            (0..len / size).filter_map(move |index| {
+                let region = RamRegion {
+                    guest_address: address + index * size,
+                    size,
+                    host_address: host + index * size,
+                };
+                Some((u32::try_from(first + index).ok()?, region))
+            })
         })
     }
 
@@ -121,7 +217,7 @@ impl GuestMemory {
         &self.backing
     }
 
-    /// Bytes of RAM, the gap not counted.
+    /// Bytes of RAM that the machine starts with, the gap not counted.
     #[must_use]
     pub fn size(&self) -> u64 {
         self.size
@@ -133,13 +229,27 @@ impl GuestMemory {
         self.size.min(layout::MMIO_GAP_START)
     }
 
-    /// The pieces of RAM in ascending order, one memory slot each.
+    /// The pieces of RAM that the machine starts with, in ascending order, one memory slot each.
     pub fn regions(&self) -> impl Iterator<Item = RamRegion> + '_ {
-        self.map.iter().map(|region| RamRegion {
+        let blocks = self.blocks.as_ref();
+        let end = blocks.map_or(u64::MAX, |blocks| blocks.range().start);
+        let regions = self.map.iter();
+        let regions = regions.filter(move |region| region.start_addr().0 < end);
+        regions.map(|region| RamRegion {
             guest_address: region.start_addr().0,
             size: region.len(),
             host_address: region.as_ptr() as u64,
         })
+    }
+
+    /// The end of all addresses of RAM, plugged or not.
+    #[must_use]
+    pub fn end(&self) -> u64 {
+        let ends = self
+            .map
+            .iter()
+            .map(|region| region.start_addr().0 + region.len());
+        ends.max().unwrap_or(0)
     }
 
     /// Puts every byte back to what it was when the machine started: zero, or the base's content
@@ -151,7 +261,7 @@ impl GuestMemory {
         match self.backing.as_ref() {
             Backing::Shared { fd } | Backing::HugePages { fd, .. } => {
                 let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-                rustix::fs::fallocate(fd, flags, 0, self.size).map_err(MemoryError::Discard)
+                rustix::fs::fallocate(fd, flags, 0, self.file_size).map_err(MemoryError::Discard)
             }
             Backing::PrivateCopy { .. } => self.map.iter().try_for_each(drop_private_pages),
         }
@@ -166,6 +276,17 @@ impl GuestMemory {
             Backing::PrivateCopy { .. } => None,
         }
     }
+}
+
+/// That memory of this backing can come and go in such blocks, and lies behind the rest of it in the file.
+fn check_pluggable(backing: &Backing, size: u64, plug: Pluggable) -> Result<(), MemoryError> {
+    let private = matches!(backing, Backing::PrivateCopy { .. });
+    let granule = backing.granule();
+    let whole = plug.block_bytes % granule == 0 && plug.file_offset % granule == 0;
+    if private || !whole || plug.file_offset < size {
+        return Err(MemoryError::NotPluggable(plug.block_bytes));
+    }
+    Ok(())
 }
 
 /// Keeps guest memory out of a core dump of the worker. A host that cannot do that is no reason not

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 use rustix::fs::{MemfdFlags, SealFlags};
 use vm_memory::{Bytes, GuestAddress};
 
-use super::{Backing, GuestMemory, MemoryError};
+use super::{Backing, GuestMemory, MemoryError, Pluggable};
 use crate::arch::x86_64::layout;
 
 const MIB: u64 = 1 << 20;
@@ -159,4 +159,71 @@ fn nonsense_page_size_is_refused() {
         3 * MIB,
     );
     assert!(matches!(mapped, Err(MemoryError::PageSize(_))));
+}
+
+const BLOCK: u64 = 2 * MIB;
+
+fn pluggable(bytes: u64) -> Option<Pluggable> {
+    Some(Pluggable {
+        bytes,
+        block_bytes: BLOCK,
+        file_offset: 4 * MIB,
+    })
+}
+
+#[test]
+fn memory_that_can_be_plugged_in_is_in_the_file_and_the_map_and_no_ram_yet() {
+    let memory = GuestMemory::map_with(sealed(10 * MIB), 4 * MIB, pluggable(6 * MIB));
+    let memory = memory.expect("mapped");
+    let regions: Vec<_> = memory.regions().collect();
+    assert_eq!(regions.len(), 1, "a machine starts without it");
+    assert_eq!((memory.size(), memory.low_end()), (4 * MIB, 4 * MIB));
+    let start = 4 << 30;
+    let blocks = memory.blocks().expect("blocks");
+    assert_eq!(blocks.range(), start..start + 6 * MIB);
+    assert_eq!(memory.end(), start + 6 * MIB);
+    assert!(memory.ram().contains(0, 4 * MIB));
+    assert!(!memory.ram().contains(start, 1));
+
+    let slots: Vec<_> = memory.block_regions(start + BLOCK, 2 * BLOCK).collect();
+    let numbers: Vec<_> = slots.iter().map(|(number, _)| *number).collect();
+    assert_eq!(numbers, [1, 2]);
+    assert_eq!(slots[1].1.guest_address, start + 2 * BLOCK);
+    assert_eq!(slots[1].1.host_address - slots[0].1.host_address, BLOCK);
+    for (address, len) in [
+        (start, 0),
+        (start + 4096, BLOCK),
+        (start, BLOCK + 4096),
+        (start, 4 * BLOCK),
+        (0, BLOCK),
+    ] {
+        assert_eq!(memory.block_regions(address, len).count(), 0);
+    }
+
+    // A reset empties it too, and so does giving it back.
+    let last = GuestAddress(start + 6 * MIB - 8);
+    let read = || memory.map_ref().read_obj::<u64>(last).expect("read");
+    memory.map_ref().write_obj(u64::MAX, last).expect("write");
+    memory.give_back(start + 2 * BLOCK, BLOCK).expect("freed");
+    assert_eq!(read(), 0);
+    memory.map_ref().write_obj(u64::MAX, last).expect("write");
+    memory.discard().expect("discarded");
+    assert_eq!(read(), 0);
+}
+
+#[test]
+fn what_cannot_be_plugged_in_is_refused() {
+    let short = GuestMemory::map_with(sealed(8 * MIB), 4 * MIB, pluggable(6 * MIB));
+    assert!(matches!(short, Err(MemoryError::Short { needed, .. }) if needed == 10 * MIB));
+    let half = GuestMemory::map_with(sealed(10 * MIB), 4 * MIB, pluggable(3 * MIB));
+    assert!(matches!(half, Err(MemoryError::Blocks(_))));
+    let none = GuestMemory::map_with(sealed(10 * MIB), 4 * MIB, pluggable(0));
+    assert!(matches!(none, Err(MemoryError::Blocks(_))));
+    let within = GuestMemory::map_with(sealed(10 * MIB), 6 * MIB, pluggable(4 * MIB));
+    assert!(matches!(within, Err(MemoryError::NotPluggable(BLOCK))));
+    let fd = memfd(10 * MIB, SealFlags::empty());
+    let private = GuestMemory::map_with(Backing::PrivateCopy { fd }, 4 * MIB, pluggable(6 * MIB));
+    assert!(matches!(private, Err(MemoryError::NotPluggable(BLOCK))));
+    let most = GuestMemory::map_with(sealed(4 * MIB), 4 * MIB, pluggable(u64::MAX - BLOCK + 1));
+    assert!(most.is_err());
 }

@@ -149,6 +149,10 @@ impl WorkerService for Service {
             let why = "the watchdog comes and goes with a start of the machine only";
             return Err(WireError::new(ErrorCode::Unsupported, why));
         }
+        if machine.is_memory_device(request.slot) {
+            let why = "the memory device comes and goes with a start of the machine only";
+            return Err(WireError::new(ErrorCode::Unsupported, why));
+        }
         machine.detach(request.slot, request.force)
     }
 

@@ -3,6 +3,7 @@
 use reeve_devices::pci::Slot;
 use reeve_devices::state::StateError;
 use reeve_devices::virtio::Unwritten;
+use reeve_devices::virtio::mem::RestoreBlocksError;
 use reeve_ipc::error::{ErrorCode, WireError};
 
 use super::ContainerError;
@@ -68,6 +69,9 @@ pub enum RestoreError {
         /// As it is specified.
         wanted: u64,
     },
+    /// Memory that was plugged in cannot be again.
+    #[error("memory that was plugged in cannot be plugged in again")]
+    Plugged(#[source] std::io::Error),
     /// KVM refuses a state of the VM.
     #[error(transparent)]
     Kvm(#[from] KvmError),
@@ -82,6 +86,16 @@ impl RestoreError {
         move |source| Self::Record {
             unit: unit.to_owned(),
             source,
+        }
+    }
+}
+
+impl RestoreError {
+    /// Of the record `unit` of which blocks of memory are plugged.
+    pub(crate) fn plugged(unit: &str) -> impl FnOnce(RestoreBlocksError) -> Self + '_ {
+        move |error| match error {
+            RestoreBlocksError::State(source) => Self::record(unit)(source),
+            RestoreBlocksError::Host(error) => Self::Plugged(error),
         }
     }
 }
@@ -109,6 +123,7 @@ impl From<RestoreError> for WireError {
             RestoreError::Container(_)
             | RestoreError::Record { .. }
             | RestoreError::Mismatch { .. } => ErrorCode::InvalidArgument,
+            RestoreError::Plugged(_) => ErrorCode::Memory,
             RestoreError::Kvm(_) => ErrorCode::Hypervisor,
             RestoreError::Vcpu(VcpuError::Unresponsive(_)) => ErrorCode::Timeout,
             RestoreError::Vcpu(_) => ErrorCode::Hypervisor,

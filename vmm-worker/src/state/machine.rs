@@ -2,6 +2,7 @@
 
 use reeve_devices::shared::lock;
 use reeve_devices::state::{Saveable, Schema, StateError, StateReader, StateWriter, check};
+use reeve_devices::virtio::mem::MemControl;
 use reeve_ipc::spec::{MAX_VCPUS, MachineSpec, MachineType};
 
 use super::time::{Moment, Origin, Passage};
@@ -22,6 +23,7 @@ const CLOCK: &str = "clock";
 const IOAPIC: &str = "ioapic";
 const CONSOLE_INPUT: &str = "console-input";
 const GENERATION_ID: &str = "generation-id";
+const PLUGGED: &str = "plugged-memory";
 const IRQCHIP: &str = "interrupt-controllers";
 
 /// The name of a vCPU's record.
@@ -262,6 +264,9 @@ pub(crate) fn save(
     if let Some(chips) = interrupts.kernel_chips()? {
         records.add(IRQCHIP, IrqchipStateV1::SCHEMA, &chips.encode())?;
     }
+    if let Some((memory, _)) = fixture.devices.memory() {
+        records.add(PLUGGED, MemControl::BLOCKS_SCHEMA, &memory.save_blocks())?;
+    }
     fixture.devices.save(&mut records)?;
     records.add(CONSOLE_INPUT, CONSOLE_INPUT_SCHEMA, input)?;
     if let Some(id) = &fixture.generation_id {
@@ -279,6 +284,13 @@ pub(crate) fn restore(
     origin: Origin,
     fresh: Tsc,
 ) -> Result<Option<[u8; 16]>, RestoreError> {
+    // Before all that may lie in it: what the guest shares with KVM, and the rings of devices.
+    if let Some((memory, _)) = fixture.devices.memory() {
+        let (version, bytes) = records.take(PLUGGED, MemControl::BLOCKS_SCHEMA.name)?;
+        memory
+            .restore_blocks(version, bytes)
+            .map_err(RestoreError::plugged(PLUGGED))?;
+    }
     let (version, bytes) = records.take(CLOCK, ClockStateV1::SCHEMA.name)?;
     let saved = ClockStateV1::decode(version, bytes).map_err(RestoreError::record(CLOCK))?;
     let passage = Passage { origin, saved };

@@ -31,6 +31,7 @@
 //! | `serial`, `acpi-pm`, `rtc`, `reset-control`, `pci-ports`, `pci-host-bridge`, `pci-hotplug`, `cpu-hotplug` | the device's | one each |
 //! | `pvpanic`, `watchdog` | `pvpanic` 1, `i6300esb` 1 | one, where the specification has the device |
 //! | `generation-id` | `generation-id` 1 | one, where the specification has one: what the guest had by then |
+//! | `plugged-memory` | `plugged-blocks` 1 | one, where the specification has memory to be plugged in; put back before all that may lie in it |
 //! | `KIND/SLOT` | `virtio-pci` | one for each device of the specification |
 //! | `console-input` | `bytes` 1 | one: what clients have sent and the guest has not yet had |
 //!

@@ -153,6 +153,7 @@ impl Setup {
                 backing: MemoryBacking::Shared {
                     fd: give(memory.try_clone().expect("a descriptor")),
                 },
+                pluggable: None,
             },
             kvm: give(dev_kvm()),
             boot: BootSpec {

@@ -44,7 +44,25 @@ pub(super) enum Answer {
 
 impl Request {
     pub(super) fn decode(bytes: &[u8; REQUEST_BYTES]) -> Self {
-        let [t0, t1, _, _, _, _, _, _, address @ .., n0, n1, _, _, _, _, _, _] = bytes;
+        let [
+            t0,
+            t1,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+            address @ ..,
+            n0,
+            n1,
+            _,
+            _,
+            _,
+            _,
+            _,
+            _,
+        ] = bytes;
         Self {
             kind: u16::from_le_bytes([*t0, *t1]),
             address: u64::from_le_bytes(*address),

@@ -155,8 +155,12 @@ impl Guest {
 
     /// The type of the answer, and the state in it.
     fn ask(&mut self, kind: u16, address: u64, blocks: u16) -> (u16, u16) {
-        self.ram.write(DATA, &request(kind, address, blocks)).expect("in RAM");
-        self.ram.write(ANSWER, &[0xff; ANSWER_BYTES]).expect("in RAM");
+        self.ram
+            .write(DATA, &request(kind, address, blocks))
+            .expect("in RAM");
+        self.ram
+            .write(ANSWER, &[0xff; ANSWER_BYTES])
+            .expect("in RAM");
         self.driver.reuse();
         let head = self.driver.add(&[
             out(DATA, u32::try_from(REQUEST_BYTES).expect("small")),
@@ -197,7 +201,9 @@ fn the_configuration_says_where_memory_can_be_and_how_much_is_wanted() {
     assert_eq!(guest.config(), now);
     // What is beyond reads as zero, and nothing can be written.
     let mut beyond = [0xff; 12];
-    guest.device.read_config(CONFIG_BYTES as u64 - 4, &mut beyond);
+    guest
+        .device
+        .read_config(CONFIG_BYTES as u64 - 4, &mut beyond);
     assert_eq!(beyond, [0; 12]);
     guest.device.write_config(48, &[0xff; 8]);
     assert_eq!(guest.config(), now);
@@ -387,7 +393,10 @@ fn a_request_that_is_cut_or_has_no_room_for_its_answer_breaks_the_queue() {
     for buffers in short {
         let mut guest = Guest::new();
         guest.control.request(COUNT * BLOCK);
-        guest.ram.write(DATA, &request(PLUG, at(0), 1)).expect("in RAM");
+        guest
+            .ram
+            .write(DATA, &request(PLUG, at(0), 1))
+            .expect("in RAM");
         guest.driver.add(&buffers);
         assert_eq!(guest.run(), []);
         assert!(guest.interrupts.broken(), "{buffers:?}");
@@ -418,7 +427,10 @@ fn an_answer_for_memory_that_the_request_takes_away_is_dropped() {
     let mut guest = Guest::new();
     guest.control.request(COUNT * BLOCK);
     guest.ask(PLUG, at(0), 1);
-    guest.ram.write(DATA, &request(UNPLUG, at(0), 1)).expect("in RAM");
+    guest
+        .ram
+        .write(DATA, &request(UNPLUG, at(0), 1))
+        .expect("in RAM");
     guest.driver.reuse();
     guest.driver.add(&[out(DATA, 24), into(at(0), 10)]);
     assert_eq!(guest.run(), [(0, 0)], "nothing was written");
@@ -434,8 +446,14 @@ fn an_answer_for_memory_that_the_request_takes_away_is_dropped() {
 fn a_flood_of_changes_is_served_in_turns() {
     let mut guest = Guest::new();
     guest.control.request(COUNT * BLOCK);
-    guest.ram.write(DATA, &request(PLUG, at(0), 8)).expect("in RAM");
-    guest.ram.write(DATA + 0x100, &request(UNPLUG, at(0), 8)).expect("in RAM");
+    guest
+        .ram
+        .write(DATA, &request(PLUG, at(0), 8))
+        .expect("in RAM");
+    guest
+        .ram
+        .write(DATA + 0x100, &request(UNPLUG, at(0), 8))
+        .expect("in RAM");
     for request in 0..32_u64 {
         let which = DATA + (request % 2) * 0x100;
         guest.driver.add(&[out(which, 24), into(ANSWER, 10)]);
@@ -476,8 +494,13 @@ fn a_record_that_no_device_wrote_changes_nothing() {
     let mut guest = Guest::off();
     let too_much = ((COUNT + 1) * BLOCK).to_le_bytes();
     let half = (BLOCK / 2).to_le_bytes();
-    for (version, bytes) in [(1, &too_much[..]), (1, &half), (1, &[0; 7]), (1, &[0; 9]), (2, &[0; 8])]
-    {
+    for (version, bytes) in [
+        (1, &too_much[..]),
+        (1, &half),
+        (1, &[0; 7]),
+        (1, &[0; 9]),
+        (2, &[0; 8]),
+    ] {
         assert!(guest.device.restore(version, bytes).is_err(), "{bytes:?}");
     }
     let good = guest.control.save_blocks();

@@ -63,7 +63,9 @@ fn read(chain: &Chain, queue: &Queue) -> Result<Request, QueueFault> {
         return Err(QueueFault::Request("memory request is too short"));
     }
     if chain.writable_bytes() < ANSWER_BYTES as u64 {
-        return Err(QueueFault::Request("memory request has no room for its answer"));
+        return Err(QueueFault::Request(
+            "memory request has no room for its answer",
+        ));
     }
     Ok(Request::decode(&bytes))
 }

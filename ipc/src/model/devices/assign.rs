@@ -33,6 +33,7 @@ pub(super) fn placed(devices: &Devices) -> impl Iterator<Item = (PciSlot, String
         ports_address,
         shares,
         watchdog,
+        memory,
     } = devices;
     let disks = disks
         .iter()
@@ -53,6 +54,10 @@ pub(super) fn placed(devices: &Devices) -> impl Iterator<Item = (PciSlot, String
         (
             watchdog.and_then(|watchdog| watchdog.address),
             "the watchdog",
+        ),
+        (
+            memory.and_then(|memory| memory.address),
+            "the memory device",
         ),
     ];
     let single = single.map(|(address, what)| (address, what.to_owned()));
@@ -80,6 +85,7 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
         ports_address,
         shares,
         watchdog,
+        memory,
     } = devices;
     let disks = disks.iter_mut().map(|disk| &mut disk.address);
     let nics = nics.iter_mut().map(|nic| &mut nic.address);
@@ -89,6 +95,7 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
     let ports = Some(ports_address).filter(|_| ports);
     let shares = shares.iter_mut().map(|share| &mut share.address);
     let watchdog = watchdog.iter_mut().map(|watchdog| &mut watchdog.address);
+    let memory = memory.iter_mut().map(|memory| &mut memory.address);
     disks
         .chain(nics)
         .chain(rng)
@@ -97,6 +104,7 @@ fn unplaced(devices: &mut Devices) -> impl Iterator<Item = &mut Option<PciSlot>>
         .chain(ports)
         .chain(shares)
         .chain(watchdog)
+        .chain(memory)
         .filter(|address| address.is_none())
 }
 

@@ -201,8 +201,8 @@ pub enum DeviceError {
     /// No name of a device.
     #[error(
         "'{0}' is not the name of a device: write a disk's target (vda), a network interface's address or \
-         name, share:TAG, channel:NAME, console:PORT, rng, balloon, vsock, ports, watchdog, or an address \
-         on the bus (5)"
+         name, share:TAG, channel:NAME, console:PORT, rng, balloon, vsock, ports, watchdog, memory, or an \
+         address on the bus (5)"
     )]
     Name(String),
     /// None of that name.

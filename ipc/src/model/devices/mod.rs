@@ -26,7 +26,7 @@ pub use self::nic::{MAX_NIC_ADDRESSES, Nic, NicSource};
 pub use self::plug::{Device, DeviceName};
 pub use self::ports::DevicePlace;
 pub use self::share::Share;
-pub use self::small::{Balloon, Channel, PortConsole, Rng, Vsock, Watchdog};
+pub use self::small::{Balloon, Channel, PluggableMemory, PortConsole, Rng, Vsock, Watchdog};
 use super::DomainUuid;
 use crate::spec::{MAX_DEVICES, PciSlot, Rate};
 
@@ -58,6 +58,8 @@ pub struct Devices {
     pub shares: Vec<Share>,
     /// Its watchdog.
     pub watchdog: Option<Watchdog>,
+    /// The memory it can be given while it runs.
+    pub memory: Option<PluggableMemory>,
 }
 
 impl Devices {
@@ -92,6 +94,7 @@ impl Devices {
             self.vsock.is_some(),
             self.has_ports(),
             self.watchdog.is_some(),
+            self.memory.is_some(),
         ];
         let single = single.into_iter().filter(|there| *there).count();
         self.disks.len() + self.nics.len() + self.shares.len() + single

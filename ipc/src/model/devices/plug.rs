@@ -39,7 +39,7 @@ pub enum Device {
 /// What users call a device of a domain. In text, and on the wire: a disk by its target (`vda`), a
 /// network interface by its address or by its name on the host, a share by its tag (`share:TAG`), a channel
 /// by its name (`channel:NAME`), a console by its port (`console:0`), one of a kind by that (`rng`,
-/// `balloon`, `vsock`, `ports`, `watchdog`), and any by its address on the bus (`5`).
+/// `balloon`, `vsock`, `ports`, `watchdog`, `memory`), and any by its address on the bus (`5`).
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub enum DeviceName {
@@ -67,6 +67,8 @@ pub enum DeviceName {
     Channel(String),
     /// A console, by its port.
     Console(u8),
+    /// The device of the memory that can be plugged in.
+    Memory,
 }
 
 impl FromStr for DeviceName {
@@ -80,6 +82,7 @@ impl FromStr for DeviceName {
             "vsock" => return Ok(Self::Vsock),
             "ports" => return Ok(Self::Ports),
             "watchdog" => return Ok(Self::Watchdog),
+            "memory" => return Ok(Self::Memory),
             _ => {}
         }
         if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
@@ -137,6 +140,7 @@ impl fmt::Display for DeviceName {
             Self::Watchdog => f.write_str("watchdog"),
             Self::Channel(name) => write!(f, "channel:{name}"),
             Self::Console(port) => write!(f, "console:{port}"),
+            Self::Memory => f.write_str("memory"),
         }
     }
 }
@@ -154,6 +158,7 @@ enum Place {
     Watchdog,
     Channel(usize),
     Console(usize),
+    Memory,
 }
 
 impl Devices {
@@ -218,6 +223,7 @@ impl Devices {
             Some(Place::Balloon) => self.balloon = None,
             Some(Place::Vsock) => self.vsock = None,
             Some(Place::Watchdog) => self.watchdog = None,
+            Some(Place::Memory) => self.memory = None,
             Some(Place::Ports) => {
                 self.channels.clear();
                 self.consoles.clear();
@@ -244,6 +250,7 @@ impl Devices {
         all.balloon = all.balloon.filter(|balloon| here(balloon.address));
         all.vsock = all.vsock.filter(|vsock| here(vsock.address));
         all.watchdog = all.watchdog.filter(|watchdog| here(watchdog.address));
+        all.memory = all.memory.filter(|memory| here(memory.address));
         if !here(all.ports_address) {
             all.channels.clear();
             all.consoles.clear();
@@ -253,7 +260,7 @@ impl Devices {
     }
 
     /// Changes what a definition says of the device of that name, and gives what would change it back.
-    /// What is asked of a balloon is none of a definition's, nor is the size of a disk.
+    /// What is asked of a balloon or a memory device is none of a definition's, nor is the size of a disk.
     ///
     /// # Errors
     /// [`DeviceError::NoDevice`], [`DeviceError::Change`], or a rate that makes no sense.
@@ -296,9 +303,8 @@ impl Devices {
                     Some(_) => Ok(change),
                 }
             }
-            (Place::Balloon, DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll) => {
-                Ok(change)
-            }
+            (Place::Balloon, DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll)
+            | (Place::Memory, DeviceChange::MemoryRequest { .. }) => Ok(change),
             _ => Err(refused()),
         }
     }
@@ -343,6 +349,7 @@ impl Devices {
             self.vsock.is_some().then_some(Place::Vsock),
             self.has_ports().then_some(Place::Ports),
             self.watchdog.is_some().then_some(Place::Watchdog),
+            self.memory.is_some().then_some(Place::Memory),
         ];
         let shares = (0..self.shares.len()).map(Place::Share);
         disks
@@ -367,6 +374,7 @@ impl Devices {
             Place::Ports | Place::Channel(_) | Place::Console(_) => self.ports_address,
             Place::Share(index) => self.shares.get(index)?.address,
             Place::Watchdog => self.watchdog?.address,
+            Place::Memory => self.memory?.address,
         }
     }
 
@@ -379,6 +387,7 @@ impl Devices {
             Place::Vsock => Some(DeviceName::Vsock),
             Place::Ports => Some(DeviceName::Ports),
             Place::Watchdog => Some(DeviceName::Watchdog),
+            Place::Memory => Some(DeviceName::Memory),
             Place::Share(index) => Some(DeviceName::Share(self.shares.get(index)?.tag.clone())),
             Place::Channel(index) => {
                 let name = self.channels.get(index)?.name.clone();

@@ -1,10 +1,11 @@
-//! Devices of few words: entropy, the balloon, and those whose host ends are UNIX sockets.
+//! Devices of few words: entropy, the balloon, memory, and those whose host ends are UNIX sockets.
 
 use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
 use super::DeviceError;
+use crate::model::MemorySize;
 use crate::spec::{
     MAX_CHANNEL_NAME_BYTES, MAX_GUEST_CID, MIN_GUEST_CID, PciSlot, Rate, WatchdogAction,
 };
@@ -27,6 +28,30 @@ pub struct Balloon {
     pub deflate_on_oom: bool,
     /// Where it is on the bus.
     pub address: Option<PciSlot>,
+}
+
+/// Memory that a domain can be given while it runs, beyond what it starts with (libvirt `<maxMemory>`, and
+/// `<memory model='virtio-mem'>`). The device for it comes and goes with a start of the domain only.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PluggableMemory {
+    /// The most that the domain can have, what it starts with and this together.
+    pub max: MemorySize,
+    /// Where the device is on the bus.
+    pub address: Option<PciSlot>,
+}
+
+impl PluggableMemory {
+    /// That of a domain that starts with `memory`, where its maximum is said and is another. One that is
+    /// less is refused as such.
+    #[must_use]
+    pub fn up_to(
+        max: Option<MemorySize>,
+        memory: MemorySize,
+        address: Option<PciSlot>,
+    ) -> Option<Self> {
+        let max = max.filter(|max| *max != memory)?;
+        Some(Self { max, address })
+    }
 }
 
 /// A watchdog (libvirt `<watchdog model='i6300esb'>`). It comes and goes with a start of the domain only.

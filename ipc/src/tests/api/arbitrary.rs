@@ -218,7 +218,8 @@ fn device_name() -> impl Strategy<Value = DeviceName> {
             "share:t",
             "watchdog",
             "channel:a:b",
-            "console:30"
+            "console:30",
+            "memory"
         ])
         .prop_map(|name| name.parse().unwrap()),
         any_mac().prop_map(DeviceName::Nic),

@@ -7,8 +7,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::model::{
-    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, IpRange, Layer, Medium, Nic,
-    NicSource, PortConsole, Rng, Share, Vsock, Watchdog,
+    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, IpRange, Layer, Medium,
+    MemorySize, Nic, NicSource, PluggableMemory, PortConsole, Rng, Share, Vsock, Watchdog,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, NicDriver, PciSlot, Rate, Rates,
@@ -136,6 +136,10 @@ pub(in crate::tests) fn devices() -> Devices {
         watchdog: Some(Watchdog {
             action: WatchdogAction::Shutdown,
             address: Some(slot(28)),
+        }),
+        memory: Some(PluggableMemory {
+            max: MemorySize::mebibytes(3000),
+            address: Some(slot(27)),
         }),
     }
 }
@@ -274,7 +278,12 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
     let shares = vec(share, 0..3);
     let watchdog = (watchdog_action(), any_address());
     let watchdog = watchdog.prop_map(|(action, address)| Watchdog { action, address });
-    let last = (shares, option::of(watchdog));
+    let memory = (any::<u64>(), any_address());
+    let memory = memory.prop_map(|(max, address)| PluggableMemory {
+        max: MemorySize(max),
+        address,
+    });
+    let last = (shares, option::of(watchdog), option::of(memory));
     (many, one, ports, last).prop_map(|(many, one, ports, last)| Devices {
         disks: many.0,
         nics: many.1,
@@ -286,6 +295,7 @@ pub(super) fn any_devices() -> impl Strategy<Value = Devices> {
         ports_address: ports.2,
         shares: last.0,
         watchdog: last.1,
+        memory: last.2,
     })
 }
 

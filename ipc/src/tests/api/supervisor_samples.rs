@@ -270,6 +270,7 @@ fn device_stats() -> Vec<DeviceStats> {
         "rng",
         "ports",
         "channel:a.0",
+        "memory",
     ];
     let devices = names.into_iter().zip(1..).zip(figures());
     let stats = devices.map(|((name, number), figures)| DeviceStats {

@@ -8,8 +8,8 @@ use clap::builder::PossibleValuesParser;
 use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use reeve_ipc::model::{
-    BootSource, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels, LifecycleAction,
-    MemorySize, Platform, ResourceLimits, Vcpus,
+    BootSource, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels,
+    LifecycleAction, MemorySize, Platform, PluggableMemory, ResourceLimits, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{BuildId, PROTOCOL};
@@ -172,6 +172,11 @@ pub struct GuestArgs {
     )]
     pub memory: MemorySize,
 
+    /// Most memory the guest can have while it runs ('reeve set-memory'); as much as it starts with, if not
+    /// said. The guest needs a virtio-mem driver, and takes it up in whole blocks of 2M or, of much, more.
+    #[arg(long, value_name = "SIZE", help_heading = "Guest")]
+    pub max_memory: Option<MemorySize>,
+
     /// Machine type: what the guest sees.
     #[arg(
         long,
@@ -313,7 +318,10 @@ impl GuestArgs {
             cpu: CpuSwitches::default(),
             memory: self.memory,
             boot,
-            devices: self.devices.devices(),
+            devices: Devices {
+                memory: PluggableMemory::up_to(self.max_memory, self.memory, None),
+                ..self.devices.devices()
+            },
             lifecycle: LifecycleAction::default(),
             limits: ResourceLimits {
                 memory: self.limit_memory,

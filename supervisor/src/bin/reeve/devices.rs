@@ -138,6 +138,7 @@ impl DeviceArgs {
             ports_address: None,
             shares: self.share.clone(),
             watchdog: self.watchdog,
+            memory: None,
         }
     }
 }

@@ -26,7 +26,7 @@ use super::message::{Effect, Timer};
 use super::planted::{self, Bug};
 use super::steps::Step;
 use super::{DETACH_CHECKED_MS, DETACH_MS, DomainActor};
-use crate::domain::driver::{CallFailure, DeviceCall};
+use crate::domain::driver::{CallFailure, DeviceCall, GuestMemory};
 
 type Steps = Result<(Vec<Step>, Vec<EventKind>), ApiError>;
 
@@ -126,6 +126,11 @@ impl DomainActor {
                            definition ('reeve edit'), and start the domain again";
                 return Err(self.error(ApiErrorCode::Unsupported, why));
             }
+            if name == DeviceName::Memory {
+                let why = "its memory device comes and goes with a start of its domain: take max-memory out \
+                           of the definition ('reeve edit'), and start the domain again";
+                return Err(self.error(ApiErrorCode::Unsupported, why));
+            }
             if place.port.is_some() && devices.port_count() == 1 {
                 // With the last port its controller goes.
                 place = place.slot.into();
@@ -171,6 +176,9 @@ impl DomainActor {
             let why = match change {
                 DeviceChange::BalloonTarget { .. } | DeviceChange::BalloonPoll => {
                     "what a balloon is asked for is no part of a definition"
+                }
+                DeviceChange::MemoryRequest { .. } => {
+                    "what is asked of a guest's memory is no part of a definition"
                 }
                 DeviceChange::DiskSize { .. } => {
                     "the size of a disk is in its image, and no part of a definition"
@@ -223,21 +231,41 @@ impl DomainActor {
 
     pub(super) fn memory_steps(&self, memory: MemorySize) -> Steps {
         let definition = &self.running()?.record.definition;
-        let all = definition.memory;
-        if !(MIN_MEMORY_BYTES..=all.bytes()).contains(&memory.bytes()) {
+        let (start, most) = (definition.memory, definition.max_memory());
+        if !(MIN_MEMORY_BYTES..=most.bytes()).contains(&memory.bytes()) {
             let least = MemorySize(MIN_MEMORY_BYTES);
-            let why = format!("its guest can be left {least} to {all} of memory, not {memory}");
+            let why = format!("its guest can be left {least} to {most} of memory, not {memory}");
             return Err(self.error(ApiErrorCode::InvalidArgument, why));
         }
-        let Some((slot, _)) = definition.devices.find(&DeviceName::Balloon) else {
-            let why =
-                "it has no balloon, which takes memory from a guest; 'reeve attach --balloon'";
-            return Err(self.error(ApiErrorCode::NoDevice, why));
-        };
-        let bytes = all.bytes() - memory.bytes();
-        let change = DeviceChange::BalloonTarget { bytes };
-        let step = Step::Device(DeviceCall::Update { slot, change });
-        Ok((vec![step], Vec::new()))
+        let plugged = memory.bytes().saturating_sub(start.bytes());
+        let lent = start.bytes().saturating_sub(memory.bytes());
+        let mut steps = Vec::new();
+        if let Some(pluggable) = definition.pluggable() {
+            let block = MemorySize(pluggable.block_bytes);
+            if plugged % block.bytes() != 0 {
+                let why = format!(
+                    "memory beyond the {start} that it starts with comes in blocks of {block}, and \
+                     {memory} is no whole number of them"
+                );
+                return Err(self.error(ApiErrorCode::InvalidArgument, why));
+            }
+            let change = DeviceChange::MemoryRequest { bytes: plugged };
+            let device = definition.devices.find(&DeviceName::Memory);
+            steps.extend(device.map(|(slot, _)| DeviceCall::Update { slot, change }));
+        }
+        match definition.devices.find(&DeviceName::Balloon) {
+            Some((slot, _)) => {
+                let change = DeviceChange::BalloonTarget { bytes: lent };
+                steps.push(DeviceCall::Update { slot, change });
+            }
+            None if lent > 0 || steps.is_empty() => {
+                let why =
+                    "it has no balloon, which takes memory from a guest; 'reeve attach --balloon'";
+                return Err(self.error(ApiErrorCode::NoDevice, why));
+            }
+            None => {}
+        }
+        Ok((steps.into_iter().map(Step::Device).collect(), Vec::new()))
     }
 
     /// What takes back what the worker is asked in `steps`, for where the record cannot be written then.
@@ -361,10 +389,12 @@ impl DomainActor {
         }
     }
 
-    pub(super) fn balloon_changed(&mut self, bytes: u64) {
+    pub(super) fn memory_changed(&mut self, guest: GuestMemory) {
         if let Some(live) = self.live() {
-            let all = live.record.definition.memory.bytes();
-            let memory = MemorySize(all.saturating_sub(bytes));
+            let definition = &live.record.definition;
+            let most = definition.pluggable().map_or(0, |memory| memory.bytes);
+            let all = definition.memory.bytes() + guest.plugged.min(most);
+            let memory = MemorySize(all.saturating_sub(guest.lent));
             let changed = EventKind::BalloonChanged { memory };
             self.effects.push(Effect::Event(changed));
         }

@@ -66,7 +66,7 @@ impl DomainActor {
             Notice::Lost => self.ask_devices(),
             Notice::Devices(number, there) => self.devices_told(number, &there),
             Notice::DeviceRemoved(slot) => self.device_removed(slot),
-            Notice::Balloon(bytes) => self.balloon_changed(bytes),
+            Notice::Memory(guest) => self.memory_changed(guest),
             Notice::Vcpus(standing) => self.vcpus_stand(standing),
             Notice::CrashKernel => self.effects.push(Effect::Event(EventKind::CrashKernel)),
             Notice::Panicked => self.effects.push(Effect::Event(EventKind::Panicked)),

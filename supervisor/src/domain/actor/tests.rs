@@ -404,9 +404,14 @@ impl Fed {
 
     /// Defined, started and running.
     fn running(lifecycle: LifecycleAction) -> Self {
+        Self::running_as(Domain {
+            lifecycle,
+            ..domain()
+        })
+    }
+
+    fn running_as(definition: Domain) -> Self {
         let mut fed = Self::new();
-        let mut definition = domain();
-        definition.lifecycle = lifecycle;
         let effects = fed.ask(Request::Define {
             domain: Box::new(definition),
             only_new: true,

@@ -5,8 +5,8 @@ use std::path::Path;
 use reeve_ipc::fd::{FdSlot, FdTable};
 use reeve_ipc::model::{DeviceError, DeviceName, Devices, Domain};
 use reeve_ipc::spec::{
-    BalloonSpec, DeviceSpec, LEAST_PORTS_ROOM, MIN_GUEST_CID, PciSlot, PortKind, PortSpec,
-    PortsSpec, RngSpec, ShareSpec, VsockSpec, WatchdogSpec,
+    BalloonSpec, DeviceSpec, LEAST_PORTS_ROOM, MIN_GUEST_CID, MemoryDeviceSpec, PciSlot, PortKind,
+    PortSpec, PortsSpec, RngSpec, ShareSpec, VsockSpec, WatchdogSpec,
 };
 
 use super::disks::plan_disk;
@@ -53,6 +53,11 @@ pub(super) fn plan_devices(
             slot: placed(balloon.address)?,
             free_page_reporting: balloon.free_page_reporting,
             deflate_on_oom: balloon.deflate_on_oom,
+        }));
+    }
+    if let Some(memory) = &devices.memory {
+        specs.push(DeviceSpec::Memory(MemoryDeviceSpec {
+            slot: placed(memory.address)?,
         }));
     }
     specs.sort_unstable_by_key(DeviceSpec::slot);

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use reeve_ipc::device::{
-    BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DiskFigures, NicFigures,
-    PortsFigures,
+    BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DiskFigures, MemoryFigures,
+    NicFigures, PortsFigures,
 };
 use reeve_ipc::model::{DeviceName, DevicePlace, Domain};
 use reeve_ipc::phase::Phase;
@@ -64,6 +64,11 @@ impl TestDevices {
                 (DeviceFigures::Balloon(balloon), DeviceChange::BalloonTarget { bytes }) => {
                     balloon.target_bytes = bytes;
                     balloon.actual_bytes = bytes;
+                    Ok(())
+                }
+                (DeviceFigures::Memory(memory), DeviceChange::MemoryRequest { bytes }) => {
+                    memory.requested_bytes = bytes;
+                    memory.plugged_bytes = bytes;
                     Ok(())
                 }
                 (DeviceFigures::Balloon(_), DeviceChange::BalloonPoll)
@@ -167,6 +172,14 @@ fn device(name: &DeviceName, domain: &Domain) -> TestDevice {
                 ports.present |= place.port.map_or(0, |port| 1 << port);
             }
             DeviceFigures::Ports(ports)
+        }
+        DeviceName::Memory => {
+            let pluggable = domain.pluggable();
+            DeviceFigures::Memory(MemoryFigures {
+                most_bytes: pluggable.map_or(0, |memory| memory.bytes),
+                block_bytes: pluggable.map_or(0, |memory| memory.block_bytes),
+                ..MemoryFigures::default()
+            })
         }
         DeviceName::Rng
         | DeviceName::Vsock

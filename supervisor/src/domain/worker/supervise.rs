@@ -27,14 +27,14 @@ use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::outbox::{BalloonNews, LostNews, Outbox};
+use self::outbox::{LostNews, MemoryNews, Outbox};
 use self::questions::Questions;
 use super::adopt::{self, Found, Search};
 use super::death::{Evidence, ExitStatus};
 use super::log::{LogSocket, Record, quoted, relay};
 use super::{Link, Process, View, devices};
 use crate::crash::{self, Moment, Operation};
-use crate::domain::driver::{GuestEnd, Notice, Verdict};
+use crate::domain::driver::{GuestEnd, GuestMemory, Notice, Verdict};
 use crate::domain::fault::{self, Step};
 use crate::host::spawner::Child;
 use crate::host::watch::watch;
@@ -68,7 +68,7 @@ pub(super) struct Heard {
     /// How the guest ended by itself, until its machine is at rest.
     end: Option<GuestEnd>,
     outbox: Outbox,
-    balloon: BalloonNews,
+    memory: MemoryNews,
     lost: LostNews,
     questions: Questions,
 }
@@ -172,7 +172,7 @@ impl Supervision {
         loop {
             let patience = heard.closed.map(|closed| closed + CLOSED_GRACE);
             let waiting = !heard.outbox.is_empty();
-            let (balloon, lost) = (heard.balloon.due(), heard.lost.due());
+            let (memory, lost) = (heard.memory.due(), heard.lost.due());
             let questions = &mut heard.questions;
             let (probing, listing) = (questions.probe.is_some(), questions.listing.is_some());
             let (asked, again) = (questions.asked, questions.again);
@@ -205,9 +205,9 @@ impl Supervision {
                     heard.lost.take();
                     self.notify(&mut heard, Notice::Lost);
                 }
-                () = until(balloon), if balloon.is_some() => {
-                    if let Some(bytes) = heard.balloon.take() {
-                        self.notify(&mut heard, Notice::Balloon(bytes));
+                () = until(memory), if memory.is_some() => {
+                    if let Some(guest) = heard.memory.take() {
+                        self.notify(&mut heard, Notice::Memory(guest));
                     }
                 }
                 () = until(patience), if patience.is_some() => {
@@ -378,9 +378,15 @@ impl Supervision {
                     self.violated(heard, rule.to_owned())
                 }
             },
-            Event::BalloonChanged { bytes } => {
-                tracing::debug!(%domain, %uuid, bytes, "the balloon has changed");
-                heard.balloon.changed(bytes);
+            Event::BalloonChanged {
+                bytes,
+                plugged_bytes,
+            } => {
+                tracing::debug!(%domain, %uuid, bytes, plugged_bytes, "the guest's memory has changed");
+                heard.memory.changed(GuestMemory {
+                    lent: bytes,
+                    plugged: plugged_bytes,
+                });
             }
             Event::VcpusChanged(standing) => {
                 if let Err(rule) = devices::vcpus_of(&standing) {

@@ -272,6 +272,20 @@ fn the_text_of_the_newest_version_does_not_change() {
 }
 
 #[test]
+fn memory_to_be_plugged_in_is_kept() {
+    let mut record = decode(V3.as_bytes()).unwrap();
+    record.domain.devices.memory = Some(reeve_ipc::model::PluggableMemory {
+        max: reeve_ipc::model::MemorySize::mebibytes(512),
+        address: Some(20.try_into().unwrap()),
+    });
+    let text = encode(&record).unwrap();
+    assert_eq!(decode(&text).unwrap(), record);
+    let small = String::from_utf8(text).unwrap();
+    let small = small.replace("536870912", "1048576");
+    assert!(decode(small.as_bytes()).is_err(), "less than at the start");
+}
+
+#[test]
 fn a_newer_version_is_refused_by_its_number_whatever_else_it_says() {
     let error = decode(br#"{"schema": 4, "beyond": ["our", "ken"]}"#).unwrap_err();
     assert_eq!(error, SchemaError::Newer { found: 4 });

@@ -77,12 +77,15 @@ pub enum Case {
     BadRequests,
     /// The header of a qcow2 image with a backing file, written to the first sector of a disk.
     FormatProbe,
+    /// Blocks of memory that are none: at the edges of their region, in ranges that wrap, never plugged or
+    /// plugged already.
+    MemoryBlocks,
     /// Descriptors at random, plausible and not.
     Random,
 }
 
 /// How many there are.
-pub const COUNT: usize = 38;
+pub const COUNT: usize = 39;
 
 /// Names and attacks.
 pub const ALL: [(&str, Case); COUNT] = [
@@ -123,5 +126,6 @@ pub const ALL: [(&str, Case); COUNT] = [
     ("ring-overwrite", Case::RingOverwrite),
     ("bad-requests", Case::BadRequests),
     ("format-probe", Case::FormatProbe),
+    ("memory-blocks", Case::MemoryBlocks),
     ("random", Case::Random),
 ];

@@ -1,7 +1,7 @@
 //! Drivers for PCI and virtio, and the modes that need them. In the larger of the two images only.
 //!
 //! ```text
-//!  mod.rs ──► report.rs, block/, net/, rng.rs, vsock.rs, attack/, platform.rs; measure.rs: how the benchmarks' runs go
+//!  mod.rs ──► report.rs, block/, net/, rng.rs, vsock.rs, plugged.rs, attack/, platform.rs; measure.rs: how the benchmarks' runs go
 //!                 │
 //!                 ▼
 //!  virtio.rs: negotiation ──► queue.rs: split rings ──► ring.rs: their arithmetic
@@ -25,6 +25,7 @@ mod net;
 mod options;
 mod pci;
 mod platform;
+mod plugged;
 mod queue;
 mod report;
 mod ring;
@@ -84,6 +85,7 @@ fn dispatch(boot: &Boot, mode: Mode, options: &Options) -> Result<(), Problem> {
         Mode::Watchdog => platform::watchdog(bus, &clock, options),
         Mode::WatchdogAttack => platform::attack(bus, &clock, options),
         Mode::Generation => platform::generation(boot),
+        Mode::MemoryWatch => plugged::watch(bus, &clock, options, wait),
         Mode::Measure => measure::run(bus, &clock, options, wait),
         Mode::VsockDial => vsock::dial(bus, &clock, options),
     }

@@ -37,6 +37,8 @@ pub enum Mode {
     Measure,
     /// Connect to the host.
     VsockDial,
+    /// Plug and unplug memory as asked.
+    MemoryWatch,
 }
 
 /// Which device.
@@ -57,6 +59,8 @@ impl Device {
     pub const NET: Self = Self::Id(1);
     /// Sockets.
     pub const VSOCK: Self = Self::Id(19);
+    /// Memory.
+    pub const MEM: Self = Self::Id(24);
 
     /// Whether a device of that id is meant.
     pub fn is(self, id: u16) -> bool {
@@ -174,7 +178,7 @@ impl Options {
     }
 }
 
-const MODES: [(&str, Mode); 15] = [
+const MODES: [(&str, Mode); 16] = [
     ("virtio-report", Mode::Report),
     ("block-verify", Mode::BlockVerify),
     ("block-bench", Mode::BlockBench),
@@ -190,6 +194,7 @@ const MODES: [(&str, Mode); 15] = [
     ("generation", Mode::Generation),
     ("measure", Mode::Measure),
     ("vsock-dial", Mode::VsockDial),
+    ("memory-watch", Mode::MemoryWatch),
 ];
 
 fn lookup<T: Copy>(table: &[(&str, T)], name: &[u8]) -> Option<T> {

@@ -1,11 +1,12 @@
 //! Virtio devices for the test machine, each with something simple behind it.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixDatagram;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use reeve_devices::block::Layout;
@@ -15,11 +16,13 @@ use reeve_devices::block::engine::Engine;
 use reeve_devices::block::qcow2::{CreateOptions, Options, Qcow2, create};
 use reeve_devices::block::raw::Raw;
 use reeve_devices::block::uring::Ring;
+use reeve_devices::memory::blocks::Blocks;
 use reeve_devices::shared::NoWake;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::{Balloon, BalloonParams, PageReturn};
 use reeve_devices::virtio::block::{Block, BlockParams};
 use reeve_devices::virtio::console::{Console, PortEnd, PortSpec};
+use reeve_devices::virtio::mem::{BlockBacking, Mem};
 use reeve_devices::virtio::net::{Net, NetConfig, Offloads, Port};
 use reeve_devices::virtio::rng::Entropy;
 use reeve_devices::virtio::vsock::Vsock;
@@ -44,6 +47,8 @@ pub enum Device {
     Balloon,
     /// A socket device to which nobody listens.
     Vsock,
+    /// A memory device of which nobody uses the memory.
+    Memory,
 }
 
 /// Makes it, for a machine with the memory that `file` is.
@@ -60,6 +65,7 @@ pub fn make(device: &Device, memory: u64, file: &File) -> Box<dyn VirtioDevice> 
         Device::Console => Box::new(console()),
         Device::Balloon => Box::new(balloon(memory, file)),
         Device::Vsock => Box::new(Vsock::new(3).expect("an address of a guest")),
+        Device::Memory => Box::new(mem()),
     }
 }
 
@@ -123,6 +129,45 @@ impl PageReturn for Punched {
     fn give_back(&self, address: u64, len: u64) -> io::Result<()> {
         let hole = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
         Ok(fallocate(&self.0, hole, address, len)?)
+    }
+}
+
+/// Of 16 blocks, of which 8 are asked for.
+fn mem() -> Mem {
+    const BLOCK: u64 = 2 << 20;
+    let blocks = Blocks::new(64 << 30, 16 * BLOCK, BLOCK).expect("whole blocks");
+    let plugged = Plugged(Mutex::new(BTreeSet::new()));
+    let mem = Mem::new(Arc::new(blocks), Arc::new(plugged), Arc::new(NoWake));
+    mem.control().request(8 * BLOCK);
+    mem
+}
+
+/// Which blocks are plugged, and that none is so twice, nor too many.
+#[derive(Debug)]
+struct Plugged(Mutex<BTreeSet<u64>>);
+
+impl Plugged {
+    fn change(&self, plug: bool, address: u64, len: u64) -> io::Result<()> {
+        let mut plugged = self.0.lock().expect("nobody panics");
+        for block in (address..address + len).step_by(2 << 20) {
+            let changed = match plug {
+                true => plugged.insert(block),
+                false => plugged.remove(&block),
+            };
+            assert!(changed, "block {block:#x} was so already");
+        }
+        assert!(plugged.len() <= 8, "more is plugged than was asked for");
+        Ok(())
+    }
+}
+
+impl BlockBacking for Plugged {
+    fn plug(&self, address: u64, len: u64) -> io::Result<()> {
+        self.change(true, address, len)
+    }
+
+    fn unplug(&self, address: u64, len: u64) -> io::Result<()> {
+        self.change(false, address, len)
     }
 }
 

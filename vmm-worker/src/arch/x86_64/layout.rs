@@ -128,6 +128,20 @@ pub fn ram_ranges(size: u64) -> Option<(Range<u64>, Option<Range<u64>>)> {
     Some((low, Some(MMIO_GAP_END..end)))
 }
 
+/// Alignment of the memory that can be plugged in: the largest piece in which Linux takes memory up, which
+/// a piece that begins elsewhere is lost to.
+pub const BLOCKS_ALIGNMENT: u64 = 2 << 30;
+
+/// Where the `bytes` bytes of memory that can be plugged in, in blocks of `block_bytes`, are in a machine
+/// whose other RAM ends before `ram_end`. `None` if their end has no address.
+#[must_use]
+pub fn block_range(ram_end: u64, bytes: u64, block_bytes: u64) -> Option<Range<u64>> {
+    let start = ram_end
+        .max(MMIO_GAP_END)
+        .checked_next_multiple_of(BLOCKS_ALIGNMENT.max(block_bytes))?;
+    Some(start..start.checked_add(bytes)?)
+}
+
 /// The window for BARs of 64 bits of a machine whose RAM ends before `ram_end` at any time, and
 /// whose CPUs have physical addresses of `address_bits` bits; `None` if there is no room for it.
 ///
@@ -160,6 +174,23 @@ mod tests {
         let terabytes = 1 << 45;
         let behind = terabytes..terabytes + 32 * GIB;
         assert_eq!(pci_window_64(terabytes, 46), Some(behind));
+    }
+
+    #[test]
+    fn memory_that_is_plugged_in_lies_above_the_gap_and_all_other_ram() {
+        for (ram_end, bytes, block, range) in [
+            (256 << 20, GIB, 2 << 20, 4 * GIB..5 * GIB),
+            (MMIO_GAP_START, GIB, 2 << 20, 4 * GIB..5 * GIB),
+            (5 * GIB, GIB, 2 << 20, 6 * GIB..7 * GIB),
+            (6 * GIB, GIB, 2 << 20, 6 * GIB..7 * GIB),
+            (6 * GIB, 8 * GIB, 8 * GIB, 8 * GIB..16 * GIB),
+        ] {
+            assert_eq!(block_range(ram_end, bytes, block), Some(range.clone()));
+            let window = pci_window_64(range.end, 46).expect("there is room");
+            assert!(window.start >= range.end);
+        }
+        assert_eq!(block_range(0, u64::MAX, 1 << 21), None);
+        assert_eq!(block_range(u64::MAX, 1 << 21, 1 << 21), None);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use reeve_devices::block::reserve::RingReserve;
 use reeve_devices::pci::Slot;
 use reeve_devices::virtio::VirtioDevice;
 use reeve_devices::virtio::balloon::{Balloon, BalloonParams};
+use reeve_devices::virtio::mem::Mem;
 use reeve_devices::virtio::rng::{Entropy, EntropyLimit};
 use reeve_devices::virtio::transport::pci::Surroundings;
 use reeve_devices::virtio::vsock::Vsock;
@@ -29,6 +30,7 @@ use super::BuildError;
 use crate::device_set::{Built, Handle};
 use crate::hand_over::Kept;
 use crate::io::device::DeviceThread;
+use crate::kvm::KvmBlocks;
 use crate::memory::{GuestMemory, PageReturner};
 use crate::notices::Notices;
 
@@ -48,6 +50,8 @@ pub struct Workshop {
     shared: Option<Arc<DeviceThread>>,
     /// Where disks have their rings from, once none can be made.
     rings: Option<Arc<RingReserve>>,
+    /// What plugs the blocks of memory, until there is the device for it.
+    blocks: Option<KvmBlocks>,
 }
 
 impl Workshop {
@@ -60,11 +64,19 @@ impl Workshop {
             notices,
             shared: None,
             rings: None,
+            blocks: None,
         }
     }
 
-    /// Disks have their rings from this reserve from now on, and make none.
+    /// The memory device, which comes with the machine, plugs by these.
+    pub fn use_blocks(&mut self, blocks: KvmBlocks) {
+        self.blocks = Some(blocks);
+    }
+
+    /// Disks have their rings from this reserve from now on, and make none; and no memory device is made, whose
+    /// thread the spawner could not make.
     pub fn use_reserve(&mut self, rings: Arc<RingReserve>) {
+        self.blocks = None;
         self.rings = Some(rings);
     }
 
@@ -132,7 +144,26 @@ impl Workshop {
             }
             DeviceSpec::Share(spec) => share::make(spec, &self.memory, descriptors),
             DeviceSpec::SwitchedNic(spec) => switched::make(spec, &self.memory, descriptors),
+            DeviceSpec::Memory(_) => self.make_memory(),
         }
+    }
+
+    /// The only device with a thread that may give the guest memory: it shares it with none.
+    fn make_memory(&mut self) -> Result<Made, BuildError> {
+        let backing = self.blocks.take().ok_or(BuildError::NoBlocks)?;
+        let blocks = self.memory.blocks().ok_or(BuildError::NoBlocks)?;
+        let mem = Mem::new(
+            Arc::clone(blocks),
+            Arc::new(backing),
+            Arc::clone(&self.notices) as _,
+        );
+        let thread = start_thread_as("memory", Role::Memory)?;
+        let handle = Handle::Memory(mem.control(), Arc::clone(&thread));
+        Ok(Made {
+            device: Box::new(mem),
+            threads: vec![thread],
+            handle,
+        })
     }
 
     fn on_shared_thread(

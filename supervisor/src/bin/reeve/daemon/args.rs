@@ -86,7 +86,7 @@ pub enum RemoteCommand {
     Resize(ResizeArgs),
     /// Put another medium into a removable disk, or none.
     ChangeMedia(ChangeMediaArgs),
-    /// Ask a guest to make do with less of its memory, by its balloon.
+    /// Ask a guest to make do with less of its memory, by its balloon, or to take up more, up to its maximum.
     SetMemory(SetMemoryArgs),
     /// Give a domain vCPUs, or ask its guest to let go of some.
     SetVcpus(SetVcpusArgs),
@@ -285,8 +285,8 @@ pub struct AttachArgs {
 #[derive(Debug, Args)]
 #[command(
     after_help = "A device is named by a disk's target (vda), by an interface's address or name on the \
-host, as share:TAG, channel:NAME, console:PORT, rng, balloon, vsock, ports (all channels and consoles) or watchdog, or by its \
-address on the bus (5). 'reeve stats' shows those of a domain that runs."
+host, as share:TAG, channel:NAME, console:PORT, rng, balloon, vsock, ports (all channels and consoles), watchdog or memory, or by \
+its address on the bus (5). 'reeve stats' shows those of a domain that runs."
 )]
 pub struct DetachArgs {
     /// Name, UUID, or number while it runs.
@@ -393,7 +393,8 @@ pub struct SetMemoryArgs {
     /// Name, UUID, or number.
     #[arg(value_parser = domain)]
     pub domain: DomainRef,
-    /// What is left to the guest, as in 512M; no more than it was started with.
+    /// What the guest is to have, as in 512M; no more than it was started with, or than max-memory of its
+    /// definition.
     pub memory: MemorySize,
 }
 

@@ -240,6 +240,7 @@ fn device_json(stats: &DeviceStats) -> Value {
         DeviceFigures::Disk(disk) => ("disk", json!(disk)),
         DeviceFigures::Nic(nic) => ("nic", json!(nic)),
         DeviceFigures::Balloon(balloon) => ("balloon", json!(balloon)),
+        DeviceFigures::Memory(memory) => ("memory", json!(memory)),
         DeviceFigures::Port(port) => (kind(&stats.device), json!(port)),
         // How each of them stands is told with it.
         DeviceFigures::Ports(_) | DeviceFigures::None => (kind(&stats.device), json!({})),
@@ -265,6 +266,7 @@ const fn kind(device: &DeviceName) -> &'static str {
         DeviceName::Watchdog => "watchdog",
         DeviceName::Channel(_) => "channel",
         DeviceName::Console(_) => "console",
+        DeviceName::Memory => "memory",
         DeviceName::Slot(_) => "other",
     }
 }
@@ -295,6 +297,7 @@ fn tables(stats: &[DeviceStats]) -> String {
         "GUEST TOTAL",
     ]);
     let mut ports = Table::new(&["PORT", "ADDRESS", "NUMBER", "HOST", "GUEST", "CLIENT"]);
+    let mut memories = Table::new(&["MEMORY", "ADDRESS", "PLUGGED", "REQUESTED", "MOST", "BLOCK"]);
     let mut others = Table::new(&["DEVICE", "ADDRESS"]);
     for DeviceStats {
         device,
@@ -358,10 +361,18 @@ fn tables(stats: &[DeviceStats]) -> String {
                 if port.guest_open { "open" } else { "closed" }.to_owned(),
                 if port.connected { "connected" } else { "none" }.to_owned(),
             ]),
+            DeviceFigures::Memory(memory) => memories.row(vec![
+                device,
+                slot,
+                human(memory.plugged_bytes),
+                human(memory.requested_bytes),
+                human(memory.most_bytes),
+                human(memory.block_bytes),
+            ]),
             DeviceFigures::Ports(_) | DeviceFigures::None => others.row(vec![device, slot]),
         }
     }
-    let tables = [disks, nics, balloons, others, ports];
+    let tables = [disks, nics, balloons, memories, others, ports];
     let tables: Vec<String> = tables
         .iter()
         .filter(|table| !table.is_empty())
@@ -375,7 +386,9 @@ fn tables(stats: &[DeviceStats]) -> String {
 
 #[cfg(test)]
 mod tests {
-    use reeve_ipc::device::{BalloonFigures, DiskFigures, OperationFigures, PortFigures};
+    use reeve_ipc::device::{
+        BalloonFigures, DiskFigures, MemoryFigures, OperationFigures, PortFigures,
+    };
 
     use super::*;
 
@@ -411,19 +424,31 @@ mod tests {
             guest_open: true,
             connected: false,
         };
+        let memory = DeviceFigures::Memory(MemoryFigures {
+            requested_bytes: 256 << 20,
+            plugged_bytes: 128 << 20,
+            most_bytes: 1 << 30,
+            block_bytes: 2 << 20,
+        });
         let stats = [
             device("vda", 1, disk),
             device("balloon", 2, balloon),
             device("rng", 3, DeviceFigures::None),
             device("channel:a.0", 4, DeviceFigures::Port(port)),
+            device("memory", 5, memory),
         ];
         let text = tables(&stats);
-        assert_eq!(text.matches("ADDRESS").count(), 4, "{text}");
+        assert_eq!(text.matches("ADDRESS").count(), 5, "{text}");
         assert!(
             text.contains("channel:a.0  4        2       -     open   none"),
             "{text}"
         );
         assert_eq!(device_json(&stats[3])["figures"]["guest_open"], true);
+        assert!(
+            text.contains("memory  5        128M     256M       1G    2M"),
+            "{text}"
+        );
+        assert_eq!(device_json(&stats[4])["kind"], "memory");
         assert!(text.contains("balloon  2        16M    32M"), "{text}");
         assert!(text.contains("rng"), "{text}");
         let value = device_json(&stats[1]);

@@ -8,7 +8,7 @@ use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels,
     LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
-    ResourceLimits, VcpuPin, Vcpus,
+    PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};
@@ -65,6 +65,13 @@ pub struct DefinitionFile {
     max_cpus: Option<Vcpus>,
     #[serde(default = "default_memory", with = "text")]
     memory: MemorySize,
+    /// As much as it starts with, where it is not said.
+    #[serde(
+        default,
+        with = "optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    max_memory: Option<MemorySize>,
     /// Without it the built-in guest boots.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<PathBuf>,
@@ -92,6 +99,9 @@ pub struct DefinitionFile {
     /// Where the controller of channels and consoles is on the bus.
     #[serde(skip_serializing_if = "Option::is_none")]
     ports_address: Option<PciSlot>,
+    /// Where the device is by which it is given memory beyond what it starts with.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory_address: Option<PciSlot>,
     #[serde(default, skip_serializing_if = "Limits::is_empty")]
     limits: Limits,
     #[serde(default)]
@@ -264,6 +274,7 @@ impl DefinitionFile {
             ports_address: self.ports_address,
             shares: from_entries(self.share),
             watchdog: self.watchdog.map(Into::into),
+            memory: PluggableMemory::up_to(self.max_memory, self.memory, self.memory_address),
         };
         Domain {
             name: self.name,
@@ -335,6 +346,8 @@ impl From<&DomainDefinition> for DefinitionFile {
             cpus: domain.vcpus,
             max_cpus: Some(domain.max_vcpus).filter(|most| *most != domain.vcpus),
             memory: domain.memory,
+            max_memory: devices.memory.map(|memory| memory.max),
+            memory_address: devices.memory.and_then(|memory| memory.address),
             kernel,
             initrd,
             cmdline,

@@ -1,11 +1,11 @@
 //! Devices that come, go and change: what is noted before the worker is asked, what is taken back, and
 //! what a guest that lets go early, late or never means.
 
-use reeve_ipc::model::{Device, DevicePlace, Rng};
+use reeve_ipc::model::{Device, DevicePlace, PluggableMemory, Rng};
 use reeve_ipc::spec::PciSlot;
 
 use super::*;
-use crate::domain::driver::{CallFailure, DeviceCall};
+use crate::domain::driver::{CallFailure, DeviceCall, GuestMemory};
 
 pub(super) fn attach(target: &str, live: bool, persistent: bool) -> Request {
     let disk = Disk::new(target.parse().unwrap(), None);
@@ -507,7 +507,19 @@ fn what_is_said_of_devices_that_are_not_there_means_nothing() {
     }
     assert!(!fed.notice(Notice::DeviceRemoved(at(1))).is_empty());
     assert_eq!(fed.notice(Notice::DeviceRemoved(at(1))), []);
-    let effects = fed.notice(Notice::Balloon(u64::MAX));
+    // What it has of a device that it lacks counts for nothing.
+    let guest = GuestMemory {
+        lent: 1 << 20,
+        plugged: u64::MAX,
+    };
+    let effects = fed.notice(Notice::Memory(guest));
+    let memory = MemorySize::mebibytes(63);
+    assert!(told(&effects, &EventKind::BalloonChanged { memory }));
+    let guest = GuestMemory {
+        lent: u64::MAX,
+        plugged: 0,
+    };
+    let effects = fed.notice(Notice::Memory(guest));
     let memory = MemorySize(0);
     assert!(told(&effects, &EventKind::BalloonChanged { memory }));
 }
@@ -595,4 +607,83 @@ fn memory_is_what_is_left_to_the_guest() {
     let slot = slot(2);
     assert_eq!(asked(&effects).1, DeviceCall::Update { slot, change });
     assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+}
+
+/// Of 64 MiB and 16 more, with a balloon or without.
+fn growing(balloon: bool) -> Fed {
+    let mut domain = domain();
+    domain.devices.memory = Some(PluggableMemory {
+        max: MemorySize::mebibytes(80),
+        address: None,
+    });
+    domain.devices.balloon = domain.devices.balloon.filter(|_| balloon);
+    domain.complete().unwrap();
+    Fed::running_as(domain)
+}
+
+/// Every change that the worker is asked for, one after the other, all of which succeed.
+fn changes(fed: &mut Fed, memory: MemorySize) -> Vec<DeviceChange> {
+    let mut changes = Vec::new();
+    let mut effects = fed.ask(Request::SetMemory(memory));
+    while answer(&effects).is_none() {
+        let (serial, call) = asked(&effects);
+        let DeviceCall::Update { change, .. } = call else {
+            panic!("{call:?}");
+        };
+        changes.push(change);
+        effects = fed.called(serial, Ok(()));
+    }
+    assert_eq!(answer(&effects), Some(Ok(())));
+    changes
+}
+
+#[test]
+fn memory_beyond_the_start_is_plugged_and_less_than_it_is_lent() {
+    use DeviceChange::{BalloonTarget, MemoryRequest};
+    const MIB: u64 = 1 << 20;
+    for (mebibytes, plugged, lent) in [(80, 16, 0), (66, 2, 0), (64, 0, 0), (48, 0, 16)] {
+        let memory = MemorySize::mebibytes(mebibytes);
+        let request = MemoryRequest {
+            bytes: plugged * MIB,
+        };
+        let target = BalloonTarget { bytes: lent * MIB };
+        assert_eq!(changes(&mut growing(true), memory), [request, target]);
+        if lent == 0 {
+            assert_eq!(changes(&mut growing(false), memory), [request]);
+        }
+    }
+    for (balloon, mebibytes, code, text) in [
+        (true, 81, ApiErrorCode::InvalidArgument, "2M to 80M"),
+        (true, 65, ApiErrorCode::InvalidArgument, "blocks of 2M"),
+        (false, 48, ApiErrorCode::NoDevice, "no balloon"),
+    ] {
+        let mut fed = growing(balloon);
+        let effects = fed.ask(Request::SetMemory(MemorySize::mebibytes(mebibytes)));
+        assert_eq!(answer(&effects), Some(Err(code)), "{mebibytes}");
+        assert!(format!("{effects:?}").contains(text), "{effects:?}");
+    }
+}
+
+#[test]
+fn what_is_left_to_a_guest_counts_what_it_has_plugged_and_no_more_than_it_can() {
+    const MIB: u64 = 1 << 20;
+    let mut fed = growing(true);
+    for (lent, plugged, left) in [(0, 4, 68), (2, 4, 66), (0, 999, 80), (999, 16, 0)] {
+        let effects = fed.notice(Notice::Memory(GuestMemory {
+            lent: lent * MIB,
+            plugged: plugged * MIB,
+        }));
+        let memory = MemorySize::mebibytes(left);
+        assert!(told(&effects, &EventKind::BalloonChanged { memory }));
+    }
+}
+
+#[test]
+fn a_memory_device_is_not_taken_from_a_machine_that_runs() {
+    let mut fed = growing(true);
+    for force in [false, true] {
+        let effects = fed.ask(detach("memory", force));
+        assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Unsupported)));
+    }
+    assert!(fed.live_has("memory"));
 }

@@ -6,7 +6,7 @@ use std::collections::BTreeSet;
 use proptest::prelude::*;
 
 use super::*;
-use crate::domain::driver::{CallFailure, StartFailure, StartFailureKind, Verdict};
+use crate::domain::driver::{CallFailure, GuestMemory, StartFailure, StartFailureKind, Verdict};
 
 /// Something to feed it with; outcomes are of what it waits for, and now and then of nothing.
 #[derive(Debug, Clone)]
@@ -77,7 +77,10 @@ fn notice(what: u8) -> Notice {
             end: None,
         },
         5..8 => Notice::DeviceRemoved(devices::at(what - 4)),
-        8 => Notice::Balloon(1 << 20),
+        8 => Notice::Memory(GuestMemory {
+            lent: 1 << 20,
+            plugged: 0,
+        }),
         9 => vcpus::stands(2, 2),
         10 => vcpus::stands(1, 2),
         11 => Notice::Lost,

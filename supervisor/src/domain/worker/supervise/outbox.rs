@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::driver::Notice;
+use crate::domain::driver::{GuestMemory, Notice};
 
 /// The most notices that wait. The actor takes them at once; as many only come from a worker that
 /// makes them up.
@@ -19,8 +19,8 @@ pub(super) struct Outbox {
 
 impl Outbox {
     /// Puts a notice behind the others; false where there are too many, and it is left out. A last
-    /// notice always fits. What is told already is not told twice: of a device that is gone, of the balloon
-    /// and of the vCPUs.
+    /// notice always fits. What is told already is not told twice: of a device that is gone, of the guest's
+    /// memory and of the vCPUs.
     pub(super) fn push(&mut self, notice: Notice) -> bool {
         if matches!(notice, Notice::DeviceRemoved(_) | Notice::Lost)
             && self.notices.contains(&notice)
@@ -32,10 +32,10 @@ impl Outbox {
             self.notices
                 .retain(|waiting| !matches!(waiting, Notice::Devices(..)));
         }
-        if let (Some(Notice::Balloon(before)), Notice::Balloon(bytes)) =
+        if let (Some(Notice::Memory(before)), Notice::Memory(guest)) =
             (self.notices.back_mut(), &notice)
         {
-            *before = *bytes;
+            *before = *guest;
             return true;
         }
         if let (Some(Notice::Vcpus(before)), Notice::Vcpus(standing)) =
@@ -66,36 +66,36 @@ impl Outbox {
     }
 }
 
-/// How often a change of the balloon is told, at most: a guest changes it as fast as it likes.
-const BALLOON_NEWS: Duration = Duration::from_millis(200);
+/// How often a change of the guest's memory is told, at most: a guest changes it as fast as it likes.
+const MEMORY_NEWS: Duration = Duration::from_millis(200);
 /// How often it is told that something was lost, at most: it has the worker asked.
 const LOST_NEWS: Duration = Duration::from_secs(1);
 
-/// What the balloon holds, told at once where it has not been told of late.
+/// What the guest has lent and plugged, told at once where it has not been told of late.
 #[derive(Debug, Default)]
-pub(super) struct BalloonNews {
-    bytes: Option<u64>,
+pub(super) struct MemoryNews {
+    guest: Option<GuestMemory>,
     told: Option<Instant>,
 }
 
-impl BalloonNews {
-    pub(super) fn changed(&mut self, bytes: u64) {
-        self.bytes = Some(bytes);
+impl MemoryNews {
+    pub(super) fn changed(&mut self, guest: GuestMemory) {
+        self.guest = Some(guest);
     }
 
     /// When there is something to be told.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.bytes?;
+        self.guest?;
         Some(
             self.told
-                .map_or_else(Instant::now, |told| told + BALLOON_NEWS),
+                .map_or_else(Instant::now, |told| told + MEMORY_NEWS),
         )
     }
 
     /// What is to be told now.
-    pub(super) fn take(&mut self) -> Option<u64> {
+    pub(super) fn take(&mut self) -> Option<GuestMemory> {
         self.told = Some(Instant::now());
-        self.bytes.take()
+        self.guest.take()
     }
 }
 
@@ -180,17 +180,18 @@ mod tests {
     }
 
     #[test]
-    fn a_balloon_that_changes_all_the_time_is_told_now_and_then() {
-        let mut news = BalloonNews::default();
+    fn memory_that_changes_all_the_time_is_told_now_and_then() {
+        let guest = |lent| GuestMemory { lent, plugged: 7 };
+        let mut news = MemoryNews::default();
         assert_eq!(news.due(), None);
-        news.changed(1);
+        news.changed(guest(1));
         assert!(news.due().is_some_and(|due| due <= Instant::now()));
-        assert_eq!(news.take(), Some(1));
+        assert_eq!(news.take(), Some(guest(1)));
         for bytes in 2..1000 {
-            news.changed(bytes);
+            news.changed(guest(bytes));
         }
         assert!(news.due().is_some_and(|due| due > Instant::now()));
-        assert_eq!(news.take(), Some(999));
+        assert_eq!(news.take(), Some(guest(999)));
         assert_eq!(news.due(), None);
     }
 }

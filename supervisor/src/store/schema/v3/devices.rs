@@ -36,6 +36,8 @@ pub(in crate::store::schema) struct Devices {
     shares: Vec<Share>,
     #[serde(skip_serializing_if = "Option::is_none")]
     watchdog: Option<Watchdog>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    memory: Option<Memory>,
 }
 
 impl Devices {
@@ -50,6 +52,7 @@ impl Devices {
             && self.ports_address.is_none()
             && self.shares.is_empty()
             && self.watchdog.is_none()
+            && self.memory.is_none()
     }
 }
 
@@ -128,6 +131,15 @@ struct Share {
 #[serde(deny_unknown_fields)]
 struct Watchdog {
     action: WatchdogAction,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    address: Option<u8>,
+}
+
+/// Memory that can be plugged in.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Memory {
+    max_bytes: u64,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     address: Option<u8>,
 }
@@ -222,6 +234,7 @@ impl From<&model::Devices> for Devices {
             ports_address,
             shares,
             watchdog,
+            memory,
         } = devices;
         Self {
             disks: disks.iter().map(Into::into).collect(),
@@ -284,6 +297,10 @@ impl From<&model::Devices> for Devices {
                 action: action.into(),
                 address: from_slot(address),
             }),
+            memory: memory.map(|model::PluggableMemory { max, address }| Memory {
+                max_bytes: max.bytes(),
+                address: from_slot(address),
+            }),
         }
     }
 }
@@ -333,7 +350,14 @@ impl TryFrom<Devices> for model::Devices {
                 address: to_slot(watchdog.address)?,
             })
         });
+        let memory = devices.memory.map(|memory| {
+            Ok::<_, SchemaError>(model::PluggableMemory {
+                max: model::MemorySize(memory.max_bytes),
+                address: to_slot(memory.address)?,
+            })
+        });
         Ok(Self {
+            memory: memory.transpose()?,
             watchdog: watchdog.transpose()?,
             shares: shares.collect::<Result<_, _>>()?,
             disks: disks?,

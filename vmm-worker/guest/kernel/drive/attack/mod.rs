@@ -10,6 +10,7 @@
 //! machine lives to print the last line. Nothing that a device is told to write to is memory this guest
 //! needs, so that a guest that dies has found a fault.
 
+mod blocks;
 mod descriptors;
 mod pci;
 mod registers;
@@ -198,6 +199,7 @@ impl Attack<'_> {
             Case::RingOverwrite => self.ring_overwrite(),
             Case::BadRequests => self.bad_requests(),
             Case::FormatProbe => self.format_probe(),
+            Case::MemoryBlocks => self.memory_blocks(),
             Case::Random => self.at_random(),
         }
     }

@@ -3,9 +3,9 @@
 use super::super::memory::{ARENA_END, DATA, PARTS, poke_u8, poke_u16, poke_u32, poke_u64, put};
 use super::super::queue::{Buffer, into, out};
 use super::super::virtio::NEEDS_RESET;
-use super::super::{Problem, block};
+use super::super::{Problem, block, plugged};
 use super::Attack;
-use crate::machine::read_u8;
+use crate::machine::{read_u8, read_u16};
 
 /// Bytes of small parts a request has for itself.
 pub const PART: u64 = 512;
@@ -74,10 +74,10 @@ impl Attack<'_> {
     /// Features without which a good request is none.
     pub fn needed(&self) -> u64 {
         const CONSOLE_MULTIPORT: u64 = 1 << 1;
-        if self.device.id == 3 {
-            CONSOLE_MULTIPORT
-        } else {
-            0
+        match self.device.id {
+            3 => CONSOLE_MULTIPORT,
+            24 => plugged::F_UNPLUGGED_INACCESSIBLE,
+            _ => 0,
         }
     }
 
@@ -146,6 +146,19 @@ impl Attack<'_> {
                 poke_u16(part + 30, 3);
                 Request::new(&[out(part, 44)])
             }
+            // Blocks that come and go, or are asked about; whether that can be, any is answered.
+            (24, _) => {
+                let (kind, block) = (self.random.below(4) as u16, self.random.below(20));
+                let bytes = self.device.config.read_u64(plugged::config::BLOCK);
+                let address = self.device.config.read_u64(plugged::config::ADDRESS);
+                let blocks = self.random.below(4) as u16;
+                let address = address.wrapping_add(block.wrapping_mul(bytes));
+                plugged::put_request(part, kind, address, blocks);
+                Request::new(&[
+                    out(part, plugged::REQUEST),
+                    into(part + 64, plugged::ANSWER),
+                ])
+            }
             (4, _) => Request::new(&[into(payload, length)]),
             _ => Request::new(&[out(part, 64), into(payload, length)]),
         }
@@ -163,7 +176,7 @@ impl Attack<'_> {
 
     /// A good request has to be answered, where the device is one that we know to answer.
     pub fn serve_one(&mut self) -> Result<(), Problem> {
-        if !matches!(self.device.id, 1..=5 | 19) {
+        if !matches!(self.device.id, 1..=5 | 19 | 24) {
             return Ok(());
         }
         self.submit(0)?;
@@ -178,6 +191,7 @@ impl Attack<'_> {
         let (wanted, good) = match self.device.id {
             2 => (513, read_u8(part(0) + 64) == 0),
             4 => (used.length.clamp(1, 512), true),
+            24 => (plugged::ANSWER, read_u16(part(0) + 64) <= 3),
             _ => (used.length, true),
         };
         if used.length != wanted || !good {

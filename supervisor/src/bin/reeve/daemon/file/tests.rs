@@ -214,6 +214,31 @@ fn a_new_domain_has_a_generation_id_and_one_that_is_kept_has_what_it_says() {
 }
 
 #[test]
+fn a_maximum_of_memory_is_one_device_and_no_maximum_is_none() {
+    let read = |text: &str| {
+        let file = parsed(&format!("name = 'web'\nmemory = '256M'\n{text}"));
+        file.domain(DomainUuid(uuid::Uuid::from_u128(7)))
+    };
+    for text in ["", "max-memory = '256M'"] {
+        assert_eq!(read(text).devices.memory, None);
+    }
+    let domain = read("max-memory = '1G'\nmemory-address = 9");
+    assert_eq!(domain.validate(), Ok(()));
+    assert_eq!(domain.max_memory(), MemorySize::mebibytes(1024));
+    let address = domain.devices.memory.and_then(|memory| memory.address);
+    assert_eq!(address.map(PciSlot::number), Some(9));
+    let definition = DomainDefinition {
+        domain: domain.clone(),
+        autostart: None,
+    };
+    let exported = write(&DefinitionFile::from(&definition)).unwrap();
+    assert!(exported.contains("max-memory = \"1G\""), "{exported}");
+    assert_eq!(parsed(&exported).domain(domain.uuid), domain);
+    let error = read("max-memory = '128M'").validate().unwrap_err();
+    assert!(error.to_string().contains("128M of memory"), "{error}");
+}
+
+#[test]
 fn a_watchdog_has_one_of_its_actions_and_dump_is_told_of() {
     let uuid = DomainUuid(uuid::Uuid::nil());
     for action in WatchdogAction::ALL {

@@ -24,6 +24,8 @@ pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
     });
     let watchdog = devices.watchdog.iter();
     let watchdog = watchdog.map(|watchdog| ("Watchdog", format!("i6300esb, {}", watchdog.action)));
+    let memory = devices.memory.iter();
+    let memory = memory.map(|memory| ("Most memory", memory.max.to_string()));
     let single = [
         (devices.rng.is_some(), "entropy"),
         (devices.balloon.is_some(), "balloon"),
@@ -40,6 +42,7 @@ pub(super) fn lines(devices: &Devices) -> Vec<(&'static str, String)> {
         .chain(consoles)
         .chain(shares)
         .chain(watchdog)
+        .chain(memory)
         .chain(single)
         .collect()
 }
