@@ -6,6 +6,7 @@
 //! not plugged in just then ([`blocks`]), though this process has it mapped.
 
 pub mod blocks;
+pub(crate) mod followers;
 
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -16,6 +17,7 @@ use vm_memory::{
 };
 
 use self::blocks::Blocks;
+use self::followers::Follower;
 
 /// An address range that is not wholly inside one piece of RAM.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -86,13 +88,39 @@ impl GuestRam {
         })
     }
 
-    /// Each piece of RAM: its first guest-physical address, its bytes, and where it is mapped in this process.
-    /// For those who have somebody else access it, by addresses of this process.
-    pub(crate) fn pieces(&self) -> impl Iterator<Item = (u64, u64, u64)> + '_ {
-        self.map.iter().map(|region| {
+    /// Each piece of RAM that is there now: its first guest-physical address, its bytes, and where it is mapped
+    /// in this process. For those who have somebody else access it, by addresses of this process, and have him
+    /// [`follow`](Self::follow).
+    ///
+    /// They are no more than `most` unless the machine has as many without its blocks: of pieces that blocks
+    /// make too many, those with the least between them are given as one, as if that were plugged.
+    pub(crate) fn pieces(&self, most: usize) -> Vec<(u64, u64, u64)> {
+        let regions = self.map.iter().map(|region| {
             let mapped = region.as_ptr() as u64;
             (region.start_addr().0, region.len(), mapped)
-        })
+        });
+        let Some(blocks) = &self.blocks else {
+            return regions.collect();
+        };
+        let (of_blocks, mut pieces): (Vec<_>, Vec<_>) =
+            regions.partition(|(start, ..)| *start >= self.blocks_start);
+        let room = most.saturating_sub(pieces.len());
+        let runs = blocks.covering_runs(room).into_iter();
+        // They lie in one region.
+        pieces.extend(
+            runs.zip(of_blocks.into_iter().cycle())
+                .map(|(run, (start, _, mapped))| {
+                    (run.address, run.len, mapped + (run.address - start))
+                }),
+        );
+        pieces
+    }
+
+    /// Has `follower` told, for as long as it is held, of every change of what [`pieces`](Self::pieces) gives.
+    pub(crate) fn follow(&self, follower: &Arc<dyn Follower>) {
+        if let Some(blocks) = &self.blocks {
+            blocks.add_follower(follower);
+        }
     }
 
     /// Whether the bytes, in one piece of RAM, are not in blocks that are not plugged.
@@ -249,6 +277,48 @@ mod tests {
         blocks.set(&blocks.run(START, 1).expect("whole"), false);
         assert_eq!(there(), [false, true, false]);
         assert!(ram.load::<u64>(START, Ordering::Relaxed).is_err());
+    }
+
+    #[test]
+    fn its_pieces_are_what_is_plugged_and_where_they_are_too_many_a_little_more() {
+        const START: u64 = 0x1_0000_0000;
+        const BLOCK: u64 = 2 << 20;
+        let ranges = [(GuestAddress(0), 0x2000), (GuestAddress(START), 12 << 21)];
+        let map = GuestMemoryMmap::from_ranges(&ranges).expect("memory for a test");
+        let host = map
+            .find_region(GuestAddress(START))
+            .expect("there")
+            .as_ptr() as u64;
+        let blocks = Arc::new(Blocks::new(START, 12 * BLOCK, BLOCK).expect("whole blocks"));
+        let ram = GuestRam::with_blocks(map, Arc::clone(&blocks));
+        let pieces = |most| {
+            let mut pieces = ram.pieces(most).into_iter();
+            let (start, len, _) = pieces.next().expect("what a machine starts with");
+            assert_eq!((start, len), (0, 0x2000));
+            let blocks = pieces.map(|(start, len, mapped)| {
+                assert_eq!(mapped - host, start - START);
+                ((start - START) / BLOCK, len / BLOCK)
+            });
+            blocks.collect::<Vec<_>>()
+        };
+        assert_eq!(pieces(64), []);
+        // 0, 3 and 4, 6, 11.
+        for (block, count) in [(0, 1), (3, 2), (6, 1), (11, 1)] {
+            let run = blocks.run(START + block * BLOCK, count).expect("whole");
+            blocks.set(&run, true);
+        }
+        assert_eq!(pieces(64), [(0, 1), (3, 2), (6, 1), (11, 1)]);
+        assert_eq!(pieces(5), [(0, 1), (3, 2), (6, 1), (11, 1)]);
+        assert_eq!(pieces(4), [(0, 1), (3, 4), (11, 1)]);
+        assert_eq!(pieces(3), [(0, 7), (11, 1)]);
+        assert_eq!(pieces(2), [(0, 12)]);
+        assert_eq!(
+            pieces(0),
+            [(0, 12)],
+            "it is for the asker to see that it is too much"
+        );
+        blocks.set(&blocks.all(), true);
+        assert_eq!(pieces(64), [(0, 12)]);
     }
 
     #[test]

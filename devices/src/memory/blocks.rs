@@ -5,9 +5,12 @@
 //! block that is not plugged is no RAM to any of them ([`super::GuestRam`]). Changed by one thread at a
 //! time, read by all.
 
+use std::io;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
+use super::followers::{Follower, Followers};
 use crate::state::{StateError, StateReader, StateWriter, check};
 
 /// The least size of a block in bytes: a huge page of the host.
@@ -25,6 +28,7 @@ pub struct Blocks {
     block_bytes: u64,
     count: u64,
     words: Box<[AtomicU64]>,
+    followers: Followers,
 }
 
 /// Sizes that make no blocks.
@@ -91,6 +95,7 @@ impl Blocks {
             block_bytes,
             count,
             words: words.collect(),
+            followers: Followers::default(),
         })
     }
 
@@ -168,6 +173,42 @@ impl Blocks {
     #[must_use]
     pub fn plugged_runs(&self) -> Vec<Run> {
         self.runs(|index| self.is_plugged(index))
+    }
+
+    /// As [`plugged_runs`](Self::plugged_runs), but no more than `most`, of which at least one: those with the
+    /// least between them become one, with what is between.
+    pub(crate) fn covering_runs(&self, most: usize) -> Vec<Run> {
+        let runs = self.plugged_runs();
+        let gaps = runs.iter().zip(runs.iter().skip(1));
+        let gaps = gaps.map(|(run, next)| next.indices.start - run.indices.end);
+        let mut gaps: Vec<(u64, usize)> = gaps.zip(1..).collect();
+        gaps.sort_unstable();
+        gaps.truncate(runs.len().saturating_sub(most.max(1)));
+        let mut joined: Vec<usize> = gaps.into_iter().map(|(_, at)| at).collect();
+        joined.sort_unstable();
+        let mut covering: Vec<Run> = Vec::new();
+        for (at, run) in runs.into_iter().enumerate() {
+            match covering.last_mut() {
+                Some(last) if joined.binary_search(&at).is_ok() => {
+                    *last = self.blocks_between(last.indices.start..run.indices.end);
+                }
+                _ => covering.push(run),
+            }
+        }
+        covering
+    }
+
+    /// Has `follower` told of changes, as long as it is held by somebody else.
+    pub(super) fn add_follower(&self, follower: &Arc<dyn Follower>) {
+        self.followers.add(follower);
+    }
+
+    /// Tells those who follow of what is plugged now.
+    ///
+    /// # Errors
+    /// One of them goes by what was plugged before.
+    pub(crate) fn tell_followers(&self) -> io::Result<()> {
+        self.followers.tell()
     }
 
     /// The blocks that `wanted` is true of, as few runs as they are, by rising address.

@@ -140,6 +140,10 @@ impl VirtioDevice for Mem {
         read_config_space(&self.config(), offset, data);
     }
 
+    fn config_changes(&self) -> u8 {
+        self.control.changes()
+    }
+
     fn start(&mut self, mut start: Start) -> Result<Vec<Box<dyn QueueWorker>>, StartError> {
         if start.features & F_UNPLUGGED_INACCESSIBLE == 0 {
             let feature = "VIRTIO_MEM_F_UNPLUGGED_INACCESSIBLE";

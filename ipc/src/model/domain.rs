@@ -53,6 +53,17 @@ pub enum ModelError {
         /// The size of a block.
         block: MemorySize,
     },
+    /// The limit of its memory has no room for all that it can be given.
+    #[error(
+        "a limit of {limit} of memory: the domain can be given {max} while it runs (max-memory), and would be \
+         killed before it has it; raise the limit, or lower its max-memory"
+    )]
+    MemoryLimit {
+        /// The limit.
+        limit: MemorySize,
+        /// The most memory of the domain.
+        max: MemorySize,
+    },
     /// The command line does not fit the boot protocol.
     #[error("the kernel command line has {0} bytes: it may have {MAX_COMMAND_LINE_BYTES}")]
     CommandLine(usize),
@@ -387,12 +398,16 @@ impl Domain {
         if extra == 0 || max.bytes() > MAX_MEMORY_BYTES {
             return Err(ModelError::MaxMemory { max, memory });
         }
-        match self.pluggable() {
-            Some(_) => Ok(()),
-            None => Err(ModelError::MemoryBlocks {
+        if self.pluggable().is_none() {
+            return Err(ModelError::MemoryBlocks {
                 extra: MemorySize(extra),
                 block: MemorySize(PluggableSpec::block_bytes(extra)),
-            }),
+            });
+        }
+        // By how much more there has to be for who runs it is for the host to say, at a start.
+        match self.limits.memory.filter(|limit| *limit < max) {
+            Some(limit) => Err(ModelError::MemoryLimit { limit, max }),
+            None => Ok(()),
         }
     }
 

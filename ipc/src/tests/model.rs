@@ -195,6 +195,23 @@ fn memory_to_be_plugged_in_is_whole_blocks_beyond_what_a_domain_starts_with() {
 }
 
 #[test]
+fn a_limit_of_memory_has_room_for_all_that_a_domain_can_be_given() {
+    let mut domain = domain();
+    domain.memory = MemorySize::mebibytes(64);
+    domain.limits.memory = Some(MemorySize::mebibytes(127));
+    assert_eq!(domain.validate(), Ok(()));
+    let max = MemorySize::mebibytes(128);
+    domain.devices.memory = Some(PluggableMemory { max, address: None });
+    let limit = MemorySize::mebibytes(127);
+    let error = domain.validate().expect_err("too little");
+    assert_eq!(error, ModelError::MemoryLimit { limit, max });
+    let text = error.to_string();
+    assert!(text.contains("127M") && text.contains("128M"), "{text}");
+    domain.limits.memory = Some(max);
+    assert_eq!(domain.validate(), Ok(()));
+}
+
+#[test]
 fn memory_to_be_plugged_in_begins_at_a_whole_block_of_the_file() {
     let spec = |size_bytes, pluggable| MemorySpec {
         size_bytes,

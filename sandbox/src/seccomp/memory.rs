@@ -2,8 +2,8 @@
 //! short requests for that.
 //!
 //! Only machines that can be given more memory while they run have one. Beside what its event loop takes,
-//! it may set memory slots, free what was behind them, and raise interrupts; it has no file, no ring and
-//! no socket to read or write.
+//! it may set memory slots, tell vhost-net of them, free what was behind them, and raise interrupts; it has
+//! no file, no ring and no socket to read or write.
 
 use super::args::{ADVICE, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::ioctl;
@@ -11,6 +11,7 @@ use super::rule::{Rule, allow, allow_if, one_of};
 
 const IOCTLS: &[u32] = &[
     ioctl::KVM_SET_USER_MEMORY_REGION,
+    ioctl::VHOST_SET_MEM_TABLE,
     ioctl::KVM_SIGNAL_MSI,
     ioctl::KVM_IRQ_LINE,
 ];
@@ -20,7 +21,7 @@ pub const RULES: &[Rule] = &[
     allow_if(
         libc::SYS_ioctl,
         &[one_of(1, IOCTLS)],
-        "memory slots, interrupts that have no irqfd",
+        "memory slots, the same for vhost-net, interrupts that have no irqfd",
     ),
     allow(libc::SYS_fallocate, "frees what was behind a slot"),
     allow(libc::SYS_read, "eventfds"),

@@ -92,16 +92,19 @@ pub enum ConfinementError {
     },
     /// Less memory than the domain needs by itself.
     #[error(
-        "cannot limit '{domain}' to {limit} of memory: its guest has {guest}, and its worker needs \
-         some too; give it at least {least}"
+        "cannot limit '{domain}' to {limit} of memory: its guest has {guest}{}, and its worker needs \
+         some too; give it at least {least}",
+        if *.grows { " with all that it can be given (max-memory)" } else { "" }
     )]
     Memory {
         /// The domain.
         domain: DomainName,
         /// The limit.
         limit: MemorySize,
-        /// The guest's memory.
+        /// The guest's memory, the most that it can have.
         guest: MemorySize,
+        /// It starts with less.
+        grows: bool,
         /// The least limit.
         least: MemorySize,
     },
@@ -275,13 +278,16 @@ fn check(domain: &Domain) -> Result<(), ConfinementError> {
     let vcpus = domain.max_vcpus.count();
     let shares = u64::try_from(domain.devices.shares.len()).unwrap_or(u64::MAX);
     let shares = shares.saturating_mul(OVERHEAD_PER_SHARE);
-    let least = least_memory_limit(domain.memory, vcpus).bytes();
+    // And memory that it can be given as much as what it has.
+    let guest = domain.max_memory();
+    let least = least_memory_limit(guest, vcpus).bytes();
     let least = MemorySize(least.saturating_add(shares));
     if let Some(limit) = domain.limits.memory.filter(|limit| *limit < least) {
         return Err(ConfinementError::Memory {
             domain: domain.name.clone(),
             limit,
-            guest: domain.memory,
+            guest,
+            grows: guest > domain.memory,
             least,
         });
     }
@@ -350,6 +356,11 @@ fn remedy(error: &CgroupError) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use reeve_ipc::model::{
+        BootSource, DomainUuid, Labels, LifecycleAction, Platform, PluggableMemory, Vcpus,
+    };
+    use reeve_ipc::spec::{CpuSwitches, MachineType};
+
     use super::*;
 
     #[test]
@@ -368,6 +379,42 @@ mod tests {
         );
         assert_eq!(limits.memory_max, Some(64 << 20));
         assert_eq!(limits.controllers(), ["cpu", "memory"]);
+    }
+
+    #[test]
+    fn a_limit_has_room_for_all_the_memory_that_a_domain_can_be_given() {
+        let vcpus = Vcpus::try_from(1).unwrap();
+        let mut domain = Domain {
+            name: "web".parse().unwrap(),
+            uuid: DomainUuid(uuid::Uuid::nil()),
+            machine: MachineType::Reeve1_0,
+            vcpus,
+            max_vcpus: vcpus,
+            platform: Platform::default(),
+            cpu: CpuSwitches::default(),
+            memory: MemorySize::mebibytes(64),
+            boot: BootSource::BuiltIn {
+                command_line: String::new(),
+            },
+            devices: Devices::default(),
+            lifecycle: LifecycleAction::default(),
+            limits: ResourceLimits::default(),
+            pinning: Vec::new(),
+            labels: Labels::default(),
+        };
+        domain.limits.memory = Some(least_memory_limit(domain.memory, 1));
+        check(&domain).unwrap();
+        domain.devices.memory = Some(PluggableMemory {
+            max: MemorySize::mebibytes(128),
+            address: None,
+        });
+        let error = check(&domain).unwrap_err().to_string();
+        assert!(
+            error.contains("has 128M with all that it can be given"),
+            "{error}"
+        );
+        domain.limits.memory = Some(least_memory_limit(MemorySize::mebibytes(128), 1));
+        check(&domain).unwrap();
     }
 
     #[test]

@@ -142,6 +142,10 @@ fn memory_that_cannot_be_is_refused() -> Result<()> {
         address: None,
     });
     ensure!(define(&mut connection, &small).is_err());
+    let mut limited = domain(&name, false);
+    limited.limits.memory = Some(MemorySize(95 * MIB));
+    let error = define(&mut connection, &limited).expect_err("no room for what it can be given");
+    ensure!(format!("{error:#}").contains("max-memory"), "{error:#}");
     define(&mut connection, &domain(&name, false))?;
     start(&mut connection, &name)?;
     let _client = console(&mut connection, &name, "plugged: 0\n")?;

@@ -1,16 +1,19 @@
 //! Stock Linux that is given memory while it runs, in the lab: its own driver takes it up, programs use it, a
-//! fresh worker keeps it, and what it gives back the host is charged for no longer. Debian's kernel for
-//! machines of any kind, which has the driver.
+//! fresh worker keeps it, vhost-net sends from it, and what it gives back the host is charged for no longer.
+//! Debian's kernel for machines of any kind, which has the driver.
 
 use std::fs;
 use std::path::PathBuf;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use reeve_tests::lab::assets::drivers;
 use reeve_tests::lab::{assets, inside_outer_guest};
 use reeve_tests::leftovers::Snapshot;
+use reeve_tests::network::Network;
 use reeve_tests::reeve::Reeve;
+use reeve_tests::tool::md5;
 
 use super::linux::{Host, NAME};
 
@@ -74,6 +77,19 @@ fn charge(host: &Host) -> Result<u64> {
     Ok(field("anon ")? + field("shmem ")?)
 }
 
+/// Has the guest send its file, whose pages are in memory that was plugged, by an interface that the kernel
+/// serves: it reads them where they are.
+fn send(console: &mut Reeve, network: &Network, sum: &str) -> Result<()> {
+    run(console, "httpd -h /more 2>/dev/null || true")?;
+    let show = "ip -4 -o addr show dev eth0 | awk '{ sub(\"/.*\", \"\", $4); print $4 }'";
+    let address = run(console, show)?;
+    let copy = network.directory().join("copy");
+    let url = format!("http://{address}/file");
+    network.run(&["wget", "-q", "-O", &copy.display().to_string(), &url])?;
+    ensure!(sum.starts_with(&md5(&copy)?), "another file was sent");
+    Ok(())
+}
+
 /// As for the devices of a domain that runs: in the outer guest each page that is touched first is slow.
 fn large_pages() -> Result<()> {
     if inside_outer_guest() {
@@ -86,23 +102,37 @@ fn large_pages() -> Result<()> {
 
 #[reeve_tests::in_lab(timeout = "560s", root)]
 fn linux_takes_up_memory_uses_it_and_gives_it_back() -> Result<()> {
-    let before = Snapshot::take();
     large_pages()?;
+    // A module of the host's kernel.
+    let _ = Command::new("modprobe").arg("vhost_net").status();
+    ensure!(fs::exists("/dev/vhost-net")?, "the lab's kernel has none");
+    let network = Network::new()?;
+    let before = Snapshot::take();
     let words = format!(
         "memhp_default_state=online_movable {}",
-        drivers(&["virtio_mem"])
+        drivers(&["virtio_mem", "virtio_net"])
     );
     let host = Host::of(
         &assets().full_vmlinux,
         &assets().full_initramfs,
         &words,
-        |_| Ok("max-memory = \"512M\"\n[limits]\nmemory = \"800M\"\n".to_owned()),
+        |_| {
+            Ok(format!(
+                "max-memory = \"512M\"\n[limits]\nmemory = \"800M\"\n\
+                 [[nic]]\nbridge = \"{}\"\ndriver = \"vhost\"\ntrust-guest = true\n",
+                network.bridge()
+            ))
+        },
     )?;
     let mut console = host.boot()?;
     // What an emulated processor's boot complains of is not what is looked for.
     run(&mut console, "dmesg -c >/dev/null")?;
     let at_first = total(&mut console)?;
     ensure!(plugged(&host)? == 0);
+    run(
+        &mut console,
+        "ip link set eth0 up && udhcpc -i eth0 -n -q >/dev/null 2>&1",
+    )?;
 
     host.daemon.reeve(&["set-memory", NAME, "512M"])?;
     wait_for("a guest that takes up memory", || {
@@ -124,6 +154,7 @@ fn linux_takes_up_memory_uses_it_and_gives_it_back() -> Result<()> {
         "dd if=/dev/urandom of=/more/file bs=1M count=8 2>/dev/null",
     )?;
     let sum = run(&mut console, "md5sum </more/file")?;
+    send(&mut console, &network, &sum).context("what was plugged")?;
     let fill = format!("dd if=/dev/zero of=/more/full bs=1M count={FILE_MIB} 2>/dev/null");
     run(&mut console, &fill)?;
     let full = charge(&host)?;
@@ -139,10 +170,11 @@ fn linux_takes_up_memory_uses_it_and_gives_it_back() -> Result<()> {
         "another file"
     );
     ensure!(total(&mut console)? == grown);
+    send(&mut console, &network, &sum).context("by a fresh worker")?;
 
     run(
         &mut console,
-        "rm /more/file /more/full && echo 3 >/proc/sys/vm/drop_caches",
+        "rm /more/full && echo 3 >/proc/sys/vm/drop_caches",
     )?;
     host.daemon.reeve(&["set-memory", NAME, "256M"])?;
     // A kernel may keep a page of its own in each block; with all of it movable it has no reason to.
@@ -156,6 +188,11 @@ fn linux_takes_up_memory_uses_it_and_gives_it_back() -> Result<()> {
     );
     let shrunk = total(&mut console)?;
     ensure!(shrunk + EXTRA / 2 < grown, "{shrunk} of {grown}");
+
+    // Its pages have gone elsewhere, or are in one of the blocks that are left.
+    send(&mut console, &network, &sum).context("what is left")?;
+    let log = host.daemon.reeve(&["logs", NAME])?;
+    ensure!(!log.contains("the worker does"), "vhost-net refused: {log}");
 
     let complaints = run(
         &mut console,

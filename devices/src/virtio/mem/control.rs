@@ -17,6 +17,9 @@ pub struct MemControl {
     blocks: Arc<Blocks>,
     backing: Arc<dyn BlockBacking>,
     requested: AtomicU64,
+    /// How often what is requested or plugged has changed. Held while it changes, so that whoever asks finds
+    /// both as they were or both changed.
+    changes: Mutex<u8>,
     changed: Arc<dyn Wake>,
     /// The way to the driver, while there is one.
     interrupts: Mutex<Option<Arc<dyn Interrupts>>>,
@@ -51,6 +54,7 @@ impl MemControl {
             blocks,
             backing,
             requested: AtomicU64::new(0),
+            changes: Mutex::new(0),
             changed,
             interrupts: Mutex::new(None),
         }
@@ -62,7 +66,7 @@ impl MemControl {
         let region = self.blocks.all().len;
         let bytes = bytes.min(region);
         let bytes = bytes - bytes % self.blocks.block_bytes();
-        self.requested.store(bytes, Ordering::Relaxed);
+        self.change(|| self.requested.store(bytes, Ordering::Relaxed));
         let interrupts = lock(&self.interrupts).clone();
         if let Some(interrupts) = interrupts {
             interrupts.config();
@@ -131,30 +135,65 @@ impl MemControl {
     }
 
     pub(super) fn restore_requested(&self, bytes: u64) {
-        self.requested.store(bytes, Ordering::Relaxed);
+        self.change(|| self.requested.store(bytes, Ordering::Relaxed));
+    }
+
+    /// How often a driver could have read a half of what was and a half of what is; goes round.
+    pub(super) fn changes(&self) -> u8 {
+        *lock(&self.changes)
+    }
+
+    fn change(&self, change: impl FnOnce()) {
+        let mut changes = lock(&self.changes);
+        change();
+        *changes = changes.wrapping_add(1);
     }
 
     pub(super) fn connect(&self, interrupts: Option<Arc<dyn Interrupts>>) {
         *lock(&self.interrupts) = interrupts;
     }
 
-    /// Plugs blocks none of which is plugged. They are RAM for devices once they are for the guest.
+    /// Plugs blocks none of which is plugged. They are RAM for devices, and for those who were told what is
+    /// plugged, once they are for the guest.
     pub(super) fn plug(&self, run: &Run) -> io::Result<()> {
         self.backing.plug(run.address, run.len)?;
-        self.blocks.set(run, true);
-        self.changed.wake();
-        Ok(())
-    }
-
-    /// Unplugs blocks all of which are plugged. No device takes them for RAM from before they are gone.
-    pub(super) fn unplug(&self, run: &Run) -> io::Result<()> {
-        self.blocks.set(run, false);
-        if let Err(error) = self.backing.unplug(run.address, run.len) {
-            self.blocks.set(run, true);
+        if let Err(error) = self.set(run, true) {
+            self.set_again(run, false);
+            if let Err(error) = self.backing.unplug(run.address, run.len) {
+                tracing::error!(%error, "memory that could not be plugged stays with the guest");
+                // It counts, and goes with a reset of the machine at the latest.
+                self.set_again(run, true);
+            }
             return Err(error);
         }
         self.changed.wake();
         Ok(())
+    }
+
+    /// Unplugs blocks all of which are plugged. No device takes them for RAM, nor does whoever was told so,
+    /// from before they are gone.
+    pub(super) fn unplug(&self, run: &Run) -> io::Result<()> {
+        let gone = self.set(run, false);
+        let gone = gone.and_then(|()| self.backing.unplug(run.address, run.len));
+        if let Err(error) = gone {
+            self.set_again(run, true);
+            return Err(error);
+        }
+        self.changed.wake();
+        Ok(())
+    }
+
+    /// Notes it, and tells those who follow.
+    fn set(&self, run: &Run, plugged: bool) -> io::Result<()> {
+        self.change(|| self.blocks.set(run, plugged));
+        self.blocks.tell_followers()
+    }
+
+    /// Notes it as it was before.
+    fn set_again(&self, run: &Run, plugged: bool) {
+        if let Err(error) = self.set(run, plugged) {
+            tracing::error!(%error, "who serves queues goes by other memory than there is");
+        }
     }
 }
 

@@ -8,6 +8,7 @@ use super::request::{ANSWER_BYTES, REQUEST_BYTES};
 use super::*;
 use crate::event::Event;
 use crate::memory::GuestRam;
+use crate::memory::followers::Follower;
 use crate::shared::lock;
 use crate::testing::RecordWake;
 use crate::virtio::rig::Rig;
@@ -341,6 +342,81 @@ fn a_host_that_cannot_is_busy_and_nothing_has_changed() {
     assert!(!guest.ram.contains(at(4), 1) && guest.ram.contains(at(0), 2 * BLOCK));
     *lock(&guest.host.refuses) = false;
     assert_eq!(guest.ask(UNPLUG, at(0), 2), (ACK, 0));
+}
+
+/// Somebody who was told what is plugged.
+#[derive(Debug)]
+struct Follows {
+    ram: GuestRam,
+    host: Arc<Host>,
+    refuses: Mutex<bool>,
+    /// Blocks that were there, and blocks he was told of.
+    told: Mutex<Vec<(u64, u64)>>,
+}
+
+impl Follower for Follows {
+    fn follow(&self) -> io::Result<()> {
+        let pieces = self.ram.pieces(64);
+        let blocks = pieces.iter().filter(|(start, ..)| *start >= START);
+        let bytes: u64 = blocks.map(|(_, len, _)| len).sum();
+        let there = lock(&self.host.there).len() as u64;
+        lock(&self.told).push((there, bytes / BLOCK));
+        match *lock(&self.refuses) {
+            true => Err(io::ErrorKind::OutOfMemory.into()),
+            false => Ok(()),
+        }
+    }
+}
+
+#[test]
+fn who_goes_by_what_is_plugged_is_never_told_of_a_block_that_is_not_there() {
+    let mut guest = Guest::new();
+    guest.control.request(COUNT * BLOCK);
+    let follower = Arc::new(Follows {
+        ram: guest.ram.clone(),
+        host: guest.host.clone(),
+        refuses: Mutex::new(false),
+        told: Mutex::default(),
+    });
+    guest.ram.follow(&(follower.clone() as _));
+    let told = || std::mem::take(&mut *lock(&follower.told));
+    assert_eq!(guest.ask(PLUG, at(0), 2), (ACK, 0));
+    assert_eq!(told(), [(2, 2)], "once it is there");
+    assert_eq!(guest.ask(UNPLUG, at(0), 1), (ACK, 0));
+    assert_eq!(told(), [(2, 1)], "before it is gone");
+
+    // Where he does not follow, nothing changes.
+    *lock(&follower.refuses) = true;
+    assert_eq!(guest.ask(PLUG, at(4), 1), (BUSY, 0));
+    assert_eq!(told(), [(2, 2), (2, 1)]);
+    assert_eq!(guest.ask(UNPLUG, at(1), 1), (BUSY, 0));
+    assert_eq!(told(), [(1, 0), (1, 1)]);
+    assert_eq!(guest.ask(STATE, at(1), 1), (ACK, 0));
+    assert_eq!(guest.ask(STATE, at(4), 1), (ACK, 1));
+    assert_eq!(lock(&guest.host.there).len(), 1);
+    *lock(&follower.refuses) = false;
+
+    // Nor does he stay told of what the host could not take away.
+    *lock(&guest.host.refuses) = true;
+    assert_eq!(guest.ask(UNPLUG, at(1), 1), (BUSY, 0));
+    assert_eq!(told(), [(1, 0), (1, 1)]);
+    *lock(&guest.host.refuses) = false;
+    guest.control.unplug_all().expect("a willing host");
+    assert_eq!(told(), [(1, 0)]);
+}
+
+#[test]
+fn every_change_of_a_field_that_is_read_in_halves_is_one_of_the_generation() {
+    let mut guest = Guest::new();
+    let before = guest.device.config_changes();
+    guest.control.request(COUNT * BLOCK);
+    assert_eq!(guest.device.config_changes(), before.wrapping_add(1));
+    guest.ask(STATE, at(0), 1);
+    guest.ask(PLUG, at(COUNT), 1);
+    assert_eq!(guest.device.config_changes(), before.wrapping_add(1));
+    guest.ask(PLUG, at(0), 2);
+    guest.ask(UNPLUG, at(0), 1);
+    assert_eq!(guest.device.config_changes(), before.wrapping_add(3));
 }
 
 #[test]

@@ -8,7 +8,7 @@
 //! | `VHOST_GET_FEATURES` | 0x8008_af00 | once, when the [`VhostNet`] is made |
 //! | `VHOST_SET_OWNER`, `VHOST_RESET_OWNER` | 0xaf01, 0xaf02 | when the device starts, and when it stops |
 //! | `VHOST_SET_FEATURES` | 0x4008_af00 | when it starts |
-//! | `VHOST_SET_MEM_TABLE` | 0x4008_af03 | before queues are handed over |
+//! | `VHOST_SET_MEM_TABLE` | 0x4008_af03 | before queues are handed over, and when blocks of memory come or go |
 //! | `VHOST_SET_VRING_NUM`, `_ADDR`, `_BASE` | 0x4008_af10, 0x4028_af11, 0x4008_af12 | as well |
 //! | `VHOST_SET_VRING_KICK`, `_CALL`, `_ERR` | 0x4008_af20, 0x4008_af21, 0x4008_af22 | as well |
 //! | `VHOST_NET_SET_BACKEND` | 0x4008_af30 | hands a queue over, and takes it back |
@@ -148,9 +148,9 @@ impl Calls for VhostNet {
     }
 }
 
-/// The table of all of `ram`, by its addresses in this process.
+/// The table of what of `ram` is there now, by its addresses in this process.
 fn table(ram: &GuestRam) -> io::Result<[u8; TABLE_BYTES + MAX_REGIONS * REGION_BYTES]> {
-    let pieces = ram.pieces();
+    let pieces = ram.pieces(MAX_REGIONS).into_iter();
     let table = memory_table(pieces.map(|(address, len, mapped)| [address, len, mapped, 0]));
     let mut bytes = [0; TABLE_BYTES + MAX_REGIONS * REGION_BYTES];
     let place = bytes.get_mut(..table.len());

@@ -68,7 +68,7 @@ impl Calls for Fake {
             Call::SetOwner => "owner".to_owned(),
             Call::ResetOwner => "nobody's".to_owned(),
             Call::SetFeatures(features) => format!("features {features:#x}"),
-            Call::SetMemory(ram) => format!("memory {}", ram.pieces().count()),
+            Call::SetMemory(ram) => format!("memory {}", ram.pieces(64).len()),
             Call::SetSize(ring, size) => format!("size {ring} {size}"),
             Call::SetBase(ring, next) => format!("base {ring} {next}"),
             Call::SetAddresses(ring, queue) => {

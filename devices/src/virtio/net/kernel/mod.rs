@@ -17,7 +17,8 @@
 //!
 //! The kernel is trusted with the guest, as ever. Its guest is not: rings are handed over only as
 //! [`Queue`](crate::virtio::queue::Queue)s, which are wholly in memory, and buffers can only be in the memory
-//! that is told with them. A ring that a driver breaks is told of by an event, and the device asks to be reset.
+//! that is told with them; where blocks of it come and go, the kernel is told at each change
+//! ([`crate::memory::followers`]). A ring that a driver breaks is told of by an event, and the device asks to be reset.
 //!
 //! `/dev/vhost-net` belongs to a process only while the device runs: a worker that takes the machine over
 //! gets the same descriptor and owns it next.
@@ -39,6 +40,7 @@ pub use self::calls::VhostNet;
 use self::calls::{Call, FEATURES};
 use crate::event::Event;
 use crate::memory::GuestRam;
+use crate::memory::followers::Follower;
 use crate::shared::lock;
 use crate::token_bucket::TokenBucket;
 use crate::virtio::RunningQueue;
@@ -51,7 +53,7 @@ const RINGS: [u16; 2] = [0, 1];
 /// What the kernel serves one pair by, as long as there is the device.
 #[derive(Debug)]
 pub(super) struct Engine {
-    calls: Box<dyn Calls>,
+    calls: Arc<dyn Calls>,
     /// By which it interrupts. Made here, since the thread that starts a device makes no descriptor.
     interrupts: [Event; 2],
     error: Event,
@@ -60,25 +62,25 @@ pub(super) struct Engine {
     openings: Mutex<TokenBucket>,
     /// A refusal was told of.
     refused: AtomicBool,
-    /// It has not let go of queues: nobody may serve them any more.
-    stuck: AtomicBool,
+    /// What it has of queues that it has not let go of: nobody may serve them any more.
+    stuck: Mutex<Option<Arc<Told>>>,
 }
 
 impl Engine {
     pub(super) fn new(calls: Box<dyn Calls>) -> io::Result<Self> {
         Ok(Self {
-            calls,
+            calls: Arc::from(calls),
             interrupts: [Event::new()?, Event::new()?],
             error: Event::new()?,
             openings: Mutex::new(TokenBucket::new(HOST_CHANGES, Instant::now())),
             refused: AtomicBool::new(false),
-            stuck: AtomicBool::new(false),
+            stuck: Mutex::new(None),
         })
     }
 
     /// Whether the kernel has kept queues that it was to give back.
     pub(super) fn is_stuck(&self) -> bool {
-        self.stuck.load(Ordering::Relaxed)
+        lock(&self.stuck).is_some()
     }
 }
 
@@ -92,8 +94,34 @@ enum State {
     Closed,
     /// It is this process', and the kernel serves nothing.
     Open,
-    /// With the memory that the kernel accesses, which stays mapped until then.
-    Serving { _ram: GuestRam },
+    /// With the memory that the kernel accesses.
+    Serving(Arc<Told>),
+}
+
+/// The memory that the kernel was told of, which stays mapped as long as it accesses it.
+#[derive(Debug)]
+struct Told {
+    calls: Arc<dyn Calls>,
+    ram: GuestRam,
+    /// Held while it is told, so that it is not told for the next process.
+    serving: Mutex<bool>,
+}
+
+impl Told {
+    fn over(&self) {
+        *lock(&self.serving) = false;
+    }
+}
+
+impl Follower for Told {
+    /// The kernel changes the memory of queues that it serves between two frames.
+    fn follow(&self) -> io::Result<()> {
+        let serving = lock(&self.serving);
+        if *serving {
+            self.calls.make(&Call::SetMemory(&self.ram))?;
+        }
+        Ok(())
+    }
 }
 
 /// What a pair's worker has of its engine. Dropping it takes the queues back.
@@ -123,7 +151,7 @@ impl Kernel {
     }
 
     pub(super) fn is_serving(&self) -> bool {
-        matches!(self.state, State::Serving { .. })
+        matches!(self.state, State::Serving(_))
     }
 
     /// What is signalled for the queue that receives and that which transmits, and when one is broken.
@@ -163,14 +191,19 @@ impl Kernel {
             return Err(None);
         }
         let [first, _] = queues;
-        // Each time anew: it is the memory that there is now. A kernel that has none yet has no ring to give back.
-        if let Err(error) = self.make(Call::SetMemory(first.queue.ram())) {
+        let told = Arc::new(Told {
+            calls: Arc::clone(&self.engine.calls),
+            ram: first.queue.ram().clone(),
+            serving: Mutex::new(true),
+        });
+        // In this order: what changes in between is told at least once. And each time anew: it is the memory
+        // that there is now. A kernel that has none yet has no ring to give back.
+        told.ram.follow(&(Arc::clone(&told) as _));
+        if let Err(error) = told.follow() {
             self.refuse(&error);
             return Err(None);
         }
-        self.state = State::Serving {
-            _ram: first.queue.ram().clone(),
-        };
+        self.state = State::Serving(told);
         self.try_serve(queues, port).map_err(|error| {
             self.refuse(&error);
             Some(self.take_back())
@@ -199,15 +232,17 @@ impl Kernel {
     /// Takes the queues back.
     pub(super) fn take_back(&mut self) -> Left {
         let mut next = [None; 2];
-        if !self.is_serving() {
+        let State::Serving(told) = &self.state else {
             return next;
-        }
+        };
+        let told = Arc::clone(told);
         // One after the other, and both in any case.
         let stopped = RINGS.map(|ring| self.make(Call::SetPort(ring, None)));
         if let Some(error) = stopped.into_iter().find_map(Result::err) {
-            self.let_go(&error);
+            self.let_go(told, &error);
             return next;
         }
+        told.over();
         self.state = State::Open;
         for (next, ring) in next.iter_mut().zip(RINGS) {
             let told = self.engine.calls.make(&Call::Base(ring));
@@ -234,12 +269,15 @@ impl Kernel {
     }
 
     /// The last means to have the kernel let go of queues.
-    fn let_go(&mut self, error: &io::Error) {
+    fn let_go(&mut self, told: Arc<Told>, error: &io::Error) {
         tracing::warn!(%error, "vhost-net does not give queues back");
         self.usable = false;
-        if let Err(error) = self.make(Call::ResetOwner) {
-            tracing::error!(%error, "vhost-net keeps queues: the device stays out of service");
-            self.engine.stuck.store(true, Ordering::Relaxed);
+        match self.make(Call::ResetOwner) {
+            Ok(()) => told.over(),
+            Err(error) => {
+                tracing::error!(%error, "vhost-net keeps queues: the device stays out of service");
+                *lock(&self.engine.stuck) = Some(told);
+            }
         }
         self.state = State::Closed;
     }

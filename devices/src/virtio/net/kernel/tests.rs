@@ -1,17 +1,20 @@
 //! A device whose pairs the kernel serves, with a kernel that is the test's.
 
 use std::num::NonZeroU64;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::atomic::Ordering;
 use std::time::Duration;
+
+use vm_memory::{GuestAddress, GuestMemoryMmap};
 
 use super::super::features::{F_CTRL_VQ, F_MQ, F_MRG_RXBUF, F_STATUS};
 use super::super::tests::rig::{BUFFERS, Rig, config, give, port, take};
 use super::super::{Bandwidth, Net, NetError};
 use super::fake::Fake;
 use super::*;
+use crate::memory::blocks::Blocks;
 use crate::virtio::queue::QueueProgress;
-use crate::virtio::testing::{into, out};
+use crate::virtio::testing::{Driver, RecordInterrupts, into, out};
 use crate::virtio::{F_EVENT_IDX, F_INDIRECT_DESC, F_VERSION_1, StartError, VirtioDevice};
 
 /// Where commands of the control queue are, and their answers.
@@ -385,6 +388,99 @@ fn a_kernel_that_keeps_queues_to_itself_costs_the_device() {
     };
     let refused = rig.net.start(start).map(drop);
     assert!(matches!(refused, Err(StartError::Host(_))));
+}
+
+/// Queues in memory of which blocks come and go, and a kernel that serves them.
+struct Growing {
+    blocks: Arc<Blocks>,
+    queues: [RunningQueue; 2],
+    kernel: Kernel,
+    fake: Fake,
+    port: Arc<super::super::tests::rig::FakePort>,
+}
+
+impl Growing {
+    fn new() -> Self {
+        const BLOCK: u64 = 2 << 20;
+        const START: u64 = 4 << 30;
+        let blocks = Arc::new(Blocks::new(START, 4 * BLOCK, BLOCK).expect("whole blocks"));
+        let ranges = [(GuestAddress(0), 0x1_0000), (GuestAddress(START), 4 << 21)];
+        let map = GuestMemoryMmap::from_ranges(&ranges).expect("memory for a test");
+        let ram = GuestRam::with_blocks(map, Arc::clone(&blocks));
+        let interrupts = Arc::new(RecordInterrupts::default());
+        let queues = [0x1000, 0x4000].map(|base| Driver::new(&ram, base, 16));
+        let queues = [0, 1].map(|index| queues[usize::from(index)].running(index, &interrupts));
+        let (fake, engine) = engine();
+        let mut growing = Self {
+            blocks,
+            queues,
+            kernel: Kernel::new(engine, FEATURES),
+            fake,
+            port: port().0,
+        };
+        growing.serve();
+        growing
+    }
+
+    fn serve(&mut self) {
+        let [receive, transmit] = &self.queues;
+        let served = self.kernel.serve([receive, transmit], self.port.as_fd());
+        served.expect("a willing kernel");
+    }
+
+    /// Plugs or unplugs a block; gives what the kernel was told of it.
+    fn set(&self, block: u64, plugged: bool) -> (io::Result<()>, Vec<String>) {
+        self.fake.told();
+        let address = self.blocks.range().start + block * self.blocks.block_bytes();
+        let run = self.blocks.run(address, 1).expect("a block");
+        self.blocks.set(&run, plugged);
+        (self.blocks.tell_followers(), self.fake.told())
+    }
+}
+
+#[test]
+fn the_kernel_is_told_of_memory_that_comes_and_goes_while_it_serves_and_only_then() {
+    let mut growing = Growing::new();
+    assert!(growing.fake.told().contains(&"memory 1".to_owned()));
+    for (block, plugged, pieces) in [(0, true, 2), (2, true, 3), (1, true, 2), (0, false, 2)] {
+        let (told, calls) = growing.set(block, plugged);
+        told.expect("a willing kernel");
+        assert_eq!(calls, [format!("memory {pieces}")], "{block}");
+    }
+    growing.fake.refuse(&["memory"]);
+    assert!(
+        growing.set(3, true).0.is_err(),
+        "whoever plugs it learns of it"
+    );
+    growing.fake.refuse(&[]);
+
+    growing.kernel.take_back();
+    let (told, calls) = growing.set(1, false);
+    told.expect("nobody is told");
+    assert_eq!(calls, Vec::<String>::new());
+    growing.serve();
+    assert!(growing.fake.told().contains(&"memory 2".to_owned()));
+    growing.kernel.close();
+    assert_eq!(
+        growing.set(1, true).1,
+        Vec::<String>::new(),
+        "it is nobody's"
+    );
+}
+
+#[test]
+fn a_kernel_that_keeps_queues_to_itself_is_told_of_memory_all_the_same() {
+    let mut growing = Growing::new();
+    growing.fake.refuse(&["port 1 off", "nobody's"]);
+    growing.kernel.take_back();
+    assert!(growing.kernel.is_stuck());
+    assert_eq!(growing.set(0, true).1, ["memory 2"]);
+
+    let mut growing = Growing::new();
+    growing.fake.refuse(&["port 1 off"]);
+    growing.kernel.take_back();
+    assert!(!growing.kernel.is_stuck(), "it has let go in the end");
+    assert_eq!(growing.set(0, true).1, Vec::<String>::new());
 }
 
 #[test]

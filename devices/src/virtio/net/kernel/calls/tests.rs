@@ -1,6 +1,9 @@
 //! What the kernel is told, byte for byte.
 
+use std::sync::Arc;
+
 use super::*;
+use crate::memory::blocks::Blocks;
 use crate::virtio::testing::Driver;
 use vm_memory::{GuestAddress, GuestMemoryMmap};
 
@@ -37,12 +40,43 @@ fn the_ioctls_are_those_that_a_filter_lists() {
 #[test]
 fn memory_is_told_by_where_this_process_has_it_and_nothing_beside_it() {
     let ram = two_pieces();
-    let mapped: Vec<u64> = ram.pieces().map(|(_, _, mapped)| mapped).collect();
+    let mapped: Vec<u64> = ram
+        .pieces(64)
+        .into_iter()
+        .map(|(_, _, mapped)| mapped)
+        .collect();
     let told = words(&table(&ram).expect("two pieces have room"));
     assert_eq!(told[0], 2);
     assert_eq!(told[1..5], [0, 0x1_0000, mapped[0], 0]);
     assert_eq!(told[5..9], [GIB4, 0x2000, mapped[1], 0]);
     assert!(told[9..].iter().all(|word| *word == 0));
+}
+
+#[test]
+fn of_memory_in_blocks_the_kernel_is_told_what_is_plugged() {
+    const BLOCK: u64 = 2 << 20;
+    let blocks = Arc::new(Blocks::new(GIB4, 200 * BLOCK, BLOCK).expect("whole blocks"));
+    let ranges = [(GuestAddress(0), 0x1_0000), (GuestAddress(GIB4), 200 << 21)];
+    let map = GuestMemoryMmap::from_ranges(&ranges).expect("memory for a test");
+    let ram = GuestRam::with_blocks(map, Arc::clone(&blocks));
+    let told = |ram| words(&table(ram).expect("there is room"));
+    assert_eq!(told(&ram)[0], 1);
+    assert!(told(&ram)[5..].iter().all(|word| *word == 0));
+    let plug = |block: u64| {
+        let run = blocks.run(GIB4 + block * BLOCK, 1).expect("a block");
+        blocks.set(&run, true);
+        run
+    };
+    plug(7);
+    let mapped = ram.pieces(MAX_REGIONS)[1].2;
+    assert_eq!(told(&ram)[0], 2);
+    assert_eq!(told(&ram)[5..9], [GIB4 + 7 * BLOCK, BLOCK, mapped, 0]);
+    blocks.set(&plug(7), false);
+    // Every other one: more than the kernel takes.
+    for block in (0..200).step_by(2) {
+        plug(block);
+    }
+    assert_eq!(told(&ram)[0], 64);
 }
 
 #[test]
@@ -58,7 +92,7 @@ fn memory_of_too_many_pieces_is_not_told() {
 fn a_ring_is_told_by_where_this_process_has_it() {
     let ram = two_pieces();
     let driver = Driver::new(&ram, GIB4 + 0x100, 16);
-    let mapped = ram.pieces().nth(1).expect("two").2;
+    let mapped = ram.pieces(64)[1].2;
     let at = |address: u64| mapped + (address - GIB4);
     let layout = driver.layout;
     assert_eq!(

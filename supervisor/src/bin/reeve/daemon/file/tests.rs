@@ -236,6 +236,9 @@ fn a_maximum_of_memory_is_one_device_and_no_maximum_is_none() {
     assert_eq!(parsed(&exported).domain(domain.uuid), domain);
     let error = read("max-memory = '128M'").validate().unwrap_err();
     assert!(error.to_string().contains("128M of memory"), "{error}");
+    let limited = read("max-memory = '1G'\n[limits]\nmemory = '1000M'");
+    let error = limited.validate().unwrap_err().to_string();
+    assert!(error.contains("a limit of 1000M of memory"), "{error}");
 }
 
 #[test]
