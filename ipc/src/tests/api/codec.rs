@@ -162,6 +162,7 @@ fn the_largest_definition_and_the_largest_page_fit_a_message() {
         uri: "u".to_owned(),
         content: "x".repeat(MAX_METADATA_BYTES - 1),
     }];
+    domain.limits.memory = Some(domain.max_memory());
     domain.validate().unwrap();
     let body = CallBody::DomainDefine(DomainDefine {
         definition: Box::new(domain),
