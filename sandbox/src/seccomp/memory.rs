@@ -37,6 +37,7 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_mremap, "heap growth in place"),
     allow(libc::SYS_brk, "heap"),
     allow_if(libc::SYS_madvise, &[one_of(2, ADVICE)], "end of the thread"),
+    allow(libc::SYS_getrandom, "hash seeds"),
     allow(libc::SYS_gettid, "names a thread"),
     allow(libc::SYS_getpid, "abort"),
     allow_if(libc::SYS_tgkill, OWN_THREADS, "abort"),

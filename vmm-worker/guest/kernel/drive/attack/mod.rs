@@ -223,7 +223,7 @@ impl Attack<'_> {
 
     fn start_with(&mut self, wanted: u64, wait: Wait) -> Result<(), Problem> {
         self.rounds += 1;
-        self.agreed = self.device.begin(wanted)?;
+        self.agreed = self.device.begin(wanted | self.needed())?;
         self.set_up(wait)?;
         self.device.run()
     }

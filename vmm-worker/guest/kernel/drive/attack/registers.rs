@@ -77,14 +77,14 @@ impl Attack<'_> {
     /// Negotiates up to where queues are set up.
     fn prepare(&mut self) -> Result<(), Problem> {
         self.rounds += 1;
-        self.agreed = self.device.begin(RING_FEATURES)?;
+        self.agreed = self.device.begin(RING_FEATURES | self.needed())?;
         self.set_up(Wait::Poll)
     }
 
     /// Resets, and sets the active queue up as it must not be.
     fn start_on(&mut self, rings: Rings) -> Result<(), Problem> {
         self.rounds += 1;
-        self.agreed = self.device.begin(RING_FEATURES)?;
+        self.agreed = self.device.begin(RING_FEATURES | self.needed())?;
         let active = self.active;
         let common = self.device.common;
         common.write_u16(common::QUEUE_SELECT, active);
@@ -250,7 +250,7 @@ impl Attack<'_> {
                 return Err("device does not reset");
             }
             registers.write_u8(common::STATUS, first);
-            self.device.set_features(RING_FEATURES);
+            self.device.set_features(RING_FEATURES | self.needed());
             self.set_up(Wait::Poll)?;
             self.submit(0)?;
             registers.write_u8(common::STATUS, first | DRIVER_OK);
