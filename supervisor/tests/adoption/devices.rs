@@ -25,6 +25,16 @@ fn unserved(place: &Place) {
     }
 }
 
+/// Kills the worker, and waits until it is dead: who looks before that finds one that does not answer.
+fn killed(place: &Place) {
+    kill_process(pid(place.pid()), Signal::KILL).unwrap();
+    let begin = Instant::now();
+    let state = || std::fs::read_to_string(format!("/proc/{}/stat", place.pid()));
+    while state().is_ok_and(|state| !state.contains(") Z ")) {
+        assert!(begin.elapsed() < SOON);
+    }
+}
+
 fn with_channel() -> Place {
     let mut place = Place::new("mode=hold");
     place.domain.devices.channels = vec![Channel {
@@ -117,7 +127,7 @@ async fn a_socket_of_a_worker_that_died_unwatched_is_removed() {
     let place = Place::new("mode=hold");
     drop(place.start(&driver()).await.unwrap());
     unserved(&place);
-    kill_process(pid(place.pid()), Signal::KILL).unwrap();
+    killed(&place);
     let mut recorded = place.status.last();
     recorded.devices = vec![listening(socket(&place))];
     gone(place.adopt_as(&driver(), recorded).await);
@@ -129,7 +139,7 @@ async fn a_socket_of_a_worker_that_died_unwatched_is_removed() {
 async fn a_socket_that_was_bound_for_no_worker_is_removed() {
     let place = Place::new("mode=hold");
     drop(place.start(&driver()).await.unwrap());
-    kill_process(pid(place.pid()), Signal::KILL).unwrap();
+    killed(&place);
     unserved(&place);
     let mut recorded = place.status.last();
     recorded.devices = vec![listening(socket(&place))];

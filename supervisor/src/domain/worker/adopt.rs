@@ -249,10 +249,6 @@ async fn survivor(recorded: &Resources) -> Option<ProcessIdentity> {
     let Some(successor) = &recorded.successor else {
         return Some(process);
     };
-    let lives = |identity: &ProcessIdentity| {
-        let pidfd = process::open(identity);
-        pidfd.is_ok_and(|pidfd| !process::has_ended(pidfd.as_fd()))
-    };
     let deadline = Instant::now() + HAND_OVER_PATIENCE;
     while Instant::now() < deadline {
         match (lives(&process), lives(successor)) {
@@ -266,6 +262,11 @@ async fn survivor(recorded: &Resources) -> Option<ProcessIdentity> {
         let _ = pidfd_send_signal(&pidfd, Signal::KILL);
     }
     Some(process)
+}
+
+fn lives(identity: &ProcessIdentity) -> bool {
+    let pidfd = process::open(identity);
+    pidfd.is_ok_and(|pidfd| !process::has_ended(pidfd.as_fd()))
 }
 
 /// Opens the recorded process; waits where that fails for want of something of the host's, since
@@ -464,7 +465,7 @@ async fn search(
             }
             // Somebody removed it, which is no fault of the guest's either: it runs on, out of reach,
             // until the socket is put back or the domain is destroyed.
-            Err(Errno::NOENT) => tokio::time::sleep(GONE).await,
+            Err(Errno::NOENT) if lives(&identity) => tokio::time::sleep(GONE).await,
             Err(errno) => return Err(unreachable_at(&recorded.socket, errno)),
         }
     };

@@ -86,7 +86,7 @@ pub enum RemoteCommand {
     Resize(ResizeArgs),
     /// Put another medium into a removable disk, or none.
     ChangeMedia(ChangeMediaArgs),
-    /// Ask a guest to make do with less of its memory, by its balloon, or to take up more, up to its maximum.
+    /// Ask a guest to make do with less memory, by its balloon, or to take up more.
     SetMemory(SetMemoryArgs),
     /// Give a domain vCPUs, or ask its guest to let go of some.
     SetVcpus(SetVcpusArgs),
