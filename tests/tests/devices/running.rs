@@ -16,7 +16,7 @@ use super::domain::{Domain, NAME};
 use super::guest::SOON;
 use super::{balloon, plug, ports};
 
-#[reeve_tests::in_lab(timeout = "900s", root)]
+#[reeve_tests::in_lab(timeout = "1800s", root)]
 fn devices_of_a_running_domain_are_used_given_and_taken() -> Result<()> {
     let rounds = if soaking() { 50 } else { 2 };
     pages("always")?;
