@@ -171,7 +171,7 @@ fn a_list_within_a_list_of_the_native_api_allocates_no_more_than_a_mebibyte_each
     define.extend([0; 16]);
     define.extend([0, 1, 0, 0, 0, 0, 0, 0, 0]);
     let before_devices = define.clone();
-    define.extend([0; 10]);
+    define.extend([0; 11]);
     define.extend([0; 8]);
     for length in [u64::MAX, 1 << 40, MAX_MESSAGE_BYTES as u64] {
         let mut bytes = define.clone();

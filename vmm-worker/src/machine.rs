@@ -40,6 +40,10 @@ use crate::state::{
 };
 use crate::vcpu::{EndSignal, Platform, VcpuError};
 
+/// How long the kernel may take over the memory slots of a machine, of which there are 1024 at most: about
+/// a millisecond each, on a host that has time.
+const BLOCKS_PATIENCE: Duration = Duration::from_secs(60);
+
 /// Why a transition failed.
 #[derive(Debug, thiserror::Error)]
 pub enum MachineError {
@@ -356,7 +360,7 @@ impl Machine {
         self.plugging.remove_leaving();
         self.vcpus.take_leaving(&self.chipset);
         self.chipset.reset(self.vcpus.set().present());
-        self.unplug_all()?;
+        self.take_out_blocks()?;
         self.memory.discard()?;
         self.tables.vcpus = self.chipset.vcpus_at_start();
         let plan = self.images.load(&self.memory, &self.tables)?;
@@ -373,13 +377,13 @@ impl Machine {
         Ok(())
     }
 
-    /// Takes away all memory that was plugged in: the machine starts without it.
-    fn unplug_all(&self) -> Result<(), MachineError> {
+    /// Takes out all memory that was plugged in: the machine starts without it.
+    fn take_out_blocks(&self) -> Result<(), MachineError> {
         let Some((control, thread)) = self.plugging.devices.memory() else {
             return Ok(());
         };
         let control = Arc::clone(control);
-        match thread.call(STOP_PATIENCE, move || control.unplug_all()) {
+        match thread.call(BLOCKS_PATIENCE, move || control.take_out_all()) {
             Some(Ok(())) => Ok(()),
             Some(Err(error)) => Err(MachineError::Unplug(error.to_string())),
             None => Err(MachineError::Unplug("it takes too long".to_owned())),

@@ -140,7 +140,7 @@ impl Subject for Memory {
                 }
             }
             3 => {
-                let _ = control.unplug_all();
+                let _ = control.take_out_all();
             }
             _ => {
                 host.refuses.store(false, Ordering::Relaxed);

@@ -370,16 +370,22 @@ impl Machine {
     }
 
     fn save_and_restore(&mut self, number: usize) {
-        let saved = lock(&self.places[number].function).save();
+        let (version, saved) = {
+            let function = lock(&self.places[number].function);
+            (function.schema().version, function.save())
+        };
         let new = self.make(number);
-        assert_eq!(lock(&new.function).restore(1, &saved), Ok(()));
+        assert_eq!(lock(&new.function).restore(version, &saved), Ok(()));
         assert_eq!(lock(&new.function).save(), saved);
         self.replace(number, new);
     }
 
     fn restore_hostile(&mut self, number: usize, input: &mut Input<'_>) {
         self.pause(number);
-        let mut saved = lock(&self.places[number].function).save();
+        let (version, mut saved) = {
+            let function = lock(&self.places[number].function);
+            (function.schema().version, function.save())
+        };
         for _ in 0..=input.below(4) {
             let at = usize::from(input.u16() & 0x7ff);
             match saved.get_mut(at) {
@@ -389,7 +395,7 @@ impl Machine {
         }
         let new = self.make(number);
         let before = lock(&new.function).save();
-        let taken = lock(&new.function).restore(1, &saved);
+        let taken = lock(&new.function).restore(version, &saved);
         if taken.is_err() {
             assert_eq!(lock(&new.function).save(), before);
         }

@@ -10,7 +10,7 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::sync::{Arc, Mutex, MutexGuard};
 
-use super::run::Run;
+use super::run::{Run, unplugged};
 use crate::memory::GuestRam;
 use crate::shared::lock;
 
@@ -117,8 +117,10 @@ impl Bounce {
             let got = read_blocks(fd, buffer, window.start)?;
             let useful = got.saturating_sub(window.lead).min(window.len);
             let data = buffer.get(window.lead..).unwrap_or_default();
-            run.part(done, useful as u64)
-                .fill(ram, data.get(..useful).unwrap_or_default());
+            let data = data.get(..useful).unwrap_or_default();
+            if run.part(done, useful as u64).fill(ram, data) < useful {
+                return Err(unplugged());
+            }
             done += useful as u64;
             if useful < window.len {
                 break;
@@ -139,7 +141,11 @@ impl Bounce {
         offset: u64,
     ) -> io::Result<u64> {
         self.write_with(fd, offset, run.len, |done, data| {
-            run.part(done, data.len() as u64).empty(ram, data);
+            let part = run.part(done, data.len() as u64);
+            match part.empty(ram, data) < data.len() {
+                true => Err(unplugged()),
+                false => Ok(()),
+            }
         })?;
         Ok(run.len)
     }
@@ -149,16 +155,20 @@ impl Bounce {
     /// # Errors
     /// As for a write.
     pub fn write_zeroes(&mut self, fd: BorrowedFd<'_>, offset: u64, len: u64) -> io::Result<()> {
-        self.write_with(fd, offset, len, |_, data| data.fill(0))
+        self.write_with(fd, offset, len, |_, data| {
+            data.fill(0);
+            Ok(())
+        })
     }
 
-    /// Writes `len` bytes; `fill` supplies them, told how many were supplied before.
+    /// Writes `len` bytes; `fill` supplies them, told how many were supplied before. Nothing of a part is
+    /// written that it does not have.
     fn write_with(
         &mut self,
         fd: BorrowedFd<'_>,
         offset: u64,
         len: u64,
-        mut fill: impl FnMut(u64, &mut [u8]),
+        mut fill: impl FnMut(u64, &mut [u8]) -> io::Result<()>,
     ) -> io::Result<()> {
         let turn = Arc::clone(&self.direct.turn);
         let block = self.direct.block as usize;
@@ -178,7 +188,7 @@ impl Bounce {
                 let at = window.start + last as u64;
                 read_rest_as_zero(fd, buffer.get_mut(last..).unwrap_or_default(), at)?;
             }
-            fill(done, buffer.get_mut(window.lead..end).unwrap_or_default());
+            fill(done, buffer.get_mut(window.lead..end).unwrap_or_default())?;
             write_blocks(fd, buffer, window.start)?;
             done += window.len as u64;
         }

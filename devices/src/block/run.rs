@@ -1,5 +1,7 @@
 //! A run of guest memory: the part of a request's buffers that one transfer fills or empties.
 
+use std::io;
+
 use vm_memory::VolatileSlice;
 use vm_memory::bitmap::Bitmap;
 
@@ -12,6 +14,11 @@ pub(super) struct Run<'a> {
     pub(super) spans: &'a [Span],
     pub(super) skip: u64,
     pub(super) len: u64,
+}
+
+/// Memory of the guest is not there any more: it has unplugged what a request is of.
+pub(super) fn unplugged() -> io::Error {
+    io::Error::from_raw_os_error(libc::EFAULT)
 }
 
 /// What unmapped storage reads as.
@@ -51,22 +58,24 @@ impl<'a> Run<'a> {
         }
     }
 
-    /// Copies `data` into it, as far as it goes.
-    pub(super) fn fill(self, ram: &GuestRam, data: &[u8]) {
+    /// Copies `data` into it, as far as it goes; gives how many bytes.
+    pub(super) fn fill(self, ram: &GuestRam, data: &[u8]) -> usize {
         let mut rest = data;
         for slice in self.slices(ram) {
             let (now, later) = rest.split_at(slice.len().min(rest.len()));
             slice.copy_from(now);
             rest = later;
         }
+        data.len() - rest.len()
     }
 
-    /// Copies it into `data`, as far as that goes.
-    pub(super) fn empty(self, ram: &GuestRam, data: &mut [u8]) {
+    /// Copies it into `data`, as far as that goes; gives how many bytes.
+    pub(super) fn empty(self, ram: &GuestRam, data: &mut [u8]) -> usize {
         let mut done = 0;
         for slice in self.slices(ram) {
             done += slice.copy_to(data.get_mut(done..).unwrap_or_default());
         }
+        done
     }
 
     /// Notes that the host's kernel wrote to it, for whoever tracks changes of memory.

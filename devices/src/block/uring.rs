@@ -154,7 +154,7 @@ impl Ring {
             return Err(io::ErrorKind::ResourceBusy.into());
         }
         let vectors = &mut transfer.vectors;
-        vectors.list(ram, run);
+        vectors.list(ram, run)?;
         let fd = types::Fd(fd.as_raw_fd());
         let (list, len) = (vectors.as_ptr(), vectors.len().into());
         let entry = if write {

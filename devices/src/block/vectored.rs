@@ -8,7 +8,7 @@ use std::fmt;
 use std::io;
 use std::os::fd::{AsRawFd, BorrowedFd};
 
-use super::run::Run;
+use super::run::{Run, unplugged};
 use crate::memory::GuestRam;
 
 /// The most entries of one list that the kernel takes (`UIO_MAXIOV`).
@@ -34,13 +34,20 @@ impl fmt::Debug for Vectors {
 impl Vectors {
     /// Lists the pieces of `run`, as many as the kernel takes at once: what is left is moved
     /// afterwards, like the rest of any short transfer.
-    pub(super) fn list(&mut self, ram: &GuestRam, run: Run<'_>) {
+    ///
+    /// # Errors
+    /// `EFAULT` where none of it is there any more.
+    pub(super) fn list(&mut self, ram: &GuestRam, run: Run<'_>) -> io::Result<()> {
         self.0.clear();
         let pieces = run.slices(ram).take(MAX_VECTORS);
         self.0.extend(pieces.map(|slice| libc::iovec {
             iov_base: slice.ptr_guard_mut().as_ptr().cast(),
             iov_len: slice.len(),
         }));
+        match self.0.is_empty() && run.len > 0 {
+            true => Err(unplugged()),
+            false => Ok(()),
+        }
     }
 
     /// The list as the kernel takes it.
@@ -75,7 +82,7 @@ pub(super) fn read(
     vectors: &mut Vectors,
 ) -> io::Result<u64> {
     let offset = file_offset(offset)?;
-    vectors.list(ram, run);
+    vectors.list(ram, run)?;
     let (list, len) = (vectors.as_ptr(), vectors.len().into());
     // SAFETY: the list has `len` entries, each in guest memory, which `ram` keeps mapped during the
     // call and which only volatile accesses touch.
@@ -96,7 +103,7 @@ pub(super) fn write(
     vectors: &mut Vectors,
 ) -> io::Result<u64> {
     let offset = file_offset(offset)?;
-    vectors.list(ram, run);
+    vectors.list(ram, run)?;
     let (list, len) = (vectors.as_ptr(), vectors.len().into());
     // SAFETY: as in `read`; the kernel only reads the memory.
     let got = unsafe { libc::pwritev(fd.as_raw_fd(), list, len, offset) };

@@ -121,7 +121,9 @@ impl Chain {
     }
 }
 
-/// The parts of `spans` that make up the `len` bytes behind the first `skip`.
+/// The parts of `spans` that make up the `len` bytes behind the first `skip`. They were in RAM when the chain
+/// was taken, and RAM does not move; but a guest may have unplugged a block of it since: what comes before
+/// such a place is there, and nothing behind it.
 pub fn slices<'a>(
     ram: &'a GuestRam,
     spans: &'a [Span],
@@ -129,18 +131,20 @@ pub fn slices<'a>(
     len: u64,
 ) -> impl Iterator<Item = VolatileSlice<'a, ()>> + 'a {
     let (mut skip, mut left) = (skip, len);
+    let mut whole_so_far = true;
     spans.iter().filter_map(move |span| {
         let whole = u64::from(span.len);
         let skipped = skip.min(whole);
         skip -= skipped;
         let taken = (whole - skipped).min(left);
         left -= taken;
-        if taken == 0 {
+        if taken == 0 || !whole_so_far {
             return None;
         }
-        // In RAM since the chain was taken, and RAM does not move.
-        ram.slice(span.address + skipped, usize::try_from(taken).ok()?)
-            .ok()
+        let len = usize::try_from(taken).ok()?;
+        let slice = ram.slice(span.address + skipped, len).ok();
+        whole_so_far = slice.is_some();
+        slice
     })
 }
 

@@ -16,7 +16,7 @@
 //!
 //! # Life
 //! What is plugged stays so when the driver resets the device (§5.15.6): its memory is in use, whatever
-//! becomes of the driver. A reset of the machine unplugs everything ([`MemControl::unplug_all`]), and
+//! becomes of the driver. A reset of the machine unplugs everything ([`MemControl::take_out_all`]), and
 //! the guest that boots then is asked for as much as before. Which blocks are plugged is no part of the
 //! device's saved state but a record of its own ([`MemControl::save_blocks`]), because it comes back
 //! before all that may lie in it.
@@ -75,6 +75,15 @@ pub trait BlockBacking: Debug + Send + Sync {
     /// # Errors
     /// The host's; all of them are RAM as before.
     fn unplug(&self, address: u64, len: u64) -> io::Result<()>;
+
+    /// As [`unplug`](Self::unplug), but what is behind them is freed by the caller, with all of the machine's
+    /// memory: that may be so much that it is not to be done twice.
+    ///
+    /// # Errors
+    /// As for [`unplug`](Self::unplug).
+    fn take_out(&self, address: u64, len: u64) -> io::Result<()> {
+        self.unplug(address, len)
+    }
 }
 
 /// The front half.
@@ -138,6 +147,10 @@ impl VirtioDevice for Mem {
 
     fn read_config(&self, offset: u64, data: &mut [u8]) {
         read_config_space(&self.config(), offset, data);
+    }
+
+    fn required_features(&self) -> u64 {
+        F_UNPLUGGED_INACCESSIBLE
     }
 
     fn config_changes(&self) -> u8 {

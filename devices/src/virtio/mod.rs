@@ -235,6 +235,12 @@ pub trait VirtioDevice: Send {
     /// `VERSION_1`).
     fn features(&self) -> u64;
 
+    /// Those of them without which it serves no driver: one that does not take all of them is not let past
+    /// `FEATURES_OK`.
+    fn required_features(&self) -> u64 {
+        0
+    }
+
     /// What of `INDIRECT_DESC` and `EVENT_IDX` whoever serves its queues understands: both, where that is
     /// this process.
     fn ring_features(&self) -> u64 {

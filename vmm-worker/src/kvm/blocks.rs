@@ -55,12 +55,16 @@ impl BlockBacking for KvmBlocks {
     }
 
     fn unplug(&self, address: u64, len: u64) -> io::Result<()> {
-        self.set(address, len, false)?;
+        self.take_out(address, len)?;
         if let Err(error) = self.memory.give_back(address, len) {
             // It is out of the guest all the same; what it costs is freed when it is unplugged again.
             tracing::warn!(address, len, %error, "unplugged memory could not be freed");
         }
         Ok(())
+    }
+
+    fn take_out(&self, address: u64, len: u64) -> io::Result<()> {
+        self.set(address, len, false)
     }
 }
 

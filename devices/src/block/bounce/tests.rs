@@ -116,7 +116,10 @@ fn writers_of_parts_of_one_block_do_not_undo_each_other() {
             scope.spawn(move || {
                 let mut bounce = Bounce::new(direct);
                 for _ in 0..200 {
-                    let fill = |_, data: &mut [u8]| data.fill(0x80 | part);
+                    let fill = |_, data: &mut [u8]| {
+                        data.fill(0x80 | part);
+                        Ok(())
+                    };
                     bounce
                         .write_with(file.as_fd(), u64::from(part) * 512, 512, fill)
                         .expect("written");
@@ -129,4 +132,56 @@ fn writers_of_parts_of_one_block_do_not_undo_each_other() {
         let sector = &found[part * 512..(part + 1) * 512];
         assert!(sector.iter().all(|byte| *byte == low(0x80 | part)));
     }
+}
+
+#[test]
+fn what_the_guest_has_unplugged_is_neither_read_nor_written_and_nothing_takes_its_place() {
+    use std::sync::Arc;
+
+    use vm_memory::{GuestAddress, GuestMemoryMmap};
+
+    use crate::block::vectored::{self, Vectors};
+    use crate::memory::blocks::Blocks;
+
+    const BLOCK: u64 = 2 << 20;
+    const START: u64 = 4 << 30;
+    let blocks = Arc::new(Blocks::new(START, 2 * BLOCK, BLOCK).expect("whole blocks"));
+    let ranges = [(GuestAddress(0), 0x1_0000), (GuestAddress(START), 4 << 20)];
+    let map = GuestMemoryMmap::from_ranges(&ranges).expect("memory for a test");
+    let ram = GuestRam::with_blocks(map, Arc::clone(&blocks));
+    // Of what was plugged when the request came there is the last part only.
+    let spans = [(START, 512), (0x1000, 512)].map(|(address, len)| Span { address, len });
+    let run = Run {
+        spans: &spans,
+        skip: 0,
+        len: 1024,
+    };
+    ram.write(0x1000, &[0xaa; 512]).expect("in RAM");
+    let (file, bytes) = file();
+    let mut bounce = Bounce::new(Direct::new(512, 512).expect("an alignment"));
+    let mut vectors = Vectors::default();
+    let gone = [
+        bounce.write(file.as_fd(), &ram, run, 0),
+        bounce.read(file.as_fd(), &ram, run, 0),
+        vectored::write(file.as_fd(), &ram, run, 0, &mut vectors),
+        vectored::read(file.as_fd(), &ram, run, 0, &mut vectors),
+    ];
+    for result in gone {
+        let error = result.expect_err("there is no such memory");
+        assert_eq!(error.raw_os_error(), Some(libc::EFAULT));
+    }
+    // What comes before it is moved, and no more.
+    let back = [spans[1], spans[0]];
+    let back = Run {
+        spans: &back,
+        ..run
+    };
+    let moved = vectored::write(file.as_fd(), &ram, back, 0, &mut vectors);
+    assert_eq!(moved.expect("the first part"), 512);
+    let content = content(&file);
+    assert_eq!(content[..512], [0xaa; 512]);
+    assert_eq!(content[512..], bytes[512..]);
+    let mut untouched = [0; 512];
+    ram.read(0x1000, &mut untouched).expect("in RAM");
+    assert_eq!(untouched, [0xaa; 512]);
 }

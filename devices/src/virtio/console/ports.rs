@@ -330,6 +330,7 @@ impl Ports {
                 false
             }
             FromDriver::PortReady(ready) => {
+                self.hear_after_reset(id, ready);
                 match self.slot(id) {
                     Some(Slot {
                         port: Some(port),
@@ -353,6 +354,18 @@ impl Ports {
                     changed
                 })
             }
+        }
+    }
+
+    /// Linux that was suspended resets the device, and goes on with the ports that it knew by making them ready,
+    /// without a word of itself: whoever does so is ready, and knows of the port.
+    fn hear_after_reset(&mut self, id: u32, ready: bool) {
+        if self.driver_ready || !ready {
+            return;
+        }
+        if let Some(slot) = self.slot(id).filter(|slot| slot.port.is_some()) {
+            slot.known = true;
+            self.driver_ready = true;
         }
     }
 

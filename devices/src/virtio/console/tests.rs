@@ -751,6 +751,27 @@ fn what_is_said_right_behind_making_a_port_ready_is_not_lost() {
 }
 
 #[test]
+fn a_driver_that_was_suspended_goes_on_with_the_ports_that_it_knew() {
+    let (end, mut client) = pair();
+    let mut guest = Guest::with(vec![console(0, PortEnd::Nothing), channel(1, end)]);
+    drop(guest.rig.take().expect("running").stop());
+    guest.device.stopped();
+    guest.device.reset();
+    guest.start(F_MULTIPORT | F_SIZE);
+    for id in [0, 1] {
+        // As Linux has it, which says of itself nothing again.
+        guest.say(id, 3, 1);
+    }
+    guest.say(1, 6, 1);
+    guest.listen();
+    guest.send_on(transmit_queue(1), b"hi");
+    assert_eq!(read_all(&mut client), b"hi");
+    client.write_all(b"yo").expect("room");
+    guest.run();
+    assert_eq!(guest.read_on(receive_queue(1), 1), [b"yo".to_vec()]);
+}
+
+#[test]
 fn ports_that_cannot_be_had_are_refused() {
     let guest = Guest::off();
     let attach = |spec| guest.control.attach(spec);

@@ -85,13 +85,20 @@ impl MemControl {
         }
     }
 
-    /// Unplugs every block, for a reset of the machine: no vCPU runs and the device is stopped.
+    /// Unplugs every block, as the driver asks.
+    pub(super) fn unplug_all(&self) -> io::Result<()> {
+        let mut runs = self.blocks.plugged_runs().into_iter();
+        runs.try_for_each(|run| self.unplug(&run))
+    }
+
+    /// Takes every block out, for a reset of the machine, which frees what is behind them: no vCPU runs and
+    /// the device is stopped.
     ///
     /// # Errors
     /// The host's; the blocks of which it was not the first are plugged yet.
-    pub fn unplug_all(&self) -> io::Result<()> {
+    pub fn take_out_all(&self) -> io::Result<()> {
         for run in self.blocks.plugged_runs() {
-            self.unplug(&run)?;
+            self.remove(&run, |backing| backing.take_out(run.address, run.len))?;
         }
         Ok(())
     }
@@ -134,8 +141,9 @@ impl MemControl {
         bytes <= self.blocks.all().len && bytes % self.blocks.block_bytes() == 0
     }
 
+    /// Of a saved machine, whose driver was told it: no change for that one.
     pub(super) fn restore_requested(&self, bytes: u64) {
-        self.change(|| self.requested.store(bytes, Ordering::Relaxed));
+        self.requested.store(bytes, Ordering::Relaxed);
     }
 
     /// How often a driver could have read a half of what was and a half of what is; goes round.
@@ -173,8 +181,16 @@ impl MemControl {
     /// Unplugs blocks all of which are plugged. No device takes them for RAM, nor does whoever was told so,
     /// from before they are gone.
     pub(super) fn unplug(&self, run: &Run) -> io::Result<()> {
+        self.remove(run, |backing| backing.unplug(run.address, run.len))
+    }
+
+    fn remove(
+        &self,
+        run: &Run,
+        take: impl FnOnce(&dyn BlockBacking) -> io::Result<()>,
+    ) -> io::Result<()> {
         let gone = self.set(run, false);
-        let gone = gone.and_then(|()| self.backing.unplug(run.address, run.len));
+        let gone = gone.and_then(|()| take(self.backing.as_ref()));
         if let Err(error) = gone {
             self.set_again(run, true);
             return Err(error);

@@ -401,7 +401,7 @@ fn who_goes_by_what_is_plugged_is_never_told_of_a_block_that_is_not_there() {
     assert_eq!(guest.ask(UNPLUG, at(1), 1), (BUSY, 0));
     assert_eq!(told(), [(1, 0), (1, 1)]);
     *lock(&guest.host.refuses) = false;
-    guest.control.unplug_all().expect("a willing host");
+    guest.control.take_out_all().expect("a willing host");
     assert_eq!(told(), [(1, 0)]);
 }
 
@@ -436,7 +436,7 @@ fn a_reset_of_the_machine_unplugs_everything_and_asks_for_as_much_as_before() {
     guest.ask(PLUG, at(1), 2);
     guest.rig.take().expect("running").stop();
     guest.device.stopped();
-    guest.control.unplug_all().expect("a willing host");
+    guest.control.take_out_all().expect("a willing host");
     guest.device.reset();
     assert!(lock(&guest.host.there).is_empty());
     assert_eq!(guest.config()[5..], [0, 4 * BLOCK]);

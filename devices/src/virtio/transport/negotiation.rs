@@ -276,7 +276,8 @@ impl Negotiation {
         status |= self.status;
         if status & FEATURES_OK != 0 && self.status & FEATURES_OK == 0 {
             let unknown = self.driver_features & !self.offered();
-            if unknown != 0 || self.driver_features & F_VERSION_1 == 0 {
+            let required = F_VERSION_1 | self.device.required_features();
+            if unknown != 0 || self.driver_features & required != required {
                 status &= !FEATURES_OK;
             }
         }
@@ -367,8 +368,14 @@ impl Negotiation {
 
     /// Has the generation go on from `before`, that of a saved state: a driver that read a part of a field has
     /// seen that one, and what has changed since the device counts.
-    pub(super) fn follow_generation(&self, before: u8) {
-        self.line.restore_generation(before);
+    /// What the device has counted before it took its own state (`counted`) was of nobody's.
+    pub(super) fn follow_generation(&self, before: u8, counted: u8) {
+        self.line.restore_generation(before.wrapping_sub(counted));
+    }
+
+    /// What the device has counted of changes of its configuration.
+    pub(super) fn config_changes(&self) -> u8 {
+        self.device.config_changes()
     }
 
     /// The selected queue's vector.

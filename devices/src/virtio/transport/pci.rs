@@ -335,9 +335,11 @@ impl Saveable for VirtioPci {
         // The last that can be refused, and the last of the record: taken over as a whole.
         let mut registers = lock(&self.registers);
         let rest = reader.rest();
-        registers.negotiation().restore(rest)?;
+        let negotiation = registers.negotiation();
+        let counted = negotiation.config_changes();
+        negotiation.restore(rest)?;
         if let Some(generation) = generation {
-            registers.negotiation().follow_generation(generation);
+            negotiation.follow_generation(generation, counted);
         }
         self.config.set_state(&config);
         registers.set_bus_master(self.config.bus_master());

@@ -63,6 +63,8 @@ impl Executor for ByHand {
 
 #[derive(Default)]
 struct Told {
+    /// What it serves no driver without.
+    required: u64,
     features: u64,
     queues: usize,
     resets: usize,
@@ -79,6 +81,10 @@ impl VirtioDevice for Device {
 
     fn features(&self) -> u64 {
         FEATURE
+    }
+
+    fn required_features(&self) -> u64 {
+        lock(&self.0).required
     }
 
     fn queue_sizes(&self) -> &[u16] {
@@ -187,6 +193,18 @@ fn features_that_were_not_offered_are_not_agreed_on() {
         bench.negotiation.set_status(!NEEDS_RESET);
         assert!(!bench.negotiation.is_running());
         assert_eq!(bench.negotiation.status() & DRIVER_OK, 0);
+    }
+}
+
+#[test]
+fn a_driver_without_a_feature_that_the_device_needs_is_told_so_before_it_starts() {
+    for (features, agreed) in [(F_VERSION_1, false), (F_VERSION_1 | FEATURE, true)] {
+        let mut bench = bench();
+        lock(&bench.told).required = FEATURE;
+        bench.agree(features);
+        let status = bench.negotiation.status();
+        assert_eq!(status & FEATURES_OK != 0, agreed, "{features:#x}");
+        assert_eq!(status & NEEDS_RESET, 0);
     }
 }
 
