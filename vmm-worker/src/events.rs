@@ -69,7 +69,7 @@ impl Events {
     }
 
     /// Numbers `event` and keeps it, in place of the oldest of those that a guest brings about again and again;
-    /// of the oldest of all where there is none of them.
+    /// where there is none of them, of the oldest of all, unless it is such a one itself.
     pub fn keep(&mut self, event: Event) {
         self.last += 1;
         if matches!(event, Event::BalloonChanged { .. } | Event::VcpusChanged(_)) {
@@ -79,11 +79,13 @@ impl Events {
                 .retain(|kept| std::mem::discriminant(&kept.event) != kind);
         }
         if self.kept.len() >= MAX_KEPT_EVENTS {
-            let again = self
-                .kept
-                .iter()
-                .position(|kept| may_come_again(&kept.event));
-            self.kept.remove(again.unwrap_or(0));
+            let mut kept = self.kept.iter();
+            match kept.position(|kept| may_come_again(&kept.event)) {
+                Some(again) => drop(self.kept.remove(again)),
+                // It takes no place of what happens once, and it will be so again.
+                None if may_come_again(&event) => return,
+                None => drop(self.kept.pop_front()),
+            }
         }
         self.kept.push_back(NumberedEvent {
             number: self.last,
@@ -175,11 +177,15 @@ mod tests {
             (1002, &Event::GuestPoweredOff)
         );
         assert!(kept.is_sorted_by_key(|event| event.number));
-        // Where all happen once the oldest goes.
+        // Where all happen once the oldest goes, and none for a reset.
         for _ in 0..MAX_KEPT_EVENTS {
             events.keep(Event::GuestPoweredOff);
         }
-        assert!(events.after(0).iter().all(|kept| kept.number > 1002));
+        events.keep(Event::GuestReset { count: 1001 });
+        let kept = events.after(0);
+        assert_eq!(kept.len(), MAX_KEPT_EVENTS);
+        let once = |kept: &NumberedEvent| kept.event == Event::GuestPoweredOff;
+        assert!(kept.iter().all(|kept| kept.number > 1002 && once(kept)));
     }
 
     #[test]

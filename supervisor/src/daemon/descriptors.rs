@@ -7,8 +7,9 @@ use rustix::process::{Resource, getrlimit, setrlimit};
 
 /// The instance's own: directories, locks, sockets, clients, domain logs.
 const OWN: u64 = 64;
-/// A worker's: its pidfd, its control socket, its log, its console.
-const PER_DOMAIN: u64 = 4;
+/// A worker's: its pidfd, its control socket, its log, its console; and of who answers for the connections that
+/// its guest opens, a socket and a directory.
+const PER_DOMAIN: u64 = 6;
 
 /// More domains run than can be taken over.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]

@@ -316,8 +316,8 @@ impl Drop for DeviceSockets {
 #[derive(Debug, Clone)]
 pub(crate) struct WorkerSockets {
     held: Arc<Mutex<Option<DeviceSockets>>>,
-    /// How many removals are under way.
-    going: Arc<watch::Sender<usize>>,
+    /// Those of which the removal is under way.
+    going: Arc<watch::Sender<Vec<PathBuf>>>,
 }
 
 /// Sockets that were taken from a worker; they are unlinked when this is dropped, which may wait for a file
@@ -326,15 +326,24 @@ pub(crate) struct WorkerSockets {
 pub(crate) struct Going {
     // Before what says that they are gone.
     _sockets: Option<DeviceSockets>,
-    _count: GoingCount,
+    _noted: NotedGoing,
 }
 
 #[derive(Debug)]
-struct GoingCount(Arc<watch::Sender<usize>>);
+struct NotedGoing {
+    going: Arc<watch::Sender<Vec<PathBuf>>>,
+    paths: Vec<PathBuf>,
+}
 
-impl Drop for GoingCount {
+impl Drop for NotedGoing {
     fn drop(&mut self) {
-        self.0.send_modify(|count| *count = count.saturating_sub(1));
+        self.going.send_modify(|going| {
+            for path in &self.paths {
+                if let Some(place) = going.iter().position(|going| going == path) {
+                    going.swap_remove(place);
+                }
+            }
+        });
     }
 }
 
@@ -343,7 +352,7 @@ impl WorkerSockets {
     pub(crate) fn new(sockets: DeviceSockets) -> Self {
         Self {
             held: Arc::new(Mutex::new(Some(sockets))),
-            going: Arc::new(watch::Sender::new(0)),
+            going: Arc::new(watch::Sender::new(Vec::new())),
         }
     }
 
@@ -375,20 +384,29 @@ impl WorkerSockets {
 
     /// Takes out those of a device that is gone, and no other that comes to these paths from now on.
     pub(crate) fn take(&self, paths: &[PathBuf]) -> Going {
-        self.going.send_modify(|count| *count += 1);
-        let count = GoingCount(Arc::clone(&self.going));
+        self.going
+            .send_modify(|going| going.extend_from_slice(paths));
+        let noted = NotedGoing {
+            going: Arc::clone(&self.going),
+            paths: paths.to_vec(),
+        };
         let taken = self.held().as_mut().map(|held| held.split(paths));
         Going {
             _sockets: taken,
-            _count: count,
+            _noted: noted,
         }
     }
 
-    /// Waits until all that was taken is unlinked: what comes to such a path in the same instant may be
+    /// Waits until what was taken at these paths is unlinked: what comes to one in the same instant may be
     /// unlinked in its place. False if it takes longer than `patience`.
-    pub(crate) async fn settled(&self, patience: Duration) -> bool {
+    pub(crate) async fn settled<'a>(
+        &self,
+        paths: impl IntoIterator<Item = &'a PathBuf>,
+        patience: Duration,
+    ) -> bool {
+        let paths: Vec<_> = paths.into_iter().collect();
         let mut going = self.going.subscribe();
-        let gone = going.wait_for(|count| *count == 0);
+        let gone = going.wait_for(|going| !going.iter().any(|path| paths.contains(&path)));
         tokio::time::timeout(patience, gone).await.is_ok()
     }
 
@@ -433,7 +451,7 @@ pub(crate) fn connect(
         let path = path.to_owned();
         return Err(SocketError::NotASocket { what, path });
     }
-    connect_to(&itself).map_err(os)
+    connect_to(&itself, |_| {}).map_err(os)
 }
 
 /// The place of `path`, under the policy.
@@ -457,10 +475,11 @@ fn open_itself(directory: &OwnedFd, name: &OsStr) -> Result<(OwnedFd, u32), Errn
     Ok((itself, mode))
 }
 
-/// Connects to the very socket that was opened.
-fn connect_to(itself: &OwnedFd) -> Result<OwnedFd, Errno> {
+/// Connects to the very socket that was opened; `prepare` has the stream before anybody is at its other end.
+fn connect_to(itself: &OwnedFd, prepare: impl FnOnce(&OwnedFd)) -> Result<OwnedFd, Errno> {
     let address = SocketAddrUnix::new(format!("/proc/self/fd/{}", itself.as_raw_fd()))?;
     let socket = stream()?;
+    prepare(&socket);
     rustix::net::connect(&socket, &address)?;
     Ok(socket)
 }

@@ -199,7 +199,7 @@ fn workers_that_could_not_be_watched_are_left_alone_until_they_can() -> Result<(
     after.sort_unstable();
     assert_eq!(after, before);
     // With just as many as it says.
-    daemon.limit_descriptors(Some(64 + 4 * 6));
+    daemon.limit_descriptors(Some(64 + 6 * 6));
     daemon.spawn()?;
     let mut connection = daemon.connect()?;
     ensure!(connection.call(SupervisorInfoGet {})?.adopted == 6);

@@ -130,7 +130,8 @@ async fn attach(
             worker.taps.add(held);
         }
         if held.iter().any(|held| !held.sockets.is_empty()) {
-            if !worker.sockets.settled(SOCKETS_PATIENCE).await {
+            let paths = held.iter().flat_map(|held| &held.sockets);
+            if !worker.sockets.settled(paths, SOCKETS_PATIENCE).await {
                 let why = "a socket of a device that was taken away is not removed yet: its file system does \
                            not answer; try again";
                 return Err(not_made(StartFailureKind::Host, why.to_owned()));

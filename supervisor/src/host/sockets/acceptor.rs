@@ -317,10 +317,10 @@ fn connect_beside(place: &Place, port: u32) -> Result<OwnedFd, Errno> {
     if Mode::from_raw_mode(mode).contains(MARK) {
         return Err(Errno::PERM);
     }
-    let stream = connect_to(&itself)?;
     // Bytes are all that a program has to say to a guest.
-    scm::refuse_rights(stream.as_fd());
-    Ok(stream)
+    connect_to(&itself, |stream| {
+        scm::refuse_rights(stream.as_fd());
+    })
 }
 
 #[cfg(test)]

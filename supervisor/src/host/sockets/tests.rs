@@ -52,13 +52,15 @@ async fn a_socket_that_is_to_go_is_not_the_one_that_comes_to_its_path_meanwhile(
     let held = WorkerSockets::new(first);
     refuses(&path);
     let going = held.take(std::slice::from_ref(&path));
-    assert!(!held.settled(Duration::from_millis(1)).await);
+    assert!(!held.settled([&path], Duration::from_millis(1)).await);
+    let other = directory.path().join("t");
+    assert!(held.settled([&other], Duration::ZERO).await);
     // Before anybody has unlinked it.
     let mut next = DeviceSockets::default();
     let _listener = listen(&mut next, &path).unwrap();
     held.add(next);
     drop(going);
-    assert!(held.settled(Duration::ZERO).await);
+    assert!(held.settled([&path], Duration::ZERO).await);
     UnixStream::connect(&path).unwrap();
     assert!(held.any());
     held.release();
