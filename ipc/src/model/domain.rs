@@ -389,6 +389,16 @@ impl Domain {
         }
     }
 
+    /// Checks a definition that is new, or of which a domain is to be started: as [`validate`](Self::validate), and
+    /// [`Devices::accept`].
+    ///
+    /// # Errors
+    /// [`ModelError`] names the first thing that is wrong.
+    pub fn accept(&self) -> Result<(), ModelError> {
+        self.validate()?;
+        Ok(self.devices.accept()?)
+    }
+
     fn validate_max_memory(&self) -> Result<(), ModelError> {
         let Some(pluggable) = self.devices.memory else {
             return Ok(());

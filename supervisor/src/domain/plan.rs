@@ -262,7 +262,7 @@ pub fn plan(
     cpuid: &HostCpuid,
     options: PlanOptions<'_>,
 ) -> Result<Plan, PlanError> {
-    domain.validate()?;
+    domain.accept()?;
     let all = devices::completed(domain)?;
     let mut fds = FdTable::new();
     let kvm = open_kvm().map_err(PlanError::Kvm)?;

@@ -402,7 +402,7 @@ fn unknown(domain: &DomainRef) -> ApiError {
 
 /// A definition of a client's, checked, with what it may leave out filled in.
 fn accepted(mut domain: Domain) -> Result<Domain, ApiError> {
-    let checked = domain.validate().and_then(|()| domain.complete());
+    let checked = domain.accept().and_then(|()| domain.complete());
     match checked {
         Ok(()) => Ok(domain),
         Err(error) => {

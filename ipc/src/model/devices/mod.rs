@@ -124,6 +124,16 @@ impl Devices {
         self.check_uses()
     }
 
+    /// What beyond [`validate`](Self::validate) is asked of devices that are new or to be started, and not of
+    /// those in a record: it may be of an earlier build, whose domain runs.
+    ///
+    /// # Errors
+    /// [`DeviceError`] names the device.
+    pub fn accept(&self) -> Result<(), DeviceError> {
+        let mut nics = self.nics.iter().enumerate();
+        nics.try_for_each(|(index, nic)| nic.accept(index))
+    }
+
     /// That nothing is used twice.
     fn check_uses(&self) -> Result<(), DeviceError> {
         let mut slots: Vec<(PciSlot, String)> = Vec::new();

@@ -104,6 +104,16 @@ impl Nic {
         matches!(self.source, NicSource::Bridge(_)) && !free
     }
 
+    /// That nothing is asked of it together that no host does. A record of before that was known is no less
+    /// valid for it.
+    pub(super) fn accept(&self, index: usize) -> Result<(), DeviceError> {
+        if self.driver == NicDriver::Vhost && self.is_filtered() {
+            let nic = self.called(index);
+            return Err(DeviceError::FilteredByKernel { nic });
+        }
+        Ok(())
+    }
+
     pub(super) fn validate(&self, index: usize) -> Result<(), DeviceError> {
         let nic = self.called(index);
         if !(1..=MAX_NIC_QUEUES).contains(&self.queues) {
@@ -144,9 +154,6 @@ impl Nic {
         if self.addresses.len() > MAX_NIC_ADDRESSES {
             let count = self.addresses.len();
             return Err(DeviceError::NicAddresses { nic, count });
-        }
-        if self.driver == NicDriver::Vhost && self.is_filtered() {
-            return Err(DeviceError::FilteredByKernel { nic });
         }
         for rate in [self.inbound, self.outbound].into_iter().flatten() {
             check_rate(rate, &nic, "bytes")?;

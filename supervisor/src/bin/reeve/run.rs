@@ -41,7 +41,7 @@ async fn attempt(args: &RunArgs) -> u8 {
             return FAILURE;
         }
     };
-    if let Err(error) = domain.validate() {
+    if let Err(error) = domain.accept() {
         messages::say(&error.to_string());
         return super::USAGE;
     }

@@ -90,8 +90,12 @@ impl DomainActor {
         // Whoever wrote it by hand may have left the places to us.
         domain.complete().map_err(invalid)?;
         let before = domain.devices.placed();
-        let added = domain.devices.add(device).map_err(Into::into);
+        // Of the new one alone: what is there may be of before.
+        let mut new = reeve_ipc::model::Devices::default();
+        let alone = new.add(device.clone()).and_then(|()| new.accept());
+        let added = alone.and_then(|()| domain.devices.add(device));
         let checked = added
+            .map_err(Into::into)
             .and_then(|()| domain.validate())
             .and_then(|()| domain.complete());
         checked.map_err(invalid)?;

@@ -66,7 +66,7 @@ pub(super) fn resolve(
     let domain = file.domain(uuid);
     // As the daemon would; one that fits no message would not even come to it.
     domain
-        .validate()
+        .accept()
         .map_err(|error| CommandError::Own(format!("domain '{}': {error}", domain.name)))?;
     Ok((domain, autostart))
 }
