@@ -17,6 +17,8 @@ pub struct MemControl {
     blocks: Arc<Blocks>,
     backing: Arc<dyn BlockBacking>,
     requested: AtomicU64,
+    /// What of that the driver was told last, or can have read.
+    told: AtomicU64,
     /// How often what is requested or plugged has changed. Held while it changes, so that whoever asks finds
     /// both as they were or both changed.
     changes: Mutex<u8>,
@@ -54,6 +56,7 @@ impl MemControl {
             blocks,
             backing,
             requested: AtomicU64::new(0),
+            told: AtomicU64::new(0),
             changes: Mutex::new(0),
             changed,
             interrupts: Mutex::new(None),
@@ -69,6 +72,8 @@ impl MemControl {
         self.change(|| self.requested.store(bytes, Ordering::Relaxed));
         let interrupts = lock(&self.interrupts).clone();
         if let Some(interrupts) = interrupts {
+            self.told.store(bytes, Ordering::Relaxed);
+            // Also where it was told so before: it may have given up on it.
             interrupts.config();
         }
         bytes
@@ -144,6 +149,7 @@ impl MemControl {
     /// Of a saved machine, whose driver was told it: no change for that one.
     pub(super) fn restore_requested(&self, bytes: u64) {
         self.requested.store(bytes, Ordering::Relaxed);
+        self.told.store(bytes, Ordering::Relaxed);
     }
 
     /// How often a driver could have read a half of what was and a half of what is; goes round.
@@ -158,7 +164,14 @@ impl MemControl {
     }
 
     pub(super) fn connect(&self, interrupts: Option<Arc<dyn Interrupts>>) {
-        *lock(&self.interrupts) = interrupts;
+        lock(&self.interrupts).clone_from(&interrupts);
+        if let Some(interrupts) = interrupts {
+            let requested = self.requested.load(Ordering::Relaxed);
+            // Asked for while the device stood.
+            if self.told.swap(requested, Ordering::Relaxed) != requested {
+                interrupts.config();
+            }
+        }
     }
 
     /// Plugs blocks none of which is plugged. They are RAM for devices, and for those who were told what is

@@ -227,6 +227,21 @@ fn what_is_requested_is_whole_blocks_of_the_region() {
 }
 
 #[test]
+fn what_is_requested_while_the_device_stands_is_told_when_it_goes_on_and_once() {
+    let mut guest = Guest::new();
+    drop(guest.rig.take().expect("running").stop());
+    guest.device.stopped();
+    guest.control.request(2 * BLOCK);
+    assert_eq!(guest.interrupts.take_config(), 0, "it stands");
+    for told in [1, 0] {
+        guest.start();
+        assert_eq!(guest.interrupts.take_config(), told);
+        drop(guest.rig.take().expect("running").stop());
+        guest.device.stopped();
+    }
+}
+
+#[test]
 fn a_guest_plugs_what_is_requested_and_no_block_more() {
     let mut guest = Guest::new();
     assert_eq!(guest.ask(PLUG, at(0), 1), (NACK, 0), "nothing is requested");
