@@ -76,8 +76,16 @@ impl Gate {
 impl Newsroom {
     /// What the guest has lent and plugged now, if it can, and which vCPUs there are, if that has changed.
     pub fn take(&mut self, memory: Option<MemoryNews>, vcpus: Option<VcpuStanding>) -> News {
+        self.take_at(Instant::now(), memory, vcpus)
+    }
+
+    fn take_at(
+        &mut self,
+        now: Instant,
+        memory: Option<MemoryNews>,
+        vcpus: Option<VcpuStanding>,
+    ) -> News {
         self.waiting = vcpus.or(self.waiting);
-        let now = Instant::now();
         let (memory, memory_later) = self.memory(memory, now);
         let (vcpus, vcpus_later) = self.vcpus(now);
         News {
@@ -126,18 +134,22 @@ mod tests {
     #[test]
     fn the_newest_of_many_changes_of_the_vcpus_is_told_when_it_is_time() {
         let mut room = Newsroom::default();
+        let mut now = Instant::now();
         let standing = |vcpus: u32| VcpuStanding {
             present: (0..vcpus).collect(),
             ..VcpuStanding::default()
         };
-        assert_eq!(room.take(None, Some(standing(3))).vcpus, Some(standing(3)));
-        assert_eq!(room.take(None, None), News::default());
-        let news = room.take(None, Some(standing(2)));
+        assert_eq!(
+            room.take_at(now, None, Some(standing(3))).vcpus,
+            Some(standing(3))
+        );
+        assert_eq!(room.take_at(now, None, None), News::default());
+        let news = room.take_at(now, None, Some(standing(2)));
         assert!(news.vcpus.is_none() && news.later.is_some_and(|later| later <= VCPU_NEWS));
-        assert!(room.take(None, Some(standing(1))).vcpus.is_none());
-        std::thread::sleep(VCPU_NEWS);
-        assert_eq!(room.take(None, None).vcpus, Some(standing(1)));
-        assert_eq!(room.take(None, None), News::default());
+        assert!(room.take_at(now, None, Some(standing(1))).vcpus.is_none());
+        now += VCPU_NEWS;
+        assert_eq!(room.take_at(now, None, None).vcpus, Some(standing(1)));
+        assert_eq!(room.take_at(now, None, None), News::default());
     }
 
     #[test]
@@ -154,20 +166,22 @@ mod tests {
     #[test]
     fn a_balloon_that_was_never_inflated_is_no_news() {
         let mut room = Newsroom::default();
+        let now = Instant::now();
         let lent = |balloon_bytes| {
             Some(MemoryNews {
                 balloon_bytes,
                 plugged_bytes: 0,
             })
         };
-        assert_eq!(room.take(lent(0), None), News::default());
-        assert_eq!(room.take(lent(4096), None).memory, lent(4096));
-        assert!(room.take(lent(0), None).later.is_some());
+        assert_eq!(room.take_at(now, lent(0), None), News::default());
+        assert_eq!(room.take_at(now, lent(4096), None).memory, lent(4096));
+        assert!(room.take_at(now, lent(0), None).later.is_some());
     }
 
     #[test]
     fn memory_that_is_plugged_is_news_and_so_is_what_is_lent_of_it() {
         let mut room = Newsroom::default();
+        let mut now = Instant::now();
         let memory = |balloon_bytes, plugged_bytes| {
             Some(MemoryNews {
                 balloon_bytes,
@@ -175,13 +189,17 @@ mod tests {
             })
         };
         assert_eq!(
-            room.take(memory(0, 2 << 20), None).memory,
+            room.take_at(now, memory(0, 2 << 20), None).memory,
             memory(0, 2 << 20)
         );
-        assert_eq!(room.take(memory(0, 2 << 20), None), News::default());
-        assert!(room.take(memory(4096, 2 << 20), None).later.is_some());
-        std::thread::sleep(MEMORY_NEWS);
+        assert_eq!(room.take_at(now, memory(0, 2 << 20), None), News::default());
+        assert!(
+            room.take_at(now, memory(4096, 2 << 20), None)
+                .later
+                .is_some()
+        );
+        now += MEMORY_NEWS;
         let both = memory(4096, 4 << 20);
-        assert_eq!(room.take(both, None).memory, both);
+        assert_eq!(room.take_at(now, both, None).memory, both);
     }
 }

@@ -156,14 +156,13 @@ impl TapFilters {
     /// The same of a tap by which a guest is on the network already: where the kernel refuses, the guest's log
     /// says so, and it is tried again until it does not.
     pub(crate) fn guard_soon(&self, tap: &TapId, guarded: Guarded) {
-        let put = self.0.start().and_then(|()| {
-            let put = lock(&self.0.kept).guard_soon(tap, guarded.clone(), Instant::now());
-            if let Some(keeper) = &*lock(&self.0.keeper) {
-                keeper.wake();
-            }
-            put
-        });
-        if let Err(errno) = put {
+        // It is kept also where there is no keeper yet: the next that can be started tries it again.
+        let started = self.0.start();
+        let put = lock(&self.0.kept).guard_soon(tap, guarded.clone(), Instant::now());
+        if let Some(keeper) = &*lock(&self.0.keeper) {
+            keeper.wake();
+        }
+        if let Err(errno) = started.and(put) {
             let held = lock(&self.0.kept).is_held(tap);
             guarded.failed(&tap.name, errno, held);
         }

@@ -140,7 +140,7 @@ fn a_guest_reaches_the_programs_beside_its_socket_with_one_supervisor_after_the_
     place.daemon.spawn()?;
     place.connection = place.daemon.connect()?;
     reaches(&mut console, &listener).context("after the adoption")?;
-    ensure!(descriptors(&place)? <= before + 2);
+    settles_at(&place, before + 2)?;
 
     // Nor does it matter to one that the machine stands for a while.
     let web = || named("web");
