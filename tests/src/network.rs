@@ -4,8 +4,9 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use tempfile::TempDir;
 
 use crate::lab::assets;
@@ -14,6 +15,9 @@ use crate::tool::{output, tool};
 
 /// The server's address. Guests get others of 10.77.0.0/24.
 pub const SERVER: &str = "10.77.0.1";
+
+/// How long a server may take until it runs.
+const PATIENCE: Duration = Duration::from_secs(20);
 
 /// The network, made. Needs root.
 #[derive(Debug)]
@@ -94,11 +98,18 @@ impl Network {
         Ok(path)
     }
 
-    /// Runs a busybox program in the namespace for as long as the network is there.
+    /// Runs a busybox program in the namespace for as long as the network is there. When it returns, what
+    /// puts it there has become it: to who looks for leftovers a process that changes its program is two.
     pub fn serve(&mut self, words: &[&str]) -> Result<()> {
         let mut command = self.command(words);
-        self.servers
-            .push(Leashed::spawn(&mut command, Session::Group, &[])?);
+        let server = Leashed::spawn(&mut command, Session::Group, &[])?;
+        let program = format!("/proc/{}/exe", server.pid());
+        self.servers.push(server);
+        let deadline = Instant::now() + PATIENCE;
+        while fs::read_link(&program)? != fs::canonicalize(assets().tool("busybox"))? {
+            ensure!(Instant::now() < deadline, "{words:?} does not start");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 
