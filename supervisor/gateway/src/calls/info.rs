@@ -1,0 +1,150 @@
+//! How a domain stands: its state, what it has and what it uses.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::view::{DomainState, JobKind};
+
+use super::failure::{Failure, check_flags};
+use super::memory::now_kib;
+use super::{Context, kib, state};
+use crate::wire::procedures::{
+    DomainGetControlInfo, DomainGetControlInfoReply, DomainGetInfo, DomainGetInfoReply,
+    DomainGetMaxMemory, DomainGetMaxVcpus, DomainGetMessages, DomainGetOsType, DomainGetState,
+    DomainGetStateReply, DomainHasManagedSaveImage, DomainIsActive, DomainIsPersistent,
+    DomainIsUpdated,
+};
+use crate::wire::xdr::List;
+
+/// What every domain is: a whole machine.
+const OS_TYPE: &str = "hvm";
+
+pub(super) async fn info(
+    context: Arc<Context>,
+    call: DomainGetInfo,
+) -> Result<DomainGetInfoReply, Failure> {
+    let summary = context.summary(&call.domain).await?;
+    let (mut memory, mut cpu_time) = (kib(summary.memory.bytes()), 0);
+    let most = memory;
+    if summary.state.is_active() {
+        // Both at once; a domain that ends meanwhile has used what it had.
+        let usage = context.stats(&call.domain);
+        let (usage, now) = tokio::join!(usage, now_kib(&context, &summary));
+        cpu_time = usage.map_or(0, |usage| usage.cpu_time_ns);
+        memory = now;
+    }
+    let (state, _) = state::numbers(summary.state);
+    Ok(DomainGetInfoReply {
+        state: u8::try_from(state).unwrap_or_default(),
+        max_mem: most.max(memory),
+        memory,
+        nr_virt_cpu: u16::try_from(summary.vcpus).unwrap_or(u16::MAX),
+        cpu_time,
+    })
+}
+
+pub(super) async fn state(
+    context: Arc<Context>,
+    call: DomainGetState,
+) -> Result<DomainGetStateReply, Failure> {
+    check_flags(call.flags, 0, "virDomainGetState")?;
+    let summary = context.summary(&call.domain).await?;
+    let (state, reason) = state::numbers(summary.state);
+    Ok(DomainGetStateReply { state, reason })
+}
+
+pub(super) async fn is_active(
+    context: Arc<Context>,
+    call: DomainIsActive,
+) -> Result<i32, Failure> {
+    let summary = context.summary(&call.domain).await?;
+    Ok(i32::from(summary.state.is_active()))
+}
+
+pub(super) async fn is_persistent(
+    context: Arc<Context>,
+    call: DomainIsPersistent,
+) -> Result<i32, Failure> {
+    let summary = context.summary(&call.domain).await?;
+    Ok(i32::from(summary.persistent))
+}
+
+/// Whether the definition it will start with next is another.
+pub(super) async fn is_updated(
+    context: Arc<Context>,
+    call: DomainIsUpdated,
+) -> Result<i32, Failure> {
+    let details = context.details(&call.domain).await?;
+    Ok(i32::from(details.redefined))
+}
+
+pub(super) async fn max_memory(
+    context: Arc<Context>,
+    call: DomainGetMaxMemory,
+) -> Result<u64, Failure> {
+    let summary = context.summary(&call.domain).await?;
+    Ok(kib(summary.memory.bytes()))
+}
+
+pub(super) async fn max_vcpus(
+    context: Arc<Context>,
+    call: DomainGetMaxVcpus,
+) -> Result<i32, Failure> {
+    let summary = context.summary(&call.domain).await?;
+    Ok(i32::try_from(summary.max_vcpus).unwrap_or(i32::MAX))
+}
+
+pub(super) async fn os_type(
+    context: Arc<Context>,
+    call: DomainGetOsType,
+) -> Result<String, Failure> {
+    context.summary(&call.domain).await?;
+    Ok(OS_TYPE.to_owned())
+}
+
+/// There are no saved images.
+pub(super) async fn has_saved_image(
+    context: Arc<Context>,
+    call: DomainHasManagedSaveImage,
+) -> Result<i32, Failure> {
+    check_flags(call.flags, 0, "virDomainHasManagedSaveImage")?;
+    context.summary(&call.domain).await?;
+    Ok(0)
+}
+
+/// What is said of a domain beside: nothing is deprecated, and nothing taints it.
+pub(super) async fn messages(
+    context: Arc<Context>,
+    call: DomainGetMessages,
+) -> Result<List<String, 2048>, Failure> {
+    check_flags(call.flags, 0x3, "virDomainGetMessages")?;
+    context.summary(&call.domain).await?;
+    Ok(List::default())
+}
+
+/// Whether a domain can be dealt with just now (libvirt `virDomainControlState`).
+pub(super) async fn control(
+    context: Arc<Context>,
+    call: DomainGetControlInfo,
+) -> Result<DomainGetControlInfoReply, Failure> {
+    const OK: u32 = 0;
+    const JOB: u32 = 1;
+    const ERROR: u32 = 3;
+    const MONITOR_BROKEN: u32 = 2;
+    check_flags(call.flags, 0, "virDomainGetControlInfo")?;
+    let summary = context.active(&call.domain).await?;
+    let (state, details) = match (summary.unresponsive, summary.job) {
+        (true, _) => (ERROR, MONITOR_BROKEN),
+        (false, Some(job)) if job != JobKind::Adopt => (JOB, 0),
+        (false, _) => (OK, 0),
+    };
+    Ok(DomainGetControlInfoReply {
+        state,
+        details,
+        state_time: 0,
+    })
+}
+
+/// Whether its vCPUs run.
+pub(super) const fn runs(state: DomainState) -> bool {
+    matches!(state, DomainState::Running(_) | DomainState::ShuttingDown)
+}

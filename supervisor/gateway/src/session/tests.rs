@@ -1,0 +1,8 @@
+//! A session between a client that says what it likes and a supervisor that follows a script.
+
+mod calls;
+mod console;
+mod events;
+mod harness;
+mod hostile;
+mod opening;
