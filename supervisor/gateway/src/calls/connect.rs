@@ -7,8 +7,8 @@ use reeve_ipc::api::client::Client;
 use reeve_ipc::api::host::{HostDriver, HostInfo};
 
 use super::Context;
-use super::failure::{Code, Failure, Origin, check_flags};
-use crate::wire::procedures as wire;
+use super::failure::{Code, Failure, Origin, check_flags, no_support};
+use crate::wire::types::connect as wire;
 use crate::wire::xdr::List;
 
 /// The client answers keepalives, and is to be asked them.
@@ -103,11 +103,8 @@ pub(super) async fn uri(context: Arc<Context>, _: wire::ConnectGetUri) -> Result
 }
 
 /// The socket is one of this host.
-pub(super) async fn is_secure(
-    _: Arc<Context>,
-    _: wire::ConnectIsSecure,
-) -> Result<i32, Failure> {
-    Ok(1)
+pub(super) async fn is_secure(_: Arc<Context>, _: wire::ConnectIsSecure) -> Result<bool, Failure> {
+    Ok(true)
 }
 
 /// What the host is.

@@ -8,7 +8,7 @@ use reeve_ipc::api::call::DomainConsole;
 use super::Context;
 use super::context::reference;
 use super::failure::{Code, Failure, check_flags};
-use crate::wire::procedures::DomainOpenConsole;
+use crate::wire::types::device::DomainOpenConsole;
 
 /// Attaches to the console of a running domain. Any number of clients may be: nobody is thrown out
 /// (`VIR_DOMAIN_CONSOLE_FORCE`), and nobody is alone with it (`VIR_DOMAIN_CONSOLE_SAFE`, which is about a
@@ -21,7 +21,7 @@ pub(crate) async fn open(
     const SAFE: u32 = 2;
     check_flags(call.flags, FORCE | SAFE, "virDomainOpenConsole")?;
     context.active(&call.domain).await?;
-    match call.dev_name.as_deref() {
+    match call.device.as_deref() {
         None | Some("serial0" | "console0") => {}
         Some(other) => {
             let why = format!("cannot find character device {other}");

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::failure::{Code, Failure};
 use super::state;
-use crate::wire::types::Domain;
+use crate::wire::types::handles::Domain;
 
 /// How long a call waits for another job of its domain, as in libvirt.
 const JOB_PATIENCE: Duration = Duration::from_secs(30);

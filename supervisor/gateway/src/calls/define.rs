@@ -16,8 +16,9 @@ use super::context::{handle, reference};
 use super::failure::{Code, Failure, Origin, check_flags};
 use super::lifecycle::start;
 use super::{Context, memory};
-use crate::wire::procedures as wire;
-use crate::wire::types::Domain;
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect::DomainGetXmlDesc;
+use crate::wire::types::lifecycle as wire;
 use crate::xml::domain::{Hypervisor, Live, Parse, Parsed, Plugged, View};
 use crate::xml::{self, XmlErrorKind};
 
@@ -51,7 +52,9 @@ async fn parse(context: &Context, text: &str, validate: bool) -> Result<Box<Defi
     };
     let Parsed { domain, accepted } =
         xml::domain::parse(text, &how).map_err(|error| match error.kind {
-            XmlErrorKind::Invalid if validate => Failure::new(Code::XmlInvalidSchema, error.message),
+            XmlErrorKind::Invalid if validate => {
+                Failure::new(Code::XmlInvalidSchema, error.message)
+            }
             _ => error.into(),
         })?;
     for element in accepted {
@@ -92,7 +95,7 @@ pub(super) async fn create_xml(
     let known = start::PAUSED | start::AUTO_DESTROY | start::VALIDATE | start::RESET_NVRAM;
     let options = start::options(call.flags, known, "virDomainCreateXML")?;
     let validate = call.flags & start::VALIDATE != 0;
-    let definition = parse(&context, &call.xml_desc, validate).await?;
+    let definition = parse(&context, &call.xml, validate).await?;
     let create = DomainCreate {
         definition,
         options,
@@ -111,7 +114,7 @@ mod print {
 
 pub(super) async fn xml_desc(
     context: Arc<Context>,
-    call: wire::DomainGetXmlDesc,
+    call: DomainGetXmlDesc,
 ) -> Result<String, Failure> {
     let known = print::SECURE | print::INACTIVE | print::UPDATE_CPU | print::MIGRATABLE;
     check_flags(call.flags, known, "virDomainGetXMLDesc")?;

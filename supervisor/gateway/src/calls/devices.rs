@@ -15,8 +15,8 @@ use super::Context;
 use super::context::{Impact, impact, impact_of, reference};
 use super::define::ground;
 use super::failure::{Code, Failure, check_flags};
-use crate::wire::procedures as wire;
-use crate::wire::types::Domain;
+use crate::wire::types::device as wire;
+use crate::wire::types::handles::Domain;
 use crate::xml::device;
 
 /// Even if the guest does not consent (libvirt `VIR_DOMAIN_DEVICE_MODIFY_FORCE`).
@@ -123,7 +123,11 @@ pub(super) async fn update(
     context: Arc<Context>,
     call: wire::DomainUpdateDeviceFlags,
 ) -> Result<(), Failure> {
-    check_flags(call.flags, impact::ANY | FORCE, "virDomainUpdateDeviceFlags")?;
+    check_flags(
+        call.flags,
+        impact::ANY | FORCE,
+        "virDomainUpdateDeviceFlags",
+    )?;
     let summary = context.summary(&call.domain).await?;
     let impact = impact_of(&summary, call.flags & impact::ANY)?;
     let ground = ground(&context).await?;
@@ -170,7 +174,12 @@ async fn apply(
 
 /// What makes the device of that name the one that is wanted.
 fn changes(devices: &Devices, name: &DeviceName, wanted: Device) -> Result<Vec<Change>, Failure> {
-    let missing = || Failure::new(Code::DeviceMissing, format!("the domain has no device '{name}'"));
+    let missing = || {
+        Failure::new(
+            Code::DeviceMissing,
+            format!("the domain has no device '{name}'"),
+        )
+    };
     match wanted {
         Device::Disk(wanted) => {
             let mut disks = devices.disks.iter();

@@ -11,11 +11,12 @@ use reeve_ipc::model::{DeviceName, Domain as Definition};
 use super::context::{handle, reference};
 use super::failure::{Failure, check_flags};
 use super::list::{FILTERS, active_only, passes};
-use super::params::{int32, text, uint32, uint64};
 use super::statistics::direction;
 use super::{Context, kib, memory, state};
-use crate::wire::types::domain::ConnectGetAllDomainStats;
-use crate::wire::types::{DomainStatsRecord, TypedParam};
+use crate::wire::types::DOMAINS_MAX;
+use crate::wire::types::inspect::{ConnectGetAllDomainStats, DomainStats};
+use crate::wire::types::params::Param;
+use crate::wire::xdr::List;
 
 /// Groups of figures (libvirt `virDomainStatsTypes`). None of the others are kept here.
 mod group {
@@ -43,7 +44,7 @@ const PAGE: usize = reeve_ipc::api::MAX_PAGE;
 pub(super) async fn all(
     context: Arc<Context>,
     call: ConnectGetAllDomainStats,
-) -> Result<Vec<DomainStatsRecord>, Failure> {
+) -> Result<List<DomainStats, DOMAINS_MAX>, Failure> {
     let flags = FILTERS | NO_WAIT | BACKING | ENFORCE;
     check_flags(call.flags, flags, "virConnectGetAllDomainStats")?;
     let wanted = match call.stats {
@@ -60,7 +61,7 @@ pub(super) async fn all(
         vcpus: wanted & group::VCPU != 0,
         devices: wanted & (group::BALLOON | group::INTERFACE | group::BLOCK) != 0,
     };
-    let figures = match call.doms.0.as_slice() {
+    let figures = match call.domains.0.as_slice() {
         [] => every(&context, groups, active_only(call.flags)).await?,
         some => {
             let refs: Vec<DomainRef> = some.iter().map(reference).collect();
@@ -76,12 +77,12 @@ pub(super) async fn all(
             0 => None,
             _ => files(&context, &figures).await,
         };
-        records.push(DomainStatsRecord {
+        records.push(DomainStats {
             domain: handle(&figures.summary),
             params: record(&figures, definition.as_ref(), wanted).into(),
         });
     }
-    Ok(records)
+    Ok(records.into())
 }
 
 async fn every(
@@ -126,29 +127,32 @@ async fn files(context: &Context, figures: &DomainFigures) -> Option<Definition>
     if !figures.devices.iter().any(is_disk) {
         return None;
     }
-    context.definition(&handle(&figures.summary), false).await.ok()
+    context
+        .definition(&handle(&figures.summary), false)
+        .await
+        .ok()
 }
 
 /// The figures of one domain under libvirt's names.
-fn record(figures: &DomainFigures, files: Option<&Definition>, wanted: u32) -> Vec<TypedParam> {
+fn record(figures: &DomainFigures, files: Option<&Definition>, wanted: u32) -> Vec<Param> {
     let mut params = Vec::new();
     let summary = &figures.summary;
     if wanted & group::STATE != 0 {
         let (state, reason) = state::numbers(summary.state);
-        params.push(int32("state.state", state));
-        params.push(int32("state.reason", reason));
+        params.push(Param::new("state.state", state));
+        params.push(Param::new("state.reason", reason));
     }
     if let (true, Some(usage)) = (wanted & group::CPU != 0, figures.usage) {
-        params.push(uint64("cpu.time", usage.cpu_time_ns));
-        params.push(uint64("cpu.user", usage.user_ns));
-        params.push(uint64("cpu.system", usage.system_ns));
+        params.push(Param::new("cpu.time", usage.cpu_time_ns));
+        params.push(Param::new("cpu.user", usage.user_ns));
+        params.push(Param::new("cpu.system", usage.system_ns));
     }
     if wanted & group::BALLOON != 0 {
         balloon(figures, &mut params);
     }
     if wanted & group::VCPU != 0 {
-        params.push(uint32("vcpu.current", summary.vcpus));
-        params.push(uint32("vcpu.maximum", summary.max_vcpus));
+        params.push(Param::new("vcpu.current", summary.vcpus));
+        params.push(Param::new("vcpu.maximum", summary.max_vcpus));
         for vcpu in &figures.vcpus {
             of_vcpu(vcpu, &mut params);
         }
@@ -162,20 +166,20 @@ fn record(figures: &DomainFigures, files: Option<&Definition>, wanted: u32) -> V
     params
 }
 
-fn balloon(figures: &DomainFigures, params: &mut Vec<TypedParam>) {
+fn balloon(figures: &DomainFigures, params: &mut Vec<Param>) {
     let memory = figures.summary.memory;
     let current = memory::left_kib(memory, &figures.devices);
-    params.push(uint64("balloon.current", current));
+    params.push(Param::new("balloon.current", current));
     let most = kib(memory.bytes()).max(current);
-    params.push(uint64("balloon.maximum", most));
+    params.push(Param::new("balloon.maximum", most));
     let said = memory::balloon(&figures.devices).and_then(|balloon| balloon.guest);
     for (tag, value) in said.map_or_else(Vec::new, |said| memory::guest(&said, memory::now_s())) {
         if let Some(name) = memory::balloon_name(tag) {
-            params.push(uint64(name, value));
+            params.push(Param::new(name, value));
         }
     }
     if let Some(usage) = figures.usage {
-        params.push(uint64("balloon.rss", kib(usage.resident_bytes)));
+        params.push(Param::new("balloon.rss", kib(usage.resident_bytes)));
     }
 }
 
@@ -187,13 +191,13 @@ pub(super) const fn vcpu_state(state: VcpuState) -> i32 {
     }
 }
 
-fn of_vcpu(vcpu: &VcpuFigures, params: &mut Vec<TypedParam>) {
+fn of_vcpu(vcpu: &VcpuFigures, params: &mut Vec<Param>) {
     let name = |what: &str| format!("vcpu.{}.{what}", vcpu.stats.vcpu);
-    params.push(int32(&name("state"), vcpu_state(vcpu.state)));
-    params.push(uint64(&name("time"), vcpu.stats.run_ns));
+    params.push(Param::new(name("state"), vcpu_state(vcpu.state)));
+    params.push(Param::new(name("time"), vcpu.stats.run_ns));
     if let Some(wait) = vcpu.stats.wait_ns {
         // libvirt's wait is for the host's disks; for its CPUs there is delay.
-        params.push(uint64(&name("delay"), wait));
+        params.push(Param::new(name("delay"), wait));
     }
 }
 
@@ -201,17 +205,17 @@ fn count(count: usize) -> u32 {
     u32::try_from(count).unwrap_or(u32::MAX)
 }
 
-fn interfaces(figures: &DomainFigures, params: &mut Vec<TypedParam>) {
+fn interfaces(figures: &DomainFigures, params: &mut Vec<Param>) {
     let nics = figures.devices.iter();
     let nics = nics.filter_map(|device| match device.device {
         DeviceName::Nic(_) => Some(device),
         _ => None,
     });
     let nics: Vec<_> = nics.collect();
-    params.push(uint32("net.count", count(nics.len())));
+    params.push(Param::new("net.count", count(nics.len())));
     for (index, nic) in nics.into_iter().enumerate() {
         if let Some(host) = &nic.host {
-            params.push(text(&format!("net.{index}.name"), host.as_str()));
+            params.push(Param::new(format!("net.{index}.name"), host.as_str()));
         }
         if let DeviceFigures::Nic(figures) = nic.figures {
             params.extend(direction(&format!("net.{index}.rx"), &figures.received));
@@ -220,33 +224,36 @@ fn interfaces(figures: &DomainFigures, params: &mut Vec<TypedParam>) {
     }
 }
 
-fn disks(figures: &DomainFigures, files: Option<&Definition>, params: &mut Vec<TypedParam>) {
+fn disks(figures: &DomainFigures, files: Option<&Definition>, params: &mut Vec<Param>) {
     let disks = figures.devices.iter();
     let disks = disks.filter_map(|device| match &device.device {
         DeviceName::Disk(target) => Some((target, device.figures)),
         _ => None,
     });
     let disks: Vec<_> = disks.collect();
-    params.push(uint32("block.count", count(disks.len())));
+    params.push(Param::new("block.count", count(disks.len())));
     for (index, (target, figures)) in disks.into_iter().enumerate() {
         let name = |what: &str| format!("block.{index}.{what}");
-        params.push(text(&name("name"), target.as_str()));
+        params.push(Param::new(name("name"), target.as_str()));
         let disk = files.and_then(|domain| {
             let mut disks = domain.devices.disks.iter();
             disks.find(|disk| disk.target == *target)
         });
         if let Some(image) = disk.and_then(|disk| disk.image.as_ref()) {
-            params.push(text(&name("path"), image.path.to_string_lossy()));
+            params.push(Param::new(
+                name("path"),
+                image.path.to_string_lossy().into_owned(),
+            ));
         }
         if let DeviceFigures::Disk(disk) = figures {
-            params.push(uint64(&name("rd.reqs"), disk.reads.operations));
-            params.push(uint64(&name("rd.bytes"), disk.reads.bytes));
-            params.push(uint64(&name("rd.times"), disk.reads.nanoseconds));
-            params.push(uint64(&name("wr.reqs"), disk.writes.operations));
-            params.push(uint64(&name("wr.bytes"), disk.writes.bytes));
-            params.push(uint64(&name("wr.times"), disk.writes.nanoseconds));
-            params.push(uint64(&name("fl.reqs"), disk.flushes.operations));
-            params.push(uint64(&name("fl.times"), disk.flushes.nanoseconds));
+            params.push(Param::new(name("rd.reqs"), disk.reads.operations));
+            params.push(Param::new(name("rd.bytes"), disk.reads.bytes));
+            params.push(Param::new(name("rd.times"), disk.reads.nanoseconds));
+            params.push(Param::new(name("wr.reqs"), disk.writes.operations));
+            params.push(Param::new(name("wr.bytes"), disk.writes.bytes));
+            params.push(Param::new(name("wr.times"), disk.writes.nanoseconds));
+            params.push(Param::new(name("fl.reqs"), disk.flushes.operations));
+            params.push(Param::new(name("fl.times"), disk.flushes.nanoseconds));
         }
     }
 }

@@ -124,12 +124,7 @@ mod tests {
                 "Timed out during operation: why",
             ),
             (ApiErrorCode::Worker, 1, 10, "internal error: why"),
-            (
-                ApiErrorCode::Host,
-                67,
-                10,
-                "unsupported configuration: why",
-            ),
+            (ApiErrorCode::Host, 67, 10, "unsupported configuration: why"),
             (ApiErrorCode::Storage, 38, 10, "why"),
             (
                 ApiErrorCode::Unsupported,

@@ -2,17 +2,14 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::view::{DomainState, JobKind};
+use reeve_ipc::api::view::JobKind;
 
 use super::failure::{Failure, check_flags};
 use super::memory::now_kib;
 use super::{Context, kib, state};
-use crate::wire::procedures::{
-    DomainGetControlInfo, DomainGetControlInfoReply, DomainGetInfo, DomainGetInfoReply,
-    DomainGetMaxMemory, DomainGetMaxVcpus, DomainGetMessages, DomainGetOsType, DomainGetState,
-    DomainGetStateReply, DomainHasManagedSaveImage, DomainIsActive, DomainIsPersistent,
-    DomainIsUpdated,
-};
+use crate::wire::types::inspect as wire;
+use crate::wire::types::save::DomainHasManagedSaveImage;
+use crate::wire::types::tuning::DomainGetMaxVcpus;
 use crate::wire::xdr::List;
 
 /// What every domain is: a whole machine.
@@ -20,8 +17,8 @@ const OS_TYPE: &str = "hvm";
 
 pub(super) async fn info(
     context: Arc<Context>,
-    call: DomainGetInfo,
-) -> Result<DomainGetInfoReply, Failure> {
+    call: wire::DomainGetInfo,
+) -> Result<wire::DomainInfo, Failure> {
     let summary = context.summary(&call.domain).await?;
     let (mut memory, mut cpu_time) = (kib(summary.memory.bytes()), 0);
     let most = memory;
@@ -33,53 +30,53 @@ pub(super) async fn info(
         memory = now;
     }
     let (state, _) = state::numbers(summary.state);
-    Ok(DomainGetInfoReply {
+    Ok(wire::DomainInfo {
         state: u8::try_from(state).unwrap_or_default(),
-        max_mem: most.max(memory),
+        max_memory: most.max(memory),
         memory,
-        nr_virt_cpu: u16::try_from(summary.vcpus).unwrap_or(u16::MAX),
+        vcpus: u16::try_from(summary.vcpus).unwrap_or(u16::MAX),
         cpu_time,
     })
 }
 
 pub(super) async fn state(
     context: Arc<Context>,
-    call: DomainGetState,
-) -> Result<DomainGetStateReply, Failure> {
+    call: wire::DomainGetState,
+) -> Result<wire::DomainState, Failure> {
     check_flags(call.flags, 0, "virDomainGetState")?;
     let summary = context.summary(&call.domain).await?;
     let (state, reason) = state::numbers(summary.state);
-    Ok(DomainGetStateReply { state, reason })
+    Ok(wire::DomainState { state, reason })
 }
 
 pub(super) async fn is_active(
     context: Arc<Context>,
-    call: DomainIsActive,
-) -> Result<i32, Failure> {
+    call: wire::DomainIsActive,
+) -> Result<bool, Failure> {
     let summary = context.summary(&call.domain).await?;
-    Ok(i32::from(summary.state.is_active()))
+    Ok(summary.state.is_active())
 }
 
 pub(super) async fn is_persistent(
     context: Arc<Context>,
-    call: DomainIsPersistent,
-) -> Result<i32, Failure> {
+    call: wire::DomainIsPersistent,
+) -> Result<bool, Failure> {
     let summary = context.summary(&call.domain).await?;
-    Ok(i32::from(summary.persistent))
+    Ok(summary.persistent)
 }
 
 /// Whether the definition it will start with next is another.
 pub(super) async fn is_updated(
     context: Arc<Context>,
-    call: DomainIsUpdated,
-) -> Result<i32, Failure> {
+    call: wire::DomainIsUpdated,
+) -> Result<bool, Failure> {
     let details = context.details(&call.domain).await?;
-    Ok(i32::from(details.redefined))
+    Ok(details.redefined)
 }
 
 pub(super) async fn max_memory(
     context: Arc<Context>,
-    call: DomainGetMaxMemory,
+    call: wire::DomainGetMaxMemory,
 ) -> Result<u64, Failure> {
     let summary = context.summary(&call.domain).await?;
     Ok(kib(summary.memory.bytes()))
@@ -95,7 +92,7 @@ pub(super) async fn max_vcpus(
 
 pub(super) async fn os_type(
     context: Arc<Context>,
-    call: DomainGetOsType,
+    call: wire::DomainGetOsType,
 ) -> Result<String, Failure> {
     context.summary(&call.domain).await?;
     Ok(OS_TYPE.to_owned())
@@ -105,16 +102,16 @@ pub(super) async fn os_type(
 pub(super) async fn has_saved_image(
     context: Arc<Context>,
     call: DomainHasManagedSaveImage,
-) -> Result<i32, Failure> {
+) -> Result<bool, Failure> {
     check_flags(call.flags, 0, "virDomainHasManagedSaveImage")?;
     context.summary(&call.domain).await?;
-    Ok(0)
+    Ok(false)
 }
 
 /// What is said of a domain beside: nothing is deprecated, and nothing taints it.
 pub(super) async fn messages(
     context: Arc<Context>,
-    call: DomainGetMessages,
+    call: wire::DomainGetMessages,
 ) -> Result<List<String, 2048>, Failure> {
     check_flags(call.flags, 0x3, "virDomainGetMessages")?;
     context.summary(&call.domain).await?;
@@ -124,8 +121,8 @@ pub(super) async fn messages(
 /// Whether a domain can be dealt with just now (libvirt `virDomainControlState`).
 pub(super) async fn control(
     context: Arc<Context>,
-    call: DomainGetControlInfo,
-) -> Result<DomainGetControlInfoReply, Failure> {
+    call: wire::DomainGetControlInfo,
+) -> Result<wire::ControlInfo, Failure> {
     const OK: u32 = 0;
     const JOB: u32 = 1;
     const ERROR: u32 = 3;
@@ -137,14 +134,9 @@ pub(super) async fn control(
         (false, Some(job)) if job != JobKind::Adopt => (JOB, 0),
         (false, _) => (OK, 0),
     };
-    Ok(DomainGetControlInfoReply {
+    Ok(wire::ControlInfo {
         state,
         details,
         state_time: 0,
     })
-}
-
-/// Whether its vCPUs run.
-pub(super) const fn runs(state: DomainState) -> bool {
-    matches!(state, DomainState::Running(_) | DomainState::ShuttingDown)
 }

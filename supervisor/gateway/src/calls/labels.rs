@@ -10,7 +10,7 @@ use super::Context;
 use super::context::{Impact, impact, impact_of, reference};
 use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::vcpus::redefine;
-use crate::wire::procedures as wire;
+use crate::wire::types::lifecycle as wire;
 use crate::xml::domain::metadata_element;
 
 /// What is noted (libvirt `virDomainMetadataType`).
@@ -33,7 +33,7 @@ pub(super) async fn get(
     let impact = impact_of(&summary, call.flags)?;
     let persistent = impact.persistent && summary.state.is_active();
     let labels = context.definition(&call.domain, persistent).await?.labels;
-    let (found, what) = match call.r#type {
+    let (found, what) = match call.kind {
         kind::DESCRIPTION => (labels.description, "description"),
         kind::TITLE => (labels.title, "title"),
         kind::ELEMENT => {
@@ -59,7 +59,7 @@ pub(super) async fn set(
     check_flags(call.flags, impact::ANY, "virDomainSetMetadata")?;
     let Impact { live, persistent } = context.impact(&call.domain, call.flags).await?;
     let text = call.metadata.filter(|text| !text.is_empty());
-    let label = match call.r#type {
+    let label = match call.kind {
         kind::DESCRIPTION => LabelChange::Description(text),
         kind::TITLE => LabelChange::Title(text),
         kind::ELEMENT => {
@@ -68,7 +68,8 @@ pub(super) async fn set(
                 None => LabelChange::MetadataRemove { uri },
                 Some(text) => {
                     let key = call.key.unwrap_or_default();
-                    let refused = || Failure::new(Code::XmlError, "metadata is no element of that namespace");
+                    let refused =
+                        || Failure::new(Code::XmlError, "metadata is no element of that namespace");
                     let content = metadata_element(&text, &key, &uri).ok_or_else(refused)?;
                     LabelChange::Metadata(MetadataElement { uri, content })
                 }
@@ -90,13 +91,12 @@ pub(super) async fn rename(
     call: wire::DomainRename,
 ) -> Result<i32, Failure> {
     check_flags(call.flags, 0, "virDomainRename")?;
-    let name = call.new_name.unwrap_or_default();
+    let name = call.name.unwrap_or_default();
     let name = name.parse();
     let rename = DomainRename {
         domain: reference(&call.domain),
-        name: name.map_err(|error: reeve_ipc::model::InvalidName| {
-            invalid_argument(error.to_string())
-        })?,
+        name: name
+            .map_err(|error: reeve_ipc::model::InvalidName| invalid_argument(error.to_string()))?,
     };
     context.of(&call.domain, rename).await?;
     Ok(0)
@@ -116,10 +116,11 @@ pub(super) async fn set_action(
     check_flags(call.flags, impact::ANY, "virDomainSetLifecycleAction")?;
     let impact = context.impact(&call.domain, call.flags).await?;
     if impact.live {
-        let why = "a machine that runs has the actions of its start: change its definition (--config)";
+        let why =
+            "a machine that runs has the actions of its start: change its definition (--config)";
         return Err(Failure::new(Code::OperationUnsupported, why));
     }
-    let (end, action) = (call.r#type, call.action);
+    let (end, action) = (call.kind, call.action);
     redefine(&context, &call.domain, move |definition| {
         let lifecycle = &mut definition.lifecycle;
         match (end, action) {

@@ -10,12 +10,9 @@ use reeve_ipc::api::call::{
 use super::Context;
 use super::context::{handle, reference};
 use super::failure::{Code, Failure, check_flags};
-use crate::wire::procedures::{
-    DomainCreate, DomainCreateWithFlags, DomainGetAutostart, DomainSetAutostart,
-    DomainUndefineFlags,
-};
-use crate::wire::types::Domain;
-use crate::wire::procedures as wire;
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect::DomainGetAutostart;
+use crate::wire::types::lifecycle as wire;
 
 /// How a domain is started (libvirt `virDomainCreateFlags`).
 pub(super) mod start {
@@ -48,7 +45,7 @@ pub(super) mod start {
     }
 }
 
-pub(super) async fn create(context: Arc<Context>, call: DomainCreate) -> Result<(), Failure> {
+pub(super) async fn create(context: Arc<Context>, call: wire::DomainCreate) -> Result<(), Failure> {
     let domain = reference(&call.domain);
     let options = StartOptions::default();
     context
@@ -59,7 +56,7 @@ pub(super) async fn create(context: Arc<Context>, call: DomainCreate) -> Result<
 
 pub(super) async fn create_with_flags(
     context: Arc<Context>,
-    call: DomainCreateWithFlags,
+    call: wire::DomainCreateWithFlags,
 ) -> Result<Domain, Failure> {
     let known = start::KNOWN & !start::VALIDATE;
     let options = start::options(call.flags, known, "virDomainCreateWithFlags")?;
@@ -78,10 +75,7 @@ pub(super) async fn suspend(
     context.of(&call.domain, DomainPause { domain }).await
 }
 
-pub(super) async fn resume(
-    context: Arc<Context>,
-    call: wire::DomainResume,
-) -> Result<(), Failure> {
+pub(super) async fn resume(context: Arc<Context>, call: wire::DomainResume) -> Result<(), Failure> {
     let domain = reference(&call.domain);
     context.of(&call.domain, DomainResume { domain }).await
 }
@@ -133,10 +127,7 @@ pub(super) async fn shutdown_flags(
     press(&context, &call.domain).await
 }
 
-pub(super) async fn reboot(
-    context: Arc<Context>,
-    call: wire::DomainReboot,
-) -> Result<(), Failure> {
+pub(super) async fn reboot(context: Arc<Context>, call: wire::DomainReboot) -> Result<(), Failure> {
     by_power_button(call.flags, "virDomainReboot")?;
     let domain = reference(&call.domain);
     context.of(&call.domain, DomainReboot { domain }).await
@@ -183,7 +174,7 @@ pub(super) async fn undefine(
 /// TPM) there is not.
 pub(super) async fn undefine_flags(
     context: Arc<Context>,
-    call: DomainUndefineFlags,
+    call: wire::DomainUndefineFlags,
 ) -> Result<(), Failure> {
     check_flags(call.flags, 0x7f, "virDomainUndefineFlags")?;
     undefined(&context, &call.domain).await
@@ -192,22 +183,22 @@ pub(super) async fn undefine_flags(
 pub(super) async fn autostart(
     context: Arc<Context>,
     call: DomainGetAutostart,
-) -> Result<i32, Failure> {
+) -> Result<bool, Failure> {
     let summary = context.summary(&call.domain).await?;
-    Ok(i32::from(summary.autostart.is_some()))
+    Ok(summary.autostart.is_some())
 }
 
 /// A domain that has a place in the order keeps it.
 pub(super) async fn set_autostart(
     context: Arc<Context>,
-    call: DomainSetAutostart,
+    call: wire::DomainSetAutostart,
 ) -> Result<(), Failure> {
     let summary = context.summary(&call.domain).await?;
     if !summary.persistent {
         let why = "cannot set autostart for transient domain";
         return Err(Failure::new(Code::OperationInvalid, why));
     }
-    let order = (call.autostart != 0).then(|| summary.autostart.unwrap_or(0));
+    let order = call.autostart.then(|| summary.autostart.unwrap_or(0));
     if order == summary.autostart {
         return Ok(());
     }

@@ -7,10 +7,12 @@ use reeve_ipc::api::view::{DomainState, DomainSummary};
 use super::context::handle;
 use super::failure::{Failure, check_flags};
 use super::{Context, state};
-use crate::wire::procedures::{
-    ConnectListAllDomains, ConnectListAllDomainsReply, ConnectListDefinedDomains,
-    ConnectListDomains, ConnectNumOfDefinedDomains, ConnectNumOfDomains,
+use crate::wire::types::DOMAINS_MAX;
+use crate::wire::types::lifecycle::{
+    ConnectListAllDomains, ConnectListDefinedDomains, ConnectListDomains,
+    ConnectNumOfDefinedDomains, ConnectNumOfDomains, DomainList,
 };
+use crate::wire::xdr::List;
 
 /// Filters, in pairs: where neither or both of a pair are set it filters nothing (libvirt
 /// `virConnectListAllDomainsFlags`).
@@ -75,17 +77,17 @@ pub(super) const fn active_only(flags: u32) -> bool {
 pub(super) async fn all(
     context: Arc<Context>,
     call: ConnectListAllDomains,
-) -> Result<ConnectListAllDomainsReply, Failure> {
+) -> Result<DomainList, Failure> {
     check_flags(call.flags, FILTERS, "virConnectListAllDomains")?;
     let domains = context.domains(active_only(call.flags)).await?;
     let passing = domains.iter().filter(|domain| passes(domain, call.flags));
     let handles: Vec<_> = passing.map(handle).collect();
     let ret = u32::try_from(handles.len()).unwrap_or(u32::MAX);
     let domains = match call.need_results {
-        0 => Vec::new(),
-        _ => handles,
+        false => Vec::new(),
+        true => handles,
     };
-    Ok(ConnectListAllDomainsReply {
+    Ok(DomainList {
         domains: domains.into(),
         ret,
     })
@@ -95,7 +97,7 @@ pub(super) async fn all(
 pub(super) async fn active_ids(
     context: Arc<Context>,
     call: ConnectListDomains,
-) -> Result<crate::wire::xdr::List<i32, 16_384>, Failure> {
+) -> Result<List<i32, DOMAINS_MAX>, Failure> {
     let domains = context.domains(true).await?;
     let ids = domains.iter().map(state::id).filter(|id| *id >= 0);
     Ok(ids.take(most(call.maxids)).collect())
@@ -114,7 +116,7 @@ pub(super) async fn active_count(
 pub(super) async fn inactive_names(
     context: Arc<Context>,
     call: ConnectListDefinedDomains,
-) -> Result<crate::wire::xdr::List<String, 16_384>, Failure> {
+) -> Result<List<String, DOMAINS_MAX>, Failure> {
     let domains = context.domains(false).await?;
     let inactive = domains.iter().filter(|domain| !domain.state.is_active());
     let names = inactive.map(|domain| domain.name.as_str().to_owned());
@@ -133,7 +135,7 @@ pub(super) async fn inactive_count(
 
 /// As many as a client asked for at most.
 fn most(asked: i32) -> usize {
-    usize::try_from(asked).unwrap_or(0)
+    usize::try_from(asked).unwrap_or(0).min(DOMAINS_MAX)
 }
 
 fn count(count: usize) -> i32 {

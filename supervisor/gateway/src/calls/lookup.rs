@@ -9,8 +9,8 @@ use uuid::Uuid;
 use super::Context;
 use super::context::handle;
 use super::failure::{Code, Failure};
-use crate::wire::procedures::{DomainLookupById, DomainLookupByName, DomainLookupByUuid};
-use crate::wire::types::Domain;
+use crate::wire::types::handles::Domain;
+use crate::wire::types::lifecycle::{DomainLookupById, DomainLookupByName, DomainLookupByUuid};
 
 pub(super) async fn by_id(
     context: Arc<Context>,
@@ -48,9 +48,7 @@ async fn find(
 ) -> Result<Domain, Failure> {
     match context.call(DomainGet { domain }).await {
         Ok(details) => Ok(handle(&details.summary)),
-        Err(failure) if failure.code == Code::NoDomain => {
-            Err(Failure::new(Code::NoDomain, what()))
-        }
+        Err(failure) if failure.code == Code::NoDomain => Err(Failure::new(Code::NoDomain, what())),
         Err(failure) => Err(failure),
     }
 }

@@ -10,10 +10,9 @@ use reeve_ipc::model::MemorySize;
 use super::context::{impact, impact_of, reference};
 use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::{Context, kib};
-use crate::wire::procedures::{
-    DomainMemoryStats, DomainSetMaxMemory, DomainSetMemory, DomainSetMemoryFlags,
-};
-use crate::wire::types::{Domain, MemoryStat};
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect::{DomainMemoryStats, MemoryStat};
+use crate::wire::types::tuning::{DomainSetMaxMemory, DomainSetMemory, DomainSetMemoryFlags};
 use crate::wire::xdr::List;
 
 /// Kinds of figures (libvirt `virDomainMemoryStatTags`).
@@ -125,7 +124,9 @@ pub(super) async fn stats(
     }
     let most = usize::try_from(call.max_stats).unwrap_or(usize::MAX);
     let stats = stats.into_iter().take(most);
-    Ok(stats.map(|(tag, val)| MemoryStat { tag, val }).collect())
+    Ok(stats
+        .map(|(tag, value)| MemoryStat { tag, value })
+        .collect())
 }
 
 /// Flags of how memory is set (libvirt `virDomainMemoryModFlags`), beside where.

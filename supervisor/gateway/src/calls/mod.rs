@@ -21,13 +21,13 @@ mod define;
 mod devices;
 mod domstats;
 pub mod failure;
+mod host;
 mod info;
 mod labels;
 mod lifecycle;
 mod list;
 mod lookup;
 mod memory;
-mod params;
 mod state;
 mod statistics;
 mod table;
@@ -39,7 +39,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 
 pub use self::context::Context;
-use self::failure::{Code, Failure, Origin};
+use self::failure::Failure;
 pub(crate) use self::state::{id_of, kib};
 pub(crate) use self::table::begin;
 use crate::wire::call::Call;
@@ -55,21 +55,17 @@ pub(crate) type Begun = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + 
 /// # Errors
 /// They are not its arguments.
 pub(crate) fn arguments<A: Decode>(payload: &[u8]) -> Result<A, Failure> {
-    decode(payload).map_err(|error| {
-        tracing::debug!("arguments that are none: {error}");
-        Failure::of(Origin::Rpc, Code::Rpc, "Unable to decode message payload")
-    })
+    decode(payload).map_err(|error| Failure::undecodable(&error))
 }
 
-/// The procedure of a call, if a connection may call it.
+/// Whether a connection may make a call.
 ///
 /// # Errors
-/// There is none, or the connection is a read-only one and it is not for those.
+/// There is no such procedure, or the connection is a read-only one and it is not for those.
 pub(crate) fn permit(header: Header, read_only: bool) -> Result<(), Failure> {
     let procedure = procedure(header)?;
     if read_only && procedure.needs_write(0) {
-        let why = format!("read only access prevents {}", procedure.api);
-        return Err(Failure::of(Origin::Domain, Code::OperationDenied, why));
+        return Err(Failure::read_only(procedure));
     }
     Ok(())
 }
@@ -77,12 +73,12 @@ pub(crate) fn permit(header: Header, read_only: bool) -> Result<(), Failure> {
 /// The procedure of a call.
 ///
 /// # Errors
-/// There is none, in words that the client's library turns into "not supported".
+/// There is none.
 pub(crate) fn procedure(header: Header) -> Result<&'static Procedure, Failure> {
     let program = Program::from_number(header.program);
     let known = program.and_then(|program| procedures::find(program, header.procedure));
     let known = known.filter(|procedure| procedure.is_call());
-    known.ok_or_else(|| Failure::of(Origin::Rpc, Code::Rpc, format!("unknown procedure: {}", header.procedure)))
+    known.ok_or_else(|| Failure::unknown_procedure(header.procedure))
 }
 
 /// Begins a call of that type.
@@ -101,7 +97,7 @@ where
         let mut packet = Vec::new();
         match frame::reply(&mut packet, header, &call.await?) {
             Ok(()) => Ok(packet),
-            Err(error) => Err(Failure::of(Origin::Rpc, Code::Rpc, format!("the reply is too large: {error}"))),
+            Err(error) => Err(Failure::unencodable(&error)),
         }
     }))
 }

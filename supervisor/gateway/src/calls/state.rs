@@ -1,6 +1,8 @@
 //! A domain's state in libvirt's numbers (`virDomainState` and the reasons of each). Pure.
 
-use reeve_ipc::api::view::{DomainState, DomainSummary, PausedReason, RunningReason, ShutOffReason};
+use reeve_ipc::api::view::{
+    DomainState, DomainSummary, PausedReason, RunningReason, ShutOffReason,
+};
 
 /// Its vCPUs run.
 pub(super) const RUNNING: i32 = 1;

@@ -10,14 +10,10 @@ use reeve_ipc::spec::MacAddress;
 
 use super::Context;
 use super::context::reference;
-use super::failure::{Failure, check_flags, invalid_argument};
-use super::params::{int64, uint64};
-use crate::wire::procedures::{
-    DomainBlockStats, DomainBlockStatsFlags, DomainBlockStatsFlagsReply, DomainBlockStatsReply,
-    DomainGetCpuStats, DomainGetCpuStatsReply, DomainGetDiskErrors, DomainGetDiskErrorsReply,
-    DomainInterfaceStats, DomainInterfaceStatsReply,
-};
-use crate::wire::types::{Domain, TypedParam};
+use super::failure::{Failure, check_flags, invalid_argument, no_support};
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect as wire;
+use crate::wire::types::params::Param;
 
 /// A counter as libvirt's signed ones have it.
 pub(super) fn signed(count: u64) -> i64 {
@@ -41,7 +37,8 @@ async fn disk(context: &Context, of: &Domain, path: &str) -> Result<DiskFigures,
         return Ok(disks.fold(DiskFigures::default(), |sum, (_, disk)| added(sum, disk)));
     }
     let mut disks = disks.collect::<Vec<_>>().into_iter();
-    let target = |name: &DeviceName| matches!(name, DeviceName::Disk(target) if target.as_str() == path);
+    let target =
+        |name: &DeviceName| matches!(name, DeviceName::Disk(target) if target.as_str() == path);
     let found = disks.find(|(name, _)| target(name));
     if let Some((_, figures)) = found {
         return Ok(figures);
@@ -87,10 +84,10 @@ fn errors(disk: &DiskFigures) -> u64 {
 
 pub(super) async fn block(
     context: Arc<Context>,
-    call: DomainBlockStats,
-) -> Result<DomainBlockStatsReply, Failure> {
+    call: wire::DomainBlockStats,
+) -> Result<wire::BlockStats, Failure> {
     let disk = disk(&context, &call.domain, &call.path).await?;
-    Ok(DomainBlockStatsReply {
+    Ok(wire::BlockStats {
         rd_req: signed(disk.reads.operations),
         rd_bytes: signed(disk.reads.bytes),
         wr_req: signed(disk.writes.operations),
@@ -101,7 +98,7 @@ pub(super) async fn block(
 }
 
 /// As many parameters as a client has room for; asked with room for none, how many there are.
-fn within(params: Vec<TypedParam>, room: i32) -> (Vec<TypedParam>, i32) {
+fn within(params: Vec<Param>, room: i32) -> (Vec<Param>, i32) {
     let count = i32::try_from(params.len()).unwrap_or(i32::MAX);
     match usize::try_from(room) {
         Ok(room) if room > 0 => {
@@ -115,24 +112,24 @@ fn within(params: Vec<TypedParam>, room: i32) -> (Vec<TypedParam>, i32) {
 
 pub(super) async fn block_flags(
     context: Arc<Context>,
-    call: DomainBlockStatsFlags,
-) -> Result<DomainBlockStatsFlagsReply, Failure> {
+    call: wire::DomainBlockStatsFlags,
+) -> Result<wire::BlockStatsParams, Failure> {
     const TEXT_OKAY: u32 = 4;
     check_flags(call.flags, TEXT_OKAY, "virDomainBlockStatsFlags")?;
     let disk = disk(&context, &call.domain, &call.path).await?;
     let params = vec![
-        int64("wr_bytes", disk.writes.bytes),
-        int64("wr_operations", disk.writes.operations),
-        int64("rd_bytes", disk.reads.bytes),
-        int64("rd_operations", disk.reads.operations),
-        int64("flush_operations", disk.flushes.operations),
-        int64("wr_total_times", disk.writes.nanoseconds),
-        int64("rd_total_times", disk.reads.nanoseconds),
-        int64("flush_total_times", disk.flushes.nanoseconds),
-        int64("errs", errors(&disk)),
+        Param::new("wr_bytes", signed(disk.writes.bytes)),
+        Param::new("wr_operations", signed(disk.writes.operations)),
+        Param::new("rd_bytes", signed(disk.reads.bytes)),
+        Param::new("rd_operations", signed(disk.reads.operations)),
+        Param::new("flush_operations", signed(disk.flushes.operations)),
+        Param::new("wr_total_times", signed(disk.writes.nanoseconds)),
+        Param::new("rd_total_times", signed(disk.reads.nanoseconds)),
+        Param::new("flush_total_times", signed(disk.flushes.nanoseconds)),
+        Param::new("errs", signed(errors(&disk))),
     ];
     let (params, nparams) = within(params, call.nparams);
-    Ok(DomainBlockStatsFlagsReply {
+    Ok(wire::BlockStatsParams {
         params: params.into(),
         nparams,
     })
@@ -141,8 +138,8 @@ pub(super) async fn block_flags(
 /// What the interface has done that `device` means, by its name on the host or its address.
 pub(super) async fn interface(
     context: Arc<Context>,
-    call: DomainInterfaceStats,
-) -> Result<DomainInterfaceStatsReply, Failure> {
+    call: wire::DomainInterfaceStats,
+) -> Result<wire::InterfaceStats, Failure> {
     let all = devices(&context, &call.domain).await?;
     let address: Option<MacAddress> = call.device.parse().ok();
     let found = all.iter().find_map(|device| match device.figures {
@@ -153,9 +150,14 @@ pub(super) async fn interface(
         }
         _ => None,
     });
-    let unknown = || invalid_argument(format!("invalid path, '{}' is not a known interface", call.device));
+    let unknown = || {
+        invalid_argument(format!(
+            "invalid path, '{}' is not a known interface",
+            call.device
+        ))
+    };
     let NicFigures { received, sent, .. } = found.ok_or_else(unknown)?;
-    Ok(DomainInterfaceStatsReply {
+    Ok(wire::InterfaceStats {
         rx_bytes: signed(received.bytes),
         rx_packets: signed(received.packets),
         rx_errs: signed(received.errors),
@@ -168,29 +170,29 @@ pub(super) async fn interface(
 }
 
 /// The figures of one direction, under libvirt's names.
-pub(super) fn direction(prefix: &str, figures: &DirectionFigures) -> [TypedParam; 4] {
+pub(super) fn direction(prefix: &str, figures: &DirectionFigures) -> [Param; 4] {
     [
-        uint64(&format!("{prefix}.bytes"), figures.bytes),
-        uint64(&format!("{prefix}.pkts"), figures.packets),
-        uint64(&format!("{prefix}.errs"), figures.errors),
-        uint64(&format!("{prefix}.drop"), figures.drops),
+        Param::new(format!("{prefix}.bytes"), figures.bytes),
+        Param::new(format!("{prefix}.pkts"), figures.packets),
+        Param::new(format!("{prefix}.errs"), figures.errors),
+        Param::new(format!("{prefix}.drop"), figures.drops),
     ]
 }
 
 /// No disk stops its guest for an error of the host: the guest is told.
 pub(super) async fn disk_errors(
     context: Arc<Context>,
-    call: DomainGetDiskErrors,
-) -> Result<DomainGetDiskErrorsReply, Failure> {
+    call: wire::DomainGetDiskErrors,
+) -> Result<wire::DiskErrors, Failure> {
     check_flags(call.flags, 0, "virDomainGetDiskErrors")?;
     context.active(&call.domain).await?;
     let disks = context.definition(&call.domain, false).await?.devices.disks;
     // Asked with room for none, how many there may be.
-    let nerrors = match call.maxerrors {
+    let nerrors = match call.max_errors {
         0 => i32::try_from(disks.len()).unwrap_or(i32::MAX),
         _ => 0,
     };
-    Ok(DomainGetDiskErrorsReply {
+    Ok(wire::DiskErrors {
         errors: Vec::new().into(),
         nerrors,
     })
@@ -200,8 +202,8 @@ pub(super) async fn disk_errors(
 /// nobody keeps it.
 pub(super) async fn cpu(
     context: Arc<Context>,
-    call: DomainGetCpuStats,
-) -> Result<DomainGetCpuStatsReply, Failure> {
+    call: wire::DomainGetCpuStats,
+) -> Result<wire::CpuStats, Failure> {
     const TEXT_OKAY: u32 = 4;
     check_flags(call.flags, TEXT_OKAY, "virDomainGetCPUStats")?;
     context.active(&call.domain).await?;
@@ -215,12 +217,12 @@ pub(super) async fn cpu(
         .await?;
     let vcpu_time = vcpus.iter().map(|vcpu| vcpu.run_ns);
     let params = vec![
-        uint64("cpu_time", usage.cpu_time_ns),
-        uint64("vcpu_time", vcpu_time.fold(0, u64::wrapping_add)),
+        uParam::new("cpu_time", signed(usage.cpu_time_ns)),
+        uParam::new("vcpu_time", signed(vcpu_time.fold(0, u64::wrapping_add))),
     ];
     let room = i32::try_from(call.nparams).unwrap_or(i32::MAX);
     let (params, nparams) = within(params, room);
-    Ok(DomainGetCpuStatsReply {
+    Ok(wire::CpuStats {
         params: params.into(),
         nparams,
     })

@@ -2,17 +2,20 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{DomainDefine, DomainVcpusSet};
+use reeve_ipc::api::call::{DomainDefine, DomainFiguresList, DomainVcpusSet};
+use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
+use reeve_ipc::api::host::HostInfo;
 use reeve_ipc::model::{CpuSet, Domain as Definition, VcpuPin, Vcpus};
 
 use super::Context;
 use super::context::{Impact, impact, impact_of, reference};
 use super::failure::{Code, Failure, check_flags, invalid_argument};
-use crate::wire::procedures::{
-    DomainGetVcpuPinInfo, DomainGetVcpuPinInfoReply, DomainGetVcpusFlags, DomainPinVcpu,
-    DomainPinVcpuFlags, DomainSetVcpus, DomainSetVcpusFlags,
+use crate::wire::types::CPU_MAPS_MAX;
+use crate::wire::types::handles::Domain;
+use crate::wire::types::tuning::{
+    DomainGetVcpuPinInfo, DomainGetVcpus, DomainGetVcpusFlags, DomainPinVcpu, DomainPinVcpuFlags,
+    DomainSetVcpus, DomainSetVcpusFlags, VcpuInfo, VcpuPinInfo, Vcpus as VcpuList,
 };
-use crate::wire::types::Domain;
 
 /// Which number is meant (libvirt `virDomainVcpuFlags`), beside where.
 mod which {
@@ -142,7 +145,14 @@ async fn pin(
 }
 
 pub(super) async fn pin_now(context: Arc<Context>, call: DomainPinVcpu) -> Result<(), Failure> {
-    pin(&context, &call.domain, call.vcpu, &call.cpumap.0, impact::LIVE).await
+    pin(
+        &context,
+        &call.domain,
+        call.vcpu,
+        &call.cpumap.0,
+        impact::LIVE,
+    )
+    .await
 }
 
 pub(super) async fn pin_flags(
@@ -150,16 +160,119 @@ pub(super) async fn pin_flags(
     call: DomainPinVcpuFlags,
 ) -> Result<(), Failure> {
     check_flags(call.flags, impact::ANY, "virDomainPinVcpuFlags")?;
-    pin(&context, &call.domain, call.vcpu, &call.cpumap.0, call.flags).await
+    pin(
+        &context,
+        &call.domain,
+        call.vcpu,
+        &call.cpumap.0,
+        call.flags,
+    )
+    .await
+}
+
+/// Where each of a domain's vCPUs may run, those that it can have with them: anywhere, where nothing is said.
+fn maps(definition: &Definition, host: &HostInfo, vcpus: u32, length: usize) -> Vec<u8> {
+    let anywhere = map_of(host.online.iter(), length);
+    let map = |vcpu| {
+        let mut pins = definition.pinning.iter();
+        let pin = pins.find(|pin| pin.vcpu == vcpu);
+        pin.map_or_else(|| anywhere.clone(), |pin| map_of(pin.cpus.iter(), length))
+    };
+    (0..vcpus).flat_map(map).collect()
+}
+
+/// How many of something there are to be, by a client's word and by what there is.
+fn within(asked: i32, count: u32, what: &str) -> Result<u32, Failure> {
+    let asked = u32::try_from(asked);
+    let asked = asked.map_err(|_| invalid_argument(format!("{what} must not be negative")))?;
+    Ok(asked.min(count))
+}
+
+/// The bytes of a map, if so many of them fit a reply.
+fn map_length(asked: i32, maps: u32) -> Result<usize, Failure> {
+    let length = usize::try_from(asked).unwrap_or(0);
+    let all = usize::try_from(maps)
+        .unwrap_or(usize::MAX)
+        .checked_mul(length);
+    match all {
+        Some(all) if all <= CPU_MAPS_MAX => Ok(length),
+        _ => Err(invalid_argument("maps of CPUs that do not fit a reply")),
+    }
+}
+
+pub(super) async fn pins(
+    context: Arc<Context>,
+    call: DomainGetVcpuPinInfo,
+) -> Result<VcpuPinInfo, Failure> {
+    check_flags(call.flags, impact::ANY, "virDomainGetVcpuPinInfo")?;
+    let summary = context.summary(&call.domain).await?;
+    let impact = impact_of(&summary, call.flags)?;
+    let persistent = impact.persistent && summary.state.is_active();
+    let definition = context.definition(&call.domain, persistent);
+    let (definition, host) = tokio::join!(definition, super::connect::host(&context));
+    let (definition, host) = (definition?, host?);
+    let count = if persistent {
+        definition.vcpus.count()
+    } else {
+        summary.vcpus
+    };
+    let num = within(call.ncpumaps, count, "ncpumaps")?;
+    let length = map_length(call.maplen, num)?;
+    Ok(VcpuPinInfo {
+        cpumaps: maps(&definition, &host, num, length).into(),
+        num: i32::try_from(num).unwrap_or(i32::MAX),
+    })
+}
+
+pub(super) async fn vcpus(
+    context: Arc<Context>,
+    call: DomainGetVcpus,
+) -> Result<VcpuList, Failure> {
+    let summary = context.active(&call.domain).await?;
+    let groups = FigureGroups {
+        vcpus: true,
+        ..FigureGroups::default()
+    };
+    let of = FiguresOf::Named(vec![reference(&call.domain)]);
+    let figures = context.call(DomainFiguresList { of, groups });
+    let definition = context.definition(&call.domain, false);
+    let (figures, definition, host) =
+        tokio::join!(figures, definition, super::connect::host(&context));
+    let (definition, host) = (definition?, host?);
+    let figures = figures?.domains.into_iter().next();
+    let vcpus = figures.map_or_else(Vec::new, |figures| figures.vcpus);
+    let most = within(call.maxinfo, summary.vcpus, "maxinfo")?;
+    let info: Vec<VcpuInfo> = vcpus
+        .iter()
+        .take(usize::try_from(most).unwrap_or(usize::MAX))
+        .map(|vcpu| VcpuInfo {
+            number: vcpu.stats.vcpu,
+            state: super::domstats::vcpu_state(vcpu.state),
+            cpu_time: vcpu.stats.run_ns,
+            cpu: vcpu
+                .cpu
+                .and_then(|cpu| i32::try_from(cpu).ok())
+                .unwrap_or(-1),
+        })
+        .collect();
+    let count = u32::try_from(info.len()).unwrap_or(u32::MAX);
+    let length = map_length(call.maplen, count)?;
+    Ok(VcpuList {
+        info: info.into(),
+        cpumaps: maps(&definition, &host, count, length).into(),
+    })
 }
 
 /// Which CPUs a map has: bit n of byte n / 8 is CPU n.
 pub(super) fn set_of(map: &[u8]) -> Result<CpuSet, Failure> {
-    let bits = map.iter().zip((0_u32..).step_by(8)).flat_map(|(byte, first)| {
-        (0..8)
-            .filter(move |bit| byte & (1 << bit) != 0)
-            .map(move |bit| first + bit)
-    });
+    let bits = map
+        .iter()
+        .zip((0_u32..).step_by(8))
+        .flat_map(|(byte, first)| {
+            (0..8)
+                .filter(move |bit| byte & (1 << bit) != 0)
+                .map(move |bit| first + bit)
+        });
     let ranges: Vec<(u32, u32)> = bits.map(|cpu| (cpu, cpu)).collect();
     if ranges.is_empty() {
         return Err(invalid_argument("Empty cpu list for pinning"));

@@ -1,8 +1,5 @@
 //! The callbacks that a client has registered, and what is sent to each when something happens.
 
-#[cfg(test)]
-mod tests;
-
 use std::collections::BTreeMap;
 
 use reeve_ipc::model::DomainUuid;
@@ -11,8 +8,8 @@ use super::watch::{Happening, Subject};
 use crate::calls::failure::{Code, Failure, Origin, invalid_argument};
 use crate::wire::call::Event;
 use crate::wire::frame;
-use crate::wire::types as wire;
-use crate::wire::types::Domain;
+use crate::wire::types::event as events;
+use crate::wire::types::handles::Domain;
 
 /// Callbacks of one connection.
 const MAX_CALLBACKS: usize = 1024;
@@ -92,7 +89,9 @@ impl Callbacks {
     pub(super) fn deregister(&mut self, id: i32) -> Result<(), Failure> {
         match self.callbacks.remove(&id) {
             Some(_) => Ok(()),
-            None => Err(internal(format!("domain event callback {id} not registered"))),
+            None => Err(internal(format!(
+                "domain event callback {id} not registered"
+            ))),
         }
     }
 
@@ -123,7 +122,7 @@ impl Callbacks {
         /// The other side ended (`VIR_CONNECT_CLOSE_REASON_EOF`).
         const EOF: i32 = 1;
         self.close
-            .then(|| packet(&wire::event::ConnectEventConnectionClosed { reason: EOF }))
+            .then(|| packet(&events::ConnectEventConnectionClosed { reason: EOF }))
             .flatten()
     }
 
@@ -170,44 +169,40 @@ fn handle(subject: &Subject) -> Domain {
 }
 
 /// A packet to the callback of that number.
-fn told(callback_id: i32, domain: Domain, happening: &Happening) -> Option<Vec<u8>> {
-    use wire::event as events;
+fn told(callback: i32, domain: Domain, happening: &Happening) -> Option<Vec<u8>> {
     match happening {
         Happening::Lifecycle(event, detail) => packet(&events::DomainEventCallbackLifecycle {
-            callback_id,
+            callback,
             domain,
             event: *event,
             detail: *detail,
         }),
-        Happening::Reboot => packet(&events::DomainEventCallbackReboot {
-            callback_id,
-            domain,
-        }),
+        Happening::Reboot => packet(&events::DomainEventCallbackReboot { callback, domain }),
         Happening::Watchdog(action) => packet(&events::DomainEventCallbackWatchdog {
-            callback_id,
+            callback,
             domain,
             action: *action,
         }),
         Happening::Balloon(actual) => packet(&events::DomainEventCallbackBalloonChange {
-            callback_id,
+            callback,
             domain,
             actual: *actual,
         }),
         Happening::DeviceAdded(alias) => packet(&events::DomainEventCallbackDeviceAdded {
-            callback_id,
+            callback,
             domain,
-            dev_alias: alias.clone(),
+            alias: alias.clone(),
         }),
         Happening::DeviceRemoved(alias) => packet(&events::DomainEventCallbackDeviceRemoved {
-            callback_id,
+            callback,
             domain,
-            dev_alias: alias.clone(),
+            alias: alias.clone(),
         }),
         Happening::Metadata { kind, uri } => packet(&events::DomainEventCallbackMetadataChange {
-            callback_id,
+            callback,
             domain,
-            r#type: *kind,
-            nsuri: uri.clone(),
+            kind: *kind,
+            uri: uri.clone(),
         }),
     }
 }

@@ -12,11 +12,11 @@ use super::callbacks;
 use super::run::{Session, Standing};
 use super::streams::Answer;
 use crate::calls::failure::{Code, Failure, Origin};
-use crate::calls::{self, Begun, Context, connect};
+use crate::calls::{self, Context, connect};
 use crate::wire::call::Call;
 use crate::wire::frame::{self, Header, Kind, Packet, Program, VERSION};
-use crate::wire::procedures as wire;
-use crate::wire::xdr::{Encode, decode};
+use crate::wire::types::{connect as wire, device, event};
+use crate::wire::xdr::Encode;
 
 /// Keepalive: are you there?
 pub(super) const PING: i32 = 1;
@@ -100,22 +100,19 @@ impl Session {
         let program = Program::from_number(header.program);
         let served = matches!(program, Some(Program::Remote | Program::Qemu));
         if !served || header.version != VERSION {
-            let (number, version) = (header.program, header.version);
-            let why = format!("Cannot find program {number} version {version}");
-            return Err(Failure::of(Origin::Rpc, Code::Rpc, why));
+            return Err(Failure::unknown_program(header.program, header.version));
         }
         if program == Some(Program::Remote) && self.before_open(header, payload)? {
             return Ok(());
         }
         let Some(context) = self.context.clone() else {
-            let why = "hypervisor connection not open";
-            return Err(Failure::of(Origin::Rpc, Code::InternalError, why));
+            return Err(Failure::not_open());
         };
         calls::permit(header, context.read_only)?;
         if program == Some(Program::Remote) && self.of_connection(&context, header, payload)? {
             return Ok(());
         }
-        let Begun(call) = calls::begin(&context, header, payload)?;
+        let call = calls::begin(&context, header, payload)?;
         self.spawn(header, payload.len(), async move {
             Ok(Ended::Reply(call.await?))
         });
@@ -199,20 +196,20 @@ impl Session {
                 self.callbacks.deregister_close()?;
                 self.answer(header, &());
             }
-            wire::ConnectDomainEventCallbackRegisterAny::NUMBER => {
-                let call: wire::ConnectDomainEventCallbackRegisterAny = calls::arguments(payload)?;
+            event::ConnectDomainEventCallbackRegisterAny::NUMBER => {
+                let call: event::ConnectDomainEventCallbackRegisterAny = calls::arguments(payload)?;
                 let filter = call.domain.map(|domain| Uuid::from_bytes(domain.uuid));
                 let filter = filter.map(DomainUuid);
-                self.watch(header, call.event_id, filter)?;
+                self.watch(header, call.event, filter)?;
             }
-            wire::ConnectDomainEventCallbackDeregisterAny::NUMBER => {
-                let call: wire::ConnectDomainEventCallbackDeregisterAny =
+            event::ConnectDomainEventCallbackDeregisterAny::NUMBER => {
+                let call: event::ConnectDomainEventCallbackDeregisterAny =
                     calls::arguments(payload)?;
-                self.callbacks.deregister(call.callback_id)?;
+                self.callbacks.deregister(call.callback)?;
                 self.answer(header, &());
             }
-            wire::DomainOpenConsole::NUMBER => {
-                let call: wire::DomainOpenConsole = calls::arguments(payload)?;
+            device::DomainOpenConsole::NUMBER => {
+                let call: device::DomainOpenConsole = calls::arguments(payload)?;
                 self.streams.check(header)?;
                 let opening = calls::console::open(Arc::clone(context), call);
                 self.spawn(header, payload.len(), async move {

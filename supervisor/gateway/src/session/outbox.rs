@@ -160,7 +160,9 @@ mod tests {
         assert_eq!(outbox.deadline(), Some(start + PATIENCE));
         let later = start + Duration::from_secs(29);
         let mut once = Some(1);
-        let taken = outbox.flush(later, |_| once.take().ok_or(io::ErrorKind::WouldBlock.into()));
+        let taken = outbox.flush(later, |_| {
+            once.take().ok_or(io::ErrorKind::WouldBlock.into())
+        });
         taken.unwrap();
         assert_eq!(outbox.deadline(), Some(later + PATIENCE));
         drain(&mut outbox, 10, 10);

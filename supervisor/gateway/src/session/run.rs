@@ -197,7 +197,12 @@ impl Session {
             Standing::Gone(until) => Some(until),
             _ => None,
         };
-        let times = [self.keepalive.deadline(), self.outbox.deadline(), look, gone];
+        let times = [
+            self.keepalive.deadline(),
+            self.outbox.deadline(),
+            look,
+            gone,
+        ];
         times.into_iter().flatten().min()
     }
 
@@ -209,7 +214,11 @@ impl Session {
                 return Err(SessionError::Supervisor);
             }
         }
-        if self.outbox.deadline().is_some_and(|deadline| now >= deadline) {
+        if self
+            .outbox
+            .deadline()
+            .is_some_and(|deadline| now >= deadline)
+        {
             return Err(SessionError::Stalled);
         }
         if !self.listens() {
@@ -303,10 +312,7 @@ impl Session {
     }
 }
 
-async fn ready(
-    socket: &UnixStream,
-    interest: Option<Interest>,
-) -> io::Result<tokio::io::Ready> {
+async fn ready(socket: &UnixStream, interest: Option<Interest>) -> io::Result<tokio::io::Ready> {
     match interest {
         Some(interest) => socket.ready(interest).await,
         None => std::future::pending().await,

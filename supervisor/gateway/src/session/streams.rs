@@ -12,9 +12,6 @@
 //! one of its streams holds [`CLOGGED`] bytes that its descriptor does not take.
 
 mod console;
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;

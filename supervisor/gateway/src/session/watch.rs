@@ -7,9 +7,6 @@
 
 mod details;
 mod lifecycle;
-#[cfg(test)]
-mod tests;
-
 use std::collections::HashMap;
 
 use reeve_ipc::api::blocking::CallError;

@@ -18,8 +18,11 @@ use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, codec, scm};
 use crate::calls::testing::uuid_of;
 use crate::session::{Rights, SessionError, serve};
 use crate::wire::call::Call;
+use crate::wire::error::ErrorBody;
 use crate::wire::frame::{self, Assembler, Header, Kind, Program, Status};
-use crate::wire::types as wire;
+use crate::wire::types::connect::ConnectOpen;
+use crate::wire::types::device::DomainOpenConsole;
+use crate::wire::types::handles::Domain;
 use crate::wire::xdr::{Encode, decode};
 
 /// How long anything may take in a test.
@@ -81,6 +84,11 @@ impl Supervisor {
             kind,
         };
         self.send(&ToClient::Event { cursor, event }, &[]);
+    }
+
+    /// So many events are lost on their way.
+    pub(super) fn skip(&self, events: u64) {
+        *self.number.lock().unwrap() += events;
     }
 
     /// Waits until so many calls are held.
@@ -174,10 +182,10 @@ pub(super) struct Said {
 impl Got {
     pub(super) fn error(&self) -> Said {
         assert_eq!(self.header.status, Status::Error, "{self:?}");
-        let error: wire::ErrorBody = decode(&self.payload).unwrap();
+        let error: ErrorBody = decode(&self.payload).unwrap();
         Said {
             code: error.code,
-            domain: error.domain,
+            domain: error.origin,
             message: error.message.unwrap_or_default(),
         }
     }
@@ -203,7 +211,10 @@ pub(super) struct Client {
 
 impl Client {
     /// A session that is not open yet, with those rights.
-    pub(super) fn with(access: Access, script: impl FnMut(&CallBody) -> Act + Send + 'static) -> Self {
+    pub(super) fn with(
+        access: Access,
+        script: impl FnMut(&CallBody) -> Act + Send + 'static,
+    ) -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
         theirs.set_nonblocking(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
@@ -240,7 +251,7 @@ impl Client {
     }
 
     pub(super) fn open_by(&mut self, uri: &str, flags: u32) {
-        let open = wire::connect::ConnectOpen {
+        let open = ConnectOpen {
             name: Some(uri.to_owned()),
             flags,
         };
@@ -262,7 +273,13 @@ impl Client {
     }
 
     /// Sends a call of any number with any arguments; its serial.
-    pub(super) fn send_raw(&mut self, program: u32, version: u32, procedure: i32, payload: &[u8]) -> u32 {
+    pub(super) fn send_raw(
+        &mut self,
+        program: u32,
+        version: u32,
+        procedure: i32,
+        payload: &[u8],
+    ) -> u32 {
         let serial = self.serial;
         self.serial += 1;
         self.packet(program, version, procedure, 0, serial, 0, payload);
@@ -297,7 +314,7 @@ impl Client {
 
     /// A packet of a stream, to the procedure of a console.
     pub(super) fn stream(&mut self, serial: u32, status: u32, data: &[u8]) {
-        let number = wire::domain::DomainOpenConsole::NUMBER;
+        let number = DomainOpenConsole::NUMBER;
         self.packet(Program::Remote.number(), 1, number, 3, serial, status, data);
     }
 
@@ -360,8 +377,8 @@ pub(super) fn bytes<T: Encode>(value: &T) -> Vec<u8> {
 }
 
 /// The handle of the domain of that name.
-pub(super) fn handle(name: &str, id: i32) -> wire::Domain {
-    wire::Domain {
+pub(super) fn handle(name: &str, id: i32) -> Domain {
+    Domain {
         name: name.to_owned(),
         uuid: *uuid_of(name).as_bytes(),
         id,

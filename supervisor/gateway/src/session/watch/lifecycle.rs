@@ -87,10 +87,7 @@ mod tests {
         assert_eq!(events(None, STARTING), []);
         assert_eq!(events(Some(STARTING), BOOTED), [(2, 0)]);
         assert_eq!(events(Some(STARTING), USER), [(2, 0), (3, 0)]);
-        assert_eq!(
-            events(Some(STARTING), off(ShutOffReason::Failed)),
-            [(5, 5)]
-        );
+        assert_eq!(events(Some(STARTING), off(ShutOffReason::Failed)), [(5, 5)]);
     }
 
     #[test]
