@@ -24,7 +24,10 @@
 )]
 
 pub mod call;
+pub mod error;
 pub mod frame;
+pub mod procedures;
 #[cfg(test)]
 mod sample;
+pub mod types;
 pub mod xdr;

@@ -110,7 +110,7 @@ fn a_count_that_the_bytes_cannot_hold_is_refused_before_anything_is_made() {
 proptest! {
     #[test]
     fn every_type_comes_back_as_it_was(seed in any::<u64>()) {
-        check::<(i32)>(seed);
+        check::<i32>(seed);
         check::<u32>(seed);
         check::<i64>(seed);
         check::<u64>(seed);

@@ -1,0 +1,63 @@
+//! What concerns a connection or the host as a whole.
+
+use super::Access::{Read, Write};
+use super::Rank::{High, Low};
+use super::State::{ToCome, Unsupported};
+use super::call_rows;
+use super::reason::{ENCRYPTED, FRONT_DOOR, OLD_EVENTS, POLKIT, REMOTE};
+
+call_rows! {
+    1 CONNECT_OPEN virConnectOpen (Read, High) => ToCome(FRONT_DOOR);
+    2 CONNECT_CLOSE virConnectClose (Read, High) => ToCome(FRONT_DOOR);
+    3 CONNECT_GET_TYPE virConnectGetType (Read, High) => ToCome(FRONT_DOOR);
+    4 CONNECT_GET_VERSION virConnectGetVersion (Read, High) => ToCome(FRONT_DOOR);
+    5 CONNECT_GET_MAX_VCPUS virConnectGetMaxVcpus (Read, High) => ToCome(FRONT_DOOR);
+    6 NODE_GET_INFO virNodeGetInfo (Read, High) => ToCome(FRONT_DOOR);
+    7 CONNECT_GET_CAPABILITIES virConnectGetCapabilities (Read, Low) => ToCome(FRONT_DOOR);
+    21 CONNECT_LIST_DEFINED_DOMAINS virConnectListDefinedDomains (Read, High) => ToCome(FRONT_DOOR);
+    25 CONNECT_NUM_OF_DEFINED_DOMAINS virConnectNumOfDefinedDomains (Read, High) => ToCome(FRONT_DOOR);
+    37 CONNECT_LIST_DOMAINS virConnectListDomains (Read, High) => ToCome(FRONT_DOOR);
+    51 CONNECT_NUM_OF_DOMAINS virConnectNumOfDomains (Read, High) => ToCome(FRONT_DOOR);
+    59 CONNECT_GET_HOSTNAME virConnectGetHostname (Read, High) => ToCome(FRONT_DOOR);
+    60 CONNECT_SUPPORTS_FEATURE virConnectSupportsFeature (Read, High) => ToCome(FRONT_DOOR);
+    66 AUTH_LIST virConnectOpen (Read, High) => ToCome(FRONT_DOOR);
+    67 AUTH_SASL_INIT virConnectOpen (Read, High) => ToCome(REMOTE);
+    68 AUTH_SASL_START virConnectOpen (Read, High) => ToCome(REMOTE);
+    69 AUTH_SASL_STEP virConnectOpen (Read, High) => ToCome(REMOTE);
+    70 AUTH_POLKIT virConnectOpen (Read, High) => Unsupported(POLKIT);
+    101 NODE_GET_CELLS_FREE_MEMORY virNodeGetCellsFreeMemory (Read, High) => ToCome(FRONT_DOOR);
+    102 NODE_GET_FREE_MEMORY virNodeGetFreeMemory (Read, High) => ToCome(FRONT_DOOR);
+    105 CONNECT_DOMAIN_EVENT_REGISTER virConnectDomainEventRegister (Read, High) => Unsupported(OLD_EVENTS);
+    106 CONNECT_DOMAIN_EVENT_DEREGISTER virConnectDomainEventDeregister (Read, High) => Unsupported(OLD_EVENTS);
+    110 CONNECT_GET_URI virConnectGetURI (Read, High) => ToCome(FRONT_DOOR);
+    122 NODE_GET_SECURITY_MODEL virNodeGetSecurityModel (Read, High) => ToCome(FRONT_DOOR);
+    135 CONNECT_DOMAIN_XML_FROM_NATIVE virConnectDomainXMLFromNative (Write, Low) => ToCome(FRONT_DOOR);
+    136 CONNECT_DOMAIN_XML_TO_NATIVE virConnectDomainXMLToNative (Write, Low) => ToCome(FRONT_DOOR);
+    149 CONNECT_IS_SECURE virConnectIsSecure (Read, High) => ToCome(FRONT_DOOR);
+    157 CONNECT_GET_LIB_VERSION virConnectGetLibVersion (Read, High) => ToCome(FRONT_DOOR);
+    158 CONNECT_COMPARE_CPU virConnectCompareCPU (Read, High) => ToCome(FRONT_DOOR);
+    162 CONNECT_BASELINE_CPU virConnectBaselineCPU (Read, Low) => ToCome(FRONT_DOOR);
+    167 CONNECT_DOMAIN_EVENT_REGISTER_ANY virConnectDomainEventRegisterAny (Read, High) => Unsupported(OLD_EVENTS);
+    168 CONNECT_DOMAIN_EVENT_DEREGISTER_ANY virConnectDomainEventDeregisterAny (Read, High) => Unsupported(OLD_EVENTS);
+    203 CONNECT_GET_SYSINFO virConnectGetSysinfo (Read, High) => ToCome(FRONT_DOOR);
+    227 NODE_GET_CPU_STATS virNodeGetCPUStats (Read, High) => ToCome(FRONT_DOOR);
+    228 NODE_GET_MEMORY_STATS virNodeGetMemoryStats (Read, High) => ToCome(FRONT_DOOR);
+    250 NODE_SUSPEND_FOR_DURATION virNodeSuspendForDuration (Write, Low) => ToCome(FRONT_DOOR);
+    273 CONNECT_LIST_ALL_DOMAINS virConnectListAllDomains (Read, High) => ToCome(FRONT_DOOR);
+    288 NODE_SET_MEMORY_PARAMETERS virNodeSetMemoryParameters (Write, Low) => ToCome(FRONT_DOOR);
+    289 NODE_GET_MEMORY_PARAMETERS virNodeGetMemoryParameters (Read, Low) => ToCome(FRONT_DOOR);
+    293 NODE_GET_CPU_MAP virNodeGetCPUMap (Read, Low) => ToCome(FRONT_DOOR);
+    312 CONNECT_GET_CPU_MODEL_NAMES virConnectGetCPUModelNames (Read, Low) => ToCome(FRONT_DOOR);
+    316 CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY virConnectDomainEventRegisterAny (Read, High) => ToCome(FRONT_DOOR);
+    317 CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY virConnectDomainEventDeregisterAny (Read, High) => ToCome(FRONT_DOOR);
+    340 NODE_GET_FREE_PAGES virNodeGetFreePages (Read, High) => ToCome(FRONT_DOOR);
+    342 CONNECT_GET_DOMAIN_CAPABILITIES virConnectGetDomainCapabilities (Write, Low) => ToCome(FRONT_DOOR);
+    344 CONNECT_GET_ALL_DOMAIN_STATS virConnectGetAllDomainStats (Read, Low) => ToCome(FRONT_DOOR);
+    347 NODE_ALLOC_PAGES virNodeAllocPages (Write, Low) => ToCome(FRONT_DOOR);
+    360 CONNECT_REGISTER_CLOSE_CALLBACK virConnectRegisterCloseCallback (Read, High) => ToCome(FRONT_DOOR);
+    361 CONNECT_UNREGISTER_CLOSE_CALLBACK virConnectUnregisterCloseCallback (Read, High) => ToCome(FRONT_DOOR);
+    393 CONNECT_COMPARE_HYPERVISOR_CPU virConnectCompareHypervisorCPU (Write, Low) => ToCome(FRONT_DOOR);
+    394 CONNECT_BASELINE_HYPERVISOR_CPU virConnectBaselineHypervisorCPU (Write, Low) => ToCome(FRONT_DOOR);
+    395 NODE_GET_SEV_INFO virNodeGetSEVInfo (Write, Low) => ToCome(ENCRYPTED);
+    419 CONNECT_SET_IDENTITY virConnectSetIdentity (Read, Low) => ToCome(FRONT_DOOR);
+}
