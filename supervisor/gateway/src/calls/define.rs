@@ -58,7 +58,8 @@ async fn parse(context: &Context, text: &str, validate: bool) -> Result<Box<Defi
             _ => error.into(),
         })?;
     for element in accepted {
-        tracing::info!(domain = %domain.name, "taken and not provided: {element}");
+        let (path, why) = (&element.path, element.reason);
+        tracing::info!(domain = %domain.name, path, "taken and not provided: {why}");
     }
     Ok(Box::new(domain))
 }

@@ -217,8 +217,8 @@ pub(super) async fn cpu(
         .await?;
     let vcpu_time = vcpus.iter().map(|vcpu| vcpu.run_ns);
     let params = vec![
-        uParam::new("cpu_time", signed(usage.cpu_time_ns)),
-        uParam::new("vcpu_time", signed(vcpu_time.fold(0, u64::wrapping_add))),
+        Param::new("cpu_time", usage.cpu_time_ns),
+        Param::new("vcpu_time", vcpu_time.fold(0, u64::wrapping_add)),
     ];
     let room = i32::try_from(call.nparams).unwrap_or(i32::MAX);
     let (params, nparams) = within(params, room);

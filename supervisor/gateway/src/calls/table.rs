@@ -133,3 +133,47 @@ served! {
     wire::network::NetworkLookupByName => absent::network_by_name;
     wire::network::NetworkLookupByUuid => absent::network_by_uuid;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::SERVED;
+    use crate::wire::frame::Program;
+    use crate::wire::procedures::{State, all};
+    use crate::wire::types::{connect, device, event};
+    use crate::wire::{call::Call as _, call::Event as _};
+
+    /// Those that the session serves itself.
+    const OF_SESSION: &[i32] = &[
+        connect::ConnectOpen::NUMBER,
+        connect::ConnectClose::NUMBER,
+        connect::ConnectSupportsFeature::NUMBER,
+        connect::AuthList::NUMBER,
+        connect::ConnectRegisterCloseCallback::NUMBER,
+        connect::ConnectUnregisterCloseCallback::NUMBER,
+        event::ConnectDomainEventCallbackRegisterAny::NUMBER,
+        event::ConnectDomainEventCallbackDeregisterAny::NUMBER,
+        device::DomainOpenConsole::NUMBER,
+    ];
+    /// Events that are sent.
+    const SENT: &[i32] = &[
+        event::DomainEventCallbackLifecycle::NUMBER,
+        event::DomainEventCallbackReboot::NUMBER,
+        event::DomainEventCallbackWatchdog::NUMBER,
+        event::DomainEventCallbackBalloonChange::NUMBER,
+        event::DomainEventCallbackDeviceRemoved::NUMBER,
+        event::DomainEventCallbackDeviceAdded::NUMBER,
+        event::DomainEventCallbackMetadataChange::NUMBER,
+        event::ConnectEventConnectionClosed::NUMBER,
+    ];
+
+    #[test]
+    fn the_table_says_of_each_procedure_whether_it_is_served() {
+        for procedure in all(Program::Remote) {
+            let number = procedure.number;
+            let served = [SERVED, OF_SESSION, SENT]
+                .iter()
+                .any(|served| served.contains(&number));
+            assert_eq!(procedure.state == State::Served, served, "{procedure:?}");
+        }
+    }
+}

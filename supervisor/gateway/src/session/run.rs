@@ -105,7 +105,15 @@ impl Session {
     }
 
     /// Serves until the client has closed the connection, or must be given up.
-    pub(super) async fn run(mut self) -> Result<(), SessionError> {
+    pub(super) async fn run(self) -> Result<(), SessionError> {
+        match self.serve().await {
+            // It left, and what was on its way to it was not read.
+            Err(SessionError::Socket(error)) if is_end(&error) => Ok(()),
+            end => end,
+        }
+    }
+
+    async fn serve(mut self) -> Result<(), SessionError> {
         loop {
             let more = self.handle()?;
             self.flush()?;
@@ -249,7 +257,6 @@ impl Session {
                 Ok(length)
             }
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(1),
-            Err(error) if error.kind() == io::ErrorKind::ConnectionReset => Ok(0),
             Err(error) => Err(error.into()),
         }
     }
@@ -310,6 +317,14 @@ impl Session {
             self.outbox.push(packet, Instant::now());
         }
     }
+}
+
+/// Whether it only says that the other end is gone.
+fn is_end(error: &io::Error) -> bool {
+    matches!(
+        error.kind(),
+        io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
+    )
 }
 
 async fn ready(socket: &UnixStream, interest: Option<Interest>) -> io::Result<tokio::io::Ready> {

@@ -2,13 +2,13 @@
 
 use super::Access::{Read, Write};
 use super::Rank::{High, Low};
-use super::State::ToCome;
+use super::State::{Served, ToCome};
 use super::call_rows;
 use super::reason::{FRONT_DOOR, INTERFACES, NETWORKS, NEWER, NWFILTERS};
 
 call_rows! {
-    36 CONNECT_LIST_DEFINED_NETWORKS virConnectListDefinedNetworks (Read, High) => ToCome(NETWORKS);
-    38 CONNECT_LIST_NETWORKS virConnectListNetworks (Read, High) => ToCome(NETWORKS);
+    36 CONNECT_LIST_DEFINED_NETWORKS virConnectListDefinedNetworks (Read, High) => Served;
+    38 CONNECT_LIST_NETWORKS virConnectListNetworks (Read, High) => Served;
     39 NETWORK_CREATE virNetworkCreate (Write, Low) => ToCome(NETWORKS);
     40 NETWORK_CREATE_XML virNetworkCreateXML (Write, Low) => ToCome(NETWORKS);
     41 NETWORK_DEFINE_XML virNetworkDefineXML (Write, High) => ToCome(NETWORKS);
@@ -16,12 +16,12 @@ call_rows! {
     43 NETWORK_GET_XML_DESC virNetworkGetXMLDesc (Read, High) => ToCome(NETWORKS);
     44 NETWORK_GET_AUTOSTART virNetworkGetAutostart (Read, High) => ToCome(NETWORKS);
     45 NETWORK_GET_BRIDGE_NAME virNetworkGetBridgeName (Read, High) => ToCome(NETWORKS);
-    46 NETWORK_LOOKUP_BY_NAME virNetworkLookupByName (Read, High) => ToCome(NETWORKS);
-    47 NETWORK_LOOKUP_BY_UUID virNetworkLookupByUUID (Read, High) => ToCome(NETWORKS);
+    46 NETWORK_LOOKUP_BY_NAME virNetworkLookupByName (Read, High) => Served;
+    47 NETWORK_LOOKUP_BY_UUID virNetworkLookupByUUID (Read, High) => Served;
     48 NETWORK_SET_AUTOSTART virNetworkSetAutostart (Write, High) => ToCome(NETWORKS);
     49 NETWORK_UNDEFINE virNetworkUndefine (Write, High) => ToCome(NETWORKS);
-    50 CONNECT_NUM_OF_DEFINED_NETWORKS virConnectNumOfDefinedNetworks (Read, High) => ToCome(NETWORKS);
-    52 CONNECT_NUM_OF_NETWORKS virConnectNumOfNetworks (Read, High) => ToCome(NETWORKS);
+    50 CONNECT_NUM_OF_DEFINED_NETWORKS virConnectNumOfDefinedNetworks (Read, High) => Served;
+    52 CONNECT_NUM_OF_NETWORKS virConnectNumOfNetworks (Read, High) => Served;
     126 CONNECT_NUM_OF_INTERFACES virConnectNumOfInterfaces (Read, High) => ToCome(INTERFACES);
     127 CONNECT_LIST_INTERFACES virConnectListInterfaces (Read, High) => ToCome(INTERFACES);
     128 INTERFACE_LOOKUP_BY_NAME virInterfaceLookupByName (Read, High) => ToCome(INTERFACES);
@@ -46,7 +46,7 @@ call_rows! {
     220 INTERFACE_CHANGE_BEGIN virInterfaceChangeBegin (Write, Low) => ToCome(INTERFACES);
     221 INTERFACE_CHANGE_COMMIT virInterfaceChangeCommit (Write, Low) => ToCome(INTERFACES);
     222 INTERFACE_CHANGE_ROLLBACK virInterfaceChangeRollback (Write, Low) => ToCome(INTERFACES);
-    283 CONNECT_LIST_ALL_NETWORKS virConnectListAllNetworks (Read, High) => ToCome(FRONT_DOOR);
+    283 CONNECT_LIST_ALL_NETWORKS virConnectListAllNetworks (Read, High) => Served;
     284 CONNECT_LIST_ALL_INTERFACES virConnectListAllInterfaces (Read, High) => ToCome(INTERFACES);
     286 CONNECT_LIST_ALL_NWFILTERS virConnectListAllNWFilters (Read, High) => ToCome(NWFILTERS);
     291 NETWORK_UPDATE virNetworkUpdate (Write, High) => ToCome(NETWORKS);

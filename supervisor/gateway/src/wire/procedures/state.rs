@@ -2,7 +2,7 @@
 
 use super::Access::{Read, Write, WriteIf};
 use super::Rank::{High, Low};
-use super::State::{ToCome, Unsupported};
+use super::State::{Served, ToCome, Unsupported};
 use super::call_rows;
 use super::reason::{BLOCK_JOBS, FRONT_DOOR, MIGRATION, OLD_MIGRATION, SAVE, SNAPSHOTS};
 
@@ -20,15 +20,15 @@ call_rows! {
     164 DOMAIN_ABORT_JOB virDomainAbortJob (Write, Low) => ToCome(FRONT_DOOR);
     166 DOMAIN_MIGRATE_SET_MAX_DOWNTIME virDomainMigrateSetMaxDowntime (Write, Low) => ToCome(MIGRATION);
     182 DOMAIN_MANAGED_SAVE virDomainManagedSave (Write, Low) => ToCome(SAVE);
-    183 DOMAIN_HAS_MANAGED_SAVE_IMAGE virDomainHasManagedSaveImage (Read, Low) => ToCome(SAVE);
+    183 DOMAIN_HAS_MANAGED_SAVE_IMAGE virDomainHasManagedSaveImage (Read, Low) => Served;
     184 DOMAIN_MANAGED_SAVE_REMOVE virDomainManagedSaveRemove (Write, Low) => ToCome(SAVE);
     185 DOMAIN_SNAPSHOT_CREATE_XML virDomainSnapshotCreateXML (Write, Low) => ToCome(SNAPSHOTS);
     186 DOMAIN_SNAPSHOT_GET_XML_DESC virDomainSnapshotGetXMLDesc (WriteIf(1), High) => ToCome(SNAPSHOTS);
-    187 DOMAIN_SNAPSHOT_NUM virDomainSnapshotNum (Read, High) => ToCome(SNAPSHOTS);
-    188 DOMAIN_SNAPSHOT_LIST_NAMES virDomainSnapshotListNames (Read, High) => ToCome(SNAPSHOTS);
-    189 DOMAIN_SNAPSHOT_LOOKUP_BY_NAME virDomainSnapshotLookupByName (Read, High) => ToCome(SNAPSHOTS);
-    190 DOMAIN_HAS_CURRENT_SNAPSHOT virDomainHasCurrentSnapshot (Read, Low) => ToCome(SNAPSHOTS);
-    191 DOMAIN_SNAPSHOT_CURRENT virDomainSnapshotCurrent (Read, Low) => ToCome(SNAPSHOTS);
+    187 DOMAIN_SNAPSHOT_NUM virDomainSnapshotNum (Read, High) => Served;
+    188 DOMAIN_SNAPSHOT_LIST_NAMES virDomainSnapshotListNames (Read, High) => Served;
+    189 DOMAIN_SNAPSHOT_LOOKUP_BY_NAME virDomainSnapshotLookupByName (Read, High) => Served;
+    190 DOMAIN_HAS_CURRENT_SNAPSHOT virDomainHasCurrentSnapshot (Read, Low) => Served;
+    191 DOMAIN_SNAPSHOT_CURRENT virDomainSnapshotCurrent (Read, Low) => Served;
     192 DOMAIN_REVERT_TO_SNAPSHOT virDomainRevertToSnapshot (Write, Low) => ToCome(SNAPSHOTS);
     193 DOMAIN_SNAPSHOT_DELETE virDomainSnapshotDelete (Write, Low) => ToCome(SNAPSHOTS);
     207 DOMAIN_MIGRATE_SET_MAX_SPEED virDomainMigrateSetMaxSpeed (Write, Low) => ToCome(MIGRATION);
@@ -53,7 +53,7 @@ call_rows! {
     266 DOMAIN_BLOCK_REBASE virDomainBlockRebase (Write, Low) => ToCome(BLOCK_JOBS);
     271 DOMAIN_SNAPSHOT_IS_CURRENT virDomainSnapshotIsCurrent (Read, Low) => ToCome(SNAPSHOTS);
     272 DOMAIN_SNAPSHOT_HAS_METADATA virDomainSnapshotHasMetadata (Read, Low) => ToCome(SNAPSHOTS);
-    274 DOMAIN_LIST_ALL_SNAPSHOTS virDomainListAllSnapshots (Read, High) => ToCome(SNAPSHOTS);
+    274 DOMAIN_LIST_ALL_SNAPSHOTS virDomainListAllSnapshots (Read, High) => Served;
     275 DOMAIN_SNAPSHOT_LIST_ALL_CHILDREN virDomainSnapshotListAllChildren (Read, High) => ToCome(SNAPSHOTS);
     290 DOMAIN_BLOCK_COMMIT virDomainBlockCommit (Write, Low) => ToCome(BLOCK_JOBS);
     298 DOMAIN_GET_JOB_STATS virDomainGetJobStats (Read, Low) => ToCome(FRONT_DOOR);
@@ -73,7 +73,7 @@ call_rows! {
     389 DOMAIN_MANAGED_SAVE_DEFINE_XML virDomainManagedSaveDefineXML (Write, Low) => ToCome(SAVE);
     411 DOMAIN_CHECKPOINT_CREATE_XML virDomainCheckpointCreateXML (Write, Low) => ToCome(SNAPSHOTS);
     412 DOMAIN_CHECKPOINT_GET_XML_DESC virDomainCheckpointGetXMLDesc (WriteIf(1), Low) => ToCome(SNAPSHOTS);
-    413 DOMAIN_LIST_ALL_CHECKPOINTS virDomainListAllCheckpoints (Read, High) => ToCome(SNAPSHOTS);
+    413 DOMAIN_LIST_ALL_CHECKPOINTS virDomainListAllCheckpoints (Read, High) => Served;
     414 DOMAIN_CHECKPOINT_LIST_ALL_CHILDREN virDomainCheckpointListAllChildren (Read, High) => ToCome(SNAPSHOTS);
     415 DOMAIN_CHECKPOINT_LOOKUP_BY_NAME virDomainCheckpointLookupByName (Read, High) => ToCome(SNAPSHOTS);
     416 DOMAIN_CHECKPOINT_GET_PARENT virDomainCheckpointGetParent (Read, High) => ToCome(SNAPSHOTS);
