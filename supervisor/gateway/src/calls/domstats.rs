@@ -6,7 +6,8 @@ use reeve_ipc::api::call::{DomainFiguresList, DomainRef};
 use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf, VcpuFigures, VcpuState};
 use reeve_ipc::api::view::DeviceStats;
 use reeve_ipc::device::DeviceFigures;
-use reeve_ipc::model::{DeviceName, Domain as Definition};
+use reeve_ipc::model::{DeviceName, DiskTarget};
+use tokio::task::{JoinError, JoinSet};
 
 use super::context::{handle, reference};
 use super::failure::{Failure, check_flags};
@@ -14,6 +15,7 @@ use super::list::{FILTERS, active_only, passes};
 use super::statistics::direction;
 use super::{Context, kib, memory, state};
 use crate::wire::types::DOMAINS_MAX;
+use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect::{ConnectGetAllDomainStats, DomainStats};
 use crate::wire::types::params::Param;
 use crate::wire::xdr::List;
@@ -38,6 +40,8 @@ const NO_WAIT: u32 = 1 << 29;
 const BACKING: u32 = 1 << 30;
 /// A group that there is not is an error.
 const ENFORCE: u32 = 1 << 31;
+/// Definitions that are asked for at a time.
+const TOGETHER: usize = 8;
 /// Domains of one question.
 const PAGE: usize = reeve_ipc::api::MAX_PAGE;
 
@@ -68,21 +72,20 @@ pub(super) async fn all(
             these(&context, groups, &refs).await?
         }
     };
-    let mut records = Vec::with_capacity(figures.len());
-    for figures in figures {
-        if !passes(&figures.summary, call.flags & FILTERS) {
-            continue;
-        }
-        let definition = match wanted & group::BLOCK {
-            0 => None,
-            _ => files(&context, &figures).await,
-        };
-        records.push(DomainStats {
-            domain: handle(&figures.summary),
-            params: record(&figures, definition.as_ref(), wanted).into(),
-        });
-    }
-    Ok(records.into())
+    let passing = figures
+        .into_iter()
+        .filter(|figures| passes(&figures.summary, call.flags & FILTERS));
+    let figures: Vec<_> = passing.collect();
+    let files = match wanted & group::BLOCK {
+        0 => Vec::new(),
+        _ => files(&context, &figures).await,
+    };
+    let mut files = files.into_iter();
+    let records = figures.iter().map(|figures| DomainStats {
+        domain: handle(&figures.summary),
+        params: record(figures, &files.next().unwrap_or_default(), wanted).into(),
+    });
+    Ok(records.collect())
 }
 
 async fn every(
@@ -121,20 +124,54 @@ async fn these(
     Ok(all)
 }
 
-/// The definition that says which files disks are in, where there are disks.
-async fn files(context: &Context, figures: &DomainFigures) -> Option<Definition> {
+/// The files that disks are in, by the disks' targets.
+type Files = Vec<(DiskTarget, String)>;
+
+/// The files of each of these domains, in their order. Of one without disks nothing is asked.
+async fn files(context: &Arc<Context>, domains: &[DomainFigures]) -> Vec<Files> {
     let is_disk = |device: &DeviceStats| matches!(device.device, DeviceName::Disk(_));
-    if !figures.devices.iter().any(is_disk) {
-        return None;
+    let mut all = vec![Files::new(); domains.len()];
+    let mut asked = JoinSet::new();
+    for (index, figures) in domains.iter().enumerate() {
+        if !figures.devices.iter().any(is_disk) {
+            continue;
+        }
+        if asked.len() >= TOGETHER {
+            take(&mut all, asked.join_next().await);
+        }
+        let (context, domain) = (Arc::clone(context), handle(&figures.summary));
+        asked.spawn(async move { (index, of(&context, &domain).await) });
     }
-    context
-        .definition(&handle(&figures.summary), false)
-        .await
-        .ok()
+    while let Some(answered) = asked.join_next().await {
+        take(&mut all, Some(answered));
+    }
+    all
+}
+
+fn take(all: &mut [Files], answered: Option<Result<(usize, Files), JoinError>>) {
+    if let Some(Ok((index, files))) = answered {
+        if let Some(place) = all.get_mut(index) {
+            *place = files;
+        }
+    }
+}
+
+async fn of(context: &Context, domain: &Domain) -> Files {
+    let Ok(definition) = context.definition(domain, false).await else {
+        // It is gone by now.
+        return Files::new();
+    };
+    let disks = definition.devices.disks.into_iter();
+    disks
+        .filter_map(|disk| {
+            let path = disk.image?.path;
+            Some((disk.target, path.to_string_lossy().into_owned()))
+        })
+        .collect()
 }
 
 /// The figures of one domain under libvirt's names.
-fn record(figures: &DomainFigures, files: Option<&Definition>, wanted: u32) -> Vec<Param> {
+fn record(figures: &DomainFigures, files: &Files, wanted: u32) -> Vec<Param> {
     let mut params = Vec::new();
     let summary = &figures.summary;
     if wanted & group::STATE != 0 {
@@ -224,7 +261,7 @@ fn interfaces(figures: &DomainFigures, params: &mut Vec<Param>) {
     }
 }
 
-fn disks(figures: &DomainFigures, files: Option<&Definition>, params: &mut Vec<Param>) {
+fn disks(figures: &DomainFigures, files: &Files, params: &mut Vec<Param>) {
     let disks = figures.devices.iter();
     let disks = disks.filter_map(|device| match &device.device {
         DeviceName::Disk(target) => Some((target, device.figures)),
@@ -235,15 +272,9 @@ fn disks(figures: &DomainFigures, files: Option<&Definition>, params: &mut Vec<P
     for (index, (target, figures)) in disks.into_iter().enumerate() {
         let name = |what: &str| format!("block.{index}.{what}");
         params.push(Param::new(name("name"), target.as_str()));
-        let disk = files.and_then(|domain| {
-            let mut disks = domain.devices.disks.iter();
-            disks.find(|disk| disk.target == *target)
-        });
-        if let Some(image) = disk.and_then(|disk| disk.image.as_ref()) {
-            params.push(Param::new(
-                name("path"),
-                image.path.to_string_lossy().into_owned(),
-            ));
+        let mut files = files.iter();
+        if let Some((_, path)) = files.find(|(named, _)| named == target) {
+            params.push(Param::new(name("path"), path.as_str()));
         }
         if let DeviceFigures::Disk(disk) = figures {
             params.push(Param::new(name("rd.reqs"), disk.reads.operations));

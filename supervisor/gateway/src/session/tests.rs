@@ -4,5 +4,7 @@ mod calls;
 mod console;
 mod events;
 mod harness;
+mod host;
 mod hostile;
 mod opening;
+mod virsh;

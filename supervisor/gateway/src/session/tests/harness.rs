@@ -12,7 +12,7 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::{Cursor, Event, EventKind};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, Access};
-use reeve_ipc::model::DomainUuid;
+use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, codec, scm};
 
 use crate::calls::testing::uuid_of;
@@ -39,7 +39,41 @@ pub(super) enum Act {
     Die,
 }
 
-type Script = Box<dyn FnMut(&CallBody) -> Act + Send>;
+type Script = Box<dyn FnMut(&Supervisor, &CallBody) -> Act + Send>;
+
+/// Serves a client whose socket that is, with a supervisor that follows the script.
+pub(super) fn serve_both(
+    client: OwnedFd,
+    script: impl FnMut(&Supervisor, &CallBody) -> Act + Send + 'static,
+) -> (Supervisor, JoinHandle<Result<(), SessionError>>) {
+    serve_with(client, Access::ReadWrite, Box::new(script))
+}
+
+fn serve_with(
+    client: OwnedFd,
+    access: Access,
+    script: Script,
+) -> (Supervisor, JoinHandle<Result<(), SessionError>>) {
+    let (api, other) = scm::pair().unwrap();
+    let client = UnixStream::from(client);
+    client.set_nonblocking(true).unwrap();
+    let supervisor = Supervisor {
+        socket: Arc::new(other),
+        held: Arc::default(),
+        seen: Arc::default(),
+        number: Arc::default(),
+    };
+    let peer = supervisor.clone();
+    std::thread::spawn(move || peer.run(script));
+    let session = std::thread::spawn(move || {
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        runtime.block_on(serve(client.into(), api, Rights { access }))
+    });
+    (supervisor, session)
+}
 
 /// The supervisor's end.
 #[derive(Clone)]
@@ -71,6 +105,11 @@ impl Supervisor {
 
     /// Something happened to the domain of that name.
     pub(super) fn event(&self, name: &str, kind: EventKind) {
+        self.event_of(DomainUuid(uuid_of(name)), name.parse().unwrap(), kind);
+    }
+
+    /// As [`Self::event`], of any UUID.
+    pub(super) fn event_of(&self, uuid: DomainUuid, name: DomainName, kind: EventKind) {
         let mut number = self.number.lock().unwrap();
         *number += 1;
         let cursor = Cursor {
@@ -79,8 +118,8 @@ impl Supervisor {
         };
         let event = Event {
             time_ms: 0,
-            uuid: DomainUuid(uuid_of(name)),
-            name: name.parse().unwrap(),
+            uuid,
+            name,
             kind,
         };
         self.send(&ToClient::Event { cursor, event }, &[]);
@@ -128,7 +167,7 @@ impl Supervisor {
                         self.answer(id, Ok(AnswerBody::EventsSubscribe(subscribed)));
                         continue;
                     }
-                    match script(&body) {
+                    match script(&self, &body) {
                         Act::Answer(answer) => self.answer(id, Ok(answer)),
                         Act::Fds(answer, fds) => {
                             let result = Ok(answer);
@@ -216,24 +255,10 @@ impl Client {
         script: impl FnMut(&CallBody) -> Act + Send + 'static,
     ) -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
-        theirs.set_nonblocking(true).unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let (api, other) = scm::pair().unwrap();
-        let supervisor = Supervisor {
-            socket: Arc::new(other),
-            held: Arc::default(),
-            seen: Arc::default(),
-            number: Arc::default(),
-        };
-        let peer = supervisor.clone();
-        std::thread::spawn(move || peer.run(Box::new(script)));
-        let session = std::thread::spawn(move || {
-            let runtime = tokio::runtime::Builder::new_current_thread()
-                .enable_all()
-                .build()
-                .unwrap();
-            runtime.block_on(serve(theirs.into(), api, Rights { access }))
-        });
+        let mut script = script;
+        let script: Script = Box::new(move |_, call| script(call));
+        let (supervisor, session) = serve_with(theirs.into(), access, script);
         Self {
             socket,
             assembler: Assembler::default(),
