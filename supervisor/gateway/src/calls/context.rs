@@ -1,15 +1,19 @@
 //! What every call of an open connection has at hand: the supervisor, and how the client opened.
 
+use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
-    Call, DomainDefinitionGet, DomainGet, DomainList, DomainRef, DomainStatsGet,
+    Call, DomainDefinitionGet, DomainFiguresList, DomainGet, DomainList, DomainRef,
+    SupervisorInfoGet,
 };
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::error::ApiErrorCode;
-use reeve_ipc::api::view::{DomainDetails, DomainStats, DomainSummary};
+use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf};
+use reeve_ipc::api::view::{DomainDetails, DomainSummary};
 use reeve_ipc::model::{Domain as Definition, DomainName, DomainUuid};
+use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::failure::{Code, Failure};
@@ -39,9 +43,10 @@ pub(super) struct Impact {
 }
 
 /// An open connection.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Context {
     api: Client,
+    sockets: OnceCell<PathBuf>,
     /// The URI that was accepted.
     pub(crate) uri: String,
     /// The client may look only, or asked for no more.
@@ -52,6 +57,7 @@ impl Context {
     pub(super) const fn new(api: Client, uri: String, read_only: bool) -> Self {
         Self {
             api,
+            sockets: OnceCell::const_new(),
             uri,
             read_only,
         }
@@ -118,13 +124,48 @@ impl Context {
         }
     }
 
-    /// What the kernel says of a domain's worker.
+    /// How a domain stands, with the figures of those groups.
     ///
     /// # Errors
     /// There is none.
-    pub(super) async fn stats(&self, domain: &Domain) -> Result<DomainStats, Failure> {
-        let of = reference(domain);
-        self.of(domain, DomainStatsGet { domain: of }).await
+    pub(super) async fn figures(
+        &self,
+        domain: &Domain,
+        groups: FigureGroups,
+    ) -> Result<DomainFigures, Failure> {
+        let of = FiguresOf::Named(vec![reference(domain)]);
+        let page = self.call(DomainFiguresList { of, groups }).await?;
+        let found = page.domains.into_iter().next();
+        found.ok_or_else(|| absent(domain))
+    }
+
+    /// As [`Self::figures`], of a domain that must have a worker.
+    ///
+    /// # Errors
+    /// There is none, or it has none.
+    pub(super) async fn active_figures(
+        &self,
+        domain: &Domain,
+        groups: FigureGroups,
+    ) -> Result<DomainFigures, Failure> {
+        let figures = self.figures(domain, groups).await?;
+        match figures.summary.state.is_active() {
+            true => Ok(figures),
+            false => Err(Failure::not_running()),
+        }
+    }
+
+    /// Where the sockets of devices are whose path no document says: one place, for as long as the supervisor
+    /// is there.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn sockets(&self) -> Result<&Path, Failure> {
+        let sockets = self.sockets.get_or_try_init(|| async {
+            let supervisor = self.call(SupervisorInfoGet {}).await?;
+            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join("sockets"))
+        });
+        Ok(sockets.await?.as_path())
     }
 
     /// A domain's definition: the one it runs with, or that which is kept.
@@ -152,12 +193,9 @@ impl Context {
         domain: &Domain,
         call: C,
     ) -> Result<C::Answer, Failure> {
-        self.call(call).await.map_err(|mut failure| {
-            if failure.code == Code::NoDomain {
-                let (uuid, name) = (Uuid::from_bytes(domain.uuid), &domain.name);
-                failure.detail = format!("no domain with matching uuid '{uuid}' ({name})");
-            }
-            failure
+        self.call(call).await.map_err(|failure| match failure.code {
+            Code::NoDomain => absent(domain),
+            _ => failure,
         })
     }
 
@@ -206,6 +244,13 @@ pub(super) fn impact_of(summary: &DomainSummary, flags: u32) -> Result<Impact, F
         return Err(Failure::new(Code::OperationInvalid, why));
     }
     Ok(Impact { live, persistent })
+}
+
+/// That there is no domain of that handle.
+fn absent(domain: &Domain) -> Failure {
+    let (uuid, name) = (Uuid::from_bytes(domain.uuid), &domain.name);
+    let why = format!("no domain with matching uuid '{uuid}' ({name})");
+    Failure::not_found(Code::NoDomain, why)
 }
 
 /// The domain of a handle: its UUID names it, whatever else the handle says.

@@ -1,11 +1,8 @@
 //! Documents of domains: defined, created, printed.
 
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{
-    DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceStatsGet, SupervisorInfoGet,
-};
+use reeve_ipc::api::call::{DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceStatsGet};
 use reeve_ipc::api::view::{DeviceStats, DomainSummary};
 use reeve_ipc::device::DeviceFigures;
 use reeve_ipc::model::{Domain as Definition, DomainUuid, MemorySize};
@@ -22,33 +19,21 @@ use crate::wire::types::lifecycle as wire;
 use crate::xml::domain::{Hypervisor, Live, Parse, Parsed, Plugged, View};
 use crate::xml::{self, XmlErrorKind};
 
-/// What documents need of the connection they came by.
-pub(super) struct Ground {
-    /// Where the sockets of devices are whose path is not said.
-    pub(super) sockets: PathBuf,
-    pub(super) hypervisor: Hypervisor,
-}
-
-pub(super) async fn ground(context: &Context) -> Result<Ground, Failure> {
-    let supervisor = context.call(SupervisorInfoGet {}).await?;
-    let hypervisor = match super::connect::is_test(context) {
+/// Of which type a connection's domains are.
+pub(super) fn hypervisor(context: &Context) -> Hypervisor {
+    match super::connect::is_test(context) {
         true => Hypervisor::Test,
         false => Hypervisor::Kvm,
-    };
-    Ok(Ground {
-        sockets: Path::new(&supervisor.run_directory).join("sockets"),
-        hypervisor,
-    })
+    }
 }
 
 /// What a document says. Strict in any case: whether a client asks for its validation makes no difference but
 /// in the code of a refusal.
 async fn parse(context: &Context, text: &str, validate: bool) -> Result<Box<Definition>, Failure> {
-    let ground = ground(context).await?;
     let how = Parse {
         uuid: DomainUuid(Uuid::new_v4()),
-        sockets: &ground.sockets,
-        hypervisor: ground.hypervisor,
+        sockets: context.sockets().await?,
+        hypervisor: hypervisor(context),
     };
     let Parsed { domain, accepted } =
         xml::domain::parse(text, &how).map_err(|error| match error.kind {
@@ -134,8 +119,8 @@ pub(super) async fn xml_desc(
         domain: reference(&call.domain),
         persistent,
     };
-    let (ground, definition) = tokio::join!(ground(&context), context.of(&call.domain, get));
-    let (ground, definition) = (ground?, definition?.domain);
+    let sockets = context.sockets().await?;
+    let definition = context.of(&call.domain, get).await?.domain;
     let devices = match live {
         true => figures(&context, &call.domain).await,
         false => Vec::new(),
@@ -145,8 +130,8 @@ pub(super) async fn xml_desc(
         live: live.then(|| alive(&summary, &devices, &taps)).flatten(),
         secure,
         migratable,
-        sockets: &ground.sockets,
-        hypervisor: ground.hypervisor,
+        sockets,
+        hypervisor: hypervisor(&context),
     };
     Ok(xml::domain::format(&definition, &view))
 }

@@ -13,7 +13,6 @@ use uuid::Uuid;
 
 use super::Context;
 use super::context::{Impact, impact, impact_of, reference};
-use super::define::ground;
 use super::failure::{Code, Failure, check_flags};
 use crate::wire::types::device as wire;
 use crate::wire::types::handles::Domain;
@@ -24,9 +23,9 @@ const FORCE: u32 = 4;
 
 async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Result<(), Failure> {
     let Impact { live, persistent } = context.impact(of, flags).await?;
-    let ground = ground(context).await?;
+    let sockets = context.sockets().await?;
     let uuid = DomainUuid(Uuid::from_bytes(of.uuid));
-    let parsed = device::parse(xml, uuid, &ground.sockets)?;
+    let parsed = device::parse(xml, uuid, sockets)?;
     let attach = DomainDeviceAttach {
         domain: reference(of),
         device: Box::new(parsed.device),
@@ -130,8 +129,8 @@ pub(super) async fn update(
     )?;
     let summary = context.summary(&call.domain).await?;
     let impact = impact_of(&summary, call.flags & impact::ANY)?;
-    let ground = ground(&context).await?;
-    let wanted = device::parse(&call.xml, summary.uuid, &ground.sockets)?.device;
+    let sockets = context.sockets().await?;
+    let wanted = device::parse(&call.xml, summary.uuid, sockets)?.device;
     let definition = looked_in(&context, &call.domain, impact).await?;
     let name = device::identify(&call.xml, &definition.devices)?;
     for change in changes(&definition.devices, &name, wanted)? {

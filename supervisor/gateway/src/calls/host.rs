@@ -6,6 +6,7 @@ use std::sync::Arc;
 use reeve_ipc::api::call::{HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostMemoryStatsGet};
 use reeve_ipc::api::host::{CpuTimes, HostCpu, HostInfo};
 
+use super::define::hypervisor;
 use super::failure::{Failure, check_flags, invalid_argument};
 use super::vcpus::map_of;
 use super::{Context, connect, kib};
@@ -14,7 +15,6 @@ use crate::wire::types::connect::{ConnectGetCapabilities, ConnectGetDomainCapabi
 use crate::wire::types::host as wire;
 use crate::wire::xdr::{Chars, List};
 use crate::xml::capabilities::{self, Cell, Host};
-use crate::xml::domain::Hypervisor;
 use crate::xml::domain_capabilities::{self, Query};
 
 /// The program that runs domains, as documents name it.
@@ -226,13 +226,6 @@ pub(super) async fn free_pages(
         }
     }
     Ok(counts.into())
-}
-
-fn hypervisor(context: &Context) -> Hypervisor {
-    match connect::is_test(context) {
-        true => Hypervisor::Test,
-        false => Hypervisor::Kvm,
-    }
 }
 
 /// Every CPU that runs, with where it is.

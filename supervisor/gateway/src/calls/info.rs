@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
+use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::JobKind;
 
 use super::failure::{Failure, check_flags};
-use super::memory::now_kib;
+use super::memory::left_kib;
 use super::{Context, kib, state};
 use crate::wire::types::inspect as wire;
 use crate::wire::types::save::DomainHasManagedSaveImage;
@@ -19,16 +20,16 @@ pub(super) async fn info(
     context: Arc<Context>,
     call: wire::DomainGetInfo,
 ) -> Result<wire::DomainInfo, Failure> {
-    let summary = context.summary(&call.domain).await?;
-    let (mut memory, mut cpu_time) = (kib(summary.memory.bytes()), 0);
-    let most = memory;
-    if summary.state.is_active() {
-        // Both at once; a domain that ends meanwhile has used what it had.
-        let usage = context.stats(&call.domain);
-        let (usage, now) = tokio::join!(usage, now_kib(&context, &summary));
-        cpu_time = usage.map_or(0, |usage| usage.cpu_time_ns);
-        memory = now;
-    }
+    let groups = FigureGroups {
+        usage: true,
+        devices: true,
+        ..FigureGroups::default()
+    };
+    let figures = context.figures(&call.domain, groups).await?;
+    let summary = &figures.summary;
+    let memory = left_kib(summary.memory, &figures.devices);
+    let most = kib(summary.memory.bytes());
+    let cpu_time = figures.usage.map_or(0, |usage| usage.cpu_time_ns);
     let (state, _) = state::numbers(summary.state);
     Ok(wire::DomainInfo {
         state: u8::try_from(state).unwrap_or_default(),

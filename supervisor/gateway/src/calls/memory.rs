@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{DomainDefine, DomainDeviceStatsGet, DomainMemorySet, DomainRef};
-use reeve_ipc::api::view::{DeviceStats, DomainSummary};
+use reeve_ipc::api::call::{DomainDefine, DomainMemorySet};
+use reeve_ipc::api::figures::FigureGroups;
+use reeve_ipc::api::view::DeviceStats;
 use reeve_ipc::device::{BalloonFigures, DeviceFigures, GuestMemoryFigures};
 use reeve_ipc::model::MemorySize;
 
@@ -42,15 +43,6 @@ pub(super) fn left_kib(memory: MemorySize, devices: &[DeviceStats]) -> u64 {
         };
     }
     kib(bytes)
-}
-
-/// What a running domain's guest has just now, in KiB; all of it where its worker does not say.
-pub(super) async fn now_kib(context: &Context, summary: &DomainSummary) -> u64 {
-    let domain = DomainRef::Uuid(summary.uuid);
-    match context.call(DomainDeviceStatsGet { domain }).await {
-        Ok(devices) => left_kib(summary.memory, &devices),
-        Err(_) => kib(summary.memory.bytes()),
-    }
 }
 
 /// The balloon's own figures, if there is one.
@@ -110,16 +102,18 @@ pub(super) async fn stats(
     call: DomainMemoryStats,
 ) -> Result<List<MemoryStat, 1024>, Failure> {
     check_flags(call.flags, 0, "virDomainMemoryStats")?;
-    let summary = context.active(&call.domain).await?;
-    let domain = reference(&call.domain);
-    let devices = context.of(&call.domain, DomainDeviceStatsGet { domain });
-    let (devices, usage) = tokio::join!(devices, context.stats(&call.domain));
-    let devices = devices?;
-    let mut stats = vec![(tag::ACTUAL_BALLOON, left_kib(summary.memory, &devices))];
-    if let Some(said) = balloon(&devices).and_then(|balloon| balloon.guest) {
+    let groups = FigureGroups {
+        usage: true,
+        devices: true,
+        ..FigureGroups::default()
+    };
+    let figures = context.active_figures(&call.domain, groups).await?;
+    let left = left_kib(figures.summary.memory, &figures.devices);
+    let mut stats = vec![(tag::ACTUAL_BALLOON, left)];
+    if let Some(said) = balloon(&figures.devices).and_then(|balloon| balloon.guest) {
         stats.extend(guest(&said, now_s()));
     }
-    if let Ok(usage) = usage {
+    if let Some(usage) = figures.usage {
         stats.push((tag::RSS, kib(usage.resident_bytes)));
     }
     let most = usize::try_from(call.max_stats).unwrap_or(usize::MAX);

@@ -2,7 +2,8 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{DomainDeviceStatsGet, DomainVcpuStatsGet};
+use reeve_ipc::api::call::DomainDeviceStatsGet;
+use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::DeviceStats;
 use reeve_ipc::device::{DeviceFigures, DirectionFigures, DiskFigures, NicFigures};
 use reeve_ipc::model::DeviceName;
@@ -14,6 +15,9 @@ use super::failure::{Failure, check_flags, invalid_argument, no_support};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect as wire;
 use crate::wire::types::params::Param;
+
+/// The client takes text among the parameters (libvirt `VIR_TYPED_PARAM_STRING_OKAY`).
+const TEXT_OKAY: u32 = 4;
 
 /// A counter as libvirt's signed ones have it.
 pub(super) fn signed(count: u64) -> i64 {
@@ -114,7 +118,6 @@ pub(super) async fn block_flags(
     context: Arc<Context>,
     call: wire::DomainBlockStatsFlags,
 ) -> Result<wire::BlockStatsParams, Failure> {
-    const TEXT_OKAY: u32 = 4;
     check_flags(call.flags, TEXT_OKAY, "virDomainBlockStatsFlags")?;
     let disk = disk(&context, &call.domain, &call.path).await?;
     let params = vec![
@@ -198,27 +201,26 @@ pub(super) async fn disk_errors(
     })
 }
 
-/// What a domain's CPU time went to. Without a first CPU it is that of the whole domain; by CPU of the host
-/// nobody keeps it.
+/// What a domain's CPU time went to: without a first CPU that of the whole domain. By CPU of the host nobody
+/// keeps it.
 pub(super) async fn cpu(
     context: Arc<Context>,
     call: wire::DomainGetCpuStats,
 ) -> Result<wire::CpuStats, Failure> {
-    const TEXT_OKAY: u32 = 4;
     check_flags(call.flags, TEXT_OKAY, "virDomainGetCPUStats")?;
-    context.active(&call.domain).await?;
+    let groups = FigureGroups {
+        usage: true,
+        ..FigureGroups::default()
+    };
+    let figures = context.active_figures(&call.domain, groups).await?;
     if call.start_cpu >= 0 {
         return Err(no_support("virDomainGetCPUStats by CPU of the host"));
     }
-    let usage = context.stats(&call.domain).await?;
-    let domain = reference(&call.domain);
-    let vcpus = context
-        .of(&call.domain, DomainVcpuStatsGet { domain })
-        .await?;
-    let vcpu_time = vcpus.iter().map(|vcpu| vcpu.run_ns);
+    let usage = figures.usage.unwrap_or_default();
     let params = vec![
         Param::new("cpu_time", usage.cpu_time_ns),
-        Param::new("vcpu_time", vcpu_time.fold(0, u64::wrapping_add)),
+        Param::new("user_time", usage.user_ns),
+        Param::new("system_time", usage.system_ns),
     ];
     let room = i32::try_from(call.nparams).unwrap_or(i32::MAX);
     let (params, nparams) = within(params, room);

@@ -2,8 +2,8 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{DomainDefine, DomainFiguresList, DomainVcpusSet};
-use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
+use reeve_ipc::api::call::{DomainDefine, DomainVcpusSet};
+use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::host::HostInfo;
 use reeve_ipc::model::{CpuSet, Domain as Definition, VcpuPin, Vcpus};
 
@@ -228,19 +228,16 @@ pub(super) async fn vcpus(
     context: Arc<Context>,
     call: DomainGetVcpus,
 ) -> Result<VcpuList, Failure> {
-    let summary = context.active(&call.domain).await?;
     let groups = FigureGroups {
         vcpus: true,
         ..FigureGroups::default()
     };
-    let of = FiguresOf::Named(vec![reference(&call.domain)]);
-    let figures = context.call(DomainFiguresList { of, groups });
+    let figures = context.active_figures(&call.domain, groups);
     let definition = context.definition(&call.domain, false);
     let (figures, definition, host) =
         tokio::join!(figures, definition, super::connect::host(&context));
-    let (definition, host) = (definition?, host?);
-    let figures = figures?.domains.into_iter().next();
-    let vcpus = figures.map_or_else(Vec::new, |figures| figures.vcpus);
+    let (figures, definition, host) = (figures?, definition?, host?);
+    let (summary, vcpus) = (figures.summary, figures.vcpus);
     let most = within(call.maxinfo, summary.vcpus, "maxinfo")?;
     let info: Vec<VcpuInfo> = vcpus
         .iter()

@@ -105,6 +105,7 @@ impl Session {
         if program == Some(Program::Remote) && self.before_open(header, payload)? {
             return Ok(());
         }
+        calls::procedure(header)?;
         let Some(context) = self.context.clone() else {
             return Err(Failure::not_open());
         };
@@ -151,7 +152,7 @@ impl Session {
                 if call.feature == connect::KEEPALIVE {
                     self.keepalive.arm(Instant::now());
                 } else if self.context.is_none() {
-                    // Said below, as of every other call.
+                    // Refused as every other call.
                     return Ok(false);
                 }
                 let supported = i32::from(connect::supports(call.feature));

@@ -72,6 +72,9 @@ pub enum SessionError {
 /// [`SessionError`]: it ended otherwise.
 pub async fn serve(client: OwnedFd, api: OwnedFd, rights: Rights) -> Result<(), SessionError> {
     let (api, events) = Client::over(api, "reeve-gateway").await?;
+    let access = rights.access.min(api.access());
     let client = tokio::net::UnixStream::from_std(client.into())?;
-    run::Session::new(client, api, events, rights).run().await
+    run::Session::new(client, api, events, Rights { access })
+        .run()
+        .await
 }

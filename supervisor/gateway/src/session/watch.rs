@@ -96,7 +96,7 @@ impl Watch {
     pub(super) fn begin(
         &self,
         details: bool,
-    ) -> impl Future<Output = Result<(), Failure>> + Send + 'static {
+    ) -> impl Future<Output = Result<(), Failure>> + Send + use<> {
         let ask = self.ask.clone();
         async move {
             let (answer, answered) = oneshot::channel();

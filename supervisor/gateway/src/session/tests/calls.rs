@@ -2,7 +2,8 @@
 
 use reeve_ipc::api::call::{AnswerBody, CallBody, DomainPage, DomainRef};
 use reeve_ipc::api::error::ApiErrorCode;
-use reeve_ipc::api::view::{DomainState, DomainStats, RunningReason, ShutOffReason};
+use reeve_ipc::api::figures::{DomainFigures, DomainUsage, FiguresOf, FiguresPage};
+use reeve_ipc::api::view::{DomainState, RunningReason, ShutOffReason};
 
 use super::harness::{Act, Client, Said, handle};
 use crate::calls::testing::{details, summary};
@@ -42,15 +43,29 @@ fn host(call: &CallBody) -> Act {
                 more: false,
             }))
         }
-        CallBody::DomainStatsGet(_) => Act::Answer(AnswerBody::DomainStatsGet(DomainStats {
-            cpu_time_ns: 1_500_000,
-            resident_bytes: 1 << 20,
-            console_dropped_bytes: 0,
-            console_clients: 0,
-            log_dropped: 0,
-        })),
-        CallBody::DomainDeviceStatsGet(_) => {
-            Act::Answer(AnswerBody::DomainDeviceStatsGet(Vec::new()))
+        CallBody::DomainFiguresList(list) => {
+            let FiguresOf::Named(named) = &list.of else {
+                panic!("of all");
+            };
+            let DomainRef::Uuid(uuid) = &named[0] else {
+                panic!("by another name");
+            };
+            let name = char::from(uuid.0.as_bytes()[0]).to_string();
+            let figures = |state: DomainState| DomainFigures {
+                summary: summary(&name, state),
+                usage: state.is_active().then_some(DomainUsage {
+                    cpu_time_ns: 1_500_000,
+                    ..DomainUsage::default()
+                }),
+                vcpus: Vec::new(),
+                devices: Vec::new(),
+                answered: true,
+            };
+            Act::Answer(AnswerBody::DomainFiguresList(FiguresPage {
+                domains: found(&name).map(figures).into_iter().collect(),
+                of: 1,
+                more: false,
+            }))
         }
         CallBody::DomainShutdown(_) => Act::Hold,
         CallBody::DomainPause(_) => Act::Fail(ApiErrorCode::WrongState, "it is not running"),

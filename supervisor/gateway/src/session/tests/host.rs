@@ -10,8 +10,8 @@ use reeve_ipc::api::host::{
     HostCpu, HostCpuModel, HostCpuPage, HostDriver, HostInfo, HostNode, HostTopology,
 };
 use reeve_ipc::api::view::{
-    DomainDefinition, DomainDetails, DomainState, DomainStats, DomainSummary, PausedReason,
-    RunningReason, ShutOffReason, SupervisorInfo,
+    DomainDefinition, DomainDetails, DomainState, DomainSummary, PausedReason, RunningReason,
+    ShutOffReason, SupervisorInfo,
 };
 use reeve_ipc::model::{CpuSet, Domain, DomainUuid, MemorySize};
 use reeve_ipc::spec::MachineType;
@@ -129,13 +129,6 @@ impl Host {
                 let autostart = machine.autostart;
                 AnswerBody::DomainDefinitionGet(Box::new(DomainDefinition { domain, autostart }))
             }
-            CallBody::DomainStatsGet(_) => AnswerBody::DomainStatsGet(DomainStats {
-                cpu_time_ns: 3_000_000_000,
-                resident_bytes: 1 << 24,
-                console_dropped_bytes: 0,
-                console_clients: 0,
-                log_dropped: 0,
-            }),
             CallBody::DomainDeviceStatsGet(_) => AnswerBody::DomainDeviceStatsGet(Vec::new()),
             CallBody::DomainFiguresList(list) => {
                 let domains = match &list.of {
