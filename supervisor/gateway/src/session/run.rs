@@ -127,10 +127,9 @@ impl Session {
             match self.next(more).await {
                 Woken::Ready(ready) => {
                     let ready = ready?;
-                    if (ready.is_readable() || ready.is_read_closed()) && self.listens() {
-                        if self.read()? == 0 {
-                            return Ok(());
-                        }
+                    let readable = ready.is_readable() || ready.is_read_closed();
+                    if readable && self.listens() && self.read()? == 0 {
+                        return Ok(());
                     }
                 }
                 Woken::Done(Ok(done)) => self.done(done),
@@ -173,6 +172,7 @@ impl Session {
         let deadline = self.deadline(listens);
         let has_room = self.outbox.has_room();
         let gone = matches!(self.standing, Standing::Gone(_));
+        let drained = self.streams.drained();
         let Self {
             socket,
             calls,
@@ -185,6 +185,7 @@ impl Session {
             Some(done) = calls.join_next() => Woken::Done(done),
             said = streams.next(), if has_room => Woken::Said(said),
             told = watch.next(), if has_room && !gone => Woken::Told(told),
+            () = drained.notified(), if !listens => Woken::Again,
             () = at(deadline) => Woken::Time,
             () = std::future::ready(()), if more => Woken::Again,
         }

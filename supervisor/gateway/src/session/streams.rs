@@ -18,7 +18,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::calls::failure::{Code, Failure, Origin};
@@ -83,6 +83,8 @@ pub(super) struct Streams {
     open: HashMap<u32, Open>,
     say: mpsc::Sender<Said>,
     said: mpsc::Receiver<Said>,
+    /// Rung when a descriptor has taken some of a client's bytes.
+    drained: Arc<Notify>,
 }
 
 impl Streams {
@@ -93,7 +95,13 @@ impl Streams {
             open: HashMap::new(),
             say,
             said,
+            drained: Arc::default(),
         }
+    }
+
+    /// What rings when one that was clogged may not be any more.
+    pub(super) fn drained(&self) -> Arc<Notify> {
+        Arc::clone(&self.drained)
     }
 
     /// Whether a stream may be opened behind the call of that header.
@@ -127,6 +135,7 @@ impl Streams {
             serial: header.serial,
             typed,
             queued: Arc::clone(&queued),
+            drained: Arc::clone(&self.drained),
             say: self.say.clone(),
         };
         let task = tokio::spawn(console.run()).abort_handle();

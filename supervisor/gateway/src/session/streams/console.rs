@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::mpsc;
+use tokio::sync::{Notify, mpsc};
 
 use super::{Said, What};
 use crate::calls::failure::{Code, Failure, Origin};
@@ -25,6 +25,8 @@ pub(super) struct Console {
     pub(super) typed: mpsc::Receiver<Vec<u8>>,
     /// Its bytes that are not written.
     pub(super) queued: Arc<AtomicUsize>,
+    /// Rung when some of them are.
+    pub(super) drained: Arc<Notify>,
     pub(super) say: mpsc::Sender<Said>,
 }
 
@@ -101,6 +103,9 @@ impl Console {
         };
         pending.wrote(done);
         self.queued.fetch_sub(done, Ordering::Relaxed);
+        if done > 0 {
+            self.drained.notify_one();
+        }
         Ok(())
     }
 
