@@ -87,13 +87,34 @@ impl Client {
         client: &str,
     ) -> Result<(Self, mpsc::Receiver<(Cursor, Event)>), ConnectError> {
         let path = socket;
+        let silent = |_| ConnectError::Silent(path.to_owned());
+        let connecting = tokio::time::timeout(GREETING_DEADLINE, connect(path));
+        let socket = connecting.await.map_err(silent)??;
+        Self::greet(socket, path, client).await
+    }
+
+    /// As [`Self::open`], over a socket that is connected already and over which nothing was said. It is a
+    /// non-blocking one.
+    ///
+    /// # Errors
+    /// [`ConnectError`], which names no path.
+    pub async fn over(
+        socket: OwnedFd,
+        client: &str,
+    ) -> Result<(Self, mpsc::Receiver<(Cursor, Event)>), ConnectError> {
+        Self::greet(socket, Path::new("the other end"), client).await
+    }
+
+    async fn greet(
+        socket: OwnedFd,
+        path: &Path,
+        client: &str,
+    ) -> Result<(Self, mpsc::Receiver<(Cursor, Event)>), ConnectError> {
         let closed = |error: CallError| ConnectError::Closed {
             path: path.to_owned(),
             reason: error.to_string(),
         };
         let silent = |_| ConnectError::Silent(path.to_owned());
-        let connecting = tokio::time::timeout(GREETING_DEADLINE, connect(path));
-        let socket = connecting.await.map_err(silent)??;
         let socket = UnixStream::from_std(socket.into())
             .map_err(|error| closed(CallError::Socket(error)))?;
         let shared = Arc::new(Shared {

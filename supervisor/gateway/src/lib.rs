@@ -10,5 +10,7 @@
 //! What a client sends is hostile, and is parsed here and nowhere else. Knows nothing of actors, host
 //! resources or policy: what it may not do, the supervisor refuses.
 
+mod calls;
+pub mod session;
 pub mod wire;
 pub mod xml;

@@ -13,11 +13,16 @@ use crate::api::call::{
     DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe,
     LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
+use crate::api::call::{
+    DomainFiguresList, HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet,
+    HostMemoryStatsGet,
+};
 use crate::api::event::Cursor;
+use crate::api::figures::{FigureGroups, FiguresOf};
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
     BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
-    Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff,
+    KeptElement, Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff,
     OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, DiskFormat, MachineType};
@@ -88,6 +93,10 @@ pub(super) fn domain() -> Domain {
             generation_id: GenerationId::Fixed(Uuid::from_u128(5)),
             panic_port: true,
         },
+        kept: vec![KeptElement {
+            path: "pm".to_owned(),
+            xml: "<pm/>".to_owned(),
+        }],
     }
 }
 
@@ -111,6 +120,7 @@ pub(super) fn bare_domain() -> Domain {
         pinning: Vec::new(),
         labels: Labels::default(),
         platform: Platform::default(),
+        kept: Vec::new(),
         ..domain()
     }
 }
@@ -226,7 +236,40 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
         ("unsubscribe", call(EventsUnsubscribe {})),
     ];
     samples.extend(device_calls());
+    samples.extend(host_calls());
     samples
+}
+
+fn host_calls() -> Vec<(&'static str, FromClient)> {
+    let groups = |usage, vcpus, devices| FigureGroups {
+        usage,
+        vcpus,
+        devices,
+    };
+    vec![
+        ("host", call(HostInfoGet {})),
+        ("host CPUs", call(HostCpuList { after: None })),
+        ("more host CPUs", call(HostCpuList { after: Some(255) })),
+        ("host CPU stats", {
+            let (first, count) = (300, 2);
+            call(HostCpuStatsGet { first, count })
+        }),
+        ("host memory", call(HostMemoryStatsGet {})),
+        ("free pages", call(HostFreePagesGet {})),
+        ("figures of all", {
+            let of = FiguresOf::All {
+                after: Some(name("db")),
+                active_only: true,
+            };
+            let groups = groups(true, false, false);
+            call(DomainFiguresList { of, groups })
+        }),
+        ("figures of some", {
+            let of = FiguresOf::Named(vec![web(), DomainRef::Uuid(uuid()), DomainRef::Id(5)]);
+            let groups = groups(false, true, true);
+            call(DomainFiguresList { of, groups })
+        }),
+    ]
 }
 
 fn device_calls() -> Vec<(&'static str, FromClient)> {

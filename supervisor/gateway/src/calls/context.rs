@@ -1,0 +1,268 @@
+//! What every call of an open connection has at hand: the supervisor, and how the client opened.
+
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use reeve_ipc::api::blocking::CallError;
+use reeve_ipc::api::call::{
+    Call, DomainDefinitionGet, DomainFiguresList, DomainGet, DomainList, DomainRef,
+    SupervisorInfoGet,
+};
+use reeve_ipc::api::client::Client;
+use reeve_ipc::api::error::ApiErrorCode;
+use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf};
+use reeve_ipc::api::view::{DomainDetails, DomainSummary};
+use reeve_ipc::model::{Domain as Definition, DomainName, DomainUuid};
+use tokio::sync::OnceCell;
+use uuid::Uuid;
+
+use super::failure::{Code, Failure};
+use super::state;
+use crate::wire::types::handles::Domain;
+
+/// How long a call waits for another job of its domain, as in libvirt.
+const JOB_PATIENCE: Duration = Duration::from_secs(30);
+/// How soon it is tried again, at first and at last.
+const AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
+
+/// In what a change takes effect (libvirt `virDomainModificationImpact`).
+pub(super) mod impact {
+    /// In the machine that runs.
+    pub(in crate::calls) const LIVE: u32 = 1;
+    /// In the definition that is kept.
+    pub(in crate::calls) const CONFIG: u32 = 2;
+    /// Both.
+    pub(in crate::calls) const ANY: u32 = LIVE | CONFIG;
+}
+
+/// Where a change goes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Impact {
+    pub(super) live: bool,
+    pub(super) persistent: bool,
+}
+
+/// An open connection.
+#[derive(Debug)]
+pub struct Context {
+    api: Client,
+    sockets: OnceCell<PathBuf>,
+    /// The URI that was accepted.
+    pub(crate) uri: String,
+    /// The client may look only, or asked for no more.
+    pub(crate) read_only: bool,
+}
+
+impl Context {
+    pub(super) const fn new(api: Client, uri: String, read_only: bool) -> Self {
+        Self {
+            api,
+            sockets: OnceCell::const_new(),
+            uri,
+            read_only,
+        }
+    }
+
+    /// Calls the supervisor. A domain that has another job is waited for, as libvirt does.
+    ///
+    /// # Errors
+    /// Its own, as libvirt says them.
+    pub(super) async fn call<C: Call + Clone>(&self, call: C) -> Result<C::Answer, Failure> {
+        Ok(self.call_with_fds(call).await?.0)
+    }
+
+    /// As [`Self::call`], with the descriptors that came with the answer.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn call_with_fds<C: Call + Clone>(
+        &self,
+        call: C,
+    ) -> Result<(C::Answer, Vec<std::os::fd::OwnedFd>), Failure> {
+        let mut wait = AGAIN.0;
+        let begun = Instant::now();
+        loop {
+            match self.api.call_with_fds(call.clone()).await {
+                // It was refused before anything was done.
+                Err(CallError::Refused(error))
+                    if error.code == ApiErrorCode::Busy && begun.elapsed() < JOB_PATIENCE =>
+                {
+                    tokio::time::sleep(wait).await;
+                    wait = (wait * 2).min(AGAIN.1);
+                }
+                result => return Ok(result?),
+            }
+        }
+    }
+
+    /// The domain of a handle, without asking its worker.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn details(&self, domain: &Domain) -> Result<DomainDetails, Failure> {
+        let of = reference(domain);
+        self.of(domain, DomainGet { domain: of }).await
+    }
+
+    /// As [`Self::details`], as in a list.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn summary(&self, domain: &Domain) -> Result<DomainSummary, Failure> {
+        Ok(self.details(domain).await?.summary)
+    }
+
+    /// As [`Self::summary`], of a domain that must have a worker.
+    ///
+    /// # Errors
+    /// There is none, or it has none.
+    pub(super) async fn active(&self, domain: &Domain) -> Result<DomainSummary, Failure> {
+        let summary = self.summary(domain).await?;
+        match summary.state.is_active() {
+            true => Ok(summary),
+            false => Err(Failure::not_running()),
+        }
+    }
+
+    /// How a domain stands, with the figures of those groups.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn figures(
+        &self,
+        domain: &Domain,
+        groups: FigureGroups,
+    ) -> Result<DomainFigures, Failure> {
+        let of = FiguresOf::Named(vec![reference(domain)]);
+        let page = self.call(DomainFiguresList { of, groups }).await?;
+        let found = page.domains.into_iter().next();
+        found.ok_or_else(|| absent(domain))
+    }
+
+    /// As [`Self::figures`], of a domain that must have a worker.
+    ///
+    /// # Errors
+    /// There is none, or it has none.
+    pub(super) async fn active_figures(
+        &self,
+        domain: &Domain,
+        groups: FigureGroups,
+    ) -> Result<DomainFigures, Failure> {
+        let figures = self.figures(domain, groups).await?;
+        match figures.summary.state.is_active() {
+            true => Ok(figures),
+            false => Err(Failure::not_running()),
+        }
+    }
+
+    /// Where the sockets of devices are whose path no document says: one place, for as long as the supervisor
+    /// is there.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn sockets(&self) -> Result<&Path, Failure> {
+        let sockets = self.sockets.get_or_try_init(|| async {
+            let supervisor = self.call(SupervisorInfoGet {}).await?;
+            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join("sockets"))
+        });
+        Ok(sockets.await?.as_path())
+    }
+
+    /// A domain's definition: the one it runs with, or that which is kept.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn definition(
+        &self,
+        domain: &Domain,
+        persistent: bool,
+    ) -> Result<Definition, Failure> {
+        let call = DomainDefinitionGet {
+            domain: reference(domain),
+            persistent,
+        };
+        Ok(self.of(domain, call).await?.domain)
+    }
+
+    /// A call about the domain of a handle: that there is none is said as libvirt says it.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn of<C: Call + Clone>(
+        &self,
+        domain: &Domain,
+        call: C,
+    ) -> Result<C::Answer, Failure> {
+        self.call(call).await.map_err(|failure| match failure.code {
+            Code::NoDomain => absent(domain),
+            _ => failure,
+        })
+    }
+
+    /// Where a change of a domain goes.
+    ///
+    /// # Errors
+    /// There is no such place: it does not run, or nothing is kept of it.
+    pub(super) async fn impact(&self, domain: &Domain, flags: u32) -> Result<Impact, Failure> {
+        impact_of(&self.summary(domain).await?, flags)
+    }
+
+    /// Every domain, or those with a worker, by name.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn domains(&self, active_only: bool) -> Result<Vec<DomainSummary>, Failure> {
+        let mut all: Vec<DomainSummary> = Vec::new();
+        loop {
+            let after: Option<DomainName> = all.last().map(|last| last.name.clone());
+            let page = self.call(DomainList { after, active_only }).await?;
+            let more = page.more && !page.domains.is_empty();
+            all.extend(page.domains);
+            if !more {
+                return Ok(all);
+            }
+        }
+    }
+}
+
+/// As [`Context::impact`], of a domain that is known.
+///
+/// # Errors
+/// As for [`Context::impact`].
+pub(super) fn impact_of(summary: &DomainSummary, flags: u32) -> Result<Impact, Failure> {
+    let active = summary.state.is_active();
+    let (mut live, mut persistent) = (flags & impact::LIVE != 0, flags & impact::CONFIG != 0);
+    if !live && !persistent {
+        live = active;
+        persistent = !active;
+    }
+    if live && !active {
+        return Err(Failure::not_running());
+    }
+    if persistent && !summary.persistent {
+        let why = "transient domains do not have any persistent configuration";
+        return Err(Failure::new(Code::OperationInvalid, why));
+    }
+    Ok(Impact { live, persistent })
+}
+
+/// That there is no domain of that handle.
+fn absent(domain: &Domain) -> Failure {
+    let (uuid, name) = (Uuid::from_bytes(domain.uuid), &domain.name);
+    let why = format!("no domain with matching uuid '{uuid}' ({name})");
+    Failure::not_found(Code::NoDomain, why)
+}
+
+/// The domain of a handle: its UUID names it, whatever else the handle says.
+pub(super) const fn reference(domain: &Domain) -> DomainRef {
+    DomainRef::Uuid(DomainUuid(Uuid::from_bytes(domain.uuid)))
+}
+
+/// The handle of a domain.
+pub(super) fn handle(summary: &DomainSummary) -> Domain {
+    Domain {
+        name: summary.name.as_str().to_owned(),
+        uuid: *summary.uuid.0.as_bytes(),
+        id: state::id(summary),
+    }
+}

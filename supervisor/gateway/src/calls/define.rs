@@ -1,0 +1,176 @@
+//! Documents of domains: defined, created, printed.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::call::{DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceStatsGet};
+use reeve_ipc::api::view::{DeviceStats, DomainSummary};
+use reeve_ipc::device::DeviceFigures;
+use reeve_ipc::model::{Domain as Definition, DomainUuid, MemorySize};
+use reeve_ipc::spec::PciSlot;
+use uuid::Uuid;
+
+use super::context::{handle, reference};
+use super::failure::{Code, Failure, Origin, check_flags};
+use super::lifecycle::start;
+use super::{Context, memory};
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect::DomainGetXmlDesc;
+use crate::wire::types::lifecycle as wire;
+use crate::xml::domain::{Hypervisor, Live, Parse, Parsed, Plugged, View};
+use crate::xml::{self, XmlErrorKind};
+
+/// Of which type a connection's domains are.
+pub(super) fn hypervisor(context: &Context) -> Hypervisor {
+    match super::connect::is_test(context) {
+        true => Hypervisor::Test,
+        false => Hypervisor::Kvm,
+    }
+}
+
+/// What a document says. Strict in any case: whether a client asks for its validation makes no difference but
+/// in the code of a refusal.
+async fn parse(context: &Context, text: &str, validate: bool) -> Result<Box<Definition>, Failure> {
+    let how = Parse {
+        uuid: DomainUuid(Uuid::new_v4()),
+        sockets: context.sockets().await?,
+        hypervisor: hypervisor(context),
+    };
+    let Parsed { domain, accepted } =
+        xml::domain::parse(text, &how).map_err(|error| match error.kind {
+            XmlErrorKind::Invalid if validate => {
+                Failure::new(Code::XmlInvalidSchema, error.message)
+            }
+            _ => error.into(),
+        })?;
+    for element in accepted {
+        let (path, why) = (&element.path, element.reason);
+        tracing::info!(domain = %domain.name, path, "taken and not provided: {why}");
+    }
+    Ok(Box::new(domain))
+}
+
+async fn define(context: &Context, text: &str, validate: bool) -> Result<Domain, Failure> {
+    let definition = parse(context, text, validate).await?;
+    let define = DomainDefine {
+        definition,
+        only_new: false,
+    };
+    Ok(handle(&context.call(define).await?))
+}
+
+pub(super) async fn define_xml(
+    context: Arc<Context>,
+    call: wire::DomainDefineXml,
+) -> Result<Domain, Failure> {
+    define(&context, &call.xml, false).await
+}
+
+pub(super) async fn define_xml_flags(
+    context: Arc<Context>,
+    call: wire::DomainDefineXmlFlags,
+) -> Result<Domain, Failure> {
+    const VALIDATE: u32 = 1;
+    check_flags(call.flags, VALIDATE, "virDomainDefineXMLFlags")?;
+    define(&context, &call.xml, call.flags & VALIDATE != 0).await
+}
+
+pub(super) async fn create_xml(
+    context: Arc<Context>,
+    call: wire::DomainCreateXml,
+) -> Result<Domain, Failure> {
+    let known = start::PAUSED | start::AUTO_DESTROY | start::VALIDATE | start::RESET_NVRAM;
+    let options = start::options(call.flags, known, "virDomainCreateXML")?;
+    let validate = call.flags & start::VALIDATE != 0;
+    let definition = parse(&context, &call.xml, validate).await?;
+    let create = DomainCreate {
+        definition,
+        options,
+    };
+    Ok(handle(&context.call(create).await?))
+}
+
+/// How a document is printed (libvirt `virDomainXMLFlags`).
+mod print {
+    pub(super) const SECURE: u32 = 1;
+    pub(super) const INACTIVE: u32 = 2;
+    /// The CPU is printed as it is in any case.
+    pub(super) const UPDATE_CPU: u32 = 4;
+    pub(super) const MIGRATABLE: u32 = 8;
+}
+
+pub(super) async fn xml_desc(
+    context: Arc<Context>,
+    call: DomainGetXmlDesc,
+) -> Result<String, Failure> {
+    let known = print::SECURE | print::INACTIVE | print::UPDATE_CPU | print::MIGRATABLE;
+    check_flags(call.flags, known, "virDomainGetXMLDesc")?;
+    let secure = call.flags & print::SECURE != 0;
+    let migratable = call.flags & print::MIGRATABLE != 0;
+    if context.read_only && (secure || migratable) {
+        let why = "virDomainGetXMLDesc with secure flag";
+        return Err(Failure::of(Origin::Domain, Code::OperationDenied, why));
+    }
+    let summary = context.summary(&call.domain).await?;
+    let active = summary.state.is_active();
+    let live = active && call.flags & print::INACTIVE == 0;
+    // Of a transient domain there is only the one.
+    let persistent = active && !live && summary.persistent;
+    let get = DomainDefinitionGet {
+        domain: reference(&call.domain),
+        persistent,
+    };
+    let sockets = context.sockets().await?;
+    let definition = context.of(&call.domain, get).await?.domain;
+    let devices = match live {
+        true => figures(&context, &call.domain).await,
+        false => Vec::new(),
+    };
+    let taps = taps(&devices);
+    let view = View {
+        live: live.then(|| alive(&summary, &devices, &taps)).flatten(),
+        secure,
+        migratable,
+        sockets,
+        hypervisor: hypervisor(&context),
+    };
+    Ok(xml::domain::format(&definition, &view))
+}
+
+/// What the worker says of its devices; nothing, where it does not.
+async fn figures(context: &Context, of: &Domain) -> Vec<DeviceStats> {
+    let domain = reference(of);
+    let asked = context.call(DomainDeviceStatsGet { domain }).await;
+    asked.unwrap_or_default()
+}
+
+/// The names of taps, by the places of their devices.
+fn taps(devices: &[DeviceStats]) -> Vec<(PciSlot, String)> {
+    let nics = devices
+        .iter()
+        .filter(|device| matches!(device.figures, DeviceFigures::Nic(_)));
+    nics.filter_map(|device| Some((device.slot, device.host.clone()?)))
+        .collect()
+}
+
+/// What a document says of a domain while it runs.
+fn alive<'a>(
+    summary: &DomainSummary,
+    devices: &[DeviceStats],
+    taps: &'a [(PciSlot, String)],
+) -> Option<Live<'a>> {
+    let plugged = devices.iter().find_map(|device| match device.figures {
+        DeviceFigures::Memory(figures) => Some(Plugged {
+            requested: MemorySize(figures.requested_bytes),
+            current: MemorySize(figures.plugged_bytes),
+        }),
+        _ => None,
+    });
+    let current = memory::left_kib(summary.memory, devices);
+    Some(Live {
+        id: summary.id?,
+        pty: None,
+        current_memory: current.checked_mul(1024).map(MemorySize),
+        plugged,
+        taps,
+    })
+}

@@ -1,0 +1,252 @@
+//! Devices that come, go and change: by their documents and by their aliases.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::call::{
+    DomainDeviceAttach, DomainDeviceDetach, DomainDeviceUpdate, DomainMediumChange,
+};
+use reeve_ipc::device::DeviceChange;
+use reeve_ipc::model::{
+    Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, Medium, Nic,
+};
+use uuid::Uuid;
+
+use super::Context;
+use super::context::{Impact, impact, impact_of, reference};
+use super::failure::{Code, Failure, check_flags};
+use crate::wire::types::device as wire;
+use crate::wire::types::handles::Domain;
+use crate::xml::device;
+
+/// Even if the guest does not consent (libvirt `VIR_DOMAIN_DEVICE_MODIFY_FORCE`).
+const FORCE: u32 = 4;
+
+async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Result<(), Failure> {
+    let Impact { live, persistent } = context.impact(of, flags).await?;
+    let sockets = context.sockets().await?;
+    let uuid = DomainUuid(Uuid::from_bytes(of.uuid));
+    let parsed = device::parse(xml, uuid, sockets)?;
+    let attach = DomainDeviceAttach {
+        domain: reference(of),
+        device: Box::new(parsed.device),
+        live,
+        persistent,
+    };
+    context.of(of, attach).await
+}
+
+pub(super) async fn attach(
+    context: Arc<Context>,
+    call: wire::DomainAttachDevice,
+) -> Result<(), Failure> {
+    attach_to(&context, &call.domain, &call.xml, impact::LIVE).await
+}
+
+pub(super) async fn attach_flags(
+    context: Arc<Context>,
+    call: wire::DomainAttachDeviceFlags,
+) -> Result<(), Failure> {
+    check_flags(call.flags, impact::ANY, "virDomainAttachDeviceFlags")?;
+    attach_to(&context, &call.domain, &call.xml, call.flags).await
+}
+
+/// The definition in which a device is looked for: the one the domain runs with, where that is changed.
+async fn looked_in(context: &Context, of: &Domain, impact: Impact) -> Result<Definition, Failure> {
+    context.definition(of, !impact.live).await
+}
+
+async fn take(
+    context: &Context,
+    of: &Domain,
+    device: DeviceName,
+    impact: Impact,
+) -> Result<(), Failure> {
+    let Impact { live, persistent } = impact;
+    let detach = DomainDeviceDetach {
+        domain: reference(of),
+        device,
+        force: false,
+        live,
+        persistent,
+    };
+    context.of(of, detach).await
+}
+
+async fn detach_from(context: &Context, of: &Domain, xml: &str, flags: u32) -> Result<(), Failure> {
+    let impact = context.impact(of, flags).await?;
+    let definition = looked_in(context, of, impact).await?;
+    let device = device::identify(xml, &definition.devices)?;
+    take(context, of, device, impact).await
+}
+
+pub(super) async fn detach(
+    context: Arc<Context>,
+    call: wire::DomainDetachDevice,
+) -> Result<(), Failure> {
+    detach_from(&context, &call.domain, &call.xml, impact::LIVE).await
+}
+
+pub(super) async fn detach_flags(
+    context: Arc<Context>,
+    call: wire::DomainDetachDeviceFlags,
+) -> Result<(), Failure> {
+    check_flags(call.flags, impact::ANY, "virDomainDetachDeviceFlags")?;
+    detach_from(&context, &call.domain, &call.xml, call.flags).await
+}
+
+pub(super) async fn detach_alias(
+    context: Arc<Context>,
+    call: wire::DomainDetachDeviceAlias,
+) -> Result<(), Failure> {
+    check_flags(call.flags, impact::ANY, "virDomainDetachDeviceAlias")?;
+    let impact = context.impact(&call.domain, call.flags).await?;
+    let definition = looked_in(&context, &call.domain, impact).await?;
+    let unknown = || {
+        let why = format!("no device found with alias {}", call.alias);
+        Failure::new(Code::DeviceMissing, why)
+    };
+    let device = device::alias::resolve(&call.alias, &definition.devices).ok_or_else(unknown)?;
+    take(&context, &call.domain, device, impact).await
+}
+
+/// A change of one device.
+#[derive(Debug, PartialEq)]
+enum Change {
+    /// Without another medium.
+    Device(DeviceChange),
+    /// Another medium, or none.
+    Medium(Option<Medium>),
+}
+
+pub(super) async fn update(
+    context: Arc<Context>,
+    call: wire::DomainUpdateDeviceFlags,
+) -> Result<(), Failure> {
+    check_flags(
+        call.flags,
+        impact::ANY | FORCE,
+        "virDomainUpdateDeviceFlags",
+    )?;
+    let summary = context.summary(&call.domain).await?;
+    let impact = impact_of(&summary, call.flags & impact::ANY)?;
+    let sockets = context.sockets().await?;
+    let wanted = device::parse(&call.xml, summary.uuid, sockets)?.device;
+    let definition = looked_in(&context, &call.domain, impact).await?;
+    let name = device::identify(&call.xml, &definition.devices)?;
+    for change in changes(&definition.devices, &name, wanted)? {
+        apply(&context, &call.domain, name.clone(), change, impact).await?;
+    }
+    Ok(())
+}
+
+async fn apply(
+    context: &Context,
+    of: &Domain,
+    device: DeviceName,
+    change: Change,
+    Impact { live, persistent }: Impact,
+) -> Result<(), Failure> {
+    let domain = reference(of);
+    match change {
+        Change::Device(change) => {
+            let update = DomainDeviceUpdate {
+                domain,
+                device,
+                change,
+                live,
+                persistent,
+            };
+            context.of(of, update).await
+        }
+        Change::Medium(medium) => {
+            let change = DomainMediumChange {
+                domain,
+                device,
+                medium: medium.map(Box::new),
+                live,
+                persistent,
+            };
+            context.of(of, change).await
+        }
+    }
+}
+
+/// What makes the device of that name the one that is wanted.
+fn changes(devices: &Devices, name: &DeviceName, wanted: Device) -> Result<Vec<Change>, Failure> {
+    let missing = || {
+        Failure::new(
+            Code::DeviceMissing,
+            format!("the domain has no device '{name}'"),
+        )
+    };
+    match wanted {
+        Device::Disk(wanted) => {
+            let mut disks = devices.disks.iter();
+            let same = |disk: &&Disk| DeviceName::Disk(disk.target.clone()) == *name;
+            of_disk(disks.find(same).ok_or_else(missing)?, wanted)
+        }
+        Device::Nic(wanted) => {
+            let mut nics = devices.nics.iter();
+            let found = devices.find(name).ok_or_else(missing)?.1;
+            let same = |nic: &&Nic| nic.mac.map(DeviceName::Nic).as_ref() == Some(&found);
+            of_nic(nics.find(same).ok_or_else(missing)?, wanted)
+        }
+        _ => {
+            let why = format!("live update of device '{name}' is not supported");
+            Err(Failure::new(Code::OperationUnsupported, why))
+        }
+    }
+}
+
+fn cannot_change(what: &str) -> Failure {
+    let why = format!("cannot modify {what}: only its medium, its link and its rates can change");
+    Failure::new(Code::OperationUnsupported, why)
+}
+
+fn of_disk(disk: &Disk, mut wanted: Disk) -> Result<Vec<Change>, Failure> {
+    let mut changes = Vec::new();
+    if wanted.throttle != disk.throttle {
+        changes.push(Change::Device(DeviceChange::DiskThrottle(wanted.throttle)));
+        wanted.throttle = disk.throttle;
+    }
+    let mut now = disk.clone();
+    let medium = wanted.exchange(None);
+    if medium != now.exchange(None) {
+        changes.push(Change::Medium(medium));
+    }
+    wanted.address = wanted.address.or(now.address);
+    if wanted.serial.is_none() {
+        wanted.serial.clone_from(&now.serial);
+    }
+    if wanted != now {
+        return Err(cannot_change("this of a disk"));
+    }
+    Ok(changes)
+}
+
+fn of_nic(nic: &Nic, mut wanted: Nic) -> Result<Vec<Change>, Failure> {
+    let mut changes = Vec::new();
+    if wanted.link_up != nic.link_up {
+        changes.push(Change::Device(DeviceChange::Link { up: wanted.link_up }));
+        wanted.link_up = nic.link_up;
+    }
+    if (wanted.inbound, wanted.outbound) != (nic.inbound, nic.outbound) {
+        changes.push(Change::Device(DeviceChange::NicRates {
+            inbound: wanted.inbound,
+            outbound: wanted.outbound,
+        }));
+        (wanted.inbound, wanted.outbound) = (nic.inbound, nic.outbound);
+    }
+    wanted.mac = wanted.mac.or(nic.mac);
+    wanted.address = wanted.address.or(nic.address);
+    // What a running domain's document says of its tap is not what its definition says.
+    wanted.target.clone_from(&nic.target);
+    wanted.mtu = wanted.mtu.or(nic.mtu);
+    if wanted.addresses.is_empty() {
+        wanted.addresses.clone_from(&nic.addresses);
+    }
+    if wanted != *nic {
+        return Err(cannot_change("this of a network interface"));
+    }
+    Ok(changes)
+}

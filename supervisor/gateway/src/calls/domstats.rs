@@ -1,0 +1,290 @@
+//! The figures of many domains in one call, for clients that look every few seconds.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::call::{DomainFiguresList, DomainRef};
+use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf, VcpuFigures, VcpuState};
+use reeve_ipc::api::view::DeviceStats;
+use reeve_ipc::device::DeviceFigures;
+use reeve_ipc::model::{DeviceName, DiskTarget};
+use tokio::task::{JoinError, JoinSet};
+
+use super::context::{handle, reference};
+use super::failure::{Failure, check_flags};
+use super::list::{FILTERS, active_only, passes};
+use super::statistics::direction;
+use super::{Context, kib, memory, state};
+use crate::wire::types::DOMAINS_MAX;
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect::{ConnectGetAllDomainStats, DomainStats};
+use crate::wire::types::params::Param;
+use crate::wire::xdr::List;
+
+/// Groups of figures (libvirt `virDomainStatsTypes`). None of the others are kept here.
+mod group {
+    pub(super) const STATE: u32 = 0x1;
+    pub(super) const CPU: u32 = 0x2;
+    pub(super) const BALLOON: u32 = 0x4;
+    pub(super) const VCPU: u32 = 0x8;
+    pub(super) const INTERFACE: u32 = 0x10;
+    pub(super) const BLOCK: u32 = 0x20;
+    pub(super) const HERE: u32 = STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK;
+    /// Every group that libvirt has.
+    pub(super) const KNOWN: u32 = 0x7ff;
+}
+
+/// Domains that would hold the answer up are left out of what only their workers know: none is waited for
+/// longer than half a second in any case.
+const NO_WAIT: u32 = 1 << 29;
+/// What disks build upon is wanted too: the figures are those of whole disks.
+const BACKING: u32 = 1 << 30;
+/// A group that there is not is an error.
+const ENFORCE: u32 = 1 << 31;
+/// Definitions that are asked for at a time.
+const TOGETHER: usize = 8;
+/// Domains of one question.
+const PAGE: usize = reeve_ipc::api::MAX_PAGE;
+
+pub(super) async fn all(
+    context: Arc<Context>,
+    call: ConnectGetAllDomainStats,
+) -> Result<List<DomainStats, DOMAINS_MAX>, Failure> {
+    let flags = FILTERS | NO_WAIT | BACKING | ENFORCE;
+    check_flags(call.flags, flags, "virConnectGetAllDomainStats")?;
+    let wanted = match call.stats {
+        0 => group::HERE,
+        stats => stats,
+    };
+    let missing = wanted & !group::HERE;
+    if wanted & !group::KNOWN != 0 || (missing != 0 && call.flags & ENFORCE != 0) {
+        let why = format!("Stats types bits 0x{missing:x} are not supported by this daemon");
+        return Err(Failure::new(super::failure::Code::ArgumentUnsupported, why));
+    }
+    let groups = FigureGroups {
+        usage: wanted & (group::CPU | group::BALLOON) != 0,
+        vcpus: wanted & group::VCPU != 0,
+        devices: wanted & (group::BALLOON | group::INTERFACE | group::BLOCK) != 0,
+    };
+    let figures = match call.domains.0.as_slice() {
+        [] => every(&context, groups, active_only(call.flags)).await?,
+        some => {
+            let refs: Vec<DomainRef> = some.iter().map(reference).collect();
+            these(&context, groups, &refs).await?
+        }
+    };
+    let passing = figures
+        .into_iter()
+        .filter(|figures| passes(&figures.summary, call.flags & FILTERS));
+    let figures: Vec<_> = passing.collect();
+    let files = match wanted & group::BLOCK {
+        0 => Vec::new(),
+        _ => files(&context, &figures).await,
+    };
+    let mut files = files.into_iter();
+    let records = figures.iter().map(|figures| DomainStats {
+        domain: handle(&figures.summary),
+        params: record(figures, &files.next().unwrap_or_default(), wanted).into(),
+    });
+    Ok(records.collect())
+}
+
+async fn every(
+    context: &Context,
+    groups: FigureGroups,
+    active_only: bool,
+) -> Result<Vec<DomainFigures>, Failure> {
+    let mut all: Vec<DomainFigures> = Vec::new();
+    loop {
+        let after = all.last().map(|last| last.summary.name.clone());
+        let of = FiguresOf::All { after, active_only };
+        let page = context.call(DomainFiguresList { of, groups }).await?;
+        let more = page.more && !page.domains.is_empty();
+        all.extend(page.domains);
+        if !more {
+            return Ok(all);
+        }
+    }
+}
+
+async fn these(
+    context: &Context,
+    groups: FigureGroups,
+    mut refs: &[DomainRef],
+) -> Result<Vec<DomainFigures>, Failure> {
+    let mut all = Vec::new();
+    while !refs.is_empty() {
+        let some = refs.get(..PAGE).unwrap_or(refs);
+        let of = FiguresOf::Named(some.to_vec());
+        let page = context.call(DomainFiguresList { of, groups }).await?;
+        all.extend(page.domains);
+        // A page of none would be asked for for ever.
+        let done = usize::try_from(page.of).unwrap_or(0).max(1);
+        refs = refs.get(done..).unwrap_or_default();
+    }
+    Ok(all)
+}
+
+/// The files that disks are in, by the disks' targets.
+type Files = Vec<(DiskTarget, String)>;
+
+/// The files of each of these domains, in their order. Of one without disks nothing is asked.
+async fn files(context: &Arc<Context>, domains: &[DomainFigures]) -> Vec<Files> {
+    let is_disk = |device: &DeviceStats| matches!(device.device, DeviceName::Disk(_));
+    let mut all = vec![Files::new(); domains.len()];
+    let mut asked = JoinSet::new();
+    for (index, figures) in domains.iter().enumerate() {
+        if !figures.devices.iter().any(is_disk) {
+            continue;
+        }
+        if asked.len() >= TOGETHER {
+            take(&mut all, asked.join_next().await);
+        }
+        let (context, domain) = (Arc::clone(context), handle(&figures.summary));
+        asked.spawn(async move { (index, of(&context, &domain).await) });
+    }
+    while let Some(answered) = asked.join_next().await {
+        take(&mut all, Some(answered));
+    }
+    all
+}
+
+fn take(all: &mut [Files], answered: Option<Result<(usize, Files), JoinError>>) {
+    if let Some(Ok((index, files))) = answered {
+        if let Some(place) = all.get_mut(index) {
+            *place = files;
+        }
+    }
+}
+
+async fn of(context: &Context, domain: &Domain) -> Files {
+    let Ok(definition) = context.definition(domain, false).await else {
+        // It is gone by now.
+        return Files::new();
+    };
+    let disks = definition.devices.disks.into_iter();
+    disks
+        .filter_map(|disk| {
+            let path = disk.image?.path;
+            Some((disk.target, path.to_string_lossy().into_owned()))
+        })
+        .collect()
+}
+
+/// The figures of one domain under libvirt's names.
+fn record(figures: &DomainFigures, files: &Files, wanted: u32) -> Vec<Param> {
+    let mut params = Vec::new();
+    let summary = &figures.summary;
+    if wanted & group::STATE != 0 {
+        let (state, reason) = state::numbers(summary.state);
+        params.push(Param::new("state.state", state));
+        params.push(Param::new("state.reason", reason));
+    }
+    if let (true, Some(usage)) = (wanted & group::CPU != 0, figures.usage) {
+        params.push(Param::new("cpu.time", usage.cpu_time_ns));
+        params.push(Param::new("cpu.user", usage.user_ns));
+        params.push(Param::new("cpu.system", usage.system_ns));
+    }
+    if wanted & group::BALLOON != 0 {
+        balloon(figures, &mut params);
+    }
+    if wanted & group::VCPU != 0 {
+        params.push(Param::new("vcpu.current", summary.vcpus));
+        params.push(Param::new("vcpu.maximum", summary.max_vcpus));
+        for vcpu in &figures.vcpus {
+            of_vcpu(vcpu, &mut params);
+        }
+    }
+    if wanted & group::INTERFACE != 0 {
+        interfaces(figures, &mut params);
+    }
+    if wanted & group::BLOCK != 0 {
+        disks(figures, files, &mut params);
+    }
+    params
+}
+
+fn balloon(figures: &DomainFigures, params: &mut Vec<Param>) {
+    let memory = figures.summary.memory;
+    let current = memory::left_kib(memory, &figures.devices);
+    params.push(Param::new("balloon.current", current));
+    let most = kib(memory.bytes()).max(current);
+    params.push(Param::new("balloon.maximum", most));
+    let said = memory::balloon(&figures.devices).and_then(|balloon| balloon.guest);
+    for (tag, value) in said.map_or_else(Vec::new, |said| memory::guest(&said, memory::now_s())) {
+        if let Some(name) = memory::balloon_name(tag) {
+            params.push(Param::new(name, value));
+        }
+    }
+    if let Some(usage) = figures.usage {
+        params.push(Param::new("balloon.rss", kib(usage.resident_bytes)));
+    }
+}
+
+/// The state of a vCPU in libvirt's numbers (`virVcpuState`).
+pub(super) const fn vcpu_state(state: VcpuState) -> i32 {
+    match state {
+        VcpuState::Running => 1,
+        VcpuState::Blocked => 2,
+    }
+}
+
+fn of_vcpu(vcpu: &VcpuFigures, params: &mut Vec<Param>) {
+    let name = |what: &str| format!("vcpu.{}.{what}", vcpu.stats.vcpu);
+    params.push(Param::new(name("state"), vcpu_state(vcpu.state)));
+    params.push(Param::new(name("time"), vcpu.stats.run_ns));
+    if let Some(wait) = vcpu.stats.wait_ns {
+        // libvirt's wait is for the host's disks; for its CPUs there is delay.
+        params.push(Param::new(name("delay"), wait));
+    }
+}
+
+fn count(count: usize) -> u32 {
+    u32::try_from(count).unwrap_or(u32::MAX)
+}
+
+fn interfaces(figures: &DomainFigures, params: &mut Vec<Param>) {
+    let nics = figures.devices.iter();
+    let nics = nics.filter_map(|device| match device.device {
+        DeviceName::Nic(_) => Some(device),
+        _ => None,
+    });
+    let nics: Vec<_> = nics.collect();
+    params.push(Param::new("net.count", count(nics.len())));
+    for (index, nic) in nics.into_iter().enumerate() {
+        if let Some(host) = &nic.host {
+            params.push(Param::new(format!("net.{index}.name"), host.as_str()));
+        }
+        if let DeviceFigures::Nic(figures) = nic.figures {
+            params.extend(direction(&format!("net.{index}.rx"), &figures.received));
+            params.extend(direction(&format!("net.{index}.tx"), &figures.sent));
+        }
+    }
+}
+
+fn disks(figures: &DomainFigures, files: &Files, params: &mut Vec<Param>) {
+    let disks = figures.devices.iter();
+    let disks = disks.filter_map(|device| match &device.device {
+        DeviceName::Disk(target) => Some((target, device.figures)),
+        _ => None,
+    });
+    let disks: Vec<_> = disks.collect();
+    params.push(Param::new("block.count", count(disks.len())));
+    for (index, (target, figures)) in disks.into_iter().enumerate() {
+        let name = |what: &str| format!("block.{index}.{what}");
+        params.push(Param::new(name("name"), target.as_str()));
+        let mut files = files.iter();
+        if let Some((_, path)) = files.find(|(named, _)| named == target) {
+            params.push(Param::new(name("path"), path.as_str()));
+        }
+        if let DeviceFigures::Disk(disk) = figures {
+            params.push(Param::new(name("rd.reqs"), disk.reads.operations));
+            params.push(Param::new(name("rd.bytes"), disk.reads.bytes));
+            params.push(Param::new(name("rd.times"), disk.reads.nanoseconds));
+            params.push(Param::new(name("wr.reqs"), disk.writes.operations));
+            params.push(Param::new(name("wr.bytes"), disk.writes.bytes));
+            params.push(Param::new(name("wr.times"), disk.writes.nanoseconds));
+            params.push(Param::new(name("fl.reqs"), disk.flushes.operations));
+            params.push(Param::new(name("fl.times"), disk.flushes.nanoseconds));
+        }
+    }
+}

@@ -1,0 +1,308 @@
+//! The host: what it is, and what it does just now.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use reeve_ipc::api::call::{HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostMemoryStatsGet};
+use reeve_ipc::api::host::{CpuTimes, HostCpu, HostInfo};
+
+use super::define::hypervisor;
+use super::failure::{Failure, check_flags, invalid_argument};
+use super::vcpus::map_of;
+use super::{Context, connect, kib};
+use crate::wire::types::CELLS_MAX;
+use crate::wire::types::connect::{ConnectGetCapabilities, ConnectGetDomainCapabilities};
+use crate::wire::types::host as wire;
+use crate::wire::xdr::{Chars, List};
+use crate::xml::capabilities::{self, Cell, Host};
+use crate::xml::domain_capabilities::{self, Query};
+
+/// The program that runs domains, as documents name it.
+const EMULATOR: &str = "/usr/libexec/reeve/reeve-worker";
+
+fn signed(count: u32) -> i32 {
+    i32::try_from(count).unwrap_or(i32::MAX)
+}
+
+pub(super) async fn info(
+    context: Arc<Context>,
+    _: wire::NodeGetInfo,
+) -> Result<wire::NodeInfo, Failure> {
+    let host = connect::host(&context).await?;
+    let cpus = u32::try_from(host.online.iter().count()).unwrap_or(u32::MAX);
+    let mut topology = host.topology;
+    let product = [topology.sockets, topology.cores, topology.threads]
+        .iter()
+        .try_fold(topology.nodes, |product, count| product.checked_mul(*count));
+    if product != Some(cpus) {
+        // As libvirt tells of hosts whose sockets are not alike: clients multiply these.
+        (topology.nodes, topology.sockets, topology.threads) = (1, 1, 1);
+        topology.cores = cpus;
+    }
+    Ok(wire::NodeInfo {
+        model: Chars::of(&host.architecture),
+        memory: kib(host.memory.bytes()),
+        cpus: signed(cpus),
+        mhz: signed(host.cpu.mhz.unwrap_or(0)),
+        nodes: signed(topology.nodes),
+        sockets: signed(topology.sockets),
+        cores: signed(topology.cores),
+        threads: signed(topology.threads),
+    })
+}
+
+pub(super) async fn free_memory(
+    context: Arc<Context>,
+    _: wire::NodeGetFreeMemory,
+) -> Result<u64, Failure> {
+    Ok(context.call(HostMemoryStatsGet {}).await?.free)
+}
+
+/// Where a client's range of cells begins and how many there are at most.
+fn cells(start: i32, count: u32) -> Result<(usize, usize), Failure> {
+    let negative = |_| invalid_argument("a cell's number must not be negative");
+    let start = usize::try_from(start).map_err(negative)?;
+    Ok((start, usize::try_from(count).unwrap_or(usize::MAX)))
+}
+
+pub(super) async fn cells_free_memory(
+    context: Arc<Context>,
+    call: wire::NodeGetCellsFreeMemory,
+) -> Result<List<u64, CELLS_MAX>, Failure> {
+    let count = u32::try_from(call.max_cells).unwrap_or(0);
+    let (start, count) = cells(call.start_cell, count)?;
+    let nodes = context.call(HostMemoryStatsGet {}).await?.nodes;
+    let nodes = nodes.iter().skip(start).take(count);
+    Ok(nodes.map(|node| node.free).collect())
+}
+
+fn stat(field: &str, value: u64) -> wire::NodeStat {
+    wire::NodeStat {
+        field: field.to_owned(),
+        value,
+    }
+}
+
+/// As many figures as a client has room for; asked with room for none, how many there are.
+fn within(stats: Vec<wire::NodeStat>, room: i32) -> (Vec<wire::NodeStat>, i32) {
+    let count = |stats: &[_]| i32::try_from(stats.len()).unwrap_or(i32::MAX);
+    match usize::try_from(room) {
+        Ok(room) if room > 0 => {
+            let stats: Vec<_> = stats.into_iter().take(room).collect();
+            let count = count(&stats);
+            (stats, count)
+        }
+        _ => (Vec::new(), count(&stats)),
+    }
+}
+
+/// Every CPU, or all nodes, together.
+const ALL: i32 = -1;
+
+pub(super) async fn cpu_stats(
+    context: Arc<Context>,
+    call: wire::NodeGetCpuStats,
+) -> Result<wire::NodeCpuStats, Failure> {
+    check_flags(call.flags, 0, "virNodeGetCPUStats")?;
+    let unknown = || {
+        invalid_argument(format!(
+            "Invalid cpuNum in virNodeGetCPUStats: {}",
+            call.cpu
+        ))
+    };
+    let times = if call.cpu == ALL {
+        let stats = context.call(HostCpuStatsGet { first: 0, count: 0 });
+        stats.await?.total
+    } else {
+        let first = u32::try_from(call.cpu).map_err(|_| unknown())?;
+        let stats = context.call(HostCpuStatsGet { first, count: 1 }).await?;
+        let mut cpus = stats.cpus.iter();
+        let found = cpus.find(|cpu| cpu.cpu == first);
+        found.ok_or_else(unknown)?.times
+    };
+    let CpuTimes {
+        kernel_ns,
+        user_ns,
+        idle_ns,
+        io_wait_ns,
+        interrupt_ns,
+        ..
+    } = times;
+    let stats = vec![
+        stat("kernel", kernel_ns),
+        stat("user", user_ns),
+        stat("idle", idle_ns),
+        stat("iowait", io_wait_ns),
+        stat("intr", interrupt_ns),
+    ];
+    let (params, nparams) = within(stats, call.nparams);
+    Ok(wire::NodeCpuStats {
+        params: params.into(),
+        nparams,
+    })
+}
+
+pub(super) async fn memory_stats(
+    context: Arc<Context>,
+    call: wire::NodeGetMemoryStats,
+) -> Result<wire::NodeMemoryStats, Failure> {
+    check_flags(call.flags, 0, "virNodeGetMemoryStats")?;
+    let memory = context.call(HostMemoryStatsGet {}).await?;
+    let stats = if call.cell == ALL {
+        vec![
+            stat("total", kib(memory.total)),
+            stat("free", kib(memory.free)),
+            stat("buffers", kib(memory.buffers)),
+            stat("cached", kib(memory.cached)),
+        ]
+    } else {
+        let unknown = || {
+            invalid_argument(format!(
+                "Invalid cellNum in virNodeGetMemoryStats: {}",
+                call.cell
+            ))
+        };
+        let wanted = u32::try_from(call.cell).map_err(|_| unknown())?;
+        let mut nodes = memory.nodes.iter();
+        let node = nodes.find(|node| node.node == wanted).ok_or_else(unknown)?;
+        vec![stat("total", kib(node.total)), stat("free", kib(node.free))]
+    };
+    let (params, nparams) = within(stats, call.nparams);
+    Ok(wire::NodeMemoryStats {
+        params: params.into(),
+        nparams,
+    })
+}
+
+pub(super) async fn cpu_map(
+    context: Arc<Context>,
+    call: wire::NodeGetCpuMap,
+) -> Result<wire::NodeCpuMap, Failure> {
+    check_flags(call.flags, 0, "virNodeGetCPUMap")?;
+    let host = connect::host(&context).await?;
+    let last = host.present.iter().last().unwrap_or(0);
+    let count = last.saturating_add(1);
+    let length = usize::try_from(count.div_ceil(8)).unwrap_or(0);
+    let cpumap = match call.need_map {
+        true => map_of(host.online.iter(), length),
+        false => Vec::new(),
+    };
+    let online = host.online.iter().count();
+    Ok(wire::NodeCpuMap {
+        cpumap: cpumap.into(),
+        online: match call.need_online {
+            true => u32::try_from(online).unwrap_or(u32::MAX),
+            false => 0,
+        },
+        ret: signed(count),
+    })
+}
+
+pub(super) async fn free_pages(
+    context: Arc<Context>,
+    call: wire::NodeGetFreePages,
+) -> Result<List<u64, CELLS_MAX>, Failure> {
+    check_flags(call.flags, 0, "virNodeGetFreePages")?;
+    let (start, count) = cells(call.start_cell, call.cell_count)?;
+    let nodes = context.call(HostFreePagesGet {}).await?;
+    if start >= nodes.len() {
+        let last = nodes.len().saturating_sub(1);
+        let why = format!("start cell {start} out of range (0-{last})");
+        return Err(invalid_argument(why));
+    }
+    let mut counts = Vec::new();
+    for node in nodes.iter().skip(start).take(count) {
+        for size in &call.pages.0 {
+            let bytes = u64::from(*size) << 10;
+            let mut pages = node.pages.iter();
+            let pages = pages.find(|pages| pages.size_bytes == bytes);
+            let none = || {
+                invalid_argument(format!(
+                    "page size {size} is not available on node {}",
+                    node.node
+                ))
+            };
+            counts.push(pages.ok_or_else(none)?.count);
+        }
+    }
+    Ok(counts.into())
+}
+
+/// Every CPU that runs, with where it is.
+async fn cpus(context: &Context) -> Result<Vec<HostCpu>, Failure> {
+    let mut all: Vec<HostCpu> = Vec::new();
+    loop {
+        let after = all.last().map(|last| last.cpu);
+        let page = context.call(HostCpuList { after }).await?;
+        let more = page.more && !page.cpus.is_empty();
+        all.extend(page.cpus);
+        if !more {
+            return Ok(all);
+        }
+    }
+}
+
+/// The host as documents tell of it.
+fn described(host: &HostInfo, cpus: &[HostCpu]) -> Host {
+    let mut siblings: BTreeMap<(u32, u32, u32), Vec<String>> = BTreeMap::new();
+    for cpu in cpus {
+        let core = siblings.entry((cpu.socket, cpu.die, cpu.core));
+        core.or_default().push(cpu.cpu.to_string());
+    }
+    let of = |node: u32| {
+        let cpus = cpus.iter().filter(move |cpu| cpu.node == node);
+        cpus.map(|cpu| capabilities::HostCpu {
+            id: cpu.cpu,
+            socket: cpu.socket,
+            core: cpu.core,
+            siblings: siblings
+                .get(&(cpu.socket, cpu.die, cpu.core))
+                .map_or_else(String::new, |siblings| siblings.join(",")),
+        })
+        .collect()
+    };
+    let cells = host.nodes.iter().map(|node| Cell {
+        id: node.node,
+        memory_kib: kib(node.memory.bytes()),
+        cpus: of(node.node),
+    });
+    Host {
+        uuid: host.uuid,
+        emulator: EMULATOR.to_owned(),
+        cpu_model: None,
+        cpu_vendor: None,
+        sockets: host.topology.sockets,
+        cores: host.topology.cores,
+        threads: host.topology.threads,
+        cells: cells.collect(),
+    }
+}
+
+async fn describe(context: &Context) -> Result<Host, Failure> {
+    let (host, cpus) = tokio::join!(connect::host(context), cpus(context));
+    Ok(described(&host?, &cpus?))
+}
+
+pub(super) async fn capabilities(
+    context: Arc<Context>,
+    _: ConnectGetCapabilities,
+) -> Result<String, Failure> {
+    let host = describe(&context).await?;
+    Ok(capabilities::format(&host, hypervisor(&context)))
+}
+
+pub(super) async fn domain_capabilities(
+    context: Arc<Context>,
+    call: ConnectGetDomainCapabilities,
+) -> Result<String, Failure> {
+    check_flags(call.flags, 0, "virConnectGetDomainCapabilities")?;
+    let host = describe(&context).await?;
+    let query = Query {
+        emulator: call.emulator.as_deref(),
+        arch: call.arch.as_deref(),
+        machine: call.machine.as_deref(),
+        kind: call.virt_type.as_deref(),
+    };
+    let hypervisor = hypervisor(&context);
+    Ok(domain_capabilities::format(&query, &host, hypervisor)?)
+}

@@ -1,0 +1,209 @@
+//! Starting, stopping and what lies between.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::call::{
+    DomainAutostartSet, DomainDestroy, DomainPause, DomainReboot, DomainReset, DomainResume,
+    DomainShutdown, DomainStart, DomainUndefine, StartOptions,
+};
+
+use super::Context;
+use super::context::{handle, reference};
+use super::failure::{Code, Failure, check_flags};
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect::DomainGetAutostart;
+use crate::wire::types::lifecycle as wire;
+
+/// How a domain is started (libvirt `virDomainCreateFlags`).
+pub(super) mod start {
+    use super::{Failure, StartOptions, check_flags};
+
+    pub(in crate::calls) const PAUSED: u32 = 0x1;
+    pub(in crate::calls) const AUTO_DESTROY: u32 = 0x2;
+    /// Caches of saved images, and such an image itself: there is none.
+    pub(in crate::calls) const OF_SAVED_IMAGES: u32 = 0x4 | 0x8;
+    pub(in crate::calls) const VALIDATE: u32 = 0x10;
+    /// Variables of a firmware: there is none.
+    pub(in crate::calls) const RESET_NVRAM: u32 = 0x20;
+    pub(in crate::calls) const KNOWN: u32 =
+        PAUSED | AUTO_DESTROY | OF_SAVED_IMAGES | VALIDATE | RESET_NVRAM;
+
+    /// The options that flags of `function` say.
+    ///
+    /// # Errors
+    /// It has no such flag.
+    pub(in crate::calls) fn options(
+        flags: u32,
+        known: u32,
+        function: &str,
+    ) -> Result<StartOptions, Failure> {
+        check_flags(flags, known, function)?;
+        Ok(StartOptions {
+            paused: flags & PAUSED != 0,
+            auto_destroy: flags & AUTO_DESTROY != 0,
+        })
+    }
+}
+
+pub(super) async fn create(context: Arc<Context>, call: wire::DomainCreate) -> Result<(), Failure> {
+    let domain = reference(&call.domain);
+    let options = StartOptions::default();
+    context
+        .of(&call.domain, DomainStart { domain, options })
+        .await?;
+    Ok(())
+}
+
+pub(super) async fn create_with_flags(
+    context: Arc<Context>,
+    call: wire::DomainCreateWithFlags,
+) -> Result<Domain, Failure> {
+    let known = start::KNOWN & !start::VALIDATE;
+    let options = start::options(call.flags, known, "virDomainCreateWithFlags")?;
+    let domain = reference(&call.domain);
+    let started = context
+        .of(&call.domain, DomainStart { domain, options })
+        .await?;
+    Ok(handle(&started))
+}
+
+pub(super) async fn suspend(
+    context: Arc<Context>,
+    call: wire::DomainSuspend,
+) -> Result<(), Failure> {
+    let domain = reference(&call.domain);
+    context.of(&call.domain, DomainPause { domain }).await
+}
+
+pub(super) async fn resume(context: Arc<Context>, call: wire::DomainResume) -> Result<(), Failure> {
+    let domain = reference(&call.domain);
+    context.of(&call.domain, DomainResume { domain }).await
+}
+
+pub(super) async fn reset(context: Arc<Context>, call: wire::DomainReset) -> Result<(), Failure> {
+    check_flags(call.flags, 0, "virDomainReset")?;
+    let domain = reference(&call.domain);
+    context.of(&call.domain, DomainReset { domain }).await
+}
+
+/// How a guest is asked to end (libvirt `virDomainShutdownFlagValues` and those of a reboot, which are the
+/// same): by any way, by the power button, or by its agent.
+mod by {
+    pub(super) const POWER_BUTTON: u32 = 0x1;
+    pub(super) const AGENT: u32 = 0x2;
+}
+
+/// That the flags leave the power button, which is the way there is.
+fn by_power_button(flags: u32, function: &str) -> Result<(), Failure> {
+    check_flags(flags, by::POWER_BUTTON | by::AGENT, function)?;
+    if flags == by::AGENT {
+        let why = "QEMU guest agent is not configured";
+        return Err(Failure::new(Code::ArgumentUnsupported, why));
+    }
+    Ok(())
+}
+
+async fn press(context: &Context, domain: &Domain) -> Result<(), Failure> {
+    let call = DomainShutdown {
+        domain: reference(domain),
+        destroy_after_ms: None,
+        for_host: false,
+    };
+    context.of(domain, call).await
+}
+
+pub(super) async fn shutdown(
+    context: Arc<Context>,
+    call: wire::DomainShutdown,
+) -> Result<(), Failure> {
+    press(&context, &call.domain).await
+}
+
+pub(super) async fn shutdown_flags(
+    context: Arc<Context>,
+    call: wire::DomainShutdownFlags,
+) -> Result<(), Failure> {
+    by_power_button(call.flags, "virDomainShutdownFlags")?;
+    press(&context, &call.domain).await
+}
+
+pub(super) async fn reboot(context: Arc<Context>, call: wire::DomainReboot) -> Result<(), Failure> {
+    by_power_button(call.flags, "virDomainReboot")?;
+    let domain = reference(&call.domain);
+    context.of(&call.domain, DomainReboot { domain }).await
+}
+
+pub(super) async fn destroy(
+    context: Arc<Context>,
+    call: wire::DomainDestroy,
+) -> Result<(), Failure> {
+    let domain = reference(&call.domain);
+    context.of(&call.domain, DomainDestroy { domain }).await
+}
+
+/// A worker keeps nothing that a gentler signal would let it save, so that a graceful destroy is a destroy;
+/// the logs of a domain are the supervisor's to keep.
+pub(super) async fn destroy_flags(
+    context: Arc<Context>,
+    call: wire::DomainDestroyFlags,
+) -> Result<(), Failure> {
+    const GRACEFUL: u32 = 0x1;
+    check_flags(call.flags, GRACEFUL, "virDomainDestroyFlags")?;
+    let domain = reference(&call.domain);
+    context.of(&call.domain, DomainDestroy { domain }).await
+}
+
+async fn undefined(context: &Context, of: &Domain) -> Result<(), Failure> {
+    let summary = context.summary(of).await?;
+    if !summary.persistent {
+        let why = "cannot undefine transient domain";
+        return Err(Failure::new(Code::OperationInvalid, why));
+    }
+    let domain = reference(of);
+    context.of(of, DomainUndefine { domain }).await
+}
+
+pub(super) async fn undefine(
+    context: Arc<Context>,
+    call: wire::DomainUndefine,
+) -> Result<(), Failure> {
+    undefined(&context, &call.domain).await
+}
+
+/// What the flags would take with it (saved images, snapshots, checkpoints, variables of a firmware or a
+/// TPM) there is not.
+pub(super) async fn undefine_flags(
+    context: Arc<Context>,
+    call: wire::DomainUndefineFlags,
+) -> Result<(), Failure> {
+    check_flags(call.flags, 0x7f, "virDomainUndefineFlags")?;
+    undefined(&context, &call.domain).await
+}
+
+pub(super) async fn autostart(
+    context: Arc<Context>,
+    call: DomainGetAutostart,
+) -> Result<bool, Failure> {
+    let summary = context.summary(&call.domain).await?;
+    Ok(summary.autostart.is_some())
+}
+
+/// A domain that has a place in the order keeps it.
+pub(super) async fn set_autostart(
+    context: Arc<Context>,
+    call: wire::DomainSetAutostart,
+) -> Result<(), Failure> {
+    let summary = context.summary(&call.domain).await?;
+    if !summary.persistent {
+        let why = "cannot set autostart for transient domain";
+        return Err(Failure::new(Code::OperationInvalid, why));
+    }
+    let order = call.autostart.then(|| summary.autostart.unwrap_or(0));
+    if order == summary.autostart {
+        return Ok(());
+    }
+    let domain = reference(&call.domain);
+    context
+        .of(&call.domain, DomainAutostartSet { domain, order })
+        .await
+}

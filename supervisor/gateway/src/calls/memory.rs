@@ -1,0 +1,230 @@
+//! A domain's memory: how much it has, how much it is to have, and what its guest says of it.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::call::{DomainDefine, DomainMemorySet};
+use reeve_ipc::api::figures::FigureGroups;
+use reeve_ipc::api::view::DeviceStats;
+use reeve_ipc::device::{BalloonFigures, DeviceFigures, GuestMemoryFigures};
+use reeve_ipc::model::MemorySize;
+
+use super::context::{impact, impact_of, reference};
+use super::failure::{Code, Failure, check_flags, invalid_argument};
+use super::{Context, kib};
+use crate::wire::types::handles::Domain;
+use crate::wire::types::inspect::{DomainMemoryStats, MemoryStat};
+use crate::wire::types::tuning::{DomainSetMaxMemory, DomainSetMemory, DomainSetMemoryFlags};
+use crate::wire::xdr::List;
+
+/// Kinds of figures (libvirt `virDomainMemoryStatTags`).
+mod tag {
+    pub(super) const SWAP_IN: i32 = 0;
+    pub(super) const SWAP_OUT: i32 = 1;
+    pub(super) const MAJOR_FAULT: i32 = 2;
+    pub(super) const MINOR_FAULT: i32 = 3;
+    pub(super) const UNUSED: i32 = 4;
+    pub(super) const AVAILABLE: i32 = 5;
+    pub(super) const ACTUAL_BALLOON: i32 = 6;
+    pub(super) const RSS: i32 = 7;
+    pub(super) const USABLE: i32 = 8;
+    pub(super) const LAST_UPDATE: i32 = 9;
+    pub(super) const DISK_CACHES: i32 = 10;
+}
+
+/// What is left to a guest of so much memory, in KiB: less what its balloon has, and more by what it has
+/// plugged in.
+pub(super) fn left_kib(memory: MemorySize, devices: &[DeviceStats]) -> u64 {
+    let mut bytes = memory.bytes();
+    for device in devices {
+        bytes = match device.figures {
+            DeviceFigures::Balloon(balloon) => bytes.saturating_sub(balloon.actual_bytes),
+            DeviceFigures::Memory(memory) => bytes.saturating_add(memory.plugged_bytes),
+            _ => bytes,
+        };
+    }
+    kib(bytes)
+}
+
+/// The balloon's own figures, if there is one.
+pub(super) fn balloon(devices: &[DeviceStats]) -> Option<BalloonFigures> {
+    devices.iter().find_map(|device| match device.figures {
+        DeviceFigures::Balloon(figures) => Some(figures),
+        _ => None,
+    })
+}
+
+/// What a guest said of its memory, in libvirt's kinds; amounts in KiB.
+pub(super) fn guest(guest: &GuestMemoryFigures, now_s: u64) -> Vec<(i32, u64)> {
+    let amounts = [
+        (tag::SWAP_IN, guest.swap_in.map(kib)),
+        (tag::SWAP_OUT, guest.swap_out.map(kib)),
+        (tag::MAJOR_FAULT, guest.major_faults),
+        (tag::MINOR_FAULT, guest.minor_faults),
+        (tag::UNUSED, guest.free.map(kib)),
+        (tag::AVAILABLE, guest.total.map(kib)),
+        (tag::USABLE, guest.available.map(kib)),
+        (
+            tag::LAST_UPDATE,
+            Some(now_s.saturating_sub(guest.age_ms / 1000)),
+        ),
+        (tag::DISK_CACHES, guest.disk_caches.map(kib)),
+    ];
+    let amounts = amounts.into_iter();
+    amounts
+        .filter_map(|(tag, value)| Some((tag, value?)))
+        .collect()
+}
+
+/// What `domstats` calls a kind of figures, where it has it.
+pub(super) const fn balloon_name(tag: i32) -> Option<&'static str> {
+    Some(match tag {
+        tag::SWAP_IN => "balloon.swap_in",
+        tag::SWAP_OUT => "balloon.swap_out",
+        tag::MAJOR_FAULT => "balloon.major_fault",
+        tag::MINOR_FAULT => "balloon.minor_fault",
+        tag::UNUSED => "balloon.unused",
+        tag::AVAILABLE => "balloon.available",
+        tag::USABLE => "balloon.usable",
+        tag::LAST_UPDATE => "balloon.last-update",
+        tag::DISK_CACHES => "balloon.disk_caches",
+        _ => return None,
+    })
+}
+
+/// Seconds since 1970.
+pub(super) fn now_s() -> u64 {
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
+    now.map_or(0, |now| now.as_secs())
+}
+
+pub(super) async fn stats(
+    context: Arc<Context>,
+    call: DomainMemoryStats,
+) -> Result<List<MemoryStat, 1024>, Failure> {
+    check_flags(call.flags, 0, "virDomainMemoryStats")?;
+    let groups = FigureGroups {
+        usage: true,
+        devices: true,
+        ..FigureGroups::default()
+    };
+    let figures = context.active_figures(&call.domain, groups).await?;
+    let left = left_kib(figures.summary.memory, &figures.devices);
+    let mut stats = vec![(tag::ACTUAL_BALLOON, left)];
+    if let Some(said) = balloon(&figures.devices).and_then(|balloon| balloon.guest) {
+        stats.extend(guest(&said, now_s()));
+    }
+    if let Some(usage) = figures.usage {
+        stats.push((tag::RSS, kib(usage.resident_bytes)));
+    }
+    let most = usize::try_from(call.max_stats).unwrap_or(usize::MAX);
+    let stats = stats.into_iter().take(most);
+    Ok(stats
+        .map(|(tag, value)| MemoryStat { tag, value })
+        .collect())
+}
+
+/// Flags of how memory is set (libvirt `virDomainMemoryModFlags`), beside where.
+const MAXIMUM: u32 = 4;
+
+pub(super) async fn set(context: Arc<Context>, call: DomainSetMemory) -> Result<(), Failure> {
+    change(&context, &call.domain, call.memory, impact::LIVE).await
+}
+
+pub(super) async fn set_max(
+    context: Arc<Context>,
+    call: DomainSetMaxMemory,
+) -> Result<(), Failure> {
+    change(&context, &call.domain, call.memory, MAXIMUM).await
+}
+
+pub(super) async fn set_flags(
+    context: Arc<Context>,
+    call: DomainSetMemoryFlags,
+) -> Result<(), Failure> {
+    check_flags(call.flags, impact::ANY | MAXIMUM, "virDomainSetMemoryFlags")?;
+    change(&context, &call.domain, call.memory, call.flags).await
+}
+
+async fn change(
+    context: &Context,
+    domain: &Domain,
+    memory_kib: u64,
+    flags: u32,
+) -> Result<(), Failure> {
+    let bytes = memory_kib.checked_mul(1024).filter(|bytes| *bytes > 0);
+    let too_much = || invalid_argument(format!("{memory_kib} KiB is no amount of memory"));
+    let memory = MemorySize(bytes.ok_or_else(too_much)?);
+    let summary = context.summary(domain).await?;
+    let impact = impact_of(&summary, flags)?;
+    if flags & MAXIMUM != 0 {
+        if impact.live {
+            let why = "cannot resize the maximum memory on an active domain";
+            return Err(Failure::new(Code::OperationInvalid, why));
+        }
+        let mut definition = context.definition(domain, true).await?;
+        definition.memory = memory;
+        let define = DomainDefine {
+            definition: Box::new(definition),
+            only_new: false,
+        };
+        context.of(domain, define).await?;
+        return Ok(());
+    }
+    if impact.persistent {
+        // What a guest is left at its start is what it starts with.
+        let why = "a domain starts with all of its memory: set its maximum";
+        return Err(Failure::new(Code::OperationUnsupported, why));
+    }
+    let of = reference(domain);
+    context
+        .of(domain, DomainMemorySet { domain: of, memory })
+        .await
+}
+
+#[cfg(test)]
+mod tests {
+    use reeve_ipc::device::MemoryFigures;
+    use reeve_ipc::model::DeviceName;
+    use reeve_ipc::spec::PciSlot;
+
+    use super::*;
+
+    fn device(device: DeviceName, figures: DeviceFigures) -> DeviceStats {
+        DeviceStats {
+            device,
+            slot: PciSlot::try_from(5).unwrap(),
+            host: None,
+            figures,
+        }
+    }
+
+    #[test]
+    fn a_balloon_takes_and_a_memory_device_gives() {
+        let memory = MemorySize::mebibytes(64);
+        assert_eq!(left_kib(memory, &[]), 65536);
+        let balloon = BalloonFigures {
+            actual_bytes: 16 << 20,
+            ..BalloonFigures::default()
+        };
+        let plugged = MemoryFigures {
+            plugged_bytes: 32 << 20,
+            ..MemoryFigures::default()
+        };
+        let devices = [
+            device(DeviceName::Balloon, DeviceFigures::Balloon(balloon)),
+            device(DeviceName::Memory, DeviceFigures::Memory(plugged)),
+        ];
+        assert_eq!(left_kib(memory, &devices), (64 - 16 + 32) << 10);
+    }
+
+    #[test]
+    fn a_guest_is_quoted_in_kib_and_counts_and_only_with_what_it_said() {
+        let said = GuestMemoryFigures {
+            age_ms: 2500,
+            free: Some(3 << 20),
+            major_faults: Some(17),
+            ..GuestMemoryFigures::default()
+        };
+        assert_eq!(guest(&said, 100), [(2, 17), (4, 3072), (9, 98)]);
+    }
+}

@@ -1,0 +1,103 @@
+//! What each procedure does: its arguments in, calls of the native API, its reply out. No policy: what a client
+//! may not do, the supervisor refuses, and what a read-only connection may not do stands in the table of
+//! procedures.
+//!
+//! | module | procedures |
+//! |---|---|
+//! | [`connect`], `host` | the connection itself, and the host |
+//! | `list`, `lookup` | which domains there are |
+//! | `info`, `statistics`, `domstats`, `memory`, `vcpus` | how one stands, what it has and has done |
+//! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
+//! | `devices`, [`console`] | its devices and its console |
+//! | `absent` | objects that there are none of |
+//!
+//! Events, streams and the rest that outlives a call are the session's.
+
+mod absent;
+pub(crate) mod connect;
+pub(crate) mod console;
+mod context;
+mod define;
+mod devices;
+mod domstats;
+pub mod failure;
+mod host;
+mod info;
+mod labels;
+mod lifecycle;
+mod list;
+mod lookup;
+mod memory;
+mod state;
+mod statistics;
+mod table;
+#[cfg(test)]
+pub(crate) mod testing;
+mod vcpus;
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+pub use self::context::Context;
+use self::failure::Failure;
+pub(crate) use self::state::{id_of, kib};
+pub(crate) use self::table::begin;
+use crate::wire::call::Call;
+use crate::wire::frame::{self, Header, Program};
+use crate::wire::procedures::{self, Procedure};
+use crate::wire::xdr::{Decode, decode};
+
+/// A call that is under way; it ends in a whole packet.
+pub(crate) type Begun = Pin<Box<dyn Future<Output = Result<Vec<u8>, Failure>> + Send>>;
+
+/// The arguments of a call.
+///
+/// # Errors
+/// They are not its arguments.
+pub(crate) fn arguments<A: Decode>(payload: &[u8]) -> Result<A, Failure> {
+    decode(payload).map_err(|error| Failure::undecodable(&error))
+}
+
+/// Whether a connection may make a call.
+///
+/// # Errors
+/// There is no such procedure, or the connection is a read-only one and it is not for those.
+pub(crate) fn permit(header: Header, read_only: bool) -> Result<(), Failure> {
+    let procedure = procedure(header)?;
+    if read_only && procedure.needs_write(0) {
+        return Err(Failure::read_only(procedure));
+    }
+    Ok(())
+}
+
+/// The procedure of a call.
+///
+/// # Errors
+/// There is none.
+pub(crate) fn procedure(header: Header) -> Result<&'static Procedure, Failure> {
+    let program = Program::from_number(header.program);
+    let known = program.and_then(|program| procedures::find(program, header.procedure));
+    let known = known.filter(|procedure| procedure.is_call());
+    known.ok_or_else(|| Failure::unknown_procedure(header.procedure))
+}
+
+/// Begins a call of that type.
+fn start<C, F>(
+    context: &Arc<Context>,
+    header: Header,
+    payload: &[u8],
+    handler: fn(Arc<Context>, C) -> F,
+) -> Result<Begun, Failure>
+where
+    C: Call,
+    F: Future<Output = Result<C::Reply, Failure>> + Send + 'static,
+{
+    let call = handler(Arc::clone(context), arguments(payload)?);
+    Ok(Box::pin(async move {
+        let mut packet = Vec::new();
+        match frame::reply(&mut packet, header, &call.await?) {
+            Ok(()) => Ok(packet),
+            Err(error) => Err(Failure::unencodable(&error)),
+        }
+    }))
+}

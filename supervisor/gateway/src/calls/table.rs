@@ -1,0 +1,179 @@
+//! Which function serves which procedure.
+
+use std::sync::Arc;
+
+use super::failure::Failure;
+use super::{
+    Begun, Context, absent, connect, define, devices, domstats, host, info, labels, lifecycle,
+    list, lookup, memory, procedure, start, statistics, vcpus,
+};
+use crate::wire::call::Call as _;
+use crate::wire::frame::{Header, Program};
+use crate::wire::types as wire;
+
+/// Declares [`begin`], and [`SERVED`] for the table of procedures.
+macro_rules! served {
+    ($($call:path => $handler:path;)*) => {
+        /// Numbers of the procedures of the main program that are served here.
+        #[cfg(test)]
+        pub(crate) const SERVED: &[i32] = &[$(<$call>::NUMBER),*];
+
+        /// Begins a call.
+        ///
+        /// # Errors
+        /// It is not served, or its arguments are none.
+        pub(crate) fn begin(
+            context: &Arc<Context>,
+            header: Header,
+            payload: &[u8],
+        ) -> Result<Begun, Failure> {
+            if header.program == Program::Remote.number() {
+                $(if header.procedure == <$call>::NUMBER {
+                    return start::<$call, _>(context, header, payload, $handler);
+                })*
+            }
+            Err(Failure::not_supported(procedure(header)?))
+        }
+    };
+}
+
+served! {
+    wire::connect::ConnectGetType => connect::kind;
+    wire::connect::ConnectGetVersion => connect::version;
+    wire::connect::ConnectGetLibVersion => connect::library_version;
+    wire::connect::ConnectGetMaxVcpus => connect::max_vcpus;
+    wire::connect::ConnectGetHostname => connect::hostname;
+    wire::connect::ConnectGetUri => connect::uri;
+    wire::connect::ConnectIsSecure => connect::is_secure;
+    wire::connect::ConnectGetCapabilities => host::capabilities;
+    wire::connect::ConnectGetDomainCapabilities => host::domain_capabilities;
+    wire::host::NodeGetInfo => host::info;
+    wire::host::NodeGetFreeMemory => host::free_memory;
+    wire::host::NodeGetCellsFreeMemory => host::cells_free_memory;
+    wire::host::NodeGetCpuStats => host::cpu_stats;
+    wire::host::NodeGetMemoryStats => host::memory_stats;
+    wire::host::NodeGetCpuMap => host::cpu_map;
+    wire::host::NodeGetFreePages => host::free_pages;
+    wire::lifecycle::ConnectListAllDomains => list::all;
+    wire::lifecycle::ConnectListDomains => list::active_ids;
+    wire::lifecycle::ConnectNumOfDomains => list::active_count;
+    wire::lifecycle::ConnectListDefinedDomains => list::inactive_names;
+    wire::lifecycle::ConnectNumOfDefinedDomains => list::inactive_count;
+    wire::lifecycle::DomainLookupById => lookup::by_id;
+    wire::lifecycle::DomainLookupByName => lookup::by_name;
+    wire::lifecycle::DomainLookupByUuid => lookup::by_uuid;
+    wire::inspect::DomainGetInfo => info::info;
+    wire::inspect::DomainGetState => info::state;
+    wire::inspect::DomainIsActive => info::is_active;
+    wire::inspect::DomainIsPersistent => info::is_persistent;
+    wire::inspect::DomainIsUpdated => info::is_updated;
+    wire::inspect::DomainGetMaxMemory => info::max_memory;
+    wire::inspect::DomainGetOsType => info::os_type;
+    wire::inspect::DomainGetMessages => info::messages;
+    wire::inspect::DomainGetControlInfo => info::control;
+    wire::inspect::DomainGetAutostart => lifecycle::autostart;
+    wire::tuning::DomainGetMaxVcpus => info::max_vcpus;
+    wire::save::DomainHasManagedSaveImage => info::has_saved_image;
+    wire::lifecycle::DomainCreate => lifecycle::create;
+    wire::lifecycle::DomainCreateWithFlags => lifecycle::create_with_flags;
+    wire::lifecycle::DomainSuspend => lifecycle::suspend;
+    wire::lifecycle::DomainResume => lifecycle::resume;
+    wire::lifecycle::DomainReset => lifecycle::reset;
+    wire::lifecycle::DomainShutdown => lifecycle::shutdown;
+    wire::lifecycle::DomainShutdownFlags => lifecycle::shutdown_flags;
+    wire::lifecycle::DomainReboot => lifecycle::reboot;
+    wire::lifecycle::DomainDestroy => lifecycle::destroy;
+    wire::lifecycle::DomainDestroyFlags => lifecycle::destroy_flags;
+    wire::lifecycle::DomainUndefine => lifecycle::undefine;
+    wire::lifecycle::DomainUndefineFlags => lifecycle::undefine_flags;
+    wire::lifecycle::DomainSetAutostart => lifecycle::set_autostart;
+    wire::lifecycle::DomainDefineXml => define::define_xml;
+    wire::lifecycle::DomainDefineXmlFlags => define::define_xml_flags;
+    wire::lifecycle::DomainCreateXml => define::create_xml;
+    wire::inspect::DomainGetXmlDesc => define::xml_desc;
+    wire::lifecycle::DomainGetMetadata => labels::get;
+    wire::lifecycle::DomainSetMetadata => labels::set;
+    wire::lifecycle::DomainRename => labels::rename;
+    wire::lifecycle::DomainSetLifecycleAction => labels::set_action;
+    wire::inspect::DomainMemoryStats => memory::stats;
+    wire::tuning::DomainSetMemory => memory::set;
+    wire::tuning::DomainSetMaxMemory => memory::set_max;
+    wire::tuning::DomainSetMemoryFlags => memory::set_flags;
+    wire::tuning::DomainSetVcpus => vcpus::set;
+    wire::tuning::DomainSetVcpusFlags => vcpus::set_flags;
+    wire::tuning::DomainGetVcpusFlags => vcpus::count;
+    wire::tuning::DomainGetVcpus => vcpus::vcpus;
+    wire::tuning::DomainPinVcpu => vcpus::pin_now;
+    wire::tuning::DomainPinVcpuFlags => vcpus::pin_flags;
+    wire::tuning::DomainGetVcpuPinInfo => vcpus::pins;
+    wire::inspect::DomainBlockStats => statistics::block;
+    wire::inspect::DomainBlockStatsFlags => statistics::block_flags;
+    wire::inspect::DomainInterfaceStats => statistics::interface;
+    wire::inspect::DomainGetDiskErrors => statistics::disk_errors;
+    wire::inspect::DomainGetCpuStats => statistics::cpu;
+    wire::inspect::ConnectGetAllDomainStats => domstats::all;
+    wire::device::DomainAttachDevice => devices::attach;
+    wire::device::DomainAttachDeviceFlags => devices::attach_flags;
+    wire::device::DomainDetachDevice => devices::detach;
+    wire::device::DomainDetachDeviceFlags => devices::detach_flags;
+    wire::device::DomainDetachDeviceAlias => devices::detach_alias;
+    wire::device::DomainUpdateDeviceFlags => devices::update;
+    wire::save::DomainSnapshotNum => absent::snapshot_count;
+    wire::save::DomainSnapshotListNames => absent::snapshot_names;
+    wire::save::DomainListAllSnapshots => absent::snapshots;
+    wire::save::DomainHasCurrentSnapshot => absent::has_current_snapshot;
+    wire::save::DomainSnapshotCurrent => absent::current_snapshot;
+    wire::save::DomainSnapshotLookupByName => absent::snapshot;
+    wire::save::DomainListAllCheckpoints => absent::checkpoints;
+    wire::network::ConnectNumOfNetworks => absent::network_count;
+    wire::network::ConnectNumOfDefinedNetworks => absent::defined_network_count;
+    wire::network::ConnectListNetworks => absent::network_names;
+    wire::network::ConnectListDefinedNetworks => absent::defined_network_names;
+    wire::network::ConnectListAllNetworks => absent::networks;
+    wire::network::NetworkLookupByName => absent::network_by_name;
+    wire::network::NetworkLookupByUuid => absent::network_by_uuid;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::SERVED;
+    use crate::wire::frame::Program;
+    use crate::wire::procedures::{State, all};
+    use crate::wire::types::{connect, device, event};
+    use crate::wire::{call::Call as _, call::Event as _};
+
+    /// Those that the session serves itself.
+    const OF_SESSION: &[i32] = &[
+        connect::ConnectOpen::NUMBER,
+        connect::ConnectClose::NUMBER,
+        connect::ConnectSupportsFeature::NUMBER,
+        connect::AuthList::NUMBER,
+        connect::ConnectRegisterCloseCallback::NUMBER,
+        connect::ConnectUnregisterCloseCallback::NUMBER,
+        event::ConnectDomainEventCallbackRegisterAny::NUMBER,
+        event::ConnectDomainEventCallbackDeregisterAny::NUMBER,
+        device::DomainOpenConsole::NUMBER,
+    ];
+    /// Events that are sent.
+    const SENT: &[i32] = &[
+        event::DomainEventCallbackLifecycle::NUMBER,
+        event::DomainEventCallbackReboot::NUMBER,
+        event::DomainEventCallbackWatchdog::NUMBER,
+        event::DomainEventCallbackBalloonChange::NUMBER,
+        event::DomainEventCallbackDeviceRemoved::NUMBER,
+        event::DomainEventCallbackDeviceAdded::NUMBER,
+        event::DomainEventCallbackMetadataChange::NUMBER,
+        event::ConnectEventConnectionClosed::NUMBER,
+    ];
+
+    #[test]
+    fn the_table_says_of_each_procedure_whether_it_is_served() {
+        for procedure in all(Program::Remote) {
+            let number = procedure.number;
+            let served = [SERVED, OF_SESSION, SENT]
+                .iter()
+                .any(|served| served.contains(&number));
+            assert_eq!(procedure.state == State::Served, served, "{procedure:?}");
+        }
+    }
+}

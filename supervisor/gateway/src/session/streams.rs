@@ -1,0 +1,231 @@
+//! The streams of a connection: bytes that pass both ways behind a call, under its serial.
+//!
+//! ```text
+//!   client ── Continue, data ──► Streams ── input, bounded ──► a task ──► descriptor
+//!   client ◄─ Continue, data ─── outbox ◄── said, bounded ──── a task ◄── descriptor
+//!   client ── Ok, empty ───────► what is left of the input is written, then Ok back
+//!   client ── Error, empty ────► the task ends, then Ok back
+//! ```
+//!
+//! Neither side can make the other's bytes pile up: a task reads its descriptor only while there is a place
+//! among what was said, which is taken only while the client reads; and no more is read from a client while
+//! one of its streams holds [`CLOGGED`] bytes that its descriptor does not take.
+
+mod console;
+use std::collections::HashMap;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use tokio::net::UnixStream;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::AbortHandle;
+
+use crate::calls::failure::{Code, Failure, Origin};
+use crate::wire::frame::{Header, Status};
+
+/// Streams of one connection.
+pub(super) const MAX_STREAMS: usize = 16;
+/// Bytes of a client that one stream holds before no more is read from it.
+const CLOGGED: usize = 256 << 10;
+/// Packets of a client that one stream holds, however small.
+const PACKETS: usize = 1024;
+
+/// What became of a stream's other end.
+#[derive(Debug)]
+pub(super) enum What {
+    /// It said this.
+    Data(Vec<u8>),
+    /// It says nothing more.
+    End,
+    /// It has taken all that there was for it, and the client had ended it.
+    Finished,
+    /// It broke.
+    Failed(Failure),
+}
+
+/// What a stream's task has to tell.
+#[derive(Debug)]
+pub(super) struct Said {
+    /// The serial.
+    pub(super) serial: u32,
+    /// What.
+    pub(super) what: What,
+}
+
+/// Input of one stream that its descriptor has not taken.
+type Queued = Arc<AtomicUsize>;
+
+#[derive(Debug)]
+struct Open {
+    header: Header,
+    input: Option<mpsc::Sender<Vec<u8>>>,
+    queued: Queued,
+    task: AbortHandle,
+}
+
+/// What is to be sent for what a client or a task said.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    /// Nothing.
+    Nothing,
+    /// Data; none for its end.
+    Data(Header, Vec<u8>),
+    /// That the stream is over.
+    Over(Header),
+    /// That it failed.
+    Failed(Header, Failure),
+}
+
+/// Every stream of a connection.
+#[derive(Debug)]
+pub(super) struct Streams {
+    open: HashMap<u32, Open>,
+    say: mpsc::Sender<Said>,
+    said: mpsc::Receiver<Said>,
+    /// Rung when a descriptor has taken some of a client's bytes.
+    drained: Arc<Notify>,
+}
+
+impl Streams {
+    pub(super) fn new() -> Self {
+        // One place for each: a task holds one while it reads.
+        let (say, said) = mpsc::channel(MAX_STREAMS);
+        Self {
+            open: HashMap::new(),
+            say,
+            said,
+            drained: Arc::default(),
+        }
+    }
+
+    /// What rings when one that was clogged may not be any more.
+    pub(super) fn drained(&self) -> Arc<Notify> {
+        Arc::clone(&self.drained)
+    }
+
+    /// Whether a stream may be opened behind the call of that header.
+    ///
+    /// # Errors
+    /// There are too many, or there is one of that serial.
+    pub(super) fn check(&self, header: Header) -> Result<(), Failure> {
+        let refuse = |why: &str| Failure::of(Origin::Streams, Code::OperationFailed, why);
+        if self.open.contains_key(&header.serial) {
+            return Err(refuse("a stream of this serial is open already"));
+        }
+        if self.open.len() >= MAX_STREAMS {
+            return Err(refuse("too many streams are open on this connection"));
+        }
+        Ok(())
+    }
+
+    /// Opens a stream to a console's descriptor, behind the call of that header, whose reply is on its way.
+    ///
+    /// # Errors
+    /// The descriptor is no socket.
+    pub(super) fn open_console(&mut self, header: Header, fd: OwnedFd) -> Result<(), Failure> {
+        let broken = |error: std::io::Error| Failure::new(Code::SystemError, error.to_string());
+        let socket = std::os::unix::net::UnixStream::from(fd);
+        socket.set_nonblocking(true).map_err(broken)?;
+        let socket = UnixStream::from_std(socket).map_err(broken)?;
+        let (input, typed) = mpsc::channel(PACKETS);
+        let queued = Queued::default();
+        let console = console::Console {
+            socket,
+            serial: header.serial,
+            typed,
+            queued: Arc::clone(&queued),
+            drained: Arc::clone(&self.drained),
+            say: self.say.clone(),
+        };
+        let task = tokio::spawn(console.run()).abort_handle();
+        let open = Open {
+            header,
+            input: Some(input),
+            queued,
+            task,
+        };
+        self.open.insert(header.serial, open);
+        Ok(())
+    }
+
+    /// Whether a stream holds so much of the client's that no more is to be read from it.
+    pub(super) fn is_clogged(&self) -> bool {
+        self.open.values().any(|open| {
+            let input = open.input.as_ref().filter(|input| !input.is_closed());
+            input.is_some_and(|input| {
+                input.capacity() == 0 || open.queued.load(Ordering::Relaxed) > CLOGGED
+            })
+        })
+    }
+
+    /// Takes a packet of a client's. One of no stream is nothing to answer.
+    pub(super) fn take(&mut self, header: Header, payload: &[u8]) -> Answer {
+        let Some(open) = self.open.get_mut(&header.serial) else {
+            return Answer::Nothing;
+        };
+        match header.status {
+            Status::Continue => {
+                // A task that is gone takes nothing more, nor one that was told of the end.
+                if let Some(input) = open.input.as_ref().filter(|_| !payload.is_empty()) {
+                    open.queued.fetch_add(payload.len(), Ordering::Relaxed);
+                    if input.try_send(payload.to_vec()).is_err() {
+                        open.queued.fetch_sub(payload.len(), Ordering::Relaxed);
+                    }
+                }
+                Answer::Nothing
+            }
+            Status::Ok => {
+                let waits = open.input.take().is_some_and(|input| !input.is_closed());
+                if waits {
+                    return Answer::Nothing;
+                }
+                self.close(header.serial)
+            }
+            Status::Error => self.close(header.serial),
+        }
+    }
+
+    /// What the next task has to tell. One is always there to come.
+    pub(super) async fn next(&mut self) -> Said {
+        match self.said.recv().await {
+            Some(said) => said,
+            // There is always the sender of this very object.
+            None => std::future::pending().await,
+        }
+    }
+
+    /// Takes what a task had to tell. One of a stream that is gone is nothing to answer.
+    pub(super) fn tell(&mut self, said: Said) -> Answer {
+        let Some(open) = self.open.get(&said.serial) else {
+            return Answer::Nothing;
+        };
+        match said.what {
+            What::Data(data) => Answer::Data(open.header, data),
+            What::End => Answer::Data(open.header, Vec::new()),
+            What::Finished => self.close(said.serial),
+            What::Failed(failure) => match self.close(said.serial) {
+                Answer::Over(header) => Answer::Failed(header, failure),
+                other => other,
+            },
+        }
+    }
+
+    fn close(&mut self, serial: u32) -> Answer {
+        match self.open.remove(&serial) {
+            Some(open) => {
+                open.task.abort();
+                Answer::Over(open.header)
+            }
+            None => Answer::Nothing,
+        }
+    }
+}
+
+impl Drop for Streams {
+    fn drop(&mut self) {
+        for open in self.open.values() {
+            open.task.abort();
+        }
+    }
+}

@@ -1,0 +1,10 @@
+//! A session between a client that says what it likes and a supervisor that follows a script.
+
+mod calls;
+mod console;
+mod events;
+mod harness;
+mod host;
+mod hostile;
+mod opening;
+mod virsh;

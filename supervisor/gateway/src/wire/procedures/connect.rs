@@ -1,0 +1,63 @@
+//! What concerns a connection or the host as a whole.
+
+use super::Access::{Read, Write};
+use super::Rank::{High, Low};
+use super::State::{Served, ToCome, Unsupported};
+use super::call_rows;
+use super::reason::{ENCRYPTED, FRONT_DOOR, OLD_EVENTS, POLKIT, REMOTE};
+
+call_rows! {
+    1 CONNECT_OPEN virConnectOpen (Read, High) => Served;
+    2 CONNECT_CLOSE virConnectClose (Read, High) => Served;
+    3 CONNECT_GET_TYPE virConnectGetType (Read, High) => Served;
+    4 CONNECT_GET_VERSION virConnectGetVersion (Read, High) => Served;
+    5 CONNECT_GET_MAX_VCPUS virConnectGetMaxVcpus (Read, High) => Served;
+    6 NODE_GET_INFO virNodeGetInfo (Read, High) => Served;
+    7 CONNECT_GET_CAPABILITIES virConnectGetCapabilities (Read, Low) => Served;
+    21 CONNECT_LIST_DEFINED_DOMAINS virConnectListDefinedDomains (Read, High) => Served;
+    25 CONNECT_NUM_OF_DEFINED_DOMAINS virConnectNumOfDefinedDomains (Read, High) => Served;
+    37 CONNECT_LIST_DOMAINS virConnectListDomains (Read, High) => Served;
+    51 CONNECT_NUM_OF_DOMAINS virConnectNumOfDomains (Read, High) => Served;
+    59 CONNECT_GET_HOSTNAME virConnectGetHostname (Read, High) => Served;
+    60 CONNECT_SUPPORTS_FEATURE virConnectSupportsFeature (Read, High) => Served;
+    66 AUTH_LIST virConnectOpen (Read, High) => Served;
+    67 AUTH_SASL_INIT virConnectOpen (Read, High) => ToCome(REMOTE);
+    68 AUTH_SASL_START virConnectOpen (Read, High) => ToCome(REMOTE);
+    69 AUTH_SASL_STEP virConnectOpen (Read, High) => ToCome(REMOTE);
+    70 AUTH_POLKIT virConnectOpen (Read, High) => Unsupported(POLKIT);
+    101 NODE_GET_CELLS_FREE_MEMORY virNodeGetCellsFreeMemory (Read, High) => Served;
+    102 NODE_GET_FREE_MEMORY virNodeGetFreeMemory (Read, High) => Served;
+    105 CONNECT_DOMAIN_EVENT_REGISTER virConnectDomainEventRegister (Read, High) => Unsupported(OLD_EVENTS);
+    106 CONNECT_DOMAIN_EVENT_DEREGISTER virConnectDomainEventDeregister (Read, High) => Unsupported(OLD_EVENTS);
+    110 CONNECT_GET_URI virConnectGetURI (Read, High) => Served;
+    122 NODE_GET_SECURITY_MODEL virNodeGetSecurityModel (Read, High) => ToCome(FRONT_DOOR);
+    135 CONNECT_DOMAIN_XML_FROM_NATIVE virConnectDomainXMLFromNative (Write, Low) => ToCome(FRONT_DOOR);
+    136 CONNECT_DOMAIN_XML_TO_NATIVE virConnectDomainXMLToNative (Write, Low) => ToCome(FRONT_DOOR);
+    149 CONNECT_IS_SECURE virConnectIsSecure (Read, High) => Served;
+    157 CONNECT_GET_LIB_VERSION virConnectGetLibVersion (Read, High) => Served;
+    158 CONNECT_COMPARE_CPU virConnectCompareCPU (Read, High) => ToCome(FRONT_DOOR);
+    162 CONNECT_BASELINE_CPU virConnectBaselineCPU (Read, Low) => ToCome(FRONT_DOOR);
+    167 CONNECT_DOMAIN_EVENT_REGISTER_ANY virConnectDomainEventRegisterAny (Read, High) => Unsupported(OLD_EVENTS);
+    168 CONNECT_DOMAIN_EVENT_DEREGISTER_ANY virConnectDomainEventDeregisterAny (Read, High) => Unsupported(OLD_EVENTS);
+    203 CONNECT_GET_SYSINFO virConnectGetSysinfo (Read, High) => ToCome(FRONT_DOOR);
+    227 NODE_GET_CPU_STATS virNodeGetCPUStats (Read, High) => Served;
+    228 NODE_GET_MEMORY_STATS virNodeGetMemoryStats (Read, High) => Served;
+    250 NODE_SUSPEND_FOR_DURATION virNodeSuspendForDuration (Write, Low) => ToCome(FRONT_DOOR);
+    273 CONNECT_LIST_ALL_DOMAINS virConnectListAllDomains (Read, High) => Served;
+    288 NODE_SET_MEMORY_PARAMETERS virNodeSetMemoryParameters (Write, Low) => ToCome(FRONT_DOOR);
+    289 NODE_GET_MEMORY_PARAMETERS virNodeGetMemoryParameters (Read, Low) => ToCome(FRONT_DOOR);
+    293 NODE_GET_CPU_MAP virNodeGetCPUMap (Read, Low) => Served;
+    312 CONNECT_GET_CPU_MODEL_NAMES virConnectGetCPUModelNames (Read, Low) => ToCome(FRONT_DOOR);
+    316 CONNECT_DOMAIN_EVENT_CALLBACK_REGISTER_ANY virConnectDomainEventRegisterAny (Read, High) => Served;
+    317 CONNECT_DOMAIN_EVENT_CALLBACK_DEREGISTER_ANY virConnectDomainEventDeregisterAny (Read, High) => Served;
+    340 NODE_GET_FREE_PAGES virNodeGetFreePages (Read, High) => Served;
+    342 CONNECT_GET_DOMAIN_CAPABILITIES virConnectGetDomainCapabilities (Write, Low) => Served;
+    344 CONNECT_GET_ALL_DOMAIN_STATS virConnectGetAllDomainStats (Read, Low) => Served;
+    347 NODE_ALLOC_PAGES virNodeAllocPages (Write, Low) => ToCome(FRONT_DOOR);
+    360 CONNECT_REGISTER_CLOSE_CALLBACK virConnectRegisterCloseCallback (Read, High) => Served;
+    361 CONNECT_UNREGISTER_CLOSE_CALLBACK virConnectUnregisterCloseCallback (Read, High) => Served;
+    393 CONNECT_COMPARE_HYPERVISOR_CPU virConnectCompareHypervisorCPU (Write, Low) => ToCome(FRONT_DOOR);
+    394 CONNECT_BASELINE_HYPERVISOR_CPU virConnectBaselineHypervisorCPU (Write, Low) => ToCome(FRONT_DOOR);
+    395 NODE_GET_SEV_INFO virNodeGetSEVInfo (Write, Low) => ToCome(ENCRYPTED);
+    419 CONNECT_SET_IDENTITY virConnectSetIdentity (Read, Low) => ToCome(FRONT_DOOR);
+}

@@ -1,0 +1,49 @@
+//! Why a procedure is not served, and with what it will be.
+
+/// By design.
+pub(super) const OLD_MIGRATION: &str =
+    "migration of versions 1 and 2, which no client asks for when their features are absent";
+/// By design.
+pub(super) const OLD_EVENTS: &str =
+    "events without a filter, which no client asks for when feature 14 is there";
+/// By design.
+pub(super) const POLKIT: &str = "polkit is never offered";
+/// By design.
+pub(super) const NO_QEMU: &str = "there is no QEMU process";
+/// By design.
+pub(super) const CONTAINERS: &str = "there are no containers";
+
+/// What is to come.
+pub(super) const FRONT_DOOR: &str = "the libvirt front door";
+/// What is to come.
+pub(super) const REMOTE: &str = "remote access";
+/// What is to come.
+pub(super) const NETWORKS: &str = "virtual networks";
+/// What is to come.
+pub(super) const NWFILTERS: &str = "network filters";
+/// What is to come.
+pub(super) const INTERFACES: &str = "the host's interfaces";
+/// What is to come.
+pub(super) const NODE_DEVICES: &str = "node devices";
+/// What is to come.
+pub(super) const SECRETS: &str = "secrets";
+/// What is to come.
+pub(super) const SNAPSHOTS: &str = "snapshots, checkpoints and backups";
+/// What is to come.
+pub(super) const SAVE: &str = "save, restore and dump";
+/// What is to come.
+pub(super) const BLOCK_JOBS: &str = "block jobs";
+/// What is to come.
+pub(super) const MIGRATION: &str = "migration";
+/// What is to come.
+pub(super) const DISPLAYS: &str = "displays";
+/// What is to come.
+pub(super) const ENCRYPTED: &str = "guests with encrypted memory";
+/// What is to come.
+pub(super) const AGENT: &str = "the guest agent";
+/// What is to come.
+pub(super) const MONITOR: &str = "what tools read through QEMU's monitor";
+/// What is to come.
+pub(super) const ADMIN: &str = "the daemon's own socket";
+/// What is to come.
+pub(super) const NEWER: &str = "procedures newer than 9.0";
