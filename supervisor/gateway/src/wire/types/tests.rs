@@ -268,12 +268,21 @@ fn the_seeds_of_the_fuzz_target_are_whole_sessions() {
         for piece in bytes.chunks(usize::from(*cut) + 1) {
             assembler.push(piece);
             while let Some(packet) = assembler.take().unwrap() {
-                let Header { program, procedure, kind, .. } = packet.header;
+                let Header {
+                    program,
+                    procedure,
+                    kind,
+                    ..
+                } = packet.header;
                 last = procedure;
                 if kind == Kind::Call || kind == Kind::CallWithFds {
                     let program = Program::from_number(program).unwrap();
                     let again = arguments(program, procedure, packet.payload);
-                    assert!(matches!(again, Some(Ok(_))), "{}: {procedure}", path.display());
+                    assert!(
+                        matches!(again, Some(Ok(_))),
+                        "{}: {procedure}",
+                        path.display()
+                    );
                 }
             }
         }
