@@ -20,7 +20,7 @@ pub use write::{
     call, event, failure, keepalive, reply, reply_with_fds, stream_data, stream_end, stream_hole,
 };
 
-use super::xdr::{Decode, Encode, Encoder, XdrError, decode};
+use super::xdr::{Decode, Decoder, Encode, Encoder, XdrError};
 
 /// The length of a packet with no payload.
 pub const LENGTH_MIN: usize = 28;
@@ -311,21 +311,17 @@ impl Assembler {
 /// Header, number of descriptors and length of the packet that `rest` begins with, as soon as so much of it
 /// is there.
 fn look(rest: &[u8]) -> Result<Option<(Header, u32, usize)>, FrameError> {
-    let Ok(word) = decode::<u32>(rest) else {
+    let mut from = Decoder::new(rest);
+    let Ok(word) = u32::decode(&mut from) else {
         return Ok(None);
     };
     let length = match usize::try_from(word) {
         Ok(length @ LENGTH_MIN..=LENGTH_MAX) => length,
         _ => return Err(FrameError::Length(word)),
     };
-    let Ok([_, program, version, procedure, kind, serial, status]) = words(rest) else {
+    let Ok((program, version, procedure, kind, serial, status)) = words(&mut from) else {
         return Ok(None);
     };
-    let (procedure, kind, status) = (
-        procedure.cast_signed(),
-        kind.cast_signed(),
-        status.cast_signed(),
-    );
     let header = Header {
         program,
         version,
@@ -340,19 +336,21 @@ fn look(rest: &[u8]) -> Result<Option<(Header, u32, usize)>, FrameError> {
     if length < LENGTH_MIN + 4 {
         return Err(FrameError::Fds(0));
     }
-    match rest.get(LENGTH_MIN..).map(decode::<u32>) {
-        Some(Ok(fds)) if fds > FDS_MAX => Err(FrameError::Fds(fds)),
-        Some(Ok(fds)) => Ok(Some((header, fds, length))),
-        _ => Ok(None),
+    match u32::decode(&mut from) {
+        Ok(fds) if fds > FDS_MAX => Err(FrameError::Fds(fds)),
+        Ok(fds) => Ok(Some((header, fds, length))),
+        Err(_) => Ok(None),
     }
 }
 
-/// The first seven words.
-fn words(rest: &[u8]) -> Result<[u32; 7], XdrError> {
-    let mut decoder = super::xdr::Decoder::new(rest);
-    let mut words = [0; 7];
-    for word in &mut words {
-        *word = u32::decode(&mut decoder)?;
-    }
-    Ok(words)
+/// The six words of a header, in the types that libvirt gives them.
+fn words(from: &mut Decoder<'_>) -> Result<(u32, u32, i32, i32, u32, i32), XdrError> {
+    Ok((
+        Decode::decode(from)?,
+        Decode::decode(from)?,
+        Decode::decode(from)?,
+        Decode::decode(from)?,
+        Decode::decode(from)?,
+        Decode::decode(from)?,
+    ))
 }

@@ -14,8 +14,9 @@
 //! 1. (2026-11-30) The XDR codec is ours. Those published read XDR as RFC 4506 has it, and libvirt's is
 //!    what rpcgen makes of C: `char` is a word of four bytes (so a `char[32]` takes 128), so are
 //!    `unsigned char` and `unsigned short`, and any discriminator but zero means that an optional value
-//!    is there. The general ones (`xdr-codec`, `serde_xdr`) have had no release for years, and go
-//!    through serde or `io::Read`, where a bound per field has no place.
+//!    is there. `xdr-codec` reads from an `io::Read`, is of 2017 and brings `error-chain`; `serde-xdr` is
+//!    under the GPL and has no place for a bound per field; those within NFS and ONC RPC crates know
+//!    only their own protocols' types.
 //! 2. (2026-11-30) Text is UTF-8 without NUL or the message is refused: the model and XML hold nothing
 //!    else, and a C program would see another name than we did.
 #![cfg_attr(

@@ -158,7 +158,7 @@ use {call_rows, call_table, event_rows};
 /// How many numbers the main program has.
 const REMOTE: usize = 453;
 
-const REMOTE_TABLE: [Procedure; REMOTE] = table(&[
+static REMOTE_PROCEDURES: [Procedure; REMOTE] = table(&[
     connect::ROWS,
     domain::ROWS,
     state::ROWS,
@@ -167,14 +167,9 @@ const REMOTE_TABLE: [Procedure; REMOTE] = table(&[
     network::ROWS,
     devices::ROWS,
 ]);
-const QEMU_TABLE: [Procedure; 7] = table(&[other::QEMU, other::QEMU_EVENTS]);
-const LXC_TABLE: [Procedure; 1] = table(&[other::LXC]);
-const ADMIN_TABLE: [Procedure; 19] = table(&[other::ADMIN_CALLS]);
-
-static REMOTE_PROCEDURES: [Procedure; REMOTE] = REMOTE_TABLE;
-static QEMU_PROCEDURES: [Procedure; 7] = QEMU_TABLE;
-static LXC_PROCEDURES: [Procedure; 1] = LXC_TABLE;
-static ADMIN_PROCEDURES: [Procedure; 19] = ADMIN_TABLE;
+static QEMU_PROCEDURES: [Procedure; 7] = table(&[other::QEMU, other::QEMU_EVENTS]);
+static LXC_PROCEDURES: [Procedure; 1] = table(&[other::LXC]);
+static ADMIN_PROCEDURES: [Procedure; 19] = table(&[other::ADMIN_CALLS]);
 
 /// The procedures of a program in the order of their numbers, which begin with 1 and leave none out.
 /// None for [`Program::Keepalive`], whose two are no procedures.
@@ -200,9 +195,8 @@ pub fn find(program: Program, number: i32) -> Option<&'static Procedure> {
 /// is there twice, or is beyond.
 #[expect(
     clippy::indexing_slicing,
-    clippy::panic,
     clippy::cast_sign_loss,
-    reason = "runs in the compiler alone, where both are errors of compilation"
+    reason = "runs in the compiler alone, where a number beyond is an error of compilation"
 )]
 const fn table<const N: usize>(parts: &[&[Procedure]]) -> [Procedure; N] {
     let none = event_row(0, "", "", State::Served);

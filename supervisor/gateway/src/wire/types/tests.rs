@@ -14,7 +14,7 @@ use super::{
 };
 use super::{storage, tuning};
 use crate::wire::call::Call;
-use crate::wire::frame::{self, Header, Program};
+use crate::wire::frame::{self, Assembler, Header, Kind, Program};
 use crate::wire::procedures::{Role, find};
 use crate::wire::sample::check;
 use crate::wire::xdr::{Chars, Decode, List, XdrError, decode, encode};
@@ -252,4 +252,42 @@ proptest! {
             }
         }
     }
+}
+
+/// What the fuzzer begins with is what clients send, to the last byte.
+#[test]
+fn the_seeds_of_the_fuzz_target_are_whole_sessions() {
+    let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/wire");
+    let mut count = 0;
+    for entry in std::fs::read_dir(seeds).unwrap() {
+        let path = entry.unwrap().path();
+        let bytes = std::fs::read(&path).unwrap();
+        let (cut, bytes) = bytes.split_first().unwrap();
+        let mut assembler = Assembler::default();
+        let mut last = 0;
+        for piece in bytes.chunks(usize::from(*cut) + 1) {
+            assembler.push(piece);
+            while let Some(packet) = assembler.take().unwrap() {
+                let Header {
+                    program,
+                    procedure,
+                    kind,
+                    ..
+                } = packet.header;
+                last = procedure;
+                if kind == Kind::Call || kind == Kind::CallWithFds {
+                    let program = Program::from_number(program).unwrap();
+                    let again = arguments(program, procedure, packet.payload);
+                    assert!(
+                        matches!(again, Some(Ok(_))),
+                        "{}: {procedure}",
+                        path.display()
+                    );
+                }
+            }
+        }
+        assert_eq!((assembler.pending(), last), (0, 2), "{}", path.display());
+        count += 1;
+    }
+    assert_eq!(count, 7);
 }
