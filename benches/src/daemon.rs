@@ -153,6 +153,7 @@ pub fn definition(number: u32) -> anyhow::Result<Domain> {
         vcpus: Vcpus::try_from(1)?,
         max_vcpus: Vcpus::try_from(1)?,
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize(GUEST_MEMORY_BYTES as u64),
         boot: BootSource::BuiltIn {

@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         vcpus: 1.try_into()?,
         max_vcpus: 1.try_into()?,
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn { command_line },

@@ -35,6 +35,7 @@ fn domain(behaviour: &str) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(16),
         boot: BootSource::BuiltIn {

@@ -347,6 +347,7 @@ pub fn built_in(name: &str, command_line: &str) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
         max_vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

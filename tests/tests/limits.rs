@@ -61,6 +61,7 @@ fn domain(command_line: &str, limits: ResourceLimits) -> Result<Domain> {
         vcpus: Vcpus::try_from(1)?,
         max_vcpus: Vcpus::try_from(1)?,
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {

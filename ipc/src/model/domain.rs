@@ -6,7 +6,9 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceError, Devices, DomainName, DomainUuid, Labels, Platform, VcpuPin};
+use super::{
+    DeviceError, Devices, DomainName, DomainUuid, KeptElement, Labels, Platform, VcpuPin, kept,
+};
 use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
@@ -339,6 +341,8 @@ pub struct Domain {
     pub max_vcpus: Vcpus,
     /// What of the platform itself it finds.
     pub platform: Platform,
+    /// What was written of it that is nothing to this host.
+    pub kept: Vec<KeptElement>,
 }
 
 impl Domain {
@@ -383,6 +387,7 @@ impl Domain {
         self.devices.validate()?;
         self.limits.validate()?;
         self.labels.validate()?;
+        kept::validate(&self.kept)?;
         match self.bytes() {
             bytes if bytes > MAX_DEFINITION_BYTES => Err(ModelError::Size(bytes)),
             _ => Ok(()),
@@ -450,7 +455,9 @@ impl Domain {
         let metadata =
             metadata.map(|element| element.uri.len() + element.content.len() + 2 * LENGTH_BYTES);
         let pinning = self.pinning.iter().map(VcpuPin::bytes);
-        let parts = texts.chain(metadata).chain(pinning);
+        let kept = self.kept.iter();
+        let kept = kept.map(|element| element.path.len() + element.xml.len() + 2 * LENGTH_BYTES);
+        let parts = texts.chain(metadata).chain(pinning).chain(kept);
         let name = self.name.as_str().len();
         FIXED_BYTES + name + boot + self.devices.bytes() + parts.sum::<usize>()
     }

@@ -8,6 +8,7 @@ mod cpus;
 mod devices;
 mod domain;
 mod ids;
+mod kept;
 mod labels;
 mod platform;
 
@@ -25,6 +26,7 @@ pub use ids::{
     DisplayId, DomainName, DomainUuid, FirmwareId, InvalidName, NetworkName, NodeDeviceName,
     PoolName, SecretUuid, VolumeName,
 };
+pub use kept::{KeptElement, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES};
 pub use labels::{
     Labels, MAX_DESCRIPTION_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ELEMENTS, MAX_TITLE_BYTES,
     MetadataElement,

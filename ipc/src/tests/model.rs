@@ -22,6 +22,7 @@ pub(super) fn domain() -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(128),
         boot: BootSource::BuiltIn {

@@ -391,6 +391,7 @@ mod tests {
             vcpus,
             max_vcpus: vcpus,
             platform: Platform::default(),
+            kept: Vec::new(),
             cpu: CpuSwitches::default(),
             memory: MemorySize::mebibytes(64),
             boot: BootSource::BuiltIn {

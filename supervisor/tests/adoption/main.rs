@@ -150,6 +150,7 @@ fn domain(command_line: &str) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

@@ -291,6 +291,7 @@ fn domain(random: &mut Random, registry: &Registry) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {

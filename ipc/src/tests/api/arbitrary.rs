@@ -26,8 +26,8 @@ use crate::api::view::{
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::{
-    BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
-    Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff,
+    BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
+    KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff,
     OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
@@ -148,7 +148,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         limits(),
         proptest::collection::vec(pin(), 0..3),
         labels(),
-        platform(),
+        (platform(), kept()),
     );
     (identity, machine, rest).prop_map(|(identity, machine, rest)| Domain {
         name: identity.0,
@@ -169,8 +169,14 @@ fn domain() -> impl Strategy<Value = Domain> {
         pinning: rest.2,
         labels: rest.3,
         max_vcpus: Vcpus::try_from(machine.0.1).unwrap(),
-        platform: rest.4,
+        platform: rest.4.0,
+        kept: rest.4.1,
     })
+}
+
+fn kept() -> impl Strategy<Value = Vec<KeptElement>> {
+    let element = (text(), text()).prop_map(|(path, xml)| KeptElement { path, xml });
+    proptest::collection::vec(element, 0..3)
 }
 
 fn platform() -> impl Strategy<Value = Platform> {

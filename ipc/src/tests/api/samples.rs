@@ -17,7 +17,7 @@ use crate::api::event::Cursor;
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
     BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
-    Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff,
+    KeptElement, Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff,
     OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, DiskFormat, MachineType};
@@ -88,6 +88,10 @@ pub(super) fn domain() -> Domain {
             generation_id: GenerationId::Fixed(Uuid::from_u128(5)),
             panic_port: true,
         },
+        kept: vec![KeptElement {
+            path: "pm".to_owned(),
+            xml: "<pm/>".to_owned(),
+        }],
     }
 }
 
@@ -111,6 +115,7 @@ pub(super) fn bare_domain() -> Domain {
         pinning: Vec::new(),
         labels: Labels::default(),
         platform: Platform::default(),
+        kept: Vec::new(),
         ..domain()
     }
 }

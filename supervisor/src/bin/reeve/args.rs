@@ -336,6 +336,7 @@ impl GuestArgs {
                 generation_id: self.generation_id,
                 panic_port: self.panic_port,
             },
+            kept: Vec::new(),
         }
     }
 }

@@ -24,6 +24,7 @@ fn domain(boot: BootSource) -> Domain {
         vcpus: Vcpus::try_from(2).unwrap(),
         max_vcpus: Vcpus::try_from(2).unwrap(),
         platform: Platform::default(),
+        kept: Vec::new(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot,

@@ -147,6 +147,7 @@ impl From<Domain> for v3::Domain {
             metadata: domain.metadata,
             generation_id: None,
             panic_port: false,
+            kept: Vec::new(),
         }
     }
 }

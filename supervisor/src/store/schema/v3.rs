@@ -56,6 +56,16 @@ pub(in crate::store) struct Domain {
     pub(super) generation_id: Option<GenerationId>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) panic_port: bool,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) kept: Vec<Kept>,
+}
+
+/// An element of a libvirt document that says nothing to this host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(in crate::store) struct Kept {
+    path: String,
+    xml: String,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -109,6 +119,7 @@ impl From<&model::Domain> for Domain {
                     generation_id,
                     panic_port,
                 },
+            kept,
         } = domain;
         let model::Labels {
             title,
@@ -166,6 +177,13 @@ impl From<&model::Domain> for Domain {
                 model::GenerationId::Fixed(id) => Some(GenerationId::Fixed(*id)),
             },
             panic_port: *panic_port,
+            kept: kept
+                .iter()
+                .map(|model::KeptElement { path, xml }| Kept {
+                    path: path.clone(),
+                    xml: xml.clone(),
+                })
+                .collect(),
         }
     }
 }
@@ -308,6 +326,11 @@ impl TryFrom<Domain> for model::Domain {
                 },
                 panic_port: domain.panic_port,
             },
+            kept: domain
+                .kept
+                .into_iter()
+                .map(|Kept { path, xml }| model::KeptElement { path, xml })
+                .collect(),
         };
         loaded.validate()?;
         Ok(loaded)

@@ -6,8 +6,8 @@ use std::path::{Path, PathBuf};
 
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
-    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels,
-    LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
+    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
+    KernelBoot, Labels, LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
     PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
@@ -128,6 +128,8 @@ pub struct DefinitionFile {
     watchdog: Option<WatchdogKeys>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     metadata: Vec<Element>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    kept: Vec<Kept>,
 }
 
 macro_rules! actions {
@@ -224,6 +226,14 @@ struct Pin {
 struct Element {
     uri: String,
     content: String,
+}
+
+/// An element of a libvirt document that says nothing to this host.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Kept {
+    path: String,
+    xml: String,
 }
 
 const fn default_machine() -> MachineType {
@@ -327,6 +337,11 @@ impl DefinitionFile {
                 generation_id: self.generation_id,
                 panic_port: self.panic_port,
             },
+            kept: self
+                .kept
+                .into_iter()
+                .map(|Kept { path, xml }| KeptElement { path, xml })
+                .collect(),
         }
     }
 }
@@ -393,6 +408,11 @@ impl From<&DomainDefinition> for DefinitionFile {
                     uri: element.uri,
                     content: element.content,
                 })
+                .collect(),
+            kept: domain
+                .kept
+                .into_iter()
+                .map(|KeptElement { path, xml }| Kept { path, xml })
                 .collect(),
         }
     }

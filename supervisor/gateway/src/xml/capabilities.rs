@@ -1,0 +1,155 @@
+//! `<capabilities>`: what the host is, and what domains it takes.
+//!
+//! Clients decide by it what they write: a domain's type must be one they know, and without the features
+//! `acpi` and `apic` they leave both out of what they write.
+
+use reeve_ipc::spec::{MAX_VCPUS, MachineType};
+use uuid::Uuid;
+
+use super::domain::Hypervisor;
+use super::write::Writer;
+
+/// What is known of the host.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Host {
+    /// Its UUID.
+    pub uuid: Uuid,
+    /// The program that runs a domain, an absolute path: what a client writes into `<emulator>`.
+    pub emulator: String,
+    /// The name of its processor's model among libvirt's, where it has one.
+    pub cpu_model: Option<String>,
+    /// The vendor of its processor, `Intel` or `AMD`.
+    pub cpu_vendor: Option<String>,
+    /// Packages of one cell, cores of one package, threads of one core.
+    pub sockets: u32,
+    /// Cores of a package.
+    pub cores: u32,
+    /// Threads of a core.
+    pub threads: u32,
+    /// Its NUMA nodes, one at least.
+    pub cells: Vec<Cell>,
+}
+
+/// A NUMA node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Cell {
+    /// Its number.
+    pub id: u32,
+    /// Its memory, in KiB.
+    pub memory_kib: u64,
+    /// Its CPUs.
+    pub cpus: Vec<HostCpu>,
+}
+
+/// A CPU of the host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostCpu {
+    /// Its number.
+    pub id: u32,
+    /// Its package.
+    pub socket: u32,
+    /// Its core within that.
+    pub core: u32,
+    /// The CPUs of its core, as `0,4`.
+    pub siblings: String,
+}
+
+/// The name of the newest machine type, whichever that is.
+const NEWEST: &str = super::domain::NEWEST_MACHINE;
+
+/// Prints the capabilities of a host.
+#[must_use]
+pub fn format(host: &Host, hypervisor: Hypervisor) -> String {
+    let mut writer = Writer::new();
+    writer.tag("capabilities").open();
+    writer.tag("host").open();
+    writer.text("uuid", host.uuid);
+    cpu(&mut writer, host);
+    topology(&mut writer, host);
+    writer.close("host");
+    writer.tag("guest").open();
+    writer.text("os_type", "hvm");
+    writer.tag("arch").attribute("name", "x86_64").open();
+    writer.text("wordsize", 64);
+    writer.text("emulator", &host.emulator);
+    let tag = writer
+        .tag("machine")
+        .attribute("canonical", MachineType::Reeve1_0.name());
+    tag.attribute("maxCpus", MAX_VCPUS).text(NEWEST);
+    for machine in MachineType::ALL {
+        let tag = writer.tag("machine").attribute("maxCpus", MAX_VCPUS);
+        tag.text(machine.name());
+    }
+    writer
+        .tag("domain")
+        .attribute("type", hypervisor.word())
+        .empty();
+    writer.close("arch");
+    writer.tag("features").open();
+    for (name, toggle) in [("acpi", "no"), ("apic", "no")] {
+        let tag = writer.tag(name).attribute("default", "on");
+        tag.attribute("toggle", toggle).empty();
+    }
+    writer.tag("cpuselection").empty();
+    writer.tag("deviceboot").empty();
+    writer.close("features");
+    writer.close("guest");
+    writer.close("capabilities");
+    writer.finish()
+}
+
+fn cpu(writer: &mut Writer, host: &Host) {
+    writer.tag("cpu").open();
+    writer.text("arch", "x86_64");
+    // One without a name has none: a client writes no model then.
+    if let Some(model) = &host.cpu_model {
+        writer.text("model", model);
+        if let Some(vendor) = &host.cpu_vendor {
+            writer.text("vendor", vendor);
+        }
+        let tag = writer
+            .tag("topology")
+            .attribute("sockets", host.sockets.max(1));
+        let tag = tag
+            .attribute("dies", 1)
+            .attribute("cores", host.cores.max(1));
+        tag.attribute("threads", host.threads.max(1)).empty();
+    }
+    writer.close("cpu");
+}
+
+fn topology(writer: &mut Writer, host: &Host) {
+    if host.cells.is_empty() {
+        return;
+    }
+    writer.tag("topology").open();
+    writer
+        .tag("cells")
+        .attribute("num", host.cells.len())
+        .open();
+    for cell in &host.cells {
+        writer.tag("cell").attribute("id", cell.id).open();
+        writer
+            .tag("memory")
+            .attribute("unit", "KiB")
+            .text(cell.memory_kib);
+        let tag = writer
+            .tag("pages")
+            .attribute("unit", "KiB")
+            .attribute("size", 4);
+        tag.text(cell.memory_kib / 4);
+        writer.tag("cpus").attribute("num", cell.cpus.len()).open();
+        for cpu in &cell.cpus {
+            let tag = writer.tag("cpu").attribute("id", cpu.id);
+            let tag = tag
+                .attribute("socket_id", cpu.socket)
+                .attribute("die_id", 0);
+            let tag = tag.attribute("core_id", cpu.core);
+            tag.attribute("siblings", &cpu.siblings).empty();
+        }
+        writer.close("cpus");
+        writer.close("cell");
+    }
+    writer.close("cells");
+    writer.close("topology");
+}

@@ -1,0 +1,282 @@
+//! `<interface>`.
+
+use std::path::PathBuf;
+
+use reeve_ipc::model::{InterfaceName, IpRange, KeptElement, Nic, NicSource};
+use reeve_ipc::spec::NicDriver;
+
+use super::super::XmlError;
+use super::super::element::Element;
+use super::super::kept::{self, Keeper};
+use super::super::own::OwnInterface;
+use super::super::write::Writer;
+use super::{address, rates};
+
+/// The filter by which addresses are said.
+const FILTER: &str = "clean-traffic";
+
+pub(super) fn parse(element: Element<'_>, keeper: &mut Keeper) -> Result<Nic, XmlError> {
+    element.known(&["type", "trustGuestRxFilters"])?;
+    let mac = element.child("mac");
+    let mac_text = mac.and_then(|mac| mac.attribute("address"));
+    let mac_text = mac_text.map(str::to_ascii_lowercase);
+    for child in element.children() {
+        match child.name() {
+            "boot" => keeper.offer_of(child, mac_text.as_deref())?,
+            "mac" | "source" | "model" | "target" | "driver" | "mtu" | "link" | "bandwidth"
+            | "port" | "filterref" | "alias" | "address" => {}
+            _ => return Err(child.not_provided()),
+        }
+    }
+    let (source, target) = source(element)?;
+    let mut nic = Nic::new(source);
+    nic.target = target;
+    if let Some(mac) = mac {
+        mac.known(&["address"])?;
+        nic.mac = mac.parsed("address")?;
+    }
+    nic.trust_guest = element.switch("trustGuestRxFilters")?.unwrap_or(false);
+    if let Some(model) = element.child("model") {
+        model.known(&["type"])?;
+        let values = ["virtio", "virtio-non-transitional"];
+        model.only("type", &values)?;
+    }
+    if let Some(driver) = element.child("driver") {
+        driver.known(&["name", "queues", "event_idx", "ioeventfd"])?;
+        driver.no_children()?;
+        driver.only("event_idx", &["on"])?;
+        driver.only("ioeventfd", &["on"])?;
+        nic.driver = driver.word("name")?.unwrap_or(nic.driver);
+        nic.queues = driver.parsed("queues")?.unwrap_or(nic.queues);
+    }
+    if let Some(mtu) = element.child("mtu") {
+        mtu.known(&["size"])?;
+        nic.mtu = mtu.parsed("size")?;
+    }
+    if let Some(link) = element.child("link") {
+        link.known(&["state"])?;
+        nic.link_up = match link.required("state")? {
+            "up" => true,
+            "down" => false,
+            _ => return Err(link.invalid("a link is up or down")),
+        };
+    }
+    if let Some(bandwidth) = element.child("bandwidth") {
+        bandwidth.known(&[])?;
+        for child in bandwidth.children() {
+            match child.name() {
+                "inbound" => nic.inbound = rates::bandwidth(child)?,
+                "outbound" => nic.outbound = rates::bandwidth(child)?,
+                _ => return Err(child.not_provided()),
+            }
+        }
+    }
+    if let Some(port) = element.child("port") {
+        port.known(&["isolated"])?;
+        nic.isolated = port.switch("isolated")?.unwrap_or(false);
+    }
+    if let Some(filter) = element.child("filterref") {
+        nic.addresses = addresses(filter)?;
+    }
+    nic.address = address::place(element)?;
+    Ok(nic)
+}
+
+/// What it is connected to, and the name of the tap that is made for it.
+fn source(element: Element<'_>) -> Result<(NicSource, Option<InterfaceName>), XmlError> {
+    let target = target(element)?;
+    let source = element.child("source");
+    let needed = || source.ok_or_else(|| element.invalid("there is no <source> in it"));
+    let kind = element.required("type")?;
+    match kind {
+        "bridge" => {
+            let source = needed()?;
+            source.known(&["bridge"])?;
+            source.no_children()?;
+            let bridge = source.required("bridge")?;
+            let bridge = bridge.parse().map_err(|error| source.invalid(error))?;
+            Ok((NicSource::Bridge(bridge), target.map(|(name, _)| name)))
+        }
+        "ethernet" => {
+            if let Some(source) = source {
+                return Err(source.not_provided());
+            }
+            match target {
+                Some((name, false)) => Ok((NicSource::Tap(name), None)),
+                target => Ok((NicSource::Nothing, target.map(|(name, _)| name))),
+            }
+        }
+        "vhostuser" => {
+            let source = needed()?;
+            source.known(&["type", "path", "mode"])?;
+            source.no_children()?;
+            source.only("type", &["unix"])?;
+            source.only("mode", &["client"])?;
+            source.required("mode")?;
+            let path = PathBuf::from(source.required("path")?);
+            // libvirt names the port of a switch here; it is nothing on the host.
+            Ok((NicSource::Switch(path), None))
+        }
+        "network" => {
+            let message = "there are no virtual networks; connect it to a bridge of the host, as \
+                           <interface type='bridge'><source bridge='br0'/>";
+            Err(element.unsupported_value("type", kind, message))
+        }
+        _ => {
+            let message = "there is bridge, ethernet and vhostuser";
+            Err(element.unsupported_value("type", kind, message))
+        }
+    }
+}
+
+/// The name of a tap, and whether it is made and not found.
+fn target(element: Element<'_>) -> Result<Option<(InterfaceName, bool)>, XmlError> {
+    let Some(target) = element.child("target") else {
+        return Ok(None);
+    };
+    target.known(&["dev", "managed"])?;
+    target.no_children()?;
+    let made = target.switch("managed")?.unwrap_or(true);
+    match target.attribute("dev") {
+        Some(dev) => {
+            let name = dev.parse().map_err(|error| target.invalid(error))?;
+            Ok(Some((name, made)))
+        }
+        None if made => Ok(None),
+        None => Err(target.invalid("a tap that is there has a name: attribute 'dev' is missing")),
+    }
+}
+
+fn addresses(filter: Element<'_>) -> Result<Vec<IpRange>, XmlError> {
+    filter.known(&["filter"])?;
+    let name = filter.required("filter")?;
+    if name != FILTER {
+        let message = format!("there is {FILTER}, with the addresses as parameters IP and IPV6");
+        return Err(filter.unsupported_value("filter", name, message));
+    }
+    let mut addresses = Vec::new();
+    for parameter in filter.children() {
+        if parameter.name() != "parameter" {
+            return Err(parameter.not_provided());
+        }
+        parameter.known(&["name", "value"])?;
+        let name = parameter.required("name")?;
+        if !matches!(name, "IP" | "IPV6") {
+            return Err(parameter.unsupported_value("name", name, "there is IP and IPV6"));
+        }
+        parameter.required("value")?;
+        addresses.extend(parameter.parsed::<IpRange>("value")?);
+    }
+    if addresses.is_empty() {
+        return Err(
+            filter.unsupported("an address is not learned; say it in a <parameter name='IP'>")
+        );
+    }
+    Ok(addresses)
+}
+
+/// Whether `<parameter>` can say it: libvirt's schema takes no slash there.
+fn is_parameter(range: &IpRange) -> bool {
+    !range.to_string().contains('/')
+}
+
+/// What of an interface its element does not say.
+pub(in super::super) fn own(index: usize, nic: &Nic) -> OwnInterface {
+    let rate = |rate: Option<_>| rate.filter(|rate| !rates::is_bandwidth(*rate));
+    let said = nic.addresses.iter().all(is_parameter);
+    OwnInterface {
+        index,
+        inbound: rate(nic.inbound),
+        outbound: rate(nic.outbound),
+        addresses: if said {
+            Vec::new()
+        } else {
+            nic.addresses.clone()
+        },
+    }
+}
+
+pub(super) fn format(
+    writer: &mut Writer,
+    nic: &Nic,
+    alias: Option<&str>,
+    host: Option<&str>,
+    kept: &[KeptElement],
+) {
+    let kind = match nic.source {
+        NicSource::Bridge(_) => "bridge",
+        NicSource::Tap(_) | NicSource::Nothing => "ethernet",
+        NicSource::Switch(_) => "vhostuser",
+    };
+    let trusted = nic.trust_guest.then_some("yes");
+    let tag = writer.tag("interface").attribute("type", kind);
+    tag.optional("trustGuestRxFilters", trusted).open();
+    if let Some(mac) = nic.mac {
+        writer.tag("mac").attribute("address", mac).empty();
+    }
+    match &nic.source {
+        NicSource::Bridge(bridge) => writer.tag("source").attribute("bridge", bridge).empty(),
+        NicSource::Switch(path) => {
+            let tag = writer.tag("source").attribute("type", "unix");
+            tag.attribute("path", path.display())
+                .attribute("mode", "client")
+                .empty();
+        }
+        NicSource::Tap(_) | NicSource::Nothing => {}
+    }
+    let managed = matches!(nic.source, NicSource::Tap(_)).then_some("no");
+    let name = nic.host_name().map(InterfaceName::as_str).or(host);
+    if let Some(name) = name.filter(|_| !matches!(nic.source, NicSource::Switch(_))) {
+        let tag = writer.tag("target").attribute("dev", name);
+        tag.optional("managed", managed).empty();
+    }
+    writer.tag("model").attribute("type", "virtio").empty();
+    let queues = Some(nic.queues).filter(|queues| *queues != 1);
+    if queues.is_some() || nic.driver != NicDriver::User {
+        let name = match nic.driver {
+            NicDriver::User if matches!(nic.source, NicSource::Switch(_)) => None,
+            NicDriver::User => Some("qemu"),
+            NicDriver::Vhost => Some("vhost"),
+        };
+        let tag = writer.tag("driver").optional("name", name);
+        tag.optional("queues", queues).empty();
+    }
+    let rates = [("inbound", nic.inbound), ("outbound", nic.outbound)];
+    let rates = rates.map(|(name, rate)| (name, rate.filter(|rate| rates::is_bandwidth(*rate))));
+    if rates.iter().any(|(_, rate)| rate.is_some()) {
+        writer.tag("bandwidth").open();
+        for (name, rate) in rates {
+            if let Some(rate) = rate {
+                rates::write_bandwidth(writer, name, rate);
+            }
+        }
+        writer.close("bandwidth");
+    }
+    if nic.isolated {
+        writer.tag("port").attribute("isolated", "yes").empty();
+    }
+    if !nic.addresses.is_empty() && nic.addresses.iter().all(is_parameter) {
+        writer.tag("filterref").attribute("filter", FILTER).open();
+        for range in &nic.addresses {
+            let name = if range.first().is_ipv4() {
+                "IP"
+            } else {
+                "IPV6"
+            };
+            let tag = writer.tag("parameter").attribute("name", name);
+            tag.attribute("value", range).empty();
+        }
+        writer.close("filterref");
+    }
+    if !nic.link_up {
+        writer.tag("link").attribute("state", "down").empty();
+    }
+    if let Some(mtu) = nic.mtu {
+        writer.tag("mtu").attribute("size", mtu).empty();
+    }
+    if let Some(mac) = nic.mac {
+        kept::write(writer, kept, &format!("devices/interface[{mac}]"));
+    }
+    address::format(writer, alias, nic.address);
+    writer.close("interface");
+}

@@ -1,0 +1,87 @@
+//! How much of something may be used in a second, in libvirt's words for it: `<bandwidth>` in KiB, `<rate>` of an
+//! entropy device in bytes a period.
+
+use reeve_ipc::spec::{Burst, Rate};
+
+use super::super::XmlError;
+use super::super::element::Element;
+use super::super::write::Writer;
+
+const KIB: u64 = 1024;
+
+/// `<inbound>` or `<outbound>`: `average` and `peak` in KiB a second, `burst` in KiB that may go at the peak.
+pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> {
+    element.known(&["average", "peak", "burst"])?;
+    element.no_children()?;
+    let bytes = |name| -> Result<Option<u64>, XmlError> {
+        let Some(kib) = element.parsed::<u64>(name)? else {
+            return Ok(None);
+        };
+        let bytes = kib.checked_mul(KIB);
+        let bytes = bytes.ok_or_else(|| element.invalid(format!("'{name}' is too large")))?;
+        Ok(Some(bytes).filter(|bytes| *bytes > 0))
+    };
+    let Some(per_second) = bytes("average")? else {
+        // libvirt takes 0 for no limit.
+        return Ok(None);
+    };
+    let (peak, burst) = (bytes("peak")?, bytes("burst")?);
+    if peak.is_none() && burst.is_none() {
+        return Ok(Some(Rate {
+            per_second,
+            burst: None,
+        }));
+    }
+    let peak = peak.unwrap_or(per_second);
+    let seconds = burst.map_or(1, |burst| burst.div_ceil(peak));
+    let seconds = u32::try_from(seconds).map_err(|_| element.invalid("the burst is too long"))?;
+    Ok(Some(Rate {
+        per_second,
+        burst: Some(Burst {
+            per_second: peak,
+            seconds,
+        }),
+    }))
+}
+
+/// Whether `<bandwidth>` can say it.
+pub(super) fn is_bandwidth(rate: Rate) -> bool {
+    let whole = |bytes: u64| bytes % KIB == 0;
+    let burst = rate.burst;
+    whole(rate.per_second)
+        && burst.is_none_or(|burst| {
+            whole(burst.per_second) && burst.per_second.checked_mul(burst.seconds.into()).is_some()
+        })
+}
+
+/// Writes one that it can say.
+pub(super) fn write_bandwidth(writer: &mut Writer, name: &str, rate: Rate) {
+    let tag = writer.tag(name).attribute("average", rate.per_second / KIB);
+    let burst = rate.burst;
+    let tag = tag.optional("peak", burst.map(|burst| burst.per_second / KIB));
+    let amount = burst.map(|burst| (burst.per_second / KIB).saturating_mul(burst.seconds.into()));
+    tag.optional("burst", amount).empty();
+}
+
+/// `<rate bytes='...' period='...'/>` of an entropy device; the period is in milliseconds.
+pub(super) fn rng(element: Element<'_>) -> Result<Rate, XmlError> {
+    element.known(&["bytes", "period"])?;
+    element.no_children()?;
+    element.required("bytes")?;
+    let bytes: u64 = element.parsed("bytes")?.unwrap_or_default();
+    let period: u64 = element.parsed("period")?.unwrap_or(1000);
+    if period == 0 {
+        return Err(element.invalid("a period is at least 1 ms"));
+    }
+    let per_second = bytes.saturating_mul(1000) / period;
+    Ok(Rate {
+        // Less than one a second is none of the model's.
+        per_second: per_second.max(u64::from(bytes > 0)),
+        burst: None,
+    })
+}
+
+/// Whether `<rate>` can say it.
+pub(in super::super) fn is_rng(rate: Rate) -> bool {
+    rate.burst.is_none() && rate.per_second <= u64::MAX / 1000
+}
