@@ -119,9 +119,8 @@ impl<'a> Element<'a> {
     /// An attribute of no namespace.
     pub(super) fn attribute(self, name: &str) -> Option<&'a str> {
         let mut attributes = self.node.attributes();
-        let found = attributes.find(|it| it.namespace().is_none() && it.name() == name)?;
-        // Of the node, and not of the iterator.
-        self.node.attribute(found.name())
+        let found = attributes.find(|it| it.namespace().is_none() && it.name() == name);
+        found.map(|attribute| attribute.value())
     }
 
     /// Its attributes of no namespace, in order.
@@ -143,7 +142,7 @@ impl<'a> Element<'a> {
         texts.filter_map(|node| node.text()).collect()
     }
 
-    /// That it has no attribute but these, and no text.
+    /// That it has no attribute but these.
     pub(super) fn known(self, names: &[&str]) -> Result<(), XmlError> {
         for attribute in self.node.attributes() {
             if attribute.namespace().is_some() || !names.contains(&attribute.name()) {

@@ -193,17 +193,19 @@ pub(super) fn parse_all(
                     return Err(child.unsupported("there is one serial port only"));
                 }
             }
-            "controller" => ports::parse_controller(child, keeper, devices)?,
-            // Read by whoever reads the domain.
-            "memory" | "panic" => {}
+            // Read below, or by whoever reads the domain.
+            "controller" | "memory" | "panic" => {}
             _ => keeper.offer(child)?,
         }
     }
+    for child in element
+        .children()
+        .filter(|child| child.name() == "controller")
+    {
+        ports::parse_controller(child, keeper, devices)?;
+    }
     // As libvirt does: one that is not said is there.
     devices.balloon = balloon.unwrap_or_else(|| Some(Default::default()));
-    if !devices.has_ports() {
-        devices.ports_address = None;
-    }
     Ok(())
 }
 
@@ -269,5 +271,9 @@ pub(super) fn write_devices(writer: &mut Writer, domain: &Domain, all: &Devices,
 /// Writes what every domain has and no list names: its serial console; and the controller of its ports.
 pub(super) fn write_fixed(writer: &mut Writer, domain: &Domain, live: Option<&Live<'_>>) {
     ports::format_controller(writer, &domain.devices, live.is_some());
+    // One that is not said is there.
+    if domain.devices.balloon.is_none() {
+        writer.tag("memballoon").attribute("model", "none").empty();
+    }
     ports::format_serial(writer, live, &domain.kept);
 }

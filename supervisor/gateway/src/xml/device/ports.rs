@@ -96,6 +96,9 @@ pub(super) fn parse_console(
         "virtio" => {
             element.known(&["type"])?;
             unix_only(element)?;
+            if let Some(log) = element.child("log") {
+                return Err(log.not_provided());
+            }
             keeper.contents(element, &["source", "target", "alias", "address"], &[])?;
             if let Some(target) = target {
                 // Its number among consoles is not that of its port.
@@ -157,17 +160,19 @@ fn serial_terminal(element: Element<'_>, keeper: &mut Keeper) -> Result<(), XmlE
     address::alias(element)
 }
 
-/// A controller: that of ports says where it is; others are on the list of what is taken.
+/// A controller: that of ports says where it is, where there are any; others are on the list of what is taken.
+/// Read when all ports are.
 pub(super) fn parse_controller(
     element: Element<'_>,
     keeper: &mut Keeper,
     devices: &mut Devices,
 ) -> Result<(), XmlError> {
-    if element.attribute("type") == Some("virtio-serial") {
+    if element.attribute("type") == Some("virtio-serial") && devices.has_ports() {
         element.known(&["type", "index", "ports", "vectors", "model"])?;
         element.only("index", &["0"])?;
         element.only("model", &["virtio", "virtio-non-transitional"])?;
         devices.ports_address = address::place(element)?;
+        return Ok(());
     }
     keeper.offer(element)
 }
