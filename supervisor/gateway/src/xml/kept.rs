@@ -121,7 +121,7 @@ pub const ACCEPTED: &[Rule] = &[
         of: Some(("name", "rtc")),
         ..rule(
             "clock/timer",
-            "ticks are not lost, so no policy for lost ones applies",
+            "what is done about lost ticks; Linux keeps time by kvmclock or the TSC",
         )
     },
     Rule {
