@@ -82,7 +82,7 @@ impl<'a> Element<'a> {
         prefix.map_or_else(|| name.clone(), |prefix| format!("{prefix}:{name}"))
     }
 
-    /// Its path beneath the document's element.
+    /// Its path, without the domain that all of it is of.
     pub(super) fn path(self) -> String {
         let mut names: Vec<String> = self
             .node
@@ -90,7 +90,7 @@ impl<'a> Element<'a> {
             .filter(Node::is_element)
             .map(|node| Self { node }.qualified())
             .collect();
-        if names.len() > 1 {
+        if names.len() > 1 && names.last().is_some_and(|root| root == "domain") {
             names.pop();
         }
         names.reverse();

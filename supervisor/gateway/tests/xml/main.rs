@@ -20,6 +20,7 @@ pub fn sockets() -> &'static Path {
     Path::new("/var/lib/reeve/sockets")
 }
 
+/// What a document says.
 pub fn parse(text: &str) -> Result<Parsed, XmlError> {
     let how = Parse {
         uuid: DomainUuid(uuid::Uuid::from_u128(1)),
@@ -41,6 +42,7 @@ pub fn defined(text: &str) -> Domain {
     domain
 }
 
+/// The view of a definition.
 pub fn definition() -> View<'static> {
     View {
         live: None,

@@ -133,6 +133,9 @@ fn a_device_printed_alone_is_taken_again() {
         let error = device::parse(&text, domain.uuid, sockets()).unwrap_err();
         assert!(error.message.contains("start"), "{error}");
     }
+    let text = "<disk device='disk'><target dev='vdx'/><boot order='1'/></disk>";
+    let parsed = device::parse(text, domain.uuid, sockets()).unwrap();
+    assert_eq!(parsed.accepted[0].path, "devices/disk/boot");
     let error = device::parse("<hostdev/>", domain.uuid, sockets()).unwrap_err();
     assert_eq!(error.code(), 67);
 }

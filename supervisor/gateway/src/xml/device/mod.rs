@@ -151,6 +151,7 @@ pub(super) fn parse_all(
     element.known(&[])?;
     let mut balloon = None;
     let mut serial = false;
+    let mut ports = Vec::new();
     for child in element.children() {
         let second = || child.invalid("there may be one only");
         match child.name() {
@@ -193,16 +194,14 @@ pub(super) fn parse_all(
                     return Err(child.unsupported("there is one serial port only"));
                 }
             }
-            // Read below, or by whoever reads the domain.
-            "controller" | "memory" | "panic" => {}
+            "controller" if child.attribute("type") == Some("virtio-serial") => ports.push(child),
+            // Read by whoever reads the domain.
+            "memory" | "panic" => {}
             _ => keeper.offer(child)?,
         }
     }
-    for child in element
-        .children()
-        .filter(|child| child.name() == "controller")
-    {
-        ports::parse_controller(child, keeper, devices)?;
+    for controller in ports {
+        ports::parse_controller(controller, keeper, devices)?;
     }
     // As libvirt does: one that is not said is there.
     devices.balloon = balloon.unwrap_or_else(|| Some(Default::default()));

@@ -160,14 +160,13 @@ fn serial_terminal(element: Element<'_>, keeper: &mut Keeper) -> Result<(), XmlE
     address::alias(element)
 }
 
-/// A controller: that of ports says where it is, where there are any; others are on the list of what is taken.
-/// Read when all ports are.
+/// The controller of ports, read when all of those are: it says where it is, or is kept where there are none.
 pub(super) fn parse_controller(
     element: Element<'_>,
     keeper: &mut Keeper,
     devices: &mut Devices,
 ) -> Result<(), XmlError> {
-    if element.attribute("type") == Some("virtio-serial") && devices.has_ports() {
+    if devices.has_ports() {
         element.known(&["type", "index", "ports", "vectors", "model"])?;
         element.only("index", &["0"])?;
         element.only("model", &["virtio", "virtio-non-transitional"])?;
