@@ -5,9 +5,10 @@ use uuid::Uuid;
 
 use crate::fd::FdSlot;
 use crate::model::{
-    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, Labels,
-    LifecycleAction, MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, Platform,
-    PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
+    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KeptElement,
+    KernelBoot, Labels, LifecycleAction, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES,
+    MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, Platform, PluggableMemory,
+    ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
@@ -357,6 +358,46 @@ fn labels_are_bounded_and_a_namespace_comes_once() {
     assert!(!check(vec![element("a", 1), element("a", 1)]));
     assert!(!check(vec![element("", 1)]));
     assert!(!check(vec![element("a", MAX_METADATA_BYTES)]));
+}
+
+#[test]
+fn what_is_only_kept_is_bounded_and_counted() {
+    let element = |path: &str, bytes: usize| KeptElement {
+        path: path.to_owned(),
+        xml: "x".repeat(bytes),
+    };
+    let check = |kept: Vec<KeptElement>| {
+        let mut domain = domain();
+        domain.kept = kept;
+        domain.validate()
+    };
+    assert_eq!(check(vec![element("pm", MAX_KEPT_BYTES)]), Ok(()));
+    assert_eq!(check(vec![element("pm", 1); MAX_KEPT_ELEMENTS]), Ok(()));
+    let long = "p".repeat(MAX_KEPT_PATH_BYTES + 1);
+    for wrong in [
+        vec![element("pm", MAX_KEPT_BYTES), element("pm", 1)],
+        vec![element("pm", 1); MAX_KEPT_ELEMENTS + 1],
+        vec![element("", 1)],
+        vec![element("a b", 1)],
+        vec![element(&long, 1)],
+    ] {
+        assert!(matches!(check(wrong), Err(ModelError::Label(_))));
+    }
+    // With all else that may be long it is more than a message holds.
+    let mut full = domain();
+    full.kept = vec![element("pm", MAX_KEPT_BYTES)];
+    full.labels.metadata = vec![MetadataElement {
+        uri: "u".to_owned(),
+        content: "x".repeat(MAX_METADATA_BYTES - 1),
+    }];
+    assert_eq!(full.validate(), Ok(()));
+    full.pinning = vec![];
+    full.boot = BootSource::Kernel(KernelBoot {
+        kernel: "/".repeat(20_000).into(),
+        initrd: None,
+        command_line: String::new(),
+    });
+    assert!(matches!(full.validate(), Err(ModelError::Size(_))));
 }
 
 #[test]

@@ -27,8 +27,8 @@ use crate::api::view::{
 use crate::api::{Access, ApiVersion};
 use crate::model::{
     BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
-    KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff,
-    OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
+    KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash,
+    OnPowerOff, OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
 use crate::tests::arbitrary::watchdog_action;

@@ -21,9 +21,9 @@ use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
-    BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
-    KeptElement, Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff,
-    OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
+    BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
+    KernelBoot, Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash,
+    OnPowerOff, OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, DiskFormat, MachineType};
 use crate::tests::plug_samples::changes;

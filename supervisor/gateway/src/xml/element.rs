@@ -82,7 +82,7 @@ impl<'a> Element<'a> {
         prefix.map_or_else(|| name.clone(), |prefix| format!("{prefix}:{name}"))
     }
 
-    /// Its path beneath the document's element.
+    /// Its path, without the domain that all of it is of.
     pub(super) fn path(self) -> String {
         let mut names: Vec<String> = self
             .node
@@ -90,7 +90,7 @@ impl<'a> Element<'a> {
             .filter(Node::is_element)
             .map(|node| Self { node }.qualified())
             .collect();
-        if names.len() > 1 {
+        if names.len() > 1 && names.last().is_some_and(|root| root == "domain") {
             names.pop();
         }
         names.reverse();
@@ -119,9 +119,8 @@ impl<'a> Element<'a> {
     /// An attribute of no namespace.
     pub(super) fn attribute(self, name: &str) -> Option<&'a str> {
         let mut attributes = self.node.attributes();
-        let found = attributes.find(|it| it.namespace().is_none() && it.name() == name)?;
-        // Of the node, and not of the iterator.
-        self.node.attribute(found.name())
+        let found = attributes.find(|it| it.namespace().is_none() && it.name() == name);
+        found.map(|attribute| attribute.value())
     }
 
     /// Its attributes of no namespace, in order.
@@ -143,7 +142,7 @@ impl<'a> Element<'a> {
         texts.filter_map(|node| node.text()).collect()
     }
 
-    /// That it has no attribute but these, and no text.
+    /// That it has no attribute but these.
     pub(super) fn known(self, names: &[&str]) -> Result<(), XmlError> {
         for attribute in self.node.attributes() {
             if attribute.namespace().is_some() || !names.contains(&attribute.name()) {

@@ -106,7 +106,8 @@ impl Scan {
                     self.bounds(attributes)?;
                     return Ok(text.get(index + 1..).unwrap_or_default());
                 }
-                (None, byte) if byte.is_ascii_whitespace() => word = index + 1,
+                (None, byte) if byte.is_ascii_whitespace() => {}
+                (None, _) if before.is_ascii_whitespace() => word = index,
                 (None, _) => {}
             }
             before = byte;
@@ -176,7 +177,7 @@ mod tests {
         let attributes: String = (0..=MAX_ATTRIBUTES).map(|n| format!(" a{n}=''")).collect();
         assert!(refused(&format!("<a{attributes}/>")).contains("attributes"));
         let children: String = (0..=MAX_NAMESPACES)
-            .map(|n| format!("<b\nxmlns:n{n}='u'/>"))
+            .map(|n| format!("<b\nxmlns:n{n} = 'u'/>"))
             .collect();
         assert!(refused(&format!("<a>{children}</a>")).contains("namespaces"));
     }

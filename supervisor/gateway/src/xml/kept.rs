@@ -121,7 +121,7 @@ pub const ACCEPTED: &[Rule] = &[
         of: Some(("name", "rtc")),
         ..rule(
             "clock/timer",
-            "ticks are not lost, so no policy for lost ones applies",
+            "what is done about lost ticks; Linux keeps time by kvmclock or the TSC",
         )
     },
     Rule {
@@ -280,7 +280,7 @@ pub struct Accepted {
 pub(super) struct Keeper {
     /// What a path begins with, where a document is of a part only.
     prefix: &'static str,
-    pub(super) kept: Vec<KeptElement>,
+    kept: Vec<KeptElement>,
     pub(super) accepted: Vec<Accepted>,
 }
 
@@ -301,6 +301,13 @@ impl Keeper {
             kept: Vec::new(),
             accepted: Vec::new(),
         }
+    }
+
+    /// What was taken, by where it stood: as it is when it was printed and is read again.
+    pub(super) fn finish(mut self) -> (Vec<KeptElement>, Vec<Accepted>) {
+        self.kept
+            .sort_by(|a, b| split(&a.path).0.cmp(split(&b.path).0));
+        (self.kept, self.accepted)
     }
 
     /// Takes an element that nobody provides, or refuses it by name.
@@ -387,11 +394,16 @@ impl Keeper {
 /// element on the list is left out: whoever put it there, a document stays one.
 pub(super) fn write(writer: &mut Writer, kept: &[KeptElement], container: &str) {
     for element in kept {
-        let (inside, name) = element.path.rsplit_once('/').unwrap_or(("", &element.path));
+        let (inside, name) = split(&element.path);
         if inside == container && is_element(&element.xml, name) && is_listed(&element.path) {
             writer.verbatim(&element.xml);
         }
     }
+}
+
+/// The container of a path, and the element in it.
+fn split(path: &str) -> (&str, &str) {
+    path.rsplit_once('/').unwrap_or(("", path))
 }
 
 /// Whether something is kept of a container.

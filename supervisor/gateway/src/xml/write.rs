@@ -14,12 +14,6 @@ impl Writer {
         Self::default()
     }
 
-    /// One that begins within another document, so many levels deep.
-    pub(super) fn at(depth: usize) -> Self {
-        let out = String::new();
-        Self { out, depth }
-    }
-
     pub(super) fn finish(self) -> String {
         self.out
     }

@@ -286,6 +286,17 @@ fn memory_to_be_plugged_in_is_kept() {
 }
 
 #[test]
+fn what_says_nothing_to_this_host_is_kept() {
+    let mut record = decode(V3.as_bytes()).unwrap();
+    assert!(record.domain.kept.is_empty());
+    record.domain.kept = vec![reeve_ipc::model::KeptElement {
+        path: "features/vmport".to_owned(),
+        xml: "<vmport state='off'/>".to_owned(),
+    }];
+    assert_eq!(decode(&encode(&record).unwrap()).unwrap(), record);
+}
+
+#[test]
 fn a_newer_version_is_refused_by_its_number_whatever_else_it_says() {
     let error = decode(br#"{"schema": 4, "beyond": ["our", "ken"]}"#).unwrap_err();
     assert_eq!(error, SchemaError::Newer { found: 4 });

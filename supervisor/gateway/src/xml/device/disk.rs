@@ -279,20 +279,7 @@ pub(super) fn format(writer: &mut Writer, disk: &Disk, alias: Option<&str>, kept
         .empty();
     if disk.throttle.any() {
         writer.tag("iotune").open();
-        let DiskThrottle { bytes, requests } = disk.throttle;
-        for (rates, unit) in [(bytes, "bytes"), (requests, "iops")] {
-            let parts = PARTS
-                .into_iter()
-                .zip([rates.total, rates.read, rates.write]);
-            for (part, rate) in parts.filter_map(|(part, rate)| Some((part, rate?))) {
-                let name = format!("{part}_{unit}_sec");
-                writer.text(&name, rate.per_second);
-                if let Some(burst) = rate.burst {
-                    writer.text(&format!("{name}_max"), burst.per_second);
-                    writer.text(&format!("{name}_max_length"), burst.seconds);
-                }
-            }
-        }
+        format_throttle(writer, disk.throttle);
         writer.close("iotune");
     }
     if disk.block_size != BlockSize::default() {
@@ -309,6 +296,32 @@ pub(super) fn format(writer: &mut Writer, disk: &Disk, alias: Option<&str>, kept
     kept::write(writer, kept, &format!("devices/disk[{}]", disk.target));
     address::format(writer, alias, disk.address);
     writer.close("disk");
+}
+
+/// In libvirt's order: its schema, as it is checked, takes no other.
+fn format_throttle(writer: &mut Writer, throttle: DiskThrottle) {
+    let rates = [(throttle.bytes, "bytes"), (throttle.requests, "iops")];
+    let rates = rates.into_iter().flat_map(|(rates, unit)| {
+        let parts = PARTS
+            .into_iter()
+            .zip([rates.total, rates.read, rates.write]);
+        parts.filter_map(move |(part, rate)| Some((format!("{part}_{unit}_sec"), rate?)))
+    });
+    let rates: Vec<(String, Rate)> = rates.collect();
+    for (name, rate) in &rates {
+        writer.text(name, rate.per_second);
+    }
+    let bursts = || {
+        rates
+            .iter()
+            .filter_map(|(name, rate)| Some((name, rate.burst?)))
+    };
+    for (name, burst) in bursts() {
+        writer.text(&format!("{name}_max"), burst.per_second);
+    }
+    for (name, burst) in bursts() {
+        writer.text(&format!("{name}_max_length"), burst.seconds);
+    }
 }
 
 fn format_backing(writer: &mut Writer, layers: &[Layer]) {

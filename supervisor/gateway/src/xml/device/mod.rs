@@ -151,6 +151,7 @@ pub(super) fn parse_all(
     element.known(&[])?;
     let mut balloon = None;
     let mut serial = false;
+    let mut ports = Vec::new();
     for child in element.children() {
         let second = || child.invalid("there may be one only");
         match child.name() {
@@ -193,17 +194,17 @@ pub(super) fn parse_all(
                     return Err(child.unsupported("there is one serial port only"));
                 }
             }
-            "controller" => ports::parse_controller(child, keeper, devices)?,
+            "controller" if child.attribute("type") == Some("virtio-serial") => ports.push(child),
             // Read by whoever reads the domain.
             "memory" | "panic" => {}
             _ => keeper.offer(child)?,
         }
     }
+    for controller in ports {
+        ports::parse_controller(controller, keeper, devices)?;
+    }
     // As libvirt does: one that is not said is there.
     devices.balloon = balloon.unwrap_or_else(|| Some(Default::default()));
-    if !devices.has_ports() {
-        devices.ports_address = None;
-    }
     Ok(())
 }
 
@@ -269,5 +270,9 @@ pub(super) fn write_devices(writer: &mut Writer, domain: &Domain, all: &Devices,
 /// Writes what every domain has and no list names: its serial console; and the controller of its ports.
 pub(super) fn write_fixed(writer: &mut Writer, domain: &Domain, live: Option<&Live<'_>>) {
     ports::format_controller(writer, &domain.devices, live.is_some());
+    // One that is not said is there.
+    if domain.devices.balloon.is_none() {
+        writer.tag("memballoon").attribute("model", "none").empty();
+    }
     ports::format_serial(writer, live, &domain.kept);
 }

@@ -96,6 +96,9 @@ pub(super) fn parse_console(
         "virtio" => {
             element.known(&["type"])?;
             unix_only(element)?;
+            if let Some(log) = element.child("log") {
+                return Err(log.not_provided());
+            }
             keeper.contents(element, &["source", "target", "alias", "address"], &[])?;
             if let Some(target) = target {
                 // Its number among consoles is not that of its port.
@@ -157,17 +160,18 @@ fn serial_terminal(element: Element<'_>, keeper: &mut Keeper) -> Result<(), XmlE
     address::alias(element)
 }
 
-/// A controller: that of ports says where it is; others are on the list of what is taken.
+/// The controller of ports, read when all of those are: it says where it is, or is kept where there are none.
 pub(super) fn parse_controller(
     element: Element<'_>,
     keeper: &mut Keeper,
     devices: &mut Devices,
 ) -> Result<(), XmlError> {
-    if element.attribute("type") == Some("virtio-serial") {
+    if devices.has_ports() {
         element.known(&["type", "index", "ports", "vectors", "model"])?;
         element.only("index", &["0"])?;
         element.only("model", &["virtio", "virtio-non-transitional"])?;
         devices.ports_address = address::place(element)?;
+        return Ok(());
     }
     keeper.offer(element)
 }

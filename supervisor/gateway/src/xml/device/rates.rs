@@ -46,11 +46,14 @@ pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> 
 
 /// Whether `<bandwidth>` can say it.
 pub(super) fn is_bandwidth(rate: Rate) -> bool {
-    let whole = |bytes: u64| bytes % KIB == 0;
+    // As libvirt's schema has them.
+    let fits = |kib: u64| kib <= u64::from(u32::MAX);
+    let whole = |bytes: u64| bytes % KIB == 0 && fits(bytes / KIB);
     let burst = rate.burst;
     whole(rate.per_second)
         && burst.is_none_or(|burst| {
-            whole(burst.per_second) && burst.per_second.checked_mul(burst.seconds.into()).is_some()
+            whole(burst.per_second)
+                && fits((burst.per_second / KIB).saturating_mul(burst.seconds.into()))
         })
 }
 

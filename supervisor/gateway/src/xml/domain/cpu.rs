@@ -110,7 +110,11 @@ fn feature(element: Element<'_>, cpu: &mut CpuSwitches) -> Result<(), XmlError> 
         Some("disable" | "forbid") => *switch = false,
         Some("optional") => {}
         Some(policy) => {
-            return Err(element.unsupported_value("policy", policy, "there is require and disable"));
+            return Err(element.unsupported_value(
+                "policy",
+                policy,
+                "there is require and disable",
+            ));
         }
     }
     Ok(())

@@ -1,6 +1,8 @@
 //! A domain of the model as a document.
 
-use reeve_ipc::model::{BootSource, Domain, GenerationId, OnCrash, OnPowerOff, OnReboot};
+use reeve_ipc::model::{
+    BootSource, Domain, GenerationId, KeptElement, OnCrash, OnPowerOff, OnReboot,
+};
 
 use super::super::device;
 use super::super::kept;
@@ -74,15 +76,18 @@ pub fn format(domain: &Domain, view: &View<'_>) -> String {
     kept::write(&mut writer, &of_domain, "");
     writer.tag("devices").open();
     // Of ports there is one controller, and that is not kept besides.
-    let kept: Vec<_> = domain
-        .kept
-        .iter()
-        .filter(|element| !(domain.devices.has_ports() && element.xml.contains("virtio-serial")))
+    let is_of_ports = |element: &KeptElement| {
+        element.path == "devices/controller" && element.xml.contains("virtio-serial")
+    };
+    let ports = domain.devices.has_ports();
+    let kept = domain.kept.iter();
+    let kept: Vec<_> = kept
+        .filter(|element| !(ports && is_of_ports(element)))
         .cloned()
         .collect();
     kept::write(&mut writer, &kept, "devices");
-    device::write_devices(&mut writer, domain, &domain.devices, &view);
     device::write_fixed(&mut writer, domain, live);
+    device::write_devices(&mut writer, domain, &domain.devices, &view);
     if domain.platform.panic_port {
         device::format_panic(&mut writer);
     }

@@ -39,9 +39,10 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Vec<MetadataElement>, Own),
     Ok((found, own))
 }
 
-/// An element as text that is a document of its own.
+/// An element as text that is a document of its own, with line ends as a parser gives them.
 fn standalone(element: Element<'_>) -> String {
-    let source = element.source();
+    let source = element.source().replace("\r\n", "\n").replace('\r', "\n");
+    let source = source.as_str();
     let node = element.node();
     let around = node.parent_element();
     let mut declared = String::new();

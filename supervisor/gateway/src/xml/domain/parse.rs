@@ -94,7 +94,7 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
     let (memory, pluggable) = device::sizes(root, memory_device)?;
     devices.memory = pluggable;
     apply(&mut own, &mut devices);
-    let Keeper { kept, accepted, .. } = keeper;
+    let (kept, accepted) = keeper.finish();
     let domain = Domain {
         name: DomainName::try_from(named(root)?)?,
         uuid,

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
-    KernelBoot, Labels, LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
-    PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
+    KernelBoot, Labels, LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff,
+    OnReboot, Platform, PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};

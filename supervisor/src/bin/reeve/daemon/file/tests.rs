@@ -58,6 +58,10 @@ cpus = "0-1,3"
 [[metadata]]
 uri = "http://example.org/x"
 content = "<x/>"
+
+[[kept]]
+path = "pm"
+xml = "<pm/>"
 "#;
 
 const DEVICES: &str = r#"

@@ -1,0 +1,39 @@
+//! Any text as each of libvirt's documents: refused, or what is printed of it is read again and printed the
+//! same.
+#![no_main]
+
+use std::path::Path;
+
+use libfuzzer_sys::fuzz_target;
+use reeve_gateway::xml::domain::{self, Hypervisor, Parse, View};
+use reeve_gateway::xml::{device, storage};
+use reeve_ipc::model::{Devices, DomainUuid};
+
+fuzz_target!(|text: &str| {
+    let uuid = DomainUuid(uuid::Uuid::from_u128(1));
+    let sockets = Path::new("/run/reeve");
+    let how = Parse {
+        uuid,
+        sockets,
+        hypervisor: Hypervisor::Kvm,
+    };
+    let view = View {
+        live: None,
+        secure: false,
+        migratable: false,
+        sockets,
+        hypervisor: Hypervisor::Kvm,
+    };
+    if let Ok(parsed) = domain::parse(text, &how) {
+        let mut domain = parsed.domain;
+        if domain.complete().is_ok() && domain.validate().is_ok() {
+            let first = domain::format(&domain, &view);
+            let again = domain::parse(&first, &how).expect("what was printed can be read");
+            assert_eq!(domain::format(&again.domain, &view), first);
+        }
+    }
+    let _ = device::parse(text, uuid, sockets);
+    let _ = device::identify(text, &Devices::default());
+    let _ = storage::parse_pool(text);
+    let _ = storage::parse_volume(text);
+});

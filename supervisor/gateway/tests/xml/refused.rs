@@ -1,0 +1,200 @@
+//! What is refused, and that the message names it.
+
+use reeve_gateway::xml::XmlErrorKind;
+
+use super::parse;
+
+/// A document with this among its elements, and with this among its devices.
+fn with(elements: &str, devices: &str) -> String {
+    format!(
+        "<domain type='kvm'><name>n</name><memory>65536</memory>\
+         <os><type>hvm</type><kernel>/k</kernel></os>{elements}<devices>{devices}</devices></domain>"
+    )
+}
+
+#[test]
+fn what_a_guest_would_notice_is_refused_by_its_path() {
+    let elements = [
+        ("<features><hyperv/></features>", "features/hyperv"),
+        (
+            "<features><smm state='on'/></features>",
+            "features/smm/@state",
+        ),
+        (
+            "<cpu mode='custom'><model>Nehalem</model></cpu>",
+            "cpu/@mode",
+        ),
+        ("<cpu><model>Nehalem</model></cpu>", "cpu/model"),
+        (
+            "<cpu><feature name='vmx' policy='require'/></cpu>",
+            "cpu/feature/@name",
+        ),
+        ("<cpu><numa/></cpu>", "cpu/numa"),
+        ("<clock offset='localtime'/>", "clock/@offset"),
+        (
+            "<clock offset='utc'><timer name='hpet' present='yes'/></clock>",
+            "clock/timer/@present",
+        ),
+        (
+            "<clock offset='utc'><timer name='tsc'/></clock>",
+            "clock/timer",
+        ),
+        ("<numatune/>", "numatune"),
+        (
+            "<memoryBacking><hugepages/></memoryBacking>",
+            "memoryBacking/hugepages",
+        ),
+        (
+            "<pm><suspend-to-mem enabled='yes'/></pm>",
+            "pm/suspend-to-mem/@enabled",
+        ),
+        ("<seclabel type='static'/>", "seclabel/@type"),
+        ("<currentMemory>1024</currentMemory>", "currentMemory"),
+        ("<vcpu placement='auto'>1</vcpu>", "vcpu/@placement"),
+        ("<on_crash>coredump-destroy</on_crash>", "on_crash"),
+        (
+            "<cputune><emulatorpin cpuset='1'/></cputune>",
+            "cputune/emulatorpin",
+        ),
+        (
+            "<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'/>",
+            "q:commandline",
+        ),
+        ("<nonsense/>", "nonsense"),
+    ];
+    let devices = [
+        ("<sound model='ich9'/>", "devices/sound"),
+        ("<hostdev/>", "devices/hostdev"),
+        ("<tpm/>", "devices/tpm"),
+        ("<graphics type='spice'/>", "devices/graphics/@type"),
+        (
+            "<graphics type='vnc' passwd='secret'/>",
+            "devices/graphics/@passwd",
+        ),
+        ("<input type='tablet' bus='virtio'/>", "devices/input/@bus"),
+        ("<controller type='ccid'/>", "devices/controller"),
+        (
+            "<interface type='network'><source network='default'/></interface>",
+            "devices/interface/@type",
+        ),
+        ("<interface type='user'/>", "devices/interface/@type"),
+        (
+            "<interface type='ethernet'><model type='e1000e'/></interface>",
+            "interface/model/@type",
+        ),
+        (
+            "<interface type='ethernet'><virtualport/></interface>",
+            "devices/interface/virtualport",
+        ),
+        (
+            "<interface type='bridge'><source bridge='b'/><filterref filter='nova-base'/></interface>",
+            "devices/interface/filterref/@filter",
+        ),
+        (
+            "<disk><target dev='sda' bus='sata'/></disk>",
+            "devices/disk/target/@bus",
+        ),
+        ("<disk><target dev='sda'/></disk>", "devices/disk/target"),
+        (
+            "<disk device='lun'><target dev='vda'/></disk>",
+            "devices/disk/@device",
+        ),
+        (
+            "<disk type='network'><target dev='vda'/></disk>",
+            "devices/disk/@type",
+        ),
+        (
+            "<disk><target dev='vda'/><driver type='vmdk'/></disk>",
+            "devices/disk/driver/@type",
+        ),
+        (
+            "<disk><target dev='vda'/><driver iothread='1'/></disk>",
+            "devices/disk/driver/@iothread",
+        ),
+        (
+            "<disk><target dev='vda'/><shareable/></disk>",
+            "devices/disk/shareable",
+        ),
+        (
+            "<disk><target dev='vda'/><alias name='ua-mine'/></disk>",
+            "devices/disk",
+        ),
+        (
+            "<disk><target dev='vda'/><address type='pci' bus='0x01' slot='0x02'/></disk>",
+            "devices/disk/address/@bus",
+        ),
+        ("<serial type='file'/>", "devices/serial/@type"),
+        ("<serial type='pty'/><serial type='pty'/>", "devices/serial"),
+        ("<channel type='spicevmc'/>", "devices/channel/@type"),
+        (
+            "<filesystem><source dir='/a'/><target dir='t'/></filesystem>",
+            "devices/filesystem/@type",
+        ),
+        ("<memory model='dimm'/>", "devices/memory/@model"),
+        ("<watchdog model='itco'/>", "devices/watchdog/@model"),
+        (
+            "<watchdog model='i6300esb' action='dump'/>",
+            "devices/watchdog",
+        ),
+        ("<panic model='pvpanic'/>", "devices/panic/@model"),
+        (
+            "<rng model='virtio'><backend model='egd'/></rng>",
+            "devices/rng/backend/@model",
+        ),
+    ];
+    let elements = elements.map(|(text, path)| (with(text, ""), path));
+    let devices = devices.map(|(text, path)| (with("", text), path));
+    for (text, path) in elements.into_iter().chain(devices) {
+        let error = parse(&text).unwrap_err();
+        assert_eq!(error.kind, XmlErrorKind::Unsupported, "{error}");
+        assert!(error.message.contains(path), "{path}: {error}");
+        assert_eq!(error.code(), 67);
+    }
+}
+
+#[test]
+fn what_makes_no_sense_is_refused_as_such() {
+    for (text, part) in [
+        ("<network/>".to_owned(), "expecting <domain>"),
+        ("<domain/>".to_owned(), "type"),
+        ("<domain type='kvm'/>".to_owned(), "<os>"),
+        (with("<memory>1</memory>", ""), "second"),
+        (with("<uuid>no</uuid>", ""), "uuid"),
+        (with("<vcpu>x</vcpu>", ""), "vcpu"),
+        (
+            with("<maxMemory slots='1' unit='XB'>1</maxMemory>", ""),
+            "unit",
+        ),
+        (with("<maxMemory unit='EiB'>17</maxMemory>", ""), "large"),
+        (with("<metadata><plain/></metadata>", ""), "namespace"),
+        (with("", "<disk/>"), "<target>"),
+        (with("", "<vsock/><vsock/>"), "one only"),
+        (with("<vcpu cpuset='^1'>1</vcpu>", ""), "CPUs"),
+    ] {
+        let error = parse(&text).unwrap_err();
+        assert_eq!(error.code(), 27, "{error}");
+        assert!(error.message.contains(part), "{part}: {error}");
+    }
+}
+
+#[test]
+fn what_is_no_document_is_refused_as_such() {
+    for text in [
+        "",
+        "<domain",
+        "<domain></other>",
+        "<a:domain/>",
+        "<!DOCTYPE d [<!ENTITY a 'b'>]><domain>&a;</domain>",
+        "<domain>&a;</domain>",
+    ] {
+        assert_eq!(parse(text).unwrap_err().code(), 35, "{text}");
+    }
+}
+
+#[test]
+fn a_disk_alone_boots_nothing_and_the_message_says_what_does() {
+    let text = "<domain type='kvm'><name>n</name><memory>65536</memory>\
+                <os><type>hvm</type><boot dev='hd'/></os></domain>";
+    let error = parse(text).unwrap_err();
+    assert!(error.message.contains("kernel="), "{error}");
+}

@@ -1,0 +1,322 @@
+//! Live views, single devices, aliases, and what else is printed.
+
+use reeve_gateway::xml::capabilities::{self, Cell, Host, HostCpu};
+use reeve_gateway::xml::domain::{self, Hypervisor, Live, Plugged, View, metadata_element};
+use reeve_gateway::xml::domain_capabilities::{self, Query};
+use reeve_gateway::xml::{device, storage};
+use reeve_ipc::model::{Device, DeviceName, MemorySize};
+use reeve_ipc::spec::DiskFormat;
+
+use super::schema::validate;
+use super::{defined, definition, dumped, sockets};
+
+fn everything() -> reeve_ipc::model::Domain {
+    defined(include_str!("../data/everything.xml"))
+}
+
+#[test]
+fn a_running_domain_has_its_number_aliases_terminal_and_taps() {
+    let domain = everything();
+    let bridged = domain.devices.nics[1].address.unwrap();
+    let wizard = defined(include_str!("../data/virt-manager-wizard.xml"));
+    let tap = wizard.devices.nics[0].address.unwrap();
+    let taps = [(bridged, "mine".to_owned()), (tap, "vnet7".to_owned())];
+    let live = Live {
+        id: 12,
+        pty: Some("/dev/pts/9"),
+        current_memory: Some(MemorySize::mebibytes(1536)),
+        plugged: Some(Plugged {
+            requested: MemorySize::mebibytes(512),
+            current: MemorySize::mebibytes(512),
+        }),
+        taps: &taps,
+    };
+    let view = View {
+        live: Some(live),
+        ..definition()
+    };
+    let text = domain::format(&domain, &view);
+    for part in [
+        "<domain type='kvm' id='12'>",
+        "<currentMemory unit='KiB'>1572864</currentMemory>",
+        "<current unit='KiB'>524288</current>",
+        "<console type='pty' tty='/dev/pts/9'>",
+        "<source path='/dev/pts/9'/>",
+        "<alias name='virtio-disk26'/>",
+        "<alias name='net2'/>",
+        "<alias name='console1'/>",
+        "<alias name='channel0'/>",
+        "<alias name='virtiomem0'/>",
+        "<source dev='/dev/sdz' index='1'/>",
+    ] {
+        assert!(text.contains(part), "{part}\n{text}");
+    }
+    let wizard_text = domain::format(&wizard, &view);
+    for part in [
+        "<target dev='vnet7'/>",
+        "<alias name='net0'/>",
+        "<alias name='balloon0'/>",
+        "<alias name='rng0'/>",
+        "<alias name='virtio-disk0'/>",
+        "slot='0x01' function='0x0'/>",
+    ] {
+        assert!(wizard_text.contains(part), "{part}\n{wizard_text}");
+    }
+    let channel = format!("path='{}'", wizard.devices.channels[0].path.display());
+    assert!(wizard_text.contains(&channel), "{wizard_text}");
+    let migratable = View {
+        migratable: true,
+        ..view
+    };
+    assert_eq!(domain::format(&wizard, &migratable), dumped(&wizard));
+    validate("domain", &[text, wizard_text]);
+}
+
+#[test]
+fn every_device_is_found_by_its_alias_and_by_its_own_text() {
+    let domain = everything();
+    let devices = &domain.devices;
+    let aliases = device::alias::all(devices);
+    assert_eq!(aliases.len(), 15);
+    for (alias, name) in aliases {
+        assert_eq!(device::alias::resolve(&alias, devices), Some(name.clone()));
+        if name == DeviceName::Ports {
+            continue;
+        }
+        let text = device::format(&domain, &name, &definition()).unwrap();
+        assert_eq!(device::identify(&text, devices).unwrap(), name, "{text}");
+    }
+    let by_alias = "<interface type='bridge'><alias name='net2'/></interface>";
+    let name = device::identify(by_alias, devices).unwrap();
+    assert_eq!(Some(name), devices.nics[2].mac.map(DeviceName::Nic));
+    let slot = devices.nics[2].address.unwrap();
+    let by_place = format!(
+        "<interface><address type='pci' slot='{}'/></interface>",
+        slot.number()
+    );
+    assert_eq!(
+        device::identify(&by_place, devices).unwrap(),
+        DeviceName::Slot(slot)
+    );
+    assert!(device::identify("<interface/>", devices).is_err());
+}
+
+#[test]
+fn a_device_printed_alone_is_taken_again() {
+    let domain = everything();
+    let devices = &domain.devices;
+    let parse = |name: &DeviceName| {
+        let text = device::format(&domain, name, &definition()).unwrap();
+        device::parse(&text, domain.uuid, sockets()).unwrap().device
+    };
+    let named = |target: &str| DeviceName::Disk(target.parse().unwrap());
+    assert_eq!(
+        parse(&named("vdaa")),
+        Device::Disk(devices.disks[0].clone())
+    );
+    let nic = DeviceName::Nic(devices.nics[2].mac.unwrap());
+    assert_eq!(parse(&nic), Device::Nic(devices.nics[2].clone()));
+    let channel = DeviceName::Channel("one".to_owned());
+    assert_eq!(
+        parse(&channel),
+        Device::Channel(devices.channels[0].clone())
+    );
+    let console = DeviceName::Console(0);
+    assert_eq!(
+        parse(&console),
+        Device::Console(devices.consoles[0].clone())
+    );
+    let share = DeviceName::Share("tag".to_owned());
+    assert_eq!(parse(&share), Device::Share(devices.shares[0].clone()));
+    for name in [DeviceName::Watchdog, DeviceName::Memory] {
+        let text = device::format(&domain, &name, &definition()).unwrap();
+        let error = device::parse(&text, domain.uuid, sockets()).unwrap_err();
+        assert!(error.message.contains("start"), "{error}");
+    }
+    let text = "<disk device='disk'><target dev='vdx'/><boot order='1'/></disk>";
+    let parsed = device::parse(text, domain.uuid, sockets()).unwrap();
+    assert_eq!(parsed.accepted[0].path, "devices/disk/boot");
+    let error = device::parse("<hostdev/>", domain.uuid, sockets()).unwrap_err();
+    assert_eq!(error.code(), 67);
+}
+
+#[test]
+fn a_definition_of_the_test_hypervisor_is_of_its_type() {
+    let text =
+        include_str!("../data/virt-manager-wizard.xml").replace("type=\"kvm\"", "type='test'");
+    assert_eq!(super::parse(&text).unwrap_err().code(), 67);
+    let view = View {
+        hypervisor: Hypervisor::Test,
+        ..definition()
+    };
+    let printed = domain::format(&everything(), &view);
+    assert!(printed.starts_with("<domain type='test'>"));
+    validate("domain", &[printed]);
+}
+
+fn host() -> Host {
+    let cpu = |id| HostCpu {
+        id,
+        socket: 0,
+        core: id,
+        siblings: id.to_string(),
+    };
+    Host {
+        uuid: uuid::Uuid::from_u128(7),
+        emulator: "/usr/libexec/reeve-worker".to_owned(),
+        cpu_model: Some("EPYC".to_owned()),
+        cpu_vendor: Some("AMD".to_owned()),
+        sockets: 1,
+        cores: 2,
+        threads: 1,
+        cells: vec![Cell {
+            id: 0,
+            memory_kib: 8 << 20,
+            cpus: vec![cpu(0), cpu(1)],
+        }],
+    }
+}
+
+#[test]
+fn capabilities_are_valid_and_say_what_clients_look_for() {
+    let bare = Host {
+        cpu_model: None,
+        cells: Vec::new(),
+        ..host()
+    };
+    let all = [
+        capabilities::format(&host(), Hypervisor::Kvm),
+        capabilities::format(&host(), Hypervisor::Test),
+        capabilities::format(&bare, Hypervisor::Kvm),
+    ];
+    for part in [
+        "<domain type='kvm'/>",
+        "<acpi ",
+        "<apic ",
+        "<machine canonical='reeve-1.0'",
+    ] {
+        assert!(all[0].contains(part), "{part}\n{}", all[0]);
+    }
+    validate("capability", &all);
+}
+
+#[test]
+fn domain_capabilities_are_had_for_all_and_for_the_one_that_there_is() {
+    let format = |query: &Query<'_>| domain_capabilities::format(query, &host(), Hypervisor::Kvm);
+    let one = Query {
+        emulator: Some("/usr/libexec/reeve-worker"),
+        arch: Some("x86_64"),
+        machine: Some("reeve-1.0"),
+        kind: Some("kvm"),
+    };
+    let all = format(&Query::default()).unwrap();
+    assert_eq!(format(&one).unwrap(), all);
+    assert!(
+        all.contains("<enum name='hostPassthroughMigratable'>"),
+        "{all}"
+    );
+    let legacy = Query {
+        machine: Some("reeve-legacy-1.0"),
+        ..one
+    };
+    let legacy = format(&legacy).unwrap();
+    for query in [
+        Query {
+            emulator: Some("/x"),
+            ..one
+        },
+        Query {
+            arch: Some("aarch64"),
+            ..one
+        },
+        Query {
+            machine: Some("q35"),
+            ..one
+        },
+        Query {
+            kind: Some("qemu"),
+            ..one
+        },
+    ] {
+        assert_eq!(format(&query).unwrap_err().code(), 27);
+    }
+    validate("domaincaps", &[all, legacy]);
+}
+
+#[test]
+fn pools_and_volumes_are_read_and_printed() {
+    // As virt-install and `virsh pool-define-as` write it.
+    let text = "<pool type='dir'><name>images</name><source></source>\
+                <target><path>/var/lib/libvirt/images</path><permissions><mode>0711</mode>\
+                <owner>-1</owner></permissions></target></pool>";
+    let mut pool = storage::parse_pool(text).unwrap();
+    assert_eq!(pool.permissions.mode, Some(0o711));
+    pool.uuid = Some(uuid::Uuid::from_u128(9));
+    let printed = storage::format_pool(&pool, Some(storage::PoolSizes::default()));
+    assert_eq!(storage::parse_pool(&printed).unwrap(), pool);
+    validate("storagepool", &[printed]);
+
+    let text = "<volume><name>a.qcow2</name><capacity unit='GiB'>20</capacity><allocation>0</allocation>\
+                <target><format type='qcow2'/><compat>1.1</compat><features><lazy_refcounts/></features>\
+                </target><backingStore><path>/b.raw</path><format type='raw'/></backingStore></volume>";
+    let volume = storage::parse_volume(text).unwrap();
+    assert_eq!(volume.capacity, Some(20 << 30));
+    assert_eq!(volume.format, DiskFormat::Qcow2);
+    assert_eq!(volume.backing, Some(("/b.raw".into(), DiskFormat::Raw)));
+    let printed = storage::format_volume(&storage::VolumeView {
+        name: "a.qcow2".to_owned(),
+        path: "/srv/a.qcow2".into(),
+        format: Some(DiskFormat::Qcow2),
+        capacity: 20 << 30,
+        allocation: 4096,
+        physical: 8192,
+        permissions: storage::Permissions {
+            mode: Some(0o600),
+            owner: Some(0),
+            group: Some(0),
+        },
+        backing: Some(("/b.raw".into(), None)),
+    });
+    // virt-clone hands in what it read.
+    assert_eq!(
+        storage::parse_volume(&printed).unwrap().capacity,
+        Some(20 << 30)
+    );
+    validate("storagevol", &[printed]);
+    for wrong in [
+        "<pool type='logical'><name>a</name><target><path>/a</path></target></pool>",
+        "<pool type='dir'><name>a/b</name><target><path>/a</path></target></pool>",
+        "<pool type='dir'><name>a</name><target><path>a</path></target></pool>",
+        "<pool type='dir'><name>a</name></pool>",
+    ] {
+        assert!(storage::parse_pool(wrong).is_err(), "{wrong}");
+    }
+    for wrong in [
+        "<volume><name>../a</name></volume>",
+        "<volume><name>a</name><backingStore><path>/b</path></backingStore></volume>",
+        "<volume><name>a</name><encryption/></volume>",
+    ] {
+        assert!(storage::parse_volume(wrong).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn metadata_that_a_client_sets_is_of_its_namespace() {
+    let uri = "urn:a&b";
+    let escaped = "urn:a&amp;b";
+    let made = |content: &str| metadata_element(content, "p", uri);
+    assert_eq!(
+        made("<x a='1'/>").unwrap(),
+        format!("<p:x xmlns:p='{escaped}' a='1'/>")
+    );
+    assert_eq!(
+        made("<x><y/></x>").unwrap(),
+        format!("<p:x xmlns:p='{escaped}'><y/></p:x>")
+    );
+    let whole = format!("<q:x xmlns:q='{escaped}'/>");
+    assert_eq!(made(&whole).unwrap(), whole);
+    assert_eq!(made("<x/>text"), None);
+    assert_eq!(made("<x xmlns='urn:other'/>"), None);
+    assert_eq!(metadata_element("<x/>", "a b", uri), None);
+    assert_eq!(metadata_element("<x/>", "xmlns", uri), None);
+}
