@@ -18,7 +18,7 @@ use reeve_ipc::api::view::DomainState;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits,
+    ResourceLimits, Tuning,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use uuid::Uuid;
@@ -37,6 +37,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         max_vcpus: 1.try_into()?,
         platform: Platform::default(),
         kept: Vec::new(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn { command_line },

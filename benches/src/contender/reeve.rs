@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeved::domain::worker::{self, DeathCause, StartOptions, Worker};
@@ -102,6 +102,7 @@ fn domain(command_line: &str, mut devices: Devices) -> anyhow::Result<Domain> {
         max_vcpus: Vcpus::try_from(1)?,
         platform: Platform::default(),
         kept: Vec::new(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize(GUEST_MEMORY_BYTES as u64),
         boot: BootSource::BuiltIn {

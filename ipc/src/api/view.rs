@@ -159,6 +159,8 @@ pub enum JobKind {
     Upgrade,
     /// Giving it vCPUs, or taking some.
     SetVcpus,
+    /// Changing where it runs, and what it may use.
+    Tune,
 }
 
 impl JobKind {
@@ -182,6 +184,7 @@ impl JobKind {
             Self::Upgrade => "upgrade",
             Self::Update => "change a device of",
             Self::SetVcpus => "set the vCPUs of",
+            Self::Tune => "tune",
         }
     }
 }
@@ -215,6 +218,11 @@ pub struct DomainSummary {
     pub job: Option<JobKind>,
     /// The most vCPUs it can have while it runs.
     pub max_vcpus: u32,
+    /// What of its memory its guest has just now, as it was last heard of; what it starts with, of a domain that
+    /// is off.
+    pub current_memory: MemorySize,
+    /// The most memory it can have while it runs.
+    pub max_memory: MemorySize,
 }
 
 /// One domain with all that is known without asking its worker.

@@ -7,7 +7,8 @@ use std::str::FromStr;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    DeviceError, Devices, DomainName, DomainUuid, KeptElement, Labels, Platform, VcpuPin, kept,
+    DeviceError, Devices, DomainName, DomainUuid, KeptElement, Labels, Platform, Tuning, VcpuPin,
+    kept,
 };
 use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{
@@ -63,6 +64,17 @@ pub enum ModelError {
     MemoryLimit {
         /// The limit.
         limit: MemorySize,
+        /// The most memory of the domain.
+        max: MemorySize,
+    },
+    /// Less memory than a guest needs, more than the domain can have, or no whole pages or blocks.
+    #[error(
+        "a current memory of {current}: it is 2M to the {max} that the domain can have, in whole pages up to what \
+         it starts with, and in whole blocks beyond"
+    )]
+    CurrentMemory {
+        /// The current memory.
+        current: MemorySize,
         /// The most memory of the domain.
         max: MemorySize,
     },
@@ -343,6 +355,8 @@ pub struct Domain {
     pub platform: Platform,
     /// What was written of it that is nothing to this host.
     pub kept: Vec<KeptElement>,
+    /// What it is held to beside its limits.
+    pub tuning: Tuning,
 }
 
 impl Domain {
@@ -368,6 +382,7 @@ impl Domain {
             return Err(ModelError::Memory(self.memory));
         }
         self.validate_max_memory()?;
+        self.validate_current_memory()?;
         let command_line = match &self.boot {
             BootSource::BuiltIn { command_line } => command_line,
             BootSource::Kernel(kernel) => &kernel.command_line,
@@ -426,6 +441,24 @@ impl Domain {
         }
     }
 
+    fn validate_current_memory(&self) -> Result<(), ModelError> {
+        let Some(current) = self.tuning.current_memory else {
+            return Ok(());
+        };
+        let (bytes, max) = (current.bytes(), self.max_memory());
+        let unit = match bytes.checked_sub(self.memory.bytes()) {
+            None | Some(0) => bytes % 4096,
+            Some(plugged) => match self.pluggable() {
+                Some(pluggable) => plugged % pluggable.block_bytes,
+                None => plugged,
+            },
+        };
+        if (MIN_MEMORY_BYTES..=max.bytes()).contains(&bytes) && unit == 0 {
+            return Ok(());
+        }
+        Err(ModelError::CurrentMemory { current, max })
+    }
+
     /// The most memory it can have while it runs.
     #[must_use]
     pub fn max_memory(&self) -> MemorySize {
@@ -459,6 +492,11 @@ impl Domain {
         let kept = kept.map(|element| element.path.len() + element.xml.len() + 2 * LENGTH_BYTES);
         let parts = texts.chain(metadata).chain(pinning).chain(kept);
         let name = self.name.as_str().len();
-        FIXED_BYTES + name + boot + self.devices.bytes() + parts.sum::<usize>()
+        FIXED_BYTES
+            + name
+            + boot
+            + self.devices.bytes()
+            + self.tuning.bytes()
+            + parts.sum::<usize>()
     }
 }

@@ -11,6 +11,7 @@ mod ids;
 mod kept;
 mod labels;
 mod platform;
+mod tuning;
 
 pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use devices::{
@@ -32,3 +33,4 @@ pub use labels::{
     MetadataElement,
 };
 pub use platform::{GenerationId, Platform};
+pub use tuning::Tuning;

@@ -8,7 +8,7 @@ use crate::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KeptElement,
     KernelBoot, Labels, LifecycleAction, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES,
     MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, Platform, PluggableMemory,
-    ResourceLimits, VcpuPin, Vcpus,
+    ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
@@ -24,6 +24,7 @@ pub(super) fn domain() -> Domain {
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
         kept: Vec::new(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(128),
         boot: BootSource::BuiltIn {

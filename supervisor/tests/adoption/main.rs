@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -151,6 +151,7 @@ fn domain(command_line: &str) -> Domain {
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
         kept: Vec::new(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

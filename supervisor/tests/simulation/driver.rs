@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use reeve_ipc::api::figures::{DomainUsage, VcpuFigures};
 use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::{Domain, DomainUuid};
@@ -453,6 +454,9 @@ impl Instance for SimInstance {
                 DeviceCall::Update { slot, .. } | DeviceCall::Medium { slot, .. } => {
                     DeviceAsk::Update(slot)
                 }
+                DeviceCall::Tune { .. } => {
+                    return Err(CallFailure::Refused("it is held to nothing".to_owned()));
+                }
                 DeviceCall::Vcpus { .. } => {
                     return Err(CallFailure::Refused("it has its vCPUs for good".to_owned()));
                 }
@@ -493,6 +497,18 @@ impl Instance for SimInstance {
     }
 
     fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
+    }
+
+    fn usage(&self) -> Result<DomainUsage, CallFailure> {
+        Err(CallFailure::Refused("it keeps no books".to_owned()))
+    }
+
+    fn vcpu_figures(&self) -> Vec<VcpuFigures> {
+        Vec::new()
+    }
+
+    fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
     }
 

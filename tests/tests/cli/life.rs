@@ -37,6 +37,8 @@ fn script<'a>(file: &'a str, disk: &'a str) -> Vec<(Vec<&'a str>, Prints)> {
         (vec!["list", "--all"], Value),
         (vec!["start", "web"], Value),
         (vec!["list"], Value),
+        (vec!["list", "--long"], Value),
+        (vec!["host"], Value),
         (vec!["info", "web"], Value),
         (vec!["inspect", "web"], Json),
         (vec!["status"], Value),
@@ -49,6 +51,16 @@ fn script<'a>(file: &'a str, disk: &'a str) -> Vec<(Vec<&'a str>, Prints)> {
         (vec!["set-memory", "web", "16M"], Told),
         (vec!["set-vcpus", "web", "1"], Told),
         (vec!["set-vcpus", "web", "1", "--config"], Told),
+        (vec!["set-memory", "web", "32M", "--max"], Told),
+        (vec!["tune", "web", "--cpu-weight", "200", "--config"], Told),
+        (
+            vec!["tune", "web", "--vcpu", "0=0", "--emulator", "0"],
+            Told,
+        ),
+        (
+            vec!["tune", "web", "--vcpu", "0=any", "--emulator", "any"],
+            Told,
+        ),
         (vec!["detach", "web", "balloon", "--force"], Told),
         (
             vec!["attach", "web", "--net", "none,mac=52:54:00:00:00:01"],

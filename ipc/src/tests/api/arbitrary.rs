@@ -28,7 +28,7 @@ use crate::api::{Access, ApiVersion};
 use crate::model::{
     BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
     KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash,
-    OnPowerOff, OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
+    OnPowerOff, OnReboot, Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
 use crate::tests::arbitrary::watchdog_action;
@@ -113,10 +113,7 @@ fn limits() -> impl Strategy<Value = ResourceLimits> {
 }
 
 fn pin() -> impl Strategy<Value = VcpuPin> {
-    let range = (0..MAX_HOST_CPUS, 0..MAX_HOST_CPUS).prop_map(|(a, b)| (a.min(b), a.max(b)));
-    let cpus = proptest::collection::vec(range, 1..5);
-    let cpus = cpus.prop_map(|ranges| CpuSet::try_from(ranges).unwrap());
-    (any::<u32>(), cpus).prop_map(|(vcpu, cpus)| VcpuPin { vcpu, cpus })
+    (any::<u32>(), cpu_set()).prop_map(|(vcpu, cpus)| VcpuPin { vcpu, cpus })
 }
 
 fn metadata() -> impl Strategy<Value = MetadataElement> {
@@ -148,7 +145,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         limits(),
         proptest::collection::vec(pin(), 0..3),
         labels(),
-        (platform(), kept()),
+        (platform(), kept(), tuning()),
     );
     (identity, machine, rest).prop_map(|(identity, machine, rest)| Domain {
         name: identity.0,
@@ -171,6 +168,20 @@ fn domain() -> impl Strategy<Value = Domain> {
         max_vcpus: Vcpus::try_from(machine.0.1).unwrap(),
         platform: rest.4.0,
         kept: rest.4.1,
+        tuning: rest.4.2,
+    })
+}
+
+fn cpu_set() -> impl Strategy<Value = CpuSet> {
+    let range = (0..MAX_HOST_CPUS, 0..MAX_HOST_CPUS).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let ranges = proptest::collection::vec(range, 1..5);
+    ranges.prop_map(|ranges| CpuSet::try_from(ranges).unwrap())
+}
+
+fn tuning() -> impl Strategy<Value = Tuning> {
+    (option::of(size()), option::of(cpu_set())).prop_map(|(current_memory, emulator_cpus)| Tuning {
+        current_memory,
+        emulator_cpus,
     })
 }
 
@@ -365,7 +376,11 @@ fn summary() -> impl Strategy<Value = DomainSummary> {
             any::<[Option<u32>; 2]>(),
             select(&STATES[..]),
         ),
-        (any::<[bool; 3]>(), any::<[u32; 2]>(), size()),
+        (
+            any::<[bool; 3]>(),
+            any::<[u32; 2]>(),
+            [size(), size(), size()],
+        ),
         (option::of(text()), job),
     )
         .prop_map(|(identity, numbers, rest)| DomainSummary {
@@ -376,12 +391,14 @@ fn summary() -> impl Strategy<Value = DomainSummary> {
             persistent: numbers.0[0],
             autostart: identity.2[1],
             vcpus: numbers.1[0],
-            memory: numbers.2,
+            memory: numbers.2[0],
             title: rest.0,
             unresponsive: numbers.0[1],
             reaping: numbers.0[2],
             job: rest.1,
             max_vcpus: numbers.1[1],
+            current_memory: numbers.2[1],
+            max_memory: numbers.2[2],
         })
 }
 

@@ -64,7 +64,7 @@ pub(super) const STATES: [DomainState; 17] = [
 ];
 
 /// Every job.
-pub(super) const JOBS: [JobKind; 16] = [
+pub(super) const JOBS: [JobKind; 17] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -81,6 +81,7 @@ pub(super) const JOBS: [JobKind; 16] = [
     JobKind::Update,
     JobKind::Upgrade,
     JobKind::SetVcpus,
+    JobKind::Tune,
 ];
 
 /// Everything known.
@@ -99,6 +100,8 @@ pub(super) fn summary() -> DomainSummary {
         reaping: true,
         job: Some(JobKind::Reset),
         max_vcpus: 8,
+        current_memory: MemorySize::mebibytes(96),
+        max_memory: MemorySize::mebibytes(256),
     }
 }
 
@@ -309,6 +312,11 @@ fn answers() -> Vec<(&'static str, ToClient)> {
             }]))
         }),
         ("figures", reply(Answer::DomainFiguresList(figures_page()))),
+        ("current memory set", {
+            reply(Answer::DomainCurrentMemorySet(()))
+        }),
+        ("most memory set", reply(Answer::DomainMaxMemorySet(()))),
+        ("tuned", reply(Answer::DomainTune(()))),
     ]
 }
 

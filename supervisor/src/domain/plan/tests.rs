@@ -6,7 +6,7 @@ use std::path::Path;
 
 use reeve_ipc::model::{
     BootSource, DomainUuid, KernelBoot, Labels, LifecycleAction, OnCrash, OnPowerOff, OnReboot,
-    Platform, ResourceLimits, Vcpus,
+    Platform, ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, EndAction, MachineType, ResetAction};
 use rustix::fs::{FileType, SealFlags};
@@ -25,6 +25,7 @@ fn domain(boot: BootSource) -> Domain {
         max_vcpus: Vcpus::try_from(2).unwrap(),
         platform: Platform::default(),
         kept: Vec::new(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot,

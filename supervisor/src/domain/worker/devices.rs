@@ -20,9 +20,11 @@ use super::log::quoted;
 use super::planner::Planner;
 use super::{CALL_DEADLINE, Worker};
 use crate::domain::driver::{
-    CallFailure, DeviceCall, DeviceLedger, DeviceResources, StartFailure, StartFailureKind,
+    CallFailure, DeviceCall, DeviceLedger, DeviceResources, GuestMemory, StartFailure,
+    StartFailureKind,
 };
 use crate::domain::plan::PlanError;
+use crate::host::confinement::{self, ConfinementError};
 use crate::host::shares::Sharer;
 use crate::host::vcpus;
 
@@ -86,6 +88,7 @@ pub(super) async fn ask(
             return changed.map_err(|error| change_failure(worker, error));
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, &domain, count).await,
+        DeviceCall::Tune { domain, before } => return tune(worker, &domain, &before),
     };
     asked.map_err(|error| failure(worker, error))
 }
@@ -108,6 +111,28 @@ async fn vcpus(worker: &Worker, domain: &Domain, count: u32) -> Result<(), CallF
     let cgroup = worker.facts().cgroup.as_deref();
     let placed = vcpus::place_present(domain, worker.pid(), cgroup);
     placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
+}
+
+/// Binds and limits what runs the machine as `domain` says, or leaves it as `before` does.
+fn tune(worker: &Worker, domain: &Domain, before: &Domain) -> Result<(), CallFailure> {
+    let definition =
+        |error: &dyn std::fmt::Display| not_made(StartFailureKind::Definition, error.to_string());
+    vcpus::check(domain).map_err(|error| definition(&error))?;
+    let cgroup = worker.facts().cgroup.as_deref();
+    let put = |domain: &Domain| {
+        confinement::relimit(domain, cgroup).map_err(|error| match error {
+            ConfinementError::Host { .. } | ConfinementError::NoCgroup(_) => {
+                not_made(StartFailureKind::Host, error.to_string())
+            }
+            error => definition(&error),
+        })?;
+        vcpus::place_anew(domain, worker.pid(), cgroup)
+            .map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
+    };
+    put(domain).inspect_err(|_| {
+        // As far as that goes: its own error is of no use to whoever asked.
+        let _ = put(before);
+    })
 }
 
 /// Opens what the device or port needs, records what has a name before it has, and has the worker make it.
@@ -223,6 +248,25 @@ pub(super) async fn reports(worker: &Worker) -> Result<Vec<DeviceReport>, CallFa
     }
 }
 
+/// What the worker says of its devices, asked once; the balloon, if its guest has said nothing of late.
+pub(super) async fn reports_now(
+    worker: &Worker,
+) -> Result<(Vec<DeviceReport>, Option<PciSlot>), CallFailure> {
+    let reports = worker.call(DeviceQuery {}, CALL_DEADLINE).await;
+    let reports = reports.map_err(|error| failure(worker, error))?;
+    let balloon = reports.iter().find_map(wants_poll);
+    Ok((reports, balloon))
+}
+
+/// Has a guest say something of its memory, which is heard with the next reports.
+pub(super) async fn poll(worker: &Worker, slot: PciSlot) {
+    let change = DeviceChange::BalloonPoll;
+    // One that went away just now has nothing to say.
+    let _ = worker
+        .call(DeviceUpdate { slot, change }, CALL_DEADLINE)
+        .await;
+}
+
 /// The balloon whose guest has said nothing of late.
 fn wants_poll(report: &DeviceReport) -> Option<PciSlot> {
     match report.figures {
@@ -254,6 +298,19 @@ pub(super) fn places(reports: &[DeviceReport]) -> Result<Vec<DevicePlace>, Strin
         numbers.map(move |number| DevicePlace::port(slot, number))
     });
     Ok(slots.chain(ports).collect())
+}
+
+/// What the guest of a worker that was found has done with its memory, if anything. Any numbers.
+pub(super) fn memory_of(reports: &[DeviceReport]) -> Option<GuestMemory> {
+    let mut guest = GuestMemory::default();
+    for report in reports {
+        match report.figures {
+            DeviceFigures::Balloon(balloon) => guest.lent = balloon.actual_bytes,
+            DeviceFigures::Memory(memory) => guest.plugged = memory.plugged_bytes,
+            _ => {}
+        }
+    }
+    (guest != GuestMemory::default()).then_some(guest)
 }
 
 /// Whether a worker says of its vCPUs what any can.

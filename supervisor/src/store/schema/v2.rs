@@ -148,6 +148,8 @@ impl From<Domain> for v3::Domain {
             generation_id: None,
             panic_port: false,
             kept: Vec::new(),
+            current_memory_bytes: None,
+            emulator_cpus: None,
         }
     }
 }

@@ -58,6 +58,10 @@ pub(in crate::store) struct Domain {
     pub(super) panic_port: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) kept: Vec<Kept>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) current_memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) emulator_cpus: Option<String>,
 }
 
 /// An element of a libvirt document that says nothing to this host.
@@ -120,6 +124,11 @@ impl From<&model::Domain> for Domain {
                     panic_port,
                 },
             kept,
+            tuning:
+                model::Tuning {
+                    current_memory,
+                    emulator_cpus,
+                },
         } = domain;
         let model::Labels {
             title,
@@ -184,6 +193,8 @@ impl From<&model::Domain> for Domain {
                     xml: xml.clone(),
                 })
                 .collect(),
+            current_memory_bytes: current_memory.map(model::MemorySize::bytes),
+            emulator_cpus: emulator_cpus.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -255,6 +266,7 @@ impl TryFrom<Domain> for model::Domain {
                 Ok(model::VcpuPin { vcpu, cpus })
             })
             .collect();
+        let emulator_cpus = domain.emulator_cpus.map(|cpus| cpus.parse::<CpuSet>());
         let loaded = Self {
             name: DomainName::try_from(domain.name)?,
             uuid: DomainUuid(domain.uuid),
@@ -331,6 +343,10 @@ impl TryFrom<Domain> for model::Domain {
                 .into_iter()
                 .map(|Kept { path, xml }| model::KeptElement { path, xml })
                 .collect(),
+            tuning: model::Tuning {
+                current_memory: domain.current_memory_bytes.map(model::MemorySize),
+                emulator_cpus: emulator_cpus.transpose()?,
+            },
         };
         loaded.validate()?;
         Ok(loaded)

@@ -11,12 +11,14 @@ mod edit;
 mod error;
 mod events;
 mod file;
+mod host;
 mod host_end;
 mod life;
 mod logs;
 mod outcome;
 mod show;
 mod table;
+mod tune;
 mod vcpus;
 
 use std::io::Write as _;
@@ -87,6 +89,7 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Info(args) => show::info(connection, out, &args.domain),
         C::Inspect(args) => show::inspect(connection, &args.domain),
         C::Status => show::status(connection, out),
+        C::Host => host::host(connection, out),
         C::Define(args) => define::define(connection, out, &args),
         C::Create(args) => define::create(connection, out, &args),
         C::Export(args) => define::export(connection, out, &args),
@@ -109,8 +112,9 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Update(args) => devices::update(connection, out, &args),
         C::Resize(args) => devices::resize(connection, out, &args),
         C::ChangeMedia(args) => devices::change_media(connection, out, &args),
-        C::SetMemory(args) => devices::set_memory(connection, out, &args),
+        C::SetMemory(args) => tune::set_memory(connection, out, &args),
         C::SetVcpus(args) => vcpus::set(connection, out, &args),
+        C::Tune(args) => tune::tune(connection, out, &args),
         C::Stats(args) => devices::stats(connection, out, &args.domain),
         C::Console(args) => console::console(connection, &args.domain, !args.read_only),
         C::Events(args) => events::events(connection, out, &args),
