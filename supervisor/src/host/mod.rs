@@ -16,6 +16,7 @@ pub mod node;
 mod ofd_lock;
 pub mod paths;
 pub(crate) mod process;
+pub mod program;
 pub mod shares;
 pub mod sockets;
 pub(crate) mod spawner;
