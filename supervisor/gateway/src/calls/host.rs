@@ -280,7 +280,8 @@ fn described(host: &HostInfo, cpus: &[HostCpu]) -> Host {
 
 async fn describe(context: &Context) -> Result<Host, Failure> {
     let (host, cpus) = tokio::join!(connect::host(context), cpus(context));
-    Ok(described(&host?, &cpus?))
+    let host = host?;
+    Ok(described(&host, &cpus?))
 }
 
 pub(super) async fn capabilities(

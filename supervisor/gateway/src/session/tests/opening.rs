@@ -104,7 +104,7 @@ fn a_name_that_nothing_answers_to_is_refused_and_another_may_follow() {
 #[test]
 fn nothing_else_is_answered_before_it_is_open() {
     let mut client = Client::with(Access::ReadWrite, nothing);
-    let mut not_open = |client: &mut Client, serial| {
+    let not_open = |client: &mut Client, serial| {
         let Said {
             code,
             domain,
