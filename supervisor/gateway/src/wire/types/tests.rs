@@ -14,7 +14,7 @@ use super::{
 };
 use super::{storage, tuning};
 use crate::wire::call::Call;
-use crate::wire::frame::{self, Assembler, Header, Kind, Program};
+use crate::wire::frame::{self, Assembler, FrameError, Header, Kind, Program};
 use crate::wire::procedures::{Role, find};
 use crate::wire::sample::check;
 use crate::wire::xdr::{Chars, Decode, List, XdrError, decode, encode};
@@ -254,40 +254,72 @@ proptest! {
     }
 }
 
-/// What the fuzzer begins with is what clients send, to the last byte.
-#[test]
-fn the_seeds_of_the_fuzz_target_are_whole_sessions() {
+/// What the fuzzer begins with: how the bytes are cut, and the bytes.
+fn seeds() -> Vec<Vec<u8>> {
     let seeds = concat!(env!("CARGO_MANIFEST_DIR"), "/fuzz/seeds/wire");
-    let mut count = 0;
-    for entry in std::fs::read_dir(seeds).unwrap() {
-        let path = entry.unwrap().path();
-        let bytes = std::fs::read(&path).unwrap();
-        let (cut, bytes) = bytes.split_first().unwrap();
-        let mut assembler = Assembler::default();
-        let mut last = 0;
-        for piece in bytes.chunks(usize::from(*cut) + 1) {
-            assembler.push(piece);
-            while let Some(packet) = assembler.take().unwrap() {
-                let Header {
-                    program,
-                    procedure,
-                    kind,
-                    ..
-                } = packet.header;
-                last = procedure;
-                if kind == Kind::Call || kind == Kind::CallWithFds {
-                    let program = Program::from_number(program).unwrap();
-                    let again = arguments(program, procedure, packet.payload);
-                    assert!(
-                        matches!(again, Some(Ok(_))),
-                        "{}: {procedure}",
-                        path.display()
-                    );
-                }
+    let mut paths: Vec<_> = std::fs::read_dir(seeds)
+        .unwrap()
+        .map(|entry| entry.unwrap().path())
+        .collect();
+    paths.sort();
+    paths
+        .iter()
+        .map(|path| std::fs::read(path).unwrap())
+        .collect()
+}
+
+/// Takes a seed apart, and says of each call's arguments what was read; then how many bytes are left.
+fn take_apart(seed: &[u8]) -> Result<(Vec<(i32, bool)>, usize), FrameError> {
+    let (cut, bytes) = seed.split_first().unwrap();
+    let mut assembler = Assembler::default();
+    let mut calls = Vec::new();
+    for piece in bytes.chunks(usize::from(*cut) + 1) {
+        assembler.push(piece);
+        while let Some(packet) = assembler.take()? {
+            let Header {
+                program,
+                procedure,
+                kind,
+                ..
+            } = packet.header;
+            let program = Program::from_number(program);
+            let read = program.and_then(|program| arguments(program, procedure, packet.payload));
+            if let (Some(program), Some(Ok(again))) = (program, &read) {
+                assert_eq!(
+                    arguments(program, procedure, again).as_ref(),
+                    Some(&Ok(again.clone()))
+                );
+            }
+            if kind == Kind::Call || kind == Kind::CallWithFds {
+                calls.push((procedure, matches!(read, Some(Ok(_)))));
             }
         }
-        assert_eq!((assembler.pending(), last), (0, 2), "{}", path.display());
-        count += 1;
     }
-    assert_eq!(count, 7);
+    Ok((calls, assembler.pending()))
+}
+
+#[test]
+fn the_seeds_of_the_fuzz_target_are_whole_sessions() {
+    assert_eq!(seeds().len(), 7);
+    for seed in seeds() {
+        let (calls, left) = take_apart(&seed).unwrap();
+        assert!(calls.iter().all(|(_, read)| *read), "{calls:?}");
+        assert_eq!(calls.last(), Some(&(2, true)));
+        assert_eq!(left, 0);
+    }
+}
+
+proptest! {
+    #[test]
+    fn a_session_with_bytes_changed_is_calls_or_refused(
+        seed in any::<prop::sample::Index>(),
+        changes in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..6),
+    ) {
+        let mut seed = seed.get(&seeds()).clone();
+        for (place, byte) in changes {
+            let place = place.index(seed.len());
+            seed[place] = byte;
+        }
+        let _ = take_apart(&seed);
+    }
 }
