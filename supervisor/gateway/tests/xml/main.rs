@@ -1,6 +1,8 @@
 //! Documents of libvirt's: what clients write is taken, what is printed is stable and valid, and nothing that is
 //! refused or hostile does harm.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 mod arbitrary;
 mod corpus;
 mod hostile;
