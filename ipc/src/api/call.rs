@@ -4,18 +4,24 @@
 //! The list makes a type per call, the two wire enums, and the table of calls: a client cannot be
 //! given another call's answer.
 
+mod parts;
+
 use serde::{Deserialize, Serialize};
+
+pub use self::parts::{
+    ConsoleStream, DomainPage, DomainRef, LabelChange, LogKind, StartOptions, Subscribed,
+};
 
 use super::Access;
 use super::event::Cursor;
+use super::figures::{FigureGroups, FiguresOf, FiguresPage};
+use super::host::{HostCpuPage, HostCpuStats, HostFreePages, HostInfo, HostMemoryStats};
 use super::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
     VcpuStats,
 };
 use crate::device::DeviceChange;
-use crate::model::{
-    Device, DeviceName, Domain, DomainName, DomainUuid, Medium, MemorySize, MetadataElement, Vcpus,
-};
+use crate::model::{Device, DeviceName, Domain, DomainName, Medium, MemorySize, Vcpus};
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -425,85 +431,42 @@ calls! {
         persistent: bool,
     } -> (),
     call "change the medium of", access ReadWrite, idempotent true;
-}
 
-/// Names a domain.
-#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
-pub enum DomainRef {
-    /// By its name.
-    Name(DomainName),
-    /// By its UUID.
-    Uuid(DomainUuid),
-    /// By its number while it runs.
-    Id(u32),
-}
+    /// What the host is.
+    HostInfoGet {} -> Box<HostInfo>,
+    call "describe the host", access ReadOnly, idempotent true;
 
-impl std::fmt::Display for DomainRef {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Name(name) => write!(f, "'{name}'"),
-            Self::Uuid(uuid) => uuid.fmt(f),
-            Self::Id(id) => write!(f, "number {id}"),
-        }
-    }
-}
+    /// One page of the host's CPUs that run, by rising number.
+    HostCpuList {
+        /// Only those after this one.
+        after: Option<u32>,
+    } -> HostCpuPage,
+    call "list the CPUs of the host", access ReadOnly, idempotent true;
 
-/// How a domain is started.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct StartOptions {
-    /// Let it stand with no vCPU running.
-    pub paused: bool,
-    /// Destroy it when this connection ends.
-    pub auto_destroy: bool,
-}
+    /// What the host's CPUs have done since it booted.
+    HostCpuStatsGet {
+        /// The first that is wanted for itself.
+        first: u32,
+        /// How many from there on, whatever their numbers; 0 for all together only.
+        count: u32,
+    } -> HostCpuStats,
+    call "get statistics of the CPUs of the host", access ReadOnly, idempotent true;
 
-/// One page of domains.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DomainPage {
-    /// At most [`super::MAX_PAGE`], and as many as fit a message.
-    pub domains: Vec<DomainSummary>,
-    /// Whether there are more, after the last of these.
-    pub more: bool,
-}
+    /// How the host's memory is used.
+    HostMemoryStatsGet {} -> HostMemoryStats,
+    call "get statistics of the memory of the host", access ReadOnly, idempotent true;
 
-/// A change of what is noted about a domain.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub enum LabelChange {
-    /// Another title, or none.
-    Title(Option<String>),
-    /// Another description, or none.
-    Description(Option<String>),
-    /// The element of its namespace, new or in place of the one before.
-    Metadata(MetadataElement),
-    /// No element of this namespace any more.
-    MetadataRemove {
-        /// The namespace's URI.
-        uri: String,
-    },
-}
+    /// The free pages of each of the host's NUMA nodes.
+    HostFreePagesGet {} -> Vec<HostFreePages>,
+    call "count the free pages of the host", access ReadOnly, idempotent true;
 
-/// Where a console's stream begins.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ConsoleStream {
-    /// How many bytes the guest had written before the first byte of the stream.
-    pub position: u64,
-}
-
-/// A log of a domain.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "kebab-case")]
-pub enum LogKind {
-    /// What the supervisor and the worker said about it.
-    Domain,
-    /// What its guest wrote to its console.
-    Console,
-}
-
-/// A subscription has begun.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Subscribed {
-    /// The last event before the first that will come.
-    pub cursor: Cursor,
-    /// Events between what the client has seen and that are lost: it must look at everything again.
-    pub lost: bool,
+    /// The figures of many domains. Each worker is asked once at most, all at the same time, and none is waited
+    /// for longer than half a second; no other domain is held up by one that does not answer.
+    DomainFiguresList {
+        /// Of which.
+        of: FiguresOf,
+        /// Which figures.
+        groups: FigureGroups,
+    } -> FiguresPage,
+    call "get statistics of domains", access ReadOnly, idempotent true;
 }

@@ -19,7 +19,8 @@
 //! form of a message loses its connection and nothing else.
 //!
 //! One list says every call, its answer, what access it needs, and whether it may be repeated:
-//! [`call`]. What objects look like from outside is in [`view`], what happens to them in [`event`].
+//! [`call`]. What objects look like from outside is in [`view`], [`figures`] and [`host`], what happens to
+//! them in [`event`].
 //!
 //! **Versions.** Encoding is positional: any change of a type here or in [`crate::model`] raises
 //! [`API`]. The supervisor serves this version and the one before (there is none yet). The first
@@ -33,6 +34,8 @@ pub mod call;
 pub mod client;
 pub mod error;
 pub mod event;
+pub mod figures;
+pub mod host;
 pub mod judge;
 pub mod message;
 pub mod view;

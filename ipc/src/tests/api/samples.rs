@@ -13,7 +13,12 @@ use crate::api::call::{
     DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe,
     LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
+use crate::api::call::{
+    DomainFiguresList, HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet,
+    HostMemoryStatsGet,
+};
 use crate::api::event::Cursor;
+use crate::api::figures::{FigureGroups, FiguresOf};
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
     BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
@@ -226,7 +231,40 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
         ("unsubscribe", call(EventsUnsubscribe {})),
     ];
     samples.extend(device_calls());
+    samples.extend(host_calls());
     samples
+}
+
+fn host_calls() -> Vec<(&'static str, FromClient)> {
+    let groups = |usage, vcpus, devices| FigureGroups {
+        usage,
+        vcpus,
+        devices,
+    };
+    vec![
+        ("host", call(HostInfoGet {})),
+        ("host CPUs", call(HostCpuList { after: None })),
+        ("more host CPUs", call(HostCpuList { after: Some(255) })),
+        ("host CPU stats", {
+            let (first, count) = (300, 2);
+            call(HostCpuStatsGet { first, count })
+        }),
+        ("host memory", call(HostMemoryStatsGet {})),
+        ("free pages", call(HostFreePagesGet {})),
+        ("figures of all", {
+            let of = FiguresOf::All {
+                after: Some(name("db")),
+                active_only: true,
+            };
+            let groups = groups(true, false, false);
+            call(DomainFiguresList { of, groups })
+        }),
+        ("figures of some", {
+            let of = FiguresOf::Named(vec![web(), DomainRef::Uuid(uuid()), DomainRef::Id(5)]);
+            let groups = groups(false, true, true);
+            call(DomainFiguresList { of, groups })
+        }),
+    ]
 }
 
 fn device_calls() -> Vec<(&'static str, FromClient)> {

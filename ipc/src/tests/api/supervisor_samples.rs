@@ -1,10 +1,17 @@
 //! One of each message of a supervisor, in which no field has its neighbour's value.
 
+use uuid::Uuid;
+
 use super::samples::{bare_domain, domain, name, uuid};
 use crate::BuildId;
 use crate::api::call::{AnswerBody as Answer, ConsoleStream, DomainPage, Subscribed};
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, Event, EventKind};
+use crate::api::figures::{DomainFigures, DomainUsage, FiguresPage, VcpuFigures, VcpuState};
+use crate::api::host::{
+    CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostDriver,
+    HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages, HostTopology,
+};
 use crate::api::message::{CallId, ToClient};
 use crate::api::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainState, DomainStats, DomainSummary, JobKind,
@@ -12,7 +19,7 @@ use crate::api::view::{
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::MemorySize;
-use crate::spec::WatchdogAction;
+use crate::spec::{MachineType, WatchdogAction};
 use crate::tests::device_samples::slot;
 use crate::tests::plug_samples::figures;
 
@@ -257,7 +264,156 @@ fn answers() -> Vec<(&'static str, ToClient)> {
             };
             reply(Answer::DomainVcpuStatsGet(vec![counted, other]))
         }),
+        ("host", reply(Answer::HostInfoGet(Box::new(host())))),
+        ("host CPUs", {
+            let cpus = vec![HostCpu {
+                cpu: 1,
+                node: 2,
+                socket: 3,
+                die: 4,
+                core: 5,
+            }];
+            reply(Answer::HostCpuList(HostCpuPage { cpus, more: true }))
+        }),
+        ("host CPU stats", {
+            let stats = HostCpuStats {
+                total: cpu_times(0),
+                cpus: vec![HostCpuTimes {
+                    cpu: 300,
+                    times: cpu_times(6),
+                }],
+                more: true,
+            };
+            reply(Answer::HostCpuStatsGet(stats))
+        }),
+        ("host memory", {
+            let stats = HostMemoryStats {
+                total: 6 << 30,
+                free: 5 << 30,
+                available: 4 << 30,
+                buffers: 3 << 20,
+                cached: 2 << 20,
+                nodes: vec![HostNodeMemory {
+                    node: 1,
+                    total: 3 << 30,
+                    free: 2 << 30,
+                }],
+            };
+            reply(Answer::HostMemoryStatsGet(stats))
+        }),
+        ("free pages", {
+            let pages = vec![host_pages(4096, 300)];
+            reply(Answer::HostFreePagesGet(vec![HostFreePages {
+                node: 1,
+                pages,
+            }]))
+        }),
+        ("figures", reply(Answer::DomainFiguresList(figures_page()))),
     ]
+}
+
+fn cpu_times(from: u64) -> CpuTimes {
+    CpuTimes {
+        kernel_ns: from + 1,
+        user_ns: from + 2,
+        idle_ns: from + 3,
+        io_wait_ns: from + 4,
+        interrupt_ns: from + 5,
+        stolen_ns: from + 6,
+    }
+}
+
+fn host_pages(size_bytes: u64, count: u64) -> HostPages {
+    HostPages { size_bytes, count }
+}
+
+/// Every field set.
+pub(super) fn host() -> HostInfo {
+    HostInfo {
+        hostname: "h".to_owned(),
+        uuid: Uuid::from_u128(0xffee_ddcc_bbaa_9988_7766_5544_3322_1100),
+        architecture: "x86_64".to_owned(),
+        cpu: HostCpuModel {
+            vendor: "V".to_owned(),
+            name: "N".to_owned(),
+            family: 25,
+            model: 1,
+            stepping: 2,
+            microcode: Some(0x0a00_1165),
+            mhz: Some(2445),
+            physical_bits: Some(48),
+            flags: vec!["fpu".to_owned(), "vme".to_owned()],
+        },
+        topology: HostTopology {
+            nodes: 2,
+            sockets: 1,
+            cores: 3,
+            threads: 4,
+        },
+        online: "0-6".parse().unwrap(),
+        present: "0-7".parse().unwrap(),
+        possible: "0-15".parse().unwrap(),
+        nodes: vec![
+            HostNode {
+                node: 0,
+                cpus: Some("0-6".parse().unwrap()),
+                memory: MemorySize(5 << 30),
+                distances: vec![10, 21],
+                pages: vec![host_pages(4096, 1 << 20), host_pages(2 << 20, 300)],
+            },
+            HostNode {
+                node: 3,
+                cpus: None,
+                memory: MemorySize(1 << 30),
+                distances: vec![21, 10],
+                pages: Vec::new(),
+            },
+        ],
+        memory: MemorySize(6 << 30),
+        driver: HostDriver::Test,
+        kvm_lacks: Some("no".to_owned()),
+        machines: MachineType::ALL.to_vec(),
+        max_vcpus: 288,
+    }
+}
+
+pub(super) fn figures_page() -> FiguresPage {
+    let vcpu = |vcpu, state, cpu| VcpuFigures {
+        stats: VcpuStats {
+            vcpu,
+            run_ns: 1 << 40,
+            wait_ns: None,
+        },
+        state,
+        cpu,
+    };
+    let known = DomainFigures {
+        summary: summary(),
+        usage: Some(DomainUsage {
+            cpu_time_ns: 1 << 41,
+            user_ns: 1 << 39,
+            system_ns: 300,
+            resident_bytes: 1 << 27,
+        }),
+        vcpus: vec![
+            vcpu(0, VcpuState::Running, Some(3)),
+            vcpu(2, VcpuState::Blocked, None),
+        ],
+        devices: device_stats(),
+        answered: true,
+    };
+    let bare = DomainFigures {
+        summary: bare_summary(),
+        usage: None,
+        vcpus: Vec::new(),
+        devices: Vec::new(),
+        answered: false,
+    };
+    FiguresPage {
+        domains: vec![known, bare],
+        of: 3,
+        more: true,
+    }
 }
 
 /// One of each kind.

@@ -1,0 +1,88 @@
+//! What calls and their answers are made of.
+
+use serde::{Deserialize, Serialize};
+
+use crate::api::event::Cursor;
+use crate::api::view::DomainSummary;
+use crate::model::{DomainName, DomainUuid, MetadataElement};
+
+/// Names a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
+pub enum DomainRef {
+    /// By its name.
+    Name(DomainName),
+    /// By its UUID.
+    Uuid(DomainUuid),
+    /// By its number while it runs.
+    Id(u32),
+}
+
+impl std::fmt::Display for DomainRef {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Name(name) => write!(f, "'{name}'"),
+            Self::Uuid(uuid) => uuid.fmt(f),
+            Self::Id(id) => write!(f, "number {id}"),
+        }
+    }
+}
+
+/// How a domain is started.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct StartOptions {
+    /// Let it stand with no vCPU running.
+    pub paused: bool,
+    /// Destroy it when this connection ends.
+    pub auto_destroy: bool,
+}
+
+/// One page of domains.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DomainPage {
+    /// At most [`MAX_PAGE`](crate::api::MAX_PAGE), and as many as fit a message.
+    pub domains: Vec<DomainSummary>,
+    /// Whether there are more, after the last of these.
+    pub more: bool,
+}
+
+/// A change of what is noted about a domain.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum LabelChange {
+    /// Another title, or none.
+    Title(Option<String>),
+    /// Another description, or none.
+    Description(Option<String>),
+    /// The element of its namespace, new or in place of the one before.
+    Metadata(MetadataElement),
+    /// No element of this namespace any more.
+    MetadataRemove {
+        /// The namespace's URI.
+        uri: String,
+    },
+}
+
+/// Where a console's stream begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ConsoleStream {
+    /// How many bytes the guest had written before the first byte of the stream.
+    pub position: u64,
+}
+
+/// A log of a domain.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum LogKind {
+    /// What the supervisor and the worker said about it.
+    Domain,
+    /// What its guest wrote to its console.
+    Console,
+}
+
+/// A subscription has begun.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Subscribed {
+    /// The last event before the first that will come.
+    pub cursor: Cursor,
+    /// Events between what the client has seen and that are lost: it must look at everything again.
+    pub lost: bool,
+}
