@@ -215,6 +215,11 @@ pub struct DomainSummary {
     pub job: Option<JobKind>,
     /// The most vCPUs it can have while it runs.
     pub max_vcpus: u32,
+    /// What of its memory its guest has just now, as it was last heard of; what it starts with, of a domain that
+    /// is off.
+    pub current_memory: MemorySize,
+    /// The most memory it can have while it runs.
+    pub max_memory: MemorySize,
 }
 
 /// One domain with all that is known without asking its worker.

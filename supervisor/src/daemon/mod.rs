@@ -13,18 +13,21 @@
 
 mod configured;
 mod descriptors;
+mod figures;
+mod host;
 pub mod recovery;
 mod service;
 mod start;
 mod strays;
 
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::configured::{Configured, bounds};
 pub use self::recovery::Recovery;
 pub use self::start::{Driven, Settings, StartError, run};
 use crate::domain::registry::Registry;
+use crate::host::node::Node;
 
 /// One instance, serving.
 #[derive(Debug)]
@@ -34,6 +37,7 @@ pub struct Daemon {
     started_ms: u64,
     recovery: Mutex<Recovery>,
     clients: AtomicU32,
+    node: Arc<Node>,
 }
 
 impl Daemon {

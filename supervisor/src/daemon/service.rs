@@ -9,13 +9,13 @@ use std::sync::atomic::Ordering;
 
 use reeve_ipc::api::call::{AnswerBody, CallBody, ConsoleStream, DomainRef, LogKind};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::view::{DeviceStats, DomainDefinition, SupervisorInfo};
-use reeve_ipc::device::{DeviceFigures, DeviceReport};
+use reeve_ipc::api::view::{DomainDefinition, SupervisorInfo};
 
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use super::Daemon;
+use super::figures::device_stats;
 use crate::api::{Answer, Answered, Serve};
 use crate::domain::actor::{Request, SessionId};
 use crate::domain::driver::{CallFailure, Instance};
@@ -105,7 +105,11 @@ impl Daemon {
                 ApiErrorCode::Unsupported,
                 "this connection carries no events",
             ))),
-            change => self.change(session, change),
+            C::DomainFiguresList(list) => self.figures(list),
+            call => match self.of_host(call) {
+                Ok(answer) => answer,
+                Err(change) => self.change(session, change),
+            },
         }
     }
 
@@ -342,50 +346,6 @@ fn failed(failure: CallFailure) -> ApiError {
         }
     };
     ApiError::new(code, failure.to_string())
-}
-
-/// What a worker says of the devices that its domain has. Of others it may say what it likes.
-fn device_stats(view: &View, reports: &[DeviceReport]) -> Vec<DeviceStats> {
-    let Some(domain) = &view.live else {
-        return Vec::new();
-    };
-    let memory = domain.memory.bytes();
-    let pluggable = domain.pluggable().map_or(0, |memory| memory.bytes);
-    let mut devices = domain.devices.placed();
-    devices.sort_unstable_by_key(|(place, _)| *place);
-    let stats = devices.into_iter().filter_map(|(place, device)| {
-        let slot = place.slot;
-        let report = reports.iter().find(|report| report.slot == slot)?;
-        let mut figures = report.figures;
-        if let DeviceFigures::Balloon(balloon) = &mut figures {
-            balloon.actual_bytes = balloon.actual_bytes.min(memory);
-        }
-        if let DeviceFigures::Memory(figures) = &mut figures {
-            figures.most_bytes = figures.most_bytes.min(pluggable);
-            figures.plugged_bytes = figures.plugged_bytes.min(pluggable);
-            figures.requested_bytes = figures.requested_bytes.min(pluggable);
-        }
-        let tap = view.taps.iter().find(|(of, _)| *of == slot);
-        let mut host = tap.map(|(_, name)| name.clone());
-        if let Some(number) = place.port {
-            let DeviceFigures::Ports(ports) = figures else {
-                return None;
-            };
-            figures = DeviceFigures::Port(ports.port(number)?);
-            let alone = domain.devices.only_at(place);
-            host = alone
-                .sockets()
-                .next()
-                .map(|(_, path)| path.display().to_string());
-        }
-        Some(DeviceStats {
-            device,
-            slot,
-            host,
-            figures,
-        })
-    });
-    stats.collect()
 }
 
 fn definition(view: &View, persistent: bool) -> Result<DomainDefinition, ApiError> {

@@ -10,7 +10,7 @@ use tokio::signal::unix::{SignalKind, signal};
 use super::descriptors::{self, TooFewDescriptors};
 use super::recovery::{self, Recovery};
 use super::strays;
-use super::{Configured, Daemon};
+use super::{Configured, Daemon, host};
 use crate::api::Shared;
 use crate::api::events::EventLog;
 use crate::api::listener::{ListenError, Listener};
@@ -110,6 +110,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     };
 
     let records = state.load_all()?;
+    let uuid = host::uuid(&state);
     let statuses = run.load_all()?;
     descriptors::prepare(statuses.statuses.len())?;
     let mut refused: Vec<String> = Vec::new();
@@ -128,11 +129,13 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         ids: Arc::new(AtomicU32::new(1)),
     });
     let registry = Registry::new(world);
+    let node = Arc::new(host::node(&settings, uuid));
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
         started_ms: now_ms(),
         recovery: Mutex::new(Recovery::default()),
         clients: AtomicU32::new(0),
+        node,
         settings,
     });
 

@@ -21,6 +21,7 @@ use std::path::PathBuf;
 use std::pin::Pin;
 use std::sync::Arc;
 
+use reeve_ipc::api::figures::{DomainUsage, VcpuFigures};
 use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::{DeviceChange, DeviceReport};
 use reeve_ipc::event::CrashReport;
@@ -355,6 +356,19 @@ pub trait Instance: Debug + Send + Sync {
 
     /// What the kernel says of its vCPUs, by rising number.
     fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>>;
+
+    /// What it uses of the host, by the kernel's books. Waits for nothing.
+    ///
+    /// # Errors
+    /// [`CallFailure::Gone`].
+    fn usage(&self) -> Result<DomainUsage, CallFailure>;
+
+    /// How its vCPUs stand, by the kernel's books and by rising number. Waits for nothing.
+    fn vcpu_figures(&self) -> Vec<VcpuFigures>;
+
+    /// As [`Self::device_reports`], for whoever asks every few seconds: the worker is asked once, and what its
+    /// guest says of its memory, where that is old, is for the next time.
+    fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>>;
 
     /// What it is on the host.
     fn details(&self) -> WorkerDetails;

@@ -24,7 +24,7 @@ use crate::crash::{self, Moment};
 /// Room for everything of a page but its domains.
 const PAGE_MARGIN: usize = 4096;
 /// What a summary takes at most beside its texts.
-const SUMMARY_BYTES: usize = 96;
+const SUMMARY_BYTES: usize = 112;
 
 /// Every domain.
 #[derive(Debug, Clone)]
@@ -180,6 +180,26 @@ impl Registry {
             page.domains.push(summary.clone());
         }
         page
+    }
+
+    /// Up to `most` views behind `after`, in the order of names, and whether there are more.
+    #[must_use]
+    pub fn some(
+        &self,
+        after: Option<&DomainName>,
+        active_only: bool,
+        most: usize,
+    ) -> (Vec<Arc<View>>, bool) {
+        let domains = self.shared.domains();
+        let handles = domains
+            .index
+            .after(after)
+            .filter_map(|(_, uuid)| domains.handles.get(&uuid));
+        let mut views = handles
+            .filter_map(|handle| handle.view.borrow().clone())
+            .filter(|view| !active_only || view.details.summary.state.is_active());
+        let some = views.by_ref().take(most).collect();
+        (some, views.next().is_some())
     }
 
     /// How many domains have a worker, and how many have none.
@@ -413,7 +433,7 @@ fn accepted(mut domain: Domain) -> Result<Domain, ApiError> {
 }
 
 /// The most bytes that a summary takes in a message.
-fn size(summary: &DomainSummary) -> usize {
+pub(crate) fn size(summary: &DomainSummary) -> usize {
     let title = summary.title.as_ref().map_or(0, String::len);
     SUMMARY_BYTES + summary.name.as_str().len() + title
 }

@@ -16,6 +16,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
+use reeve_ipc::api::figures::{DomainUsage, VcpuFigures};
 use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::Domain;
@@ -335,6 +336,27 @@ impl Instance for TestInstance {
             false => Ok(Vec::new()),
         };
         Box::pin(async move { result })
+    }
+
+    fn usage(&self) -> Result<DomainUsage, CallFailure> {
+        if self.console.is_closed() {
+            return Err(CallFailure::Gone);
+        }
+        let since = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        Ok(DomainUsage {
+            cpu_time_ns: since,
+            user_ns: since,
+            system_ns: 0,
+            resident_bytes: 0,
+        })
+    }
+
+    fn vcpu_figures(&self) -> Vec<VcpuFigures> {
+        Vec::new()
+    }
+
+    fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
+        self.ask(Call::Report)
     }
 
     fn details(&self) -> WorkerDetails {

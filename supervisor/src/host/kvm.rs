@@ -23,6 +23,15 @@ const NEEDED: [(Cap, &str); 9] = [
     (Cap::SignalMsi, "KVM_CAP_SIGNAL_MSI"),
 ];
 
+/// The most vCPUs of a machine, where all that one needs is there; why none can run, in one line, otherwise.
+pub(super) fn ready() -> Result<u32, String> {
+    if let Some(check) = checks().into_iter().find(|check| !check.passed) {
+        return Err(format!("{}: {}", check.name, check.found));
+    }
+    let kvm = Kvm::new().map_err(|error| error.to_string())?;
+    Ok(u32::try_from(kvm.get_max_vcpus()).unwrap_or(u32::MAX))
+}
+
 /// The checks, in order; later ones need the earlier.
 pub(super) fn checks() -> Vec<Check> {
     match open_kvm() {

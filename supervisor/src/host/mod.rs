@@ -12,6 +12,7 @@ pub mod image_lock;
 pub mod image_reader;
 mod kvm;
 mod netlink;
+pub mod node;
 mod ofd_lock;
 pub mod paths;
 pub(crate) mod process;

@@ -8,6 +8,7 @@
 use std::fs;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::MetadataExt;
+use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -82,18 +83,60 @@ const TICK_NS: u64 = 10_000_000;
 /// Bytes of one of the pages that `/proc` counts in.
 const PAGE_BYTES: u64 = 4096;
 
-/// CPU time in nanoseconds and resident bytes of a process, or of one of its threads (proc(5), fields 14, 15
-/// and 24 of `stat`).
-pub(crate) fn usage(stat: &str) -> Option<(u64, u64)> {
-    let stat = fs::read_to_string(stat).ok()?;
+/// What the kernel has written down of a process, or of one of its threads.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Account {
+    /// It runs, or would.
+    pub(crate) runs: bool,
+    /// CPU time in the program and its guest, in nanoseconds.
+    pub(crate) user_ns: u64,
+    /// CPU time in the kernel for it, in nanoseconds.
+    pub(crate) system_ns: u64,
+    /// Memory that it holds, in bytes.
+    pub(crate) resident_bytes: u64,
+    /// The CPU that it ran on last.
+    pub(crate) cpu: Option<u32>,
+}
+
+/// Reads it (proc(5), fields 3, 14, 15, 24 and 39 of `stat`).
+pub(crate) fn account(stat: &str) -> Option<Account> {
+    parse_account(&fs::read_to_string(stat).ok()?)
+}
+
+fn parse_account(stat: &str) -> Option<Account> {
+    // Behind the name, which may contain anything, comes field 3.
     let (_, fields) = stat.rsplit_once(')')?;
     let fields: Vec<&str> = fields.split_ascii_whitespace().collect();
     let number = |index: usize| fields.get(index)?.parse::<u64>().ok();
-    let ticks = number(11)?.saturating_add(number(12)?);
-    Some((
-        ticks.saturating_mul(TICK_NS),
-        number(21)?.saturating_mul(PAGE_BYTES),
-    ))
+    Some(Account {
+        runs: *fields.first()? == "R",
+        user_ns: number(11)?.saturating_mul(TICK_NS),
+        system_ns: number(12)?.saturating_mul(TICK_NS),
+        resident_bytes: number(21)?.saturating_mul(PAGE_BYTES),
+        cpu: number(36).and_then(|cpu| u32::try_from(cpu).ok()),
+    })
+}
+
+/// CPU time in nanoseconds and resident bytes of a process, or of one of its threads.
+pub(crate) fn usage(stat: &str) -> Option<(u64, u64)> {
+    let account = account(stat)?;
+    let time = account.user_ns.saturating_add(account.system_ns);
+    Some((time, account.resident_bytes))
+}
+
+/// CPU time of all that is or was in a cgroup, in nanoseconds: in programs and guests, and in the kernel
+/// (Documentation/admin-guide/cgroup-v2.rst, `cpu.stat`).
+pub(crate) fn cgroup_times(cgroup: &Path) -> Option<(u64, u64)> {
+    parse_cgroup_times(&fs::read_to_string(cgroup.join("cpu.stat")).ok()?)
+}
+
+fn parse_cgroup_times(stat: &str) -> Option<(u64, u64)> {
+    let of = |name: &str| {
+        let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+        let microseconds: u64 = lines.find(|(found, _)| *found == name)?.1.parse().ok()?;
+        microseconds.checked_mul(1000)
+    };
+    Some((of("user_usec")?, of("system_usec")?))
 }
 
 /// Kills every process of `uid`, which must be of a block that is this instance's alone. Whether
@@ -145,6 +188,37 @@ mod tests {
     use std::process::Command;
 
     use super::*;
+
+    #[test]
+    fn an_account_is_read_as_the_kernel_writes_it() {
+        let fields: Vec<String> = (4..=52).map(|field| field.to_string()).collect();
+        let stat = format!("7 (a) R b) S {}\n", fields.join(" "));
+        let account = Account {
+            runs: false,
+            user_ns: 140_000_000,
+            system_ns: 150_000_000,
+            resident_bytes: 24 * 4096,
+            cpu: Some(39),
+        };
+        assert_eq!(parse_account(&stat), Some(account));
+        let running = parse_account(&stat.replace(" S ", " R ")).unwrap();
+        assert!(running.runs);
+        assert_eq!(parse_account("7 (a) S 1 2"), None);
+        assert_eq!(parse_account(""), None);
+        let own = super::account("/proc/self/stat").unwrap();
+        assert!(own.resident_bytes > 0 && own.cpu.is_some(), "{own:?}");
+    }
+
+    #[test]
+    fn times_of_a_cgroup_are_read_as_the_kernel_writes_them() {
+        let stat = "usage_usec 30\nuser_usec 20\nsystem_usec 10\nnr_periods 0\n";
+        assert_eq!(parse_cgroup_times(stat), Some((20_000, 10_000)));
+        assert_eq!(parse_cgroup_times("usage_usec 30\n"), None);
+        assert_eq!(
+            parse_cgroup_times(&format!("user_usec {}\nsystem_usec 1", u64::MAX)),
+            None
+        );
+    }
 
     #[test]
     fn a_name_does_not_shift_the_start_time() {

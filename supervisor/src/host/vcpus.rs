@@ -11,6 +11,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
+use reeve_ipc::api::figures::{VcpuFigures, VcpuState};
 use reeve_ipc::api::view::VcpuStats;
 use reeve_ipc::model::{CpuSet, Domain, VcpuPin};
 use reeve_sandbox::cgroup::{CgroupError, DomainCgroup};
@@ -165,15 +166,39 @@ pub(crate) fn stats(pid: u32, possible: u32) -> Vec<VcpuStats> {
     possible
         .filter_map(|(vcpu, thread)| {
             let task = format!("/proc/{pid}/task/{}", thread.as_raw_nonzero());
-            let (run_ns, wait_ns) = match fs::read_to_string(format!("{task}/schedstat")) {
-                Ok(books) => scheduled(&books)?,
-                // A kernel without these books.
-                Err(_) => (process::usage(&format!("{task}/stat"))?.0, None),
-            };
-            Some(VcpuStats {
-                vcpu,
-                run_ns,
-                wait_ns,
+            one(vcpu, &task)
+        })
+        .collect()
+}
+
+fn one(vcpu: u32, task: &str) -> Option<VcpuStats> {
+    let (run_ns, wait_ns) = match fs::read_to_string(format!("{task}/schedstat")) {
+        Ok(books) => scheduled(&books)?,
+        // A kernel without these books.
+        Err(_) => (process::usage(&format!("{task}/stat"))?.0, None),
+    };
+    Some(VcpuStats {
+        vcpu,
+        run_ns,
+        wait_ns,
+    })
+}
+
+/// As [`stats`], with what each does just now, and where.
+pub(crate) fn figures(pid: u32, possible: u32) -> Vec<VcpuFigures> {
+    let threads = find(pid).into_iter();
+    let possible = threads.filter(|(vcpu, _)| *vcpu < possible);
+    possible
+        .filter_map(|(vcpu, thread)| {
+            let task = format!("/proc/{pid}/task/{}", thread.as_raw_nonzero());
+            let account = process::account(&format!("{task}/stat"))?;
+            Some(VcpuFigures {
+                stats: one(vcpu, &task)?,
+                state: match account.runs {
+                    true => VcpuState::Running,
+                    false => VcpuState::Blocked,
+                },
+                cpu: account.cpu,
             })
         })
         .collect()
@@ -246,6 +271,10 @@ mod tests {
         let stats = stats(std::process::id(), 1022);
         let one = stats.iter().find(|one| one.vcpu == 1021);
         assert!(one.is_some_and(|one| one.run_ns > 0), "{stats:?}");
+        let figures = figures(std::process::id(), 1022);
+        let one = figures.iter().find(|one| one.stats.vcpu == 1021).unwrap();
+        assert_eq!(one.state, VcpuState::Blocked, "it waits for this test");
+        assert!(one.cpu.is_some() && one.stats.run_ns > 0, "{one:?}");
         assert!(
             super::stats(std::process::id(), 1021)
                 .iter()

@@ -3,6 +3,7 @@
 //!
 //! ```text
 //!   <state>/lock                    held by the one supervisor of this state, its pid inside
+//!   <state>/host-uuid               what the host is known by, where nothing else says it
 //!   <state>/domains/<uuid>.json     one record a defined domain, durable
 //!   <run>/lock                      held likewise: workers are found through this directory
 //!   <run>/domains/<uuid>/status.json       what a later supervisor must know of a worker

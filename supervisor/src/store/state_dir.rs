@@ -15,6 +15,7 @@ use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{DomainName, DomainUuid};
 use rustix::fs::{AtFlags, Mode};
 use rustix::io::Errno;
+use uuid::Uuid;
 
 use super::atomic::{self, How, Reached};
 use super::error::{Refusal, StoreError};
@@ -26,11 +27,16 @@ use crate::crash::{self, Moment, Operation};
 pub const MAX_RECORD_BYTES: usize = 1 << 20;
 
 const DOMAINS: &str = "domains";
+/// What the host is known by, where nothing else says it.
+const HOST_UUID: &str = "host-uuid";
+/// The most bytes of that.
+const HOST_UUID_BYTES: usize = 64;
 
 /// The definitions of one instance.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
+    directory: OwnedFd,
     domains_path: PathBuf,
     domains: OwnedFd,
     files: Mutex<Files>,
@@ -79,6 +85,7 @@ impl StateDir {
         }
         Ok(Self {
             path: path.to_owned(),
+            directory,
             domains: atomic::open_directory(&domains_path)?,
             domains_path,
             files: Mutex::new(Files::default()),
@@ -90,6 +97,34 @@ impl StateDir {
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
+    }
+
+    /// What the host is known by where neither its firmware nor its system has a UUID: the one that was drawn
+    /// before, or `drawn`, which is durable on return.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`]: nothing is kept, and the next supervisor draws another.
+    pub fn host_uuid(&self, drawn: Uuid) -> Result<Uuid, StoreError> {
+        let kept = atomic::read(self.directory.as_fd(), HOST_UUID, HOST_UUID_BYTES);
+        let kept = kept.ok().and_then(|bytes| String::from_utf8(bytes).ok());
+        if let Some(kept) = kept.and_then(|text| Uuid::try_parse(text.trim()).ok()) {
+            return Ok(kept);
+        }
+        let how = How {
+            durable: true,
+            only_new: false,
+        };
+        let text = format!("{drawn}\n");
+        let directory = self.directory.as_fd();
+        atomic::replace(
+            directory,
+            &self.path,
+            HOST_UUID,
+            text.as_bytes(),
+            how,
+            |_| (),
+        )?;
+        Ok(drawn)
     }
 
     fn files(&self) -> MutexGuard<'_, Files> {

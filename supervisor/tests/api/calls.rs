@@ -5,12 +5,14 @@ use reeve_ipc::api::Access;
 use reeve_ipc::api::call::{
     Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate,
     DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
-    DomainDeviceStatsGet, DomainDeviceUpdate, DomainGet, DomainLabelSet, DomainList, DomainLog,
-    DomainMediumChange, DomainMemorySet, DomainPause, DomainReboot, DomainRename, DomainReset,
-    DomainResume, DomainShutdown, DomainStatsGet, DomainUndefine, DomainUpgrade,
-    DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, LabelChange,
+    DomainDeviceStatsGet, DomainDeviceUpdate, DomainFiguresList, DomainGet, DomainLabelSet,
+    DomainList, DomainLog, DomainMediumChange, DomainMemorySet, DomainPause, DomainReboot,
+    DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStatsGet, DomainUndefine,
+    DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe,
+    HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, LabelChange,
     LogFilterSet, LogKind, Operation, StartOptions, SupervisorInfoGet,
 };
+use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{Device, DeviceName, MemorySize, Rng, Vcpus};
@@ -29,7 +31,13 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainDeviceStatsGet
         | O::DomainVcpuStatsGet
         | O::EventsSubscribe
-        | O::EventsUnsubscribe => Access::ReadOnly,
+        | O::EventsUnsubscribe
+        | O::HostInfoGet
+        | O::HostCpuList
+        | O::HostCpuStatsGet
+        | O::HostMemoryStatsGet
+        | O::HostFreePagesGet
+        | O::DomainFiguresList => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
         | O::DomainLog
@@ -175,5 +183,15 @@ pub fn sample(operation: Operation) -> CallBody {
         .into_body(),
         O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
         O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),
+        O::HostInfoGet => HostInfoGet {}.into_body(),
+        O::HostCpuList => HostCpuList { after: None }.into_body(),
+        O::HostCpuStatsGet => HostCpuStatsGet { first: 0, count: 1 }.into_body(),
+        O::HostMemoryStatsGet => HostMemoryStatsGet {}.into_body(),
+        O::HostFreePagesGet => HostFreePagesGet {}.into_body(),
+        O::DomainFiguresList => DomainFiguresList {
+            of: FiguresOf::Named(vec![domain_()]),
+            groups: FigureGroups::default(),
+        }
+        .into_body(),
     }
 }

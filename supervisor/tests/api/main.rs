@@ -9,6 +9,7 @@ mod definitions;
 mod descriptors;
 mod events;
 mod harness;
+mod host;
 mod limits;
 mod sessions;
 mod versions;

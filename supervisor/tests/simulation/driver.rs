@@ -6,6 +6,7 @@ use std::os::fd::OwnedFd;
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use reeve_ipc::api::figures::{DomainUsage, VcpuFigures};
 use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::{Domain, DomainUuid};
@@ -493,6 +494,18 @@ impl Instance for SimInstance {
     }
 
     fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
+    }
+
+    fn usage(&self) -> Result<DomainUsage, CallFailure> {
+        Err(CallFailure::Refused("it keeps no books".to_owned()))
+    }
+
+    fn vcpu_figures(&self) -> Vec<VcpuFigures> {
+        Vec::new()
+    }
+
+    fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
     }
 

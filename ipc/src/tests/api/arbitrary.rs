@@ -359,7 +359,11 @@ fn summary() -> impl Strategy<Value = DomainSummary> {
             any::<[Option<u32>; 2]>(),
             select(&STATES[..]),
         ),
-        (any::<[bool; 3]>(), any::<[u32; 2]>(), size()),
+        (
+            any::<[bool; 3]>(),
+            any::<[u32; 2]>(),
+            [size(), size(), size()],
+        ),
         (option::of(text()), job),
     )
         .prop_map(|(identity, numbers, rest)| DomainSummary {
@@ -370,12 +374,14 @@ fn summary() -> impl Strategy<Value = DomainSummary> {
             persistent: numbers.0[0],
             autostart: identity.2[1],
             vcpus: numbers.1[0],
-            memory: numbers.2,
+            memory: numbers.2[0],
             title: rest.0,
             unresponsive: numbers.0[1],
             reaping: numbers.0[2],
             job: rest.1,
             max_vcpus: numbers.1[1],
+            current_memory: numbers.2[1],
+            max_memory: numbers.2[2],
         })
 }
 

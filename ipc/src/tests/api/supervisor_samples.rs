@@ -99,6 +99,8 @@ pub(super) fn summary() -> DomainSummary {
         reaping: true,
         job: Some(JobKind::Reset),
         max_vcpus: 8,
+        current_memory: MemorySize::mebibytes(96),
+        max_memory: MemorySize::mebibytes(256),
     }
 }
 

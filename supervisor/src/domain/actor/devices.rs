@@ -394,11 +394,9 @@ impl DomainActor {
     }
 
     pub(super) fn memory_changed(&mut self, guest: GuestMemory) {
-        if let Some(live) = self.live() {
-            let definition = &live.record.definition;
-            let most = definition.pluggable().map_or(0, |memory| memory.bytes);
-            let all = definition.memory.bytes() + guest.plugged.min(most);
-            let memory = MemorySize(all.saturating_sub(guest.lent));
+        if let Some(live) = self.live_mut() {
+            live.guest = guest;
+            let memory = live.memory(guest);
             let changed = EventKind::BalloonChanged { memory };
             self.effects.push(Effect::Event(changed));
         }

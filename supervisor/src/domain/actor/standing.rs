@@ -2,12 +2,12 @@
 
 use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
 use reeve_ipc::event::{CrashCause, CrashReport};
-use reeve_ipc::model::DomainName;
+use reeve_ipc::model::{DomainName, MemorySize};
 use reeve_ipc::phase::Phase;
 
 use super::message::{LiveRecord, SessionId, Ticket};
 use super::reconcile::Asking;
-use crate::domain::driver::GuestEnd;
+use crate::domain::driver::{GuestEnd, GuestMemory};
 
 /// What admission judges by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -99,6 +99,8 @@ pub(super) struct Live {
     pub(super) restarted: bool,
     /// It is asked where it has devices.
     pub(super) asking: Option<Asking>,
+    /// What its guest has done with its memory, as it was last heard of.
+    pub(super) guest: GuestMemory,
 }
 
 impl Live {
@@ -117,7 +119,16 @@ impl Live {
             missed: false,
             restarted: false,
             asking: None,
+            guest: GuestMemory::default(),
         }
+    }
+
+    /// What is left to a guest that has done `guest` with its memory, which may be any numbers.
+    pub(super) fn memory(&self, guest: GuestMemory) -> MemorySize {
+        let definition = &self.record.definition;
+        let most = definition.pluggable().map_or(0, |memory| memory.bytes);
+        let all = definition.memory.bytes() + guest.plugged.min(most);
+        MemorySize(all.saturating_sub(guest.lent))
     }
 
     /// One that an earlier supervisor left.

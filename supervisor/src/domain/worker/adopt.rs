@@ -43,7 +43,7 @@ use super::supervise::{Heard, Supervision, release};
 use super::{Facts, Link, Process, View, Worker, devices};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{
-    Adoption, DeviceResources, GuestEnd, Notice, ProcessIdentity, Resources, Running,
+    Adoption, DeviceResources, GuestEnd, GuestMemory, Notice, ProcessIdentity, Resources, Running,
 };
 use crate::domain::plan::NicPolicy;
 use crate::host::confinement::Confinement;
@@ -82,6 +82,8 @@ pub(super) struct Found {
     pub(super) devices: Option<Vec<DevicePlace>>,
     /// Which vCPUs it has, if it has a machine.
     pub(super) vcpus: Option<VcpuStanding>,
+    /// What its guest has done with its memory, if it has done anything.
+    pub(super) memory: Option<GuestMemory>,
 }
 
 impl fmt::Debug for Found {
@@ -307,7 +309,8 @@ impl FoundProcess<'_> {
         let (resets, console_position) = (found.standing.resets, found.standing.console_position);
         let phase = found.standing.phase;
         let missed = missed_of(&found.standing);
-        let heard = Heard::up_to(found.standing.last_event, found.vcpus, missed);
+        let mut heard = Heard::up_to(found.standing.last_event, found.vcpus, missed);
+        heard.has_memory(found.memory);
         let (worker, supervision, notices) = self.supervised();
         supervision.view.send_modify(|view| found.show(view));
         let _ = supervision.link.set(found.client);
@@ -489,13 +492,14 @@ async fn search(
         adopted.client.go_on_after(last.id);
     }
     // Those that went while nobody heard are not there, and one that was asked for last may be.
-    let devices = match domain.devices.count() {
+    let (devices, memory) = match domain.devices.count() {
         1.. => {
             let query = adopted.client.call(DeviceQuery {}, REPORT_DEADLINE);
             let reports = query.await.map_err(refused)?;
-            Some(devices::places(&reports)?)
+            let memory = devices::memory_of(&reports);
+            (Some(devices::places(&reports)?), memory)
         }
-        0 => None,
+        0 => (None, None),
     };
     // Who answered for its guest's connections was the supervisor before.
     if let Some(offer) = Offer::make(&planner, &domain).await {
@@ -520,6 +524,7 @@ async fn search(
         jail: adopted.jail,
         standing,
         devices,
+        memory,
     }))
 }
 

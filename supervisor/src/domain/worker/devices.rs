@@ -20,7 +20,8 @@ use super::log::quoted;
 use super::planner::Planner;
 use super::{CALL_DEADLINE, Worker};
 use crate::domain::driver::{
-    CallFailure, DeviceCall, DeviceLedger, DeviceResources, StartFailure, StartFailureKind,
+    CallFailure, DeviceCall, DeviceLedger, DeviceResources, GuestMemory, StartFailure,
+    StartFailureKind,
 };
 use crate::domain::plan::PlanError;
 use crate::host::shares::Sharer;
@@ -223,6 +224,25 @@ pub(super) async fn reports(worker: &Worker) -> Result<Vec<DeviceReport>, CallFa
     }
 }
 
+/// What the worker says of its devices, asked once; the balloon, if its guest has said nothing of late.
+pub(super) async fn reports_now(
+    worker: &Worker,
+) -> Result<(Vec<DeviceReport>, Option<PciSlot>), CallFailure> {
+    let reports = worker.call(DeviceQuery {}, CALL_DEADLINE).await;
+    let reports = reports.map_err(|error| failure(worker, error))?;
+    let balloon = reports.iter().find_map(wants_poll);
+    Ok((reports, balloon))
+}
+
+/// Has a guest say something of its memory, which is heard with the next reports.
+pub(super) async fn poll(worker: &Worker, slot: PciSlot) {
+    let change = DeviceChange::BalloonPoll;
+    // One that went away just now has nothing to say.
+    let _ = worker
+        .call(DeviceUpdate { slot, change }, CALL_DEADLINE)
+        .await;
+}
+
 /// The balloon whose guest has said nothing of late.
 fn wants_poll(report: &DeviceReport) -> Option<PciSlot> {
     match report.figures {
@@ -254,6 +274,19 @@ pub(super) fn places(reports: &[DeviceReport]) -> Result<Vec<DevicePlace>, Strin
         numbers.map(move |number| DevicePlace::port(slot, number))
     });
     Ok(slots.chain(ports).collect())
+}
+
+/// What the guest of a worker that was found has done with its memory, if anything. Any numbers.
+pub(super) fn memory_of(reports: &[DeviceReport]) -> Option<GuestMemory> {
+    let mut guest = GuestMemory::default();
+    for report in reports {
+        match report.figures {
+            DeviceFigures::Balloon(balloon) => guest.lent = balloon.actual_bytes,
+            DeviceFigures::Memory(memory) => guest.plugged = memory.plugged_bytes,
+            _ => {}
+        }
+    }
+    (guest != GuestMemory::default()).then_some(guest)
 }
 
 /// Whether a worker says of its vCPUs what any can.

@@ -3,9 +3,10 @@
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use reeve_ipc::api::figures::{DomainUsage, VcpuFigures};
 use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::client::CallError;
-use reeve_ipc::device::DeviceReport;
+use reeve_ipc::device::{DeviceFigures, DeviceReport};
 use reeve_ipc::model::Domain;
 use reeve_ipc::spec::MAX_VCPUS;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -18,6 +19,7 @@ use crate::domain::driver::{
     CallFailure, DeviceCall, DeviceLedger, DeviceResources, Instance, Later, SuccessionLedger,
     WorkerCall,
 };
+use crate::host::filter::TapFilters;
 use crate::host::identity::Level;
 use crate::host::{Host, process, vcpus};
 
@@ -62,6 +64,24 @@ impl KvmInstance {
         let place = Arc::clone(&self.queries).try_acquire_owned();
         place.map_err(|_| CallFailure::Busy)
     }
+}
+
+/// With what the worker does not see, for which the kernel is asked where there is a network interface.
+async fn counted(
+    worker: &Worker,
+    filters: TapFilters,
+    mut reports: Vec<DeviceReport>,
+) -> Result<Vec<DeviceReport>, CallFailure> {
+    let is_nic = |report: &DeviceReport| matches!(report.figures, DeviceFigures::Nic(_));
+    if !reports.iter().any(is_nic) {
+        return Ok(reports);
+    }
+    let taps = worker.taps.clone();
+    let counting = tokio::task::spawn_blocking(move || {
+        taps.count(&filters, &mut reports);
+        reports
+    });
+    counting.await.map_err(|_| CallFailure::Gone)
 }
 
 /// What the actor is told; a deadline that passed is told to the supervision too.
@@ -187,13 +207,53 @@ impl Instance for KvmInstance {
         let filters = self.host.network.filters.clone();
         Box::pin(async move {
             let _place = place?;
-            let mut reports = devices::reports(&worker).await?;
-            let taps = worker.taps.clone();
-            let counting = tokio::task::spawn_blocking(move || {
-                taps.count(&filters, &mut reports);
-                reports
-            });
-            counting.await.map_err(|_| CallFailure::Gone)
+            let reports = devices::reports(&worker).await?;
+            counted(&worker, filters, reports).await
+        })
+    }
+
+    fn usage(&self) -> Result<DomainUsage, CallFailure> {
+        let worker = self.worker();
+        let account = process::account(&format!("/proc/{}/stat", worker.pid()));
+        // As for its statistics.
+        let ended = process::has_ended(worker.process.pidfd.as_fd());
+        let account = account.filter(|_| !ended).ok_or(CallFailure::Gone)?;
+        // A cgroup counts on where the machine goes to another process, and finer.
+        let cgroup = worker.facts().cgroup.as_deref();
+        let times = cgroup.and_then(process::cgroup_times);
+        let (user_ns, system_ns) = times.unwrap_or((account.user_ns, account.system_ns));
+        Ok(DomainUsage {
+            cpu_time_ns: user_ns.saturating_add(system_ns),
+            user_ns,
+            system_ns,
+            resident_bytes: account.resident_bytes,
+        })
+    }
+
+    fn vcpu_figures(&self) -> Vec<VcpuFigures> {
+        let worker = self.worker();
+        let figures = vcpus::figures(worker.pid(), MAX_VCPUS);
+        match process::has_ended(worker.process.pidfd.as_fd()) {
+            true => Vec::new(),
+            false => figures,
+        }
+    }
+
+    fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
+        let worker = self.worker();
+        let place = self.place();
+        let filters = self.host.network.filters.clone();
+        Box::pin(async move {
+            let place = place?;
+            let (reports, balloon) = devices::reports_now(&worker).await?;
+            if let Some(slot) = balloon {
+                let worker = Arc::clone(&worker);
+                tokio::spawn(async move {
+                    devices::poll(&worker, slot).await;
+                    drop(place);
+                });
+            }
+            counted(&worker, filters, reports).await
         })
     }
 

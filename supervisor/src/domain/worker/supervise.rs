@@ -88,6 +88,13 @@ impl Heard {
         heard
     }
 
+    /// What the guest of a worker that was found has done with its memory.
+    pub(super) fn has_memory(&mut self, guest: Option<GuestMemory>) {
+        if let Some(guest) = guest {
+            self.memory.changed(guest);
+        }
+    }
+
     /// What happened while nobody listened. One that reports more than there is room for has made it up.
     fn missed(&mut self, missed: Vec<Notice>) {
         for notice in missed {
@@ -158,6 +165,7 @@ impl Supervision {
             heard.outbox.push(Notice::Vcpus(vcpus));
         }
         heard.missed(adopt::missed_of(&found.standing));
+        heard.has_memory(found.memory);
         found.incoming
     }
 

@@ -102,6 +102,8 @@ pub enum RemoteCommand {
     Import(ImportArgs),
     /// Show how the daemon stands.
     Status,
+    /// Show what the host is: its CPUs, NUMA nodes and memory, and what domains can have of it.
+    Host,
     /// Have the daemon read its configuration again.
     Reload,
     /// Change what the daemon logs, until it ends.
@@ -114,8 +116,11 @@ pub struct ListArgs {
     #[arg(short, long)]
     pub all: bool,
     /// Names only, one a line.
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "long")]
     pub quiet: bool,
+    /// What each uses of the host, too.
+    #[arg(short, long)]
+    pub long: bool,
 }
 
 #[derive(Debug, Args)]

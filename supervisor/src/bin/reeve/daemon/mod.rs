@@ -11,6 +11,7 @@ mod edit;
 mod error;
 mod events;
 mod file;
+mod host;
 mod host_end;
 mod life;
 mod logs;
@@ -87,6 +88,7 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Info(args) => show::info(connection, out, &args.domain),
         C::Inspect(args) => show::inspect(connection, &args.domain),
         C::Status => show::status(connection, out),
+        C::Host => host::host(connection, out),
         C::Define(args) => define::define(connection, out, &args),
         C::Create(args) => define::create(connection, out, &args),
         C::Export(args) => define::export(connection, out, &args),

@@ -1,6 +1,7 @@
 //! What is there: lists, one domain, the daemon itself.
 
 mod devices;
+mod usage;
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -22,6 +23,9 @@ pub(super) fn list(
     out: Output,
     args: &ListArgs,
 ) -> Result<(), CommandError> {
+    if args.long {
+        return usage::list(connection, out, !args.all);
+    }
     let domains = connection.domains(!args.all)?;
     if out.json {
         let values: Vec<Value> = domains.iter().map(summary_json).collect();
@@ -74,6 +78,8 @@ pub(super) fn summary_json(domain: &DomainSummary) -> Value {
         "cpus": domain.vcpus,
         "max_cpus": domain.max_vcpus,
         "memory_bytes": domain.memory.bytes(),
+        "current_memory_bytes": domain.current_memory.bytes(),
+        "max_memory_bytes": domain.max_memory.bytes(),
         "title": domain.title,
         "unresponsive": domain.unresponsive,
         "reaping": domain.reaping,
@@ -130,7 +136,13 @@ pub(super) fn info(
                 (vcpus, most) => format!("{vcpus} of {most}"),
             },
         ),
-        ("Memory", summary.memory.to_string()),
+        (
+            "Memory",
+            match (summary.current_memory, summary.memory) {
+                (now, memory) if now == memory => memory.to_string(),
+                (now, memory) => format!("{memory}, its guest has {}", human(now.bytes())),
+            },
+        ),
         (
             "Kept",
             if summary.persistent {

@@ -1,0 +1,286 @@
+//! The figures of many domains in one answer, for clients that look every few seconds.
+//!
+//! ```text
+//!   views of the domains ──► the kernel's books of each worker ──► its devices, of its worker ──► one page
+//!   (wakes no actor)         (no worker is asked)                  (all at once, 500 ms at most)
+//! ```
+//! A domain without a worker costs a look at its published view.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use reeve_ipc::MAX_MESSAGE_BYTES;
+use reeve_ipc::api::MAX_PAGE;
+use reeve_ipc::api::call::{AnswerBody, DomainFiguresList};
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf, FiguresPage};
+use reeve_ipc::api::view::DeviceStats;
+use reeve_ipc::device::{DeviceFigures, DeviceReport};
+use reeve_ipc::model::Domain;
+use reeve_ipc::spec::PciSlot;
+use tokio::task::JoinSet;
+
+use super::Daemon;
+use crate::api::Answer;
+use crate::domain::driver::{CallFailure, Later};
+use crate::domain::registry;
+use crate::domain::shell::View;
+
+/// How long a worker may take to tell of its devices.
+const PATIENCE: Duration = Duration::from_millis(500);
+/// Workers whose books are read where everything else waits meanwhile; of more on a thread that may.
+const AT_ONCE: usize = 4;
+/// Room for everything of a page but its domains.
+const PAGE_MARGIN: usize = 4096;
+/// What figures take at most beside the summary, the vCPUs and the devices.
+const FIGURES_BYTES: usize = 64;
+/// What a vCPU takes at most.
+const VCPU_BYTES: usize = 48;
+/// What a device takes at most beside its name on the host: its own name, its place, and figures.
+const DEVICE_BYTES: usize = 320;
+
+/// Which domains a page is of.
+struct Chosen {
+    views: Vec<Arc<View>>,
+    /// How many were named, with those that do not exist.
+    of: usize,
+    more: bool,
+    /// For each view, how many were named up to it.
+    upto: Vec<usize>,
+}
+
+impl Daemon {
+    pub(super) fn figures(self: &Arc<Self>, list: DomainFiguresList) -> Answer {
+        let DomainFiguresList { of, groups } = list;
+        let chosen = match self.chosen(of) {
+            Ok(chosen) => chosen,
+            Err(error) => return Answer::Now(Err(error)),
+        };
+        let workers = chosen.views.iter().filter(|view| view.instance.is_some());
+        let workers = workers.count();
+        let books = groups.usage || groups.vcpus;
+        if workers == 0 || (!groups.devices && (!books || workers <= AT_ONCE)) {
+            let read = chosen.views.iter().map(|view| read(view, groups)).collect();
+            return Answer::Now(Ok((page(chosen, read), Vec::new())));
+        }
+        Answer::Later(Box::pin(async move {
+            let reports = asked(&chosen.views, groups).await;
+            let build = move || {
+                let views = chosen.views.iter().zip(reports);
+                let read = views.map(|(view, reports)| {
+                    let mut figures = read(view, groups);
+                    if let Some(reports) = reports {
+                        figures.devices = device_stats(view, &reports);
+                        figures.answered = true;
+                    }
+                    figures
+                });
+                let read = read.collect();
+                page(chosen, read)
+            };
+            let answer = match books && workers > AT_ONCE {
+                true => tokio::task::spawn_blocking(build).await.map_err(|_| {
+                    ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
+                })?,
+                false => build(),
+            };
+            Ok((answer, Vec::new()))
+        }))
+    }
+
+    fn chosen(&self, of: FiguresOf) -> Result<Chosen, ApiError> {
+        match of {
+            FiguresOf::All { after, active_only } => {
+                let (views, more) = self.registry.some(after.as_ref(), active_only, MAX_PAGE);
+                Ok(Chosen {
+                    upto: vec![0; views.len()],
+                    views,
+                    of: 0,
+                    more,
+                })
+            }
+            FiguresOf::Named(names) if names.len() > MAX_PAGE => Err(ApiError::new(
+                ApiErrorCode::InvalidArgument,
+                format!(
+                    "figures of {} domains: at most {MAX_PAGE} can be named",
+                    names.len()
+                ),
+            )),
+            FiguresOf::Named(names) => {
+                let found = names.iter().zip(1..);
+                let found =
+                    found.filter_map(|(name, upto)| Some((self.registry.view(name).ok()?, upto)));
+                let (views, upto) = found.unzip();
+                Ok(Chosen {
+                    views,
+                    upto,
+                    of: names.len(),
+                    more: false,
+                })
+            }
+        }
+    }
+}
+
+/// What can be told of a domain without its worker.
+fn read(view: &View, groups: FigureGroups) -> DomainFigures {
+    let instance = view.instance.as_ref();
+    let usage = instance.filter(|_| groups.usage);
+    let vcpus = instance.filter(|_| groups.vcpus);
+    let domain = view.live.as_deref();
+    let domain = domain.or_else(|| Some(&view.record.as_deref()?.domain));
+    let domain = domain.filter(|_| groups.devices);
+    DomainFigures {
+        summary: view.details.summary.clone(),
+        // Of a worker that is gone by now there is nothing to tell.
+        usage: usage.and_then(|instance| instance.usage().ok()),
+        vcpus: vcpus.map_or_else(Vec::new, |instance| instance.vcpu_figures()),
+        devices: domain.map_or_else(Vec::new, |domain| known_devices(view, domain)),
+        answered: false,
+    }
+}
+
+/// What each worker says of its devices; `None` where there is none, or it says nothing in time.
+async fn asked(views: &[Arc<View>], groups: FigureGroups) -> Vec<Option<Vec<DeviceReport>>> {
+    let mut reports: Vec<Option<Vec<DeviceReport>>> = views.iter().map(|_| None).collect();
+    if !groups.devices {
+        return reports;
+    }
+    let asks = views.iter().enumerate().filter_map(|(index, view)| {
+        let ask = view.instance.as_ref()?.device_figures();
+        Some(async move { (index, in_time(ask).await) })
+    });
+    let mut tasks: JoinSet<_> = asks.collect();
+    while let Some(told) = tasks.join_next().await {
+        let told = told.ok();
+        let place = told.and_then(|(index, told)| Some((reports.get_mut(index)?, told)));
+        if let Some((place, told)) = place {
+            *place = told;
+        }
+    }
+    reports
+}
+
+async fn in_time(ask: Later<Result<Vec<DeviceReport>, CallFailure>>) -> Option<Vec<DeviceReport>> {
+    tokio::time::timeout(PATIENCE, ask).await.ok()?.ok()
+}
+
+/// As many as fit, in their order.
+fn page(chosen: Chosen, figures: Vec<DomainFigures>) -> AnswerBody {
+    let mut room = MAX_MESSAGE_BYTES - PAGE_MARGIN;
+    let mut page = FiguresPage {
+        domains: Vec::with_capacity(figures.len()),
+        of: u32::try_from(chosen.of).unwrap_or(u32::MAX),
+        more: chosen.more,
+    };
+    for mut figures in figures {
+        if page.domains.is_empty() {
+            shrink(&mut figures, room);
+        }
+        let Some(left) = room.checked_sub(size(&figures)) else {
+            page.more = true;
+            let last = page.domains.len().checked_sub(1);
+            let upto = last.and_then(|last| chosen.upto.get(last)).copied();
+            page.of = u32::try_from(upto.unwrap_or(0)).unwrap_or(u32::MAX);
+            break;
+        };
+        room = left;
+        page.domains.push(figures);
+    }
+    AnswerBody::DomainFiguresList(page)
+}
+
+/// One that fits no message, as of a thousand vCPUs and paths as long as can be, is told without what makes it
+/// so large.
+fn shrink(figures: &mut DomainFigures, room: usize) {
+    if size(figures) > room {
+        figures
+            .devices
+            .iter_mut()
+            .for_each(|device| device.host = None);
+    }
+    if size(figures) > room {
+        figures.vcpus.clear();
+    }
+}
+
+/// The most bytes that figures take in a message.
+fn size(figures: &DomainFigures) -> usize {
+    let device = |device: &DeviceStats| DEVICE_BYTES + device.host.as_ref().map_or(0, String::len);
+    let devices: usize = figures.devices.iter().map(device).sum();
+    let vcpus = figures.vcpus.len() * VCPU_BYTES;
+    registry::size(&figures.summary) + FIGURES_BYTES + vcpus + devices
+}
+
+/// What a device is called on the host, where that is another name than here: the tap of a network interface,
+/// the file of a disk.
+fn on_host(domain: &Domain, taps: &[(PciSlot, String)], slot: PciSlot) -> Option<String> {
+    if let Some((_, tap)) = taps.iter().find(|(of, _)| *of == slot) {
+        return Some(tap.clone());
+    }
+    let mut disks = domain.devices.disks.iter();
+    let disk = disks.find(|disk| disk.address == Some(slot))?;
+    Some(disk.image.as_ref()?.path.display().to_string())
+}
+
+/// Devices without figures.
+fn known_devices(view: &View, domain: &Domain) -> Vec<DeviceStats> {
+    let mut devices = domain.devices.placed();
+    devices.sort_unstable_by_key(|(place, _)| *place);
+    let known = devices.into_iter().map(|(place, device)| DeviceStats {
+        device,
+        slot: place.slot,
+        host: match place.port {
+            None => on_host(domain, &view.taps, place.slot),
+            Some(_) => None,
+        },
+        figures: DeviceFigures::None,
+    });
+    known.collect()
+}
+
+/// What a worker says of the devices that its domain has. Of others it may say what it likes.
+pub(super) fn device_stats(view: &View, reports: &[DeviceReport]) -> Vec<DeviceStats> {
+    let Some(domain) = &view.live else {
+        return Vec::new();
+    };
+    let memory = domain.memory.bytes();
+    let pluggable = domain.pluggable().map_or(0, |memory| memory.bytes);
+    let mut devices = domain.devices.placed();
+    devices.sort_unstable_by_key(|(place, _)| *place);
+    let stats = devices.into_iter().filter_map(|(place, device)| {
+        let slot = place.slot;
+        let report = reports.iter().find(|report| report.slot == slot)?;
+        let mut figures = report.figures;
+        if let DeviceFigures::Balloon(balloon) = &mut figures {
+            balloon.actual_bytes = balloon.actual_bytes.min(memory);
+        }
+        if let DeviceFigures::Memory(figures) = &mut figures {
+            figures.most_bytes = figures.most_bytes.min(pluggable);
+            figures.plugged_bytes = figures.plugged_bytes.min(pluggable);
+            figures.requested_bytes = figures.requested_bytes.min(pluggable);
+        }
+        let mut host = on_host(domain, &view.taps, slot);
+        if let Some(number) = place.port {
+            let DeviceFigures::Ports(ports) = figures else {
+                return None;
+            };
+            figures = DeviceFigures::Port(ports.port(number)?);
+            let alone = domain.devices.only_at(place);
+            host = alone
+                .sockets()
+                .next()
+                .map(|(_, path)| path.display().to_string());
+        }
+        Some(DeviceStats {
+            device,
+            slot,
+            host,
+            figures,
+        })
+    });
+    stats.collect()
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,157 @@
+use reeve_ipc::api::call::AnswerBody;
+use reeve_ipc::api::figures::{DomainFigures, FiguresPage, VcpuFigures, VcpuState};
+use reeve_ipc::api::message::{CallId, ToClient};
+use reeve_ipc::api::view::{DomainState, DomainSummary, ShutOffReason, VcpuStats};
+use reeve_ipc::codec;
+use reeve_ipc::device::{BalloonFigures, DiskFigures, GuestMemoryFigures, OperationFigures};
+use reeve_ipc::model::{DomainUuid, MemorySize};
+use uuid::Uuid;
+
+use super::*;
+
+fn summary(name: &str) -> DomainSummary {
+    DomainSummary {
+        name: name.parse().unwrap(),
+        uuid: DomainUuid(Uuid::max()),
+        id: Some(u32::MAX),
+        state: DomainState::ShutOff(ShutOffReason::Failed),
+        persistent: true,
+        autostart: Some(u32::MAX),
+        vcpus: u32::MAX,
+        memory: MemorySize(u64::MAX),
+        title: Some("T".repeat(100)),
+        unresponsive: true,
+        reaping: true,
+        job: None,
+        max_vcpus: u32::MAX,
+        current_memory: MemorySize(u64::MAX),
+        max_memory: MemorySize(u64::MAX),
+    }
+}
+
+/// All of it as large as can be.
+fn figures(name: &str, vcpus: u32, devices: usize, path: usize) -> DomainFigures {
+    let operation = OperationFigures {
+        operations: u64::MAX,
+        bytes: u64::MAX,
+        nanoseconds: u64::MAX,
+        errors: u64::MAX,
+    };
+    let disk = DeviceFigures::Disk(DiskFigures {
+        reads: operation,
+        writes: operation,
+        flushes: operation,
+        discards: operation,
+    });
+    let most = Some(u64::MAX);
+    let balloon = DeviceFigures::Balloon(BalloonFigures {
+        target_bytes: u64::MAX,
+        actual_bytes: u64::MAX,
+        guest: Some(GuestMemoryFigures {
+            age_ms: u64::MAX,
+            swap_in: most,
+            swap_out: most,
+            major_faults: most,
+            minor_faults: most,
+            free: most,
+            total: most,
+            available: most,
+            disk_caches: most,
+        }),
+    });
+    let device = |number: usize| DeviceStats {
+        device: format!("channel:{}", "c".repeat(60)).parse().unwrap(),
+        slot: "1f".parse().unwrap(),
+        host: Some("p".repeat(path)),
+        figures: if number % 2 == 0 { disk } else { balloon },
+    };
+    let vcpu = |vcpu| VcpuFigures {
+        stats: VcpuStats {
+            vcpu,
+            run_ns: u64::MAX,
+            wait_ns: Some(u64::MAX),
+        },
+        state: VcpuState::Blocked,
+        cpu: Some(u32::MAX),
+    };
+    DomainFigures {
+        summary: summary(name),
+        usage: Some(Default::default()),
+        vcpus: (0..vcpus).map(vcpu).collect(),
+        devices: (0..devices).map(device).collect(),
+        answered: true,
+    }
+}
+
+fn chosen(of: usize, upto: Vec<usize>) -> Chosen {
+    Chosen {
+        views: Vec::new(),
+        of,
+        more: false,
+        upto,
+    }
+}
+
+/// The page as a client has it.
+fn sent(chosen: Chosen, figures: Vec<DomainFigures>) -> FiguresPage {
+    let reply = ToClient::Reply {
+        id: CallId(u64::MAX),
+        result: Ok(page(chosen, figures)),
+    };
+    match codec::decode(&codec::encode(&reply).unwrap()).unwrap() {
+        ToClient::Reply {
+            result: Ok(AnswerBody::DomainFiguresList(page)),
+            ..
+        } => page,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn as_many_figures_as_fit_are_a_page_and_whoever_named_them_hears_how_far_it_goes() {
+    let many = (0..200).map(|number| figures(&format!("d{number:03}"), 4, 6, 40));
+    // Every third of those named does not exist.
+    let upto = (0..200).map(|index| index * 3 / 2 + 1).collect::<Vec<_>>();
+    let page = sent(chosen(300, upto.clone()), many.collect());
+    assert!(page.more);
+    let told = page.domains.len();
+    assert!((10..200).contains(&told), "{told}");
+    assert_eq!(page.of, u32::try_from(upto[told - 1]).unwrap());
+    let few = sent(
+        chosen(4, vec![2, 3]),
+        vec![figures("a", 1, 1, 1), figures("b", 1, 1, 1)],
+    );
+    assert_eq!((few.domains.len(), few.of, few.more), (2, 4, false));
+}
+
+#[test]
+fn a_whole_page_of_domains_that_are_off_fits() {
+    let off = |number| DomainFigures {
+        usage: None,
+        ..figures(&format!("d{number:03}"), 0, 0, 0)
+    };
+    let mut all: Vec<_> = (0..MAX_PAGE).map(off).collect();
+    all.iter_mut().for_each(|one| one.summary.title = None);
+    let page = sent(chosen(0, vec![0; MAX_PAGE]), all);
+    assert_eq!((page.domains.len(), page.more), (MAX_PAGE, false));
+}
+
+#[test]
+fn one_domain_always_has_its_page() {
+    let page = sent(chosen(1, vec![1]), vec![figures("a", 1024, 0, 0)]);
+    assert_eq!(page.domains[0].vcpus.len(), 1024);
+    let page = sent(chosen(1, vec![1]), vec![figures("a", 64, 60, 4000)]);
+    assert_eq!(
+        (page.domains[0].vcpus.len(), page.domains[0].devices.len()),
+        (64, 60)
+    );
+    assert_eq!(
+        page.domains[0].devices[0].host, None,
+        "which its definition says"
+    );
+    let page = sent(chosen(1, vec![1]), vec![figures("a", 1024, 60, 4000)]);
+    assert_eq!(
+        (page.domains[0].vcpus.len(), page.domains[0].devices.len()),
+        (0, 60)
+    );
+}

@@ -1,0 +1,76 @@
+//! The calls about the host itself: answered from what was read of late where that does, on a thread that may
+//! wait for the kernel otherwise.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::call::{AnswerBody, CallBody};
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::host::{HostDriver, HostInfo};
+use uuid::Uuid;
+
+use super::start::Driven;
+use super::{Daemon, Settings};
+use crate::api::Answer;
+use crate::host::node::{Books, Node};
+use crate::store::StateDir;
+
+/// What the host is known by: of its firmware or its system, else what is kept of an earlier draw.
+pub(super) fn uuid(state: &StateDir) -> Uuid {
+    Books::default().uuid().unwrap_or_else(|| {
+        let drawn = Uuid::new_v4();
+        state.host_uuid(drawn).unwrap_or_else(|error| {
+            tracing::warn!(%error, "the host has no UUID, and the one that was drawn is not kept");
+            drawn
+        })
+    })
+}
+
+/// The host as this instance tells of it.
+pub(super) fn node(settings: &Settings, uuid: Uuid) -> Node {
+    let driver = match settings.driven {
+        Driven::Kvm => HostDriver::Kvm,
+        Driven::Test => HostDriver::Test,
+    };
+    Node::new(Books::default(), uuid, driver)
+}
+
+impl Daemon {
+    /// Answers `call`, if it is about the host.
+    pub(super) fn of_host(self: &Arc<Self>, call: CallBody) -> Result<Answer, CallBody> {
+        use AnswerBody as A;
+        use CallBody as C;
+        let info = |info: &HostInfo| A::HostInfoGet(Box::new(info.clone()));
+        Ok(match call {
+            C::HostInfoGet(_) => match self.node.known() {
+                Some(known) => Answer::Now(Ok((info(&known), Vec::new()))),
+                None => self.look(move |node| info(&node.read())),
+            },
+            C::HostCpuList(list) => self.look(move |node| {
+                let info = node.known().unwrap_or_else(|| node.read());
+                let page = node.books().cpus(&info.nodes, &info.online, list.after);
+                A::HostCpuList(page)
+            }),
+            C::HostCpuStatsGet(get) => self
+                .look(move |node| A::HostCpuStatsGet(node.books().cpu_stats(get.first, get.count))),
+            C::HostMemoryStatsGet(_) => {
+                self.look(|node| A::HostMemoryStatsGet(node.books().memory_stats()))
+            }
+            C::HostFreePagesGet(_) => {
+                self.look(|node| A::HostFreePagesGet(node.books().free_pages()))
+            }
+            other => return Err(other),
+        })
+    }
+
+    /// Looks at the host on a thread that may wait.
+    fn look(&self, look: impl FnOnce(&Node) -> AnswerBody + Send + 'static) -> Answer {
+        let node = Arc::clone(&self.node);
+        Answer::Later(Box::pin(async move {
+            let looked = tokio::task::spawn_blocking(move || look(&node)).await;
+            let answer = looked.map_err(|_| {
+                ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
+            })?;
+            Ok((answer, Vec::new()))
+        }))
+    }
+}

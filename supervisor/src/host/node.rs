@@ -1,0 +1,165 @@
+//! The host itself, as its kernel tells of it: CPUs, NUMA nodes and memory, by procfs and sysfs.
+//!
+//! Every file is read up to a bound, every list is cut at the bounds of [`reeve_ipc::api::host`], and what a
+//! kernel does not tell is left out or taken as the plainest host has it: one node, no feature. Nothing here
+//! fails. What may live here: reading, for whoever asks; what may not: what is said of it to libvirt's clients.
+//!
+//! On a host with many CPUs it takes thousands of small files to say what it is: that much is read on a thread
+//! that may wait, and kept for [`FRESH`].
+
+mod cpus;
+mod memory;
+
+use std::fs::File;
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use reeve_ipc::api::host::{HostDriver, HostInfo, MAX_HOST_TEXT_BYTES};
+use reeve_ipc::spec::{MAX_VCPUS, MachineType};
+use uuid::Uuid;
+
+use super::kvm;
+
+/// How old what is told of the host may be.
+const FRESH: Duration = Duration::from_secs(5);
+/// The most bytes of a file that says one thing.
+const SMALL: u64 = 16 << 10;
+
+/// Where the kernel tells of itself.
+#[derive(Debug, Clone)]
+pub struct Books {
+    root: PathBuf,
+}
+
+impl Default for Books {
+    fn default() -> Self {
+        Self {
+            root: PathBuf::from("/"),
+        }
+    }
+}
+
+impl Books {
+    /// A file beneath the root, up to `limit` bytes; bytes that are no text are replaced.
+    fn text(&self, path: impl AsRef<Path>, limit: u64) -> Option<String> {
+        let file = File::open(self.root.join(path)).ok()?;
+        let mut bytes = Vec::new();
+        file.take(limit).read_to_end(&mut bytes).ok()?;
+        Some(String::from_utf8_lossy(&bytes).into_owned())
+    }
+
+    /// A small file without the blanks around it.
+    fn line(&self, path: impl AsRef<Path>) -> Option<String> {
+        Some(self.text(path, SMALL)?.trim().to_owned())
+    }
+
+    fn number<N: std::str::FromStr>(&self, path: impl AsRef<Path>) -> Option<N> {
+        self.line(path)?.parse().ok()
+    }
+
+    /// The UUID that its firmware or its system has, where one says any that is not everybody's.
+    #[must_use]
+    pub fn uuid(&self) -> Option<Uuid> {
+        let places = ["sys/class/dmi/id/product_uuid", "etc/machine-id"];
+        places.into_iter().find_map(|place| {
+            let uuid = Uuid::try_parse(&self.line(place)?).ok()?;
+            is_own(uuid).then_some(uuid)
+        })
+    }
+}
+
+/// Firmware whose maker has not filled it in says one byte over and over, or the example of an old
+/// specification.
+fn is_own(uuid: Uuid) -> bool {
+    const EXAMPLE: Uuid = Uuid::from_u128(0x0300_0200_0400_0500_0006_0007_0008_0009);
+    let [first, rest @ ..] = *uuid.as_bytes();
+    uuid != EXAMPLE && rest.iter().any(|byte| *byte != first)
+}
+
+/// The host, as one supervisor tells of it.
+#[derive(Debug)]
+pub struct Node {
+    books: Books,
+    uuid: Uuid,
+    driver: HostDriver,
+    known: Mutex<Option<(Instant, Arc<HostInfo>)>>,
+}
+
+impl Node {
+    /// The host by its kernel's own books; `uuid` is what it is known by.
+    #[must_use]
+    pub fn new(books: Books, uuid: Uuid, driver: HostDriver) -> Self {
+        Self {
+            books,
+            uuid,
+            driver,
+            known: Mutex::new(None),
+        }
+    }
+
+    /// Its books, for what changes all the time.
+    #[must_use]
+    pub fn books(&self) -> &Books {
+        &self.books
+    }
+
+    /// What it is, if that was read of late.
+    #[must_use]
+    pub fn known(&self) -> Option<Arc<HostInfo>> {
+        // Nothing panics while it is held.
+        let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        let (read, info) = known.as_ref()?;
+        (read.elapsed() < FRESH).then(|| Arc::clone(info))
+    }
+
+    /// What it is, read now. May wait for the kernel.
+    #[must_use]
+    pub fn read(&self) -> Arc<HostInfo> {
+        let info = Arc::new(self.describe());
+        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
+        *known = Some((Instant::now(), Arc::clone(&info)));
+        info
+    }
+
+    fn describe(&self) -> HostInfo {
+        let names = rustix::system::uname();
+        let online = self.books.online();
+        let nodes = self.books.nodes(&online);
+        let kvm = kvm::ready();
+        HostInfo {
+            hostname: text(&names.nodename().to_string_lossy()),
+            uuid: self.uuid,
+            architecture: text(&names.machine().to_string_lossy()),
+            cpu: self.books.cpu_model(),
+            topology: self.books.topology(&nodes, &online),
+            present: self.books.cpus_named("present", &online),
+            possible: self.books.cpus_named("possible", &online),
+            memory: self.books.memory_total(),
+            driver: self.driver,
+            machines: MachineType::ALL.to_vec(),
+            max_vcpus: match (self.driver, &kvm) {
+                (HostDriver::Kvm, Ok(most)) => (*most).min(MAX_VCPUS),
+                _ => MAX_VCPUS,
+            },
+            kvm_lacks: kvm.err().map(|why| text(&why)),
+            online,
+            nodes,
+        }
+    }
+}
+
+/// As much of it as may be told.
+fn text(text: &str) -> String {
+    let mut text = text.trim().to_owned();
+    let mut end = MAX_HOST_TEXT_BYTES.min(text.len());
+    while !text.is_char_boundary(end) {
+        end -= 1;
+    }
+    text.truncate(end);
+    text
+}
+
+#[cfg(test)]
+mod tests;
