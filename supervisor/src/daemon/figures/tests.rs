@@ -60,8 +60,8 @@ fn figures(name: &str, vcpus: u32, devices: usize, path: usize) -> DomainFigures
         }),
     });
     let device = |number: usize| DeviceStats {
-        device: format!("channel:{}", "c".repeat(60)).parse().unwrap(),
-        slot: "1f".parse().unwrap(),
+        device: format!("channel:{}", "c".repeat(63)).parse().unwrap(),
+        slot: 31.try_into().unwrap(),
         host: Some("p".repeat(path)),
         figures: if number % 2 == 0 { disk } else { balloon },
     };
