@@ -14,7 +14,7 @@ use reeve_ipc::api::call::{
 };
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::process::{Pid, Signal, kill_process};
@@ -153,6 +153,7 @@ pub fn definition(number: u32) -> anyhow::Result<Domain> {
         vcpus: Vcpus::try_from(1)?,
         max_vcpus: Vcpus::try_from(1)?,
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize(GUEST_MEMORY_BYTES as u64),
         boot: BootSource::BuiltIn {

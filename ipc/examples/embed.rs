@@ -18,7 +18,7 @@ use reeve_ipc::api::view::DomainState;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits,
+    ResourceLimits, Tuning,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use uuid::Uuid;
@@ -36,6 +36,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
         vcpus: 1.try_into()?,
         max_vcpus: 1.try_into()?,
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn { command_line },

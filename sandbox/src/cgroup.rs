@@ -204,18 +204,7 @@ impl Hierarchy {
         }
         let needed = limits.controllers();
         if !needed.is_empty() {
-            let present = self.controllers()?;
-            let missing: Vec<String> = needed
-                .iter()
-                .filter(|name| !present.iter().any(|p| p == *name))
-                .map(|name| (*name).to_owned())
-                .collect();
-            if !missing.is_empty() {
-                return Err(CgroupError::MissingControllers {
-                    at: self.own.clone(),
-                    controllers: missing,
-                });
-            }
+            self.have(&needed)?;
         }
         Ok(self.own.join(DOMAINS).join(name))
     }
@@ -262,14 +251,48 @@ impl Hierarchy {
         }
     }
 
-    fn make(&self, path: &Path, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
+    /// The place in which the domain's cgroup at `path` was made.
+    pub fn above(path: &Path) -> Option<Self> {
+        let own = path.parent()?.parent()?;
+        Some(Self::at(own.to_owned()))
+    }
+
+    /// Gives every domain's cgroup the controllers that these limits need.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::MissingControllers`], [`CgroupError::Io`].
+    pub fn widen(&self, limits: &Limits) -> Result<(), CgroupError> {
         let needed = limits.controllers();
-        let domains = self.own.join(DOMAINS);
-        make_dir(&domains)?;
-        if !needed.is_empty() {
-            self.enable(&needed)?;
-            write(&domains.join("cgroup.subtree_control"), &enabling(&needed))?;
+        if needed.is_empty() {
+            return Ok(());
         }
+        self.have(&needed)?;
+        self.enable(&needed)?;
+        let domains = self.own.join(DOMAINS);
+        write(&domains.join("cgroup.subtree_control"), &enabling(&needed))
+    }
+
+    /// Whether controllers can be had here.
+    fn have(&self, needed: &[&str]) -> Result<(), CgroupError> {
+        let present = self.controllers()?;
+        let missing: Vec<String> = needed
+            .iter()
+            .filter(|name| !present.iter().any(|p| p == *name))
+            .map(|name| (*name).to_owned())
+            .collect();
+        if missing.is_empty() {
+            return Ok(());
+        }
+        Err(CgroupError::MissingControllers {
+            at: self.own.clone(),
+            controllers: missing,
+        })
+    }
+
+    fn make(&self, path: &Path, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
+        make_dir(&self.own.join(DOMAINS))?;
+        self.widen(limits)?;
         fs::create_dir(path).map_err(|source| CgroupError::Io {
             path: path.to_owned(),
             source,
@@ -314,15 +337,42 @@ impl DomainCgroup {
             write(&path.join(file), &value)?;
         }
         if let Some(vcpus) = limits.vcpu_max {
-            let inner = path.join(VCPUS);
-            make_dir(&inner)?;
-            // Before its controller is enabled: the parent becomes the root of a threaded subtree,
-            // which may hold processes and controlled children.
-            write(&inner.join("cgroup.type"), "threaded")?;
-            write(&path.join("cgroup.subtree_control"), "+cpu")?;
-            write(&inner.join("cpu.max"), &vcpus.setting())?;
+            limit_vcpus(&path, vcpus)?;
         }
         Self::adopt(path)
+    }
+
+    /// Holds a domain that runs to these limits and to no others. Its parents must have the controllers for
+    /// them ([`Hierarchy::above`], [`Hierarchy::widen`]).
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], with the limits before it changed.
+    pub fn replace(&self, limits: &Limits) -> Result<(), CgroupError> {
+        for (file, value, none) in [
+            (
+                "memory.max",
+                limits.memory_max.map(|bytes| bytes.to_string()),
+                "max",
+            ),
+            ("cpu.max", limits.cpu_max.map(CpuMax::setting), "max"),
+            (
+                "cpu.weight",
+                limits.cpu_weight.map(|weight| weight.to_string()),
+                "100",
+            ),
+            (
+                "pids.max",
+                limits.pids_max.map(|count| count.to_string()),
+                "max",
+            ),
+        ] {
+            set_or_lift(&self.path.join(file), value.as_deref(), none)?;
+        }
+        match limits.vcpu_max {
+            Some(vcpus) => limit_vcpus(&self.path, vcpus),
+            None => set_or_lift(&self.path.join(VCPUS).join("cpu.max"), None, "max"),
+        }
     }
 
     /// Moves a thread of a process that is in it under the limit of the vCPUs.
@@ -408,6 +458,27 @@ impl DomainCgroup {
                 _ => return Ok(()),
             }
         }
+    }
+}
+
+/// Limits the threads in `vcpus` of the domain's cgroup at `path`, which is made if there is none.
+fn limit_vcpus(path: &Path, limit: CpuMax) -> Result<(), CgroupError> {
+    let inner = path.join(VCPUS);
+    make_dir(&inner)?;
+    // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
+    // processes and controlled children.
+    write(&inner.join("cgroup.type"), "threaded")?;
+    write(&path.join("cgroup.subtree_control"), "+cpu")?;
+    write(&inner.join("cpu.max"), &limit.setting())
+}
+
+/// Sets a limit, or writes what stands for none. What has no file has no limit.
+fn set_or_lift(file: &Path, value: Option<&str>, none: &str) -> Result<(), CgroupError> {
+    match (write(file, value.unwrap_or(none)), value) {
+        (Err(CgroupError::Io { source, .. }), None) if source.kind() == ErrorKind::NotFound => {
+            Ok(())
+        }
+        (written, _) => written,
     }
 }
 

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use reeve_ipc::client::CallError;
 use reeve_ipc::model::{
     BootSource, Devices, Disk, Domain, DomainUuid, Labels, Layer, LifecycleAction, MemorySize,
-    Platform, ResourceLimits, Vcpus,
+    Platform, ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, DiskFormat, MachineType};
@@ -35,6 +35,7 @@ fn domain(behaviour: &str) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(16),
         boot: BootSource::BuiltIn {

@@ -14,7 +14,7 @@ use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::view::DomainDetails;
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use rustix::process::{Pid, Signal};
@@ -347,6 +347,7 @@ pub fn built_in(name: &str, command_line: &str) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
         max_vcpus: Vcpus::try_from(1).unwrap_or_else(|error| panic!("{error}")),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

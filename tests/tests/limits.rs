@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, VcpuPin, Vcpus,
+    ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_tests::leftovers::Snapshot;
@@ -61,6 +61,7 @@ fn domain(command_line: &str, limits: ResourceLimits) -> Result<Domain> {
         vcpus: Vcpus::try_from(1)?,
         max_vcpus: Vcpus::try_from(1)?,
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, ensure};
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeved::domain::worker::{self, DeathCause, StartOptions, Worker};
@@ -101,6 +101,7 @@ fn domain(command_line: &str, mut devices: Devices) -> anyhow::Result<Domain> {
         vcpus: Vcpus::try_from(1)?,
         max_vcpus: Vcpus::try_from(1)?,
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize(GUEST_MEMORY_BYTES as u64),
         boot: BootSource::BuiltIn {

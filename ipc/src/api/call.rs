@@ -9,7 +9,8 @@ mod parts;
 use serde::{Deserialize, Serialize};
 
 pub use self::parts::{
-    ConsoleStream, DomainPage, DomainRef, LabelChange, LogKind, StartOptions, Subscribed,
+    ConsoleStream, DomainPage, DomainRef, LabelChange, LogKind, MAX_TUNING_CHANGES, StartOptions,
+    Subscribed, TuningChange,
 };
 
 use super::Access;
@@ -469,4 +470,41 @@ calls! {
         groups: FigureGroups,
     } -> FiguresPage,
     call "get statistics of domains", access ReadOnly, idempotent true;
+
+    /// What the guest of a domain has of its memory: as [`DomainMemorySet`] in the machine that runs, and from
+    /// its next start on in the definition that is kept, of which the most that it can have stays.
+    DomainCurrentMemorySet {
+        /// Which.
+        domain: DomainRef,
+        /// What is left to the guest; no more than it can have.
+        memory: MemorySize,
+        /// In the machine that runs.
+        live: bool,
+        /// In the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "set the current memory of", access ReadWrite, idempotent true;
+
+    /// The most memory that a domain can have from its next start on: what it starts with, where nothing can be
+    /// plugged in, and else all together. What its guest is asked to make do with becomes no more than that.
+    DomainMaxMemorySet {
+        /// Which.
+        domain: DomainRef,
+        /// How much.
+        memory: MemorySize,
+    } -> (),
+    call "set the most memory of", access ReadWrite, idempotent true;
+
+    /// Changes where a domain runs and what it may use of the host: all of it, or nothing.
+    DomainTune {
+        /// Which.
+        domain: DomainRef,
+        /// The changes, in their order; at most [`MAX_TUNING_CHANGES`].
+        changes: Vec<TuningChange>,
+        /// Of the machine that runs, and the definition it runs with.
+        live: bool,
+        /// Of the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "tune", access ReadWrite, idempotent true;
 }

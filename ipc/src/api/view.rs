@@ -159,6 +159,8 @@ pub enum JobKind {
     Upgrade,
     /// Giving it vCPUs, or taking some.
     SetVcpus,
+    /// Changing where it runs, and what it may use.
+    Tune,
 }
 
 impl JobKind {
@@ -182,6 +184,7 @@ impl JobKind {
             Self::Upgrade => "upgrade",
             Self::Update => "change a device of",
             Self::SetVcpus => "set the vCPUs of",
+            Self::Tune => "tune",
         }
     }
 }

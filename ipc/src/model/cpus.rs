@@ -23,6 +23,11 @@ impl CpuSet {
     pub fn iter(&self) -> impl Iterator<Item = u32> + '_ {
         self.ranges.iter().flat_map(|(first, last)| *first..=*last)
     }
+
+    /// What a decoder counts for it: a length, and two numbers a range.
+    pub(super) fn bytes(&self) -> usize {
+        8 + 8 * self.ranges.len()
+    }
 }
 
 impl TryFrom<Vec<(u32, u32)>> for CpuSet {
@@ -91,8 +96,8 @@ pub struct VcpuPin {
 }
 
 impl VcpuPin {
-    /// What a decoder counts for it: the vCPU, a length, and two numbers a range.
+    /// What a decoder counts for it: the vCPU, and its CPUs.
     pub(super) fn bytes(&self) -> usize {
-        4 + 8 + 8 * self.cpus.ranges.len()
+        4 + self.cpus.bytes()
     }
 }

@@ -6,7 +6,7 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceError, Devices, DomainName, DomainUuid, Labels, Platform, VcpuPin};
+use super::{DeviceError, Devices, DomainName, DomainUuid, Labels, Platform, Tuning, VcpuPin};
 use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
@@ -61,6 +61,17 @@ pub enum ModelError {
     MemoryLimit {
         /// The limit.
         limit: MemorySize,
+        /// The most memory of the domain.
+        max: MemorySize,
+    },
+    /// Less memory than a guest needs, more than the domain can have, or no whole pages or blocks.
+    #[error(
+        "a current memory of {current}: it is 2M to the {max} that the domain can have, in whole pages up to what \
+         it starts with, and in whole blocks beyond"
+    )]
+    CurrentMemory {
+        /// The current memory.
+        current: MemorySize,
         /// The most memory of the domain.
         max: MemorySize,
     },
@@ -339,6 +350,8 @@ pub struct Domain {
     pub max_vcpus: Vcpus,
     /// What of the platform itself it finds.
     pub platform: Platform,
+    /// What it is held to beside its limits.
+    pub tuning: Tuning,
 }
 
 impl Domain {
@@ -364,6 +377,7 @@ impl Domain {
             return Err(ModelError::Memory(self.memory));
         }
         self.validate_max_memory()?;
+        self.validate_current_memory()?;
         let command_line = match &self.boot {
             BootSource::BuiltIn { command_line } => command_line,
             BootSource::Kernel(kernel) => &kernel.command_line,
@@ -421,6 +435,24 @@ impl Domain {
         }
     }
 
+    fn validate_current_memory(&self) -> Result<(), ModelError> {
+        let Some(current) = self.tuning.current_memory else {
+            return Ok(());
+        };
+        let (bytes, max) = (current.bytes(), self.max_memory());
+        let unit = match bytes.checked_sub(self.memory.bytes()) {
+            None | Some(0) => bytes % 4096,
+            Some(plugged) => match self.pluggable() {
+                Some(pluggable) => plugged % pluggable.block_bytes,
+                None => plugged,
+            },
+        };
+        if (MIN_MEMORY_BYTES..=max.bytes()).contains(&bytes) && unit == 0 {
+            return Ok(());
+        }
+        Err(ModelError::CurrentMemory { current, max })
+    }
+
     /// The most memory it can have while it runs.
     #[must_use]
     pub fn max_memory(&self) -> MemorySize {
@@ -452,6 +484,11 @@ impl Domain {
         let pinning = self.pinning.iter().map(VcpuPin::bytes);
         let parts = texts.chain(metadata).chain(pinning);
         let name = self.name.as_str().len();
-        FIXED_BYTES + name + boot + self.devices.bytes() + parts.sum::<usize>()
+        FIXED_BYTES
+            + name
+            + boot
+            + self.devices.bytes()
+            + self.tuning.bytes()
+            + parts.sum::<usize>()
     }
 }

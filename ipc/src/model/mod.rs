@@ -10,6 +10,7 @@ mod domain;
 mod ids;
 mod labels;
 mod platform;
+mod tuning;
 
 pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use devices::{
@@ -30,3 +31,4 @@ pub use labels::{
     MetadataElement,
 };
 pub use platform::{GenerationId, Platform};
+pub use tuning::Tuning;

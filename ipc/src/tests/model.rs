@@ -7,7 +7,7 @@ use crate::fd::FdSlot;
 use crate::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KernelBoot, Labels,
     LifecycleAction, MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, Platform,
-    PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
+    PluggableMemory, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
@@ -22,6 +22,7 @@ pub(super) fn domain() -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(128),
         boot: BootSource::BuiltIn {

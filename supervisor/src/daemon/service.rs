@@ -207,8 +207,32 @@ impl Daemon {
             }
             C::DomainUpgrade(call) => ask(call.domain, Request::Upgrade, A::DomainUpgrade(())),
             C::DomainMemorySet(call) => {
-                let request = Request::SetMemory(call.memory);
+                let request = Request::SetMemory {
+                    memory: call.memory,
+                    live: true,
+                    persistent: false,
+                };
                 ask(call.domain, request, A::DomainMemorySet(()))
+            }
+            C::DomainCurrentMemorySet(call) => {
+                let request = Request::SetMemory {
+                    memory: call.memory,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainCurrentMemorySet(()))
+            }
+            C::DomainMaxMemorySet(call) => {
+                let request = Request::SetMaxMemory(call.memory);
+                ask(call.domain, request, A::DomainMaxMemorySet(()))
+            }
+            C::DomainTune(call) => {
+                let request = Request::Tune {
+                    changes: call.changes,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainTune(()))
             }
             C::DomainVcpusSet(call) => {
                 let request = Request::SetVcpus {

@@ -279,6 +279,13 @@ pub enum DeviceCall {
         /// Where it is on the bus.
         slot: PciSlot,
     },
+    /// Bind and limit what runs the machine as the definition says. Where that fails it is as before.
+    Tune {
+        /// The definition by which it is bound and limited.
+        domain: Box<Domain>,
+        /// The one before.
+        before: Box<Domain>,
+    },
     /// Give the machine so many vCPUs, or ask its guest to let go of as many. [`Notice::Vcpus`] follows, and
     /// again at each change.
     Vcpus {

@@ -17,7 +17,9 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::Detach { .. }
         | Request::Update { .. }
         | Request::ChangeMedium { .. }
-        | Request::SetMemory(_)
+        | Request::SetMemory { .. }
+        | Request::SetMaxMemory(_)
+        | Request::Tune { .. }
         | Request::SetVcpus { .. } => Operation::Define,
         Request::Upgrade => Operation::HandOver,
         Request::Undefine => Operation::Undefine,
@@ -49,7 +51,8 @@ pub(super) const fn noted(record: &LiveRecord, job: Option<JobKind>) -> Operatio
                 | JobKind::Attach
                 | JobKind::Detach
                 | JobKind::Update
-                | JobKind::SetVcpus,
+                | JobKind::SetVcpus
+                | JobKind::Tune,
             ),
         ) => Operation::Define,
         _ => Operation::Shutdown,

@@ -108,6 +108,12 @@ pub enum ConfinementError {
         /// The least limit.
         least: MemorySize,
     },
+    /// It has no cgroup, and gets none while it runs.
+    #[error(
+        "cannot limit '{0}' while it runs: it was started without limits and has no cgroup; its next start has \
+         them (--config)"
+    )]
+    NoCgroup(DomainName),
     /// Fewer threads than the domain has by itself.
     #[error(
         "cannot limit '{domain}' to {limit} threads: with {vcpus} vCPUs it needs at least {least}"
@@ -265,6 +271,23 @@ impl Drop for Confinement {
     }
 }
 
+/// Holds a domain that runs, in the cgroup at `path`, to the limits of its definition and to no others.
+pub(crate) fn relimit(domain: &Domain, path: Option<&Path>) -> Result<(), ConfinementError> {
+    check(domain)?;
+    let Some(path) = path else {
+        return match domain.limits.any() {
+            true => Err(ConfinementError::NoCgroup(domain.name.clone())),
+            false => Ok(()),
+        };
+    };
+    let limits = limits(domain.limits);
+    let relimited = Hierarchy::above(path)
+        .map_or(Ok(()), |hierarchy| hierarchy.widen(&limits))
+        .and_then(|()| DomainCgroup::adopt(path.to_owned()))
+        .and_then(|cgroup| cgroup.replace(&limits));
+    relimited.map_err(|error| refused(domain.name.clone(), error))
+}
+
 fn refused(domain: DomainName, error: CgroupError) -> ConfinementError {
     ConfinementError::Host {
         domain,
@@ -357,7 +380,7 @@ fn remedy(error: &CgroupError) -> Option<&'static str> {
 #[cfg(test)]
 mod tests {
     use reeve_ipc::model::{
-        BootSource, DomainUuid, Labels, LifecycleAction, Platform, PluggableMemory, Vcpus,
+        BootSource, DomainUuid, Labels, LifecycleAction, Platform, PluggableMemory, Tuning, Vcpus,
     };
     use reeve_ipc::spec::{CpuSwitches, MachineType};
 
@@ -391,6 +414,7 @@ mod tests {
             vcpus,
             max_vcpus: vcpus,
             platform: Platform::default(),
+            tuning: Tuning::default(),
             cpu: CpuSwitches::default(),
             memory: MemorySize::mebibytes(64),
             boot: BootSource::BuiltIn {

@@ -42,6 +42,22 @@ pub enum VcpuError {
         /// What there is.
         online: String,
     },
+    /// A definition binds the worker's other threads to what is not there.
+    #[error("the worker is bound to CPU {cpu}, which this host does not have (it has {online})")]
+    NoSuchEmulatorCpu {
+        /// The first CPU that is missing.
+        cpu: u32,
+        /// What there is.
+        online: String,
+    },
+    /// The kernel refused to bind those.
+    #[error("cannot bind the worker to CPUs {cpus}: {}", super::reason(*.errno))]
+    BindEmulator {
+        /// Where they were to run.
+        cpus: CpuSet,
+        /// Why.
+        errno: Errno,
+    },
     /// The worker lacks threads.
     #[error("the worker has {found} of {wanted} vCPU threads")]
     Threads {
@@ -67,29 +83,43 @@ pub enum VcpuError {
 
 /// Whether anything is to be done for `domain` between launch and resume.
 pub(crate) fn need_placing(domain: &Domain) -> bool {
-    !domain.pinning.is_empty() || domain.limits.vcpu_percent.is_some()
+    !domain.pinning.is_empty()
+        || domain.limits.vcpu_percent.is_some()
+        || domain.tuning.emulator_cpus.is_some()
 }
 
 /// Refuses a binding to a CPU that the host does not have.
 pub(crate) fn check(domain: &Domain) -> Result<(), VcpuError> {
-    if domain.pinning.is_empty() {
+    let emulator = domain.tuning.emulator_cpus.as_ref();
+    if domain.pinning.is_empty() && emulator.is_none() {
         return Ok(());
     }
     // Without /sys the kernel's own answer has to do.
     let online = fs::read_to_string(ONLINE).unwrap_or_default();
     match online.trim().parse::<CpuSet>() {
-        Ok(online) => check_against(&domain.pinning, &online),
+        Ok(online) => {
+            let missing = emulator.and_then(|cpus| missing(cpus, &online));
+            match missing {
+                Some(cpu) => Err(VcpuError::NoSuchEmulatorCpu {
+                    cpu,
+                    online: online.to_string(),
+                }),
+                None => check_against(&domain.pinning, &online),
+            }
+        }
         Err(_) => Ok(()),
     }
 }
 
+/// The first CPU of a set that is not there.
+fn missing(cpus: &CpuSet, online: &CpuSet) -> Option<u32> {
+    cpus.iter()
+        .find(|cpu| !online.iter().any(|present| present == *cpu))
+}
+
 fn check_against(pinning: &[VcpuPin], online: &CpuSet) -> Result<(), VcpuError> {
     for pin in pinning {
-        let missing = pin
-            .cpus
-            .iter()
-            .find(|cpu| !online.iter().any(|present| present == *cpu));
-        if let Some(cpu) = missing {
+        if let Some(cpu) = missing(&pin.cpus, online) {
             return Err(VcpuError::NoSuchCpu {
                 vcpu: pin.vcpu,
                 cpu,
@@ -109,7 +139,8 @@ pub(crate) async fn place(
 ) -> Result<(), VcpuError> {
     let wanted = domain.vcpus.count();
     let threads = wait_for(pid, wanted).await?;
-    put(domain, &threads, cgroup)
+    put(domain, &threads, cgroup)?;
+    put_others(domain, pid)
 }
 
 /// As [`place`], of a machine that runs: those that are there now, some of which have just come.
@@ -124,11 +155,74 @@ pub(crate) fn place_present(
     Ok(())
 }
 
+/// As [`place`], of a machine that runs and may have been bound otherwise before: what is not bound any more may
+/// run anywhere.
+pub(crate) fn place_anew(
+    domain: &Domain,
+    pid: u32,
+    cgroup: Option<&Path>,
+) -> Result<(), VcpuError> {
+    let threads = find(pid);
+    for thread in threads.values().copied().chain(others(pid)) {
+        // One that has ended, or is the kernel's own, is where it is.
+        let _ = sched_setaffinity(Some(thread), &anywhere());
+    }
+    put(domain, &threads, cgroup)?;
+    put_others(domain, pid)
+}
+
+/// Binds all threads of a worker but the vCPUs.
+fn put_others(domain: &Domain, pid: u32) -> Result<(), VcpuError> {
+    let Some(cpus) = &domain.tuning.emulator_cpus else {
+        return Ok(());
+    };
+    let bind = |errno| VcpuError::BindEmulator {
+        cpus: cpus.clone(),
+        errno,
+    };
+    let set = kernel_set(cpus).ok_or_else(|| bind(Errno::RANGE))?;
+    for thread in others(pid) {
+        match sched_setaffinity(Some(thread), &set) {
+            // It has ended, or is one of the kernel's own, as io_uring makes them, which binds them itself.
+            Ok(()) | Err(Errno::SRCH) => {}
+            Err(Errno::INVAL) if thread.as_raw_nonzero().get().unsigned_abs() != pid => {}
+            Err(errno) => return Err(bind(errno)),
+        }
+    }
+    Ok(())
+}
+
+/// Every CPU that the kernel can be told of.
+fn anywhere() -> rustix::thread::CpuSet {
+    let mut set = rustix::thread::CpuSet::new();
+    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
+    set
+}
+
+fn kernel_set(cpus: &CpuSet) -> Option<rustix::thread::CpuSet> {
+    let mut set = rustix::thread::CpuSet::new();
+    for cpu in cpus.iter() {
+        let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
+        if cpu >= rustix::thread::CpuSet::MAX_CPU {
+            return None;
+        }
+        set.set(cpu);
+    }
+    Some(set)
+}
+
 fn put(
     domain: &Domain,
     threads: &BTreeMap<u32, Pid>,
     cgroup: Option<&Path>,
 ) -> Result<(), VcpuError> {
+    if domain.tuning.emulator_cpus.is_some() {
+        // One that came later was born where the worker is.
+        let is_bound = |vcpu: &u32| domain.pinning.iter().any(|pin| pin.vcpu == *vcpu);
+        for (_, thread) in threads.iter().filter(|(vcpu, _)| !is_bound(vcpu)) {
+            let _ = sched_setaffinity(Some(*thread), &anywhere());
+        }
+    }
     for pin in &domain.pinning {
         let bind = |errno| VcpuError::Bind {
             vcpu: pin.vcpu,
@@ -139,14 +233,7 @@ fn put(
         let Some(thread) = threads.get(&pin.vcpu).copied() else {
             continue;
         };
-        let mut set = rustix::thread::CpuSet::new();
-        for cpu in pin.cpus.iter() {
-            let cpu = usize::try_from(cpu).unwrap_or(usize::MAX);
-            if cpu >= rustix::thread::CpuSet::MAX_CPU {
-                return Err(bind(Errno::RANGE));
-            }
-            set.set(cpu);
-        }
+        let set = kernel_set(&pin.cpus).ok_or_else(|| bind(Errno::RANGE))?;
         sched_setaffinity(Some(thread), &set).map_err(bind)?;
     }
     if let (Some(_), Some(cgroup)) = (domain.limits.vcpu_percent, cgroup) {
@@ -230,18 +317,28 @@ async fn wait_for(pid: u32, wanted: u32) -> Result<BTreeMap<u32, Pid>, VcpuError
 
 /// The vCPU threads of a process, by the vCPU's number.
 fn find(pid: u32) -> BTreeMap<u32, Pid> {
-    let entries = fs::read_dir(format!("/proc/{pid}/task"));
-    entries
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| {
-            let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
-            let name = fs::read_to_string(entry.path().join("comm")).ok()?;
-            let vcpu = name.trim_end().strip_prefix("vcpu")?.parse().ok()?;
-            Some((vcpu, Pid::from_raw(thread)?))
-        })
+    let threads = threads(pid);
+    threads
+        .filter_map(|(vcpu, thread)| Some((vcpu?, thread)))
         .collect()
+}
+
+/// Its other threads.
+fn others(pid: u32) -> Vec<Pid> {
+    let others = threads(pid).filter(|(vcpu, _)| vcpu.is_none());
+    others.map(|(_, thread)| thread).collect()
+}
+
+/// All threads of a process, each with the number of its vCPU, if it is one's.
+fn threads(pid: u32) -> impl Iterator<Item = (Option<u32>, Pid)> {
+    let entries = fs::read_dir(format!("/proc/{pid}/task"));
+    entries.into_iter().flatten().flatten().filter_map(|entry| {
+        let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
+        let name = fs::read_to_string(entry.path().join("comm")).ok()?;
+        let vcpu = name.trim_end().strip_prefix("vcpu");
+        let vcpu = vcpu.and_then(|number| number.parse().ok());
+        Some((vcpu, Pid::from_raw(thread)?))
+    })
 }
 
 #[cfg(test)]

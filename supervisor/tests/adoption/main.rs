@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -150,6 +150,7 @@ fn domain(command_line: &str) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

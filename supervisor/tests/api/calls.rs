@@ -4,13 +4,14 @@
 use reeve_ipc::api::Access;
 use reeve_ipc::api::call::{
     Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate,
-    DomainDefinitionGet, DomainDestroy, DomainDeviceAttach, DomainDeviceDetach,
-    DomainDeviceStatsGet, DomainDeviceUpdate, DomainFiguresList, DomainGet, DomainLabelSet,
-    DomainList, DomainLog, DomainMediumChange, DomainMemorySet, DomainPause, DomainReboot,
-    DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStatsGet, DomainUndefine,
-    DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe,
-    HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, LabelChange,
-    LogFilterSet, LogKind, Operation, StartOptions, SupervisorInfoGet,
+    DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy, DomainDeviceAttach,
+    DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate, DomainFiguresList, DomainGet,
+    DomainLabelSet, DomainList, DomainLog, DomainMaxMemorySet, DomainMediumChange, DomainMemorySet,
+    DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
+    DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet,
+    EventsSubscribe, EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostFreePagesGet,
+    HostInfoGet, HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, Operation, StartOptions,
+    SupervisorInfoGet, TuningChange,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 
@@ -62,7 +63,10 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainMemorySet
         | O::DomainUpgrade
         | O::DomainVcpusSet
-        | O::DomainMediumChange => Access::ReadWrite,
+        | O::DomainMediumChange
+        | O::DomainCurrentMemorySet
+        | O::DomainMaxMemorySet
+        | O::DomainTune => Access::ReadWrite,
     }
 }
 
@@ -183,6 +187,25 @@ pub fn sample(operation: Operation) -> CallBody {
         .into_body(),
         O::EventsSubscribe => EventsSubscribe { after: None }.into_body(),
         O::EventsUnsubscribe => EventsUnsubscribe {}.into_body(),
+        O::DomainCurrentMemorySet => DomainCurrentMemorySet {
+            domain: domain_(),
+            memory: MemorySize::mebibytes(16),
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
+        O::DomainMaxMemorySet => DomainMaxMemorySet {
+            domain: domain_(),
+            memory: MemorySize::mebibytes(64),
+        }
+        .into_body(),
+        O::DomainTune => DomainTune {
+            domain: domain_(),
+            changes: vec![TuningChange::CpuWeight(Some(200))],
+            live: false,
+            persistent: true,
+        }
+        .into_body(),
         O::HostInfoGet => HostInfoGet {}.into_body(),
         O::HostCpuList => HostCpuList { after: None }.into_body(),
         O::HostCpuStatsGet => HostCpuStatsGet { first: 0, count: 1 }.into_body(),

@@ -14,7 +14,7 @@ use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, ApiVersion, SOCKET_NAME};
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Vcpus,
+    ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{codec, local, scm};
@@ -282,6 +282,7 @@ pub fn domain(name: &str) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(32),
         boot: BootSource::BuiltIn {

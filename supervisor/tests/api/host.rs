@@ -3,13 +3,14 @@
 use std::fs;
 
 use reeve_ipc::api::call::{
-    DomainDestroy, DomainFiguresList, DomainRef, HostCpuList, HostCpuStatsGet, HostFreePagesGet,
-    HostInfoGet, HostMemoryStatsGet,
+    DomainCurrentMemorySet, DomainDefine, DomainDefinitionGet, DomainDestroy, DomainFiguresList,
+    DomainMaxMemorySet, DomainRef, DomainTune, HostCpuList, HostCpuStatsGet, HostFreePagesGet,
+    HostInfoGet, HostMemoryStatsGet, TuningChange,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf};
 use reeve_ipc::api::host::HostDriver;
-use reeve_ipc::model::{Device, Rng};
+use reeve_ipc::model::{Balloon, Device, MemorySize, Rng};
 use reeve_ipc::spec::{MAX_VCPUS, MachineType};
 
 use super::harness::{Instance, code, define, domain, named, start};
@@ -140,7 +141,7 @@ fn devices_are_named_whether_a_domain_runs_or_not_and_have_figures_where_it_does
     let definition = Box::new(domain);
     let only_new = false;
     client
-        .call(reeve_ipc::api::call::DomainDefine {
+        .call(DomainDefine {
             definition,
             only_new,
         })
@@ -161,6 +162,102 @@ fn devices_are_named_whether_a_domain_runs_or_not_and_have_figures_where_it_does
             domain: named("web"),
         })
         .unwrap();
+}
+
+#[test]
+fn a_domain_is_tuned_in_what_runs_and_in_what_is_kept() {
+    let instance = Instance::start("");
+    let mut client = instance.connect();
+    client.call(define("web")).unwrap();
+    client.call(start("web", false)).unwrap();
+    let mut tune = |change: TuningChange, live, persistent| {
+        client.call(DomainTune {
+            domain: named("web"),
+            changes: vec![change],
+            live,
+            persistent,
+        })
+    };
+    let weight = |weight| TuningChange::CpuWeight(weight);
+    tune(weight(Some(200)), true, false).unwrap();
+    tune(
+        TuningChange::EmulatorCpus(Some("0".parse().unwrap())),
+        false,
+        true,
+    )
+    .unwrap();
+    let error = tune(weight(Some(0)), true, true).unwrap_err();
+    assert_eq!(code(&error), Some(ApiErrorCode::InvalidArgument));
+    let error = tune(weight(None), false, false).unwrap_err();
+    assert_eq!(code(&error), Some(ApiErrorCode::InvalidArgument));
+    let mut definition = |persistent| {
+        let domain = named("web");
+        let call = DomainDefinitionGet { domain, persistent };
+        client.call(call).unwrap().domain
+    };
+    let (live, kept) = (definition(false), definition(true));
+    assert_eq!(
+        (live.limits.cpu_weight, kept.limits.cpu_weight),
+        (Some(200), None)
+    );
+    assert_eq!(kept.tuning.emulator_cpus.unwrap().to_string(), "0");
+    assert!(live.tuning.emulator_cpus.is_none());
+}
+
+#[test]
+fn what_a_domain_is_held_to_outlives_the_supervisor() {
+    let mut instance = Instance::start("");
+    let mut client = instance.connect();
+    let mut definition = domain("web");
+    definition
+        .devices
+        .add(Device::Balloon(Balloon::default()))
+        .unwrap();
+    let definition = Box::new(definition);
+    let only_new = false;
+    client
+        .call(DomainDefine {
+            definition,
+            only_new,
+        })
+        .unwrap();
+    client
+        .call(DomainCurrentMemorySet {
+            domain: named("web"),
+            memory: MemorySize::mebibytes(16),
+            live: false,
+            persistent: true,
+        })
+        .unwrap();
+    let changes = vec![
+        TuningChange::EmulatorCpus(Some("0".parse().unwrap())),
+        TuningChange::CpuPercent(Some(150)),
+    ];
+    client
+        .call(DomainTune {
+            domain: named("web"),
+            changes,
+            live: false,
+            persistent: true,
+        })
+        .unwrap();
+    let memory = MemorySize::mebibytes(64);
+    let max = DomainMaxMemorySet {
+        domain: named("web"),
+        memory,
+    };
+    client.call(max).unwrap();
+    instance.crash();
+    let mut client = instance.connect();
+    let get = DomainDefinitionGet {
+        domain: named("web"),
+        persistent: true,
+    };
+    let kept = client.call(get).unwrap().domain;
+    assert_eq!(kept.memory, memory);
+    assert_eq!(kept.tuning.current_memory, Some(MemorySize::mebibytes(16)));
+    assert_eq!(kept.tuning.emulator_cpus.unwrap().to_string(), "0");
+    assert_eq!(kept.limits.cpu_percent, Some(150));
 }
 
 #[test]

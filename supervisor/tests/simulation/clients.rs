@@ -9,7 +9,7 @@ use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     BootSource, Device, DeviceName, Devices, Disk, DiskTarget, Domain, DomainName, DomainUuid,
     Labels, LifecycleAction, MemorySize, OnCrash, OnPowerOff, OnReboot, Platform, ResourceLimits,
-    Vcpus,
+    Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, DiskThrottle, MachineType, Rate, Rates};
 use reeved::domain::actor::{Request, SessionId};
@@ -291,6 +291,7 @@ fn domain(random: &mut Random, registry: &Registry) -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {

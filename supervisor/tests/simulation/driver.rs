@@ -454,6 +454,9 @@ impl Instance for SimInstance {
                 DeviceCall::Update { slot, .. } | DeviceCall::Medium { slot, .. } => {
                     DeviceAsk::Update(slot)
                 }
+                DeviceCall::Tune { .. } => {
+                    return Err(CallFailure::Refused("it is held to nothing".to_owned()));
+                }
                 DeviceCall::Vcpus { .. } => {
                     return Err(CallFailure::Refused("it has its vCPUs for good".to_owned()));
                 }

@@ -4,7 +4,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::event::Cursor;
 use crate::api::view::DomainSummary;
-use crate::model::{DomainName, DomainUuid, MetadataElement};
+use crate::model::{CpuSet, DomainName, DomainUuid, MemorySize, MetadataElement};
 
 /// Names a domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -59,6 +59,33 @@ pub enum LabelChange {
         /// The namespace's URI.
         uri: String,
     },
+}
+
+/// The most changes of one [`DomainTune`](super::DomainTune).
+pub const MAX_TUNING_CHANGES: usize = 64;
+
+/// A change of where a domain runs or of what it may use. `None` stands for no bound.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum TuningChange {
+    /// Where a vCPU may run.
+    VcpuCpus {
+        /// Which, from 0.
+        vcpu: u32,
+        /// There.
+        cpus: Option<CpuSet>,
+    },
+    /// Where all threads of the worker but the vCPUs may run.
+    EmulatorCpus(Option<CpuSet>),
+    /// The most memory of the host, as [`ResourceLimits::memory`](crate::model::ResourceLimits::memory).
+    MemoryLimit(Option<MemorySize>),
+    /// The most CPU time of all, as [`ResourceLimits::cpu_percent`](crate::model::ResourceLimits::cpu_percent).
+    CpuPercent(Option<u32>),
+    /// The most CPU time of the vCPUs, as
+    /// [`ResourceLimits::vcpu_percent`](crate::model::ResourceLimits::vcpu_percent).
+    VcpuPercent(Option<u32>),
+    /// The share of contended CPU time, as
+    /// [`ResourceLimits::cpu_weight`](crate::model::ResourceLimits::cpu_weight).
+    CpuWeight(Option<u16>),
 }
 
 /// Where a console's stream begins.

@@ -28,7 +28,7 @@ use crate::api::{Access, ApiVersion};
 use crate::model::{
     BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
     Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash, OnPowerOff,
-    OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
+    OnReboot, Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
 use crate::tests::arbitrary::watchdog_action;
@@ -113,10 +113,7 @@ fn limits() -> impl Strategy<Value = ResourceLimits> {
 }
 
 fn pin() -> impl Strategy<Value = VcpuPin> {
-    let range = (0..MAX_HOST_CPUS, 0..MAX_HOST_CPUS).prop_map(|(a, b)| (a.min(b), a.max(b)));
-    let cpus = proptest::collection::vec(range, 1..5);
-    let cpus = cpus.prop_map(|ranges| CpuSet::try_from(ranges).unwrap());
-    (any::<u32>(), cpus).prop_map(|(vcpu, cpus)| VcpuPin { vcpu, cpus })
+    (any::<u32>(), cpu_set()).prop_map(|(vcpu, cpus)| VcpuPin { vcpu, cpus })
 }
 
 fn metadata() -> impl Strategy<Value = MetadataElement> {
@@ -148,7 +145,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         limits(),
         proptest::collection::vec(pin(), 0..3),
         labels(),
-        platform(),
+        (platform(), tuning()),
     );
     (identity, machine, rest).prop_map(|(identity, machine, rest)| Domain {
         name: identity.0,
@@ -169,7 +166,21 @@ fn domain() -> impl Strategy<Value = Domain> {
         pinning: rest.2,
         labels: rest.3,
         max_vcpus: Vcpus::try_from(machine.0.1).unwrap(),
-        platform: rest.4,
+        platform: rest.4.0,
+        tuning: rest.4.1,
+    })
+}
+
+fn cpu_set() -> impl Strategy<Value = CpuSet> {
+    let range = (0..MAX_HOST_CPUS, 0..MAX_HOST_CPUS).prop_map(|(a, b)| (a.min(b), a.max(b)));
+    let ranges = proptest::collection::vec(range, 1..5);
+    ranges.prop_map(|ranges| CpuSet::try_from(ranges).unwrap())
+}
+
+fn tuning() -> impl Strategy<Value = Tuning> {
+    (option::of(size()), option::of(cpu_set())).prop_map(|(current_memory, emulator_cpus)| Tuning {
+        current_memory,
+        emulator_cpus,
     })
 }
 

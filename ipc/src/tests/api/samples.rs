@@ -14,8 +14,8 @@ use crate::api::call::{
     LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
 use crate::api::call::{
-    DomainFiguresList, HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet,
-    HostMemoryStatsGet,
+    DomainCurrentMemorySet, DomainFiguresList, DomainMaxMemorySet, DomainTune, HostCpuList,
+    HostCpuStatsGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, TuningChange,
 };
 use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
@@ -23,7 +23,7 @@ use crate::api::message::{CallId, FromClient};
 use crate::model::{
     BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot,
     Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff,
-    OnReboot, Platform, ResourceLimits, VcpuPin, Vcpus,
+    OnReboot, Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, DiskFormat, MachineType};
 use crate::tests::plug_samples::changes;
@@ -93,6 +93,10 @@ pub(super) fn domain() -> Domain {
             generation_id: GenerationId::Fixed(Uuid::from_u128(5)),
             panic_port: true,
         },
+        tuning: Tuning {
+            current_memory: Some(MemorySize::mebibytes(96)),
+            emulator_cpus: Some("5,7".parse().unwrap()),
+        },
     }
 }
 
@@ -116,6 +120,7 @@ pub(super) fn bare_domain() -> Domain {
         pinning: Vec::new(),
         labels: Labels::default(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         ..domain()
     }
 }
@@ -264,6 +269,41 @@ fn host_calls() -> Vec<(&'static str, FromClient)> {
             let groups = groups(false, true, true);
             call(DomainFiguresList { of, groups })
         }),
+        ("set the current memory", {
+            call(DomainCurrentMemorySet {
+                domain: web(),
+                memory: MemorySize::mebibytes(64),
+                live: true,
+                persistent: false,
+            })
+        }),
+        ("set the most memory", {
+            let (domain, memory) = (web(), MemorySize::mebibytes(512));
+            call(DomainMaxMemorySet { domain, memory })
+        }),
+        ("tune", {
+            call(DomainTune {
+                domain: web(),
+                changes: tuning_changes(),
+                live: false,
+                persistent: true,
+            })
+        }),
+    ]
+}
+
+/// One of each.
+pub(super) fn tuning_changes() -> Vec<TuningChange> {
+    vec![
+        TuningChange::VcpuCpus {
+            vcpu: 3,
+            cpus: Some("0-1".parse().unwrap()),
+        },
+        TuningChange::EmulatorCpus(None),
+        TuningChange::MemoryLimit(Some(MemorySize::mebibytes(300))),
+        TuningChange::CpuPercent(Some(150)),
+        TuningChange::VcpuPercent(None),
+        TuningChange::CpuWeight(Some(200)),
     ]
 }
 

@@ -64,7 +64,7 @@ pub(super) const STATES: [DomainState; 17] = [
 ];
 
 /// Every job.
-pub(super) const JOBS: [JobKind; 16] = [
+pub(super) const JOBS: [JobKind; 17] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -81,6 +81,7 @@ pub(super) const JOBS: [JobKind; 16] = [
     JobKind::Update,
     JobKind::Upgrade,
     JobKind::SetVcpus,
+    JobKind::Tune,
 ];
 
 /// Everything known.
@@ -311,6 +312,11 @@ fn answers() -> Vec<(&'static str, ToClient)> {
             }]))
         }),
         ("figures", reply(Answer::DomainFiguresList(figures_page()))),
+        ("current memory set", {
+            reply(Answer::DomainCurrentMemorySet(()))
+        }),
+        ("most memory set", reply(Answer::DomainMaxMemorySet(()))),
+        ("tuned", reply(Answer::DomainTune(()))),
     ]
 }
 

@@ -9,7 +9,7 @@ use clap::{ArgAction, Args, CommandFactory as _, Parser, Subcommand};
 use clap_complete::Shell;
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels,
-    LifecycleAction, MemorySize, Platform, PluggableMemory, ResourceLimits, Vcpus,
+    LifecycleAction, MemorySize, Platform, PluggableMemory, ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_ipc::{BuildId, PROTOCOL};
@@ -336,6 +336,7 @@ impl GuestArgs {
                 generation_id: self.generation_id,
                 panic_port: self.panic_port,
             },
+            tuning: Tuning::default(),
         }
     }
 }

@@ -115,7 +115,8 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         | Request::Detach { .. }
         | Request::Update { .. }
         | Request::ChangeMedium { .. }
-        | Request::SetMemory(_)
+        | Request::SetMemory { .. }
+        | Request::Tune { .. }
         | Request::SetVcpus { .. }
             if standing.starting && request.reach().is_some_and(|(live, _)| live) =>
         {
@@ -133,9 +134,11 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         }
         Request::Attach { .. } => Ok(Job(JobKind::Attach)),
         Request::Detach { .. } => Ok(Job(JobKind::Detach)),
-        Request::Update { .. } | Request::ChangeMedium { .. } | Request::SetMemory(_) => {
+        Request::Update { .. } | Request::ChangeMedium { .. } | Request::SetMemory { .. } => {
             Ok(Job(JobKind::Update))
         }
+        Request::SetMaxMemory(_) => Ok(Job(JobKind::Define)),
+        Request::Tune { .. } => Ok(Job(JobKind::Tune)),
         Request::Upgrade if standing.starting => {
             wrong("its worker has not answered since it was found")
         }

@@ -17,10 +17,8 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{
-    Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, Medium, MemorySize,
-};
-use reeve_ipc::spec::{MIN_MEMORY_BYTES, PciSlot};
+use reeve_ipc::model::{Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, Medium};
+use reeve_ipc::spec::PciSlot;
 
 use super::message::{Effect, Timer};
 use super::planted::{self, Bug};
@@ -28,10 +26,10 @@ use super::steps::Step;
 use super::{DETACH_CHECKED_MS, DETACH_MS, DomainActor};
 use crate::domain::driver::{CallFailure, DeviceCall, GuestMemory};
 
-type Steps = Result<(Vec<Step>, Vec<EventKind>), ApiError>;
+pub(super) type Steps = Result<(Vec<Step>, Vec<EventKind>), ApiError>;
 
 /// The kept definition has changed; what happens to the machine is told as it happens.
-const REDEFINED: EventKind = EventKind::Defined { changed: true };
+pub(super) const REDEFINED: EventKind = EventKind::Defined { changed: true };
 
 impl DomainActor {
     pub(super) fn attach_steps(&self, device: &Device, live: bool, persistent: bool) -> Steps {
@@ -233,45 +231,6 @@ impl DomainActor {
         Ok((steps, events))
     }
 
-    pub(super) fn memory_steps(&self, memory: MemorySize) -> Steps {
-        let definition = &self.running()?.record.definition;
-        let (start, most) = (definition.memory, definition.max_memory());
-        if !(MIN_MEMORY_BYTES..=most.bytes()).contains(&memory.bytes()) {
-            let least = MemorySize(MIN_MEMORY_BYTES);
-            let why = format!("its guest can be left {least} to {most} of memory, not {memory}");
-            return Err(self.error(ApiErrorCode::InvalidArgument, why));
-        }
-        let plugged = memory.bytes().saturating_sub(start.bytes());
-        let lent = start.bytes().saturating_sub(memory.bytes());
-        let mut steps = Vec::new();
-        if let Some(pluggable) = definition.pluggable() {
-            let block = MemorySize(pluggable.block_bytes);
-            if plugged % block.bytes() != 0 {
-                let why = format!(
-                    "memory beyond the {start} that it starts with comes in blocks of {block}, and \
-                     {memory} is no whole number of them"
-                );
-                return Err(self.error(ApiErrorCode::InvalidArgument, why));
-            }
-            let change = DeviceChange::MemoryRequest { bytes: plugged };
-            let device = definition.devices.find(&DeviceName::Memory);
-            steps.extend(device.map(|(slot, _)| DeviceCall::Update { slot, change }));
-        }
-        match definition.devices.find(&DeviceName::Balloon) {
-            Some((slot, _)) => {
-                let change = DeviceChange::BalloonTarget { bytes: lent };
-                steps.push(DeviceCall::Update { slot, change });
-            }
-            None if lent > 0 || steps.is_empty() => {
-                let why =
-                    "it has no balloon, which takes memory from a guest; 'reeve attach --balloon'";
-                return Err(self.error(ApiErrorCode::NoDevice, why));
-            }
-            None => {}
-        }
-        Ok((steps.into_iter().map(Step::Device).collect(), Vec::new()))
-    }
-
     /// What takes back what the worker is asked in `steps`, for where the record cannot be written then.
     pub(super) fn undo_of(&self, steps: &[Step]) -> Option<DeviceCall> {
         let devices = &self.live()?.record.definition.devices;
@@ -290,6 +249,10 @@ impl DomainActor {
             Step::Device(DeviceCall::Medium { slot, .. }) => Some(DeviceCall::Medium {
                 domain: Box::new(self.live()?.record.definition.clone()),
                 slot: *slot,
+            }),
+            Step::Device(DeviceCall::Tune { domain, before }) => Some(DeviceCall::Tune {
+                domain: before.clone(),
+                before: domain.clone(),
             }),
             Step::Device(DeviceCall::Vcpus { domain, .. }) => Some(DeviceCall::Vcpus {
                 domain: domain.clone(),
@@ -325,7 +288,10 @@ impl DomainActor {
                 }
                 self.step_done();
             }
-            (DeviceCall::Update { .. } | DeviceCall::Medium { .. }, Ok(())) => self.step_done(),
+            (
+                DeviceCall::Update { .. } | DeviceCall::Medium { .. } | DeviceCall::Tune { .. },
+                Ok(()),
+            ) => self.step_done(),
             (DeviceCall::Vcpus { count, .. }, Ok(())) => self.vcpus_asked(*count),
             (_, Err(failure)) => {
                 let error = self.call_failed(&failure);

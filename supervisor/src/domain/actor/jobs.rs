@@ -200,7 +200,11 @@ impl DomainActor {
                 let undo = job.undo.clone();
                 let changed = matches!(
                     undo,
-                    Some(DeviceCall::Update { .. } | DeviceCall::Medium { .. })
+                    Some(
+                        DeviceCall::Update { .. }
+                            | DeviceCall::Medium { .. }
+                            | DeviceCall::Tune { .. }
+                    )
                 );
                 // Nobody waits for the answer. That a device is gone is a notice.
                 let undo = undo.map(|undo| Effect::Device(0, id, undo));
@@ -209,7 +213,10 @@ impl DomainActor {
             }
             // Where the worker did not answer in time it may have done it, or do it yet.
             Step::Device(
-                DeviceCall::Attach { .. } | DeviceCall::Update { .. } | DeviceCall::Medium { .. },
+                DeviceCall::Attach { .. }
+                | DeviceCall::Update { .. }
+                | DeviceCall::Medium { .. }
+                | DeviceCall::Tune { .. },
             ) => error.code != ApiErrorCode::Timeout,
             Step::WriteRecord(_) => true,
             // A button that was not pressed in time may be pressed yet.

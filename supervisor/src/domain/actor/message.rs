@@ -1,6 +1,6 @@
 //! What an actor is told, and what it wants done.
 
-use reeve_ipc::api::call::{LabelChange, StartOptions};
+use reeve_ipc::api::call::{LabelChange, StartOptions, TuningChange};
 use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
@@ -110,8 +110,26 @@ pub enum Request {
     },
     /// Have a fresh worker take the machine over.
     Upgrade,
-    /// Leave so much of its memory to the guest, by its balloon.
-    SetMemory(MemorySize),
+    /// Leave so much of its memory to the guest, by its balloon and its memory device.
+    SetMemory {
+        /// How much.
+        memory: MemorySize,
+        /// The running machine's.
+        live: bool,
+        /// The kept definition's.
+        persistent: bool,
+    },
+    /// Let the kept definition have so much memory at most.
+    SetMaxMemory(MemorySize),
+    /// Change where it runs and what it may use.
+    Tune {
+        /// The changes, in their order.
+        changes: Vec<TuningChange>,
+        /// The running machine's.
+        live: bool,
+        /// The kept definition's.
+        persistent: bool,
+    },
     /// Give it so many vCPUs.
     SetVcpus {
         /// How many.
@@ -142,10 +160,16 @@ impl Request {
             | Self::ChangeMedium {
                 live, persistent, ..
             }
+            | Self::SetMemory {
+                live, persistent, ..
+            }
+            | Self::Tune {
+                live, persistent, ..
+            }
             | Self::SetVcpus {
                 live, persistent, ..
             } => Some((*live, *persistent)),
-            Self::SetMemory(_) => Some((true, false)),
+            Self::SetMaxMemory(_) => Some((false, true)),
             _ => None,
         }
     }

@@ -35,6 +35,7 @@ pub mod planted;
 mod reconcile;
 mod standing;
 mod steps;
+mod tuning;
 mod vcpus;
 mod view;
 

@@ -167,6 +167,7 @@ impl DomainActor {
                         other => live.set_phase(other),
                     }
                 }
+                self.ask_memory_at_start();
                 self.job_succeeded();
             }
             (Err(failure), killed) => {

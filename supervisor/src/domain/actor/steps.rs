@@ -109,7 +109,17 @@ impl DomainActor {
                 live,
                 persistent,
             } => self.medium_steps(&device, medium.map(|medium| *medium), live, persistent),
-            Request::SetMemory(memory) => self.memory_steps(memory),
+            Request::SetMemory {
+                memory,
+                live,
+                persistent,
+            } => self.memory_steps(memory, live, persistent),
+            Request::SetMaxMemory(memory) => self.max_memory_steps(memory),
+            Request::Tune {
+                changes,
+                live,
+                persistent,
+            } => self.tune_steps(&changes, live, persistent),
             Request::Upgrade => Ok((vec![Step::HandOver], Vec::new())),
             Request::SetVcpus {
                 vcpus,

@@ -8,6 +8,7 @@ mod platform;
 mod ports;
 mod sequences;
 mod shutdown;
+mod tuning;
 mod vcpus;
 
 use std::sync::Arc;
@@ -19,7 +20,7 @@ use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, Sh
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Balloon, BootSource, DeviceName, Devices, Disk, Domain, DomainUuid, Labels, LifecycleAction,
-    MemorySize, Platform, ResourceLimits, Vcpus,
+    MemorySize, Platform, ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::{CpuSwitches, MachineType};
@@ -54,7 +55,7 @@ const STATES: [DomainState; 17] = [
     DomainState::Panicked,
 ];
 
-const JOBS: [JobKind; 15] = [
+const JOBS: [JobKind; 16] = [
     JobKind::Define,
     JobKind::Start,
     JobKind::Shutdown,
@@ -70,6 +71,7 @@ const JOBS: [JobKind; 15] = [
     JobKind::Detach,
     JobKind::Update,
     JobKind::SetVcpus,
+    JobKind::Tune,
 ];
 
 fn domain() -> Domain {
@@ -80,6 +82,7 @@ fn domain() -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(4).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot: BootSource::BuiltIn {
@@ -152,10 +155,18 @@ fn requests() -> [Request; 25] {
             live: true,
             persistent: false,
         },
-        Request::SetMemory(MemorySize::mebibytes(32)),
+        set_memory(32),
         vcpus::set(2, true, false),
         vcpus::set(2, false, true),
     ]
+}
+
+fn set_memory(mebibytes: u32) -> Request {
+    Request::SetMemory {
+        memory: MemorySize::mebibytes(mebibytes),
+        live: true,
+        persistent: false,
+    }
 }
 
 const HOST_ENDS: Request = Request::Shutdown {

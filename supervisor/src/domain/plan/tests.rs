@@ -6,7 +6,7 @@ use std::path::Path;
 
 use reeve_ipc::model::{
     BootSource, DomainUuid, KernelBoot, Labels, LifecycleAction, OnCrash, OnPowerOff, OnReboot,
-    Platform, ResourceLimits, Vcpus,
+    Platform, ResourceLimits, Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, EndAction, MachineType, ResetAction};
 use rustix::fs::{FileType, SealFlags};
@@ -24,6 +24,7 @@ fn domain(boot: BootSource) -> Domain {
         vcpus: Vcpus::try_from(2).unwrap(),
         max_vcpus: Vcpus::try_from(2).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(64),
         boot,

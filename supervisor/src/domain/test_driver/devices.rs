@@ -86,6 +86,7 @@ impl TestDevices {
                 DeviceFigures::Disk(_) => Ok(()),
                 _ => Err(refused("it is no disk".to_owned())),
             },
+            DeviceCall::Tune { .. } => Ok(()),
             DeviceCall::Vcpus { .. } => Err(refused("vCPUs are no devices".to_owned())),
         }
     }

@@ -7,7 +7,7 @@ use std::sync::Mutex;
 
 use reeve_ipc::model::{
     BootSource, Devices, DomainUuid, Labels, LifecycleAction, MemorySize, Platform, ResourceLimits,
-    Vcpus,
+    Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 
@@ -31,6 +31,7 @@ fn domain() -> Domain {
         vcpus: Vcpus::try_from(1).unwrap(),
         max_vcpus: Vcpus::try_from(1).unwrap(),
         platform: Platform::default(),
+        tuning: Tuning::default(),
         cpu: CpuSwitches::default(),
         memory: MemorySize::mebibytes(16),
         boot: BootSource::BuiltIn {

@@ -24,6 +24,7 @@ use crate::domain::driver::{
     StartFailureKind,
 };
 use crate::domain::plan::PlanError;
+use crate::host::confinement::{self, ConfinementError};
 use crate::host::shares::Sharer;
 use crate::host::vcpus;
 
@@ -87,6 +88,7 @@ pub(super) async fn ask(
             return changed.map_err(|error| change_failure(worker, error));
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, &domain, count).await,
+        DeviceCall::Tune { domain, before } => return tune(worker, &domain, &before),
     };
     asked.map_err(|error| failure(worker, error))
 }
@@ -109,6 +111,28 @@ async fn vcpus(worker: &Worker, domain: &Domain, count: u32) -> Result<(), CallF
     let cgroup = worker.facts().cgroup.as_deref();
     let placed = vcpus::place_present(domain, worker.pid(), cgroup);
     placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
+}
+
+/// Binds and limits what runs the machine as `domain` says, or leaves it as `before` does.
+fn tune(worker: &Worker, domain: &Domain, before: &Domain) -> Result<(), CallFailure> {
+    let definition =
+        |error: &dyn std::fmt::Display| not_made(StartFailureKind::Definition, error.to_string());
+    vcpus::check(domain).map_err(|error| definition(&error))?;
+    let cgroup = worker.facts().cgroup.as_deref();
+    let put = |domain: &Domain| {
+        confinement::relimit(domain, cgroup).map_err(|error| match error {
+            ConfinementError::Host { .. } | ConfinementError::NoCgroup(_) => {
+                not_made(StartFailureKind::Host, error.to_string())
+            }
+            error => definition(&error),
+        })?;
+        vcpus::place_anew(domain, worker.pid(), cgroup)
+            .map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
+    };
+    put(domain).inspect_err(|_| {
+        // As far as that goes: its own error is of no use to whoever asked.
+        let _ = put(before);
+    })
 }
 
 /// Opens what the device or port needs, records what has a name before it has, and has the worker make it.

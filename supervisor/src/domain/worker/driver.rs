@@ -133,7 +133,7 @@ fn kind(error: &StartError) -> StartFailureKind {
             ConfinementError::Memory { .. } | ConfinementError::Pids { .. },
         )
         | StartError::Vcpus {
-            error: VcpuError::NoSuchCpu { .. },
+            error: VcpuError::NoSuchCpu { .. } | VcpuError::NoSuchEmulatorCpu { .. },
             ..
         } => StartFailureKind::Definition,
         StartError::Refused { .. } | StartError::Died { .. } | StartError::Call { .. } => {

@@ -147,6 +147,8 @@ impl From<Domain> for v3::Domain {
             metadata: domain.metadata,
             generation_id: None,
             panic_port: false,
+            current_memory_bytes: None,
+            emulator_cpus: None,
         }
     }
 }

@@ -56,6 +56,10 @@ pub(in crate::store) struct Domain {
     pub(super) generation_id: Option<GenerationId>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub(super) panic_port: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) current_memory_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) emulator_cpus: Option<String>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -108,6 +112,11 @@ impl From<&model::Domain> for Domain {
                 model::Platform {
                     generation_id,
                     panic_port,
+                },
+            tuning:
+                model::Tuning {
+                    current_memory,
+                    emulator_cpus,
                 },
         } = domain;
         let model::Labels {
@@ -166,6 +175,8 @@ impl From<&model::Domain> for Domain {
                 model::GenerationId::Fixed(id) => Some(GenerationId::Fixed(*id)),
             },
             panic_port: *panic_port,
+            current_memory_bytes: current_memory.map(model::MemorySize::bytes),
+            emulator_cpus: emulator_cpus.as_ref().map(ToString::to_string),
         }
     }
 }
@@ -237,6 +248,7 @@ impl TryFrom<Domain> for model::Domain {
                 Ok(model::VcpuPin { vcpu, cpus })
             })
             .collect();
+        let emulator_cpus = domain.emulator_cpus.map(|cpus| cpus.parse::<CpuSet>());
         let loaded = Self {
             name: DomainName::try_from(domain.name)?,
             uuid: DomainUuid(domain.uuid),
@@ -307,6 +319,10 @@ impl TryFrom<Domain> for model::Domain {
                     Some(GenerationId::Fixed(id)) => model::GenerationId::Fixed(id),
                 },
                 panic_port: domain.panic_port,
+            },
+            tuning: model::Tuning {
+                current_memory: domain.current_memory_bytes.map(model::MemorySize),
+                emulator_cpus: emulator_cpus.transpose()?,
             },
         };
         loaded.validate()?;

@@ -5,15 +5,14 @@ use std::path::PathBuf;
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
     DomainDefinitionGet, DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet,
-    DomainDeviceUpdate, DomainGet, DomainMediumChange, DomainMemorySet, DomainRef,
-    DomainVcpuStatsGet,
+    DomainDeviceUpdate, DomainGet, DomainMediumChange, DomainRef, DomainVcpuStatsGet,
 };
 use reeve_ipc::api::view::{DeviceStats, DomainDefinition, DomainSummary};
 use reeve_ipc::device::{DeviceChange, DeviceFigures, GuestMemoryFigures};
 use reeve_ipc::model::{Device, DeviceName, Devices, Medium, MemorySize, NicSource};
 use serde_json::{Value, json};
 
-use super::args::{AttachArgs, ChangeMediaArgs, DetachArgs, ResizeArgs, SetMemoryArgs, UpdateArgs};
+use super::args::{AttachArgs, ChangeMediaArgs, DetachArgs, ResizeArgs, UpdateArgs};
 use super::file::resolved;
 use super::show::human;
 use super::table::Table;
@@ -177,19 +176,6 @@ fn put_in(
         medium: medium.map(Box::new),
         live,
         persistent,
-    })?;
-    done(out, &summary)
-}
-
-pub(super) fn set_memory(
-    connection: &mut Connection,
-    out: Output,
-    args: &SetMemoryArgs,
-) -> Result<(), CommandError> {
-    let summary = summary(connection, &args.domain)?;
-    connection.call(DomainMemorySet {
-        domain: args.domain.clone(),
-        memory: args.memory,
     })?;
     done(out, &summary)
 }

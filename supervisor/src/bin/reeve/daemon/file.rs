@@ -8,7 +8,7 @@ use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels,
     LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform,
-    PluggableMemory, ResourceLimits, VcpuPin, Vcpus,
+    PluggableMemory, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};
@@ -72,6 +72,20 @@ pub struct DefinitionFile {
         skip_serializing_if = "Option::is_none"
     )]
     max_memory: Option<MemorySize>,
+    /// All that it starts with, where it is not said.
+    #[serde(
+        default,
+        with = "optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    current_memory: Option<MemorySize>,
+    /// Where the threads of its worker but the vCPUs may run; anywhere where it is not said.
+    #[serde(
+        default,
+        with = "optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    emulator_cpus: Option<CpuSet>,
     /// Without it the built-in guest boots.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<PathBuf>,
@@ -327,6 +341,10 @@ impl DefinitionFile {
                 generation_id: self.generation_id,
                 panic_port: self.panic_port,
             },
+            tuning: Tuning {
+                current_memory: self.current_memory,
+                emulator_cpus: self.emulator_cpus,
+            },
         }
     }
 }
@@ -347,6 +365,8 @@ impl From<&DomainDefinition> for DefinitionFile {
             max_cpus: Some(domain.max_vcpus).filter(|most| *most != domain.vcpus),
             memory: domain.memory,
             max_memory: devices.memory.map(|memory| memory.max),
+            current_memory: domain.tuning.current_memory,
+            emulator_cpus: domain.tuning.emulator_cpus,
             memory_address: devices.memory.and_then(|memory| memory.address),
             kernel,
             initrd,

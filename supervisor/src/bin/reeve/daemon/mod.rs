@@ -18,6 +18,7 @@ mod logs;
 mod outcome;
 mod show;
 mod table;
+mod tune;
 mod vcpus;
 
 use std::io::Write as _;
@@ -111,8 +112,9 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Update(args) => devices::update(connection, out, &args),
         C::Resize(args) => devices::resize(connection, out, &args),
         C::ChangeMedia(args) => devices::change_media(connection, out, &args),
-        C::SetMemory(args) => devices::set_memory(connection, out, &args),
+        C::SetMemory(args) => tune::set_memory(connection, out, &args),
         C::SetVcpus(args) => vcpus::set(connection, out, &args),
+        C::Tune(args) => tune::tune(connection, out, &args),
         C::Stats(args) => devices::stats(connection, out, &args.domain),
         C::Console(args) => console::console(connection, &args.domain, !args.read_only),
         C::Events(args) => events::events(connection, out, &args),

@@ -181,7 +181,7 @@ fn what_cannot_be_attached_is_refused_before_anything_is_done() {
         persistent: true,
     };
     refusals.push((kept, ApiErrorCode::InvalidArgument));
-    let too_much = Request::SetMemory(MemorySize::mebibytes(65));
+    let too_much = set_memory(65);
     refusals.push((too_much, ApiErrorCode::InvalidArgument));
     for (request, code) in refusals {
         let effects = fed.ask(request.clone());
@@ -601,7 +601,7 @@ fn an_end_of_the_guest_waits_for_a_device_that_is_being_made() {
 #[test]
 fn memory_is_what_is_left_to_the_guest() {
     let mut fed = running();
-    let effects = fed.ask(Request::SetMemory(MemorySize::mebibytes(48)));
+    let effects = fed.ask(set_memory(48));
     let bytes = 16 << 20;
     let change = DeviceChange::BalloonTarget { bytes };
     let slot = slot(2);
@@ -624,7 +624,11 @@ fn growing(balloon: bool) -> Fed {
 /// Every change that the worker is asked for, one after the other, all of which succeed.
 fn changes(fed: &mut Fed, memory: MemorySize) -> Vec<DeviceChange> {
     let mut changes = Vec::new();
-    let mut effects = fed.ask(Request::SetMemory(memory));
+    let mut effects = fed.ask(Request::SetMemory {
+        memory,
+        live: true,
+        persistent: false,
+    });
     while answer(&effects).is_none() {
         let (serial, call) = asked(&effects);
         let DeviceCall::Update { change, .. } = call else {
@@ -658,7 +662,7 @@ fn memory_beyond_the_start_is_plugged_and_less_than_it_is_lent() {
         (false, 48, ApiErrorCode::NoDevice, "no balloon"),
     ] {
         let mut fed = growing(balloon);
-        let effects = fed.ask(Request::SetMemory(MemorySize::mebibytes(mebibytes)));
+        let effects = fed.ask(set_memory(mebibytes));
         assert_eq!(answer(&effects), Some(Err(code)), "{mebibytes}");
         assert!(format!("{effects:?}").contains(text), "{effects:?}");
     }

@@ -1,0 +1,198 @@
+//! What a domain is held to: of the machine that runs, of the kept definition, and of both.
+
+use reeve_ipc::api::call::TuningChange;
+
+use super::devices::{asked, running};
+use super::*;
+use crate::domain::driver::{CallFailure, DeviceCall};
+
+fn tune(changes: Vec<TuningChange>, live: bool, persistent: bool) -> Request {
+    Request::Tune {
+        changes,
+        live,
+        persistent,
+    }
+}
+
+fn bound() -> Vec<TuningChange> {
+    vec![
+        TuningChange::VcpuCpus {
+            vcpu: 0,
+            cpus: Some("1".parse().unwrap()),
+        },
+        TuningChange::EmulatorCpus(Some("0".parse().unwrap())),
+        TuningChange::CpuWeight(Some(200)),
+    ]
+}
+
+fn is_bound(domain: &Domain) -> bool {
+    let pinned: Vec<u32> = domain.pinning.iter().map(|pin| pin.vcpu).collect();
+    let emulator = domain.tuning.emulator_cpus.is_some();
+    assert_eq!(
+        (pinned == [0], domain.limits.cpu_weight == Some(200)),
+        (emulator, emulator)
+    );
+    emulator
+}
+
+impl Fed {
+    fn is_bound(&self, persistent: bool) -> bool {
+        is_bound(self.actor.definition(persistent).unwrap())
+    }
+}
+
+#[test]
+fn a_machine_is_bound_once_its_status_says_so() {
+    let mut fed = running();
+    let effects = fed.ask(tune(bound(), true, false));
+    let noted = effects.iter().any(|effect| {
+        matches!(effect, Effect::WriteStatus(Some(_), _, record) if is_bound(&record.definition))
+    });
+    assert!(noted, "{effects:?}");
+    let effects = fed.written(effects);
+    let (serial, call) = asked(&effects);
+    let DeviceCall::Tune { domain, before } = call else {
+        panic!("{call:?}");
+    };
+    assert!(is_bound(&domain) && !is_bound(&before));
+    let effects = fed.called(serial, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert!(fed.is_bound(false) && !fed.is_bound(true));
+    let loose = vec![
+        TuningChange::VcpuCpus {
+            vcpu: 0,
+            cpus: None,
+        },
+        TuningChange::EmulatorCpus(None),
+        TuningChange::CpuWeight(None),
+    ];
+    let effects = fed.ask(tune(loose, true, false));
+    let effects = fed.written(effects);
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert!(!fed.is_bound(false));
+}
+
+#[test]
+fn a_host_that_refuses_leaves_the_machine_as_it_was() {
+    let mut fed = running();
+    let effects = fed.ask(tune(bound(), true, true));
+    let effects = fed.written(effects);
+    let refused = CallFailure::Refused("no such CPU".to_owned());
+    let effects = fed.called(asked(&effects).0, Err(refused));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Worker)));
+    assert!(!fed.is_bound(false) && !fed.is_bound(true));
+}
+
+#[test]
+fn a_definition_is_tuned_whether_its_machine_runs_or_not() {
+    let mut fed = running();
+    let effects = fed.ask(tune(bound(), false, true));
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    assert!(fed.is_bound(true) && !fed.is_bound(false));
+    let wrong = vec![TuningChange::VcpuCpus {
+        vcpu: 7,
+        cpus: Some("0".parse().unwrap()),
+    }];
+    for changes in [wrong, vec![TuningChange::CpuWeight(Some(0))]] {
+        let effects = fed.ask(tune(changes, false, true));
+        assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
+    }
+    let many = vec![TuningChange::CpuWeight(None); 65];
+    let effects = fed.ask(tune(many, false, true));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
+}
+
+fn memory(mebibytes: u32, live: bool, persistent: bool) -> Request {
+    Request::SetMemory {
+        memory: MemorySize::mebibytes(mebibytes),
+        live,
+        persistent,
+    }
+}
+
+#[test]
+fn the_memory_of_the_next_start_is_kept_and_no_more_than_there_is() {
+    let mut fed = running();
+    let effects = fed.ask(memory(48, false, true));
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    let kept = |fed: &Fed| fed.actor.definition(true).unwrap().clone();
+    let size = MemorySize::mebibytes;
+    assert_eq!(kept(&fed).tuning.current_memory, Some(size(48)));
+    assert_eq!(kept(&fed).max_memory(), size(64));
+    for too_much in [65, 1] {
+        let effects = fed.ask(memory(too_much, false, true));
+        assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
+    }
+    let effects = fed.ask(Request::SetMaxMemory(size(128)));
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    assert_eq!(
+        (kept(&fed).memory, kept(&fed).tuning.current_memory),
+        (size(128), Some(size(48)))
+    );
+    let effects = fed.ask(Request::SetMaxMemory(size(32)));
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    assert_eq!(
+        (kept(&fed).memory, kept(&fed).tuning.current_memory),
+        (size(32), None)
+    );
+    assert_eq!(
+        fed.actor.definition(false).unwrap().memory,
+        size(64),
+        "which runs with what it has"
+    );
+    let effects = fed.ask(Request::SetMaxMemory(size(1)));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
+}
+
+#[test]
+fn a_machine_is_asked_at_its_start_for_what_its_definition_lends() {
+    let mut domain = domain();
+    domain.tuning.current_memory = Some(MemorySize::mebibytes(48));
+    let mut fed = Fed::new();
+    let effects = fed.ask(Request::Define {
+        domain: Box::new(domain),
+        only_new: false,
+    });
+    fed.through(effects);
+    let options = StartOptions::default();
+    let effects = fed.ask(Request::Start(options, SessionId(1)));
+    let serial = effects
+        .iter()
+        .find_map(|effect| match effect {
+            Effect::Start { serial, .. } => Some(*serial),
+            _ => None,
+        })
+        .unwrap();
+    let effects = fed.feed(Input::Done(serial, Done::Started(Ok(Phase::Running))));
+    let bytes = 16 << 20;
+    let asked = effects.iter().any(|effect| {
+        matches!(
+            effect,
+            Effect::Device(0, _, DeviceCall::Update { change: DeviceChange::BalloonTarget { bytes: asked }, .. })
+                if *asked == bytes
+        )
+    });
+    assert!(asked, "{effects:?}");
+    let summary = fed.actor.summary().unwrap();
+    assert_eq!(
+        summary.current_memory,
+        MemorySize::mebibytes(64),
+        "until its guest says otherwise"
+    );
+}
+
+#[test]
+fn the_memory_of_a_guest_is_shown_as_it_was_last_heard_of() {
+    let mut fed = running();
+    fed.notice(Notice::Memory(crate::domain::driver::GuestMemory {
+        lent: 16 << 20,
+        plugged: 0,
+    }));
+    let summary = fed.actor.summary().unwrap();
+    assert_eq!(summary.current_memory, MemorySize::mebibytes(48));
+    assert_eq!(
+        (summary.memory, summary.max_memory),
+        (MemorySize::mebibytes(64), MemorySize::mebibytes(64))
+    );
+}

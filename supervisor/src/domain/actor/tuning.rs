@@ -1,0 +1,171 @@
+//! What a domain is held to: the memory of its guest, where its worker runs, and what that may use.
+//!
+//! ```text
+//!   memory: the worker asks its guest ─► record with it      (the running definition says what it started with)
+//!   most memory: record with it
+//!   tune: status with the change ─► bound and limited anew ─► record with the change
+//! ```
+//! What the kept definition says of the guest's memory is asked for at each start, before the guest has a
+//! driver to hear it.
+
+use reeve_ipc::api::call::{MAX_TUNING_CHANGES, TuningChange};
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::device::DeviceChange;
+use reeve_ipc::model::{DeviceName, Domain, MemorySize, VcpuPin};
+use reeve_ipc::spec::MIN_MEMORY_BYTES;
+
+use super::DomainActor;
+use super::devices::{REDEFINED, Steps};
+use super::message::Effect;
+use super::steps::Step;
+use crate::domain::driver::DeviceCall;
+
+impl DomainActor {
+    pub(super) fn memory_steps(&self, memory: MemorySize, live: bool, persistent: bool) -> Steps {
+        let mut steps = Vec::new();
+        let mut events = Vec::new();
+        if live {
+            let calls = self.memory_calls(&self.running()?.record.definition, memory)?;
+            steps.extend(calls.into_iter().map(Step::Device));
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            let domain = &mut record.domain;
+            domain.tuning.current_memory = Some(memory).filter(|memory| *memory != domain.memory);
+            self.checked(domain)?;
+            // Where it has no device for it this would be said and never be so.
+            self.memory_calls(domain, memory)?;
+            steps.push(Step::WriteRecord(Box::new(record)));
+            events.push(REDEFINED);
+        }
+        Ok((steps, events))
+    }
+
+    pub(super) fn max_memory_steps(&self, memory: MemorySize) -> Steps {
+        let mut record = self.kept()?.clone();
+        let domain = &mut record.domain;
+        match &mut domain.devices.memory {
+            Some(pluggable) => pluggable.max = memory,
+            None => domain.memory = memory,
+        }
+        let current = domain.tuning.current_memory;
+        domain.tuning.current_memory =
+            current.filter(|current| *current < memory && *current != domain.memory);
+        self.checked(domain)?;
+        Ok((vec![Step::WriteRecord(Box::new(record))], vec![REDEFINED]))
+    }
+
+    /// What a machine of that definition is asked, so that its guest has `memory`.
+    fn memory_calls(
+        &self,
+        definition: &Domain,
+        memory: MemorySize,
+    ) -> Result<Vec<DeviceCall>, ApiError> {
+        let (start, most) = (definition.memory, definition.max_memory());
+        if !(MIN_MEMORY_BYTES..=most.bytes()).contains(&memory.bytes()) {
+            let least = MemorySize(MIN_MEMORY_BYTES);
+            let why = format!("its guest can be left {least} to {most} of memory, not {memory}");
+            return Err(self.error(ApiErrorCode::InvalidArgument, why));
+        }
+        let plugged = memory.bytes().saturating_sub(start.bytes());
+        let lent = start.bytes().saturating_sub(memory.bytes());
+        let mut calls = Vec::new();
+        if let Some(pluggable) = definition.pluggable() {
+            let block = MemorySize(pluggable.block_bytes);
+            if plugged % block.bytes() != 0 {
+                let why = format!(
+                    "memory beyond the {start} that it starts with comes in blocks of {block}, and \
+                     {memory} is no whole number of them"
+                );
+                return Err(self.error(ApiErrorCode::InvalidArgument, why));
+            }
+            let change = DeviceChange::MemoryRequest { bytes: plugged };
+            let device = definition.devices.find(&DeviceName::Memory);
+            calls.extend(device.map(|(slot, _)| DeviceCall::Update { slot, change }));
+        }
+        match definition.devices.find(&DeviceName::Balloon) {
+            Some((slot, _)) => {
+                let change = DeviceChange::BalloonTarget { bytes: lent };
+                calls.push(DeviceCall::Update { slot, change });
+            }
+            None if lent > 0 || calls.is_empty() => {
+                let why =
+                    "it has no balloon, which takes memory from a guest; 'reeve attach --balloon'";
+                return Err(self.error(ApiErrorCode::NoDevice, why));
+            }
+            None => {}
+        }
+        Ok(calls)
+    }
+
+    /// Asks the guest of a machine that has just been made to make do with what its definition says. Nobody
+    /// waits for the answer; a domain without the device for it has what it starts with.
+    pub(super) fn ask_memory_at_start(&mut self) {
+        let Some(live) = self.live() else { return };
+        let (id, definition) = (live.id, &live.record.definition);
+        let Some(memory) = definition.tuning.current_memory else {
+            return;
+        };
+        let calls = self.memory_calls(definition, memory).unwrap_or_default();
+        let calls = calls.into_iter().map(|call| Effect::Device(0, id, call));
+        self.effects.extend(calls);
+    }
+
+    /// As for a medium: what the machine is held to is in the status first.
+    pub(super) fn tune_steps(
+        &self,
+        changes: &[TuningChange],
+        live: bool,
+        persistent: bool,
+    ) -> Steps {
+        if changes.len() > MAX_TUNING_CHANGES {
+            let why = format!(
+                "{} changes at once: at most {MAX_TUNING_CHANGES}",
+                changes.len()
+            );
+            return Err(self.error(ApiErrorCode::InvalidArgument, why));
+        }
+        let mut steps = Vec::new();
+        let mut events = Vec::new();
+        if live {
+            let mut record = self.running()?.record.clone();
+            let before = Box::new(record.definition.clone());
+            apply(&mut record.definition, changes);
+            self.checked(&record.definition)?;
+            let domain = Box::new(record.definition.clone());
+            steps.push(Step::WriteStatus(Box::new(record)));
+            steps.push(Step::Device(DeviceCall::Tune { domain, before }));
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            apply(&mut record.domain, changes);
+            self.checked(&record.domain)?;
+            steps.push(Step::WriteRecord(Box::new(record)));
+            events.push(REDEFINED);
+        }
+        Ok((steps, events))
+    }
+
+    fn checked(&self, domain: &Domain) -> Result<(), ApiError> {
+        let checked = domain.validate();
+        checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
+    }
+}
+
+fn apply(domain: &mut Domain, changes: &[TuningChange]) {
+    for change in changes {
+        match change {
+            TuningChange::VcpuCpus { vcpu, cpus } => {
+                domain.pinning.retain(|pin| pin.vcpu != *vcpu);
+                let pin = cpus.clone().map(|cpus| VcpuPin { vcpu: *vcpu, cpus });
+                domain.pinning.extend(pin);
+                domain.pinning.sort_unstable_by_key(|pin| pin.vcpu);
+            }
+            TuningChange::EmulatorCpus(cpus) => domain.tuning.emulator_cpus = cpus.clone(),
+            TuningChange::MemoryLimit(limit) => domain.limits.memory = *limit,
+            TuningChange::CpuPercent(percent) => domain.limits.cpu_percent = *percent,
+            TuningChange::VcpuPercent(percent) => domain.limits.vcpu_percent = *percent,
+            TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = *weight,
+        }
+    }
+}
