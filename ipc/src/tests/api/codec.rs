@@ -8,12 +8,15 @@ use super::supervisor_samples::to_client;
 use crate::MAX_MESSAGE_BYTES;
 use crate::api::MAX_PAGE;
 use crate::api::call::{AnswerBody, CallBody, DomainDefine, DomainPage};
+use crate::api::host::{
+    HostNode, HostPages, MAX_CPU_FLAGS, MAX_HOST_NODES, MAX_HOST_TEXT_BYTES, MAX_PAGE_SIZES,
+};
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::api::view::{DomainDefinition, DomainSummary};
 use crate::codec::{CodecError, decode, encode};
 use crate::model::{
-    BootSource, CpuSet, Domain, DomainName, KernelBoot, MAX_DESCRIPTION_BYTES, MAX_METADATA_BYTES,
-    MAX_TITLE_BYTES, MetadataElement, ModelError, VcpuPin, Vcpus,
+    BootSource, CpuSet, Domain, DomainName, KernelBoot, MAX_DESCRIPTION_BYTES, MAX_HOST_CPUS,
+    MAX_METADATA_BYTES, MAX_TITLE_BYTES, MemorySize, MetadataElement, ModelError, VcpuPin, Vcpus,
 };
 
 /// The varint of `u64::MAX`: the longest length a message can claim.
@@ -187,6 +190,45 @@ fn the_largest_definition_and_the_largest_page_fit_a_message() {
     let reply = ToClient::Reply {
         id: CallId(u64::MAX),
         result: Ok(AnswerBody::DomainList(page)),
+    };
+    assert_eq!(decode::<ToClient>(&encode(&reply).unwrap()).unwrap(), reply);
+}
+
+/// Every second CPU is off, the others are in turn of each node, and every text is as long as can be.
+#[test]
+fn the_largest_host_fits_a_message() {
+    let nodes = u32::try_from(MAX_HOST_NODES).unwrap();
+    let text = || "x".repeat(MAX_HOST_TEXT_BYTES);
+    let of = |numbers: Vec<u32>| {
+        let ranges: Vec<_> = numbers.into_iter().map(|cpu| (cpu, cpu)).collect();
+        CpuSet::try_from(ranges).unwrap()
+    };
+    let online = || (0..MAX_HOST_CPUS).filter(|cpu| cpu % 2 == 0);
+    let page = HostPages {
+        size_bytes: u64::MAX,
+        count: u64::MAX,
+    };
+    let mut host = super::supervisor_samples::host();
+    host.hostname = text();
+    host.cpu.vendor = text();
+    host.cpu.name = text();
+    host.cpu.flags = vec!["f".repeat(16); MAX_CPU_FLAGS];
+    host.kvm_lacks = Some(text());
+    host.online = of(online().collect());
+    host.present = CpuSet::try_from(vec![(0, MAX_HOST_CPUS - 1)]).unwrap();
+    host.possible = host.present.clone();
+    host.nodes = (0..nodes)
+        .map(|node| HostNode {
+            node,
+            cpus: Some(of(online().filter(|cpu| cpu / 2 % nodes == node).collect())),
+            memory: MemorySize(u64::MAX),
+            distances: vec![255; MAX_HOST_NODES],
+            pages: vec![page; MAX_PAGE_SIZES],
+        })
+        .collect();
+    let reply = ToClient::Reply {
+        id: CallId(u64::MAX),
+        result: Ok(AnswerBody::HostInfoGet(Box::new(host))),
     };
     assert_eq!(decode::<ToClient>(&encode(&reply).unwrap()).unwrap(), reply);
 }
