@@ -5,7 +5,7 @@
 //! fails. What may live here: reading, for whoever asks; what may not: what is said of it to libvirt's clients.
 //!
 //! On a host with many CPUs it takes thousands of small files to say what it is: that much is read on a thread
-//! that may wait, and kept for [`FRESH`].
+//! that may wait, and kept for a few seconds.
 
 mod cpus;
 mod memory;

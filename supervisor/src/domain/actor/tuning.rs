@@ -33,8 +33,10 @@ impl DomainActor {
             let domain = &mut record.domain;
             domain.tuning.current_memory = Some(memory).filter(|memory| *memory != domain.memory);
             self.checked(domain)?;
-            // Where it has no device for it this would be said and never be so.
-            self.memory_calls(domain, memory)?;
+            if domain.tuning.current_memory.is_some() {
+                // Where it has no device for it this would be said and never be so.
+                self.memory_calls(domain, memory)?;
+            }
             steps.push(Step::WriteRecord(Box::new(record)));
             events.push(REDEFINED);
         }
@@ -44,11 +46,15 @@ impl DomainActor {
     pub(super) fn max_memory_steps(&self, memory: MemorySize) -> Steps {
         let mut record = self.kept()?.clone();
         let domain = &mut record.domain;
+        let before = domain.memory;
         match &mut domain.devices.memory {
             Some(pluggable) => pluggable.max = memory,
             None => domain.memory = memory,
         }
+        // A guest whose memory can be lent goes on with what it had, and can be given more.
+        let lends = domain.devices.balloon.is_some() && domain.memory > before;
         let current = domain.tuning.current_memory;
+        let current = current.or(lends.then_some(before));
         domain.tuning.current_memory =
             current.filter(|current| *current < memory && *current != domain.memory);
         self.checked(domain)?;

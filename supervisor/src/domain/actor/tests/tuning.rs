@@ -141,6 +141,16 @@ fn the_memory_of_the_next_start_is_kept_and_no_more_than_there_is() {
         size(64),
         "which runs with what it has"
     );
+    let effects = fed.ask(Request::SetMaxMemory(size(64)));
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    assert_eq!(
+        (kept(&fed).memory, kept(&fed).tuning.current_memory),
+        (size(64), Some(size(32))),
+        "it can be given more, and has what it had"
+    );
+    let effects = fed.ask(memory(64, false, true));
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    assert_eq!(kept(&fed).tuning.current_memory, None, "which is all");
     let effects = fed.ask(Request::SetMaxMemory(size(1)));
     assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
 }
