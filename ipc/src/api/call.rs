@@ -486,7 +486,8 @@ calls! {
     call "set the current memory of", access ReadWrite, idempotent true;
 
     /// The most memory that a domain can have from its next start on: what it starts with, where nothing can be
-    /// plugged in, and else all together. What its guest is asked to make do with becomes no more than that.
+    /// plugged in, and else all together. What its guest is asked to make do with becomes no more than that; one
+    /// with a balloon goes on with what it had where it can have more.
     DomainMaxMemorySet {
         /// Which.
         domain: DomainRef,
