@@ -13,6 +13,8 @@ mod base;
 mod compile;
 #[path = "src/seccomp/control.rs"]
 mod control;
+#[path = "src/seccomp/gateway.rs"]
+mod gateway;
 #[path = "src/seccomp/io.rs"]
 mod io;
 #[path = "src/seccomp/ioctl.rs"]
@@ -51,6 +53,7 @@ fn main() {
         ("READER", compile(reader::RULES, Unlisted::Trap)),
         ("VHOST", compile(vhost::RULES, Unlisted::Trap)),
         ("MEMORY", compile(memory::RULES, Unlisted::Trap)),
+        ("GATEWAY", compile(gateway::RULES, Unlisted::Trap)),
     ] {
         writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
             .expect("writing to a string");

@@ -48,6 +48,7 @@ pub mod error;
 pub mod event;
 pub mod exit_code;
 pub mod fd;
+pub mod gateway;
 pub mod image;
 pub mod local;
 pub mod message;

@@ -1,4 +1,4 @@
-//! `SOCK_SEQPACKET` UNIX sockets by path, of any length.
+//! UNIX sockets by path, of any length: `SOCK_SEQPACKET`, and for protocols of others `SOCK_STREAM`.
 //!
 //! An address has room for 107 bytes (unix(7)); a state directory deep in a tree has longer paths. So
 //! the directory is opened, and the address names the socket through its descriptor in `/proc`.
@@ -23,7 +23,15 @@ const MAX_ADDRESS_BYTES: usize = 107;
 /// `ENOENT`, `ECONNREFUSED`: nobody listens there; `EAGAIN`: too many wait to be accepted; any other
 /// of connect(2).
 pub fn connect(path: &Path) -> Result<OwnedFd, Errno> {
-    connect_socket(socket()?, path)
+    connect_socket(socket(SocketType::SEQPACKET)?, path)
+}
+
+/// As [`connect`], to a socket of the `SOCK_STREAM` kind.
+///
+/// # Errors
+/// As for [`connect`]; `EPROTOTYPE`: a socket of another kind listens there.
+pub fn connect_stream(path: &Path) -> Result<OwnedFd, Errno> {
+    connect_socket(socket(SocketType::STREAM)?, path)
 }
 
 /// As [`connect`], to an end that is not trusted: from its first message on the kernel says who sends
@@ -33,7 +41,7 @@ pub fn connect(path: &Path) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// As for [`connect`].
 pub fn connect_warily(path: &Path) -> Result<OwnedFd, Errno> {
-    let socket = socket()?;
+    let socket = socket(SocketType::SEQPACKET)?;
     refuse_rights(socket.as_fd());
     set_socket_passcred(&socket, true)?;
     connect_socket(socket, path)
@@ -51,7 +59,18 @@ fn connect_socket(socket: OwnedFd, path: &Path) -> Result<OwnedFd, Errno> {
 /// # Errors
 /// `EADDRINUSE`: there is something; any other of bind(2) and listen(2).
 pub fn listen(path: &Path, mode: Mode, backlog: i32) -> Result<OwnedFd, Errno> {
-    let socket = socket()?;
+    listen_socket(socket(SocketType::SEQPACKET)?, path, mode, backlog)
+}
+
+/// As [`listen`], with a socket of the `SOCK_STREAM` kind.
+///
+/// # Errors
+/// As for [`listen`].
+pub fn listen_stream(path: &Path, mode: Mode, backlog: i32) -> Result<OwnedFd, Errno> {
+    listen_socket(socket(SocketType::STREAM)?, path, mode, backlog)
+}
+
+fn listen_socket(socket: OwnedFd, path: &Path, mode: Mode, backlog: i32) -> Result<OwnedFd, Errno> {
     let place = Place::of(path)?;
     // On Linux the mode of the new socket is that of the descriptor, less the umask: set before it
     // has a name, so that there is no moment in which others may connect.
@@ -62,9 +81,9 @@ pub fn listen(path: &Path, mode: Mode, backlog: i32) -> Result<OwnedFd, Errno> {
     Ok(socket)
 }
 
-fn socket() -> Result<OwnedFd, Errno> {
+fn socket(kind: SocketType) -> Result<OwnedFd, Errno> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
-    rustix::net::socket_with(AddressFamily::UNIX, SocketType::SEQPACKET, flags, None)
+    rustix::net::socket_with(AddressFamily::UNIX, kind, flags, None)
 }
 
 /// A path that fits an address, directly or through its directory.
@@ -119,8 +138,14 @@ mod tests {
                 listen(&path, Mode::from_raw_mode(0o600), 1).unwrap_err(),
                 Errno::ADDRINUSE
             );
+            assert_eq!(connect_stream(&path).unwrap_err(), Errno::PROTOTYPE);
             drop(listener);
             assert_eq!(connect(&path).unwrap_err(), Errno::CONNREFUSED);
+            std::fs::remove_file(&path).unwrap();
+            let listener = listen_stream(&path, Mode::from_raw_mode(0o600), 1).unwrap();
+            connect_stream(&path).unwrap();
+            assert_eq!(connect(&path).unwrap_err(), Errno::PROTOTYPE);
+            drop(listener);
         }
     }
 }

@@ -100,6 +100,22 @@ impl<S: AsFd> NoRights<S> {
     }
 }
 
+impl<S: AsFd> NoRights<S> {
+    /// Closes this copy of a socket that another process has by now, and leaves the connection as it is:
+    /// where the kernel could not refuse descriptors, and that process may be gone already, elsewhere.
+    pub fn hand_on(mut self) {
+        if self.refused {
+            return;
+        }
+        if let Ok(copy) = self.socket.as_fd().try_clone_to_owned() {
+            // This one first: it is not the last.
+            self.refused = true;
+            drop(self);
+            close(vec![copy]);
+        }
+    }
+}
+
 impl<S: AsFd> Deref for NoRights<S> {
     type Target = S;
 
@@ -222,6 +238,22 @@ pub(crate) mod tests {
             scm::send(left.as_fd(), b"x", &[]),
             Err(ScmError::Closed)
         ));
+    }
+
+    #[test]
+    fn a_connection_that_was_handed_on_goes_on() {
+        for refused in [false, true] {
+            let (left, right) = scm::pair().unwrap();
+            let other = right.try_clone().unwrap();
+            let socket = NoRights {
+                socket: right,
+                refused,
+            };
+            socket.hand_on();
+            scm::send(left.as_fd(), b"x", &[]).unwrap();
+            let received = scm::receive_bare(other.as_fd(), &mut [0; 16]).unwrap();
+            assert_eq!(received, (1, false));
+        }
     }
 
     #[test]

@@ -27,6 +27,7 @@ pub mod config;
 pub mod crash;
 pub mod daemon;
 pub mod domain;
+pub mod gateway;
 pub mod host;
 pub mod logging;
 pub mod store;

@@ -11,6 +11,7 @@
 //!                                             ├─ + Io
 //!                                             └─ + Vhost
 //! reader         enter(): Base ──────────── enter_role(Reader): a process of its own, of one thread
+//! gateway        enter(): Base ──────────── enter_role(Gateway): likewise
 //! ```
 //!
 //! Filters stack: a call must pass each, so Base is a superset of all roles, and Spawner of those of the
@@ -26,6 +27,7 @@ mod base;
 #[cfg(test)]
 mod compile;
 mod control;
+mod gateway;
 mod io;
 mod ioctl;
 #[cfg(test)]
@@ -65,11 +67,13 @@ pub enum Role {
     Vhost = 7,
     /// The thread that gives the guest memory and takes it away.
     Memory = 8,
+    /// The process that serves one client of libvirt's protocol.
+    Gateway = 9,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
         Self::Base,
         Self::Control,
         Self::Vcpu,
@@ -78,6 +82,7 @@ impl Role {
         Self::Reader,
         Self::Vhost,
         Self::Memory,
+        Self::Gateway,
     ];
 
     /// The table, for tests and documents.
@@ -91,6 +96,7 @@ impl Role {
             Self::Reader => reader::RULES,
             Self::Vhost => vhost::RULES,
             Self::Memory => memory::RULES,
+            Self::Gateway => gateway::RULES,
         }
     }
 
@@ -110,6 +116,7 @@ impl fmt::Display for Role {
             Self::Reader => "reader",
             Self::Vhost => "vhost",
             Self::Memory => "memory",
+            Self::Gateway => "gateway",
         })
     }
 }
@@ -143,6 +150,7 @@ pub fn enter_role(role: Role) -> Result<(), Error> {
         Role::Reader => &READER,
         Role::Vhost => &VHOST,
         Role::Memory => &MEMORY,
+        Role::Gateway => &GATEWAY,
     })?;
     denial::set_role(role);
     Ok(())

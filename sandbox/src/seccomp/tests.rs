@@ -344,6 +344,48 @@ fn no_role_may_open_connect_or_execute() {
     }
 }
 
+/// What a client of libvirt's protocol sends is parsed there: it has the sockets it was given, and no call
+/// that makes another descriptor, thread or process.
+#[test]
+fn a_gateway_makes_nothing() {
+    let makes = [
+        libc::SYS_accept4,
+        libc::SYS_clone,
+        libc::SYS_clone3,
+        libc::SYS_epoll_create1,
+        libc::SYS_eventfd2,
+        libc::SYS_io_uring_enter,
+        libc::SYS_memfd_create,
+        libc::SYS_prctl,
+        libc::SYS_seccomp,
+        libc::SYS_signalfd4,
+        libc::SYS_timerfd_create,
+        libc::SYS_wait4,
+    ];
+    for rule in Role::Gateway.rules() {
+        let name = i32::try_from(rule.nr).ok().and_then(syscall_name);
+        assert!(!makes.contains(&i64::from(rule.nr)), "{name:?}");
+    }
+    let allows = |request: u32| {
+        let args = [0, request.into(), 0, 0, 0, 0];
+        let call = Call {
+            nr: 16,
+            arch: X86_64,
+            args,
+        };
+        expected(Role::Gateway.rules(), call) == ALLOW
+    };
+    assert!(allows(ioctl::FIONBIO));
+    for request in [
+        ioctl::KVM_RUN,
+        ioctl::TUNSETQUEUE,
+        ioctl::VHOST_SET_OWNER,
+        0x5412, // TIOCSTI: input of a terminal
+    ] {
+        assert!(!allows(request), "{request:#x}");
+    }
+}
+
 #[test]
 fn no_role_but_base_makes_a_ring() {
     for (nr, roles) in [

@@ -115,6 +115,8 @@ pub enum Resource {
     FileSize,
     /// Bytes in POSIX message queues.
     MessageQueues,
+    /// Bytes of memory of its own: heap and whatever else it alone may write.
+    Memory,
 }
 
 impl Resource {
@@ -126,6 +128,7 @@ impl Resource {
             Self::Processes => libc::RLIMIT_NPROC,
             Self::FileSize => libc::RLIMIT_FSIZE,
             Self::MessageQueues => libc::RLIMIT_MSGQUEUE,
+            Self::Memory => libc::RLIMIT_DATA,
         }
     }
 }

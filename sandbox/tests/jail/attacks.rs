@@ -83,6 +83,14 @@ fn memory_is_denied_and_named() {
 }
 
 #[test]
+fn gateway_is_denied_and_named() {
+    let further = [("threads", "clone"), ("clone3", "clone3")];
+    for (name, call) in DENIED.iter().chain(&further) {
+        assert_denied(Caller::all()[0], Role::Gateway, name, call);
+    }
+}
+
+#[test]
 fn an_ordinary_users_worker_is_denied_the_same() {
     for (name, call) in DENIED {
         assert_denied(Caller::User, Role::Vcpu, name, call);
@@ -110,8 +118,13 @@ fn clone3_is_answered_so_that_glibc_falls_back_and_denied_in_roles() {
 
 #[test]
 fn std_works_in_every_role() {
-    // A reader is no thread, reads its image and ends.
-    let roles = || Role::ALL.into_iter().filter(|role| *role != Role::Reader);
+    // A reader and a gateway are processes of one thread, which do their work and end.
+    let processes = [Role::Reader, Role::Gateway];
+    let roles = || {
+        Role::ALL
+            .into_iter()
+            .filter(|role| !processes.contains(role))
+    };
     for caller in Caller::all() {
         for role in roles() {
             let end = attempt(caller, role, "ordinary");

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //!   Listener ── accept ─► access (SO_PEERCRED, SO_PEERGROUPS) ─► Session, one task a connection
-//!                                                                  │  decode, access of the call, limits
+//!   libvirt's front door ─► the same, for the end of a gateway ─►  │  decode, access of the call, limits
 //!                                                                  ▼
 //!                                            Serve::serve ─► Now(answer) | Later(future)
 //! ```
@@ -12,6 +12,7 @@
 //! more than a fixed amount for it. What calls mean is not known here.
 
 pub mod access;
+pub mod doors;
 pub mod events;
 pub mod listener;
 mod session;
@@ -24,6 +25,7 @@ use reeve_ipc::api::call::{AnswerBody, CallBody};
 use reeve_ipc::api::error::ApiError;
 
 use self::access::Policy;
+use self::doors::Doors;
 use self::events::EventLog;
 use crate::domain::actor::SessionId;
 use crate::domain::driver::Later;
@@ -97,4 +99,6 @@ pub struct Shared<S> {
     pub policy: Arc<std::sync::RwLock<Policy>>,
     /// What clients may cost; changed by a reload, for connections made after it.
     pub limits: Arc<std::sync::RwLock<Limits>>,
+    /// Who is inside.
+    pub doors: Doors,
 }

@@ -28,8 +28,6 @@ use super::access::Peer;
 use super::{Answer, Answered, Serve, Shared};
 use crate::domain::actor::SessionId;
 
-/// How long a client may take to say who it is.
-const HELLO_DEADLINE: Duration = Duration::from_secs(5);
 /// Messages of one client that are handled before others have their turn.
 const TURN: usize = 32;
 /// Answers that may wait beyond the calls in flight: those given at once to a client that does not
@@ -105,9 +103,13 @@ impl<S: Serve> Session<S> {
         }
     }
 
-    /// Serves until the client goes or must.
-    pub(super) async fn run(mut self) {
-        let end = match tokio::time::timeout(HELLO_DEADLINE, self.greet()).await {
+    /// Serves until the client goes or must. It has `hello` to say who it is, or as long as it likes.
+    pub(super) async fn run(mut self, hello: Option<Duration>) {
+        let greeted = match hello {
+            Some(deadline) => tokio::time::timeout(deadline, self.greet()).await,
+            None => Ok(self.greet().await),
+        };
+        let end = match greeted {
             Ok(Ok(())) => match self.serve().await {
                 Err(end) => end,
                 Ok(never) => match never {},

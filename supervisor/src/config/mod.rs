@@ -27,6 +27,8 @@ pub const DEFAULT_LOG_DIRECTORY: &str = "/var/log/reeve";
 const MAX_BYTES: u64 = 1 << 20;
 /// A log smaller than this would be all rotation.
 const MIN_LOG_BYTES: u64 = 4096;
+/// More than this are no reserve but a service of their own.
+const MAX_WARM_PROCESSES: u32 = 64;
 /// A host that takes longer than a day to shut down does not.
 const MAX_HOST_SHUTDOWN_SECONDS: u32 = 86_400;
 
@@ -47,6 +49,13 @@ pub struct Config {
     pub multi_tenant: bool,
     /// Whether guests' frames may be moved by the kernel; see [`Config::may_use_vhost_net`].
     pub vhost_net: Option<bool>,
+    /// Whether clients of libvirt's protocol are served.
+    pub libvirt: bool,
+    /// Where they are besides the run directory: absolute paths of sockets. Beside each there is a second one,
+    /// with `-ro` behind its name, whose clients only look.
+    pub libvirt_sockets: Vec<PathBuf>,
+    /// How many processes wait for them, 0 to 64.
+    pub libvirt_warm_processes: u32,
     /// Connections at once.
     pub max_clients: u32,
     /// Connections of one uid at once; root is not counted.
@@ -81,6 +90,9 @@ impl Default for Config {
             virtiofsd: None,
             multi_tenant: false,
             vhost_net: None,
+            libvirt: true,
+            libvirt_sockets: Vec::new(),
+            libvirt_warm_processes: 2,
             max_clients: 256,
             max_clients_per_uid: 64,
             max_calls_in_flight: 32,
@@ -105,9 +117,17 @@ pub struct Changes {
     pub at_restart: Vec<String>,
 }
 
-/// Settings that only a new supervisor takes up: the logs of running domains are open, and what starts
-/// domains is made.
-const AT_RESTART: [&str; 4] = ["log_directory", "virtiofsd", "multi_tenant", "vhost_net"];
+/// Settings that only a new supervisor takes up: the logs of running domains are open, what starts domains
+/// is made, and so are the sockets.
+const AT_RESTART: [&str; 7] = [
+    "log_directory",
+    "virtiofsd",
+    "multi_tenant",
+    "vhost_net",
+    "libvirt",
+    "libvirt_sockets",
+    "libvirt_warm_processes",
+];
 
 impl Config {
     /// Reads and checks a file.
@@ -211,6 +231,20 @@ impl Config {
             let reason = format!("{seconds} is more than {MAX_HOST_SHUTDOWN_SECONDS}, a day");
             return Err(("host_shutdown_timeout_seconds", reason));
         }
+        let warm = self.libvirt_warm_processes;
+        if warm > MAX_WARM_PROCESSES {
+            let reason = format!("{warm} is more than {MAX_WARM_PROCESSES}");
+            return Err(("libvirt_warm_processes", reason));
+        }
+        let mut sockets = BTreeSet::new();
+        for socket in &self.libvirt_sockets {
+            check_directory("libvirt_sockets", socket)?;
+            if socket.file_name().is_none() || !sockets.insert(socket) {
+                let name = socket.display();
+                let reason = format!("'{name}' is there twice, or is no name of a socket");
+                return Err(("libvirt_sockets", reason));
+            }
+        }
         let mut seen = BTreeSet::new();
         for directory in &self.allowed_directories {
             check_directory("allowed_directories", directory)?;
@@ -274,6 +308,9 @@ impl Config {
             virtiofsd: self.virtiofsd.clone(),
             multi_tenant: self.multi_tenant,
             vhost_net: self.vhost_net,
+            libvirt: self.libvirt,
+            libvirt_sockets: self.libvirt_sockets.clone(),
+            libvirt_warm_processes: self.libvirt_warm_processes,
             ..new
         }
     }

@@ -79,6 +79,18 @@ fn an_error_names_file_line_and_key_on_one_line() {
             "/etc/reeve/reeve.toml:1: log_keep: 1000 is more than 99",
         ),
         (
+            "libvirt_warm_processes = 65",
+            "/etc/reeve/reeve.toml:1: libvirt_warm_processes: 65 is more than 64",
+        ),
+        (
+            "libvirt_sockets = [\"libvirt-sock\"]",
+            "/etc/reeve/reeve.toml:1: libvirt_sockets: 'libvirt-sock' is no absolute path without '..'",
+        ),
+        (
+            "libvirt_sockets = [\"/a/s\", \"/a/s\"]",
+            "/etc/reeve/reeve.toml:1: libvirt_sockets: '/a/s' is there twice, or is no name of a socket",
+        ),
+        (
             "host_shutdown_timeout_seconds = 86401",
             "/etc/reeve/reeve.toml:1: host_shutdown_timeout_seconds: 86401 is more than 86400, a day",
         ),

@@ -12,13 +12,16 @@ use super::recovery::{self, Recovery};
 use super::strays;
 use super::{Configured, Daemon};
 use crate::api::Shared;
+use crate::api::doors::Doors;
 use crate::api::events::EventLog;
 use crate::api::listener::{ListenError, Listener};
+use crate::config::Config;
 use crate::domain::driver::Driver;
 use crate::domain::registry::{Registry, Remains};
 use crate::domain::test_driver::TestDriver;
 use crate::domain::worker::KvmDriver;
 use crate::domain::world::{HostClock, World, now_ms};
+use crate::gateway::{self, FrontDoor};
 use crate::host::confinement::CgroupPlace;
 use crate::host::identity::Identities;
 use crate::host::uid_blocks::REGISTRY;
@@ -87,6 +90,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let state = StateDir::open(&settings.state_directory)?;
     let run = RunDir::open(&settings.run_directory)?;
     let listener = Listener::bind(&settings.run_directory)?;
+    let config = settings.configured.config();
     let mut own_identities = None;
     let driver: Arc<dyn Driver> = match settings.driven {
         Driven::Test => Arc::new(TestDriver::new()),
@@ -97,10 +101,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
             own_identities = Some(identities.clone());
             let binary = WorkerBinary::find().map_err(HostError::WorkerBinary)?;
             let host = Host::with_identities(binary, identities)?;
-            let config = settings.configured.config();
             let host = host
                 .with_vhost_net(config.may_use_vhost_net())
-                .with_virtiofsd(config.virtiofsd)
+                .with_virtiofsd(config.virtiofsd.clone())
                 .with_tenants(config.multi_tenant);
             host.sweep();
             let host = Arc::new(host.with_cgroups(settings.cgroups.clone()));
@@ -109,6 +112,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         }
     };
 
+    let front_door = front_door(&settings, &config, own_identities.as_ref());
     let records = state.load_all()?;
     let statuses = run.load_all()?;
     descriptors::prepare(statuses.statuses.len())?;
@@ -159,6 +163,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         events,
         policy: Arc::clone(&daemon.settings.configured.policy),
         limits: Arc::clone(&daemon.settings.configured.limits),
+        doors: Doors::default(),
     });
     ready(&found);
     let mark = daemon.settings.run_directory.join(AUTOSTARTED);
@@ -170,11 +175,13 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         tokio::spawn(async move { recovery::autostart(&registry, at_once).await });
     }
 
+    let libvirt = gateway::serve(front_door, Arc::clone(&shared));
     let serving = listener.serve(shared);
-    tokio::pin!(serving);
+    tokio::pin!(libvirt, serving);
     loop {
         tokio::select! {
             () = &mut serving => {}
+            () = &mut libvirt => {}
             _ = terminate.recv() => break,
             _ = interrupt.recv() => break,
             _ = hang_up.recv() => drop(tokio::spawn(reload(Arc::clone(&daemon)))),
@@ -182,6 +189,32 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     }
     tracing::info!("ending; domains go on");
     Ok(())
+}
+
+/// libvirt's front door, where there is to be one.
+fn front_door(
+    settings: &Settings,
+    config: &Config,
+    identities: Option<&Identities>,
+) -> Option<FrontDoor> {
+    if !config.libvirt {
+        return None;
+    }
+    // The test driver has no workers, but clients of libvirt's protocol like any.
+    let identities = match identities {
+        Some(identities) => identities.clone(),
+        None => Identities::for_instance(Path::new(REGISTRY), &settings.state_directory)
+            .inspect_err(|error| {
+                tracing::error!("no client of libvirt's protocol is served: {error}");
+            })
+            .ok()?,
+    };
+    let door = gateway::Settings {
+        run_directory: settings.run_directory.clone(),
+        sockets: config.libvirt_sockets.clone(),
+        warm: usize::try_from(config.libvirt_warm_processes).unwrap_or(0),
+    };
+    FrontDoor::open(&door, identities)
 }
 
 /// Reads the configuration again for a signal, which has no answer.

@@ -5,9 +5,11 @@ use serde::Serialize;
 
 use super::identity::Identities;
 use super::kvm;
+use super::program::Program;
 use super::shares;
 use super::worker_binary::WorkerBinary;
 use super::{filter, reason};
+use crate::gateway;
 
 /// What the sandbox calls the profile, which knows nothing of what is shipped.
 const PROFILE_HINT: &str = "install Reeve's AppArmor profile";
@@ -71,6 +73,17 @@ pub fn examine() -> Vec<Check> {
         Ok(binary) => Check::pass("worker", binary.path().display().to_string()),
         Err(error) => Check::fail("worker", error.to_string(), "install Reeve again"),
     });
+    checks.push(match Program::find(gateway::NAME) {
+        Ok(program) => Check::pass("gateway", program.path().display().to_string()),
+        Err(error) => Check::fail(
+            "gateway",
+            format!("{error}: no client of libvirt's protocol is served"),
+            "install Reeve again",
+        ),
+    });
+    if let Some(check) = checks.last_mut() {
+        check.mandatory = false;
+    }
     checks.push(match shares::find() {
         Some(program) => Check::pass("virtiofsd", program.display().to_string()),
         None => Check::fail(

@@ -15,6 +15,7 @@ mod netlink;
 mod ofd_lock;
 pub mod paths;
 pub(crate) mod process;
+pub mod program;
 pub mod shares;
 pub mod sockets;
 pub(crate) mod spawner;

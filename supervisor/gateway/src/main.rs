@@ -1,0 +1,132 @@
+//! The gateway process: close the jail, wait for a client, serve it until it goes.
+//!
+//! Started by the supervisor and by nobody else, with one socket ([`reeve_ipc::gateway`]). It is jailed before
+//! there is a client, so that what a client sends is read by a process that can open, make and start nothing.
+//!
+//! The C library calls `main` here, without the runtime of Rust's own: that looks for files which
+//! the empty root does not have.
+#![no_main]
+
+use std::ffi::{c_char, c_int};
+use std::io;
+use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::sync::OnceLock;
+
+use reeve_gateway::session;
+use reeve_ipc::gateway::{CONTROL_FD, HandOver, MAX_WORDS_BYTES};
+use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::{codec, error, exit_code};
+use reeve_sandbox::seccomp::{Role, enter_role};
+use tokio::io::Interest;
+use tokio::net::UnixStream;
+use tokio::runtime::{Builder, Runtime};
+
+/// A second handle on the control socket, for last words.
+static WORDS: OnceLock<OwnedFd> = OnceLock::new();
+
+/// The C entry point.
+#[expect(unsafe_code, reason = "the C library calls main by its name")]
+#[unsafe(no_mangle)]
+pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
+    run().into()
+}
+
+/// The whole of the process; gives its exit code.
+fn run() -> u8 {
+    ignore_broken_pipes();
+    let control = inherited();
+    let runtime = match confine(&control) {
+        Ok(runtime) => runtime,
+        Err(why) => {
+            say(&control, why);
+            return exit_code::JAIL;
+        }
+    };
+    runtime.block_on(async {
+        match serve(control).await {
+            Ok(()) => exit_code::ORDERLY,
+            Err(code) => code,
+        }
+    })
+}
+
+/// Closes the jail. The event loop is made before: its role has no call that makes a descriptor.
+fn confine(control: &OwnedFd) -> Result<Runtime, String> {
+    let runtime = Builder::new_current_thread().enable_all().build();
+    let runtime = runtime.map_err(|error| format!("no event loop: {error}"))?;
+    let words = rustix::io::fcntl_dupfd_cloexec(control, 0);
+    let words = words.map_err(|errno| format!("the control socket again: {errno}"))?;
+    reeve_sandbox::enter(control.as_fd()).map_err(|error| format!("jail: {error}"))?;
+    enter_role(Role::Gateway).map_err(|error| format!("cannot close its filter: {error}"))?;
+    let _ = WORDS.set(words);
+    std::panic::set_hook(Box::new(|info| {
+        // The payload can quote what the client said; the place is enough to find the line.
+        let place = info.location().map(ToString::to_string).unwrap_or_default();
+        if let Some(words) = WORDS.get() {
+            say(words, format!("panicked at {place}"));
+        }
+        exit_now(exit_code::PANIC)
+    }));
+    Ok(runtime)
+}
+
+/// Waits for the client, and serves it until it or the supervisor goes.
+async fn serve(control: OwnedFd) -> Result<(), u8> {
+    let control = UnixStream::from_std(control.into()).map_err(|_| exit_code::HOST)?;
+    let (bytes, fds) = match receive(&control).await {
+        Ok(message) => message,
+        // No client came, and the supervisor ends.
+        Err(ScmError::Closed) => return Ok(()),
+        Err(_) => return Err(exit_code::HANDSHAKE),
+    };
+    let message: HandOver = codec::decode(&bytes).map_err(|_| exit_code::HANDSHAKE)?;
+    let [client, api] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| exit_code::HANDSHAKE)?;
+    tokio::select! {
+        () = session::serve(client, api, message.access) => Ok(()),
+        // Nothing comes any more but the end.
+        end = receive(&control) => match end {
+            Err(ScmError::Closed) => Ok(()),
+            _ => Err(exit_code::HANDSHAKE),
+        },
+    }
+}
+
+async fn receive(control: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
+    let mut bytes = [0; MAX_WORDS_BYTES];
+    let attempt = || match scm::receive(control.as_fd(), &mut bytes) {
+        Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        result => Ok(result),
+    };
+    let received = control.async_io(Interest::READABLE, attempt).await;
+    let (length, fds) = received.map_err(|_| ScmError::Closed)??;
+    Ok((bytes.get(..length).unwrap_or_default().to_vec(), fds))
+}
+
+/// Says something for the supervisor's log.
+fn say(control: &OwnedFd, mut words: String) {
+    error::truncate(&mut words, MAX_WORDS_BYTES);
+    let _ = scm::send(control.as_fd(), words.as_bytes(), &[]);
+}
+
+/// A client that closes its end is an error of that write, not the end of this process.
+#[expect(unsafe_code, reason = "a signal's disposition belongs to the process")]
+fn ignore_broken_pipes() {
+    // SAFETY: ignoring a signal runs no code of ours; there is one thread.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+#[expect(
+    unsafe_code,
+    reason = "the descriptor that the supervisor hands over is known by number"
+)]
+fn inherited() -> OwnedFd {
+    // SAFETY: the supervisor put the socket there, nobody else in this process owns it, and this function
+    // runs once. In a process it did not start, what is there is no socket or not open, and its use fails.
+    unsafe { OwnedFd::from_raw_fd(CONTROL_FD) }
+}
+
+#[expect(unsafe_code, reason = "a panic ends the process where it is")]
+fn exit_now(code: u8) -> ! {
+    // SAFETY: ends the process without running any of its code; nothing on disk is open.
+    unsafe { libc::_exit(i32::from(code)) }
+}

@@ -1,0 +1,151 @@
+//! Who is inside, by whichever door: the places there are, and what whoever has one may do.
+//!
+//! The native API's own socket and libvirt's front door let clients into the same places, so that the limits
+//! are limits of both together, and number their sessions together.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
+use std::time::Duration;
+
+use reeve_ipc::api::Access;
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::strays::NoRights;
+use tokio::net::UnixStream;
+
+use super::access::Peer;
+use super::session::{Admitted, Session};
+use super::{Serve, Shared};
+use crate::domain::actor::SessionId;
+
+/// Places beyond the limit for those whom no flood of others' clients may keep out: root and the
+/// supervisor's own user.
+const RESERVE: usize = 8;
+
+/// The places that are taken.
+#[derive(Debug, Default)]
+pub struct Doors {
+    inside: Mutex<HashMap<u32, usize>>,
+    /// The number of the last session.
+    last: AtomicU64,
+}
+
+impl Doors {
+    fn with<T>(&self, look: impl FnOnce(&mut HashMap<u32, usize>) -> T) -> T {
+        // Nothing panics while it is held.
+        look(&mut self.inside.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    fn count(&self) -> u32 {
+        let count = self.with(|inside| inside.values().sum::<usize>());
+        u32::try_from(count).unwrap_or(u32::MAX)
+    }
+}
+
+/// One place inside, given back when it is dropped.
+pub(crate) struct Place<S: Serve> {
+    shared: Arc<Shared<S>>,
+    uid: u32,
+}
+
+impl<S: Serve> Drop for Place<S> {
+    fn drop(&mut self) {
+        let doors = &self.shared.doors;
+        doors.with(|inside| {
+            if let Some(own) = inside.get_mut(&self.uid) {
+                *own = own.saturating_sub(1);
+                if *own == 0 {
+                    inside.remove(&self.uid);
+                }
+            }
+        });
+        self.shared.service.clients(doors.count());
+    }
+}
+
+/// A client that was let in, with its place.
+pub(crate) struct Entry<S: Serve> {
+    admitted: Admitted,
+    place: Place<S>,
+}
+
+impl<S: Serve> Entry<S> {
+    /// Who it is.
+    pub(crate) const fn peer(&self) -> &Peer {
+        &self.admitted.peer
+    }
+
+    /// What it may do.
+    pub(crate) const fn access(&self) -> Access {
+        self.admitted.access
+    }
+
+    /// Serves it on `socket`, the supervisor's end of a session, until that ends; gives the place. The other
+    /// end has `hello` to say who it is.
+    pub(crate) async fn attend(
+        self,
+        socket: NoRights<UnixStream>,
+        hello: Option<Duration>,
+    ) -> Place<S> {
+        let Self { admitted, place } = self;
+        let id = admitted.id;
+        let shared = Arc::clone(&place.shared);
+        let session = Session::new(socket, admitted, Arc::clone(&shared));
+        session.run(hello).await;
+        Arc::clone(&shared.service).session_ended(id);
+        place
+    }
+}
+
+/// Reads what a reload may change; nothing panics while it is changed.
+fn read<T>(lock: &RwLock<T>) -> RwLockReadGuard<'_, T> {
+    lock.read().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl<S: Serve> Shared<S> {
+    /// Lets `peer` in with what the policy gives it, but `most` at most.
+    ///
+    /// # Errors
+    /// Why it is not let in, for it to be told.
+    pub(crate) fn admit(self: &Arc<Self>, peer: Peer, most: Access) -> Result<Entry<S>, ApiError> {
+        let (policy, limits) = (*read(&self.policy), *read(&self.limits));
+        let Some(access) = policy.access(&peer) else {
+            let message = format!(
+                "user {} may not use this supervisor; its administrator can add you to the group that may",
+                peer.uid
+            );
+            return Err(ApiError::new(ApiErrorCode::AccessDenied, message));
+        };
+        let full = self.doors.with(|inside| {
+            let own = inside.get(&peer.uid).copied().unwrap_or(0);
+            let all: usize = inside.values().sum();
+            let reserve = if policy.is_exempt(&peer) { RESERVE } else { 0 };
+            if all >= limits.clients.saturating_add(reserve) {
+                return Some(format!("{all} clients are connected; try again later"));
+            }
+            if own >= limits.clients_per_user && !policy.is_exempt(&peer) {
+                return Some(format!("{own} clients of yours are connected; close one"));
+            }
+            *inside.entry(peer.uid).or_default() += 1;
+            None
+        });
+        if let Some(message) = full {
+            return Err(ApiError::new(ApiErrorCode::Busy, message));
+        }
+        let place = Place {
+            shared: Arc::clone(self),
+            uid: peer.uid,
+        };
+        self.service.clients(self.doors.count());
+        let id = self.doors.last.fetch_add(1, Ordering::Relaxed) + 1;
+        Ok(Entry {
+            admitted: Admitted {
+                id: SessionId(id),
+                peer,
+                access: access.min(most),
+                calls_in_flight: limits.calls_in_flight,
+            },
+            place,
+        })
+    }
+}

@@ -1,0 +1,191 @@
+//! libvirt's front door: who knocks there, and which process serves them.
+//!
+//! ```text
+//!   libvirt-sock, libvirt-sock-ro ── accept ─► access, places (as the native API's: `api::doors`)
+//!                                                  │ a client, its rights
+//!                                                  ▼
+//!   Pool, one task ── the oldest of a few warm processes ─► hand over: client's socket, a session's end
+//!     │  none warm: it waits for one                           │
+//!     │                                                        ▼
+//!     └─ Spawner, one thread: starts one after another       keep, one task a process: session until the
+//!                                                            process or the client goes, then reaped
+//! ```
+//!
+//! The supervisor reads not one byte of libvirt's protocol: it accepts a connection, asks the kernel whose it
+//! is, and hands it to a process of its own (`reeve-gateway`) in a jail as a worker's, with a uid that no other
+//! process has, so that two of them cannot signal or trace each other. What that process asks for it asks in
+//! the native API, on a session that has the client's rights and name; a process that was taken over can do
+//! what its client may, and no more. One that dies takes one connection with it.
+//!
+//! A uid costs a gateway two system calls, and a bit of the instance's block, which has 1024; the process about
+//! a millisecond of one CPU, on the spawner's thread, and is there before its client where a warm one is.
+//!
+//! What may not live here: libvirt's protocol, XML, what calls mean.
+
+mod pool;
+mod process;
+mod spawner;
+#[cfg(test)]
+mod tests;
+
+use std::fs::DirBuilder;
+use std::future::pending;
+use std::os::unix::fs::DirBuilderExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use reeve_ipc::api::Access;
+use tokio::sync::mpsc;
+use tokio::task::JoinSet;
+
+use self::pool::{Client, Pool};
+use self::spawner::Spawner;
+use crate::api::access::Peer;
+use crate::api::listener::{Kind, ListenError, Listener, TooMany};
+use crate::api::{Serve, Shared};
+use crate::host::identity::Identities;
+use crate::host::program::Program;
+
+/// The executable's name.
+pub const NAME: &str = "reeve-gateway";
+/// The socket's name in the run directory.
+pub const SOCKET_NAME: &str = "libvirt-sock";
+/// What is behind the name of a socket whose clients only look.
+const READ_ONLY: &str = "-ro";
+/// Clients on their way from the door to the pool.
+const QUEUE: usize = 16;
+
+/// What the front door is opened with.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// The directory of the sockets that are always there.
+    pub run_directory: PathBuf,
+    /// Where there are others: for each, a second one with `-ro` behind its name.
+    pub sockets: Vec<PathBuf>,
+    /// How many processes wait for clients.
+    pub warm: usize,
+}
+
+/// The open door: clients may knock, and are let in when it is served.
+#[derive(Debug)]
+pub struct FrontDoor {
+    listeners: Vec<(Listener, Access)>,
+    spawner: Spawner,
+    warm: usize,
+}
+
+impl FrontDoor {
+    /// Binds the sockets. What cannot be done is logged, and no reason for a daemon not to start: domains
+    /// that run must not be left without one. `None` where nothing is left of the door.
+    #[must_use]
+    pub fn open(settings: &Settings, identities: Identities) -> Option<Self> {
+        let program = Program::find(NAME)
+            .inspect_err(|error| tracing::error!("no client of libvirt's protocol is served: {error}"))
+            .ok()?;
+        Self::with_program(settings, program, identities)
+    }
+
+    fn with_program(
+        settings: &Settings,
+        program: Program,
+        identities: Identities,
+    ) -> Option<Self> {
+        let mut listeners = Vec::new();
+        let own = settings.run_directory.join(SOCKET_NAME);
+        for path in std::iter::once(&own).chain(&settings.sockets) {
+            make_directory(path);
+            for (path, access) in [
+                (path.clone(), Access::ReadWrite),
+                (read_only(path), Access::ReadOnly),
+            ] {
+                match Listener::bind_at(&path, Kind::Libvirt) {
+                    Ok(listener) => listeners.push((listener, access)),
+                    Err(ListenError::Taken(path)) => tracing::error!(
+                        "another program listens at {path}: no client of libvirt's protocol is served \
+                         there; end it and restart reeved, or take the path out of libvirt_sockets",
+                        path = path.display()
+                    ),
+                    Err(error) => {
+                        tracing::error!("no client of libvirt's protocol is served there: {error}");
+                    }
+                }
+            }
+        }
+        let spawner = Spawner::start(program, identities)
+            .inspect_err(|error| {
+                tracing::error!("no client of libvirt's protocol is served: no thread: {error}");
+            })
+            .ok()?;
+        (!listeners.is_empty()).then_some(Self {
+            listeners,
+            spawner,
+            warm: settings.warm,
+        })
+    }
+
+    /// Lets clients in, for ever. Dropping this ends every process and removes the sockets.
+    pub async fn serve<S: Serve>(self, shared: Arc<Shared<S>>) {
+        let (clients, queue) = mpsc::channel(QUEUE);
+        let mut tasks = JoinSet::new();
+        tasks.spawn(Pool::new(self.spawner, self.warm).serve(queue));
+        for (listener, most) in self.listeners {
+            tasks.spawn(let_in(listener, most, Arc::clone(&shared), clients.clone()));
+        }
+        while let Some(ended) = tasks.join_next().await {
+            tracing::error!(?ended, "a part of libvirt's front door has ended");
+        }
+        pending().await
+    }
+}
+
+/// A door that may be there.
+pub(crate) async fn serve<S: Serve>(door: Option<FrontDoor>, shared: Arc<Shared<S>>) {
+    match door {
+        Some(door) => door.serve(shared).await,
+        None => pending().await,
+    }
+}
+
+/// Lets clients in by one socket, for ever.
+async fn let_in<S: Serve>(
+    mut listener: Listener,
+    most: Access,
+    shared: Arc<Shared<S>>,
+    clients: mpsc::Sender<Client<S>>,
+) {
+    loop {
+        // One for which there is no descriptor is closed; its protocol has no words for it here.
+        let Ok(socket) = listener.accept().await.map_err(|TooMany(socket)| drop(socket)) else {
+            continue;
+        };
+        let Ok(peer) = Peer::of(&socket) else { continue };
+        let (pid, uid) = (peer.pid, peer.uid);
+        match shared.admit(peer, most) {
+            Ok(entry) => {
+                let client = Client { socket, entry };
+                if clients.send(client).await.is_err() {
+                    return;
+                }
+            }
+            Err(error) => {
+                let path = listener.path().display();
+                tracing::info!(pid, uid, "a client was closed at {path}: {error}");
+            }
+        }
+    }
+}
+
+/// The socket beside the one at `path` whose clients only look.
+fn read_only(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(READ_ONLY);
+    PathBuf::from(name)
+}
+
+/// Makes the directory of a socket, which is gone after each boot where it is in `/run`. What goes wrong shows when
+/// the socket is bound.
+fn make_directory(path: &Path) {
+    if let Some(directory) = path.parent() {
+        let _ = DirBuilder::new().mode(0o755).create(directory);
+    }
+}

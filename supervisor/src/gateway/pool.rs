@@ -1,0 +1,189 @@
+//! The warm processes, and who waits for one.
+//!
+//! One task. It starts one process at a time, so that as many wait as it was told, and one more for each client
+//! that waits; a client gets the one that has waited longest. Where processes die while they wait, or cannot be
+//! started, it rests between attempts, longer each time: a program that does not work must not keep a processor busy.
+
+use std::collections::VecDeque;
+use std::future::pending;
+use std::pin::Pin;
+use std::time::{Duration, Instant};
+
+use reeve_ipc::strays::NoRights;
+use tokio::net::UnixStream;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{Sleep, sleep};
+
+use super::process::{Idle, Process};
+use super::spawner::{Spawner, StartError, Started, Starting};
+use crate::api::Serve;
+use crate::api::doors::Entry;
+
+/// The first rest.
+const FIRST_REST: Duration = Duration::from_millis(100);
+/// The longest.
+const LONGEST_REST: Duration = Duration::from_secs(10);
+/// Once nothing has gone wrong for so long the next rest is the first again.
+const FORGOTTEN: Duration = Duration::from_secs(60);
+
+/// A client that was let in, on its way to a process.
+pub(super) struct Client<S: Serve> {
+    /// Its connection, of which nothing was read.
+    pub(super) socket: NoRights<UnixStream>,
+    /// Its place and its rights.
+    pub(super) entry: Entry<S>,
+}
+
+/// A process without a client.
+struct Warm<S: Serve> {
+    task: Id,
+    client: oneshot::Sender<Client<S>>,
+}
+
+/// The processes of a front door.
+pub(super) struct Pool<S: Serve> {
+    spawner: Spawner,
+    size: usize,
+    warm: VecDeque<Warm<S>>,
+    waiting: VecDeque<Client<S>>,
+    /// One task a process.
+    keepers: JoinSet<Idle<S>>,
+    starting: Option<Starting>,
+    /// Failures one after another, and the last of them.
+    failures: u32,
+    failed: Option<Instant>,
+    rest: Option<Pin<Box<Sleep>>>,
+}
+
+impl<S: Serve> Pool<S> {
+    /// With `size` warm processes.
+    pub(super) fn new(spawner: Spawner, size: usize) -> Self {
+        Self {
+            spawner,
+            size,
+            warm: VecDeque::new(),
+            waiting: VecDeque::new(),
+            keepers: JoinSet::new(),
+            starting: None,
+            failures: 0,
+            failed: None,
+            rest: None,
+        }
+    }
+
+    /// Gives each client a process, until nobody can bring one any more. As many wait here as have places.
+    pub(super) async fn serve(mut self, mut clients: mpsc::Receiver<Client<S>>) {
+        loop {
+            self.give();
+            self.start_next();
+            tokio::select! {
+                client = clients.recv() => match client {
+                    Some(client) => self.waiting.push_back(client),
+                    None => return,
+                },
+                started = come(&mut self.starting) => self.started(started),
+                Some(ended) = self.keepers.join_next_with_id() => match ended {
+                    Ok((id, idle)) => self.ended(id, idle),
+                    // A keeper that panicked has killed its process.
+                    Err(error) => self.ended(error.id(), Idle::Died),
+                },
+                () = over(&mut self.rest) => self.rest = None,
+            }
+        }
+    }
+
+    /// Gives processes that wait to clients that wait.
+    fn give(&mut self) {
+        while !self.waiting.is_empty() {
+            let Some(warm) = self.warm.pop_front() else {
+                return;
+            };
+            let Some(client) = self.waiting.pop_front() else {
+                return;
+            };
+            if let Err(client) = warm.client.send(client) {
+                self.waiting.push_front(client);
+            }
+        }
+    }
+
+    fn start_next(&mut self) {
+        let wanted = self.size.saturating_add(self.waiting.len());
+        if self.starting.is_some() || self.rest.is_some() || self.warm.len() >= wanted {
+            return;
+        }
+        match self.spawner.spawn() {
+            Ok(starting) => self.starting = Some(starting),
+            Err(error) => self.failed(&error),
+        }
+    }
+
+    fn started(&mut self, started: Result<Started, StartError>) {
+        self.starting = None;
+        let process = match started {
+            Ok(started) => Process::new(started),
+            Err(error) => return self.failed(&error),
+        };
+        let process = match process {
+            Ok(process) => process,
+            Err(error) => return self.failed(&error),
+        };
+        tracing::debug!(gateway = process.pid(), "a gateway waits");
+        let (client, comes) = oneshot::channel();
+        let task = self.keepers.spawn(process.keep(comes)).id();
+        self.warm.push_back(Warm {
+            task,
+            client,
+        });
+    }
+
+    fn failed(&mut self, error: &dyn std::fmt::Display) {
+        let count = self.waiting.len();
+        tracing::error!(
+            clients = count,
+            "no process for clients of libvirt's protocol; those that wait are closed: {error}"
+        );
+        self.waiting.clear();
+        self.rest();
+    }
+
+    fn ended(&mut self, task: Id, idle: Idle<S>) {
+        self.warm.retain(|warm| warm.task != task);
+        match idle {
+            Idle::Served => {}
+            Idle::Died => self.rest(),
+            Idle::Missed(client) => {
+                self.waiting.push_front(client);
+                self.rest();
+            }
+        }
+    }
+
+    /// Rests before the next is started.
+    fn rest(&mut self) {
+        let now = Instant::now();
+        let before = self.failed.replace(now);
+        if before.is_some_and(|before| now - before > FORGOTTEN) {
+            self.failures = 0;
+        }
+        let rest = FIRST_REST.saturating_mul(1 << self.failures.min(16));
+        self.failures = self.failures.saturating_add(1);
+        self.rest = Some(Box::pin(sleep(rest.min(LONGEST_REST))));
+    }
+}
+
+/// The process that is being started, if there is one.
+async fn come(starting: &mut Option<Starting>) -> Result<Started, StartError> {
+    match starting {
+        Some(starting) => starting.await.unwrap_or(Err(StartError::Gone)),
+        None => pending().await,
+    }
+}
+
+async fn over(rest: &mut Option<Pin<Box<Sleep>>>) {
+    match rest {
+        Some(rest) => rest.await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,248 @@
+//! One gateway, from its start to its end: idle, then one client's, then reaped.
+
+use std::future::pending;
+use std::io;
+use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
+use reeve_ipc::api::Access;
+use reeve_ipc::gateway::{HandOver, MAX_WORDS_BYTES};
+use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::strays::NoRights;
+use reeve_ipc::{codec, exit_code};
+use reeve_sandbox::seccomp::denial::{Denial, RECORD_LEN};
+use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
+use tokio::io::Interest;
+use tokio::io::unix::AsyncFd;
+use tokio::net::UnixStream;
+use tokio::sync::oneshot;
+
+use super::pool::Client;
+use super::spawner::Started;
+use crate::api::Serve;
+use crate::host::identity::Identity;
+use crate::host::watch::watch;
+
+/// How long a gateway may take to end once its client or its session has: then it is killed.
+const GRACE: Duration = Duration::from_secs(1);
+/// What is logged of the words of one gateway.
+const MAX_LINES: usize = 8;
+
+/// A process that was started, watched on the runtime.
+#[derive(Debug)]
+pub(super) struct Process {
+    pid: u32,
+    pidfd: AsyncFd<Arc<OwnedFd>>,
+    /// `None` once it has been closed for the process to end.
+    control: Option<NoRights<UnixStream>>,
+    /// What was logged of its words.
+    lines: usize,
+    reaped: bool,
+    /// Nobody else's until the process is reaped.
+    _identity: Identity,
+}
+
+/// What became of a process that had no client.
+pub(super) enum Idle<S: Serve> {
+    /// It has ended by itself.
+    Died,
+    /// It had ended when a client came for it: the client is another's to serve.
+    Missed(Client<S>),
+    /// It has served one, and is gone.
+    Served,
+}
+
+impl Process {
+    /// # Errors
+    /// The runtime cannot watch it; it is killed.
+    pub(super) fn new(started: Started) -> io::Result<Self> {
+        let pid = started.child.pid.as_raw_nonzero().get().unsigned_abs();
+        let kill = |error, pidfd: &OwnedFd| {
+            let _ = pidfd_send_signal(pidfd, Signal::KILL);
+            error
+        };
+        let pidfd = Arc::new(started.child.pidfd);
+        let watched = watch(Arc::clone(&pidfd)).map_err(|error| kill(error, &pidfd))?;
+        let control =
+            UnixStream::from_std(started.control.into()).map_err(|error| kill(error, &pidfd))?;
+        Ok(Self {
+            pid,
+            pidfd: watched,
+            control: Some(NoRights::new(control)),
+            lines: 0,
+            reaped: false,
+            _identity: started.identity,
+        })
+    }
+
+    /// Its pid.
+    pub(super) const fn pid(&self) -> u32 {
+        self.pid
+    }
+
+    /// Keeps it until it is gone; `client` gives the one it is to serve.
+    pub(super) async fn keep<S: Serve>(mut self, client: oneshot::Receiver<Client<S>>) -> Idle<S> {
+        tokio::pin!(client);
+        loop {
+            tokio::select! {
+                biased;
+                client = &mut client => return match client {
+                    Ok(client) => self.serve(client).await,
+                    // The pool is gone, and the process with the thread that made it.
+                    Err(_) => Idle::Served,
+                },
+                words = self.hear() => self.heard(words),
+                _ = self.pidfd.readable() => {
+                    self.reap();
+                    tracing::warn!(gateway = self.pid, "a gateway has ended that had no client");
+                    return Idle::Died;
+                }
+            }
+        }
+    }
+
+    async fn serve<S: Serve>(mut self, client: Client<S>) -> Idle<S> {
+        let Client { socket, entry } = client;
+        let (pid, uid) = (entry.peer().pid, entry.peer().uid);
+        let session = match self.hand_over(&socket, entry.access()) {
+            Ok(session) => session,
+            Err(ScmError::Closed) => {
+                self.end().await;
+                return Idle::Missed(Client { socket, entry });
+            }
+            Err(error) => {
+                tracing::error!(pid, uid, "a client of libvirt's protocol was closed: {error}");
+                drop(socket);
+                self.end().await;
+                return Idle::Served;
+            }
+        };
+        tracing::debug!(pid, uid, access = %entry.access(), gateway = self.pid, "libvirt client");
+        socket.hand_on();
+        let attending = entry.attend(session, None);
+        tokio::pin!(attending);
+        let place = loop {
+            tokio::select! {
+                // Ends with the process, as that has the other end.
+                place = &mut attending => break place,
+                words = self.hear() => self.heard(words),
+            }
+        };
+        self.end().await;
+        // No client has its place before the process of this one is gone.
+        drop(place);
+        Idle::Served
+    }
+
+    /// Gives the process its client; gives our end of the session.
+    fn hand_over(
+        &self,
+        client: &NoRights<UnixStream>,
+        access: Access,
+    ) -> Result<NoRights<UnixStream>, ScmError> {
+        let control = self.control.as_ref().ok_or(ScmError::Closed)?;
+        let (ours, theirs) = scm::pair()?;
+        let ours = UnixStream::from_std(ours.into()).map_err(os)?;
+        // Before the other end is anybody's.
+        let ours = NoRights::new(ours);
+        let message = codec::encode(&HandOver { access }).map_err(|_| ScmError::Oversized)?;
+        let handed = [client.as_fd(), theirs.as_fd()];
+        scm::send(control.as_fd(), &message, &handed)?;
+        Ok(ours)
+    }
+
+    /// Waits for its end, not for long, then kills it; and reaps it.
+    async fn end(&mut self) {
+        // It ends by itself when it sees this.
+        self.control = None;
+        if tokio::time::timeout(GRACE, self.gone()).await.is_err() {
+            let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+            self.gone().await;
+        }
+        self.reap();
+    }
+
+    async fn gone(&self) {
+        if self.pidfd.readable().await.is_err() {
+            // The runtime ends, and so does the process.
+            pending::<()>().await;
+        }
+    }
+
+    /// Takes the exit status of a process that has ended.
+    fn reap(&mut self) {
+        let id = || WaitId::PidFd(self.pidfd.get_ref().as_fd());
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        let status = rustix::io::retry_on_intr(|| waitid(id(), options));
+        self.reaped = !matches!(status, Ok(None));
+        // What it said last is there still.
+        while let (Some(control), true) = (&self.control, self.lines < MAX_LINES) {
+            let Ok(words) = receive(control) else { break };
+            self.heard(Some(words));
+        }
+        let gateway = self.pid;
+        match status.ok().flatten().map(|status| (status.exit_status(), status.terminating_signal())) {
+            Some((Some(code), _)) if code == i32::from(exit_code::ORDERLY) => {}
+            Some((Some(code), _)) => tracing::warn!(gateway, "a gateway ended with exit code {code}"),
+            Some((None, Some(signal))) => {
+                tracing::warn!(gateway, "a gateway was ended by signal {signal}");
+            }
+            Some((None, None)) | None => {}
+        }
+    }
+
+    /// What it says next; `None` once it can say nothing any more. For ever where it has said enough.
+    async fn hear(&self) -> Option<Vec<u8>> {
+        let control = match &self.control {
+            Some(control) if self.lines < MAX_LINES => control,
+            _ => return pending().await,
+        };
+        let attempt = || match receive(control) {
+            Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+            result => Ok(result),
+        };
+        let heard = control.async_io(Interest::READABLE, attempt).await;
+        heard.ok()?.ok()
+    }
+
+    /// Logs what it says: bounded, and with nothing in it that a terminal would obey.
+    fn heard(&mut self, words: Option<Vec<u8>>) {
+        let Some(words) = words else {
+            // It says nothing any more; its end is seen by its pidfd, and its session's.
+            self.lines = MAX_LINES;
+            return;
+        };
+        self.lines += 1;
+        let gateway = self.pid;
+        match words.len() {
+            RECORD_LEN => match Denial::decode(&words) {
+                Ok(denial) => tracing::error!(gateway, "a gateway made a {denial}"),
+                Err(error) => tracing::warn!(gateway, "a gateway: {error}"),
+            },
+            _ => {
+                let words = String::from_utf8_lossy(&words);
+                tracing::warn!(gateway, "a gateway says: {}", words.escape_debug());
+            }
+        }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        if !self.reaped {
+            // Nobody waits for it: the supervisor ends, and whoever inherits it reaps it.
+            let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
+        }
+    }
+}
+
+fn os(error: io::Error) -> ScmError {
+    rustix::io::Errno::from_io_error(&error).map_or(ScmError::Closed, ScmError::from)
+}
+
+fn receive(control: &NoRights<UnixStream>) -> Result<Vec<u8>, ScmError> {
+    let mut words = [0; MAX_WORDS_BYTES];
+    let (length, _) = scm::receive_bare_cut(control.as_fd(), &mut words)?;
+    Ok(words.get(..length).unwrap_or_default().to_vec())
+}
