@@ -28,7 +28,7 @@ build: install-deps ## Build everything, unoptimised
 	$(CARGO) build --workspace --all-targets
 
 release: install-deps ## Build the static binaries
-	$(CARGO) build --release -p reeve-worker -p reeved
+	$(CARGO) build --release -p reeve-worker -p reeve-gateway -p reeved
 
 install: ## Install what 'make release' built below PREFIX (/usr/local), as root; DESTDIR stages
 	@packaging/install --bin $(TARGET)/release --destdir "$(DESTDIR)" --prefix "$(PREFIX)"
@@ -54,7 +54,7 @@ soak: install-deps install-lab ## Run the long counts: fuzzing, repeated starts,
 	tools/soak
 
 bench: install-deps ## Measure beside the floor and the installed peers; writes target/bench.json
-	$(CARGO) build --release -p reeved -p reeve-worker -p reeve-benches
+	$(CARGO) build --release -p reeved -p reeve-worker -p reeve-gateway -p reeve-benches
 	$(TARGET)/release/bench
 
 lint: install-lint ## Formatting, clippy, licences and advisories, documentation

@@ -26,6 +26,9 @@ use crate::reeve::product;
 /// How long a daemon may take to serve, or to end.
 const SOON: Duration = Duration::from_secs(20);
 
+/// The configuration of one that a test does not configure.
+const OWN_CONFIG: &str = "own.toml";
+
 /// One instance.
 #[derive(Debug)]
 pub struct Daemon {
@@ -61,6 +64,8 @@ impl Daemon {
             .prefix("reeved-")
             .tempdir_in(std::env::temp_dir())?;
         let log = directory.path().join("reeved.log");
+        // Its processes and descriptors are counted.
+        std::fs::write(directory.path().join(OWN_CONFIG), "libvirt = false\n")?;
         Ok(Self {
             directory,
             child: None,
@@ -78,6 +83,16 @@ impl Daemon {
         if !value.is_empty() {
             self.environment.push((name.to_owned(), value.to_owned()));
         }
+    }
+
+    /// Lets it serve clients of libvirt's protocol, from the next start on, where no test configures it
+    /// otherwise.
+    ///
+    /// # Errors
+    /// No room for its configuration.
+    pub fn serve_libvirt(&mut self) -> Result<()> {
+        std::fs::write(self.directory.path().join(OWN_CONFIG), "libvirt = true\n")?;
+        Ok(())
     }
 
     /// A further argument from the next start on.
@@ -155,6 +170,14 @@ impl Daemon {
                 command
             }
         };
+        if !self
+            .arguments
+            .iter()
+            .any(|argument| argument.starts_with("--config"))
+        {
+            let own = self.directory.path().join(OWN_CONFIG);
+            command.arg("--config").arg(own);
+        }
         command
             .arg("--state-dir")
             .arg(self.state())

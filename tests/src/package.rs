@@ -67,6 +67,8 @@ fn compile(target: &Path, revision: &str) -> Result<PathBuf> {
             "reeved",
             "-p",
             "reeve-worker",
+            "-p",
+            "reeve-gateway",
         ])
         .arg("--target-dir")
         .arg(target)
@@ -83,7 +85,7 @@ fn newer(package: &Path, binaries: &Path) -> Result<bool> {
     let Ok(made) = package.metadata().and_then(|package| package.modified()) else {
         return Ok(false);
     };
-    let mut inputs = ["reeve", "reeved", "reeve-worker"]
+    let mut inputs = ["reeve", "reeved", "reeve-worker", "reeve-gateway"]
         .map(|name| binaries.join(name))
         .to_vec();
     for directory in ["packaging", "packaging/debian", "docs"] {

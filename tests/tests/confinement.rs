@@ -1,4 +1,4 @@
-//! What confines a running worker, read from the kernel and not from Reeve: on this machine and in the
+//! What confines a running worker and a gateway, read from the kernel and not from Reeve: on this machine and in the
 //! lab, started by root and by an ordinary user.
 //!
 //! Every thread and every open descriptor of a worker must be in the tables here, which say what it
@@ -6,6 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
@@ -229,6 +230,15 @@ const DESCRIPTORS: &[(&str, usize, &str)] = &[
 ];
 
 fn every_descriptor_is_explained(held: &Worker) -> Result<()> {
+    only_these_descriptors(held, DESCRIPTORS, RINGS)
+}
+
+/// With as many rings as are kept in reserve, or none.
+fn only_these_descriptors(
+    held: &Worker,
+    known: &[(&str, usize, &str)],
+    reserve: usize,
+) -> Result<()> {
     let mut counts = BTreeMap::new();
     let mut sockets = 0;
     for entry in fs::read_dir(held.path("fd"))? {
@@ -238,7 +248,7 @@ fn every_descriptor_is_explained(held: &Worker) -> Result<()> {
             sockets += 1;
             continue;
         }
-        let (pattern, _, _) = DESCRIPTORS
+        let (pattern, _, _) = known
             .iter()
             .find(|(pattern, _, _)| target == *pattern)
             .with_context(|| format!("descriptor {:?} is {target}", entry.file_name()))?;
@@ -246,8 +256,8 @@ fn every_descriptor_is_explained(held: &Worker) -> Result<()> {
     }
     let count = |pattern| counts.get(pattern).copied().unwrap_or_default();
     let rings = count(RING);
-    ensure!(rings == 0 || rings == RINGS, "{rings} rings");
-    for (pattern, expected, _) in DESCRIPTORS {
+    ensure!(rings == 0 || rings == reserve, "{rings} rings");
+    for (pattern, expected, _) in known {
         let rings = if [EVENT, RING].contains(pattern) {
             rings
         } else {
@@ -377,7 +387,8 @@ fn its_code_is_its_program(held: &Worker) -> Result<()> {
         let rights = words.nth(1).context("rights")?;
         let path = words.nth(3).unwrap_or_default();
         ensure!(!(rights.contains('w') && rights.contains('x')), "{line}");
-        let known = path.ends_with("reeve-worker") || path == "[vdso]" || path == "[vsyscall]";
+        let program = path.ends_with("reeve-worker") || path.ends_with("reeve-gateway");
+        let known = program || path == "[vdso]" || path == "[vsyscall]";
         ensure!(!rights.contains('x') || known, "{line}");
     }
     Ok(())
@@ -521,6 +532,130 @@ fn holds_for_a_daemons_worker() -> Result<()> {
         connection = daemon.connect()?;
     }
     Ok(())
+}
+
+/// What a gateway may have open beside sockets, how often, and what for.
+const GATEWAY_DESCRIPTORS: &[(&str, usize, &str)] = &[
+    ("/dev/null", 3, "standard streams, which lead nowhere"),
+    (
+        "anon_inode:[eventpoll]",
+        2,
+        "the event loop, and a second handle on it",
+    ),
+    ("anon_inode:[eventfd]", 1, "wakes the event loop"),
+];
+/// The two handles on the socket to the daemon, and the pair by which the event loop would hear of signals.
+const IDLE_SOCKETS: usize = 2 + 2;
+
+/// The children of the daemon that are gateways.
+fn gateways(daemon: &Daemon) -> Result<Vec<u32>> {
+    let daemon = daemon.pid().context("no daemon")?.to_string();
+    let mut found = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let Ok(fields) = status(&format!("/proc/{pid}/status")) else {
+            continue;
+        };
+        if fields.get("PPid") == Some(&daemon) && fields["Name"] == "reeve-gateway" {
+            found.push(pid);
+        }
+    }
+    Ok(found)
+}
+
+fn a_gateway_is_confined(gateway: &Worker) -> Result<()> {
+    let fields = status(&gateway.path("status"))?;
+    for set in ["CapInh", "CapPrm", "CapEff", "CapBnd", "CapAmb"] {
+        ensure!(fields[set].chars().all(|digit| digit == '0'), "{set}");
+    }
+    ensure!(fields["NoNewPrivs"] == "1", "no_new_privs");
+    ensure!(fields["Threads"] == "1", "{} threads", fields["Threads"]);
+    ensure!(fields["Seccomp"] == "2", "no filter");
+    // Base, its seal, and the role's.
+    ensure!(
+        fields["Seccomp_filters"] == "3",
+        "{} filters",
+        fields["Seccomp_filters"]
+    );
+    only_these_descriptors(gateway, GATEWAY_DESCRIPTORS, 0)?;
+    every_namespace_is_its_own(gateway)?;
+    it_is_one_user(gateway, None)?;
+    its_root_is_empty(gateway)?;
+    its_limits_hold(gateway)?;
+    its_code_is_its_program(gateway)
+}
+
+/// Those that wait for a client and the one that has one, each with a uid that nobody else has.
+fn holds_for_gateways() -> Result<()> {
+    let mut daemon = Daemon::prepare()?;
+    daemon.serve_libvirt()?;
+    daemon.spawn()?;
+    let socket = daemon.run().join("libvirt-sock");
+    let deadline = Instant::now() + SOON;
+    for (clients, count) in [(0, 2), (1, 3)] {
+        let connected: Vec<UnixStream> = (0..clients)
+            .map(|_| UnixStream::connect(&socket))
+            .collect::<std::io::Result<_>>()?;
+        loop {
+            let found = gateways(&daemon)?;
+            let mut uids = Vec::new();
+            let mut sockets = Vec::new();
+            let confined = found.iter().try_for_each(|pid| {
+                let fields = status(&format!("/proc/{pid}/status"))?;
+                uids.push(fields["Uid"].clone());
+                let served = count_sockets(*pid)?.saturating_sub(IDLE_SOCKETS);
+                sockets.push(served);
+                let pid = *pid;
+                let sockets = IDLE_SOCKETS + served;
+                a_gateway_is_confined(&Worker { pid, sockets })
+            });
+            uids.sort();
+            uids.dedup();
+            sockets.sort_unstable();
+            // A client's, and an end of its session.
+            let expected: Vec<usize> = (0..count)
+                .map(|at| if at + clients < count { 0 } else { 2 })
+                .collect();
+            let whole = confined.is_ok() && uids.len() == count && sockets == expected;
+            if whole {
+                let last = found.last().context("a gateway")?;
+                landlock_refuses_what_nothing_else_does(&Worker {
+                    pid: *last,
+                    sockets: 0,
+                })?;
+                break;
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "{found:?}: {confined:?}, uids {uids:?}, sockets {sockets:?}: {}",
+                daemon.log()
+            );
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        drop(connected);
+    }
+    Ok(())
+}
+
+fn count_sockets(pid: u32) -> Result<usize> {
+    let mut sockets = 0;
+    for entry in fs::read_dir(format!("/proc/{pid}/fd"))? {
+        let target = fs::read_link(entry?.path())?;
+        sockets += usize::from(target.to_string_lossy().starts_with("socket:"));
+    }
+    Ok(sockets)
+}
+
+#[test]
+fn a_gateway_on_this_machine_is_confined_and_all_of_it_is_explained() -> Result<()> {
+    holds_for_gateways()
+}
+
+#[reeve_tests::in_lab(timeout = "90s", root)]
+fn a_gateway_in_the_lab_is_confined_and_all_of_it_is_explained() -> Result<()> {
+    holds_for_gateways()
 }
 
 #[test]

@@ -11,10 +11,11 @@ use anyhow::{Context, Result, ensure};
 use reeve_tests::reeve::product;
 
 /// What must be there below the prefix, with its mode; manual pages beside these there may be more.
-const BELOW_PREFIX: [(&str, u32); 19] = [
+const BELOW_PREFIX: [(&str, u32); 20] = [
     ("bin/reeve", 0o755),
     ("sbin/reeved", 0o755),
     ("libexec/reeve/reeve-worker", 0o755),
+    ("libexec/reeve/reeve-gateway", 0o755),
     ("lib/systemd/system/reeve-domains.service", 0o644),
     ("lib/systemd/system/reeve-guests.service", 0o644),
     ("lib/systemd/system/reeved.service", 0o644),

@@ -12,8 +12,8 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
-use reeve_gateway::session;
-use reeve_ipc::gateway::{CONTROL_FD, HandOver, MAX_WORDS_BYTES};
+use reeve_gateway::session::{self, Rights};
+use reeve_ipc::gateway::{CONTROL_FD, HandOver, MAX_WORDS_BYTES, NAME};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::{codec, error, exit_code};
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -56,6 +56,8 @@ fn confine(control: &OwnedFd) -> Result<Runtime, String> {
     let runtime = runtime.map_err(|error| format!("no event loop: {error}"))?;
     let words = rustix::io::fcntl_dupfd_cloexec(control, 0);
     let words = words.map_err(|errno| format!("the control socket again: {errno}"))?;
+    // As `ps` shows it: of a program that is executed by descriptor older kernels show the number.
+    let _ = rustix::thread::set_name(NAME);
     reeve_sandbox::enter(control.as_fd()).map_err(|error| format!("jail: {error}"))?;
     enter_role(Role::Gateway).map_err(|error| format!("cannot close its filter: {error}"))?;
     let _ = WORDS.set(words);
@@ -82,7 +84,12 @@ async fn serve(control: OwnedFd) -> Result<(), u8> {
     let message: HandOver = codec::decode(&bytes).map_err(|_| exit_code::HANDSHAKE)?;
     let [client, api] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| exit_code::HANDSHAKE)?;
     tokio::select! {
-        () = session::serve(client, api, message.access) => Ok(()),
+        ended = session::serve(client, api, Rights { access: message.access }) => {
+            if let (Err(error), Some(words)) = (ended, WORDS.get()) {
+                say(words, format!("a client's connection ended: {error}"));
+            }
+            Ok(())
+        }
         // Nothing comes any more but the end.
         end = receive(&control) => match end {
             Err(ScmError::Closed) => Ok(()),

@@ -174,7 +174,9 @@ impl Listener {
                     continue;
                 }
             };
-            let Ok(peer) = Peer::of(&socket) else { continue };
+            let Ok(peer) = Peer::of(&socket) else {
+                continue;
+            };
             match shared.admit(peer, Access::ReadWrite) {
                 Ok(entry) => {
                     tokio::spawn(entry.attend(socket, Some(HELLO_DEADLINE)));

@@ -25,8 +25,6 @@
 mod pool;
 mod process;
 mod spawner;
-#[cfg(test)]
-mod tests;
 
 use std::fs::DirBuilder;
 use std::future::pending;
@@ -80,16 +78,10 @@ impl FrontDoor {
     #[must_use]
     pub fn open(settings: &Settings, identities: Identities) -> Option<Self> {
         let program = Program::find(NAME)
-            .inspect_err(|error| tracing::error!("no client of libvirt's protocol is served: {error}"))
+            .inspect_err(|error| {
+                tracing::error!("no client of libvirt's protocol is served: {error}")
+            })
             .ok()?;
-        Self::with_program(settings, program, identities)
-    }
-
-    fn with_program(
-        settings: &Settings,
-        program: Program,
-        identities: Identities,
-    ) -> Option<Self> {
         let mut listeners = Vec::new();
         let own = settings.run_directory.join(SOCKET_NAME);
         for path in std::iter::once(&own).chain(&settings.sockets) {
@@ -155,10 +147,16 @@ async fn let_in<S: Serve>(
 ) {
     loop {
         // One for which there is no descriptor is closed; its protocol has no words for it here.
-        let Ok(socket) = listener.accept().await.map_err(|TooMany(socket)| drop(socket)) else {
+        let Ok(socket) = listener
+            .accept()
+            .await
+            .map_err(|TooMany(socket)| drop(socket))
+        else {
             continue;
         };
-        let Ok(peer) = Peer::of(&socket) else { continue };
+        let Ok(peer) = Peer::of(&socket) else {
+            continue;
+        };
         let (pid, uid) = (peer.pid, peer.uid);
         match shared.admit(peer, most) {
             Ok(entry) => {

@@ -132,10 +132,7 @@ impl<S: Serve> Pool<S> {
         tracing::debug!(gateway = process.pid(), "a gateway waits");
         let (client, comes) = oneshot::channel();
         let task = self.keepers.spawn(process.keep(comes)).id();
-        self.warm.push_back(Warm {
-            task,
-            client,
-        });
+        self.warm.push_back(Warm { task, client });
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {

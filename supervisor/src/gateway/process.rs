@@ -12,6 +12,7 @@ use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::strays::NoRights;
 use reeve_ipc::{codec, exit_code};
 use reeve_sandbox::seccomp::denial::{Denial, RECORD_LEN};
+use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
@@ -34,10 +35,11 @@ const MAX_LINES: usize = 8;
 pub(super) struct Process {
     pid: u32,
     pidfd: AsyncFd<Arc<OwnedFd>>,
-    /// `None` once it has been closed for the process to end.
-    control: Option<NoRights<UnixStream>>,
+    control: NoRights<UnixStream>,
     /// What was logged of its words.
     lines: usize,
+    /// The pid and the uid of its client.
+    client: Option<(i32, u32)>,
     reaped: bool,
     /// Nobody else's until the process is reaped.
     _identity: Identity,
@@ -69,8 +71,9 @@ impl Process {
         Ok(Self {
             pid,
             pidfd: watched,
-            control: Some(NoRights::new(control)),
+            control: NoRights::new(control),
             lines: 0,
+            client: None,
             reaped: false,
             _identity: started.identity,
         })
@@ -105,6 +108,7 @@ impl Process {
     async fn serve<S: Serve>(mut self, client: Client<S>) -> Idle<S> {
         let Client { socket, entry } = client;
         let (pid, uid) = (entry.peer().pid, entry.peer().uid);
+        self.client = Some((pid, uid));
         let session = match self.hand_over(&socket, entry.access()) {
             Ok(session) => session,
             Err(ScmError::Closed) => {
@@ -112,7 +116,11 @@ impl Process {
                 return Idle::Missed(Client { socket, entry });
             }
             Err(error) => {
-                tracing::error!(pid, uid, "a client of libvirt's protocol was closed: {error}");
+                tracing::error!(
+                    pid,
+                    uid,
+                    "a client of libvirt's protocol was closed: {error}"
+                );
                 drop(socket);
                 self.end().await;
                 return Idle::Served;
@@ -141,21 +149,20 @@ impl Process {
         client: &NoRights<UnixStream>,
         access: Access,
     ) -> Result<NoRights<UnixStream>, ScmError> {
-        let control = self.control.as_ref().ok_or(ScmError::Closed)?;
         let (ours, theirs) = scm::pair()?;
         let ours = UnixStream::from_std(ours.into()).map_err(os)?;
         // Before the other end is anybody's.
         let ours = NoRights::new(ours);
         let message = codec::encode(&HandOver { access }).map_err(|_| ScmError::Oversized)?;
         let handed = [client.as_fd(), theirs.as_fd()];
-        scm::send(control.as_fd(), &message, &handed)?;
+        scm::send(self.control.as_fd(), &message, &handed)?;
         Ok(ours)
     }
 
     /// Waits for its end, not for long, then kills it; and reaps it.
     async fn end(&mut self) {
-        // It ends by itself when it sees this.
-        self.control = None;
+        // It ends by itself when it sees this; what it said last can be heard still.
+        let _ = shutdown(&self.control, Shutdown::Write);
         if tokio::time::timeout(GRACE, self.gone()).await.is_err() {
             let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
             self.gone().await;
@@ -177,14 +184,19 @@ impl Process {
         let status = rustix::io::retry_on_intr(|| waitid(id(), options));
         self.reaped = !matches!(status, Ok(None));
         // What it said last is there still.
-        while let (Some(control), true) = (&self.control, self.lines < MAX_LINES) {
-            let Ok(words) = receive(control) else { break };
-            self.heard(Some(words));
+        while self.lines < MAX_LINES {
+            self.heard(receive(&self.control).ok());
         }
         let gateway = self.pid;
-        match status.ok().flatten().map(|status| (status.exit_status(), status.terminating_signal())) {
+        match status
+            .ok()
+            .flatten()
+            .map(|status| (status.exit_status(), status.terminating_signal()))
+        {
             Some((Some(code), _)) if code == i32::from(exit_code::ORDERLY) => {}
-            Some((Some(code), _)) => tracing::warn!(gateway, "a gateway ended with exit code {code}"),
+            Some((Some(code), _)) => {
+                tracing::warn!(gateway, "a gateway ended with exit code {code}")
+            }
             Some((None, Some(signal))) => {
                 tracing::warn!(gateway, "a gateway was ended by signal {signal}");
             }
@@ -194,15 +206,14 @@ impl Process {
 
     /// What it says next; `None` once it can say nothing any more. For ever where it has said enough.
     async fn hear(&self) -> Option<Vec<u8>> {
-        let control = match &self.control {
-            Some(control) if self.lines < MAX_LINES => control,
-            _ => return pending().await,
-        };
-        let attempt = || match receive(control) {
+        if self.lines >= MAX_LINES {
+            return pending().await;
+        }
+        let attempt = || match receive(&self.control) {
             Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             result => Ok(result),
         };
-        let heard = control.async_io(Interest::READABLE, attempt).await;
+        let heard = self.control.async_io(Interest::READABLE, attempt).await;
         heard.ok()?.ok()
     }
 
@@ -215,14 +226,21 @@ impl Process {
         };
         self.lines += 1;
         let gateway = self.pid;
+        let (pid, uid) = self.client.unzip();
         match words.len() {
             RECORD_LEN => match Denial::decode(&words) {
-                Ok(denial) => tracing::error!(gateway, "a gateway made a {denial}"),
-                Err(error) => tracing::warn!(gateway, "a gateway: {error}"),
+                Ok(denial) => tracing::error!(gateway, pid, uid, "a gateway made a {denial}"),
+                Err(error) => tracing::warn!(gateway, pid, uid, "a gateway: {error}"),
             },
             _ => {
                 let words = String::from_utf8_lossy(&words);
-                tracing::warn!(gateway, "a gateway says: {}", words.escape_debug());
+                tracing::warn!(
+                    gateway,
+                    pid,
+                    uid,
+                    "a gateway says: {}",
+                    words.escape_debug()
+                );
             }
         }
     }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::PermissionsExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -44,18 +44,46 @@ pub struct User(pub u32, pub &'static [u32]);
 pub struct Instance {
     directory: TempDir,
     child: Option<Child>,
+    program: PathBuf,
 }
 
 impl Instance {
-    /// With the two groups, and these further lines of configuration.
+    /// With the two groups, and these further lines of configuration; without libvirt's front door.
     pub fn start(configuration: &str) -> Self {
+        let program = PathBuf::from(env!("CARGO_BIN_EXE_reeved"));
+        Self::start_program(&format!("libvirt = false\n{configuration}"), |_| program)
+    }
+
+    /// With the two groups, and `gateway` in the place of the program that serves clients of libvirt's
+    /// protocol.
+    pub fn with_gateway(configuration: &str, gateway: &Path) -> Self {
+        Self::start_program(configuration, |directory| {
+            let place = directory.join("bin");
+            fs::create_dir(&place).unwrap();
+            // It takes the one that lies beside it.
+            let reeved = place.join("reeved");
+            for (from, to) in [
+                (Path::new(env!("CARGO_BIN_EXE_reeved")), reeved.clone()),
+                (gateway, place.join("reeve-gateway")),
+            ] {
+                if fs::hard_link(from, &to).is_err() {
+                    fs::copy(from, &to).unwrap();
+                }
+            }
+            reeved
+        })
+    }
+
+    fn start_program(configuration: &str, program: impl FnOnce(&Path) -> PathBuf) -> Self {
         let directory = tempfile::tempdir().unwrap();
         // Other users have to find the socket.
         let anybody = fs::Permissions::from_mode(0o755);
         fs::set_permissions(directory.path(), anybody).unwrap();
+        let program = program(directory.path());
         let mut instance = Self {
             directory,
             child: None,
+            program,
         };
         let groups = format!(
             "read_write_group = \"{}\"\nread_only_group = \"{}\"\n",
@@ -78,7 +106,7 @@ impl Instance {
             .append(true)
             .open(at("log"))
             .unwrap();
-        let child = Command::new(env!("CARGO_BIN_EXE_reeved"))
+        let child = Command::new(&self.program)
             .args(["--driver", "test", "--config"])
             .arg(at("reeve.toml"))
             .arg("--state-dir")
@@ -102,6 +130,13 @@ impl Instance {
         self.spawn();
     }
 
+    /// Tells it to end in good order, and waits.
+    pub fn terminate(&mut self) {
+        kill_process(self.pid(), Signal::TERM).unwrap();
+        let ended = self.child.take().unwrap().wait().unwrap();
+        assert!(ended.success(), "{ended}: {}", self.log());
+    }
+
     fn end(&mut self) {
         if let Some(mut child) = self.child.take() {
             let _ = child.kill();
@@ -121,7 +156,7 @@ impl Instance {
         fs::read_to_string(self.directory.path().join("log")).unwrap_or_default()
     }
 
-    fn pid(&self) -> Pid {
+    pub fn pid(&self) -> Pid {
         Pid::from_child(self.child.as_ref().unwrap())
     }
 

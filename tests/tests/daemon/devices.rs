@@ -56,7 +56,7 @@ impl Place {
         let allowed = files.path().join("images");
         std::fs::create_dir(&allowed)?;
         let text = format!(
-            "allowed_directories = [{:?}]\n",
+            "libvirt = false\nallowed_directories = [{:?}]\n",
             allowed.display().to_string()
         );
         std::fs::write(&config, text)?;

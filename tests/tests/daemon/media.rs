@@ -82,7 +82,8 @@ impl Place {
         let allowed = files.path().join("images");
         std::fs::create_dir(&allowed)?;
         let allowed = allowed.display().to_string();
-        std::fs::write(&config, format!("allowed_directories = [{allowed:?}]\n"))?;
+        let text = format!("libvirt = false\nallowed_directories = [{allowed:?}]\n");
+        std::fs::write(&config, text)?;
         daemon.argument(&format!("--config={}", config.display()));
         daemon.spawn()?;
         Ok(Self {

@@ -217,7 +217,7 @@ fn a_host_of_several_tenants_has_isolated_ports_and_filters_everybody() -> Resul
     let tap = format!("rm{}", std::process::id());
     let files = tempfile::tempdir()?;
     let config = files.path().join("reeve.toml");
-    std::fs::write(&config, "multi_tenant = true\n")?;
+    std::fs::write(&config, "libvirt = false\nmulti_tenant = true\n")?;
     let mut daemon = Daemon::prepare()?;
     daemon.argument(&format!("--config={}", config.display()));
     daemon.spawn()?;

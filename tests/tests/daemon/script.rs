@@ -76,7 +76,8 @@ impl Cast {
     pub fn prepare(&self, daemon: &mut Daemon) -> Result<()> {
         let config = self.images.path().join("reeve.toml");
         let allowed = self.images.path().display();
-        fs::write(&config, format!("allowed_directories = [\"{allowed}\"]\n"))?;
+        let text = format!("libvirt = false\nallowed_directories = [\"{allowed}\"]\n");
+        fs::write(&config, text)?;
         daemon.argument(&format!("--config={}", config.display()));
         Ok(())
     }

@@ -66,7 +66,7 @@ fn a_guest_goes_on_in_one_worker_after_the_other() -> Result<()> {
     let mut daemon = Daemon::prepare()?;
     let config = files.path().join("reeve.toml");
     let allowed = format!(
-        "allowed_directories = [{:?}]\n",
+        "libvirt = false\nallowed_directories = [{:?}]\n",
         files.path().display().to_string()
     );
     std::fs::write(&config, allowed)?;
