@@ -11,7 +11,7 @@ use reeve_ipc::gateway::{HandOver, MAX_WORDS_BYTES};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::strays::NoRights;
 use reeve_ipc::{codec, exit_code};
-use reeve_sandbox::seccomp::denial::{Denial, RECORD_LEN};
+use reeve_sandbox::seccomp::denial::Denial;
 use rustix::net::{Shutdown, shutdown};
 use rustix::process::{Signal, WaitId, WaitIdOptions, pidfd_send_signal, waitid};
 use tokio::io::Interest;
@@ -227,22 +227,12 @@ impl Process {
         self.lines += 1;
         let gateway = self.pid;
         let (pid, uid) = self.client.unzip();
-        match words.len() {
-            RECORD_LEN => match Denial::decode(&words) {
-                Ok(denial) => tracing::error!(gateway, pid, uid, "a gateway made a {denial}"),
-                Err(error) => tracing::warn!(gateway, pid, uid, "a gateway: {error}"),
-            },
-            _ => {
-                let words = String::from_utf8_lossy(&words);
-                tracing::warn!(
-                    gateway,
-                    pid,
-                    uid,
-                    "a gateway says: {}",
-                    words.escape_debug()
-                );
-            }
+        if let Ok(denial) = Denial::decode(&words) {
+            tracing::error!(gateway, pid, uid, "a gateway made a {denial}");
+            return;
         }
+        let words = String::from_utf8_lossy(&words);
+        tracing::warn!(gateway, pid, uid, "a gateway says: {}", words.escape_debug());
     }
 }
 
