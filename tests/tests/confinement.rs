@@ -544,8 +544,8 @@ const GATEWAY_DESCRIPTORS: &[(&str, usize, &str)] = &[
     ),
     ("anon_inode:[eventfd]", 1, "wakes the event loop"),
 ];
-/// Two handles on the socket to the daemon, and three on the pair by which the event loop would hear of signals.
-const IDLE_SOCKETS: usize = 2 + 3;
+/// Three handles on the socket to the daemon, and three on the pair by which the event loop would hear of signals.
+const IDLE_SOCKETS: usize = 3 + 3;
 
 /// The children of the daemon that are gateways.
 fn gateways(daemon: &Daemon) -> Result<Vec<u32>> {

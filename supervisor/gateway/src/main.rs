@@ -12,6 +12,7 @@ use std::io;
 use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
+use reeve_gateway::log;
 use reeve_gateway::session::{self, Rights};
 use reeve_ipc::gateway::{CONTROL_FD, HandOver, MAX_WORDS_BYTES, NAME};
 use reeve_ipc::scm::{self, ScmError};
@@ -54,13 +55,15 @@ fn run() -> u8 {
 fn confine(control: &OwnedFd) -> Result<Runtime, String> {
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no event loop: {error}"))?;
-    let words = rustix::io::fcntl_dupfd_cloexec(control, 0);
-    let words = words.map_err(|errno| format!("the control socket again: {errno}"))?;
+    let again = || rustix::io::fcntl_dupfd_cloexec(control, 0);
+    let both = again().and_then(|words| Ok((words, again()?)));
+    let (words, lines) = both.map_err(|errno| format!("the control socket again: {errno}"))?;
     // As `ps` shows it: of a program that is executed by descriptor older kernels show the number.
     let _ = rustix::thread::set_name(NAME);
     reeve_sandbox::enter(control.as_fd()).map_err(|error| format!("jail: {error}"))?;
     enter_role(Role::Gateway).map_err(|error| format!("cannot close its filter: {error}"))?;
     let _ = WORDS.set(words);
+    log::install(lines);
     std::panic::set_hook(Box::new(|info| {
         // The payload can quote what the client said; the place is enough to find the line.
         let place = info.location().map(ToString::to_string).unwrap_or_default();
@@ -85,8 +88,8 @@ async fn serve(control: OwnedFd) -> Result<(), u8> {
     let [client, api] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| exit_code::HANDSHAKE)?;
     tokio::select! {
         ended = session::serve(client, api, Rights { access: message.access }) => {
-            if let (Err(error), Some(words)) = (ended, WORDS.get()) {
-                say(words, format!("a client's connection ended: {error}"));
+            if let Err(error) = ended {
+                tracing::warn!("a client's connection ended: {error}");
             }
             Ok(())
         }

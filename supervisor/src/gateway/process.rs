@@ -18,6 +18,7 @@ use tokio::io::Interest;
 use tokio::io::unix::AsyncFd;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::time::{sleep, timeout};
 
 use super::pool::Client;
 use super::spawner::Started;
@@ -27,8 +28,9 @@ use crate::host::watch::watch;
 
 /// How long a gateway may take to end once its client or its session has: then it is killed.
 const GRACE: Duration = Duration::from_secs(1);
-/// What is logged of the words of one gateway.
-const MAX_LINES: usize = 8;
+/// What is logged at once of the words of one gateway; beyond that a line each such time.
+const LINES: u32 = 16;
+const LINE_EACH: Duration = Duration::from_secs(1);
 
 /// A process that was started, watched on the runtime.
 #[derive(Debug)]
@@ -36,13 +38,24 @@ pub(super) struct Process {
     pid: u32,
     pidfd: AsyncFd<Arc<OwnedFd>>,
     control: NoRights<UnixStream>,
-    /// What was logged of its words.
-    lines: usize,
+    /// What is left of the lines that may be logged.
+    lines: u32,
+    /// Whether it can say nothing any more.
+    silent: bool,
     /// The pid and the uid of its client.
     client: Option<(i32, u32)>,
     reaped: bool,
     /// Nobody else's until the process is reaped.
     _identity: Identity,
+}
+
+/// What there is to hear of a process.
+enum Heard {
+    Words(Vec<u8>),
+    /// A line may be logged again.
+    Later,
+    /// Nothing any more.
+    End,
 }
 
 /// What became of a process that had no client.
@@ -72,7 +85,8 @@ impl Process {
             pid,
             pidfd: watched,
             control: NoRights::new(control),
-            lines: 0,
+            lines: LINES,
+            silent: false,
             client: None,
             reaped: false,
             _identity: started.identity,
@@ -163,7 +177,7 @@ impl Process {
     async fn end(&mut self) {
         // It ends by itself when it sees this; what it said last can be heard still.
         let _ = shutdown(&self.control, Shutdown::Write);
-        if tokio::time::timeout(GRACE, self.gone()).await.is_err() {
+        if timeout(GRACE, self.gone()).await.is_err() {
             let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
             self.gone().await;
         }
@@ -184,8 +198,8 @@ impl Process {
         let status = rustix::io::retry_on_intr(|| waitid(id(), options));
         self.reaped = !matches!(status, Ok(None));
         // What it said last is there still.
-        while self.lines < MAX_LINES {
-            self.heard(receive(&self.control).ok());
+        while self.lines > 0 && !self.silent {
+            self.heard(receive(&self.control).map_or(Heard::End, Heard::Words));
         }
         let gateway = self.pid;
         match status
@@ -204,27 +218,41 @@ impl Process {
         }
     }
 
-    /// What it says next; `None` once it can say nothing any more. For ever where it has said enough.
-    async fn hear(&self) -> Option<Vec<u8>> {
-        if self.lines >= MAX_LINES {
+    /// What it says next; where it has said much, later.
+    async fn hear(&self) -> Heard {
+        if self.silent {
             return pending().await;
+        }
+        if self.lines == 0 {
+            sleep(LINE_EACH).await;
+            return Heard::Later;
         }
         let attempt = || match receive(&self.control) {
             Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
             result => Ok(result),
         };
         let heard = self.control.async_io(Interest::READABLE, attempt).await;
-        heard.ok()?.ok()
+        match heard {
+            Ok(Ok(words)) => Heard::Words(words),
+            _ => Heard::End,
+        }
     }
 
     /// Logs what it says: bounded, and with nothing in it that a terminal would obey.
-    fn heard(&mut self, words: Option<Vec<u8>>) {
-        let Some(words) = words else {
-            // It says nothing any more; its end is seen by its pidfd, and its session's.
-            self.lines = MAX_LINES;
-            return;
+    fn heard(&mut self, heard: Heard) {
+        let words = match heard {
+            Heard::Words(words) => words,
+            Heard::Later => {
+                self.lines += 1;
+                return;
+            }
+            // Its end is seen by its pidfd, and its session's.
+            Heard::End => {
+                self.silent = true;
+                return;
+            }
         };
-        self.lines += 1;
+        self.lines = self.lines.saturating_sub(1);
         let gateway = self.pid;
         let (pid, uid) = self.client.unzip();
         if let Ok(denial) = Denial::decode(&words) {
@@ -232,7 +260,13 @@ impl Process {
             return;
         }
         let words = String::from_utf8_lossy(&words);
-        tracing::warn!(gateway, pid, uid, "a gateway says: {}", words.escape_debug());
+        tracing::info!(
+            gateway,
+            pid,
+            uid,
+            "a gateway says: {}",
+            words.escape_debug()
+        );
     }
 }
 
