@@ -306,7 +306,7 @@ fn what_a_process_says_is_logged_within_bounds_and_obeyed_by_no_terminal() {
     let log = instance.log();
     assert!(log.matches("loud").count() <= 20, "{log}");
     assert!(
-        !log.contains('\u{1b}') && log.contains("words\\nof"),
+        !log.contains('\u{1b}') && log.contains("words\\\\nof"),
         "{log}"
     );
 }
