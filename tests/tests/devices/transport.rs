@@ -13,7 +13,7 @@ use reeve_tests::reeve::{Builder, Reeve};
 use super::guest::BOOT;
 
 /// How often each is booted.
-const ROUNDS: usize = 7;
+const ROUNDS: usize = 20;
 /// What is on the bus, and drivers for both buses.
 const DRIVERS: [&str; 4] = ["virtio_mmio", "virtio_blk", "virtio_rng", "virtio_balloon"];
 
