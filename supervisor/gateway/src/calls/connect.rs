@@ -7,7 +7,7 @@ use reeve_ipc::api::client::Client;
 use reeve_ipc::api::host::{HostDriver, HostInfo};
 
 use super::Context;
-use super::failure::{Code, Failure, Origin, check_flags, no_support};
+use super::failure::{Code, Failure, Origin};
 use crate::wire::types::connect as wire;
 use crate::wire::xdr::List;
 
@@ -125,13 +125,4 @@ pub(super) async fn max_vcpus(
 ) -> Result<i32, Failure> {
     let most = host(&context).await?.max_vcpus;
     Ok(i32::try_from(most).unwrap_or(i32::MAX))
-}
-
-/// There is no firmware that would tell.
-pub(super) async fn sysinfo(
-    _: Arc<Context>,
-    call: wire::ConnectGetSysinfo,
-) -> Result<String, Failure> {
-    check_flags(call.flags, 0, "virConnectGetSysinfo")?;
-    Err(no_support("virConnectGetSysinfo"))
 }

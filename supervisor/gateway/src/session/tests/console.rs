@@ -220,9 +220,7 @@ fn a_domain_that_does_not_run_and_a_console_that_there_is_not_are_refused() {
 fn there_are_only_so_many_streams() {
     let (mut client, workers) = host();
     let most = crate::session::streams::MAX_STREAMS;
-    for _ in 0..most {
-        open(&mut client, &workers);
-    }
+    let _open: Vec<_> = (0..most).map(|_| open(&mut client, &workers)).collect();
     let call = DomainOpenConsole {
         domain: handle("a", 5),
         device: None,
