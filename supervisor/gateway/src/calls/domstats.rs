@@ -244,10 +244,7 @@ fn count(count: usize) -> u32 {
 
 fn interfaces(figures: &DomainFigures, params: &mut Vec<Param>) {
     let nics = figures.devices.iter();
-    let nics = nics.filter_map(|device| match device.device {
-        DeviceName::Nic(_) => Some(device),
-        _ => None,
-    });
+    let nics = nics.filter(|device| matches!(device.device, DeviceName::Nic(_)));
     let nics: Vec<_> = nics.collect();
     params.push(Param::new("net.count", count(nics.len())));
     for (index, nic) in nics.into_iter().enumerate() {

@@ -29,6 +29,8 @@ pub(crate) fn summary(name: &str, state: DomainState) -> DomainSummary {
         reaping: false,
         job: None,
         max_vcpus: 4,
+        current_memory: MemorySize::mebibytes(64),
+        max_memory: MemorySize::mebibytes(64),
     }
 }
 

@@ -11,7 +11,7 @@ use reeve_ipc::model::{
     Balloon, BlockSize, BootSource, Channel, CpuSet, Devices, Disk, DiskTarget, Domain, DomainName,
     DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, Layer, LifecycleAction, MemorySize,
     MetadataElement, Nic, NicSource, OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory,
-    PortConsole, ResourceLimits, Rng, Share, VcpuPin, Vcpus, Vsock, Watchdog,
+    PortConsole, ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, Vsock, Watchdog,
 };
 use reeve_ipc::spec::{
     Burst, CacheMode, CpuSwitches, Discard, DiskFormat, DiskThrottle, IoEngine, MacAddress,
@@ -404,6 +404,7 @@ fn domain() -> impl Strategy<Value = Domain> {
                 panic_port: switches[4],
             },
             kept,
+            tuning: Tuning::default(),
         }
     })
 }

@@ -1,5 +1,10 @@
 //! A supervisor of few words: definitions in memory, and machines that start and stop as they are told.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "what a test answers, made once a call"
+)]
+
 use std::collections::BTreeMap;
 
 use reeve_ipc::api::call::{AnswerBody, CallBody, DomainPage, DomainRef, LabelChange};
@@ -55,6 +60,8 @@ impl Machine {
             reaping: false,
             job: None,
             max_vcpus: domain.max_vcpus.count(),
+            current_memory: domain.memory,
+            max_memory: domain.max_memory(),
         }
     }
 

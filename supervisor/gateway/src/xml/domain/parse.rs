@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use reeve_ipc::model::{
     BootSource, Devices, Domain, DomainName, DomainUuid, GenerationId, KernelBoot, Labels,
-    LifecycleAction, OnCrash, OnPowerOff, OnReboot, Platform, ResourceLimits, VcpuPin,
+    LifecycleAction, OnCrash, OnPowerOff, OnReboot, Platform, ResourceLimits, Tuning, VcpuPin,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use uuid::Uuid;
@@ -114,6 +114,7 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
             panic_port,
         },
         kept,
+        tuning: Tuning::default(),
     };
     Ok(Parsed { domain, accepted })
 }

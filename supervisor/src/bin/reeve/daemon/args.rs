@@ -36,7 +36,6 @@ fn default_socket() -> PathBuf {
 }
 
 #[derive(Debug, Subcommand)]
-#[expect(clippy::large_enum_variant, reason = "there is one, made once")]
 pub enum RemoteCommand {
     /// List domains: those that run, or all.
     List(ListArgs),
