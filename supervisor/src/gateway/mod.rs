@@ -20,6 +20,10 @@
 //! A uid costs a gateway two system calls, and a bit of the instance's block, which has 1024; the process about
 //! a millisecond of one CPU, on the spawner's thread, and is there before its client where a warm one is.
 //!
+//! Memory, measured with an unoptimised build and virsh connected and idle (2026-11-30): of its own a gateway has 0.1 MiB
+//! of heap, 0.1 MiB of stack and 0.3 MiB of relocated tables. The rest is its program, which all gateways share: 1.4
+//! MiB of PSS each while they wait, and 5 MiB of code that is touched once for all of them when one serves.
+//!
 //! What may not live here: libvirt's protocol, XML, what calls mean.
 
 mod pool;
