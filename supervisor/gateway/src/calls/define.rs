@@ -27,11 +27,25 @@ pub(super) fn hypervisor(context: &Context) -> Hypervisor {
     }
 }
 
+/// A UUID for a domain whose document has none. By the system call itself: the crate `getrandom` looks for it by
+/// `dlsym`, does not find it in a static binary, and opens a file, which nobody can here.
+fn drawn() -> Result<Uuid, Failure> {
+    let mut bytes = [0; 16];
+    let failed = |errno: rustix::io::Errno| {
+        Failure::new(Code::InternalError, format!("no random number: {errno}"))
+    };
+    let length = rustix::rand::getrandom(&mut bytes, rustix::rand::GetRandomFlags::empty());
+    match length.map_err(failed)? {
+        16 => Ok(uuid::Builder::from_random_bytes(bytes).into_uuid()),
+        _ => Err(failed(rustix::io::Errno::IO)),
+    }
+}
+
 /// What a document says. Strict in any case: whether a client asks for its validation makes no difference but
 /// in the code of a refusal.
 async fn parse(context: &Context, text: &str, validate: bool) -> Result<Box<Definition>, Failure> {
     let how = Parse {
-        uuid: DomainUuid(Uuid::new_v4()),
+        uuid: DomainUuid(drawn()?),
         sockets: context.sockets().await?,
         hypervisor: hypervisor(context),
     };

@@ -1,5 +1,4 @@
-//! The real `virsh` against a session, command by command as an administrator types them. Run where it is
-//! installed: `cargo test -p reeve-gateway --lib virsh -- --ignored`.
+//! The real `virsh` against a session, command by command as an administrator types them.
 
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
@@ -44,7 +43,6 @@ const DEFINITION: &str = "<domain type='kvm'><name>web</name><memory unit='MiB'>
     <devices/></domain>";
 
 #[test]
-#[ignore = "needs virsh"]
 fn virsh_defines_starts_shows_and_stops_a_domain() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("libvirt-sock");
@@ -116,7 +114,6 @@ fn virsh_defines_starts_shows_and_stops_a_domain() {
 }
 
 #[test]
-#[ignore = "needs virsh"]
 fn virsh_asks_about_the_host() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("libvirt-sock");

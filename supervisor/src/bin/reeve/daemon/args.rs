@@ -103,7 +103,7 @@ pub enum RemoteCommand {
     Import(ImportArgs),
     /// Show how the daemon stands.
     Status,
-    /// Show what the host is: its CPUs, NUMA nodes and memory, and what domains can have of it.
+    /// Show what the host is, and what of it is for domains.
     Host,
     /// Have the daemon read its configuration again.
     Reload,

@@ -1,0 +1,318 @@
+//! A real `virsh` that manages domains with guests of a real `reeved`, by way of real gateways in their jails:
+//! command by command, as an administrator types them.
+
+use std::fs;
+use std::io::{BufRead as _, BufReader};
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, bail, ensure};
+use reeve_tests::daemon::Daemon;
+
+/// How long a guest, or an event, may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// An instance that serves clients of libvirt's protocol.
+struct Host {
+    daemon: Daemon,
+}
+
+impl Host {
+    fn start() -> Result<Host> {
+        let mut daemon = Daemon::prepare()?;
+        daemon.serve_libvirt()?;
+        daemon.spawn()?;
+        Ok(Host { daemon })
+    }
+
+    fn virsh(&self) -> Command {
+        let socket = self.daemon.run().join("libvirt-sock");
+        let mut command = Command::new("virsh");
+        command
+            .arg("-q")
+            .arg("-c")
+            .arg(format!("qemu+unix:///system?socket={}", socket.display()))
+            .env("LC_ALL", "C")
+            .stdin(Stdio::null());
+        command
+    }
+
+    /// What a command prints, without the white space around it.
+    fn good(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.virsh().args(arguments).output();
+        let output = output.context("virsh does not start: install libvirt-clients")?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        ensure!(
+            output.status.success() && complaint.is_empty(),
+            "virsh {arguments:?}: {}: {complaint}{}",
+            output.status,
+            self.daemon.log()
+        );
+        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+    }
+
+    /// What a command complains of that does not succeed.
+    fn refused(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.virsh().args(arguments).output()?;
+        ensure!(
+            output.status.code() == Some(1),
+            "virsh {arguments:?}: {}",
+            output.status
+        );
+        Ok(String::from_utf8(output.stderr)?)
+    }
+
+    /// Keeps a document in a file, for a command.
+    fn file(&self, name: &str, document: &str) -> Result<PathBuf> {
+        let path = self.daemon.run().join(name);
+        fs::write(&path, document)?;
+        Ok(path)
+    }
+
+    fn wait_for_state(&self, domain: &str, wanted: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let state = self.good(&["domstate", "--reason", domain])?;
+            if state == wanted {
+                return Ok(());
+            }
+            ensure!(Instant::now() < deadline, "{state}, and not {wanted}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+/// A domain with the guest that says what it is told, and ends when its power button is pressed.
+fn document(name: &str) -> String {
+    format!(
+        "<domain type='kvm'>\
+           <name>{name}</name>\
+           <metadata>\
+             <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
+           </metadata>\
+           <memory unit='MiB'>64</memory>\
+           <vcpu current='1'>2</vcpu>\
+           <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
+           <features><acpi/><apic/></features>\
+           <devices><memballoon model='virtio'/></devices>\
+         </domain>"
+    )
+}
+
+#[test]
+fn a_domain_lives_as_its_administrator_types() -> Result<()> {
+    let host = Host::start()?;
+    ensure!(host.good(&["list", "--all"])?.is_empty());
+    ensure!(host.good(&["version"])?.contains("Running hypervisor"));
+    ensure!(host.good(&["nodeinfo"])?.contains("CPU(s)"));
+
+    let file = host.file("web.xml", &document("web"))?;
+    host.good(&["define", &file.display().to_string()])?;
+    ensure!(host.good(&["domstate", "web"])? == "shut off");
+    let defined = host.good(&["dumpxml", "--inactive", "web"])?;
+    host.good(&["undefine", "web"])?;
+    let file = host.file("again.xml", &defined)?;
+    host.good(&["define", &file.display().to_string()])?;
+    let again = host.good(&["dumpxml", "--inactive", "web"])?;
+    ensure!(
+        again == defined,
+        "what was dumped is another when it is defined: {again}"
+    );
+
+    host.good(&["start", "web", "--paused"])?;
+    host.wait_for_state("web", "paused (user)")?;
+    host.good(&["resume", "web"])?;
+    host.wait_for_state("web", "running (unpaused)")?;
+    ensure!(host.good(&["domid", "web"])? == "1");
+    ensure!(host.good(&["domname", "1"])? == "web");
+    let info = host.good(&["dominfo", "web"])?;
+    for line in [
+        "State:          running",
+        "CPU(s):         1",
+        "Max memory:     65536 KiB",
+        "Persistent:     yes",
+    ] {
+        ensure!(info.contains(line), "{line}: {info}");
+    }
+    ensure!(host.good(&["dumpxml", "--inactive", "web"])? == defined);
+    ensure!(
+        host.good(&["dumpxml", "web"])?
+            .starts_with("<domain type='kvm' id='1'>")
+    );
+    let figures = host.good(&["domstats", "web"])?;
+    for figure in [
+        "state.state=1",
+        "cpu.time=",
+        "balloon.maximum=65536",
+        "vcpu.current=1",
+    ] {
+        ensure!(figures.contains(figure), "{figure}: {figures}");
+    }
+    ensure!(host.good(&["vcpucount", "web", "--maximum", "--live"])? == "2");
+
+    host.good(&["suspend", "web"])?;
+    host.wait_for_state("web", "paused (user)")?;
+    host.good(&["resume", "web"])?;
+    host.good(&["reset", "web"])?;
+    let running = host.refused(&["start", "web"])?;
+    ensure!(running.contains("already active"), "{running}");
+
+    host.good(&["desc", "web", "--live", "--config", "--title", "a title"])?;
+    ensure!(host.good(&["desc", "web", "--title"])? == "a title");
+    let set = [
+        "metadata",
+        "web",
+        "urn:x:y",
+        "--key",
+        "k",
+        "--set",
+        "<a x='1'/>",
+    ];
+    host.good(&set)?;
+    ensure!(host.good(&["metadata", "web", "urn:x:y"])?.contains("x="));
+    let absent = host.refused(&["metadata", "web", "urn:x:z"])?;
+    ensure!(absent.contains("not present"), "{absent}");
+    host.good(&["autostart", "web"])?;
+    ensure!(
+        host.good(&["dominfo", "web"])?
+            .contains("Autostart:      enable")
+    );
+
+    host.good(&["shutdown", "web"])?;
+    host.wait_for_state("web", "shut off (shutdown)")?;
+    host.good(&["domrename", "web", "other"])?;
+    host.good(&["start", "other"])?;
+    host.good(&["destroy", "other"])?;
+    host.wait_for_state("other", "shut off (destroyed)")?;
+    host.good(&["undefine", "other"])?;
+    let gone = host.refused(&["domstate", "other"])?;
+    ensure!(gone.contains("failed to get domain 'other'"), "{gone}");
+
+    // One that is not kept is gone when it ends.
+    let file = host.file("short.xml", &document("short"))?;
+    host.good(&["create", &file.display().to_string()])?;
+    host.good(&["destroy", "short"])?;
+    ensure!(host.good(&["list", "--all"])?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn what_happens_is_told_in_its_order() -> Result<()> {
+    let host = Host::start()?;
+    let mut listening = host
+        .virsh()
+        .args(["event", "--all", "--loop"])
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = listening.stdout.take().context("no output")?;
+    let (lines, heard) = sync_channel(64);
+    std::thread::spawn(move || {
+        for line in BufReader::new(output).lines().map_while(Result::ok) {
+            if lines.send(line).is_err() {
+                return;
+            }
+        }
+    });
+    // It has asked for them when the first is heard.
+    let mut first = None;
+    let deadline = Instant::now() + PATIENCE;
+    for number in 0.. {
+        let name = format!("call{number}");
+        let file = host.file("call.xml", &document(&name))?;
+        host.good(&["define", &file.display().to_string()])?;
+        first = heard.recv_timeout(Duration::from_millis(200)).ok();
+        if first.is_some() || Instant::now() > deadline {
+            break;
+        }
+    }
+    ensure!(first.is_some(), "no event is heard");
+    let file = host.file("web.xml", &document("web"))?;
+    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["start", "web"])?;
+    host.good(&["suspend", "web"])?;
+    host.good(&["resume", "web"])?;
+    host.good(&["destroy", "web"])?;
+    host.good(&["undefine", "web"])?;
+    let about = "event 'lifecycle' for domain 'web': ";
+    for wanted in [
+        "Defined Added",
+        "Started Booted",
+        "Suspended Paused",
+        "Resumed Unpaused",
+        "Stopped Destroyed",
+        "Undefined Removed",
+    ] {
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            let Ok(line) = heard.recv_timeout(left) else {
+                bail!("'{wanted}' is not told");
+            };
+            if line == format!("{about}{wanted}") {
+                break;
+            }
+            // A destroy is told of as libvirt does, by two.
+            ensure!(
+                !line.starts_with(about) || line.contains("Shutdown"),
+                "{line}, where {wanted} was to come"
+            );
+        }
+    }
+    listening.kill()?;
+    listening.wait()?;
+    Ok(())
+}
+
+#[test]
+fn who_only_looks_changes_nothing() -> Result<()> {
+    let host = Host::start()?;
+    let file = host.file("web.xml", &document("web"))?;
+    host.good(&["define", &file.display().to_string()])?;
+    let read_only = |arguments: &[&str]| -> Result<(bool, String)> {
+        let output = host.virsh().arg("-r").args(arguments).output()?;
+        Ok((output.status.success(), String::from_utf8(output.stderr)?))
+    };
+    for arguments in [&["dominfo", "web"][..], &["domstats"], &["dumpxml", "web"]] {
+        let (good, complaint) = read_only(arguments)?;
+        ensure!(good, "{arguments:?}: {complaint}");
+    }
+    for arguments in [
+        &["start", "web"][..],
+        &["undefine", "web"],
+        &["autostart", "web"],
+        &["setvcpus", "web", "2", "--config"],
+    ] {
+        let (good, complaint) = read_only(arguments)?;
+        ensure!(
+            !good && complaint.contains("read only access prevents"),
+            "{arguments:?}: {complaint}"
+        );
+    }
+    ensure!(host.good(&["domstate", "web"])? == "shut off");
+    Ok(())
+}
+
+#[test]
+fn a_client_survives_a_bad_document_and_others_a_client_that_dies() -> Result<()> {
+    let host = Host::start()?;
+    for (text, complaint) in [
+        ("<domain", "error"),
+        ("<domain type='kvm'><name>x</name></domain>", "no <os>"),
+        (
+            "<!DOCTYPE d [<!ENTITY a 'b'>]><domain type='kvm'><name>&a;</name></domain>",
+            "error",
+        ),
+    ] {
+        let file = host.file("bad.xml", text)?;
+        let said = host.refused(&["define", &file.display().to_string()])?;
+        ensure!(said.contains(complaint), "{text}: {said}");
+        ensure!(!said.contains("End of file"), "{text}: {said}");
+    }
+    let mut dying = host.virsh().args(["event", "--all", "--loop"]).spawn()?;
+    std::thread::sleep(Duration::from_millis(100));
+    dying.kill()?;
+    dying.wait()?;
+    ensure!(host.good(&["list", "--all"])?.is_empty());
+    Ok(())
+}
