@@ -11,7 +11,7 @@ use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
 use crate::wire::types as wire;
 
-/// Declares [`begin`], and [`SERVED`] for the table of procedures.
+/// Declares [`begin`], and `SERVED` for the table of procedures.
 macro_rules! served {
     ($($call:path => $handler:path;)*) => {
         /// Numbers of the procedures of the main program that are served here.
