@@ -166,7 +166,7 @@ fn a_list_within_a_list_of_the_native_api_allocates_no_more_than_a_mebibyte_each
     }
     // Call {id 1, DomainDefine {name "x", uuid, machine, vcpus 1, four switches, memory, built-in "",
     // no devices, three actions, five limits, pinning: [{vcpu 0, cpus: [..]} ..], no labels, most vCPUs 1,
-    // no platform}}
+    // no platform, nothing kept, no tuning}}
     let mut define = vec![1, 1, 7, 1, b'x', 16];
     define.extend([0; 16]);
     define.extend([0, 1, 0, 0, 0, 0, 0, 0, 0]);
@@ -193,7 +193,7 @@ fn a_list_within_a_list_of_the_native_api_allocates_no_more_than_a_mebibyte_each
     }
     // The bytes are those of the field: a whole pin behind the length is read as one.
     let mut bytes = define;
-    bytes.extend([1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0]);
+    bytes.extend([1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
     decode::<FromClient>(&bytes).unwrap();
 }
 

@@ -41,6 +41,7 @@ pub fn run(attempt: &str, argument: &str) -> String {
             libc::SYS_execveat,
             [0, c"".as_ptr() as u64, 0, 0, 0x1000, 0],
         ),
+        "map-shared" => call(libc::SYS_mmap, [0, 4096, 3, 0x21, u64::MAX, 0]),
         "map-executable" => call(libc::SYS_mmap, [0, 4096, 7, 0x22, u64::MAX, 0]),
         "protect-executable" => call(libc::SYS_mprotect, [0, 4096, 5, 0, 0, 0]),
         "ptrace" => call(libc::SYS_ptrace, [0, 0, 0, 0, 0, 0]),

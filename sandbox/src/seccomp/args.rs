@@ -57,6 +57,13 @@ pub const PROT_EXEC: u32 = 4;
 /// New and changed memory is never executable.
 pub const NOT_EXECUTABLE: &[Check] = &[clear(2, PROT_EXEC)];
 
+/// `MAP_SHARED` (and `MAP_SHARED_VALIDATE`, which has its bit) and `MAP_GROWSDOWN`: memory that `RLIMIT_DATA`
+/// does not count (getrlimit(2)).
+const UNCOUNTED: u32 = 0x101;
+
+/// Mappings that are not executable and that `RLIMIT_DATA` counts.
+pub const COUNTED: &[Check] = &[clear(2, PROT_EXEC), clear(3, UNCOUNTED)];
+
 /// Only threads of the own process (the worker is pid 1 of its namespace), and only to kick, or to
 /// end by `abort`.
 pub const OWN_THREADS: &[Check] = &[one_of(0, &[1]), one_of(2, &[KICK_SIGNAL, 6])];

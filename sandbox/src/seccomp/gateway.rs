@@ -4,7 +4,7 @@
 //! answers (console streams), and an event loop that was made before this filter closed: no call here makes a
 //! descriptor, but for copies of those there are.
 
-use super::args::{ADVICE, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
+use super::args::{ADVICE, COUNTED, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, one_of};
 
@@ -45,7 +45,7 @@ pub const RULES: &[Rule] = &[
     allow_if(libc::SYS_futex, &[one_of(1, FUTEX_OPS)], "locks"),
     allow(libc::SYS_sched_yield, "spinning locks"),
     // Memory; never executable.
-    allow_if(libc::SYS_mmap, NOT_EXECUTABLE, "heap"),
+    allow_if(libc::SYS_mmap, COUNTED, "heap; no more than its limit"),
     allow_if(libc::SYS_mprotect, NOT_EXECUTABLE, "heap growth"),
     allow(libc::SYS_munmap, "heap"),
     allow(libc::SYS_mremap, "heap growth in place"),

@@ -145,6 +145,11 @@ impl DomainActor {
             if !record.domain.devices.remove(&device) {
                 return Err(self.no_device(&device));
             }
+            // Without its memory device its guest cannot be given what the device brought.
+            let most = record.domain.max_memory();
+            let current = &mut record.domain.tuning.current_memory;
+            *current = current.filter(|current| *current <= most);
+            self.checked(&record.domain)?;
             steps.push(Step::WriteRecord(Box::new(record)));
             events.push(REDEFINED);
         }

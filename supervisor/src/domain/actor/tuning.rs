@@ -55,8 +55,9 @@ impl DomainActor {
         let lends = domain.devices.balloon.is_some() && domain.memory > before;
         let current = domain.tuning.current_memory;
         let current = current.or(lends.then_some(before));
-        domain.tuning.current_memory =
-            current.filter(|current| *current < memory && *current != domain.memory);
+        // As libvirt has it: no more than the new most. What it starts with anyway needs no asking.
+        let current = current.map(|current| current.min(memory));
+        domain.tuning.current_memory = current.filter(|current| *current != domain.memory);
         self.checked(domain)?;
         Ok((vec![Step::WriteRecord(Box::new(record))], vec![REDEFINED]))
     }
@@ -152,7 +153,7 @@ impl DomainActor {
         Ok((steps, events))
     }
 
-    fn checked(&self, domain: &Domain) -> Result<(), ApiError> {
+    pub(super) fn checked(&self, domain: &Domain) -> Result<(), ApiError> {
         let checked = domain.validate();
         checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
     }

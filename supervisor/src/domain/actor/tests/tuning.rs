@@ -206,3 +206,41 @@ fn the_memory_of_a_guest_is_shown_as_it_was_last_heard_of() {
         (MemorySize::mebibytes(64), MemorySize::mebibytes(64))
     );
 }
+
+/// One that starts with 64 MiB and can have 192.
+fn growing() -> Fed {
+    let mut definition = super::domain();
+    definition.devices.memory = Some(reeve_ipc::model::PluggableMemory {
+        max: MemorySize::mebibytes(192),
+        address: None,
+    });
+    definition.complete().unwrap();
+    Fed::running_as(definition)
+}
+
+#[test]
+fn what_can_be_plugged_in_is_asked_for_up_to_the_most_there_is() {
+    let mut fed = growing();
+    let size = MemorySize::mebibytes;
+    let current = |fed: &Fed| {
+        let kept = fed.actor.definition(true).unwrap();
+        (kept.max_memory(), kept.tuning.current_memory)
+    };
+    let effects = fed.ask(memory(192, false, true));
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    for most in [192, 128] {
+        let effects = fed.ask(Request::SetMaxMemory(size(most)));
+        assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+        assert_eq!(current(&fed), (size(most), Some(size(most))));
+    }
+    // What the device would have brought is asked for no more, or nobody could read the definition.
+    let effects = fed.ask(Request::Detach {
+        device: "memory".parse().unwrap(),
+        force: false,
+        live: false,
+        persistent: true,
+    });
+    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    assert_eq!(current(&fed), (size(64), None));
+    fed.actor.definition(true).unwrap().validate().unwrap();
+}
