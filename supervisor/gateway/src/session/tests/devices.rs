@@ -76,7 +76,8 @@ fn elements(xml: &str, name: &str) -> Vec<String> {
 
 #[test]
 fn a_device_is_attached_where_the_flags_say() {
-    let (mut client, domain, one) = One::running(definition("", "")).client();
+    let (mut client, domain, one) =
+        One::running(definition("", "<memballoon model='none'/>")).client();
     client.ask(&device::DomainAttachDevice {
         domain: domain.clone(),
         xml: DISK.to_owned(),

@@ -95,7 +95,8 @@ impl One {
         running.into_iter().chain(kept).collect()
     }
 
-    fn act(&mut self, call: &CallBody) -> Act {
+    /// Does what is asked.
+    pub(super) fn act(&mut self, call: &CallBody) -> Act {
         match self.answer(call) {
             Some(answer) => Act::Answer(answer),
             None => Act::Fail(ApiErrorCode::NoDevice, "there is no such device"),
