@@ -28,9 +28,10 @@ pub(super) async fn info(
     let memory = match summary.state.is_active() {
         true => summary.current_memory,
         false => {
-            let definition = context.definition(&call.domain, true).await?;
-            let asked = definition.tuning.current_memory;
-            asked.unwrap_or(definition.memory)
+            // Of a transient one that has just ended nothing is kept.
+            let kept = context.definition(&call.domain, true).await.ok();
+            let asked = kept.and_then(|kept| kept.tuning.current_memory);
+            asked.unwrap_or(summary.current_memory)
         }
     };
     let cpu_time = figures.usage.map_or(0, |usage| usage.cpu_time_ns);
