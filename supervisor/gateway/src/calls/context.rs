@@ -16,7 +16,7 @@ use reeve_ipc::model::{Domain as Definition, DomainName, DomainUuid};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
-use super::failure::{Code, Failure};
+use super::failure::{Code, Failure, invalid_argument};
 use super::state;
 use crate::wire::types::handles::Domain;
 
@@ -182,6 +182,20 @@ impl Context {
             persistent,
         };
         Ok(self.of(domain, call).await?.domain)
+    }
+
+    /// The definition that flags mean: the one the domain runs with, or that which is kept.
+    ///
+    /// # Errors
+    /// As for [`Self::impact`]; a client that means both is told so.
+    pub(super) async fn meant(&self, domain: &Domain, flags: u32) -> Result<Definition, Failure> {
+        let flags = flags & impact::ANY;
+        if flags == impact::ANY {
+            let why = "flags 'VIR_DOMAIN_AFFECT_LIVE' and 'VIR_DOMAIN_AFFECT_CONFIG' are mutually exclusive";
+            return Err(invalid_argument(why));
+        }
+        let Impact { live, .. } = self.impact(domain, flags).await?;
+        self.definition(domain, !live).await
     }
 
     /// A call about the domain of a handle: that there is none is said as libvirt says it.

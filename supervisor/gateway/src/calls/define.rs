@@ -9,10 +9,10 @@ use reeve_ipc::model::{Domain as Definition, DomainUuid, MemorySize};
 use reeve_ipc::spec::PciSlot;
 use uuid::Uuid;
 
+use super::Context;
 use super::context::{handle, reference};
 use super::failure::{Code, Failure, Origin, check_flags};
 use super::lifecycle::start;
-use super::{Context, memory};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect::DomainGetXmlDesc;
 use crate::wire::types::lifecycle as wire;
@@ -179,11 +179,10 @@ fn alive<'a>(
         }),
         _ => None,
     });
-    let current = memory::left_kib(summary.memory, devices);
     Some(Live {
         id: summary.id?,
         pty: None,
-        current_memory: current.checked_mul(1024).map(MemorySize),
+        current_memory: Some(summary.current_memory),
         plugged,
         taps,
     })

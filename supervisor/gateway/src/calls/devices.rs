@@ -131,10 +131,35 @@ pub(super) async fn update(
     let impact = impact_of(&summary, call.flags & impact::ANY)?;
     let sockets = context.sockets().await?;
     let wanted = device::parse(&call.xml, summary.uuid, sockets)?.device;
-    let definition = looked_in(&context, &call.domain, impact).await?;
-    let name = device::identify(&call.xml, &definition.devices)?;
-    for change in changes(&definition.devices, &name, wanted)? {
-        apply(&context, &call.domain, name.clone(), change, impact).await?;
+    let to_do = |persistent| {
+        let (context, call, wanted) = (&context, &call, wanted.clone());
+        async move {
+            let devices = context.definition(&call.domain, persistent).await?.devices;
+            let name = device::identify(&call.xml, &devices)?;
+            let changes = changes(&devices, &name, wanted)?;
+            Ok::<_, Failure>((name, changes))
+        }
+    };
+    let first = to_do(!impact.live).await?;
+    let mut places = vec![(impact, first)];
+    if impact.live && impact.persistent {
+        // What is to change of the one need not be what is to change of the other.
+        let kept = to_do(true).await?;
+        if places.iter().all(|(_, first)| *first != kept) {
+            let place = |live| Impact {
+                live,
+                persistent: !live,
+            };
+            for (at, _) in &mut places {
+                *at = place(true);
+            }
+            places.push((place(false), kept));
+        }
+    }
+    for (at, (name, changes)) in places {
+        for change in changes {
+            apply(&context, &call.domain, name.clone(), change, at).await?;
+        }
     }
     Ok(())
 }

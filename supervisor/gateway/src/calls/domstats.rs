@@ -204,10 +204,10 @@ fn record(figures: &DomainFigures, files: &Files, wanted: u32) -> Vec<Param> {
 }
 
 fn balloon(figures: &DomainFigures, params: &mut Vec<Param>) {
-    let memory = figures.summary.memory;
-    let current = memory::left_kib(memory, &figures.devices);
-    params.push(Param::new("balloon.current", current));
-    let most = kib(memory.bytes()).max(current);
+    let summary = &figures.summary;
+    let (current, most) = (summary.current_memory, summary.max_memory);
+    params.push(Param::new("balloon.current", kib(current.bytes())));
+    let most = kib(most.bytes());
     params.push(Param::new("balloon.maximum", most));
     let said = memory::balloon(&figures.devices).and_then(|balloon| balloon.guest);
     for (tag, value) in said.map_or_else(Vec::new, |said| memory::guest(&said, memory::now_s())) {

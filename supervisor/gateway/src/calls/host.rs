@@ -8,7 +8,7 @@ use reeve_ipc::api::host::{CpuTimes, HostCpu, HostInfo};
 
 use super::define::hypervisor;
 use super::failure::{Failure, check_flags, invalid_argument};
-use super::vcpus::map_of;
+use super::pinning::map_of;
 use super::{Context, connect, kib};
 use crate::wire::types::CELLS_MAX;
 use crate::wire::types::connect::{ConnectGetCapabilities, ConnectGetDomainCapabilities};

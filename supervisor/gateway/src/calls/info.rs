@@ -6,7 +6,6 @@ use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::JobKind;
 
 use super::failure::{Failure, check_flags};
-use super::memory::left_kib;
 use super::{Context, kib, state};
 use crate::wire::types::inspect as wire;
 use crate::wire::types::save::DomainHasManagedSaveImage;
@@ -22,19 +21,25 @@ pub(super) async fn info(
 ) -> Result<wire::DomainInfo, Failure> {
     let groups = FigureGroups {
         usage: true,
-        devices: true,
         ..FigureGroups::default()
     };
     let figures = context.figures(&call.domain, groups).await?;
     let summary = &figures.summary;
-    let memory = left_kib(summary.memory, &figures.devices);
-    let most = kib(summary.memory.bytes());
+    let memory = match summary.state.is_active() {
+        true => summary.current_memory,
+        false => {
+            // Of a transient one that has just ended nothing is kept.
+            let kept = context.definition(&call.domain, true).await.ok();
+            let asked = kept.and_then(|kept| kept.tuning.current_memory);
+            asked.unwrap_or(summary.current_memory)
+        }
+    };
     let cpu_time = figures.usage.map_or(0, |usage| usage.cpu_time_ns);
     let (state, _) = state::numbers(summary.state);
     Ok(wire::DomainInfo {
         state: u8::try_from(state).unwrap_or_default(),
-        max_memory: most.max(memory),
-        memory,
+        max_memory: kib(summary.max_memory.bytes()),
+        memory: kib(memory.bytes()),
         vcpus: u16::try_from(summary.vcpus).unwrap_or(u16::MAX),
         cpu_time,
     })
@@ -80,7 +85,7 @@ pub(super) async fn max_memory(
     call: wire::DomainGetMaxMemory,
 ) -> Result<u64, Failure> {
     let summary = context.summary(&call.domain).await?;
-    Ok(kib(summary.memory.bytes()))
+    Ok(kib(summary.max_memory.bytes()))
 }
 
 pub(super) async fn max_vcpus(

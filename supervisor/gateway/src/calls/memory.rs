@@ -2,13 +2,13 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{DomainDefine, DomainMemorySet};
+use reeve_ipc::api::call::{DomainCurrentMemorySet, DomainMaxMemorySet};
 use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::DeviceStats;
 use reeve_ipc::device::{BalloonFigures, DeviceFigures, GuestMemoryFigures};
 use reeve_ipc::model::MemorySize;
 
-use super::context::{impact, impact_of, reference};
+use super::context::{Impact, impact, reference};
 use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::{Context, kib};
 use crate::wire::types::handles::Domain;
@@ -29,20 +29,6 @@ mod tag {
     pub(super) const USABLE: i32 = 8;
     pub(super) const LAST_UPDATE: i32 = 9;
     pub(super) const DISK_CACHES: i32 = 10;
-}
-
-/// What is left to a guest of so much memory, in KiB: less what its balloon has, and more by what it has
-/// plugged in.
-pub(super) fn left_kib(memory: MemorySize, devices: &[DeviceStats]) -> u64 {
-    let mut bytes = memory.bytes();
-    for device in devices {
-        bytes = match device.figures {
-            DeviceFigures::Balloon(balloon) => bytes.saturating_sub(balloon.actual_bytes),
-            DeviceFigures::Memory(memory) => bytes.saturating_add(memory.plugged_bytes),
-            _ => bytes,
-        };
-    }
-    kib(bytes)
 }
 
 /// The balloon's own figures, if there is one.
@@ -108,7 +94,7 @@ pub(super) async fn stats(
         ..FigureGroups::default()
     };
     let figures = context.active_figures(&call.domain, groups).await?;
-    let left = left_kib(figures.summary.memory, &figures.devices);
+    let left = kib(figures.summary.current_memory.bytes());
     let mut stats = vec![(tag::ACTUAL_BALLOON, left)];
     if let Some(said) = balloon(&figures.devices).and_then(|balloon| balloon.guest) {
         stats.extend(guest(&said, now_s()));
@@ -151,71 +137,34 @@ async fn change(
     memory_kib: u64,
     flags: u32,
 ) -> Result<(), Failure> {
-    let bytes = memory_kib.checked_mul(1024).filter(|bytes| *bytes > 0);
+    // A guest has whole pages.
+    let pages = memory_kib.checked_next_multiple_of(4);
+    let bytes = pages.and_then(|kib| kib.checked_mul(1024));
+    let bytes = bytes.filter(|bytes| *bytes > 0);
     let too_much = || invalid_argument(format!("{memory_kib} KiB is no amount of memory"));
     let memory = MemorySize(bytes.ok_or_else(too_much)?);
-    let summary = context.summary(domain).await?;
-    let impact = impact_of(&summary, flags)?;
+    let Impact { live, persistent } = context.impact(domain, flags).await?;
+    let of = reference(domain);
     if flags & MAXIMUM != 0 {
-        if impact.live {
+        if live {
             let why = "cannot resize the maximum memory on an active domain";
             return Err(Failure::new(Code::OperationInvalid, why));
         }
-        let mut definition = context.definition(domain, true).await?;
-        definition.memory = memory;
-        let define = DomainDefine {
-            definition: Box::new(definition),
-            only_new: false,
-        };
-        context.of(domain, define).await?;
-        return Ok(());
+        let set = DomainMaxMemorySet { domain: of, memory };
+        return context.of(domain, set).await;
     }
-    if impact.persistent {
-        // What a guest is left at its start is what it starts with.
-        let why = "a domain starts with all of its memory: set its maximum";
-        return Err(Failure::new(Code::OperationUnsupported, why));
-    }
-    let of = reference(domain);
-    context
-        .of(domain, DomainMemorySet { domain: of, memory })
-        .await
+    let set = DomainCurrentMemorySet {
+        domain: of,
+        memory,
+        live,
+        persistent,
+    };
+    context.of(domain, set).await
 }
 
 #[cfg(test)]
 mod tests {
-    use reeve_ipc::device::MemoryFigures;
-    use reeve_ipc::model::DeviceName;
-    use reeve_ipc::spec::PciSlot;
-
     use super::*;
-
-    fn device(device: DeviceName, figures: DeviceFigures) -> DeviceStats {
-        DeviceStats {
-            device,
-            slot: PciSlot::try_from(5).unwrap(),
-            host: None,
-            figures,
-        }
-    }
-
-    #[test]
-    fn a_balloon_takes_and_a_memory_device_gives() {
-        let memory = MemorySize::mebibytes(64);
-        assert_eq!(left_kib(memory, &[]), 65536);
-        let balloon = BalloonFigures {
-            actual_bytes: 16 << 20,
-            ..BalloonFigures::default()
-        };
-        let plugged = MemoryFigures {
-            plugged_bytes: 32 << 20,
-            ..MemoryFigures::default()
-        };
-        let devices = [
-            device(DeviceName::Balloon, DeviceFigures::Balloon(balloon)),
-            device(DeviceName::Memory, DeviceFigures::Memory(plugged)),
-        ];
-        assert_eq!(left_kib(memory, &devices), (64 - 16 + 32) << 10);
-    }
 
     #[test]
     fn a_guest_is_quoted_in_kib_and_counts_and_only_with_what_it_said() {

@@ -7,6 +7,7 @@
 //! | [`connect`], `host` | the connection itself, and the host |
 //! | `list`, `lookup` | which domains there are |
 //! | `info`, `statistics`, `domstats`, `memory`, `vcpus` | how one stands, what it has and has done |
+//! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
 //! | `absent` | objects that there are none of |
@@ -28,6 +29,9 @@ mod lifecycle;
 mod list;
 mod lookup;
 mod memory;
+mod params;
+mod pinning;
+mod scheduler;
 mod state;
 mod statistics;
 mod table;

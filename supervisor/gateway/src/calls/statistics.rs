@@ -12,12 +12,10 @@ use reeve_ipc::spec::MacAddress;
 use super::Context;
 use super::context::reference;
 use super::failure::{Failure, check_flags, invalid_argument, no_support};
+use super::params::{TEXT_OKAY, within};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect as wire;
 use crate::wire::types::params::Param;
-
-/// The client takes text among the parameters (libvirt `VIR_TYPED_PARAM_STRING_OKAY`).
-const TEXT_OKAY: u32 = 4;
 
 /// A counter as libvirt's signed ones have it.
 pub(super) fn signed(count: u64) -> i64 {
@@ -99,19 +97,6 @@ pub(super) async fn block(
         // libvirt's own drivers do not know, and say so.
         errs: signed(errors(&disk)),
     })
-}
-
-/// As many parameters as a client has room for; asked with room for none, how many there are.
-fn within(params: Vec<Param>, room: i32) -> (Vec<Param>, i32) {
-    let count = i32::try_from(params.len()).unwrap_or(i32::MAX);
-    match usize::try_from(room) {
-        Ok(room) if room > 0 => {
-            let params: Vec<_> = params.into_iter().take(room).collect();
-            let count = i32::try_from(params.len()).unwrap_or(i32::MAX);
-            (params, count)
-        }
-        _ => (Vec::new(), count),
-    }
 }
 
 pub(super) async fn block_flags(
@@ -216,7 +201,8 @@ pub(super) async fn cpu(
     if call.start_cpu >= 0 {
         return Err(no_support("virDomainGetCPUStats by CPU of the host"));
     }
-    let usage = figures.usage.unwrap_or_default();
+    // Its worker has ended by now, where there is none.
+    let usage = figures.usage.ok_or_else(Failure::not_running)?;
     let params = vec![
         Param::new("cpu_time", usage.cpu_time_ns),
         Param::new("user_time", usage.user_ns),

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::failure::Failure;
 use super::{
     Begun, Context, absent, connect, define, devices, domstats, host, info, labels, lifecycle,
-    list, lookup, memory, procedure, start, statistics, vcpus,
+    list, lookup, memory, pinning, procedure, scheduler, start, statistics, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -103,9 +103,18 @@ served! {
     wire::tuning::DomainSetVcpusFlags => vcpus::set_flags;
     wire::tuning::DomainGetVcpusFlags => vcpus::count;
     wire::tuning::DomainGetVcpus => vcpus::vcpus;
-    wire::tuning::DomainPinVcpu => vcpus::pin_now;
-    wire::tuning::DomainPinVcpuFlags => vcpus::pin_flags;
-    wire::tuning::DomainGetVcpuPinInfo => vcpus::pins;
+    wire::tuning::DomainPinVcpu => pinning::vcpu;
+    wire::tuning::DomainPinVcpuFlags => pinning::vcpu_flags;
+    wire::tuning::DomainGetVcpuPinInfo => pinning::vcpus;
+    wire::tuning::DomainPinEmulator => pinning::emulator;
+    wire::tuning::DomainGetEmulatorPinInfo => pinning::emulator_info;
+    wire::tuning::DomainGetSchedulerType => scheduler::kind;
+    wire::tuning::DomainGetSchedulerParameters => scheduler::get;
+    wire::tuning::DomainSetSchedulerParameters => scheduler::set;
+    wire::tuning::DomainGetSchedulerParametersFlags => scheduler::get_flags;
+    wire::tuning::DomainSetSchedulerParametersFlags => scheduler::set_flags;
+    wire::tuning::DomainGetMemoryParameters => scheduler::memory;
+    wire::tuning::DomainSetMemoryParameters => scheduler::set_memory;
     wire::inspect::DomainBlockStats => statistics::block;
     wire::inspect::DomainBlockStatsFlags => statistics::block_flags;
     wire::inspect::DomainInterfaceStats => statistics::interface;

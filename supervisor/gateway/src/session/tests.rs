@@ -2,9 +2,12 @@
 
 mod calls;
 mod console;
+mod devices;
 mod events;
 mod harness;
 mod host;
 mod hostile;
+mod one;
 mod opening;
+mod tuning;
 mod virsh;

@@ -13,7 +13,7 @@ use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{DomainDefinitionGet, DomainGet, DomainList, DomainRef};
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::event::{Cursor, Event, EventKind};
-use reeve_ipc::api::view::{DomainState, DomainSummary};
+use reeve_ipc::api::view::{DomainDefinition, DomainState, DomainSummary};
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::spec::WatchdogAction;
 use tokio::sync::{mpsc, oneshot};
@@ -129,7 +129,7 @@ struct Watcher {
     detailed: bool,
     /// Domains with a worker.
     active: HashMap<DomainUuid, Known>,
-    /// Details of those, and of others once something was told of them.
+    /// Details of every domain.
     details: HashMap<DomainUuid, Details>,
 }
 
@@ -169,13 +169,32 @@ impl Watcher {
         Ok(())
     }
 
-    /// Looks at what all that runs has.
+    /// Looks at what every domain has.
     async fn seed_details(&mut self) -> Result<(), CallError> {
         self.details.clear();
-        for uuid in self.active.keys().copied().collect::<Vec<_>>() {
-            self.look(uuid).await?;
+        for summary in self.list(false).await? {
+            self.look(summary.uuid).await?;
         }
         Ok(())
+    }
+
+    /// The definition of a domain, if it is there.
+    async fn definition(
+        &self,
+        uuid: DomainUuid,
+        persistent: bool,
+    ) -> Result<Option<Box<DomainDefinition>>, CallError> {
+        let domain = DomainRef::Uuid(uuid);
+        match self
+            .api
+            .call(DomainDefinitionGet { domain, persistent })
+            .await
+        {
+            Ok(definition) => Ok(Some(definition)),
+            // It is gone already, or there is no such definition of it.
+            Err(CallError::Refused(_)) => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 
     /// Looks at what a domain has now, where details are kept; gives what it had before.
@@ -184,38 +203,37 @@ impl Watcher {
         if !self.detailed {
             return Ok(before);
         }
-        let get = DomainDefinitionGet {
-            domain: DomainRef::Uuid(uuid),
-            persistent: false,
+        let Some(now) = self.definition(uuid, false).await? else {
+            return Ok(before);
         };
-        match self.api.call(get).await {
-            Ok(definition) => {
-                let now = Details::of(&definition.domain);
-                self.details.insert(uuid, now);
-            }
-            // It is gone already.
-            Err(CallError::Refused(_)) => {}
-            Err(error) => return Err(error),
-        }
+        let kept = match self.active.contains_key(&uuid) {
+            true => self.definition(uuid, true).await?,
+            false => None,
+        };
+        let now = Details::of(&now.domain, kept.as_ref().map(|kept| &kept.domain));
+        self.details.insert(uuid, now);
         Ok(before)
     }
 
     /// Looks at everything that runs. What happens meanwhile comes as events too, and changes nothing then.
     async fn seed(&mut self) -> Result<(), CallError> {
         self.active.clear();
-        let mut after: Option<DomainName> = None;
+        for summary in self.list(true).await? {
+            self.note(&summary);
+        }
+        Ok(())
+    }
+
+    /// Every domain, or those with a worker.
+    async fn list(&self, active_only: bool) -> Result<Vec<DomainSummary>, CallError> {
+        let mut all: Vec<DomainSummary> = Vec::new();
         loop {
-            let page = self.api.call(DomainList {
-                after,
-                active_only: true,
-            });
-            let page = page.await?;
-            after = page.domains.last().map(|last| last.name.clone());
-            for summary in page.domains {
-                self.note(&summary);
-            }
-            if !page.more || after.is_none() {
-                return Ok(());
+            let after: Option<DomainName> = all.last().map(|last| last.name.clone());
+            let page = self.api.call(DomainList { after, active_only }).await?;
+            let more = page.more && !page.domains.is_empty();
+            all.extend(page.domains);
+            if !more {
+                return Ok(all);
             }
         }
     }
@@ -276,9 +294,17 @@ impl Watcher {
                 self.send(old, Happening::Lifecycle(event, detail)).await;
                 lifecycle_of(lifecycle::DEFINED_RENAMED)
             }
-            EventKind::Defined { changed: false } => lifecycle_of(lifecycle::DEFINED),
-            EventKind::Defined { changed: true } => lifecycle_of(lifecycle::REDEFINED),
-            EventKind::Undefined => lifecycle_of(lifecycle::UNDEFINED),
+            EventKind::Defined { changed } => {
+                self.look(uuid).await?;
+                match changed {
+                    false => lifecycle_of(lifecycle::DEFINED),
+                    true => lifecycle_of(lifecycle::REDEFINED),
+                }
+            }
+            EventKind::Undefined => {
+                self.look(uuid).await?;
+                lifecycle_of(lifecycle::UNDEFINED)
+            }
             EventKind::Reset => Happening::Reboot,
             EventKind::Labels => {
                 let before = self.look(uuid).await?;
@@ -330,7 +356,7 @@ impl Watcher {
             }
         } else {
             self.active.remove(&uuid);
-            self.details.remove(&uuid);
+            self.look(uuid).await?;
         }
         for (event, detail) in lifecycle::events(known.map(|known| known.state), state) {
             let id = id.filter(|_| *event != lifecycle::STOPPED);

@@ -14,8 +14,8 @@ use reeve_ipc::model::{
     PortConsole, ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, Vsock, Watchdog,
 };
 use reeve_ipc::spec::{
-    Burst, CacheMode, CpuSwitches, Discard, DiskFormat, DiskThrottle, IoEngine, MacAddress,
-    MachineType, NicDriver, Rate, Rates, WatchdogAction,
+    Burst, CacheMode, CpuSwitches, Discard, DiskFormat, DiskThrottle, IoEngine, MIN_MEMORY_BYTES,
+    MacAddress, MachineType, NicDriver, PluggableSpec, Rate, Rates, WatchdogAction,
 };
 use uuid::Uuid;
 
@@ -333,9 +333,14 @@ fn limits() -> impl Strategy<Value = ResourceLimits> {
 
 fn domain() -> impl Strategy<Value = Domain> {
     let vcpus = (1..=64_u32, 0..=64_u32);
-    let memory = ((512..1_000_000_u64), option::of(1..100_u64));
+    let memory = (
+        512..1_000_000_u64,
+        option::of(1..100_u64),
+        option::of(any::<prop::sample::Index>()),
+    );
     let labels = (option::of(line()), option::of(text()), metadata());
-    let pins = vec(select(&["0", "0-3,8", "5,7,4095"][..]), 0..3);
+    let cpus = || select(&["0", "0-3,8", "5,7,4095"][..]);
+    let pins = (vec(cpus(), 0..3), option::of(cpus()));
     let generation = prop_oneof![
         Just(GenerationId::Absent),
         Just(GenerationId::Random),
@@ -370,7 +375,27 @@ fn domain() -> impl Strategy<Value = Domain> {
         if max != 1 {
             kept.retain(|element| element.path != "cpu/topology");
         }
+        let (pins, emulator) = pins;
         let pins = pins.iter().zip(0..max);
+        let current = memory.2.map(|place| {
+            // Pages of what it starts with, blocks of what it can have beside.
+            let pages = memory.0 - MIN_MEMORY_BYTES / 4096;
+            let blocks = memory.1.map_or(0, |blocks| blocks * (2 << 20));
+            let blocks = match blocks {
+                0 => 0,
+                extra => extra / PluggableSpec::block_bytes(extra),
+            };
+            let place = u64::try_from(place.index(usize::try_from(pages + blocks + 1).unwrap()));
+            match place.unwrap() {
+                place if place <= pages => MIN_MEMORY_BYTES + place * 4096,
+                place => {
+                    let extra = memory.1.unwrap() * (2 << 20);
+                    start + (place - pages) * PluggableSpec::block_bytes(extra)
+                }
+            }
+        });
+        // What it starts with says nothing.
+        let current = current.filter(|bytes| *bytes != start).map(MemorySize);
         Domain {
             name: DomainName::try_from(name).unwrap(),
             uuid: uuid(),
@@ -404,7 +429,10 @@ fn domain() -> impl Strategy<Value = Domain> {
                 panic_port: switches[4],
             },
             kept,
-            tuning: Tuning::default(),
+            tuning: Tuning {
+                current_memory: current,
+                emulator_cpus: emulator.map(|cpus| cpus.parse().unwrap()),
+            },
         }
     })
 }

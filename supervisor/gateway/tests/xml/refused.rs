@@ -49,12 +49,15 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "pm/suspend-to-mem/@enabled",
         ),
         ("<seclabel type='static'/>", "seclabel/@type"),
-        ("<currentMemory>1024</currentMemory>", "currentMemory"),
         ("<vcpu placement='auto'>1</vcpu>", "vcpu/@placement"),
         ("<on_crash>coredump-destroy</on_crash>", "on_crash"),
         (
-            "<cputune><emulatorpin cpuset='1'/></cputune>",
+            "<cputune><emulatorpin cpuset='1' period='1'/></cputune>",
             "cputune/emulatorpin",
+        ),
+        (
+            "<cputune><iothreadpin iothread='1' cpuset='1'/></cputune>",
+            "cputune/iothreadpin",
         ),
         (
             "<q:commandline xmlns:q='http://libvirt.org/schemas/domain/qemu/1.0'/>",
@@ -166,6 +169,10 @@ fn what_makes_no_sense_is_refused_as_such() {
             "unit",
         ),
         (with("<maxMemory unit='EiB'>17</maxMemory>", ""), "large"),
+        (
+            with("<currentMemory unit='XB'>1</currentMemory>", ""),
+            "unit",
+        ),
         (with("<metadata><plain/></metadata>", ""), "namespace"),
         (with("", "<disk/>"), "<target>"),
         (with("", "<vsock/><vsock/>"), "one only"),

@@ -3,7 +3,7 @@
 use reeve_ipc::api::call::{AnswerBody, CallBody, DomainPage, DomainRef};
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::{DomainFigures, DomainUsage, FiguresOf, FiguresPage};
-use reeve_ipc::api::view::{DomainState, RunningReason, ShutOffReason};
+use reeve_ipc::api::view::{DomainDefinition, DomainState, RunningReason, ShutOffReason};
 
 use super::harness::{Act, Client, Said, handle};
 use crate::calls::testing::{details, summary};
@@ -66,6 +66,12 @@ fn host(call: &CallBody) -> Act {
                 of: 1,
                 more: false,
             }))
+        }
+        CallBody::DomainDefinitionGet(_) => {
+            let domain = super::one::definition("", "");
+            let autostart = None;
+            let definition = DomainDefinition { domain, autostart };
+            Act::Answer(AnswerBody::DomainDefinitionGet(Box::new(definition)))
         }
         CallBody::DomainShutdown(_) => Act::Hold,
         CallBody::DomainPause(_) => Act::Fail(ApiErrorCode::WrongState, "it is not running"),

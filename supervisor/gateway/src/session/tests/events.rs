@@ -32,12 +32,12 @@ fn host(call: &CallBody) -> Act {
     }
 }
 
-fn register(client: &mut Client, event: i32, domain: Option<&str>) -> i32 {
+pub(super) fn register(client: &mut Client, event: i32, domain: Option<&str>) -> i32 {
     let domain = domain.map(|name| handle(name, 1));
     client.ask(&events::ConnectDomainEventCallbackRegisterAny { event, domain })
 }
 
-fn next<E: Event>(client: &mut Client) -> E {
+pub(super) fn next<E: Event>(client: &mut Client) -> E {
     let got = client.next().unwrap();
     assert_eq!(
         (got.header.kind, got.header.status),

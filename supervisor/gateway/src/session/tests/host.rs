@@ -258,7 +258,7 @@ impl Host {
     }
 }
 
-fn supervisor_info() -> SupervisorInfo {
+pub(super) fn supervisor_info() -> SupervisorInfo {
     SupervisorInfo {
         build: "test".to_owned(),
         pid: 1,
@@ -274,7 +274,7 @@ fn supervisor_info() -> SupervisorInfo {
     }
 }
 
-fn host_info() -> HostInfo {
+pub(super) fn host_info() -> HostInfo {
     let one: CpuSet = "0".parse().unwrap();
     HostInfo {
         hostname: "host.example".to_owned(),

@@ -1,24 +1,34 @@
 //! The real `virsh` against a session, command by command as an administrator types them.
 
+use std::cell::RefCell;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
 use std::sync::{Arc, Mutex};
 
-use super::harness::{Supervisor, serve_both};
+use reeve_ipc::api::call::CallBody;
+
+use super::harness::{Act, Supervisor, serve_both};
 use super::host::Host;
+use super::one::{One, definition};
 
 /// Serves whoever connects, each by a session of its own.
 fn serve(path: &Path, host: Arc<Mutex<Host>>) {
+    serve_by(path, move |supervisor, call| {
+        host.lock().unwrap().act(supervisor, call)
+    });
+}
+
+fn serve_by(
+    path: &Path,
+    script: impl FnMut(&Supervisor, &CallBody) -> Act + Clone + Send + 'static,
+) {
     let listener = UnixListener::bind(path).unwrap();
     std::thread::spawn(move || {
         for client in listener.incoming() {
             let client: OwnedFd = client.unwrap().into();
-            let host = Arc::clone(&host);
-            serve_both(client, move |supervisor: &Supervisor, call| {
-                host.lock().unwrap().act(supervisor, call)
-            });
+            serve_both(client, script.clone());
         }
     });
 }
@@ -133,4 +143,77 @@ fn virsh_asks_about_the_host() {
     let (code, _, complaint) = virsh(&socket, &["save", "x", "y"]);
     assert_eq!(code, 1);
     assert!(complaint.contains("failed to get domain"), "{complaint}");
+}
+
+#[test]
+#[ignore = "needs virsh"]
+fn virsh_tunes_a_domain_and_changes_its_devices() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("libvirt-sock");
+    let devices = "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/>\
+        <model type='virtio'/></interface><disk type='file' device='cdrom'><source file='/c.iso'/>\
+        <target dev='vdb' bus='virtio'/><readonly/></disk>";
+    let one = Arc::new(Mutex::new(One::running(definition("", devices))));
+    let script = Arc::clone(&one);
+    serve_by(&socket, move |_, call| script.lock().unwrap().act(call));
+    // All that is wrong, at once.
+    let wrong = RefCell::new(Vec::new());
+    let run = |line: &str, well: bool, part: &str| {
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (code, out, complaint) = virsh(&socket, &arguments);
+        let said = if well { &out } else { &complaint };
+        let words: Vec<&str> = said.split_whitespace().collect();
+        if (code == 0) != well || !words.join(" ").contains(part) {
+            wrong
+                .borrow_mut()
+                .push(format!("{line}: {out} {complaint}"));
+        }
+    };
+    let good = |line: &str| run(line, true, "");
+    let bad = |line: &str, why: &str| run(line, false, why);
+    let shows = |line: &str, part: &str| run(line, true, part);
+    good("vcpupin a 1 0");
+    good("vcpupin a 1 0 --live --config");
+    shows("vcpupin a", "1 0");
+    good("emulatorpin a 0 --config");
+    shows("emulatorpin a --config", "0");
+    shows("schedinfo a", "cpu_shares : 100");
+    shows(
+        "schedinfo a --set vcpu_quota=50000 --config",
+        "vcpu_quota : 50000",
+    );
+    shows(
+        "schedinfo a --set cpu_shares=200 --live",
+        "cpu_shares : 200",
+    );
+    bad("schedinfo a --set vcpu_quota=1234", "vcpu_quota 1234");
+    good("memtune a --hard-limit 1048576 --live --config");
+    shows("memtune a", "hard_limit : 1048576");
+    good("memtune a --hard-limit -1");
+    shows("memtune a", "hard_limit : unlimited");
+    bad("memtune a --soft-limit 1048576", "soft_limit");
+    good("setmem a 32M");
+    good("setmem a 32M --config");
+    good("setmaxmem a 128M --config");
+    bad("setmaxmem a 128M --live", "maximum memory");
+    good("setvcpus a 3");
+    good("setvcpus a 8 --maximum --config");
+    shows("vcpucount a", "maximum config 8");
+    shows("dominfo a", "Max memory: 65536 KiB");
+    shows("cpu-stats a --total", "cpu_time 0.000003000 seconds");
+    bad("sysinfo", "not supported");
+    good("attach-disk a /e.raw vdc --live --config");
+    shows("domblklist a", "vdc /e.raw");
+    good("detach-disk a vdc --live --config");
+    good("domif-setlink a 52:54:00:00:00:01 down");
+    shows("domif-getlink a 52:54:00:00:00:01", "down");
+    good("change-media a vdb --eject --live --config");
+    good("change-media a vdb /f.iso --insert --live --config");
+    shows("domblklist a --inactive", "vdb /f.iso");
+    good("attach-interface a bridge br1 --model virtio --mac 52:54:00:00:00:02 --config");
+    good("detach-interface a bridge --mac 52:54:00:00:00:02 --config");
+    good("desc a --live --config --new-desc words");
+    shows("dumpxml a --inactive", "<emulatorpin cpuset='0'/>");
+    let wrong = wrong.into_inner();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -21,13 +21,16 @@ pub(super) struct Details {
     aliases: Vec<(String, DeviceName)>,
     /// Each label with a mark of what it says.
     labels: BTreeMap<Label, u64>,
+    /// The same of the definition that is kept, where the domain runs with another.
+    kept: BTreeMap<Label, u64>,
 }
 
 impl Details {
-    pub(super) fn of(definition: &Domain) -> Self {
+    pub(super) fn of(definition: &Domain, kept: Option<&Domain>) -> Self {
         Self {
             aliases: alias::all(&definition.devices),
             labels: marks(&definition.labels),
+            kept: kept.map_or_else(BTreeMap::new, |kept| marks(&kept.labels)),
         }
     }
 
@@ -40,14 +43,15 @@ impl Details {
 
     /// Which labels are others in `after`.
     pub(super) fn changed(&self, after: &Self) -> Vec<Label> {
-        let mut labels: Vec<&Label> = self.labels.keys().chain(after.labels.keys()).collect();
-        labels.sort_unstable();
-        labels.dedup();
-        let labels = labels.into_iter();
-        labels
-            .filter(|label| self.labels.get(label) != after.labels.get(label))
-            .cloned()
-            .collect()
+        let pairs = [(&self.labels, &after.labels), (&self.kept, &after.kept)];
+        let changed = pairs.into_iter().flat_map(|(before, after)| {
+            let labels = before.keys().chain(after.keys());
+            labels.filter(|label| before.get(*label) != after.get(*label))
+        });
+        let mut changed: Vec<Label> = changed.cloned().collect();
+        changed.sort_unstable();
+        changed.dedup();
+        changed
     }
 }
 
@@ -90,6 +94,7 @@ mod tests {
         Details {
             aliases: Vec::new(),
             labels: marks(&labels),
+            kept: BTreeMap::new(),
         }
     }
 

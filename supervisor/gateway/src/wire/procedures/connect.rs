@@ -4,7 +4,7 @@ use super::Access::{Read, Write};
 use super::Rank::{High, Low};
 use super::State::{Served, ToCome, Unsupported};
 use super::call_rows;
-use super::reason::{ENCRYPTED, FRONT_DOOR, OLD_EVENTS, POLKIT, REMOTE};
+use super::reason::{ENCRYPTED, FRONT_DOOR, OLD_EVENTS, POLKIT, REMOTE, SYSINFO};
 
 call_rows! {
     1 CONNECT_OPEN virConnectOpen (Read, High) => Served;
@@ -39,7 +39,7 @@ call_rows! {
     162 CONNECT_BASELINE_CPU virConnectBaselineCPU (Read, Low) => ToCome(FRONT_DOOR);
     167 CONNECT_DOMAIN_EVENT_REGISTER_ANY virConnectDomainEventRegisterAny (Read, High) => Unsupported(OLD_EVENTS);
     168 CONNECT_DOMAIN_EVENT_DEREGISTER_ANY virConnectDomainEventDeregisterAny (Read, High) => Unsupported(OLD_EVENTS);
-    203 CONNECT_GET_SYSINFO virConnectGetSysinfo (Read, High) => ToCome(FRONT_DOOR);
+    203 CONNECT_GET_SYSINFO virConnectGetSysinfo (Read, High) => Unsupported(SYSINFO);
     227 NODE_GET_CPU_STATS virNodeGetCPUStats (Read, High) => Served;
     228 NODE_GET_MEMORY_STATS virNodeGetMemoryStats (Read, High) => Served;
     250 NODE_SUSPEND_FOR_DURATION virNodeSuspendForDuration (Write, Low) => ToCome(FRONT_DOOR);

@@ -33,9 +33,9 @@ call_rows! {
     33 DOMAIN_SHUTDOWN virDomainShutdown (Write, Low) => Served;
     34 DOMAIN_SUSPEND virDomainSuspend (Write, Low) => Served;
     35 DOMAIN_UNDEFINE virDomainUndefine (Write, High) => Served;
-    56 DOMAIN_GET_SCHEDULER_TYPE virDomainGetSchedulerType (Read, Low) => ToCome(FRONT_DOOR);
-    57 DOMAIN_GET_SCHEDULER_PARAMETERS virDomainGetSchedulerParameters (Read, Low) => ToCome(FRONT_DOOR);
-    58 DOMAIN_SET_SCHEDULER_PARAMETERS virDomainSetSchedulerParameters (Write, Low) => ToCome(FRONT_DOOR);
+    56 DOMAIN_GET_SCHEDULER_TYPE virDomainGetSchedulerType (Read, Low) => Served;
+    57 DOMAIN_GET_SCHEDULER_PARAMETERS virDomainGetSchedulerParameters (Read, Low) => Served;
+    58 DOMAIN_SET_SCHEDULER_PARAMETERS virDomainSetSchedulerParameters (Write, Low) => Served;
     64 DOMAIN_BLOCK_STATS virDomainBlockStats (Read, Low) => Served;
     65 DOMAIN_INTERFACE_STATS virDomainInterfaceStats (Read, High) => Served;
     103 DOMAIN_BLOCK_PEEK virDomainBlockPeek (Write, Low) => ToCome(FRONT_DOOR);
@@ -49,8 +49,8 @@ call_rows! {
     174 DOMAIN_UPDATE_DEVICE_FLAGS virDomainUpdateDeviceFlags (Write, Low) => Served;
     194 DOMAIN_GET_BLOCK_INFO virDomainGetBlockInfo (Read, Low) => ToCome(FRONT_DOOR);
     196 DOMAIN_CREATE_WITH_FLAGS virDomainCreateWithFlags (Write, Low) => Served;
-    197 DOMAIN_SET_MEMORY_PARAMETERS virDomainSetMemoryParameters (Write, Low) => ToCome(FRONT_DOOR);
-    198 DOMAIN_GET_MEMORY_PARAMETERS virDomainGetMemoryParameters (Read, Low) => ToCome(FRONT_DOOR);
+    197 DOMAIN_SET_MEMORY_PARAMETERS virDomainSetMemoryParameters (Write, Low) => Served;
+    198 DOMAIN_GET_MEMORY_PARAMETERS virDomainGetMemoryParameters (Read, Low) => Served;
     199 DOMAIN_SET_VCPUS_FLAGS virDomainSetVcpusFlags (Write, Low) => Served;
     200 DOMAIN_GET_VCPUS_FLAGS virDomainGetVcpusFlags (WriteIf(8), Low) => Served;
     201 DOMAIN_OPEN_CONSOLE virDomainOpenConsole (Write, Low) => Served;
@@ -61,8 +61,8 @@ call_rows! {
     210 DOMAIN_INJECT_NMI virDomainInjectNMI (Write, Low) => ToCome(FRONT_DOOR);
     211 DOMAIN_SCREENSHOT virDomainScreenshot (Write, Low) => ToCome(DISPLAYS);
     212 DOMAIN_GET_STATE virDomainGetState (Read, High) => Served;
-    219 DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS virDomainSetSchedulerParametersFlags (Write, Low) => ToCome(FRONT_DOOR);
-    223 DOMAIN_GET_SCHEDULER_PARAMETERS_FLAGS virDomainGetSchedulerParametersFlags (Read, Low) => ToCome(FRONT_DOOR);
+    219 DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS virDomainSetSchedulerParametersFlags (Write, Low) => Served;
+    223 DOMAIN_GET_SCHEDULER_PARAMETERS_FLAGS virDomainGetSchedulerParametersFlags (Read, Low) => Served;
     225 DOMAIN_PIN_VCPU_FLAGS virDomainPinVcpuFlags (Write, Low) => Served;
     226 DOMAIN_SEND_KEY virDomainSendKey (Write, Low) => ToCome(DISPLAYS);
     229 DOMAIN_GET_CONTROL_INFO virDomainGetControlInfo (Read, High) => Served;
@@ -88,8 +88,8 @@ call_rows! {
     267 DOMAIN_PM_WAKEUP virDomainPMWakeup (Write, Low) => ToCome(FRONT_DOOR);
     277 DOMAIN_GET_HOSTNAME virDomainGetHostname (Write, Low) => ToCome(FRONT_DOOR);
     278 DOMAIN_GET_SECURITY_LABEL_LIST virDomainGetSecurityLabelList (Read, High) => ToCome(FRONT_DOOR);
-    279 DOMAIN_PIN_EMULATOR virDomainPinEmulator (Write, Low) => ToCome(FRONT_DOOR);
-    280 DOMAIN_GET_EMULATOR_PIN_INFO virDomainGetEmulatorPinInfo (Read, Low) => ToCome(FRONT_DOOR);
+    279 DOMAIN_PIN_EMULATOR virDomainPinEmulator (Write, Low) => Served;
+    280 DOMAIN_GET_EMULATOR_PIN_INFO virDomainGetEmulatorPinInfo (Read, Low) => Served;
     294 DOMAIN_FSTRIM virDomainFSTrim (Write, Low) => ToCome(FRONT_DOOR);
     295 DOMAIN_SEND_PROCESS_SIGNAL virDomainSendProcessSignal (Write, Low) => ToCome(FRONT_DOOR);
     296 DOMAIN_OPEN_CHANNEL virDomainOpenChannel (Write, Low) => ToCome(FRONT_DOOR);

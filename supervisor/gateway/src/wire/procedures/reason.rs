@@ -12,6 +12,9 @@ pub(super) const POLKIT: &str = "polkit is never offered";
 pub(super) const NO_QEMU: &str = "there is no QEMU process";
 /// By design.
 pub(super) const CONTAINERS: &str = "there are no containers";
+/// By design.
+pub(super) const SYSINFO: &str =
+    "the host's SMBIOS tables, with its serial numbers, are for its administrator";
 
 /// What is to come.
 pub(super) const FRONT_DOOR: &str = "the libvirt front door";

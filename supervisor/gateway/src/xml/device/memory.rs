@@ -2,7 +2,8 @@
 //! `<maxMemory>`.
 //!
 //! As libvirt counts, `<memory>` of the domain is all that it can have: what it starts with and the device's
-//! size together.
+//! size together. `<currentMemory>` is what its guest is asked to make do with: less than it starts with by its
+//! balloon, more by the device, whose `<requested>` then says the same again.
 
 use reeve_ipc::model::{Domain, MemorySize, PluggableMemory};
 use reeve_ipc::spec::PciSlot;
@@ -19,6 +20,21 @@ use super::address::{self, COMMON};
 pub(in super::super) struct MemoryDevice {
     pub(in super::super) size: u64,
     pub(in super::super) address: Option<PciSlot>,
+    /// What of it the guest is asked to take.
+    requested: u64,
+    /// It is of a document of a domain that runs.
+    live: bool,
+}
+
+/// The sizes of a domain.
+#[derive(Debug, Clone, Copy)]
+pub(in super::super) struct Sizes {
+    /// What it starts with.
+    pub(in super::super) start: MemorySize,
+    /// What more it can have.
+    pub(in super::super) pluggable: Option<PluggableMemory>,
+    /// What its guest is asked to make do with, where that is another.
+    pub(in super::super) current: Option<MemorySize>,
 }
 
 /// Reads the device among the devices, if there is one.
@@ -48,10 +64,9 @@ pub(in super::super) fn parse(
     )?;
     let bytes = |name: &str| target.child(name).map(Element::bytes).transpose();
     let size = bytes("size")?.ok_or_else(|| target.invalid("there is no <size> in it"))?;
-    if bytes("requested")?.is_some_and(|requested| requested != 0) {
-        let message =
-            "a domain starts with none of it, and is given it while it runs (virsh setmem)";
-        return Err(target.unsupported(message));
+    let requested = bytes("requested")?.unwrap_or(0);
+    if requested > size {
+        return Err(target.invalid("more is requested of it than it has"));
     }
     if let Some(node) = target.child("node") {
         if node.value::<u32>()? != 0 {
@@ -61,14 +76,16 @@ pub(in super::super) fn parse(
     Ok(Some(MemoryDevice {
         size,
         address: address::place(element)?,
+        requested,
+        live: target.child("current").is_some(),
     }))
 }
 
-/// What the three sizes of a domain and its device come to: what it starts with, and what more it can have.
+/// What the three sizes of a domain and its device come to.
 pub(in super::super) fn sizes(
     element: Element<'_>,
     device: Option<MemoryDevice>,
-) -> Result<(MemorySize, Option<PluggableMemory>), XmlError> {
+) -> Result<Sizes, XmlError> {
     let missing = || element.invalid("there is no <memory> in it");
     let memory = element.child("memory").ok_or_else(missing)?;
     memory.known(&["unit", "dumpCore"])?;
@@ -101,17 +118,44 @@ pub(in super::super) fn sizes(
             (start, Some(PluggableMemory { max, address }))
         }
     };
-    if let Some(current) = element.child("currentMemory") {
-        current.known(&["unit"])?;
-        let bytes = current.bytes()?;
-        // What is more is brought down, as libvirt does.
-        if bytes < start {
-            let message =
-                "a domain starts with all of its memory; inflate its balloon while it runs";
-            return Err(current.unsupported(message));
+    Ok(Sizes {
+        start: MemorySize(start),
+        pluggable,
+        current: current(element, device, start, total)?,
+    })
+}
+
+/// What a guest is asked to make do with, where that is not what it starts with.
+fn current(
+    element: Element<'_>,
+    device: Option<MemoryDevice>,
+    start: u64,
+    total: u64,
+) -> Result<Option<MemorySize>, XmlError> {
+    let said = match element.child("currentMemory") {
+        Some(current) => {
+            current.known(&["unit"])?;
+            // As much as there is says nothing, and what is more is brought down, as libvirt does.
+            Some((current, current.bytes()?)).filter(|(_, bytes)| *bytes < total)
         }
-    }
-    Ok((MemorySize(start), pluggable))
+        None => None,
+    };
+    let device = device.filter(|device| device.requested != 0);
+    let bytes = match (device, said) {
+        (None, None) => return Ok(None),
+        (None, Some((_, bytes))) => bytes,
+        (Some(device), said) => {
+            let asked = start.saturating_add(device.requested);
+            // What a guest has while it runs need not be what it was asked for yet.
+            if let Some((current, _)) = said.filter(|(_, bytes)| *bytes != asked && !device.live) {
+                let message = "it is another than what the domain starts with and what is <requested> of its \
+                               memory device together";
+                return Err(current.invalid(message));
+            }
+            asked
+        }
+    };
+    Ok(Some(MemorySize(bytes)).filter(|_| bytes != start))
 }
 
 /// Writes the three sizes.
@@ -129,6 +173,7 @@ pub(in super::super) fn format_sizes(
     writer.tag("memory").attribute("unit", "KiB").text(kib(max));
     let current = live
         .and_then(|live| live.current_memory)
+        .or(domain.tuning.current_memory)
         .unwrap_or(domain.memory);
     let tag = writer.tag("currentMemory").attribute("unit", "KiB");
     tag.text(kib(current.bytes()));
@@ -148,7 +193,9 @@ pub(in super::super) fn format(
     let extra = memory.max.bytes().saturating_sub(domain.memory.bytes());
     let block = reeve_ipc::spec::PluggableSpec::block_bytes(extra);
     let plugged = live.and_then(|live| live.plugged);
-    let requested = plugged.map_or(0, |plugged| plugged.requested.bytes());
+    let wanted = domain.tuning.current_memory.unwrap_or(domain.memory);
+    let wanted = wanted.bytes().saturating_sub(domain.memory.bytes());
+    let requested = plugged.map_or(wanted, |plugged| plugged.requested.bytes());
     let size = |writer: &mut Writer, name: &str, bytes: u64| {
         writer.tag(name).attribute("unit", "KiB").text(kib(bytes));
     };

@@ -65,8 +65,9 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
     let (vcpus, max_vcpus, all_on) = tune::vcpus(root)?;
     let mut limits = ResourceLimits::default();
     let mut pinning = Vec::new();
-    tune::parse(root, &mut keeper, vcpus, &mut limits, &mut pinning)?;
+    let mut emulator_cpus = tune::parse(root, &mut keeper, vcpus, &mut limits, &mut pinning)?;
     if let Some(cpus) = all_on {
+        emulator_cpus = emulator_cpus.or_else(|| Some(cpus.clone()));
         for vcpu in 0..max_vcpus.count() {
             if !pinning.iter().any(|pin: &VcpuPin| pin.vcpu == vcpu) {
                 let cpus = cpus.clone();
@@ -91,8 +92,8 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
         panic_port = device::parse_panic(element, &mut keeper)?;
         memory_device = device::parse_memory(element, &mut keeper)?;
     }
-    let (memory, pluggable) = device::sizes(root, memory_device)?;
-    devices.memory = pluggable;
+    let sizes = device::sizes(root, memory_device)?;
+    devices.memory = sizes.pluggable;
     apply(&mut own, &mut devices);
     let (kept, accepted) = keeper.finish();
     let domain = Domain {
@@ -101,7 +102,7 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
         machine,
         vcpus,
         cpu: switches,
-        memory,
+        memory: sizes.start,
         boot,
         devices,
         lifecycle: lifecycle(root)?,
@@ -114,7 +115,10 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
             panic_port,
         },
         kept,
-        tuning: Tuning::default(),
+        tuning: Tuning {
+            current_memory: sizes.current,
+            emulator_cpus,
+        },
     };
     Ok(Parsed { domain, accepted })
 }

@@ -16,7 +16,7 @@ const PERIOD: u64 = 100_000;
 /// Microseconds of a period in which a hundredth of a CPU is one part in `PERIOD`.
 const HUNDREDTH: u64 = PERIOD / 100;
 
-/// The vCPUs it starts with, the most it can have, and where all of them may run if that is said.
+/// The vCPUs it starts with, the most it can have, and where all threads of it may run if that is said.
 pub(super) fn vcpus(root: Element<'_>) -> Result<(Vcpus, Vcpus, Option<CpuSet>), XmlError> {
     let Some(vcpu) = root.child("vcpu") else {
         let one = Vcpus::try_from(1)?;
@@ -61,14 +61,15 @@ fn cpu_set(element: Element<'_>, text: &str) -> Result<CpuSet, XmlError> {
     CpuSet::try_from(left).map_err(|_| wrong())
 }
 
-/// Reads `<cputune>` and `<memtune>` into limits and pinning.
+/// Reads `<cputune>` and `<memtune>` into limits and pinning; where threads that are no vCPUs may run, if that is
+/// said.
 pub(super) fn parse(
     root: Element<'_>,
     keeper: &mut Keeper,
     vcpus: Vcpus,
     limits: &mut ResourceLimits,
     pinning: &mut Vec<VcpuPin>,
-) -> Result<(), XmlError> {
+) -> Result<Option<CpuSet>, XmlError> {
     if let Some(tune) = root.child("memtune") {
         tune.known(&[])?;
         keeper.contents(tune, &["hard_limit"], &[])?;
@@ -78,10 +79,17 @@ pub(super) fn parse(
         }
     }
     let Some(tune) = root.child("cputune") else {
-        return Ok(());
+        return Ok(None);
     };
     tune.known(&[])?;
-    let single = ["shares", "period", "quota", "global_period", "global_quota"];
+    let single = [
+        "shares",
+        "period",
+        "quota",
+        "global_period",
+        "global_quota",
+        "emulatorpin",
+    ];
     keeper.contents(tune, &single, &["vcpupin"])?;
     if let Some(shares) = tune.child("shares") {
         let weight = shares.value::<u32>()?;
@@ -98,7 +106,11 @@ pub(super) fn parse(
         let cpus = cpu_set(pin, pin.required("cpuset")?)?;
         pinning.push(VcpuPin { vcpu, cpus });
     }
-    Ok(())
+    let Some(pin) = tune.child("emulatorpin") else {
+        return Ok(None);
+    };
+    pin.known(&["cpuset"])?;
+    cpu_set(pin, pin.required("cpuset")?).map(Some)
 }
 
 /// A quota as hundredths of one CPU, the nearest.
@@ -166,6 +178,7 @@ pub(super) fn format(writer: &mut Writer, domain: &Domain) {
         && limits.cpu_weight.is_none()
         && limits.cpu_percent.is_none()
         && domain.pinning.is_empty()
+        && domain.tuning.emulator_cpus.is_none()
     {
         return;
     }
@@ -184,6 +197,9 @@ pub(super) fn format(writer: &mut Writer, domain: &Domain) {
     for pin in &domain.pinning {
         let tag = writer.tag("vcpupin").attribute("vcpu", pin.vcpu);
         tag.attribute("cpuset", &pin.cpus).empty();
+    }
+    if let Some(cpus) = &domain.tuning.emulator_cpus {
+        writer.tag("emulatorpin").attribute("cpuset", cpus).empty();
     }
     writer.close("cputune");
 }

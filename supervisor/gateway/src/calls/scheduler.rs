@@ -1,0 +1,351 @@
+//! Shares and limits of CPU time, and the limit of memory, as typed parameters.
+//!
+//! libvirt's limits are a quota of microseconds in a period of them: of each vCPU, and of the whole domain. The
+//! model's are hundredths of one CPU, of all vCPUs together and of the whole domain. What is told is exact; a
+//! quota that comes to no whole number of hundredths is refused.
+
+use std::sync::Arc;
+
+use reeve_ipc::api::call::TuningChange;
+use reeve_ipc::model::{Domain as Definition, MemorySize, ResourceLimits};
+
+use super::Context;
+use super::context::impact;
+use super::failure::{Code, Failure, check_flags, invalid_argument};
+use super::params::{LONG, TEXT_OKAY, ULONG, check, long, ulong, within};
+use super::pinning::tune;
+use crate::wire::types::handles::Domain;
+use crate::wire::types::params::{Param, Params};
+use crate::wire::types::tuning as wire;
+
+/// What libvirt calls a scheduler of shares and limits.
+const KIND: &str = "posix";
+const SHARES: &str = "cpu_shares";
+/// The limit of each vCPU.
+const VCPU: Limit = Limit {
+    period: "vcpu_period",
+    quota: "vcpu_quota",
+};
+/// The limit of the whole domain.
+const GLOBAL: Limit = Limit {
+    period: "global_period",
+    quota: "global_quota",
+};
+const KNOWN: [(&str, &str); 5] = [
+    (SHARES, ULONG),
+    (VCPU.period, ULONG),
+    (VCPU.quota, LONG),
+    (GLOBAL.period, ULONG),
+    (GLOBAL.quota, LONG),
+];
+/// The share of a domain of which none is said (cgroup v2, `cpu.weight`).
+const DEFAULT_SHARES: u16 = 100;
+/// The period that is told wherever a quota in it is exact, in microseconds.
+const PERIOD: u64 = 100_000;
+/// What a period may be.
+const PERIODS: std::ops::RangeInclusive<u64> = 1_000..=1_000_000;
+/// No limit.
+const UNLIMITED: i64 = -1;
+
+/// The names of a limit's parameters.
+#[derive(Debug, Clone, Copy)]
+struct Limit {
+    period: &'static str,
+    quota: &'static str,
+}
+
+/// A period, and the quota in it of each of `count` that have `percent` together.
+fn told(percent: Option<u32>, count: u64) -> (u64, i64) {
+    let Some(percent) = percent.map(u64::from) else {
+        return (PERIOD, UNLIMITED);
+    };
+    let signed = |quota: u64| i64::try_from(quota).unwrap_or(i64::MAX);
+    let all = percent * (PERIOD / 100);
+    if all % count == 0 {
+        return (PERIOD, signed(all / count));
+    }
+    // Of a period of so many hundreds a hundredth of each is a whole number.
+    let times = (PERIOD / 100 / count).max(1);
+    (100 * count * times, signed(percent * times))
+}
+
+impl Limit {
+    /// What is made of the limit by parameters: `None` where they do not say.
+    fn change(
+        self,
+        params: &[Param],
+        percent: Option<u32>,
+        count: u64,
+    ) -> Result<Option<Option<u32>>, Failure> {
+        let (period_now, _) = told(percent, count);
+        // Nothing is libvirt's word for what is there.
+        let period = ulong(params, self.period).filter(|period| *period != 0);
+        if let Some(period) = period.filter(|period| !PERIODS.contains(period)) {
+            let (least, most) = (PERIODS.start(), PERIODS.end());
+            let name = self.period;
+            let why = format!("value of '{name}' is out of range [{least}, {most}]: {period}");
+            return Err(invalid_argument(why));
+        }
+        let Some(quota) = long(params, self.quota) else {
+            return match period {
+                Some(period) if period != period_now => {
+                    let Self {
+                        period: name,
+                        quota,
+                    } = self;
+                    let why = format!(
+                        "{name} {period} without a {quota}: only what share of time the two come to is kept"
+                    );
+                    Err(Failure::new(Code::ArgumentUnsupported, why))
+                }
+                _ => Ok(None),
+            };
+        };
+        let Ok(quota @ 1..) = u64::try_from(quota) else {
+            return Ok(Some(None));
+        };
+        let period = period.unwrap_or(period_now);
+        let hundredths = u128::from(quota) * u128::from(count) * 100;
+        let whole = (hundredths % u128::from(period) == 0)
+            .then(|| u32::try_from(hundredths / u128::from(period)).ok());
+        let not_whole = || {
+            let name = self.quota;
+            let why = format!(
+                "{name} {quota} in a period of {period} is no whole number of hundredths of a CPU"
+            );
+            Failure::new(Code::ArgumentUnsupported, why)
+        };
+        whole
+            .flatten()
+            .map(|percent| Some(Some(percent)))
+            .ok_or_else(not_whole)
+    }
+
+    fn params(self, percent: Option<u32>, count: u64) -> [Param; 2] {
+        let (period, quota) = told(percent, count);
+        [
+            Param::new(self.period, period),
+            Param::new(self.quota, quota),
+        ]
+    }
+}
+
+fn vcpus(definition: &Definition) -> u64 {
+    u64::from(definition.vcpus.count()).max(1)
+}
+
+/// All parameters of a domain.
+fn parameters(definition: &Definition) -> Vec<Param> {
+    let ResourceLimits {
+        cpu_percent,
+        vcpu_percent,
+        cpu_weight,
+        ..
+    } = definition.limits;
+    let shares = u64::from(cpu_weight.unwrap_or(DEFAULT_SHARES));
+    let [vcpu_period, vcpu_quota] = VCPU.params(vcpu_percent, vcpus(definition));
+    let [global_period, global_quota] = GLOBAL.params(cpu_percent, 1);
+    vec![
+        Param::new(SHARES, shares),
+        vcpu_period,
+        vcpu_quota,
+        global_period,
+        global_quota,
+    ]
+}
+
+/// What parameters change of a domain.
+fn changes(params: &[Param], definition: &Definition) -> Result<Vec<TuningChange>, Failure> {
+    let mut changes = Vec::new();
+    if let Some(shares) = ulong(params, SHARES) {
+        let weight = u16::try_from(shares).ok();
+        let weight = weight.filter(|weight| (1..=10_000).contains(weight));
+        let out = || {
+            invalid_argument(format!(
+                "value of '{SHARES}' is out of range [1, 10000]: {shares}"
+            ))
+        };
+        changes.push(TuningChange::CpuWeight(Some(weight.ok_or_else(out)?)));
+    }
+    let limits = definition.limits;
+    let vcpu = VCPU.change(params, limits.vcpu_percent, vcpus(definition))?;
+    changes.extend(vcpu.map(TuningChange::VcpuPercent));
+    let global = GLOBAL.change(params, limits.cpu_percent, 1)?;
+    changes.extend(global.map(TuningChange::CpuPercent));
+    Ok(changes)
+}
+
+pub(super) async fn kind(
+    context: Arc<Context>,
+    call: wire::DomainGetSchedulerType,
+) -> Result<wire::SchedulerType, Failure> {
+    context.summary(&call.domain).await?;
+    Ok(wire::SchedulerType {
+        kind: KIND.to_owned(),
+        nparams: i32::try_from(KNOWN.len()).unwrap_or(i32::MAX),
+    })
+}
+
+async fn get_of<const MAX: usize>(
+    context: &Context,
+    of: &Domain,
+    room: i32,
+    flags: u32,
+) -> Result<Params<MAX>, Failure> {
+    let definition = context.meant(of, flags).await?;
+    Ok(within(parameters(&definition), room).0.into())
+}
+
+pub(super) async fn get(
+    context: Arc<Context>,
+    call: wire::DomainGetSchedulerParameters,
+) -> Result<<wire::DomainGetSchedulerParameters as crate::wire::call::Call>::Reply, Failure> {
+    get_of(&context, &call.domain, call.nparams, 0).await
+}
+
+pub(super) async fn get_flags(
+    context: Arc<Context>,
+    call: wire::DomainGetSchedulerParametersFlags,
+) -> Result<<wire::DomainGetSchedulerParametersFlags as crate::wire::call::Call>::Reply, Failure> {
+    let known = impact::ANY | TEXT_OKAY;
+    check_flags(call.flags, known, "virDomainGetSchedulerParametersFlags")?;
+    get_of(&context, &call.domain, call.nparams, call.flags).await
+}
+
+async fn set_of(
+    context: &Context,
+    of: &Domain,
+    params: &[Param],
+    flags: u32,
+) -> Result<(), Failure> {
+    check(params, &KNOWN)?;
+    tune(context, of, flags, |definition| changes(params, definition)).await
+}
+
+pub(super) async fn set(
+    context: Arc<Context>,
+    call: wire::DomainSetSchedulerParameters,
+) -> Result<(), Failure> {
+    set_of(&context, &call.domain, &call.params.0, 0).await
+}
+
+pub(super) async fn set_flags(
+    context: Arc<Context>,
+    call: wire::DomainSetSchedulerParametersFlags,
+) -> Result<(), Failure> {
+    let known = impact::ANY;
+    check_flags(call.flags, known, "virDomainSetSchedulerParametersFlags")?;
+    set_of(&context, &call.domain, &call.params.0, call.flags).await
+}
+
+/// The limit of memory, guest memory and what its worker needs beside it together, in KiB.
+const HARD_LIMIT: &str = "hard_limit";
+/// No limit (libvirt `VIR_DOMAIN_MEMORY_PARAM_UNLIMITED`).
+const NO_LIMIT_KIB: u64 = 9_007_199_254_740_991;
+
+pub(super) async fn memory(
+    context: Arc<Context>,
+    call: wire::DomainGetMemoryParameters,
+) -> Result<wire::TuneParams, Failure> {
+    let known = impact::ANY | TEXT_OKAY;
+    check_flags(call.flags, known, "virDomainGetMemoryParameters")?;
+    let definition = context.meant(&call.domain, call.flags).await?;
+    let limit = definition.limits.memory;
+    let limit = limit.map_or(NO_LIMIT_KIB, |limit| super::kib(limit.bytes()));
+    let (params, nparams) = within(vec![Param::new(HARD_LIMIT, limit)], call.nparams);
+    Ok(wire::TuneParams {
+        params: params.into(),
+        nparams,
+    })
+}
+
+pub(super) async fn set_memory(
+    context: Arc<Context>,
+    call: wire::DomainSetMemoryParameters,
+) -> Result<(), Failure> {
+    check_flags(call.flags, impact::ANY, "virDomainSetMemoryParameters")?;
+    let params = &call.params.0;
+    check(params, &[(HARD_LIMIT, ULONG)])?;
+    let limit = ulong(params, HARD_LIMIT).map(|kib| match kib {
+        0 | NO_LIMIT_KIB.. => None,
+        kib => Some(MemorySize(kib << 10)),
+    });
+    let changes: Vec<_> = limit.map(TuningChange::MemoryLimit).into_iter().collect();
+    tune(&context, &call.domain, call.flags, |_| Ok(changes.clone())).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_told_of_a_limit_makes_the_same_limit() {
+        for count in [1, 2, 3, 7, 64, 255, 999, 1000] {
+            for percent in [1, 33, 50, 100, 150, 12_345, 1_000_000] {
+                let params = VCPU.params(Some(percent), count);
+                let back = VCPU.change(&params, None, count).unwrap();
+                assert_eq!(back, Some(Some(percent)), "{count} {params:?}");
+                // The quota alone, in the period that was told.
+                let back = VCPU.change(&params[1..], Some(percent), count).unwrap();
+                assert_eq!(back, Some(Some(percent)), "{count} {params:?}");
+                let (period, _) = told(Some(percent), count);
+                assert!(PERIODS.contains(&period), "{period}");
+            }
+        }
+        let none = VCPU.params(None, 2);
+        assert_eq!(VCPU.change(&none, Some(50), 2).unwrap(), Some(None));
+    }
+
+    #[test]
+    fn a_quota_is_of_each_vcpu_and_a_limit_of_all() {
+        let set = |quota: i64, count| {
+            let params = [Param::new("vcpu_quota", quota)];
+            VCPU.change(&params, None, count)
+        };
+        assert_eq!(set(50_000, 1).unwrap(), Some(Some(50)));
+        assert_eq!(set(50_000, 4).unwrap(), Some(Some(200)));
+        assert_eq!(set(250, 4).unwrap(), Some(Some(1)));
+        for unlimited in [0, -1, i64::MIN] {
+            assert_eq!(set(unlimited, 4).unwrap(), Some(None));
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_kept_is_refused_by_its_name() {
+        let refused = |params: &[Param], percent, name: &str| {
+            let failure = GLOBAL.change(params, percent, 1).unwrap_err();
+            assert!(failure.message().contains(name), "{}", failure.message());
+            failure.code
+        };
+        let quota = |quota: i64| Param::new("global_quota", quota);
+        let period = |period: u64| Param::new("global_period", period);
+        let unsupported = Code::ArgumentUnsupported;
+        assert_eq!(
+            refused(&[quota(12_345)], None, "global_quota 12345"),
+            unsupported
+        );
+        assert_eq!(
+            refused(&[quota(i64::MAX)], None, "global_quota"),
+            unsupported
+        );
+        assert_eq!(
+            refused(&[period(50_000)], None, "global_period"),
+            unsupported
+        );
+        assert_eq!(
+            refused(&[period(50_000)], Some(50), "global_period"),
+            unsupported
+        );
+        let invalid = Code::InvalidArgument;
+        assert_eq!(refused(&[period(999)], None, "global_period"), invalid);
+        assert_eq!(
+            refused(&[period(1_000_001)], None, "global_period"),
+            invalid
+        );
+        // What is there already, nothing, and both together are well.
+        assert_eq!(GLOBAL.change(&[period(100_000)], Some(50), 1), Ok(None));
+        assert_eq!(GLOBAL.change(&[period(0)], Some(50), 1), Ok(None));
+        let both = [period(50_000), quota(12_500)];
+        assert_eq!(GLOBAL.change(&both, None, 1), Ok(Some(Some(25))));
+    }
+}
