@@ -218,8 +218,8 @@ pub struct DomainSummary {
     pub job: Option<JobKind>,
     /// The most vCPUs it can have while it runs.
     pub max_vcpus: u32,
-    /// What of its memory its guest has just now, as it was last heard of; what it starts with, of a domain that
-    /// is off.
+    /// What of its memory its guest has just now, as it was last heard of; of a domain that is off, what its guest
+    /// will be asked to make do with.
     pub current_memory: MemorySize,
     /// The most memory it can have while it runs.
     pub max_memory: MemorySize,

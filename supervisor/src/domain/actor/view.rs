@@ -26,9 +26,10 @@ impl DomainActor {
             reaping: self.is_reaping(),
             job: self.standing().job,
             max_vcpus: domain.max_vcpus.count(),
-            current_memory: self
-                .live()
-                .map_or(domain.memory, |live| live.memory(live.guest)),
+            current_memory: match self.live() {
+                Some(live) => live.memory(live.guest),
+                None => domain.tuning.current_memory.unwrap_or(domain.memory),
+            },
             max_memory: domain.max_memory(),
         })
     }
