@@ -146,7 +146,6 @@ fn virsh_asks_about_the_host() {
 }
 
 #[test]
-#[ignore = "needs virsh"]
 fn virsh_tunes_a_domain_and_changes_its_devices() {
     let directory = tempfile::tempdir().unwrap();
     let socket = directory.path().join("libvirt-sock");
