@@ -430,9 +430,10 @@ mod tests {
         let Source::Instance(blocks) = &identities.source else {
             panic!("these tests run as root")
         };
-        assert_eq!(blocks.in_use(), 1);
+        // Those at which a process of another's was found count as well.
+        let used = blocks.in_use();
         drop(claim);
-        assert_eq!(blocks.in_use(), 0);
+        assert_eq!(blocks.in_use(), used - 1);
     }
 
     #[test]
