@@ -23,6 +23,11 @@ use tempfile::TempDir;
 use crate::GUEST_MEMORY_BYTES;
 use crate::contender::DEADLINE;
 
+/// What its definitions may name lies here, below its directory.
+const IMAGES: &str = "images";
+/// Its configuration, below its directory.
+const CONFIGURATION: &str = "reeved.toml";
+
 /// One instance; it runs.
 #[derive(Debug)]
 pub struct Instance {
@@ -38,6 +43,10 @@ impl Instance {
     /// `reeved` was not built, or does not serve in time.
     pub fn start() -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
+        let images = directory.path().join(IMAGES);
+        std::fs::create_dir(&images)?;
+        let configuration = format!("allowed_directories = [{images:?}]\n");
+        std::fs::write(directory.path().join(CONFIGURATION), configuration)?;
         let notified = UnixDatagram::bind(directory.path().join("notify"))?;
         notified.set_read_timeout(Some(DEADLINE))?;
         let child = spawn(directory.path())?;
@@ -86,6 +95,44 @@ impl Instance {
         Ok(Connection::open(&socket, "bench")?)
     }
 
+    /// Where it serves clients of libvirt's.
+    #[must_use]
+    pub fn libvirt_socket(&self) -> PathBuf {
+        run_directory(self.directory.path()).join("libvirt-sock")
+    }
+
+    /// The built-in guest's image as a file that its definitions may name.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn guest(&self) -> anyhow::Result<PathBuf> {
+        let path = self.directory.path().join(IMAGES).join("guest.elf");
+        std::fs::write(&path, reeve_guest::IMAGE)?;
+        Ok(path)
+    }
+
+    /// The pids of the processes that serve clients of libvirt's, or wait for one.
+    ///
+    /// # Errors
+    /// `/proc` cannot be read.
+    pub fn gateways(&self) -> anyhow::Result<Vec<u32>> {
+        let children = format!("/proc/{0}/task", self.pid());
+        let mut pids = Vec::new();
+        for task in std::fs::read_dir(children)? {
+            let listed = std::fs::read_to_string(task?.path().join("children"))?;
+            for pid in listed.split_whitespace() {
+                // One that has just ended is none.
+                let name = std::fs::read_to_string(format!("/proc/{pid}/comm"));
+                if name
+                    .is_ok_and(|name| name.trim().as_bytes() == reeve_ipc::gateway::NAME.to_bytes())
+                {
+                    pids.push(pid.parse()?);
+                }
+            }
+        }
+        Ok(pids)
+    }
+
     /// Its pid.
     #[must_use]
     pub fn pid(&self) -> u32 {
@@ -129,6 +176,8 @@ fn spawn(directory: &Path) -> anyhow::Result<Child> {
     let program = std::env::current_exe()?.with_file_name("reeved");
     ensure!(program.exists(), "{} was not built", program.display());
     Command::new(&program)
+        .arg("--config")
+        .arg(directory.join(CONFIGURATION))
         .arg("--state-dir")
         .arg(directory.join("state"))
         .arg("--run-dir")

@@ -12,12 +12,15 @@
 //! What a guest gets through its devices is measured on Reeve and QEMU by turns ([`io`]): with the same
 //! guest, whose driver notes how long each operation takes, and by the CPU time of the monitors' processes.
 //!
+//! What a client of libvirt's waits for is measured at Reeve's door and at libvirtd's in turns ([`libvirt`]).
+//!
 //! `make bench` prints the table and writes `target/bench.json`; `bench --help` lists the options.
 
 pub mod contender;
 pub mod daemon;
 pub mod figure;
 pub mod io;
+pub mod libvirt;
 pub mod load;
 pub mod memory;
 pub mod report;

@@ -85,6 +85,7 @@ fn describe(target: Target, unit: &str) -> String {
         Target::AtMost(most) => format!("<= {most} {unit}"),
         Target::AtLeast(least) => format!(">= {least} {unit}"),
         Target::TimesPeers(times) => format!(">= {times} x peers"),
+        Target::AtMostTimesPeers(times) => format!("<= {times} x peers"),
     }
 }
 

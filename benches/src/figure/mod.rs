@@ -6,6 +6,7 @@ mod destroy;
 mod domains_per_second;
 mod host_memory;
 mod io;
+mod libvirt;
 mod list_1000;
 mod running;
 mod start_to_output;
@@ -30,6 +31,8 @@ pub enum Target {
     AtLeast(f64),
     /// So many times the best peer of the same run, at least; for a figure of which more is better.
     TimesPeers(f64),
+    /// So many times the best peer of the same run, at most; for a figure of which less is better.
+    AtMostTimesPeers(f64),
 }
 
 /// What a figure is, before it is taken.
@@ -99,7 +102,7 @@ impl Figure {
     #[must_use]
     pub fn is_met(&self) -> Option<bool> {
         Some(match self.kind.target? {
-            Target::TimesFloor(times) => self.ratio()? <= times,
+            Target::TimesFloor(times) | Target::AtMostTimesPeers(times) => self.ratio()? <= times,
             Target::AtMost(most) => self.reeve.median <= most,
             Target::AtLeast(least) => self.reeve.median >= least,
             Target::TimesPeers(times) => self.ratio()? >= times,
@@ -129,6 +132,10 @@ pub const ALL: &[Group] = &[
     list_1000::GROUP,
     running::TWENTY,
     running::HUNDRED,
+    libvirt::CALLS,
+    libvirt::LIFE,
+    libvirt::MANY,
+    libvirt::WEIGHT,
     io::READ_1,
     io::READ_32,
     io::WRITE_1,

@@ -4,4 +4,4 @@ mod host;
 mod process;
 
 pub use host::{HostMemory, own_anonymous_kib};
-pub use process::{ProcessMemory, resident_kib};
+pub use process::{ProcessMemory, pss_kib, resident_kib};

@@ -85,11 +85,23 @@ fn mapping_bytes(line: &str) -> anyhow::Result<u64> {
 /// # Errors
 /// The process is gone.
 pub fn resident_kib(pid: u32) -> anyhow::Result<f64> {
-    let path = format!("/proc/{pid}/status");
-    let status = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
-    let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
+    kib_of(pid, "status", "VmRSS:")
+}
+
+/// The proportional set size of a process: `Pss` of `/proc/PID/smaps_rollup`, in KiB.
+///
+/// # Errors
+/// The process is gone.
+pub fn pss_kib(pid: u32) -> anyhow::Result<f64> {
+    kib_of(pid, "smaps_rollup", "Pss:")
+}
+
+fn kib_of(pid: u32, file: &str, field: &'static str) -> anyhow::Result<f64> {
+    let path = format!("/proc/{pid}/{file}");
+    let text = fs::read_to_string(&path).with_context(|| format!("cannot read {path}"))?;
+    let line = text.lines().find_map(|line| line.strip_prefix(field));
     let kib = line.and_then(|line| line.trim().strip_suffix(" kB"));
-    Ok(kib.context("no VmRSS")?.parse()?)
+    Ok(kib.context(field)?.parse()?)
 }
 
 #[cfg(test)]
