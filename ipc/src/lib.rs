@@ -58,6 +58,8 @@ pub mod phase;
 mod reading;
 pub mod request;
 pub mod scm;
+#[cfg(feature = "client")]
+pub mod socket;
 pub mod spec;
 pub mod strays;
 pub mod transfer;

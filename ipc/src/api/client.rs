@@ -3,12 +3,11 @@
 //! One task reads the connection and ends with the last handle. [`blocking`](super::blocking) is the
 //! same without a runtime.
 
+use std::cell::RefCell;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 
 use super::blocking::{
@@ -20,21 +19,26 @@ use super::event::{Cursor, Event};
 use super::judge::{self, Greeting, Told, Waiting};
 use super::message::{FromClient, ToClient};
 use super::{API, Access};
-use crate::BuildId;
 use crate::codec;
 use crate::reading::Reading;
 use crate::scm::{self, ScmError};
+use crate::socket::Socket;
+use crate::{BuildId, MAX_MESSAGE_BYTES};
 
 /// Events that wait for their reader; what comes when it is full is dropped and leaves a gap in the
 /// numbers.
 const EVENT_QUEUE: usize = 1024;
 
+thread_local! {
+    /// Room for the largest message: one for all connections of the thread, which reads one message at a time.
+    static BUFFER: RefCell<Vec<u8>> = RefCell::new(vec![0; MAX_MESSAGE_BYTES]);
+}
+
 type Answer = (Result<AnswerBody, ApiError>, Vec<OwnedFd>);
 
 #[derive(Debug)]
 struct Shared {
-    /// A sequenced-packet socket in the type tokio has for UNIX sockets; used through `scm` alone.
-    socket: UnixStream,
+    socket: Socket<OwnedFd>,
     /// `None` once the connection has ended.
     waiting: Mutex<Option<Waiting<oneshot::Sender<Answer>>>>,
 }
@@ -47,23 +51,27 @@ impl Shared {
 
     async fn send(&self, message: &FromClient) -> Result<(), CallError> {
         let bytes = codec::encode(message)?;
-        let attempt = || match scm::send(self.socket.as_fd(), &bytes, &[]) {
-            Err(ScmError::WouldBlock) => Err(std::io::ErrorKind::WouldBlock.into()),
-            result => Ok(result),
-        };
-        let sent = self.socket.async_io(Interest::WRITABLE, attempt).await;
-        Ok(sent.map_err(CallError::Socket)??)
+        loop {
+            match scm::send(self.socket.as_fd(), &bytes, &[]) {
+                Err(ScmError::WouldBlock) => {
+                    let room = self.socket.writable().await;
+                    room.map_err(CallError::Socket)?;
+                }
+                sent => return Ok(sent?),
+            }
+        }
     }
 
     async fn receive(&self) -> Result<(ToClient, Vec<OwnedFd>), CallError> {
-        let attempt = || match scm::receive_message(self.socket.as_fd()) {
-            Err(ScmError::WouldBlock) => Err(std::io::ErrorKind::WouldBlock.into()),
-            result => Ok(result),
-        };
-        let received = self.socket.async_io(Interest::READABLE, attempt).await;
-        let (bytes, fds) = received.map_err(CallError::Socket)??;
-        let message =
-            codec::decode(&bytes).map_err(|error| CallError::Protocol(error.to_string()))?;
+        let received = self.socket.receive(|socket| {
+            BUFFER.with_borrow_mut(|buffer| {
+                let (length, fds) = scm::receive(socket, buffer)?;
+                let bytes = buffer.get(..length).unwrap_or_default();
+                Ok((codec::decode(bytes), fds))
+            })
+        });
+        let (message, fds) = received.await?;
+        let message = message.map_err(|error| CallError::Protocol(error.to_string()))?;
         Ok((message, fds))
     }
 }
@@ -115,8 +123,7 @@ impl Client {
             reason: error.to_string(),
         };
         let silent = |_| ConnectError::Silent(path.to_owned());
-        let socket = UnixStream::from_std(socket.into())
-            .map_err(|error| closed(CallError::Socket(error)))?;
+        let socket = Socket::new(socket).map_err(|error| closed(CallError::Socket(error)))?;
         let shared = Arc::new(Shared {
             socket,
             waiting: Mutex::new(Some(Waiting::default())),

@@ -4,14 +4,15 @@
 //! are limits of both together, and number their sessions together.
 
 use std::collections::HashMap;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
 use reeve_ipc::api::Access;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::socket::Socket;
 use reeve_ipc::strays::NoRights;
-use tokio::net::UnixStream;
 
 use super::access::Peer;
 use super::session::{Admitted, Session};
@@ -84,14 +85,19 @@ impl<S: Serve> Entry<S> {
     /// end has `hello` to say who it is.
     pub(crate) async fn attend(
         self,
-        socket: NoRights<UnixStream>,
+        socket: NoRights<OwnedFd>,
         hello: Option<Duration>,
     ) -> Place<S> {
         let Self { admitted, place } = self;
         let id = admitted.id;
         let shared = Arc::clone(&place.shared);
-        let session = Session::new(socket, admitted, Arc::clone(&shared));
-        session.run(hello).await;
+        match Socket::new(socket) {
+            Ok(socket) => {
+                let session = Session::new(socket, admitted, Arc::clone(&shared));
+                session.run(hello).await;
+            }
+            Err(error) => tracing::error!(%error, "a client cannot be served"),
+        }
         Arc::clone(&shared.service).session_ended(id);
         place
     }

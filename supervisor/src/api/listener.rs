@@ -14,7 +14,7 @@ use reeve_ipc::strays::NoRights;
 use reeve_ipc::{codec, local, scm};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use tokio::net::{UnixListener, UnixStream};
+use tokio::net::UnixListener;
 
 use super::access::Peer;
 use super::{Serve, Shared};
@@ -72,7 +72,7 @@ impl Drop for Listener {
 
 /// A client that cannot be let in for want of descriptors, to be told so.
 #[derive(Debug)]
-pub(crate) struct TooMany(pub(crate) NoRights<UnixStream>);
+pub(crate) struct TooMany(pub(crate) NoRights<OwnedFd>);
 
 impl Listener {
     /// Binds the native API's socket in `run_directory`, in place of one that nobody listens on any more.
@@ -136,14 +136,14 @@ impl Listener {
 
     /// The next client. What goes wrong with one that has gone, or with the host's descriptors, does not
     /// end it.
-    pub(crate) async fn accept(&mut self) -> Result<NoRights<UnixStream>, TooMany> {
+    pub(crate) async fn accept(&mut self) -> Result<NoRights<OwnedFd>, TooMany> {
         loop {
             if self.spare.is_none() {
                 self.spare = spare();
                 tokio::time::sleep(REST).await;
             }
-            let error = match self.socket.accept().await {
-                Ok((socket, _)) => return Ok(NoRights::new(socket)),
+            let error = match self.next().await {
+                Ok(socket) => return Ok(socket),
                 Err(error) => error,
             };
             let exhausted = matches!(
@@ -156,11 +156,16 @@ impl Listener {
             }
             tracing::error!(%error, "no client can be let in; raise LimitNOFILE");
             self.spare = None;
-            let accepted = tokio::time::timeout(REST, self.socket.accept()).await;
-            if let Ok(Ok((socket, _))) = accepted {
-                return Err(TooMany(NoRights::new(socket)));
+            let accepted = tokio::time::timeout(REST, self.next()).await;
+            if let Ok(Ok(socket)) = accepted {
+                return Err(TooMany(socket));
             }
         }
+    }
+
+    async fn next(&self) -> io::Result<NoRights<OwnedFd>> {
+        let (socket, _) = self.socket.accept().await?;
+        Ok(NoRights::new(socket.into_std()?.into()))
     }
 
     /// Lets clients of the native API in, for ever.
@@ -201,7 +206,7 @@ fn spare() -> Option<OwnedFd> {
     rustix::fs::open("/dev/null", OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()
 }
 
-fn refuse(socket: &NoRights<UnixStream>, error: ApiError) {
+fn refuse(socket: &NoRights<OwnedFd>, error: ApiError) {
     if let Ok(bytes) = codec::encode(&ToClient::Refused(error)) {
         // One that is gone, or has no room for it, need not know.
         let _ = scm::send(socket.as_fd(), &bytes, &[]);

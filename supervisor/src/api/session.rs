@@ -7,7 +7,6 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::future::pending;
-use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
@@ -17,10 +16,9 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::message::{CallId, FromClient, MAX_CLIENT_NAME_BYTES, ToClient};
 use reeve_ipc::api::{API, Access};
 use reeve_ipc::scm::{self, ScmError};
+use reeve_ipc::socket::Socket;
 use reeve_ipc::strays::NoRights;
 use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, codec};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 
@@ -79,7 +77,7 @@ struct Subscription {
 }
 
 pub(super) struct Session<S> {
-    socket: NoRights<UnixStream>,
+    socket: Socket<NoRights<OwnedFd>>,
     admitted: Admitted,
     shared: Arc<Shared<S>>,
     calls: JoinSet<(CallId, Answered)>,
@@ -89,7 +87,7 @@ pub(super) struct Session<S> {
 
 impl<S: Serve> Session<S> {
     pub(super) fn new(
-        socket: NoRights<UnixStream>,
+        socket: Socket<NoRights<OwnedFd>>,
         admitted: Admitted,
         shared: Arc<Shared<S>>,
     ) -> Self {
@@ -162,19 +160,14 @@ impl<S: Serve> Session<S> {
     async fn serve(&mut self) -> Result<std::convert::Infallible, End> {
         loop {
             self.send_events()?;
-            let mut interest = Interest::READABLE;
-            if !self.outbox.is_empty() {
-                interest |= Interest::WRITABLE;
-            }
             tokio::select! {
-                ready = self.socket.ready(interest) => {
-                    let ready = ready.map_err(|_| End::Closed)?;
-                    if ready.is_writable() {
-                        self.flush()?;
-                    }
-                    if ready.is_readable() || ready.is_read_closed() {
-                        self.read().await?;
-                    }
+                ready = self.socket.readable() => {
+                    ready.map_err(|_| End::Closed)?;
+                    self.read().await?;
+                }
+                room = self.socket.writable(), if !self.outbox.is_empty() => {
+                    room.map_err(|_| End::Closed)?;
+                    self.flush()?;
                 }
                 Some(done) = self.calls.join_next() => {
                     // A panicked call has no answer; the client's connection ends with it.
@@ -305,13 +298,9 @@ impl<S: Serve> Session<S> {
     /// Whether there was room.
     fn send(&self, bytes: &[u8], fds: &[OwnedFd]) -> Result<bool, End> {
         let fds: Vec<BorrowedFd<'_>> = fds.iter().map(AsFd::as_fd).collect();
-        let attempt = || match scm::send(self.socket.as_fd(), bytes, &fds) {
-            Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-            result => Ok(result),
-        };
-        match self.socket.try_io(Interest::WRITABLE, attempt) {
-            Ok(result) => Ok(result.map(|()| true)?),
-            Err(_) => Ok(false),
+        match scm::send(self.socket.as_fd(), bytes, &fds) {
+            Err(ScmError::WouldBlock) => Ok(false),
+            sent => Ok(sent.map(|()| true)?),
         }
     }
 
@@ -319,20 +308,14 @@ impl<S: Serve> Session<S> {
     /// the client, and those that come all the same are closed elsewhere.
     fn receive(&self) -> Result<Option<Received>, End> {
         BUFFER.with_borrow_mut(|buffer| {
-            let attempt = || match scm::receive_bare(self.socket.as_fd(), buffer) {
-                Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
-                result => Ok(result),
+            let attempt = |socket: BorrowedFd<'_>| scm::receive_bare(socket, buffer);
+            let Some((length, strays)) = self.socket.try_receive(attempt)? else {
+                return Ok(None);
             };
-            match self.socket.try_io(Interest::READABLE, attempt) {
-                Ok(result) => {
-                    let (length, strays) = result?;
-                    let bytes = buffer.get(..length).unwrap_or_default();
-                    let message =
-                        codec::decode(bytes).map_err(|error| End::Violation(error.to_string()))?;
-                    Ok(Some((message, strays)))
-                }
-                Err(_) => Ok(None),
-            }
+            let bytes = buffer.get(..length).unwrap_or_default();
+            let message =
+                codec::decode(bytes).map_err(|error| End::Violation(error.to_string()))?;
+            Ok(Some((message, strays)))
         })
     }
 }

@@ -6,11 +6,11 @@
 
 use std::collections::VecDeque;
 use std::future::pending;
+use std::os::fd::OwnedFd;
 use std::pin::Pin;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::strays::NoRights;
-use tokio::net::UnixStream;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::{Id, JoinSet};
 use tokio::time::{Sleep, sleep};
@@ -30,7 +30,7 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 /// A client that was let in, on its way to a process.
 pub(super) struct Client<S: Serve> {
     /// Its connection, of which nothing was read.
-    pub(super) socket: NoRights<UnixStream>,
+    pub(super) socket: NoRights<OwnedFd>,
     /// Its place and its rights.
     pub(super) entry: Entry<S>,
 }

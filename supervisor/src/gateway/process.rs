@@ -160,11 +160,10 @@ impl Process {
     /// Gives the process its client; gives our end of the session.
     fn hand_over(
         &self,
-        client: &NoRights<UnixStream>,
+        client: &NoRights<OwnedFd>,
         access: Access,
-    ) -> Result<NoRights<UnixStream>, ScmError> {
+    ) -> Result<NoRights<OwnedFd>, ScmError> {
         let (ours, theirs) = scm::pair()?;
-        let ours = UnixStream::from_std(ours.into()).map_err(os)?;
         // Before the other end is anybody's.
         let ours = NoRights::new(ours);
         let message = codec::encode(&HandOver { access }).map_err(|_| ScmError::Oversized)?;
@@ -277,10 +276,6 @@ impl Drop for Process {
             let _ = pidfd_send_signal(self.pidfd.get_ref(), Signal::KILL);
         }
     }
-}
-
-fn os(error: io::Error) -> ScmError {
-    rustix::io::Errno::from_io_error(&error).map_or(ScmError::Closed, ScmError::from)
 }
 
 fn receive(control: &NoRights<UnixStream>) -> Result<Vec<u8>, ScmError> {

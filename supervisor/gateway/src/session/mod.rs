@@ -28,6 +28,7 @@ use std::os::fd::OwnedFd;
 use reeve_ipc::api::Access;
 use reeve_ipc::api::blocking::ConnectError;
 use reeve_ipc::api::client::Client;
+use reeve_ipc::socket::Socket;
 
 use crate::wire::frame::FrameError;
 
@@ -73,7 +74,7 @@ pub enum SessionError {
 pub async fn serve(client: OwnedFd, api: OwnedFd, rights: Rights) -> Result<(), SessionError> {
     let (api, events) = Client::over(api, "reeve-gateway").await?;
     let access = rights.access.min(api.access());
-    let client = tokio::net::UnixStream::from_std(client.into())?;
+    let client = Socket::new(client)?;
     run::Session::new(client, api, events, Rights { access })
         .run()
         .await

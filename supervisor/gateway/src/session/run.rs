@@ -1,13 +1,14 @@
 //! The loop of a connection.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::event::{Cursor, Event};
-use tokio::io::Interest;
-use tokio::net::UnixStream;
+use reeve_ipc::socket::Socket;
+use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -52,7 +53,7 @@ pub(super) enum Standing {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) socket: UnixStream,
+    pub(super) socket: Socket<OwnedFd>,
     pub(super) api: Client,
     pub(super) rights: Rights,
     pub(super) standing: Standing,
@@ -71,7 +72,8 @@ pub(super) struct Session {
 
 /// What the loop woke up for.
 enum Woken {
-    Ready(io::Result<tokio::io::Ready>),
+    Readable(io::Result<()>),
+    Writable(io::Result<()>),
     Done(Result<Done, tokio::task::JoinError>),
     Said(super::streams::Said),
     Told(Option<super::watch::Told>),
@@ -81,7 +83,7 @@ enum Woken {
 
 impl Session {
     pub(super) fn new(
-        socket: UnixStream,
+        socket: Socket<OwnedFd>,
         api: Client,
         events: mpsc::Receiver<(Cursor, Event)>,
         rights: Rights,
@@ -125,13 +127,14 @@ impl Session {
                 _ => {}
             }
             match self.next(more).await {
-                Woken::Ready(ready) => {
-                    let ready = ready?;
-                    let readable = ready.is_readable() || ready.is_read_closed();
-                    if readable && self.listens() && self.read()? == 0 {
+                Woken::Readable(ready) => {
+                    ready?;
+                    if self.read()? == 0 {
                         return Ok(());
                     }
                 }
+                // What waits is sent with the next turn.
+                Woken::Writable(ready) => ready?,
                 Woken::Done(Ok(done)) => self.done(done),
                 // Given up with the connection.
                 Woken::Done(Err(error)) if error.is_cancelled() => {}
@@ -163,12 +166,7 @@ impl Session {
             tokio::task::yield_now().await;
         }
         let listens = self.listens();
-        let interest = match (listens, self.outbox.is_empty()) {
-            (true, true) => Some(Interest::READABLE),
-            (true, false) => Some(Interest::READABLE | Interest::WRITABLE),
-            (false, false) => Some(Interest::WRITABLE),
-            (false, true) => None,
-        };
+        let waits = !self.outbox.is_empty();
         let deadline = self.deadline(listens);
         let has_room = self.outbox.has_room();
         let gone = matches!(self.standing, Standing::Gone(_));
@@ -181,7 +179,8 @@ impl Session {
             ..
         } = self;
         tokio::select! {
-            ready = ready(socket, interest) => Woken::Ready(ready),
+            ready = socket.readable(), if listens => Woken::Readable(ready.map(drop)),
+            ready = socket.writable(), if waits => Woken::Writable(ready),
             Some(done) = calls.join_next() => Woken::Done(done),
             said = streams.next(), if has_room => Woken::Said(said),
             told = watch.next(), if has_room && !gone => Woken::Told(told),
@@ -235,7 +234,7 @@ impl Session {
             self.keepalive.heard(now);
             let closed = tokio::select! {
                 biased;
-                ready = self.socket.ready(Interest::READABLE) => ready?.is_read_closed(),
+                ready = self.socket.readable() => ready?.is_read_closed(),
                 () = std::future::ready(()) => false,
             };
             return Ok(closed);
@@ -251,13 +250,13 @@ impl Session {
     /// Reads what is there; how many bytes, and none at the end. Gives one where there is nothing after all.
     fn read(&mut self) -> Result<usize, SessionError> {
         match self.socket.try_read(&mut self.buffer) {
-            Ok(length) => {
+            Ok(Some(length)) => {
                 let bytes = self.buffer.get(..length).unwrap_or_default();
                 self.assembler.push(bytes);
                 self.keepalive.heard(Instant::now());
                 Ok(length)
             }
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(1),
+            Ok(None) => Ok(1),
             Err(error) => Err(error.into()),
         }
     }
@@ -292,7 +291,11 @@ impl Session {
             return Ok(());
         }
         let Self { socket, outbox, .. } = self;
-        outbox.flush(Instant::now(), |slices| socket.try_write_vectored(slices))?;
+        outbox.flush(Instant::now(), |slices| {
+            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
+            let mut none = SendAncillaryBuffer::default();
+            Ok(sendmsg(&*socket, slices, &mut none, flags)?)
+        })?;
         if outbox.is_overfull() {
             return Err(SessionError::Stalled);
         }
@@ -326,13 +329,6 @@ fn is_end(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::BrokenPipe | io::ErrorKind::ConnectionReset | io::ErrorKind::NotConnected
     )
-}
-
-async fn ready(socket: &UnixStream, interest: Option<Interest>) -> io::Result<tokio::io::Ready> {
-    match interest {
-        Some(interest) => socket.ready(interest).await,
-        None => std::future::pending().await,
-    }
 }
 
 async fn at(deadline: Option<Instant>) {
