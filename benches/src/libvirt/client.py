@@ -36,6 +36,8 @@ def take(order):
         return times(connection.lookupByName(name).info, count)
     if what == "list":
         return times(connection.listAllDomains, count)
+    if what == "refresh":
+        return times(lambda: (connection.listAllDomains(), connection.getAllDomainStats()), count)
     if what == "statistics":
         return times(connection.getAllDomainStats, count)
     if what == "create":

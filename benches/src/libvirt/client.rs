@@ -39,6 +39,11 @@ pub enum Order<'a> {
         /// How often.
         count: usize,
     },
+    /// Both of `List` and `Statistics`, as what shows them does every few seconds, so many times.
+    Refresh {
+        /// How often.
+        count: usize,
+    },
     /// All figures of every domain (`virConnectGetAllDomainStats`), so many times.
     Statistics {
         /// How often.
