@@ -8,6 +8,7 @@
 //! | `libvirt_create`, `libvirt_destroy` | `virDomainCreateXML` of the built-in guest until the call says that it runs, `virDomainDestroy` | its QEMU driver, machine `microvm` |
 //! | `libvirt_refresh_300` | `virConnectListAllDomains` and `virConnectGetAllDomainStats` with 300 that are defined, as what shows domains asks for both | its QEMU driver |
 //! | `libvirt_list_300`, `libvirt_stats_300` | each of the two alone | its QEMU driver |
+//! | `libvirt_crowd` | `virDomainLookupByName` while 15 others are connected: one asks as fast as it is answered, one has a console that it does not read, one leaves in the middle of its calls again and again, twelve ask now and then; the floor is the same call before they come | |
 //! | `gateway_pss` | the proportional set size of the process that serves a connection, the mean over 16 at once, each of which has listed, looked and asked for figures | |
 //!
 //! The client is Debian's Python binding for both ([`crate::libvirt`]), so each time holds the same client's
@@ -17,10 +18,11 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 use anyhow::{Context, ensure};
+use reeve_guest::mode;
 
 use super::{Figure, Group, Kind, Target};
 use crate::daemon::Instance;
-use crate::libvirt::{Client, Hypervisor, Libvirtd, Order, document};
+use crate::libvirt::{Client, Crowd, Hypervisor, Libvirtd, Order, document};
 use crate::load::Load;
 use crate::memory::pss_kib;
 use crate::stats::Samples;
@@ -63,6 +65,7 @@ const LIST_300: Kind = Kind {
     target: None,
 };
 const STATS_300: Kind = kind("libvirt_stats_300", "us", Target::AtMostTimesPeers(0.5));
+const CROWD: Kind = kind("libvirt_crowd", "us", Target::TimesFloor(2.0));
 const MEMORY: Kind = kind("gateway_pss", "KiB", Target::AtMost(2048.0));
 
 /// Single calls.
@@ -154,12 +157,50 @@ pub const MANY: Group = Group {
         let mut qemu = sides.qemu.take();
         let mut figures = Vec::new();
         for (kind, order) in [
+            (REFRESH_300, Order::Refresh { count: SHORT_BATCH }),
             (LIST_300, Order::List { count: SHORT_BATCH }),
             (STATS_300, Order::Statistics { count: SHORT_BATCH }),
         ] {
             figures.push(sides.turns(kind, QEMU, &order, &order, rounds, &mut qemu)?);
         }
         Ok(figures)
+    },
+};
+
+/// One of many clients, some of which do not behave.
+pub const AMONG_OTHERS: Group = Group {
+    kinds: &[CROWD],
+    take: |_, samples| {
+        let before = Load::now()?;
+        let instance = Instance::start()?;
+        let mut client = Client::connect("qemu:///system", &instance.libvirt_socket())?;
+        let shown =
+            document(NAME, Hypervisor::Reeve, &instance.guest()?).replace(mode::HOLD, mode::FLOOD);
+        client.take(&Order::Create { document: &shown })?;
+        let order = Order::Lookup {
+            name: NAME,
+            count: BATCH,
+        };
+        let rounds = samples.div_ceil(10);
+        let mut ask = || -> anyhow::Result<Samples> {
+            client.take(&order)?;
+            let batches = (0..rounds).map(|_| client.take(&order));
+            Ok(batches
+                .collect::<anyhow::Result<Vec<_>>>()?
+                .concat()
+                .into_iter()
+                .collect())
+        };
+        let alone = ask()?;
+        let crowd = Crowd::gather(&instance.libvirt_socket(), NAME)?;
+        let among = ask()?;
+        crowd.leave()?;
+        drop(client);
+        drop(instance);
+        let span = Load::now()?.since(&before);
+        let mut figure = Figure::alone(CROWD, &among, span)?;
+        figure.floor = alone.summary(CROWD.less_is_better);
+        Ok(vec![figure])
     },
 };
 

@@ -135,6 +135,7 @@ pub const ALL: &[Group] = &[
     libvirt::CALLS,
     libvirt::LIFE,
     libvirt::MANY,
+    libvirt::AMONG_OTHERS,
     libvirt::WEIGHT,
     io::READ_1,
     io::READ_32,
