@@ -107,6 +107,22 @@ impl Limits {
     }
 }
 
+/// How much of something a domain uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// So much.
+    pub used: u64,
+    /// What it is limited to, if it is.
+    pub limit: Option<u64>,
+}
+
+impl Use {
+    /// Whether that is too much for a new limit, which is lower than the one there is.
+    pub fn exceeds(&self, limit: u64) -> bool {
+        self.limit.is_none_or(|before| limit < before) && self.used > limit
+    }
+}
+
 /// Why a domain gets no cgroup.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -273,6 +289,35 @@ impl Hierarchy {
         write(&domains.join("cgroup.subtree_control"), &enabling(&needed))
     }
 
+    /// Has the memory of the domains counted that are made from now on, where that can be had: a limit that one is
+    /// given while it runs is one of all that it has then. The kernel does not count afterwards.
+    fn count_memory(&self) -> Result<(), CgroupError> {
+        let memory = &["memory"];
+        self.have(memory)?;
+        for directory in [self.own.clone(), self.own.join(DOMAINS)] {
+            let control = directory.join("cgroup.subtree_control");
+            if !read(&control)?
+                .split_whitespace()
+                .any(|name| name == memory[0])
+            {
+                write(&control, &enabling(memory))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the controllers that these limits need can be had here.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::MissingControllers`], [`CgroupError::Io`].
+    pub fn provides(&self, limits: &Limits) -> Result<(), CgroupError> {
+        match limits.controllers().as_slice() {
+            [] => Ok(()),
+            needed => self.have(needed),
+        }
+    }
+
     /// Whether controllers can be had here.
     fn have(&self, needed: &[&str]) -> Result<(), CgroupError> {
         let present = self.controllers()?;
@@ -293,6 +338,8 @@ impl Hierarchy {
     fn make(&self, path: &Path, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
         make_dir(&self.own.join(DOMAINS))?;
         self.widen(limits)?;
+        // A domain without a limit of its memory does without.
+        let _ = self.count_memory();
         fs::create_dir(path).map_err(|source| CgroupError::Io {
             path: path.to_owned(),
             source,
@@ -373,6 +420,40 @@ impl DomainCgroup {
             Some(vcpus) => limit_vcpus(&self.path, vcpus),
             None => set_or_lift(&self.path.join(VCPUS).join("cpu.max"), None, "max"),
         }
+    }
+
+    /// What it uses of memory, in bytes, and how many processes and threads are in it, each with the limit of
+    /// that; none of what is not counted. Of memory that is what the kernel cannot drop at once: no copies of
+    /// files.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`].
+    pub fn use_of_memory_and_pids(&self) -> Result<(Option<Use>, Option<Use>), CgroupError> {
+        let mut memory = self.use_of("memory.current", "memory.max")?;
+        if let Some(memory) = &mut memory {
+            let stat = read(&self.path.join("memory.stat"))?;
+            let of = |name: &str| {
+                let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+                let value = lines.find(|(found, _)| *found == name);
+                value.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+            };
+            let files: u64 = of("active_file") + of("inactive_file");
+            memory.used = memory.used.saturating_sub(files);
+        }
+        Ok((memory, self.use_of("pids.current", "pids.max")?))
+    }
+
+    fn use_of(&self, current: &str, max: &str) -> Result<Option<Use>, CgroupError> {
+        let number = |file: &str| match read(&self.path.join(file)) {
+            Ok(text) => Ok(Some(text.trim().parse().ok())),
+            Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        Ok(match (number(current)?, number(max)?) {
+            (Some(Some(used)), Some(limit)) => Some(Use { used, limit }),
+            _ => None,
+        })
     }
 
     /// Moves a thread of a process that is in it under the limit of the vCPUs.

@@ -95,6 +95,8 @@ impl Host {
         binary: WorkerBinary,
         identities: Identities,
     ) -> Result<Self, HostError> {
+        // As it is now: what a definition binds to nothing runs there.
+        vcpus::own_cpus();
         let launcher =
             rustix::io::fcntl_dupfd_cloexec(&binary, 0).map_err(HostError::Descriptor)?;
         let reader = rustix::io::fcntl_dupfd_cloexec(&binary, 0).map_err(HostError::Descriptor)?;
