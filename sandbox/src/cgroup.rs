@@ -7,6 +7,7 @@
 //! ```text
 //! <own cgroup>/             the supervisor moves itself out when controllers must be enabled here,
 //!   supervisor/             because a cgroup holds either processes or controlled children
+//!   gateways/               one of the supervisor's own, for all that serve clients of libvirt's protocol
 //!   domains/<name>/         one per domain; spawn() clones straight into it
 //!     vcpus/                threaded: the vCPU threads, where they have a limit of their own
 //! ```
@@ -214,10 +215,7 @@ impl Hierarchy {
     /// [`CgroupError::Name`]; [`CgroupError::MissingControllers`] names what the limits need and
     /// the host lacks.
     pub fn place(&self, name: &str, limits: &Limits) -> Result<PathBuf, CgroupError> {
-        let odd = |c: char| c == '/' || c == '\0' || c == '\n';
-        if name.is_empty() || name.starts_with('.') || name.contains(odd) {
-            return Err(CgroupError::Name(name.to_owned()));
-        }
+        let name = one_component(name)?;
         let needed = limits.controllers();
         if !needed.is_empty() {
             self.have(&needed)?;
@@ -265,6 +263,21 @@ impl Hierarchy {
                 result => return result,
             }
         }
+    }
+
+    /// Makes a cgroup of this name beside those of the domains, for processes of the supervisor's own, or takes
+    /// the one that is there, and sets its limits. The supervisor is not moved for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::create`]; `EBUSY` where processes are in the way.
+    pub fn create_beside(&self, name: &str, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
+        let path = self.own.join(one_component(name)?);
+        let needed = limits.controllers();
+        self.have(&needed)?;
+        write(&self.own.join("cgroup.subtree_control"), &enabling(&needed))?;
+        make_dir(&path)?;
+        DomainCgroup::set_up(path, limits)
     }
 
     /// The place in which the domain's cgroup at `path` was made.
@@ -560,6 +573,14 @@ fn set_or_lift(file: &Path, value: Option<&str>, none: &str) -> Result<(), Cgrou
             Ok(())
         }
         (written, _) => written,
+    }
+}
+
+fn one_component(name: &str) -> Result<&str, CgroupError> {
+    let odd = |c: char| c == '/' || c == '\0' || c == '\n';
+    match name.is_empty() || name.starts_with('.') || name.contains(odd) {
+        true => Err(CgroupError::Name(name.to_owned())),
+        false => Ok(name),
     }
 }
 

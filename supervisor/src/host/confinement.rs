@@ -51,7 +51,8 @@ impl CgroupPlace {
         matches!(self, Self::Directory(path) if path.is_dir())
     }
 
-    fn hierarchy(&self) -> Result<Hierarchy, CgroupError> {
+    /// Where cgroups are made.
+    pub(crate) fn hierarchy(&self) -> Result<Hierarchy, CgroupError> {
         match self {
             Self::Own => Hierarchy::find(),
             Self::Directory(path) => Ok(Hierarchy::at(path.clone())),

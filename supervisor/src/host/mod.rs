@@ -19,6 +19,7 @@ pub(crate) mod process;
 pub mod program;
 pub mod shares;
 pub mod sockets;
+pub(crate) mod spawn_thread;
 pub(crate) mod spawner;
 pub mod tap;
 pub mod uid_blocks;

@@ -38,6 +38,8 @@ const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 const SOCKETS_PATIENCE: Duration = Duration::from_secs(4);
 /// What a guest said of its memory is asked for anew where it is older than so many milliseconds.
 const STALE_MS: u64 = 1_000;
+/// Longer than any worker lives that does not answer.
+const EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long a guest is given to say it.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -273,14 +275,23 @@ pub(super) async fn reports(worker: &Worker) -> Result<Vec<DeviceReport>, CallFa
     }
 }
 
-/// What the worker says of its devices, asked once; the balloon, if its guest has said nothing of late.
-pub(super) async fn reports_now(
-    worker: &Worker,
-) -> Result<(Vec<DeviceReport>, Option<PciSlot>), CallFailure> {
-    let reports = worker.call(DeviceQuery {}, CALL_DEADLINE).await;
-    let reports = reports.map_err(|error| failure(worker, error))?;
-    let balloon = reports.iter().find_map(wants_poll);
-    Ok((reports, balloon))
+/// What the worker says of its devices, asked once, whenever it does: until then it owes the answer. That it is
+/// late is told to the supervision.
+pub(super) async fn reports_late(worker: &Worker) -> Result<Vec<DeviceReport>, CallFailure> {
+    let mut asked = std::pin::pin!(worker.call(DeviceQuery {}, EVER));
+    let reports = match tokio::time::timeout(CALL_DEADLINE, &mut asked).await {
+        Ok(reports) => reports,
+        Err(_) => {
+            worker.process.missed.notify_one();
+            asked.await
+        }
+    };
+    reports.map_err(|error| failure(worker, error))
+}
+
+/// The balloon among these whose guest has said nothing of late.
+pub(super) fn to_poll(reports: &[DeviceReport]) -> Option<PciSlot> {
+    reports.iter().find_map(wants_poll)
 }
 
 /// Has a guest say something of its memory, which is heard with the next reports.
