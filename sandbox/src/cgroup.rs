@@ -7,7 +7,7 @@
 //! ```text
 //! <own cgroup>/             the supervisor moves itself out when controllers must be enabled here,
 //!   supervisor/             because a cgroup holds either processes or controlled children
-//!   gateways/               one of the supervisor's own, for all that serve clients of libvirt's protocol
+//!   gateways-<pid>/         one of the supervisor's own, for all that serve clients of libvirt's protocol
 //!   domains/<name>/         one per domain; spawn() clones straight into it
 //!     vcpus/                threaded: the vCPU threads, where they have a limit of their own
 //! ```
@@ -303,7 +303,8 @@ impl Hierarchy {
     }
 
     /// Has the memory of the domains counted that are made from now on, where that can be had: a limit that one is
-    /// given while it runs is one of all that it has then. The kernel does not count afterwards.
+    /// given while it runs is one of all that it has then. The kernel does not count afterwards. To make a cgroup and
+    /// remove it takes 1.0 ms with this controller and 0.3 to 0.6 ms without, in an emulated guest with one processor.
     fn count_memory(&self) -> Result<(), CgroupError> {
         let memory = &["memory"];
         self.have(memory)?;

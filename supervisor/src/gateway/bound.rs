@@ -5,7 +5,9 @@
 //! many clients there may be, and the kernel ends one of them where they use more. Where the host has no cgroup v2
 //! with these controllers, there is none, which the log says.
 
+use std::fs;
 use std::os::fd::BorrowedFd;
+use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
 use reeve_sandbox::cgroup::{CgroupError, DomainCgroup, Limits as CgroupLimits};
@@ -15,8 +17,8 @@ use crate::api::Limits;
 use crate::api::doors::RESERVE;
 use crate::host::confinement::CgroupPlace;
 
-/// The cgroup's name.
-const CGROUP: &str = "gateways";
+/// The cgroup's name, with the supervisor's pid behind it: another instance may be in the same place.
+const CGROUP: &str = "gateways-";
 /// What a gateway may use on average: several times what one does that serves virt-manager.
 const MEMORY_EACH: u64 = 8 << 20;
 /// Beside those that have clients or wait for one: such as end just now, and the helpers of one that starts.
@@ -35,9 +37,11 @@ impl Bound {
     /// Makes the cgroup, for as many clients as `clients` says at any time and `warm` that wait.
     pub(super) fn make(place: &CgroupPlace, clients: Arc<RwLock<Limits>>, warm: usize) -> Self {
         let kept = limits(&clients, warm);
-        let made = place
-            .hierarchy()
-            .and_then(|hierarchy| hierarchy.create_beside(CGROUP, &kept));
+        let made = place.hierarchy().and_then(|hierarchy| {
+            sweep(hierarchy.path());
+            let name = format!("{CGROUP}{}", std::process::id());
+            hierarchy.create_beside(&name, &kept)
+        });
         let cgroup = made.inspect_err(|error: &CgroupError| {
             let remedy = error.remedy().map(|remedy| format!("; {remedy}"));
             tracing::warn!(
@@ -68,6 +72,34 @@ impl Bound {
     /// The directory that a gateway is born in.
     pub(super) fn directory(&self) -> Option<BorrowedFd<'_>> {
         self.cgroup.as_ref().map(DomainCgroup::dir)
+    }
+}
+
+impl Drop for Bound {
+    fn drop(&mut self) {
+        let Some(cgroup) = self.cgroup.take() else {
+            return;
+        };
+        // They end with this thread in any case, a moment later.
+        let _ = cgroup.kill();
+        if let Err(error) = cgroup.remove() {
+            tracing::warn!(%error, "the cgroup of the gateways could not be removed");
+        }
+    }
+}
+
+/// Removes those of supervisors that were killed, whose gateways ended with them.
+fn sweep(place: &Path) {
+    for entry in fs::read_dir(place).into_iter().flatten().flatten() {
+        let name = entry.file_name();
+        let pid = name.to_str().and_then(|name| name.strip_prefix(CGROUP));
+        let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else {
+            continue;
+        };
+        if pid != std::process::id() && !Path::new(&format!("/proc/{pid}")).exists() {
+            // One that is not empty yet is the next one's to remove.
+            let _ = fs::remove_dir(entry.path());
+        }
     }
 }
 
@@ -123,17 +155,29 @@ mod tests {
         let read = |file: &str| std::fs::read_to_string(directory.path().join(file)).unwrap();
         write("cgroup.controllers", "cpu memory pids");
         write("cgroup.subtree_control", "");
-        write("gateways/memory.max", "");
-        write("gateways/pids.max", "");
+        let own = format!("gateways-{}", std::process::id());
+        write(&format!("{own}/memory.max"), "");
+        write(&format!("{own}/pids.max"), "");
+        // Of one that was killed, and of one that lives.
+        std::fs::create_dir(directory.path().join(format!("gateways-{}", u32::MAX))).unwrap();
+        std::fs::create_dir(directory.path().join("gateways-1")).unwrap();
         let clients = Arc::new(RwLock::new(Limits::default()));
         let place = CgroupPlace::Directory(directory.path().to_owned());
         let mut bound = Bound::make(&place, Arc::clone(&clients), 0);
         assert_eq!(read("cgroup.subtree_control"), "+memory +pids ");
-        assert_eq!(read("gateways/pids.max"), "552");
+        assert!(directory.path().join("gateways-1").exists());
+        assert!(
+            !directory
+                .path()
+                .join(format!("gateways-{}", u32::MAX))
+                .exists()
+        );
+        let pids = || read(&format!("{own}/pids.max"));
+        assert_eq!(pids(), "552");
         assert!(bound.directory().is_some());
         clients.write().unwrap().clients = 1000;
         bound.keep();
-        assert!(read("gateways/pids.max").starts_with("1040"));
+        assert!(pids().starts_with("1040"));
         // Where there are no controllers there is no bound, and a front door all the same.
         write("cgroup.controllers", "hugetlb");
         let without = Bound::make(&place, clients, 0);
