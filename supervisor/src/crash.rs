@@ -29,6 +29,8 @@ pub enum Operation {
     Adopt,
     /// Having a fresh worker take its machine over.
     HandOver,
+    /// Binding and limiting what runs it, and asking its guest for memory at its start.
+    Tune,
 }
 
 /// A moment of an operation.
@@ -81,7 +83,7 @@ use Moment::{
 };
 
 /// Every point, operation by operation, roughly in the order in which they are reached.
-pub const ALL: [(Operation, &[Moment]); 8] = [
+pub const ALL: [(Operation, &[Moment]); 9] = [
     (
         Operation::Define,
         &[
@@ -169,6 +171,17 @@ pub const ALL: [(Operation, &[Moment]); 8] = [
             BeforeAnswer,
         ],
     ),
+    (
+        Operation::Tune,
+        &[
+            BeforeStatus,
+            AfterStatus,
+            BeforeCall,
+            AfterCall,
+            AfterOutcome,
+            BeforeAnswer,
+        ],
+    ),
 ];
 
 /// The names of all points, as `REEVE_CRASH` takes them.
@@ -191,6 +204,7 @@ impl fmt::Display for Operation {
             Self::Undefine => "undefine",
             Self::Adopt => "adopt",
             Self::HandOver => "hand-over",
+            Self::Tune => "tune",
         })
     }
 }

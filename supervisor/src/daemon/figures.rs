@@ -4,8 +4,9 @@
 //!   views of the domains ──► the kernel's books of each worker ──► its devices, of its worker ──► one page
 //!   (wakes no actor)         (no worker is asked)                  (all at once, 500 ms at most)
 //! ```
-//! A domain without a worker costs a look at its published view.
+//! A domain without a worker costs a look at its published view. One that is named twice is told of once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,6 @@ use crate::domain::shell::View;
 
 /// How long a worker may take to tell of its devices.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Workers whose books are read where everything else waits meanwhile; of more on a thread that may.
-const AT_ONCE: usize = 4;
 /// Room for everything of a page but its domains.
 const PAGE_MARGIN: usize = 4096;
 /// What figures take at most beside the summary, the vCPUs and the devices.
@@ -56,13 +55,13 @@ impl Daemon {
             Ok(chosen) => chosen,
             Err(error) => return Answer::Now(Err(error)),
         };
-        let workers = chosen.views.iter().filter(|view| view.instance.is_some());
-        let workers = workers.count();
+        let works = chosen.views.iter().any(|view| view.instance.is_some());
         let books = groups.usage || groups.vcpus;
-        if workers == 0 || (!groups.devices && (!books || workers <= AT_ONCE)) {
+        if !works || !(groups.devices || books) {
             let read = chosen.views.iter().map(|view| read(view, groups)).collect();
             return Answer::Now(Ok((page(chosen, read), Vec::new())));
         }
+        let looks = self.looks.clone();
         Answer::Later(Box::pin(async move {
             let reports = asked(&chosen.views, groups).await;
             let build = move || {
@@ -78,10 +77,8 @@ impl Daemon {
                 let read = read.collect();
                 page(chosen, read)
             };
-            let answer = match books && workers > AT_ONCE {
-                true => tokio::task::spawn_blocking(build).await.map_err(|_| {
-                    ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
-                })?,
+            let answer = match books {
+                true => looks.look(build).await?,
                 false => build(),
             };
             Ok((answer, Vec::new()))
@@ -110,7 +107,7 @@ impl Daemon {
                 let found = names.iter().zip(1..);
                 let found =
                     found.filter_map(|(name, upto)| Some((self.registry.view(name).ok()?, upto)));
-                let (views, upto) = found.unzip();
+                let (views, upto) = each_once(found);
                 Ok(Chosen {
                     views,
                     upto,
@@ -120,6 +117,13 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Without those that were named before, by whichever name: a worker is asked once.
+fn each_once(found: impl Iterator<Item = (Arc<View>, usize)>) -> (Vec<Arc<View>>, Vec<usize>) {
+    let mut seen = BTreeSet::new();
+    let once = found.filter(|(view, _)| seen.insert(view.details.summary.uuid.0));
+    once.unzip()
 }
 
 /// What can be told of a domain without its worker.

@@ -15,6 +15,7 @@ mod configured;
 mod descriptors;
 mod figures;
 mod host;
+mod looks;
 pub mod recovery;
 mod service;
 mod start;
@@ -24,6 +25,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 pub use self::configured::{Configured, bounds};
+use self::looks::Looks;
 pub use self::recovery::Recovery;
 pub use self::start::{Driven, Settings, StartError, run};
 use crate::domain::registry::Registry;
@@ -38,6 +40,7 @@ pub struct Daemon {
     recovery: Mutex<Recovery>,
     clients: AtomicU32,
     node: Arc<Node>,
+    looks: Looks,
 }
 
 impl Daemon {

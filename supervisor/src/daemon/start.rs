@@ -8,6 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::descriptors::{self, TooFewDescriptors};
+use super::looks::Looks;
 use super::recovery::{self, Recovery};
 use super::strays;
 use super::{Configured, Daemon, host};
@@ -140,6 +141,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         recovery: Mutex::new(Recovery::default()),
         clients: AtomicU32::new(0),
         node,
+        looks: Looks::default(),
         settings,
     });
 
@@ -216,6 +218,8 @@ fn front_door(
         run_directory: settings.run_directory.clone(),
         sockets: config.libvirt_sockets.clone(),
         warm: usize::try_from(config.libvirt_warm_processes).unwrap_or(0),
+        cgroups: settings.cgroups.clone(),
+        limits: Arc::clone(&settings.configured.limits),
     };
     FrontDoor::open(&door, identities)
 }

@@ -283,8 +283,8 @@ pub enum DeviceCall {
     Tune {
         /// The definition by which it is bound and limited.
         domain: Box<Domain>,
-        /// The one before.
-        before: Box<Domain>,
+        /// The one before; none where that is not known, as of what an earlier supervisor left half way.
+        before: Option<Box<Domain>>,
     },
     /// Give the machine so many vCPUs, or ask its guest to let go of as many. [`Notice::Vcpus`] follows, and
     /// again at each change.

@@ -157,7 +157,8 @@ pub(crate) fn kill_all_of(uid: u32) -> bool {
         }
         // Again, now that the pid cannot be used again unnoticed.
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) if real_uid(pid) == Some(uid) => {
+            // One that has ended and is reaped by nobody needs no signal.
+            Ok(pidfd) if !has_ended(pidfd.as_fd()) && real_uid(pid) == Some(uid) => {
                 found = true;
                 let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
             }

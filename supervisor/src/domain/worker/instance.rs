@@ -9,7 +9,7 @@ use reeve_ipc::client::CallError;
 use reeve_ipc::device::{DeviceFigures, DeviceReport};
 use reeve_ipc::model::Domain;
 use reeve_ipc::spec::MAX_VCPUS;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::hand_over::{Heir, hand_over};
 use super::log::quoted;
@@ -26,6 +26,9 @@ use crate::host::{Host, process, vcpus};
 /// Queries of clients that may wait for one worker: half of the calls that its connection takes, so
 /// that the domain's own jobs find room beside them. Each console among them holds two descriptors.
 const MAX_QUERIES: usize = 32;
+/// Questions for figures that a worker may owe an answer. Who asks every few seconds does not wait for long, and asks
+/// again: a worker that is slow has no more to answer for that.
+const MAX_FIGURES: usize = 4;
 
 /// One kept worker. Dropping it leaves the process alone.
 #[derive(Debug)]
@@ -37,6 +40,8 @@ pub(super) struct KvmInstance {
     host: Arc<Host>,
     /// Places for queries.
     queries: Arc<Semaphore>,
+    /// Places for figures, which the worker owes an answer.
+    figures: Arc<Semaphore>,
     /// Opens what a device needs.
     planner: Planner,
 }
@@ -49,6 +54,7 @@ impl KvmInstance {
             heir: Heir::default(),
             host,
             queries: Arc::new(Semaphore::new(MAX_QUERIES)),
+            figures: Arc::new(Semaphore::new(MAX_FIGURES)),
         }
     }
 
@@ -241,31 +247,46 @@ impl Instance for KvmInstance {
 
     fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         let worker = self.worker();
-        let place = self.place();
+        let place = Arc::clone(&self.figures).try_acquire_owned();
         let filters = self.host.network.filters.clone();
         Box::pin(async move {
-            let place = place?;
-            let (reports, balloon) = devices::reports_now(&worker).await?;
-            if let Some(slot) = balloon {
-                let worker = Arc::clone(&worker);
-                tokio::spawn(async move {
-                    devices::poll(&worker, slot).await;
-                    drop(place);
-                });
-            }
+            let place = place.map_err(|_| CallFailure::Busy)?;
+            let asked = Arc::clone(&worker);
+            let (tell, told) = oneshot::channel();
+            // Goes on where whoever asked does not wait any more: the place is taken until there is an answer.
+            tokio::spawn(async move {
+                let reports = devices::reports_late(&asked).await;
+                let balloon = reports
+                    .as_ref()
+                    .ok()
+                    .and_then(|reports| devices::to_poll(reports));
+                let _ = tell.send(reports);
+                if let Some(slot) = balloon {
+                    devices::poll(&asked, slot).await;
+                }
+                drop(place);
+            });
+            let reports = told.await.unwrap_or(Err(CallFailure::Gone))?;
             counted(&worker, filters, reports).await
         })
     }
 
     fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
         let worker = self.worker();
+        let place = self.place();
         Box::pin(async move {
-            let stats = vcpus::stats(worker.pid(), MAX_VCPUS);
-            // As for the whole of it.
-            match process::has_ended(worker.process.pidfd.as_fd()) {
-                true => Err(CallFailure::Gone),
-                false => Ok(stats),
-            }
+            let place = place?;
+            // A machine may have a thousand.
+            let reading = tokio::task::spawn_blocking(move || {
+                let stats = vcpus::stats(worker.pid(), MAX_VCPUS);
+                drop(place);
+                // As for the whole of it.
+                match process::has_ended(worker.process.pidfd.as_fd()) {
+                    true => Err(CallFailure::Gone),
+                    false => Ok(stats),
+                }
+            });
+            reading.await.unwrap_or(Err(CallFailure::Gone))
         })
     }
 
