@@ -201,7 +201,8 @@ calls! {
     } -> DomainSummary,
     call "start", access ReadWrite, idempotent false;
 
-    /// Starts a domain without keeping its definition: it is gone when it ends.
+    /// Starts a domain without keeping its definition: it is gone when it ends. One of the same UUID and name
+    /// that is off runs with this definition until it ends, and is off again with the one that is kept.
     DomainCreate {
         /// The definition.
         definition: Box<Domain>,
