@@ -170,9 +170,8 @@ impl Session {
             (false, true) => None,
         };
         let deadline = self.deadline(listens);
-        let has_room = self.outbox.has_room();
+        let has_room = self.outbox.has_room_for_news();
         let gone = matches!(self.standing, Standing::Gone(_));
-        let drained = self.streams.drained();
         let Self {
             socket,
             calls,
@@ -185,7 +184,6 @@ impl Session {
             Some(done) = calls.join_next() => Woken::Done(done),
             said = streams.next(), if has_room => Woken::Said(said),
             told = watch.next(), if has_room && !gone => Woken::Told(told),
-            () = drained.notified(), if !listens => Woken::Again,
             () = at(deadline) => Woken::Time,
             () = std::future::ready(()), if more => Woken::Again,
         }
@@ -197,7 +195,6 @@ impl Session {
             && self.calls.len() < MAX_CALLS
             && self.held < MAX_HELD
             && self.outbox.has_room()
-            && !self.streams.is_clogged()
     }
 
     fn deadline(&self, listens: bool) -> Option<Instant> {
