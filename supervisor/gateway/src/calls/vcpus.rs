@@ -15,6 +15,7 @@ use crate::wire::types::tuning::{
     DomainGetVcpus, DomainGetVcpusFlags, DomainSetVcpus, DomainSetVcpusFlags, VcpuInfo,
     Vcpus as VcpuList,
 };
+use crate::xml::domain::topology_vcpus;
 
 /// Which number is meant (libvirt `virDomainVcpuFlags`), beside where.
 mod which {
@@ -56,6 +57,11 @@ async fn change(context: &Context, of: &Domain, count: u32, flags: u32) -> Resul
             return Err(Failure::new(Code::OperationInvalid, why));
         }
         return redefine(context, of, |definition| {
+            let topology = topology_vcpus(&definition.kept);
+            if topology.is_some_and(|topology| topology != count) {
+                let why = "CPU topology doesn't match the desired vcpu count";
+                return Err(invalid_argument(why));
+            }
             definition.max_vcpus = vcpus;
             definition.vcpus = definition.vcpus.min(vcpus);
             let kept = definition.pinning.iter();
