@@ -6,6 +6,7 @@ use reeve_ipc::api::call::{
     DomainAutostartSet, DomainDestroy, DomainPause, DomainReboot, DomainReset, DomainResume,
     DomainShutdown, DomainStart, DomainUndefine, StartOptions,
 };
+use reeve_ipc::api::view::DomainState;
 
 use super::Context;
 use super::context::{handle, reference};
@@ -76,6 +77,14 @@ pub(super) async fn suspend(
 }
 
 pub(super) async fn resume(context: Arc<Context>, call: wire::DomainResume) -> Result<(), Failure> {
+    let summary = context.active(&call.domain).await?;
+    // To the supervisor that is no error: it is as it was to be.
+    if matches!(
+        summary.state,
+        DomainState::Running(_) | DomainState::ShuttingDown
+    ) {
+        return Err(Failure::invalid("domain is already running"));
+    }
     let domain = reference(&call.domain);
     context.of(&call.domain, DomainResume { domain }).await
 }

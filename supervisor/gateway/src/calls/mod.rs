@@ -10,7 +10,7 @@
 //! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
-//! | `absent` | objects that there are none of |
+//! | `absent`, `empty` | objects that there are none of |
 //!
 //! Events, streams and the rest that outlives a call are the session's.
 
@@ -21,6 +21,7 @@ mod context;
 mod define;
 mod devices;
 mod domstats;
+mod empty;
 pub mod failure;
 mod host;
 mod info;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::failure::Failure;
 use super::{
-    Begun, Context, absent, connect, define, devices, domstats, host, info, labels, lifecycle,
-    list, lookup, memory, pinning, procedure, scheduler, start, statistics, vcpus,
+    Begun, Context, absent, connect, define, devices, domstats, empty, host, info, labels,
+    lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -141,6 +141,29 @@ served! {
     wire::network::ConnectListAllNetworks => absent::networks;
     wire::network::NetworkLookupByName => absent::network_by_name;
     wire::network::NetworkLookupByUuid => absent::network_by_uuid;
+    wire::network::NodeNumOfDevices => empty::node_device_count;
+    wire::network::NodeListDevices => empty::node_device_names;
+    wire::network::NodeDeviceLookupByName => empty::node_device;
+    wire::network::ConnectListAllNodeDevices => empty::node_devices;
+    wire::network::ConnectNumOfInterfaces => empty::interface_count;
+    wire::network::ConnectListInterfaces => empty::interface_names;
+    wire::network::ConnectNumOfDefinedInterfaces => empty::defined_interface_count;
+    wire::network::ConnectListDefinedInterfaces => empty::defined_interface_names;
+    wire::network::InterfaceLookupByName => empty::interface_by_name;
+    wire::network::InterfaceLookupByMacString => empty::interface_by_mac;
+    wire::network::ConnectListAllInterfaces => empty::interfaces;
+    wire::network::ConnectNumOfSecrets => empty::secret_count;
+    wire::network::ConnectListSecrets => empty::secret_uuids;
+    wire::network::SecretLookupByUuid => empty::secret_by_uuid;
+    wire::network::SecretLookupByUsage => empty::secret_by_usage;
+    wire::network::ConnectListAllSecrets => empty::secrets;
+    wire::network::ConnectNumOfNwfilters => empty::filter_count;
+    wire::network::ConnectListNwfilters => empty::filter_names;
+    wire::network::NwfilterLookupByName => empty::filter_by_name;
+    wire::network::NwfilterLookupByUuid => empty::filter_by_uuid;
+    wire::network::ConnectListAllNwfilters => empty::filters;
+    wire::network::NwfilterBindingLookupByPortDev => empty::binding;
+    wire::network::ConnectListAllNwfilterBindings => empty::bindings;
 }
 
 #[cfg(test)]

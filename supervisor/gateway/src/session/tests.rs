@@ -9,5 +9,6 @@ mod host;
 mod hostile;
 mod one;
 mod opening;
+mod states;
 mod tuning;
 mod virsh;

@@ -157,7 +157,7 @@ fn what_the_supervisor_refuses_is_said_in_libvirts_words() {
     assert_eq!((said.code, said.domain), (55, 10));
     assert_eq!(
         said.message,
-        "Requested operation is not valid: it is not running"
+        "Requested operation is not valid: domain is not running"
     );
     let said = client.refused(&inspect::DomainIsActive {
         domain: handle("z", -1),
