@@ -15,6 +15,7 @@ mod configured;
 mod descriptors;
 mod figures;
 mod host;
+mod inside;
 pub mod recovery;
 mod service;
 mod start;

@@ -3,7 +3,7 @@
 use reeve_ipc::model::{OnPowerOff, OnReboot};
 
 use super::*;
-use crate::domain::driver::CallFailure;
+use crate::domain::driver::{CallFailure, Verdict};
 
 fn responsive(phase: Phase, resets: u64) -> Notice {
     Notice::Responsive {
