@@ -10,6 +10,7 @@
 //! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
+//! | `inside`, `job` | its bytes, and what goes on in it |
 //! | `absent`, `empty` | objects that there are none of |
 //!
 //! Events, streams and the rest that outlives a call are the session's.
@@ -25,6 +26,8 @@ mod empty;
 pub mod failure;
 mod host;
 mod info;
+mod inside;
+mod job;
 mod labels;
 mod lifecycle;
 mod list;

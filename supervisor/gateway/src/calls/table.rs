@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::failure::Failure;
 use super::{
-    Begun, Context, absent, connect, define, devices, domstats, empty, host, info, labels,
-    lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics, vcpus,
+    Begun, Context, absent, connect, define, devices, domstats, empty, host, info, inside, job,
+    labels, lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics,
+    vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -127,6 +128,15 @@ served! {
     wire::device::DomainDetachDeviceFlags => devices::detach_flags;
     wire::device::DomainDetachDeviceAlias => devices::detach_alias;
     wire::device::DomainUpdateDeviceFlags => devices::update;
+    wire::inspect::DomainGetJobInfo => job::info;
+    wire::inspect::DomainGetJobStats => job::stats;
+    wire::inspect::DomainAbortJob => job::abort;
+    wire::inspect::DomainAbortJobFlags => job::abort_flags;
+    wire::inspect::DomainGetBlockInfo => inside::block_info;
+    wire::inspect::DomainBlockPeek => inside::block_peek;
+    wire::inspect::DomainMemoryPeek => inside::memory_peek;
+    wire::device::DomainBlockResize => inside::block_resize;
+    wire::device::DomainInjectNmi => inside::inject_nmi;
     wire::save::DomainSnapshotNum => absent::snapshot_count;
     wire::save::DomainSnapshotListNames => absent::snapshot_names;
     wire::save::DomainListAllSnapshots => absent::snapshots;

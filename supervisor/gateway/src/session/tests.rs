@@ -7,6 +7,7 @@ mod events;
 mod harness;
 mod host;
 mod hostile;
+mod inside;
 mod one;
 mod opening;
 mod states;

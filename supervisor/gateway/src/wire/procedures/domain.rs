@@ -38,8 +38,8 @@ call_rows! {
     58 DOMAIN_SET_SCHEDULER_PARAMETERS virDomainSetSchedulerParameters (Write, Low) => Served;
     64 DOMAIN_BLOCK_STATS virDomainBlockStats (Read, Low) => Served;
     65 DOMAIN_INTERFACE_STATS virDomainInterfaceStats (Read, High) => Served;
-    103 DOMAIN_BLOCK_PEEK virDomainBlockPeek (Write, Low) => ToCome(FRONT_DOOR);
-    104 DOMAIN_MEMORY_PEEK virDomainMemoryPeek (Write, Low) => ToCome(FRONT_DOOR);
+    103 DOMAIN_BLOCK_PEEK virDomainBlockPeek (Write, Low) => Served;
+    104 DOMAIN_MEMORY_PEEK virDomainMemoryPeek (Write, Low) => Served;
     121 DOMAIN_GET_SECURITY_LABEL virDomainGetSecurityLabel (Read, High) => ToCome(FRONT_DOOR);
     150 DOMAIN_IS_ACTIVE virDomainIsActive (Read, High) => Served;
     151 DOMAIN_IS_PERSISTENT virDomainIsPersistent (Read, High) => Served;
@@ -47,7 +47,7 @@ call_rows! {
     160 DOMAIN_ATTACH_DEVICE_FLAGS virDomainAttachDeviceFlags (Write, Low) => Served;
     161 DOMAIN_DETACH_DEVICE_FLAGS virDomainDetachDeviceFlags (Write, Low) => Served;
     174 DOMAIN_UPDATE_DEVICE_FLAGS virDomainUpdateDeviceFlags (Write, Low) => Served;
-    194 DOMAIN_GET_BLOCK_INFO virDomainGetBlockInfo (Read, Low) => ToCome(FRONT_DOOR);
+    194 DOMAIN_GET_BLOCK_INFO virDomainGetBlockInfo (Read, Low) => Served;
     196 DOMAIN_CREATE_WITH_FLAGS virDomainCreateWithFlags (Write, Low) => Served;
     197 DOMAIN_SET_MEMORY_PARAMETERS virDomainSetMemoryParameters (Write, Low) => Served;
     198 DOMAIN_GET_MEMORY_PARAMETERS virDomainGetMemoryParameters (Read, Low) => Served;
@@ -58,7 +58,7 @@ call_rows! {
     204 DOMAIN_SET_MEMORY_FLAGS virDomainSetMemoryFlags (Write, Low) => Served;
     205 DOMAIN_SET_BLKIO_PARAMETERS virDomainSetBlkioParameters (Write, Low) => ToCome(FRONT_DOOR);
     206 DOMAIN_GET_BLKIO_PARAMETERS virDomainGetBlkioParameters (Read, Low) => ToCome(FRONT_DOOR);
-    210 DOMAIN_INJECT_NMI virDomainInjectNMI (Write, Low) => ToCome(FRONT_DOOR);
+    210 DOMAIN_INJECT_NMI virDomainInjectNMI (Write, Low) => Served;
     211 DOMAIN_SCREENSHOT virDomainScreenshot (Write, Low) => ToCome(DISPLAYS);
     212 DOMAIN_GET_STATE virDomainGetState (Read, High) => Served;
     219 DOMAIN_SET_SCHEDULER_PARAMETERS_FLAGS virDomainSetSchedulerParametersFlags (Write, Low) => Served;
@@ -72,7 +72,7 @@ call_rows! {
     243 DOMAIN_BLOCK_STATS_FLAGS virDomainBlockStatsFlags (Read, Low) => Served;
     245 DOMAIN_RESET virDomainReset (Write, Low) => Served;
     249 DOMAIN_OPEN_GRAPHICS virDomainOpenGraphics (Write, Low) => ToCome(DISPLAYS);
-    251 DOMAIN_BLOCK_RESIZE virDomainBlockResize (Write, Low) => ToCome(FRONT_DOOR);
+    251 DOMAIN_BLOCK_RESIZE virDomainBlockResize (Write, Low) => Served;
     252 DOMAIN_SET_BLOCK_IO_TUNE virDomainSetBlockIoTune (Write, Low) => ToCome(FRONT_DOOR);
     253 DOMAIN_GET_BLOCK_IO_TUNE virDomainGetBlockIoTune (Read, Low) => ToCome(FRONT_DOOR);
     254 DOMAIN_SET_NUMA_PARAMETERS virDomainSetNumaParameters (Write, Low) => ToCome(FRONT_DOOR);
