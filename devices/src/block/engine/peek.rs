@@ -146,7 +146,9 @@ mod tests {
     #[test]
     fn bytes_come_from_wherever_the_disk_has_them() {
         let mut file = tempfile::tempfile().unwrap();
-        let content: Vec<u8> = (0..6000_u32).map(|byte| (byte % 251) as u8).collect();
+        let content: Vec<u8> = (0..6000_u32)
+            .map(|byte| (byte % 251).to_le_bytes()[0])
+            .collect();
         file.write_all(&content).unwrap();
         let memory = vec![9; 1024];
         let mut parts = Parts { file, memory };

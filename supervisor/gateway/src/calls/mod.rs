@@ -10,12 +10,14 @@
 //! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
+//! | [`agent`] | what the guest's agent is asked, and channels |
 //! | `inside`, `job` | its bytes, and what goes on in it |
 //! | `absent`, `empty` | objects that there are none of |
 //!
 //! Events, streams and the rest that outlives a call are the session's.
 
 mod absent;
+pub(crate) mod agent;
 pub(crate) mod connect;
 pub(crate) mod console;
 mod context;

@@ -4,8 +4,8 @@ use std::sync::Arc;
 
 use super::failure::Failure;
 use super::{
-    Begun, Context, absent, connect, define, devices, domstats, empty, host, info, inside, job,
-    labels, lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics,
+    Begun, Context, absent, agent, connect, define, devices, domstats, empty, host, info, inside,
+    job, labels, lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics,
     vcpus,
 };
 use crate::wire::call::Call as _;
@@ -32,6 +32,10 @@ macro_rules! served {
                 $(if header.procedure == <$call>::NUMBER {
                     return start::<$call, _>(context, header, payload, $handler);
                 })*
+            }
+            let agent = wire::qemu::QemuDomainAgentCommand::NUMBER;
+            if header.program == Program::Qemu.number() && header.procedure == agent {
+                return start(context, header, payload, agent::command);
             }
             Err(Failure::not_supported(procedure(header)?))
         }
@@ -137,6 +141,18 @@ served! {
     wire::inspect::DomainMemoryPeek => inside::memory_peek;
     wire::device::DomainBlockResize => inside::block_resize;
     wire::device::DomainInjectNmi => inside::inject_nmi;
+    wire::guest::DomainGetHostname => agent::hostname;
+    wire::guest::DomainFstrim => agent::trim;
+    wire::guest::DomainFsfreeze => agent::freeze;
+    wire::guest::DomainFsthaw => agent::thaw;
+    wire::guest::DomainGetTime => agent::get_time;
+    wire::guest::DomainSetTime => agent::set_time;
+    wire::guest::DomainGetFsinfo => agent::file_systems;
+    wire::guest::DomainInterfaceAddresses => agent::addresses;
+    wire::guest::DomainSetUserPassword => agent::set_password;
+    wire::guest::DomainGetGuestVcpus => agent::told_vcpus;
+    wire::guest::DomainSetGuestVcpus => vcpus::set_guest;
+    wire::guest::DomainGetGuestInfo => agent::guest_info;
     wire::save::DomainSnapshotNum => absent::snapshot_count;
     wire::save::DomainSnapshotListNames => absent::snapshot_names;
     wire::save::DomainListAllSnapshots => absent::snapshots;
@@ -195,6 +211,7 @@ mod tests {
         event::ConnectDomainEventCallbackRegisterAny::NUMBER,
         event::ConnectDomainEventCallbackDeregisterAny::NUMBER,
         device::DomainOpenConsole::NUMBER,
+        device::DomainOpenChannel::NUMBER,
     ];
     /// Events that are sent.
     const SENT: &[i32] = &[

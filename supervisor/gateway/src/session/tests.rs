@@ -1,5 +1,6 @@
 //! A session between a client that says what it likes and a supervisor that follows a script.
 
+mod agent;
 mod calls;
 mod console;
 mod devices;

@@ -133,10 +133,8 @@ fn domains_are_listed_counted_and_described() {
     assert_eq!(client.ask(&lifecycle::ConnectNumOfDomains {}), 1);
     let names = client.ask(&lifecycle::ConnectListDefinedDomains { maxnames: 10 });
     assert_eq!(names.0, ["b"]);
-    assert_eq!(
-        client.ask(&lifecycle::ConnectListDomains { maxids: -1 }).0,
-        []
-    );
+    let none = client.ask(&lifecycle::ConnectListDomains { maxids: -1 });
+    assert!(none.0.is_empty());
     let info = client.ask(&inspect::DomainGetInfo {
         domain: handle("a", 5),
     });

@@ -31,7 +31,7 @@ fn host(running: bool) -> (Client, Domain) {
             if peek.offset > 1 << 30 {
                 return Act::Fail(ApiErrorCode::Worker, "no memory of the guest's");
             }
-            let place = |index: u32| (from + peek.offset + u64::from(index)) as u8;
+            let place = |index: u32| (from + peek.offset + u64::from(index)).to_le_bytes()[0];
             Act::Answer(AnswerBody::DomainPeek(
                 (0..peek.length).map(place).collect(),
             ))
@@ -70,12 +70,14 @@ fn block(domain: &Domain, path: &str, size: u32) -> inspect::DomainBlockPeek {
 #[test]
 fn bytes_come_whole_however_many_are_asked_for() {
     let (mut client, domain) = host(true);
-    let wanted: Vec<u8> = (0..100_000_u32).map(|place| (7 + place) as u8).collect();
+    let wanted: Vec<u8> = (0..100_000_u32)
+        .map(|place| (7 + place).to_le_bytes()[0])
+        .collect();
     assert_eq!(client.ask(&memory(&domain, 7, 100_000, 2)).0, wanted);
     for path in ["vda", "/d.qcow2"] {
         assert_eq!(client.ask(&block(&domain, path, 2)).0, [11, 12]);
     }
-    assert_eq!(client.ask(&memory(&domain, 0, 0, 2)).0, []);
+    assert!(client.ask(&memory(&domain, 0, 0, 2)).0.is_empty());
     for (call, code) in [
         (memory(&domain, 0, 1, 1), 74),
         (memory(&domain, 0, 1, 0), 8),
