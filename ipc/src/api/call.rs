@@ -9,8 +9,8 @@ mod parts;
 use serde::{Deserialize, Serialize};
 
 pub use self::parts::{
-    ConsoleStream, DomainPage, DomainRef, LabelChange, LogKind, MAX_TUNING_CHANGES, StartOptions,
-    Subscribed, TuningChange,
+    ConsoleStream, DiskSize, DomainPage, DomainRef, LabelChange, LogKind, MAX_PEEK_BYTES,
+    MAX_TUNING_CHANGES, PeekAt, StartOptions, Subscribed, TuningChange,
 };
 
 use super::Access;
@@ -22,7 +22,7 @@ use super::view::{
     VcpuStats,
 };
 use crate::device::DeviceChange;
-use crate::model::{Device, DeviceName, Domain, DomainName, Medium, MemorySize, Vcpus};
+use crate::model::{Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Vcpus};
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -201,7 +201,8 @@ calls! {
     } -> DomainSummary,
     call "start", access ReadWrite, idempotent false;
 
-    /// Starts a domain without keeping its definition: it is gone when it ends.
+    /// Starts a domain without keeping its definition: it is gone when it ends. One of the same UUID and name
+    /// that is off runs with this definition until it ends, and is off again with the one that is kept.
     DomainCreate {
         /// The definition.
         definition: Box<Domain>,
@@ -508,4 +509,43 @@ calls! {
         persistent: bool,
     } -> (),
     call "tune", access ReadWrite, idempotent true;
+
+    /// Sends every vCPU of a running domain an interrupt that its guest cannot mask.
+    DomainNmiInject {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "send an NMI to", access ReadWrite, idempotent false;
+
+    /// Bytes of the memory or of a disk of a running domain, as they are at this moment.
+    DomainPeek {
+        /// Which.
+        domain: DomainRef,
+        /// Of what.
+        at: PeekAt,
+        /// The first of them: of memory a physical address of the guest's.
+        offset: u64,
+        /// How many, 1 to [`MAX_PEEK_BYTES`].
+        length: u32,
+    } -> Vec<u8>,
+    call "read the memory or a disk of", access ReadWrite, idempotent true;
+
+    /// How large a disk is: of the domain that runs, or else of the definition that is kept.
+    DomainDiskSizeGet {
+        /// Which.
+        domain: DomainRef,
+        /// Which disk.
+        disk: DiskTarget,
+    } -> DiskSize,
+    call "get the size of a disk of", access ReadOnly, idempotent true;
+
+    /// Connects to a channel of a running domain, as whoever connects to its socket does: one is served at a
+    /// time. The answer brings one descriptor, a stream socket.
+    DomainChannel {
+        /// Which.
+        domain: DomainRef,
+        /// The channel's name.
+        channel: String,
+    } -> (),
+    call "connect to a channel of", access ReadWrite, idempotent false;
 }

@@ -15,6 +15,7 @@ mod configured;
 mod descriptors;
 mod figures;
 mod host;
+mod inside;
 mod looks;
 pub mod recovery;
 mod service;

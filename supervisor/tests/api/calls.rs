@@ -3,14 +3,15 @@
 
 use reeve_ipc::api::Access;
 use reeve_ipc::api::call::{
-    Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate,
-    DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy, DomainDeviceAttach,
-    DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate, DomainFiguresList, DomainGet,
-    DomainLabelSet, DomainList, DomainLog, DomainMaxMemorySet, DomainMediumChange, DomainMemorySet,
-    DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
-    DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet,
-    EventsSubscribe, EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostFreePagesGet,
-    HostInfoGet, HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, Operation, StartOptions,
+    Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainChannel, DomainConsole,
+    DomainCreate, DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy, DomainDeviceAttach,
+    DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate, DomainDiskSizeGet,
+    DomainFiguresList, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMaxMemorySet,
+    DomainMediumChange, DomainMemorySet, DomainNmiInject, DomainPause, DomainPeek, DomainReboot,
+    DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStatsGet, DomainTune,
+    DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe,
+    EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet,
+    HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, Operation, PeekAt, StartOptions,
     SupervisorInfoGet, TuningChange,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
@@ -38,7 +39,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::HostCpuStatsGet
         | O::HostMemoryStatsGet
         | O::HostFreePagesGet
-        | O::DomainFiguresList => Access::ReadOnly,
+        | O::DomainFiguresList
+        | O::DomainDiskSizeGet => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
         | O::DomainLog
@@ -66,7 +68,10 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainMediumChange
         | O::DomainCurrentMemorySet
         | O::DomainMaxMemorySet
-        | O::DomainTune => Access::ReadWrite,
+        | O::DomainTune
+        | O::DomainNmiInject
+        | O::DomainPeek
+        | O::DomainChannel => Access::ReadWrite,
     }
 }
 
@@ -204,6 +209,24 @@ pub fn sample(operation: Operation) -> CallBody {
             changes: vec![TuningChange::CpuWeight(Some(200))],
             live: false,
             persistent: true,
+        }
+        .into_body(),
+        O::DomainNmiInject => DomainNmiInject { domain: domain_() }.into_body(),
+        O::DomainPeek => DomainPeek {
+            domain: domain_(),
+            at: PeekAt::Memory,
+            offset: 0,
+            length: 1,
+        }
+        .into_body(),
+        O::DomainDiskSizeGet => DomainDiskSizeGet {
+            domain: domain_(),
+            disk: "vda".parse().unwrap(),
+        }
+        .into_body(),
+        O::DomainChannel => DomainChannel {
+            domain: domain_(),
+            channel: "org.test.0".to_owned(),
         }
         .into_body(),
         O::HostInfoGet => HostInfoGet {}.into_body(),

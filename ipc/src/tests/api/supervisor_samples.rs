@@ -4,7 +4,7 @@ use uuid::Uuid;
 
 use super::samples::{bare_domain, domain, name, uuid};
 use crate::BuildId;
-use crate::api::call::{AnswerBody as Answer, ConsoleStream, DomainPage, Subscribed};
+use crate::api::call::{AnswerBody as Answer, ConsoleStream, DiskSize, DomainPage, Subscribed};
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, Event, EventKind};
 use crate::api::figures::{DomainFigures, DomainUsage, FiguresPage, VcpuFigures, VcpuState};
@@ -317,6 +317,16 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         }),
         ("most memory set", reply(Answer::DomainMaxMemorySet(()))),
         ("tuned", reply(Answer::DomainTune(()))),
+        ("NMI injected", reply(Answer::DomainNmiInject(()))),
+        ("peeked", reply(Answer::DomainPeek(vec![1, 2, 255]))),
+        ("disk size", {
+            reply(Answer::DomainDiskSizeGet(DiskSize {
+                capacity: 1 << 30,
+                allocation: 4096,
+                physical: 65_536,
+            }))
+        }),
+        ("channel", reply(Answer::DomainChannel(()))),
     ]
 }
 

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::failure::Failure;
 use super::{
-    Begun, Context, absent, connect, define, devices, domstats, host, info, labels, lifecycle,
-    list, lookup, memory, pinning, procedure, scheduler, start, statistics, vcpus,
+    Begun, Context, absent, agent, connect, define, devices, domstats, empty, host, info, inside,
+    job, labels, lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics,
+    vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -31,6 +32,10 @@ macro_rules! served {
                 $(if header.procedure == <$call>::NUMBER {
                     return start::<$call, _>(context, header, payload, $handler);
                 })*
+            }
+            let agent = wire::qemu::QemuDomainAgentCommand::NUMBER;
+            if header.program == Program::Qemu.number() && header.procedure == agent {
+                return start(context, header, payload, agent::command);
             }
             Err(Failure::not_supported(procedure(header)?))
         }
@@ -127,6 +132,27 @@ served! {
     wire::device::DomainDetachDeviceFlags => devices::detach_flags;
     wire::device::DomainDetachDeviceAlias => devices::detach_alias;
     wire::device::DomainUpdateDeviceFlags => devices::update;
+    wire::inspect::DomainGetJobInfo => job::info;
+    wire::inspect::DomainGetJobStats => job::stats;
+    wire::inspect::DomainAbortJob => job::abort;
+    wire::inspect::DomainAbortJobFlags => job::abort_flags;
+    wire::inspect::DomainGetBlockInfo => inside::block_info;
+    wire::inspect::DomainBlockPeek => inside::block_peek;
+    wire::inspect::DomainMemoryPeek => inside::memory_peek;
+    wire::device::DomainBlockResize => inside::block_resize;
+    wire::device::DomainInjectNmi => inside::inject_nmi;
+    wire::guest::DomainGetHostname => agent::hostname;
+    wire::guest::DomainFstrim => agent::trim;
+    wire::guest::DomainFsfreeze => agent::freeze;
+    wire::guest::DomainFsthaw => agent::thaw;
+    wire::guest::DomainGetTime => agent::get_time;
+    wire::guest::DomainSetTime => agent::set_time;
+    wire::guest::DomainGetFsinfo => agent::file_systems;
+    wire::guest::DomainInterfaceAddresses => agent::addresses;
+    wire::guest::DomainSetUserPassword => agent::set_password;
+    wire::guest::DomainGetGuestVcpus => agent::told_vcpus;
+    wire::guest::DomainSetGuestVcpus => vcpus::set_guest;
+    wire::guest::DomainGetGuestInfo => agent::guest_info;
     wire::save::DomainSnapshotNum => absent::snapshot_count;
     wire::save::DomainSnapshotListNames => absent::snapshot_names;
     wire::save::DomainListAllSnapshots => absent::snapshots;
@@ -141,6 +167,29 @@ served! {
     wire::network::ConnectListAllNetworks => absent::networks;
     wire::network::NetworkLookupByName => absent::network_by_name;
     wire::network::NetworkLookupByUuid => absent::network_by_uuid;
+    wire::network::NodeNumOfDevices => empty::node_device_count;
+    wire::network::NodeListDevices => empty::node_device_names;
+    wire::network::NodeDeviceLookupByName => empty::node_device;
+    wire::network::ConnectListAllNodeDevices => empty::node_devices;
+    wire::network::ConnectNumOfInterfaces => empty::interface_count;
+    wire::network::ConnectListInterfaces => empty::interface_names;
+    wire::network::ConnectNumOfDefinedInterfaces => empty::defined_interface_count;
+    wire::network::ConnectListDefinedInterfaces => empty::defined_interface_names;
+    wire::network::InterfaceLookupByName => empty::interface_by_name;
+    wire::network::InterfaceLookupByMacString => empty::interface_by_mac;
+    wire::network::ConnectListAllInterfaces => empty::interfaces;
+    wire::network::ConnectNumOfSecrets => empty::secret_count;
+    wire::network::ConnectListSecrets => empty::secret_uuids;
+    wire::network::SecretLookupByUuid => empty::secret_by_uuid;
+    wire::network::SecretLookupByUsage => empty::secret_by_usage;
+    wire::network::ConnectListAllSecrets => empty::secrets;
+    wire::network::ConnectNumOfNwfilters => empty::filter_count;
+    wire::network::ConnectListNwfilters => empty::filter_names;
+    wire::network::NwfilterLookupByName => empty::filter_by_name;
+    wire::network::NwfilterLookupByUuid => empty::filter_by_uuid;
+    wire::network::ConnectListAllNwfilters => empty::filters;
+    wire::network::NwfilterBindingLookupByPortDev => empty::binding;
+    wire::network::ConnectListAllNwfilterBindings => empty::bindings;
 }
 
 #[cfg(test)]
@@ -162,6 +211,7 @@ mod tests {
         event::ConnectDomainEventCallbackRegisterAny::NUMBER,
         event::ConnectDomainEventCallbackDeregisterAny::NUMBER,
         device::DomainOpenConsole::NUMBER,
+        device::DomainOpenChannel::NUMBER,
     ];
     /// Events that are sent.
     const SENT: &[i32] = &[

@@ -40,7 +40,7 @@ enum Ended {
     Opened(Context),
     /// What a callback was registered for is being watched.
     Watched(i32, Option<DomainUuid>),
-    /// A console, for a stream.
+    /// A console's or a channel's, for a stream.
     Console(OwnedFd),
 }
 
@@ -213,6 +213,14 @@ impl Session {
                 let call: device::DomainOpenConsole = calls::arguments(payload)?;
                 self.streams.check(header)?;
                 let opening = calls::console::open(Arc::clone(context), call);
+                self.spawn(header, payload.len(), async move {
+                    Ok(Ended::Console(opening.await?))
+                });
+            }
+            device::DomainOpenChannel::NUMBER => {
+                let call: device::DomainOpenChannel = calls::arguments(payload)?;
+                self.streams.check(header)?;
+                let opening = calls::agent::open_channel(Arc::clone(context), call);
                 self.spawn(header, payload.len(), async move {
                     Ok(Ended::Console(opening.await?))
                 });

@@ -8,8 +8,9 @@
 //! ```
 //!
 //! Neither side can make the other's bytes pile up: a task reads its descriptor only while there is a place
-//! among what was said, which is taken only while the client reads; and no more is read from a client while
-//! one of its streams holds [`CLOGGED`] bytes that its descriptor does not take.
+//! among what was said, which is taken only while the client reads; and a stream ends with an error whose
+//! descriptor does not take what its client sends. There is no way to have a client wait with one stream alone:
+//! were no more read from it, every other call and stream of its connection would wait as well.
 
 mod console;
 use std::collections::HashMap;
@@ -18,7 +19,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
 use crate::calls::failure::{Code, Failure, Origin};
@@ -26,10 +27,10 @@ use crate::wire::frame::{Header, Status};
 
 /// Streams of one connection.
 pub(super) const MAX_STREAMS: usize = 16;
-/// Bytes of a client that one stream holds before no more is read from it.
-const CLOGGED: usize = 256 << 10;
+/// Bytes of a client that one stream holds.
+pub(super) const MOST: usize = 1 << 20;
 /// Packets of a client that one stream holds, however small.
-const PACKETS: usize = 1024;
+const PACKETS: usize = 8192;
 
 /// What became of a stream's other end.
 #[derive(Debug)]
@@ -83,8 +84,6 @@ pub(super) struct Streams {
     open: HashMap<u32, Open>,
     say: mpsc::Sender<Said>,
     said: mpsc::Receiver<Said>,
-    /// Rung when a descriptor has taken some of a client's bytes.
-    drained: Arc<Notify>,
 }
 
 impl Streams {
@@ -95,13 +94,7 @@ impl Streams {
             open: HashMap::new(),
             say,
             said,
-            drained: Arc::default(),
         }
-    }
-
-    /// What rings when one that was clogged may not be any more.
-    pub(super) fn drained(&self) -> Arc<Notify> {
-        Arc::clone(&self.drained)
     }
 
     /// Whether a stream may be opened behind the call of that header.
@@ -135,7 +128,6 @@ impl Streams {
             serial: header.serial,
             typed,
             queued: Arc::clone(&queued),
-            drained: Arc::clone(&self.drained),
             say: self.say.clone(),
         };
         let task = tokio::spawn(console.run()).abort_handle();
@@ -149,16 +141,6 @@ impl Streams {
         Ok(())
     }
 
-    /// Whether a stream holds so much of the client's that no more is to be read from it.
-    pub(super) fn is_clogged(&self) -> bool {
-        self.open.values().any(|open| {
-            let input = open.input.as_ref().filter(|input| !input.is_closed());
-            input.is_some_and(|input| {
-                input.capacity() == 0 || open.queued.load(Ordering::Relaxed) > CLOGGED
-            })
-        })
-    }
-
     /// Takes a packet of a client's. One of no stream is nothing to answer.
     pub(super) fn take(&mut self, header: Header, payload: &[u8]) -> Answer {
         let Some(open) = self.open.get_mut(&header.serial) else {
@@ -167,13 +149,18 @@ impl Streams {
         match header.status {
             Status::Continue => {
                 // A task that is gone takes nothing more, nor one that was told of the end.
-                if let Some(input) = open.input.as_ref().filter(|_| !payload.is_empty()) {
-                    open.queued.fetch_add(payload.len(), Ordering::Relaxed);
-                    if input.try_send(payload.to_vec()).is_err() {
-                        open.queued.fetch_sub(payload.len(), Ordering::Relaxed);
-                    }
+                let input = open.input.as_ref().filter(|input| !input.is_closed());
+                let Some(input) = input.filter(|_| !payload.is_empty()) else {
+                    return Answer::Nothing;
+                };
+                let queued = open.queued.fetch_add(payload.len(), Ordering::Relaxed);
+                let fits = queued + payload.len() <= MOST;
+                if fits && input.try_send(payload.to_vec()).is_ok() {
+                    return Answer::Nothing;
                 }
-                Answer::Nothing
+                let why = "the other end does not take what is sent to it";
+                let failure = Failure::of(Origin::Streams, Code::OperationFailed, why);
+                self.failed(header.serial, failure)
             }
             Status::Ok => {
                 let waits = open.input.take().is_some_and(|input| !input.is_closed());
@@ -204,10 +191,14 @@ impl Streams {
             What::Data(data) => Answer::Data(open.header, data),
             What::End => Answer::Data(open.header, Vec::new()),
             What::Finished => self.close(said.serial),
-            What::Failed(failure) => match self.close(said.serial) {
-                Answer::Over(header) => Answer::Failed(header, failure),
-                other => other,
-            },
+            What::Failed(failure) => self.failed(said.serial, failure),
+        }
+    }
+
+    fn failed(&mut self, serial: u32, failure: Failure) -> Answer {
+        match self.close(serial) {
+            Answer::Over(header) => Answer::Failed(header, failure),
+            other => other,
         }
     }
 

@@ -33,7 +33,7 @@ use crate::host::vcpus;
 
 /// How long a device may take to be made, or to finish what it has begun: both may have to wait for a
 /// disk.
-const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long what is to listen waits for sockets that were taken away.
 const SOCKETS_PATIENCE: Duration = Duration::from_secs(4);
 /// What a guest said of its memory is asked for anew where it is older than so many milliseconds.

@@ -8,13 +8,14 @@ use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::{DeviceFigures, DeviceReport};
 use reeve_ipc::model::Domain;
-use reeve_ipc::spec::MAX_VCPUS;
+use reeve_ipc::request::{DiskQuery, NmiInject, Peek, PeekPlace};
+use reeve_ipc::spec::{MAX_VCPUS, PciSlot};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::hand_over::{Heir, hand_over};
 use super::log::quoted;
 use super::planner::Planner;
-use super::{AttachError, Worker, devices};
+use super::{AttachError, CALL_DEADLINE, Worker, devices};
 use crate::domain::driver::{
     CallFailure, DeviceCall, DeviceLedger, DeviceResources, Instance, Later, SuccessionLedger,
     WorkerCall,
@@ -69,6 +70,22 @@ impl KvmInstance {
     fn place(&self) -> Result<OwnedSemaphorePermit, CallFailure> {
         let place = Arc::clone(&self.queries).try_acquire_owned();
         place.map_err(|_| CallFailure::Busy)
+    }
+}
+
+impl KvmInstance {
+    /// Asks the worker outside of the domain's jobs.
+    fn query<T: 'static, F, A>(&self, ask: F) -> Later<Result<T, CallFailure>>
+    where
+        F: FnOnce(Arc<Worker>) -> A + Send + 'static,
+        A: Future<Output = Result<T, CallError>> + Send + 'static,
+    {
+        let (worker, place) = (self.worker(), self.place());
+        Box::pin(async move {
+            let _place = place?;
+            let asked = ask(Arc::clone(&worker)).await;
+            asked.map_err(|error| failure(&worker, error))
+        })
     }
 }
 
@@ -288,6 +305,30 @@ impl Instance for KvmInstance {
             });
             reading.await.unwrap_or(Err(CallFailure::Gone))
         })
+    }
+
+    fn inject_nmi(&self) -> Later<Result<(), CallFailure>> {
+        self.query(|worker| async move { worker.call(NmiInject {}, CALL_DEADLINE).await })
+    }
+
+    fn peek(&self, at: PeekPlace, offset: u64, length: u32) -> Later<Result<Vec<u8>, CallFailure>> {
+        let peek = Peek { at, offset, length };
+        let asked =
+            self.query(|worker| async move { worker.call(peek, devices::DEVICE_DEADLINE).await });
+        Box::pin(async move {
+            let bytes = asked.await?;
+            match u32::try_from(bytes.len()) == Ok(length) {
+                true => Ok(bytes),
+                false => Err(CallFailure::Refused(
+                    "the worker told of another number of bytes".to_owned(),
+                )),
+            }
+        })
+    }
+
+    fn disk_bytes(&self, slot: PciSlot) -> Later<Result<u64, CallFailure>> {
+        let query = DiskQuery { slot };
+        self.query(|worker| async move { worker.call(query, CALL_DEADLINE).await })
     }
 
     fn details(&self) -> WorkerDetails {

@@ -178,9 +178,10 @@ fn virsh_tunes_a_domain_and_changes_its_devices() {
     shows("emulatorpin a --config", "0");
     shows("schedinfo a", "cpu_shares : 100");
     shows(
-        "schedinfo a --set vcpu_quota=50000 --config",
-        "vcpu_quota : 50000",
+        "schedinfo a --set global_quota=50000 --config",
+        "global_quota : 50000",
     );
+    bad("schedinfo a --set vcpu_quota=50000", "of each vCPU");
     shows(
         "schedinfo a --set cpu_shares=200 --live",
         "cpu_shares : 200",

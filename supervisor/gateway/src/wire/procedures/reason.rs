@@ -43,8 +43,6 @@ pub(super) const DISPLAYS: &str = "displays";
 /// What is to come.
 pub(super) const ENCRYPTED: &str = "guests with encrypted memory";
 /// What is to come.
-pub(super) const AGENT: &str = "the guest agent";
-/// What is to come.
 pub(super) const MONITOR: &str = "what tools read through QEMU's monitor";
 /// What is to come.
 pub(super) const ADMIN: &str = "the daemon's own socket";

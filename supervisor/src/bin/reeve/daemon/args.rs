@@ -55,6 +55,9 @@ pub enum RemoteCommand {
     Reboot(ManyArgs),
     /// Reset machines, as their reset button does.
     Reset(ManyArgs),
+    /// Send every vCPU an interrupt that a guest cannot mask (NMI): Linux then does what it was told to, as to
+    /// panic and leave a dump.
+    Nmi(ManyArgs),
     /// Stop the vCPUs of domains.
     Pause(ManyArgs),
     /// Let the vCPUs of paused domains run.

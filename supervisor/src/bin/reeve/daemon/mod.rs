@@ -99,6 +99,7 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Shutdown(args) => life::shutdown(connection, out, &args),
         C::Reboot(args) => life::reboot(connection, out, &args.domains),
         C::Reset(args) => life::reset(connection, out, &args.domains),
+        C::Nmi(args) => life::nmi(connection, out, &args.domains),
         C::Pause(args) => life::pause(connection, out, &args.domains),
         C::Upgrade(args) => life::upgrade(connection, out, &args.domains),
         C::Resume(args) => life::resume(connection, out, &args.domains),
