@@ -34,6 +34,10 @@ fuzz_target!(|text: &str| {
     }
     let _ = device::parse(text, uuid, sockets);
     let _ = device::identify(text, &Devices::default());
-    let _ = storage::parse_pool(text);
+    if let Ok(pool) = storage::parse_pool(text) {
+        let first = storage::format_pool(&pool, None);
+        let again = storage::parse_pool(&first).expect("what was printed can be read");
+        assert_eq!(storage::format_pool(&again, None), first);
+    }
     let _ = storage::parse_volume(text);
 });
