@@ -9,23 +9,14 @@ mod volume;
 
 use std::path::PathBuf;
 
+use reeve_ipc::model::Permissions;
+
 pub use self::capabilities::format as format_capabilities;
-pub use self::pool::{Pool, PoolSizes, format_pool, parse_pool};
-pub use self::volume::{Backing, Timestamps, Volume, VolumeView, format_volume, parse_volume};
+pub use self::pool::{format_pool, parse_pool};
+pub use self::volume::{BackingStore, VolumeDocument, format_volume, parse_volume};
 use super::XmlError;
 use super::element::Element;
 use super::write::Writer;
-
-/// Who owns a file or directory. What is not said is left as it is found.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Permissions {
-    /// The permission bits, at most `0o7777`.
-    pub mode: Option<u32>,
-    /// The owner.
-    pub owner: Option<u32>,
-    /// The group.
-    pub group: Option<u32>,
-}
 
 /// That there is nothing in an element but these, each once.
 fn contents(element: Element<'_>, known: &[&str]) -> Result<(), XmlError> {

@@ -2,87 +2,96 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::VolumeName;
+use reeve_ipc::api::storage::{FileTimes, Volume, VolumeKind};
+use reeve_ipc::model::{Layer, NewVolume, Permissions, Qcow2Compat, Qcow2Options, VolumeName};
 use reeve_ipc::spec::DiskFormat;
 
 use super::super::XmlError;
 use super::super::element::{Element, document};
 use super::super::write::Writer;
-use super::{Permissions, absolute, contents, format_permissions, format_sizes, part, permissions};
+use super::{absolute, contents, format_permissions, format_sizes, part, permissions};
 
-/// A volume as a document has it, to be made.
+/// What a document says of a volume that is to be made: anew, or as a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Volume {
-    /// Its name, which is its file's.
-    pub name: VolumeName,
-    /// How large its guest sees it, in bytes. A clone may leave it out.
-    pub capacity: Option<u64>,
-    /// How many bytes of it are allocated at once, where it is said.
-    pub allocation: Option<u64>,
-    /// What is in it.
-    pub format: DiskFormat,
+pub struct VolumeDocument {
+    /// The volume, without what it builds upon.
+    pub volume: NewVolume,
     /// What it builds upon.
-    pub backing: Option<(PathBuf, DiskFormat)>,
-    /// Who owns the file.
-    pub permissions: Permissions,
-    /// Bytes of a cluster, where they are said.
-    pub cluster_size: Option<u64>,
-    /// Counts of references may be behind, in a file that says so.
-    pub lazy_refcounts: bool,
-}
-
-/// When a file was used, in seconds and nanoseconds since 1970.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub struct Timestamps {
-    /// It was read.
-    pub accessed: (i64, u32),
-    /// It was written.
-    pub modified: (i64, u32),
-    /// It was changed, or what is said of it.
-    pub changed: (i64, u32),
+    pub backing: Option<BackingStore>,
 }
 
 /// What a volume builds upon.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Backing {
-    /// Its file; absolute.
+pub struct BackingStore {
+    /// Its file, as it is written.
     pub path: PathBuf,
-    /// What is in it, where the volume says so.
+    /// What is in it, where that is said.
     pub format: Option<DiskFormat>,
 }
 
-/// A volume as it is, for printing.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct VolumeView {
-    /// Its name.
-    pub name: String,
-    /// Its file.
-    pub path: PathBuf,
-    /// What is in it; none where nobody said and it is not read.
-    pub format: Option<DiskFormat>,
-    /// Bytes as a guest sees it.
-    pub capacity: u64,
-    /// Bytes that are allocated.
-    pub allocation: u64,
-    /// Bytes of its file.
-    pub physical: u64,
-    /// Who owns the file.
-    pub permissions: Permissions,
-    /// When it was used, where that is known.
-    pub timestamps: Option<Timestamps>,
-    /// Of qcow2: bytes of a cluster.
-    pub cluster_size: Option<u64>,
-    /// Of qcow2: counts of references may be behind.
-    pub lazy_refcounts: bool,
-    /// What it builds upon, as its header says it.
-    pub backing: Option<Backing>,
+impl VolumeDocument {
+    /// The volume as it is made anew. As libvirt documents it, a raw one is allocated whole where nothing is said
+    /// of that; a qcow2 image is allocated whole or not at all.
+    ///
+    /// # Errors
+    /// What it builds upon is not said well enough, or it can build upon nothing.
+    pub fn made(self) -> Result<NewVolume, XmlError> {
+        let Self {
+            mut volume,
+            backing,
+        } = self;
+        let whole = match volume.format {
+            DiskFormat::Raw => volume.allocation.or(volume.capacity),
+            DiskFormat::Qcow2 => self::whole(&volume),
+        };
+        volume.allocation = whole;
+        if let Some(BackingStore { path, format }) = backing {
+            let invalid = |what: &str| XmlError::invalid(format!("volume/backingStore/{what}"));
+            if !path.is_absolute() {
+                return Err(invalid("path: it must be an absolute path"));
+            }
+            let missing = "format: it is not there, and what is in a file is not guessed";
+            let format = format.ok_or_else(|| invalid(missing))?;
+            if volume.format == DiskFormat::Raw {
+                let why = "volume/backingStore: only qcow2 builds upon another volume";
+                return Err(XmlError::unsupported(why));
+            }
+            volume.backing = Some(Layer { path, format });
+        }
+        Ok(volume)
+    }
+
+    /// The volume as it is copied, of one that builds upon that: it has the holes that the other has, or none.
+    ///
+    /// # Errors
+    /// It is to build upon something else.
+    pub fn copied(self, from: Option<&std::path::Path>) -> Result<NewVolume, XmlError> {
+        let Self {
+            mut volume,
+            backing,
+        } = self;
+        if let Some(backing) = backing {
+            if from != Some(&backing.path) {
+                let why = "volume/backingStore: a copy builds upon what its original does, and upon nothing else";
+                return Err(XmlError::unsupported(why));
+            }
+        }
+        volume.allocation = whole(&volume);
+        Ok(volume)
+    }
+}
+
+/// All that there is to allocate, where no less is asked for.
+fn whole(volume: &NewVolume) -> Option<u64> {
+    let (capacity, allocation) = (volume.capacity?, volume.allocation?);
+    (allocation >= capacity).then_some(capacity)
 }
 
 /// Reads a volume that is to be made. Its path is its pool's to say, and is passed over.
 ///
 /// # Errors
 /// [`XmlError`].
-pub fn parse_volume(text: &str) -> Result<Volume, XmlError> {
+pub fn parse_volume(text: &str) -> Result<VolumeDocument, XmlError> {
     let document = document(text)?;
     let root = Element::root(&document, "volume")?;
     root.known(&["type"])?;
@@ -103,29 +112,20 @@ pub fn parse_volume(text: &str) -> Result<Volume, XmlError> {
         source.known(&[])?;
         source.no_children()?;
     }
-    let mut volume = Volume {
+    let mut volume = NewVolume {
         name: VolumeName::try_from(part(root, "name")?.text())?,
         capacity: size(root, "capacity")?,
         allocation: size(root, "allocation")?,
         format: DiskFormat::Raw,
+        qcow2: Qcow2Options::default(),
         backing: None,
         permissions: Permissions::default(),
-        cluster_size: None,
-        lazy_refcounts: false,
     };
     if let Some(target) = root.child("target") {
         self::target(target, &mut volume)?;
     }
-    if let Some(element) = root.child("backingStore") {
-        volume.backing = Some(backing(element)?);
-    }
-    match volume.format {
-        DiskFormat::Qcow2 => Ok(volume),
-        _ if volume.backing.is_some() => {
-            Err(root.unsupported("only qcow2 builds upon another volume"))
-        }
-        _ => Ok(volume),
-    }
+    let backing = root.child("backingStore").map(backing).transpose()?;
+    Ok(VolumeDocument { volume, backing })
 }
 
 /// Bytes; where no unit is said, unlike memory, it is bytes.
@@ -137,7 +137,7 @@ fn size(root: Element<'_>, name: &str) -> Result<Option<u64>, XmlError> {
     element.bytes_in("bytes").map(Some)
 }
 
-fn target(target: Element<'_>, volume: &mut Volume) -> Result<(), XmlError> {
+fn target(target: Element<'_>, volume: &mut NewVolume) -> Result<(), XmlError> {
     target.known(&[])?;
     let known = [
         "path",
@@ -151,32 +151,38 @@ fn target(target: Element<'_>, volume: &mut Volume) -> Result<(), XmlError> {
     contents(target, &known)?;
     volume.format = format(target)?.unwrap_or(DiskFormat::Raw);
     volume.permissions = permissions(target)?;
-    let qcow2 = volume.format == DiskFormat::Qcow2;
+    let mut qcow2 = Qcow2Options::default();
     if let Some(compat) = target.child("compat") {
-        // That of libvirt's documents: version 3 of the format.
-        if qcow2 && compat.text().trim() != COMPAT {
-            return Err(compat.unsupported(format!("there is {COMPAT}")));
-        }
+        let text = compat.text();
+        let all = [Qcow2Compat::V2, Qcow2Compat::V3];
+        let found = all.into_iter().find(|known| known.word() == text.trim());
+        let words = all.map(Qcow2Compat::word).join(" and ");
+        qcow2.compat =
+            found.ok_or_else(|| compat.unsupported(format!("there is {words}")))?;
     }
-    volume.cluster_size = size(target, "clusterSize")?.filter(|_| qcow2);
+    if let Some(bytes) = size(target, "clusterSize")? {
+        let invalid = |_| XmlError::invalid("volume/target/clusterSize: the number is too large");
+        qcow2.cluster_bytes = u32::try_from(bytes).map_err(invalid)?;
+    }
     if let Some(features) = target.child("features") {
         features.known(&[])?;
         contents(features, &["lazy_refcounts"])?;
-        volume.lazy_refcounts = qcow2 && features.child("lazy_refcounts").is_some();
+        qcow2.lazy_refcounts = features.child("lazy_refcounts").is_some();
+    }
+    // As clients write them whatever the format is.
+    if volume.format == DiskFormat::Qcow2 {
+        volume.qcow2 = qcow2;
     }
     Ok(())
 }
 
-/// What qcow2 of version 3 is called by the version of QEMU that brought it.
-const COMPAT: &str = "1.1";
-
-fn backing(element: Element<'_>) -> Result<(PathBuf, DiskFormat), XmlError> {
+fn backing(element: Element<'_>) -> Result<BackingStore, XmlError> {
     element.known(&[])?;
     contents(element, &["path", "format", "permissions", "timestamps"])?;
-    let path = absolute(part(element, "path")?)?;
-    let missing = "there is no <format> in it: what is in a file is not guessed";
-    let format = format(element)?.ok_or_else(|| element.invalid(missing))?;
-    Ok((path, format))
+    Ok(BackingStore {
+        path: PathBuf::from(part(element, "path")?.text()),
+        format: format(element)?,
+    })
 }
 
 fn format(element: Element<'_>) -> Result<Option<DiskFormat>, XmlError> {
@@ -193,9 +199,13 @@ fn format(element: Element<'_>) -> Result<Option<DiskFormat>, XmlError> {
 
 /// Prints a volume.
 #[must_use]
-pub fn format_volume(volume: &VolumeView) -> String {
+pub fn format_volume(volume: &Volume) -> String {
     let mut writer = Writer::new();
-    writer.tag("volume").attribute("type", "file").open();
+    let kind = match volume.kind {
+        VolumeKind::File => "file",
+        VolumeKind::Directory => "dir",
+    };
+    writer.tag("volume").attribute("type", kind).open();
     writer.text("name", &volume.name);
     // The key of a file in a directory is its path.
     writer.text("key", volume.path.display());
@@ -207,17 +217,19 @@ pub fn format_volume(volume: &VolumeView) -> String {
     format_sizes(&mut writer, &sizes);
     writer.tag("target").open();
     writer.text("path", volume.path.display());
-    format_format(&mut writer, volume.format);
-    format_permissions(&mut writer, volume.permissions);
-    if let Some(timestamps) = volume.timestamps {
-        format_timestamps(&mut writer, timestamps);
-    }
-    if volume.format == Some(DiskFormat::Qcow2) {
-        writer.text("compat", COMPAT);
-        if let Some(bytes) = volume.cluster_size {
-            writer.tag("clusterSize").attribute("unit", "B").text(bytes);
-        }
-        if volume.lazy_refcounts {
+    format_format(&mut writer, volume.format.word());
+    let owner = Permissions {
+        mode: Some(volume.owner.mode),
+        owner: Some(volume.owner.owner),
+        group: Some(volume.owner.group),
+    };
+    format_permissions(&mut writer, owner);
+    format_times(&mut writer, &volume.times);
+    if let Some(qcow2) = volume.qcow2 {
+        writer.text("compat", qcow2.compat.word());
+        let tag = writer.tag("clusterSize").attribute("unit", "B");
+        tag.text(qcow2.cluster_bytes);
+        if qcow2.lazy_refcounts {
             writer.tag("features").open();
             writer.tag("lazy_refcounts").empty();
             writer.close("features");
@@ -228,30 +240,38 @@ pub fn format_volume(volume: &VolumeView) -> String {
     writer.close("target");
     if let Some(backing) = &volume.backing {
         writer.tag("backingStore").open();
-        writer.text("path", backing.path.display());
-        format_format(&mut writer, backing.format);
+        match &backing.path {
+            Some(path) => writer.text("path", path.display()),
+            // No file of this host: told as it is written, for nobody is to take the volume for a whole one.
+            None => writer.text("path", &backing.written),
+        }
+        if let Some(format) = &backing.format {
+            format_format(&mut writer, format.word());
+        }
         writer.close("backingStore");
     }
     writer.close("volume");
     writer.finish()
 }
 
-fn format_format(writer: &mut Writer, format: Option<DiskFormat>) {
-    let word = format.map_or("raw", DiskFormat::word);
+fn format_format(writer: &mut Writer, word: &str) {
     writer.tag("format").attribute("type", word).empty();
 }
 
-fn format_timestamps(writer: &mut Writer, timestamps: Timestamps) {
+fn format_times(writer: &mut Writer, times: &FileTimes) {
     writer.tag("timestamps").open();
-    let times = [
-        ("atime", timestamps.accessed),
-        ("mtime", timestamps.modified),
-        ("ctime", timestamps.changed),
+    let all = [
+        ("atime", Some(times.accessed)),
+        ("mtime", Some(times.modified)),
+        ("ctime", Some(times.changed)),
+        ("btime", times.born),
     ];
-    for (name, (seconds, nanoseconds)) in times {
-        // Before 1970 the schema has no word for it.
-        let seconds = seconds.max(0);
-        writer.text(name, format_args!("{seconds}.{nanoseconds:09}"));
+    for (name, time) in all {
+        if let Some(time) = time {
+            // The schema has no word for a time before 1970.
+            let seconds = time.seconds.max(0);
+            writer.text(name, format_args!("{seconds}.{:09}", time.nanoseconds));
+        }
     }
     writer.close("timestamps");
 }
