@@ -45,6 +45,12 @@ const fn code_of(code: ApiErrorCode) -> Code {
         ApiErrorCode::Unsupported => Code::OperationUnsupported,
         ApiErrorCode::Cancelled => Code::OperationAborted,
         ApiErrorCode::NoDevice => Code::DeviceMissing,
+        ApiErrorCode::NoPool => Code::NoPool,
+        ApiErrorCode::NoVolume => Code::NoVolume,
+        ApiErrorCode::VolumeExists => Code::VolumeExists,
+        ApiErrorCode::PoolExists | ApiErrorCode::InUse | ApiErrorCode::NoSpace => {
+            Code::OperationFailed
+        }
     }
 }
 

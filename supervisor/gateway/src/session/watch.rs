@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{DomainDefinitionGet, DomainGet, DomainList, DomainRef};
 use reeve_ipc::api::client::Client;
-use reeve_ipc::api::event::{Cursor, Event, EventKind};
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind};
 use reeve_ipc::api::view::{DomainDefinition, DomainState, DomainSummary};
 use reeve_ipc::model::{DomainName, DomainUuid};
 use reeve_ipc::spec::WatchdogAction;
@@ -267,11 +267,14 @@ impl Watcher {
             return Ok(());
         }
         self.last = Some(cursor);
-        self.tell(event).await
+        match event {
+            Event::Domain(event) => self.tell(event).await,
+            Event::Pool(_) => Ok(()),
+        }
     }
 
-    async fn tell(&mut self, event: Event) -> Result<(), CallError> {
-        let Event {
+    async fn tell(&mut self, event: DomainEvent) -> Result<(), CallError> {
+        let DomainEvent {
             uuid, name, kind, ..
         } = event;
         let known = self.active.get(&uuid).copied();

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use reeve_ipc::api::call::{AnswerBody, CallBody, Subscribed};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::event::{Cursor, Event, EventKind};
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, Access};
 use reeve_ipc::model::{DomainName, DomainUuid};
@@ -116,12 +116,12 @@ impl Supervisor {
             epoch: 1,
             number: *number,
         };
-        let event = Event {
+        let event = Event::Domain(DomainEvent {
             time_ms: 0,
             uuid,
             name,
             kind,
-        };
+        });
         self.send(&ToClient::Event { cursor, event }, &[]);
     }
 
