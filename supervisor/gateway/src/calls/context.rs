@@ -79,13 +79,25 @@ impl Context {
         &self,
         call: C,
     ) -> Result<(C::Answer, Vec<std::os::fd::OwnedFd>), Failure> {
+        self.call_within(call, JOB_PATIENCE).await
+    }
+
+    /// As [`Self::call_with_fds`]; what is busy is waited for no longer than that.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn call_within<C: Call + Clone>(
+        &self,
+        call: C,
+        patience: Duration,
+    ) -> Result<(C::Answer, Vec<std::os::fd::OwnedFd>), Failure> {
         let mut wait = AGAIN.0;
         let begun = Instant::now();
         loop {
             match self.api.call_with_fds(call.clone()).await {
                 // It was refused before anything was done.
                 Err(CallError::Refused(error))
-                    if error.code == ApiErrorCode::Busy && begun.elapsed() < JOB_PATIENCE =>
+                    if error.code == ApiErrorCode::Busy && begun.elapsed() < patience =>
                 {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(AGAIN.1);

@@ -10,6 +10,7 @@
 //! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
+//! | [`storage`] | pools and volumes |
 //! | `absent` | objects that there are none of |
 //!
 //! Events, streams and the rest that outlives a call are the session's.
@@ -34,6 +35,7 @@ mod pinning;
 mod scheduler;
 mod state;
 mod statistics;
+pub(crate) mod storage;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;

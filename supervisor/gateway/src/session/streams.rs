@@ -12,6 +12,8 @@
 //! one of its streams holds [`CLOGGED`] bytes that its descriptor does not take.
 
 mod console;
+mod file;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,6 +24,7 @@ use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
 use crate::calls::failure::{Code, Failure, Origin};
+use crate::calls::storage::Transfer;
 use crate::wire::frame::{Header, Status};
 
 /// Streams of one connection.
@@ -61,7 +64,25 @@ struct Open {
     header: Header,
     input: Option<mpsc::Sender<Vec<u8>>>,
     queued: Queued,
-    task: AbortHandle,
+    task: Option<AbortHandle>,
+}
+
+impl Drop for Open {
+    fn drop(&mut self) {
+        if let Some(task) = &self.task {
+            task.abort();
+        }
+    }
+}
+
+/// What the task of a stream has of it.
+struct Ends {
+    serial: u32,
+    /// What the client sends; closed when it has finished.
+    input: mpsc::Receiver<Vec<u8>>,
+    queued: Queued,
+    drained: Arc<Notify>,
+    say: mpsc::Sender<Said>,
 }
 
 /// What is to be sent for what a client or a task said.
@@ -128,25 +149,90 @@ impl Streams {
         let socket = std::os::unix::net::UnixStream::from(fd);
         socket.set_nonblocking(true).map_err(broken)?;
         let socket = UnixStream::from_std(socket).map_err(broken)?;
-        let (input, typed) = mpsc::channel(PACKETS);
-        let queued = Queued::default();
+        let Ends {
+            serial,
+            input: typed,
+            queued,
+            drained,
+            say,
+        } = self.open(header);
         let console = console::Console {
             socket,
-            serial: header.serial,
+            serial,
             typed,
-            queued: Arc::clone(&queued),
-            drained: Arc::clone(&self.drained),
-            say: self.say.clone(),
+            queued,
+            drained,
+            say,
         };
-        let task = tokio::spawn(console.run()).abort_handle();
+        self.run(header, console.run());
+        Ok(())
+    }
+
+    /// Opens a stream whose bytes a file takes, as [`Self::open_console`].
+    pub(super) fn open_upload(&mut self, header: Header, to: Transfer) {
+        let Ends {
+            serial,
+            input: sent,
+            queued,
+            drained,
+            say,
+        } = self.open(header);
+        let upload = file::Upload {
+            file: to.file.into(),
+            room: to.length,
+            serial,
+            sent,
+            queued,
+            drained,
+            say,
+        };
+        self.run(header, upload.run());
+    }
+
+    /// Opens a stream that says what is in a file, as [`Self::open_console`].
+    pub(super) fn open_download(&mut self, header: Header, from: Transfer) {
+        let Ends {
+            serial,
+            input: sent,
+            queued,
+            say,
+            ..
+        } = self.open(header);
+        let download = file::Download {
+            file: from.file.into(),
+            left: from.length,
+            serial,
+            sent,
+            queued,
+            say,
+        };
+        self.run(header, download.run());
+    }
+
+    /// A stream without a task, and the task's ends of it.
+    fn open(&mut self, header: Header) -> Ends {
+        let (input, taken) = mpsc::channel(PACKETS);
+        let queued = Queued::default();
         let open = Open {
             header,
             input: Some(input),
-            queued,
-            task,
+            queued: Arc::clone(&queued),
+            task: None,
         };
         self.open.insert(header.serial, open);
-        Ok(())
+        Ends {
+            serial: header.serial,
+            input: taken,
+            queued,
+            drained: Arc::clone(&self.drained),
+            say: self.say.clone(),
+        }
+    }
+
+    fn run(&mut self, header: Header, task: impl Future<Output = ()> + Send + 'static) {
+        if let Some(open) = self.open.get_mut(&header.serial) {
+            open.task = Some(tokio::spawn(task).abort_handle());
+        }
     }
 
     /// Whether a stream holds so much of the client's that no more is to be read from it.
@@ -213,19 +299,8 @@ impl Streams {
 
     fn close(&mut self, serial: u32) -> Answer {
         match self.open.remove(&serial) {
-            Some(open) => {
-                open.task.abort();
-                Answer::Over(open.header)
-            }
+            Some(open) => Answer::Over(open.header),
             None => Answer::Nothing,
-        }
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        for open in self.open.values() {
-            open.task.abort();
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use reeve_gateway::xml::{device, storage};
-use reeve_ipc::model::{Devices, DomainUuid};
+use reeve_ipc::model::{Devices, DomainUuid, PoolUuid};
 
 use super::{dumped, parse, sockets};
 
@@ -18,12 +18,16 @@ fn read(text: &str) {
     }
     let _ = device::parse(text, DomainUuid(uuid::Uuid::nil()), sockets());
     let _ = device::identify(text, &Devices::default());
-    if let Ok(pool) = storage::parse_pool(text) {
+    if let Ok(pool) = storage::parse_pool(text, PoolUuid(uuid::Uuid::nil())) {
         let first = storage::format_pool(&pool, None);
-        let again = storage::parse_pool(&first).unwrap_or_else(|error| panic!("{error}\n{first}"));
+        let again = storage::parse_pool(&first, PoolUuid(uuid::Uuid::nil()))
+            .unwrap_or_else(|error| panic!("{error}\n{first}"));
         assert_eq!(storage::format_pool(&again, None), first);
     }
-    let _ = storage::parse_volume(text);
+    if let Ok(document) = storage::parse_volume(text) {
+        let _ = document.clone().copied(None);
+        let _ = document.made();
+    }
 }
 
 const NAMES: [&str; 44] = [

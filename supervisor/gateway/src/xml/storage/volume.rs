@@ -9,7 +9,7 @@ use reeve_ipc::spec::DiskFormat;
 use super::super::XmlError;
 use super::super::element::{Element, document};
 use super::super::write::Writer;
-use super::{absolute, contents, format_permissions, format_sizes, part, permissions};
+use super::{contents, format_permissions, format_sizes, part, permissions};
 
 /// What a document says of a volume that is to be made: anew, or as a copy.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -157,8 +157,7 @@ fn target(target: Element<'_>, volume: &mut NewVolume) -> Result<(), XmlError> {
         let all = [Qcow2Compat::V2, Qcow2Compat::V3];
         let found = all.into_iter().find(|known| known.word() == text.trim());
         let words = all.map(Qcow2Compat::word).join(" and ");
-        qcow2.compat =
-            found.ok_or_else(|| compat.unsupported(format!("there is {words}")))?;
+        qcow2.compat = found.ok_or_else(|| compat.unsupported(format!("there is {words}")))?;
     }
     if let Some(bytes) = size(target, "clusterSize")? {
         let invalid = |_| XmlError::invalid("volume/target/clusterSize: the number is too large");
