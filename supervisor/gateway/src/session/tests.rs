@@ -9,5 +9,7 @@ mod host;
 mod hostile;
 mod one;
 mod opening;
+mod storage;
+mod store;
 mod tuning;
 mod virsh;
