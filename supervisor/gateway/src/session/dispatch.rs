@@ -43,10 +43,10 @@ enum Ended {
     Watched(Callback),
     /// A console, for a stream.
     Console(OwnedFd),
-    /// A file, for a stream that brings its bytes.
-    Upload(Transfer),
-    /// A file, for a stream that is sent its bytes.
-    Download(Transfer),
+    /// A file, for a stream that brings its bytes, and whether holes pass.
+    Upload(Transfer, bool),
+    /// A file, for a stream that is sent its bytes, and whether holes pass.
+    Download(Transfer, bool),
 }
 
 impl Session {
@@ -69,8 +69,12 @@ impl Session {
                 let answer = self.streams.take(header, payload);
                 self.stream(answer);
             }
-            // Holes were not offered, and the rest is nothing that a client says.
-            Kind::StreamHole | Kind::Message | Kind::Reply | Kind::ReplyWithFds => {}
+            Kind::StreamHole => {
+                let answer = self.streams.take_hole(header, payload);
+                self.stream(answer);
+            }
+            // Nothing that a client says.
+            Kind::Message | Kind::Reply | Kind::ReplyWithFds => {}
         }
     }
 
@@ -88,6 +92,9 @@ impl Session {
             Answer::Nothing => {}
             Answer::Data(header, data) => {
                 self.send(|out| frame::stream_data(out, header, &data));
+            }
+            Answer::Hole(header, length) => {
+                self.send(|out| frame::stream_hole(out, header, length));
             }
             Answer::Over(header) => self.send(|out| frame::stream_end(out, header)),
             Answer::Failed(header, failure) => {
@@ -228,17 +235,19 @@ impl Session {
             storage::StorageVolUpload::NUMBER => {
                 let call: storage::StorageVolUpload = calls::arguments(payload)?;
                 self.streams.check(header)?;
+                let holes = call.flags & calls::storage::HOLES != 0;
                 let opening = calls::storage::upload(Arc::clone(context), call);
                 self.spawn(header, payload.len(), async move {
-                    Ok(Ended::Upload(opening.await?))
+                    Ok(Ended::Upload(opening.await?, holes))
                 });
             }
             storage::StorageVolDownload::NUMBER => {
                 let call: storage::StorageVolDownload = calls::arguments(payload)?;
                 self.streams.check(header)?;
+                let holes = call.flags & calls::storage::HOLES != 0;
                 let opening = calls::storage::download(Arc::clone(context), call);
                 self.spawn(header, payload.len(), async move {
-                    Ok(Ended::Download(opening.await?))
+                    Ok(Ended::Download(opening.await?, holes))
                 });
             }
             device::DomainOpenConsole::NUMBER => {
@@ -311,15 +320,15 @@ impl Session {
                     self.stream(Answer::Failed(header, failure));
                 }
             }
-            Ended::Upload(file) => {
+            Ended::Upload(file, holes) => {
                 self.streams.check(header)?;
                 self.answer(header, &());
-                self.streams.open_upload(header, file);
+                self.streams.open_upload(header, file, holes);
             }
-            Ended::Download(file) => {
+            Ended::Download(file, holes) => {
                 self.streams.check(header)?;
                 self.answer(header, &());
-                self.streams.open_download(header, file);
+                self.streams.open_download(header, file, holes);
             }
         }
         Ok(())

@@ -25,7 +25,8 @@ use tokio::task::AbortHandle;
 
 use crate::calls::failure::{Code, Failure, Origin};
 use crate::calls::storage::Transfer;
-use crate::wire::frame::{Header, Status};
+use crate::wire::frame::{Header, Hole, Status};
+use crate::wire::xdr::decode;
 
 /// Streams of one connection.
 pub(super) const MAX_STREAMS: usize = 16;
@@ -39,12 +40,33 @@ const PACKETS: usize = 1024;
 pub(super) enum What {
     /// It said this.
     Data(Vec<u8>),
+    /// It said so many zeros.
+    Hole(u64),
     /// It says nothing more.
     End,
     /// It has taken all that there was for it, and the client had ended it.
     Finished,
     /// It broke.
     Failed(Failure),
+}
+
+/// What a client said.
+#[derive(Debug, PartialEq, Eq)]
+enum Input {
+    /// This.
+    Data(Vec<u8>),
+    /// So many zeros.
+    Hole(u64),
+}
+
+impl Input {
+    /// What it takes of memory.
+    fn held(&self) -> usize {
+        match self {
+            Self::Data(data) => data.len(),
+            Self::Hole(_) => 0,
+        }
+    }
 }
 
 /// What a stream's task has to tell.
@@ -62,9 +84,24 @@ type Queued = Arc<AtomicUsize>;
 #[derive(Debug)]
 struct Open {
     header: Header,
-    input: Option<mpsc::Sender<Vec<u8>>>,
+    input: Option<mpsc::Sender<Input>>,
+    /// Whether holes pass, which was said when it was opened.
+    holes: bool,
     queued: Queued,
     task: Option<AbortHandle>,
+}
+
+impl Open {
+    /// Gives its task something. One that is gone takes nothing more, nor one that was told of the end.
+    fn give(&self, what: Input) {
+        if let Some(input) = &self.input {
+            let held = what.held();
+            self.queued.fetch_add(held, Ordering::Relaxed);
+            if input.try_send(what).is_err() {
+                self.queued.fetch_sub(held, Ordering::Relaxed);
+            }
+        }
+    }
 }
 
 impl Drop for Open {
@@ -79,7 +116,7 @@ impl Drop for Open {
 struct Ends {
     serial: u32,
     /// What the client sends; closed when it has finished.
-    input: mpsc::Receiver<Vec<u8>>,
+    input: mpsc::Receiver<Input>,
     queued: Queued,
     drained: Arc<Notify>,
     say: mpsc::Sender<Said>,
@@ -92,6 +129,8 @@ pub(super) enum Answer {
     Nothing,
     /// Data; none for its end.
     Data(Header, Vec<u8>),
+    /// So many zeros.
+    Hole(Header, i64),
     /// That the stream is over.
     Over(Header),
     /// That it failed.
@@ -155,7 +194,7 @@ impl Streams {
             queued,
             drained,
             say,
-        } = self.open(header);
+        } = self.open(header, false);
         let console = console::Console {
             socket,
             serial,
@@ -169,17 +208,16 @@ impl Streams {
     }
 
     /// Opens a stream whose bytes a file takes, as [`Self::open_console`].
-    pub(super) fn open_upload(&mut self, header: Header, to: Transfer) {
+    pub(super) fn open_upload(&mut self, header: Header, to: Transfer, holes: bool) {
         let Ends {
             serial,
             input: sent,
             queued,
             drained,
             say,
-        } = self.open(header);
+        } = self.open(header, holes);
         let upload = file::Upload {
-            file: to.file.into(),
-            room: to.length,
+            to: file::Sink::new(to.file, to.offset, to.length),
             serial,
             sent,
             queued,
@@ -190,17 +228,16 @@ impl Streams {
     }
 
     /// Opens a stream that says what is in a file, as [`Self::open_console`].
-    pub(super) fn open_download(&mut self, header: Header, from: Transfer) {
+    pub(super) fn open_download(&mut self, header: Header, from: Transfer, holes: bool) {
         let Ends {
             serial,
             input: sent,
             queued,
             say,
             ..
-        } = self.open(header);
+        } = self.open(header, holes);
         let download = file::Download {
-            file: from.file.into(),
-            left: from.length,
+            from: file::Source::new(from.file, from.offset, from.length, holes),
             serial,
             sent,
             queued,
@@ -210,12 +247,13 @@ impl Streams {
     }
 
     /// A stream without a task, and the task's ends of it.
-    fn open(&mut self, header: Header) -> Ends {
+    fn open(&mut self, header: Header, holes: bool) -> Ends {
         let (input, taken) = mpsc::channel(PACKETS);
         let queued = Queued::default();
         let open = Open {
             header,
             input: Some(input),
+            holes,
             queued: Arc::clone(&queued),
             task: None,
         };
@@ -252,12 +290,8 @@ impl Streams {
         };
         match header.status {
             Status::Continue => {
-                // A task that is gone takes nothing more, nor one that was told of the end.
-                if let Some(input) = open.input.as_ref().filter(|_| !payload.is_empty()) {
-                    open.queued.fetch_add(payload.len(), Ordering::Relaxed);
-                    if input.try_send(payload.to_vec()).is_err() {
-                        open.queued.fetch_sub(payload.len(), Ordering::Relaxed);
-                    }
+                if !payload.is_empty() {
+                    open.give(Input::Data(payload.to_vec()));
                 }
                 Answer::Nothing
             }
@@ -269,6 +303,27 @@ impl Streams {
                 self.close(header.serial)
             }
             Status::Error => self.close(header.serial),
+        }
+    }
+
+    /// Takes a packet of a client's that says how many zeros there are, as [`Self::take`].
+    pub(super) fn take_hole(&mut self, header: Header, payload: &[u8]) -> Answer {
+        let Some(open) = self.open.get_mut(&header.serial) else {
+            return Answer::Nothing;
+        };
+        let length = match decode(payload) {
+            Ok(Hole { length, flags: 0 }) if open.holes => u64::try_from(length).ok(),
+            _ => None,
+        };
+        match length {
+            Some(length) => {
+                open.give(Input::Hole(length));
+                Answer::Nothing
+            }
+            None => {
+                let failure = Failure::of(Origin::Rpc, Code::Rpc, "Unexpected stream hole");
+                self.fail(header.serial, failure)
+            }
         }
     }
 
@@ -290,10 +345,17 @@ impl Streams {
             What::Data(data) => Answer::Data(open.header, data),
             What::End => Answer::Data(open.header, Vec::new()),
             What::Finished => self.close(said.serial),
-            What::Failed(failure) => match self.close(said.serial) {
-                Answer::Over(header) => Answer::Failed(header, failure),
-                other => other,
-            },
+            What::Hole(length) => {
+                Answer::Hole(open.header, i64::try_from(length).unwrap_or(i64::MAX))
+            }
+            What::Failed(failure) => self.fail(said.serial, failure),
+        }
+    }
+
+    fn fail(&mut self, serial: u32, failure: Failure) -> Answer {
+        match self.close(serial) {
+            Answer::Over(header) => Answer::Failed(header, failure),
+            other => other,
         }
     }
 

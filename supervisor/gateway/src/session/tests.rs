@@ -11,5 +11,6 @@ mod one;
 mod opening;
 mod storage;
 mod store;
+mod transfers;
 mod tuning;
 mod virsh;

@@ -16,7 +16,7 @@ use reeve_ipc::api::storage::{PoolSummary, Volume};
 use reeve_ipc::model::PoolUuid;
 use uuid::Uuid;
 
-pub(crate) use self::transfer::{Transfer, download, upload};
+pub(crate) use self::transfer::{HOLES, Transfer, download, upload};
 use super::Context;
 use super::failure::{Code, Failure, Origin};
 use crate::wire::types::handles;

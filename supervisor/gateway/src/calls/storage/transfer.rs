@@ -11,11 +11,16 @@ use super::{PATIENCE, absent_volume, as_storage, volume_reference};
 use crate::wire::types::handles;
 use crate::wire::types::storage as wire;
 
+/// Holes pass as such (libvirt `VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM`, and the same for a download).
+pub(crate) const HOLES: u32 = 1;
+
 /// A file that stands where its stream begins.
 #[derive(Debug)]
 pub(crate) struct Transfer {
     /// The file.
     pub(crate) file: OwnedFd,
+    /// Where that is.
+    pub(crate) offset: u64,
     /// The most bytes that the stream has.
     pub(crate) length: u64,
 }
@@ -33,6 +38,7 @@ async fn open<C: Call<Answer = VolumeStream> + Clone>(
     };
     Ok(Transfer {
         file: fds.pop().ok_or_else(none)?,
+        offset: stream.offset,
         length: stream.length,
     })
 }
@@ -42,8 +48,7 @@ pub(crate) async fn upload(
     context: Arc<Context>,
     of: wire::StorageVolUpload,
 ) -> Result<Transfer, Failure> {
-    // No holes: they would have to be looked for in a file, and made in one.
-    check_flags(of.flags, 0, "virStorageVolUpload")?;
+    check_flags(of.flags, HOLES, "virStorageVolUpload")?;
     let call = VolumeUpload {
         volume: volume_reference(&of.volume)?,
         offset: of.offset,
@@ -57,7 +62,7 @@ pub(crate) async fn download(
     context: Arc<Context>,
     of: wire::StorageVolDownload,
 ) -> Result<Transfer, Failure> {
-    check_flags(of.flags, 0, "virStorageVolDownload")?;
+    check_flags(of.flags, HOLES, "virStorageVolDownload")?;
     let call = VolumeDownload {
         volume: volume_reference(&of.volume)?,
         offset: of.offset,

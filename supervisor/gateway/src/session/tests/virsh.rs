@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -304,12 +305,16 @@ fn virsh_keeps_pools_and_volumes() {
     shows("vol-pool IMAGES/a.raw", "images");
     good("vol-download IMAGES/a.raw BACK");
     assert!(std::fs::read(&back).unwrap() == bytes);
-    bad(
-        "vol-download IMAGES/a.raw BACK --sparse",
-        "unsupported flags",
-    );
+    let sparse = std::fs::File::create(&file).unwrap();
+    sparse.set_len(3_000_000).unwrap();
+    sparse.write_all_at(b"x", 1_500_000).unwrap();
+    good("vol-upload a.raw FILE --pool images --sparse");
+    good("vol-download IMAGES/a.raw BACK --sparse");
+    assert!(std::fs::read(&back).unwrap() == std::fs::read(&file).unwrap());
+    assert!(std::fs::metadata(&back).unwrap().blocks() * 512 < 1_000_000);
     good("vol-clone a.raw c.raw --pool images");
-    assert!(std::fs::read(format!("{images}/c.raw")).unwrap() == bytes);
+    let copied = std::fs::read(format!("{images}/c.raw")).unwrap();
+    assert!(copied == std::fs::read(&file).unwrap());
     good("vol-resize c.raw 4M --pool images");
     bad("vol-resize c.raw 1M --pool images", "shrink");
     good("vol-wipe c.raw --pool images");
