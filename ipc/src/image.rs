@@ -78,10 +78,11 @@ pub enum ImageTask {
     /// Look at the first bytes of each image; at most [`MAX_PROBED`], open for reading. Answered by
     /// [`TaskAnswer::Probed`] with as many answers.
     Probe,
-    /// Allocate the bytes of a file from the first on, up to `bytes`, and make it `size` long. The file, open for
-    /// writing.
+    /// Allocate the bytes of a file from `from` up to `bytes`, and make it `size` long. The file, open for writing.
     Allocate {
-        /// How many.
+        /// The first.
+        from: u64,
+        /// The first that is not, any more.
         bytes: u64,
         /// How long the file becomes.
         size: u64,

@@ -8,8 +8,9 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use reeve_ipc::api::storage::VolumeFormat;
 use reeve_ipc::image::{
-    IMAGE_WORKER, ImageFacts, ImageTask, MAX_PROBED, TASK_FD, TASK_LOG_FD, TaskAnswer,
+    BackingNote, IMAGE_WORKER, ImageFacts, ImageTask, MAX_PROBED, TASK_FD, TASK_LOG_FD, TaskAnswer,
 };
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::{MAX_MESSAGE_BYTES, codec};
@@ -21,6 +22,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
 use super::identity::{Identities, Level};
 use super::image_reader::{Process, one_line, read_only, wait};
 use super::reason;
+use crate::domain::plan::{BackingReader, ReadError};
 
 /// How long the first bytes of [`MAX_PROBED`] images may take to be read.
 pub const PROBE_DEADLINE: Duration = Duration::from_secs(10);
@@ -182,19 +184,13 @@ impl ImageWorker {
         }
     }
 
-    /// Looks at images, [`MAX_PROBED`] at most; each is opened again for it, to be read only.
+    /// Looks at images, [`MAX_PROBED`] at most, which are open to be read only.
     ///
     /// # Errors
     /// As of [`Self::perform`].
-    pub fn probe(&self, images: &[BorrowedFd<'_>]) -> Result<Vec<ImageFacts>, TaskError> {
+    pub fn probe(&self, images: &[OwnedFd]) -> Result<Vec<ImageFacts>, TaskError> {
         debug_assert!(images.len() <= MAX_PROBED);
-        let opened: Result<Vec<OwnedFd>, Errno> =
-            images.iter().map(|image| read_only(*image)).collect();
-        let opened = opened.map_err(|errno| TaskError::Refused {
-            errno: Some(errno),
-            words: reason(errno),
-        })?;
-        let files: Vec<BorrowedFd<'_>> = opened.iter().map(AsFd::as_fd).collect();
+        let files: Vec<BorrowedFd<'_>> = images.iter().map(AsFd::as_fd).collect();
         match self.ask(&ImageTask::Probe, &files, Some(PROBE_DEADLINE))? {
             TaskAnswer::Probed(facts) if facts.len() == images.len() => {
                 Ok(facts.into_iter().map(printable).collect())
@@ -233,6 +229,23 @@ impl ImageWorker {
         answer
             .filter(|answer| answer.is_bounded() && strays.is_empty())
             .ok_or_else(wrong)
+    }
+}
+
+impl BackingReader for ImageWorker {
+    fn backing(&self, image: BorrowedFd<'_>) -> Result<Option<BackingNote>, ReadError> {
+        let image = read_only(image).map_err(|errno| ReadError::Process(reason(errno)))?;
+        let facts = self.probe(&[image]).map_err(|error| match error {
+            TaskError::Slow(seconds) => ReadError::Slow(seconds),
+            error => ReadError::Process(error.to_string()),
+        })?;
+        match facts.into_iter().next() {
+            Some(facts) if facts.unreadable.is_some() => {
+                Err(ReadError::Image(facts.unreadable.unwrap_or_default()))
+            }
+            Some(facts) if facts.format == VolumeFormat::Qcow2 => Ok(facts.backing),
+            _ => Err(ReadError::Image("it is no qcow2 image".to_owned())),
+        }
     }
 }
 

@@ -59,7 +59,7 @@ pub(super) fn create(file: BorrowedFd<'_>, image: &NewImage) -> io::Result<Optio
     close(&mut layout)?;
     if image.allocate {
         let bytes = length(file)?;
-        write::allocate(file, bytes, bytes)?;
+        write::allocate(file, 0, bytes, bytes)?;
     }
     Ok(Some(layout))
 }
@@ -190,9 +190,9 @@ pub(super) fn to_raw(
     };
     let size = size.max(from);
     if allocate {
-        write::allocate(file, size, size)?;
+        write::allocate(file, 0, size, size)?;
     } else {
-        write::allocate(file, 0, size)?;
+        write::allocate(file, 0, 0, size)?;
     }
     each_block(&mut source, |at, bytes| write::write(file, bytes, at))?;
     write::sync(file)

@@ -89,8 +89,8 @@ fn perform(task: ImageTask, files: Vec<OwnedFd>) -> TaskAnswer {
             let facts = files.map(|file| probe::probe(file.as_fd()));
             return TaskAnswer::Probed(facts.collect());
         }
-        ImageTask::Allocate { bytes, size } => {
-            next(&mut files).and_then(|file| write::allocate(file.as_fd(), bytes, size))
+        ImageTask::Allocate { from, bytes, size } => {
+            next(&mut files).and_then(|file| write::allocate(file.as_fd(), from, bytes, size))
         }
         ImageTask::Create(image) => {
             next(&mut files).and_then(|file| convert::create(file.as_fd(), &image).map(drop))

@@ -11,9 +11,9 @@ pub(super) const CHUNK: usize = 1 << 20;
 /// Bytes that are allocated at a time, so that whoever looks sees them grow.
 const ALLOCATED: u64 = 256 << 20;
 
-/// Allocates the first `bytes` bytes of a file, and makes it `size` bytes long.
-pub(super) fn allocate(file: BorrowedFd<'_>, bytes: u64, size: u64) -> io::Result<()> {
-    let mut done = 0;
+/// Allocates a file's bytes from `from` up to `bytes`, and makes it `size` bytes long.
+pub(super) fn allocate(file: BorrowedFd<'_>, from: u64, bytes: u64, size: u64) -> io::Result<()> {
+    let mut done = from;
     while done < bytes {
         let part = (bytes - done).min(ALLOCATED);
         match retry(|| rustix::fs::fallocate(file, FallocateFlags::empty(), done, part)) {
