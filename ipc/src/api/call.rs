@@ -688,7 +688,8 @@ calls! {
     call "delete volume", access ReadWrite, idempotent false;
 
     /// Opens a volume's file to be written by the client. The answer brings one descriptor, of the file itself, for
-    /// reading and writing, which stands at the offset. While any copy of it is open, the volume counts as used by
+    /// reading and writing, which stands at the offset: it is moved by read(2) and write(2), as a sandboxed client
+    /// has no others, and it is always ready. While any copy of it is open, the volume counts as used by
     /// another machine: it holds the locks of one that writes.
     VolumeUpload {
         /// Which.
@@ -701,7 +702,7 @@ calls! {
     call "upload to volume", access ReadWrite, idempotent true;
 
     /// Opens a volume's file to be read by the client. The answer brings one descriptor, of the file itself, for
-    /// reading only, which stands at the offset. Nothing is locked: what a machine writes meanwhile is read as it
+    /// reading only, which stands at the offset, and is always ready. Nothing is locked: what a machine writes meanwhile is read as it
     /// comes.
     VolumeDownload {
         /// Which.

@@ -40,8 +40,7 @@ pub enum ApiErrorCode {
     NoDevice,
     /// No storage pool of this name, UUID or directory.
     NoPool,
-    /// A storage pool of this name or UUID exists already, or one whose directory is within this one's, or
-    /// around it.
+    /// A storage pool of this name or UUID, or with this directory, exists already.
     PoolExists,
     /// No volume of this name or path in an active pool.
     NoVolume,

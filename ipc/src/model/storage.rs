@@ -98,8 +98,8 @@ pub struct Pool {
     pub name: PoolName,
     /// Its UUID: its identity, unique on a host. Drawn by the client.
     pub uuid: PoolUuid,
-    /// The directory; absolute, beneath one of the supervisor's allowed directories, and neither within
-    /// another pool's nor around it.
+    /// The directory; absolute, one of the supervisor's allowed directories or beneath one, and not another
+    /// pool's. It may be within another pool's: that one shows it as a directory.
     pub target: PathBuf,
     /// Who owns the directory that [`PoolBuild`](crate::api::call::PoolBuild) makes, and who may enter it.
     pub permissions: Permissions,

@@ -100,13 +100,13 @@ fn set<T>(lock: &RwLock<T>, value: T) {
 
 /// Allowed directories that a reload may change.
 #[derive(Debug)]
-pub(super) struct ConfiguredPaths {
+pub(crate) struct ConfiguredPaths {
     allowed: RwLock<AllowedPaths>,
 }
 
 impl ConfiguredPaths {
     /// A copy: a file system that does not answer must not hold up a reload.
-    fn allowed(&self) -> AllowedPaths {
+    pub(crate) fn allowed(&self) -> AllowedPaths {
         let allowed = self.allowed.read();
         allowed.unwrap_or_else(PoisonError::into_inner).clone()
     }

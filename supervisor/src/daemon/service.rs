@@ -106,7 +106,7 @@ impl Daemon {
                 "this connection carries no events",
             ))),
             C::DomainFiguresList(list) => self.figures(list),
-            call => match self.of_host(call) {
+            call => match self.of_host(call).or_else(|call| self.of_storage(call)) {
                 Ok(answer) => answer,
                 Err(change) => self.change(session, change),
             },
