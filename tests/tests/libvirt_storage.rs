@@ -411,8 +411,7 @@ fn a_domain_goes_with_all_its_storage() -> Result<()> {
         ensure!(Instant::now() < deadline, "it does not end");
         std::thread::sleep(Duration::from_millis(20));
     }
-    let said = host.virsh("undefine web --remove-all-storage")?;
-    ensure!(said.contains("removed"), "{said}");
+    host.virsh("undefine web --remove-all-storage")?;
     ensure!(host.virsh("list --all")?.is_empty());
     ensure!(host.virsh("vol-list images")?.is_empty());
     let left = fs::read_dir(&images)?.next();

@@ -53,6 +53,10 @@ pub const API: ApiVersion = ApiVersion(1);
 /// The socket's name in the run directory.
 pub const SOCKET_NAME: &str = "reeve-sock";
 
+/// The directory in the run directory for the sockets of devices whose path nobody says. Any definition may name
+/// a path in it, whatever the allowed directories are; it is for sockets alone.
+pub const SOCKETS_DIRECTORY: &str = "sockets";
+
 /// The run directory of the host's own instance.
 pub const RUN_DIRECTORY: &str = "/run/reeve";
 

@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use reeve_ipc::api::SOCKETS_DIRECTORY;
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
     Call, DomainDefinitionGet, DomainFiguresList, DomainGet, DomainList, DomainRef,
@@ -175,7 +176,7 @@ impl Context {
     pub(super) async fn sockets(&self) -> Result<&Path, Failure> {
         let sockets = self.sockets.get_or_try_init(|| async {
             let supervisor = self.call(SupervisorInfoGet {}).await?;
-            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join("sockets"))
+            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join(SOCKETS_DIRECTORY))
         });
         Ok(sockets.await?.as_path())
     }
