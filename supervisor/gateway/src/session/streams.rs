@@ -7,6 +7,8 @@
 //!   client ── Error, empty ────► the task ends, then Ok back
 //! ```
 //!
+//! What is uploaded to a volume has no task: a file is always ready, and takes each packet as it comes.
+//!
 //! Neither side can make the other's bytes pile up: a task reads its descriptor only while there is a place
 //! among what was said, which is taken only while the client reads; and no more is read from a client while
 //! one of its streams holds [`CLOGGED`] bytes that its descriptor does not take.
@@ -23,6 +25,7 @@ use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::AbortHandle;
 
+use self::file::Sink;
 use crate::calls::failure::{Code, Failure, Origin};
 use crate::calls::storage::Transfer;
 use crate::wire::frame::{Header, Hole, Status};
@@ -50,25 +53,6 @@ pub(super) enum What {
     Failed(Failure),
 }
 
-/// What a client said.
-#[derive(Debug, PartialEq, Eq)]
-enum Input {
-    /// This.
-    Data(Vec<u8>),
-    /// So many zeros.
-    Hole(u64),
-}
-
-impl Input {
-    /// What it takes of memory.
-    fn held(&self) -> usize {
-        match self {
-            Self::Data(data) => data.len(),
-            Self::Hole(_) => 0,
-        }
-    }
-}
-
 /// What a stream's task has to tell.
 #[derive(Debug)]
 pub(super) struct Said {
@@ -84,42 +68,34 @@ type Queued = Arc<AtomicUsize>;
 #[derive(Debug)]
 struct Open {
     header: Header,
-    input: Option<mpsc::Sender<Input>>,
-    /// Whether holes pass, which was said when it was opened.
-    holes: bool,
+    input: Option<mpsc::Sender<Vec<u8>>>,
     queued: Queued,
-    task: Option<AbortHandle>,
+    /// What takes the client's bytes at once.
+    sink: Option<Sink>,
+    _task: Option<Task>,
 }
 
 impl Open {
-    /// Gives its task something. One that is gone takes nothing more, nor one that was told of the end.
-    fn give(&self, what: Input) {
-        if let Some(input) = &self.input {
-            let held = what.held();
-            self.queued.fetch_add(held, Ordering::Relaxed);
-            if input.try_send(what).is_err() {
-                self.queued.fetch_sub(held, Ordering::Relaxed);
-            }
+    /// One that has neither a task nor a file.
+    fn new(header: Header) -> Self {
+        Self {
+            header,
+            input: None,
+            queued: Queued::default(),
+            sink: None,
+            _task: None,
         }
     }
 }
 
-impl Drop for Open {
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
     fn drop(&mut self) {
-        if let Some(task) = &self.task {
-            task.abort();
-        }
+        self.0.abort();
     }
-}
-
-/// What the task of a stream has of it.
-struct Ends {
-    serial: u32,
-    /// What the client sends; closed when it has finished.
-    input: mpsc::Receiver<Input>,
-    queued: Queued,
-    drained: Arc<Notify>,
-    say: mpsc::Sender<Said>,
 }
 
 /// What is to be sent for what a client or a task said.
@@ -188,89 +164,45 @@ impl Streams {
         let socket = std::os::unix::net::UnixStream::from(fd);
         socket.set_nonblocking(true).map_err(broken)?;
         let socket = UnixStream::from_std(socket).map_err(broken)?;
-        let Ends {
-            serial,
-            input: typed,
-            queued,
-            drained,
-            say,
-        } = self.open(header, false);
+        let (input, typed) = mpsc::channel(PACKETS);
+        let queued = Queued::default();
         let console = console::Console {
             socket,
-            serial,
+            serial: header.serial,
             typed,
-            queued,
-            drained,
-            say,
+            queued: Arc::clone(&queued),
+            drained: Arc::clone(&self.drained),
+            say: self.say.clone(),
         };
-        self.run(header, console.run());
+        let task = tokio::spawn(console.run()).abort_handle();
+        let open = Open {
+            input: Some(input),
+            queued,
+            _task: Some(Task(task)),
+            ..Open::new(header)
+        };
+        self.open.insert(header.serial, open);
         Ok(())
     }
 
-    /// Opens a stream whose bytes a file takes, as [`Self::open_console`].
+    /// Opens a stream whose bytes a file takes, behind the call of that header, whose reply is on its way; where
+    /// `holes` says so, with holes.
     pub(super) fn open_upload(&mut self, header: Header, to: Transfer, holes: bool) {
-        let Ends {
-            serial,
-            input: sent,
-            queued,
-            drained,
-            say,
-        } = self.open(header, holes);
-        let upload = file::Upload {
-            to: file::Sink::new(to.file, to.offset, to.length),
-            serial,
-            sent,
-            queued,
-            drained,
-            say,
-        };
-        self.run(header, upload.run());
-    }
-
-    /// Opens a stream that says what is in a file, as [`Self::open_console`].
-    pub(super) fn open_download(&mut self, header: Header, from: Transfer, holes: bool) {
-        let Ends {
-            serial,
-            input: sent,
-            queued,
-            say,
-            ..
-        } = self.open(header, holes);
-        let download = file::Download {
-            from: file::Source::new(from.file, from.offset, from.length, holes),
-            serial,
-            sent,
-            queued,
-            say,
-        };
-        self.run(header, download.run());
-    }
-
-    /// A stream without a task, and the task's ends of it.
-    fn open(&mut self, header: Header, holes: bool) -> Ends {
-        let (input, taken) = mpsc::channel(PACKETS);
-        let queued = Queued::default();
         let open = Open {
-            header,
-            input: Some(input),
-            holes,
-            queued: Arc::clone(&queued),
-            task: None,
+            sink: Some(Sink::new(to, holes)),
+            ..Open::new(header)
         };
         self.open.insert(header.serial, open);
-        Ends {
-            serial: header.serial,
-            input: taken,
-            queued,
-            drained: Arc::clone(&self.drained),
-            say: self.say.clone(),
-        }
     }
 
-    fn run(&mut self, header: Header, task: impl Future<Output = ()> + Send + 'static) {
-        if let Some(open) = self.open.get_mut(&header.serial) {
-            open.task = Some(tokio::spawn(task).abort_handle());
-        }
+    /// Opens a stream that says what is in a file, as [`Self::open_upload`].
+    pub(super) fn open_download(&mut self, header: Header, from: Transfer, holes: bool) {
+        let download = file::download(from, holes, header.serial, self.say.clone());
+        let open = Open {
+            _task: Some(Task(tokio::spawn(download).abort_handle())),
+            ..Open::new(header)
+        };
+        self.open.insert(header.serial, open);
     }
 
     /// Whether a stream holds so much of the client's that no more is to be read from it.
@@ -285,13 +217,22 @@ impl Streams {
 
     /// Takes a packet of a client's. One of no stream is nothing to answer.
     pub(super) fn take(&mut self, header: Header, payload: &[u8]) -> Answer {
+        if header.status == Status::Continue {
+            if let Some(answer) = self.write(header, |sink| sink.data(payload)) {
+                return answer;
+            }
+        }
         let Some(open) = self.open.get_mut(&header.serial) else {
             return Answer::Nothing;
         };
         match header.status {
             Status::Continue => {
-                if !payload.is_empty() {
-                    open.give(Input::Data(payload.to_vec()));
+                // A task that is gone takes nothing more, nor one that was told of the end.
+                if let Some(input) = open.input.as_ref().filter(|_| !payload.is_empty()) {
+                    open.queued.fetch_add(payload.len(), Ordering::Relaxed);
+                    if input.try_send(payload.to_vec()).is_err() {
+                        open.queued.fetch_sub(payload.len(), Ordering::Relaxed);
+                    }
                 }
                 Answer::Nothing
             }
@@ -308,22 +249,28 @@ impl Streams {
 
     /// Takes a packet of a client's that says how many zeros there are, as [`Self::take`].
     pub(super) fn take_hole(&mut self, header: Header, payload: &[u8]) -> Answer {
-        let Some(open) = self.open.get_mut(&header.serial) else {
-            return Answer::Nothing;
-        };
+        let unexpected = || Failure::of(Origin::Rpc, Code::Rpc, "Unexpected stream hole");
         let length = match decode(payload) {
-            Ok(Hole { length, flags: 0 }) if open.holes => u64::try_from(length).ok(),
-            _ => None,
+            Ok(Hole { length, flags: 0 }) => u64::try_from(length).map_err(|_| unexpected()),
+            _ => Err(unexpected()),
         };
-        match length {
-            Some(length) => {
-                open.give(Input::Hole(length));
-                Answer::Nothing
-            }
-            None => {
-                let failure = Failure::of(Origin::Rpc, Code::Rpc, "Unexpected stream hole");
-                self.fail(header.serial, failure)
-            }
+        let written = self.write(header, |sink| match length {
+            Ok(length) if sink.takes_holes() => sink.hole(length),
+            _ => Err(unexpected()),
+        });
+        written.unwrap_or_else(|| self.failed(header.serial, unexpected()))
+    }
+
+    /// Gives something to the file of a stream; none, where it has no file.
+    fn write(
+        &mut self,
+        header: Header,
+        write: impl FnOnce(&mut Sink) -> Result<(), Failure>,
+    ) -> Option<Answer> {
+        let sink = self.open.get_mut(&header.serial)?.sink.as_mut()?;
+        match write(sink) {
+            Ok(()) => Some(Answer::Nothing),
+            Err(failure) => Some(self.failed(header.serial, failure)),
         }
     }
 
@@ -348,11 +295,11 @@ impl Streams {
             What::Hole(length) => {
                 Answer::Hole(open.header, i64::try_from(length).unwrap_or(i64::MAX))
             }
-            What::Failed(failure) => self.fail(said.serial, failure),
+            What::Failed(failure) => self.failed(said.serial, failure),
         }
     }
 
-    fn fail(&mut self, serial: u32, failure: Failure) -> Answer {
+    fn failed(&mut self, serial: u32, failure: Failure) -> Answer {
         match self.close(serial) {
             Answer::Over(header) => Answer::Failed(header, failure),
             other => other,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tokio::net::UnixStream;
 use tokio::sync::{Notify, mpsc};
 
-use super::{Input, Said, What};
+use super::{Said, What};
 use crate::calls::failure::{Code, Failure, Origin};
 
 /// Bytes that are taken from a console at a time.
@@ -22,7 +22,7 @@ pub(super) struct Console {
     pub(super) socket: UnixStream,
     pub(super) serial: u32,
     /// What the client typed; closed when it has finished.
-    pub(super) typed: mpsc::Receiver<Input>,
+    pub(super) typed: mpsc::Receiver<Vec<u8>>,
     /// Its bytes that are not written.
     pub(super) queued: Arc<AtomicUsize>,
     /// Rung when some of them are.
@@ -55,12 +55,7 @@ impl Console {
                 },
                 _ = self.socket.writable(), if !pending.is_empty() => Next::Write,
                 // What is pending is bounded by what the connection lets be queued.
-                typed = self.typed.recv() => match typed {
-                    Some(Input::Data(bytes)) => Next::Typed(bytes),
-                    // Holes do not pass here.
-                    Some(Input::Hole(_)) => continue,
-                    None => Next::Finished,
-                },
+                typed = self.typed.recv() => typed.map_or(Next::Finished, Next::Typed),
             };
             let result = match next {
                 Next::Read(permit) => read(&self.socket).map(|bytes| {

@@ -1,21 +1,19 @@
 //! A volume's file on one side, the connection's stream on the other: what comes is written, or what is there is
 //! sent. The file stands where its stream begins, and nobody else moves it.
 //!
-//! A file is always ready, so that a task reads or writes it where it is, a packet at a time: a disk that takes
-//! long over one lets this connection wait, and no other.
+//! A file is always ready, so that it is read and written where it is, a packet at a time: a disk that takes long over
+//! one lets this connection wait, and no other.
 
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
-use std::os::fd::OwnedFd;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 
 use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
 use rustix::io::Errno;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
-use super::{Input, Said, What};
+use super::{Said, What};
 use crate::calls::failure::{Code, Failure, Origin};
+use crate::calls::storage::Transfer;
 use crate::wire::frame::STREAM_CHUNK;
 
 /// Bytes of `length`, at most `most`, that are written or read at once.
@@ -23,9 +21,9 @@ fn chunk(length: u64, most: usize) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX).min(most)
 }
 
-fn broken(what: &str, error: &io::Error) -> What {
+fn broken(what: &str, error: &io::Error) -> Failure {
     let why = format!("{what}: {error}");
-    What::Failed(Failure::of(Origin::Streams, Code::SystemError, why))
+    Failure::of(Origin::Streams, Code::SystemError, why)
 }
 
 /// What an upload is written to.
@@ -35,30 +33,59 @@ pub(super) struct Sink {
     position: u64,
     /// The most bytes that it still takes.
     room: u64,
+    holes: bool,
 }
 
 impl Sink {
-    pub(super) fn new(file: OwnedFd, position: u64, room: u64) -> Self {
+    pub(super) fn new(to: Transfer, holes: bool) -> Self {
         Self {
-            file: file.into(),
-            position,
-            room,
+            file: to.file.into(),
+            position: to.offset,
+            room: to.length,
+            holes,
         }
     }
 
-    fn take(&mut self, input: &Input) -> io::Result<()> {
-        let length = match input {
-            Input::Data(bytes) => u64::try_from(bytes.len()).unwrap_or(u64::MAX),
-            Input::Hole(length) => *length,
+    /// Whether holes pass, which was said when the stream was opened.
+    pub(super) const fn takes_holes(&self) -> bool {
+        self.holes
+    }
+
+    /// Writes what comes next.
+    ///
+    /// # Errors
+    /// There is no room for it, or the file does not take it.
+    pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), Failure> {
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        self.pass(length, |sink, _| sink.file.write_all(bytes))
+    }
+
+    /// Makes so many zeros of what comes next.
+    ///
+    /// # Errors
+    /// As for [`Self::data`].
+    pub(super) fn hole(&mut self, length: u64) -> Result<(), Failure> {
+        self.pass(length, |sink, end| match length {
+            0 => Ok(()),
+            _ => sink.empty(end),
+        })
+    }
+
+    fn pass(
+        &mut self,
+        length: u64,
+        write: impl FnOnce(&mut Self, u64) -> io::Result<()>,
+    ) -> Result<(), Failure> {
+        let failed = |error: io::Error| broken("cannot write to stream", &error);
+        let (room, end) = (
+            self.room.checked_sub(length),
+            self.position.checked_add(length),
+        );
+        let (Some(room), Some(end)) = (room, end) else {
+            return Err(failed(Errno::NOSPC.into()));
         };
-        self.room = self.room.checked_sub(length).ok_or(Errno::NOSPC)?;
-        let end = self.position.checked_add(length).ok_or(Errno::FBIG)?;
-        match input {
-            Input::Data(bytes) => self.file.write_all(bytes)?,
-            Input::Hole(0) => {}
-            Input::Hole(_) => self.empty(end)?,
-        }
-        self.position = end;
+        write(self, end).map_err(failed)?;
+        (self.room, self.position) = (room, end);
         Ok(())
     }
 
@@ -96,43 +123,9 @@ impl Sink {
     }
 }
 
-/// A file that is written.
-#[derive(Debug)]
-pub(super) struct Upload {
-    pub(super) to: Sink,
-    pub(super) serial: u32,
-    /// What the client sends; closed when it has finished.
-    pub(super) sent: mpsc::Receiver<Input>,
-    /// Its bytes that are not written.
-    pub(super) queued: Arc<AtomicUsize>,
-    /// Rung when some of them are.
-    pub(super) drained: Arc<Notify>,
-    pub(super) say: mpsc::Sender<Said>,
-}
-
-impl Upload {
-    /// Runs until the client has finished, or the file takes no more.
-    pub(super) async fn run(mut self) {
-        let mut what = What::Finished;
-        while let Some(input) = self.sent.recv().await {
-            let written = self.to.take(&input);
-            self.queued.fetch_sub(input.held(), Ordering::Relaxed);
-            self.drained.notify_one();
-            if let Err(error) = written {
-                what = broken("cannot write to stream", &error);
-                break;
-            }
-        }
-        let serial = self.serial;
-        // Whoever looks at the volume when its client is told finds it closed.
-        drop(self.to);
-        let _ = self.say.send(Said { serial, what }).await;
-    }
-}
-
 /// What a download is read from.
 #[derive(Debug)]
-pub(super) struct Source {
+struct Source {
     file: File,
     position: u64,
     /// The bytes that are left to be sent.
@@ -144,11 +137,11 @@ pub(super) struct Source {
 }
 
 impl Source {
-    pub(super) fn new(file: OwnedFd, position: u64, left: u64, holes: bool) -> Self {
+    fn new(from: Transfer, holes: bool) -> Self {
         Self {
-            file: file.into(),
-            position,
-            left,
+            file: from.file.into(),
+            position: from.offset,
+            left: from.length,
             holes,
             solid: 0,
         }
@@ -213,45 +206,22 @@ impl Source {
     }
 }
 
-/// A file that is sent.
-#[derive(Debug)]
-pub(super) struct Download {
-    pub(super) from: Source,
-    pub(super) serial: u32,
-    /// Nothing that counts; closed when the client has finished.
-    pub(super) sent: mpsc::Receiver<Input>,
-    /// Its bytes that are not thrown away.
-    pub(super) queued: Arc<AtomicUsize>,
-    pub(super) say: mpsc::Sender<Said>,
-}
-
-impl Download {
-    /// Runs until the client has finished, or the file cannot be read.
-    pub(super) async fn run(mut self) {
-        let serial = self.serial;
-        let mut more = true;
-        loop {
-            tokio::select! {
-                biased;
-                sent = self.sent.recv() => match sent {
-                    Some(input) => {
-                        self.queued.fetch_sub(input.held(), Ordering::Relaxed);
-                    }
-                    None => break,
-                },
-                // Read when there is a place for it, and not before.
-                permit = self.say.reserve(), if more => {
-                    let Ok(permit) = permit else { return };
-                    let what = match self.from.next() {
-                        Ok(what) => what,
-                        Err(error) => broken("cannot read from stream", &error),
-                    };
-                    more = matches!(what, What::Data(_) | What::Hole(_));
-                    permit.send(Said { serial, what });
-                }
-            }
+/// Says what is in a file, and then that there is nothing more: a packet when there is a place for it, and not
+/// before.
+pub(super) async fn download(from: Transfer, holes: bool, serial: u32, say: mpsc::Sender<Said>) {
+    let mut source = Source::new(from, holes);
+    loop {
+        let Ok(permit) = say.reserve().await else {
+            return;
+        };
+        let what = match source.next() {
+            Ok(what) => what,
+            Err(error) => What::Failed(broken("cannot read from stream", &error)),
+        };
+        let more = matches!(what, What::Data(_) | What::Hole(_));
+        permit.send(Said { serial, what });
+        if !more {
+            return;
         }
-        let what = What::Finished;
-        let _ = self.say.send(Said { serial, what }).await;
     }
 }
