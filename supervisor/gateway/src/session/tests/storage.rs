@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::{Arc, Mutex};
 
 use reeve_ipc::api::Access;
-use reeve_ipc::api::call::CallBody;
+use reeve_ipc::api::call::{AnswerBody, CallBody};
 use reeve_ipc::api::error::ApiErrorCode;
 use tempfile::TempDir;
 
@@ -386,6 +386,33 @@ fn one_that_looks_only_changes_nothing() {
         flags: 0,
     };
     assert_eq!(client.refused(&delete).code, 29);
+}
+
+#[test]
+fn what_is_busy_is_waited_for_a_moment_and_then_in_the_wrong_state() {
+    let mut answers = 0;
+    let mut client = Client::open(move |call| match call {
+        CallBody::PoolRefresh(_) => {
+            answers += 1;
+            match answers {
+                3 => Act::Answer(AnswerBody::PoolRefresh(())),
+                _ => Act::Fail(ApiErrorCode::Busy, "something is done to it"),
+            }
+        }
+        other => panic!("the supervisor is asked {other:?}"),
+    });
+    let refresh = StoragePoolRefresh {
+        pool: Pool {
+            name: "a".to_owned(),
+            uuid: [1; 16],
+        },
+        flags: 0,
+    };
+    client.ask(&refresh);
+    let refused = client.refused(&refresh);
+    assert_eq!((refused.code, refused.domain), (55, 18));
+    let why = "Requested operation is not valid: something is done to it";
+    assert_eq!(refused.message, why);
 }
 
 #[test]
