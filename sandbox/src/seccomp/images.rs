@@ -3,7 +3,7 @@
 //! It has a socket for tasks and answers, and the files that come with each task. What it may do with those is
 //! what they were opened for.
 
-use super::args::{ADVICE, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
+use super::args::{ADVICE, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::rule::{Rule, allow, allow_if, one_of};
 
 /// The table.
@@ -19,6 +19,11 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_fallocate, "room, and zeros"),
     allow(libc::SYS_ftruncate, "size of an image"),
     allow(libc::SYS_fdatasync, "images"),
+    allow_if(
+        libc::SYS_fcntl,
+        &[one_of(1, FCNTL_COMMANDS)],
+        "duplicates; no locks, which the supervisor holds",
+    ),
     allow(libc::SYS_close, "images of a task that is done"),
     allow(libc::SYS_write, "the denial report"),
     allow_if(libc::SYS_mmap, NOT_EXECUTABLE, "heap"),
