@@ -19,6 +19,11 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_fallocate, "room, and zeros"),
     allow(libc::SYS_ftruncate, "size of an image"),
     allow(libc::SYS_fdatasync, "images"),
+    allow_if(
+        libc::SYS_fcntl,
+        &[one_of(1, FCNTL_COMMANDS)],
+        "duplicates; no locks, which the supervisor holds",
+    ),
     allow(libc::SYS_close, "images of a task that is done"),
     allow_if(
         libc::SYS_fcntl,

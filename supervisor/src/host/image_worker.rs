@@ -14,10 +14,11 @@ use reeve_ipc::image::{
 };
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::{MAX_MESSAGE_BYTES, codec};
+use reeve_sandbox::seccomp::denial::Denial;
 use reeve_sandbox::{Command, OnParentDeath, Resource, Rlimit, spawn};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
 use super::identity::{Identities, Level};
 use super::image_reader::{Process, one_line, read_only, wait};
@@ -147,7 +148,7 @@ impl ImageWorkers {
         Ok(ImageWorker {
             _process: Process::new(child, identity),
             socket,
-            _log: log,
+            log,
         })
     }
 }
@@ -158,7 +159,7 @@ pub struct ImageWorker {
     _process: Process,
     socket: OwnedFd,
     /// What its sandbox says when it dies of it; open, so that saying it does not fail.
-    _log: OwnedFd,
+    log: OwnedFd,
 }
 
 impl ImageWorker {
@@ -203,6 +204,21 @@ impl ImageWorker {
         }
     }
 
+    /// How it ended: what its sandbox said, if that was why.
+    fn end(&self) -> String {
+        let mut bytes = [0; 256];
+        let flags = RecvFlags::DONTWAIT;
+        let said = rustix::net::recv(&self.log, &mut bytes, flags);
+        let said = said.ok().and_then(|(_, length)| bytes.get(..length));
+        match said.and_then(|bytes| Denial::decode(bytes).ok()) {
+            Some(denial) => {
+                tracing::error!(%denial, "a process that handles images was ended by its sandbox");
+                format!("was ended by its sandbox: {denial}")
+            }
+            None => "died".to_owned(),
+        }
+    }
+
     fn ask(
         &self,
         task: &ImageTask,
@@ -211,8 +227,7 @@ impl ImageWorker {
     ) -> Result<TaskAnswer, TaskError> {
         let process = |why: &dyn std::fmt::Display| TaskError::Process(why.to_string());
         let bytes = codec::encode(task).map_err(|error| process(&error))?;
-        scm::send(self.socket.as_fd(), &bytes, files)
-            .map_err(|_| process(&"died before it was asked"))?;
+        scm::send(self.socket.as_fd(), &bytes, files).map_err(|_| process(&self.end()))?;
         if let Some(deadline) = deadline {
             let heard = wait(self.socket.as_fd(), Instant::now() + deadline);
             if !heard.map_err(|errno| process(&reason(errno)))? {
@@ -222,7 +237,7 @@ impl ImageWorker {
         let mut buffer = vec![0; MAX_MESSAGE_BYTES];
         let received = scm::receive_waiting(self.socket.as_fd(), &mut buffer);
         let (length, strays) = received.map_err(|error| match error {
-            ScmError::Closed => process(&"died"),
+            ScmError::Closed => process(&self.end()),
             error => process(&error),
         })?;
         let answer = codec::decode::<TaskAnswer>(buffer.get(..length).unwrap_or_default()).ok();

@@ -95,7 +95,18 @@ impl Host {
     /// Removes the directory of a pool, which must be empty.
     pub(super) fn remove(&self, pool: &Pool) -> Result<(), ApiError> {
         let removed = self.allowed().remove_pool(&pool.target);
-        removed.map_err(|error| path_error(&pool.name, &error))
+        removed.map_err(|error| match error {
+            PathError::Os {
+                errno: Errno::NOTEMPTY | Errno::EXIST,
+                ..
+            } => {
+                let (name, target) = (&pool.name, pool.target.display());
+                let why = format!("pool '{name}': there is something in its target '{target}'");
+                ApiError::new(ApiErrorCode::WrongState, why)
+            }
+            PathError::Os { errno, .. } => os(&pool.name, "remove", &pool.target, errno),
+            error => path_error(&pool.name, &error),
+        })
     }
 
     /// The file system of a pool's directory, and who owns that.
