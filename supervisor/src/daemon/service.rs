@@ -113,7 +113,7 @@ impl Daemon {
             C::DomainPeek(peek) => self.peek(peek),
             C::DomainDiskSizeGet(get) => self.disk_size(get),
             C::DomainChannel(call) => self.channel(call),
-            call => match self.of_host(call) {
+            call => match self.of_host(call).or_else(|call| self.of_storage(call)) {
                 Ok(answer) => answer,
                 Err(change) => self.change(session, change),
             },

@@ -10,6 +10,7 @@ pub(crate) mod holdings;
 pub mod identity;
 pub mod image_lock;
 pub mod image_reader;
+pub mod image_worker;
 mod kvm;
 mod netlink;
 pub mod node;

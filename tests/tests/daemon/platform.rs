@@ -34,6 +34,9 @@ fn reaches(connection: &mut Connection, name: &str, state: DomainState) -> Resul
 fn events(connection: &mut Connection, name: &str) -> Result<Vec<EventKind>> {
     let mut events = Vec::new();
     while let Some((_, event)) = connection.next_event(Some(Duration::from_millis(200)))? {
+        let Some(event) = event.of_domain() else {
+            continue;
+        };
         if event.name.as_str() == name {
             events.push(event.kind);
         }

@@ -4,6 +4,7 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use reeve_ipc::api::SOCKETS_DIRECTORY;
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
     Call, DomainDefinitionGet, DomainFiguresList, DomainGet, DomainList, DomainRef, Operation,
@@ -82,7 +83,19 @@ impl Context {
         &self,
         call: C,
     ) -> Result<(C::Answer, Vec<OwnedFd>), Failure> {
-        Ok(self.asked(call).await?)
+        self.call_within(call, JOB_PATIENCE).await
+    }
+
+    /// As [`Self::call_with_fds`]; what is busy is waited for no longer than that.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn call_within<C: Call + Clone>(
+        &self,
+        call: C,
+        patience: Duration,
+    ) -> Result<(C::Answer, Vec<OwnedFd>), Failure> {
+        Ok(self.asked_within(call, patience).await?)
     }
 
     /// As [`Self::call_with_fds`], with the supervisor's own error.
@@ -90,13 +103,21 @@ impl Context {
         &self,
         call: C,
     ) -> Result<(C::Answer, Vec<OwnedFd>), CallError> {
+        self.asked_within(call, JOB_PATIENCE).await
+    }
+
+    async fn asked_within<C: Call + Clone>(
+        &self,
+        call: C,
+        patience: Duration,
+    ) -> Result<(C::Answer, Vec<OwnedFd>), CallError> {
         let mut wait = AGAIN.0;
         let begun = Instant::now();
         loop {
             match self.api.call_with_fds(call.clone()).await {
                 // It was refused before anything was done.
                 Err(CallError::Refused(error))
-                    if error.code == ApiErrorCode::Busy && begun.elapsed() < JOB_PATIENCE =>
+                    if error.code == ApiErrorCode::Busy && begun.elapsed() < patience =>
                 {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(AGAIN.1);
@@ -174,7 +195,7 @@ impl Context {
     pub(super) async fn sockets(&self) -> Result<&Path, Failure> {
         let sockets = self.sockets.get_or_try_init(|| async {
             let supervisor = self.call(SupervisorInfoGet {}).await?;
-            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join("sockets"))
+            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join(SOCKETS_DIRECTORY))
         });
         Ok(sockets.await?.as_path())
     }

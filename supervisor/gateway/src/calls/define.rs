@@ -30,7 +30,7 @@ pub(super) fn hypervisor(context: &Context) -> Hypervisor {
 
 /// A UUID for a domain whose document has none. By the system call itself: the crate `getrandom` looks for it by
 /// `dlsym`, does not find it in a static binary, and opens a file, which nobody can here.
-fn drawn() -> Result<Uuid, Failure> {
+pub(super) fn drawn() -> Result<Uuid, Failure> {
     let mut bytes = [0; 16];
     let failed = |errno: rustix::io::Errno| {
         Failure::new(Code::InternalError, format!("no random number: {errno}"))

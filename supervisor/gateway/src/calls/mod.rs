@@ -12,6 +12,7 @@
 //! | `devices`, [`console`] | its devices and its console |
 //! | [`agent`] | what the guest's agent is asked, and channels |
 //! | `inside`, `job` | its bytes, and what goes on in it |
+//! | [`storage`] | pools and volumes |
 //! | `absent`, `empty` | objects that there are none of |
 //!
 //! Events, streams and the rest that outlives a call are the session's.
@@ -40,6 +41,7 @@ mod pinning;
 mod scheduler;
 mod state;
 mod statistics;
+pub(crate) mod storage;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;

@@ -6,7 +6,7 @@ use super::failure::Failure;
 use super::{
     Begun, Context, absent, agent, connect, define, devices, domstats, empty, host, info, inside,
     job, labels, lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics,
-    vcpus,
+    storage, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -190,6 +190,46 @@ served! {
     wire::network::ConnectListAllNwfilters => empty::filters;
     wire::network::NwfilterBindingLookupByPortDev => empty::binding;
     wire::network::ConnectListAllNwfilterBindings => empty::bindings;
+    wire::storage::ConnectNumOfStoragePools => storage::pools::active_count;
+    wire::storage::ConnectListStoragePools => storage::pools::active_names;
+    wire::storage::ConnectNumOfDefinedStoragePools => storage::pools::inactive_count;
+    wire::storage::ConnectListDefinedStoragePools => storage::pools::inactive_names;
+    wire::storage::ConnectListAllStoragePools => storage::pools::all;
+    wire::storage::StoragePoolLookupByName => storage::pools::by_name;
+    wire::storage::StoragePoolLookupByUuid => storage::pools::by_uuid;
+    wire::storage::StoragePoolLookupByVolume => storage::pools::by_volume;
+    wire::storage::StoragePoolLookupByTargetPath => storage::pools::by_target_path;
+    wire::storage::StoragePoolGetInfo => storage::pools::info;
+    wire::storage::StoragePoolGetXmlDesc => storage::pools::xml_desc;
+    wire::storage::StoragePoolGetAutostart => storage::pools::autostart;
+    wire::storage::StoragePoolSetAutostart => storage::life::set_autostart;
+    wire::storage::StoragePoolIsActive => storage::pools::is_active;
+    wire::storage::StoragePoolIsPersistent => storage::pools::is_persistent;
+    wire::storage::ConnectGetStoragePoolCapabilities => storage::pools::capabilities;
+    wire::storage::StoragePoolDefineXml => storage::life::define;
+    wire::storage::StoragePoolCreateXml => storage::life::create_xml;
+    wire::storage::StoragePoolCreate => storage::life::create;
+    wire::storage::StoragePoolBuild => storage::life::build_directory;
+    wire::storage::StoragePoolDestroy => storage::life::destroy;
+    wire::storage::StoragePoolDelete => storage::life::delete;
+    wire::storage::StoragePoolUndefine => storage::life::undefine;
+    wire::storage::StoragePoolRefresh => storage::life::refresh;
+    wire::storage::StoragePoolNumOfVolumes => storage::volumes::how_many;
+    wire::storage::StoragePoolListVolumes => storage::volumes::names;
+    wire::storage::StoragePoolListAllVolumes => storage::volumes::all;
+    wire::storage::StorageVolLookupByName => storage::volumes::by_name;
+    wire::storage::StorageVolLookupByKey => storage::volumes::by_key;
+    wire::storage::StorageVolLookupByPath => storage::volumes::by_path;
+    wire::storage::StorageVolGetInfo => storage::volumes::info;
+    wire::storage::StorageVolGetInfoFlags => storage::volumes::info_flags;
+    wire::storage::StorageVolGetXmlDesc => storage::volumes::xml_desc;
+    wire::storage::StorageVolGetPath => storage::volumes::path;
+    wire::storage::StorageVolCreateXml => storage::volumes::create;
+    wire::storage::StorageVolCreateXmlFrom => storage::volumes::create_from;
+    wire::storage::StorageVolDelete => storage::volumes::delete;
+    wire::storage::StorageVolWipe => storage::volumes::wipe;
+    wire::storage::StorageVolWipePattern => storage::volumes::wipe_pattern;
+    wire::storage::StorageVolResize => storage::volumes::resize;
 }
 
 #[cfg(test)]
@@ -197,7 +237,7 @@ mod tests {
     use super::SERVED;
     use crate::wire::frame::Program;
     use crate::wire::procedures::{State, all};
-    use crate::wire::types::{connect, device, event};
+    use crate::wire::types::{connect, device, event, storage};
     use crate::wire::{call::Call as _, call::Event as _};
 
     /// Those that the session serves itself.
@@ -210,8 +250,12 @@ mod tests {
         connect::ConnectUnregisterCloseCallback::NUMBER,
         event::ConnectDomainEventCallbackRegisterAny::NUMBER,
         event::ConnectDomainEventCallbackDeregisterAny::NUMBER,
+        event::ConnectStoragePoolEventRegisterAny::NUMBER,
+        event::ConnectStoragePoolEventDeregisterAny::NUMBER,
         device::DomainOpenConsole::NUMBER,
         device::DomainOpenChannel::NUMBER,
+        storage::StorageVolUpload::NUMBER,
+        storage::StorageVolDownload::NUMBER,
     ];
     /// Events that are sent.
     const SENT: &[i32] = &[
@@ -222,6 +266,8 @@ mod tests {
         event::DomainEventCallbackDeviceRemoved::NUMBER,
         event::DomainEventCallbackDeviceAdded::NUMBER,
         event::DomainEventCallbackMetadataChange::NUMBER,
+        event::StoragePoolEventLifecycle::NUMBER,
+        event::StoragePoolEventRefresh::NUMBER,
         event::ConnectEventConnectionClosed::NUMBER,
     ];
 

@@ -143,9 +143,9 @@ impl Session {
                     let answer = self.streams.tell(said);
                     self.stream(answer);
                 }
-                Woken::Told(Some((subject, happening))) => {
+                Woken::Told(Some(told)) => {
                     let now = Instant::now();
-                    for packet in self.callbacks.packets(&subject, &happening) {
+                    for packet in self.callbacks.packets(&told) {
                         self.outbox.push(packet, now);
                     }
                 }

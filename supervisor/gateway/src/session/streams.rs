@@ -7,12 +7,16 @@
 //!   client ── Error, empty ────► the task ends, then Ok back
 //! ```
 //!
+//! What is uploaded to a volume has no task: a file is always ready, and takes each packet as it comes.
+//!
 //! Neither side can make the other's bytes pile up: a task reads its descriptor only while there is a place
 //! among what was said, which is taken only while the client reads; and a stream ends with an error whose
 //! descriptor does not take what its client sends. There is no way to have a client wait with one stream alone:
 //! were no more read from it, every other call and stream of its connection would wait as well.
 
 mod console;
+mod file;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -22,8 +26,11 @@ use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use self::file::Sink;
 use crate::calls::failure::{Code, Failure, Origin};
-use crate::wire::frame::{Header, Status};
+use crate::calls::storage::Transfer;
+use crate::wire::frame::{Header, Hole, Status};
+use crate::wire::xdr::decode;
 
 /// Streams of one connection.
 pub(super) const MAX_STREAMS: usize = 16;
@@ -37,6 +44,8 @@ const PACKETS: usize = 8192;
 pub(super) enum What {
     /// It said this.
     Data(Vec<u8>),
+    /// It said so many zeros.
+    Hole(u64),
     /// It says nothing more.
     End,
     /// It has taken all that there was for it, and the client had ended it.
@@ -62,7 +71,32 @@ struct Open {
     header: Header,
     input: Option<mpsc::Sender<Vec<u8>>>,
     queued: Queued,
-    task: AbortHandle,
+    /// What takes the client's bytes at once.
+    sink: Option<Sink>,
+    _task: Option<Task>,
+}
+
+impl Open {
+    /// One that has neither a task nor a file.
+    fn new(header: Header) -> Self {
+        Self {
+            header,
+            input: None,
+            queued: Queued::default(),
+            sink: None,
+            _task: None,
+        }
+    }
+}
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is to be sent for what a client or a task said.
@@ -72,6 +106,8 @@ pub(super) enum Answer {
     Nothing,
     /// Data; none for its end.
     Data(Header, Vec<u8>),
+    /// So many zeros.
+    Hole(Header, i64),
     /// That the stream is over.
     Over(Header),
     /// That it failed.
@@ -132,17 +168,42 @@ impl Streams {
         };
         let task = tokio::spawn(console.run()).abort_handle();
         let open = Open {
-            header,
             input: Some(input),
             queued,
-            task,
+            _task: Some(Task(task)),
+            ..Open::new(header)
         };
         self.open.insert(header.serial, open);
         Ok(())
     }
 
+    /// Opens a stream whose bytes a file takes, behind the call of that header, whose reply is on its way; where
+    /// `holes` says so, with holes.
+    pub(super) fn open_upload(&mut self, header: Header, to: Transfer, holes: bool) {
+        let open = Open {
+            sink: Some(Sink::new(to, holes)),
+            ..Open::new(header)
+        };
+        self.open.insert(header.serial, open);
+    }
+
+    /// Opens a stream that says what is in a file, as [`Self::open_upload`].
+    pub(super) fn open_download(&mut self, header: Header, from: Transfer, holes: bool) {
+        let download = file::download(from, holes, header.serial, self.say.clone());
+        let open = Open {
+            _task: Some(Task(tokio::spawn(download).abort_handle())),
+            ..Open::new(header)
+        };
+        self.open.insert(header.serial, open);
+    }
+
     /// Takes a packet of a client's. One of no stream is nothing to answer.
     pub(super) fn take(&mut self, header: Header, payload: &[u8]) -> Answer {
+        if header.status == Status::Continue {
+            if let Some(answer) = self.write(header, |sink| sink.data(payload)) {
+                return answer;
+            }
+        }
         let Some(open) = self.open.get_mut(&header.serial) else {
             return Answer::Nothing;
         };
@@ -173,6 +234,33 @@ impl Streams {
         }
     }
 
+    /// Takes a packet of a client's that says how many zeros there are, as [`Self::take`].
+    pub(super) fn take_hole(&mut self, header: Header, payload: &[u8]) -> Answer {
+        let unexpected = || Failure::of(Origin::Rpc, Code::Rpc, "Unexpected stream hole");
+        let length = match decode(payload) {
+            Ok(Hole { length, flags: 0 }) => u64::try_from(length).map_err(|_| unexpected()),
+            _ => Err(unexpected()),
+        };
+        let written = self.write(header, |sink| match length {
+            Ok(length) if sink.takes_holes() => sink.hole(length),
+            _ => Err(unexpected()),
+        });
+        written.unwrap_or_else(|| self.failed(header.serial, unexpected()))
+    }
+
+    /// Gives something to the file of a stream; none, where it has no file.
+    fn write(
+        &mut self,
+        header: Header,
+        write: impl FnOnce(&mut Sink) -> Result<(), Failure>,
+    ) -> Option<Answer> {
+        let sink = self.open.get_mut(&header.serial)?.sink.as_mut()?;
+        match write(sink) {
+            Ok(()) => Some(Answer::Nothing),
+            Err(failure) => Some(self.failed(header.serial, failure)),
+        }
+    }
+
     /// What the next task has to tell. One is always there to come.
     pub(super) async fn next(&mut self) -> Said {
         match self.said.recv().await {
@@ -191,6 +279,9 @@ impl Streams {
             What::Data(data) => Answer::Data(open.header, data),
             What::End => Answer::Data(open.header, Vec::new()),
             What::Finished => self.close(said.serial),
+            What::Hole(length) => {
+                Answer::Hole(open.header, i64::try_from(length).unwrap_or(i64::MAX))
+            }
             What::Failed(failure) => self.failed(said.serial, failure),
         }
     }
@@ -204,19 +295,8 @@ impl Streams {
 
     fn close(&mut self, serial: u32) -> Answer {
         match self.open.remove(&serial) {
-            Some(open) => {
-                open.task.abort();
-                Answer::Over(open.header)
-            }
+            Some(open) => Answer::Over(open.header),
             None => Answer::Nothing,
-        }
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        for open in self.open.values() {
-            open.task.abort();
         }
     }
 }

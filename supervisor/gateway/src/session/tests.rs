@@ -12,5 +12,8 @@ mod inside;
 mod one;
 mod opening;
 mod states;
+mod storage;
+mod store;
+mod transfers;
 mod tuning;
 mod virsh;

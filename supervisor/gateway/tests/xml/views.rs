@@ -1,13 +1,12 @@
 //! Live views, single devices, aliases, and what else is printed.
 
 use reeve_gateway::xml::capabilities::{self, Cell, Host, HostCpu};
+use reeve_gateway::xml::device;
 use reeve_gateway::xml::domain::{
     self, Hypervisor, Live, Plugged, View, metadata_element, metadata_without,
 };
 use reeve_gateway::xml::domain_capabilities::{self, Query};
-use reeve_gateway::xml::{device, storage};
 use reeve_ipc::model::{Device, DeviceName, MemorySize};
-use reeve_ipc::spec::DiskFormat;
 
 use super::schema::validate;
 use super::{defined, definition, dumped, sockets};
@@ -282,63 +281,6 @@ fn domain_capabilities_are_had_for_all_and_for_the_one_that_there_is() {
         assert_eq!(format(&query).unwrap_err().code(), 27);
     }
     validate("domaincaps", &[all, legacy]);
-}
-
-#[test]
-fn pools_and_volumes_are_read_and_printed() {
-    // As virt-install and `virsh pool-define-as` write it.
-    let text = "<pool type='dir'><name>images</name><source></source>\
-                <target><path>/var/lib/libvirt/images</path><permissions><mode>0711</mode>\
-                <owner>-1</owner></permissions></target></pool>";
-    let mut pool = storage::parse_pool(text).unwrap();
-    assert_eq!(pool.permissions.mode, Some(0o711));
-    pool.uuid = Some(uuid::Uuid::from_u128(9));
-    let printed = storage::format_pool(&pool, Some(storage::PoolSizes::default()));
-    assert_eq!(storage::parse_pool(&printed).unwrap(), pool);
-    validate("storagepool", &[printed]);
-
-    let text = "<volume><name>a.qcow2</name><capacity unit='GiB'>20</capacity><allocation>0</allocation>\
-                <target><format type='qcow2'/><compat>1.1</compat><features><lazy_refcounts/></features>\
-                </target><backingStore><path>/b.raw</path><format type='raw'/></backingStore></volume>";
-    let volume = storage::parse_volume(text).unwrap();
-    assert_eq!(volume.capacity, Some(20 << 30));
-    assert_eq!(volume.format, DiskFormat::Qcow2);
-    assert_eq!(volume.backing, Some(("/b.raw".into(), DiskFormat::Raw)));
-    let printed = storage::format_volume(&storage::VolumeView {
-        name: "a.qcow2".to_owned(),
-        path: "/srv/a.qcow2".into(),
-        format: Some(DiskFormat::Qcow2),
-        capacity: 20 << 30,
-        allocation: 4096,
-        physical: 8192,
-        permissions: storage::Permissions {
-            mode: Some(0o600),
-            owner: Some(0),
-            group: Some(0),
-        },
-        backing: Some(("/b.raw".into(), None)),
-    });
-    // virt-clone hands in what it read.
-    assert_eq!(
-        storage::parse_volume(&printed).unwrap().capacity,
-        Some(20 << 30)
-    );
-    validate("storagevol", &[printed]);
-    for wrong in [
-        "<pool type='logical'><name>a</name><target><path>/a</path></target></pool>",
-        "<pool type='dir'><name>a/b</name><target><path>/a</path></target></pool>",
-        "<pool type='dir'><name>a</name><target><path>a</path></target></pool>",
-        "<pool type='dir'><name>a</name></pool>",
-    ] {
-        assert!(storage::parse_pool(wrong).is_err(), "{wrong}");
-    }
-    for wrong in [
-        "<volume><name>../a</name></volume>",
-        "<volume><name>a</name><backingStore><path>/b</path></backingStore></volume>",
-        "<volume><name>a</name><encryption/></volume>",
-    ] {
-        assert!(storage::parse_volume(wrong).is_err(), "{wrong}");
-    }
 }
 
 #[test]

@@ -9,6 +9,7 @@ use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, Medium, MemorySize, V
 use reeve_ipc::spec::{DiskThrottle, Rate};
 use uuid::Uuid;
 
+use super::storage_args::{PoolCommand, VolumeCommand};
 use crate::args::{GuestArgs, parse_vcpus};
 use crate::devices::{OneDevice, limits, medium};
 
@@ -96,7 +97,7 @@ pub enum RemoteCommand {
     Tune(TuneArgs),
     /// Show what the vCPUs and the devices of a domain that runs have done.
     Stats(OneArgs),
-    /// Follow what happens to domains.
+    /// Follow what happens to domains and storage pools.
     Events(EventsArgs),
     /// Show a domain's log, or what its guest wrote to its console.
     Logs(LogsArgs),
@@ -104,6 +105,12 @@ pub enum RemoteCommand {
     Export(ExportArgs),
     /// Keep a definition that was exported.
     Import(ImportArgs),
+    /// Storage pools: directories of images.
+    #[command(subcommand, arg_required_else_help = true)]
+    Pool(PoolCommand),
+    /// Volumes: the images of a storage pool.
+    #[command(subcommand, arg_required_else_help = true)]
+    Volume(VolumeCommand),
     /// Show how the daemon stands.
     Status,
     /// Show what the host is, and what of it is for domains.
