@@ -55,9 +55,13 @@ impl Daemon {
             Ok(chosen) => chosen,
             Err(error) => return Answer::Now(Err(error)),
         };
-        let works = chosen.views.iter().any(|view| view.instance.is_some());
+        let workers = chosen.views.iter().filter(|view| view.instance.is_some());
+        let workers = workers.count();
         let books = groups.usage || groups.vcpus;
-        if !works || !(groups.devices || books) {
+        // What one process used is a few short reads of memory that the kernel has; a thread would take longer to
+        // wake. A worker's threads are as many as it has vCPUs.
+        let at_once = !books || (workers == 1 && !groups.vcpus);
+        if workers == 0 || (at_once && !groups.devices) {
             let read = chosen.views.iter().map(|view| read(view, groups)).collect();
             return Answer::Now(Ok((page(chosen, read), Vec::new())));
         }
@@ -77,9 +81,9 @@ impl Daemon {
                 let read = read.collect();
                 page(chosen, read)
             };
-            let answer = match books {
-                true => looks.look(build).await?,
-                false => build(),
+            let answer = match at_once {
+                true => build(),
+                false => looks.look(build).await?,
             };
             Ok((answer, Vec::new()))
         }))
