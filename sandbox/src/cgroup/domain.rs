@@ -34,7 +34,7 @@ impl DomainCgroup {
     }
 
     /// Holds a domain that runs to these limits and to no others. Its parents must have the controllers for
-    /// them ([`Hierarchy::above`], [`Hierarchy::widen`]).
+    /// them ([`super::Hierarchy::above`], [`super::Hierarchy::widen`]).
     ///
     /// # Errors
     ///
