@@ -24,7 +24,7 @@
 //! of heap, 0.1 MiB of stack and 0.3 MiB of relocated tables. The rest is its program, which all gateways share: 1.4
 //! MiB of PSS each while they wait, and 5 MiB of code that is touched once for all of them when one serves.
 //!
-//! Each has a limit of its own memory, and all together have one ([`bound`]); where the host's is short they go
+//! Each has a limit of its own memory, and all together have one (`bound.rs`); where the host's is short they go
 //! first.
 //!
 //! What may not live here: libvirt's protocol, XML, what calls mean.
