@@ -2,9 +2,12 @@
 //! touched by either.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
+
+use rustix::fs::{Mode, OFlags};
 
 use crate::api::Limits;
 use crate::api::access::{Policy, group_id};
@@ -13,6 +16,9 @@ use crate::domain::plan::{ImageAccess, PathError, PathPolicy};
 use crate::host::paths::AllowedPaths;
 use crate::host::sockets::Place;
 use crate::logging::{DaemonLog, LogBounds, LogFiles};
+
+/// The directory of sockets, in the run directory: gateways name such paths in it.
+const SOCKETS: &str = "sockets";
 
 /// The configuration in force, and everything that follows it.
 #[derive(Debug)]
@@ -40,6 +46,7 @@ impl Configured {
             limits: Arc::new(RwLock::new(limits(&config))),
             paths: Arc::new(ConfiguredPaths {
                 allowed: RwLock::new(allowed(&config, &path)),
+                sockets: OnceLock::new(),
             }),
             config: RwLock::new(config),
             path,
@@ -102,9 +109,41 @@ fn set<T>(lock: &RwLock<T>, value: T) {
 #[derive(Debug)]
 pub(super) struct ConfiguredPaths {
     allowed: RwLock<AllowedPaths>,
+    /// Where the sockets of devices are whose path nobody said: a directory of the supervisor's own.
+    sockets: OnceLock<PathBuf>,
 }
 
 impl ConfiguredPaths {
+    /// Makes the directory of sockets whose path nobody says, in the run directory, for the supervisor alone; from
+    /// then on they may be there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn keep_sockets(&self, run_directory: &Path) -> std::io::Result<()> {
+        let directory = run_directory.join(SOCKETS);
+        match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // It is said once, where the instance starts.
+        let _ = self.sockets.set(directory);
+        Ok(())
+    }
+
+    /// The place of a socket in that directory, if it is to be there.
+    fn own_place(&self, path: &Path) -> Option<Result<Place, PathError>> {
+        let directory = self.sockets.get()?;
+        let name = path.file_name()?.to_owned();
+        // As it is written: no link and no other name leads there.
+        if *path != directory.join(&name) {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(directory, flags, Mode::empty());
+        let place = opened.map(|directory| Place { directory, name });
+        Some(place.map_err(PathError::Os))
+    }
+
     /// A copy: a file system that does not answer must not hold up a reload.
     fn allowed(&self) -> AllowedPaths {
         let allowed = self.allowed.read();
@@ -131,6 +170,9 @@ impl PathPolicy for ConfiguredPaths {
     }
 
     fn place(&self, what: &str, path: &Path) -> Result<Place, PathError> {
+        if let Some(place) = self.own_place(path) {
+            return place;
+        }
         PathPolicy::place(&self.allowed(), what, path)
     }
 }

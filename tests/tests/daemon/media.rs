@@ -13,7 +13,7 @@ use anyhow::{Context as _, Result, ensure};
 use reeve_ipc::api::blocking::{CallError, Connection};
 use reeve_ipc::api::call::{
     DomainConsole, DomainDefinitionGet, DomainDestroy, DomainDeviceUpdate, DomainDiskSizeGet,
-    DomainMediumChange, DomainPeek, DomainStart, PeekAt, DomainUpgrade, StartOptions,
+    DomainMediumChange, DomainPeek, DomainStart, DomainUpgrade, PeekAt, StartOptions,
 };
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::device::DeviceChange;
