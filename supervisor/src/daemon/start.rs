@@ -113,6 +113,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
             host.sweep();
             let host = Arc::new(host.with_cgroups(settings.cgroups.clone()));
             let paths = Arc::clone(&settings.configured.paths);
+            if let Err(error) = paths.keep_sockets(&settings.run_directory) {
+                tracing::error!(%error, "channels without a path of their own cannot be had");
+            }
             Arc::new(KvmDriver::new(host, paths))
         }
     };

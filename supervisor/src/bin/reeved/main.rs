@@ -64,7 +64,7 @@ fn serve(arguments: Arguments) -> anyhow::Result<()> {
     let filter = std::env::var("REEVE_LOG").unwrap_or_else(|_| config.log_level.clone());
     let log = logging::install(&filter, files.clone())?;
     let run_directory = absolute(&arguments.run_dir)?;
-    let configured = Configured::new(arguments.config, &run_directory, config, log, files);
+    let configured = Configured::new(arguments.config, config, log, files);
     let configured = Arc::new(configured);
     let settings = Settings {
         state_directory: absolute(&arguments.state_dir)?,
