@@ -113,9 +113,12 @@ impl Daemon {
             C::DomainPeek(peek) => self.peek(peek),
             C::DomainDiskSizeGet(get) => self.disk_size(get),
             C::DomainChannel(call) => self.channel(call),
-            call => match self.of_host(call).or_else(|call| self.of_storage(call)) {
+            call => match self.of_host(call) {
                 Ok(answer) => answer,
-                Err(change) => self.change(session, change),
+                Err(call) => match self.of_storage(call) {
+                    Ok(answer) => answer,
+                    Err(change) => self.change(session, change),
+                },
             },
         }
     }
