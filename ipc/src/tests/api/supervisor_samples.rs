@@ -524,6 +524,8 @@ pub(super) fn to_client() -> Vec<(&'static str, ToClient)> {
         let id = CallId(7);
         (describe(code), ToClient::Reply { id, result })
     }));
+    samples.extend(super::storage_samples::answers());
+    samples.extend(super::storage_samples::events());
     samples
 }
 
