@@ -56,8 +56,7 @@ pub enum RemoteCommand {
     Reboot(ManyArgs),
     /// Reset machines, as their reset button does.
     Reset(ManyArgs),
-    /// Send every vCPU an interrupt that a guest cannot mask (NMI): Linux then does what it was told to, as to
-    /// panic and leave a dump.
+    /// Send every vCPU an interrupt that guests cannot mask (NMI).
     Nmi(ManyArgs),
     /// Stop the vCPUs of domains.
     Pause(ManyArgs),
