@@ -12,7 +12,7 @@ mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::api::blocking::{CallError, Connection};
@@ -329,7 +329,10 @@ fn a_pool_that_starts_with_the_host_does_so_once_a_boot() -> Result<()> {
     std::fs::remove_dir_all(stage.daemon.run())?;
     stage.daemon.spawn()?;
     let mut connection = stage.daemon.connect()?;
-    let started = reeve_tests::soon(|| Ok(state(&mut connection)? == PoolState::Running))?;
-    ensure!(started, "it is started");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while state(&mut connection)? != PoolState::Running {
+        ensure!(Instant::now() < deadline, "it is not started");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     Ok(())
 }
