@@ -1,6 +1,8 @@
 //! Storage pools and volumes as their clients see them: a real `reeved`, its command line and native clients, and
 //! qemu-img as the judge of what it writes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "storage/crash.rs"]
 mod crash;
 #[path = "storage/hostile.rs"]
