@@ -11,7 +11,7 @@ use reeve_ipc::api::call::{
     DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet,
     EventsSubscribe, EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostFreePagesGet,
     HostInfoGet, HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, Operation, StartOptions,
-    SupervisorInfoGet, TuningChange,
+    SupervisorInfoGet, TestHypervisorUse, TuningChange,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 
@@ -38,7 +38,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::HostCpuStatsGet
         | O::HostMemoryStatsGet
         | O::HostFreePagesGet
-        | O::DomainFiguresList => Access::ReadOnly,
+        | O::DomainFiguresList
+        | O::TestHypervisorUse => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
         | O::DomainLog
@@ -216,5 +217,6 @@ pub fn sample(operation: Operation) -> CallBody {
             groups: FigureGroups::default(),
         }
         .into_body(),
+        O::TestHypervisorUse => TestHypervisorUse {}.into_body(),
     }
 }

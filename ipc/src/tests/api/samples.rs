@@ -15,7 +15,8 @@ use crate::api::call::{
 };
 use crate::api::call::{
     DomainCurrentMemorySet, DomainFiguresList, DomainMaxMemorySet, DomainTune, HostCpuList,
-    HostCpuStatsGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, TuningChange,
+    HostCpuStatsGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, TestHypervisorUse,
+    TuningChange,
 };
 use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
@@ -294,6 +295,7 @@ fn host_calls() -> Vec<(&'static str, FromClient)> {
                 persistent: true,
             })
         }),
+        ("test hypervisor", call(TestHypervisorUse {})),
     ]
 }
 

@@ -317,6 +317,7 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         }),
         ("most memory set", reply(Answer::DomainMaxMemorySet(()))),
         ("tuned", reply(Answer::DomainTune(()))),
+        ("test hypervisor used", reply(Answer::TestHypervisorUse(()))),
     ]
 }
 
