@@ -36,7 +36,7 @@ use uuid::Uuid;
 use self::host::TestHost;
 use self::storage::InMemory;
 use super::start::{Signals, draw_epoch, front_door};
-use super::{Daemon, Recovery, Settings, StartError, descriptors};
+use super::{Daemon, Driven, Recovery, Settings, StartError, descriptors};
 use crate::api::events::EventLog;
 use crate::api::listener::Listener;
 use crate::domain::actor::SessionId;
@@ -86,7 +86,10 @@ async fn make(settings: Settings, clients: Arc<AtomicU32>) -> Arc<Daemon> {
     Arc::new(Daemon {
         registry,
         events,
-        settings,
+        settings: Settings {
+            driven: Driven::TestHypervisor,
+            ..settings
+        },
         started_ms: now_ms(),
         recovery: Mutex::new(Recovery::default()),
         clients,
