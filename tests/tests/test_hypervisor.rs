@@ -634,6 +634,10 @@ struct Alone {
     child: Child,
 }
 
+/// Runs a command as the user of that uid, where there is no KVM.
+const AS_USER: &str = "if [ -e /dev/kvm ]; then mount --bind /dev/null /dev/kvm; fi; uid=$1; shift; \
+                       exec setpriv --reuid $uid --regid $uid --clear-groups --inh-caps=-all \"$@\"";
+
 impl Alone {
     fn start() -> Result<Self> {
         let directory = tempfile::tempdir()?;
@@ -645,13 +649,11 @@ impl Alone {
             fs::copy(product(name)?, at("bin").join(name))?;
         }
         let log = fs::File::create(at("log"))?;
-        let script = "if [ -e /dev/kvm ]; then mount --bind /dev/null /dev/kvm; fi; \
-                      exec setpriv --reuid \"$1\" --regid \"$1\" --clear-groups --inh-caps=-all \
-                      \"$2\" --test --run-dir \"$3\"";
         let child = Command::new("unshare")
-            .args(["--mount", "sh", "-c", script, "sh"])
+            .args(["--mount", "sh", "-c", AS_USER, "sh"])
             .arg(NOBODY.to_string())
             .arg(at("bin").join("reeved"))
+            .args(["--test", "--run-dir"])
             .arg(at("run"))
             .stdin(Stdio::null())
             .stdout(Stdio::null())
