@@ -30,7 +30,8 @@ pub struct Configured {
     /// Which files definitions may name.
     pub(super) paths: Arc<ConfiguredPaths>,
     pub(super) log: DaemonLog,
-    pub(super) files: LogFiles,
+    /// Where the domains' logs are written, where any are.
+    pub(super) files: Option<LogFiles>,
     /// One reload at a time, since each may wait for a file system.
     reloading: Mutex<()>,
 }
@@ -38,7 +39,7 @@ pub struct Configured {
 impl Configured {
     /// With `config`, which was read from `path`.
     #[must_use]
-    pub fn new(path: PathBuf, config: Config, log: DaemonLog, files: LogFiles) -> Self {
+    pub fn new(path: PathBuf, config: Config, log: DaemonLog, files: Option<LogFiles>) -> Self {
         Self {
             policy: Arc::new(RwLock::new(policy(&config))),
             limits: Arc::new(RwLock::new(limits(&config))),
@@ -83,7 +84,9 @@ impl Configured {
         set(&self.policy, policy(&config));
         set(&self.limits, limits(&config));
         set(&self.paths.allowed, allowed(&config, &self.path));
-        self.files.set_bounds(bounds(&config));
+        if let Some(files) = &self.files {
+            files.set_bounds(bounds(&config));
+        }
         if config.log_level != before.log_level {
             // It was checked when it was read.
             if let Err(error) = self.log.set_filter(&config.log_level) {

@@ -333,6 +333,7 @@ fn answers() -> Vec<(&'static str, ToClient)> {
             }))
         }),
         ("channel", reply(Answer::DomainChannel(()))),
+        ("test hypervisor used", reply(Answer::TestHypervisorUse(()))),
     ]
 }
 

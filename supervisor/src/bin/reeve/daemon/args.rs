@@ -27,6 +27,10 @@ pub struct Remote {
     )]
     pub socket: PathBuf,
 
+    /// Speak to the daemon's test hypervisor instead: domains that only look like some, in its memory.
+    #[arg(long, global = true, help_heading = "Daemon")]
+    pub test: bool,
+
     /// Print JSON instead of text, errors too; 'reeve --help' has their codes. A console has none.
     #[arg(long, global = true, help_heading = "Daemon")]
     pub json: bool,
