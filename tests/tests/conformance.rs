@@ -1,0 +1,36 @@
+//! Reeve beside libvirtd, command by command of the real client: see `reeve_tests::conformance`.
+
+use std::io::Write as _;
+use std::path::Path;
+
+use anyhow::{Result, ensure};
+use reeve_tests::conformance::{self, List};
+
+#[test]
+fn every_difference_from_libvirtd_is_listed() -> Result<()> {
+    let list = List::read()?;
+    let comparison = conformance::run(&list)?;
+    // For `make conformance`, which shows it.
+    if let Some(path) = std::env::var_os("REEVE_CONFORMANCE_DIFFERENCES") {
+        std::fs::write(path, &comparison.differences)?;
+    }
+    let mut out = std::io::stdout();
+    writeln!(out, "{}", comparison.markdown)?;
+    let problems = &comparison.problems;
+    ensure!(
+        problems.is_empty(),
+        "{} not as listed:\n\n{}",
+        problems.len(),
+        problems.join("\n")
+    );
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/libvirt-conformance.md");
+    if std::env::var_os("REEVE_WRITE_DOCS").is_some() {
+        std::fs::write(&path, &comparison.markdown)?;
+    }
+    ensure!(
+        std::fs::read_to_string(&path).unwrap_or_default() == comparison.markdown,
+        "{} is not what the list says: REEVE_WRITE_DOCS=1 make conformance",
+        path.display()
+    );
+    Ok(())
+}
