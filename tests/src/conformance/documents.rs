@@ -31,7 +31,12 @@ impl Documents {
         let (kind, arch, machine) = match server {
             Server::Reeve => ("kvm", "x86_64", "machine='reeve-1.0'"),
             Server::Test => ("test", "i686", ""),
-            Server::Qemu => ("qemu", "x86_64", "machine='q35'"),
+            Server::Qemu => ("qemu", "x86_64", "machine='pc'"),
+        };
+        // Reeve's medium is on virtio's bus, which QEMU has none on.
+        let (cdrom, cdbus) = match server {
+            Server::Reeve => ("vda", "virtio"),
+            Server::Test | Server::Qemu => ("hda", "ide"),
         };
         let os = format!(
             "<os><type arch='{arch}' {machine}>hvm</type>\
@@ -42,6 +47,8 @@ impl Documents {
                 ("type".to_owned(), kind.to_owned()),
                 ("arch".to_owned(), arch.to_owned()),
                 ("os".to_owned(), os),
+                ("cdrom".to_owned(), cdrom.to_owned()),
+                ("cdbus".to_owned(), cdbus.to_owned()),
                 ("dir".to_owned(), place),
                 ("bridge".to_owned(), bridge.to_owned()),
             ],
