@@ -2,7 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::process::{Command, Stdio};
-use std::sync::mpsc::sync_channel;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
@@ -11,6 +11,9 @@ use crate::process::{Leashed, Session};
 
 /// How long a guest may take to give back what is typed.
 const PATIENCE: Duration = Duration::from_secs(10);
+
+/// How long what was typed is waited for before more is.
+const TURN: Duration = Duration::from_millis(300);
 
 /// What leaves: control and `]`.
 const ESCAPE: &[u8] = b"\x1d";
@@ -41,27 +44,31 @@ pub(super) fn talk(uri: &str, domain: &str, word: &str) -> Result<(i32, String)>
     });
     let mut said = Vec::new();
     let deadline = Instant::now() + PATIENCE;
-    let mut typed = false;
-    let mut left = false;
-    loop {
-        match pieces.recv_timeout(Duration::from_millis(200)) {
+    let mut typed = Instant::now();
+    let code = loop {
+        match pieces.recv_timeout(TURN) {
             Ok(piece) => said.extend(piece),
-            Err(std::sync::mpsc::RecvTimeoutError::Disconnected) => break,
-            Err(std::sync::mpsc::RecvTimeoutError::Timeout) => typed = false,
-        }
-        let text = String::from_utf8_lossy(&said).into_owned();
-        let back = text.contains(word);
-        if !left && (back || Instant::now() > deadline) {
-            left = input.write_all(ESCAPE).is_ok();
-        } else if !left && !typed && text.contains("Escape character") {
-            // A guest that is not there yet loses it.
-            typed = input.write_all(format!("{word}\r").as_bytes()).is_ok();
+            Err(RecvTimeoutError::Disconnected) => {
+                let status = client.child().wait()?;
+                break status.code().unwrap_or(-1);
+            }
+            Err(RecvTimeoutError::Timeout) => {}
         }
         if Instant::now() > deadline + PATIENCE {
-            break;
+            break -1;
         }
-    }
-    let status = client.child().wait()?;
+        if typed.elapsed() < TURN {
+            continue;
+        }
+        // A guest that is not there yet loses what is typed, and the client an escape that does not come alone.
+        let text = String::from_utf8_lossy(&said);
+        if text.contains(word) || Instant::now() > deadline {
+            let _ = input.write_all(ESCAPE);
+        } else if text.contains("Escape character") {
+            let _ = input.write_all(format!("{word}\r").as_bytes());
+        }
+        typed = Instant::now();
+    };
     let text = String::from_utf8_lossy(&said).into_owned();
     let mut lines: Vec<&str> = text
         .lines()
@@ -74,5 +81,5 @@ pub(super) fn talk(uri: &str, domain: &str, word: &str) -> Result<(i32, String)>
     if text.contains(word) {
         lines.push("(given back)");
     }
-    Ok((status.code().unwrap_or(-1), lines.join("\n")))
+    Ok((code, lines.join("\n")))
 }

@@ -188,6 +188,7 @@ impl Host {
         if read_only {
             command.arg("-r");
         }
+        let begun = std::time::Instant::now();
         let output = command
             .args(["-c", &self.uri, line])
             .env("LC_ALL", "C")
@@ -197,6 +198,7 @@ impl Host {
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .output()?;
+        if begun.elapsed().as_secs() > 0 { use std::io::Write as _; let mut f = std::fs::File::options().append(true).create(true).open("/tmp/cftimes")?; writeln!(f, "   {:?} {} {} {:?}", begun.elapsed(), self.server.name(), line, output.status.code())?; }
         let mut text = match output.status.code() {
             Some(0) => String::new(),
             code => format!("exit {}\n", code.unwrap_or(-1)),
@@ -243,6 +245,9 @@ impl Host {
                 self.virsh(&format!("destroy {name}"), false, "true")?;
                 let undefined = self.virsh(&format!("undefine {name}"), false, "true")?;
                 if undefined.starts_with("exit") {
+                    for snapshot in self.names(&format!("snapshot-list {name} --name"))? {
+                        self.virsh(&format!("snapshot-delete {name} {snapshot}"), false, "true")?;
+                    }
                     let all = "--managed-save --snapshots-metadata --checkpoints-metadata";
                     self.virsh(&format!("undefine {name} {all}"), false, "true")?;
                 }
