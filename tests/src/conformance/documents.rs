@@ -22,7 +22,15 @@ impl Documents {
         let place = directory.display().to_string();
         // Other monitors boot it too, by its PVH note.
         fs::write(directory.join("guest.elf"), reeve_guest::IMAGE)?;
-        for image in ["disk.raw", "other.raw", "cd.iso", "cd2.iso"] {
+        for image in [
+            "disk.raw",
+            "other.raw",
+            "third.raw",
+            "fourth.raw",
+            "fifth.raw",
+            "cd.iso",
+            "cd2.iso",
+        ] {
             fs::write(directory.join(image), vec![0; DISK_BYTES])?;
         }
         for pool in ["pool", "pool2"] {

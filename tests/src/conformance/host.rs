@@ -100,6 +100,7 @@ impl Host {
         };
         let uri = format!("{name}?socket={}", socket.display());
         let own = Own {
+            socket: socket.display().to_string(),
             directory: place.display().to_string(),
             bridge,
         };
@@ -198,7 +199,21 @@ impl Host {
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .output()?;
-        if begun.elapsed().as_secs() > 0 { use std::io::Write as _; let mut f = std::fs::File::options().append(true).create(true).open("/tmp/cftimes")?; writeln!(f, "   {:?} {} {} {:?}", begun.elapsed(), self.server.name(), line, output.status.code())?; }
+        if begun.elapsed().as_secs() > 0 {
+            use std::io::Write as _;
+            let mut f = std::fs::File::options()
+                .append(true)
+                .create(true)
+                .open("/tmp/cftimes")?;
+            writeln!(
+                f,
+                "   {:?} {} {} {:?}",
+                begun.elapsed(),
+                self.server.name(),
+                line,
+                output.status.code()
+            )?;
+        }
         let mut text = match output.status.code() {
             Some(0) => String::new(),
             code => format!("exit {}\n", code.unwrap_or(-1)),

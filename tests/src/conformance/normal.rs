@@ -1,6 +1,6 @@
 //! How answers of two servers are made comparable: by these rules, and no others.
 //!
-//! Always: a server's directory is `DIR`, its bridge `BRIDGE`; white space within a line is one blank but where it
+//! Always: a server's directory is `DIR`, its socket `SOCKET`, its bridge `BRIDGE`; white space within a line is one blank but where it
 //! indents an element, and none at its end; lines of dashes are one length; empty lines are gone.
 
 use anyhow::{Context as _, Result};
@@ -19,6 +19,10 @@ pub enum Rule {
     Macs,
     /// `values`: of `name=value`, or of a line `name: value`, the name counts alone.
     Values,
+    /// `cpu-time`: a line `CPU time:` is there only once a domain has used some.
+    CpuTime,
+    /// `drive`: the drive for media is `DRIVE`, which is on another bus for each.
+    Drive,
     /// `sorted`: lines have no order.
     Sorted,
 }
@@ -36,6 +40,8 @@ impl Rule {
             ("uuids", Rule::Uuids),
             ("macs", Rule::Macs),
             ("values", Rule::Values),
+            ("cpu-time", Rule::CpuTime),
+            ("drive", Rule::Drive),
             ("sorted", Rule::Sorted),
         ];
         let found = all.into_iter().find(|(other, _)| *other == name);
@@ -47,6 +53,7 @@ impl Rule {
 /// The words of a server that stand for what each server has.
 #[derive(Debug, Clone)]
 pub struct Own {
+    pub socket: String,
     pub directory: String,
     pub bridge: String,
 }
@@ -55,6 +62,7 @@ pub struct Own {
 #[must_use]
 pub fn normal(text: &str, own: &Own, rules: &[Rule]) -> String {
     let text = text
+        .replace(&own.socket, "SOCKET")
         .replace(&own.directory, "DIR")
         .replace(&own.bridge, "BRIDGE");
     let mut lines: Vec<String> = text
@@ -93,7 +101,9 @@ fn apply(rule: Rule, line: &str) -> String {
         Rule::Uuids => shapes(line, "########-####-####-####-############", "UUID"),
         Rule::Macs => shapes(line, "##:##:##:##:##:##", "MAC"),
         Rule::Values => values(line),
-        Rule::Sorted => line.to_owned(),
+        Rule::CpuTime if line.starts_with("CPU time:") => String::new(),
+        Rule::Drive => line.replace("vda", "DRIVE").replace("hda", "DRIVE"),
+        Rule::CpuTime | Rule::Sorted => line.to_owned(),
     }
 }
 
@@ -110,6 +120,14 @@ fn ids(line: &str) -> String {
             if is_number(id) && line.trim_start().starts_with("<domain ") {
                 return format!("{before} id='ID'{after}");
             }
+        }
+    }
+    if let Some(id) = line
+        .strip_prefix("id=\"")
+        .and_then(|rest| rest.strip_suffix('"'))
+    {
+        if is_number(id) {
+            return "id=\"ID\"".to_owned();
         }
     }
     match line.split_once(' ') {
@@ -180,6 +198,7 @@ mod tests {
 
     fn seen(text: &str, rules: &[Rule]) -> String {
         let own = Own {
+            socket: "/run/s".to_owned(),
             directory: "/tmp/x".to_owned(),
             bridge: "br7".to_owned(),
         };
