@@ -189,7 +189,6 @@ impl Host {
         if read_only {
             command.arg("-r");
         }
-        let begun = std::time::Instant::now();
         let output = command
             .args(["-c", &self.uri, line])
             .env("LC_ALL", "C")
@@ -199,21 +198,6 @@ impl Host {
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .output()?;
-        if begun.elapsed().as_secs() > 0 {
-            use std::io::Write as _;
-            let mut f = std::fs::File::options()
-                .append(true)
-                .create(true)
-                .open("/tmp/cftimes")?;
-            writeln!(
-                f,
-                "   {:?} {} {} {:?}",
-                begun.elapsed(),
-                self.server.name(),
-                line,
-                output.status.code()
-            )?;
-        }
         let mut text = match output.status.code() {
             Some(0) => String::new(),
             code => format!("exit {}\n", code.unwrap_or(-1)),

@@ -116,22 +116,7 @@ fn play(server: Server, sessions: &[Session], part: usize, parts: usize) -> Resu
     let mut host = Host::start(server).with_context(|| server.name())?;
     let mut answers = Vec::new();
     for session in sessions.iter().skip(part).step_by(parts) {
-        let begun = std::time::Instant::now();
         let run = host.play(session);
-        {
-            use std::io::Write as _;
-            let mut f = std::fs::File::options()
-                .append(true)
-                .create(true)
-                .open("/tmp/cftimes")?;
-            writeln!(
-                f,
-                "{:?} {} {}",
-                begun.elapsed(),
-                server.name(),
-                session.title
-            )?;
-        }
         answers.push(run.with_context(|| format!("{}: {}", server.name(), session.title))?);
     }
     Ok(answers)
