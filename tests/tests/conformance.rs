@@ -2,14 +2,36 @@
 
 use std::io::Write as _;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 use reeve_tests::conformance::{self, List};
+use reeve_tests::leftovers::Snapshot;
+
+/// The kernel ends what was in libvirtd's namespace, on its own time.
+const SOON: Duration = Duration::from_secs(10);
+
+/// Neither libvirtd nor a QEMU of its, nor a directory of theirs.
+fn nothing_is_left(before: &Snapshot) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    loop {
+        let mut left = before.new_since();
+        // Other tests' are theirs.
+        left.retain(|thing| thing.contains(conformance::DIRECTORIES));
+        if left.is_empty() {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "left: {left:?}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
 
 #[test]
 fn every_difference_from_libvirtd_is_listed() -> Result<()> {
     let list = List::read()?;
+    let before = Snapshot::take();
     let comparison = conformance::run(&list)?;
+    nothing_is_left(&before)?;
     // For `make conformance`, which shows it.
     if let Some(path) = std::env::var_os("REEVE_CONFORMANCE_DIFFERENCES") {
         std::fs::write(path, &comparison.differences)?;

@@ -11,9 +11,8 @@ use super::documents::Documents;
 use super::events::Listener;
 use super::normal::{Own, normal};
 use super::session::{Session, Step, Verb};
-use super::{Server, console, libvirtd};
+use super::{DIRECTORIES, Server, console, libvirtd};
 use crate::daemon::Daemon;
-use crate::process::Leashed;
 use crate::tool::output;
 
 /// How long a server may take until it serves, and a domain until it is in a state.
@@ -48,7 +47,7 @@ pub struct Host {
 #[expect(dead_code, reason = "they are ended by being dropped")]
 enum Serving {
     Reeve(Box<Daemon>),
-    Libvirtd(Leashed),
+    Libvirtd(libvirtd::Libvirtd),
 }
 
 /// A bridge of this machine, which goes when this is dropped.
@@ -67,7 +66,7 @@ impl Host {
     /// # Errors
     /// It does not serve; its log is in the error.
     pub fn start(server: Server) -> Result<Host> {
-        let directory = tempfile::Builder::new().prefix("reeve-conf-").tempdir()?;
+        let directory = tempfile::Builder::new().prefix(DIRECTORIES).tempdir()?;
         let place = directory.path();
         let bridge = format!("rtc{}", std::process::id());
         let documents = Documents::lay_out(server, place, &bridge)?;

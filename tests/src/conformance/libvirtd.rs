@@ -4,8 +4,9 @@
 //! namespace reaps, as on a machine, and when that is killed the kernel kills all that libvirtd started.
 
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result};
 
@@ -35,8 +36,38 @@ wait
 /// Where its socket is, in its directory.
 pub(super) const SOCKET: &str = "sockets/libvirt-sock";
 
-/// Starts one in `directory`, which must be empty; it dies with the thread that calls, and on drop.
-pub(super) fn start(directory: &Path, bridge: &str) -> Result<Leashed> {
+/// How long the kernel may take to end a namespace.
+const SOON: Duration = Duration::from_secs(10);
+
+/// One that runs; it dies with the thread that started it, and on drop, and its QEMUs with it.
+#[derive(Debug)]
+pub(super) struct Libvirtd {
+    process: Option<Leashed>,
+    directory: PathBuf,
+}
+
+impl Drop for Libvirtd {
+    /// Its directory can be removed then.
+    fn drop(&mut self) {
+        self.process = None;
+        let deadline = Instant::now() + SOON;
+        while is_named_by_a_process(&self.directory) && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+}
+
+fn is_named_by_a_process(directory: &Path) -> bool {
+    let place = directory.display().to_string();
+    let mut processes = fs::read_dir("/proc").into_iter().flatten().flatten();
+    processes.any(|process| {
+        let line = fs::read(process.path().join("cmdline")).unwrap_or_default();
+        String::from_utf8_lossy(&line).contains(&place)
+    })
+}
+
+/// Starts one in `directory`, which must be empty.
+pub(super) fn start(directory: &Path, bridge: &str) -> Result<Libvirtd> {
     for name in ["etc", "run", "lib", "cache", "log", "sockets"] {
         fs::create_dir(directory.join(name))?;
     }
@@ -63,7 +94,10 @@ pub(super) fn start(directory: &Path, bridge: &str) -> Result<Leashed> {
         .stdout(log.try_clone()?)
         .stderr(log);
     let started = Leashed::spawn(&mut command, Session::Group, &[]);
-    started.context("unshare is not there: install util-linux")
+    Ok(Libvirtd {
+        process: Some(started.context("unshare is not there: install util-linux")?),
+        directory: directory.to_owned(),
+    })
 }
 
 /// What it has said.

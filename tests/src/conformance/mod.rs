@@ -63,6 +63,9 @@ impl Server {
     }
 }
 
+/// How the name of a server's directory begins, which everything that it starts has on its command line.
+pub const DIRECTORIES: &str = "reeve-conf-";
+
 /// The directory of the list.
 #[must_use]
 pub fn data() -> PathBuf {

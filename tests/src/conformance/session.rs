@@ -182,3 +182,48 @@ fn peers(names: &str) -> Result<Vec<Server>> {
     });
     each.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::{Verb, parse};
+    use crate::conformance::Server;
+
+    #[test]
+    fn a_session_is_read_with_what_is_known_of_it() {
+        let text = "# A comment.\n[first]\nrules: ids\nnot test: why\ndefine {web}\n  ~ qemu a-name\n\
+                    [second]\n%ro start web\n  not qemu: there is none\n  ~ test bug: x, y\n\
+                    %edit s/a b/c/ | edit web\n%events\n";
+        let sessions = parse("life", text).unwrap();
+        let [first, second] = &sessions[..] else {
+            panic!("{sessions:?}");
+        };
+        let step = &first.steps[0];
+        assert_eq!((first.rules.len(), step.line), (1, 5));
+        assert_eq!(step.command(), Some("define"));
+        assert_eq!(step.why_not(Server::Test), Some("why"));
+        assert_eq!(step.marks, [(Server::Qemu, "a-name".to_owned())]);
+        let step = &second.steps[0];
+        assert_eq!(step.verb, Verb::ReadOnly);
+        assert_eq!(step.why_not(Server::Test), None);
+        assert_eq!(step.why_not(Server::Qemu), Some("there is none"));
+        assert_eq!(step.marks, [(Server::Test, "bug: x, y".to_owned())]);
+        assert_eq!(second.steps[1].verb, Verb::Edit("s/a b/c/".to_owned()));
+        assert_eq!(second.steps[2].command(), Some("event"));
+    }
+
+    #[test]
+    fn what_is_no_session_is_refused() {
+        for text in [
+            "define {web}",
+            "[a]\n~ qemu x",
+            "[a]\nlist\n~ nobody x",
+            "[a]\nlist\n~ qemu",
+            "[a]\n%nothing",
+            "[a]\nlist\n~ qemu a\n~ test, qemu b",
+            "[a]\nlist\nrules: ids",
+            "[a]\nrules: nothing",
+        ] {
+            assert!(parse("x", text).is_err(), "{text}");
+        }
+    }
+}
