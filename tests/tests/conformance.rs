@@ -45,6 +45,10 @@ fn every_difference_from_libvirtd_is_listed() -> Result<()> {
         problems.len(),
         problems.join("\n")
     );
+    // The table of some files is not the document.
+    if std::env::var_os("REEVE_CONFORMANCE_ONLY").is_some() {
+        return Ok(());
+    }
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../docs/libvirt-conformance.md");
     if std::env::var_os("REEVE_WRITE_DOCS").is_some() {
         std::fs::write(&path, &comparison.markdown)?;

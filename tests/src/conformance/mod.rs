@@ -13,6 +13,9 @@
 //!            ──► docs/libvirt-conformance.md                                                 table.rs
 //! ```
 //!
+//! `REEVE_CONFORMANCE_ONLY=life,tune` runs the sessions of those files alone, and
+//! `REEVE_CONFORMANCE_DIFFERENCES=PATH` writes every difference there, listed or not, with both answers.
+//!
 //! Nothing here knows what a right answer is: the peers do, and the list says where Reeve differs.
 
 mod compare;
