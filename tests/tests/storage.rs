@@ -1,6 +1,8 @@
 //! Storage pools and volumes as their clients see them: a real `reeved`, its command line and native clients, and
 //! qemu-img as the judge of what it writes.
 
+#![expect(clippy::unwrap_used, reason = "helpers of tests")]
+
 #[path = "storage/crash.rs"]
 mod crash;
 #[path = "storage/hostile.rs"]
@@ -12,7 +14,7 @@ mod volumes;
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::api::blocking::{CallError, Connection};
@@ -329,7 +331,10 @@ fn a_pool_that_starts_with_the_host_does_so_once_a_boot() -> Result<()> {
     std::fs::remove_dir_all(stage.daemon.run())?;
     stage.daemon.spawn()?;
     let mut connection = stage.daemon.connect()?;
-    let started = reeve_tests::soon(|| Ok(state(&mut connection)? == PoolState::Running))?;
-    ensure!(started, "it is started");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while state(&mut connection)? != PoolState::Running {
+        ensure!(Instant::now() < deadline, "it is not started");
+        std::thread::sleep(Duration::from_millis(10));
+    }
     Ok(())
 }

@@ -106,9 +106,12 @@ impl Daemon {
                 "this connection carries no events",
             ))),
             C::DomainFiguresList(list) => self.figures(list),
-            call => match self.of_host(call).or_else(|call| self.of_storage(call)) {
+            call => match self.of_host(call) {
                 Ok(answer) => answer,
-                Err(change) => self.change(session, change),
+                Err(call) => match self.of_storage(call) {
+                    Ok(answer) => answer,
+                    Err(change) => self.change(session, change),
+                },
             },
         }
     }
