@@ -12,11 +12,11 @@ use reeve_ipc::api::storage::{Volume, VolumeKind};
 use reeve_ipc::model::{NewVolume, VolumeName};
 
 use super::super::Context;
-use super::super::failure::{Code, Failure, Origin, check_flags};
+use super::super::failure::{Code, Failure, Origin};
 use super::super::list::{count, most};
 use super::{
-    absent_volume, as_storage, call, invalid, no_volume_of_name, of_pool, of_volume, plain,
-    pool_reference, volume_handle, volume_reference,
+    absent_volume, as_storage, call, check_flags, invalid, no_volume_of_name, of_pool, of_volume,
+    plain, pool_reference, volume_handle, volume_reference,
 };
 use crate::wire::types::OBJECTS_MAX;
 use crate::wire::types::handles;
