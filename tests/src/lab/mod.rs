@@ -45,6 +45,7 @@
 
 pub mod assets;
 pub mod cache;
+pub mod clients;
 pub mod cpio;
 pub mod debian;
 mod direct;

@@ -1,0 +1,154 @@
+//! A daemon that serves libvirt's clients, a network, and the clients.
+
+use std::fs;
+use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reeve_tests::clients::Clients;
+use reeve_tests::daemon::Daemon;
+use reeve_tests::lab::assets;
+use reeve_tests::lab::assets::{PROMPT, UP_MARKER};
+use reeve_tests::network::Network;
+use reeve_tests::reeve::{Builder, Reeve};
+
+/// What takes seconds on an idle machine; the rest is for one under heavy load.
+pub const BOOT: Duration = Duration::from_secs(150);
+pub const SHELL: Duration = Duration::from_secs(60);
+
+/// All of it.
+pub struct Host {
+    pub daemon: Daemon,
+    pub network: Network,
+    clients: Clients,
+    files: PathBuf,
+}
+
+impl Host {
+    pub fn start() -> Result<Host> {
+        let network = Network::new()?;
+        let mut daemon = Daemon::prepare()?;
+        let files = daemon.state().with_file_name("files");
+        fs::create_dir(&files)?;
+        let lab = assets().vmlinux.parent().context("a directory")?;
+        let config = files.join("reeve.toml");
+        let text = format!("libvirt = true\nallowed_directories = [{lab:?}, {files:?}]\n");
+        fs::write(&config, text)?;
+        daemon.argument(&format!("--config={}", config.display()));
+        daemon.spawn()?;
+        Ok(Host {
+            daemon,
+            network,
+            clients: Clients::new()?,
+            files,
+        })
+    }
+
+    /// A path that the daemon allows.
+    pub fn path(&self, name: &str) -> String {
+        self.files.join(name).display().to_string()
+    }
+
+    /// A file there.
+    pub fn file(&self, name: &str, text: &str) -> Result<String> {
+        let path = self.path(name);
+        fs::write(&path, text)?;
+        Ok(path)
+    }
+
+    /// A client, which finds the daemon as it would where libvirt's socket is the daemon's.
+    pub fn client(&self, program: &str) -> Command {
+        let socket = self.daemon.run().join("libvirt-sock");
+        let uri = format!("qemu+unix:///system?socket={}", socket.display());
+        let mut command = self.clients.command(program);
+        command.env("LIBVIRT_DEFAULT_URI", uri).stdin(Stdio::null());
+        command
+    }
+
+    /// What virsh prints, given what is typed behind its name: words without quotes. Without the white space
+    /// around it.
+    pub fn virsh(&self, line: &str) -> Result<String> {
+        self.output(self.client("virsh").arg("-q").args(line.split_whitespace()))
+            .with_context(|| format!("virsh {line}"))
+    }
+
+    /// What a client prints, without the white space around it; an error if it fails or complains.
+    pub fn output(&self, command: &mut Command) -> Result<String> {
+        let output = command.output()?;
+        let complaint = String::from_utf8_lossy(&output.stderr);
+        let printed = String::from_utf8_lossy(&output.stdout);
+        ensure!(
+            output.status.success() && complaint.is_empty(),
+            "{}: {complaint}{printed}; the daemon said:\n{}",
+            output.status,
+            self.daemon.log()
+        );
+        Ok(printed.trim().to_owned())
+    }
+
+    /// Waits until virsh prints something that is as wanted.
+    pub fn virsh_until(&self, line: &str, wanted: impl Fn(&str) -> bool) -> Result<String> {
+        let deadline = Instant::now() + SHELL;
+        loop {
+            let printed = self.virsh(line)?;
+            if wanted(&printed) {
+                return Ok(printed);
+            }
+            ensure!(Instant::now() < deadline, "virsh {line}: {printed}");
+            std::thread::sleep(Duration::from_millis(200));
+        }
+    }
+
+    pub fn wait_for_state(&self, domain: &str, wanted: &str) -> Result<()> {
+        self.virsh_until(&format!("domstate --reason {domain}"), |state| {
+            state == wanted
+        })?;
+        Ok(())
+    }
+
+    /// virsh on a terminal.
+    pub fn virsh_on_terminal(&self, line: &str) -> Result<Reeve> {
+        let mut command = self.client("virsh");
+        command.args(line.split_whitespace());
+        Builder::new(command).on_terminal().spawn()
+    }
+
+    /// virsh on pipes, which goes on.
+    pub fn virsh_listening(&self, line: &str) -> Result<Reeve> {
+        let mut command = self.client("virsh");
+        command.args(line.split_whitespace());
+        Builder::new(command).spawn()
+    }
+}
+
+/// Waits for a guest's shell; what it says of itself as it comes up: its vCPUs, its memory in KiB.
+pub fn expect_up(console: &mut Reeve) -> Result<(u32, u64)> {
+    console.expect(UP_MARKER, BOOT)?;
+    let facts = console.line(SHELL)?;
+    console.expect(PROMPT, SHELL)?;
+    let mut words = facts.split_whitespace();
+    let mut word = || words.next().context("two numbers");
+    Ok((word()?.parse()?, word()?.parse()?))
+}
+
+/// What a command prints in the guest on whose console it is; an error if it fails.
+pub fn guest(console: &mut Reeve, line: &str) -> Result<String> {
+    let printed = console.shell(&format!("{line}; echo \"status $?\""), SHELL)?;
+    let (printed, status) = printed
+        .trim_end()
+        .rsplit_once("status ")
+        .with_context(|| format!("{line}: {printed}"))?;
+    ensure!(status == "0", "{line}: status {status}: {printed}");
+    Ok(printed.trim().to_owned())
+}
+
+/// Waits until a command succeeds in the guest.
+pub fn guest_until(console: &mut Reeve, line: &str) -> Result<()> {
+    let next = "n=$((n+1)); [ $n -lt 300 ] || break; usleep 100000";
+    guest(
+        console,
+        &format!("n=0; until {line} 2>/dev/null; do {next}; done; {line}"),
+    )?;
+    Ok(())
+}
