@@ -1,5 +1,6 @@
 //! A daemon that serves libvirt's clients, a network, and the clients.
 
+use std::cell::RefCell;
 use std::fs;
 use std::path::PathBuf;
 use std::process::{Command, Stdio};
@@ -17,12 +18,18 @@ use reeve_tests::reeve::{Builder, Reeve};
 pub const BOOT: Duration = Duration::from_secs(150);
 pub const SHELL: Duration = Duration::from_secs(60);
 
+const VIRSH_PROMPT: &str = "virsh # ";
+/// What `virsh edit` runs for its user.
+const EDITOR: &str = "sed -i 's|<title>Plain</title>|<title>Edited</title>|'";
+
 /// All of it.
 pub struct Host {
     pub daemon: Daemon,
     pub network: Network,
     clients: Clients,
     files: PathBuf,
+    /// Where commands are typed: a program of its own for each would take most of a test.
+    virsh: RefCell<Reeve>,
 }
 
 impl Host {
@@ -33,15 +40,25 @@ impl Host {
         fs::create_dir(&files)?;
         let lab = assets().vmlinux.parent().context("a directory")?;
         let config = files.join("reeve.toml");
-        let text = format!("libvirt = true\nallowed_directories = [{lab:?}, {files:?}]\n");
+        let text = format!(
+            "libvirt = true\nallowed_directories = [{lab:?}, {files:?}, {:?}]\n",
+            daemon.run().join("sockets")
+        );
         fs::write(&config, text)?;
         daemon.argument(&format!("--config={}", config.display()));
         daemon.spawn()?;
+        let clients = Clients::new()?;
+        let mut virsh = client(&clients, &daemon, "virsh");
+        // Its editor changes a title, once.
+        virsh.env("TERM", "dumb").env("EDITOR", EDITOR);
+        let mut virsh = Builder::new(virsh).on_terminal().spawn()?;
+        virsh.expect(VIRSH_PROMPT, SHELL)?;
         Ok(Host {
             daemon,
             network,
-            clients: Clients::new()?,
+            clients,
             files,
+            virsh: RefCell::new(virsh),
         })
     }
 
@@ -57,20 +74,24 @@ impl Host {
         Ok(path)
     }
 
-    /// A client, which finds the daemon as it would where libvirt's socket is the daemon's.
+    /// A client.
     pub fn client(&self, program: &str) -> Command {
-        let socket = self.daemon.run().join("libvirt-sock");
-        let uri = format!("qemu+unix:///system?socket={}", socket.display());
-        let mut command = self.clients.command(program);
-        command.env("LIBVIRT_DEFAULT_URI", uri).stdin(Stdio::null());
-        command
+        client(&self.clients, &self.daemon, program)
     }
 
-    /// What virsh prints, given what is typed behind its name: words without quotes. Without the white space
-    /// around it.
+    /// What virsh prints when this is typed at its prompt, without the white space around it; an error if it
+    /// complains.
     pub fn virsh(&self, line: &str) -> Result<String> {
-        self.output(self.client("virsh").arg("-q").args(line.split_whitespace()))
-            .with_context(|| format!("virsh {line}"))
+        let mut virsh = self.virsh.borrow_mut();
+        virsh.send(format!("{line}\n").as_bytes())?;
+        virsh.expect("\n", SHELL)?;
+        let printed = virsh.expect(VIRSH_PROMPT, SHELL)?.replace('\r', "");
+        ensure!(
+            !printed.contains("error:"),
+            "{line}: {printed}; the daemon said:\n{}",
+            self.daemon.log()
+        );
+        Ok(printed.trim().to_owned())
     }
 
     /// What a client prints, without the white space around it; an error if it fails or complains.
@@ -120,6 +141,15 @@ impl Host {
         command.args(line.split_whitespace());
         Builder::new(command).spawn()
     }
+}
+
+/// A client, which finds the daemon as it would where libvirt's socket is the daemon's.
+fn client(clients: &Clients, daemon: &Daemon, program: &str) -> Command {
+    let socket = daemon.run().join("libvirt-sock");
+    let uri = format!("qemu+unix:///system?socket={}", socket.display());
+    let mut command = clients.command(program);
+    command.env("LIBVIRT_DEFAULT_URI", uri).stdin(Stdio::null());
+    command
 }
 
 /// Waits for a guest's shell; what it says of itself as it comes up: its vCPUs, its memory in KiB.
