@@ -15,6 +15,8 @@ mod compile;
 mod control;
 #[path = "src/seccomp/gateway.rs"]
 mod gateway;
+#[path = "src/seccomp/images.rs"]
+mod images;
 #[path = "src/seccomp/io.rs"]
 mod io;
 #[path = "src/seccomp/ioctl.rs"]
@@ -54,6 +56,7 @@ fn main() {
         ("VHOST", compile(vhost::RULES, Unlisted::Trap)),
         ("MEMORY", compile(memory::RULES, Unlisted::Trap)),
         ("GATEWAY", compile(gateway::RULES, Unlisted::Trap)),
+        ("IMAGES", compile(images::RULES, Unlisted::Trap)),
     ] {
         writeln!(text, "static {name}: [Instruction; {}] = [", program.len())
             .expect("writing to a string");

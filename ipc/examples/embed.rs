@@ -77,6 +77,9 @@ async fn main() -> Result<(), Box<dyn Error>> {
     'alive: loop {
         while let Some((cursor, event)) = events.recv().await {
             seen = cursor;
+            let Some(event) = event.of_domain() else {
+                continue;
+            };
             if event.uuid == uuid {
                 eprintln!("embed: event {}: {:?}", cursor.number, event.kind);
                 if matches!(event.kind, EventKind::State(DomainState::ShutOff(_))) {

@@ -331,6 +331,42 @@ requests! {
     } -> (),
     call acceptor_set, idempotent false,
     phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// Sends every vCPU that is there an interrupt that its guest cannot mask (SDM vol. 3, 12.11).
+    NmiInject {} -> (),
+    call nmi_inject, idempotent false, phases [Phase::Running | Phase::Paused];
+
+    /// Bytes of the guest's memory, or of a disk between two of its requests. All of them, or an error.
+    Peek {
+        /// Where.
+        at: PeekPlace,
+        /// The first byte.
+        offset: u64,
+        /// How many, 1 to [`MAX_PEEK_BYTES`].
+        length: u32,
+    } -> Vec<u8>,
+    call peek, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+
+    /// How large a disk is for its guest, in bytes; 0 without a medium.
+    DiskQuery {
+        /// Which.
+        slot: PciSlot,
+    } -> u64,
+    call disk_query, idempotent true,
+    phases [Phase::Running | Phase::Paused | Phase::Off | Phase::Crashed];
+}
+
+/// The most bytes of one [`Peek`].
+pub const MAX_PEEK_BYTES: u32 = 32 << 10;
+
+/// Where a [`Peek`] looks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeekPlace {
+    /// In the guest's memory, at a physical address.
+    Memory,
+    /// On the disk in that slot, as its guest sees it.
+    Disk(PciSlot),
 }
 
 /// A machine goes on in another worker.

@@ -7,6 +7,7 @@
 //! ```text
 //! <own cgroup>/             the supervisor moves itself out when controllers must be enabled here,
 //!   supervisor/             because a cgroup holds either processes or controlled children
+//!   gateways-<pid>/         one of the supervisor's own, for all that serve clients of libvirt's protocol
 //!   domains/<name>/         one per domain; spawn() clones straight into it
 //!     vcpus/                threaded: the vCPU threads, where they have a limit of their own
 //! ```
@@ -107,6 +108,22 @@ impl Limits {
     }
 }
 
+/// How much of something a domain uses.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Use {
+    /// So much.
+    pub used: u64,
+    /// What it is limited to, if it is.
+    pub limit: Option<u64>,
+}
+
+impl Use {
+    /// Whether that is too much for a new limit, which is lower than the one there is.
+    pub fn exceeds(&self, limit: u64) -> bool {
+        self.limit.is_none_or(|before| limit < before) && self.used > limit
+    }
+}
+
 /// Why a domain gets no cgroup.
 #[derive(Debug, thiserror::Error)]
 pub enum CgroupError {
@@ -198,10 +215,7 @@ impl Hierarchy {
     /// [`CgroupError::Name`]; [`CgroupError::MissingControllers`] names what the limits need and
     /// the host lacks.
     pub fn place(&self, name: &str, limits: &Limits) -> Result<PathBuf, CgroupError> {
-        let odd = |c: char| c == '/' || c == '\0' || c == '\n';
-        if name.is_empty() || name.starts_with('.') || name.contains(odd) {
-            return Err(CgroupError::Name(name.to_owned()));
-        }
+        let name = one_component(name)?;
         let needed = limits.controllers();
         if !needed.is_empty() {
             self.have(&needed)?;
@@ -251,6 +265,21 @@ impl Hierarchy {
         }
     }
 
+    /// Makes a cgroup of this name beside those of the domains, for processes of the supervisor's own, or takes
+    /// the one that is there, and sets its limits. The supervisor is not moved for it.
+    ///
+    /// # Errors
+    ///
+    /// As for [`Self::create`]; `EBUSY` where processes are in the way.
+    pub fn create_beside(&self, name: &str, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
+        let path = self.own.join(one_component(name)?);
+        let needed = limits.controllers();
+        self.have(&needed)?;
+        write(&self.own.join("cgroup.subtree_control"), &enabling(&needed))?;
+        make_dir(&path)?;
+        DomainCgroup::set_up(path, limits)
+    }
+
     /// The place in which the domain's cgroup at `path` was made.
     pub fn above(path: &Path) -> Option<Self> {
         let own = path.parent()?.parent()?;
@@ -273,6 +302,36 @@ impl Hierarchy {
         write(&domains.join("cgroup.subtree_control"), &enabling(&needed))
     }
 
+    /// Has the memory of the domains counted that are made from now on, where that can be had: a limit that one is
+    /// given while it runs is one of all that it has then. The kernel does not count afterwards. To make a cgroup and
+    /// remove it takes 1.0 ms with this controller and 0.3 to 0.6 ms without, in an emulated guest with one processor.
+    fn count_memory(&self) -> Result<(), CgroupError> {
+        let memory = &["memory"];
+        self.have(memory)?;
+        for directory in [self.own.clone(), self.own.join(DOMAINS)] {
+            let control = directory.join("cgroup.subtree_control");
+            if !read(&control)?
+                .split_whitespace()
+                .any(|name| name == memory[0])
+            {
+                write(&control, &enabling(memory))?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether the controllers that these limits need can be had here.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::MissingControllers`], [`CgroupError::Io`].
+    pub fn provides(&self, limits: &Limits) -> Result<(), CgroupError> {
+        match limits.controllers().as_slice() {
+            [] => Ok(()),
+            needed => self.have(needed),
+        }
+    }
+
     /// Whether controllers can be had here.
     fn have(&self, needed: &[&str]) -> Result<(), CgroupError> {
         let present = self.controllers()?;
@@ -293,6 +352,8 @@ impl Hierarchy {
     fn make(&self, path: &Path, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
         make_dir(&self.own.join(DOMAINS))?;
         self.widen(limits)?;
+        // A domain without a limit of its memory does without.
+        let _ = self.count_memory();
         fs::create_dir(path).map_err(|source| CgroupError::Io {
             path: path.to_owned(),
             source,
@@ -373,6 +434,40 @@ impl DomainCgroup {
             Some(vcpus) => limit_vcpus(&self.path, vcpus),
             None => set_or_lift(&self.path.join(VCPUS).join("cpu.max"), None, "max"),
         }
+    }
+
+    /// What it uses of memory, in bytes, and how many processes and threads are in it, each with the limit of
+    /// that; none of what is not counted. Of memory that is what the kernel cannot drop at once: no copies of
+    /// files.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`].
+    pub fn use_of_memory_and_pids(&self) -> Result<(Option<Use>, Option<Use>), CgroupError> {
+        let mut memory = self.use_of("memory.current", "memory.max")?;
+        if let Some(memory) = &mut memory {
+            let stat = read(&self.path.join("memory.stat"))?;
+            let of = |name: &str| {
+                let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+                let value = lines.find(|(found, _)| *found == name);
+                value.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+            };
+            let files: u64 = of("active_file") + of("inactive_file");
+            memory.used = memory.used.saturating_sub(files);
+        }
+        Ok((memory, self.use_of("pids.current", "pids.max")?))
+    }
+
+    fn use_of(&self, current: &str, max: &str) -> Result<Option<Use>, CgroupError> {
+        let number = |file: &str| match read(&self.path.join(file)) {
+            Ok(text) => Ok(Some(text.trim().parse().ok())),
+            Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        Ok(match (number(current)?, number(max)?) {
+            (Some(Some(used)), Some(limit)) => Some(Use { used, limit }),
+            _ => None,
+        })
     }
 
     /// Moves a thread of a process that is in it under the limit of the vCPUs.
@@ -479,6 +574,14 @@ fn set_or_lift(file: &Path, value: Option<&str>, none: &str) -> Result<(), Cgrou
             Ok(())
         }
         (written, _) => written,
+    }
+}
+
+fn one_component(name: &str) -> Result<&str, CgroupError> {
+    let odd = |c: char| c == '/' || c == '\0' || c == '\n';
+    match name.is_empty() || name.starts_with('.') || name.contains(odd) {
+        true => Err(CgroupError::Name(name.to_owned())),
+        false => Ok(name),
     }
 }
 

@@ -162,7 +162,7 @@ fn cgroup() -> Check {
             }
         }
     };
-    let remedy = "needed only for domains with limits: start the service with Delegate=yes, or \
+    let remedy = "needed for domains with limits, and to bound all clients of libvirt's protocol together: start the service with Delegate=yes, or \
                   boot with systemd.unified_cgroup_hierarchy=1";
     let name = "cgroup v2 controllers cpu, memory, pids";
     Check {

@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-/// What is being done to a domain.
+/// What is being done to a domain, a storage pool or a volume.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     /// Writing its record: a definition, an autostart mark, a name, labels.
@@ -29,6 +29,16 @@ pub enum Operation {
     Adopt,
     /// Having a fresh worker take its machine over.
     HandOver,
+    /// Binding and limiting what runs it, and asking its guest for memory at its start.
+    Tune,
+    /// Writing a storage pool's record.
+    PoolDefine,
+    /// Removing a storage pool's record.
+    PoolUndefine,
+    /// Starting a storage pool.
+    PoolStart,
+    /// Making a volume.
+    VolumeCreate,
 }
 
 /// A moment of an operation.
@@ -72,16 +82,21 @@ pub enum Moment {
     AfterStatusRemove,
     /// Everything is done and nobody was told.
     BeforeAnswer,
+    /// It is noted that a file is about to be made.
+    AfterMark,
+    /// The file is there, and has not its name; nothing is in it.
+    AfterFile,
 }
 
 use Moment::{
-    AfterCall, AfterCgroup, AfterOutcome, AfterRelease, AfterRemove, AfterRename, AfterSocket,
-    AfterSpawn, AfterStatus, AfterStatusRemove, AfterTemporary, AfterUnlink, AfterWrite,
-    BeforeAnswer, BeforeCall, BeforeRemove, BeforeStatus, BeforeStatusRemove, BeforeWrite,
+    AfterCall, AfterCgroup, AfterFile, AfterMark, AfterOutcome, AfterRelease, AfterRemove,
+    AfterRename, AfterSocket, AfterSpawn, AfterStatus, AfterStatusRemove, AfterTemporary,
+    AfterUnlink, AfterWrite, BeforeAnswer, BeforeCall, BeforeRemove, BeforeStatus,
+    BeforeStatusRemove, BeforeWrite,
 };
 
 /// Every point, operation by operation, roughly in the order in which they are reached.
-pub const ALL: [(Operation, &[Moment]); 8] = [
+pub const ALL: [(Operation, &[Moment]); 13] = [
     (
         Operation::Define,
         &[
@@ -169,6 +184,39 @@ pub const ALL: [(Operation, &[Moment]); 8] = [
             BeforeAnswer,
         ],
     ),
+    (
+        Operation::Tune,
+        &[
+            BeforeStatus,
+            AfterStatus,
+            BeforeCall,
+            AfterCall,
+            AfterOutcome,
+            BeforeAnswer,
+        ],
+    ),
+    (
+        Operation::PoolDefine,
+        &[
+            BeforeWrite,
+            AfterTemporary,
+            AfterRename,
+            AfterWrite,
+            BeforeAnswer,
+        ],
+    ),
+    (
+        Operation::PoolUndefine,
+        &[BeforeRemove, AfterUnlink, AfterRemove, BeforeAnswer],
+    ),
+    (
+        Operation::PoolStart,
+        &[BeforeStatus, AfterStatus, BeforeAnswer],
+    ),
+    (
+        Operation::VolumeCreate,
+        &[AfterMark, AfterFile, AfterWrite, AfterRename, BeforeAnswer],
+    ),
 ];
 
 /// The names of all points, as `REEVE_CRASH` takes them.
@@ -191,6 +239,11 @@ impl fmt::Display for Operation {
             Self::Undefine => "undefine",
             Self::Adopt => "adopt",
             Self::HandOver => "hand-over",
+            Self::Tune => "tune",
+            Self::PoolDefine => "pool-define",
+            Self::PoolUndefine => "pool-undefine",
+            Self::PoolStart => "pool-start",
+            Self::VolumeCreate => "volume-create",
         })
     }
 }
@@ -217,6 +270,8 @@ impl fmt::Display for Moment {
             BeforeStatusRemove => "before-status-remove",
             AfterStatusRemove => "after-status-remove",
             BeforeAnswer => "before-answer",
+            AfterMark => "after-mark",
+            AfterFile => "after-file",
         })
     }
 }

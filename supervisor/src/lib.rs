@@ -30,4 +30,5 @@ pub mod domain;
 pub mod gateway;
 pub mod host;
 pub mod logging;
+pub mod pool;
 pub mod store;

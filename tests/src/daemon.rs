@@ -2,6 +2,7 @@
 //!
 //! Dropping it ends the daemon and kills the workers that live on, so that a failed test leaves nothing.
 
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -344,9 +345,24 @@ impl Daemon {
     }
 }
 
+/// Removes the cgroup of a killed daemon's gateways, which its next one would remove: they end with it, a moment
+/// later.
+fn remove_cgroup_of_gateways(daemon: u32) {
+    let cgroup = format!("/sys/fs/cgroup/gateways-{daemon}");
+    let deadline = Instant::now() + SOON;
+    while std::fs::remove_dir(&cgroup).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+}
+
 impl Drop for Daemon {
     fn drop(&mut self) {
-        let _ = self.kill();
+        if let Some(pid) = self.pid() {
+            let _ = self.kill();
+            remove_cgroup_of_gateways(pid);
+        }
         for pid in self.workers() {
             let _ = signal(pid, Signal::KILL);
             let _ = crate::domain::wait_until_gone(pid, Duration::from_secs(5));

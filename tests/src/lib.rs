@@ -28,6 +28,7 @@ pub mod domain;
 pub mod injected;
 pub mod lab;
 pub mod leftovers;
+pub mod libvirt;
 pub mod network;
 pub mod package;
 mod process;

@@ -101,6 +101,48 @@ fn document(name: &str) -> String {
     )
 }
 
+/// How readily the kernel kills a process where memory is short.
+fn victim(pid: u32) -> Result<i32> {
+    let text = fs::read_to_string(format!("/proc/{pid}/oom_score_adj"))?;
+    Ok(text.trim().parse()?)
+}
+
+#[test]
+fn where_memory_is_short_a_gateway_goes_and_not_the_daemon_nor_a_domain() -> Result<()> {
+    let own = victim(std::process::id())?;
+    let host = Host::start()?;
+    let file = host.file("web.xml", &document("web"))?;
+    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["start", "web"])?;
+    let daemon = host.daemon.pid().context("no daemon")?;
+    let children = fs::read_to_string(format!("/proc/{daemon}/task/{daemon}/children"));
+    // Those that the spawning threads made are listed with them.
+    let mut children = children?;
+    for task in fs::read_dir(format!("/proc/{daemon}/task"))? {
+        children += &fs::read_to_string(task?.path().join("children"))?;
+    }
+    let mut gateways = 0;
+    for pid in children.split_ascii_whitespace() {
+        let pid: u32 = pid.parse()?;
+        let Ok(program) = fs::read_link(format!("/proc/{pid}/exe")) else {
+            continue;
+        };
+        let is_gateway = program.ends_with("reeve-gateway");
+        let expected = if is_gateway { 1000 } else { own };
+        ensure!(
+            victim(pid)? == expected,
+            "{}: {}",
+            program.display(),
+            victim(pid)?
+        );
+        gateways += u32::from(is_gateway);
+    }
+    ensure!(gateways > 0, "no gateway waits: {children}");
+    ensure!(victim(daemon)? == own);
+    host.good(&["destroy", "web"])?;
+    Ok(())
+}
+
 #[test]
 fn a_domain_lives_as_its_administrator_types() -> Result<()> {
     let host = Host::start()?;

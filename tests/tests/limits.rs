@@ -8,14 +8,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::model::{
-    BootSource, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize, Platform,
-    ResourceLimits, Tuning, VcpuPin, Vcpus,
+    BootSource, DevicePlace, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize,
+    Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_tests::leftovers::Snapshot;
 use reeve_tests::reeve::product;
 use reeved::domain::driver::{
-    Adoption, Driver, Notice, Recorder, Resources, Running, StartFailureKind, StartOrder, Verdict,
+    Adoption, DeviceCall, DeviceLedger, DeviceResources, Driver, Notice, Recorder, Resources,
+    Running, StartFailureKind, StartOrder, Verdict,
 };
 use reeved::domain::plan::AnyPath;
 use reeved::domain::worker::KvmDriver;
@@ -357,4 +358,49 @@ fn limits_stay_with_a_worker_that_is_adopted() -> Result<()> {
     })?;
     before.assert_nothing_new(SOON);
     Ok(())
+}
+
+/// What a domain holds is written nowhere.
+#[derive(Debug)]
+struct NoLedger;
+
+impl DeviceLedger for NoLedger {
+    fn hold(&self, _: DeviceResources) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn let_go(&self, _: DevicePlace) {}
+}
+
+/// A limit of memory that comes while the domain runs is one of all that it has, and none that is below that.
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn a_memory_limit_that_comes_later_counts_what_was_touched_before() -> Result<()> {
+    block_on(async {
+        let limits = ResourceLimits {
+            cpu_weight: Some(200),
+            ..ResourceLimits::default()
+        };
+        let limited = Limited::start("mode=hold", limits).await?;
+        let cgroup = limited.cgroup()?;
+        ensure!(read(&cgroup, "memory.max")? == "max");
+        let current = || -> Result<u64> { Ok(read(&cgroup, "memory.current")?.parse()?) };
+        let touched = current()?;
+        ensure!(touched > 1 << 20, "{touched} bytes are counted");
+        let tune = |memory: MemorySize| {
+            let mut domain = limited.domain.clone();
+            domain.limits.memory = Some(memory);
+            let call = DeviceCall::Tune {
+                domain: Box::new(domain),
+                before: Some(Box::new(limited.domain.clone())),
+            };
+            limited.running.instance.device(call, Arc::new(NoLedger))
+        };
+        let least = least_memory_limit(MemorySize::mebibytes(64), 1);
+        tune(least).await?;
+        ensure!(read(&cgroup, "memory.max")? == least.bytes().to_string());
+        ensure!(read(&cgroup, "cpu.weight")? == "200");
+        ensure!(current()? > 1 << 20);
+        limited.running.instance.stats().await?;
+        limited.destroy().await
+    })
 }

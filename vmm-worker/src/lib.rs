@@ -43,6 +43,7 @@ pub mod events;
 mod failure;
 pub mod hand_over;
 mod image_reader;
+mod images;
 pub mod io;
 pub mod kvm;
 pub mod log;
@@ -68,6 +69,9 @@ use reeve_ipc::{CONTROL_FD, LOG_FD, exit_code};
 pub fn run() -> u8 {
     // The same program, as the one that starts others in a jail of another kind.
     reeve_sandbox::program::run_if_launcher();
+    if images::is_asked_for() {
+        return images::run();
+    }
     if image_reader::is_asked_for() {
         return image_reader::run();
     }

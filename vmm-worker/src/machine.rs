@@ -325,7 +325,6 @@ impl Machine {
     }
 
     /// Its memory.
-    #[cfg(test)]
     pub(crate) fn memory(&self) -> &GuestMemory {
         &self.memory
     }

@@ -20,6 +20,7 @@ use reeve_devices::block::stats::{BlockStats, OperationCounters};
 use reeve_devices::pci::Slot;
 use reeve_devices::shared::{Shared, lock};
 use reeve_devices::virtio::balloon::{BalloonControl, BalloonStat};
+use reeve_devices::virtio::block::BlockControl;
 use reeve_devices::virtio::net::DirectionCounters;
 use reeve_ipc::device::{
     BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DirectionFigures, DiskFigures,
@@ -178,6 +179,35 @@ impl Plugging {
         }
         self.devices.note(slot, change);
         Ok(())
+    }
+
+    /// The disk in that slot.
+    fn disk(&self, slot: PciSlot) -> Result<&BlockControl, WireError> {
+        let slot = pci_slot(slot);
+        match self.devices.handle(slot) {
+            Some(Handle::Disk(disk)) => Ok(disk),
+            Some(_) => {
+                let why = format!("the device in slot {slot} is no disk");
+                Err(WireError::new(ErrorCode::InvalidArgument, why))
+            }
+            None => Err(DeviceSetError::Empty(slot).into()),
+        }
+    }
+
+    /// How large a disk is for its guest, in bytes.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn disk_bytes(&self, slot: PciSlot) -> Result<u64, WireError> {
+        Ok(self.disk(slot)?.capacity())
+    }
+
+    /// Bytes of a disk.
+    ///
+    /// # Errors
+    /// There is none, it has none there, or its storage cannot read them in time.
+    pub fn peek(&self, slot: PciSlot, offset: u64, len: usize) -> Result<Vec<u8>, WireError> {
+        media::peek(&self.spawner, self.disk(slot)?, offset, len)
     }
 
     /// Gives a socket device another socket on which it asks for its guest's connections.

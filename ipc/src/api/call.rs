@@ -5,24 +5,33 @@
 //! given another call's answer.
 
 mod parts;
+mod storage;
 
 use serde::{Deserialize, Serialize};
 
 pub use self::parts::{
-    ConsoleStream, DomainPage, DomainRef, LabelChange, LogKind, MAX_TUNING_CHANGES, StartOptions,
-    Subscribed, TuningChange,
+    ConsoleStream, DiskSize, DomainPage, DomainRef, LabelChange, LogKind, MAX_PEEK_BYTES,
+    MAX_TUNING_CHANGES, PeekAt, StartOptions, Subscribed, TuningChange,
+};
+
+pub use self::storage::{
+    NewCapacity, PoolFilter, PoolPage, PoolRef, VolumePage, VolumeRef, VolumeStream, WipeAlgorithm,
 };
 
 use super::Access;
 use super::event::Cursor;
 use super::figures::{FigureGroups, FiguresOf, FiguresPage};
 use super::host::{HostCpuPage, HostCpuStats, HostFreePages, HostInfo, HostMemoryStats};
+use super::storage::{PoolDetails, PoolSummary, Volume};
 use super::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
     VcpuStats,
 };
 use crate::device::DeviceChange;
-use crate::model::{Device, DeviceName, Domain, DomainName, Medium, MemorySize, Vcpus};
+use crate::model::{
+    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, NewVolume, Pool,
+    PoolName, Vcpus, VolumeName,
+};
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -201,7 +210,8 @@ calls! {
     } -> DomainSummary,
     call "start", access ReadWrite, idempotent false;
 
-    /// Starts a domain without keeping its definition: it is gone when it ends.
+    /// Starts a domain without keeping its definition: it is gone when it ends. One of the same UUID and name
+    /// that is off runs with this definition until it ends, and is off again with the one that is kept.
     DomainCreate {
         /// The definition.
         definition: Box<Domain>,
@@ -508,4 +518,239 @@ calls! {
         persistent: bool,
     } -> (),
     call "tune", access ReadWrite, idempotent true;
+
+    /// Sends every vCPU of a running domain an interrupt that its guest cannot mask.
+    DomainNmiInject {
+        /// Which.
+        domain: DomainRef,
+    } -> (),
+    call "send an NMI to", access ReadWrite, idempotent false;
+
+    /// Bytes of the memory or of a disk of a running domain, as they are at this moment.
+    DomainPeek {
+        /// Which.
+        domain: DomainRef,
+        /// Of what.
+        at: PeekAt,
+        /// The first of them: of memory a physical address of the guest's.
+        offset: u64,
+        /// How many, 1 to [`MAX_PEEK_BYTES`].
+        length: u32,
+    } -> Vec<u8>,
+    call "read the memory or a disk of", access ReadWrite, idempotent true;
+
+    /// How large a disk is: of the domain that runs, or else of the definition that is kept.
+    DomainDiskSizeGet {
+        /// Which.
+        domain: DomainRef,
+        /// Which disk.
+        disk: DiskTarget,
+    } -> DiskSize,
+    call "get the size of a disk of", access ReadOnly, idempotent true;
+
+    /// Connects to a channel of a running domain, as whoever connects to its socket does: one is served at a
+    /// time. The answer brings one descriptor, a stream socket.
+    DomainChannel {
+        /// Which.
+        domain: DomainRef,
+        /// The channel's name.
+        channel: String,
+    } -> (),
+    call "connect to a channel of", access ReadWrite, idempotent false;
+
+    /// One page of storage pools, in order of their names.
+    PoolList {
+        /// Only those after this name.
+        after: Option<PoolName>,
+        /// Only those that are so.
+        filter: PoolFilter,
+    } -> PoolPage,
+    call "list storage pools", access ReadOnly, idempotent true;
+
+    /// One pool. Its file system is asked for its sizes; its directory is not read.
+    PoolGet {
+        /// Which.
+        pool: PoolRef,
+    } -> Box<PoolDetails>,
+    call "look up", access ReadOnly, idempotent true;
+
+    /// Keeps a definition of a pool. One of the same UUID and name is replaced; a pool that is active goes on with
+    /// the one it has. It is on disk when the answer comes. Its directory need not exist.
+    PoolDefine {
+        /// The definition.
+        pool: Box<Pool>,
+        /// Refuse to replace one.
+        only_new: bool,
+    } -> PoolSummary,
+    call "define", access ReadWrite, idempotent true;
+
+    /// Starts a pool without keeping its definition: it is gone when it is stopped.
+    PoolCreate {
+        /// The definition.
+        pool: Box<Pool>,
+        /// Make its directory first, as [`PoolBuild`] does.
+        build: bool,
+    } -> PoolSummary,
+    call "create", access ReadWrite, idempotent false;
+
+    /// Makes the directory of a pool that is not active, and those above it as far as they are beneath an allowed
+    /// directory. One that is there stays with what is in it, and is given what its definition says of its owner
+    /// and mode.
+    PoolBuild {
+        /// Which.
+        pool: PoolRef,
+    } -> (),
+    call "build", access ReadWrite, idempotent true;
+
+    /// Starts a pool: looks what volumes its directory has. Answered when that is known.
+    PoolStart {
+        /// Which.
+        pool: PoolRef,
+        /// Make its directory first, as [`PoolBuild`] does.
+        build: bool,
+    } -> PoolSummary,
+    call "start", access ReadWrite, idempotent false;
+
+    /// Stops a pool (libvirt's destroy): what is in its directory stays. Refused while a volume of it is being
+    /// changed.
+    PoolStop {
+        /// Which.
+        pool: PoolRef,
+    } -> (),
+    call "stop", access ReadWrite, idempotent false;
+
+    /// Removes the directory of a pool that is not active; refused where there is anything in it.
+    PoolDelete {
+        /// Which.
+        pool: PoolRef,
+    } -> (),
+    call "delete", access ReadWrite, idempotent false;
+
+    /// Forgets the definition of a pool that is not active.
+    PoolUndefine {
+        /// Which.
+        pool: PoolRef,
+    } -> (),
+    call "undefine", access ReadWrite, idempotent false;
+
+    /// Whether a pool starts with the host.
+    PoolAutostartSet {
+        /// Which.
+        pool: PoolRef,
+        /// Whether.
+        autostart: bool,
+    } -> (),
+    call "set the autostart of", access ReadWrite, idempotent true;
+
+    /// Looks again what volumes an active pool has.
+    PoolRefresh {
+        /// Which.
+        pool: PoolRef,
+    } -> (),
+    call "refresh", access ReadWrite, idempotent true;
+
+    /// One page of the volumes of an active pool, in order of their names, as they were when the pool was last
+    /// looked at, with what was done to them through the supervisor since.
+    VolumeList {
+        /// Of which pool.
+        pool: PoolRef,
+        /// Only those after this name.
+        after: Option<VolumeName>,
+    } -> VolumePage,
+    call "list the volumes of", access ReadOnly, idempotent true;
+
+    /// One volume as it is now: its file is looked at, and its first bytes are read again where it has changed. One
+    /// that is being made is there with what it has so far; one that came into the directory by other means is found.
+    VolumeGet {
+        /// Which.
+        volume: VolumeRef,
+    } -> Box<Volume>,
+    call "look up volume", access ReadOnly, idempotent true;
+
+    /// Makes a volume. Answered when it is made; meanwhile it is there to be looked at, its allocation grows, and
+    /// whatever else is asked of it is refused as busy.
+    VolumeCreate {
+        /// In which pool, which is active.
+        pool: PoolRef,
+        /// The volume.
+        volume: Box<NewVolume>,
+        /// Lay out all of the tables of a qcow2 image at once, which has no backing file then (libvirt's
+        /// `PREALLOC_METADATA`).
+        preallocate_metadata: bool,
+    } -> Box<Volume>,
+    call "create volume", access ReadWrite, idempotent false;
+
+    /// Makes a volume with what another has, in whichever active pool that is. The copy has the format that is said,
+    /// and builds upon nothing but what the other does where that is qcow2 as well. Answered as [`VolumeCreate`] is.
+    VolumeClone {
+        /// In which pool, which is active.
+        pool: PoolRef,
+        /// The volume.
+        volume: Box<NewVolume>,
+        /// What it is a copy of; nobody may write it meanwhile.
+        from: VolumeRef,
+        /// As of [`VolumeCreate`].
+        preallocate_metadata: bool,
+        /// Share blocks with the other, or fail (libvirt's `REFLINK`); otherwise they are shared where that can be.
+        reflink: bool,
+    } -> Box<Volume>,
+    call "clone to volume", access ReadWrite, idempotent false;
+
+    /// Makes a volume larger, or smaller.
+    VolumeResize {
+        /// Which.
+        volume: VolumeRef,
+        /// How large.
+        capacity: NewCapacity,
+        /// Allocate what it has more.
+        allocate: bool,
+        /// Let it become smaller; what was behind its end is lost.
+        shrink: bool,
+    } -> (),
+    call "resize volume", access ReadWrite, idempotent false;
+
+    /// Overwrites all that a volume's file has, in place.
+    VolumeWipe {
+        /// Which.
+        volume: VolumeRef,
+        /// With what.
+        algorithm: WipeAlgorithm,
+    } -> (),
+    call "wipe volume", access ReadWrite, idempotent true;
+
+    /// Removes a volume. Refused while anything uses it, and of a directory.
+    VolumeDelete {
+        /// Which.
+        volume: VolumeRef,
+        /// Overwrite it with zeros first.
+        zeroed: bool,
+    } -> (),
+    call "delete volume", access ReadWrite, idempotent false;
+
+    /// Opens a volume's file to be written by the client. The answer brings one descriptor, of the file itself, for
+    /// reading and writing, which stands at the offset: it is moved by read(2) and write(2), as a sandboxed client
+    /// has no others, and it is always ready. While any copy of it is open, the volume counts as used by
+    /// another machine: it holds the locks of one that writes.
+    VolumeUpload {
+        /// Which.
+        volume: VolumeRef,
+        /// From which byte of the file on.
+        offset: u64,
+        /// How many bytes; 0 for as many as come. The file grows where they are more than it has.
+        length: u64,
+    } -> VolumeStream,
+    call "upload to volume", access ReadWrite, idempotent true;
+
+    /// Opens a volume's file to be read by the client. The answer brings one descriptor, of the file itself, for
+    /// reading only, which stands at the offset, and is always ready. Nothing is locked: what a machine writes meanwhile is read as it
+    /// comes.
+    VolumeDownload {
+        /// Which.
+        volume: VolumeRef,
+        /// From which byte of the file on.
+        offset: u64,
+        /// How many bytes; 0 for all that there are from there on.
+        length: u64,
+    } -> VolumeStream,
+    call "download volume", access ReadWrite, idempotent true;
 }

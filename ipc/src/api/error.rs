@@ -12,9 +12,9 @@ pub enum ApiErrorCode {
     NoDomain,
     /// A domain of this name or UUID exists already.
     DomainExists,
-    /// The domain is not in a state in which this can be done.
+    /// The domain or pool is not in a state in which this can be done.
     WrongState,
-    /// Another job of the domain is running, or the client has too many calls in flight.
+    /// Another job of the domain, pool or volume is running, or the client has too many calls in flight.
     Busy,
     /// An argument is out of its range, or contradicts another.
     InvalidArgument,
@@ -38,6 +38,18 @@ pub enum ApiErrorCode {
     Cancelled,
     /// The domain has no device of this name.
     NoDevice,
+    /// No storage pool of this name, UUID or directory.
+    NoPool,
+    /// A storage pool of this name or UUID, or with this directory, exists already.
+    PoolExists,
+    /// No volume of this name or path in an active pool.
+    NoVolume,
+    /// A volume of this name exists already.
+    VolumeExists,
+    /// The volume is used: by a machine, or by another program that holds its locks.
+    InUse,
+    /// There is no room: the file system is full, or its quota is.
+    NoSpace,
 }
 
 /// One line for a person, a code for a program.

@@ -3,7 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::view::{DomainState, JobKind};
-use crate::model::{DeviceName, DomainName, DomainUuid, MemorySize};
+use crate::model::{DeviceName, DomainName, DomainUuid, MemorySize, PoolName, PoolUuid};
 use crate::spec::{PciSlot, WatchdogAction};
 
 /// The place of an event among all events of one instance.
@@ -15,9 +15,79 @@ pub struct Cursor {
     pub number: u64,
 }
 
+/// Something that happened. Positional: new ones come at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Event {
+    /// To a domain.
+    Domain(DomainEvent),
+    /// To a storage pool.
+    Pool(PoolEvent),
+}
+
+impl Event {
+    /// The event, if it is a domain's.
+    #[must_use]
+    pub fn of_domain(self) -> Option<DomainEvent> {
+        match self {
+            Self::Domain(event) => Some(event),
+            Self::Pool(_) => None,
+        }
+    }
+
+    /// The event, if it is a pool's.
+    #[must_use]
+    pub fn of_pool(self) -> Option<PoolEvent> {
+        match self {
+            Self::Pool(event) => Some(event),
+            Self::Domain(_) => None,
+        }
+    }
+}
+
+/// An event of one storage pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct PoolEvent {
+    /// When, in milliseconds since the epoch.
+    pub time_ms: u64,
+    /// The pool.
+    pub uuid: PoolUuid,
+    /// Its name at that time.
+    pub name: PoolName,
+    /// What happened.
+    pub kind: PoolEventKind,
+}
+
+/// What happened to a pool. Positional: new ones come at the end.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum PoolEventKind {
+    /// It has a persistent definition now, or another one (`changed`).
+    Defined {
+        /// There was one before.
+        changed: bool,
+    },
+    /// Its persistent definition is gone.
+    Undefined,
+    /// It is active.
+    Started,
+    /// It is not active any more.
+    Stopped,
+    /// Its directory was made (libvirt's `created`).
+    Created,
+    /// Its directory was removed (libvirt's `deleted`).
+    Deleted,
+    /// Its volumes may be others: it was looked at again, or a volume of it was made, removed or changed.
+    Refreshed,
+    /// It starts with the host now, or no longer does.
+    Autostart {
+        /// Which.
+        on: bool,
+    },
+}
+
 /// An event of one domain.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Event {
+pub struct DomainEvent {
     /// When, in milliseconds since the epoch.
     pub time_ms: u64,
     /// The domain.

@@ -19,8 +19,8 @@
 //! form of a message loses its connection and nothing else.
 //!
 //! One list says every call, its answer, what access it needs, and whether it may be repeated:
-//! [`call`]. What objects look like from outside is in [`view`], [`figures`] and [`host`], what happens to
-//! them in [`event`].
+//! [`call`]. What objects look like from outside is in [`view`], [`figures`], [`host`] and
+//! [`storage`], what happens to them in [`event`].
 //!
 //! **Versions.** Encoding is positional: any change of a type here or in [`crate::model`] raises
 //! [`API`]. The supervisor serves this version and the one before (there is none yet). The first
@@ -38,6 +38,7 @@ pub mod figures;
 pub mod host;
 pub mod judge;
 pub mod message;
+pub mod storage;
 pub mod view;
 
 use serde::{Deserialize, Serialize};
@@ -51,6 +52,10 @@ pub const API: ApiVersion = ApiVersion(1);
 
 /// The socket's name in the run directory.
 pub const SOCKET_NAME: &str = "reeve-sock";
+
+/// The directory in the run directory for the sockets of devices whose path nobody says. Any definition may name
+/// a path in it, whatever the allowed directories are; it is for sockets alone.
+pub const SOCKETS_DIRECTORY: &str = "sockets";
 
 /// The run directory of the host's own instance.
 pub const RUN_DIRECTORY: &str = "/run/reeve";

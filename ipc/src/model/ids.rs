@@ -102,6 +102,8 @@ uuids! {
     DomainUuid;
     /// A secret's UUID.
     SecretUuid;
+    /// A storage pool's UUID: its identity, unique on a host.
+    PoolUuid;
 }
 
 /// A firmware image the host offers, by its place in the host's list.

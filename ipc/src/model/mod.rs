@@ -11,6 +11,7 @@ mod ids;
 mod kept;
 mod labels;
 mod platform;
+mod storage;
 mod tuning;
 
 pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
@@ -25,7 +26,7 @@ pub use domain::{
 };
 pub use ids::{
     DisplayId, DomainName, DomainUuid, FirmwareId, InvalidName, NetworkName, NodeDeviceName,
-    PoolName, SecretUuid, VolumeName,
+    PoolName, PoolUuid, SecretUuid, VolumeName,
 };
 pub use kept::{KeptElement, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES};
 pub use labels::{
@@ -33,4 +34,8 @@ pub use labels::{
     MetadataElement,
 };
 pub use platform::{GenerationId, Platform};
+pub use storage::{
+    CLUSTER_BYTES, DEFAULT_CLUSTER_BYTES, MAX_POOL_TARGET_BYTES, MAX_VOLUME_BYTES, NewVolume,
+    Permissions, Pool, Qcow2Compat, Qcow2Options, StorageError, UNFINISHED_PREFIX,
+};
 pub use tuning::Tuning;

@@ -14,9 +14,10 @@ use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     AcceptorSet, BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach,
-    DeviceQuery, DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange, Pause,
-    PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, RequestBody, Reset, Resume,
-    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    DeviceQuery, DeviceUpdate, DiskQuery, FinishedRequest, HandOver, Launch, Launched,
+    MediumChange, NmiInject, Pause, Peek, PeekPlace, PortAttach, PortDetach, PowerButton, Query,
+    ReplyBody, Report, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver,
+    SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, EndAction, EndPolicy, MAX_VCPUS, MachineSpec,
@@ -195,6 +196,12 @@ fn request_body() -> impl Strategy<Value = RequestBody> {
         1 => (any_slot(), slot()).prop_map(|(slot, acceptor)| {
             RequestBody::AcceptorSet(AcceptorSet { slot, acceptor })
         }),
+        1 => Just(RequestBody::NmiInject(NmiInject {})),
+        1 => (proptest::option::of(any_slot()), any::<u64>(), any::<u32>()).prop_map(|(slot, offset, length)| {
+            let at = slot.map_or(PeekPlace::Memory, PeekPlace::Disk);
+            RequestBody::Peek(Peek { at, offset, length })
+        }),
+        1 => any_slot().prop_map(|slot| RequestBody::DiskQuery(DiskQuery { slot })),
     ]
 }
 
@@ -278,6 +285,9 @@ fn reply_body() -> impl Strategy<Value = ReplyBody> {
         Just(ReplyBody::PortAttach(())),
         Just(ReplyBody::PortDetach(())),
         Just(ReplyBody::AcceptorSet(())),
+        Just(ReplyBody::NmiInject(())),
+        proptest::collection::vec(any::<u8>(), 0..200).prop_map(ReplyBody::Peek),
+        any::<u64>().prop_map(ReplyBody::DiskQuery),
         vcpus().prop_map(ReplyBody::VcpusQuery),
     ]
 }

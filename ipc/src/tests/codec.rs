@@ -112,7 +112,7 @@ fn an_unknown_variant_is_refused_at_every_level() {
     };
     refused_from(&[3, 0, 0]); // message
     refused_from(&[1, 1, 2, 0]); // result
-    refused_from(&[1, 1, 0, 22]); // reply
+    refused_from(&[1, 1, 0, 25]); // reply
     refused_from(&[1, 1, 1, 9, 0]); // error code
     refused_from(&[2, 1, 8]); // event
     refused_from(&[2, 1, 6, 0]); // slot
@@ -126,7 +126,7 @@ fn an_unknown_variant_is_refused_at_every_level() {
         );
     };
     refused_to(&[3, 0]); // message
-    refused_to(&[2, 1, 22]); // request
+    refused_to(&[2, 1, 25]); // request
     refused_to(&[2, 1, 6, 0, 2, 0]); // bool
     assert!(
         decode::<ToWorker>(&[2, 1, 6, 0, 1, 0]).is_ok(),

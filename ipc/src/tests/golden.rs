@@ -14,10 +14,10 @@ use crate::message::{FromWorker, JailFacts, RequestId, ToWorker};
 use crate::phase::Phase;
 use crate::request::{
     AcceptorSet, BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach,
-    DeviceQuery, DeviceUpdate, FinishedRequest, HandOver, Launch, Launched, MediumChange,
-    Operation, Pause, PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, Request,
-    Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery,
-    VcpusSet,
+    DeviceQuery, DeviceUpdate, DiskQuery, FinishedRequest, HandOver, Launch, Launched,
+    MediumChange, NmiInject, Operation, Pause, Peek, PeekPlace, PortAttach, PortDetach,
+    PowerButton, Query, ReplyBody, Report, Request, Reset, Resume, Standing, Status, Stop,
+    SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
 };
 use crate::spec::{
     BootSpec, ControlLoss, CpuSwitches, CpuidEntry, DiskFormat, EndAction, EndPolicy, LayerSpec,
@@ -253,6 +253,16 @@ pub(super) fn to_worker_samples() -> Vec<(&'static str, ToWorker)> {
             let acceptor = FdSlot(13);
             request(AcceptorSet { slot, acceptor })
         }),
+        ("nmi_inject", request(NmiInject {})),
+        ("peek, memory", {
+            let (at, offset, length) = (PeekPlace::Memory, 0x1000, 16);
+            request(Peek { at, offset, length })
+        }),
+        ("peek, disk", {
+            let (at, offset, length) = (PeekPlace::Disk(slot), 512, 300);
+            request(Peek { at, offset, length })
+        }),
+        ("disk_query", request(DiskQuery { slot })),
     ]);
     let changes = changes().into_iter();
     samples.extend(changes.map(|(name, change)| (name, request(DeviceUpdate { slot, change }))));
@@ -417,6 +427,9 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
         ("port attached", reply(ReplyBody::PortAttach(()))),
         ("port detached", reply(ReplyBody::PortDetach(()))),
         ("acceptor set", reply(ReplyBody::AcceptorSet(()))),
+        ("NMI injected", reply(ReplyBody::NmiInject(()))),
+        ("peeked", reply(ReplyBody::Peek(vec![1, 2, 255]))),
+        ("disk", reply(ReplyBody::DiskQuery(1 << 30))),
         ("vcpus changed", event(Event::VcpusChanged(vcpus()))),
         ("guest crash kernel", event(Event::GuestCrashKernel)),
     ]);
@@ -510,6 +523,10 @@ const TO_WORKER: &[(&str, &str)] = &[
     ("port_attach, channel", "02071305070103612e300d"),
     ("port_detach", "0207140507"),
     ("acceptor_set", "020715050d"),
+    ("nmi_inject", "020716"),
+    ("peek, memory", "02071700fb001010"),
+    ("peek, disk", "0207170105fb0002fb2c01"),
+    ("disk_query", "02071805"),
     ("change: link", "02070b050001"),
     ("change: rates", "02070b050101080000"),
     ("change: throttle", "02070b05020102010304000000010600010700"),
@@ -573,6 +590,9 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("port attached", "01070013"),
     ("port detached", "01070014"),
     ("acceptor set", "01070015"),
+    ("NMI injected", "01070016"),
+    ("peeked", "01070017030102ff"),
+    ("disk", "01070018fc00000040"),
     (
         "vcpus changed",
         "0209080b000000fd000000000010000000000000000000000000000800000000000000000000000000000002000000fd0000000000100000000000000000000000000005",

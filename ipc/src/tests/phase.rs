@@ -31,7 +31,10 @@ fn outcomes(operation: Operation, phase: Phase) -> Vec<Option<Phase>> {
         | Operation::MediumChange
         | Operation::PortAttach
         | Operation::PortDetach
-        | Operation::AcceptorSet => {
+        | Operation::AcceptorSet
+        | Operation::NmiInject
+        | Operation::Peek
+        | Operation::DiskQuery => {
             vec![Some(phase)]
         }
     }

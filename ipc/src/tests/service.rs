@@ -6,10 +6,10 @@ use crate::fd::FdSlot;
 use crate::phase::Phase;
 use crate::request::{
     AcceptorSet, BootProtocol, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach,
-    DeviceQuery, DeviceUpdate, HandOver, Launch, Launched, MediumChange, Operation, Pause,
-    PortAttach, PortDetach, PowerButton, Query, ReplyBody, Report, Request, RequestBody, Reset,
-    Resume, Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
-    WorkerService, dispatch,
+    DeviceQuery, DeviceUpdate, DiskQuery, HandOver, Launch, Launched, MediumChange, NmiInject,
+    Operation, Pause, Peek, PeekPlace, PortAttach, PortDetach, PowerButton, Query, ReplyBody,
+    Report, Request, RequestBody, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver,
+    TakeOver, VcpusQuery, VcpusSet, WorkerService, dispatch,
 };
 use crate::spec::{DeviceSpec, PciSlot, PortKind, PortSpec, RngSpec};
 use crate::tests::golden::machine_spec;
@@ -121,6 +121,17 @@ impl WorkerService for Recorder {
     fn acceptor_set(&mut self, _: AcceptorSet) -> Result<(), WireError> {
         self.note(Operation::AcceptorSet)
     }
+    fn nmi_inject(&mut self, _: NmiInject) -> Result<(), WireError> {
+        self.note(Operation::NmiInject)
+    }
+    fn peek(&mut self, _: Peek) -> Result<Vec<u8>, WireError> {
+        self.note(Operation::Peek)?;
+        Ok(Vec::new())
+    }
+    fn disk_query(&mut self, _: DiskQuery) -> Result<u64, WireError> {
+        self.note(Operation::DiskQuery)?;
+        Ok(0)
+    }
     fn query(&mut self, _: Query) -> Result<Status, WireError> {
         self.note(Operation::Query)?;
         Ok(Status {
@@ -194,6 +205,14 @@ fn every_request() -> Vec<RequestBody> {
             acceptor: FdSlot(0),
         }
         .into_body(),
+        NmiInject {}.into_body(),
+        Peek {
+            at: PeekPlace::Memory,
+            offset: 0,
+            length: 1,
+        }
+        .into_body(),
+        DiskQuery { slot }.into_body(),
     ]
 }
 

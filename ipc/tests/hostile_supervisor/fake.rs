@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::thread::JoinHandle;
 
 use reeve_ipc::BuildId;
-use reeve_ipc::api::event::{Cursor, Event, EventKind};
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, Access};
 use reeve_ipc::model::DomainUuid;
@@ -111,11 +111,11 @@ impl Seat {
 pub fn event(number: u64) -> ToClient {
     ToClient::Event {
         cursor: Cursor { epoch: 1, number },
-        event: Event {
+        event: Event::Domain(DomainEvent {
             time_ms: 0,
             uuid: DomainUuid(Uuid::nil()),
             name: "web".parse().unwrap(),
             kind: EventKind::Reset,
-        },
+        }),
     }
 }

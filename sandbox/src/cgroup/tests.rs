@@ -106,3 +106,29 @@ fn a_limit_of_the_vcpus_needs_the_cpu_controller() {
     let (_dir, hierarchy) = hierarchy("memory");
     assert!(hierarchy.place("vm", &limits).is_err());
 }
+
+#[test]
+fn memory_is_counted_from_the_start_where_it_can_be() {
+    let enabled = |hierarchy: &Hierarchy| {
+        ["", "domains"].map(|directory| {
+            let control = hierarchy
+                .path()
+                .join(directory)
+                .join("cgroup.subtree_control");
+            fs::read_to_string(control).unwrap().contains("+memory")
+        })
+    };
+    let (_dir, with) = hierarchy("cpu memory pids");
+    with.create("vm", &Limits::default()).unwrap();
+    assert_eq!(enabled(&with), [true, true]);
+    let (_dir, without) = hierarchy("cpu pids");
+    without.create("vm", &Limits::default()).unwrap();
+    assert_eq!(enabled(&without), [false, false]);
+}
+
+#[test]
+fn only_a_lower_limit_can_be_too_low() {
+    let used = |limit| Use { used: 10, limit };
+    assert!(used(None).exceeds(9) && used(Some(20)).exceeds(9));
+    assert!(!used(Some(9)).exceeds(9) && !used(None).exceeds(10));
+}

@@ -12,6 +12,7 @@
 //!                                             └─ + Vhost
 //! reader         enter(): Base ──────────── enter_role(Reader): a process of its own, of one thread
 //! gateway        enter(): Base ──────────── enter_role(Gateway): likewise
+//! images         enter(): Base ──────────── enter_role(Images): likewise
 //! ```
 //!
 //! Filters stack: a call must pass each, so Base is a superset of all roles, and Spawner of those of the
@@ -28,6 +29,7 @@ mod base;
 mod compile;
 mod control;
 mod gateway;
+mod images;
 mod io;
 mod ioctl;
 #[cfg(test)]
@@ -69,11 +71,13 @@ pub enum Role {
     Memory = 8,
     /// The process that serves one client of libvirt's protocol.
     Gateway = 9,
+    /// The process that reads and writes disk images for the supervisor.
+    Images = 10,
 }
 
 impl Role {
     /// Every role.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Base,
         Self::Control,
         Self::Vcpu,
@@ -83,6 +87,7 @@ impl Role {
         Self::Vhost,
         Self::Memory,
         Self::Gateway,
+        Self::Images,
     ];
 
     /// The table, for tests and documents.
@@ -97,6 +102,7 @@ impl Role {
             Self::Vhost => vhost::RULES,
             Self::Memory => memory::RULES,
             Self::Gateway => gateway::RULES,
+            Self::Images => images::RULES,
         }
     }
 
@@ -117,6 +123,7 @@ impl fmt::Display for Role {
             Self::Vhost => "vhost",
             Self::Memory => "memory",
             Self::Gateway => "gateway",
+            Self::Images => "images",
         })
     }
 }
@@ -151,6 +158,7 @@ pub fn enter_role(role: Role) -> Result<(), Error> {
         Role::Vhost => &VHOST,
         Role::Memory => &MEMORY,
         Role::Gateway => &GATEWAY,
+        Role::Images => &IMAGES,
     })?;
     denial::set_role(role);
     Ok(())

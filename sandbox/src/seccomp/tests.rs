@@ -384,6 +384,17 @@ fn a_gateway_makes_nothing() {
     ] {
         assert!(!allows(request), "{request:#x}");
     }
+    // Holes in files that there are, and no file that grows or whose contents move.
+    let allocates = |mode: u32| {
+        let args = [0, mode.into(), 0, 0, 0, 0];
+        let nr = 285;
+        let arch = X86_64;
+        expected(Role::Gateway.rules(), Call { nr, arch, args }) == ALLOW
+    };
+    assert!(allocates(0x3));
+    for mode in [0, 0x1, 0x2, 0x8, 0x10, 0x20] {
+        assert!(!allocates(mode), "{mode:#x}");
+    }
 }
 
 #[test]

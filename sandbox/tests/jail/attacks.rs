@@ -122,7 +122,7 @@ fn clone3_is_answered_so_that_glibc_falls_back_and_denied_in_roles() {
 #[test]
 fn std_works_in_every_role() {
     // A reader and a gateway are processes of one thread, which do their work and end.
-    let processes = [Role::Reader, Role::Gateway];
+    let processes = [Role::Reader, Role::Gateway, Role::Images];
     let roles = || {
         Role::ALL
             .into_iter()

@@ -18,10 +18,11 @@ use super::access::Peer;
 use super::session::{Admitted, Session};
 use super::{Serve, Shared};
 use crate::domain::actor::SessionId;
+use crate::logging::seldom::Seldom;
 
 /// Places beyond the limit for those whom no flood of others' clients may keep out: root and the
 /// supervisor's own user.
-const RESERVE: usize = 8;
+pub(crate) const RESERVE: usize = 8;
 
 /// The places that are taken.
 #[derive(Debug, Default)]
@@ -29,6 +30,8 @@ pub struct Doors {
     inside: Mutex<HashMap<u32, usize>>,
     /// The number of the last session.
     last: AtomicU64,
+    /// Clients that broke the form.
+    pub(super) broken: Seldom,
 }
 
 impl Doors {

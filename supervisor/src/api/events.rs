@@ -7,8 +7,8 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reeve_ipc::api::call::Subscribed;
-use reeve_ipc::api::event::{Cursor, Event, EventKind};
-use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
+use reeve_ipc::model::{DomainName, DomainUuid, PoolName, PoolUuid};
 use tokio::sync::watch;
 
 use crate::domain::world::{EventSink, now_ms};
@@ -84,12 +84,27 @@ impl EventLog {
 
 impl EventSink for EventLog {
     fn domain_event(&self, uuid: DomainUuid, name: &DomainName, kind: EventKind) {
-        let event = Event {
+        self.push(Event::Domain(DomainEvent {
             time_ms: now_ms(),
             uuid,
             name: name.clone(),
             kind,
-        };
+        }));
+    }
+}
+
+impl EventLog {
+    /// Something happened to a storage pool.
+    pub fn pool_event(&self, uuid: PoolUuid, name: &PoolName, kind: PoolEventKind) {
+        self.push(Event::Pool(PoolEvent {
+            time_ms: now_ms(),
+            uuid,
+            name: name.clone(),
+            kind,
+        }));
+    }
+
+    fn push(&self, event: Event) {
         let mut kept = self.kept();
         if kept.len() >= KEPT {
             kept.pop_front();

@@ -18,6 +18,7 @@ use tokio::net::UnixListener;
 
 use super::access::Peer;
 use super::{Serve, Shared};
+use crate::logging::seldom::Seldom;
 
 /// Connections that may wait to be let in.
 const BACKLOG: i32 = 512;
@@ -60,6 +61,8 @@ pub struct Listener {
     identity: (u64, u64),
     /// Given up to tell a client that there is no descriptor for it.
     spare: Option<OwnedFd>,
+    /// That there was none.
+    exhausted: Seldom,
 }
 
 impl Drop for Listener {
@@ -126,6 +129,7 @@ impl Listener {
             path: path.to_owned(),
             identity,
             spare: spare(),
+            exhausted: Seldom::default(),
         })
     }
 
@@ -154,7 +158,9 @@ impl Listener {
                 // A client that went before it was let in.
                 continue;
             }
-            tracing::error!(%error, "no client can be let in; raise LimitNOFILE");
+            if let Some(left_out) = self.exhausted.may() {
+                tracing::error!(%error, left_out, "no client can be let in; raise LimitNOFILE");
+            }
             self.spare = None;
             let accepted = tokio::time::timeout(REST, self.next()).await;
             if let Ok(Ok(socket)) = accepted {

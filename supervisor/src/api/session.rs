@@ -118,7 +118,12 @@ impl<S: Serve> Session<S> {
         let peer = &self.admitted.peer;
         match end {
             End::Closed => tracing::debug!(uid = peer.uid, pid = peer.pid, "client left"),
-            end => tracing::warn!(uid = peer.uid, pid = peer.pid, "client ended: {end}"),
+            end => {
+                if let Some(left_out) = self.shared.doors.broken.may() {
+                    let (uid, pid) = (peer.uid, peer.pid);
+                    tracing::warn!(uid, pid, left_out, "client ended: {end}");
+                }
+            }
         }
     }
 

@@ -6,6 +6,10 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::Duration;
 
+use reeve_ipc::api::SOCKETS_DIRECTORY;
+use rustix::fs::Mode;
+use rustix::io::Errno;
+
 use crate::api::Limits;
 use crate::api::access::{Policy, group_id};
 use crate::config::{Config, ConfigError};
@@ -32,14 +36,23 @@ pub struct Configured {
 }
 
 impl Configured {
-    /// With `config`, which was read from `path`.
+    /// With `config`, which was read from `path`, of an instance with that run directory.
     #[must_use]
-    pub fn new(path: PathBuf, config: Config, log: DaemonLog, files: LogFiles) -> Self {
+    pub fn new(
+        path: PathBuf,
+        run_directory: &Path,
+        config: Config,
+        log: DaemonLog,
+        files: LogFiles,
+    ) -> Self {
+        let sockets = run_directory.join(SOCKETS_DIRECTORY);
         Self {
             policy: Arc::new(RwLock::new(policy(&config))),
             limits: Arc::new(RwLock::new(limits(&config))),
             paths: Arc::new(ConfiguredPaths {
                 allowed: RwLock::new(allowed(&config, &path)),
+                own: AllowedPaths::configured_in(vec![sockets.clone()], path.clone()),
+                sockets,
             }),
             config: RwLock::new(config),
             path,
@@ -98,15 +111,18 @@ fn set<T>(lock: &RwLock<T>, value: T) {
     *lock.write().unwrap_or_else(PoisonError::into_inner) = value;
 }
 
-/// Allowed directories that a reload may change.
+/// Allowed directories that a reload may change, and one of the instance's own for sockets.
 #[derive(Debug)]
-pub(super) struct ConfiguredPaths {
+pub(crate) struct ConfiguredPaths {
     allowed: RwLock<AllowedPaths>,
+    /// Where sockets may be in any case, and the same for opening it.
+    sockets: PathBuf,
+    own: AllowedPaths,
 }
 
 impl ConfiguredPaths {
     /// A copy: a file system that does not answer must not hold up a reload.
-    fn allowed(&self) -> AllowedPaths {
+    pub(crate) fn allowed(&self) -> AllowedPaths {
         let allowed = self.allowed.read();
         allowed.unwrap_or_else(PoisonError::into_inner).clone()
     }
@@ -131,7 +147,15 @@ impl PathPolicy for ConfiguredPaths {
     }
 
     fn place(&self, what: &str, path: &Path) -> Result<Place, PathError> {
-        PathPolicy::place(&self.allowed(), what, path)
+        if !path.starts_with(&self.sockets) {
+            return PathPolicy::place(&self.allowed(), what, path);
+        }
+        // Who may connect is said by each socket. The directory goes with a run directory that is wiped.
+        match rustix::fs::mkdir(&self.sockets, Mode::from_raw_mode(0o711)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(PathError::Os(errno)),
+        }
+        PathPolicy::place(&self.own, what, path)
     }
 }
 

@@ -4,8 +4,9 @@
 //!   views of the domains ──► the kernel's books of each worker ──► its devices, of its worker ──► one page
 //!   (wakes no actor)         (no worker is asked)                  (all at once, 500 ms at most)
 //! ```
-//! A domain without a worker costs a look at its published view.
+//! A domain without a worker costs a look at its published view. One that is named twice is told of once.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -28,8 +29,6 @@ use crate::domain::shell::View;
 
 /// How long a worker may take to tell of its devices.
 const PATIENCE: Duration = Duration::from_millis(500);
-/// Workers whose books are read where everything else waits meanwhile; of more on a thread that may.
-const AT_ONCE: usize = 4;
 /// Room for everything of a page but its domains.
 const PAGE_MARGIN: usize = 4096;
 /// What figures take at most beside the summary, the vCPUs and the devices.
@@ -59,10 +58,14 @@ impl Daemon {
         let workers = chosen.views.iter().filter(|view| view.instance.is_some());
         let workers = workers.count();
         let books = groups.usage || groups.vcpus;
-        if workers == 0 || (!groups.devices && (!books || workers <= AT_ONCE)) {
+        // What one process used is a few short reads of memory that the kernel has; a thread would take longer to
+        // wake. A worker's threads are as many as it has vCPUs.
+        let at_once = !books || (workers == 1 && !groups.vcpus);
+        if workers == 0 || (at_once && !groups.devices) {
             let read = chosen.views.iter().map(|view| read(view, groups)).collect();
             return Answer::Now(Ok((page(chosen, read), Vec::new())));
         }
+        let looks = self.looks.clone();
         Answer::Later(Box::pin(async move {
             let reports = asked(&chosen.views, groups).await;
             let build = move || {
@@ -78,11 +81,9 @@ impl Daemon {
                 let read = read.collect();
                 page(chosen, read)
             };
-            let answer = match books && workers > AT_ONCE {
-                true => tokio::task::spawn_blocking(build).await.map_err(|_| {
-                    ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
-                })?,
-                false => build(),
+            let answer = match at_once {
+                true => build(),
+                false => looks.look(build).await?,
             };
             Ok((answer, Vec::new()))
         }))
@@ -110,7 +111,7 @@ impl Daemon {
                 let found = names.iter().zip(1..);
                 let found =
                     found.filter_map(|(name, upto)| Some((self.registry.view(name).ok()?, upto)));
-                let (views, upto) = found.unzip();
+                let (views, upto) = each_once(found);
                 Ok(Chosen {
                     views,
                     upto,
@@ -120,6 +121,13 @@ impl Daemon {
             }
         }
     }
+}
+
+/// Without those that were named before, by whichever name: a worker is asked once.
+fn each_once(found: impl Iterator<Item = (Arc<View>, usize)>) -> (Vec<Arc<View>>, Vec<usize>) {
+    let mut seen = BTreeSet::new();
+    let once = found.filter(|(view, _)| seen.insert(view.details.summary.uuid.0));
+    once.unzip()
 }
 
 /// What can be told of a domain without its worker.

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 
 use reeve_ipc::api::call::{AnswerBody, CallBody};
-use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::host::{HostDriver, HostInfo};
 use uuid::Uuid;
 
@@ -47,10 +46,10 @@ impl Daemon {
         Ok(match call {
             C::HostInfoGet(_) => match self.node.known() {
                 Some(known) => Answer::Now(Ok((info(&known), Vec::new()))),
-                None => self.look(move |node| info(&node.read())),
+                None => self.look(move |node| info(&node.fresh())),
             },
             C::HostCpuList(list) => self.look(move |node| {
-                let info = node.known().unwrap_or_else(|| node.read());
+                let info = node.fresh();
                 let page = node.books().cpus(&info.nodes, &info.online, list.after);
                 A::HostCpuList(page)
             }),
@@ -68,12 +67,9 @@ impl Daemon {
 
     /// Looks at the host on a thread that may wait.
     fn look(&self, look: impl FnOnce(&Node) -> AnswerBody + Send + 'static) -> Answer {
-        let node = Arc::clone(&self.node);
+        let (node, looks) = (Arc::clone(&self.node), self.looks.clone());
         Answer::Later(Box::pin(async move {
-            let looked = tokio::task::spawn_blocking(move || look(&node)).await;
-            let answer = looked.map_err(|_| {
-                ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
-            })?;
+            let answer = looks.look(move || look(&node)).await?;
             Ok((answer, Vec::new()))
         }))
     }

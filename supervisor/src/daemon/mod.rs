@@ -15,29 +15,37 @@ mod configured;
 mod descriptors;
 mod figures;
 mod host;
+mod inside;
+mod looks;
 pub mod recovery;
 mod service;
 mod start;
+mod storage;
 mod strays;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
+pub(crate) use self::configured::ConfiguredPaths;
 pub use self::configured::{Configured, bounds};
+use self::looks::Looks;
 pub use self::recovery::Recovery;
 pub use self::start::{Driven, Settings, StartError, run};
 use crate::domain::registry::Registry;
 use crate::host::node::Node;
+use crate::pool::Pools;
 
 /// One instance, serving.
 #[derive(Debug)]
 pub struct Daemon {
     registry: Registry,
+    pools: Pools,
     settings: Settings,
     started_ms: u64,
     recovery: Mutex<Recovery>,
     clients: AtomicU32,
     node: Arc<Node>,
+    looks: Looks,
 }
 
 impl Daemon {

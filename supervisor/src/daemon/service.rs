@@ -106,7 +106,14 @@ impl Daemon {
                 "this connection carries no events",
             ))),
             C::DomainFiguresList(list) => self.figures(list),
-            call => match self.of_host(call) {
+            C::DomainNmiInject(call) => self.with_worker(&call.domain, |instance| async move {
+                instance.inject_nmi().await.map_err(failed)?;
+                Ok((A::DomainNmiInject(()), Vec::new()))
+            }),
+            C::DomainPeek(peek) => self.peek(peek),
+            C::DomainDiskSizeGet(get) => self.disk_size(get),
+            C::DomainChannel(call) => self.channel(call),
+            call => match self.of_host(call).or_else(|call| self.of_storage(call)) {
                 Ok(answer) => answer,
                 Err(change) => self.change(session, change),
             },
@@ -247,7 +254,7 @@ impl Daemon {
     }
 
     /// Asks the worker of a domain, outside of its actor.
-    fn with_worker<F, W>(&self, domain: &DomainRef, ask: F) -> Answer
+    pub(super) fn with_worker<F, W>(&self, domain: &DomainRef, ask: F) -> Answer
     where
         F: FnOnce(Arc<dyn Instance>) -> W,
         W: Future<Output = Answered> + Send + 'static,
@@ -361,7 +368,7 @@ where
     }))
 }
 
-fn failed(failure: CallFailure) -> ApiError {
+pub(super) fn failed(failure: CallFailure) -> ApiError {
     let code = match failure {
         CallFailure::Deadline | CallFailure::Late(_) => ApiErrorCode::Timeout,
         CallFailure::Busy => ApiErrorCode::Busy,

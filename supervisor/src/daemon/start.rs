@@ -8,6 +8,7 @@ use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::signal::unix::{SignalKind, signal};
 
 use super::descriptors::{self, TooFewDescriptors};
+use super::looks::Looks;
 use super::recovery::{self, Recovery};
 use super::strays;
 use super::{Configured, Daemon, host};
@@ -24,10 +25,12 @@ use crate::domain::world::{HostClock, World, now_ms};
 use crate::gateway::{self, FrontDoor};
 use crate::host::confinement::CgroupPlace;
 use crate::host::identity::Identities;
+use crate::host::image_worker::ImageWorkers;
 use crate::host::uid_blocks::REGISTRY;
 use crate::host::worker_binary::WorkerBinary;
 use crate::host::{Host, HostError};
-use crate::store::{RunDir, StateDir, Store, StoreError};
+use crate::pool::{self, Pools};
+use crate::store::{PoolStore, RunDir, StateDir, Store, StoreError};
 
 /// What runs the domains of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -92,6 +95,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let listener = Listener::bind(&settings.run_directory)?;
     let config = settings.configured.config();
     let mut own_identities = None;
+    let mut images = None;
     let driver: Arc<dyn Driver> = match settings.driven {
         Driven::Test => Arc::new(TestDriver::new()),
         Driven::Kvm => {
@@ -100,6 +104,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
                     .map_err(HostError::Identity)?;
             own_identities = Some(identities.clone());
             let binary = WorkerBinary::find().map_err(HostError::WorkerBinary)?;
+            images = Some(image_workers(&binary, &identities)?);
             let host = Host::with_identities(binary, identities)?;
             let host = host
                 .with_vhost_net(config.may_use_vhost_net())
@@ -112,6 +117,10 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         }
     };
 
+    if settings.driven == Driven::Test {
+        images = test_image_workers(&settings);
+    }
+    let pool_store = PoolStore::open(&settings.state_directory, &settings.run_directory)?;
     let front_door = front_door(&settings, &config, own_identities.as_ref());
     let records = state.load_all()?;
     let uuid = host::uuid(&state);
@@ -123,6 +132,11 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         refused.push(refusal.to_string());
     }
     let unread = !statuses.refused.is_empty();
+    let pools_left = pool_store.load_all()?;
+    for refusal in &pools_left.refused {
+        tracing::error!("{refusal}");
+        refused.push(refusal.to_string());
+    }
     let events = Arc::new(EventLog::new(draw_epoch()));
     let world = Arc::new(World {
         driver,
@@ -133,17 +147,23 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         ids: Arc::new(AtomicU32::new(1)),
     });
     let registry = Registry::new(world);
+    let paths = Arc::clone(&settings.configured.paths);
+    let pool_host = pool::host::Host::new(paths, images, pool_store);
+    let pools = Pools::new(Arc::new(pool_host), Arc::clone(&events));
     let node = Arc::new(host::node(&settings, uuid));
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
+        pools: pools.clone(),
         started_ms: now_ms(),
         recovery: Mutex::new(Recovery::default()),
         clients: AtomicU32::new(0),
         node,
+        looks: Looks::default(),
         settings,
     });
 
     let remains = Remains::join(records.records, statuses.statuses);
+    pools.recover(pools_left).await;
     let mut found = recovery::recover(&registry, remains).await;
     found.refused.extend(refused);
     if let Some(identities) = own_identities {
@@ -175,7 +195,11 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         let at_once = daemon.settings.configured.config().autostart_concurrency;
         let at_once = usize::try_from(at_once).unwrap_or(1);
         let registry = registry.clone();
-        tokio::spawn(async move { recovery::autostart(&registry, at_once).await });
+        tokio::spawn(async move {
+            // Before the domains, whose images they hold.
+            pools.autostart().await;
+            recovery::autostart(&registry, at_once).await;
+        });
     }
 
     let libvirt = gateway::serve(front_door, Arc::clone(&shared));
@@ -192,6 +216,29 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     }
     tracing::info!("ending; domains go on");
     Ok(())
+}
+
+/// What starts the processes that handle images.
+fn image_workers(
+    binary: &WorkerBinary,
+    identities: &Identities,
+) -> Result<ImageWorkers, HostError> {
+    let program = rustix::io::fcntl_dupfd_cloexec(binary, 0).map_err(HostError::Descriptor)?;
+    Ok(ImageWorkers::new(program, identities.clone()))
+}
+
+/// The same for the test driver, which has no workers but keeps pools like any, where that can be had.
+fn test_image_workers(settings: &Settings) -> Option<ImageWorkers> {
+    let identities = Identities::for_instance(Path::new(REGISTRY), &settings.state_directory);
+    let workers = identities
+        .map_err(HostError::Identity)
+        .and_then(|identities| {
+            let binary = WorkerBinary::find().map_err(HostError::WorkerBinary)?;
+            image_workers(&binary, &identities)
+        });
+    workers
+        .inspect_err(|error| tracing::info!("images are not looked into: {error}"))
+        .ok()
 }
 
 /// libvirt's front door, where there is to be one.
@@ -216,6 +263,8 @@ fn front_door(
         run_directory: settings.run_directory.clone(),
         sockets: config.libvirt_sockets.clone(),
         warm: usize::try_from(config.libvirt_warm_processes).unwrap_or(0),
+        cgroups: settings.cgroups.clone(),
+        limits: Arc::clone(&settings.configured.limits),
     };
     FrontDoor::open(&door, identities)
 }

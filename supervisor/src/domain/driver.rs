@@ -27,6 +27,7 @@ use reeve_ipc::device::{DeviceChange, DeviceReport};
 use reeve_ipc::event::CrashReport;
 use reeve_ipc::model::{DevicePlace, Domain};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::request::PeekPlace;
 use reeve_ipc::spec::{PciSlot, WatchdogAction};
 use reeve_ipc::vcpus::VcpuStanding;
 use tokio::sync::mpsc;
@@ -283,8 +284,8 @@ pub enum DeviceCall {
     Tune {
         /// The definition by which it is bound and limited.
         domain: Box<Domain>,
-        /// The one before.
-        before: Box<Domain>,
+        /// The one before; none where that is not known, as of what an earlier supervisor left half way.
+        before: Option<Box<Domain>>,
     },
     /// Give the machine so many vCPUs, or ask its guest to let go of as many. [`Notice::Vcpus`] follows, and
     /// again at each change.
@@ -376,6 +377,15 @@ pub trait Instance: Debug + Send + Sync {
     /// As [`Self::device_reports`], for whoever asks every few seconds: the worker is asked once, and what its
     /// guest says of its memory, where that is old, is for the next time.
     fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>>;
+
+    /// Sends every vCPU an interrupt that the guest cannot mask.
+    fn inject_nmi(&self) -> Later<Result<(), CallFailure>>;
+
+    /// Bytes of the guest's memory or of a disk: as many as were asked for.
+    fn peek(&self, at: PeekPlace, offset: u64, length: u32) -> Later<Result<Vec<u8>, CallFailure>>;
+
+    /// How large the disk in that slot is for its guest, in bytes, by the worker's word.
+    fn disk_bytes(&self, slot: PciSlot) -> Later<Result<u64, CallFailure>>;
 
     /// What it is on the host.
     fn details(&self) -> WorkerDetails;

@@ -19,8 +19,8 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::ChangeMedium { .. }
         | Request::SetMemory { .. }
         | Request::SetMaxMemory(_)
-        | Request::Tune { .. }
         | Request::SetVcpus { .. } => Operation::Define,
+        Request::Tune { .. } => Operation::Tune,
         Request::Upgrade => Operation::HandOver,
         Request::Undefine => Operation::Undefine,
         Request::Start(..) | Request::Create(..) => Operation::Start,
@@ -51,10 +51,10 @@ pub(super) const fn noted(record: &LiveRecord, job: Option<JobKind>) -> Operatio
                 | JobKind::Attach
                 | JobKind::Detach
                 | JobKind::Update
-                | JobKind::SetVcpus
-                | JobKind::Tune,
+                | JobKind::SetVcpus,
             ),
         ) => Operation::Define,
+        (None, Some(JobKind::Tune)) => Operation::Tune,
         _ => Operation::Shutdown,
     }
 }

@@ -31,7 +31,8 @@ use rustix::io::Errno;
 use rustix::rand::GetRandomFlags;
 
 use self::boot::{guest_memory, plan_boot};
-pub use self::chain::{BackingReader, ReadError};
+pub(crate) use self::chain::Chain;
+pub use self::chain::{BackingReader, ChainError, ReadError};
 pub use self::disks::DiskError;
 use self::ends::{end_policy, kept_policy};
 pub use self::nics::NicPolicy;

@@ -253,7 +253,7 @@ impl Registry {
     /// Starts a domain without keeping its definition.
     ///
     /// # Errors
-    /// It is not valid, exists already, or does not start.
+    /// It is not valid, runs already, or does not start; its name or UUID is another's.
     pub async fn create(
         &self,
         domain: Domain,

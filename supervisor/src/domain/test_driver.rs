@@ -21,6 +21,8 @@ use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::Domain;
 use reeve_ipc::phase::Phase;
+use reeve_ipc::request::PeekPlace;
+use reeve_ipc::spec::PciSlot;
 use tokio::sync::{mpsc, oneshot, watch};
 
 use self::console::Console;
@@ -272,6 +274,11 @@ impl TestInstance {
     }
 }
 
+fn nothing() -> CallFailure {
+    let why = "a machine of the test driver has neither memory nor disks";
+    CallFailure::Refused(why.to_owned())
+}
+
 impl Instance for TestInstance {
     fn call(&self, call: WorkerCall) -> Later<Result<(), CallFailure>> {
         let answer = self.ask(move |reply| Call::Machine(call, reply));
@@ -357,6 +364,20 @@ impl Instance for TestInstance {
 
     fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         self.ask(Call::Report)
+    }
+
+    /// Its guest has nothing that would be interrupted.
+    fn inject_nmi(&self) -> Later<Result<(), CallFailure>> {
+        let alive = self.ask(Call::Report);
+        Box::pin(async move { alive.await.map(drop) })
+    }
+
+    fn peek(&self, _: PeekPlace, _: u64, _: u32) -> Later<Result<Vec<u8>, CallFailure>> {
+        Box::pin(async { Err(nothing()) })
+    }
+
+    fn disk_bytes(&self, _: PciSlot) -> Later<Result<u64, CallFailure>> {
+        Box::pin(async { Err(nothing()) })
     }
 
     fn details(&self) -> WorkerDetails {

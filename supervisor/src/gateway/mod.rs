@@ -24,8 +24,12 @@
 //! of heap, 0.1 MiB of stack and 0.3 MiB of relocated tables. The rest is its program, which all gateways share: 1.4
 //! MiB of PSS each while they wait, and 5 MiB of code that is touched once for all of them when one serves.
 //!
+//! Each has a limit of its own memory, and all together have one ([`bound`]); where the host's is short they go
+//! first.
+//!
 //! What may not live here: libvirt's protocol, XML, what calls mean.
 
+mod bound;
 mod pool;
 mod process;
 mod spawner;
@@ -34,19 +38,22 @@ use std::fs::DirBuilder;
 use std::future::pending;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, RwLock};
 
 use reeve_ipc::api::Access;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
+use self::bound::Bound;
 use self::pool::{Client, Pool};
 use self::spawner::Spawner;
 use crate::api::access::Peer;
 use crate::api::listener::{Kind, ListenError, Listener, TooMany};
-use crate::api::{Serve, Shared};
+use crate::api::{Limits, Serve, Shared};
+use crate::host::confinement::CgroupPlace;
 use crate::host::identity::Identities;
 use crate::host::program::Program;
+use crate::logging::seldom::Seldom;
 
 /// The executable's name.
 pub const NAME: &str = "reeve-gateway";
@@ -66,6 +73,10 @@ pub struct Settings {
     pub sockets: Vec<PathBuf>,
     /// How many processes wait for clients.
     pub warm: usize,
+    /// Where the cgroup of all those processes is made.
+    pub cgroups: CgroupPlace,
+    /// How many clients there may be, now and whenever it is asked.
+    pub limits: Arc<RwLock<Limits>>,
 }
 
 /// The open door: clients may knock, and are let in when it is served.
@@ -107,7 +118,12 @@ impl FrontDoor {
                 }
             }
         }
-        let spawner = Spawner::start(program, identities)
+        let bound = Bound::make(
+            &settings.cgroups,
+            Arc::clone(&settings.limits),
+            settings.warm,
+        );
+        let spawner = Spawner::start(program, identities, bound)
             .inspect_err(|error| {
                 tracing::error!("no client of libvirt's protocol is served: no thread: {error}");
             })
@@ -149,6 +165,7 @@ async fn let_in<S: Serve>(
     shared: Arc<Shared<S>>,
     clients: mpsc::Sender<Client<S>>,
 ) {
+    let refusals = Seldom::default();
     loop {
         // One for which there is no descriptor is closed; its protocol has no words for it here.
         let Ok(socket) = listener
@@ -170,8 +187,10 @@ async fn let_in<S: Serve>(
                 }
             }
             Err(error) => {
-                let path = listener.path().display();
-                tracing::info!(pid, uid, "a client was closed at {path}: {error}");
+                if let Some(left_out) = refusals.may() {
+                    let path = listener.path().display();
+                    tracing::info!(pid, uid, left_out, "a client was closed at {path}: {error}");
+                }
             }
         }
     }

@@ -1,30 +1,39 @@
 //! The thread that starts gateways, one after another.
 //!
-//! A gateway is killed by the kernel when the thread that made it ends (prctl(2), `PR_SET_PDEATHSIG`): so one
-//! thread makes them all and lives as long as the front door, and the death of the supervisor ends them
-//! whatever they do. It also keeps the runtime free, as a start blocks for about a millisecond.
+//! A [`SpawnThread`], which lives as long as the front door: a gateway is killed by the kernel when it ends, so that
+//! the death of the supervisor ends them all, whatever they do.
+//!
+//! Where memory is short the kernel kills a gateway before anything else (proc(5), `oom_score_adj`): it costs one
+//! client its connection. All of them are in one cgroup ([`Bound`]).
 
+use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::time::Duration;
 
 use reeve_ipc::gateway::{CONTROL_FD, NAME};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_sandbox::{Child, Command, FIRST_FD, OnParentDeath, Resource, Rlimit};
-use rustix::fs::{Mode, OFlags};
+use rustix::process::Pid;
 use tokio::sync::oneshot;
 
+use super::bound::Bound;
 use crate::host::identity::{Identities, Identity, IdentityError, Level};
 use crate::host::program::Program;
+use crate::host::spawn_thread::SpawnThread;
 
 // The sandbox keeps the numbers below for itself.
 const _: () = assert!(CONTROL_FD >= FIRST_FD);
 
-/// The thread's stack: stage A runs the child on a stack of its own.
-const STACK_BYTES: usize = 128 << 10;
+/// The thread's name. A process that it makes is called so until it executes its program.
+const THREAD: &str = "gateways";
 /// The most memory of its own that a gateway may have: some of the protocol's largest messages, 32 MiB each.
-const MEMORY_BYTES: u64 = 256 << 20;
+pub(super) const MEMORY_BYTES: u64 = 256 << 20;
+/// What the kernel kills first, whatever it uses (proc(5), `oom_score_adj`).
+const FIRST_VICTIM: &str = "1000";
+/// How long a process may take to be its own, and how often is looked.
+const OWN_MEMORY: Duration = Duration::from_millis(20);
+const LOOK: Duration = Duration::from_micros(100);
 
 /// What a gateway may use of the host.
 const RLIMITS: &[Rlimit] = &[
@@ -81,52 +90,31 @@ type Reply = oneshot::Sender<Result<Started, StartError>>;
 /// The way to the thread. Dropping it ends the thread, and with it every process that it made.
 #[derive(Debug)]
 pub(super) struct Spawner {
-    /// `None` while it is dropped only.
-    orders: Option<SyncSender<Reply>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Spawner {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            // One that panicked has nothing left to undo.
-            let _ = thread.join();
-        }
-    }
+    thread: SpawnThread<Reply>,
 }
 
 impl Spawner {
-    pub(super) fn start(program: Program, identities: Identities) -> io::Result<Self> {
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    pub(super) fn start(
+        program: Program,
+        identities: Identities,
+        mut bound: Bound,
+    ) -> io::Result<Self> {
+        let serve = move |reply: Reply, null: &OwnedFd| {
+            bound.keep();
+            // Where nobody waits any more the door is closed: this thread ends next, and the process with it.
+            let _ = reply.send(execute(&program, null, &identities, &bound));
+        };
         // The pool asks for one at a time.
-        let (orders, queue) = sync_channel(1);
-        let thread = thread::Builder::new()
-            .name("gateways".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || serve(&program, &null, &identities, &queue))?;
-        Ok(Self {
-            orders: Some(orders),
-            thread: Some(thread),
-        })
+        let thread = SpawnThread::start(THREAD, 1, serve)?;
+        Ok(Self { thread })
     }
 
     /// Asks for a process.
     pub(super) fn spawn(&self) -> Result<Starting, StartError> {
         let (reply, starting) = oneshot::channel();
-        let orders = self.orders.as_ref().ok_or(StartError::Gone)?;
-        match orders.try_send(reply) {
+        match self.thread.order(reply) {
             Ok(()) => Ok(starting),
-            Err(TrySendError::Full(_) | TrySendError::Disconnected(_)) => Err(StartError::Gone),
-        }
-    }
-}
-
-fn serve(program: &Program, null: &OwnedFd, identities: &Identities, queue: &Receiver<Reply>) {
-    while let Ok(reply) = queue.recv() {
-        if let Err(Ok(unwanted)) = reply.send(execute(program, null, identities)) {
-            // The door is closed: this thread ends next, and the process with it.
-            drop(unwanted);
+            Err(_) => Err(StartError::Gone),
         }
     }
 }
@@ -135,6 +123,7 @@ fn execute(
     program: &Program,
     null: &OwnedFd,
     identities: &Identities,
+    bound: &Bound,
 ) -> Result<Started, StartError> {
     let identity = identities.claim()?;
     let who = match identity.level {
@@ -153,12 +142,31 @@ fn execute(
         fds: vec![(theirs, CONTROL_FD)],
         identity: who,
         rlimits: RLIMITS,
-        cgroup: None,
+        cgroup: bound.directory(),
         on_parent_death: OnParentDeath::Die,
     });
+    let child = child.map_err(|error| StartError::Sandbox { error })?;
+    if let Err(error) = make_first_victim(child.pid) {
+        let gateway = child.pid.as_raw_nonzero();
+        tracing::debug!(gateway, "the kernel is not told to kill it first: {error}");
+    }
     Ok(Started {
-        child: child.map_err(|error| StartError::Sandbox { error })?,
+        child,
         identity,
         control,
     })
+}
+
+/// Has the kernel kill the process before any other where memory is short.
+///
+/// What is said of a process is said of every other that has the same memory, and until it executes its program
+/// that is the supervisor: so its name is looked at, which comes with the program and after its memory.
+fn make_first_victim(pid: Pid) -> io::Result<()> {
+    let directory = format!("/proc/{}", pid.as_raw_nonzero());
+    let mut left = OWN_MEMORY.as_micros() / LOOK.as_micros();
+    while fs::read_to_string(format!("{directory}/comm"))?.trim_end() == THREAD {
+        left = left.checked_sub(1).ok_or(io::ErrorKind::TimedOut)?;
+        std::thread::sleep(LOOK);
+    }
+    fs::write(format!("{directory}/oom_score_adj"), FIRST_VICTIM)
 }

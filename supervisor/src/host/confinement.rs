@@ -51,7 +51,8 @@ impl CgroupPlace {
         matches!(self, Self::Directory(path) if path.is_dir())
     }
 
-    fn hierarchy(&self) -> Result<Hierarchy, CgroupError> {
+    /// Where cgroups are made.
+    pub(crate) fn hierarchy(&self) -> Result<Hierarchy, CgroupError> {
         match self {
             Self::Own => Hierarchy::find(),
             Self::Directory(path) => Ok(Hierarchy::at(path.clone())),
@@ -114,6 +115,24 @@ pub enum ConfinementError {
          them (--config)"
     )]
     NoCgroup(DomainName),
+    /// The kernel has not counted its memory since its start.
+    #[error(
+        "cannot limit the memory of '{0}' while it runs: it was started where the memory controller was not on, \
+         and what its guest has touched since is not counted; its next start has the limit (--config)"
+    )]
+    Uncounted(DomainName),
+    /// Less than it uses just now.
+    #[error("cannot limit '{domain}' to {limit} {what}: it uses {used} now")]
+    InUse {
+        /// The domain.
+        domain: DomainName,
+        /// The limit.
+        limit: String,
+        /// Of what.
+        what: &'static str,
+        /// What it uses.
+        used: String,
+    },
     /// Fewer threads than the domain has by itself.
     #[error(
         "cannot limit '{domain}' to {limit} threads: with {vcpus} vCPUs it needs at least {least}"
@@ -271,14 +290,53 @@ impl Drop for Confinement {
     }
 }
 
-/// Holds a domain that runs, in the cgroup at `path`, to the limits of its definition and to no others.
-pub(crate) fn relimit(domain: &Domain, path: Option<&Path>) -> Result<(), ConfinementError> {
+/// Refuses limits of a domain that runs, in the cgroup at `path`, which it cannot be held to; nothing is
+/// changed.
+pub(crate) fn check_limits(domain: &Domain, path: Option<&Path>) -> Result<(), ConfinementError> {
     check(domain)?;
+    let name = || domain.name.clone();
     let Some(path) = path else {
         return match domain.limits.any() {
-            true => Err(ConfinementError::NoCgroup(domain.name.clone())),
+            true => Err(ConfinementError::NoCgroup(name())),
             false => Ok(()),
         };
+    };
+    let wanted = limits(domain.limits);
+    let looked = Hierarchy::above(path)
+        .map_or(Ok(()), |hierarchy| hierarchy.provides(&wanted))
+        .and_then(|()| DomainCgroup::adopt(path.to_owned())?.use_of_memory_and_pids());
+    let (memory, pids) = looked.map_err(|error| refused(name(), error))?;
+    if let Some(limit) = wanted.memory_max {
+        // The kernel counts from when it was told to on.
+        let memory = memory.ok_or_else(|| ConfinementError::Uncounted(name()))?;
+        if memory.exceeds(limit) {
+            return Err(ConfinementError::InUse {
+                domain: name(),
+                limit: MemorySize(limit).to_string(),
+                what: "of memory",
+                used: MemorySize(memory.used).to_string(),
+            });
+        }
+    }
+    if let (Some(limit), Some(pids)) = (wanted.pids_max, pids) {
+        if pids.exceeds(u64::from(limit)) {
+            return Err(ConfinementError::InUse {
+                domain: name(),
+                limit: limit.to_string(),
+                what: "threads",
+                used: pids.used.to_string(),
+            });
+        }
+    }
+    Ok(())
+}
+
+/// Holds a domain that runs, in the cgroup at `path`, to the limits of its definition and to no others. May wait
+/// while the kernel reclaims memory.
+pub(crate) fn relimit(domain: &Domain, path: Option<&Path>) -> Result<(), ConfinementError> {
+    check_limits(domain, path)?;
+    let Some(path) = path else {
+        return Ok(());
     };
     let limits = limits(domain.limits);
     let relimited = Hierarchy::above(path)
@@ -378,13 +436,38 @@ fn remedy(error: &CgroupError) -> Option<&'static str> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use reeve_ipc::model::{
         BootSource, DomainUuid, Labels, LifecycleAction, Platform, PluggableMemory, Tuning, Vcpus,
     };
     use reeve_ipc::spec::{CpuSwitches, MachineType};
 
     use super::*;
+
+    /// One vCPU and 64 MiB, and nothing else.
+    pub(in crate::host) fn domain() -> Domain {
+        let vcpus = Vcpus::try_from(1).unwrap();
+        Domain {
+            name: "web".parse().unwrap(),
+            uuid: DomainUuid(uuid::Uuid::nil()),
+            machine: MachineType::Reeve1_0,
+            vcpus,
+            max_vcpus: vcpus,
+            platform: Platform::default(),
+            kept: Vec::new(),
+            tuning: Tuning::default(),
+            cpu: CpuSwitches::default(),
+            memory: MemorySize::mebibytes(64),
+            boot: BootSource::BuiltIn {
+                command_line: String::new(),
+            },
+            devices: Devices::default(),
+            lifecycle: LifecycleAction::default(),
+            limits: ResourceLimits::default(),
+            pinning: Vec::new(),
+            labels: Labels::default(),
+        }
+    }
 
     #[test]
     fn percent_of_a_cpu_is_time_in_a_period() {
@@ -406,27 +489,7 @@ mod tests {
 
     #[test]
     fn a_limit_has_room_for_all_the_memory_that_a_domain_can_be_given() {
-        let vcpus = Vcpus::try_from(1).unwrap();
-        let mut domain = Domain {
-            name: "web".parse().unwrap(),
-            uuid: DomainUuid(uuid::Uuid::nil()),
-            machine: MachineType::Reeve1_0,
-            vcpus,
-            max_vcpus: vcpus,
-            platform: Platform::default(),
-            kept: Vec::new(),
-            tuning: Tuning::default(),
-            cpu: CpuSwitches::default(),
-            memory: MemorySize::mebibytes(64),
-            boot: BootSource::BuiltIn {
-                command_line: String::new(),
-            },
-            devices: Devices::default(),
-            lifecycle: LifecycleAction::default(),
-            limits: ResourceLimits::default(),
-            pinning: Vec::new(),
-            labels: Labels::default(),
-        };
+        let mut domain = domain();
         domain.limits.memory = Some(least_memory_limit(domain.memory, 1));
         check(&domain).unwrap();
         domain.devices.memory = Some(PluggableMemory {
@@ -452,5 +515,73 @@ mod tests {
             least_memory_limit(MemorySize::mebibytes(4096), 4).to_string(),
             "4142M"
         );
+    }
+
+    /// What looks like the cgroup of a domain that runs; the kernel's own is tested in the lab.
+    fn cgroup(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("domains/web");
+        std::fs::create_dir_all(&path).unwrap();
+        std::fs::write(
+            directory.path().join("cgroup.controllers"),
+            "cpu memory pids",
+        )
+        .unwrap();
+        std::fs::write(directory.path().join("cgroup.subtree_control"), "").unwrap();
+        for (file, text) in files {
+            std::fs::write(path.join(file), text).unwrap();
+        }
+        (directory, path)
+    }
+
+    #[test]
+    fn a_limit_below_what_is_in_use_is_refused_before_anything_is_written() {
+        let mib = |count: u64| (count << 20).to_string();
+        let stat = format!(
+            "anon 1\nactive_file {}\ninactive_file {}\n",
+            10 << 20,
+            6 << 20
+        );
+        let (directory, path) = cgroup(&[
+            ("memory.current", &mib(110)),
+            ("memory.max", "max\n"),
+            ("memory.stat", &stat),
+            ("pids.current", "40\n"),
+            ("pids.max", "64\n"),
+        ]);
+        let mut domain = domain();
+        domain.limits.memory = Some(MemorySize::mebibytes(90));
+        let error = relimit(&domain, Some(&path)).unwrap_err();
+        assert_eq!(
+            error.to_string(),
+            "cannot limit 'web' to 90M of memory: it uses 94M now"
+        );
+        let control = directory.path().join("cgroup.subtree_control");
+        assert_eq!(std::fs::read_to_string(control).unwrap(), "", "untouched");
+        // What is in the way are copies of files, which the kernel drops.
+        domain.limits.memory = Some(MemorySize::mebibytes(94));
+        check_limits(&domain, Some(&path)).unwrap();
+        domain.limits.pids = Some(39);
+        let error = check_limits(&domain, Some(&path)).unwrap_err();
+        assert!(
+            error.to_string().ends_with("39 threads: it uses 40 now"),
+            "{error}"
+        );
+        // The limit there is holds whatever is in use.
+        std::fs::write(path.join("pids.max"), "39").unwrap();
+        check_limits(&domain, Some(&path)).unwrap();
+    }
+
+    #[test]
+    fn memory_that_was_not_counted_from_the_start_is_not_limited_later() {
+        let (_directory, path) = cgroup(&[("cgroup.procs", "")]);
+        let mut domain = domain();
+        domain.limits.cpu_weight = Some(200);
+        check_limits(&domain, Some(&path)).unwrap();
+        domain.limits.memory = Some(MemorySize::mebibytes(90));
+        let error = check_limits(&domain, Some(&path)).unwrap_err();
+        assert!(matches!(error, ConfinementError::Uncounted(_)), "{error}");
+        let error = check_limits(&domain, None).unwrap_err();
+        assert!(matches!(error, ConfinementError::NoCgroup(_)), "{error}");
     }
 }

@@ -94,7 +94,7 @@ impl ImageReader {
         });
         let child = child.map_err(|error| process("its sandbox", &error))?;
         Ok(Reader {
-            child: Some((child, identity)),
+            _process: Process::new(child, identity),
             answer,
         })
     }
@@ -116,7 +116,7 @@ impl BackingReader for ImageReader {
 
 /// The same file in an open description of its own, which can only be read: whoever has it can neither write
 /// nor touch the locks of the other. Through the page cache, as a header is no whole block.
-fn read_only(image: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+pub(super) fn read_only(image: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let itself = format!("/proc/self/fd/{}", image.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::CLOEXEC | OFlags::NONBLOCK;
     rustix::fs::open(itself, flags, Mode::empty())
@@ -128,15 +128,27 @@ fn process(what: &str, error: &dyn std::fmt::Display) -> ReadError {
     ))
 }
 
-fn one_line(words: &str) -> String {
+pub(super) fn one_line(words: &str) -> String {
     words.escape_debug().collect()
 }
 
-/// A process that reads. Killed, if it has not ended, and reaped when it is dropped; its uid is free then.
+/// A process that reads.
 #[derive(Debug)]
 struct Reader {
-    child: Option<(Child, Identity)>,
+    /// Goes with it.
+    _process: Process,
     answer: OwnedFd,
+}
+
+/// A jailed process of this supervisor's. Killed, if it has not ended, and reaped when it is dropped; its uid is
+/// free then.
+#[derive(Debug)]
+pub(super) struct Process(Option<(Child, Identity)>);
+
+impl Process {
+    pub(super) const fn new(child: Child, identity: Identity) -> Self {
+        Self(Some((child, identity)))
+    }
 }
 
 impl Reader {
@@ -167,9 +179,9 @@ impl Reader {
     }
 }
 
-impl Drop for Reader {
+impl Drop for Process {
     fn drop(&mut self) {
-        let Some((child, identity)) = self.child.take() else {
+        let Some((child, identity)) = self.0.take() else {
             return;
         };
         // Most often it is gone already.
@@ -201,7 +213,7 @@ fn reap(child: &Child, how: WaitIdOptions) -> bool {
 }
 
 /// Whether there is something to read before `deadline`.
-fn wait(from: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errno> {
+pub(super) fn wait(from: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errno> {
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         let timeout = Timespec {

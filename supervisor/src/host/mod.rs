@@ -10,6 +10,7 @@ pub(crate) mod holdings;
 pub mod identity;
 pub mod image_lock;
 pub mod image_reader;
+pub mod image_worker;
 mod kvm;
 mod netlink;
 pub mod node;
@@ -19,6 +20,7 @@ pub(crate) mod process;
 pub mod program;
 pub mod shares;
 pub mod sockets;
+pub(crate) mod spawn_thread;
 pub(crate) mod spawner;
 pub mod tap;
 pub mod uid_blocks;
@@ -95,6 +97,8 @@ impl Host {
         binary: WorkerBinary,
         identities: Identities,
     ) -> Result<Self, HostError> {
+        // As it is now: what a definition binds to nothing runs there.
+        vcpus::own_cpus();
         let launcher =
             rustix::io::fcntl_dupfd_cloexec(&binary, 0).map_err(HostError::Descriptor)?;
         let reader = rustix::io::fcntl_dupfd_cloexec(&binary, 0).map_err(HostError::Descriptor)?;

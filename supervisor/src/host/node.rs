@@ -85,6 +85,8 @@ pub struct Node {
     uuid: Uuid,
     driver: HostDriver,
     known: Mutex<Option<(Instant, Arc<HostInfo>)>>,
+    /// Held by the one who reads what it is.
+    reading: Mutex<()>,
 }
 
 impl Node {
@@ -96,6 +98,7 @@ impl Node {
             uuid,
             driver,
             known: Mutex::new(None),
+            reading: Mutex::new(()),
         }
     }
 
@@ -112,6 +115,14 @@ impl Node {
         let known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
         let (read, info) = known.as_ref()?;
         (read.elapsed() < FRESH).then(|| Arc::clone(info))
+    }
+
+    /// What it is, read of late or now: of any number who ask at once one reads, and the others wait for that.
+    #[must_use]
+    pub fn fresh(&self) -> Arc<HostInfo> {
+        // As above.
+        let _turn = self.reading.lock().unwrap_or_else(PoisonError::into_inner);
+        self.known().unwrap_or_else(|| self.read())
     }
 
     /// What it is, read now. May wait for the kernel.

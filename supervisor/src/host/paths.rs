@@ -18,7 +18,7 @@ use std::path::{Component, Path, PathBuf};
 use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
 use super::reason;
@@ -32,6 +32,9 @@ pub const CONFIG_FILE: &str = "/etc/reeve/reeve.toml";
 
 /// A concurrent rename beneath the directory makes the kernel ask for another try.
 const TRIES: u32 = 16;
+
+/// What refusals call the directory of a storage pool.
+const POOL: &str = "pool's target";
 
 /// How long a file system may take to resolve the directories, while the daemon starts or reloads.
 const RESOLVE_DEADLINE: Duration = Duration::from_secs(2);
@@ -198,6 +201,109 @@ impl AllowedPaths {
         Ok(Place { directory, name })
     }
 
+    /// Whether clients may name a directory as a storage pool's: by its words, nothing is looked at.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn allows_pool(&self, path: &Path) -> Result<(), PathError> {
+        self.containing(POOL, path).map(|_| ())
+    }
+
+    /// Opens the directory of a storage pool, to be read: one of the allowed directories, or beneath one.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn open_pool(&self, path: &Path) -> Result<OwnedFd, PathError> {
+        let allowing = self.containing(POOL, path)?;
+        let found = allowing.reach(allowing.rest)?;
+        // By the descriptor: the name may mean something else by now.
+        let itself = format!("/proc/self/fd/{}", found.as_raw_fd());
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+        rustix::fs::open(itself, flags, Mode::empty()).map_err(|errno| allowing.os(errno))
+    }
+
+    /// Makes the directory of a storage pool, and what is missing of the way to it (mode 0755). Whether it was
+    /// made, and the directory, only looked at.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn make_pool(&self, path: &Path, mode: Mode) -> Result<(OwnedFd, bool), PathError> {
+        let allowing = self.containing(POOL, path)?;
+        let os = |errno| allowing.os(errno);
+        match allowing.reach(allowing.rest) {
+            Ok(found) => return Ok((found, false)),
+            Err(PathError::Os {
+                errno: Errno::NOENT,
+                ..
+            }) => {}
+            Err(error) => return Err(error),
+        }
+        // Whoever may write above an allowed directory could put a link in its place: none is followed.
+        let mut at = open_directory(Path::new("/")).map_err(os)?;
+        let whole = allowing.resolved.join(allowing.rest);
+        let mut parts = whole.components().peekable();
+        let mut made = false;
+        while let Some(part) = parts.next() {
+            let Component::Normal(name) = part else {
+                continue;
+            };
+            let (mode, last) = match parts.peek() {
+                Some(_) => (Mode::from_raw_mode(0o755), false),
+                None => (mode, true),
+            };
+            match rustix::fs::mkdirat(&at, name, mode) {
+                Ok(()) => made = last,
+                Err(Errno::EXIST) => {}
+                Err(errno) => return Err(os(errno)),
+            }
+            let look = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
+            let name = Path::new(name);
+            at = resolve(at.as_fd(), name, look, ResolveFlags::NO_SYMLINKS).map_err(os)?;
+        }
+        Ok((at, made))
+    }
+
+    /// Removes the directory of a storage pool, which is empty.
+    ///
+    /// # Errors
+    /// [`PathError`].
+    pub fn remove_pool(&self, path: &Path) -> Result<(), PathError> {
+        let allowing = self.containing(POOL, path)?;
+        let os = |errno| allowing.os(errno);
+        let name = path.file_name().ok_or_else(|| os(Errno::INVAL))?;
+        let parent = match allowing.rest.parent() {
+            Some(parent) => allowing.reach(parent)?,
+            // An allowed directory itself.
+            None => {
+                let above = allowing.resolved.parent().ok_or_else(|| os(Errno::BUSY))?;
+                open_directory(above).map_err(os)?
+            }
+        };
+        rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(os)
+    }
+
+    /// The directory that allows a path, which may be that path.
+    fn containing<'a>(&'a self, what: &'a str, path: &'a Path) -> Result<Allowing<'a>, PathError> {
+        let directories = self.directories.iter().zip(&self.resolved);
+        let same = directories
+            .clone()
+            .find(|(directory, _)| *directory == path);
+        match same {
+            // The outermost one allows it where there is one around it.
+            Some((directory, resolved)) => {
+                let around = self.allowing(what, path);
+                Ok(around.unwrap_or(Allowing {
+                    what,
+                    path,
+                    directory,
+                    resolved,
+                    rest: Path::new(""),
+                }))
+            }
+            None => self.allowing(what, path),
+        }
+    }
+
     fn open(
         &self,
         what: &str,
@@ -319,6 +425,15 @@ impl Allowing<'_> {
         })
     }
 
+    /// A directory beneath the directory, or itself, only looked at.
+    fn reach(&self, rest: &Path) -> Result<OwnedFd, PathError> {
+        let directory = self.open()?;
+        match rest == Path::new("") {
+            true => Ok(directory),
+            false => self.beneath(&directory, rest, OFlags::DIRECTORY),
+        }
+    }
+
     /// What is beneath the directory, only looked at.
     fn beneath(
         &self,
@@ -415,7 +530,7 @@ fn open_beneath(directory: &OwnedFd, rest: &Path, flags: OFlags) -> Result<Owned
     resolve(directory.as_fd(), rest, look, beneath)
 }
 
-fn resolve(
+pub(crate) fn resolve(
     from: BorrowedFd<'_>,
     path: &Path,
     flags: OFlags,

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::sync::OnceLock;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 use rustix::process::{Pid, PidfdFlags, Signal, pidfd_open, pidfd_send_signal};
 
@@ -82,6 +83,8 @@ pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
 const TICK_NS: u64 = 10_000_000;
 /// Bytes of one of the pages that `/proc` counts in.
 const PAGE_BYTES: u64 = 4096;
+/// Bytes that no text of the kernel's about one process or cgroup has.
+const SHORT_TEXT: usize = 4096;
 
 /// What the kernel has written down of a process, or of one of its threads.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -100,7 +103,19 @@ pub(crate) struct Account {
 
 /// Reads it (proc(5), fields 3, 14, 15, 24 and 39 of `stat`).
 pub(crate) fn account(stat: &str) -> Option<Account> {
-    parse_account(&fs::read_to_string(stat).ok()?)
+    parse_account(&short_text(Path::new(stat))?)
+}
+
+/// The text of a file of the kernel's, which gives all of it at the first read; `None` where it has
+/// [`SHORT_TEXT`] bytes or more, and where it cannot be read.
+fn short_text(path: &Path) -> Option<String> {
+    let file = rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty()).ok()?;
+    let mut bytes = [0; SHORT_TEXT];
+    let length = rustix::io::retry_on_intr(|| rustix::io::read(&file, &mut bytes)).ok()?;
+    let text = bytes
+        .get(..length)
+        .filter(|text| text.len() < bytes.len())?;
+    String::from_utf8(text.to_vec()).ok()
 }
 
 fn parse_account(stat: &str) -> Option<Account> {
@@ -127,7 +142,7 @@ pub(crate) fn usage(stat: &str) -> Option<(u64, u64)> {
 /// CPU time of all that is or was in a cgroup, in nanoseconds: in programs and guests, and in the kernel
 /// (Documentation/admin-guide/cgroup-v2.rst, `cpu.stat`).
 pub(crate) fn cgroup_times(cgroup: &Path) -> Option<(u64, u64)> {
-    parse_cgroup_times(&fs::read_to_string(cgroup.join("cpu.stat")).ok()?)
+    parse_cgroup_times(&short_text(&cgroup.join("cpu.stat"))?)
 }
 
 fn parse_cgroup_times(stat: &str) -> Option<(u64, u64)> {
@@ -157,7 +172,8 @@ pub(crate) fn kill_all_of(uid: u32) -> bool {
         }
         // Again, now that the pid cannot be used again unnoticed.
         match pidfd_open(pid, PidfdFlags::empty()) {
-            Ok(pidfd) if real_uid(pid) == Some(uid) => {
+            // One that has ended and is reaped by nobody needs no signal.
+            Ok(pidfd) if !has_ended(pidfd.as_fd()) && real_uid(pid) == Some(uid) => {
                 found = true;
                 let _ = pidfd_send_signal(pidfd.as_fd(), Signal::KILL);
             }

@@ -1,17 +1,14 @@
 //! The one thread that executes workers, and the only file that calls the sandbox's stage A.
 //!
-//! A worker asks the kernel to be killed when its parent dies, and to the kernel the parent is the
-//! thread that made it (prctl(2), `PR_SET_PDEATHSIG`). So one thread makes them all and lives as
-//! long as the process. It also keeps the runtime free: the caller of a spawn is suspended until the
-//! child has executed.
+//! The thread is a [`SpawnThread`], which lives as long as the process; the caller of a spawn is suspended until
+//! the child has executed.
 
 use std::ffi::CString;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
-use std::thread::{self, JoinHandle};
+use std::sync::mpsc::TrySendError;
 use std::time::Duration;
 
 use reeve_ipc::error::truncate;
@@ -20,12 +17,12 @@ use reeve_ipc::spec::ControlLoss;
 use reeve_ipc::{CONTROL_FD, LOG_FD};
 use reeve_sandbox::{Command, FIRST_FD, OnParentDeath, Resource, Rlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::fs::{Mode, OFlags};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
 
 use super::holdings::{Holdings, HoldingsOfAnother, SharedHoldings};
 use super::identity::Level;
+use super::spawn_thread::SpawnThread;
 use super::worker_binary::WorkerBinary;
 use crate::domain::worker::ExitStatus;
 
@@ -38,9 +35,6 @@ const QUEUE: usize = 64;
 const AGAIN: Duration = Duration::from_millis(5);
 /// The most bytes of a domain's name that `ps` shows.
 const MAX_SHOWN_NAME_BYTES: usize = 64;
-
-/// The thread's stack: stage A runs the child on a stack of its own.
-const STACK_BYTES: usize = 128 << 10;
 
 /// How long a process that nobody watches any more may take to go; then the kernel reaps it later.
 const LAST_WAIT: Timespec = Timespec {
@@ -198,44 +192,24 @@ enum Told {
 /// start which nobody waits for any more is undone before this process can end.
 #[derive(Debug)]
 pub(crate) struct Spawner {
-    /// `None` while it is dropped only.
-    orders: Option<SyncSender<Told>>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Drop for Spawner {
-    fn drop(&mut self) {
-        self.orders = None;
-        if let Some(thread) = self.thread.take() {
-            // One that panicked has nothing left to undo.
-            let _ = thread.join();
-        }
-    }
+    thread: SpawnThread<Told>,
 }
 
 impl Spawner {
     /// Starts the thread; it ends when this is dropped, and with it the workers it made, but for those
     /// that live without their supervisor.
     pub(crate) fn start(binary: WorkerBinary) -> io::Result<Self> {
-        let null = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
-        let (orders, queue) = sync_channel(QUEUE);
-        let thread = thread::Builder::new()
-            .name("spawner".to_owned())
-            .stack_size(STACK_BYTES)
-            .spawn(move || serve(&binary, &null, &queue))?;
-        Ok(Self {
-            orders: Some(orders),
-            thread: Some(thread),
-        })
+        let serve = move |told, null: &OwnedFd| serve(&binary, null, told);
+        let thread = SpawnThread::start("spawner", QUEUE, serve)?;
+        Ok(Self { thread })
     }
 
     /// Spawns one worker and waits until it has executed. When the future is dropped before that,
     /// the process is killed and reaped.
     pub(crate) async fn spawn(&self, order: Order) -> Result<Child, SpawnError> {
         let (reply, child) = oneshot::channel();
-        let orders = self.orders.as_ref().ok_or(SpawnError::Gone)?;
-        orders
-            .try_send(Told::Spawn(Box::new(order), reply))
+        self.thread
+            .order(Told::Spawn(Box::new(order), reply))
             .map_err(|error| match error {
                 TrySendError::Full(_) => SpawnError::Busy,
                 TrySendError::Disconnected(_) => SpawnError::Gone,
@@ -245,12 +219,9 @@ impl Spawner {
 
     /// Waits until every process whose spawn was given up before is gone, and what it held released.
     pub(crate) async fn settled(&self) {
-        let Some(orders) = self.orders.as_ref() else {
-            return;
-        };
         loop {
             let (reply, done) = oneshot::channel();
-            match orders.try_send(Told::Settle(reply)) {
+            match self.thread.order(Told::Settle(reply)) {
                 Ok(()) => return done.await.unwrap_or_default(),
                 Err(TrySendError::Full(_)) => tokio::time::sleep(AGAIN).await,
                 Err(TrySendError::Disconnected(_)) => return,
@@ -259,17 +230,15 @@ impl Spawner {
     }
 }
 
-fn serve(binary: &WorkerBinary, null: &OwnedFd, queue: &Receiver<Told>) {
-    while let Ok(told) = queue.recv() {
-        match told {
-            Told::Spawn(_, reply) if reply.is_closed() => {}
-            Told::Spawn(order, reply) => {
-                // Where whoever asked has gone, the child is dropped, and with it the process.
-                let _ = reply.send(execute(binary, null, *order));
-            }
-            Told::Settle(reply) => {
-                let _ = reply.send(());
-            }
+fn serve(binary: &WorkerBinary, null: &OwnedFd, told: Told) {
+    match told {
+        Told::Spawn(_, reply) if reply.is_closed() => {}
+        Told::Spawn(order, reply) => {
+            // Where whoever asked has gone, the child is dropped, and with it the process.
+            let _ = reply.send(execute(binary, null, *order));
+        }
+        Told::Settle(reply) => {
+            let _ = reply.send(());
         }
     }
 }

@@ -28,7 +28,7 @@ use std::time::Duration;
 
 use rustix::fs::{AtFlags, FlockOperation, Mode, OFlags};
 use rustix::io::Errno;
-use rustix::process::Uid;
+use rustix::process::{Pid, Uid, WaitId, WaitIdOptions, waitid};
 
 use super::identity::{FIRST_UID, UID_COUNT};
 use super::reason;
@@ -205,20 +205,32 @@ impl UidBlocks {
     }
 
     /// The processes with a uid of this instance's that is not in use, as pid and uid. Looks at every
-    /// process of the host.
+    /// process of the host. One that has ended and was reaped by nobody is none; where it is left to this process,
+    /// as to the first of a container, it is reaped.
     #[must_use]
     pub fn strays(&self) -> Vec<(u32, u32)> {
         if self.held().blocks.is_empty() {
             return Vec::new();
         }
-        let mut strays = processes();
+        let found = processes();
         let held = self.held();
         let is_ours = |uid: u32| {
             let index = uid.checked_sub(self.layout.first_uid);
             index.is_some_and(|index| held.blocks.contains(&(index / self.layout.block_uids)))
         };
-        // One that was in use when it was seen may have ended since.
-        strays.retain(|(_, uid)| is_ours(*uid) && !held.used.contains(uid) && has_process(*uid));
+        let mut strays = Vec::new();
+        for process in found {
+            let uid = process.uid;
+            // One that was in use when it was seen may have ended since.
+            if !is_ours(uid) || held.used.contains(&uid) || !has_process(uid) {
+                continue;
+            }
+            if !process.has_ended {
+                strays.push((process.pid, uid));
+            } else if process.parent == std::process::id() {
+                reap(process.pid);
+            }
+        }
         strays
     }
 
@@ -296,7 +308,7 @@ impl UidBlocks {
             }
         }
         if !stale.is_empty() {
-            let alive: BTreeSet<u32> = processes().into_iter().map(|(_, uid)| uid).collect();
+            let alive: BTreeSet<u32> = processes().into_iter().map(|process| process.uid).collect();
             for block in stale {
                 let (first, end) = self.uids(block);
                 if alive.range(first..end).next().is_some() {
@@ -390,8 +402,18 @@ fn has_process(uid: u32) -> bool {
     )
 }
 
-/// All processes that can be seen, each with its real uid.
-fn processes() -> Vec<(u32, u32)> {
+/// A process as proc(5) tells of it (`status`).
+struct Process {
+    pid: u32,
+    parent: u32,
+    /// Its real uid.
+    uid: u32,
+    /// Nobody has reaped it.
+    has_ended: bool,
+}
+
+/// All processes that can be seen.
+fn processes() -> Vec<Process> {
     let Ok(entries) = std::fs::read_dir("/proc") else {
         return Vec::new();
     };
@@ -400,10 +422,29 @@ fn processes() -> Vec<(u32, u32)> {
         .filter_map(|entry| {
             let pid = entry.file_name().to_str()?.parse().ok()?;
             let status = std::fs::read_to_string(entry.path().join("status")).ok()?;
-            let line = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-            Some((pid, line.split_ascii_whitespace().next()?.parse().ok()?))
+            let field = |name: &str| {
+                let mut lines = status.lines();
+                let value = lines.find_map(|line| line.strip_prefix(name))?;
+                value.split_ascii_whitespace().next()
+            };
+            Some(Process {
+                pid,
+                parent: field("PPid:")?.parse().ok()?,
+                uid: field("Uid:")?.parse().ok()?,
+                has_ended: matches!(field("State:")?, "Z" | "X"),
+            })
         })
         .collect()
+}
+
+/// Reaps a child of this process that has ended.
+fn reap(pid: u32) {
+    let pid = i32::try_from(pid).ok().and_then(Pid::from_raw);
+    if let Some(pid) = pid {
+        let options = WaitIdOptions::EXITED | WaitIdOptions::NOHANG;
+        // One that somebody else has reaped meanwhile is gone, as it should be.
+        let _ = waitid(WaitId::Pid(pid), options);
+    }
 }
 
 #[cfg(test)]

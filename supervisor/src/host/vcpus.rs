@@ -8,7 +8,9 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::os::fd::BorrowedFd;
 use std::path::Path;
+use std::sync::LazyLock;
 use std::time::Duration;
 
 use reeve_ipc::api::figures::{VcpuFigures, VcpuState};
@@ -17,7 +19,7 @@ use reeve_ipc::model::{CpuSet, Domain, VcpuPin};
 use reeve_sandbox::cgroup::{CgroupError, DomainCgroup};
 use rustix::io::Errno;
 use rustix::process::Pid;
-use rustix::thread::sched_setaffinity;
+use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use tokio::time::Instant;
 
 use super::process;
@@ -76,6 +78,9 @@ pub enum VcpuError {
         /// Why.
         errno: Errno,
     },
+    /// It has ended meanwhile.
+    #[error("the worker is gone")]
+    Gone,
     /// The kernel refused the limit.
     #[error("cannot limit the vCPUs: {0}")]
     Limit(#[from] CgroupError),
@@ -137,66 +142,130 @@ pub(crate) async fn place(
     pid: u32,
     cgroup: Option<&Path>,
 ) -> Result<(), VcpuError> {
-    let wanted = domain.vcpus.count();
-    let threads = wait_for(pid, wanted).await?;
-    put(domain, &threads, cgroup)?;
-    put_others(domain, pid)
+    wait_for(pid, domain.vcpus.count()).await?;
+    let threads: Vec<_> = threads(pid).collect();
+    put(domain, None, &threads, pid)?;
+    limit(domain, None, &threads, cgroup)
 }
 
-/// As [`place`], of a machine that runs: those that are there now, some of which have just come.
+/// As [`place`], of the vCPUs of a machine that runs: those that are there now, some of which have just come.
+/// `process` is the pidfd of `pid`. The kernel may take its time for it.
 pub(crate) fn place_present(
     domain: &Domain,
-    pid: u32,
+    (pid, process): (u32, BorrowedFd<'_>),
     cgroup: Option<&Path>,
 ) -> Result<(), VcpuError> {
-    if need_placing(domain) {
-        put(domain, &find(pid), cgroup)?;
+    if !need_placing(domain) {
+        return Ok(());
     }
-    Ok(())
+    let mut threads = living_threads(pid, process)?;
+    threads.retain(|(vcpu, _)| vcpu.is_some());
+    put(domain, None, &threads, pid)?;
+    limit(domain, None, &threads, cgroup)
 }
 
-/// As [`place`], of a machine that runs and may have been bound otherwise before: what is not bound any more may
-/// run anywhere.
+/// As [`place_present`], of all threads of a machine that may have been bound otherwise: `before` is what it was
+/// bound by, if that is known. Only threads whose place is another are touched; what is not bound any more may
+/// run where this process could at its start.
 pub(crate) fn place_anew(
     domain: &Domain,
-    pid: u32,
+    before: Option<&Domain>,
+    (pid, process): (u32, BorrowedFd<'_>),
     cgroup: Option<&Path>,
 ) -> Result<(), VcpuError> {
-    let threads = find(pid);
-    for thread in threads.values().copied().chain(others(pid)) {
-        // One that has ended, or is the kernel's own, is where it is.
-        let _ = sched_setaffinity(Some(thread), &anywhere());
-    }
-    put(domain, &threads, cgroup)?;
-    put_others(domain, pid)
+    let threads = living_threads(pid, process)?;
+    put(domain, before, &threads, pid)?;
+    limit(domain, before, &threads, cgroup)
 }
 
-/// Binds all threads of a worker but the vCPUs.
-fn put_others(domain: &Domain, pid: u32) -> Result<(), VcpuError> {
-    let Some(cpus) = &domain.tuning.emulator_cpus else {
-        return Ok(());
-    };
-    let bind = |errno| VcpuError::BindEmulator {
-        cpus: cpus.clone(),
-        errno,
-    };
-    let set = kernel_set(cpus).ok_or_else(|| bind(Errno::RANGE))?;
-    for thread in others(pid) {
-        match sched_setaffinity(Some(thread), &set) {
+/// Where a vCPU of the domain runs, or with none of the others of its worker's threads; anywhere if there is no
+/// such place.
+fn place_of(domain: &Domain, vcpu: Option<u32>) -> Option<&CpuSet> {
+    match vcpu {
+        Some(vcpu) => {
+            let pin = domain.pinning.iter().find(|pin| pin.vcpu == vcpu);
+            pin.map(|pin| &pin.cpus)
+        }
+        None => domain.tuning.emulator_cpus.as_ref(),
+    }
+}
+
+/// Has each of the threads of the worker `pid` where the definition wants it, but for those that it wants where
+/// the one before did.
+fn put(
+    domain: &Domain,
+    before: Option<&Domain>,
+    threads: &[Thread],
+    pid: u32,
+) -> Result<(), VcpuError> {
+    for (vcpu, thread) in threads {
+        let wanted = place_of(domain, *vcpu);
+        if before.is_some_and(|before| place_of(before, *vcpu) == wanted) {
+            continue;
+        }
+        let Some(cpus) = wanted else {
+            if !is_at(*thread, own_cpus()) {
+                // One that has ended, or is the kernel's own, is where it is.
+                let _ = sched_setaffinity(Some(*thread), own_cpus());
+            }
+            continue;
+        };
+        let bound = match kernel_set(cpus) {
+            Some(set) if is_at(*thread, &set) => Ok(()),
+            Some(set) => sched_setaffinity(Some(*thread), &set),
+            None => Err(Errno::RANGE),
+        };
+        let cpus = || cpus.clone();
+        match (bound, vcpu) {
+            (Ok(()), _) => {}
+            (Err(errno), Some(vcpu)) => {
+                let (vcpu, cpus) = (*vcpu, cpus());
+                return Err(VcpuError::Bind { vcpu, cpus, errno });
+            }
             // It has ended, or is one of the kernel's own, as io_uring makes them, which binds them itself.
-            Ok(()) | Err(Errno::SRCH) => {}
-            Err(Errno::INVAL) if thread.as_raw_nonzero().get().unsigned_abs() != pid => {}
-            Err(errno) => return Err(bind(errno)),
+            (Err(Errno::SRCH), None) => {}
+            (Err(Errno::INVAL), None) if number(*thread) != pid => {}
+            (Err(errno), None) => {
+                let cpus = cpus();
+                return Err(VcpuError::BindEmulator { cpus, errno });
+            }
         }
     }
     Ok(())
 }
 
-/// Every CPU that the kernel can be told of.
-fn anywhere() -> rustix::thread::CpuSet {
-    let mut set = rustix::thread::CpuSet::new();
-    (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| set.set(cpu));
-    set
+/// Moves vCPUs under the limit of their own, where the definition has one and the one before had none.
+fn limit(
+    domain: &Domain,
+    before: Option<&Domain>,
+    threads: &[Thread],
+    cgroup: Option<&Path>,
+) -> Result<(), VcpuError> {
+    let had = before.is_some_and(|before| before.limits.vcpu_percent.is_some());
+    if let (Some(_), Some(cgroup), false) = (domain.limits.vcpu_percent, cgroup, had) {
+        let cgroup = DomainCgroup::adopt(cgroup.to_owned())?;
+        for (_, thread) in threads.iter().filter(|(vcpu, _)| vcpu.is_some()) {
+            cgroup.limit_as_vcpu(number(*thread))?;
+        }
+    }
+    Ok(())
+}
+
+/// The CPUs that this process may run on, as they were when this was called first: at its start.
+pub(crate) fn own_cpus() -> &'static rustix::thread::CpuSet {
+    static OWN: LazyLock<rustix::thread::CpuSet> = LazyLock::new(|| {
+        sched_getaffinity(None).unwrap_or_else(|_| {
+            let mut all = rustix::thread::CpuSet::new();
+            (0..rustix::thread::CpuSet::MAX_CPU).for_each(|cpu| all.set(cpu));
+            all
+        })
+    });
+    &OWN
+}
+
+/// Whether a thread may run on exactly these.
+fn is_at(thread: Pid, cpus: &rustix::thread::CpuSet) -> bool {
+    sched_getaffinity(Some(thread)).is_ok_and(|now| now == *cpus)
 }
 
 fn kernel_set(cpus: &CpuSet) -> Option<rustix::thread::CpuSet> {
@@ -211,38 +280,8 @@ fn kernel_set(cpus: &CpuSet) -> Option<rustix::thread::CpuSet> {
     Some(set)
 }
 
-fn put(
-    domain: &Domain,
-    threads: &BTreeMap<u32, Pid>,
-    cgroup: Option<&Path>,
-) -> Result<(), VcpuError> {
-    if domain.tuning.emulator_cpus.is_some() {
-        // One that came later was born where the worker is.
-        let is_bound = |vcpu: &u32| domain.pinning.iter().any(|pin| pin.vcpu == *vcpu);
-        for (_, thread) in threads.iter().filter(|(vcpu, _)| !is_bound(vcpu)) {
-            let _ = sched_setaffinity(Some(*thread), &anywhere());
-        }
-    }
-    for pin in &domain.pinning {
-        let bind = |errno| VcpuError::Bind {
-            vcpu: pin.vcpu,
-            cpus: pin.cpus.clone(),
-            errno,
-        };
-        // One that is not there is bound when it comes.
-        let Some(thread) = threads.get(&pin.vcpu).copied() else {
-            continue;
-        };
-        let set = kernel_set(&pin.cpus).ok_or_else(|| bind(Errno::RANGE))?;
-        sched_setaffinity(Some(thread), &set).map_err(bind)?;
-    }
-    if let (Some(_), Some(cgroup)) = (domain.limits.vcpu_percent, cgroup) {
-        let cgroup = DomainCgroup::adopt(cgroup.to_owned())?;
-        for thread in threads.values() {
-            cgroup.limit_as_vcpu(thread.as_raw_nonzero().get().unsigned_abs())?;
-        }
-    }
-    Ok(())
+fn number(thread: Pid) -> u32 {
+    thread.as_raw_nonzero().get().unsigned_abs()
 }
 
 /// What the kernel's books say of the vCPUs of the worker `pid`, by rising number; none of a process that
@@ -298,12 +337,12 @@ fn scheduled(books: &str) -> Option<(u64, Option<u64>)> {
     Some((run, numbers.next().and_then(|wait| wait.parse().ok())))
 }
 
-async fn wait_for(pid: u32, wanted: u32) -> Result<BTreeMap<u32, Pid>, VcpuError> {
+async fn wait_for(pid: u32, wanted: u32) -> Result<(), VcpuError> {
     let deadline = Instant::now() + PATIENCE;
     loop {
         let threads = find(pid);
         if (0..wanted).all(|vcpu| threads.contains_key(&vcpu)) {
-            return Ok(threads);
+            return Ok(());
         }
         if Instant::now() >= deadline {
             return Err(VcpuError::Threads {
@@ -323,14 +362,19 @@ fn find(pid: u32) -> BTreeMap<u32, Pid> {
         .collect()
 }
 
-/// Its other threads.
-fn others(pid: u32) -> Vec<Pid> {
-    let others = threads(pid).filter(|(vcpu, _)| vcpu.is_none());
-    others.map(|(_, thread)| thread).collect()
+/// A thread of a worker, with the number of its vCPU, if it is one's.
+type Thread = (Option<u32>, Pid);
+
+/// All threads of a process that lives: of another one that has its pid by now there are none here.
+fn living_threads(pid: u32, process: BorrowedFd<'_>) -> Result<Vec<Thread>, VcpuError> {
+    let threads = threads(pid).collect();
+    match process::has_ended(process) {
+        true => Err(VcpuError::Gone),
+        false => Ok(threads),
+    }
 }
 
-/// All threads of a process, each with the number of its vCPU, if it is one's.
-fn threads(pid: u32) -> impl Iterator<Item = (Option<u32>, Pid)> {
+fn threads(pid: u32) -> impl Iterator<Item = Thread> {
     let entries = fs::read_dir(format!("/proc/{pid}/task"));
     entries.into_iter().flatten().flatten().filter_map(|entry| {
         let thread: i32 = entry.file_name().to_str()?.parse().ok()?;
@@ -343,6 +387,8 @@ fn threads(pid: u32) -> impl Iterator<Item = (Option<u32>, Pid)> {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsFd;
+
     use super::*;
 
     #[test]
@@ -411,5 +457,132 @@ mod tests {
         }
         drop(stop);
         let _ = thread.join().unwrap();
+    }
+
+    fn one(cpu: u32) -> CpuSet {
+        cpu.to_string().parse().unwrap()
+    }
+
+    /// A thread that waits, called as a vCPU is.
+    struct Waiting {
+        thread: Option<std::thread::JoinHandle<()>>,
+        stop: Option<std::sync::mpsc::SyncSender<()>>,
+        tid: Pid,
+    }
+
+    impl Waiting {
+        fn vcpu(number: u32) -> Self {
+            let (tell, told) = std::sync::mpsc::sync_channel(1);
+            let (stop, stopped) = std::sync::mpsc::sync_channel::<()>(0);
+            let thread = std::thread::Builder::new().name(format!("vcpu{number}"));
+            let thread = thread.spawn(move || {
+                tell.send(rustix::thread::gettid()).unwrap();
+                let _ = stopped.recv();
+            });
+            Self {
+                thread: Some(thread.unwrap()),
+                stop: Some(stop),
+                tid: told.recv().unwrap(),
+            }
+        }
+
+        fn bind(&self, cpu: u32) {
+            let set = kernel_set(&one(cpu)).unwrap();
+            sched_setaffinity(Some(self.tid), &set).unwrap();
+        }
+
+        fn is_on(&self, cpu: u32) -> bool {
+            is_at(self.tid, &kernel_set(&one(cpu)).unwrap())
+        }
+    }
+
+    impl Drop for Waiting {
+        fn drop(&mut self) {
+            self.stop = None;
+            let _ = self.thread.take().map(|thread| thread.join());
+        }
+    }
+
+    fn bound(pins: &[(u32, u32)]) -> Domain {
+        let mut domain = crate::host::confinement::tests::domain();
+        domain.pinning = pins
+            .iter()
+            .map(|(vcpu, cpu)| VcpuPin {
+                vcpu: *vcpu,
+                cpus: one(*cpu),
+            })
+            .collect();
+        domain
+    }
+
+    /// The last two CPUs that this process may run on; the same twice where there is but one.
+    fn two_cpus() -> (u32, u32) {
+        let own = sched_getaffinity(None).unwrap();
+        let mut cpus = (0..1024).filter(|cpu| own.is_set(*cpu as usize));
+        let first = cpus.next().unwrap();
+        (first, cpus.next_back().unwrap_or(first))
+    }
+
+    #[test]
+    fn only_threads_whose_place_is_another_are_touched() {
+        let own = std::process::id();
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::getpid(),
+            rustix::process::PidfdFlags::empty(),
+        );
+        let pidfd = pidfd.unwrap();
+        let process = (own, pidfd.as_fd());
+        let (first, other) = two_cpus();
+        let (moved, left) = (Waiting::vcpu(801), Waiting::vcpu(802));
+        // By somebody else.
+        left.bind(other);
+        let (loose, tight) = (bound(&[]), bound(&[(801, first)]));
+        place_anew(&tight, Some(&loose), process, None).unwrap();
+        assert!(moved.is_on(first) && left.is_on(other));
+        moved.bind(other);
+        place_anew(&tight, Some(&tight), process, None).unwrap();
+        assert!(moved.is_on(other), "it was to be there before, too");
+        place_anew(&loose, Some(&tight), process, None).unwrap();
+        assert!(is_at(moved.tid, own_cpus()) && left.is_on(other));
+        let gone = std::process::Command::new("/bin/true").spawn();
+        let mut gone = gone.unwrap();
+        let pid = Pid::from_raw(i32::try_from(gone.id()).unwrap()).unwrap();
+        let pidfd = rustix::process::pidfd_open(pid, rustix::process::PidfdFlags::empty());
+        gone.wait().unwrap();
+        let error = place_anew(&tight, None, (own, pidfd.unwrap().as_fd()), None);
+        assert!(matches!(error, Err(VcpuError::Gone)), "{error:?}");
+        assert!(is_at(moved.tid, own_cpus()));
+    }
+
+    /// Executes this test alone in a process of its own, which may not run on every CPU.
+    #[test]
+    fn anywhere_is_where_the_supervisor_may_run() {
+        const INNER: &str = "REEVE_VCPUS_TEST_INNER";
+        let (first, other) = two_cpus();
+        if std::env::var_os(INNER).is_none() {
+            let status = std::process::Command::new(std::env::current_exe().unwrap())
+                .args([
+                    "--exact",
+                    "host::vcpus::tests::anywhere_is_where_the_supervisor_may_run",
+                ])
+                .env(INNER, "1")
+                .stdout(std::process::Stdio::null())
+                .status();
+            assert!(status.unwrap().success());
+            return;
+        }
+        let only = kernel_set(&one(first)).unwrap();
+        sched_setaffinity(None, &only).unwrap();
+        own_cpus();
+        let thread = Waiting::vcpu(803);
+        thread.bind(other);
+        let pidfd = rustix::process::pidfd_open(
+            rustix::process::getpid(),
+            rustix::process::PidfdFlags::empty(),
+        );
+        let process = (std::process::id(), pidfd.unwrap());
+        let process = (process.0, process.1.as_fd());
+        place_anew(&bound(&[]), Some(&bound(&[(803, other)])), process, None).unwrap();
+        assert!(is_at(thread.tid, &only));
     }
 }

@@ -12,6 +12,7 @@ mod filter;
 mod layer;
 mod printable;
 mod rotating;
+pub(crate) mod seldom;
 
 pub use self::daemon::{DaemonLog, LogError, install, subscriber};
 pub use self::domain_log::DomainLog;

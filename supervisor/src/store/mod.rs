@@ -19,6 +19,7 @@
 mod atomic;
 mod error;
 mod lock;
+mod pools;
 mod run_dir;
 mod schema;
 mod state_dir;
@@ -34,6 +35,7 @@ use crate::domain::driver::Later;
 use crate::domain::world::{Status, Storage};
 
 pub use self::error::{Refusal, StoreError};
+pub use self::pools::{LoadedPools, PoolRecord, PoolStore, Unfinished, UnfinishedMark};
 pub use self::run_dir::{LoadedStatuses, RunDir, SOCKET_NAME};
 pub use self::schema::{CURRENT as RECORD_SCHEMA, SchemaError, decode, encode};
 pub use self::state_dir::{LoadedRecords, MAX_RECORD_BYTES, StateDir};

@@ -68,6 +68,11 @@ struct IntentsV1 {
     for_host: bool,
     destroy_at_boot_ms: Option<u64>,
     auto_destroy: bool,
+    /// As for `for_host`.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    tuning: bool,
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    asks_memory: bool,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
@@ -196,6 +201,8 @@ pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
                 for_host: intents.for_host,
                 destroy_at_boot_ms: intents.destroy_at_boot_ms,
                 auto_destroy: intents.auto_destroy,
+                tuning: intents.tuning,
+                asks_memory: intents.asks_memory,
             },
             started_ms: status.started_unix_ms,
         },
@@ -236,6 +243,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
         for_host,
         destroy_at_boot_ms,
         auto_destroy,
+        tuning,
+        asks_memory,
     } = intents;
     let Resources {
         uid,
@@ -258,6 +267,8 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
             for_host: *for_host,
             destroy_at_boot_ms: *destroy_at_boot_ms,
             auto_destroy: *auto_destroy,
+            tuning: *tuning,
+            asks_memory: *asks_memory,
         },
         resources: ResourcesV1 {
             uid: *uid,

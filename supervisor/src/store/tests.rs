@@ -40,6 +40,8 @@ fn status(number: u8) -> Status {
                 for_host: true,
                 destroy_at_boot_ms: Some(7),
                 auto_destroy: true,
+                tuning: true,
+                asks_memory: true,
             },
             started_ms: 1_764_000_000_000,
         },

@@ -3,20 +3,26 @@
 
 use reeve_ipc::api::Access;
 use reeve_ipc::api::call::{
-    Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainConsole, DomainCreate,
-    DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy, DomainDeviceAttach,
-    DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate, DomainFiguresList, DomainGet,
-    DomainLabelSet, DomainList, DomainLog, DomainMaxMemorySet, DomainMediumChange, DomainMemorySet,
-    DomainPause, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
-    DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet,
-    EventsSubscribe, EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostFreePagesGet,
-    HostInfoGet, HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, Operation, StartOptions,
-    SupervisorInfoGet, TuningChange,
+    Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainChannel, DomainConsole,
+    DomainCreate, DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy, DomainDeviceAttach,
+    DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate, DomainDiskSizeGet,
+    DomainFiguresList, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMaxMemorySet,
+    DomainMediumChange, DomainMemorySet, DomainNmiInject, DomainPause, DomainPeek, DomainReboot,
+    DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStatsGet, DomainTune,
+    DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe,
+    EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet,
+    HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, NewCapacity, Operation, PeekAt,
+    PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList,
+    PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet,
+    TuningChange, VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList,
+    VolumeRef, VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceName, MemorySize, Rng, Vcpus};
+use reeve_ipc::model::{
+    Device, DeviceName, MemorySize, NewVolume, Permissions, Pool, PoolUuid, Rng, Vcpus,
+};
 
 use super::harness::{define, domain, named, start};
 
@@ -38,7 +44,12 @@ pub const fn right(operation: Operation) -> Access {
         | O::HostCpuStatsGet
         | O::HostMemoryStatsGet
         | O::HostFreePagesGet
-        | O::DomainFiguresList => Access::ReadOnly,
+        | O::DomainFiguresList
+        | O::DomainDiskSizeGet
+        | O::PoolList
+        | O::PoolGet
+        | O::VolumeList
+        | O::VolumeGet => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
         | O::DomainLog
@@ -66,13 +77,35 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainMediumChange
         | O::DomainCurrentMemorySet
         | O::DomainMaxMemorySet
-        | O::DomainTune => Access::ReadWrite,
+        | O::DomainTune
+        | O::DomainNmiInject
+        | O::DomainPeek
+        | O::DomainChannel
+        | O::PoolDefine
+        | O::PoolCreate
+        | O::PoolBuild
+        | O::PoolStart
+        | O::PoolStop
+        | O::PoolDelete
+        | O::PoolUndefine
+        | O::PoolAutostartSet
+        | O::PoolRefresh
+        | O::VolumeCreate
+        | O::VolumeClone
+        | O::VolumeResize
+        | O::VolumeWipe
+        | O::VolumeDelete
+        | O::VolumeUpload
+        | O::VolumeDownload => Access::ReadWrite,
     }
 }
 
 /// A call of `operation` about the domain 'web'.
 pub fn sample(operation: Operation) -> CallBody {
     use Operation as O;
+    if let Some(body) = storage(operation) {
+        return body;
+    }
     let domain_ = || named("web");
     match operation {
         O::SupervisorInfoGet => SupervisorInfoGet {}.into_body(),
@@ -206,6 +239,24 @@ pub fn sample(operation: Operation) -> CallBody {
             persistent: true,
         }
         .into_body(),
+        O::DomainNmiInject => DomainNmiInject { domain: domain_() }.into_body(),
+        O::DomainPeek => DomainPeek {
+            domain: domain_(),
+            at: PeekAt::Memory,
+            offset: 0,
+            length: 1,
+        }
+        .into_body(),
+        O::DomainDiskSizeGet => DomainDiskSizeGet {
+            domain: domain_(),
+            disk: "vda".parse().unwrap(),
+        }
+        .into_body(),
+        O::DomainChannel => DomainChannel {
+            domain: domain_(),
+            channel: "org.test.0".to_owned(),
+        }
+        .into_body(),
         O::HostInfoGet => HostInfoGet {}.into_body(),
         O::HostCpuList => HostCpuList { after: None }.into_body(),
         O::HostCpuStatsGet => HostCpuStatsGet { first: 0, count: 1 }.into_body(),
@@ -216,5 +267,109 @@ pub fn sample(operation: Operation) -> CallBody {
             groups: FigureGroups::default(),
         }
         .into_body(),
+        // Answered above.
+        other => storage(other).unwrap(),
     }
+}
+
+/// The same of storage: about the pool 'images' and its volume 'disk'.
+fn storage(operation: Operation) -> Option<CallBody> {
+    use Operation as O;
+    let pool = || PoolRef::Name("images".parse().unwrap());
+    let definition = || {
+        Box::new(Pool {
+            name: "images".parse().unwrap(),
+            uuid: PoolUuid(uuid::Uuid::from_u128(7)),
+            target: "/nowhere/images".into(),
+            permissions: Permissions::default(),
+        })
+    };
+    let volume = || VolumeRef::Name {
+        pool: pool(),
+        name: "disk".parse().unwrap(),
+    };
+    let new = || Box::new(NewVolume::raw("new".parse().unwrap(), 512));
+    Some(match operation {
+        O::PoolList => PoolList {
+            after: None,
+            filter: PoolFilter::default(),
+        }
+        .into_body(),
+        O::PoolGet => PoolGet { pool: pool() }.into_body(),
+        O::PoolDefine => PoolDefine {
+            pool: definition(),
+            only_new: false,
+        }
+        .into_body(),
+        O::PoolCreate => PoolCreate {
+            pool: definition(),
+            build: false,
+        }
+        .into_body(),
+        O::PoolBuild => PoolBuild { pool: pool() }.into_body(),
+        O::PoolStart => PoolStart {
+            pool: pool(),
+            build: false,
+        }
+        .into_body(),
+        O::PoolStop => PoolStop { pool: pool() }.into_body(),
+        O::PoolDelete => PoolDelete { pool: pool() }.into_body(),
+        O::PoolUndefine => PoolUndefine { pool: pool() }.into_body(),
+        O::PoolAutostartSet => PoolAutostartSet {
+            pool: pool(),
+            autostart: true,
+        }
+        .into_body(),
+        O::PoolRefresh => PoolRefresh { pool: pool() }.into_body(),
+        O::VolumeList => VolumeList {
+            pool: pool(),
+            after: None,
+        }
+        .into_body(),
+        O::VolumeGet => VolumeGet { volume: volume() }.into_body(),
+        O::VolumeCreate => VolumeCreate {
+            pool: pool(),
+            volume: new(),
+            preallocate_metadata: false,
+        }
+        .into_body(),
+        O::VolumeClone => VolumeClone {
+            pool: pool(),
+            volume: new(),
+            from: volume(),
+            preallocate_metadata: false,
+            reflink: false,
+        }
+        .into_body(),
+        O::VolumeResize => VolumeResize {
+            volume: volume(),
+            capacity: NewCapacity::To(1024),
+            allocate: false,
+            shrink: false,
+        }
+        .into_body(),
+        O::VolumeWipe => VolumeWipe {
+            volume: volume(),
+            algorithm: WipeAlgorithm::Zero,
+        }
+        .into_body(),
+        O::VolumeDelete => VolumeDelete {
+            volume: volume(),
+            zeroed: false,
+        }
+        .into_body(),
+        O::VolumeUpload => VolumeUpload {
+            volume: volume(),
+            offset: 0,
+            length: 0,
+        }
+        .into_body(),
+        O::VolumeDownload => VolumeDownload {
+            volume: volume(),
+            offset: 0,
+            length: 0,
+        }
+        .into_body(),
+        _ => return None,
+    })
 }

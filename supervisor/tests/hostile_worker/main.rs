@@ -170,6 +170,10 @@ impl Worker {
             RequestBody::PortAttach(_) => self.send(&reply(ReplyBody::PortAttach(()))),
             RequestBody::PortDetach(_) => self.send(&reply(ReplyBody::PortDetach(()))),
             RequestBody::AcceptorSet(_) => self.send(&reply(ReplyBody::AcceptorSet(()))),
+            RequestBody::NmiInject(_) => self.send(&reply(ReplyBody::NmiInject(()))),
+            // Whatever was asked for.
+            RequestBody::Peek(_) => self.send(&reply(ReplyBody::Peek(vec![1, 2, 3]))),
+            RequestBody::DiskQuery(_) => self.send(&reply(ReplyBody::DiskQuery(u64::MAX))),
             RequestBody::DeviceQuery(_) => {
                 self.send(&reply(ReplyBody::DeviceQuery(Vec::new())));
             }

@@ -11,6 +11,7 @@ use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::{Domain, DomainUuid};
 use reeve_ipc::phase::Phase;
+use reeve_ipc::request::PeekPlace;
 use reeve_ipc::spec::PciSlot;
 use reeved::domain::driver::{
     Adoption, CallFailure, DeviceCall, DeviceLedger, DeviceResources, Driver, Instance, Later,
@@ -510,6 +511,18 @@ impl Instance for SimInstance {
 
     fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         Box::pin(async { Err(CallFailure::Refused("it keeps no books".to_owned())) })
+    }
+
+    fn inject_nmi(&self) -> Later<Result<(), CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it has no guest".to_owned())) })
+    }
+
+    fn peek(&self, _: PeekPlace, _: u64, _: u32) -> Later<Result<Vec<u8>, CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it has no memory".to_owned())) })
+    }
+
+    fn disk_bytes(&self, _: PciSlot) -> Later<Result<u64, CallFailure>> {
+        Box::pin(async { Err(CallFailure::Refused("it has no disks".to_owned())) })
     }
 
     fn details(&self) -> WorkerDetails {

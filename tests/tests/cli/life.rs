@@ -44,6 +44,7 @@ fn script<'a>(file: &'a str, disk: &'a str) -> Vec<(Vec<&'a str>, Prints)> {
         (vec!["status"], Value),
         (vec!["pause", "web"], Told),
         (vec!["resume", "web"], Told),
+        (vec!["nmi", "web"], Told),
         (vec!["reset", "web"], Told),
         (vec!["label", "web", "--title", "T"], Told),
         (vec!["attach", "web", "--balloon"], Told),

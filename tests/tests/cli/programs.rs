@@ -71,7 +71,9 @@ fn of_several_domains_each_has_its_result() -> Result<()> {
     cli.define("b")?;
     let uuid = |name: &str| Ok::<_, anyhow::Error>(cli.json(&["info", name])?["uuid"].clone());
     let (a, b) = (uuid("a")?, uuid("b")?);
-    for command in ["start", "pause", "resume", "reset", "destroy", "undefine"] {
+    for command in [
+        "start", "pause", "resume", "nmi", "reset", "destroy", "undefine",
+    ] {
         let output = cli.with_json(&[command, "a", "none", "b"])?;
         assert_eq!(output.status.code(), Some(1), "{command}");
         assert_eq!(code(&output, "1 of 3 failed")?, "some-failed");

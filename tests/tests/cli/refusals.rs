@@ -16,6 +16,7 @@ fn every_command_names_the_domain_that_is_not_there() -> Result<()> {
         &["shutdown"],
         &["reboot"],
         &["reset"],
+        &["nmi"],
         &["pause"],
         &["resume"],
         &["destroy"],
@@ -47,7 +48,7 @@ fn what_a_state_does_not_allow_says_what_would() -> Result<()> {
     cli.define("db")?;
     let off = ["domain 'web'", "not running"];
     for command in [
-        "pause", "resume", "reset", "reboot", "shutdown", "destroy", "console",
+        "pause", "resume", "reset", "nmi", "reboot", "shutdown", "destroy", "console",
     ] {
         cli.refused(&[command, "web"], &off)?;
     }

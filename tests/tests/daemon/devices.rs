@@ -188,7 +188,7 @@ fn a_disk_comes_and_goes_with_all_that_it_held() -> Result<()> {
         .connection
         .next_event(Some(Duration::from_millis(100)))?
     {
-        told.push(event.kind);
+        told.extend(event.of_domain().map(|event| event.kind));
     }
     let (device, slot) = ("vda".parse()?, 1_u8.try_into()?);
     let added = told.iter().position(

@@ -86,6 +86,7 @@ fn a_domain_goes_through_every_state_and_tells_of_each() -> Result<()> {
     let mut told = Vec::new();
     while let Some((cursor, event)) = connection.next_event(Some(Duration::from_millis(50)))? {
         assert_eq!(cursor.number, told.len() as u64 + 1, "no event is missing");
+        let event = event.of_domain().unwrap();
         assert_eq!(event.uuid, domain.uuid);
         told.push(event.kind);
     }

@@ -28,6 +28,7 @@ mod signals;
 mod silent;
 mod stage;
 mod strays;
+mod tuning;
 mod upgrade;
 mod vcpus;
 mod vsock;

@@ -12,12 +12,12 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, ensure};
 use reeve_ipc::api::blocking::{CallError, Connection};
 use reeve_ipc::api::call::{
-    DomainConsole, DomainDefinitionGet, DomainDestroy, DomainDeviceUpdate, DomainMediumChange,
-    DomainStart, DomainUpgrade, StartOptions,
+    DomainConsole, DomainDefinitionGet, DomainDestroy, DomainDeviceUpdate, DomainDiskSizeGet,
+    DomainMediumChange, DomainPeek, DomainStart, DomainUpgrade, PeekAt, StartOptions,
 };
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Disk, DomainUuid, Layer, Medium};
+use reeve_ipc::model::{Disk, DiskTarget, DomainUuid, Layer, Medium};
 use reeve_ipc::spec::DiskFormat;
 use reeve_tests::daemon::{Daemon, built_in, named};
 use reeve_tests::tool::output;
@@ -505,4 +505,43 @@ fn children(daemon: &Daemon) -> Result<usize> {
         count += usize::from(rest.split(' ').nth(1) == Some(&parent));
     }
     Ok(count)
+}
+
+#[test]
+fn what_a_disk_and_memory_hold_is_read_beside_the_guest() -> Result<()> {
+    let mut place = Place::new()?;
+    let raw = place.raw("a.raw", 7)?;
+    let qcow2 = place.path("a.qcow2");
+    let (from, to) = (raw.display().to_string(), qcow2.display().to_string());
+    qemu("qemu-img", ["convert", "-O", "qcow2", &from, &to])?;
+    let peek = |place: &mut Place, at: PeekAt, offset, length| {
+        place.connection.call(DomainPeek {
+            domain: named("web"),
+            at,
+            offset,
+            length,
+        })
+    };
+    for (image, format) in [(&raw, DiskFormat::Raw), (&qcow2, DiskFormat::Qcow2)] {
+        drop(place.watch(disk(image, format))?);
+        let target = || "vda".parse::<DiskTarget>().expect("a name");
+        let vda = || PeekAt::Disk(target());
+        let bytes = peek(&mut place, vda(), STRIDE - 2, 514)?;
+        ensure!(bytes[..2] == [0, 0] && bytes[2..] == [7; 512], "{bytes:?}");
+        let error = refused(peek(&mut place, vda(), SIZE, 1))?;
+        ensure!(error.message.contains("bytes"), "{error}");
+        let memory = peek(&mut place, PeekAt::Memory, 0, 4096)?;
+        ensure!(memory.len() == 4096);
+        refused(peek(&mut place, PeekAt::Memory, 1 << 40, 1))?;
+        refused(peek(&mut place, PeekAt::Memory, 0, 1 << 20))?;
+        let size = place.connection.call(DomainDiskSizeGet {
+            domain: named("web"),
+            disk: target(),
+        })?;
+        ensure!(size.capacity == SIZE, "{size:?}");
+        ensure!(size.physical == std::fs::metadata(image)?.len(), "{size:?}");
+        place.stop()?;
+        refused(peek(&mut place, PeekAt::Memory, 0, 1))?;
+    }
+    Ok(())
 }

@@ -7,7 +7,8 @@ use std::time::Duration;
 use anyhow::{Context as _, Result, ensure};
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
-    DomainDestroy, DomainDeviceDetach, DomainDeviceStatsGet, DomainResume, DomainUpgrade,
+    DomainDestroy, DomainDeviceDetach, DomainDeviceStatsGet, DomainNmiInject, DomainResume,
+    DomainUpgrade,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::event::{Cursor, EventKind};
@@ -33,6 +34,9 @@ fn reaches(connection: &mut Connection, name: &str, state: DomainState) -> Resul
 fn events(connection: &mut Connection, name: &str) -> Result<Vec<EventKind>> {
     let mut events = Vec::new();
     while let Some((_, event)) = connection.next_event(Some(Duration::from_millis(200)))? {
+        let Some(event) = event.of_domain() else {
+            continue;
+        };
         if event.name.as_str() == name {
             events.push(event.kind);
         }
@@ -289,6 +293,29 @@ fn an_upgrade_leaves_the_generation_as_it_is_and_each_start_has_another() -> Res
     ensure!(starts.len() == 2 && starts == later, "{log}");
     ensure!(starts[0] != starts[1], "{log}");
     ensure!(ids("generation is another").is_empty(), "{log}");
+    drop(client);
+    end_everything(&daemon, &[])
+}
+
+#[test]
+fn an_interrupt_that_cannot_be_masked_reaches_a_guest() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let mut client = daemon.connect()?;
+    let connection = &mut client;
+    define(connection, &neglectful("nmi", WatchdogAction::Nothing))?;
+    start(connection, "nmi")?;
+    let domain = named("nmi");
+    drop(console(connection, "nmi", "watchdog: left alone")?);
+    connection.call(DomainNmiInject {
+        domain: domain.clone(),
+    })?;
+    drop(console(connection, "nmi", "watchdog: NMI")?);
+    let off = DomainState::ShutOff(ShutOffReason::Shutdown);
+    wait_for(connection, &domain, |details| {
+        details.is_some_and(|details| details.summary.state == off)
+    })?;
+    let refused = connection.call(DomainNmiInject { domain });
+    ensure!(refused.is_err());
     drop(client);
     end_everything(&daemon, &[])
 }

@@ -100,7 +100,7 @@ fn channels_and_consoles_come_and_go_one_by_one_in_any_worker() -> Result<()> {
         .connection
         .next_event(Some(Duration::from_millis(100)))?
     {
-        told.push(event.kind);
+        told.extend(event.of_domain().map(|event| event.kind));
     }
     for name in ["channel:c", "console:0"] {
         let gone = |kind: &EventKind| matches!(kind, EventKind::DeviceRemoved { device, .. } if device.to_string() == name);

@@ -6,10 +6,10 @@ use anyhow::Result;
 use reeve_ipc::api::blocking::{CallError, Connection};
 use reeve_ipc::api::call::{
     DomainAutostartSet, DomainCreate, DomainDefine, DomainDestroy, DomainLabelSet, DomainPause,
-    DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStart,
-    DomainUndefine, DomainUpgrade, LabelChange, StartOptions,
+    DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStart, DomainTune,
+    DomainUndefine, DomainUpgrade, LabelChange, StartOptions, TuningChange,
 };
-use reeve_ipc::model::{BootSource, Domain, KernelBoot};
+use reeve_ipc::model::{BootSource, CpuSet, Domain, KernelBoot, VcpuPin};
 use reeve_tests::daemon::{Daemon, built_in, named};
 use reeve_tests::domain::unique_name;
 use tempfile::TempDir;
@@ -186,6 +186,33 @@ fn start(of: Pick, paused: bool) -> Step {
             connection.call(DomainStart { domain, options }).map(drop)
         },
         move |known| known.run = if paused { Run::Paused } else { Run::Running(0) },
+    )
+}
+
+/// Binds its vCPU, in the machine and in what is kept, or lets it run anywhere.
+fn bind(of: Pick, cpu: Option<u32>) -> Step {
+    let cpus: Option<CpuSet> = cpu.map(|cpu| cpu.to_string().parse().expect("a CPU"));
+    let wanted = cpus.clone();
+    change(
+        of,
+        move |connection, domain| {
+            let vcpu = TuningChange::VcpuCpus {
+                vcpu: 0,
+                cpus: wanted.clone(),
+            };
+            connection.call(DomainTune {
+                domain: named(domain.name.as_str()),
+                changes: vec![vcpu],
+                live: true,
+                persistent: true,
+            })
+        },
+        move |known| {
+            if let Some(kept) = &mut known.kept {
+                let pin = cpus.clone().map(|cpus| VcpuPin { vcpu: 0, cpus });
+                kept.definition.pinning = pin.into_iter().collect();
+            }
+        },
     )
 }
 
@@ -450,6 +477,15 @@ pub fn all() -> Vec<Script> {
                 undefine(WEB),
                 undefine(OTHER),
                 destroy(OTHER),
+            ]
+        }),
+        script("tune", || {
+            vec![
+                define(WEB, None),
+                start(WEB, false),
+                bind(WEB, Some(0)),
+                bind(WEB, None),
+                destroy(WEB),
             ]
         }),
     ]

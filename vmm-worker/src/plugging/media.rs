@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
 use std::time::{Duration, Instant};
 
 use reeve_devices::block::SizeChange;
-use reeve_devices::virtio::block::{BlockControl, Resized};
+use reeve_devices::virtio::block::{BlockControl, Peeked, Resized};
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, DiskSpec, LayerSpec, PciSlot};
@@ -38,6 +38,37 @@ pub(super) fn resize(
         .run_within(left(deadline), move || disk.resize(change, done))
         .map_err(|error| not_yet(error, WHAT))?;
     verdict(wait(&told, deadline, WHAT)?, WHAT)
+}
+
+/// Reads bytes of a disk.
+///
+/// # Errors
+/// There are none there, or its storage cannot read them, or not in time.
+pub(super) fn peek(
+    spawner: &Spawner,
+    disk: &BlockControl,
+    offset: u64,
+    len: usize,
+) -> Result<Vec<u8>, WireError> {
+    const WHAT: &str = "its bytes";
+    let (tell, told) = sync_channel(1);
+    // Nobody hears of those that come too late.
+    let done: Peeked = Box::new(move |result| drop(tell.try_send(result)));
+    let (disk, deadline) = (disk.clone(), Instant::now() + BUILD_PATIENCE);
+    spawner
+        .run_within(left(deadline), move || disk.peek(offset, len, done))
+        .map_err(|error| not_yet(error, WHAT))?;
+    let read = told.recv_timeout(left(deadline)).map_err(|_| {
+        let why = "its storage has not read the disk in time";
+        WireError::new(ErrorCode::Timeout, why)
+    })?;
+    read.map_err(|error| {
+        let code = match error.kind() {
+            io::ErrorKind::InvalidInput => ErrorCode::InvalidArgument,
+            _ => ErrorCode::Host,
+        };
+        WireError::new(code, format!("the disk was not read: {error}"))
+    })
 }
 
 fn left(deadline: Instant) -> Duration {

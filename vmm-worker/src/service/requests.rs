@@ -7,9 +7,10 @@ use reeve_ipc::fd::FdError;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{
     AcceptorSet, ConsoleAttach, ConsoleAttached, DeviceAttach, DeviceDetach, DeviceQuery,
-    DeviceUpdate, HandOver, Launch, Launched, MediumChange, Pause, PortAttach, PortDetach,
-    PowerButton, Query, Report, Reset, Resume, Standing, Status, Stop, SwitchOver, SwitchedOver,
-    TakeOver, VcpusQuery, VcpusSet, WorkerService,
+    DeviceUpdate, DiskQuery, HandOver, Launch, Launched, MAX_PEEK_BYTES, MediumChange, NmiInject,
+    Pause, Peek, PeekPlace, PortAttach, PortDetach, PowerButton, Query, Report, Reset, Resume,
+    Standing, Status, Stop, SwitchOver, SwitchedOver, TakeOver, VcpusQuery, VcpusSet,
+    WorkerService,
 };
 use reeve_ipc::vcpus::VcpuStanding;
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -187,6 +188,36 @@ impl WorkerService for Service {
         let AcceptorSet { slot, acceptor } = request;
         let acceptor = self.descriptors.take(acceptor).map_err(refuse)?;
         self.machine()?.plugging().set_acceptor(slot, acceptor)
+    }
+
+    fn nmi_inject(&mut self, _: NmiInject) -> Result<(), WireError> {
+        self.machine()?.inject_nmi();
+        Ok(())
+    }
+
+    fn peek(&mut self, request: Peek) -> Result<Vec<u8>, WireError> {
+        let Peek { at, offset, length } = request;
+        let wrong = |why: String| WireError::new(ErrorCode::InvalidArgument, why);
+        if !(1..=MAX_PEEK_BYTES).contains(&length) {
+            return Err(wrong(format!(
+                "{length} bytes: it is 1 to {MAX_PEEK_BYTES}"
+            )));
+        }
+        let machine = self.machine()?;
+        let length = usize::try_from(length).unwrap_or(0);
+        match at {
+            PeekPlace::Disk(slot) => machine.plugging().peek(slot, offset, length),
+            PeekPlace::Memory => {
+                let mut bytes = vec![0; length];
+                let read = machine.memory().ram().read(offset, &mut bytes);
+                read.map_err(|error| wrong(format!("no memory of the guest's: {error}")))?;
+                Ok(bytes)
+            }
+        }
+    }
+
+    fn disk_query(&mut self, request: DiskQuery) -> Result<u64, WireError> {
+        self.machine()?.plugging().disk_bytes(request.slot)
     }
 
     fn device_query(&mut self, _: DeviceQuery) -> Result<Vec<DeviceReport>, WireError> {

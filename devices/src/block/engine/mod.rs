@@ -20,6 +20,7 @@
 //! outstanding. That also bounds how long [`drain`](Engine::drain) takes.
 
 mod parts;
+mod peek;
 mod requests;
 
 use std::collections::VecDeque;
@@ -303,6 +304,16 @@ impl Engine {
         self.drain();
         self.layout.0.resize(change)?;
         Ok(self.layout.0.size())
+    }
+
+    /// Reads bytes of the disk for somebody else than its guest. What is under way is done first, so that its
+    /// bytes are those that the guest wrote.
+    ///
+    /// # Errors
+    /// `InvalidInput` for bytes beyond the disk; the storage's.
+    pub fn peek(&mut self, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+        self.drain();
+        peek::read(&mut *self.layout.0, offset, len)
     }
 
     /// Leaves alone what is behind byte `size` from now on. What is under way is done first.

@@ -6,7 +6,8 @@ use std::os::fd::OwnedFd;
 use super::SECTOR_BYTES;
 use super::error::Qcow2Error;
 use super::header::{
-    BACKING_FORMAT, Geometry, L1_BYTES, MAGIC, NAME_BYTES, REFCOUNT_TABLE_BYTES, V3_LENGTH,
+    BACKING_FORMAT, Geometry, L1_BYTES, LAZY_REFCOUNTS, MAGIC, NAME_BYTES, REFCOUNT_TABLE_BYTES,
+    V2_LENGTH, V3_LENGTH,
 };
 use super::image::raw;
 use super::storage::{Descriptor, Storage, index};
@@ -22,12 +23,39 @@ pub struct CreateOptions<'a> {
     pub backing: Option<(&'a str, &'a str)>,
 }
 
+/// What of the format an image uses.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Form {
+    /// 2 or 3.
+    pub version: u32,
+    /// Whoever writes it may write refcounts late; of version 3 only.
+    pub lazy_refcounts: bool,
+}
+
+impl Default for Form {
+    /// Version 3.
+    fn default() -> Self {
+        Self {
+            version: 3,
+            lazy_refcounts: false,
+        }
+    }
+}
+
 /// Makes an image of version 3 in an empty file, on stable storage when this returns.
 ///
 /// # Errors
 /// [`Qcow2Error::Parameters`]; the storage's.
 pub fn create(file: OwnedFd, options: &CreateOptions<'_>) -> Result<(), Qcow2Error> {
-    create_in(&Descriptor::from(file), options)
+    create_in(&Descriptor::from(file), options, Form::default())
+}
+
+/// [`create`] of another form.
+///
+/// # Errors
+/// As there.
+pub fn create_as(file: OwnedFd, options: &CreateOptions<'_>, form: Form) -> Result<(), Qcow2Error> {
+    create_in(&Descriptor::from(file), options, form)
 }
 
 /// Bits of a refcount are 16, of which this is the logarithm.
@@ -37,7 +65,11 @@ const REFCOUNT_ORDER: u32 = 4;
 pub(super) fn create_in<S: Storage>(
     file: &S,
     options: &CreateOptions<'_>,
+    form: Form,
 ) -> Result<(), Qcow2Error> {
+    if !(2..=3).contains(&form.version) || (form.lazy_refcounts && form.version == 2) {
+        return Err(Qcow2Error::Parameters("its version has no such features"));
+    }
     if file.length()? != 0 {
         return Err(io::Error::from(ErrorKind::AlreadyExists).into());
     }
@@ -51,14 +83,14 @@ pub(super) fn create_in<S: Storage>(
     }
     let geometry = Geometry {
         cluster_bits: options.cluster_bits,
-        version: 3,
+        version: form.version,
     };
     let l1_entries = geometry.l1_entries(size);
     if l1_entries * 8 > L1_BYTES {
         return Err(Qcow2Error::Parameters("disk is too large for its clusters"));
     }
     let plan = Plan::new(geometry, l1_entries)?;
-    let header = plan.header(size, options.backing)?;
+    let header = plan.header(size, options.backing, form)?;
     file.set_len(plan.clusters() * geometry.cluster())?;
     for (number, block) in plan.refcount_blocks().into_iter().enumerate() {
         file.write_at(
@@ -125,7 +157,16 @@ impl Plan {
             .collect()
     }
 
-    fn header(&self, size: u64, backing: Option<(&str, &str)>) -> Result<Vec<u8>, Qcow2Error> {
+    fn header(
+        &self,
+        size: u64,
+        backing: Option<(&str, &str)>,
+        form: Form,
+    ) -> Result<Vec<u8>, Qcow2Error> {
+        let length = match form.version {
+            2 => V2_LENGTH,
+            _ => V3_LENGTH,
+        };
         let too_long = || Qcow2Error::Parameters("name of the backing file is too long");
         let mut extensions = Vec::new();
         if let Some((_, format)) = backing {
@@ -138,7 +179,7 @@ impl Plan {
         extensions.extend_from_slice(&[0; 8]);
         let name = backing.map_or("", |(name, _)| name);
         let name_len = u32::try_from(name.len()).map_err(|_| too_long())?;
-        let name_at = V3_LENGTH + extensions.len();
+        let name_at = length + extensions.len();
         if name_len > NAME_BYTES || (name_at + name.len()) as u64 > self.geometry.cluster() {
             return Err(too_long());
         }
@@ -146,7 +187,7 @@ impl Plan {
         let cluster = self.geometry.cluster();
         let mut header = Vec::new();
         header.extend_from_slice(&MAGIC.to_be_bytes());
-        header.extend_from_slice(&3_u32.to_be_bytes());
+        header.extend_from_slice(&form.version.to_be_bytes());
         let name_at = if name.is_empty() { 0 } else { name_at as u64 };
         header.extend_from_slice(&name_at.to_be_bytes());
         header.extend_from_slice(&name_len.to_be_bytes());
@@ -159,10 +200,21 @@ impl Plan {
         header.extend_from_slice(&l1.to_be_bytes());
         header.extend_from_slice(&cluster.to_be_bytes());
         header.extend_from_slice(&narrow(self.table)?.to_be_bytes());
-        // No snapshots; no feature of any kind.
-        header.extend_from_slice(&[0; 4 + 8 + 3 * 8]);
-        header.extend_from_slice(&REFCOUNT_ORDER.to_be_bytes());
-        header.extend_from_slice(&narrow(V3_LENGTH as u64)?.to_be_bytes());
+        // No snapshots.
+        header.extend_from_slice(&[0; 4 + 8]);
+        if form.version == 3 {
+            // No feature that whoever writes it must know, or that a writer must take away.
+            let compatible = if form.lazy_refcounts {
+                LAZY_REFCOUNTS
+            } else {
+                0
+            };
+            for features in [0, compatible, 0] {
+                header.extend_from_slice(&features.to_be_bytes());
+            }
+            header.extend_from_slice(&REFCOUNT_ORDER.to_be_bytes());
+            header.extend_from_slice(&narrow(V3_LENGTH as u64)?.to_be_bytes());
+        }
         header.extend_from_slice(&extensions);
         header.extend_from_slice(name.as_bytes());
         Ok(header)

@@ -14,7 +14,7 @@ use super::storage::{index, read_at};
 /// "QFI" and 0xfb.
 pub(super) const MAGIC: u32 = 0x5146_49fb;
 /// Bytes of a header of version 2, and of the least of version 3.
-const V2_LENGTH: usize = 72;
+pub(super) const V2_LENGTH: usize = 72;
 pub(super) const V3_LENGTH: usize = 104;
 /// Bytes of the first cluster that are looked at: header and extensions.
 const LOOKED_AT: usize = 64 << 10;
@@ -35,7 +35,7 @@ const EXTERNAL_DATA: u64 = 1 << 2;
 const COMPRESSION_TYPE: u64 = 1 << 3;
 const EXTENDED_L2: u64 = 1 << 4;
 /// Compatible feature: refcounts may be written late. Here they never are.
-const LAZY_REFCOUNTS: u64 = 1 << 0;
+pub(super) const LAZY_REFCOUNTS: u64 = 1 << 0;
 
 const END_OF_EXTENSIONS: u32 = 0;
 pub(super) const BACKING_FORMAT: u32 = 0xe279_2aca;

@@ -68,7 +68,7 @@ use std::io::{self, ErrorKind};
 use std::ops::Range;
 use std::os::fd::{BorrowedFd, OwnedFd};
 
-pub use create::{CreateOptions, create};
+pub use create::{CreateOptions, Form, create, create_as};
 pub use error::Qcow2Error;
 pub use header::{Compression, HeaderFacts, read_header};
 pub use storage::{Descriptor, Storage};

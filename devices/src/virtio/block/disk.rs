@@ -96,6 +96,9 @@ pub(super) type Slot = Arc<Mutex<Place>>;
 /// Called with the disk's new size in bytes, on whichever thread had the last of its engines.
 pub type Resized = Box<dyn FnOnce(io::Result<u64>) + Send>;
 
+/// Called with bytes of the disk, on whichever thread has its engine.
+pub type Peeked = Box<dyn FnOnce(io::Result<Vec<u8>>) + Send>;
+
 /// What an engine is to do besides serving its queue.
 #[derive(Debug)]
 pub(super) enum Order {
@@ -103,6 +106,8 @@ pub(super) enum Order {
     Resize(Arc<Resize>),
     /// Change the medium, of the only engine.
     Exchange(Exchange),
+    /// Read some of it.
+    Peek(Peek),
 }
 
 impl Order {
@@ -111,6 +116,7 @@ impl Order {
         match self {
             Self::Resize(resize) => resize.carry_out(engine),
             Self::Exchange(exchange) => exchange.carry_out(engine),
+            Self::Peek(peek) => peek.carry_out(engine),
         }
     }
 }
@@ -205,6 +211,30 @@ impl Exchange {
     }
 }
 
+/// Bytes that are wanted of a disk.
+pub(super) struct Peek {
+    offset: u64,
+    len: usize,
+    done: Peeked,
+    disk: Arc<Disk>,
+}
+
+impl std::fmt::Debug for Peek {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Peek").finish_non_exhaustive()
+    }
+}
+
+impl Peek {
+    /// No news for the driver in any case.
+    fn carry_out(self, engine: &mut Engine) -> bool {
+        let bytes = engine.peek(self.offset, self.len);
+        self.disk.changing.store(false, Ordering::Release);
+        (self.done)(bytes);
+        false
+    }
+}
+
 /// What changes a disk while it is served. Its clones change the same disk.
 #[derive(Debug, Clone)]
 pub struct BlockControl {
@@ -266,6 +296,24 @@ impl BlockControl {
             return Err(would_shrink(now, size));
         }
         Ok(())
+    }
+
+    /// Reads `len` bytes at `offset` between two of the guest's requests, and calls `done` with them: as
+    /// [`resize`](Self::resize). Not while a change is under way.
+    pub fn peek(&self, offset: u64, len: usize, done: Peeked) {
+        let Some(slot) = self.slots.first() else {
+            return done(Err(busy()));
+        };
+        if self.disk.changing.swap(true, Ordering::AcqRel) {
+            return done(Err(busy()));
+        }
+        let peek = Peek {
+            offset,
+            len,
+            done,
+            disk: Arc::clone(&self.disk),
+        };
+        order(slot, Order::Peek(peek));
     }
 
     /// Has another medium served from now on, tells the driver, and calls `done` with its size: as

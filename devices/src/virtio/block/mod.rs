@@ -20,7 +20,7 @@ mod worker;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-pub use self::disk::{BlockControl, DiskError, ErrorSink, Resized};
+pub use self::disk::{BlockControl, DiskError, ErrorSink, Peeked, Resized};
 
 use self::config::Config;
 use self::disk::{Disk, Place, Slot};

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::event::Cursor;
 use crate::api::view::DomainSummary;
-use crate::model::{CpuSet, DomainName, DomainUuid, MemorySize, MetadataElement};
+use crate::model::{CpuSet, DiskTarget, DomainName, DomainUuid, MemorySize, MetadataElement};
+pub use crate::request::MAX_PEEK_BYTES;
 
 /// Names a domain.
 #[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -112,4 +113,24 @@ pub struct Subscribed {
     pub cursor: Cursor,
     /// Events between what the client has seen and that are lost: it must look at everything again.
     pub lost: bool,
+}
+
+/// Where bytes are looked at.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PeekAt {
+    /// In the guest's memory.
+    Memory,
+    /// On a disk, as its guest sees it.
+    Disk(DiskTarget),
+}
+
+/// How large a disk is, in bytes.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskSize {
+    /// As its guest sees it.
+    pub capacity: u64,
+    /// What its file takes on the host.
+    pub allocation: u64,
+    /// Where its file ends.
+    pub physical: u64,
 }

@@ -18,7 +18,7 @@ use crate::api::call::{
     StartOptions, Subscribed,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
-use crate::api::event::{Cursor, Event, EventKind};
+use crate::api::event::{Cursor, DomainEvent, Event, EventKind};
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::api::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
@@ -541,7 +541,7 @@ pub(super) fn to_client() -> impl Strategy<Value = ToClient> {
         3 => ((any::<u64>(), uuid(), name()), cursor(), event()).prop_map(
             |((time_ms, uuid, name), cursor, kind)| ToClient::Event {
                 cursor,
-                event: Event { time_ms, uuid, name, kind },
+                event: Event::Domain(DomainEvent { time_ms, uuid, name, kind }),
             }
         ),
     ]

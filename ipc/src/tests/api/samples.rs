@@ -14,8 +14,9 @@ use crate::api::call::{
     LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
 use crate::api::call::{
-    DomainCurrentMemorySet, DomainFiguresList, DomainMaxMemorySet, DomainTune, HostCpuList,
-    HostCpuStatsGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, TuningChange,
+    DomainChannel, DomainCurrentMemorySet, DomainDiskSizeGet, DomainFiguresList,
+    DomainMaxMemorySet, DomainNmiInject, DomainPeek, DomainTune, HostCpuList, HostCpuStatsGet,
+    HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, PeekAt, TuningChange,
 };
 use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
@@ -292,6 +293,37 @@ fn host_calls() -> Vec<(&'static str, FromClient)> {
                 changes: tuning_changes(),
                 live: false,
                 persistent: true,
+            })
+        }),
+        ("NMI", call(DomainNmiInject { domain: web() })),
+        ("peek, memory", {
+            call(DomainPeek {
+                domain: web(),
+                at: PeekAt::Memory,
+                offset: 0x1000,
+                length: 16,
+            })
+        }),
+        ("peek, disk", {
+            call(DomainPeek {
+                domain: web(),
+                at: PeekAt::Disk("vda".parse().unwrap()),
+                offset: 512,
+                length: 300,
+            })
+        }),
+        ("disk size", {
+            let disk = "vda".parse().unwrap();
+            call(DomainDiskSizeGet {
+                domain: web(),
+                disk,
+            })
+        }),
+        ("channel", {
+            let channel = "org.qemu.guest_agent.0".to_owned();
+            call(DomainChannel {
+                domain: web(),
+                channel,
             })
         }),
     ]

@@ -4,9 +4,9 @@ use uuid::Uuid;
 
 use super::samples::{bare_domain, domain, name, uuid};
 use crate::BuildId;
-use crate::api::call::{AnswerBody as Answer, ConsoleStream, DomainPage, Subscribed};
+use crate::api::call::{AnswerBody as Answer, ConsoleStream, DiskSize, DomainPage, Subscribed};
 use crate::api::error::{ApiError, ApiErrorCode};
-use crate::api::event::{Cursor, Event, EventKind};
+use crate::api::event::{Cursor, DomainEvent, Event, EventKind};
 use crate::api::figures::{DomainFigures, DomainUsage, FiguresPage, VcpuFigures, VcpuState};
 use crate::api::host::{
     CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostDriver,
@@ -24,7 +24,7 @@ use crate::tests::device_samples::slot;
 use crate::tests::plug_samples::figures;
 
 /// Every code.
-pub(super) const ERROR_CODES: [ApiErrorCode; 15] = [
+pub(super) const ERROR_CODES: [ApiErrorCode; 21] = [
     ApiErrorCode::NoDomain,
     ApiErrorCode::DomainExists,
     ApiErrorCode::WrongState,
@@ -40,6 +40,12 @@ pub(super) const ERROR_CODES: [ApiErrorCode; 15] = [
     ApiErrorCode::ShuttingDown,
     ApiErrorCode::Cancelled,
     ApiErrorCode::NoDevice,
+    ApiErrorCode::NoPool,
+    ApiErrorCode::PoolExists,
+    ApiErrorCode::NoVolume,
+    ApiErrorCode::VolumeExists,
+    ApiErrorCode::InUse,
+    ApiErrorCode::NoSpace,
 ];
 
 /// Every state with every reason.
@@ -188,12 +194,12 @@ const CURSOR: Cursor = Cursor {
 fn event(kind: EventKind) -> ToClient {
     ToClient::Event {
         cursor: CURSOR,
-        event: Event {
+        event: Event::Domain(DomainEvent {
             time_ms: 1_700_000_000_002,
             uuid: uuid(),
             name: name("web"),
             kind,
-        },
+        }),
     }
 }
 
@@ -317,6 +323,16 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         }),
         ("most memory set", reply(Answer::DomainMaxMemorySet(()))),
         ("tuned", reply(Answer::DomainTune(()))),
+        ("NMI injected", reply(Answer::DomainNmiInject(()))),
+        ("peeked", reply(Answer::DomainPeek(vec![1, 2, 255]))),
+        ("disk size", {
+            reply(Answer::DomainDiskSizeGet(DiskSize {
+                capacity: 1 << 30,
+                allocation: 4096,
+                physical: 65_536,
+            }))
+        }),
+        ("channel", reply(Answer::DomainChannel(()))),
     ]
 }
 
@@ -539,5 +555,11 @@ const fn describe(code: ApiErrorCode) -> &'static str {
         ApiErrorCode::ShuttingDown => "error: shutting down",
         ApiErrorCode::Cancelled => "error: cancelled",
         ApiErrorCode::NoDevice => "error: no device",
+        ApiErrorCode::NoPool => "error: no pool",
+        ApiErrorCode::PoolExists => "error: pool exists",
+        ApiErrorCode::NoVolume => "error: no volume",
+        ApiErrorCode::VolumeExists => "error: volume exists",
+        ApiErrorCode::InUse => "error: in use",
+        ApiErrorCode::NoSpace => "error: no space",
     }
 }

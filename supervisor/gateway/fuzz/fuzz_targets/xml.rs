@@ -7,7 +7,7 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use reeve_gateway::xml::domain::{self, Hypervisor, Parse, View};
 use reeve_gateway::xml::{device, storage};
-use reeve_ipc::model::{Devices, DomainUuid};
+use reeve_ipc::model::{Devices, DomainUuid, PoolUuid};
 
 fuzz_target!(|text: &str| {
     let uuid = DomainUuid(uuid::Uuid::from_u128(1));
@@ -34,6 +34,14 @@ fuzz_target!(|text: &str| {
     }
     let _ = device::parse(text, uuid, sockets);
     let _ = device::identify(text, &Devices::default());
-    let _ = storage::parse_pool(text);
-    let _ = storage::parse_volume(text);
+    if let Ok(pool) = storage::parse_pool(text, PoolUuid(uuid::Uuid::nil())) {
+        let first = storage::format_pool(&pool, None);
+        let again = storage::parse_pool(&first, PoolUuid(uuid::Uuid::nil()))
+            .expect("what was printed can be read");
+        assert_eq!(storage::format_pool(&again, None), first);
+    }
+    if let Ok(document) = storage::parse_volume(text) {
+        let _ = document.clone().copied(None);
+        let _ = document.made();
+    }
 });

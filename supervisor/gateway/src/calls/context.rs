@@ -1,17 +1,19 @@
 //! What every call of an open connection has at hand: the supervisor, and how the client opened.
 
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
+use reeve_ipc::api::SOCKETS_DIRECTORY;
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
-    Call, DomainDefinitionGet, DomainFiguresList, DomainGet, DomainList, DomainRef,
+    Call, DomainDefinitionGet, DomainFiguresList, DomainGet, DomainList, DomainRef, Operation,
     SupervisorInfoGet,
 };
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf};
-use reeve_ipc::api::view::{DomainDetails, DomainSummary};
+use reeve_ipc::api::view::{DomainDetails, DomainState, DomainSummary};
 use reeve_ipc::model::{Domain as Definition, DomainName, DomainUuid};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
@@ -20,6 +22,8 @@ use super::failure::{Code, Failure, invalid_argument};
 use super::state;
 use crate::wire::types::handles::Domain;
 
+/// What libvirt says of a domain that does not run.
+const NOT_RUNNING: &str = "domain is not running";
 /// How long a call waits for another job of its domain, as in libvirt.
 const JOB_PATIENCE: Duration = Duration::from_secs(30);
 /// How soon it is tried again, at first and at last.
@@ -78,19 +82,47 @@ impl Context {
     pub(super) async fn call_with_fds<C: Call + Clone>(
         &self,
         call: C,
-    ) -> Result<(C::Answer, Vec<std::os::fd::OwnedFd>), Failure> {
+    ) -> Result<(C::Answer, Vec<OwnedFd>), Failure> {
+        self.call_within(call, JOB_PATIENCE).await
+    }
+
+    /// As [`Self::call_with_fds`]; what is busy is waited for no longer than that.
+    ///
+    /// # Errors
+    /// As for [`Self::call`].
+    pub(super) async fn call_within<C: Call + Clone>(
+        &self,
+        call: C,
+        patience: Duration,
+    ) -> Result<(C::Answer, Vec<OwnedFd>), Failure> {
+        Ok(self.asked_within(call, patience).await?)
+    }
+
+    /// As [`Self::call_with_fds`], with the supervisor's own error.
+    pub(super) async fn asked<C: Call + Clone>(
+        &self,
+        call: C,
+    ) -> Result<(C::Answer, Vec<OwnedFd>), CallError> {
+        self.asked_within(call, JOB_PATIENCE).await
+    }
+
+    async fn asked_within<C: Call + Clone>(
+        &self,
+        call: C,
+        patience: Duration,
+    ) -> Result<(C::Answer, Vec<OwnedFd>), CallError> {
         let mut wait = AGAIN.0;
         let begun = Instant::now();
         loop {
             match self.api.call_with_fds(call.clone()).await {
                 // It was refused before anything was done.
                 Err(CallError::Refused(error))
-                    if error.code == ApiErrorCode::Busy && begun.elapsed() < JOB_PATIENCE =>
+                    if error.code == ApiErrorCode::Busy && begun.elapsed() < patience =>
                 {
                     tokio::time::sleep(wait).await;
                     wait = (wait * 2).min(AGAIN.1);
                 }
-                result => return Ok(result?),
+                result => return result,
             }
         }
     }
@@ -163,7 +195,7 @@ impl Context {
     pub(super) async fn sockets(&self) -> Result<&Path, Failure> {
         let sockets = self.sockets.get_or_try_init(|| async {
             let supervisor = self.call(SupervisorInfoGet {}).await?;
-            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join("sockets"))
+            Ok::<_, Failure>(Path::new(&supervisor.run_directory).join(SOCKETS_DIRECTORY))
         });
         Ok(sockets.await?.as_path())
     }
@@ -198,7 +230,8 @@ impl Context {
         self.definition(domain, !live).await
     }
 
-    /// A call about the domain of a handle: that there is none is said as libvirt says it.
+    /// A call about the domain of a handle: that there is none, and that it is in the wrong state, is said as
+    /// libvirt says it.
     ///
     /// # Errors
     /// As for [`Self::call`].
@@ -207,8 +240,33 @@ impl Context {
         domain: &Domain,
         call: C,
     ) -> Result<C::Answer, Failure> {
-        self.call(call).await.map_err(|failure| match failure.code {
+        let failure = match self.call(call).await {
+            Ok(answer) => return Ok(answer),
+            Err(failure) => failure,
+        };
+        self.said(domain, C::OPERATION, failure).await
+    }
+
+    /// A failure of an operation on a domain in libvirt's words.
+    pub(super) async fn said<T>(
+        &self,
+        domain: &Domain,
+        operation: Operation,
+        failure: Failure,
+    ) -> Result<T, Failure> {
+        Err(match failure.code {
             Code::NoDomain => absent(domain),
+            Code::OperationInvalid => match self
+                .call(DomainGet {
+                    domain: reference(domain),
+                })
+                .await
+            {
+                Ok(details) => {
+                    wrong_state(operation, &details.summary).map_or(failure, Failure::invalid)
+                }
+                Err(_) => failure,
+            },
             _ => failure,
         })
     }
@@ -236,6 +294,27 @@ impl Context {
                 return Ok(all);
             }
         }
+    }
+}
+
+/// What libvirt says of an operation that a domain is in the wrong state for, if its state shows why.
+fn wrong_state(operation: Operation, summary: &DomainSummary) -> Option<&'static str> {
+    let active = summary.state.is_active();
+    match operation {
+        Operation::DomainStart => active.then_some("domain is already running"),
+        Operation::DomainUndefine if !summary.persistent => {
+            Some("cannot undefine transient domain")
+        }
+        Operation::DomainAutostartSet if !summary.persistent => {
+            Some("cannot set autostart for transient domain")
+        }
+        Operation::DomainRename if !summary.persistent => Some("cannot rename a transient domain"),
+        Operation::DomainRename => active.then_some("cannot rename active domain"),
+        // Nobody would notice the power button.
+        Operation::DomainShutdown if matches!(summary.state, DomainState::Paused(_)) => {
+            Some(NOT_RUNNING)
+        }
+        _ => (!active).then_some(NOT_RUNNING),
     }
 }
 

@@ -2,10 +2,11 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{DomainCreate, DomainDefine, DomainDefinitionGet, DomainDeviceStatsGet};
+use reeve_ipc::api::call::{DomainCreate, DomainDefine, DomainDefinitionGet};
+use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::{DeviceStats, DomainSummary};
 use reeve_ipc::device::DeviceFigures;
-use reeve_ipc::model::{Domain as Definition, DomainUuid, MemorySize};
+use reeve_ipc::model::{DeviceName, Domain as Definition, DomainUuid, MemorySize};
 use reeve_ipc::spec::PciSlot;
 use uuid::Uuid;
 
@@ -29,7 +30,7 @@ pub(super) fn hypervisor(context: &Context) -> Hypervisor {
 
 /// A UUID for a domain whose document has none. By the system call itself: the crate `getrandom` looks for it by
 /// `dlsym`, does not find it in a static binary, and opens a file, which nobody can here.
-fn drawn() -> Result<Uuid, Failure> {
+pub(super) fn drawn() -> Result<Uuid, Failure> {
     let mut bytes = [0; 16];
     let failed = |errno: rustix::io::Errno| {
         Failure::new(Code::InternalError, format!("no random number: {errno}"))
@@ -96,11 +97,17 @@ pub(super) async fn create_xml(
     let options = start::options(call.flags, known, "virDomainCreateXML")?;
     let validate = call.flags & start::VALIDATE != 0;
     let definition = parse(&context, &call.xml, validate).await?;
+    let name = definition.name.clone();
     let create = DomainCreate {
         definition,
         options,
     };
-    Ok(handle(&context.call(create).await?))
+    let created = context.call(create).await;
+    let created = created.map_err(|failure| match failure.code {
+        Code::OperationInvalid => Failure::invalid(format!("domain '{name}' is already active")),
+        _ => failure,
+    });
+    Ok(handle(&created?))
 }
 
 /// How a document is printed (libvirt `virDomainXMLFlags`).
@@ -150,18 +157,21 @@ pub(super) async fn xml_desc(
     Ok(xml::domain::format(&definition, &view))
 }
 
-/// What the worker says of its devices; nothing, where it does not.
+/// The devices, with what the worker says of them where it answers. No guest is asked.
 async fn figures(context: &Context, of: &Domain) -> Vec<DeviceStats> {
-    let domain = reference(of);
-    let asked = context.call(DomainDeviceStatsGet { domain }).await;
-    asked.unwrap_or_default()
+    let groups = FigureGroups {
+        devices: true,
+        ..FigureGroups::default()
+    };
+    let figures = context.figures(of, groups).await;
+    figures.map_or_else(|_| Vec::new(), |figures| figures.devices)
 }
 
 /// The names of taps, by the places of their devices.
 fn taps(devices: &[DeviceStats]) -> Vec<(PciSlot, String)> {
     let nics = devices
         .iter()
-        .filter(|device| matches!(device.figures, DeviceFigures::Nic(_)));
+        .filter(|device| matches!(device.device, DeviceName::Nic(_)));
     nics.filter_map(|device| Some((device.slot, device.host.clone()?)))
         .collect()
 }

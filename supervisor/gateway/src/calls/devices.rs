@@ -2,9 +2,12 @@
 
 use std::sync::Arc;
 
+use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
-    DomainDeviceAttach, DomainDeviceDetach, DomainDeviceUpdate, DomainMediumChange,
+    DomainDeviceAttach, DomainDeviceDetach, DomainDeviceUpdate, DomainMediumChange, Operation,
 };
+use reeve_ipc::api::error::ApiErrorCode;
+use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, Medium, Nic,
@@ -69,7 +72,30 @@ async fn take(
         live,
         persistent,
     };
-    context.of(of, detach).await
+    match context.asked(detach).await {
+        Ok(_) => Ok(()),
+        // What is kept is changed, and the guest is asked: libvirt promises no more, and an event tells when it
+        // has let go of it. A worker that does not answer is another matter.
+        Err(CallError::Refused(error))
+            if live && error.code == ApiErrorCode::Timeout && answers(context, of).await =>
+        {
+            Ok(())
+        }
+        Err(error) => {
+            let operation = Operation::DomainDeviceDetach;
+            context.said(of, operation, error.into()).await
+        }
+    }
+}
+
+/// Whether a domain's worker answers.
+async fn answers(context: &Context, of: &Domain) -> bool {
+    let groups = FigureGroups {
+        devices: true,
+        ..FigureGroups::default()
+    };
+    let figures = context.figures(of, groups).await;
+    figures.is_ok_and(|figures| figures.answered && !figures.summary.unresponsive)
 }
 
 async fn detach_from(context: &Context, of: &Domain, xml: &str, flags: u32) -> Result<(), Failure> {

@@ -32,8 +32,8 @@ pub(super) fn check_flags(flags: u32, known: u32, function: &str) -> Result<(), 
 const fn code_of(code: ApiErrorCode) -> Code {
     match code {
         ApiErrorCode::NoDomain => Code::NoDomain,
-        ApiErrorCode::DomainExists => Code::OperationFailed,
-        ApiErrorCode::WrongState => Code::OperationInvalid,
+        ApiErrorCode::DomainExists | ApiErrorCode::PoolExists => Code::OperationFailed,
+        ApiErrorCode::WrongState | ApiErrorCode::InUse => Code::OperationInvalid,
         // It was waited for as long as libvirt waits for the lock of a domain's job.
         ApiErrorCode::Busy | ApiErrorCode::Timeout => Code::OperationTimeout,
         ApiErrorCode::InvalidArgument => Code::InvalidArgument,
@@ -41,10 +41,15 @@ const fn code_of(code: ApiErrorCode) -> Code {
         ApiErrorCode::PathRefused => Code::AccessDenied,
         ApiErrorCode::Worker => Code::InternalError,
         ApiErrorCode::Host => Code::ConfigUnsupported,
-        ApiErrorCode::Storage | ApiErrorCode::ShuttingDown => Code::SystemError,
+        ApiErrorCode::Storage | ApiErrorCode::ShuttingDown | ApiErrorCode::NoSpace => {
+            Code::SystemError
+        }
         ApiErrorCode::Unsupported => Code::OperationUnsupported,
         ApiErrorCode::Cancelled => Code::OperationAborted,
         ApiErrorCode::NoDevice => Code::DeviceMissing,
+        ApiErrorCode::NoPool => Code::NoPool,
+        ApiErrorCode::NoVolume => Code::NoVolume,
+        ApiErrorCode::VolumeExists => Code::VolumeExists,
     }
 }
 
@@ -53,6 +58,10 @@ impl From<ApiError> for Failure {
         let origin = match error.code {
             // As the library itself says it to whoever opened read-only.
             ApiErrorCode::AccessDenied => Origin::Domain,
+            ApiErrorCode::NoPool
+            | ApiErrorCode::PoolExists
+            | ApiErrorCode::NoVolume
+            | ApiErrorCode::VolumeExists => Origin::Storage,
             _ => Origin::Qemu,
         };
         Self::of(origin, code_of(error.code), error.message)
@@ -135,6 +144,27 @@ mod tests {
             (ApiErrorCode::ShuttingDown, 38, 10, "why"),
             (ApiErrorCode::Cancelled, 78, 10, "operation aborted: why"),
             (ApiErrorCode::NoDevice, 99, 10, "device not found: why"),
+            (ApiErrorCode::NoPool, 49, 18, "Storage pool not found: why"),
+            (ApiErrorCode::PoolExists, 9, 18, "operation failed: why"),
+            (
+                ApiErrorCode::NoVolume,
+                50,
+                18,
+                "Storage volume not found: why",
+            ),
+            (
+                ApiErrorCode::VolumeExists,
+                90,
+                18,
+                "storage volume why exists already",
+            ),
+            (
+                ApiErrorCode::InUse,
+                55,
+                10,
+                "Requested operation is not valid: why",
+            ),
+            (ApiErrorCode::NoSpace, 38, 10, "why"),
         ];
         for (code, number, origin, line) in table {
             let failure = Failure::from(CallError::from(ApiError::new(code, "why")));

@@ -7,11 +7,11 @@ use reeve_ipc::api::call::{DomainLabelSet, DomainRename, LabelChange};
 use reeve_ipc::model::{MetadataElement, OnCrash, OnPowerOff, OnReboot};
 
 use super::Context;
-use super::context::{Impact, impact, impact_of, reference};
+use super::context::{Impact, impact, reference};
 use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::vcpus::redefine;
 use crate::wire::types::lifecycle as wire;
-use crate::xml::domain::metadata_element;
+use crate::xml::domain::{metadata_element, metadata_without};
 
 /// What is noted (libvirt `virDomainMetadataType`).
 mod kind {
@@ -29,27 +29,27 @@ pub(super) async fn get(
     call: wire::DomainGetMetadata,
 ) -> Result<String, Failure> {
     check_flags(call.flags, impact::ANY, "virDomainGetMetadata")?;
-    let summary = context.summary(&call.domain).await?;
-    let impact = impact_of(&summary, call.flags)?;
-    let persistent = impact.persistent && summary.state.is_active();
-    let labels = context.definition(&call.domain, persistent).await?.labels;
-    let (found, what) = match call.kind {
-        kind::DESCRIPTION => (labels.description, "description"),
-        kind::TITLE => (labels.title, "title"),
+    let labels = context.meant(&call.domain, call.flags).await?.labels;
+    let found = match call.kind {
+        kind::DESCRIPTION => labels.description,
+        kind::TITLE => labels.title,
         kind::ELEMENT => {
-            let uri = call.uri.ok_or_else(no_uri)?;
+            let uri = call
+                .uri
+                .ok_or_else(|| null("uri", "virDomainGetMetadata"))?;
             let mut elements = labels.metadata.into_iter();
             let found = elements.find(|element| element.uri == uri);
-            (found.map(|element| element.content), "metadata")
+            found.map(|element| metadata_without(&element.content, &uri))
         }
         other => return Err(unknown_kind(other)),
     };
-    let absent = || format!("Requested {what} element is not present");
-    found.ok_or_else(|| Failure::new(Code::NoMetadata, absent()))
+    let absent = "Requested metadata element is not present";
+    found.ok_or_else(|| Failure::new(Code::NoMetadata, absent))
 }
 
-fn no_uri() -> Failure {
-    invalid_argument("uri in virDomainSetMetadata must not be NULL")
+/// An argument of a function that is not said.
+fn null(argument: &str, function: &str) -> Failure {
+    invalid_argument(format!("{argument} in {function} must not be NULL"))
 }
 
 pub(super) async fn set(
@@ -57,26 +57,8 @@ pub(super) async fn set(
     call: wire::DomainSetMetadata,
 ) -> Result<(), Failure> {
     check_flags(call.flags, impact::ANY, "virDomainSetMetadata")?;
+    let label = change(call.kind, call.metadata, call.key, call.uri)?;
     let Impact { live, persistent } = context.impact(&call.domain, call.flags).await?;
-    let text = call.metadata.filter(|text| !text.is_empty());
-    let label = match call.kind {
-        kind::DESCRIPTION => LabelChange::Description(text),
-        kind::TITLE => LabelChange::Title(text),
-        kind::ELEMENT => {
-            let uri = call.uri.ok_or_else(no_uri)?;
-            match text {
-                None => LabelChange::MetadataRemove { uri },
-                Some(text) => {
-                    let key = call.key.unwrap_or_default();
-                    let refused =
-                        || Failure::new(Code::XmlError, "metadata is no element of that namespace");
-                    let content = metadata_element(&text, &key, &uri).ok_or_else(refused)?;
-                    LabelChange::Metadata(MetadataElement { uri, content })
-                }
-            }
-        }
-        other => return Err(unknown_kind(other)),
-    };
     let set = DomainLabelSet {
         domain: reference(&call.domain),
         label,
@@ -84,6 +66,43 @@ pub(super) async fn set(
         persistent,
     };
     context.of(&call.domain, set).await
+}
+
+/// What is to be noted. A text of nothing takes a title or description away; an element goes by none at all.
+fn change(
+    kind: i32,
+    metadata: Option<String>,
+    key: Option<String>,
+    uri: Option<String>,
+) -> Result<LabelChange, Failure> {
+    const FUNCTION: &str = "virDomainSetMetadata";
+    if matches!(kind, kind::DESCRIPTION | kind::TITLE) {
+        for (argument, said) in [("uri", &uri), ("key", &key)] {
+            if said.is_some() {
+                return Err(invalid_argument(format!(
+                    "{argument} in {FUNCTION} must be NULL"
+                )));
+            }
+        }
+    }
+    let text = metadata.clone().filter(|text| !text.is_empty());
+    Ok(match kind {
+        kind::DESCRIPTION => LabelChange::Description(text),
+        kind::TITLE if text.as_ref().is_some_and(|text| text.contains('\n')) => {
+            return Err(invalid_argument("metadata title can't contain newlines"));
+        }
+        kind::TITLE => LabelChange::Title(text),
+        kind::ELEMENT => {
+            let uri = uri.ok_or_else(|| null("uri", FUNCTION))?;
+            let Some(text) = metadata else {
+                return Ok(LabelChange::MetadataRemove { uri });
+            };
+            let key = key.ok_or_else(|| null("key", FUNCTION))?;
+            let content = metadata_element(&text, &key, &uri)?;
+            LabelChange::Metadata(MetadataElement { uri, content })
+        }
+        other => return Err(unknown_kind(other)),
+    })
 }
 
 pub(super) async fn rename(

@@ -6,10 +6,11 @@ use reeve_ipc::api::call::{
     DomainAutostartSet, DomainDestroy, DomainPause, DomainReboot, DomainReset, DomainResume,
     DomainShutdown, DomainStart, DomainUndefine, StartOptions,
 };
+use reeve_ipc::api::view::DomainState;
 
-use super::Context;
 use super::context::{handle, reference};
 use super::failure::{Code, Failure, check_flags};
+use super::{Context, agent};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect::DomainGetAutostart;
 use crate::wire::types::lifecycle as wire;
@@ -76,6 +77,14 @@ pub(super) async fn suspend(
 }
 
 pub(super) async fn resume(context: Arc<Context>, call: wire::DomainResume) -> Result<(), Failure> {
+    let summary = context.active(&call.domain).await?;
+    // To the supervisor that is no error: it is as it was to be.
+    if matches!(
+        summary.state,
+        DomainState::Running(_) | DomainState::ShuttingDown
+    ) {
+        return Err(Failure::invalid("domain is already running"));
+    }
     let domain = reference(&call.domain);
     context.of(&call.domain, DomainResume { domain }).await
 }
@@ -93,14 +102,12 @@ mod by {
     pub(super) const AGENT: u32 = 0x2;
 }
 
-/// That the flags leave the power button, which is the way there is.
-fn by_power_button(flags: u32, function: &str) -> Result<(), Failure> {
+/// Whether the flags ask for the agent, and whether they leave the power button. Where nothing is said it is the
+/// power button, which needs no agent.
+fn ways(flags: u32, function: &str) -> Result<(bool, bool), Failure> {
     check_flags(flags, by::POWER_BUTTON | by::AGENT, function)?;
-    if flags == by::AGENT {
-        let why = "QEMU guest agent is not configured";
-        return Err(Failure::new(Code::ArgumentUnsupported, why));
-    }
-    Ok(())
+    let agent = flags & by::AGENT != 0;
+    Ok((agent, !agent || flags & by::POWER_BUTTON != 0))
 }
 
 async fn press(context: &Context, domain: &Domain) -> Result<(), Failure> {
@@ -123,12 +130,24 @@ pub(super) async fn shutdown_flags(
     context: Arc<Context>,
     call: wire::DomainShutdownFlags,
 ) -> Result<(), Failure> {
-    by_power_button(call.flags, "virDomainShutdownFlags")?;
+    let (by_agent, by_button) = ways(call.flags, "virDomainShutdownFlags")?;
+    if by_agent {
+        match agent::shutdown(&context, &call.domain).await {
+            Err(_) if by_button => {}
+            result => return result,
+        }
+    }
     press(&context, &call.domain).await
 }
 
 pub(super) async fn reboot(context: Arc<Context>, call: wire::DomainReboot) -> Result<(), Failure> {
-    by_power_button(call.flags, "virDomainReboot")?;
+    let (by_agent, by_button) = ways(call.flags, "virDomainReboot")?;
+    if by_agent {
+        match agent::reboot(&context, &call.domain).await {
+            Err(_) if by_button => {}
+            result => return result,
+        }
+    }
     let domain = reference(&call.domain);
     context.of(&call.domain, DomainReboot { domain }).await
 }

@@ -134,11 +134,11 @@ pub(super) async fn inactive_count(
 }
 
 /// As many as a client asked for at most.
-fn most(asked: i32) -> usize {
+pub(super) fn most(asked: i32) -> usize {
     usize::try_from(asked).unwrap_or(0).min(DOMAINS_MAX)
 }
 
-fn count(count: usize) -> i32 {
+pub(super) fn count(count: usize) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)
 }
 

@@ -10,20 +10,27 @@
 //! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
-//! | `absent` | objects that there are none of |
+//! | [`agent`] | what the guest's agent is asked, and channels |
+//! | `inside`, `job` | its bytes, and what goes on in it |
+//! | [`storage`] | pools and volumes |
+//! | `absent`, `empty` | objects that there are none of |
 //!
 //! Events, streams and the rest that outlives a call are the session's.
 
 mod absent;
+pub(crate) mod agent;
 pub(crate) mod connect;
 pub(crate) mod console;
 mod context;
 mod define;
 mod devices;
 mod domstats;
+mod empty;
 pub mod failure;
 mod host;
 mod info;
+mod inside;
+mod job;
 mod labels;
 mod lifecycle;
 mod list;
@@ -34,6 +41,7 @@ mod pinning;
 mod scheduler;
 mod state;
 mod statistics;
+pub(crate) mod storage;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;

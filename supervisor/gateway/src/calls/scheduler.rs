@@ -1,8 +1,9 @@
 //! Shares and limits of CPU time, and the limit of memory, as typed parameters.
 //!
 //! libvirt's limits are a quota of microseconds in a period of them: of each vCPU, and of the whole domain. The
-//! model's are hundredths of one CPU, of all vCPUs together and of the whole domain. What is told is exact; a
-//! quota that comes to no whole number of hundredths is refused.
+//! model's are hundredths of one CPU, of all vCPUs together and of the whole domain: the first is one of each where
+//! there can be one only, and is neither told nor taken as one elsewhere. What is told is exact; a quota that comes
+//! to no whole number of hundredths is refused.
 
 use std::sync::Arc;
 
@@ -54,30 +55,15 @@ struct Limit {
     quota: &'static str,
 }
 
-/// A period, and the quota in it of each of `count` that have `percent` together.
-fn told(percent: Option<u32>, count: u64) -> (u64, i64) {
-    let Some(percent) = percent.map(u64::from) else {
-        return (PERIOD, UNLIMITED);
-    };
-    let signed = |quota: u64| i64::try_from(quota).unwrap_or(i64::MAX);
-    let all = percent * (PERIOD / 100);
-    if all % count == 0 {
-        return (PERIOD, signed(all / count));
-    }
-    // Of a period of so many hundreds a hundredth of each is a whole number.
-    let times = (PERIOD / 100 / count).max(1);
-    (100 * count * times, signed(percent * times))
+/// The quota in a period of [`PERIOD`].
+fn told(percent: Option<u32>) -> i64 {
+    let quota = percent.map(|percent| u64::from(percent) * (PERIOD / 100));
+    quota.map_or(UNLIMITED, |quota| i64::try_from(quota).unwrap_or(i64::MAX))
 }
 
 impl Limit {
     /// What is made of the limit by parameters: `None` where they do not say.
-    fn change(
-        self,
-        params: &[Param],
-        percent: Option<u32>,
-        count: u64,
-    ) -> Result<Option<Option<u32>>, Failure> {
-        let (period_now, _) = told(percent, count);
+    fn change(self, params: &[Param]) -> Result<Option<Option<u32>>, Failure> {
         // Nothing is libvirt's word for what is there.
         let period = ulong(params, self.period).filter(|period| *period != 0);
         if let Some(period) = period.filter(|period| !PERIODS.contains(period)) {
@@ -88,7 +74,7 @@ impl Limit {
         }
         let Some(quota) = long(params, self.quota) else {
             return match period {
-                Some(period) if period != period_now => {
+                Some(period) if period != PERIOD => {
                     let Self {
                         period: name,
                         quota,
@@ -104,8 +90,8 @@ impl Limit {
         let Ok(quota @ 1..) = u64::try_from(quota) else {
             return Ok(Some(None));
         };
-        let period = period.unwrap_or(period_now);
-        let hundredths = u128::from(quota) * u128::from(count) * 100;
+        let period = period.unwrap_or(PERIOD);
+        let hundredths = u128::from(quota) * 100;
         let whole = (hundredths % u128::from(period) == 0)
             .then(|| u32::try_from(hundredths / u128::from(period)).ok());
         let not_whole = || {
@@ -121,17 +107,17 @@ impl Limit {
             .ok_or_else(not_whole)
     }
 
-    fn params(self, percent: Option<u32>, count: u64) -> [Param; 2] {
-        let (period, quota) = told(percent, count);
+    fn params(self, percent: Option<u32>) -> [Param; 2] {
         [
-            Param::new(self.period, period),
-            Param::new(self.quota, quota),
+            Param::new(self.period, PERIOD),
+            Param::new(self.quota, told(percent)),
         ]
     }
 }
 
-fn vcpus(definition: &Definition) -> u64 {
-    u64::from(definition.vcpus.count()).max(1)
+/// Whether a limit of all vCPUs is one of each.
+fn is_of_each(definition: &Definition) -> bool {
+    definition.max_vcpus.count() == 1
 }
 
 /// All parameters of a domain.
@@ -143,8 +129,9 @@ fn parameters(definition: &Definition) -> Vec<Param> {
         ..
     } = definition.limits;
     let shares = u64::from(cpu_weight.unwrap_or(DEFAULT_SHARES));
-    let [vcpu_period, vcpu_quota] = VCPU.params(vcpu_percent, vcpus(definition));
-    let [global_period, global_quota] = GLOBAL.params(cpu_percent, 1);
+    let of_each = vcpu_percent.filter(|_| is_of_each(definition));
+    let [vcpu_period, vcpu_quota] = VCPU.params(of_each);
+    let [global_period, global_quota] = GLOBAL.params(cpu_percent);
     vec![
         Param::new(SHARES, shares),
         vcpu_period,
@@ -167,10 +154,17 @@ fn changes(params: &[Param], definition: &Definition) -> Result<Vec<TuningChange
         };
         changes.push(TuningChange::CpuWeight(Some(weight.ok_or_else(out)?)));
     }
-    let limits = definition.limits;
-    let vcpu = VCPU.change(params, limits.vcpu_percent, vcpus(definition))?;
-    changes.extend(vcpu.map(TuningChange::VcpuPercent));
-    let global = GLOBAL.change(params, limits.cpu_percent, 1)?;
+    match VCPU.change(params)? {
+        Some(Some(_)) if !is_of_each(definition) => {
+            let why = "a vcpu_quota is of each vCPU, and there is none of each where there can be more than one: \
+                       set a global_quota";
+            return Err(Failure::new(Code::ArgumentUnsupported, why));
+        }
+        // None of them has one.
+        Some(None) if !is_of_each(definition) => {}
+        vcpu => changes.extend(vcpu.map(TuningChange::VcpuPercent)),
+    }
+    let global = GLOBAL.change(params)?;
     changes.extend(global.map(TuningChange::CpuPercent));
     Ok(changes)
 }
@@ -280,72 +274,39 @@ mod tests {
 
     #[test]
     fn what_is_told_of_a_limit_makes_the_same_limit() {
-        for count in [1, 2, 3, 7, 64, 255, 999, 1000] {
-            for percent in [1, 33, 50, 100, 150, 12_345, 1_000_000] {
-                let params = VCPU.params(Some(percent), count);
-                let back = VCPU.change(&params, None, count).unwrap();
-                assert_eq!(back, Some(Some(percent)), "{count} {params:?}");
-                // The quota alone, in the period that was told.
-                let back = VCPU.change(&params[1..], Some(percent), count).unwrap();
-                assert_eq!(back, Some(Some(percent)), "{count} {params:?}");
-                let (period, _) = told(Some(percent), count);
-                assert!(PERIODS.contains(&period), "{period}");
-            }
+        for percent in [1, 33, 50, 100, 150, 12_345, 1_000_000] {
+            let params = VCPU.params(Some(percent));
+            assert_eq!(VCPU.change(&params), Ok(Some(Some(percent))), "{params:?}");
+            // The quota alone, in the period that was told.
+            assert_eq!(VCPU.change(&params[1..]), Ok(Some(Some(percent))));
         }
-        let none = VCPU.params(None, 2);
-        assert_eq!(VCPU.change(&none, Some(50), 2).unwrap(), Some(None));
-    }
-
-    #[test]
-    fn a_quota_is_of_each_vcpu_and_a_limit_of_all() {
-        let set = |quota: i64, count| {
-            let params = [Param::new("vcpu_quota", quota)];
-            VCPU.change(&params, None, count)
-        };
-        assert_eq!(set(50_000, 1).unwrap(), Some(Some(50)));
-        assert_eq!(set(50_000, 4).unwrap(), Some(Some(200)));
-        assert_eq!(set(250, 4).unwrap(), Some(Some(1)));
+        assert_eq!(VCPU.change(&VCPU.params(None)), Ok(Some(None)));
         for unlimited in [0, -1, i64::MIN] {
-            assert_eq!(set(unlimited, 4).unwrap(), Some(None));
+            let params = [Param::new("vcpu_quota", unlimited)];
+            assert_eq!(VCPU.change(&params), Ok(Some(None)));
         }
     }
 
     #[test]
     fn what_cannot_be_kept_is_refused_by_its_name() {
-        let refused = |params: &[Param], percent, name: &str| {
-            let failure = GLOBAL.change(params, percent, 1).unwrap_err();
+        let refused = |params: &[Param], name: &str| {
+            let failure = GLOBAL.change(params).unwrap_err();
             assert!(failure.message().contains(name), "{}", failure.message());
             failure.code
         };
         let quota = |quota: i64| Param::new("global_quota", quota);
         let period = |period: u64| Param::new("global_period", period);
         let unsupported = Code::ArgumentUnsupported;
-        assert_eq!(
-            refused(&[quota(12_345)], None, "global_quota 12345"),
-            unsupported
-        );
-        assert_eq!(
-            refused(&[quota(i64::MAX)], None, "global_quota"),
-            unsupported
-        );
-        assert_eq!(
-            refused(&[period(50_000)], None, "global_period"),
-            unsupported
-        );
-        assert_eq!(
-            refused(&[period(50_000)], Some(50), "global_period"),
-            unsupported
-        );
+        assert_eq!(refused(&[quota(12_345)], "global_quota 12345"), unsupported);
+        assert_eq!(refused(&[quota(i64::MAX)], "global_quota"), unsupported);
+        assert_eq!(refused(&[period(50_000)], "global_period"), unsupported);
         let invalid = Code::InvalidArgument;
-        assert_eq!(refused(&[period(999)], None, "global_period"), invalid);
-        assert_eq!(
-            refused(&[period(1_000_001)], None, "global_period"),
-            invalid
-        );
+        assert_eq!(refused(&[period(999)], "global_period"), invalid);
+        assert_eq!(refused(&[period(1_000_001)], "global_period"), invalid);
         // What is there already, nothing, and both together are well.
-        assert_eq!(GLOBAL.change(&[period(100_000)], Some(50), 1), Ok(None));
-        assert_eq!(GLOBAL.change(&[period(0)], Some(50), 1), Ok(None));
+        assert_eq!(GLOBAL.change(&[period(100_000)]), Ok(None));
+        assert_eq!(GLOBAL.change(&[period(0)]), Ok(None));
         let both = [period(50_000), quota(12_500)];
-        assert_eq!(GLOBAL.change(&both, None, 1), Ok(Some(Some(25))));
+        assert_eq!(GLOBAL.change(&both), Ok(Some(Some(25))));
     }
 }

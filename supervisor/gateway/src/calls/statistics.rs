@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::DomainDeviceStatsGet;
 use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::DeviceStats;
 use reeve_ipc::device::{DeviceFigures, DirectionFigures, DiskFigures, NicFigures};
@@ -10,8 +9,7 @@ use reeve_ipc::model::DeviceName;
 use reeve_ipc::spec::MacAddress;
 
 use super::Context;
-use super::context::reference;
-use super::failure::{Failure, check_flags, invalid_argument, no_support};
+use super::failure::{Code, Failure, check_flags, invalid_argument, no_support};
 use super::params::{TEXT_OKAY, within};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect as wire;
@@ -22,10 +20,20 @@ pub(super) fn signed(count: u64) -> i64 {
     i64::try_from(count).unwrap_or(i64::MAX)
 }
 
+/// By a call that no guest is asked for: a balloon's answer may never come.
 async fn devices(context: &Context, of: &Domain) -> Result<Vec<DeviceStats>, Failure> {
-    context.active(of).await?;
-    let domain = reference(of);
-    context.of(of, DomainDeviceStatsGet { domain }).await
+    let groups = FigureGroups {
+        devices: true,
+        ..FigureGroups::default()
+    };
+    let figures = context.active_figures(of, groups).await?;
+    match figures.answered {
+        true => Ok(figures.devices),
+        false => {
+            let why = "the domain's worker does not answer";
+            Err(Failure::new(Code::OperationTimeout, why))
+        }
+    }
 }
 
 /// What the disk has done that `path` means, by its target or its file; an empty one means all together.

@@ -4,8 +4,9 @@ use std::sync::Arc;
 
 use super::failure::Failure;
 use super::{
-    Begun, Context, absent, connect, define, devices, domstats, host, info, labels, lifecycle,
-    list, lookup, memory, pinning, procedure, scheduler, start, statistics, vcpus,
+    Begun, Context, absent, agent, connect, define, devices, domstats, empty, host, info, inside,
+    job, labels, lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics,
+    storage, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -31,6 +32,10 @@ macro_rules! served {
                 $(if header.procedure == <$call>::NUMBER {
                     return start::<$call, _>(context, header, payload, $handler);
                 })*
+            }
+            let agent = wire::qemu::QemuDomainAgentCommand::NUMBER;
+            if header.program == Program::Qemu.number() && header.procedure == agent {
+                return start(context, header, payload, agent::command);
             }
             Err(Failure::not_supported(procedure(header)?))
         }
@@ -127,6 +132,27 @@ served! {
     wire::device::DomainDetachDeviceFlags => devices::detach_flags;
     wire::device::DomainDetachDeviceAlias => devices::detach_alias;
     wire::device::DomainUpdateDeviceFlags => devices::update;
+    wire::inspect::DomainGetJobInfo => job::info;
+    wire::inspect::DomainGetJobStats => job::stats;
+    wire::inspect::DomainAbortJob => job::abort;
+    wire::inspect::DomainAbortJobFlags => job::abort_flags;
+    wire::inspect::DomainGetBlockInfo => inside::block_info;
+    wire::inspect::DomainBlockPeek => inside::block_peek;
+    wire::inspect::DomainMemoryPeek => inside::memory_peek;
+    wire::device::DomainBlockResize => inside::block_resize;
+    wire::device::DomainInjectNmi => inside::inject_nmi;
+    wire::guest::DomainGetHostname => agent::hostname;
+    wire::guest::DomainFstrim => agent::trim;
+    wire::guest::DomainFsfreeze => agent::freeze;
+    wire::guest::DomainFsthaw => agent::thaw;
+    wire::guest::DomainGetTime => agent::get_time;
+    wire::guest::DomainSetTime => agent::set_time;
+    wire::guest::DomainGetFsinfo => agent::file_systems;
+    wire::guest::DomainInterfaceAddresses => agent::addresses;
+    wire::guest::DomainSetUserPassword => agent::set_password;
+    wire::guest::DomainGetGuestVcpus => agent::told_vcpus;
+    wire::guest::DomainSetGuestVcpus => vcpus::set_guest;
+    wire::guest::DomainGetGuestInfo => agent::guest_info;
     wire::save::DomainSnapshotNum => absent::snapshot_count;
     wire::save::DomainSnapshotListNames => absent::snapshot_names;
     wire::save::DomainListAllSnapshots => absent::snapshots;
@@ -141,6 +167,69 @@ served! {
     wire::network::ConnectListAllNetworks => absent::networks;
     wire::network::NetworkLookupByName => absent::network_by_name;
     wire::network::NetworkLookupByUuid => absent::network_by_uuid;
+    wire::network::NodeNumOfDevices => empty::node_device_count;
+    wire::network::NodeListDevices => empty::node_device_names;
+    wire::network::NodeDeviceLookupByName => empty::node_device;
+    wire::network::ConnectListAllNodeDevices => empty::node_devices;
+    wire::network::ConnectNumOfInterfaces => empty::interface_count;
+    wire::network::ConnectListInterfaces => empty::interface_names;
+    wire::network::ConnectNumOfDefinedInterfaces => empty::defined_interface_count;
+    wire::network::ConnectListDefinedInterfaces => empty::defined_interface_names;
+    wire::network::InterfaceLookupByName => empty::interface_by_name;
+    wire::network::InterfaceLookupByMacString => empty::interface_by_mac;
+    wire::network::ConnectListAllInterfaces => empty::interfaces;
+    wire::network::ConnectNumOfSecrets => empty::secret_count;
+    wire::network::ConnectListSecrets => empty::secret_uuids;
+    wire::network::SecretLookupByUuid => empty::secret_by_uuid;
+    wire::network::SecretLookupByUsage => empty::secret_by_usage;
+    wire::network::ConnectListAllSecrets => empty::secrets;
+    wire::network::ConnectNumOfNwfilters => empty::filter_count;
+    wire::network::ConnectListNwfilters => empty::filter_names;
+    wire::network::NwfilterLookupByName => empty::filter_by_name;
+    wire::network::NwfilterLookupByUuid => empty::filter_by_uuid;
+    wire::network::ConnectListAllNwfilters => empty::filters;
+    wire::network::NwfilterBindingLookupByPortDev => empty::binding;
+    wire::network::ConnectListAllNwfilterBindings => empty::bindings;
+    wire::storage::ConnectNumOfStoragePools => storage::pools::active_count;
+    wire::storage::ConnectListStoragePools => storage::pools::active_names;
+    wire::storage::ConnectNumOfDefinedStoragePools => storage::pools::inactive_count;
+    wire::storage::ConnectListDefinedStoragePools => storage::pools::inactive_names;
+    wire::storage::ConnectListAllStoragePools => storage::pools::all;
+    wire::storage::StoragePoolLookupByName => storage::pools::by_name;
+    wire::storage::StoragePoolLookupByUuid => storage::pools::by_uuid;
+    wire::storage::StoragePoolLookupByVolume => storage::pools::by_volume;
+    wire::storage::StoragePoolLookupByTargetPath => storage::pools::by_target_path;
+    wire::storage::StoragePoolGetInfo => storage::pools::info;
+    wire::storage::StoragePoolGetXmlDesc => storage::pools::xml_desc;
+    wire::storage::StoragePoolGetAutostart => storage::pools::autostart;
+    wire::storage::StoragePoolSetAutostart => storage::life::set_autostart;
+    wire::storage::StoragePoolIsActive => storage::pools::is_active;
+    wire::storage::StoragePoolIsPersistent => storage::pools::is_persistent;
+    wire::storage::ConnectGetStoragePoolCapabilities => storage::pools::capabilities;
+    wire::storage::StoragePoolDefineXml => storage::life::define;
+    wire::storage::StoragePoolCreateXml => storage::life::create_xml;
+    wire::storage::StoragePoolCreate => storage::life::create;
+    wire::storage::StoragePoolBuild => storage::life::build_directory;
+    wire::storage::StoragePoolDestroy => storage::life::destroy;
+    wire::storage::StoragePoolDelete => storage::life::delete;
+    wire::storage::StoragePoolUndefine => storage::life::undefine;
+    wire::storage::StoragePoolRefresh => storage::life::refresh;
+    wire::storage::StoragePoolNumOfVolumes => storage::volumes::how_many;
+    wire::storage::StoragePoolListVolumes => storage::volumes::names;
+    wire::storage::StoragePoolListAllVolumes => storage::volumes::all;
+    wire::storage::StorageVolLookupByName => storage::volumes::by_name;
+    wire::storage::StorageVolLookupByKey => storage::volumes::by_key;
+    wire::storage::StorageVolLookupByPath => storage::volumes::by_path;
+    wire::storage::StorageVolGetInfo => storage::volumes::info;
+    wire::storage::StorageVolGetInfoFlags => storage::volumes::info_flags;
+    wire::storage::StorageVolGetXmlDesc => storage::volumes::xml_desc;
+    wire::storage::StorageVolGetPath => storage::volumes::path;
+    wire::storage::StorageVolCreateXml => storage::volumes::create;
+    wire::storage::StorageVolCreateXmlFrom => storage::volumes::create_from;
+    wire::storage::StorageVolDelete => storage::volumes::delete;
+    wire::storage::StorageVolWipe => storage::volumes::wipe;
+    wire::storage::StorageVolWipePattern => storage::volumes::wipe_pattern;
+    wire::storage::StorageVolResize => storage::volumes::resize;
 }
 
 #[cfg(test)]
@@ -148,7 +237,7 @@ mod tests {
     use super::SERVED;
     use crate::wire::frame::Program;
     use crate::wire::procedures::{State, all};
-    use crate::wire::types::{connect, device, event};
+    use crate::wire::types::{connect, device, event, storage};
     use crate::wire::{call::Call as _, call::Event as _};
 
     /// Those that the session serves itself.
@@ -161,7 +250,12 @@ mod tests {
         connect::ConnectUnregisterCloseCallback::NUMBER,
         event::ConnectDomainEventCallbackRegisterAny::NUMBER,
         event::ConnectDomainEventCallbackDeregisterAny::NUMBER,
+        event::ConnectStoragePoolEventRegisterAny::NUMBER,
+        event::ConnectStoragePoolEventDeregisterAny::NUMBER,
         device::DomainOpenConsole::NUMBER,
+        device::DomainOpenChannel::NUMBER,
+        storage::StorageVolUpload::NUMBER,
+        storage::StorageVolDownload::NUMBER,
     ];
     /// Events that are sent.
     const SENT: &[i32] = &[
@@ -172,6 +266,8 @@ mod tests {
         event::DomainEventCallbackDeviceRemoved::NUMBER,
         event::DomainEventCallbackDeviceAdded::NUMBER,
         event::DomainEventCallbackMetadataChange::NUMBER,
+        event::StoragePoolEventLifecycle::NUMBER,
+        event::StoragePoolEventRefresh::NUMBER,
         event::ConnectEventConnectionClosed::NUMBER,
     ];
 

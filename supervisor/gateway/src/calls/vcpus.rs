@@ -1,20 +1,23 @@
 //! A domain's vCPUs: how many, and what they do.
 
+use std::cmp::Ordering;
 use std::sync::Arc;
 
 use reeve_ipc::api::call::{DomainDefine, DomainVcpusSet};
 use reeve_ipc::api::figures::FigureGroups;
-use reeve_ipc::model::{Domain as Definition, Vcpus};
+use reeve_ipc::model::{CpuSet, Domain as Definition, Vcpus};
 
-use super::Context;
 use super::context::{Impact, impact, impact_of, reference};
-use super::failure::{Code, Failure, check_flags, invalid_argument};
+use super::failure::{Code, Failure, Origin, check_flags, invalid_argument};
 use super::pinning::{map_length, maps, within};
+use super::{Context, agent};
+use crate::wire::types::guest::DomainSetGuestVcpus;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::tuning::{
     DomainGetVcpus, DomainGetVcpusFlags, DomainSetVcpus, DomainSetVcpusFlags, VcpuInfo,
     Vcpus as VcpuList,
 };
+use crate::xml::domain::topology_vcpus;
 
 /// Which number is meant (libvirt `virDomainVcpuFlags`), beside where.
 mod which {
@@ -24,11 +27,6 @@ mod which {
     pub(super) const GUEST: u32 = 8;
     /// Those that can come and go: all can.
     pub(super) const HOTPLUGGABLE: u32 = 16;
-}
-
-fn no_agent() -> Failure {
-    let why = "QEMU guest agent is not configured";
-    Failure::new(Code::ArgumentUnsupported, why)
 }
 
 pub(super) async fn set(context: Arc<Context>, call: DomainSetVcpus) -> Result<(), Failure> {
@@ -47,7 +45,7 @@ pub(super) async fn set_flags(
 async fn change(context: &Context, of: &Domain, count: u32, flags: u32) -> Result<(), Failure> {
     let vcpus = Vcpus::try_from(count).map_err(|error| invalid_argument(error.to_string()))?;
     if flags & which::GUEST != 0 {
-        return Err(no_agent());
+        return use_so_many(context, of, count, flags).await;
     }
     let Impact { live, persistent } = impact_of(&context.summary(of).await?, flags)?;
     if flags & which::MAXIMUM != 0 {
@@ -56,6 +54,11 @@ async fn change(context: &Context, of: &Domain, count: u32, flags: u32) -> Resul
             return Err(Failure::new(Code::OperationInvalid, why));
         }
         return redefine(context, of, |definition| {
+            let topology = topology_vcpus(&definition.kept);
+            if topology.is_some_and(|topology| topology != count) {
+                let why = "CPU topology doesn't match the desired vcpu count";
+                return Err(invalid_argument(why));
+            }
             definition.max_vcpus = vcpus;
             definition.vcpus = definition.vcpus.min(vcpus);
             let kept = definition.pinning.iter();
@@ -73,6 +76,81 @@ async fn change(context: &Context, of: &Domain, count: u32, flags: u32) -> Resul
         persistent,
     };
     context.of(of, call).await
+}
+
+/// Has the guest use so many of the vCPUs that it has: takes those it can do without, highest first, or brings
+/// back those that it does not use, lowest first.
+async fn use_so_many(
+    context: &Context,
+    of: &Domain,
+    count: u32,
+    flags: u32,
+) -> Result<(), Failure> {
+    if flags & (impact::CONFIG | which::MAXIMUM) != 0 {
+        let why = "the guest uses its vCPUs while it runs, and so many as it likes at a start";
+        return Err(invalid_argument(why));
+    }
+    let mut vcpus = agent::vcpus(context, of).await?;
+    vcpus.sort_unstable_by_key(|vcpu| vcpu.id);
+    let wanted = usize::try_from(count).unwrap_or(usize::MAX);
+    if wanted > vcpus.len() {
+        let why = "requested vcpu count is greater than the count of enabled vcpus in the domain";
+        return Err(invalid_argument(why));
+    }
+    let online = vcpus.iter().filter(|vcpu| vcpu.online).count();
+    let changes: Vec<(u32, bool)> = match online.cmp(&wanted) {
+        Ordering::Equal => return Ok(()),
+        Ordering::Less => {
+            let off = vcpus.iter().filter(|vcpu| !vcpu.online);
+            off.take(wanted - online)
+                .map(|vcpu| (vcpu.id, true))
+                .collect()
+        }
+        Ordering::Greater => {
+            let can_go = vcpus.iter().rev();
+            let can_go = can_go.filter(|vcpu| vcpu.online && vcpu.can_offline);
+            can_go
+                .take(online - wanted)
+                .map(|vcpu| (vcpu.id, false))
+                .collect()
+        }
+    };
+    if changes.len() != online.abs_diff(wanted) {
+        let why = "Cannot offline enough CPUs";
+        return Err(Failure::new(Code::InternalError, why));
+    }
+    agent::set_vcpus(context, of, &changes).await
+}
+
+/// Has the guest use those vCPUs, or not.
+pub(super) async fn set_guest(
+    context: Arc<Context>,
+    call: DomainSetGuestVcpus,
+) -> Result<(), Failure> {
+    check_flags(call.flags, 0, "virDomainSetGuestVcpus")?;
+    let online = match call.state {
+        0 => false,
+        1 => true,
+        other => return Err(invalid_argument(format!("unsupported state '{other}'"))),
+    };
+    let wanted: CpuSet = call
+        .cpumap
+        .parse()
+        .map_err(|_| invalid_argument("the map names no vCPUs: write numbers and ranges"))?;
+    let vcpus = agent::vcpus(&context, &call.domain).await?;
+    for id in wanted.iter() {
+        let found = vcpus.iter().find(|vcpu| vcpu.id == id);
+        let Some(vcpu) = found else {
+            let why = format!("guest is missing vCPUs '{id}'");
+            return Err(invalid_argument(why));
+        };
+        if !online && vcpu.online && !vcpu.can_offline {
+            let why = format!("vCPU '{id}' can't be offlined");
+            return Err(invalid_argument(why));
+        }
+    }
+    let changes: Vec<_> = wanted.iter().map(|id| (id, online)).collect();
+    agent::set_vcpus(&context, &call.domain, &changes).await
 }
 
 /// Keeps a definition that is another by `change`.
@@ -98,7 +176,11 @@ pub(super) async fn count(
     let known = impact::ANY | which::MAXIMUM | which::GUEST | which::HOTPLUGGABLE;
     check_flags(call.flags, known, "virDomainGetVcpusFlags")?;
     if call.flags & which::GUEST != 0 {
-        return Err(no_agent());
+        if context.read_only {
+            let why = "read only access prevents virDomainGetVcpusFlags";
+            return Err(Failure::of(Origin::Domain, Code::OperationDenied, why));
+        }
+        return agent::vcpu_count(&context, &call.domain).await;
     }
     let summary = context.summary(&call.domain).await?;
     let impact = impact_of(&summary, call.flags)?;

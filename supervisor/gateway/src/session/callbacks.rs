@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 
-use reeve_ipc::model::DomainUuid;
+use reeve_ipc::model::{DomainUuid, PoolUuid};
+use uuid::Uuid;
 
-use super::watch::{Happening, Subject};
+use super::watch::{Happening, PoolHappening, PoolSubject, Subject, Told};
 use crate::calls::failure::{Code, Failure, Origin, invalid_argument};
 use crate::wire::call::Event;
 use crate::wire::frame;
 use crate::wire::types::event as events;
-use crate::wire::types::handles::Domain;
+use crate::wire::types::handles::{Domain, Pool};
 
 /// Callbacks of one connection.
 const MAX_CALLBACKS: usize = 1024;
@@ -27,12 +28,88 @@ mod kind {
     pub(super) const LAST: i32 = 27;
 }
 
-/// One callback.
+/// Kinds of events of pools (libvirt `virStoragePoolEventID`).
+mod pool_kind {
+    pub(super) const LIFE: i32 = 0;
+    pub(super) const REFRESH: i32 = 1;
+}
+
+/// What a callback is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-struct Callback {
+pub(super) enum Objects {
+    /// Domains.
+    Domains,
+    /// Storage pools.
+    Pools,
+}
+
+/// One callback: of which kind of events, and of one object only or of all.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Callback {
+    of: Objects,
     kind: i32,
-    /// Of this domain only.
-    filter: Option<DomainUuid>,
+    filter: Option<Uuid>,
+}
+
+impl Callback {
+    /// One for a kind of events of domains.
+    ///
+    /// # Errors
+    /// There are no such events.
+    pub(super) fn of_domains(kind: i32, filter: Option<DomainUuid>) -> Result<Self, Failure> {
+        known(kind, kind::LAST)?;
+        Ok(Self {
+            of: Objects::Domains,
+            kind,
+            filter: filter.map(|uuid| uuid.0),
+        })
+    }
+
+    /// One for a kind of events of storage pools.
+    ///
+    /// # Errors
+    /// There are no such events.
+    pub(super) fn of_pools(kind: i32, filter: Option<PoolUuid>) -> Result<Self, Failure> {
+        known(kind, pool_kind::REFRESH)?;
+        Ok(Self {
+            of: Objects::Pools,
+            kind,
+            filter: filter.map(|uuid| uuid.0),
+        })
+    }
+
+    /// Whether what it is told needs more than the supervisor's own say.
+    pub(super) fn needs_details(self) -> bool {
+        let kinds = [kind::DEVICE_ADDED, kind::DEVICE_REMOVED, kind::METADATA];
+        self.of == Objects::Domains && kinds.contains(&self.kind)
+    }
+
+    /// The packet for what happened, where it is for that; it has that number.
+    fn packet(self, number: i32, told: &Told) -> Option<Vec<u8>> {
+        let wants = |kind: i32, uuid: Uuid| {
+            self.kind == kind && self.filter.is_none_or(|filter| filter == uuid)
+        };
+        match (self.of, told) {
+            (Objects::Domains, Told::Domain(subject, happening)) => {
+                wants(kind_of(happening), subject.uuid.0)
+                    .then(|| of_domain(number, handle(subject), happening))
+                    .flatten()
+            }
+            (Objects::Pools, Told::Pool(subject, happening)) => {
+                wants(pool_kind_of(*happening), subject.uuid.0)
+                    .then(|| of_pool(number, subject, *happening))
+                    .flatten()
+            }
+            _ => None,
+        }
+    }
+}
+
+fn known(kind: i32, last: i32) -> Result<(), Failure> {
+    match (0..=last).contains(&kind) {
+        true => Ok(()),
+        false => Err(internal(format!("unsupported event ID {kind}"))),
+    }
 }
 
 /// Every callback of a connection.
@@ -49,14 +126,11 @@ fn internal(why: impl Into<String>) -> Failure {
 }
 
 impl Callbacks {
-    /// Whether a callback for events of that kind may be registered.
+    /// Whether one more may be registered.
     ///
     /// # Errors
-    /// There are no such events, or there are too many callbacks.
-    pub(super) fn check(&self, kind: i32) -> Result<(), Failure> {
-        if !(kind::LIFE..=kind::LAST).contains(&kind) {
-            return Err(internal(format!("unsupported event ID {kind}")));
-        }
+    /// There are too many.
+    pub(super) fn check(&self) -> Result<(), Failure> {
         if self.callbacks.len() >= MAX_CALLBACKS {
             return Err(internal("too many callbacks are registered"));
         }
@@ -67,17 +141,13 @@ impl Callbacks {
     ///
     /// # Errors
     /// As for [`Self::check`].
-    pub(super) fn register(
-        &mut self,
-        kind: i32,
-        filter: Option<DomainUuid>,
-    ) -> Result<i32, Failure> {
-        self.check(kind)?;
+    pub(super) fn register(&mut self, callback: Callback) -> Result<i32, Failure> {
+        self.check()?;
         while self.callbacks.contains_key(&self.next) {
             self.next = self.next.wrapping_add(1) & i32::MAX;
         }
         let id = self.next;
-        self.callbacks.insert(id, Callback { kind, filter });
+        self.callbacks.insert(id, callback);
         self.next = self.next.wrapping_add(1) & i32::MAX;
         Ok(id)
     }
@@ -85,12 +155,19 @@ impl Callbacks {
     /// Gives one up.
     ///
     /// # Errors
-    /// There is none of that number.
-    pub(super) fn deregister(&mut self, id: i32) -> Result<(), Failure> {
-        match self.callbacks.remove(&id) {
-            Some(_) => Ok(()),
-            None => Err(internal(format!(
-                "domain event callback {id} not registered"
+    /// There is none of that number that is told of such objects.
+    pub(super) fn deregister(&mut self, of: Objects, id: i32) -> Result<(), Failure> {
+        let what = match of {
+            Objects::Domains => "domain",
+            Objects::Pools => "storage pool",
+        };
+        match self.callbacks.get(&id) {
+            Some(callback) if callback.of == of => {
+                self.callbacks.remove(&id);
+                Ok(())
+            }
+            _ => Err(internal(format!(
+                "{what} event callback {id} not registered"
             ))),
         }
     }
@@ -127,25 +204,12 @@ impl Callbacks {
     }
 
     /// What is sent when that happens.
-    pub(super) fn packets(&self, subject: &Subject, happening: &Happening) -> Vec<Vec<u8>> {
-        let kind = kind_of(happening);
-        let mut packets = Vec::new();
-        for (id, callback) in &self.callbacks {
-            let wanted = callback.filter.is_none_or(|uuid| uuid == subject.uuid);
-            if callback.kind == kind && wanted {
-                packets.extend(told(*id, handle(subject), happening));
-            }
-        }
-        packets
+    pub(super) fn packets(&self, told: &Told) -> Vec<Vec<u8>> {
+        let callbacks = self.callbacks.iter();
+        callbacks
+            .filter_map(|(id, callback)| callback.packet(*id, told))
+            .collect()
     }
-}
-
-/// Whether what is told of events of that kind needs more than the supervisor's own say.
-pub(super) const fn needs_details(kind: i32) -> bool {
-    matches!(
-        kind,
-        kind::DEVICE_ADDED | kind::DEVICE_REMOVED | kind::METADATA
-    )
 }
 
 const fn kind_of(happening: &Happening) -> i32 {
@@ -168,8 +232,31 @@ fn handle(subject: &Subject) -> Domain {
     }
 }
 
+const fn pool_kind_of(happening: PoolHappening) -> i32 {
+    match happening {
+        PoolHappening::Lifecycle(_) => pool_kind::LIFE,
+        PoolHappening::Refresh => pool_kind::REFRESH,
+    }
+}
+
+fn of_pool(callback: i32, subject: &PoolSubject, happening: PoolHappening) -> Option<Vec<u8>> {
+    let pool = Pool {
+        name: subject.name.clone(),
+        uuid: *subject.uuid.0.as_bytes(),
+    };
+    match happening {
+        PoolHappening::Lifecycle(event) => packet(&events::StoragePoolEventLifecycle {
+            callback,
+            pool,
+            event,
+            detail: 0,
+        }),
+        PoolHappening::Refresh => packet(&events::StoragePoolEventRefresh { callback, pool }),
+    }
+}
+
 /// A packet to the callback of that number.
-fn told(callback: i32, domain: Domain, happening: &Happening) -> Option<Vec<u8>> {
+fn of_domain(callback: i32, domain: Domain, happening: &Happening) -> Option<Vec<u8>> {
     match happening {
         Happening::Lifecycle(event, detail) => packet(&events::DomainEventCallbackLifecycle {
             callback,

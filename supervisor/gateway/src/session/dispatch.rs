@@ -5,17 +5,18 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use reeve_ipc::api::Access;
-use reeve_ipc::model::DomainUuid;
+use reeve_ipc::model::{DomainUuid, PoolUuid};
 use uuid::Uuid;
 
-use super::callbacks;
+use super::callbacks::{Callback, Objects};
 use super::run::{Session, Standing};
 use super::streams::Answer;
 use crate::calls::failure::{Code, Failure, Origin};
+use crate::calls::storage::Transfer;
 use crate::calls::{self, Context, connect};
 use crate::wire::call::Call;
 use crate::wire::frame::{self, Header, Kind, Packet, Program, VERSION};
-use crate::wire::types::{connect as wire, device, event};
+use crate::wire::types::{connect as wire, device, event, storage};
 use crate::wire::xdr::Encode;
 
 /// Keepalive: are you there?
@@ -39,9 +40,13 @@ enum Ended {
     /// The connection is open.
     Opened(Context),
     /// What a callback was registered for is being watched.
-    Watched(i32, Option<DomainUuid>),
-    /// A console, for a stream.
+    Watched(Callback),
+    /// A console's or a channel's, for a stream.
     Console(OwnedFd),
+    /// A file, for a stream that brings its bytes, and whether holes pass.
+    Upload(Transfer, bool),
+    /// A file, for a stream that is sent its bytes, and whether holes pass.
+    Download(Transfer, bool),
 }
 
 impl Session {
@@ -64,8 +69,12 @@ impl Session {
                 let answer = self.streams.take(header, payload);
                 self.stream(answer);
             }
-            // Holes were not offered, and the rest is nothing that a client says.
-            Kind::StreamHole | Kind::Message | Kind::Reply | Kind::ReplyWithFds => {}
+            Kind::StreamHole => {
+                let answer = self.streams.take_hole(header, payload);
+                self.stream(answer);
+            }
+            // Nothing that a client says.
+            Kind::Message | Kind::Reply | Kind::ReplyWithFds => {}
         }
     }
 
@@ -83,6 +92,9 @@ impl Session {
             Answer::Nothing => {}
             Answer::Data(header, data) => {
                 self.send(|out| frame::stream_data(out, header, &data));
+            }
+            Answer::Hole(header, length) => {
+                self.send(|out| frame::stream_hole(out, header, length));
             }
             Answer::Over(header) => self.send(|out| frame::stream_end(out, header)),
             Answer::Failed(header, failure) => {
@@ -201,18 +213,55 @@ impl Session {
                 let call: event::ConnectDomainEventCallbackRegisterAny = calls::arguments(payload)?;
                 let filter = call.domain.map(|domain| Uuid::from_bytes(domain.uuid));
                 let filter = filter.map(DomainUuid);
-                self.watch(header, call.event, filter)?;
+                self.watch(header, Callback::of_domains(call.event, filter)?)?;
             }
             event::ConnectDomainEventCallbackDeregisterAny::NUMBER => {
                 let call: event::ConnectDomainEventCallbackDeregisterAny =
                     calls::arguments(payload)?;
-                self.callbacks.deregister(call.callback)?;
+                self.callbacks.deregister(Objects::Domains, call.callback)?;
                 self.answer(header, &());
+            }
+            event::ConnectStoragePoolEventRegisterAny::NUMBER => {
+                let call: event::ConnectStoragePoolEventRegisterAny = calls::arguments(payload)?;
+                let filter = call.pool.map(|pool| Uuid::from_bytes(pool.uuid));
+                let filter = filter.map(PoolUuid);
+                self.watch(header, Callback::of_pools(call.event, filter)?)?;
+            }
+            event::ConnectStoragePoolEventDeregisterAny::NUMBER => {
+                let call: event::ConnectStoragePoolEventDeregisterAny = calls::arguments(payload)?;
+                self.callbacks.deregister(Objects::Pools, call.callback)?;
+                self.answer(header, &());
+            }
+            storage::StorageVolUpload::NUMBER => {
+                let call: storage::StorageVolUpload = calls::arguments(payload)?;
+                self.streams.check(header)?;
+                let holes = call.flags & calls::storage::HOLES != 0;
+                let opening = calls::storage::upload(Arc::clone(context), call);
+                self.spawn(header, payload.len(), async move {
+                    Ok(Ended::Upload(opening.await?, holes))
+                });
+            }
+            storage::StorageVolDownload::NUMBER => {
+                let call: storage::StorageVolDownload = calls::arguments(payload)?;
+                self.streams.check(header)?;
+                let holes = call.flags & calls::storage::HOLES != 0;
+                let opening = calls::storage::download(Arc::clone(context), call);
+                self.spawn(header, payload.len(), async move {
+                    Ok(Ended::Download(opening.await?, holes))
+                });
             }
             device::DomainOpenConsole::NUMBER => {
                 let call: device::DomainOpenConsole = calls::arguments(payload)?;
                 self.streams.check(header)?;
                 let opening = calls::console::open(Arc::clone(context), call);
+                self.spawn(header, payload.len(), async move {
+                    Ok(Ended::Console(opening.await?))
+                });
+            }
+            device::DomainOpenChannel::NUMBER => {
+                let call: device::DomainOpenChannel = calls::arguments(payload)?;
+                self.streams.check(header)?;
+                let opening = calls::agent::open_channel(Arc::clone(context), call);
                 self.spawn(header, payload.len(), async move {
                     Ok(Ended::Console(opening.await?))
                 });
@@ -223,17 +272,12 @@ impl Session {
     }
 
     /// Registers a callback, once what it is for is watched.
-    fn watch(
-        &mut self,
-        header: Header,
-        kind: i32,
-        filter: Option<DomainUuid>,
-    ) -> Result<(), Failure> {
-        self.callbacks.check(kind)?;
-        let watching = self.watch.begin(callbacks::needs_details(kind));
+    fn watch(&mut self, header: Header, callback: Callback) -> Result<(), Failure> {
+        self.callbacks.check()?;
+        let watching = self.watch.begin(callback.needs_details());
         self.spawn(header, 0, async move {
             watching.await?;
-            Ok(Ended::Watched(kind, filter))
+            Ok(Ended::Watched(callback))
         });
         Ok(())
     }
@@ -273,9 +317,9 @@ impl Session {
                 }
                 self.answer(header, &());
             }
-            Ended::Watched(kind, filter) => {
-                let callback = self.callbacks.register(kind, filter)?;
-                self.answer(header, &callback);
+            Ended::Watched(callback) => {
+                let number = self.callbacks.register(callback)?;
+                self.answer(header, &number);
             }
             Ended::Console(fd) => {
                 self.streams.check(header)?;
@@ -283,6 +327,16 @@ impl Session {
                 if let Err(failure) = self.streams.open_console(header, fd) {
                     self.stream(Answer::Failed(header, failure));
                 }
+            }
+            Ended::Upload(file, holes) => {
+                self.streams.check(header)?;
+                self.answer(header, &());
+                self.streams.open_upload(header, file, holes);
+            }
+            Ended::Download(file, holes) => {
+                self.streams.check(header)?;
+                self.answer(header, &());
+                self.streams.open_download(header, file, holes);
             }
         }
         Ok(())

@@ -1,7 +1,8 @@
 //! What waits to be sent to the client: bounded, in order, and with a limit to the client's leisure. Pure.
 //!
 //! Answers to calls always find a place, since there are only so many calls in flight. What can wait at its
-//! origin (events, what a console says, further calls) is not taken while more than [`ROOM`] bytes are here.
+//! origin is not taken while more than [`ROOM`] bytes are here; of that, events and what a console says not while
+//! there is half as much, so that no console keeps a client's further calls out.
 
 use std::collections::VecDeque;
 use std::io::{self, IoSlice};
@@ -45,6 +46,11 @@ impl Outbox {
     /// Whether there is a place for what can wait elsewhere.
     pub(super) const fn has_room(&self) -> bool {
         self.bytes < ROOM
+    }
+
+    /// Whether there is a place for events and for what a stream says.
+    pub(super) const fn has_room_for_news(&self) -> bool {
+        self.bytes < ROOM / 2
     }
 
     /// Whether the client is owed more than it may be.

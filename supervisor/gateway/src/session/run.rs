@@ -143,9 +143,9 @@ impl Session {
                     let answer = self.streams.tell(said);
                     self.stream(answer);
                 }
-                Woken::Told(Some((subject, happening))) => {
+                Woken::Told(Some(told)) => {
                     let now = Instant::now();
-                    for packet in self.callbacks.packets(&subject, &happening) {
+                    for packet in self.callbacks.packets(&told) {
                         self.outbox.push(packet, now);
                     }
                 }
@@ -168,9 +168,8 @@ impl Session {
         let listens = self.listens();
         let waits = !self.outbox.is_empty();
         let deadline = self.deadline(listens);
-        let has_room = self.outbox.has_room();
+        let has_room = self.outbox.has_room_for_news();
         let gone = matches!(self.standing, Standing::Gone(_));
-        let drained = self.streams.drained();
         let Self {
             socket,
             calls,
@@ -184,7 +183,6 @@ impl Session {
             Some(done) = calls.join_next() => Woken::Done(done),
             said = streams.next(), if has_room => Woken::Said(said),
             told = watch.next(), if has_room && !gone => Woken::Told(told),
-            () = drained.notified(), if !listens => Woken::Again,
             () = at(deadline) => Woken::Time,
             () = std::future::ready(()), if more => Woken::Again,
         }
@@ -196,7 +194,6 @@ impl Session {
             && self.calls.len() < MAX_CALLS
             && self.held < MAX_HELD
             && self.outbox.has_room()
-            && !self.streams.is_clogged()
     }
 
     fn deadline(&self, listens: bool) -> Option<Instant> {

@@ -7,35 +7,45 @@
 //!   client ── Error, empty ────► the task ends, then Ok back
 //! ```
 //!
+//! What is uploaded to a volume has no task: a file is always ready, and takes each packet as it comes.
+//!
 //! Neither side can make the other's bytes pile up: a task reads its descriptor only while there is a place
-//! among what was said, which is taken only while the client reads; and no more is read from a client while
-//! one of its streams holds [`CLOGGED`] bytes that its descriptor does not take.
+//! among what was said, which is taken only while the client reads; and a stream ends with an error whose
+//! descriptor does not take what its client sends. There is no way to have a client wait with one stream alone:
+//! were no more read from it, every other call and stream of its connection would wait as well.
 
 mod console;
+mod file;
+
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio::task::AbortHandle;
 
+use self::file::Sink;
 use crate::calls::failure::{Code, Failure, Origin};
-use crate::wire::frame::{Header, Status};
+use crate::calls::storage::Transfer;
+use crate::wire::frame::{Header, Hole, Status};
+use crate::wire::xdr::decode;
 
 /// Streams of one connection.
 pub(super) const MAX_STREAMS: usize = 16;
-/// Bytes of a client that one stream holds before no more is read from it.
-const CLOGGED: usize = 256 << 10;
+/// Bytes of a client that one stream holds.
+pub(super) const MOST: usize = 1 << 20;
 /// Packets of a client that one stream holds, however small.
-const PACKETS: usize = 1024;
+const PACKETS: usize = 8192;
 
 /// What became of a stream's other end.
 #[derive(Debug)]
 pub(super) enum What {
     /// It said this.
     Data(Vec<u8>),
+    /// It said so many zeros.
+    Hole(u64),
     /// It says nothing more.
     End,
     /// It has taken all that there was for it, and the client had ended it.
@@ -61,7 +71,32 @@ struct Open {
     header: Header,
     input: Option<mpsc::Sender<Vec<u8>>>,
     queued: Queued,
-    task: AbortHandle,
+    /// What takes the client's bytes at once.
+    sink: Option<Sink>,
+    _task: Option<Task>,
+}
+
+impl Open {
+    /// One that has neither a task nor a file.
+    fn new(header: Header) -> Self {
+        Self {
+            header,
+            input: None,
+            queued: Queued::default(),
+            sink: None,
+            _task: None,
+        }
+    }
+}
+
+/// A task that ends when this is dropped.
+#[derive(Debug)]
+struct Task(AbortHandle);
+
+impl Drop for Task {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
 }
 
 /// What is to be sent for what a client or a task said.
@@ -71,6 +106,8 @@ pub(super) enum Answer {
     Nothing,
     /// Data; none for its end.
     Data(Header, Vec<u8>),
+    /// So many zeros.
+    Hole(Header, i64),
     /// That the stream is over.
     Over(Header),
     /// That it failed.
@@ -83,8 +120,6 @@ pub(super) struct Streams {
     open: HashMap<u32, Open>,
     say: mpsc::Sender<Said>,
     said: mpsc::Receiver<Said>,
-    /// Rung when a descriptor has taken some of a client's bytes.
-    drained: Arc<Notify>,
 }
 
 impl Streams {
@@ -95,13 +130,7 @@ impl Streams {
             open: HashMap::new(),
             say,
             said,
-            drained: Arc::default(),
         }
-    }
-
-    /// What rings when one that was clogged may not be any more.
-    pub(super) fn drained(&self) -> Arc<Notify> {
-        Arc::clone(&self.drained)
     }
 
     /// Whether a stream may be opened behind the call of that header.
@@ -135,45 +164,64 @@ impl Streams {
             serial: header.serial,
             typed,
             queued: Arc::clone(&queued),
-            drained: Arc::clone(&self.drained),
             say: self.say.clone(),
         };
         let task = tokio::spawn(console.run()).abort_handle();
         let open = Open {
-            header,
             input: Some(input),
             queued,
-            task,
+            _task: Some(Task(task)),
+            ..Open::new(header)
         };
         self.open.insert(header.serial, open);
         Ok(())
     }
 
-    /// Whether a stream holds so much of the client's that no more is to be read from it.
-    pub(super) fn is_clogged(&self) -> bool {
-        self.open.values().any(|open| {
-            let input = open.input.as_ref().filter(|input| !input.is_closed());
-            input.is_some_and(|input| {
-                input.capacity() == 0 || open.queued.load(Ordering::Relaxed) > CLOGGED
-            })
-        })
+    /// Opens a stream whose bytes a file takes, behind the call of that header, whose reply is on its way; where
+    /// `holes` says so, with holes.
+    pub(super) fn open_upload(&mut self, header: Header, to: Transfer, holes: bool) {
+        let open = Open {
+            sink: Some(Sink::new(to, holes)),
+            ..Open::new(header)
+        };
+        self.open.insert(header.serial, open);
+    }
+
+    /// Opens a stream that says what is in a file, as [`Self::open_upload`].
+    pub(super) fn open_download(&mut self, header: Header, from: Transfer, holes: bool) {
+        let download = file::download(from, holes, header.serial, self.say.clone());
+        let open = Open {
+            _task: Some(Task(tokio::spawn(download).abort_handle())),
+            ..Open::new(header)
+        };
+        self.open.insert(header.serial, open);
     }
 
     /// Takes a packet of a client's. One of no stream is nothing to answer.
     pub(super) fn take(&mut self, header: Header, payload: &[u8]) -> Answer {
+        if header.status == Status::Continue {
+            if let Some(answer) = self.write(header, |sink| sink.data(payload)) {
+                return answer;
+            }
+        }
         let Some(open) = self.open.get_mut(&header.serial) else {
             return Answer::Nothing;
         };
         match header.status {
             Status::Continue => {
                 // A task that is gone takes nothing more, nor one that was told of the end.
-                if let Some(input) = open.input.as_ref().filter(|_| !payload.is_empty()) {
-                    open.queued.fetch_add(payload.len(), Ordering::Relaxed);
-                    if input.try_send(payload.to_vec()).is_err() {
-                        open.queued.fetch_sub(payload.len(), Ordering::Relaxed);
-                    }
+                let input = open.input.as_ref().filter(|input| !input.is_closed());
+                let Some(input) = input.filter(|_| !payload.is_empty()) else {
+                    return Answer::Nothing;
+                };
+                let queued = open.queued.fetch_add(payload.len(), Ordering::Relaxed);
+                let fits = queued + payload.len() <= MOST;
+                if fits && input.try_send(payload.to_vec()).is_ok() {
+                    return Answer::Nothing;
                 }
-                Answer::Nothing
+                let why = "the other end does not take what is sent to it";
+                let failure = Failure::of(Origin::Streams, Code::OperationFailed, why);
+                self.failed(header.serial, failure)
             }
             Status::Ok => {
                 let waits = open.input.take().is_some_and(|input| !input.is_closed());
@@ -183,6 +231,33 @@ impl Streams {
                 self.close(header.serial)
             }
             Status::Error => self.close(header.serial),
+        }
+    }
+
+    /// Takes a packet of a client's that says how many zeros there are, as [`Self::take`].
+    pub(super) fn take_hole(&mut self, header: Header, payload: &[u8]) -> Answer {
+        let unexpected = || Failure::of(Origin::Rpc, Code::Rpc, "Unexpected stream hole");
+        let length = match decode(payload) {
+            Ok(Hole { length, flags: 0 }) => u64::try_from(length).map_err(|_| unexpected()),
+            _ => Err(unexpected()),
+        };
+        let written = self.write(header, |sink| match length {
+            Ok(length) if sink.takes_holes() => sink.hole(length),
+            _ => Err(unexpected()),
+        });
+        written.unwrap_or_else(|| self.failed(header.serial, unexpected()))
+    }
+
+    /// Gives something to the file of a stream; none, where it has no file.
+    fn write(
+        &mut self,
+        header: Header,
+        write: impl FnOnce(&mut Sink) -> Result<(), Failure>,
+    ) -> Option<Answer> {
+        let sink = self.open.get_mut(&header.serial)?.sink.as_mut()?;
+        match write(sink) {
+            Ok(()) => Some(Answer::Nothing),
+            Err(failure) => Some(self.failed(header.serial, failure)),
         }
     }
 
@@ -204,28 +279,24 @@ impl Streams {
             What::Data(data) => Answer::Data(open.header, data),
             What::End => Answer::Data(open.header, Vec::new()),
             What::Finished => self.close(said.serial),
-            What::Failed(failure) => match self.close(said.serial) {
-                Answer::Over(header) => Answer::Failed(header, failure),
-                other => other,
-            },
+            What::Hole(length) => {
+                Answer::Hole(open.header, i64::try_from(length).unwrap_or(i64::MAX))
+            }
+            What::Failed(failure) => self.failed(said.serial, failure),
+        }
+    }
+
+    fn failed(&mut self, serial: u32, failure: Failure) -> Answer {
+        match self.close(serial) {
+            Answer::Over(header) => Answer::Failed(header, failure),
+            other => other,
         }
     }
 
     fn close(&mut self, serial: u32) -> Answer {
         match self.open.remove(&serial) {
-            Some(open) => {
-                open.task.abort();
-                Answer::Over(open.header)
-            }
+            Some(open) => Answer::Over(open.header),
             None => Answer::Nothing,
-        }
-    }
-}
-
-impl Drop for Streams {
-    fn drop(&mut self) {
-        for open in self.open.values() {
-            open.task.abort();
         }
     }
 }

@@ -1,5 +1,6 @@
 //! A session between a client that says what it likes and a supervisor that follows a script.
 
+mod agent;
 mod calls;
 mod console;
 mod devices;
@@ -7,7 +8,12 @@ mod events;
 mod harness;
 mod host;
 mod hostile;
+mod inside;
 mod one;
 mod opening;
+mod states;
+mod storage;
+mod store;
+mod transfers;
 mod tuning;
 mod virsh;

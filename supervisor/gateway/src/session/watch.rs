@@ -1,4 +1,4 @@
-//! What happens to domains, from the supervisor's events to libvirt's: one task a connection, which also notices
+//! What happens to domains and pools, from the supervisor's events to libvirt's: one task a connection, which also notices
 //! when the supervisor goes.
 //!
 //! It subscribes when the first callback is registered and keeps what libvirt's events say and the supervisor's
@@ -7,14 +7,15 @@
 
 mod details;
 mod lifecycle;
+
 use std::collections::HashMap;
 
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{DomainDefinitionGet, DomainGet, DomainList, DomainRef};
 use reeve_ipc::api::client::Client;
-use reeve_ipc::api::event::{Cursor, Event, EventKind};
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
 use reeve_ipc::api::view::{DomainDefinition, DomainState, DomainSummary};
-use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::model::{DomainName, DomainUuid, PoolUuid};
 use reeve_ipc::spec::WatchdogAction;
 use tokio::sync::{mpsc, oneshot};
 
@@ -60,8 +61,30 @@ pub(super) enum Happening {
     },
 }
 
-/// What the client is told, of which domain.
-pub(super) type Told = (Subject, Happening);
+/// A storage pool as an event names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct PoolSubject {
+    pub(super) name: String,
+    pub(super) uuid: PoolUuid,
+}
+
+/// What happened to a pool, as libvirt sees it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum PoolHappening {
+    /// An event of its life (`virStoragePoolEventLifecycleType`).
+    Lifecycle(i32),
+    /// Its volumes may be others.
+    Refresh,
+}
+
+/// What the client is told, of what.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Told {
+    /// Of a domain.
+    Domain(Subject, Happening),
+    /// Of a storage pool.
+    Pool(PoolSubject, PoolHappening),
+}
 
 /// Whether details are wanted, and who is told when it has begun.
 type Asked = (bool, oneshot::Sender<Result<(), Failure>>);
@@ -267,11 +290,17 @@ impl Watcher {
             return Ok(());
         }
         self.last = Some(cursor);
-        self.tell(event).await
+        match event {
+            Event::Domain(event) => self.tell(event).await,
+            Event::Pool(event) => {
+                self.tell_pool(event).await;
+                Ok(())
+            }
+        }
     }
 
-    async fn tell(&mut self, event: Event) -> Result<(), CallError> {
-        let Event {
+    async fn tell(&mut self, event: DomainEvent) -> Result<(), CallError> {
+        let DomainEvent {
             uuid, name, kind, ..
         } = event;
         let known = self.active.get(&uuid).copied();
@@ -383,7 +412,27 @@ impl Watcher {
     /// Waits for a place: a client that is behind is told later.
     async fn send(&self, subject: Subject, happening: Happening) {
         // The loop has ended, and this task will.
-        let _ = self.tell.send((subject, happening)).await;
+        let _ = self.tell.send(Told::Domain(subject, happening)).await;
+    }
+
+    async fn tell_pool(&self, event: PoolEvent) {
+        let PoolEvent {
+            uuid, name, kind, ..
+        } = event;
+        let happening = match kind {
+            PoolEventKind::Defined { .. } => PoolHappening::Lifecycle(0),
+            PoolEventKind::Undefined => PoolHappening::Lifecycle(1),
+            PoolEventKind::Started => PoolHappening::Lifecycle(2),
+            PoolEventKind::Stopped => PoolHappening::Lifecycle(3),
+            PoolEventKind::Created => PoolHappening::Lifecycle(4),
+            PoolEventKind::Deleted => PoolHappening::Lifecycle(5),
+            PoolEventKind::Refreshed => PoolHappening::Refresh,
+            // libvirt has no word for it.
+            PoolEventKind::Autostart { .. } => return,
+        };
+        let name = name.as_str().to_owned();
+        let subject = PoolSubject { name, uuid };
+        let _ = self.tell.send(Told::Pool(subject, happening)).await;
     }
 }
 

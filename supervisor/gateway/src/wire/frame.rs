@@ -20,6 +20,7 @@ pub use write::{
     call, event, failure, keepalive, reply, reply_with_fds, stream_data, stream_end, stream_hole,
 };
 
+use super::call::record;
 use super::xdr::{Decode, Decoder, Encode, Encoder, XdrError};
 
 /// The length of a packet with no payload.
@@ -220,6 +221,17 @@ impl Encode for Header {
         self.kind.number().encode(to)?;
         self.serial.encode(to)?;
         self.status.number().encode(to)
+    }
+}
+
+record! {
+    /// A stretch of a stream that is all zeros: what a packet of [`Kind::StreamHole`] carries.
+    #[derive(Copy, Eq)]
+    Hole {
+        /// Bytes; none that are fewer than none make sense.
+        length: i64,
+        /// There are none.
+        flags: u32,
     }
 }
 

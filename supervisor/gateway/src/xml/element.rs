@@ -263,8 +263,13 @@ impl<'a> Element<'a> {
 
     /// Its text in bytes: a number in the unit of its attribute, KiB where there is none.
     pub(super) fn bytes(self) -> Result<u64, XmlError> {
+        self.bytes_in("KiB")
+    }
+
+    /// Its text in bytes: a number in the unit of its attribute, or in that where there is none.
+    pub(super) fn bytes_in(self, unit: &str) -> Result<u64, XmlError> {
         let number: u64 = self.value()?;
-        let unit = self.attribute("unit").unwrap_or("KiB");
+        let unit = self.attribute("unit").unwrap_or(unit);
         let unit = unit_bytes(unit).ok_or_else(|| {
             self.invalid(format!(
                 "no unit '{}'",
@@ -277,23 +282,19 @@ impl<'a> Element<'a> {
     }
 }
 
-/// Bytes of a unit, as libvirt writes them (formatdomain, "memory allocation").
+/// Bytes of a unit, as libvirt reads them (formatdomain, "memory allocation"): in any case of their letters.
 fn unit_bytes(unit: &str) -> Option<u64> {
-    const THOUSAND: u64 = 1000;
-    Some(match unit {
-        "b" | "bytes" => 1,
-        "KB" => THOUSAND,
-        "k" | "K" | "KiB" => 1 << 10,
-        "MB" => THOUSAND.pow(2),
-        "M" | "MiB" => 1 << 20,
-        "GB" => THOUSAND.pow(3),
-        "G" | "GiB" => 1 << 30,
-        "TB" => THOUSAND.pow(4),
-        "T" | "TiB" => 1 << 40,
-        "PB" => THOUSAND.pow(5),
-        "P" | "PiB" => 1 << 50,
-        "EB" => THOUSAND.pow(6),
-        "E" | "EiB" => 1 << 60,
-        _ => return None,
-    })
+    const PREFIXES: [&str; 6] = ["k", "m", "g", "t", "p", "e"];
+    let unit = unit.to_ascii_lowercase();
+    if matches!(unit.as_str(), "b" | "byte" | "bytes") {
+        return Some(1);
+    }
+    let (prefix, rest) = unit.split_at_checked(1)?;
+    let place = PREFIXES.iter().position(|known| *known == prefix)?;
+    let power = u32::try_from(place + 1).ok()?;
+    match rest {
+        "" | "ib" => 1024_u64.checked_pow(power),
+        "b" => 1000_u64.checked_pow(power),
+        _ => None,
+    }
 }

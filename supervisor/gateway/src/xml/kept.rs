@@ -53,13 +53,6 @@ pub const ACCEPTED: &[Rule] = &[
     },
     rule("resource", "domains are in cgroups of Reeve's own"),
     Rule {
-        only: &[("@type", &["smbios"])],
-        ..rule(
-            "sysinfo",
-            "strings for an inventory; there are no SMBIOS tables, and Linux takes that for a plain machine",
-        )
-    },
-    Rule {
         only: &[("source/@type", &["memfd"]), ("access/@mode", &["shared"])],
         without: &[
             "hugepages",
@@ -82,8 +75,11 @@ pub const ACCEPTED: &[Rule] = &[
         ..rule("os/bootmenu", "there is no firmware that would show it")
     },
     Rule {
-        only: &[("@mode", &["sysinfo", "emulate"])],
-        ..rule("os/smbios", "as sysinfo")
+        only: &[("@mode", &["emulate"])],
+        ..rule(
+            "os/smbios",
+            "it asks for no strings of one's own; Linux takes a machine without SMBIOS tables for a plain one",
+        )
     },
     rule("features/pae", "long mode has it"),
     rule("features/vmport", "VMware's port; no guest needs it"),
@@ -417,7 +413,7 @@ pub(super) fn any(kept: &[KeptElement], container: &str) -> bool {
 pub(super) fn attributes(kept: &[KeptElement], path: &str) -> Option<Vec<(String, String)>> {
     let element = kept.iter().find(|element| element.path == path)?;
     let document = document(&element.xml).ok()?;
-    let root = Element::root(&document, path).ok()?;
+    let root = Element::root(&document, split(path).1).ok()?;
     let pairs = root.attributes();
     Some(
         pairs

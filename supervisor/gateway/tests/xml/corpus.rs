@@ -123,8 +123,6 @@ fn older_guests_get_usb_and_a_screen_written_and_a_console_at_work() {
 fn nova_gets_its_limits_and_its_metadata() {
     let domain = defined(&document("nova.xml"));
     assert_eq!(domain.limits.cpu_weight, Some(2048));
-    // Half a CPU for each of two.
-    assert_eq!(domain.limits.vcpu_percent, Some(100));
     let metadata = &domain.labels.metadata;
     assert_eq!(metadata.len(), 1);
     assert_eq!(
@@ -141,10 +139,6 @@ fn nova_gets_its_limits_and_its_metadata() {
     assert_eq!(nic.inbound.unwrap().burst.unwrap().seconds, 2);
     assert_eq!(nic.outbound.unwrap().per_second, 10 << 20);
     let dump = dumped(&domain);
-    assert!(
-        dump.contains("<entry name=\"product\">OpenStack Nova</entry>"),
-        "{dump}"
-    );
     assert!(
         dump.contains("<stats period=\"10\"/>") && dump.contains("append=\"off\""),
         "{dump}"

@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 use reeve_gateway::xml::{device, storage};
-use reeve_ipc::model::{Devices, DomainUuid};
+use reeve_ipc::model::{Devices, DomainUuid, PoolUuid};
 
 use super::{dumped, parse, sockets};
 
@@ -18,11 +18,19 @@ fn read(text: &str) {
     }
     let _ = device::parse(text, DomainUuid(uuid::Uuid::nil()), sockets());
     let _ = device::identify(text, &Devices::default());
-    let _ = storage::parse_pool(text);
-    let _ = storage::parse_volume(text);
+    if let Ok(pool) = storage::parse_pool(text, PoolUuid(uuid::Uuid::nil())) {
+        let first = storage::format_pool(&pool, None);
+        let again = storage::parse_pool(&first, PoolUuid(uuid::Uuid::nil()))
+            .unwrap_or_else(|error| panic!("{error}\n{first}"));
+        assert_eq!(storage::format_pool(&again, None), first);
+    }
+    if let Ok(document) = storage::parse_volume(text) {
+        let _ = document.clone().copied(None);
+        let _ = document.made();
+    }
 }
 
-const NAMES: [&str; 40] = [
+const NAMES: [&str; 44] = [
     "domain",
     "name",
     "uuid",
@@ -63,6 +71,10 @@ const NAMES: [&str; 40] = [
     "iotune",
     "reeve:domain",
     "boot",
+    "pool",
+    "volume",
+    "path",
+    "permissions",
 ];
 const ATTRIBUTES: [&str; 12] = [
     "type",
@@ -131,13 +143,15 @@ fn tree() -> impl Strategy<Value = String> {
     })
 }
 
-const SEEDS: [&str; 6] = [
+const SEEDS: [&str; 8] = [
     include_str!("../data/virt-install-kernel.xml"),
     include_str!("../data/virt-install-usb2-vnc.xml"),
     include_str!("../data/virt-manager-wizard.xml"),
     include_str!("../data/nova.xml"),
     include_str!("../data/libvirt-live.xml"),
     include_str!("../data/everything.xml"),
+    include_str!("../data/pool.xml"),
+    include_str!("../data/volume.xml"),
 ];
 
 /// A seed of which parts are gone, doubled or another's.

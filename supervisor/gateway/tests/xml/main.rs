@@ -9,6 +9,7 @@ mod hostile;
 mod list;
 mod refused;
 mod schema;
+mod storage;
 mod tuning;
 mod views;
 

@@ -64,6 +64,7 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "q:commandline",
         ),
         ("<nonsense/>", "nonsense"),
+        ("<sysinfo type='smbios'/>", "sysinfo"),
     ];
     let devices = [
         ("<sound model='ich9'/>", "devices/sound"),
@@ -196,6 +197,69 @@ fn what_is_no_document_is_refused_as_such() {
     ] {
         assert_eq!(parse(text).unwrap_err().code(), 35, "{text}");
     }
+}
+
+#[test]
+fn strings_for_smbios_tables_are_refused_for_there_are_none() {
+    let nova = include_str!("../data/nova.xml");
+    let sysinfo = "<sysinfo type='smbios'><system><entry name='product'>OpenStack Nova</entry></system></sysinfo>";
+    for (text, path) in [
+        (nova.replace("<os>", &format!("{sysinfo}<os>")), "sysinfo"),
+        (
+            nova.replace("</os>", "<smbios mode='sysinfo'/></os>"),
+            "os/smbios",
+        ),
+        (
+            nova.replace("</os>", "<smbios mode='host'/></os>"),
+            "os/smbios",
+        ),
+    ] {
+        let error = parse(&text).unwrap_err();
+        assert_eq!(error.code(), 67);
+        assert!(error.message.contains(path), "{error}");
+        assert!(error.message.contains("no SMBIOS tables"), "{error}");
+    }
+    assert!(parse(&nova.replace("</os>", "<smbios mode='emulate'/></os>")).is_ok());
+}
+
+#[test]
+fn a_quota_of_each_vcpu_is_taken_where_there_can_be_one_only() {
+    let quota = "<cputune><period>100000</period><quota>50000</quota></cputune>";
+    let of = |vcpus: u32| with(&format!("<vcpu>{vcpus}</vcpu>{quota}"), "");
+    let domain = super::defined(&of(1));
+    assert_eq!(domain.limits.vcpu_percent, Some(50));
+    assert!(super::dumped(&domain).contains("<quota>50000</quota>"));
+    let error = parse(&of(2)).unwrap_err();
+    assert_eq!(error.code(), 67);
+    assert!(error.message.contains("cputune/quota"), "{error}");
+    // None is none of each.
+    assert!(parse(&of(2).replace("50000</quota>", "-1</quota>")).is_ok());
+}
+
+#[test]
+fn a_topology_that_does_not_make_the_vcpus_any_more_is_not_printed() {
+    let text = include_str!("../data/virt-manager-wizard.xml");
+    let mut domain = super::defined(text);
+    let topology = |domain: &reeve_ipc::model::Domain| {
+        reeve_gateway::xml::domain::topology_vcpus(&domain.kept)
+    };
+    assert_eq!(topology(&domain), Some(2));
+    assert!(super::dumped(&domain).contains("<topology"));
+    domain.max_vcpus = reeve_ipc::model::Vcpus::try_from(5).unwrap();
+    let dump = super::dumped(&domain);
+    assert!(!dump.contains("<topology"), "{dump}");
+    assert_eq!(super::defined(&dump).max_vcpus, domain.max_vcpus);
+}
+
+#[test]
+fn a_set_of_cpus_is_bounded_however_much_it_leaves_out() {
+    let long = format!("0-4095{}", ",^1".repeat(1 << 20));
+    let error = parse(&with(&format!("<vcpu cpuset='{long}'>1</vcpu>"), "")).unwrap_err();
+    assert_eq!(error.code(), 27, "{error}");
+    let all_out: Vec<String> = (1..4096).map(|cpu| format!("^{cpu}")).collect();
+    let most = format!("0-4095,{}", all_out.join(","));
+    let domain = super::defined(&with(&format!("<vcpu cpuset='{most}'>1</vcpu>"), ""));
+    assert_eq!(domain.pinning[0].cpus.to_string(), "0");
 }
 
 #[test]

@@ -1,11 +1,12 @@
 //! Live views, single devices, aliases, and what else is printed.
 
 use reeve_gateway::xml::capabilities::{self, Cell, Host, HostCpu};
-use reeve_gateway::xml::domain::{self, Hypervisor, Live, Plugged, View, metadata_element};
+use reeve_gateway::xml::device;
+use reeve_gateway::xml::domain::{
+    self, Hypervisor, Live, Plugged, View, metadata_element, metadata_without,
+};
 use reeve_gateway::xml::domain_capabilities::{self, Query};
-use reeve_gateway::xml::{device, storage};
 use reeve_ipc::model::{Device, DeviceName, MemorySize};
-use reeve_ipc::spec::DiskFormat;
 
 use super::schema::validate;
 use super::{defined, definition, dumped, sockets};
@@ -43,18 +44,20 @@ fn a_running_domain_has_its_number_aliases_terminal_and_taps() {
         "<console type='pty' tty='/dev/pts/9'>",
         "<source path='/dev/pts/9'/>",
         "<alias name='virtio-disk26'/>",
-        "<alias name='net2'/>",
         "<alias name='console1'/>",
-        "<alias name='channel0'/>",
         "<alias name='virtiomem0'/>",
         "<source dev='/dev/sdz' index='1'/>",
     ] {
         assert!(text.contains(part), "{part}\n{text}");
     }
+    let alias = format!("<alias name='net{}'/>", bridged.number());
+    assert!(text.contains(&alias), "{text}");
+    let port = domain.devices.channels[0].port.unwrap();
+    let alias = format!("<alias name='channel{}'/>", port - 1);
+    assert!(text.contains(&alias), "{text}");
     let wizard_text = domain::format(&wizard, &view);
     for part in [
         "<target dev='vnet7'/>",
-        "<alias name='net0'/>",
         "<alias name='balloon0'/>",
         "<alias name='rng0'/>",
         "<alias name='virtio-disk0'/>",
@@ -73,6 +76,40 @@ fn a_running_domain_has_its_number_aliases_terminal_and_taps() {
 }
 
 #[test]
+fn a_running_domain_that_is_defined_by_its_document_keeps_no_drawn_name() {
+    let bridge = |dev: &str| {
+        defined(&format!(
+            "<domain type='kvm'><name>n</name><memory>65536</memory><os><type>hvm</type><kernel>/k</kernel></os>\
+             <devices><interface type='bridge'><source bridge='b'/><target dev='{dev}'/></interface></devices></domain>"
+        ))
+    };
+    let named = |dev: &str| bridge(dev).devices.nics[0].target.clone();
+    assert_eq!(named("vnet3"), None);
+    assert_eq!(named("mine").unwrap().as_str(), "mine");
+    let domain = bridge("vnet0");
+    let taps = [(domain.devices.nics[0].address.unwrap(), "vnet9".to_owned())];
+    let live = Live {
+        id: 1,
+        pty: None,
+        current_memory: None,
+        plugged: None,
+        taps: &taps,
+    };
+    let view = View {
+        live: Some(live),
+        ..definition()
+    };
+    let text = domain::format(&domain, &view);
+    assert!(text.contains("<target dev='vnet9'/>"), "{text}");
+    assert_eq!(defined(&text), domain);
+    // One that somebody made is theirs to name.
+    let made = "<interface type='ethernet'><target dev='vnet5' managed='no'/></interface>";
+    let made = device::parse(made, domain.uuid, sockets()).unwrap().device;
+    let Device::Nic(nic) = made else { panic!() };
+    assert_eq!(nic.host_name().unwrap().as_str(), "vnet5");
+}
+
+#[test]
 fn every_device_is_found_by_its_alias_and_by_its_own_text() {
     let domain = everything();
     let devices = &domain.devices;
@@ -86,10 +123,13 @@ fn every_device_is_found_by_its_alias_and_by_its_own_text() {
         let text = device::format(&domain, &name, &definition()).unwrap();
         assert_eq!(device::identify(&text, devices).unwrap(), name, "{text}");
     }
-    let by_alias = "<interface type='bridge'><alias name='net2'/></interface>";
-    let name = device::identify(by_alias, devices).unwrap();
-    assert_eq!(Some(name), devices.nics[2].mac.map(DeviceName::Nic));
     let slot = devices.nics[2].address.unwrap();
+    let by_alias = format!(
+        "<interface type='bridge'><alias name='net{}'/></interface>",
+        slot.number()
+    );
+    let name = device::identify(&by_alias, devices).unwrap();
+    assert_eq!(Some(name), devices.nics[2].mac.map(DeviceName::Nic));
     let by_place = format!(
         "<interface><address type='pci' slot='{}'/></interface>",
         slot.number()
@@ -244,79 +284,59 @@ fn domain_capabilities_are_had_for_all_and_for_the_one_that_there_is() {
 }
 
 #[test]
-fn pools_and_volumes_are_read_and_printed() {
-    // As virt-install and `virsh pool-define-as` write it.
-    let text = "<pool type='dir'><name>images</name><source></source>\
-                <target><path>/var/lib/libvirt/images</path><permissions><mode>0711</mode>\
-                <owner>-1</owner></permissions></target></pool>";
-    let mut pool = storage::parse_pool(text).unwrap();
-    assert_eq!(pool.permissions.mode, Some(0o711));
-    pool.uuid = Some(uuid::Uuid::from_u128(9));
-    let printed = storage::format_pool(&pool, Some(storage::PoolSizes::default()));
-    assert_eq!(storage::parse_pool(&printed).unwrap(), pool);
-    validate("storagepool", &[printed]);
-
-    let text = "<volume><name>a.qcow2</name><capacity unit='GiB'>20</capacity><allocation>0</allocation>\
-                <target><format type='qcow2'/><compat>1.1</compat><features><lazy_refcounts/></features>\
-                </target><backingStore><path>/b.raw</path><format type='raw'/></backingStore></volume>";
-    let volume = storage::parse_volume(text).unwrap();
-    assert_eq!(volume.capacity, Some(20 << 30));
-    assert_eq!(volume.format, DiskFormat::Qcow2);
-    assert_eq!(volume.backing, Some(("/b.raw".into(), DiskFormat::Raw)));
-    let printed = storage::format_volume(&storage::VolumeView {
-        name: "a.qcow2".to_owned(),
-        path: "/srv/a.qcow2".into(),
-        format: Some(DiskFormat::Qcow2),
-        capacity: 20 << 30,
-        allocation: 4096,
-        physical: 8192,
-        permissions: storage::Permissions {
-            mode: Some(0o600),
-            owner: Some(0),
-            group: Some(0),
-        },
-        backing: Some(("/b.raw".into(), None)),
-    });
-    // virt-clone hands in what it read.
-    assert_eq!(
-        storage::parse_volume(&printed).unwrap().capacity,
-        Some(20 << 30)
-    );
-    validate("storagevol", &[printed]);
-    for wrong in [
-        "<pool type='logical'><name>a</name><target><path>/a</path></target></pool>",
-        "<pool type='dir'><name>a/b</name><target><path>/a</path></target></pool>",
-        "<pool type='dir'><name>a</name><target><path>a</path></target></pool>",
-        "<pool type='dir'><name>a</name></pool>",
-    ] {
-        assert!(storage::parse_pool(wrong).is_err(), "{wrong}");
-    }
-    for wrong in [
-        "<volume><name>../a</name></volume>",
-        "<volume><name>a</name><backingStore><path>/b</path></backingStore></volume>",
-        "<volume><name>a</name><encryption/></volume>",
-    ] {
-        assert!(storage::parse_volume(wrong).is_err(), "{wrong}");
-    }
-}
-
-#[test]
 fn metadata_that_a_client_sets_is_of_its_namespace() {
     let uri = "urn:a&b";
     let escaped = "urn:a&amp;b";
     let made = |content: &str| metadata_element(content, "p", uri);
-    assert_eq!(
-        made("<x a='1'/>").unwrap(),
-        format!("<p:x xmlns:p='{escaped}' a='1'/>")
-    );
-    assert_eq!(
-        made("<x><y/></x>").unwrap(),
-        format!("<p:x xmlns:p='{escaped}'><y/></p:x>")
+    let is = |content: &str, wanted: String| assert_eq!(made(content).unwrap(), wanted);
+    is("<x a='1'/>", format!("<p:x xmlns:p='{escaped}' a='1'/>"));
+    // With all that is in it.
+    is(
+        "<x>\n<y a='>'>t</y ><x/></x>",
+        format!("<p:x xmlns:p='{escaped}'>\n<p:y a='>'>t</p:y ><p:x/></p:x>"),
     );
     let whole = format!("<q:x xmlns:q='{escaped}'/>");
-    assert_eq!(made(&whole).unwrap(), whole);
-    assert_eq!(made("<x/>text"), None);
-    assert_eq!(made("<x xmlns='urn:other'/>"), None);
-    assert_eq!(metadata_element("<x/>", "a b", uri), None);
-    assert_eq!(metadata_element("<x/>", "xmlns", uri), None);
+    is(&whole, whole.clone());
+    // What is of another namespace stays so.
+    is(
+        "<x><o:y xmlns:o='urn:o'><z/></o:y></x>",
+        format!("<p:x xmlns:p='{escaped}'><o:y xmlns:o='urn:o'><p:z/></o:y></p:x>"),
+    );
+    is(
+        &format!("<q:x xmlns:q='{escaped}'><y/></q:x>"),
+        format!("<q:x xmlns:p='{escaped}' xmlns:q='{escaped}'><p:y/></q:x>"),
+    );
+    assert_eq!(made("<x/>text").unwrap_err().code(), 35);
+    assert_eq!(made("").unwrap_err().code(), 35);
+    assert_eq!(made("<x xmlns='urn:other'/>").unwrap_err().code(), 27);
+    assert_eq!(
+        made("<x><p:y xmlns:p='urn:o'><z/></p:y></x>")
+            .unwrap_err()
+            .code(),
+        27
+    );
+    for prefix in ["a b", "xmlns", "", "1"] {
+        let error = metadata_element("<x/>", prefix, uri).unwrap_err();
+        assert_eq!(error.code(), 27);
+        assert!(error.message.contains("prefix"), "{error}");
+    }
+}
+
+#[test]
+fn metadata_that_a_client_gets_is_of_no_namespace() {
+    let uri = "urn:a&b";
+    for content in [
+        "<x a='1'/>",
+        "<x><y a='a:x'>p:x</y><x/></x>",
+        "<x><o:y xmlns:o='urn:o'><z/></o:y></x>",
+    ] {
+        let made = metadata_element(content, "p", uri).unwrap();
+        assert_eq!(metadata_without(&made, uri), content, "{made}");
+    }
+    let default = "<x b='2' xmlns=\"urn:a&amp;b\"  ><y/></x>";
+    assert_eq!(metadata_without(default, uri), "<x b='2'  ><y/></x>");
+    // A prefix that an attribute needs is no prefix that can go.
+    let needed = "<p:x xmlns:p='urn:a&amp;b' p:a='1'/>";
+    assert_eq!(metadata_without(needed, uri), needed);
+    assert_eq!(metadata_without("no document", uri), "no document");
 }

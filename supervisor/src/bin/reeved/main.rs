@@ -63,10 +63,12 @@ fn serve(arguments: Arguments) -> anyhow::Result<()> {
         .with_context(|| format!("cannot make the log directory {}", directory.display()))?;
     let filter = std::env::var("REEVE_LOG").unwrap_or_else(|_| config.log_level.clone());
     let log = logging::install(&filter, files.clone())?;
-    let configured = Arc::new(Configured::new(arguments.config, config, log, files));
+    let run_directory = absolute(&arguments.run_dir)?;
+    let configured = Configured::new(arguments.config, &run_directory, config, log, files);
+    let configured = Arc::new(configured);
     let settings = Settings {
         state_directory: absolute(&arguments.state_dir)?,
-        run_directory: absolute(&arguments.run_dir)?,
+        run_directory,
         driven: match arguments.driver {
             DriverName::Kvm => Driven::Kvm,
             DriverName::Test => Driven::Test,

@@ -1,7 +1,7 @@
 use reeve_ipc::api::call::AnswerBody;
 use reeve_ipc::api::figures::{DomainFigures, FiguresPage, VcpuFigures, VcpuState};
 use reeve_ipc::api::message::{CallId, ToClient};
-use reeve_ipc::api::view::{DomainState, DomainSummary, ShutOffReason, VcpuStats};
+use reeve_ipc::api::view::{DomainDetails, DomainState, DomainSummary, ShutOffReason, VcpuStats};
 use reeve_ipc::codec;
 use reeve_ipc::device::{BalloonFigures, DiskFigures, GuestMemoryFigures, OperationFigures};
 use reeve_ipc::model::{DomainUuid, MemorySize};
@@ -154,4 +154,34 @@ fn one_domain_always_has_its_page() {
         (page.domains[0].vcpus.len(), page.domains[0].devices.len()),
         (0, 60)
     );
+}
+
+#[test]
+fn a_domain_that_is_named_twice_is_told_of_once() {
+    let view = |number: u128| {
+        let mut summary = summary("web");
+        summary.uuid = DomainUuid(Uuid::from_u128(number));
+        Arc::new(View {
+            details: DomainDetails {
+                summary,
+                started_ms: None,
+                worker: None,
+                resets: 0,
+                last_failure: None,
+                redefined: false,
+            },
+            live: None,
+            record: None,
+            instance: None,
+            taps: Vec::new(),
+        })
+    };
+    // By its name, and by its UUID; the third of those named does not exist.
+    let named = [(view(1), 1), (view(1), 2), (view(2), 4), (view(1), 5)];
+    let (views, upto) = each_once(named.into_iter());
+    let uuids: Vec<u128> = views
+        .iter()
+        .map(|view| view.details.summary.uuid.0.as_u128())
+        .collect();
+    assert_eq!((uuids, upto), (vec![1, 2], vec![1, 4]));
 }

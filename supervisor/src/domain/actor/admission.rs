@@ -80,12 +80,12 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
             }
             return Ok(Job(JobKind::Define));
         }
-        Request::Create(..) => {
-            if standing.exists {
-                return Err((ApiErrorCode::DomainExists, "it exists already"));
-            }
-            return Ok(Job(JobKind::Start));
+        Request::Create(..) if standing.exists && state.is_active() => {
+            return wrong("it is running already");
         }
+        Request::Create(..) if standing.reaping => return wrong(NOT_RELEASED),
+        // What is kept of it stays, whatever it is created with.
+        Request::Create(..) => return Ok(Job(JobKind::Start)),
         _ if !standing.exists => return Err(GONE),
         _ => {}
     }

@@ -236,35 +236,40 @@ impl DomainActor {
         Ok((steps, events))
     }
 
-    /// What takes back what the worker is asked in `steps`, for where the record cannot be written then.
-    pub(super) fn undo_of(&self, steps: &[Step]) -> Option<DeviceCall> {
-        let devices = &self.live()?.record.definition.devices;
-        steps.iter().find_map(|step| match step {
+    /// What takes back what the worker is asked in `steps`, for where something behind that fails: the last first.
+    pub(super) fn undo_of(&self, steps: &[Step]) -> Vec<DeviceCall> {
+        let Some(live) = self.live() else {
+            return Vec::new();
+        };
+        let devices = &live.record.definition.devices;
+        let undo = steps.iter().rev().filter_map(|step| match step {
             Step::Device(DeviceCall::Attach { place, .. }) => Some(DeviceCall::Detach {
                 place: *place,
                 force: true,
             }),
             Step::Device(DeviceCall::Update { slot, change }) => {
-                let change = devices.clone().change(&DeviceName::Slot(*slot), *change);
+                let before = || devices.clone().change(&DeviceName::Slot(*slot), *change);
+                let change = live.memory_before(*change).or_else(|| before().ok());
                 Some(DeviceCall::Update {
                     slot: *slot,
-                    change: change.ok()?,
+                    change: change?,
                 })
             }
             Step::Device(DeviceCall::Medium { slot, .. }) => Some(DeviceCall::Medium {
-                domain: Box::new(self.live()?.record.definition.clone()),
+                domain: Box::new(live.record.definition.clone()),
                 slot: *slot,
             }),
             Step::Device(DeviceCall::Tune { domain, before }) => Some(DeviceCall::Tune {
-                domain: before.clone(),
-                before: domain.clone(),
+                domain: before.clone()?,
+                before: Some(domain.clone()),
             }),
             Step::Device(DeviceCall::Vcpus { domain, .. }) => Some(DeviceCall::Vcpus {
                 domain: domain.clone(),
                 count: domain.vcpus.count(),
             }),
             _ => None,
-        })
+        });
+        undo.collect()
     }
 
     /// What came of asking of a device.
@@ -293,10 +298,14 @@ impl DomainActor {
                 }
                 self.step_done();
             }
-            (
-                DeviceCall::Update { .. } | DeviceCall::Medium { .. } | DeviceCall::Tune { .. },
-                Ok(()),
-            ) => self.step_done(),
+            (DeviceCall::Update { change, .. }, Ok(())) => {
+                if let Some(live) = self.live_mut() {
+                    live.note_asked(*change);
+                }
+                self.step_done();
+            }
+            (DeviceCall::Medium { .. }, Ok(())) => self.step_done(),
+            (DeviceCall::Tune { .. }, Ok(())) => self.tuned(),
             (DeviceCall::Vcpus { count, .. }, Ok(())) => self.vcpus_asked(*count),
             (_, Err(failure)) => {
                 let error = self.call_failed(&failure);

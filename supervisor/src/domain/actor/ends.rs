@@ -110,8 +110,8 @@ impl DomainActor {
             Some(true) if self.is_resetting() => self.resume_behind_reset(),
             // It came before, and its answer comes too late to matter.
             Some(false) if self.is_resetting_only() => self.job_succeeded(),
-            // What comes of it must be known: the machine is kept, and the device with it.
-            _ if self.attaching().is_some() => {}
+            // What comes of it must be known: the machine is kept, and the device with it, or its limits.
+            _ if self.attaching().is_some() || self.is_tuning() => {}
             _ => self.interrupt(ApiErrorCode::WrongState, "its guest ended meanwhile"),
         }
     }
@@ -135,6 +135,7 @@ impl DomainActor {
         if found {
             live.set_phase(phase);
             live.note_restart();
+            live.note_unfinished();
         } else if std::mem::take(&mut live.missed) {
             live.catch_up(phase);
         }
@@ -418,6 +419,7 @@ impl DomainActor {
         }
         live.end = end;
         live.note_restart();
+        live.note_unfinished();
         self.effects.push(Effect::Event(EventKind::Adopted));
         if !self.kill_what_was_killed() {
             self.finish_what_was_begun();

@@ -29,8 +29,10 @@ pub(super) struct Job {
     pub(super) answered: bool,
     /// What was asked has had its time, and it is being looked whether it came.
     pub(super) overdue: bool,
+    /// The worker, or the host for it, has done one of its steps.
+    acted: bool,
     /// What takes back what the worker was asked, where what comes after that fails.
-    undo: Option<DeviceCall>,
+    undo: Vec<DeviceCall>,
 }
 
 impl Job {
@@ -101,7 +103,8 @@ impl DomainActor {
                 before: None,
                 answered: false,
                 overdue: false,
-                undo: None,
+                acted: false,
+                undo: Vec::new(),
             });
             self.issue(step);
         }
@@ -168,6 +171,7 @@ impl DomainActor {
 
     pub(super) fn step_done(&mut self) {
         let Some(job) = &mut self.job else { return };
+        job.acted |= matches!(job.step, Step::Device(_));
         if let Some(step) = job.rest.pop_front() {
             job.step = step.clone();
             self.issue(step);
@@ -192,24 +196,17 @@ impl DomainActor {
     }
 
     pub(super) fn job_failed(&mut self, error: ApiError) {
-        let Some(job) = self.job.take() else { return };
+        let Some(mut job) = self.job.take() else {
+            return;
+        };
+        let undo = std::mem::take(&mut job.undo);
         let not_done = match job.step {
             // The worker has done its part already.
-            Step::WriteRecord(_) if job.undo.is_some() => {
-                let id = self.live().map_or(0, |live| live.id);
-                let undo = job.undo.clone();
-                let changed = matches!(
-                    undo,
-                    Some(
-                        DeviceCall::Update { .. }
-                            | DeviceCall::Medium { .. }
-                            | DeviceCall::Tune { .. }
-                    )
-                );
-                // Nobody waits for the answer. That a device is gone is a notice.
-                let undo = undo.map(|undo| Effect::Device(0, id, undo));
-                self.effects.extend(undo);
-                changed
+            Step::WriteRecord(_) if !undo.is_empty() => self.undo(undo, &mut job.before),
+            // Or one of two.
+            Step::Device(DeviceCall::Update { .. }) if job.acted => {
+                self.undo(undo, &mut job.before);
+                error.code != ApiErrorCode::Timeout
             }
             // Where the worker did not answer in time it may have done it, or do it yet.
             Step::Device(
@@ -233,12 +230,24 @@ impl DomainActor {
         match job.ticket {
             Some(ticket) => self.answer(ticket, Err(error)),
             None => {
+                let error_code = error.code;
                 self.last_failure = Some(error.message.clone());
                 self.effects.push(Effect::Event(EventKind::JobFailed {
                     job: job.kind,
                     message: error.message,
                 }));
                 match job.step {
+                    // What a guest cannot be asked for once it cannot be asked for again. What binds and limits
+                    // its machine may be there some other time.
+                    Step::Device(DeviceCall::Update { .. })
+                        if error_code != ApiErrorCode::Timeout =>
+                    {
+                        if let Some(live) = self.live() {
+                            let mut asked = live.record.clone();
+                            asked.intents.asks_memory = false;
+                            self.take_back(asked);
+                        }
+                    }
                     _ if job.kind != JobKind::Policy => {}
                     // Everything is done but for the note of it: the next status that can be written
                     // says it.
@@ -252,6 +261,34 @@ impl DomainActor {
                 }
             }
         }
+    }
+
+    /// Has what the worker did undone; whether the status that was before holds again with that.
+    fn undo(&mut self, undo: Vec<DeviceCall>, before: &mut Option<Box<LiveRecord>>) -> bool {
+        let mut changed = true;
+        for call in undo {
+            let Some(live) = self.live_mut() else {
+                return changed;
+            };
+            match &call {
+                // As what an earlier supervisor did not come to: noted, then done, with nothing beside it.
+                DeviceCall::Tune { .. } => {
+                    live.unfinished = true;
+                    if let Some(before) = before {
+                        before.intents.tuning = true;
+                    }
+                    continue;
+                }
+                DeviceCall::Update { change, .. } => live.note_asked(*change),
+                DeviceCall::Medium { .. } => {}
+                // That a device is gone is a notice.
+                _ => changed = false,
+            }
+            // Nobody waits for the answer.
+            let effect = Effect::Device(0, live.id, call);
+            self.effects.push(effect);
+        }
+        changed
     }
 
     /// Takes back what a job noted first that failed later. That it is being ended stays.
@@ -313,6 +350,12 @@ impl DomainActor {
         }
     }
 
+    /// Whether the job waits for the machine to be bound and limited.
+    pub(super) fn is_tuning(&self) -> bool {
+        let job = self.job.as_ref();
+        job.is_some_and(|job| matches!(job.step, Step::Device(DeviceCall::Tune { .. })))
+    }
+
     /// Gives up a job that waits for the worker, if there is one.
     pub(super) fn interrupt(&mut self, code: ApiErrorCode, why: &str) {
         if self
@@ -323,6 +366,10 @@ impl DomainActor {
             let error = self.error(code, why);
             let attaching = self.attaching().is_some();
             let Some(job) = self.job.take() else { return };
+            if let Some(live) = self.live_mut() {
+                // What its status says is done when it can be.
+                live.note_unfinished();
+            }
             if let (Some(before), Some(live)) = (job.before.filter(|_| attaching), self.live_mut())
             {
                 // Only the end of the worker interrupts it: the next one is made without the device.

@@ -339,4 +339,8 @@ pub struct Intents {
     pub destroy_at_boot_ms: Option<u64>,
     /// It is destroyed when a client's connection ends.
     pub auto_destroy: bool,
+    /// It is being bound and limited as the definition says.
+    pub tuning: bool,
+    /// Its guest is yet to be asked to make do with the memory that the definition says.
+    pub asks_memory: bool,
 }

@@ -261,6 +261,10 @@ impl DomainActor {
                 self.guest_ended(&end);
                 continue;
             }
+            if self.live_mut().is_some_and(Live::take_unfinished) {
+                self.finish_tuning();
+                continue;
+            }
             let Some((ticket, request)) = self.waiting.pop_front() else {
                 break;
             };

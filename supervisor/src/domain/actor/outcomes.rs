@@ -167,7 +167,9 @@ impl DomainActor {
                         other => live.set_phase(other),
                     }
                 }
-                self.ask_memory_at_start();
+                if let Some(live) = self.live_mut() {
+                    live.note_unfinished();
+                }
                 self.job_succeeded();
             }
             (Err(failure), killed) => {

@@ -1,6 +1,7 @@
 //! Where a domain stands: off, or with a worker.
 
 use reeve_ipc::api::view::{DomainState, JobKind, PausedReason, RunningReason, ShutOffReason};
+use reeve_ipc::device::DeviceChange;
 use reeve_ipc::event::{CrashCause, CrashReport};
 use reeve_ipc::model::{DomainName, MemorySize};
 use reeve_ipc::phase::Phase;
@@ -101,6 +102,12 @@ pub(super) struct Live {
     pub(super) asking: Option<Asking>,
     /// What its guest has done with its memory, as it was last heard of.
     pub(super) guest: GuestMemory,
+    /// How many bytes of its memory its guest was last asked to lend, by this supervisor.
+    pub(super) asked_lent: Option<u64>,
+    /// And to have plugged in.
+    pub(super) asked_plugged: Option<u64>,
+    /// It is to be brought to what its status says, once no job runs.
+    pub(super) unfinished: bool,
 }
 
 impl Live {
@@ -120,6 +127,9 @@ impl Live {
             restarted: false,
             asking: None,
             guest: GuestMemory::default(),
+            asked_lent: None,
+            asked_plugged: None,
+            unfinished: false,
         }
     }
 
@@ -191,6 +201,45 @@ impl Live {
             (Phase::Running, _) => Machine::Running(RunningReason::Unpaused),
             (Phase::Paused, _) => Machine::Paused(PausedReason::User),
         };
+    }
+
+    /// Sees whether its status says what it is not known to be yet.
+    pub(super) fn note_unfinished(&mut self) {
+        let intents = &self.record.intents;
+        self.unfinished = intents.tuning || intents.asks_memory;
+    }
+
+    /// Whether it is to be brought to that now: not where nobody hears it, nor where it is being killed.
+    pub(super) fn take_unfinished(&mut self) -> bool {
+        let possible = !self.silent && self.killed.is_none() && self.machine != Machine::StartingUp;
+        possible && std::mem::take(&mut self.unfinished)
+    }
+
+    /// Notes what its guest was asked for, if that was memory.
+    pub(super) fn note_asked(&mut self, change: DeviceChange) {
+        match change {
+            DeviceChange::BalloonTarget { bytes } => self.asked_lent = Some(bytes),
+            DeviceChange::MemoryRequest { bytes } => self.asked_plugged = Some(bytes),
+            _ => {}
+        }
+    }
+
+    /// What takes `change` back, if it asks for memory: what was asked for before, or what the guest had.
+    pub(super) fn memory_before(&self, change: DeviceChange) -> Option<DeviceChange> {
+        let definition = &self.record.definition;
+        match change {
+            DeviceChange::BalloonTarget { .. } => {
+                let had = self.guest.lent.min(definition.memory.bytes());
+                let bytes = self.asked_lent.unwrap_or(had);
+                Some(DeviceChange::BalloonTarget { bytes })
+            }
+            DeviceChange::MemoryRequest { .. } => {
+                let most = definition.pluggable().map_or(0, |memory| memory.bytes);
+                let bytes = self.asked_plugged.unwrap_or(self.guest.plugged.min(most));
+                Some(DeviceChange::MemoryRequest { bytes })
+            }
+            _ => None,
+        }
     }
 
     /// Whether the guest boots again when it has powered off.

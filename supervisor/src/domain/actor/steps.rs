@@ -222,11 +222,12 @@ impl DomainActor {
         reason: RunningReason,
     ) -> Step {
         let record = LiveRecord {
-            definition,
             intents: Intents {
                 auto_destroy: session.is_some(),
+                asks_memory: self.asks_memory(&definition),
                 ..Intents::default()
             },
+            definition,
             started_ms: self.now.unix_ms,
         };
         Step::Start {

@@ -213,28 +213,28 @@ fn row(state: DomainState, persistent: bool, exists: bool, reaping: bool) -> &'s
         return "JJNNJNNNNNNNNNNNNNNNNNNNN";
     }
     match (state, persistent) {
-        (DomainState::ShutOff(_), true) if reaping => "JEJWEWWWWWDJWWJWIWWJWWWWJ",
-        (DomainState::ShutOff(_), false) if reaping => "JEWWEWWWWWDWWWWWIWWWWWWWW",
-        (DomainState::ShutOff(_), true) => "JEJJEWWWWWWJJWJWIWWJWWWWJ",
-        (DomainState::ShutOff(_), false) => "JEWJEWWWWWWWWWWWIWWWWWWWW",
-        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWEJJJJ.DJWJJJIJJJJJJJJ",
-        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWEJJJJ.DWWJWWIJJWJJJJW",
+        (DomainState::ShutOff(_), true) if reaping => "JEJWWWWWWWDJWWJWIWWJWWWWJ",
+        (DomainState::ShutOff(_), false) if reaping => "JEWWWWWWWWDWWWWWIWWWWWWWW",
+        (DomainState::ShutOff(_), true) => "JEJJJWWWWWWJJWJWIWWJWWWWJ",
+        (DomainState::ShutOff(_), false) => "JEWJJWWWWWWWWWWWIWWWWWWWW",
+        (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWWJJJJ.DJWJJJIJJJJJJJJ",
+        (DomainState::Running(_) | DomainState::ShuttingDown, false) => "JEWWWJJJJ.DWWJWWIJJWJJJJW",
         (
             DomainState::Paused(PausedReason::PoweredOff)
             | DomainState::Crashed
             | DomainState::Panicked,
             true,
-        ) => "JEJWEWWJWWDJWJJJIDWJJJJWJ",
+        ) => "JEJWWWWJWWDJWJJJIDWJJJJWJ",
         (
             DomainState::Paused(PausedReason::PoweredOff)
             | DomainState::Crashed
             | DomainState::Panicked,
             false,
-        ) => "JEWWEWWJWWDWWJWWIDWWJJJWW",
-        (STARTING, true) => "JEJWEWWJ.JDJWJJJIJWJWWWWJ",
-        (STARTING, false) => "JEWWEWWJ.JDWWJWWIJWWWWWWW",
-        (DomainState::Paused(_), true) => "JEJWEWWJ.JDJWJJJIJJJJJJJJ",
-        (DomainState::Paused(_), false) => "JEWWEWWJ.JDWWJWWIJJWJJJJW",
+        ) => "JEWWWWWJWWDWWJWWIDWWJJJWW",
+        (STARTING, true) => "JEJWWWWJ.JDJWJJJIJWJWWWWJ",
+        (STARTING, false) => "JEWWWWWJ.JDWWJWWIJWWWWWWW",
+        (DomainState::Paused(_), true) => "JEJWWWWJ.JDJWJJJIJJJJJJJJ",
+        (DomainState::Paused(_), false) => "JEWWWWWJ.JDWWJWWIJJWJJJJW",
     }
 }
 

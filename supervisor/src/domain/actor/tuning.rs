@@ -3,13 +3,16 @@
 //! ```text
 //!   memory: the worker asks its guest ─► record with it      (the running definition says what it started with)
 //!   most memory: record with it
-//!   tune: status with the change ─► bound and limited anew ─► record with the change
+//!   tune: status with the change and that it is not done ─► bound and limited anew, in the status too
+//!         ─► record with the change
 //! ```
 //! What the kept definition says of the guest's memory is asked for at each start, before the guest has a
-//! driver to hear it.
+//! driver to hear it. The status says until then that it is to be, so that a supervisor that finds it so
+//! asks; and so it does with a tune that nobody has come to the end of. Both may be done twice.
 
 use reeve_ipc::api::call::{MAX_TUNING_CHANGES, TuningChange};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{DeviceName, Domain, MemorySize, VcpuPin};
 use reeve_ipc::spec::MIN_MEMORY_BYTES;
@@ -25,7 +28,14 @@ impl DomainActor {
         let mut steps = Vec::new();
         let mut events = Vec::new();
         if live {
-            let calls = self.memory_calls(&self.running()?.record.definition, memory)?;
+            let running = &self.running()?.record;
+            let calls = self.memory_calls(&running.definition, memory)?;
+            if running.intents.asks_memory {
+                // What it was to be asked for at its start is another's wish.
+                let mut record = running.clone();
+                record.intents.asks_memory = false;
+                steps.push(Step::WriteStatus(Box::new(record)));
+            }
             steps.extend(calls.into_iter().map(Step::Device));
         }
         if persistent {
@@ -105,17 +115,50 @@ impl DomainActor {
         Ok(calls)
     }
 
-    /// Asks the guest of a machine that has just been made to make do with what its definition says. Nobody
-    /// waits for the answer; a domain without the device for it has what it starts with.
-    pub(super) fn ask_memory_at_start(&mut self) {
+    /// Whether the guest of a machine that is made so is to be asked to make do with less, or more. A domain
+    /// without the device for it has what it starts with.
+    pub(super) fn asks_memory(&self, definition: &Domain) -> bool {
+        let memory = definition.tuning.current_memory;
+        memory.is_some_and(|memory| self.memory_calls(definition, memory).is_ok())
+    }
+
+    /// Brings a machine to what its status says: one that has just been made, that an earlier supervisor left
+    /// half way, or whose change is taken back. Nobody waits for it.
+    pub(super) fn finish_tuning(&mut self) {
         let Some(live) = self.live() else { return };
-        let (id, definition) = (live.id, &live.record.definition);
-        let Some(memory) = definition.tuning.current_memory else {
-            return;
-        };
-        let calls = self.memory_calls(definition, memory).unwrap_or_default();
-        let calls = calls.into_iter().map(|call| Effect::Device(0, id, call));
-        self.effects.extend(calls);
+        let mut record = live.record.clone();
+        let domain = &record.definition;
+        let mut steps = Vec::new();
+        if record.intents.tuning {
+            let domain = Box::new(domain.clone());
+            let before = None;
+            steps.push(Step::Device(DeviceCall::Tune { domain, before }));
+        }
+        if let Some(memory) = domain
+            .tuning
+            .current_memory
+            .filter(|_| record.intents.asks_memory)
+        {
+            let calls = self.memory_calls(domain, memory).unwrap_or_default();
+            steps.extend(calls.into_iter().map(Step::Device));
+        }
+        record.intents.tuning = false;
+        record.intents.asks_memory = false;
+        if record != live.record {
+            steps.push(Step::WriteStatus(Box::new(record)));
+            self.begin_steps(None, JobKind::Tune, steps);
+        }
+    }
+
+    /// It is bound and limited as its status says.
+    pub(super) fn tuned(&mut self) {
+        if let Some(live) = self.live_mut() {
+            live.record.intents.tuning = false;
+            let (id, record) = (live.id, Box::new(live.record.clone()));
+            // One that says otherwise still has it done again, which changes nothing.
+            self.effects.push(Effect::WriteStatus(None, id, record));
+        }
+        self.step_done();
     }
 
     /// As for a medium: what the machine is held to is in the status first.
@@ -136,10 +179,11 @@ impl DomainActor {
         let mut events = Vec::new();
         if live {
             let mut record = self.running()?.record.clone();
-            let before = Box::new(record.definition.clone());
+            let before = Some(Box::new(record.definition.clone()));
             apply(&mut record.definition, changes);
             self.checked(&record.definition)?;
             let domain = Box::new(record.definition.clone());
+            record.intents.tuning = true;
             steps.push(Step::WriteStatus(Box::new(record)));
             steps.push(Step::Device(DeviceCall::Tune { domain, before }));
         }
@@ -159,7 +203,7 @@ impl DomainActor {
     }
 }
 
-fn apply(domain: &mut Domain, changes: &[TuningChange]) {
+pub(super) fn apply(domain: &mut Domain, changes: &[TuningChange]) {
     for change in changes {
         match change {
             TuningChange::VcpuCpus { vcpu, cpus } => {

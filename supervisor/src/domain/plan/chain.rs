@@ -90,13 +90,13 @@ impl ChainError {
 
 /// The files of a chain so far.
 #[derive(Debug, Default)]
-pub(super) struct Chain {
+pub(crate) struct Chain {
     seen: Vec<(u64, u64)>,
 }
 
 impl Chain {
     /// Takes a file up.
-    pub(super) fn enter(&mut self, file: BorrowedFd<'_>) -> Result<(), ChainError> {
+    pub(crate) fn enter(&mut self, file: BorrowedFd<'_>) -> Result<(), ChainError> {
         let identity = identity(file).map_err(ChainError::Os)?;
         if self.seen.contains(&identity) {
             return Err(ChainError::Loop);
@@ -106,7 +106,7 @@ impl Chain {
     }
 
     /// What `layer`, which is open as `file` and was taken up, builds upon.
-    pub(super) fn below(
+    pub(crate) fn below(
         &self,
         layer: &Layer,
         file: BorrowedFd<'_>,

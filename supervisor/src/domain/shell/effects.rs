@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::JobKind;
 use reeve_ipc::model::{Domain, DomainName, DomainUuid};
 
 use super::{Outcome, Shell, Start};
@@ -100,11 +101,16 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
 
     fn ask_device(&mut self, serial: u64, id: u32, call: DeviceCall) {
         let asked = self.instance(id).zip(self.status.clone());
+        let tunes = self.actor.job_kind() == Some(JobKind::Tune);
         self.outcomes.spawn(async move {
             let result = match asked {
                 Some((instance, status)) => {
                     let ledger: Arc<dyn DeviceLedger> = status;
-                    instance.device(call, ledger).await
+                    let asked = instance.device(call, ledger);
+                    match tunes {
+                        true => crash::around(Operation::Tune, asked).await,
+                        false => asked.await,
+                    }
                 }
                 None => Err(CallFailure::Gone),
             };

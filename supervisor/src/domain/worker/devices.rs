@@ -1,6 +1,9 @@
 //! Devices of a worker that runs: opened and recorded here, then asked for; what a device held that is
 //! gone is let go of.
 
+use std::os::fd::{AsFd, BorrowedFd};
+use std::path::Path;
+use std::sync::Arc;
 use std::time::Duration;
 
 use reeve_ipc::client::CallError;
@@ -30,11 +33,13 @@ use crate::host::vcpus;
 
 /// How long a device may take to be made, or to finish what it has begun: both may have to wait for a
 /// disk.
-const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
+pub(super) const DEVICE_DEADLINE: Duration = Duration::from_secs(30);
 /// How long what is to listen waits for sockets that were taken away.
 const SOCKETS_PATIENCE: Duration = Duration::from_secs(4);
 /// What a guest said of its memory is asked for anew where it is older than so many milliseconds.
 const STALE_MS: u64 = 1_000;
+/// Longer than any worker lives that does not answer.
+const EVER: Duration = Duration::from_secs(365 * 24 * 60 * 60);
 /// How long a guest is given to say it.
 const POLL: Duration = Duration::from_millis(50);
 
@@ -87,8 +92,10 @@ pub(super) async fn ask(
             let changed = worker.call_with(change, fds, DEVICE_DEADLINE).await;
             return changed.map_err(|error| change_failure(worker, error));
         }
-        DeviceCall::Vcpus { domain, count } => return vcpus(worker, &domain, count).await,
-        DeviceCall::Tune { domain, before } => return tune(worker, &domain, &before),
+        DeviceCall::Vcpus { domain, count } => return vcpus(worker, *domain, count).await,
+        DeviceCall::Tune { domain, before } => {
+            return tune(worker, *domain, before.map(|before| *before)).await;
+        }
     };
     asked.map_err(|error| failure(worker, error))
 }
@@ -105,34 +112,54 @@ fn change_failure(worker: &Worker, error: CallError) -> CallFailure {
 
 /// Has the worker bring vCPUs, or ask its guest for some. Those that came are where the definition wants
 /// them before anybody hears of them.
-async fn vcpus(worker: &Worker, domain: &Domain, count: u32) -> Result<(), CallFailure> {
+async fn vcpus(worker: &Worker, domain: Domain, count: u32) -> Result<(), CallFailure> {
     let set = worker.call(VcpusSet { count }, DEVICE_DEADLINE);
     set.await.map_err(|error| failure(worker, error))?;
-    let cgroup = worker.facts().cgroup.as_deref();
-    let placed = vcpus::place_present(domain, worker.pid(), cgroup);
-    placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
+    on_host(worker, move |process, cgroup| {
+        let placed = vcpus::place_present(&domain, process, cgroup);
+        placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
+    })
+    .await
 }
 
-/// Binds and limits what runs the machine as `domain` says, or leaves it as `before` does.
-fn tune(worker: &Worker, domain: &Domain, before: &Domain) -> Result<(), CallFailure> {
+/// Binds and limits what runs the machine as `domain` says, or leaves it as `before` does, if that is known.
+async fn tune(worker: &Worker, domain: Domain, before: Option<Domain>) -> Result<(), CallFailure> {
+    let host = |error: &dyn std::fmt::Display| not_made(StartFailureKind::Host, error.to_string());
     let definition =
         |error: &dyn std::fmt::Display| not_made(StartFailureKind::Definition, error.to_string());
-    vcpus::check(domain).map_err(|error| definition(&error))?;
-    let cgroup = worker.facts().cgroup.as_deref();
-    let put = |domain: &Domain| {
-        confinement::relimit(domain, cgroup).map_err(|error| match error {
-            ConfinementError::Host { .. } | ConfinementError::NoCgroup(_) => {
-                not_made(StartFailureKind::Host, error.to_string())
-            }
-            error => definition(&error),
-        })?;
-        vcpus::place_anew(domain, worker.pid(), cgroup)
-            .map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
+    let limited = move |error: ConfinementError| match error {
+        ConfinementError::Memory { .. } | ConfinementError::Pids { .. } => definition(&error),
+        error => host(&error),
     };
-    put(domain).inspect_err(|_| {
-        // As far as that goes: its own error is of no use to whoever asked.
-        let _ = put(before);
+    on_host(worker, move |process, cgroup| {
+        vcpus::check(&domain).map_err(|error| definition(&error))?;
+        confinement::check_limits(&domain, cgroup).map_err(limited)?;
+        let put = |domain: &Domain, before: Option<&Domain>| {
+            confinement::relimit(domain, cgroup).map_err(limited)?;
+            vcpus::place_anew(domain, before, process, cgroup).map_err(|error| host(&error))
+        };
+        put(&domain, before.as_ref()).inspect_err(|_| {
+            if let Some(before) = &before {
+                // As far as that goes: its own error is of no use to whoever asked.
+                let _ = put(before, Some(&domain));
+            }
+        })
     })
+    .await
+}
+
+/// Does something to the process of a worker and its cgroup on a thread that may wait: the kernel may have to
+/// reclaim memory first, which takes seconds, and moves threads under locks that all cgroups share.
+async fn on_host(
+    worker: &Worker,
+    work: impl FnOnce((u32, BorrowedFd<'_>), Option<&Path>) -> Result<(), CallFailure> + Send + 'static,
+) -> Result<(), CallFailure> {
+    let process = Arc::clone(&worker.process);
+    let cgroup = worker.facts().cgroup.clone();
+    let working = tokio::task::spawn_blocking(move || {
+        work((process.pid, process.pidfd.as_fd()), cgroup.as_deref())
+    });
+    working.await.unwrap_or(Err(CallFailure::Gone))
 }
 
 /// Opens what the device or port needs, records what has a name before it has, and has the worker make it.
@@ -248,14 +275,23 @@ pub(super) async fn reports(worker: &Worker) -> Result<Vec<DeviceReport>, CallFa
     }
 }
 
-/// What the worker says of its devices, asked once; the balloon, if its guest has said nothing of late.
-pub(super) async fn reports_now(
-    worker: &Worker,
-) -> Result<(Vec<DeviceReport>, Option<PciSlot>), CallFailure> {
-    let reports = worker.call(DeviceQuery {}, CALL_DEADLINE).await;
-    let reports = reports.map_err(|error| failure(worker, error))?;
-    let balloon = reports.iter().find_map(wants_poll);
-    Ok((reports, balloon))
+/// What the worker says of its devices, asked once, whenever it does: until then it owes the answer. That it is
+/// late is told to the supervision.
+pub(super) async fn reports_late(worker: &Worker) -> Result<Vec<DeviceReport>, CallFailure> {
+    let mut asked = std::pin::pin!(worker.call(DeviceQuery {}, EVER));
+    let reports = match tokio::time::timeout(CALL_DEADLINE, &mut asked).await {
+        Ok(reports) => reports,
+        Err(_) => {
+            worker.process.missed.notify_one();
+            asked.await
+        }
+    };
+    reports.map_err(|error| failure(worker, error))
+}
+
+/// The balloon among these whose guest has said nothing of late.
+pub(super) fn to_poll(reports: &[DeviceReport]) -> Option<PciSlot> {
+    reports.iter().find_map(wants_poll)
 }
 
 /// Has a guest say something of its memory, which is heard with the next reports.

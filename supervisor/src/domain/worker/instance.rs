@@ -8,13 +8,14 @@ use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::{DeviceFigures, DeviceReport};
 use reeve_ipc::model::Domain;
-use reeve_ipc::spec::MAX_VCPUS;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use reeve_ipc::request::{DiskQuery, NmiInject, Peek, PeekPlace};
+use reeve_ipc::spec::{MAX_VCPUS, PciSlot};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::hand_over::{Heir, hand_over};
 use super::log::quoted;
 use super::planner::Planner;
-use super::{AttachError, Worker, devices};
+use super::{AttachError, CALL_DEADLINE, Worker, devices};
 use crate::domain::driver::{
     CallFailure, DeviceCall, DeviceLedger, DeviceResources, Instance, Later, SuccessionLedger,
     WorkerCall,
@@ -26,6 +27,9 @@ use crate::host::{Host, process, vcpus};
 /// Queries of clients that may wait for one worker: half of the calls that its connection takes, so
 /// that the domain's own jobs find room beside them. Each console among them holds two descriptors.
 const MAX_QUERIES: usize = 32;
+/// Questions for figures that a worker may owe an answer. Who asks every few seconds does not wait for long, and asks
+/// again: a worker that is slow has no more to answer for that.
+const MAX_FIGURES: usize = 4;
 
 /// One kept worker. Dropping it leaves the process alone.
 #[derive(Debug)]
@@ -37,6 +41,8 @@ pub(super) struct KvmInstance {
     host: Arc<Host>,
     /// Places for queries.
     queries: Arc<Semaphore>,
+    /// Places for figures, which the worker owes an answer.
+    figures: Arc<Semaphore>,
     /// Opens what a device needs.
     planner: Planner,
 }
@@ -49,6 +55,7 @@ impl KvmInstance {
             heir: Heir::default(),
             host,
             queries: Arc::new(Semaphore::new(MAX_QUERIES)),
+            figures: Arc::new(Semaphore::new(MAX_FIGURES)),
         }
     }
 
@@ -63,6 +70,22 @@ impl KvmInstance {
     fn place(&self) -> Result<OwnedSemaphorePermit, CallFailure> {
         let place = Arc::clone(&self.queries).try_acquire_owned();
         place.map_err(|_| CallFailure::Busy)
+    }
+}
+
+impl KvmInstance {
+    /// Asks the worker outside of the domain's jobs.
+    fn query<T: 'static, F, A>(&self, ask: F) -> Later<Result<T, CallFailure>>
+    where
+        F: FnOnce(Arc<Worker>) -> A + Send + 'static,
+        A: Future<Output = Result<T, CallError>> + Send + 'static,
+    {
+        let (worker, place) = (self.worker(), self.place());
+        Box::pin(async move {
+            let _place = place?;
+            let asked = ask(Arc::clone(&worker)).await;
+            asked.map_err(|error| failure(&worker, error))
+        })
     }
 }
 
@@ -241,32 +264,71 @@ impl Instance for KvmInstance {
 
     fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         let worker = self.worker();
-        let place = self.place();
+        let place = Arc::clone(&self.figures).try_acquire_owned();
         let filters = self.host.network.filters.clone();
         Box::pin(async move {
-            let place = place?;
-            let (reports, balloon) = devices::reports_now(&worker).await?;
-            if let Some(slot) = balloon {
-                let worker = Arc::clone(&worker);
-                tokio::spawn(async move {
-                    devices::poll(&worker, slot).await;
-                    drop(place);
-                });
-            }
+            let place = place.map_err(|_| CallFailure::Busy)?;
+            let asked = Arc::clone(&worker);
+            let (tell, told) = oneshot::channel();
+            // Goes on where whoever asked does not wait any more: the place is taken until there is an answer.
+            tokio::spawn(async move {
+                let reports = devices::reports_late(&asked).await;
+                let balloon = reports
+                    .as_ref()
+                    .ok()
+                    .and_then(|reports| devices::to_poll(reports));
+                let _ = tell.send(reports);
+                if let Some(slot) = balloon {
+                    devices::poll(&asked, slot).await;
+                }
+                drop(place);
+            });
+            let reports = told.await.unwrap_or(Err(CallFailure::Gone))?;
             counted(&worker, filters, reports).await
         })
     }
 
     fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
         let worker = self.worker();
+        let place = self.place();
         Box::pin(async move {
-            let stats = vcpus::stats(worker.pid(), MAX_VCPUS);
-            // As for the whole of it.
-            match process::has_ended(worker.process.pidfd.as_fd()) {
-                true => Err(CallFailure::Gone),
-                false => Ok(stats),
+            let place = place?;
+            // A machine may have a thousand.
+            let reading = tokio::task::spawn_blocking(move || {
+                let stats = vcpus::stats(worker.pid(), MAX_VCPUS);
+                drop(place);
+                // As for the whole of it.
+                match process::has_ended(worker.process.pidfd.as_fd()) {
+                    true => Err(CallFailure::Gone),
+                    false => Ok(stats),
+                }
+            });
+            reading.await.unwrap_or(Err(CallFailure::Gone))
+        })
+    }
+
+    fn inject_nmi(&self) -> Later<Result<(), CallFailure>> {
+        self.query(|worker| async move { worker.call(NmiInject {}, CALL_DEADLINE).await })
+    }
+
+    fn peek(&self, at: PeekPlace, offset: u64, length: u32) -> Later<Result<Vec<u8>, CallFailure>> {
+        let peek = Peek { at, offset, length };
+        let asked =
+            self.query(|worker| async move { worker.call(peek, devices::DEVICE_DEADLINE).await });
+        Box::pin(async move {
+            let bytes = asked.await?;
+            match u32::try_from(bytes.len()) == Ok(length) {
+                true => Ok(bytes),
+                false => Err(CallFailure::Refused(
+                    "the worker told of another number of bytes".to_owned(),
+                )),
             }
         })
+    }
+
+    fn disk_bytes(&self, slot: PciSlot) -> Later<Result<u64, CallFailure>> {
+        let query = DiskQuery { slot };
+        self.query(|worker| async move { worker.call(query, CALL_DEADLINE).await })
     }
 
     fn details(&self) -> WorkerDetails {

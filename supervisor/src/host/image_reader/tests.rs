@@ -11,8 +11,8 @@ fn played() -> (Reader, OwnedFd) {
     let kind = SocketType::SEQPACKET;
     let (answer, theirs) =
         socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap();
-    let child = None;
-    (Reader { child, answer }, theirs)
+    let _process = Process(None);
+    (Reader { _process, answer }, theirs)
 }
 
 fn soon() -> Instant {

@@ -223,7 +223,7 @@ fn empty(cluster_bits: u32, backing: bool) -> Vec<u8> {
         cluster_bits,
         backing: backing.then_some(("base", "raw")),
     };
-    create_in(&memory, &options).unwrap();
+    create_in(&memory, &options, crate::block::qcow2::Form::default()).unwrap();
     memory.bytes()
 }
 

@@ -33,7 +33,7 @@ fn image() -> Vec<u8> {
         cluster_bits: 12,
         backing: None,
     };
-    create_in(&memory, &options).unwrap();
+    create_in(&memory, &options, crate::block::qcow2::Form::default()).unwrap();
     let mut disk = Qcow2::open_storage(memory.clone(), Vec::new(), tight()).unwrap();
     write(&mut disk, 0, &Dice::new(1).bytes(100 << 10)).unwrap();
     disk.write_zeroes(8192, 8192, false).unwrap();

@@ -6,7 +6,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use tokio::net::UnixStream;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 
 use super::{Said, What};
 use crate::calls::failure::{Code, Failure, Origin};
@@ -25,8 +25,6 @@ pub(super) struct Console {
     pub(super) typed: mpsc::Receiver<Vec<u8>>,
     /// Its bytes that are not written.
     pub(super) queued: Arc<AtomicUsize>,
-    /// Rung when some of them are.
-    pub(super) drained: Arc<Notify>,
     pub(super) say: mpsc::Sender<Said>,
 }
 
@@ -54,7 +52,7 @@ impl Console {
                     None => return,
                 },
                 _ = self.socket.writable(), if !pending.is_empty() => Next::Write,
-                // What is pending is bounded by what the connection lets be queued.
+                // What is pending is bounded by what the stream lets be queued.
                 typed = self.typed.recv() => typed.map_or(Next::Finished, Next::Typed),
             };
             let result = match next {
@@ -103,9 +101,6 @@ impl Console {
         };
         pending.wrote(done);
         self.queued.fetch_sub(done, Ordering::Relaxed);
-        if done > 0 {
-            self.drained.notify_one();
-        }
         Ok(())
     }
 

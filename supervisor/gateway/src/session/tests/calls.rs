@@ -133,10 +133,8 @@ fn domains_are_listed_counted_and_described() {
     assert_eq!(client.ask(&lifecycle::ConnectNumOfDomains {}), 1);
     let names = client.ask(&lifecycle::ConnectListDefinedDomains { maxnames: 10 });
     assert_eq!(names.0, ["b"]);
-    assert_eq!(
-        client.ask(&lifecycle::ConnectListDomains { maxids: -1 }).0,
-        []
-    );
+    let none = client.ask(&lifecycle::ConnectListDomains { maxids: -1 });
+    assert!(none.0.is_empty());
     let info = client.ask(&inspect::DomainGetInfo {
         domain: handle("a", 5),
     });
@@ -157,7 +155,7 @@ fn what_the_supervisor_refuses_is_said_in_libvirts_words() {
     assert_eq!((said.code, said.domain), (55, 10));
     assert_eq!(
         said.message,
-        "Requested operation is not valid: it is not running"
+        "Requested operation is not valid: domain is not running"
     );
     let said = client.refused(&inspect::DomainIsActive {
         domain: handle("z", -1),

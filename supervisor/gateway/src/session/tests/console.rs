@@ -159,36 +159,35 @@ fn a_client_that_does_not_read_makes_the_console_wait_and_gets_it_all_later() {
 }
 
 #[test]
-fn a_guest_that_does_not_read_makes_its_client_wait_and_no_memory_is_taken_for_it() {
+fn a_guest_that_does_not_read_ends_its_own_stream_and_holds_nothing_else_up() {
     let (mut client, workers) = host();
-    let (serial, mut worker) = open(&mut client, &workers);
-    client.socket.set_nonblocking(true).unwrap();
-    let mut packet = Vec::new();
-    let header = crate::wire::frame::Header::call(crate::wire::frame::Program::Remote, 201, serial);
-    crate::wire::frame::stream_data(&mut packet, header, &[9; 65_000]).unwrap();
-    let (mut packets, mut stalled, mut rest) = (0, 0, packet.clone());
-    while stalled < 50 {
-        match client.socket.write(&rest) {
-            Ok(length) => {
-                rest.drain(..length);
-                stalled = 0;
-                if rest.is_empty() {
-                    packets += 1;
-                    rest = packet.clone();
-                }
-            }
-            Err(_) => {
-                stalled += 1;
-                std::thread::sleep(std::time::Duration::from_millis(5));
-            }
+    let (clogged, worker) = open(&mut client, &workers);
+    let (other, mut reads) = open(&mut client, &workers);
+    let packet = [9; 65_000];
+    let mut refused = None;
+    // More than the stream and the socket behind it hold.
+    for _ in 0..64 {
+        client.stream(clogged, CONTINUE, &packet);
+        // Calls and the other stream go on all the while.
+        let call = client.send(&ConnectGetType {});
+        let mut got = client.next().unwrap();
+        if got.header.serial == clogged {
+            refused = Some(got.error());
+            got = client.next().unwrap();
         }
-        assert!(packets < 100, "it is not made to wait");
+        assert_eq!(got.header.serial, call);
     }
-    client.socket.set_nonblocking(false).unwrap();
-    // The guest reads: what was sent comes whole.
-    let mut all = vec![0; packets * 65_000];
-    worker.read_exact(&mut all).unwrap();
-    assert!(all.iter().all(|byte| *byte == 9));
+    let refused = refused.expect("nothing bounds what is held for the guest");
+    assert_eq!((refused.code, refused.domain), (9, 38), "{refused:?}");
+    client.stream(other, CONTINUE, b"hello");
+    let mut typed = [0; 5];
+    reads.read_exact(&mut typed).unwrap();
+    assert_eq!(&typed, b"hello");
+    // Its descriptor is closed.
+    let mut worker = worker;
+    let mut rest = Vec::new();
+    worker.read_to_end(&mut rest).unwrap();
+    assert!(rest.len() <= super::super::streams::MOST + (1 << 20));
 }
 
 #[test]

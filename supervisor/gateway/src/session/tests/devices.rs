@@ -250,7 +250,7 @@ fn rates_media_and_limits_change_and_nothing_else_does() {
     }
 }
 
-fn stats(domain: &Domain) -> Vec<DeviceStats> {
+pub(super) fn stats(domain: &Domain) -> Vec<DeviceStats> {
     let figures = |name: &DeviceName| match name {
         DeviceName::Disk(_) => DeviceFigures::Disk(DiskFigures {
             reads: OperationFigures {
@@ -406,7 +406,8 @@ fn devices_that_come_and_go_are_told_of_by_their_aliases() {
         (added, domain.clone(), "virtio-disk2")
     );
     let nic = DeviceName::Nic("52:54:00:00:00:01".parse().unwrap());
-    for (device, alias) in [(device, "virtio-disk2"), (nic, "net0")] {
+    let net = format!("net{}", place(&nic).number());
+    for (device, alias) in [(device, "virtio-disk2"), (nic, net.as_str())] {
         let slot = place(&device);
         let detach = device::DomainDetachDeviceAlias {
             domain: domain.clone(),

@@ -9,10 +9,10 @@ use std::time::Duration;
 
 use reeve_ipc::api::call::{AnswerBody, CallBody, Subscribed};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::event::{Cursor, Event, EventKind};
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, Access};
-use reeve_ipc::model::{DomainName, DomainUuid};
+use reeve_ipc::model::{DomainName, DomainUuid, Pool};
 use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, codec, scm};
 
 use crate::calls::testing::uuid_of;
@@ -116,12 +116,29 @@ impl Supervisor {
             epoch: 1,
             number: *number,
         };
-        let event = Event {
+        let event = Event::Domain(DomainEvent {
             time_ms: 0,
             uuid,
             name,
             kind,
+        });
+        self.send(&ToClient::Event { cursor, event }, &[]);
+    }
+
+    /// Something happened to a storage pool.
+    pub(super) fn pool_event(&self, pool: &Pool, kind: PoolEventKind) {
+        let mut number = self.number.lock().unwrap();
+        *number += 1;
+        let cursor = Cursor {
+            epoch: 1,
+            number: *number,
         };
+        let event = Event::Pool(PoolEvent {
+            time_ms: 0,
+            uuid: pool.uuid,
+            name: pool.name.clone(),
+            kind,
+        });
         self.send(&ToClient::Event { cursor, event }, &[]);
     }
 
@@ -254,10 +271,22 @@ impl Client {
         access: Access,
         script: impl FnMut(&CallBody) -> Act + Send + 'static,
     ) -> Self {
+        let mut script = script;
+        Self::start(access, Box::new(move |_, call| script(call)))
+    }
+
+    /// A session that is open, whose script has the supervisor at hand.
+    pub(super) fn open_with(
+        script: impl FnMut(&Supervisor, &CallBody) -> Act + Send + 'static,
+    ) -> Self {
+        let mut client = Self::start(Access::ReadWrite, Box::new(script));
+        client.open_by("qemu:///system", 0);
+        client
+    }
+
+    fn start(access: Access, script: Script) -> Self {
         let (socket, theirs) = UnixStream::pair().unwrap();
         socket.set_read_timeout(Some(PATIENCE)).unwrap();
-        let mut script = script;
-        let script: Script = Box::new(move |_, call| script(call));
         let (supervisor, session) = serve_with(theirs.into(), access, script);
         Self {
             socket,
@@ -339,7 +368,12 @@ impl Client {
 
     /// A packet of a stream, to the procedure of a console.
     pub(super) fn stream(&mut self, serial: u32, status: u32, data: &[u8]) {
-        let number = DomainOpenConsole::NUMBER;
+        self.stream_of::<DomainOpenConsole>(serial, status, data);
+    }
+
+    /// A packet of a stream, to the procedure that opened it.
+    pub(super) fn stream_of<C: Call>(&mut self, serial: u32, status: u32, data: &[u8]) {
+        let number = C::NUMBER;
         self.packet(Program::Remote.number(), 1, number, 3, serial, status, data);
     }
 

@@ -135,9 +135,6 @@ impl One {
                 of: 1,
                 more: false,
             }),
-            CallBody::DomainDeviceStatsGet(_) => {
-                AnswerBody::DomainDeviceStatsGet(self.stats.clone())
-            }
             other => return self.change(other),
         })
     }

@@ -17,6 +17,16 @@ fn plain() -> Domain {
     definition("", "")
 }
 
+/// With one vCPU.
+fn alone() -> Domain {
+    let one = Vcpus::try_from(1).unwrap();
+    Domain {
+        vcpus: one,
+        max_vcpus: one,
+        ..plain()
+    }
+}
+
 /// The tunings that were asked for: how many changes, and where.
 fn tunings(client: &Client) -> Vec<(Vec<TuningChange>, bool, bool)> {
     let seen = client.supervisor.seen.lock().unwrap();
@@ -155,7 +165,7 @@ fn all(shares: u64, vcpu: (u64, i64), global: (u64, i64)) -> Vec<Param> {
 
 #[test]
 fn shares_and_limits_are_told_as_they_were_set() {
-    let (mut client, domain, _) = One::running(plain()).client();
+    let (mut client, domain, _) = One::running(alone()).client();
     let kind = client.ask(&tuning::DomainGetSchedulerType {
         domain: domain.clone(),
     });
@@ -167,8 +177,7 @@ fn shares_and_limits_are_told_as_they_were_set() {
     client.ask(&schedule(&domain, set.clone(), LIVE | CONFIG));
     let wanted = vec![
         TuningChange::CpuWeight(Some(200)),
-        // Of both vCPUs together.
-        TuningChange::VcpuPercent(Some(100)),
+        TuningChange::VcpuPercent(Some(50)),
         TuningChange::CpuPercent(Some(150)),
     ];
     assert_eq!(tunings(&client), [(wanted, true, true)]);
@@ -192,15 +201,19 @@ fn shares_and_limits_are_told_as_they_were_set() {
 }
 
 #[test]
-fn a_quota_of_each_vcpu_is_reckoned_by_the_vcpus_of_each_definition() {
-    let mut one = One::running(plain());
-    one.kept.as_mut().unwrap().vcpus = Vcpus::try_from(4).unwrap();
-    let (mut client, domain, _) = one.client();
-    let quota = vec![Param::new("vcpu_quota", 25_000_i64)];
-    client.ask(&schedule(&domain, quota, LIVE | CONFIG));
-    let percent = |percent| vec![TuningChange::VcpuPercent(Some(percent))];
-    let wanted = [(percent(50), true, false), (percent(100), false, true)];
-    assert_eq!(tunings(&client), wanted);
+fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_one_only() {
+    let quota = |quota: i64| vec![Param::new("vcpu_quota", quota)];
+    let mut many = One::running(plain());
+    many.running.as_mut().unwrap().limits.vcpu_percent = Some(150);
+    let (mut client, domain, _) = many.client();
+    // A limit of all together is none of each, is not told as one, and stays.
+    let none = all(100, (100_000, -1), (100_000, -1));
+    assert_eq!(client.ask(&scheduler(&domain, 0)).0, none);
+    client.ask(&schedule(&domain, quota(-1), 0));
+    let said = client.refused(&schedule(&domain, quota(25_000), 0));
+    assert_eq!(said.code, 74);
+    assert!(said.message.contains("global_quota"), "{said:?}");
+    assert_eq!(tunings(&client), []);
 }
 
 #[test]

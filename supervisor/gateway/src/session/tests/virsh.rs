@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -12,6 +13,7 @@ use reeve_ipc::api::call::CallBody;
 use super::harness::{Act, Supervisor, serve_both};
 use super::host::Host;
 use super::one::{One, definition};
+use super::store::Store;
 
 /// Serves whoever connects, each by a session of its own.
 fn serve(path: &Path, host: Arc<Mutex<Host>>) {
@@ -178,9 +180,10 @@ fn virsh_tunes_a_domain_and_changes_its_devices() {
     shows("emulatorpin a --config", "0");
     shows("schedinfo a", "cpu_shares : 100");
     shows(
-        "schedinfo a --set vcpu_quota=50000 --config",
-        "vcpu_quota : 50000",
+        "schedinfo a --set global_quota=50000 --config",
+        "global_quota : 50000",
     );
+    bad("schedinfo a --set vcpu_quota=50000", "of each vCPU");
     shows(
         "schedinfo a --set cpu_shares=200 --live",
         "cpu_shares : 200",
@@ -213,6 +216,128 @@ fn virsh_tunes_a_domain_and_changes_its_devices() {
     good("detach-interface a bridge --mac 52:54:00:00:00:02 --config");
     good("desc a --live --config --new-desc words");
     shows("dumpxml a --inactive", "<emulatorpin cpuset='0'/>");
+    let wrong = wrong.into_inner();
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn virsh_keeps_pools_and_volumes() {
+    let directory = tempfile::tempdir().unwrap();
+    let socket = directory.path().join("libvirt-sock");
+    let store = Arc::new(Mutex::new(Store::default()));
+    serve_by(&socket, move |supervisor, call| {
+        store.lock().unwrap().act(supervisor, call)
+    });
+    let images = directory.path().join("images").display().to_string();
+    let file = directory.path().join("file");
+    let back = directory.path().join("back");
+    let bytes: Vec<u8> = (0..3_000_000_u32)
+        .map(|place| u8::try_from(place / 4096 % 251).unwrap())
+        .collect();
+    std::fs::write(&file, &bytes).unwrap();
+    let [file, back] = [file, back].map(|path| path.display().to_string());
+    let wrong = RefCell::new(Vec::new());
+    let run = |line: &str, well: bool, part: &str| {
+        let line = line.replace("IMAGES", &images).replace("FILE", &file);
+        let line = line.replace("BACK", &back);
+        let arguments: Vec<&str> = line.split(' ').collect();
+        let (code, out, complaint) = virsh(&socket, &arguments);
+        let said = if well { &out } else { &complaint };
+        let words: Vec<&str> = said.split_whitespace().collect();
+        let part = part.replace("IMAGES", &images);
+        if (code == 0) != well || !words.join(" ").contains(&part) {
+            wrong
+                .borrow_mut()
+                .push(format!("{line}: {out} {complaint}"));
+        }
+    };
+    let good = |line: &str| run(line, true, "");
+    let bad = |line: &str, why: &str| run(line, false, why);
+    let shows = |line: &str, part: &str| run(line, true, part);
+    good("pool-define-as images dir --target IMAGES");
+    shows("pool-list --all", "images inactive no");
+    good("pool-build images");
+    good("pool-start images");
+    good("pool-autostart images");
+    shows("pool-list", "images active yes");
+    shows(
+        "pool-list --all --details",
+        "images running yes yes 10.00 GiB 4.00 GiB 6.00 GiB",
+    );
+    shows(
+        "pool-info images",
+        "State: running Persistent: yes Autostart: yes",
+    );
+    shows("pool-dumpxml images", "<path>IMAGES</path>");
+    shows("pool-uuid images", "-");
+    shows("pool-capabilities", "<pool type='dir' supported='yes'>");
+    good("pool-refresh images");
+    bad("find-storage-pool-sources-as dir", "not supported");
+    good("vol-create-as images a.raw 3000000 --format raw");
+    good(
+        "vol-create-as images b.qcow2 1G --format qcow2 --backing-vol a.raw --backing-vol-format raw",
+    );
+    bad(
+        "vol-create-as images a.raw 1M",
+        "storage volume 'a.raw' exists already",
+    );
+    bad("vol-create-as images c.qcow2 1M --format vmdk", "vmdk");
+    shows(
+        "vol-list images",
+        "a.raw IMAGES/a.raw b.qcow2 IMAGES/b.qcow2",
+    );
+    shows(
+        "vol-list images --details",
+        "a.raw IMAGES/a.raw file 2.86 MiB",
+    );
+    shows(
+        "vol-dumpxml b.qcow2 images",
+        "<backingStore> <path>IMAGES/a.raw</path>",
+    );
+    good("vol-upload a.raw FILE --pool images");
+    shows("vol-info a.raw images", "Type: file Capacity: 2.86 MiB");
+    shows(
+        "vol-info a.raw images --bytes --physical",
+        "Physical: 3000000 bytes",
+    );
+    shows("vol-path a.raw --pool images", "IMAGES/a.raw");
+    shows("vol-key a.raw --pool images", "IMAGES/a.raw");
+    shows("vol-name IMAGES/a.raw", "a.raw");
+    shows("vol-pool IMAGES/a.raw", "images");
+    good("vol-download IMAGES/a.raw BACK");
+    assert!(std::fs::read(&back).unwrap() == bytes);
+    let sparse = std::fs::File::create(&file).unwrap();
+    sparse.set_len(3_000_000).unwrap();
+    sparse.write_all_at(b"x", 1_500_000).unwrap();
+    good("vol-upload a.raw FILE --pool images --sparse");
+    good("vol-download IMAGES/a.raw BACK --sparse");
+    assert!(std::fs::read(&back).unwrap() == std::fs::read(&file).unwrap());
+    assert!(std::fs::metadata(&back).unwrap().blocks() * 512 < 1_000_000);
+    good("vol-clone a.raw c.raw --pool images");
+    let copied = std::fs::read(format!("{images}/c.raw")).unwrap();
+    assert!(copied == std::fs::read(&file).unwrap());
+    good("vol-resize c.raw 4M --pool images");
+    bad("vol-resize c.raw 1M --pool images", "shrink");
+    good("vol-wipe c.raw --pool images");
+    bad(
+        "vol-wipe c.raw --pool images --algorithm nnsa",
+        "no such rule",
+    );
+    good("vol-delete c.raw --pool images");
+    bad("vol-info c.raw images", "failed to get vol 'c.raw'");
+    bad("vol-info /nowhere", "failed to get vol '/nowhere'");
+    good("pool-destroy images");
+    bad("vol-list images", "not active");
+    good("pool-undefine images");
+    shows("pool-list --all", "");
+    good("pool-create-as other dir --target IMAGES");
+    shows("pool-list --transient", "other");
+    good("pool-destroy other");
+    bad("pool-info other", "failed to get pool 'other'");
+    bad(
+        "-r pool-define-as images dir --target IMAGES",
+        "read only access",
+    );
     let wrong = wrong.into_inner();
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }

@@ -1,7 +1,7 @@
 //! Packets as they are sent. Each function writes one whole packet behind what its buffer has, or
 //! leaves the buffer as it was.
 
-use super::{FDS_MAX, Header, Kind, LENGTH_MAX, Program, Status};
+use super::{FDS_MAX, Header, Hole, Kind, LENGTH_MAX, Program, Status};
 use crate::wire::call::Event;
 use crate::wire::xdr::{Encode, Encoder, XdrError};
 
@@ -101,10 +101,7 @@ pub fn stream_hole(out: &mut Vec<u8>, call: Header, length: i64) -> Result<(), X
         out,
         call.answer(Kind::StreamHole, Status::Continue),
         None,
-        |to| {
-            length.encode(to)?;
-            0_u32.encode(to)
-        },
+        |to| Hole { length, flags: 0 }.encode(to),
     )
 }
 

@@ -2,15 +2,15 @@
 
 use super::Access::{Read, Write};
 use super::Rank::{High, Low};
-use super::State::{ToCome, Unsupported};
-use super::reason::{ADMIN, AGENT, CONTAINERS, MONITOR, NO_QEMU};
+use super::State::{Served, ToCome, Unsupported};
+use super::reason::{ADMIN, CONTAINERS, MONITOR, NO_QEMU};
 use super::{Procedure, call_row, call_table, event_row};
 
 /// Those of QEMU's program.
 pub(super) const QEMU: &[Procedure] = &call_table! {
     1 DOMAIN_MONITOR_COMMAND virDomainQemuMonitorCommand (Write, Low) => ToCome(MONITOR);
     2 DOMAIN_ATTACH virDomainQemuAttach (Write, Low) => Unsupported(NO_QEMU);
-    3 DOMAIN_AGENT_COMMAND virDomainQemuAgentCommand (Write, Low) => ToCome(AGENT);
+    3 DOMAIN_AGENT_COMMAND virDomainQemuAgentCommand (Write, Low) => Served;
     4 CONNECT_DOMAIN_MONITOR_EVENT_REGISTER virConnectDomainQemuMonitorEventRegister (Write, High) => ToCome(MONITOR);
     5 CONNECT_DOMAIN_MONITOR_EVENT_DEREGISTER virConnectDomainQemuMonitorEventDeregister (Write, High) => ToCome(MONITOR);
     7 DOMAIN_MONITOR_COMMAND_WITH_FILES virDomainQemuMonitorCommandWithFiles (Write, Low) => Unsupported(NO_QEMU);

@@ -16,6 +16,10 @@ pub(super) const CONTAINERS: &str = "there are no containers";
 pub(super) const SYSINFO: &str =
     "the host's SMBIOS tables, with its serial numbers, are for its administrator";
 
+/// By design.
+pub(super) const NO_SOURCES: &str =
+    "pools are directories, which are made of nothing that could be looked for";
+
 /// What is to come.
 pub(super) const FRONT_DOOR: &str = "the libvirt front door";
 /// What is to come.
@@ -42,8 +46,6 @@ pub(super) const MIGRATION: &str = "migration";
 pub(super) const DISPLAYS: &str = "displays";
 /// What is to come.
 pub(super) const ENCRYPTED: &str = "guests with encrypted memory";
-/// What is to come.
-pub(super) const AGENT: &str = "the guest agent";
 /// What is to come.
 pub(super) const MONITOR: &str = "what tools read through QEMU's monitor";
 /// What is to come.

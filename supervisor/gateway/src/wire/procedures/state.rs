@@ -4,7 +4,7 @@ use super::Access::{Read, Write, WriteIf};
 use super::Rank::{High, Low};
 use super::State::{Served, ToCome, Unsupported};
 use super::call_rows;
-use super::reason::{BLOCK_JOBS, FRONT_DOOR, MIGRATION, OLD_MIGRATION, SAVE, SNAPSHOTS};
+use super::reason::{BLOCK_JOBS, MIGRATION, OLD_MIGRATION, SAVE, SNAPSHOTS};
 
 call_rows! {
     53 DOMAIN_CORE_DUMP virDomainCoreDump (Write, Low) => ToCome(SAVE);
@@ -16,8 +16,8 @@ call_rows! {
     108 DOMAIN_MIGRATE_PREPARE2 virDomainMigratePrepare2 (Write, Low) => Unsupported(OLD_MIGRATION);
     109 DOMAIN_MIGRATE_FINISH2 virDomainMigrateFinish2 (Write, Low) => Unsupported(OLD_MIGRATION);
     148 DOMAIN_MIGRATE_PREPARE_TUNNEL virDomainMigratePrepareTunnel (Write, Low) => Unsupported(OLD_MIGRATION);
-    163 DOMAIN_GET_JOB_INFO virDomainGetJobInfo (Read, Low) => ToCome(FRONT_DOOR);
-    164 DOMAIN_ABORT_JOB virDomainAbortJob (Write, Low) => ToCome(FRONT_DOOR);
+    163 DOMAIN_GET_JOB_INFO virDomainGetJobInfo (Read, Low) => Served;
+    164 DOMAIN_ABORT_JOB virDomainAbortJob (Write, Low) => Served;
     166 DOMAIN_MIGRATE_SET_MAX_DOWNTIME virDomainMigrateSetMaxDowntime (Write, Low) => ToCome(MIGRATION);
     182 DOMAIN_MANAGED_SAVE virDomainManagedSave (Write, Low) => ToCome(SAVE);
     183 DOMAIN_HAS_MANAGED_SAVE_IMAGE virDomainHasManagedSaveImage (Read, Low) => Served;
@@ -56,7 +56,7 @@ call_rows! {
     274 DOMAIN_LIST_ALL_SNAPSHOTS virDomainListAllSnapshots (Read, High) => Served;
     275 DOMAIN_SNAPSHOT_LIST_ALL_CHILDREN virDomainSnapshotListAllChildren (Read, High) => ToCome(SNAPSHOTS);
     290 DOMAIN_BLOCK_COMMIT virDomainBlockCommit (Write, Low) => ToCome(BLOCK_JOBS);
-    298 DOMAIN_GET_JOB_STATS virDomainGetJobStats (Read, Low) => ToCome(FRONT_DOOR);
+    298 DOMAIN_GET_JOB_STATS virDomainGetJobStats (Read, Low) => Served;
     299 DOMAIN_MIGRATE_GET_COMPRESSION_CACHE virDomainMigrateGetCompressionCache (Read, Low) => ToCome(MIGRATION);
     300 DOMAIN_MIGRATE_SET_COMPRESSION_CACHE virDomainMigrateSetCompressionCache (Write, Low) => ToCome(MIGRATION);
     302 DOMAIN_MIGRATE_BEGIN3_PARAMS virDomainMigrateBegin3Params (Write, Low) => ToCome(MIGRATION);
@@ -82,5 +82,5 @@ call_rows! {
     422 DOMAIN_BACKUP_GET_XML_DESC virDomainBackupGetXMLDesc (Read, High) => ToCome(SNAPSHOTS);
     440 DOMAIN_SAVE_PARAMS virDomainSaveParams (Write, Low) => ToCome(SAVE);
     441 DOMAIN_RESTORE_PARAMS virDomainRestoreParams (Write, Low) => ToCome(SAVE);
-    442 DOMAIN_ABORT_JOB_FLAGS virDomainAbortJobFlags (Write, Low) => ToCome(FRONT_DOOR);
+    442 DOMAIN_ABORT_JOB_FLAGS virDomainAbortJobFlags (Write, Low) => Served;
 }

@@ -122,6 +122,8 @@ calls! { Remote;
     /// Its leases, all or one MAC address's, or how many.
     NetworkGetDhcpLeases = 341 { network: Network, mac: Option<String>, need_results: bool, flags: u32 }
         => DhcpLeases { leases: List<DhcpLease, 65_536>, ret: u32 };
+    /// The filter on the port of that name.
+    NwfilterBindingLookupByPortDev = 397 { name: String } -> NwfilterBinding;
     /// All filters on ports, or how many.
     ConnectListAllNwfilterBindings = 401 { need_results: bool, flags: u32 }
         => NwfilterBindingList { bindings: List<NwfilterBinding, OBJECTS_MAX>, ret: u32 };

@@ -12,6 +12,8 @@ use super::super::own::OwnInterface;
 use super::super::write::Writer;
 use super::{address, rates};
 
+/// What the names begin with that are drawn for a start (libvirt `VIR_NET_GENERATED_VNET_PREFIX`).
+const DRAWN: &str = "vnet";
 /// The filter by which addresses are said.
 const FILTER: &str = "clean-traffic";
 
@@ -129,7 +131,9 @@ fn source(element: Element<'_>) -> Result<(NicSource, Option<InterfaceName>), Xm
     }
 }
 
-/// The name of a tap, and whether it is made and not found.
+/// The name of a tap, and whether it is made and not found. One that is made for a start is no part of a
+/// definition, and a document of a domain that runs has it: as libvirt does, a name that looks like one is left
+/// out.
 fn target(element: Element<'_>) -> Result<Option<(InterfaceName, bool)>, XmlError> {
     let Some(target) = element.child("target") else {
         return Ok(None);
@@ -138,6 +142,7 @@ fn target(element: Element<'_>) -> Result<Option<(InterfaceName, bool)>, XmlErro
     target.no_children()?;
     let made = target.switch("managed")?.unwrap_or(true);
     match target.attribute("dev") {
+        Some(dev) if made && dev.starts_with(DRAWN) => Ok(None),
         Some(dev) => {
             let name = dev.parse().map_err(|error| target.invalid(error))?;
             Ok(Some((name, made)))

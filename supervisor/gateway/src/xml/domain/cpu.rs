@@ -22,6 +22,8 @@ fn switch<'a>(cpu: &'a mut CpuSwitches, name: &str) -> Option<&'a mut bool> {
     }
 }
 
+/// Where a topology is kept.
+const TOPOLOGY: &str = "cpu/topology";
 /// The mode of a definition that says nothing of it.
 const MODE: (&str, &str) = ("mode", "host-passthrough");
 
@@ -98,6 +100,14 @@ fn topology(element: Element<'_>, root: Element<'_>, keeper: &mut Keeper) -> Res
     keeper.offer(element)
 }
 
+/// How many vCPUs the topology that is kept of a domain makes, where one is.
+#[must_use]
+pub fn topology_vcpus(kept: &[KeptElement]) -> Option<u32> {
+    let attributes = kept::attributes(kept, TOPOLOGY)?;
+    let mut numbers = attributes.iter().map(|(_, number)| number.parse::<u32>());
+    numbers.try_fold(1_u32, |all, number| all.checked_mul(number.ok()?))
+}
+
 fn feature(element: Element<'_>, cpu: &mut CpuSwitches) -> Result<(), XmlError> {
     element.known(&["name", "policy"])?;
     let name = element.required("name")?;
@@ -128,7 +138,24 @@ pub(super) fn format_features(writer: &mut Writer, kept: &[KeptElement]) {
     writer.close("features");
 }
 
-pub(super) fn format_cpu(writer: &mut Writer, cpu: CpuSwitches, kept: &[KeptElement]) {
+pub(super) fn format_cpu(
+    writer: &mut Writer,
+    cpu: CpuSwitches,
+    kept: &[KeptElement],
+    max_vcpus: u32,
+) {
+    // Where somebody else has changed how many there can be, what was said of them is not so any more.
+    let stale = topology_vcpus(kept).is_some_and(|vcpus| vcpus != max_vcpus);
+    let left: Vec<KeptElement>;
+    let kept = match stale {
+        true => {
+            let kept = kept.iter().filter(|element| element.path != TOPOLOGY);
+            left = kept.cloned().collect();
+            left.as_slice()
+        }
+        false => kept,
+    };
+
     let own = || vec![(MODE.0.to_owned(), MODE.1.to_owned())];
     let attributes = kept::attributes(kept, "cpu").unwrap_or_else(own);
     let mut tag = writer.tag("cpu");

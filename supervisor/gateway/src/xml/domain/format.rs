@@ -41,7 +41,8 @@ pub fn format(domain: &Domain, view: &View<'_>) -> String {
     tune::format(&mut writer, domain);
     os(&mut writer, domain);
     cpu::format_features(&mut writer, &domain.kept);
-    cpu::format_cpu(&mut writer, domain.cpu, &domain.kept);
+    let max_vcpus = domain.max_vcpus.count();
+    cpu::format_cpu(&mut writer, domain.cpu, &domain.kept, max_vcpus);
     cpu::format_clock(&mut writer, domain.cpu, &domain.kept);
     writer.text(
         "on_poweroff",

@@ -3,6 +3,8 @@
 //! An element is cut out of its document, so the namespaces that it uses and that are declared around it are
 //! declared on it.
 
+use std::ops::Range;
+
 use reeve_ipc::model::{Labels, MetadataElement};
 
 use super::super::XmlError;
@@ -97,50 +99,210 @@ pub fn is_of(content: &str, uri: &str) -> bool {
         })
 }
 
-/// An element as a client hands it in (`virDomainSetMetadata`): one element of no namespace or of `uri`, which
-/// is made one of that namespace under `prefix`. `None` if it is none.
-#[must_use]
-pub fn element(content: &str, prefix: &str, uri: &str) -> Option<String> {
+/// An element as a client hands it in (`virDomainSetMetadata`): one element, of which and in which all that is of
+/// no namespace becomes one of `uri`, under `prefix`.
+///
+/// # Errors
+/// It is no document, the prefix is none, or it is an element of another namespace.
+pub fn element(content: &str, prefix: &str, uri: &str) -> Result<String, XmlError> {
+    let other = || XmlError::invalid("metadata is no element of that namespace");
     let content = content.trim();
-    if is_of(content, uri) {
-        return Some(content.to_owned());
+    let parsed = document(content)?;
+    let root = parsed.root_element();
+    if !is_name(prefix) {
+        let why = "failed to validate prefix for a new XML namespace";
+        return Err(XmlError::invalid(why));
     }
-    let document = document(content).ok()?;
-    let root = Element::any_root(&document);
-    let plain = root.namespace().is_none() && root.source() == content;
-    let is_name = |name: &str| {
-        let mut bytes = name.bytes();
-        let first = bytes
-            .next()
-            .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
-        first
-            && bytes.all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.'))
+    if root.range() != (0..content.len()) {
+        return Err(XmlError::invalid(
+            "metadata is one element, and nothing besides",
+        ));
+    }
+    let wanted = count(&parsed, &[None, Some(uri)]);
+    let mut edits = Vec::new();
+    let elements = root.descendants().filter(roxmltree::Node::is_element);
+    for element in elements.filter(|element| element.tag_name().namespace().is_none()) {
+        let tags = tags(content, element).ok_or_else(other)?;
+        edits.extend(tags.map(|place| (place..place, format!("{prefix}:"))));
+    }
+    if root.tag_name().namespace().is_none() {
+        let end = 1 + root.tag_name().name().len();
+        edits.push((end..end, declaration(prefix, uri)));
+    } else if root.tag_name().namespace() != Some(uri) {
+        return Err(other());
+    } else if !edits.is_empty() {
+        let end = start_tag(content, root).map_or(1, |tag| tag.name.end);
+        edits.push((end..end, declaration(prefix, uri)));
+    }
+    let made = edited(content, edits);
+    // The prefix may mean something else in it.
+    match is_of(&made, uri)
+        && document(&made).is_ok_and(|made| count(&made, &[Some(uri)]) == wanted)
+    {
+        true => Ok(made),
+        false => Err(other()),
+    }
+}
+
+/// An element of that namespace as a client gets it (`virDomainGetMetadata`): what is of the namespace is of none,
+/// and its declaration is left out. As it is, where it is none, or an attribute is of the namespace too.
+#[must_use]
+pub fn without(content: &str, uri: &str) -> String {
+    let stripped = || {
+        let parsed = document(content).ok()?;
+        let root = parsed.root_element();
+        let mut edits = Vec::new();
+        for element in root.descendants().filter(roxmltree::Node::is_element) {
+            if element
+                .attributes()
+                .any(|attribute| attribute.namespace() == Some(uri))
+            {
+                return None;
+            }
+            if element.tag_name().namespace() != Some(uri) {
+                continue;
+            }
+            let name = element.tag_name().name();
+            for place in tags(content, element)? {
+                let rest = content.get(place..)?;
+                if let Some(colon) = rest.find(':').filter(|colon| {
+                    rest.get(colon + 1..)
+                        .is_some_and(|rest| rest.starts_with(name))
+                }) {
+                    // Before the end of the tag's name, if it is the prefix's.
+                    if rest
+                        .get(..colon)?
+                        .bytes()
+                        .all(|byte| !byte.is_ascii_whitespace() && !matches!(byte, b'>' | b'/'))
+                    {
+                        edits.push((place..place + colon + 1, String::new()));
+                    }
+                }
+            }
+        }
+        let declared = |name: &str| {
+            let mut namespaces = root.namespaces();
+            namespaces.any(|namespace| {
+                let prefix = namespace
+                    .name()
+                    .map_or_else(|| "xmlns".to_owned(), |prefix| format!("xmlns:{prefix}"));
+                prefix == name && namespace.uri() == uri
+            })
+        };
+        let tag = start_tag(content, root)?;
+        let mut attributes = tag.attributes.into_iter();
+        let declaration =
+            attributes.find(|attribute| content.get(attribute.name.clone()).is_some_and(declared));
+        edits.extend(declaration.map(|declaration| (declaration.whole, String::new())));
+        let made = edited(content, edits);
+        let whole = document(&made).is_ok();
+        whole.then_some(made)
     };
-    if !plain || !is_name(prefix) {
-        return None;
-    }
+    stripped().unwrap_or_else(|| content.to_owned())
+}
+
+fn is_name(name: &str) -> bool {
+    let mut bytes = name.bytes();
+    let first = bytes
+        .next()
+        .is_some_and(|byte| byte.is_ascii_alphabetic() || byte == b'_');
+    let rest = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-' | b'.');
+    first && name != "xmlns" && bytes.all(rest)
+}
+
+/// How many elements are of that namespace, or of one of those.
+fn count(document: &roxmltree::Document<'_>, of: &[Option<&str>]) -> usize {
+    let elements = document.descendants().filter(roxmltree::Node::is_element);
+    let theirs = elements.filter(|element| of.contains(&element.tag_name().namespace()));
+    theirs.count()
+}
+
+fn declaration(prefix: &str, uri: &str) -> String {
     let mut escaped = Writer::new();
     escaped
         .tag("x")
         .attribute(&format!("xmlns:{prefix}"), uri)
         .empty();
     let escaped = escaped.finish();
-    let declaration = escaped.strip_prefix("<x")?.trim_end().strip_suffix("/>")?;
-    let name = root.local_name();
-    let rest = content.strip_prefix('<')?.strip_prefix(name)?;
-    let renamed = if let Some(body) = rest.strip_suffix('>') {
-        let body = body.trim_end();
-        match body
-            .strip_suffix(name)
-            .and_then(|body| body.strip_suffix("</"))
-        {
-            Some(body) => format!("<{prefix}:{name}{declaration}{body}</{prefix}:{name}>"),
-            None => format!("<{prefix}:{name}{declaration}{body}>"),
-        }
-    } else {
-        return None;
+    let escaped = escaped.trim_end().trim_start_matches("<x");
+    escaped.trim_end_matches("/>").to_owned()
+}
+
+/// Where the names in the tags of an element begin: one, or with an end tag two.
+fn tags(
+    text: &str,
+    element: roxmltree::Node<'_, '_>,
+) -> Option<impl Iterator<Item = usize> + use<>> {
+    let range = element.range();
+    let source = text.get(range.clone())?;
+    let end = match source.ends_with("/>") {
+        true => None,
+        false => Some(range.start + source.rfind("</")? + 2),
     };
-    is_of(&renamed, uri).then_some(renamed)
+    Some(std::iter::once(range.start + 1).chain(end))
+}
+
+/// An attribute in a text: its name, and all of it with the white space before it.
+struct Attribute {
+    name: Range<usize>,
+    whole: Range<usize>,
+}
+
+/// A start tag in a text.
+struct StartTag {
+    name: Range<usize>,
+    attributes: Vec<Attribute>,
+}
+
+/// The start tag of an element, which a parser has found to be one.
+fn start_tag(text: &str, element: roxmltree::Node<'_, '_>) -> Option<StartTag> {
+    let bytes = text.as_bytes();
+    let from = |at: usize, ends: fn(u8) -> bool| {
+        let rest = bytes.get(at..)?;
+        Some(at + rest.iter().position(|byte| ends(*byte))?)
+    };
+    let is_space = |byte: u8| byte.is_ascii_whitespace();
+    let start = element.range().start + 1;
+    let mut at = from(start, |byte| {
+        byte.is_ascii_whitespace() || matches!(byte, b'>' | b'/')
+    })?;
+    let name = start..at;
+    let mut attributes = Vec::new();
+    loop {
+        let before = at;
+        at = from(at, |byte| !byte.is_ascii_whitespace())?;
+        if matches!(bytes.get(at)?, b'>' | b'/') {
+            return Some(StartTag { name, attributes });
+        }
+        let end = from(at, |byte| byte.is_ascii_whitespace() || byte == b'=')?;
+        let name = at..end;
+        let open = from(end, |byte| matches!(byte, b'"' | b'\''))?;
+        let quote = *bytes.get(open)?;
+        let length = bytes
+            .get(open + 1..)?
+            .iter()
+            .position(|byte| *byte == quote)?;
+        at = open + 1 + length + 1;
+        debug_assert!(bytes.get(before).is_some_and(|byte| is_space(*byte)));
+        attributes.push(Attribute {
+            name,
+            whole: before..at,
+        });
+    }
+}
+
+/// A text with other words in some places of it, which do not overlap.
+fn edited(text: &str, mut edits: Vec<(Range<usize>, String)>) -> String {
+    edits.sort_by_key(|(range, _)| (range.start, range.end));
+    let mut made = String::new();
+    let mut at = 0;
+    for (range, words) in edits {
+        made.push_str(text.get(at..range.start).unwrap_or_default());
+        made.push_str(&words);
+        at = range.end;
+    }
+    made.push_str(text.get(at..).unwrap_or_default());
+    made
 }
 
 /// Writes them, with Reeve's own last.

@@ -14,8 +14,11 @@ use std::path::Path;
 use reeve_ipc::model::{Domain, DomainUuid, MemorySize};
 use reeve_ipc::spec::PciSlot;
 
+pub use self::cpu::topology_vcpus;
 pub use self::format::format;
-pub use self::metadata::{element as metadata_element, is_of as is_metadata_of};
+pub use self::metadata::{
+    element as metadata_element, is_of as is_metadata_of, without as metadata_without,
+};
 pub(super) use self::parse::ALIAS as NEWEST_MACHINE;
 pub use self::parse::parse;
 use super::kept::Accepted;

@@ -40,6 +40,10 @@ const READ: [&str; 20] = [
     "devices",
 ];
 
+/// cloud-init finds out by them where it is, so that a guest would take them for lost.
+const NO_SMBIOS: &str =
+    "there are no SMBIOS tables in which a guest could find its strings; leave it out";
+
 /// Reads a document of a domain.
 ///
 /// # Errors
@@ -55,6 +59,9 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
             return Err(root.unsupported_value("type", kind, message));
         }
     }
+    if let Some(sysinfo) = root.child("sysinfo") {
+        return Err(sysinfo.unsupported(NO_SMBIOS));
+    }
     let mut keeper = Keeper::of_domain();
     keeper.contents(root, &READ, &[])?;
     let uuid = match root.child("uuid") {
@@ -65,7 +72,7 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
     let (vcpus, max_vcpus, all_on) = tune::vcpus(root)?;
     let mut limits = ResourceLimits::default();
     let mut pinning = Vec::new();
-    let mut emulator_cpus = tune::parse(root, &mut keeper, vcpus, &mut limits, &mut pinning)?;
+    let mut emulator_cpus = tune::parse(root, &mut keeper, max_vcpus, &mut limits, &mut pinning)?;
     if let Some(cpus) = all_on {
         emulator_cpus = emulator_cpus.or_else(|| Some(cpus.clone()));
         for vcpu in 0..max_vcpus.count() {
@@ -179,6 +186,11 @@ fn os(
     let missing = || root.invalid("there is no <os> in it");
     let os = root.child("os").ok_or_else(missing)?;
     os.known(&[])?;
+    if let Some(smbios) = os.child("smbios") {
+        if smbios.attribute("mode") != Some("emulate") {
+            return Err(smbios.unsupported(NO_SMBIOS));
+        }
+    }
     keeper.contents(os, &["type", "kernel", "initrd", "cmdline"], &[])?;
     let missing = || os.invalid("there is no <type> in it");
     let kind = os.child("type").ok_or_else(missing)?;

@@ -1,7 +1,9 @@
 //! `<vcpu>`, `<cputune>` and `<memtune>`: how much of the host a domain may use, and where.
 //!
 //! A quota of libvirt's is microseconds in each period; the model has hundredths of a CPU. `<quota>` is of each
-//! vCPU and the model's limit of all together, so it is multiplied by the vCPUs that the domain starts with.
+//! vCPU and the model's limit of all together: the two are one where there can be one vCPU only.
+
+use std::collections::HashSet;
 
 use reeve_ipc::model::{CpuSet, Domain, MAX_HOST_CPUS, MemorySize, ResourceLimits, VcpuPin, Vcpus};
 
@@ -11,6 +13,8 @@ use super::super::kept::Keeper;
 use super::super::own::Own;
 use super::super::write::Writer;
 
+/// Bytes of a set of host CPUs: more than every one of them by its number takes.
+const CPU_SET_BYTES: usize = 32 << 10;
 /// Microseconds of the period that is printed.
 const PERIOD: u64 = 100_000;
 /// Microseconds of a period in which a hundredth of a CPU is one part in `PERIOD`.
@@ -36,16 +40,19 @@ pub(super) fn vcpus(root: Element<'_>) -> Result<(Vcpus, Vcpus, Option<CpuSet>),
 
 /// A set of host CPUs, of which `^N` leaves one out.
 fn cpu_set(element: Element<'_>, text: &str) -> Result<CpuSet, XmlError> {
+    let wrong =
+        || element.invalid("not a set of host CPUs: write numbers and ranges, as in 0-3,^2,8");
+    if text.len() > CPU_SET_BYTES {
+        return Err(wrong());
+    }
     if !text.contains('^') {
         return text.parse().map_err(|error| element.invalid(error));
     }
-    let wrong =
-        || element.invalid("not a set of host CPUs: write numbers and ranges, as in 0-3,^2,8");
     let (out, within): (Vec<&str>, Vec<&str>) = text
         .split(',')
         .map(str::trim)
         .partition(|part| part.starts_with('^'));
-    let out: Result<Vec<u32>, _> = out
+    let out: Result<HashSet<u32>, _> = out
         .into_iter()
         .map(|part| part.trim_start_matches('^').parse::<u32>())
         .collect();
@@ -66,7 +73,7 @@ fn cpu_set(element: Element<'_>, text: &str) -> Result<CpuSet, XmlError> {
 pub(super) fn parse(
     root: Element<'_>,
     keeper: &mut Keeper,
-    vcpus: Vcpus,
+    max_vcpus: Vcpus,
     limits: &mut ResourceLimits,
     pinning: &mut Vec<VcpuPin>,
 ) -> Result<Option<CpuSet>, XmlError> {
@@ -97,8 +104,15 @@ pub(super) fn parse(
             u16::try_from(weight).map_err(|_| shares.unsupported("shares are 1 to 10000"))?;
         limits.cpu_weight = Some(weight);
     }
-    limits.vcpu_percent = percent(tune, "quota", "period", vcpus.count().into())?;
-    limits.cpu_percent = percent(tune, "global_quota", "global_period", 1)?;
+    limits.vcpu_percent = percent(tune, "quota", "period")?;
+    if let (Some(quota), Some(_), 2..) =
+        (tune.child("quota"), limits.vcpu_percent, max_vcpus.count())
+    {
+        let message = "it is of each vCPU, and there is none of each where there can be more than one; there is \
+                       <global_quota>";
+        return Err(quota.unsupported(message));
+    }
+    limits.cpu_percent = percent(tune, "global_quota", "global_period")?;
     for pin in tune.children().filter(|child| child.name() == "vcpupin") {
         pin.known(&["vcpu", "cpuset"])?;
         pin.required("vcpu")?;
@@ -114,12 +128,7 @@ pub(super) fn parse(
 }
 
 /// A quota as hundredths of one CPU, the nearest.
-fn percent(
-    tune: Element<'_>,
-    quota: &str,
-    period: &str,
-    times: u64,
-) -> Result<Option<u32>, XmlError> {
+fn percent(tune: Element<'_>, quota: &str, period: &str) -> Result<Option<u32>, XmlError> {
     let value = |name: &str| {
         tune.child(name)
             .map(|child| child.value::<i64>())
@@ -135,17 +144,16 @@ fn percent(
     else {
         return Ok(None);
     };
-    let hundredths = u128::from(quota) * u128::from(times) * 100;
+    let hundredths = u128::from(quota) * 100;
     let nearest = (hundredths + u128::from(period) / 2) / u128::from(period);
     // The model refuses what is too much.
     Ok(Some(u32::try_from(nearest.max(1)).unwrap_or(u32::MAX)))
 }
 
-/// The quota of each vCPU that comes to a limit of all, if one does.
+/// The quota of each vCPU that a limit of all is, if it is one.
 fn quota_of_each(domain: &Domain) -> Option<u64> {
-    let all = u64::from(domain.limits.vcpu_percent?) * HUNDREDTH;
-    let count = u64::from(domain.vcpus.count());
-    (all % count == 0).then_some(all / count)
+    let percent = domain.limits.vcpu_percent?;
+    (domain.max_vcpus.count() == 1).then(|| u64::from(percent) * HUNDREDTH)
 }
 
 /// What libvirt has no word for.

@@ -9,6 +9,7 @@ use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, Medium, MemorySize, V
 use reeve_ipc::spec::{DiskThrottle, Rate};
 use uuid::Uuid;
 
+use super::storage_args::{PoolCommand, VolumeCommand};
 use crate::args::{GuestArgs, parse_vcpus};
 use crate::devices::{OneDevice, limits, medium};
 
@@ -55,6 +56,9 @@ pub enum RemoteCommand {
     Reboot(ManyArgs),
     /// Reset machines, as their reset button does.
     Reset(ManyArgs),
+    /// Send every vCPU an interrupt that a guest cannot mask (NMI): Linux then does what it was told to, as to
+    /// panic and leave a dump.
+    Nmi(ManyArgs),
     /// Stop the vCPUs of domains.
     Pause(ManyArgs),
     /// Let the vCPUs of paused domains run.
@@ -93,7 +97,7 @@ pub enum RemoteCommand {
     Tune(TuneArgs),
     /// Show what the vCPUs and the devices of a domain that runs have done.
     Stats(OneArgs),
-    /// Follow what happens to domains.
+    /// Follow what happens to domains and storage pools.
     Events(EventsArgs),
     /// Show a domain's log, or what its guest wrote to its console.
     Logs(LogsArgs),
@@ -101,6 +105,12 @@ pub enum RemoteCommand {
     Export(ExportArgs),
     /// Keep a definition that was exported.
     Import(ImportArgs),
+    /// Storage pools: directories of images.
+    #[command(subcommand, arg_required_else_help = true)]
+    Pool(PoolCommand),
+    /// Volumes: the images of a storage pool.
+    #[command(subcommand, arg_required_else_help = true)]
+    Volume(VolumeCommand),
     /// Show how the daemon stands.
     Status,
     /// Show what the host is, and what of it is for domains.

@@ -177,6 +177,12 @@ mod tests {
             C::ShuttingDown,
             C::Cancelled,
             C::NoDevice,
+            C::NoPool,
+            C::PoolExists,
+            C::NoVolume,
+            C::VolumeExists,
+            C::InUse,
+            C::NoSpace,
         ]
         .map(|code| CommandError::Call(ApiError::new(code, "m").into()));
         let socket = || PathBuf::from("/s");

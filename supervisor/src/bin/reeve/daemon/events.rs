@@ -1,10 +1,10 @@
-//! What happens to domains, as it happens.
+//! What happens to domains and storage pools, as it happens.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{DomainGet, DomainRef};
-use reeve_ipc::api::event::{Cursor, Event, EventKind};
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
 use reeved::logging::printable;
 use serde_json::{Value, json};
 
@@ -63,8 +63,30 @@ pub(super) fn events(
 fn is_chosen(domain: Option<&DomainRef>, event: &Event) -> bool {
     match domain {
         None | Some(DomainRef::Id(_)) => true,
-        Some(DomainRef::Uuid(uuid)) => event.uuid == *uuid,
-        Some(DomainRef::Name(name)) => event.name == *name,
+        Some(DomainRef::Uuid(uuid)) => of_domain(event).is_some_and(|event| event.uuid == *uuid),
+        Some(DomainRef::Name(name)) => of_domain(event).is_some_and(|event| event.name == *name),
+    }
+}
+
+const fn of_domain(event: &Event) -> Option<&DomainEvent> {
+    match event {
+        Event::Domain(event) => Some(event),
+        Event::Pool(_) => None,
+    }
+}
+
+const fn pool_words(kind: PoolEventKind) -> &'static str {
+    match kind {
+        PoolEventKind::Defined { changed: false } => "defined",
+        PoolEventKind::Defined { changed: true } => "defined again",
+        PoolEventKind::Undefined => "undefined",
+        PoolEventKind::Started => "started",
+        PoolEventKind::Stopped => "stopped",
+        PoolEventKind::Created => "directory made",
+        PoolEventKind::Deleted => "directory removed",
+        PoolEventKind::Refreshed => "volumes changed",
+        PoolEventKind::Autostart { on: true } => "starts with the host",
+        PoolEventKind::Autostart { on: false } => "no longer starts with the host",
     }
 }
 
@@ -101,15 +123,42 @@ fn words(kind: &EventKind) -> String {
 }
 
 fn line(event: &Event) -> String {
-    let name = printable(event.name.as_str());
-    format!(
-        "{}  {name}  {}\n",
-        clock(event.time_ms),
-        printable(&words(&event.kind))
-    )
+    match event {
+        Event::Domain(DomainEvent {
+            time_ms,
+            name,
+            kind,
+            ..
+        }) => {
+            let (name, words) = (printable(name.as_str()), words(kind));
+            format!("{}  {name}  {}\n", clock(*time_ms), printable(&words))
+        }
+        Event::Pool(PoolEvent {
+            time_ms,
+            name,
+            kind,
+            ..
+        }) => {
+            let name = printable(name.as_str());
+            format!("{}  pool {name}  {}\n", clock(*time_ms), pool_words(*kind))
+        }
+    }
 }
 
 fn event_json(cursor: Cursor, event: &Event) -> Value {
+    let event = match event {
+        Event::Domain(event) => event,
+        Event::Pool(event) => {
+            return json!({
+                "cursor": format!("{}:{}", cursor.epoch, cursor.number),
+                "time_unix_ms": event.time_ms,
+                "pool_uuid": event.uuid,
+                "pool": event.name,
+                "event": event.kind,
+                "text": pool_words(event.kind),
+            });
+        }
+    };
     json!({
         "cursor": format!("{}:{}", cursor.epoch, cursor.number),
         "time_unix_ms": event.time_ms,

@@ -4,9 +4,9 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
-    ConfigReload, DomainAutostartSet, DomainDestroy, DomainGet, DomainLabelSet, DomainPause,
-    DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStart,
-    DomainUndefine, DomainUpgrade, LabelChange, LogFilterSet, StartOptions,
+    ConfigReload, DomainAutostartSet, DomainDestroy, DomainGet, DomainLabelSet, DomainNmiInject,
+    DomainPause, DomainReboot, DomainRef, DomainRename, DomainReset, DomainResume, DomainShutdown,
+    DomainStart, DomainUndefine, DomainUpgrade, LabelChange, LogFilterSet, StartOptions,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::model::MetadataElement;
@@ -205,6 +205,7 @@ macro_rules! simple {
 simple! {
     reboot: DomainReboot;
     reset: DomainReset;
+    nmi: DomainNmiInject;
     pause: DomainPause;
     resume: DomainResume;
     upgrade: DomainUpgrade;

@@ -16,10 +16,13 @@ mod host_end;
 mod life;
 mod logs;
 mod outcome;
+mod pool;
 mod show;
+pub mod storage_args;
 mod table;
 mod tune;
 mod vcpus;
+mod volume;
 
 use std::io::Write as _;
 
@@ -99,6 +102,7 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Shutdown(args) => life::shutdown(connection, out, &args),
         C::Reboot(args) => life::reboot(connection, out, &args.domains),
         C::Reset(args) => life::reset(connection, out, &args.domains),
+        C::Nmi(args) => life::nmi(connection, out, &args.domains),
         C::Pause(args) => life::pause(connection, out, &args.domains),
         C::Upgrade(args) => life::upgrade(connection, out, &args.domains),
         C::Resume(args) => life::resume(connection, out, &args.domains),
@@ -116,6 +120,8 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::SetVcpus(args) => vcpus::set(connection, out, &args),
         C::Tune(args) => tune::tune(connection, out, &args),
         C::Stats(args) => devices::stats(connection, out, &args.domain),
+        C::Pool(command) => pool::pool(connection, out, command),
+        C::Volume(command) => volume::volume(connection, out, command),
         C::Console(args) => console::console(connection, &args.domain, !args.read_only),
         C::Events(args) => events::events(connection, out, &args),
         C::Logs(args) => logs::logs(connection, out, &args),

@@ -3,7 +3,7 @@
 use reeve_ipc::model::{OnPowerOff, OnReboot};
 
 use super::*;
-use crate::domain::driver::CallFailure;
+use crate::domain::driver::{CallFailure, Verdict};
 
 fn responsive(phase: Phase, resets: u64) -> Notice {
     Notice::Responsive {
@@ -175,4 +175,32 @@ fn a_destroy_does_not_call_off_a_definition_that_is_being_written() {
     assert_eq!(answer(&effects), None);
     let effects = fed.feed(Input::Done(serial, Done::Written(Ok(()))));
     assert_eq!(answer(&effects), Some(Ok(())));
+}
+
+#[test]
+fn a_domain_created_over_what_is_kept_of_it_runs_with_its_own_and_leaves_that() {
+    let mut fed = Fed::new();
+    let effects = fed.ask(define(true));
+    fed.through(effects);
+    let mut other = domain();
+    other.labels.title = Some("just now".to_owned());
+    let options = StartOptions {
+        paused: false,
+        auto_destroy: false,
+    };
+    let create = || Request::Create(Box::new(other.clone()), options, SessionId(1));
+    let effects = fed.ask(create());
+    let effects = fed.through(effects);
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert_eq!(fed.actor.state(), RUNNING);
+    let details = fed.actor.details(None).unwrap();
+    assert!(details.summary.persistent && details.redefined);
+    assert_eq!(details.summary.title.as_deref(), Some("just now"));
+    let again = fed.ask(create());
+    assert_eq!(answer(&again), Some(Err(ApiErrorCode::WrongState)));
+    fed.ask(Request::Destroy);
+    fed.notice(Notice::Gone(Verdict::Asked));
+    assert_eq!(fed.actor.state().name(), "shut off");
+    let summary = fed.actor.summary().unwrap();
+    assert_eq!((summary.persistent, summary.title), (true, None));
 }

@@ -45,18 +45,18 @@ impl Fed {
 fn a_machine_is_bound_once_its_status_says_so() {
     let mut fed = running();
     let effects = fed.ask(tune(bound(), true, false));
-    let noted = effects.iter().any(|effect| {
-        matches!(effect, Effect::WriteStatus(Some(_), _, record) if is_bound(&record.definition))
-    });
-    assert!(noted, "{effects:?}");
+    let status = noted(&effects).unwrap();
+    assert!(is_bound(&status.definition) && status.intents.tuning);
     let effects = fed.written(effects);
     let (serial, call) = asked(&effects);
     let DeviceCall::Tune { domain, before } = call else {
         panic!("{call:?}");
     };
-    assert!(is_bound(&domain) && !is_bound(&before));
+    assert!(is_bound(&domain) && !is_bound(&before.unwrap()));
     let effects = fed.called(serial, Ok(()));
     assert_eq!(answer(&effects), Some(Ok(())));
+    let status = noted(&effects).unwrap();
+    assert!(is_bound(&status.definition) && !status.intents.tuning);
     assert!(fed.is_bound(false) && !fed.is_bound(true));
     let loose = vec![
         TuningChange::VcpuCpus {
@@ -167,23 +167,20 @@ fn a_machine_is_asked_at_its_start_for_what_its_definition_lends() {
     fed.through(effects);
     let options = StartOptions::default();
     let effects = fed.ask(Request::Start(options, SessionId(1)));
-    let serial = effects
+    let (serial, record) = effects
         .iter()
         .find_map(|effect| match effect {
-            Effect::Start { serial, .. } => Some(*serial),
+            Effect::Start { serial, record, .. } => Some((*serial, record.clone())),
             _ => None,
         })
         .unwrap();
+    assert!(record.intents.asks_memory, "until it is asked");
     let effects = fed.feed(Input::Done(serial, Done::Started(Ok(Phase::Running))));
     let bytes = 16 << 20;
-    let asked = effects.iter().any(|effect| {
-        matches!(
-            effect,
-            Effect::Device(0, _, DeviceCall::Update { change: DeviceChange::BalloonTarget { bytes: asked }, .. })
-                if *asked == bytes
-        )
-    });
-    assert!(asked, "{effects:?}");
+    assert_eq!(answer(&effects), Some(Ok(())), "which waits for no guest");
+    assert_eq!(changes(&effects), [DeviceChange::BalloonTarget { bytes }]);
+    let effects = fed.through(effects);
+    assert!(!noted(&effects).unwrap().intents.asks_memory);
     let summary = fed.actor.summary().unwrap();
     assert_eq!(
         summary.current_memory,
@@ -243,4 +240,194 @@ fn what_can_be_plugged_in_is_asked_for_up_to_the_most_there_is() {
     assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
     assert_eq!(current(&fed), (size(64), None));
     fed.actor.definition(true).unwrap().validate().unwrap();
+}
+
+/// What devices are asked to change.
+fn changes(effects: &[Effect]) -> Vec<DeviceChange> {
+    let changes = effects.iter().filter_map(|effect| match effect {
+        Effect::Device(_, _, DeviceCall::Update { change, .. }) => Some(*change),
+        _ => None,
+    });
+    changes.collect()
+}
+
+/// One that a supervisor left that had noted `intents`, and that is found.
+fn found(intents: Intents) -> (Fed, Vec<Effect>) {
+    let mut domain = domain();
+    apply_bound(&mut domain);
+    domain.tuning.current_memory = Some(MemorySize::mebibytes(48));
+    let live = LiveRecord {
+        definition: domain.clone(),
+        intents,
+        started_ms: 1,
+    };
+    let ids = Arc::new(AtomicU32::new(1));
+    let actor = DomainActor::recovered(domain.uuid, None, Some(live), ids);
+    let mut fed = Fed::with(actor);
+    let effects = fed.feed(Input::Recover);
+    let serial = effects.iter().find_map(|effect| match effect {
+        Effect::Adopt { serial, .. } => Some(*serial),
+        _ => None,
+    });
+    let found = Adopted::Found {
+        phase: Phase::Running,
+        end: None,
+        resets: 0,
+        devices: None,
+    };
+    let effects = fed.feed(Input::Done(serial.unwrap(), Done::Adopted(found)));
+    (fed, effects)
+}
+
+fn apply_bound(domain: &mut Domain) {
+    super::super::tuning::apply(domain, &bound());
+}
+
+#[test]
+fn a_change_that_a_supervisor_noted_and_did_not_come_to_is_made_by_the_next() {
+    let (mut fed, effects) = found(Intents {
+        tuning: true,
+        asks_memory: true,
+        ..Intents::default()
+    });
+    let (serial, call) = asked(&effects);
+    let DeviceCall::Tune { domain, before } = call else {
+        panic!("{call:?}");
+    };
+    assert!(is_bound(&domain) && before.is_none(), "nobody knows");
+    let effects = fed.called(serial, Ok(()));
+    let bytes = 16 << 20;
+    assert_eq!(changes(&effects), [DeviceChange::BalloonTarget { bytes }]);
+    let effects = fed.through(effects);
+    let intents = &noted(&effects).unwrap().intents;
+    assert!(!intents.tuning && !intents.asks_memory);
+    assert_eq!(fed.actor.job_kind(), None);
+    // What was done is not done again.
+    let (_, effects) = found(Intents::default());
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Device(..)))
+    );
+}
+
+#[test]
+fn what_is_refused_to_the_next_supervisor_is_told_and_ends_nothing() {
+    let (mut fed, effects) = found(Intents {
+        tuning: true,
+        asks_memory: true,
+        ..Intents::default()
+    });
+    let refused = CallFailure::Refused("no such CPU".to_owned());
+    let effects = fed.called(asked(&effects).0, Err(refused));
+    let told = effects.iter().any(|effect| {
+        matches!(
+            effect,
+            Effect::Event(EventKind::JobFailed {
+                job: JobKind::Tune,
+                ..
+            })
+        )
+    });
+    assert!(told && !kills(&effects), "{effects:?}");
+    assert!(
+        !effects
+            .iter()
+            .any(|effect| matches!(effect, Effect::Device(..)))
+    );
+    // A client's own change stands for it then.
+    let effects = fed.ask_written(tune(bound(), true, false));
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert!(!noted(&effects).unwrap().intents.tuning);
+}
+
+#[test]
+fn a_guest_is_asked_for_what_a_client_wants_last() {
+    let (mut fed, effects) = found(Intents {
+        asks_memory: true,
+        ..Intents::default()
+    });
+    let effects = fed.called(asked(&effects).0, Err(CallFailure::Deadline));
+    assert!(
+        noted(&effects).is_none(),
+        "it may have been asked: {effects:?}"
+    );
+    let effects = fed.ask(memory(32, true, false));
+    assert!(!noted(&effects).unwrap().intents.asks_memory);
+    let effects = fed.through(effects);
+    assert_eq!(answer(&effects), Some(Ok(())));
+}
+
+#[test]
+fn a_machine_whose_record_cannot_be_written_is_bound_as_before() {
+    let mut fed = running();
+    let effects = fed.ask_written(tune(bound(), true, true));
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    let full = Done::Written(Err("full".to_owned()));
+    let effects = fed.feed(Input::Done(writes(&effects), full));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Storage)));
+    let status = noted(&effects).unwrap();
+    assert!(!is_bound(&status.definition) && status.intents.tuning);
+    let (serial, call) = asked(&effects);
+    assert!(matches!(call, DeviceCall::Tune { domain, .. } if !is_bound(&domain)));
+    let effects = fed.called(serial, Ok(()));
+    assert!(!noted(&effects).unwrap().intents.tuning);
+    fed.through(effects);
+    assert_eq!(fed.actor.job_kind(), None);
+}
+
+#[test]
+fn a_guest_that_ends_while_its_machine_is_bound_waits_for_that() {
+    let mut fed = running();
+    let effects = fed.ask_written(tune(bound(), true, false));
+    let serial = asked(&effects).0;
+    let effects = fed.notice(ended(GuestEnd::PoweredOff));
+    assert_eq!(answer(&effects), None);
+    let effects = fed.called(serial, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    called(&effects, WorkerCall::Stop);
+}
+
+#[test]
+fn memory_whose_record_cannot_be_written_is_asked_for_as_before() {
+    let mut fed = running();
+    let effects = fed.ask(memory(48, true, false));
+    fed.through(effects);
+    let effects = fed.ask(memory(32, true, true));
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    let full = Done::Written(Err("full".to_owned()));
+    let effects = fed.feed(Input::Done(writes(&effects), full));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Storage)));
+    let bytes = 16 << 20;
+    assert_eq!(changes(&effects), [DeviceChange::BalloonTarget { bytes }]);
+}
+
+#[test]
+fn memory_of_which_half_is_refused_is_asked_for_as_before() {
+    let mut fed = growing();
+    let mib = 1 << 20;
+    fed.notice(Notice::Memory(crate::domain::driver::GuestMemory {
+        lent: 0,
+        plugged: 64 * mib,
+    }));
+    let effects = fed.ask(memory(192, true, false));
+    let (serial, call) = asked(&effects);
+    let DeviceCall::Update { change, .. } = call else {
+        panic!("{call:?}");
+    };
+    let bytes = 128 * mib;
+    assert_eq!(change, DeviceChange::MemoryRequest { bytes });
+    let effects = fed.called(serial, Ok(()));
+    let refused = CallFailure::Refused("no".to_owned());
+    let effects = fed.called(asked(&effects).0, Err(refused));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Worker)));
+    let bytes = 64 * mib;
+    assert_eq!(
+        changes(&effects),
+        [
+            DeviceChange::BalloonTarget { bytes: 0 },
+            DeviceChange::MemoryRequest { bytes }
+        ]
+    );
 }

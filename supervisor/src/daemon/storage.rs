@@ -1,0 +1,174 @@
+//! The calls about storage pools and volumes: from their arguments to the pools, and back.
+
+use std::os::fd::OwnedFd;
+
+use reeve_ipc::api::call::{AnswerBody, CallBody, PoolRef, VolumeRef, WipeAlgorithm};
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+
+use super::Daemon;
+use crate::api::{Answer, Answered};
+use crate::pool::Pools;
+use crate::pool::actor::{Request, VolumeAnswer, VolumeRequest};
+use crate::pool::change::Change;
+
+type Made = Result<AnswerBody, ApiError>;
+
+fn later<W: Future<Output = Made> + Send + 'static>(work: W) -> Answer {
+    Answer::Later(Box::pin(async move {
+        work.await.map(|answer| (answer, Vec::new()))
+    }))
+}
+
+/// Goes on to its end though the client leaves: what was begun is not left halfway.
+fn to_its_end<W: Future<Output = Answered> + Send + 'static>(work: W) -> Answer {
+    Answer::Later(Box::pin(async move {
+        let done = tokio::spawn(work).await;
+        done.unwrap_or_else(|_| {
+            Err(ApiError::new(
+                ApiErrorCode::ShuttingDown,
+                "the supervisor is ending",
+            ))
+        })
+    }))
+}
+
+impl Daemon {
+    /// Answers `call`, if it is about storage.
+    #[expect(
+        clippy::result_large_err,
+        reason = "not an error: the call, for whoever serves it"
+    )]
+    pub(super) fn of_storage(&self, call: CallBody) -> Result<Answer, CallBody> {
+        use AnswerBody as A;
+        use CallBody as C;
+        let pools = self.pools.clone();
+        Ok(match call {
+            C::PoolList(list) => {
+                let page = pools.page(list.after.as_ref(), list.filter);
+                Answer::Now(Ok((A::PoolList(page), Vec::new())))
+            }
+            C::PoolGet(get) => later(async move {
+                let details = pools.get(&get.pool).await?;
+                Ok(A::PoolGet(Box::new(details)))
+            }),
+            C::PoolDefine(call) => later(async move {
+                let summary = pools.define(*call.pool, call.only_new).await?;
+                Ok(A::PoolDefine(summary))
+            }),
+            C::PoolCreate(call) => later(async move {
+                let summary = pools.create(*call.pool, call.build).await?;
+                Ok(A::PoolCreate(summary))
+            }),
+            C::PoolStart(call) => later(async move {
+                let request = Request::Start {
+                    transient: None,
+                    build: call.build,
+                };
+                let summary = pools.ask(&call.pool, request).await?;
+                Ok(A::PoolStart(summary))
+            }),
+            C::PoolBuild(call) => pool(pools, call.pool, Request::Build, A::PoolBuild(())),
+            C::PoolStop(call) => pool(pools, call.pool, Request::Stop, A::PoolStop(())),
+            C::PoolDelete(call) => pool(pools, call.pool, Request::Delete, A::PoolDelete(())),
+            C::PoolUndefine(call) => pool(pools, call.pool, Request::Undefine, A::PoolUndefine(())),
+            C::PoolAutostartSet(call) => {
+                let request = Request::Autostart(call.autostart);
+                pool(pools, call.pool, request, A::PoolAutostartSet(()))
+            }
+            C::PoolRefresh(call) => pool(pools, call.pool, Request::Refresh, A::PoolRefresh(())),
+            C::VolumeList(list) => later(async move {
+                let page = pools.volumes(&list.pool, list.after.as_ref()).await?;
+                Ok(A::VolumeList(page))
+            }),
+            C::VolumeGet(get) => later(async move {
+                let volume = pools.volume(&get.volume).await?;
+                Ok(A::VolumeGet(Box::new(volume)))
+            }),
+            C::VolumeCreate(call) => to_its_end(async move {
+                let made = pools.make(&call.pool, *call.volume, call.preallocate_metadata);
+                Ok((A::VolumeCreate(Box::new(made.await?)), Vec::new()))
+            }),
+            C::VolumeClone(call) => to_its_end(async move {
+                let made = pools.copy(
+                    &call.pool,
+                    *call.volume,
+                    &call.from,
+                    call.preallocate_metadata,
+                    call.reflink,
+                );
+                Ok((A::VolumeClone(Box::new(made.await?)), Vec::new()))
+            }),
+            C::VolumeResize(call) => {
+                let change = Change::Resize {
+                    capacity: call.capacity,
+                    allocate: call.allocate,
+                    shrink: call.shrink,
+                };
+                volume(pools, call.volume, change, A::VolumeResize(()))
+            }
+            C::VolumeWipe(call) => match call.algorithm {
+                WipeAlgorithm::Zero => volume(pools, call.volume, Change::Wipe, A::VolumeWipe(())),
+                WipeAlgorithm::Other => Answer::Now(Err(ApiError::new(
+                    ApiErrorCode::Unsupported,
+                    format!(
+                        "volume {}: it is wiped with zeros only, which leaves as much behind as any other rule on \
+                         a disk of today",
+                        call.volume
+                    ),
+                ))),
+            },
+            C::VolumeDelete(call) => {
+                let change = Change::Delete {
+                    zeroed: call.zeroed,
+                };
+                volume(pools, call.volume, change, A::VolumeDelete(()))
+            }
+            C::VolumeUpload(call) => Answer::Later(Box::pin(async move {
+                let open = |name| VolumeRequest::Open {
+                    name,
+                    write: true,
+                    offset: call.offset,
+                    length: call.length,
+                };
+                let opened = opened(pools.ask_volume(&call.volume, open).await?)?;
+                Ok((A::VolumeUpload(opened.0), vec![opened.1]))
+            })),
+            C::VolumeDownload(call) => Answer::Later(Box::pin(async move {
+                let open = |name| VolumeRequest::Open {
+                    name,
+                    write: false,
+                    offset: call.offset,
+                    length: call.length,
+                };
+                let opened = opened(pools.ask_volume(&call.volume, open).await?)?;
+                Ok((A::VolumeDownload(opened.0), vec![opened.1]))
+            })),
+            other => return Err(other),
+        })
+    }
+}
+
+fn pool(pools: Pools, pool: PoolRef, request: Request, answer: AnswerBody) -> Answer {
+    later(async move {
+        pools.ask(&pool, request).await?;
+        Ok(answer)
+    })
+}
+
+fn volume(pools: Pools, volume: VolumeRef, change: Change, answer: AnswerBody) -> Answer {
+    to_its_end(async move {
+        let request = |name| VolumeRequest::Change(name, change);
+        pools.ask_volume(&volume, request).await?;
+        Ok((answer, Vec::new()))
+    })
+}
+
+fn opened(answer: VolumeAnswer) -> Result<(reeve_ipc::api::call::VolumeStream, OwnedFd), ApiError> {
+    match answer {
+        VolumeAnswer::Stream(stream, file) => Ok((stream, file)),
+        _ => Err(ApiError::new(
+            ApiErrorCode::Host,
+            "the volume was not opened",
+        )),
+    }
+}

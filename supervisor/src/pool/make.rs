@@ -1,0 +1,447 @@
+//! A volume that is made, of nothing or of another one.
+//!
+//! ```text
+//!   noted on disk ─► file of an unfinished name ─► filled by a jailed process ─► owner, mode, on stable storage
+//!                                                                                      │
+//!   note removed  ◄── directory on stable storage ◄── renamed, if the name is free ◄───┘
+//! ```
+//!
+//! The name appears in the directory only with a finished volume behind it. libvirt has it there while the
+//! volume is being made; what a supervisor leaves that dies meanwhile would then be removed by a name that
+//! somebody may have given to another file since. So the name is ours until the end, and whoever asks the
+//! supervisor is told of the volume all the same, with what it has so far.
+
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::Path;
+use std::sync::Arc;
+
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::storage::VolumeFormat;
+use reeve_ipc::image::{BackingNote, ImageFacts, ImageTask, NewImage};
+use reeve_ipc::model::{
+    Layer, MAX_VOLUME_BYTES, NewVolume, Permissions, Pool, UNFINISHED_PREFIX, VolumeName,
+};
+use reeve_ipc::spec::DiskFormat;
+use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
+use rustix::io::Errno;
+use rustix::rand::{GetRandomFlags, getrandom};
+
+use super::chain::{Chained, chain};
+use super::host::{Held, Host, gid, uid};
+use super::scan::{Prober, is_unfinished, one};
+use super::view::{Building, Entry, backing_path};
+use crate::crash::{self, Moment, Operation};
+use crate::domain::plan::ImageAccess;
+use crate::host::image_lock::{ImageUse, lock};
+use crate::host::image_worker::{ImageWorker, Purpose};
+use crate::host::reason;
+use crate::store::{Unfinished, UnfinishedMark};
+
+/// Mode of a volume's file, where nobody says.
+const FILE_MODE: u32 = 0o600;
+
+/// What a volume is made with beside what it is.
+#[derive(Debug, Clone)]
+pub struct Making {
+    /// All tables of a qcow2 image at once.
+    pub preallocate_metadata: bool,
+    /// Blocks are shared with what it is a copy of, or it is not made.
+    pub reflink: bool,
+    /// What it is a copy of: a volume of that pool.
+    pub from: Option<(Pool, VolumeName)>,
+}
+
+/// Makes it.
+pub(super) fn make(
+    host: &Host,
+    pool: &Pool,
+    building: &Building,
+    making: &Making,
+) -> Result<Arc<Entry>, ApiError> {
+    let name = &building.volume.name;
+    let held = Held { pool, name };
+    if is_unfinished(name) {
+        let why = format!("its name must not begin with '{UNFINISHED_PREFIX}'");
+        return Err(held.error(ApiErrorCode::InvalidArgument, &why));
+    }
+    let directory = host.directory(pool)?;
+    let there = rustix::fs::statat(&directory, name.as_str(), AtFlags::SYMLINK_NOFOLLOW);
+    match there {
+        Err(Errno::NOENT) => {}
+        Ok(_) => return Err(exists(&held)),
+        Err(errno) => return Err(held.os("look at", errno)),
+    }
+    let source = match &making.from {
+        Some((from, name)) => Some(Source::open(host, from, name)?),
+        None => None,
+    };
+    let drawn = draw(&held)?;
+    let mark = host.store.unfinished(Unfinished {
+        target: pool.target.clone(),
+        name: drawn,
+    });
+    let mark = mark.map_err(|error| held.error(ApiErrorCode::Storage, &error.to_string()))?;
+    point(Moment::AfterMark);
+    let work = Work {
+        host,
+        held,
+        building,
+        making,
+        directory: directory.as_fd(),
+        unfinished: &mark.of.name,
+    };
+    let made = work.make(source);
+    if made.is_err() {
+        let _ = rustix::fs::unlinkat(&directory, &mark.of.name, AtFlags::empty());
+    }
+    // Looked for again at the next start, where it cannot be removed: nothing has that name then.
+    if let Err(error) = host.store.finished(&mark) {
+        tracing::warn!(%error, "the note of a finished volume could not be removed");
+    }
+    made?;
+    let held = Held { pool, name };
+    let entry = one(host, directory.as_fd(), name, None);
+    entry.ok_or_else(|| held.error(ApiErrorCode::Host, "it was removed when it was made"))
+}
+
+/// Removes what an earlier supervisor did not finish.
+pub(super) fn clean(host: &Host, marks: Vec<UnfinishedMark>) {
+    for mark in marks {
+        let Unfinished { target, name } = &mark.of;
+        let gone = match host.allowed().open_pool(target) {
+            Ok(directory) => match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
+                Ok(()) => {
+                    tracing::info!(
+                        target = %target.display(),
+                        name,
+                        "removed a volume that an earlier supervisor did not finish"
+                    );
+                    true
+                }
+                Err(errno) => errno == Errno::NOENT,
+            },
+            // It is looked for again when its directory is there.
+            Err(_) => false,
+        };
+        if gone {
+            if let Err(error) = host.store.finished(&mark) {
+                tracing::warn!(%error, "the note of an unfinished volume could not be removed");
+            }
+        }
+    }
+}
+
+fn point(moment: Moment) {
+    crash::point(Operation::VolumeCreate, moment);
+}
+
+fn exists(held: &Held<'_>) -> ApiError {
+    let why = "its directory has a file of this name already; choose another";
+    held.error(ApiErrorCode::VolumeExists, why)
+}
+
+/// A name that nobody else has.
+fn draw(held: &Held<'_>) -> Result<String, ApiError> {
+    let mut bytes = [0; 16];
+    // So few come whole, or not at all.
+    let drawn = getrandom(&mut bytes, GetRandomFlags::empty());
+    drawn.map_err(|errno| held.error(ApiErrorCode::Host, &reason(errno)))?;
+    Ok(format!(
+        "{UNFINISHED_PREFIX}{:032x}",
+        u128::from_ne_bytes(bytes)
+    ))
+}
+
+/// What is copied.
+struct Source {
+    file: OwnedFd,
+    facts: ImageFacts,
+    layer: Layer,
+    /// Bytes as a guest sees it.
+    size: u64,
+}
+
+impl Source {
+    fn open(host: &Host, pool: &Pool, name: &VolumeName) -> Result<Self, ApiError> {
+        let held = Held { pool, name };
+        let directory = host.directory(pool)?;
+        // Nobody writes it meanwhile.
+        let file = held.open(directory.as_fd(), false, Some(ImageUse::Read))?;
+        let stat = rustix::fs::fstat(&file).map_err(|errno| held.os("look at", errno))?;
+        let again = rustix::io::fcntl_dupfd_cloexec(&file, 0);
+        let again = again.map_err(|errno| held.os("open", errno))?;
+        let facts = Prober::new(host).probe(vec![again]).into_iter().next();
+        let facts = facts.unwrap_or_else(|| ImageFacts::of(VolumeFormat::Raw));
+        if let Some(why) = &facts.unreadable {
+            return Err(held.error(ApiErrorCode::Unsupported, why));
+        }
+        let Some(format) = facts.format.disk() else {
+            let why = format!(
+                "it is of format {}, which is not copied",
+                facts.format.word()
+            );
+            return Err(held.error(ApiErrorCode::Unsupported, &why));
+        };
+        Ok(Self {
+            size: facts
+                .size
+                .unwrap_or(u64::try_from(stat.st_size).unwrap_or(0)),
+            layer: Layer {
+                path: pool.path_of(name),
+                format,
+            },
+            file,
+            facts,
+        })
+    }
+}
+
+struct Work<'a> {
+    host: &'a Host,
+    held: Held<'a>,
+    building: &'a Building,
+    making: &'a Making,
+    directory: BorrowedFd<'a>,
+    unfinished: &'a str,
+}
+
+impl Work<'_> {
+    fn make(&self, source: Option<Source>) -> Result<(), ApiError> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
+        let mode = Mode::from_raw_mode(FILE_MODE);
+        let file = rustix::fs::openat(
+            self.directory,
+            self.unfinished,
+            flags | OFlags::CLOEXEC,
+            mode,
+        );
+        let file = file.map_err(|errno| self.held.os("make", errno))?;
+        point(Moment::AfterFile);
+        if let Ok(again) = rustix::io::fcntl_dupfd_cloexec(&file, 0) {
+            let _ = self.building.file.set(again);
+        }
+        match source {
+            None => self.fill_new(&file)?,
+            Some(source) => self.fill_copy(&file, source)?,
+        }
+        self.finish(&file)
+    }
+
+    fn new_image(&self, size: u64, backing: Option<(String, DiskFormat)>) -> NewImage {
+        let new = &self.building.volume;
+        let allocate = new.allocation.is_some_and(|bytes| bytes > 0);
+        NewImage {
+            size,
+            options: new.qcow2,
+            backing,
+            preallocate: self.making.preallocate_metadata,
+            allocate,
+        }
+    }
+
+    fn worker(&self) -> Result<ImageWorker, ApiError> {
+        let worker = self.host.worker(Purpose::Write);
+        worker.map_err(|error| self.held.task(&error))
+    }
+
+    fn perform(&self, task: &ImageTask, files: &[BorrowedFd<'_>]) -> Result<(), ApiError> {
+        let done = self.worker()?.perform(task, files, None);
+        done.map_err(|error| self.held.task(&error))
+    }
+
+    fn fill_new(&self, file: &OwnedFd) -> Result<(), ApiError> {
+        let new = &self.building.volume;
+        let backing = match &new.backing {
+            Some(layer) => Some(self.backing(layer)?),
+            None => None,
+        };
+        let capacity = new.capacity.or(backing.as_ref().map(|(_, size)| *size));
+        let capacity = self.sized(capacity.unwrap_or(0))?;
+        match new.format {
+            DiskFormat::Raw => self.lengthen(file, capacity),
+            DiskFormat::Qcow2 => {
+                let image = self.new_image(capacity, backing.map(|(backing, _)| backing));
+                self.perform(&ImageTask::Create(image), &[file.as_fd()])
+            }
+        }
+    }
+
+    /// Notes how large it becomes.
+    fn sized(&self, capacity: u64) -> Result<u64, ApiError> {
+        if capacity > MAX_VOLUME_BYTES {
+            let why = format!("{capacity} bytes are more than a file can have");
+            return Err(self.held.error(ApiErrorCode::InvalidArgument, &why));
+        }
+        let _ = self.building.capacity.set(capacity);
+        Ok(capacity)
+    }
+
+    /// Makes a plain file as large as it is to be.
+    fn lengthen(&self, file: &OwnedFd, capacity: u64) -> Result<(), ApiError> {
+        let bytes = self.building.volume.allocation.unwrap_or(0).min(capacity);
+        if bytes == 0 {
+            let sized = rustix::fs::ftruncate(file, capacity);
+            return sized.map_err(|errno| self.held.os("lengthen", errno));
+        }
+        let task = ImageTask::Allocate {
+            from: 0,
+            bytes,
+            size: capacity,
+        };
+        self.perform(&task, &[file.as_fd()])
+    }
+
+    /// What it builds upon, as it is written down, and how large that is.
+    fn backing(&self, layer: &Layer) -> Result<((String, DiskFormat), u64), ApiError> {
+        let invalid = |why: &str| {
+            let why = format!("its backing file '{}': {why}", layer.path.display());
+            self.held.error(ApiErrorCode::InvalidArgument, &why)
+        };
+        let access = ImageAccess {
+            write: false,
+            direct: false,
+        };
+        let allowed = self.host.allowed();
+        let file = allowed.open_image("backing file", &layer.path, access);
+        let file = file.map_err(|error| {
+            self.held
+                .error(ApiErrorCode::PathRefused, &error.to_string())
+        })?;
+        let used = lock(file.as_fd(), ImageUse::Read);
+        used.map_err(|error| self.held.error(ApiErrorCode::InUse, &error.to_string()))?;
+        let size = match layer.format {
+            DiskFormat::Raw => {
+                let end = rustix::fs::seek(&file, rustix::fs::SeekFrom::End(0));
+                end.map_err(|errno| invalid(&reason(errno)))?
+            }
+            DiskFormat::Qcow2 => {
+                let facts = Prober::new(self.host).probe(vec![file]).into_iter().next();
+                let facts = facts.filter(|facts| facts.format == VolumeFormat::Qcow2);
+                let facts = facts.ok_or_else(|| invalid("it is no qcow2 image"))?;
+                if let Some(why) = &facts.unreadable {
+                    return Err(invalid(why));
+                }
+                facts.size.unwrap_or(0)
+            }
+        };
+        let name = layer
+            .path
+            .to_str()
+            .ok_or_else(|| invalid("it is no UTF-8"))?;
+        Ok(((name.to_owned(), layer.format), size))
+    }
+
+    fn fill_copy(&self, file: &OwnedFd, source: Source) -> Result<(), ApiError> {
+        let new = &self.building.volume;
+        let size = self.sized(new.capacity.unwrap_or(0).max(source.size))?;
+        let from = source.layer.format;
+        let as_it_is = from == new.format && self.stays_true(&source);
+        if !as_it_is {
+            if self.making.reflink {
+                let why = "blocks are shared with a volume of the same format only";
+                return Err(self.held.error(ApiErrorCode::Unsupported, why));
+            }
+            return self.convert(file, source, size);
+        }
+        match rustix::fs::ioctl_ficlone(file, &source.file) {
+            Ok(()) => {}
+            Err(errno) if self.making.reflink => {
+                let why = format!("its file system shares no blocks: {}", reason(errno));
+                return Err(self.held.error(ApiErrorCode::Unsupported, &why));
+            }
+            Err(_) => self.perform(&ImageTask::Copy, &[file.as_fd(), source.file.as_fd()])?,
+        }
+        match new.format {
+            DiskFormat::Raw => {
+                let bytes = new.allocation.unwrap_or(0);
+                if bytes > 0 || size > source.size {
+                    let task = ImageTask::Allocate {
+                        from: 0,
+                        bytes: bytes.min(size),
+                        size,
+                    };
+                    self.perform(&task, &[file.as_fd()])?;
+                }
+                Ok(())
+            }
+            DiskFormat::Qcow2 if size > source.size => {
+                let Chained { formats, files } = self.chain(&source)?;
+                let mut handed = vec![file.as_fd()];
+                handed.extend(files.iter().map(AsFd::as_fd));
+                let task = ImageTask::Grow {
+                    size,
+                    backing: formats,
+                };
+                self.perform(&task, &handed)
+            }
+            DiskFormat::Qcow2 => Ok(()),
+        }
+    }
+
+    /// Whether the name of what it builds upon means the same in the directory of the copy.
+    fn stays_true(&self, source: &Source) -> bool {
+        let Some(BackingNote { name, .. }) = &source.facts.backing else {
+            return true;
+        };
+        let here = backing_path(name, &self.held.pool.target);
+        let there = backing_path(name, source.layer.path.parent().unwrap_or(Path::new("")));
+        here == there
+    }
+
+    fn chain(&self, source: &Source) -> Result<Chained, ApiError> {
+        chain(self.host, &self.held, &source.layer, source.file.as_fd())
+    }
+
+    fn convert(&self, file: &OwnedFd, source: Source, size: u64) -> Result<(), ApiError> {
+        let Chained { formats, files } = self.chain(&source)?;
+        let new = &self.building.volume;
+        let task = ImageTask::Convert {
+            to: match new.format {
+                DiskFormat::Raw => None,
+                DiskFormat::Qcow2 => Some(self.new_image(size, None)),
+            },
+            from: source.layer.format,
+            backing: formats,
+            size,
+            allocate: new.allocation.is_some_and(|bytes| bytes > 0),
+        };
+        let mut handed = vec![file.as_fd(), source.file.as_fd()];
+        handed.extend(files.iter().map(AsFd::as_fd));
+        self.perform(&task, &handed)
+    }
+
+    /// Gives it its owner, its mode and, once it is on stable storage, its name.
+    fn finish(&self, file: &OwnedFd) -> Result<(), ApiError> {
+        let NewVolume {
+            name, permissions, ..
+        } = &self.building.volume;
+        let os = |verb| move |errno| self.held.os(verb, errno);
+        let Permissions { mode, owner, group } = *permissions;
+        if owner.is_some() || group.is_some() {
+            rustix::fs::fchown(file, uid(owner), gid(group)).map_err(os("own"))?;
+        }
+        let mode = Mode::from_raw_mode(mode.unwrap_or(FILE_MODE));
+        rustix::fs::fchmod(file, mode).map_err(os("own"))?;
+        rustix::fs::fsync(file).map_err(os("write"))?;
+        point(Moment::AfterWrite);
+        let (from, to) = (self.unfinished, name.as_str());
+        let flags = RenameFlags::NOREPLACE;
+        let named = match rustix::fs::renameat_with(self.directory, from, self.directory, to, flags)
+        {
+            // A file system without it: a link is never made over another file.
+            Err(Errno::INVAL | Errno::NOSYS) => {
+                let flags = AtFlags::empty();
+                rustix::fs::linkat(self.directory, from, self.directory, to, flags)
+                    .and_then(|()| rustix::fs::unlinkat(self.directory, from, AtFlags::empty()))
+            }
+            named => named,
+        };
+        named.map_err(|errno| match errno {
+            Errno::EXIST => exists(&self.held),
+            errno => self.held.os("name", errno),
+        })?;
+        rustix::fs::fsync(self.directory).map_err(os("name"))?;
+        point(Moment::AfterRename);
+        Ok(())
+    }
+}

@@ -1,0 +1,38 @@
+//! Storage pools: directories of images, and the volumes in them.
+//!
+//! ```text
+//!                 define                         start
+//!   (nothing) ──────────────► inactive, kept ───────────────► active, kept
+//!       │  ◄──────────────        │  ▲  ◄───────────────          │
+//!       │     undefine            ▼  │        stop                ▼
+//!       │                     build, delete                refresh, volumes
+//!       │        create                                           ▲
+//!       └───────────────► active, transient ──────────────────────┘
+//!                              └─ stop ─► (nothing)
+//! ```
+//!
+//! One actor owns one pool ([`actor`]): what is asked of the pool itself is done one after the other, volumes are
+//! made and changed beside that, one job a volume. Whatever waits for a file system does so on a thread of
+//! its own; whatever an image says is read, and whatever an image gets is written, by a jailed process
+//! ([`crate::host::image_worker`]). Reads are answered from what the actor published ([`view`]).
+//!
+//! What lives here: the rules of pools ([`admission`]), directories and files ([`host`], `scan`, `make`, `change`).
+//! What may not: sockets and access (`api`), the form of what is kept (`store`), what is in an image.
+//!
+//! ## Decisions
+//! 1. (2026-11) A volume has its name when it is finished, and not before (`make.rs`).
+//! 2. (2026-11) Clients are handed the file itself for upload and download (`change.rs`).
+//! 3. (2026-11) One directory is of one active pool, whatever path leads to it; directories within one another are
+//!    allowed, as virt-install makes a pool of each directory that it is shown.
+
+pub mod actor;
+pub mod admission;
+mod chain;
+pub mod change;
+pub mod host;
+pub mod make;
+pub mod registry;
+pub mod scan;
+pub mod view;
+
+pub use self::registry::Pools;

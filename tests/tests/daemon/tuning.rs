@@ -1,0 +1,137 @@
+//! What a domain is held to, where the daemon dies between noting it and doing it: the next one does it.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use reeve_ipc::api::blocking::{CallError, Connection};
+use reeve_ipc::api::call::{DomainDeviceStatsGet, DomainTune, TuningChange};
+use reeve_ipc::device::DeviceFigures;
+use reeve_ipc::model::{Balloon, Domain, MemorySize, PluggableMemory};
+use reeve_tests::daemon::{Daemon, built_in, named};
+use reeve_tests::domain::{status, unique_name, workers};
+
+use super::world::end_everything;
+use super::{ECHO, define, start};
+
+const SOON: Duration = Duration::from_secs(10);
+
+/// The CPUs that the vCPU of a domain's worker may run on.
+fn vcpu_cpus(name: &str) -> Result<String> {
+    let pid = *workers(name).first().context("no worker")?;
+    for task in fs::read_dir(format!("/proc/{pid}/task"))? {
+        let path = task?.path();
+        if fs::read_to_string(path.join("comm"))?.trim() == "vcpu0" {
+            let mut status = status(&path.join("status").display().to_string())?;
+            return status.remove("Cpus_allowed_list").context("no list");
+        }
+    }
+    anyhow::bail!("no vCPU")
+}
+
+fn last_of(cpus: &str) -> Result<&str> {
+    cpus.rsplit([',', '-']).next().context("no CPU")
+}
+
+fn soon(what: &str, mut is_so: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + SOON;
+    while !is_so()? {
+        ensure!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
+/// Asks for what the daemon dies of.
+fn dies(daemon: &mut Daemon, asked: Result<(), CallError>) -> Result<()> {
+    ensure!(
+        matches!(
+            asked,
+            Ok(()) | Err(CallError::Closed | CallError::Socket(_))
+        ),
+        "{asked:?}"
+    );
+    daemon.wait_for_end()?;
+    daemon.set("REEVE_CRASH", "");
+    Ok(())
+}
+
+#[test]
+fn a_vcpu_that_was_to_be_bound_is_bound_by_the_next_supervisor() -> Result<()> {
+    let domain = built_in(&unique_name("bound"), ECHO);
+    let name = domain.name.as_str();
+    let mut daemon = Daemon::prepare()?;
+    daemon.set("REEVE_CRASH", "tune.after-status");
+    daemon.spawn()?;
+    let mut connection = daemon.connect()?;
+    define(&mut connection, &domain)?;
+    start(&mut connection, name)?;
+    let anywhere = vcpu_cpus(name)?;
+    let last = last_of(&anywhere)?;
+    let vcpu = TuningChange::VcpuCpus {
+        vcpu: 0,
+        cpus: Some(last.parse()?),
+    };
+    let asked = connection.call(DomainTune {
+        domain: named(name),
+        changes: vec![vcpu],
+        live: true,
+        persistent: false,
+    });
+    dies(&mut daemon, asked)?;
+    ensure!(vcpu_cpus(name)? == anywhere, "it was noted, and no more");
+    daemon.spawn()?;
+    soon("it is not bound", || Ok(vcpu_cpus(name)? == last))?;
+    end_everything(&daemon, &[domain])
+}
+
+fn requested(connection: &mut Connection, name: &str) -> Result<u64> {
+    let domain = named(name);
+    let stats = connection.call(DomainDeviceStatsGet { domain })?;
+    let requested = stats.iter().find_map(|stats| match stats.figures {
+        DeviceFigures::Memory(memory) => Some(memory.requested_bytes),
+        _ => None,
+    });
+    requested.context("no memory device")
+}
+
+/// 64 MiB at the start, 96 at most, of which its guest is to have 80.
+fn growing() -> Domain {
+    let mut domain = built_in(&unique_name("grown"), ECHO);
+    domain.memory = MemorySize::mebibytes(64);
+    domain.devices.memory = Some(PluggableMemory {
+        max: MemorySize::mebibytes(96),
+        address: None,
+    });
+    domain.devices.balloon = Some(Balloon::default());
+    domain.tuning.current_memory = Some(MemorySize::mebibytes(80));
+    domain
+}
+
+#[test]
+fn a_guest_that_was_to_be_asked_for_memory_is_asked_by_the_next_supervisor() -> Result<()> {
+    let domain = growing();
+    let name = domain.name.as_str();
+    let mut daemon = Daemon::prepare()?;
+    daemon.set("REEVE_CRASH", "tune.before-call");
+    daemon.spawn()?;
+    let mut connection = daemon.connect()?;
+    define(&mut connection, &domain)?;
+    let started = start(&mut connection, name);
+    ensure!(
+        started.is_ok()
+            || connection
+                .call(DomainDeviceStatsGet {
+                    domain: named(name)
+                })
+                .is_err()
+    );
+    dies(&mut daemon, Ok(()))?;
+    daemon.spawn()?;
+    let mut connection = daemon.connect()?;
+    soon("it is not asked", || {
+        Ok(requested(&mut connection, name).is_ok_and(|bytes| bytes == 16 << 20))
+    })?;
+    drop(connection);
+    end_everything(&daemon, &[domain])
+}

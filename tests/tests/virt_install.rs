@@ -1,0 +1,181 @@
+//! Debian's `virt-install` and `virt-clone` make domains, their disks and the pools for those with a real `reeved`.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::{Duration, Instant};
+
+use anyhow::{Result, ensure};
+use reeve_guest::mode::{Wait, block_verify};
+use reeve_tests::libvirt::Libvirt;
+
+/// How long a guest may take.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// A host, with a kernel file.
+fn host() -> Result<(Libvirt, PathBuf)> {
+    let host = Libvirt::start()?;
+    // The built-in guest, as a file like any other.
+    let kernel = host.files().join("kernel");
+    fs::write(&kernel, reeve_guest::DRIVERS_IMAGE)?;
+    Ok((host, kernel))
+}
+
+/// What each is called with.
+fn install<'a>(name: &'a str, boot: &'a str, disk: &'a str, more: &[&'a str]) -> Vec<&'a str> {
+    let mut arguments = vec![
+        "--name",
+        name,
+        "--memory",
+        "128",
+        "--vcpus",
+        "1",
+        "--import",
+        "--boot",
+        boot,
+        "--disk",
+        disk,
+        "--network",
+        "none",
+        "--noautoconsole",
+    ];
+    arguments.extend_from_slice(more);
+    arguments
+}
+
+/// Nothing is known of what is in it.
+const UNKNOWN: [&str; 4] = ["--osinfo", "detect=off,require=off", "--graphics", "none"];
+
+fn ends(host: &Libvirt, name: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = host.virsh(&format!("domstate --reason {name}"))?;
+        if state == "shut off (shutdown)" {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "it is {state}");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+#[test]
+fn an_image_is_imported_and_its_guest_uses_it() -> Result<()> {
+    let (host, kernel) = host()?;
+    let images = host.files().join("images");
+    fs::create_dir(&images)?;
+    host.virsh(&format!(
+        "pool-create-as first dir --target {}",
+        images.display()
+    ))?;
+    host.virsh("vol-create-as first disk.qcow2 64M --format qcow2")?;
+    host.virsh("pool-destroy first")?;
+    let arguments = block_verify(7, 200, Wait::Interrupt);
+    let boot = format!("kernel={},kernel_args=\"{arguments}\"", kernel.display());
+    let image = images.join("disk.qcow2");
+    let disk = format!("path={},format=qcow2,bus=virtio", image.display());
+    // It makes a pool of the directory, and starts it with the host from then on.
+    let said = host.run("virt-install", &install("web", &boot, &disk, &UNKNOWN))?;
+    ensure!(said.contains("Domain creation completed"), "{said}");
+    let pools = host.virsh("pool-list --all")?;
+    ensure!(pools == "images active yes", "{pools}");
+    ends(&host, "web")?;
+    let log = fs::read_to_string(host.daemon.state().join("log/web.console.log"))?;
+    ensure!(log.contains("requests verified"), "{log}");
+    // It is kept.
+    let listed = host.virsh("list --all")?;
+    ensure!(listed == "- web shut off", "{listed}");
+    let disks = host.virsh("domblklist web")?;
+    ensure!(disks == format!("vda {}", image.display()), "{disks}");
+    let used = host.virsh("vol-info disk.qcow2 images --bytes")?;
+    ensure!(used.contains("Capacity: 67108864 bytes"), "{used}");
+    Ok(())
+}
+
+#[test]
+fn a_disk_is_made_for_an_operating_system_that_is_known_and_cloned_with_its_domain() -> Result<()> {
+    let (host, kernel) = host()?;
+    let images = host.files().join("images");
+    fs::create_dir(&images)?;
+    let image = images.join("web.qcow2");
+    let boot = format!("kernel={},kernel_args=\"mode=echo\"", kernel.display());
+    // One GiB, in a pool that it makes; on virtio, as Linux of that year has it.
+    let disk = format!("path={},size=1", image.display());
+    let known = ["--osinfo", "linux2022", "--noreboot"];
+    host.run("virt-install", &install("web", &boot, &disk, &known))?;
+    let info = host.virsh("vol-info web.qcow2 images --bytes")?;
+    ensure!(info.contains("Capacity: 1073741824 bytes"), "{info}");
+    let document = host.virsh("dumpxml web")?;
+    let source = format!("<source file='{}'/>", image.display());
+    for part in [&source[..], "bus='virtio'", "org.qemu.guest_agent.0"] {
+        ensure!(document.contains(part), "{part}: {document}");
+    }
+    let cloned = host.run("virt-clone", &["--original", "web", "--auto-clone"])?;
+    ensure!(cloned.contains("created successfully"), "{cloned}");
+    let clone = images.join("web-clone.qcow2");
+    ensure!(clone.exists());
+    let disks = host.virsh("domblklist web-clone")?;
+    ensure!(disks == format!("vda {}", clone.display()), "{disks}");
+    ensure!(host.virsh("domuuid web")? != host.virsh("domuuid web-clone")?);
+    host.virsh("start web-clone")?;
+    host.virsh("destroy web-clone")?;
+    host.virsh("start web")?;
+    host.virsh("destroy web")?;
+    host.virsh("undefine web-clone --remove-all-storage")?;
+    ensure!(!clone.exists() && image.exists());
+    Ok(())
+}
+
+#[test]
+fn disks_are_made_in_a_pool_by_size_alone_and_above_another() -> Result<()> {
+    let (host, kernel) = host()?;
+    let images = host.files().join("images");
+    let target = images.display();
+    host.virsh(&format!(
+        "pool-create-as images dir --target {target} --build"
+    ))?;
+    let boot = format!("kernel={}", kernel.display());
+    let mut more = vec!["--noreboot"];
+    more.extend_from_slice(&UNKNOWN);
+    more.extend(["--disk", "size=1,pool=images,format=raw,bus=virtio"]);
+    let first = "size=1,pool=images,bus=virtio";
+    host.run("virt-install", &install("web", &boot, first, &more))?;
+    let disks = host.virsh("domblklist web")?;
+    ensure!(
+        disks == format!("vda {target}/web.qcow2 vdb {target}/web.img"),
+        "{disks}"
+    );
+    let above = format!(
+        "path={target}/above.qcow2,backing_store={target}/web.img,backing_format=raw,bus=virtio,size=1"
+    );
+    let mut more = vec!["--noreboot"];
+    more.extend_from_slice(&UNKNOWN);
+    host.run("virt-install", &install("above", &boot, &above, &more))?;
+    let volume = host.virsh("vol-dumpxml above.qcow2 --pool images")?;
+    let backing = format!("<backingStore> <path>{target}/web.img</path>");
+    ensure!(volume.contains(&backing), "{volume}");
+    let volume = host.virsh("vol-key web.img --pool images")?;
+    let given = "vol=images/web.img,bus=virtio";
+    more.extend(["--check", "path_in_use=off"]);
+    host.run("virt-install", &install("given", &boot, given, &more))?;
+    let disks = host.virsh("domblklist given")?;
+    ensure!(disks == format!("vda {volume}"), "{disks}");
+    Ok(())
+}
+
+#[test]
+fn a_disk_on_another_bus_is_refused_with_what_there_is() -> Result<()> {
+    let (host, kernel) = host()?;
+    let images = host.files().join("images");
+    fs::create_dir(&images)?;
+    fs::File::create(images.join("a.raw"))?.set_len(1 << 20)?;
+    let boot = format!("kernel={}", kernel.display());
+    let disk = format!("path={},format=raw", images.join("a.raw").display());
+    let mut more = vec!["--noreboot"];
+    more.extend_from_slice(&UNKNOWN);
+    let mut command = host.client("virt-install");
+    let output = command.args(install("web", &boot, &disk, &more)).output()?;
+    ensure!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(said.contains("every disk is a virtio disk"), "{said}");
+    ensure!(host.virsh("list --all")?.is_empty());
+    Ok(())
+}
