@@ -1,8 +1,8 @@
-//! A daemon that serves libvirt's clients, a network, and the clients.
+//! A daemon that serves libvirt's clients, and the clients.
 
 use std::cell::RefCell;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
@@ -11,7 +11,6 @@ use reeve_tests::clients::Clients;
 use reeve_tests::daemon::Daemon;
 use reeve_tests::lab::assets;
 use reeve_tests::lab::assets::{PROMPT, UP_MARKER};
-use reeve_tests::network::Network;
 use reeve_tests::reeve::{Builder, Reeve};
 
 /// What takes seconds on an idle machine; the rest is for one under heavy load.
@@ -22,10 +21,10 @@ const VIRSH_PROMPT: &str = "virsh # ";
 /// What `virsh edit` runs for its user.
 const EDITOR: &str = "sed -i 's|<title>Plain</title>|<title>Edited</title>|'";
 
-/// All of it.
+/// The daemon and the clients.
 pub struct Host {
     pub daemon: Daemon,
-    pub network: Network,
+    _cgroup: Cgroup,
     clients: Clients,
     files: PathBuf,
     /// Where commands are typed: a program of its own for each would take most of a test.
@@ -34,18 +33,16 @@ pub struct Host {
 
 impl Host {
     pub fn start() -> Result<Host> {
-        let network = Network::new()?;
+        let cgroup = Cgroup::new()?;
         let mut daemon = Daemon::prepare()?;
         let files = daemon.state().with_file_name("files");
         fs::create_dir(&files)?;
         let lab = assets().vmlinux.parent().context("a directory")?;
         let config = files.join("reeve.toml");
-        let text = format!(
-            "libvirt = true\nallowed_directories = [{lab:?}, {files:?}, {:?}]\n",
-            daemon.run().join("sockets")
-        );
+        let text = format!("libvirt = true\nallowed_directories = [{lab:?}, {files:?}]\n");
         fs::write(&config, text)?;
         daemon.argument(&format!("--config={}", config.display()));
+        daemon.argument(&format!("--cgroup={}", cgroup.0.display()));
         daemon.spawn()?;
         let clients = Clients::new()?;
         let mut virsh = client(&clients, &daemon, "virsh");
@@ -55,7 +52,7 @@ impl Host {
         virsh.expect(VIRSH_PROMPT, SHELL)?;
         Ok(Host {
             daemon,
-            network,
+            _cgroup: cgroup,
             clients,
             files,
             virsh: RefCell::new(virsh),
@@ -141,6 +138,33 @@ impl Host {
         command.args(line.split_whitespace());
         Builder::new(command).spawn()
     }
+}
+
+/// A place for the cgroups of domains, as the packaged units have one: each domain gets its own.
+struct Cgroup(PathBuf);
+
+impl Cgroup {
+    fn new() -> Result<Cgroup> {
+        let path = format!("/sys/fs/cgroup/reeve-test-{}", std::process::id());
+        fs::create_dir(&path)?;
+        Ok(Cgroup(path.into()))
+    }
+}
+
+impl Drop for Cgroup {
+    fn drop(&mut self) {
+        remove_cgroups(&self.0);
+    }
+}
+
+/// Removes a cgroup and those in it, as far as nothing is in them.
+fn remove_cgroups(path: &Path) {
+    for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+        if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            remove_cgroups(&entry.path());
+        }
+    }
+    let _ = fs::remove_dir(path);
 }
 
 /// A client, which finds the daemon as it would where libvirt's socket is the daemon's.

@@ -4,6 +4,7 @@ use anyhow::{Result, ensure};
 use reeve_tests::lab::assets;
 use reeve_tests::lab::assets::{COMMAND_LINE, POWER_BUTTON_MARKER};
 use reeve_tests::leftovers::Snapshot;
+use reeve_tests::network::Network;
 use reeve_tests::reeve::Builder;
 use reeve_tests::tool::tool;
 
@@ -11,6 +12,8 @@ use super::host::{BOOT, Host, SHELL, expect_up, guest};
 
 #[reeve_tests::in_lab(timeout = "900s", root)]
 fn virt_install_imports_debian_to_its_login_prompt() -> Result<()> {
+    let network = Network::new()?;
+    // The place of the namespaces of networks stays when a network goes.
     let before = Snapshot::take();
     let host = Host::start()?;
     let image = host.path("debian.qcow2");
@@ -33,7 +36,7 @@ fn virt_install_imports_debian_to_its_login_prompt() -> Result<()> {
             "kernel={kernel},initrd={initrd},kernel_args=\"{COMMAND_LINE} root=/dev/vda rw\""
         ))
         .arg("--network")
-        .arg(format!("bridge={}", host.network.bridge()))
+        .arg(format!("bridge={}", network.bridge()))
         .args(["--graphics", "none"]);
     // It goes on as virsh on the console of what it has started.
     let mut install = Builder::new(command).on_terminal().spawn()?;
@@ -60,7 +63,7 @@ fn virt_install_imports_debian_to_its_login_prompt() -> Result<()> {
     host.wait_for_state("debian", "shut off (shutdown)")?;
     host.virsh("undefine debian")?;
     tool("qemu-img", ["check", "-q", &image])?;
-    drop((install, host));
+    drop((install, host, network));
     before.assert_nothing_new(SHELL);
     Ok(())
 }

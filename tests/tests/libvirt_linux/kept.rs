@@ -6,6 +6,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, ensure};
 use reeve_tests::lab::assets;
 use reeve_tests::lab::assets::{COMMAND_LINE, drivers};
+use reeve_tests::network::Network;
 
 use super::host::{Host, SHELL, expect_up, guest};
 
@@ -66,7 +67,7 @@ const OF_DEVICES: &[&str] = &[
     "<log file='/var/log/console.log' append='off'/>",
 ];
 
-fn document(host: &Host) -> String {
+fn document(bridge: &str) -> String {
     let [disk_boot, nic_boot, stats, serial_log, console_log] = OF_DEVICES else {
         return String::new();
     };
@@ -126,7 +127,7 @@ fn document(host: &Host) -> String {
         OF_CLOCK.concat(),
         DEVICES.concat(),
         assets().disk.display(),
-        host.network.bridge(),
+        bridge,
     )
 }
 
@@ -147,8 +148,10 @@ fn listed() -> Vec<(&'static str, Option<&'static str>)> {
 
 #[reeve_tests::in_lab(timeout = "600s", root)]
 fn linux_boots_from_a_document_with_all_that_is_kept() -> Result<()> {
+    let network = Network::new()?;
     let host = Host::start()?;
-    let file = host.file("kept.xml", &document(&host))?;
+    let document = document(network.bridge());
+    let file = host.file("kept.xml", &document)?;
     host.virsh(&format!("define {file}"))?;
     let all = [
         KEPT,
@@ -164,7 +167,7 @@ fn linux_boots_from_a_document_with_all_that_is_kept() -> Result<()> {
     for element in &all {
         ensure!(kept.contains(element), "no {element} in:\n{kept}");
     }
-    expect_every_rule(&host).context("the list in the docs")?;
+    expect_every_rule(&host, &document).context("the list in the docs")?;
     // What was dumped defines the same again.
     host.virsh("undefine kept")?;
     let file = host.file("again.xml", &kept)?;
@@ -211,11 +214,11 @@ fn linux_boots_from_a_document_with_all_that_is_kept() -> Result<()> {
 }
 
 /// The document has each element of the list: the daemon's log names those that it took.
-fn expect_every_rule(host: &Host) -> Result<()> {
+fn expect_every_rule(host: &Host, document: &str) -> Result<()> {
     let listed = listed();
     ensure!(listed.len() > 30, "the table is not found");
     let deadline = Instant::now() + SHELL;
-    let document = document(host).replace('\n', " ");
+    let document = document.replace('\n', " ");
     for (path, of) in listed {
         let said = format!("domain=kept path={path}\"");
         // So many lines are written a few at a time.

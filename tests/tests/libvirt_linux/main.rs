@@ -4,4 +4,5 @@
 mod host;
 mod install;
 mod kept;
+mod peek;
 mod walk;
