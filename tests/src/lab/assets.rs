@@ -60,6 +60,9 @@ pub struct Assets {
     pub disk: PathBuf,
     /// Directory of programs that run where the test runs: those in [`super::tools`], and busybox.
     pub tools: PathBuf,
+    /// The top of a system with clients of libvirt's protocol, whose other directories are where it runs:
+    /// [`crate::clients::Clients`] runs them.
+    pub clients: PathBuf,
 }
 
 impl Assets {
@@ -72,6 +75,7 @@ impl Assets {
             full_initramfs: directory.join("full-initramfs"),
             disk: directory.join("disk"),
             tools: directory.join("tools/bin"),
+            clients: directory.join("clients"),
         }
     }
 

@@ -5,7 +5,6 @@
 //! it below their memory, inner guests boot from copies of it ([`super::assets::Assets::disk`]).
 
 use std::fs;
-use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -98,10 +97,7 @@ impl Debian {
 
 /// All packages below `root`, and dpkg's records that they are installed.
 fn unpack(directory: &Path, root: &Path) -> Result<()> {
-    for name in MERGED {
-        fs::create_dir_all(root.join("usr").join(name))?;
-        symlink(format!("usr/{name}"), root.join(name))?;
-    }
+    packages::merge_top(root, &MERGED)?;
     let records = root.join("var/lib/dpkg");
     for name in ["info", "updates", "triggers"] {
         fs::create_dir_all(records.join(name))?;
@@ -113,12 +109,7 @@ fn unpack(directory: &Path, root: &Path) -> Result<()> {
     let download = directory.join("download");
     let mut status = String::new();
     for file in packages::download(&wanted, &download)? {
-        // dpkg-deb -x would replace the links of merged directories.
-        let script = r#"dpkg-deb --fsys-tarfile "$1" | tar --keep-directory-symlink -C "$2" -xf -"#;
-        run(Command::new("sh")
-            .args(["-c", script, "sh"])
-            .arg(&file)
-            .arg(root))?;
+        packages::unpack_merged(&file, root)?;
         let control = run(Command::new("dpkg-deb").arg("-f").arg(&file))?.stdout;
         let control = String::from_utf8(control)?;
         let name = field(&control, "Package")?;

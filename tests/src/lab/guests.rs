@@ -7,6 +7,7 @@ use std::process::Command;
 use anyhow::{Result, anyhow, ensure};
 
 use super::cache::{Cache, Key};
+use super::clients::Programs;
 use super::cpio::Archive;
 use super::debian::{Debian, UDHCPC};
 use super::kernel;
@@ -77,9 +78,10 @@ impl Guests {
         let busybox = packages::unpacked(cache, "busybox-static")?;
         let debian = Debian::prepare(cache)?;
         let tools = Tools::prepare(cache)?;
+        let clients = Programs::prepare(cache, &find_busybox(&busybox)?)?;
         let key = Key::default()
             .with((FORMAT, &kernel.version, &full.version, &busybox.version))
-            .with((&debian.key, &tools.key))
+            .with((&debian.key, &tools.key, &clients.key))
             .with((OUTER_INIT, DEBIAN_INIT, SESSION, INNER_INIT, UDHCPC))
             .with((OUTER_MODULES, DEBIAN_MODULES, INNER_MODULES))
             .with((DRIVERS, TRANSPORT))
@@ -89,10 +91,9 @@ impl Guests {
             make_full(&directory.join("assets"), &full, &find_busybox(&busybox)?)?;
             let assets = directory.join("assets");
             std::fs::hard_link(&debian.image, assets.join("disk"))?;
-            run(Command::new("cp")
-                .arg("-rl")
-                .arg(&tools.directory)
-                .arg(assets.join("tools")))?;
+            for (from, to) in [(&tools.directory, "tools"), (&clients.directory, "clients")] {
+                run(Command::new("cp").arg("-rl").arg(from).arg(assets.join(to)))?;
+            }
             std::fs::copy(find_busybox(&busybox)?, assets.join("tools/bin/busybox"))?;
             Ok(())
         })?;

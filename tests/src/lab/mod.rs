@@ -14,7 +14,9 @@
 //! `--exact <test>` and `REEVE_IN_LAB=1`, so a body is an ordinary test to whoever reads results,
 //! has its own process, and a hard limit. In the outer guest it is root on a machine with cgroup v2,
 //! Landlock (ABI 2), shared mounts, `/lib/modules` for `modprobe`, and an ordinary user `user`
-//! (uid 1000, in group kvm, which owns `/dev/kvm`); the file system of the source tree is not there.
+//! (uid 1000, in group kvm, which owns `/dev/kvm`); the file system of the source tree is not there. Programs
+//! of this machine are copied there ([`tools`]); virsh, virt-install and Python with libvirt's bindings come out
+//! of packages ([`clients`], [`crate::clients`]).
 //!
 //! # What it costs
 //! `REEVE_LAB_VERBOSE=1 cargo test -p reeve-tests --test lab -- --nocapture kvm_is_there`, medians
@@ -45,6 +47,7 @@
 
 pub mod assets;
 pub mod cache;
+pub mod clients;
 pub mod cpio;
 pub mod debian;
 mod direct;

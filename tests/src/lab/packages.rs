@@ -2,6 +2,7 @@
 //! installed. An unpacked package stays in the cache until the cache is deleted.
 
 use std::fs;
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
 
@@ -90,6 +91,25 @@ pub fn download(packages: &[String], directory: &Path) -> Result<Vec<PathBuf>> {
     }
     files.sort();
     Ok(files)
+}
+
+/// Makes `root` with directories at its top that are links into `usr`.
+pub fn merge_top(root: &Path, names: &[&str]) -> Result<()> {
+    for name in names {
+        fs::create_dir_all(root.join("usr").join(name))?;
+        symlink(format!("usr/{name}"), root.join(name))?;
+    }
+    Ok(())
+}
+
+/// Unpacks the file of a package into a system with such links, which `dpkg-deb -x` would replace.
+pub fn unpack_merged(file: &Path, root: &Path) -> Result<()> {
+    let script = r#"dpkg-deb --fsys-tarfile "$1" | tar --keep-directory-symlink -C "$2" -xf -"#;
+    run(Command::new("sh")
+        .args(["-c", script, "sh"])
+        .arg(file)
+        .arg(root))?;
+    Ok(())
 }
 
 /// Downloads one package and unpacks it into `directory/root`; returns its file name.

@@ -16,12 +16,13 @@ const PRODUCTS: &[&str] = &["reeve", "reeve-worker", "reeved", "reeve-gateway"];
 pub const TEST: &str = "test";
 /// What nobody asked for within these times is deleted: old builds, and what is kept per kernel
 /// and QEMU.
-const UNUSED: [(&str, Duration); 6] = [
+const UNUSED: [(&str, Duration); 7] = [
     ("payload-", Duration::from_secs(60 * 60)),
     ("state-", Duration::from_secs(7 * 24 * 60 * 60)),
     ("assets-", Duration::from_secs(7 * 24 * 60 * 60)),
     ("guests-", Duration::from_secs(7 * 24 * 60 * 60)),
     ("debian-", Duration::from_secs(7 * 24 * 60 * 60)),
+    ("clients-", Duration::from_secs(7 * 24 * 60 * 60)),
     ("tools-", Duration::from_secs(7 * 24 * 60 * 60)),
 ];
 

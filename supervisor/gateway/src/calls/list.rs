@@ -38,13 +38,20 @@ mod only {
 /// Every filter.
 pub(super) const FILTERS: u32 = 0xffff;
 
-/// Whether a domain passes the filters.
+/// Whether libvirt has such a domain. One that is not kept is gone when it ends; the supervisor has it for as
+/// long as the kernel holds its worker.
+pub(super) const fn is_there(summary: &DomainSummary) -> bool {
+    summary.persistent || summary.state.is_active()
+}
+
+/// Whether a domain is there and passes the filters.
 pub(super) fn passes(summary: &DomainSummary, flags: u32) -> bool {
     let pair = |yes: u32, no: u32, is: bool| {
         let wanted = (flags & yes != 0, flags & no != 0);
         wanted.0 == wanted.1 || wanted.0 == is
     };
-    pair(only::ACTIVE, only::INACTIVE, summary.state.is_active())
+    is_there(summary)
+        && pair(only::ACTIVE, only::INACTIVE, summary.state.is_active())
         && pair(only::PERSISTENT, only::TRANSIENT, summary.persistent)
         && pair(
             only::AUTOSTART,
@@ -118,7 +125,7 @@ pub(super) async fn inactive_names(
     call: ConnectListDefinedDomains,
 ) -> Result<List<String, DOMAINS_MAX>, Failure> {
     let domains = context.domains(false).await?;
-    let inactive = domains.iter().filter(|domain| !domain.state.is_active());
+    let inactive = domains.iter().filter(|domain| is_inactive(domain));
     let names = inactive.map(|domain| domain.name.as_str().to_owned());
     Ok(names.take(most(call.maxnames)).collect())
 }
@@ -129,8 +136,12 @@ pub(super) async fn inactive_count(
     _: ConnectNumOfDefinedDomains,
 ) -> Result<i32, Failure> {
     let domains = context.domains(false).await?;
-    let inactive = domains.iter().filter(|domain| !domain.state.is_active());
+    let inactive = domains.iter().filter(|domain| is_inactive(domain));
     Ok(count(inactive.count()))
+}
+
+const fn is_inactive(summary: &DomainSummary) -> bool {
+    summary.persistent && !summary.state.is_active()
 }
 
 /// As many as a client asked for at most.
@@ -173,6 +184,15 @@ mod tests {
         for (yes, no) in [(0x100, 0x200), (0x1000, 0x2000), (0x4000, 0x8000)] {
             assert!(!passes(&off, yes) && passes(&off, no));
         }
+    }
+
+    #[test]
+    fn a_domain_that_is_not_kept_is_there_while_it_runs_only() {
+        let mut domain = summary("a", RUNNING);
+        domain.persistent = false;
+        assert!(passes(&domain, 0) && !is_inactive(&domain));
+        domain.state = OFF;
+        assert!(!passes(&domain, 0) && !passes(&domain, FILTERS) && !is_inactive(&domain));
     }
 
     #[test]

@@ -9,6 +9,7 @@ use uuid::Uuid;
 use super::Context;
 use super::context::handle;
 use super::failure::{Code, Failure};
+use super::list::is_there;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::lifecycle::{DomainLookupById, DomainLookupByName, DomainLookupByUuid};
 
@@ -47,7 +48,8 @@ async fn find(
     what: impl FnOnce() -> String,
 ) -> Result<Domain, Failure> {
     match context.call(DomainGet { domain }).await {
-        Ok(details) => Ok(handle(&details.summary)),
+        Ok(details) if is_there(&details.summary) => Ok(handle(&details.summary)),
+        Ok(_) => Err(Failure::new(Code::NoDomain, what())),
         Err(failure) if failure.code == Code::NoDomain => Err(Failure::new(Code::NoDomain, what())),
         Err(failure) => Err(failure),
     }

@@ -1,0 +1,8 @@
+//! Stock Linux under real clients of libvirt's protocol, in the lab: virsh and virt-install as an
+//! administrator types them, and what the guest sees of it.
+
+mod host;
+mod install;
+mod kept;
+mod peek;
+mod walk;
