@@ -25,8 +25,12 @@ use super::reason;
 use super::sockets::Place;
 use crate::domain::plan::{self, ImageAccess};
 
-/// The directories of the configuration's default.
-pub const DEFAULT_DIRECTORIES: [&str; 2] = ["/var/lib/reeve/images", "/var/lib/libvirt/images"];
+/// The directories of the configuration's default; in the last `virt-install` puts the kernels of a `--location`.
+pub const DEFAULT_DIRECTORIES: [&str; 3] = [
+    "/var/lib/reeve/images",
+    "/var/lib/libvirt/images",
+    "/var/lib/libvirt/boot",
+];
 /// The file that a refusal tells to change.
 pub const CONFIG_FILE: &str = "/etc/reeve/reeve.toml";
 

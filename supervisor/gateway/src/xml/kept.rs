@@ -173,7 +173,7 @@ pub const ACCEPTED: &[Rule] = &[
         without: &["passwd", "passwdValidTo"],
         ..rule(
             "devices/graphics",
-            "there is no display; a guest's console is its serial port",
+            "there is no display, and the document of a running domain has none; a guest's console is its serial port",
         )
     },
     Rule {
@@ -199,6 +199,11 @@ pub const ACCEPTED: &[Rule] = &[
     ),
     rule("devices/console/log", "as devices/serial/log"),
 ];
+
+/// Whether an element is kept for a display that a running domain does not have.
+pub(super) fn is_of_display(path: &str) -> bool {
+    matches!(path, "devices/graphics" | "devices/video")
+}
 
 impl Rule {
     fn is_for(&self, path: &str, element: Element<'_>) -> bool {

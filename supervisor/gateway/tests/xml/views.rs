@@ -65,6 +65,11 @@ fn a_running_domain_has_its_number_aliases_terminal_and_taps() {
     ] {
         assert!(wizard_text.contains(part), "{part}\n{wizard_text}");
     }
+    // A display that it does not have is in its definition alone.
+    assert!(dumped(&wizard).contains("<graphics"));
+    for part in ["<graphics", "<video"] {
+        assert!(!wizard_text.contains(part), "{wizard_text}");
+    }
     let channel = format!("path='{}'", wizard.devices.channels[0].path.display());
     assert!(wizard_text.contains(&channel), "{wizard_text}");
     let migratable = View {

@@ -169,14 +169,10 @@ impl Instance for KvmInstance {
             let _place = place?;
             let status = worker.query().await;
             let status = status.map_err(|error| failure(&worker, error))?;
-            let usage = process::usage(&format!("/proc/{}/stat", worker.pid()));
-            // What was read is of this very process if it still lives.
-            let ended = process::has_ended(worker.process.pidfd.as_fd());
-            let (cpu_time_ns, resident_bytes) =
-                usage.filter(|_| !ended).ok_or(CallFailure::Gone)?;
+            let usage = usage(&worker)?;
             Ok(DomainStats {
-                cpu_time_ns,
-                resident_bytes,
+                cpu_time_ns: usage.cpu_time_ns,
+                resident_bytes: usage.resident_bytes,
                 console_dropped_bytes: status.console_dropped_bytes,
                 console_clients: status.console_clients,
                 log_dropped: status.log_dropped,
@@ -236,21 +232,7 @@ impl Instance for KvmInstance {
     }
 
     fn usage(&self) -> Result<DomainUsage, CallFailure> {
-        let worker = self.worker();
-        let account = process::account(&format!("/proc/{}/stat", worker.pid()));
-        // As for its statistics.
-        let ended = process::has_ended(worker.process.pidfd.as_fd());
-        let account = account.filter(|_| !ended).ok_or(CallFailure::Gone)?;
-        // A cgroup counts on where the machine goes to another process, and finer.
-        let cgroup = worker.facts().cgroup.as_deref();
-        let times = cgroup.and_then(process::cgroup_times);
-        let (user_ns, system_ns) = times.unwrap_or((account.user_ns, account.system_ns));
-        Ok(DomainUsage {
-            cpu_time_ns: user_ns.saturating_add(system_ns),
-            user_ns,
-            system_ns,
-            resident_bytes: account.resident_bytes,
-        })
+        usage(&self.worker())
     }
 
     fn vcpu_figures(&self) -> Vec<VcpuFigures> {
@@ -346,4 +328,22 @@ impl Instance for KvmInstance {
             adopted: facts.adopted,
         }
     }
+}
+
+/// What a worker uses of the host, of the kernel's own books.
+fn usage(worker: &Worker) -> Result<DomainUsage, CallFailure> {
+    let account = process::process_account(worker.pid());
+    // What was read is of this very process if it still lives.
+    let ended = process::has_ended(worker.process.pidfd.as_fd());
+    let account = account.filter(|_| !ended).ok_or(CallFailure::Gone)?;
+    // A cgroup counts on where the machine goes to another process.
+    let cgroup = worker.facts().cgroup.as_deref();
+    let times = cgroup.and_then(process::cgroup_times);
+    let (user_ns, system_ns) = times.unwrap_or((account.user_ns, account.system_ns));
+    Ok(DomainUsage {
+        cpu_time_ns: user_ns.saturating_add(system_ns),
+        user_ns,
+        system_ns,
+        resident_bytes: account.resident_bytes,
+    })
 }

@@ -94,7 +94,7 @@ fn what_is_outside_is_refused_with_the_line_that_would_allow_it() {
         error.to_string(),
         "the kernel '/srv/vm/bz' is outside the allowed directories; allow it with \
          'allowed_directories = [\"/var/lib/reeve/images\", \"/var/lib/libvirt/images\", \
-         \"/srv/vm\"]' in /etc/reeve/reeve.toml"
+         \"/var/lib/libvirt/boot\", \"/srv/vm\"]' in /etc/reeve/reeve.toml"
     );
     for outside in [
         "/disk",

@@ -84,6 +84,8 @@ pub fn format(domain: &Domain, view: &View<'_>) -> String {
     let kept = domain.kept.iter();
     let kept: Vec<_> = kept
         .filter(|element| !(ports && is_of_ports(element)))
+        // What shows a running domain would look for the display, and leave its console alone.
+        .filter(|element| live.is_none() || !kept::is_of_display(&element.path))
         .cloned()
         .collect();
     kept::write(&mut writer, &kept, "devices");
