@@ -28,7 +28,7 @@ enum Prints {
 }
 
 /// Every command that speaks to the daemon, in an order in which each succeeds.
-fn script<'a>(file: &'a str, disk: &'a str) -> Vec<(Vec<&'a str>, Prints)> {
+fn script<'a>(file: &'a str, disk: &'a str, pool: &'a str) -> Vec<(Vec<&'a str>, Prints)> {
     use Prints::{Bytes, Console, Json, Lines, Nothing, Told, Value};
     let echo = ["--memory", "32M", "--cmdline", "mode=echo"];
     let with = |command: &[&'static str]| [command, &echo[..]].concat();
@@ -106,6 +106,24 @@ fn script<'a>(file: &'a str, disk: &'a str) -> Vec<(Vec<&'a str>, Prints)> {
         (vec!["create", "tells"], Value),
         (vec!["create", "shows", "--console"], Console),
         (vec!["console", "waits"], Console),
+        (vec!["pool", "define", "images", pool], Value),
+        (vec!["pool", "build", "images"], Value),
+        (vec!["pool", "start", "images"], Value),
+        (vec!["pool", "autostart", "images"], Value),
+        (vec!["pool", "list"], Value),
+        (vec!["pool", "info", "images"], Value),
+        (vec!["volume", "create", "images", "a", "1M"], Value),
+        (vec!["pool", "refresh", "images"], Value),
+        (vec!["volume", "list", "images"], Value),
+        (vec!["volume", "info", "images", "a"], Value),
+        (vec!["volume", "clone", "images", "a", "b"], Value),
+        (vec!["volume", "resize", "images", "a", "2M"], Value),
+        (vec!["volume", "wipe", "images", "a"], Value),
+        (vec!["volume", "delete", "images", "a"], Value),
+        (vec!["volume", "delete", "images", "b"], Value),
+        (vec!["pool", "stop", "images"], Value),
+        (vec!["pool", "delete", "images"], Value),
+        (vec!["pool", "undefine", "images"], Value),
         (vec!["events", "-n", "1", "--since", "0:0"], Lines),
     ]
 }
@@ -118,7 +136,8 @@ fn run(json: bool) -> Result<()> {
     let (cli, _) = Cli::configured(&format!("allowed_directories = [{:?}]\n", images.path()))?;
     let cli = &cli;
     let file = cli.path("web.toml").display().to_string();
-    for (mut arguments, prints) in script(&file, &disk) {
+    let pool = images.path().join("pool").display().to_string();
+    for (mut arguments, prints) in script(&file, &disk, &pool) {
         match arguments.as_slice() {
             // Something to attach to that ends by itself, but not before somebody has attached.
             ["console", name] => {
@@ -253,7 +272,7 @@ fn no_command_is_left_out_above() -> Result<()> {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     ensure!(commands.len() > 20, "{help}");
-    let script = script("file", "disk");
+    let script = script("file", "disk", "pool");
     for command in commands {
         let there = script.iter().any(|(arguments, _)| arguments[0] == command);
         ensure!(
