@@ -19,13 +19,12 @@ const KEPT: &[&str] = &[
     "<pm>\n    <suspend-to-mem enabled='no'/>\n    <suspend-to-disk enabled='no'/>\n  </pm>",
     "<seclabel type='dynamic' model='apparmor' relabel='yes'/>",
     "<resource>\n    <partition>/machine</partition>\n  </resource>",
-    "<sysinfo type='smbios'>\n    <system>\n      <entry name='serial'>17</entry>\n    </system>\n  </sysinfo>",
     "<memoryBacking>\n    <source type='memfd'/>\n    <access mode='shared'/>\n  </memoryBacking>",
 ];
 const OF_OS: &[&str] = &[
     "<boot dev='hd'/>",
     "<bootmenu enable='no'/>",
-    "<smbios mode='sysinfo'/>",
+    "<smbios mode='emulate'/>",
 ];
 const OF_FEATURES: &[&str] = &[
     "<pae/>",
