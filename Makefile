@@ -9,7 +9,7 @@ export REEVE_REVISION := $(shell git rev-parse --short=12 HEAD 2>/dev/null)
 PREFIX ?= /usr/local
 DESTDIR ?=
 
-.PHONY: help run test soak bench build release install dist deb lint fmt deny doc install-deps \
+.PHONY: help run test conformance soak bench build release install dist deb lint fmt deny doc install-deps \
 	install-lint install-lab clean
 
 help: ## Show this list
@@ -49,6 +49,10 @@ TEST_FEATURES := --features reeved/fault-points,reeve-worker/attack-points,reeve
 test: install-deps install-lab ## Run every test, the lab's included
 	$(CARGO) build --workspace --all-targets $(TEST_FEATURES)
 	$(CARGO) test --workspace $(TEST_FEATURES) --no-fail-fast
+
+conformance: install-deps install-lab ## Compare virsh's answers, command by command, with libvirtd's; prints the table
+	$(CARGO) build --workspace --bins $(TEST_FEATURES)
+	$(CARGO) test --workspace $(TEST_FEATURES) --test conformance -- --nocapture
 
 soak: install-deps install-lab ## Run the long counts: fuzzing, repeated starts, repeated pauses
 	tools/soak

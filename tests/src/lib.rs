@@ -22,6 +22,7 @@
 pub use reeve_tests_macros::in_lab;
 
 pub mod clients;
+pub mod conformance;
 pub mod control;
 pub mod daemon;
 pub mod domain;

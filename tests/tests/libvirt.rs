@@ -358,3 +358,62 @@ fn a_client_survives_a_bad_document_and_others_a_client_that_dies() -> Result<()
     ensure!(host.good(&["list", "--all"])?.is_empty());
     Ok(())
 }
+
+#[test]
+fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result<()> {
+    let host = Host::start()?;
+    // As virt-install has it: nobody says where the channel's socket is.
+    let channel =
+        "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>";
+    let text = document("web").replace("<devices>", &format!("<devices>{channel}"));
+    let file = host.file("web.xml", &text)?;
+    let file = file.display().to_string();
+    host.good(&["define", &file])?;
+    host.good(&["start", "web"])?;
+    host.wait_for_state("web", "running (booted)")?;
+    let live = host.good(&["dumpxml", "web"])?;
+    ensure!(live.contains("<alias name='channel0'/>"), "{live}");
+    let job = host.good(&["domjobinfo", "web"])?;
+    ensure!(job.contains("None"), "{job}");
+    let none = host.refused(&["domjobabort", "web"])?;
+    ensure!(none.contains("no job is active"), "{none}");
+    // The guest has no driver for its port, so that no agent listens.
+    let absent = host.refused(&["qemu-agent-command", "web", "{\"execute\":\"guest-ping\"}"])?;
+    ensure!(absent.contains("guest agent is not connected"), "{absent}");
+    let absent = host.refused(&["domtime", "web"])?;
+    ensure!(absent.contains("guest agent is not connected"), "{absent}");
+    ensure!(host.good(&["domifaddr", "web"])?.is_empty());
+    for empty in [
+        &["nodedev-list"][..],
+        &["iface-list"],
+        &["secret-list"],
+        &["nwfilter-list"],
+    ] {
+        ensure!(host.good(empty)?.is_empty(), "{empty:?}");
+    }
+    let running = host.refused(&["resume", "web"])?;
+    ensure!(running.contains("domain is already running"), "{running}");
+    host.good(&["inject-nmi", "web"])?;
+    host.good(&["destroy", "web"])?;
+    host.wait_for_state("web", "shut off (destroyed)")?;
+    let off = host.refused(&["suspend", "web"])?;
+    ensure!(off.contains("domain is not running"), "{off}");
+
+    // It is created with another document, and is off again with its own.
+    let uuid = host.good(&["domuuid", "web"])?;
+    let other = text.replace(
+        "<name>web</name>",
+        &format!("<name>web</name><uuid>{uuid}</uuid><title>now</title>"),
+    );
+    let file = host.file("other.xml", &other)?;
+    host.good(&["create", &file.display().to_string()])?;
+    ensure!(host.good(&["desc", "web", "--title"])? == "now");
+    let title = host.refused(&["create", &file.display().to_string()])?;
+    ensure!(title.contains("already active"), "{title}");
+    host.good(&["destroy", "web"])?;
+    host.wait_for_state("web", "shut off (destroyed)")?;
+    let kept = host.good(&["dumpxml", "web"])?;
+    ensure!(!kept.contains("<title>"), "{kept}");
+    host.good(&["undefine", "web"])?;
+    Ok(())
+}

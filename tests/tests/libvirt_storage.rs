@@ -378,25 +378,27 @@ fn a_domain_goes_with_all_its_storage() -> Result<()> {
     let (host, images) = with_pool()?;
     host.virsh("vol-create-as images a.qcow2 16M --format qcow2")?;
     host.virsh("vol-create-as images b.raw 16M --format raw")?;
-    let disk = |name: &str, format: &str, target: &str| {
-        format!(
-            "<disk type='file' device='disk'><driver name='qemu' type='{format}'/>\
-             <source file='{}'/><target dev='{target}' bus='virtio'/></disk>",
-            images.join(name).display()
-        )
-    };
+    let first = format!(
+        "<disk type='file' device='disk'><driver name='qemu' type='qcow2'/>\
+         <source file='{}'/><target dev='vda' bus='virtio'/></disk>",
+        images.join("a.qcow2").display()
+    );
+    // By its name in its pool: what is kept is its path.
+    let second = "<disk type='volume' device='disk'><driver name='qemu' type='raw'/>\
+                  <source pool='images' volume='b.raw'/><target dev='vdb' bus='virtio'/></disk>";
     let document = format!(
         "<domain type='kvm'><name>web</name>\
            <metadata><reeve:domain xmlns:reeve='urn:x-reeve:domain:1'>\
              <reeve:boot source='built-in'/></reeve:domain></metadata>\
            <memory unit='MiB'>64</memory><vcpu>1</vcpu>\
            <os><type arch='x86_64'>hvm</type><cmdline>mode=echo</cmdline></os>\
-           <devices>{}{}</devices></domain>",
-        disk("a.qcow2", "qcow2", "vda"),
-        disk("b.raw", "raw", "vdb")
+           <devices>{first}{second}</devices></domain>"
     );
     let file = host.outside().join("web.xml");
     fs::write(&file, document)?;
+    host.virsh("pool-destroy images")?;
+    complains(&host, &format!("define {}", file.display()), "not active")?;
+    host.virsh("pool-start images")?;
     host.virsh(&format!("define {}", file.display()))?;
     let listed = host.virsh("domblklist web")?;
     let [a, b] = ["a.qcow2", "b.raw"].map(|name| images.join(name).display().to_string());

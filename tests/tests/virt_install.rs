@@ -130,13 +130,14 @@ fn disks_are_made_in_a_pool_by_size_alone_and_above_another() -> Result<()> {
     let images = host.files().join("images");
     let target = images.display();
     host.virsh(&format!(
-        "pool-create-as images dir --target {target} --build"
+        "pool-create-as default dir --target {target} --build"
     ))?;
     let boot = format!("kernel={}", kernel.display());
     let mut more = vec!["--noreboot"];
     more.extend_from_slice(&UNKNOWN);
-    more.extend(["--disk", "size=1,pool=images,format=raw,bus=virtio"]);
-    let first = "size=1,pool=images,bus=virtio";
+    more.extend(["--disk", "size=1,pool=default,format=raw,bus=virtio"]);
+    // In the pool of that name, since no other is said.
+    let first = "size=1,bus=virtio";
     host.run("virt-install", &install("web", &boot, first, &more))?;
     let disks = host.virsh("domblklist web")?;
     ensure!(
@@ -149,11 +150,11 @@ fn disks_are_made_in_a_pool_by_size_alone_and_above_another() -> Result<()> {
     let mut more = vec!["--noreboot"];
     more.extend_from_slice(&UNKNOWN);
     host.run("virt-install", &install("above", &boot, &above, &more))?;
-    let volume = host.virsh("vol-dumpxml above.qcow2 --pool images")?;
+    let volume = host.virsh("vol-dumpxml above.qcow2 --pool default")?;
     let backing = format!("<backingStore> <path>{target}/web.img</path>");
     ensure!(volume.contains(&backing), "{volume}");
-    let volume = host.virsh("vol-key web.img --pool images")?;
-    let given = "vol=images/web.img,bus=virtio";
+    let volume = host.virsh("vol-key web.img --pool default")?;
+    let given = "vol=default/web.img,bus=virtio";
     more.extend(["--check", "path_in_use=off"]);
     host.run("virt-install", &install("given", &boot, given, &more))?;
     let disks = host.virsh("domblklist given")?;

@@ -753,4 +753,11 @@ calls! {
         length: u64,
     } -> VolumeStream,
     call "download volume", access ReadWrite, idempotent true;
+
+    /// Has all further calls of this connection served by the test hypervisor: domains in the memory of the
+    /// supervisor that only look like some, the same ones for every client that asks for them, and none that is
+    /// real. The rights of the connection stay. Only as the first call of a connection that is served by real
+    /// domains. Where the supervisor has no other hypervisor, it serves already.
+    TestHypervisorUse {} -> (),
+    call "use the test hypervisor", access ReadOnly, idempotent true;
 }

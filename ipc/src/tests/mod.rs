@@ -15,3 +15,4 @@ mod plug;
 mod plug_samples;
 mod scm;
 mod service;
+mod storage;

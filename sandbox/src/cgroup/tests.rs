@@ -1,5 +1,6 @@
 //! Against a directory that looks like a cgroup; the kernel's own is tested in the lab.
 
+use super::hierarchy::{above_leaf, locate};
 use super::*;
 
 fn hierarchy(controllers: &str) -> (tempfile::TempDir, Hierarchy) {

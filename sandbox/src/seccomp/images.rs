@@ -25,11 +25,6 @@ pub const RULES: &[Rule] = &[
         "duplicates; no locks, which the supervisor holds",
     ),
     allow(libc::SYS_close, "images of a task that is done"),
-    allow_if(
-        libc::SYS_fcntl,
-        &[one_of(1, FCNTL_COMMANDS)],
-        "duplicates of images; whether what a debug build closes is open",
-    ),
     allow(libc::SYS_write, "the denial report"),
     allow_if(libc::SYS_mmap, NOT_EXECUTABLE, "heap"),
     allow_if(libc::SYS_mprotect, NOT_EXECUTABLE, "heap growth"),

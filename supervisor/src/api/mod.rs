@@ -33,6 +33,9 @@ use crate::domain::driver::Later;
 /// An answer with the descriptors that ride with it.
 pub type Answered = Result<(AnswerBody, Vec<OwnedFd>), ApiError>;
 
+/// What serves a connection, and what happens there.
+pub type Served<S> = (Arc<S>, Arc<EventLog>);
+
 /// How a call is answered.
 #[expect(
     clippy::large_enum_variant,
@@ -64,6 +67,12 @@ pub trait Serve: Send + Sync + 'static {
 
     /// So many are connected now.
     fn clients(&self, count: u32);
+
+    /// The test hypervisor, for a connection that asks for it.
+    ///
+    /// # Errors
+    /// There is none.
+    fn test_hypervisor(self: Arc<Self>) -> Later<Result<Served<Self>, ApiError>>;
 }
 
 /// What clients may cost.

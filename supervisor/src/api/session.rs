@@ -23,6 +23,7 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 
 use super::access::Peer;
+use super::events::EventLog;
 use super::{Answer, Answered, Serve, Shared};
 use crate::domain::actor::SessionId;
 
@@ -79,7 +80,14 @@ struct Subscription {
 pub(super) struct Session<S> {
     socket: Socket<NoRights<OwnedFd>>,
     admitted: Admitted,
+    /// What serves this connection.
+    service: Arc<S>,
+    /// What happens there.
+    events: Arc<EventLog>,
+    /// Those who were let in by the same doors.
     shared: Arc<Shared<S>>,
+    /// Whether a call was made: what serves it cannot be chosen any more.
+    called: bool,
     calls: JoinSet<(CallId, Answered)>,
     outbox: VecDeque<(Vec<u8>, Vec<OwnedFd>)>,
     subscription: Option<Subscription>,
@@ -94,7 +102,10 @@ impl<S: Serve> Session<S> {
         Self {
             socket,
             admitted,
+            service: Arc::clone(&shared.service),
+            events: Arc::clone(&shared.events),
             shared,
+            called: false,
             calls: JoinSet::new(),
             outbox: VecDeque::new(),
             subscription: None,
@@ -194,6 +205,13 @@ impl<S: Serve> Session<S> {
                 FromClient::Hello { .. } => {
                     return Err(End::Violation("a second hello".to_owned()));
                 }
+                FromClient::Call {
+                    id,
+                    body: CallBody::TestHypervisorUse(_),
+                } if !strays => {
+                    let chosen = self.choose().await;
+                    self.reply(id, chosen)?;
+                }
                 FromClient::Call { id, body } => self.call(id, body, strays)?,
             }
         }
@@ -215,9 +233,10 @@ impl<S: Serve> Session<S> {
             let why = format!("this connection is {}", self.admitted.access);
             return self.reply(id, refuse(ApiErrorCode::AccessDenied, why));
         }
+        self.called = true;
         match body {
             CallBody::EventsSubscribe(subscribe) => {
-                let (subscribed, last) = self.shared.events.subscribe(subscribe.after);
+                let (subscribed, last) = self.events.subscribe(subscribe.after);
                 let number = subscribed.cursor.number;
                 self.reply(
                     id,
@@ -230,7 +249,7 @@ impl<S: Serve> Session<S> {
                 self.subscription = None;
                 self.reply(id, Ok((AnswerBody::EventsUnsubscribe(()), Vec::new())))
             }
-            body => match Arc::clone(&self.shared.service).serve(self.admitted.id, body) {
+            body => match Arc::clone(&self.service).serve(self.admitted.id, body) {
                 Answer::Now(answer) => self.reply(id, answer),
                 Answer::Later(_) if self.calls.len() >= self.admitted.calls_in_flight => {
                     let why = format!("{} calls wait already", self.calls.len());
@@ -242,6 +261,19 @@ impl<S: Serve> Session<S> {
                 }
             },
         }
+    }
+
+    /// Has the test hypervisor serve the connection from now on. It is made for the first that asks, which takes
+    /// no time but that of this connection, on which nothing else was asked.
+    async fn choose(&mut self) -> Answered {
+        let (service, events) = Arc::clone(&self.service).test_hypervisor().await?;
+        if self.called && !Arc::ptr_eq(&service, &self.service) {
+            let message =
+                "cannot use the test hypervisor: a call was made on this connection already";
+            return Err(ApiError::new(ApiErrorCode::WrongState, message));
+        }
+        (self.service, self.events) = (service, events);
+        Ok((AnswerBody::TestHypervisorUse(()), Vec::new()))
     }
 
     fn reply(&mut self, id: CallId, answer: Answered) -> Result<(), End> {
@@ -256,7 +288,7 @@ impl<S: Serve> Session<S> {
     fn send_events(&mut self) -> Result<(), End> {
         while let (Some(subscription), true) = (&mut self.subscription, self.outbox.is_empty()) {
             subscription.last.mark_unchanged();
-            let Some((cursor, event)) = self.shared.events.next(subscription.number) else {
+            let Some((cursor, event)) = self.events.next(subscription.number) else {
                 return Ok(());
             };
             subscription.number = cursor.number;

@@ -56,6 +56,8 @@ pub struct Config {
     pub libvirt_sockets: Vec<PathBuf>,
     /// How many processes wait for them, 0 to 64.
     pub libvirt_warm_processes: u32,
+    /// Whether clients may ask for the test hypervisor.
+    pub test_hypervisor: bool,
     /// Connections at once.
     pub max_clients: u32,
     /// Connections of one uid at once; root is not counted.
@@ -93,6 +95,7 @@ impl Default for Config {
             libvirt: true,
             libvirt_sockets: Vec::new(),
             libvirt_warm_processes: 2,
+            test_hypervisor: true,
             max_clients: 256,
             max_clients_per_uid: 64,
             max_calls_in_flight: 32,
@@ -119,7 +122,7 @@ pub struct Changes {
 
 /// Settings that only a new supervisor takes up: the logs of running domains are open, what starts domains
 /// is made, and so are the sockets.
-const AT_RESTART: [&str; 7] = [
+const AT_RESTART: [&str; 8] = [
     "log_directory",
     "virtiofsd",
     "multi_tenant",
@@ -127,6 +130,7 @@ const AT_RESTART: [&str; 7] = [
     "libvirt",
     "libvirt_sockets",
     "libvirt_warm_processes",
+    "test_hypervisor",
 ];
 
 impl Config {
@@ -311,6 +315,7 @@ impl Config {
             libvirt: self.libvirt,
             libvirt_sockets: self.libvirt_sockets.clone(),
             libvirt_warm_processes: self.libvirt_warm_processes,
+            test_hypervisor: self.test_hypervisor,
             ..new
         }
     }

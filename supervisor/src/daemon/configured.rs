@@ -2,13 +2,13 @@
 //! touched by either.
 
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
 use std::time::Duration;
 
 use reeve_ipc::api::SOCKETS_DIRECTORY;
-use rustix::fs::Mode;
-use rustix::io::Errno;
+use rustix::fs::{Mode, OFlags};
 
 use crate::api::Limits;
 use crate::api::access::{Policy, group_id};
@@ -30,29 +30,22 @@ pub struct Configured {
     /// Which files definitions may name.
     pub(super) paths: Arc<ConfiguredPaths>,
     pub(super) log: DaemonLog,
-    pub(super) files: LogFiles,
+    /// Where the domains' logs are written, where any are.
+    pub(super) files: Option<LogFiles>,
     /// One reload at a time, since each may wait for a file system.
     reloading: Mutex<()>,
 }
 
 impl Configured {
-    /// With `config`, which was read from `path`, of an instance with that run directory.
+    /// With `config`, which was read from `path`.
     #[must_use]
-    pub fn new(
-        path: PathBuf,
-        run_directory: &Path,
-        config: Config,
-        log: DaemonLog,
-        files: LogFiles,
-    ) -> Self {
-        let sockets = run_directory.join(SOCKETS_DIRECTORY);
+    pub fn new(path: PathBuf, config: Config, log: DaemonLog, files: Option<LogFiles>) -> Self {
         Self {
             policy: Arc::new(RwLock::new(policy(&config))),
             limits: Arc::new(RwLock::new(limits(&config))),
             paths: Arc::new(ConfiguredPaths {
                 allowed: RwLock::new(allowed(&config, &path)),
-                own: AllowedPaths::configured_in(vec![sockets.clone()], path.clone()),
-                sockets,
+                sockets: OnceLock::new(),
             }),
             config: RwLock::new(config),
             path,
@@ -91,7 +84,9 @@ impl Configured {
         set(&self.policy, policy(&config));
         set(&self.limits, limits(&config));
         set(&self.paths.allowed, allowed(&config, &self.path));
-        self.files.set_bounds(bounds(&config));
+        if let Some(files) = &self.files {
+            files.set_bounds(bounds(&config));
+        }
         if config.log_level != before.log_level {
             // It was checked when it was read.
             if let Err(error) = self.log.set_filter(&config.log_level) {
@@ -115,12 +110,41 @@ fn set<T>(lock: &RwLock<T>, value: T) {
 #[derive(Debug)]
 pub(crate) struct ConfiguredPaths {
     allowed: RwLock<AllowedPaths>,
-    /// Where sockets may be in any case, and the same for opening it.
-    sockets: PathBuf,
-    own: AllowedPaths,
+    /// Where the sockets of devices are whose path nobody said: a directory of the supervisor's own.
+    sockets: OnceLock<PathBuf>,
 }
 
 impl ConfiguredPaths {
+    /// Makes the directory of sockets whose path nobody says, in the run directory, for the supervisor alone; from
+    /// then on they may be there.
+    ///
+    /// # Errors
+    /// It cannot be made.
+    pub(super) fn keep_sockets(&self, run_directory: &Path) -> std::io::Result<()> {
+        let directory = run_directory.join(SOCKETS_DIRECTORY);
+        match std::fs::DirBuilder::new().mode(0o700).create(&directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => return Err(error),
+            _ => {}
+        }
+        // It is said once, where the instance starts.
+        let _ = self.sockets.set(directory);
+        Ok(())
+    }
+
+    /// The place of a socket in that directory, if it is to be there.
+    fn own_place(&self, path: &Path) -> Option<Result<Place, PathError>> {
+        let directory = self.sockets.get()?;
+        let name = path.file_name()?.to_owned();
+        // As it is written: no link and no other name leads there.
+        if *path != directory.join(&name) {
+            return None;
+        }
+        let flags = OFlags::PATH | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let opened = rustix::fs::open(directory, flags, Mode::empty());
+        let place = opened.map(|directory| Place { directory, name });
+        Some(place.map_err(PathError::Os))
+    }
+
     /// A copy: a file system that does not answer must not hold up a reload.
     pub(crate) fn allowed(&self) -> AllowedPaths {
         let allowed = self.allowed.read();
@@ -147,15 +171,10 @@ impl PathPolicy for ConfiguredPaths {
     }
 
     fn place(&self, what: &str, path: &Path) -> Result<Place, PathError> {
-        if !path.starts_with(&self.sockets) {
-            return PathPolicy::place(&self.allowed(), what, path);
+        if let Some(place) = self.own_place(path) {
+            return place;
         }
-        // Who may connect is said by each socket. The directory goes with a run directory that is wiped.
-        match rustix::fs::mkdir(&self.sockets, Mode::from_raw_mode(0o711)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(PathError::Os(errno)),
-        }
-        PathPolicy::place(&self.own, what, path)
+        PathPolicy::place(&self.allowed(), what, path)
     }
 }
 

@@ -10,7 +10,7 @@ use uuid::Uuid;
 use super::start::Driven;
 use super::{Daemon, Settings};
 use crate::api::Answer;
-use crate::host::node::{Books, Node};
+use crate::host::node::{Books, HostBooks, Node};
 use crate::store::StateDir;
 
 /// What the host is known by: of its firmware or its system, else what is kept of an earlier draw.
@@ -28,7 +28,7 @@ pub(super) fn uuid(state: &StateDir) -> Uuid {
 pub(super) fn node(settings: &Settings, uuid: Uuid) -> Node {
     let driver = match settings.driven {
         Driven::Kvm => HostDriver::Kvm,
-        Driven::Test => HostDriver::Test,
+        Driven::Test | Driven::TestHypervisor => HostDriver::Test,
     };
     Node::new(Books::default(), uuid, driver)
 }
@@ -48,28 +48,23 @@ impl Daemon {
                 Some(known) => Answer::Now(Ok((info(&known), Vec::new()))),
                 None => self.look(move |node| info(&node.fresh())),
             },
-            C::HostCpuList(list) => self.look(move |node| {
-                let info = node.fresh();
-                let page = node.books().cpus(&info.nodes, &info.online, list.after);
-                A::HostCpuList(page)
-            }),
-            C::HostCpuStatsGet(get) => self
-                .look(move |node| A::HostCpuStatsGet(node.books().cpu_stats(get.first, get.count))),
+            C::HostCpuList(list) => self.look(move |node| A::HostCpuList(node.cpus(list.after))),
+            C::HostCpuStatsGet(get) => {
+                self.look(move |node| A::HostCpuStatsGet(node.cpu_stats(get.first, get.count)))
+            }
             C::HostMemoryStatsGet(_) => {
-                self.look(|node| A::HostMemoryStatsGet(node.books().memory_stats()))
+                self.look(|node| A::HostMemoryStatsGet(node.memory_stats()))
             }
-            C::HostFreePagesGet(_) => {
-                self.look(|node| A::HostFreePagesGet(node.books().free_pages()))
-            }
+            C::HostFreePagesGet(_) => self.look(|node| A::HostFreePagesGet(node.free_pages())),
             other => return Err(other),
         })
     }
 
     /// Looks at the host on a thread that may wait.
-    fn look(&self, look: impl FnOnce(&Node) -> AnswerBody + Send + 'static) -> Answer {
+    fn look(&self, look: impl FnOnce(&dyn HostBooks) -> AnswerBody + Send + 'static) -> Answer {
         let (node, looks) = (Arc::clone(&self.node), self.looks.clone());
         Answer::Later(Box::pin(async move {
-            let answer = looks.look(move || look(&node)).await?;
+            let answer = looks.look(move || look(&*node)).await?;
             Ok((answer, Vec::new()))
         }))
     }

@@ -50,7 +50,7 @@ impl Looks {
 mod tests {
     use std::sync::Mutex;
     use std::sync::atomic::{AtomicUsize, Ordering};
-    use std::sync::mpsc::channel;
+    use std::sync::mpsc::sync_channel;
     use std::time::Duration;
 
     use tokio::task::JoinSet;
@@ -61,7 +61,7 @@ mod tests {
     async fn no_more_look_at_once_than_may_though_nobody_waits_for_them_any_more() {
         let looks = Looks::default();
         let now = Arc::new(AtomicUsize::new(0));
-        let (open, gate) = channel::<()>();
+        let (open, gate) = sync_channel::<()>(0);
         let gate = Arc::new(Mutex::new(gate));
         let ask = || {
             let (looks, now, gate) = (looks.clone(), Arc::clone(&now), Arc::clone(&gate));

@@ -8,8 +8,9 @@
 //!            ├─ SIGHUP: read the configuration again     SIGTERM, SIGINT: end, and touch no domain
 //! ```
 //!
-//! What lives here: the order of start and end, and the calls of the API as the registry's. What may
-//! not: rules of domains (`domain::actor`), files (`store`), sockets and access (`api`).
+//! What lives here: the order of start and end, and the calls of the API as the registry's; and the test
+//! hypervisor, a second such service in memory. What may not: rules of domains (`domain::actor`), files (`store`),
+//! sockets and access (`api`).
 
 mod configured;
 mod descriptors;
@@ -22,30 +23,38 @@ mod service;
 mod start;
 mod storage;
 mod strays;
+mod test_hypervisor;
 
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::OnceCell;
 
 pub(crate) use self::configured::ConfiguredPaths;
 pub use self::configured::{Configured, bounds};
 use self::looks::Looks;
 pub use self::recovery::Recovery;
 pub use self::start::{Driven, Settings, StartError, run};
+use crate::api::events::EventLog;
 use crate::domain::registry::Registry;
-use crate::host::node::Node;
+use crate::host::node::HostBooks;
 use crate::pool::Pools;
 
 /// One instance, serving.
 #[derive(Debug)]
 pub struct Daemon {
     registry: Registry,
-    pools: Pools,
+    /// Its storage pools; the test hypervisor has none.
+    pools: Option<Pools>,
+    events: Arc<EventLog>,
     settings: Settings,
     started_ms: u64,
     recovery: Mutex<Recovery>,
-    clients: AtomicU32,
-    node: Arc<Node>,
+    clients: Arc<AtomicU32>,
+    node: Arc<dyn HostBooks>,
     looks: Looks,
+    /// The test hypervisor beside it, once a client has asked for it.
+    test: OnceCell<Arc<Daemon>>,
 }
 
 impl Daemon {

@@ -14,11 +14,11 @@ use reeve_ipc::api::view::{DomainDefinition, SupervisorInfo};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
-use super::Daemon;
 use super::figures::device_stats;
-use crate::api::{Answer, Answered, Serve};
+use super::{Daemon, Driven};
+use crate::api::{Answer, Answered, Serve, Served};
 use crate::domain::actor::{Request, SessionId};
-use crate::domain::driver::{CallFailure, Instance};
+use crate::domain::driver::{CallFailure, Instance, Later};
 use crate::domain::shell::View;
 use crate::host::reason;
 
@@ -37,11 +37,28 @@ impl Serve for Daemon {
     }
 
     fn session_ended(self: Arc<Self>, session: SessionId) {
-        tokio::spawn(async move { self.registry.session_ended(session).await });
+        tokio::spawn(async move {
+            self.registry.session_ended(session).await;
+            if let Some(test) = self.test.get() {
+                test.registry.session_ended(session).await;
+            }
+        });
     }
 
     fn clients(&self, count: u32) {
         self.clients.store(count, Ordering::Relaxed);
+    }
+
+    fn test_hypervisor(self: Arc<Self>) -> Later<Result<Served<Self>, ApiError>> {
+        Box::pin(async move {
+            let test = match self.settings.driven {
+                // Nothing that it has is real.
+                Driven::Test | Driven::TestHypervisor => self,
+                Driven::Kvm => self.beside().await?,
+            };
+            let events = Arc::clone(&test.events);
+            Ok((test, events))
+        })
     }
 }
 
@@ -101,10 +118,12 @@ impl Daemon {
                     .map(|file| (A::DomainLog(()), vec![file])),
             ),
             // The session does these itself.
-            C::EventsSubscribe(_) | C::EventsUnsubscribe(_) => now(Err(ApiError::new(
-                ApiErrorCode::Unsupported,
-                "this connection carries no events",
-            ))),
+            C::EventsSubscribe(_) | C::EventsUnsubscribe(_) | C::TestHypervisorUse(_) => {
+                now(Err(ApiError::new(
+                    ApiErrorCode::Unsupported,
+                    "this is for a connection to do, which has not",
+                )))
+            }
             C::DomainFiguresList(list) => self.figures(list),
             C::DomainNmiInject(call) => self.with_worker(&call.domain, |instance| async move {
                 instance.inject_nmi().await.map_err(failed)?;
@@ -113,9 +132,12 @@ impl Daemon {
             C::DomainPeek(peek) => self.peek(peek),
             C::DomainDiskSizeGet(get) => self.disk_size(get),
             C::DomainChannel(call) => self.channel(call),
-            call => match self.of_host(call).or_else(|call| self.of_storage(call)) {
+            call => match self.of_host(call) {
                 Ok(answer) => answer,
-                Err(change) => self.change(session, change),
+                Err(call) => match self.of_storage(call) {
+                    Ok(answer) => answer,
+                    Err(change) => self.change(session, change),
+                },
             },
         }
     }
@@ -295,11 +317,11 @@ impl Daemon {
 
     fn open_log(&self, view: &View, log: LogKind) -> Result<OwnedFd, ApiError> {
         let summary = &view.details.summary;
-        let paths = self
-            .settings
-            .configured
-            .files
-            .paths(&summary.name, summary.uuid);
+        let Some(files) = &self.registry.world().logs else {
+            let message = format!("domain '{}': no log of it is kept", summary.name);
+            return Err(ApiError::new(ApiErrorCode::Unsupported, message));
+        };
+        let paths = files.paths(&summary.name, summary.uuid);
         let path = match log {
             LogKind::Domain => paths.log,
             LogKind::Console => paths.console,

@@ -5,13 +5,13 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
 use rustix::rand::{GetRandomFlags, getrandom};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::OnceCell;
 
 use super::descriptors::{self, TooFewDescriptors};
 use super::looks::Looks;
 use super::recovery::{self, Recovery};
-use super::strays;
-use super::{Configured, Daemon, host};
+use super::{Configured, Daemon, host, strays, test_hypervisor};
 use crate::api::Shared;
 use crate::api::doors::Doors;
 use crate::api::events::EventLog;
@@ -37,8 +37,10 @@ use crate::store::{PoolStore, RunDir, StateDir, Store, StoreError};
 pub enum Driven {
     /// KVM, in sandboxed workers.
     Kvm,
-    /// Nothing: machines that only look like some, for the tests of programs that embed Reeve.
+    /// Nothing: machines that only look like some, whose definitions are kept as any.
     Test,
+    /// The test hypervisor alone, of which nothing is kept: for the tests of programs that use Reeve.
+    TestHypervisor,
 }
 
 /// What an instance is started with.
@@ -86,10 +88,10 @@ const AUTOSTARTED: &str = "autostarted";
 /// # Errors
 /// [`StartError`].
 pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<(), StartError> {
-    let mut terminate = signal(SignalKind::terminate()).map_err(StartError::Signals)?;
-    let mut interrupt = signal(SignalKind::interrupt()).map_err(StartError::Signals)?;
-    let mut hang_up = signal(SignalKind::hangup()).map_err(StartError::Signals)?;
-
+    if settings.driven == Driven::TestHypervisor {
+        return test_hypervisor::run(settings, ready).await;
+    }
+    let signals = Signals::new()?;
     let state = StateDir::open(&settings.state_directory)?;
     let run = RunDir::open(&settings.run_directory)?;
     let listener = Listener::bind(&settings.run_directory)?;
@@ -97,7 +99,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let mut own_identities = None;
     let mut images = None;
     let driver: Arc<dyn Driver> = match settings.driven {
-        Driven::Test => Arc::new(TestDriver::new()),
+        Driven::Test | Driven::TestHypervisor => Arc::new(TestDriver::new()),
         Driven::Kvm => {
             let identities =
                 Identities::for_instance(Path::new(REGISTRY), &settings.state_directory)
@@ -113,6 +115,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
             host.sweep();
             let host = Arc::new(host.with_cgroups(settings.cgroups.clone()));
             let paths = Arc::clone(&settings.configured.paths);
+            if let Err(error) = paths.keep_sockets(&settings.run_directory) {
+                tracing::error!(%error, "channels without a path of their own cannot be had");
+            }
             Arc::new(KvmDriver::new(host, paths))
         }
     };
@@ -153,12 +158,14 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let node = Arc::new(host::node(&settings, uuid));
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
-        pools: pools.clone(),
+        pools: Some(pools.clone()),
+        events: Arc::clone(&events),
         started_ms: now_ms(),
         recovery: Mutex::new(Recovery::default()),
-        clients: AtomicU32::new(0),
+        clients: Arc::default(),
         node,
         looks: Looks::default(),
+        test: OnceCell::new(),
         settings,
     });
 
@@ -181,13 +188,6 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         "recovered"
     );
     daemon.set_recovery(found.clone());
-    let shared = Arc::new(Shared {
-        service: Arc::clone(&daemon),
-        events,
-        policy: Arc::clone(&daemon.settings.configured.policy),
-        limits: Arc::clone(&daemon.settings.configured.limits),
-        doors: Doors::default(),
-    });
     ready(&found);
     let mark = daemon.settings.run_directory.join(AUTOSTARTED);
     // Marked first: a supervisor that dies in the middle does not start them all again.
@@ -202,18 +202,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         });
     }
 
-    let libvirt = gateway::serve(front_door, Arc::clone(&shared));
-    let serving = listener.serve(shared);
-    tokio::pin!(libvirt, serving);
-    loop {
-        tokio::select! {
-            () = &mut serving => {}
-            () = &mut libvirt => {}
-            _ = terminate.recv() => break,
-            _ = interrupt.recv() => break,
-            _ = hang_up.recv() => drop(tokio::spawn(reload(Arc::clone(&daemon)))),
-        }
-    }
+    signals.serve(daemon, listener, front_door).await;
     tracing::info!("ending; domains go on");
     Ok(())
 }
@@ -241,8 +230,55 @@ fn test_image_workers(settings: &Settings) -> Option<ImageWorkers> {
         .ok()
 }
 
+/// The signals that this process is told something by.
+pub(super) struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+    hang_up: Signal,
+}
+
+impl Signals {
+    pub(super) fn new() -> Result<Self, StartError> {
+        let listen = |kind| signal(kind).map_err(StartError::Signals);
+        Ok(Self {
+            terminate: listen(SignalKind::terminate())?,
+            interrupt: listen(SignalKind::interrupt())?,
+            hang_up: listen(SignalKind::hangup())?,
+        })
+    }
+
+    /// Lets clients in until one of them says that it is the end.
+    pub(super) async fn serve(
+        mut self,
+        daemon: Arc<Daemon>,
+        listener: Listener,
+        front_door: Option<FrontDoor>,
+    ) {
+        let configured = &daemon.settings.configured;
+        let shared = Arc::new(Shared {
+            service: Arc::clone(&daemon),
+            events: Arc::clone(&daemon.events),
+            policy: Arc::clone(&configured.policy),
+            limits: Arc::clone(&configured.limits),
+            doors: Doors::default(),
+        });
+        let libvirt = gateway::serve(front_door, Arc::clone(&shared));
+        let serving = listener.serve(shared);
+        tokio::pin!(libvirt, serving);
+        loop {
+            tokio::select! {
+                () = &mut serving => {}
+                () = &mut libvirt => {}
+                _ = self.terminate.recv() => break,
+                _ = self.interrupt.recv() => break,
+                _ = self.hang_up.recv() => drop(tokio::spawn(reload(Arc::clone(&daemon)))),
+            }
+        }
+    }
+}
+
 /// libvirt's front door, where there is to be one.
-fn front_door(
+pub(super) fn front_door(
     settings: &Settings,
     config: &Config,
     identities: Option<&Identities>,
@@ -278,7 +314,7 @@ async fn reload(daemon: Arc<Daemon>) {
 }
 
 /// A number that no other process of this instance has had.
-fn draw_epoch() -> u64 {
+pub(super) fn draw_epoch() -> u64 {
     let mut bytes = [0; 8];
     // Up to 256 bytes come whole, and without waiting once the host has booted (getrandom(2)).
     let _ = getrandom(&mut bytes, GetRandomFlags::empty());

@@ -2,7 +2,9 @@
 
 use std::os::fd::OwnedFd;
 
-use reeve_ipc::api::call::{AnswerBody, CallBody, PoolRef, VolumeRef, WipeAlgorithm};
+use reeve_ipc::api::call::{
+    AnswerBody, CallBody, Operation, PoolPage, PoolRef, VolumeRef, WipeAlgorithm,
+};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 
 use super::Daemon;
@@ -41,7 +43,9 @@ impl Daemon {
     pub(super) fn of_storage(&self, call: CallBody) -> Result<Answer, CallBody> {
         use AnswerBody as A;
         use CallBody as C;
-        let pools = self.pools.clone();
+        let Some(pools) = self.pools.clone() else {
+            return without_pools(call);
+        };
         Ok(match call {
             C::PoolList(list) => {
                 let page = pools.page(list.after.as_ref(), list.filter);
@@ -145,6 +149,52 @@ impl Daemon {
             })),
             other => return Err(other),
         })
+    }
+}
+
+/// Answers `call` where there are no pools and can be none, if it is about storage.
+#[expect(
+    clippy::result_large_err,
+    reason = "not an error: the call, for whoever serves it"
+)]
+fn without_pools(call: CallBody) -> Result<Answer, CallBody> {
+    use CallBody as C;
+    let refused = |operation: Operation, code, why: &str| {
+        let message = format!("cannot {}: {why}", operation.name());
+        Ok(Answer::Now(Err(ApiError::new(code, message))))
+    };
+    let operation = call.operation();
+    match call {
+        C::PoolList(_) => {
+            let page = PoolPage {
+                pools: Vec::new(),
+                more: false,
+            };
+            Ok(Answer::Now(Ok((AnswerBody::PoolList(page), Vec::new()))))
+        }
+        C::PoolGet(_) => refused(operation, ApiErrorCode::NoPool, "there are no pools here"),
+        C::VolumeGet(_) => refused(operation, ApiErrorCode::NoVolume, "there are no pools here"),
+        C::PoolDefine(_)
+        | C::PoolCreate(_)
+        | C::PoolBuild(_)
+        | C::PoolStart(_)
+        | C::PoolStop(_)
+        | C::PoolDelete(_)
+        | C::PoolUndefine(_)
+        | C::PoolAutostartSet(_)
+        | C::PoolRefresh(_)
+        | C::VolumeList(_)
+        | C::VolumeCreate(_)
+        | C::VolumeClone(_)
+        | C::VolumeResize(_)
+        | C::VolumeWipe(_)
+        | C::VolumeDelete(_)
+        | C::VolumeUpload(_)
+        | C::VolumeDownload(_) => {
+            let why = "the test hypervisor has no storage pools";
+            refused(operation, ApiErrorCode::Unsupported, why)
+        }
+        other => Err(other),
     }
 }
 

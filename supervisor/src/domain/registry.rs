@@ -36,6 +36,8 @@ pub struct Registry {
 struct Shared {
     world: Arc<World>,
     domains: Mutex<Domains>,
+    /// How many domains there may be; what an earlier supervisor left comes beside.
+    most: usize,
 }
 
 #[derive(Debug, Default)]
@@ -90,10 +92,17 @@ impl Registry {
     /// No domain yet.
     #[must_use]
     pub fn new(world: Arc<World>) -> Self {
+        Self::bounded(world, usize::MAX)
+    }
+
+    /// No domain yet, and never more than `most`.
+    #[must_use]
+    pub fn bounded(world: Arc<World>, most: usize) -> Self {
         Self {
             shared: Arc::new(Shared {
                 world,
                 domains: Mutex::new(Domains::default()),
+                most,
             }),
         }
     }
@@ -361,6 +370,10 @@ impl Registry {
     /// The actor of a definition's domain, made if there is none.
     fn claim(&self, domain: &Domain) -> Result<Handle, ApiError> {
         let mut domains = self.shared.domains();
+        if !domains.handles.contains_key(&domain.uuid) && domains.handles.len() >= self.shared.most
+        {
+            return Err(full(self.shared.most));
+        }
         domains.index.reserve(domain.uuid, &domain.name)?;
         if let Some(handle) = domains.handles.get(&domain.uuid) {
             return Ok(handle.clone());
@@ -411,6 +424,12 @@ fn summary(handle: &Handle, uuid: DomainUuid) -> Result<DomainSummary, ApiError>
         // It ended in this instant.
         None => Err(unknown(&DomainRef::Uuid(uuid))),
     }
+}
+
+fn full(most: usize) -> ApiError {
+    let message =
+        format!("there are {most} domains, the most that there can be here; undefine one");
+    ApiError::new(ApiErrorCode::Host, message)
 }
 
 fn unknown(domain: &DomainRef) -> ApiError {

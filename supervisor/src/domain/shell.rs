@@ -329,13 +329,13 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         let instance = running.instance;
         self.doing = Operation::Shutdown;
         let (lives, gone) = oneshot::channel();
-        if let Some(name) = self.name.clone() {
+        if let (Some(name), Some(files)) = (self.name.clone(), self.world.logs.clone()) {
             let log = ConsoleLog {
                 name,
                 uuid: self.uuid,
                 instance: Arc::clone(&instance),
                 storage: Arc::clone(&self.world.storage),
-                files: self.world.logs.clone(),
+                files,
                 gone,
             };
             // It ends by itself, with the console.

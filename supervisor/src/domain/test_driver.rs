@@ -1,10 +1,13 @@
 //! The `test` driver: domains without KVM, without processes and without delay, for the tests of
-//! programs that embed Reeve and for those of the native API (`reeved --driver test`).
+//! programs that embed Reeve and for those of the native API (`reeved --test`, `reeved --driver test`).
 //!
 //! A machine is one task. It pauses, resumes, resets and stops as asked; its guest powers off when
-//! the power button is pressed and it runs, lets go of a device or a vCPU when it is asked to and runs, and
+//! the power button is pressed and it runs, lets go of a device, a vCPU or memory when it is asked to and runs, and
 //! echoes what is typed at its console. Its devices hold nothing of the host. It lives in this process and dies
 //! with it: adopting finds nothing.
+//!
+//! Nothing depends on the time: what a guest does about a request it has done when that is answered, and a
+//! machine's figures are the same at every look, by what it has.
 
 mod console;
 mod devices;
@@ -14,9 +17,8 @@ use std::fmt;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
-use reeve_ipc::api::figures::{DomainUsage, VcpuFigures};
+use reeve_ipc::api::figures::{DomainUsage, VcpuFigures, VcpuState};
 use reeve_ipc::api::view::{DomainStats, VcpuStats, WorkerDetails};
 use reeve_ipc::device::DeviceReport;
 use reeve_ipc::model::Domain;
@@ -25,9 +27,9 @@ use reeve_ipc::request::PeekPlace;
 use reeve_ipc::spec::PciSlot;
 use tokio::sync::{mpsc, oneshot, watch};
 
-use self::console::Console;
+use self::console::{Console, Seats};
 use self::devices::TestDevices;
-use self::vcpus::TestVcpus;
+use self::vcpus::{Standing, TestVcpus};
 use super::driver::{
     Adoption, CallFailure, DeviceCall, DeviceLedger, DeviceResources, Driver, GuestEnd, Instance,
     Later, Notice, Recorder, Resources, Running, StartFailure, StartFailureKind, StartOrder,
@@ -40,11 +42,14 @@ const CALLS: usize = 16;
 const NOTICES: usize = 16;
 /// What every machine says first.
 const GREETING: &[u8] = b"reeve test machine\n";
+/// The CPU time of a vCPU, and of all that is none.
+const VCPU_NS: u64 = 1_000_000_000;
 
 /// Makes machines that only look like some.
 #[derive(Debug, Default)]
 pub struct TestDriver {
     started: AtomicU64,
+    seats: Seats,
 }
 
 impl TestDriver {
@@ -62,6 +67,7 @@ impl Driver for TestDriver {
         recorder: Arc<dyn Recorder>,
     ) -> Later<Result<Running, StartFailure>> {
         let serial = self.started.fetch_add(1, Ordering::Relaxed);
+        let seats = self.seats.clone();
         Box::pin(async move {
             order.domain.validate().map_err(|error| StartFailure {
                 kind: StartFailureKind::Definition,
@@ -84,7 +90,7 @@ impl Driver for TestDriver {
                     kind: StartFailureKind::Host,
                     message,
                 })?;
-            Ok(run(&order))
+            Ok(run(&order, seats))
         })
     }
 
@@ -100,7 +106,7 @@ impl Driver for TestDriver {
     }
 }
 
-fn run(order: &StartOrder) -> Running {
+fn run(order: &StartOrder, seats: Seats) -> Running {
     let (calls, asked) = mpsc::channel(CALLS);
     let (tell, notices) = mpsc::channel(NOTICES);
     let (killed, dying) = watch::channel(false);
@@ -109,8 +115,9 @@ fn run(order: &StartOrder) -> Running {
     } else {
         Phase::Running
     };
-    let console = Console::new(GREETING);
-    let machine = TestMachine {
+    let console = Console::new(GREETING, seats);
+    let standing = Standing::default();
+    let mut machine = TestMachine {
         phase,
         resets: 0,
         button_pressed: false,
@@ -118,14 +125,20 @@ fn run(order: &StartOrder) -> Running {
         tell,
         devices: TestDevices::new(&order.domain),
         vcpus: TestVcpus::new(&order.domain),
+        standing: standing.clone(),
     };
+    if let Some(memory) = machine.devices.give(phase == Phase::Running) {
+        // The first, and there is room for more.
+        let _ = machine.tell.try_send(Notice::Memory(memory));
+    }
+    machine.stand();
     tokio::spawn(machine.serve(asked, dying));
     Running {
         instance: Arc::new(TestInstance {
             calls,
             killed,
             console,
-            started: Instant::now(),
+            standing,
         }),
         notices,
         phase,
@@ -151,6 +164,7 @@ struct TestMachine {
     tell: mpsc::Sender<Notice>,
     devices: TestDevices,
     vcpus: TestVcpus,
+    standing: Standing,
 }
 
 impl TestMachine {
@@ -176,12 +190,14 @@ impl TestMachine {
                         }
                     }
                     Some(Call::Device(DeviceCall::Vcpus { count, .. }, reply)) => {
-                        let _ = reply.send(self.vcpus.set(count, self.phase));
+                        let result = self.vcpus.set(count, self.phase);
                         self.let_go().await;
+                        let _ = reply.send(result);
                     }
                     Some(Call::Device(call, reply)) => {
-                        let _ = reply.send(self.devices.obey(call, self.phase));
+                        let result = self.devices.obey(call, self.phase);
                         self.let_go().await;
+                        let _ = reply.send(result);
                     }
                     Some(Call::Report(reply)) => {
                         let _ = reply.send(self.devices.reports());
@@ -199,14 +215,24 @@ impl TestMachine {
         let _ = self.tell.send(Notice::Gone(Verdict::Asked)).await;
     }
 
-    /// The guest does what it was asked of its devices, if it runs.
+    /// The guest does what it was asked of its devices, if it runs, before whoever asked is answered.
     async fn let_go(&mut self) {
+        if let Some(memory) = self.devices.give(self.phase == Phase::Running) {
+            let _ = self.tell.send(Notice::Memory(memory)).await;
+        }
         for place in self.devices.let_go(self.phase == Phase::Running) {
             let _ = self.tell.send(Notice::DeviceRemoved(place)).await;
         }
         if let Some(standing) = self.vcpus.let_go(self.phase == Phase::Running) {
             let _ = self.tell.send(Notice::Vcpus(standing)).await;
         }
+        self.stand();
+    }
+
+    /// Says how it stands to whoever looks without asking.
+    fn stand(&self) {
+        let runs = self.phase == Phase::Running;
+        self.standing.set(self.vcpus.present(), runs);
     }
 
     async fn obey(&mut self, call: WorkerCall) -> Result<(), CallFailure> {
@@ -250,7 +276,7 @@ struct TestInstance {
     calls: mpsc::Sender<Call>,
     killed: watch::Sender<bool>,
     console: Console,
-    started: Instant,
+    standing: Standing,
 }
 
 impl fmt::Debug for TestInstance {
@@ -260,6 +286,10 @@ impl fmt::Debug for TestInstance {
 }
 
 impl TestInstance {
+    fn cpu_time_ns(&self) -> u64 {
+        VCPU_NS * (u64::from(self.standing.vcpus()) + 1)
+    }
+
     fn ask<T: Send + 'static>(
         &self,
         call: impl FnOnce(oneshot::Sender<T>) -> Call,
@@ -324,9 +354,8 @@ impl Instance for TestInstance {
         let result = if self.console.is_closed() {
             Err(CallFailure::Gone)
         } else {
-            let since = self.started.elapsed().as_nanos();
             Ok(DomainStats {
-                cpu_time_ns: u64::try_from(since).unwrap_or(u64::MAX),
+                cpu_time_ns: self.cpu_time_ns(),
                 resident_bytes: 0,
                 console_dropped_bytes: 0,
                 console_clients: self.console.clients(),
@@ -337,10 +366,9 @@ impl Instance for TestInstance {
     }
 
     fn vcpu_stats(&self) -> Later<Result<Vec<VcpuStats>, CallFailure>> {
-        // Those of a real machine have threads, which have figures.
         let result = match self.console.is_closed() {
             true => Err(CallFailure::Gone),
-            false => Ok(Vec::new()),
+            false => Ok((0..self.standing.vcpus()).map(vcpu_stats).collect()),
         };
         Box::pin(async move { result })
     }
@@ -349,17 +377,30 @@ impl Instance for TestInstance {
         if self.console.is_closed() {
             return Err(CallFailure::Gone);
         }
-        let since = u64::try_from(self.started.elapsed().as_nanos()).unwrap_or(u64::MAX);
+        let cpu_time_ns = self.cpu_time_ns();
         Ok(DomainUsage {
-            cpu_time_ns: since,
-            user_ns: since,
-            system_ns: 0,
+            cpu_time_ns,
+            user_ns: cpu_time_ns - VCPU_NS,
+            system_ns: VCPU_NS,
             resident_bytes: 0,
         })
     }
 
     fn vcpu_figures(&self) -> Vec<VcpuFigures> {
-        Vec::new()
+        if self.console.is_closed() {
+            return Vec::new();
+        }
+        let state = match self.standing.runs() {
+            true => VcpuState::Running,
+            false => VcpuState::Blocked,
+        };
+        let figures = (0..self.standing.vcpus()).map(|vcpu| VcpuFigures {
+            stats: vcpu_stats(vcpu),
+            state,
+            // All of them share it.
+            cpu: Some(0),
+        });
+        figures.collect()
     }
 
     fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
@@ -389,6 +430,14 @@ impl Instance for TestInstance {
             landlock_abi: None,
             adopted: false,
         }
+    }
+}
+
+fn vcpu_stats(vcpu: u32) -> VcpuStats {
+    VcpuStats {
+        vcpu,
+        run_ns: VCPU_NS,
+        wait_ns: Some(0),
     }
 }
 

@@ -31,8 +31,8 @@ pub struct World {
     pub clock: Arc<dyn Clock>,
     /// Who is told.
     pub events: Arc<dyn EventSink>,
-    /// Where logs are written.
-    pub logs: LogFiles,
+    /// Where logs are written, where any are.
+    pub logs: Option<LogFiles>,
     /// The next worker's number; from 1.
     pub ids: Arc<AtomicU32>,
 }

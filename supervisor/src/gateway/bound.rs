@@ -109,7 +109,7 @@ fn limits(clients: &RwLock<Limits>, warm: usize) -> CgroupLimits {
         .unwrap_or_else(PoisonError::into_inner)
         .clients;
     let memory = rustix::system::sysinfo();
-    let memory = u64::from(memory.mem_unit).saturating_mul(memory.totalram.into());
+    let memory = u64::from(memory.mem_unit).saturating_mul(memory.totalram);
     derive(clients, warm, memory)
 }
 

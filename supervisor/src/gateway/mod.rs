@@ -17,6 +17,9 @@
 //! the native API, on a session that has the client's rights and name; a process that was taken over can do
 //! what its client may, and no more. One that dies takes one connection with it.
 //!
+//! Where the supervisor is no root, as one of tests may be, there is one uid, its own: the level `user`, as for
+//! `reeve run`. All else of the jail is the same, and needs a kernel that lets users make user namespaces.
+//!
 //! A uid costs a gateway two system calls, and a bit of the instance's block, which has 1024; the process about
 //! a millisecond of one CPU, on the spawner's thread, and is there before its client where a warm one is.
 //!
@@ -24,7 +27,7 @@
 //! of heap, 0.1 MiB of stack and 0.3 MiB of relocated tables. The rest is its program, which all gateways share: 1.4
 //! MiB of PSS each while they wait, and 5 MiB of code that is touched once for all of them when one serves.
 //!
-//! Each has a limit of its own memory, and all together have one ([`bound`]); where the host's is short they go
+//! Each has a limit of its own memory, and all together have one (`bound.rs`); where the host's is short they go
 //! first.
 //!
 //! What may not live here: libvirt's protocol, XML, what calls mean.
@@ -51,7 +54,7 @@ use crate::api::access::Peer;
 use crate::api::listener::{Kind, ListenError, Listener, TooMany};
 use crate::api::{Limits, Serve, Shared};
 use crate::host::confinement::CgroupPlace;
-use crate::host::identity::Identities;
+use crate::host::identity::{Identities, Level};
 use crate::host::program::Program;
 use crate::logging::seldom::Seldom;
 
@@ -117,6 +120,13 @@ impl FrontDoor {
                     }
                 }
             }
+        }
+        if identities.level() == Level::User {
+            tracing::warn!(
+                level = %Level::User,
+                "clients of libvirt's protocol are served by processes with this user's own uid: the rest of their \
+                 jail is closed as ever; started as root each has a uid of its own"
+            );
         }
         let bound = Bound::make(
             &settings.cgroups,

@@ -209,6 +209,15 @@ impl Identities {
         })
     }
 
+    /// How far apart those are that it hands out.
+    #[must_use]
+    pub const fn level(&self) -> Level {
+        match &self.source {
+            Source::Block(_) | Source::Instance(_) => Level::System,
+            Source::Caller { .. } => Level::User,
+        }
+    }
+
     /// An identity for one worker: normally one system call.
     ///
     /// # Errors

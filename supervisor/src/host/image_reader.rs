@@ -146,6 +146,12 @@ struct Reader {
 pub(super) struct Process(Option<(Child, Identity)>);
 
 impl Process {
+    /// One that a test plays itself.
+    #[cfg(test)]
+    pub(super) const fn played() -> Self {
+        Self(None)
+    }
+
     pub(super) const fn new(child: Child, identity: Identity) -> Self {
         Self(Some((child, identity)))
     }

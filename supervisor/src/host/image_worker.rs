@@ -275,3 +275,84 @@ fn printable(facts: ImageFacts) -> ImageFacts {
         ..facts
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use reeve_ipc::image::MAX_WORDS_BYTES;
+
+    use super::*;
+
+    /// A process that is this test's to play, with its end of the socket.
+    fn played() -> (ImageWorker, OwnedFd, OwnedFd) {
+        let pair = || {
+            let kind = SocketType::SEQPACKET;
+            socketpair(AddressFamily::UNIX, kind, SocketFlags::CLOEXEC, None).unwrap()
+        };
+        let (socket, theirs) = pair();
+        let (log, their_log) = pair();
+        let worker = ImageWorker {
+            _process: Process::played(),
+            socket,
+            log,
+        };
+        (worker, theirs, their_log)
+    }
+
+    fn says(worker: &ImageWorker, theirs: &OwnedFd, bytes: &[u8]) -> Result<(), TaskError> {
+        scm::send(theirs.as_fd(), bytes, &[]).unwrap();
+        worker.perform(&ImageTask::Wipe, &[], Some(Duration::from_secs(5)))
+    }
+
+    fn answer(answer: &TaskAnswer) -> Vec<u8> {
+        codec::encode(answer).unwrap()
+    }
+
+    #[test]
+    fn an_answer_is_heard_and_words_are_one_line() {
+        let (worker, theirs, _log) = played();
+        assert_eq!(says(&worker, &theirs, &answer(&TaskAnswer::Done)), Ok(()));
+        for (errno, known) in [
+            (28, Some(Errno::NOSPC)),
+            (0, None),
+            (-1, None),
+            (5000, None),
+        ] {
+            let failed = TaskAnswer::Failed {
+                errno: Some(errno),
+                words: "full\nroot:".to_owned(),
+            };
+            let refused = TaskError::Refused {
+                errno: known,
+                words: "full\\nroot:".to_owned(),
+            };
+            assert_eq!(says(&worker, &theirs, &answer(&failed)), Err(refused));
+        }
+    }
+
+    #[test]
+    fn what_is_no_answer_and_a_death_are_told_in_words() {
+        let long = TaskAnswer::Failed {
+            errno: None,
+            words: "w".repeat(MAX_WORDS_BYTES + 1),
+        };
+        let probed = TaskAnswer::Probed(Vec::new());
+        for bytes in [b"\xff\xff".to_vec(), answer(&long), answer(&probed)] {
+            let (worker, theirs, _log) = played();
+            assert_eq!(says(&worker, &theirs, &bytes), Err(wrong()));
+        }
+        let (worker, theirs, log) = played();
+        drop((theirs, log));
+        let dead = worker.perform(&ImageTask::Wipe, &[], None).unwrap_err();
+        assert_eq!(dead.to_string(), "the process that handles the image died");
+        let (worker, _theirs, _log) = played();
+        let slow = worker.perform(&ImageTask::Wipe, &[], Some(Duration::from_millis(10)));
+        assert_eq!(slow, Err(TaskError::Slow(0)));
+        // Facts of another number of images than were shown.
+        let (worker, theirs, _log) = played();
+        let facts = ImageFacts::of(VolumeFormat::Raw);
+        let two = TaskAnswer::Probed(vec![facts.clone(), facts]);
+        scm::send(theirs.as_fd(), &answer(&two), &[]).unwrap();
+        let file = std::fs::File::open("/dev/null").unwrap().into();
+        assert_eq!(worker.probe(&[file]), Err(wrong()));
+    }
+}

@@ -10,13 +10,17 @@
 mod cpus;
 mod memory;
 
+use std::fmt::Debug;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use reeve_ipc::api::host::{HostDriver, HostInfo, MAX_HOST_TEXT_BYTES};
+use reeve_ipc::api::host::{
+    HostCpuPage, HostCpuStats, HostDriver, HostFreePages, HostInfo, HostMemoryStats,
+    MAX_HOST_TEXT_BYTES,
+};
 use reeve_ipc::spec::{MAX_VCPUS, MachineType};
 use uuid::Uuid;
 
@@ -78,6 +82,54 @@ fn is_own(uuid: Uuid) -> bool {
     uuid != EXAMPLE && rest.iter().any(|byte| *byte != first)
 }
 
+/// A host that clients are told of. May wait for a kernel, but for what is known.
+pub trait HostBooks: Debug + Send + Sync {
+    /// What it is, if that was read of late.
+    fn known(&self) -> Option<Arc<HostInfo>>;
+
+    /// What it is, read of late or now: of any number who ask at once one reads, and the others wait for that.
+    fn fresh(&self) -> Arc<HostInfo>;
+
+    /// A page of its CPUs, behind `after`.
+    fn cpus(&self, after: Option<u32>) -> HostCpuPage;
+
+    /// What its CPUs have done, `count` of them from `first` on for themselves.
+    fn cpu_stats(&self, first: u32, count: u32) -> HostCpuStats;
+
+    /// How its memory is used.
+    fn memory_stats(&self) -> HostMemoryStats;
+
+    /// The free pages of its nodes.
+    fn free_pages(&self) -> Vec<HostFreePages>;
+}
+
+impl HostBooks for Node {
+    fn known(&self) -> Option<Arc<HostInfo>> {
+        Self::known(self)
+    }
+
+    fn fresh(&self) -> Arc<HostInfo> {
+        Self::fresh(self)
+    }
+
+    fn cpus(&self, after: Option<u32>) -> HostCpuPage {
+        let info = Self::fresh(self);
+        self.books.cpus(&info.nodes, &info.online, after)
+    }
+
+    fn cpu_stats(&self, first: u32, count: u32) -> HostCpuStats {
+        self.books.cpu_stats(first, count)
+    }
+
+    fn memory_stats(&self) -> HostMemoryStats {
+        self.books.memory_stats()
+    }
+
+    fn free_pages(&self) -> Vec<HostFreePages> {
+        self.books.free_pages()
+    }
+}
+
 /// The host, as one supervisor tells of it.
 #[derive(Debug)]
 pub struct Node {
@@ -100,12 +152,6 @@ impl Node {
             known: Mutex::new(None),
             reading: Mutex::new(()),
         }
-    }
-
-    /// Its books, for what changes all the time.
-    #[must_use]
-    pub fn books(&self) -> &Books {
-        &self.books
     }
 
     /// What it is, if that was read of late.
@@ -140,7 +186,7 @@ impl Node {
         let nodes = self.books.nodes(&online);
         let kvm = kvm::ready();
         HostInfo {
-            hostname: text(&names.nodename().to_string_lossy()),
+            hostname: host_name(),
             uuid: self.uuid,
             architecture: text(&names.machine().to_string_lossy()),
             cpu: self.books.cpu_model(),
@@ -159,6 +205,12 @@ impl Node {
             nodes,
         }
     }
+}
+
+/// What the host calls itself (uname(2), `nodename`).
+#[must_use]
+pub fn host_name() -> String {
+    text(&rustix::system::uname().nodename().to_string_lossy())
 }
 
 /// As much of it as may be told.

@@ -79,13 +79,13 @@ impl DaemonLog {
 }
 
 /// Logs to standard error from now on, for the whole process, and what concerns one domain into that
-/// domain's file.
+/// domain's file, where there are `files`.
 ///
 /// # Errors
 /// [`LogError`].
-pub fn install(filter: &str, files: LogFiles) -> Result<DaemonLog, LogError> {
+pub fn install(filter: &str, files: Option<LogFiles>) -> Result<DaemonLog, LogError> {
     let (subscriber, log) = subscriber(filter, io::stderr())?;
-    subscriber.with(DomainLines::new(files)).try_init()?;
+    subscriber.with(files.map(DomainLines::new)).try_init()?;
     Ok(log)
 }
 

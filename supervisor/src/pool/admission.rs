@@ -107,10 +107,7 @@ pub fn admit_volume(
         ),
         (VolumeAct::Make, None) => Ok(()),
         (_, None) if there => Ok(()),
-        (_, None) => refuse(
-            ApiErrorCode::NoVolume,
-            "there is none; refresh the pool if it is new",
-        ),
+        (_, None) => refuse(ApiErrorCode::NoVolume, "there is none"),
     }
 }
 

@@ -1,6 +1,7 @@
 //! All pools of an instance: which names, UUIDs and directories are taken, and who owns each.
 
 use std::collections::BTreeMap;
+use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -16,7 +17,7 @@ use super::actor::{self, Beginning, Handle, Request, VolumeAnswer, VolumeRequest
 use super::host::Host;
 use super::make::{self, Making};
 use super::scan;
-use super::view::View;
+use super::view::{Entry, View};
 use crate::api::events::EventLog;
 use crate::store::LoadedPools;
 
@@ -353,21 +354,7 @@ impl Pools {
                 return Ok(volume);
             }
         }
-        let host = Arc::clone(&self.shared.host);
-        let looked = {
-            let (view, name) = (Arc::clone(&view), name.clone());
-            on_thread(move || {
-                let directory = host.directory(&view.pool)?;
-                let known = view.volumes.get(&name);
-                Ok(scan::one(
-                    &host,
-                    std::os::fd::AsFd::as_fd(&directory),
-                    &name,
-                    known,
-                ))
-            })
-        };
-        let entry = looked.await??;
+        let entry = self.look(&view, &name).await?;
         if view.volumes.get(&name) != entry.as_ref() {
             handle.seen(name.clone(), entry.clone());
         }
@@ -375,6 +362,40 @@ impl Pools {
         let mut now = View::clone(&view);
         now.volumes = Arc::new(std::iter::once((name.clone(), entry)).collect());
         now.volume(&name).ok_or_else(|| no_volume(volume))
+    }
+
+    /// Looks at one volume.
+    async fn look(
+        &self,
+        view: &Arc<View>,
+        name: &VolumeName,
+    ) -> Result<Option<Arc<Entry>>, ApiError> {
+        let host = Arc::clone(&self.shared.host);
+        let (view, name) = (Arc::clone(view), name.clone());
+        let looked = on_thread(move || {
+            let directory = host.directory(&view.pool)?;
+            let known = view.volumes.get(&name);
+            Ok(scan::one(&host, directory.as_fd(), &name, known))
+        });
+        looked.await?
+    }
+
+    /// Has the actor know a volume that came into its directory by other means.
+    async fn learn(
+        &self,
+        handle: &Handle,
+        view: &Arc<View>,
+        name: &VolumeName,
+    ) -> Result<(), ApiError> {
+        if view.volumes.contains_key(name) || view.jobs.contains_key(name) {
+            return Ok(());
+        }
+        let entry = self.look(view, name).await?;
+        if entry.is_some() {
+            // Before whatever is asked of it: messages come in their order.
+            handle.seen(name.clone(), entry);
+        }
+        Ok(())
     }
 
     /// Asks something of a volume; what it is afterwards.
@@ -387,7 +408,8 @@ impl Pools {
         request: impl FnOnce(VolumeName) -> VolumeRequest,
     ) -> Result<VolumeAnswer, ApiError> {
         let (handle, name) = self.locate(volume)?;
-        active(&handle).await?;
+        let view = active(&handle).await?;
+        self.learn(&handle, &view, &name).await?;
         handle.ask_volume(request(name)).await
     }
 
@@ -444,7 +466,9 @@ impl Pools {
         let target = self.find(pool)?;
         active(&target).await?;
         let (source, name) = self.locate(from)?;
-        let of = active(&source).await?.pool.clone();
+        let view = active(&source).await?;
+        self.learn(&source, &view, &name).await?;
+        let of = view.pool.clone();
         source
             .ask_volume(VolumeRequest::CopyBegin(name.clone()))
             .await?;

@@ -14,8 +14,8 @@ use reeve_ipc::api::call::{
     HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, NewCapacity, Operation, PeekAt,
     PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList,
     PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet,
-    TuningChange, VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList,
-    VolumeRef, VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
+    TestHypervisorUse, TuningChange, VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload,
+    VolumeGet, VolumeList, VolumeRef, VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 
@@ -49,7 +49,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::PoolList
         | O::PoolGet
         | O::VolumeList
-        | O::VolumeGet => Access::ReadOnly,
+        | O::VolumeGet
+        | O::TestHypervisorUse => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
         | O::DomainLog
@@ -267,6 +268,7 @@ pub fn sample(operation: Operation) -> CallBody {
             groups: FigureGroups::default(),
         }
         .into_body(),
+        O::TestHypervisorUse => TestHypervisorUse {}.into_body(),
         // Answered above.
         other => storage(other).unwrap(),
     }

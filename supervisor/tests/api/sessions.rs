@@ -3,7 +3,7 @@
 use reeve_ipc::api::blocking::{CallError, Connection};
 use reeve_ipc::api::call::{
     DomainConsole, DomainCreate, DomainDestroy, DomainGet, DomainUndefine, StartOptions,
-    SupervisorInfoGet,
+    SupervisorInfoGet, TestHypervisorUse,
 };
 use reeve_ipc::api::error::ApiErrorCode::{NoDomain, WrongState};
 use reeve_ipc::api::view::{DomainState, DomainSummary, ShutOffReason};
@@ -200,4 +200,14 @@ fn a_console_outlives_the_connection_that_attached_to_it_and_is_closed_with_its_
     instance.eventually("its descriptors are no more than before", |instance| {
         instance.descriptors() <= before
     });
+}
+
+#[test]
+fn where_no_domain_is_real_the_test_hypervisor_serves_already() {
+    let instance = Instance::start("");
+    let mut client = instance.connect();
+    client.call(define("web")).unwrap();
+    client.call(TestHypervisorUse {}).unwrap();
+    state(&mut client, "web");
+    client.call(TestHypervisorUse {}).unwrap();
 }

@@ -57,7 +57,7 @@ impl Life {
             storage: Arc::new(SimStorage(shared.clone())),
             clock: Arc::new(SimClock(shared.clone())),
             events: Arc::new(SimEvents(shared.clone())),
-            logs: logs(),
+            logs: Some(logs()),
             ids: Arc::new(AtomicU32::new(1)),
         }));
         let recovered = Arc::new(AtomicBool::new(false));

@@ -1,11 +1,13 @@
 //! The directories of an instance: damaged, full, read-only, missing, wiped, taken, side by side.
 
 use std::fs;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 
 use anyhow::{Result, ensure};
 use reeve_ipc::api::call::{DomainDefine, DomainDestroy, DomainGet, SupervisorInfoGet};
 use reeve_ipc::api::error::ApiErrorCode;
+use reeve_ipc::model::{BootSource, Channel, KernelBoot};
 use reeve_tests::daemon::{Daemon, built_in, named};
 
 use super::world::end_everything;
@@ -236,7 +238,7 @@ fn a_path_outside_the_allowed_directories_is_refused_with_the_line_that_allows_i
     let kernel = images.path().join("vmlinux");
     fs::write(&kernel, "no kernel")?;
     let mut domain = built_in("web", "");
-    domain.boot = reeve_ipc::model::BootSource::Kernel(reeve_ipc::model::KernelBoot {
+    domain.boot = BootSource::Kernel(KernelBoot {
         kernel: kernel.clone(),
         initrd: None,
         command_line: String::new(),
@@ -263,6 +265,58 @@ fn a_path_outside_the_allowed_directories_is_refused_with_the_line_that_allows_i
         error.contains("neither an ELF file nor a bzImage"),
         "{error}"
     );
+    assert_at_rest(&daemon);
+    Ok(())
+}
+
+#[test]
+fn sockets_may_be_in_a_directory_of_the_instances_own_and_nothing_else_is_opened_there()
+-> Result<()> {
+    let daemon = Daemon::start()?;
+    let mut connection = daemon.connect()?;
+    let own = daemon.run().join("sockets");
+    let mut domain = built_in("web", ECHO);
+    domain.devices.channels.push(Channel {
+        name: "org.qemu.guest_agent.0".to_owned(),
+        path: own.join("web.agent"),
+        port: None,
+    });
+    define(&mut connection, &domain)?;
+    start(&mut connection, "web")?;
+    ensure!(own.join("web.agent").exists());
+    ensure!(fs::metadata(&own)?.permissions().mode() & 0o777 == 0o711);
+    for (name, path) in [
+        ("out", own.join("../out")),
+        ("under", own.join("under/web.agent")),
+        ("beside", daemon.run().join("sockets-too")),
+    ] {
+        let mut other = built_in(name, ECHO);
+        other.devices.channels.clone_from(&domain.devices.channels);
+        other.devices.channels[0].path = path;
+        let refused = define(&mut connection, &other).and_then(|()| start(&mut connection, name));
+        ensure!(refused.is_err(), "{name} is started");
+    }
+    ensure!(fs::read_dir(&own)?.count() == 1);
+    let kernel = own.join("vmlinux");
+    fs::write(&kernel, "no kernel")?;
+    let mut other = built_in("other", "");
+    other.boot = BootSource::Kernel(KernelBoot {
+        kernel: kernel.clone(),
+        initrd: None,
+        command_line: String::new(),
+    });
+    define(&mut connection, &other)?;
+    let refused = start(&mut connection, "other").err();
+    let refused = refused.map(|error| error.to_string()).unwrap_or_default();
+    ensure!(
+        refused.contains("outside the allowed directories"),
+        "{refused}"
+    );
+    fs::remove_file(kernel)?;
+    connection.call(DomainDestroy {
+        domain: named("web"),
+    })?;
+    wait_until_off(&mut connection, "web")?;
     assert_at_rest(&daemon);
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use reeve_ipc::api::blocking::CallError;
-use reeve_ipc::api::call::{DomainDeviceStatsGet, DomainUpgrade};
+use reeve_ipc::api::call::{DomainChannel, DomainDeviceStatsGet, DomainUpgrade};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::device::DeviceFigures;
@@ -67,6 +67,18 @@ fn channels_and_consoles_come_and_go_one_by_one_in_any_worker() -> Result<()> {
     let port = port.context("the channel")?;
     let path = place.path("b").display().to_string();
     ensure!(port.host == Some(path), "{port:?}");
+    // Whoever may change the domain is connected to it.
+    let connect = |place: &mut Place, name: &str| {
+        let (domain, channel) = (named("web"), name.to_owned());
+        place
+            .connection
+            .call_with_fds(DomainChannel { domain, channel })
+    };
+    let (_, fds) = connect(&mut place, "b")?;
+    ensure!(fds.len() == 1);
+    drop(fds);
+    let error = refused(connect(&mut place, "none"))?;
+    ensure!(error.code == ApiErrorCode::NoDevice, "{error}");
     let DeviceFigures::Port(figures) = port.figures else {
         anyhow::bail!("{port:?}")
     };

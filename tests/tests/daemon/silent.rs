@@ -4,13 +4,17 @@
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reeve_ipc::api::call::{DomainDestroy, DomainGet};
+use reeve_ipc::api::call::{DomainDestroy, DomainFiguresList, DomainGet, DomainRef};
+use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 use reeve_ipc::api::view::{DomainState, ShutOffReason};
-use reeve_tests::daemon::{named, wait_for};
-use reeve_tests::domain::workers;
+use reeve_ipc::model::Balloon;
+use reeve_tests::daemon::{Daemon, built_in, named, signal, wait_for};
+use reeve_tests::domain::{unique_name, workers};
+use rustix::process::Signal;
 
 use super::stage::{Asked, CALL, LONG_CALL, Stage, assert_one_line, call_start};
-use super::start;
+use super::world::end_everything;
+use super::{ECHO, define, start};
 
 #[test]
 fn silence_is_answered_for_at_the_deadline_and_destroyed_at_any_time() -> Result<()> {
@@ -132,4 +136,46 @@ fn a_worker_that_does_not_end_when_it_is_told_is_killed() -> Result<()> {
     let took = begin.elapsed();
     ensure!(took < Duration::from_secs(16), "{took:?}");
     stage.end()
+}
+
+/// Whoever asks for figures every few seconds has an answer without those of a worker that says nothing, as often as he
+/// asks, and has them when it answers again: what it owes is a few answers, not one for each question.
+#[test]
+fn figures_are_given_without_a_worker_that_is_silent_and_with_it_when_it_is_not() -> Result<()> {
+    let mut domain = built_in(&unique_name("owes"), ECHO);
+    domain.devices.balloon = Some(Balloon::default());
+    let name = domain.name.as_str();
+    let daemon = Daemon::start()?;
+    let mut connection = daemon.connect()?;
+    define(&mut connection, &domain)?;
+    start(&mut connection, name)?;
+    let pid = *workers(name).first().context("no worker")?;
+    let mut answered = || -> Result<bool> {
+        // One domain by two names.
+        let both = vec![named(name), DomainRef::Uuid(domain.uuid)];
+        let page = connection.call(DomainFiguresList {
+            of: FiguresOf::Named(both),
+            groups: FigureGroups {
+                usage: true,
+                vcpus: true,
+                devices: true,
+            },
+        })?;
+        ensure!((page.domains.len(), page.of) == (1, 2), "{page:?}");
+        let figures = &page.domains[0];
+        ensure!(figures.usage.is_some() && figures.devices.len() == 1);
+        Ok(figures.answered)
+    };
+    ensure!(answered()?);
+    signal(pid, Signal::STOP)?;
+    for _ in 0..8 {
+        ensure!(!answered()?, "a worker that stands answers");
+    }
+    signal(pid, Signal::CONT)?;
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !answered()? {
+        ensure!(Instant::now() < deadline, "it does not answer again");
+    }
+    drop(connection);
+    end_everything(&daemon, &[domain])
 }

@@ -18,7 +18,7 @@ use crate::api::call::{
     StartOptions, Subscribed,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
-use crate::api::event::{Cursor, DomainEvent, Event, EventKind};
+use crate::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent};
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::api::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
@@ -28,7 +28,7 @@ use crate::api::{Access, ApiVersion};
 use crate::model::{
     BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
     KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash,
-    OnPowerOff, OnReboot, Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
+    OnPowerOff, OnReboot, Platform, PoolName, PoolUuid, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
 use crate::tests::arbitrary::watchdog_action;
@@ -525,6 +525,30 @@ fn event() -> impl Strategy<Value = EventKind> {
     ]
 }
 
+/// Any event at all.
+fn any_event() -> impl Strategy<Value = Event> {
+    let pool_name = name().prop_map(|name| PoolName::try_from(name.as_str().to_owned()).unwrap());
+    let kind = select(&super::storage_samples::EVENTS[..]);
+    prop_oneof![
+        (any::<u64>(), uuid(), name(), event()).prop_map(|(time_ms, uuid, name, kind)| {
+            Event::Domain(DomainEvent {
+                time_ms,
+                uuid,
+                name,
+                kind,
+            })
+        }),
+        (any::<u64>(), any::<u128>(), pool_name, kind).prop_map(|(time_ms, uuid, name, kind)| {
+            Event::Pool(PoolEvent {
+                time_ms,
+                uuid: PoolUuid(Uuid::from_u128(uuid)),
+                name,
+                kind,
+            })
+        }),
+    ]
+}
+
 /// Anything a supervisor may say.
 pub(super) fn to_client() -> impl Strategy<Value = ToClient> {
     let access = select(vec![Access::ReadOnly, Access::ReadWrite]);
@@ -538,11 +562,7 @@ pub(super) fn to_client() -> impl Strategy<Value = ToClient> {
         1 => error().prop_map(ToClient::Refused),
         6 => (any::<u64>(), proptest::result::maybe_ok(answer(), error()))
             .prop_map(|(id, result)| ToClient::Reply { id: CallId(id), result }),
-        3 => ((any::<u64>(), uuid(), name()), cursor(), event()).prop_map(
-            |((time_ms, uuid, name), cursor, kind)| ToClient::Event {
-                cursor,
-                event: Event::Domain(DomainEvent { time_ms, uuid, name, kind }),
-            }
-        ),
+        3 => (cursor(), any_event())
+            .prop_map(|(cursor, event)| ToClient::Event { cursor, event }),
     ]
 }

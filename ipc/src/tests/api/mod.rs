@@ -6,4 +6,5 @@ pub(in crate::tests) mod device_samples;
 mod golden;
 mod judge;
 mod samples;
+mod storage_samples;
 mod supervisor_samples;

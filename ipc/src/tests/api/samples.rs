@@ -16,7 +16,7 @@ use crate::api::call::{
 use crate::api::call::{
     DomainChannel, DomainCurrentMemorySet, DomainDiskSizeGet, DomainFiguresList,
     DomainMaxMemorySet, DomainNmiInject, DomainPeek, DomainTune, HostCpuList, HostCpuStatsGet,
-    HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, PeekAt, TuningChange,
+    HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, PeekAt, TestHypervisorUse, TuningChange,
 };
 use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
@@ -243,6 +243,7 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
     ];
     samples.extend(device_calls());
     samples.extend(host_calls());
+    samples.extend(super::storage_samples::calls());
     samples
 }
 
@@ -326,6 +327,7 @@ fn host_calls() -> Vec<(&'static str, FromClient)> {
                 channel,
             })
         }),
+        ("test hypervisor", call(TestHypervisorUse {})),
     ]
 }
 

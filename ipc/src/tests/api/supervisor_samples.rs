@@ -333,6 +333,7 @@ fn answers() -> Vec<(&'static str, ToClient)> {
             }))
         }),
         ("channel", reply(Answer::DomainChannel(()))),
+        ("test hypervisor used", reply(Answer::TestHypervisorUse(()))),
     ]
 }
 
@@ -534,6 +535,8 @@ pub(super) fn to_client() -> Vec<(&'static str, ToClient)> {
         let id = CallId(7);
         (describe(code), ToClient::Reply { id, result })
     }));
+    samples.extend(super::storage_samples::answers());
+    samples.extend(super::storage_samples::events());
     samples
 }
 

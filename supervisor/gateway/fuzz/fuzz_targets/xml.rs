@@ -40,6 +40,13 @@ fuzz_target!(|text: &str| {
             .expect("what was printed can be read");
         assert_eq!(storage::format_pool(&again, None), first);
     }
+    if let Ok(disks) = storage::disk_volumes(text) {
+        let paths = vec![Path::new("/v"); disks.len()];
+        let with = storage::with_disk_paths(text, &disks, &paths);
+        // It is none any more where a path was said as well.
+        let left = storage::disk_volumes(&with).unwrap_or_default();
+        assert!(left.is_empty(), "{with}");
+    }
     if let Ok(document) = storage::parse_volume(text) {
         let _ = document.clone().copied(None);
         let _ = document.made();

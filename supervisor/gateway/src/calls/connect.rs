@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::HostInfoGet;
+use reeve_ipc::api::call::{HostInfoGet, TestHypervisorUse};
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::host::{HostDriver, HostInfo};
 
@@ -22,6 +22,8 @@ const QEMU_VERSION: u64 = 9_000_000;
 const TEST_VERSION: u64 = 2;
 /// A URI of the hypervisor that only looks like one.
 const TEST_URI: &str = "test:///default";
+/// How URIs of it begin, with a path behind.
+const TEST_SCHEME: &str = "test:///";
 /// The URI that an empty one means.
 const DEFAULT_URI: &str = "qemu:///system";
 /// URIs that are served whatever runs domains here.
@@ -54,19 +56,35 @@ pub(crate) async fn open(
     if URIS.contains(&wanted) {
         return Ok(context);
     }
-    let none = || Failure::of(Origin::None, Code::NoConnect, name.clone());
-    if !matches!(wanted, "" | TEST_URI) {
-        return Err(none());
+    match wanted {
+        "" => {
+            let uri = match context.call(HostInfoGet {}).await?.driver {
+                HostDriver::Test => TEST_URI,
+                HostDriver::Kvm => DEFAULT_URI,
+            };
+            uri.clone_into(&mut context.uri);
+            Ok(context)
+        }
+        // Before anything else is asked.
+        TEST_URI => match context.call(TestHypervisorUse {}).await {
+            Ok(()) => Ok(context),
+            // It is turned off.
+            Err(failure) if failure.code == Code::OperationUnsupported => {
+                Err(Failure::of(Origin::None, Code::NoConnect, name))
+            }
+            Err(failure) => Err(failure),
+        },
+        // In the words of libvirt's own.
+        TEST_SCHEME => {
+            let why = "testOpen: supply a path or use test:///default";
+            Err(Failure::of(Origin::Test, Code::InvalidArgument, why))
+        }
+        _ if wanted.starts_with(TEST_SCHEME) => {
+            let why = format!("{wanted}: no file is read for a client; use {TEST_URI}");
+            Err(Failure::of(Origin::None, Code::NoConnect, why))
+        }
+        _ => Err(Failure::of(Origin::None, Code::NoConnect, name)),
     }
-    let host = context.call(HostInfoGet {}).await?;
-    let test = host.driver == HostDriver::Test;
-    match (wanted, test) {
-        ("", false) => DEFAULT_URI.clone_into(&mut context.uri),
-        ("", true) => TEST_URI.clone_into(&mut context.uri),
-        (_, true) => {}
-        (_, false) => return Err(none()),
-    }
-    Ok(context)
 }
 
 pub(super) fn is_test(context: &Context) -> bool {

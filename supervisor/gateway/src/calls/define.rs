@@ -14,6 +14,7 @@ use super::Context;
 use super::context::{handle, reference};
 use super::failure::{Code, Failure, Origin, check_flags};
 use super::lifecycle::start;
+use super::storage::volumes;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect::DomainGetXmlDesc;
 use crate::wire::types::lifecycle as wire;
@@ -45,6 +46,7 @@ pub(super) fn drawn() -> Result<Uuid, Failure> {
 /// What a document says. Strict in any case: whether a client asks for its validation makes no difference but
 /// in the code of a refusal.
 async fn parse(context: &Context, text: &str, validate: bool) -> Result<Box<Definition>, Failure> {
+    let text = &*volumes::in_documents(context, text).await?;
     let how = Parse {
         uuid: DomainUuid(drawn()?),
         sockets: context.sockets().await?,

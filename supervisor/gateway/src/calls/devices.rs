@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::Context;
 use super::context::{Impact, impact, impact_of, reference};
 use super::failure::{Code, Failure, check_flags};
+use super::storage::volumes;
 use crate::wire::types::device as wire;
 use crate::wire::types::handles::Domain;
 use crate::xml::device;
@@ -28,7 +29,8 @@ async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Res
     let Impact { live, persistent } = context.impact(of, flags).await?;
     let sockets = context.sockets().await?;
     let uuid = DomainUuid(Uuid::from_bytes(of.uuid));
-    let parsed = device::parse(xml, uuid, sockets)?;
+    let xml = volumes::in_documents(context, xml).await?;
+    let parsed = device::parse(&xml, uuid, sockets)?;
     let attach = DomainDeviceAttach {
         domain: reference(of),
         device: Box::new(parsed.device),
@@ -156,7 +158,8 @@ pub(super) async fn update(
     let summary = context.summary(&call.domain).await?;
     let impact = impact_of(&summary, call.flags & impact::ANY)?;
     let sockets = context.sockets().await?;
-    let wanted = device::parse(&call.xml, summary.uuid, sockets)?.device;
+    let xml = volumes::in_documents(&context, &call.xml).await?;
+    let wanted = device::parse(&xml, summary.uuid, sockets)?.device;
     let to_do = |persistent| {
         let (context, call, wanted) = (&context, &call, wanted.clone());
         async move {

@@ -108,6 +108,13 @@ pub(super) const fn is_sayable(c: char) -> bool {
     matches!(c, '\t' | '\n' | '\r' | ' '..='\u{fffd}' | '\u{10000}'..)
 }
 
+/// A text as it stands in an attribute.
+pub(super) fn escaped(text: impl Display) -> String {
+    let mut out = String::new();
+    escape(&mut out, text, true);
+    out
+}
+
 /// Writes text so that a parser gives it back. What XML cannot say becomes U+FFFD.
 fn escape(out: &mut String, text: impl Display, attribute: bool) {
     struct Escape<'a> {

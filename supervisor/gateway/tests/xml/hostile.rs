@@ -1,5 +1,7 @@
 //! Documents that nobody means well with: none ends this process, and what passes is what it says.
 
+use std::path::Path;
+
 use proptest::prelude::*;
 use reeve_gateway::xml::{device, storage};
 use reeve_ipc::model::{Devices, DomainUuid, PoolUuid};
@@ -23,6 +25,13 @@ fn read(text: &str) {
         let again = storage::parse_pool(&first, PoolUuid(uuid::Uuid::nil()))
             .unwrap_or_else(|error| panic!("{error}\n{first}"));
         assert_eq!(storage::format_pool(&again, None), first);
+    }
+    if let Ok(disks) = storage::disk_volumes(text) {
+        let paths = vec![Path::new("/v"); disks.len()];
+        let with = storage::with_disk_paths(text, &disks, &paths);
+        // It is none any more where a path was said as well.
+        let left = storage::disk_volumes(&with).unwrap_or_default();
+        assert!(left.is_empty(), "{with}");
     }
     if let Ok(document) = storage::parse_volume(text) {
         let _ = document.clone().copied(None);

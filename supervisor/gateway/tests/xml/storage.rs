@@ -5,7 +5,8 @@ use std::path::{Path, PathBuf};
 use proptest::prelude::*;
 use reeve_gateway::xml::XmlError;
 use reeve_gateway::xml::storage::{
-    BackingStore, VolumeDocument, format_capabilities, format_pool, format_volume, parse_volume,
+    BackingStore, VolumeDocument, disk_volumes, format_capabilities, format_pool, format_volume,
+    parse_volume, with_disk_paths,
 };
 use reeve_ipc::api::storage::{
     FileOwner, FileTime, FileTimes, OtherFormat, PoolSizes, Volume, VolumeBacking, VolumeFormat,
@@ -544,4 +545,27 @@ fn any_pool_and_any_volume_are_valid() {
         .map(|_| format_volume(&any_volume().new_tree(&mut runner).unwrap().current()))
         .collect();
     validate("storagevol", &volumes);
+}
+
+#[test]
+fn disks_that_name_volumes_become_disks_of_their_files() {
+    let text = "<domain type='kvm'><!-- volume --><devices>\
+        <disk device='disk' type=\"volume\"><source  pool='a&amp;b' mode='host' volume = 'v'/><target dev='vda'/></disk>\
+        <disk type='file'><source file='/volume'/></disk>\
+        <disk type='volume'><driver name='qemu'/><source volume='w' pool='p'></source></disk>\
+        <disk type='volume'><source pool='p'/></disk><disk type='volume'/>\
+        </devices></domain>";
+    let disks = disk_volumes(text).unwrap();
+    let names = disks.iter().map(|disk| (&disk.pool[..], &disk.volume[..]));
+    assert_eq!(names.collect::<Vec<_>>(), [("a&b", "v"), ("p", "w")]);
+    let paths = [Path::new("/x/'<&"), Path::new("/y")];
+    let wanted = "<domain type='kvm'><!-- volume --><devices>\
+        <disk device='disk' type='file'><source  file='/x/&apos;&lt;&amp;' mode='host' /><target dev='vda'/></disk>\
+        <disk type='file'><source file='/volume'/></disk>\
+        <disk type='file'><driver name='qemu'/><source  file='/y'></source></disk>\
+        <disk type='volume'><source pool='p'/></disk><disk type='volume'/>\
+        </devices></domain>";
+    assert_eq!(with_disk_paths(text, &disks, &paths), wanted);
+    assert_eq!(disk_volumes("<disk type='file'/>").unwrap(), []);
+    assert_eq!(disk_volumes("<volume").unwrap_err().code(), 35);
 }

@@ -48,6 +48,12 @@ pub struct Arguments {
     #[arg(long, value_name = "DIR")]
     pub cgroup: Option<PathBuf>,
 
+    /// Be a test hypervisor and nothing else: without KVM and without root, for the tests of programs that use the
+    /// API or libvirt's protocol. One domain, 'test', runs; domains are in memory, and gone at the end. It makes
+    /// --run-dir, with the sockets; a configuration is read where --config names one.
+    #[arg(long, conflicts_with_all = ["state_dir", "cgroup", "driver"])]
+    pub test: bool,
+
     /// What runs domains.
     #[arg(long, value_name = "DRIVER", value_enum, default_value = "kvm")]
     pub driver: DriverName,
@@ -57,6 +63,6 @@ pub struct Arguments {
 pub enum DriverName {
     /// KVM, in sandboxed workers.
     Kvm,
-    /// Nothing: machines that only look like some, for the tests of programs that use the API.
+    /// Nothing: machines that only look like some, with definitions that are kept as any.
     Test,
 }

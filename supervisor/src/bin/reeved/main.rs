@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
-use reeved::config::{Config, DEFAULT_LOG_DIRECTORY};
+use reeved::config::{Config, DEFAULT_LOG_DIRECTORY, DEFAULT_PATH};
 use reeved::daemon::{self, Configured, Driven, Settings};
 use reeved::host::confinement::CgroupPlace;
 use reeved::logging::{self, LogFiles};
@@ -48,28 +48,29 @@ fn main() -> ExitCode {
 }
 
 fn serve(arguments: Arguments) -> anyhow::Result<()> {
-    let config = Config::load_for_instance(&arguments.config)?;
+    let config = configuration(&arguments)?;
     if arguments.check_config {
         writeln!(std::io::stdout(), "{}: fine", arguments.config.display())?;
         return Ok(());
     }
-    let own = if arguments.state_dir == Path::new(STATE_DIRECTORY) {
-        PathBuf::from(DEFAULT_LOG_DIRECTORY)
-    } else {
-        arguments.state_dir.join("log")
+    let files = match arguments.test {
+        // Nothing is kept of its domains.
+        true => None,
+        false => Some(log_files(&arguments, &config)?),
     };
-    let directory = config.log_directory_or(&own).to_owned();
-    let files = LogFiles::start(&directory, daemon::bounds(&config))
-        .with_context(|| format!("cannot make the log directory {}", directory.display()))?;
     let filter = std::env::var("REEVE_LOG").unwrap_or_else(|_| config.log_level.clone());
     let log = logging::install(&filter, files.clone())?;
+    let configured = Arc::new(Configured::new(arguments.config, config, log, files));
     let run_directory = absolute(&arguments.run_dir)?;
-    let configured = Configured::new(arguments.config, &run_directory, config, log, files);
-    let configured = Arc::new(configured);
     let settings = Settings {
-        state_directory: absolute(&arguments.state_dir)?,
+        state_directory: match arguments.test {
+            // What it has no use for; by which its uids are told apart from those of others.
+            true => run_directory.clone(),
+            false => absolute(&arguments.state_dir)?,
+        },
         run_directory,
         driven: match arguments.driver {
+            _ if arguments.test => Driven::TestHypervisor,
             DriverName::Kvm => Driven::Kvm,
             DriverName::Test => Driven::Test,
         },
@@ -91,6 +92,26 @@ fn serve(arguments: Arguments) -> anyhow::Result<()> {
     runtime.shutdown_background();
     configured.flush_log(LAST_LINES);
     result.map_err(Into::into)
+}
+
+/// The host's own instance is configured by the file of the host; a test hypervisor by one that is named only.
+fn configuration(arguments: &Arguments) -> anyhow::Result<Config> {
+    if arguments.test && arguments.config == Path::new(DEFAULT_PATH) {
+        return Ok(Config::default());
+    }
+    Ok(Config::load_for_instance(&arguments.config)?)
+}
+
+/// What writes the domains' logs.
+fn log_files(arguments: &Arguments, config: &Config) -> anyhow::Result<LogFiles> {
+    let own = if arguments.state_dir == Path::new(STATE_DIRECTORY) {
+        PathBuf::from(DEFAULT_LOG_DIRECTORY)
+    } else {
+        arguments.state_dir.join("log")
+    };
+    let directory = config.log_directory_or(&own);
+    LogFiles::start(directory, daemon::bounds(config))
+        .with_context(|| format!("cannot make the log directory {}", directory.display()))
 }
 
 /// Workers and logs are found by path from wherever a later supervisor is started.

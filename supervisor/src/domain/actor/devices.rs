@@ -236,42 +236,6 @@ impl DomainActor {
         Ok((steps, events))
     }
 
-    /// What takes back what the worker is asked in `steps`, for where something behind that fails: the last first.
-    pub(super) fn undo_of(&self, steps: &[Step]) -> Vec<DeviceCall> {
-        let Some(live) = self.live() else {
-            return Vec::new();
-        };
-        let devices = &live.record.definition.devices;
-        let undo = steps.iter().rev().filter_map(|step| match step {
-            Step::Device(DeviceCall::Attach { place, .. }) => Some(DeviceCall::Detach {
-                place: *place,
-                force: true,
-            }),
-            Step::Device(DeviceCall::Update { slot, change }) => {
-                let before = || devices.clone().change(&DeviceName::Slot(*slot), *change);
-                let change = live.memory_before(*change).or_else(|| before().ok());
-                Some(DeviceCall::Update {
-                    slot: *slot,
-                    change: change?,
-                })
-            }
-            Step::Device(DeviceCall::Medium { slot, .. }) => Some(DeviceCall::Medium {
-                domain: Box::new(live.record.definition.clone()),
-                slot: *slot,
-            }),
-            Step::Device(DeviceCall::Tune { domain, before }) => Some(DeviceCall::Tune {
-                domain: before.clone()?,
-                before: Some(domain.clone()),
-            }),
-            Step::Device(DeviceCall::Vcpus { domain, .. }) => Some(DeviceCall::Vcpus {
-                domain: domain.clone(),
-                count: domain.vcpus.count(),
-            }),
-            _ => None,
-        });
-        undo.collect()
-    }
-
     /// What came of asking of a device.
     pub(super) fn device_called(&mut self, call: &DeviceCall, result: Result<(), CallFailure>) {
         if matches!(call, DeviceCall::Attach { .. }) {

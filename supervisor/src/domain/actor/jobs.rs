@@ -263,48 +263,6 @@ impl DomainActor {
         }
     }
 
-    /// Has what the worker did undone; whether the status that was before holds again with that.
-    fn undo(&mut self, undo: Vec<DeviceCall>, before: &mut Option<Box<LiveRecord>>) -> bool {
-        let mut changed = true;
-        for call in undo {
-            let Some(live) = self.live_mut() else {
-                return changed;
-            };
-            match &call {
-                // As what an earlier supervisor did not come to: noted, then done, with nothing beside it.
-                DeviceCall::Tune { .. } => {
-                    live.unfinished = true;
-                    if let Some(before) = before {
-                        before.intents.tuning = true;
-                    }
-                    continue;
-                }
-                DeviceCall::Update { change, .. } => live.note_asked(*change),
-                DeviceCall::Medium { .. } => {}
-                // That a device is gone is a notice.
-                _ => changed = false,
-            }
-            // Nobody waits for the answer.
-            let effect = Effect::Device(0, live.id, call);
-            self.effects.push(effect);
-        }
-        changed
-    }
-
-    /// Takes back what a job noted first that failed later. That it is being ended stays.
-    fn take_back(&mut self, mut before: LiveRecord) {
-        let Some(live) = self.live_mut() else { return };
-        before.intents.stopping = live.record.intents.stopping;
-        if live.record != before {
-            let deadline = live.record.intents.destroy_at_boot_ms;
-            live.record = before.clone();
-            let id = live.id;
-            self.effects
-                .push(Effect::WriteStatus(None, id, Box::new(before)));
-            self.keep_deadline(deadline);
-        }
-    }
-
     /// Whether the job makes the worker, or takes it over.
     pub(super) fn is_making(&self) -> bool {
         let job = self.job.as_ref();

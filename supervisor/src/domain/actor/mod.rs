@@ -36,6 +36,7 @@ mod reconcile;
 mod standing;
 mod steps;
 mod tuning;
+mod undo;
 mod vcpus;
 mod view;
 

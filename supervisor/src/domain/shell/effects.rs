@@ -90,7 +90,13 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             }
             Effect::Event(kind) => {
                 if let Some(name) = &self.name {
-                    tell_log(name, self.uuid, &kind);
+                    match &self.world.logs {
+                        Some(_) => tell_log(name, self.uuid, &kind),
+                        // What names a domain and its UUID goes into a log of its own, and here are none.
+                        None => {
+                            tracing::debug!(of = %name, event = ?kind, "domain event, not logged")
+                        }
+                    }
                     self.world.events.domain_event(self.uuid, name, kind);
                 }
             }

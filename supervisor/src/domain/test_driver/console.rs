@@ -1,9 +1,10 @@
-//! The console of a test machine: a bounded ring, any number of clients, and an echo.
+//! The console of a test machine: a bounded ring, some clients, and an echo.
 
 use std::collections::VecDeque;
 use std::fmt;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as Pair;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -16,8 +17,34 @@ use crate::domain::driver::CallFailure;
 const RING_BYTES: usize = 64 << 10;
 /// The most bytes that are moved at once.
 const CHUNK_BYTES: usize = 4096;
-/// The most clients.
+/// The most clients of one.
 const MAX_CLIENTS: u32 = 16;
+/// The most clients of all machines of a driver: for each a descriptor is open here, where a real machine has
+/// its own process for them.
+const MAX_SEATS: u32 = 64;
+
+/// How many clients the consoles of a driver have.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Seats(Arc<AtomicU32>);
+
+impl Seats {
+    /// Takes one, if there is any.
+    fn take(&self) -> Option<Seat> {
+        let one_more = |taken: u32| (taken < MAX_SEATS).then_some(taken + 1);
+        let (set, fetch) = (Ordering::Relaxed, Ordering::Relaxed);
+        let taken = self.0.fetch_update(set, fetch, one_more);
+        taken.ok().map(|_| Seat(self.clone()))
+    }
+}
+
+/// A client's, given back when it is dropped.
+struct Seat(Seats);
+
+impl Drop for Seat {
+    fn drop(&mut self) {
+        self.0.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}
 
 /// One console, shared by the machine, its instance and its clients' tasks.
 #[derive(Clone)]
@@ -25,6 +52,7 @@ pub(super) struct Console {
     ring: Arc<Mutex<Ring>>,
     /// The position behind the last byte; `None` once the machine is gone.
     end: Arc<watch::Sender<Option<u64>>>,
+    seats: Seats,
 }
 
 struct Ring {
@@ -41,7 +69,7 @@ impl fmt::Debug for Console {
 }
 
 impl Console {
-    pub(super) fn new(greeting: &[u8]) -> Self {
+    pub(super) fn new(greeting: &[u8], seats: Seats) -> Self {
         let console = Self {
             ring: Arc::new(Mutex::new(Ring {
                 bytes: VecDeque::new(),
@@ -49,6 +77,7 @@ impl Console {
                 clients: 0,
             })),
             end: Arc::new(watch::Sender::new(Some(0))),
+            seats,
         };
         console.write(greeting);
         console
@@ -107,6 +136,11 @@ impl Console {
             return Err(CallFailure::Gone);
         }
         let refuse = |error: std::io::Error| CallFailure::Refused(error.to_string());
+        let Some(seat) = self.seats.take() else {
+            return Err(CallFailure::Refused(format!(
+                "the consoles of all domains have {MAX_SEATS} clients already"
+            )));
+        };
         let (theirs, ours) = Pair::pair().map_err(refuse)?;
         ours.set_nonblocking(true).map_err(refuse)?;
         let stream = UnixStream::from_std(ours).map_err(refuse)?;
@@ -120,12 +154,12 @@ impl Console {
             ring.clients += 1;
         }
         let (position, _) = self.read(from.unwrap_or(0));
-        tokio::spawn(self.clone().serve(stream, position, input));
+        tokio::spawn(self.clone().serve(stream, position, input, seat));
         Ok((theirs.into(), position))
     }
 
     /// One client's task.
-    async fn serve(self, mut stream: UnixStream, mut position: u64, input: bool) {
+    async fn serve(self, mut stream: UnixStream, mut position: u64, input: bool, seat: Seat) {
         let mut end = self.end.subscribe();
         let (mut reader, mut writer) = stream.split();
         let mut typed = [0; CHUNK_BYTES];
@@ -152,5 +186,6 @@ impl Console {
             }
         }
         self.ring().clients -= 1;
+        drop(seat);
     }
 }

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use reeve_ipc::device::{
-    BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DiskFigures, MemoryFigures,
-    NicFigures, PortsFigures,
+    BalloonFigures, DeviceChange, DeviceFigures, DeviceReport, DiskFigures, GuestMemoryFigures,
+    MemoryFigures, NicFigures, PortsFigures,
 };
 use reeve_ipc::model::{DeviceName, DevicePlace, Domain};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::PciSlot;
 
-use crate::domain::driver::{CallFailure, DeviceCall};
+use crate::domain::driver::{CallFailure, DeviceCall, GuestMemory};
 
 #[derive(Debug)]
 struct TestDevice {
@@ -21,15 +21,44 @@ struct TestDevice {
     taken: bool,
 }
 
-/// By their places on the bus, and ports that are gone and of which nobody was told.
 #[derive(Debug)]
-pub(super) struct TestDevices(BTreeMap<PciSlot, TestDevice>, Vec<DevicePlace>);
+pub(super) struct TestDevices {
+    /// By their places on the bus.
+    at: BTreeMap<PciSlot, TestDevice>,
+    /// Ports that are gone and of which nobody was told.
+    gone: Vec<DevicePlace>,
+    /// What the machine started with, in bytes.
+    memory: u64,
+    /// What was last told of what its guest has done with it.
+    told: GuestMemory,
+}
 
 impl TestDevices {
+    /// Those of the domain; its guest is asked for its memory already, as its definition says.
     pub(super) fn new(domain: &Domain) -> Self {
         let named = domain.devices.named().into_iter();
         let named = named.map(|(slot, name)| (slot, device(&name, domain)));
-        Self(named.collect(), Vec::new())
+        let mut at: BTreeMap<PciSlot, TestDevice> = named.collect();
+        let memory = domain.memory.bytes();
+        let current = domain.tuning.current_memory;
+        let current = current.map_or(memory, |current| current.bytes());
+        for device in at.values_mut() {
+            match &mut device.figures {
+                DeviceFigures::Balloon(balloon) => {
+                    balloon.target_bytes = memory.saturating_sub(current);
+                }
+                DeviceFigures::Memory(plugged) => {
+                    plugged.requested_bytes = current.saturating_sub(memory);
+                }
+                _ => {}
+            }
+        }
+        Self {
+            at,
+            gone: Vec::new(),
+            memory,
+            told: GuestMemory::default(),
+        }
     }
 
     pub(super) fn obey(&mut self, call: DeviceCall, phase: Phase) -> Result<(), CallFailure> {
@@ -44,8 +73,8 @@ impl TestDevices {
                 }
                 let found = domain.devices.find(&DeviceName::Slot(slot));
                 match found {
-                    Some((_, name)) if !self.0.contains_key(&slot) => {
-                        self.0.insert(slot, device(&name, &domain));
+                    Some((_, name)) if !self.at.contains_key(&slot) => {
+                        self.at.insert(slot, device(&name, &domain));
                         Ok(())
                     }
                     _ => Err(refused(format!("no device can be put at address {slot}"))),
@@ -63,12 +92,10 @@ impl TestDevices {
             DeviceCall::Update { slot, change } => match (&mut self.at(slot)?.figures, change) {
                 (DeviceFigures::Balloon(balloon), DeviceChange::BalloonTarget { bytes }) => {
                     balloon.target_bytes = bytes;
-                    balloon.actual_bytes = bytes;
                     Ok(())
                 }
                 (DeviceFigures::Memory(memory), DeviceChange::MemoryRequest { bytes }) => {
                     memory.requested_bytes = bytes;
-                    memory.plugged_bytes = bytes;
                     Ok(())
                 }
                 (DeviceFigures::Balloon(_), DeviceChange::BalloonPoll)
@@ -93,7 +120,7 @@ impl TestDevices {
 
     /// Every device whose guest was asked for it goes: the guest has no driver any more.
     pub(super) fn leave_all(&mut self) {
-        for device in self.0.values_mut() {
+        for device in self.at.values_mut() {
             device.taken |= device.leaving;
         }
     }
@@ -115,28 +142,51 @@ impl TestDevices {
             }
             _ => return Err(refused(format!("there is no port {port}"))),
         }
-        self.1.push(DevicePlace::port(slot, port));
+        self.gone.push(DevicePlace::port(slot, port));
         Ok(())
+    }
+
+    /// A guest that runs does with its memory as it was asked. What is news of that.
+    pub(super) fn give(&mut self, runs: bool) -> Option<GuestMemory> {
+        let mut now = GuestMemory::default();
+        for device in self.at.values_mut() {
+            match &mut device.figures {
+                DeviceFigures::Balloon(balloon) => {
+                    if runs {
+                        balloon.actual_bytes = balloon.target_bytes;
+                    }
+                    now.lent = balloon.actual_bytes;
+                }
+                DeviceFigures::Memory(memory) => {
+                    if runs {
+                        memory.plugged_bytes = memory.requested_bytes;
+                    }
+                    now.plugged = memory.plugged_bytes;
+                }
+                _ => {}
+            }
+        }
+        (std::mem::replace(&mut self.told, now) != now).then_some(now)
     }
 
     /// What goes now: of a guest that runs all it was asked for.
     pub(super) fn let_go(&mut self, runs: bool) -> Vec<DevicePlace> {
         let goes = |device: &TestDevice| device.leaving && (runs || device.taken);
         let gone: Vec<PciSlot> = self
-            .0
+            .at
             .iter()
             .filter(|(_, device)| goes(device))
             .map(|(slot, _)| *slot)
             .collect();
-        self.0.retain(|slot, _| !gone.contains(slot));
-        let ports = std::mem::take(&mut self.1).into_iter();
+        self.at.retain(|slot, _| !gone.contains(slot));
+        let ports = std::mem::take(&mut self.gone).into_iter();
         ports.chain(gone.into_iter().map(Into::into)).collect()
     }
 
     /// Where they are, and their ports.
     pub(super) fn places(&self) -> Vec<DevicePlace> {
-        let slots = self.0.keys().map(|slot| DevicePlace::from(*slot));
-        let ports = self.0.iter().flat_map(|(slot, device)| {
+        let slots = self.at.keys().map(|slot| DevicePlace::from(*slot));
+        let ports = self.at.iter().flat_map(|(slot, device)| {
             let numbers = match device.figures {
                 DeviceFigures::Ports(ports) => Some(ports.numbers()),
                 _ => None,
@@ -148,15 +198,38 @@ impl TestDevices {
     }
 
     pub(super) fn reports(&self) -> Vec<DeviceReport> {
-        let reports = self.0.iter().map(|(slot, device)| DeviceReport {
-            slot: *slot,
-            figures: device.figures,
+        let reports = self.at.iter().map(|(slot, device)| {
+            let mut figures = device.figures;
+            if let DeviceFigures::Balloon(balloon) = &mut figures {
+                balloon.guest = Some(self.guest());
+            }
+            DeviceReport {
+                slot: *slot,
+                figures,
+            }
         });
         reports.collect()
     }
 
+    /// What a guest says of its memory, of which it uses half.
+    fn guest(&self) -> GuestMemoryFigures {
+        let GuestMemory { lent, plugged } = self.told;
+        let total = self.memory.saturating_add(plugged).saturating_sub(lent);
+        GuestMemoryFigures {
+            age_ms: 0,
+            swap_in: Some(0),
+            swap_out: Some(0),
+            major_faults: Some(0),
+            minor_faults: Some(0),
+            free: Some(total / 2),
+            total: Some(total),
+            available: Some(total / 2),
+            disk_caches: Some(0),
+        }
+    }
+
     fn at(&mut self, slot: PciSlot) -> Result<&mut TestDevice, CallFailure> {
-        self.0
+        self.at
             .get_mut(&slot)
             .ok_or_else(|| refused(format!("there is no device at address {slot}")))
     }

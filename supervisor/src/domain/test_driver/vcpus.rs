@@ -1,10 +1,34 @@
 //! The vCPUs of a machine that only looks like one: how many there are, and how many shall be.
 
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
+
 use reeve_ipc::model::Domain;
 use reeve_ipc::phase::Phase;
 use reeve_ipc::vcpus::VcpuStanding;
 
 use crate::domain::driver::CallFailure;
+
+/// What is known of a machine without asking it.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Standing(Arc<(AtomicU32, AtomicBool)>);
+
+impl Standing {
+    pub(super) fn set(&self, vcpus: u32, runs: bool) {
+        self.0.0.store(vcpus, Ordering::Relaxed);
+        self.0.1.store(runs, Ordering::Relaxed);
+    }
+
+    /// How many vCPUs it has.
+    pub(super) fn vcpus(&self) -> u32 {
+        self.0.0.load(Ordering::Relaxed)
+    }
+
+    /// Whether they run.
+    pub(super) fn runs(&self) -> bool {
+        self.0.1.load(Ordering::Relaxed)
+    }
+}
 
 /// Those from 0 on.
 #[derive(Debug)]
@@ -24,6 +48,10 @@ impl TestVcpus {
             wanted: domain.vcpus.count(),
             changed: false,
         }
+    }
+
+    pub(super) const fn present(&self) -> u32 {
+        self.present
     }
 
     pub(super) fn set(&mut self, count: u32, phase: Phase) -> Result<(), CallFailure> {

@@ -10,8 +10,8 @@ use reeve_ipc::model::{Pool, PoolUuid};
 
 use super::super::Context;
 use super::super::define::drawn;
-use super::super::failure::{Code, Failure, check_flags};
-use super::{as_storage, call, of_pool, pool_handle, pool_reference};
+use super::super::failure::{Code, Failure};
+use super::{as_storage, call, check_flags, of_pool, pool_handle, pool_reference};
 use crate::wire::types::handles;
 use crate::wire::types::storage as wire;
 use crate::xml::{self, XmlErrorKind};

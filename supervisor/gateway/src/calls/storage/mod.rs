@@ -49,6 +49,14 @@ fn as_storage(failure: Failure) -> Failure {
     Failure::of(origin, code, detail)
 }
 
+/// Refuses flags that `function` does not know.
+///
+/// # Errors
+/// [`Failure::unknown_flags`].
+fn check_flags(flags: u32, known: u32, function: &str) -> Result<(), Failure> {
+    super::failure::check_flags(flags, known, function).map_err(as_storage)
+}
+
 /// An argument that makes no sense.
 fn invalid(why: impl Into<String>) -> Failure {
     Failure::of(Origin::Storage, Code::InvalidArgument, why)

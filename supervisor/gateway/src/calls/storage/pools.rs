@@ -8,9 +8,9 @@ use reeve_ipc::model::{Permissions, Pool, PoolName, PoolUuid};
 use uuid::Uuid;
 
 use super::super::Context;
-use super::super::failure::{Code, Failure, check_flags};
+use super::super::failure::{Code, Failure};
 use super::super::list::{count, most};
-use super::{call, no_pool_of_name, of_pool, plain, pool_handle, pool_reference};
+use super::{call, check_flags, no_pool_of_name, of_pool, plain, pool_handle, pool_reference};
 use crate::wire::types::OBJECTS_MAX;
 use crate::wire::types::handles;
 use crate::wire::types::storage as wire;

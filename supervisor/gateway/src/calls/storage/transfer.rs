@@ -6,8 +6,8 @@ use std::sync::Arc;
 use reeve_ipc::api::call::{Call, VolumeDownload, VolumeStream, VolumeUpload};
 
 use super::super::Context;
-use super::super::failure::{Code, Failure, Origin, check_flags};
-use super::{PATIENCE, absent_volume, as_storage, volume_reference};
+use super::super::failure::{Code, Failure, Origin};
+use super::{PATIENCE, absent_volume, as_storage, check_flags, volume_reference};
 use crate::wire::types::handles;
 use crate::wire::types::storage as wire;
 

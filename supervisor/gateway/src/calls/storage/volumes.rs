@@ -1,5 +1,7 @@
 //! The volumes of pools.
 
+use std::borrow::Cow;
+use std::path::Path;
 use std::sync::Arc;
 
 use reeve_ipc::api::call::{
@@ -10,11 +12,11 @@ use reeve_ipc::api::storage::{Volume, VolumeKind};
 use reeve_ipc::model::{NewVolume, VolumeName};
 
 use super::super::Context;
-use super::super::failure::{Code, Failure, Origin, check_flags};
+use super::super::failure::{Code, Failure, Origin};
 use super::super::list::{count, most};
 use super::{
-    absent_volume, as_storage, call, invalid, no_volume_of_name, of_pool, of_volume, plain,
-    pool_reference, volume_handle, volume_reference,
+    absent_volume, as_storage, call, check_flags, invalid, no_volume_of_name, of_pool, of_volume,
+    plain, pool_reference, volume_handle, volume_reference,
 };
 use crate::wire::types::OBJECTS_MAX;
 use crate::wire::types::handles;
@@ -181,6 +183,34 @@ pub(in super::super) async fn path(
 ) -> Result<String, Failure> {
     let volume = volume(&context, &of.volume).await?;
     Ok(volume.path.display().to_string())
+}
+
+/// A document whose disks name volumes, with the paths of those; any other as it is. As a path is what is kept, the
+/// volume has to be there when its domain is defined, and not only when it starts.
+///
+/// # Errors
+/// It is no document, or there is no such volume.
+pub(in super::super) async fn in_documents<'a>(
+    context: &Context,
+    text: &'a str,
+) -> Result<Cow<'a, str>, Failure> {
+    let disks = xml::storage::disk_volumes(text)?;
+    if disks.is_empty() {
+        return Ok(Cow::Borrowed(text));
+    }
+    let mut found = Vec::new();
+    for disk in &disks {
+        let named = handles::Volume {
+            pool: disk.pool.clone(),
+            name: disk.volume.clone(),
+            key: String::new(),
+        };
+        found.push(volume(context, &named).await?);
+    }
+    let paths: Vec<&Path> = found.iter().map(|volume| volume.path.as_path()).collect();
+    Ok(Cow::Owned(xml::storage::with_disk_paths(
+        text, &disks, &paths,
+    )))
 }
 
 /// How a volume is made (libvirt `virStorageVolCreateFlags`).

@@ -2,6 +2,7 @@
 
 use reeve_ipc::api::Access;
 use reeve_ipc::api::call::{AnswerBody, CallBody};
+use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::view::{DomainState, RunningReason};
 
 use super::harness::{Act, Client, Got, Said, bytes, handle};
@@ -249,4 +250,65 @@ fn polkit_and_sasl_are_not_asked_for() {
     assert_eq!(client.refused(&connect::AuthPolkit {}).code, 45);
     assert_eq!(client.refused(&connect::AuthSaslInit {}).code, 45);
     client.open_by("qemu:///system", 0);
+}
+
+#[test]
+fn the_test_hypervisor_is_asked_for_before_anything_else() {
+    let mut client = Client::with(Access::ReadWrite, |call| match call {
+        CallBody::TestHypervisorUse(_) => Act::Answer(AnswerBody::TestHypervisorUse(())),
+        other => nothing(other),
+    });
+    client.open_by("test:///default", 0);
+    assert_eq!(client.supervisor.seen.lock().unwrap().len(), 1);
+    assert_eq!(client.ask(&connect::ConnectGetType {}), "Test");
+    assert_eq!(client.ask(&connect::ConnectGetUri {}), "test:///default");
+    assert_eq!(client.ask(&connect::ConnectGetVersion {}), 2);
+    // Whoever asked to look only does so there.
+    let mut client = Client::with(Access::ReadWrite, |call| match call {
+        CallBody::TestHypervisorUse(_) => Act::Answer(AnswerBody::TestHypervisorUse(())),
+        other => nothing(other),
+    });
+    client.open_by("test:///default", 1);
+    let domain = handle("a", 5);
+    assert_eq!(
+        client.refused(&lifecycle::DomainDestroy { domain }).code,
+        29
+    );
+}
+
+#[test]
+fn where_there_is_no_test_hypervisor_a_client_is_told_so_and_may_open_another() {
+    let mut client = Client::with(Access::ReadWrite, |call| match call {
+        CallBody::TestHypervisorUse(_) => Act::Fail(ApiErrorCode::Unsupported, "it is off"),
+        other => nothing(other),
+    });
+    let open = |uri: &str| connect::ConnectOpen {
+        name: Some(uri.to_owned()),
+        flags: 0,
+    };
+    let said = client.refused(&open("test:///default"));
+    assert_eq!((said.code, said.domain), (5, 0));
+    let wanted = "no connection driver available for test:///default";
+    assert_eq!(said.message, wanted);
+    client.open_by("qemu:///system", 0);
+    assert_eq!(client.ask(&connect::ConnectGetType {}), "QEMU");
+}
+
+#[test]
+fn no_file_of_a_test_hypervisor_is_read() {
+    let mut client = Client::with(Access::ReadWrite, nothing);
+    let open = |uri: &str| connect::ConnectOpen {
+        name: Some(uri.to_owned()),
+        flags: 0,
+    };
+    let said = client.refused(&open("test:///"));
+    assert_eq!((said.code, said.domain), (8, 12));
+    let wanted = "invalid argument: testOpen: supply a path or use test:///default";
+    assert_eq!(said.message, wanted);
+    let said = client.refused(&open("test:///etc/node.xml"));
+    assert_eq!((said.code, said.domain), (5, 0));
+    let wanted = "no connection driver available for test:///etc/node.xml: no file is read for a client; \
+                  use test:///default";
+    assert_eq!(said.message, wanted);
+    assert_eq!(client.refused(&open("test://host/default")).code, 5);
 }

@@ -4,6 +4,7 @@
 //! hand in what they were given. What would have to be done and is not is refused by its path.
 
 mod capabilities;
+mod disks;
 mod pool;
 mod volume;
 
@@ -12,6 +13,7 @@ use std::path::PathBuf;
 use reeve_ipc::model::Permissions;
 
 pub use self::capabilities::format as format_capabilities;
+pub use self::disks::{DiskVolume, disk_volumes, with_disk_paths};
 pub use self::pool::{format_pool, parse_pool};
 pub use self::volume::{BackingStore, VolumeDocument, format_volume, parse_volume};
 use super::XmlError;

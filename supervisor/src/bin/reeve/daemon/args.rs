@@ -27,6 +27,10 @@ pub struct Remote {
     )]
     pub socket: PathBuf,
 
+    /// Speak to the daemon's test hypervisor instead: domains that only look like some, in its memory.
+    #[arg(long, global = true, help_heading = "Daemon")]
+    pub test: bool,
+
     /// Print JSON instead of text, errors too; 'reeve --help' has their codes. A console has none.
     #[arg(long, global = true, help_heading = "Daemon")]
     pub json: bool,
@@ -56,8 +60,7 @@ pub enum RemoteCommand {
     Reboot(ManyArgs),
     /// Reset machines, as their reset button does.
     Reset(ManyArgs),
-    /// Send every vCPU an interrupt that a guest cannot mask (NMI): Linux then does what it was told to, as to
-    /// panic and leave a dump.
+    /// Send every vCPU an interrupt that guests cannot mask (NMI).
     Nmi(ManyArgs),
     /// Stop the vCPUs of domains.
     Pause(ManyArgs),

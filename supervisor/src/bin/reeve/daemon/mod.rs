@@ -27,6 +27,7 @@ mod volume;
 use std::io::Write as _;
 
 use reeve_ipc::api::blocking::Connection;
+use reeve_ipc::api::call::TestHypervisorUse;
 use serde::Serialize;
 
 use self::args::{Remote, RemoteCommand};
@@ -80,12 +81,19 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
     refuse_json_console(out, &command)?;
     // It opens its own, and more than one where it has to.
     let command = match command {
+        C::Shutdown(args) if args.host && remote.test => {
+            let why = "a test hypervisor is on no host that goes down: leave out --test or --host";
+            return Err(CommandError::Usage(why.to_owned()));
+        }
         C::Shutdown(args) if args.host => {
             return host_end::shutdown(&remote.socket, out, args.timeout);
         }
         command => command,
     };
     let mut connection = Connection::open(&remote.socket, "reeve")?;
+    if remote.test {
+        connection.call(TestHypervisorUse {})?;
+    }
     let connection = &mut connection;
     match command {
         C::List(args) => show::list(connection, out, &args),

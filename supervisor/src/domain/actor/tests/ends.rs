@@ -198,8 +198,9 @@ fn a_domain_created_over_what_is_kept_of_it_runs_with_its_own_and_leaves_that() 
     assert_eq!(details.summary.title.as_deref(), Some("just now"));
     let again = fed.ask(create());
     assert_eq!(answer(&again), Some(Err(ApiErrorCode::WrongState)));
+    let id = details.summary.id.unwrap();
     fed.ask(Request::Destroy);
-    fed.notice(Notice::Gone(Verdict::Asked));
+    fed.feed(Input::Notice(id, Notice::Gone(Verdict::Asked)));
     assert_eq!(fed.actor.state().name(), "shut off");
     let summary = fed.actor.summary().unwrap();
     assert_eq!((summary.persistent, summary.title), (true, None));

@@ -1,0 +1,208 @@
+//! One domain's cgroup: its limits, what it uses, its end.
+
+use std::fs;
+use std::io::ErrorKind;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use rustix::fs::{Mode, OFlags, open};
+
+use super::{CgroupError, CpuMax, Limits, Use, make_dir, read, write};
+
+/// How long [`DomainCgroup::remove`] waits for the kernel's own threads.
+pub const LAST_THREADS: Duration = Duration::from_millis(500);
+/// A domain's threaded cgroup.
+pub(super) const VCPUS: &str = "vcpus";
+
+/// A domain's cgroup. Dropping it leaves it in place; [`DomainCgroup::remove`] ends it.
+#[derive(Debug)]
+pub struct DomainCgroup {
+    path: PathBuf,
+    dir: OwnedFd,
+}
+
+impl DomainCgroup {
+    pub(super) fn set_up(path: PathBuf, limits: &Limits) -> Result<Self, CgroupError> {
+        for (file, value) in limits.settings() {
+            write(&path.join(file), &value)?;
+        }
+        if let Some(vcpus) = limits.vcpu_max {
+            limit_vcpus(&path, vcpus)?;
+        }
+        Self::adopt(path)
+    }
+
+    /// Holds a domain that runs to these limits and to no others. Its parents must have the controllers for
+    /// them ([`super::Hierarchy::above`], [`super::Hierarchy::widen`]).
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], with the limits before it changed.
+    pub fn replace(&self, limits: &Limits) -> Result<(), CgroupError> {
+        for (file, value, none) in [
+            (
+                "memory.max",
+                limits.memory_max.map(|bytes| bytes.to_string()),
+                "max",
+            ),
+            ("cpu.max", limits.cpu_max.map(CpuMax::setting), "max"),
+            (
+                "cpu.weight",
+                limits.cpu_weight.map(|weight| weight.to_string()),
+                "100",
+            ),
+            (
+                "pids.max",
+                limits.pids_max.map(|count| count.to_string()),
+                "max",
+            ),
+        ] {
+            set_or_lift(&self.path.join(file), value.as_deref(), none)?;
+        }
+        match limits.vcpu_max {
+            Some(vcpus) => limit_vcpus(&self.path, vcpus),
+            None => set_or_lift(&self.path.join(VCPUS).join("cpu.max"), None, "max"),
+        }
+    }
+
+    /// What it uses of memory, in bytes, and how many processes and threads are in it, each with the limit of
+    /// that; none of what is not counted. Of memory that is what the kernel cannot drop at once: no copies of
+    /// files.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`].
+    pub fn use_of_memory_and_pids(&self) -> Result<(Option<Use>, Option<Use>), CgroupError> {
+        let mut memory = self.use_of("memory.current", "memory.max")?;
+        if let Some(memory) = &mut memory {
+            let stat = read(&self.path.join("memory.stat"))?;
+            let of = |name: &str| {
+                let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
+                let value = lines.find(|(found, _)| *found == name);
+                value.and_then(|(_, value)| value.parse().ok()).unwrap_or(0)
+            };
+            let files: u64 = of("active_file") + of("inactive_file");
+            memory.used = memory.used.saturating_sub(files);
+        }
+        Ok((memory, self.use_of("pids.current", "pids.max")?))
+    }
+
+    fn use_of(&self, current: &str, max: &str) -> Result<Option<Use>, CgroupError> {
+        let number = |file: &str| match read(&self.path.join(file)) {
+            Ok(text) => Ok(Some(text.trim().parse().ok())),
+            Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        };
+        Ok(match (number(current)?, number(max)?) {
+            (Some(Some(used)), Some(limit)) => Some(Use { used, limit }),
+            _ => None,
+        })
+    }
+
+    /// Moves a thread of a process that is in it under the limit of the vCPUs.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], also where there is no such limit.
+    pub fn limit_as_vcpu(&self, thread: u32) -> Result<(), CgroupError> {
+        let threads = self.path.join(VCPUS).join("cgroup.threads");
+        write(&threads, &thread.to_string())
+    }
+
+    /// Takes over a cgroup that an earlier supervisor made and recorded.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`] when it is not there.
+    pub fn adopt(path: PathBuf) -> Result<Self, CgroupError> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let dir = open(&path, flags, Mode::empty()).map_err(|errno| CgroupError::Io {
+            path: path.clone(),
+            source: errno.into(),
+        })?;
+        Ok(Self { path, dir })
+    }
+
+    /// The directory, to be recorded.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// For [`crate::Command::cgroup`].
+    pub fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
+    }
+
+    /// Changes the limits of a domain that runs. `None` leaves a limit as it is.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], with the limits before it changed.
+    pub fn set(&self, limits: &Limits) -> Result<(), CgroupError> {
+        for (file, value) in limits.settings() {
+            write(&self.path.join(file), &value)?;
+        }
+        Ok(())
+    }
+
+    /// Kills whatever is in it (Linux 5.14).
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`].
+    pub fn kill(&self) -> Result<(), CgroupError> {
+        write(&self.path.join("cgroup.kill"), "1")
+    }
+
+    /// Removes it. What was in it must have been reaped. Kernel threads that KVM made for the domain
+    /// are in it too (on kernels before 6.14) and end a moment after the process: waits up to
+    /// [`LAST_THREADS`] for them, hardly ever at all.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`]; `EBUSY` while a process is in it.
+    pub fn remove(self) -> Result<(), CgroupError> {
+        let begin = Instant::now();
+        loop {
+            // There only where the vCPUs have a limit; what is left in it is left in the other too.
+            let _ = fs::remove_dir(self.path.join(VCPUS));
+            match fs::remove_dir(&self.path) {
+                Err(source)
+                    if source.kind() == ErrorKind::ResourceBusy
+                        && begin.elapsed() < LAST_THREADS =>
+                {
+                    std::thread::sleep(Duration::from_millis(1));
+                }
+                Err(source) if source.kind() != ErrorKind::NotFound => {
+                    return Err(CgroupError::Io {
+                        path: self.path,
+                        source,
+                    });
+                }
+                _ => return Ok(()),
+            }
+        }
+    }
+}
+
+/// Limits the threads in `vcpus` of the domain's cgroup at `path`, which is made if there is none.
+fn limit_vcpus(path: &Path, limit: CpuMax) -> Result<(), CgroupError> {
+    let inner = path.join(VCPUS);
+    make_dir(&inner)?;
+    // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
+    // processes and controlled children.
+    write(&inner.join("cgroup.type"), "threaded")?;
+    write(&path.join("cgroup.subtree_control"), "+cpu")?;
+    write(&inner.join("cpu.max"), &limit.setting())
+}
+
+/// Sets a limit, or writes what stands for none. What has no file has no limit.
+fn set_or_lift(file: &Path, value: Option<&str>, none: &str) -> Result<(), CgroupError> {
+    match (write(file, value.unwrap_or(none)), value) {
+        (Err(CgroupError::Io { source, .. }), None) if source.kind() == ErrorKind::NotFound => {
+            Ok(())
+        }
+        (written, _) => written,
+    }
+}

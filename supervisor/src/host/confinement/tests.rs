@@ -1,0 +1,147 @@
+use reeve_ipc::model::{
+    BootSource, DomainUuid, Labels, LifecycleAction, Platform, PluggableMemory, Tuning, Vcpus,
+};
+use reeve_ipc::spec::{CpuSwitches, MachineType};
+
+use super::*;
+
+/// One vCPU and 64 MiB, and nothing else.
+pub(in crate::host) fn domain() -> Domain {
+    let vcpus = Vcpus::try_from(1).unwrap();
+    Domain {
+        name: "web".parse().unwrap(),
+        uuid: DomainUuid(uuid::Uuid::nil()),
+        machine: MachineType::Reeve1_0,
+        vcpus,
+        max_vcpus: vcpus,
+        platform: Platform::default(),
+        kept: Vec::new(),
+        tuning: Tuning::default(),
+        cpu: CpuSwitches::default(),
+        memory: MemorySize::mebibytes(64),
+        boot: BootSource::BuiltIn {
+            command_line: String::new(),
+        },
+        devices: Devices::default(),
+        lifecycle: LifecycleAction::default(),
+        limits: ResourceLimits::default(),
+        pinning: Vec::new(),
+        labels: Labels::default(),
+    }
+}
+
+#[test]
+fn percent_of_a_cpu_is_time_in_a_period() {
+    let limits = limits(ResourceLimits {
+        memory: Some(MemorySize::mebibytes(64)),
+        cpu_percent: Some(150),
+        ..ResourceLimits::default()
+    });
+    assert_eq!(
+        limits.cpu_max,
+        Some(CpuMax {
+            quota_us: 150_000,
+            period_us: 100_000
+        })
+    );
+    assert_eq!(limits.memory_max, Some(64 << 20));
+    assert_eq!(limits.controllers(), ["cpu", "memory"]);
+}
+
+#[test]
+fn a_limit_has_room_for_all_the_memory_that_a_domain_can_be_given() {
+    let mut domain = domain();
+    domain.limits.memory = Some(least_memory_limit(domain.memory, 1));
+    check(&domain).unwrap();
+    domain.devices.memory = Some(PluggableMemory {
+        max: MemorySize::mebibytes(128),
+        address: None,
+    });
+    let error = check(&domain).unwrap_err().to_string();
+    assert!(
+        error.contains("has 128M with all that it can be given"),
+        "{error}"
+    );
+    domain.limits.memory = Some(least_memory_limit(MemorySize::mebibytes(128), 1));
+    check(&domain).unwrap();
+}
+
+#[test]
+fn the_least_memory_limit_holds_the_guest_and_its_worker() {
+    assert_eq!(
+        least_memory_limit(MemorySize::mebibytes(64), 1),
+        MemorySize::mebibytes(77)
+    );
+    assert_eq!(
+        least_memory_limit(MemorySize::mebibytes(4096), 4).to_string(),
+        "4142M"
+    );
+}
+
+/// What looks like the cgroup of a domain that runs; the kernel's own is tested in the lab.
+fn cgroup(files: &[(&str, &str)]) -> (tempfile::TempDir, PathBuf) {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("domains/web");
+    std::fs::create_dir_all(&path).unwrap();
+    std::fs::write(
+        directory.path().join("cgroup.controllers"),
+        "cpu memory pids",
+    )
+    .unwrap();
+    std::fs::write(directory.path().join("cgroup.subtree_control"), "").unwrap();
+    for (file, text) in files {
+        std::fs::write(path.join(file), text).unwrap();
+    }
+    (directory, path)
+}
+
+#[test]
+fn a_limit_below_what_is_in_use_is_refused_before_anything_is_written() {
+    let mib = |count: u64| (count << 20).to_string();
+    let stat = format!(
+        "anon 1\nactive_file {}\ninactive_file {}\n",
+        10 << 20,
+        6 << 20
+    );
+    let (directory, path) = cgroup(&[
+        ("memory.current", &mib(110)),
+        ("memory.max", "max\n"),
+        ("memory.stat", &stat),
+        ("pids.current", "40\n"),
+        ("pids.max", "64\n"),
+    ]);
+    let mut domain = domain();
+    domain.limits.memory = Some(MemorySize::mebibytes(90));
+    let error = relimit(&domain, Some(&path)).unwrap_err();
+    assert_eq!(
+        error.to_string(),
+        "cannot limit 'web' to 90M of memory: it uses 94M now"
+    );
+    let control = directory.path().join("cgroup.subtree_control");
+    assert_eq!(std::fs::read_to_string(control).unwrap(), "", "untouched");
+    // What is in the way are copies of files, which the kernel drops.
+    domain.limits.memory = Some(MemorySize::mebibytes(94));
+    check_limits(&domain, Some(&path)).unwrap();
+    domain.limits.pids = Some(39);
+    let error = check_limits(&domain, Some(&path)).unwrap_err();
+    assert!(
+        error.to_string().ends_with("39 threads: it uses 40 now"),
+        "{error}"
+    );
+    // The limit there is holds whatever is in use.
+    std::fs::write(path.join("pids.max"), "39").unwrap();
+    check_limits(&domain, Some(&path)).unwrap();
+}
+
+#[test]
+fn memory_that_was_not_counted_from_the_start_is_not_limited_later() {
+    let (_directory, path) = cgroup(&[("cgroup.procs", "")]);
+    let mut domain = domain();
+    domain.limits.cpu_weight = Some(200);
+    check_limits(&domain, Some(&path)).unwrap();
+    domain.limits.memory = Some(MemorySize::mebibytes(90));
+    let error = check_limits(&domain, Some(&path)).unwrap_err();
+    assert!(matches!(error, ConfinementError::Uncounted(_)), "{error}");
+    let error = check_limits(&domain, None).unwrap_err();
+    assert!(matches!(error, ConfinementError::NoCgroup(_)), "{error}");
+}
