@@ -19,13 +19,12 @@ const KEPT: &[&str] = &[
     "<pm>\n    <suspend-to-mem enabled='no'/>\n    <suspend-to-disk enabled='no'/>\n  </pm>",
     "<seclabel type='dynamic' model='apparmor' relabel='yes'/>",
     "<resource>\n    <partition>/machine</partition>\n  </resource>",
-    "<sysinfo type='smbios'>\n    <system>\n      <entry name='serial'>17</entry>\n    </system>\n  </sysinfo>",
     "<memoryBacking>\n    <source type='memfd'/>\n    <access mode='shared'/>\n  </memoryBacking>",
 ];
 const OF_OS: &[&str] = &[
     "<boot dev='hd'/>",
     "<bootmenu enable='no'/>",
-    "<smbios mode='sysinfo'/>",
+    "<smbios mode='emulate'/>",
 ];
 const OF_FEATURES: &[&str] = &[
     "<pae/>",
@@ -133,10 +132,10 @@ fn document(bridge: &str) -> String {
 
 /// The elements of the table in the docs: a path, and what tells those of one name apart.
 fn listed() -> Vec<(&'static str, Option<&'static str>)> {
-    let list = DOCS
-        .split("## What is accepted without being provided")
-        .nth(1);
-    let rows = list.unwrap_or_default().lines().filter_map(|line| {
+    let title = "What is accepted without being provided\n";
+    let mut sections = DOCS.split("\n## ");
+    let section = sections.find_map(|section| section.strip_prefix(title));
+    let rows = section.unwrap_or_default().lines().filter_map(|line| {
         let (element, _) = line.strip_prefix("| `")?.split_once("` |")?;
         Some(match element.split_once("[@") {
             Some((path, of)) => (path, Some(of.trim_end_matches(']'))),

@@ -486,6 +486,7 @@ fn told_in_order(events: &mut Reeve) -> Result<()> {
         "event 'lifecycle' for domain 'lab': Started Booted",
         "event 'lifecycle' for domain 'lab': Suspended Paused",
         "event 'lifecycle' for domain 'lab': Resumed Unpaused",
+        "event 'lifecycle' for domain 'lab': Defined Updated",
         "event 'device-added' for domain 'lab': virtio-disk1",
         "event 'device-removed' for domain 'lab': virtio-disk1",
         "event 'device-added' for domain 'lab': net",
@@ -494,11 +495,15 @@ fn told_in_order(events: &mut Reeve) -> Result<()> {
         "event 'device-removed' for domain 'lab': virtio-disk2",
         "event 'balloon-change' for domain 'lab': 196608KiB",
         "event 'balloon-change' for domain 'lab': 262144KiB",
+        // A reboot is told of as libvirt does.
+        "event 'lifecycle' for domain 'lab': Shutdown Finished after guest request",
         "event 'reboot' for domain 'lab'",
-        "event 'lifecycle' for domain 'lab': Shutdown Finished",
+        "event 'lifecycle' for domain 'lab': Resumed Unpaused",
+        "event 'lifecycle' for domain 'lab': Shutdown Finished after guest request",
         "event 'lifecycle' for domain 'lab': Stopped Shutdown",
         "event 'lifecycle' for domain 'lab': Undefined Removed",
         "event 'lifecycle' for domain 'short': Started Booted",
+        "event 'lifecycle' for domain 'short': Shutdown Finished after host request",
         "event 'lifecycle' for domain 'short': Stopped Destroyed",
     ];
     for event in all {
