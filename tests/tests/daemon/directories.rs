@@ -284,7 +284,7 @@ fn sockets_may_be_in_a_directory_of_the_instances_own_and_nothing_else_is_opened
     define(&mut connection, &domain)?;
     start(&mut connection, "web")?;
     ensure!(own.join("web.agent").exists());
-    ensure!(fs::metadata(&own)?.permissions().mode() & 0o777 == 0o711);
+    ensure!(fs::metadata(&own)?.permissions().mode() & 0o777 == 0o700);
     for (name, path) in [
         ("out", own.join("../out")),
         ("under", own.join("under/web.agent")),
