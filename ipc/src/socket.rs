@@ -6,12 +6,16 @@
 
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::time::Duration;
 
 use tokio::io::unix::AsyncFd;
 use tokio::io::{Interest, Ready};
 
 use crate::scm::ScmError;
 use crate::strays::NoRights;
+
+/// How long one waits for room that it cannot watch for.
+const MOMENT: Duration = Duration::from_millis(10);
 
 /// What holds one descriptor, open, for as long as it lives.
 pub trait Holds: AsFd + one::Descriptor {}
@@ -66,12 +70,16 @@ impl<S: Holds> Socket<S> {
         Ok(self.watched.ready(Interest::READABLE).await?.ready())
     }
 
-    /// Waits until there is room. A second descriptor is watched for that, while this waits.
+    /// Waits until there is room. A second descriptor is watched for that, while this waits; where there is none to
+    /// be had, this waits for a moment and says that there may be room.
     ///
     /// # Errors
-    /// There is no descriptor for it, or the runtime ends.
+    /// The runtime ends.
     pub async fn writable(&self) -> io::Result<()> {
-        let again = self.as_fd().try_clone_to_owned()?;
+        let Ok(again) = self.as_fd().try_clone_to_owned() else {
+            tokio::time::sleep(MOMENT).await;
+            return Ok(());
+        };
         let watched = watch(Numbered(again), Interest::WRITABLE)?;
         watched.writable().await?.retain_ready();
         Ok(())
@@ -112,27 +120,19 @@ impl<S: Holds> Socket<S> {
         }
     }
 
-    /// Reads some bytes of a stream, and does not ask again where there were fewer than there is room for: the
-    /// kernel tells of the next. `None` where there are none just now, no bytes at the end.
+    /// Reads some bytes of a stream; `None` where there are none just now, no bytes at the end.
     ///
     /// # Errors
     /// The socket's.
     pub fn try_read(&self, buffer: &mut [u8]) -> io::Result<Option<usize>> {
-        let mut short = None;
-        let room = buffer.len();
         let attempt = |socket: &Numbered<S>| {
             let (_, length) =
                 rustix::net::recv(socket.0.as_fd(), buffer, rustix::net::RecvFlags::DONTWAIT)?;
-            if 0 < length && length < room {
-                short = Some(length);
-                // How tokio is told that there is no more.
-                return Err(io::ErrorKind::WouldBlock.into());
-            }
             Ok(length)
         };
         match self.watched.try_io(Interest::READABLE, attempt) {
             Ok(length) => Ok(Some(length)),
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(short),
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => Ok(None),
             Err(error) => Err(error),
         }
     }
@@ -151,8 +151,6 @@ fn watch<S: Holds>(socket: Numbered<S>, interest: Interest) -> io::Result<AsyncF
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
-
     use super::*;
     use crate::scm;
 

@@ -35,7 +35,7 @@ pub use labels::{
 };
 pub use platform::{GenerationId, Platform};
 pub use storage::{
-    CLUSTER_BYTES, DEFAULT_CLUSTER_BYTES, MAX_POOL_TARGET_BYTES, MAX_VOLUME_BYTES, NewVolume,
-    Permissions, Pool, Qcow2Compat, Qcow2Options, StorageError, UNFINISHED_PREFIX,
+    CLUSTER_BYTES, DEFAULT_CLUSTER_BYTES, MAX_POOL_TARGET_BYTES, MAX_VOLUME_BYTES, MODE_BITS,
+    NewVolume, Permissions, Pool, Qcow2Compat, Qcow2Options, StorageError, UNFINISHED_PREFIX,
 };
 pub use tuning::Tuning;

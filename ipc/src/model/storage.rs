@@ -13,8 +13,8 @@ use crate::spec::DiskFormat;
 pub const MAX_POOL_TARGET_BYTES: usize = 3072;
 /// The most bytes a volume may have: as a guest sees it, and in its file. 8 EiB less one.
 pub const MAX_VOLUME_BYTES: u64 = i64::MAX.unsigned_abs();
-/// The bits that a mode has.
-const MODE_BITS: u32 = 0o7777;
+/// The bits that a mode may have: a program that is uploaded must not become one of whoever made its file.
+pub const MODE_BITS: u32 = 0o777;
 /// What a qcow2 image has for a cluster where nobody says: as QEMU does it.
 pub const DEFAULT_CLUSTER_BYTES: u32 = 64 << 10;
 /// The smallest and the largest cluster of a qcow2 image.
@@ -32,8 +32,8 @@ pub enum StorageError {
     /// Longer than [`MAX_POOL_TARGET_BYTES`].
     #[error("the target must not be longer than {MAX_POOL_TARGET_BYTES} bytes")]
     TargetLength,
-    /// More bits than a mode has.
-    #[error("the mode {0:o} has more bits than 7777")]
+    /// More bits than [`MODE_BITS`].
+    #[error("the mode {0:o} has more bits than 777")]
     Mode(u32),
     /// More than [`MAX_VOLUME_BYTES`].
     #[error("a volume of {0} bytes is more than a file can have")]
@@ -70,7 +70,7 @@ pub enum StorageError {
 /// comes: a directory that is made has mode 0711, a volume 0600, both of the supervisor's user and group.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Permissions {
-    /// The permission bits, at most `0o7777`.
+    /// The permission bits, at most [`MODE_BITS`].
     pub mode: Option<u32>,
     /// The owner's uid.
     pub owner: Option<u32>,

@@ -3,7 +3,7 @@
 //! It has a socket for tasks and answers, and the files that come with each task. What it may do with those is
 //! what they were opened for.
 
-use super::args::{ADVICE, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
+use super::args::{ADVICE, COUNTED, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::rule::{Rule, allow, allow_if, one_of};
 
 /// The table.
@@ -26,7 +26,7 @@ pub const RULES: &[Rule] = &[
     ),
     allow(libc::SYS_close, "images of a task that is done"),
     allow(libc::SYS_write, "the denial report"),
-    allow_if(libc::SYS_mmap, NOT_EXECUTABLE, "heap"),
+    allow_if(libc::SYS_mmap, COUNTED, "heap; no more than its limit"),
     allow_if(libc::SYS_mprotect, NOT_EXECUTABLE, "heap growth"),
     allow(libc::SYS_munmap, "heap"),
     allow(libc::SYS_mremap, "heap growth in place"),

@@ -18,8 +18,8 @@ use reeve_ipc::spec::{DiskFormat, PciSlot};
 use rustix::fs::{FileType, SeekFrom};
 use tokio::sync::{Semaphore, TryAcquireError};
 
-use super::Daemon;
 use super::service::failed;
+use super::{Daemon, Driven};
 use crate::api::Answer;
 use crate::domain::plan::{ImageAccess, PathError, PathPolicy};
 use crate::domain::shell::View;
@@ -81,6 +81,10 @@ impl Daemon {
             Ok(disk) => disk,
             Err(error) => return Answer::Now(Err(error)),
         };
+        if self.has_nothing_real() {
+            let why = "the disks of the test hypervisor have no files";
+            return refused(ApiErrorCode::Unsupported, why.to_owned());
+        }
         let daemon = Arc::clone(self);
         Answer::Later(Box::pin(async move {
             let size = daemon.size_of(&view, &disk).await?;
@@ -112,6 +116,11 @@ impl Daemon {
         })
     }
 
+    /// Whether its domains have neither files nor sockets.
+    const fn has_nothing_real(&self) -> bool {
+        matches!(self.settings.driven, Driven::TestHypervisor)
+    }
+
     pub(super) fn channel(&self, call: DomainChannel) -> Answer {
         let view = match self.registry.view(&call.domain) {
             Ok(view) => view,
@@ -127,6 +136,11 @@ impl Daemon {
             let why = format!("domain '{name}' has no channel '{asked}'");
             return refused(ApiErrorCode::NoDevice, why);
         };
+        if self.has_nothing_real() {
+            // What is at its path is another's.
+            let why = "the channels of the test hypervisor lead nowhere";
+            return refused(ApiErrorCode::Unsupported, why.to_owned());
+        }
         let path = channel.path.clone();
         let paths = Arc::clone(&self.settings.configured.paths);
         Answer::Later(Box::pin(async move {

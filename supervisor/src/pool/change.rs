@@ -69,6 +69,17 @@ pub(super) fn change(
             if zeroed {
                 wipe(host, &held, &file)?;
             }
+            // What took its name meanwhile is another file.
+            let now = find(directory.as_fd(), name).and_then(|now| rustix::fs::fstat(&now));
+            let opened = rustix::fs::fstat(&file);
+            let same = now.and_then(|now| {
+                let opened = opened?;
+                Ok((now.st_dev, now.st_ino) == (opened.st_dev, opened.st_ino))
+            });
+            if !same.map_err(|errno| held.os("look at", errno))? {
+                let why = "another file has its name by now; refresh the pool";
+                return Err(held.error(ApiErrorCode::InUse, why));
+            }
             let unlinked = rustix::fs::unlinkat(&directory, name.as_str(), AtFlags::empty());
             unlinked.map_err(|errno| held.os("remove", errno))?;
             rustix::fs::fsync(&directory).map_err(|errno| held.os("remove", errno))?;

@@ -13,6 +13,8 @@ use reeve_ipc::api::storage::{PoolDetails, PoolSummary, Volume};
 use reeve_ipc::model::{Pool, PoolName, PoolUuid, StorageError, VolumeName};
 use reeve_ipc::{MAX_MESSAGE_BYTES, codec};
 
+use tokio::task::JoinSet;
+
 use super::actor::{self, Beginning, Handle, Request, VolumeAnswer, VolumeRequest};
 use super::host::Host;
 use super::make::{self, Making};
@@ -27,6 +29,8 @@ const MAX_POOLS: usize = 4096;
 const PAGE_MARGIN: usize = 1024;
 /// How long the first clients may be held up by what an earlier supervisor left in pools.
 const PATIENCE: Duration = Duration::from_secs(3);
+/// How long domains that start with the host wait for pools that do.
+const AUTOSTART_PATIENCE: Duration = Duration::from_secs(10);
 
 /// Every pool. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -108,9 +112,11 @@ impl Pools {
         }
     }
 
-    /// Starts the pools that start with the host.
+    /// Starts the pools that start with the host, all at once; one whose file system does not answer is waited for
+    /// no longer than [`AUTOSTART_PATIENCE`], and goes on by itself.
     pub async fn autostart(&self) {
         let handles: Vec<Handle> = self.shared.pools().values().cloned().collect();
+        let mut starting = JoinSet::new();
         for handle in handles {
             let view = handle.view.borrow().clone();
             if !view.autostart || view.state.is_active() {
@@ -120,10 +126,21 @@ impl Pools {
                 transient: None,
                 build: false,
             };
-            if let Err(error) = handle.ask(start).await {
-                tracing::error!(%error, "a pool did not start with the host");
-            }
+            starting.spawn(async move {
+                if let Err(error) = handle.ask(start).await {
+                    tracing::error!(%error, "a pool did not start with the host");
+                }
+            });
         }
+        let all = async { while starting.join_next().await.is_some() {} };
+        if tokio::time::timeout(AUTOSTART_PATIENCE, all).await.is_err() {
+            let late = starting.len();
+            tracing::error!(
+                late,
+                "pools are still to start with the host; domains do not wait for them"
+            );
+        }
+        starting.detach_all();
     }
 
     fn spawn(&self, pools: &mut BTreeMap<PoolUuid, Handle>, beginning: Beginning) -> Handle {
@@ -331,8 +348,16 @@ impl Pools {
         after: Option<&VolumeName>,
     ) -> Result<VolumePage, ApiError> {
         let view = active(&self.find(pool)?).await?;
-        let (volumes, more) = fitting(view.after(after));
-        Ok(VolumePage { volumes, more })
+        let page = |view: &View, after: Option<&VolumeName>| {
+            let (volumes, more) = fitting(view.after(after));
+            VolumePage { volumes, more }
+        };
+        if !view.is_building() {
+            return Ok(page(&view, after));
+        }
+        // The file of one that is being made is looked at, which its file system may take its time for.
+        let after = after.cloned();
+        on_thread(move || page(&view, after.as_ref())).await
     }
 
     /// One volume as it is.

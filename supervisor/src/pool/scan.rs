@@ -135,6 +135,8 @@ fn look(directory: BorrowedFd<'_>, name: &VolumeName, known: Option<&Arc<Entry>>
             ImageFacts::of(VolumeFormat::Directory),
         ),
         FileType::RegularFile => {
+            // That it could not be read may have had another reason than the file.
+            let known = known.filter(|before| before.facts.unreadable.is_none());
             if let Some(before) = known.filter(|before| !stat.may_differ(&before.stat)) {
                 return match before.stat == stat {
                     true => Looked::Known(Arc::clone(before)),

@@ -10,7 +10,7 @@ use reeve_ipc::api::storage::{
     VolumeFormat, VolumeJob, VolumeKind,
 };
 use reeve_ipc::image::{BackingNote, ImageFacts};
-use reeve_ipc::model::{NewVolume, Pool, PoolName, Qcow2Options, VolumeName};
+use reeve_ipc::model::{MODE_BITS, NewVolume, Pool, PoolName, Qcow2Options, VolumeName};
 use reeve_ipc::spec::DiskFormat;
 use rustix::fs::{Statx, StatxFlags};
 
@@ -72,6 +72,12 @@ impl View {
         }
         let entry = self.volumes.get(name)?;
         Some(entry.volume(&self.pool, name, job.map(|job| job.kind)))
+    }
+
+    /// Whether a volume is being made, whose file is looked at when it is shown.
+    #[must_use]
+    pub fn is_building(&self) -> bool {
+        self.jobs.values().any(|job| job.building.is_some())
     }
 
     /// Volumes behind `after`, in the order of their names.
@@ -177,7 +183,7 @@ impl Stat {
             allocation: stat.stx_blocks.saturating_mul(512),
             size: stat.stx_size,
             owner: FileOwner {
-                mode: u32::from(stat.stx_mode) & 0o7777,
+                mode: u32::from(stat.stx_mode) & MODE_BITS,
                 owner: stat.stx_uid,
                 group: stat.stx_gid,
             },

@@ -19,13 +19,34 @@ pub(super) fn allocate(file: BorrowedFd<'_>, from: u64, bytes: u64, size: u64) -
         match retry(|| rustix::fs::fallocate(file, FallocateFlags::empty(), done, part)) {
             Ok(()) => {}
             // A file system that cannot, as one over the network: what is written has room.
-            Err(Errno::OPNOTSUPP) => zero(file, done, done + part)?,
+            Err(Errno::OPNOTSUPP) => {
+                fill_holes(file, done, bytes)?;
+                break;
+            }
             Err(errno) => return Err(errno.into()),
         }
         done += part;
     }
     retry(|| rustix::fs::ftruncate(file, size.max(bytes)))?;
     sync(file)
+}
+
+/// Writes zeros where there is nothing yet, and over nothing that there is.
+fn fill_holes(file: BorrowedFd<'_>, from: u64, to: u64) -> io::Result<()> {
+    let mut at = from;
+    each_extent(file, length(file)?, |start, end| {
+        if end > at && start < to {
+            if start > at {
+                zero(file, at, start)?;
+            }
+            at = end;
+        }
+        Ok(())
+    })?;
+    if at < to {
+        zero(file, at, to)?;
+    }
+    Ok(())
 }
 
 /// Copies what is no hole.
@@ -143,4 +164,28 @@ pub(super) fn sync(file: BorrowedFd<'_>) -> io::Result<()> {
 
 fn retry<T>(call: impl FnMut() -> rustix::io::Result<T>) -> rustix::io::Result<T> {
     rustix::io::retry_on_intr(call)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::FileExt as _;
+
+    use super::*;
+
+    #[test]
+    fn room_that_is_made_by_writing_is_made_around_what_is_there() {
+        let file = tempfile::tempfile().unwrap();
+        file.set_len(1 << 20).unwrap();
+        file.write_all_at(b"kept", 256 << 10).unwrap();
+        file.write_all_at(b"also", 700 << 10).unwrap();
+        fill_holes(file.as_fd(), 0, 2 << 20).unwrap();
+        let stat = rustix::fs::fstat(&file).unwrap();
+        assert_eq!(stat.st_size, 2 << 20);
+        assert!(stat.st_blocks * 512 >= 2 << 20, "{} blocks", stat.st_blocks);
+        let mut all = vec![1; 2 << 20];
+        file.read_exact_at(&mut all, 0).unwrap();
+        assert_eq!(&all[256 << 10..][..4], b"kept");
+        assert_eq!(&all[700 << 10..][..4], b"also");
+        assert_eq!(all.iter().filter(|byte| **byte != 0).count(), 8);
+    }
 }

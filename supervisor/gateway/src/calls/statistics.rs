@@ -206,7 +206,7 @@ pub(super) async fn cpu(
         ..FigureGroups::default()
     };
     let figures = context.active_figures(&call.domain, groups).await?;
-    if call.start_cpu >= 0 && call.nparams == 0 {
+    if call.start_cpu >= 0 && call.ncpus == 1 && call.nparams == 0 {
         // How many there are of each CPU: some clients ask for that whatever they want.
         return Ok(wire::CpuStats {
             params: Vec::new().into(),

@@ -388,7 +388,7 @@ fn the_capabilities_of_pools_are_valid_and_have_directories() {
 }
 
 fn permissions() -> impl Strategy<Value = Permissions> {
-    let mode = prop::option::of(0_u32..=0o7777);
+    let mode = prop::option::of(0_u32..=0o777);
     let id = || prop::option::of(any::<u32>());
     (mode, id(), id()).prop_map(|(mode, owner, group)| Permissions { mode, owner, group })
 }
@@ -447,7 +447,7 @@ fn times() -> impl Strategy<Value = FileTimes> {
 
 fn any_volume() -> impl Strategy<Value = Volume> {
     let sizes = (any::<u64>(), any::<u64>(), any::<u64>());
-    let owner = (0..=0o7777_u32, any::<u32>(), any::<u32>());
+    let owner = (0..=0o777_u32, any::<u32>(), any::<u32>());
     let qcow2 = prop::option::of((any::<bool>(), 9..=21_u32, any::<bool>()));
     let backing = prop::option::of((path(), prop::option::of(format())));
     let what = (name(), path(), format());

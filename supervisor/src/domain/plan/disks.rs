@@ -233,6 +233,10 @@ fn open_layer(
         })
     };
     lock(&fd)?;
+    // Whoever removed it had it locked until it was gone: what is written to it would be lost.
+    if kind == FileType::RegularFile && rustix::fs::fstat(&fd).map_err(open)?.st_nlink == 0 {
+        return Err(open(rustix::io::Errno::NOENT));
+    }
     let fd = match kind {
         FileType::BlockDevice => match block_device::open_kernels_node(&fd).map_err(open)? {
             // Whoever has it by another node is seen here.

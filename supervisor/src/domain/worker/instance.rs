@@ -246,10 +246,11 @@ impl Instance for KvmInstance {
 
     fn device_figures(&self) -> Later<Result<Vec<DeviceReport>, CallFailure>> {
         let worker = self.worker();
-        let place = Arc::clone(&self.figures).try_acquire_owned();
+        // Whoever asks waits for a place as for the answer.
+        let place = Arc::clone(&self.figures).acquire_owned();
         let filters = self.host.network.filters.clone();
         Box::pin(async move {
-            let place = place.map_err(|_| CallFailure::Busy)?;
+            let place = place.await.map_err(|_| CallFailure::Busy)?;
             let asked = Arc::clone(&worker);
             let (tell, told) = oneshot::channel();
             // Goes on where whoever asked does not wait any more: the place is taken until there is an answer.

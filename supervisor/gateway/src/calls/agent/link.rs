@@ -21,7 +21,7 @@ use crate::calls::failure::{Code, Failure};
 
 /// The most bytes of an answer.
 pub(super) const MAX_ANSWER: usize = 1 << 20;
-/// Bytes that are passed over before an agent has answered the first time.
+/// The most bytes that are heard after a question, those that are passed over among them.
 const MAX_STALE: usize = 8 << 20;
 /// Bytes that are read at a time.
 const CHUNK: usize = 16 << 10;
@@ -34,6 +34,8 @@ pub(super) struct Link {
     stream: UnixStream,
     /// What was read and not taken.
     read: Vec<u8>,
+    /// Bytes that were heard since the last question.
+    heard: usize,
 }
 
 /// An answer to the first question.
@@ -66,11 +68,16 @@ impl Link {
         stream.set_nonblocking(true).map_err(broken)?;
         let stream = UnixStream::from_std(stream).map_err(broken)?;
         let read = Vec::new();
-        Ok(Self { stream, read })
+        Ok(Self {
+            stream,
+            read,
+            heard: 0,
+        })
     }
 
     /// Sends all of it.
-    pub(super) async fn send(&self, mut bytes: &[u8]) -> Result<(), Failure> {
+    pub(super) async fn send(&mut self, mut bytes: &[u8]) -> Result<(), Failure> {
+        self.heard = 0;
         while !bytes.is_empty() {
             self.stream.writable().await.map_err(|error| gone(&error))?;
             match self.stream.try_write(bytes) {
@@ -85,10 +92,16 @@ impl Link {
     async fn more(&mut self) -> Result<(), Failure> {
         let mut chunk = [0; CHUNK];
         loop {
+            // A guest that never stops must not keep everything else from its turn, deadlines among it.
+            tokio::task::coop::consume_budget().await;
             self.stream.readable().await.map_err(|error| gone(&error))?;
             match self.stream.try_read(&mut chunk) {
                 Ok(0) => return Err(gone(&io::ErrorKind::UnexpectedEof.into())),
                 Ok(length) => {
+                    self.heard = self.heard.saturating_add(length);
+                    if self.heard > MAX_STALE {
+                        return Err(too_long());
+                    }
                     self.read
                         .extend_from_slice(chunk.get(..length).unwrap_or_default());
                     return Ok(());
@@ -103,6 +116,11 @@ impl Link {
     pub(super) async fn line(&mut self) -> Result<Vec<u8>, Failure> {
         let mut looked = 0;
         loop {
+            if looked == 0 {
+                let blank = self.read.iter().take_while(|it| it.is_ascii_whitespace());
+                let blank = blank.count();
+                self.read.drain(..blank);
+            }
             let rest = self.read.get(looked..).unwrap_or_default();
             if let Some(length) = rest.iter().position(|byte| *byte == b'\n') {
                 let mut line: Vec<u8> = self.read.drain(..=looked + length).collect();
@@ -138,7 +156,6 @@ impl Link {
         let mut bytes = vec![MARK];
         bytes.extend_from_slice(question.as_bytes());
         self.send(&bytes).await?;
-        let mut stale = 0_usize;
         loop {
             // All up to the last mark is of before.
             match self.read.iter().rposition(|byte| *byte == MARK) {
@@ -151,11 +168,7 @@ impl Link {
                     }
                 }
                 None => {
-                    stale = stale.saturating_add(self.read.len());
                     self.read.clear();
-                    if stale > MAX_STALE {
-                        return Err(too_long());
-                    }
                     self.more().await?;
                 }
             }

@@ -126,7 +126,7 @@ impl Store {
             allocation: metadata.blocks() * 512,
             physical,
             owner: FileOwner {
-                mode: metadata.mode() & 0o7777,
+                mode: metadata.mode() & 0o777,
                 owner: metadata.uid(),
                 group: metadata.gid(),
             },

@@ -10,7 +10,7 @@ mod volume;
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::Permissions;
+use reeve_ipc::model::{MODE_BITS, Permissions};
 
 pub use self::capabilities::format as format_capabilities;
 pub use self::disks::{DiskVolume, disk_volumes, with_disk_paths};
@@ -59,7 +59,7 @@ fn permissions(target: Element<'_>) -> Result<Permissions, XmlError> {
     let mode = match element.child("mode") {
         Some(mode) => {
             let bits = u32::from_str_radix(mode.text().trim(), 8).ok();
-            let bits = bits.filter(|bits| *bits <= 0o7777);
+            let bits = bits.filter(|bits| *bits <= MODE_BITS);
             Some(bits.ok_or_else(|| mode.invalid("it is an octal number, as 0644"))?)
         }
         None => None,

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use reeve_ipc::api::call::{NewCapacity, PoolRef};
-use reeve_ipc::model::{MemorySize, PoolName, PoolUuid, Qcow2Compat, VolumeName};
+use reeve_ipc::model::{MODE_BITS, MemorySize, PoolName, PoolUuid, Qcow2Compat, VolumeName};
 use reeve_ipc::spec::DiskFormat;
 use uuid::Uuid;
 
@@ -253,8 +253,8 @@ fn pool(text: &str) -> Result<PoolRef, String> {
 
 fn mode(text: &str) -> Result<u32, String> {
     let bits = u32::from_str_radix(text, 8).ok();
-    bits.filter(|bits| *bits <= 0o7777)
-        .ok_or_else(|| "a mode is an octal number of at most 7777".to_owned())
+    bits.filter(|bits| *bits <= MODE_BITS)
+        .ok_or_else(|| "a mode is an octal number of at most 777".to_owned())
 }
 
 fn compat(text: &str) -> Result<Qcow2Compat, String> {
