@@ -20,7 +20,7 @@ use crate::wire::types::inspect::{ConnectGetAllDomainStats, DomainStats};
 use crate::wire::types::params::Param;
 use crate::wire::xdr::List;
 
-/// Groups of figures (libvirt `virDomainStatsTypes`). None of the others are kept here.
+/// Groups of figures (libvirt `virDomainStatsTypes`). Nothing is counted for the others.
 mod group {
     pub(super) const STATE: u32 = 0x1;
     pub(super) const CPU: u32 = 0x2;
@@ -28,7 +28,11 @@ mod group {
     pub(super) const VCPU: u32 = 0x8;
     pub(super) const INTERFACE: u32 = 0x10;
     pub(super) const BLOCK: u32 = 0x20;
-    pub(super) const HERE: u32 = STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK;
+    /// Of a domain whose performance events are all off there is nothing in it.
+    pub(super) const PERF: u32 = 0x40;
+    /// What only some kinds of hypervisor say of a machine: libvirtd takes it, and says nothing.
+    pub(super) const VM: u32 = 0x400;
+    pub(super) const HERE: u32 = STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK | PERF | VM;
     /// Every group that libvirt has.
     pub(super) const KNOWN: u32 = 0x7ff;
 }
@@ -209,8 +213,7 @@ fn balloon(figures: &DomainFigures, params: &mut Vec<Param>) {
     params.push(Param::new("balloon.current", kib(current.bytes())));
     let most = kib(most.bytes());
     params.push(Param::new("balloon.maximum", most));
-    let said = memory::balloon(&figures.devices).and_then(|balloon| balloon.guest);
-    for (tag, value) in said.map_or_else(Vec::new, |said| memory::guest(&said, memory::now_s())) {
+    for (tag, value) in memory::said(&figures.devices) {
         if let Some(name) = memory::balloon_name(tag) {
             params.push(Param::new(name, value));
         }

@@ -40,10 +40,11 @@ const fn code_of(code: ApiErrorCode) -> Code {
         ApiErrorCode::AccessDenied => Code::OperationDenied,
         ApiErrorCode::PathRefused => Code::AccessDenied,
         ApiErrorCode::Worker => Code::InternalError,
-        ApiErrorCode::Host => Code::ConfigUnsupported,
-        ApiErrorCode::Storage | ApiErrorCode::ShuttingDown | ApiErrorCode::NoSpace => {
-            Code::SystemError
-        }
+        // What the host refuses it refuses with an error of the system: a file that is not there.
+        ApiErrorCode::Host
+        | ApiErrorCode::Storage
+        | ApiErrorCode::ShuttingDown
+        | ApiErrorCode::NoSpace => Code::SystemError,
         ApiErrorCode::Unsupported => Code::OperationUnsupported,
         ApiErrorCode::Cancelled => Code::OperationAborted,
         ApiErrorCode::NoDevice => Code::DeviceMissing,
@@ -133,7 +134,7 @@ mod tests {
                 "Timed out during operation: why",
             ),
             (ApiErrorCode::Worker, 1, 10, "internal error: why"),
-            (ApiErrorCode::Host, 67, 10, "unsupported configuration: why"),
+            (ApiErrorCode::Host, 38, 10, "why"),
             (ApiErrorCode::Storage, 38, 10, "why"),
             (
                 ApiErrorCode::Unsupported,
