@@ -87,6 +87,7 @@ impl From<XmlError> for Failure {
         let code = match error.kind {
             XmlErrorKind::Syntax => Code::XmlDetail,
             XmlErrorKind::Invalid => Code::XmlError,
+            XmlErrorKind::Nameless => Code::NoName,
             XmlErrorKind::Unsupported => Code::ConfigUnsupported,
         };
         Self::new(code, error.message)

@@ -111,6 +111,10 @@ pub(super) async fn rename(
 ) -> Result<i32, Failure> {
     check_flags(call.flags, 0, "virDomainRename")?;
     let name = call.name.unwrap_or_default();
+    if name.contains('/') {
+        let why = format!("name {name} cannot contain '/'");
+        return Err(Failure::new(Code::XmlError, why));
+    }
     let parsed = name.parse();
     let rename = DomainRename {
         domain: reference(&call.domain),
