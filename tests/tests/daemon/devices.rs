@@ -227,7 +227,7 @@ fn what_cannot_be_attached_leaves_nothing_behind() -> Result<()> {
     ensure!(code(refused) == Some(ApiErrorCode::PathRefused));
     let missing = place.path("missing");
     let refused = place.attach(disk("vda", &missing), true);
-    ensure!(code(refused) == Some(ApiErrorCode::InvalidArgument));
+    ensure!(code(refused) == Some(ApiErrorCode::Host));
     let refused = place.detach("vda", true, false);
     ensure!(code(refused) == Some(ApiErrorCode::NoDevice));
     // Something is in the way of its socket.

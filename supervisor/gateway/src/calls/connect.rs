@@ -7,7 +7,7 @@ use reeve_ipc::api::client::Client;
 use reeve_ipc::api::host::{HostDriver, HostInfo};
 
 use super::Context;
-use super::failure::{Code, Failure, Origin};
+use super::failure::{Code, Failure, Origin, invalid_argument};
 use crate::wire::types::connect as wire;
 use crate::wire::xdr::List;
 
@@ -139,8 +139,14 @@ pub(super) async fn hostname(
 
 pub(super) async fn max_vcpus(
     context: Arc<Context>,
-    _: wire::ConnectGetMaxVcpus,
+    call: wire::ConnectGetMaxVcpus,
 ) -> Result<i32, Failure> {
+    let kind = call.kind.unwrap_or_default();
+    let known = ["", "kvm", "qemu"];
+    // The test hypervisor asks for no type, as libvirt's.
+    if !is_test(&context) && !known.iter().any(|known| kind.eq_ignore_ascii_case(known)) {
+        return Err(invalid_argument(format!("unknown type '{kind}'")));
+    }
     let most = host(&context).await?.max_vcpus;
     Ok(i32::try_from(most).unwrap_or(i32::MAX))
 }

@@ -72,7 +72,16 @@ async fn define(context: &Context, text: &str, validate: bool) -> Result<Domain,
         definition,
         only_new: false,
     };
-    Ok(handle(&context.call(define).await?))
+    let defined = context.call(define).await.map_err(of_document);
+    Ok(handle(&defined?))
+}
+
+/// The supervisor's refusal of a definition, which here is a document's.
+fn of_document(failure: Failure) -> Failure {
+    match failure.code {
+        Code::InvalidArgument => Failure::unsupported_configuration(failure.detail),
+        _ => failure,
+    }
 }
 
 pub(super) async fn define_xml(
@@ -107,7 +116,7 @@ pub(super) async fn create_xml(
     let created = context.call(create).await;
     let created = created.map_err(|failure| match failure.code {
         Code::OperationInvalid => Failure::invalid(format!("domain '{name}' is already active")),
-        _ => failure,
+        _ => of_document(failure),
     });
     Ok(handle(&created?))
 }

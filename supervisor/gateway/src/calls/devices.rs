@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::Context;
 use super::context::{Impact, impact, impact_of, reference};
-use super::failure::{Code, Failure, check_flags};
+use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::storage::volumes;
 use crate::wire::types::device as wire;
 use crate::wire::types::handles::Domain;
@@ -31,6 +31,9 @@ async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Res
     let uuid = DomainUuid(Uuid::from_bytes(of.uuid));
     let xml = volumes::in_documents(context, xml).await?;
     let parsed = device::parse(&xml, uuid, sockets)?;
+    if let Device::Disk(disk) = &parsed.device {
+        check_free(disk, context.definition(of, !live).await?, live)?;
+    }
     let attach = DomainDeviceAttach {
         domain: reference(of),
         device: Box::new(parsed.device),
@@ -38,6 +41,28 @@ async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Res
         persistent,
     };
     context.of(of, attach).await
+}
+
+/// Refuses a disk whose target another has, with what libvirt says of it in a machine that runs, and else.
+fn check_free(disk: &Disk, definition: Definition, live: bool) -> Result<(), Failure> {
+    let mut disks = definition.devices.disks.into_iter();
+    let Some(other) = disks.find(|other| other.target == disk.target) else {
+        return Ok(());
+    };
+    let target = &disk.target;
+    if !live {
+        return Err(Failure::invalid(format!("target {target} already exists")));
+    }
+    let path = |disk: &Disk| {
+        let image = disk.image.as_ref();
+        image.map_or_else(String::new, |image| image.path.display().to_string())
+    };
+    let why = format!(
+        "target '{target}' duplicated for disk sources '{}' and '{}'",
+        path(&other),
+        path(disk)
+    );
+    Err(Failure::new(Code::XmlError, why))
 }
 
 pub(super) async fn attach(
@@ -131,7 +156,8 @@ pub(super) async fn detach_alias(
     let definition = looked_in(&context, &call.domain, impact).await?;
     let unknown = || {
         let why = format!("no device found with alias {}", call.alias);
-        Failure::new(Code::DeviceMissing, why)
+        // So libvirt calls it.
+        Failure::new(Code::InternalError, why)
     };
     let device = device::alias::resolve(&call.alias, &definition.devices).ok_or_else(unknown)?;
     take(&context, &call.domain, device, impact).await
@@ -165,7 +191,7 @@ pub(super) async fn update(
         async move {
             let devices = context.definition(&call.domain, persistent).await?.devices;
             let name = device::identify(&call.xml, &devices)?;
-            let changes = changes(&devices, &name, wanted)?;
+            let changes = changes(&devices, &name, wanted, persistent)?;
             Ok::<_, Failure>((name, changes))
         }
     };
@@ -225,8 +251,13 @@ async fn apply(
     }
 }
 
-/// What makes the device of that name the one that is wanted.
-fn changes(devices: &Devices, name: &DeviceName, wanted: Device) -> Result<Vec<Change>, Failure> {
+/// What makes the device of that name the one that is wanted, in a machine that runs or in what is kept.
+fn changes(
+    devices: &Devices,
+    name: &DeviceName,
+    wanted: Device,
+    persistent: bool,
+) -> Result<Vec<Change>, Failure> {
     let missing = || {
         Failure::new(
             Code::DeviceMissing,
@@ -237,6 +268,12 @@ fn changes(devices: &Devices, name: &DeviceName, wanted: Device) -> Result<Vec<C
         Device::Disk(wanted) => {
             let mut disks = devices.disks.iter();
             let same = |disk: &&Disk| DeviceName::Disk(disk.target.clone()) == *name;
+            let target = wanted.target.clone();
+            // As libvirt says it of either.
+            let missing = || match persistent {
+                true => invalid_argument(format!("target {target} doesn't exist.")),
+                false => Failure::new(Code::InternalError, format!("disk '{target}' not found")),
+            };
             of_disk(disks.find(same).ok_or_else(missing)?, wanted)
         }
         Device::Nic(wanted) => {

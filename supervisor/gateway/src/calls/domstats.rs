@@ -1,13 +1,15 @@
 //! The figures of many domains in one call, for clients that look every few seconds.
 
 use std::sync::Arc;
+use std::time::Duration;
 
-use reeve_ipc::api::call::{DomainFiguresList, DomainRef};
+use reeve_ipc::api::call::{DiskSize, DomainDiskSizeGet, DomainFiguresList, DomainRef};
 use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf, VcpuFigures, VcpuState};
 use reeve_ipc::api::view::DeviceStats;
 use reeve_ipc::device::DeviceFigures;
 use reeve_ipc::model::{DeviceName, DiskTarget};
 use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, timeout_at};
 
 use super::context::{handle, reference};
 use super::failure::{Failure, check_flags};
@@ -20,7 +22,7 @@ use crate::wire::types::inspect::{ConnectGetAllDomainStats, DomainStats};
 use crate::wire::types::params::Param;
 use crate::wire::xdr::List;
 
-/// Groups of figures (libvirt `virDomainStatsTypes`). None of the others are kept here.
+/// Groups of figures (libvirt `virDomainStatsTypes`). Nothing is counted for the others.
 mod group {
     pub(super) const STATE: u32 = 0x1;
     pub(super) const CPU: u32 = 0x2;
@@ -28,7 +30,11 @@ mod group {
     pub(super) const VCPU: u32 = 0x8;
     pub(super) const INTERFACE: u32 = 0x10;
     pub(super) const BLOCK: u32 = 0x20;
-    pub(super) const HERE: u32 = STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK;
+    /// Of a domain whose performance events are all off there is nothing in it.
+    pub(super) const PERF: u32 = 0x40;
+    /// What only some kinds of hypervisor say of a machine: libvirtd takes it, and says nothing.
+    pub(super) const VM: u32 = 0x400;
+    pub(super) const HERE: u32 = STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK | PERF | VM;
     /// Every group that libvirt has.
     pub(super) const KNOWN: u32 = 0x7ff;
 }
@@ -40,6 +46,8 @@ const NO_WAIT: u32 = 1 << 29;
 const BACKING: u32 = 1 << 30;
 /// A group that there is not is an error.
 const ENFORCE: u32 = 1 << 31;
+/// How long the sizes of one domain's disks are waited for, which its worker and its file systems know.
+const SIZES: Duration = Duration::from_millis(500);
 /// Definitions that are asked for at a time.
 const TOGETHER: usize = 8;
 /// Domains of one question.
@@ -124,8 +132,17 @@ async fn these(
     Ok(all)
 }
 
-/// The files that disks are in, by the disks' targets.
-type Files = Vec<(DiskTarget, String)>;
+/// The file that a disk is in.
+#[derive(Debug, Clone)]
+struct DiskFile {
+    disk: DiskTarget,
+    path: String,
+    /// Where it could be had in time.
+    size: Option<DiskSize>,
+}
+
+/// The files that disks are in.
+type Files = Vec<DiskFile>;
 
 /// The files of each of these domains, in their order. Of one without disks nothing is asked.
 async fn files(context: &Arc<Context>, domains: &[DomainFigures]) -> Vec<Files> {
@@ -161,13 +178,24 @@ async fn of(context: &Context, domain: &Domain) -> Files {
         // It is gone by now.
         return Files::new();
     };
-    let disks = definition.devices.disks.into_iter();
-    disks
-        .filter_map(|disk| {
-            let path = disk.image?.path;
-            Some((disk.target, path.to_string_lossy().into_owned()))
-        })
-        .collect()
+    let deadline = Instant::now() + SIZES;
+    let mut files = Files::new();
+    for disk in definition.devices.disks {
+        let Some(image) = disk.image else {
+            continue;
+        };
+        let get = DomainDiskSizeGet {
+            domain: reference(domain),
+            disk: disk.target.clone(),
+        };
+        let size = timeout_at(deadline, context.call(get)).await;
+        files.push(DiskFile {
+            disk: disk.target,
+            path: image.path.to_string_lossy().into_owned(),
+            size: size.ok().and_then(Result::ok),
+        });
+    }
+    files
 }
 
 /// The figures of one domain under libvirt's names.
@@ -209,8 +237,7 @@ fn balloon(figures: &DomainFigures, params: &mut Vec<Param>) {
     params.push(Param::new("balloon.current", kib(current.bytes())));
     let most = kib(most.bytes());
     params.push(Param::new("balloon.maximum", most));
-    let said = memory::balloon(&figures.devices).and_then(|balloon| balloon.guest);
-    for (tag, value) in said.map_or_else(Vec::new, |said| memory::guest(&said, memory::now_s())) {
+    for (tag, value) in memory::said(&figures.devices) {
         if let Some(name) = memory::balloon_name(tag) {
             params.push(Param::new(name, value));
         }
@@ -269,9 +296,9 @@ fn disks(figures: &DomainFigures, files: &Files, params: &mut Vec<Param>) {
     for (index, (target, figures)) in disks.into_iter().enumerate() {
         let name = |what: &str| format!("block.{index}.{what}");
         params.push(Param::new(name("name"), target.as_str()));
-        let mut files = files.iter();
-        if let Some((_, path)) = files.find(|(named, _)| named == target) {
-            params.push(Param::new(name("path"), path.as_str()));
+        let file = files.iter().find(|file| file.disk == *target);
+        if let Some(file) = file {
+            params.push(Param::new(name("path"), file.path.as_str()));
         }
         if let DeviceFigures::Disk(disk) = figures {
             params.push(Param::new(name("rd.reqs"), disk.reads.operations));
@@ -282,6 +309,11 @@ fn disks(figures: &DomainFigures, files: &Files, params: &mut Vec<Param>) {
             params.push(Param::new(name("wr.times"), disk.writes.nanoseconds));
             params.push(Param::new(name("fl.reqs"), disk.flushes.operations));
             params.push(Param::new(name("fl.times"), disk.flushes.nanoseconds));
+        }
+        if let Some(size) = file.and_then(|file| file.size) {
+            params.push(Param::new(name("allocation"), size.allocation));
+            params.push(Param::new(name("capacity"), size.capacity));
+            params.push(Param::new(name("physical"), size.physical));
         }
     }
 }

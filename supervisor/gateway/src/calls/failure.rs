@@ -40,10 +40,11 @@ const fn code_of(code: ApiErrorCode) -> Code {
         ApiErrorCode::AccessDenied => Code::OperationDenied,
         ApiErrorCode::PathRefused => Code::AccessDenied,
         ApiErrorCode::Worker => Code::InternalError,
-        ApiErrorCode::Host => Code::ConfigUnsupported,
-        ApiErrorCode::Storage | ApiErrorCode::ShuttingDown | ApiErrorCode::NoSpace => {
-            Code::SystemError
-        }
+        // What the host refuses it refuses with an error of the system: a file that is not there.
+        ApiErrorCode::Host
+        | ApiErrorCode::Storage
+        | ApiErrorCode::ShuttingDown
+        | ApiErrorCode::NoSpace => Code::SystemError,
         ApiErrorCode::Unsupported => Code::OperationUnsupported,
         ApiErrorCode::Cancelled => Code::OperationAborted,
         ApiErrorCode::NoDevice => Code::DeviceMissing,
@@ -86,6 +87,7 @@ impl From<XmlError> for Failure {
         let code = match error.kind {
             XmlErrorKind::Syntax => Code::XmlDetail,
             XmlErrorKind::Invalid => Code::XmlError,
+            XmlErrorKind::Nameless => Code::NoName,
             XmlErrorKind::Unsupported => Code::ConfigUnsupported,
         };
         Self::new(code, error.message)
@@ -133,7 +135,7 @@ mod tests {
                 "Timed out during operation: why",
             ),
             (ApiErrorCode::Worker, 1, 10, "internal error: why"),
-            (ApiErrorCode::Host, 67, 10, "unsupported configuration: why"),
+            (ApiErrorCode::Host, 38, 10, "why"),
             (ApiErrorCode::Storage, 38, 10, "why"),
             (
                 ApiErrorCode::Unsupported,

@@ -7,13 +7,14 @@ use reeve_ipc::api::call::{HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostM
 use reeve_ipc::api::host::{CpuTimes, HostCpu, HostInfo};
 
 use super::define::hypervisor;
-use super::failure::{Failure, check_flags, invalid_argument};
+use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::pinning::map_of;
 use super::{Context, connect, kib};
 use crate::wire::types::CELLS_MAX;
 use crate::wire::types::connect::{ConnectGetCapabilities, ConnectGetDomainCapabilities};
 use crate::wire::types::host as wire;
 use crate::wire::xdr::{Chars, List};
+use crate::xml::XmlErrorKind;
 use crate::xml::capabilities::{self, Cell, Host};
 use crate::xml::domain_capabilities::{self, Query};
 
@@ -65,6 +66,16 @@ fn cells(start: i32, count: u32) -> Result<(usize, usize), Failure> {
     Ok((start, usize::try_from(count).unwrap_or(usize::MAX)))
 }
 
+/// Refuses a range that begins behind the last of `count` cells.
+fn within_cells(start: usize, count: usize) -> Result<(), Failure> {
+    if start < count {
+        return Ok(());
+    }
+    let last = count.saturating_sub(1);
+    let why = format!("start cell {start} out of range (0-{last})");
+    Err(Failure::new(Code::InternalError, why))
+}
+
 pub(super) async fn cells_free_memory(
     context: Arc<Context>,
     call: wire::NodeGetCellsFreeMemory,
@@ -72,6 +83,7 @@ pub(super) async fn cells_free_memory(
     let count = u32::try_from(call.max_cells).unwrap_or(0);
     let (start, count) = cells(call.start_cell, count)?;
     let nodes = context.call(HostMemoryStatsGet {}).await?.nodes;
+    within_cells(start, nodes.len())?;
     let nodes = nodes.iter().skip(start).take(count);
     Ok(nodes.map(|node| node.free).collect())
 }
@@ -205,11 +217,7 @@ pub(super) async fn free_pages(
     check_flags(call.flags, 0, "virNodeGetFreePages")?;
     let (start, count) = cells(call.start_cell, call.cell_count)?;
     let nodes = context.call(HostFreePagesGet {}).await?;
-    if start >= nodes.len() {
-        let last = nodes.len().saturating_sub(1);
-        let why = format!("start cell {start} out of range (0-{last})");
-        return Err(invalid_argument(why));
-    }
+    within_cells(start, nodes.len())?;
     let mut counts = Vec::new();
     for node in nodes.iter().skip(start).take(count) {
         for size in &call.pages.0 {
@@ -217,10 +225,8 @@ pub(super) async fn free_pages(
             let mut pages = node.pages.iter();
             let pages = pages.find(|pages| pages.size_bytes == bytes);
             let none = || {
-                invalid_argument(format!(
-                    "page size {size} is not available on node {}",
-                    node.node
-                ))
+                let why = format!("page size {size} is not available on node {}", node.node);
+                Failure::new(Code::OperationFailed, why)
             };
             counts.push(pages.ok_or_else(none)?.count);
         }
@@ -305,5 +311,9 @@ pub(super) async fn domain_capabilities(
         kind: call.virt_type.as_deref(),
     };
     let hypervisor = hypervisor(&context);
-    Ok(domain_capabilities::format(&query, &host, hypervisor)?)
+    let printed = domain_capabilities::format(&query, &host, hypervisor);
+    printed.map_err(|error| match error.kind {
+        XmlErrorKind::Unsupported => Failure::new(Code::SystemError, error.message),
+        _ => invalid_argument(error.message),
+    })
 }

@@ -111,13 +111,27 @@ pub(super) async fn rename(
 ) -> Result<i32, Failure> {
     check_flags(call.flags, 0, "virDomainRename")?;
     let name = call.name.unwrap_or_default();
-    let name = name.parse();
+    if name.contains('/') {
+        let why = format!("name {name} cannot contain '/'");
+        return Err(Failure::new(Code::XmlError, why));
+    }
+    let parsed = name.parse();
     let rename = DomainRename {
         domain: reference(&call.domain),
-        name: name
+        name: parsed
             .map_err(|error: reeve_ipc::model::InvalidName| invalid_argument(error.to_string()))?,
     };
-    context.of(&call.domain, rename).await?;
+    let renamed = context.of(&call.domain, rename).await;
+    renamed.map_err(|failure| match failure.code {
+        // The one call to which libvirt says so of a name that is taken.
+        Code::OperationFailed if name == call.domain.name => {
+            Failure::invalid("Can't rename domain to itself")
+        }
+        Code::OperationFailed => {
+            Failure::invalid(format!("domain with name '{name}' already exists"))
+        }
+        _ => failure,
+    })?;
     Ok(0)
 }
 

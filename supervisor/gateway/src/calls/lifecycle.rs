@@ -160,14 +160,16 @@ pub(super) async fn destroy(
     context.of(&call.domain, DomainDestroy { domain }).await
 }
 
-/// A worker keeps nothing that a gentler signal would let it save, so that a graceful destroy is a destroy;
-/// the logs of a domain are the supervisor's to keep.
+/// A worker keeps nothing that a gentler signal would let it save, so that a graceful destroy is a destroy. A
+/// domain's log is bounded, and stays whatever the flags say: that a log is not removed fails no destroy, as with
+/// libvirt.
 pub(super) async fn destroy_flags(
     context: Arc<Context>,
     call: wire::DomainDestroyFlags,
 ) -> Result<(), Failure> {
     const GRACEFUL: u32 = 0x1;
-    check_flags(call.flags, GRACEFUL, "virDomainDestroyFlags")?;
+    const REMOVE_LOGS: u32 = 0x2;
+    check_flags(call.flags, GRACEFUL | REMOVE_LOGS, "virDomainDestroyFlags")?;
     let domain = reference(&call.domain);
     context.of(&call.domain, DomainDestroy { domain }).await
 }

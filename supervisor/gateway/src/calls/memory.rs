@@ -13,7 +13,9 @@ use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::{Context, kib};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect::{DomainMemoryStats, MemoryStat};
-use crate::wire::types::tuning::{DomainSetMaxMemory, DomainSetMemory, DomainSetMemoryFlags};
+use crate::wire::types::tuning::{
+    DomainSetMaxMemory, DomainSetMemory, DomainSetMemoryFlags, DomainSetMemoryStatsPeriod,
+};
 use crate::wire::xdr::List;
 
 /// Kinds of figures (libvirt `virDomainMemoryStatTags`).
@@ -32,7 +34,7 @@ mod tag {
 }
 
 /// The balloon's own figures, if there is one.
-pub(super) fn balloon(devices: &[DeviceStats]) -> Option<BalloonFigures> {
+fn balloon(devices: &[DeviceStats]) -> Option<BalloonFigures> {
     devices.iter().find_map(|device| match device.figures {
         DeviceFigures::Balloon(figures) => Some(figures),
         _ => None,
@@ -40,7 +42,7 @@ pub(super) fn balloon(devices: &[DeviceStats]) -> Option<BalloonFigures> {
 }
 
 /// What a guest said of its memory, in libvirt's kinds; amounts in KiB.
-pub(super) fn guest(guest: &GuestMemoryFigures, now_s: u64) -> Vec<(i32, u64)> {
+fn guest(guest: &GuestMemoryFigures, now_s: u64) -> Vec<(i32, u64)> {
     let amounts = [
         (tag::SWAP_IN, guest.swap_in.map(kib)),
         (tag::SWAP_OUT, guest.swap_out.map(kib)),
@@ -61,6 +63,17 @@ pub(super) fn guest(guest: &GuestMemoryFigures, now_s: u64) -> Vec<(i32, u64)> {
         .collect()
 }
 
+/// The same of a machine with these devices. A guest that has said nothing said it last in 1970.
+pub(super) fn said(devices: &[DeviceStats]) -> Vec<(i32, u64)> {
+    match balloon(devices) {
+        Some(BalloonFigures {
+            guest: Some(said), ..
+        }) => guest(&said, now_s()),
+        Some(_) => vec![(tag::LAST_UPDATE, 0)],
+        None => Vec::new(),
+    }
+}
+
 /// What `domstats` calls a kind of figures, where it has it.
 pub(super) const fn balloon_name(tag: i32) -> Option<&'static str> {
     Some(match tag {
@@ -78,7 +91,7 @@ pub(super) const fn balloon_name(tag: i32) -> Option<&'static str> {
 }
 
 /// Seconds since 1970.
-pub(super) fn now_s() -> u64 {
+fn now_s() -> u64 {
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH);
     now.map_or(0, |now| now.as_secs())
 }
@@ -96,9 +109,7 @@ pub(super) async fn stats(
     let figures = context.active_figures(&call.domain, groups).await?;
     let left = kib(figures.summary.current_memory.bytes());
     let mut stats = vec![(tag::ACTUAL_BALLOON, left)];
-    if let Some(said) = balloon(&figures.devices).and_then(|balloon| balloon.guest) {
-        stats.extend(guest(&said, now_s()));
-    }
+    stats.extend(said(&figures.devices));
     if let Some(usage) = figures.usage {
         stats.push((tag::RSS, kib(usage.resident_bytes)));
     }
@@ -129,6 +140,26 @@ pub(super) async fn set_flags(
 ) -> Result<(), Failure> {
     check_flags(call.flags, impact::ANY | MAXIMUM, "virDomainSetMemoryFlags")?;
     change(&context, &call.domain, call.memory, call.flags).await
+}
+
+/// How often a guest is to tell its figures, in seconds. They are asked of it whenever someone looks, so that a
+/// machine that runs has no period: any of 0 or more is taken, and changes nothing. In what is kept it would be
+/// read again, and is not provided.
+pub(super) async fn set_period(
+    context: Arc<Context>,
+    call: DomainSetMemoryStatsPeriod,
+) -> Result<(), Failure> {
+    const FUNCTION: &str = "virDomainSetMemoryStatsPeriod";
+    check_flags(call.flags, impact::ANY, FUNCTION)?;
+    if call.period < 0 {
+        let why = format!("period in {FUNCTION} must be zero or greater");
+        return Err(invalid_argument(why));
+    }
+    if context.impact(&call.domain, call.flags).await?.persistent {
+        let why = "a guest's memory figures are asked whenever they are wanted: no period is kept";
+        return Err(Failure::unsupported_operation(why));
+    }
+    Ok(())
 }
 
 async fn change(

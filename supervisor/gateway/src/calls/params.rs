@@ -1,6 +1,6 @@
 //! Typed parameters of calls: as many as a client has room for, and only those that there are. Pure.
 
-use super::failure::{Failure, invalid_argument};
+use super::failure::{Code, Failure, invalid_argument};
 use crate::wire::types::params::{Param, Value};
 
 /// The client takes text among the parameters (libvirt `VIR_TYPED_PARAM_STRING_OKAY`).
@@ -47,7 +47,7 @@ pub(super) fn check(params: &[Param], known: &[(&str, &str)]) -> Result<(), Fail
         let field = &param.field;
         let Some((_, expected)) = known.iter().find(|(name, _)| name == field) else {
             let why = format!("parameter '{field}' not supported");
-            return Err(invalid_argument(why));
+            return Err(Failure::new(Code::ArgumentUnsupported, why));
         };
         let kind = word(&param.value);
         if kind != *expected {
@@ -96,7 +96,7 @@ mod tests {
         assert_eq!((ulong(&good, "a"), long(&good, "b")), (Some(1), Some(-1)));
         assert_eq!((ulong(&good, "b"), long(&good, "c")), (None, None));
         let line = refused(&[Param::new("c", 1_u64)]);
-        assert_eq!(line, "invalid argument: parameter 'c' not supported");
+        assert_eq!(line, "argument unsupported: parameter 'c' not supported");
         let line = refused(&[Param::new("a", 1_i32)]);
         let wanted = "invalid argument: invalid type 'int' for parameter 'a', expected 'ullong'";
         assert_eq!(line, wanted);

@@ -102,6 +102,7 @@ served! {
     wire::lifecycle::DomainSetLifecycleAction => labels::set_action;
     wire::inspect::DomainMemoryStats => memory::stats;
     wire::tuning::DomainSetMemory => memory::set;
+    wire::tuning::DomainSetMemoryStatsPeriod => memory::set_period;
     wire::tuning::DomainSetMaxMemory => memory::set_max;
     wire::tuning::DomainSetMemoryFlags => memory::set_flags;
     wire::tuning::DomainSetVcpus => vcpus::set;

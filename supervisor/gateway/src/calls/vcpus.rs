@@ -180,6 +180,11 @@ pub(super) async fn count(
             let why = "read only access prevents virDomainGetVcpusFlags";
             return Err(Failure::of(Origin::Domain, Code::OperationDenied, why));
         }
+        if !context.summary(&call.domain).await?.state.is_active() {
+            let why =
+                "vCPU count provided by the guest agent can only be requested for live domains";
+            return Err(invalid_argument(why));
+        }
         return agent::vcpu_count(&context, &call.domain).await;
     }
     let summary = context.summary(&call.domain).await?;

@@ -29,20 +29,22 @@ pub struct Query<'a> {
 /// # Errors
 /// [`XmlError`]: there are no such domains.
 pub fn format(query: &Query<'_>, host: &Host, hypervisor: Hypervisor) -> Result<String, XmlError> {
-    let none = |what: &str, value: &str| {
-        let value: String = value.chars().take(64).collect();
-        Err(XmlError::invalid(format!(
-            "there are no domains of {what} '{value}' here"
-        )))
-    };
+    let short = |value: &str| value.chars().take(64).collect::<String>();
     if let Some(emulator) = query.emulator.filter(|it| *it != host.emulator) {
-        return none("the emulator", emulator);
+        // What libvirt would ask is no program that it knows.
+        return Err(XmlError::unsupported(format!(
+            "there are no domains of the emulator '{}' here",
+            short(emulator)
+        )));
     }
+    // In libvirt's words.
     if let Some(arch) = query.arch.filter(|arch| *arch != "x86_64") {
-        return none("the architecture", arch);
+        let why = format!("unknown architecture: {}", short(arch));
+        return Err(XmlError::invalid(why));
     }
     if let Some(kind) = query.kind.filter(|kind| *kind != hypervisor.word()) {
-        return none("type", kind);
+        let why = format!("unknown virttype: {}", short(kind));
+        return Err(XmlError::invalid(why));
     }
     let newest = MachineType::Reeve1_0;
     let machine = match query.machine {
@@ -52,7 +54,13 @@ pub fn format(query: &Query<'_>, host: &Host, hypervisor: Hypervisor) -> Result<
             .find(|machine| machine.name() == name)
         {
             Some(machine) => machine,
-            None => return none("the machine type", name),
+            None => {
+                return Err(XmlError::invalid(format!(
+                    "the machine '{}' is not supported by emulator '{}'",
+                    short(name),
+                    host.emulator
+                )));
+            }
         },
     };
     let mut writer = Writer::new();

@@ -1,4 +1,4 @@
-//! Why a document is refused, in the three ways that libvirt's clients tell apart.
+//! Why a document is refused, in the ways that libvirt's clients tell apart.
 
 use reeve_ipc::model::{DeviceError, InvalidName, ModelError};
 
@@ -9,6 +9,8 @@ pub enum XmlErrorKind {
     Syntax,
     /// It is well-formed and says something that makes no sense (`VIR_ERR_XML_ERROR`).
     Invalid,
+    /// It names nothing (`VIR_ERR_NO_NAME`).
+    Nameless,
     /// It asks for something that is known, or not known, and in either case not provided
     /// (`VIR_ERR_CONFIG_UNSUPPORTED`).
     Unsupported,
@@ -21,6 +23,7 @@ impl XmlErrorKind {
         match self {
             Self::Syntax => 35,
             Self::Invalid => 27,
+            Self::Nameless => 21,
             Self::Unsupported => 67,
         }
     }
@@ -43,6 +46,11 @@ impl XmlError {
 
     pub(super) fn invalid(message: impl Into<String>) -> Self {
         Self::new(XmlErrorKind::Invalid, message)
+    }
+
+    /// In libvirt's words.
+    pub(super) fn nameless() -> Self {
+        Self::new(XmlErrorKind::Nameless, "missing name information")
     }
 
     pub(super) fn unsupported(message: impl Into<String>) -> Self {

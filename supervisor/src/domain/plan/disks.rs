@@ -87,7 +87,8 @@ impl DiskError {
     /// Whether the definition would have to change.
     pub(crate) const fn is_of_definition(&self) -> bool {
         match self {
-            Self::Locked { .. } => false,
+            // The file may yet come.
+            Self::Locked { .. } | Self::Open { .. } => false,
             Self::Chain { error, .. } => error.is_of_definition(),
             _ => true,
         }

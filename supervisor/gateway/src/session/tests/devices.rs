@@ -180,7 +180,7 @@ fn every_device_is_detached_by_its_alias() {
             .is_empty()
     );
     let said = client.refused(&call("virtio-disk0"));
-    assert_eq!(said.code, 99);
+    assert_eq!(said.code, 1);
     assert!(said.message.contains("virtio-disk0"), "{said:?}");
 }
 
@@ -241,7 +241,7 @@ fn rates_media_and_limits_change_and_nothing_else_does() {
     for (xml, code) in [
         (NIC.replace("br0", "br1"), 84),
         (DISK.replace("<target", "<readonly/><target"), 84),
-        (DISK.replace("vda", "vdz"), 99),
+        (DISK.replace("vda", "vdz"), 1),
         (NIC.replace("00:01", "00:02"), 99),
         ("<memballoon model='virtio'/>".to_owned(), 84),
     ] {
@@ -352,6 +352,9 @@ fn figures_of_many_domains_have_disks_with_their_files_and_interfaces() {
         ("block.count", uint(2)),
         ("block.0.name", text("vda")),
         ("block.0.path", text("/d.raw")),
+        ("block.0.allocation", Some(Value::Ulong(4096))),
+        ("block.0.capacity", Some(Value::Ulong(1 << 20))),
+        ("block.0.physical", Some(Value::Ulong(1 << 20))),
         ("block.0.rd.reqs", Some(Value::Ulong(1))),
         ("block.1.name", text("vdb")),
         ("block.1.path", text("/c.iso")),

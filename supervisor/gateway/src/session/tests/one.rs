@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::{Arc, Mutex};
 
-use reeve_ipc::api::call::{AnswerBody, CallBody, DomainPage, LabelChange, TuningChange};
+use reeve_ipc::api::call::{AnswerBody, CallBody, DiskSize, DomainPage, LabelChange, TuningChange};
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::{DomainFigures, DomainUsage, FiguresPage};
 use reeve_ipc::api::view::{
@@ -206,6 +206,11 @@ impl One {
                 }
                 AnswerBody::DomainLabelSet(())
             }
+            CallBody::DomainDiskSizeGet(_) => AnswerBody::DomainDiskSizeGet(DiskSize {
+                capacity: 1 << 20,
+                allocation: 4096,
+                physical: 1 << 20,
+            }),
             other => panic!("the supervisor is asked {other:?}"),
         })
     }

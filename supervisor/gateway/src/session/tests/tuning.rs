@@ -220,7 +220,7 @@ fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_one_only() {
 fn limits_that_there_are_not_or_that_cannot_be_kept_are_refused_by_their_names() {
     let (mut client, domain, _) = One::running(plain()).client();
     for (param, code, name) in [
-        (Param::new("emulator_quota", 1_i64), 8, "emulator_quota"),
+        (Param::new("emulator_quota", 1_i64), 74, "emulator_quota"),
         (Param::new("cpu_shares", 1_i32), 8, "cpu_shares"),
         (Param::new("cpu_shares", 0_u64), 8, "cpu_shares"),
         (Param::new("cpu_shares", 10_001_u64), 8, "cpu_shares"),
@@ -260,7 +260,7 @@ fn the_limit_of_memory_is_told_and_set() {
         assert_eq!(client.ask(&get(1)).params.0, [hard(none)]);
     }
     let said = client.refused(&set(Param::new("soft_limit", 1_u64)));
-    assert_eq!(said.code, 8);
+    assert_eq!(said.code, 74);
     assert!(said.message.contains("soft_limit"), "{said:?}");
 }
 

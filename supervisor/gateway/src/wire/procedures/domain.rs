@@ -93,7 +93,7 @@ call_rows! {
     294 DOMAIN_FSTRIM virDomainFSTrim (Write, Low) => Served;
     295 DOMAIN_SEND_PROCESS_SIGNAL virDomainSendProcessSignal (Write, Low) => ToCome(FRONT_DOOR);
     296 DOMAIN_OPEN_CHANNEL virDomainOpenChannel (Write, Low) => Served;
-    308 DOMAIN_SET_MEMORY_STATS_PERIOD virDomainSetMemoryStatsPeriod (Write, Low) => ToCome(FRONT_DOOR);
+    308 DOMAIN_SET_MEMORY_STATS_PERIOD virDomainSetMemoryStatsPeriod (Write, Low) => Served;
     309 DOMAIN_CREATE_XML_WITH_FILES virDomainCreateXMLWithFiles (Write, Low) => ToCome(FRONT_DOOR);
     310 DOMAIN_CREATE_WITH_FILES virDomainCreateWithFiles (Write, Low) => ToCome(FRONT_DOOR);
     335 DOMAIN_FSFREEZE virDomainFSFreeze (Write, Low) => Served;

@@ -131,8 +131,8 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
 }
 
 fn named(root: Element<'_>) -> Result<String, XmlError> {
-    let missing = || root.invalid("there is no <name> in it");
-    Ok(root.child("name").ok_or_else(missing)?.text())
+    let name = root.child("name").ok_or_else(XmlError::nameless)?;
+    Ok(name.text())
 }
 
 /// Gives devices what libvirt has no word for.
