@@ -438,7 +438,7 @@ mod tests {
             uuid: PoolUuid(Uuid::from_u128(number)),
             target: format!("/images/{name}").into(),
             permissions: Permissions {
-                mode: Some(0o2750),
+                mode: Some(0o750),
                 owner: None,
                 group: Some(7),
             },

@@ -228,6 +228,8 @@ fn seen_from_outside(host: &Host) -> Result<()> {
 fn suspend_and_resume(host: &Host, console: &mut Reeve) -> Result<()> {
     host.virsh("suspend lab")?;
     host.wait_for_state("lab", "paused (user)")?;
+    // What it printed before is on its way still.
+    console.listen(std::time::Duration::from_secs(2))?;
     console.send(b"echo an''swer\n")?;
     let printed = console.output().len();
     console.listen(std::time::Duration::from_secs(2))?;

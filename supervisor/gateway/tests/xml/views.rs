@@ -265,11 +265,12 @@ fn domain_capabilities_are_had_for_all_and_for_the_one_that_there_is() {
         ..one
     };
     let legacy = format(&legacy).unwrap();
+    let emulator = Query {
+        emulator: Some("/x"),
+        ..one
+    };
+    assert_eq!(format(&emulator).unwrap_err().code(), 67);
     for query in [
-        Query {
-            emulator: Some("/x"),
-            ..one
-        },
         Query {
             arch: Some("aarch64"),
             ..one

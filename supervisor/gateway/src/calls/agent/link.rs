@@ -21,7 +21,7 @@ use crate::calls::failure::{Code, Failure};
 
 /// The most bytes of an answer.
 pub(super) const MAX_ANSWER: usize = 1 << 20;
-/// The most bytes that are heard after a question, those that are passed over among them.
+/// The most bytes that are heard before an agent has answered the first time.
 const MAX_STALE: usize = 8 << 20;
 /// Bytes that are read at a time.
 const CHUNK: usize = 16 << 10;
@@ -34,8 +34,9 @@ pub(super) struct Link {
     stream: UnixStream,
     /// What was read and not taken.
     read: Vec<u8>,
-    /// Bytes that were heard since the last question.
+    /// Bytes that were heard since the last question, and the most that may be.
     heard: usize,
+    most: usize,
 }
 
 /// An answer to the first question.
@@ -72,6 +73,7 @@ impl Link {
             stream,
             read,
             heard: 0,
+            most: MAX_STALE,
         })
     }
 
@@ -99,7 +101,7 @@ impl Link {
                 Ok(0) => return Err(gone(&io::ErrorKind::UnexpectedEof.into())),
                 Ok(length) => {
                     self.heard = self.heard.saturating_add(length);
-                    if self.heard > MAX_STALE {
+                    if self.heard > self.most {
                         return Err(too_long());
                     }
                     self.read
@@ -164,6 +166,7 @@ impl Link {
                     let line = self.line().await?;
                     let answer = serde_json::from_slice::<Synced>(&line);
                     if answer.is_ok_and(|answer| answer.id == id) {
+                        self.most = MAX_ANSWER + CHUNK;
                         return Ok(());
                     }
                 }
