@@ -66,6 +66,8 @@ fn a_vcpu_that_was_to_be_bound_is_bound_by_the_next_supervisor() -> Result<()> {
     let mut connection = daemon.connect()?;
     define(&mut connection, &domain)?;
     start(&mut connection, name)?;
+    // The thread takes its name when it begins.
+    soon("it has no vCPU", || Ok(vcpu_cpus(name).is_ok()))?;
     let anywhere = vcpu_cpus(name)?;
     let last = last_of(&anywhere)?;
     let vcpu = TuningChange::VcpuCpus {
