@@ -118,6 +118,21 @@ fn script(directory: &Path, program: &Path) -> anyhow::Result<String> {
         fs::create_dir_all(&ours)?;
         script.push_str(&format!("mount --bind '{}' {place}; ", ours.display()));
     }
+    // It asks for this user whatever its QEMUs are to have; libvirt-daemon-system would make it.
+    for (file, line) in [
+        (
+            "passwd",
+            "libvirt-qemu:x:64055:64055::/nonexistent:/bin/false",
+        ),
+        ("group", "libvirt-qemu:x:64055:"),
+    ] {
+        let ours = directory.join(file);
+        script.push_str(&format!(
+            "cp /etc/{file} '{0}'; mount --bind '{0}' /etc/{file}; \
+             grep -q ^libvirt-qemu: /etc/{file} || echo {line} >> /etc/{file}; ",
+            ours.display()
+        ));
+    }
     let settings = directory.join("etc/libvirt");
     fs::create_dir_all(&settings)?;
     fs::write(settings.join("qemu.conf"), QEMU_CONFIGURATION)?;

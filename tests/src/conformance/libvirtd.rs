@@ -29,6 +29,13 @@ for name in etc run lib cache log; do
     mkdir -p $to
     mount --bind \"$1/$name\" $to
 done
+# It asks for these whatever user its QEMUs are to have; libvirt-daemon-system would make them.
+for file in passwd group; do
+    cp /etc/$file \"$1/$file\"
+    mount --bind \"$1/$file\" /etc/$file
+done
+grep -q ^libvirt-qemu: /etc/passwd || echo libvirt-qemu:x:64055:64055::/nonexistent:/bin/false >> /etc/passwd
+grep -q ^libvirt-qemu: /etc/group || echo libvirt-qemu:x:64055: >> /etc/group
 libvirtd --pid-file \"$1/pid\" --config \"$1/libvirtd.conf\" &
 wait
 ";
