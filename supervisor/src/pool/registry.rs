@@ -113,7 +113,7 @@ impl Pools {
     }
 
     /// Starts the pools that start with the host, all at once; one whose file system does not answer is waited for
-    /// no longer than [`AUTOSTART_PATIENCE`], and goes on by itself.
+    /// no longer than ten seconds, and goes on by itself.
     pub async fn autostart(&self) {
         let handles: Vec<Handle> = self.shared.pools().values().cloned().collect();
         let mut starting = JoinSet::new();
