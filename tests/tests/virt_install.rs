@@ -78,8 +78,13 @@ fn an_image_is_imported_and_its_guest_uses_it() -> Result<()> {
     let pools = host.virsh("pool-list --all")?;
     ensure!(pools == "images active yes", "{pools}");
     ends(&host, "web")?;
-    let log = fs::read_to_string(host.daemon.state().join("log/web.console.log"))?;
-    ensure!(log.contains("requests verified"), "{log}");
+    // The log is written beside, and may be behind.
+    let path = host.daemon.state().join("log/web.console.log");
+    let deadline = Instant::now() + PATIENCE;
+    while !fs::read_to_string(&path)?.contains("requests verified") {
+        ensure!(Instant::now() < deadline, "{}", fs::read_to_string(&path)?);
+        std::thread::sleep(Duration::from_millis(5));
+    }
     // It is kept.
     let listed = host.virsh("list --all")?;
     ensure!(listed == "- web shut off", "{listed}");

@@ -2,7 +2,7 @@
 //! of a generation id.
 
 use std::io::Write as _;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use reeve_ipc::api::blocking::Connection;
@@ -284,7 +284,16 @@ fn an_upgrade_leaves_the_generation_as_it_is_and_each_start_has_another() -> Res
         reaches(connection, "web", off)?;
         super::wait_until_off(connection, "web")?;
     }
-    let log = std::fs::read_to_string(daemon.state().join("log/web.console.log"))?;
+    // The log is written beside, and may be behind.
+    let path = daemon.state().join("log/web.console.log");
+    let deadline = Instant::now() + Duration::from_secs(10);
+    let log = loop {
+        let log = std::fs::read_to_string(&path)?;
+        if log.matches("power off").count() == 2 || Instant::now() > deadline {
+            break log;
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    };
     let ids = |begin: &str| -> Vec<String> {
         let lines = log.lines().filter_map(|line| line.strip_prefix(begin));
         lines.map(|id| id.trim().to_owned()).collect()
