@@ -285,6 +285,13 @@ impl ControlThread {
                 result: result.as_ref().map(|_| ()).map_err(Clone::clone),
             });
         }
+        // Told before the answer: who lets the machine run next has heard of the reset when that is answered. A
+        // machine that was taken over brings its resets along.
+        if had_machine && self.service.resets() != resets {
+            self.event(Event::GuestReset {
+                count: self.service.resets(),
+            });
+        }
         let reply = FromWorker::Reply { id, result };
         match self.control.send(&reply, Delivery::Reliable) {
             Ok(()) => {}
@@ -297,12 +304,6 @@ impl ControlThread {
         }
         #[cfg(feature = "attack-points")]
         crate::attack::launched();
-        // A machine that was taken over brings its resets along.
-        if had_machine && self.service.resets() != resets {
-            self.event(Event::GuestReset {
-                count: self.service.resets(),
-            });
-        }
         self.announce(phase);
         Ok(self.service.ending())
     }
