@@ -17,6 +17,7 @@ mod callbacks;
 mod dispatch;
 mod keepalive;
 mod outbox;
+mod pace;
 mod run;
 mod streams;
 #[cfg(test)]

@@ -16,6 +16,7 @@ use super::callbacks::Callbacks;
 use super::dispatch::Done;
 use super::keepalive::{Due, Keepalive};
 use super::outbox::Outbox;
+use super::pace::Pace;
 use super::streams::Streams;
 use super::watch::Watch;
 use super::{Rights, SessionError};
@@ -67,6 +68,7 @@ pub(super) struct Session {
     pub(super) streams: Streams,
     pub(super) watch: Watch,
     pub(super) callbacks: Callbacks,
+    pace: Pace,
     buffer: Vec<u8>,
 }
 
@@ -101,6 +103,7 @@ impl Session {
             streams: Streams::new(),
             watch: Watch::start(api.clone(), events),
             callbacks: Callbacks::default(),
+            pace: Pace::default(),
             buffer: vec![0; READ],
             api,
         }
@@ -129,13 +132,17 @@ impl Session {
             match self.next(more).await {
                 Woken::Readable(ready) => {
                     ready?;
+                    self.pace.called(Instant::now());
                     if self.read()? == 0 {
                         return Ok(());
                     }
                 }
                 // What waits is sent with the next turn.
                 Woken::Writable(ready) => ready?,
-                Woken::Done(Ok(done)) => self.done(done),
+                Woken::Done(Ok(done)) => {
+                    self.pace.answered(Instant::now());
+                    self.done(done);
+                }
                 // Given up with the connection.
                 Woken::Done(Err(error)) if error.is_cancelled() => {}
                 Woken::Done(Err(error)) => return Err(error.into()),
@@ -162,7 +169,12 @@ impl Session {
 
     /// Waits for what comes next.
     async fn next(&mut self, more: bool) -> Woken {
-        if more {
+        let awake = self.pace.waits(self.calls.len(), Instant::now());
+        if awake {
+            std::thread::yield_now();
+        }
+        let again = more || awake;
+        if again {
             tokio::task::yield_now().await;
         }
         let listens = self.listens();
@@ -184,7 +196,7 @@ impl Session {
             said = streams.next(), if has_room => Woken::Said(said),
             told = watch.next(), if has_room && !gone => Woken::Told(told),
             () = at(deadline) => Woken::Time,
-            () = std::future::ready(()), if more => Woken::Again,
+            () = std::future::ready(()), if again => Woken::Again,
         }
     }
 
