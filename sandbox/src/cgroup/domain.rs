@@ -127,6 +127,13 @@ impl DomainCgroup {
         Ok(Self { path, dir })
     }
 
+    /// Whether it was not removed, by whomever.
+    pub fn is_there(&self) -> bool {
+        let ours = rustix::fs::fstat(&self.dir);
+        let there = rustix::fs::lstat(&self.path);
+        matches!((ours, there), (Ok(ours), Ok(there)) if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino))
+    }
+
     /// The directory, to be recorded.
     pub fn path(&self) -> &Path {
         &self.path
