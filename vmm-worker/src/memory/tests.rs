@@ -246,9 +246,10 @@ fn a_look_gives_what_the_guest_wrote_and_makes_nothing_else_resident() {
         .write_slice(b"written", GuestAddress(5 * MIB - 3))
         .expect("in RAM");
     let before = taken();
-    let mut data = vec![1; 2 * MIB as usize];
+    let mib = usize::try_from(MIB).expect("small");
+    let mut data = vec![1; 2 * mib];
     memory.peek(4 * MIB, &mut data).expect("read");
-    let (place, len) = (MIB as usize - 3, 7);
+    let (place, len) = (mib - 3, 7);
     assert_eq!(&data[place..place + len], b"written");
     let others = data.iter().enumerate();
     let mut others = others.filter(|(at, _)| !(place..place + len).contains(at));
