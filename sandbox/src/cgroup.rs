@@ -7,7 +7,7 @@
 //! ```text
 //! <own cgroup>/             the supervisor moves itself out when controllers must be enabled here,
 //!   supervisor/             because a cgroup holds either processes or controlled children
-//!   gateways-<pid>/         one of the supervisor's own, for all that serve clients of libvirt's protocol
+//!   gateways-<instance>-<pid>/  one of the supervisor's own, for all that serve clients of libvirt's protocol
 //!   domains/<name>/         one per domain; spawn() clones straight into it
 //!     vcpus/                threaded: the vCPU threads, where they have a limit of their own
 //! ```

@@ -348,7 +348,14 @@ impl Daemon {
 /// Removes the cgroup of a killed daemon's gateways, which its next one would remove: they end with it, a moment
 /// later.
 fn remove_cgroup_of_gateways(daemon: u32) {
-    let cgroup = format!("/sys/fs/cgroup/gateways-{daemon}");
+    let end = format!("-{daemon}");
+    let is_its = |name: &str| name.starts_with("gateways-") && name.ends_with(&end);
+    let place = std::fs::read_dir("/sys/fs/cgroup");
+    let mut entries = place.into_iter().flatten().flatten();
+    let found = entries.find(|entry| entry.file_name().to_str().is_some_and(is_its));
+    let Some(cgroup) = found.map(|entry| entry.path()) else {
+        return;
+    };
     let deadline = Instant::now() + SOON;
     while std::fs::remove_dir(&cgroup).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
         && Instant::now() < deadline

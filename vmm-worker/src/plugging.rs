@@ -30,6 +30,7 @@ use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
 use reeve_ipc::spec::{DeviceSpec, PciSlot};
 
+pub use self::media::LatePeek;
 use crate::build::devices::{Workshop, disk, nic, pci_slot};
 use crate::build::{BuildError, Chipset};
 use crate::device_set::{DeviceSet, DeviceSetError, Handle, STOP_PATIENCE};
@@ -52,6 +53,8 @@ pub struct Plugging {
     pub spawner: Spawner,
     /// What devices and the guest have to tell.
     pub notices: Arc<Notices>,
+    /// What storage owes to whoever looks at disks.
+    pub late_peek: LatePeek,
 }
 
 impl From<DeviceSetError> for WireError {
@@ -206,8 +209,9 @@ impl Plugging {
     ///
     /// # Errors
     /// There is none, it has none there, or its storage cannot read them in time.
-    pub fn peek(&self, slot: PciSlot, offset: u64, len: usize) -> Result<Vec<u8>, WireError> {
-        media::peek(&self.spawner, self.disk(slot)?, offset, len)
+    pub fn peek(&mut self, slot: PciSlot, offset: u64, len: usize) -> Result<Vec<u8>, WireError> {
+        let disk = self.disk(slot)?.clone();
+        media::peek(&self.spawner, &mut self.late_peek, &disk, offset, len)
     }
 
     /// Gives a socket device another socket on which it asks for its guest's connections.

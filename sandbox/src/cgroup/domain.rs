@@ -1,21 +1,26 @@
 //! One domain's cgroup: its limits, what it uses, its end.
 
 use std::fs;
-use std::io::ErrorKind;
+use std::io::{self, ErrorKind, Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, open};
+use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::io::Errno;
 
-use super::{CgroupError, CpuMax, Limits, Use, make_dir, read, write};
+use super::{CgroupError, CpuMax, Limits, Use};
 
 /// How long [`DomainCgroup::remove`] waits for the kernel's own threads.
 pub const LAST_THREADS: Duration = Duration::from_millis(500);
 /// A domain's threaded cgroup.
 pub(super) const VCPUS: &str = "vcpus";
+const VCPUS_TYPE: &str = "vcpus/cgroup.type";
+const VCPUS_THREADS: &str = "vcpus/cgroup.threads";
+const VCPUS_CPU_MAX: &str = "vcpus/cpu.max";
 
-/// A domain's cgroup. Dropping it leaves it in place; [`DomainCgroup::remove`] ends it.
+/// A domain's cgroup. Dropping it leaves it in place; [`DomainCgroup::remove`] ends it. What is held is this very
+/// directory: once it is removed everything fails, whatever is made under its name.
 #[derive(Debug)]
 pub struct DomainCgroup {
     path: PathBuf,
@@ -24,13 +29,12 @@ pub struct DomainCgroup {
 
 impl DomainCgroup {
     pub(super) fn set_up(path: PathBuf, limits: &Limits) -> Result<Self, CgroupError> {
-        for (file, value) in limits.settings() {
-            write(&path.join(file), &value)?;
-        }
+        let cgroup = Self::adopt(path)?;
+        cgroup.set(limits)?;
         if let Some(vcpus) = limits.vcpu_max {
-            limit_vcpus(&path, vcpus)?;
+            cgroup.limit_vcpus(vcpus)?;
         }
-        Self::adopt(path)
+        Ok(cgroup)
     }
 
     /// Holds a domain that runs to these limits and to no others. Its parents must have the controllers for
@@ -58,11 +62,11 @@ impl DomainCgroup {
                 "max",
             ),
         ] {
-            set_or_lift(&self.path.join(file), value.as_deref(), none)?;
+            self.set_or_lift(file, value.as_deref(), none)?;
         }
         match limits.vcpu_max {
-            Some(vcpus) => limit_vcpus(&self.path, vcpus),
-            None => set_or_lift(&self.path.join(VCPUS).join("cpu.max"), None, "max"),
+            Some(vcpus) => self.limit_vcpus(vcpus),
+            None => self.set_or_lift(VCPUS_CPU_MAX, None, "max"),
         }
     }
 
@@ -76,7 +80,7 @@ impl DomainCgroup {
     pub fn use_of_memory_and_pids(&self) -> Result<(Option<Use>, Option<Use>), CgroupError> {
         let mut memory = self.use_of("memory.current", "memory.max")?;
         if let Some(memory) = &mut memory {
-            let stat = read(&self.path.join("memory.stat"))?;
+            let stat = self.read("memory.stat")?;
             let of = |name: &str| {
                 let mut lines = stat.lines().filter_map(|line| line.split_once(' '));
                 let value = lines.find(|(found, _)| *found == name);
@@ -89,7 +93,7 @@ impl DomainCgroup {
     }
 
     fn use_of(&self, current: &str, max: &str) -> Result<Option<Use>, CgroupError> {
-        let number = |file: &str| match read(&self.path.join(file)) {
+        let number = |file: &str| match self.read(file) {
             Ok(text) => Ok(Some(text.trim().parse().ok())),
             Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(None),
             Err(error) => Err(error),
@@ -106,8 +110,7 @@ impl DomainCgroup {
     ///
     /// [`CgroupError::Io`], also where there is no such limit.
     pub fn limit_as_vcpu(&self, thread: u32) -> Result<(), CgroupError> {
-        let threads = self.path.join(VCPUS).join("cgroup.threads");
-        write(&threads, &thread.to_string())
+        self.write(VCPUS_THREADS, &thread.to_string())
     }
 
     /// Takes over a cgroup that an earlier supervisor made and recorded.
@@ -122,6 +125,13 @@ impl DomainCgroup {
             source: errno.into(),
         })?;
         Ok(Self { path, dir })
+    }
+
+    /// Whether it was not removed, by whomever.
+    pub fn is_there(&self) -> bool {
+        let ours = rustix::fs::fstat(&self.dir);
+        let there = rustix::fs::lstat(&self.path);
+        matches!((ours, there), (Ok(ours), Ok(there)) if (ours.st_dev, ours.st_ino) == (there.st_dev, there.st_ino))
     }
 
     /// The directory, to be recorded.
@@ -141,7 +151,7 @@ impl DomainCgroup {
     /// [`CgroupError::Io`], with the limits before it changed.
     pub fn set(&self, limits: &Limits) -> Result<(), CgroupError> {
         for (file, value) in limits.settings() {
-            write(&self.path.join(file), &value)?;
+            self.write(file, &value)?;
         }
         Ok(())
     }
@@ -152,7 +162,7 @@ impl DomainCgroup {
     ///
     /// [`CgroupError::Io`].
     pub fn kill(&self) -> Result<(), CgroupError> {
-        write(&self.path.join("cgroup.kill"), "1")
+        self.write("cgroup.kill", "1")
     }
 
     /// Removes it. What was in it must have been reaped. Kernel threads that KVM made for the domain
@@ -184,25 +194,53 @@ impl DomainCgroup {
             }
         }
     }
-}
 
-/// Limits the threads in `vcpus` of the domain's cgroup at `path`, which is made if there is none.
-fn limit_vcpus(path: &Path, limit: CpuMax) -> Result<(), CgroupError> {
-    let inner = path.join(VCPUS);
-    make_dir(&inner)?;
-    // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
-    // processes and controlled children.
-    write(&inner.join("cgroup.type"), "threaded")?;
-    write(&path.join("cgroup.subtree_control"), "+cpu")?;
-    write(&inner.join("cpu.max"), &limit.setting())
-}
-
-/// Sets a limit, or writes what stands for none. What has no file has no limit.
-fn set_or_lift(file: &Path, value: Option<&str>, none: &str) -> Result<(), CgroupError> {
-    match (write(file, value.unwrap_or(none)), value) {
-        (Err(CgroupError::Io { source, .. }), None) if source.kind() == ErrorKind::NotFound => {
-            Ok(())
+    /// Limits the threads in `vcpus`, which is made if there is none.
+    fn limit_vcpus(&self, limit: CpuMax) -> Result<(), CgroupError> {
+        match mkdirat(&self.dir, VCPUS, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => {}
+            Err(errno) => return Err(self.error(VCPUS, errno.into())),
         }
-        (written, _) => written,
+        // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
+        // processes and controlled children.
+        self.write(VCPUS_TYPE, "threaded")?;
+        self.write("cgroup.subtree_control", "+cpu")?;
+        self.write(VCPUS_CPU_MAX, &limit.setting())
+    }
+
+    /// Sets a limit, or writes what stands for none. What has no file has no limit.
+    fn set_or_lift(&self, file: &str, value: Option<&str>, none: &str) -> Result<(), CgroupError> {
+        match (self.write(file, value.unwrap_or(none)), value) {
+            (Err(CgroupError::Io { source, .. }), None) if source.kind() == ErrorKind::NotFound => {
+                Ok(())
+            }
+            (written, _) => written,
+        }
+    }
+
+    fn read(&self, file: &str) -> Result<String, CgroupError> {
+        let mut text = String::new();
+        self.open(file, OFlags::RDONLY)
+            .and_then(|mut file| file.read_to_string(&mut text))
+            .map_err(|source| self.error(file, source))?;
+        Ok(text)
+    }
+
+    fn write(&self, file: &str, text: &str) -> Result<(), CgroupError> {
+        self.open(file, OFlags::WRONLY)
+            .and_then(|mut file| file.write_all(text.as_bytes()))
+            .map_err(|source| self.error(file, source))
+    }
+
+    /// Never by its path, where another domain's may be by now, or this one's next; and never created: a missing
+    /// file is a missing controller.
+    fn open(&self, file: &str, mode: OFlags) -> io::Result<fs::File> {
+        let opened = openat(&self.dir, file, mode | OFlags::CLOEXEC, Mode::empty());
+        Ok(opened?.into())
+    }
+
+    fn error(&self, file: &str, source: io::Error) -> CgroupError {
+        let path = self.path.join(file);
+        CgroupError::Io { path, source }
     }
 }

@@ -133,3 +133,34 @@ fn only_a_lower_limit_can_be_too_low() {
     assert!(used(None).exceeds(9) && used(Some(20)).exceeds(9));
     assert!(!used(Some(9)).exceeds(9) && !used(None).exceeds(10));
 }
+
+#[test]
+fn what_is_removed_is_written_no_more_whatever_has_its_name() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("vm");
+    let make = || {
+        fs::create_dir(&path).unwrap();
+        for (file, _) in ALL.settings() {
+            fs::write(path.join(file), "max").unwrap();
+        }
+        DomainCgroup::adopt(path.clone()).unwrap()
+    };
+    let kept = |file: &str| fs::read_to_string(path.join(file)).unwrap();
+    let before = make();
+    before.replace(&ALL).unwrap();
+    assert_eq!(kept("pids.max"), "64x", "as a plain file has it");
+    fs::remove_dir_all(&path).unwrap();
+    let next = make();
+    assert!(before.replace(&ALL).is_err() && before.set(&ALL).is_err());
+    let vcpus = Limits {
+        vcpu_max: ALL.cpu_max,
+        ..Limits::default()
+    };
+    assert!(before.replace(&vcpus).is_err() && before.limit_as_vcpu(1).is_err());
+    assert!(before.use_of_memory_and_pids().unwrap() == (None, None));
+    for (file, _) in ALL.settings() {
+        assert_eq!(kept(file), "max");
+    }
+    assert!(!path.join("vcpus").exists());
+    next.set(&ALL).unwrap();
+}

@@ -40,6 +40,11 @@ impl Doors {
         look(&mut self.inside.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether more than one client is inside.
+    pub(super) fn are_shared(&self) -> bool {
+        self.count() > 1
+    }
+
     fn count(&self) -> u32 {
         let count = self.with(|inside| inside.values().sum::<usize>());
         u32::try_from(count).unwrap_or(u32::MAX)

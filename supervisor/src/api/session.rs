@@ -27,8 +27,13 @@ use super::events::EventLog;
 use super::{Answer, Answered, Serve, Shared};
 use crate::domain::actor::SessionId;
 
-/// Messages of one client that are handled before others have their turn.
+/// Messages of one client that are handled before whatever else there is, where nobody else is connected.
 const TURN: usize = 32;
+/// As many where others are: a call of theirs waits for no more than one of each client, which may read the
+/// kernel's books, however many those have sent. Between two turns the loop asks the kernel who else has come, which
+/// takes some microseconds. A client that sends its next call when it has the answer never comes to the end of its
+/// turn, and one that is alone has a whole one.
+const SHARED_TURN: usize = 1;
 /// Answers that may wait beyond the calls in flight: those given at once to a client that does not
 /// read.
 const OUTBOX_MARGIN: usize = 64;
@@ -86,6 +91,8 @@ pub(super) struct Session<S> {
     events: Arc<EventLog>,
     /// Those who were let in by the same doors.
     shared: Arc<Shared<S>>,
+    /// Messages that were handled in this turn.
+    handled: usize,
     /// Whether a call was made: what serves it cannot be chosen any more.
     called: bool,
     calls: JoinSet<(CallId, Answered)>,
@@ -105,6 +112,7 @@ impl<S: Serve> Session<S> {
             service: Arc::clone(&shared.service),
             events: Arc::clone(&shared.events),
             shared,
+            handled: 0,
             called: false,
             calls: JoinSet::new(),
             outbox: VecDeque::new(),
@@ -195,12 +203,20 @@ impl<S: Serve> Session<S> {
         }
     }
 
-    /// Handles what has come, up to a turn's worth.
+    /// Handles what has come, up to a turn's worth. What is left when that is over waits for those clients whose
+    /// messages have come meanwhile.
     async fn read(&mut self) -> Result<(), End> {
         for _ in 0..TURN {
             let Some((message, strays)) = self.receive()? else {
+                // The loop waits now: the next message begins a turn.
+                self.handled = 0;
                 return Ok(());
             };
+            if self.handled > 0 && self.handled >= self.turn() {
+                tokio::task::yield_now().await;
+                self.handled = 0;
+            }
+            self.handled += 1;
             match message {
                 FromClient::Hello { .. } => {
                     return Err(End::Violation("a second hello".to_owned()));
@@ -215,8 +231,14 @@ impl<S: Serve> Session<S> {
                 FromClient::Call { id, body } => self.call(id, body, strays)?,
             }
         }
-        tokio::task::yield_now().await;
         Ok(())
+    }
+
+    fn turn(&self) -> usize {
+        match self.shared.doors.are_shared() {
+            true => SHARED_TURN,
+            false => TURN,
+        }
     }
 
     fn call(&mut self, id: CallId, body: CallBody, strays: bool) -> Result<(), End> {
@@ -368,3 +390,6 @@ async fn more_events(subscription: &mut Option<Subscription>) {
         None => pending().await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 
 use super::Daemon;
 use crate::api::Answer;
+use crate::domain::actor::SessionId;
 use crate::domain::driver::{CallFailure, Later};
 use crate::domain::registry;
 use crate::domain::shell::View;
@@ -48,13 +49,39 @@ struct Chosen {
     upto: Vec<usize>,
 }
 
+impl Chosen {
+    /// Leaves out those for which there is no room by what is known of them, one in any case, so that neither the
+    /// kernel nor a worker is asked of what nobody is told.
+    fn fit(&mut self, groups: FigureGroups) {
+        let mut room = MAX_MESSAGE_BYTES - PAGE_MARGIN;
+        let fits = self.views.iter().take_while(|view| {
+            let left = room.checked_sub(expected(view, groups));
+            room = left.unwrap_or(0);
+            left.is_some()
+        });
+        let fits = fits.count().max(1);
+        if fits < self.views.len() {
+            self.views.truncate(fits);
+            self.cut(fits);
+        }
+    }
+
+    /// Those behind the first `told` are for another page.
+    fn cut(&mut self, told: usize) {
+        self.more = true;
+        let last = told.checked_sub(1).and_then(|last| self.upto.get(last));
+        self.of = last.copied().unwrap_or(0);
+    }
+}
+
 impl Daemon {
-    pub(super) fn figures(self: &Arc<Self>, list: DomainFiguresList) -> Answer {
+    pub(super) fn figures(self: &Arc<Self>, session: SessionId, list: DomainFiguresList) -> Answer {
         let DomainFiguresList { of, groups } = list;
-        let chosen = match self.chosen(of) {
+        let mut chosen = match self.chosen(of) {
             Ok(chosen) => chosen,
             Err(error) => return Answer::Now(Err(error)),
         };
+        chosen.fit(groups);
         let workers = chosen.views.iter().filter(|view| view.instance.is_some());
         let workers = workers.count();
         let books = groups.usage || groups.vcpus;
@@ -62,15 +89,17 @@ impl Daemon {
         // wake. A worker's threads are as many as it has vCPUs.
         let at_once = !books || (workers == 1 && !groups.vcpus);
         if workers == 0 || (at_once && !groups.devices) {
-            let read = chosen.views.iter().map(|view| read(view, groups)).collect();
-            return Answer::Now(Ok((page(chosen, read), Vec::new())));
+            let views = std::mem::take(&mut chosen.views);
+            let page = page(chosen, views.iter().map(|view| read(view, groups)));
+            return Answer::Now(Ok((page, Vec::new())));
         }
-        let looks = self.looks.clone();
+        let books = self.looks.books.clone();
         Answer::Later(Box::pin(async move {
             let reports = asked(&chosen.views, groups).await;
             let build = move || {
-                let views = chosen.views.iter().zip(reports);
-                let read = views.map(|(view, reports)| {
+                let views = std::mem::take(&mut chosen.views);
+                let views = views.iter().zip(reports);
+                let figures = views.map(|(view, reports)| {
                     let mut figures = read(view, groups);
                     if let Some(reports) = reports {
                         figures.devices = device_stats(view, &reports);
@@ -78,12 +107,11 @@ impl Daemon {
                     }
                     figures
                 });
-                let read = read.collect();
-                page(chosen, read)
+                page(chosen, figures)
             };
             let answer = match at_once {
                 true => build(),
-                false => looks.look(build).await?,
+                false => books.look(session, build).await?,
             };
             Ok((answer, Vec::new()))
         }))
@@ -173,29 +201,41 @@ async fn in_time(ask: Later<Result<Vec<DeviceReport>, CallFailure>>) -> Option<V
     tokio::time::timeout(PATIENCE, ask).await.ok()?.ok()
 }
 
-/// As many as fit, in their order.
-fn page(chosen: Chosen, figures: Vec<DomainFigures>) -> AnswerBody {
+/// As many as fit, in their order; none behind them is looked at.
+fn page(mut chosen: Chosen, all: impl Iterator<Item = DomainFigures>) -> AnswerBody {
     let mut room = MAX_MESSAGE_BYTES - PAGE_MARGIN;
-    let mut page = FiguresPage {
-        domains: Vec::with_capacity(figures.len()),
-        of: u32::try_from(chosen.of).unwrap_or(u32::MAX),
-        more: chosen.more,
-    };
-    for mut figures in figures {
-        if page.domains.is_empty() {
+    let mut domains = Vec::with_capacity(chosen.upto.len());
+    for mut figures in all {
+        if domains.is_empty() {
             shrink(&mut figures, room);
         }
         let Some(left) = room.checked_sub(size(&figures)) else {
-            page.more = true;
-            let last = page.domains.len().checked_sub(1);
-            let upto = last.and_then(|last| chosen.upto.get(last)).copied();
-            page.of = u32::try_from(upto.unwrap_or(0)).unwrap_or(u32::MAX);
+            chosen.cut(domains.len());
             break;
         };
         room = left;
-        page.domains.push(figures);
+        domains.push(figures);
     }
-    AnswerBody::DomainFiguresList(page)
+    AnswerBody::DomainFiguresList(FiguresPage {
+        domains,
+        of: u32::try_from(chosen.of).unwrap_or(u32::MAX),
+        more: chosen.more,
+    })
+}
+
+/// About how many bytes the figures of a domain will take.
+fn expected(view: &View, groups: FigureGroups) -> usize {
+    let domain = view.live.as_deref();
+    let domain = domain.or_else(|| Some(&view.record.as_deref()?.domain));
+    let devices = domain.filter(|_| groups.devices);
+    let devices = devices.map_or_else(Vec::new, |domain| known_devices(view, domain));
+    let vcpus = domain.filter(|_| groups.vcpus && view.instance.is_some());
+    let vcpus = vcpus.map_or(0, |domain| domain.vcpus.count());
+    let vcpus = usize::try_from(vcpus)
+        .unwrap_or(0)
+        .saturating_mul(VCPU_BYTES);
+    let devices: usize = devices.iter().map(device_size).sum();
+    registry::size(&view.details.summary) + FIGURES_BYTES + vcpus + devices
 }
 
 /// One that fits no message, as of a thousand vCPUs and paths as long as can be, is told without what makes it
@@ -214,10 +254,13 @@ fn shrink(figures: &mut DomainFigures, room: usize) {
 
 /// The most bytes that figures take in a message.
 fn size(figures: &DomainFigures) -> usize {
-    let device = |device: &DeviceStats| DEVICE_BYTES + device.host.as_ref().map_or(0, String::len);
-    let devices: usize = figures.devices.iter().map(device).sum();
+    let devices: usize = figures.devices.iter().map(device_size).sum();
     let vcpus = figures.vcpus.len() * VCPU_BYTES;
     registry::size(&figures.summary) + FIGURES_BYTES + vcpus + devices
+}
+
+fn device_size(device: &DeviceStats) -> usize {
+    DEVICE_BYTES + device.host.as_ref().map_or(0, String::len)
 }
 
 /// What a device is called on the host, where that is another name than here: the tap of a network interface,

@@ -10,6 +10,7 @@ use uuid::Uuid;
 use super::start::Driven;
 use super::{Daemon, Settings};
 use crate::api::Answer;
+use crate::domain::actor::SessionId;
 use crate::host::node::{Books, HostBooks, Node};
 use crate::store::StateDir;
 
@@ -39,32 +40,44 @@ impl Daemon {
         clippy::result_large_err,
         reason = "not an error: the call, for whoever serves it"
     )]
-    pub(super) fn of_host(self: &Arc<Self>, call: CallBody) -> Result<Answer, CallBody> {
+    pub(super) fn of_host(
+        self: &Arc<Self>,
+        session: SessionId,
+        call: CallBody,
+    ) -> Result<Answer, CallBody> {
         use AnswerBody as A;
         use CallBody as C;
         let info = |info: &HostInfo| A::HostInfoGet(Box::new(info.clone()));
         Ok(match call {
             C::HostInfoGet(_) => match self.node.known() {
                 Some(known) => Answer::Now(Ok((info(&known), Vec::new()))),
-                None => self.look(move |node| info(&node.fresh())),
+                None => self.look(session, move |node| info(&node.fresh())),
             },
-            C::HostCpuList(list) => self.look(move |node| A::HostCpuList(node.cpus(list.after))),
-            C::HostCpuStatsGet(get) => {
-                self.look(move |node| A::HostCpuStatsGet(node.cpu_stats(get.first, get.count)))
+            C::HostCpuList(list) => {
+                self.look(session, move |node| A::HostCpuList(node.cpus(list.after)))
             }
+            C::HostCpuStatsGet(get) => self.look(session, move |node| {
+                A::HostCpuStatsGet(node.cpu_stats(get.first, get.count))
+            }),
             C::HostMemoryStatsGet(_) => {
-                self.look(|node| A::HostMemoryStatsGet(node.memory_stats()))
+                self.look(session, |node| A::HostMemoryStatsGet(node.memory_stats()))
             }
-            C::HostFreePagesGet(_) => self.look(|node| A::HostFreePagesGet(node.free_pages())),
+            C::HostFreePagesGet(_) => {
+                self.look(session, |node| A::HostFreePagesGet(node.free_pages()))
+            }
             other => return Err(other),
         })
     }
 
     /// Looks at the host on a thread that may wait.
-    fn look(&self, look: impl FnOnce(&dyn HostBooks) -> AnswerBody + Send + 'static) -> Answer {
-        let (node, looks) = (Arc::clone(&self.node), self.looks.clone());
+    fn look(
+        &self,
+        session: SessionId,
+        look: impl FnOnce(&dyn HostBooks) -> AnswerBody + Send + 'static,
+    ) -> Answer {
+        let (node, books) = (Arc::clone(&self.node), self.looks.books.clone());
         Answer::Later(Box::pin(async move {
-            let answer = looks.look(move || look(&*node)).await?;
+            let answer = books.look(session, move || look(&*node)).await?;
             Ok((answer, Vec::new()))
         }))
     }

@@ -16,18 +16,16 @@ use reeve_ipc::model::{Disk, DiskTarget, Domain};
 use reeve_ipc::request::PeekPlace;
 use reeve_ipc::spec::{DiskFormat, PciSlot};
 use rustix::fs::{FileType, SeekFrom};
-use tokio::sync::{Semaphore, TryAcquireError};
 
 use super::service::failed;
 use super::{Daemon, Driven};
 use crate::api::Answer;
+use crate::domain::actor::SessionId;
 use crate::domain::plan::{ImageAccess, PathError, PathPolicy};
 use crate::domain::shell::View;
 use crate::host::reason;
 use crate::host::sockets::{self, SocketError};
 
-/// Files that are looked at, and sockets that are connected to, at once.
-static LOOKS: Semaphore = Semaphore::const_new(8);
 /// Bytes of a block as `stat` counts them.
 const STAT_BLOCK: u64 = 512;
 
@@ -67,7 +65,11 @@ impl Daemon {
         slot.ok_or_else(|| ApiError::new(ApiErrorCode::NoDevice, "the disk has no place"))
     }
 
-    pub(super) fn disk_size(self: &Arc<Self>, get: DomainDiskSizeGet) -> Answer {
+    pub(super) fn disk_size(
+        self: &Arc<Self>,
+        session: SessionId,
+        get: DomainDiskSizeGet,
+    ) -> Answer {
         let DomainDiskSizeGet {
             domain,
             disk: target,
@@ -87,18 +89,27 @@ impl Daemon {
         }
         let daemon = Arc::clone(self);
         Answer::Later(Box::pin(async move {
-            let size = daemon.size_of(&view, &disk).await?;
+            let size = daemon.size_of(session, &view, &disk).await?;
             Ok((AnswerBody::DomainDiskSizeGet(size), Vec::new()))
         }))
     }
 
-    async fn size_of(&self, view: &View, disk: &Disk) -> Result<DiskSize, ApiError> {
+    async fn size_of(
+        &self,
+        session: SessionId,
+        view: &View,
+        disk: &Disk,
+    ) -> Result<DiskSize, ApiError> {
         let Some(image) = disk.image.clone() else {
             return Ok(DiskSize::default());
         };
         let paths = Arc::clone(&self.settings.configured.paths);
         let what = format!("image of disk '{}'", disk.target);
-        let looked = looking(move || file_size(&*paths, &what, image.path)).await??;
+        let looked = self
+            .looks
+            .files
+            .look(session, move || file_size(&*paths, &what, image.path))
+            .await??;
         let (allocation, physical) = looked;
         let slot: Option<PciSlot> = disk.address.filter(|_| view.live.is_some());
         let capacity = match (view.instance.clone(), slot, image.format) {
@@ -121,7 +132,7 @@ impl Daemon {
         matches!(self.settings.driven, Driven::TestHypervisor)
     }
 
-    pub(super) fn channel(&self, call: DomainChannel) -> Answer {
+    pub(super) fn channel(&self, session: SessionId, call: DomainChannel) -> Answer {
         let view = match self.registry.view(&call.domain) {
             Ok(view) => view,
             Err(error) => return Answer::Now(Err(error)),
@@ -142,10 +153,11 @@ impl Daemon {
             return refused(ApiErrorCode::Unsupported, why.to_owned());
         }
         let path = channel.path.clone();
+        let places = self.looks.channels.clone();
         let paths = Arc::clone(&self.settings.configured.paths);
         Answer::Later(Box::pin(async move {
             let connect = move || sockets::connect(&*paths, "channel", &path);
-            let stream = looking(connect).await?.map_err(|error| {
+            let stream = places.look(session, connect).await?.map_err(|error| {
                 let code = match error {
                     SocketError::Forbidden(_) => ApiErrorCode::PathRefused,
                     _ => ApiErrorCode::Host,
@@ -184,29 +196,6 @@ fn disk<'a>(domain: &'a Domain, target: &DiskTarget) -> Result<&'a Disk, ApiErro
         let why = format!("domain '{}' has no disk '{target}'", domain.name);
         ApiError::new(ApiErrorCode::NoDevice, why)
     })
-}
-
-/// Does what may wait for a file system.
-async fn looking<T: Send + 'static>(
-    look: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    let place = LOOKS.try_acquire().map_err(|error| {
-        let why = "as many files as may be waited for are already; try again later";
-        match error {
-            TryAcquireError::NoPermits => ApiError::new(ApiErrorCode::Busy, why),
-            TryAcquireError::Closed => ending(),
-        }
-    })?;
-    let looking = tokio::task::spawn_blocking(move || {
-        let looked = look();
-        drop(place);
-        looked
-    });
-    looking.await.map_err(|_| ending())
-}
-
-fn ending() -> ApiError {
-    ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
 }
 
 /// What a file takes, and where it ends.

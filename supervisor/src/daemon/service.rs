@@ -124,15 +124,15 @@ impl Daemon {
                     "this is for a connection to do, which has not",
                 )))
             }
-            C::DomainFiguresList(list) => self.figures(list),
+            C::DomainFiguresList(list) => self.figures(session, list),
             C::DomainNmiInject(call) => self.with_worker(&call.domain, |instance| async move {
                 instance.inject_nmi().await.map_err(failed)?;
                 Ok((A::DomainNmiInject(()), Vec::new()))
             }),
             C::DomainPeek(peek) => self.peek(peek),
-            C::DomainDiskSizeGet(get) => self.disk_size(get),
-            C::DomainChannel(call) => self.channel(call),
-            call => match self.of_host(call) {
+            C::DomainDiskSizeGet(get) => self.disk_size(session, get),
+            C::DomainChannel(call) => self.channel(session, call),
+            call => match self.of_host(session, call) {
                 Ok(answer) => answer,
                 Err(call) => match self.of_storage(call) {
                     Ok(answer) => answer,

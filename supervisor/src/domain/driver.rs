@@ -280,6 +280,12 @@ pub enum DeviceCall {
         /// Where it is on the bus.
         slot: PciSlot,
     },
+    /// See whether the host lets what runs the machine be bound and limited as the definition says. Changes
+    /// nothing.
+    TuneCheck {
+        /// The definition by which it would be.
+        domain: Box<Domain>,
+    },
     /// Bind and limit what runs the machine as the definition says. Where that fails it is as before.
     Tune {
         /// The definition by which it is bound and limited.

@@ -7,6 +7,7 @@
 
 use std::fs;
 use std::os::fd::BorrowedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -17,7 +18,8 @@ use crate::api::Limits;
 use crate::api::doors::RESERVE;
 use crate::host::confinement::CgroupPlace;
 
-/// The cgroup's name, with the supervisor's pid behind it: another instance may be in the same place.
+/// The cgroup's name, with the instance and the supervisor's pid behind it: another instance may be in the same
+/// place, and of one in another container neither its pid can be seen nor that it lives.
 const CGROUP: &str = "gateways-";
 /// What a gateway may use on average: several times what one does that serves virt-manager.
 const MEMORY_EACH: u64 = 8 << 20;
@@ -28,19 +30,42 @@ const OTHER_PROCESSES: usize = 32;
 #[derive(Debug)]
 pub(super) struct Bound {
     cgroup: Option<DomainCgroup>,
+    place: CgroupPlace,
+    /// The cgroup's name, without the pid.
+    instance: String,
     clients: Arc<RwLock<Limits>>,
     warm: usize,
     kept: CgroupLimits,
 }
 
 impl Bound {
-    /// Makes the cgroup, for as many clients as `clients` says at any time and `warm` that wait.
-    pub(super) fn make(place: &CgroupPlace, clients: Arc<RwLock<Limits>>, warm: usize) -> Self {
-        let kept = limits(&clients, warm);
-        let made = place.hierarchy().and_then(|hierarchy| {
-            sweep(hierarchy.path());
-            let name = format!("{CGROUP}{}", std::process::id());
-            hierarchy.create_beside(&name, &kept)
+    /// Makes the cgroup, for as many clients as `clients` says at any time and `warm` that wait. The instance is the
+    /// one that has the run directory: nobody else has while it does.
+    pub(super) fn make(
+        place: &CgroupPlace,
+        run_directory: &Path,
+        clients: Arc<RwLock<Limits>>,
+        warm: usize,
+    ) -> Self {
+        let is = run_directory.metadata();
+        let (device, number) = is.map_or((0, 0), |is| (is.dev(), is.ino()));
+        let mut bound = Self {
+            cgroup: None,
+            place: place.clone(),
+            instance: format!("{CGROUP}{device:x}-{number:x}-"),
+            kept: limits(&clients, warm),
+            clients,
+            warm,
+        };
+        bound.make_cgroup();
+        bound
+    }
+
+    fn make_cgroup(&mut self) {
+        let made = self.place.hierarchy().and_then(|hierarchy| {
+            sweep(hierarchy.path(), &self.instance);
+            let name = format!("{}{}", self.instance, std::process::id());
+            hierarchy.create_beside(&name, &self.kept)
         });
         let cgroup = made.inspect_err(|error: &CgroupError| {
             let remedy = error.remedy().map(|remedy| format!("; {remedy}"));
@@ -49,16 +74,20 @@ impl Bound {
                 remedy.unwrap_or_default()
             );
         });
-        Self {
-            cgroup: cgroup.ok(),
-            clients,
-            warm,
-            kept,
-        }
+        self.cgroup = cgroup.ok();
     }
 
-    /// Follows a configuration that was read again.
+    /// Follows a configuration that was read again. A cgroup that somebody removed while nothing was in it, in which
+    /// no process can be born any more, is made again, and done without where it cannot be.
     pub(super) fn keep(&mut self) {
+        if self
+            .cgroup
+            .as_ref()
+            .is_some_and(|cgroup| !cgroup.is_there())
+        {
+            tracing::warn!("the cgroup of the gateways was removed and is made again");
+            self.make_cgroup();
+        }
         let wanted = limits(&self.clients, self.warm);
         let Some(cgroup) = self.cgroup.as_ref().filter(|_| wanted != self.kept) else {
             return;
@@ -88,15 +117,15 @@ impl Drop for Bound {
     }
 }
 
-/// Removes those of supervisors that were killed, whose gateways ended with them.
-fn sweep(place: &Path) {
+/// Removes those of this instance's supervisors that were killed, whose gateways ended with them.
+fn sweep(place: &Path, instance: &str) {
     for entry in fs::read_dir(place).into_iter().flatten().flatten() {
         let name = entry.file_name();
-        let pid = name.to_str().and_then(|name| name.strip_prefix(CGROUP));
+        let pid = name.to_str().and_then(|name| name.strip_prefix(instance));
         let Some(pid) = pid.and_then(|pid| pid.parse::<u32>().ok()) else {
             continue;
         };
-        if pid != std::process::id() && !Path::new(&format!("/proc/{pid}")).exists() {
+        if pid != std::process::id() {
             // One that is not empty yet is the next one's to remove.
             let _ = fs::remove_dir(entry.path());
         }
@@ -155,32 +184,49 @@ mod tests {
         let read = |file: &str| std::fs::read_to_string(directory.path().join(file)).unwrap();
         write("cgroup.controllers", "cpu memory pids");
         write("cgroup.subtree_control", "");
-        let own = format!("gateways-{}", std::process::id());
+        let run = tempfile::tempdir().unwrap();
+        let is = run.path().metadata().unwrap();
+        let instance = format!("gateways-{:x}-{:x}-", is.dev(), is.ino());
+        let own = format!("{instance}{}", std::process::id());
         write(&format!("{own}/memory.max"), "");
         write(&format!("{own}/pids.max"), "");
-        // Of one that was killed, and of one that lives.
-        std::fs::create_dir(directory.path().join(format!("gateways-{}", u32::MAX))).unwrap();
-        std::fs::create_dir(directory.path().join("gateways-1")).unwrap();
+        // Of one of this instance that was killed, and of another's, whose pid says nothing here.
+        let (killed, other) = (format!("{instance}1"), format!("gateways-1-1-{}", u32::MAX));
+        for name in [&killed, &other] {
+            std::fs::create_dir(directory.path().join(name)).unwrap();
+        }
         let clients = Arc::new(RwLock::new(Limits::default()));
         let place = CgroupPlace::Directory(directory.path().to_owned());
-        let mut bound = Bound::make(&place, Arc::clone(&clients), 0);
+        let mut bound = Bound::make(&place, run.path(), Arc::clone(&clients), 0);
         assert_eq!(read("cgroup.subtree_control"), "+memory +pids ");
-        assert!(directory.path().join("gateways-1").exists());
-        assert!(
-            !directory
-                .path()
-                .join(format!("gateways-{}", u32::MAX))
-                .exists()
-        );
+        assert!(directory.path().join(&other).exists());
+        assert!(!directory.path().join(&killed).exists());
         let pids = || read(&format!("{own}/pids.max"));
         assert_eq!(pids(), "552");
         assert!(bound.directory().is_some());
         clients.write().unwrap().clients = 1000;
         bound.keep();
         assert!(pids().starts_with("1040"));
+        // Somebody removes it while it is empty; here its files are made beforehand.
+        let gone = directory.path().join("gone");
+        std::fs::rename(directory.path().join(&own), &gone).unwrap();
+        write(&format!("{own}/memory.max"), "");
+        write(&format!("{own}/pids.max"), "");
+        bound.keep();
+        assert!(pids().starts_with("1040"));
+        let born = rustix::fs::fstat(bound.directory().unwrap()).unwrap();
+        let there = directory.path().join(&own).metadata().unwrap();
+        assert_eq!(born.st_ino, there.ino());
+        // And where it cannot be made there is no bound.
+        std::fs::remove_dir_all(directory.path().join(&own)).unwrap();
+        std::fs::rename(&gone, directory.path().join("elsewhere")).unwrap();
+        write(&own, "a file");
+        bound.keep();
+        assert!(bound.directory().is_none());
+        std::fs::remove_file(directory.path().join(&own)).unwrap();
         // Where there are no controllers there is no bound, and a front door all the same.
         write("cgroup.controllers", "hugetlb");
-        let without = Bound::make(&place, clients, 0);
+        let without = Bound::make(&place, run.path(), clients, 0);
         assert!(without.directory().is_none());
     }
 }

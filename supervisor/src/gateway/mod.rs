@@ -130,6 +130,7 @@ impl FrontDoor {
         }
         let bound = Bound::make(
             &settings.cgroups,
+            &settings.run_directory,
             Arc::clone(&settings.limits),
             settings.warm,
         );

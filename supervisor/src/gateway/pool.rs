@@ -26,6 +26,8 @@ const FIRST_REST: Duration = Duration::from_millis(100);
 const LONGEST_REST: Duration = Duration::from_secs(10);
 /// Once nothing has gone wrong for so long the next rest is the first again.
 const FORGOTTEN: Duration = Duration::from_secs(60);
+/// What has been so for so long is told again.
+const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
 /// A client that was let in, on its way to a process.
 pub(super) struct Client<S: Serve> {
@@ -54,6 +56,25 @@ pub(super) struct Pool<S: Serve> {
     failures: u32,
     failed: Option<Instant>,
     rest: Option<Pin<Box<Sleep>>>,
+    told: Told,
+}
+
+/// The reason that was told last of why no process can be started, and when. Where none ever can be, an attempt is
+/// made every few seconds for ever.
+#[derive(Debug, Default)]
+struct Told(Option<(String, Instant)>);
+
+impl Told {
+    /// Whether whoever reads the log does not know `reason`, and so has it told.
+    fn is_news(&mut self, reason: String, now: Instant) -> bool {
+        let known = self.0.as_ref().is_some_and(|(told, since)| {
+            *told == reason && now.saturating_duration_since(*since) < TOLD_AGAIN
+        });
+        if !known {
+            self.0 = Some((reason, now));
+        }
+        !known
+    }
 }
 
 impl<S: Serve> Pool<S> {
@@ -69,6 +90,7 @@ impl<S: Serve> Pool<S> {
             failures: 0,
             failed: None,
             rest: None,
+            told: Told::default(),
         }
     }
 
@@ -130,17 +152,27 @@ impl<S: Serve> Pool<S> {
             Err(error) => return self.failed(&error),
         };
         tracing::debug!(gateway = process.pid(), "a gateway waits");
+        self.told = Told::default();
         let (client, comes) = oneshot::channel();
         let task = self.keepers.spawn(process.keep(comes)).id();
         self.warm.push_back(Warm { task, client });
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
-        let count = self.waiting.len();
-        tracing::error!(
-            clients = count,
-            "no process for clients of libvirt's protocol; those that wait are closed: {error}"
-        );
+        let clients = self.waiting.len();
+        let error = error.to_string();
+        if self.told.is_news(error.clone(), Instant::now()) {
+            tracing::error!(
+                clients,
+                "no process for clients of libvirt's protocol; those that wait are closed, until one can be started: \
+                 {error}"
+            );
+        } else {
+            tracing::debug!(
+                clients,
+                "still no process for clients of libvirt's protocol: {error}"
+            );
+        }
         self.waiting.clear();
         self.rest();
     }
@@ -182,5 +214,24 @@ async fn over(rest: &mut Option<Pin<Box<Sleep>>>) {
     match rest {
         Some(rest) => rest.await,
         None => pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_stays_as_it_is_is_told_once_and_again_much_later() {
+        let mut told = Told::default();
+        let begin = Instant::now();
+        let mut is_news = |reason: &str, after| told.is_news(reason.to_owned(), begin + after);
+        assert!(is_news("no namespaces", Duration::ZERO));
+        for attempt in 1..100 {
+            assert!(!is_news("no namespaces", LONGEST_REST * attempt));
+        }
+        assert!(is_news("no uid", LONGEST_REST * 100));
+        assert!(is_news("no namespaces", LONGEST_REST * 101));
+        assert!(is_news("no namespaces", LONGEST_REST * 101 + TOLD_AGAIN));
     }
 }

@@ -290,21 +290,23 @@ impl Drop for Confinement {
     }
 }
 
-/// Refuses limits of a domain that runs, in the cgroup at `path`, which it cannot be held to; nothing is
-/// changed.
-pub(crate) fn check_limits(domain: &Domain, path: Option<&Path>) -> Result<(), ConfinementError> {
+/// Refuses limits of a domain that runs, in `cgroup`, which it cannot be held to; nothing is changed.
+pub(crate) fn check_limits(
+    domain: &Domain,
+    cgroup: Option<&DomainCgroup>,
+) -> Result<(), ConfinementError> {
     check(domain)?;
     let name = || domain.name.clone();
-    let Some(path) = path else {
+    let Some(cgroup) = cgroup else {
         return match domain.limits.any() {
             true => Err(ConfinementError::NoCgroup(name())),
             false => Ok(()),
         };
     };
     let wanted = limits(domain.limits);
-    let looked = Hierarchy::above(path)
+    let looked = Hierarchy::above(cgroup.path())
         .map_or(Ok(()), |hierarchy| hierarchy.provides(&wanted))
-        .and_then(|()| DomainCgroup::adopt(path.to_owned())?.use_of_memory_and_pids());
+        .and_then(|()| cgroup.use_of_memory_and_pids());
     let (memory, pids) = looked.map_err(|error| refused(name(), error))?;
     if let Some(limit) = wanted.memory_max {
         // The kernel counts from when it was told to on.
@@ -331,18 +333,20 @@ pub(crate) fn check_limits(domain: &Domain, path: Option<&Path>) -> Result<(), C
     Ok(())
 }
 
-/// Holds a domain that runs, in the cgroup at `path`, to the limits of its definition and to no others. May wait
-/// while the kernel reclaims memory.
-pub(crate) fn relimit(domain: &Domain, path: Option<&Path>) -> Result<(), ConfinementError> {
-    check_limits(domain, path)?;
-    let Some(path) = path else {
+/// Holds a domain that runs, in `cgroup`, to the limits of its definition and to no others. May wait while the
+/// kernel reclaims memory.
+pub(crate) fn relimit(
+    domain: &Domain,
+    cgroup: Option<&DomainCgroup>,
+) -> Result<(), ConfinementError> {
+    check_limits(domain, cgroup)?;
+    let Some(cgroup) = cgroup else {
         return Ok(());
     };
     let limits = limits(domain.limits);
-    let relimited = Hierarchy::above(path)
+    let relimited = Hierarchy::above(cgroup.path())
         .map_or(Ok(()), |hierarchy| hierarchy.widen(&limits))
-        .and_then(|()| DomainCgroup::adopt(path.to_owned()))
-        .and_then(|cgroup| cgroup.replace(&limits));
+        .and_then(|()| cgroup.replace(&limits));
     relimited.map_err(|error| refused(domain.name.clone(), error))
 }
 

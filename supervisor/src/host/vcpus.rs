@@ -143,9 +143,12 @@ pub(crate) async fn place(
     cgroup: Option<&Path>,
 ) -> Result<(), VcpuError> {
     wait_for(pid, domain.vcpus.count()).await?;
+    let cgroup = cgroup.map(|path| DomainCgroup::adopt(path.to_owned()));
+    let cgroup = cgroup.transpose()?;
     let threads: Vec<_> = threads(pid).collect();
-    put(domain, None, &threads, pid)?;
-    limit(domain, None, &threads, cgroup)
+    // Nobody has reaped it, so that these are its threads' numbers and no others'.
+    put(domain, None, &threads, pid, || true)?;
+    limit(domain, None, &threads, cgroup.as_ref())
 }
 
 /// As [`place`], of the vCPUs of a machine that runs: those that are there now, some of which have just come.
@@ -153,14 +156,14 @@ pub(crate) async fn place(
 pub(crate) fn place_present(
     domain: &Domain,
     (pid, process): (u32, BorrowedFd<'_>),
-    cgroup: Option<&Path>,
+    cgroup: Option<&DomainCgroup>,
 ) -> Result<(), VcpuError> {
     if !need_placing(domain) {
         return Ok(());
     }
     let mut threads = living_threads(pid, process)?;
     threads.retain(|(vcpu, _)| vcpu.is_some());
-    put(domain, None, &threads, pid)?;
+    put(domain, None, &threads, pid, || !process::has_ended(process))?;
     limit(domain, None, &threads, cgroup)
 }
 
@@ -171,10 +174,12 @@ pub(crate) fn place_anew(
     domain: &Domain,
     before: Option<&Domain>,
     (pid, process): (u32, BorrowedFd<'_>),
-    cgroup: Option<&Path>,
+    cgroup: Option<&DomainCgroup>,
 ) -> Result<(), VcpuError> {
     let threads = living_threads(pid, process)?;
-    put(domain, before, &threads, pid)?;
+    put(domain, before, &threads, pid, || {
+        !process::has_ended(process)
+    })?;
     limit(domain, before, &threads, cgroup)
 }
 
@@ -191,17 +196,22 @@ fn place_of(domain: &Domain, vcpu: Option<u32>) -> Option<&CpuSet> {
 }
 
 /// Has each of the threads of the worker `pid` where the definition wants it, but for those that it wants where
-/// the one before did.
+/// the one before did. Before each it is asked whether the worker `lives`: of one that does not the numbers of its
+/// threads may be others'.
 fn put(
     domain: &Domain,
     before: Option<&Domain>,
     threads: &[Thread],
     pid: u32,
+    lives: impl Fn() -> bool,
 ) -> Result<(), VcpuError> {
     for (vcpu, thread) in threads {
         let wanted = place_of(domain, *vcpu);
         if before.is_some_and(|before| place_of(before, *vcpu) == wanted) {
             continue;
+        }
+        if !lives() {
+            return Err(VcpuError::Gone);
         }
         let Some(cpus) = wanted else {
             if !is_at(*thread, own_cpus()) {
@@ -239,11 +249,10 @@ fn limit(
     domain: &Domain,
     before: Option<&Domain>,
     threads: &[Thread],
-    cgroup: Option<&Path>,
+    cgroup: Option<&DomainCgroup>,
 ) -> Result<(), VcpuError> {
     let had = before.is_some_and(|before| before.limits.vcpu_percent.is_some());
     if let (Some(_), Some(cgroup), false) = (domain.limits.vcpu_percent, cgroup, had) {
-        let cgroup = DomainCgroup::adopt(cgroup.to_owned())?;
         for (_, thread) in threads.iter().filter(|(vcpu, _)| vcpu.is_some()) {
             cgroup.limit_as_vcpu(number(*thread))?;
         }

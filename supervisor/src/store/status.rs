@@ -71,6 +71,8 @@ struct IntentsV1 {
     /// As for `for_host`.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     tuning: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tuned_before: Option<Box<v3::Domain>>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     asks_memory: bool,
 }
@@ -202,6 +204,10 @@ pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
                 destroy_at_boot_ms: intents.destroy_at_boot_ms,
                 auto_destroy: intents.auto_destroy,
                 tuning: intents.tuning,
+                tuned_before: intents
+                    .tuned_before
+                    .map(|before| (*before).try_into().map(Box::new))
+                    .transpose()?,
                 asks_memory: intents.asks_memory,
             },
             started_ms: status.started_unix_ms,
@@ -244,6 +250,7 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
         destroy_at_boot_ms,
         auto_destroy,
         tuning,
+        tuned_before,
         asks_memory,
     } = intents;
     let Resources {
@@ -268,6 +275,9 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
             destroy_at_boot_ms: *destroy_at_boot_ms,
             auto_destroy: *auto_destroy,
             tuning: *tuning,
+            tuned_before: tuned_before
+                .as_deref()
+                .map(|before| Box::new(before.into())),
             asks_memory: *asks_memory,
         },
         resources: ResourcesV1 {

@@ -41,6 +41,7 @@ fn status(number: u8) -> Status {
                 destroy_at_boot_ms: Some(7),
                 auto_destroy: true,
                 tuning: true,
+                tuned_before: Some(Box::new(record(number).domain)),
                 asks_memory: true,
             },
             started_ms: 1_764_000_000_000,

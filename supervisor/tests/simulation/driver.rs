@@ -455,7 +455,7 @@ impl Instance for SimInstance {
                 DeviceCall::Update { slot, .. } | DeviceCall::Medium { slot, .. } => {
                     DeviceAsk::Update(slot)
                 }
-                DeviceCall::Tune { .. } => {
+                DeviceCall::Tune { .. } | DeviceCall::TuneCheck { .. } => {
                     return Err(CallFailure::Refused("it is held to nothing".to_owned()));
                 }
                 DeviceCall::Vcpus { .. } => {

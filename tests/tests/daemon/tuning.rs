@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use reeve_ipc::api::blocking::{CallError, Connection};
-use reeve_ipc::api::call::{DomainDeviceStatsGet, DomainTune, TuningChange};
+use reeve_ipc::api::call::{DomainDefinitionGet, DomainDeviceStatsGet, DomainTune, TuningChange};
 use reeve_ipc::device::DeviceFigures;
 use reeve_ipc::model::{Balloon, Domain, MemorySize, PluggableMemory};
 use reeve_tests::daemon::{Daemon, built_in, named};
@@ -70,20 +70,94 @@ fn a_vcpu_that_was_to_be_bound_is_bound_by_the_next_supervisor() -> Result<()> {
     soon("it has no vCPU", || Ok(vcpu_cpus(name).is_ok()))?;
     let anywhere = vcpu_cpus(name)?;
     let last = last_of(&anywhere)?;
-    let vcpu = TuningChange::VcpuCpus {
-        vcpu: 0,
-        cpus: Some(last.parse()?),
-    };
-    let asked = connection.call(DomainTune {
-        domain: named(name),
-        changes: vec![vcpu],
-        live: true,
-        persistent: false,
-    });
+    let asked = bind(&mut connection, name, last);
     dies(&mut daemon, asked)?;
     ensure!(vcpu_cpus(name)? == anywhere, "it was noted, and no more");
     daemon.spawn()?;
     soon("it is not bound", || Ok(vcpu_cpus(name)? == last))?;
+    end_everything(&daemon, &[domain])
+}
+
+fn bind(connection: &mut Connection, name: &str, cpus: &str) -> Result<(), CallError> {
+    let vcpu = TuningChange::VcpuCpus {
+        vcpu: 0,
+        cpus: Some(cpus.parse().expect("CPUs")),
+    };
+    connection.call(DomainTune {
+        domain: named(name),
+        changes: vec![vcpu],
+        live: true,
+        persistent: false,
+    })
+}
+
+/// Whether the definition that a domain runs with binds its vCPU.
+fn is_bound(connection: &mut Connection, name: &str) -> Result<bool> {
+    let definition = connection.call(DomainDefinitionGet {
+        domain: named(name),
+        persistent: false,
+    })?;
+    Ok(!definition.domain.pinning.is_empty())
+}
+
+/// A CPU that this host does not have.
+const NO_CPU: &str = "4095";
+
+#[test]
+fn what_the_host_lacks_is_never_noted_and_is_taken_back_where_it_lacks_it_by_then() -> Result<()> {
+    let domain = built_in(&unique_name("lacked"), ECHO);
+    let name = domain.name.as_str();
+    let mut daemon = Daemon::prepare()?;
+    daemon.set("REEVE_CRASH", "tune.after-status");
+    daemon.spawn()?;
+    let mut connection = daemon.connect()?;
+    define(&mut connection, &domain)?;
+    start(&mut connection, name)?;
+    soon("it has no vCPU", || Ok(vcpu_cpus(name).is_ok()))?;
+    let anywhere = vcpu_cpus(name)?;
+    let refused = bind(&mut connection, name, NO_CPU);
+    ensure!(
+        matches!(&refused, Err(CallError::Refused(error)) if error.message.contains(NO_CPU)),
+        "{refused:?}"
+    );
+    ensure!(!is_bound(&mut connection, name)?, "and the daemon lives");
+    let last = last_of(&anywhere)?;
+    let asked = bind(&mut connection, name, last);
+    dies(&mut daemon, asked)?;
+    // The host loses that CPU.
+    let directory = daemon.run().join("domains").join(domain.uuid.to_string());
+    let path = directory.join("status.json");
+    let status = fs::read_to_string(&path)?;
+    let (noted, lacked) = (
+        format!("\"host_cpus\": \"{last}\""),
+        format!("\"host_cpus\": \"{NO_CPU}\""),
+    );
+    ensure!(status.contains(&noted), "{status}");
+    fs::write(&path, status.replace(&noted, &lacked))?;
+    for _ in 0..2 {
+        daemon.spawn()?;
+        let mut connection = daemon.connect()?;
+        soon("it is not taken back", || {
+            Ok(!is_bound(&mut connection, name)?
+                && !fs::read_to_string(&path)?.contains("\"tuning\""))
+        })?;
+        ensure!(vcpu_cpus(name)? == anywhere);
+        // A change that the host has for it is made.
+        bind(&mut connection, name, last)?;
+        ensure!(vcpu_cpus(name)? == last);
+        let loose = TuningChange::VcpuCpus {
+            vcpu: 0,
+            cpus: None,
+        };
+        connection.call(DomainTune {
+            domain: named(name),
+            changes: vec![loose],
+            live: true,
+            persistent: false,
+        })?;
+        daemon.kill()?;
+    }
+    daemon.spawn()?;
     end_everything(&daemon, &[domain])
 }
 

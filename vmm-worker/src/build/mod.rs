@@ -40,7 +40,7 @@ use crate::kvm::{ControllerKind, InterruptController, KvmBlocks, System, Vcpu, V
 use crate::machine::{Identity, Machine};
 use crate::memory::GuestMemory;
 use crate::notices::Notices;
-use crate::plugging::Plugging;
+use crate::plugging::{LatePeek, Plugging};
 use crate::processors::Processors;
 use crate::spawner::Spawner;
 use crate::vcpu::{EndSignal, Platform, VcpuSet};
@@ -178,6 +178,7 @@ impl Parts {
             workshop: Arc::new(Mutex::new(workshop)),
             spawner: Spawner::start().map_err(BuildError::Spawner)?,
             notices,
+            late_peek: LatePeek::default(),
         };
 
         let (vcpus, tsc_khz, workshop) = cpus::create(&system, &vm, spec, present, tsc_khz)?;

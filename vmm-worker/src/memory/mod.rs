@@ -25,6 +25,7 @@
 mod backing;
 mod error;
 mod give_back;
+mod peek;
 #[cfg(test)]
 mod tests;
 
@@ -43,6 +44,7 @@ use vm_memory::{
 pub use self::backing::Backing;
 pub use self::error::MemoryError;
 pub use self::give_back::PageReturner;
+pub use self::peek::PeekError;
 use crate::arch::x86_64::layout;
 
 /// Page size of the host, and unit of guest memory sizes, in bytes.

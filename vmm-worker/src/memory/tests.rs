@@ -227,3 +227,38 @@ fn what_cannot_be_plugged_in_is_refused() {
     let most = GuestMemory::map_with(sealed(4 * MIB), 4 * MIB, pluggable(u64::MAX - BLOCK + 1));
     assert!(most.is_err());
 }
+
+#[test]
+fn a_look_gives_what_the_guest_wrote_and_makes_nothing_else_resident() {
+    let size = 16 * MIB;
+    let fd = memfd(3 * size, SealFlags::SHRINK | SealFlags::GROW);
+    let books = fd.try_clone().expect("another");
+    let taken = || rustix::fs::fstat(&books).expect("books").st_blocks;
+    let pluggable = Pluggable {
+        bytes: 2 * size,
+        block_bytes: 2 * MIB,
+        file_offset: size,
+    };
+    let memory = GuestMemory::map_with(Backing::Shared { fd }, size, Some(pluggable));
+    let memory = memory.expect("mapped");
+    memory
+        .map_ref()
+        .write_slice(b"written", GuestAddress(5 * MIB - 3))
+        .expect("in RAM");
+    let before = taken();
+    let mib = usize::try_from(MIB).expect("small");
+    let mut data = vec![1; 2 * mib];
+    memory.peek(4 * MIB, &mut data).expect("read");
+    let (place, len) = (mib - 3, 7);
+    assert_eq!(&data[place..place + len], b"written");
+    let others = data.iter().enumerate();
+    let mut others = others.filter(|(at, _)| !(place..place + len).contains(at));
+    assert!(others.all(|(_, byte)| *byte == 0));
+    memory.peek(8 * MIB, &mut data).expect("a hole");
+    assert!(data.iter().all(|byte| *byte == 0));
+    assert_eq!(taken(), before, "nothing was allocated");
+    // What is behind it, or is not plugged.
+    assert!(memory.peek(15 * MIB, &mut data).is_err());
+    let blocks = memory.blocks().expect("blocks").range().start;
+    assert!(memory.peek(blocks, &mut data[..512]).is_err());
+}

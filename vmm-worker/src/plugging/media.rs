@@ -1,10 +1,13 @@
 //! Sizes and media of disks that change while their guest uses them.
 //!
 //! The work is done by the thread that serves the disk, between two requests, or where none does by the
-//! spawner, whose filter has a disk's calls; the control thread waits for it, and not for ever.
+//! spawner, whose filter has a disk's calls; the control thread waits for it, and not for ever. For a look at
+//! what is on a disk it waits less long, and not again while storage owes it an answer: however many disks and
+//! however many ask, all such looks together hold it up for no longer.
 
 use std::io;
 use std::sync::mpsc::{Receiver, RecvTimeoutError, sync_channel};
+use std::sync::{Arc, Weak};
 use std::time::{Duration, Instant};
 
 use reeve_devices::block::SizeChange;
@@ -40,34 +43,64 @@ pub(super) fn resize(
     verdict(wait(&told, deadline, WHAT)?, WHAT)
 }
 
+/// How long storage may take to read what somebody looks at, while nothing else is done.
+const PEEK_PATIENCE: Duration = Duration::from_millis(500);
+
+/// The look at a disk that storage has not answered in time, if there is one.
+#[derive(Debug, Default)]
+pub struct LatePeek(Weak<()>);
+
+impl LatePeek {
+    /// Waits for what `begin` has read, unless an earlier look is still owed.
+    fn wait_for(
+        &mut self,
+        begin: impl FnOnce(Duration, Peeked) -> Result<(), SpawnerError>,
+    ) -> Result<Vec<u8>, WireError> {
+        let late = || {
+            let why = "storage has not read what was asked of it in time; try again when it has";
+            WireError::new(ErrorCode::Timeout, why)
+        };
+        if self.0.strong_count() > 0 {
+            return Err(late());
+        }
+        let deadline = Instant::now() + PEEK_PATIENCE;
+        let (tell, told) = sync_channel(1);
+        let owed = Arc::new(());
+        self.0 = Arc::downgrade(&owed);
+        // Nobody hears of those that come too late.
+        let done: Peeked = Box::new(move |result| {
+            drop(owed);
+            drop(tell.try_send(result));
+        });
+        begin(PEEK_PATIENCE, done).map_err(|error| match error {
+            SpawnerError::Slow(_) => late(),
+            error => not_begun(&error),
+        })?;
+        let read = told.recv_timeout(left(deadline)).map_err(|_| late())?;
+        read.map_err(|error| {
+            let code = match error.kind() {
+                io::ErrorKind::InvalidInput => ErrorCode::InvalidArgument,
+                _ => ErrorCode::Host,
+            };
+            WireError::new(code, format!("the disk was not read: {error}"))
+        })
+    }
+}
+
 /// Reads bytes of a disk.
 ///
 /// # Errors
-/// There are none there, or its storage cannot read them, or not in time.
+/// There are none there, or its storage cannot read them, or not in time, or another's that were asked for before.
 pub(super) fn peek(
     spawner: &Spawner,
+    owed: &mut LatePeek,
     disk: &BlockControl,
     offset: u64,
     len: usize,
 ) -> Result<Vec<u8>, WireError> {
-    const WHAT: &str = "its bytes";
-    let (tell, told) = sync_channel(1);
-    // Nobody hears of those that come too late.
-    let done: Peeked = Box::new(move |result| drop(tell.try_send(result)));
-    let (disk, deadline) = (disk.clone(), Instant::now() + BUILD_PATIENCE);
-    spawner
-        .run_within(left(deadline), move || disk.peek(offset, len, done))
-        .map_err(|error| not_yet(error, WHAT))?;
-    let read = told.recv_timeout(left(deadline)).map_err(|_| {
-        let why = "its storage has not read the disk in time";
-        WireError::new(ErrorCode::Timeout, why)
-    })?;
-    read.map_err(|error| {
-        let code = match error.kind() {
-            io::ErrorKind::InvalidInput => ErrorCode::InvalidArgument,
-            _ => ErrorCode::Host,
-        };
-        WireError::new(code, format!("the disk was not read: {error}"))
+    let disk = disk.clone();
+    owed.wait_for(|patience, done| {
+        spawner.run_within(patience, move || disk.peek(offset, len, done))
     })
 }
 

@@ -22,6 +22,7 @@ use crate::device_set::STOP_PATIENCE;
 use crate::hand_over::give::{self, Before};
 use crate::hand_over::take;
 use crate::machine::Machine;
+use crate::memory::PeekError;
 use crate::state::time::monotonic;
 
 impl WorkerService for Service {
@@ -209,8 +210,11 @@ impl WorkerService for Service {
             PeekPlace::Disk(slot) => machine.plugging().peek(slot, offset, length),
             PeekPlace::Memory => {
                 let mut bytes = vec![0; length];
-                let read = machine.memory().ram().read(offset, &mut bytes);
-                read.map_err(|error| wrong(format!("no memory of the guest's: {error}")))?;
+                let peeked = machine.memory().peek(offset, &mut bytes);
+                peeked.map_err(|error| match error {
+                    PeekError::Outside(_) => wrong(error.to_string()),
+                    PeekError::Host(_) => WireError::new(ErrorCode::Host, error.to_string()),
+                })?;
                 Ok(bytes)
             }
         }

@@ -50,6 +50,8 @@ pub(super) struct Disk {
     pub(super) errors: Option<Arc<dyn ErrorSink>>,
     /// A change of size or medium is under way.
     pub(super) changing: AtomicBool,
+    /// Bytes are being read for somebody else than its guest.
+    pub(super) peeking: AtomicBool,
     /// The size may have changed while no driver could be told.
     pub(super) changed: AtomicBool,
     /// The way to the driver, while it runs.
@@ -85,8 +87,8 @@ pub(super) enum Place {
     Running {
         /// Wakes the worker.
         kick: Arc<Event>,
-        /// What it is to do besides.
-        order: Option<Order>,
+        /// What it is to do besides, in this order: one change and one look at most, each by its flag.
+        orders: Vec<Order>,
     },
 }
 
@@ -229,7 +231,7 @@ impl Peek {
     /// No news for the driver in any case.
     fn carry_out(self, engine: &mut Engine) -> bool {
         let bytes = engine.peek(self.offset, self.len);
-        self.disk.changing.store(false, Ordering::Release);
+        self.disk.peeking.store(false, Ordering::Release);
         (self.done)(bytes);
         false
     }
@@ -299,13 +301,14 @@ impl BlockControl {
     }
 
     /// Reads `len` bytes at `offset` between two of the guest's requests, and calls `done` with them: as
-    /// [`resize`](Self::resize). Not while a change is under way.
+    /// [`resize`](Self::resize). One at a time, behind a change that is under way; it is none itself.
     pub fn peek(&self, offset: u64, len: usize, done: Peeked) {
         let Some(slot) = self.slots.first() else {
             return done(Err(busy()));
         };
-        if self.disk.changing.swap(true, Ordering::AcqRel) {
-            return done(Err(busy()));
+        if self.disk.peeking.swap(true, Ordering::AcqRel) {
+            let why = "its storage has not read what was asked of it before yet";
+            return done(Err(io::Error::new(io::ErrorKind::ResourceBusy, why)));
         }
         let peek = Peek {
             offset,
@@ -349,8 +352,8 @@ fn busy() -> io::Error {
 fn order(slot: &Slot, order: Order) -> bool {
     match &mut *lock(slot) {
         Place::Idle(engine) => order.carry_out(engine),
-        Place::Running { kick, order: place } => {
-            *place = Some(order);
+        Place::Running { kick, orders } => {
+            orders.push(order);
             kick.signal();
             false
         }

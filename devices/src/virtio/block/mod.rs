@@ -181,6 +181,7 @@ impl Block {
             errors: params.errors.clone(),
             block_bytes: block,
             changing: AtomicBool::new(false),
+            peeking: AtomicBool::new(false),
             changed: AtomicBool::new(false),
             interrupts: Mutex::new(None),
         };
@@ -288,7 +289,7 @@ impl VirtioDevice for Block {
             };
             let running = Place::Running {
                 kick: Arc::clone(&queue.kick),
-                order: None,
+                orders: Vec::new(),
             };
             let place = std::mem::replace(&mut *lock(slot), running);
             let Place::Idle(mut engine) = place else {

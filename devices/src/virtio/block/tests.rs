@@ -829,6 +829,42 @@ fn a_disk_that_is_served_anew_tells_its_driver_of_a_size_that_it_was_not_told() 
 }
 
 #[test]
+fn a_look_at_a_disk_is_no_change_of_it_and_keeps_none_away() {
+    for kind in kinds() {
+        let mut rig = Options::new(kind).started();
+        rig.ram.write(DATA, &[5; 512]).expect("in RAM");
+        assert_eq!(rig.ask(T_OUT, 0, &[out(DATA, 512)]), OK);
+        let control = rig.block.control();
+        let (tell, told) = sync_channel(3);
+        for _ in 0..2 {
+            let tell = tell.clone();
+            control.peek(
+                0,
+                512,
+                Box::new(move |bytes| tell.send(bytes).expect("heard")),
+            );
+        }
+        let error = told.try_recv().expect("told").expect_err("one at a time");
+        assert_eq!(error.kind(), io::ErrorKind::ResourceBusy);
+        let grown = rig.changed_to(SizeChange::grow(DISK_BYTES * 2));
+        assert_eq!(grown.expect("grown"), DISK_BYTES * 2);
+        assert_eq!(told.try_recv().expect("told").expect("read"), [5; 512]);
+        // And behind a change.
+        let (done, _grown) = sync_channel(1);
+        let done: Resized = Box::new(move |size| done.send(size).expect("heard"));
+        control.resize(SizeChange::grow(DISK_BYTES * 3), done);
+        let end = DISK_BYTES * 3 - 512;
+        control.peek(
+            end,
+            512,
+            Box::new(move |bytes| tell.send(bytes).expect("heard")),
+        );
+        rig.run(Duration::from_millis(20));
+        assert_eq!(told.try_recv().expect("told").expect("read"), [0; 512]);
+    }
+}
+
+#[test]
 fn a_disk_that_grew_while_stopped_tells_its_driver_when_it_runs() {
     let mut rig = Rig::new(Kind::Blocking);
     let progress = rig.stop();

@@ -108,12 +108,14 @@ impl Worker {
 
     /// Makes a change of the disk that was asked for.
     fn obey(&mut self) {
-        let order = match &mut *lock(&self.slot) {
-            Place::Running { order, .. } => order.take(),
-            Place::Idle(_) => None,
+        let orders = match &mut *lock(&self.slot) {
+            Place::Running { orders, .. } => std::mem::take(orders),
+            Place::Idle(_) => Vec::new(),
         };
-        if order.is_some_and(|order| order.carry_out(&mut self.engine)) {
-            self.queue.interrupts.config();
+        for order in orders {
+            if order.carry_out(&mut self.engine) {
+                self.queue.interrupts.config();
+            }
         }
     }
 
@@ -338,12 +340,14 @@ impl QueueWorker for Worker {
         let progress = vec![(self.queue.index, self.queue.queue.progress())];
         // An order that comes from here on finds the engine idle.
         let mut place = lock(&self.slot);
-        let order = match &mut *place {
-            Place::Running { order, .. } => order.take(),
-            Place::Idle(_) => None,
+        let orders = match &mut *place {
+            Place::Running { orders, .. } => std::mem::take(orders),
+            Place::Idle(_) => Vec::new(),
         };
-        if order.is_some_and(|order| order.carry_out(&mut self.engine)) {
-            self.disk.changed.store(true, Ordering::Release);
+        for order in orders {
+            if order.carry_out(&mut self.engine) {
+                self.disk.changed.store(true, Ordering::Release);
+            }
         }
         *place = Place::Idle(self.engine);
         progress

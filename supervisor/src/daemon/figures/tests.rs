@@ -96,7 +96,7 @@ fn chosen(of: usize, upto: Vec<usize>) -> Chosen {
 fn sent(chosen: Chosen, figures: Vec<DomainFigures>) -> FiguresPage {
     let reply = ToClient::Reply {
         id: CallId(u64::MAX),
-        result: Ok(page(chosen, figures)),
+        result: Ok(page(chosen, figures.into_iter())),
     };
     match codec::decode(&codec::encode(&reply).unwrap()).unwrap() {
         ToClient::Reply {
@@ -122,6 +122,50 @@ fn as_many_figures_as_fit_are_a_page_and_whoever_named_them_hears_how_far_it_goe
         vec![figures("a", 1, 1, 1), figures("b", 1, 1, 1)],
     );
     assert_eq!((few.domains.len(), few.of, few.more), (2, 4, false));
+}
+
+#[test]
+fn nobody_is_looked_at_behind_the_first_that_does_not_fit() {
+    let mut read = 0;
+    let all = (0..MAX_PAGE).map(|number| {
+        read += 1;
+        figures(&format!("d{number:03}"), 64, 6, 40)
+    });
+    let AnswerBody::DomainFiguresList(page) = page(chosen(0, vec![0; MAX_PAGE]), all) else {
+        panic!("another answer");
+    };
+    assert!(page.more && page.domains.len() < 20);
+    assert_eq!(read, page.domains.len() + 1);
+}
+
+#[test]
+fn those_that_will_not_fit_are_not_asked_of_and_whoever_named_them_hears_it() {
+    let long = |number: usize| {
+        let view = view(number as u128);
+        let mut view = Arc::unwrap_or_clone(view);
+        view.details.summary.title = Some("t".repeat(1000));
+        Arc::new(view)
+    };
+    let views: Vec<_> = (0..200).map(long).collect();
+    let upto = (0..200).map(|index| index * 3 / 2 + 1).collect::<Vec<_>>();
+    let mut named = Chosen {
+        views,
+        ..chosen(300, upto.clone())
+    };
+    let groups = FigureGroups::default();
+    named.fit(groups);
+    let told = named.views.len();
+    assert!((10..100).contains(&told), "{told}");
+    assert_eq!((named.of, named.more), (upto[told - 1], true));
+    // Which is what fits.
+    let read: Vec<_> = named.views.iter().map(|view| read(view, groups)).collect();
+    assert_eq!(sent(named, read).domains.len(), told);
+    let mut few = Chosen {
+        views: vec![long(1), long(2)],
+        ..chosen(4, vec![2, 3])
+    };
+    few.fit(groups);
+    assert_eq!((few.views.len(), few.of, few.more), (2, 4, false));
 }
 
 #[test]
@@ -156,26 +200,27 @@ fn one_domain_always_has_its_page() {
     );
 }
 
+fn view(number: u128) -> Arc<View> {
+    let mut summary = summary("web");
+    summary.uuid = DomainUuid(Uuid::from_u128(number));
+    Arc::new(View {
+        details: DomainDetails {
+            summary,
+            started_ms: None,
+            worker: None,
+            resets: 0,
+            last_failure: None,
+            redefined: false,
+        },
+        live: None,
+        record: None,
+        instance: None,
+        taps: Vec::new(),
+    })
+}
+
 #[test]
 fn a_domain_that_is_named_twice_is_told_of_once() {
-    let view = |number: u128| {
-        let mut summary = summary("web");
-        summary.uuid = DomainUuid(Uuid::from_u128(number));
-        Arc::new(View {
-            details: DomainDetails {
-                summary,
-                started_ms: None,
-                worker: None,
-                resets: 0,
-                last_failure: None,
-                redefined: false,
-            },
-            live: None,
-            record: None,
-            instance: None,
-            taps: Vec::new(),
-        })
-    };
     // By its name, and by its UUID; the third of those named does not exist.
     let named = [(view(1), 1), (view(1), 2), (view(2), 4), (view(1), 5)];
     let (views, upto) = each_once(named.into_iter());

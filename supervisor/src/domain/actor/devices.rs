@@ -268,7 +268,7 @@ impl DomainActor {
                 }
                 self.step_done();
             }
-            (DeviceCall::Medium { .. }, Ok(())) => self.step_done(),
+            (DeviceCall::Medium { .. } | DeviceCall::TuneCheck { .. }, Ok(())) => self.step_done(),
             (DeviceCall::Tune { .. }, Ok(())) => self.tuned(),
             (DeviceCall::Vcpus { count, .. }, Ok(())) => self.vcpus_asked(*count),
             (_, Err(failure)) => {

@@ -171,7 +171,10 @@ impl DomainActor {
 
     pub(super) fn step_done(&mut self) {
         let Some(job) = &mut self.job else { return };
-        job.acted |= matches!(job.step, Step::Device(_));
+        job.acted |= match &job.step {
+            Step::Device(call) => !matches!(call, DeviceCall::TuneCheck { .. }),
+            _ => false,
+        };
         if let Some(step) = job.rest.pop_front() {
             job.step = step.clone();
             self.issue(step);
@@ -237,8 +240,13 @@ impl DomainActor {
                     message: error.message,
                 }));
                 match job.step {
-                    // What a guest cannot be asked for once it cannot be asked for again. What binds and limits
-                    // its machine may be there some other time.
+                    // What a host does not have its next supervisor is not to ask for either.
+                    Step::Device(DeviceCall::Tune { .. })
+                        if error_code != ApiErrorCode::Timeout =>
+                    {
+                        self.tune_refused();
+                    }
+                    // What a guest cannot be asked for once it cannot be asked for again.
                     Step::Device(DeviceCall::Update { .. })
                         if error_code != ApiErrorCode::Timeout =>
                     {
@@ -308,10 +316,13 @@ impl DomainActor {
         }
     }
 
-    /// Whether the job waits for the machine to be bound and limited.
+    /// Whether the job waits for the machine to be bound and limited, or for a look whether it can be.
     pub(super) fn is_tuning(&self) -> bool {
+        let tunes = |call: &DeviceCall| {
+            matches!(call, DeviceCall::Tune { .. } | DeviceCall::TuneCheck { .. })
+        };
         let job = self.job.as_ref();
-        job.is_some_and(|job| matches!(job.step, Step::Device(DeviceCall::Tune { .. })))
+        job.is_some_and(|job| matches!(&job.step, Step::Device(call) if tunes(call)))
     }
 
     /// Gives up a job that waits for the worker, if there is one.
@@ -322,15 +333,15 @@ impl DomainActor {
             .is_some_and(|job| job.step.is_interruptible())
         {
             let error = self.error(code, why);
-            let attaching = self.attaching().is_some();
+            let changing = self.attaching().is_some() || self.is_tuning();
             let Some(job) = self.job.take() else { return };
             if let Some(live) = self.live_mut() {
                 // What its status says is done when it can be.
                 live.note_unfinished();
             }
-            if let (Some(before), Some(live)) = (job.before.filter(|_| attaching), self.live_mut())
-            {
-                // Only the end of the worker interrupts it: the next one is made without the device.
+            if let (Some(before), Some(live)) = (job.before.filter(|_| changing), self.live_mut()) {
+                // Only the end of the worker interrupts it: the next one is made without the device, and bound
+                // by what held when the client was told that its change is not made.
                 live.record.definition = before.definition;
             }
             if let Some(ticket) = job.ticket {

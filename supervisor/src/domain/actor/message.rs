@@ -341,6 +341,9 @@ pub struct Intents {
     pub auto_destroy: bool,
     /// It is being bound and limited as the definition says.
     pub tuning: bool,
+    /// What it was bound and limited by before that, to go back to where the host refuses it. Of this definition
+    /// only that counts: the devices may be others by now.
+    pub tuned_before: Option<Box<Domain>>,
     /// Its guest is yet to be asked to make do with the memory that the definition says.
     pub asks_memory: bool,
 }

@@ -3,12 +3,13 @@
 //! ```text
 //!   memory: the worker asks its guest ─► record with it      (the running definition says what it started with)
 //!   most memory: record with it
-//!   tune: status with the change and that it is not done ─► bound and limited anew, in the status too
-//!         ─► record with the change
+//!   tune: looked whether the host can ─► status with the change, that it is not done, and what was before
+//!         ─► bound and limited anew, in the status too ─► record with the change
 //! ```
 //! What the kept definition says of the guest's memory is asked for at each start, before the guest has a
 //! driver to hear it. The status says until then that it is to be, so that a supervisor that finds it so
-//! asks; and so it does with a tune that nobody has come to the end of. Both may be done twice.
+//! asks; and so it does with a tune that nobody has come to the end of. Both may be done twice. A tune that the
+//! host refuses by then is given up: what was before holds again.
 
 use reeve_ipc::api::call::{MAX_TUNING_CHANGES, TuningChange};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
@@ -143,6 +144,7 @@ impl DomainActor {
             steps.extend(calls.into_iter().map(Step::Device));
         }
         record.intents.tuning = false;
+        record.intents.tuned_before = None;
         record.intents.asks_memory = false;
         if record != live.record {
             steps.push(Step::WriteStatus(Box::new(record)));
@@ -154,6 +156,7 @@ impl DomainActor {
     pub(super) fn tuned(&mut self) {
         if let Some(live) = self.live_mut() {
             live.record.intents.tuning = false;
+            live.record.intents.tuned_before = None;
             let (id, record) = (live.id, Box::new(live.record.clone()));
             // One that says otherwise still has it done again, which changes nothing.
             self.effects.push(Effect::WriteStatus(None, id, record));
@@ -161,7 +164,24 @@ impl DomainActor {
         self.step_done();
     }
 
-    /// As for a medium: what the machine is held to is in the status first.
+    /// The host has refused what nobody waits for: an earlier supervisor's tune, or one that is taken back. What it
+    /// was bound by before is asked for then; where that is refused too, or is not known, nothing more is.
+    pub(super) fn tune_refused(&mut self) {
+        let Some(live) = self.live() else { return };
+        let mut record = live.record.clone();
+        match record.intents.tuned_before.take() {
+            // The refused one may have been in force in part, when that supervisor died.
+            Some(before) => bind_as(&mut record.definition, &before),
+            None => record.intents.tuning = false,
+        }
+        self.take_back(record);
+        if let Some(live) = self.live_mut() {
+            live.note_unfinished();
+        }
+    }
+
+    /// As for a medium: what the machine is held to is in the status first. What the host lacks is never in it,
+    /// or whoever comes after this supervisor would have it refused.
     pub(super) fn tune_steps(
         &self,
         changes: &[TuningChange],
@@ -183,7 +203,12 @@ impl DomainActor {
             apply(&mut record.definition, changes);
             self.checked(&record.definition)?;
             let domain = Box::new(record.definition.clone());
+            let check = domain.clone();
             record.intents.tuning = true;
+            if record.intents.tuned_before.is_none() {
+                record.intents.tuned_before.clone_from(&before);
+            }
+            steps.push(Step::Device(DeviceCall::TuneCheck { domain: check }));
             steps.push(Step::WriteStatus(Box::new(record)));
             steps.push(Step::Device(DeviceCall::Tune { domain, before }));
         }
@@ -201,6 +226,16 @@ impl DomainActor {
         let checked = domain.validate();
         checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
     }
+}
+
+/// Has a definition say of what binds and limits its machine what `other` does.
+pub(super) fn bind_as(domain: &mut Domain, other: &Domain) {
+    domain.pinning.clone_from(&other.pinning);
+    domain.limits = other.limits;
+    domain
+        .tuning
+        .emulator_cpus
+        .clone_from(&other.tuning.emulator_cpus);
 }
 
 pub(super) fn apply(domain: &mut Domain, changes: &[TuningChange]) {

@@ -57,10 +57,11 @@ impl DomainActor {
             };
             match &call {
                 // As what an earlier supervisor did not come to: noted, then done, with nothing beside it.
-                DeviceCall::Tune { .. } => {
+                DeviceCall::Tune { before: now, .. } => {
                     live.unfinished = true;
                     if let Some(before) = before {
                         before.intents.tuning = true;
+                        before.intents.tuned_before.clone_from(now);
                     }
                     continue;
                 }

@@ -107,7 +107,9 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
 
     fn ask_device(&mut self, serial: u64, id: u32, call: DeviceCall) {
         let asked = self.instance(id).zip(self.status.clone());
-        let tunes = self.actor.job_kind() == Some(JobKind::Tune);
+        // A look changes nothing that a crash could leave half way.
+        let tunes = self.actor.job_kind() == Some(JobKind::Tune)
+            && !matches!(call, DeviceCall::TuneCheck { .. });
         self.outcomes.spawn(async move {
             let result = match asked {
                 Some((instance, status)) => {

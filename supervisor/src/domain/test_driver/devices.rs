@@ -113,7 +113,7 @@ impl TestDevices {
                 DeviceFigures::Disk(_) => Ok(()),
                 _ => Err(refused("it is no disk".to_owned())),
             },
-            DeviceCall::Tune { .. } => Ok(()),
+            DeviceCall::Tune { .. } | DeviceCall::TuneCheck { .. } => Ok(()),
             DeviceCall::Vcpus { .. } => Err(refused("vCPUs are no devices".to_owned())),
         }
     }

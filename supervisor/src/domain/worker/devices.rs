@@ -2,7 +2,6 @@
 //! gone is let go of.
 
 use std::os::fd::{AsFd, BorrowedFd};
-use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -16,6 +15,7 @@ use reeve_ipc::request::{
 };
 use reeve_ipc::spec::{DeviceSpec, MAX_DEVICES, MAX_VCPUS, PciSlot};
 use reeve_ipc::vcpus::VcpuStanding;
+use reeve_sandbox::cgroup::DomainCgroup;
 
 use super::driver::plan_kind;
 use super::instance::failure;
@@ -28,6 +28,7 @@ use crate::domain::driver::{
 };
 use crate::domain::plan::PlanError;
 use crate::host::confinement::{self, ConfinementError};
+use crate::host::process;
 use crate::host::shares::Sharer;
 use crate::host::vcpus;
 
@@ -93,6 +94,9 @@ pub(super) async fn ask(
             return changed.map_err(|error| change_failure(worker, error));
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, *domain, count).await,
+        DeviceCall::TuneCheck { domain } => {
+            return on_host(worker, move |_, cgroup| tunable(&domain, cgroup)).await;
+        }
         DeviceCall::Tune { domain, before } => {
             return tune(worker, *domain, before.map(|before| *before)).await;
         }
@@ -122,21 +126,31 @@ async fn vcpus(worker: &Worker, domain: Domain, count: u32) -> Result<(), CallFa
     .await
 }
 
+/// Whether the host lets what runs the machine be bound and limited as `domain` says. Nothing is changed.
+fn tunable(domain: &Domain, cgroup: Option<&DomainCgroup>) -> Result<(), CallFailure> {
+    let checked = vcpus::check(domain);
+    checked.map_err(|error| not_made(StartFailureKind::Definition, error.to_string()))?;
+    confinement::check_limits(domain, cgroup).map_err(limited)
+}
+
+fn limited(error: ConfinementError) -> CallFailure {
+    let kind = match error {
+        ConfinementError::Memory { .. } | ConfinementError::Pids { .. } => {
+            StartFailureKind::Definition
+        }
+        _ => StartFailureKind::Host,
+    };
+    not_made(kind, error.to_string())
+}
+
 /// Binds and limits what runs the machine as `domain` says, or leaves it as `before` does, if that is known.
 async fn tune(worker: &Worker, domain: Domain, before: Option<Domain>) -> Result<(), CallFailure> {
-    let host = |error: &dyn std::fmt::Display| not_made(StartFailureKind::Host, error.to_string());
-    let definition =
-        |error: &dyn std::fmt::Display| not_made(StartFailureKind::Definition, error.to_string());
-    let limited = move |error: ConfinementError| match error {
-        ConfinementError::Memory { .. } | ConfinementError::Pids { .. } => definition(&error),
-        error => host(&error),
-    };
     on_host(worker, move |process, cgroup| {
-        vcpus::check(&domain).map_err(|error| definition(&error))?;
-        confinement::check_limits(&domain, cgroup).map_err(limited)?;
+        tunable(&domain, cgroup)?;
         let put = |domain: &Domain, before: Option<&Domain>| {
             confinement::relimit(domain, cgroup).map_err(limited)?;
-            vcpus::place_anew(domain, before, process, cgroup).map_err(|error| host(&error))
+            let placed = vcpus::place_anew(domain, before, process, cgroup);
+            placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
         };
         put(&domain, before.as_ref()).inspect_err(|_| {
             if let Some(before) = &before {
@@ -149,15 +163,24 @@ async fn tune(worker: &Worker, domain: Domain, before: Option<Domain>) -> Result
 }
 
 /// Does something to the process of a worker and its cgroup on a thread that may wait: the kernel may have to
-/// reclaim memory first, which takes seconds, and moves threads under locks that all cgroups share.
+/// reclaim memory first, which takes seconds, and moves threads under locks that all cgroups share. The domain may
+/// be destroyed and started again meanwhile: the cgroup is this worker's, whatever has its path by then.
 async fn on_host(
     worker: &Worker,
-    work: impl FnOnce((u32, BorrowedFd<'_>), Option<&Path>) -> Result<(), CallFailure> + Send + 'static,
+    work: impl FnOnce((u32, BorrowedFd<'_>), Option<&DomainCgroup>) -> Result<(), CallFailure>
+    + Send
+    + 'static,
 ) -> Result<(), CallFailure> {
     let process = Arc::clone(&worker.process);
     let cgroup = worker.facts().cgroup.clone();
     let working = tokio::task::spawn_blocking(move || {
-        work((process.pid, process.pidfd.as_fd()), cgroup.as_deref())
+        let opened = cgroup.map(DomainCgroup::adopt).transpose();
+        // One that was opened while the worker lived is not removed before it is gone.
+        if process::has_ended(process.pidfd.as_fd()) {
+            return Err(CallFailure::Gone);
+        }
+        let cgroup = opened.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))?;
+        work((process.pid, process.pidfd.as_fd()), cgroup.as_ref())
     });
     working.await.unwrap_or(Err(CallFailure::Gone))
 }

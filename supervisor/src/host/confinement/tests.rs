@@ -110,9 +110,10 @@ fn a_limit_below_what_is_in_use_is_refused_before_anything_is_written() {
         ("pids.current", "40\n"),
         ("pids.max", "64\n"),
     ]);
+    let cgroup = DomainCgroup::adopt(path.clone()).unwrap();
     let mut domain = domain();
     domain.limits.memory = Some(MemorySize::mebibytes(90));
-    let error = relimit(&domain, Some(&path)).unwrap_err();
+    let error = relimit(&domain, Some(&cgroup)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot limit 'web' to 90M of memory: it uses 94M now"
@@ -121,26 +122,27 @@ fn a_limit_below_what_is_in_use_is_refused_before_anything_is_written() {
     assert_eq!(std::fs::read_to_string(control).unwrap(), "", "untouched");
     // What is in the way are copies of files, which the kernel drops.
     domain.limits.memory = Some(MemorySize::mebibytes(94));
-    check_limits(&domain, Some(&path)).unwrap();
+    check_limits(&domain, Some(&cgroup)).unwrap();
     domain.limits.pids = Some(39);
-    let error = check_limits(&domain, Some(&path)).unwrap_err();
+    let error = check_limits(&domain, Some(&cgroup)).unwrap_err();
     assert!(
         error.to_string().ends_with("39 threads: it uses 40 now"),
         "{error}"
     );
     // The limit there is holds whatever is in use.
     std::fs::write(path.join("pids.max"), "39").unwrap();
-    check_limits(&domain, Some(&path)).unwrap();
+    check_limits(&domain, Some(&cgroup)).unwrap();
 }
 
 #[test]
 fn memory_that_was_not_counted_from_the_start_is_not_limited_later() {
     let (_directory, path) = cgroup(&[("cgroup.procs", "")]);
+    let cgroup = DomainCgroup::adopt(path).unwrap();
     let mut domain = domain();
     domain.limits.cpu_weight = Some(200);
-    check_limits(&domain, Some(&path)).unwrap();
+    check_limits(&domain, Some(&cgroup)).unwrap();
     domain.limits.memory = Some(MemorySize::mebibytes(90));
-    let error = check_limits(&domain, Some(&path)).unwrap_err();
+    let error = check_limits(&domain, Some(&cgroup)).unwrap_err();
     assert!(matches!(error, ConfinementError::Uncounted(_)), "{error}");
     let error = check_limits(&domain, None).unwrap_err();
     assert!(matches!(error, ConfinementError::NoCgroup(_)), "{error}");

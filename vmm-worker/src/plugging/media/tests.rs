@@ -93,3 +93,35 @@ fn what_was_not_begun_is_not_said_to_come() {
     }
     assert_eq!(not_begun(&SpawnerError::Slow(SHORT)).code, ErrorCode::Host);
 }
+
+#[test]
+fn storage_that_owes_a_look_is_not_waited_for_again_until_it_has_answered() {
+    let mut owed = LatePeek::default();
+    let (hold, held) = sync_channel(1);
+    let begin = Instant::now();
+    let late = owed.wait_for(|_, done| {
+        hold.send(done).expect("room");
+        Ok(())
+    });
+    assert_eq!(late.expect_err("late").code, ErrorCode::Timeout);
+    assert!(begin.elapsed() >= PEEK_PATIENCE);
+    let again = owed.wait_for(|_, _| panic!("it is asked"));
+    assert_eq!(again.expect_err("owed").code, ErrorCode::Timeout);
+    held.recv().expect("begun")(Ok(vec![7]));
+    let read = owed.wait_for(|_, done| {
+        std::thread::spawn(move || done(Ok(vec![8])));
+        Ok(())
+    });
+    assert_eq!(read, Ok(vec![8]));
+    // One that is refused at once is owed no more.
+    for _ in 0..2 {
+        let refused = owed.wait_for(|_, done| {
+            done(Err(io::ErrorKind::InvalidInput.into()));
+            Ok(())
+        });
+        assert_eq!(
+            refused.expect_err("refused").code,
+            ErrorCode::InvalidArgument
+        );
+    }
+}

@@ -7,21 +7,28 @@ use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
-use super::{Context, FIRST, PATIENCE, ask, converse, tell};
+use super::text::object_line;
+use super::{Answer, Context, FIRST, PATIENCE, ask, converse, tell};
 use crate::calls::failure::{Code, Failure, check_flags, invalid_argument};
 use crate::wire::types::guest as wire;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::qemu::QemuDomainAgentCommand;
+
+/// Whether an answer is a refusal.
+#[derive(Deserialize)]
+struct Refused {
+    error: Option<IgnoredAny>,
+}
 
 /// A command as somebody else worded it, and the answer as it came.
 pub(in crate::calls) async fn command(
     context: Arc<Context>,
     call: QemuDomainAgentCommand,
 ) -> Result<Option<String>, Failure> {
-    /// For ever, which is a day.
+    /// For ever, which is an hour: meanwhile nobody else has the channel.
     const BLOCK: i32 = -2;
     const DEFAULT: i32 = -1;
-    const FOREVER: Duration = Duration::from_secs(24 * 3600);
+    const FOREVER: Duration = Duration::from_secs(3600);
     check_flags(call.flags, 0, "virDomainQemuAgentCommand")?;
     let patience = match call.timeout {
         BLOCK => FOREVER,
@@ -34,24 +41,22 @@ pub(in crate::calls) async fn command(
             Duration::from_secs(seconds).min(FOREVER)
         }
     };
-    let no_command = |_| invalid_argument("the command is no object of JSON");
-    let command: serde_json::Map<String, Value> =
-        serde_json::from_str(&call.command).map_err(no_command)?;
+    let no_command = || invalid_argument("the command is no object of JSON");
     // As one line, whatever it was.
-    let line = Value::Object(command).to_string();
+    let line = object_line(call.command.as_bytes()).ok_or_else(no_command)?;
     let answer = converse(&context, &call.domain, &line, patience).await?;
-    let no_answer = |_| Failure::new(Code::InternalError, "the guest's agent says no JSON");
-    let answer: serde_json::Map<String, Value> =
-        serde_json::from_slice(&answer).map_err(no_answer)?;
-    if let Some(error) = answer.get("error") {
-        let refusal = super::Refusal::deserialize(error);
-        let refusal = refusal.unwrap_or_else(|_| super::Refusal {
-            class: String::new(),
-            desc: String::new(),
-        });
-        return Err(refusal.failure("of the client"));
-    }
-    Ok(Some(Value::Object(answer).to_string()))
+    let no_answer = || Failure::new(Code::InternalError, "the guest's agent says no JSON");
+    let answer = object_line(&answer).ok_or_else(no_answer)?;
+    let said: Answer<IgnoredAny> = match serde_json::from_str::<Refused>(&answer) {
+        Ok(Refused { error: None }) => return Ok(Some(answer)),
+        // Whatever form the refusal has.
+        _ => serde_json::from_str(&answer).unwrap_or(Answer {
+            value: None,
+            error: None,
+        }),
+    };
+    let refusal = said.error.unwrap_or_default();
+    Err(refusal.failure("of the client"))
 }
 
 /// The guest is to power off.

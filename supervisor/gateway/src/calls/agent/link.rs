@@ -51,6 +51,13 @@ fn gone(error: &io::Error) -> Failure {
     Failure::new(Code::AgentUnresponsive, why)
 }
 
+/// That nothing came at all since a conversation was asked for: it is not known whether the agent was asked yet.
+fn unheard() -> Failure {
+    let why =
+        "Guest agent not available for now: it says nothing, or another client has its channel";
+    Failure::new(Code::AgentUnresponsive, why)
+}
+
 /// That the agent says nothing.
 pub(super) fn silent() -> Failure {
     Failure::new(Code::AgentUnresponsive, "Guest agent not available for now")
@@ -145,8 +152,11 @@ impl Link {
 
     /// Makes sure that what comes next answers what is said next.
     pub(super) async fn sync(&mut self, patience: Duration) -> Result<(), Failure> {
-        let synced = tokio::time::timeout(patience, self.synced()).await;
-        synced.unwrap_or_else(|_| Err(silent()))
+        match tokio::time::timeout(patience, self.synced()).await {
+            Ok(synced) => synced,
+            Err(_) if self.heard == 0 => Err(unheard()),
+            Err(_) => Err(silent()),
+        }
     }
 
     async fn synced(&mut self) -> Result<(), Failure> {

@@ -5,6 +5,7 @@
 
 mod asked;
 mod link;
+mod text;
 mod told;
 
 use std::os::fd::OwnedFd;
@@ -52,7 +53,7 @@ struct Answer<T> {
 }
 
 /// Why it does not do it.
-#[derive(Debug, Deserialize)]
+#[derive(Debug, Default, Deserialize)]
 struct Refusal {
     #[serde(default)]
     class: String,

@@ -118,6 +118,24 @@ fn a_command_goes_as_one_line_and_its_answer_comes_back() {
 }
 
 #[test]
+fn an_answer_of_many_small_objects_comes_back_as_it_is() {
+    let says: Says = |_| {
+        let many = "{\"\": 0},".repeat(100_000);
+        Some(format!("{{\"return\": [{many}{{}}]}}\n").into_bytes())
+    };
+    let (mut client, domain, _) = host(says, OPEN);
+    let ask = command(&domain, "{\"execute\":\"guest-get-vcpus\"}", -1);
+    let mut packet = Vec::new();
+    crate::wire::frame::call(&mut packet, 77, &ask).unwrap();
+    client.write(&packet);
+    let got = client.next().unwrap();
+    let answer: Option<String> = crate::wire::xdr::decode(&got.payload).unwrap();
+    let answer = answer.unwrap();
+    assert!(answer.starts_with("{\"return\":[{\"\":0},{\"\":0},") && answer.ends_with(",{}]}"));
+    assert_eq!(answer.len(), 7 * 100_000 + "{\"return\":[{}]}".len());
+}
+
+#[test]
 fn an_agent_that_refuses_lies_or_is_not_there_is_an_error() {
     let ping = "{\"execute\":\"guest-ping\"}";
     let refusal: Says = |_| {
@@ -156,7 +174,16 @@ fn an_agent_that_refuses_lies_or_is_not_there_is_an_error() {
     let (mut client, domain, _) = host(|line| (line == "sync").then(Vec::new), OPEN);
     assert_eq!(client.refused(&command(&domain, ping, 1)).code, 86);
     let (mut client, domain, _) = host(|_| None, OPEN);
-    assert_eq!(client.refused(&command(&domain, ping, 0)).code, 86);
+    let said = client.refused(&command(&domain, ping, 0));
+    assert_eq!(said.code, 86);
+    assert!(
+        said.message.ends_with("another client has its channel"),
+        "{said:?}"
+    );
+    // A refusal of another form is one all the same.
+    let (mut client, domain, _) = host(|_| Some(b"{\"error\": [1]}\n".to_vec()), OPEN);
+    let said = client.refused(&command(&domain, ping, -1));
+    assert!(said.message.contains("unable to execute"), "{said:?}");
     let (mut client, domain, _) = host(|_| None, false);
     let said = client.refused(&command(&domain, ping, -1));
     assert_eq!(said.code, 86);

@@ -1,10 +1,11 @@
 //! What a domain is held to: of the machine that runs, of the kept definition, and of both.
 
 use reeve_ipc::api::call::TuningChange;
+use reeve_ipc::model::OnCrash;
 
 use super::devices::{asked, running};
 use super::*;
-use crate::domain::driver::{CallFailure, DeviceCall};
+use crate::domain::driver::{CallFailure, DeviceCall, StartFailure, StartFailureKind, Verdict};
 
 fn tune(changes: Vec<TuningChange>, live: bool, persistent: bool) -> Request {
     Request::Tune {
@@ -39,14 +40,32 @@ impl Fed {
     fn is_bound(&self, persistent: bool) -> bool {
         is_bound(self.actor.definition(persistent).unwrap())
     }
+
+    /// Asks for a tune that the host has nothing against, up to where it is noted.
+    fn checked(&mut self, request: Request) -> Vec<Effect> {
+        let effects = self.ask(request);
+        let (serial, call) = asked(&effects);
+        assert!(matches!(call, DeviceCall::TuneCheck { .. }), "{call:?}");
+        let effects = self.called(serial, Ok(()));
+        self.written(effects)
+    }
 }
 
 #[test]
 fn a_machine_is_bound_once_its_status_says_so() {
     let mut fed = running();
     let effects = fed.ask(tune(bound(), true, false));
+    assert!(
+        noted(&effects).is_none(),
+        "before it is known whether it can be"
+    );
+    let (serial, call) = asked(&effects);
+    assert!(matches!(call, DeviceCall::TuneCheck { domain } if is_bound(&domain)));
+    let effects = fed.called(serial, Ok(()));
     let status = noted(&effects).unwrap();
     assert!(is_bound(&status.definition) && status.intents.tuning);
+    let before = status.intents.tuned_before.clone();
+    assert!(!is_bound(&before.unwrap()));
     let effects = fed.written(effects);
     let (serial, call) = asked(&effects);
     let DeviceCall::Tune { domain, before } = call else {
@@ -57,6 +76,7 @@ fn a_machine_is_bound_once_its_status_says_so() {
     assert_eq!(answer(&effects), Some(Ok(())));
     let status = noted(&effects).unwrap();
     assert!(is_bound(&status.definition) && !status.intents.tuning);
+    assert!(status.intents.tuned_before.is_none());
     assert!(fed.is_bound(false) && !fed.is_bound(true));
     let loose = vec![
         TuningChange::VcpuCpus {
@@ -66,8 +86,7 @@ fn a_machine_is_bound_once_its_status_says_so() {
         TuningChange::EmulatorCpus(None),
         TuningChange::CpuWeight(None),
     ];
-    let effects = fed.ask(tune(loose, true, false));
-    let effects = fed.written(effects);
+    let effects = fed.checked(tune(loose, true, false));
     let effects = fed.called(asked(&effects).0, Ok(()));
     assert_eq!(answer(&effects), Some(Ok(())));
     assert!(!fed.is_bound(false));
@@ -76,12 +95,44 @@ fn a_machine_is_bound_once_its_status_says_so() {
 #[test]
 fn a_host_that_refuses_leaves_the_machine_as_it_was() {
     let mut fed = running();
-    let effects = fed.ask(tune(bound(), true, true));
-    let effects = fed.written(effects);
+    let effects = fed.checked(tune(bound(), true, true));
     let refused = CallFailure::Refused("no such CPU".to_owned());
     let effects = fed.called(asked(&effects).0, Err(refused));
     assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Worker)));
     assert!(!fed.is_bound(false) && !fed.is_bound(true));
+}
+
+fn lacks_it() -> Result<(), CallFailure> {
+    Err(CallFailure::NotMade(StartFailure {
+        kind: StartFailureKind::Definition,
+        message: "no such CPU".to_owned(),
+    }))
+}
+
+#[test]
+fn what_the_host_lacks_is_never_noted() {
+    let mut fed = running();
+    let effects = fed.ask(tune(bound(), true, true));
+    let effects = fed.called(asked(&effects).0, lacks_it());
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
+    assert!(noted(&effects).is_none(), "{effects:?}");
+    assert!(!fed.is_bound(false) && !fed.is_bound(true));
+}
+
+#[test]
+fn a_machine_whose_worker_ends_while_it_is_bound_is_made_again_as_it_was() {
+    let mut fed = Fed::running(LifecycleAction {
+        on_crash: OnCrash::Restart,
+        ..LifecycleAction::default()
+    });
+    fed.checked(tune(bound(), true, false));
+    let effects = fed.notice(Notice::Gone(Verdict::Failed("killed".to_owned())));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::Worker)));
+    let started = effects.iter().find_map(|effect| match effect {
+        Effect::Start { record, .. } => Some(record),
+        _ => None,
+    });
+    assert!(!is_bound(&started.unwrap().definition));
 }
 
 #[test]
@@ -312,6 +363,37 @@ fn a_change_that_a_supervisor_noted_and_did_not_come_to_is_made_by_the_next() {
 }
 
 #[test]
+fn what_is_refused_to_the_next_supervisor_is_as_it_was_before() {
+    let mut before = super::domain();
+    // Since then it has lost a disk.
+    before
+        .devices
+        .disks
+        .push(Disk::new("vdc".parse().unwrap(), None));
+    before.complete().unwrap();
+    let (mut fed, effects) = found(Intents {
+        tuning: true,
+        tuned_before: Some(Box::new(before)),
+        ..Intents::default()
+    });
+    let effects = fed.called(asked(&effects).0, lacks_it());
+    let status = noted(&effects).unwrap();
+    assert!(!is_bound(&status.definition) && status.intents.tuned_before.is_none());
+    assert_eq!(status.definition.devices.disks.len(), 1);
+    assert!(status.intents.tuning, "it may have been in force in part");
+    let (serial, call) = asked(&effects);
+    assert!(matches!(call, DeviceCall::Tune { domain, before: None } if !is_bound(&domain)));
+    let effects = fed.called(serial, lacks_it());
+    assert!(!noted(&effects).unwrap().intents.tuning, "{effects:?}");
+    assert!(!fed.is_bound(false) && !kills(&effects));
+    assert_eq!(fed.actor.job_kind(), None, "nothing more is asked for");
+    let effects = fed.checked(tune(bound(), true, false));
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert!(fed.is_bound(false));
+}
+
+#[test]
 fn what_is_refused_to_the_next_supervisor_is_told_and_ends_nothing() {
     let (mut fed, effects) = found(Intents {
         tuning: true,
@@ -331,12 +413,15 @@ fn what_is_refused_to_the_next_supervisor_is_told_and_ends_nothing() {
     });
     assert!(told && !kills(&effects), "{effects:?}");
     assert!(
-        !effects
-            .iter()
-            .any(|effect| matches!(effect, Effect::Device(..)))
+        !noted(&effects).unwrap().intents.tuning,
+        "nor by the one after it"
     );
+    let bytes = 16 << 20;
+    assert_eq!(changes(&effects), [DeviceChange::BalloonTarget { bytes }]);
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    fed.written(effects);
     // A client's own change stands for it then.
-    let effects = fed.ask_written(tune(bound(), true, false));
+    let effects = fed.checked(tune(bound(), true, false));
     let effects = fed.called(asked(&effects).0, Ok(()));
     assert_eq!(answer(&effects), Some(Ok(())));
     assert!(!noted(&effects).unwrap().intents.tuning);
@@ -362,7 +447,7 @@ fn a_guest_is_asked_for_what_a_client_wants_last() {
 #[test]
 fn a_machine_whose_record_cannot_be_written_is_bound_as_before() {
     let mut fed = running();
-    let effects = fed.ask_written(tune(bound(), true, true));
+    let effects = fed.checked(tune(bound(), true, true));
     let effects = fed.called(asked(&effects).0, Ok(()));
     let full = Done::Written(Err("full".to_owned()));
     let effects = fed.feed(Input::Done(writes(&effects), full));
@@ -380,7 +465,7 @@ fn a_machine_whose_record_cannot_be_written_is_bound_as_before() {
 #[test]
 fn a_guest_that_ends_while_its_machine_is_bound_waits_for_that() {
     let mut fed = running();
-    let effects = fed.ask_written(tune(bound(), true, false));
+    let effects = fed.checked(tune(bound(), true, false));
     let serial = asked(&effects).0;
     let effects = fed.notice(ended(GuestEnd::PoweredOff));
     assert_eq!(answer(&effects), None);
