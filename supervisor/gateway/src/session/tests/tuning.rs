@@ -419,3 +419,120 @@ fn the_time_of_a_domain_is_told_as_a_whole_and_not_by_cpu_of_the_host() {
     let sysinfo = client.refused(&connect::ConnectGetSysinfo { flags: 0 });
     assert_eq!((sysinfo.code, sysinfo.domain), (3, 20));
 }
+
+fn block_rates(domain: &Handle, params: Vec<Param>, flags: u32) -> tuning::DomainSetBlockIoTune {
+    tuning::DomainSetBlockIoTune {
+        domain: domain.clone(),
+        disk: "vda".to_owned(),
+        params: params.into(),
+        flags,
+    }
+}
+
+#[test]
+fn rates_of_a_disk_are_set_where_the_flags_say_and_told_of_there() {
+    let disk = "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/d.img'/>\
+                <target dev='vda' bus='virtio'/></disk>";
+    let (mut client, domain, _) = One::running(definition("", disk)).client();
+    let mut get = tuning::DomainGetBlockIoTune {
+        domain: domain.clone(),
+        disk: None,
+        nparams: 0,
+        flags: 4,
+    };
+    assert_eq!(client.ask(&get).nparams, 20);
+    (get.disk, get.nparams) = (Some("/d.img".to_owned()), 20);
+    let told = |client: &mut Client, get: &tuning::DomainGetBlockIoTune, name: &str| {
+        let told = client.ask(get).params;
+        told.value(name).cloned()
+    };
+    let name = "total_bytes_sec";
+    client.ask(&block_rates(&domain, vec![Param::new(name, 5_u64)], LIVE));
+    assert_eq!(told(&mut client, &get, name), Some(5_u64.into()));
+    get.flags = CONFIG;
+    assert_eq!(told(&mut client, &get, name), Some(0_u64.into()));
+    // Without leave to send text none is sent.
+    assert_eq!(told(&mut client, &get, "group_name"), None);
+    let rates = vec![Param::new("read_iops_sec", 7_u64)];
+    client.ask(&block_rates(&domain, rates.clone(), LIVE | CONFIG));
+    // The one has a rate of bytes besides and the other none: each is changed by itself.
+    assert_eq!(told(&mut client, &get, "read_iops_sec"), Some(7_u64.into()));
+    assert_eq!(told(&mut client, &get, name), Some(0_u64.into()));
+    get.flags = LIVE;
+    assert_eq!(told(&mut client, &get, name), Some(5_u64.into()));
+    let updates = |client: &Client| {
+        let seen = client.supervisor.seen.lock().unwrap();
+        let updates = seen.iter().filter_map(|call| match call {
+            CallBody::DomainDeviceUpdate(update) => Some((update.live, update.persistent)),
+            _ => None,
+        });
+        updates.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        updates(&client),
+        [(true, false), (true, false), (false, true)]
+    );
+    // What is so already is not asked for.
+    client.ask(&block_rates(&domain, rates, LIVE | CONFIG));
+    assert_eq!(updates(&client).len(), 3);
+    let mut of_another = block_rates(&domain, Vec::new(), LIVE);
+    of_another.disk = "vdz".to_owned();
+    let said = client.refused(&of_another);
+    assert_eq!(said.code, 8);
+    assert!(said.message.contains("disk 'vdz'"), "{said:?}");
+}
+
+#[test]
+fn rates_of_an_interface_are_set_one_way_at_a_time() {
+    let nic = "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/>\
+               <target dev='web0'/><model type='virtio'/></interface>";
+    let (mut client, domain, _) = One::running(definition("", nic)).client();
+    let mut get = tuning::DomainGetInterfaceParameters {
+        domain: domain.clone(),
+        device: "web0".to_owned(),
+        nparams: 0,
+        flags: 0,
+    };
+    assert_eq!(client.ask(&get).nparams, 7);
+    get.nparams = 7;
+    let set = |device: &str, numbers: &[(&str, u32)]| tuning::DomainSetInterfaceParameters {
+        domain: domain.clone(),
+        device: device.to_owned(),
+        params: Params::from(
+            numbers
+                .iter()
+                .map(|(name, number)| Param::new(*name, *number))
+                .collect::<Vec<_>>(),
+        ),
+        flags: 0,
+    };
+    client.ask(&set(
+        "web0",
+        &[("inbound.average", 100), ("inbound.peak", 200)],
+    ));
+    client.ask(&set("52:54:00:00:00:01", &[("outbound.average", 50)]));
+    let told = client.ask(&get).params;
+    for (name, kib) in [
+        ("inbound.average", 100_u32),
+        ("inbound.peak", 200),
+        ("inbound.floor", 0),
+        ("outbound.average", 50),
+    ] {
+        assert_eq!(told.value(name), Some(&kib.into()), "{name}");
+    }
+    client.ask(&set("web0", &[("inbound.average", 0)]));
+    let told = client.ask(&get).params;
+    assert_eq!(told.value("inbound.average"), Some(&0_u32.into()));
+    assert_eq!(told.value("outbound.average"), Some(&50_u32.into()));
+    for (device, numbers, code) in [
+        ("web1", ("inbound.average", 1), 8),
+        ("web0", ("inbound.floor", 1), 67),
+        ("web0", ("inbound.speed", 1), 74),
+    ] {
+        assert_eq!(
+            client.refused(&set(device, &[numbers])).code,
+            code,
+            "{numbers:?}"
+        );
+    }
+}

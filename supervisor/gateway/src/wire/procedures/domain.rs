@@ -73,12 +73,12 @@ call_rows! {
     245 DOMAIN_RESET virDomainReset (Write, Low) => Served;
     249 DOMAIN_OPEN_GRAPHICS virDomainOpenGraphics (Write, Low) => ToCome(DISPLAYS);
     251 DOMAIN_BLOCK_RESIZE virDomainBlockResize (Write, Low) => Served;
-    252 DOMAIN_SET_BLOCK_IO_TUNE virDomainSetBlockIoTune (Write, Low) => ToCome(FRONT_DOOR);
-    253 DOMAIN_GET_BLOCK_IO_TUNE virDomainGetBlockIoTune (Read, Low) => ToCome(FRONT_DOOR);
+    252 DOMAIN_SET_BLOCK_IO_TUNE virDomainSetBlockIoTune (Write, Low) => Served;
+    253 DOMAIN_GET_BLOCK_IO_TUNE virDomainGetBlockIoTune (Read, Low) => Served;
     254 DOMAIN_SET_NUMA_PARAMETERS virDomainSetNumaParameters (Write, Low) => ToCome(FRONT_DOOR);
     255 DOMAIN_GET_NUMA_PARAMETERS virDomainGetNumaParameters (Read, Low) => ToCome(FRONT_DOOR);
-    256 DOMAIN_SET_INTERFACE_PARAMETERS virDomainSetInterfaceParameters (Write, Low) => ToCome(FRONT_DOOR);
-    257 DOMAIN_GET_INTERFACE_PARAMETERS virDomainGetInterfaceParameters (Read, Low) => ToCome(FRONT_DOOR);
+    256 DOMAIN_SET_INTERFACE_PARAMETERS virDomainSetInterfaceParameters (Write, Low) => Served;
+    257 DOMAIN_GET_INTERFACE_PARAMETERS virDomainGetInterfaceParameters (Read, Low) => Served;
     258 DOMAIN_SHUTDOWN_FLAGS virDomainShutdownFlags (Write, Low) => Served;
     261 DOMAIN_PM_SUSPEND_FOR_DURATION virDomainPMSuspendForDuration (Write, Low) => ToCome(FRONT_DOOR);
     262 DOMAIN_GET_CPU_STATS virDomainGetCPUStats (Read, Low) => Served;
