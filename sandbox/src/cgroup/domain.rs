@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use rustix::fs::{Mode, OFlags, open};
 
-use super::{CgroupError, CpuMax, Limits, Use, make_dir, read, write};
+use super::{BlockLimits, CgroupError, CpuMax, Limits, Use, make_dir, read, write};
 
 /// How long [`DomainCgroup::remove`] waits for the kernel's own threads.
 pub const LAST_THREADS: Duration = Duration::from_millis(500);
@@ -27,9 +27,8 @@ impl DomainCgroup {
         for (file, value) in limits.settings() {
             write(&path.join(file), &value)?;
         }
-        if let Some(vcpus) = limits.vcpu_max {
-            limit_vcpus(&path, vcpus)?;
-        }
+        limit_vcpus(&path, limits)?;
+        limit_block(&path, limits)?;
         Self::adopt(path)
     }
 
@@ -60,10 +59,8 @@ impl DomainCgroup {
         ] {
             set_or_lift(&self.path.join(file), value.as_deref(), none)?;
         }
-        match limits.vcpu_max {
-            Some(vcpus) => limit_vcpus(&self.path, vcpus),
-            None => set_or_lift(&self.path.join(VCPUS).join("cpu.max"), None, "max"),
-        }
+        limit_vcpus(&self.path, limits)?;
+        limit_block(&self.path, limits)
     }
 
     /// What it uses of memory, in bytes, and how many processes and threads are in it, each with the limit of
@@ -100,14 +97,26 @@ impl DomainCgroup {
         })
     }
 
-    /// Moves a thread of a process that is in it under the limit of the vCPUs.
+    /// Moves a thread of a process that is in it under the limit of the vCPUs, and under one of its own as the vCPU
+    /// of that number, where each has one.
     ///
     /// # Errors
     ///
     /// [`CgroupError::Io`], also where there is no such limit.
-    pub fn limit_as_vcpu(&self, thread: u32) -> Result<(), CgroupError> {
-        let threads = self.path.join(VCPUS).join("cgroup.threads");
-        write(&threads, &thread.to_string())
+    pub fn limit_as_vcpu(
+        &self,
+        thread: u32,
+        vcpu: u32,
+        each: Option<CpuMax>,
+    ) -> Result<(), CgroupError> {
+        let mut place = self.path.join(VCPUS);
+        if let Some(each) = each {
+            place.push(vcpu.to_string());
+            make_dir(&place)?;
+            write(&place.join("cgroup.type"), "threaded")?;
+            write(&place.join("cpu.max"), &each.setting())?;
+        }
+        write(&place.join("cgroup.threads"), &thread.to_string())
     }
 
     /// Takes over a cgroup that an earlier supervisor made and recorded.
@@ -166,7 +175,11 @@ impl DomainCgroup {
         let begin = Instant::now();
         loop {
             // There only where the vCPUs have a limit; what is left in it is left in the other too.
-            let _ = fs::remove_dir(self.path.join(VCPUS));
+            let vcpus = self.path.join(VCPUS);
+            for one in each_vcpu(&vcpus) {
+                let _ = fs::remove_dir(one);
+            }
+            let _ = fs::remove_dir(vcpus);
             match fs::remove_dir(&self.path) {
                 Err(source)
                     if source.kind() == ErrorKind::ResourceBusy
@@ -186,15 +199,81 @@ impl DomainCgroup {
     }
 }
 
-/// Limits the threads in `vcpus` of the domain's cgroup at `path`, which is made if there is none.
-fn limit_vcpus(path: &Path, limit: CpuMax) -> Result<(), CgroupError> {
+/// The cgroups of single vCPUs in `vcpus`.
+fn each_vcpu(vcpus: &Path) -> impl Iterator<Item = PathBuf> {
+    let entries = fs::read_dir(vcpus).into_iter().flatten().flatten();
+    let directories = entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir()));
+    directories.map(|entry| entry.path())
+}
+
+/// Limits the threads in `vcpus` of the domain's cgroup at `path`, all together and each, or neither. It is made if
+/// there is none and there is a limit.
+fn limit_vcpus(path: &Path, limits: &Limits) -> Result<(), CgroupError> {
     let inner = path.join(VCPUS);
-    make_dir(&inner)?;
-    // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
-    // processes and controlled children.
-    write(&inner.join("cgroup.type"), "threaded")?;
-    write(&path.join("cgroup.subtree_control"), "+cpu")?;
-    write(&inner.join("cpu.max"), &limit.setting())
+    let all = limits.vcpu_max.map(CpuMax::setting);
+    let each = limits.each_vcpu_max.map(CpuMax::setting);
+    if all.is_some() || each.is_some() {
+        make_dir(&inner)?;
+        // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
+        // processes and controlled children.
+        write(&inner.join("cgroup.type"), "threaded")?;
+        write(&path.join("cgroup.subtree_control"), "+cpu")?;
+    }
+    if each.is_some() {
+        write(&inner.join("cgroup.subtree_control"), "+cpu")?;
+    }
+    set_or_lift(&inner.join("cpu.max"), all.as_deref(), "max")?;
+    for one in each_vcpu(&inner) {
+        set_or_lift(&one.join("cpu.max"), each.as_deref(), "max")?;
+    }
+    Ok(())
+}
+
+/// Sets the shares and bounds of block devices of the domain's cgroup at `path`, and lifts those of all others.
+fn limit_block(path: &Path, limits: &Limits) -> Result<(), CgroupError> {
+    let file = ["io.bfq.weight", "io.weight"].map(|name| path.join(name));
+    let [bfq, weight] = file;
+    let weights = if bfq.exists() { bfq } else { weight };
+    let weight = limits.block_weight.map(|weight| weight.to_string());
+    set_or_lift(&weights, weight.as_deref(), "100")?;
+    let wanted = limits.block_devices.iter();
+    let shares: Vec<_> = wanted
+        .clone()
+        .filter(|device| device.weight.is_some())
+        .collect();
+    for device in of_devices(&weights)? {
+        if !shares.iter().any(|share| share.device == device) {
+            write(&weights, &BlockLimits::none(device).share())?;
+        }
+    }
+    for share in shares {
+        write(&weights, &share.share())?;
+    }
+    let bounds = path.join("io.max");
+    for device in of_devices(&bounds)? {
+        if !wanted.clone().any(|bound| bound.device == device) {
+            write(&bounds, &BlockLimits::none(device).setting())?;
+        }
+    }
+    for bound in wanted {
+        write(&bounds, &bound.setting())?;
+    }
+    Ok(())
+}
+
+/// The devices of which a file of the controller of block devices says something; none where there is no file.
+fn of_devices(file: &Path) -> Result<Vec<(u32, u32)>, CgroupError> {
+    let text = match read(file) {
+        Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+            return Ok(Vec::new());
+        }
+        text => text?,
+    };
+    let device = |line: &str| {
+        let (major, minor) = line.split_whitespace().next()?.split_once(':')?;
+        Some((major.parse().ok()?, minor.parse().ok()?))
+    };
+    Ok(text.lines().filter_map(device).collect())
 }
 
 /// Sets a limit, or writes what stands for none. What has no file has no limit.

@@ -8,9 +8,12 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use reeve_ipc::model::{Devices, Domain, DomainName, MemorySize, ResourceLimits};
+use reeve_ipc::model::{BlockDeviceTuning, CpuQuota, Devices, Domain, DomainName, MemorySize};
 use reeve_ipc::spec::NicDriver;
-use reeve_sandbox::cgroup::{CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
+use reeve_sandbox::cgroup::{BlockLimits, CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
+use rustix::io::Errno;
+
+use super::block_device;
 
 /// The namespaces every worker has of its own.
 pub const NAMESPACES: [&str; 7] = ["user", "pid", "mount", "network", "ipc", "uts", "cgroup"];
@@ -133,6 +136,16 @@ pub enum ConfinementError {
         /// What it uses.
         used: String,
     },
+    /// One of the host's block devices that is none.
+    #[error("cannot bound what '{domain}' uses of {}: {}", .path.display(), super::reason(*.errno))]
+    BlockDevice {
+        /// The domain.
+        domain: DomainName,
+        /// What was to be one.
+        path: PathBuf,
+        /// Why not.
+        errno: Errno,
+    },
     /// Fewer threads than the domain has by itself.
     #[error(
         "cannot limit '{domain}' to {limit} threads: with {vcpus} vCPUs it needs at least {least}"
@@ -180,15 +193,15 @@ impl ConfinementPlan {
     /// Checks what the definition asks for against itself and the host.
     pub(crate) fn new(domain: &Domain, place: &CgroupPlace) -> Result<Self, ConfinementError> {
         let name = domain.name.clone();
-        if !domain.limits.any() && !place.is_for_all() {
+        if !needs_cgroup(domain) && !place.is_for_all() {
             return Ok(Self {
                 domain: name,
                 cgroup: None,
             });
         }
         check(domain)?;
+        let limits = limits(domain)?;
         let plan = || {
-            let limits = limits(domain.limits);
             let hierarchy = place.hierarchy()?;
             // The UUID: unlike a name it is fit for a path and used once.
             let name = domain.uuid.to_string();
@@ -296,12 +309,12 @@ pub(crate) fn check_limits(domain: &Domain, path: Option<&Path>) -> Result<(), C
     check(domain)?;
     let name = || domain.name.clone();
     let Some(path) = path else {
-        return match domain.limits.any() {
+        return match needs_cgroup(domain) {
             true => Err(ConfinementError::NoCgroup(name())),
             false => Ok(()),
         };
     };
-    let wanted = limits(domain.limits);
+    let wanted = limits(domain)?;
     let looked = Hierarchy::above(path)
         .map_or(Ok(()), |hierarchy| hierarchy.provides(&wanted))
         .and_then(|()| DomainCgroup::adopt(path.to_owned())?.use_of_memory_and_pids());
@@ -338,7 +351,7 @@ pub(crate) fn relimit(domain: &Domain, path: Option<&Path>) -> Result<(), Confin
     let Some(path) = path else {
         return Ok(());
     };
-    let limits = limits(domain.limits);
+    let limits = limits(domain)?;
     let relimited = Hierarchy::above(path)
         .map_or(Ok(()), |hierarchy| hierarchy.widen(&limits))
         .and_then(|()| DomainCgroup::adopt(path.to_owned()))
@@ -405,13 +418,55 @@ fn device_threads(devices: &Devices) -> u32 {
     disks.chain(nics).chain(shares).sum::<u32>() + memory + u32::from(others)
 }
 
-fn limits(limits: ResourceLimits) -> Limits {
-    Limits {
+/// Whether the host holds a domain to something by a cgroup alone.
+const fn needs_cgroup(domain: &Domain) -> bool {
+    domain.limits.any() || domain.tuning.needs_cgroup()
+}
+
+fn limits(domain: &Domain) -> Result<Limits, ConfinementError> {
+    let limits = domain.limits;
+    let block = &domain.tuning.block;
+    let devices = block.devices.iter().map(|device| {
+        let BlockDeviceTuning {
+            path,
+            weight,
+            read_bytes,
+            write_bytes,
+            read_operations,
+            write_operations,
+        } = device;
+        let number = block_device::number(path);
+        let device = number.map_err(|errno| ConfinementError::BlockDevice {
+            domain: domain.name.clone(),
+            path: path.clone(),
+            errno,
+        })?;
+        Ok(BlockLimits {
+            device,
+            weight: *weight,
+            read_bytes: *read_bytes,
+            write_bytes: *write_bytes,
+            read_operations: *read_operations,
+            write_operations: *write_operations,
+        })
+    });
+    Ok(Limits {
+        block_weight: block.weight,
+        block_devices: devices.collect::<Result<_, _>>()?,
+        each_vcpu_max: domain.tuning.vcpu_quota.map(of_each_vcpu),
         memory_max: limits.memory.map(reeve_ipc::model::MemorySize::bytes),
         cpu_max: limits.cpu_percent.map(cpu_max),
         cpu_weight: limits.cpu_weight,
         pids_max: limits.pids,
         vcpu_max: limits.vcpu_percent.map(cpu_max),
+    })
+}
+
+/// The limit of a vCPU.
+pub(crate) const fn of_each_vcpu(quota: CpuQuota) -> CpuMax {
+    CpuMax {
+        quota_us: quota.quota_us,
+        period_us: quota.period_us as u64,
     }
 }
 

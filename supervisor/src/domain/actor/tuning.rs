@@ -217,6 +217,8 @@ pub(super) fn apply(domain: &mut Domain, changes: &[TuningChange]) {
             TuningChange::CpuPercent(percent) => domain.limits.cpu_percent = *percent,
             TuningChange::VcpuPercent(percent) => domain.limits.vcpu_percent = *percent,
             TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = *weight,
+            TuningChange::VcpuQuota(quota) => domain.tuning.vcpu_quota = *quota,
+            TuningChange::Block(block) => domain.tuning.block = block.clone(),
         }
     }
 }

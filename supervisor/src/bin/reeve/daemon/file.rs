@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
-    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
-    KernelBoot, Labels, LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff,
-    OnReboot, Platform, PluggableMemory, ResourceLimits, Tuning, VcpuPin, Vcpus,
+    BlockTuning, BootSource, CpuQuota, CpuSet, Devices, Domain, DomainName, DomainUuid,
+    GenerationId, KeptElement, KernelBoot, Labels, LifecycleAction, MemorySize, MetadataElement,
+    OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory, ResourceLimits, Tuning, VcpuPin,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,12 @@ pub struct DefinitionFile {
         skip_serializing_if = "Option::is_none"
     )]
     emulator_cpus: Option<CpuSet>,
+    /// The most CPU time of each vCPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vcpu_quota: Option<CpuQuota>,
+    /// Its use of the host's block devices.
+    #[serde(default, skip_serializing_if = "is_unbound")]
+    block: BlockTuning,
     /// Without it the built-in guest boots.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<PathBuf>,
@@ -193,6 +200,10 @@ struct Limits {
     cpu_weight: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pids: Option<u32>,
+}
+
+const fn is_unbound(block: &BlockTuning) -> bool {
+    !block.any()
 }
 
 impl Limits {
@@ -359,6 +370,8 @@ impl DefinitionFile {
             tuning: Tuning {
                 current_memory: self.current_memory,
                 emulator_cpus: self.emulator_cpus,
+                vcpu_quota: self.vcpu_quota,
+                block: self.block,
             },
         }
     }
@@ -382,6 +395,8 @@ impl From<&DomainDefinition> for DefinitionFile {
             max_memory: devices.memory.map(|memory| memory.max),
             current_memory: domain.tuning.current_memory,
             emulator_cpus: domain.tuning.emulator_cpus,
+            vcpu_quota: domain.tuning.vcpu_quota,
+            block: domain.tuning.block,
             memory_address: devices.memory.and_then(|memory| memory.address),
             kernel,
             initrd,
