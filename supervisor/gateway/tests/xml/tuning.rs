@@ -134,3 +134,26 @@ fn where_a_domain_runs_is_where_all_its_threads_do_that_are_not_pinned_by_themse
     let emulator = stable(own, "").tuning.emulator_cpus.unwrap();
     assert_eq!(emulator.to_string(), "2");
 }
+
+#[test]
+fn shares_and_bounds_of_block_devices_are_read_and_written() {
+    let elements = "<memory unit='MiB'>64</memory><blkiotune><weight>800</weight>\
+        <device><path>/dev/sda</path><weight>1000</weight></device>\
+        <device><path>/dev/sdb</path><read_bytes_sec>10000</read_bytes_sec>\
+        <write_bytes_sec>0</write_bytes_sec><write_iops_sec>20000</write_iops_sec></device></blkiotune>";
+    let domain = stable(elements, "");
+    let block = &domain.tuning.block;
+    assert_eq!((block.weight, block.devices.len()), (Some(800), 2));
+    assert_eq!(block.devices[0].weight, Some(1000));
+    assert_eq!(block.devices[1].read_bytes, Some(10_000));
+    assert_eq!(block.devices[1].write_bytes, None);
+    assert_eq!(block.devices[1].write_operations, Some(20_000));
+    for wrong in [
+        "<weight>70000</weight>",
+        "<device><weight>1</weight></device>",
+        "<device><path>/dev/a</path><speed>1</speed></device>",
+    ] {
+        let elements = format!("<memory unit='MiB'>64</memory><blkiotune>{wrong}</blkiotune>");
+        assert!(parse(&document(&elements, "")).is_err(), "{wrong}");
+    }
+}

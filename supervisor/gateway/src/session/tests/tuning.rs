@@ -1,7 +1,7 @@
 //! What a domain is held to: where it runs, what it may use, and the memory of its guest.
 
 use reeve_ipc::api::call::{CallBody, TuningChange};
-use reeve_ipc::model::{Domain, MemorySize, Vcpus};
+use reeve_ipc::model::{CpuQuota, Domain, MemorySize, Vcpus};
 
 use super::harness::Client;
 use super::one::{One, definition};
@@ -177,7 +177,10 @@ fn shares_and_limits_are_told_as_they_were_set() {
     client.ask(&schedule(&domain, set.clone(), LIVE | CONFIG));
     let wanted = vec![
         TuningChange::CpuWeight(Some(200)),
-        TuningChange::VcpuPercent(Some(50)),
+        TuningChange::VcpuQuota(Some(CpuQuota {
+            quota_us: 50_000,
+            period_us: 100_000,
+        })),
         TuningChange::CpuPercent(Some(150)),
     ];
     assert_eq!(tunings(&client), [(wanted, true, true)]);
@@ -193,7 +196,7 @@ fn shares_and_limits_are_told_as_they_were_set() {
         params: vec![Param::new("vcpu_quota", -1_i64)].into(),
     });
     let (changes, live, persistent) = tunings(&client).pop().unwrap();
-    assert_eq!(changes, [TuningChange::VcpuPercent(None)]);
+    assert_eq!(changes, [TuningChange::VcpuQuota(None)]);
     assert_eq!((live, persistent), (true, false));
     // Nothing changes nothing.
     client.ask(&schedule(&domain, Vec::new(), 0));
@@ -201,7 +204,7 @@ fn shares_and_limits_are_told_as_they_were_set() {
 }
 
 #[test]
-fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_one_only() {
+fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_many_too() {
     let quota = |quota: i64| vec![Param::new("vcpu_quota", quota)];
     let mut many = One::running(plain());
     many.running.as_mut().unwrap().limits.vcpu_percent = Some(150);
@@ -209,11 +212,23 @@ fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_one_only() {
     // A limit of all together is none of each, is not told as one, and stays.
     let none = all(100, (100_000, -1), (100_000, -1));
     assert_eq!(client.ask(&scheduler(&domain, 0)).0, none);
+    client.ask(&schedule(&domain, quota(25_000), 0));
+    let each = all(100, (100_000, 25_000), (100_000, -1));
+    assert_eq!(client.ask(&scheduler(&domain, 0)).0, each);
     client.ask(&schedule(&domain, quota(-1), 0));
-    let said = client.refused(&schedule(&domain, quota(25_000), 0));
-    assert_eq!(said.code, 74);
-    assert!(said.message.contains("global_quota"), "{said:?}");
-    assert_eq!(tunings(&client), []);
+    assert_eq!(client.ask(&scheduler(&domain, 0)).0, none);
+    let changes: Vec<_> = tunings(&client)
+        .into_iter()
+        .flat_map(|tune| tune.0)
+        .collect();
+    let [
+        TuningChange::VcpuQuota(Some(quota)),
+        TuningChange::VcpuQuota(None),
+    ] = changes[..]
+    else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((quota.quota_us, quota.period_us), (25_000, 100_000));
 }
 
 #[test]
@@ -224,7 +239,11 @@ fn limits_that_there_are_not_or_that_cannot_be_kept_are_refused_by_their_names()
         (Param::new("cpu_shares", 1_i32), 8, "cpu_shares"),
         (Param::new("cpu_shares", 0_u64), 8, "cpu_shares"),
         (Param::new("cpu_shares", 10_001_u64), 8, "cpu_shares"),
-        (Param::new("vcpu_quota", 1_234_i64), 74, "vcpu_quota 1234"),
+        (
+            Param::new("global_quota", 1_234_i64),
+            74,
+            "global_quota 1234",
+        ),
         (Param::new("vcpu_period", 50_000_u64), 74, "vcpu_period"),
         (Param::new("global_period", 10_u64), 8, "global_period"),
     ] {
@@ -534,5 +553,52 @@ fn rates_of_an_interface_are_set_one_way_at_a_time() {
             code,
             "{numbers:?}"
         );
+    }
+}
+
+#[test]
+fn shares_of_block_devices_are_set_where_the_flags_say_and_told_of_there() {
+    let (mut client, domain, _) = One::running(plain()).client();
+    let get = |nparams, flags| tuning::DomainGetBlkioParameters {
+        domain: domain.clone(),
+        nparams,
+        flags,
+    };
+    let set = |params: Vec<Param>, flags| tuning::DomainSetBlkioParameters {
+        domain: domain.clone(),
+        params: params.into(),
+        flags,
+    };
+    // A client that takes no text is told of what is none.
+    assert_eq!(client.ask(&get(0, 0)).nparams, 1);
+    assert_eq!(client.ask(&get(0, 4)).nparams, 6);
+    let params = vec![
+        Param::new("weight", 500_u32),
+        Param::new("device_read_bytes_sec", "/dev/a,4096"),
+    ];
+    client.ask(&set(params.clone(), LIVE | CONFIG));
+    client.ask(&set(vec![Param::new("weight", 0_u32)], CONFIG));
+    let live = client.ask(&get(6, 4 | LIVE)).params;
+    assert_eq!(live.value("weight"), Some(&500_u32.into()));
+    assert_eq!(
+        live.value("device_read_bytes_sec"),
+        Some(&"/dev/a,4096".into())
+    );
+    let kept = client.ask(&get(6, 4 | CONFIG)).params;
+    assert_eq!(kept.value("weight"), Some(&0_u32.into()));
+    assert_eq!(
+        kept.value("device_read_bytes_sec"),
+        Some(&"/dev/a,4096".into())
+    );
+    // What is so already is not asked for.
+    let before = tunings(&client).len();
+    client.ask(&set(params, LIVE));
+    assert_eq!(tunings(&client).len(), before);
+    for (param, code) in [
+        (Param::new("weight", "500"), 8),
+        (Param::new("device_weight", "/dev/a"), 8),
+        (Param::new("speed", 1_u32), 74),
+    ] {
+        assert_eq!(client.refused(&set(vec![param], 0)).code, code);
     }
 }

@@ -56,8 +56,8 @@ call_rows! {
     201 DOMAIN_OPEN_CONSOLE virDomainOpenConsole (Write, Low) => Served;
     202 DOMAIN_IS_UPDATED virDomainIsUpdated (Read, High) => Served;
     204 DOMAIN_SET_MEMORY_FLAGS virDomainSetMemoryFlags (Write, Low) => Served;
-    205 DOMAIN_SET_BLKIO_PARAMETERS virDomainSetBlkioParameters (Write, Low) => ToCome(FRONT_DOOR);
-    206 DOMAIN_GET_BLKIO_PARAMETERS virDomainGetBlkioParameters (Read, Low) => ToCome(FRONT_DOOR);
+    205 DOMAIN_SET_BLKIO_PARAMETERS virDomainSetBlkioParameters (Write, Low) => Served;
+    206 DOMAIN_GET_BLKIO_PARAMETERS virDomainGetBlkioParameters (Read, Low) => Served;
     210 DOMAIN_INJECT_NMI virDomainInjectNMI (Write, Low) => Served;
     211 DOMAIN_SCREENSHOT virDomainScreenshot (Write, Low) => ToCome(DISPLAYS);
     212 DOMAIN_GET_STATE virDomainGetState (Read, High) => Served;
