@@ -49,6 +49,8 @@ pub struct Limits {
     pub block_weight: Option<u16>,
     /// Bounds of single block devices; of others there are none.
     pub block_devices: Vec<BlockLimits>,
+    /// The NUMA nodes of the host that memory is taken from, as `0-1,3` (`cpuset.mems`).
+    pub memory_nodes: Option<String>,
 }
 
 /// What a domain may use of a block device. `None`: as much as there is.
@@ -142,6 +144,7 @@ impl Limits {
                 self.block_weight.is_some() || !self.block_devices.is_empty(),
             ),
             ("memory", self.memory_max.is_some()),
+            ("cpuset", self.memory_nodes.is_some()),
             ("pids", self.pids_max.is_some()),
         ];
         needs
@@ -160,6 +163,7 @@ impl Limits {
                 self.cpu_weight.map(|weight| weight.to_string()),
             ),
             ("pids.max", self.pids_max.map(|count| count.to_string())),
+            ("cpuset.mems", self.memory_nodes.clone()),
         ];
         settings
             .into_iter()

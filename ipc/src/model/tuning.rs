@@ -27,6 +27,49 @@ pub struct Tuning {
     pub vcpu_quota: Option<CpuQuota>,
     /// Its use of the host's block devices (libvirt `<blkiotune>`).
     pub block: BlockTuning,
+    /// The host's NUMA nodes that its memory is on (libvirt `<numatune>`); anywhere where it is not said.
+    pub memory_nodes: Option<MemoryNodes>,
+}
+
+/// NUMA nodes of the host, and what they are to a domain's memory.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct MemoryNodes {
+    /// What they are.
+    pub mode: NodeMode,
+    /// Their numbers, below [`MAX_NODES`].
+    pub nodes: CpuSet,
+}
+
+/// Numbers of NUMA nodes are below this.
+pub const MAX_NODES: u32 = 1024;
+
+/// What nodes are to the memory of a domain (libvirt `virDomainNumatuneMemMode`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NodeMode {
+    /// It is there and nowhere else, by the memory policy that its worker starts with.
+    Strict,
+    /// It is there while there is room: one node.
+    Preferred,
+    /// It is spread over them, page by page.
+    Interleave,
+    /// It is there and nowhere else, by a cgroup: other nodes can be said while it runs.
+    Restrictive,
+}
+
+impl MemoryNodes {
+    fn validate(&self) -> Result<(), ModelError> {
+        if self.nodes.iter().any(|node| node >= MAX_NODES) {
+            return Err(ModelError::Limit("the number of a NUMA node is below 1024"));
+        }
+        if self.mode == NodeMode::Preferred && self.nodes.iter().nth(1).is_some() {
+            return Err(ModelError::Limit(
+                "NUMA memory tuning in 'preferred' mode only supports single node",
+            ));
+        }
+        Ok(())
+    }
 }
 
 /// CPU time in each period of wall time (cgroup v2, `cpu.max`).
@@ -136,7 +179,9 @@ impl Tuning {
     pub(super) fn bytes(&self) -> usize {
         let devices = self.block.devices.iter();
         let devices = devices.map(|device| device.path.as_os_str().len() + BLOCK_DEVICE_BYTES);
-        self.emulator_cpus.as_ref().map_or(0, CpuSet::bytes) + devices.sum::<usize>()
+        let nodes = self.memory_nodes.as_ref().map(|nodes| &nodes.nodes);
+        let sets = nodes.into_iter().chain(&self.emulator_cpus);
+        sets.map(CpuSet::bytes).sum::<usize>() + devices.sum::<usize>()
     }
 
     /// Checks ranges.
@@ -155,12 +200,22 @@ impl Tuning {
                 ));
             }
         }
+        if let Some(nodes) = &self.memory_nodes {
+            nodes.validate()?;
+        }
         self.block.validate()
     }
 
     /// Whether anything is set that only a cgroup enforces.
     #[must_use]
     pub const fn needs_cgroup(&self) -> bool {
-        self.vcpu_quota.is_some() || self.block.any()
+        let restrictive = matches!(
+            self.memory_nodes,
+            Some(MemoryNodes {
+                mode: NodeMode::Restrictive,
+                ..
+            })
+        );
+        self.vcpu_quota.is_some() || self.block.any() || restrictive
     }
 }

@@ -435,7 +435,7 @@ proptest! {
 
 #[test]
 fn bounds_of_block_devices_and_quotas_of_vcpus_have_their_ranges() {
-    use crate::model::{BlockDeviceTuning, CpuQuota, MAX_BLOCK_DEVICES};
+    use crate::model::{BlockDeviceTuning, CpuQuota, MAX_BLOCK_DEVICES, MemoryNodes, NodeMode};
     let refused = |change: &dyn Fn(&mut Domain)| {
         let mut domain = domain();
         change(&mut domain);
@@ -478,6 +478,16 @@ fn bounds_of_block_devices_and_quotas_of_vcpus_have_their_ranges() {
         domain.tuning.block.devices = vec![device];
     });
     assert!(error.contains("at least 1"), "{error}");
+    for (mode, nodes, why) in [
+        (NodeMode::Strict, "1024", "below 1024"),
+        (NodeMode::Preferred, "0-1", "single node"),
+    ] {
+        let error = refused(&|domain| {
+            let nodes = nodes.parse().unwrap();
+            domain.tuning.memory_nodes = Some(MemoryNodes { mode, nodes });
+        });
+        assert!(error.contains(why), "{error}");
+    }
     for (quota_us, period_us) in [
         (999, 100_000),
         (1 << 44, 100_000),

@@ -56,6 +56,8 @@ impl DomainCgroup {
                 limits.pids_max.map(|count| count.to_string()),
                 "max",
             ),
+            // Nothing is what the cgroup above has.
+            ("cpuset.mems", limits.memory_nodes.clone(), "\n"),
         ] {
             set_or_lift(&self.path.join(file), value.as_deref(), none)?;
         }

@@ -25,6 +25,7 @@ const ALL: Limits = Limits {
     each_vcpu_max: None,
     block_weight: None,
     block_devices: Vec::new(),
+    memory_nodes: None,
 };
 
 #[test]
@@ -77,6 +78,16 @@ fn limits_are_written_as_the_kernel_reads_them() {
         expected.map(|(file, value)| (file, value.to_owned()))
     );
     assert_eq!(ALL.controllers(), ["cpu", "memory", "pids"]);
+}
+
+#[test]
+fn nodes_of_memory_need_the_controller_of_cpu_sets() {
+    let limits = Limits {
+        memory_nodes: Some("0-1".to_owned()),
+        ..Limits::default()
+    };
+    assert_eq!(limits.controllers(), ["cpuset"]);
+    assert_eq!(limits.settings(), [("cpuset.mems", "0-1".to_owned())]);
 }
 
 #[test]

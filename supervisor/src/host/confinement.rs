@@ -8,12 +8,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use reeve_ipc::model::{BlockDeviceTuning, CpuQuota, Devices, Domain, DomainName, MemorySize};
+use reeve_ipc::model::{
+    BlockDeviceTuning, CpuQuota, Devices, Domain, DomainName, MemorySize, NodeMode,
+};
 use reeve_ipc::spec::NicDriver;
 use reeve_sandbox::cgroup::{BlockLimits, CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
 use rustix::io::Errno;
 
-use super::block_device;
+use super::{block_device, memory_nodes};
 
 /// The namespaces every worker has of its own.
 pub const NAMESPACES: [&str; 7] = ["user", "pid", "mount", "network", "ipc", "uts", "cgroup"];
@@ -136,6 +138,14 @@ pub enum ConfinementError {
         /// What it uses.
         used: String,
     },
+    /// Memory on a node of the host that there is not.
+    #[error("NUMA node {node} is unavailable for '{domain}'")]
+    Node {
+        /// The domain.
+        domain: DomainName,
+        /// Its number.
+        node: u32,
+    },
     /// One of the host's block devices that is none.
     #[error("cannot bound what '{domain}' uses of {}: {}", .path.display(), super::reason(*.errno))]
     BlockDevice {
@@ -193,6 +203,7 @@ impl ConfinementPlan {
     /// Checks what the definition asks for against itself and the host.
     pub(crate) fn new(domain: &Domain, place: &CgroupPlace) -> Result<Self, ConfinementError> {
         let name = domain.name.clone();
+        check_nodes(domain)?;
         if !needs_cgroup(domain) && !place.is_for_all() {
             return Ok(Self {
                 domain: name,
@@ -307,6 +318,7 @@ impl Drop for Confinement {
 /// changed.
 pub(crate) fn check_limits(domain: &Domain, path: Option<&Path>) -> Result<(), ConfinementError> {
     check(domain)?;
+    check_nodes(domain)?;
     let name = || domain.name.clone();
     let Some(path) = path else {
         return match needs_cgroup(domain) {
@@ -418,6 +430,16 @@ fn device_threads(devices: &Devices) -> u32 {
     disks.chain(nics).chain(shares).sum::<u32>() + memory + u32::from(others)
 }
 
+fn check_nodes(domain: &Domain) -> Result<(), ConfinementError> {
+    match memory_nodes::missing(domain) {
+        None => Ok(()),
+        Some(node) => Err(ConfinementError::Node {
+            domain: domain.name.clone(),
+            node,
+        }),
+    }
+}
+
 /// Whether the host holds a domain to something by a cgroup alone.
 const fn needs_cgroup(domain: &Domain) -> bool {
     domain.limits.any() || domain.tuning.needs_cgroup()
@@ -453,6 +475,12 @@ fn limits(domain: &Domain) -> Result<Limits, ConfinementError> {
     Ok(Limits {
         block_weight: block.weight,
         block_devices: devices.collect::<Result<_, _>>()?,
+        memory_nodes: domain
+            .tuning
+            .memory_nodes
+            .as_ref()
+            .filter(|nodes| nodes.mode == NodeMode::Restrictive)
+            .map(|nodes| nodes.nodes.to_string()),
         each_vcpu_max: domain.tuning.vcpu_quota.map(of_each_vcpu),
         memory_max: limits.memory.map(reeve_ipc::model::MemorySize::bytes),
         cpu_max: limits.cpu_percent.map(cpu_max),

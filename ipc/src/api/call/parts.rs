@@ -5,7 +5,8 @@ use serde::{Deserialize, Serialize};
 use crate::api::event::Cursor;
 use crate::api::view::DomainSummary;
 use crate::model::{
-    BlockTuning, CpuQuota, CpuSet, DiskTarget, DomainName, DomainUuid, MemorySize, MetadataElement,
+    BlockTuning, CpuQuota, CpuSet, DiskTarget, DomainName, DomainUuid, MemoryNodes, MemorySize,
+    MetadataElement,
 };
 pub use crate::request::MAX_PEEK_BYTES;
 
@@ -93,6 +94,8 @@ pub enum TuningChange {
     VcpuQuota(Option<CpuQuota>),
     /// Shares and limits of the host's block devices, all of them.
     Block(BlockTuning),
+    /// The nodes that its memory is on, as [`Tuning::memory_nodes`](crate::model::Tuning::memory_nodes).
+    MemoryNodes(Option<MemoryNodes>),
 }
 
 /// Where a console's stream begins.

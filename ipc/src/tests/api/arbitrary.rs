@@ -28,8 +28,8 @@ use crate::api::{Access, ApiVersion};
 use crate::model::{
     BlockDeviceTuning, BlockTuning, BootSource, CpuQuota, CpuSet, DeviceName, Domain, DomainName,
     DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS,
-    MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform, PoolName, PoolUuid,
-    ResourceLimits, Tuning, VcpuPin, Vcpus,
+    MemoryNodes, MemorySize, MetadataElement, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform,
+    PoolName, PoolUuid, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
 use crate::tests::arbitrary::watchdog_action;
@@ -204,12 +204,20 @@ fn block() -> impl Strategy<Value = BlockTuning> {
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
-    let bounds = (option::of(quota()), block());
+    let mode = proptest::sample::select(vec![
+        NodeMode::Strict,
+        NodeMode::Preferred,
+        NodeMode::Interleave,
+        NodeMode::Restrictive,
+    ]);
+    let nodes = (mode, cpu_set()).prop_map(|(mode, nodes)| MemoryNodes { mode, nodes });
+    let bounds = (option::of(quota()), block(), option::of(nodes));
     let all = (option::of(size()), option::of(cpu_set()), bounds);
     all.prop_map(
-        |(current_memory, emulator_cpus, (vcpu_quota, block))| Tuning {
+        |(current_memory, emulator_cpus, (vcpu_quota, block, memory_nodes))| Tuning {
             vcpu_quota,
             block,
+            memory_nodes,
             current_memory,
             emulator_cpus,
         },

@@ -24,8 +24,8 @@ use crate::api::message::{CallId, FromClient};
 use crate::model::{
     BlockDeviceTuning, BlockTuning, BootSource, CpuQuota, CpuSet, Device, Devices, Domain,
     DomainName, DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, Layer, LifecycleAction,
-    Medium, MemorySize, MetadataElement, OnCrash, OnPowerOff, OnReboot, Platform, ResourceLimits,
-    Tuning, VcpuPin, Vcpus,
+    Medium, MemoryNodes, MemorySize, MetadataElement, NodeMode, OnCrash, OnPowerOff, OnReboot,
+    Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, DiskFormat, MachineType};
 use crate::tests::plug_samples::changes;
@@ -104,6 +104,7 @@ pub(super) fn domain() -> Domain {
             emulator_cpus: Some("5,7".parse().unwrap()),
             vcpu_quota: Some(QUOTA),
             block: block(),
+            memory_nodes: Some(nodes()),
         },
     }
 }
@@ -348,6 +349,7 @@ pub(super) fn tuning_changes() -> Vec<TuningChange> {
         TuningChange::CpuWeight(Some(200)),
         TuningChange::VcpuQuota(Some(QUOTA)),
         TuningChange::Block(block()),
+        TuningChange::MemoryNodes(Some(nodes())),
     ]
 }
 
@@ -355,6 +357,13 @@ const QUOTA: CpuQuota = CpuQuota {
     quota_us: 25_000,
     period_us: 50_000,
 };
+
+fn nodes() -> MemoryNodes {
+    MemoryNodes {
+        mode: NodeMode::Interleave,
+        nodes: "0-1".parse().unwrap(),
+    }
+}
 
 fn block() -> BlockTuning {
     BlockTuning {

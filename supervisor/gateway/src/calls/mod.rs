@@ -7,7 +7,7 @@
 //! | [`connect`], `host` | the connection itself, and the host |
 //! | `list`, `lookup` | which domains there are |
 //! | `info`, `statistics`, `domstats`, `memory`, `vcpus` | how one stands, what it has and has done |
-//! | `pinning`, `scheduler`, `throttle`, `bandwidth`, `block_shares` | where it runs, and what it may use of the host |
+//! | `pinning`, `scheduler`, `throttle`, `bandwidth`, `block_shares`, `memory_nodes` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
 //! | [`agent`] | what the guest's agent is asked, and channels |
@@ -38,6 +38,7 @@ mod lifecycle;
 mod list;
 mod lookup;
 mod memory;
+mod memory_nodes;
 mod params;
 mod pinning;
 mod scheduler;

@@ -22,7 +22,7 @@ pub(super) fn within(params: Vec<Param>, room: i32) -> (Vec<Param>, i32) {
 /// What libvirt calls the type of a value.
 const fn word(value: &Value) -> &'static str {
     match value {
-        Value::Int(_) => "int",
+        Value::Int(_) => INT,
         Value::Uint(_) => UINT,
         Value::Long(_) => LONG,
         Value::Ulong(_) => ULONG,
@@ -32,6 +32,8 @@ const fn word(value: &Value) -> &'static str {
     }
 }
 
+/// A number of 32 bits.
+pub(super) const INT: &str = "int";
 /// A number of 32 bits that may not be below zero.
 pub(super) const UINT: &str = "uint";
 /// Text.
@@ -91,6 +93,14 @@ pub(super) fn long(params: &[Param], name: &str) -> Option<i64> {
 pub(super) fn uint(params: &[Param], name: &str) -> Option<u32> {
     params.iter().find_map(|param| match param.value {
         Value::Uint(value) if param.field == name => Some(value),
+        _ => None,
+    })
+}
+
+/// The number of that name, of 32 bits, which may be below zero.
+pub(super) fn int(params: &[Param], name: &str) -> Option<i32> {
+    params.iter().find_map(|param| match param.value {
+        Value::Int(value) if param.field == name => Some(value),
         _ => None,
     })
 }

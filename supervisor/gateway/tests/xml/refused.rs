@@ -39,7 +39,7 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "<clock offset='utc'><timer name='tsc'/></clock>",
             "clock/timer",
         ),
-        ("<numatune/>", "numatune"),
+        ("<numatune><memnode/></numatune>", "numatune/memnode"),
         (
             "<memoryBacking><hugepages/></memoryBacking>",
             "memoryBacking/hugepages",

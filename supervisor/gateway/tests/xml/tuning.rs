@@ -157,3 +157,28 @@ fn shares_and_bounds_of_block_devices_are_read_and_written() {
         assert!(parse(&document(&elements, "")).is_err(), "{wrong}");
     }
 }
+
+#[test]
+fn the_nodes_of_memory_are_read_and_written() {
+    let of = |memory: &str| {
+        format!("<memory unit='MiB'>64</memory><numatune><memory {memory}/></numatune>")
+    };
+    for mode in ["strict", "preferred", "interleave", "restrictive"] {
+        let domain = stable(&of(&format!("mode='{mode}' nodeset='1'")), "");
+        let nodes = domain.tuning.memory_nodes.as_ref().unwrap();
+        assert_eq!(nodes.nodes.to_string(), "1");
+        let wanted = format!("<memory mode='{mode}' nodeset='1'/>");
+        assert!(dumped(&domain).contains(&wanted));
+    }
+    let left_out = stable(&of("mode='strict' nodeset='0-3,^2'"), "");
+    let nodes = left_out.tuning.memory_nodes.unwrap().nodes;
+    assert_eq!(nodes.to_string(), "0-1,3");
+    for wrong in [
+        "mode='strict'",
+        "mode='nothing' nodeset='0'",
+        "mode='strict' placement='auto'",
+        "nodeset='x'",
+    ] {
+        assert!(parse(&document(&of(wrong), "")).is_err(), "{wrong}");
+    }
+}

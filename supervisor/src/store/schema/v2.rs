@@ -153,6 +153,7 @@ impl From<Domain> for v3::Domain {
             vcpu_quota: None,
             block_weight: None,
             block_devices: Vec::new(),
+            memory_nodes: None,
         }
     }
 }

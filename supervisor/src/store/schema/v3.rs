@@ -68,6 +68,56 @@ pub(in crate::store) struct Domain {
     pub(super) block_weight: Option<u16>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub(super) block_devices: Vec<BlockDevice>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) memory_nodes: Option<MemoryNodes>,
+}
+
+/// NUMA nodes of the host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemoryNodes {
+    mode: NodeMode,
+    /// As in `0-3,8`.
+    nodes: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum NodeMode {
+    Strict,
+    Preferred,
+    Interleave,
+    Restrictive,
+}
+
+impl From<&model::MemoryNodes> for MemoryNodes {
+    fn from(nodes: &model::MemoryNodes) -> Self {
+        Self {
+            mode: match nodes.mode {
+                model::NodeMode::Strict => NodeMode::Strict,
+                model::NodeMode::Preferred => NodeMode::Preferred,
+                model::NodeMode::Interleave => NodeMode::Interleave,
+                model::NodeMode::Restrictive => NodeMode::Restrictive,
+            },
+            nodes: nodes.nodes.to_string(),
+        }
+    }
+}
+
+impl TryFrom<MemoryNodes> for model::MemoryNodes {
+    type Error = SchemaError;
+
+    fn try_from(nodes: MemoryNodes) -> Result<Self, SchemaError> {
+        Ok(Self {
+            mode: match nodes.mode {
+                NodeMode::Strict => model::NodeMode::Strict,
+                NodeMode::Preferred => model::NodeMode::Preferred,
+                NodeMode::Interleave => model::NodeMode::Interleave,
+                NodeMode::Restrictive => model::NodeMode::Restrictive,
+            },
+            nodes: nodes.nodes.parse()?,
+        })
+    }
 }
 
 /// CPU time of each vCPU.
@@ -199,6 +249,7 @@ impl From<&model::Domain> for Domain {
                             weight,
                             devices: bounded,
                         },
+                    memory_nodes,
                 },
         } = domain;
         let model::Labels {
@@ -277,6 +328,7 @@ impl From<&model::Domain> for Domain {
             ),
             block_weight: *weight,
             block_devices: bounded.iter().map(Into::into).collect(),
+            memory_nodes: memory_nodes.as_ref().map(Into::into),
         }
     }
 }
@@ -436,6 +488,7 @@ impl TryFrom<Domain> for model::Domain {
                     weight: domain.block_weight,
                     devices: domain.block_devices.into_iter().map(Into::into).collect(),
                 },
+                memory_nodes: domain.memory_nodes.map(TryInto::try_into).transpose()?,
             },
         };
         loaded.validate()?;

@@ -230,6 +230,7 @@ fn apply(domain: &mut Domain, change: &TuningChange) {
         TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = weight,
         TuningChange::VcpuQuota(quota) => domain.tuning.vcpu_quota = quota,
         TuningChange::Block(block) => domain.tuning.block = block,
+        TuningChange::MemoryNodes(nodes) => domain.tuning.memory_nodes = nodes,
     }
 }
 

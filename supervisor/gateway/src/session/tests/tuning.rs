@@ -602,3 +602,46 @@ fn shares_of_block_devices_are_set_where_the_flags_say_and_told_of_there() {
         assert_eq!(client.refused(&set(vec![param], 0)).code, code);
     }
 }
+
+#[test]
+fn nodes_of_memory_are_kept_and_change_live_where_a_cgroup_holds_them() {
+    let (mut client, domain, one) = One::running(plain()).client();
+    let get = |flags| tuning::DomainGetNumaParameters {
+        domain: domain.clone(),
+        nparams: 2,
+        flags,
+    };
+    let set = |params: Vec<Param>, flags| tuning::DomainSetNumaParameters {
+        domain: domain.clone(),
+        params: params.into(),
+        flags,
+    };
+    let nodes = |nodes: &str| vec![Param::new("numa_nodeset", nodes)];
+    assert_eq!(
+        client.ask(&get(4)).params.value("numa_nodeset"),
+        Some(&"".into())
+    );
+    let mut both = nodes("0");
+    both.push(Param::new("numa_mode", 3_i32));
+    client.ask(&set(both.clone(), CONFIG));
+    let kept = client.ask(&get(4 | CONFIG)).params;
+    assert_eq!(kept.value("numa_mode"), Some(&3_i32.into()));
+    assert_eq!(kept.value("numa_nodeset"), Some(&"0".into()));
+    for (params, why) in [
+        (both, "can't change numatune mode"),
+        (nodes("0"), "requires restrictive"),
+    ] {
+        let said = client.refused(&set(params, LIVE));
+        assert_eq!(said.code, 55);
+        assert!(said.message.contains(why), "{said:?}");
+    }
+    {
+        let mut one = one.lock().unwrap();
+        one.running = one.kept.clone();
+    }
+    client.ask(&set(nodes("0-1"), LIVE));
+    let live = client.ask(&get(4 | LIVE)).params;
+    assert_eq!(live.value("numa_nodeset"), Some(&"0-1".into()));
+    let alone = vec![Param::new("numa_nodeset", "nothing")];
+    assert_eq!(client.refused(&set(alone, CONFIG)).code, 8);
+}

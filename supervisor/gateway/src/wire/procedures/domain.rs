@@ -75,8 +75,8 @@ call_rows! {
     251 DOMAIN_BLOCK_RESIZE virDomainBlockResize (Write, Low) => Served;
     252 DOMAIN_SET_BLOCK_IO_TUNE virDomainSetBlockIoTune (Write, Low) => Served;
     253 DOMAIN_GET_BLOCK_IO_TUNE virDomainGetBlockIoTune (Read, Low) => Served;
-    254 DOMAIN_SET_NUMA_PARAMETERS virDomainSetNumaParameters (Write, Low) => ToCome(FRONT_DOOR);
-    255 DOMAIN_GET_NUMA_PARAMETERS virDomainGetNumaParameters (Read, Low) => ToCome(FRONT_DOOR);
+    254 DOMAIN_SET_NUMA_PARAMETERS virDomainSetNumaParameters (Write, Low) => Served;
+    255 DOMAIN_GET_NUMA_PARAMETERS virDomainGetNumaParameters (Read, Low) => Served;
     256 DOMAIN_SET_INTERFACE_PARAMETERS virDomainSetInterfaceParameters (Write, Low) => Served;
     257 DOMAIN_GET_INTERFACE_PARAMETERS virDomainGetInterfaceParameters (Read, Low) => Served;
     258 DOMAIN_SHUTDOWN_FLAGS virDomainShutdownFlags (Write, Low) => Served;

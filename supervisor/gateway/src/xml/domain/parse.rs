@@ -17,7 +17,7 @@ use super::super::own::Own;
 use super::{Parse, Parsed, cpu, metadata, tune};
 
 /// What of a domain's elements is read here; others must be on the list of what is taken.
-const READ: [&str; 21] = [
+const READ: [&str; 22] = [
     "name",
     "uuid",
     "genid",
@@ -30,6 +30,7 @@ const READ: [&str; 21] = [
     "vcpu",
     "cputune",
     "blkiotune",
+    "numatune",
     "memtune",
     "os",
     "features",

@@ -1,4 +1,4 @@
-//! `<vcpu>`, `<cputune>`, `<memtune>` and `<blkiotune>`: how much of the host a domain may use, and where.
+//! `<vcpu>`, `<cputune>`, `<memtune>`, `<blkiotune>` and `<numatune>`: how much of the host a domain may use, and where.
 //!
 //! A quota of libvirt's is microseconds in each period. So the model has that of each vCPU; that of the whole domain
 //! it has in hundredths of a CPU. Its limit of all vCPUs together libvirt has no word for.
@@ -6,8 +6,8 @@
 use std::collections::HashSet;
 
 use reeve_ipc::model::{
-    BlockDeviceTuning, BlockTuning, CpuQuota, CpuSet, Domain, MAX_HOST_CPUS, MemorySize,
-    ResourceLimits, Tuning, VcpuPin, Vcpus,
+    BlockDeviceTuning, BlockTuning, CpuQuota, CpuSet, Domain, MAX_HOST_CPUS, MemoryNodes,
+    MemorySize, NodeMode, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 
 use super::super::XmlError;
@@ -82,6 +82,9 @@ pub(super) fn parse(
     if let Some(tune) = root.child("blkiotune") {
         tuning.block = block(tune)?;
     }
+    if let Some(tune) = root.child("numatune") {
+        tuning.memory_nodes = nodes(tune)?;
+    }
     if let Some(tune) = root.child("memtune") {
         tune.known(&[])?;
         keeper.contents(tune, &["hard_limit"], &[])?;
@@ -137,6 +140,49 @@ fn block(tune: Element<'_>) -> Result<BlockTuning, XmlError> {
         }
     }
     Ok(block)
+}
+
+/// `<numatune>`. A guest has one node of memory, and what is said of each is not provided.
+fn nodes(tune: Element<'_>) -> Result<Option<MemoryNodes>, XmlError> {
+    tune.known(&[])?;
+    if let Some(other) = tune.children().find(|child| child.name() != "memory") {
+        return Err(other.not_provided());
+    }
+    let Some(memory) = tune.child("memory") else {
+        return Ok(None);
+    };
+    memory.known(&["mode", "nodeset", "placement"])?;
+    memory.only("placement", &["static"])?;
+    memory.no_children()?;
+    let mode = match memory.attribute("mode") {
+        None => NodeMode::Strict,
+        Some(word) => {
+            let mode = MODES.into_iter().find(|(_, known)| *known == word);
+            let known = MODES.map(|(_, word)| word).join(", ");
+            mode.ok_or_else(|| memory.unsupported_value("mode", word, format!("there is {known}")))?
+                .0
+        }
+    };
+    let nodes = cpu_set(memory, memory.required("nodeset")?)?;
+    Ok(Some(MemoryNodes { mode, nodes }))
+}
+
+/// libvirt's words for what nodes are.
+const MODES: [(NodeMode, &str); 4] = [
+    (NodeMode::Strict, "strict"),
+    (NodeMode::Preferred, "preferred"),
+    (NodeMode::Interleave, "interleave"),
+    (NodeMode::Restrictive, "restrictive"),
+];
+
+fn format_nodes(writer: &mut Writer, nodes: &MemoryNodes) {
+    let mode = MODES.into_iter().find(|(mode, _)| *mode == nodes.mode);
+    writer.tag("numatune").open();
+    let tag = writer
+        .tag("memory")
+        .attribute("mode", mode.map_or("strict", |(_, word)| word));
+    tag.attribute("nodeset", &nodes.nodes).empty();
+    writer.close("numatune");
 }
 
 fn said<T: Default + PartialEq>(number: T) -> Option<T> {
@@ -266,6 +312,13 @@ pub(super) fn format(writer: &mut Writer, domain: &Domain) {
     let tag = writer.tag("vcpu").attribute("placement", "static");
     tag.optional("current", Some(vcpus).filter(|vcpus| *vcpus != max))
         .text(max);
+    format_cpu(writer, domain);
+    if let Some(nodes) = &domain.tuning.memory_nodes {
+        format_nodes(writer, nodes);
+    }
+}
+
+fn format_cpu(writer: &mut Writer, domain: &Domain) {
     let each = domain.tuning.vcpu_quota;
     let limits = domain.limits;
     if each.is_none()

@@ -7,9 +7,9 @@ use std::path::{Path, PathBuf};
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
     BlockTuning, BootSource, CpuQuota, CpuSet, Devices, Domain, DomainName, DomainUuid,
-    GenerationId, KeptElement, KernelBoot, Labels, LifecycleAction, MemorySize, MetadataElement,
-    OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory, ResourceLimits, Tuning, VcpuPin,
-    Vcpus,
+    GenerationId, KeptElement, KernelBoot, Labels, LifecycleAction, MemoryNodes, MemorySize,
+    MetadataElement, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory,
+    ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};
@@ -93,6 +93,9 @@ pub struct DefinitionFile {
     /// Its use of the host's block devices.
     #[serde(default, skip_serializing_if = "is_unbound")]
     block: BlockTuning,
+    /// The NUMA nodes that its memory is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_nodes: Option<NodesKeys>,
     /// Without it the built-in guest boots.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<PathBuf>,
@@ -200,6 +203,26 @@ struct Limits {
     cpu_weight: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pids: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct NodesKeys {
+    mode: NodeMode,
+    #[serde(with = "text")]
+    nodes: CpuSet,
+}
+
+impl From<NodesKeys> for MemoryNodes {
+    fn from(NodesKeys { mode, nodes }: NodesKeys) -> Self {
+        Self { mode, nodes }
+    }
+}
+
+impl From<MemoryNodes> for NodesKeys {
+    fn from(MemoryNodes { mode, nodes }: MemoryNodes) -> Self {
+        Self { mode, nodes }
+    }
 }
 
 const fn is_unbound(block: &BlockTuning) -> bool {
@@ -372,6 +395,7 @@ impl DefinitionFile {
                 emulator_cpus: self.emulator_cpus,
                 vcpu_quota: self.vcpu_quota,
                 block: self.block,
+                memory_nodes: self.memory_nodes.map(Into::into),
             },
         }
     }
@@ -397,6 +421,7 @@ impl From<&DomainDefinition> for DefinitionFile {
             emulator_cpus: domain.tuning.emulator_cpus,
             vcpu_quota: domain.tuning.vcpu_quota,
             block: domain.tuning.block,
+            memory_nodes: domain.tuning.memory_nodes.map(Into::into),
             memory_address: devices.memory.and_then(|memory| memory.address),
             kernel,
             initrd,
