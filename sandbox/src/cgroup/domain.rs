@@ -27,8 +27,13 @@ impl DomainCgroup {
         for (file, value) in limits.settings() {
             write(&path.join(file), &value)?;
         }
-        limit_vcpus(&path, limits)?;
-        limit_block(&path, limits)?;
+        // Of a new one there is nothing to lift.
+        if limits.vcpu_max.is_some() || limits.each_vcpu_max.is_some() {
+            limit_vcpus(&path, limits)?;
+        }
+        if limits.block_weight.is_some() || !limits.block_devices.is_empty() {
+            limit_block(&path, limits)?;
+        }
         Self::adopt(path)
     }
 
