@@ -77,6 +77,7 @@ fn main() {
             fds: vec![(theirs, FIRST_FD), (report, FIRST_FD + 1)],
             identity,
             rlimits: LIMITS,
+            memory_policy: None,
             cgroup: None,
             on_parent_death: OnParentDeath::Die,
         });

@@ -141,6 +141,7 @@ fn launch(rest: &[&str]) -> ExitCode {
                 value: 64,
             },
         ],
+        memory_policy: None,
         cgroup: None,
         on_parent_death: OnParentDeath::Die,
     });

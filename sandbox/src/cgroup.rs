@@ -1,4 +1,4 @@
-//! Limits on memory, CPU and processes of a domain, by cgroup v2.
+//! Limits on memory, CPU, block devices and processes of a domain, by cgroup v2.
 //!
 //! Runs in the supervisor. A [`Hierarchy`] is a directory the supervisor may make cgroups in: its own
 //! (delegated by systemd with `Delegate=yes`, or the root of the hierarchy). A domain whose
@@ -10,6 +10,7 @@
 //!   gateways-<instance>-<pid>/  one of the supervisor's own, for all that serve clients of libvirt's protocol
 //!   domains/<name>/         one per domain; spawn() clones straight into it
 //!     vcpus/                threaded: the vCPU threads, where they have a limit of their own
+//!       <number>/           threaded: one of them, where each has
 //! ```
 //!
 //! A later supervisor finds the same place: started in `<own cgroup>` again, or in its `supervisor`.
@@ -29,7 +30,7 @@ pub use self::domain::{DomainCgroup, LAST_THREADS};
 pub use self::hierarchy::Hierarchy;
 
 /// What a domain may use. `None`: as much as there is.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory, the guest's included (`memory.max`).
     pub memory_max: Option<u64>,
@@ -41,6 +42,70 @@ pub struct Limits {
     pub pids_max: Option<u32>,
     /// CPU time per period of the threads in `vcpus` alone (its `cpu.max`).
     pub vcpu_max: Option<CpuMax>,
+    /// CPU time per period of each thread in `vcpus` (the `cpu.max` of its own cgroup in there).
+    pub each_vcpu_max: Option<CpuMax>,
+    /// Share of contended block devices, 1 to 10000, 100 by default (`io.bfq.weight`, or `io.weight` where there is
+    /// no such).
+    pub block_weight: Option<u16>,
+    /// Bounds of single block devices; of others there are none.
+    pub block_devices: Vec<BlockLimits>,
+    /// The NUMA nodes of the host that memory is taken from, as `0-1,3` (`cpuset.mems`).
+    pub memory_nodes: Option<String>,
+}
+
+/// What a domain may use of a block device. `None`: as much as there is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockLimits {
+    /// Its major and minor number.
+    pub device: (u32, u32),
+    /// The share of it alone.
+    pub weight: Option<u16>,
+    /// Bytes read a second (`io.max`).
+    pub read_bytes: Option<u64>,
+    /// Bytes written a second.
+    pub write_bytes: Option<u64>,
+    /// Reads a second.
+    pub read_operations: Option<u32>,
+    /// Writes a second.
+    pub write_operations: Option<u32>,
+}
+
+impl BlockLimits {
+    /// No bound of a device.
+    const fn none(device: (u32, u32)) -> Self {
+        Self {
+            device,
+            weight: None,
+            read_bytes: None,
+            write_bytes: None,
+            read_operations: None,
+            write_operations: None,
+        }
+    }
+
+    /// As `io.max` has it.
+    fn setting(&self) -> String {
+        fn bound(bound: Option<impl ToString>) -> String {
+            bound.map_or_else(|| "max".to_owned(), |bound| bound.to_string())
+        }
+        let (major, minor) = self.device;
+        format!(
+            "{major}:{minor} rbps={} wbps={} riops={} wiops={}",
+            bound(self.read_bytes),
+            bound(self.write_bytes),
+            bound(self.read_operations),
+            bound(self.write_operations)
+        )
+    }
+
+    /// As `io.weight` has it.
+    fn share(&self) -> String {
+        let (major, minor) = self.device;
+        match self.weight {
+            Some(weight) => format!("{major}:{minor} {weight}"),
+            None => format!("{major}:{minor} default"),
+        }
+    }
 }
 
 /// CPU bandwidth: this much time in each period, over all CPUs together.
@@ -69,9 +134,17 @@ impl Limits {
         let needs = [
             (
                 "cpu",
-                self.cpu_max.is_some() || self.cpu_weight.is_some() || self.vcpu_max.is_some(),
+                self.cpu_max.is_some()
+                    || self.cpu_weight.is_some()
+                    || self.vcpu_max.is_some()
+                    || self.each_vcpu_max.is_some(),
+            ),
+            (
+                "io",
+                self.block_weight.is_some() || !self.block_devices.is_empty(),
             ),
             ("memory", self.memory_max.is_some()),
+            ("cpuset", self.memory_nodes.is_some()),
             ("pids", self.pids_max.is_some()),
         ];
         needs
@@ -90,6 +163,7 @@ impl Limits {
                 self.cpu_weight.map(|weight| weight.to_string()),
             ),
             ("pids.max", self.pids_max.map(|count| count.to_string())),
+            ("cpuset.mems", self.memory_nodes.clone()),
         ];
         settings
             .into_iter()
@@ -150,6 +224,13 @@ impl CgroupError {
                 "delegate the controllers (systemd: Delegate=yes), or boot with \
                  systemd.unified_cgroup_hierarchy=1 where version 1 holds them",
             ),
+            Self::Io { path, source }
+                if source.kind() == ErrorKind::NotFound && path.ends_with("io.weight") =>
+            {
+                Some(
+                    "shares of block devices need the scheduler bfq on one, or a kernel with blk-iocost",
+                )
+            }
             Self::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 Some("delegate a cgroup to this user (systemd: Delegate=yes)")
             }

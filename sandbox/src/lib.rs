@@ -33,6 +33,6 @@ mod sys;
 pub use jail::{JailError, JailReport, Prepared, enter};
 pub use landlock::Abi;
 pub use spawn::{
-    Child, Command, FIRST_FD, Identity, JAIL_FD, LAST_FD, OnParentDeath, Resource, Rlimit,
-    SpawnError, Step, spawn,
+    Child, Command, FIRST_FD, Identity, JAIL_FD, LAST_FD, MemoryMode, MemoryPolicy, NODE_WORDS,
+    OnParentDeath, Resource, Rlimit, SpawnError, Step, spawn,
 };

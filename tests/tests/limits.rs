@@ -8,8 +8,9 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::model::{
-    BootSource, DevicePlace, Devices, Domain, DomainUuid, Labels, LifecycleAction, MemorySize,
-    Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
+    BlockDeviceTuning, BootSource, CpuQuota, DevicePlace, Devices, Domain, DomainUuid, Labels,
+    LifecycleAction, MemoryNodes, MemorySize, NodeMode, Platform, ResourceLimits, Tuning, VcpuPin,
+    Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 use reeve_tests::leftovers::Snapshot;
@@ -401,6 +402,72 @@ fn a_memory_limit_that_comes_later_counts_what_was_touched_before() -> Result<()
         ensure!(read(&cgroup, "cpu.weight")? == "200");
         ensure!(current()? > 1 << 20);
         limited.running.instance.stats().await?;
+        limited.destroy().await
+    })
+}
+
+/// Each vCPU is under a quota of its own; that, the node of memory and the bounds of a block device come and go while the
+/// domain runs.
+#[reeve_tests::in_lab(timeout = "120s", root)]
+fn what_a_domain_is_held_to_beside_its_limits_is_in_its_cgroup() -> Result<()> {
+    block_on(async {
+        let quota = |quota_us| CpuQuota {
+            quota_us,
+            period_us: 50_000,
+        };
+        let nodes = MemoryNodes {
+            mode: NodeMode::Restrictive,
+            nodes: "0".parse()?,
+        };
+        let mut domain = domain("mode=spin-user", ResourceLimits::default())?;
+        (domain.vcpus, domain.max_vcpus) = (Vcpus::try_from(2)?, Vcpus::try_from(2)?);
+        domain.tuning.vcpu_quota = Some(quota(10_000));
+        domain.tuning.memory_nodes = Some(nodes);
+        let limited = Limited::start_domain(domain).await?;
+        let cgroup = limited.cgroup()?;
+        let pid = limited.resources()?.process.context("a process")?.pid;
+        for vcpu in ["0", "1"] {
+            let own = cgroup.join("vcpus").join(vcpu);
+            ensure!(read(&own, "cpu.max")? == "10000 50000");
+            let member = read(&own, "cgroup.threads")?;
+            let name = read(Path::new(&format!("/proc/{pid}/task/{member}")), "comm")?;
+            ensure!(name == format!("vcpu{vcpu}"), "{name}");
+        }
+        let spinning = cgroup.join("vcpus/0");
+        let share = share(&spinning, Duration::from_secs(3)).await?;
+        ensure!((0.10..0.30).contains(&share), "{share}");
+        ensure!(read(&cgroup, "cpuset.mems")? == "0");
+        let tune = |before: &Domain, after: &Domain| {
+            let call = DeviceCall::Tune {
+                domain: Box::new(after.clone()),
+                before: Some(Box::new(before.clone())),
+            };
+            limited.running.instance.device(call, Arc::new(NoLedger))
+        };
+        let disks = fs::read_dir("/sys/block")?.flatten();
+        let mut disks = disks.map(|disk| disk.file_name().to_string_lossy().into_owned());
+        let disk = disks.next().context("the lab has no block device")?;
+        let number = read(&Path::new("/sys/block").join(&disk), "dev")?;
+        let mut other = limited.domain.clone();
+        other.tuning.vcpu_quota = Some(quota(20_000));
+        other.tuning.block.devices = vec![BlockDeviceTuning {
+            path: Path::new("/dev").join(&disk),
+            read_bytes: Some(1 << 20),
+            ..BlockDeviceTuning::default()
+        }];
+        tune(&limited.domain, &other).await?;
+        ensure!(read(&spinning, "cpu.max")? == "20000 50000");
+        let bounds = read(&cgroup, "io.max")?;
+        ensure!(
+            bounds == format!("{number} rbps=1048576 wbps=max riops=max wiops=max"),
+            "{bounds}"
+        );
+        let mut none = other.clone();
+        none.tuning = Tuning::default();
+        tune(&other, &none).await?;
+        ensure!(read(&spinning, "cpu.max")?.starts_with("max"));
+        ensure!(read(&cgroup, "io.max")?.is_empty());
+        ensure!(read(&cgroup, "cpuset.mems")?.is_empty());
         limited.destroy().await
     })
 }

@@ -401,6 +401,7 @@ impl Domain {
         }
         self.devices.validate()?;
         self.limits.validate()?;
+        self.tuning.validate()?;
         self.labels.validate()?;
         kept::validate(&self.kept)?;
         match self.bytes() {

@@ -38,4 +38,7 @@ pub use storage::{
     CLUSTER_BYTES, DEFAULT_CLUSTER_BYTES, MAX_POOL_TARGET_BYTES, MAX_VOLUME_BYTES, MODE_BITS,
     NewVolume, Permissions, Pool, Qcow2Compat, Qcow2Options, StorageError, UNFINISHED_PREFIX,
 };
-pub use tuning::Tuning;
+pub use tuning::{
+    BlockDeviceTuning, BlockTuning, CpuQuota, MAX_BLOCK_DEVICES, MAX_NODES, MemoryNodes, NodeMode,
+    Tuning,
+};

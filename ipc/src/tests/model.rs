@@ -432,3 +432,74 @@ proptest! {
         let _ = text.parse::<MemorySize>();
     }
 }
+
+#[test]
+fn bounds_of_block_devices_and_quotas_of_vcpus_have_their_ranges() {
+    use crate::model::{BlockDeviceTuning, CpuQuota, MAX_BLOCK_DEVICES, MemoryNodes, NodeMode};
+    let refused = |change: &dyn Fn(&mut Domain)| {
+        let mut domain = domain();
+        change(&mut domain);
+        domain.validate().unwrap_err().to_string()
+    };
+    let device = |path: &str| BlockDeviceTuning {
+        path: path.into(),
+        ..BlockDeviceTuning::default()
+    };
+    let mut good = domain();
+    good.tuning.block.devices = vec![device("/dev/sda"), device("/dev/disk/by-id/a")];
+    good.validate().unwrap();
+    let long = format!("/dev/{}", "a".repeat(251));
+    for path in [
+        "sda",
+        "/dev",
+        "/dev/../etc/x",
+        "/etc/x",
+        "/dev/a\n",
+        "/dev/a,b",
+        &long,
+    ] {
+        let error = refused(&|domain| domain.tuning.block.devices = vec![device(path)]);
+        assert!(error.contains("beneath /dev"), "{path}: {error}");
+    }
+    let error = refused(&|domain| domain.tuning.block.devices = vec![device("/dev/a"); 2]);
+    assert!(error.contains("twice"), "{error}");
+    let error = refused(&|domain| {
+        let devices = (0..=MAX_BLOCK_DEVICES).map(|number| device(&format!("/dev/{number}")));
+        domain.tuning.block.devices = devices.collect();
+    });
+    assert!(error.contains("at most 64"), "{error}");
+    for weight in [0, 10_001] {
+        let error = refused(&|domain| domain.tuning.block.weight = Some(weight));
+        assert!(error.contains("weight"), "{error}");
+    }
+    let error = refused(&|domain| {
+        let mut device = device("/dev/a");
+        device.write_operations = Some(0);
+        domain.tuning.block.devices = vec![device];
+    });
+    assert!(error.contains("at least 1"), "{error}");
+    for (mode, nodes, why) in [
+        (NodeMode::Strict, "1024", "below 1024"),
+        (NodeMode::Preferred, "0-1", "single node"),
+    ] {
+        let error = refused(&|domain| {
+            let nodes = nodes.parse().unwrap();
+            domain.tuning.memory_nodes = Some(MemoryNodes { mode, nodes });
+        });
+        assert!(error.contains(why), "{error}");
+    }
+    for (quota_us, period_us) in [
+        (999, 100_000),
+        (1 << 44, 100_000),
+        (1000, 999),
+        (1000, 1_000_001),
+    ] {
+        let error = refused(&|domain| {
+            domain.tuning.vcpu_quota = Some(CpuQuota {
+                quota_us,
+                period_us,
+            });
+        });
+        assert!(error.contains("quota"), "{error}");
+    }
+}

@@ -6,17 +6,15 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use rustix::fs::{Mode, OFlags, mkdirat, open, openat};
+use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, open, openat, unlinkat};
 use rustix::io::Errno;
 
-use super::{CgroupError, CpuMax, Limits, Use};
+use super::{BlockLimits, CgroupError, CpuMax, Limits, Use};
 
 /// How long [`DomainCgroup::remove`] waits for the kernel's own threads.
 pub const LAST_THREADS: Duration = Duration::from_millis(500);
 /// A domain's threaded cgroup.
 pub(super) const VCPUS: &str = "vcpus";
-const VCPUS_TYPE: &str = "vcpus/cgroup.type";
-const VCPUS_THREADS: &str = "vcpus/cgroup.threads";
 const VCPUS_CPU_MAX: &str = "vcpus/cpu.max";
 
 /// A domain's cgroup. Dropping it leaves it in place; [`DomainCgroup::remove`] ends it. What is held is this very
@@ -31,8 +29,12 @@ impl DomainCgroup {
     pub(super) fn set_up(path: PathBuf, limits: &Limits) -> Result<Self, CgroupError> {
         let cgroup = Self::adopt(path)?;
         cgroup.set(limits)?;
-        if let Some(vcpus) = limits.vcpu_max {
-            cgroup.limit_vcpus(vcpus)?;
+        // Of a new one there is nothing to lift.
+        if limits.vcpu_max.is_some() || limits.each_vcpu_max.is_some() {
+            cgroup.limit_vcpus(limits)?;
+        }
+        if limits.block_weight.is_some() || !limits.block_devices.is_empty() {
+            cgroup.limit_block(limits)?;
         }
         Ok(cgroup)
     }
@@ -61,13 +63,13 @@ impl DomainCgroup {
                 limits.pids_max.map(|count| count.to_string()),
                 "max",
             ),
+            // Nothing is what the cgroup above has.
+            ("cpuset.mems", limits.memory_nodes.clone(), "\n"),
         ] {
             self.set_or_lift(file, value.as_deref(), none)?;
         }
-        match limits.vcpu_max {
-            Some(vcpus) => self.limit_vcpus(vcpus),
-            None => self.set_or_lift(VCPUS_CPU_MAX, None, "max"),
-        }
+        self.limit_vcpus(limits)?;
+        self.limit_block(limits)
     }
 
     /// What it uses of memory, in bytes, and how many processes and threads are in it, each with the limit of
@@ -104,13 +106,26 @@ impl DomainCgroup {
         })
     }
 
-    /// Moves a thread of a process that is in it under the limit of the vCPUs.
+    /// Moves a thread of a process that is in it under the limit of the vCPUs, and under one of its own as the vCPU
+    /// of that number, where each has one.
     ///
     /// # Errors
     ///
     /// [`CgroupError::Io`], also where there is no such limit.
-    pub fn limit_as_vcpu(&self, thread: u32) -> Result<(), CgroupError> {
-        self.write(VCPUS_THREADS, &thread.to_string())
+    pub fn limit_as_vcpu(
+        &self,
+        thread: u32,
+        vcpu: u32,
+        each: Option<CpuMax>,
+    ) -> Result<(), CgroupError> {
+        let mut place = VCPUS.to_owned();
+        if let Some(each) = each {
+            place = format!("{VCPUS}/{vcpu}");
+            self.make_dir(&place)?;
+            self.write(&format!("{place}/cgroup.type"), "threaded")?;
+            self.write(&format!("{place}/cpu.max"), &each.setting())?;
+        }
+        self.write(&format!("{place}/cgroup.threads"), &thread.to_string())
     }
 
     /// Takes over a cgroup that an earlier supervisor made and recorded.
@@ -176,7 +191,10 @@ impl DomainCgroup {
         let begin = Instant::now();
         loop {
             // There only where the vCPUs have a limit; what is left in it is left in the other too.
-            let _ = fs::remove_dir(self.path.join(VCPUS));
+            for one in self.each_vcpu() {
+                let _ = unlinkat(&self.dir, one, AtFlags::REMOVEDIR);
+            }
+            let _ = unlinkat(&self.dir, VCPUS, AtFlags::REMOVEDIR);
             match fs::remove_dir(&self.path) {
                 Err(source)
                     if source.kind() == ErrorKind::ResourceBusy
@@ -195,17 +213,94 @@ impl DomainCgroup {
         }
     }
 
-    /// Limits the threads in `vcpus`, which is made if there is none.
-    fn limit_vcpus(&self, limit: CpuMax) -> Result<(), CgroupError> {
-        match mkdirat(&self.dir, VCPUS, Mode::from_raw_mode(0o777)) {
-            Ok(()) | Err(Errno::EXIST) => {}
-            Err(errno) => return Err(self.error(VCPUS, errno.into())),
+    /// The cgroups of single vCPUs in `vcpus`, by their names from here.
+    fn each_vcpu(&self) -> Vec<String> {
+        let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
+        let vcpus = openat(&self.dir, VCPUS, flags, Mode::empty());
+        let Ok(entries) = vcpus.and_then(Dir::read_from) else {
+            return Vec::new();
+        };
+        let name = |entry: rustix::fs::DirEntry| entry.file_name().to_str().map(str::to_owned);
+        let names = entries.flatten().filter_map(|entry| name(entry).ok());
+        let vcpus = names.filter(|name| name.parse::<u32>().is_ok());
+        vcpus.map(|vcpu| format!("{VCPUS}/{vcpu}")).collect()
+    }
+
+    /// Limits the threads in `vcpus`, all together and each, or neither. It is made if there is none and there is a
+    /// limit.
+    fn limit_vcpus(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let all = limits.vcpu_max.map(CpuMax::setting);
+        let each = limits.each_vcpu_max.map(CpuMax::setting);
+        if all.is_some() || each.is_some() {
+            self.make_dir(VCPUS)?;
+            // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
+            // processes and controlled children.
+            self.write(&format!("{VCPUS}/cgroup.type"), "threaded")?;
+            self.write("cgroup.subtree_control", "+cpu")?;
         }
-        // Before its controller is enabled: the parent becomes the root of a threaded subtree, which may hold
-        // processes and controlled children.
-        self.write(VCPUS_TYPE, "threaded")?;
-        self.write("cgroup.subtree_control", "+cpu")?;
-        self.write(VCPUS_CPU_MAX, &limit.setting())
+        if each.is_some() {
+            self.write(&format!("{VCPUS}/cgroup.subtree_control"), "+cpu")?;
+        }
+        self.set_or_lift(VCPUS_CPU_MAX, all.as_deref(), "max")?;
+        for one in self.each_vcpu() {
+            self.set_or_lift(&format!("{one}/cpu.max"), each.as_deref(), "max")?;
+        }
+        Ok(())
+    }
+
+    /// Sets the shares and bounds of block devices, and lifts those of all others.
+    fn limit_block(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let weights = match self.open("io.bfq.weight", OFlags::RDONLY) {
+            Ok(_) => "io.bfq.weight",
+            Err(_) => "io.weight",
+        };
+        let weight = limits.block_weight.map(|weight| weight.to_string());
+        self.set_or_lift(weights, weight.as_deref(), "100")?;
+        let wanted = &limits.block_devices;
+        let shares: Vec<_> = wanted
+            .iter()
+            .filter(|device| device.weight.is_some())
+            .collect();
+        for device in self.of_devices(weights)? {
+            if !shares.iter().any(|share| share.device == device) {
+                self.write(weights, &BlockLimits::none(device).share())?;
+            }
+        }
+        for share in shares {
+            self.write(weights, &share.share())?;
+        }
+        for device in self.of_devices("io.max")? {
+            if !wanted.iter().any(|bound| bound.device == device) {
+                self.write("io.max", &BlockLimits::none(device).setting())?;
+            }
+        }
+        for bound in wanted {
+            self.write("io.max", &bound.setting())?;
+        }
+        Ok(())
+    }
+
+    /// The devices of which a file of the controller of block devices says something; none where there is no file.
+    fn of_devices(&self, file: &str) -> Result<Vec<(u32, u32)>, CgroupError> {
+        let text = match self.read(file) {
+            Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => {
+                return Ok(Vec::new());
+            }
+            text => text?,
+        };
+        let device = |line: &str| {
+            let (major, minor) = line.split_whitespace().next()?.split_once(':')?;
+            Some((major.parse().ok()?, minor.parse().ok()?))
+        };
+        Ok(text.lines().filter_map(device).collect())
+    }
+
+    /// Makes a cgroup in it, if there is none of that name.
+    fn make_dir(&self, name: &str) -> Result<(), CgroupError> {
+        match mkdirat(&self.dir, name, Mode::from_raw_mode(0o777)) {
+            Ok(()) | Err(Errno::EXIST) => Ok(()),
+            Err(errno) => Err(self.error(name, errno.into())),
+        }
     }
 
     /// Sets a limit, or writes what stands for none. What has no file has no limit.

@@ -22,6 +22,10 @@ const ALL: Limits = Limits {
     cpu_weight: Some(200),
     pids_max: Some(64),
     vcpu_max: None,
+    each_vcpu_max: None,
+    block_weight: None,
+    block_devices: Vec::new(),
+    memory_nodes: None,
 };
 
 #[test]
@@ -74,6 +78,16 @@ fn limits_are_written_as_the_kernel_reads_them() {
         expected.map(|(file, value)| (file, value.to_owned()))
     );
     assert_eq!(ALL.controllers(), ["cpu", "memory", "pids"]);
+}
+
+#[test]
+fn nodes_of_memory_need_the_controller_of_cpu_sets() {
+    let limits = Limits {
+        memory_nodes: Some("0-1".to_owned()),
+        ..Limits::default()
+    };
+    assert_eq!(limits.controllers(), ["cpuset"]);
+    assert_eq!(limits.settings(), [("cpuset.mems", "0-1".to_owned())]);
 }
 
 #[test]
@@ -156,11 +170,108 @@ fn what_is_removed_is_written_no_more_whatever_has_its_name() {
         vcpu_max: ALL.cpu_max,
         ..Limits::default()
     };
-    assert!(before.replace(&vcpus).is_err() && before.limit_as_vcpu(1).is_err());
+    assert!(before.replace(&vcpus).is_err() && before.limit_as_vcpu(1, 0, None).is_err());
     assert!(before.use_of_memory_and_pids().unwrap() == (None, None));
     for (file, _) in ALL.settings() {
         assert_eq!(kept(file), "max");
     }
     assert!(!path.join("vcpus").exists());
     next.set(&ALL).unwrap();
+}
+
+#[test]
+fn a_limit_of_each_vcpu_is_in_a_cgroup_of_its_own() {
+    let each = |quota_us| Limits {
+        each_vcpu_max: Some(CpuMax {
+            quota_us,
+            period_us: 50_000,
+        }),
+        ..Limits::default()
+    };
+    assert_eq!(each(1).controllers(), ["cpu"]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let has = |file: &str| fs::read_to_string(path.join(file)).unwrap();
+    let set = |file: &str| fs::write(path.join(file), "").unwrap();
+    fs::create_dir_all(path.join("vcpus/3")).unwrap();
+    for file in [
+        "cgroup.subtree_control",
+        "vcpus/cgroup.type",
+        "vcpus/cgroup.subtree_control",
+        "vcpus/cpu.max",
+        "vcpus/3/cgroup.type",
+        "vcpus/3/cgroup.threads",
+        "vcpus/3/cpu.max",
+    ] {
+        set(file);
+    }
+    let cgroup = DomainCgroup::set_up(path.to_owned(), &each(25_000)).unwrap();
+    assert_eq!(has("vcpus/cgroup.subtree_control"), "+cpu");
+    cgroup
+        .limit_as_vcpu(42, 3, each(25_000).each_vcpu_max)
+        .unwrap();
+    assert_eq!(has("vcpus/3/cgroup.threads"), "42");
+    assert_eq!(has("vcpus/3/cpu.max"), "25000 50000");
+    // Written over, as a plain file is.
+    set("vcpus/3/cpu.max");
+    set("vcpus/cpu.max");
+    set("vcpus/cgroup.type");
+    set("cgroup.subtree_control");
+    set("vcpus/cgroup.subtree_control");
+    cgroup.replace(&each(10_000)).unwrap();
+    assert_eq!(has("vcpus/3/cpu.max"), "10000 50000");
+    set("vcpus/3/cpu.max");
+    set("vcpus/cpu.max");
+    cgroup.replace(&Limits::default()).unwrap();
+    assert_eq!(
+        (has("vcpus/3/cpu.max"), has("vcpus/cpu.max")),
+        ("max".into(), "max".into())
+    );
+}
+
+#[test]
+fn bounds_of_block_devices_are_written_as_the_kernel_reads_them_and_others_are_lifted() {
+    let device = BlockLimits {
+        weight: Some(300),
+        read_bytes: Some(1 << 20),
+        write_operations: Some(7),
+        ..BlockLimits::none((8, 16))
+    };
+    assert_eq!(
+        device.setting(),
+        "8:16 rbps=1048576 wbps=max riops=max wiops=7"
+    );
+    assert_eq!(device.share(), "8:16 300");
+    let limits = Limits {
+        block_weight: Some(200),
+        block_devices: vec![device],
+        ..Limits::default()
+    };
+    assert_eq!(limits.controllers(), ["io"]);
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let cgroup = || DomainCgroup::adopt(path.to_owned()).unwrap();
+    // Where there is no such file nothing was set, and nothing is lifted.
+    cgroup().replace(&Limits::default()).unwrap();
+    let error = cgroup().replace(&limits).unwrap_err();
+    assert!(error.remedy().unwrap().contains("bfq"), "{error}");
+    // A write to a plain file is one over its beginning: the last one is seen.
+    fs::write(
+        path.join("io.max"),
+        "8:0 rbps=1 wbps=max riops=max wiops=max\n",
+    )
+    .unwrap();
+    fs::write(path.join("io.bfq.weight"), "").unwrap();
+    cgroup().replace(&Limits::default()).unwrap();
+    let lifted = "8:0 rbps=max wbps=max riops=max wiops=max";
+    let now = fs::read_to_string(path.join("io.max")).unwrap();
+    assert!(now.starts_with(lifted), "{now}");
+    fs::write(path.join("io.max"), "").unwrap();
+    cgroup().replace(&limits).unwrap();
+    let now = fs::read_to_string(path.join("io.max")).unwrap();
+    assert_eq!(now, device.setting());
+    assert_eq!(
+        fs::read_to_string(path.join("io.bfq.weight")).unwrap(),
+        "8:16 300"
+    );
 }

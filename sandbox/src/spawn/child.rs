@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering;
 
 use super::error::Step;
 use super::stack::{HELPERS, Shared};
-use super::{Faults, JAIL_FD, OnParentDeath, Rlimit};
+use super::{Faults, JAIL_FD, MemoryMode, MemoryPolicy, OnParentDeath, Rlimit};
 use crate::sys::{self, CloneArgs, Errno};
 
 /// Everything the child needs, made ready by the parent, which keeps it until the child has
@@ -31,6 +31,7 @@ pub(super) struct Plan<'a> {
     pub(super) above: i32,
     pub(super) highest_target: i32,
     pub(super) rlimits: &'a [Rlimit],
+    pub(super) memory_policy: Option<MemoryPolicy>,
     pub(super) last_capability: u32,
     pub(super) argv: *const *const c_char,
     pub(super) faults: Faults,
@@ -110,10 +111,34 @@ fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
     for limit in plan.rlimits {
         step!(Limits, sys::set_limit(limit.resource.number(), limit.value));
     }
+    if let Some(policy) = &plan.memory_policy {
+        step!(Memory, set_memory_policy(policy));
+    }
     step!(Signals, sys::set_signal_mask(0));
     plan.shared.executing.store(1, Ordering::Release);
     step!(Exec, exec(exe, plan.argv));
     Err((Step::Exec, Errno(libc::ENOEXEC)))
+}
+
+/// Sets the policy of this process, which the program and all its threads inherit.
+#[expect(unsafe_code, reason = "the set of nodes is passed by its address")]
+fn set_memory_policy(policy: &MemoryPolicy) -> sys::Result<()> {
+    let mode = match policy.mode {
+        MemoryMode::Preferred => libc::MPOL_PREFERRED,
+        MemoryMode::Bind => libc::MPOL_BIND,
+        MemoryMode::Interleave => libc::MPOL_INTERLEAVE,
+    };
+    // The kernel takes one bit less than it is told.
+    let bits = 8 * size_of_val(&policy.nodes) + 1;
+    let nodes = policy.nodes.as_ptr().addr();
+    // SAFETY: the kernel reads the set, which is as long as it is told, and keeps no pointer.
+    let set = unsafe {
+        sys::call(
+            libc::SYS_set_mempolicy,
+            [mode.unsigned_abs() as usize, nodes, bits, 0, 0, 0],
+        )
+    };
+    set.map(drop)
 }
 
 /// The helpers, by their index among the stacks. Stage B knows their pids.

@@ -42,6 +42,7 @@ steps! {
     Securebits = "locking the secure bits",
     Descriptors = "arranging descriptors",
     Limits = "setting resource limits",
+    Memory = "having its memory on nodes of the host",
     Signals = "unblocking signals",
     Exec = "executing the program",
 }

@@ -142,6 +142,29 @@ pub struct Rlimit {
     pub value: u64,
 }
 
+/// Which NUMA nodes of the host a process has its memory on: its own, and what it touches first of what it shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemoryPolicy {
+    /// What the nodes are to it.
+    pub mode: MemoryMode,
+    /// Their numbers as bits, lowest first.
+    pub nodes: [u64; NODE_WORDS],
+}
+
+/// Words of a set of nodes: numbers below 1024.
+pub const NODE_WORDS: usize = 16;
+
+/// What nodes are to a process (set_mempolicy(2)).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MemoryMode {
+    /// Its memory is there and nowhere else.
+    Bind,
+    /// It is there while there is room.
+    Preferred,
+    /// It is spread over them.
+    Interleave,
+}
+
 /// What to start, and with what.
 #[derive(Debug)]
 pub struct Command<'a> {
@@ -157,6 +180,8 @@ pub struct Command<'a> {
     pub identity: Identity,
     /// Limits, set in this order.
     pub rlimits: &'a [Rlimit],
+    /// Where its memory is.
+    pub memory_policy: Option<MemoryPolicy>,
     /// A cgroup v2 directory to be born in.
     pub cgroup: Option<BorrowedFd<'a>>,
     /// What the death of the calling thread means.
@@ -266,6 +291,7 @@ fn spawn_on(stacks: &Stacks, command: Command<'_>, faults: Faults) -> Result<Chi
         above: highest_source.max(highest_target) + 2,
         highest_target,
         rlimits: command.rlimits,
+        memory_policy: command.memory_policy,
         last_capability: last_capability(),
         argv: argv.as_ptr(),
         faults,

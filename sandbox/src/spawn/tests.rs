@@ -48,6 +48,7 @@ fn try_spawn(change: impl FnOnce(&mut Command<'_>), faults: Faults) -> Result<Ch
             value: 0,
         }],
         cgroup: None,
+        memory_policy: None,
         on_parent_death: OnParentDeath::Die,
     };
     change(&mut command);

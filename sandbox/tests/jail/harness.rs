@@ -231,6 +231,7 @@ fn directly(
             gid: BLOCK,
         },
         rlimits: LIMITS,
+        memory_policy: None,
         cgroup,
         on_parent_death,
     });

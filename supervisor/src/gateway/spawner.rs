@@ -142,6 +142,7 @@ fn execute(
         fds: vec![(theirs, CONTROL_FD)],
         identity: who,
         rlimits: RLIMITS,
+        memory_policy: None,
         cgroup: bound.directory(),
         on_parent_death: OnParentDeath::Die,
     });

@@ -33,6 +33,18 @@ pub fn open_kernels_node(opened: &OwnedFd) -> Result<Option<OwnedFd>, Errno> {
     Ok(Some(node).filter(|_| same_device && !same_node))
 }
 
+/// The major and minor number of the block device that `path` leads to. Nothing is opened.
+///
+/// # Errors
+/// It leads nowhere, or to something else ([`Errno::NOTBLK`]).
+pub fn number(path: &Path) -> Result<(u32, u32), Errno> {
+    let found = rustix::fs::stat(path)?;
+    match FileType::from_raw_mode(found.st_mode) {
+        FileType::BlockDevice => Ok((major(found.st_rdev), minor(found.st_rdev))),
+        _ => Err(Errno::NOTBLK),
+    }
+}
+
 /// What the kernel calls the device beneath `/dev`.
 fn kernels_node(device: &Stat) -> Option<PathBuf> {
     let (major, minor) = (major(device.st_rdev), minor(device.st_rdev));

@@ -8,9 +8,14 @@ use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 
-use reeve_ipc::model::{Devices, Domain, DomainName, MemorySize, ResourceLimits};
+use reeve_ipc::model::{
+    BlockDeviceTuning, CpuQuota, Devices, Domain, DomainName, MemorySize, NodeMode,
+};
 use reeve_ipc::spec::NicDriver;
-use reeve_sandbox::cgroup::{CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
+use reeve_sandbox::cgroup::{BlockLimits, CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
+use rustix::io::Errno;
+
+use super::{block_device, memory_nodes};
 
 /// The namespaces every worker has of its own.
 pub const NAMESPACES: [&str; 7] = ["user", "pid", "mount", "network", "ipc", "uts", "cgroup"];
@@ -133,6 +138,24 @@ pub enum ConfinementError {
         /// What it uses.
         used: String,
     },
+    /// Memory on a node of the host that there is not.
+    #[error("NUMA node {node} is unavailable for '{domain}'")]
+    Node {
+        /// The domain.
+        domain: DomainName,
+        /// Its number.
+        node: u32,
+    },
+    /// One of the host's block devices that is none.
+    #[error("cannot bound what '{domain}' uses of {}: {}", .path.display(), super::reason(*.errno))]
+    BlockDevice {
+        /// The domain.
+        domain: DomainName,
+        /// What was to be one.
+        path: PathBuf,
+        /// Why not.
+        errno: Errno,
+    },
     /// Fewer threads than the domain has by itself.
     #[error(
         "cannot limit '{domain}' to {limit} threads: with {vcpus} vCPUs it needs at least {least}"
@@ -180,15 +203,16 @@ impl ConfinementPlan {
     /// Checks what the definition asks for against itself and the host.
     pub(crate) fn new(domain: &Domain, place: &CgroupPlace) -> Result<Self, ConfinementError> {
         let name = domain.name.clone();
-        if !domain.limits.any() && !place.is_for_all() {
+        check_nodes(domain)?;
+        if !needs_cgroup(domain) && !place.is_for_all() {
             return Ok(Self {
                 domain: name,
                 cgroup: None,
             });
         }
         check(domain)?;
+        let limits = limits(domain)?;
         let plan = || {
-            let limits = limits(domain.limits);
             let hierarchy = place.hierarchy()?;
             // The UUID: unlike a name it is fit for a path and used once.
             let name = domain.uuid.to_string();
@@ -296,14 +320,15 @@ pub(crate) fn check_limits(
     cgroup: Option<&DomainCgroup>,
 ) -> Result<(), ConfinementError> {
     check(domain)?;
+    check_nodes(domain)?;
     let name = || domain.name.clone();
     let Some(cgroup) = cgroup else {
-        return match domain.limits.any() {
+        return match needs_cgroup(domain) {
             true => Err(ConfinementError::NoCgroup(name())),
             false => Ok(()),
         };
     };
-    let wanted = limits(domain.limits);
+    let wanted = limits(domain)?;
     let looked = Hierarchy::above(cgroup.path())
         .map_or(Ok(()), |hierarchy| hierarchy.provides(&wanted))
         .and_then(|()| cgroup.use_of_memory_and_pids());
@@ -343,7 +368,7 @@ pub(crate) fn relimit(
     let Some(cgroup) = cgroup else {
         return Ok(());
     };
-    let limits = limits(domain.limits);
+    let limits = limits(domain)?;
     let relimited = Hierarchy::above(cgroup.path())
         .map_or(Ok(()), |hierarchy| hierarchy.widen(&limits))
         .and_then(|()| cgroup.replace(&limits));
@@ -409,13 +434,71 @@ fn device_threads(devices: &Devices) -> u32 {
     disks.chain(nics).chain(shares).sum::<u32>() + memory + u32::from(others)
 }
 
-fn limits(limits: ResourceLimits) -> Limits {
-    Limits {
+fn check_nodes(domain: &Domain) -> Result<(), ConfinementError> {
+    match memory_nodes::missing(domain) {
+        None => Ok(()),
+        Some(node) => Err(ConfinementError::Node {
+            domain: domain.name.clone(),
+            node,
+        }),
+    }
+}
+
+/// Whether the host holds a domain to something by a cgroup alone.
+const fn needs_cgroup(domain: &Domain) -> bool {
+    domain.limits.any() || domain.tuning.needs_cgroup()
+}
+
+fn limits(domain: &Domain) -> Result<Limits, ConfinementError> {
+    let limits = domain.limits;
+    let block = &domain.tuning.block;
+    let devices = block.devices.iter().map(|device| {
+        let BlockDeviceTuning {
+            path,
+            weight,
+            read_bytes,
+            write_bytes,
+            read_operations,
+            write_operations,
+        } = device;
+        let number = block_device::number(path);
+        let device = number.map_err(|errno| ConfinementError::BlockDevice {
+            domain: domain.name.clone(),
+            path: path.clone(),
+            errno,
+        })?;
+        Ok(BlockLimits {
+            device,
+            weight: *weight,
+            read_bytes: *read_bytes,
+            write_bytes: *write_bytes,
+            read_operations: *read_operations,
+            write_operations: *write_operations,
+        })
+    });
+    Ok(Limits {
+        block_weight: block.weight,
+        block_devices: devices.collect::<Result<_, _>>()?,
+        memory_nodes: domain
+            .tuning
+            .memory_nodes
+            .as_ref()
+            .filter(|nodes| nodes.mode == NodeMode::Restrictive)
+            .map(|nodes| nodes.nodes.to_string()),
+        each_vcpu_max: domain.tuning.vcpu_quota.map(of_each_vcpu),
         memory_max: limits.memory.map(reeve_ipc::model::MemorySize::bytes),
         cpu_max: limits.cpu_percent.map(cpu_max),
         cpu_weight: limits.cpu_weight,
         pids_max: limits.pids,
         vcpu_max: limits.vcpu_percent.map(cpu_max),
+    })
+}
+
+/// The limit of a vCPU.
+pub(crate) const fn of_each_vcpu(quota: CpuQuota) -> CpuMax {
+    CpuMax {
+        quota_us: quota.quota_us,
+        period_us: quota.period_us as u64,
     }
 }
 

@@ -89,6 +89,7 @@ impl ImageReader {
             fds: vec![(image, IMAGE_FD), (theirs, ANSWER_FD)],
             identity: who,
             rlimits: RLIMITS,
+            memory_policy: None,
             cgroup: None,
             on_parent_death: OnParentDeath::Die,
         });

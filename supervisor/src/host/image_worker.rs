@@ -141,6 +141,7 @@ impl ImageWorkers {
                 Purpose::Read => READS,
                 Purpose::Write => WRITES,
             },
+            memory_policy: None,
             cgroup: None,
             on_parent_death: OnParentDeath::Die,
         });

@@ -12,6 +12,7 @@ pub mod image_lock;
 pub mod image_reader;
 pub mod image_worker;
 mod kvm;
+pub(crate) mod memory_nodes;
 mod netlink;
 pub mod node;
 mod ofd_lock;

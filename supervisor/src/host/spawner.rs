@@ -15,7 +15,7 @@ use reeve_ipc::error::truncate;
 use reeve_ipc::model::DomainName;
 use reeve_ipc::spec::ControlLoss;
 use reeve_ipc::{CONTROL_FD, LOG_FD};
-use reeve_sandbox::{Command, FIRST_FD, OnParentDeath, Resource, Rlimit};
+use reeve_sandbox::{Command, FIRST_FD, MemoryPolicy, OnParentDeath, Resource, Rlimit};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Signal, WaitId, WaitIdOptions};
 use tokio::sync::oneshot;
@@ -96,6 +96,8 @@ pub(crate) struct Order {
     pub(crate) log: OwnedFd,
     /// Whether it lives without its supervisor.
     pub(crate) on_control_loss: ControlLoss,
+    /// The nodes of the host that its memory is on, and that of its guest.
+    pub(crate) memory_policy: Option<MemoryPolicy>,
     /// Its uid and gid, the cgroup it is born in, and what else is released after it.
     pub(crate) holdings: SharedHoldings,
 }
@@ -261,6 +263,7 @@ fn execute(binary: &WorkerBinary, null: &OwnedFd, order: Order) -> Result<Child,
         fds: vec![(order.control, CONTROL_FD), (order.log, LOG_FD)],
         identity,
         rlimits: RLIMITS,
+        memory_policy: order.memory_policy,
         cgroup: holdings.confinement.directory(),
         on_parent_death: match order.on_control_loss {
             ControlLoss::KeepRunning => OnParentDeath::Live,

@@ -22,6 +22,7 @@ use rustix::process::Pid;
 use rustix::thread::{sched_getaffinity, sched_setaffinity};
 use tokio::time::Instant;
 
+use super::confinement::of_each_vcpu;
 use super::process;
 
 /// How long the threads may take to have their names: each gives itself its own.
@@ -90,6 +91,7 @@ pub enum VcpuError {
 pub(crate) fn need_placing(domain: &Domain) -> bool {
     !domain.pinning.is_empty()
         || domain.limits.vcpu_percent.is_some()
+        || domain.tuning.vcpu_quota.is_some()
         || domain.tuning.emulator_cpus.is_some()
 }
 
@@ -244,17 +246,26 @@ fn put(
     Ok(())
 }
 
-/// Moves vCPUs under the limit of their own, where the definition has one and the one before had none.
+/// Moves vCPUs under the limits of their own, of all or of each, where the definition has some and the one before had
+/// not the same kinds of them.
 fn limit(
     domain: &Domain,
     before: Option<&Domain>,
     threads: &[Thread],
     cgroup: Option<&DomainCgroup>,
 ) -> Result<(), VcpuError> {
-    let had = before.is_some_and(|before| before.limits.vcpu_percent.is_some());
-    if let (Some(_), Some(cgroup), false) = (domain.limits.vcpu_percent, cgroup, had) {
-        for (_, thread) in threads.iter().filter(|(vcpu, _)| vcpu.is_some()) {
-            cgroup.limit_as_vcpu(number(*thread))?;
+    let kinds = |domain: &Domain| {
+        let (all, each) = (domain.limits.vcpu_percent, domain.tuning.vcpu_quota);
+        (all.is_some(), each.is_some())
+    };
+    let wanted = kinds(domain);
+    let had = before.is_some_and(|before| kinds(before) == wanted);
+    if let ((true, _) | (_, true), Some(cgroup), false) = (wanted, cgroup, had) {
+        let each = domain.tuning.vcpu_quota.map(of_each_vcpu);
+        for (vcpu, thread) in threads {
+            if let Some(vcpu) = vcpu {
+                cgroup.limit_as_vcpu(number(*thread), *vcpu, each)?;
+            }
         }
     }
     Ok(())

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use crate::api::event::Cursor;
 use crate::api::view::DomainSummary;
-use crate::model::{CpuSet, DiskTarget, DomainName, DomainUuid, MemorySize, MetadataElement};
+use crate::model::{
+    BlockTuning, CpuQuota, CpuSet, DiskTarget, DomainName, DomainUuid, MemoryNodes, MemorySize,
+    MetadataElement,
+};
 pub use crate::request::MAX_PEEK_BYTES;
 
 /// Names a domain.
@@ -87,6 +90,12 @@ pub enum TuningChange {
     /// The share of contended CPU time, as
     /// [`ResourceLimits::cpu_weight`](crate::model::ResourceLimits::cpu_weight).
     CpuWeight(Option<u16>),
+    /// The most CPU time of each vCPU, as [`Tuning::vcpu_quota`](crate::model::Tuning::vcpu_quota).
+    VcpuQuota(Option<CpuQuota>),
+    /// Shares and limits of the host's block devices, all of them.
+    Block(BlockTuning),
+    /// The nodes that its memory is on, as [`Tuning::memory_nodes`](crate::model::Tuning::memory_nodes).
+    MemoryNodes(Option<MemoryNodes>),
 }
 
 /// Where a console's stream begins.

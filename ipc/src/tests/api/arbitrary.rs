@@ -26,9 +26,10 @@ use crate::api::view::{
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::{
-    BootSource, CpuSet, DeviceName, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
-    KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS, MemorySize, MetadataElement, OnCrash,
-    OnPowerOff, OnReboot, Platform, PoolName, PoolUuid, ResourceLimits, Tuning, VcpuPin, Vcpus,
+    BlockDeviceTuning, BlockTuning, BootSource, CpuQuota, CpuSet, DeviceName, Domain, DomainName,
+    DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS,
+    MemoryNodes, MemorySize, MetadataElement, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform,
+    PoolName, PoolUuid, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
 use crate::tests::arbitrary::watchdog_action;
@@ -178,11 +179,49 @@ fn cpu_set() -> impl Strategy<Value = CpuSet> {
     ranges.prop_map(|ranges| CpuSet::try_from(ranges).unwrap())
 }
 
-fn tuning() -> impl Strategy<Value = Tuning> {
-    (option::of(size()), option::of(cpu_set())).prop_map(|(current_memory, emulator_cpus)| Tuning {
-        current_memory,
-        emulator_cpus,
+fn quota() -> impl Strategy<Value = CpuQuota> {
+    any::<(u64, u32)>().prop_map(|(quota_us, period_us)| CpuQuota {
+        quota_us,
+        period_us,
     })
+}
+
+fn block() -> impl Strategy<Value = BlockTuning> {
+    let device = (text(), any::<[Option<u64>; 2]>(), any::<[Option<u32>; 2]>());
+    let device = device.prop_map(|(path, [read_bytes, write_bytes], operations)| {
+        let [read_operations, write_operations] = operations;
+        BlockDeviceTuning {
+            path: path.into(),
+            weight: None,
+            read_bytes,
+            write_bytes,
+            read_operations,
+            write_operations,
+        }
+    });
+    let devices = proptest::collection::vec(device, 0..3);
+    (any::<Option<u16>>(), devices).prop_map(|(weight, devices)| BlockTuning { weight, devices })
+}
+
+fn tuning() -> impl Strategy<Value = Tuning> {
+    let mode = proptest::sample::select(vec![
+        NodeMode::Strict,
+        NodeMode::Preferred,
+        NodeMode::Interleave,
+        NodeMode::Restrictive,
+    ]);
+    let nodes = (mode, cpu_set()).prop_map(|(mode, nodes)| MemoryNodes { mode, nodes });
+    let bounds = (option::of(quota()), block(), option::of(nodes));
+    let all = (option::of(size()), option::of(cpu_set()), bounds);
+    all.prop_map(
+        |(current_memory, emulator_cpus, (vcpu_quota, block, memory_nodes))| Tuning {
+            vcpu_quota,
+            block,
+            memory_nodes,
+            current_memory,
+            emulator_cpus,
+        },
+    )
 }
 
 fn kept() -> impl Strategy<Value = Vec<KeptElement>> {

@@ -22,9 +22,10 @@ use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
 use crate::api::message::{CallId, FromClient};
 use crate::model::{
-    BootSource, CpuSet, Device, Devices, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
-    KernelBoot, Labels, Layer, LifecycleAction, Medium, MemorySize, MetadataElement, OnCrash,
-    OnPowerOff, OnReboot, Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
+    BlockDeviceTuning, BlockTuning, BootSource, CpuQuota, CpuSet, Device, Devices, Domain,
+    DomainName, DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, Layer, LifecycleAction,
+    Medium, MemoryNodes, MemorySize, MetadataElement, NodeMode, OnCrash, OnPowerOff, OnReboot,
+    Platform, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, DiskFormat, MachineType};
 use crate::tests::plug_samples::changes;
@@ -101,6 +102,9 @@ pub(super) fn domain() -> Domain {
         tuning: Tuning {
             current_memory: Some(MemorySize::mebibytes(96)),
             emulator_cpus: Some("5,7".parse().unwrap()),
+            vcpu_quota: Some(QUOTA),
+            block: block(),
+            memory_nodes: Some(nodes()),
         },
     }
 }
@@ -343,7 +347,36 @@ pub(super) fn tuning_changes() -> Vec<TuningChange> {
         TuningChange::CpuPercent(Some(150)),
         TuningChange::VcpuPercent(None),
         TuningChange::CpuWeight(Some(200)),
+        TuningChange::VcpuQuota(Some(QUOTA)),
+        TuningChange::Block(block()),
+        TuningChange::MemoryNodes(Some(nodes())),
     ]
+}
+
+const QUOTA: CpuQuota = CpuQuota {
+    quota_us: 25_000,
+    period_us: 50_000,
+};
+
+fn nodes() -> MemoryNodes {
+    MemoryNodes {
+        mode: NodeMode::Interleave,
+        nodes: "0-1".parse().unwrap(),
+    }
+}
+
+fn block() -> BlockTuning {
+    BlockTuning {
+        weight: Some(300),
+        devices: vec![BlockDeviceTuning {
+            path: "/dev/sda".into(),
+            weight: Some(400),
+            read_bytes: Some(1 << 20),
+            write_bytes: None,
+            read_operations: None,
+            write_operations: Some(70),
+        }],
+    }
 }
 
 fn device_calls() -> Vec<(&'static str, FromClient)> {

@@ -251,6 +251,43 @@ async fn apply(
     }
 }
 
+/// Changes one device of the machine that runs, of the definition that is kept or of both, each by what `change`
+/// says of it; not at all where that is nothing.
+///
+/// # Errors
+/// As for [`Context::impact`], those of `change`, or the supervisor's.
+pub(super) async fn change_each(
+    context: &Context,
+    of: &Domain,
+    flags: u32,
+    change: impl Fn(&Definition) -> Result<Option<(DeviceName, DeviceChange)>, Failure> + Send + Sync,
+) -> Result<(), Failure> {
+    let impact = context.impact(of, flags).await?;
+    let first = change(&looked_in(context, of, impact).await?)?;
+    let mut places = Vec::new();
+    if impact.live && impact.persistent {
+        // Refused by either, it is done to none.
+        let kept = change(&context.definition(of, true).await?)?;
+        if kept == first {
+            places.push((impact, first));
+        } else {
+            let place = |live| Impact {
+                live,
+                persistent: !live,
+            };
+            places.extend([(place(true), first), (place(false), kept)]);
+        }
+    } else {
+        places.push((impact, first));
+    }
+    for (at, changed) in places {
+        if let Some((name, change)) = changed {
+            apply(context, of, name, Change::Device(change), at).await?;
+        }
+    }
+    Ok(())
+}
+
 /// What makes the device of that name the one that is wanted, in a machine that runs or in what is kept.
 fn changes(
     devices: &Devices,

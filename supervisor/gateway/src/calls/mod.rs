@@ -7,7 +7,7 @@
 //! | [`connect`], `host` | the connection itself, and the host |
 //! | `list`, `lookup` | which domains there are |
 //! | `info`, `statistics`, `domstats`, `memory`, `vcpus` | how one stands, what it has and has done |
-//! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
+//! | `pinning`, `scheduler`, `throttle`, `bandwidth`, `block_shares`, `memory_nodes` | where it runs, and what it may use of the host |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
 //! | [`agent`] | what the guest's agent is asked, and channels |
@@ -19,6 +19,8 @@
 
 mod absent;
 pub(crate) mod agent;
+mod bandwidth;
+mod block_shares;
 pub(crate) mod connect;
 pub(crate) mod console;
 mod context;
@@ -36,6 +38,7 @@ mod lifecycle;
 mod list;
 mod lookup;
 mod memory;
+mod memory_nodes;
 mod params;
 mod pinning;
 mod scheduler;
@@ -45,6 +48,7 @@ pub(crate) mod storage;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+mod throttle;
 mod vcpus;
 
 use std::pin::Pin;

@@ -22,16 +22,22 @@ pub(super) fn within(params: Vec<Param>, room: i32) -> (Vec<Param>, i32) {
 /// What libvirt calls the type of a value.
 const fn word(value: &Value) -> &'static str {
     match value {
-        Value::Int(_) => "int",
-        Value::Uint(_) => "uint",
+        Value::Int(_) => INT,
+        Value::Uint(_) => UINT,
         Value::Long(_) => LONG,
         Value::Ulong(_) => ULONG,
         Value::Double(_) => "double",
         Value::Boolean(_) => "boolean",
-        Value::Text(_) => "string",
+        Value::Text(_) => TEXT,
     }
 }
 
+/// A number of 32 bits.
+pub(super) const INT: &str = "int";
+/// A number of 32 bits that may not be below zero.
+pub(super) const UINT: &str = "uint";
+/// Text.
+pub(super) const TEXT: &str = "string";
 /// A number that may be below zero.
 pub(super) const LONG: &str = "llong";
 /// A number that may not.
@@ -79,6 +85,30 @@ pub(super) fn ulong(params: &[Param], name: &str) -> Option<u64> {
 pub(super) fn long(params: &[Param], name: &str) -> Option<i64> {
     params.iter().find_map(|param| match param.value {
         Value::Long(value) if param.field == name => Some(value),
+        _ => None,
+    })
+}
+
+/// The number of that name, of 32 bits.
+pub(super) fn uint(params: &[Param], name: &str) -> Option<u32> {
+    params.iter().find_map(|param| match param.value {
+        Value::Uint(value) if param.field == name => Some(value),
+        _ => None,
+    })
+}
+
+/// The number of that name, of 32 bits, which may be below zero.
+pub(super) fn int(params: &[Param], name: &str) -> Option<i32> {
+    params.iter().find_map(|param| match param.value {
+        Value::Int(value) if param.field == name => Some(value),
+        _ => None,
+    })
+}
+
+/// The text of that name.
+pub(super) fn text<'a>(params: &'a [Param], name: &str) -> Option<&'a str> {
+    params.iter().find_map(|param| match &param.value {
+        Value::Text(value) if param.field == name => Some(value.as_str()),
         _ => None,
     })
 }

@@ -1,14 +1,14 @@
 //! Shares and limits of CPU time, and the limit of memory, as typed parameters.
 //!
-//! libvirt's limits are a quota of microseconds in a period of them: of each vCPU, and of the whole domain. The
-//! model's are hundredths of one CPU, of all vCPUs together and of the whole domain: the first is one of each where
-//! there can be one only, and is neither told nor taken as one elsewhere. What is told is exact; a quota that comes
-//! to no whole number of hundredths is refused.
+//! libvirt's limits are a quota of microseconds in a period of them: of each vCPU, and of the whole domain. So is the
+//! model's of each vCPU; that of the whole domain is hundredths of one CPU. What is told is exact; a quota of the
+//! whole domain that comes to no whole number of hundredths is refused. Of the model's limit of all vCPUs together
+//! nothing is told.
 
 use std::sync::Arc;
 
 use reeve_ipc::api::call::TuningChange;
-use reeve_ipc::model::{Domain as Definition, MemorySize, ResourceLimits};
+use reeve_ipc::model::{CpuQuota, Domain as Definition, MemorySize, ResourceLimits};
 
 use super::Context;
 use super::context::impact;
@@ -62,8 +62,8 @@ fn told(percent: Option<u32>) -> i64 {
 }
 
 impl Limit {
-    /// What is made of the limit by parameters: `None` where they do not say.
-    fn change(self, params: &[Param]) -> Result<Option<Option<u32>>, Failure> {
+    /// The period that parameters say.
+    fn period(self, params: &[Param]) -> Result<Option<u64>, Failure> {
         // Nothing is libvirt's word for what is there.
         let period = ulong(params, self.period).filter(|period| *period != 0);
         if let Some(period) = period.filter(|period| !PERIODS.contains(period)) {
@@ -72,18 +72,56 @@ impl Limit {
             let why = format!("value of '{name}' is out of range [{least}, {most}]: {period}");
             return Err(invalid_argument(why));
         }
+        Ok(period)
+    }
+
+    /// A period alone, where nothing is limited in it.
+    fn alone(self, period: u64) -> Failure {
+        let Self {
+            period: name,
+            quota,
+        } = self;
+        let why = format!("{name} {period} without a {quota}: nothing is limited in it");
+        Failure::new(Code::ArgumentUnsupported, why)
+    }
+
+    /// What is made of a limit of each vCPU, which has been `before`, by parameters: `None` where they do not say.
+    fn quota(
+        self,
+        params: &[Param],
+        before: Option<CpuQuota>,
+    ) -> Result<Option<Option<CpuQuota>>, Failure> {
+        let period = self.period(params)?;
+        let of = |quota: u64, period: u64| CpuQuota {
+            quota_us: quota,
+            period_us: u32::try_from(period).unwrap_or(u32::MAX),
+        };
+        let Some(quota) = long(params, self.quota) else {
+            return match (period, before) {
+                (None | Some(PERIOD), None) | (None, Some(_)) => Ok(None),
+                (Some(period), Some(before)) => Ok(Some(Some(of(before.quota_us, period)))),
+                (Some(period), None) => Err(self.alone(period)),
+            };
+        };
+        let Ok(quota @ 1..) = u64::try_from(quota) else {
+            return Ok(Some(None));
+        };
+        if !CpuQuota::QUOTAS.contains(&quota) {
+            let (least, most) = (CpuQuota::QUOTAS.start(), CpuQuota::QUOTAS.end());
+            let name = self.quota;
+            let why = format!("value of '{name}' is out of range [{least}, {most}]: {quota}");
+            return Err(invalid_argument(why));
+        }
+        let now = before.map_or(PERIOD, |before| before.period_us.into());
+        Ok(Some(Some(of(quota, period.unwrap_or(now)))))
+    }
+
+    /// What is made of the limit by parameters: `None` where they do not say.
+    fn change(self, params: &[Param]) -> Result<Option<Option<u32>>, Failure> {
+        let period = self.period(params)?;
         let Some(quota) = long(params, self.quota) else {
             return match period {
-                Some(period) if period != PERIOD => {
-                    let Self {
-                        period: name,
-                        quota,
-                    } = self;
-                    let why = format!(
-                        "{name} {period} without a {quota}: only what share of time the two come to is kept"
-                    );
-                    Err(Failure::new(Code::ArgumentUnsupported, why))
-                }
+                Some(period) if period != PERIOD => Err(self.alone(period)),
                 _ => Ok(None),
             };
         };
@@ -107,6 +145,16 @@ impl Limit {
             .ok_or_else(not_whole)
     }
 
+    /// The parameters of a limit of each vCPU.
+    fn exact(self, quota: Option<CpuQuota>) -> [Param; 2] {
+        let period = quota.map_or(PERIOD, |quota| quota.period_us.into());
+        let quota = quota.map(|quota| i64::try_from(quota.quota_us).unwrap_or(i64::MAX));
+        [
+            Param::new(self.period, period),
+            Param::new(self.quota, quota.unwrap_or(UNLIMITED)),
+        ]
+    }
+
     fn params(self, percent: Option<u32>) -> [Param; 2] {
         [
             Param::new(self.period, PERIOD),
@@ -115,22 +163,15 @@ impl Limit {
     }
 }
 
-/// Whether a limit of all vCPUs is one of each.
-fn is_of_each(definition: &Definition) -> bool {
-    definition.max_vcpus.count() == 1
-}
-
 /// All parameters of a domain.
 fn parameters(definition: &Definition) -> Vec<Param> {
     let ResourceLimits {
         cpu_percent,
-        vcpu_percent,
         cpu_weight,
         ..
     } = definition.limits;
     let shares = u64::from(cpu_weight.unwrap_or(DEFAULT_SHARES));
-    let of_each = vcpu_percent.filter(|_| is_of_each(definition));
-    let [vcpu_period, vcpu_quota] = VCPU.params(of_each);
+    let [vcpu_period, vcpu_quota] = VCPU.exact(definition.tuning.vcpu_quota);
     let [global_period, global_quota] = GLOBAL.params(cpu_percent);
     vec![
         Param::new(SHARES, shares),
@@ -154,16 +195,8 @@ fn changes(params: &[Param], definition: &Definition) -> Result<Vec<TuningChange
         };
         changes.push(TuningChange::CpuWeight(Some(weight.ok_or_else(out)?)));
     }
-    match VCPU.change(params)? {
-        Some(Some(_)) if !is_of_each(definition) => {
-            let why = "a vcpu_quota is of each vCPU, and there is none of each where there can be more than one: \
-                       set a global_quota";
-            return Err(Failure::new(Code::ArgumentUnsupported, why));
-        }
-        // None of them has one.
-        Some(None) if !is_of_each(definition) => {}
-        vcpu => changes.extend(vcpu.map(TuningChange::VcpuPercent)),
-    }
+    let each = VCPU.quota(params, definition.tuning.vcpu_quota)?;
+    changes.extend(each.map(TuningChange::VcpuQuota));
     let global = GLOBAL.change(params)?;
     changes.extend(global.map(TuningChange::CpuPercent));
     Ok(changes)
@@ -275,15 +308,65 @@ mod tests {
     #[test]
     fn what_is_told_of_a_limit_makes_the_same_limit() {
         for percent in [1, 33, 50, 100, 150, 12_345, 1_000_000] {
-            let params = VCPU.params(Some(percent));
-            assert_eq!(VCPU.change(&params), Ok(Some(Some(percent))), "{params:?}");
+            let params = GLOBAL.params(Some(percent));
+            assert_eq!(
+                GLOBAL.change(&params),
+                Ok(Some(Some(percent))),
+                "{params:?}"
+            );
             // The quota alone, in the period that was told.
-            assert_eq!(VCPU.change(&params[1..]), Ok(Some(Some(percent))));
+            assert_eq!(GLOBAL.change(&params[1..]), Ok(Some(Some(percent))));
         }
-        assert_eq!(VCPU.change(&VCPU.params(None)), Ok(Some(None)));
+        assert_eq!(GLOBAL.change(&GLOBAL.params(None)), Ok(Some(None)));
         for unlimited in [0, -1, i64::MIN] {
-            let params = [Param::new("vcpu_quota", unlimited)];
-            assert_eq!(VCPU.change(&params), Ok(Some(None)));
+            let params = [Param::new("global_quota", unlimited)];
+            assert_eq!(GLOBAL.change(&params), Ok(Some(None)));
+        }
+    }
+
+    #[test]
+    fn a_quota_of_each_vcpu_is_kept_as_it_is_and_each_half_of_it_changes_alone() {
+        let each = |quota_us, period_us| {
+            Some(CpuQuota {
+                quota_us,
+                period_us,
+            })
+        };
+        let set = |before, numbers: &[(&str, i64)]| {
+            let params: Vec<_> = numbers
+                .iter()
+                .map(|(name, number)| match u64::try_from(*number) {
+                    Ok(period) if *name == "vcpu_period" => Param::new(*name, period),
+                    _ => Param::new(*name, *number),
+                })
+                .collect();
+            VCPU.quota(&params, before)
+        };
+        let odd = each(12_345, 54_321);
+        assert_eq!(VCPU.quota(&VCPU.exact(odd), None), Ok(Some(odd)));
+        assert_eq!(VCPU.quota(&VCPU.exact(None), odd), Ok(Some(None)));
+        assert_eq!(
+            set(odd, &[("vcpu_quota", 2_000)]),
+            Ok(Some(each(2_000, 54_321)))
+        );
+        assert_eq!(
+            set(odd, &[("vcpu_period", 2_000)]),
+            Ok(Some(each(12_345, 2_000)))
+        );
+        assert_eq!(
+            set(None, &[("vcpu_quota", 2_000)]),
+            Ok(Some(each(2_000, 100_000)))
+        );
+        assert_eq!(set(None, &[("vcpu_period", 100_000)]), Ok(None));
+        for (wrong, code) in [
+            (("vcpu_period", 50_000), Code::ArgumentUnsupported),
+            (("vcpu_quota", 999), Code::InvalidArgument),
+            (("vcpu_quota", i64::MAX), Code::InvalidArgument),
+            (("vcpu_period", 999), Code::InvalidArgument),
+        ] {
+            let failure = set(None, &[wrong]).unwrap_err();
+            assert_eq!(failure.code, code, "{wrong:?}");
+            assert!(failure.message().contains(wrong.0), "{}", failure.message());
         }
     }
 

@@ -4,9 +4,9 @@ use std::sync::Arc;
 
 use super::failure::Failure;
 use super::{
-    Begun, Context, absent, agent, connect, define, devices, domstats, empty, host, info, inside,
-    job, labels, lifecycle, list, lookup, memory, pinning, procedure, scheduler, start, statistics,
-    storage, vcpus,
+    Begun, Context, absent, agent, bandwidth, block_shares, connect, define, devices, domstats,
+    empty, host, info, inside, job, labels, lifecycle, list, lookup, memory, memory_nodes, pinning,
+    procedure, scheduler, start, statistics, storage, throttle, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -121,6 +121,14 @@ served! {
     wire::tuning::DomainSetSchedulerParametersFlags => scheduler::set_flags;
     wire::tuning::DomainGetMemoryParameters => scheduler::memory;
     wire::tuning::DomainSetMemoryParameters => scheduler::set_memory;
+    wire::tuning::DomainGetBlkioParameters => block_shares::get;
+    wire::tuning::DomainSetBlkioParameters => block_shares::set;
+    wire::tuning::DomainGetNumaParameters => memory_nodes::get;
+    wire::tuning::DomainSetNumaParameters => memory_nodes::set;
+    wire::tuning::DomainGetBlockIoTune => throttle::get;
+    wire::tuning::DomainSetBlockIoTune => throttle::set;
+    wire::tuning::DomainGetInterfaceParameters => bandwidth::get;
+    wire::tuning::DomainSetInterfaceParameters => bandwidth::set;
     wire::inspect::DomainBlockStats => statistics::block;
     wire::inspect::DomainBlockStatsFlags => statistics::block_flags;
     wire::inspect::DomainInterfaceStats => statistics::interface;

@@ -432,6 +432,7 @@ fn domain() -> impl Strategy<Value = Domain> {
             tuning: Tuning {
                 current_memory: current,
                 emulator_cpus: emulator.map(|cpus| cpus.parse().unwrap()),
+                ..Tuning::default()
             },
         }
     })

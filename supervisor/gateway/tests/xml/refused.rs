@@ -39,7 +39,7 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "<clock offset='utc'><timer name='tsc'/></clock>",
             "clock/timer",
         ),
-        ("<numatune/>", "numatune"),
+        ("<numatune><memnode/></numatune>", "numatune/memnode"),
         (
             "<memoryBacking><hugepages/></memoryBacking>",
             "memoryBacking/hugepages",
@@ -223,17 +223,21 @@ fn strings_for_smbios_tables_are_refused_for_there_are_none() {
 }
 
 #[test]
-fn a_quota_of_each_vcpu_is_taken_where_there_can_be_one_only() {
-    let quota = "<cputune><period>100000</period><quota>50000</quota></cputune>";
+fn a_quota_of_each_vcpu_is_kept_as_it_is_written() {
+    let quota = "<cputune><period>70000</period><quota>50001</quota></cputune>";
     let of = |vcpus: u32| with(&format!("<vcpu>{vcpus}</vcpu>{quota}"), "");
-    let domain = super::defined(&of(1));
-    assert_eq!(domain.limits.vcpu_percent, Some(50));
-    assert!(super::dumped(&domain).contains("<quota>50000</quota>"));
-    let error = parse(&of(2)).unwrap_err();
-    assert_eq!(error.code(), 67);
-    assert!(error.message.contains("cputune/quota"), "{error}");
+    for vcpus in [1, 2] {
+        let domain = super::defined(&of(vcpus));
+        assert_eq!(domain.limits.vcpu_percent, None);
+        let quota = domain.tuning.vcpu_quota.unwrap();
+        assert_eq!((quota.quota_us, quota.period_us), (50_001, 70_000));
+        let text = super::dumped(&domain);
+        assert!(text.contains("<quota>50001</quota>"), "{text}");
+        assert!(text.contains("<period>70000</period>"), "{text}");
+    }
     // None is none of each.
-    assert!(parse(&of(2).replace("50000</quota>", "-1</quota>")).is_ok());
+    let none = super::defined(&of(2).replace("50001</quota>", "-1</quota>"));
+    assert_eq!(none.tuning.vcpu_quota, None);
 }
 
 #[test]

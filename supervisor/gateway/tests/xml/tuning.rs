@@ -134,3 +134,51 @@ fn where_a_domain_runs_is_where_all_its_threads_do_that_are_not_pinned_by_themse
     let emulator = stable(own, "").tuning.emulator_cpus.unwrap();
     assert_eq!(emulator.to_string(), "2");
 }
+
+#[test]
+fn shares_and_bounds_of_block_devices_are_read_and_written() {
+    let elements = "<memory unit='MiB'>64</memory><blkiotune><weight>800</weight>\
+        <device><path>/dev/sda</path><weight>1000</weight></device>\
+        <device><path>/dev/sdb</path><read_bytes_sec>10000</read_bytes_sec>\
+        <write_bytes_sec>0</write_bytes_sec><write_iops_sec>20000</write_iops_sec></device></blkiotune>";
+    let domain = stable(elements, "");
+    let block = &domain.tuning.block;
+    assert_eq!((block.weight, block.devices.len()), (Some(800), 2));
+    assert_eq!(block.devices[0].weight, Some(1000));
+    assert_eq!(block.devices[1].read_bytes, Some(10_000));
+    assert_eq!(block.devices[1].write_bytes, None);
+    assert_eq!(block.devices[1].write_operations, Some(20_000));
+    for wrong in [
+        "<weight>70000</weight>",
+        "<device><weight>1</weight></device>",
+        "<device><path>/dev/a</path><speed>1</speed></device>",
+    ] {
+        let elements = format!("<memory unit='MiB'>64</memory><blkiotune>{wrong}</blkiotune>");
+        assert!(parse(&document(&elements, "")).is_err(), "{wrong}");
+    }
+}
+
+#[test]
+fn the_nodes_of_memory_are_read_and_written() {
+    let of = |memory: &str| {
+        format!("<memory unit='MiB'>64</memory><numatune><memory {memory}/></numatune>")
+    };
+    for mode in ["strict", "preferred", "interleave", "restrictive"] {
+        let domain = stable(&of(&format!("mode='{mode}' nodeset='1'")), "");
+        let nodes = domain.tuning.memory_nodes.as_ref().unwrap();
+        assert_eq!(nodes.nodes.to_string(), "1");
+        let wanted = format!("<memory mode='{mode}' nodeset='1'/>");
+        assert!(dumped(&domain).contains(&wanted));
+    }
+    let left_out = stable(&of("mode='strict' nodeset='0-3,^2'"), "");
+    let nodes = left_out.tuning.memory_nodes.unwrap().nodes;
+    assert_eq!(nodes.to_string(), "0-1,3");
+    for wrong in [
+        "mode='strict'",
+        "mode='nothing' nodeset='0'",
+        "mode='strict' placement='auto'",
+        "nodeset='x'",
+    ] {
+        assert!(parse(&document(&of(wrong), "")).is_err(), "{wrong}");
+    }
+}

@@ -15,7 +15,7 @@ use reeve_ipc::api::call::{MAX_TUNING_CHANGES, TuningChange};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{DeviceName, Domain, MemorySize, VcpuPin};
+use reeve_ipc::model::{DeviceName, Domain, MemoryNodes, MemorySize, NodeMode, VcpuPin};
 use reeve_ipc::spec::MIN_MEMORY_BYTES;
 
 use super::DomainActor;
@@ -202,6 +202,10 @@ impl DomainActor {
             let before = Some(Box::new(record.definition.clone()));
             apply(&mut record.definition, changes);
             self.checked(&record.definition)?;
+            let nodes = |domain: &Domain| domain.tuning.memory_nodes.clone();
+            if let Some(before) = &before {
+                self.check_nodes(nodes(before), nodes(&record.definition))?;
+            }
             let domain = Box::new(record.definition.clone());
             let check = domain.clone();
             record.intents.tuning = true;
@@ -220,6 +224,24 @@ impl DomainActor {
             events.push(REDEFINED);
         }
         Ok((steps, events))
+    }
+
+    /// Refuses nodes for the memory of a machine that runs where nothing can move it.
+    fn check_nodes(
+        &self,
+        before: Option<MemoryNodes>,
+        after: Option<MemoryNodes>,
+    ) -> Result<(), ApiError> {
+        let mode = |nodes: &Option<MemoryNodes>| nodes.as_ref().map(|nodes| nodes.mode);
+        let why = match (mode(&before), mode(&after)) {
+            _ if before == after => return Ok(()),
+            (Some(NodeMode::Restrictive), Some(NodeMode::Restrictive)) => return Ok(()),
+            (before, after) if before == after => {
+                "change of nodeset for running domain requires restrictive numa mode"
+            }
+            _ => "can't change numatune mode for running domain",
+        };
+        Err(self.error(ApiErrorCode::WrongState, why))
     }
 
     pub(super) fn checked(&self, domain: &Domain) -> Result<(), ApiError> {
@@ -252,6 +274,9 @@ pub(super) fn apply(domain: &mut Domain, changes: &[TuningChange]) {
             TuningChange::CpuPercent(percent) => domain.limits.cpu_percent = *percent,
             TuningChange::VcpuPercent(percent) => domain.limits.vcpu_percent = *percent,
             TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = *weight,
+            TuningChange::VcpuQuota(quota) => domain.tuning.vcpu_quota = *quota,
+            TuningChange::Block(block) => domain.tuning.block = block.clone(),
+            TuningChange::MemoryNodes(nodes) => domain.tuning.memory_nodes = nodes.clone(),
         }
     }
 }

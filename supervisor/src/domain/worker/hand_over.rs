@@ -38,7 +38,7 @@ use crate::domain::driver::{
 use crate::domain::plan::open_kvm;
 use crate::host::holdings::SharedHoldings;
 use crate::host::spawner::{Child, Order};
-use crate::host::{Host, process, reason, vcpus};
+use crate::host::{Host, memory_nodes, process, reason, vcpus};
 
 /// How long the machine may take to be sent, and built again.
 const HAND_OVER_DEADLINE: Duration = Duration::from_secs(20);
@@ -164,6 +164,7 @@ impl Fresh {
             control: worker_control,
             log: worker_log,
             on_control_loss: ControlLoss::KeepRunning,
+            memory_policy: memory_nodes::policy(domain),
             holdings,
         };
         let child = host.spawner.spawn(order).await.map_err(not_made)?;

@@ -40,7 +40,7 @@ use crate::host::shares::Sharer;
 use crate::host::sockets::WorkerSockets;
 use crate::host::spawner::{Order, SpawnError};
 use crate::host::vcpus::{self, VcpuError};
-use crate::host::{Host, no_descriptor, reason};
+use crate::host::{Host, memory_nodes, no_descriptor, reason};
 
 /// How long a machine may take to build: reading a large initrd from a slow disk is in it.
 const LAUNCH_DEADLINE: Duration = Duration::from_secs(30);
@@ -260,6 +260,7 @@ pub(super) async fn launch(
         control: worker_control,
         log: worker_log,
         on_control_loss,
+        memory_policy: memory_nodes::policy(domain),
         holdings: SharedHoldings::new(holdings),
     };
     let mut spawn = std::pin::pin!(host.spawner.spawn(order));

@@ -1,5 +1,6 @@
 use reeve_ipc::model::{
-    BootSource, DomainUuid, Labels, LifecycleAction, Platform, PluggableMemory, Tuning, Vcpus,
+    BootSource, DomainUuid, Labels, LifecycleAction, Platform, PluggableMemory, ResourceLimits,
+    Tuning, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType};
 
@@ -32,11 +33,13 @@ pub(in crate::host) fn domain() -> Domain {
 
 #[test]
 fn percent_of_a_cpu_is_time_in_a_period() {
-    let limits = limits(ResourceLimits {
+    let mut domain = domain();
+    domain.limits = ResourceLimits {
         memory: Some(MemorySize::mebibytes(64)),
         cpu_percent: Some(150),
         ..ResourceLimits::default()
-    });
+    };
+    let limits = limits(&domain).unwrap();
     assert_eq!(
         limits.cpu_max,
         Some(CpuMax {
@@ -46,6 +49,24 @@ fn percent_of_a_cpu_is_time_in_a_period() {
     );
     assert_eq!(limits.memory_max, Some(64 << 20));
     assert_eq!(limits.controllers(), ["cpu", "memory"]);
+}
+
+#[test]
+fn a_block_device_is_bounded_by_its_number_and_nothing_else_is() {
+    let mut domain = domain();
+    assert!(!needs_cgroup(&domain));
+    domain.tuning.block.devices = vec![BlockDeviceTuning {
+        path: "/dev/null".into(),
+        ..BlockDeviceTuning::default()
+    }];
+    assert!(needs_cgroup(&domain));
+    let error = limits(&domain).unwrap_err().to_string();
+    assert!(
+        error.starts_with("cannot bound what 'web' uses of /dev/null"),
+        "{error}"
+    );
+    domain.tuning.block.devices[0].path = "/dev/nothing".into();
+    assert!(limits(&domain).is_err());
 }
 
 #[test]

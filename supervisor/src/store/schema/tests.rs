@@ -286,6 +286,44 @@ fn memory_to_be_plugged_in_is_kept() {
 }
 
 #[test]
+fn what_a_domain_is_held_to_is_kept_and_no_record_need_say_it() {
+    use reeve_ipc::model::{BlockDeviceTuning, CpuQuota, MemoryNodes, NodeMode};
+    let mut record = decode(V3.as_bytes()).unwrap();
+    let tuning = &mut record.domain.tuning;
+    assert_eq!(
+        (tuning.vcpu_quota, tuning.memory_nodes.clone()),
+        (None, None)
+    );
+    assert!(!tuning.block.any());
+    tuning.vcpu_quota = Some(CpuQuota {
+        quota_us: 25_000,
+        period_us: 50_000,
+    });
+    tuning.block.weight = Some(300);
+    tuning.block.devices = vec![BlockDeviceTuning {
+        path: "/dev/sda".into(),
+        weight: Some(400),
+        read_bytes: Some(1),
+        write_bytes: Some(2),
+        read_operations: Some(3),
+        write_operations: Some(4),
+    }];
+    for mode in [
+        NodeMode::Strict,
+        NodeMode::Preferred,
+        NodeMode::Interleave,
+        NodeMode::Restrictive,
+    ] {
+        let nodes = "1".parse().unwrap();
+        record.domain.tuning.memory_nodes = Some(MemoryNodes { mode, nodes });
+        assert_eq!(decode(&encode(&record).unwrap()).unwrap(), record);
+    }
+    let text = String::from_utf8(encode(&record).unwrap()).unwrap();
+    let outside = text.replace("/dev/sda", "/etc/passwd");
+    assert!(decode(outside.as_bytes()).is_err());
+}
+
+#[test]
 fn what_says_nothing_to_this_host_is_kept() {
     let mut record = decode(V3.as_bytes()).unwrap();
     assert!(record.domain.kept.is_empty());

@@ -150,6 +150,10 @@ impl From<Domain> for v3::Domain {
             kept: Vec::new(),
             current_memory_bytes: None,
             emulator_cpus: None,
+            vcpu_quota: None,
+            block_weight: None,
+            block_devices: Vec::new(),
+            memory_nodes: None,
         }
     }
 }

@@ -62,6 +62,121 @@ pub(in crate::store) struct Domain {
     pub(super) current_memory_bytes: Option<u64>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) emulator_cpus: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) vcpu_quota: Option<Quota>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) block_weight: Option<u16>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub(super) block_devices: Vec<BlockDevice>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) memory_nodes: Option<MemoryNodes>,
+}
+
+/// NUMA nodes of the host.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct MemoryNodes {
+    mode: NodeMode,
+    /// As in `0-3,8`.
+    nodes: String,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+enum NodeMode {
+    Strict,
+    Preferred,
+    Interleave,
+    Restrictive,
+}
+
+impl From<&model::MemoryNodes> for MemoryNodes {
+    fn from(nodes: &model::MemoryNodes) -> Self {
+        Self {
+            mode: match nodes.mode {
+                model::NodeMode::Strict => NodeMode::Strict,
+                model::NodeMode::Preferred => NodeMode::Preferred,
+                model::NodeMode::Interleave => NodeMode::Interleave,
+                model::NodeMode::Restrictive => NodeMode::Restrictive,
+            },
+            nodes: nodes.nodes.to_string(),
+        }
+    }
+}
+
+impl TryFrom<MemoryNodes> for model::MemoryNodes {
+    type Error = SchemaError;
+
+    fn try_from(nodes: MemoryNodes) -> Result<Self, SchemaError> {
+        Ok(Self {
+            mode: match nodes.mode {
+                NodeMode::Strict => model::NodeMode::Strict,
+                NodeMode::Preferred => model::NodeMode::Preferred,
+                NodeMode::Interleave => model::NodeMode::Interleave,
+                NodeMode::Restrictive => model::NodeMode::Restrictive,
+            },
+            nodes: nodes.nodes.parse()?,
+        })
+    }
+}
+
+/// CPU time of each vCPU.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Quota {
+    quota_us: u64,
+    period_us: u32,
+}
+
+/// Bounds of one of the host's block devices.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct BlockDevice {
+    path: std::path::PathBuf,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    weight: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    write_bytes: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    read_operations: Option<u32>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    write_operations: Option<u32>,
+}
+
+impl From<&model::BlockDeviceTuning> for BlockDevice {
+    fn from(device: &model::BlockDeviceTuning) -> Self {
+        let model::BlockDeviceTuning {
+            path,
+            weight,
+            read_bytes,
+            write_bytes,
+            read_operations,
+            write_operations,
+        } = device.clone();
+        Self {
+            path,
+            weight,
+            read_bytes,
+            write_bytes,
+            read_operations,
+            write_operations,
+        }
+    }
+}
+
+impl From<BlockDevice> for model::BlockDeviceTuning {
+    fn from(device: BlockDevice) -> Self {
+        Self {
+            path: device.path,
+            weight: device.weight,
+            read_bytes: device.read_bytes,
+            write_bytes: device.write_bytes,
+            read_operations: device.read_operations,
+            write_operations: device.write_operations,
+        }
+    }
 }
 
 /// An element of a libvirt document that says nothing to this host.
@@ -128,6 +243,13 @@ impl From<&model::Domain> for Domain {
                 model::Tuning {
                     current_memory,
                     emulator_cpus,
+                    vcpu_quota,
+                    block:
+                        model::BlockTuning {
+                            weight,
+                            devices: bounded,
+                        },
+                    memory_nodes,
                 },
         } = domain;
         let model::Labels {
@@ -195,6 +317,18 @@ impl From<&model::Domain> for Domain {
                 .collect(),
             current_memory_bytes: current_memory.map(model::MemorySize::bytes),
             emulator_cpus: emulator_cpus.as_ref().map(ToString::to_string),
+            vcpu_quota: vcpu_quota.map(
+                |model::CpuQuota {
+                     quota_us,
+                     period_us,
+                 }| Quota {
+                    quota_us,
+                    period_us,
+                },
+            ),
+            block_weight: *weight,
+            block_devices: bounded.iter().map(Into::into).collect(),
+            memory_nodes: memory_nodes.as_ref().map(Into::into),
         }
     }
 }
@@ -346,6 +480,15 @@ impl TryFrom<Domain> for model::Domain {
             tuning: model::Tuning {
                 current_memory: domain.current_memory_bytes.map(model::MemorySize),
                 emulator_cpus: emulator_cpus.transpose()?,
+                vcpu_quota: domain.vcpu_quota.map(|quota| model::CpuQuota {
+                    quota_us: quota.quota_us,
+                    period_us: quota.period_us,
+                }),
+                block: model::BlockTuning {
+                    weight: domain.block_weight,
+                    devices: domain.block_devices.into_iter().map(Into::into).collect(),
+                },
+                memory_nodes: domain.memory_nodes.map(TryInto::try_into).transpose()?,
             },
         };
         loaded.validate()?;

@@ -228,6 +228,9 @@ fn apply(domain: &mut Domain, change: &TuningChange) {
         TuningChange::CpuPercent(percent) => domain.limits.cpu_percent = percent,
         TuningChange::VcpuPercent(percent) => domain.limits.vcpu_percent = percent,
         TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = weight,
+        TuningChange::VcpuQuota(quota) => domain.tuning.vcpu_quota = quota,
+        TuningChange::Block(block) => domain.tuning.block = block,
+        TuningChange::MemoryNodes(nodes) => domain.tuning.memory_nodes = nodes,
     }
 }
 

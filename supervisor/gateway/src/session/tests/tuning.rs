@@ -1,7 +1,7 @@
 //! What a domain is held to: where it runs, what it may use, and the memory of its guest.
 
 use reeve_ipc::api::call::{CallBody, TuningChange};
-use reeve_ipc::model::{Domain, MemorySize, Vcpus};
+use reeve_ipc::model::{CpuQuota, Domain, MemorySize, Vcpus};
 
 use super::harness::Client;
 use super::one::{One, definition};
@@ -177,7 +177,10 @@ fn shares_and_limits_are_told_as_they_were_set() {
     client.ask(&schedule(&domain, set.clone(), LIVE | CONFIG));
     let wanted = vec![
         TuningChange::CpuWeight(Some(200)),
-        TuningChange::VcpuPercent(Some(50)),
+        TuningChange::VcpuQuota(Some(CpuQuota {
+            quota_us: 50_000,
+            period_us: 100_000,
+        })),
         TuningChange::CpuPercent(Some(150)),
     ];
     assert_eq!(tunings(&client), [(wanted, true, true)]);
@@ -193,7 +196,7 @@ fn shares_and_limits_are_told_as_they_were_set() {
         params: vec![Param::new("vcpu_quota", -1_i64)].into(),
     });
     let (changes, live, persistent) = tunings(&client).pop().unwrap();
-    assert_eq!(changes, [TuningChange::VcpuPercent(None)]);
+    assert_eq!(changes, [TuningChange::VcpuQuota(None)]);
     assert_eq!((live, persistent), (true, false));
     // Nothing changes nothing.
     client.ask(&schedule(&domain, Vec::new(), 0));
@@ -201,7 +204,7 @@ fn shares_and_limits_are_told_as_they_were_set() {
 }
 
 #[test]
-fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_one_only() {
+fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_many_too() {
     let quota = |quota: i64| vec![Param::new("vcpu_quota", quota)];
     let mut many = One::running(plain());
     many.running.as_mut().unwrap().limits.vcpu_percent = Some(150);
@@ -209,11 +212,23 @@ fn a_quota_of_each_vcpu_is_for_a_domain_that_can_have_one_only() {
     // A limit of all together is none of each, is not told as one, and stays.
     let none = all(100, (100_000, -1), (100_000, -1));
     assert_eq!(client.ask(&scheduler(&domain, 0)).0, none);
+    client.ask(&schedule(&domain, quota(25_000), 0));
+    let each = all(100, (100_000, 25_000), (100_000, -1));
+    assert_eq!(client.ask(&scheduler(&domain, 0)).0, each);
     client.ask(&schedule(&domain, quota(-1), 0));
-    let said = client.refused(&schedule(&domain, quota(25_000), 0));
-    assert_eq!(said.code, 74);
-    assert!(said.message.contains("global_quota"), "{said:?}");
-    assert_eq!(tunings(&client), []);
+    assert_eq!(client.ask(&scheduler(&domain, 0)).0, none);
+    let changes: Vec<_> = tunings(&client)
+        .into_iter()
+        .flat_map(|tune| tune.0)
+        .collect();
+    let [
+        TuningChange::VcpuQuota(Some(quota)),
+        TuningChange::VcpuQuota(None),
+    ] = changes[..]
+    else {
+        panic!("{changes:?}")
+    };
+    assert_eq!((quota.quota_us, quota.period_us), (25_000, 100_000));
 }
 
 #[test]
@@ -224,7 +239,11 @@ fn limits_that_there_are_not_or_that_cannot_be_kept_are_refused_by_their_names()
         (Param::new("cpu_shares", 1_i32), 8, "cpu_shares"),
         (Param::new("cpu_shares", 0_u64), 8, "cpu_shares"),
         (Param::new("cpu_shares", 10_001_u64), 8, "cpu_shares"),
-        (Param::new("vcpu_quota", 1_234_i64), 74, "vcpu_quota 1234"),
+        (
+            Param::new("global_quota", 1_234_i64),
+            74,
+            "global_quota 1234",
+        ),
         (Param::new("vcpu_period", 50_000_u64), 74, "vcpu_period"),
         (Param::new("global_period", 10_u64), 8, "global_period"),
     ] {
@@ -418,4 +437,211 @@ fn the_time_of_a_domain_is_told_as_a_whole_and_not_by_cpu_of_the_host() {
     assert_eq!(client.ask(&stats(0, 0)).nparams, 1);
     let sysinfo = client.refused(&connect::ConnectGetSysinfo { flags: 0 });
     assert_eq!((sysinfo.code, sysinfo.domain), (3, 20));
+}
+
+fn block_rates(domain: &Handle, params: Vec<Param>, flags: u32) -> tuning::DomainSetBlockIoTune {
+    tuning::DomainSetBlockIoTune {
+        domain: domain.clone(),
+        disk: "vda".to_owned(),
+        params: params.into(),
+        flags,
+    }
+}
+
+#[test]
+fn rates_of_a_disk_are_set_where_the_flags_say_and_told_of_there() {
+    let disk = "<disk type='file' device='disk'><driver name='qemu' type='raw'/><source file='/d.img'/>\
+                <target dev='vda' bus='virtio'/></disk>";
+    let (mut client, domain, _) = One::running(definition("", disk)).client();
+    let mut get = tuning::DomainGetBlockIoTune {
+        domain: domain.clone(),
+        disk: None,
+        nparams: 0,
+        flags: 4,
+    };
+    assert_eq!(client.ask(&get).nparams, 20);
+    (get.disk, get.nparams) = (Some("/d.img".to_owned()), 20);
+    let told = |client: &mut Client, get: &tuning::DomainGetBlockIoTune, name: &str| {
+        let told = client.ask(get).params;
+        told.value(name).cloned()
+    };
+    let name = "total_bytes_sec";
+    client.ask(&block_rates(&domain, vec![Param::new(name, 5_u64)], LIVE));
+    assert_eq!(told(&mut client, &get, name), Some(5_u64.into()));
+    get.flags = CONFIG;
+    assert_eq!(told(&mut client, &get, name), Some(0_u64.into()));
+    // Without leave to send text none is sent.
+    assert_eq!(told(&mut client, &get, "group_name"), None);
+    let rates = vec![Param::new("read_iops_sec", 7_u64)];
+    client.ask(&block_rates(&domain, rates.clone(), LIVE | CONFIG));
+    // The one has a rate of bytes besides and the other none: each is changed by itself.
+    assert_eq!(told(&mut client, &get, "read_iops_sec"), Some(7_u64.into()));
+    assert_eq!(told(&mut client, &get, name), Some(0_u64.into()));
+    get.flags = LIVE;
+    assert_eq!(told(&mut client, &get, name), Some(5_u64.into()));
+    let updates = |client: &Client| {
+        let seen = client.supervisor.seen.lock().unwrap();
+        let updates = seen.iter().filter_map(|call| match call {
+            CallBody::DomainDeviceUpdate(update) => Some((update.live, update.persistent)),
+            _ => None,
+        });
+        updates.collect::<Vec<_>>()
+    };
+    assert_eq!(
+        updates(&client),
+        [(true, false), (true, false), (false, true)]
+    );
+    // What is so already is not asked for.
+    client.ask(&block_rates(&domain, rates, LIVE | CONFIG));
+    assert_eq!(updates(&client).len(), 3);
+    let mut of_another = block_rates(&domain, Vec::new(), LIVE);
+    of_another.disk = "vdz".to_owned();
+    let said = client.refused(&of_another);
+    assert_eq!(said.code, 8);
+    assert!(said.message.contains("disk 'vdz'"), "{said:?}");
+}
+
+#[test]
+fn rates_of_an_interface_are_set_one_way_at_a_time() {
+    let nic = "<interface type='bridge'><mac address='52:54:00:00:00:01'/><source bridge='br0'/>\
+               <target dev='web0'/><model type='virtio'/></interface>";
+    let (mut client, domain, _) = One::running(definition("", nic)).client();
+    let mut get = tuning::DomainGetInterfaceParameters {
+        domain: domain.clone(),
+        device: "web0".to_owned(),
+        nparams: 0,
+        flags: 0,
+    };
+    assert_eq!(client.ask(&get).nparams, 7);
+    get.nparams = 7;
+    let set = |device: &str, numbers: &[(&str, u32)]| tuning::DomainSetInterfaceParameters {
+        domain: domain.clone(),
+        device: device.to_owned(),
+        params: Params::from(
+            numbers
+                .iter()
+                .map(|(name, number)| Param::new(*name, *number))
+                .collect::<Vec<_>>(),
+        ),
+        flags: 0,
+    };
+    client.ask(&set(
+        "web0",
+        &[("inbound.average", 100), ("inbound.peak", 200)],
+    ));
+    client.ask(&set("52:54:00:00:00:01", &[("outbound.average", 50)]));
+    let told = client.ask(&get).params;
+    for (name, kib) in [
+        ("inbound.average", 100_u32),
+        ("inbound.peak", 200),
+        ("inbound.floor", 0),
+        ("outbound.average", 50),
+    ] {
+        assert_eq!(told.value(name), Some(&kib.into()), "{name}");
+    }
+    client.ask(&set("web0", &[("inbound.average", 0)]));
+    let told = client.ask(&get).params;
+    assert_eq!(told.value("inbound.average"), Some(&0_u32.into()));
+    assert_eq!(told.value("outbound.average"), Some(&50_u32.into()));
+    for (device, numbers, code) in [
+        ("web1", ("inbound.average", 1), 8),
+        ("web0", ("inbound.floor", 1), 67),
+        ("web0", ("inbound.speed", 1), 74),
+    ] {
+        assert_eq!(
+            client.refused(&set(device, &[numbers])).code,
+            code,
+            "{numbers:?}"
+        );
+    }
+}
+
+#[test]
+fn shares_of_block_devices_are_set_where_the_flags_say_and_told_of_there() {
+    let (mut client, domain, _) = One::running(plain()).client();
+    let get = |nparams, flags| tuning::DomainGetBlkioParameters {
+        domain: domain.clone(),
+        nparams,
+        flags,
+    };
+    let set = |params: Vec<Param>, flags| tuning::DomainSetBlkioParameters {
+        domain: domain.clone(),
+        params: params.into(),
+        flags,
+    };
+    // A client that takes no text is told of what is none.
+    assert_eq!(client.ask(&get(0, 0)).nparams, 1);
+    assert_eq!(client.ask(&get(0, 4)).nparams, 6);
+    let params = vec![
+        Param::new("weight", 500_u32),
+        Param::new("device_read_bytes_sec", "/dev/a,4096"),
+    ];
+    client.ask(&set(params.clone(), LIVE | CONFIG));
+    client.ask(&set(vec![Param::new("weight", 0_u32)], CONFIG));
+    let live = client.ask(&get(6, 4 | LIVE)).params;
+    assert_eq!(live.value("weight"), Some(&500_u32.into()));
+    assert_eq!(
+        live.value("device_read_bytes_sec"),
+        Some(&"/dev/a,4096".into())
+    );
+    let kept = client.ask(&get(6, 4 | CONFIG)).params;
+    assert_eq!(kept.value("weight"), Some(&0_u32.into()));
+    assert_eq!(
+        kept.value("device_read_bytes_sec"),
+        Some(&"/dev/a,4096".into())
+    );
+    // What is so already is not asked for.
+    let before = tunings(&client).len();
+    client.ask(&set(params, LIVE));
+    assert_eq!(tunings(&client).len(), before);
+    for (param, code) in [
+        (Param::new("weight", "500"), 8),
+        (Param::new("device_weight", "/dev/a"), 8),
+        (Param::new("speed", 1_u32), 74),
+    ] {
+        assert_eq!(client.refused(&set(vec![param], 0)).code, code);
+    }
+}
+
+#[test]
+fn nodes_of_memory_are_kept_and_change_live_where_a_cgroup_holds_them() {
+    let (mut client, domain, one) = One::running(plain()).client();
+    let get = |flags| tuning::DomainGetNumaParameters {
+        domain: domain.clone(),
+        nparams: 2,
+        flags,
+    };
+    let set = |params: Vec<Param>, flags| tuning::DomainSetNumaParameters {
+        domain: domain.clone(),
+        params: params.into(),
+        flags,
+    };
+    let nodes = |nodes: &str| vec![Param::new("numa_nodeset", nodes)];
+    assert_eq!(
+        client.ask(&get(4)).params.value("numa_nodeset"),
+        Some(&"".into())
+    );
+    let mut both = nodes("0");
+    both.push(Param::new("numa_mode", 3_i32));
+    client.ask(&set(both.clone(), CONFIG));
+    let kept = client.ask(&get(4 | CONFIG)).params;
+    assert_eq!(kept.value("numa_mode"), Some(&3_i32.into()));
+    assert_eq!(kept.value("numa_nodeset"), Some(&"0".into()));
+    for (params, why) in [
+        (both, "can't change numatune mode"),
+        (nodes("0"), "requires restrictive"),
+    ] {
+        let said = client.refused(&set(params, LIVE));
+        assert_eq!(said.code, 55);
+        assert!(said.message.contains(why), "{said:?}");
+    }
+    {
+        let mut one = one.lock().unwrap();
+        one.running = one.kept.clone();
+    }
+    client.ask(&set(nodes("0-1"), LIVE));
+    let live = client.ask(&get(4 | LIVE)).params;
+    assert_eq!(live.value("numa_nodeset"), Some(&"0-1".into()));
+    let alone = vec![Param::new("numa_nodeset", "nothing")];
+    assert_eq!(client.refused(&set(alone, CONFIG)).code, 8);
 }

@@ -183,12 +183,26 @@ fn virsh_tunes_a_domain_and_changes_its_devices() {
         "schedinfo a --set global_quota=50000 --config",
         "global_quota : 50000",
     );
-    bad("schedinfo a --set vcpu_quota=50000", "of each vCPU");
+    shows("schedinfo a --set vcpu_quota=51234", "vcpu_quota : 51234");
     shows(
         "schedinfo a --set cpu_shares=200 --live",
         "cpu_shares : 200",
     );
-    bad("schedinfo a --set vcpu_quota=1234", "vcpu_quota 1234");
+    bad("schedinfo a --set global_quota=1234", "global_quota 1234");
+    bad("schedinfo a --set vcpu_quota=12", "out of range");
+    good("blkdeviotune a vdb --total-bytes-sec 1000000 --live --config");
+    shows("blkdeviotune a vdb", "total_bytes_sec: 1000000");
+    bad(
+        "blkdeviotune a vdb --total-iops-sec 1 --group-name g",
+        "group_name",
+    );
+    good("domiftune a 52:54:00:00:00:01 --inbound 1000,2000 --live --config");
+    shows("domiftune a 52:54:00:00:00:01", "inbound.peak : 2000");
+    good("blkiotune a --weight 500 --device-weights /dev/sda,300 --config");
+    shows("blkiotune a --config", "device_weight : /dev/sda,300");
+    good("numatune a --mode strict --nodeset 0 --config");
+    shows("numatune a --config", "numa_mode : strict numa_nodeset : 0");
+    bad("numatune a --nodeset 0 --live", "requires restrictive");
     good("memtune a --hard-limit 1048576 --live --config");
     shows("memtune a", "hard_limit : 1048576");
     good("memtune a --hard-limit -1");

@@ -319,7 +319,8 @@ fn format_throttle(writer: &mut Writer, throttle: DiskThrottle) {
     for (name, burst) in bursts() {
         writer.text(&format!("{name}_max"), burst.per_second);
     }
-    for (name, burst) in bursts() {
+    // One second is what is meant where nothing is said.
+    for (name, burst) in bursts().filter(|(_, burst)| burst.seconds != 1) {
         writer.text(&format!("{name}_max_length"), burst.seconds);
     }
 }

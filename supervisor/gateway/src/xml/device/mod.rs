@@ -25,6 +25,7 @@ use super::write::Writer;
 pub(super) use self::memory::{format_sizes, parse as parse_memory, sizes};
 pub(super) use self::nic::own as own_of_nic;
 pub(super) use self::rates::is_rng as rng_rate_is_sayable;
+pub(crate) use self::rates::{Bandwidth, bandwidth_of, rate_of};
 pub(super) use self::small::{format_panic, parse_panic};
 
 /// Where sockets are that a document does not name.

@@ -9,23 +9,32 @@ use super::super::write::Writer;
 
 const KIB: u64 = 1024;
 
-/// `<inbound>` or `<outbound>`: `average` and `peak` in KiB a second, `burst` in KiB that may go at the peak.
-pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> {
-    element.known(&["average", "peak", "burst"])?;
-    element.no_children()?;
-    let bytes = |name| -> Result<Option<u64>, XmlError> {
-        let Some(kib) = element.parsed::<u64>(name)? else {
-            return Ok(None);
-        };
-        let bytes = kib.checked_mul(KIB);
-        let bytes = bytes.ok_or_else(|| element.invalid(format!("'{name}' is too large")))?;
-        Ok(Some(bytes).filter(|bytes| *bytes > 0))
+/// What libvirt says of one way of an interface; 0 where it says nothing.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Bandwidth {
+    /// KiB a second in the long run.
+    pub average: u64,
+    /// KiB a second for a while.
+    pub peak: u64,
+    /// KiB that may go at the peak.
+    pub burst: u64,
+}
+
+/// The rate that is meant. A burst lasts whole seconds.
+///
+/// # Errors
+/// What is too large.
+pub fn rate_of(bandwidth: Bandwidth) -> Result<Option<Rate>, &'static str> {
+    let bytes = |kib: u64, why| match kib.checked_mul(KIB) {
+        Some(bytes) => Ok(Some(bytes).filter(|bytes| *bytes > 0)),
+        None => Err(why),
     };
-    let Some(per_second) = bytes("average")? else {
+    let Some(per_second) = bytes(bandwidth.average, "'average' is too large")? else {
         // libvirt takes 0 for no limit.
         return Ok(None);
     };
-    let (peak, burst) = (bytes("peak")?, bytes("burst")?);
+    let peak = bytes(bandwidth.peak, "'peak' is too large")?;
+    let burst = bytes(bandwidth.burst, "'burst' is too large")?;
     if peak.is_none() && burst.is_none() {
         return Ok(Some(Rate {
             per_second,
@@ -34,7 +43,7 @@ pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> 
     }
     let peak = peak.unwrap_or(per_second);
     let seconds = burst.map_or(1, |burst| burst.div_ceil(peak));
-    let seconds = u32::try_from(seconds).map_err(|_| element.invalid("the burst is too long"))?;
+    let seconds = u32::try_from(seconds).map_err(|_| "the burst is too long")?;
     Ok(Some(Rate {
         per_second,
         burst: Some(Burst {
@@ -42,6 +51,31 @@ pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> 
             seconds,
         }),
     }))
+}
+
+/// What libvirt says of a rate, in whole KiB.
+#[must_use]
+pub fn bandwidth_of(rate: Rate) -> Bandwidth {
+    let peak = rate.burst.map_or(0, |burst| burst.per_second.div_ceil(KIB));
+    let seconds = rate.burst.map_or(0, |burst| burst.seconds);
+    Bandwidth {
+        average: rate.per_second.div_ceil(KIB),
+        peak,
+        burst: peak.saturating_mul(seconds.into()),
+    }
+}
+
+/// `<inbound>` or `<outbound>`: `average` and `peak` in KiB a second, `burst` in KiB that may go at the peak.
+pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> {
+    element.known(&["average", "peak", "burst"])?;
+    element.no_children()?;
+    let kib = |name| Ok::<_, XmlError>(element.parsed::<u64>(name)?.unwrap_or_default());
+    let bandwidth = Bandwidth {
+        average: kib("average")?,
+        peak: kib("peak")?,
+        burst: kib("burst")?,
+    };
+    rate_of(bandwidth).map_err(|why| element.invalid(why))
 }
 
 /// Whether `<bandwidth>` can say it.

@@ -17,7 +17,7 @@ use super::super::own::Own;
 use super::{Parse, Parsed, cpu, metadata, tune};
 
 /// What of a domain's elements is read here; others must be on the list of what is taken.
-const READ: [&str; 20] = [
+const READ: [&str; 22] = [
     "name",
     "uuid",
     "genid",
@@ -29,6 +29,8 @@ const READ: [&str; 20] = [
     "currentMemory",
     "vcpu",
     "cputune",
+    "blkiotune",
+    "numatune",
     "memtune",
     "os",
     "features",
@@ -72,9 +74,9 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
     let (vcpus, max_vcpus, all_on) = tune::vcpus(root)?;
     let mut limits = ResourceLimits::default();
     let mut pinning = Vec::new();
-    let mut emulator_cpus = tune::parse(root, &mut keeper, max_vcpus, &mut limits, &mut pinning)?;
+    let mut tuning = tune::parse(root, &mut keeper, &mut limits, &mut pinning)?;
     if let Some(cpus) = all_on {
-        emulator_cpus = emulator_cpus.or_else(|| Some(cpus.clone()));
+        tuning.emulator_cpus = tuning.emulator_cpus.or_else(|| Some(cpus.clone()));
         for vcpu in 0..max_vcpus.count() {
             if !pinning.iter().any(|pin: &VcpuPin| pin.vcpu == vcpu) {
                 let cpus = cpus.clone();
@@ -82,7 +84,7 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
             }
         }
     }
-    limits.vcpu_percent = limits.vcpu_percent.or(own.vcpu_percent);
+    limits.vcpu_percent = own.vcpu_percent;
     limits.pids = own.pids;
     let (machine, boot) = os(root, &mut keeper, &own)?;
     let mut switches = CpuSwitches::default();
@@ -124,7 +126,7 @@ pub fn parse(text: &str, how: &Parse<'_>) -> Result<Parsed, XmlError> {
         kept,
         tuning: Tuning {
             current_memory: sizes.current,
-            emulator_cpus,
+            ..tuning
         },
     };
     Ok(Parsed { domain, accepted })

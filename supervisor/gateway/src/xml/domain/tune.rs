@@ -1,11 +1,14 @@
-//! `<vcpu>`, `<cputune>` and `<memtune>`: how much of the host a domain may use, and where.
+//! `<vcpu>`, `<cputune>`, `<memtune>`, `<blkiotune>` and `<numatune>`: how much of the host a domain may use, and where.
 //!
-//! A quota of libvirt's is microseconds in each period; the model has hundredths of a CPU. `<quota>` is of each
-//! vCPU and the model's limit of all together: the two are one where there can be one vCPU only.
+//! A quota of libvirt's is microseconds in each period. So the model has that of each vCPU; that of the whole domain
+//! it has in hundredths of a CPU. Its limit of all vCPUs together libvirt has no word for.
 
 use std::collections::HashSet;
 
-use reeve_ipc::model::{CpuSet, Domain, MAX_HOST_CPUS, MemorySize, ResourceLimits, VcpuPin, Vcpus};
+use reeve_ipc::model::{
+    BlockDeviceTuning, BlockTuning, CpuQuota, CpuSet, Domain, MAX_HOST_CPUS, MemoryNodes,
+    MemorySize, NodeMode, ResourceLimits, Tuning, VcpuPin, Vcpus,
+};
 
 use super::super::XmlError;
 use super::super::element::Element;
@@ -68,15 +71,20 @@ fn cpu_set(element: Element<'_>, text: &str) -> Result<CpuSet, XmlError> {
     CpuSet::try_from(left).map_err(|_| wrong())
 }
 
-/// Reads `<cputune>` and `<memtune>` into limits and pinning; where threads that are no vCPUs may run, if that is
-/// said.
+/// Reads `<cputune>`, `<memtune>` and `<blkiotune>` into limits, pinning and the rest.
 pub(super) fn parse(
     root: Element<'_>,
     keeper: &mut Keeper,
-    max_vcpus: Vcpus,
     limits: &mut ResourceLimits,
     pinning: &mut Vec<VcpuPin>,
-) -> Result<Option<CpuSet>, XmlError> {
+) -> Result<Tuning, XmlError> {
+    let mut tuning = Tuning::default();
+    if let Some(tune) = root.child("blkiotune") {
+        tuning.block = block(tune)?;
+    }
+    if let Some(tune) = root.child("numatune") {
+        tuning.memory_nodes = nodes(tune)?;
+    }
     if let Some(tune) = root.child("memtune") {
         tune.known(&[])?;
         keeper.contents(tune, &["hard_limit"], &[])?;
@@ -86,7 +94,7 @@ pub(super) fn parse(
         }
     }
     let Some(tune) = root.child("cputune") else {
-        return Ok(None);
+        return Ok(tuning);
     };
     tune.known(&[])?;
     let single = [
@@ -104,14 +112,7 @@ pub(super) fn parse(
             u16::try_from(weight).map_err(|_| shares.unsupported("shares are 1 to 10000"))?;
         limits.cpu_weight = Some(weight);
     }
-    limits.vcpu_percent = percent(tune, "quota", "period")?;
-    if let (Some(quota), Some(_), 2..) =
-        (tune.child("quota"), limits.vcpu_percent, max_vcpus.count())
-    {
-        let message = "it is of each vCPU, and there is none of each where there can be more than one; there is \
-                       <global_quota>";
-        return Err(quota.unsupported(message));
-    }
+    tuning.vcpu_quota = quota_of_each(tune)?;
     limits.cpu_percent = percent(tune, "global_quota", "global_period")?;
     for pin in tune.children().filter(|child| child.name() == "vcpupin") {
         pin.known(&["vcpu", "cpuset"])?;
@@ -120,15 +121,139 @@ pub(super) fn parse(
         let cpus = cpu_set(pin, pin.required("cpuset")?)?;
         pinning.push(VcpuPin { vcpu, cpus });
     }
-    let Some(pin) = tune.child("emulatorpin") else {
-        return Ok(None);
-    };
-    pin.known(&["cpuset"])?;
-    cpu_set(pin, pin.required("cpuset")?).map(Some)
+    if let Some(pin) = tune.child("emulatorpin") {
+        pin.known(&["cpuset"])?;
+        tuning.emulator_cpus = Some(cpu_set(pin, pin.required("cpuset")?)?);
+    }
+    Ok(tuning)
 }
 
-/// A quota as hundredths of one CPU, the nearest.
-fn percent(tune: Element<'_>, quota: &str, period: &str) -> Result<Option<u32>, XmlError> {
+/// `<blkiotune>`. As with libvirt, 0 is nothing said.
+fn block(tune: Element<'_>) -> Result<BlockTuning, XmlError> {
+    tune.known(&[])?;
+    let mut block = BlockTuning::default();
+    for child in tune.children() {
+        match child.name() {
+            "weight" => block.weight = said(child.value()?),
+            "device" => block.devices.push(block_device(child)?),
+            _ => return Err(child.not_provided()),
+        }
+    }
+    Ok(block)
+}
+
+/// `<numatune>`. A guest has one node of memory, and what is said of each is not provided.
+fn nodes(tune: Element<'_>) -> Result<Option<MemoryNodes>, XmlError> {
+    tune.known(&[])?;
+    if let Some(other) = tune.children().find(|child| child.name() != "memory") {
+        return Err(other.not_provided());
+    }
+    let Some(memory) = tune.child("memory") else {
+        return Ok(None);
+    };
+    memory.known(&["mode", "nodeset", "placement"])?;
+    memory.only("placement", &["static"])?;
+    memory.no_children()?;
+    let mode = match memory.attribute("mode") {
+        None => NodeMode::Strict,
+        Some(word) => {
+            let mode = MODES.into_iter().find(|(_, known)| *known == word);
+            let known = MODES.map(|(_, word)| word).join(", ");
+            mode.ok_or_else(|| memory.unsupported_value("mode", word, format!("there is {known}")))?
+                .0
+        }
+    };
+    let nodes = cpu_set(memory, memory.required("nodeset")?)?;
+    Ok(Some(MemoryNodes { mode, nodes }))
+}
+
+/// libvirt's words for what nodes are.
+const MODES: [(NodeMode, &str); 4] = [
+    (NodeMode::Strict, "strict"),
+    (NodeMode::Preferred, "preferred"),
+    (NodeMode::Interleave, "interleave"),
+    (NodeMode::Restrictive, "restrictive"),
+];
+
+fn format_nodes(writer: &mut Writer, nodes: &MemoryNodes) {
+    let mode = MODES.into_iter().find(|(mode, _)| *mode == nodes.mode);
+    writer.tag("numatune").open();
+    let tag = writer
+        .tag("memory")
+        .attribute("mode", mode.map_or("strict", |(_, word)| word));
+    tag.attribute("nodeset", &nodes.nodes).empty();
+    writer.close("numatune");
+}
+
+fn said<T: Default + PartialEq>(number: T) -> Option<T> {
+    Some(number).filter(|number| *number != T::default())
+}
+
+fn block_device(element: Element<'_>) -> Result<BlockDeviceTuning, XmlError> {
+    element.known(&[])?;
+    let path = element.child("path");
+    let path = path.ok_or_else(|| element.invalid("there is no <path> in it"))?;
+    let mut device = BlockDeviceTuning {
+        path: path.text().into(),
+        ..BlockDeviceTuning::default()
+    };
+    for child in element.children() {
+        match child.name() {
+            "path" => {}
+            "weight" => device.weight = said(child.value()?),
+            "read_bytes_sec" => device.read_bytes = said(child.value()?),
+            "write_bytes_sec" => device.write_bytes = said(child.value()?),
+            "read_iops_sec" => device.read_operations = said(child.value()?),
+            "write_iops_sec" => device.write_operations = said(child.value()?),
+            _ => return Err(child.not_provided()),
+        }
+    }
+    Ok(device)
+}
+
+fn format_block(writer: &mut Writer, block: &BlockTuning) {
+    if !block.any() {
+        return;
+    }
+    writer.tag("blkiotune").open();
+    if let Some(weight) = block.weight {
+        writer.text("weight", weight);
+    }
+    for device in &block.devices {
+        writer.tag("device").open();
+        writer.text("path", device.path.display());
+        if let Some(weight) = device.weight {
+            writer.text("weight", weight);
+        }
+        let operations = [
+            ("read_iops_sec", device.read_operations),
+            ("write_iops_sec", device.write_operations),
+        ];
+        for (name, number) in operations {
+            if let Some(number) = number {
+                writer.text(name, number);
+            }
+        }
+        let bytes = [
+            ("read_bytes_sec", device.read_bytes),
+            ("write_bytes_sec", device.write_bytes),
+        ];
+        for (name, number) in bytes {
+            if let Some(number) = number {
+                writer.text(name, number);
+            }
+        }
+        writer.close("device");
+    }
+    writer.close("blkiotune");
+}
+
+/// A period and a quota, where there is one: less than nothing, and with 0 nothing said, is none.
+fn period_and_quota(
+    tune: Element<'_>,
+    quota: &str,
+    period: &str,
+) -> Result<(u64, Option<u64>), XmlError> {
     let value = |name: &str| {
         tune.child(name)
             .map(|child| child.value::<i64>())
@@ -137,11 +262,25 @@ fn percent(tune: Element<'_>, quota: &str, period: &str) -> Result<Option<u32>, 
     let period = value(period)?.map_or(Ok(PERIOD), u64::try_from);
     let period = period.ok().filter(|period| *period > 0);
     let period = period.ok_or_else(|| tune.invalid("a period is at least 1000"))?;
-    // Less than nothing, and with 0 nothing said, is no limit.
-    let Some(quota) = value(quota)?
-        .and_then(|quota| u64::try_from(quota).ok())
-        .filter(|it| *it > 0)
-    else {
+    let quota = value(quota)?.and_then(|quota| u64::try_from(quota).ok());
+    Ok((period, quota.filter(|quota| *quota > 0)))
+}
+
+/// The quota of each vCPU.
+fn quota_of_each(tune: Element<'_>) -> Result<Option<CpuQuota>, XmlError> {
+    let (period, quota) = period_and_quota(tune, "quota", "period")?;
+    let quota = quota.map(|quota_us| CpuQuota {
+        quota_us,
+        // The model refuses what is too long.
+        period_us: u32::try_from(period).unwrap_or(u32::MAX),
+    });
+    Ok(quota)
+}
+
+/// A quota as hundredths of one CPU, the nearest.
+fn percent(tune: Element<'_>, quota: &str, period: &str) -> Result<Option<u32>, XmlError> {
+    let (period, quota) = period_and_quota(tune, quota, period)?;
+    let Some(quota) = quota else {
         return Ok(None);
     };
     let hundredths = u128::from(quota) * 100;
@@ -150,21 +289,14 @@ fn percent(tune: Element<'_>, quota: &str, period: &str) -> Result<Option<u32>, 
     Ok(Some(u32::try_from(nearest.max(1)).unwrap_or(u32::MAX)))
 }
 
-/// The quota of each vCPU that a limit of all is, if it is one.
-fn quota_of_each(domain: &Domain) -> Option<u64> {
-    let percent = domain.limits.vcpu_percent?;
-    (domain.max_vcpus.count() == 1).then(|| u64::from(percent) * HUNDREDTH)
-}
-
 /// What libvirt has no word for.
 pub(super) fn own(domain: &Domain, own: &mut Own) {
     own.pids = domain.limits.pids;
-    if quota_of_each(domain).is_none() {
-        own.vcpu_percent = domain.limits.vcpu_percent;
-    }
+    own.vcpu_percent = domain.limits.vcpu_percent;
 }
 
 pub(super) fn format(writer: &mut Writer, domain: &Domain) {
+    format_block(writer, &domain.tuning.block);
     if let Some(limit) = domain.limits.memory {
         writer.tag("memtune").open();
         // A limit in bytes is the model's; nobody writes parts of a KiB.
@@ -180,7 +312,14 @@ pub(super) fn format(writer: &mut Writer, domain: &Domain) {
     let tag = writer.tag("vcpu").attribute("placement", "static");
     tag.optional("current", Some(vcpus).filter(|vcpus| *vcpus != max))
         .text(max);
-    let each = quota_of_each(domain);
+    format_cpu(writer, domain);
+    if let Some(nodes) = &domain.tuning.memory_nodes {
+        format_nodes(writer, nodes);
+    }
+}
+
+fn format_cpu(writer: &mut Writer, domain: &Domain) {
+    let each = domain.tuning.vcpu_quota;
     let limits = domain.limits;
     if each.is_none()
         && limits.cpu_weight.is_none()
@@ -194,9 +333,9 @@ pub(super) fn format(writer: &mut Writer, domain: &Domain) {
     if let Some(weight) = limits.cpu_weight {
         writer.text("shares", weight);
     }
-    if let Some(quota) = each {
-        writer.text("period", PERIOD);
-        writer.text("quota", quota);
+    if let Some(each) = each {
+        writer.text("period", each.period_us);
+        writer.text("quota", each.quota_us);
     }
     if let Some(percent) = limits.cpu_percent {
         writer.text("global_period", PERIOD);

@@ -6,9 +6,10 @@ use std::path::{Path, PathBuf};
 
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::model::{
-    BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
-    KernelBoot, Labels, LifecycleAction, MemorySize, MetadataElement, OnCrash, OnPowerOff,
-    OnReboot, Platform, PluggableMemory, ResourceLimits, Tuning, VcpuPin, Vcpus,
+    BlockTuning, BootSource, CpuQuota, CpuSet, Devices, Domain, DomainName, DomainUuid,
+    GenerationId, KeptElement, KernelBoot, Labels, LifecycleAction, MemoryNodes, MemorySize,
+    MetadataElement, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory,
+    ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use reeve_ipc::spec::{CpuSwitches, MachineType, PciSlot};
 use serde::{Deserialize, Serialize};
@@ -86,6 +87,15 @@ pub struct DefinitionFile {
         skip_serializing_if = "Option::is_none"
     )]
     emulator_cpus: Option<CpuSet>,
+    /// The most CPU time of each vCPU.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vcpu_quota: Option<CpuQuota>,
+    /// Its use of the host's block devices.
+    #[serde(default, skip_serializing_if = "is_unbound")]
+    block: BlockTuning,
+    /// The NUMA nodes that its memory is on.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    memory_nodes: Option<NodesKeys>,
     /// Without it the built-in guest boots.
     #[serde(skip_serializing_if = "Option::is_none")]
     kernel: Option<PathBuf>,
@@ -193,6 +203,30 @@ struct Limits {
     cpu_weight: Option<u16>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pids: Option<u32>,
+}
+
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+struct NodesKeys {
+    mode: NodeMode,
+    #[serde(with = "text")]
+    nodes: CpuSet,
+}
+
+impl From<NodesKeys> for MemoryNodes {
+    fn from(NodesKeys { mode, nodes }: NodesKeys) -> Self {
+        Self { mode, nodes }
+    }
+}
+
+impl From<MemoryNodes> for NodesKeys {
+    fn from(MemoryNodes { mode, nodes }: MemoryNodes) -> Self {
+        Self { mode, nodes }
+    }
+}
+
+const fn is_unbound(block: &BlockTuning) -> bool {
+    !block.any()
 }
 
 impl Limits {
@@ -359,6 +393,9 @@ impl DefinitionFile {
             tuning: Tuning {
                 current_memory: self.current_memory,
                 emulator_cpus: self.emulator_cpus,
+                vcpu_quota: self.vcpu_quota,
+                block: self.block,
+                memory_nodes: self.memory_nodes.map(Into::into),
             },
         }
     }
@@ -382,6 +419,9 @@ impl From<&DomainDefinition> for DefinitionFile {
             max_memory: devices.memory.map(|memory| memory.max),
             current_memory: domain.tuning.current_memory,
             emulator_cpus: domain.tuning.emulator_cpus,
+            vcpu_quota: domain.tuning.vcpu_quota,
+            block: domain.tuning.block,
+            memory_nodes: domain.tuning.memory_nodes.map(Into::into),
             memory_address: devices.memory.and_then(|memory| memory.address),
             kernel,
             initrd,

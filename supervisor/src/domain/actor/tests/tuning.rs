@@ -516,3 +516,20 @@ fn memory_of_which_half_is_refused_is_asked_for_as_before() {
         ]
     );
 }
+
+#[test]
+fn memory_that_no_cgroup_holds_stays_on_its_nodes_while_the_machine_runs() {
+    use reeve_ipc::model::{MemoryNodes, NodeMode};
+    let nodes = |mode, nodes: &str| {
+        let nodes = nodes.parse().unwrap();
+        let change = Some(MemoryNodes { mode, nodes });
+        vec![TuningChange::MemoryNodes(change)]
+    };
+    let mut fed = running();
+    for mode in [NodeMode::Strict, NodeMode::Restrictive] {
+        let effects = fed.ask(tune(nodes(mode, "0"), true, false));
+        assert_eq!(answer(&effects), Some(Err(ApiErrorCode::WrongState)));
+    }
+    let effects = fed.ask_written(tune(nodes(NodeMode::Strict, "0"), false, true));
+    assert_eq!(answer(&effects), Some(Ok(())));
+}

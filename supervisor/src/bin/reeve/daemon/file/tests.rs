@@ -48,6 +48,21 @@ vcpu-percent = 120
 cpu-weight = 50
 pids = 64
 
+[vcpu-quota]
+quota-us = 35001
+period-us = 70000
+
+[block]
+weight = 300
+
+[[block.devices]]
+path = "/dev/sda"
+read-bytes = 4096
+
+[memory-nodes]
+mode = "interleave"
+nodes = "0-1"
+
 [cpu]
 invariant-tsc = false
 
@@ -289,6 +304,9 @@ fn everything_that_can_be_written_arrives_and_is_exported_again() {
     let uuid = file.uuid.unwrap();
     let domain = file.clone().domain(uuid);
     assert_eq!(domain.limits.vcpu_percent, Some(120));
+    assert_eq!(domain.tuning.vcpu_quota.unwrap().period_us, 70_000);
+    assert_eq!(domain.tuning.block.devices[0].read_bytes, Some(4096));
+    assert!(domain.tuning.memory_nodes.is_some());
     assert_eq!(domain.lifecycle.on_reboot, OnReboot::Preserve);
     assert_eq!(domain.pinning[0].cpus.to_string(), "0-1,3");
     assert!(!domain.cpu.invariant_tsc && domain.cpu.kvmclock);
