@@ -5,6 +5,8 @@
 
 #[path = "storage/crash.rs"]
 mod crash;
+#[path = "storage/ends.rs"]
+mod ends;
 #[path = "storage/hostile.rs"]
 mod hostile;
 #[path = "storage/packaged.rs"]
