@@ -41,6 +41,8 @@ pub struct Daemon {
     program: Option<PathBuf>,
     /// How many descriptors it may open.
     descriptors: Option<u32>,
+    /// The capabilities that it may have, as setpriv(1) has them; all, where nothing is said.
+    capabilities: Option<String>,
     /// What its log is written to.
     log: PathBuf,
 }
@@ -74,6 +76,7 @@ impl Daemon {
             arguments: Vec::new(),
             program: None,
             descriptors: None,
+            capabilities: None,
             log,
         })
     }
@@ -128,6 +131,26 @@ impl Daemon {
         self.descriptors = limit;
     }
 
+    /// Gives it the capabilities that the package's unit does and no other, from the next start on.
+    ///
+    /// # Errors
+    /// The unit cannot be read, or says nothing of them.
+    pub fn confine_as_packaged(&mut self) -> Result<()> {
+        let unit = concat!(env!("CARGO_MANIFEST_DIR"), "/../packaging/reeved.service");
+        let unit = std::fs::read_to_string(unit)?;
+        let set = unit
+            .lines()
+            .find_map(|line| line.strip_prefix("CapabilityBoundingSet="))
+            .context("the unit has no CapabilityBoundingSet=")?;
+        let mut capabilities = "-all".to_owned();
+        for name in set.split_whitespace() {
+            let name = name.strip_prefix("CAP_").context("a capability")?;
+            capabilities.push_str(&format!(",+{}", name.to_lowercase()));
+        }
+        self.capabilities = Some(capabilities);
+        Ok(())
+    }
+
     /// Its state directory.
     #[must_use]
     pub fn state(&self) -> PathBuf {
@@ -161,9 +184,17 @@ impl Daemon {
             Some(program) => program.clone(),
             None => product("reeved")?,
         };
-        let mut command = match self.descriptors {
-            None => Command::new(program),
-            Some(limit) => {
+        let mut command = match (self.descriptors, &self.capabilities) {
+            (None, None) => Command::new(program),
+            (None, Some(capabilities)) => {
+                let mut command = Command::new("setpriv");
+                command
+                    .args(["--no-new-privs", "--inh-caps=-all"])
+                    .arg(format!("--bounding-set={capabilities}"))
+                    .arg(program);
+                command
+            }
+            (Some(limit), _) => {
                 let mut command = Command::new("prlimit");
                 command
                     .arg(format!("--nofile={limit}:{limit}"))

@@ -5,8 +5,12 @@
 
 #[path = "storage/crash.rs"]
 mod crash;
+#[path = "storage/ends.rs"]
+mod ends;
 #[path = "storage/hostile.rs"]
 mod hostile;
+#[path = "storage/packaged.rs"]
+mod packaged;
 #[path = "storage/use_by_domains.rs"]
 mod use_by_domains;
 #[path = "storage/volumes.rs"]

@@ -145,6 +145,15 @@ impl ConfiguredPaths {
         Some(place.map_err(PathError::Os))
     }
 
+    /// With these directories, for tests.
+    #[cfg(test)]
+    pub(crate) const fn with(allowed: AllowedPaths) -> Self {
+        Self {
+            allowed: RwLock::new(allowed),
+            sockets: OnceLock::new(),
+        }
+    }
+
     /// A copy: a file system that does not answer must not hold up a reload.
     pub(crate) fn allowed(&self) -> AllowedPaths {
         let allowed = self.allowed.read();

@@ -8,7 +8,7 @@ use reeve_ipc::api::call::{
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 
 use super::Daemon;
-use crate::api::{Answer, Answered};
+use crate::api::Answer;
 use crate::pool::Pools;
 use crate::pool::actor::{Request, VolumeAnswer, VolumeRequest};
 use crate::pool::change::Change;
@@ -18,19 +18,6 @@ type Made = Result<AnswerBody, ApiError>;
 fn later<W: Future<Output = Made> + Send + 'static>(work: W) -> Answer {
     Answer::Later(Box::pin(async move {
         work.await.map(|answer| (answer, Vec::new()))
-    }))
-}
-
-/// Goes on to its end though the client leaves: what was begun is not left halfway.
-fn to_its_end<W: Future<Output = Answered> + Send + 'static>(work: W) -> Answer {
-    Answer::Later(Box::pin(async move {
-        let done = tokio::spawn(work).await;
-        done.unwrap_or_else(|_| {
-            Err(ApiError::new(
-                ApiErrorCode::ShuttingDown,
-                "the supervisor is ending",
-            ))
-        })
     }))
 }
 
@@ -88,11 +75,11 @@ impl Daemon {
                 let volume = pools.volume(&get.volume).await?;
                 Ok(A::VolumeGet(Box::new(volume)))
             }),
-            C::VolumeCreate(call) => to_its_end(async move {
+            C::VolumeCreate(call) => later(async move {
                 let made = pools.make(&call.pool, *call.volume, call.preallocate_metadata);
-                Ok((A::VolumeCreate(Box::new(made.await?)), Vec::new()))
+                Ok(A::VolumeCreate(Box::new(made.await?)))
             }),
-            C::VolumeClone(call) => to_its_end(async move {
+            C::VolumeClone(call) => later(async move {
                 let made = pools.copy(
                     &call.pool,
                     *call.volume,
@@ -100,7 +87,7 @@ impl Daemon {
                     call.preallocate_metadata,
                     call.reflink,
                 );
-                Ok((A::VolumeClone(Box::new(made.await?)), Vec::new()))
+                Ok(A::VolumeClone(Box::new(made.await?)))
             }),
             C::VolumeResize(call) => {
                 let change = Change::Resize {
@@ -205,11 +192,12 @@ fn pool(pools: Pools, pool: PoolRef, request: Request, answer: AnswerBody) -> An
     })
 }
 
+/// What was begun goes on to its end though the client leaves: no volume is left halfway.
 fn volume(pools: Pools, volume: VolumeRef, change: Change, answer: AnswerBody) -> Answer {
-    to_its_end(async move {
+    later(async move {
         let request = |name| VolumeRequest::Change(name, change);
         pools.ask_volume(&volume, request).await?;
-        Ok((answer, Vec::new()))
+        Ok(answer)
     })
 }
 

@@ -148,7 +148,7 @@ impl ImageWorkers {
         let child = child.map_err(|error| failed("its sandbox", &error))?;
         Ok(ImageWorker {
             _process: Process::new(child, identity),
-            socket,
+            socket: Arc::new(socket),
             log,
         })
     }
@@ -158,12 +158,17 @@ impl ImageWorkers {
 #[derive(Debug)]
 pub struct ImageWorker {
     _process: Process,
-    socket: OwnedFd,
+    socket: Arc<OwnedFd>,
     /// What its sandbox says when it dies of it; open, so that saying it does not fail.
     log: OwnedFd,
 }
 
 impl ImageWorker {
+    /// What its answers come by: whoever shuts that down ends each wait for one.
+    pub(crate) const fn socket(&self) -> &Arc<OwnedFd> {
+        &self.socket
+    }
+
     /// Has one task done, with the files that it names; until `deadline`, or as long as it takes.
     ///
     /// # Errors
@@ -293,7 +298,7 @@ mod tests {
         let (log, their_log) = pair();
         let worker = ImageWorker {
             _process: Process::played(),
-            socket,
+            socket: Arc::new(socket),
             log,
         };
         (worker, theirs, their_log)

@@ -3,9 +3,13 @@
 //! It never waits for a file system: work is done on other threads, and its outcome comes back as a message.
 //! What is asked of the pool waits in line while one such work is under way, as libvirt's callers wait for a
 //! pool's lock; what is asked of a volume is not held up by that.
+//!
+//! A stop goes past the line. Work that waits for the pool's directory is given up after a moment of grace, and jobs
+//! of volumes whose clients have gone are ended: so a pool whose file system does not answer is stopped all the
+//! same. What a thread that was given up brings in the end is not taken.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::{Arc, OnceLock};
 
 use reeve_ipc::api::call::VolumeStream;
@@ -17,10 +21,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 
 use super::admission::{PoolAct, Standing, VolumeAct, admit, admit_volume};
 use super::change::{self, Change};
-use super::host::Host;
+use super::end::End;
+use super::holds::{CopyHold, Starting, Wanted};
+use super::host::{Host, ended};
+use super::lanes::Lane;
 use super::make::{self, Making};
-use super::scan::{self, Scan};
-use super::view::{Building, Entry, Job, View, Volumes};
+use super::scan::Scan;
+use super::under_way::{What, Working};
+use super::view::{Building, BuildingFile, Entry, Job, View, Volumes};
 use crate::api::events::EventLog;
 use crate::crash::{self, Moment, Operation};
 use crate::store::PoolRecord;
@@ -33,8 +41,8 @@ const JOBS: usize = 256;
 /// What is asked of a pool.
 #[derive(Debug, Clone)]
 pub enum Request {
-    /// Keep a definition.
-    Define(Box<Pool>),
+    /// Keep a definition, whose directory is no other pool's meanwhile.
+    Define(Box<Pool>, Option<Wanted>),
     /// Make its directory.
     Build,
     /// Make it active.
@@ -57,9 +65,9 @@ pub enum Request {
 }
 
 impl Request {
-    const fn act(&self) -> PoolAct {
+    pub(super) const fn act(&self) -> PoolAct {
         match self {
-            Self::Define(_) => PoolAct::Define,
+            Self::Define(..) => PoolAct::Define,
             Self::Build => PoolAct::Build,
             Self::Start { .. } => PoolAct::Start,
             Self::Stop => PoolAct::Stop,
@@ -74,12 +82,10 @@ impl Request {
 /// What is asked of a volume.
 #[derive(Debug)]
 pub enum VolumeRequest {
-    /// Make it.
-    Make(Box<NewVolume>, Making),
-    /// Let nobody change it while another is made of it, until [`VolumeRequest::CopyEnd`].
-    CopyBegin(VolumeName),
-    /// The copy is made, or given up.
-    CopyEnd(VolumeName),
+    /// Make it; of what is held meanwhile, where it is a copy. It is given up when its client goes.
+    Make(Box<NewVolume>, Making, Option<CopyHold>),
+    /// Let nobody change it while another is made of it, by the work of that end, until [`Message::CopyEnd`].
+    CopyBegin(VolumeName, End),
     /// Change it.
     Change(VolumeName, Change),
     /// Open it for a client.
@@ -120,19 +126,27 @@ pub enum Message {
     Volume(VolumeRequest, VolumeReply),
     /// By whoever looked at a volume for itself.
     Seen(VolumeName, Option<Arc<Entry>>),
-    /// By a thread: work on the pool is done.
-    PoolDone(Result<Outcome, ApiError>, Option<PoolReply>),
-    /// By a thread: work on a volume is done.
-    VolumeDone(VolumeName, Worked, VolumeReply),
+    /// A copy is made, or given up, by the work of that number.
+    CopyEnd(u64),
+    /// The client that had a pool started whose definition is not kept has gone.
+    Left,
+    /// By a thread: the work of that number on the pool is done.
+    PoolDone(u64, Result<Outcome, ApiError>),
+    /// By a thread: the work of that number on a volume is done.
+    VolumeDone(u64, Worked, VolumeReply),
+    /// The work of that number was told to end, and had time to.
+    Overdue(u64),
 }
 
 /// What came of work on a pool.
 #[derive(Debug)]
 pub enum Outcome {
     /// The definition is kept.
-    Defined(PoolRecord),
+    Defined(PoolRecord, Option<Wanted>),
     /// Its directory is there; whether it was made now.
     Built(bool),
+    /// Its directory is there and was read, and whether it was made now; that it is active is to be noted.
+    Found(Box<Pool>, Scan, bool),
     /// It is active.
     Started(Box<Pool>, Scan, bool),
     /// It is not, any more.
@@ -192,12 +206,21 @@ impl Handle {
         let _ = self.messages.try_send(Message::Seen(name, entry));
     }
 
-    /// Ends the use of a volume as what is copied.
-    pub async fn end_copy(&self, name: VolumeName) {
-        let (reply, _) = oneshot::channel();
-        // With the actor its jobs are gone.
-        let message = Message::Volume(VolumeRequest::CopyEnd(name), reply);
-        let _ = self.messages.send(message).await;
+    /// Has a volume copied by the work of `end`, until what this gives is dropped.
+    ///
+    /// # Errors
+    /// The actor's.
+    pub async fn hold_copy(&self, name: VolumeName, end: &End) -> Result<CopyHold, ApiError> {
+        let hold = CopyHold::new(self.messages.clone(), end);
+        self.ask_volume(VolumeRequest::CopyBegin(name, end.clone()))
+            .await?;
+        Ok(hold)
+    }
+
+    /// Tells, when it is dropped, that whoever had a pool started has gone.
+    #[must_use]
+    pub fn starting(&self) -> Starting {
+        Starting::new(self.messages.clone())
     }
 
     fn send(&self, message: Message) -> Result<(), ApiError> {
@@ -234,33 +257,36 @@ pub struct Beginning {
 }
 
 #[derive(Debug)]
-struct Active {
-    pool: Pool,
-    volumes: Arc<Volumes>,
-    passed_over: u32,
-    scanned: bool,
-    readable: bool,
+pub(super) struct Active {
+    pub(super) pool: Pool,
+    pub(super) volumes: Arc<Volumes>,
+    pub(super) passed_over: u32,
+    pub(super) scanned: bool,
+    pub(super) readable: bool,
 }
+
+/// Which job: the number of its work, and whether it holds what that copies. Both may be of one pool.
+pub(super) type JobKey = (u64, bool);
 
 /// One pool.
 #[derive(Debug)]
-struct Actor {
-    host: Arc<Host>,
-    events: Arc<EventLog>,
-    uuid: PoolUuid,
+pub(super) struct Actor {
+    pub(super) host: Arc<Host>,
+    pub(super) events: Arc<EventLog>,
+    pub(super) uuid: PoolUuid,
     /// What is shown where it is neither kept nor active.
-    shown: Pool,
-    record: Option<PoolRecord>,
-    active: Option<Active>,
-    jobs: BTreeMap<VolumeName, Job>,
-    line: VecDeque<(Request, Option<PoolReply>)>,
-    /// Work on the pool is under way.
-    working: bool,
-    building: bool,
+    pub(super) shown: Pool,
+    pub(super) record: Option<PoolRecord>,
+    pub(super) active: Option<Active>,
+    pub(super) jobs: BTreeMap<VolumeName, Job>,
+    pub(super) ends: BTreeMap<JobKey, (VolumeName, End)>,
+    pub(super) line: VecDeque<(Request, Option<PoolReply>)>,
+    pub(super) working: Option<Working>,
+    pub(super) building: bool,
     /// What was changed while the directory is read: what was read of that is older.
-    touched: BTreeSet<VolumeName>,
-    view: watch::Sender<Arc<View>>,
-    own: mpsc::WeakSender<Message>,
+    pub(super) touched: BTreeSet<VolumeName>,
+    pub(super) view: watch::Sender<Arc<View>>,
+    pub(super) own: mpsc::WeakSender<Message>,
 }
 
 /// Starts the actor of a pool; `retire` is called when nothing is left of it.
@@ -290,8 +316,9 @@ pub fn spawn(
             readable: true,
         }),
         jobs: BTreeMap::new(),
+        ends: BTreeMap::new(),
         line: VecDeque::new(),
-        working: false,
+        working: None,
         building: false,
         touched: BTreeSet::new(),
         view: watch::channel(Arc::new(nothing(pool))).0,
@@ -335,16 +362,16 @@ fn nothing(pool: Pool) -> View {
 impl Actor {
     fn is_nothing(&self) -> bool {
         let left = self.record.is_some() || self.active.is_some();
-        !left && !self.working && self.line.is_empty() && self.jobs.is_empty()
+        !left && self.working.is_none() && self.line.is_empty() && self.jobs.is_empty()
     }
 
-    fn pool(&self) -> &Pool {
+    pub(super) fn pool(&self) -> &Pool {
         let kept = || self.record.as_ref().map(|record| &record.pool);
         let active = self.active.as_ref().map(|active| &active.pool);
         active.or_else(kept).unwrap_or(&self.shown)
     }
 
-    fn publish(&self) {
+    pub(super) fn publish(&self) {
         let pool = self.pool().clone();
         let kept = self.record.as_ref().map(|record| &record.pool);
         let next = kept.filter(|kept| **kept != pool).cloned();
@@ -375,18 +402,35 @@ impl Actor {
         self.events.pool_event(self.uuid, &self.pool().name, kind);
     }
 
-    fn standing(&self) -> Standing {
+    pub(super) fn standing(&self) -> Standing {
         Standing {
             kept: self.record.is_some(),
             active: self.active.is_some(),
-            volume_jobs: self.jobs.len(),
+            volume_jobs: self
+                .ends
+                .values()
+                .filter(|(_, end)| !end.has_left())
+                .count(),
+            stopping: matches!(
+                &self.working,
+                Some(Working {
+                    what: What::Jobs,
+                    ..
+                })
+            ),
         }
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Pool(request, reply) => {
-                if self.line.len() >= LINE {
+                if matches!(request, Request::Stop) {
+                    // Past the line, however long that is.
+                    self.line.push_front((request, Some(reply)));
+                    if let Some(working) = &self.working {
+                        self.give_grace(working.end.number());
+                    }
+                } else if self.line.len() >= LINE {
                     let name = &self.pool().name;
                     let why = format!("pool '{name}': too much waits for it already");
                     let _ = reply.send(Err(ApiError::new(ApiErrorCode::Busy, why)));
@@ -394,21 +438,23 @@ impl Actor {
                     self.line.push_back((request, Some(reply)));
                 }
             }
-            Message::PoolDone(outcome, reply) => {
-                self.working = false;
-                self.building = false;
-                let done = outcome.and_then(|outcome| self.commit(outcome));
-                self.publish();
-                let done = done.map(|()| self.view.borrow().summary());
-                if let Some(reply) = reply {
-                    // Whoever asked may have gone.
-                    let _ = reply.send(done);
-                } else if let Err(error) = done {
-                    tracing::warn!("{error}");
+            Message::PoolDone(number, outcome) => self.pool_done(number, outcome),
+            Message::Overdue(number) => self.overdue(number),
+            Message::Left => {
+                let left = |working: &Working| {
+                    let gone = working.reply.as_ref().is_none_or(PoolReply::is_closed);
+                    gone && working.transient && working.what == What::Directory
+                };
+                if self.working.as_ref().is_some_and(left) {
+                    self.give_up();
                 }
             }
+            Message::CopyEnd(number) => {
+                self.end_job((number, true));
+                self.publish();
+            }
             Message::Volume(request, reply) => self.volume(request, reply),
-            Message::VolumeDone(name, worked, reply) => self.volume_done(name, worked, reply),
+            Message::VolumeDone(number, worked, reply) => self.volume_done(number, worked, reply),
             Message::Seen(name, entry) => {
                 if !self.jobs.contains_key(&name) && self.replace(&name, entry) {
                     self.publish();
@@ -418,61 +464,9 @@ impl Actor {
         self.go_on();
     }
 
-    /// Begins what waits in line, if nothing is under way.
-    fn go_on(&mut self) {
-        while !self.working {
-            let Some((request, reply)) = self.line.pop_front() else {
-                return;
-            };
-            let name = self.pool().name.clone();
-            match admit(&name, self.standing(), request.act()) {
-                Ok(()) => self.begin(request, reply),
-                Err(refusal) => {
-                    if let Some(reply) = reply {
-                        let _ = reply.send(Err(refusal));
-                    }
-                }
-            }
-        }
-    }
-
-    fn begin(&mut self, request: Request, reply: Option<PoolReply>) {
-        let host = Arc::clone(&self.host);
-        let pool = self.pool().clone();
-        let record = self.record.clone();
-        self.touched.clear();
-        let known = match &self.active {
-            Some(active) => Arc::clone(&active.volumes),
-            None => Arc::default(),
-        };
-        let reads = matches!(request, Request::Start { .. } | Request::Refresh);
-        if let Request::Build | Request::Start { build: true, .. } = &request {
-            self.building = true;
-            self.publish();
-        }
-        self.working = true;
-        let own = self.own.clone();
-        tokio::spawn(async move {
-            // Reading a directory takes its turn; the rest is short.
-            let turn = match reads {
-                true => Arc::clone(&host.turns).acquire_owned().await.ok(),
-                false => None,
-            };
-            let work = move || {
-                let _turn = turn;
-                work(&host, request, pool, record, &known)
-            };
-            let outcome = tokio::task::spawn_blocking(work).await;
-            let outcome = outcome.unwrap_or_else(|_| Err(ending()));
-            if let Some(own) = own.upgrade() {
-                let _ = own.send(Message::PoolDone(outcome, reply)).await;
-            }
-        });
-    }
-
-    fn commit(&mut self, outcome: Outcome) -> Result<(), ApiError> {
+    pub(super) fn commit(&mut self, outcome: Outcome) -> Result<(), ApiError> {
         match outcome {
-            Outcome::Defined(record) => {
+            Outcome::Defined(record, _wanted) => {
                 let changed = self.record.replace(record).is_some();
                 self.event(PoolEventKind::Defined { changed });
                 crash::point(Operation::PoolDefine, Moment::BeforeAnswer);
@@ -482,7 +476,7 @@ impl Actor {
                     self.event(PoolEventKind::Created);
                 }
             }
-            Outcome::Started(pool, scan, made) => {
+            Outcome::Found(pool, scan, made) | Outcome::Started(pool, scan, made) => {
                 if made {
                     self.event(PoolEventKind::Created);
                 }
@@ -563,17 +557,10 @@ impl Actor {
     }
 
     fn volume(&mut self, request: VolumeRequest, reply: VolumeReply) {
-        if let VolumeRequest::CopyEnd(name) = &request {
-            self.end_job(name);
-            self.publish();
-            return;
-        }
         let pool = self.pool().name.clone();
         let (name, act) = match &request {
-            VolumeRequest::Make(new, _) => (&new.name, VolumeAct::Make),
-            VolumeRequest::CopyBegin(name) | VolumeRequest::CopyEnd(name) => {
-                (name, VolumeAct::Copy)
-            }
+            VolumeRequest::Make(new, ..) => (&new.name, VolumeAct::Make),
+            VolumeRequest::CopyBegin(name, _) => (name, VolumeAct::Copy),
             VolumeRequest::Change(name, change) => {
                 let job = match change {
                     Change::Resize { .. } => VolumeJob::Resizing,
@@ -600,27 +587,36 @@ impl Actor {
             let _ = reply.send(Err(refusal));
             return;
         }
-        let host = Arc::clone(&self.host);
         let pool = self.pool().clone();
         match request {
-            VolumeRequest::Make(volume, making) => {
+            VolumeRequest::Make(volume, making, hold) => {
                 let name = volume.name.clone();
                 let building = Arc::new(Building {
                     volume: *volume,
-                    file: OnceLock::new(),
+                    file: BuildingFile::default(),
                     capacity: OnceLock::new(),
                 });
-                self.begin_job(&name, VolumeJob::Building, Some(Arc::clone(&building)));
-                self.work(name, reply, move || {
-                    Worked::Made(make::make(&host, &pool, &building, &making))
+                let end = hold
+                    .as_ref()
+                    .map_or_else(End::default, |hold| hold.end().clone());
+                let job = JobWork {
+                    lane: make_lane(&building.volume, &making),
+                    ends_with_client: true,
+                    end,
+                };
+                let seen = Some(Arc::clone(&building));
+                self.begin_job(&name, VolumeJob::Building, seen, &job.end);
+                self.work(job, reply, move |host| {
+                    let _hold = hold;
+                    let made = make::make(host, &pool, &building, &making);
+                    building.file.close();
+                    Worked::Made(made)
                 });
             }
-            VolumeRequest::CopyBegin(name) | VolumeRequest::CopyEnd(name) => {
-                self.begin_job(&name, VolumeJob::Copying, None);
-                if reply.send(Ok(VolumeAnswer::Done)).is_err() {
-                    // Nobody is there to end it.
-                    self.end_job(&name);
-                }
+            VolumeRequest::CopyBegin(name, end) => {
+                // Whoever asked has what ends it.
+                let _ = reply.send(Ok(VolumeAnswer::Done));
+                self.begin_job(&name, VolumeJob::Copying, None, &end);
             }
             VolumeRequest::Change(name, change) => {
                 let kind = match change {
@@ -628,10 +624,14 @@ impl Actor {
                     Change::Wipe => VolumeJob::Wiping,
                     Change::Delete { .. } => VolumeJob::Deleting,
                 };
-                self.begin_job(&name, kind, None);
-                let of = name.clone();
-                self.work(name, reply, move || {
-                    Worked::Changed(change::change(&host, &pool, &of, change))
+                let job = JobWork {
+                    lane: change_lane(change),
+                    ends_with_client: false,
+                    end: End::default(),
+                };
+                self.begin_job(&name, kind, None, &job.end);
+                self.work(job, reply, move |host| {
+                    Worked::Changed(change::change(host, &pool, &name, change))
                 });
             }
             VolumeRequest::Open {
@@ -640,17 +640,40 @@ impl Actor {
                 offset,
                 length,
             } => {
-                tokio::task::spawn_blocking(move || {
-                    let opened = change::stream(&host, &pool, &name, write, offset, length);
-                    let opened = opened.map(|(stream, file)| VolumeAnswer::Stream(stream, file));
-                    let _ = reply.send(opened);
+                let host = Arc::clone(&self.host);
+                let (lanes, uuid) = (Arc::clone(&host.lanes), self.uuid);
+                tokio::spawn(async move {
+                    let mut reply = reply;
+                    let end = End::default();
+                    let place = tokio::select! {
+                        biased;
+                        () = reply.closed() => return,
+                        place = lanes.place(Lane::Short, uuid, &end) => place,
+                    };
+                    let Some(place) = place else { return };
+                    let open = move || {
+                        let opened = change::stream(&host, &pool, &name, write, offset, length);
+                        let opened =
+                            opened.map(|(stream, file)| VolumeAnswer::Stream(stream, file));
+                        // What nobody takes is closed here, where that may take its time.
+                        let _ = reply.send(opened);
+                    };
+                    let _ = lanes.on_thread(uuid, place, open).await;
                 });
             }
         }
         self.publish();
     }
 
-    fn begin_job(&mut self, name: &VolumeName, kind: VolumeJob, building: Option<Arc<Building>>) {
+    fn begin_job(
+        &mut self,
+        name: &VolumeName,
+        kind: VolumeJob,
+        building: Option<Arc<Building>>,
+        end: &End,
+    ) {
+        let key = (end.number(), kind == VolumeJob::Copying);
+        self.ends.insert(key, (name.clone(), end.clone()));
         let job = self.jobs.entry(name.clone()).or_insert(Job {
             kind,
             count: 0,
@@ -659,41 +682,71 @@ impl Actor {
         job.count += 1;
     }
 
-    fn end_job(&mut self, name: &VolumeName) {
-        if let Some(job) = self.jobs.get_mut(name) {
+    /// The volume to which it was done, unless the job was given up before.
+    fn end_job(&mut self, key: JobKey) -> Option<VolumeName> {
+        let (name, _) = self.ends.remove(&key)?;
+        if let Some(job) = self.jobs.get_mut(&name) {
             job.count = job.count.saturating_sub(1);
             if job.count == 0 {
-                self.jobs.remove(name);
+                self.jobs.remove(&name);
             }
         }
+        let stops = |working: &Working| working.what == What::Jobs;
+        if self.ends.is_empty() && self.working.as_ref().is_some_and(stops) {
+            self.note_stopped();
+        }
+        Some(name)
     }
 
     /// Does it on a thread, when it is its turn.
     fn work(
         &self,
-        name: VolumeName,
-        reply: VolumeReply,
-        work: impl FnOnce() -> Worked + Send + 'static,
+        job: JobWork,
+        mut reply: VolumeReply,
+        work: impl FnOnce(&Host) -> Worked + Send + 'static,
     ) {
-        let own = self.own.clone();
-        let turns = Arc::clone(&self.host.turns);
+        let JobWork {
+            lane,
+            ends_with_client,
+            end,
+        } = job;
+        let (own, uuid, name) = (self.own.clone(), self.uuid, self.pool().name.clone());
+        let host = self.host.for_work(&end);
+        let lanes = Arc::clone(&host.lanes);
         tokio::spawn(async move {
-            let turn = turns.acquire_owned().await.ok();
-            let worked = tokio::task::spawn_blocking(move || {
-                let _turn = turn;
-                work()
-            });
-            let worked = worked
-                .await
-                .unwrap_or_else(|_| Worked::Changed(Err(ending())));
+            let working = lanes.work(lane, uuid, &end, move || work(&host));
+            let mut working = std::pin::pin!(working);
+            let worked = loop {
+                tokio::select! {
+                    biased;
+                    worked = &mut working => break worked,
+                    () = reply.closed(), if !end.has_left() => {
+                        end.leave();
+                        if ends_with_client {
+                            end.now();
+                        }
+                    }
+                }
+            };
+            let worked = match worked.unwrap_or_else(|error| Worked::Changed(Err(error))) {
+                Worked::Made(Err(_)) | Worked::Changed(Err(_)) if end.is_now() => {
+                    Worked::Changed(Err(ended(&name)))
+                }
+                worked => worked,
+            };
             if let Some(own) = own.upgrade() {
-                let _ = own.send(Message::VolumeDone(name, worked, reply)).await;
+                let done = Message::VolumeDone(end.number(), worked, reply);
+                let _ = own.send(done).await;
             }
         });
     }
 
-    fn volume_done(&mut self, name: VolumeName, worked: Worked, reply: VolumeReply) {
-        self.end_job(&name);
+    fn volume_done(&mut self, number: u64, worked: Worked, reply: VolumeReply) {
+        let Some(name) = self.end_job((number, false)) else {
+            // It was given up, and what became of it is seen when the directory is read.
+            let _ = reply.send(Err(ended(&self.pool().name)));
+            return;
+        };
         let answer = match worked {
             Worked::Made(Ok(entry)) => {
                 self.replace(&name, Some(entry));
@@ -722,84 +775,27 @@ impl Actor {
     }
 }
 
-fn ending() -> ApiError {
-    ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
+/// How a job is worked on.
+struct JobWork {
+    lane: Lane,
+    /// Nothing is left of it when it is given up, and it is when its client goes.
+    ends_with_client: bool,
+    end: End,
 }
 
-/// The work itself, on a thread that may wait.
-fn work(
-    host: &Host,
-    request: Request,
-    pool: Pool,
-    record: Option<PoolRecord>,
-    known: &Volumes,
-) -> Result<Outcome, ApiError> {
-    let kept = |error: crate::store::StoreError| {
-        ApiError::new(
-            ApiErrorCode::Storage,
-            format!("pool '{}': {error}", pool.name),
-        )
-    };
-    match request {
-        Request::Define(pool) => {
-            let autostart = record.is_some_and(|record| record.autostart);
-            let record = PoolRecord {
-                pool: *pool,
-                autostart,
-            };
-            host.store.write(&record).map_err(kept)?;
-            Ok(Outcome::Defined(record))
+const fn make_lane(volume: &NewVolume, making: &Making) -> Lane {
+    let plain = matches!(volume.allocation, None | Some(0)) && !making.preallocate_metadata;
+    match plain && making.from.is_none() {
+        true => Lane::Short,
+        false => Lane::Long,
+    }
+}
+
+const fn change_lane(change: Change) -> Lane {
+    match change {
+        Change::Wipe | Change::Delete { zeroed: true } | Change::Resize { allocate: true, .. } => {
+            Lane::Long
         }
-        Request::Build => host.build(&pool).map(Outcome::Built),
-        Request::Start { transient, build } => {
-            let pool = transient.map_or(pool, |pool| *pool);
-            let made = build && host.build(&pool)?;
-            let directory = host.directory(&pool)?;
-            host.claim(&pool, directory.as_fd())?;
-            let started = scan::scan(host, &pool, directory.as_fd(), known).and_then(|scan| {
-                let noted = host.store.set_active(&pool);
-                noted.map_err(|error| ApiError::new(ApiErrorCode::Storage, error.to_string()))?;
-                Ok(scan)
-            });
-            match started {
-                Ok(scan) => Ok(Outcome::Started(Box::new(pool), scan, made)),
-                Err(error) => {
-                    host.release(pool.uuid);
-                    Err(error)
-                }
-            }
-        }
-        Request::Stop => {
-            host.store.set_inactive(pool.uuid).map_err(kept)?;
-            host.release(pool.uuid);
-            Ok(Outcome::Stopped)
-        }
-        Request::Delete => host.remove(&pool).map(|()| Outcome::Deleted),
-        Request::Undefine => {
-            host.store.remove(pool.uuid).map_err(kept)?;
-            Ok(Outcome::Undefined)
-        }
-        Request::Autostart(autostart) => {
-            let Some(record) = record else {
-                let why = format!("pool '{}': no definition of it is kept", pool.name);
-                return Err(ApiError::new(ApiErrorCode::WrongState, why));
-            };
-            let record = PoolRecord {
-                autostart,
-                ..record
-            };
-            host.store.write(&record).map_err(kept)?;
-            Ok(Outcome::Autostart(record))
-        }
-        Request::Refresh => {
-            let read = host.directory(&pool).and_then(|directory| {
-                host.claim(&pool, directory.as_fd())?;
-                scan::scan(host, &pool, directory.as_fd(), known)
-            });
-            Ok(match read {
-                Ok(scan) => Outcome::Refreshed(scan),
-                Err(error) => Outcome::Unreadable(error),
-            })
-        }
+        Change::Delete { zeroed: false } | Change::Resize { .. } => Lane::Short,
     }
 }

@@ -34,8 +34,10 @@ pub struct Standing {
     pub kept: bool,
     /// It is active.
     pub active: bool,
-    /// Something is done to so many of its volumes.
+    /// Clients wait for so many jobs of its volumes.
     pub volume_jobs: usize,
+    /// A stop waits for jobs that nobody waits for.
+    pub stopping: bool,
 }
 
 /// Whether `act` may begin.
@@ -52,8 +54,9 @@ pub fn admit(name: &PoolName, standing: Standing, act: PoolAct) -> Result<(), Ap
         (A::Stop | A::Refresh | A::Volume, false) => wrong("it is not active; start it first"),
         (A::Stop, true) if standing.volume_jobs > 0 => refuse(
             ApiErrorCode::Busy,
-            "volumes of it are being made or changed; wait for them",
+            "volumes of it are being made or changed; wait for them, or end the clients that asked for it",
         ),
+        (A::Volume, true) if standing.stopping => refuse(ApiErrorCode::Busy, "it is being stopped"),
         (A::Autostart, _) if !standing.kept => {
             wrong("it is transient and cannot start with the host; define it first")
         }
@@ -138,7 +141,7 @@ mod tests {
             let standing = |active| Standing {
                 kept: true,
                 active,
-                volume_jobs: 0,
+                ..Standing::default()
             };
             assert_eq!(
                 code(admit(&name, standing(false), act)),
@@ -158,6 +161,12 @@ mod tests {
         };
         assert_eq!(code(admit(&name, busy, A::Stop)), Some(ApiErrorCode::Busy));
         assert_eq!(code(admit(&name, busy, A::Refresh)), None);
+        let stopping = Standing {
+            stopping: true,
+            ..transient
+        };
+        let volume = admit(&name, stopping, A::Volume);
+        assert_eq!(code(volume), Some(ApiErrorCode::Busy));
     }
 
     #[test]

@@ -80,6 +80,7 @@ pub(super) fn change(
                 let why = "another file has its name by now; refresh the pool";
                 return Err(held.error(ApiErrorCode::InUse, why));
             }
+            host.go_on(&pool.name)?;
             let unlinked = rustix::fs::unlinkat(&directory, name.as_str(), AtFlags::empty());
             unlinked.map_err(|errno| held.os("remove", errno))?;
             rustix::fs::fsync(&directory).map_err(|errno| held.os("remove", errno))?;

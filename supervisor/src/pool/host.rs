@@ -6,34 +6,38 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::storage::{FileOwner, PoolSizes};
-use reeve_ipc::model::{Permissions, Pool, PoolName, PoolUuid, VolumeName};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
-use rustix::io::Errno;
-use tokio::sync::Semaphore;
-
+use super::end::End;
+use super::lanes::Lanes;
 use super::view::{Stat, WANTED};
 use crate::daemon::ConfiguredPaths;
 use crate::host::image_lock::{ImageLockError, ImageUse, lock};
 use crate::host::image_worker::{ImageWorker, ImageWorkers, Purpose, TaskError};
 use crate::host::paths::{AllowedPaths, PathError, resolve};
 use crate::host::reason;
-use crate::store::PoolStore;
+use crate::store::{PoolStore, UnfinishedMark};
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::storage::{FileOwner, PoolSizes};
+use reeve_ipc::model::{MODE_BITS, Permissions, Pool, PoolName, PoolUuid, VolumeName};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
 
-/// Volumes that are made or changed, and directories that are read, at the same time; more wait.
-const AT_ONCE: usize = 8;
 /// Mode of a directory that is made, where nobody says: as libvirt makes one.
 const DIRECTORY_MODE: u32 = 0o711;
 
-/// The host as pools see it.
-#[derive(Debug)]
+/// Directories that active pools have, by device and inode.
+type Claims = BTreeMap<(u64, u64), (PoolUuid, PoolName)>;
+
+/// The host as pools see it. Cheap to clone.
+#[derive(Debug, Clone)]
 pub struct Host {
     paths: Arc<ConfiguredPaths>,
     images: Option<ImageWorkers>,
-    pub(super) store: PoolStore,
-    pub(super) turns: Arc<Semaphore>,
-    claims: Mutex<BTreeMap<(u64, u64), (PoolUuid, PoolName)>>,
+    pub(super) store: Arc<PoolStore>,
+    pub(super) lanes: Arc<Lanes>,
+    claims: Arc<Mutex<Claims>>,
+    leftovers: Arc<Mutex<Vec<Arc<UnfinishedMark>>>>,
+    /// Of the work for which this one is.
+    end: End,
 }
 
 impl Host {
@@ -47,9 +51,30 @@ impl Host {
         Self {
             paths,
             images,
-            store,
-            turns: Arc::new(Semaphore::new(AT_ONCE)),
-            claims: Mutex::default(),
+            store: Arc::new(store),
+            lanes: Arc::default(),
+            claims: Arc::default(),
+            leftovers: Arc::default(),
+            end: End::default(),
+        }
+    }
+
+    /// The same host for one piece of work, whose processes end with it.
+    pub(super) fn for_work(&self, end: &End) -> Self {
+        Self {
+            end: end.clone(),
+            ..self.clone()
+        }
+    }
+
+    /// Refuses to go on with work that was ended: asked where it waited, and before what cannot be undone.
+    ///
+    /// # Errors
+    /// [`ApiErrorCode::Cancelled`].
+    pub(super) fn go_on(&self, pool: &PoolName) -> Result<(), ApiError> {
+        match self.end.is_now() {
+            false => Ok(()),
+            true => Err(ended(pool)),
         }
     }
 
@@ -61,20 +86,52 @@ impl Host {
     /// Starts a process for images, on the calling thread.
     pub(super) fn worker(&self, purpose: Purpose) -> Result<ImageWorker, TaskError> {
         match &self.images {
-            Some(images) => images.start(purpose),
+            Some(images) => {
+                let worker = images.start(purpose)?;
+                match self.end.holds(worker.socket()) {
+                    true => Ok(worker),
+                    false => Err(TaskError::Process("was ended".to_owned())),
+                }
+            }
             None => Err(TaskError::Process(
                 "cannot be started: this instance has none".to_owned(),
             )),
         }
     }
 
-    /// Opens the directory of a pool.
-    pub(super) fn directory(&self, pool: &Pool) -> Result<OwnedFd, ApiError> {
+    /// Opens the directory that a pool's target names now.
+    pub(super) fn target(&self, pool: &Pool) -> Result<OwnedFd, ApiError> {
         let opened = self.allowed().open_pool(&pool.target);
-        opened.map_err(|error| path_error(&pool.name, &error))
+        let opened = opened.map_err(|error| path_error(&pool.name, &error))?;
+        self.go_on(&pool.name)?;
+        Ok(opened)
     }
 
-    /// Makes the directory of a pool; whether it was not there.
+    /// Opens the directory of an active pool: the one that it has claimed, and no other that has its path by now.
+    ///
+    /// # Errors
+    /// [`ApiErrorCode::WrongState`]: it is another one.
+    pub(super) fn directory(&self, pool: &Pool) -> Result<OwnedFd, ApiError> {
+        let directory = self.target(pool)?;
+        let identity = identity(pool, directory.as_fd())?;
+        let claims = self.claims();
+        let claimed = claims.get(&identity);
+        match claimed.is_some_and(|(uuid, _)| *uuid == pool.uuid) {
+            true => Ok(directory),
+            false => Err(ApiError::new(
+                ApiErrorCode::WrongState,
+                format!(
+                    "pool '{}': its target '{}' is not the directory that the pool was started with; refresh the \
+                     pool, or stop and start it",
+                    pool.name,
+                    pool.target.display()
+                ),
+            )),
+        }
+    }
+
+    /// Makes the directory of a pool; whether it was not there. One that was there becomes open to nobody else by
+    /// it: clients are not root, and others' files may be in it.
     pub(super) fn build(&self, pool: &Pool) -> Result<bool, ApiError> {
         let Permissions { mode, owner, group } = pool.permissions;
         let bits = Mode::from_raw_mode(mode.unwrap_or(DIRECTORY_MODE));
@@ -82,13 +139,45 @@ impl Host {
         let (directory, made) = made.map_err(|error| path_error(&pool.name, &error))?;
         let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
         let own = |errno| os(&pool.name, "own", &pool.target, errno);
-        if owner.is_some() || group.is_some() {
-            rustix::fs::chown(&itself, uid(owner), gid(group)).map_err(own)?;
-        }
-        // Whatever the umask is.
-        if made || mode.is_some() {
+        let there = rustix::fs::stat(&itself).map_err(own)?;
+        // Whoever may write above it may have put another one in its place.
+        let ours = there.st_uid == rustix::process::geteuid().as_raw();
+        if made && ours && is_empty(&itself).map_err(own)? {
+            if owner.is_some() || group.is_some() {
+                rustix::fs::chown(&itself, uid(owner), gid(group)).map_err(own)?;
+            }
+            // Whatever the umask is.
             rustix::fs::chmod(&itself, bits).map_err(own)?;
+            return Ok(true);
         }
+        let differs = |is: String, command: String| {
+            Err(ApiError::new(
+                ApiErrorCode::WrongState,
+                format!(
+                    "pool '{}': its target '{}' is there already and {is}; '{command}' changes that, or leave it out \
+                     of the definition",
+                    pool.name,
+                    pool.target.display()
+                ),
+            ))
+        };
+        let [owner, group] = [owner, group].map(|number| number.filter(|n| *n != u32::MAX));
+        let (has_owner, has_group) = (there.st_uid, there.st_gid);
+        if owner.is_some_and(|o| o != has_owner) || group.is_some_and(|g| g != has_group) {
+            let is = format!("belongs to {has_owner}:{has_group}");
+            let wanted = (owner.unwrap_or(has_owner), group.unwrap_or(has_group));
+            return differs(is, format!("chown {}:{}", wanted.0, wanted.1));
+        }
+        let has = there.st_mode & 0o7777;
+        let Some(mode) = mode.filter(|mode| *mode != has & MODE_BITS) else {
+            return Ok(made);
+        };
+        if mode & !has != 0 {
+            return differs(format!("has mode {has:04o}"), format!("chmod {mode:04o}"));
+        }
+        // Less than it has.
+        let mode = Mode::from_raw_mode(mode | (has & !MODE_BITS));
+        rustix::fs::chmod(&itself, mode).map_err(own)?;
         Ok(made)
     }
 
@@ -128,17 +217,43 @@ impl Host {
         Ok((sizes, owner))
     }
 
-    fn claims(&self) -> MutexGuard<'_, BTreeMap<(u64, u64), (PoolUuid, PoolName)>> {
+    /// What an earlier supervisor did not finish.
+    pub(super) fn left(&self, marks: Vec<UnfinishedMark>) {
+        *self.leftover_marks() = marks.into_iter().map(Arc::new).collect();
+    }
+
+    fn leftover_marks(&self) -> MutexGuard<'_, Vec<Arc<UnfinishedMark>>> {
+        // Nothing panics while it is held.
+        let marks = self.leftovers.lock();
+        marks.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What of that was not found yet.
+    pub(super) fn leftovers(&self) -> Vec<Arc<UnfinishedMark>> {
+        self.leftover_marks().clone()
+    }
+
+    /// It is gone.
+    pub(super) fn forget_leftover(&self, mark: &Arc<UnfinishedMark>) {
+        match self.store.finished(mark) {
+            Ok(()) => self.leftover_marks().retain(|other| other != mark),
+            Err(error) => {
+                tracing::warn!(%error, "the note of an unfinished volume could not be removed");
+            }
+        }
+    }
+
+    fn claims(&self) -> MutexGuard<'_, Claims> {
         // Nothing panics while it is held.
         self.claims.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Takes a directory for a pool: whatever path leads to it, it is of one active pool.
     pub(super) fn claim(&self, pool: &Pool, directory: BorrowedFd<'_>) -> Result<(), ApiError> {
-        let stat = rustix::fs::fstat(directory);
-        let stat = stat.map_err(|errno| os(&pool.name, "look at", &pool.target, errno))?;
-        let identity = (stat.st_dev, stat.st_ino);
+        let identity = identity(pool, directory)?;
         let mut claims = self.claims();
+        // While it is held: whoever ends the work releases what it claimed after that.
+        self.go_on(&pool.name)?;
         if let Some((uuid, name)) = claims.get(&identity) {
             if *uuid != pool.uuid {
                 return Err(ApiError::new(
@@ -160,6 +275,36 @@ impl Host {
     pub(super) fn release(&self, uuid: PoolUuid) {
         self.claims().retain(|_, (of, _)| *of != uuid);
     }
+}
+
+fn identity(pool: &Pool, directory: BorrowedFd<'_>) -> Result<(u64, u64), ApiError> {
+    let stat = rustix::fs::fstat(directory);
+    let stat = stat.map_err(|errno| os(&pool.name, "look at", &pool.target, errno))?;
+    Ok((stat.st_dev, stat.st_ino))
+}
+
+/// The inode of a directory, which stays its own over mounts and boots.
+pub(super) fn inode(directory: BorrowedFd<'_>) -> Option<u64> {
+    rustix::fs::fstat(directory).ok().map(|stat| stat.st_ino)
+}
+
+fn is_empty(directory: &str) -> Result<bool, Errno> {
+    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+    let directory = rustix::fs::open(directory, flags, Mode::empty())?;
+    for entry in rustix::fs::Dir::read_from(&directory)? {
+        if !matches!(entry?.file_name().to_bytes(), b"." | b"..") {
+            return Ok(false);
+        }
+    }
+    Ok(true)
+}
+
+/// That work was ended before it was done.
+pub(super) fn ended(pool: &PoolName) -> ApiError {
+    ApiError::new(
+        ApiErrorCode::Cancelled,
+        format!("pool '{pool}': the work was ended before it was done"),
+    )
 }
 
 pub(super) fn uid(number: Option<u32>) -> Option<Uid> {

@@ -27,7 +27,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
 use super::chain::{Chained, chain};
-use super::host::{Held, Host, gid, uid};
+use super::host::{Held, Host, gid, inode, uid};
 use super::scan::{Prober, is_unfinished, one};
 use super::view::{Building, Entry, backing_path};
 use crate::crash::{self, Moment, Operation};
@@ -35,7 +35,7 @@ use crate::domain::plan::ImageAccess;
 use crate::host::image_lock::{ImageUse, lock};
 use crate::host::image_worker::{ImageWorker, Purpose};
 use crate::host::reason;
-use crate::store::{Unfinished, UnfinishedMark};
+use crate::store::Unfinished;
 
 /// Mode of a volume's file, where nobody says.
 const FILE_MODE: u32 = 0o600;
@@ -79,6 +79,7 @@ pub(super) fn make(
     let mark = host.store.unfinished(Unfinished {
         target: pool.target.clone(),
         name: drawn,
+        directory: inode(directory.as_fd()),
     });
     let mark = mark.map_err(|error| held.error(ApiErrorCode::Storage, &error.to_string()))?;
     point(Moment::AfterMark);
@@ -102,33 +103,6 @@ pub(super) fn make(
     let held = Held { pool, name };
     let entry = one(host, directory.as_fd(), name, None);
     entry.ok_or_else(|| held.error(ApiErrorCode::Host, "it was removed when it was made"))
-}
-
-/// Removes what an earlier supervisor did not finish.
-pub(super) fn clean(host: &Host, marks: Vec<UnfinishedMark>) {
-    for mark in marks {
-        let Unfinished { target, name } = &mark.of;
-        let gone = match host.allowed().open_pool(target) {
-            Ok(directory) => match rustix::fs::unlinkat(&directory, name, AtFlags::empty()) {
-                Ok(()) => {
-                    tracing::info!(
-                        target = %target.display(),
-                        name,
-                        "removed a volume that an earlier supervisor did not finish"
-                    );
-                    true
-                }
-                Err(errno) => errno == Errno::NOENT,
-            },
-            // It is looked for again when its directory is there.
-            Err(_) => false,
-        };
-        if gone {
-            if let Err(error) = host.store.finished(&mark) {
-                tracing::warn!(%error, "the note of an unfinished volume could not be removed");
-            }
-        }
-    }
 }
 
 fn point(moment: Moment) {
@@ -218,7 +192,7 @@ impl Work<'_> {
         let file = file.map_err(|errno| self.held.os("make", errno))?;
         point(Moment::AfterFile);
         if let Ok(again) = rustix::io::fcntl_dupfd_cloexec(&file, 0) {
-            let _ = self.building.file.set(again);
+            self.building.file.set(again);
         }
         match source {
             None => self.fill_new(&file)?,
@@ -424,6 +398,7 @@ impl Work<'_> {
         rustix::fs::fchmod(file, mode).map_err(os("own"))?;
         rustix::fs::fsync(file).map_err(os("write"))?;
         point(Moment::AfterWrite);
+        self.host.go_on(&self.held.pool.name)?;
         let (from, to) = (self.unfinished, name.as_str());
         let flags = RenameFlags::NOREPLACE;
         let named = match rustix::fs::renameat_with(self.directory, from, self.directory, to, flags)

@@ -16,23 +16,34 @@
 //! its own; whatever an image says is read, and whatever an image gets is written, by a jailed process
 //! ([`crate::host::image_worker`]). Reads are answered from what the actor published ([`view`]).
 //!
-//! What lives here: the rules of pools ([`admission`]), directories and files ([`host`], `scan`, `make`, `change`).
+//! What lives here: the rules of pools ([`admission`]), directories and files ([`host`], `scan`, `make`, `change`),
+//! threads that may wait for them ([`lanes`]) and their end ([`end`]).
 //! What may not: sockets and access (`api`), the form of what is kept (`store`), what is in an image.
 //!
 //! ## Decisions
 //! 1. (2026-11) A volume has its name when it is finished, and not before (`make.rs`).
 //! 2. (2026-11) Clients are handed the file itself for upload and download (`change.rs`).
-//! 3. (2026-11) One directory is of one active pool, whatever path leads to it; directories within one another are
+//! 3. (2026-11) A volume that is being made is given up when its client goes; what changes a volume goes on to its end.
+//!    A stop ends what nobody waits for, and is refused while somebody does.
+//! 4. (2026-11) One directory is of one active pool, whatever path leads to it; directories within one another are
 //!    allowed, as virt-install makes a pool of each directory that it is shown.
 
 pub mod actor;
 pub mod admission;
 mod chain;
 pub mod change;
+pub mod end;
+pub mod holds;
 pub mod host;
+pub mod lanes;
+mod leftovers;
 pub mod make;
+mod reads;
 pub mod registry;
 pub mod scan;
+#[cfg(test)]
+mod tests;
+mod under_way;
 pub mod view;
 
 pub use self::registry::Pools;

@@ -1,25 +1,26 @@
 //! All pools of an instance: which names, UUIDs and directories are taken, and who owns each.
 
 use std::collections::BTreeMap;
-use std::os::fd::AsFd;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use reeve_ipc::api::MAX_PAGE;
-use reeve_ipc::api::call::{PoolFilter, PoolPage, PoolRef, VolumePage, VolumeRef};
+use reeve_ipc::api::call::{PoolFilter, PoolPage, PoolRef, VolumeRef};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::storage::{PoolDetails, PoolSummary, Volume};
+use reeve_ipc::api::storage::{PoolSummary, Volume};
 use reeve_ipc::model::{Pool, PoolName, PoolUuid, StorageError, VolumeName};
 use reeve_ipc::{MAX_MESSAGE_BYTES, codec};
 
 use tokio::task::JoinSet;
 
 use super::actor::{self, Beginning, Handle, Request, VolumeAnswer, VolumeRequest};
+use super::end::End;
+use super::holds::{Wanted, WantedTargets};
 use super::host::Host;
-use super::make::{self, Making};
-use super::scan;
-use super::view::{Entry, View};
+use super::leftovers;
+use super::make::Making;
+use super::reads::{Looks, active};
 use crate::api::events::EventLog;
 use crate::store::LoadedPools;
 
@@ -35,14 +36,17 @@ const AUTOSTART_PATIENCE: Duration = Duration::from_secs(10);
 /// Every pool. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Pools {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    host: Arc<Host>,
+pub(super) struct Shared {
+    pub(super) host: Arc<Host>,
+    pub(super) looks: Looks,
     events: Arc<EventLog>,
     pools: Mutex<BTreeMap<PoolUuid, Handle>>,
+    /// Of definitions that are asked for and not kept yet.
+    wanted: WantedTargets,
 }
 
 impl Shared {
@@ -60,7 +64,7 @@ fn no_pool(pool: &PoolRef) -> ApiError {
     ApiError::new(ApiErrorCode::NoPool, format!("there is no pool {pool}"))
 }
 
-fn no_volume(volume: &VolumeRef) -> ApiError {
+pub(super) fn no_volume(volume: &VolumeRef) -> ApiError {
     ApiError::new(
         ApiErrorCode::NoVolume,
         format!("there is no volume {volume}"),
@@ -74,8 +78,10 @@ impl Pools {
         Self {
             shared: Arc::new(Shared {
                 host,
+                looks: Looks::default(),
                 events,
                 pools: Mutex::default(),
+                wanted: WantedTargets::default(),
             }),
         }
     }
@@ -84,9 +90,9 @@ impl Pools {
     /// again.
     pub async fn recover(&self, loaded: LoadedPools) {
         let host = Arc::clone(&self.shared.host);
-        let unfinished = loaded.unfinished;
-        if !unfinished.is_empty() {
-            let clean = tokio::task::spawn_blocking(move || make::clean(&host, unfinished));
+        if !loaded.unfinished.is_empty() {
+            host.left(loaded.unfinished);
+            let clean = tokio::task::spawn_blocking(move || leftovers::clean_all(&host));
             // One of a file system that does not answer goes on by itself.
             let _ = tokio::time::timeout(PATIENCE, clean).await;
         }
@@ -115,6 +121,10 @@ impl Pools {
     /// Starts the pools that start with the host, all at once; one whose file system does not answer is waited for
     /// no longer than ten seconds, and goes on by itself.
     pub async fn autostart(&self) {
+        self.autostart_within(AUTOSTART_PATIENCE).await;
+    }
+
+    pub(super) async fn autostart_within(&self, patience: Duration) {
         let handles: Vec<Handle> = self.shared.pools().values().cloned().collect();
         let mut starting = JoinSet::new();
         for handle in handles {
@@ -133,7 +143,7 @@ impl Pools {
             });
         }
         let all = async { while starting.join_next().await.is_some() {} };
-        if tokio::time::timeout(AUTOSTART_PATIENCE, all).await.is_err() {
+        if tokio::time::timeout(patience, all).await.is_err() {
             let late = starting.len();
             tracing::error!(
                 late,
@@ -157,7 +167,7 @@ impl Pools {
         handle
     }
 
-    fn find(&self, pool: &PoolRef) -> Result<Handle, ApiError> {
+    pub(super) fn find(&self, pool: &PoolRef) -> Result<Handle, ApiError> {
         let pools = self.shared.pools();
         let found = match pool {
             PoolRef::Uuid(uuid) => pools.get(uuid).filter(|it| it.view.borrow().exists()),
@@ -180,7 +190,7 @@ impl Pools {
     }
 
     /// The pool that a volume is in, and its name there.
-    fn locate(&self, volume: &VolumeRef) -> Result<(Handle, VolumeName), ApiError> {
+    pub(super) fn locate(&self, volume: &VolumeRef) -> Result<(Handle, VolumeName), ApiError> {
         match volume {
             VolumeRef::Name { pool, name } => Ok((self.find(pool)?, name.clone())),
             VolumeRef::Path(path) => {
@@ -197,6 +207,7 @@ impl Pools {
 
     /// Looks whether a definition collides with another pool, and whether it is new.
     fn judge(
+        &self,
         pools: &BTreeMap<PoolUuid, Handle>,
         pool: &Pool,
         only_new: bool,
@@ -205,6 +216,9 @@ impl Pools {
             let why = format!("pool '{}': {why}", pool.name);
             Err(ApiError::new(ApiErrorCode::PoolExists, why))
         };
+        let wanted = self.shared.wanted.lock();
+        // Nothing panics while it is held.
+        let wanted = wanted.unwrap_or_else(PoisonError::into_inner).clone();
         for (uuid, handle) in pools {
             let view = handle.view.borrow();
             let of = &view.pool;
@@ -221,7 +235,8 @@ impl Pools {
                 return taken(format!("it exists already, with UUID {uuid}"));
             }
             let next = view.next.as_ref().map(|next| &next.target);
-            if of.target == pool.target || next == Some(&pool.target) {
+            let wants = |(other, target): &(PoolUuid, _)| other == uuid && *target == pool.target;
+            if of.target == pool.target || next == Some(&pool.target) || wanted.iter().any(wants) {
                 return taken(format!(
                     "its target '{}' is that of pool '{}' already",
                     pool.target.display(),
@@ -239,19 +254,21 @@ impl Pools {
         Ok(new)
     }
 
-    fn enter(&self, pool: &Pool, only_new: bool) -> Result<Handle, ApiError> {
+    /// The actor of a pool, and that its directory is to be the pool's.
+    fn enter(&self, pool: &Pool, only_new: bool) -> Result<(Handle, Wanted), ApiError> {
         pool.validate().map_err(|error| invalid(&error))?;
         let mut pools = self.shared.pools();
-        let new = Self::judge(&pools, pool, only_new)?;
+        let new = self.judge(&pools, pool, only_new)?;
+        let wanted = Wanted::new(&self.shared.wanted, pool);
         if let (false, Some(handle)) = (new, pools.get(&pool.uuid)) {
-            return Ok(handle.clone());
+            return Ok((handle.clone(), wanted));
         }
         let beginning = Beginning {
             pool: pool.clone(),
             record: None,
             active: false,
         };
-        Ok(self.spawn(&mut pools, beginning))
+        Ok((self.spawn(&mut pools, beginning), wanted))
     }
 
     /// Keeps a definition.
@@ -260,19 +277,23 @@ impl Pools {
     /// [`ApiErrorCode::PoolExists`], [`ApiErrorCode::PathRefused`] and those of keeping it.
     pub async fn define(&self, pool: Pool, only_new: bool) -> Result<PoolSummary, ApiError> {
         self.check_target(&pool)?;
-        let handle = self.enter(&pool, only_new)?;
-        handle.ask(Request::Define(Box::new(pool))).await
+        let (handle, wanted) = self.enter(&pool, only_new)?;
+        let define = Request::Define(Box::new(pool), Some(wanted));
+        handle.ask(define).await
     }
 
-    /// Starts a pool whose definition is not kept.
+    /// Starts a pool whose definition is not kept. It is given up when its client goes before.
     ///
     /// # Errors
     /// As of [`Self::define`], and those of starting it.
     pub async fn create(&self, pool: Pool, build: bool) -> Result<PoolSummary, ApiError> {
         self.check_target(&pool)?;
-        let handle = self.enter(&pool, true)?;
+        let (handle, _wanted) = self.enter(&pool, true)?;
         let transient = Some(Box::new(pool));
-        handle.ask(Request::Start { transient, build }).await
+        let starting = handle.starting();
+        let answer = handle.ask(Request::Start { transient, build }).await;
+        starting.answered();
+        answer
     }
 
     /// Whether a client may name the directory: looked at in words only, nothing is opened.
@@ -315,114 +336,6 @@ impl Pools {
         PoolPage { pools, more }
     }
 
-    /// One pool, with its file system as it is.
-    ///
-    /// # Errors
-    /// [`ApiErrorCode::NoPool`].
-    pub async fn get(&self, pool: &PoolRef) -> Result<PoolDetails, ApiError> {
-        let handle = self.find(pool)?;
-        let view = read(&handle).await;
-        let host = Arc::clone(&self.shared.host);
-        let of = view.pool.clone();
-        let sizes = match view.state.is_active() {
-            false => None,
-            true => on_thread(move || host.sizes(&of)).await?.ok(),
-        };
-        Ok(PoolDetails {
-            summary: view.summary(),
-            pool: view.pool.clone(),
-            next: view.next.clone(),
-            sizes: sizes.map(|(sizes, _)| sizes),
-            owner: sizes.map(|(_, owner)| owner),
-            passed_over: view.passed_over,
-        })
-    }
-
-    /// One page of a pool's volumes.
-    ///
-    /// # Errors
-    /// [`ApiErrorCode::NoPool`], [`ApiErrorCode::WrongState`].
-    pub async fn volumes(
-        &self,
-        pool: &PoolRef,
-        after: Option<&VolumeName>,
-    ) -> Result<VolumePage, ApiError> {
-        let view = active(&self.find(pool)?).await?;
-        let page = |view: &View, after: Option<&VolumeName>| {
-            let (volumes, more) = fitting(view.after(after));
-            VolumePage { volumes, more }
-        };
-        if !view.is_building() {
-            return Ok(page(&view, after));
-        }
-        // The file of one that is being made is looked at, which its file system may take its time for.
-        let after = after.cloned();
-        on_thread(move || page(&view, after.as_ref())).await
-    }
-
-    /// One volume as it is.
-    ///
-    /// # Errors
-    /// [`ApiErrorCode::NoVolume`] among others.
-    pub async fn volume(&self, volume: &VolumeRef) -> Result<Volume, ApiError> {
-        let (handle, name) = self.locate(volume)?;
-        let view = active(&handle).await?;
-        if view.jobs.contains_key(&name) {
-            // Nothing is read of what is being written.
-            if let Some(volume) = on_thread({
-                let name = name.clone();
-                let view = Arc::clone(&view);
-                move || view.volume(&name)
-            })
-            .await?
-            {
-                return Ok(volume);
-            }
-        }
-        let entry = self.look(&view, &name).await?;
-        if view.volumes.get(&name) != entry.as_ref() {
-            handle.seen(name.clone(), entry.clone());
-        }
-        let entry = entry.ok_or_else(|| no_volume(volume))?;
-        let mut now = View::clone(&view);
-        now.volumes = Arc::new(std::iter::once((name.clone(), entry)).collect());
-        now.volume(&name).ok_or_else(|| no_volume(volume))
-    }
-
-    /// Looks at one volume.
-    async fn look(
-        &self,
-        view: &Arc<View>,
-        name: &VolumeName,
-    ) -> Result<Option<Arc<Entry>>, ApiError> {
-        let host = Arc::clone(&self.shared.host);
-        let (view, name) = (Arc::clone(view), name.clone());
-        let looked = on_thread(move || {
-            let directory = host.directory(&view.pool)?;
-            let known = view.volumes.get(&name);
-            Ok(scan::one(&host, directory.as_fd(), &name, known))
-        });
-        looked.await?
-    }
-
-    /// Has the actor know a volume that came into its directory by other means.
-    async fn learn(
-        &self,
-        handle: &Handle,
-        view: &Arc<View>,
-        name: &VolumeName,
-    ) -> Result<(), ApiError> {
-        if view.volumes.contains_key(name) || view.jobs.contains_key(name) {
-            return Ok(());
-        }
-        let entry = self.look(view, name).await?;
-        if entry.is_some() {
-            // Before whatever is asked of it: messages come in their order.
-            handle.seen(name.clone(), entry);
-        }
-        Ok(())
-    }
-
     /// Asks something of a volume; what it is afterwards.
     ///
     /// # Errors
@@ -433,7 +346,7 @@ impl Pools {
         request: impl FnOnce(VolumeName) -> VolumeRequest,
     ) -> Result<VolumeAnswer, ApiError> {
         let (handle, name) = self.locate(volume)?;
-        let view = active(&handle).await?;
+        let view = active(&handle, self.patience()).await?;
         self.learn(&handle, &view, &name).await?;
         handle.ask_volume(request(name)).await
     }
@@ -456,7 +369,7 @@ impl Pools {
             ));
         }
         let handle = self.find(pool)?;
-        active(&handle).await?;
+        active(&handle, self.patience()).await?;
         let making = Making {
             preallocate_metadata,
             reflink: false,
@@ -464,7 +377,7 @@ impl Pools {
         };
         made(
             handle
-                .ask_volume(VolumeRequest::Make(Box::new(volume), making))
+                .ask_volume(VolumeRequest::Make(Box::new(volume), making, None))
                 .await,
         )
     }
@@ -489,32 +402,19 @@ impl Pools {
             ));
         }
         let target = self.find(pool)?;
-        active(&target).await?;
+        active(&target, self.patience()).await?;
         let (source, name) = self.locate(from)?;
-        let view = active(&source).await?;
+        let view = active(&source, self.patience()).await?;
         self.learn(&source, &view, &name).await?;
         let of = view.pool.clone();
-        source
-            .ask_volume(VolumeRequest::CopyBegin(name.clone()))
-            .await?;
+        let hold = source.hold_copy(name.clone(), &End::default()).await?;
         let making = Making {
             preallocate_metadata,
             reflink,
-            from: Some((of, name.clone())),
+            from: Some((of, name)),
         };
-        let request = VolumeRequest::Make(Box::new(volume), making);
-        // To its end, whether the client waits for it or not.
-        let making = tokio::spawn(async move {
-            let answer = target.ask_volume(request).await;
-            source.end_copy(name).await;
-            answer
-        });
-        made(making.await.unwrap_or_else(|_| {
-            Err(ApiError::new(
-                ApiErrorCode::ShuttingDown,
-                "the supervisor is ending",
-            ))
-        }))
+        let request = VolumeRequest::Make(Box::new(volume), making, Some(hold));
+        made(target.ask_volume(request).await)
     }
 }
 
@@ -528,40 +428,8 @@ fn made(answer: Result<VolumeAnswer, ApiError>) -> Result<Volume, ApiError> {
     }
 }
 
-/// What is known of a pool, once its directory was read where it is active.
-async fn read(handle: &Handle) -> Arc<View> {
-    let mut view = handle.view.clone();
-    let known = view.wait_for(|view| view.scanned || !view.state.is_active());
-    match known.await {
-        Ok(view) => Arc::clone(&view),
-        Err(_) => handle.view.borrow().clone(),
-    }
-}
-
-async fn active(handle: &Handle) -> Result<Arc<View>, ApiError> {
-    let view = read(handle).await;
-    match view.state.is_active() {
-        true => Ok(view),
-        false => Err(ApiError::new(
-            ApiErrorCode::WrongState,
-            format!(
-                "pool '{}': it is not active; start it first",
-                view.pool.name
-            ),
-        )),
-    }
-}
-
-async fn on_thread<T: Send + 'static>(
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, ApiError> {
-    tokio::task::spawn_blocking(work)
-        .await
-        .map_err(|_| ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending"))
-}
-
 /// As many as fit a page, and whether there are more.
-fn fitting<T: serde::Serialize>(all: impl Iterator<Item = T>) -> (Vec<T>, bool) {
+pub(super) fn fitting<T: serde::Serialize>(all: impl Iterator<Item = T>) -> (Vec<T>, bool) {
     let mut room = MAX_MESSAGE_BYTES - PAGE_MARGIN;
     let mut page = Vec::new();
     for one in all {

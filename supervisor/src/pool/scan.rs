@@ -21,6 +21,8 @@ use crate::host::reason;
 
 /// Volumes that a pool has at most; what is more is passed over.
 pub const MAX_VOLUMES: usize = 65_536;
+/// Entries of any kind that a directory may have: reading them is bounded, whatever somebody puts there.
+const MAX_ENTRIES: usize = 4 * MAX_VOLUMES;
 /// Processes that may die of the images of one directory before the rest is left unread.
 const MAX_DEATHS: u32 = 16;
 
@@ -40,32 +42,17 @@ pub(super) fn scan(
     directory: BorrowedFd<'_>,
     known: &Volumes,
 ) -> Result<Scan, ApiError> {
-    let failed = |errno| {
-        let target = pool.target.display();
-        ApiError::new(
-            ApiErrorCode::Host,
-            format!(
-                "pool '{}': cannot read its target '{target}': {}",
-                pool.name,
-                reason(errno)
-            ),
-        )
+    let names = names(host, pool, directory, MAX_ENTRIES)?;
+    let mut scan = Scan {
+        passed_over: names.passed_over,
+        ..Scan::default()
     };
-    let mut scan = Scan::default();
     let mut prober = Prober::new(host);
     let mut batch: Vec<(VolumeName, Stat, OwnedFd)> = Vec::new();
-    for entry in rustix::fs::Dir::read_from(directory).map_err(failed)? {
-        let entry = entry.map_err(failed)?;
-        let name = entry.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        let name = name.to_str().ok().and_then(|name| name.parse().ok());
-        let Some(name) = name.filter(|_| scan.volumes.len() + batch.len() < MAX_VOLUMES) else {
+    for name in names.names {
+        host.go_on(&pool.name)?;
+        if scan.volumes.len() + batch.len() >= MAX_VOLUMES {
             scan.passed_over = scan.passed_over.saturating_add(1);
-            continue;
-        };
-        if is_unfinished(&name) {
             continue;
         }
         match look(directory, &name, known.get(&name)) {
@@ -82,7 +69,61 @@ pub(super) fn scan(
         }
     }
     probe(&mut prober, batch, &mut scan.volumes);
+    // What a reader that was ended had not read is not known.
+    host.go_on(&pool.name)?;
     Ok(scan)
+}
+
+/// What a directory has, in the order of names: of more than can be had, the same are had each time.
+#[derive(Debug, Default)]
+struct Names {
+    names: Vec<VolumeName>,
+    /// Entries whose names are none of volumes.
+    passed_over: u32,
+}
+
+fn names(
+    host: &Host,
+    pool: &Pool,
+    directory: BorrowedFd<'_>,
+    most: usize,
+) -> Result<Names, ApiError> {
+    let target = pool.target.display();
+    let error =
+        |why: String| ApiError::new(ApiErrorCode::Host, format!("pool '{}': {why}", pool.name));
+    let failed = |errno| {
+        error(format!(
+            "cannot read its target '{target}': {}",
+            reason(errno)
+        ))
+    };
+    let mut found = Names::default();
+    for (number, entry) in rustix::fs::Dir::read_from(directory)
+        .map_err(failed)?
+        .enumerate()
+    {
+        let entry = entry.map_err(failed)?;
+        host.go_on(&pool.name)?;
+        // And those of itself and of what it is in.
+        if number >= most.saturating_add(2) {
+            let error = error(format!(
+                "its target '{target}' has more than {most} entries; move what is no image elsewhere"
+            ));
+            tracing::error!("{error}");
+            return Err(error);
+        }
+        let name = entry.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        match name.to_str().ok().and_then(|name| name.parse().ok()) {
+            Some(name) if is_unfinished(&name) => {}
+            Some(name) => found.names.push(name),
+            None => found.passed_over = found.passed_over.saturating_add(1),
+        }
+    }
+    found.names.sort();
+    Ok(found)
 }
 
 /// Whether a name is of one of our own unfinished files.
@@ -228,5 +269,30 @@ impl<'a> Prober<'a> {
             self.deaths += 1;
             error.to_string()
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::pool::tests::Stage;
+
+    #[test]
+    fn a_directory_of_too_many_entries_is_refused_in_words_and_names_come_in_their_order() {
+        let stage = Stage::new();
+        let pool = stage.pool(1, "images");
+        for name in ["c", "a", "b", "\u{1}", &format!("{UNFINISHED_PREFIX}1")] {
+            std::fs::write(pool.target.join(name), "").unwrap();
+        }
+        let read = |most| {
+            let directory = OwnedFd::from(std::fs::File::open(&pool.target).unwrap());
+            names(&stage.host, &pool, directory.as_fd(), most)
+        };
+        let found = read(5).unwrap();
+        let named: Vec<&str> = found.names.iter().map(VolumeName::as_str).collect();
+        assert_eq!((named, found.passed_over), (vec!["a", "b", "c"], 1));
+        let error = read(4).unwrap_err();
+        assert_eq!(error.code, ApiErrorCode::Host);
+        assert!(error.message.contains("more than 4 entries"), "{error}");
     }
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reeve_ipc::api::storage::{
     FileOwner, FileTime, FileTimes, OtherFormat, PoolState, PoolSummary, Volume, VolumeBacking,
@@ -123,10 +123,39 @@ pub struct Job {
 pub struct Building {
     /// What it is to be.
     pub volume: NewVolume,
-    /// Its file, once there is one.
-    pub file: std::sync::OnceLock<OwnedFd>,
+    /// Its file, while there is one.
+    pub file: BuildingFile,
     /// Bytes as a guest will see it, once that is known.
     pub capacity: std::sync::OnceLock<u64>,
+}
+
+/// The file of a volume that is being made. A file system may take its time for whatever is done to a descriptor, for
+/// closing it too: it is looked at, and closed by [`Self::close`], on threads that may wait.
+#[derive(Debug, Default)]
+pub struct BuildingFile {
+    file: Mutex<Option<Arc<OwnedFd>>>,
+}
+
+impl BuildingFile {
+    fn file(&self) -> MutexGuard<'_, Option<Arc<OwnedFd>>> {
+        // Nothing panics while it is held.
+        self.file.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// There is a file.
+    pub fn set(&self, file: OwnedFd) {
+        *self.file() = Some(Arc::new(file));
+    }
+
+    /// The volume is made, or given up: nothing of it is held any more.
+    pub fn close(&self) {
+        let file = self.file().take();
+        drop(file);
+    }
+
+    fn get(&self) -> Option<Arc<OwnedFd>> {
+        self.file().clone()
+    }
 }
 
 impl Building {

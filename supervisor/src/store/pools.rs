@@ -56,6 +56,8 @@ pub struct Unfinished {
     pub target: PathBuf,
     /// Its name there, which begins with [`UNFINISHED_PREFIX`].
     pub name: String,
+    /// The inode of that directory, if it is known: another directory of the same path is not the one.
+    pub directory: Option<u64>,
 }
 
 /// What was found.
@@ -72,7 +74,7 @@ pub struct LoadedPools {
 }
 
 /// That a file is being made; removed by [`PoolStore::finished`].
-#[derive(Debug)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct UnfinishedMark {
     /// The mark's own file.
     file: String,
@@ -194,6 +196,7 @@ impl PoolStore {
                 of: Unfinished {
                     target: mark.target,
                     name: mark.name,
+                    directory: mark.directory,
                 },
             });
             Ok(())
@@ -282,6 +285,7 @@ impl PoolStore {
             schema: SCHEMA,
             target: of.target.clone(),
             name: of.name.clone(),
+            directory: of.directory,
         };
         let bytes = pretty(&mark).map_err(|reason| StoreError::Encode {
             name: of.name.clone(),
@@ -346,6 +350,8 @@ struct MarkFile {
     schema: u32,
     target: PathBuf,
     name: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    directory: Option<u64>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -471,6 +477,7 @@ mod tests {
         let of = |name: &str| Unfinished {
             target: "/images/two".into(),
             name: format!("{UNFINISHED_PREFIX}{name}"),
+            directory: (name != "b").then_some(7),
         };
         let finished = store.unfinished(of("a")).unwrap();
         store.unfinished(of("b")).unwrap();

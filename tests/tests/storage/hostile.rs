@@ -247,6 +247,11 @@ fn who_may_only_look_looks() -> Result<()> {
     let listed = stage.daemon.reeve(&["--json", "pool", "list"])?;
     let listed: serde_json::Value = serde_json::from_str(&listed)?;
     ensure!(listed[0]["name"] == "images" && listed[0]["state"] == "running");
+    for command in ["refresh", "autostart"] {
+        let done = stage.daemon.reeve(&["--json", "pool", command, "images"])?;
+        let done: serde_json::Value = serde_json::from_str(&done)?;
+        ensure!(done["name"] == "images" && done["result"] == "ok", "{done}");
+    }
     let info = stage.daemon.reeve(&["--json", "pool", "info", "images"])?;
     let info: serde_json::Value = serde_json::from_str(&info)?;
     ensure!(info["capacity_bytes"].as_u64().is_some(), "{info}");

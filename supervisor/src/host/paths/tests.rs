@@ -110,6 +110,14 @@ fn what_is_outside_is_refused_with_the_line_that_would_allow_it() {
     }
     let error = allowed.open_read("initrd", Path::new("/disk")).unwrap_err();
     assert!(!error.to_string().contains("[\"/\""), "{error}");
+    // A pool's directory is allowed itself: not all that is beside it.
+    for pool in ["/srv/vm", "/vm"] {
+        let error = allowed.allows_pool(Path::new(pool)).unwrap_err();
+        assert!(
+            error.to_string().contains(&format!(", \"{pool}\"]'")),
+            "{error}"
+        );
+    }
 }
 
 #[test]

@@ -73,24 +73,28 @@ pub(super) fn pool(
     };
     // People are told of failures only.
     match out.json {
-        true => print_json(&reference(&pool)),
+        true => print_json(&done(&pool)),
         false => Ok(()),
     }
 }
 
 fn told(out: Output, summary: &PoolSummary) -> Result<(), CommandError> {
     match out.json {
-        true => print_json(&summary_json(summary)),
+        true => {
+            let mut value = summary_json(summary);
+            value["result"] = json!("ok");
+            print_json(&value)
+        }
         false => Ok(()),
     }
 }
 
-/// What it was called on the command line.
-fn reference(pool: &PoolRef) -> Value {
+/// What it was called on the command line, and that it was done.
+fn done(pool: &PoolRef) -> Value {
     match pool {
-        PoolRef::Name(name) => json!({ "name": name }),
-        PoolRef::Uuid(uuid) => json!({ "uuid": uuid }),
-        PoolRef::Target(target) => json!({ "target": target }),
+        PoolRef::Name(name) => json!({ "name": name, "result": "ok" }),
+        PoolRef::Uuid(uuid) => json!({ "uuid": uuid, "result": "ok" }),
+        PoolRef::Target(target) => json!({ "target": target, "result": "ok" }),
     }
 }
 

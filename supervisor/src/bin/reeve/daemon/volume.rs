@@ -64,7 +64,7 @@ pub(super) fn volume(
                 zeroed: args.zero,
             })?;
             return match out.json {
-                true => print_json(&json!({ "name": args.volume })),
+                true => print_json(&json!({ "name": args.volume, "result": "ok" })),
                 false => Ok(()),
             };
         }

@@ -1,0 +1,259 @@
+//! Threads that may wait for a pool's file system: so many at a time of one pool, and so many of all, however many
+//! ask and however long a file system does not answer.
+//!
+//! ```text
+//!   look    what a read asks of a directory or a file; its answer has a deadline
+//!   short   reading a directory, making and removing one, plain files, opening
+//!   long    copying, allocating, wiping: for as long as there are bytes
+//! ```
+//!
+//! A place goes with the thread to its end, whoever still waits for it. So a pool that hangs keeps its own places
+//! and no other's, and all of them together leave most of the runtime's threads to definitions and starts of domains.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::Duration;
+
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::model::PoolUuid;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::end::End;
+
+/// Places of all pools, and of one.
+const LOOKS: (usize, usize) = (32, 4);
+const SHORT: (usize, usize) = (48, 4);
+const LONG: (usize, usize) = (16, 4);
+/// How long an answer to a read may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+/// How long work that was told to end may take to do so before it is given up.
+const GRACE: Duration = Duration::from_secs(2);
+
+/// What a thread is wanted for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Lane {
+    /// An answer to a read.
+    Look,
+    /// Work that a file system which answers does at once.
+    Short,
+    /// Work that moves bytes.
+    Long,
+}
+
+/// The places of all pools.
+#[derive(Debug)]
+pub(super) struct Lanes {
+    looks: Places,
+    short: Places,
+    long: Places,
+    /// How long an answer to a read may take.
+    pub(super) patience: Duration,
+    /// How long work that was told to end may take.
+    pub(super) grace: Duration,
+    #[cfg(test)]
+    pub(super) hung: Hung,
+}
+
+#[derive(Debug)]
+struct Places {
+    all: Arc<Semaphore>,
+    most_of_one: usize,
+    /// Of the pools that have any taken.
+    of_one: Mutex<HashMap<PoolUuid, Weak<Semaphore>>>,
+}
+
+/// One of a pool's places, and of all.
+#[derive(Debug)]
+pub(super) struct Place {
+    _of_one: OwnedSemaphorePermit,
+    _of_all: OwnedSemaphorePermit,
+}
+
+impl Places {
+    fn new((all, most_of_one): (usize, usize)) -> Self {
+        Self {
+            all: Arc::new(Semaphore::new(all)),
+            most_of_one,
+            of_one: Mutex::default(),
+        }
+    }
+
+    fn of(&self, pool: PoolUuid) -> Arc<Semaphore> {
+        // Nothing panics while it is held.
+        let mut of_one = self.of_one.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(places) = of_one.get(&pool).and_then(Weak::upgrade) {
+            return places;
+        }
+        of_one.retain(|_, places| places.strong_count() > 0);
+        let places = Arc::new(Semaphore::new(self.most_of_one));
+        of_one.insert(pool, Arc::downgrade(&places));
+        places
+    }
+
+    async fn take(&self, pool: PoolUuid) -> Option<Place> {
+        // The pool's own first: what waits for that takes nothing from others.
+        let of_one = self.of(pool).acquire_owned().await.ok()?;
+        let of_all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+        Some(Place {
+            _of_one: of_one,
+            _of_all: of_all,
+        })
+    }
+}
+
+impl Default for Lanes {
+    fn default() -> Self {
+        Self {
+            looks: Places::new(LOOKS),
+            short: Places::new(SHORT),
+            long: Places::new(LONG),
+            patience: PATIENCE,
+            grace: GRACE,
+            #[cfg(test)]
+            hung: Hung::default(),
+        }
+    }
+}
+
+impl Lanes {
+    /// Waits for a place, however long that takes; none where the work is ended before.
+    pub(super) async fn place(&self, lane: Lane, pool: PoolUuid, end: &End) -> Option<Place> {
+        let places = match lane {
+            Lane::Look => &self.looks,
+            Lane::Short => &self.short,
+            Lane::Long => &self.long,
+        };
+        tokio::select! {
+            biased;
+            () = end.ended() => None,
+            place = places.take(pool) => place,
+        }
+    }
+
+    /// Works on a thread, which keeps the place to its end.
+    ///
+    /// # Errors
+    /// The supervisor ends.
+    pub(super) async fn on_thread<T: Send + 'static>(
+        &self,
+        pool: PoolUuid,
+        place: Place,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        #[cfg(test)]
+        let hung = self.hung.clone();
+        #[cfg(not(test))]
+        let _ = pool;
+        let working = tokio::task::spawn_blocking(move || {
+            #[cfg(test)]
+            hung.pass(pool);
+            let worked = work();
+            drop(place);
+            worked
+        });
+        working.await.map_err(|_| ending())
+    }
+
+    /// Works on a thread when it is its turn.
+    ///
+    /// # Errors
+    /// [`ApiErrorCode::Cancelled`]: the work was ended before; the supervisor ends.
+    pub(super) async fn work<T: Send + 'static>(
+        &self,
+        lane: Lane,
+        pool: PoolUuid,
+        end: &End,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        match self.place(lane, pool, end).await {
+            Some(place) => self.on_thread(pool, place, work).await,
+            None => Err(ApiError::new(
+                ApiErrorCode::Cancelled,
+                "it was ended before it began",
+            )),
+        }
+    }
+}
+
+/// That there will be no answer.
+pub(super) fn ending() -> ApiError {
+    ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
+}
+
+/// Pools whose file systems do not answer, for tests.
+#[cfg(test)]
+#[derive(Debug, Clone, Default)]
+pub(super) struct Hung {
+    shared: Arc<(
+        Mutex<std::collections::BTreeSet<PoolUuid>>,
+        std::sync::Condvar,
+    )>,
+}
+
+#[cfg(test)]
+impl Hung {
+    pub(super) fn hang(&self, pool: PoolUuid) {
+        self.shared.0.lock().unwrap().insert(pool);
+    }
+
+    /// All file systems answer again.
+    pub(super) fn answer(&self) {
+        self.shared.0.lock().unwrap().clear();
+        self.shared.1.notify_all();
+    }
+
+    fn pass(&self, pool: PoolUuid) {
+        let mut hung = self.shared.0.lock().unwrap();
+        while hung.contains(&pool) {
+            hung = self.shared.1.wait(hung).unwrap();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_pool_that_hangs_keeps_its_own_places_and_what_waits_for_one_can_be_ended() {
+        let lanes = Arc::new(Lanes::default());
+        let (hung, healthy) = (PoolUuid(Uuid::from_u128(1)), PoolUuid(Uuid::from_u128(2)));
+        lanes.hung.hang(hung);
+        let begun = Arc::new(AtomicUsize::new(0));
+        let end = End::default();
+        let ask = |pool| {
+            let (lanes, begun, end) = (Arc::clone(&lanes), Arc::clone(&begun), end.clone());
+            tokio::spawn(async move {
+                let place = lanes.place(Lane::Short, pool, &end).await?;
+                begun.fetch_add(1, Ordering::SeqCst);
+                lanes.on_thread(pool, place, || ()).await.ok()
+            })
+        };
+        let all: Vec<_> = (0..20).map(|_| ask(hung)).collect();
+        while begun.load(Ordering::SeqCst) < SHORT.1 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        // Another pool's work is done, and so is work of another kind.
+        assert_eq!(ask(healthy).await.unwrap(), Some(()));
+        let other = lanes.place(Lane::Long, hung, &End::default()).await;
+        assert!(other.is_some());
+        assert_eq!(begun.load(Ordering::SeqCst), SHORT.1 + 1);
+        // Whoever asked has gone: the threads keep their places.
+        for one in &all[..SHORT.1] {
+            one.abort();
+        }
+        tokio::time::sleep(Duration::from_millis(20)).await;
+        assert_eq!(begun.load(Ordering::SeqCst), SHORT.1 + 1);
+        end.now();
+        for one in all.into_iter().skip(SHORT.1) {
+            assert_eq!(one.await.unwrap(), None);
+        }
+        lanes.hung.answer();
+        let again = lanes.work(Lane::Short, hung, &End::default(), || 7).await;
+        assert_eq!(again, Ok(7));
+    }
+}
