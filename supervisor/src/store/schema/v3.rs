@@ -231,6 +231,7 @@ impl From<&model::BootSource> for Boot {
                 initrd: initrd.clone(),
                 command_line: command_line.clone(),
             },
+            model::BootSource::Firmware => Self::Firmware,
         }
     }
 }
@@ -294,6 +295,7 @@ impl TryFrom<Domain> for model::Domain {
                     initrd,
                     command_line,
                 }),
+                Boot::Firmware => model::BootSource::Firmware,
             },
             devices: domain.devices.try_into()?,
             lifecycle: model::LifecycleAction {
