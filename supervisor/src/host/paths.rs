@@ -372,21 +372,25 @@ impl AllowedPaths {
         outermost.ok_or_else(|| PathError::Outside {
             what: what.to_owned(),
             path: path.to_owned(),
-            advice: self.advice(path),
+            advice: self.advice(what, path),
         })
     }
 
-    /// What would allow `path`.
-    fn advice(&self, path: &Path) -> String {
-        let parent = path.parent().filter(|parent| *parent != Path::new("/"));
-        let Some(parent) = parent else {
+    /// What would allow `path`: of a pool its directory, of all else the directory that it is in.
+    fn advice(&self, what: &str, path: &Path) -> String {
+        let wanted = match what {
+            POOL => Some(path),
+            _ => path.parent(),
+        };
+        let wanted = wanted.filter(|wanted| *wanted != Path::new("/"));
+        let Some(wanted) = wanted else {
             return "move it into one of them".to_owned();
         };
         let list: Vec<String> = self
             .directories
             .iter()
             .map(PathBuf::as_path)
-            .chain([parent])
+            .chain([wanted])
             .map(|directory| toml::Value::from(&*directory.to_string_lossy()).to_string())
             .collect();
         format!(

@@ -1,11 +1,14 @@
-//! virt-install that imports the disk of a Debian system and boots it to its login prompt.
+//! virt-install that imports the disk of a Debian system and boots it to its login prompt; and what Debian's guest agent
+//! there says and does.
 
-use anyhow::{Result, ensure};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::{Context, Result, ensure};
 use reeve_tests::lab::assets;
-use reeve_tests::lab::assets::{COMMAND_LINE, POWER_BUTTON_MARKER};
+use reeve_tests::lab::assets::{COMMAND_LINE, drivers};
 use reeve_tests::leftovers::Snapshot;
 use reeve_tests::network::Network;
-use reeve_tests::reeve::Builder;
+use reeve_tests::reeve::{Builder, Reeve};
 use reeve_tests::tool::tool;
 
 use super::host::{BOOT, Host, SHELL, expect_up, guest};
@@ -33,7 +36,8 @@ fn virt_install_imports_debian_to_its_login_prompt() -> Result<()> {
         .arg(format!("path={image},format=qcow2"))
         .arg("--boot")
         .arg(format!(
-            "kernel={kernel},initrd={initrd},kernel_args=\"{COMMAND_LINE} root=/dev/vda rw\""
+            "kernel={kernel},initrd={initrd},kernel_args=\"{COMMAND_LINE} {} root=/dev/vda rw\"",
+            drivers(&["virtio_console"])
         ))
         .arg("--network")
         .arg(format!("bridge={}", network.bridge()))
@@ -56,8 +60,8 @@ fn virt_install_imports_debian_to_its_login_prompt() -> Result<()> {
         info.contains("running") && info.contains("Persistent:     yes"),
         "{info}"
     );
-    host.virsh("shutdown debian")?;
-    install.expect(POWER_BUTTON_MARKER, SHELL)?;
+    the_agent_answers(&host, &mut install).context("the guest's agent")?;
+    host.virsh("shutdown debian --mode agent")?;
     let status = install.wait(SHELL)?;
     ensure!(status.success(), "{status}: {}", install.output());
     host.wait_for_state("debian", "shut off (shutdown)")?;
@@ -65,5 +69,58 @@ fn virt_install_imports_debian_to_its_login_prompt() -> Result<()> {
     tool("qemu-img", ["check", "-q", &image])?;
     drop((install, host, network));
     before.assert_nothing_new(SHELL);
+    Ok(())
+}
+
+/// Starts Debian's own agent, which no udev starts here, and asks it all that virsh asks.
+fn the_agent_answers(host: &Host, console: &mut Reeve) -> Result<()> {
+    let port = guest(
+        console,
+        "grep -lx org.qemu.guest_agent.0 /sys/class/virtio-ports/*/name | cut -d / -f 5",
+    )?;
+    guest(
+        console,
+        &format!("qemu-ga -d -m virtio-serial -p /dev/{port}"),
+    )?;
+    let deadline = Instant::now() + SHELL;
+    let name = loop {
+        match host.virsh("domhostname debian --source agent") {
+            Err(error) if Instant::now() > deadline => return Err(error),
+            Err(_) => std::thread::sleep(Duration::from_millis(200)),
+            Ok(name) => break name,
+        }
+    };
+    ensure!(name == "debian", "{name}");
+    let parts: [(&str, &[&str]); 5] = [
+        ("guestinfo debian --os", &["os.id", ": debian"]),
+        ("guestinfo debian --filesystem", &["fs.count", ": ext4"]),
+        ("domfsinfo debian", &["/ ", "vda", "ext4"]),
+        ("guestvcpus debian", &["vcpus", "online", ": 0"]),
+        ("domifaddr debian --source agent", &["lo", "127.0.0.1/8"]),
+    ];
+    for (line, parts) in parts {
+        let said = host.virsh(line)?;
+        for part in parts {
+            ensure!(said.contains(part), "{line}: {part}: {said}");
+        }
+    }
+    let said = host.virsh("domtime debian")?;
+    let time = said.trim_start_matches("Time: ").parse::<u64>();
+    let now = SystemTime::now().duration_since(UNIX_EPOCH)?.as_secs();
+    // Both are of the lab's own clock.
+    ensure!(
+        time.with_context(|| said.clone())?.abs_diff(now) < 600,
+        "{said}, and it is {now}"
+    );
+    let froze = host.virsh("domfsfreeze debian")?;
+    ensure!(froze.contains("Froze 1 filesystem"), "{froze}");
+    let thawed = host.virsh("domfsthaw debian")?;
+    ensure!(thawed.contains("Thawed 1 filesystem"), "{thawed}");
+    guest(console, "sync")?;
+    host.virsh("set-user-password debian root $6$of$the.test --encrypted")?;
+    guest(
+        console,
+        "grep -hF 'root:$6$of$the.test:' /etc/passwd /etc/shadow",
+    )?;
     Ok(())
 }
