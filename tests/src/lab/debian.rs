@@ -45,7 +45,6 @@ const PACKAGES: &[&str] = &[
     "mount",
     "passwd",
     "perl-base",
-    "qemu-guest-agent",
     "sed",
     "socat",
     "tar",
