@@ -29,6 +29,8 @@ my @stats = $c->get_all_domain_stats(0); my ($mine) = grep { $_->{dom}->get_name
 did("stats:", hash($mine->{data})); check($mine->{data}{"state.state"} == 1, "stats");
 did("vcpus:", map { hash($_) } $d->get_vcpu_info); did("memory:", hash($d->memory_stats));
 did("cpu:", map { hash($_) } $d->get_cpu_stats(-1, 1));
+# Whoever runs this checks the documents that are printed.
+print $d->get_xml_description;
 check(!!($d->get_xml_description =~ /<name>$name</), "xml");
 my $s = $c->new_stream(Sys::Virt::Stream::NONBLOCK); $d->open_console($s, undef, 0); $s->send("hello from perl\r", 16);
 my $said = ""; my $end = time + 60;

@@ -64,18 +64,29 @@ impl Clients {
     /// The command line of one of them.
     #[must_use]
     pub fn command(&self, program: &str) -> Command {
-        let busybox = assets().tool("busybox");
-        let mut command = Command::new(&busybox);
-        command
-            .arg("nsenter")
-            .arg(format!("--mount=/proc/{}/ns/mnt", self.holder.pid()))
-            .arg(&busybox)
-            .arg("chroot")
-            .arg(assets().clients.join("mnt"))
-            .arg(program)
-            .env("PATH", "/usr/bin:/usr/sbin")
-            .env("HOME", "/root")
-            .env("LC_ALL", "C");
-        command
+        command(self.holder.pid(), program)
     }
+
+    /// What makes such command lines, as long as the place is there.
+    pub fn start(&self) -> impl Fn(&str) -> Command + Send + Sync + use<> {
+        let pid = self.holder.pid();
+        move |program| command(pid, program)
+    }
+}
+
+/// A command line in the place that a process holds.
+fn command(holder: u32, program: &str) -> Command {
+    let busybox = assets().tool("busybox");
+    let mut command = Command::new(&busybox);
+    command
+        .arg("nsenter")
+        .arg(format!("--mount=/proc/{holder}/ns/mnt"))
+        .arg(&busybox)
+        .arg("chroot")
+        .arg(assets().clients.join("mnt"))
+        .arg(program)
+        .env("PATH", "/usr/bin:/usr/sbin")
+        .env("HOME", "/root")
+        .env("LC_ALL", "C");
+    command
 }

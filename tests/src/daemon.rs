@@ -1,6 +1,7 @@
 //! A whole instance of the daemon in two directories of its own, started, killed and started again.
 //!
-//! Dropping it ends the daemon and kills the workers that live on, so that a failed test leaves nothing.
+//! Dropping it ends the daemon and kills the workers that live on, so that a failed test leaves nothing. Before that
+//! the documents are checked that it printed for clients of libvirt's ([`Documents`]).
 
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use crate::documents::Documents;
 use crate::reeve::product;
 
 /// How long a daemon may take to serve, or to end.
@@ -45,6 +47,8 @@ pub struct Daemon {
     capabilities: Option<String>,
     /// What its log is written to.
     log: PathBuf,
+    /// What it printed for clients of libvirt's.
+    pub documents: Documents,
 }
 
 impl Daemon {
@@ -78,6 +82,7 @@ impl Daemon {
             descriptors: None,
             capabilities: None,
             log,
+            documents: Documents::default(),
         })
     }
 
@@ -397,6 +402,13 @@ fn remove_cgroup_of_gateways(daemon: u32) {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
+        let serves = matches!(self.has_ended(), Ok(false));
+        let socket = self.run().join("libvirt-sock");
+        let socket = Some(socket).filter(|socket| serves && socket.exists());
+        let documents = match std::thread::panicking() {
+            false => self.documents.check(socket.as_deref()),
+            true => Ok(()),
+        };
         if let Some(pid) = self.pid() {
             let _ = self.kill();
             remove_cgroup_of_gateways(pid);
@@ -408,6 +420,9 @@ impl Drop for Daemon {
         if std::thread::panicking() {
             use std::io::Write as _;
             let _ = writeln!(std::io::stderr(), "the daemon said:\n{}", self.log());
+        }
+        if let Err(error) = documents {
+            panic!("{error:#}");
         }
     }
 }

@@ -25,6 +25,7 @@ pub mod clients;
 pub mod conformance;
 pub mod control;
 pub mod daemon;
+pub mod documents;
 pub mod domain;
 pub mod injected;
 pub mod lab;

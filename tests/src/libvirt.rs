@@ -110,6 +110,7 @@ impl Libvirt {
         let output =
             output.with_context(|| format!("{program} does not start: run tests/lab/install"))?;
         let said = String::from_utf8_lossy(&output.stdout).into_owned();
+        self.record(program, &arguments.join(" "), &said);
         let complaint = String::from_utf8_lossy(&output.stderr);
         let quiet = program != "virsh" || complaint.is_empty();
         ensure!(
@@ -119,6 +120,12 @@ impl Libvirt {
             self.daemon.log()
         );
         Ok(said.split_whitespace().collect::<Vec<_>>().join(" "))
+    }
+
+    /// Takes what a client printed, the documents of which are checked.
+    pub fn record(&self, program: &str, command: &str, said: &str) {
+        let documents = &self.daemon.documents;
+        documents.printed("qemu:///system", &format!("{program} {command}"), said);
     }
 
     /// Starts a command of virsh's that goes on, and hears what it prints.

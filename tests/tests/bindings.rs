@@ -23,6 +23,7 @@ fn run(interpreter: &str, program: &str, package: &str) -> Result<()> {
         .env("LC_ALL", "C")
         .output()?;
     let told = String::from_utf8_lossy(&output.stdout);
+    host.record(interpreter, package, &told);
     let complaint = String::from_utf8_lossy(&output.stderr);
     ensure!(
         output.status.success(),

@@ -50,7 +50,10 @@ impl Host {
             output.status,
             self.daemon.log()
         );
-        Ok(String::from_utf8(output.stdout)?.trim().to_owned())
+        let said = String::from_utf8(output.stdout)?;
+        let documents = &self.daemon.documents;
+        documents.printed("qemu:///system", &arguments.join(" "), &said);
+        Ok(said.trim().to_owned())
     }
 
     /// What a command complains of that does not succeed.

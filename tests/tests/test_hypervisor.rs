@@ -88,7 +88,10 @@ impl Host {
     }
 
     fn good(&self, arguments: &[&str]) -> Result<String> {
-        succeed(self.virsh(TEST, arguments))
+        let said = succeed(self.virsh(TEST, arguments))?;
+        let documents = &self.daemon.documents;
+        documents.printed(TEST, &arguments.join(" "), &said);
+        Ok(said)
     }
 
     fn refused(&self, arguments: &[&str]) -> Result<String> {

@@ -4,7 +4,7 @@ use std::fs;
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, ensure};
+use anyhow::{Context, Result, ensure};
 use reeve_guest::mode::{Wait, block_verify};
 use reeve_tests::libvirt::Libvirt;
 
@@ -183,5 +183,51 @@ fn a_disk_on_another_bus_is_refused_with_what_there_is() -> Result<()> {
     let said = String::from_utf8_lossy(&output.stderr).into_owned();
     ensure!(said.contains("every disk is a virtio disk"), "{said}");
     ensure!(host.virsh("list --all")?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn a_disk_alone_is_not_started_and_what_a_kernel_installed_on_it_is_kept() -> Result<()> {
+    const WORDS: &str = "unsupported configuration: ";
+    const WHY: &str = "there is no firmware that boots a disk; give a <kernel>";
+    let (host, kernel) = host()?;
+    let images = host.files().join("images");
+    fs::create_dir(&images)?;
+    let image = images.join("a.raw");
+    fs::File::create(&image)?.set_len(1 << 20)?;
+    let disk = format!("path={},format=raw,bus=virtio", image.display());
+    let mut command = host.client("virt-install");
+    let output = command
+        .args(install("web", "hd", &disk, &UNKNOWN))
+        .output()?;
+    ensure!(!output.status.success());
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    ensure!(said.contains(WORDS) && said.contains(WHY), "{said}");
+    ensure!(host.virsh("list --all")?.is_empty());
+
+    // As it installs from a location: it starts one with the installer's kernel, and defines it without.
+    let boot = format!("kernel={},kernel_args=\"mode=echo\"", kernel.display());
+    let mut more = vec!["--transient"];
+    more.extend_from_slice(&UNKNOWN);
+    host.run("virt-install", &install("web", &boot, &disk, &more))?;
+    let file = host.outside().join("web.xml");
+    let running = host.run("virsh", &["dumpxml", "web"])?;
+    let (before, rest) = running.split_once("<kernel>").context("no kernel")?;
+    let (_, after) = rest.split_once("</cmdline>").context("no command line")?;
+    let installed = format!("{before}<boot dev='hd'/>{after}");
+    fs::write(&file, &installed)?;
+    host.virsh(&format!("define {}", file.display()))?;
+    ensure!(host.virsh("list --persistent --name")? == "web");
+    let definition = host.virsh("dumpxml web --inactive")?;
+    ensure!(!definition.contains("<kernel>"), "{definition}");
+    ensure!(definition.contains("<boot dev='hd'/>"), "{definition}");
+    host.virsh("destroy web")?;
+    let why = host.refused("start web")?;
+    ensure!(why.contains(WORDS) && why.contains(WHY), "{why}");
+    // It can be given one of its own.
+    let kernel = format!("<kernel>{}</kernel><boot dev='hd'/>", kernel.display());
+    fs::write(&file, installed.replace("<boot dev='hd'/>", &kernel))?;
+    host.virsh(&format!("define {}", file.display()))?;
+    host.virsh("start web")?;
     Ok(())
 }

@@ -203,6 +203,9 @@ pub enum BootSource {
     },
     /// A kernel from a file.
     Kernel(KernelBoot),
+    /// What firmware finds on a disk. There is no firmware yet: such a definition is kept, and no domain starts
+    /// from it.
+    Firmware,
 }
 
 /// Direct kernel boot.
@@ -384,8 +387,9 @@ impl Domain {
         self.validate_max_memory()?;
         self.validate_current_memory()?;
         let command_line = match &self.boot {
-            BootSource::BuiltIn { command_line } => command_line,
+            BootSource::BuiltIn { command_line } => command_line.as_str(),
             BootSource::Kernel(kernel) => &kernel.command_line,
+            BootSource::Firmware => "",
         };
         if command_line.len() > MAX_COMMAND_LINE_BYTES {
             return Err(ModelError::CommandLine(command_line.len()));
@@ -481,6 +485,7 @@ impl Domain {
                 let initrd = initrd.map_or(0, |path| path.as_os_str().len());
                 boot.kernel.as_os_str().len() + initrd + boot.command_line.len()
             }
+            BootSource::Firmware => 0,
         };
         let labels = &self.labels;
         let texts = [&labels.title, &labels.description];

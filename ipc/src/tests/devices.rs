@@ -268,7 +268,7 @@ fn a_disk_out_of_range_is_refused_by_name() {
     wrong(|disk| disk.queues = 0);
     wrong(|disk| disk.queues = 17);
     wrong(|disk| disk.serial = Some(String::new()));
-    wrong(|disk| disk.serial = Some("x".repeat(21)));
+    wrong(|disk| disk.serial = Some("x".repeat(65)));
     wrong(|disk| disk.serial = Some("naïve".to_owned()));
     wrong(|disk| disk.image.as_mut().unwrap().path = "".into());
     wrong(|disk| disk.backing = vec![disk.image.clone().unwrap()]);

@@ -228,6 +228,8 @@ pub enum StartFailureKind {
     Host,
     /// The worker refused, failed or died.
     Worker,
+    /// This build does not do what the definition asks for.
+    Unsupported,
 }
 
 /// What can be asked of a worker within a job.

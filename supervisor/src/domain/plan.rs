@@ -65,6 +65,12 @@ pub enum PlanError {
     /// No random bytes for a generation id.
     #[error("the host gives no random bytes: {}", reason(*.0))]
     Random(Errno),
+    /// It has no kernel.
+    #[error(
+        "there is no firmware that boots a disk; give a <kernel>, as virt-install does for --boot \
+         kernel=...,initrd=...,kernel_args=..."
+    )]
+    NoFirmware,
     /// A boot image cannot be opened.
     #[error(
         "cannot open the {what} {path}: {reason}; check --{what}",

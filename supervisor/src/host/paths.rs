@@ -376,14 +376,14 @@ impl AllowedPaths {
         })
     }
 
-    /// What would allow `path`.
+    /// What would allow `path`: of a pool its directory, of all else the directory that it is in.
     fn advice(&self, what: &str, path: &Path) -> String {
-        // The directory of a pool is itself what may be allowed, and of a file the directory that it is in.
         let wanted = match what {
             POOL => Some(path),
             _ => path.parent(),
         };
-        let Some(wanted) = wanted.filter(|wanted| *wanted != Path::new("/")) else {
+        let wanted = wanted.filter(|wanted| *wanted != Path::new("/"));
+        let Some(wanted) = wanted else {
             return "move it into one of them".to_owned();
         };
         let list: Vec<String> = self

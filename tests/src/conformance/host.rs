@@ -38,16 +38,18 @@ pub struct Host {
     markers: u32,
     /// Pools that were there from the start.
     pools: Vec<String>,
-    _daemon: Serving,
+    daemon: Serving,
     _bridge: Option<Bridge>,
     directory: TempDir,
 }
 
 #[derive(Debug)]
-#[expect(dead_code, reason = "they are ended by being dropped")]
 enum Serving {
     Reeve(Box<Daemon>),
-    Libvirtd(libvirtd::Libvirtd),
+    Libvirtd {
+        #[expect(dead_code, reason = "it is ended by being dropped")]
+        daemon: libvirtd::Libvirtd,
+    },
 }
 
 /// A bridge of this machine, which goes when this is dropped.
@@ -88,7 +90,7 @@ impl Host {
         } else {
             let daemon = libvirtd::start(place, &bridge)?;
             (
-                Serving::Libvirtd(daemon),
+                Serving::Libvirtd { daemon },
                 None,
                 place.join(libvirtd::SOCKET),
             )
@@ -113,7 +115,7 @@ impl Host {
             documents,
             markers: 0,
             pools: Vec::new(),
-            _daemon: serving,
+            daemon: serving,
             _bridge: made,
             directory,
         };
@@ -197,6 +199,10 @@ impl Host {
             .current_dir(self.directory.path())
             .stdin(Stdio::null())
             .output()?;
+        if let Serving::Reeve(daemon) = &self.daemon {
+            let said = String::from_utf8_lossy(&output.stdout);
+            daemon.documents.printed("qemu:///system", line, &said);
+        }
         let mut text = match output.status.code() {
             Some(0) => String::new(),
             code => format!("exit {}\n", code.unwrap_or(-1)),

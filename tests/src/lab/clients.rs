@@ -13,7 +13,13 @@ use super::cache::{Cache, Key};
 use super::packages::{self, run};
 
 /// What is unpacked, with all that these depend on.
-const PACKAGES: &[&str] = &["libvirt-clients", "python3", "python3-libvirt", "virtinst"];
+const PACKAGES: &[&str] = &[
+    "libvirt-clients",
+    "libxml2-utils",
+    "python3",
+    "python3-libvirt",
+    "virtinst",
+];
 /// Beginnings of the names of packages that those depend on for their scripts, for services that do not
 /// run here, or for what no test does.
 const LEFT_OUT: &[&str] = &[

@@ -45,6 +45,7 @@ impl Host {
         daemon.argument(&format!("--cgroup={}", cgroup.0.display()));
         daemon.spawn()?;
         let clients = Clients::new()?;
+        daemon.documents.start_by(clients.start());
         let mut virsh = client(&clients, &daemon, "virsh");
         // Its editor changes a title, once.
         virsh.env("TERM", "dumb").env("EDITOR", EDITOR);
@@ -88,6 +89,8 @@ impl Host {
             "{line}: {printed}; the daemon said:\n{}",
             self.daemon.log()
         );
+        let documents = &self.daemon.documents;
+        documents.printed("qemu:///system", line, &printed);
         Ok(printed.trim().to_owned())
     }
 

@@ -19,7 +19,7 @@ const KEPT: &[&str] = &[
     "<pm>\n    <suspend-to-mem enabled='no'/>\n    <suspend-to-disk enabled='no'/>\n  </pm>",
     "<seclabel type='dynamic' model='apparmor' relabel='yes'/>",
     "<resource>\n    <partition>/machine</partition>\n  </resource>",
-    "<memoryBacking>\n    <source type='memfd'/>\n    <access mode='shared'/>\n  </memoryBacking>",
+    "<memoryBacking>\n    <nosharepages/>\n    <source type='memfd'/>\n    <access mode='shared'/>\n  </memoryBacking>",
 ];
 const OF_OS: &[&str] = &[
     "<boot dev='hd'/>",
@@ -31,10 +31,13 @@ const OF_FEATURES: &[&str] = &[
     "<vmport state='off'/>",
     "<smm state='off'/>",
     "<vmcoreinfo state='on'/>",
+    "<pmu state='off'/>",
 ];
 const OF_CPU: &[&str] = &[
     "<topology sockets='1' dies='1' cores='2' threads='1'/>",
     "<model fallback='allow'/>",
+    "<feature policy='disable' name='vmx'/>",
+    "<feature policy='forbid' name='svm'/>",
 ];
 const OF_CLOCK: &[&str] = &[
     "<timer name='rtc' tickpolicy='catchup'/>",

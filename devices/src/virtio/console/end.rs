@@ -184,6 +184,11 @@ impl Peer {
             .is_some_and(|stream| is_gone(&stream.fd));
     }
 
+    /// Whether it has hung up and all that it left was read.
+    fn is_spent(&self) -> bool {
+        self.stream.is_some() && self.hung_up && self.input_ended
+    }
+
     /// What a client that has hung up left is not wanted.
     pub(super) fn drop_hung_up(&mut self) {
         self.lost |= self.hung_up && !self.pty;
@@ -235,6 +240,8 @@ impl Peer {
         (read, write): (bool, bool),
         now: Instant,
     ) {
+        // Its end may have been read before it was known to have hung up.
+        self.lost |= self.is_spent();
         if self.lost {
             if let Some(mut stream) = self.stream.take() {
                 let _ = stream.wait(sources, stream_token, None);
@@ -284,5 +291,23 @@ impl Peer {
             let _ = source.wait(sources, 0, None);
             source.waiting = None;
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::{Moved, Peer};
+
+    #[test]
+    fn one_whose_end_was_read_before_it_hung_up_is_spent() {
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        let mut peer = Peer::stream(ours.into());
+        drop(theirs);
+        assert_eq!(peer.read(&mut [0; 8]), Moved::Ended);
+        assert!(!peer.is_spent());
+        peer.note_hang_up();
+        assert!(peer.is_spent());
     }
 }

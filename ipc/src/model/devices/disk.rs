@@ -10,6 +10,9 @@ use crate::spec::{
     MAX_SERIAL_BYTES, PciSlot,
 };
 
+/// The most bytes of a serial number in a definition: a UUID, as OpenStack gives its volumes, and more.
+pub(super) const MAX_SAID_SERIAL_BYTES: usize = 64;
+
 /// A disk on the virtio bus.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Disk {
@@ -29,7 +32,8 @@ pub struct Disk {
     pub io: IoEngine,
     /// What happens to blocks that the guest does not need any more.
     pub discard: Discard,
-    /// Its serial number, at most [`MAX_SERIAL_BYTES`] bytes of printable ASCII.
+    /// Its serial number, 1 to 64 bytes of printable ASCII. A guest finds the first [`MAX_SERIAL_BYTES`] of them, as with
+    /// QEMU ([`Self::found_serial`]).
     pub serial: Option<String>,
     /// Its queues, 1 to [`MAX_DISK_QUEUES`].
     pub queues: u16,
@@ -181,7 +185,7 @@ impl Disk {
             return Err(DeviceError::Removable(target()));
         }
         if let Some(serial) = &self.serial {
-            let fits = (1..=MAX_SERIAL_BYTES).contains(&serial.len());
+            let fits = (1..=MAX_SAID_SERIAL_BYTES).contains(&serial.len());
             if !fits || !serial.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
                 return Err(DeviceError::Serial(target()));
             }
@@ -190,6 +194,13 @@ impl Disk {
             return Err(DeviceError::DiskQueues(target(), self.queues));
         }
         self.check_throttle()
+    }
+
+    /// As much of its serial number as a virtio disk has room for; empty for none.
+    #[must_use]
+    pub fn found_serial(&self) -> String {
+        let said = self.serial.iter().flat_map(|serial| serial.chars());
+        said.take(MAX_SERIAL_BYTES).collect()
     }
 
     fn check_throttle(&self) -> Result<(), DeviceError> {

@@ -2,11 +2,12 @@
 
 use std::path::PathBuf;
 
+use super::disk::MAX_SAID_SERIAL_BYTES;
 use super::{DeviceName, DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES, MAX_NIC_ADDRESSES};
 use crate::spec::{
     MAX_BURST_SECONDS, MAX_CHANNEL_NAME_BYTES, MAX_DEVICES, MAX_DISK_QUEUES, MAX_GUEST_CID,
-    MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_SERIAL_BYTES, MAX_TAG_BYTES, MIN_GUEST_CID, MIN_MTU,
-    MacAddress, PciSlot, UnknownWord,
+    MAX_LAYERS, MAX_NIC_QUEUES, MAX_PORTS, MAX_TAG_BYTES, MIN_GUEST_CID, MIN_MTU, MacAddress,
+    PciSlot, UnknownWord,
 };
 
 /// Why a device is refused. Each line names it.
@@ -68,7 +69,9 @@ pub enum DeviceError {
     )]
     Layers(DiskTarget, usize),
     /// A serial number that does not fit.
-    #[error("the serial number of disk '{0}' must be 1 to {MAX_SERIAL_BYTES} characters of ASCII")]
+    #[error(
+        "the serial number of disk '{0}' must be 1 to {MAX_SAID_SERIAL_BYTES} characters of ASCII"
+    )]
     Serial(DiskTarget),
     /// No queue, or too many.
     #[error("disk '{0}' has {1} queues: it may have 1 to {MAX_DISK_QUEUES}")]

@@ -78,6 +78,7 @@ fn boot() -> impl Strategy<Value = BootSource> {
                 command_line,
             })
         }),
+        Just(BootSource::Firmware),
     ]
 }
 

@@ -116,7 +116,7 @@ pub(super) async fn create_xml(
     let created = context.call(create).await;
     let created = created.map_err(|failure| match failure.code {
         Code::OperationInvalid => Failure::invalid(format!("domain '{name}' is already active")),
-        _ => of_document(failure),
+        _ => of_document(start::refused(failure)),
     });
     Ok(handle(&created?))
 }

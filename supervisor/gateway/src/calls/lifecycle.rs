@@ -17,7 +17,7 @@ use crate::wire::types::lifecycle as wire;
 
 /// How a domain is started (libvirt `virDomainCreateFlags`).
 pub(super) mod start {
-    use super::{Failure, StartOptions, check_flags};
+    use super::{Code, Failure, StartOptions, check_flags};
 
     pub(in crate::calls) const PAUSED: u32 = 0x1;
     pub(in crate::calls) const AUTO_DESTROY: u32 = 0x2;
@@ -44,6 +44,14 @@ pub(super) mod start {
             auto_destroy: flags & AUTO_DESTROY != 0,
         })
     }
+
+    /// Why a start failed: what this build does not do was asked for by a document.
+    pub(in crate::calls) fn refused(failure: Failure) -> Failure {
+        match failure.code {
+            Code::OperationUnsupported => Failure::unsupported_configuration(failure.detail),
+            _ => failure,
+        }
+    }
 }
 
 pub(super) async fn create(context: Arc<Context>, call: wire::DomainCreate) -> Result<(), Failure> {
@@ -51,7 +59,8 @@ pub(super) async fn create(context: Arc<Context>, call: wire::DomainCreate) -> R
     let options = StartOptions::default();
     context
         .of(&call.domain, DomainStart { domain, options })
-        .await?;
+        .await
+        .map_err(start::refused)?;
     Ok(())
 }
 
@@ -64,7 +73,8 @@ pub(super) async fn create_with_flags(
     let domain = reference(&call.domain);
     let started = context
         .of(&call.domain, DomainStart { domain, options })
-        .await?;
+        .await
+        .map_err(start::refused)?;
     Ok(handle(&started))
 }
 

@@ -54,16 +54,10 @@ pub const ACCEPTED: &[Rule] = &[
     rule("resource", "domains are in cgroups of Reeve's own"),
     Rule {
         only: &[("source/@type", &["memfd"]), ("access/@mode", &["shared"])],
-        without: &[
-            "hugepages",
-            "nosharepages",
-            "locked",
-            "allocation",
-            "discard",
-        ],
+        without: &["hugepages", "locked", "allocation", "discard"],
         ..rule(
             "memoryBacking",
-            "memory is shared and in a memfd in any case",
+            "memory is shared and in a memfd in any case, and the host's kernel merges no such pages",
         )
     },
     rule(
@@ -86,6 +80,10 @@ pub const ACCEPTED: &[Rule] = &[
     Rule {
         only: &[("@state", &["off"])],
         ..rule("features/smm", "there is no system management mode")
+    },
+    Rule {
+        only: &[("@state", &["off"])],
+        ..rule("features/pmu", "there is none")
     },
     rule(
         "features/vmcoreinfo",
@@ -112,6 +110,16 @@ pub const ACCEPTED: &[Rule] = &[
     Rule {
         only: &[("@fallback", &["allow", "forbid"])],
         ..rule("cpu/model", "empty, with host-model")
+    },
+    Rule {
+        of: Some(("name", "vmx")),
+        only: &[("@policy", &["disable", "forbid"])],
+        ..rule("cpu/feature", "no guest has it")
+    },
+    Rule {
+        of: Some(("name", "svm")),
+        only: &[("@policy", &["disable", "forbid"])],
+        ..rule("cpu/feature", "as vmx")
     },
     Rule {
         of: Some(("name", "rtc")),

@@ -296,6 +296,7 @@ fn boot() -> impl Strategy<Value = BootSource> {
                 command_line: line.unwrap_or_default(),
             })
         }),
+        Just(BootSource::Firmware),
     ]
 }
 

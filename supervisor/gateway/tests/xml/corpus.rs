@@ -15,11 +15,13 @@ fn document(name: &str) -> String {
     std::fs::read_to_string(path).unwrap()
 }
 
-const ALL: [&str; 6] = [
+const ALL: [&str; 8] = [
     "virt-install-kernel.xml",
     "virt-install-usb2-vnc.xml",
     "virt-manager-wizard.xml",
+    "virt-install-installed.xml",
     "nova.xml",
+    "nova-pinned.xml",
     "libvirt-live.xml",
     "everything.xml",
 ];
@@ -145,6 +147,54 @@ fn nova_gets_its_limits_and_its_metadata() {
     );
     assert!(
         dump.contains("<cpu mode='host-model' match='exact'>"),
+        "{dump}"
+    );
+}
+
+#[test]
+fn nova_gets_its_volumes_and_its_own_cpus_of_the_host() {
+    let domain = defined(&document("nova-pinned.xml"));
+    let pins: Vec<String> = domain
+        .pinning
+        .iter()
+        .map(|pin| pin.cpus.to_string())
+        .collect();
+    assert_eq!(pins, ["4", "5", "6", "7"]);
+    let emulator = domain.tuning.emulator_cpus.as_ref().unwrap();
+    assert_eq!(emulator.to_string(), "4-7");
+    let disks = &domain.devices.disks;
+    let uuid = "5b9c3a52-9f1d-44a8-8a09-6b6f0a2a7c11";
+    assert_eq!(disks[0].serial.as_deref(), Some(uuid));
+    // As much of it as a virtio disk has room for.
+    assert_eq!(disks[0].found_serial(), "5b9c3a52-9f1d-44a8-8");
+    assert_eq!(disks[0].discard, Discard::Unmap);
+    assert_eq!(disks[1].cache, CacheMode::WriteThrough);
+    assert!(disks[3].removable && disks[3].read_only);
+    let [bridge, tap] = &domain.devices.nics[..] else {
+        panic!()
+    };
+    assert_eq!((bridge.driver, bridge.queues), (NicDriver::User, 4));
+    assert_eq!(bridge.mtu, Some(1442));
+    assert_eq!(tap.source, NicSource::Nothing);
+    let dump = dumped(&domain);
+    for kept in [
+        "<nosharepages/>",
+        "<pmu state=\"off\"/>",
+        "<feature policy=\"disable\" name=\"vmx\"/>",
+        "console.log\" append=\"off\"/>",
+        "path='/var/lib/libvirt/qemu/org.qemu.guest_agent.0.instance-0000051b.sock'",
+    ] {
+        assert!(dump.contains(kept), "{kept}\n{dump}");
+    }
+}
+
+#[test]
+fn what_is_installed_is_kept_without_the_kernel_that_installed_it() {
+    let domain = defined(&document("virt-install-installed.xml"));
+    assert_eq!(domain.boot, BootSource::Firmware);
+    let dump = dumped(&domain);
+    assert!(
+        !dump.contains("<kernel>") && dump.contains("<boot dev=\"hd\"/>"),
         "{dump}"
     );
 }

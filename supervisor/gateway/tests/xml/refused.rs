@@ -41,6 +41,18 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
         ),
         ("<numatune><memnode/></numatune>", "numatune/memnode"),
         (
+            "<features><pmu state='on'/></features>",
+            "features/pmu/@state",
+        ),
+        (
+            "<cpu><feature name='svm' policy='require'/></cpu>",
+            "cpu/feature",
+        ),
+        (
+            "<memoryBacking><nosharepages/><locked/></memoryBacking>",
+            "memoryBacking/locked",
+        ),
+        (
             "<memoryBacking><hugepages/></memoryBacking>",
             "memoryBacking/hugepages",
         ),
@@ -267,9 +279,14 @@ fn a_set_of_cpus_is_bounded_however_much_it_leaves_out() {
 }
 
 #[test]
-fn a_disk_alone_boots_nothing_and_the_message_says_what_does() {
-    let text = "<domain type='kvm'><name>n</name><memory>65536</memory>\
-                <os><type>hvm</type><boot dev='hd'/></os></domain>";
-    let error = parse(text).unwrap_err();
-    assert!(error.message.contains("kernel="), "{error}");
+fn what_goes_with_a_kernel_is_refused_without_one() {
+    for part in ["<initrd>/i</initrd>", "<cmdline>quiet</cmdline>"] {
+        let text = format!(
+            "<domain type='kvm'><name>n</name><memory>65536</memory>\
+             <os><type>hvm</type>{part}<boot dev='hd'/></os></domain>"
+        );
+        let error = parse(&text).unwrap_err();
+        assert_eq!(error.code(), 27, "{error}");
+        assert!(error.message.contains("<kernel>"), "{error}");
+    }
 }

@@ -198,5 +198,6 @@ const fn code_of(kind: StartFailureKind) -> ApiErrorCode {
         StartFailureKind::Path => ApiErrorCode::PathRefused,
         StartFailureKind::Host => ApiErrorCode::Host,
         StartFailureKind::Worker => ApiErrorCode::Worker,
+        StartFailureKind::Unsupported => ApiErrorCode::Unsupported,
     }
 }

@@ -31,6 +31,7 @@ pub(super) fn plan_boot(
             },
             command_line: boot.command_line.clone(),
         }),
+        BootSource::Firmware => Err(PlanError::NoFirmware),
     }
 }
 

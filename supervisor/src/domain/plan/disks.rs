@@ -128,7 +128,7 @@ pub(super) fn plan_disk(
         cache: disk.cache,
         engine: disk.io,
         discard: disk.discard,
-        serial: disk.serial.clone().unwrap_or_default(),
+        serial: disk.found_serial(),
         queues: disk.queues,
         block_bytes: disk.block_size.into(),
         throttle: disk.throttle,

@@ -432,7 +432,7 @@ impl Worker {
                     domain: domain_name,
                     kernel: match &domain.boot {
                         BootSource::Kernel(boot) => Some(boot.kernel.clone()),
-                        BootSource::BuiltIn { .. } => None,
+                        BootSource::BuiltIn { .. } | BootSource::Firmware => None,
                     },
                     error,
                 }

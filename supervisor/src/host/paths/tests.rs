@@ -96,6 +96,9 @@ fn what_is_outside_is_refused_with_the_line_that_would_allow_it() {
          'allowed_directories = [\"/var/lib/reeve/images\", \"/var/lib/libvirt/images\", \
          \"/var/lib/libvirt/boot\", \"/srv/vm\"]' in /etc/reeve/reeve.toml"
     );
+    // A pool is that directory itself.
+    let error = allowed.allows_pool(Path::new("/srv/vm")).unwrap_err();
+    assert!(error.to_string().contains(", \"/srv/vm\"]'"), "{error}");
     for outside in [
         "/disk",
         "/",

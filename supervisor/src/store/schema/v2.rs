@@ -75,6 +75,8 @@ pub(super) enum Boot {
         initrd: Option<PathBuf>,
         command_line: String,
     },
+    /// Of schema 3 only.
+    Firmware,
 }
 
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]

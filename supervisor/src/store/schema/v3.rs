@@ -365,6 +365,7 @@ impl From<&model::BootSource> for Boot {
                 initrd: initrd.clone(),
                 command_line: command_line.clone(),
             },
+            model::BootSource::Firmware => Self::Firmware,
         }
     }
 }
@@ -428,6 +429,7 @@ impl TryFrom<Domain> for model::Domain {
                     initrd,
                     command_line,
                 }),
+                Boot::Firmware => model::BootSource::Firmware,
             },
             devices: domain.devices.try_into()?,
             lifecycle: model::LifecycleAction {

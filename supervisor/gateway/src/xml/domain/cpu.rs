@@ -53,7 +53,7 @@ pub(super) fn parse(
                     }
                     keeper.offer(child)?;
                 }
-                "feature" => feature(child, cpu)?,
+                "feature" => feature(child, keeper, cpu)?,
                 _ => {}
             }
         }
@@ -108,11 +108,19 @@ pub fn topology_vcpus(kept: &[KeptElement]) -> Option<u32> {
     numbers.try_fold(1_u32, |all, number| all.checked_mul(number.ok()?))
 }
 
-fn feature(element: Element<'_>, cpu: &mut CpuSwitches) -> Result<(), XmlError> {
+fn feature(
+    element: Element<'_>,
+    keeper: &mut Keeper,
+    cpu: &mut CpuSwitches,
+) -> Result<(), XmlError> {
     element.known(&["name", "policy"])?;
     let name = element.required("name")?;
+    let unwanted = matches!(element.attribute("policy"), Some("disable" | "forbid"));
+    if unwanted && matches!(name, "vmx" | "svm") {
+        return keeper.offer(element);
+    }
     let Some(switch) = switch(cpu, name) else {
-        let message = "there is tsc-deadline, invtsc, hle and rtm; others are as the host has them";
+        let message = "there is tsc-deadline, invtsc, hle and rtm, and no vmx nor svm; others are as the host has them";
         return Err(element.unsupported_value("name", name, message));
     };
     match element.attribute("policy") {

@@ -104,7 +104,7 @@ fn os(writer: &mut Writer, domain: &Domain) {
     let tag = writer.tag("type").attribute("arch", "x86_64");
     tag.attribute("machine", domain.machine.name()).text("hvm");
     let command_line = match &domain.boot {
-        BootSource::BuiltIn { command_line } => command_line,
+        BootSource::BuiltIn { command_line } => command_line.as_str(),
         BootSource::Kernel(boot) => {
             writer.text("kernel", boot.kernel.display());
             if let Some(initrd) = &boot.initrd {
@@ -112,6 +112,7 @@ fn os(writer: &mut Writer, domain: &Domain) {
             }
             &boot.command_line
         }
+        BootSource::Firmware => "",
     };
     if !command_line.is_empty() {
         writer.text("cmdline", command_line);

@@ -229,10 +229,13 @@ fn os(
             command_line,
         }),
         None if own.built_in && initrd.is_none() => BootSource::BuiltIn { command_line },
+        // It is kept, and started when there is firmware: virt-install defines such a domain once the guest is
+        // installed, by a kernel that this definition does not have.
+        None if initrd.is_none() && command_line.is_empty() => BootSource::Firmware,
         None => {
-            let message = "there is no firmware that boots a disk; give a <kernel>, as virt-install does for \
-                           --boot kernel=...,initrd=...,kernel_args=...";
-            return Err(os.unsupported(message));
+            return Err(
+                os.invalid("an <initrd> and a <cmdline> are a <kernel>'s, and there is none")
+            );
         }
     };
     Ok((machine, boot))

@@ -103,6 +103,9 @@ pub struct DefinitionFile {
     initrd: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "String::is_empty")]
     cmdline: String,
+    /// Instead of a kernel and what goes with it: what firmware finds on a disk. There is none yet that would.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    firmware: bool,
     #[serde(default)]
     on_poweroff: PowerOff,
     #[serde(default)]
@@ -317,6 +320,7 @@ impl DefinitionFile {
                 initrd: self.initrd,
                 command_line: self.cmdline,
             }),
+            None if self.firmware => BootSource::Firmware,
             None => BootSource::BuiltIn {
                 command_line: self.cmdline,
             },
@@ -405,9 +409,11 @@ impl From<&DomainDefinition> for DefinitionFile {
     fn from(definition: &DomainDefinition) -> Self {
         let domain = definition.domain.clone();
         let devices = domain.devices;
+        let firmware = domain.boot == BootSource::Firmware;
         let (kernel, initrd, cmdline) = match domain.boot {
             BootSource::BuiltIn { command_line } => (None, None, command_line),
             BootSource::Kernel(boot) => (Some(boot.kernel), boot.initrd, boot.command_line),
+            BootSource::Firmware => (None, None, String::new()),
         };
         Self {
             name: domain.name,
@@ -426,6 +432,7 @@ impl From<&DomainDefinition> for DefinitionFile {
             kernel,
             initrd,
             cmdline,
+            firmware,
             on_poweroff: domain.lifecycle.on_power_off.into(),
             on_reboot: domain.lifecycle.on_reboot.into(),
             on_crash: domain.lifecycle.on_crash.into(),
@@ -510,7 +517,7 @@ pub(super) fn read(path: &Path) -> Result<DefinitionFile, FileError> {
 
 /// TOML, or JSON where it begins with a brace.
 pub(super) fn parse(text: &str, path: &Path) -> Result<DefinitionFile, FileError> {
-    let parsed = if text.trim_start().starts_with('{') {
+    let parsed: Result<DefinitionFile, String> = if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|error| error.to_string())
     } else {
         toml::from_str(text).map_err(|error| {
@@ -525,6 +532,13 @@ pub(super) fn parse(text: &str, path: &Path) -> Result<DefinitionFile, FileError
             }
         })
     };
+    let kernel_too = |file: &DefinitionFile| {
+        file.kernel.is_some() || file.initrd.is_some() || !file.cmdline.is_empty()
+    };
+    let parsed = parsed.and_then(|file| match file.firmware && kernel_too(&file) {
+        true => Err("'firmware' goes without 'kernel', 'initrd' and 'cmdline'".to_owned()),
+        false => Ok(file),
+    });
     parsed.map_err(|reason| FileError::Form {
         path: path.to_owned(),
         reason,

@@ -261,6 +261,23 @@ fn a_maximum_of_memory_is_one_device_and_no_maximum_is_none() {
 }
 
 #[test]
+fn a_definition_for_a_firmware_is_written_and_has_no_kernel() {
+    let uuid = DomainUuid(uuid::Uuid::from_u128(7));
+    let domain = parsed("name = 'web'\nfirmware = true").domain(uuid);
+    assert_eq!(domain.boot, BootSource::Firmware);
+    let definition = DomainDefinition {
+        domain: domain.clone(),
+        autostart: None,
+    };
+    let exported = write(&DefinitionFile::from(&definition)).unwrap();
+    assert_eq!(parsed(&exported).domain(uuid), domain, "{exported}");
+    for key in ["kernel = '/k'", "initrd = '/i'", "cmdline = 'quiet'"] {
+        let line = refused(&format!("name = 'web'\nfirmware = true\n{key}"));
+        assert!(line.contains("'firmware' goes without"), "{line}");
+    }
+}
+
+#[test]
 fn a_watchdog_has_one_of_its_actions_and_dump_is_told_of() {
     let uuid = DomainUuid(uuid::Uuid::nil());
     for action in WatchdogAction::ALL {
