@@ -150,7 +150,12 @@ fn shares_of_block_devices_and_quotas_of_vcpus_are_kept() -> Result<()> {
     )?;
     let outside = "blkiotune web --device-weights /etc/passwd,100 --config";
     complains(&host, outside, "beneath /dev")?;
-    host.virsh("blkiotune web --weight 0 --device-read-bytes-sec /dev/null,0 --config")?;
+    host.virsh("blkiotune web --device-read-bytes-sec /dev/null,0 --config")?;
+    ensure!(!host.virsh("dumpxml web")?.contains("/dev/null"));
+    // A client of its own refuses a weight of 0, by which it would be taken back.
+    host.virsh("undefine web")?;
+    let file = document(&host, "")?;
+    host.virsh(&format!("define {file}"))?;
     ensure!(!host.virsh("dumpxml web")?.contains("blkiotune"));
     host.virsh("start web")?;
     // Without limits it has no cgroup here, and gets none while it runs.

@@ -121,7 +121,7 @@ pub struct BlockDeviceTuning {
 impl BlockTuning {
     /// Whether anything is set: cgroup v2 is then needed to start the domain.
     #[must_use]
-    pub const fn any(&self) -> bool {
+    pub fn any(&self) -> bool {
         self.weight.is_some() || !self.devices.is_empty()
     }
 
@@ -208,7 +208,7 @@ impl Tuning {
 
     /// Whether anything is set that only a cgroup enforces.
     #[must_use]
-    pub const fn needs_cgroup(&self) -> bool {
+    pub fn needs_cgroup(&self) -> bool {
         let restrictive = matches!(
             self.memory_nodes,
             Some(MemoryNodes {

@@ -445,7 +445,7 @@ fn check_nodes(domain: &Domain) -> Result<(), ConfinementError> {
 }
 
 /// Whether the host holds a domain to something by a cgroup alone.
-const fn needs_cgroup(domain: &Domain) -> bool {
+fn needs_cgroup(domain: &Domain) -> bool {
     domain.limits.any() || domain.tuning.needs_cgroup()
 }
 

@@ -228,7 +228,7 @@ impl From<MemoryNodes> for NodesKeys {
     }
 }
 
-const fn is_unbound(block: &BlockTuning) -> bool {
+fn is_unbound(block: &BlockTuning) -> bool {
     !block.any()
 }
 
