@@ -417,3 +417,52 @@ fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result
     host.good(&["undefine", "web"])?;
     Ok(())
 }
+
+#[test]
+fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
+    let host = Host::start()?;
+    let write = |name: &str, text: &str| -> Result<String> {
+        let path = host.daemon.run().join(name);
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    // The host is what it says that it is, and so is a guest's processor.
+    let capabilities = host.good(&["capabilities"])?;
+    ensure!(
+        capabilities.contains("<signature family="),
+        "{capabilities}"
+    );
+    let own = write("capabilities.xml", &capabilities)?;
+    ensure!(host.good(&["cpu-compare", &own])?.contains("identical"));
+    let of_guests = write("domcapabilities.xml", &host.good(&["domcapabilities"])?)?;
+    let compared = host.good(&["hypervisor-cpu-compare", &of_guests])?;
+    ensure!(compared.contains("identical"), "{compared}");
+    let baseline = host.good(&["cpu-baseline", &own])?;
+    let model = capabilities
+        .split("<model>")
+        .nth(1)
+        .and_then(|rest| rest.split('<').next());
+    let model = model.context("the host has a model")?;
+    ensure!(
+        baseline.contains(&format!("'>{model}</model>")),
+        "{baseline}"
+    );
+    ensure!(
+        host.good(&["cpu-models", "x86_64"])?
+            .lines()
+            .any(|line| line == model)
+    );
+    // A guest has no nested guests, and no processor is of every maker.
+    let svm = "<cpu match='exact'><model>kvm64</model><feature name='svm' policy='require'/></cpu>";
+    let svm = write("svm.xml", svm)?;
+    let why = host.refused(&["hypervisor-cpu-compare", "--error", &svm])?;
+    ensure!(why.contains("required features: svm"), "{why}");
+    let two = "<cpu><arch>x86_64</arch><model>Nehalem</model><vendor>Intel</vendor></cpu>\
+        <cpu><arch>x86_64</arch><model>Opteron_G3</model><vendor>AMD</vendor></cpu>";
+    let two = write("two.xml", two)?;
+    ensure!(
+        host.refused(&["cpu-baseline", &two])?
+            .contains("vendors do not match")
+    );
+    Ok(())
+}

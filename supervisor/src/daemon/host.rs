@@ -56,6 +56,7 @@ impl Daemon {
                 self.look(|node| A::HostMemoryStatsGet(node.memory_stats()))
             }
             C::HostFreePagesGet(_) => self.look(|node| A::HostFreePagesGet(node.free_pages())),
+            C::HostCpuidGet(_) => self.look(|node| A::HostCpuidGet(node.cpuid())),
             other => return Err(other),
         })
     }

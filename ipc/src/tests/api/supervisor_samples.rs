@@ -9,8 +9,9 @@ use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, DomainEvent, Event, EventKind};
 use crate::api::figures::{DomainFigures, DomainUsage, FiguresPage, VcpuFigures, VcpuState};
 use crate::api::host::{
-    CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostDriver,
-    HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages, HostTopology,
+    CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostCpuid,
+    HostDriver, HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages,
+    HostTopology,
 };
 use crate::api::message::{CallId, ToClient};
 use crate::api::view::{
@@ -19,7 +20,7 @@ use crate::api::view::{
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::MemorySize;
-use crate::spec::{MachineType, WatchdogAction};
+use crate::spec::{CpuidEntry, MachineType, WatchdogAction};
 use crate::tests::device_samples::slot;
 use crate::tests::plug_samples::figures;
 
@@ -334,6 +335,16 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         }),
         ("channel", reply(Answer::DomainChannel(()))),
         ("test hypervisor used", reply(Answer::TestHypervisorUse(()))),
+        ("host CPUID", {
+            let leaf = |function| CpuidEntry {
+                function,
+                index: 1,
+                flags: 0,
+                registers: [2, 3, 4, 0x8000_0000],
+            };
+            let (host, guest) = (vec![leaf(7)], vec![leaf(0xD), leaf(0x8000_0001)]);
+            reply(Answer::HostCpuidGet(HostCpuid { host, guest }))
+        }),
     ]
 }
 

@@ -4,10 +4,11 @@
 //!
 //! | module | procedures |
 //! |---|---|
-//! | [`connect`], `host` | the connection itself, and the host |
+//! | [`connect`], `host`, `cpus` | the connection itself, the host, and models of processors |
 //! | `list`, `lookup` | which domains there are |
 //! | `info`, `statistics`, `domstats`, `memory`, `vcpus` | how one stands, what it has and has done |
 //! | `pinning`, `scheduler` | where it runs, and what it may use of the host |
+//! | `threads`, `measures`, `security` | what there is none of, asked for of one domain |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
 //! | [`agent`] | what the guest's agent is asked, and channels |
@@ -22,6 +23,7 @@ pub(crate) mod agent;
 pub(crate) mod connect;
 pub(crate) mod console;
 mod context;
+mod cpus;
 mod define;
 mod devices;
 mod domstats;
@@ -35,16 +37,19 @@ mod labels;
 mod lifecycle;
 mod list;
 mod lookup;
+mod measures;
 mod memory;
 mod params;
 mod pinning;
 mod scheduler;
+mod security;
 mod state;
 mod statistics;
 pub(crate) mod storage;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+mod threads;
 mod vcpus;
 
 use std::pin::Pin;
