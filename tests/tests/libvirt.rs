@@ -466,3 +466,52 @@ fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
     );
     Ok(())
 }
+
+#[test]
+fn what_no_domain_has_is_answered_as_of_a_machine_without_it() -> Result<()> {
+    let host = Host::start()?;
+    let file = host.file("web.xml", &document("web"))?;
+    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["setvcpu", "web", "1", "--enable", "--config"])?;
+    ensure!(host.good(&["vcpucount", "web", "--current", "--config"])? == "2");
+    host.good(&["setvcpu", "web", "1", "--disable", "--config"])?;
+    host.good(&["start", "web"])?;
+    host.good(&["setvcpu", "web", "1", "--enable", "--live"])?;
+    ensure!(host.good(&["vcpucount", "web", "--current", "--live"])? == "2");
+    let refused = |line: &str, why: &str| -> Result<()> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let said = host.refused(&words)?;
+        ensure!(said.contains(why), "{line}: {said}");
+        Ok(())
+    };
+    refused("setvcpu web 0 --disable --live", "can't be unplugged")?;
+    refused(
+        "setvcpu web 9 --enable --live",
+        "not present in live config",
+    )?;
+    ensure!(host.good(&["iothreadinfo", "web"])?.is_empty());
+    refused("iothreadadd web 1 --live", "no others")?;
+    refused("iothreaddel web 1 --live", "cannot find IOThread '1'")?;
+    host.good(&["perf", "web"])?;
+    refused("perf web --enable cmt --live", "perf event for cmt")?;
+    refused("domdirtyrate-calc web --seconds 1", "not counted")?;
+    refused("dompmsuspend web mem", "guest agent is not configured")?;
+    refused("get-user-sshkeys web root", "guest agent is not configured")?;
+    refused("dompmwakeup web", "not in suspended state")?;
+    refused(
+        "lxc-enter-namespace web /bin/true",
+        "virDomainLxcOpenNamespace",
+    )?;
+    refused("domxml-to-native qemu-argv --domain web", "not supported")?;
+    let information = host.good(&["dominfo", "web"])?;
+    ensure!(
+        information.contains("Security model: none"),
+        "{information}"
+    );
+    let figures = host.good(&["domstats", "web"])?;
+    for field in ["cpu.cache.monitor.count=0", "dirtyrate.calc_status=0"] {
+        ensure!(figures.contains(field), "{figures}");
+    }
+    host.good(&["destroy", "web"])?;
+    Ok(())
+}

@@ -4,7 +4,9 @@ use uuid::Uuid;
 
 use super::samples::{bare_domain, domain, name, uuid};
 use crate::BuildId;
-use crate::api::call::{AnswerBody as Answer, ConsoleStream, DiskSize, DomainPage, Subscribed};
+use crate::api::call::{
+    AnswerBody as Answer, ConsoleStream, DiskSize, DomainPage, Subscribed, TuningChange,
+};
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, DomainEvent, Event, EventKind};
 use crate::api::figures::{DomainFigures, DomainUsage, FiguresPage, VcpuFigures, VcpuState};
@@ -507,6 +509,14 @@ fn events() -> Vec<(&'static str, ToClient)> {
             event(EventKind::WatchdogExpired { action })
         }),
         ("panicked", event(EventKind::Panicked)),
+        ("medium changed", {
+            let (device, inserted) = ("vda".parse().unwrap(), true);
+            event(EventKind::MediumChanged { device, inserted })
+        }),
+        ("tuned", {
+            let changes = vec![TuningChange::CpuWeight(Some(300))];
+            event(EventKind::Tuned { changes })
+        }),
     ]
 }
 

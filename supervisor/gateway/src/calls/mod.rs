@@ -57,6 +57,7 @@ use std::sync::Arc;
 
 pub use self::context::Context;
 use self::failure::Failure;
+pub(crate) use self::scheduler::tuned;
 pub(crate) use self::state::{id_of, kib};
 pub(crate) use self::table::begin;
 use crate::wire::call::Call;

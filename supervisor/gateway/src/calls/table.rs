@@ -172,6 +172,10 @@ served! {
     wire::guest::DomainSetUserPassword => agent::set_password;
     wire::guest::DomainGetGuestVcpus => agent::told_vcpus;
     wire::guest::DomainSetGuestVcpus => vcpus::set_guest;
+    wire::guest::DomainAuthorizedSshKeysGet => agent::keys::get;
+    wire::guest::DomainAuthorizedSshKeysSet => agent::keys::set;
+    wire::lifecycle::DomainPmSuspendForDuration => agent::power::suspend;
+    wire::lifecycle::DomainPmWakeup => agent::power::wake;
     wire::guest::DomainGetGuestInfo => agent::guest_info;
     wire::save::DomainSnapshotNum => absent::snapshot_count;
     wire::save::DomainSnapshotListNames => absent::snapshot_names;

@@ -12,6 +12,7 @@
 
 use reeve_ipc::api::call::{MAX_TUNING_CHANGES, TuningChange};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{DeviceName, Domain, MemorySize, VcpuPin};
@@ -186,6 +187,8 @@ impl DomainActor {
             record.intents.tuning = true;
             steps.push(Step::WriteStatus(Box::new(record)));
             steps.push(Step::Device(DeviceCall::Tune { domain, before }));
+            let changes = changes.to_vec();
+            events.push(EventKind::Tuned { changes });
         }
         if persistent {
             let mut record = self.kept()?.clone();

@@ -80,12 +80,12 @@ call_rows! {
     256 DOMAIN_SET_INTERFACE_PARAMETERS virDomainSetInterfaceParameters (Write, Low) => ToCome(FRONT_DOOR);
     257 DOMAIN_GET_INTERFACE_PARAMETERS virDomainGetInterfaceParameters (Read, Low) => ToCome(FRONT_DOOR);
     258 DOMAIN_SHUTDOWN_FLAGS virDomainShutdownFlags (Write, Low) => Served;
-    261 DOMAIN_PM_SUSPEND_FOR_DURATION virDomainPMSuspendForDuration (Write, Low) => ToCome(FRONT_DOOR);
+    261 DOMAIN_PM_SUSPEND_FOR_DURATION virDomainPMSuspendForDuration (Write, Low) => Served;
     262 DOMAIN_GET_CPU_STATS virDomainGetCPUStats (Read, Low) => Served;
     263 DOMAIN_GET_DISK_ERRORS virDomainGetDiskErrors (Read, Low) => Served;
     264 DOMAIN_SET_METADATA virDomainSetMetadata (Write, Low) => Served;
     265 DOMAIN_GET_METADATA virDomainGetMetadata (Read, Low) => Served;
-    267 DOMAIN_PM_WAKEUP virDomainPMWakeup (Write, Low) => ToCome(FRONT_DOOR);
+    267 DOMAIN_PM_WAKEUP virDomainPMWakeup (Write, Low) => Served;
     277 DOMAIN_GET_HOSTNAME virDomainGetHostname (Write, Low) => Served;
     278 DOMAIN_GET_SECURITY_LABEL_LIST virDomainGetSecurityLabelList (Read, High) => Served;
     279 DOMAIN_PIN_EMULATOR virDomainPinEmulator (Write, Low) => Served;
@@ -122,8 +122,8 @@ call_rows! {
     402 DOMAIN_SET_IOTHREAD_PARAMS virDomainSetIOThreadParams (Write, Low) => Served;
     418 DOMAIN_GET_GUEST_INFO virDomainGetGuestInfo (Write, Low) => Served;
     420 DOMAIN_AGENT_SET_RESPONSE_TIMEOUT virDomainAgentSetResponseTimeout (Write, Low) => ToCome(FRONT_DOOR);
-    424 DOMAIN_AUTHORIZED_SSH_KEYS_GET virDomainAuthorizedSSHKeysGet (Write, Low) => ToCome(FRONT_DOOR);
-    425 DOMAIN_AUTHORIZED_SSH_KEYS_SET virDomainAuthorizedSSHKeysSet (Write, Low) => ToCome(FRONT_DOOR);
+    424 DOMAIN_AUTHORIZED_SSH_KEYS_GET virDomainAuthorizedSSHKeysGet (Write, Low) => Served;
+    425 DOMAIN_AUTHORIZED_SSH_KEYS_SET virDomainAuthorizedSSHKeysSet (Write, Low) => Served;
     426 DOMAIN_GET_MESSAGES virDomainGetMessages (Read, Low) => Served;
     427 DOMAIN_START_DIRTY_RATE_CALC virDomainStartDirtyRateCalc (Write, Low) => Served;
     439 DOMAIN_SET_LAUNCH_SECURITY_STATE virDomainSetLaunchSecurityState (Write, Low) => ToCome(ENCRYPTED);

@@ -2,7 +2,7 @@
 
 use reeve_ipc::api::call::TuningChange;
 
-use super::devices::{asked, running};
+use super::devices::{asked, running, told};
 use super::*;
 use crate::domain::driver::{CallFailure, DeviceCall};
 
@@ -55,6 +55,8 @@ fn a_machine_is_bound_once_its_status_says_so() {
     assert!(is_bound(&domain) && !is_bound(&before.unwrap()));
     let effects = fed.called(serial, Ok(()));
     assert_eq!(answer(&effects), Some(Ok(())));
+    let changes = bound();
+    assert!(told(&effects, &EventKind::Tuned { changes }));
     let status = noted(&effects).unwrap();
     assert!(is_bound(&status.definition) && !status.intents.tuning);
     assert!(fed.is_bound(false) && !fed.is_bound(true));
