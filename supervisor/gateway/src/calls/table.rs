@@ -290,6 +290,8 @@ mod tests {
         event::DomainEventCallbackDeviceRemoved::NUMBER,
         event::DomainEventCallbackDeviceAdded::NUMBER,
         event::DomainEventCallbackMetadataChange::NUMBER,
+        event::DomainEventCallbackTrayChange::NUMBER,
+        event::DomainEventCallbackTunable::NUMBER,
         event::StoragePoolEventLifecycle::NUMBER,
         event::StoragePoolEventRefresh::NUMBER,
         event::ConnectEventConnectionClosed::NUMBER,
