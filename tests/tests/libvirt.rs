@@ -456,7 +456,10 @@ fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
     let svm = "<cpu match='exact'><model>kvm64</model><feature name='svm' policy='require'/></cpu>";
     let svm = write("svm.xml", svm)?;
     let why = host.refused(&["hypervisor-cpu-compare", "--error", &svm])?;
-    ensure!(why.contains("required features: ") && why.contains("svm"), "{why}");
+    ensure!(
+        why.contains("required features: ") && why.contains("svm"),
+        "{why}"
+    );
     let two = "<cpu><arch>x86_64</arch><model>Nehalem</model><vendor>Intel</vendor></cpu>\
         <cpu><arch>x86_64</arch><model>Opteron_G3</model><vendor>AMD</vendor></cpu>";
     let two = write("two.xml", two)?;

@@ -158,7 +158,7 @@ mod tests {
     #[test]
     fn a_whole_processor_lacks_nothing_of_its_model() {
         let without = of("EPYC").without(Features::listed("svm"));
-        let found = choose(without, Some(Vendor::AMD), First::Signed(23, 1), true).unwrap();
+        let found = choose(without, Some(Vendor::Amd), First::Signed(23, 1), true).unwrap();
         assert!(found.less.is_empty());
         assert_eq!(found.model, "kvm64");
     }

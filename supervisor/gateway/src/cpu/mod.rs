@@ -27,19 +27,19 @@ pub(crate) enum Vendor {
     /// Intel.
     Intel,
     /// AMD.
-    AMD,
+    Amd,
     /// Hygon.
     Hygon,
 }
 
 impl Vendor {
-    const ALL: [Self; 3] = [Self::Intel, Self::AMD, Self::Hygon];
+    const ALL: [Self; 3] = [Self::Intel, Self::Amd, Self::Hygon];
 
     /// Its name in documents.
     pub(crate) const fn name(self) -> &'static str {
         match self {
             Self::Intel => "Intel",
-            Self::AMD => "AMD",
+            Self::Amd => "AMD",
             Self::Hygon => "Hygon",
         }
     }
@@ -53,7 +53,7 @@ impl Vendor {
     pub(crate) fn signed(text: &str) -> Option<Self> {
         match text {
             "GenuineIntel" => Some(Self::Intel),
-            "AuthenticAMD" => Some(Self::AMD),
+            "AuthenticAMD" => Some(Self::Amd),
             "HygonGenuine" => Some(Self::Hygon),
             _ => None,
         }

@@ -410,7 +410,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "athlon",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         base: Some("pentium3"),
         with: "apic sse2 mmxext 3dnowext 3dnow",
         without: "mca",
@@ -418,7 +418,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "phenom",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         base: Some("kvm64"),
         with: "mmxext fxsr_opt svm 3dnowext 3dnow monitor",
         without: "cx16",
@@ -426,7 +426,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "Opteron_G1",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(15, 5), (15, 33), (15, 37), (15, 39), (15, 47)],
         base: Some("kvm64"),
         without: "cx16",
@@ -434,7 +434,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "Opteron_G2",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(15, 65), (15, 67), (15, 75), (15, 107)],
         base: Some("Opteron_G1"),
         with: "cx16 rdtscp svm lahf_lm",
@@ -442,7 +442,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "Opteron_G3",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(16, 2), (16, 4), (16, 6), (16, 8), (16, 10)],
         base: Some("Opteron_G2"),
         with: "popcnt abm sse4a misalignsse",
@@ -451,7 +451,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "Opteron_G4",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(21, 1)],
         base: Some("Opteron_G2"),
         with: "popcnt abm sse4a misalignsse pclmuldq ssse3 sse4.1 sse4.2 aes xsave avx \
@@ -460,7 +460,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "Opteron_G5",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(21, 2)],
         base: Some("Opteron_G4"),
         with: "fma f16c tbm",
@@ -468,7 +468,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "EPYC",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(23, 1)],
         base: Some("Opteron_G3"),
         with: "vme pclmuldq ssse3 fma sse4.1 sse4.2 movbe aes xsave avx f16c rdrand arat \
@@ -479,7 +479,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "EPYC-IBPB",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(23, 1)],
         base: Some("EPYC"),
         with: "ibpb",
@@ -487,7 +487,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "EPYC-Rome",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(23, 49)],
         base: Some("EPYC-IBPB"),
         with: "clwb umip rdpid perfctr_core clzero xsaveerptr wbnoinvd amd-stibp npt \
@@ -496,7 +496,7 @@ pub(super) const MODELS: &[Model] = &[
     },
     Model {
         name: "EPYC-Milan",
-        vendor: Some(Vendor::AMD),
+        vendor: Some(Vendor::Amd),
         signatures: &[(25, 1)],
         base: Some("EPYC-Rome"),
         with: "pcid erms invpcid pku fsrm xsaves ibrs amd-ssbd svme-addr-chk",
