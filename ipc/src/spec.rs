@@ -3,6 +3,7 @@
 //! Plain data. The supervisor makes it from the model (`domain/plan.rs`), the worker turns it into
 //! device parameters (`build/`), and nobody else reads it.
 
+pub mod cpuid;
 mod device;
 mod disk;
 mod nic;

@@ -420,3 +420,104 @@ fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result
     host.good(&["undefine", "web"])?;
     Ok(())
 }
+
+#[test]
+fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
+    let host = Host::start()?;
+    let write = |name: &str, text: &str| -> Result<String> {
+        let path = host.daemon.run().join(name);
+        fs::write(&path, text)?;
+        Ok(path.display().to_string())
+    };
+    // The host is what it says that it is, and so is a guest's processor.
+    let capabilities = host.good(&["capabilities"])?;
+    ensure!(
+        capabilities.contains("<signature family="),
+        "{capabilities}"
+    );
+    let own = write("capabilities.xml", &capabilities)?;
+    ensure!(host.good(&["cpu-compare", &own])?.contains("identical"));
+    let of_guests = write("domcapabilities.xml", &host.good(&["domcapabilities"])?)?;
+    let compared = host.good(&["hypervisor-cpu-compare", &of_guests])?;
+    ensure!(compared.contains("identical"), "{compared}");
+    let baseline = host.good(&["cpu-baseline", &own])?;
+    let model = capabilities
+        .split("<model>")
+        .nth(1)
+        .and_then(|rest| rest.split('<').next());
+    let model = model.context("the host has a model")?;
+    ensure!(
+        baseline.contains(&format!("'>{model}</model>")),
+        "{baseline}"
+    );
+    ensure!(
+        host.good(&["cpu-models", "x86_64"])?
+            .lines()
+            .any(|line| line == model)
+    );
+    // A guest has no nested guests, and no processor is of every maker.
+    let svm = "<cpu match='exact'><model>kvm64</model><feature name='svm' policy='require'/></cpu>";
+    let svm = write("svm.xml", svm)?;
+    let why = host.refused(&["hypervisor-cpu-compare", "--error", &svm])?;
+    ensure!(
+        why.contains("required features: ") && why.contains("svm"),
+        "{why}"
+    );
+    let two = "<cpu><arch>x86_64</arch><model>Nehalem</model><vendor>Intel</vendor></cpu>\
+        <cpu><arch>x86_64</arch><model>Opteron_G3</model><vendor>AMD</vendor></cpu>";
+    let two = write("two.xml", two)?;
+    ensure!(
+        host.refused(&["cpu-baseline", &two])?
+            .contains("vendors do not match")
+    );
+    Ok(())
+}
+
+#[test]
+fn what_no_domain_has_is_answered_as_of_a_machine_without_it() -> Result<()> {
+    let host = Host::start()?;
+    let file = host.file("web.xml", &document("web"))?;
+    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["setvcpu", "web", "1", "--enable", "--config"])?;
+    ensure!(host.good(&["vcpucount", "web", "--current", "--config"])? == "2");
+    host.good(&["setvcpu", "web", "1", "--disable", "--config"])?;
+    host.good(&["start", "web"])?;
+    host.good(&["setvcpu", "web", "1", "--enable", "--live"])?;
+    ensure!(host.good(&["vcpucount", "web", "--current", "--live"])? == "2");
+    let refused = |line: &str, why: &str| -> Result<()> {
+        let words: Vec<&str> = line.split(' ').collect();
+        let said = host.refused(&words)?;
+        ensure!(said.contains(why), "{line}: {said}");
+        Ok(())
+    };
+    refused("setvcpu web 0 --disable --live", "can't be unplugged")?;
+    refused(
+        "setvcpu web 9 --enable --live",
+        "not present in live config",
+    )?;
+    ensure!(host.good(&["iothreadinfo", "web"])?.is_empty());
+    refused("iothreadadd web 1 --live", "no others")?;
+    refused("iothreaddel web 1 --live", "cannot find IOThread '1'")?;
+    host.good(&["perf", "web"])?;
+    refused("perf web --enable cmt --live", "perf event for cmt")?;
+    refused("domdirtyrate-calc web --seconds 1", "not counted")?;
+    refused("dompmsuspend web mem", "guest agent is not configured")?;
+    refused("get-user-sshkeys web root", "guest agent is not configured")?;
+    refused("dompmwakeup web", "not in suspended state")?;
+    refused(
+        "lxc-enter-namespace web /bin/true",
+        "virDomainLxcOpenNamespace",
+    )?;
+    refused("domxml-to-native qemu-argv --domain web", "not supported")?;
+    let information = host.good(&["dominfo", "web"])?;
+    ensure!(
+        information.contains("Security model: none"),
+        "{information}"
+    );
+    let figures = host.good(&["domstats", "web"])?;
+    for field in ["cpu.cache.monitor.count=0", "dirtyrate.calc_status=0"] {
+        ensure!(figures.contains(field), "{figures}");
+    }
+    host.good(&["destroy", "web"])?;
+    Ok(())
+}

@@ -21,7 +21,7 @@ pub use self::storage::{
 use super::Access;
 use super::event::Cursor;
 use super::figures::{FigureGroups, FiguresOf, FiguresPage};
-use super::host::{HostCpuPage, HostCpuStats, HostFreePages, HostInfo, HostMemoryStats};
+use super::host::{HostCpuPage, HostCpuStats, HostCpuid, HostFreePages, HostInfo, HostMemoryStats};
 use super::storage::{PoolDetails, PoolSummary, Volume};
 use super::view::{
     DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
@@ -760,4 +760,8 @@ calls! {
     /// domains. Where the supervisor has no other hypervisor, it serves already.
     TestHypervisorUse {} -> (),
     call "use the test hypervisor", access ReadOnly, idempotent true;
+
+    /// What the host's CPUs, and those of its guests, say by CPUID.
+    HostCpuidGet {} -> HostCpuid,
+    call "get the CPUID of the host", access ReadOnly, idempotent true;
 }

@@ -2,6 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::call::TuningChange;
 use super::view::{DomainState, JobKind};
 use crate::model::{DeviceName, DomainName, DomainUuid, MemorySize, PoolName, PoolUuid};
 use crate::spec::{PciSlot, WatchdogAction};
@@ -172,4 +173,16 @@ pub enum EventKind {
     },
     /// Its guest said that its kernel panicked. What its definition says of a crash follows.
     Panicked,
+    /// The medium of a disk is another while it runs, or is gone.
+    MediumChanged {
+        /// Which disk.
+        device: DeviceName,
+        /// There is one now.
+        inserted: bool,
+    },
+    /// Where it runs, or what it may use of the host, is other while it runs.
+    Tuned {
+        /// The changes, in their order.
+        changes: Vec<TuningChange>,
+    },
 }

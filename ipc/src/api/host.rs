@@ -8,7 +8,7 @@ use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
 use crate::model::{CpuSet, MemorySize};
-use crate::spec::MachineType;
+use crate::spec::{CpuidEntry, MachineType};
 
 /// The most NUMA nodes of a host that are told of.
 pub const MAX_HOST_NODES: usize = 64;
@@ -221,4 +221,14 @@ pub struct HostFreePages {
     pub node: u32,
     /// How many of each size, by rising size.
     pub pages: Vec<HostPages>,
+}
+
+/// What CPUs say by CPUID, in the leaves that tell of features; at most
+/// [`MAX_CPUID_ENTRIES`](crate::spec::MAX_CPUID_ENTRIES) each.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostCpuid {
+    /// The host's own.
+    pub host: Vec<CpuidEntry>,
+    /// Those of a guest whose definition says nothing of them; none where no guest can run.
+    pub guest: Vec<CpuidEntry>,
 }

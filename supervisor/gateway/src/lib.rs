@@ -11,6 +11,7 @@
 //! resources or policy: what it may not do, the supervisor refuses.
 
 mod calls;
+mod cpu;
 pub mod log;
 pub mod session;
 pub mod wire;

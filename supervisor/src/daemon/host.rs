@@ -65,6 +65,7 @@ impl Daemon {
             C::HostFreePagesGet(_) => {
                 self.look(session, |node| A::HostFreePagesGet(node.free_pages()))
             }
+            C::HostCpuidGet(_) => self.look(session, |node| A::HostCpuidGet(node.cpuid())),
             other => return Err(other),
         })
     }

@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use reeve_ipc::api::host::{
-    HostCpuPage, HostCpuStats, HostDriver, HostFreePages, HostInfo, HostMemoryStats,
+    HostCpuPage, HostCpuStats, HostCpuid, HostDriver, HostFreePages, HostInfo, HostMemoryStats,
     MAX_HOST_TEXT_BYTES,
 };
 use reeve_ipc::spec::{MAX_VCPUS, MachineType};
@@ -101,6 +101,9 @@ pub trait HostBooks: Debug + Send + Sync {
 
     /// The free pages of its nodes.
     fn free_pages(&self) -> Vec<HostFreePages>;
+
+    /// What its CPUs say by CPUID.
+    fn cpuid(&self) -> HostCpuid;
 }
 
 impl HostBooks for Node {
@@ -128,6 +131,10 @@ impl HostBooks for Node {
     fn free_pages(&self) -> Vec<HostFreePages> {
         self.books.free_pages()
     }
+
+    fn cpuid(&self) -> HostCpuid {
+        self.cpuid.told(self.driver)
+    }
 }
 
 /// The host, as one supervisor tells of it.
@@ -136,6 +143,7 @@ pub struct Node {
     books: Books,
     uuid: Uuid,
     driver: HostDriver,
+    cpuid: super::cpuid::HostCpuid,
     known: Mutex<Option<(Instant, Arc<HostInfo>)>>,
     /// Held by the one who reads what it is.
     reading: Mutex<()>,
@@ -149,6 +157,7 @@ impl Node {
             books,
             uuid,
             driver,
+            cpuid: super::cpuid::HostCpuid::default(),
             known: Mutex::new(None),
             reading: Mutex::new(()),
         }

@@ -10,7 +10,7 @@ use reeve_ipc::api::call::{
     DomainMediumChange, DomainMemorySet, DomainNmiInject, DomainPause, DomainPeek, DomainReboot,
     DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStatsGet, DomainTune,
     DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe,
-    EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostInfoGet,
+    EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostCpuidGet, HostFreePagesGet, HostInfoGet,
     HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, NewCapacity, Operation, PeekAt,
     PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList,
     PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet,
@@ -44,6 +44,7 @@ pub const fn right(operation: Operation) -> Access {
         | O::HostCpuStatsGet
         | O::HostMemoryStatsGet
         | O::HostFreePagesGet
+        | O::HostCpuidGet
         | O::DomainFiguresList
         | O::DomainDiskSizeGet
         | O::PoolList
@@ -263,6 +264,7 @@ pub fn sample(operation: Operation) -> CallBody {
         O::HostCpuStatsGet => HostCpuStatsGet { first: 0, count: 1 }.into_body(),
         O::HostMemoryStatsGet => HostMemoryStatsGet {}.into_body(),
         O::HostFreePagesGet => HostFreePagesGet {}.into_body(),
+        O::HostCpuidGet => HostCpuidGet {}.into_body(),
         O::DomainFiguresList => DomainFiguresList {
             of: FiguresOf::Named(vec![domain_()]),
             groups: FigureGroups::default(),

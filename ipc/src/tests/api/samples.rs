@@ -16,7 +16,8 @@ use crate::api::call::{
 use crate::api::call::{
     DomainChannel, DomainCurrentMemorySet, DomainDiskSizeGet, DomainFiguresList,
     DomainMaxMemorySet, DomainNmiInject, DomainPeek, DomainTune, HostCpuList, HostCpuStatsGet,
-    HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, PeekAt, TestHypervisorUse, TuningChange,
+    HostCpuidGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, PeekAt, TestHypervisorUse,
+    TuningChange,
 };
 use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
@@ -332,6 +333,7 @@ fn host_calls() -> Vec<(&'static str, FromClient)> {
             })
         }),
         ("test hypervisor", call(TestHypervisorUse {})),
+        ("host CPUID", call(HostCpuidGet {})),
     ]
 }
 

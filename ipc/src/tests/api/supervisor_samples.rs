@@ -4,13 +4,16 @@ use uuid::Uuid;
 
 use super::samples::{bare_domain, domain, name, uuid};
 use crate::BuildId;
-use crate::api::call::{AnswerBody as Answer, ConsoleStream, DiskSize, DomainPage, Subscribed};
+use crate::api::call::{
+    AnswerBody as Answer, ConsoleStream, DiskSize, DomainPage, Subscribed, TuningChange,
+};
 use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, DomainEvent, Event, EventKind};
 use crate::api::figures::{DomainFigures, DomainUsage, FiguresPage, VcpuFigures, VcpuState};
 use crate::api::host::{
-    CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostDriver,
-    HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages, HostTopology,
+    CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostCpuid,
+    HostDriver, HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages,
+    HostTopology,
 };
 use crate::api::message::{CallId, ToClient};
 use crate::api::view::{
@@ -19,7 +22,7 @@ use crate::api::view::{
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::MemorySize;
-use crate::spec::{MachineType, WatchdogAction};
+use crate::spec::{CpuidEntry, MachineType, WatchdogAction};
 use crate::tests::device_samples::slot;
 use crate::tests::plug_samples::figures;
 
@@ -334,6 +337,16 @@ fn answers() -> Vec<(&'static str, ToClient)> {
         }),
         ("channel", reply(Answer::DomainChannel(()))),
         ("test hypervisor used", reply(Answer::TestHypervisorUse(()))),
+        ("host CPUID", {
+            let leaf = |function| CpuidEntry {
+                function,
+                index: 1,
+                flags: 0,
+                registers: [2, 3, 4, 0x8000_0000],
+            };
+            let (host, guest) = (vec![leaf(7)], vec![leaf(0xD), leaf(0x8000_0001)]);
+            reply(Answer::HostCpuidGet(HostCpuid { host, guest }))
+        }),
     ]
 }
 
@@ -496,6 +509,14 @@ fn events() -> Vec<(&'static str, ToClient)> {
             event(EventKind::WatchdogExpired { action })
         }),
         ("panicked", event(EventKind::Panicked)),
+        ("medium changed", {
+            let (device, inserted) = ("vda".parse().unwrap(), true);
+            event(EventKind::MediumChanged { device, inserted })
+        }),
+        ("tuned", {
+            let changes = vec![TuningChange::CpuWeight(Some(300))];
+            event(EventKind::Tuned { changes })
+        }),
     ]
 }
 

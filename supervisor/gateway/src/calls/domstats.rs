@@ -34,7 +34,10 @@ mod group {
     pub(super) const PERF: u32 = 0x40;
     /// What only some kinds of hypervisor say of a machine: libvirtd takes it, and says nothing.
     pub(super) const VM: u32 = 0x400;
-    pub(super) const HERE: u32 = STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK | PERF | VM;
+    /// How fast a guest writes its memory, which nobody has looked at.
+    pub(super) const DIRTY_RATE: u32 = 0x200;
+    pub(super) const HERE: u32 =
+        STATE | CPU | BALLOON | VCPU | INTERFACE | BLOCK | PERF | DIRTY_RATE | VM;
     /// Every group that libvirt has.
     pub(super) const KNOWN: u32 = 0x7ff;
 }
@@ -137,6 +140,8 @@ async fn these(
 struct DiskFile {
     disk: DiskTarget,
     path: String,
+    /// Its number among all the files that disks build upon, from 1.
+    index: u32,
     /// Where it could be had in time.
     size: Option<DiskSize>,
 }
@@ -180,10 +185,13 @@ async fn of(context: &Context, domain: &Domain) -> Files {
     };
     let deadline = Instant::now() + SIZES;
     let mut files = Files::new();
+    let mut index: u32 = 1;
     for disk in definition.devices.disks {
         let Some(image) = disk.image else {
             continue;
         };
+        let own = index;
+        index = index.saturating_add(count(disk.backing.len()).saturating_add(1));
         let get = DomainDiskSizeGet {
             domain: reference(domain),
             disk: disk.target.clone(),
@@ -192,6 +200,7 @@ async fn of(context: &Context, domain: &Domain) -> Files {
         files.push(DiskFile {
             disk: disk.target,
             path: image.path.to_string_lossy().into_owned(),
+            index: own,
             size: size.ok().and_then(Result::ok),
         });
     }
@@ -207,10 +216,17 @@ fn record(figures: &DomainFigures, files: &Files, wanted: u32) -> Vec<Param> {
         params.push(Param::new("state.state", state));
         params.push(Param::new("state.reason", reason));
     }
-    if let (true, Some(usage)) = (wanted & group::CPU != 0, figures.usage) {
+    let active = summary.state.is_active();
+    if wanted & group::CPU != 0 {
+        // One that is off has had none.
+        let usage = figures.usage.unwrap_or_default();
         params.push(Param::new("cpu.time", usage.cpu_time_ns));
         params.push(Param::new("cpu.user", usage.user_ns));
         params.push(Param::new("cpu.system", usage.system_ns));
+        if active {
+            // No definition can ask for a monitor of its caches.
+            params.push(Param::new("cpu.cache.monitor.count", 0_u32));
+        }
     }
     if wanted & group::BALLOON != 0 {
         balloon(figures, &mut params);
@@ -227,6 +243,13 @@ fn record(figures: &DomainFigures, files: &Files, wanted: u32) -> Vec<Param> {
     }
     if wanted & group::BLOCK != 0 {
         disks(figures, files, &mut params);
+    }
+    if active && wanted & group::DIRTY_RATE != 0 {
+        // Not begun, as of a guest that nobody has looked at.
+        params.push(Param::new("dirtyrate.calc_status", 0_i32));
+        params.push(Param::new("dirtyrate.calc_start_time", 0_i64));
+        params.push(Param::new("dirtyrate.calc_period", 0_i32));
+        params.push(Param::new("dirtyrate.calc_mode", "page-sampling"));
     }
     params
 }
@@ -299,6 +322,7 @@ fn disks(figures: &DomainFigures, files: &Files, params: &mut Vec<Param>) {
         let file = files.iter().find(|file| file.disk == *target);
         if let Some(file) = file {
             params.push(Param::new(name("path"), file.path.as_str()));
+            params.push(Param::new(name("backingIndex"), file.index));
         }
         if let DeviceFigures::Disk(disk) = figures {
             params.push(Param::new(name("rd.reqs"), disk.reads.operations));

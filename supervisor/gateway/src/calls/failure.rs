@@ -12,11 +12,6 @@ pub(crate) fn invalid_argument(detail: impl Into<String>) -> Failure {
     Failure::new(Code::InvalidArgument, detail)
 }
 
-/// A way of the function of that name that there is not here.
-pub(super) fn no_support(function: &str) -> Failure {
-    Failure::of(Origin::Domain, Code::NoSupport, function)
-}
-
 /// Refuses flags that `function` does not know.
 ///
 /// # Errors

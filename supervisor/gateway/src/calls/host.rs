@@ -6,6 +6,7 @@ use std::sync::Arc;
 use reeve_ipc::api::call::{HostCpuList, HostCpuStatsGet, HostFreePagesGet, HostMemoryStatsGet};
 use reeve_ipc::api::host::{CpuTimes, HostCpu, HostInfo};
 
+use super::cpus::known;
 use super::define::hypervisor;
 use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::pinning::map_of;
@@ -15,7 +16,7 @@ use crate::wire::types::connect::{ConnectGetCapabilities, ConnectGetDomainCapabi
 use crate::wire::types::host as wire;
 use crate::wire::xdr::{Chars, List};
 use crate::xml::XmlErrorKind;
-use crate::xml::capabilities::{self, Cell, Host};
+use crate::xml::capabilities::{self, Cell, Host, Signature};
 use crate::xml::domain_capabilities::{self, Query};
 
 /// The program that runs domains, as documents name it.
@@ -234,6 +235,47 @@ pub(super) async fn free_pages(
     Ok(counts.into())
 }
 
+/// No host is put to sleep on a client's word: answered as by one that cannot sleep.
+pub(super) async fn suspend(
+    _: Arc<Context>,
+    call: wire::NodeSuspendForDuration,
+) -> Result<(), Failure> {
+    check_flags(call.flags, 0, "virNodeSuspendForDuration")?;
+    let what = match call.target {
+        0 => "Suspend-to-RAM",
+        1 => "Suspend-to-Disk",
+        2 => "Hybrid-Suspend",
+        _ => return Err(invalid_argument("unknown target of a host's suspension")),
+    };
+    Err(Failure::new(Code::ArgumentUnsupported, what))
+}
+
+/// The host's huge pages are its administrator's to make: what would change their number is refused.
+pub(super) async fn alloc_pages(
+    context: Arc<Context>,
+    call: wire::NodeAllocPages,
+) -> Result<i32, Failure> {
+    /// The number is to be that, not so many more.
+    const SET: u32 = 1;
+    const SMALL: u64 = 4096;
+    check_flags(call.flags, SET, "virNodeAllocPages")?;
+    let nodes = context.call(HostFreePagesGet {}).await?;
+    let mut sizes = nodes.iter().flat_map(|node| &node.pages);
+    let Some(size) = call.page_sizes.0.first() else {
+        return Err(invalid_argument("no sizes of pages"));
+    };
+    let bytes = u64::from(*size) << 10;
+    let unsupported = |why: &str| Err(Failure::new(Code::OperationUnsupported, why));
+    if bytes == SMALL {
+        return unsupported("system pages pool can't be modified");
+    }
+    if !sizes.any(|pages| pages.size_bytes == bytes) {
+        let why = format!("page size {size} is not available");
+        return Err(Failure::new(Code::OperationFailed, why));
+    }
+    unsupported("the host's huge pages are its administrator's to make")
+}
+
 /// Every CPU that runs, with where it is.
 async fn cpus(context: &Context) -> Result<Vec<HostCpu>, Failure> {
     let mut all: Vec<HostCpu> = Vec::new();
@@ -275,8 +317,15 @@ fn described(host: &HostInfo, cpus: &[HostCpu]) -> Host {
     Host {
         uuid: host.uuid,
         emulator: EMULATOR.to_owned(),
-        cpu_model: None,
-        cpu_vendor: None,
+        processor: None,
+        signature: Signature {
+            family: host.cpu.family,
+            model: host.cpu.model,
+            stepping: host.cpu.stepping,
+            microcode: host.cpu.microcode,
+            physical_bits: host.cpu.physical_bits,
+        },
+        guest_processor: None,
         sockets: host.topology.sockets,
         cores: host.topology.cores,
         threads: host.topology.threads,
@@ -285,9 +334,13 @@ fn described(host: &HostInfo, cpus: &[HostCpu]) -> Host {
 }
 
 async fn describe(context: &Context) -> Result<Host, Failure> {
-    let (host, cpus) = tokio::join!(connect::host(context), cpus(context));
-    let host = host?;
-    Ok(described(&host, &cpus?))
+    let (host, cpus, known) = tokio::join!(connect::host(context), cpus(context), known(context));
+    let (host, (own, guest)) = (host?, known?);
+    Ok(Host {
+        processor: own.described(true),
+        guest_processor: guest.described(false),
+        ..described(&host, &cpus?)
+    })
 }
 
 pub(super) async fn capabilities(
@@ -298,22 +351,32 @@ pub(super) async fn capabilities(
     Ok(capabilities::format(&host, hypervisor(&context)))
 }
 
+/// What a document of a domain's capabilities says of such domains.
+///
+/// # Errors
+/// There are none.
+pub(super) async fn capabilities_of(
+    context: &Context,
+    query: &Query<'_>,
+) -> Result<String, Failure> {
+    let host = describe(context).await?;
+    let printed = domain_capabilities::format(query, &host, hypervisor(context));
+    printed.map_err(|error| match error.kind {
+        XmlErrorKind::Unsupported => Failure::new(Code::SystemError, error.message),
+        _ => invalid_argument(error.message),
+    })
+}
+
 pub(super) async fn domain_capabilities(
     context: Arc<Context>,
     call: ConnectGetDomainCapabilities,
 ) -> Result<String, Failure> {
     check_flags(call.flags, 0, "virConnectGetDomainCapabilities")?;
-    let host = describe(&context).await?;
     let query = Query {
         emulator: call.emulator.as_deref(),
         arch: call.arch.as_deref(),
         machine: call.machine.as_deref(),
         kind: call.virt_type.as_deref(),
     };
-    let hypervisor = hypervisor(&context);
-    let printed = domain_capabilities::format(&query, &host, hypervisor);
-    printed.map_err(|error| match error.kind {
-        XmlErrorKind::Unsupported => Failure::new(Code::SystemError, error.message),
-        _ => invalid_argument(error.message),
-    })
+    capabilities_of(&context, &query).await
 }

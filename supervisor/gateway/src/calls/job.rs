@@ -68,5 +68,10 @@ pub(super) async fn abort_flags(
 ) -> Result<(), Failure> {
     const POSTCOPY: u32 = 1;
     check_flags(call.flags, POSTCOPY, "virDomainAbortJobFlags")?;
+    if call.flags & POSTCOPY != 0 {
+        context.active(&call.domain).await?;
+        let why = "current job is not outgoing migration in post-copy mode";
+        return Err(Failure::invalid(why));
+    }
     none_to_abort(&context, &call.domain).await
 }

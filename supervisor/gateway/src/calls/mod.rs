@@ -4,10 +4,11 @@
 //!
 //! | module | procedures |
 //! |---|---|
-//! | [`connect`], `host` | the connection itself, and the host |
+//! | [`connect`], `host`, `cpus` | the connection itself, the host, and models of processors |
 //! | `list`, `lookup` | which domains there are |
 //! | `info`, `statistics`, `domstats`, `memory`, `vcpus` | how one stands, what it has and has done |
 //! | `pinning`, `scheduler`, `throttle`, `bandwidth`, `block_shares`, `memory_nodes` | where it runs, and what it may use of the host |
+//! | `threads`, `measures`, `security` | what there is none of, asked for of one domain |
 //! | `lifecycle`, `define`, `labels` | its life, its document, what is noted about it |
 //! | `devices`, [`console`] | its devices and its console |
 //! | [`agent`] | what the guest's agent is asked, and channels |
@@ -24,6 +25,7 @@ mod block_shares;
 pub(crate) mod connect;
 pub(crate) mod console;
 mod context;
+mod cpus;
 mod define;
 mod devices;
 mod domstats;
@@ -37,17 +39,20 @@ mod labels;
 mod lifecycle;
 mod list;
 mod lookup;
+mod measures;
 mod memory;
 mod memory_nodes;
 mod params;
 mod pinning;
 mod scheduler;
+mod security;
 mod state;
 mod statistics;
 pub(crate) mod storage;
 mod table;
 #[cfg(test)]
 pub(crate) mod testing;
+mod threads;
 mod throttle;
 mod vcpus;
 
@@ -56,6 +61,7 @@ use std::sync::Arc;
 
 pub use self::context::Context;
 use self::failure::Failure;
+pub(crate) use self::scheduler::tuned;
 pub(crate) use self::state::{id_of, kib};
 pub(crate) use self::table::begin;
 use crate::wire::call::Call;

@@ -202,6 +202,50 @@ fn changes(params: &[Param], definition: &Definition) -> Result<Vec<TuningChange
     Ok(changes)
 }
 
+/// What an event tells of changes of a machine that runs with that definition now. Of what libvirt has no word for,
+/// nothing.
+pub(crate) fn tuned(changes: &[TuningChange], definition: &Definition) -> Vec<Param> {
+    let named = |[period, quota]: [Param; 2], scope: &str| {
+        [
+            Param {
+                field: format!("cputune.{scope}_period"),
+                ..period
+            },
+            Param {
+                field: format!("cputune.{scope}_quota"),
+                ..quota
+            },
+        ]
+    };
+    let mut params = Vec::new();
+    for change in changes {
+        match change {
+            TuningChange::VcpuCpus {
+                vcpu,
+                cpus: Some(cpus),
+            } => {
+                let field = format!("cputune.vcpupin{vcpu}");
+                params.push(Param::new(field, cpus.to_string()));
+            }
+            TuningChange::EmulatorCpus(Some(cpus)) => {
+                params.push(Param::new("cputune.emulatorpin", cpus.to_string()));
+            }
+            TuningChange::CpuPercent(percent) => {
+                params.extend(named(GLOBAL.params(*percent), "global"));
+            }
+            TuningChange::VcpuPercent(percent) if is_of_each(definition) => {
+                params.extend(named(VCPU.params(*percent), "vcpu"));
+            }
+            TuningChange::CpuWeight(weight) => {
+                let shares = u64::from(weight.unwrap_or(DEFAULT_SHARES));
+                params.push(Param::new("cputune.cpu_shares", shares));
+            }
+            _ => {}
+        }
+    }
+    params
+}
+
 pub(super) async fn kind(
     context: Arc<Context>,
     call: wire::DomainGetSchedulerType,

@@ -9,7 +9,7 @@ use reeve_ipc::model::DeviceName;
 use reeve_ipc::spec::MacAddress;
 
 use super::Context;
-use super::failure::{Code, Failure, check_flags, invalid_argument, no_support};
+use super::failure::{Code, Failure, check_flags, invalid_argument};
 use super::params::{TEXT_OKAY, within};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect as wire;
@@ -214,7 +214,9 @@ pub(super) async fn cpu(
         });
     }
     if call.start_cpu >= 0 {
-        return Err(no_support("virDomainGetCPUStats by CPU of the host"));
+        // As libvirt refuses it on a host whose cgroups are of version 2.
+        let why = "the host's cgroups keep no times by CPU";
+        return Err(Failure::new(Code::OperationUnsupported, why));
     }
     // Its worker has ended by now, where there is none.
     let usage = figures.usage.ok_or_else(Failure::not_running)?;

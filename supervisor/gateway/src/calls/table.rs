@@ -4,9 +4,10 @@ use std::sync::Arc;
 
 use super::failure::Failure;
 use super::{
-    Begun, Context, absent, agent, bandwidth, block_shares, connect, define, devices, domstats,
-    empty, host, info, inside, job, labels, lifecycle, list, lookup, memory, memory_nodes, pinning,
-    procedure, scheduler, start, statistics, storage, throttle, vcpus,
+    Begun, Context, absent, agent, bandwidth, block_shares, connect, cpus, define, devices,
+    domstats, empty, host, info, inside, job, labels, lifecycle, list, lookup, measures, memory,
+    memory_nodes, pinning, procedure, scheduler, security, start, statistics, storage, threads,
+    throttle, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -52,6 +53,11 @@ served! {
     wire::connect::ConnectIsSecure => connect::is_secure;
     wire::connect::ConnectGetCapabilities => host::capabilities;
     wire::connect::ConnectGetDomainCapabilities => host::domain_capabilities;
+    wire::connect::ConnectGetCpuModelNames => cpus::models;
+    wire::connect::ConnectCompareCpu => cpus::compare;
+    wire::connect::ConnectBaselineCpu => cpus::baseline;
+    wire::connect::ConnectCompareHypervisorCpu => cpus::compare_with_hypervisor;
+    wire::connect::ConnectBaselineHypervisorCpu => cpus::baseline_of_hypervisor;
     wire::host::NodeGetInfo => host::info;
     wire::host::NodeGetFreeMemory => host::free_memory;
     wire::host::NodeGetCellsFreeMemory => host::cells_free_memory;
@@ -114,6 +120,20 @@ served! {
     wire::tuning::DomainGetVcpuPinInfo => pinning::vcpus;
     wire::tuning::DomainPinEmulator => pinning::emulator;
     wire::tuning::DomainGetEmulatorPinInfo => pinning::emulator_info;
+    wire::tuning::DomainSetVcpu => vcpus::set_one;
+    wire::tuning::DomainGetIothreadInfo => threads::info;
+    wire::tuning::DomainPinIothread => threads::pin;
+    wire::tuning::DomainAddIothread => threads::add;
+    wire::tuning::DomainDelIothread => threads::remove;
+    wire::tuning::DomainSetIothreadParams => threads::set;
+    wire::inspect::DomainGetPerfEvents => measures::events;
+    wire::tuning::DomainSetPerfEvents => measures::set_events;
+    wire::inspect::DomainStartDirtyRateCalc => measures::dirty_rate;
+    wire::host::NodeGetSecurityModel => security::model;
+    wire::inspect::DomainGetSecurityLabel => security::label;
+    wire::inspect::DomainGetSecurityLabelList => security::labels;
+    wire::host::NodeSuspendForDuration => host::suspend;
+    wire::host::NodeAllocPages => host::alloc_pages;
     wire::tuning::DomainGetSchedulerType => scheduler::kind;
     wire::tuning::DomainGetSchedulerParameters => scheduler::get;
     wire::tuning::DomainSetSchedulerParameters => scheduler::set;
@@ -161,6 +181,10 @@ served! {
     wire::guest::DomainSetUserPassword => agent::set_password;
     wire::guest::DomainGetGuestVcpus => agent::told_vcpus;
     wire::guest::DomainSetGuestVcpus => vcpus::set_guest;
+    wire::guest::DomainAuthorizedSshKeysGet => agent::keys::get;
+    wire::guest::DomainAuthorizedSshKeysSet => agent::keys::set;
+    wire::lifecycle::DomainPmSuspendForDuration => agent::power::suspend;
+    wire::lifecycle::DomainPmWakeup => agent::power::wake;
     wire::guest::DomainGetGuestInfo => agent::guest_info;
     wire::save::DomainSnapshotNum => absent::snapshot_count;
     wire::save::DomainSnapshotListNames => absent::snapshot_names;
@@ -275,6 +299,8 @@ mod tests {
         event::DomainEventCallbackDeviceRemoved::NUMBER,
         event::DomainEventCallbackDeviceAdded::NUMBER,
         event::DomainEventCallbackMetadataChange::NUMBER,
+        event::DomainEventCallbackTrayChange::NUMBER,
+        event::DomainEventCallbackTunable::NUMBER,
         event::StoragePoolEventLifecycle::NUMBER,
         event::StoragePoolEventRefresh::NUMBER,
         event::ConnectEventConnectionClosed::NUMBER,

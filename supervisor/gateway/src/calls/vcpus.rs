@@ -14,8 +14,8 @@ use super::{Context, agent};
 use crate::wire::types::guest::DomainSetGuestVcpus;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::tuning::{
-    DomainGetVcpus, DomainGetVcpusFlags, DomainSetVcpus, DomainSetVcpusFlags, VcpuInfo,
-    Vcpus as VcpuList,
+    DomainGetVcpus, DomainGetVcpusFlags, DomainSetVcpu, DomainSetVcpus, DomainSetVcpusFlags,
+    VcpuInfo, Vcpus as VcpuList,
 };
 use crate::xml::domain::topology_vcpus;
 
@@ -153,6 +153,95 @@ pub(super) async fn set_guest(
     agent::set_vcpus(&context, &call.domain, &changes).await
 }
 
+/// Gives a domain one vCPU more or less, by number. A machine has its vCPUs from the first on without a gap, so that
+/// only the next one comes and the last one goes.
+pub(super) async fn set_one(context: Arc<Context>, call: DomainSetVcpu) -> Result<(), Failure> {
+    check_flags(call.flags, impact::ANY, "virDomainSetVcpu")?;
+    let wanted: CpuSet = call
+        .cpumap
+        .parse()
+        .map_err(|_| invalid_argument("the map names no vCPUs: write numbers and ranges"))?;
+    let on = match call.state {
+        0 => false,
+        1 => true,
+        other => return Err(invalid_argument(format!("unsupported state '{other}'"))),
+    };
+    let summary = context.summary(&call.domain).await?;
+    let Impact { live, persistent } = impact_of(&summary, call.flags)?;
+    let mut counts = Vec::new();
+    if persistent {
+        let kept = context.definition(&call.domain, true).await?;
+        let (count, most) = (kept.vcpus.count(), kept.max_vcpus.count());
+        counts.push(changed(&wanted, on, count, most, false)?);
+    }
+    if live {
+        counts.push(changed(
+            &wanted,
+            on,
+            summary.vcpus,
+            summary.max_vcpus,
+            true,
+        )?);
+    }
+    let domain = reference(&call.domain);
+    // One where both are changed alike, as they mostly are.
+    let alike = counts.iter().all(|count| Some(count) == counts.first());
+    let places = match (alike, live && persistent) {
+        (true, _) | (_, false) => vec![(live, persistent)],
+        (false, true) => vec![(false, true), (true, false)],
+    };
+    for ((live, persistent), count) in places.into_iter().zip(counts) {
+        let vcpus = Vcpus::try_from(count).map_err(|error| invalid_argument(error.to_string()))?;
+        let set = DomainVcpusSet {
+            domain: domain.clone(),
+            vcpus,
+            live,
+            persistent,
+        };
+        context.of(&call.domain, set).await?;
+    }
+    Ok(())
+}
+
+/// How many vCPUs there are of `most` when those of `count` are on that are `wanted` on, or off.
+fn changed(wanted: &CpuSet, on: bool, count: u32, most: u32, live: bool) -> Result<u32, Failure> {
+    let place = if live { "live" } else { "persistent" };
+    if let Some(strange) = wanted.iter().find(|vcpu| *vcpu >= most) {
+        let why = format!("vcpu {strange} is not present in {place} config");
+        return Err(invalid_argument(why));
+    }
+    let unsupported = |why: String| Failure::new(Code::OperationUnsupported, why);
+    if wanted.iter().any(|vcpu| vcpu == 0) && !live {
+        return Err(invalid_argument("vCPU '0' can't be modified"));
+    }
+    if let Some(same) = wanted.iter().find(|vcpu| live && (*vcpu < count) == on) {
+        let why = format!("vcpu '{same}' is already in requested state");
+        return Err(invalid_argument(why));
+    }
+    if wanted.iter().any(|vcpu| vcpu == 0) {
+        return Err(unsupported("vcpu '0' can't be unplugged".to_owned()));
+    }
+    // What is so already of what is kept stays so.
+    let changes: Vec<u32> = wanted.iter().filter(|vcpu| (*vcpu < count) != on).collect();
+    let many = u32::try_from(changes.len()).unwrap_or(u32::MAX);
+    let (first, after) = match on {
+        true => (count, count.saturating_add(many)),
+        false => (count.saturating_sub(many), count.saturating_sub(many)),
+    };
+    match changes.first() {
+        // Without a gap: they are as many as from the first to the last.
+        Some(lowest) if *lowest != first || changes.last() != Some(&(first + many - 1)) => {
+            let why = format!(
+                "a machine has its vCPUs from 0 on without a gap: of {count}, {} is the next to {}",
+                if on { count } else { count.saturating_sub(1) },
+                if on { "come" } else { "go" }
+            );
+            Err(unsupported(why))
+        }
+        _ => Ok(after),
+    }
+}
+
 /// Keeps a definition that is another by `change`.
 pub(super) async fn redefine(
     context: &Context,
@@ -236,4 +325,30 @@ pub(super) async fn vcpus(
         info: info.into(),
         cpumaps: maps(&definition, &host, count, length).into(),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::changed;
+
+    #[test]
+    fn one_vcpu_comes_or_goes_where_no_gap_is_left() {
+        let change = |wanted: &str, on, live| {
+            let wanted = wanted.parse().unwrap();
+            changed(&wanted, on, 2, 4, live).map_err(|failure| failure.message())
+        };
+        assert_eq!(change("2", true, true), Ok(3));
+        assert_eq!(change("2-3", true, true), Ok(4));
+        assert_eq!(change("1", false, true), Ok(1));
+        assert_eq!(change("1-2", true, false), Ok(3));
+        assert_eq!(change("3", false, false), Ok(2));
+        let refused = |wanted, on, live| change(wanted, on, live).unwrap_err();
+        let strange = "invalid argument: vcpu 4 is not present in live config";
+        assert_eq!(refused("4", true, true), strange);
+        let first = "invalid argument: vCPU '0' can't be modified";
+        assert_eq!(refused("0", false, false), first);
+        assert!(refused("0", false, true).ends_with("vcpu '0' can't be unplugged"));
+        assert!(refused("1", true, true).ends_with("vcpu '1' is already in requested state"));
+        assert!(refused("3", true, true).starts_with("Operation not supported: a machine has"));
+    }
 }

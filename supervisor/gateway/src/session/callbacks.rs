@@ -20,8 +20,10 @@ mod kind {
     pub(super) const LIFE: i32 = 0;
     pub(super) const REBOOT: i32 = 1;
     pub(super) const WATCHDOG: i32 = 3;
+    pub(super) const TRAY_CHANGE: i32 = 10;
     pub(super) const BALLOON: i32 = 13;
     pub(super) const DEVICE_REMOVED: i32 = 15;
+    pub(super) const TUNABLE: i32 = 17;
     pub(super) const DEVICE_ADDED: i32 = 19;
     pub(super) const METADATA: i32 = 23;
     /// The last kind that a client may ask for; newer libvirts have more than 9.0, and all get none.
@@ -80,7 +82,12 @@ impl Callback {
 
     /// Whether what it is told needs more than the supervisor's own say.
     pub(super) fn needs_details(self) -> bool {
-        let kinds = [kind::DEVICE_ADDED, kind::DEVICE_REMOVED, kind::METADATA];
+        let kinds = [
+            kind::DEVICE_ADDED,
+            kind::DEVICE_REMOVED,
+            kind::METADATA,
+            kind::TRAY_CHANGE,
+        ];
         self.of == Objects::Domains && kinds.contains(&self.kind)
     }
 
@@ -220,6 +227,8 @@ const fn kind_of(happening: &Happening) -> i32 {
         Happening::Balloon(_) => kind::BALLOON,
         Happening::DeviceAdded(_) => kind::DEVICE_ADDED,
         Happening::DeviceRemoved(_) => kind::DEVICE_REMOVED,
+        Happening::Tray(..) => kind::TRAY_CHANGE,
+        Happening::Tuned(_) => kind::TUNABLE,
         Happening::Metadata { .. } => kind::METADATA,
     }
 }
@@ -284,6 +293,17 @@ fn of_domain(callback: i32, domain: Domain, happening: &Happening) -> Option<Vec
             callback,
             domain,
             alias: alias.clone(),
+        }),
+        Happening::Tray(alias, reason) => packet(&events::DomainEventCallbackTrayChange {
+            callback,
+            domain,
+            alias: alias.clone(),
+            reason: *reason,
+        }),
+        Happening::Tuned(params) => packet(&events::DomainEventCallbackTunable {
+            callback,
+            domain,
+            params: params.clone().into(),
         }),
         Happening::Metadata { kind, uri } => packet(&events::DomainEventCallbackMetadataChange {
             callback,

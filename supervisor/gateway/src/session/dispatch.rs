@@ -110,7 +110,10 @@ impl Session {
     /// Answers a call, or has it answered.
     fn call(&mut self, header: Header, payload: &[u8]) -> Result<(), Failure> {
         let program = Program::from_number(header.program);
-        let served = matches!(program, Some(Program::Remote | Program::Qemu));
+        let served = matches!(
+            program,
+            Some(Program::Remote | Program::Qemu | Program::Lxc)
+        );
         if !served || header.version != VERSION {
             return Err(Failure::unknown_program(header.program, header.version));
         }

@@ -17,3 +17,4 @@ mod store;
 mod transfers;
 mod tuning;
 mod virsh;
+mod without;

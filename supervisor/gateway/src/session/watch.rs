@@ -21,8 +21,12 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::details::Details;
 use crate::calls::failure::Failure;
-use crate::calls::kib;
+use crate::calls::{kib, tuned};
+use crate::wire::types::params::Param;
 
+/// What became of a tray (libvirt `virDomainEventTrayChangeReason`).
+const TRAY_OPENED: i32 = 0;
+const TRAY_CLOSED: i32 = 1;
 /// Events that wait to be told to the client.
 const TOLD: usize = 64;
 /// Registrations that wait.
@@ -38,7 +42,7 @@ pub(super) struct Subject {
 }
 
 /// What happened, as libvirt sees it.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Happening {
     /// An event of its life, and the detail.
     Lifecycle(i32, i32),
@@ -52,6 +56,10 @@ pub(super) enum Happening {
     DeviceAdded(String),
     /// It has the device of this alias no more.
     DeviceRemoved(String),
+    /// The tray of the disk of this alias was opened (0) or closed (1) for a medium.
+    Tray(String, i32),
+    /// What it may use of the host is other.
+    Tuned(Vec<Param>),
     /// Title, description or metadata changed.
     Metadata {
         /// Which (`virDomainMetadataType`).
@@ -78,7 +86,7 @@ pub(super) enum PoolHappening {
 }
 
 /// What the client is told, of what.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq)]
 pub(super) enum Told {
     /// Of a domain.
     Domain(Subject, Happening),
@@ -350,6 +358,23 @@ impl Watcher {
             EventKind::DeviceRemoved { device, .. } => {
                 let before = self.look(uuid).await?;
                 Happening::DeviceRemoved(before.alias(&device))
+            }
+            EventKind::MediumChanged { device, .. } => {
+                // A medium is changed through an open tray, which is closed behind it.
+                let alias = self.known_details(uuid).alias(&device);
+                let opened = Happening::Tray(alias.clone(), TRAY_OPENED);
+                self.send(subject(id), opened).await;
+                Happening::Tray(alias, TRAY_CLOSED)
+            }
+            EventKind::Tuned { changes } => {
+                let Some(definition) = self.definition(uuid, false).await? else {
+                    return Ok(());
+                };
+                let params = tuned(&changes, &definition.domain);
+                if params.is_empty() {
+                    return Ok(());
+                }
+                Happening::Tuned(params)
             }
             EventKind::BalloonChanged { memory } => Happening::Balloon(kib(memory.bytes())),
             EventKind::WatchdogExpired { action } => Happening::Watchdog(watchdog(action)),

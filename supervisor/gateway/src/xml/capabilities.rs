@@ -16,10 +16,12 @@ pub struct Host {
     pub uuid: Uuid,
     /// The program that runs a domain, an absolute path: what a client writes into `<emulator>`.
     pub emulator: String,
-    /// The name of its processor's model among libvirt's, where it has one.
-    pub cpu_model: Option<String>,
-    /// The vendor of its processor, `Intel` or `AMD`.
-    pub cpu_vendor: Option<String>,
+    /// Its processor, where a model of libvirt's says it; every feature is one that it has.
+    pub processor: Option<Processor>,
+    /// How that names itself.
+    pub signature: Signature,
+    /// The processor of a guest that says nothing of it.
+    pub guest_processor: Option<Processor>,
     /// Packages of one cell, cores of one package, threads of one core.
     pub sockets: u32,
     /// Cores of a package.
@@ -28,6 +30,32 @@ pub struct Host {
     pub threads: u32,
     /// Its NUMA nodes, one at least.
     pub cells: Vec<Cell>,
+}
+
+/// A processor as a model of libvirt's, with what it has and lacks beyond.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Processor {
+    /// The name of its model.
+    pub model: String,
+    /// Whose it is, as `Intel`.
+    pub vendor: Option<String>,
+    /// Features by name, with whether it has them.
+    pub features: Vec<(String, bool)>,
+}
+
+/// How a processor names itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Signature {
+    /// Its family.
+    pub family: u32,
+    /// Its model number.
+    pub model: u32,
+    /// Its stepping.
+    pub stepping: u32,
+    /// Its microcode, where that is known.
+    pub microcode: Option<u32>,
+    /// Bits of a physical address, where that is known.
+    pub physical_bits: Option<u32>,
 }
 
 /// A NUMA node.
@@ -101,12 +129,22 @@ pub fn format(host: &Host, hypervisor: Hypervisor) -> String {
 fn cpu(writer: &mut Writer, host: &Host) {
     writer.tag("cpu").open();
     writer.text("arch", "x86_64");
-    // One without a name has none: a client writes no model then.
-    if let Some(model) = &host.cpu_model {
-        writer.text("model", model);
-        if let Some(vendor) = &host.cpu_vendor {
+    // One without a model has none: a client writes no model then.
+    if let Some(processor) = &host.processor {
+        writer.text("model", &processor.model);
+        if let Some(vendor) = &processor.vendor {
             writer.text("vendor", vendor);
         }
+        let signature = host.signature;
+        if let Some(version) = signature.microcode {
+            let tag = writer.tag("microcode").attribute("version", version);
+            tag.empty();
+        }
+        let tag = writer
+            .tag("signature")
+            .attribute("family", signature.family);
+        let tag = tag.attribute("model", signature.model);
+        tag.attribute("stepping", signature.stepping).empty();
         let tag = writer
             .tag("topology")
             .attribute("sockets", host.sockets.max(1));
@@ -114,6 +152,13 @@ fn cpu(writer: &mut Writer, host: &Host) {
             .attribute("dies", 1)
             .attribute("cores", host.cores.max(1));
         tag.attribute("threads", host.threads.max(1)).empty();
+        if let Some(bits) = signature.physical_bits {
+            let tag = writer.tag("maxphysaddr").attribute("mode", "emulate");
+            tag.attribute("bits", bits).empty();
+        }
+        for (name, _) in processor.features.iter().filter(|(_, is)| *is) {
+            writer.tag("feature").attribute("name", name).empty();
+        }
     }
     writer.close("cpu");
 }

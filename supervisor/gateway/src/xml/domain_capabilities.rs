@@ -7,7 +7,8 @@
 use reeve_ipc::spec::{MAX_VCPUS, MachineType};
 
 use super::XmlError;
-use super::capabilities::Host;
+use super::capabilities::{Host, Processor};
+use super::cpu::features_with_policy;
 use super::domain::{Hypervisor, NEWEST_MACHINE};
 use super::write::Writer;
 
@@ -75,7 +76,7 @@ pub fn format(query: &Query<'_>, host: &Host, hypervisor: Hypervisor) -> Result<
     writer.tag("enum").attribute("name", "firmware").empty();
     supported(&mut writer, "loader", false, &[]);
     writer.close("os");
-    cpu(&mut writer);
+    cpu(&mut writer, host);
     supported(
         &mut writer,
         "memoryBacking",
@@ -99,7 +100,7 @@ pub fn format(query: &Query<'_>, host: &Host, hypervisor: Hypervisor) -> Result<
     Ok(writer.finish())
 }
 
-fn cpu(writer: &mut Writer) {
+fn cpu(writer: &mut Writer, host: &Host) {
     writer.tag("cpu").open();
     for (mode, values) in [
         (
@@ -116,7 +117,18 @@ fn cpu(writer: &mut Writer) {
             .attribute("name", mode)
             .attribute("supported", is);
         let Some((name, values)) = values else {
-            tag.empty();
+            match host
+                .guest_processor
+                .as_ref()
+                .filter(|_| mode == "host-model")
+            {
+                None => tag.empty(),
+                Some(processor) => {
+                    tag.open();
+                    host_model(writer, processor);
+                    writer.close("mode");
+                }
+            }
             continue;
         };
         tag.open();
@@ -124,6 +136,17 @@ fn cpu(writer: &mut Writer) {
         writer.close("mode");
     }
     writer.close("cpu");
+}
+
+/// What a guest finds, by the name of a model.
+fn host_model(writer: &mut Writer, processor: &Processor) {
+    let tag = writer.tag("model").attribute("fallback", "forbid");
+    tag.text(&processor.model);
+    if let Some(vendor) = &processor.vendor {
+        writer.text("vendor", vendor);
+    }
+    let said = processor.features.iter();
+    features_with_policy(writer, said.map(|(name, is)| (name.as_str(), *is)));
 }
 
 /// The values of something, by name.

@@ -6,6 +6,7 @@
 //! | [`device`] | one device, for attaching, detaching and changing it; aliases |
 //! | [`capabilities`] | `<capabilities>` |
 //! | [`domain_capabilities`] | `<domainCapabilities>` |
+//! | `cpu` | `<cpu>` by itself: processors to compare |
 //! | [`storage`] | `<pool type='dir'>` and `<volume>` |
 //!
 //! A document is hostile. Its size, depth and the rest that costs are bounded before the parser sees it; no
@@ -31,6 +32,7 @@ mod own;
 mod write;
 
 pub mod capabilities;
+pub(crate) mod cpu;
 pub mod device;
 pub mod domain;
 pub mod domain_capabilities;

@@ -1,6 +1,6 @@
 //! Live views, single devices, aliases, and what else is printed.
 
-use reeve_gateway::xml::capabilities::{self, Cell, Host, HostCpu};
+use reeve_gateway::xml::capabilities::{self, Cell, Host, HostCpu, Processor, Signature};
 use reeve_gateway::xml::device;
 use reeve_gateway::xml::domain::{
     self, Hypervisor, Live, Plugged, View, metadata_element, metadata_without,
@@ -209,8 +209,23 @@ fn host() -> Host {
     Host {
         uuid: uuid::Uuid::from_u128(7),
         emulator: "/usr/libexec/reeve-worker".to_owned(),
-        cpu_model: Some("EPYC".to_owned()),
-        cpu_vendor: Some("AMD".to_owned()),
+        processor: Some(Processor {
+            model: "EPYC".to_owned(),
+            vendor: Some("AMD".to_owned()),
+            features: vec![("erms".to_owned(), true)],
+        }),
+        signature: Signature {
+            family: 23,
+            model: 1,
+            stepping: 2,
+            microcode: Some(0x0800_126c),
+            physical_bits: Some(48),
+        },
+        guest_processor: Some(Processor {
+            model: "EPYC-Rome".to_owned(),
+            vendor: Some("AMD".to_owned()),
+            features: vec![("erms".to_owned(), true), ("svm".to_owned(), false)],
+        }),
         sockets: 1,
         cores: 2,
         threads: 1,
@@ -225,7 +240,7 @@ fn host() -> Host {
 #[test]
 fn capabilities_are_valid_and_say_what_clients_look_for() {
     let bare = Host {
-        cpu_model: None,
+        processor: None,
         cells: Vec::new(),
         ..host()
     };
@@ -242,6 +257,11 @@ fn capabilities_are_valid_and_say_what_clients_look_for() {
     ] {
         assert!(all[0].contains(part), "{part}\n{}", all[0]);
     }
+    assert!(all[0].contains(
+        "<model>EPYC</model>\n      <vendor>AMD</vendor>\n      <microcode version='134222444'/>\n      \
+         <signature family='23' model='1' stepping='2'/>\n"
+    ));
+    assert!(all[0].contains("<feature name='erms'/>"));
     validate("capability", &all);
 }
 
@@ -256,6 +276,13 @@ fn domain_capabilities_are_had_for_all_and_for_the_one_that_there_is() {
     };
     let all = format(&Query::default()).unwrap();
     assert_eq!(format(&one).unwrap(), all);
+    assert!(
+        all.contains(
+            "<model fallback='forbid'>EPYC-Rome</model>\n      <vendor>AMD</vendor>\n      \
+             <feature policy='require' name='erms'/>\n      <feature policy='disable' name='svm'/>\n"
+        ),
+        "{all}"
+    );
     assert!(
         all.contains("<enum name='hostPassthroughMigratable'>"),
         "{all}"

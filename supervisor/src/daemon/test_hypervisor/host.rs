@@ -5,11 +5,12 @@ use std::sync::Arc;
 
 use reeve_ipc::api::MAX_PAGE;
 use reeve_ipc::api::host::{
-    CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostDriver,
-    HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages, HostTopology,
+    CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostCpuid,
+    HostDriver, HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages,
+    HostTopology,
 };
 use reeve_ipc::model::{CpuSet, MemorySize};
-use reeve_ipc::spec::{MAX_VCPUS, MachineType};
+use reeve_ipc::spec::{CpuidEntry, MAX_VCPUS, MachineType};
 use uuid::Uuid;
 
 use crate::host::node::{HostBooks, host_name};
@@ -157,5 +158,23 @@ impl HostBooks for TestHost {
             pages: pages(free),
         });
         nodes.collect()
+    }
+
+    /// Of no maker, with what every 64-bit processor has (libvirt's `kvm64`) and the flag of a hypervisor.
+    fn cpuid(&self) -> HostCpuid {
+        let leaf = |function, registers| CpuidEntry {
+            function,
+            index: 0,
+            flags: 0,
+            registers,
+        };
+        let leaves = vec![
+            leaf(1, [0, 0, 1 << 31 | 1 << 13 | 1, 0x078B_FBFD]),
+            leaf(0x8000_0001, [0, 0, 0, 1 << 29 | 1 << 20 | 1 << 11]),
+        ];
+        HostCpuid {
+            host: leaves.clone(),
+            guest: leaves,
+        }
     }
 }

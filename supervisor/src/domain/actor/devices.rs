@@ -226,6 +226,10 @@ impl DomainActor {
             let domain = Box::new(record.definition.clone());
             steps.push(Step::WriteStatus(Box::new(record)));
             steps.push(Step::Device(DeviceCall::Medium { domain, slot }));
+            events.push(EventKind::MediumChanged {
+                device: device.clone(),
+                inserted: medium.is_some(),
+            });
         }
         if persistent {
             let mut record = self.kept()?.clone();

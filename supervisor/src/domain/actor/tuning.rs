@@ -13,6 +13,7 @@
 
 use reeve_ipc::api::call::{MAX_TUNING_CHANGES, TuningChange};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{DeviceName, Domain, MemoryNodes, MemorySize, NodeMode, VcpuPin};
@@ -215,6 +216,8 @@ impl DomainActor {
             steps.push(Step::Device(DeviceCall::TuneCheck { domain: check }));
             steps.push(Step::WriteStatus(Box::new(record)));
             steps.push(Step::Device(DeviceCall::Tune { domain, before }));
+            let changes = changes.to_vec();
+            events.push(EventKind::Tuned { changes });
         }
         if persistent {
             let mut record = self.kept()?.clone();

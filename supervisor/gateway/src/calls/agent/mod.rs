@@ -4,7 +4,9 @@
 //! nothing here depends on it.
 
 mod asked;
+pub(super) mod keys;
 mod link;
+pub(super) mod power;
 mod text;
 mod told;
 

@@ -421,3 +421,73 @@ fn a_channel_is_a_stream_of_its_own() {
     client.socket.set_nonblocking(true).unwrap();
     assert!(client.socket.read(&mut rest).is_err());
 }
+
+#[test]
+fn keys_of_a_user_are_had_and_set() {
+    let says: Says = |line| {
+        let answer = match line.contains("get-authorized-keys") {
+            true => "{\"return\": {\"keys\": [\"ssh-ed25519 AAAA a@b\"]}}\n",
+            false => "{\"return\": {}}\n",
+        };
+        Some(answer.as_bytes().to_vec())
+    };
+    let (mut client, domain, asked) = host(says, OPEN);
+    let keys = client.ask(&guest::DomainAuthorizedSshKeysGet {
+        domain: domain.clone(),
+        user: "root".to_owned(),
+        flags: 0,
+    });
+    assert_eq!(keys.0, ["ssh-ed25519 AAAA a@b"]);
+    let set = |keys: &[&str], flags| guest::DomainAuthorizedSshKeysSet {
+        domain: domain.clone(),
+        user: "root".to_owned(),
+        keys: keys.iter().map(|key| (*key).to_owned()).collect(),
+        flags,
+    };
+    client.ask(&set(&[], 0));
+    client.ask(&set(&["k"], 1));
+    client.ask(&set(&["k"], 2));
+    for (keys, flags) in [(&[][..], 1), (&[][..], 2), (&["k"][..], 3)] {
+        assert_eq!(client.refused(&set(keys, flags)).code, 8);
+    }
+    let asked = asked.lock().unwrap();
+    let said = |index: usize| -> serde_json::Value { serde_json::from_str(&asked[index]).unwrap() };
+    assert_eq!(said(1)["execute"], "guest-ssh-add-authorized-keys");
+    assert_eq!(said(1)["arguments"]["reset"], true);
+    assert_eq!(said(2)["arguments"]["reset"], false);
+    assert_eq!(said(3)["execute"], "guest-ssh-remove-authorized-keys");
+    assert_eq!(said(3)["arguments"]["keys"][0], "k");
+    assert_eq!(asked.len(), 4);
+}
+
+#[test]
+fn a_guest_falls_asleep_by_its_agent_and_is_never_woken() {
+    let says: Says = |line| match line.contains("guest-suspend-disk") {
+        true => {
+            let error = "{\"error\": {\"class\": \"GenericError\", \"desc\": \"no S4\"}}\n";
+            Some(error.as_bytes().to_vec())
+        }
+        false => Some(b"{\"return\": {}}\n".to_vec()),
+    };
+    let (mut client, domain, asked) = host(says, OPEN);
+    let suspend = |target, duration| lifecycle::DomainPmSuspendForDuration {
+        domain: domain.clone(),
+        target,
+        duration,
+        flags: 0,
+    };
+    client.ask(&suspend(0, 0));
+    let said = client.refused(&suspend(1, 0));
+    assert!(
+        said.message.ends_with("'guest-suspend-disk': no S4"),
+        "{said:?}"
+    );
+    assert_eq!(client.refused(&suspend(0, 5)).code, 74);
+    assert_eq!(client.refused(&suspend(9, 0)).code, 74);
+    assert_eq!(asked.lock().unwrap().len(), 2);
+    let wake = lifecycle::DomainPmWakeup { domain, flags: 0 };
+    assert_eq!(client.refused(&wake).code, 1);
+    let (mut client, domain, _) = One::off(definition("", AGENT)).client();
+    let wake = lifecycle::DomainPmWakeup { domain, flags: 0 };
+    assert_eq!(client.refused(&wake).code, 55);
+}

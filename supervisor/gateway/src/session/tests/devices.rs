@@ -1,6 +1,6 @@
 //! Devices that come, go and change, what they have done, and what is told of them.
 
-use reeve_ipc::api::call::CallBody;
+use reeve_ipc::api::call::{CallBody, TuningChange};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DeviceStats, DomainState, ShutOffReason};
 use reeve_ipc::device::{
@@ -342,6 +342,9 @@ fn figures_of_many_domains_have_disks_with_their_files_and_interfaces() {
     for (name, wanted) in [
         ("state.state", Some(Value::Int(1))),
         ("cpu.time", Some(Value::Ulong(3_000))),
+        ("cpu.cache.monitor.count", Some(Value::Uint(0))),
+        ("block.0.backingIndex", Some(Value::Uint(1))),
+        ("dirtyrate.calc_status", Some(Value::Int(0))),
         ("balloon.current", Some(Value::Ulong(65_536))),
         ("balloon.maximum", Some(Value::Ulong(65_536))),
         ("vcpu.current", uint(2)),
@@ -422,6 +425,56 @@ fn devices_that_come_and_go_are_told_of_by_their_aliases() {
         let told: events::DomainEventCallbackDeviceRemoved = next(&mut client);
         assert_eq!((told.callback, told.alias.as_str()), (removed, alias));
     }
+}
+
+#[test]
+fn a_medium_that_is_changed_is_told_of_as_a_tray_that_opens_and_closes() {
+    let (mut client, domain, _) = One::running(full()).client();
+    let trays = register(&mut client, 10, None);
+    let event = EventKind::MediumChanged {
+        device: DeviceName::Disk("vdb".parse().unwrap()),
+        inserted: true,
+    };
+    client.supervisor.event("a", event);
+    for reason in [0, 1] {
+        let told: events::DomainEventCallbackTrayChange = next(&mut client);
+        assert_eq!(
+            (told.callback, told.domain, told.reason),
+            (trays, domain.clone(), reason)
+        );
+        assert_eq!(told.alias, "virtio-disk1");
+    }
+}
+
+#[test]
+fn what_a_domain_may_use_is_told_of_when_it_is_other() {
+    let (mut client, domain, _) = One::running(full()).client();
+    let tunings = register(&mut client, 17, None);
+    // libvirt has no word for the first.
+    let changes = [
+        TuningChange::MemoryLimit(None),
+        TuningChange::VcpuCpus {
+            vcpu: 1,
+            cpus: Some("0-1".parse().unwrap()),
+        },
+        TuningChange::CpuWeight(Some(300)),
+        TuningChange::CpuPercent(Some(50)),
+    ];
+    let tell = |client: &Client, changes: &[TuningChange]| {
+        let changes = changes.to_vec();
+        client.supervisor.event("a", EventKind::Tuned { changes });
+    };
+    tell(&client, &changes[..1]);
+    tell(&client, &changes);
+    let told: events::DomainEventCallbackTunable = next(&mut client);
+    assert_eq!((told.callback, told.domain), (tunings, domain));
+    let wanted = [
+        Param::new("cputune.vcpupin1", "0-1"),
+        Param::new("cputune.cpu_shares", 300_u64),
+        Param::new("cputune.global_period", 100_000_u64),
+        Param::new("cputune.global_quota", 50_000_i64),
+    ];
+    assert_eq!(told.params.0, wanted);
 }
 
 fn describe(domain: &Handle, kind: i32, text: &str, flags: u32) -> lifecycle::DomainSetMetadata {

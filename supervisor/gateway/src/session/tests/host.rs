@@ -12,14 +12,14 @@ use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::figures::{DomainFigures, DomainUsage, FiguresOf, FiguresPage};
 use reeve_ipc::api::host::{
-    HostCpu, HostCpuModel, HostCpuPage, HostDriver, HostInfo, HostNode, HostTopology,
+    HostCpu, HostCpuModel, HostCpuPage, HostCpuid, HostDriver, HostInfo, HostNode, HostTopology,
 };
 use reeve_ipc::api::view::{
     DomainDefinition, DomainDetails, DomainState, DomainSummary, PausedReason, RunningReason,
     ShutOffReason, SupervisorInfo,
 };
 use reeve_ipc::model::{CpuSet, Domain, DomainUuid, MemorySize};
-use reeve_ipc::spec::MachineType;
+use reeve_ipc::spec::{CpuidEntry, MachineType};
 use uuid::Uuid;
 
 use super::harness::{Act, Supervisor};
@@ -101,6 +101,7 @@ impl Host {
         let answer = match call {
             CallBody::SupervisorInfoGet(_) => AnswerBody::SupervisorInfoGet(supervisor_info()),
             CallBody::HostInfoGet(_) => AnswerBody::HostInfoGet(Box::new(host_info())),
+            CallBody::HostCpuidGet(_) => AnswerBody::HostCpuidGet(cpuid()),
             CallBody::HostCpuList(_) => AnswerBody::HostCpuList(HostCpuPage {
                 cpus: vec![HostCpu {
                     cpu: 0,
@@ -271,6 +272,26 @@ pub(super) fn supervisor_info() -> SupervisorInfo {
         adopted_within_us: 0,
         clients: 1,
         refused: Vec::new(),
+    }
+}
+
+/// A processor of libvirt's model `kvm64` with SSSE3, and guests without that.
+fn cpuid() -> HostCpuid {
+    let leaf = |function, registers| CpuidEntry {
+        function,
+        index: 0,
+        flags: 0,
+        registers,
+    };
+    let leaves = |ecx| {
+        vec![
+            leaf(1, [0, 0, ecx, 0x078B_FBFD]),
+            leaf(0x8000_0001, [0, 0, 0, 1 << 29 | 1 << 20 | 1 << 11]),
+        ]
+    };
+    HostCpuid {
+        host: leaves(1 << 13 | 1 << 9 | 1),
+        guest: leaves(1 << 13 | 1),
     }
 }
 

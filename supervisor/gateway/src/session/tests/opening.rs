@@ -146,7 +146,7 @@ fn unknown_numbers_have_the_words_that_clients_look_for() {
         assert_eq!((said.code, said.domain), (39, 7), "{number}");
         assert_eq!(said.message, format!("unknown procedure: {number}"));
     }
-    for (program, version) in [(1, 1), (REMOTE, 2), (0x0006_8000, 1)] {
+    for (program, version) in [(1, 1), (REMOTE, 2), (0x0006_8000, 2)] {
         let serial = client.send_raw(program, version, 1, b"");
         let said = client.answer(serial).error();
         assert_eq!((said.code, said.domain), (39, 7));

@@ -142,6 +142,24 @@ fn virsh_asks_about_the_host() {
     assert!(good(&["domcapabilities"]).starts_with("<domainCapabilities>"));
     assert_eq!(good(&["net-list", "--all"]), "");
     good(&["maxvcpus"]);
+    let cpu = directory.path().join("cpu.xml");
+    let cpu = cpu.to_str().unwrap();
+    let write = |text: &str| std::fs::write(cpu, text).unwrap();
+    write("<cpu><arch>x86_64</arch><model>kvm64</model><feature name='ssse3'/></cpu>");
+    assert!(good(&["cpu-compare", cpu]).ends_with("is identical to host CPU"));
+    let (code, _, complaint) = virsh(&socket, &["hypervisor-cpu-compare", "--error", cpu]);
+    assert_eq!(code, 1);
+    assert!(
+        complaint.ends_with("required features: ssse3"),
+        "{complaint}"
+    );
+    assert!(good(&["cpu-baseline", cpu]).contains("<feature policy='require' name='ssse3'/>"));
+    assert!(!good(&["hypervisor-cpu-baseline", cpu]).contains("ssse3"));
+    assert!(good(&["capabilities"]).contains("<model>kvm64</model>"));
+    assert!(good(&["cpu-models", "x86_64"]).contains("EPYC-Milan"));
+    let (code, _, complaint) = virsh(&socket, &["cpu-models", "nothing"]);
+    assert_eq!(code, 1);
+    assert!(complaint.ends_with("invalid argument: cannot find architecture nothing"));
     let (code, _, complaint) = virsh(&socket, &["save", "x", "y"]);
     assert_eq!(code, 1);
     assert!(complaint.contains("failed to get domain"), "{complaint}");

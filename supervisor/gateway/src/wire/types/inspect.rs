@@ -119,6 +119,8 @@ calls! { Remote;
     DomainGetPerfEvents = 365 { domain: Domain, flags: u32 } -> Params<64>;
     /// What is to be said of it beside: 1 deprecations, 2 taints.
     DomainGetMessages = 426 { domain: Domain, flags: u32 } -> List<String, 2_048>;
+    /// Begins to look, for so many seconds, how fast a guest writes its memory.
+    DomainStartDirtyRateCalc = 427 { domain: Domain, seconds: i32, flags: u32 } -> ();
     /// Ends the job that runs.
     DomainAbortJobFlags = 442 { domain: Domain, flags: u32 } -> ();
 }

@@ -108,6 +108,8 @@ calls! { Remote;
     DomainAddIothread = 355 { domain: Domain, id: u32, flags: u32 } -> ();
     /// One less.
     DomainDelIothread = 356 { domain: Domain, id: u32, flags: u32 } -> ();
+    /// Sets which events of the hardware are counted.
+    DomainSetPerfEvents = 366 { domain: Domain, params: Params<64>, flags: u32 } -> ();
     /// Takes vCPUs on line or off.
     DomainSetVcpu = 384 { domain: Domain, cpumap: String, state: i32, flags: u32 } -> ();
     /// How an I/O thread polls.

@@ -118,6 +118,12 @@ fn words(kind: &EventKind) -> String {
         EventKind::WatchdogExpired { action } => {
             format!("its watchdog has expired: {action}")
         }
+        EventKind::MediumChanged {
+            device,
+            inserted: true,
+        } => format!("has another medium in {device}"),
+        EventKind::MediumChanged { device, .. } => format!("has no medium in {device} any more"),
+        EventKind::Tuned { .. } => "has other bounds on what it may use of the host".to_owned(),
         EventKind::BalloonChanged { memory } => format!("its guest is left {memory} of memory"),
     }
 }

@@ -3,7 +3,7 @@
 use reeve_ipc::model::{Device, Layer, Medium};
 use reeve_ipc::spec::DiskFormat;
 
-use super::devices::{asked, at, detach, running, slot};
+use super::devices::{asked, at, detach, running, slot, told};
 use super::*;
 use crate::domain::driver::{CallFailure, DeviceCall};
 
@@ -72,14 +72,26 @@ fn a_medium_is_noted_before_the_worker_has_it_and_kept_where_that_is_said() {
     assert_eq!(at, slot(1));
     let disk = &domain.devices.disks[0];
     assert_eq!(disk.image, Some(medium("/a").image));
-    assert_eq!(answer(&fed.called(serial, Ok(()))), Some(Ok(())));
+    let effects = fed.called(serial, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert!(told(&effects, &medium_changed(true)));
     assert_eq!(images(&fed), [Some("/a".into()), None]);
     let effects = fed.ask(change(Some("/b"), true));
     assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
     assert_eq!(images(&fed), [Some("/b".into()), Some("/b".into())]);
     let effects = fed.ask(change(None, false));
-    assert_eq!(answer(&fed.through(effects)), Some(Ok(())));
+    let effects = fed.through(effects);
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert!(told(&effects, &medium_changed(false)));
     assert_eq!(images(&fed), [None, Some("/b".into())]);
+}
+
+/// What is told of the drive.
+fn medium_changed(inserted: bool) -> EventKind {
+    EventKind::MediumChanged {
+        device: "vda".parse().unwrap(),
+        inserted,
+    }
 }
 
 #[test]

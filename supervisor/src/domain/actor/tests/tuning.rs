@@ -3,7 +3,7 @@
 use reeve_ipc::api::call::TuningChange;
 use reeve_ipc::model::OnCrash;
 
-use super::devices::{asked, running};
+use super::devices::{asked, running, told};
 use super::*;
 use crate::domain::driver::{CallFailure, DeviceCall, StartFailure, StartFailureKind, Verdict};
 
@@ -74,6 +74,8 @@ fn a_machine_is_bound_once_its_status_says_so() {
     assert!(is_bound(&domain) && !is_bound(&before.unwrap()));
     let effects = fed.called(serial, Ok(()));
     assert_eq!(answer(&effects), Some(Ok(())));
+    let changes = bound();
+    assert!(told(&effects, &EventKind::Tuned { changes }));
     let status = noted(&effects).unwrap();
     assert!(is_bound(&status.definition) && !status.intents.tuning);
     assert!(status.intents.tuned_before.is_none());
