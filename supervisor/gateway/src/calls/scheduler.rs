@@ -202,9 +202,8 @@ fn changes(params: &[Param], definition: &Definition) -> Result<Vec<TuningChange
     Ok(changes)
 }
 
-/// What an event tells of changes of a machine that runs with that definition now. Of what libvirt has no word for,
-/// nothing.
-pub(crate) fn tuned(changes: &[TuningChange], definition: &Definition) -> Vec<Param> {
+/// What an event tells of changes of a machine that runs. Of what libvirt has no word for, nothing.
+pub(crate) fn tuned(changes: &[TuningChange]) -> Vec<Param> {
     let named = |[period, quota]: [Param; 2], scope: &str| {
         [
             Param {
@@ -233,8 +232,8 @@ pub(crate) fn tuned(changes: &[TuningChange], definition: &Definition) -> Vec<Pa
             TuningChange::CpuPercent(percent) => {
                 params.extend(named(GLOBAL.params(*percent), "global"));
             }
-            TuningChange::VcpuPercent(percent) if is_of_each(definition) => {
-                params.extend(named(VCPU.params(*percent), "vcpu"));
+            TuningChange::VcpuQuota(quota) => {
+                params.extend(named(VCPU.exact(*quota), "vcpu"));
             }
             TuningChange::CpuWeight(weight) => {
                 let shares = u64::from(weight.unwrap_or(DEFAULT_SHARES));

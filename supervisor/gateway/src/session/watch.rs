@@ -367,10 +367,7 @@ impl Watcher {
                 Happening::Tray(alias, TRAY_CLOSED)
             }
             EventKind::Tuned { changes } => {
-                let Some(definition) = self.definition(uuid, false).await? else {
-                    return Ok(());
-                };
-                let params = tuned(&changes, &definition.domain);
+                let params = tuned(&changes);
                 if params.is_empty() {
                     return Ok(());
                 }
