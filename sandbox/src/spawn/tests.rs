@@ -95,7 +95,7 @@ fn a_failure_at_each_step_is_named_and_leaves_nothing() {
     for &step in Step::ALL {
         let reached = match step {
             // Failures of these are provoked below.
-            Step::Prepare | Step::Clone => false,
+            Step::Prepare | Step::Clone | Step::Memory => false,
             Step::DenySetgroups => !block,
             Step::DropGroups | Step::SetGid | Step::SetUid => block,
             _ => true,
@@ -131,6 +131,16 @@ fn real_failures_are_named_too() {
     );
     assert_fails_at(Step::Exec, libc::EACCES, |c| c.exe = borrow(fd), none);
     assert_fails_at(Step::Limits, libc::EPERM, |c| c.rlimits = TOO_HIGH, none);
+    let nowhere = MemoryPolicy {
+        mode: MemoryMode::Bind,
+        nodes: [0; NODE_WORDS],
+    };
+    assert_fails_at(
+        Step::Memory,
+        libc::EINVAL,
+        |c| c.memory_policy = Some(nowhere),
+        none,
+    );
     if matches!(who(), Identity::Block { .. }) {
         let unmapped = Identity::Block {
             uid: u32::MAX,
