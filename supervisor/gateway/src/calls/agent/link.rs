@@ -188,3 +188,23 @@ impl Link {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn of_an_agent_of_which_nothing_is_heard_more_is_said_than_of_one_that_is_slow() {
+        for (heard, why) in [
+            (&b""[..], "another client has its channel"),
+            (b"{}\n", "for now"),
+        ] {
+            let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+            rustix::io::write(&theirs, heard).unwrap();
+            let mut link = Link::new(ours.into()).unwrap();
+            let failure = link.sync(Duration::from_millis(50)).await.unwrap_err();
+            assert_eq!(failure.code, Code::AgentUnresponsive);
+            assert!(failure.message().ends_with(why), "{}", failure.message());
+        }
+    }
+}

@@ -172,12 +172,7 @@ fn an_agent_that_refuses_lies_or_is_not_there_is_an_error() {
     }
     // It does not answer; its guest has not opened the port; there is no channel for it.
     let (mut client, domain, _) = host(|line| (line == "sync").then(Vec::new), OPEN);
-    let said = client.refused(&command(&domain, ping, 1));
-    assert_eq!(said.code, 86);
-    assert!(
-        said.message.ends_with("another client has its channel"),
-        "{said:?}"
-    );
+    assert_eq!(client.refused(&command(&domain, ping, 1)).code, 86);
     let (mut client, domain, _) = host(|_| None, OPEN);
     assert_eq!(client.refused(&command(&domain, ping, 0)).code, 86);
     // A refusal of another form is one all the same.
