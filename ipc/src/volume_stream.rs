@@ -21,7 +21,7 @@ use rustix::net::{
 };
 
 /// The most bytes that one [`Frame::Data`] announces.
-pub const MAX_DATA_BYTES: u32 = 256 << 10;
+pub const MAX_DATA_BYTES: u32 = 128 << 10;
 /// Bytes of a frame, without what [`Frame::Data`] announces.
 pub const FRAME_BYTES: usize = 9;
 
@@ -176,7 +176,7 @@ mod tests {
     #[test]
     fn frames_pass_a_socket_whole_and_one_that_is_cut_off_is_told_from_the_end() {
         let (ours, theirs) = UnixStream::pair().unwrap();
-        let payload = vec![7; 200 << 10];
+        let payload = vec![7; 128 << 10];
         let sent = payload.clone();
         let sender = std::thread::spawn(move || {
             let length = u32::try_from(sent.len()).unwrap();

@@ -7,6 +7,8 @@
 mod crash;
 #[path = "storage/hostile.rs"]
 mod hostile;
+#[path = "storage/streams.rs"]
+mod streams;
 #[path = "storage/use_by_domains.rs"]
 mod use_by_domains;
 #[path = "storage/volumes.rs"]

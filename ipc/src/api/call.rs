@@ -718,7 +718,7 @@ calls! {
     } -> (),
     call "wipe volume", access ReadWrite, idempotent true;
 
-    /// Removes a volume. Refused while anything uses it, and of a directory.
+    /// Removes a volume. Refused while anything uses it, and of a directory that is not empty.
     VolumeDelete {
         /// Which.
         volume: VolumeRef,

@@ -5,10 +5,9 @@
 //! pool's lock; what is asked of a volume is not held up by that.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::AsFd;
 use std::sync::{Arc, OnceLock};
 
-use reeve_ipc::api::call::VolumeStream;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::PoolEventKind;
 use reeve_ipc::api::storage::{PoolState, PoolSummary, Volume, VolumeJob};
@@ -20,6 +19,7 @@ use super::change::{self, Change};
 use super::host::Host;
 use super::make::{self, Making};
 use super::scan::{self, Scan};
+use super::stream::{self, Begun, Wanted};
 use super::view::{Building, Entry, Job, View, Volumes};
 use crate::api::events::EventLog;
 use crate::crash::{self, Moment, Operation};
@@ -86,7 +86,7 @@ pub enum VolumeRequest {
     Open {
         /// Which.
         name: VolumeName,
-        /// To be written.
+        /// The client writes it.
         write: bool,
         /// From there on.
         offset: u64,
@@ -107,8 +107,8 @@ pub enum VolumeAnswer {
     Done,
     /// The volume as it is.
     Volume(Box<Volume>),
-    /// Its file.
-    Stream(VolumeStream, OwnedFd),
+    /// A stream of its bytes.
+    Stream(Begun),
 }
 
 /// What an actor is told.
@@ -256,6 +256,8 @@ struct Actor {
     line: VecDeque<(Request, Option<PoolReply>)>,
     /// Work on the pool is under way.
     working: bool,
+    /// That work makes it inactive: nothing begins in it any more.
+    stopping: bool,
     building: bool,
     /// What was changed while the directory is read: what was read of that is older.
     touched: BTreeSet<VolumeName>,
@@ -292,6 +294,7 @@ pub fn spawn(
         jobs: BTreeMap::new(),
         line: VecDeque::new(),
         working: false,
+        stopping: false,
         building: false,
         touched: BTreeSet::new(),
         view: watch::channel(Arc::new(nothing(pool))).0,
@@ -378,7 +381,7 @@ impl Actor {
     fn standing(&self) -> Standing {
         Standing {
             kept: self.record.is_some(),
-            active: self.active.is_some(),
+            active: self.active.is_some() && !self.stopping,
             volume_jobs: self.jobs.len(),
         }
     }
@@ -396,6 +399,7 @@ impl Actor {
             }
             Message::PoolDone(outcome, reply) => {
                 self.working = false;
+                self.stopping = false;
                 self.building = false;
                 let done = outcome.and_then(|outcome| self.commit(outcome));
                 self.publish();
@@ -451,6 +455,7 @@ impl Actor {
             self.publish();
         }
         self.working = true;
+        self.stopping = matches!(request, Request::Stop);
         let own = self.own.clone();
         tokio::spawn(async move {
             // Reading a directory takes its turn; the rest is short.
@@ -640,11 +645,12 @@ impl Actor {
                 offset,
                 length,
             } => {
-                tokio::task::spawn_blocking(move || {
-                    let opened = change::stream(&host, &pool, &name, write, offset, length);
-                    let opened = opened.map(|(stream, file)| VolumeAnswer::Stream(stream, file));
-                    let _ = reply.send(opened);
-                });
+                let wanted = Wanted {
+                    write,
+                    offset,
+                    length,
+                };
+                stream(host, pool, name, wanted, self.own.clone(), reply);
             }
         }
         self.publish();
@@ -722,6 +728,39 @@ impl Actor {
     }
 }
 
+/// Begins a stream, on a thread of its own which is there until it has ended.
+fn stream(
+    host: Arc<Host>,
+    pool: Pool,
+    name: VolumeName,
+    wanted: Wanted,
+    own: mpsc::WeakSender<Message>,
+    reply: VolumeReply,
+) {
+    let thread = std::thread::Builder::new().name("volume-stream".to_owned());
+    // Without it nobody answers, and whoever asked is told that.
+    let started = thread.spawn(move || {
+        let (begun, under_way) = match stream::begin(&host, &pool, &name, wanted) {
+            Ok(begun) => begun,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        // Where nobody waits for it any more, it ends with what is dropped here.
+        let _ = reply.send(Ok(VolumeAnswer::Stream(begun)));
+        if let Some(entry) = under_way.attend(&host, &name) {
+            if let Some(own) = own.upgrade() {
+                // Whoever asks for the volume itself has it looked at.
+                let _ = own.try_send(Message::Seen(name, entry));
+            }
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "no thread for a stream of a volume could be started");
+    }
+}
+
 fn ending() -> ApiError {
     ApiError::new(ApiErrorCode::ShuttingDown, "the supervisor is ending")
 }
@@ -771,6 +810,7 @@ fn work(
         }
         Request::Stop => {
             host.store.set_inactive(pool.uuid).map_err(kept)?;
+            host.streams.end(pool.uuid);
             host.release(pool.uuid);
             Ok(Outcome::Stopped)
         }

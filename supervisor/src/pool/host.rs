@@ -13,6 +13,7 @@ use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 use tokio::sync::Semaphore;
 
+use super::stream::Streams;
 use super::view::{Stat, WANTED};
 use crate::daemon::ConfiguredPaths;
 use crate::host::image_lock::{ImageLockError, ImageUse, lock};
@@ -33,6 +34,7 @@ pub struct Host {
     images: Option<ImageWorkers>,
     pub(super) store: PoolStore,
     pub(super) turns: Arc<Semaphore>,
+    pub(super) streams: Streams,
     claims: Mutex<BTreeMap<(u64, u64), (PoolUuid, PoolName)>>,
 }
 
@@ -49,6 +51,7 @@ impl Host {
             images,
             store,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
+            streams: Streams::default(),
             claims: Mutex::default(),
         }
     }
@@ -156,6 +159,14 @@ impl Host {
         Ok(())
     }
 
+    /// The active pool whose directory that is.
+    pub(super) fn pool_of(&self, directory: BorrowedFd<'_>) -> Option<PoolName> {
+        let stat = rustix::fs::fstat(directory).ok()?;
+        let claims = self.claims();
+        let claimed = claims.get(&(stat.st_dev, stat.st_ino));
+        claimed.map(|(_, name)| name.clone())
+    }
+
     /// Gives up what a pool had taken.
     pub(super) fn release(&self, uuid: PoolUuid) {
         self.claims().retain(|_, (of, _)| *of != uuid);
@@ -225,6 +236,11 @@ impl Held<'_> {
                 ImageLockError::Os(_) => self.error(ApiErrorCode::Host, &error.to_string()),
                 error => self.error(ApiErrorCode::InUse, &error.to_string()),
             })?;
+            // Whoever removed it had it locked until it was gone.
+            let stat = rustix::fs::fstat(&file).map_err(|errno| self.os("look at", errno))?;
+            if stat.st_nlink == 0 {
+                return Err(self.os("open", Errno::NOENT));
+            }
         }
         Ok(file)
     }
@@ -259,7 +275,7 @@ impl Held<'_> {
     }
 }
 
-fn code_of(errno: Errno) -> ApiErrorCode {
+pub(super) fn code_of(errno: Errno) -> ApiErrorCode {
     match errno {
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => ApiErrorCode::NoSpace,
         Errno::OPNOTSUPP => ApiErrorCode::Unsupported,

@@ -16,12 +16,12 @@
 //! its own; whatever an image says is read, and whatever an image gets is written, by a jailed process
 //! ([`crate::host::image_worker`]). Reads are answered from what the actor published ([`view`]).
 //!
-//! What lives here: the rules of pools ([`admission`]), directories and files ([`host`], `scan`, `make`, `change`).
+//! What lives here: the rules of pools ([`admission`]), directories and files ([`host`], `scan`, `make`, `change`, `stream`).
 //! What may not: sockets and access (`api`), the form of what is kept (`store`), what is in an image.
 //!
 //! ## Decisions
 //! 1. (2026-11) A volume has its name when it is finished, and not before (`make.rs`).
-//! 2. (2026-11) Clients are handed the file itself for upload and download (`change.rs`).
+//! 2. (2026-11) A client that uploads or downloads has one end of a stream, and never the file (`stream.rs`).
 //! 3. (2026-11) One directory is of one active pool, whatever path leads to it; directories within one another are
 //!    allowed, as virt-install makes a pool of each directory that it is shown.
 
@@ -33,6 +33,7 @@ pub mod host;
 pub mod make;
 pub mod registry;
 pub mod scan;
+pub mod stream;
 pub mod view;
 
 pub use self::registry::Pools;

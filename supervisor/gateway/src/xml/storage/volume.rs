@@ -41,7 +41,11 @@ impl VolumeDocument {
             backing,
         } = self;
         let whole = match volume.format {
-            DiskFormat::Raw => volume.allocation.or(volume.capacity),
+            // A file has blocks, and may take more room than it has bytes.
+            DiskFormat::Raw => match (volume.allocation, volume.capacity) {
+                (Some(allocation), Some(capacity)) => Some(allocation.min(capacity)),
+                (allocation, capacity) => allocation.or(capacity),
+            },
             DiskFormat::Qcow2 => self::whole(&volume),
         };
         volume.allocation = whole;
