@@ -88,9 +88,8 @@ pub fn send(to: BorrowedFd<'_>, frame: Frame, payload: &[u8]) -> Result<(), Errn
     while !head.is_empty() || !payload.is_empty() {
         let parts = [IoSlice::new(head), IoSlice::new(payload)];
         let mut nothing = SendAncillaryBuffer::default();
-        let sent = rustix::io::retry_on_intr(|| {
-            sendmsg(to, &parts, &mut nothing, SendFlags::NOSIGNAL)
-        })?;
+        let sent =
+            rustix::io::retry_on_intr(|| sendmsg(to, &parts, &mut nothing, SendFlags::NOSIGNAL))?;
         let of_head = sent.min(head.len());
         head = head.get(of_head..).unwrap_or_default();
         payload = payload.get(sent - of_head..).unwrap_or_default();

@@ -32,6 +32,7 @@ use crate::model::{
     Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, NewVolume, Pool,
     PoolName, Vcpus, VolumeName,
 };
+use crate::spec::DiskFormat;
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -693,6 +694,9 @@ calls! {
         preallocate_metadata: bool,
         /// Share blocks with the other, or fail (libvirt's `REFLINK`); otherwise they are shared where that can be.
         reflink: bool,
+        /// What is in the other; where it is not said, what its first bytes look like, which its guest may have
+        /// written.
+        from_format: Option<DiskFormat>,
     } -> Box<Volume>,
     call "clone to volume", access ReadWrite, idempotent false;
 
@@ -706,6 +710,8 @@ calls! {
         allocate: bool,
         /// Let it become smaller; what was behind its end is lost.
         shrink: bool,
+        /// What is in it; where it is not said, as of [`VolumeClone`].
+        format: Option<DiskFormat>,
     } -> (),
     call "resize volume", access ReadWrite, idempotent false;
 

@@ -106,6 +106,7 @@ impl Daemon {
                     &call.from,
                     call.preallocate_metadata,
                     call.reflink,
+                    call.from_format,
                 );
                 Ok((A::VolumeClone(Box::new(made.await?)), Vec::new()))
             }),
@@ -114,6 +115,7 @@ impl Daemon {
                     capacity: call.capacity,
                     allocate: call.allocate,
                     shrink: call.shrink,
+                    format: call.format,
                 };
                 volume(pools, call.volume, change, A::VolumeResize(()))
             }

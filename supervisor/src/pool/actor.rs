@@ -650,7 +650,24 @@ impl Actor {
                     offset,
                     length,
                 };
-                stream(host, pool, name, wanted, self.own.clone(), reply);
+                let own = self.own.clone();
+                let of = name.clone();
+                stream::start(
+                    host,
+                    pool,
+                    name,
+                    wanted,
+                    |begun| {
+                        // Where nobody waits for it any more, it ends with what is dropped here.
+                        let _ = reply.send(begun.map(VolumeAnswer::Stream));
+                    },
+                    move |entry| {
+                        if let Some(own) = own.upgrade() {
+                            // Whoever asks for the volume itself has it looked at.
+                            let _ = own.try_send(Message::Seen(of, entry));
+                        }
+                    },
+                );
             }
         }
         self.publish();
@@ -725,39 +742,6 @@ impl Actor {
             })
         });
         let _ = reply.send(answer);
-    }
-}
-
-/// Begins a stream, on a thread of its own which is there until it has ended.
-fn stream(
-    host: Arc<Host>,
-    pool: Pool,
-    name: VolumeName,
-    wanted: Wanted,
-    own: mpsc::WeakSender<Message>,
-    reply: VolumeReply,
-) {
-    let thread = std::thread::Builder::new().name("volume-stream".to_owned());
-    // Without it nobody answers, and whoever asked is told that.
-    let started = thread.spawn(move || {
-        let (begun, under_way) = match stream::begin(&host, &pool, &name, wanted) {
-            Ok(begun) => begun,
-            Err(error) => {
-                let _ = reply.send(Err(error));
-                return;
-            }
-        };
-        // Where nobody waits for it any more, it ends with what is dropped here.
-        let _ = reply.send(Ok(VolumeAnswer::Stream(begun)));
-        if let Some(entry) = under_way.attend(&host, &name) {
-            if let Some(own) = own.upgrade() {
-                // Whoever asks for the volume itself has it looked at.
-                let _ = own.try_send(Message::Seen(name, entry));
-            }
-        }
-    });
-    if let Err(error) = started {
-        tracing::warn!(%error, "no thread for a stream of a volume could be started");
     }
 }
 

@@ -36,6 +36,21 @@ pub(super) fn disk_format(facts: &ImageFacts) -> Option<DiskFormat> {
     }
 }
 
+/// Refuses a volume that does not look like what is stated of it. Anything can be raw.
+pub(super) fn as_stated(
+    held: &Held<'_>,
+    facts: &ImageFacts,
+    stated: Option<DiskFormat>,
+) -> Result<(), ApiError> {
+    match stated {
+        Some(DiskFormat::Qcow2) if facts.format != VolumeFormat::Qcow2 => {
+            let why = "it is no qcow2 image, as which it is asked for";
+            Err(held.error(ApiErrorCode::InvalidArgument, why))
+        }
+        _ => Ok(()),
+    }
+}
+
 /// Opens all of it: files of the volume's own `directory`, which `layer` is in too.
 pub(super) fn chain(
     host: &Host,
@@ -134,7 +149,11 @@ mod tests {
         let other = all.path().join("other");
         std::fs::create_dir_all(target.join("deep")).unwrap();
         std::fs::create_dir(&other).unwrap();
-        for file in [target.join("base"), target.join("deep/base"), other.join("base")] {
+        for file in [
+            target.join("base"),
+            target.join("deep/base"),
+            other.join("base"),
+        ] {
             std::fs::write(file, "base").unwrap();
         }
         symlink("base", target.join("link")).unwrap();

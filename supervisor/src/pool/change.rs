@@ -8,13 +8,14 @@ use std::sync::Arc;
 
 use reeve_ipc::api::call::NewCapacity;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::image::ImageTask;
+use reeve_ipc::api::storage::VolumeFormat;
+use reeve_ipc::image::{ImageFacts, ImageTask};
 use reeve_ipc::model::{Layer, MAX_VOLUME_BYTES, Pool, VolumeName};
 use reeve_ipc::spec::DiskFormat;
 use rustix::fs::{AtFlags, FileType};
 use rustix::io::Errno;
 
-use super::chain::{Chained, chain, disk_format};
+use super::chain::{Chained, as_stated, chain, disk_format};
 use super::host::{Held, Host, examine, find};
 use super::scan::{Prober, one};
 use super::view::Entry;
@@ -32,6 +33,8 @@ pub enum Change {
         allocate: bool,
         /// It may become smaller.
         shrink: bool,
+        /// What is in it, where whoever asks knows.
+        format: Option<DiskFormat>,
     },
     /// It is overwritten with zeros.
     Wipe,
@@ -55,7 +58,9 @@ pub(super) fn change(
     let (kind, _) = examine(found.as_fd()).map_err(|errno| held.os("look at", errno))?;
     if kind == FileType::Directory {
         return match change {
-            Change::Delete { .. } => remove_directory(host, &held, directory.as_fd(), found.as_fd()),
+            Change::Delete { .. } => {
+                remove_directory(host, &held, directory.as_fd(), found.as_fd())
+            }
             Change::Resize { .. } | Change::Wipe => {
                 let why = "it is a directory, which has neither a size nor bytes of its own";
                 Err(held.error(ApiErrorCode::Unsupported, why))
@@ -68,7 +73,18 @@ pub(super) fn change(
             capacity,
             allocate,
             shrink,
-        } => resize(host, &held, directory.as_fd(), &file, capacity, allocate, shrink)?,
+            format,
+        } => {
+            let resizing = Resizing {
+                directory: directory.as_fd(),
+                file: &file,
+                capacity,
+                allocate,
+                shrink,
+            };
+            let facts = sized(host, &held, &file, format)?;
+            resizing.perform(host, &held, &facts)?;
+        }
         Change::Wipe => wipe(host, &held, &file)?,
         Change::Delete { zeroed } => {
             if zeroed {
@@ -139,86 +155,112 @@ fn wipe(host: &Host, held: &Held<'_>, file: &OwnedFd) -> Result<(), ApiError> {
     perform(host, held, &ImageTask::Wipe, &[file])
 }
 
-fn resize(
+/// What is known of an image that is resized: what whoever asks says, or what its first bytes look like.
+fn sized(
     host: &Host,
     held: &Held<'_>,
-    directory: BorrowedFd<'_>,
     file: &OwnedFd,
+    format: Option<DiskFormat>,
+) -> Result<ImageFacts, ApiError> {
+    if format == Some(DiskFormat::Raw) {
+        return Ok(ImageFacts::of(VolumeFormat::Raw));
+    }
+    let again = held.reopened(file)?;
+    let facts = Prober::new(host).probe(vec![again]).into_iter().next();
+    let facts = facts.unwrap_or_else(|| ImageFacts::of(VolumeFormat::Raw));
+    as_stated(held, &facts, format)?;
+    if let Some(why) = &facts.unreadable {
+        return Err(held.error(ApiErrorCode::Unsupported, why));
+    }
+    Ok(facts)
+}
+
+/// How a volume is resized.
+struct Resizing<'a> {
+    directory: BorrowedFd<'a>,
+    file: &'a OwnedFd,
     capacity: NewCapacity,
     allocate: bool,
     shrink: bool,
-) -> Result<(), ApiError> {
-    let stat = rustix::fs::fstat(file).map_err(|errno| held.os("look at", errno))?;
-    let again = held.reopened(file)?;
-    let facts = Prober::new(host).probe(vec![again]).into_iter().next();
-    let Some(facts) = facts else { return Ok(()) };
-    let unsupported = |why: &str| Err(held.error(ApiErrorCode::Unsupported, why));
-    let invalid = |why: &str| held.error(ApiErrorCode::InvalidArgument, why);
-    if let Some(why) = &facts.unreadable {
-        return unsupported(why);
-    }
-    let before = facts
-        .size
-        .unwrap_or(u64::try_from(stat.st_size).unwrap_or(0));
-    let after = match capacity {
-        NewCapacity::To(bytes) => Some(bytes),
-        NewCapacity::More(bytes) => before.checked_add(bytes),
-        // As libvirt has it: what there is not is not taken away.
-        NewCapacity::Less(bytes) => Some(before.saturating_sub(bytes)),
-    };
-    let after = after.filter(|bytes| *bytes <= MAX_VOLUME_BYTES);
-    let after = after.ok_or_else(|| invalid("no volume has that size"))?;
-    if after < before && !shrink {
-        let why = format!(
-            "it has {before} bytes, and {after} are less: what is behind them would be lost; allow it to shrink \
-             if that is meant"
-        );
-        return Err(invalid(&why));
-    }
-    match disk_format(&facts) {
-        Some(DiskFormat::Raw) if allocate && after > before => {
-            let task = ImageTask::Allocate {
-                from: before,
-                bytes: after,
-                size: after,
-            };
-            let done = perform(host, held, &task, &[file]);
-            if done.is_err() {
-                // As long as it was: what could not be allocated is no part of it.
-                let _ = rustix::fs::ftruncate(file, before);
-            }
-            done
-        }
-        Some(DiskFormat::Raw) => {
-            let done = rustix::fs::ftruncate(file, after).and_then(|()| rustix::fs::fsync(file));
-            done.map_err(|errno| held.os("resize", errno))
-        }
-        Some(DiskFormat::Qcow2) if allocate => {
-            unsupported("only a raw volume is allocated as it becomes larger")
-        }
-        Some(DiskFormat::Qcow2) if after < before => unsupported(
-            "a qcow2 image becomes no smaller here; 'qemu-img resize --shrink' can do it",
-        ),
-        Some(DiskFormat::Qcow2) => {
-            let layer = Layer {
-                path: held.pool.path_of(held.name),
-                format: DiskFormat::Qcow2,
-            };
-            let Chained { formats, files } = chain(host, held, directory, &layer, file.as_fd())?;
-            let task = ImageTask::Grow {
-                size: after,
-                backing: formats,
-            };
-            let mut handed = vec![file];
-            handed.extend(&files);
-            perform(host, held, &task, &handed)
-        }
-        None => {
+}
+
+impl Resizing<'_> {
+    fn perform(&self, host: &Host, held: &Held<'_>, facts: &ImageFacts) -> Result<(), ApiError> {
+        let Self {
+            directory,
+            file,
+            capacity,
+            allocate,
+            shrink,
+        } = *self;
+        let stat = rustix::fs::fstat(file).map_err(|errno| held.os("look at", errno))?;
+        let unsupported = |why: &str| Err(held.error(ApiErrorCode::Unsupported, why));
+        let invalid = |why: &str| held.error(ApiErrorCode::InvalidArgument, why);
+        let before = facts
+            .size
+            .unwrap_or(u64::try_from(stat.st_size).unwrap_or(0));
+        let after = match capacity {
+            NewCapacity::To(bytes) => Some(bytes),
+            NewCapacity::More(bytes) => before.checked_add(bytes),
+            // As libvirt has it: what there is not is not taken away.
+            NewCapacity::Less(bytes) => Some(before.saturating_sub(bytes)),
+        };
+        let after = after.filter(|bytes| *bytes <= MAX_VOLUME_BYTES);
+        let after = after.ok_or_else(|| invalid("no volume has that size"))?;
+        if after < before && !shrink {
             let why = format!(
-                "it is of format {}, which is not resized",
-                facts.format.word()
+                "it has {before} bytes, and {after} are less: what is behind them would be lost; allow it to shrink \
+             if that is meant"
             );
-            unsupported(&why)
+            return Err(invalid(&why));
+        }
+        match disk_format(facts) {
+            Some(DiskFormat::Raw) if allocate && after > before => {
+                let task = ImageTask::Allocate {
+                    from: before,
+                    bytes: after,
+                    size: after,
+                };
+                let done = perform(host, held, &task, &[file]);
+                if done.is_err() {
+                    // As long as it was: what could not be allocated is no part of it.
+                    let _ = rustix::fs::ftruncate(file, before);
+                }
+                done
+            }
+            Some(DiskFormat::Raw) => {
+                let done =
+                    rustix::fs::ftruncate(file, after).and_then(|()| rustix::fs::fsync(file));
+                done.map_err(|errno| held.os("resize", errno))
+            }
+            Some(DiskFormat::Qcow2) if allocate => {
+                unsupported("only a raw volume is allocated as it becomes larger")
+            }
+            Some(DiskFormat::Qcow2) if after < before => unsupported(
+                "a qcow2 image becomes no smaller here; 'qemu-img resize --shrink' can do it",
+            ),
+            Some(DiskFormat::Qcow2) => {
+                let layer = Layer {
+                    path: held.pool.path_of(held.name),
+                    format: DiskFormat::Qcow2,
+                };
+                let Chained { formats, files } =
+                    chain(host, held, directory, &layer, file.as_fd())?;
+                let task = ImageTask::Grow {
+                    size: after,
+                    backing: formats,
+                };
+                let mut handed = vec![file];
+                handed.extend(&files);
+                perform(host, held, &task, &handed)
+            }
+            None => {
+                let why = format!(
+                    "it is of format {}, which is not resized",
+                    facts.format.word()
+                );
+                unsupported(&why)
+            }
         }
     }
 }

@@ -34,7 +34,7 @@ pub struct Host {
     images: Option<ImageWorkers>,
     pub(super) store: PoolStore,
     pub(super) turns: Arc<Semaphore>,
-    pub(super) streams: Streams,
+    pub(super) streams: Arc<Streams>,
     claims: Mutex<BTreeMap<(u64, u64), (PoolUuid, PoolName)>>,
 }
 
@@ -51,7 +51,7 @@ impl Host {
             images,
             store,
             turns: Arc::new(Semaphore::new(AT_ONCE)),
-            streams: Streams::default(),
+            streams: Arc::default(),
             claims: Mutex::default(),
         }
     }

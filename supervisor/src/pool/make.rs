@@ -18,15 +18,13 @@ use std::sync::Arc;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::storage::VolumeFormat;
 use reeve_ipc::image::{BackingNote, ImageFacts, ImageTask, NewImage};
-use reeve_ipc::model::{
-    Layer, MAX_VOLUME_BYTES, Permissions, Pool, UNFINISHED_PREFIX, VolumeName,
-};
+use reeve_ipc::model::{Layer, MAX_VOLUME_BYTES, Permissions, Pool, UNFINISHED_PREFIX, VolumeName};
 use reeve_ipc::spec::DiskFormat;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::chain::{Chained, chain, disk_format};
+use super::chain::{Chained, as_stated, chain, disk_format};
 use super::host::{Held, Host, code_of, gid, uid};
 use super::scan::{Prober, is_unfinished, one};
 use super::view::{Building, Entry, backing_path};
@@ -47,8 +45,19 @@ pub struct Making {
     pub preallocate_metadata: bool,
     /// Blocks are shared with what it is a copy of, or it is not made.
     pub reflink: bool,
-    /// What it is a copy of: a volume of that pool.
-    pub from: Option<(Pool, VolumeName)>,
+    /// What it is a copy of.
+    pub from: Option<Original>,
+}
+
+/// A volume that is copied.
+#[derive(Debug, Clone)]
+pub struct Original {
+    /// Its pool.
+    pub pool: Pool,
+    /// Its name.
+    pub name: VolumeName,
+    /// What is in it, where whoever asks knows.
+    pub format: Option<DiskFormat>,
 }
 
 /// Makes it.
@@ -72,7 +81,7 @@ pub(super) fn make(
         Err(errno) => return Err(held.os("look at", errno)),
     }
     let source = match &making.from {
-        Some((from, name)) => Some(Source::open(host, from, name)?),
+        Some(from) => Some(Source::open(host, from)?),
         None => None,
     };
     let drawn = draw(&held)?;
@@ -170,16 +179,27 @@ struct Source {
 }
 
 impl Source {
-    fn open(host: &Host, pool: &Pool, name: &VolumeName) -> Result<Self, ApiError> {
+    fn open(host: &Host, from: &Original) -> Result<Self, ApiError> {
+        let Original {
+            pool,
+            name,
+            format: stated,
+        } = from;
         let held = Held { pool, name };
         let directory = host.directory(pool)?;
         // Nobody writes it meanwhile.
         let file = held.open(directory.as_fd(), false, Some(ImageUse::Read))?;
         let stat = rustix::fs::fstat(&file).map_err(|errno| held.os("look at", errno))?;
-        let again = rustix::io::fcntl_dupfd_cloexec(&file, 0);
-        let again = again.map_err(|errno| held.os("open", errno))?;
-        let facts = Prober::new(host).probe(vec![again]).into_iter().next();
+        let facts = match stated {
+            Some(DiskFormat::Raw) => None,
+            _ => {
+                let again = rustix::io::fcntl_dupfd_cloexec(&file, 0);
+                let again = again.map_err(|errno| held.os("open", errno))?;
+                Prober::new(host).probe(vec![again]).into_iter().next()
+            }
+        };
         let facts = facts.unwrap_or_else(|| ImageFacts::of(VolumeFormat::Raw));
+        as_stated(&held, &facts, *stated)?;
         if let Some(why) = &facts.unreadable {
             return Err(held.error(ApiErrorCode::Unsupported, why));
         }
@@ -402,7 +422,13 @@ impl Work<'_> {
 
     fn chain(&self, source: &Source) -> Result<Chained, ApiError> {
         let directory = source.directory.as_fd();
-        chain(self.host, &self.held, directory, &source.layer, source.file.as_fd())
+        chain(
+            self.host,
+            &self.held,
+            directory,
+            &source.layer,
+            source.file.as_fd(),
+        )
     }
 
     fn convert(&self, file: &OwnedFd, source: Source, size: u64) -> Result<(), ApiError> {
@@ -480,7 +506,10 @@ fn give_name(
             rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())?;
             let unlinked = rustix::fs::unlinkat(directory, from, AtFlags::empty());
             if let Err(errno) = unlinked {
-                late("its file has another name too, which is removed later", errno);
+                late(
+                    "its file has another name too, which is removed later",
+                    errno,
+                );
             }
             Ok(unlinked.is_ok())
         }
@@ -525,8 +554,14 @@ mod tests {
             own(&held, file.as_fd(), permissions)
         };
         let error = owned_by(Some(64055), Some(108)).unwrap_err();
-        assert!(error.message.contains("cannot make 64055:108 its owner"), "{error}");
-        assert!(error.message.contains("leave its owner and group out"), "{error}");
+        assert!(
+            error.message.contains("cannot make 64055:108 its owner"),
+            "{error}"
+        );
+        assert!(
+            error.message.contains("leave its owner and group out"),
+            "{error}"
+        );
         // What it is already it may be.
         let stat = file.metadata().unwrap();
         owned_by(Some(stat.uid()), Some(stat.gid())).unwrap();

@@ -11,13 +11,14 @@ use reeve_ipc::api::call::{PoolFilter, PoolPage, PoolRef, VolumePage, VolumeRef}
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::storage::{PoolDetails, PoolSummary, Volume};
 use reeve_ipc::model::{Pool, PoolName, PoolUuid, StorageError, VolumeName};
+use reeve_ipc::spec::DiskFormat;
 use reeve_ipc::{MAX_MESSAGE_BYTES, codec};
 
 use tokio::task::JoinSet;
 
 use super::actor::{self, Beginning, Handle, Request, VolumeAnswer, VolumeRequest};
 use super::host::Host;
-use super::make::{self, Making};
+use super::make::{self, Making, Original};
 use super::scan;
 use super::view::{Entry, View};
 use crate::api::events::EventLog;
@@ -480,6 +481,7 @@ impl Pools {
         from: &VolumeRef,
         preallocate_metadata: bool,
         reflink: bool,
+        from_format: Option<DiskFormat>,
     ) -> Result<Volume, ApiError> {
         volume.validate(true).map_err(|error| invalid(&error))?;
         if volume.backing.is_some() {
@@ -500,7 +502,11 @@ impl Pools {
         let making = Making {
             preallocate_metadata,
             reflink,
-            from: Some((of, name.clone())),
+            from: Some(Original {
+                pool: of,
+                name: name.clone(),
+                format: from_format,
+            }),
         };
         let request = VolumeRequest::Make(Box::new(volume), making);
         // To its end, whether the client waits for it or not.

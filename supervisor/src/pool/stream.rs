@@ -162,7 +162,7 @@ pub struct Begun {
 }
 
 /// The supervisor's side of a stream that has begun.
-pub(super) struct UnderWay {
+struct UnderWay {
     worker: ImageWorker,
     ended: OwnedFd,
     hold: Arc<Hold>,
@@ -173,7 +173,7 @@ pub(super) struct UnderWay {
 
 /// Opens a volume's file and has a process send it, or write it. The process is the calling thread's, which
 /// goes on with [`UnderWay::attend`].
-pub(super) fn begin(
+fn begin(
     host: &Host,
     pool: &Pool,
     name: &VolumeName,
@@ -250,9 +250,38 @@ pub(super) fn begin(
     Ok((begun, under_way))
 }
 
+/// Begins a stream, on a thread of its own which is there until it has ended; tells how it began, and what a volume
+/// is that was written.
+pub(super) fn start(
+    host: Arc<Host>,
+    pool: Pool,
+    name: VolumeName,
+    wanted: Wanted,
+    begun: impl FnOnce(Result<Begun, ApiError>) + Send + 'static,
+    written: impl FnOnce(Option<Arc<Entry>>) + Send + 'static,
+) {
+    let thread = std::thread::Builder::new().name("volume-stream".to_owned());
+    // Without it nobody tells anything, and whoever waits for that hears so.
+    let started = thread.spawn(move || {
+        let under_way = match begin(&host, &pool, &name, wanted) {
+            Ok((stream, under_way)) => {
+                begun(Ok(stream));
+                under_way
+            }
+            Err(error) => return begun(Err(error)),
+        };
+        if let Some(entry) = under_way.attend(&host, &name) {
+            written(entry);
+        }
+    });
+    if let Err(error) = started {
+        tracing::warn!(%error, "no thread for a stream of a volume could be started");
+    }
+}
+
 impl UnderWay {
     /// Waits until it has ended, or is to end; gives what a volume is that was written, if it is there.
-    pub(super) fn attend(self, host: &Host, name: &VolumeName) -> Option<Option<Arc<Entry>>> {
+    fn attend(self, host: &Host, name: &VolumeName) -> Option<Option<Arc<Entry>>> {
         let Self {
             worker,
             ended,

@@ -116,7 +116,9 @@ fn delete_soon(connection: &mut Connection, name: &str) -> Result<()> {
         match connection.call(delete(name)) {
             Ok(()) => return Ok(()),
             Err(error) => {
-                let in_use = error.refused().is_some_and(|it| it.code == ApiErrorCode::InUse);
+                let in_use = error
+                    .refused()
+                    .is_some_and(|it| it.code == ApiErrorCode::InUse);
                 ensure!(in_use && Instant::now() < deadline, "{error}");
             }
         }
@@ -148,7 +150,10 @@ fn a_client_that_uploads_has_no_file_and_the_volume_is_its_own_until_the_end() -
     ensure!(volume_stream::next(fd.as_fd())? == Some(Frame::End));
     // It is free at once, though the client keeps its end.
     let disk = get(&mut connection, "images", "disk")?;
-    ensure!(disk.physical == 3 + (3 << 20) && disk.allocation < 1 << 20, "{disk:?}");
+    ensure!(
+        disk.physical == 3 + (3 << 20) && disk.allocation < 1 << 20,
+        "{disk:?}"
+    );
     connection.call(delete("disk"))?;
     drop(fd);
 
@@ -181,7 +186,12 @@ fn a_stream_ends_with_the_connection_that_asked_for_it_and_with_its_pool() -> Re
     let stage = Stage::start()?;
     let (mut connection, _) = stage.with_pool("images")?;
     create(&mut connection, "disk", 64 << 20)?;
-    put(&mut connection, volume("images", "disk"), 0, &vec![7; 8 << 20])?;
+    put(
+        &mut connection,
+        volume("images", "disk"),
+        0,
+        &vec![7; 8 << 20],
+    )?;
     let mut other = stage.daemon.connect()?;
     let (_, kept) = upload(&mut other, volume("images", "disk"), 0, 0)?;
     send(&kept, b"abc")?;
@@ -211,18 +221,29 @@ fn the_command_line_uploads_and_downloads_and_keeps_holes() -> Result<()> {
     std::fs::write(&file, &bytes)?;
     let name = file.to_str().unwrap();
     let reeve = |arguments: &[&str]| stage.daemon.reeve(arguments);
-    reeve(&["volume", "upload", "images", "disk", name, "--offset", "1000000"])?;
+    reeve(&[
+        "volume", "upload", "images", "disk", name, "--offset", "1000000",
+    ])?;
     let mut wanted = vec![0; 64 << 20];
     wanted[1_000_000..][..bytes.len()].copy_from_slice(&bytes);
     ensure!(std::fs::read(pool.target.join("disk"))? == wanted);
     let back = stage.directory.path().join("back");
-    reeve(&["volume", "download", "images", "disk", back.to_str().unwrap()])?;
+    reeve(&[
+        "volume",
+        "download",
+        "images",
+        "disk",
+        back.to_str().unwrap(),
+    ])?;
     ensure!(std::fs::read(&back)? == wanted);
     let stat = std::fs::metadata(&back)?;
     ensure!(stat.blocks() * 512 < 4 << 20, "{}", stat.blocks());
     let short = stage.daemon.reeve(&[
         "volume", "upload", "images", "disk", name, "--length", "1000",
     ]);
-    ensure!(short.is_ok(), "no more is read than was asked for: {short:?}");
+    ensure!(
+        short.is_ok(),
+        "no more is read than was asked for: {short:?}"
+    );
     Ok(())
 }

@@ -42,6 +42,7 @@ fn copy(volume: NewVolume, from: &str) -> VolumeClone {
         from: super::volume("images", from),
         preallocate_metadata: false,
         reflink: false,
+        from_format: None,
     }
 }
 
@@ -195,7 +196,10 @@ fn what_is_uploaded_is_downloaded_and_copied_through_either_format() -> Result<(
     };
     ensure!(fetch(&mut connection, disk(), 2, 0)? == bytes[2..]);
     ensure!(fetch(&mut connection, disk(), 3, 5)? == b"abcde");
-    ensure!(fetch(&mut connection, disk(), 0, 7 << 20)? == bytes, "no more than there is");
+    ensure!(
+        fetch(&mut connection, disk(), 0, 7 << 20)? == bytes,
+        "no more than there is"
+    );
 
     // raw, qcow2, and back; with holes where there were holes.
     let copied = connection.call(copy(raw("copy", 0), "disk"))?;
@@ -275,6 +279,7 @@ fn volumes_are_resized_and_wiped() -> Result<()> {
         capacity,
         allocate,
         shrink,
+        format: None,
     };
     use NewCapacity::{Less, More, To};
     connection.call(create(raw("disk", 1 << 20)))?;
@@ -291,7 +296,10 @@ fn volumes_are_resized_and_wiped() -> Result<()> {
     connection.call(resize("disk", Less(3 << 20), false, true))?;
     ensure!(get(&mut connection, "images", "disk")?.capacity == 1 << 20);
     connection.call(resize("disk", Less(9 << 20), false, true))?;
-    ensure!(get(&mut connection, "images", "disk")?.capacity == 0, "and no less");
+    ensure!(
+        get(&mut connection, "images", "disk")?.capacity == 0,
+        "and no less"
+    );
 
     connection.call(create(qcow2("image", 1 << 30)))?;
     connection.call(resize("image", More(1 << 30), false, false))?;
@@ -401,6 +409,7 @@ fn a_volume_that_names_a_file_elsewhere_is_neither_flattened_nor_resized() -> Re
         capacity: NewCapacity::More(1 << 20),
         allocate: false,
         shrink: false,
+        format: None,
     };
     ensure!(refused(connection.call(resize("disk"))) == ApiErrorCode::PathRefused);
     // Of the same format it is the same bytes, and nothing is opened.
@@ -410,6 +419,27 @@ fn a_volume_that_names_a_file_elsewhere_is_neither_flattened_nor_resized() -> Re
         .map(|entry| entry.unwrap().file_name())
         .collect();
     ensure!(left.len() == 2, "{left:?}");
+    // Whoever knows what it is says so.
+    let stated = |name, from_format| VolumeClone {
+        from_format: Some(from_format),
+        ..copy(raw(name, 0), "disk")
+    };
+    let bytes = std::fs::read(pool.target.join("disk"))?;
+    let same = connection.call(stated("bytes", DiskFormat::Raw))?;
+    ensure!(std::fs::read(&same.path)? == bytes);
+    let larger = VolumeResize {
+        format: Some(DiskFormat::Raw),
+        ..resize("disk")
+    };
+    connection.call(larger)?;
+    let now = std::fs::read(pool.target.join("disk"))?;
+    ensure!(now.len() == bytes.len() + (1 << 20) && now.starts_with(&bytes));
+    let image = VolumeClone {
+        from_format: Some(DiskFormat::Qcow2),
+        ..copy(raw("image", 0), "victim")
+    };
+    std::fs::write(pool.target.join("victim"), [7; 4096])?;
+    ensure!(refused(connection.call(image)) == ApiErrorCode::InvalidArgument);
 
     // A disk that its guest encrypted as a whole is copied and enlarged as the bytes that it is.
     let mut bytes = vec![9; 1 << 20];
@@ -434,7 +464,10 @@ fn an_image_whose_data_is_in_another_file_is_not_copied() -> Result<()> {
         &pool.target.join("image"),
     )?;
     let image = get(&mut connection, "images", "image")?;
-    ensure!(image.capacity == 1 << 20 && image.unreadable.is_some(), "{image:?}");
+    ensure!(
+        image.capacity == 1 << 20 && image.unreadable.is_some(),
+        "{image:?}"
+    );
     for volume in [qcow2("copy", 0), raw("copy", 0)] {
         ensure!(refused(connection.call(copy(volume, "image"))) == ApiErrorCode::Unsupported);
     }

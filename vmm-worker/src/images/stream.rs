@@ -196,10 +196,7 @@ mod tests {
                 ],
                 failed(Errno::NOSPC),
             ),
-            (
-                vec![(Frame::Hole(5), b"".as_slice())],
-                failed(Errno::NOSPC),
-            ),
+            (vec![(Frame::Hole(5), b"".as_slice())], failed(Errno::NOSPC)),
             (
                 vec![(Frame::Hole(u64::MAX), b"".as_slice())],
                 failed(Errno::NOSPC),

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use reeve_ipc::api::call::{
-    NewCapacity, PoolGet, VolumeClone, VolumeCreate, VolumeDelete, VolumeGet, VolumeList, VolumeRef,
-    VolumeResize, VolumeWipe, WipeAlgorithm,
+    NewCapacity, PoolGet, VolumeClone, VolumeCreate, VolumeDelete, VolumeGet, VolumeList,
+    VolumeRef, VolumeResize, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::storage::{Volume, VolumeKind};
 use reeve_ipc::model::{NewVolume, VolumeName};
@@ -298,6 +298,8 @@ pub(in super::super) async fn create_from(
         from,
         preallocate_metadata: of.flags & making::PREALLOC_METADATA != 0,
         reflink: of.flags & making::REFLINK != 0,
+        // Nobody says it in libvirt's protocol.
+        from_format: None,
     };
     match of_pool(&context, &of.pool, clone).await {
         Ok(volume) => Ok(volume_handle(&volume)),
@@ -374,6 +376,7 @@ pub(in super::super) async fn resize(
         capacity,
         allocate: of.flags & ALLOCATE != 0,
         shrink,
+        format: None,
     };
     of_volume(&context, &of.volume, resize).await
 }

@@ -91,7 +91,12 @@ fn a_pool_is_defined_built_started_stopped_and_undefined() {
         flags: 0,
     });
     assert_eq!((refused.code, refused.domain), (55, 18));
-    assert!(refused.message.contains("storage pool 'images' is not active"), "{refused:?}");
+    assert!(
+        refused
+            .message
+            .contains("storage pool 'images' is not active"),
+        "{refused:?}"
+    );
     let kept = client.ask(&StoragePoolGetXmlDesc {
         pool: handle(),
         flags: 1,

@@ -82,12 +82,16 @@ fn take(file: &File, client: &UnixStream, begin: u64) {
 fn give(file: &File, client: &UnixStream, mut at: u64, end: u64) {
     let send = |frame, bytes: &[u8]| volume_stream::send(client.as_fd(), frame, bytes).is_ok();
     while at < end {
-        let data = rustix::fs::seek(file, SeekFrom::Data(at)).unwrap_or(end).min(end);
+        let data = rustix::fs::seek(file, SeekFrom::Data(at))
+            .unwrap_or(end)
+            .min(end);
         if data > at && !send(Frame::Hole(data - at), &[]) {
             return;
         }
         at = data;
-        let hole = rustix::fs::seek(file, SeekFrom::Hole(at)).unwrap_or(end).min(end);
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(at))
+            .unwrap_or(end)
+            .min(end);
         while at < hole {
             let length = (hole - at).min(MAX_DATA_BYTES.into());
             let mut bytes = vec![0; usize::try_from(length).unwrap()];

@@ -49,6 +49,7 @@ pub(super) fn volume(
                 capacity: args.size,
                 allocate: args.allocate,
                 shrink: args.shrink,
+                format: args.format,
             })?;
             volume
         }
@@ -180,7 +181,7 @@ fn clone(
     args: VolumeCloneArgs,
 ) -> Result<(), CommandError> {
     let from = named(&args.pool, &args.volume);
-    let format = match args.format {
+    let format = match args.format.or(args.from_format) {
         Some(format) => format,
         None => {
             let volume = from.clone();
@@ -200,6 +201,7 @@ fn clone(
         from,
         preallocate_metadata: false,
         reflink: args.reflink,
+        from_format: args.from_format,
     })?;
     told(out, &volume)
 }
