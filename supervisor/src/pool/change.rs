@@ -21,6 +21,7 @@ use super::scan::{Prober, one};
 use super::view::Entry;
 use crate::host::image_lock::ImageUse;
 use crate::host::image_worker::Purpose;
+use crate::host::reason;
 
 /// What is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -97,7 +98,7 @@ pub(super) fn change(
             }
             let unlinked = rustix::fs::unlinkat(&directory, name.as_str(), AtFlags::empty());
             unlinked.map_err(|errno| held.os("remove", errno))?;
-            rustix::fs::fsync(&directory).map_err(|errno| held.os("remove", errno))?;
+            removed(&held, directory.as_fd());
             return Ok(None);
         }
     }
@@ -135,8 +136,17 @@ fn remove_directory(
         }
         errno => held.os("remove", errno),
     })?;
-    rustix::fs::fsync(directory).map_err(|errno| held.os("remove", errno))?;
+    self::removed(held, directory);
     Ok(None)
+}
+
+/// Has it on stable storage that a name is gone. Gone it is, and what goes wrong behind that is for the log.
+fn removed(held: &Held<'_>, directory: BorrowedFd<'_>) {
+    if let Err(errno) = rustix::fs::fsync(directory) {
+        let called = super::view::called(&held.pool.name, held.name);
+        let why = reason(errno);
+        tracing::error!("{called}: it is removed, but that may not be on stable storage: {why}");
+    }
 }
 
 fn perform(
@@ -210,7 +220,7 @@ impl Resizing<'_> {
         if after < before && !shrink {
             let why = format!(
                 "it has {before} bytes, and {after} are less: what is behind them would be lost; allow it to shrink \
-             if that is meant"
+                 if that is meant"
             );
             return Err(invalid(&why));
         }

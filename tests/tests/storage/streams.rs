@@ -217,7 +217,7 @@ fn the_command_line_uploads_and_downloads_and_keeps_holes() -> Result<()> {
     create(&mut connection, "disk", 64 << 20)?;
     let file = stage.directory.path().join("file");
     let mut bytes = vec![5; 700_000];
-    bytes.extend([6; 700_000]);
+    bytes.extend(vec![6; 700_000]);
     std::fs::write(&file, &bytes)?;
     let name = file.to_str().unwrap();
     let reeve = |arguments: &[&str]| stage.daemon.reeve(arguments);
