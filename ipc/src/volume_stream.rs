@@ -46,7 +46,7 @@ impl Frame {
             Self::Data(bytes) => (0, bytes as u64),
             Self::Hole(bytes) => (1, bytes),
             Self::End => (2, 0),
-            Self::Failed(errno) => (3, errno.cast_unsigned() as u64),
+            Self::Failed(errno) => (3, u32::from_ne_bytes(errno.to_ne_bytes()) as u64),
         };
         let [a, b, c, d, e, f, g, h] = number.to_le_bytes();
         [kind, a, b, c, d, e, f, g, h]
