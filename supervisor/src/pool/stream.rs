@@ -178,6 +178,7 @@ fn begin(
     pool: &Pool,
     name: &VolumeName,
     wanted: Wanted,
+    (ending, ended): (Ending, OwnedFd),
 ) -> Result<(Begun, UnderWay), ApiError> {
     let held = Held { pool, name };
     let invalid = |why: &str| held.error(ApiErrorCode::InvalidArgument, why);
@@ -222,7 +223,6 @@ fn begin(
     // Neither can hand the other a descriptor, where the kernel can see to it.
     scm::refuse_rights(client.as_fd());
     scm::refuse_rights(process.as_fd());
-    let (ended, open) = pipe_with(PipeFlags::CLOEXEC).map_err(os)?;
     let (purpose, task) = match write {
         true => (Purpose::Write, ImageTask::Receive { offset, length }),
         false => (Purpose::Read, ImageTask::Send { offset, length }),
@@ -233,19 +233,18 @@ fn begin(
         Ok(worker)
     });
     let worker = begun.map_err(|error| held.task(&error))?;
-    let hold = host.streams.keep(pool.uuid, open);
-    let begun = Begun {
-        stream: VolumeStream { offset, length },
-        client,
-        ending: Ending(Arc::clone(&hold)),
-    };
     let under_way = UnderWay {
         worker,
         ended,
-        hold,
+        hold: Arc::clone(&ending.0),
         directory,
         write,
         _place: place,
+    };
+    let begun = Begun {
+        stream: VolumeStream { offset, length },
+        client,
+        ending,
     };
     Ok((begun, under_way))
 }
@@ -260,10 +259,19 @@ pub(super) fn start(
     begun: impl FnOnce(Result<Begun, ApiError>) + Send + 'static,
     written: impl FnOnce(Option<Arc<Entry>>) + Send + 'static,
 ) {
+    // Known from now on: a pool that is stopped before it has begun ends it all the same.
+    let (ended, open) = match pipe_with(PipeFlags::CLOEXEC) {
+        Ok(ends) => ends,
+        Err(errno) => {
+            let (pool, name) = (&pool, &name);
+            return begun(Err(Held { pool, name }.os("hand over", errno)));
+        }
+    };
+    let ending = Ending(host.streams.keep(pool.uuid, open));
     let thread = std::thread::Builder::new().name("volume-stream".to_owned());
     // Without it nobody tells anything, and whoever waits for that hears so.
     let started = thread.spawn(move || {
-        let under_way = match begin(&host, &pool, &name, wanted) {
+        let under_way = match begin(&host, &pool, &name, wanted, (ending, ended)) {
             Ok((stream, under_way)) => {
                 begun(Ok(stream));
                 under_way
