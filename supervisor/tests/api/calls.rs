@@ -341,6 +341,7 @@ fn storage(operation: Operation) -> Option<CallBody> {
             from: volume(),
             preallocate_metadata: false,
             reflink: false,
+            from_format: None,
         }
         .into_body(),
         O::VolumeResize => VolumeResize {
@@ -348,6 +349,7 @@ fn storage(operation: Operation) -> Option<CallBody> {
             capacity: NewCapacity::To(1024),
             allocate: false,
             shrink: false,
+            format: None,
         }
         .into_body(),
         O::VolumeWipe => VolumeWipe {
