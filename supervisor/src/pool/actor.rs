@@ -6,7 +6,10 @@
 //!
 //! A stop goes past the line. Work that waits for the pool's directory is given up after a moment of grace, and jobs
 //! of volumes whose clients have gone are ended: so a pool whose file system does not answer is stopped all the
-//! same. What a thread that was given up brings in the end is not taken.
+//! same, and its uploads and downloads end with it. What a thread that was given up brings in the end is not taken.
+//!
+//! Here is what is known of the pool and how that changes; work on the pool is in `under_way.rs`, on volumes in
+//! `jobs.rs`, and how it is asked in [`super::handle`].
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;

@@ -11,7 +11,7 @@
 //!                              └─ stop ─► (nothing)
 //! ```
 //!
-//! One actor owns one pool ([`actor`]): what is asked of the pool itself is done one after the other, volumes are
+//! One actor owns one pool ([`actor`], asked by a [`handle`]): what is asked of the pool itself is done one after the other, volumes are
 //! made and changed beside that, one job a volume. Whatever waits for a file system does so on a thread of
 //! its own; whatever an image says is read, and whatever an image gets is written, by a jailed process
 //! ([`crate::host::image_worker`]). Reads are answered from what the actor published ([`view`]).
