@@ -114,6 +114,21 @@ pub enum ImageTask {
     },
     /// Overwrite every byte of a file that is no hole with zeros. The file, open for reading and writing.
     Wipe,
+    /// Write what a client sends ([`volume_stream`](crate::volume_stream)) into a file, and tell the client when that
+    /// is on stable storage. The file, open for reading and writing, and the process' end of the stream.
+    Receive {
+        /// Where the first byte belongs.
+        offset: u64,
+        /// The most bytes that are taken.
+        length: u64,
+    },
+    /// Send a client what is in a file. The file, open for reading, and the process' end of the stream.
+    Send {
+        /// The first byte.
+        offset: u64,
+        /// The most bytes that are sent.
+        length: u64,
+    },
 }
 
 /// A qcow2 image that is to be made.

@@ -65,6 +65,7 @@ pub mod strays;
 pub mod transfer;
 
 pub mod vcpus;
+pub mod volume_stream;
 
 #[cfg(feature = "client")]
 pub mod client;

@@ -11,6 +11,8 @@ mod ends;
 mod hostile;
 #[path = "storage/packaged.rs"]
 mod packaged;
+#[path = "storage/streams.rs"]
+mod streams;
 #[path = "storage/use_by_domains.rs"]
 mod use_by_domains;
 #[path = "storage/volumes.rs"]

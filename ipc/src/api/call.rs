@@ -32,6 +32,7 @@ use crate::model::{
     Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, NewVolume, Pool,
     PoolName, Vcpus, VolumeName,
 };
+use crate::spec::DiskFormat;
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -693,6 +694,9 @@ calls! {
         preallocate_metadata: bool,
         /// Share blocks with the other, or fail (libvirt's `REFLINK`); otherwise they are shared where that can be.
         reflink: bool,
+        /// What is in the other; where it is not said, what its first bytes look like, which its guest may have
+        /// written.
+        from_format: Option<DiskFormat>,
     } -> Box<Volume>,
     call "clone to volume", access ReadWrite, idempotent false;
 
@@ -706,6 +710,8 @@ calls! {
         allocate: bool,
         /// Let it become smaller; what was behind its end is lost.
         shrink: bool,
+        /// What is in it; where it is not said, as of [`VolumeClone`].
+        format: Option<DiskFormat>,
     } -> (),
     call "resize volume", access ReadWrite, idempotent false;
 
@@ -718,7 +724,7 @@ calls! {
     } -> (),
     call "wipe volume", access ReadWrite, idempotent true;
 
-    /// Removes a volume. Refused while anything uses it, and of a directory.
+    /// Removes a volume. Refused while anything uses it, and of a directory that is not empty.
     VolumeDelete {
         /// Which.
         volume: VolumeRef,
@@ -727,10 +733,10 @@ calls! {
     } -> (),
     call "delete volume", access ReadWrite, idempotent false;
 
-    /// Opens a volume's file to be written by the client. The answer brings one descriptor, of the file itself, for
-    /// reading and writing, which stands at the offset: it is moved by read(2) and write(2), as a sandboxed client
-    /// has no others, and it is always ready. While any copy of it is open, the volume counts as used by
-    /// another machine: it holds the locks of one that writes.
+    /// Has what the client sends written to a volume's file. The answer brings one descriptor, the client's end of a
+    /// [stream](crate::volume_stream), whose other end a process of the supervisor's has, with the file and the locks of a machine
+    /// that writes it: until that stream has ended, the volume counts as used by another machine. It ends with its
+    /// last frame, when either end is closed, with the connection that asked for it, and when its pool is stopped.
     VolumeUpload {
         /// Which.
         volume: VolumeRef,
@@ -741,9 +747,9 @@ calls! {
     } -> VolumeStream,
     call "upload to volume", access ReadWrite, idempotent true;
 
-    /// Opens a volume's file to be read by the client. The answer brings one descriptor, of the file itself, for
-    /// reading only, which stands at the offset, and is always ready. Nothing is locked: what a machine writes meanwhile is read as it
-    /// comes.
+    /// Has what is in a volume's file sent to the client. The answer brings one descriptor, the client's end of a
+    /// [stream](crate::volume_stream), which ends as one of [`VolumeUpload`] does. Nothing is locked: what a machine
+    /// writes meanwhile is read as it comes.
     VolumeDownload {
         /// Which.
         volume: VolumeRef,

@@ -1,15 +1,12 @@
 //! Gateway: a process of one thread that serves one client of libvirt's protocol.
 //!
 //! It has a socket to that client and one to the supervisor, the descriptors that come with the supervisor's
-//! answers (console streams, the files of volumes), and an event loop that was made before this filter closed: no call here makes a
+//! answers (streams of consoles and volumes), and an event loop that was made before this filter closed: no call here makes a
 //! descriptor, but for copies of those there are.
 
 use super::args::{ADVICE, COUNTED, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OWN_THREADS};
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, one_of};
-
-/// `FALLOC_FL_PUNCH_HOLE` and `FALLOC_FL_KEEP_SIZE`.
-const PUNCH_HOLE: u32 = 0x3;
 
 /// The table.
 pub const RULES: &[Rule] = &[
@@ -17,23 +14,17 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_recvmsg, "the native API, with descriptors"),
     allow(
         libc::SYS_sendmsg,
-        "the native API, replies with descriptors",
+        "the native API, replies with descriptors; uploads",
     ),
     allow(libc::SYS_recvfrom, "the client, console streams"),
     allow(libc::SYS_sendto, "the client, console streams, last words"),
     allow(
         libc::SYS_read,
-        "the event loop's own wake, console streams, volumes",
+        "the event loop's own wake, console streams, streams of volumes",
     ),
     allow(
         libc::SYS_write,
-        "the event loop's own wake, console streams, volumes, the denial report",
-    ),
-    allow(libc::SYS_lseek, "holes of volumes"),
-    allow_if(
-        libc::SYS_fallocate,
-        &[one_of(1, &[PUNCH_HOLE])],
-        "holes of volumes; nothing that makes a file larger or moves what is in it",
+        "the event loop's own wake, console streams, the denial report",
     ),
     allow(libc::SYS_readv, "the client, console streams"),
     allow(libc::SYS_writev, "the client, console streams"),

@@ -8,8 +8,8 @@ use super::rule::{Rule, allow, allow_if, one_of};
 
 /// The table.
 pub const RULES: &[Rule] = &[
-    allow(libc::SYS_recvmsg, "tasks, with descriptors"),
-    allow(libc::SYS_sendmsg, "answers"),
+    allow(libc::SYS_recvmsg, "tasks, with descriptors; uploads"),
+    allow(libc::SYS_sendmsg, "answers; uploads, downloads"),
     allow(libc::SYS_ppoll, "waiting for a task"),
     allow(libc::SYS_poll, "waiting for a task"),
     allow(libc::SYS_pread64, "images"),

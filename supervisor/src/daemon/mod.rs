@@ -39,6 +39,7 @@ use crate::api::events::EventLog;
 use crate::domain::registry::Registry;
 use crate::host::node::HostBooks;
 use crate::pool::Pools;
+use crate::pool::stream::SessionStreams;
 
 /// One instance, serving.
 #[derive(Debug)]
@@ -53,6 +54,8 @@ pub struct Daemon {
     clients: Arc<AtomicU32>,
     node: Arc<dyn HostBooks>,
     looks: Looks,
+    /// Uploads and downloads, which end with the connection that asked for them.
+    streams: Arc<SessionStreams>,
     /// The test hypervisor beside it, once a client has asked for it.
     test: OnceCell<Arc<Daemon>>,
 }

@@ -37,6 +37,7 @@ impl Serve for Daemon {
     }
 
     fn session_ended(self: Arc<Self>, session: SessionId) {
+        self.streams.end(session);
         tokio::spawn(async move {
             self.registry.session_ended(session).await;
             if let Some(test) = self.test.get() {
@@ -134,7 +135,7 @@ impl Daemon {
             C::DomainChannel(call) => self.channel(session, call),
             call => match self.of_host(session, call) {
                 Ok(answer) => answer,
-                Err(call) => match self.of_storage(call) {
+                Err(call) => match self.of_storage(session, call) {
                     Ok(answer) => answer,
                     Err(change) => self.change(session, change),
                 },

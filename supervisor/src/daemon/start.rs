@@ -165,6 +165,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         clients: Arc::default(),
         node,
         looks: Looks::default(),
+        streams: Arc::default(),
         test: OnceCell::new(),
         settings,
     });

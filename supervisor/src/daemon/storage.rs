@@ -1,17 +1,20 @@
 //! The calls about storage pools and volumes: from their arguments to the pools, and back.
 
-use std::os::fd::OwnedFd;
+use std::sync::Arc;
 
 use reeve_ipc::api::call::{
-    AnswerBody, CallBody, Operation, PoolPage, PoolRef, VolumeRef, WipeAlgorithm,
+    AnswerBody, CallBody, Operation, PoolPage, PoolRef, VolumeRef, VolumeStream, WipeAlgorithm,
 };
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::model::VolumeName;
 
 use super::Daemon;
 use crate::api::Answer;
+use crate::domain::actor::SessionId;
 use crate::pool::Pools;
-use crate::pool::actor::{Request, VolumeAnswer, VolumeRequest};
 use crate::pool::change::Change;
+use crate::pool::handle::{Request, VolumeAnswer, VolumeRequest};
+use crate::pool::stream::Begun;
 
 type Made = Result<AnswerBody, ApiError>;
 
@@ -27,7 +30,11 @@ impl Daemon {
         clippy::result_large_err,
         reason = "not an error: the call, for whoever serves it"
     )]
-    pub(super) fn of_storage(&self, call: CallBody) -> Result<Answer, CallBody> {
+    pub(super) fn of_storage(
+        &self,
+        session: SessionId,
+        call: CallBody,
+    ) -> Result<Answer, CallBody> {
         use AnswerBody as A;
         use CallBody as C;
         let Some(pools) = self.pools.clone() else {
@@ -86,6 +93,7 @@ impl Daemon {
                     &call.from,
                     call.preallocate_metadata,
                     call.reflink,
+                    call.from_format,
                 );
                 Ok(A::VolumeClone(Box::new(made.await?)))
             }),
@@ -94,6 +102,7 @@ impl Daemon {
                     capacity: call.capacity,
                     allocate: call.allocate,
                     shrink: call.shrink,
+                    format: call.format,
                 };
                 volume(pools, call.volume, change, A::VolumeResize(()))
             }
@@ -114,28 +123,47 @@ impl Daemon {
                 };
                 volume(pools, call.volume, change, A::VolumeDelete(()))
             }
-            C::VolumeUpload(call) => Answer::Later(Box::pin(async move {
-                let open = |name| VolumeRequest::Open {
+            C::VolumeUpload(call) => {
+                let open = move |name| VolumeRequest::Open {
                     name,
                     write: true,
                     offset: call.offset,
                     length: call.length,
                 };
-                let opened = opened(pools.ask_volume(&call.volume, open).await?)?;
-                Ok((A::VolumeUpload(opened.0), vec![opened.1]))
-            })),
-            C::VolumeDownload(call) => Answer::Later(Box::pin(async move {
-                let open = |name| VolumeRequest::Open {
+                self.stream(session, pools, call.volume, open, A::VolumeUpload)
+            }
+            C::VolumeDownload(call) => {
+                let open = move |name| VolumeRequest::Open {
                     name,
                     write: false,
                     offset: call.offset,
                     length: call.length,
                 };
-                let opened = opened(pools.ask_volume(&call.volume, open).await?)?;
-                Ok((A::VolumeDownload(opened.0), vec![opened.1]))
-            })),
+                self.stream(session, pools, call.volume, open, A::VolumeDownload)
+            }
             other => return Err(other),
         })
+    }
+
+    /// Opens a volume for a client; what it has of it ends with its connection.
+    fn stream(
+        &self,
+        session: SessionId,
+        pools: Pools,
+        volume: VolumeRef,
+        open: impl FnOnce(VolumeName) -> VolumeRequest + Send + 'static,
+        answer: fn(VolumeStream) -> AnswerBody,
+    ) -> Answer {
+        let streams = Arc::clone(&self.streams);
+        Answer::Later(Box::pin(async move {
+            let Begun {
+                stream,
+                client,
+                ending,
+            } = opened(pools.ask_volume(&volume, open).await?)?;
+            streams.keep(session, ending);
+            Ok((answer(stream), vec![client]))
+        }))
     }
 }
 
@@ -201,9 +229,9 @@ fn volume(pools: Pools, volume: VolumeRef, change: Change, answer: AnswerBody) -
     })
 }
 
-fn opened(answer: VolumeAnswer) -> Result<(reeve_ipc::api::call::VolumeStream, OwnedFd), ApiError> {
+fn opened(answer: VolumeAnswer) -> Result<Begun, ApiError> {
     match answer {
-        VolumeAnswer::Stream(stream, file) => Ok((stream, file)),
+        VolumeAnswer::Stream(begun) => Ok(begun),
         _ => Err(ApiError::new(
             ApiErrorCode::Host,
             "the volume was not opened",

@@ -237,5 +237,16 @@ pub(super) fn wait(from: BorrowedFd<'_>, deadline: Instant) -> Result<bool, Errn
     }
 }
 
+/// Whether `ended` was closed at the other end, once that is so or there is something to read from `other`.
+pub(crate) fn first_of(other: BorrowedFd<'_>, ended: BorrowedFd<'_>) -> Result<bool, Errno> {
+    let mut both = [
+        PollFd::from_borrowed_fd(other, PollFlags::IN),
+        PollFd::from_borrowed_fd(ended, PollFlags::IN),
+    ];
+    rustix::io::retry_on_intr(|| poll(&mut both, None))?;
+    let [_, ended] = both;
+    Ok(!ended.revents().is_empty())
+}
+
 #[cfg(test)]
 mod tests;

@@ -21,7 +21,7 @@ use rustix::io::Errno;
 use rustix::net::{AddressFamily, RecvFlags, SocketFlags, SocketType, socketpair};
 
 use super::identity::{Identities, Level};
-use super::image_reader::{Process, one_line, read_only, wait};
+use super::image_reader::{Process, first_of, one_line, read_only, wait};
 use super::reason;
 use crate::domain::plan::{BackingReader, ReadError};
 
@@ -179,15 +179,27 @@ impl ImageWorker {
         files: &[BorrowedFd<'_>],
         deadline: Option<Duration>,
     ) -> Result<(), TaskError> {
-        match self.ask(task, files, deadline)? {
-            TaskAnswer::Done => Ok(()),
-            TaskAnswer::Failed { errno, words } => Err(TaskError::Refused {
-                errno: errno
-                    .filter(|number| (1..4096).contains(number))
-                    .map(Errno::from_raw_os_error),
-                words: one_line(&words),
-            }),
-            TaskAnswer::Probed(_) => Err(wrong()),
+        outcome(self.ask(task, files, deadline)?)
+    }
+
+    /// Begins a task, with the files that it names.
+    ///
+    /// # Errors
+    /// [`TaskError`]; the process is of no use then.
+    pub fn begin(&self, task: &ImageTask, files: &[BorrowedFd<'_>]) -> Result<(), TaskError> {
+        let bytes = codec::encode(task).map_err(|error| process(&error))?;
+        scm::send(self.socket.as_fd(), &bytes, files).map_err(|_| process(&self.end()))
+    }
+
+    /// Waits until a task that was begun is done, or `ended` is closed at the other end.
+    ///
+    /// # Errors
+    /// As of [`Self::perform`]; that it was to end is [`TaskError::Process`].
+    pub fn attend(&self, ended: BorrowedFd<'_>) -> Result<(), TaskError> {
+        match first_of(self.socket.as_fd(), ended) {
+            Ok(false) => outcome(self.hear()?),
+            Ok(true) => Err(TaskError::Process("was to end".to_owned())),
+            Err(errno) => Err(process(&reason(errno))),
         }
     }
 
@@ -231,15 +243,17 @@ impl ImageWorker {
         files: &[BorrowedFd<'_>],
         deadline: Option<Duration>,
     ) -> Result<TaskAnswer, TaskError> {
-        let process = |why: &dyn std::fmt::Display| TaskError::Process(why.to_string());
-        let bytes = codec::encode(task).map_err(|error| process(&error))?;
-        scm::send(self.socket.as_fd(), &bytes, files).map_err(|_| process(&self.end()))?;
+        self.begin(task, files)?;
         if let Some(deadline) = deadline {
             let heard = wait(self.socket.as_fd(), Instant::now() + deadline);
             if !heard.map_err(|errno| process(&reason(errno)))? {
                 return Err(TaskError::Slow(deadline.as_secs()));
             }
         }
+        self.hear()
+    }
+
+    fn hear(&self) -> Result<TaskAnswer, TaskError> {
         let mut buffer = vec![0; MAX_MESSAGE_BYTES];
         let received = scm::receive_waiting(self.socket.as_fd(), &mut buffer);
         let (length, strays) = received.map_err(|error| match error {
@@ -267,6 +281,23 @@ impl BackingReader for ImageWorker {
             Some(facts) if facts.format == VolumeFormat::Qcow2 => Ok(facts.backing),
             _ => Err(ReadError::Image("it is no qcow2 image".to_owned())),
         }
+    }
+}
+
+fn process(why: &dyn std::fmt::Display) -> TaskError {
+    TaskError::Process(why.to_string())
+}
+
+fn outcome(answer: TaskAnswer) -> Result<(), TaskError> {
+    match answer {
+        TaskAnswer::Done => Ok(()),
+        TaskAnswer::Failed { errno, words } => Err(TaskError::Refused {
+            errno: errno
+                .filter(|number| (1..4096).contains(number))
+                .map(Errno::from_raw_os_error),
+            words: one_line(&words),
+        }),
+        TaskAnswer::Probed(_) => Err(wrong()),
     }
 }
 

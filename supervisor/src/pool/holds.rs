@@ -7,8 +7,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 use reeve_ipc::model::{Pool, PoolUuid};
 use tokio::sync::mpsc;
 
-use super::actor::Message;
 use super::end::End;
+use super::handle::Message;
 
 /// The directories that pools are about to have.
 pub type WantedTargets = Arc<Mutex<Vec<(PoolUuid, PathBuf)>>>;

@@ -6,8 +6,15 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::storage::{FileOwner, PoolSizes};
+use reeve_ipc::model::{MODE_BITS, Permissions, Pool, PoolName, PoolUuid, VolumeName};
+use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
+use rustix::io::Errno;
+
 use super::end::End;
 use super::lanes::Lanes;
+use super::stream::Streams;
 use super::view::{Stat, WANTED};
 use crate::daemon::ConfiguredPaths;
 use crate::host::image_lock::{ImageLockError, ImageUse, lock};
@@ -15,11 +22,6 @@ use crate::host::image_worker::{ImageWorker, ImageWorkers, Purpose, TaskError};
 use crate::host::paths::{AllowedPaths, PathError, resolve};
 use crate::host::reason;
 use crate::store::{PoolStore, UnfinishedMark};
-use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::storage::{FileOwner, PoolSizes};
-use reeve_ipc::model::{MODE_BITS, Permissions, Pool, PoolName, PoolUuid, VolumeName};
-use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
-use rustix::io::Errno;
 
 /// Mode of a directory that is made, where nobody says: as libvirt makes one.
 const DIRECTORY_MODE: u32 = 0o711;
@@ -34,6 +36,7 @@ pub struct Host {
     images: Option<ImageWorkers>,
     pub(super) store: Arc<PoolStore>,
     pub(super) lanes: Arc<Lanes>,
+    pub(super) streams: Arc<Streams>,
     claims: Arc<Mutex<Claims>>,
     leftovers: Arc<Mutex<Vec<Arc<UnfinishedMark>>>>,
     /// Of the work for which this one is.
@@ -53,6 +56,7 @@ impl Host {
             images,
             store: Arc::new(store),
             lanes: Arc::default(),
+            streams: Arc::default(),
             claims: Arc::default(),
             leftovers: Arc::default(),
             end: End::default(),
@@ -271,6 +275,14 @@ impl Host {
         Ok(())
     }
 
+    /// The active pool whose directory that is.
+    pub(super) fn pool_of(&self, directory: BorrowedFd<'_>) -> Option<PoolName> {
+        let stat = rustix::fs::fstat(directory).ok()?;
+        let claims = self.claims();
+        let claimed = claims.get(&(stat.st_dev, stat.st_ino));
+        claimed.map(|(_, name)| name.clone())
+    }
+
     /// Gives up what a pool had taken.
     pub(super) fn release(&self, uuid: PoolUuid) {
         self.claims().retain(|_, (of, _)| *of != uuid);
@@ -370,6 +382,11 @@ impl Held<'_> {
                 ImageLockError::Os(_) => self.error(ApiErrorCode::Host, &error.to_string()),
                 error => self.error(ApiErrorCode::InUse, &error.to_string()),
             })?;
+            // Whoever removed it had it locked until it was gone.
+            let stat = rustix::fs::fstat(&file).map_err(|errno| self.os("look at", errno))?;
+            if stat.st_nlink == 0 {
+                return Err(self.os("open", Errno::NOENT));
+            }
         }
         Ok(file)
     }
@@ -404,7 +421,7 @@ impl Held<'_> {
     }
 }
 
-fn code_of(errno: Errno) -> ApiErrorCode {
+pub(super) fn code_of(errno: Errno) -> ApiErrorCode {
     match errno {
         Errno::NOSPC | Errno::DQUOT | Errno::FBIG => ApiErrorCode::NoSpace,
         Errno::OPNOTSUPP => ApiErrorCode::Unsupported,

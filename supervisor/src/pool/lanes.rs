@@ -5,6 +5,7 @@
 //!   look    what a read asks of a directory or a file; its answer has a deadline
 //!   short   reading a directory, making and removing one, plain files, opening
 //!   long    copying, allocating, wiping: for as long as there are bytes
+//!   stream  an upload or a download, for as long as its client is there; on a thread of its own (`stream.rs`)
 //! ```
 //!
 //! A place goes with the thread to its end, whoever still waits for it. So a pool that hangs keeps its own places
@@ -24,6 +25,7 @@ use super::end::End;
 const LOOKS: (usize, usize) = (32, 4);
 const SHORT: (usize, usize) = (48, 4);
 const LONG: (usize, usize) = (16, 4);
+const STREAMS: (usize, usize) = (64, 16);
 /// How long an answer to a read may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long work that was told to end may take to do so before it is given up.
@@ -46,6 +48,7 @@ pub(super) struct Lanes {
     looks: Places,
     short: Places,
     long: Places,
+    streams: Places,
     /// How long an answer to a read may take.
     pub(super) patience: Duration,
     /// How long work that was told to end may take.
@@ -90,6 +93,16 @@ impl Places {
         places
     }
 
+    /// One, where it can be had at once.
+    fn try_take(&self, pool: PoolUuid) -> Option<Place> {
+        let of_one = self.of(pool).try_acquire_owned().ok()?;
+        let of_all = Arc::clone(&self.all).try_acquire_owned().ok()?;
+        Some(Place {
+            _of_one: of_one,
+            _of_all: of_all,
+        })
+    }
+
     async fn take(&self, pool: PoolUuid) -> Option<Place> {
         // The pool's own first: what waits for that takes nothing from others.
         let of_one = self.of(pool).acquire_owned().await.ok()?;
@@ -107,6 +120,7 @@ impl Default for Lanes {
             looks: Places::new(LOOKS),
             short: Places::new(SHORT),
             long: Places::new(LONG),
+            streams: Places::new(STREAMS),
             patience: PATIENCE,
             grace: GRACE,
             #[cfg(test)]
@@ -128,6 +142,11 @@ impl Lanes {
             () = end.ended() => None,
             place = places.take(pool) => place,
         }
+    }
+
+    /// A place of a stream, for its thread to keep to its end; none where as many as may be are under way.
+    pub(super) fn stream(&self, pool: PoolUuid) -> Option<Place> {
+        self.streams.try_take(pool)
     }
 
     /// Works on a thread, which keeps the place to its end.
@@ -202,7 +221,8 @@ impl Hung {
         self.shared.1.notify_all();
     }
 
-    fn pass(&self, pool: PoolUuid) {
+    /// Comes back when a pool's file system answers.
+    pub(super) fn pass(&self, pool: PoolUuid) {
         let mut hung = self.shared.0.lock().unwrap();
         while hung.contains(&pool) {
             hung = self.shared.1.wait(hung).unwrap();

@@ -1,9 +1,9 @@
 //! A volume that is made, of nothing or of another one.
 //!
 //! ```text
-//!   noted on disk ─► file of an unfinished name ─► filled by a jailed process ─► owner, mode, on stable storage
-//!                                                                                      │
-//!   note removed  ◄── directory on stable storage ◄── renamed, if the name is free ◄───┘
+//!   noted on disk ─► file of an unfinished name ─► owner, mode ─► filled by a jailed process ─► on stable storage
+//!                                                                                                      │
+//!   note removed  ◄── directory on stable storage ◄── renamed, if the name is free ◄───────────────────┘
 //! ```
 //!
 //! The name appears in the directory only with a finished volume behind it. libvirt has it there while the
@@ -18,16 +18,14 @@ use std::sync::Arc;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::storage::VolumeFormat;
 use reeve_ipc::image::{BackingNote, ImageFacts, ImageTask, NewImage};
-use reeve_ipc::model::{
-    Layer, MAX_VOLUME_BYTES, NewVolume, Permissions, Pool, UNFINISHED_PREFIX, VolumeName,
-};
+use reeve_ipc::model::{Layer, MAX_VOLUME_BYTES, Permissions, Pool, UNFINISHED_PREFIX, VolumeName};
 use reeve_ipc::spec::DiskFormat;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::chain::{Chained, chain};
-use super::host::{Held, Host, gid, inode, uid};
+use super::chain::{Chained, as_stated, chain, disk_format};
+use super::host::{Held, Host, code_of, gid, inode, uid};
 use super::scan::{Prober, is_unfinished, one};
 use super::view::{Building, Entry, backing_path};
 use crate::crash::{self, Moment, Operation};
@@ -47,8 +45,19 @@ pub struct Making {
     pub preallocate_metadata: bool,
     /// Blocks are shared with what it is a copy of, or it is not made.
     pub reflink: bool,
-    /// What it is a copy of: a volume of that pool.
-    pub from: Option<(Pool, VolumeName)>,
+    /// What it is a copy of.
+    pub from: Option<Original>,
+}
+
+/// A volume that is copied.
+#[derive(Debug, Clone)]
+pub struct Original {
+    /// Its pool.
+    pub pool: Pool,
+    /// Its name.
+    pub name: VolumeName,
+    /// What is in it, where whoever asks knows.
+    pub format: Option<DiskFormat>,
 }
 
 /// Makes it.
@@ -72,7 +81,7 @@ pub(super) fn make(
         Err(errno) => return Err(held.os("look at", errno)),
     }
     let source = match &making.from {
-        Some((from, name)) => Some(Source::open(host, from, name)?),
+        Some(from) => Some(Source::open(host, from)?),
         None => None,
     };
     let drawn = draw(&held)?;
@@ -92,12 +101,18 @@ pub(super) fn make(
         unfinished: &mark.of.name,
     };
     let made = work.make(source);
-    if made.is_err() {
-        let _ = rustix::fs::unlinkat(&directory, &mark.of.name, AtFlags::empty());
-    }
-    // Looked for again at the next start, where it cannot be removed: nothing has that name then.
-    if let Err(error) = host.store.finished(&mark) {
-        tracing::warn!(%error, "the note of a finished volume could not be removed");
+    let cleared = match &made {
+        Ok(cleared) => *cleared,
+        Err(_) => {
+            let removed = rustix::fs::unlinkat(&directory, &mark.of.name, AtFlags::empty());
+            matches!(removed, Ok(()) | Err(Errno::NOENT))
+        }
+    };
+    if cleared {
+        // Looked for again at the next start, where it cannot be removed: nothing has that name then.
+        if let Err(error) = host.store.finished(&mark) {
+            tracing::warn!(%error, "the note of a finished volume could not be removed");
+        }
     }
     made?;
     let held = Held { pool, name };
@@ -129,6 +144,8 @@ fn draw(held: &Held<'_>) -> Result<String, ApiError> {
 /// What is copied.
 struct Source {
     file: OwnedFd,
+    /// The directory that it is in.
+    directory: OwnedFd,
     facts: ImageFacts,
     layer: Layer,
     /// Bytes as a guest sees it.
@@ -136,20 +153,31 @@ struct Source {
 }
 
 impl Source {
-    fn open(host: &Host, pool: &Pool, name: &VolumeName) -> Result<Self, ApiError> {
+    fn open(host: &Host, from: &Original) -> Result<Self, ApiError> {
+        let Original {
+            pool,
+            name,
+            format: stated,
+        } = from;
         let held = Held { pool, name };
         let directory = host.directory(pool)?;
         // Nobody writes it meanwhile.
         let file = held.open(directory.as_fd(), false, Some(ImageUse::Read))?;
         let stat = rustix::fs::fstat(&file).map_err(|errno| held.os("look at", errno))?;
-        let again = rustix::io::fcntl_dupfd_cloexec(&file, 0);
-        let again = again.map_err(|errno| held.os("open", errno))?;
-        let facts = Prober::new(host).probe(vec![again]).into_iter().next();
+        let facts = match stated {
+            Some(DiskFormat::Raw) => None,
+            _ => {
+                let again = rustix::io::fcntl_dupfd_cloexec(&file, 0);
+                let again = again.map_err(|errno| held.os("open", errno))?;
+                Prober::new(host).probe(vec![again]).into_iter().next()
+            }
+        };
         let facts = facts.unwrap_or_else(|| ImageFacts::of(VolumeFormat::Raw));
+        as_stated(&held, &facts, *stated)?;
         if let Some(why) = &facts.unreadable {
             return Err(held.error(ApiErrorCode::Unsupported, why));
         }
-        let Some(format) = facts.format.disk() else {
+        let Some(format) = disk_format(&facts) else {
             let why = format!(
                 "it is of format {}, which is not copied",
                 facts.format.word()
@@ -165,6 +193,7 @@ impl Source {
                 format,
             },
             file,
+            directory,
             facts,
         })
     }
@@ -180,7 +209,8 @@ struct Work<'a> {
 }
 
 impl Work<'_> {
-    fn make(&self, source: Option<Source>) -> Result<(), ApiError> {
+    /// Makes it; whether nothing has the unfinished name any more.
+    fn make(&self, source: Option<Source>) -> Result<bool, ApiError> {
         let flags = OFlags::RDWR | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW;
         let mode = Mode::from_raw_mode(FILE_MODE);
         let file = rustix::fs::openat(
@@ -194,6 +224,8 @@ impl Work<'_> {
         if let Ok(again) = rustix::io::fcntl_dupfd_cloexec(&file, 0) {
             self.building.file.set(again);
         }
+        // What cannot be is said before anything is copied.
+        own(&self.held, file.as_fd(), self.building.volume.permissions)?;
         match source {
             None => self.fill_new(&file)?,
             Some(source) => self.fill_copy(&file, source)?,
@@ -363,7 +395,14 @@ impl Work<'_> {
     }
 
     fn chain(&self, source: &Source) -> Result<Chained, ApiError> {
-        chain(self.host, &self.held, &source.layer, source.file.as_fd())
+        let directory = source.directory.as_fd();
+        chain(
+            self.host,
+            &self.held,
+            directory,
+            &source.layer,
+            source.file.as_fd(),
+        )
     }
 
     fn convert(&self, file: &OwnedFd, source: Source, size: u64) -> Result<(), ApiError> {
@@ -384,39 +423,139 @@ impl Work<'_> {
         self.perform(&task, &handed)
     }
 
-    /// Gives it its owner, its mode and, once it is on stable storage, its name.
-    fn finish(&self, file: &OwnedFd) -> Result<(), ApiError> {
-        let NewVolume {
-            name, permissions, ..
-        } = &self.building.volume;
-        let os = |verb| move |errno| self.held.os(verb, errno);
-        let Permissions { mode, owner, group } = *permissions;
-        if owner.is_some() || group.is_some() {
-            rustix::fs::fchown(file, uid(owner), gid(group)).map_err(os("own"))?;
-        }
-        let mode = Mode::from_raw_mode(mode.unwrap_or(FILE_MODE));
-        rustix::fs::fchmod(file, mode).map_err(os("own"))?;
-        rustix::fs::fsync(file).map_err(os("write"))?;
+    /// Gives it, once it is on stable storage, its name; whether nothing has the unfinished one any more. With the name it is made,
+    /// and what goes wrong behind that is for the log.
+    fn finish(&self, file: &OwnedFd) -> Result<bool, ApiError> {
+        let name = &self.building.volume.name;
+        rustix::fs::fsync(file).map_err(|errno| self.held.os("write", errno))?;
         point(Moment::AfterWrite);
         self.host.go_on(&self.held.pool.name)?;
         let (from, to) = (self.unfinished, name.as_str());
-        let flags = RenameFlags::NOREPLACE;
-        let named = match rustix::fs::renameat_with(self.directory, from, self.directory, to, flags)
-        {
-            // A file system without it: a link is never made over another file.
-            Err(Errno::INVAL | Errno::NOSYS) => {
-                let flags = AtFlags::empty();
-                rustix::fs::linkat(self.directory, from, self.directory, to, flags)
-                    .and_then(|()| rustix::fs::unlinkat(self.directory, from, AtFlags::empty()))
-            }
-            named => named,
+        let late = |what: &str, errno: Errno| {
+            let called = super::view::called(&self.held.pool.name, name);
+            tracing::error!("{called}: it is made, but {what}: {}", reason(errno));
         };
-        named.map_err(|errno| match errno {
+        let cleared = give_name(self.directory, from, to, late).map_err(|errno| match errno {
             Errno::EXIST => exists(&self.held),
             errno => self.held.os("name", errno),
         })?;
-        rustix::fs::fsync(self.directory).map_err(os("name"))?;
+        if let Err(errno) = rustix::fs::fsync(self.directory) {
+            late("its name may not be on stable storage", errno);
+        }
         point(Moment::AfterRename);
-        Ok(())
+        Ok(cleared)
+    }
+}
+
+/// Gives a file its owner and its mode.
+fn own(held: &Held<'_>, file: BorrowedFd<'_>, permissions: Permissions) -> Result<(), ApiError> {
+    let Permissions { mode, owner, group } = permissions;
+    if owner.is_some() || group.is_some() {
+        rustix::fs::fchown(file, uid(owner), gid(group)).map_err(|errno| {
+            let number = |number: Option<u32>| number.map_or("-".to_owned(), |n| n.to_string());
+            let why = format!(
+                "cannot make {}:{} its owner: {}; leave its owner and group out, or let reeved change owners \
+                 (CAP_CHOWN)",
+                number(owner),
+                number(group),
+                reason(errno)
+            );
+            held.error(code_of(errno), &why)
+        })?;
+    }
+    let mode = Mode::from_raw_mode(mode.unwrap_or(FILE_MODE));
+    rustix::fs::fchmod(file, mode).map_err(|errno| held.os("set the mode of", errno))
+}
+
+/// Renames a file, and over none; whether the old name is gone.
+fn give_name(
+    directory: BorrowedFd<'_>,
+    from: &str,
+    to: &str,
+    late: impl FnOnce(&str, Errno),
+) -> Result<bool, Errno> {
+    match rustix::fs::renameat_with(directory, from, directory, to, RenameFlags::NOREPLACE) {
+        Ok(()) => Ok(true),
+        // A file system without it: a link is never made over another file.
+        Err(Errno::INVAL | Errno::NOSYS) => {
+            rustix::fs::linkat(directory, from, directory, to, AtFlags::empty())?;
+            let unlinked = rustix::fs::unlinkat(directory, from, AtFlags::empty());
+            if let Err(errno) = unlinked {
+                late(
+                    "its file has another name too, which is removed later",
+                    errno,
+                );
+            }
+            Ok(unlinked.is_ok())
+        }
+        Err(errno) => Err(errno),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::MetadataExt as _;
+
+    use reeve_ipc::model::PoolUuid;
+    use rustix::thread::{CapabilitySet, capabilities, set_capabilities};
+    use uuid::Uuid;
+
+    use super::*;
+
+    #[test]
+    fn an_owner_that_cannot_be_set_is_refused_in_words_that_name_it() {
+        let pool = Pool {
+            name: "images".parse().unwrap(),
+            uuid: PoolUuid(Uuid::nil()),
+            target: "/images".into(),
+            permissions: Permissions::default(),
+        };
+        let name = "disk".parse().unwrap();
+        let held = Held {
+            pool: &pool,
+            name: &name,
+        };
+        // Of this thread alone, as where the daemon may not change owners.
+        let mut own_ones = capabilities(None).unwrap();
+        own_ones.effective.remove(CapabilitySet::CHOWN);
+        set_capabilities(None, own_ones).unwrap();
+        let file = tempfile::tempfile().unwrap();
+        let owned_by = |owner, group| {
+            let permissions = Permissions {
+                mode: Some(0o640),
+                owner,
+                group,
+            };
+            own(&held, file.as_fd(), permissions)
+        };
+        let error = owned_by(Some(64055), Some(108)).unwrap_err();
+        assert!(
+            error.message.contains("cannot make 64055:108 its owner"),
+            "{error}"
+        );
+        assert!(
+            error.message.contains("leave its owner and group out"),
+            "{error}"
+        );
+        // What it is already it may be.
+        let stat = file.metadata().unwrap();
+        owned_by(Some(stat.uid()), Some(stat.gid())).unwrap();
+        owned_by(None, None).unwrap();
+        assert_eq!(file.metadata().unwrap().mode() & 0o7777, 0o640);
+    }
+
+    #[test]
+    fn a_name_is_given_once_and_never_taken() {
+        let all = tempfile::tempdir().unwrap();
+        let directory = std::fs::File::open(all.path()).unwrap();
+        let write = |name: &str| std::fs::write(all.path().join(name), name).unwrap();
+        let give = |from, to| give_name(directory.as_fd(), from, to, |_, _| ());
+        write("unfinished");
+        assert_eq!(give("unfinished", "disk"), Ok(true));
+        assert_eq!(give("unfinished", "disk"), Err(Errno::NOENT));
+        write("unfinished");
+        assert_eq!(give("unfinished", "disk"), Err(Errno::EXIST));
+        let disk = std::fs::read_to_string(all.path().join("disk")).unwrap();
+        assert_eq!(disk, "unfinished");
     }
 }

@@ -16,8 +16,8 @@ use reeve_ipc::model::{Pool, PoolUuid, VolumeName};
 
 use tokio::time::{Instant, timeout_at};
 
-use super::actor::Handle;
 use super::end::End;
+use super::handle::Handle;
 use super::lanes::Lane;
 use super::registry::{Pools, fitting, no_volume};
 use super::scan;
@@ -308,7 +308,8 @@ pub(super) async fn active(handle: &Handle, patience: Duration) -> Result<Arc<Vi
     }
 }
 
-fn silent(pool: &Pool) -> ApiError {
+/// That a pool's file system does not answer.
+pub(super) fn silent(pool: &Pool) -> ApiError {
     ApiError::new(
         ApiErrorCode::Timeout,
         format!(

@@ -10,16 +10,18 @@ use reeve_ipc::api::call::{PoolFilter, PoolPage, PoolRef, VolumeRef};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::storage::{PoolSummary, Volume};
 use reeve_ipc::model::{Pool, PoolName, PoolUuid, StorageError, VolumeName};
+use reeve_ipc::spec::DiskFormat;
 use reeve_ipc::{MAX_MESSAGE_BYTES, codec};
 
 use tokio::task::JoinSet;
 
-use super::actor::{self, Beginning, Handle, Request, VolumeAnswer, VolumeRequest};
+use super::actor::{self, Beginning};
 use super::end::End;
+use super::handle::{Handle, Request, VolumeAnswer, VolumeRequest};
 use super::holds::{Wanted, WantedTargets};
 use super::host::Host;
 use super::leftovers;
-use super::make::Making;
+use super::make::{Making, Original};
 use super::reads::{Looks, active};
 use crate::api::events::EventLog;
 use crate::store::LoadedPools;
@@ -393,6 +395,7 @@ impl Pools {
         from: &VolumeRef,
         preallocate_metadata: bool,
         reflink: bool,
+        from_format: Option<DiskFormat>,
     ) -> Result<Volume, ApiError> {
         volume.validate(true).map_err(|error| invalid(&error))?;
         if volume.backing.is_some() {
@@ -411,7 +414,11 @@ impl Pools {
         let making = Making {
             preallocate_metadata,
             reflink,
-            from: Some((of, name)),
+            from: Some(Original {
+                pool: of,
+                name,
+                format: from_format,
+            }),
         };
         let request = VolumeRequest::Make(Box::new(volume), making, Some(hold));
         made(target.ask_volume(request).await)

@@ -11,8 +11,8 @@ use reeve_ipc::model::{NewVolume, Permissions, Pool, PoolUuid};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use super::actor::{Request, VolumeRequest};
 use super::change::Change;
+use super::handle::{Request, VolumeRequest};
 use super::host::Host;
 use super::lanes::Lanes;
 use super::registry::Pools;
@@ -262,6 +262,7 @@ async fn jobs_that_hang_end_with_their_clients_or_by_a_stop() {
             capacity: NewCapacity::To(1024),
             allocate: false,
             shrink: false,
+            format: None,
         };
         async move {
             let request = |name| VolumeRequest::Change(name, change);
@@ -300,6 +301,63 @@ async fn jobs_that_hang_end_with_their_clients_or_by_a_stop() {
     assert_eq!(std::fs::read(pool.target.join("disk")).unwrap(), b"x");
     pools.ask(&named(&pool), START).await.unwrap();
     make(&pool, "v1").await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn nothing_begins_in_a_pool_while_it_is_noted_down_that_it_is_stopped() {
+    let stage = Stage::new();
+    let pool = stage.pool(1, "pool");
+    let pools = stage.pools();
+    started(&pools, &pool).await;
+    let of = named(&pool);
+    let late = NewVolume::raw("late".parse().unwrap(), 512);
+    // The actor hears of both before the stop's thread is done.
+    let (stopped, made) = tokio::join!(pools.ask(&of, Request::Stop), pools.make(&of, late, false));
+    stopped.unwrap();
+    assert_eq!(code(made), ApiErrorCode::Busy, "it is being stopped");
+    assert_eq!(std::fs::read_dir(&pool.target).unwrap().count(), 0);
+}
+
+#[tokio::test]
+async fn streams_of_a_pool_that_hangs_are_told_so_and_leave_places_for_those_of_others() {
+    let stage = Stage::new();
+    let (hung, healthy) = (stage.pool(1, "hung"), stage.pool(2, "healthy"));
+    let pools = stage.pools();
+    for pool in [&hung, &healthy] {
+        std::fs::write(pool.target.join("disk"), "x").unwrap();
+        started(&pools, pool).await;
+    }
+    let open = |of: &Pool| {
+        let (pools, volume) = (pools.clone(), disk(of));
+        asked(async move {
+            let open = |name| VolumeRequest::Open {
+                name,
+                write: true,
+                offset: 0,
+                length: 0,
+            };
+            pools.ask_volume(&volume, open).await
+        })
+    };
+    let hanging = stage.hang(&[&hung]);
+    let all: Vec<_> = (0..100).map(|_| open(&hung)).collect();
+    let mut codes = Vec::new();
+    for one in all {
+        codes.push(code(one.await.unwrap()));
+    }
+    let of = |code| codes.iter().filter(|it| **it == code).count();
+    // As many as one pool may have wait for it, whether their clients are there or not.
+    assert_eq!(
+        (of(ApiErrorCode::Timeout), of(ApiErrorCode::Busy)),
+        (16, 84)
+    );
+    // One of another pool is as far as here, where no process can be started.
+    let beside = code(open(&healthy).await.unwrap());
+    assert_eq!(beside, ApiErrorCode::Worker);
+    drop(hanging);
+    while code(open(&hung).await.unwrap()) != ApiErrorCode::Worker {
+        a_while().await;
+    }
 }
 
 #[tokio::test]

@@ -12,9 +12,10 @@ use std::sync::Arc;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::model::Pool;
 
-use super::actor::{Actor, Message, Outcome, PoolReply, Request};
+use super::actor::Actor;
 use super::admission::admit;
 use super::end::End;
+use super::handle::{Message, Outcome, PoolReply, Request};
 use super::host::{Host, ended};
 use super::lanes::{Lane, ending};
 use super::leftovers;
@@ -40,6 +41,15 @@ pub(super) enum What {
     Note,
     /// A stop waits for jobs of volumes that were ended.
     Jobs,
+    /// A stop notes down that the pool is not active, which has an end.
+    NoteStopped,
+}
+
+impl Working {
+    /// Whether it makes the pool inactive: nothing begins in it any more.
+    pub(super) const fn is_stop(&self) -> bool {
+        matches!(self.what, What::Jobs | What::NoteStopped)
+    }
 }
 
 impl Request {
@@ -110,7 +120,7 @@ impl Actor {
                     self.jobs.clear();
                     self.note_stopped();
                 }
-                What::Note => {}
+                What::Note | What::NoteStopped => {}
             },
             _ => {}
         }
@@ -242,7 +252,7 @@ impl Actor {
 
     pub(super) fn note_stopped(&mut self) {
         if let Some(working) = &mut self.working {
-            working.what = What::Note;
+            working.what = What::NoteStopped;
         }
         let (uuid, name) = (self.uuid, self.pool().name.clone());
         self.work_on_pool(move |host| {
@@ -250,6 +260,7 @@ impl Actor {
             noted.map_err(|error| {
                 ApiError::new(ApiErrorCode::Storage, format!("pool '{name}': {error}"))
             })?;
+            host.streams.end(uuid);
             Ok(Outcome::Stopped)
         });
     }

@@ -343,6 +343,7 @@ fn storage(operation: Operation) -> Option<CallBody> {
             from: volume(),
             preallocate_metadata: false,
             reflink: false,
+            from_format: None,
         }
         .into_body(),
         O::VolumeResize => VolumeResize {
@@ -350,6 +351,7 @@ fn storage(operation: Operation) -> Option<CallBody> {
             capacity: NewCapacity::To(1024),
             allocate: false,
             shrink: false,
+            format: None,
         }
         .into_body(),
         O::VolumeWipe => VolumeWipe {

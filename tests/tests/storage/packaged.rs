@@ -66,6 +66,7 @@ fn what_is_packaged_makes_pools_and_volumes_that_belong_to_others() -> Result<()
             ..NewVolume::raw("copy".parse()?, 4 << 20)
         }),
         from: volume("images", "disk"),
+        from_format: None,
         preallocate_metadata: false,
         reflink: false,
     })?;

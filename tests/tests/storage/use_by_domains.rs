@@ -53,6 +53,7 @@ fn what_a_machine_uses_is_left_alone() -> Result<()> {
             capacity,
             allocate,
             shrink,
+            format: None,
         })),
         refused(connection.call(VolumeUpload {
             volume: of(),
@@ -65,6 +66,7 @@ fn what_a_machine_uses_is_left_alone() -> Result<()> {
             from: of(),
             preallocate_metadata: false,
             reflink: false,
+            from_format: None,
         })),
     ];
     ensure!(codes == [ApiErrorCode::InUse; 5], "{codes:?}");

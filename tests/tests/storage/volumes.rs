@@ -1,18 +1,19 @@
 //! Volumes that are made, changed and moved, judged by qemu-img.
 
-use std::io::{Read, Seek, SeekFrom, Write};
+use std::io::{Seek, SeekFrom, Write};
 use std::os::unix::fs::MetadataExt;
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::api::call::{
-    NewCapacity, VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList,
-    VolumeRef, VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
+    NewCapacity, VolumeClone, VolumeCreate, VolumeDelete, VolumeGet, VolumeList, VolumeRef,
+    VolumeResize, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::storage::{VolumeFormat, VolumeKind};
 use reeve_ipc::model::{Layer, NewVolume, Permissions, Qcow2Compat, Qcow2Options};
 use reeve_ipc::spec::DiskFormat;
 
+use super::streams::{fetch, put};
 use super::{Stage, get, judged, named, qemu_img, refused, volume};
 
 fn raw(name: &str, capacity: u64) -> NewVolume {
@@ -41,6 +42,7 @@ fn copy(volume: NewVolume, from: &str) -> VolumeClone {
         from: super::volume("images", from),
         preallocate_metadata: false,
         reflink: false,
+        from_format: None,
     }
 }
 
@@ -184,46 +186,20 @@ fn what_is_uploaded_is_downloaded_and_copied_through_either_format() -> Result<(
             *byte = u8::try_from(index % 251)?;
         }
     }
-    let upload = |offset, length| VolumeUpload {
-        volume: volume("images", "disk"),
-        offset,
-        length,
-    };
-    let (stream, mut fds) = connection.call_with_fds(upload(0, 0))?;
-    ensure!(stream.offset == 0 && stream.length > 1 << 60);
-    let mut file = std::fs::File::from(fds.remove(0));
-    file.write_all(&bytes)?;
-    // Until it is closed nobody else has it.
-    ensure!(refused(connection.call(upload(0, 0))) == ApiErrorCode::InUse);
+    let disk = || volume("images", "disk");
+    put(&mut connection, disk(), 0, &bytes)?;
+    put(&mut connection, disk(), 3, b"abcde")?;
+    bytes[3..8].copy_from_slice(b"abcde");
     let delete = |name: &str| VolumeDelete {
         volume: volume("images", name),
         zeroed: false,
     };
-    ensure!(refused(connection.call(delete("disk"))) == ApiErrorCode::InUse);
-    drop(file);
-    let (stream, mut fds) = connection.call_with_fds(upload(3, 5))?;
-    ensure!((stream.offset, stream.length) == (3, 5));
-    let mut file = std::fs::File::from(fds.remove(0));
-    ensure!(file.stream_position()? == 3);
-    file.write_all(b"abcde")?;
-    drop(file);
-    bytes[3..8].copy_from_slice(b"abcde");
-
-    let download = |offset, length| VolumeDownload {
-        volume: volume("images", "disk"),
-        offset,
-        length,
-    };
-    let (stream, mut fds) = connection.call_with_fds(download(2, 0))?;
-    ensure!(stream.length == (6 << 20) - 2);
-    let mut file = std::fs::File::from(fds.remove(0));
-    let mut read = Vec::new();
-    file.read_to_end(&mut read)?;
-    ensure!(read == bytes[2..], "the same bytes, from the offset on");
-    ensure!(file.write_all(b"x").is_err(), "it is open for reading only");
-    let (stream, _) = connection.call_with_fds(download(0, 7 << 20))?;
-    ensure!(stream.length == 6 << 20, "no more than there is");
-    ensure!(refused(connection.call(download(7 << 20, 0))) == ApiErrorCode::InvalidArgument);
+    ensure!(fetch(&mut connection, disk(), 2, 0)? == bytes[2..]);
+    ensure!(fetch(&mut connection, disk(), 3, 5)? == b"abcde");
+    ensure!(
+        fetch(&mut connection, disk(), 0, 7 << 20)? == bytes,
+        "no more than there is"
+    );
 
     // raw, qcow2, and back; with holes where there were holes.
     let copied = connection.call(copy(raw("copy", 0), "disk"))?;
@@ -303,6 +279,7 @@ fn volumes_are_resized_and_wiped() -> Result<()> {
         capacity,
         allocate,
         shrink,
+        format: None,
     };
     use NewCapacity::{Less, More, To};
     connection.call(create(raw("disk", 1 << 20)))?;
@@ -318,8 +295,11 @@ fn volumes_are_resized_and_wiped() -> Result<()> {
     ensure!(refused(less) == ApiErrorCode::InvalidArgument);
     connection.call(resize("disk", Less(3 << 20), false, true))?;
     ensure!(get(&mut connection, "images", "disk")?.capacity == 1 << 20);
-    let less = connection.call(resize("disk", Less(9 << 20), false, true));
-    ensure!(refused(less) == ApiErrorCode::InvalidArgument);
+    connection.call(resize("disk", Less(9 << 20), false, true))?;
+    ensure!(
+        get(&mut connection, "images", "disk")?.capacity == 0,
+        "and no less"
+    );
 
     connection.call(create(qcow2("image", 1 << 30)))?;
     connection.call(resize("image", More(1 << 30), false, false))?;
@@ -385,11 +365,17 @@ fn files_are_told_apart_and_what_changes_is_seen() -> Result<()> {
     }
     let directory = get(&mut connection, "images", "directory")?;
     ensure!(directory.kind == VolumeKind::Directory);
-    let delete = connection.call(VolumeDelete {
-        volume: volume("images", "directory"),
-        zeroed: false,
-    });
-    ensure!(refused(delete) == ApiErrorCode::Unsupported && path("directory").exists());
+    let mut delete = |name| {
+        connection.call(VolumeDelete {
+            volume: volume("images", name),
+            zeroed: false,
+        })
+    };
+    std::fs::write(path("directory/file"), "")?;
+    ensure!(refused(delete("directory")) == ApiErrorCode::WrongState);
+    std::fs::remove_file(path("directory/file"))?;
+    delete("directory")?;
+    ensure!(!path("directory").exists());
     // Without a refresh: a file that changes, and one that is new.
     qemu_img(&["resize", "-q", "-f", "qcow2"], &path("qcow2")).unwrap_err();
     let status = std::process::Command::new("qemu-img")
@@ -402,5 +388,88 @@ fn files_are_told_apart_and_what_changes_is_seen() -> Result<()> {
     std::fs::write(path("new"), [0; 512])?;
     let by_path = VolumeRef::Path(path("new"));
     ensure!(connection.call(VolumeGet { volume: by_path })?.capacity == 512);
+    Ok(())
+}
+
+#[test]
+fn a_volume_that_names_a_file_elsewhere_is_neither_flattened_nor_resized() -> Result<()> {
+    let stage = Stage::start()?;
+    let (mut connection, pool) = stage.with_pool("images")?;
+    let victim = stage.allowed().join("victim");
+    std::fs::write(&victim, vec![7; 1 << 20])?;
+    // What a guest may write to its raw disk.
+    let victim = victim.to_str().context("a path")?;
+    let over = ["create", "-q", "-f", "qcow2", "-F", "raw", "-b", victim];
+    qemu_img(&over, &pool.target.join("disk"))?;
+    for flat in [raw("flat", 0), raw("flat", 2 << 20), qcow2("flat", 2 << 20)] {
+        ensure!(refused(connection.call(copy(flat, "disk"))) == ApiErrorCode::PathRefused);
+    }
+    let resize = |name: &str| VolumeResize {
+        volume: volume("images", name),
+        capacity: NewCapacity::More(1 << 20),
+        allocate: false,
+        shrink: false,
+        format: None,
+    };
+    ensure!(refused(connection.call(resize("disk"))) == ApiErrorCode::PathRefused);
+    // Of the same format it is the same bytes, and nothing is opened.
+    let same = connection.call(copy(qcow2("same", 0), "disk"))?;
+    ensure!(std::fs::read(&same.path)? == std::fs::read(pool.target.join("disk"))?);
+    let left: Vec<_> = std::fs::read_dir(&pool.target)?
+        .map(|entry| entry.unwrap().file_name())
+        .collect();
+    ensure!(left.len() == 2, "{left:?}");
+    // Whoever knows what it is says so.
+    let stated = |name, from_format| VolumeClone {
+        from_format: Some(from_format),
+        ..copy(raw(name, 0), "disk")
+    };
+    let bytes = std::fs::read(pool.target.join("disk"))?;
+    let same = connection.call(stated("bytes", DiskFormat::Raw))?;
+    ensure!(std::fs::read(&same.path)? == bytes);
+    let larger = VolumeResize {
+        format: Some(DiskFormat::Raw),
+        ..resize("disk")
+    };
+    connection.call(larger)?;
+    let now = std::fs::read(pool.target.join("disk"))?;
+    ensure!(now.len() == bytes.len() + (1 << 20) && now.starts_with(&bytes));
+    let image = VolumeClone {
+        from_format: Some(DiskFormat::Qcow2),
+        ..copy(raw("image", 0), "victim")
+    };
+    std::fs::write(pool.target.join("victim"), [7; 4096])?;
+    ensure!(refused(connection.call(image)) == ApiErrorCode::InvalidArgument);
+
+    // A disk that its guest encrypted as a whole is copied and enlarged as the bytes that it is.
+    let mut bytes = vec![9; 1 << 20];
+    bytes[..8].copy_from_slice(b"LUKS\xba\xbe\0\x02");
+    std::fs::write(pool.target.join("secret"), &bytes)?;
+    ensure!(get(&mut connection, "images", "secret")?.encrypted);
+    let copied = connection.call(copy(raw("copied", 0), "secret"))?;
+    ensure!(std::fs::read(&copied.path)? == bytes);
+    connection.call(resize("secret"))?;
+    ensure!(get(&mut connection, "images", "secret")?.physical == 2 << 20);
+    Ok(())
+}
+
+#[test]
+fn an_image_whose_data_is_in_another_file_is_not_copied() -> Result<()> {
+    let stage = Stage::start()?;
+    let (mut connection, pool) = stage.with_pool("images")?;
+    let data = pool.target.join("data");
+    let option = format!("data_file={},size=1M", data.display());
+    qemu_img(
+        &["create", "-q", "-f", "qcow2", "-o", &option],
+        &pool.target.join("image"),
+    )?;
+    let image = get(&mut connection, "images", "image")?;
+    ensure!(
+        image.capacity == 1 << 20 && image.unreadable.is_some(),
+        "{image:?}"
+    );
+    for volume in [qcow2("copy", 0), raw("copy", 0)] {
+        ensure!(refused(connection.call(copy(volume, "image"))) == ApiErrorCode::Unsupported);
+    }
     Ok(())
 }

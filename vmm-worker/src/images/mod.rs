@@ -13,10 +13,11 @@
 //! handed over with it. A task that must not be finished is ended by killing the process.
 //!
 //! What lives here: how tasks are told apart ([`serve`]), what a file looks like (`probe`), and bytes that are
-//! moved (`write`, `convert`). What may not: names, policy, a file that was not handed over.
+//! moved (`write`, `convert`, `stream`). What may not: names, policy, a file that was not handed over.
 
 mod convert;
 mod probe;
+mod stream;
 mod write;
 
 use std::io;
@@ -114,6 +115,14 @@ fn perform(task: ImageTask, files: Vec<OwnedFd>) -> TaskAnswer {
         }),
         ImageTask::Grow { size, backing } => convert::grow(&mut files, size, backing),
         ImageTask::Wipe => next(&mut files).and_then(|file| write::wipe(file.as_fd())),
+        ImageTask::Receive { offset, length } => next(&mut files).and_then(|file| {
+            let client = next(&mut files)?;
+            stream::receive(file, client.as_fd(), offset, length)
+        }),
+        ImageTask::Send { offset, length } => next(&mut files).and_then(|file| {
+            let client = next(&mut files)?;
+            stream::send(file.as_fd(), client.as_fd(), offset, length)
+        }),
     };
     match done {
         Ok(()) => TaskAnswer::Done,

@@ -73,6 +73,10 @@ fn qcow2(facts: HeaderFacts) -> ImageFacts {
             lazy_refcounts: facts.lazy_refcounts,
         }),
         encrypted: facts.encrypted,
+        // A copy of the image alone would be a second one upon the same data.
+        unreadable: facts
+            .external_data_file
+            .then(|| words("its data is in another file, which is not supported".to_owned())),
         ..ImageFacts::of(VolumeFormat::Qcow2)
     }
 }

@@ -78,7 +78,7 @@ pub(super) fn wipe(file: BorrowedFd<'_>) -> io::Result<()> {
     sync(file)
 }
 
-fn zero(file: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
+pub(super) fn zero(file: BorrowedFd<'_>, start: u64, end: u64) -> io::Result<()> {
     let mut zeros = vec![0; CHUNK];
     let mut at = start;
     while at < end {

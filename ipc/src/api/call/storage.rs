@@ -101,10 +101,10 @@ pub enum WipeAlgorithm {
     Other,
 }
 
-/// A volume's file, opened for a client; its descriptor comes with the answer.
+/// A volume's file, opened for a client; its end of the stream comes with the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VolumeStream {
-    /// Where the transfer begins; the descriptor stands there.
+    /// Where in the file the transfer begins.
     pub offset: u64,
     /// How many bytes it has: of a download what there is from there on, at most what was asked for; of an
     /// upload what was asked for, or the most that a file can have from there on.

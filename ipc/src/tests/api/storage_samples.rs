@@ -95,6 +95,7 @@ pub(super) fn calls() -> Vec<(&'static str, FromClient)> {
             capacity,
             allocate,
             shrink,
+            format: None,
         })
     };
     vec![
@@ -157,6 +158,7 @@ pub(super) fn calls() -> Vec<(&'static str, FromClient)> {
                 from: volume_ref(),
                 preallocate_metadata: false,
                 reflink: true,
+                from_format: Some(DiskFormat::Raw),
             })
         }),
         ("resize a volume", resize(NewCapacity::To(300), true, false)),

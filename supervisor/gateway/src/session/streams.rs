@@ -7,7 +7,8 @@
 //!   client ── Error, empty ────► the task ends, then Ok back
 //! ```
 //!
-//! What is uploaded to a volume has no task: a file is always ready, and takes each packet as it comes.
+//! What is uploaded to a volume has no task until its end, when one waits for the bytes to be on stable storage: each
+//! packet is passed on as it comes.
 //!
 //! Neither side can make the other's bytes pile up: a task reads its descriptor only while there is a place
 //! among what was said, which is taken only while the client reads; and a stream ends with an error whose
@@ -73,17 +74,20 @@ struct Open {
     queued: Queued,
     /// What takes the client's bytes at once.
     sink: Option<Sink>,
+    /// The client has ended an upload, and its task tells how that went.
+    ending: bool,
     _task: Option<Task>,
 }
 
 impl Open {
-    /// One that has neither a task nor a file.
+    /// One that has neither a task nor a volume.
     fn new(header: Header) -> Self {
         Self {
             header,
             input: None,
             queued: Queued::default(),
             sink: None,
+            ending: false,
             _task: None,
         }
     }
@@ -177,7 +181,7 @@ impl Streams {
         Ok(())
     }
 
-    /// Opens a stream whose bytes a file takes, behind the call of that header, whose reply is on its way; where
+    /// Opens a stream whose bytes a volume takes, behind the call of that header, whose reply is on its way; where
     /// `holes` says so, with holes.
     pub(super) fn open_upload(&mut self, header: Header, to: Transfer, holes: bool) {
         let open = Open {
@@ -187,7 +191,7 @@ impl Streams {
         self.open.insert(header.serial, open);
     }
 
-    /// Opens a stream that says what is in a file, as [`Self::open_upload`].
+    /// Opens a stream that says what is in a volume, as [`Self::open_upload`].
     pub(super) fn open_download(&mut self, header: Header, from: Transfer, holes: bool) {
         let download = file::download(from, holes, header.serial, self.say.clone());
         let open = Open {
@@ -223,7 +227,11 @@ impl Streams {
                 let failure = Failure::of(Origin::Streams, Code::OperationFailed, why);
                 self.failed(header.serial, failure)
             }
+            Status::Ok if open.ending => Answer::Nothing,
             Status::Ok => {
+                if let Some(sink) = open.sink.take() {
+                    return self.finish(header.serial, sink);
+                }
                 let waits = open.input.take().is_some_and(|input| !input.is_closed());
                 if waits {
                     return Answer::Nothing;
@@ -248,7 +256,7 @@ impl Streams {
         written.unwrap_or_else(|| self.failed(header.serial, unexpected()))
     }
 
-    /// Gives something to the file of a stream; none, where it has no file.
+    /// Gives something to the volume of a stream; none, where it has none.
     fn write(
         &mut self,
         header: Header,
@@ -259,6 +267,20 @@ impl Streams {
             Ok(()) => Some(Answer::Nothing),
             Err(failure) => Some(self.failed(header.serial, failure)),
         }
+    }
+
+    /// Has a task wait for how an upload went, all of which its client has sent.
+    fn finish(&mut self, serial: u32, sink: Sink) -> Answer {
+        let outcome = match sink.end() {
+            Ok(outcome) => outcome,
+            Err(failure) => return self.failed(serial, failure),
+        };
+        if let Some(open) = self.open.get_mut(&serial) {
+            let task = tokio::spawn(outcome.run(serial, self.say.clone()));
+            open.ending = true;
+            open._task = Some(Task(task.abort_handle()));
+        }
+        Answer::Nothing
     }
 
     /// What the next task has to tell. One is always there to come.

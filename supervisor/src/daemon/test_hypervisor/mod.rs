@@ -96,6 +96,7 @@ async fn make(settings: Settings, clients: Arc<AtomicU32>) -> Arc<Daemon> {
         clients,
         node: Arc::new(TestHost),
         looks: Looks::default(),
+        streams: Arc::default(),
         test: OnceCell::new(),
     })
 }

@@ -254,3 +254,41 @@ fn open_layer(
     rustix::fs::fcntl_setfl(&fd, flags - OFlags::NONBLOCK).map_err(open)?;
     Ok(fd)
 }
+
+#[cfg(test)]
+mod tests {
+    use reeve_ipc::spec::DiskFormat;
+
+    use super::*;
+    use crate::domain::plan::AnyPath;
+
+    #[test]
+    fn a_file_that_is_removed_before_it_is_locked_is_no_disk() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("disk.raw");
+        std::fs::write(&path, [0; 512]).unwrap();
+        let layer = Layer {
+            path: path.clone(),
+            format: DiskFormat::Raw,
+        };
+        let target: DiskTarget = "vda".parse().unwrap();
+        let access = ImageAccess {
+            write: true,
+            direct: false,
+        };
+        let open = |enter: &dyn Fn()| {
+            let enter = |_: BorrowedFd<'_>| {
+                enter();
+                Ok(())
+            };
+            open_layer(&target, &layer, "image", &AnyPath, access, enter)
+        };
+        drop(open(&|| {}).unwrap());
+        // As whoever deletes a volume does, once it has it open.
+        let error = open(&|| std::fs::remove_file(&path).unwrap()).unwrap_err();
+        let PlanError::Disk(DiskError::Open { errno, .. }) = error else {
+            panic!("{error}");
+        };
+        assert_eq!(errno, rustix::io::Errno::NOENT);
+    }
+}

@@ -1,4 +1,4 @@
-//! A volume's file, for a stream.
+//! A volume's stream, for one of the connection's.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -14,13 +14,11 @@ use crate::wire::types::storage as wire;
 /// Holes pass as such (libvirt `VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM`, and the same for a download).
 pub(crate) const HOLES: u32 = 1;
 
-/// A file that stands where its stream begins.
+/// A stream whose other end a process has that holds the file ([`reeve_ipc::volume_stream`]).
 #[derive(Debug)]
 pub(crate) struct Transfer {
-    /// The file.
-    pub(crate) file: OwnedFd,
-    /// Where that is.
-    pub(crate) offset: u64,
+    /// This end.
+    pub(crate) stream: OwnedFd,
     /// The most bytes that the stream has.
     pub(crate) length: u64,
 }
@@ -33,12 +31,11 @@ async fn open<C: Call<Answer = VolumeStream> + Clone>(
     let opened = context.call_within(call, PATIENCE).await;
     let (stream, mut fds) = opened.map_err(|failure| absent_volume(as_storage(failure), of))?;
     let none = || {
-        let why = "the supervisor sent no file";
+        let why = "the supervisor sent no stream";
         Failure::of(Origin::Storage, Code::InternalError, why)
     };
     Ok(Transfer {
-        file: fds.pop().ok_or_else(none)?,
-        offset: stream.offset,
+        stream: fds.pop().ok_or_else(none)?,
         length: stream.length,
     })
 }

@@ -5,8 +5,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use reeve_ipc::api::call::{
-    NewCapacity, VolumeClone, VolumeCreate, VolumeDelete, VolumeGet, VolumeList, VolumeRef,
-    VolumeResize, VolumeWipe, WipeAlgorithm,
+    NewCapacity, PoolGet, VolumeClone, VolumeCreate, VolumeDelete, VolumeGet, VolumeList,
+    VolumeRef, VolumeResize, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::storage::{Volume, VolumeKind};
 use reeve_ipc::model::{NewVolume, VolumeName};
@@ -238,6 +238,21 @@ fn exists(failure: Failure, name: &VolumeName) -> Failure {
     }
 }
 
+/// That the pool a volume is to be made in is not active, as libvirt says it.
+async fn not_active(context: &Context, of: &handles::Pool, failure: Failure) -> Failure {
+    if failure.code != Code::OperationInvalid {
+        return failure;
+    }
+    let pool = pool_reference(of);
+    match call(context, PoolGet { pool }).await {
+        Ok(pool) if !pool.summary.state.is_active() => {
+            let why = format!("storage pool '{}' is not active", pool.summary.name);
+            Failure::of(Origin::Storage, Code::OperationInvalid, why)
+        }
+        _ => failure,
+    }
+}
+
 fn from_document(document: Result<NewVolume, xml::XmlError>) -> Result<Box<NewVolume>, Failure> {
     document
         .map(Box::new)
@@ -259,9 +274,10 @@ pub(in super::super) async fn create(
         volume,
         preallocate_metadata: of.flags & making::PREALLOC_METADATA != 0,
     };
-    let made = of_pool(&context, &of.pool, create).await;
-    made.map(|volume| volume_handle(&volume))
-        .map_err(|failure| exists(failure, &name))
+    match of_pool(&context, &of.pool, create).await {
+        Ok(volume) => Ok(volume_handle(&volume)),
+        Err(failure) => Err(exists(not_active(&context, &of.pool, failure).await, &name)),
+    }
 }
 
 pub(in super::super) async fn create_from(
@@ -282,13 +298,14 @@ pub(in super::super) async fn create_from(
         from,
         preallocate_metadata: of.flags & making::PREALLOC_METADATA != 0,
         reflink: of.flags & making::REFLINK != 0,
+        // Nobody says it in libvirt's protocol.
+        from_format: None,
     };
-    let made = of_pool(&context, &of.pool, clone).await;
-    made.map(|volume| volume_handle(&volume))
-        .map_err(|failure| match failure.code {
-            Code::NoVolume => absent_volume(failure, &of.from),
-            _ => exists(failure, &name),
-        })
+    match of_pool(&context, &of.pool, clone).await {
+        Ok(volume) => Ok(volume_handle(&volume)),
+        Err(failure) if failure.code == Code::NoVolume => Err(absent_volume(failure, &of.from)),
+        Err(failure) => Err(exists(not_active(&context, &of.pool, failure).await, &name)),
+    }
 }
 
 pub(in super::super) async fn delete(
@@ -359,6 +376,7 @@ pub(in super::super) async fn resize(
         capacity,
         allocate: of.flags & ALLOCATE != 0,
         shrink,
+        format: None,
     };
     of_volume(&context, &of.volume, resize).await
 }

@@ -1,14 +1,15 @@
-//! A volume's file on one side, the connection's stream on the other: what comes is written, or what is there is
-//! sent. The file stands where its stream begins, and nobody else moves it.
+//! A volume's stream on one side ([`reeve_ipc::volume_stream`]), the connection's on the other. The file is held by a
+//! process of the supervisor's, which writes what comes, or sends what is there.
 //!
-//! A file is always ready, so that it is read and written where it is, a packet at a time: a disk that takes long over
-//! one lets this connection wait, and no other.
+//! What a client sends is passed on where it comes, a packet at a time: a disk that takes long over one lets this
+//! connection wait, and no other. What it is sent, and that an upload is on stable storage, a task waits for.
 
-use std::fs::File;
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, ErrorKind};
+use std::os::fd::{AsFd, OwnedFd};
 
-use rustix::fs::{FallocateFlags, SeekFrom, fallocate, seek};
+use reeve_ipc::volume_stream::{self, FRAME_BYTES, Frame, MAX_DATA_BYTES};
 use rustix::io::Errno;
+use tokio::net::UnixStream;
 use tokio::sync::mpsc;
 
 use super::{Said, What};
@@ -16,7 +17,7 @@ use crate::calls::failure::{Code, Failure, Origin};
 use crate::calls::storage::Transfer;
 use crate::wire::frame::STREAM_CHUNK;
 
-/// Bytes of `length`, at most `most`, that are written or read at once.
+/// Bytes of `length`, at most `most`, that are passed on at once.
 fn chunk(length: u64, most: usize) -> usize {
     usize::try_from(length).unwrap_or(usize::MAX).min(most)
 }
@@ -26,11 +27,14 @@ fn broken(what: &str, error: &io::Error) -> Failure {
     Failure::of(Origin::Streams, Code::SystemError, why)
 }
 
-/// What an upload is written to.
+fn not_written(error: &io::Error) -> Failure {
+    broken("cannot write to stream", error)
+}
+
+/// What an upload goes to.
 #[derive(Debug)]
 pub(super) struct Sink {
-    file: File,
-    position: u64,
+    socket: OwnedFd,
     /// The most bytes that it still takes.
     room: u64,
     holes: bool,
@@ -39,8 +43,7 @@ pub(super) struct Sink {
 impl Sink {
     pub(super) fn new(to: Transfer, holes: bool) -> Self {
         Self {
-            file: to.file.into(),
-            position: to.offset,
+            socket: to.stream,
             room: to.length,
             holes,
         }
@@ -51,173 +54,179 @@ impl Sink {
         self.holes
     }
 
-    /// Writes what comes next.
+    /// Passes on what comes next.
     ///
     /// # Errors
     /// There is no room for it, or the file does not take it.
     pub(super) fn data(&mut self, bytes: &[u8]) -> Result<(), Failure> {
-        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
-        self.pass(length, |sink, _| sink.file.write_all(bytes))
+        self.pass(u64::try_from(bytes.len()).unwrap_or(u64::MAX))?;
+        let most = usize::try_from(MAX_DATA_BYTES).unwrap_or(usize::MAX);
+        for part in bytes.chunks(most) {
+            let length = u32::try_from(part.len()).unwrap_or(u32::MAX);
+            self.send(Frame::Data(length), part)?;
+        }
+        Ok(())
     }
 
-    /// Makes so many zeros of what comes next.
+    /// Passes on that so many zeros come next.
     ///
     /// # Errors
     /// As for [`Self::data`].
     pub(super) fn hole(&mut self, length: u64) -> Result<(), Failure> {
-        self.pass(length, |sink, end| match length {
-            0 => Ok(()),
-            _ => sink.empty(end),
+        self.pass(length)?;
+        self.send(Frame::Hole(length), &[])
+    }
+
+    fn pass(&mut self, length: u64) -> Result<(), Failure> {
+        let room = self.room.checked_sub(length);
+        self.room = room.ok_or_else(|| not_written(&Errno::NOSPC.into()))?;
+        Ok(())
+    }
+
+    fn send(&self, frame: Frame, payload: &[u8]) -> Result<(), Failure> {
+        volume_stream::send(self.socket.as_fd(), frame, payload).map_err(|errno| {
+            // The other end is closed, which may have said why.
+            let why = match volume_stream::next(self.socket.as_fd()) {
+                Ok(Some(Frame::Failed(number))) => io::Error::from_raw_os_error(number),
+                _ => errno.into(),
+            };
+            not_written(&why)
         })
     }
 
-    fn pass(
-        &mut self,
-        length: u64,
-        write: impl FnOnce(&mut Self, u64) -> io::Result<()>,
-    ) -> Result<(), Failure> {
-        let failed = |error: io::Error| broken("cannot write to stream", &error);
-        let (room, end) = (
-            self.room.checked_sub(length),
-            self.position.checked_add(length),
-        );
-        let (Some(room), Some(end)) = (room, end) else {
-            return Err(failed(Errno::NOSPC.into()));
-        };
-        write(self, end).map_err(failed)?;
-        (self.room, self.position) = (room, end);
-        Ok(())
-    }
-
-    /// Makes zeros of all up to `end`, which is not here.
-    fn empty(&mut self, end: u64) -> io::Result<()> {
-        let size = seek(&self.file, SeekFrom::End(0))?;
-        let there = end.min(size).saturating_sub(self.position);
-        if there > 0 {
-            let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
-            match fallocate(&self.file, punch, self.position, there) {
-                Ok(()) => {}
-                // Of a file system that has no holes.
-                Err(Errno::OPNOTSUPP) => self.zero(there)?,
-                Err(errno) => return Err(errno.into()),
-            }
-        }
-        if end > size {
-            // The last byte makes the file as large; a hole is before it.
-            seek(&self.file, SeekFrom::Start(end - 1))?;
-            self.file.write_all(&[0])?;
-        }
-        seek(&self.file, SeekFrom::Start(end))?;
-        Ok(())
-    }
-
-    fn zero(&mut self, mut length: u64) -> io::Result<()> {
-        seek(&self.file, SeekFrom::Start(self.position))?;
-        let zeros = vec![0; chunk(length, STREAM_CHUNK)];
-        while length > 0 {
-            let part = chunk(length, zeros.len());
-            self.file.write_all(zeros.get(..part).unwrap_or_default())?;
-            length -= u64::try_from(part).unwrap_or(length);
-        }
-        Ok(())
+    /// Passes on that this was all; then what is left to be heard.
+    ///
+    /// # Errors
+    /// As for [`Self::data`].
+    pub(super) fn end(self) -> Result<Outcome, Failure> {
+        self.send(Frame::End, &[])?;
+        let socket = asynchronous(self.socket).map_err(|error| not_written(&error))?;
+        Ok(Outcome(socket))
     }
 }
 
-/// What a download is read from.
+fn asynchronous(socket: OwnedFd) -> io::Result<UnixStream> {
+    let socket = std::os::unix::net::UnixStream::from(socket);
+    socket.set_nonblocking(true)?;
+    UnixStream::from_std(socket)
+}
+
+/// An upload whose bytes are sent, and perhaps not written.
+#[derive(Debug)]
+pub(super) struct Outcome(UnixStream);
+
+impl Outcome {
+    /// Says how it went, once that is known.
+    pub(super) async fn run(self, serial: u32, say: mpsc::Sender<Said>) {
+        let what = match frame(&self.0).await {
+            Ok(Frame::End) => What::Finished,
+            Ok(Frame::Failed(errno)) => {
+                What::Failed(not_written(&io::Error::from_raw_os_error(errno)))
+            }
+            Ok(_) => What::Failed(not_written(&ErrorKind::InvalidData.into())),
+            Err(error) => What::Failed(not_written(&error)),
+        };
+        let _ = say.send(Said { serial, what }).await;
+    }
+}
+
+async fn frame(socket: &UnixStream) -> io::Result<Frame> {
+    let mut bytes = [0; FRAME_BYTES];
+    fill(socket, &mut bytes).await?;
+    Frame::decode(bytes).ok_or_else(|| ErrorKind::InvalidData.into())
+}
+
+/// Waits for as many bytes as there is room for.
+async fn fill(socket: &UnixStream, mut room: &mut [u8]) -> io::Result<()> {
+    while !room.is_empty() {
+        socket.readable().await?;
+        match socket.try_read(room) {
+            Ok(0) => return Err(ErrorKind::UnexpectedEof.into()),
+            Ok(count) => room = room.get_mut(count..).unwrap_or_default(),
+            Err(error) if error.kind() == ErrorKind::WouldBlock => {}
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+    Ok(())
+}
+
+/// What a download comes from.
 #[derive(Debug)]
 struct Source {
-    file: File,
-    position: u64,
-    /// The bytes that are left to be sent.
+    socket: UnixStream,
+    /// The bytes that may still come.
     left: u64,
-    /// Whether holes are told of, and not read.
+    /// Whether holes are told of, and not sent.
     holes: bool,
-    /// Until where there is no hole, as far as it is known.
-    solid: u64,
+    /// Bytes that were announced and have not come.
+    announced: u64,
+    /// Zeros that are to be sent.
+    zeros: u64,
 }
 
 impl Source {
-    fn new(from: Transfer, holes: bool) -> Self {
-        Self {
-            file: from.file.into(),
-            position: from.offset,
-            left: from.length,
-            holes,
-            solid: 0,
-        }
-    }
-
-    /// What comes next. A file that has become shorter ends where it does.
-    fn next(&mut self) -> io::Result<What> {
-        if self.left > 0 && self.holes && self.position >= self.solid {
-            let length = self.hole()?.min(self.left);
-            if length > 0 {
-                self.passed(length);
-                return Ok(What::Hole(length));
+    /// What comes next.
+    async fn next(&mut self) -> io::Result<What> {
+        while self.announced == 0 && self.zeros == 0 {
+            match frame(&self.socket).await? {
+                Frame::Data(length) => {
+                    self.announced = length.into();
+                    self.pass(length.into())?;
+                }
+                Frame::Hole(length) => {
+                    self.pass(length)?;
+                    if self.holes && length > 0 {
+                        return Ok(What::Hole(length));
+                    }
+                    self.zeros = length;
+                }
+                Frame::End => return Ok(What::End),
+                Frame::Failed(errno) => return Err(io::Error::from_raw_os_error(errno)),
             }
         }
-        let bytes = self.read()?;
-        if bytes.is_empty() {
-            return Ok(What::End);
+        let length = self.announced.max(self.zeros);
+        let mut bytes = vec![0; chunk(length, STREAM_CHUNK)];
+        let length = u64::try_from(bytes.len()).unwrap_or(u64::MAX);
+        if self.zeros > 0 {
+            self.zeros = self.zeros.saturating_sub(length);
+        } else {
+            fill(&self.socket, &mut bytes).await?;
+            self.announced = self.announced.saturating_sub(length);
         }
-        self.passed(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         Ok(What::Data(bytes))
     }
 
-    fn passed(&mut self, length: u64) {
-        self.position = self.position.saturating_add(length);
-        self.left = self.left.saturating_sub(length);
-    }
-
-    /// How long the hole is that begins here; then the file stands behind it, and what is no hole is known.
-    fn hole(&mut self) -> io::Result<u64> {
-        let data = match seek(&self.file, SeekFrom::Data(self.position)) {
-            Ok(data) => data,
-            // There is nothing else up to its end.
-            Err(Errno::NXIO) => seek(&self.file, SeekFrom::End(0))?.max(self.position),
-            Err(errno) => return Err(errno.into()),
-        };
-        self.solid = match seek(&self.file, SeekFrom::Hole(data)) {
-            Ok(hole) => hole,
-            Err(Errno::NXIO) => data,
-            Err(errno) => return Err(errno.into()),
-        };
-        seek(&self.file, SeekFrom::Start(data))?;
-        Ok(data - self.position)
-    }
-
-    fn read(&mut self) -> io::Result<Vec<u8>> {
-        let mut most = self.left;
-        if self.holes {
-            most = most.min(self.solid.saturating_sub(self.position));
-        }
-        let mut bytes = vec![0; chunk(most, STREAM_CHUNK)];
-        let mut length = 0;
-        while let Some(rest) = bytes.get_mut(length..).filter(|rest| !rest.is_empty()) {
-            match self.file.read(rest) {
-                Ok(0) => break,
-                Ok(count) => length += count,
-                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
-                Err(error) => return Err(error),
-            }
-        }
-        bytes.truncate(length);
-        Ok(bytes)
+    fn pass(&mut self, length: u64) -> io::Result<()> {
+        let left = self.left.checked_sub(length);
+        self.left = left.ok_or(ErrorKind::InvalidData)?;
+        Ok(())
     }
 }
 
 /// Says what is in a file, and then that there is nothing more: a packet when there is a place for it, and not
 /// before.
 pub(super) async fn download(from: Transfer, holes: bool, serial: u32, say: mpsc::Sender<Said>) {
-    let mut source = Source::new(from, holes);
+    let failed = |error: &io::Error| What::Failed(broken("cannot read from stream", error));
+    let mut source = match asynchronous(from.stream) {
+        Ok(socket) => Source {
+            socket,
+            left: from.length,
+            holes,
+            announced: 0,
+            zeros: 0,
+        },
+        Err(error) => {
+            let what = failed(&error);
+            let _ = say.send(Said { serial, what }).await;
+            return;
+        }
+    };
     loop {
         let Ok(permit) = say.reserve().await else {
             return;
         };
-        let what = match source.next() {
-            Ok(what) => what,
-            Err(error) => What::Failed(broken("cannot read from stream", &error)),
-        };
+        let what = source.next().await.unwrap_or_else(|error| failed(&error));
         let more = matches!(what, What::Data(_) | What::Hole(_));
         permit.send(Said { serial, what });
         if !more {

@@ -85,6 +85,18 @@ fn a_pool_is_defined_built_started_stopped_and_undefined() {
     // Of one that is not active there are no volumes to speak of.
     let refused = client.refused(&StoragePoolNumOfVolumes { pool: handle() });
     assert_eq!((refused.code, refused.domain), (55, 18));
+    let refused = client.refused(&StorageVolCreateXml {
+        pool: handle(),
+        xml: "<volume><name>a</name><capacity>1</capacity></volume>".to_owned(),
+        flags: 0,
+    });
+    assert_eq!((refused.code, refused.domain), (55, 18));
+    assert!(
+        refused
+            .message
+            .contains("storage pool 'images' is not active"),
+        "{refused:?}"
+    );
     let kept = client.ask(&StoragePoolGetXmlDesc {
         pool: handle(),
         flags: 1,

@@ -6,8 +6,10 @@
 )]
 
 use std::collections::BTreeMap;
-use std::io::{Seek as _, SeekFrom};
-use std::os::unix::fs::MetadataExt as _;
+use std::fs::File;
+use std::os::fd::AsFd as _;
+use std::os::unix::fs::{FileExt as _, MetadataExt as _};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 
 use reeve_ipc::api::call::{
@@ -22,6 +24,8 @@ use reeve_ipc::api::storage::{
 };
 use reeve_ipc::model::{NewVolume, Pool};
 use reeve_ipc::spec::DiskFormat;
+use reeve_ipc::volume_stream::{self, Frame, MAX_DATA_BYTES};
+use rustix::fs::{FallocateFlags, SeekFrom};
 
 use super::harness::{Act, Supervisor};
 
@@ -38,6 +42,72 @@ struct Held {
 pub(super) struct Store {
     pools: BTreeMap<String, Held>,
     images: BTreeMap<PathBuf, NewVolume>,
+}
+
+/// An upload from there on is not synchronised.
+pub(super) const FULL: u64 = 13;
+
+/// Writes an upload.
+fn take(file: &File, client: &UnixStream, begin: u64) {
+    let mut at = begin;
+    loop {
+        match volume_stream::next(client.as_fd()) {
+            Ok(Some(Frame::Data(length))) => {
+                let mut bytes = vec![0; usize::try_from(length).unwrap()];
+                if volume_stream::fill(client.as_fd(), &mut bytes).is_err() {
+                    return;
+                }
+                file.write_all_at(&bytes, at).unwrap();
+                at += u64::from(length);
+            }
+            Ok(Some(Frame::Hole(length))) => {
+                let size = file.metadata().unwrap().len();
+                let there = (at + length).min(size).saturating_sub(at);
+                if there > 0 {
+                    let punch = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+                    rustix::fs::fallocate(file, punch, at, there).unwrap();
+                }
+                at += length;
+                file.set_len(at.max(size)).unwrap();
+            }
+            Ok(Some(Frame::End)) => {
+                let outcome = match begin {
+                    FULL => Frame::Failed(libc::ENOSPC),
+                    _ => Frame::End,
+                };
+                let _ = volume_stream::send(client.as_fd(), outcome, &[]);
+                return;
+            }
+            _ => return,
+        }
+    }
+}
+
+/// Sends a download.
+fn give(file: &File, client: &UnixStream, mut at: u64, end: u64) {
+    let send = |frame, bytes: &[u8]| volume_stream::send(client.as_fd(), frame, bytes).is_ok();
+    while at < end {
+        let data = rustix::fs::seek(file, SeekFrom::Data(at))
+            .unwrap_or(end)
+            .min(end);
+        if data > at && !send(Frame::Hole(data - at), &[]) {
+            return;
+        }
+        at = data;
+        let hole = rustix::fs::seek(file, SeekFrom::Hole(at))
+            .unwrap_or(end)
+            .min(end);
+        while at < hole {
+            let length = (hole - at).min(MAX_DATA_BYTES.into());
+            let mut bytes = vec![0; usize::try_from(length).unwrap()];
+            file.read_exact_at(&mut bytes, at).unwrap();
+            if !send(Frame::Data(u32::try_from(length).unwrap()), &bytes) {
+                return;
+            }
+            at += length;
+        }
+    }
+    send(Frame::End, &[]);
 }
 
 impl Held {
@@ -206,13 +276,17 @@ impl Store {
             return Err(Act::Fail(ApiErrorCode::InvalidArgument, "behind its end"));
         };
         let mut options = std::fs::OpenOptions::new();
-        let mut file = options.read(true).write(write).open(&volume.path).unwrap();
-        file.seek(SeekFrom::Start(offset)).unwrap();
+        let file = options.read(true).write(write).open(&volume.path).unwrap();
         let length = match length {
             0 => there,
             length => length.min(there),
         };
-        Ok((VolumeStream { offset, length }, file.into()))
+        let (ours, theirs) = UnixStream::pair().unwrap();
+        std::thread::spawn(move || match write {
+            true => take(&file, &theirs, offset),
+            false => give(&file, &theirs, offset, offset + length),
+        });
+        Ok((VolumeStream { offset, length }, ours.into()))
     }
 
     fn life(

@@ -1,4 +1,4 @@
-//! Streams to and from the files of volumes.
+//! Streams to and from volumes.
 
 use std::os::unix::fs::{FileExt as _, MetadataExt as _};
 use std::path::PathBuf;
@@ -7,6 +7,7 @@ use tempfile::TempDir;
 
 use super::harness::{Client, bytes as encoded};
 use super::storage::{host, pool, volume};
+use super::store::FULL;
 use crate::wire::call::Call;
 use crate::wire::frame::{Hole, Kind, Program, STREAM_CHUNK, Status};
 use crate::wire::types::connect::ConnectGetType;
@@ -178,6 +179,21 @@ fn an_upload_may_be_given_up() {
     let over = (Status::Ok, Vec::new());
     assert_eq!(said::<StorageVolUpload>(&mut client, serial), over);
     assert_eq!(std::fs::metadata(&path).unwrap().len(), 10_000);
+}
+
+#[test]
+fn an_upload_that_its_volume_did_not_take_fails_at_its_end_with_the_reason() {
+    // Whatever its length says, the file is full when it is asked to be on stable storage.
+    let (mut client, _directory, volume, _) = with_volume(20_000);
+    let serial = upload(&mut client, &volume, FULL, 0);
+    client.stream_of::<StorageVolUpload>(serial, CONTINUE, &[9; 10]);
+    client.stream_of::<StorageVolUpload>(serial, OK, b"");
+    // Once more is not the end of it.
+    client.stream_of::<StorageVolUpload>(serial, OK, b"");
+    let error = client.answer(serial).error();
+    assert_eq!((error.code, error.domain), (38, 38));
+    assert!(error.message.contains("No space left"), "{}", error.message);
+    client.silence(50);
 }
 
 #[test]

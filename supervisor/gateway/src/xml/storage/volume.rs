@@ -41,7 +41,11 @@ impl VolumeDocument {
             backing,
         } = self;
         let whole = match volume.format {
-            DiskFormat::Raw => volume.allocation.or(volume.capacity),
+            // A file has blocks, and may take more room than it has bytes.
+            DiskFormat::Raw => match (volume.allocation, volume.capacity) {
+                (Some(allocation), Some(capacity)) => Some(allocation.min(capacity)),
+                (allocation, capacity) => allocation.or(capacity),
+            },
             DiskFormat::Qcow2 => self::whole(&volume),
         };
         volume.allocation = whole;
@@ -273,4 +277,24 @@ fn format_times(writer: &mut Writer, times: &FileTimes) {
         }
     }
     writer.close("timestamps");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_that_takes_more_room_than_it_has_bytes_is_made_whole() {
+        let made = |allocation: &str| {
+            let text = format!(
+                "<volume><name>a</name><capacity>10000</capacity>{allocation}\
+                 <target><format type='raw'/></target></volume>"
+            );
+            parse_volume(&text).unwrap().made().unwrap().allocation
+        };
+        // As 'vol-dumpxml' gives it.
+        assert_eq!(made("<allocation>12288</allocation>"), Some(10_000));
+        assert_eq!(made("<allocation>4096</allocation>"), Some(4096));
+        assert_eq!(made(""), Some(10_000));
+    }
 }

@@ -184,6 +184,9 @@ pub struct VolumeCloneArgs {
     /// What is in the copy [default: what is in the other].
     #[arg(long)]
     pub format: Option<DiskFormat>,
+    /// What is in the other [default: what its first bytes look like, which its guest may have written].
+    #[arg(long)]
+    pub from_format: Option<DiskFormat>,
     /// Share blocks with the other, or fail.
     #[arg(long)]
     pub reflink: bool,
@@ -205,6 +208,9 @@ pub struct VolumeResizeArgs {
     /// Take the room of what it has more at once, of raw.
     #[arg(long)]
     pub allocate: bool,
+    /// What is in it [default: what its first bytes look like, which its guest may have written].
+    #[arg(long)]
+    pub format: Option<DiskFormat>,
 }
 
 #[derive(Debug, Args)]

@@ -1,7 +1,8 @@
 //! Volumes of storage pools.
 
 use std::fs::File;
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
 
 use reeve_ipc::api::blocking::Connection;
@@ -12,7 +13,9 @@ use reeve_ipc::api::call::{
 use reeve_ipc::api::storage::Volume;
 use reeve_ipc::model::{Layer, NewVolume, Permissions, Qcow2Options, VolumeName};
 use reeve_ipc::spec::DiskFormat;
+use reeve_ipc::volume_stream::{self, Frame, MAX_DATA_BYTES};
 use reeved::logging::printable;
+use rustix::io::Errno;
 use serde_json::{Value, json};
 
 use super::show::human;
@@ -46,6 +49,7 @@ pub(super) fn volume(
                 capacity: args.size,
                 allocate: args.allocate,
                 shrink: args.shrink,
+                format: args.format,
             })?;
             volume
         }
@@ -177,7 +181,7 @@ fn clone(
     args: VolumeCloneArgs,
 ) -> Result<(), CommandError> {
     let from = named(&args.pool, &args.volume);
-    let format = match args.format {
+    let format = match args.format.or(args.from_format) {
         Some(format) => format,
         None => {
             let volume = from.clone();
@@ -197,12 +201,13 @@ fn clone(
         from,
         preallocate_metadata: false,
         reflink: args.reflink,
+        from_format: args.from_format,
     })?;
     told(out, &volume)
 }
 
 /// Bytes that are moved at a time.
-const CHUNK: usize = 1 << 20;
+const CHUNK: usize = MAX_DATA_BYTES as usize;
 
 fn file_error(path: &Path) -> impl Fn(io::Error) -> CommandError {
     move |error| CommandError::Own(format!("{}: {error}", path.display()))
@@ -224,24 +229,36 @@ fn upload(
         offset: args.offset,
         length: args.length,
     })?;
-    let mut to = opened(fds)?;
-    let of_volume = |error| CommandError::Own(format!("volume '{}': {error}", args.volume));
+    let to = opened(fds)?;
+    let of_volume = |errno| of_volume(args, errno);
+    // The other end says why it is closed, where it can.
+    let why = |errno| match volume_stream::next(to.as_fd()) {
+        Ok(Some(Frame::Failed(number))) => of_volume(Errno::from_raw_os_error(number)),
+        _ => of_volume(errno),
+    };
     let mut left = stream.length;
     let mut buffer = vec![0; CHUNK];
     while left > 0 {
         let most = usize::try_from(left).unwrap_or(CHUNK).min(CHUNK);
         let part = buffer.get_mut(..most).unwrap_or_default();
-        let count = from.read(part).map_err(&failed)?;
-        if count == 0 {
-            break;
-        }
-        to.write_all(part.get(..count).unwrap_or_default())
-            .map_err(of_volume)?;
+        let count = match from.read(part) {
+            Ok(0) => break,
+            Ok(count) => count,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => continue,
+            Err(error) => return Err(failed(error)),
+        };
+        let frame = Frame::Data(u32::try_from(count).unwrap_or(u32::MAX));
+        let bytes = part.get(..count).unwrap_or_default();
+        volume_stream::send(to.as_fd(), frame, bytes).map_err(why)?;
         left -= count as u64;
     }
-    to.sync_all().map_err(of_volume)?;
-    // The volume is free again with it.
-    drop(to);
+    volume_stream::send(to.as_fd(), Frame::End, &[]).map_err(why)?;
+    // It is on stable storage, and the volume free again, when that is answered.
+    match volume_stream::next(to.as_fd()).map_err(of_volume)? {
+        Some(Frame::End) => {}
+        Some(Frame::Failed(number)) => return Err(of_volume(Errno::from_raw_os_error(number))),
+        _ => return Err(of_volume(Errno::CONNRESET)),
+    }
     match out.json {
         true => {
             let volume = connection.call(VolumeGet { volume })?;
@@ -251,9 +268,61 @@ fn upload(
     }
 }
 
-fn opened(fds: Vec<std::os::fd::OwnedFd>) -> Result<File, CommandError> {
-    let file = fds.into_iter().next().map(File::from);
-    file.ok_or_else(|| CommandError::Own("the daemon handed over no file".to_owned()))
+fn of_volume(args: &VolumeTransferArgs, errno: Errno) -> CommandError {
+    let error = io::Error::from(errno);
+    CommandError::Own(format!("volume '{}': {error}", args.volume))
+}
+
+fn opened(fds: Vec<OwnedFd>) -> Result<OwnedFd, CommandError> {
+    let stream = fds.into_iter().next();
+    stream.ok_or_else(|| CommandError::Own("the daemon handed over no stream".to_owned()))
+}
+
+/// Where a download goes.
+enum Target {
+    /// A file of its own, whose holes are holes.
+    File(File),
+    /// What takes every byte.
+    Other(Box<dyn Write>),
+}
+
+impl Target {
+    fn data(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Self::File(file) => file.write_all(bytes),
+            Self::Other(other) => other.write_all(bytes),
+        }
+    }
+
+    fn hole(&mut self, mut length: u64) -> io::Result<()> {
+        match self {
+            Self::File(file) => {
+                let past = i64::try_from(length).map_err(|_| io::ErrorKind::InvalidData)?;
+                file.seek(SeekFrom::Current(past)).map(drop)
+            }
+            Self::Other(other) => {
+                let zeros = vec![0; CHUNK];
+                while length > 0 {
+                    let count = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
+                    other.write_all(zeros.get(..count).unwrap_or_default())?;
+                    length -= count as u64;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// All of it was taken.
+    fn finish(&mut self) -> io::Result<()> {
+        match self {
+            // A hole at the end has a length too.
+            Self::File(file) => {
+                let end = file.stream_position()?;
+                file.set_len(end)
+            }
+            Self::Other(other) => other.flush(),
+        }
+    }
 }
 
 fn download(
@@ -261,7 +330,6 @@ fn download(
     out: Output,
     args: &VolumeTransferArgs,
 ) -> Result<(), CommandError> {
-    let failed = file_error(&args.file);
     let (stream, fds) = connection.call_with_fds(VolumeDownload {
         volume: named(&args.pool, &args.volume),
         offset: args.offset,
@@ -269,18 +337,47 @@ fn download(
     })?;
     let from = opened(fds)?;
     let to_stdout = args.file == Path::new("-");
-    let mut to: Box<dyn Write> = match to_stdout {
-        true => Box::new(io::stdout().lock()),
-        false => Box::new(File::create(&args.file).map_err(&failed)?),
-    };
-    let copied = io::copy(&mut from.take(stream.length), &mut to).and_then(|bytes| {
-        to.flush()?;
-        Ok(bytes)
-    });
-    let bytes = copied.map_err(|error| match error.kind() {
+    let failed = |error: io::Error| match error.kind() {
         io::ErrorKind::BrokenPipe if to_stdout => CommandError::Unread,
-        _ => failed(error),
-    })?;
+        _ => file_error(&args.file)(error),
+    };
+    let mut to = match to_stdout {
+        true => Target::Other(Box::new(io::stdout().lock())),
+        false => {
+            let file = File::create(&args.file).map_err(failed)?;
+            match file.metadata().map_err(failed)?.is_file() {
+                true => Target::File(file),
+                false => Target::Other(Box::new(file)),
+            }
+        }
+    };
+    let of_volume = |errno| of_volume(args, errno);
+    let mut left = stream.length;
+    let mut buffer = vec![0; CHUNK];
+    loop {
+        let frame = volume_stream::next(from.as_fd()).map_err(of_volume)?;
+        let length = match frame {
+            Some(Frame::Data(length)) => length.into(),
+            Some(Frame::Hole(length)) => length,
+            Some(Frame::End) => break,
+            Some(Frame::Failed(number)) => return Err(of_volume(Errno::from_raw_os_error(number))),
+            None => return Err(of_volume(Errno::CONNRESET)),
+        };
+        left = left
+            .checked_sub(length)
+            .ok_or_else(|| of_volume(Errno::BADMSG))?;
+        match frame {
+            Some(Frame::Hole(_)) => to.hole(length).map_err(failed)?,
+            _ => {
+                let length = usize::try_from(length).unwrap_or(CHUNK).min(CHUNK);
+                let bytes = buffer.get_mut(..length).unwrap_or_default();
+                volume_stream::fill(from.as_fd(), bytes).map_err(of_volume)?;
+                to.data(bytes).map_err(failed)?;
+            }
+        }
+    }
+    to.finish().map_err(failed)?;
+    let bytes = stream.length - left;
     match out.json && !to_stdout {
         true => print_json(&json!({ "name": args.volume, "bytes": bytes })),
         false => Ok(()),
