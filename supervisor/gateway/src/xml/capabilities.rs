@@ -136,15 +136,17 @@ fn cpu(writer: &mut Writer, host: &Host) {
             writer.text("vendor", vendor);
         }
         let signature = host.signature;
-        if let Some(version) = signature.microcode {
+        if let Some(version) = signature.microcode.filter(|version| *version > 0) {
             let tag = writer.tag("microcode").attribute("version", version);
             tag.empty();
         }
-        let tag = writer
-            .tag("signature")
-            .attribute("family", signature.family);
-        let tag = tag.attribute("model", signature.model);
-        tag.attribute("stepping", signature.stepping).empty();
+        if signature.family > 0 {
+            let tag = writer
+                .tag("signature")
+                .attribute("family", signature.family);
+            let tag = tag.attribute("model", signature.model);
+            tag.attribute("stepping", signature.stepping).empty();
+        }
         let tag = writer
             .tag("topology")
             .attribute("sockets", host.sockets.max(1));
@@ -156,7 +158,10 @@ fn cpu(writer: &mut Writer, host: &Host) {
             let tag = writer.tag("maxphysaddr").attribute("mode", "emulate");
             tag.attribute("bits", bits).empty();
         }
-        for (name, _) in processor.features.iter().filter(|(_, is)| *is) {
+        // libvirt's schema has no dot in the name of a host's feature, though two features have one (`sse4.1`,
+        // `sse4.2`). Every model of a processor of this age has both.
+        let features = processor.features.iter();
+        for (name, _) in features.filter(|(name, is)| *is && !name.contains('.')) {
             writer.tag("feature").attribute("name", name).empty();
         }
     }

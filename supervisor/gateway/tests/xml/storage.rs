@@ -169,11 +169,11 @@ fn what_is_allocated_is_what_libvirt_says_it_is() {
             Some(9000),
             Some(9000),
         ),
-        // Tables are more than what they are for.
+        // More than it holds is all of it.
         (
             "raw",
             "<allocation>12000</allocation>",
-            Some(12000),
+            Some(9000),
             Some(9000),
         ),
         ("qcow2", "", None, None),
