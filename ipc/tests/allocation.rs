@@ -193,7 +193,7 @@ fn a_list_within_a_list_of_the_native_api_allocates_no_more_than_a_mebibyte_each
     }
     // The bytes are those of the field: a whole pin behind the length is read as one.
     let mut bytes = define;
-    bytes.extend([1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    bytes.extend([1, 0, 1, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0]);
     decode::<FromClient>(&bytes).unwrap();
 }
 
