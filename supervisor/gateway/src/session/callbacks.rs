@@ -85,7 +85,6 @@ impl Callback {
         let kinds = [
             kind::DEVICE_ADDED,
             kind::DEVICE_REMOVED,
-            kind::METADATA,
             kind::TRAY_CHANGE,
         ];
         self.of == Objects::Domains && kinds.contains(&self.kind)

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{DomainDefinitionGet, DomainGet, DomainList, DomainRef};
 use reeve_ipc::api::client::Client;
-use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
+use reeve_ipc::api::event::{
+    Cursor, DomainEvent, Event, EventKind, Label, PoolEvent, PoolEventKind,
+};
 use reeve_ipc::api::view::{DomainDefinition, DomainState, DomainSummary};
 use reeve_ipc::model::{DomainName, DomainUuid, PoolUuid};
 use reeve_ipc::spec::WatchdogAction;
@@ -122,8 +124,8 @@ impl Watch {
         Self { ask, told }
     }
 
-    /// A future that is done when everything that happens from then on is told; what devices are called and
-    /// which labels change only where details are wanted.
+    /// A future that is done when everything that happens from then on is told; what devices are called only where
+    /// details are wanted.
     pub(super) fn begin(
         &self,
         details: bool,
@@ -213,14 +215,12 @@ impl Watcher {
     async fn definition(
         &self,
         uuid: DomainUuid,
-        persistent: bool,
     ) -> Result<Option<Box<DomainDefinition>>, CallError> {
-        let domain = DomainRef::Uuid(uuid);
-        match self
-            .api
-            .call(DomainDefinitionGet { domain, persistent })
-            .await
-        {
+        let call = DomainDefinitionGet {
+            domain: DomainRef::Uuid(uuid),
+            persistent: false,
+        };
+        match self.api.call(call).await {
             Ok(definition) => Ok(Some(definition)),
             // It is gone already, or there is no such definition of it.
             Err(CallError::Refused(_)) => Ok(None),
@@ -234,15 +234,10 @@ impl Watcher {
         if !self.detailed {
             return Ok(before);
         }
-        let Some(now) = self.definition(uuid, false).await? else {
+        let Some(now) = self.definition(uuid).await? else {
             return Ok(before);
         };
-        let kept = match self.active.contains_key(&uuid) {
-            true => self.definition(uuid, true).await?,
-            false => None,
-        };
-        let now = Details::of(&now.domain, kept.as_ref().map(|kept| &kept.domain));
-        self.details.insert(uuid, now);
+        self.details.insert(uuid, Details::of(&now.domain));
         Ok(before)
     }
 
@@ -343,14 +338,7 @@ impl Watcher {
                 lifecycle_of(lifecycle::UNDEFINED)
             }
             EventKind::Reset => Happening::Reboot,
-            EventKind::Labels => {
-                let before = self.look(uuid).await?;
-                for (kind, uri) in before.changed(&self.known_details(uuid)) {
-                    let changed = Happening::Metadata { kind, uri };
-                    self.send(subject(id), changed).await;
-                }
-                return Ok(());
-            }
+            EventKind::Labels { label } => metadata(label),
             EventKind::DeviceAdded { device, .. } => {
                 self.look(uuid).await?;
                 Happening::DeviceAdded(self.known_details(uuid).alias(&device))
@@ -460,6 +448,16 @@ impl Watcher {
 
 const fn lifecycle_of((event, detail): lifecycle::Lifecycle) -> Happening {
     Happening::Lifecycle(event, detail)
+}
+
+/// A label that was set, by libvirt's kinds of them (`virDomainMetadataType`).
+fn metadata(label: Label) -> Happening {
+    let (kind, uri) = match label {
+        Label::Description => (0, None),
+        Label::Title => (1, None),
+        Label::Metadata { uri } => (2, Some(uri)),
+    };
+    Happening::Metadata { kind, uri }
 }
 
 /// What is done, in libvirt's numbers (`virDomainEventWatchdogAction`).
