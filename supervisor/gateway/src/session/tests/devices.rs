@@ -12,7 +12,7 @@ use reeve_ipc::device::{
 use reeve_ipc::model::{DeviceName, Domain};
 
 use super::events::{next, register};
-use super::harness::Client;
+use super::harness::{Act, Client, handle};
 use super::one::{One, definition};
 use crate::wire::types::event as events;
 use crate::wire::types::handles::Domain as Handle;
@@ -150,6 +150,40 @@ fn every_device_is_detached_by_what_is_printed_of_it() {
         xml: DISK.to_owned(),
     };
     assert_eq!(client.refused(&now).code, 99);
+}
+
+#[test]
+fn a_guest_that_does_not_let_go_of_a_device_is_waited_for_as_long_as_libvirt_does() {
+    let one = Arc::new(Mutex::new(One::running(full())));
+    let script = Arc::clone(&one);
+    let mut client = Client::open(move |call| {
+        let act = script.lock().unwrap().act(call);
+        match (call, act) {
+            // The supervisor waits longer.
+            (CallBody::DomainDeviceDetach(_), _) => Act::Hold,
+            (_, Act::Answer(AnswerBody::DomainFiguresList(mut page))) => {
+                for domain in &mut page.domains {
+                    domain.summary.job = Some(JobKind::Detach);
+                }
+                Act::Answer(AnswerBody::DomainFiguresList(page))
+            }
+            (_, act) => act,
+        }
+    });
+    let begun = Instant::now();
+    client.ask(&detach(&handle("a", 5), DISK, LIVE | CONFIG));
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+    assert_eq!(
+        one.lock()
+            .unwrap()
+            .kept
+            .as_ref()
+            .unwrap()
+            .devices
+            .disks
+            .len(),
+        1
+    );
 }
 
 #[test]
