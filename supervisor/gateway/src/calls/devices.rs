@@ -37,8 +37,12 @@ async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Res
     let uuid = DomainUuid(Uuid::from_bytes(of.uuid));
     let xml = volumes::in_documents(context, xml).await?;
     let parsed = device::parse(&xml, uuid, sockets)?;
-    if let Device::Disk(disk) = &parsed.device {
-        check_free(disk, context.definition(of, !live).await?, live)?;
+    match &parsed.device {
+        Device::Disk(disk) => check_free(disk, context.definition(of, !live).await?, live)?,
+        Device::Rng(_) if context.definition(of, !live).await?.devices.rng.is_some() => {
+            return Err(Failure::new(Code::ConfigUnsupported, device::ONE_RNG));
+        }
+        _ => {}
     }
     let attach = DomainDeviceAttach {
         domain: reference(of),

@@ -103,6 +103,21 @@ fn a_device_is_attached_where_the_flags_say() {
 }
 
 #[test]
+fn a_second_random_number_generator_is_refused_in_words() {
+    let rng = REST.split_inclusive("</rng>").next().unwrap();
+    let (mut client, domain, one) = One::running(definition("", rng)).client();
+    one.lock().unwrap().kept.as_mut().unwrap().devices.rng = None;
+    let said = client.refused(&attach(&domain, rng, LIVE));
+    assert_eq!(said.code, 67);
+    assert!(
+        said.message.contains("one random number generator"),
+        "{said:?}"
+    );
+    client.ask(&attach(&domain, rng, CONFIG));
+    assert_eq!(client.refused(&attach(&domain, rng, CONFIG)).code, 67);
+}
+
+#[test]
 fn what_cannot_be_attached_is_refused_by_its_name() {
     let (mut client, domain, _) = One::off(definition("", "")).client();
     let now = device::DomainAttachDevice {

@@ -142,6 +142,10 @@ pub fn format(domain: &Domain, name: &DeviceName, view: &View<'_>) -> Option<Str
     Some(writer.finish())
 }
 
+/// Why a domain is refused a second device of random numbers.
+pub const ONE_RNG: &str =
+    "a domain has one random number generator at most, and this is a second one";
+
 /// Reads the devices of a domain.
 pub(super) fn parse_all(
     element: Element<'_>,
@@ -161,7 +165,7 @@ pub(super) fn parse_all(
             "rng" => {
                 let rng = small::parse_rng(child, keeper)?;
                 if devices.rng.replace(rng).is_some() {
-                    return Err(second());
+                    return Err(child.unsupported(ONE_RNG));
                 }
             }
             "memballoon" => {
