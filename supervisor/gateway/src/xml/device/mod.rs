@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use reeve_ipc::model::{Device, DeviceName, Devices, Domain, DomainUuid};
 
 use super::XmlError;
-use super::domain::{Live, View};
+use super::domain::{EMULATOR, Live, View};
 use super::element::{Element, document};
 use super::kept::{Accepted, Keeper};
 use super::write::Writer;
@@ -202,6 +202,11 @@ pub(super) fn parse_all(
             "controller" if child.attribute("type") == Some("virtio-serial") => ports.push(child),
             // Read by whoever reads the domain.
             "memory" | "panic" => {}
+            // As it is printed of every domain.
+            "emulator" if child.text().trim() == EMULATOR => {
+                child.known(&[])?;
+                child.no_children()?;
+            }
             _ => keeper.offer(child)?,
         }
     }

@@ -23,6 +23,9 @@ pub(super) use self::parse::ALIAS as NEWEST_MACHINE;
 pub use self::parse::parse;
 use super::kept::Accepted;
 
+/// What runs a domain, by its path: what a document says of it (`<emulator>`) where nothing else is kept.
+pub const EMULATOR: &str = "/usr/libexec/reeve/reeve-worker";
+
 /// What runs the domains of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Hypervisor {
