@@ -203,4 +203,12 @@ pub enum EventKind {
         /// The changes, in their order.
         changes: Vec<TuningChange>,
     },
+    /// Its guest has opened a channel, or closed it, while it runs. What a guest opens and closes again at once
+    /// is not told.
+    ChannelChanged {
+        /// Which, by its name.
+        channel: String,
+        /// Somebody in the guest has it open now.
+        open: bool,
+    },
 }

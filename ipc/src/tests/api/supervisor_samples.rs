@@ -522,6 +522,10 @@ fn events() -> Vec<(&'static str, ToClient)> {
             let changes = vec![TuningChange::CpuWeight(Some(300))];
             event(EventKind::Tuned { changes })
         }),
+        ("channel changed", {
+            let (channel, open) = ("org.qemu.guest_agent.0".to_owned(), true);
+            event(EventKind::ChannelChanged { channel, open })
+        }),
     ]
 }
 

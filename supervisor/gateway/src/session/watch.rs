@@ -23,12 +23,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::details::Details;
 use crate::calls::failure::Failure;
-use crate::calls::{kib, tuned};
+use crate::calls::{agent, kib, tuned};
 use crate::wire::types::params::Param;
 
 /// What became of a tray (libvirt `virDomainEventTrayChangeReason`).
 const TRAY_OPENED: i32 = 0;
 const TRAY_CLOSED: i32 = 1;
+/// How the channel of a guest's agent stands (libvirt `virConnectDomainEventAgentLifecycleState`).
+const AGENT_CONNECTED: i32 = 1;
+const AGENT_DISCONNECTED: i32 = 2;
+/// Because the domain has started, or because the guest has opened or closed it.
+const BY_START: i32 = 1;
+const BY_CHANNEL: i32 = 2;
 /// Events that wait to be told to the client.
 const TOLD: usize = 64;
 /// Registrations that wait.
@@ -62,7 +68,9 @@ pub(super) enum Happening {
     Tray(String, i32),
     /// What it may use of the host is other.
     Tuned(Vec<Param>),
-    /// Title, description or metadata changed.
+    /// The agent's channel was opened (1) or closed (2), and by what (`virConnectDomainEventAgentLifecycleReason`).
+    Agent(i32, i32),
+    /// Title, description or metadata was set or taken away.
     Metadata {
         /// Which (`virDomainMetadataType`).
         kind: i32,
@@ -361,6 +369,13 @@ impl Watcher {
                 }
                 Happening::Tuned(params)
             }
+            EventKind::ChannelChanged { channel, open } if channel == agent::CHANNEL => {
+                let state = match open {
+                    true => AGENT_CONNECTED,
+                    false => AGENT_DISCONNECTED,
+                };
+                Happening::Agent(state, BY_CHANNEL)
+            }
             EventKind::BalloonChanged { memory } => Happening::Balloon(kib(memory.bytes())),
             EventKind::WatchdogExpired { action } => Happening::Watchdog(watchdog(action)),
             EventKind::Panicked => lifecycle_of(lifecycle::PANICKED),
@@ -371,6 +386,7 @@ impl Watcher {
             | EventKind::Responsive
             | EventKind::JobFailed { .. }
             | EventKind::Autostart { .. }
+            | EventKind::ChannelChanged { .. }
             | EventKind::VcpusChanged { .. } => return Ok(()),
         };
         self.send(subject(id), happening).await;
@@ -392,6 +408,10 @@ impl Watcher {
             self.active.insert(uuid, Known { id, state });
             if known.is_none() {
                 self.look(uuid).await?;
+                if self.known_details(uuid).has_agent() {
+                    let closed = Happening::Agent(AGENT_DISCONNECTED, BY_START);
+                    self.send(subject(id), closed).await;
+                }
             }
         } else {
             self.active.remove(&uuid);

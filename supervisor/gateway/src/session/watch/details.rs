@@ -1,21 +1,33 @@
 //! What is kept of a definition so that a later event can be told in libvirt's words: what its devices were
-//! called. Pure.
+//! called, and whether it has a guest's agent. Pure.
 
 use reeve_ipc::model::{DeviceName, Domain};
 
+use crate::calls::agent;
 use crate::xml::device::alias;
 
 /// What is kept of one definition.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(super) struct Details {
     aliases: Vec<(String, DeviceName)>,
+    agent: bool,
 }
 
 impl Details {
     pub(super) fn of(definition: &Domain) -> Self {
         Self {
             aliases: alias::all(&definition.devices),
+            agent: definition
+                .devices
+                .channels
+                .iter()
+                .any(|channel| channel.name == agent::CHANNEL),
         }
+    }
+
+    /// Whether it has the channel of a guest's agent.
+    pub(super) const fn has_agent(&self) -> bool {
+        self.agent
     }
 
     /// The alias of a device; what the supervisor calls it, where it is not known.

@@ -247,7 +247,8 @@ pub(super) fn write_devices(writer: &mut Writer, domain: &Domain, all: &Devices,
         };
         let path = sockets.channel(&channel.name);
         let said = live.is_some() || path != channel.path;
-        ports::format_channel(writer, channel, alias.as_deref(), said);
+        let open = live.and_then(|live| live.is_open(&channel.name));
+        ports::format_channel(writer, channel, alias.as_deref(), said, open);
     }
     for console in &devices.consoles {
         let alias = named(console.port.map(DeviceName::Console));

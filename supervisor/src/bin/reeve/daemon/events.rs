@@ -129,6 +129,13 @@ fn words(kind: &EventKind) -> String {
             inserted: true,
         } => format!("has another medium in {device}"),
         EventKind::MediumChanged { device, .. } => format!("has no medium in {device} any more"),
+        EventKind::ChannelChanged {
+            channel,
+            open: true,
+        } => format!("its guest has opened the channel '{channel}'"),
+        EventKind::ChannelChanged { channel, .. } => {
+            format!("its guest has closed the channel '{channel}'")
+        }
         EventKind::Tuned { .. } => "has other bounds on what it may use of the host".to_owned(),
         EventKind::BalloonChanged { memory } => format!("its guest is left {memory} of memory"),
     }
