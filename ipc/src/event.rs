@@ -77,6 +77,13 @@ pub enum Event {
         /// Which of its ports it was.
         number: u16,
     },
+    /// The guest has opened or closed ports of a serial controller. Of several only the newest counts.
+    PortsChanged {
+        /// Where the controller is.
+        slot: PciSlot,
+        /// Bit n is set where the guest has port n open; always so of a console.
+        guest_open: u32,
+    },
 }
 
 /// Why a vCPU cannot go on, and its registers at that moment (KVM API §5, `kvm_run`).

@@ -29,6 +29,7 @@ use crate::adoption::Adoption;
 use crate::events::Control;
 use crate::log::Dropped;
 use crate::machine::MachineError;
+use crate::news::PortNews;
 use crate::service::Service;
 use crate::vcpu::GuestEnd;
 
@@ -204,6 +205,9 @@ impl ControlThread {
                 bytes: memory.balloon_bytes,
                 plugged_bytes: memory.plugged_bytes,
             });
+        }
+        if let Some(PortNews { slot, guest_open }) = news.ports {
+            self.event(Event::PortsChanged { slot, guest_open });
         }
         if let Some(standing) = news.vcpus {
             self.event(Event::VcpusChanged(standing));

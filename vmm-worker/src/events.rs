@@ -4,7 +4,7 @@
 //! resets of one second beyond `PER_SECOND` are not told; their numbers are used up, which shows the
 //! gap. Which vCPUs there are is told a few times a second and as often as they change, which the supervisor
 //! brings about. What a balloon holds is told a few times a second, and again when it changes: it may be dropped, as
-//! may that a watchdog expired or a crash kernel starts, at most once a second each. Of everything else there is at most one for each device until the supervisor acts: that is always told.
+//! may which ports are open, and that a watchdog expired or a crash kernel starts, at most once a second each. Of everything else there is at most one for each device until the supervisor acts: that is always told.
 
 use std::collections::VecDeque;
 use std::time::Instant;
@@ -72,7 +72,10 @@ impl Events {
     /// where there is none of them, of the oldest of all, unless it is such a one itself.
     pub fn keep(&mut self, event: Event) {
         self.last += 1;
-        if matches!(event, Event::BalloonChanged { .. } | Event::VcpusChanged(_)) {
+        if matches!(
+            event,
+            Event::BalloonChanged { .. } | Event::VcpusChanged(_) | Event::PortsChanged { .. }
+        ) {
             // Only the newest counts, and none may push out what happens once.
             let kind = std::mem::discriminant(&event);
             self.kept
@@ -126,6 +129,7 @@ const fn may_come_again(event: &Event) -> bool {
         event,
         Event::GuestReset { .. }
             | Event::BalloonChanged { .. }
+            | Event::PortsChanged { .. }
             | Event::GuestCrashKernel
             | Event::WatchdogExpired { .. }
     )

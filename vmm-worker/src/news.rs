@@ -1,12 +1,15 @@
-//! What is told of the guest's memory and the vCPUs, which a guest changes as fast as it likes: the newest, and not
+//! What is told of the guest's memory, its ports and the vCPUs, which a guest changes as fast as it likes: the newest, and not
 //! too often.
 
 use std::time::{Duration, Instant};
 
+use reeve_ipc::spec::PciSlot;
 use reeve_ipc::vcpus::VcpuStanding;
 
 /// How often a change of what the guest has lent or plugged is told, at most.
 const MEMORY_NEWS: Duration = Duration::from_millis(200);
+/// How often a change of which ports the guest has open is told, at most.
+const PORT_NEWS: Duration = Duration::from_millis(200);
 /// How often a change of the vCPUs is told, at most.
 const VCPU_NEWS: Duration = Duration::from_millis(50);
 
@@ -18,6 +21,8 @@ const GATED_NEWS: Duration = Duration::from_secs(1);
 pub struct News {
     /// What the guest has lent and plugged.
     pub memory: Option<MemoryNews>,
+    /// Which ports the guest has open.
+    pub ports: Option<PortNews>,
     /// Which vCPUs there are.
     pub vcpus: Option<VcpuStanding>,
     /// The guest starts its crash kernel.
@@ -35,10 +40,20 @@ pub struct MemoryNews {
     pub plugged_bytes: u64,
 }
 
+/// Which ports of the serial controller the guest has open.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PortNews {
+    /// Where the controller is.
+    pub slot: PciSlot,
+    /// A bit for each that is open.
+    pub guest_open: u32,
+}
+
 /// What was told, and when.
 #[derive(Debug, Default)]
 pub(crate) struct Newsroom {
     memory: Option<(MemoryNews, Instant)>,
+    ports: Option<(PortNews, Instant)>,
     vcpus: Option<Instant>,
     /// vCPUs that are to be told of when it is time.
     waiting: Option<VcpuStanding>,
@@ -74,24 +89,34 @@ impl Gate {
 }
 
 impl Newsroom {
-    /// What the guest has lent and plugged now, if it can, and which vCPUs there are, if that has changed.
-    pub fn take(&mut self, memory: Option<MemoryNews>, vcpus: Option<VcpuStanding>) -> News {
-        self.take_at(Instant::now(), memory, vcpus)
+    /// What the guest has lent and plugged now, if it can, which ports it has open, if there can be any, and which
+    /// vCPUs there are, if that has changed.
+    pub fn take(
+        &mut self,
+        memory: Option<MemoryNews>,
+        ports: Option<PortNews>,
+        vcpus: Option<VcpuStanding>,
+    ) -> News {
+        self.take_at(Instant::now(), memory, ports, vcpus)
     }
 
     fn take_at(
         &mut self,
         now: Instant,
         memory: Option<MemoryNews>,
+        ports: Option<PortNews>,
         vcpus: Option<VcpuStanding>,
     ) -> News {
         self.waiting = vcpus.or(self.waiting);
         let (memory, memory_later) = self.memory(memory, now);
+        let (ports, ports_later) = self.ports(ports, now);
         let (vcpus, vcpus_later) = self.vcpus(now);
+        let later = [memory_later, ports_later, vcpus_later];
         News {
             memory,
+            ports,
             vcpus,
-            later: memory_later.into_iter().chain(vcpus_later).min(),
+            later: later.into_iter().flatten().min(),
             ..News::default()
         }
     }
@@ -111,6 +136,25 @@ impl Newsroom {
             _ => {
                 self.memory = Some((memory, now));
                 (Some(memory), None)
+            }
+        }
+    }
+
+    fn ports(
+        &mut self,
+        ports: Option<PortNews>,
+        now: Instant,
+    ) -> (Option<PortNews>, Option<Duration>) {
+        let Some(ports) = ports else {
+            return (None, None);
+        };
+        match self.ports {
+            Some((told, _)) if told == ports => (None, None),
+            None if ports.guest_open == 0 => (None, None),
+            Some((_, when)) if now < when + PORT_NEWS => (None, Some(when + PORT_NEWS - now)),
+            _ => {
+                self.ports = Some((ports, now));
+                (Some(ports), None)
             }
         }
     }
@@ -140,16 +184,20 @@ mod tests {
             ..VcpuStanding::default()
         };
         assert_eq!(
-            room.take_at(now, None, Some(standing(3))).vcpus,
+            room.take_at(now, None, None, Some(standing(3))).vcpus,
             Some(standing(3))
         );
-        assert_eq!(room.take_at(now, None, None), News::default());
-        let news = room.take_at(now, None, Some(standing(2)));
+        assert_eq!(room.take_at(now, None, None, None), News::default());
+        let news = room.take_at(now, None, None, Some(standing(2)));
         assert!(news.vcpus.is_none() && news.later.is_some_and(|later| later <= VCPU_NEWS));
-        assert!(room.take_at(now, None, Some(standing(1))).vcpus.is_none());
+        assert!(
+            room.take_at(now, None, None, Some(standing(1)))
+                .vcpus
+                .is_none()
+        );
         now += VCPU_NEWS;
-        assert_eq!(room.take_at(now, None, None).vcpus, Some(standing(1)));
-        assert_eq!(room.take_at(now, None, None), News::default());
+        assert_eq!(room.take_at(now, None, None, None).vcpus, Some(standing(1)));
+        assert_eq!(room.take_at(now, None, None, None), News::default());
     }
 
     #[test]
@@ -173,9 +221,9 @@ mod tests {
                 plugged_bytes: 0,
             })
         };
-        assert_eq!(room.take_at(now, lent(0), None), News::default());
-        assert_eq!(room.take_at(now, lent(4096), None).memory, lent(4096));
-        assert!(room.take_at(now, lent(0), None).later.is_some());
+        assert_eq!(room.take_at(now, lent(0), None, None), News::default());
+        assert_eq!(room.take_at(now, lent(4096), None, None).memory, lent(4096));
+        assert!(room.take_at(now, lent(0), None, None).later.is_some());
     }
 
     #[test]
@@ -189,17 +237,41 @@ mod tests {
             })
         };
         assert_eq!(
-            room.take_at(now, memory(0, 2 << 20), None).memory,
+            room.take_at(now, memory(0, 2 << 20), None, None).memory,
             memory(0, 2 << 20)
         );
-        assert_eq!(room.take_at(now, memory(0, 2 << 20), None), News::default());
+        assert_eq!(
+            room.take_at(now, memory(0, 2 << 20), None, None),
+            News::default()
+        );
         assert!(
-            room.take_at(now, memory(4096, 2 << 20), None)
+            room.take_at(now, memory(4096, 2 << 20), None, None)
                 .later
                 .is_some()
         );
         now += MEMORY_NEWS;
         let both = memory(4096, 4 << 20);
-        assert_eq!(room.take_at(now, both, None).memory, both);
+        assert_eq!(room.take_at(now, both, None, None).memory, both);
+    }
+
+    #[test]
+    fn a_port_that_is_opened_and_closed_all_the_time_is_told_now_and_then() {
+        let mut room = Newsroom::default();
+        let mut now = Instant::now();
+        let open = |guest_open| {
+            Some(PortNews {
+                slot: PciSlot::try_from(3).unwrap(),
+                guest_open,
+            })
+        };
+        assert_eq!(room.take_at(now, None, open(0), None), News::default());
+        assert_eq!(room.take_at(now, None, open(2), None).ports, open(2));
+        for _ in 0..1000 {
+            let news = room.take_at(now, None, open(0), None);
+            assert!(news.ports.is_none() && news.later.is_some_and(|later| later <= PORT_NEWS));
+            assert_eq!(room.take_at(now, None, open(2), None), News::default());
+        }
+        now += PORT_NEWS;
+        assert_eq!(room.take_at(now, None, open(0), None).ports, open(0));
     }
 }

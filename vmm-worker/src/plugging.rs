@@ -34,7 +34,7 @@ pub use self::media::LatePeek;
 use crate::build::devices::{Workshop, disk, nic, pci_slot};
 use crate::build::{BuildError, Chipset};
 use crate::device_set::{DeviceSet, DeviceSetError, Handle, STOP_PATIENCE};
-use crate::news::MemoryNews;
+use crate::news::{MemoryNews, PortNews};
 use crate::notices::Notices;
 use crate::spawner::Spawner;
 
@@ -264,6 +264,20 @@ impl Plugging {
             }
         }
         news
+    }
+
+    /// Which ports the guest has open, if it has a serial controller.
+    #[must_use]
+    pub fn guest_ports(&self) -> Option<PortNews> {
+        self.devices
+            .handles()
+            .find_map(|(slot, handle)| match handle {
+                Handle::Ports(console) => Some(PortNews {
+                    slot: PciSlot::try_from(slot.number()).ok()?,
+                    guest_open: ports::figures(console).guest_open,
+                }),
+                _ => None,
+            })
     }
 }
 

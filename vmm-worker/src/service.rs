@@ -135,9 +135,9 @@ impl Service {
         let plugging = machine.plugging();
         self.removed.extend(plugging.turn());
         let turn = plugging.devices.next_turn();
-        let memory = plugging.guest_memory();
+        let (memory, ports) = (plugging.guest_memory(), plugging.guest_ports());
         let (vcpus, later) = machine.settle_vcpus();
-        let mut news = self.news.take(memory, vcpus);
+        let mut news = self.news.take(memory, ports, vcpus);
         news.later = news.later.into_iter().chain(later).chain(turn).min();
         // What a machine that is on its way has to tell goes with it.
         if matches!(self.moving, Moving::No) {

@@ -99,6 +99,21 @@ pub struct DomainEvent {
     pub kind: EventKind,
 }
 
+/// One of a domain's labels.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum Label {
+    /// Its title.
+    Title,
+    /// Its description.
+    Description,
+    /// Its metadata of a namespace.
+    Metadata {
+        /// The namespace.
+        uri: String,
+    },
+}
+
 /// What happened to a domain. Positional: new ones come at the end.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -137,8 +152,11 @@ pub enum EventKind {
         /// Its place in the order, lowest first.
         order: Option<u32>,
     },
-    /// Title, description or metadata changed.
-    Labels,
+    /// Title, description or metadata was set or taken away, wherever that was, and even where it was so before.
+    Labels {
+        /// Which of them.
+        label: Label,
+    },
     /// It has a further device while it runs.
     DeviceAdded {
         /// What it is called.
@@ -184,5 +202,13 @@ pub enum EventKind {
     Tuned {
         /// The changes, in their order.
         changes: Vec<TuningChange>,
+    },
+    /// Its guest has opened a channel, or closed it, while it runs. What a guest opens and closes again at once
+    /// is not told.
+    ChannelChanged {
+        /// Which, by its name.
+        channel: String,
+        /// Somebody in the guest has it open now.
+        open: bool,
     },
 }

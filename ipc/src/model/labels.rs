@@ -12,6 +12,8 @@ pub const MAX_DESCRIPTION_BYTES: usize = 4096;
 pub const MAX_METADATA_ELEMENTS: usize = 32;
 /// The most bytes of all metadata together: a definition must fit one message.
 pub const MAX_METADATA_BYTES: usize = 32 * 1024;
+/// The most bytes of the URI of a namespace: events name it.
+pub const MAX_NAMESPACE_BYTES: usize = 1024;
 
 /// Title, description and metadata (libvirt `<title>`, `<description>`, `<metadata>`).
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -27,7 +29,7 @@ pub struct Labels {
 /// One element of metadata: kept as it came, never parsed here.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct MetadataElement {
-    /// The namespace's URI, which names the element.
+    /// The namespace's URI, which names the element; at most [`MAX_NAMESPACE_BYTES`] bytes.
     pub uri: String,
     /// The element's text, XML to whoever wrote it.
     pub content: String,
@@ -62,9 +64,7 @@ impl Labels {
             ));
         }
         for (index, element) in self.metadata.iter().enumerate() {
-            if element.uri.is_empty() {
-                return Err(ModelError::Label("a metadata element has no namespace"));
-            }
+            check_namespace(&element.uri)?;
             let mut before = self.metadata.iter().take(index);
             if before.any(|other| other.uri == element.uri) {
                 return Err(ModelError::Label("two metadata elements share a namespace"));
@@ -72,4 +72,20 @@ impl Labels {
         }
         Ok(())
     }
+}
+
+/// Checks the URI of a namespace.
+///
+/// # Errors
+/// [`ModelError::Label`]: there is none, or a long one.
+pub fn check_namespace(uri: &str) -> Result<(), ModelError> {
+    if uri.is_empty() {
+        return Err(ModelError::Label("a metadata element has no namespace"));
+    }
+    if uri.len() > MAX_NAMESPACE_BYTES {
+        return Err(ModelError::Label(
+            "the namespace of a metadata element is longer than 1024 bytes",
+        ));
+    }
+    Ok(())
 }

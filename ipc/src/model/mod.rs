@@ -30,8 +30,8 @@ pub use ids::{
 };
 pub use kept::{KeptElement, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES};
 pub use labels::{
-    Labels, MAX_DESCRIPTION_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ELEMENTS, MAX_TITLE_BYTES,
-    MetadataElement,
+    Labels, MAX_DESCRIPTION_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ELEMENTS, MAX_NAMESPACE_BYTES,
+    MAX_TITLE_BYTES, MetadataElement, check_namespace,
 };
 pub use platform::{GenerationId, Platform};
 pub use storage::{

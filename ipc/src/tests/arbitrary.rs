@@ -375,6 +375,8 @@ fn event() -> impl Strategy<Value = Event> {
         Just(Event::GuestCrashKernel),
         watchdog_action().prop_map(|action| Event::WatchdogExpired { action }),
         (any_slot(), any::<u16>()).prop_map(|(slot, number)| Event::PortRemoved { slot, number }),
+        (any_slot(), any::<u32>())
+            .prop_map(|(slot, guest_open)| Event::PortsChanged { slot, guest_open }),
     ]
 }
 

@@ -607,6 +607,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("device removed", "02090605"),
     ("balloon changed", "020907fc00000004fc00000002"),
     ("port removed", "02090b0503"),
+    ("ports changed", "02090c0505"),
     ("error: wrong phase", "01070100026e6f"),
     ("error: invalid argument", "01070101026e6f"),
     ("error: descriptor", "01070102026e6f"),

@@ -7,8 +7,8 @@ use crate::fd::FdSlot;
 use crate::model::{
     BootSource, CpuSet, Devices, Domain, DomainName, DomainUuid, InvalidName, KeptElement,
     KernelBoot, Labels, LifecycleAction, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES,
-    MAX_METADATA_BYTES, MemorySize, MetadataElement, ModelError, Platform, PluggableMemory,
-    ResourceLimits, Tuning, VcpuPin, Vcpus,
+    MAX_METADATA_BYTES, MAX_NAMESPACE_BYTES, MemorySize, MetadataElement, ModelError, Platform,
+    PluggableMemory, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{
     CpuSwitches, MAX_COMMAND_LINE_BYTES, MAX_MEMORY_BYTES, MAX_VCPUS, MIN_MEMORY_BYTES,
@@ -358,6 +358,11 @@ fn labels_are_bounded_and_a_namespace_comes_once() {
     assert!(check(vec![element("a", 10), element("b", 10)]));
     assert!(!check(vec![element("a", 1), element("a", 1)]));
     assert!(!check(vec![element("", 1)]));
+    assert!(check(vec![element(&"a".repeat(MAX_NAMESPACE_BYTES), 1)]));
+    assert!(!check(vec![element(
+        &"a".repeat(MAX_NAMESPACE_BYTES + 1),
+        1
+    )]));
     assert!(!check(vec![element("a", MAX_METADATA_BYTES)]));
 }
 

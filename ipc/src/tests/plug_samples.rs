@@ -141,6 +141,10 @@ pub(super) fn device_events() -> Vec<(&'static str, Event)> {
             }
         }),
         ("port removed", Event::PortRemoved { slot, number: 3 }),
+        ("ports changed", {
+            let guest_open = 0b101;
+            Event::PortsChanged { slot, guest_open }
+        }),
     ]
 }
 

@@ -449,6 +449,8 @@ pub enum Notice {
     Panicked,
     /// The watchdog has expired, and this is done about it; a guest that is paused for it stands already.
     Watchdog(WatchdogAction),
+    /// Which ports of the serial controller at that place the guest has open: at the adoption, and at each change.
+    Ports(PciSlot, OpenPorts),
     /// The process is gone and what it held is released. The last notice.
     Gone(Verdict),
 }
@@ -460,6 +462,19 @@ pub struct GuestMemory {
     pub lent: u64,
     /// Plugged beyond what it started with.
     pub plugged: u64,
+}
+
+/// The ports of a serial controller that a guest has open, a bit for each: any numbers.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct OpenPorts(pub u32);
+
+impl OpenPorts {
+    /// Whether it has that one open.
+    #[must_use]
+    pub fn has(self, number: u8) -> bool {
+        let bit = 1_u32.checked_shl(number.into()).unwrap_or(0);
+        self.0 & bit != 0
+    }
 }
 
 /// How a worker's end is judged.

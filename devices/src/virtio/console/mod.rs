@@ -153,7 +153,9 @@ impl VirtioDevice for Console {
     }
 
     fn reset(&mut self) {
-        lock(&self.ports).reset();
+        if lock(&self.ports).reset() {
+            self.control.opened.wake();
+        }
     }
 
     fn save(&self) -> Vec<u8> {

@@ -305,25 +305,28 @@ impl Ports {
         }
     }
 
-    /// The driver was reset.
-    pub(super) fn reset(&mut self) {
+    /// The driver was reset; true if that has closed a port.
+    pub(super) fn reset(&mut self) -> bool {
         self.driver_ready = false;
+        let mut closed = false;
         for slot in &mut self.slots {
             slot.known = false;
             slot.stale = false;
             if let Some(port) = &mut slot.port {
+                closed |= port.guest_open && !port.console;
                 port.reset();
             }
         }
+        closed
     }
 
     /// Takes what the driver said; true if somebody in the guest opened or closed a port.
     pub(super) fn hear(&mut self, id: u32, message: FromDriver) -> bool {
         match message {
             FromDriver::DeviceReady(true) => {
-                self.reset();
+                let closed = self.reset();
                 self.driver_ready = true;
-                false
+                closed
             }
             FromDriver::DeviceReady(false) => {
                 FAULTS.report(GuestFault::PortsRefused);

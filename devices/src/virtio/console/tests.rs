@@ -772,6 +772,22 @@ fn a_driver_that_was_suspended_goes_on_with_the_ports_that_it_knew() {
 }
 
 #[test]
+fn a_driver_that_goes_has_closed_its_channels_which_is_told() {
+    let mut guest = Guest::with(vec![
+        console(0, PortEnd::Nothing),
+        channel(1, PortEnd::Nothing),
+    ]);
+    drop(guest.rig.take().expect("running").stop());
+    guest.device.stopped();
+    guest.opened.take();
+    guest.device.reset();
+    assert_eq!(guest.opened.take(), 1);
+    assert!(guest.status(0).guest_open && !guest.status(1).guest_open);
+    guest.device.reset();
+    assert_eq!(guest.opened.take(), 0, "nothing was open");
+}
+
+#[test]
 fn ports_that_cannot_be_had_are_refused() {
     let guest = Guest::off();
     let attach = |spec| guest.control.attach(spec);

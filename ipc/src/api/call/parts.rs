@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::api::event::Cursor;
+use crate::api::event::{Cursor, Label};
 use crate::api::view::DomainSummary;
 use crate::model::{
     BlockTuning, CpuQuota, CpuSet, DiskTarget, DomainName, DomainUuid, MemoryNodes, MemorySize,
@@ -63,6 +63,20 @@ pub enum LabelChange {
         /// The namespace's URI.
         uri: String,
     },
+}
+
+impl LabelChange {
+    /// Which label it is of.
+    #[must_use]
+    pub fn label(&self) -> Label {
+        match self {
+            Self::Title(_) => Label::Title,
+            Self::Description(_) => Label::Description,
+            Self::Metadata(MetadataElement { uri, .. }) | Self::MetadataRemove { uri } => {
+                Label::Metadata { uri: uri.clone() }
+            }
+        }
+    }
 }
 
 /// The most changes of one [`DomainTune`](super::DomainTune).

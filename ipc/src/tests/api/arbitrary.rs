@@ -560,6 +560,7 @@ fn event() -> impl Strategy<Value = EventKind> {
         size().prop_map(|memory| E::BalloonChanged { memory }),
         any::<u32>().prop_map(|vcpus| E::VcpusChanged { vcpus }),
         Just(E::CrashKernel),
+        (text(), any::<bool>()).prop_map(|(channel, open)| E::ChannelChanged { channel, open }),
         Just(E::Panicked),
         watchdog_action().prop_map(|action| E::WatchdogExpired { action }),
     ]

@@ -8,7 +8,7 @@ use crate::api::call::{
     AnswerBody as Answer, ConsoleStream, DiskSize, DomainPage, Subscribed, TuningChange,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
-use crate::api::event::{Cursor, DomainEvent, Event, EventKind};
+use crate::api::event::{Cursor, DomainEvent, Event, EventKind, Label};
 use crate::api::figures::{DomainFigures, DomainUsage, FiguresPage, VcpuFigures, VcpuState};
 use crate::api::host::{
     CpuTimes, HostCpu, HostCpuModel, HostCpuPage, HostCpuStats, HostCpuTimes, HostCpuid,
@@ -489,7 +489,12 @@ fn events() -> Vec<(&'static str, ToClient)> {
         ("autostart changed", {
             event(EventKind::Autostart { order: Some(3) })
         }),
-        ("labels changed", event(EventKind::Labels)),
+        ("labels changed", {
+            let label = Label::Metadata {
+                uri: "urn:x".to_owned(),
+            };
+            event(EventKind::Labels { label })
+        }),
         ("device added", {
             let (device, slot) = ("vda".parse().unwrap(), slot(5));
             event(EventKind::DeviceAdded { device, slot })
@@ -516,6 +521,10 @@ fn events() -> Vec<(&'static str, ToClient)> {
         ("tuned", {
             let changes = vec![TuningChange::CpuWeight(Some(300))];
             event(EventKind::Tuned { changes })
+        }),
+        ("channel changed", {
+            let (channel, open) = ("org.qemu.guest_agent.0".to_owned(), true);
+            event(EventKind::ChannelChanged { channel, open })
         }),
     ]
 }

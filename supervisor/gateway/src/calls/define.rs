@@ -157,9 +157,11 @@ pub(super) async fn xml_desc(
         true => figures(&context, &call.domain).await,
         false => Vec::new(),
     };
-    let taps = taps(&devices);
+    let (taps, channels) = (taps(&devices), channels(&devices));
     let view = View {
-        live: live.then(|| alive(&summary, &devices, &taps)).flatten(),
+        live: live
+            .then(|| alive(&summary, &devices, &taps, &channels))
+            .flatten(),
         secure,
         migratable,
         sockets,
@@ -187,11 +189,25 @@ fn taps(devices: &[DeviceStats]) -> Vec<(PciSlot, String)> {
         .collect()
 }
 
+/// Whether the guest has each channel open.
+fn channels(devices: &[DeviceStats]) -> Vec<(String, bool)> {
+    let channels = devices
+        .iter()
+        .filter_map(|device| match (&device.device, &device.figures) {
+            (DeviceName::Channel(name), DeviceFigures::Port(port)) => {
+                Some((name.clone(), port.guest_open))
+            }
+            _ => None,
+        });
+    channels.collect()
+}
+
 /// What a document says of a domain while it runs.
 fn alive<'a>(
     summary: &DomainSummary,
     devices: &[DeviceStats],
     taps: &'a [(PciSlot, String)],
+    channels: &'a [(String, bool)],
 ) -> Option<Live<'a>> {
     let plugged = devices.iter().find_map(|device| match device.figures {
         DeviceFigures::Memory(figures) => Some(Plugged {
@@ -206,5 +222,6 @@ fn alive<'a>(
         current_memory: Some(summary.current_memory),
         plugged,
         taps,
+        channels,
     })
 }

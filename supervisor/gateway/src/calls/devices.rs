@@ -1,6 +1,7 @@
 //! Devices that come, go and change: by their documents and by their aliases.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
@@ -8,6 +9,7 @@ use reeve_ipc::api::call::{
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::FigureGroups;
+use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, Medium, Nic,
@@ -24,6 +26,10 @@ use crate::xml::device;
 
 /// Even if the guest does not consent (libvirt `VIR_DOMAIN_DEVICE_MODIFY_FORCE`).
 const FORCE: u32 = 4;
+/// How long a guest is waited for that is to let go of a device (libvirt `qemuDomainRemoveDeviceWaitTime`).
+const LET_GO: Duration = Duration::from_secs(5);
+/// How soon is looked again where something else than the guest is waited for.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);
 
 async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Result<(), Failure> {
     let Impact { live, persistent } = context.impact(of, flags).await?;
@@ -31,8 +37,12 @@ async fn attach_to(context: &Context, of: &Domain, xml: &str, flags: u32) -> Res
     let uuid = DomainUuid(Uuid::from_bytes(of.uuid));
     let xml = volumes::in_documents(context, xml).await?;
     let parsed = device::parse(&xml, uuid, sockets)?;
-    if let Device::Disk(disk) = &parsed.device {
-        check_free(disk, context.definition(of, !live).await?, live)?;
+    match &parsed.device {
+        Device::Disk(disk) => check_free(disk, context.definition(of, !live).await?, live)?,
+        Device::Rng(_) if context.definition(of, !live).await?.devices.rng.is_some() => {
+            return Err(Failure::new(Code::ConfigUnsupported, device::ONE_RNG));
+        }
+        _ => {}
     }
     let attach = DomainDeviceAttach {
         domain: reference(of),
@@ -86,7 +96,7 @@ async fn looked_in(context: &Context, of: &Domain, impact: Impact) -> Result<Def
 }
 
 async fn take(
-    context: &Context,
+    context: &Arc<Context>,
     of: &Domain,
     device: DeviceName,
     impact: Impact,
@@ -94,17 +104,29 @@ async fn take(
     let Impact { live, persistent } = impact;
     let detach = DomainDeviceDetach {
         domain: reference(of),
-        device,
+        device: device.clone(),
         force: false,
         live,
         persistent,
     };
-    match context.asked(detach).await {
+    // It goes on when its guest is waited for no more: the supervisor waits longer.
+    let mut asked = tokio::spawn({
+        let context = Arc::clone(context);
+        async move { context.asked(detach).await }
+    });
+    let answer = tokio::select! {
+        answer = &mut asked => answer,
+        () = guest_asked(context, of, &device, impact) => return Ok(()),
+    };
+    let answer = answer.map_err(|error| Failure::new(Code::InternalError, error.to_string()))?;
+    match answer {
         Ok(_) => Ok(()),
         // What is kept is changed, and the guest is asked: libvirt promises no more, and an event tells when it
         // has let go of it. A worker that does not answer is another matter.
         Err(CallError::Refused(error))
-            if live && error.code == ApiErrorCode::Timeout && answers(context, of).await =>
+            if live
+                && error.code == ApiErrorCode::Timeout
+                && waits(context, of).await.is_some() =>
         {
             Ok(())
         }
@@ -115,17 +137,45 @@ async fn take(
     }
 }
 
-/// Whether a domain's worker answers.
-async fn answers(context: &Context, of: &Domain) -> bool {
+/// Returns when a guest has had [`LET_GO`] to let go of a device, and nothing but the guest is waited for: its
+/// worker answers, and what is kept is changed.
+async fn guest_asked(context: &Context, of: &Domain, device: &DeviceName, impact: Impact) {
+    if !impact.live {
+        return std::future::pending().await;
+    }
+    tokio::time::sleep(LET_GO).await;
+    loop {
+        let changed = match impact.persistent {
+            true => {
+                let kept = context.definition(of, true).await;
+                kept.is_ok_and(|kept| kept.devices.locate(device).is_none())
+            }
+            false => true,
+        };
+        if changed && waits(context, of).await == Some(Some(JobKind::Detach)) {
+            return;
+        }
+        tokio::time::sleep(LOOK_AGAIN).await;
+    }
+}
+
+/// The job of a domain whose worker answers.
+async fn waits(context: &Context, of: &Domain) -> Option<Option<JobKind>> {
     let groups = FigureGroups {
         devices: true,
         ..FigureGroups::default()
     };
-    let figures = context.figures(of, groups).await;
-    figures.is_ok_and(|figures| figures.answered && !figures.summary.unresponsive)
+    let figures = context.figures(of, groups).await.ok()?;
+    let answers = figures.answered && !figures.summary.unresponsive;
+    answers.then_some(figures.summary.job)
 }
 
-async fn detach_from(context: &Context, of: &Domain, xml: &str, flags: u32) -> Result<(), Failure> {
+async fn detach_from(
+    context: &Arc<Context>,
+    of: &Domain,
+    xml: &str,
+    flags: u32,
+) -> Result<(), Failure> {
     let impact = context.impact(of, flags).await?;
     let definition = looked_in(context, of, impact).await?;
     let device = device::identify(xml, &definition.devices)?;

@@ -17,10 +17,8 @@ use crate::wire::types::host as wire;
 use crate::wire::xdr::{Chars, List};
 use crate::xml::XmlErrorKind;
 use crate::xml::capabilities::{self, Cell, Host, Signature};
+use crate::xml::domain::EMULATOR;
 use crate::xml::domain_capabilities::{self, Query};
-
-/// The program that runs domains, as documents name it.
-const EMULATOR: &str = "/usr/libexec/reeve/reeve-worker";
 
 fn signed(count: u32) -> i32 {
     i32::try_from(count).unwrap_or(i32::MAX)

@@ -301,6 +301,7 @@ mod tests {
         event::DomainEventCallbackMetadataChange::NUMBER,
         event::DomainEventCallbackTrayChange::NUMBER,
         event::DomainEventCallbackTunable::NUMBER,
+        event::DomainEventCallbackAgentLifecycle::NUMBER,
         event::StoragePoolEventLifecycle::NUMBER,
         event::StoragePoolEventRefresh::NUMBER,
         event::ConnectEventConnectionClosed::NUMBER,

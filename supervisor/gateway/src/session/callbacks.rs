@@ -24,6 +24,7 @@ mod kind {
     pub(super) const BALLOON: i32 = 13;
     pub(super) const DEVICE_REMOVED: i32 = 15;
     pub(super) const TUNABLE: i32 = 17;
+    pub(super) const AGENT: i32 = 18;
     pub(super) const DEVICE_ADDED: i32 = 19;
     pub(super) const METADATA: i32 = 23;
     /// The last kind that a client may ask for; newer libvirts have more than 9.0, and all get none.
@@ -85,8 +86,8 @@ impl Callback {
         let kinds = [
             kind::DEVICE_ADDED,
             kind::DEVICE_REMOVED,
-            kind::METADATA,
             kind::TRAY_CHANGE,
+            kind::AGENT,
         ];
         self.of == Objects::Domains && kinds.contains(&self.kind)
     }
@@ -229,6 +230,7 @@ const fn kind_of(happening: &Happening) -> i32 {
         Happening::DeviceRemoved(_) => kind::DEVICE_REMOVED,
         Happening::Tray(..) => kind::TRAY_CHANGE,
         Happening::Tuned(_) => kind::TUNABLE,
+        Happening::Agent(..) => kind::AGENT,
         Happening::Metadata { .. } => kind::METADATA,
     }
 }
@@ -304,6 +306,12 @@ fn of_domain(callback: i32, domain: Domain, happening: &Happening) -> Option<Vec
             callback,
             domain,
             params: params.clone().into(),
+        }),
+        Happening::Agent(state, reason) => packet(&events::DomainEventCallbackAgentLifecycle {
+            callback,
+            domain,
+            state: *state,
+            reason: *reason,
         }),
         Happening::Metadata { kind, uri } => packet(&events::DomainEventCallbackMetadataChange {
             callback,

@@ -13,7 +13,9 @@ use std::collections::HashMap;
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{DomainDefinitionGet, DomainGet, DomainList, DomainRef};
 use reeve_ipc::api::client::Client;
-use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
+use reeve_ipc::api::event::{
+    Cursor, DomainEvent, Event, EventKind, Label, PoolEvent, PoolEventKind,
+};
 use reeve_ipc::api::view::{DomainDefinition, DomainState, DomainSummary};
 use reeve_ipc::model::{DomainName, DomainUuid, PoolUuid};
 use reeve_ipc::spec::WatchdogAction;
@@ -21,12 +23,18 @@ use tokio::sync::{mpsc, oneshot};
 
 use self::details::Details;
 use crate::calls::failure::Failure;
-use crate::calls::{kib, tuned};
+use crate::calls::{agent, kib, tuned};
 use crate::wire::types::params::Param;
 
 /// What became of a tray (libvirt `virDomainEventTrayChangeReason`).
 const TRAY_OPENED: i32 = 0;
 const TRAY_CLOSED: i32 = 1;
+/// How the channel of a guest's agent stands (libvirt `virConnectDomainEventAgentLifecycleState`).
+const AGENT_CONNECTED: i32 = 1;
+const AGENT_DISCONNECTED: i32 = 2;
+/// Because the domain has started, or because the guest has opened or closed it.
+const BY_START: i32 = 1;
+const BY_CHANNEL: i32 = 2;
 /// Events that wait to be told to the client.
 const TOLD: usize = 64;
 /// Registrations that wait.
@@ -60,7 +68,9 @@ pub(super) enum Happening {
     Tray(String, i32),
     /// What it may use of the host is other.
     Tuned(Vec<Param>),
-    /// Title, description or metadata changed.
+    /// The agent's channel was opened (1) or closed (2), and by what (`virConnectDomainEventAgentLifecycleReason`).
+    Agent(i32, i32),
+    /// Title, description or metadata was set or taken away.
     Metadata {
         /// Which (`virDomainMetadataType`).
         kind: i32,
@@ -122,8 +132,8 @@ impl Watch {
         Self { ask, told }
     }
 
-    /// A future that is done when everything that happens from then on is told; what devices are called and
-    /// which labels change only where details are wanted.
+    /// A future that is done when everything that happens from then on is told; what devices are called only where
+    /// details are wanted.
     pub(super) fn begin(
         &self,
         details: bool,
@@ -213,14 +223,12 @@ impl Watcher {
     async fn definition(
         &self,
         uuid: DomainUuid,
-        persistent: bool,
     ) -> Result<Option<Box<DomainDefinition>>, CallError> {
-        let domain = DomainRef::Uuid(uuid);
-        match self
-            .api
-            .call(DomainDefinitionGet { domain, persistent })
-            .await
-        {
+        let call = DomainDefinitionGet {
+            domain: DomainRef::Uuid(uuid),
+            persistent: false,
+        };
+        match self.api.call(call).await {
             Ok(definition) => Ok(Some(definition)),
             // It is gone already, or there is no such definition of it.
             Err(CallError::Refused(_)) => Ok(None),
@@ -234,15 +242,10 @@ impl Watcher {
         if !self.detailed {
             return Ok(before);
         }
-        let Some(now) = self.definition(uuid, false).await? else {
+        let Some(now) = self.definition(uuid).await? else {
             return Ok(before);
         };
-        let kept = match self.active.contains_key(&uuid) {
-            true => self.definition(uuid, true).await?,
-            false => None,
-        };
-        let now = Details::of(&now.domain, kept.as_ref().map(|kept| &kept.domain));
-        self.details.insert(uuid, now);
+        self.details.insert(uuid, Details::of(&now.domain));
         Ok(before)
     }
 
@@ -343,14 +346,7 @@ impl Watcher {
                 lifecycle_of(lifecycle::UNDEFINED)
             }
             EventKind::Reset => Happening::Reboot,
-            EventKind::Labels => {
-                let before = self.look(uuid).await?;
-                for (kind, uri) in before.changed(&self.known_details(uuid)) {
-                    let changed = Happening::Metadata { kind, uri };
-                    self.send(subject(id), changed).await;
-                }
-                return Ok(());
-            }
+            EventKind::Labels { label } => metadata(label),
             EventKind::DeviceAdded { device, .. } => {
                 self.look(uuid).await?;
                 Happening::DeviceAdded(self.known_details(uuid).alias(&device))
@@ -373,6 +369,13 @@ impl Watcher {
                 }
                 Happening::Tuned(params)
             }
+            EventKind::ChannelChanged { channel, open } if channel == agent::CHANNEL => {
+                let state = match open {
+                    true => AGENT_CONNECTED,
+                    false => AGENT_DISCONNECTED,
+                };
+                Happening::Agent(state, BY_CHANNEL)
+            }
             EventKind::BalloonChanged { memory } => Happening::Balloon(kib(memory.bytes())),
             EventKind::WatchdogExpired { action } => Happening::Watchdog(watchdog(action)),
             EventKind::Panicked => lifecycle_of(lifecycle::PANICKED),
@@ -383,6 +386,7 @@ impl Watcher {
             | EventKind::Responsive
             | EventKind::JobFailed { .. }
             | EventKind::Autostart { .. }
+            | EventKind::ChannelChanged { .. }
             | EventKind::VcpusChanged { .. } => return Ok(()),
         };
         self.send(subject(id), happening).await;
@@ -404,6 +408,10 @@ impl Watcher {
             self.active.insert(uuid, Known { id, state });
             if known.is_none() {
                 self.look(uuid).await?;
+                if self.known_details(uuid).has_agent() {
+                    let closed = Happening::Agent(AGENT_DISCONNECTED, BY_START);
+                    self.send(subject(id), closed).await;
+                }
             }
         } else {
             self.active.remove(&uuid);
@@ -460,6 +468,16 @@ impl Watcher {
 
 const fn lifecycle_of((event, detail): lifecycle::Lifecycle) -> Happening {
     Happening::Lifecycle(event, detail)
+}
+
+/// A label that was set, by libvirt's kinds of them (`virDomainMetadataType`).
+fn metadata(label: Label) -> Happening {
+    let (kind, uri) = match label {
+        Label::Description => (0, None),
+        Label::Title => (1, None),
+        Label::Metadata { uri } => (2, Some(uri)),
+    };
+    Happening::Metadata { kind, uri }
 }
 
 /// What is done, in libvirt's numbers (`virDomainEventWatchdogAction`).

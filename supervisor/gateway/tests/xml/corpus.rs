@@ -96,6 +96,24 @@ fn virt_install_gets_what_it_asked_for_and_its_own_elements_back() {
 }
 
 #[test]
+fn the_program_that_runs_a_domain_is_named_and_kept_only_where_it_is_another() {
+    let text = |emulator: &str| {
+        format!(
+            "<domain type='kvm'><name>a</name><memory>65536</memory><os><type>hvm</type>\
+             <kernel>/k</kernel></os><devices>{emulator}</devices></domain>"
+        )
+    };
+    let domain = defined(&text(""));
+    let ours = "<emulator>/usr/libexec/reeve/reeve-worker</emulator>";
+    let dump = dumped(&domain);
+    assert!(dump.contains(ours), "{dump}");
+    assert_eq!(defined(&dump), domain);
+    let other = "<emulator>/usr/bin/qemu-system-x86_64</emulator>";
+    let dump = dumped(&defined(&text(other)));
+    assert!(dump.contains(other) && !dump.contains(ours), "{dump}");
+}
+
+#[test]
 fn older_guests_get_usb_and_a_screen_written_and_a_console_at_work() {
     let domain = defined(&document("virt-install-usb2-vnc.xml"));
     assert_eq!(domain.name.as_str(), "old & new");

@@ -157,6 +157,11 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "<rng model='virtio'><backend model='egd'/></rng>",
             "devices/rng/backend/@model",
         ),
+        (
+            "<rng model='virtio'><backend model='random'/></rng>\
+             <rng model='virtio'><backend model='random'/></rng>",
+            "devices/rng",
+        ),
     ];
     let elements = elements.map(|(text, path)| (with(text, ""), path));
     let devices = devices.map(|(text, path)| (with("", text), path));

@@ -22,6 +22,7 @@ fn a_running_domain_has_its_number_aliases_terminal_and_taps() {
     let wizard = defined(include_str!("../data/virt-manager-wizard.xml"));
     let tap = wizard.devices.nics[0].address.unwrap();
     let taps = [(bridged, "mine".to_owned()), (tap, "vnet7".to_owned())];
+    let channels = [(domain.devices.channels[0].name.clone(), true)];
     let live = Live {
         id: 12,
         pty: Some("/dev/pts/9"),
@@ -31,6 +32,7 @@ fn a_running_domain_has_its_number_aliases_terminal_and_taps() {
             current: MemorySize::mebibytes(512),
         }),
         taps: &taps,
+        channels: &channels,
     };
     let view = View {
         live: Some(live),
@@ -55,6 +57,10 @@ fn a_running_domain_has_its_number_aliases_terminal_and_taps() {
     let port = domain.devices.channels[0].port.unwrap();
     let alias = format!("<alias name='channel{}'/>", port - 1);
     assert!(text.contains(&alias), "{text}");
+    let state = format!("name='{}' state='connected'/>", channels[0].0);
+    assert_eq!(text.matches("state='").count(), 1, "{text}");
+    assert!(text.contains(&state), "{text}");
+    assert_eq!(defined(&text).devices.channels, domain.devices.channels);
     let wizard_text = domain::format(&wizard, &view);
     for part in [
         "<target dev='vnet7'/>",
@@ -99,6 +105,7 @@ fn a_running_domain_that_is_defined_by_its_document_keeps_no_drawn_name() {
         current_memory: None,
         plugged: None,
         taps: &taps,
+        channels: &[],
     };
     let view = View {
         live: Some(live),

@@ -24,7 +24,7 @@ use super::message::{Effect, Timer};
 use super::planted::{self, Bug};
 use super::steps::Step;
 use super::{DETACH_CHECKED_MS, DETACH_MS, DomainActor};
-use crate::domain::driver::{CallFailure, DeviceCall, GuestMemory};
+use crate::domain::driver::{CallFailure, DeviceCall, GuestMemory, OpenPorts};
 
 pub(super) type Steps = Result<(Vec<Step>, Vec<EventKind>), ApiError>;
 
@@ -347,6 +347,26 @@ impl DomainActor {
             let memory = live.memory(guest);
             let changed = EventKind::BalloonChanged { memory };
             self.effects.push(Effect::Event(changed));
+        }
+    }
+
+    /// The guest has opened or closed ports: it is told of those that are channels. How they stand in a machine
+    /// that was found is no change.
+    pub(super) fn ports_changed(&mut self, slot: PciSlot, open: OpenPorts) {
+        let Some(live) = self.live_mut() else { return };
+        let Some(before) = live.ports.replace(open) else {
+            return;
+        };
+        let placed = live.record.definition.devices.placed_ports();
+        for (place, device) in placed {
+            let (Some(number), DeviceName::Channel(channel)) = (place.port, device) else {
+                continue;
+            };
+            let (was, is) = (before.has(number), open.has(number));
+            if place.slot == slot && was != is {
+                let changed = EventKind::ChannelChanged { channel, open: is };
+                self.effects.push(Effect::Event(changed));
+            }
         }
     }
 

@@ -67,6 +67,7 @@ impl DomainActor {
             Notice::Devices(number, there) => self.devices_told(number, &there),
             Notice::DeviceRemoved(slot) => self.device_removed(slot),
             Notice::Memory(guest) => self.memory_changed(guest),
+            Notice::Ports(slot, open) => self.ports_changed(slot, open),
             Notice::Vcpus(standing) => self.vcpus_stand(standing),
             Notice::CrashKernel => self.effects.push(Effect::Event(EventKind::CrashKernel)),
             Notice::Panicked => self.effects.push(Effect::Event(EventKind::Panicked)),

@@ -8,7 +8,7 @@ use reeve_ipc::phase::Phase;
 
 use super::message::{LiveRecord, SessionId, Ticket};
 use super::reconcile::Asking;
-use crate::domain::driver::{GuestEnd, GuestMemory};
+use crate::domain::driver::{GuestEnd, GuestMemory, OpenPorts};
 
 /// What admission judges by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -102,6 +102,8 @@ pub(super) struct Live {
     pub(super) asking: Option<Asking>,
     /// What its guest has done with its memory, as it was last heard of.
     pub(super) guest: GuestMemory,
+    /// Which ports its guest has open, as it was last heard of; `None` where that is not known yet.
+    pub(super) ports: Option<OpenPorts>,
     /// How many bytes of its memory its guest was last asked to lend, by this supervisor.
     pub(super) asked_lent: Option<u64>,
     /// And to have plugged in.
@@ -127,6 +129,7 @@ impl Live {
             restarted: false,
             asking: None,
             guest: GuestMemory::default(),
+            ports: Some(OpenPorts::default()),
             asked_lent: None,
             asked_plugged: None,
             unfinished: false,
@@ -143,7 +146,12 @@ impl Live {
 
     /// One that an earlier supervisor left.
     pub(super) fn found(id: u32, record: LiveRecord) -> Self {
-        Self::new(id, record, None)
+        // How those stand that it has, its worker says.
+        let known = !record.definition.devices.has_ports();
+        Self {
+            ports: known.then(OpenPorts::default),
+            ..Self::new(id, record, None)
+        }
     }
 
     pub(super) fn state(&self) -> DomainState {

@@ -2,9 +2,9 @@
 
 use reeve_ipc::api::call::LabelChange;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::event::{EventKind, Label};
 use reeve_ipc::api::view::{DomainDefinition, RunningReason};
-use reeve_ipc::model::{Domain, Labels};
+use reeve_ipc::model::{Domain, Labels, check_namespace};
 
 use super::DomainActor;
 use super::message::{Intents, LiveRecord, Request, SessionId};
@@ -199,6 +199,12 @@ impl DomainActor {
                 .map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))?;
             Ok(domain)
         };
+        let label = change.label();
+        if let Label::Metadata { uri } = &label {
+            // Of one that is taken away too: it is told of, whether or not it was there.
+            check_namespace(uri)
+                .map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))?;
+        }
         let mut steps = Vec::new();
         // First what can be undone without waiting for the disk.
         if live {
@@ -211,7 +217,7 @@ impl DomainActor {
             record.domain = changed(&record.domain)?;
             steps.push(Step::WriteRecord(Box::new(record)));
         }
-        Ok((steps, vec![EventKind::Labels]))
+        Ok((steps, vec![EventKind::Labels { label }]))
     }
 
     pub(super) fn start_step(

@@ -222,10 +222,12 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
     }
 }
 
-/// A guest changes its balloon and its vCPUs as often as it likes, which fills no log.
+/// A guest changes its balloon, its vCPUs and its channels as often as it likes, which fills no log.
 fn tell_log(domain: &DomainName, uuid: DomainUuid, event: &EventKind) {
     match event {
-        EventKind::BalloonChanged { .. } | EventKind::VcpusChanged { .. } => {
+        EventKind::BalloonChanged { .. }
+        | EventKind::VcpusChanged { .. }
+        | EventKind::ChannelChanged { .. } => {
             tracing::debug!(%domain, %uuid, ?event, "domain event");
         }
         event => tracing::info!(%domain, %uuid, ?event, "domain event"),

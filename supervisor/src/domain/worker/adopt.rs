@@ -27,7 +27,7 @@ use reeve_ipc::message::JailFacts;
 use reeve_ipc::model::{DevicePlace, Domain};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{DeviceQuery, Report, Standing, VcpusQuery};
-use reeve_ipc::spec::{NicDriver, SpecDigest};
+use reeve_ipc::spec::{NicDriver, PciSlot, SpecDigest};
 use reeve_ipc::vcpus::VcpuStanding;
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
@@ -43,7 +43,8 @@ use super::supervise::{Heard, Supervision, release};
 use super::{Facts, Link, Process, View, Worker, devices};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::driver::{
-    Adoption, DeviceResources, GuestEnd, GuestMemory, Notice, ProcessIdentity, Resources, Running,
+    Adoption, DeviceResources, GuestEnd, GuestMemory, Notice, OpenPorts, ProcessIdentity,
+    Resources, Running,
 };
 use crate::domain::plan::NicPolicy;
 use crate::host::confinement::Confinement;
@@ -84,6 +85,8 @@ pub(super) struct Found {
     pub(super) vcpus: Option<VcpuStanding>,
     /// What its guest has done with its memory, if it has done anything.
     pub(super) memory: Option<GuestMemory>,
+    /// Which ports its guest has open, if it has a serial controller.
+    pub(super) ports: Option<(PciSlot, OpenPorts)>,
 }
 
 impl fmt::Debug for Found {
@@ -311,6 +314,7 @@ impl FoundProcess<'_> {
         let missed = missed_of(&found.standing);
         let mut heard = Heard::up_to(found.standing.last_event, found.vcpus, missed);
         heard.has_memory(found.memory);
+        heard.has_ports(found.ports);
         let (worker, supervision, notices) = self.supervised();
         supervision.view.send_modify(|view| found.show(view));
         let _ = supervision.link.set(found.client);
@@ -492,14 +496,15 @@ async fn search(
         adopted.client.go_on_after(last.id);
     }
     // Those that went while nobody heard are not there, and one that was asked for last may be.
-    let (devices, memory) = match domain.devices.count() {
+    let (devices, memory, ports) = match domain.devices.count() {
         1.. => {
             let query = adopted.client.call(DeviceQuery {}, REPORT_DEADLINE);
             let reports = query.await.map_err(refused)?;
             let memory = devices::memory_of(&reports);
-            (Some(devices::places(&reports)?), memory)
+            let ports = devices::ports_of(&reports);
+            (Some(devices::places(&reports)?), memory, ports)
         }
-        0 => (None, None),
+        0 => (None, None, None),
     };
     // Who answered for its guest's connections was the supervisor before.
     if let Some(offer) = Offer::make(&planner, &domain).await {
@@ -525,6 +530,7 @@ async fn search(
         standing,
         devices,
         memory,
+        ports,
     }))
 }
 

@@ -23,7 +23,7 @@ use super::log::quoted;
 use super::planner::Planner;
 use super::{CALL_DEADLINE, Worker};
 use crate::domain::driver::{
-    CallFailure, DeviceCall, DeviceLedger, DeviceResources, GuestMemory, StartFailure,
+    CallFailure, DeviceCall, DeviceLedger, DeviceResources, GuestMemory, OpenPorts, StartFailure,
     StartFailureKind,
 };
 use crate::domain::plan::PlanError;
@@ -370,6 +370,14 @@ pub(super) fn memory_of(reports: &[DeviceReport]) -> Option<GuestMemory> {
         }
     }
     (guest != GuestMemory::default()).then_some(guest)
+}
+
+/// Which ports the guest of a worker that was found has open, if it has a serial controller. Any numbers.
+pub(super) fn ports_of(reports: &[DeviceReport]) -> Option<(PciSlot, OpenPorts)> {
+    reports.iter().find_map(|report| match report.figures {
+        DeviceFigures::Ports(ports) => Some((report.slot, OpenPorts(ports.guest_open))),
+        _ => None,
+    })
 }
 
 /// Whether a worker says of its vCPUs what any can.

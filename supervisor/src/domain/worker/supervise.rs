@@ -21,20 +21,20 @@ use reeve_ipc::client::{Closed, Incoming};
 use reeve_ipc::event::Event;
 use reeve_ipc::model::{DevicePlace, DomainName, DomainUuid};
 use reeve_ipc::phase::Phase;
-use reeve_ipc::spec::MAX_PORTS;
+use reeve_ipc::spec::{MAX_PORTS, PciSlot};
 use reeve_ipc::vcpus::VcpuStanding;
 use tokio::io::unix::AsyncFd;
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 
-use self::outbox::{LostNews, MemoryNews, Outbox};
+use self::outbox::{LostNews, MEMORY_NEWS, Newest, Outbox, PORT_NEWS};
 use self::questions::Questions;
 use super::adopt::{self, Found, Search};
 use super::death::{Evidence, ExitStatus};
 use super::log::{LogSocket, Record, quoted, relay};
 use super::{Link, Process, View, devices};
 use crate::crash::{self, Moment, Operation};
-use crate::domain::driver::{GuestEnd, GuestMemory, Notice, Verdict};
+use crate::domain::driver::{GuestEnd, GuestMemory, Notice, OpenPorts, Verdict};
 use crate::domain::fault::{self, Step};
 use crate::host::spawner::Child;
 use crate::host::watch::watch;
@@ -59,7 +59,6 @@ pub(super) struct Supervision {
 }
 
 /// What the task learns as it goes.
-#[derive(Default)]
 pub(super) struct Heard {
     evidence: Evidence,
     /// The number of the last event that is known.
@@ -68,9 +67,26 @@ pub(super) struct Heard {
     /// How the guest ended by itself, until its machine is at rest.
     end: Option<GuestEnd>,
     outbox: Outbox,
-    memory: MemoryNews,
+    memory: Newest<GuestMemory>,
+    ports: Newest<(PciSlot, OpenPorts)>,
     lost: LostNews,
     questions: Questions,
+}
+
+impl Default for Heard {
+    fn default() -> Self {
+        Self {
+            evidence: Evidence::default(),
+            last_event: 0,
+            closed: None,
+            end: None,
+            outbox: Outbox::default(),
+            memory: Newest::paced(MEMORY_NEWS),
+            ports: Newest::paced(PORT_NEWS),
+            lost: LostNews::default(),
+            questions: Questions::default(),
+        }
+    }
 }
 
 impl Heard {
@@ -92,6 +108,13 @@ impl Heard {
     pub(super) fn has_memory(&mut self, guest: Option<GuestMemory>) {
         if let Some(guest) = guest {
             self.memory.changed(guest);
+        }
+    }
+
+    /// Which ports the guest of a worker that was found has open.
+    pub(super) fn has_ports(&mut self, open: Option<(PciSlot, OpenPorts)>) {
+        if let Some(open) = open {
+            self.ports.changed(open);
         }
     }
 
@@ -166,6 +189,7 @@ impl Supervision {
         }
         heard.missed(adopt::missed_of(&found.standing));
         heard.has_memory(found.memory);
+        heard.has_ports(found.ports);
         found.incoming
     }
 
@@ -181,6 +205,7 @@ impl Supervision {
             let patience = heard.closed.map(|closed| closed + CLOSED_GRACE);
             let waiting = !heard.outbox.is_empty();
             let (memory, lost) = (heard.memory.due(), heard.lost.due());
+            let ports = heard.ports.due();
             let questions = &mut heard.questions;
             let (probing, listing) = (questions.probe.is_some(), questions.listing.is_some());
             let (asked, again) = (questions.asked, questions.again);
@@ -216,6 +241,11 @@ impl Supervision {
                 () = until(memory), if memory.is_some() => {
                     if let Some(guest) = heard.memory.take() {
                         self.notify(&mut heard, Notice::Memory(guest));
+                    }
+                }
+                () = until(ports), if ports.is_some() => {
+                    if let Some((slot, open)) = heard.ports.take() {
+                        self.notify(&mut heard, Notice::Ports(slot, open));
                     }
                 }
                 () = until(patience), if patience.is_some() => {
@@ -395,6 +425,10 @@ impl Supervision {
                     lent: bytes,
                     plugged: plugged_bytes,
                 });
+            }
+            Event::PortsChanged { slot, guest_open } => {
+                tracing::debug!(%domain, %uuid, %slot, guest_open, "the guest's open ports have changed");
+                heard.ports.changed((slot, OpenPorts(guest_open)));
             }
             Event::VcpusChanged(standing) => {
                 if let Err(rule) = devices::vcpus_of(&standing) {

@@ -36,7 +36,7 @@ use crate::wire::types::device::DomainOpenChannel;
 use crate::wire::types::handles::Domain;
 
 /// The channel that an agent listens on.
-const CHANNEL: &str = "org.qemu.guest_agent.0";
+pub(crate) const CHANNEL: &str = "org.qemu.guest_agent.0";
 /// How long an agent may take over its first answer (libvirt `QEMU_AGENT_WAIT_TIME`).
 const FIRST: Duration = Duration::from_secs(5);
 /// How long it may take over all others, where nobody says. libvirt waits for ever.

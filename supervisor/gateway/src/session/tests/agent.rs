@@ -5,17 +5,20 @@ use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
 
 use reeve_ipc::api::call::{AnswerBody, CallBody};
-use reeve_ipc::api::view::DeviceStats;
+use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::{DeviceStats, DomainState, RunningReason};
 use reeve_ipc::device::{DeviceFigures, PortFigures};
 use reeve_ipc::model::DeviceName;
 
+use super::events::{next, register};
 use super::harness::{Act, Client, handle};
 use super::one::{One, definition};
 use crate::wire::frame::{Kind, Program, Status};
+use crate::wire::types::event::DomainEventCallbackAgentLifecycle;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::params::Value;
 use crate::wire::types::qemu::QemuDomainAgentCommand;
-use crate::wire::types::{device, guest, lifecycle, tuning};
+use crate::wire::types::{device, guest, inspect, lifecycle, tuning};
 
 const AGENT: &str = "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>\
     <disk type='file' device='disk'><source file='/d.raw'/><target dev='vda' bus='virtio'/></disk>";
@@ -88,6 +91,51 @@ fn converse(stream: UnixStream, says: Says, heard: &Mutex<Vec<String>>) {
             let _ = write.write_all(&answer);
         }
         line.clear();
+    }
+}
+
+#[test]
+fn a_guest_that_opens_its_agents_channel_or_closes_it_is_told_of() {
+    let one = One::off(definition("", AGENT));
+    let running = one.kept.clone();
+    let (mut client, _, shared) = one.client();
+    let agent = register(&mut client, 18, None);
+    shared.lock().unwrap().running = running;
+    let booted = DomainState::Running(RunningReason::Booted);
+    client.supervisor.event("a", EventKind::State(booted));
+    for (channel, open) in [
+        ("org.test.0", true),
+        ("org.qemu.guest_agent.0", true),
+        ("org.qemu.guest_agent.0", false),
+    ] {
+        let channel = channel.to_owned();
+        let changed = EventKind::ChannelChanged { channel, open };
+        client.supervisor.event("a", changed);
+    }
+    // Of its start; then by the guest.
+    for (state, reason) in [(2, 1), (1, 2), (2, 2)] {
+        let told: DomainEventCallbackAgentLifecycle = next(&mut client);
+        assert_eq!(told.callback, agent);
+        assert_eq!((told.state, told.reason), (state, reason));
+        assert_eq!(told.domain.name, "a");
+    }
+    client.silence(50);
+}
+
+#[test]
+fn a_running_domain_shows_whether_its_guest_has_a_channel_open() {
+    for (open, state) in [(OPEN, "connected"), (false, "disconnected")] {
+        let (mut client, domain, _) = host(|_| None, open);
+        let shown = |client: &mut Client, flags| {
+            client.ask(&inspect::DomainGetXmlDesc {
+                domain: domain.clone(),
+                flags,
+            })
+        };
+        let wanted = format!("name='org.qemu.guest_agent.0' state='{state}'/>");
+        assert!(shown(&mut client, 0).contains(&wanted));
+        // What is kept has none (VIR_DOMAIN_XML_INACTIVE).
+        assert!(!shown(&mut client, 2).contains("state="));
     }
 }
 

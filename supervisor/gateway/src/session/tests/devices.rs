@@ -1,20 +1,23 @@
 //! Devices that come, go and change, what they have done, and what is told of them.
 
-use reeve_ipc::api::call::{CallBody, TuningChange};
-use reeve_ipc::api::event::EventKind;
-use reeve_ipc::api::view::{DeviceStats, DomainState, ShutOffReason};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use reeve_ipc::api::call::{AnswerBody, CallBody, TuningChange};
+use reeve_ipc::api::event::{EventKind, Label};
+use reeve_ipc::api::view::{DeviceStats, JobKind};
 use reeve_ipc::device::{
     DeviceFigures, DirectionFigures, DiskFigures, NicFigures, OperationFigures,
 };
 use reeve_ipc::model::{DeviceName, Domain};
 
 use super::events::{next, register};
-use super::harness::Client;
+use super::harness::{Act, Client, handle};
 use super::one::{One, definition};
 use crate::wire::types::event as events;
 use crate::wire::types::handles::Domain as Handle;
 use crate::wire::types::params::{Param, Value};
-use crate::wire::types::{device, inspect, lifecycle};
+use crate::wire::types::{device, inspect};
 use crate::xml::device::alias;
 
 const LIVE: u32 = 1;
@@ -100,6 +103,21 @@ fn a_device_is_attached_where_the_flags_say() {
 }
 
 #[test]
+fn a_second_random_number_generator_is_refused_in_words() {
+    let rng = REST.split_inclusive("</rng>").next().unwrap();
+    let (mut client, domain, one) = One::running(definition("", rng)).client();
+    one.lock().unwrap().kept.as_mut().unwrap().devices.rng = None;
+    let said = client.refused(&attach(&domain, rng, LIVE));
+    assert_eq!(said.code, 67);
+    assert!(
+        said.message.contains("one random number generator"),
+        "{said:?}"
+    );
+    client.ask(&attach(&domain, rng, CONFIG));
+    assert_eq!(client.refused(&attach(&domain, rng, CONFIG)).code, 67);
+}
+
+#[test]
 fn what_cannot_be_attached_is_refused_by_its_name() {
     let (mut client, domain, _) = One::off(definition("", "")).client();
     let now = device::DomainAttachDevice {
@@ -147,6 +165,40 @@ fn every_device_is_detached_by_what_is_printed_of_it() {
         xml: DISK.to_owned(),
     };
     assert_eq!(client.refused(&now).code, 99);
+}
+
+#[test]
+fn a_guest_that_does_not_let_go_of_a_device_is_waited_for_as_long_as_libvirt_does() {
+    let one = Arc::new(Mutex::new(One::running(full())));
+    let script = Arc::clone(&one);
+    let mut client = Client::open(move |call| {
+        let act = script.lock().unwrap().act(call);
+        match (call, act) {
+            // The supervisor waits longer.
+            (CallBody::DomainDeviceDetach(_), _) => Act::Hold,
+            (_, Act::Answer(AnswerBody::DomainFiguresList(mut page))) => {
+                for domain in &mut page.domains {
+                    domain.summary.job = Some(JobKind::Detach);
+                }
+                Act::Answer(AnswerBody::DomainFiguresList(page))
+            }
+            (_, act) => act,
+        }
+    });
+    let begun = Instant::now();
+    client.ask(&detach(&handle("a", 5), DISK, LIVE | CONFIG));
+    assert!(begun.elapsed() >= Duration::from_secs(5));
+    assert_eq!(
+        one.lock()
+            .unwrap()
+            .kept
+            .as_ref()
+            .unwrap()
+            .devices
+            .disks
+            .len(),
+        1
+    );
 }
 
 #[test]
@@ -477,66 +529,22 @@ fn what_a_domain_may_use_is_told_of_when_it_is_other() {
     assert_eq!(told.params.0, wanted);
 }
 
-fn describe(domain: &Handle, kind: i32, text: &str, flags: u32) -> lifecycle::DomainSetMetadata {
-    let element = kind == 2;
-    lifecycle::DomainSetMetadata {
-        domain: domain.clone(),
-        kind,
-        metadata: Some(text.to_owned()),
-        key: element.then(|| "x".to_owned()),
-        uri: element.then(|| "urn:x".to_owned()),
-        flags,
+#[test]
+fn labels_that_are_set_or_taken_away_are_told_of_as_the_supervisor_names_them() {
+    let (mut client, domain, _) = One::off(definition("<title>old</title>", "")).client();
+    let labels = register(&mut client, 23, None);
+    let element = Label::Metadata {
+        uri: "urn:x".to_owned(),
+    };
+    for (label, kind, uri) in [
+        (Label::Description, 0, None),
+        (Label::Title, 1, None),
+        (element, 2, Some("urn:x")),
+    ] {
+        client.supervisor.event("a", EventKind::Labels { label });
+        let told: events::DomainEventCallbackMetadataChange = next(&mut client);
+        assert_eq!((told.callback, &told.domain), (labels, &domain));
+        assert_eq!((told.kind, told.uri.as_deref()), (kind, uri));
     }
-}
-
-/// What is told of labels that were set, which the supervisor tells once a call.
-fn labels(client: &mut Client, set: &lifecycle::DomainSetMetadata) -> (i32, Option<String>) {
-    client.ask(set);
-    client.supervisor.event("a", EventKind::Labels);
-    let told: events::DomainEventCallbackMetadataChange = next(client);
-    (told.kind, told.uri)
-}
-
-#[test]
-fn labels_that_change_are_told_of_wherever_they_do() {
-    let elements = "<title>old</title><description>old</description>";
-    let (mut client, domain, one) = One::running(definition(elements, "")).client();
-    register(&mut client, 23, None);
-    let element = (2, Some("urn:x".to_owned()));
-    assert_eq!(
-        labels(&mut client, &describe(&domain, 1, "new", LIVE)),
-        (1, None)
-    );
-    assert_eq!(
-        labels(&mut client, &describe(&domain, 0, "new", CONFIG)),
-        (0, None)
-    );
-    let set = describe(&domain, 2, "<y/>", LIVE | CONFIG);
-    assert_eq!(labels(&mut client, &set), element);
-    // It goes off, and what is kept of it is another.
-    one.lock().unwrap().running = None;
-    let off = DomainState::ShutOff(ShutOffReason::Destroyed);
-    client.supervisor.event("a", EventKind::State(off));
-    let set = describe(&domain, 1, "newer", 0);
-    assert_eq!(labels(&mut client, &set), (1, None));
-    client.silence(50);
-}
-
-#[test]
-fn of_a_domain_that_was_never_heard_of_only_the_label_that_changes_is_told() {
-    let elements = "<title>old</title><description>old</description>";
-    let (mut client, domain, one) = One::off(definition(elements, "")).client();
-    register(&mut client, 23, None);
-    assert_eq!(
-        labels(&mut client, &describe(&domain, 1, "new", 0)),
-        (1, None)
-    );
-    // Another definition is no such change.
-    one.lock().unwrap().kept = Some(definition("<title>third</title>", ""));
-    client
-        .supervisor
-        .event("a", EventKind::Defined { changed: true });
-    let set = describe(&domain, 0, "new", 0);
-    assert_eq!(labels(&mut client, &set), (0, None));
     client.silence(50);
 }

@@ -17,7 +17,7 @@ use std::path::{Path, PathBuf};
 use reeve_ipc::model::{Device, DeviceName, Devices, Domain, DomainUuid};
 
 use super::XmlError;
-use super::domain::{Live, View};
+use super::domain::{EMULATOR, Live, View};
 use super::element::{Element, document};
 use super::kept::{Accepted, Keeper};
 use super::write::Writer;
@@ -142,6 +142,10 @@ pub fn format(domain: &Domain, name: &DeviceName, view: &View<'_>) -> Option<Str
     Some(writer.finish())
 }
 
+/// Why a domain is refused a second device of random numbers.
+pub const ONE_RNG: &str =
+    "a domain has one random number generator at most, and this is a second one";
+
 /// Reads the devices of a domain.
 pub(super) fn parse_all(
     element: Element<'_>,
@@ -161,7 +165,7 @@ pub(super) fn parse_all(
             "rng" => {
                 let rng = small::parse_rng(child, keeper)?;
                 if devices.rng.replace(rng).is_some() {
-                    return Err(second());
+                    return Err(child.unsupported(ONE_RNG));
                 }
             }
             "memballoon" => {
@@ -198,6 +202,11 @@ pub(super) fn parse_all(
             "controller" if child.attribute("type") == Some("virtio-serial") => ports.push(child),
             // Read by whoever reads the domain.
             "memory" | "panic" => {}
+            // As it is printed of every domain.
+            "emulator" if child.text().trim() == EMULATOR => {
+                child.known(&[])?;
+                child.no_children()?;
+            }
             _ => keeper.offer(child)?,
         }
     }
@@ -238,7 +247,8 @@ pub(super) fn write_devices(writer: &mut Writer, domain: &Domain, all: &Devices,
         };
         let path = sockets.channel(&channel.name);
         let said = live.is_some() || path != channel.path;
-        ports::format_channel(writer, channel, alias.as_deref(), said);
+        let open = live.and_then(|live| live.is_open(&channel.name));
+        ports::format_channel(writer, channel, alias.as_deref(), said, open);
     }
     for console in &devices.consoles {
         let alias = named(console.port.map(DeviceName::Console));

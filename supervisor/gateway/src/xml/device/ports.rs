@@ -217,6 +217,7 @@ pub(super) fn format_channel(
     channel: &Channel,
     alias: Option<&str>,
     said: bool,
+    open: Option<bool>,
 ) {
     writer.tag("channel").attribute("type", "unix").open();
     if said {
@@ -224,7 +225,13 @@ pub(super) fn format_channel(
         tag.attribute("path", channel.path.display()).empty();
     }
     let tag = writer.tag("target").attribute("type", "virtio");
-    tag.attribute("name", &channel.name).empty();
+    let state = open.map(|open| match open {
+        true => "connected",
+        false => "disconnected",
+    });
+    tag.attribute("name", &channel.name)
+        .optional("state", state)
+        .empty();
     format_port(writer, alias, channel.port);
     writer.close("channel");
 }

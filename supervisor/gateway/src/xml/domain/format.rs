@@ -8,7 +8,7 @@ use super::super::device;
 use super::super::kept;
 use super::super::own::Own;
 use super::super::write::Writer;
-use super::{View, cpu, metadata, tune};
+use super::{EMULATOR, Hypervisor, View, cpu, metadata, tune};
 
 /// Prints a domain.
 #[must_use]
@@ -88,6 +88,10 @@ pub fn format(domain: &Domain, view: &View<'_>) -> String {
         .filter(|element| live.is_none() || !kept::is_of_display(&element.path))
         .cloned()
         .collect();
+    let is_kept = domain.kept.iter().any(|it| it.path == "devices/emulator");
+    if view.hypervisor == Hypervisor::Kvm && !is_kept {
+        writer.text("emulator", EMULATOR);
+    }
     kept::write(&mut writer, &kept, "devices");
     device::write_fixed(&mut writer, domain, live);
     device::write_devices(&mut writer, domain, &domain.devices, &view);

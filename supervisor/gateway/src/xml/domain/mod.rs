@@ -23,6 +23,9 @@ pub(super) use self::parse::ALIAS as NEWEST_MACHINE;
 pub use self::parse::parse;
 use super::kept::Accepted;
 
+/// What runs a domain, by its path: what a document says of it (`<emulator>`) where nothing else is kept.
+pub const EMULATOR: &str = "/usr/libexec/reeve/reeve-worker";
+
 /// What runs the domains of a connection.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Hypervisor {
@@ -94,9 +97,19 @@ pub struct Live<'a> {
     pub plugged: Option<Plugged>,
     /// The names of taps, by the places of their devices.
     pub taps: &'a [(PciSlot, String)],
+    /// Whether its guest has a channel open, by the channels' names.
+    pub channels: &'a [(String, bool)],
 }
 
 impl Live<'_> {
+    /// Whether its guest has the channel of that name open, where that is known.
+    #[must_use]
+    pub fn is_open(&self, channel: &str) -> Option<bool> {
+        let mut channels = self.channels.iter();
+        let found = channels.find(|(name, _)| name == channel);
+        found.map(|(_, open)| *open)
+    }
+
     /// The tap of the device at that place.
     #[must_use]
     pub fn tap(&self, slot: PciSlot) -> Option<&str> {

@@ -4,7 +4,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{DomainGet, DomainRef};
-use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
+use reeve_ipc::api::event::{
+    Cursor, DomainEvent, Event, EventKind, Label, PoolEvent, PoolEventKind,
+};
 use reeved::logging::printable;
 use serde_json::{Value, json};
 
@@ -106,7 +108,11 @@ fn words(kind: &EventKind) -> String {
             format!("starts with the host, place {order}")
         }
         EventKind::Autostart { order: None } => "no longer starts with the host".to_owned(),
-        EventKind::Labels => "labels changed".to_owned(),
+        EventKind::Labels { label } => match label {
+            Label::Title => "its title was set".to_owned(),
+            Label::Description => "its description was set".to_owned(),
+            Label::Metadata { uri } => format!("its metadata of '{uri}' was set"),
+        },
         EventKind::DeviceAdded { device, slot } => {
             format!("has a further device, {device} at address {slot}")
         }
@@ -123,6 +129,13 @@ fn words(kind: &EventKind) -> String {
             inserted: true,
         } => format!("has another medium in {device}"),
         EventKind::MediumChanged { device, .. } => format!("has no medium in {device} any more"),
+        EventKind::ChannelChanged {
+            channel,
+            open: true,
+        } => format!("its guest has opened the channel '{channel}'"),
+        EventKind::ChannelChanged { channel, .. } => {
+            format!("its guest has closed the channel '{channel}'")
+        }
         EventKind::Tuned { .. } => "has other bounds on what it may use of the host".to_owned(),
         EventKind::BalloonChanged { memory } => format!("its guest is left {memory} of memory"),
     }

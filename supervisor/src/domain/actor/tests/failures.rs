@@ -1,5 +1,8 @@
 //! Writes and calls that fail: nothing is half done, and nobody's guest is ended for it.
 
+use reeve_ipc::api::event::Label;
+use reeve_ipc::model::MAX_NAMESPACE_BYTES;
+
 use super::*;
 use crate::domain::driver::CallFailure;
 
@@ -43,6 +46,28 @@ fn labels_are_set_in_both_definitions_or_in_none() {
         let definition = fed.actor.definition(persistent).unwrap();
         assert_eq!(definition.labels.title, None);
     }
+}
+
+#[test]
+fn a_label_that_is_taken_away_and_was_not_there_is_told_of_all_the_same() {
+    let mut fed = Fed::running(LifecycleAction::default());
+    let remove = |uri: &str| Request::SetLabel {
+        change: LabelChange::MetadataRemove {
+            uri: uri.to_owned(),
+        },
+        live: true,
+        persistent: false,
+    };
+    let effects = fed.ask(remove("urn:x"));
+    let effects = fed.feed(Input::Done(writes(&effects), Done::Written(Ok(()))));
+    let label = Label::Metadata {
+        uri: "urn:x".to_owned(),
+    };
+    let event = Effect::Event(EventKind::Labels { label });
+    assert!(effects.contains(&event), "{effects:?}");
+    // But none that is longer than an event may be.
+    let effects = fed.ask(remove(&"u".repeat(MAX_NAMESPACE_BYTES + 1)));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
 }
 
 #[test]

@@ -5,7 +5,7 @@ use reeve_ipc::model::{Channel, Device, DevicePlace, PortConsole};
 
 use super::devices::{asked, at, detach, listed, noted_has, running, told};
 use super::*;
-use crate::domain::driver::{CallFailure, DeviceCall};
+use crate::domain::driver::{CallFailure, DeviceCall, OpenPorts};
 
 fn attach(device: Device, persistent: bool) -> Request {
     Request::Attach {
@@ -283,4 +283,31 @@ fn ports_that_cannot_be_had_are_refused_before_anything_is_done() {
     }
     let effects = fed.ask(attach(channel("more"), false));
     assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
+}
+
+#[test]
+fn a_guest_that_opens_and_closes_channels_has_each_change_told_once() {
+    let mut fed = with(&["a", "b"]);
+    let numbers: Vec<u8> = {
+        let definition = fed.actor.definition(false).unwrap();
+        let channels = definition.devices.channels.iter();
+        channels.map(|channel| channel.port.unwrap()).collect()
+    };
+    let bits = |open: &[u8]| OpenPorts(open.iter().map(|number| 1_u32 << number).sum());
+    let changed = |channel: &str, open| {
+        let channel = channel.to_owned();
+        Effect::Event(EventKind::ChannelChanged { channel, open })
+    };
+    let controller = at(3).slot;
+    let mut say = |slot, open| fed.notice(Notice::Ports(slot, open));
+    let (a, b) = (numbers[0], numbers[1]);
+    assert_eq!(say(controller, bits(&[a])), [changed("a", true)]);
+    assert_eq!(say(controller, bits(&[a])), []);
+    assert_eq!(
+        say(controller, bits(&[b])),
+        [changed("a", false), changed("b", true)]
+    );
+    // Of ports that are none of its channels, and of another place, nothing is told.
+    assert_eq!(say(controller, OpenPorts(u32::MAX)), [changed("a", true)]);
+    assert_eq!(say(at(9).slot, OpenPorts(0)), []);
 }

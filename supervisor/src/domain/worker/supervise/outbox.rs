@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::domain::driver::{GuestMemory, Notice};
+use crate::domain::driver::Notice;
 
 /// The most notices that wait. The actor takes them at once; as many only come from a worker that
 /// makes them up.
@@ -38,6 +38,12 @@ impl Outbox {
             *before = *guest;
             return true;
         }
+        if let (Some(before @ Notice::Ports(..)), Notice::Ports(..)) =
+            (self.notices.back_mut(), &notice)
+        {
+            *before = notice;
+            return true;
+        }
         if let (Some(Notice::Vcpus(before)), Notice::Vcpus(standing)) =
             (self.notices.back_mut(), &notice)
         {
@@ -67,35 +73,44 @@ impl Outbox {
 }
 
 /// How often a change of the guest's memory is told, at most: a guest changes it as fast as it likes.
-const MEMORY_NEWS: Duration = Duration::from_millis(200);
+pub(super) const MEMORY_NEWS: Duration = Duration::from_millis(200);
+/// How often a change of which ports the guest has open is told, at most: it is told of each.
+pub(super) const PORT_NEWS: Duration = Duration::from_secs(1);
 /// How often it is told that something was lost, at most: it has the worker asked.
 const LOST_NEWS: Duration = Duration::from_secs(1);
 
-/// What the guest has lent and plugged, told at once where it has not been told of late.
-#[derive(Debug, Default)]
-pub(super) struct MemoryNews {
-    guest: Option<GuestMemory>,
+/// What a guest changes as fast as it likes: the newest, told at once where it has not been told of late.
+#[derive(Debug)]
+pub(super) struct Newest<T> {
+    news: Option<T>,
     told: Option<Instant>,
+    /// How often it is told, at most.
+    pace: Duration,
 }
 
-impl MemoryNews {
-    pub(super) fn changed(&mut self, guest: GuestMemory) {
-        self.guest = Some(guest);
+impl<T> Newest<T> {
+    pub(super) const fn paced(pace: Duration) -> Self {
+        Self {
+            news: None,
+            told: None,
+            pace,
+        }
+    }
+
+    pub(super) fn changed(&mut self, news: T) {
+        self.news = Some(news);
     }
 
     /// When there is something to be told.
     pub(super) fn due(&self) -> Option<Instant> {
-        self.guest?;
-        Some(
-            self.told
-                .map_or_else(Instant::now, |told| told + MEMORY_NEWS),
-        )
+        self.news.as_ref()?;
+        Some(self.told.map_or_else(Instant::now, |told| told + self.pace))
     }
 
     /// What is to be told now.
-    pub(super) fn take(&mut self) -> Option<GuestMemory> {
+    pub(super) fn take(&mut self) -> Option<T> {
         self.told = Some(Instant::now());
-        self.guest.take()
+        self.news.take()
     }
 }
 
@@ -131,7 +146,7 @@ mod tests {
     use reeve_ipc::vcpus::VcpuStanding;
 
     use super::*;
-    use crate::domain::driver::{GuestEnd, Verdict};
+    use crate::domain::driver::{GuestEnd, GuestMemory, Verdict};
 
     #[test]
     fn resets_that_follow_each_other_are_one() {
@@ -182,7 +197,7 @@ mod tests {
     #[test]
     fn memory_that_changes_all_the_time_is_told_now_and_then() {
         let guest = |lent| GuestMemory { lent, plugged: 7 };
-        let mut news = MemoryNews::default();
+        let mut news = Newest::paced(MEMORY_NEWS);
         assert_eq!(news.due(), None);
         news.changed(guest(1));
         assert!(news.due().is_some_and(|due| due <= Instant::now()));
