@@ -45,6 +45,7 @@ const PACKAGES: &[&str] = &[
     "mount",
     "passwd",
     "perl-base",
+    "qemu-guest-agent",
     "sed",
     "socat",
     "tar",

@@ -240,7 +240,12 @@ fn expect_every_rule(host: &Host, document: &str) -> Result<()> {
             std::thread::sleep(Duration::from_millis(200));
         }
         let name = path.rsplit('/').next().unwrap_or(path);
-        let here = of.is_none_or(|of| document.contains(&format!("<{name} {of}")));
+        let has = |of: &str| {
+            let start = format!("<{name} ");
+            let mut elements = document.split(&start).skip(1);
+            elements.any(|rest| rest.split('>').next().is_some_and(|it| it.contains(of)))
+        };
+        let here = of.is_none_or(has);
         ensure!(here, "no {path} with {of:?}");
     }
     Ok(())
