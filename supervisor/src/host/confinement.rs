@@ -580,7 +580,9 @@ fn remedy(error: &CgroupError) -> Option<&'static str> {
              'systemd-run --scope -p Delegate=yes reeve run ...'",
         ),
         CgroupError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            Some("the cgroup for domains is not there: systemctl start reeve-domains")
+            error.remedy().or(Some(
+                "the cgroup for domains is not there: systemctl start reeve-domains",
+            ))
         }
         error => error.remedy(),
     }
