@@ -334,7 +334,8 @@ fn limits() -> impl Strategy<Value = ResourceLimits> {
 }
 
 fn block() -> impl Strategy<Value = BlockTuning> {
-    let weight = || option::of(1..=10_000_u16);
+    // The schema has those of the scheduler bfq that are no less than the default.
+    let weight = || option::of(100..=1_000_u16);
     let bytes = || option::of(1..u64::MAX);
     let operations = || option::of(1..u32::MAX);
     let device = (

@@ -117,24 +117,32 @@ async fn one_that_is_alone_is_served_whatever_it_has_sent() {
     assert_eq!(order(&[40]).await, [SessionId(1); 40]);
 }
 
-#[tokio::test(flavor = "multi_thread")]
+#[tokio::test]
 async fn an_event_that_fits_no_message_is_left_out_and_ends_nobody() {
     let shared = shared();
     let subscribe = CallBody::EventsSubscribe(EventsSubscribe { after: None });
     let end = asking(&shared, [subscribe].into_iter());
-    let next = || {
-        let (bytes, _) = scm::receive_message(end.as_fd()).unwrap();
-        codec::decode::<ToClient>(&bytes).unwrap()
+    let end = Arc::new(end);
+    let next = async || {
+        let end = Arc::clone(&end);
+        // Which waits.
+        let receive = move || scm::receive_message(end.as_fd());
+        let received = tokio::task::spawn_blocking(receive).await.unwrap();
+        codec::decode::<ToClient>(&received.unwrap().0).unwrap()
     };
-    assert!(matches!(next(), ToClient::Welcome { .. }));
-    assert!(matches!(next(), ToClient::Reply { result: Ok(_), .. }));
+    assert!(matches!(next().await, ToClient::Welcome { .. }));
+    let subscribed = next().await;
+    assert!(
+        matches!(subscribed, ToClient::Reply { result: Ok(_), .. }),
+        "{subscribed:?}"
+    );
     let message = "x".repeat(MAX_MESSAGE_BYTES);
     let job = JobKind::Tune;
     let (uuid, name) = (DomainUuid(uuid::Uuid::nil()), "web".parse().unwrap());
     for kind in [EventKind::JobFailed { job, message }, EventKind::Undefined] {
         shared.events.domain_event(uuid, &name, kind);
     }
-    let ToClient::Event { cursor, .. } = next() else {
+    let ToClient::Event { cursor, .. } = next().await else {
         panic!("no event");
     };
     assert_eq!(cursor.number, 2);

@@ -175,11 +175,16 @@ fn an_agent_that_refuses_lies_or_is_not_there_is_an_error() {
     let said = client.refused(&command(&domain, ping, 1));
     assert_eq!(said.code, 86);
     assert!(
-        said.message.ends_with("another client has its channel"),
+        said.message.contains("agent not available for now"),
         "{said:?}"
     );
     let (mut client, domain, _) = host(|_| None, OPEN);
-    assert_eq!(client.refused(&command(&domain, ping, 0)).code, 86);
+    let said = client.refused(&command(&domain, ping, 0));
+    assert_eq!(said.code, 86);
+    assert!(
+        said.message.contains("agent not available for now"),
+        "{said:?}"
+    );
     // A refusal of another form is one all the same.
     let (mut client, domain, _) = host(|_| Some(b"{\"error\": [1]}\n".to_vec()), OPEN);
     let said = client.refused(&command(&domain, ping, -1));
@@ -472,10 +477,8 @@ fn no_guest_is_put_to_sleep_that_nobody_could_wake() {
     };
     for target in 0..3 {
         let said = client.refused(&suspend(target, 0));
-        assert_eq!(
-            (said.code, said.message.as_str()),
-            (84, "Domain does not have suspend support")
-        );
+        let why = "Operation not supported: Domain does not have suspend support";
+        assert_eq!((said.code, said.message.as_str()), (84, why));
     }
     assert_eq!(client.refused(&suspend(0, 5)).code, 74);
     assert_eq!(client.refused(&suspend(9, 0)).code, 74);
