@@ -44,8 +44,8 @@ pub struct Limits {
     pub vcpu_max: Option<CpuMax>,
     /// CPU time per period of each thread in `vcpus` (the `cpu.max` of its own cgroup in there).
     pub each_vcpu_max: Option<CpuMax>,
-    /// Share of contended block devices, 1 to 10000, 100 by default (`io.bfq.weight`, or `io.weight` where there is
-    /// no such).
+    /// Share of contended block devices, 1 to 10000, 100 by default (`io.bfq.weight`, where more than 1000 is 1000, and
+    /// `io.weight`).
     pub block_weight: Option<u16>,
     /// Bounds of single block devices; of others there are none.
     pub block_devices: Vec<BlockLimits>,
@@ -202,6 +202,14 @@ pub enum CgroupError {
         /// Which.
         controllers: Vec<String>,
     },
+    /// The controller of CPU sets is not on for domains that run, and to put it on would have the kernel forget where
+    /// their threads may run.
+    #[error(
+        "the controller cpuset is not on at {}, where domains run: a kernel before 6.2 that puts it on now forgets \
+         which CPUs their threads are bound to",
+        .0.display()
+    )]
+    Unbinds(PathBuf),
     /// A name that is not one path component.
     #[error("not a name for a cgroup: {0:?}")]
     Name(String),
@@ -219,17 +227,17 @@ impl CgroupError {
     /// What an administrator can do, where that is known.
     pub fn remedy(&self) -> Option<&'static str> {
         match self {
+            Self::Unbinds(_) => Some("end the domains that run here first"),
             Self::NoHierarchy => Some("mount -t cgroup2 none /sys/fs/cgroup"),
             Self::MissingControllers { .. } => Some(
                 "delegate the controllers (systemd: Delegate=yes), or boot with \
                  systemd.unified_cgroup_hierarchy=1 where version 1 holds them",
             ),
             Self::Io { path, source }
-                if source.kind() == ErrorKind::NotFound && path.ends_with("io.weight") =>
+                if matches!(source.kind(), ErrorKind::NotFound | ErrorKind::Unsupported)
+                    && (path.ends_with("io.weight") || path.ends_with("io.bfq.weight")) =>
             {
-                Some(
-                    "shares of block devices need the scheduler bfq on one, or a kernel with blk-iocost",
-                )
+                Some("shares of block devices need the scheduler bfq on them, or blk-iocost")
             }
             Self::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 Some("delegate a cgroup to this user (systemd: Delegate=yes)")

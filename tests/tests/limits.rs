@@ -435,7 +435,8 @@ fn what_a_domain_is_held_to_beside_its_limits_is_in_its_cgroup() -> Result<()> {
         }
         let spinning = cgroup.join("vcpus/0");
         let share = share(&spinning, Duration::from_secs(3)).await?;
-        ensure!((0.10..0.30).contains(&share), "{share}");
+        // What bounds it is the quota; on a host that is loaded it may get a good deal less.
+        ensure!((0.005..0.30).contains(&share), "{share}");
         ensure!(read(&cgroup, "cpuset.mems")? == "0");
         let tune = |before: &Domain, after: &Domain| {
             let call = DeviceCall::Tune {

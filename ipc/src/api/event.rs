@@ -7,6 +7,9 @@ use super::view::{DomainState, JobKind};
 use crate::model::{DeviceName, DomainName, DomainUuid, MemorySize, PoolName, PoolUuid};
 use crate::spec::{PciSlot, WatchdogAction};
 
+/// The most bytes of the changes of a [`EventKind::Tuned`], as a decoder counts them.
+pub const MAX_TUNED_BYTES: usize = 4096;
+
 /// The place of an event among all events of one instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Cursor {
@@ -200,7 +203,8 @@ pub enum EventKind {
     },
     /// Where it runs, or what it may use of the host, is other while it runs.
     Tuned {
-        /// The changes, in their order.
+        /// What is other, each kind at most once and of the CPUs of vCPUs one for each vCPU. What would take more than
+        /// [`MAX_TUNED_BYTES`] is left out: the definition says it.
         changes: Vec<TuningChange>,
     },
     /// Its guest has opened a channel, or closed it, while it runs. What a guest opens and closes again at once

@@ -25,7 +25,7 @@ impl CpuSet {
     }
 
     /// What a decoder counts for it: a length, and two numbers a range.
-    pub(super) fn bytes(&self) -> usize {
+    pub(crate) fn bytes(&self) -> usize {
         8 + 8 * self.ranges.len()
     }
 }

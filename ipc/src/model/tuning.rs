@@ -125,6 +125,13 @@ impl BlockTuning {
         self.weight.is_some() || !self.devices.is_empty()
     }
 
+    /// What a decoder counts for its devices.
+    pub(crate) fn bytes(&self) -> usize {
+        let devices = self.devices.iter();
+        let devices = devices.map(|device| device.path.as_os_str().len() + BLOCK_DEVICE_BYTES);
+        devices.sum()
+    }
+
     fn validate(&self) -> Result<(), ModelError> {
         let weights = self.devices.iter().map(|device| device.weight);
         let mut weights = weights.chain([self.weight]).flatten();
@@ -177,11 +184,9 @@ fn is_node(path: &Path) -> bool {
 impl Tuning {
     /// What a decoder counts for it beside what is of fixed size.
     pub(super) fn bytes(&self) -> usize {
-        let devices = self.block.devices.iter();
-        let devices = devices.map(|device| device.path.as_os_str().len() + BLOCK_DEVICE_BYTES);
         let nodes = self.memory_nodes.as_ref().map(|nodes| &nodes.nodes);
         let sets = nodes.into_iter().chain(&self.emulator_cpus);
-        sets.map(CpuSet::bytes).sum::<usize>() + devices.sum::<usize>()
+        sets.map(CpuSet::bytes).sum::<usize>() + self.block.bytes()
     }
 
     /// Checks ranges.

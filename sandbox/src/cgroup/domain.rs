@@ -17,6 +17,35 @@ pub const LAST_THREADS: Duration = Duration::from_millis(500);
 pub(super) const VCPUS: &str = "vcpus";
 const VCPUS_CPU_MAX: &str = "vcpus/cpu.max";
 
+/// Who shares block devices out, each with a file of its own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum ShareFile {
+    /// The scheduler `bfq`, of the devices that have it.
+    Bfq,
+    /// `blk-iocost`, of the devices that it is on for.
+    Cost,
+}
+
+impl ShareFile {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Bfq => "io.bfq.weight",
+            Self::Cost => "io.weight",
+        }
+    }
+
+    /// What it takes for a share of 1 to 10000.
+    fn weight(self, weight: u16) -> u16 {
+        match self {
+            Self::Bfq => weight.min(BFQ_MAX_WEIGHT),
+            Self::Cost => weight,
+        }
+    }
+}
+
+/// The largest share that `bfq` knows.
+const BFQ_MAX_WEIGHT: u16 = 1000;
+
 /// A domain's cgroup. Dropping it leaves it in place; [`DomainCgroup::remove`] ends it. What is held is this very
 /// directory: once it is removed everything fails, whatever is made under its name.
 #[derive(Debug)]
@@ -250,25 +279,8 @@ impl DomainCgroup {
 
     /// Sets the shares and bounds of block devices, and lifts those of all others.
     fn limit_block(&self, limits: &Limits) -> Result<(), CgroupError> {
-        let weights = match self.open("io.bfq.weight", OFlags::RDONLY) {
-            Ok(_) => "io.bfq.weight",
-            Err(_) => "io.weight",
-        };
-        let weight = limits.block_weight.map(|weight| weight.to_string());
-        self.set_or_lift(weights, weight.as_deref(), "100")?;
+        self.limit_shares(limits)?;
         let wanted = &limits.block_devices;
-        let shares: Vec<_> = wanted
-            .iter()
-            .filter(|device| device.weight.is_some())
-            .collect();
-        for device in self.of_devices(weights)? {
-            if !shares.iter().any(|share| share.device == device) {
-                self.write(weights, &BlockLimits::none(device).share())?;
-            }
-        }
-        for share in shares {
-            self.write(weights, &share.share())?;
-        }
         for device in self.of_devices("io.max")? {
             if !wanted.iter().any(|bound| bound.device == device) {
                 self.write("io.max", &BlockLimits::none(device).setting())?;
@@ -278,6 +290,64 @@ impl DomainCgroup {
             self.write("io.max", &bound.setting())?;
         }
         Ok(())
+    }
+
+    /// Sets the shares of block devices, and lifts those of all others, in the files of all that share them out: which
+    /// of these a device has to do with the kernel does not tell, and a file is there whether one has or not.
+    fn limit_shares(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let files = self.share_files();
+        let mut shares = limits.block_devices.clone();
+        shares.retain(|device| device.weight.is_some());
+        if files.is_empty() && (limits.block_weight.is_some() || !shares.is_empty()) {
+            return Err(self.error(ShareFile::Cost.name(), ErrorKind::NotFound.into()));
+        }
+        for file in &files {
+            let weight = limits.block_weight.map(|weight| file.weight(weight));
+            let weight = weight.map(|weight| weight.to_string());
+            self.set_or_lift(file.name(), weight.as_deref(), "100")?;
+            for device in self.of_devices(file.name())? {
+                if !shares.iter().any(|share| share.device == device) {
+                    self.write(file.name(), &BlockLimits::none(device).share())?;
+                }
+            }
+        }
+        for share in shares {
+            let set = files.iter().map(|file| {
+                let weight = share.weight.map(|weight| file.weight(weight));
+                let share = BlockLimits { weight, ..share };
+                self.write(file.name(), &share.share())
+            });
+            let (taken, refused): (Vec<_>, Vec<_>) = set.partition(Result::is_ok);
+            if taken.is_empty() {
+                refused.into_iter().collect::<Result<(), _>>()?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Whether something here takes the shares of block devices that are wanted, as far as can be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], with what is not there.
+    pub fn provides_shares(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let mut weights = limits.block_devices.iter().map(|device| device.weight);
+        if limits.block_weight.is_none() && weights.all(|weight| weight.is_none()) {
+            return Ok(());
+        }
+        let is_there = |file: &str| self.open(file, OFlags::RDONLY).is_ok();
+        // Where its controller is not on yet none of its files is there.
+        if !is_there("io.max") || !self.share_files().is_empty() {
+            return Ok(());
+        }
+        Err(self.error(ShareFile::Cost.name(), ErrorKind::NotFound.into()))
+    }
+
+    /// The files of shares that are there.
+    fn share_files(&self) -> Vec<ShareFile> {
+        let mut files = vec![ShareFile::Bfq, ShareFile::Cost];
+        files.retain(|file| self.open(file.name(), OFlags::RDONLY).is_ok());
+        files
     }
 
     /// The devices of which a file of the controller of block devices says something; none where there is no file.

@@ -14,11 +14,15 @@ const ATTEMPTS: u32 = 3;
 const SUPERVISOR: &str = "supervisor";
 /// The directory of the domains' cgroups.
 const DOMAINS: &str = "domains";
+/// The controller of CPU sets, and of sets of NUMA nodes.
+const CPU_SETS: &[&str] = &["cpuset"];
 
 /// A place in the cgroup v2 hierarchy to make domains' cgroups in.
 #[derive(Clone, Debug)]
 pub struct Hierarchy {
     own: PathBuf,
+    /// The kernel forgets which CPUs threads are bound to when the controller of CPU sets is put on where they are.
+    unbinds: bool,
 }
 
 impl Hierarchy {
@@ -72,7 +76,59 @@ impl Hierarchy {
 
     /// A directory of the hierarchy, chosen by an administrator.
     pub fn at(own: PathBuf) -> Self {
-        Self { own }
+        let kernel = rustix::system::uname();
+        let unbinds = kernel.release().to_str().map_or(true, is_before_6_2);
+        Self { own, unbinds }
+    }
+
+    /// As on another kernel.
+    #[cfg(test)]
+    pub(super) fn of_kernel(self, release: &str) -> Self {
+        let unbinds = is_before_6_2(release);
+        Self { unbinds, ..self }
+    }
+
+    /// Puts the controller of CPU sets on while nothing is there that it could do harm to, where the kernel forgets
+    /// what threads are bound to when that is done later.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::MissingControllers`], [`CgroupError::Io`]: it stays off.
+    pub fn prepare(&self) -> Result<(), CgroupError> {
+        match self.unbinds && !self.would_unbind()? {
+            true => {
+                self.have(CPU_SETS)?;
+                let control = self.own.join("cgroup.subtree_control");
+                write(&control, &enabling(CPU_SETS))
+            }
+            false => Ok(()),
+        }
+    }
+
+    /// As [`Self::prepare`], of the directory of all domains, where the one above has it.
+    fn prepare_domains(&self) -> Result<(), CgroupError> {
+        let domains = self.own.join(DOMAINS);
+        match self.unbinds && has_cpu_sets(&self.own)? && !self.would_unbind()? {
+            true => write(&domains.join("cgroup.subtree_control"), &enabling(CPU_SETS)),
+            false => Ok(()),
+        }
+    }
+
+    /// Whether to put the controller of CPU sets on has the kernel forget what threads are bound to, of domains or of
+    /// what is in the supervisor's leaf.
+    fn would_unbind(&self) -> Result<bool, CgroupError> {
+        let is_populated = |name: &str| {
+            let events = read(&self.own.join(name).join("cgroup.events"));
+            events.is_ok_and(|events| events.lines().any(|line| line == "populated 1"))
+        };
+        if !self.unbinds {
+            return Ok(false);
+        }
+        let domains = is_populated(DOMAINS);
+        Ok(match has_cpu_sets(&self.own)? {
+            true => domains && !has_cpu_sets(&self.own.join(DOMAINS))?,
+            false => domains || is_populated(SUPERVISOR),
+        })
     }
 
     /// Where it is.
@@ -143,7 +199,7 @@ impl Hierarchy {
         if needed.is_empty() {
             return Ok(());
         }
-        self.have(&needed)?;
+        self.provides_all(&needed)?;
         self.enable(&needed)?;
         let domains = self.own.join(DOMAINS);
         write(&domains.join("cgroup.subtree_control"), &enabling(&needed))
@@ -172,10 +228,19 @@ impl Hierarchy {
     /// # Errors
     ///
     /// [`CgroupError::MissingControllers`], [`CgroupError::Io`].
+    /// [`CgroupError::Unbinds`] where it could be had and must not be.
     pub fn provides(&self, limits: &Limits) -> Result<(), CgroupError> {
         match limits.controllers().as_slice() {
             [] => Ok(()),
-            needed => self.have(needed),
+            needed => self.provides_all(needed),
+        }
+    }
+
+    fn provides_all(&self, needed: &[&str]) -> Result<(), CgroupError> {
+        self.have(needed)?;
+        match needed.iter().any(|name| CPU_SETS.contains(name)) && self.would_unbind()? {
+            true => Err(CgroupError::Unbinds(self.own.clone())),
+            false => Ok(()),
         }
     }
 
@@ -199,8 +264,9 @@ impl Hierarchy {
     fn make(&self, path: &Path, limits: &Limits) -> Result<DomainCgroup, CgroupError> {
         make_dir(&self.own.join(DOMAINS))?;
         self.widen(limits)?;
-        // A domain without a limit of its memory does without.
+        // A domain without a limit of its memory does without, and one that may be on any node.
         let _ = self.count_memory();
+        let _ = self.prepare_domains();
         fs::create_dir(path).map_err(|source| CgroupError::Io {
             path: path.to_owned(),
             source,
@@ -228,7 +294,34 @@ impl Hierarchy {
     fn enter_leaf(&self) -> Result<(), CgroupError> {
         let leaf = self.own.join(SUPERVISOR);
         make_dir(&leaf)?;
-        write(&leaf.join("cgroup.procs"), "0")
+        // Whoever is in it already may be bound.
+        let is_free = self.unbinds && !self.would_unbind()?;
+        write(&leaf.join("cgroup.procs"), "0")?;
+        if is_free && self.have(CPU_SETS).is_ok() {
+            let control = self.own.join("cgroup.subtree_control");
+            // Where it stays off no domain can be held to nodes by it, and is told so.
+            let _ = write(&control, &enabling(CPU_SETS));
+        }
+        Ok(())
+    }
+}
+
+/// Whether the controller of CPU sets is on for what is in a directory.
+fn has_cpu_sets(directory: &Path) -> Result<bool, CgroupError> {
+    match read(&directory.join("cgroup.subtree_control")) {
+        Ok(on) => Ok(on.split_whitespace().any(|name| CPU_SETS.contains(&name))),
+        Err(CgroupError::Io { source, .. }) if source.kind() == ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
+    }
+}
+
+/// Of the release of a kernel. What is none is one that does.
+fn is_before_6_2(release: &str) -> bool {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    let mut number = || numbers.next().and_then(|part| part.parse::<u32>().ok());
+    match (number(), number()) {
+        (Some(major), Some(minor)) => (major, minor) < (6, 2),
+        _ => true,
     }
 }
 

@@ -275,3 +275,101 @@ fn bounds_of_block_devices_are_written_as_the_kernel_reads_them_and_others_are_l
         "8:16 300"
     );
 }
+
+/// Whether the controller of CPU sets is on for what is in the place and in the directory of domains.
+fn cpu_sets(hierarchy: &Hierarchy) -> [bool; 2] {
+    ["", "domains"].map(|directory| {
+        let directory = hierarchy.path().join(directory);
+        let control = fs::read_to_string(directory.join("cgroup.subtree_control"));
+        control.unwrap().contains("cpuset")
+    })
+}
+
+#[test]
+fn cpu_sets_are_on_before_any_domain_where_the_kernel_would_forget_what_is_bound() {
+    let (_dir, prepared) = hierarchy("cpu cpuset");
+    let prepared = prepared.of_kernel("6.1.0-18-amd64");
+    prepared.prepare().unwrap();
+    assert_eq!(cpu_sets(&prepared), [true, false]);
+    // As the kernel has what was written.
+    let control = |directory: &str| {
+        let directory = prepared.path().join(directory);
+        fs::write(directory.join("cgroup.subtree_control"), "cpuset").unwrap();
+    };
+    control("");
+    prepared.create("vm", &Limits::default()).unwrap();
+    assert_eq!(cpu_sets(&prepared), [true, true]);
+    let (_dir, newer) = hierarchy("cpu cpuset");
+    let newer = newer.of_kernel("6.12.3");
+    newer.prepare().unwrap();
+    newer.create("vm", &Limits::default()).unwrap();
+    assert_eq!(cpu_sets(&newer), [false, false], "it costs each start");
+    let (_dir, without) = hierarchy("cpu");
+    let without = without.of_kernel("5.15.0");
+    without.create("vm", &Limits::default()).unwrap();
+    assert_eq!(cpu_sets(&without), [false, false]);
+}
+
+#[test]
+fn cpu_sets_are_not_put_on_where_domains_run_that_would_lose_what_they_are_bound_to() {
+    let nodes = Limits {
+        memory_nodes: Some("0".to_owned()),
+        ..Limits::default()
+    };
+    let (dir, place) = hierarchy("cpu cpuset");
+    fs::write(
+        dir.path().join("domains/cgroup.events"),
+        "populated 1\nfrozen 0\n",
+    )
+    .unwrap();
+    let older = place.clone().of_kernel("6.1.0");
+    older.prepare().unwrap();
+    assert_eq!(cpu_sets(&older), [false, false]);
+    for refused in [older.provides(&nodes), older.widen(&nodes)] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error, CgroupError::Unbinds(_)), "{error}");
+    }
+    assert_eq!(cpu_sets(&older), [false, false]);
+    older
+        .provides(&Limits {
+            cpu_weight: Some(1),
+            ..Limits::default()
+        })
+        .unwrap();
+    let newer = place.of_kernel("6.2.0");
+    newer.provides(&nodes).unwrap();
+    newer.widen(&nodes).unwrap();
+    assert_eq!(cpu_sets(&newer), [true, true]);
+    // Where it is on already nothing is lost.
+    for directory in ["", "domains"] {
+        let control = dir.path().join(directory).join("cgroup.subtree_control");
+        fs::write(control, "cpu cpuset\n").unwrap();
+    }
+    older.widen(&nodes).unwrap();
+}
+
+#[test]
+fn a_share_is_told_to_all_that_share_devices_out_as_each_takes_it() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path();
+    let cgroup = DomainCgroup::adopt(path.to_owned()).unwrap();
+    let weight = |weight| Limits {
+        block_weight: Some(weight),
+        ..Limits::default()
+    };
+    cgroup.provides_shares(&weight(1)).unwrap();
+    fs::write(path.join("io.max"), "").unwrap();
+    cgroup.provides_shares(&Limits::default()).unwrap();
+    let error = cgroup.provides_shares(&weight(1)).unwrap_err();
+    assert!(error.remedy().unwrap().contains("bfq"), "{error}");
+    for file in ["io.bfq.weight", "io.weight"] {
+        fs::write(path.join(file), "").unwrap();
+    }
+    cgroup.provides_shares(&weight(1)).unwrap();
+    cgroup.replace(&weight(5000)).unwrap();
+    let has = |file: &str| fs::read_to_string(path.join(file)).unwrap();
+    assert_eq!(
+        (has("io.bfq.weight"), has("io.weight")),
+        ("1000".into(), "5000".into())
+    );
+}

@@ -332,6 +332,11 @@ impl<S: Serve> Session<S> {
                 };
                 codec::encode(&reply).map_err(|error| End::Violation(error.to_string()))?
             }
+            // One that does not fit is a fault of ours too, and no reason to leave the client without all others.
+            (Err(error), ToClient::Event { cursor, .. }) => {
+                tracing::error!(number = cursor.number, %error, "an event does not fit a message: it is left out");
+                return Ok(());
+            }
             (Err(error), _) => return Err(End::Violation(error.to_string())),
         };
         if self.outbox.len() >= self.admitted.calls_in_flight + OUTBOX_MARGIN {

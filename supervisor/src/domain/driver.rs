@@ -287,6 +287,8 @@ pub enum DeviceCall {
     TuneCheck {
         /// The definition by which it would be.
         domain: Box<Domain>,
+        /// The one by which it is: what is in that too is not looked for.
+        before: Option<Box<Domain>>,
     },
     /// Bind and limit what runs the machine as the definition says. Where that fails it is as before.
     Tune {

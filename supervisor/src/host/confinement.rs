@@ -7,21 +7,25 @@
 use std::io;
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use reeve_ipc::model::{
     BlockDeviceTuning, CpuQuota, Devices, Domain, DomainName, MemorySize, NodeMode,
 };
 use reeve_ipc::spec::NicDriver;
 use reeve_sandbox::cgroup::{BlockLimits, CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
-use rustix::io::Errno;
 
-use super::{block_device, memory_nodes};
+use super::block_device::{self, Unfit};
+use super::memory_nodes;
 
 /// The namespaces every worker has of its own.
 pub const NAMESPACES: [&str; 7] = ["user", "pid", "mount", "network", "ipc", "uts", "cgroup"];
 
 /// The period over which CPU time is counted, in microseconds: the kernel's own default.
 const CPU_PERIOD_US: u64 = 100_000;
+
+/// How long it may take to see whether the host can hold a domain to what its definition says.
+pub(crate) const LOOK_DEADLINE: Duration = Duration::from_secs(10);
 
 /// What a worker needs of the host's memory besides its guest's: so much in any case ...
 const OVERHEAD_BYTES: u64 = 12 << 20;
@@ -78,7 +82,10 @@ impl CgroupPlace {
                 path = %path.display(),
                 "the cgroup for domains is not there: no domain with limits starts"
             ),
-            Self::Directory(_) => {}
+            Self::Directory(path) => {
+                // What cannot be had is told when a domain needs it.
+                let _ = Hierarchy::at(path.clone()).prepare();
+            }
         }
     }
 }
@@ -147,15 +154,18 @@ pub enum ConfinementError {
         node: u32,
     },
     /// One of the host's block devices that is none.
-    #[error("cannot bound what '{domain}' uses of {}: {}", .path.display(), super::reason(*.errno))]
+    #[error("cannot bound what '{domain}' uses of {}: {why}", .path.display())]
     BlockDevice {
         /// The domain.
         domain: DomainName,
         /// What was to be one.
         path: PathBuf,
         /// Why not.
-        errno: Errno,
+        why: Unfit,
     },
+    /// The host has not answered in time.
+    #[error("cannot see in time whether the host can limit '{0}'")]
+    Late(DomainName),
     /// Fewer threads than the domain has by itself.
     #[error(
         "cannot limit '{domain}' to {limit} threads: with {vcpus} vCPUs it needs at least {least}"
@@ -170,6 +180,21 @@ pub enum ConfinementError {
         /// The least limit.
         least: u32,
     },
+}
+
+impl ConfinementError {
+    /// Whether it is what the definition asks for that no host like this can give.
+    pub(crate) const fn is_of_definition(&self) -> bool {
+        match self {
+            Self::Memory { .. } | Self::Pids { .. } | Self::Node { .. } => true,
+            Self::BlockDevice { why, .. } => !matches!(why, Unfit::Host(_)),
+            Self::Host { .. }
+            | Self::NoCgroup(_)
+            | Self::Uncounted(_)
+            | Self::InUse { .. }
+            | Self::Late(_) => false,
+        }
+    }
 }
 
 /// The least memory limit of a domain: its guest's memory and the worker's own need, in whole MiB.
@@ -200,6 +225,20 @@ struct CgroupPlan {
 }
 
 impl ConfinementPlan {
+    /// As [`Self::new`], on a thread that may wait, and not for ever.
+    pub(crate) async fn look(
+        domain: &Domain,
+        place: &CgroupPlace,
+    ) -> Result<Self, ConfinementError> {
+        let late = ConfinementError::Late(domain.name.clone());
+        let (domain, place) = (domain.clone(), place.clone());
+        let looking = tokio::task::spawn_blocking(move || Self::new(&domain, &place));
+        match tokio::time::timeout(LOOK_DEADLINE, looking).await {
+            Ok(Ok(looked)) => looked,
+            _ => Err(late),
+        }
+    }
+
     /// Checks what the definition asks for against itself and the host.
     pub(crate) fn new(domain: &Domain, place: &CgroupPlace) -> Result<Self, ConfinementError> {
         let name = domain.name.clone();
@@ -211,7 +250,7 @@ impl ConfinementPlan {
             });
         }
         check(domain)?;
-        let limits = limits(domain)?;
+        let limits = limits(domain, |_| true)?;
         let plan = || {
             let hierarchy = place.hierarchy()?;
             // The UUID: unlike a name it is fit for a path and used once.
@@ -314,13 +353,18 @@ impl Drop for Confinement {
     }
 }
 
-/// Refuses limits of a domain that runs, in `cgroup`, which it cannot be held to; nothing is changed.
+/// Refuses limits of a domain that runs, in `cgroup`, which it cannot be held to; nothing is changed. Of nodes and block
+/// devices those are looked for that are other than `before`, by which it is held: one that is gone since is no reason
+/// to refuse what has nothing to do with it. Where that is not known none is.
 pub(crate) fn check_limits(
     domain: &Domain,
+    before: Option<&Domain>,
     cgroup: Option<&DomainCgroup>,
 ) -> Result<(), ConfinementError> {
     check(domain)?;
-    check_nodes(domain)?;
+    if before.is_some_and(|before| before.tuning.memory_nodes != domain.tuning.memory_nodes) {
+        check_nodes(domain)?;
+    }
     let name = || domain.name.clone();
     let Some(cgroup) = cgroup else {
         return match needs_cgroup(domain) {
@@ -328,9 +372,10 @@ pub(crate) fn check_limits(
             false => Ok(()),
         };
     };
-    let wanted = limits(domain)?;
+    let wanted = limits(domain, |device| is_new(device, before))?;
     let looked = Hierarchy::above(cgroup.path())
         .map_or(Ok(()), |hierarchy| hierarchy.provides(&wanted))
+        .and_then(|()| cgroup.provides_shares(&wanted))
         .and_then(|()| cgroup.use_of_memory_and_pids());
     let (memory, pids) = looked.map_err(|error| refused(name(), error))?;
     if let Some(limit) = wanted.memory_max {
@@ -362,13 +407,14 @@ pub(crate) fn check_limits(
 /// kernel reclaims memory.
 pub(crate) fn relimit(
     domain: &Domain,
+    before: Option<&Domain>,
     cgroup: Option<&DomainCgroup>,
 ) -> Result<(), ConfinementError> {
-    check_limits(domain, cgroup)?;
+    check_limits(domain, before, cgroup)?;
     let Some(cgroup) = cgroup else {
         return Ok(());
     };
-    let limits = limits(domain)?;
+    let limits = limits(domain, |device| is_new(device, before))?;
     let relimited = Hierarchy::above(cgroup.path())
         .map_or(Ok(()), |hierarchy| hierarchy.widen(&limits))
         .and_then(|()| cgroup.replace(&limits));
@@ -449,10 +495,19 @@ fn needs_cgroup(domain: &Domain) -> bool {
     domain.limits.any() || domain.tuning.needs_cgroup()
 }
 
-fn limits(domain: &Domain) -> Result<Limits, ConfinementError> {
+/// Whether a device is bounded otherwise than before, where that is known.
+fn is_new(device: &BlockDeviceTuning, before: Option<&Domain>) -> bool {
+    before.is_some_and(|before| !before.tuning.block.devices.contains(device))
+}
+
+/// What the kernel is told. A block device that is not to be bounded is refused where it is needed, and else left out.
+fn limits(
+    domain: &Domain,
+    needed: impl Fn(&BlockDeviceTuning) -> bool,
+) -> Result<Limits, ConfinementError> {
     let limits = domain.limits;
     let block = &domain.tuning.block;
-    let devices = block.devices.iter().map(|device| {
+    let devices = block.devices.iter().filter_map(|device| {
         let BlockDeviceTuning {
             path,
             weight,
@@ -461,20 +516,29 @@ fn limits(domain: &Domain) -> Result<Limits, ConfinementError> {
             read_operations,
             write_operations,
         } = device;
-        let number = block_device::number(path);
-        let device = number.map_err(|errno| ConfinementError::BlockDevice {
-            domain: domain.name.clone(),
-            path: path.clone(),
-            errno,
-        })?;
-        Ok(BlockLimits {
-            device,
+        let number = match block_device::number(path) {
+            Ok(number) => number,
+            Err(why) if !needed(device) => {
+                let (domain, path) = (&domain.name, path.display());
+                tracing::warn!(%domain, %path, %why, "a block device has no bounds any more");
+                return None;
+            }
+            Err(why) => {
+                return Some(Err(ConfinementError::BlockDevice {
+                    domain: domain.name.clone(),
+                    path: path.clone(),
+                    why,
+                }));
+            }
+        };
+        Some(Ok(BlockLimits {
+            device: number,
             weight: *weight,
             read_bytes: *read_bytes,
             write_bytes: *write_bytes,
             read_operations: *read_operations,
             write_operations: *write_operations,
-        })
+        }))
     });
     Ok(Limits {
         block_weight: block.weight,
@@ -516,7 +580,9 @@ fn remedy(error: &CgroupError) -> Option<&'static str> {
              'systemd-run --scope -p Delegate=yes reeve run ...'",
         ),
         CgroupError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            Some("the cgroup for domains is not there: systemctl start reeve-domains")
+            error.remedy().or(Some(
+                "the cgroup for domains is not there: systemctl start reeve-domains",
+            ))
         }
         error => error.remedy(),
     }

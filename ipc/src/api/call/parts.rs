@@ -112,6 +112,29 @@ pub enum TuningChange {
     MemoryNodes(Option<MemoryNodes>),
 }
 
+impl TuningChange {
+    /// What a decoder counts for it, in bytes.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
+        let sets = match self {
+            Self::VcpuCpus { cpus, .. } | Self::EmulatorCpus(cpus) => {
+                cpus.as_ref().map_or(0, CpuSet::bytes)
+            }
+            Self::MemoryNodes(nodes) => nodes.as_ref().map_or(0, |nodes| nodes.nodes.bytes()),
+            Self::Block(block) => block.bytes(),
+            Self::MemoryLimit(_)
+            | Self::CpuPercent(_)
+            | Self::VcpuPercent(_)
+            | Self::CpuWeight(_)
+            | Self::VcpuQuota(_) => 0,
+        };
+        FIXED_CHANGE_BYTES + sets
+    }
+}
+
+/// What a decoder counts for a change beside its sets and devices, at most.
+const FIXED_CHANGE_BYTES: usize = 24;
+
 /// Where a console's stream begins.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ConsoleStream {

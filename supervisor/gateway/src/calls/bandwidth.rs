@@ -42,6 +42,11 @@ fn changed(way: &str, params: &[Param]) -> Result<Option<Option<Rate>>, Failure>
     if average.is_none() && peak.is_none() && burst.is_none() {
         return Ok(None);
     }
+    if average.is_none() {
+        // Which is no wish to have no limit.
+        let why = format!("{way}.average is mandatory");
+        return Err(invalid_argument(why));
+    }
     let number = |number: Option<u32>| u64::from(number.unwrap_or_default());
     let bandwidth = Bandwidth {
         average: number(average),
@@ -204,5 +209,7 @@ mod tests {
         let nothing = params(&[("inbound.average", 0), ("inbound.peak", 0)]);
         assert_eq!(changed(INBOUND, &nothing), Ok(Some(None)));
         assert_eq!(changed(OUTBOUND, &nothing), Ok(None));
+        let peak = params(&[("inbound.peak", 5)]);
+        assert!(changed(INBOUND, &peak).is_err(), "it takes no limit away");
     }
 }

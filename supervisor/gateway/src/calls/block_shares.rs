@@ -22,6 +22,9 @@ const WEIGHT: &str = "weight";
 /// The longest text of devices in bytes.
 const TEXT_BYTES: usize = MAX_BLOCK_DEVICES * 300;
 
+/// The most devices while texts are read: as many as there may be, in place of as many.
+const MOST: usize = 2 * MAX_BLOCK_DEVICES;
+
 /// What a text says of each device.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Kind {
@@ -118,9 +121,15 @@ impl Kind {
             if !self.set(known.unwrap_or(&mut device), value) {
                 return Err(wrong());
             }
-            if !is_known {
-                block.devices.push(device);
+            // What is not there is not taken away either.
+            if is_known || value == 0 {
+                continue;
             }
+            if block.devices.len() >= MOST {
+                let why = format!("{name} names too many devices: at most {MAX_BLOCK_DEVICES}");
+                return Err(invalid_argument(why));
+            }
+            block.devices.push(device);
         }
         Ok(())
     }
@@ -241,6 +250,27 @@ mod tests {
         let block = after(&block, "device_weight", "/dev/a,0,/dev/c,5");
         assert_eq!(Kind::Weight.told(&block), "/dev/b,400,/dev/c,5");
         assert_eq!(block.devices.len(), 2);
+    }
+
+    #[test]
+    fn more_devices_than_there_may_be_are_refused_before_all_are_read() {
+        let text = |count: usize, number: u32| {
+            let pairs = (0..count).map(|index| format!("/dev/{index},{number}"));
+            pairs.collect::<Vec<_>>().join(",")
+        };
+        let full = after(
+            &BlockTuning::default(),
+            "device_weight",
+            &text(MAX_BLOCK_DEVICES, 7),
+        );
+        assert_eq!(full.devices.len(), MAX_BLOCK_DEVICES);
+        let params = [Param::new("device_weight", text(1000, 7))];
+        let failure = changed(full.clone(), &params).unwrap_err();
+        assert!(failure.message().contains("too many"), "{failure:?}");
+        assert_eq!(
+            after(&full, "device_weight", &text(1000, 0)),
+            BlockTuning::default()
+        );
     }
 
     #[test]

@@ -316,7 +316,8 @@ pub(super) async fn change_each(
     let first = change(&looked_in(context, of, impact).await?)?;
     let mut places = Vec::new();
     if impact.live && impact.persistent {
-        // Refused by either, it is done to none.
+        // What either has nothing of is done to none. What the supervisor alone refuses of the second is done to the
+        // first.
         let kept = change(&context.definition(of, true).await?)?;
         if kept == first {
             places.push((impact, first));

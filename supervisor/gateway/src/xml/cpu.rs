@@ -3,6 +3,8 @@
 //! What is no part of a comparison (a topology, sizes of pages, NUMA cells) is passed over, as libvirt does; where a
 //! client asks for its schema, an element that is none of libvirt's is refused.
 
+use std::collections::HashSet;
+
 use super::XmlError;
 use super::element::{self, Element};
 use super::write::Writer;
@@ -209,6 +211,7 @@ fn guest(root: Element<'_>, how: As) -> Result<Option<Match>, XmlError> {
 
 fn features(root: Element<'_>, guest: bool) -> Result<Vec<(String, Policy)>, XmlError> {
     let mut features: Vec<(String, Policy)> = Vec::new();
+    let mut names = HashSet::new();
     for element in root.children().filter(|child| child.name() == "feature") {
         let name = element.attribute("name").map(chars).unwrap_or_default();
         if name.is_empty() {
@@ -222,7 +225,7 @@ fn features(root: Element<'_>, guest: bool) -> Result<Vec<(String, Policy)>, Xml
             Some("forbid") => Policy::Forbid,
             Some(_) => return Err(XmlError::invalid("Invalid CPU feature policy")),
         };
-        if features.iter().any(|(other, _)| *other == name) {
+        if !names.insert(name.clone()) {
             let why = format!("CPU feature '{name}' specified more than once");
             return Err(XmlError::invalid(why));
         }
@@ -303,6 +306,18 @@ mod tests {
         assert_eq!(cpu.features, [("aes".to_owned(), Policy::Forbid)]);
         let cpu = parse("<cpu mode='host-model'/>", As::Either, false).unwrap();
         assert_eq!((cpu.guest, cpu.model), (Some(Match::Exact), None));
+    }
+
+    #[test]
+    fn as_many_features_as_a_document_holds_are_read_and_one_is_there_once() {
+        let many: String = (0..30_000)
+            .map(|index| format!("<feature name='f{index}'/>"))
+            .collect();
+        let document = |more| format!("<cpu><model>486</model>{many}{more}</cpu>");
+        let cpu = parse(&document(""), As::Either, false).unwrap();
+        assert_eq!(cpu.features.len(), 30_000);
+        let twice = refused(&document("<feature name='f7'/>"), As::Either);
+        assert_eq!(twice, "CPU feature 'f7' specified more than once");
     }
 
     #[test]

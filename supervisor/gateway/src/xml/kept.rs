@@ -46,6 +46,11 @@ pub const ACCEPTED: &[Rule] = &[
         ],
         ..rule("pm", "there are no sleep states, and none is wanted")
     },
+    rule("cputune/period", "there is no quota that it would be of"),
+    rule(
+        "cputune/global_period",
+        "there is no quota that it would be of",
+    ),
     Rule {
         only: &[("@type", &["none", "dynamic"])],
         without: &["label", "baselabel"],

@@ -8,10 +8,11 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use reeve_gateway::xml::NAMESPACE;
 use reeve_ipc::model::{
-    Balloon, BlockSize, BootSource, Channel, CpuSet, Devices, Disk, DiskTarget, Domain, DomainName,
-    DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, Layer, LifecycleAction, MemorySize,
-    MetadataElement, Nic, NicSource, OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory,
-    PortConsole, ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, Vsock, Watchdog,
+    Balloon, BlockDeviceTuning, BlockSize, BlockTuning, BootSource, Channel, CpuQuota, CpuSet,
+    Devices, Disk, DiskTarget, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
+    KernelBoot, Labels, Layer, LifecycleAction, MemoryNodes, MemorySize, MetadataElement, Nic,
+    NicSource, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory, PortConsole,
+    ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, Vsock, Watchdog,
 };
 use reeve_ipc::spec::{
     Burst, CacheMode, CpuSwitches, Discard, DiskFormat, DiskThrottle, IoEngine, MIN_MEMORY_BYTES,
@@ -332,6 +333,51 @@ fn limits() -> impl Strategy<Value = ResourceLimits> {
     })
 }
 
+fn block() -> impl Strategy<Value = BlockTuning> {
+    // The schema has those of the scheduler bfq that are no less than the default.
+    let weight = || option::of(100..=1_000_u16);
+    let bytes = || option::of(1..u64::MAX);
+    let operations = || option::of(1..u32::MAX);
+    let device = (
+        "/dev/[a-zA-Z0-9<>&'\"\u{e9}/]{0,20}[a-z]",
+        weight(),
+        (bytes(), bytes()),
+        (operations(), operations()),
+    );
+    let device = device.prop_map(|(path, weight, bytes, operations)| BlockDeviceTuning {
+        path: path.into(),
+        weight,
+        read_bytes: bytes.0,
+        write_bytes: bytes.1,
+        read_operations: operations.0,
+        write_operations: operations.1,
+    });
+    (weight(), vec(device, 0..3)).prop_map(|(weight, mut devices)| {
+        devices.sort_by(|a, b| a.path.cmp(&b.path));
+        devices.dedup_by(|a, b| a.path == b.path);
+        BlockTuning { weight, devices }
+    })
+}
+
+/// A quota of each vCPU, bounds of block devices, and nodes of memory.
+fn held() -> impl Strategy<Value = (Option<CpuQuota>, BlockTuning, Option<MemoryNodes>)> {
+    let quota = (CpuQuota::QUOTAS, CpuQuota::PERIODS).prop_map(|(quota_us, period_us)| CpuQuota {
+        quota_us,
+        period_us,
+    });
+    let nodes = prop_oneof![
+        Just((NodeMode::Preferred, "1")),
+        Just((NodeMode::Strict, "0-1,1023")),
+        Just((NodeMode::Interleave, "0,2")),
+        Just((NodeMode::Restrictive, "0")),
+    ];
+    let nodes = nodes.prop_map(|(mode, nodes)| MemoryNodes {
+        mode,
+        nodes: nodes.parse().unwrap(),
+    });
+    (option::of(quota), block(), option::of(nodes))
+}
+
 fn domain() -> impl Strategy<Value = Domain> {
     let vcpus = (1..=64_u32, 0..=64_u32);
     let memory = (
@@ -341,7 +387,7 @@ fn domain() -> impl Strategy<Value = Domain> {
     );
     let labels = (option::of(line()), option::of(text()), metadata());
     let cpus = || select(&["0", "0-3,8", "5,7,4095"][..]);
-    let pins = (vec(cpus(), 0..3), option::of(cpus()));
+    let pins = (vec(cpus(), 0..3), option::of(cpus()), held());
     let generation = prop_oneof![
         Just(GenerationId::Absent),
         Just(GenerationId::Random),
@@ -376,7 +422,7 @@ fn domain() -> impl Strategy<Value = Domain> {
         if max != 1 {
             kept.retain(|element| element.path != "cpu/topology");
         }
-        let (pins, emulator) = pins;
+        let (pins, emulator, (vcpu_quota, block, memory_nodes)) = pins;
         let pins = pins.iter().zip(0..max);
         let current = memory.2.map(|place| {
             // Pages of what it starts with, blocks of what it can have beside.
@@ -433,7 +479,9 @@ fn domain() -> impl Strategy<Value = Domain> {
             tuning: Tuning {
                 current_memory: current,
                 emulator_cpus: emulator.map(|cpus| cpus.parse().unwrap()),
-                ..Tuning::default()
+                vcpu_quota,
+                block,
+                memory_nodes,
             },
         }
     })

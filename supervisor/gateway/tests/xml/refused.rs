@@ -258,6 +258,32 @@ fn a_quota_of_each_vcpu_is_kept_as_it_is_written() {
 }
 
 #[test]
+fn a_period_without_a_quota_is_kept_until_there_is_one() {
+    for name in ["period", "global_period"] {
+        let period = |length: &str| {
+            let tune = format!("<cputune><{name}>{length}</{name}></cputune>");
+            with(&format!("<vcpu>1</vcpu>{tune}"), "")
+        };
+        let mut domain = super::defined(&period("50000"));
+        let said = format!("<{name}>50000</{name}>");
+        let dumped = super::dumped(&domain);
+        assert_eq!(dumped.matches(&said).count(), 1, "{dumped}");
+        assert_eq!(super::dumped(&super::defined(&dumped)), dumped);
+        domain.limits.cpu_percent = Some(50);
+        domain.tuning.vcpu_quota = Some(reeve_ipc::model::CpuQuota {
+            quota_us: 10_000,
+            period_us: 20_000,
+        });
+        let dumped = super::dumped(&domain);
+        assert!(!dumped.contains(&said), "{dumped}");
+        assert_eq!(dumped.matches("<period>").count(), 1, "{dumped}");
+        for wrong in ["7", "1000001", "x"] {
+            assert!(parse(&period(wrong)).is_err(), "{wrong}");
+        }
+    }
+}
+
+#[test]
 fn a_topology_that_does_not_make_the_vcpus_any_more_is_not_printed() {
     let text = include_str!("../data/virt-manager-wizard.xml");
     let mut domain = super::defined(text);

@@ -2,14 +2,18 @@
 
 use std::sync::{Mutex, RwLock};
 
-use reeve_ipc::api::call::DomainList;
+use reeve_ipc::api::call::{DomainList, EventsSubscribe};
 use reeve_ipc::api::error::ApiError;
+use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::view::JobKind;
+use reeve_ipc::model::DomainUuid;
 
 use super::super::access::Policy;
 use super::super::doors::Doors;
 use super::super::{Limits, Served};
 use super::*;
 use crate::domain::driver::Later;
+use crate::domain::world::EventSink;
 
 /// Writes down who was served.
 #[derive(Debug, Default)]
@@ -50,6 +54,17 @@ fn shared() -> Arc<Shared<Books>> {
 
 /// The client's end of a session that is served from now on, to which it has sent so many calls.
 fn client(shared: &Arc<Shared<Books>>, calls: u64) -> OwnedFd {
+    let list = || {
+        CallBody::DomainList(DomainList {
+            after: None,
+            active_only: false,
+        })
+    };
+    asking(shared, (0..calls).map(|_| list()))
+}
+
+/// As [`client`], with calls of its own.
+fn asking(shared: &Arc<Shared<Books>>, calls: impl Iterator<Item = CallBody>) -> OwnedFd {
     let (ours, theirs) = scm::pair().unwrap();
     let peer = Peer::of(&ours).unwrap();
     let send = |message: &FromClient| {
@@ -60,14 +75,9 @@ fn client(shared: &Arc<Shared<Books>>, calls: u64) -> OwnedFd {
         api: API,
         client: "test".to_owned(),
     });
-    for id in 0..calls {
-        send(&FromClient::Call {
-            id: CallId(id),
-            body: CallBody::DomainList(DomainList {
-                after: None,
-                active_only: false,
-            }),
-        });
+    for (id, body) in (0..).zip(calls) {
+        let id = CallId(id);
+        send(&FromClient::Call { id, body });
     }
     let entry = shared.admit(peer, Access::ReadOnly).unwrap();
     tokio::spawn(entry.attend(NoRights::new(ours), None));
@@ -105,4 +115,35 @@ async fn a_call_waits_for_one_of_each_other_client_and_not_for_all_that_it_has_s
 #[tokio::test]
 async fn one_that_is_alone_is_served_whatever_it_has_sent() {
     assert_eq!(order(&[40]).await, [SessionId(1); 40]);
+}
+
+#[tokio::test]
+async fn an_event_that_fits_no_message_is_left_out_and_ends_nobody() {
+    let shared = shared();
+    let subscribe = CallBody::EventsSubscribe(EventsSubscribe { after: None });
+    let end = asking(&shared, [subscribe].into_iter());
+    let end = Arc::new(end);
+    let next = async || {
+        let end = Arc::clone(&end);
+        // Which waits.
+        let receive = move || scm::receive_message(end.as_fd());
+        let received = tokio::task::spawn_blocking(receive).await.unwrap();
+        codec::decode::<ToClient>(&received.unwrap().0).unwrap()
+    };
+    assert!(matches!(next().await, ToClient::Welcome { .. }));
+    let subscribed = next().await;
+    assert!(
+        matches!(subscribed, ToClient::Reply { result: Ok(_), .. }),
+        "{subscribed:?}"
+    );
+    let message = "x".repeat(MAX_MESSAGE_BYTES);
+    let job = JobKind::Tune;
+    let (uuid, name) = (DomainUuid(uuid::Uuid::nil()), "web".parse().unwrap());
+    for kind in [EventKind::JobFailed { job, message }, EventKind::Undefined] {
+        shared.events.domain_event(uuid, &name, kind);
+    }
+    let ToClient::Event { cursor, .. } = next().await else {
+        panic!("no event");
+    };
+    assert_eq!(cursor.number, 2);
 }

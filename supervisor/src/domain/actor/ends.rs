@@ -8,6 +8,7 @@ use reeve_ipc::model::{LifecycleAction, OnCrash, OnPowerOff, OnReboot};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::spec::WatchdogAction;
 
+use super::bounds::bind_as;
 use super::message::{Adopted, Effect, Ticket, Timer};
 use super::planted::{self, Bug};
 use super::standing::{Activity, Live, Machine};
@@ -404,6 +405,10 @@ impl DomainActor {
                     live.killed = live.killed.or(live.record.intents.stopping);
                     if live.record.intents.auto_destroy && live.killed.is_none() {
                         live.killed = Some(ShutOffReason::Destroyed);
+                    }
+                    // Of a change that nobody came to the end of nobody was told that it was made.
+                    if let Some(before) = live.record.intents.tuned_before.take() {
+                        bind_as(&mut live.record.definition, &before);
                     }
                 }
                 self.gone(Verdict::Failed(why));

@@ -26,6 +26,7 @@
 //! in the record or in the run-time status *before* the worker hears of it.
 
 mod admission;
+mod bounds;
 mod devices;
 mod ends;
 mod jobs;

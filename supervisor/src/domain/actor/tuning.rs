@@ -16,10 +16,11 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{DeviceName, Domain, MemoryNodes, MemorySize, NodeMode, VcpuPin};
+use reeve_ipc::model::{DeviceName, Domain, MemoryNodes, MemorySize, NodeMode};
 use reeve_ipc::spec::MIN_MEMORY_BYTES;
 
 use super::DomainActor;
+use super::bounds::{apply, bind_as, differences};
 use super::devices::{REDEFINED, Steps};
 use super::message::Effect;
 use super::steps::Step;
@@ -181,8 +182,8 @@ impl DomainActor {
         }
     }
 
-    /// As for a medium: what the machine is held to is in the status first. What the host lacks is never in it,
-    /// or whoever comes after this supervisor would have it refused.
+    /// As for a medium: what the machine is held to is in the status first. What the host is seen to lack is never in
+    /// it, or whoever comes after this supervisor would have it refused.
     pub(super) fn tune_steps(
         &self,
         changes: &[TuningChange],
@@ -201,32 +202,45 @@ impl DomainActor {
         if live {
             let mut record = self.running()?.record.clone();
             let before = Some(Box::new(record.definition.clone()));
-            apply(&mut record.definition, changes);
-            self.checked(&record.definition)?;
+            self.apply(&mut record.definition, changes)?;
             let nodes = |domain: &Domain| domain.tuning.memory_nodes.clone();
             if let Some(before) = &before {
                 self.check_nodes(nodes(before), nodes(&record.definition))?;
             }
             let domain = Box::new(record.definition.clone());
-            let check = domain.clone();
+            let check = DeviceCall::TuneCheck {
+                domain: domain.clone(),
+                before: before.clone(),
+            };
+            if let Some(before) = before.as_deref().filter(|before| **before != *domain) {
+                // Not the list that a client sent, which says what it likes as often as it likes.
+                let changes = differences(before, &domain);
+                events.push(EventKind::Tuned { changes });
+            }
             record.intents.tuning = true;
             if record.intents.tuned_before.is_none() {
                 record.intents.tuned_before.clone_from(&before);
             }
-            steps.push(Step::Device(DeviceCall::TuneCheck { domain: check }));
+            steps.push(Step::Device(check));
             steps.push(Step::WriteStatus(Box::new(record)));
             steps.push(Step::Device(DeviceCall::Tune { domain, before }));
-            let changes = changes.to_vec();
-            events.push(EventKind::Tuned { changes });
         }
         if persistent {
             let mut record = self.kept()?.clone();
-            apply(&mut record.domain, changes);
-            self.checked(&record.domain)?;
+            self.apply(&mut record.domain, changes)?;
             steps.push(Step::WriteRecord(Box::new(record)));
             events.push(REDEFINED);
         }
         Ok((steps, events))
+    }
+
+    /// Each change makes a definition that is valid: what a later one takes back is refused too.
+    fn apply(&self, domain: &mut Domain, changes: &[TuningChange]) -> Result<(), ApiError> {
+        for change in changes {
+            apply(domain, change);
+            self.checked(domain)?;
+        }
+        Ok(())
     }
 
     /// Refuses nodes for the memory of a machine that runs where nothing can move it.
@@ -250,36 +264,5 @@ impl DomainActor {
     pub(super) fn checked(&self, domain: &Domain) -> Result<(), ApiError> {
         let checked = domain.validate();
         checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
-    }
-}
-
-/// Has a definition say of what binds and limits its machine what `other` does.
-pub(super) fn bind_as(domain: &mut Domain, other: &Domain) {
-    domain.pinning.clone_from(&other.pinning);
-    domain.limits = other.limits;
-    domain
-        .tuning
-        .emulator_cpus
-        .clone_from(&other.tuning.emulator_cpus);
-}
-
-pub(super) fn apply(domain: &mut Domain, changes: &[TuningChange]) {
-    for change in changes {
-        match change {
-            TuningChange::VcpuCpus { vcpu, cpus } => {
-                domain.pinning.retain(|pin| pin.vcpu != *vcpu);
-                let pin = cpus.clone().map(|cpus| VcpuPin { vcpu: *vcpu, cpus });
-                domain.pinning.extend(pin);
-                domain.pinning.sort_unstable_by_key(|pin| pin.vcpu);
-            }
-            TuningChange::EmulatorCpus(cpus) => domain.tuning.emulator_cpus = cpus.clone(),
-            TuningChange::MemoryLimit(limit) => domain.limits.memory = *limit,
-            TuningChange::CpuPercent(percent) => domain.limits.cpu_percent = *percent,
-            TuningChange::VcpuPercent(percent) => domain.limits.vcpu_percent = *percent,
-            TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = *weight,
-            TuningChange::VcpuQuota(quota) => domain.tuning.vcpu_quota = *quota,
-            TuningChange::Block(block) => domain.tuning.block = block.clone(),
-            TuningChange::MemoryNodes(nodes) => domain.tuning.memory_nodes = nodes.clone(),
-        }
     }
 }

@@ -27,7 +27,7 @@ use crate::domain::driver::{
     StartFailureKind,
 };
 use crate::domain::plan::PlanError;
-use crate::host::confinement::{self, ConfinementError};
+use crate::host::confinement::{self, ConfinementError, LOOK_DEADLINE};
 use crate::host::process;
 use crate::host::shares::Sharer;
 use crate::host::vcpus;
@@ -94,8 +94,14 @@ pub(super) async fn ask(
             return changed.map_err(|error| change_failure(worker, error));
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, *domain, count).await,
-        DeviceCall::TuneCheck { domain } => {
-            return on_host(worker, move |_, cgroup| tunable(&domain, cgroup)).await;
+        DeviceCall::TuneCheck { domain, before } => {
+            let look = move |_: (u32, BorrowedFd<'_>), cgroup: Option<&DomainCgroup>| {
+                tunable(&domain, before.as_deref(), cgroup)
+            };
+            let looked = tokio::time::timeout(LOOK_DEADLINE, on_host(worker, look)).await;
+            let late = "cannot see in time whether the host can do that";
+            return looked
+                .unwrap_or_else(|_| Err(not_made(StartFailureKind::Host, late.to_owned())));
         }
         DeviceCall::Tune { domain, before } => {
             return tune(worker, *domain, before.map(|before| *before)).await;
@@ -127,18 +133,20 @@ async fn vcpus(worker: &Worker, domain: Domain, count: u32) -> Result<(), CallFa
 }
 
 /// Whether the host lets what runs the machine be bound and limited as `domain` says. Nothing is changed.
-fn tunable(domain: &Domain, cgroup: Option<&DomainCgroup>) -> Result<(), CallFailure> {
+fn tunable(
+    domain: &Domain,
+    before: Option<&Domain>,
+    cgroup: Option<&DomainCgroup>,
+) -> Result<(), CallFailure> {
     let checked = vcpus::check(domain);
     checked.map_err(|error| not_made(StartFailureKind::Definition, error.to_string()))?;
-    confinement::check_limits(domain, cgroup).map_err(limited)
+    confinement::check_limits(domain, before, cgroup).map_err(limited)
 }
 
 fn limited(error: ConfinementError) -> CallFailure {
-    let kind = match error {
-        ConfinementError::Memory { .. } | ConfinementError::Pids { .. } => {
-            StartFailureKind::Definition
-        }
-        _ => StartFailureKind::Host,
+    let kind = match error.is_of_definition() {
+        true => StartFailureKind::Definition,
+        false => StartFailureKind::Host,
     };
     not_made(kind, error.to_string())
 }
@@ -146,16 +154,16 @@ fn limited(error: ConfinementError) -> CallFailure {
 /// Binds and limits what runs the machine as `domain` says, or leaves it as `before` does, if that is known.
 async fn tune(worker: &Worker, domain: Domain, before: Option<Domain>) -> Result<(), CallFailure> {
     on_host(worker, move |process, cgroup| {
-        tunable(&domain, cgroup)?;
-        let put = |domain: &Domain, before: Option<&Domain>| {
-            confinement::relimit(domain, cgroup).map_err(limited)?;
+        tunable(&domain, before.as_ref(), cgroup)?;
+        let put = |domain: &Domain, before: Option<&Domain>, held: Option<&Domain>| {
+            confinement::relimit(domain, held, cgroup).map_err(limited)?;
             let placed = vcpus::place_anew(domain, before, process, cgroup);
             placed.map_err(|error| not_made(StartFailureKind::Host, error.to_string()))
         };
-        put(&domain, before.as_ref()).inspect_err(|_| {
+        put(&domain, before.as_ref(), before.as_ref()).inspect_err(|_| {
             if let Some(before) = &before {
                 // As far as that goes: its own error is of no use to whoever asked.
-                let _ = put(before, Some(&domain));
+                let _ = put(before, Some(&domain), None);
             }
         })
     })

@@ -17,7 +17,6 @@ use crate::domain::driver::{
 };
 use crate::domain::plan::{PathPolicy, PlanError};
 use crate::host::Host;
-use crate::host::confinement::ConfinementError;
 use crate::host::filter::FilterError;
 use crate::host::shares::ShareError;
 use crate::host::sockets::SocketError;
@@ -130,10 +129,8 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
 fn kind(error: &StartError) -> StartFailureKind {
     match error {
         StartError::Plan(error) => plan_kind(error),
-        StartError::Confinement(
-            ConfinementError::Memory { .. } | ConfinementError::Pids { .. },
-        )
-        | StartError::Vcpus {
+        StartError::Confinement(error) if error.is_of_definition() => StartFailureKind::Definition,
+        StartError::Vcpus {
             error: VcpuError::NoSuchCpu { .. } | VcpuError::NoSuchEmulatorCpu { .. },
             ..
         } => StartFailureKind::Definition,

@@ -137,7 +137,7 @@ pub(super) async fn start(
     check_vcpus(domain)?;
     let digest = draw_digest();
     let mut plan = planner.plan(host, order, digest).await?;
-    let confinement = ConfinementPlan::new(domain, &host.cgroups)?;
+    let confinement = ConfinementPlan::look(domain, &host.cgroups).await?;
     let identity = host.identities.claim()?;
     let socket = order.directory.join(SOCKET);
     let mut ledger = Ledger {

@@ -177,13 +177,14 @@ pub async fn start(
             on_control_loss: options.on_control_loss,
         },
     )?;
+    let confinement = ConfinementPlan::look(domain, &host.cgroups).await?;
     let identity = host.identities.claim()?;
     let mut sockets = plan.listen(&AnyPath)?;
     sockets.serve(&host.connectors, &domain.name, domain.uuid);
     let holdings = Holdings {
         socket: None,
         device_sockets: WorkerSockets::new(sockets),
-        confinement: ConfinementPlan::new(domain, &host.cgroups)?.make()?,
+        confinement: confinement.make()?,
         identity,
     };
     let sharer = Sharer {

@@ -39,7 +39,7 @@ fn percent_of_a_cpu_is_time_in_a_period() {
         cpu_percent: Some(150),
         ..ResourceLimits::default()
     };
-    let limits = limits(&domain).unwrap();
+    let limits = limits(&domain, |_| true).unwrap();
     assert_eq!(
         limits.cpu_max,
         Some(CpuMax {
@@ -60,13 +60,58 @@ fn a_block_device_is_bounded_by_its_number_and_nothing_else_is() {
         ..BlockDeviceTuning::default()
     }];
     assert!(needs_cgroup(&domain));
-    let error = limits(&domain).unwrap_err().to_string();
+    let error = limits(&domain, |_| true).unwrap_err().to_string();
     assert!(
         error.starts_with("cannot bound what 'web' uses of /dev/null"),
         "{error}"
     );
     domain.tuning.block.devices[0].path = "/dev/nothing".into();
-    assert!(limits(&domain).is_err());
+    let gone = limits(&domain, |_| true).unwrap_err();
+    assert!(gone.is_of_definition(), "{gone}");
+    let why = |error: &str| error.rsplit_once(": ").unwrap().1.to_owned();
+    assert_eq!(why(&gone.to_string()), why(&error), "it tells no more");
+}
+
+#[test]
+fn what_the_host_has_no_more_is_no_reason_to_refuse_another_change() {
+    let (_directory, path) = cgroup(&[]);
+    std::fs::write(path.join("../../cgroup.controllers"), "cpu io cpuset").unwrap();
+    let cgroup = DomainCgroup::adopt(path).unwrap();
+    let mut before = domain();
+    before.tuning.block.devices = vec![BlockDeviceTuning {
+        path: "/dev/nothing".into(),
+        read_bytes: Some(1),
+        ..BlockDeviceTuning::default()
+    }];
+    before.tuning.memory_nodes = Some(reeve_ipc::model::MemoryNodes {
+        mode: NodeMode::Restrictive,
+        nodes: "1023".parse().unwrap(),
+    });
+    let mut after = before.clone();
+    after.limits.cpu_weight = Some(200);
+    check_limits(&after, Some(&before), Some(&cgroup)).unwrap();
+    check_limits(&after, None, Some(&cgroup)).unwrap();
+    after.tuning.block.devices[0].read_bytes = Some(2);
+    let error = check_limits(&after, Some(&before), Some(&cgroup)).unwrap_err();
+    assert!(
+        matches!(error, ConfinementError::BlockDevice { .. }),
+        "{error}"
+    );
+    // And none that there is not is asked for anew.
+    assert!(ConfinementPlan::new(&before, &CgroupPlace::Own).is_err());
+}
+
+#[test]
+fn a_share_that_no_file_takes_is_refused_before_anything_is_noted() {
+    let (_directory, path) = cgroup(&[("io.max", "")]);
+    std::fs::write(path.join("../../cgroup.controllers"), "io").unwrap();
+    let cgroup = DomainCgroup::adopt(path.clone()).unwrap();
+    let mut domain = domain();
+    domain.tuning.block.weight = Some(300);
+    let error = check_limits(&domain, None, Some(&cgroup)).unwrap_err();
+    assert!(error.to_string().contains("bfq"), "{error}");
+    std::fs::write(path.join("io.bfq.weight"), "").unwrap();
+    check_limits(&domain, None, Some(&cgroup)).unwrap();
 }
 
 #[test]
@@ -134,7 +179,7 @@ fn a_limit_below_what_is_in_use_is_refused_before_anything_is_written() {
     let cgroup = DomainCgroup::adopt(path.clone()).unwrap();
     let mut domain = domain();
     domain.limits.memory = Some(MemorySize::mebibytes(90));
-    let error = relimit(&domain, Some(&cgroup)).unwrap_err();
+    let error = relimit(&domain, None, Some(&cgroup)).unwrap_err();
     assert_eq!(
         error.to_string(),
         "cannot limit 'web' to 90M of memory: it uses 94M now"
@@ -143,16 +188,16 @@ fn a_limit_below_what_is_in_use_is_refused_before_anything_is_written() {
     assert_eq!(std::fs::read_to_string(control).unwrap(), "", "untouched");
     // What is in the way are copies of files, which the kernel drops.
     domain.limits.memory = Some(MemorySize::mebibytes(94));
-    check_limits(&domain, Some(&cgroup)).unwrap();
+    check_limits(&domain, None, Some(&cgroup)).unwrap();
     domain.limits.pids = Some(39);
-    let error = check_limits(&domain, Some(&cgroup)).unwrap_err();
+    let error = check_limits(&domain, None, Some(&cgroup)).unwrap_err();
     assert!(
         error.to_string().ends_with("39 threads: it uses 40 now"),
         "{error}"
     );
     // The limit there is holds whatever is in use.
     std::fs::write(path.join("pids.max"), "39").unwrap();
-    check_limits(&domain, Some(&cgroup)).unwrap();
+    check_limits(&domain, None, Some(&cgroup)).unwrap();
 }
 
 #[test]
@@ -161,10 +206,10 @@ fn memory_that_was_not_counted_from_the_start_is_not_limited_later() {
     let cgroup = DomainCgroup::adopt(path).unwrap();
     let mut domain = domain();
     domain.limits.cpu_weight = Some(200);
-    check_limits(&domain, Some(&cgroup)).unwrap();
+    check_limits(&domain, None, Some(&cgroup)).unwrap();
     domain.limits.memory = Some(MemorySize::mebibytes(90));
-    let error = check_limits(&domain, Some(&cgroup)).unwrap_err();
+    let error = check_limits(&domain, None, Some(&cgroup)).unwrap_err();
     assert!(matches!(error, ConfinementError::Uncounted(_)), "{error}");
-    let error = check_limits(&domain, None).unwrap_err();
+    let error = check_limits(&domain, None, None).unwrap_err();
     assert!(matches!(error, ConfinementError::NoCgroup(_)), "{error}");
 }

@@ -100,8 +100,8 @@ async fn connect(context: &Context, of: &Domain, channel: &str) -> Result<OwnedF
     fds.pop().ok_or_else(none)
 }
 
-/// Begins a conversation with the agent of a domain that runs.
-async fn open(context: &Context, of: &Domain, patience: Duration) -> Result<Link, Failure> {
+/// Whether a domain runs and its agent listens, as far as can be seen without asking it.
+async fn reachable(context: &Context, of: &Domain) -> Result<(), Failure> {
     let groups = FigureGroups {
         devices: true,
         ..FigureGroups::default()
@@ -123,6 +123,12 @@ async fn open(context: &Context, of: &Domain, patience: Duration) -> Result<Link
             return Err(Failure::new(Code::AgentUnresponsive, why));
         }
     }
+    Ok(())
+}
+
+/// Begins a conversation with the agent of a domain that runs.
+async fn open(context: &Context, of: &Domain, patience: Duration) -> Result<Link, Failure> {
+    reachable(context, of).await?;
     let mut link = Link::new(connect(context, of, CHANNEL).await?)?;
     link.sync(patience).await?;
     Ok(link)

@@ -1,15 +1,17 @@
-//! A guest's sleep: its agent has its system fall asleep.
+//! A guest's sleep.
 //!
-//! A machine has no sleep state of its own: a guest finds none in its ACPI tables, so that its system refuses what it
-//! cannot do, and no guest ever waits to be woken.
+//! A machine has no sleep state, and says so in its ACPI tables. A guest's system may have one of its own all the same
+//! (Linux's s2idle), which the host hears nothing of and nobody could wake it from. So no agent is asked for it, as
+//! libvirt asks none of a machine that cannot be woken.
 
 use std::sync::Arc;
 
-use serde_json::Value;
-
-use super::{Context, tell};
+use super::{Context, reachable};
 use crate::calls::failure::{Code, Failure, check_flags};
 use crate::wire::types::lifecycle as wire;
+
+/// The last of the states that there are names for: memory, disk, and both.
+const HYBRID: u32 = 2;
 
 pub(in crate::calls) async fn suspend(
     context: Arc<Context>,
@@ -20,14 +22,12 @@ pub(in crate::calls) async fn suspend(
     if call.duration != 0 {
         return unsupported("Duration not supported. Use 0 for now".to_owned());
     }
-    let name = match call.target {
-        0 => "guest-suspend-ram",
-        1 => "guest-suspend-disk",
-        2 => "guest-suspend-hybrid",
-        other => return unsupported(format!("Unknown suspend target: {other}")),
-    };
-    // One that sleeps answers no more.
-    tell(&context, &call.domain, name, Value::Null).await
+    if call.target > HYBRID {
+        return unsupported(format!("Unknown suspend target: {}", call.target));
+    }
+    reachable(&context, &call.domain).await?;
+    let why = "Domain does not have suspend support";
+    Err(Failure::new(Code::OperationUnsupported, why))
 }
 
 pub(in crate::calls) async fn wake(

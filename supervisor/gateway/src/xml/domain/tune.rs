@@ -12,7 +12,7 @@ use reeve_ipc::model::{
 
 use super::super::XmlError;
 use super::super::element::Element;
-use super::super::kept::Keeper;
+use super::super::kept::{self, Keeper};
 use super::super::own::Own;
 use super::super::write::Writer;
 
@@ -114,6 +114,12 @@ pub(super) fn parse(
     }
     tuning.vcpu_quota = quota_of_each(tune)?;
     limits.cpu_percent = percent(tune, "global_quota", "global_period")?;
+    if tuning.vcpu_quota.is_none() {
+        keep_period(tune, keeper, "period")?;
+    }
+    if limits.cpu_percent.is_none() {
+        keep_period(tune, keeper, "global_period")?;
+    }
     for pin in tune.children().filter(|child| child.name() == "vcpupin") {
         pin.known(&["vcpu", "cpuset"])?;
         pin.required("vcpu")?;
@@ -266,6 +272,17 @@ fn period_and_quota(
     Ok((period, quota.filter(|quota| *quota > 0)))
 }
 
+/// Keeps a period without a quota, which nothing is counted in.
+fn keep_period(tune: Element<'_>, keeper: &mut Keeper, name: &str) -> Result<(), XmlError> {
+    let Some(period) = tune.child(name) else {
+        return Ok(());
+    };
+    match period.value::<u32>()? {
+        value if CpuQuota::PERIODS.contains(&value) => keeper.offer(period),
+        _ => Err(period.invalid("a period is 1000 to 1000000")),
+    }
+}
+
 /// The quota of each vCPU.
 fn quota_of_each(tune: Element<'_>) -> Result<Option<CpuQuota>, XmlError> {
     let (period, quota) = period_and_quota(tune, "quota", "period")?;
@@ -321,7 +338,14 @@ pub(super) fn format(writer: &mut Writer, domain: &Domain) {
 fn format_cpu(writer: &mut Writer, domain: &Domain) {
     let each = domain.tuning.vcpu_quota;
     let limits = domain.limits;
+    // A quota that it was given since has a period of its own.
+    let periods = domain.kept.iter().filter(|kept| match kept.path.as_str() {
+        "cputune/period" => each.is_none(),
+        _ => limits.cpu_percent.is_none(),
+    });
+    let periods: Vec<_> = periods.cloned().collect();
     if each.is_none()
+        && !kept::any(&periods, "cputune")
         && limits.cpu_weight.is_none()
         && limits.cpu_percent.is_none()
         && domain.pinning.is_empty()
@@ -341,6 +365,7 @@ fn format_cpu(writer: &mut Writer, domain: &Domain) {
         writer.text("global_period", PERIOD);
         writer.text("global_quota", u64::from(percent) * HUNDREDTH);
     }
+    kept::write(writer, &periods, "cputune");
     for pin in &domain.pinning {
         let tag = writer.tag("vcpupin").attribute("vcpu", pin.vcpu);
         tag.attribute("cpuset", &pin.cpus).empty();

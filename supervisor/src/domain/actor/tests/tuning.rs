@@ -1,8 +1,15 @@
 //! What a domain is held to: of the machine that runs, of the kept definition, and of both.
 
 use reeve_ipc::api::call::TuningChange;
-use reeve_ipc::model::OnCrash;
+use reeve_ipc::api::event::{Cursor, DomainEvent, Event, MAX_TUNED_BYTES};
+use reeve_ipc::api::message::ToClient;
+use reeve_ipc::codec;
+use reeve_ipc::model::{
+    BlockDeviceTuning, BlockTuning, CpuQuota, CpuSet, MAX_BLOCK_DEVICES, MemoryNodes, NodeMode,
+    OnCrash,
+};
 
+use super::super::bounds;
 use super::devices::{asked, running, told};
 use super::*;
 use crate::domain::driver::{CallFailure, DeviceCall, StartFailure, StartFailureKind, Verdict};
@@ -15,25 +22,53 @@ fn tune(changes: Vec<TuningChange>, live: bool, persistent: bool) -> Request {
     }
 }
 
+/// One of each kind that a machine that runs can have changed.
 fn bound() -> Vec<TuningChange> {
     vec![
         TuningChange::VcpuCpus {
             vcpu: 0,
             cpus: Some("1".parse().unwrap()),
         },
-        TuningChange::EmulatorCpus(Some("0".parse().unwrap())),
+        TuningChange::MemoryLimit(Some(MemorySize::mebibytes(256))),
+        TuningChange::CpuPercent(Some(150)),
+        TuningChange::VcpuPercent(Some(90)),
         TuningChange::CpuWeight(Some(200)),
+        TuningChange::VcpuQuota(Some(CpuQuota {
+            quota_us: 20_000,
+            period_us: 50_000,
+        })),
+        TuningChange::EmulatorCpus(Some("0".parse().unwrap())),
+        TuningChange::Block(BlockTuning {
+            weight: Some(300),
+            devices: vec![device("/dev/sda")],
+        }),
     ]
 }
 
+fn device(path: &str) -> BlockDeviceTuning {
+    BlockDeviceTuning {
+        path: path.into(),
+        read_bytes: Some(4096),
+        ..BlockDeviceTuning::default()
+    }
+}
+
+/// Whether all of that is so; none of it is so otherwise.
 fn is_bound(domain: &Domain) -> bool {
-    let pinned: Vec<u32> = domain.pinning.iter().map(|pin| pin.vcpu).collect();
-    let emulator = domain.tuning.emulator_cpus.is_some();
-    assert_eq!(
-        (pinned == [0], domain.limits.cpu_weight == Some(200)),
-        (emulator, emulator)
-    );
-    emulator
+    let (limits, tuning) = (&domain.limits, &domain.tuning);
+    let is = [
+        !domain.pinning.is_empty(),
+        limits.memory.is_some(),
+        limits.cpu_percent.is_some(),
+        limits.vcpu_percent.is_some(),
+        limits.cpu_weight.is_some(),
+        tuning.vcpu_quota.is_some(),
+        tuning.emulator_cpus.is_some(),
+        tuning.block.weight.is_some(),
+        !tuning.block.devices.is_empty(),
+    ];
+    assert!(is.iter().all(|one| *one == is[0]), "{domain:?}");
+    is[0]
 }
 
 impl Fed {
@@ -60,7 +95,10 @@ fn a_machine_is_bound_once_its_status_says_so() {
         "before it is known whether it can be"
     );
     let (serial, call) = asked(&effects);
-    assert!(matches!(call, DeviceCall::TuneCheck { domain } if is_bound(&domain)));
+    assert!(
+        matches!(call, DeviceCall::TuneCheck { domain, before: Some(before) }
+        if is_bound(&domain) && !is_bound(&before))
+    );
     let effects = fed.called(serial, Ok(()));
     let status = noted(&effects).unwrap();
     assert!(is_bound(&status.definition) && status.intents.tuning);
@@ -85,8 +123,13 @@ fn a_machine_is_bound_once_its_status_says_so() {
             vcpu: 0,
             cpus: None,
         },
-        TuningChange::EmulatorCpus(None),
+        TuningChange::MemoryLimit(None),
+        TuningChange::CpuPercent(None),
+        TuningChange::VcpuPercent(None),
         TuningChange::CpuWeight(None),
+        TuningChange::VcpuQuota(None),
+        TuningChange::EmulatorCpus(None),
+        TuningChange::Block(BlockTuning::default()),
     ];
     let effects = fed.checked(tune(loose, true, false));
     let effects = fed.called(asked(&effects).0, Ok(()));
@@ -333,7 +376,9 @@ fn found(intents: Intents) -> (Fed, Vec<Effect>) {
 }
 
 fn apply_bound(domain: &mut Domain) {
-    super::super::tuning::apply(domain, &bound());
+    for change in bound() {
+        bounds::apply(domain, &change);
+    }
 }
 
 #[test]
@@ -521,7 +566,6 @@ fn memory_of_which_half_is_refused_is_asked_for_as_before() {
 
 #[test]
 fn memory_that_no_cgroup_holds_stays_on_its_nodes_while_the_machine_runs() {
-    use reeve_ipc::model::{MemoryNodes, NodeMode};
     let nodes = |mode, nodes: &str| {
         let nodes = nodes.parse().unwrap();
         let change = Some(MemoryNodes { mode, nodes });
@@ -534,4 +578,136 @@ fn memory_that_no_cgroup_holds_stays_on_its_nodes_while_the_machine_runs() {
     }
     let effects = fed.ask_written(tune(nodes(NodeMode::Strict, "0"), false, true));
     assert_eq!(answer(&effects), Some(Ok(())));
+}
+
+#[test]
+fn all_that_binds_a_machine_is_taken_back_and_nothing_else() {
+    let mut tuned = domain();
+    apply_bound(&mut tuned);
+    let nodes = "0".parse().unwrap();
+    let mode = NodeMode::Restrictive;
+    let nodes = TuningChange::MemoryNodes(Some(MemoryNodes { mode, nodes }));
+    bounds::apply(&mut tuned, &nodes);
+    tuned.tuning.current_memory = Some(MemorySize::mebibytes(48));
+    let mut expected = domain();
+    expected.tuning.current_memory = tuned.tuning.current_memory;
+    let mut back = tuned.clone();
+    bounds::bind_as(&mut back, &domain());
+    assert_eq!(back, expected);
+    bounds::bind_as(&mut back, &tuned);
+    assert_eq!(back, tuned);
+    let mut kinds = bound();
+    kinds.insert(kinds.len() - 1, nodes);
+    assert_eq!(bounds::differences(&domain(), &tuned), kinds);
+}
+
+/// The event of a tune of a machine that runs.
+fn event(effects: &[Effect]) -> Vec<TuningChange> {
+    let told = effects.iter().find_map(|effect| match effect {
+        Effect::Event(EventKind::Tuned { changes }) => Some(changes.clone()),
+        _ => None,
+    });
+    told.unwrap_or_default()
+}
+
+#[test]
+fn what_is_told_of_a_tune_is_what_is_other_however_much_was_asked_for() {
+    let mut fed = running();
+    let long = format!("/dev/{}", "x".repeat(250));
+    let loud = BlockTuning {
+        weight: None,
+        devices: vec![device(&long)],
+    };
+    let mut changes = vec![TuningChange::Block(loud); 40];
+    changes.push(TuningChange::CpuWeight(Some(7)));
+    changes.push(TuningChange::Block(BlockTuning::default()));
+    changes.push(TuningChange::CpuWeight(Some(9)));
+    let effects = fed.checked(tune(changes, true, false));
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    assert_eq!(event(&effects), [TuningChange::CpuWeight(Some(9))]);
+    // What is not valid is refused even where a later change takes it back.
+    let wrong = BlockTuning {
+        weight: None,
+        devices: vec![device("/etc/passwd")],
+    };
+    let changes = vec![
+        TuningChange::Block(wrong),
+        TuningChange::Block(BlockTuning::default()),
+    ];
+    let effects = fed.ask(tune(changes, true, false));
+    assert_eq!(answer(&effects), Some(Err(ApiErrorCode::InvalidArgument)));
+}
+
+#[test]
+fn the_largest_change_there_can_be_is_told_in_an_event_of_bounded_size() {
+    let path = |index: usize| device(&format!("/dev/{index:0>250}"));
+    let devices: Vec<_> = (0..MAX_BLOCK_DEVICES).map(path).collect();
+    let every_other: Vec<_> = (0..4096).step_by(2).map(|cpu| (cpu, cpu)).collect();
+    let changes = vec![
+        TuningChange::VcpuCpus {
+            vcpu: 0,
+            cpus: Some("0-1".parse().unwrap()),
+        },
+        TuningChange::EmulatorCpus(Some(CpuSet::try_from(every_other).unwrap())),
+        TuningChange::Block(BlockTuning {
+            weight: Some(1),
+            devices,
+        }),
+        TuningChange::CpuWeight(Some(9)),
+    ];
+    let mut fed = running();
+    let effects = fed.checked(tune(changes, true, false));
+    let effects = fed.called(asked(&effects).0, Ok(()));
+    assert_eq!(answer(&effects), Some(Ok(())));
+    let changes = event(&effects);
+    assert_eq!(changes.len(), 2, "{changes:?}");
+    let bytes: usize = changes.iter().map(TuningChange::bytes).sum();
+    assert!(bytes <= MAX_TUNED_BYTES);
+    let told = ToClient::Event {
+        cursor: Cursor {
+            epoch: u64::MAX,
+            number: u64::MAX,
+        },
+        event: Event::Domain(DomainEvent {
+            uuid: domain().uuid,
+            name: domain().name,
+            time_ms: u64::MAX,
+            kind: EventKind::Tuned { changes },
+        }),
+    };
+    let encoded = codec::encode(&told).unwrap();
+    assert_eq!(codec::decode::<ToClient>(&encoded).unwrap(), told);
+}
+
+#[test]
+fn a_machine_that_is_gone_with_its_supervisor_is_made_again_as_it_was_before_the_change() {
+    let mut before = super::domain();
+    before.lifecycle.on_crash = OnCrash::Restart;
+    let mut tuned = before.clone();
+    apply_bound(&mut tuned);
+    let live = LiveRecord {
+        definition: tuned,
+        intents: Intents {
+            tuning: true,
+            tuned_before: Some(Box::new(before.clone())),
+            ..Intents::default()
+        },
+        started_ms: 1,
+    };
+    let ids = Arc::new(AtomicU32::new(1));
+    let actor = DomainActor::recovered(before.uuid, None, Some(live), ids);
+    let mut fed = Fed::with(actor);
+    let effects = fed.feed(Input::Recover);
+    let serial = effects.iter().find_map(|effect| match effect {
+        Effect::Adopt { serial, .. } => Some(*serial),
+        _ => None,
+    });
+    let gone = Adopted::Gone("killed".to_owned());
+    let effects = fed.feed(Input::Done(serial.unwrap(), Done::Adopted(gone)));
+    let started = effects.iter().find_map(|effect| match effect {
+        Effect::Start { record, .. } => Some(&record.definition),
+        _ => None,
+    });
+    assert!(!is_bound(started.unwrap()));
 }
