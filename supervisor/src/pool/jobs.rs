@@ -254,13 +254,26 @@ impl Actor {
         working: impl Future<Output = Result<Worked, ApiError>> + Send + 'static,
     ) {
         let (own, name) = (self.own.clone(), self.pool().name.clone());
+        let grace = self.host.lanes.grace;
         tokio::spawn(async move {
             let mut working = std::pin::pin!(working);
+            let given_up = async {
+                end.ended().await;
+                tokio::time::sleep(grace).await;
+            };
+            let mut given_up = std::pin::pin!(given_up);
+            let mut answered = false;
             let worked = loop {
                 tokio::select! {
                     biased;
                     worked = &mut working => break worked,
-                    () = reply.closed(), if !end.has_left() => {
+                    // Its thread may wait for much longer.
+                    () = &mut given_up, if !answered => {
+                        answered = true;
+                        let reply = std::mem::replace(&mut reply, oneshot::channel().0);
+                        let _ = reply.send(Err(ended(&name)));
+                    }
+                    () = reply.closed(), if !answered && !end.has_left() => {
                         end.leave();
                         if ends_with_client {
                             end.now();
