@@ -160,7 +160,7 @@ mod tests {
             Param::new(NODES, ""),
             Param::new(NODES, long),
         ] {
-            assert!(changed(None, &[param.clone()]).is_err(), "{}", param.field);
+            assert!(changed(None, std::slice::from_ref(&param)).is_err(), "{}", param.field);
         }
     }
 }
