@@ -595,8 +595,7 @@ calls! {
     call "create", access ReadWrite, idempotent false;
 
     /// Makes the directory of a pool that is not active, and those above it as far as they are beneath an allowed
-    /// directory. One that is there stays with what is in it, and is given what its definition says of its owner
-    /// and mode.
+    /// directory. One that is there is left as it is, whatever its definition says of its owner and mode.
     PoolBuild {
         /// Which.
         pool: PoolRef,
@@ -737,6 +736,7 @@ calls! {
     /// [stream](crate::volume_stream), whose other end a process of the supervisor's has, with the file and the locks of a machine
     /// that writes it: until that stream has ended, the volume counts as used by another machine. It ends with its
     /// last frame, when either end is closed, with the connection that asked for it, and when its pool is stopped.
+    /// A send to a file that takes nothing for a minute fails with `EAGAIN`, and the stream is of no use then.
     VolumeUpload {
         /// Which.
         volume: VolumeRef,

@@ -231,7 +231,12 @@ impl AllowedPaths {
     ///
     /// # Errors
     /// [`PathError`].
-    pub fn make_pool(&self, path: &Path, mode: Mode) -> Result<(OwnedFd, bool), PathError> {
+    pub fn make_pool(
+        &self,
+        path: &Path,
+        mode: Mode,
+        going: &dyn Fn() -> bool,
+    ) -> Result<(OwnedFd, bool), PathError> {
         let allowing = self.containing(POOL, path)?;
         let os = |errno| allowing.os(errno);
         match allowing.reach(allowing.rest) {
@@ -255,6 +260,9 @@ impl AllowedPaths {
                 Some(_) => (Mode::from_raw_mode(0o755), false),
                 None => (mode, true),
             };
+            if !going() {
+                return Err(os(Errno::CANCELED));
+            }
             match rustix::fs::mkdirat(&at, name, mode) {
                 Ok(()) => made = last,
                 Err(Errno::EXIST) => {}
@@ -271,7 +279,7 @@ impl AllowedPaths {
     ///
     /// # Errors
     /// [`PathError`].
-    pub fn remove_pool(&self, path: &Path) -> Result<(), PathError> {
+    pub fn remove_pool(&self, path: &Path, going: &dyn Fn() -> bool) -> Result<(), PathError> {
         let allowing = self.containing(POOL, path)?;
         let os = |errno| allowing.os(errno);
         let name = path.file_name().ok_or_else(|| os(Errno::INVAL))?;
@@ -283,6 +291,9 @@ impl AllowedPaths {
                 open_directory(above).map_err(os)?
             }
         };
+        if !going() {
+            return Err(os(Errno::CANCELED));
+        }
         rustix::fs::unlinkat(&parent, name, AtFlags::REMOVEDIR).map_err(os)
     }
 

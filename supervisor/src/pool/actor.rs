@@ -4,8 +4,8 @@
 //! What is asked of the pool waits in line while one such work is under way, as libvirt's callers wait for a
 //! pool's lock; what is asked of a volume is not held up by that.
 //!
-//! A stop goes past the line. Work that waits for the pool's directory is given up after a moment of grace, and jobs
-//! of volumes whose clients have gone are ended: so a pool whose file system does not answer is stopped all the
+//! A stop goes past the line (`stop.rs`). Work that waits for the pool's directory is given up after a moment of grace,
+//! and jobs of volumes whose clients have gone are ended: so a pool whose file system does not answer is stopped all the
 //! same, and its uploads and downloads end with it. What a thread that was given up brings in the end is not taken.
 //!
 //! Here is what is known of the pool and how that changes; work on the pool is in `under_way.rs`, on volumes in
@@ -33,7 +33,7 @@ use crate::crash::{self, Moment, Operation};
 use crate::store::PoolRecord;
 
 /// What may wait in line of a pool; more is refused as busy.
-const LINE: usize = 64;
+pub(super) const LINE: usize = 64;
 
 /// How a pool stands when its actor begins.
 #[derive(Debug)]
@@ -72,6 +72,11 @@ pub(super) struct Actor {
     pub(super) building: bool,
     /// What was changed while the directory is read: what was read of that is older.
     pub(super) touched: BTreeSet<VolumeName>,
+    pub(super) changes: Changes,
+    /// Stops that would be refused, and why, until it is known whether the pool's file system answers.
+    pub(super) doubted: Vec<(PoolReply, ApiError)>,
+    /// Work that was given up and may still make or remove the pool's directory, by its number.
+    pub(super) late: BTreeSet<u64>,
     pub(super) view: watch::Sender<Arc<View>>,
     pub(super) own: mpsc::WeakSender<Message>,
 }
@@ -108,6 +113,9 @@ pub fn spawn(
         working: None,
         building: false,
         touched: BTreeSet::new(),
+        changes: Changes::default(),
+        doubted: Vec::new(),
+        late: BTreeSet::new(),
         view: watch::channel(Arc::new(nothing(pool))).0,
         own: messages.downgrade(),
     };
@@ -143,12 +151,49 @@ fn nothing(pool: Pool) -> View {
         volumes: Arc::default(),
         jobs: Arc::default(),
         passed_over: 0,
+        changes: 0,
+    }
+}
+
+/// When volumes were changed, as far as is remembered.
+#[derive(Debug, Default)]
+pub(super) struct Changes {
+    /// The number of the last change.
+    last: u64,
+    of: BTreeMap<VolumeName, u64>,
+    /// Those up to this number are not remembered one by one.
+    forgotten: u64,
+}
+
+impl Changes {
+    /// Volumes whose last change is remembered.
+    const MOST: usize = 1024;
+
+    pub(super) fn note(&mut self, name: &VolumeName) {
+        self.last += 1;
+        if self.of.len() >= Self::MOST && !self.of.contains_key(name) {
+            self.forget();
+        }
+        self.of.insert(name.clone(), self.last);
+    }
+
+    /// What anybody saw before is old.
+    fn forget(&mut self) {
+        self.last += 1;
+        self.of.clear();
+        self.forgotten = self.last;
+    }
+
+    /// Whether what was seen of a volume since that number may miss a change of it.
+    fn is_old(&self, since: u64, name: &VolumeName) -> bool {
+        since < self.forgotten || self.of.get(name).is_some_and(|change| *change > since)
     }
 }
 
 impl Actor {
     fn is_nothing(&self) -> bool {
         let left = self.record.is_some() || self.active.is_some();
+        let left = left || !self.late.is_empty() || !self.doubted.is_empty();
         !left && self.working.is_none() && self.line.is_empty() && self.jobs.is_empty()
     }
 
@@ -167,6 +212,7 @@ impl Actor {
             autostart: self.record.as_ref().is_some_and(|record| record.autostart),
             next,
             jobs: Arc::new(self.jobs.clone()),
+            changes: self.changes.last,
             ..nothing(pool)
         };
         match &self.active {
@@ -198,19 +244,21 @@ impl Actor {
                 .values()
                 .filter(|(_, end)| !end.has_left())
                 .count(),
-            stopping: self.working.as_ref().is_some_and(Working::is_stop),
+            stopping: self.is_stopping(),
         }
+    }
+
+    /// Whether it is being stopped, or is about to be.
+    pub(super) fn is_stopping(&self) -> bool {
+        let waits = |(request, _): &(Request, _)| matches!(request, Request::Stop);
+        self.working.as_ref().is_some_and(Working::is_stop) || self.line.front().is_some_and(waits)
     }
 
     fn take(&mut self, message: Message) {
         match message {
             Message::Pool(request, reply) => {
                 if matches!(request, Request::Stop) {
-                    // Past the line, however long that is.
-                    self.line.push_front((request, Some(reply)));
-                    if let Some(working) = &self.working {
-                        self.give_grace(working.end.number());
-                    }
+                    self.stop_asked(reply);
                 } else if self.line.len() >= LINE {
                     let name = &self.pool().name;
                     let why = format!("pool '{name}': too much waits for it already");
@@ -236,11 +284,13 @@ impl Actor {
             }
             Message::Volume(request, reply) => self.volume(request, reply),
             Message::VolumeDone(number, worked, reply) => self.volume_done(number, worked, reply),
-            Message::Seen(name, entry) => {
-                if !self.jobs.contains_key(&name) && self.replace(&name, entry) {
+            Message::Seen(since, name, entry) => {
+                let old = self.jobs.contains_key(&name) || self.changes.is_old(since, &name);
+                if !old && self.replace(&name, entry) {
                     self.publish();
                 }
             }
+            Message::Answers(answers) => self.answers(answers),
         }
         self.go_on();
     }
@@ -258,6 +308,7 @@ impl Actor {
                 }
             }
             Outcome::Found(pool, scan, made) | Outcome::Started(pool, scan, made) => {
+                self.changes.forget();
                 if made {
                     self.event(PoolEventKind::Created);
                 }

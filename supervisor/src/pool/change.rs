@@ -241,6 +241,7 @@ impl Resizing<'_> {
                 done
             }
             Some(DiskFormat::Raw) => {
+                host.go_on(&held.pool.name)?;
                 let done =
                     rustix::fs::ftruncate(file, after).and_then(|()| rustix::fs::fsync(file));
                 done.map_err(|errno| held.os("resize", errno))

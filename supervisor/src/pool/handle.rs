@@ -103,8 +103,10 @@ pub enum Message {
     Pool(Request, PoolReply),
     /// By a client, of a volume.
     Volume(VolumeRequest, VolumeReply),
-    /// By whoever looked at a volume for itself.
-    Seen(VolumeName, Option<Arc<Entry>>),
+    /// By whoever looked at a volume for itself, since that [`View::changes`].
+    Seen(u64, VolumeName, Option<Arc<Entry>>),
+    /// Whether the pool's file system answers, which a stop had looked at.
+    Answers(bool),
     /// A copy is made, or given up, by the work of that number.
     CopyEnd(u64),
     /// The client that had a pool started whose definition is not kept has gone.
@@ -180,9 +182,9 @@ impl Handle {
         answer.await.map_err(|_| self.gone())?
     }
 
-    /// Tells what a volume is; lost is lost.
-    pub fn seen(&self, name: VolumeName, entry: Option<Arc<Entry>>) {
-        let _ = self.messages.try_send(Message::Seen(name, entry));
+    /// Tells what a volume is, which was looked at after the pool had `changes`; lost is lost.
+    pub fn seen(&self, changes: u64, name: VolumeName, entry: Option<Arc<Entry>>) {
+        let _ = self.messages.try_send(Message::Seen(changes, name, entry));
     }
 
     /// Has a volume copied by the work of `end`, until what this gives is dropped.

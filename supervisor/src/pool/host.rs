@@ -8,7 +8,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::storage::{FileOwner, PoolSizes};
-use reeve_ipc::model::{MODE_BITS, Permissions, Pool, PoolName, PoolUuid, VolumeName};
+use reeve_ipc::model::{Permissions, Pool, PoolName, PoolUuid, VolumeName};
 use rustix::fs::{AtFlags, FileType, Gid, Mode, OFlags, ResolveFlags, Uid};
 use rustix::io::Errno;
 
@@ -71,6 +71,11 @@ impl Host {
         }
     }
 
+    /// Whether the work was ended.
+    pub(super) fn is_ended(&self) -> bool {
+        self.end.is_now()
+    }
+
     /// Refuses to go on with work that was ended: asked where it waited, and before what cannot be undone.
     ///
     /// # Errors
@@ -100,6 +105,13 @@ impl Host {
             None => Err(TaskError::Process(
                 "cannot be started: this instance has none".to_owned(),
             )),
+        }
+    }
+
+    /// Has the file system of a pool's target answer, whatever that is.
+    pub(super) fn touch(&self, pool: &Pool) {
+        if let Ok(directory) = self.allowed().open_pool(&pool.target) {
+            let _ = rustix::fs::fstatvfs(directory);
         }
     }
 
@@ -134,60 +146,42 @@ impl Host {
         }
     }
 
-    /// Makes the directory of a pool; whether it was not there. One that was there becomes open to nobody else by
-    /// it: clients are not root, and others' files may be in it.
+    /// Makes the directory of a pool; whether it was not there. One that was there is left as it is, as libvirt's
+    /// clients expect: they are not root, and others' files may be in it.
     pub(super) fn build(&self, pool: &Pool) -> Result<bool, ApiError> {
         let Permissions { mode, owner, group } = pool.permissions;
         let bits = Mode::from_raw_mode(mode.unwrap_or(DIRECTORY_MODE));
-        let made = self.allowed().make_pool(&pool.target, bits);
+        let going = || !self.end.is_now();
+        let made = self.allowed().make_pool(&pool.target, bits, &going);
+        self.go_on(&pool.name)?;
         let (directory, made) = made.map_err(|error| path_error(&pool.name, &error))?;
+        if !made {
+            return Ok(false);
+        }
         let itself = format!("/proc/self/fd/{}", directory.as_raw_fd());
         let own = |errno| os(&pool.name, "own", &pool.target, errno);
         let there = rustix::fs::stat(&itself).map_err(own)?;
         // Whoever may write above it may have put another one in its place.
         let ours = there.st_uid == rustix::process::geteuid().as_raw();
-        if made && ours && is_empty(&itself).map_err(own)? {
-            if owner.is_some() || group.is_some() {
-                rustix::fs::chown(&itself, uid(owner), gid(group)).map_err(own)?;
-            }
-            // Whatever the umask is.
-            rustix::fs::chmod(&itself, bits).map_err(own)?;
-            return Ok(true);
+        if !ours || !is_empty(&itself).map_err(own)? {
+            return Ok(false);
         }
-        let differs = |is: String, command: String| {
-            Err(ApiError::new(
-                ApiErrorCode::WrongState,
-                format!(
-                    "pool '{}': its target '{}' is there already and {is}; '{command}' changes that, or leave it out \
-                     of the definition",
-                    pool.name,
-                    pool.target.display()
-                ),
-            ))
-        };
-        let [owner, group] = [owner, group].map(|number| number.filter(|n| *n != u32::MAX));
-        let (has_owner, has_group) = (there.st_uid, there.st_gid);
-        if owner.is_some_and(|o| o != has_owner) || group.is_some_and(|g| g != has_group) {
-            let is = format!("belongs to {has_owner}:{has_group}");
-            let wanted = (owner.unwrap_or(has_owner), group.unwrap_or(has_group));
-            return differs(is, format!("chown {}:{}", wanted.0, wanted.1));
+        self.go_on(&pool.name)?;
+        if owner.is_some() || group.is_some() {
+            rustix::fs::chown(&itself, uid(owner), gid(group)).map_err(own)?;
         }
-        let has = there.st_mode & 0o7777;
-        let Some(mode) = mode.filter(|mode| *mode != has & MODE_BITS) else {
-            return Ok(made);
-        };
-        if mode & !has != 0 {
-            return differs(format!("has mode {has:04o}"), format!("chmod {mode:04o}"));
-        }
-        // Less than it has.
-        let mode = Mode::from_raw_mode(mode | (has & !MODE_BITS));
-        rustix::fs::chmod(&itself, mode).map_err(own)?;
-        Ok(made)
+        // Whatever the umask is.
+        rustix::fs::chmod(&itself, bits).map_err(own)?;
+        Ok(true)
     }
 
     /// Removes the directory of a pool, which must be empty.
     pub(super) fn remove(&self, pool: &Pool) -> Result<(), ApiError> {
-        let removed = self.allowed().remove_pool(&pool.target);
+        let going = || !self.end.is_now();
+        let removed = self.allowed().remove_pool(&pool.target, &going);
+        if removed.is_err() {
+            self.go_on(&pool.name)?;
+        }
         removed.map_err(|error| match error {
             PathError::Os {
                 errno: Errno::NOTEMPTY | Errno::EXIST,
@@ -230,6 +224,11 @@ impl Host {
         // Nothing panics while it is held.
         let marks = self.leftovers.lock();
         marks.unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What could not be removed in this run.
+    pub(super) fn leave(&self, mark: UnfinishedMark) {
+        self.leftover_marks().push(Arc::new(mark));
     }
 
     /// What of that was not found yet.

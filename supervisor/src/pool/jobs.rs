@@ -9,6 +9,7 @@
 //!
 //! An upload or a download is no job: it is of its connection, and ends with that or with the pool (`stream.rs`).
 
+use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, OnceLock};
 
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
@@ -23,10 +24,11 @@ use super::admission::{PoolAct, VolumeAct, admit, admit_volume};
 use super::change::{self, Change};
 use super::end::End;
 use super::handle::{Message, VolumeAnswer, VolumeReply, VolumeRequest, Worked};
-use super::host::{Held, Host, ended};
+use super::host::{Held, ended};
 use super::lanes::Lane;
-use super::make::{self, Making};
+use super::make::{self, Making, Source};
 use super::reads::silent;
+use super::scan;
 use super::stream::{self, Wanted};
 use super::under_way::{What, Working};
 use super::view::{Building, BuildingFile, Job};
@@ -82,19 +84,32 @@ impl Actor {
                 let end = hold
                     .as_ref()
                     .map_or_else(End::default, |hold| hold.end().clone());
-                let job = JobWork {
-                    lane: make_lane(&building.volume, &making),
-                    ends_with_client: true,
-                    end,
-                };
+                let lane = make_lane(&building.volume, &making);
                 let seen = Some(Arc::clone(&building));
-                self.begin_job(&name, VolumeJob::Building, seen, &job.end);
-                self.work(job, reply, move |host| {
-                    let _hold = hold;
-                    let made = make::make(host, &pool, &building, &making);
-                    building.file.close();
-                    Worked::Made(made)
-                });
+                self.begin_job(&name, VolumeJob::Building, seen, &end);
+                let (host, to, of) = (self.host.for_work(&end), self.uuid, end.clone());
+                let working = async move {
+                    let lanes = Arc::clone(&host.lanes);
+                    let source = match &making.from {
+                        // Whatever waits for the original's file system has a place of its pool, and none of this one's.
+                        Some(from) => {
+                            let (uuid, from) = (from.pool.uuid, from.clone());
+                            let (host, pool) = (host.clone(), pool.clone());
+                            let building = Arc::clone(&building);
+                            let open = move || Source::open(&host, &from, &pool, &building.volume);
+                            Some(lanes.work(Lane::Short, uuid, &of, open).await??)
+                        }
+                        None => None,
+                    };
+                    let make = move || {
+                        let _hold = hold;
+                        let made = make::make(&host, &pool, &building, &making, source);
+                        building.file.close();
+                        Worked::Made(made)
+                    };
+                    lanes.work(lane, to, &of, make).await
+                };
+                self.work(end, true, reply, working);
             }
             VolumeRequest::CopyBegin(name, end) => {
                 // Whoever asked has what ends it.
@@ -107,15 +122,16 @@ impl Actor {
                     Change::Wipe => VolumeJob::Wiping,
                     Change::Delete { .. } => VolumeJob::Deleting,
                 };
-                let job = JobWork {
-                    lane: change_lane(change),
-                    ends_with_client: false,
-                    end: End::default(),
+                let end = End::default();
+                self.begin_job(&name, kind, None, &end);
+                let (host, of) = (self.host.for_work(&end), end.clone());
+                let working = async move {
+                    let lanes = Arc::clone(&host.lanes);
+                    let uuid = pool.uuid;
+                    let work = move || Worked::Changed(change::change(&host, &pool, &name, change));
+                    lanes.work(change_lane(change), uuid, &of, work).await
                 };
-                self.begin_job(&name, kind, None, &job.end);
-                self.work(job, reply, move |host| {
-                    Worked::Changed(change::change(host, &pool, &name, change))
-                });
+                self.work(end, false, reply, working);
             }
             VolumeRequest::Open {
                 name,
@@ -137,9 +153,10 @@ impl Actor {
     /// Begins a stream. Whoever asked hears within the time of a read how that went.
     fn open(&self, pool: Pool, name: VolumeName, wanted: Wanted, reply: VolumeReply) {
         let (tell, told) = oneshot::channel();
-        let (own, of) = (self.own.clone(), name.clone());
+        let (told_written, written) = oneshot::channel::<OwnedFd>();
         let host = Arc::clone(&self.host);
         let patience = host.lanes.patience;
+        self.look_behind(name.clone(), written);
         stream::start(
             host,
             pool.clone(),
@@ -149,11 +166,9 @@ impl Actor {
                 // Where nobody waits for it any more, it ends with what is dropped here.
                 let _ = tell.send(begun);
             },
-            move |entry| {
-                if let Some(own) = own.upgrade() {
-                    // Whoever asks for the volume itself has it looked at.
-                    let _ = own.try_send(Message::Seen(of, entry));
-                }
+            |directory| {
+                // With the actor whoever waits for it is gone.
+                let _ = told_written.send(directory);
             },
         );
         tokio::spawn(async move {
@@ -170,6 +185,30 @@ impl Actor {
                 Err(_) => Err(silent(&pool)),
             };
             let _ = reply.send(begun.map(VolumeAnswer::Stream));
+        });
+    }
+
+    /// Looks what a volume is once it was written by a client.
+    fn look_behind(&self, name: VolumeName, written: oneshot::Receiver<OwnedFd>) {
+        let (own, view, uuid) = (self.own.clone(), self.view.subscribe(), self.uuid);
+        let host = Arc::clone(&self.host);
+        tokio::spawn(async move {
+            let Ok(directory) = written.await else {
+                return;
+            };
+            // What happens to it from now on may not be seen.
+            let since = view.borrow().changes;
+            let (lanes, of) = (Arc::clone(&host.lanes), name.clone());
+            let look = move || scan::one(&host, directory.as_fd(), &of, None);
+            let end = End::default();
+            let looking = lanes.work(Lane::Look, uuid, &end, look);
+            // Whoever asks for the volume itself has it looked at, where this takes too long.
+            let Ok(Ok(entry)) = timeout(lanes.patience, looking).await else {
+                return;
+            };
+            if let Some(own) = own.upgrade() {
+                let _ = own.send(Message::Seen(since, name, entry)).await;
+            }
         });
     }
 
@@ -206,29 +245,35 @@ impl Actor {
         Some(name)
     }
 
-    /// Does it on a thread, when it is its turn.
+    /// Has it done. With its client it ends where nothing is left of it when it is given up.
     fn work(
         &self,
-        job: JobWork,
+        end: End,
+        ends_with_client: bool,
         mut reply: VolumeReply,
-        work: impl FnOnce(&Host) -> Worked + Send + 'static,
+        working: impl Future<Output = Result<Worked, ApiError>> + Send + 'static,
     ) {
-        let JobWork {
-            lane,
-            ends_with_client,
-            end,
-        } = job;
-        let (own, uuid, name) = (self.own.clone(), self.uuid, self.pool().name.clone());
-        let host = self.host.for_work(&end);
-        let lanes = Arc::clone(&host.lanes);
+        let (own, name) = (self.own.clone(), self.pool().name.clone());
+        let grace = self.host.lanes.grace;
         tokio::spawn(async move {
-            let working = lanes.work(lane, uuid, &end, move || work(&host));
             let mut working = std::pin::pin!(working);
+            let given_up = async {
+                end.ended().await;
+                tokio::time::sleep(grace).await;
+            };
+            let mut given_up = std::pin::pin!(given_up);
+            let mut answered = false;
             let worked = loop {
                 tokio::select! {
                     biased;
                     worked = &mut working => break worked,
-                    () = reply.closed(), if !end.has_left() => {
+                    // Its thread may wait for much longer.
+                    () = &mut given_up, if !answered => {
+                        answered = true;
+                        let reply = std::mem::replace(&mut reply, oneshot::channel().0);
+                        let _ = reply.send(Err(ended(&name)));
+                    }
+                    () = reply.closed(), if !answered && !end.has_left() => {
                         end.leave();
                         if ends_with_client {
                             end.now();
@@ -255,6 +300,8 @@ impl Actor {
             let _ = reply.send(Err(ended(&self.pool().name)));
             return;
         };
+        // Whatever came of it, what was seen of it before is old.
+        self.changes.note(&name);
         let answer = match worked {
             Worked::Made(Ok(entry)) => {
                 self.replace(&name, Some(entry));
@@ -281,14 +328,6 @@ impl Actor {
         });
         let _ = reply.send(answer);
     }
-}
-
-/// How a job is worked on.
-struct JobWork {
-    lane: Lane,
-    /// Nothing is left of it when it is given up, and it is when its client goes.
-    ends_with_client: bool,
-    end: End,
 }
 
 const fn make_lane(volume: &NewVolume, making: &Making) -> Lane {

@@ -5,13 +5,21 @@
 //!   look    what a read asks of a directory or a file; its answer has a deadline
 //!   short   reading a directory, making and removing one, plain files, opening
 //!   long    copying, allocating, wiping: for as long as there are bytes
+//!   sign    whether a file system answers at all, which a stop may want to know
 //!   stream  an upload or a download, for as long as its client is there; on a thread of its own (`stream.rs`)
 //! ```
 //!
-//! A place goes with the thread to its end, whoever still waits for it. So a pool that hangs keeps its own places
-//! and no other's, and all of them together leave most of the runtime's threads to definitions and starts of domains.
+//! A place goes with the thread to its end, whoever still waits for it, and is of the pool whose file system the thread
+//! waits for: the original of a copy is opened at its own pool, and the copy made by a process that is ended with its
+//! client. So a pool that hangs keeps its own places and no other's. A backing file that a new volume states may be
+//! anywhere, and is waited for where the volume is made.
+//!
+//! All pools have so many places together, as the threads are the runtime's, and most are left to definitions and starts
+//! of domains. So several pools that hang, as those of one server that is down, can have all of a kind: four with long
+//! work, eight with reads, a dozen with short work. The log says so then.
 
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -26,6 +34,7 @@ const LOOKS: (usize, usize) = (32, 4);
 const SHORT: (usize, usize) = (48, 4);
 const LONG: (usize, usize) = (16, 4);
 const STREAMS: (usize, usize) = (64, 16);
+const SIGNS: (usize, usize) = (32, 1);
 /// How long an answer to a read may take.
 const PATIENCE: Duration = Duration::from_secs(10);
 /// How long work that was told to end may take to do so before it is given up.
@@ -49,6 +58,7 @@ pub(super) struct Lanes {
     short: Places,
     long: Places,
     streams: Places,
+    signs: Places,
     /// How long an answer to a read may take.
     pub(super) patience: Duration,
     /// How long work that was told to end may take.
@@ -63,6 +73,8 @@ struct Places {
     most_of_one: usize,
     /// Of the pools that have any taken.
     of_one: Mutex<HashMap<PoolUuid, Weak<Semaphore>>>,
+    /// It was said that none was left.
+    was_full: AtomicBool,
 }
 
 /// One of a pool's places, and of all.
@@ -78,6 +90,7 @@ impl Places {
             all: Arc::new(Semaphore::new(all)),
             most_of_one,
             of_one: Mutex::default(),
+            was_full: AtomicBool::new(false),
         }
     }
 
@@ -106,7 +119,16 @@ impl Places {
     async fn take(&self, pool: PoolUuid) -> Option<Place> {
         // The pool's own first: what waits for that takes nothing from others.
         let of_one = self.of(pool).acquire_owned().await.ok()?;
+        if self.all.available_permits() == 0 && !self.was_full.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                "as many threads as may be wait for the file systems of storage pools; stop pools whose file system \
+                 does not answer"
+            );
+        }
         let of_all = Arc::clone(&self.all).acquire_owned().await.ok()?;
+        if self.all.available_permits() > 0 {
+            self.was_full.store(false, Ordering::Relaxed);
+        }
         Some(Place {
             _of_one: of_one,
             _of_all: of_all,
@@ -121,6 +143,7 @@ impl Default for Lanes {
             short: Places::new(SHORT),
             long: Places::new(LONG),
             streams: Places::new(STREAMS),
+            signs: Places::new(SIGNS),
             patience: PATIENCE,
             grace: GRACE,
             #[cfg(test)]
@@ -130,6 +153,13 @@ impl Default for Lanes {
 }
 
 impl Lanes {
+    /// Whether no place is taken.
+    #[cfg(test)]
+    pub(super) fn are_idle(&self) -> bool {
+        let idle = |places: &Places, all: (usize, usize)| places.all.available_permits() == all.0;
+        idle(&self.short, SHORT) && idle(&self.long, LONG) && idle(&self.signs, SIGNS)
+    }
+
     /// Waits for a place, however long that takes; none where the work is ended before.
     pub(super) async fn place(&self, lane: Lane, pool: PoolUuid, end: &End) -> Option<Place> {
         let places = match lane {
@@ -147,6 +177,27 @@ impl Lanes {
     /// A place of a stream, for its thread to keep to its end; none where as many as may be are under way.
     pub(super) fn stream(&self, pool: PoolUuid) -> Option<Place> {
         self.streams.try_take(pool)
+    }
+
+    /// Whether a pool's file system answers to `touch` within the time of a read.
+    pub(super) async fn answers(
+        &self,
+        pool: PoolUuid,
+        touch: impl FnOnce() + Send + 'static,
+    ) -> bool {
+        let Some(place) = self.signs.try_take(pool) else {
+            // An earlier one has not come back; or too much else is not known for this to be.
+            return self.signs.of(pool).available_permits() > 0;
+        };
+        #[cfg(test)]
+        let hung = self.hung.clone();
+        let touching = tokio::task::spawn_blocking(move || {
+            #[cfg(test)]
+            hung.pass_sign(pool);
+            touch();
+            drop(place);
+        });
+        tokio::time::timeout(self.patience, touching).await.is_ok()
     }
 
     /// Works on a thread, which keeps the place to its end.
@@ -207,12 +258,26 @@ pub(super) struct Hung {
         Mutex<std::collections::BTreeSet<PoolUuid>>,
         std::sync::Condvar,
     )>,
+    working: Arc<Mutex<std::collections::BTreeSet<PoolUuid>>>,
 }
 
 #[cfg(test)]
 impl Hung {
     pub(super) fn hang(&self, pool: PoolUuid) {
         self.shared.0.lock().unwrap().insert(pool);
+    }
+
+    /// What touches the pool's directory does not come back, though its file system answers.
+    pub(super) fn hang_work(&self, pool: PoolUuid) {
+        self.hang(pool);
+        self.working.lock().unwrap().insert(pool);
+    }
+
+    /// As [`Self::pass`], of what only looks whether it answers.
+    fn pass_sign(&self, pool: PoolUuid) {
+        if !self.working.lock().unwrap().contains(&pool) {
+            self.pass(pool);
+        }
     }
 
     /// All file systems answer again.
@@ -232,7 +297,7 @@ impl Hung {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
 
     use uuid::Uuid;
 

@@ -41,6 +41,9 @@ pub(super) fn clean(host: &Host, target: &Path, directory: BorrowedFd<'_>) {
         if of != target {
             continue;
         }
+        if host.is_ended() {
+            return;
+        }
         let gone = match rustix::fs::unlinkat(directory, name, AtFlags::empty()) {
             Ok(()) => {
                 tracing::info!(

@@ -12,22 +12,22 @@
 //! supervisor is told of the volume all the same, with what it has so far.
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::path::Path;
 use std::sync::Arc;
 
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::storage::VolumeFormat;
-use reeve_ipc::image::{BackingNote, ImageFacts, ImageTask, NewImage};
+use reeve_ipc::image::{ImageTask, NewImage};
 use reeve_ipc::model::{Layer, MAX_VOLUME_BYTES, Permissions, Pool, UNFINISHED_PREFIX, VolumeName};
 use reeve_ipc::spec::DiskFormat;
 use rustix::fs::{AtFlags, Mode, OFlags, RenameFlags};
 use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 
-use super::chain::{Chained, as_stated, chain, disk_format};
+use super::chain::Chained;
 use super::host::{Held, Host, code_of, gid, inode, uid};
 use super::scan::{Prober, is_unfinished, one};
-use super::view::{Building, Entry, backing_path};
+pub(super) use super::source::Source;
+use super::view::{Building, Entry};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::plan::ImageAccess;
 use crate::host::image_lock::{ImageUse, lock};
@@ -66,6 +66,7 @@ pub(super) fn make(
     pool: &Pool,
     building: &Building,
     making: &Making,
+    source: Option<Source>,
 ) -> Result<Arc<Entry>, ApiError> {
     let name = &building.volume.name;
     let held = Held { pool, name };
@@ -80,10 +81,6 @@ pub(super) fn make(
         Ok(_) => return Err(exists(&held)),
         Err(errno) => return Err(held.os("look at", errno)),
     }
-    let source = match &making.from {
-        Some(from) => Some(Source::open(host, from)?),
-        None => None,
-    };
     let drawn = draw(&held)?;
     let mark = host.store.unfinished(Unfinished {
         target: pool.target.clone(),
@@ -109,10 +106,12 @@ pub(super) fn make(
         }
     };
     if cleared {
-        // Looked for again at the next start, where it cannot be removed: nothing has that name then.
+        // Looked for again when the daemon starts next, where it cannot be removed: nothing has that name then.
         if let Err(error) = host.store.finished(&mark) {
             tracing::warn!(%error, "the note of a finished volume could not be removed");
         }
+    } else {
+        host.leave(mark);
     }
     made?;
     let held = Held { pool, name };
@@ -139,64 +138,6 @@ fn draw(held: &Held<'_>) -> Result<String, ApiError> {
         "{UNFINISHED_PREFIX}{:032x}",
         u128::from_ne_bytes(bytes)
     ))
-}
-
-/// What is copied.
-struct Source {
-    file: OwnedFd,
-    /// The directory that it is in.
-    directory: OwnedFd,
-    facts: ImageFacts,
-    layer: Layer,
-    /// Bytes as a guest sees it.
-    size: u64,
-}
-
-impl Source {
-    fn open(host: &Host, from: &Original) -> Result<Self, ApiError> {
-        let Original {
-            pool,
-            name,
-            format: stated,
-        } = from;
-        let held = Held { pool, name };
-        let directory = host.directory(pool)?;
-        // Nobody writes it meanwhile.
-        let file = held.open(directory.as_fd(), false, Some(ImageUse::Read))?;
-        let stat = rustix::fs::fstat(&file).map_err(|errno| held.os("look at", errno))?;
-        let facts = match stated {
-            Some(DiskFormat::Raw) => None,
-            _ => {
-                let again = rustix::io::fcntl_dupfd_cloexec(&file, 0);
-                let again = again.map_err(|errno| held.os("open", errno))?;
-                Prober::new(host).probe(vec![again]).into_iter().next()
-            }
-        };
-        let facts = facts.unwrap_or_else(|| ImageFacts::of(VolumeFormat::Raw));
-        as_stated(&held, &facts, *stated)?;
-        if let Some(why) = &facts.unreadable {
-            return Err(held.error(ApiErrorCode::Unsupported, why));
-        }
-        let Some(format) = disk_format(&facts) else {
-            let why = format!(
-                "it is of format {}, which is not copied",
-                facts.format.word()
-            );
-            return Err(held.error(ApiErrorCode::Unsupported, &why));
-        };
-        Ok(Self {
-            size: facts
-                .size
-                .unwrap_or(u64::try_from(stat.st_size).unwrap_or(0)),
-            layer: Layer {
-                path: pool.path_of(name),
-                format,
-            },
-            file,
-            directory,
-            facts,
-        })
-    }
 }
 
 struct Work<'a> {
@@ -340,9 +281,7 @@ impl Work<'_> {
     fn fill_copy(&self, file: &OwnedFd, source: Source) -> Result<(), ApiError> {
         let new = &self.building.volume;
         let size = self.sized(new.capacity.unwrap_or(0).max(source.size))?;
-        let from = source.layer.format;
-        let as_it_is = from == new.format && self.stays_true(&source);
-        if !as_it_is {
+        if !source.as_it_is {
             if self.making.reflink {
                 let why = "blocks are shared with a volume of the same format only";
                 return Err(self.held.error(ApiErrorCode::Unsupported, why));
@@ -371,7 +310,7 @@ impl Work<'_> {
                 Ok(())
             }
             DiskFormat::Qcow2 if size > source.size => {
-                let Chained { formats, files } = self.chain(&source)?;
+                let Chained { formats, files } = source.chained;
                 let mut handed = vec![file.as_fd()];
                 handed.extend(files.iter().map(AsFd::as_fd));
                 let task = ImageTask::Grow {
@@ -384,36 +323,15 @@ impl Work<'_> {
         }
     }
 
-    /// Whether the name of what it builds upon means the same in the directory of the copy.
-    fn stays_true(&self, source: &Source) -> bool {
-        let Some(BackingNote { name, .. }) = &source.facts.backing else {
-            return true;
-        };
-        let here = backing_path(name, &self.held.pool.target);
-        let there = backing_path(name, source.layer.path.parent().unwrap_or(Path::new("")));
-        here == there
-    }
-
-    fn chain(&self, source: &Source) -> Result<Chained, ApiError> {
-        let directory = source.directory.as_fd();
-        chain(
-            self.host,
-            &self.held,
-            directory,
-            &source.layer,
-            source.file.as_fd(),
-        )
-    }
-
     fn convert(&self, file: &OwnedFd, source: Source, size: u64) -> Result<(), ApiError> {
-        let Chained { formats, files } = self.chain(&source)?;
+        let Chained { formats, files } = source.chained;
         let new = &self.building.volume;
         let task = ImageTask::Convert {
             to: match new.format {
                 DiskFormat::Raw => None,
                 DiskFormat::Qcow2 => Some(self.new_image(size, None)),
             },
-            from: source.layer.format,
+            from: source.format,
             backing: formats,
             size,
             allocate: new.allocation.is_some_and(|bytes| bytes > 0),

@@ -24,7 +24,8 @@
 //! 1. (2026-11) A volume has its name when it is finished, and not before (`make.rs`).
 //! 2. (2026-11) A client that uploads or downloads has one end of a stream, and never the file (`stream.rs`).
 //! 3. (2026-11) A volume that is being made is given up when its client goes; what changes a volume goes on to its end.
-//!    A stop ends what nobody waits for, and is refused while somebody does.
+//!    A stop ends what nobody waits for, and is refused while somebody does, unless the pool's file system does not
+//!    answer (`stop.rs`).
 //! 4. (2026-11) One directory is of one active pool, whatever path leads to it; directories within one another are
 //!    allowed, as virt-install makes a pool of each directory that it is shown.
 
@@ -43,6 +44,8 @@ pub mod make;
 mod reads;
 pub mod registry;
 pub mod scan;
+mod source;
+mod stop;
 pub mod stream;
 #[cfg(test)]
 mod tests;

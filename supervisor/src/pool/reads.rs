@@ -232,7 +232,7 @@ impl Pools {
         }
         let entry = self.look(&view, &name).await?;
         if is_news(view.volumes.get(&name), entry.as_ref()) {
-            handle.seen(name.clone(), entry.clone());
+            handle.seen(view.changes, name.clone(), entry.clone());
         }
         let entry = entry.ok_or_else(|| no_volume(volume))?;
         let mut now = View::clone(&view);
@@ -276,7 +276,7 @@ impl Pools {
         let entry = self.look(view, name).await?;
         if entry.is_some() {
             // Before whatever is asked of it: messages come in their order.
-            handle.seen(name.clone(), entry);
+            handle.seen(view.changes, name.clone(), entry);
         }
         Ok(())
     }

@@ -9,12 +9,14 @@
 //!
 //! A client never has the file. What it may do with it is what the process does that has: write so many bytes from
 //! there on, or read them; no lock is its to give up, and with its connection, or with the pool, all of that ends
-//! whatever it keeps. The thread moves no byte: it waits for the process, and is there for as long, as the process
-//! dies with it.
+//! whatever it keeps: the socket between them is shut down, also where the process waits for a file system and cannot
+//! be killed. The thread moves no byte: it waits for the process, and is there for as long, as the process dies with
+//! it.
 
 use std::collections::HashMap;
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use reeve_ipc::api::call::VolumeStream;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
@@ -22,16 +24,18 @@ use reeve_ipc::image::ImageTask;
 use reeve_ipc::model::{MAX_VOLUME_BYTES, Pool, PoolUuid, VolumeName};
 use reeve_ipc::scm;
 use rustix::io::Errno;
-use rustix::net::{AddressFamily, SocketFlags, SocketType, socketpair};
+use rustix::net::sockopt::{Timeout, set_socket_timeout};
+use rustix::net::{AddressFamily, Shutdown, SocketFlags, SocketType, shutdown, socketpair};
 use rustix::pipe::{PipeFlags, pipe_with};
 
 use super::host::{Held, Host};
 use super::lanes::Place;
-use super::scan::one;
-use super::view::Entry;
 use crate::domain::actor::SessionId;
 use crate::host::image_lock::ImageUse;
 use crate::host::image_worker::{ImageWorker, Purpose};
+
+/// How long a client's send may wait for a file that takes nothing, before it fails with `EAGAIN`.
+const SEND: Duration = Duration::from_secs(60);
 
 /// What keeps a stream: it ends when this does.
 #[derive(Debug)]
@@ -151,11 +155,13 @@ pub struct Begun {
 /// The supervisor's side of a stream that has begun.
 struct UnderWay {
     worker: ImageWorker,
+    /// Another descriptor of the process' end.
+    process: OwnedFd,
     ended: OwnedFd,
     hold: Arc<Hold>,
     directory: OwnedFd,
     write: bool,
-    _place: Place,
+    place: Place,
 }
 
 /// Opens a volume's file and has a process send it, or write it. The process is the calling thread's, which
@@ -203,6 +209,8 @@ fn begin(
         None,
     )
     .map_err(os)?;
+    // A client with one thread hears of nothing else while it sends.
+    set_socket_timeout(&client, Timeout::Send, Some(SEND)).map_err(os)?;
     // Neither can hand the other a descriptor, where the kernel can see to it.
     scm::refuse_rights(client.as_fd());
     scm::refuse_rights(process.as_fd());
@@ -218,11 +226,12 @@ fn begin(
     let worker = begun.map_err(|error| held.task(&error))?;
     let under_way = UnderWay {
         worker,
+        process,
         ended,
         hold: Arc::clone(&ending.0),
         directory,
         write,
-        _place: place,
+        place,
     };
     let begun = Begun {
         stream: VolumeStream { offset, length },
@@ -232,15 +241,15 @@ fn begin(
     Ok((begun, under_way))
 }
 
-/// Begins a stream, on a thread of its own which is there until it has ended; tells how it began, and what a volume
-/// is that was written.
+/// Begins a stream, on a thread of its own which is there until it has ended; tells how it began, and that a volume
+/// was written, with its directory.
 pub(super) fn start(
     host: Arc<Host>,
     pool: Pool,
     name: VolumeName,
     wanted: Wanted,
     begun: impl FnOnce(Result<Begun, ApiError>) + Send + 'static,
-    written: impl FnOnce(Option<Arc<Entry>>) + Send + 'static,
+    written: impl FnOnce(OwnedFd) + Send + 'static,
 ) {
     let refused = Held {
         pool: &pool,
@@ -268,8 +277,8 @@ pub(super) fn start(
             }
             Err(error) => return begun(Err(error)),
         };
-        if let Some(entry) = under_way.attend(&host, &name) {
-            written(entry);
+        if let Some(directory) = under_way.attend(&name) {
+            written(directory);
         }
     });
     if let Err(error) = started {
@@ -278,24 +287,29 @@ pub(super) fn start(
 }
 
 impl UnderWay {
-    /// Waits until it has ended, or is to end; gives what a volume is that was written, if it is there.
-    fn attend(self, host: &Host, name: &VolumeName) -> Option<Option<Arc<Entry>>> {
+    /// Waits until it has ended, or is to end; the directory of a volume that was written.
+    fn attend(self, name: &VolumeName) -> Option<OwnedFd> {
         let Self {
             worker,
+            process,
             ended,
             hold,
             directory,
             write,
-            _place,
+            place,
         } = self;
         // Its client hears how it went from the process itself.
         if let Err(error) = worker.attend(ended.as_fd()) {
             tracing::debug!(volume = name.as_str(), %error, "a stream ended early");
         }
+        // Its client hears no more, and waits for nothing, though the process may not end yet. What was said is heard.
+        let _ = shutdown(&process, Shutdown::Both);
+        drop(process);
         // Killed, if it has not ended.
         drop(worker);
         hold.end();
-        write.then(|| one(host, directory.as_fd(), name, None))
+        drop(place);
+        write.then_some(directory)
     }
 }
 

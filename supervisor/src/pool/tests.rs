@@ -8,11 +8,12 @@ use reeve_ipc::api::call::{NewCapacity, PoolFilter, PoolRef, VolumeRef};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::storage::PoolState;
 use reeve_ipc::model::{NewVolume, Permissions, Pool, PoolUuid};
+use reeve_ipc::spec::DiskFormat;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
 use super::change::Change;
-use super::handle::{Request, VolumeRequest};
+use super::handle::{Request, VolumeAnswer, VolumeRequest};
 use super::host::Host;
 use super::lanes::Lanes;
 use super::registry::Pools;
@@ -20,6 +21,8 @@ use crate::api::events::EventLog;
 use crate::daemon::ConfiguredPaths;
 use crate::host::paths::AllowedPaths;
 use crate::store::{LoadedPools, PoolRecord, PoolStore, UnfinishedMark};
+
+mod stops;
 
 /// A host with one allowed directory, patience and grace short, and nothing that reads images.
 pub(super) struct Stage {
@@ -29,14 +32,19 @@ pub(super) struct Stage {
 
 impl Stage {
     pub(super) fn new() -> Self {
+        Self::with(Duration::from_secs(1), Duration::from_millis(50))
+    }
+
+    /// With so long for an answer, and so long for what was told to end.
+    fn with(patience: Duration, grace: Duration) -> Self {
         let root = tempfile::tempdir().unwrap();
         std::fs::create_dir(root.path().join("allowed")).unwrap();
         let allowed = AllowedPaths::new(vec![root.path().join("allowed")]);
         let paths = Arc::new(ConfiguredPaths::with(allowed));
         let mut host = Host::new(paths, None, open_store(&root));
         let mut lanes = Lanes::default();
-        lanes.patience = Duration::from_millis(300);
-        lanes.grace = Duration::from_millis(50);
+        lanes.patience = patience;
+        lanes.grace = grace;
         host.lanes = Arc::new(lanes);
         Self { host, root }
     }
@@ -74,7 +82,23 @@ impl Stage {
         }
         Hanging(Arc::clone(&self.host.lanes))
     }
+
+    /// As [`Self::hang`] of one whose file system answers all the same.
+    fn hang_work(&self, pool: &Pool) -> Hanging {
+        self.host.lanes.hung.hang_work(pool.uuid);
+        Hanging(Arc::clone(&self.host.lanes))
+    }
+
+    /// Until no thread works any more.
+    async fn idle(&self) {
+        while !self.host.lanes.are_idle() {
+            a_while().await;
+        }
+    }
 }
+
+/// Longer than anything that is not held up takes on any machine.
+const LONG: Duration = Duration::from_secs(100);
 
 struct Hanging(Arc<Lanes>);
 
@@ -175,52 +199,6 @@ async fn one_look_that_hangs_is_told_in_words() {
 }
 
 #[tokio::test]
-async fn a_pool_that_hangs_is_stopped_undefined_and_comes_again() {
-    let stage = Stage::new();
-    let pool = stage.pool(1, "hung");
-    let pools = stage.pools();
-    started(&pools, &pool).await;
-    let hanging = stage.hang(&[&pool]);
-    let refreshes: Vec<_> = (0..3)
-        .map(|_| {
-            let (pools, pool) = (pools.clone(), named(&pool));
-            asked(async move { pools.ask(&pool, Request::Refresh).await })
-        })
-        .collect();
-    a_while().await;
-    pools.ask(&named(&pool), Request::Stop).await.unwrap();
-    let mut codes = Vec::new();
-    for refresh in refreshes {
-        codes.push(code(refresh.await.unwrap()));
-    }
-    // Those behind it found a pool that is not active.
-    let (cancelled, wrong) = (ApiErrorCode::Cancelled, ApiErrorCode::WrongState);
-    assert_eq!(codes, [cancelled, wrong, wrong]);
-    assert!(
-        open_store(&stage.root)
-            .load_all()
-            .unwrap()
-            .active
-            .is_empty()
-    );
-    // A start that hangs is ended in the same way, and claims nothing when its thread comes back.
-    let start = asked({
-        let (pools, pool) = (pools.clone(), named(&pool));
-        async move { pools.ask(&pool, START).await }
-    });
-    a_while().await;
-    pools.ask(&named(&pool), Request::Stop).await.unwrap();
-    assert_eq!(code(start.await.unwrap()), ApiErrorCode::Cancelled);
-    pools.ask(&named(&pool), Request::Undefine).await.unwrap();
-    drop(hanging);
-    a_while().await;
-    let mut other = stage.pool(2, "other");
-    other.target.clone_from(&pool.target);
-    started(&pools, &other).await;
-    pools.ask(&named(&other), Request::Refresh).await.unwrap();
-}
-
-#[tokio::test]
 async fn a_start_of_what_is_not_kept_is_given_up_when_its_client_goes() {
     let stage = Stage::new();
     let pool = stage.pool(1, "transient");
@@ -241,81 +219,55 @@ async fn a_start_of_what_is_not_kept_is_given_up_when_its_client_goes() {
 }
 
 #[tokio::test]
-async fn jobs_that_hang_end_with_their_clients_or_by_a_stop() {
-    let stage = Stage::new();
-    let (pool, healthy) = (stage.pool(1, "hung"), stage.pool(2, "healthy"));
-    std::fs::write(pool.target.join("disk"), "x").unwrap();
+async fn copies_from_a_pool_that_hangs_take_no_places_of_the_one_they_are_made_in() {
+    let stage = Stage::with(LONG, Duration::from_millis(50));
+    let (hung, healthy) = (stage.pool(1, "hung"), stage.pool(2, "healthy"));
+    std::fs::write(hung.target.join("disk"), "x").unwrap();
     let pools = stage.pools();
-    started(&pools, &pool).await;
+    started(&pools, &hung).await;
     started(&pools, &healthy).await;
-    let hanging = stage.hang(&[&pool]);
-    let make = |to: &Pool, name: &str| {
-        let (pools, to) = (pools.clone(), named(to));
-        let volume = NewVolume::raw(name.parse().unwrap(), 512);
-        asked(async move { pools.make(&to, volume, false).await })
-    };
-    // As many as there are places of all pools, and more.
-    let made: Vec<_> = (0..60).map(|n| make(&pool, &format!("v{n}"))).collect();
-    let resize = asked({
-        let (pools, volume) = (pools.clone(), disk(&pool));
-        let change = Change::Resize {
-            capacity: NewCapacity::To(1024),
-            allocate: false,
-            shrink: false,
-            format: None,
-        };
-        async move {
-            let request = |name| VolumeRequest::Change(name, change);
-            pools.ask_volume(&volume, request).await
-        }
-    });
-    a_while().await;
-    make(&healthy, "beside").await.unwrap().unwrap();
-    let of = named(&pool);
-    let stop = || pools.ask(&of, Request::Stop);
-    assert_eq!(code(stop().await), ApiErrorCode::Busy, "clients wait");
-    made.into_iter().for_each(|one| one.abort());
-    a_while().await;
-    assert_eq!(code(stop().await), ApiErrorCode::Busy, "one waits still");
-    resize.abort();
-    a_while().await;
-    let stopping = asked({
-        let (pools, pool) = (pools.clone(), named(&pool));
-        async move { pools.ask(&pool, Request::Stop).await }
-    });
-    a_while().await;
-    assert_eq!(
-        code(make(&pool, "late").await.unwrap()),
-        ApiErrorCode::Busy,
-        "it is being stopped"
-    );
-    stopping.await.unwrap().unwrap();
-    drop(hanging);
-    a_while().await;
-    // What was given up did nothing when its threads came back.
-    let left: Vec<_> = std::fs::read_dir(&pool.target)
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
+    let _hanging = stage.hang(&[&hung]);
+    let copies: Vec<_> = (0..20)
+        .map(|n| {
+            let (pools, to, from) = (pools.clone(), named(&healthy), disk(&hung));
+            let volume = NewVolume::raw(format!("v{n}").parse().unwrap(), 0);
+            asked(async move { pools.copy(&to, volume, &from, false, false, None).await })
+        })
         .collect();
-    assert_eq!(left, ["disk"]);
-    assert_eq!(std::fs::read(pool.target.join("disk")).unwrap(), b"x");
-    pools.ask(&named(&pool), START).await.unwrap();
-    make(&pool, "v1").await.unwrap().unwrap();
+    let of = named(&healthy);
+    while pools.find(&of).unwrap().view.borrow().jobs.len() < 20 {
+        a_while().await;
+    }
+    // It is as far as here, where no process can be started.
+    let mut allocated = NewVolume::raw("beside".parse().unwrap(), 512);
+    allocated.allocation = Some(512);
+    let beside = pools.make(&of, allocated, false).await;
+    assert_eq!(code(beside), ApiErrorCode::Worker);
+    copies.into_iter().for_each(|copy| copy.abort());
 }
 
 #[tokio::test]
-async fn nothing_begins_in_a_pool_while_it_is_noted_down_that_it_is_stopped() {
+async fn what_was_seen_of_a_volume_before_it_was_removed_brings_it_not_back() {
     let stage = Stage::new();
     let pool = stage.pool(1, "pool");
+    std::fs::write(pool.target.join("disk"), "x").unwrap();
     let pools = stage.pools();
     started(&pools, &pool).await;
-    let of = named(&pool);
-    let late = NewVolume::raw("late".parse().unwrap(), 512);
-    // The actor hears of both before the stop's thread is done.
-    let (stopped, made) = tokio::join!(pools.ask(&of, Request::Stop), pools.make(&of, late, false));
-    stopped.unwrap();
-    assert_eq!(code(made), ApiErrorCode::Busy, "it is being stopped");
-    assert_eq!(std::fs::read_dir(&pool.target).unwrap().count(), 0);
+    let handle = pools.find(&named(&pool)).unwrap();
+    let before = handle.view.borrow().clone();
+    let name = || "disk".parse().unwrap();
+    let entry = || before.volumes.get(&name()).cloned();
+    let delete = |name| VolumeRequest::Change(name, Change::Delete { zeroed: false });
+    pools.ask_volume(&disk(&pool), delete).await.unwrap();
+    handle.seen(before.changes, name(), entry());
+    let new = NewVolume::raw(name(), 512);
+    pools.make(&named(&pool), new, false).await.unwrap();
+    pools.ask_volume(&disk(&pool), delete).await.unwrap();
+    // What is seen from now on counts.
+    handle.seen(handle.view.borrow().changes, name(), entry());
+    let new = NewVolume::raw(name(), 512);
+    let again = pools.make(&named(&pool), new, false).await;
+    assert_eq!(code(again), ApiErrorCode::VolumeExists);
 }
 
 #[tokio::test]
@@ -406,9 +358,11 @@ async fn pools_that_start_with_the_host_are_waited_for_so_long_and_no_longer() {
     };
     // It comes back though one pool never answers.
     pools.autostart_within(Duration::from_millis(200)).await;
-    assert_eq!(state(&healthy).await, PoolState::Running);
+    while state(&healthy).await != PoolState::Running {
+        a_while().await;
+    }
     assert_eq!(state(&hung).await, PoolState::Inactive);
-    // That one goes on by itself.
+    // Those that were not waited for go on by themselves.
     drop(hanging);
     while state(&hung).await != PoolState::Running {
         a_while().await;
@@ -486,7 +440,7 @@ async fn a_directory_that_is_to_be_a_pools_is_no_other_pools_meanwhile() {
 }
 
 #[test]
-fn building_a_directory_that_was_there_opens_it_to_nobody_else() {
+fn building_a_directory_that_was_there_leaves_it_as_it_is() {
     use std::os::unix::fs::PermissionsExt;
     let stage = Stage::new();
     let mode = |pool: &Pool| {
@@ -507,9 +461,9 @@ fn building_a_directory_that_was_there_opens_it_to_nobody_else() {
     let narrow = std::fs::Permissions::from_mode(0o1750);
     std::fs::set_permissions(&there.target, narrow).unwrap();
     assert_eq!(stage.host.build(&there), Ok(false));
-    let error = stage.host.build(&with(&there, 0o777)).unwrap_err();
-    assert_eq!(error.code, ApiErrorCode::WrongState);
-    assert!(error.message.contains("has mode 1750"), "{error}");
+    for mode in [0o777, 0o710, 0] {
+        assert_eq!(stage.host.build(&with(&there, mode)), Ok(false));
+    }
     let other = Pool {
         permissions: Permissions {
             owner: Some(4321),
@@ -517,11 +471,10 @@ fn building_a_directory_that_was_there_opens_it_to_nobody_else() {
         },
         ..there.clone()
     };
-    assert_eq!(code(stage.host.build(&other)), ApiErrorCode::WrongState);
+    assert_eq!(stage.host.build(&other), Ok(false));
     assert_eq!(mode(&there), 0o1750);
-    // Less is given.
-    assert_eq!(stage.host.build(&with(&there, 0o710)), Ok(false));
-    assert_eq!(mode(&there), 0o1710);
+    let owner = std::os::unix::fs::MetadataExt::uid(&std::fs::metadata(&there.target).unwrap());
+    assert_eq!(owner, rustix::process::geteuid().as_raw());
     // What was made is as it was asked for, whatever the umask.
     let made = stage.pool(2, "made");
     std::fs::remove_dir(&made.target).unwrap();

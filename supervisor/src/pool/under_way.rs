@@ -30,6 +30,8 @@ pub(super) struct Working {
     pub(super) what: What,
     /// Nothing of the pool is kept: it is there for whoever waits for its start.
     pub(super) transient: bool,
+    /// It may make the pool's directory, or remove it.
+    makes: bool,
     pub(super) reply: Option<PoolReply>,
 }
 
@@ -60,6 +62,14 @@ impl Request {
             Self::Build | Self::Start { .. } | Self::Delete | Self::Refresh
         )
     }
+
+    /// Whether it may make the pool's directory, or remove it.
+    const fn makes(&self) -> bool {
+        matches!(
+            self,
+            Self::Build | Self::Start { build: true, .. } | Self::Delete
+        )
+    }
 }
 
 impl Actor {
@@ -70,6 +80,7 @@ impl Actor {
             .is_none_or(|it| it.end.number() != number)
         {
             // It was given up, and is as if it had never been.
+            self.late.remove(&number);
             return;
         }
         if let Ok(Outcome::Found(pool, scan, made)) = outcome {
@@ -132,16 +143,14 @@ impl Actor {
             return;
         };
         working.end.now();
+        if working.makes {
+            self.late.insert(working.end.number());
+        }
         self.building = false;
         let name = self.pool().name.clone();
         tracing::warn!(pool = %name, "gave up work that the pool's file system holds up");
         if self.active.is_none() {
             self.host.release(self.uuid);
-            // That was all there was to stop.
-            while let Some((Request::Stop, _)) = self.line.front() {
-                let reply = self.line.pop_front().and_then(|(_, reply)| reply);
-                self.answer(reply, Ok(()));
-            }
         }
         self.publish();
         if let Some(reply) = working.reply {
@@ -156,7 +165,19 @@ impl Actor {
                 return;
             };
             let name = self.pool().name.clone();
-            match admit(&name, self.standing(), request.act()) {
+            let admitted = admit(&name, self.standing(), request.act());
+            let admitted = admitted.and_then(|()| match request.is_of_directory() {
+                // It would find its directory gone a moment later, or another one there.
+                true if !self.late.is_empty() => Err(ApiError::new(
+                    ApiErrorCode::Busy,
+                    format!(
+                        "pool '{name}': its directory was being made or removed when its file system did not answer, \
+                         and that has not ended yet; try again when the file system is there"
+                    ),
+                )),
+                _ => Ok(()),
+            });
+            match admitted {
                 Ok(()) => self.begin(request, reply),
                 Err(refusal) => {
                     if let Some(reply) = reply {
@@ -187,6 +208,7 @@ impl Actor {
                 false => What::Note,
             },
             transient: record.is_none() && self.active.is_none(),
+            makes: request.makes(),
             reply,
         });
         match stop {

@@ -38,6 +38,8 @@ pub struct View {
     pub jobs: Arc<BTreeMap<VolumeName, Job>>,
     /// Entries that are no volumes.
     pub passed_over: u32,
+    /// How often its volumes were changed: a look that began with this number may miss what came after it.
+    pub changes: u64,
 }
 
 impl View {

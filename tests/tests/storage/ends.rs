@@ -25,45 +25,56 @@ fn until(what: &str, mut is: impl FnMut() -> Result<bool>) -> Result<()> {
 
 /// The processes of a daemon that handle images.
 fn image_workers(daemon: u32) -> Vec<u32> {
-    let mut found = Vec::new();
-    for entry in std::fs::read_dir("/proc").into_iter().flatten().flatten() {
-        let Some(pid) = entry.file_name().to_str().and_then(|pid| pid.parse().ok()) else {
-            continue;
-        };
-        let read = |file: &str| std::fs::read_to_string(entry.path().join(file));
-        let (Ok(line), Ok(status)) = (read("cmdline"), read("status")) else {
-            continue;
-        };
-        let parent = status.lines().find_map(|line| line.strip_prefix("PPid:"));
-        let is_child = parent.is_some_and(|parent| parent.trim() == daemon.to_string());
-        if is_child
-            && line
-                .split('\0')
-                .any(|it| it.as_bytes() == IMAGE_WORKER.to_bytes())
-        {
-            found.push(pid);
-        }
-    }
+    let threads = std::fs::read_dir(format!("/proc/{daemon}/task"));
+    let threads = threads.into_iter().flatten().flatten();
+    let children = threads.flat_map(|thread| {
+        // A thread may end meanwhile.
+        let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+        let each = children.split_whitespace().map(str::to_owned);
+        each.collect::<Vec<_>>()
+    });
+    let is_worker = |pid: &String| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        line.split(|byte| *byte == 0)
+            .any(|it| it == IMAGE_WORKER.to_bytes())
+    };
+    let mut found: Vec<u32> = children
+        .filter(is_worker)
+        .filter_map(|pid| pid.parse().ok())
+        .collect();
+    found.sort_unstable();
     found
 }
 
-/// Runs a command whose process for images is held up as soon as it is there.
-fn held_up(stage: &Stage, arguments: &[&str]) -> Result<(Child, u32)> {
+/// Runs a command whose process for images is held up as soon as it is there, and again where the command was done
+/// before that.
+fn held_up(
+    stage: &Stage,
+    arguments: &[&str],
+    mut before: impl FnMut() -> Result<()>,
+) -> Result<(Child, u32)> {
     let daemon = stage.daemon.pid().context("a daemon")?;
-    let mut client = stage.daemon.reeve_command(arguments)?.spawn()?;
-    let mut held = None;
-    until("no process handles the image", || {
-        held = image_workers(daemon).first().copied();
-        if let Some(pid) = held {
-            // One that has done what it was asked ends all the same, and another one comes.
-            let stopped = signal(pid, Signal::STOP).is_ok();
-            std::thread::sleep(Duration::from_millis(50));
-            held = held.filter(|pid| stopped && image_workers(daemon).contains(pid));
+    for _ in 0..50 {
+        before()?;
+        let mut client = stage.daemon.reeve_command(arguments)?.spawn()?;
+        while client.try_wait()?.is_none() {
+            let Some(pid) = image_workers(daemon).first().copied() else {
+                continue;
+            };
+            if signal(pid, Signal::STOP).is_err() {
+                continue;
+            }
+            // One that has done what it was asked is ended all the same.
+            let settled = Instant::now() + Duration::from_millis(500);
+            while image_workers(daemon).contains(&pid) {
+                if Instant::now() >= settled {
+                    return Ok((client, pid));
+                }
+                std::thread::sleep(Duration::from_millis(5));
+            }
         }
-        ensure!(held.is_some() || client.try_wait()?.is_none(), "it is done");
-        Ok(held.is_some())
-    })?;
-    Ok((client, held.context("a process")?))
+    }
+    anyhow::bail!("it is always done before its process is held up")
 }
 
 #[test]
@@ -72,16 +83,27 @@ fn a_process_that_hangs_ends_with_its_client_or_by_a_stop() -> Result<()> {
     let (mut connection, pool) = stage.with_pool("images")?;
     let daemon = stage.daemon.pid().context("a daemon")?;
     // No block of it is zeros.
-    let content = b"content ".repeat(8 << 20);
-    std::fs::write(pool.target.join("disk"), &content)?;
-    ensure!(get(&mut connection, "images", "disk")?.physical == 64 << 20);
+    let content = b"content ".repeat(16 << 20);
+    let write = || Ok(std::fs::write(pool.target.join("disk"), &content)?);
+    write()?;
+    ensure!(get(&mut connection, "images", "disk")?.physical == 128 << 20);
     let of = || named("images");
 
     // A copy is given up when its client goes, and what it was made of is free again.
     let clone = [
         "volume", "clone", "images", "disk", "copy", "--format", "qcow2",
     ];
-    let (mut client, _) = held_up(&stage, &clone)?;
+    let (mut client, _) = held_up(&stage, &clone, || {
+        // What was made before it could be held up.
+        let copy = pool.target.join("copy");
+        match copy.exists() {
+            true => stage
+                .daemon
+                .reeve(&["volume", "delete", "images", "copy"])
+                .map(drop),
+            false => Ok(()),
+        }
+    })?;
     ensure!(refused(connection.call(PoolStop { pool: of() })) == ApiErrorCode::Busy);
     client.kill()?;
     client.wait()?;
@@ -105,7 +127,7 @@ fn a_process_that_hangs_ends_with_its_client_or_by_a_stop() -> Result<()> {
 
     // What changes a volume goes on without its client, until the pool is stopped.
     let wipe = ["volume", "wipe", "images", "disk"];
-    let (mut client, held) = held_up(&stage, &wipe)?;
+    let (mut client, held) = held_up(&stage, &wipe, write)?;
     ensure!(refused(connection.call(PoolStop { pool: of() })) == ApiErrorCode::Busy);
     client.kill()?;
     client.wait()?;

@@ -85,6 +85,10 @@ impl Sink {
 
     fn send(&self, frame: Frame, payload: &[u8]) -> Result<(), Failure> {
         volume_stream::send(self.socket.as_fd(), frame, payload).map_err(|errno| {
+            if errno == Errno::AGAIN {
+                // The file has taken nothing for so long that nothing else is heard of either.
+                return not_written(&ErrorKind::TimedOut.into());
+            }
             // The other end is closed, which may have said why.
             let why = match volume_stream::next(self.socket.as_fd()) {
                 Ok(Some(Frame::Failed(number))) => io::Error::from_raw_os_error(number),
