@@ -17,6 +17,7 @@ const DRIVERS: &[&str] = &["virtio_blk", "virtio_net", "virtio_balloon", "virtio
 /// Elements of a domain that stand by themselves, with what they are in.
 const KEPT: &[&str] = &[
     "<pm>\n    <suspend-to-mem enabled='no'/>\n    <suspend-to-disk enabled='no'/>\n  </pm>",
+    "<cputune>\n    <period>50000</period>\n    <global_period>50000</global_period>\n  </cputune>",
     "<seclabel type='dynamic' model='apparmor' relabel='yes'/>",
     "<resource>\n    <partition>/machine</partition>\n  </resource>",
     "<memoryBacking>\n    <nosharepages/>\n    <source type='memfd'/>\n    <access mode='shared'/>\n  </memoryBacking>",
