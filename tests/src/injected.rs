@@ -7,6 +7,7 @@
 use std::ffi::CStr;
 use std::io::Error;
 use std::mem::MaybeUninit;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
 
@@ -15,6 +16,8 @@ pub type Answer = i64;
 
 /// `PTRACE_O_SUSPEND_SECCOMP` (linux/ptrace.h).
 const SUSPEND_SECCOMP: usize = 1 << 21;
+/// How long a process may be at something.
+const SOON: Duration = Duration::from_secs(10);
 /// `syscall`, little-endian.
 const SYSCALL: i64 = 0x050f;
 
@@ -26,8 +29,25 @@ pub struct Stopped {
 }
 
 impl Stopped {
-    /// Stops the main thread of `pid`, which is to be inside a system call that waits.
+    /// Stops the main thread of `pid` once it is inside a system call that waits.
     pub fn stop(pid: u32) -> Result<Stopped> {
+        let deadline = Instant::now() + SOON;
+        loop {
+            let stopped = Self::stop_now(pid)?;
+            if stopped.is_in_a_call()? {
+                return Ok(stopped);
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "the worker waits in no system call"
+            );
+            drop(stopped);
+            // It has something to do just now, as one that has only been started has.
+            std::thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn stop_now(pid: u32) -> Result<Stopped> {
         let thread = i32::try_from(pid)?;
         ptrace(libc::PTRACE_SEIZE, thread, 0, SUSPEND_SECCOMP)
             .context("cannot trace the worker with its filters suspended")?;
@@ -35,6 +55,11 @@ impl Stopped {
         wait_for_stop(thread)?;
         let saved = registers(thread)?;
         Ok(Stopped { thread, saved })
+    }
+
+    fn is_in_a_call(&self) -> Result<bool> {
+        let word = ptrace(libc::PTRACE_PEEKTEXT, self.thread, self.saved.rip - 2, 0)?;
+        Ok(word & 0xffff == SYSCALL)
     }
 
     /// Makes a call whose second argument is `text`, if there is one.
@@ -45,11 +70,6 @@ impl Stopped {
         text: Option<&CStr>,
     ) -> Result<Answer> {
         let instruction = self.saved.rip - 2;
-        let word = ptrace(libc::PTRACE_PEEKTEXT, self.thread, instruction, 0)?;
-        ensure!(
-            word & 0xffff == SYSCALL,
-            "the worker waits in no system call"
-        );
         if let Some(text) = text {
             // Below the red zone (System V ABI, x86-64, 3.2.2).
             let place = (self.saved.rsp - 512) & !7;
