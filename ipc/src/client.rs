@@ -168,8 +168,10 @@ impl WorkerClient {
     /// the current tokio runtime. What the worker says unasked comes from the receiver; it ends
     /// with [`Incoming::Closed`].
     ///
+    /// A worker that is gone already is no error here: the receiver ends, and each call says so.
+    ///
     /// # Errors
-    /// [`CallError::Socket`] if the socket cannot be watched or is closed already.
+    /// [`CallError::Socket`] if the socket cannot be watched, or fails.
     pub async fn start(
         socket: OwnedFd,
         domain: &str,
@@ -182,8 +184,10 @@ impl WorkerClient {
             build: BuildId::this(),
             domain: domain.to_owned(),
         };
-        client.shared.send(&welcome, &[]).await?;
-        Ok((client, receiver))
+        match client.shared.send(&welcome, &[]).await {
+            Ok(()) | Err(CallError::Socket(ScmError::Closed)) => Ok((client, receiver)),
+            Err(error) => Err(error),
+        }
     }
 
     /// Reads from `socket`, whose worker was `greeted` already or is to say its hello first.

@@ -468,7 +468,8 @@ fn what_a_domain_is_held_to_beside_its_limits_is_in_its_cgroup() -> Result<()> {
         tune(&other, &none).await?;
         ensure!(read(&spinning, "cpu.max")?.starts_with("max"));
         ensure!(read(&cgroup, "io.max")?.is_empty());
-        ensure!(read(&cgroup, "cpuset.mems")?.is_empty());
+        // All that there are, where the kernel does not take none.
+        ensure!(matches!(read(&cgroup, "cpuset.mems")?.as_str(), "" | "0"));
         limited.destroy().await
     })
 }

@@ -15,6 +15,7 @@ use super::{BlockLimits, CgroupError, CpuMax, Limits, Use};
 pub const LAST_THREADS: Duration = Duration::from_millis(500);
 /// A domain's threaded cgroup.
 pub(super) const VCPUS: &str = "vcpus";
+const NODES: &str = "cpuset.mems";
 const VCPUS_CPU_MAX: &str = "vcpus/cpu.max";
 
 /// Who shares block devices out, each with a file of its own.
@@ -92,10 +93,12 @@ impl DomainCgroup {
                 limits.pids_max.map(|count| count.to_string()),
                 "max",
             ),
-            // Nothing is what the cgroup above has.
-            ("cpuset.mems", limits.memory_nodes.clone(), "\n"),
         ] {
             self.set_or_lift(file, value.as_deref(), none)?;
+        }
+        match &limits.memory_nodes {
+            Some(nodes) => self.write(NODES, nodes)?,
+            None => self.lift_nodes()?,
         }
         self.limit_vcpus(limits)?;
         self.limit_block(limits)
@@ -370,6 +373,20 @@ impl DomainCgroup {
         match mkdirat(&self.dir, name, Mode::from_raw_mode(0o777)) {
             Ok(()) | Err(Errno::EXIST) => Ok(()),
             Err(errno) => Err(self.error(name, errno.into())),
+        }
+    }
+
+    /// Lets it have its memory wherever the cgroup above may.
+    fn lift_nodes(&self) -> Result<(), CgroupError> {
+        match self.set_or_lift(NODES, None, "\n") {
+            // Kernels of which one that has processes cannot be without nodes once it has some.
+            Err(CgroupError::Io { source, .. })
+                if source.raw_os_error() == Some(Errno::NOSPC.raw_os_error()) =>
+            {
+                let above = self.read("../cpuset.mems.effective")?;
+                self.write(NODES, above.trim())
+            }
+            lifted => lifted,
         }
     }
 

@@ -59,6 +59,7 @@ fn held_up(
         let mut client = stage.daemon.reeve_command(arguments)?.spawn()?;
         while client.try_wait()?.is_none() {
             let Some(pid) = image_workers(daemon).first().copied() else {
+                std::thread::sleep(Duration::from_millis(1));
                 continue;
             };
             if signal(pid, Signal::STOP).is_err() {
@@ -133,7 +134,10 @@ fn a_process_that_hangs_ends_with_its_client_or_by_a_stop() -> Result<()> {
     client.wait()?;
     std::thread::sleep(Duration::from_millis(100));
     ensure!(image_workers(daemon) == [held], "it goes on");
-    connection.call(PoolStop { pool: of() })?;
+    // As soon as it is known that the client has gone.
+    until("the pool is not stopped", || {
+        Ok(connection.call(PoolStop { pool: of() }).is_ok())
+    })?;
     until("its process still runs", || {
         Ok(image_workers(daemon).is_empty())
     })?;
