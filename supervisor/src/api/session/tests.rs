@@ -122,13 +122,10 @@ async fn an_event_that_fits_no_message_is_left_out_and_ends_nobody() {
     let shared = shared();
     let subscribe = CallBody::EventsSubscribe(EventsSubscribe { after: None });
     let end = asking(&shared, [subscribe].into_iter());
-    let end = Arc::new(end);
+    let end = Socket::new(end).unwrap();
     let next = async || {
-        let end = Arc::clone(&end);
-        // Which waits.
-        let receive = move || scm::receive_message(end.as_fd());
-        let received = tokio::task::spawn_blocking(receive).await.unwrap();
-        codec::decode::<ToClient>(&received.unwrap().0).unwrap()
+        let (bytes, _) = end.receive(scm::receive_message).await.unwrap();
+        codec::decode::<ToClient>(&bytes).unwrap()
     };
     assert!(matches!(next().await, ToClient::Welcome { .. }));
     let subscribed = next().await;
