@@ -151,6 +151,26 @@ impl Libvirt {
     }
 }
 
+/// That a command of virsh's prints that.
+///
+/// # Errors
+/// It does not succeed, or prints something else.
+pub fn shows(host: &Libvirt, line: &str, part: &str) -> Result<()> {
+    let said = host.virsh(line)?;
+    ensure!(said.contains(part), "{line}: {part}: {said}");
+    Ok(())
+}
+
+/// That a command of virsh's complains of that.
+///
+/// # Errors
+/// It succeeds, or complains of something else.
+pub fn complains(host: &Libvirt, line: &str, part: &str) -> Result<()> {
+    let said = host.refused(line)?;
+    ensure!(said.contains(part), "{line}: {part}: {said}");
+    Ok(())
+}
+
 /// A command that goes on; dropping it ends it.
 #[derive(Debug)]
 pub struct Listener {

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use reeve_tests::libvirt::Libvirt;
+use reeve_tests::libvirt::{Libvirt, complains, shows};
 
 /// How long an event may take.
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -23,20 +23,6 @@ fn with_pool() -> Result<(Libvirt, PathBuf)> {
     host.virsh("pool-build images")?;
     host.virsh("pool-start images")?;
     Ok((host, images))
-}
-
-/// That a command prints that.
-fn shows(host: &Libvirt, line: &str, part: &str) -> Result<()> {
-    let said = host.virsh(line)?;
-    ensure!(said.contains(part), "{line}: {part}: {said}");
-    Ok(())
-}
-
-/// That a command complains of that.
-fn complains(host: &Libvirt, line: &str, part: &str) -> Result<()> {
-    let said = host.refused(line)?;
-    ensure!(said.contains(part), "{line}: {part}: {said}");
-    Ok(())
 }
 
 #[test]

@@ -4,7 +4,7 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
-use reeve_tests::libvirt::Libvirt;
+use reeve_tests::libvirt::{Libvirt, complains, shows};
 
 /// A domain with a disk and an interface that is connected to nothing the host has.
 fn document(host: &Libvirt, elements: &str) -> Result<String> {
@@ -24,18 +24,6 @@ fn document(host: &Libvirt, elements: &str) -> Result<String> {
     let path = host.outside().join("web.xml");
     fs::write(&path, text)?;
     Ok(path.display().to_string())
-}
-
-fn shows(host: &Libvirt, line: &str, part: &str) -> Result<()> {
-    let said = host.virsh(line)?;
-    ensure!(said.contains(part), "{line}: {part}: {said}");
-    Ok(())
-}
-
-fn complains(host: &Libvirt, line: &str, part: &str) -> Result<()> {
-    let said = host.refused(line)?;
-    ensure!(said.contains(part), "{line}: {part}: {said}");
-    Ok(())
 }
 
 #[test]

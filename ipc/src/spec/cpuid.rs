@@ -10,7 +10,9 @@ const EBX: usize = 1;
 const ECX: usize = 2;
 const EDX: usize = 3;
 
-const fn bits<const N: usize>(positions: [u32; N]) -> u32 {
+/// A register with the bits at these positions, each below 32.
+#[must_use]
+pub const fn bits<const N: usize>(positions: [u32; N]) -> u32 {
     let mut mask = 0;
     let mut index = 0;
     while index < N {

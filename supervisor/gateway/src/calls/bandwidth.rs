@@ -13,7 +13,7 @@ use super::Context;
 use super::context::impact;
 use super::devices::change_each;
 use super::failure::{Code, Failure, check_flags, invalid_argument};
-use super::params::{TEXT_OKAY, UINT, check, uint, within};
+use super::params::{TEXT_OKAY, UINT, check, told_within, uint};
 use crate::wire::types::handles::Domain;
 use crate::wire::types::params::Param;
 use crate::wire::types::tuning as wire;
@@ -135,11 +135,7 @@ pub(super) async fn get(
     };
     let mut params = parameters(INBOUND, inbound);
     params.extend(parameters(OUTBOUND, outbound));
-    let (params, nparams) = within(params, call.nparams);
-    Ok(wire::TuneParams {
-        params: params.into(),
-        nparams,
-    })
+    Ok(told_within(params, call.nparams))
 }
 
 pub(super) async fn set(

@@ -13,7 +13,7 @@ use reeve_ipc::model::{BlockDeviceTuning, BlockTuning, MAX_BLOCK_DEVICES};
 use super::Context;
 use super::context::impact;
 use super::failure::{Failure, check_flags, invalid_argument};
-use super::params::{TEXT, TEXT_OKAY, UINT, check, text, uint, within};
+use super::params::{TEXT, TEXT_OKAY, UINT, check, text, told_within, uint};
 use super::pinning::tune;
 use crate::wire::types::params::Param;
 use crate::wire::types::tuning as wire;
@@ -192,11 +192,7 @@ pub(super) async fn get(
     if call.flags & TEXT_OKAY == 0 {
         params.retain(|param| param.field == WEIGHT);
     }
-    let (params, nparams) = within(params, call.nparams);
-    Ok(wire::TuneParams {
-        params: params.into(),
-        nparams,
-    })
+    Ok(told_within(params, call.nparams))
 }
 
 pub(super) async fn set(

@@ -8,7 +8,7 @@ use reeve_ipc::model::{CpuSet, MemoryNodes, NodeMode};
 use super::Context;
 use super::context::{Impact, impact};
 use super::failure::{Code, Failure, check_flags, invalid_argument};
-use super::params::{INT, TEXT, TEXT_OKAY, check, int, text, within};
+use super::params::{INT, TEXT, TEXT_OKAY, check, int, text, told_within};
 use super::pinning::tune;
 use crate::wire::types::params::Param;
 use crate::wire::types::tuning as wire;
@@ -85,11 +85,7 @@ pub(super) async fn get(
     if call.flags & TEXT_OKAY == 0 {
         params.retain(|param| param.field != NODES);
     }
-    let (params, nparams) = within(params, call.nparams);
-    Ok(wire::TuneParams {
-        params: params.into(),
-        nparams,
-    })
+    Ok(told_within(params, call.nparams))
 }
 
 pub(super) async fn set(

@@ -2,6 +2,7 @@
 
 use super::failure::{Code, Failure, invalid_argument};
 use crate::wire::types::params::{Param, Value};
+use crate::wire::types::tuning::TuneParams;
 
 /// The client takes text among the parameters (libvirt `VIR_TYPED_PARAM_STRING_OKAY`).
 pub(super) const TEXT_OKAY: u32 = 4;
@@ -16,6 +17,15 @@ pub(super) fn within(params: Vec<Param>, room: i32) -> (Vec<Param>, i32) {
             (params, count)
         }
         _ => (Vec::new(), count),
+    }
+}
+
+/// As many as [`within`] gives, as the answer of the calls that tell what a domain is held to.
+pub(super) fn told_within(params: Vec<Param>, room: i32) -> TuneParams {
+    let (params, nparams) = within(params, room);
+    TuneParams {
+        params: params.into(),
+        nparams,
     }
 }
 

@@ -13,7 +13,7 @@ use reeve_ipc::model::{CpuQuota, Domain as Definition, MemorySize, ResourceLimit
 use super::Context;
 use super::context::impact;
 use super::failure::{Code, Failure, check_flags, invalid_argument};
-use super::params::{LONG, TEXT_OKAY, ULONG, check, long, ulong, within};
+use super::params::{LONG, TEXT_OKAY, ULONG, check, long, told_within, ulong, within};
 use super::pinning::tune;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::params::{Param, Params};
@@ -322,11 +322,8 @@ pub(super) async fn memory(
     let definition = context.meant(&call.domain, call.flags).await?;
     let limit = definition.limits.memory;
     let limit = limit.map_or(NO_LIMIT_KIB, |limit| super::kib(limit.bytes()));
-    let (params, nparams) = within(vec![Param::new(HARD_LIMIT, limit)], call.nparams);
-    Ok(wire::TuneParams {
-        params: params.into(),
-        nparams,
-    })
+    let params = vec![Param::new(HARD_LIMIT, limit)];
+    Ok(told_within(params, call.nparams))
 }
 
 pub(super) async fn set_memory(

@@ -12,7 +12,7 @@ mod tests;
 mod topology;
 
 use kvm_bindings::{CpuId, KVM_CPUID_FLAG_SIGNIFCANT_INDEX, kvm_cpuid_entry2};
-use reeve_ipc::spec::cpuid::hide;
+use reeve_ipc::spec::cpuid::{bits, hide};
 use reeve_ipc::spec::{CpuSwitches, CpuidEntry};
 
 use self::topology::Topology;
@@ -26,16 +26,6 @@ pub struct HostTimers {
     pub tsc_khz: Option<u32>,
     /// Messages can address local APICs beyond id 254 (split controller with wide ids).
     pub wide_apic_ids: bool,
-}
-
-const fn bits<const N: usize>(positions: [u32; N]) -> u32 {
-    let mut mask = 0;
-    let mut index = 0;
-    while index < N {
-        mask |= 1 << positions[index];
-        index += 1;
-    }
-    mask
 }
 
 const HYPERVISOR: u32 = 0x4000_0000;
