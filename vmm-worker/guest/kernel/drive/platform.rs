@@ -110,9 +110,10 @@ pub fn watchdog(bus: Bus, clock: &Clock, options: &Options) -> Result<(), Proble
         }
         watchdog.reload();
     }
+    // An NMI may come as soon as that is said.
+    let nmis = Interrupt::Nmi.count();
     console::print(b"watchdog: left alone\n");
     let end = clock.after(PATIENCE);
-    let nmis = Interrupt::Nmi.count();
     let mut expired = false;
     while time::cycles() < end {
         if !expired && watchdog.registers.read_u16(RELOAD) & TIMED_OUT != 0 {
