@@ -4,7 +4,8 @@
 //! ```text
 //!   supervisor                                             reeve-gateway
 //!   ──────────                                             ─────────────
-//!   starts it, with one socket      ──────────────────────►  closes its jail, and waits
+//!   starts it, with one socket and
+//!     the number of its changes     ──────────────────────►  closes its jail, and waits
 //!   a client comes; its rights are decided
 //!   HandOver {access}               ──────────────────────►  serves the client by the native API
 //!     with the client's socket and one end of a session
@@ -23,6 +24,8 @@ use crate::api::Access;
 pub const NAME: &std::ffi::CStr = c"reeve-gateway";
 /// The number of the socket's descriptor in that process.
 pub const CONTROL_FD: i32 = 4;
+/// The number of the descriptor of [`crate::changes::ChangeCount::file`] in that process.
+pub const CHANGES_FD: i32 = 5;
 /// The most bytes of one message that comes up.
 pub const MAX_WORDS_BYTES: usize = 512;
 

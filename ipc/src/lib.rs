@@ -41,6 +41,7 @@
 
 pub mod acceptor;
 pub mod api;
+pub mod changes;
 pub mod codec;
 pub mod device;
 pub mod endpoint;

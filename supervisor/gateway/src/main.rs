@@ -1,6 +1,7 @@
 //! The gateway process: close the jail, wait for a client, serve it until it goes.
 //!
-//! Started by the supervisor and by nobody else, with one socket ([`reeve_ipc::gateway`]). It is jailed before
+//! Started by the supervisor and by nobody else, with one socket and the number of the supervisor's changes
+//! ([`reeve_ipc::gateway`]). It is jailed before
 //! there is a client, so that what a client sends is read by a process that can open, make and start nothing.
 //!
 //! The C library calls `main` here, without the runtime of Rust's own: that looks for files which
@@ -14,7 +15,8 @@ use std::sync::OnceLock;
 
 use reeve_gateway::log;
 use reeve_gateway::session::{self, Rights};
-use reeve_ipc::gateway::{CONTROL_FD, HandOver, MAX_WORDS_BYTES, NAME};
+use reeve_ipc::changes::Changes;
+use reeve_ipc::gateway::{CHANGES_FD, CONTROL_FD, HandOver, MAX_WORDS_BYTES, NAME};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::{codec, error, exit_code};
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -35,16 +37,16 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
 /// The whole of the process; gives its exit code.
 fn run() -> u8 {
     ignore_broken_pipes();
-    let control = inherited();
-    let runtime = match confine(&control) {
-        Ok(runtime) => runtime,
+    let (control, changes) = inherited();
+    let (runtime, changes) = match confine(&control, changes) {
+        Ok(confined) => confined,
         Err(why) => {
             say(&control, why);
             return exit_code::JAIL;
         }
     };
     runtime.block_on(async {
-        match serve(control).await {
+        match serve(control, changes).await {
             Ok(()) => exit_code::ORDERLY,
             Err(code) => code,
         }
@@ -52,7 +54,11 @@ fn run() -> u8 {
 }
 
 /// Closes the jail. The event loop is made before: its role has no call that makes a descriptor.
-fn confine(control: &OwnedFd) -> Result<Runtime, String> {
+fn confine(control: &OwnedFd, changes: OwnedFd) -> Result<(Runtime, Changes), String> {
+    // Its role has no call that maps a descriptor, either.
+    let mapped = Changes::of(changes.as_fd());
+    drop(changes);
+    let changes = mapped.map_err(|error| format!("the number of changes: {error}"))?;
     let runtime = Builder::new_current_thread().enable_all().build();
     let runtime = runtime.map_err(|error| format!("no event loop: {error}"))?;
     let again = || rustix::io::fcntl_dupfd_cloexec(control, 0);
@@ -72,11 +78,11 @@ fn confine(control: &OwnedFd) -> Result<Runtime, String> {
         }
         exit_now(exit_code::PANIC)
     }));
-    Ok(runtime)
+    Ok((runtime, changes))
 }
 
 /// Waits for the client, and serves it until it or the supervisor goes.
-async fn serve(control: OwnedFd) -> Result<(), u8> {
+async fn serve(control: OwnedFd, changes: Changes) -> Result<(), u8> {
     let control = UnixStream::from_std(control.into()).map_err(|_| exit_code::HOST)?;
     let (bytes, fds) = match receive(&control).await {
         Ok(message) => message,
@@ -86,8 +92,11 @@ async fn serve(control: OwnedFd) -> Result<(), u8> {
     };
     let message: HandOver = codec::decode(&bytes).map_err(|_| exit_code::HANDSHAKE)?;
     let [client, api] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| exit_code::HANDSHAKE)?;
+    let rights = Rights {
+        access: message.access,
+    };
     tokio::select! {
-        ended = session::serve(client, api, Rights { access: message.access }) => {
+        ended = session::serve(client, api, rights, changes) => {
             if let Err(error) = ended {
                 tracing::warn!("a client's connection ended: {error}");
             }
@@ -127,12 +136,15 @@ fn ignore_broken_pipes() {
 
 #[expect(
     unsafe_code,
-    reason = "the descriptor that the supervisor hands over is known by number"
+    reason = "the descriptors that the supervisor hands over are known by number"
 )]
-fn inherited() -> OwnedFd {
+fn inherited() -> (OwnedFd, OwnedFd) {
     // SAFETY: the supervisor put the socket there, nobody else in this process owns it, and this function
     // runs once. In a process it did not start, what is there is no socket or not open, and its use fails.
-    unsafe { OwnedFd::from_raw_fd(CONTROL_FD) }
+    let control = unsafe { OwnedFd::from_raw_fd(CONTROL_FD) };
+    // SAFETY: as above, of the file of the number.
+    let changes = unsafe { OwnedFd::from_raw_fd(CHANGES_FD) };
+    (control, changes)
 }
 
 #[expect(unsafe_code, reason = "a panic ends the process where it is")]

@@ -4,6 +4,7 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
+use reeve_ipc::changes::ChangeCount;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::OnceCell;
@@ -76,6 +77,9 @@ pub enum StartError {
     /// Its signals.
     #[error("cannot wait for signals: {0}")]
     Signals(#[source] std::io::Error),
+    /// What it shares with its gateways.
+    #[error("no memory that is shared with gateways: {0}")]
+    Changes(#[source] std::io::Error),
 }
 
 /// The mark that this boot's domains have been started, in the run directory, which is new at each
@@ -126,7 +130,8 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         images = test_image_workers(&settings);
     }
     let pool_store = PoolStore::open(&settings.state_directory, &settings.run_directory)?;
-    let front_door = front_door(&settings, &config, own_identities.as_ref());
+    let changes = Arc::new(ChangeCount::new().map_err(StartError::Changes)?);
+    let front_door = front_door(&settings, &config, &changes, own_identities.as_ref());
     let records = state.load_all()?;
     let uuid = host::uuid(&state);
     let statuses = run.load_all()?;
@@ -150,6 +155,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         events: Arc::clone(&events) as _,
         logs: settings.configured.files.clone(),
         ids: Arc::new(AtomicU32::new(1)),
+        changes,
     });
     let registry = Registry::new(world);
     let paths = Arc::clone(&settings.configured.paths);
@@ -282,6 +288,7 @@ impl Signals {
 pub(super) fn front_door(
     settings: &Settings,
     config: &Config,
+    changes: &Arc<ChangeCount>,
     identities: Option<&Identities>,
 ) -> Option<FrontDoor> {
     if !config.libvirt {
@@ -302,6 +309,7 @@ pub(super) fn front_door(
         warm: usize::try_from(config.libvirt_warm_processes).unwrap_or(0),
         cgroups: settings.cgroups.clone(),
         limits: Arc::clone(&settings.configured.limits),
+        changes: Arc::clone(changes),
     };
     FrontDoor::open(&door, identities)
 }

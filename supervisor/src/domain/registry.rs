@@ -144,6 +144,8 @@ impl Registry {
                 let mut domains = shared.domains();
                 domains.handles.remove(&uuid);
                 domains.index.release(uuid);
+                drop(domains);
+                shared.world.changes.raise();
             }
         }
     }
@@ -332,6 +334,8 @@ impl Registry {
                 (Some(Ok(())), Some(_)) => domains.index.settle(uuid, &name),
                 (_, Some(before)) => domains.index.settle(uuid, &before),
             }
+            drop(domains);
+            shared.world.changes.raise();
             result
         });
         match renaming.await {

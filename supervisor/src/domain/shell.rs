@@ -255,7 +255,10 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                 taps: self.status.as_ref().map_or_else(Vec::new, |s| s.taps()),
             })
         });
-        self.view.send_replace(view);
+        let before = self.view.send_replace(view.clone());
+        if details(before.as_ref()) != details(view.as_ref()) {
+            self.world.changes.raise();
+        }
     }
 
     /// A start was aborted: its future is dropped, and what that leaves to do is awaited.
@@ -348,6 +351,10 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             _lives: lives,
         });
     }
+}
+
+fn details(view: Option<&Arc<View>>) -> Option<&DomainDetails> {
+    view.map(|view| &view.details)
 }
 
 /// The next notice of the worker; pends for good where there is none.

@@ -9,6 +9,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
+use reeve_ipc::changes::ChangeCount;
 use reeve_ipc::model::{DevicePlace, DomainName, DomainUuid};
 use reeve_ipc::spec::PciSlot;
 
@@ -35,6 +36,8 @@ pub struct World {
     pub logs: Option<LogFiles>,
     /// The next worker's number; from 1.
     pub ids: Arc<AtomicU32>,
+    /// Raised whenever a look at a domain would show something else than before.
+    pub changes: Arc<ChangeCount>,
 }
 
 /// Where definitions and run-time status are kept. Errors are one line each.

@@ -44,6 +44,7 @@ use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
 
 use reeve_ipc::api::Access;
+use reeve_ipc::changes::ChangeCount;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -80,6 +81,8 @@ pub struct Settings {
     pub cgroups: CgroupPlace,
     /// How many clients there may be, now and whenever it is asked.
     pub limits: Arc<RwLock<Limits>>,
+    /// What tells those processes that domains have changed.
+    pub changes: Arc<ChangeCount>,
 }
 
 /// The open door: clients may knock, and are let in when it is served.
@@ -134,7 +137,7 @@ impl FrontDoor {
             Arc::clone(&settings.limits),
             settings.warm,
         );
-        let spawner = Spawner::start(program, identities, bound)
+        let spawner = Spawner::start(program, identities, bound, Arc::clone(&settings.changes))
             .inspect_err(|error| {
                 tracing::error!("no client of libvirt's protocol is served: no thread: {error}");
             })

@@ -9,9 +9,11 @@
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
+use std::sync::Arc;
 use std::time::Duration;
 
-use reeve_ipc::gateway::{CONTROL_FD, NAME};
+use reeve_ipc::changes::ChangeCount;
+use reeve_ipc::gateway::{CHANGES_FD, CONTROL_FD, NAME};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_sandbox::{Child, Command, FIRST_FD, OnParentDeath, Resource, Rlimit};
 use rustix::process::Pid;
@@ -23,7 +25,7 @@ use crate::host::program::Program;
 use crate::host::spawn_thread::SpawnThread;
 
 // The sandbox keeps the numbers below for itself.
-const _: () = assert!(CONTROL_FD >= FIRST_FD);
+const _: () = assert!(CONTROL_FD >= FIRST_FD && CHANGES_FD > CONTROL_FD);
 
 /// The thread's name. A process that it makes is called so until it executes its program.
 const THREAD: &str = "gateways";
@@ -64,6 +66,9 @@ pub(super) enum StartError {
     /// No socket for it.
     #[error(transparent)]
     Socket(#[from] ScmError),
+    /// No descriptor for it.
+    #[error("no descriptor: {0}")]
+    Descriptor(#[source] io::Error),
     /// No jail.
     #[error("cannot confine it: {error}{}", .error.remedy().map(|remedy| format!("; {remedy}")).unwrap_or_default())]
     Sandbox {
@@ -98,11 +103,12 @@ impl Spawner {
         program: Program,
         identities: Identities,
         mut bound: Bound,
+        changes: Arc<ChangeCount>,
     ) -> io::Result<Self> {
         let serve = move |reply: Reply, null: &OwnedFd| {
             bound.keep();
             // Where nobody waits any more the door is closed: this thread ends next, and the process with it.
-            let _ = reply.send(execute(&program, null, &identities, &bound));
+            let _ = reply.send(execute(&program, null, &identities, &bound, &changes));
         };
         // The pool asks for one at a time.
         let thread = SpawnThread::start(THREAD, 1, serve)?;
@@ -124,6 +130,7 @@ fn execute(
     null: &OwnedFd,
     identities: &Identities,
     bound: &Bound,
+    changes: &ChangeCount,
 ) -> Result<Started, StartError> {
     let identity = identities.claim()?;
     let who = match identity.level {
@@ -134,12 +141,14 @@ fn execute(
         Level::User => reeve_sandbox::Identity::Caller,
     };
     let (control, theirs) = scm::pair()?;
+    let changes = changes.file().try_clone_to_owned();
+    let changes = changes.map_err(StartError::Descriptor)?;
     scm::refuse_rights(control.as_fd());
     let child = reeve_sandbox::spawn(Command {
         exe: program.as_fd(),
         argv: &[NAME],
         null: null.as_fd(),
-        fds: vec![(theirs, CONTROL_FD)],
+        fds: vec![(theirs, CONTROL_FD), (changes, CHANGES_FD)],
         identity: who,
         rlimits: RLIMITS,
         memory_policy: None,

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::sync::{Arc, Mutex, OnceLock};
 use std::task::{Poll, Waker};
 
+use reeve_ipc::changes::ChangeCount;
 use reeved::daemon::recovery;
 use reeved::domain::registry::{Registry, Remains};
 use reeved::domain::world::World;
@@ -59,6 +60,7 @@ impl Life {
             events: Arc::new(SimEvents(shared.clone())),
             logs: Some(logs()),
             ids: Arc::new(AtomicU32::new(1)),
+            changes: Arc::new(ChangeCount::new().unwrap()),
         }));
         let recovered = Arc::new(AtomicBool::new(false));
         let (done, taking_up) = (Arc::clone(&recovered), registry.clone());

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use reeve_ipc::api::call::{HostInfoGet, TestHypervisorUse};
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::host::{HostDriver, HostInfo};
+use reeve_ipc::changes::Changes;
 
 use super::Context;
 use super::failure::{Code, Failure, Origin, invalid_argument};
@@ -45,6 +46,7 @@ pub(crate) fn authentications() -> List<i32, 20> {
 /// Opens a connection: by which URI, and how.
 pub(crate) async fn open(
     api: Client,
+    changes: Arc<Changes>,
     call: wire::ConnectOpen,
     read_only: bool,
 ) -> Result<Context, Failure> {
@@ -52,7 +54,7 @@ pub(crate) async fn open(
     let name = call.name.unwrap_or_default();
     let read_only = read_only || call.flags & READ_ONLY != 0;
     let wanted = name.split('?').next().unwrap_or_default();
-    let mut context = Context::new(api, wanted.to_owned(), read_only);
+    let mut context = Context::new(api, changes, wanted.to_owned(), read_only);
     if URIS.contains(&wanted) {
         return Ok(context);
     }

@@ -2,6 +2,7 @@
 
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::api::SOCKETS_DIRECTORY;
@@ -14,11 +15,13 @@ use reeve_ipc::api::client::Client;
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::{DomainFigures, FigureGroups, FiguresOf};
 use reeve_ipc::api::view::{DomainDetails, DomainState, DomainSummary};
+use reeve_ipc::changes::Changes;
 use reeve_ipc::model::{Domain as Definition, DomainName, DomainUuid};
 use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use super::failure::{Code, Failure, invalid_argument};
+use super::known::Known;
 use super::state;
 use crate::wire::types::handles::Domain;
 
@@ -50,6 +53,7 @@ pub(super) struct Impact {
 #[derive(Debug)]
 pub struct Context {
     api: Client,
+    known: Known,
     sockets: OnceCell<PathBuf>,
     /// The URI that was accepted.
     pub(crate) uri: String,
@@ -58,9 +62,10 @@ pub struct Context {
 }
 
 impl Context {
-    pub(super) const fn new(api: Client, uri: String, read_only: bool) -> Self {
+    pub(super) fn new(api: Client, changes: Arc<Changes>, uri: String, read_only: bool) -> Self {
         Self {
             api,
+            known: Known::new(changes),
             sockets: OnceCell::const_new(),
             uri,
             read_only,
@@ -132,8 +137,27 @@ impl Context {
     /// # Errors
     /// There is none.
     pub(super) async fn details(&self, domain: &Domain) -> Result<DomainDetails, Failure> {
-        let of = reference(domain);
-        self.of(domain, DomainGet { domain: of }).await
+        match self.find(reference(domain)).await {
+            Err(failure) if failure.code == Code::NoDomain => Err(absent(domain)),
+            found => found,
+        }
+    }
+
+    /// A domain, without asking its worker; and without asking the supervisor, where what it answered stands.
+    ///
+    /// # Errors
+    /// There is none.
+    pub(super) async fn find(&self, domain: DomainRef) -> Result<DomainDetails, Failure> {
+        if let Some(details) = self.known.domain(&domain) {
+            return Ok(details);
+        }
+        let asked = self.known.now();
+        let call = DomainGet {
+            domain: domain.clone(),
+        };
+        let details = self.call(call).await?;
+        self.known.keep(asked, domain, &details);
+        Ok(details)
     }
 
     /// As [`Self::details`], as in a list.
@@ -256,12 +280,7 @@ impl Context {
     ) -> Result<T, Failure> {
         Err(match failure.code {
             Code::NoDomain => absent(domain),
-            Code::OperationInvalid => match self
-                .call(DomainGet {
-                    domain: reference(domain),
-                })
-                .await
-            {
+            Code::OperationInvalid => match self.find(reference(domain)).await {
                 Ok(details) => {
                     wrong_state(operation, &details.summary).map_or(failure, Failure::invalid)
                 }

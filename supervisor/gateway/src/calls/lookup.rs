@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{DomainGet, DomainRef};
+use reeve_ipc::api::call::DomainRef;
 use reeve_ipc::model::DomainUuid;
 use uuid::Uuid;
 
@@ -47,7 +47,7 @@ async fn find(
     domain: DomainRef,
     what: impl FnOnce() -> String,
 ) -> Result<Domain, Failure> {
-    match context.call(DomainGet { domain }).await {
+    match context.find(domain).await {
         Ok(details) if is_there(&details.summary) => Ok(handle(&details.summary)),
         Ok(_) => Err(Failure::new(Code::NoDomain, what())),
         Err(failure) if failure.code == Code::NoDomain => Err(Failure::new(Code::NoDomain, what())),

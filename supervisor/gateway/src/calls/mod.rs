@@ -16,7 +16,8 @@
 //! | [`storage`] | pools and volumes |
 //! | `absent`, `empty` | objects that there are none of |
 //!
-//! Events, streams and the rest that outlives a call are the session's.
+//! What is asked for again is answered from what is `known` for as long as it stands. Events, streams and the rest
+//! that outlives a call are the session's.
 
 mod absent;
 pub(crate) mod agent;
@@ -35,6 +36,7 @@ mod host;
 mod info;
 mod inside;
 mod job;
+mod known;
 mod labels;
 mod lifecycle;
 mod list;

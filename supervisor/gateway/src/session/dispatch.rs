@@ -180,7 +180,8 @@ impl Session {
                     return Err(Failure::of(Origin::Rpc, Code::InternalError, why));
                 }
                 let read_only = self.rights.access == Access::ReadOnly;
-                let opening = connect::open(self.api.clone(), call, read_only);
+                let changes = Arc::clone(&self.changes);
+                let opening = connect::open(self.api.clone(), changes, call, read_only);
                 self.standing = Standing::Opening;
                 self.spawn(header, payload.len(), async move {
                     Ok(Ended::Opened(opening.await?))

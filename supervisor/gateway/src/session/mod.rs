@@ -29,6 +29,7 @@ use std::os::fd::OwnedFd;
 use reeve_ipc::api::Access;
 use reeve_ipc::api::blocking::ConnectError;
 use reeve_ipc::api::client::Client;
+use reeve_ipc::changes::Changes;
 use reeve_ipc::socket::Socket;
 
 use crate::wire::frame::FrameError;
@@ -68,15 +69,21 @@ pub enum SessionError {
 
 /// Serves a client until it closes the connection or must be given up. `client` is its stream socket; `api` is
 /// a connected `SOCK_SEQPACKET` socket to the supervisor over which nothing was said. Both are non-blocking.
+/// `changes` is the number of that supervisor.
 /// Runs on tokio's current-thread runtime, with its time and I/O drivers.
 ///
 /// # Errors
 /// [`SessionError`]: it ended otherwise.
-pub async fn serve(client: OwnedFd, api: OwnedFd, rights: Rights) -> Result<(), SessionError> {
+pub async fn serve(
+    client: OwnedFd,
+    api: OwnedFd,
+    rights: Rights,
+    changes: Changes,
+) -> Result<(), SessionError> {
     let (api, events) = Client::over(api, "reeve-gateway").await?;
     let access = rights.access.min(api.access());
     let client = Socket::new(client)?;
-    run::Session::new(client, api, events, Rights { access })
+    run::Session::new(client, api, events, Rights { access }, changes)
         .run()
         .await
 }

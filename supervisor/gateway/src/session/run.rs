@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::event::{Cursor, Event};
+use reeve_ipc::changes::Changes;
 use reeve_ipc::socket::Socket;
 use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::sync::mpsc;
@@ -57,6 +58,7 @@ pub(super) struct Session {
     pub(super) socket: Socket<OwnedFd>,
     pub(super) api: Client,
     pub(super) rights: Rights,
+    pub(super) changes: Arc<Changes>,
     pub(super) standing: Standing,
     pub(super) context: Option<Arc<Context>>,
     pub(super) assembler: Assembler,
@@ -89,10 +91,12 @@ impl Session {
         api: Client,
         events: mpsc::Receiver<(Cursor, Event)>,
         rights: Rights,
+        changes: Changes,
     ) -> Self {
         Self {
             socket,
             rights,
+            changes: Arc::new(changes),
             standing: Standing::New,
             context: None,
             assembler: Assembler::default(),

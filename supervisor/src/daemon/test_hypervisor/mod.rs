@@ -21,6 +21,7 @@ use std::sync::{Arc, Mutex};
 
 use reeve_ipc::api::call::{DomainRef, StartOptions};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::changes::ChangeCount;
 use reeve_ipc::model::{
     Balloon, BootSource, DeviceError, Devices, Disk, Domain, DomainUuid, InvalidName, Labels,
     Layer, LifecycleAction, MemorySize, ModelError, Nic, NicSource, Platform, ResourceLimits,
@@ -63,13 +64,20 @@ impl Daemon {
                        (test_hypervisor)";
             return Err(ApiError::new(ApiErrorCode::Unsupported, why));
         }
-        let making = || make(self.settings.clone(), Arc::clone(&self.clients));
+        let making = || {
+            let changes = Arc::clone(&self.registry.world().changes);
+            make(self.settings.clone(), Arc::clone(&self.clients), changes)
+        };
         Ok(Arc::clone(self.test.get_or_init(making).await))
     }
 }
 
 /// Makes one, with its domain; `clients` are connected.
-async fn make(settings: Settings, clients: Arc<AtomicU32>) -> Arc<Daemon> {
+async fn make(
+    settings: Settings,
+    clients: Arc<AtomicU32>,
+    changes: Arc<ChangeCount>,
+) -> Arc<Daemon> {
     let events = Arc::new(EventLog::new(draw_epoch()));
     let world = World {
         driver: Arc::new(TestDriver::new()),
@@ -78,6 +86,7 @@ async fn make(settings: Settings, clients: Arc<AtomicU32>) -> Arc<Daemon> {
         events: Arc::clone(&events) as _,
         logs: None,
         ids: Arc::new(AtomicU32::new(1)),
+        changes,
     };
     let registry = Registry::bounded(Arc::new(world), MOST_DOMAINS);
     if let Err(error) = populate(&registry).await {
@@ -114,9 +123,10 @@ pub(super) async fn run(
     let _run = RunDir::open(&settings.run_directory)?;
     let listener = Listener::bind(&settings.run_directory)?;
     let config = settings.configured.config();
-    let front_door = front_door(&settings, &config, None);
+    let changes = Arc::new(ChangeCount::new().map_err(StartError::Changes)?);
+    let front_door = front_door(&settings, &config, &changes, None);
     descriptors::prepare(0)?;
-    let daemon = make(settings, Arc::default()).await;
+    let daemon = make(settings, Arc::default(), changes).await;
     tracing::info!("the test hypervisor serves: nothing of it is real, and nothing is kept");
     ready(&Recovery::default());
     signals.serve(daemon, listener, front_door).await;

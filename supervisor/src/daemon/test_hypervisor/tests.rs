@@ -1,6 +1,7 @@
 //! What is fixed of it.
 
 use reeve_ipc::api::host::HostTopology;
+use reeve_ipc::changes::Changes;
 
 use super::*;
 
@@ -21,8 +22,7 @@ fn the_first_domain_is_that_of_libvirts_test_driver() {
     );
 }
 
-#[tokio::test]
-async fn what_is_full_takes_no_more_until_something_goes() {
+fn empty(most: usize) -> Registry {
     let world = World {
         driver: Arc::new(TestDriver::new()),
         storage: Arc::new(InMemory),
@@ -30,8 +30,56 @@ async fn what_is_full_takes_no_more_until_something_goes() {
         events: Arc::new(EventLog::new(1)),
         logs: None,
         ids: Arc::new(AtomicU32::new(1)),
+        changes: Arc::new(ChangeCount::new().unwrap()),
     };
-    let registry = Registry::bounded(Arc::new(world), 2);
+    Registry::bounded(Arc::new(world), most)
+}
+
+/// A client that is told of a change must not be shown what was before it, by whoever remembers that.
+#[tokio::test]
+async fn whatever_a_look_shows_is_counted_before_it_is_told() {
+    use crate::domain::actor::Request;
+    let registry = empty(2);
+    let changes = Changes::of(registry.world().changes.file()).unwrap();
+    let seen = std::cell::Cell::new(changes.number());
+    let counted = |what: &str| {
+        let before = seen.replace(changes.number());
+        assert!(seen.get() > before, "{what}");
+    };
+    let domain = first().unwrap();
+    let of = DomainRef::Uuid(domain.uuid);
+    registry.define(domain, true).await.unwrap();
+    counted("defined");
+    let started = registry.start(&of, StartOptions::default(), NOBODY).await;
+    counted("started");
+    registry
+        .view(&DomainRef::Id(started.unwrap().id.unwrap()))
+        .unwrap();
+    assert_eq!(changes.number(), seen.get(), "a look is no change");
+    for (what, request) in [
+        ("paused", Request::Pause),
+        ("resumed", Request::Resume),
+        ("destroyed", Request::Destroy),
+    ] {
+        registry.ask(&of, request).await.unwrap();
+        counted(what);
+    }
+    registry
+        .rename(&of, "other".parse().unwrap())
+        .await
+        .unwrap();
+    counted("renamed");
+    let request = Request::SetAutostart(Some(1));
+    registry.ask(&of, request).await.unwrap();
+    counted("marked for autostart");
+    registry.ask(&of, Request::Undefine).await.unwrap();
+    counted("undefined");
+    assert!(registry.view(&of).is_err());
+}
+
+#[tokio::test]
+async fn what_is_full_takes_no_more_until_something_goes() {
+    let registry = empty(2);
     populate(&registry).await.unwrap();
     let other = |number: u128| {
         let mut domain = first().unwrap();

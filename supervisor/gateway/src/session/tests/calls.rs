@@ -80,6 +80,47 @@ fn host(call: &CallBody) -> Act {
 }
 
 #[test]
+fn what_is_known_of_a_domain_is_asked_for_again_once_something_has_changed() {
+    let mut client = Client::open(host);
+    let supervisor = client.supervisor.clone();
+    let asked = || {
+        let seen = supervisor.seen.lock().unwrap();
+        let gets = seen
+            .iter()
+            .filter(|call| matches!(call, CallBody::DomainGet(_)));
+        gets.count()
+    };
+    let name = lifecycle::DomainLookupByName {
+        name: "a".to_owned(),
+    };
+    let uuid = lifecycle::DomainLookupByUuid {
+        uuid: handle("a", 0).uuid,
+    };
+    let found = client.ask(&name);
+    assert_eq!(client.ask(&uuid), found);
+    let before = asked();
+    for _ in 0..3 {
+        assert_eq!(client.ask(&name), found);
+        assert_eq!(client.ask(&uuid), found);
+    }
+    assert_eq!(asked(), before);
+    supervisor.changes.raise();
+    assert_eq!(client.ask(&name), found);
+    assert_eq!(asked(), before + 1);
+    assert_eq!(client.ask(&uuid), found);
+    assert_eq!(client.ask(&name), found);
+    assert_eq!(asked(), before + 2);
+    // That there is none is asked each time.
+    let none = lifecycle::DomainLookupByName {
+        name: "c".to_owned(),
+    };
+    for more in 3..5 {
+        client.refused(&none);
+        assert_eq!(asked(), before + more);
+    }
+}
+
+#[test]
 fn domains_are_found_by_name_uuid_and_number() {
     let mut client = Client::open(host);
     let a = client.ask(&lifecycle::DomainLookupByName {

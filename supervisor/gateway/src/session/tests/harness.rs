@@ -12,6 +12,7 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, Access};
+use reeve_ipc::changes::{ChangeCount, Changes};
 use reeve_ipc::model::{DomainName, DomainUuid, Pool};
 use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, codec, scm};
 
@@ -62,7 +63,9 @@ fn serve_with(
         held: Arc::default(),
         seen: Arc::default(),
         number: Arc::default(),
+        changes: Arc::new(ChangeCount::new().unwrap()),
     };
+    let changes = Changes::of(supervisor.changes.file()).unwrap();
     let peer = supervisor.clone();
     std::thread::spawn(move || peer.run(script));
     let session = std::thread::spawn(move || {
@@ -70,7 +73,7 @@ fn serve_with(
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(serve(client.into(), api, Rights { access }))
+        runtime.block_on(serve(client.into(), api, Rights { access }, changes))
     });
     (supervisor, session)
 }
@@ -84,6 +87,7 @@ pub(super) struct Supervisor {
     /// Every call, in order.
     pub(super) seen: Arc<Mutex<Vec<CallBody>>>,
     number: Arc<Mutex<u64>>,
+    pub(super) changes: Arc<ChangeCount>,
 }
 
 impl Supervisor {
