@@ -61,6 +61,7 @@ pub fn run(bytes: &[u8]) {
     let good = driver.layout == layout;
     let mut place = super::driver::DATA;
     let mut chain = Chain::new();
+    let mut seen = queue.progress().next_available;
     let mut taken: Vec<u16> = Vec::new();
     for _ in 0..STEPS {
         if input.is_empty() {
@@ -91,7 +92,7 @@ pub fn run(bytes: &[u8]) {
                 let at = address(&mut input);
                 let _ = ram.write(at, input.short());
             }
-            7..=11 => match take(&mut queue, &mut chain) {
+            7..=11 => match take(&mut queue, &mut chain, &mut seen) {
                 Ok(true) => {
                     taken.push(chain.head());
                     examine(&chain, &ram, &mut input, op & 0x80 != 0);
@@ -124,9 +125,17 @@ pub fn run(bytes: &[u8]) {
     }
 }
 
-/// Takes a chain, if there is one.
-fn take(queue: &mut Queue, chain: &mut Chain) -> Result<bool, QueueFault> {
-    let (before, waiting) = (queue.progress(), queue.waiting());
+/// Takes a chain, if there is one. What the driver had made available once, up to `seen`, is taken whatever it has
+/// written since; its index is looked at again behind that.
+fn take(queue: &mut Queue, chain: &mut Chain, seen: &mut u16) -> Result<bool, QueueFault> {
+    let before = queue.progress();
+    let waiting = match seen.wrapping_sub(before.next_available) {
+        0 => queue.waiting(),
+        known => Ok(known),
+    };
+    if let Ok(waiting) = waiting {
+        *seen = before.next_available.wrapping_add(waiting);
+    }
     let result = queue.pop(chain);
     let ahead = queue
         .progress()

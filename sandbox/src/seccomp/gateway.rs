@@ -8,6 +8,9 @@ use super::args::{ADVICE, COUNTED, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OW
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, one_of};
 
+/// `SCHED_OTHER` and `SCHED_IDLE`: no class that runs before others.
+const SHARING_CLASSES: &[u32] = &[0, 5];
+
 /// The table.
 pub const RULES: &[Rule] = &[
     // Descriptors one already has.
@@ -47,6 +50,11 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_epoll_pwait, "event loop"),
     allow_if(libc::SYS_futex, &[one_of(1, FUTEX_OPS)], "locks"),
     allow(libc::SYS_sched_yield, "spinning locks"),
+    allow_if(
+        libc::SYS_sched_setscheduler,
+        &[one_of(0, &[0]), one_of(1, SHARING_CLASSES)],
+        "itself: gives way while its client floods, and comes back",
+    ),
     // Memory; never executable.
     allow_if(libc::SYS_mmap, COUNTED, "heap; no more than its limit"),
     allow_if(libc::SYS_mprotect, NOT_EXECUTABLE, "heap growth"),

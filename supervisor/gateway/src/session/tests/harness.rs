@@ -73,7 +73,7 @@ fn serve_with(
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(serve(client.into(), api, Rights { access }, changes))
+        runtime.block_on(serve(client.into(), api, Rights { access }, changes, false))
     });
     (supervisor, session)
 }
