@@ -40,8 +40,8 @@ pub const RULES: &[Rule] = &[
     ),
     allow_if(
         libc::SYS_ioctl,
-        &[one_of(1, &[ioctl::FIONBIO])],
-        "descriptors that arrive are made non-blocking",
+        &[one_of(1, &[ioctl::FIONBIO, ioctl::SIOCOUTQ])],
+        "descriptors that arrive are made non-blocking; whether the client reads what it asks for",
     ),
     allow(libc::SYS_close, "streams that have ended"),
     // Waiting.

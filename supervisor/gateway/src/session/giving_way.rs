@@ -1,12 +1,14 @@
 //! A client that asks much at once is served when nobody else wants the processor.
 //!
-//! A client that has always several calls under way keeps its gateway busy without a pause, and whoever shares the
-//! processor with it waits for a time slice of milliseconds where an answer takes a few microseconds. So the
-//! gateway of such a client gives way: the kernel runs it as `SCHED_IDLE` (sched(7)), beside others at once and
-//! not after them, until its client asks one thing after another again. A client that does so anyway, however fast, and
-//! one that asks much now and then, is served as any.
+//! A client that asks on before it has read the answers keeps its gateway busy without a pause, and whoever shares
+//! the processor with it waits for a time slice of milliseconds where an answer takes a few microseconds. So the
+//! gateway of such a client gives way: the kernel runs it as `SCHED_IDLE` (sched(7)) until its client asks one thing
+//! after another again. A client that does so anyway, however fast, and one that asks much now and then, is served as
+//! any.
 
 use std::time::{Duration, Instant};
+
+use std::os::fd::{AsFd, AsRawFd as _};
 
 use rustix::process::{Resource, getrlimit};
 
@@ -48,9 +50,10 @@ impl GivingWay {
         }
     }
 
-    /// `came` packets were handled, with which `calls` are under way; gives what class to change to, if any.
-    pub(super) fn handled(&mut self, came: u32, calls: usize, now: Instant) -> Option<Class> {
-        if calls > 1 || came > 1 {
+    /// `came` packets were handled, beside other calls that are under way or not (`beside`); gives what class to
+    /// change to, if any.
+    pub(super) fn handled(&mut self, came: u32, beside: bool, now: Instant) -> Option<Class> {
+        if beside || came > 1 {
             if now.saturating_duration_since(self.window) > WINDOW {
                 self.window = now;
                 self.together = 0;
@@ -67,6 +70,16 @@ impl GivingWay {
         self.together = 0;
         Some(class)
     }
+}
+
+/// Whether the other end of a UNIX socket has not read all that was sent to it (unix(7), `SIOCOUTQ`).
+#[expect(unsafe_code, reason = "the ioctl has no safe wrapper")]
+pub(super) fn has_unread(socket: impl AsFd) -> bool {
+    let mut bytes: libc::c_int = 0;
+    let socket = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes one int, of which the pointer is, and nothing else.
+    let failed = unsafe { libc::ioctl(socket, libc::TIOCOUTQ, &raw mut bytes) } != 0;
+    !failed && bytes > 0
 }
 
 /// Whether this process can give way and come back. Asked before its filter closes.
@@ -107,18 +120,29 @@ mod tests {
         let start = Instant::now();
         let mut way = GivingWay::new(start);
         for turn in 0..6 {
-            assert_eq!(way.handled(10, 10, start + turn * MILLISECOND), None);
+            assert_eq!(way.handled(10, true, start + turn * MILLISECOND), None);
         }
         let at = start + 7 * MILLISECOND;
-        assert_eq!(way.handled(10, 10, at), Some(Class::Idle));
-        assert_eq!(way.handled(10, 10, at + MILLISECOND), None, "it does");
+        assert_eq!(way.handled(10, true, at), Some(Class::Idle));
+        assert_eq!(way.handled(10, true, at + MILLISECOND), None, "it does");
         let last = at + MILLISECOND;
         // It was kept waiting for long, and floods still.
-        assert_eq!(way.handled(20, 20, last + 500 * MILLISECOND), None);
+        assert_eq!(way.handled(20, true, last + 500 * MILLISECOND), None);
         let last = last + 500 * MILLISECOND;
-        assert_eq!(way.handled(1, 1, last + 50 * MILLISECOND), None);
-        let over = way.handled(1, 1, last + 101 * MILLISECOND);
+        assert_eq!(way.handled(1, false, last + 50 * MILLISECOND), None);
+        let over = way.handled(1, false, last + 101 * MILLISECOND);
         assert_eq!(over, Some(Class::Normal));
+    }
+
+    #[test]
+    fn what_was_sent_is_unread_until_it_is_read() {
+        use std::io::{Read as _, Write as _};
+        let (mut ours, mut theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        assert!(!has_unread(&ours));
+        ours.write_all(b"answer").unwrap();
+        assert!(has_unread(&ours));
+        theirs.read_exact(&mut [0; 6]).unwrap();
+        assert!(!has_unread(&ours));
     }
 
     #[test]
@@ -126,7 +150,10 @@ mod tests {
         let start = Instant::now();
         let mut way = GivingWay::new(start);
         for call in 0..10_000 {
-            assert_eq!(way.handled(1, 1, start + call * MILLISECOND / 100), None);
+            assert_eq!(
+                way.handled(1, false, start + call * MILLISECOND / 100),
+                None
+            );
         }
     }
 
@@ -135,7 +162,10 @@ mod tests {
         let start = Instant::now();
         let mut way = GivingWay::new(start);
         for burst in 0..100 {
-            assert_eq!(way.handled(20, 20, start + burst * 25 * MILLISECOND), None);
+            assert_eq!(
+                way.handled(20, true, start + burst * 25 * MILLISECOND),
+                None
+            );
         }
     }
 }

@@ -283,7 +283,8 @@ impl Session {
         let mut came = 0;
         let more = self.handle_turn(&mut came)?;
         if let Some(way) = self.giving_way.as_mut().filter(|_| came > 0) {
-            if let Some(class) = way.handled(came, self.calls.len(), Instant::now()) {
+            let beside = self.calls.len() > 1 || giving_way::has_unread(&self.socket);
+            if let Some(class) = way.handled(came, beside, Instant::now()) {
                 giving_way::schedule(class);
             }
         }
