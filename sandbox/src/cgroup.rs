@@ -29,11 +29,18 @@ use std::path::{Path, PathBuf};
 pub use self::domain::{DomainCgroup, LAST_THREADS};
 pub use self::hierarchy::Hierarchy;
 
+/// The file of the limit of what is swapped out: there where the kernel counts it alone.
+const SWAP: &str = "memory.swap.max";
+
 /// What a domain may use. `None`: as much as there is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Limits {
     /// Bytes of memory, the guest's included (`memory.max`).
     pub memory_max: Option<u64>,
+    /// Bytes of memory beyond which the kernel slows it down and takes back what it can (`memory.high`).
+    pub memory_high: Option<u64>,
+    /// Bytes of it that are swapped out, beside those in memory (`memory.swap.max`).
+    pub swap_max: Option<u64>,
     /// CPU time per period (`cpu.max`).
     pub cpu_max: Option<CpuMax>,
     /// Share of contended CPU time, 1 to 10000, 100 by default (`cpu.weight`).
@@ -129,6 +136,11 @@ impl Limits {
         *self == Self::default()
     }
 
+    /// Whether there is a limit of memory or of what is swapped out of it.
+    pub fn limits_memory(&self) -> bool {
+        self.memory_max.is_some() || self.memory_high.is_some() || self.swap_max.is_some()
+    }
+
     /// The controllers that these limits need.
     pub fn controllers(&self) -> Vec<&'static str> {
         let needs = [
@@ -143,7 +155,7 @@ impl Limits {
                 "io",
                 self.block_weight.is_some() || !self.block_devices.is_empty(),
             ),
-            ("memory", self.memory_max.is_some()),
+            ("memory", self.limits_memory()),
             ("cpuset", self.memory_nodes.is_some()),
             ("pids", self.pids_max.is_some()),
         ];
@@ -157,6 +169,11 @@ impl Limits {
     fn settings(&self) -> Vec<(&'static str, String)> {
         let settings = [
             ("memory.max", self.memory_max.map(|bytes| bytes.to_string())),
+            (
+                "memory.high",
+                self.memory_high.map(|bytes| bytes.to_string()),
+            ),
+            (SWAP, self.swap_max.map(|bytes| bytes.to_string())),
             ("cpu.max", self.cpu_max.map(CpuMax::setting)),
             (
                 "cpu.weight",
@@ -238,6 +255,14 @@ impl CgroupError {
                     && (path.ends_with("io.weight") || path.ends_with("io.bfq.weight")) =>
             {
                 Some("shares of block devices need the scheduler bfq on them, or blk-iocost")
+            }
+            Self::Io { path, source }
+                if source.kind() == ErrorKind::NotFound && path.ends_with(SWAP) =>
+            {
+                Some(
+                    "the kernel does not count what is swapped out: boot it without swapaccount=0 and with swap \
+                     built in, or set no limit of memory and swap together",
+                )
             }
             Self::Io { source, .. } if source.kind() == ErrorKind::PermissionDenied => {
                 Some("delegate a cgroup to this user (systemd: Delegate=yes)")

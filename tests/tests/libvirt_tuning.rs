@@ -4,6 +4,9 @@
 use std::fs;
 
 use anyhow::{Context, Result, ensure};
+use reeve_ipc::api::call::DomainGet;
+use reeve_ipc::api::view::AgentTimeout;
+use reeve_tests::daemon::named;
 use reeve_tests::libvirt::{Libvirt, complains, shows};
 
 /// A domain with a disk and an interface that is connected to nothing the host has.
@@ -152,6 +155,81 @@ fn shares_of_block_devices_and_quotas_of_vcpus_are_kept() -> Result<()> {
         "blkiotune web --weight 500 --live",
         "cannot limit 'web'",
     )?;
+    host.virsh("destroy web")?;
+    Ok(())
+}
+
+#[test]
+fn limits_of_memory_and_of_swap_beside_it_are_kept_and_refused_where_nothing_counts() -> Result<()>
+{
+    let mut host = Libvirt::start()?;
+    let limits = "<memtune><hard_limit unit='MiB'>512</hard_limit>\
+        <soft_limit unit='MiB'>256</soft_limit><swap_hard_limit unit='GiB'>1</swap_hard_limit></memtune>";
+    let file = document(&host, limits)?;
+    host.virsh(&format!("define {file}"))?;
+    let told = "hard_limit : 524288 soft_limit : 262144 swap_hard_limit: 1048576";
+    shows(&host, "memtune web", told)?;
+    shows(&host, "dumpxml web", "<soft_limit unit='KiB'>262144<")?;
+    shows(&host, "dumpxml web", "<swap_hard_limit unit='KiB'>1048576<")?;
+    let too_little = "memtune web --swap-hard-limit 256M --config";
+    complains(&host, too_little, "equal to swap_hard_limit")?;
+    complains(
+        &host,
+        "memtune web --hard-limit -1 --config",
+        "equal to swap_hard_limit",
+    )?;
+    shows(&host, "memtune web", told)?;
+    host.virsh("memtune web --hard-limit 2G --swap-hard-limit 3G --soft-limit -1 --config")?;
+    let now = "hard_limit : 2097152 soft_limit : unlimited swap_hard_limit: 3145728";
+    shows(&host, "memtune web", now)?;
+    host.daemon.terminate()?;
+    host.daemon.spawn()?;
+    shows(&host, "memtune web --config", now)?;
+    host.virsh("memtune web --hard-limit -1 --swap-hard-limit -1 --config")?;
+    ensure!(!host.virsh("dumpxml web")?.contains("memtune"));
+    host.virsh("start web")?;
+    // Without limits it has no cgroup here, and gets none while it runs: what is refused is noted nowhere.
+    complains(
+        &host,
+        "memtune web --soft-limit 256M --live",
+        "cannot limit 'web'",
+    )?;
+    shows(&host, "memtune web --live", "soft_limit : unlimited")?;
+    host.virsh("destroy web")?;
+    Ok(())
+}
+
+/// Who waits is whoever asks next; that there is an agent no guest here says.
+#[test]
+fn how_long_an_agent_is_waited_for_is_kept_with_its_domain_and_outlives_the_daemon() -> Result<()> {
+    let mut host = Libvirt::start()?;
+    let file = document(&host, "")?;
+    host.virsh(&format!("define {file}"))?;
+    let said = |host: &Libvirt| -> Result<Option<AgentTimeout>> {
+        let domain = named("web");
+        Ok(host
+            .daemon
+            .connect()?
+            .call(DomainGet { domain })?
+            .agent_timeout)
+    };
+    ensure!(said(&host)?.is_none());
+    host.virsh("guest-agent-timeout web --timeout -2")?;
+    ensure!(said(&host)? == Some(AgentTimeout::Block));
+    host.virsh("start web")?;
+    ensure!(said(&host)? == Some(AgentTimeout::Block));
+    host.virsh("guest-agent-timeout web --timeout 7")?;
+    host.daemon.terminate()?;
+    host.daemon.spawn()?;
+    ensure!(said(&host)? == Some(AgentTimeout::Seconds(7)));
+    let less = "guest agent timeout '-3' is less than the minimum '-2'";
+    complains(&host, "guest-agent-timeout web --timeout -3", less)?;
+    complains(
+        &host,
+        "guest-agent-timeout none --timeout 1",
+        "failed to get domain",
+    )?;
+    ensure!(said(&host)? == Some(AgentTimeout::Seconds(7)));
     host.virsh("destroy web")?;
     Ok(())
 }

@@ -401,6 +401,26 @@ fn a_memory_limit_that_comes_later_counts_what_was_touched_before() -> Result<()
         ensure!(read(&cgroup, "memory.max")? == least.bytes().to_string());
         ensure!(read(&cgroup, "cpu.weight")? == "200");
         ensure!(current()? > 1 << 20);
+
+        let mut both = limited.domain.clone();
+        both.limits.memory = Some(least);
+        both.limits.memory_soft = Some(MemorySize::mebibytes(48));
+        both.limits.memory_and_swap = Some(MemorySize(least.bytes() + (16 << 20)));
+        let tune = |after: &Domain| {
+            let call = DeviceCall::Tune {
+                domain: Box::new(after.clone()),
+                before: None,
+            };
+            limited.running.instance.device(call, Arc::new(NoLedger))
+        };
+        tune(&both).await?;
+        ensure!(read(&cgroup, "memory.high")? == (48 << 20).to_string());
+        ensure!(read(&cgroup, "memory.swap.max")? == (16 << 20).to_string());
+        ensure!(read(&cgroup, "memory.max")? == least.bytes().to_string());
+        tune(&limited.domain).await?;
+        for file in ["memory.high", "memory.swap.max", "memory.max"] {
+            ensure!(read(&cgroup, file)? == "max", "{file}");
+        }
         limited.running.instance.stats().await?;
         limited.destroy().await
     })

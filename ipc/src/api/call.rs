@@ -24,8 +24,8 @@ use super::figures::{FigureGroups, FiguresOf, FiguresPage};
 use super::host::{HostCpuPage, HostCpuStats, HostCpuid, HostFreePages, HostInfo, HostMemoryStats};
 use super::storage::{PoolDetails, PoolSummary, Volume};
 use super::view::{
-    DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
-    VcpuStats,
+    AgentTimeout, DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary,
+    SupervisorInfo, VcpuStats,
 };
 use crate::device::DeviceChange;
 use crate::model::{
@@ -770,4 +770,14 @@ calls! {
     /// What the host's CPUs, and those of its guests, say by CPUID.
     HostCpuidGet {} -> HostCpuid,
     call "get the CPUID of the host", access ReadOnly, idempotent true;
+
+    /// How long clients wait for the agent of a domain's guest. It holds for all of them from now on: while the domain
+    /// is there, whether or not it runs, but of one that is off no longer than the supervisor runs.
+    DomainAgentTimeoutSet {
+        /// Which.
+        domain: DomainRef,
+        /// How long.
+        timeout: AgentTimeout,
+    } -> (),
+    call "set the agent's timeout of", access ReadWrite, idempotent true;
 }

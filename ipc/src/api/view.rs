@@ -240,6 +240,21 @@ pub struct DomainDetails {
     pub last_failure: Option<String>,
     /// Whether a definition waits for the next start that differs from the one it runs with.
     pub redefined: bool,
+    /// How long clients wait for its guest's agent; `None` where none of them has said.
+    pub agent_timeout: Option<AgentTimeout>,
+}
+
+/// How long a client waits for an answer of a guest's agent (libvirt `virDomainAgentResponseTimeoutValues`). Clients
+/// talk to agents themselves: the supervisor keeps it for all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum AgentTimeout {
+    /// Until it comes.
+    Block,
+    /// As long as is usual for the first answer of a conversation.
+    Default,
+    /// So many seconds; with 0 it must be there already.
+    Seconds(u32),
 }
 
 /// What a domain's worker is on the host.

@@ -272,6 +272,12 @@ pub enum OnCrash {
 pub struct ResourceLimits {
     /// The most host memory, guest memory and overhead together, in bytes (`memory.max`).
     pub memory: Option<MemorySize>,
+    /// How much of it there may be before the kernel slows the domain down and takes back what it can
+    /// (`memory.high`); not 0.
+    pub memory_soft: Option<MemorySize>,
+    /// The most of it together with what of it is swapped out (`memory.swap.max` is what this is more than
+    /// [`Self::memory`]); no less than that, which is to be set too.
+    pub memory_and_swap: Option<MemorySize>,
     /// The most CPU time of the whole domain, in hundredths of one CPU (`cpu.max`): 150 is one CPU
     /// and a half. It bounds the I/O threads too.
     pub cpu_percent: Option<u32>,
@@ -289,10 +295,19 @@ impl ResourceLimits {
     #[must_use]
     pub const fn any(&self) -> bool {
         self.memory.is_some()
+            || self.memory_soft.is_some()
+            || self.memory_and_swap.is_some()
             || self.cpu_percent.is_some()
             || self.vcpu_percent.is_some()
             || self.cpu_weight.is_some()
             || self.pids.is_some()
+    }
+
+    /// The most that may be swapped out, in bytes, where that is limited.
+    #[must_use]
+    pub fn swap(&self) -> Option<u64> {
+        let (both, memory) = self.memory_and_swap.zip(self.memory)?;
+        Some(both.bytes().saturating_sub(memory.bytes()))
     }
 
     /// Checks ranges.
@@ -300,6 +315,16 @@ impl ResourceLimits {
     /// # Errors
     /// [`ModelError::Limit`] says which is wrong.
     pub fn validate(&self) -> Result<(), ModelError> {
+        if self.memory_soft == Some(MemorySize(0)) {
+            return Err(ModelError::Limit("a soft limit of memory is not 0"));
+        }
+        if let Some(both) = self.memory_and_swap {
+            if self.memory.is_none_or(|memory| memory > both) {
+                return Err(ModelError::Limit(
+                    "a limit of memory and swap together needs one of memory that is no more than it",
+                ));
+            }
+        }
         let percents = [self.cpu_percent, self.vcpu_percent];
         if percents
             .iter()

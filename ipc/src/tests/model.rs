@@ -407,6 +407,32 @@ fn what_is_only_kept_is_bounded_and_counted() {
 }
 
 #[test]
+fn a_limit_of_memory_and_swap_is_beside_one_of_memory_and_no_less() {
+    let limits = |memory: Option<u64>, both: Option<u64>| ResourceLimits {
+        memory: memory.map(MemorySize),
+        memory_and_swap: both.map(MemorySize),
+        ..ResourceLimits::default()
+    };
+    for (memory, both, swap) in [
+        (Some(5), Some(7), Some(2)),
+        (Some(5), Some(5), Some(0)),
+        (Some(5), None, None),
+    ] {
+        let limits = limits(memory, both);
+        assert_eq!((limits.validate(), limits.swap()), (Ok(()), swap));
+    }
+    assert!(limits(Some(5), Some(4)).validate().is_err());
+    assert!(limits(None, Some(4)).validate().is_err());
+    let soft = |bytes| ResourceLimits {
+        memory_soft: Some(MemorySize(bytes)),
+        ..ResourceLimits::default()
+    };
+    // It may be more than there can be.
+    assert_eq!(soft(1).validate(), Ok(()));
+    assert!(soft(0).validate().is_err() && soft(1).any());
+}
+
+#[test]
 fn limits_are_any_as_soon_as_one_is_set() {
     assert!(!ResourceLimits::default().any());
     let memory = ResourceLimits {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use rustix::fs::{AtFlags, Dir, Mode, OFlags, mkdirat, open, openat, unlinkat};
 use rustix::io::Errno;
 
-use super::{BlockLimits, CgroupError, CpuMax, Limits, Use};
+use super::{BlockLimits, CgroupError, CpuMax, Limits, SWAP, Use};
 
 /// How long [`DomainCgroup::remove`] waits for the kernel's own threads.
 pub const LAST_THREADS: Duration = Duration::from_millis(500);
@@ -82,6 +82,12 @@ impl DomainCgroup {
                 limits.memory_max.map(|bytes| bytes.to_string()),
                 "max",
             ),
+            (
+                "memory.high",
+                limits.memory_high.map(|bytes| bytes.to_string()),
+                "max",
+            ),
+            (SWAP, limits.swap_max.map(|bytes| bytes.to_string()), "max"),
             ("cpu.max", limits.cpu_max.map(CpuMax::setting), "max"),
             (
                 "cpu.weight",
@@ -344,6 +350,20 @@ impl DomainCgroup {
             return Ok(());
         }
         Err(self.error(ShareFile::Cost.name(), ErrorKind::NotFound.into()))
+    }
+
+    /// Whether what is swapped out can be limited here, where it is to be, as far as can be seen.
+    ///
+    /// # Errors
+    ///
+    /// [`CgroupError::Io`], with what is not there.
+    pub fn provides_swap(&self, limits: &Limits) -> Result<(), CgroupError> {
+        let is_there = |file: &str| self.open(file, OFlags::RDONLY).is_ok();
+        // Where its controller is not on yet none of its files is there.
+        if limits.swap_max.is_none() || !is_there("memory.max") || is_there(SWAP) {
+            return Ok(());
+        }
+        Err(self.error(SWAP, ErrorKind::NotFound.into()))
     }
 
     /// The files of shares that are there.

@@ -15,6 +15,8 @@ fn hierarchy(controllers: &str) -> (tempfile::TempDir, Hierarchy) {
 
 const ALL: Limits = Limits {
     memory_max: Some(1 << 30),
+    memory_high: None,
+    swap_max: None,
     cpu_max: Some(CpuMax {
         quota_us: 50_000,
         period_us: 100_000,
@@ -88,6 +90,71 @@ fn nodes_of_memory_need_the_controller_of_cpu_sets() {
     };
     assert_eq!(limits.controllers(), ["cpuset"]);
     assert_eq!(limits.settings(), [("cpuset.mems", "0-1".to_owned())]);
+}
+
+#[test]
+fn what_is_swapped_out_is_limited_where_the_kernel_counts_it() {
+    let limits = Limits {
+        memory_max: Some(3 << 20),
+        memory_high: Some(2 << 20),
+        swap_max: Some(1 << 20),
+        ..Limits::default()
+    };
+    let settings = [
+        ("memory.max", "3145728"),
+        ("memory.high", "2097152"),
+        ("memory.swap.max", "1048576"),
+    ];
+    assert_eq!(
+        limits.settings(),
+        settings.map(|(file, value)| (file, value.to_owned()))
+    );
+    for one in [
+        Limits {
+            memory_high: limits.memory_high,
+            ..Limits::default()
+        },
+        Limits {
+            swap_max: limits.swap_max,
+            ..Limits::default()
+        },
+    ] {
+        assert_eq!(one.controllers(), ["memory"]);
+    }
+
+    let dir = tempfile::tempdir().unwrap();
+    let cgroup = DomainCgroup::adopt(dir.path().to_owned()).unwrap();
+    let file = |name: &str| dir.path().join(name);
+    // Nothing of memory is counted: what there is shows once it is.
+    cgroup.provides_swap(&limits).unwrap();
+    fs::write(file("memory.max"), "max").unwrap();
+    let error = cgroup.provides_swap(&limits).unwrap_err();
+    assert!(error.to_string().contains("memory.swap.max"), "{error}");
+    assert!(error.remedy().unwrap().contains("swapaccount=0"));
+    cgroup.provides_swap(&Limits::default()).unwrap();
+
+    for name in [
+        "memory.high",
+        "memory.swap.max",
+        "cpu.max",
+        "cpu.weight",
+        "pids.max",
+    ] {
+        fs::write(file(name), "max").unwrap();
+    }
+    cgroup.provides_swap(&limits).unwrap();
+    let read = |name: &str| fs::read_to_string(file(name)).unwrap();
+    cgroup.set(&limits).unwrap();
+    assert_eq!(read("memory.swap.max"), "1048576");
+    cgroup.replace(&limits).unwrap();
+    assert_eq!(read("memory.high"), "2097152");
+    fs::write(file("memory.high"), "").unwrap();
+    fs::write(file("memory.swap.max"), "").unwrap();
+    cgroup.replace(&Limits::default()).unwrap();
+    assert_eq!(
+        (read("memory.high"), read("memory.swap.max")),
+        ("max".into(), "max".into())
+    );
 }
 
 #[test]

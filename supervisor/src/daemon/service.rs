@@ -272,6 +272,10 @@ impl Daemon {
                 };
                 ask(call.domain, request, A::DomainVcpusSet(()))
             }
+            C::DomainAgentTimeoutSet(call) => {
+                let request = Request::SetAgentTimeout(call.timeout);
+                ask(call.domain, request, A::DomainAgentTimeoutSet(()))
+            }
             other => now(Err(unsupported(other.operation().name()))),
         }
     }

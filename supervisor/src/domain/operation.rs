@@ -19,7 +19,8 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::ChangeMedium { .. }
         | Request::SetMemory { .. }
         | Request::SetMaxMemory(_)
-        | Request::SetVcpus { .. } => Operation::Define,
+        | Request::SetVcpus { .. }
+        | Request::SetAgentTimeout(_) => Operation::Define,
         Request::Tune { .. } => Operation::Tune,
         Request::Upgrade => Operation::HandOver,
         Request::Undefine => Operation::Undefine,

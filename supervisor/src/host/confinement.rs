@@ -376,11 +376,14 @@ pub(crate) fn check_limits(
     let looked = Hierarchy::above(cgroup.path())
         .map_or(Ok(()), |hierarchy| hierarchy.provides(&wanted))
         .and_then(|()| cgroup.provides_shares(&wanted))
+        .and_then(|()| cgroup.provides_swap(&wanted))
         .and_then(|()| cgroup.use_of_memory_and_pids());
     let (memory, pids) = looked.map_err(|error| refused(name(), error))?;
-    if let Some(limit) = wanted.memory_max {
-        // The kernel counts from when it was told to on.
-        let memory = memory.ok_or_else(|| ConfinementError::Uncounted(name()))?;
+    // The kernel counts from when it was told to on.
+    if wanted.limits_memory() && memory.is_none() {
+        return Err(ConfinementError::Uncounted(name()));
+    }
+    if let (Some(limit), Some(memory)) = (wanted.memory_max, memory) {
         if memory.exceeds(limit) {
             return Err(ConfinementError::InUse {
                 domain: name(),
@@ -550,7 +553,9 @@ fn limits(
             .filter(|nodes| nodes.mode == NodeMode::Restrictive)
             .map(|nodes| nodes.nodes.to_string()),
         each_vcpu_max: domain.tuning.vcpu_quota.map(of_each_vcpu),
-        memory_max: limits.memory.map(reeve_ipc::model::MemorySize::bytes),
+        memory_max: limits.memory.map(MemorySize::bytes),
+        memory_high: limits.memory_soft.map(MemorySize::bytes),
+        swap_max: limits.swap(),
         cpu_max: limits.cpu_percent.map(cpu_max),
         cpu_weight: limits.cpu_weight,
         pids_max: limits.pids,

@@ -6,7 +6,7 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::api::view::ShutOffReason;
+use reeve_ipc::api::view::{AgentTimeout, ShutOffReason};
 use reeve_ipc::model::DevicePlace;
 use reeve_ipc::spec::PciSlot;
 use serde::{Deserialize, Serialize};
@@ -27,6 +27,17 @@ struct StatusV2 {
     intents: IntentsV1,
     resources: ResourcesV1,
     definition: v3::Domain,
+    /// Absent where no client has said.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    agent_timeout: Option<AgentTimeoutV1>,
+}
+
+#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum AgentTimeoutV1 {
+    Block,
+    Default,
+    Seconds(u32),
 }
 
 /// Of a supervisor before there were devices.
@@ -53,6 +64,7 @@ impl From<StatusV1> for StatusV2 {
             intents: status.intents,
             resources: status.resources,
             definition: status.definition.into(),
+            agent_timeout: None,
         }
     }
 }
@@ -211,6 +223,7 @@ pub fn decode(text: &[u8]) -> Result<Status, SchemaError> {
                 asks_memory: intents.asks_memory,
             },
             started_ms: status.started_unix_ms,
+            agent_timeout: status.agent_timeout.map(Into::into),
         },
         resources: Resources {
             uid: resources.uid,
@@ -241,6 +254,7 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
         definition,
         intents,
         started_ms,
+        agent_timeout,
     } = record;
     let Intents {
         stopping,
@@ -301,7 +315,28 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
                 .collect(),
         },
         definition: definition.into(),
+        agent_timeout: agent_timeout.map(Into::into),
     })
+}
+
+impl From<AgentTimeout> for AgentTimeoutV1 {
+    fn from(timeout: AgentTimeout) -> Self {
+        match timeout {
+            AgentTimeout::Block => Self::Block,
+            AgentTimeout::Default => Self::Default,
+            AgentTimeout::Seconds(seconds) => Self::Seconds(seconds),
+        }
+    }
+}
+
+impl From<AgentTimeoutV1> for AgentTimeout {
+    fn from(timeout: AgentTimeoutV1) -> Self {
+        match timeout {
+            AgentTimeoutV1::Block => Self::Block,
+            AgentTimeoutV1::Default => Self::Default,
+            AgentTimeoutV1::Seconds(seconds) => Self::Seconds(seconds),
+        }
+    }
 }
 
 impl From<ShutOffReason> for StoppingV1 {

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
+use reeve_ipc::api::view::{AgentTimeout, DomainDefinition, ShutOffReason};
 use reeve_ipc::model::DevicePlace;
 use reeve_ipc::spec::PciSlot;
 use rustix::io::Errno;
@@ -45,6 +45,7 @@ fn status(number: u8) -> Status {
                 asks_memory: true,
             },
             started_ms: 1_764_000_000_000,
+            agent_timeout: Some(AgentTimeout::Seconds(7)),
         },
         resources: Resources {
             uid: 0x7265_0401,

@@ -3,22 +3,23 @@
 
 use reeve_ipc::api::Access;
 use reeve_ipc::api::call::{
-    Call as _, CallBody, ConfigReload, DomainAutostartSet, DomainChannel, DomainConsole,
-    DomainCreate, DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy, DomainDeviceAttach,
-    DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate, DomainDiskSizeGet,
-    DomainFiguresList, DomainGet, DomainLabelSet, DomainList, DomainLog, DomainMaxMemorySet,
-    DomainMediumChange, DomainMemorySet, DomainNmiInject, DomainPause, DomainPeek, DomainReboot,
-    DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStatsGet, DomainTune,
-    DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe,
-    EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostCpuidGet, HostFreePagesGet, HostInfoGet,
-    HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, NewCapacity, Operation, PeekAt,
-    PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList,
-    PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet,
-    TestHypervisorUse, TuningChange, VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload,
-    VolumeGet, VolumeList, VolumeRef, VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
+    Call as _, CallBody, ConfigReload, DomainAgentTimeoutSet, DomainAutostartSet, DomainChannel,
+    DomainConsole, DomainCreate, DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy,
+    DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate,
+    DomainDiskSizeGet, DomainFiguresList, DomainGet, DomainLabelSet, DomainList, DomainLog,
+    DomainMaxMemorySet, DomainMediumChange, DomainMemorySet, DomainNmiInject, DomainPause,
+    DomainPeek, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
+    DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet,
+    EventsSubscribe, EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostCpuidGet,
+    HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind,
+    NewCapacity, Operation, PeekAt, PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine,
+    PoolDelete, PoolFilter, PoolGet, PoolList, PoolRef, PoolRefresh, PoolStart, PoolStop,
+    PoolUndefine, StartOptions, SupervisorInfoGet, TestHypervisorUse, TuningChange, VolumeClone,
+    VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList, VolumeRef, VolumeResize,
+    VolumeUpload, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
-
+use reeve_ipc::api::view::AgentTimeout;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Device, DeviceName, MemorySize, NewVolume, Permissions, Pool, PoolUuid, Rng, Vcpus,
@@ -80,6 +81,7 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainCurrentMemorySet
         | O::DomainMaxMemorySet
         | O::DomainTune
+        | O::DomainAgentTimeoutSet
         | O::DomainNmiInject
         | O::DomainPeek
         | O::DomainChannel
@@ -239,6 +241,11 @@ pub fn sample(operation: Operation) -> CallBody {
             changes: vec![TuningChange::CpuWeight(Some(200))],
             live: false,
             persistent: true,
+        }
+        .into_body(),
+        O::DomainAgentTimeoutSet => DomainAgentTimeoutSet {
+            domain: domain_(),
+            timeout: AgentTimeout::Default,
         }
         .into_body(),
         O::DomainNmiInject => DomainNmiInject { domain: domain_() }.into_body(),

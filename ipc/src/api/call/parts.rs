@@ -110,6 +110,12 @@ pub enum TuningChange {
     Block(BlockTuning),
     /// The nodes that its memory is on, as [`Tuning::memory_nodes`](crate::model::Tuning::memory_nodes).
     MemoryNodes(Option<MemoryNodes>),
+    /// The memory beyond which it is slowed down, as
+    /// [`ResourceLimits::memory_soft`](crate::model::ResourceLimits::memory_soft).
+    MemorySoftLimit(Option<MemorySize>),
+    /// The most memory and swap together, as
+    /// [`ResourceLimits::memory_and_swap`](crate::model::ResourceLimits::memory_and_swap).
+    MemoryAndSwapLimit(Option<MemorySize>),
 }
 
 impl TuningChange {
@@ -123,6 +129,8 @@ impl TuningChange {
             Self::MemoryNodes(nodes) => nodes.as_ref().map_or(0, |nodes| nodes.nodes.bytes()),
             Self::Block(block) => block.bytes(),
             Self::MemoryLimit(_)
+            | Self::MemorySoftLimit(_)
+            | Self::MemoryAndSwapLimit(_)
             | Self::CpuPercent(_)
             | Self::VcpuPercent(_)
             | Self::CpuWeight(_)

@@ -21,8 +21,8 @@ use crate::api::error::{ApiError, ApiErrorCode};
 use crate::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent};
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::api::view::{
-    DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary, SupervisorInfo,
-    VcpuStats, WorkerDetails,
+    AgentTimeout, DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary,
+    SupervisorInfo, VcpuStats, WorkerDetails,
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::{
@@ -103,9 +103,13 @@ fn lifecycle() -> impl Strategy<Value = LifecycleAction> {
 
 fn limits() -> impl Strategy<Value = ResourceLimits> {
     let percents = any::<[Option<u32>; 3]>();
-    (option::of(size()), percents, any::<Option<u16>>()).prop_map(
+    let memory = || option::of(size());
+    let memory = (memory(), memory(), memory());
+    (memory, percents, any::<Option<u16>>()).prop_map(
         |(memory, [cpu_percent, vcpu_percent, pids], cpu_weight)| ResourceLimits {
-            memory,
+            memory: memory.0,
+            memory_soft: memory.1,
+            memory_and_swap: memory.2,
             cpu_percent,
             vcpu_percent,
             cpu_weight,
@@ -455,7 +459,17 @@ fn worker() -> impl Strategy<Value = WorkerDetails> {
 }
 
 fn details() -> impl Strategy<Value = DomainDetails> {
-    let rest = (any::<Option<u64>>(), any::<u64>(), any::<bool>());
+    let timeout = prop_oneof![
+        Just(AgentTimeout::Block),
+        Just(AgentTimeout::Default),
+        any::<u32>().prop_map(AgentTimeout::Seconds),
+    ];
+    let rest = (
+        any::<Option<u64>>(),
+        any::<u64>(),
+        any::<bool>(),
+        option::of(timeout),
+    );
     (summary(), option::of(worker()), option::of(text()), rest).prop_map(
         |(summary, worker, last_failure, rest)| DomainDetails {
             summary,
@@ -464,6 +478,7 @@ fn details() -> impl Strategy<Value = DomainDetails> {
             resets: rest.1,
             last_failure,
             redefined: rest.2,
+            agent_timeout: rest.3,
         },
     )
 }

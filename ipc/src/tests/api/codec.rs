@@ -94,7 +94,7 @@ fn a_length_beyond_the_message_is_refused() {
 fn an_unknown_variant_is_refused_at_every_level() {
     for bytes in [
         &[2, 1, 0][..],       // message
-        &[1, 7, 68],          // call
+        &[1, 7, 69],          // call
         &[1, 7, 4, 3, 0],     // domain reference
         &[1, 7, 6, 3],        // the same
         &[1, 7, 3, 2, 0],     // option
@@ -111,7 +111,7 @@ fn an_unknown_variant_is_refused_at_every_level() {
         &[4, 0][..],    // message
         &[0, 1, 0, 2],  // access
         &[1, 21, 0],    // code
-        &[2, 7, 0, 68], // answer
+        &[2, 7, 0, 69], // answer
         &[2, 7, 2, 0],  // result
     ] {
         assert!(decode::<ToClient>(bytes).is_err(), "{bytes:?}");
@@ -166,6 +166,7 @@ fn the_largest_definition_and_the_largest_page_fit_a_message() {
         content: "x".repeat(MAX_METADATA_BYTES - 1),
     }];
     domain.limits.memory = Some(domain.max_memory());
+    domain.limits.memory_and_swap = domain.limits.memory;
     domain.validate().unwrap();
     let body = CallBody::DomainDefine(DomainDefine {
         definition: Box::new(domain),

@@ -14,14 +14,15 @@ use crate::api::call::{
     LabelChange, LogFilterSet, LogKind, StartOptions, SupervisorInfoGet,
 };
 use crate::api::call::{
-    DomainChannel, DomainCurrentMemorySet, DomainDiskSizeGet, DomainFiguresList,
-    DomainMaxMemorySet, DomainNmiInject, DomainPeek, DomainTune, HostCpuList, HostCpuStatsGet,
-    HostCpuidGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, PeekAt, TestHypervisorUse,
-    TuningChange,
+    DomainAgentTimeoutSet, DomainChannel, DomainCurrentMemorySet, DomainDiskSizeGet,
+    DomainFiguresList, DomainMaxMemorySet, DomainNmiInject, DomainPeek, DomainTune, HostCpuList,
+    HostCpuStatsGet, HostCpuidGet, HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, PeekAt,
+    TestHypervisorUse, TuningChange,
 };
 use crate::api::event::Cursor;
 use crate::api::figures::{FigureGroups, FiguresOf};
 use crate::api::message::{CallId, FromClient};
+use crate::api::view::AgentTimeout;
 use crate::model::{
     BlockDeviceTuning, BlockTuning, BootSource, CpuQuota, CpuSet, Device, Devices, Domain,
     DomainName, DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, Layer, LifecycleAction,
@@ -77,6 +78,8 @@ pub(super) fn domain() -> Domain {
         },
         limits: ResourceLimits {
             memory: Some(MemorySize::mebibytes(256)),
+            memory_soft: Some(MemorySize::mebibytes(224)),
+            memory_and_swap: Some(MemorySize::mebibytes(288)),
             cpu_percent: Some(150),
             vcpu_percent: Some(50),
             cpu_weight: Some(300),
@@ -334,6 +337,12 @@ fn host_calls() -> Vec<(&'static str, FromClient)> {
         }),
         ("test hypervisor", call(TestHypervisorUse {})),
         ("host CPUID", call(HostCpuidGet {})),
+        ("agent timeout, block", agent_timeout(AgentTimeout::Block)),
+        (
+            "agent timeout, default",
+            agent_timeout(AgentTimeout::Default),
+        ),
+        ("agent timeout, 0", agent_timeout(AgentTimeout::Seconds(0))),
     ]
 }
 
@@ -352,6 +361,8 @@ pub(super) fn tuning_changes() -> Vec<TuningChange> {
         TuningChange::VcpuQuota(Some(QUOTA)),
         TuningChange::Block(block()),
         TuningChange::MemoryNodes(Some(nodes())),
+        TuningChange::MemorySoftLimit(None),
+        TuningChange::MemoryAndSwapLimit(Some(MemorySize::mebibytes(400))),
     ]
 }
 
@@ -500,6 +511,13 @@ fn autostart(order: Option<u32>) -> FromClient {
     call(DomainAutostartSet {
         domain: web(),
         order,
+    })
+}
+
+fn agent_timeout(timeout: AgentTimeout) -> FromClient {
+    call(DomainAgentTimeoutSet {
+        domain: web(),
+        timeout,
     })
 }
 

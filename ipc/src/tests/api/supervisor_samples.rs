@@ -17,8 +17,9 @@ use crate::api::host::{
 };
 use crate::api::message::{CallId, ToClient};
 use crate::api::view::{
-    DeviceStats, DomainDefinition, DomainDetails, DomainState, DomainStats, DomainSummary, JobKind,
-    PausedReason, RunningReason, ShutOffReason, SupervisorInfo, VcpuStats, WorkerDetails,
+    AgentTimeout, DeviceStats, DomainDefinition, DomainDetails, DomainState, DomainStats,
+    DomainSummary, JobKind, PausedReason, RunningReason, ShutOffReason, SupervisorInfo, VcpuStats,
+    WorkerDetails,
 };
 use crate::api::{Access, ApiVersion};
 use crate::model::MemorySize;
@@ -145,6 +146,7 @@ fn details() -> DomainDetails {
         resets: 2,
         last_failure: Some("no".to_owned()),
         redefined: true,
+        agent_timeout: Some(AgentTimeout::Seconds(5)),
     }
 }
 
@@ -156,6 +158,7 @@ fn bare_details() -> DomainDetails {
         resets: 0,
         last_failure: None,
         redefined: false,
+        agent_timeout: None,
     }
 }
 
@@ -336,6 +339,7 @@ fn answers() -> Vec<(&'static str, ToClient)> {
             }))
         }),
         ("channel", reply(Answer::DomainChannel(()))),
+        ("agent timeout", reply(Answer::DomainAgentTimeoutSet(()))),
         ("test hypervisor used", reply(Answer::TestHypervisorUse(()))),
         ("host CPUID", {
             let leaf = |function| CpuidEntry {

@@ -43,6 +43,7 @@ mod list;
 mod lookup;
 mod measures;
 mod memory;
+mod memory_limits;
 mod memory_nodes;
 mod params;
 mod pinning;

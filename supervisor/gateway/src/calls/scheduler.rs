@@ -1,4 +1,4 @@
-//! Shares and limits of CPU time, and the limit of memory, as typed parameters.
+//! Shares and limits of CPU time, as typed parameters.
 //!
 //! libvirt's limits are a quota of microseconds in a period of them: of each vCPU, and of the whole domain. So is the
 //! model's of each vCPU; that of the whole domain is hundredths of one CPU. What is told is exact; a quota of the
@@ -8,12 +8,12 @@
 use std::sync::Arc;
 
 use reeve_ipc::api::call::TuningChange;
-use reeve_ipc::model::{CpuQuota, Domain as Definition, MemorySize, ResourceLimits};
+use reeve_ipc::model::{CpuQuota, Domain as Definition, ResourceLimits};
 
 use super::Context;
 use super::context::impact;
 use super::failure::{Code, Failure, check_flags, invalid_argument};
-use super::params::{LONG, TEXT_OKAY, ULONG, check, long, told_within, ulong, within};
+use super::params::{LONG, TEXT_OKAY, ULONG, check, long, ulong, within};
 use super::pinning::tune;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::params::{Param, Params};
@@ -306,39 +306,6 @@ pub(super) async fn set_flags(
     let known = impact::ANY;
     check_flags(call.flags, known, "virDomainSetSchedulerParametersFlags")?;
     set_of(&context, &call.domain, &call.params.0, call.flags).await
-}
-
-/// The limit of memory, guest memory and what its worker needs beside it together, in KiB.
-const HARD_LIMIT: &str = "hard_limit";
-/// No limit (libvirt `VIR_DOMAIN_MEMORY_PARAM_UNLIMITED`).
-const NO_LIMIT_KIB: u64 = 9_007_199_254_740_991;
-
-pub(super) async fn memory(
-    context: Arc<Context>,
-    call: wire::DomainGetMemoryParameters,
-) -> Result<wire::TuneParams, Failure> {
-    let known = impact::ANY | TEXT_OKAY;
-    check_flags(call.flags, known, "virDomainGetMemoryParameters")?;
-    let definition = context.meant(&call.domain, call.flags).await?;
-    let limit = definition.limits.memory;
-    let limit = limit.map_or(NO_LIMIT_KIB, |limit| super::kib(limit.bytes()));
-    let params = vec![Param::new(HARD_LIMIT, limit)];
-    Ok(told_within(params, call.nparams))
-}
-
-pub(super) async fn set_memory(
-    context: Arc<Context>,
-    call: wire::DomainSetMemoryParameters,
-) -> Result<(), Failure> {
-    check_flags(call.flags, impact::ANY, "virDomainSetMemoryParameters")?;
-    let params = &call.params.0;
-    check(params, &[(HARD_LIMIT, ULONG)])?;
-    let limit = ulong(params, HARD_LIMIT).map(|kib| match kib {
-        0 | NO_LIMIT_KIB.. => None,
-        kib => Some(MemorySize(kib << 10)),
-    });
-    let changes: Vec<_> = limit.map(TuningChange::MemoryLimit).into_iter().collect();
-    tune(&context, &call.domain, call.flags, |_| Ok(changes.clone())).await
 }
 
 #[cfg(test)]

@@ -6,8 +6,8 @@ use super::failure::Failure;
 use super::{
     Begun, Context, absent, agent, bandwidth, block_shares, connect, cpus, define, devices,
     domstats, empty, host, info, inside, job, labels, lifecycle, list, lookup, measures, memory,
-    memory_nodes, pinning, procedure, scheduler, security, start, statistics, storage, threads,
-    throttle, vcpus,
+    memory_limits, memory_nodes, pinning, procedure, scheduler, security, start, statistics,
+    storage, threads, throttle, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -139,8 +139,8 @@ served! {
     wire::tuning::DomainSetSchedulerParameters => scheduler::set;
     wire::tuning::DomainGetSchedulerParametersFlags => scheduler::get_flags;
     wire::tuning::DomainSetSchedulerParametersFlags => scheduler::set_flags;
-    wire::tuning::DomainGetMemoryParameters => scheduler::memory;
-    wire::tuning::DomainSetMemoryParameters => scheduler::set_memory;
+    wire::tuning::DomainGetMemoryParameters => memory_limits::get;
+    wire::tuning::DomainSetMemoryParameters => memory_limits::set;
     wire::tuning::DomainGetBlkioParameters => block_shares::get;
     wire::tuning::DomainSetBlkioParameters => block_shares::set;
     wire::tuning::DomainGetNumaParameters => memory_nodes::get;
@@ -186,6 +186,7 @@ served! {
     wire::lifecycle::DomainPmSuspendForDuration => agent::power::suspend;
     wire::lifecycle::DomainPmWakeup => agent::power::wake;
     wire::guest::DomainGetGuestInfo => agent::guest_info;
+    wire::guest::DomainAgentSetResponseTimeout => agent::set_timeout;
     wire::save::DomainSnapshotNum => absent::snapshot_count;
     wire::save::DomainSnapshotListNames => absent::snapshot_names;
     wire::save::DomainListAllSnapshots => absent::snapshots;

@@ -43,5 +43,6 @@ pub(crate) fn details(name: &str, state: DomainState) -> DomainDetails {
         resets: 0,
         last_failure: None,
         redefined: false,
+        agent_timeout: None,
     }
 }

@@ -320,11 +320,21 @@ fn lifecycle() -> impl Strategy<Value = LifecycleAction> {
 
 fn limits() -> impl Strategy<Value = ResourceLimits> {
     let memory = option::of((8_u64 << 30..1 << 40).prop_map(MemorySize));
+    let memory = (
+        memory,
+        option::of((1_u64..1 << 40).prop_map(MemorySize)),
+        option::of(0_u64..1 << 40),
+    );
     let percent = || option::of(1..=1_000_000_u32);
     let rest = (option::of(1..=10_000_u16), option::of(1..u32::MAX));
     (memory, percent(), percent(), rest).prop_map(|(memory, cpu_percent, vcpu_percent, rest)| {
         ResourceLimits {
-            memory,
+            memory: memory.0,
+            memory_soft: memory.1,
+            memory_and_swap: memory
+                .0
+                .zip(memory.2)
+                .map(|(memory, swap)| MemorySize(memory.bytes() + swap)),
             cpu_percent,
             vcpu_percent,
             cpu_weight: rest.0,

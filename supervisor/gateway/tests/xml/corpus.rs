@@ -256,6 +256,8 @@ fn all_that_the_model_has_can_be_said() {
     assert_eq!(domain.memory.bytes(), 1 << 30);
     assert_eq!(domain.max_memory().bytes(), 2 << 30);
     assert_eq!(domain.limits.memory.unwrap().bytes(), 4 << 30);
+    assert_eq!(domain.limits.memory_soft.unwrap().bytes(), 3 << 30);
+    assert_eq!(domain.limits.swap(), Some(1 << 30));
     assert_eq!(domain.limits.cpu_percent, Some(150));
     assert_eq!(
         (domain.limits.vcpu_percent, domain.limits.pids),

@@ -325,6 +325,8 @@ impl GuestArgs {
             lifecycle: LifecycleAction::default(),
             limits: ResourceLimits {
                 memory: self.limit_memory,
+                memory_soft: None,
+                memory_and_swap: None,
                 cpu_percent: self.limit_cpu,
                 vcpu_percent: self.limit_vcpus,
                 cpu_weight: None,

@@ -211,6 +211,7 @@ fn view(number: u128) -> Arc<View> {
             resets: 0,
             last_failure: None,
             redefined: false,
+            agent_timeout: None,
         },
         live: None,
         record: None,

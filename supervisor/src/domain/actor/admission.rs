@@ -137,7 +137,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Update { .. } | Request::ChangeMedium { .. } | Request::SetMemory { .. } => {
             Ok(Job(JobKind::Update))
         }
-        Request::SetMaxMemory(_) => Ok(Job(JobKind::Define)),
+        Request::SetMaxMemory(_) | Request::SetAgentTimeout(_) => Ok(Job(JobKind::Define)),
         Request::Tune { .. } => Ok(Job(JobKind::Tune)),
         Request::Upgrade if standing.starting => {
             wrong("its worker has not answered since it was found")

@@ -34,6 +34,8 @@ pub(super) fn apply(domain: &mut Domain, change: &TuningChange) {
         }
         TuningChange::EmulatorCpus(cpus) => domain.tuning.emulator_cpus.clone_from(cpus),
         TuningChange::MemoryLimit(limit) => domain.limits.memory = *limit,
+        TuningChange::MemorySoftLimit(limit) => domain.limits.memory_soft = *limit,
+        TuningChange::MemoryAndSwapLimit(limit) => domain.limits.memory_and_swap = *limit,
         TuningChange::CpuPercent(percent) => domain.limits.cpu_percent = *percent,
         TuningChange::VcpuPercent(percent) => domain.limits.vcpu_percent = *percent,
         TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = *weight,
@@ -55,6 +57,8 @@ pub(super) fn differences(before: &Domain, after: &Domain) -> Vec<TuningChange> 
     }
     let ResourceLimits {
         memory,
+        memory_soft,
+        memory_and_swap,
         cpu_percent,
         cpu_weight,
         // Of a machine that runs it is never other.
@@ -71,6 +75,16 @@ pub(super) fn differences(before: &Domain, after: &Domain) -> Vec<TuningChange> 
     let (limits, tuning) = (&before.limits, &before.tuning);
     let single = [
         other(&limits.memory, memory, TuningChange::MemoryLimit),
+        other(
+            &limits.memory_soft,
+            memory_soft,
+            TuningChange::MemorySoftLimit,
+        ),
+        other(
+            &limits.memory_and_swap,
+            memory_and_swap,
+            TuningChange::MemoryAndSwapLimit,
+        ),
         other(&limits.cpu_percent, cpu_percent, TuningChange::CpuPercent),
         other(
             &limits.vcpu_percent,

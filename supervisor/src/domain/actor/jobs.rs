@@ -67,6 +67,10 @@ impl Job {
 impl DomainActor {
     pub(super) fn begin(&mut self, ticket: Option<Ticket>, kind: JobKind, request: Request) {
         let before = self.live().map(|live| Box::new(live.record.clone()));
+        if let (Request::SetAgentTimeout(timeout), None) = (&request, &before) {
+            // There is no status to keep it in.
+            self.agent_timeout = Some(*timeout);
+        }
         match self.steps(request) {
             Ok((steps, events)) => {
                 let undo = self.undo_of(&steps);
@@ -107,6 +111,8 @@ impl DomainActor {
                 undo: Vec::new(),
             });
             self.issue(step);
+        } else if let Some(ticket) = ticket {
+            self.answer(ticket, Ok(()));
         }
     }
 

@@ -3,7 +3,7 @@
 use reeve_ipc::api::call::{LabelChange, StartOptions, TuningChange};
 use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::event::EventKind;
-use reeve_ipc::api::view::{DomainDefinition, ShutOffReason};
+use reeve_ipc::api::view::{AgentTimeout, DomainDefinition, ShutOffReason};
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Device, DeviceName, DevicePlace, Domain, DomainName, Medium, MemorySize, Vcpus,
@@ -139,6 +139,8 @@ pub enum Request {
         /// The kept definition.
         persistent: bool,
     },
+    /// Keep how long clients wait for its guest's agent.
+    SetAgentTimeout(AgentTimeout),
 }
 
 impl Request {
@@ -321,6 +323,8 @@ pub struct LiveRecord {
     pub intents: Intents,
     /// When it was started, in milliseconds since the epoch.
     pub started_ms: u64,
+    /// How long clients wait for its guest's agent, where one has said.
+    pub agent_timeout: Option<AgentTimeout>,
 }
 
 /// What was begun.

@@ -47,7 +47,9 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
-use reeve_ipc::api::view::{DomainDefinition, DomainState, JobKind, PausedReason, ShutOffReason};
+use reeve_ipc::api::view::{
+    AgentTimeout, DomainDefinition, DomainState, JobKind, PausedReason, ShutOffReason,
+};
 use reeve_ipc::model::{Domain, DomainName, DomainUuid};
 
 pub use self::admission::{Admission, admit};
@@ -88,6 +90,8 @@ pub struct DomainActor {
     ids: Arc<AtomicU32>,
     restarts: VecDeque<u64>,
     last_failure: Option<String>,
+    /// How long clients wait for its guest's agent: as its status says while it runs.
+    agent_timeout: Option<AgentTimeout>,
     retired: bool,
     now: Now,
     effects: Vec<Effect>,
@@ -107,6 +111,7 @@ impl DomainActor {
             ids,
             restarts: VecDeque::new(),
             last_failure: None,
+            agent_timeout: None,
             retired: false,
             now: Now {
                 unix_ms: 0,
@@ -134,6 +139,7 @@ impl DomainActor {
         });
         if let Some(mut live) = live {
             let _ = live.definition.complete();
+            actor.agent_timeout = live.agent_timeout;
             let id = actor.fresh_id();
             actor.activity = Activity::Live(Box::new(Live::found(id, live)));
         }

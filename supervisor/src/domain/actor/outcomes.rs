@@ -72,6 +72,7 @@ impl DomainActor {
         };
         let before = live.record.intents.destroy_at_boot_ms;
         live.record = record;
+        self.agent_timeout = live.record.agent_timeout;
         self.keep_deadline(before);
         Ok(())
     }

@@ -126,6 +126,14 @@ impl DomainActor {
                 live,
                 persistent,
             } => self.vcpu_steps(vcpus, live, persistent),
+            Request::SetAgentTimeout(timeout) => {
+                let record = self.live().map(|live| live.record.clone());
+                let steps = record.map(|mut record| {
+                    record.agent_timeout = Some(timeout);
+                    Step::WriteStatus(Box::new(record))
+                });
+                Ok((steps.into_iter().collect(), Vec::new()))
+            }
             Request::Start(options, session) => {
                 let domain = self.kept()?.domain.clone();
                 let bound = options.auto_destroy.then_some(session);
@@ -235,6 +243,7 @@ impl DomainActor {
             },
             definition,
             started_ms: self.now.unix_ms,
+            agent_timeout: self.agent_timeout,
         };
         Step::Start {
             record: Box::new(record),

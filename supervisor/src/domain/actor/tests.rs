@@ -1,5 +1,6 @@
 //! Admission as a table, and the actor fed by hand.
 
+mod agent;
 mod devices;
 mod ends;
 mod failures;
@@ -376,6 +377,7 @@ impl Fed {
             definition: domain(),
             intents,
             started_ms: 1,
+            agent_timeout: None,
         };
         let ids = Arc::new(AtomicU32::new(1));
         let actor = DomainActor::recovered(domain().uuid, Some(record), Some(live), ids);

@@ -48,6 +48,7 @@ impl DomainActor {
                 (Some(live), Some(record)) => live.record.definition != record.domain,
                 _ => false,
             },
+            agent_timeout: self.agent_timeout,
         })
     }
 }

@@ -213,3 +213,40 @@ fn memory_that_was_not_counted_from_the_start_is_not_limited_later() {
     let error = check_limits(&domain, None, None).unwrap_err();
     assert!(matches!(error, ConfinementError::NoCgroup(_)), "{error}");
 }
+
+#[test]
+fn what_is_swapped_out_is_not_limited_where_the_kernel_does_not_count_it() {
+    let (_directory, path) = cgroup(&[
+        ("memory.current", "4096"),
+        ("memory.max", "max\n"),
+        ("memory.stat", ""),
+    ]);
+    let cgroup = DomainCgroup::adopt(path.clone()).unwrap();
+    let mut domain = domain();
+    domain.limits.memory = Some(MemorySize::mebibytes(90));
+    domain.limits.memory_soft = Some(MemorySize::mebibytes(70));
+    check_limits(&domain, None, Some(&cgroup)).unwrap();
+    domain.limits.memory_and_swap = Some(MemorySize::mebibytes(100));
+    let error = check_limits(&domain, None, Some(&cgroup)).unwrap_err();
+    let text = error.to_string();
+    assert!(
+        text.contains("memory.swap.max") && text.contains("swapaccount=0"),
+        "{text}"
+    );
+    assert!(!error.is_of_definition());
+    std::fs::write(path.join("memory.swap.max"), "max").unwrap();
+    check_limits(&domain, None, Some(&cgroup)).unwrap();
+    let limits = limits(&domain, |_| true).unwrap();
+    assert_eq!(limits.memory_high, Some(70 << 20));
+    assert_eq!(limits.swap_max, Some(10 << 20));
+
+    // A soft limit is one of all that it has, too.
+    let (_directory, path) = self::cgroup(&[]);
+    let cgroup = DomainCgroup::adopt(path).unwrap();
+    domain.limits = ResourceLimits {
+        memory_soft: Some(MemorySize::mebibytes(70)),
+        ..ResourceLimits::default()
+    };
+    let error = check_limits(&domain, None, Some(&cgroup)).unwrap_err();
+    assert!(matches!(error, ConfinementError::Uncounted(_)), "{error}");
+}

@@ -238,6 +238,23 @@ const V3: &str = r#"{
 "#;
 
 #[test]
+fn limits_of_memory_are_kept_one_by_one() {
+    use reeve_ipc::model::MemorySize;
+
+    let mut record = decode(V3.as_bytes()).unwrap();
+    let limits = &mut record.domain.limits;
+    limits.memory = Some(MemorySize::mebibytes(4096));
+    limits.memory_soft = Some(MemorySize::mebibytes(3072));
+    limits.memory_and_swap = Some(MemorySize::mebibytes(5120));
+    let text = encode(&record).unwrap();
+    assert_eq!(decode(&text).unwrap(), record);
+    // One of swap with none of memory is no definition.
+    let text = String::from_utf8(text).unwrap();
+    let text = text.replace("\"memory_bytes\": 4294967296,", "");
+    assert!(decode(text.as_bytes()).is_err());
+}
+
+#[test]
 fn every_version_still_loads_and_is_written_as_the_newest() {
     for text in [V1, V2] {
         let record = decode(text.as_bytes()).unwrap();

@@ -130,6 +130,8 @@ impl From<Record> for v2::Record {
                 on_crash: domain.on_crash.into(),
                 limits: v2::Limits {
                     memory_bytes: domain.limits.memory_bytes,
+                    memory_soft_bytes: None,
+                    memory_and_swap_bytes: None,
                     cpu_percent: domain.limits.cpu_percent,
                     vcpu_percent: None,
                     cpu_weight: None,

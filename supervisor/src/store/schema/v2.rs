@@ -92,6 +92,11 @@ pub(super) enum OnEnd {
 pub(super) struct Limits {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) memory_bytes: Option<u64>,
+    /// Absent in those that were written before there were any, as is the next.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory_soft_bytes: Option<u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) memory_and_swap_bytes: Option<u64>,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub(super) cpu_percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]

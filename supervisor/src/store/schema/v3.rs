@@ -374,6 +374,8 @@ impl From<model::ResourceLimits> for Limits {
     fn from(limits: model::ResourceLimits) -> Self {
         let model::ResourceLimits {
             memory,
+            memory_soft,
+            memory_and_swap,
             cpu_percent,
             vcpu_percent,
             cpu_weight,
@@ -381,6 +383,8 @@ impl From<model::ResourceLimits> for Limits {
         } = limits;
         Self {
             memory_bytes: memory.map(model::MemorySize::bytes),
+            memory_soft_bytes: memory_soft.map(model::MemorySize::bytes),
+            memory_and_swap_bytes: memory_and_swap.map(model::MemorySize::bytes),
             cpu_percent,
             vcpu_percent,
             cpu_weight,
@@ -451,6 +455,8 @@ impl TryFrom<Domain> for model::Domain {
             },
             limits: model::ResourceLimits {
                 memory: domain.limits.memory_bytes.map(model::MemorySize),
+                memory_soft: domain.limits.memory_soft_bytes.map(model::MemorySize),
+                memory_and_swap: domain.limits.memory_and_swap_bytes.map(model::MemorySize),
                 cpu_percent: domain.limits.cpu_percent,
                 vcpu_percent: domain.limits.vcpu_percent,
                 cpu_weight: domain.limits.cpu_weight,

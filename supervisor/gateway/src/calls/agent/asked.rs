@@ -1,14 +1,16 @@
 //! What an agent is asked to do.
 
 use std::sync::Arc;
-use std::time::Duration;
 
+use reeve_ipc::api::call::DomainAgentTimeoutSet;
+use reeve_ipc::api::view::AgentTimeout;
 use serde::Deserialize;
 use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::text::object_line;
-use super::{Answer, Context, FIRST, PATIENCE, ask, converse, tell};
+use super::{Answer, Context, FIRST, PATIENCE, ask, converse, patience_of, tell};
+use crate::calls::context::reference;
 use crate::calls::failure::{Code, Failure, check_flags, invalid_argument};
 use crate::wire::types::guest as wire;
 use crate::wire::types::handles::Domain;
@@ -20,31 +22,47 @@ struct Refused {
     error: Option<IgnoredAny>,
 }
 
+/// How long an agent may take (libvirt `virDomainAgentResponseTimeoutValues`, and of a command the same).
+fn timeout(said: i32) -> Result<AgentTimeout, Failure> {
+    const BLOCK: i32 = -2;
+    const DEFAULT: i32 = -1;
+    match said {
+        BLOCK => Ok(AgentTimeout::Block),
+        DEFAULT => Ok(AgentTimeout::Default),
+        seconds => u32::try_from(seconds)
+            .map(AgentTimeout::Seconds)
+            .map_err(|_| {
+                let why = format!("guest agent timeout '{seconds}' is less than the minimum '-2'");
+                invalid_argument(why)
+            }),
+    }
+}
+
+/// It holds for whoever asks the agent of that domain from now on, and no agent need be there.
+pub(in crate::calls) async fn set_timeout(
+    context: Arc<Context>,
+    call: wire::DomainAgentSetResponseTimeout,
+) -> Result<i32, Failure> {
+    check_flags(call.flags, 0, "virDomainAgentSetResponseTimeout")?;
+    let set = DomainAgentTimeoutSet {
+        domain: reference(&call.domain),
+        timeout: timeout(call.timeout)?,
+    };
+    context.of(&call.domain, set).await?;
+    Ok(0)
+}
+
 /// A command as somebody else worded it, and the answer as it came.
 pub(in crate::calls) async fn command(
     context: Arc<Context>,
     call: QemuDomainAgentCommand,
 ) -> Result<Option<String>, Failure> {
-    /// For ever, which is an hour: meanwhile nobody else has the channel.
-    const BLOCK: i32 = -2;
-    const DEFAULT: i32 = -1;
-    const FOREVER: Duration = Duration::from_secs(3600);
     check_flags(call.flags, 0, "virDomainQemuAgentCommand")?;
-    let patience = match call.timeout {
-        BLOCK => FOREVER,
-        DEFAULT => FIRST,
-        seconds => {
-            let seconds = u64::try_from(seconds).map_err(|_| {
-                let why = format!("guest agent timeout '{seconds}' is less than the minimum '-2'");
-                invalid_argument(why)
-            })?;
-            Duration::from_secs(seconds).min(FOREVER)
-        }
-    };
+    let patience = patience_of(timeout(call.timeout)?);
     let no_command = || invalid_argument("the command is no object of JSON");
     // As one line, whatever it was.
     let line = object_line(call.command.as_bytes()).ok_or_else(no_command)?;
-    let answer = converse(&context, &call.domain, &line, patience).await?;
+    let answer = converse(&context, &call.domain, &line, Some(patience)).await?;
     let no_answer = || Failure::new(Code::InternalError, "the guest's agent says no JSON");
     let answer = object_line(&answer).ok_or_else(no_answer)?;
     let said: Answer<IgnoredAny> = match serde_json::from_str::<Refused>(&answer) {

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use reeve_ipc::api::call::{DomainChannel, Operation};
 use reeve_ipc::api::figures::FigureGroups;
-use reeve_ipc::api::view::DomainState;
+use reeve_ipc::api::view::{AgentTimeout, DomainState};
 use reeve_ipc::device::DeviceFigures;
 use reeve_ipc::model::DeviceName;
 use serde::Deserialize;
@@ -24,8 +24,8 @@ use serde::de::{DeserializeOwned, IgnoredAny};
 use serde_json::{Value, json};
 
 pub(super) use self::asked::{
-    command, freeze, get_time, hostname, reboot, set_password, set_time, set_vcpus, shutdown, thaw,
-    trim, vcpu_count, vcpus,
+    command, freeze, get_time, hostname, reboot, set_password, set_time, set_timeout, set_vcpus,
+    shutdown, thaw, trim, vcpu_count, vcpus,
 };
 use self::link::{Link, silent};
 pub(super) use self::told::{addresses, file_systems, guest_info, told_vcpus};
@@ -41,6 +41,8 @@ pub(crate) const CHANNEL: &str = "org.qemu.guest_agent.0";
 const FIRST: Duration = Duration::from_secs(5);
 /// How long it may take over all others, where nobody says. libvirt waits for ever.
 const PATIENCE: Duration = Duration::from_secs(120);
+/// For ever, which is an hour: meanwhile nobody else has the channel.
+const FOREVER: Duration = Duration::from_secs(3600);
 /// How long it may take to refuse what it does not answer when it does it.
 const REFUSAL: Duration = Duration::from_secs(2);
 /// Characters of what an agent says of an error.
@@ -126,22 +128,44 @@ async fn reachable(context: &Context, of: &Domain) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Begins a conversation with the agent of a domain that runs.
-async fn open(context: &Context, of: &Domain, patience: Duration) -> Result<Link, Failure> {
+/// How long the agent of a domain may take over an answer, as was said of that domain, and else [`PATIENCE`].
+async fn patience(context: &Context, of: &Domain) -> Result<Duration, Failure> {
+    let said = context.details(of).await?.agent_timeout;
+    Ok(said.map_or(PATIENCE, patience_of))
+}
+
+/// How long a client is to wait that waits so.
+fn patience_of(timeout: AgentTimeout) -> Duration {
+    match timeout {
+        AgentTimeout::Block => FOREVER,
+        AgentTimeout::Default => FIRST,
+        AgentTimeout::Seconds(seconds) => Duration::from_secs(seconds.into()).min(FOREVER),
+    }
+}
+
+/// Begins a conversation with the agent of a domain that runs, which may take so long over the first answer.
+async fn open(context: &Context, of: &Domain, first: Duration) -> Result<Link, Failure> {
     reachable(context, of).await?;
+    if first.is_zero() {
+        // No agent has answered before it is asked.
+        return Err(silent());
+    }
     let mut link = Link::new(connect(context, of, CHANNEL).await?)?;
-    link.sync(patience).await?;
+    link.sync(first).await?;
     Ok(link)
 }
 
-/// Asks by a line, and gives the line of the answer.
+/// Asks by a line, and gives the line of the answer, which may take as long as the client says of this one, or else as
+/// was said of the domain.
 async fn converse(
     context: &Context,
     of: &Domain,
     line: &str,
-    patience: Duration,
+    own: Option<Duration>,
 ) -> Result<Vec<u8>, Failure> {
-    let mut link = open(context, of, FIRST.min(patience)).await?;
+    let said = patience(context, of).await?;
+    let patience = own.unwrap_or(said);
+    let mut link = open(context, of, FIRST.min(said).min(patience)).await?;
     let talk = async {
         link.send(format!("{line}\n").as_bytes()).await?;
         link.line().await
@@ -165,7 +189,7 @@ async fn ask_if<T: DeserializeOwned>(
     name: &str,
     arguments: Value,
 ) -> Result<Result<T, Refusal>, Failure> {
-    let line = converse(context, of, &question(name, &arguments), PATIENCE).await?;
+    let line = converse(context, of, &question(name, &arguments), None).await?;
     let wrong = |_| {
         let why = format!("the guest's agent answers '{name}' with what is no answer");
         Failure::new(Code::InternalError, why)
@@ -199,7 +223,8 @@ async fn ask<T: DeserializeOwned>(
 
 /// Asks for what is not answered when it is done.
 async fn tell(context: &Context, of: &Domain, name: &str, arguments: Value) -> Result<(), Failure> {
-    let mut link = open(context, of, FIRST).await?;
+    let first = FIRST.min(patience(context, of).await?);
+    let mut link = open(context, of, first).await?;
     let line = question(name, &arguments);
     link.send(format!("{line}\n").as_bytes()).await?;
     // It may end, and its guest with it.

@@ -3,10 +3,11 @@
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::os::unix::net::UnixStream;
 use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
 
 use reeve_ipc::api::call::{AnswerBody, CallBody};
 use reeve_ipc::api::event::EventKind;
-use reeve_ipc::api::view::{DeviceStats, DomainState, RunningReason};
+use reeve_ipc::api::view::{AgentTimeout, DeviceStats, DomainState, RunningReason};
 use reeve_ipc::device::{DeviceFigures, PortFigures};
 use reeve_ipc::model::DeviceName;
 
@@ -245,6 +246,60 @@ fn an_agent_that_refuses_lies_or_is_not_there_is_an_error() {
     assert_eq!(client.refused(&command(&domain, ping, -1)).code, 74);
     let (mut client, domain, _) = One::off(definition("", AGENT)).client();
     assert_eq!(client.refused(&command(&domain, ping, -1)).code, 55);
+}
+
+#[test]
+fn an_agent_is_waited_for_as_long_as_was_said_of_its_domain() {
+    let only_synced: Says = |line| (line == "sync").then(Vec::new);
+    let set = |domain: &Domain, timeout| guest::DomainAgentSetResponseTimeout {
+        domain: domain.clone(),
+        timeout,
+        flags: 0,
+    };
+    let (mut client, domain, asked) = host(only_synced, OPEN);
+    let time = guest::DomainGetTime {
+        domain: domain.clone(),
+        flags: 0,
+    };
+    let begun = Instant::now();
+    assert_eq!(client.ask(&set(&domain, 1)), 0);
+    let said = client.refused(&time);
+    assert_eq!(said.code, 86);
+    assert!(said.message.contains("not available for now"), "{said:?}");
+    // Or two minutes, as where nobody says.
+    assert!(begun.elapsed() < Duration::from_secs(60));
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    // With no time at all it is not asked, whatever time the question itself has.
+    assert_eq!(client.ask(&set(&domain, 0)), 0);
+    assert_eq!(client.refused(&time).code, 86);
+    let ping = command(&domain, "{\"execute\":\"guest-ping\"}", 600);
+    assert_eq!(client.refused(&ping).code, 86);
+    assert_eq!(asked.lock().unwrap().len(), 1);
+    for timeout in [-3, i32::MIN] {
+        let said = client.refused(&set(&domain, timeout));
+        assert_eq!(said.code, 8);
+        assert!(said.message.contains("less than the minimum '-2'"));
+    }
+    let flags = guest::DomainAgentSetResponseTimeout {
+        flags: 1,
+        ..set(&domain, 1)
+    };
+    assert_eq!(client.refused(&flags).code, 8);
+
+    // The supervisor is told, of a domain that is off as well, and one that answers is heard whatever it is.
+    let (mut client, off, one) = One::off(definition("", AGENT)).client();
+    for (timeout, told) in [
+        (-2, AgentTimeout::Block),
+        (-1, AgentTimeout::Default),
+        (7, AgentTimeout::Seconds(7)),
+        (i32::MAX, AgentTimeout::Seconds(0x7FFF_FFFF)),
+    ] {
+        client.ask(&set(&off, timeout));
+        assert_eq!(one.lock().unwrap().agent_timeout, Some(told));
+        let (mut client, domain, _) = host(guest, OPEN);
+        client.ask(&set(&domain, timeout));
+        client.ask(&time);
+    }
 }
 
 /// A guest as it may be.

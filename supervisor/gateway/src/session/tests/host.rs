@@ -129,6 +129,7 @@ impl Host {
                 resets: 0,
                 last_failure: None,
                 redefined: false,
+                agent_timeout: None,
             }),
             CallBody::DomainDefinitionGet(get) => {
                 let machine = self.find(&get.domain)?;

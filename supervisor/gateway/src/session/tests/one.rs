@@ -7,7 +7,8 @@ use reeve_ipc::api::call::{AnswerBody, CallBody, DiskSize, DomainPage, LabelChan
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::{DomainFigures, DomainUsage, FiguresPage};
 use reeve_ipc::api::view::{
-    DeviceStats, DomainDefinition, DomainState, DomainSummary, RunningReason, ShutOffReason,
+    AgentTimeout, DeviceStats, DomainDefinition, DomainState, DomainSummary, RunningReason,
+    ShutOffReason,
 };
 use reeve_ipc::model::{Domain, DomainUuid, MemorySize, VcpuPin};
 
@@ -25,6 +26,8 @@ pub(super) struct One {
     /// What its guest has.
     pub(super) current: MemorySize,
     pub(super) stats: Vec<DeviceStats>,
+    /// How long its guest's agent is waited for.
+    pub(super) agent_timeout: Option<AgentTimeout>,
 }
 
 /// A definition: 64 MiB, 2 of 4 vCPUs, and these elements and devices.
@@ -51,6 +54,7 @@ impl One {
             running: Some(domain.clone()),
             kept: Some(domain),
             stats: Vec::new(),
+            agent_timeout: None,
         }
     }
 
@@ -119,6 +123,7 @@ impl One {
                 let state = summary.state;
                 AnswerBody::DomainGet(reeve_ipc::api::view::DomainDetails {
                     summary,
+                    agent_timeout: self.agent_timeout,
                     ..details("a", state)
                 })
             }
@@ -211,6 +216,10 @@ impl One {
                 allocation: 4096,
                 physical: 1 << 20,
             }),
+            CallBody::DomainAgentTimeoutSet(set) => {
+                self.agent_timeout = Some(set.timeout);
+                AnswerBody::DomainAgentTimeoutSet(())
+            }
             other => panic!("the supervisor is asked {other:?}"),
         })
     }
@@ -225,6 +234,8 @@ fn apply(domain: &mut Domain, change: &TuningChange) {
         }
         TuningChange::EmulatorCpus(cpus) => domain.tuning.emulator_cpus = cpus,
         TuningChange::MemoryLimit(limit) => domain.limits.memory = limit,
+        TuningChange::MemorySoftLimit(limit) => domain.limits.memory_soft = limit,
+        TuningChange::MemoryAndSwapLimit(limit) => domain.limits.memory_and_swap = limit,
         TuningChange::CpuPercent(percent) => domain.limits.cpu_percent = percent,
         TuningChange::VcpuPercent(percent) => domain.limits.vcpu_percent = percent,
         TuningChange::CpuWeight(weight) => domain.limits.cpu_weight = weight,

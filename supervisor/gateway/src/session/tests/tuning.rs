@@ -255,7 +255,7 @@ fn limits_that_there_are_not_or_that_cannot_be_kept_are_refused_by_their_names()
 }
 
 #[test]
-fn the_limit_of_memory_is_told_and_set() {
+fn limits_of_memory_are_told_and_set() {
     let (mut client, domain, _) = One::running(plain()).client();
     let get = |nparams| tuning::DomainGetMemoryParameters {
         domain: domain.clone(),
@@ -263,14 +263,19 @@ fn the_limit_of_memory_is_told_and_set() {
         flags: 0,
     };
     let hard = |kib: u64| Param::new("hard_limit", kib);
-    let set = |param: Param| tuning::DomainSetMemoryParameters {
+    let soft = |kib: u64| Param::new("soft_limit", kib);
+    let with_swap = |kib: u64| Param::new("swap_hard_limit", kib);
+    let both = |params: Vec<Param>| tuning::DomainSetMemoryParameters {
         domain: domain.clone(),
-        params: Params::from(vec![param]),
+        params: Params::from(params),
         flags: 0,
     };
+    let set = |param: Param| both(vec![param]);
     let told = client.ask(&get(0));
-    assert_eq!((told.params.0, told.nparams), (vec![], 1));
+    assert_eq!((told.params.0, told.nparams), (vec![], 3));
     let none = 9_007_199_254_740_991;
+    let all = [hard(none), soft(none), with_swap(none)];
+    assert_eq!(client.ask(&get(3)).params.0, all);
     assert_eq!(client.ask(&get(1)).params.0, [hard(none)]);
     client.ask(&set(hard(262_144)));
     assert_eq!(client.ask(&get(1)).params.0, [hard(262_144)]);
@@ -278,9 +283,48 @@ fn the_limit_of_memory_is_told_and_set() {
         client.ask(&set(hard(unlimited)));
         assert_eq!(client.ask(&get(1)).params.0, [hard(none)]);
     }
-    let said = client.refused(&set(Param::new("soft_limit", 1_u64)));
+    client.ask(&set(soft(65_536)));
+    assert_eq!(
+        client.ask(&get(3)).params.0,
+        [hard(none), soft(65_536), with_swap(none)]
+    );
+    let said = client.refused(&set(Param::new("min_guarantee", 1_u64)));
     assert_eq!(said.code, 74);
-    assert!(said.message.contains("soft_limit"), "{said:?}");
+    assert!(said.message.contains("min_guarantee"), "{said:?}");
+
+    // Each change on its own makes what is valid, up and down, and with both given up.
+    let limits = |client: &mut Client| client.ask(&get(3)).params.0;
+    for (most, swapped) in [(200, 300), (400, 500), (100, 150), (100, 100), (none, none)] {
+        let (most, swapped) = (hard(most), with_swap(swapped));
+        client.ask(&both(vec![most.clone(), swapped.clone()]));
+        assert_eq!(limits(&mut client), [most, soft(65_536), swapped]);
+    }
+    client.ask(&both(vec![hard(200), with_swap(300)]));
+    let orders: Vec<Vec<TuningChange>> = tunings(&client)
+        .into_iter()
+        .map(|(changes, ..)| changes)
+        .filter(|changes| changes.len() == 2)
+        .collect();
+    let swap_first =
+        |changes: &Vec<TuningChange>| matches!(changes[0], TuningChange::MemoryAndSwapLimit(_));
+    let orders: Vec<bool> = orders.iter().map(swap_first).collect();
+    assert_eq!(orders, [false, true, false, true, true, false]);
+    for (params, why) in [
+        (vec![hard(301)], "lower than or equal to swap_hard_limit"),
+        (vec![hard(none)], "lower than or equal to swap_hard_limit"),
+        (
+            vec![with_swap(199)],
+            "lower than or equal to swap_hard_limit",
+        ),
+        (
+            vec![hard(500), with_swap(400)],
+            "lower than or equal to swap_hard_limit",
+        ),
+    ] {
+        let said = client.refused(&both(params));
+        assert_eq!(said.code, 8, "{said:?}");
+        assert!(said.message.contains(why), "{said:?}");
+    }
 }
 
 /// What was asked of memory: how much, where; `None` for the most.

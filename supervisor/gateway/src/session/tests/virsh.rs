@@ -225,7 +225,12 @@ fn virsh_tunes_a_domain_and_changes_its_devices() {
     shows("memtune a", "hard_limit : 1048576");
     good("memtune a --hard-limit -1");
     shows("memtune a", "hard_limit : unlimited");
-    bad("memtune a --soft-limit 1048576", "soft_limit");
+    good("memtune a --soft-limit 524288 --live --config");
+    shows("memtune a --config", "soft_limit : 524288");
+    bad("memtune a --swap-hard-limit 2097152", "swap_hard_limit");
+    good("memtune a --hard-limit 1048576 --swap-hard-limit 2097152");
+    shows("memtune a", "swap_hard_limit: 2097152");
+    bad("memtune a --min-guarantee 1048576", "min_guarantee");
     good("setmem a 32M");
     good("setmem a 32M --config");
     good("setmaxmem a 128M --config");

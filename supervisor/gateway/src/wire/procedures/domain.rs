@@ -121,7 +121,7 @@ call_rows! {
     396 DOMAIN_GET_LAUNCH_SECURITY_INFO virDomainGetLaunchSecurityInfo (Write, Low) => ToCome(ENCRYPTED);
     402 DOMAIN_SET_IOTHREAD_PARAMS virDomainSetIOThreadParams (Write, Low) => Served;
     418 DOMAIN_GET_GUEST_INFO virDomainGetGuestInfo (Write, Low) => Served;
-    420 DOMAIN_AGENT_SET_RESPONSE_TIMEOUT virDomainAgentSetResponseTimeout (Write, Low) => ToCome(FRONT_DOOR);
+    420 DOMAIN_AGENT_SET_RESPONSE_TIMEOUT virDomainAgentSetResponseTimeout (Write, Low) => Served;
     424 DOMAIN_AUTHORIZED_SSH_KEYS_GET virDomainAuthorizedSSHKeysGet (Write, Low) => Served;
     425 DOMAIN_AUTHORIZED_SSH_KEYS_SET virDomainAuthorizedSSHKeysSet (Write, Low) => Served;
     426 DOMAIN_GET_MESSAGES virDomainGetMessages (Read, Low) => Served;

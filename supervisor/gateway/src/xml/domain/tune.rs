@@ -87,11 +87,11 @@ pub(super) fn parse(
     }
     if let Some(tune) = root.child("memtune") {
         tune.known(&[])?;
-        keeper.contents(tune, &["hard_limit"], &[])?;
-        if let Some(limit) = tune.child("hard_limit") {
-            limit.known(&["unit"])?;
-            limits.memory = Some(MemorySize(limit.bytes()?));
-        }
+        let known = ["hard_limit", "soft_limit", "swap_hard_limit"];
+        keeper.contents(tune, &known, &[])?;
+        limits.memory = memory(tune, "hard_limit")?;
+        limits.memory_soft = memory(tune, "soft_limit")?;
+        limits.memory_and_swap = memory(tune, "swap_hard_limit")?;
     }
     let Some(tune) = root.child("cputune") else {
         return Ok(tuning);
@@ -132,6 +132,15 @@ pub(super) fn parse(
         tuning.emulator_cpus = Some(cpu_set(pin, pin.required("cpuset")?)?);
     }
     Ok(tuning)
+}
+
+/// A limit of memory, if it is there.
+fn memory(tune: Element<'_>, name: &str) -> Result<Option<MemorySize>, XmlError> {
+    let Some(limit) = tune.child(name) else {
+        return Ok(None);
+    };
+    limit.known(&["unit"])?;
+    Ok(Some(MemorySize(limit.bytes()?)))
 }
 
 /// `<blkiotune>`. As with libvirt, 0 is nothing said.
@@ -180,6 +189,29 @@ const MODES: [(NodeMode, &str); 4] = [
     (NodeMode::Interleave, "interleave"),
     (NodeMode::Restrictive, "restrictive"),
 ];
+
+fn format_memory(writer: &mut Writer, limits: &ResourceLimits) {
+    let limits = [
+        ("hard_limit", limits.memory),
+        ("soft_limit", limits.memory_soft),
+        ("swap_hard_limit", limits.memory_and_swap),
+    ];
+    if limits.iter().all(|(_, limit)| limit.is_none()) {
+        return;
+    }
+    writer.tag("memtune").open();
+    for (name, limit) in limits {
+        let Some(limit) = limit else { continue };
+        // A limit in bytes is the model's; nobody writes parts of a KiB.
+        let tag = writer.tag(name);
+        if limit.bytes() % 1024 == 0 {
+            tag.attribute("unit", "KiB").text(limit.bytes() / 1024);
+        } else {
+            tag.attribute("unit", "bytes").text(limit.bytes());
+        }
+    }
+    writer.close("memtune");
+}
 
 fn format_nodes(writer: &mut Writer, nodes: &MemoryNodes) {
     let mode = MODES.into_iter().find(|(mode, _)| *mode == nodes.mode);
@@ -314,17 +346,7 @@ pub(super) fn own(domain: &Domain, own: &mut Own) {
 
 pub(super) fn format(writer: &mut Writer, domain: &Domain) {
     format_block(writer, &domain.tuning.block);
-    if let Some(limit) = domain.limits.memory {
-        writer.tag("memtune").open();
-        // A limit in bytes is the model's; nobody writes parts of a KiB.
-        let tag = writer.tag("hard_limit");
-        if limit.bytes() % 1024 == 0 {
-            tag.attribute("unit", "KiB").text(limit.bytes() / 1024);
-        } else {
-            tag.attribute("unit", "bytes").text(limit.bytes());
-        }
-        writer.close("memtune");
-    }
+    format_memory(writer, &domain.limits);
     let (vcpus, max) = (domain.vcpus.count(), domain.max_vcpus.count());
     let tag = writer.tag("vcpu").attribute("placement", "static");
     tag.optional("current", Some(vcpus).filter(|vcpus| *vcpus != max))

@@ -444,6 +444,12 @@ pub struct TuneArgs {
     /// The most memory of the host; none for no limit.
     #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
     pub limit_memory: Option<TuningChange>,
+    /// How much memory of the host it may have before it is slowed down and its memory is taken back; none for no limit.
+    #[arg(long, value_name = "SIZE", value_parser = memory_soft_limit)]
+    pub limit_memory_soft: Option<TuningChange>,
+    /// The most memory of the host and swap together, no less than the most memory; none for no limit.
+    #[arg(long, value_name = "SIZE", value_parser = memory_and_swap_limit)]
+    pub limit_memory_and_swap: Option<TuningChange>,
     /// The most CPU time, in percent of one CPU; none for no limit.
     #[arg(long, value_name = "PERCENT", value_parser = cpu_percent)]
     pub limit_cpu: Option<TuningChange>,
@@ -490,6 +496,14 @@ fn emulator_cpus(text: &str) -> Result<TuningChange, String> {
 
 fn memory_limit(text: &str) -> Result<TuningChange, String> {
     or(text, "none").map(TuningChange::MemoryLimit)
+}
+
+fn memory_soft_limit(text: &str) -> Result<TuningChange, String> {
+    or(text, "none").map(TuningChange::MemorySoftLimit)
+}
+
+fn memory_and_swap_limit(text: &str) -> Result<TuningChange, String> {
+    or(text, "none").map(TuningChange::MemoryAndSwapLimit)
 }
 
 fn cpu_percent(text: &str) -> Result<TuningChange, String> {

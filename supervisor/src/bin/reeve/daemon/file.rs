@@ -198,6 +198,18 @@ struct Limits {
         skip_serializing_if = "Option::is_none"
     )]
     memory: Option<MemorySize>,
+    #[serde(
+        default,
+        with = "optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    memory_soft: Option<MemorySize>,
+    #[serde(
+        default,
+        with = "optional_text",
+        skip_serializing_if = "Option::is_none"
+    )]
+    memory_and_swap: Option<MemorySize>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cpu_percent: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -360,6 +372,8 @@ impl DefinitionFile {
             },
             limits: ResourceLimits {
                 memory: self.limits.memory,
+                memory_soft: self.limits.memory_soft,
+                memory_and_swap: self.limits.memory_and_swap,
                 cpu_percent: self.limits.cpu_percent,
                 vcpu_percent: self.limits.vcpu_percent,
                 cpu_weight: self.limits.cpu_weight,
@@ -441,6 +455,8 @@ impl From<&DomainDefinition> for DefinitionFile {
             description: domain.labels.description,
             limits: Limits {
                 memory: domain.limits.memory,
+                memory_soft: domain.limits.memory_soft,
+                memory_and_swap: domain.limits.memory_and_swap,
                 cpu_percent: domain.limits.cpu_percent,
                 vcpu_percent: domain.limits.vcpu_percent,
                 cpu_weight: domain.limits.cpu_weight,

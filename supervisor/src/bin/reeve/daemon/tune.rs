@@ -50,6 +50,8 @@ pub(super) fn tune(
     let others = [
         &args.emulator,
         &args.limit_memory,
+        &args.limit_memory_soft,
+        &args.limit_memory_and_swap,
         &args.limit_cpu,
         &args.limit_vcpus,
         &args.cpu_weight,

@@ -30,6 +30,8 @@ fn bound() -> Vec<TuningChange> {
             cpus: Some("1".parse().unwrap()),
         },
         TuningChange::MemoryLimit(Some(MemorySize::mebibytes(256))),
+        TuningChange::MemorySoftLimit(Some(MemorySize::mebibytes(200))),
+        TuningChange::MemoryAndSwapLimit(Some(MemorySize::mebibytes(300))),
         TuningChange::CpuPercent(Some(150)),
         TuningChange::VcpuPercent(Some(90)),
         TuningChange::CpuWeight(Some(200)),
@@ -59,6 +61,8 @@ fn is_bound(domain: &Domain) -> bool {
     let is = [
         !domain.pinning.is_empty(),
         limits.memory.is_some(),
+        limits.memory_soft.is_some(),
+        limits.memory_and_swap.is_some(),
         limits.cpu_percent.is_some(),
         limits.vcpu_percent.is_some(),
         limits.cpu_weight.is_some(),
@@ -123,7 +127,10 @@ fn a_machine_is_bound_once_its_status_says_so() {
             vcpu: 0,
             cpus: None,
         },
+        // Nothing is swapped out beside memory that has no limit.
+        TuningChange::MemoryAndSwapLimit(None),
         TuningChange::MemoryLimit(None),
+        TuningChange::MemorySoftLimit(None),
         TuningChange::CpuPercent(None),
         TuningChange::VcpuPercent(None),
         TuningChange::CpuWeight(None),
@@ -356,6 +363,7 @@ fn found(intents: Intents) -> (Fed, Vec<Effect>) {
         definition: domain.clone(),
         intents,
         started_ms: 1,
+        agent_timeout: None,
     };
     let ids = Arc::new(AtomicU32::new(1));
     let actor = DomainActor::recovered(domain.uuid, None, Some(live), ids);
@@ -694,6 +702,7 @@ fn a_machine_that_is_gone_with_its_supervisor_is_made_again_as_it_was_before_the
             ..Intents::default()
         },
         started_ms: 1,
+        agent_timeout: None,
     };
     let ids = Arc::new(AtomicU32::new(1));
     let actor = DomainActor::recovered(before.uuid, None, Some(live), ids);

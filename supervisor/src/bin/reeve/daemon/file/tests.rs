@@ -43,6 +43,8 @@ description = "two\nlines"
 
 [limits]
 memory = "2200M"
+memory-soft = "2100M"
+memory-and-swap = "2300M"
 cpu-percent = 150
 vcpu-percent = 120
 cpu-weight = 50
@@ -321,6 +323,8 @@ fn everything_that_can_be_written_arrives_and_is_exported_again() {
     let uuid = file.uuid.unwrap();
     let domain = file.clone().domain(uuid);
     assert_eq!(domain.limits.vcpu_percent, Some(120));
+    assert_eq!(domain.limits.swap(), Some(100 << 20));
+    assert!(domain.limits.memory_soft.is_some());
     assert_eq!(domain.tuning.vcpu_quota.unwrap().period_us, 70_000);
     assert_eq!(domain.tuning.block.devices[0].read_bytes, Some(4096));
     assert!(domain.tuning.memory_nodes.is_some());
