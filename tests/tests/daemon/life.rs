@@ -14,7 +14,8 @@ use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainState, PausedReason, RunningReason, ShutOffReason};
 use reeve_ipc::model::MetadataElement;
-use reeve_tests::daemon::{Daemon, built_in, named, wait_for};
+use reeve_tests::daemon::{Daemon, built_in, named, signal, wait_for};
+use rustix::process::Signal;
 
 use super::guest::{console, expect};
 use super::{ECHO, assert_at_rest, define, start, wait_until_off};
@@ -348,6 +349,33 @@ fn a_reboot_ends_with_the_same_worker_running() -> Result<()> {
     stream.write_all(b"q")?;
     wait_until_off(&mut connection, "web")?;
     assert_at_rest(&daemon);
+    Ok(())
+}
+
+#[test]
+fn nothing_is_noted_of_a_console_whose_worker_is_gone() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let mut connection = daemon.connect()?;
+    define(&mut connection, &built_in("web", ECHO))?;
+    let daemons = daemon.pid().context("no daemon")?;
+    for _ in 0..2 {
+        start(&mut connection, "web")?;
+        let mut stream = console(&mut connection, "web", "ready")?;
+        // So long that what comes next is noted as soon as it is logged, which takes some milliseconds.
+        std::thread::sleep(Duration::from_millis(2200));
+        // It hears of what was said last when it hears of the end.
+        signal(daemons, Signal::STOP)?;
+        stream.write_all(b"x")?;
+        expect(&mut stream, "x")?;
+        std::thread::sleep(Duration::from_millis(20));
+        for worker in daemon.workers() {
+            signal(worker, Signal::KILL)?;
+        }
+        signal(daemons, Signal::CONT)?;
+        wait_until_off(&mut connection, "web")?;
+        std::thread::sleep(Duration::from_millis(50));
+        assert_at_rest(&daemon);
+    }
     Ok(())
 }
 
