@@ -17,7 +17,7 @@ use reeve_ipc::model::MetadataElement;
 use reeve_tests::daemon::{Daemon, built_in, named, signal, wait_for};
 use rustix::process::Signal;
 
-use super::guest::{console, expect};
+use super::guest::{self, console, expect};
 use super::{ECHO, assert_at_rest, define, start, wait_until_off};
 
 fn state(connection: &mut Connection, name: &str) -> Result<DomainState> {
@@ -85,9 +85,8 @@ fn a_domain_goes_through_every_state_and_tells_of_each() -> Result<()> {
     );
 
     let mut told = Vec::new();
-    while let Some((cursor, event)) = connection.next_event(Some(Duration::from_millis(50)))? {
+    for (cursor, event) in guest::told(connection)? {
         assert_eq!(cursor.number, told.len() as u64 + 1, "no event is missing");
-        let event = event.of_domain().unwrap();
         assert_eq!(event.uuid, domain.uuid);
         told.push(event.kind);
     }
@@ -383,6 +382,7 @@ fn nothing_is_noted_of_a_console_whose_worker_is_gone() -> Result<()> {
 fn a_guest_that_ignores_its_button_is_destroyed_when_time_is_up() -> Result<()> {
     let daemon = Daemon::start()?;
     let mut connection = daemon.connect()?;
+    connection.subscribe(None)?;
     define(&mut connection, &built_in("deaf", "mode=spin"))?;
     start(&mut connection, "deaf")?;
     connection.call(DomainShutdown {
@@ -390,11 +390,13 @@ fn a_guest_that_ignores_its_button_is_destroyed_when_time_is_up() -> Result<()> 
         destroy_after_ms: Some(300),
         for_host: false,
     })?;
-    assert_eq!(state(&mut connection, "deaf")?, DomainState::ShuttingDown);
     wait_until_off(&mut connection, "deaf")?;
-    assert_eq!(
-        state(&mut connection, "deaf")?,
-        DomainState::ShutOff(ShutOffReason::Destroyed)
-    );
+    let destroyed = DomainState::ShutOff(ShutOffReason::Destroyed);
+    assert_eq!(state(&mut connection, "deaf")?, destroyed);
+    // Whoever asks may be later than that.
+    let told = guest::told(&mut connection)?.into_iter();
+    let told: Vec<EventKind> = told.map(|(_, event)| event.kind).collect();
+    let last = [DomainState::ShuttingDown, destroyed].map(EventKind::State);
+    ensure!(told.ends_with(&last), "{told:?}");
     Ok(())
 }
