@@ -103,9 +103,9 @@ fn a_crash_kernel_is_told_of_once_and_the_guest_goes_on() -> Result<()> {
     end_everything(&daemon, &[])
 }
 
-/// A guest that leaves its watchdog alone, which expires after 300 ms.
+/// A guest that leaves its watchdog alone, which expires after 1.5 s: it has said so by then, on a busy host too.
 fn neglectful(name: &str, action: WatchdogAction) -> Domain {
-    let mut domain = built_in(name, "mode=watchdog ms=300");
+    let mut domain = built_in(name, "mode=watchdog ms=1500");
     let address = None;
     domain.devices.watchdog = Some(Watchdog { action, address });
     domain
