@@ -217,7 +217,7 @@ fn qemu<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<
 
 /// Waits a little until it is so.
 fn eventually(mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so()? {
         if Instant::now() > deadline {
             return Ok(false);
