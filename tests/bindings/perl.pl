@@ -32,9 +32,11 @@ did("cpu:", map { hash($_) } $d->get_cpu_stats(-1, 1));
 # Whoever runs this checks the documents that are printed.
 print $d->get_xml_description;
 check(!!($d->get_xml_description =~ /<name>$name</), "xml");
-my $s = $c->new_stream(Sys::Virt::Stream::NONBLOCK); $d->open_console($s, undef, 0); $s->send("hello from perl\r", 16);
+my $s = $c->new_stream(Sys::Virt::Stream::NONBLOCK); $d->open_console($s, undef, 0);
 my $said = ""; my $end = time + 60;
-while (time < $end && $said !~ /hello from perl/) { my $data = ""; my $n = $s->recv($data, 4096); $said .= $data if $n > 0; my $t = Sys::Virt::Event::add_timeout(20, sub {}); Sys::Virt::Event::run_default(); Sys::Virt::Event::remove_timeout($t); }
+my $hear = sub { my ($word) = @_; while (time < $end && $said !~ /$word/) { my $data = ""; my $n = $s->recv($data, 4096); $said .= $data if $n > 0; my $t = Sys::Virt::Event::add_timeout(20, sub {}); Sys::Virt::Event::run_default(); Sys::Virt::Event::remove_timeout($t); } };
+# A guest that is still booting does not hear what is typed.
+$hear->("ready"); $s->send("hello from perl\r", 16); $hear->("hello from perl");
 check(!!($said =~ /hello from perl/), "console said: $said"); did("console:", $said =~ s/[\r\n]+/|/gr); $s->abort;
 $d->suspend; event("3:0"); $d->resume; event("4:0");
 my $p = $c->define_storage_pool("<pool type='dir'><name>$pool_name</name><target><path>$path</path></target></pool>");

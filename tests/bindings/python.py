@@ -159,6 +159,8 @@ def readable(stream, events, _opaque):
 
 
 s.eventAddCallback(libvirt.VIR_STREAM_EVENT_READABLE | libvirt.VIR_STREAM_EVENT_HANGUP | libvirt.VIR_STREAM_EVENT_ERROR, readable, None)
+# A guest that is still booting does not hear what is typed.
+until(lambda: b"ready" in said, "the guest; said: %r" % bytes(said))
 s.send(b"hello from python\r")
 until(lambda: b"hello from python" in said, "echo; said: %r" % bytes(said))
 did("console:", bytes(said))

@@ -64,7 +64,7 @@ pub fn wait_until_gone(pid: u32, limit: Duration) -> Result<()> {
 /// # Panics
 /// With what is left.
 pub fn assert_nothing_left(name: &str, before: &Snapshot) {
-    let limit = Duration::from_secs(5);
+    let limit = Duration::from_secs(20);
     if crate::lab::inside_outer_guest() {
         before.assert_nothing_new(limit);
         return;

@@ -92,6 +92,13 @@ fn it_goes_on_when_the_supervisor_dies_and_comes_back() -> Result<()> {
     until(&mut errors, "the supervisor is gone")?;
     daemon.spawn()?;
     until(&mut errors, "the supervisor is back")?;
+    // A guest that is still booting does not hear its button.
+    let log = daemon.state().join("log/embedded.console.log");
+    let deadline = Instant::now() + SOON;
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready")) {
+        ensure!(Instant::now() < deadline, "its guest is not ready");
+        std::thread::sleep(Duration::from_millis(5));
+    }
     let mut connection = daemon.connect()?;
     connection.call(DomainShutdown {
         domain: named("embedded"),

@@ -215,11 +215,15 @@ fn kill(pid: u32) -> Result<()> {
 fn a_worker_killed_while_running_is_told() -> Result<()> {
     for mode in ["mode=clock", "mode=spin", "mode=flood"] {
         let before = Snapshot::take();
-        let name = unique_name("killed");
-        let mut reeve = Reeve::run()?.name(&name).cmdline(mode).spawn()?;
+        let (name, place) = (unique_name("killed"), Place::new()?);
+        let mut reeve = Reeve::run()?
+            .name(&name)
+            .cmdline(mode)
+            .control(&place)
+            .spawn()?;
         reeve.expect("Reeve built-in guest", SOON)?;
         // The guest is heard by another way than the answer to its start, and may be heard first.
-        reeve.listen(Duration::from_millis(300))?;
+        ensure!(place.connect(SOON)?.phase()? == "running", "{mode}");
         kill(wait_for_worker(&name, SOON)?)?;
         let status = reeve.wait(SOON)?;
         let said = reeve.errors();
@@ -246,7 +250,7 @@ fn a_killed_reeve_takes_its_worker_along() -> Result<()> {
         }
         let worker = wait_for_worker(&name, SOON)?;
         reeve.signal(Signal::KILL)?;
-        wait_until_gone(worker, Duration::from_secs(3))?;
+        wait_until_gone(worker, SOON)?;
         reeve.wait(SOON)?;
         assert_nothing_left(&name, &before);
     }
@@ -264,7 +268,7 @@ fn a_reeve_killed_at_any_moment_of_a_start_leaves_no_worker() -> Result<()> {
         std::thread::sleep(moment.saturating_sub(begin.elapsed()));
         reeve.signal(Signal::KILL)?;
         drop(reeve);
-        let deadline = Instant::now() + Duration::from_secs(3);
+        let deadline = Instant::now() + SOON;
         while !workers(&name).is_empty() {
             ensure!(Instant::now() < deadline, "an orphan at {moment:?}");
             std::thread::sleep(Duration::from_millis(2));

@@ -26,7 +26,8 @@ use anyhow::{Context, Result, ensure};
 use reeve_ipc::api::blocking::{CallError, Connection};
 use reeve_ipc::api::call::{
     PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList,
-    PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, VolumeGet, VolumeRef,
+    PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, SupervisorInfoGet, VolumeGet,
+    VolumeRef,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::event::{Event, PoolEventKind};
@@ -135,6 +136,8 @@ fn judged(path: &Path) -> Result<serde_json::Value> {
 }
 
 fn pool_events(connection: &mut Connection) -> Result<Vec<PoolEventKind>> {
+    // What was told when this was asked comes before its answer.
+    connection.call(SupervisorInfoGet {})?;
     let mut told = Vec::new();
     while let Some((_, event)) = connection.next_event(Some(Duration::from_millis(200)))? {
         if let Event::Pool(event) = event {

@@ -14,7 +14,8 @@ pub enum ApiErrorCode {
     DomainExists,
     /// The domain or pool is not in a state in which this can be done.
     WrongState,
-    /// Another job of the domain, pool or volume is running, or the client has too many calls in flight.
+    /// Another job of the domain, pool or volume is running, the kernel has not released the domain's last worker
+    /// yet, or the client has too many calls in flight.
     Busy,
     /// An argument is out of its range, or contradicts another.
     InvalidArgument,

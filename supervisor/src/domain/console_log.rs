@@ -18,6 +18,7 @@ use reeve_ipc::strays::NoRights;
 use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
+use tokio::sync::oneshot::error::TryRecvError;
 
 use super::driver::{CallFailure, Instance};
 use super::world::Storage;
@@ -95,7 +96,10 @@ impl ConsoleLog {
                 }
                 Err(_) => {}
             }
-            if pending && noted.elapsed() >= NOTE {
+            // With the worker its domain's status goes, for which nobody looks again; and the position in the next
+            // one's console is another.
+            let lives = matches!(self.gone.try_recv(), Err(TryRecvError::Empty));
+            if lives && pending && noted.elapsed() >= NOTE {
                 self.storage.set_console_position(self.uuid, position);
                 noted = Instant::now();
                 pending = false;

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::Value;
 use tempfile::TempDir;
 
-pub const PATIENCE: Duration = Duration::from_secs(10);
+pub const PATIENCE: Duration = Duration::from_secs(20);
 
 /// `reeve` and the hostile worker in a directory that everybody may read.
 pub struct Installation {
@@ -61,8 +61,17 @@ impl Installation {
     pub fn assert_nothing_left(&self) {
         let begin = Instant::now();
         while let Some(left) = self.processes().first() {
-            assert!(begin.elapsed() < Duration::from_secs(3), "{left} is left");
+            assert!(begin.elapsed() < PATIENCE, "{left} is left");
             std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
+    /// Waits until a `reeve` has a worker: it obeys signals then.
+    pub fn wait_for_worker(&self) {
+        let begin = Instant::now();
+        while self.processes().len() < 2 {
+            assert!(begin.elapsed() < PATIENCE, "no worker came");
+            std::thread::sleep(Duration::from_millis(2));
         }
     }
 

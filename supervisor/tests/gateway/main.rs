@@ -206,11 +206,10 @@ fn a_flood_is_bounded_for_its_user_and_leaves_places_for_root() {
         4,
         "{inside:?}"
     );
-    assert!(
-        instance
-            .log()
-            .contains("4 clients of yours are connected; close one")
-    );
+    instance.eventually("it is logged", |instance| {
+        let why = "4 clients of yours are connected; close one";
+        instance.log().contains(why)
+    });
     // The places are the native API's as well: two are left for all, and eight for root.
     let readers = as_user(READER, || {
         (0..3).map(|_| Client::connect(&path)).collect::<Vec<_>>()
@@ -253,9 +252,10 @@ fn a_process_that_dies_takes_its_own_client_alone() {
         }
         assert_eq!(other.ask("that").as_deref(), Some("heard that"), "{way}");
     }
-    let log = instance.log();
-    assert!(log.contains("a gateway ended with exit code 7"), "{log}");
-    assert!(log.contains("a gateway was ended by signal 9"), "{log}");
+    for how in ["ended with exit code 7", "was ended by signal 9"] {
+        let told = format!("a gateway {how}");
+        instance.eventually(&told, |instance| instance.log().contains(&told));
+    }
     wait_for_gateways(&instance, 2);
 }
 
@@ -288,7 +288,7 @@ fn a_program_that_ends_at_once_is_started_ever_more_seldom() {
     let begin = Instant::now();
     assert!(instance.connect().domains(false).unwrap().is_empty());
     assert!(
-        begin.elapsed() < Duration::from_secs(1),
+        begin.elapsed() < Duration::from_secs(4),
         "the API is served"
     );
     // A client's connection ends with the process that it was given, or is not served.
@@ -369,6 +369,10 @@ fn further_sockets_are_bound_and_what_is_somebody_elses_stays() {
     drop(UnixStream::connect(&taken).unwrap());
     other.accept().unwrap();
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+    for path in [&taken, &file] {
+        let path = path.to_str().unwrap();
+        instance.eventually("it is logged", |instance| instance.log().contains(path));
+    }
     let log = instance.log();
     for path in [&taken, &file] {
         let named = |line: &&str| line.contains("ERROR") && line.contains(path.to_str().unwrap());

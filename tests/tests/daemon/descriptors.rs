@@ -38,9 +38,21 @@ fn without_logs(daemon: &Daemon) -> Result<usize> {
         .count())
 }
 
+/// Waits until a guest's console is logged: the daemon opens nothing more for its domain then.
+fn until_logged(daemon: &Daemon, domain: &Domain) -> Result<()> {
+    let log = format!("log/{}.console.log", domain.name);
+    let log = daemon.state().join(log);
+    let deadline = Instant::now() + Duration::from_secs(20);
+    while !std::fs::read_to_string(&log).is_ok_and(|text| text.contains("ready")) {
+        ensure!(Instant::now() < deadline, "nothing is logged");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    Ok(())
+}
+
 /// Waits until no more than `before` are open.
 fn settle(daemon: &Daemon, before: usize) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     loop {
         let now = without_logs(daemon)?;
         if now <= before {
@@ -98,7 +110,7 @@ fn a_start_that_runs_out_of_descriptors_says_so_and_leaves_nothing() -> Result<(
     define(&mut connection, &other)?;
     define(&mut connection, &domain)?;
     start(&mut connection, other.name.as_str())?;
-    std::thread::sleep(Duration::from_millis(100));
+    until_logged(&daemon, &other)?;
     let name = domain.name.as_str();
     let mut refused = 0;
     for room in 0..64 {
@@ -142,7 +154,7 @@ fn calls_that_need_a_descriptor_say_so_and_the_others_work() -> Result<()> {
     let domain = built_in(&unique_name("web"), ECHO);
     define(&mut connection, &domain)?;
     start(&mut connection, domain.name.as_str())?;
-    std::thread::sleep(Duration::from_millis(100));
+    until_logged(&daemon, &domain)?;
     let named = || named(domain.name.as_str());
     leave_room(&daemon, 0)?;
     let refused = built_in(&unique_name("more"), ECHO);

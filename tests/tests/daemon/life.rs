@@ -14,9 +14,10 @@ use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{DomainState, PausedReason, RunningReason, ShutOffReason};
 use reeve_ipc::model::MetadataElement;
-use reeve_tests::daemon::{Daemon, built_in, named, wait_for};
+use reeve_tests::daemon::{Daemon, built_in, named, signal, wait_for};
+use rustix::process::Signal;
 
-use super::guest::{console, expect};
+use super::guest::{self, console, expect};
 use super::{ECHO, assert_at_rest, define, start, wait_until_off};
 
 fn state(connection: &mut Connection, name: &str) -> Result<DomainState> {
@@ -84,9 +85,8 @@ fn a_domain_goes_through_every_state_and_tells_of_each() -> Result<()> {
     );
 
     let mut told = Vec::new();
-    while let Some((cursor, event)) = connection.next_event(Some(Duration::from_millis(50)))? {
+    for (cursor, event) in guest::told(connection)? {
         assert_eq!(cursor.number, told.len() as u64 + 1, "no event is missing");
-        let event = event.of_domain().unwrap();
         assert_eq!(event.uuid, domain.uuid);
         told.push(event.kind);
     }
@@ -352,9 +352,37 @@ fn a_reboot_ends_with_the_same_worker_running() -> Result<()> {
 }
 
 #[test]
+fn nothing_is_noted_of_a_console_whose_worker_is_gone() -> Result<()> {
+    let daemon = Daemon::start()?;
+    let mut connection = daemon.connect()?;
+    define(&mut connection, &built_in("web", ECHO))?;
+    let daemons = daemon.pid().context("no daemon")?;
+    for _ in 0..2 {
+        start(&mut connection, "web")?;
+        let mut stream = console(&mut connection, "web", "ready")?;
+        // So long that what comes next is noted as soon as it is logged, which takes some milliseconds.
+        std::thread::sleep(Duration::from_millis(2200));
+        // It hears of what was said last when it hears of the end.
+        signal(daemons, Signal::STOP)?;
+        stream.write_all(b"x")?;
+        expect(&mut stream, "x")?;
+        std::thread::sleep(Duration::from_millis(20));
+        for worker in daemon.workers() {
+            signal(worker, Signal::KILL)?;
+        }
+        signal(daemons, Signal::CONT)?;
+        wait_until_off(&mut connection, "web")?;
+        std::thread::sleep(Duration::from_millis(50));
+        assert_at_rest(&daemon);
+    }
+    Ok(())
+}
+
+#[test]
 fn a_guest_that_ignores_its_button_is_destroyed_when_time_is_up() -> Result<()> {
     let daemon = Daemon::start()?;
     let mut connection = daemon.connect()?;
+    connection.subscribe(None)?;
     define(&mut connection, &built_in("deaf", "mode=spin"))?;
     start(&mut connection, "deaf")?;
     connection.call(DomainShutdown {
@@ -362,11 +390,13 @@ fn a_guest_that_ignores_its_button_is_destroyed_when_time_is_up() -> Result<()> 
         destroy_after_ms: Some(300),
         for_host: false,
     })?;
-    assert_eq!(state(&mut connection, "deaf")?, DomainState::ShuttingDown);
     wait_until_off(&mut connection, "deaf")?;
-    assert_eq!(
-        state(&mut connection, "deaf")?,
-        DomainState::ShutOff(ShutOffReason::Destroyed)
-    );
+    let destroyed = DomainState::ShutOff(ShutOffReason::Destroyed);
+    assert_eq!(state(&mut connection, "deaf")?, destroyed);
+    // Whoever asks may be later than that.
+    let told = guest::told(&mut connection)?.into_iter();
+    let told: Vec<EventKind> = told.map(|(_, event)| event.kind).collect();
+    let last = [DomainState::ShuttingDown, destroyed].map(EventKind::State);
+    ensure!(told.ends_with(&last), "{told:?}");
     Ok(())
 }

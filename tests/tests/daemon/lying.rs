@@ -207,7 +207,7 @@ fn floods_of_a_worker_hold_nobody_up() -> Result<()> {
     let begin = Instant::now();
     stage.connection.call(DomainStatsGet { domain: good })?;
     let took = begin.elapsed();
-    ensure!(took < Duration::from_secs(2), "{took:?}");
+    ensure!(took < Duration::from_secs(4), "{took:?}");
     stage.destroy(&name)?;
     stage.end()
 }

@@ -217,7 +217,7 @@ fn qemu<'a>(name: &str, arguments: impl IntoIterator<Item = &'a str>) -> Result<
 
 /// Waits a little until it is so.
 fn eventually(mut is_so: impl FnMut() -> Result<bool>) -> Result<bool> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while !is_so()? {
         if Instant::now() > deadline {
             return Ok(false);
@@ -514,13 +514,23 @@ fn what_a_disk_and_memory_hold_is_read_beside_the_guest() -> Result<()> {
     let qcow2 = place.path("a.qcow2");
     let (from, to) = (raw.display().to_string(), qcow2.display().to_string());
     qemu("qemu-img", ["convert", "-O", "qcow2", &from, &to])?;
+    // Storage that is slow is asked again.
     let peek = |place: &mut Place, at: PeekAt, offset, length| {
-        place.connection.call(DomainPeek {
-            domain: named("web"),
-            at,
-            offset,
-            length,
-        })
+        let deadline = Instant::now() + Duration::from_secs(20);
+        loop {
+            let read = place.connection.call(DomainPeek {
+                domain: named("web"),
+                at: at.clone(),
+                offset,
+                length,
+            });
+            let error = read.as_ref().err().and_then(CallError::refused);
+            let is_late = error.is_some_and(|error| error.code == ApiErrorCode::Timeout);
+            if !is_late || Instant::now() > deadline {
+                return read;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
     };
     for (image, format) in [(&raw, DiskFormat::Raw), (&qcow2, DiskFormat::Qcow2)] {
         drop(place.watch(disk(image, format))?);

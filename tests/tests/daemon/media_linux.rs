@@ -28,7 +28,7 @@ fn run(console: &mut Reeve, line: &str) -> Result<String> {
 /// Waits until a disk has so many sectors: a kernel worker hears of it.
 fn wait_for_size(console: &mut Reeve, disk: &str, sectors: u64) -> Result<()> {
     let line = format!(
-        "n=0; until [ $(cat /sys/block/{disk}/size) = {sectors} ] || [ $n = 50 ]; do sleep 0.1; n=$((n+1)); \
+        "n=0; until [ $(cat /sys/block/{disk}/size) = {sectors} ] || [ $n = 300 ]; do sleep 0.1; n=$((n+1)); \
          done; cat /sys/block/{disk}/size"
     );
     let size = run(console, &line)?;

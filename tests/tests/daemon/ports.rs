@@ -15,6 +15,7 @@ use reeve_ipc::model::{Channel, Device, Devices, PortConsole};
 use reeve_tests::daemon::named;
 
 use super::devices::Place;
+use super::guest;
 
 fn channel(place: &Place, name: &str) -> Device {
     Device::Channel(Channel {
@@ -38,7 +39,7 @@ fn refused<T>(result: Result<T, CallError>) -> Result<ApiError> {
 
 /// Its socket is gone, a moment after its port is.
 fn vanishes(path: PathBuf) -> Result<()> {
-    let deadline = Instant::now() + Duration::from_secs(5);
+    let deadline = Instant::now() + Duration::from_secs(20);
     while path.exists() {
         ensure!(Instant::now() < deadline, "{} stays", path.display());
         std::thread::sleep(Duration::from_millis(10));
@@ -107,13 +108,8 @@ fn channels_and_consoles_come_and_go_one_by_one_in_any_worker() -> Result<()> {
         vanishes(place.path(socket))?;
     }
     ensure!(place.devices()? == ["ports", "channel:b"]);
-    let mut told = Vec::new();
-    while let Some((_, event)) = place
-        .connection
-        .next_event(Some(Duration::from_millis(100)))?
-    {
-        told.extend(event.of_domain().map(|event| event.kind));
-    }
+    let told = guest::told(&mut place.connection)?.into_iter();
+    let told: Vec<EventKind> = told.map(|(_, event)| event.kind).collect();
     for name in ["channel:c", "console:0"] {
         let gone = |kind: &EventKind| matches!(kind, EventKind::DeviceRemoved { device, .. } if device.to_string() == name);
         ensure!(told.iter().any(gone), "{name}: {told:?}");

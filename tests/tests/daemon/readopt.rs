@@ -1,6 +1,7 @@
 //! Workers that outlive their supervisor, and are found again.
 
-use std::time::Duration;
+use std::path::Path;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_ipc::api::call::{
@@ -224,7 +225,7 @@ fn a_process_that_took_over_a_recorded_pid_is_left_alone() -> Result<()> {
     let worker = worker_of(&daemon, "web")?;
     daemon.kill()?;
     signal(worker, Signal::KILL)?;
-    reeve_tests::domain::wait_until_gone(worker, Duration::from_secs(5))?;
+    reeve_tests::domain::wait_until_gone(worker, Duration::from_secs(20))?;
     // The status now names an innocent process, as a reused pid would.
     let mut innocent = std::process::Command::new("sleep").arg("60").spawn()?;
     for entry in std::fs::read_dir(daemon.run().join("domains"))? {
@@ -246,6 +247,31 @@ fn a_process_that_took_over_a_recorded_pid_is_left_alone() -> Result<()> {
     Ok(())
 }
 
+/// Waits until a console's log has that, and it is noted how far the log goes, which happens once a second.
+fn until_noted(daemon: &Daemon, log: &Path, word: &str) -> Result<()> {
+    let deadline = Instant::now() + Duration::from_secs(20);
+    loop {
+        let text = std::fs::read_to_string(log).unwrap_or_default();
+        let noted = noted_position(daemon)?;
+        if text.contains(word) && noted == Some(u64::try_from(text.len())?) {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{noted:?} is noted of {text}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// How far the log of the one domain's console goes, by its status.
+fn noted_position(daemon: &Daemon) -> Result<Option<u64>> {
+    let domain = std::fs::read_dir(daemon.run().join("domains"))?.next();
+    let path = domain
+        .context("no domain")??
+        .path()
+        .join("console-position");
+    let text = std::fs::read_to_string(path).unwrap_or_default();
+    Ok(text.trim().parse().ok())
+}
+
 #[test]
 fn the_console_log_goes_on_where_it_was() -> Result<()> {
     let mut daemon = Daemon::start()?;
@@ -258,15 +284,14 @@ fn the_console_log_goes_on_where_it_was() -> Result<()> {
         expect(&mut console, text.trim_end())
     };
     type_and_see("before\n")?;
-    // The position is noted once a second.
-    std::thread::sleep(Duration::from_millis(2200));
+    let log = daemon.state().join("log/web.console.log");
+    until_noted(&daemon, &log, "before")?;
     daemon.kill()?;
     // The client's console is the worker's: it does not notice.
     type_and_see("meanwhile\n")?;
     daemon.spawn()?;
     type_and_see("after\n")?;
-    let log = daemon.state().join("log/web.console.log");
-    let deadline = std::time::Instant::now() + Duration::from_secs(10);
+    let deadline = Instant::now() + Duration::from_secs(10);
     loop {
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         if text.contains("after") {
@@ -276,7 +301,7 @@ fn the_console_log_goes_on_where_it_was() -> Result<()> {
             drop((connection, console));
             return end_everything(&daemon, &[]);
         }
-        ensure!(std::time::Instant::now() < deadline, "{text}");
+        ensure!(Instant::now() < deadline, "{text}");
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -94,6 +94,8 @@ pub struct Step {
     pub fails: bool,
     /// The domain has another worker after it.
     pub moves: bool,
+    /// Its guest does it, in its own time.
+    pub by_guest: bool,
 }
 
 /// The steps for the points of one operation.
@@ -124,6 +126,7 @@ fn step(
         apply: Box::new(apply),
         fails: false,
         moves: false,
+        by_guest: false,
     }
 }
 
@@ -294,31 +297,31 @@ fn one_reset_more(known: &mut Known) {
 }
 
 fn reboot(of: Pick) -> Step {
-    change(
-        of,
-        |connection, domain| {
-            wait_for_guest(connection, domain.name.as_str())?;
-            let domain = named(domain.name.as_str());
-            connection.call(DomainReboot { domain })
-        },
-        one_reset_more,
-    )
+    let ask = |connection: &mut Connection, domain: &Domain| {
+        wait_for_guest(connection, domain.name.as_str())?;
+        let domain = named(domain.name.as_str());
+        connection.call(DomainReboot { domain })
+    };
+    Step {
+        by_guest: true,
+        ..change(of, ask, one_reset_more)
+    }
 }
 
 fn shutdown(of: Pick) -> Step {
-    change(
-        of,
-        |connection, domain| {
-            wait_for_guest(connection, domain.name.as_str())?;
-            let domain = named(domain.name.as_str());
-            connection.call(DomainShutdown {
-                domain,
-                destroy_after_ms: Some(8000),
-                for_host: false,
-            })
-        },
-        |known| known.run = Run::Off,
-    )
+    let ask = |connection: &mut Connection, domain: &Domain| {
+        wait_for_guest(connection, domain.name.as_str())?;
+        let domain = named(domain.name.as_str());
+        connection.call(DomainShutdown {
+            domain,
+            destroy_after_ms: Some(8000),
+            for_host: false,
+        })
+    };
+    Step {
+        by_guest: true,
+        ..change(of, ask, |known| known.run = Run::Off)
+    }
 }
 
 fn destroy(of: Pick) -> Step {

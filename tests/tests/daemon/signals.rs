@@ -173,7 +173,7 @@ fn a_worker_stopped_at_any_phase_is_unresponsive_and_comes_back_as_it_was() -> R
         let begin = Instant::now();
         let domain = named(other.name.as_str());
         connection.call(DomainStatsGet { domain })?;
-        ensure!(begin.elapsed() < Duration::from_secs(3));
+        ensure!(begin.elapsed() < Duration::from_secs(4));
         asking
             .into_iter()
             .try_for_each(|thread| thread.join().expect("no panic"))
@@ -212,7 +212,7 @@ fn a_stopped_worker_is_destroyed_at_once_at_any_phase() -> Result<()> {
             domain: named(domain.name.as_str()),
         })?;
         let took = begin.elapsed();
-        ensure!(took < Duration::from_secs(2), "{phase:?}: {took:?}");
+        ensure!(took < Duration::from_secs(4), "{phase:?}: {took:?}");
         all.push(domain);
     }
     drop(connection);
@@ -241,7 +241,7 @@ fn hit_while_starting(
                 }
             }
         });
-        hit(wait_for_worker(name, Duration::from_secs(5))?)?;
+        hit(wait_for_worker(name, Duration::from_secs(20))?)?;
         starting.join().expect("no panic")
     })
 }
@@ -287,7 +287,7 @@ fn a_worker_hit_while_it_starts_fails_the_start_or_only_holds_it_up() -> Result<
             let begin = Instant::now();
             daemon.connect()?.call(destroy())?;
             let took = begin.elapsed();
-            ensure!(took < Duration::from_secs(2), "{took:?}");
+            ensure!(took < Duration::from_secs(4), "{took:?}");
             Ok(())
         })?;
         if let Err(line) = destroyed {

@@ -32,7 +32,7 @@ fn worker(connection: &mut Connection, domain: &Domain) -> Result<(u32, u32)> {
 /// Ends a worker that nobody supervises any more.
 fn kill(pid: u32) -> Result<()> {
     signal(pid, Signal::KILL)?;
-    wait_until_gone(pid, Duration::from_secs(5))
+    wait_until_gone(pid, Duration::from_secs(20))
 }
 
 #[test]

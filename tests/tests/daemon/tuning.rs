@@ -21,7 +21,9 @@ fn vcpu_cpus(name: &str) -> Result<String> {
     let pid = *workers(name).first().context("no worker")?;
     for task in fs::read_dir(format!("/proc/{pid}/task"))? {
         let path = task?.path();
-        if fs::read_to_string(path.join("comm"))?.trim() == "vcpu0" {
+        // Another thread may end meanwhile.
+        let name = fs::read_to_string(path.join("comm")).unwrap_or_default();
+        if name.trim() == "vcpu0" {
             let mut status = status(&path.join("status").display().to_string())?;
             return status.remove("Cpus_allowed_list").context("no list");
         }

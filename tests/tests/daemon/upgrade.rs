@@ -43,7 +43,7 @@ fn upgrade(connection: &mut Connection, name: &str) -> Result<()> {
     })?;
     let after = pid(connection, name)?;
     ensure!(after != before, "it is the same worker");
-    wait_until_gone(before, Duration::from_secs(5))?;
+    wait_until_gone(before, Duration::from_secs(20))?;
     ensure!(workers(name) == [after]);
     Ok(())
 }
@@ -181,6 +181,10 @@ fn what_cannot_be_upgraded_goes_on_as_before() -> Result<()> {
             // Or was there when it was killed, of which the daemon had not heard yet.
             wait_until_off(&mut connection, &name).map_err(|_| error)?;
             break;
+        }
+        // The kernel releases the other a moment later.
+        if let Some(fresh) = fresh {
+            wait_until_gone(fresh, Duration::from_secs(20))?;
         }
         ensure!(workers(&name) == [before]);
     }

@@ -19,7 +19,7 @@ use reeve_tests::domain::workers;
 use super::assert_at_rest;
 
 /// How long a world may take to become what it must.
-const SOON: Duration = Duration::from_secs(10);
+const SOON: Duration = Duration::from_secs(20);
 
 /// What a domain does.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -4,6 +4,7 @@
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::os::unix::net::UnixStream;
+use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use reeve_tests::lab::assets;
@@ -332,7 +333,8 @@ fn disks(host: &Host, console: &mut Reeve) -> Result<()> {
     )?;
     host.virsh("detach-disk lab vdb --live")?;
     guest_until(console, "[ ! -e /sys/block/vdb ]")?;
-    ensure!(!host.virsh("domblklist lab")?.contains("vdb"));
+    // The guest lets go of it first.
+    host.virsh_until("domblklist lab", |listed| !listed.contains("vdb"))?;
     let bytes = fs::read(&second)?;
     let copy = host.path("copy");
     fs::write(&copy, bytes.get(..1 << 20).context("its start")?)?;
@@ -369,9 +371,17 @@ fn interfaces(host: &Host, bridge: &str, console: &mut Reeve) -> Result<()> {
         "detach-interface lab bridge --mac {SECOND_MAC} --live"
     ))?;
     guest_until(console, "[ ! -e /sys/class/net/eth1 ]")?;
-    let links = tool("ip", ["-br", "link"])?;
-    ensure!(!links.contains("vnet1"), "{links}");
-    Ok(())
+    // The guest lets go of it first.
+    host.virsh_until("domiflist lab", |listed| !listed.contains(SECOND_MAC))?;
+    let deadline = Instant::now() + SHELL;
+    loop {
+        let links = tool("ip", ["-br", "link"])?;
+        if !links.contains("vnet1") {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{links}");
+        std::thread::sleep(std::time::Duration::from_millis(200));
+    }
 }
 
 fn devices_by_document(host: &Host, console: &mut Reeve) -> Result<()> {

@@ -7,8 +7,9 @@ use crate::machine::{PM_TIMER, in32, read_cmos};
 
 /// The power-management timer's frequency (ACPI 6.5, 4.8.3.3).
 const PM_HZ: u64 = 3_579_545;
-/// Bound of every wait for a device: one to two seconds on any processor of today.
-const PATIENCE: u64 = 1 << 32;
+/// Bound of every wait for a device or another processor: 7 to 17 seconds on any of today. A host that is busy may
+/// not run the thread that is waited for any sooner.
+const PATIENCE: u64 = 1 << 35;
 
 /// Reads the time-stamp counter.
 pub fn cycles() -> u64 {

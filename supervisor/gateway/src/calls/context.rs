@@ -29,6 +29,8 @@ use crate::wire::types::handles::Domain;
 const NOT_RUNNING: &str = "domain is not running";
 /// How long a call waits for another job of its domain, as in libvirt.
 const JOB_PATIENCE: Duration = Duration::from_secs(30);
+/// How long an end waits for the kernel to release the domain's worker, as libvirt does for a process that it kills.
+const RELEASE_PATIENCE: Duration = Duration::from_secs(15);
 /// How soon it is tried again, at first and at last.
 const AGAIN: (Duration, Duration) = (Duration::from_millis(1), Duration::from_millis(50));
 
@@ -129,6 +131,21 @@ impl Context {
                 }
                 result => return result,
             }
+        }
+    }
+
+    /// Waits until the kernel has released the worker of a domain that is off: to a client of libvirt's a domain
+    /// that has ended can be started, renamed and forgotten, and nobody uses its images.
+    pub(super) async fn released(&self, domain: &Domain) {
+        let mut wait = AGAIN.0;
+        let begun = Instant::now();
+        let is_held = async || {
+            let found = self.summary(domain).await;
+            found.is_ok_and(|summary| summary.reaping)
+        };
+        while begun.elapsed() < RELEASE_PATIENCE && is_held().await {
+            tokio::time::sleep(wait).await;
+            wait = (wait * 2).min(AGAIN.1);
         }
     }
 

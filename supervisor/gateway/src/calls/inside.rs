@@ -1,6 +1,7 @@
 //! What is inside of a domain: bytes of its memory and its disks, the sizes of these; and an interrupt for it.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use reeve_ipc::api::call::{
     DomainDeviceUpdate, DomainDiskSizeGet, DomainNmiInject, DomainPeek, MAX_PEEK_BYTES, PeekAt,
@@ -16,6 +17,11 @@ use crate::wire::types::device as devices;
 use crate::wire::types::handles::Domain;
 use crate::wire::types::inspect as wire;
 use crate::wire::xdr::Opaque;
+
+/// How long a look waits for storage.
+const STORAGE_PATIENCE: Duration = Duration::from_secs(10);
+/// How soon it is asked again.
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
 
 /// The disk that `path` means, by its target or its file.
 fn disk<'a>(definition: &'a Definition, path: &str) -> Result<&'a Disk, Failure> {
@@ -160,7 +166,7 @@ async fn peek(
             offset: offset + u64::from(done),
             length: size.saturating_sub(done).min(MAX_PEEK_BYTES),
         };
-        let more = context.of(of, peek).await?;
+        let more = read(context, of, peek).await?;
         if more.is_empty() || more.len() > size_usize - bytes.len() {
             let why = "the supervisor told of another number of bytes";
             return Err(Failure::new(Code::InternalError, why));
@@ -168,6 +174,22 @@ async fn peek(
         bytes.extend(more);
     }
     Ok(bytes.into())
+}
+
+/// Some of them. A worker waits for its storage no longer than half a second, and has what it was asked for when it
+/// is asked again.
+async fn read(context: &Context, of: &Domain, peek: DomainPeek) -> Result<Vec<u8>, Failure> {
+    let begun = Instant::now();
+    loop {
+        match context.of(of, peek.clone()).await {
+            Err(failure)
+                if failure.code == Code::OperationTimeout && begun.elapsed() < STORAGE_PATIENCE =>
+            {
+                tokio::time::sleep(LOOK_AGAIN).await;
+            }
+            read => return read,
+        }
+    }
 }
 
 pub(super) async fn inject_nmi(

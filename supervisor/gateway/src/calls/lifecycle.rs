@@ -162,12 +162,19 @@ pub(super) async fn reboot(context: Arc<Context>, call: wire::DomainReboot) -> R
     context.of(&call.domain, DomainReboot { domain }).await
 }
 
+/// The supervisor waits for the worker's end no longer than a moment.
+async fn destroyed(context: &Context, of: &Domain) -> Result<(), Failure> {
+    let domain = reference(of);
+    context.of(of, DomainDestroy { domain }).await?;
+    context.released(of).await;
+    Ok(())
+}
+
 pub(super) async fn destroy(
     context: Arc<Context>,
     call: wire::DomainDestroy,
 ) -> Result<(), Failure> {
-    let domain = reference(&call.domain);
-    context.of(&call.domain, DomainDestroy { domain }).await
+    destroyed(&context, &call.domain).await
 }
 
 /// A worker keeps nothing that a gentler signal would let it save, so that a graceful destroy is a destroy. A
@@ -180,8 +187,7 @@ pub(super) async fn destroy_flags(
     const GRACEFUL: u32 = 0x1;
     const REMOVE_LOGS: u32 = 0x2;
     check_flags(call.flags, GRACEFUL | REMOVE_LOGS, "virDomainDestroyFlags")?;
-    let domain = reference(&call.domain);
-    context.of(&call.domain, DomainDestroy { domain }).await
+    destroyed(&context, &call.domain).await
 }
 
 async fn undefined(context: &Context, of: &Domain) -> Result<(), Failure> {
@@ -189,6 +195,10 @@ async fn undefined(context: &Context, of: &Domain) -> Result<(), Failure> {
     if !summary.persistent {
         let why = "cannot undefine transient domain";
         return Err(Failure::new(Code::OperationInvalid, why));
+    }
+    if summary.reaping {
+        // It would be there until then, though nothing is kept of it.
+        context.released(of).await;
     }
     let domain = reference(of);
     context.of(of, DomainUndefine { domain }).await

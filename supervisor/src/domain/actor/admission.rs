@@ -45,7 +45,11 @@ const OFF: Refusal = (
     "it is not running; start it first",
 );
 
-const NOT_RELEASED: &str = "the kernel has not released its last worker yet; try again";
+/// It passes by itself, and nearly always at once: whoever waits for another job waits for this.
+const NOT_RELEASED: Refusal = (
+    ApiErrorCode::Busy,
+    "the kernel has not released its last worker yet; try again",
+);
 
 fn refusal(standing: &Standing, code: ApiErrorCode, reason: &str) -> ApiError {
     let message = match &standing.name {
@@ -83,7 +87,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Create(..) if standing.exists && state.is_active() => {
             return wrong("it is running already");
         }
-        Request::Create(..) if standing.reaping => return wrong(NOT_RELEASED),
+        Request::Create(..) if standing.reaping => return Err(NOT_RELEASED),
         // What is kept of it stays, whatever it is created with.
         Request::Create(..) => return Ok(Job(JobKind::Start)),
         _ if !standing.exists => return Err(GONE),
@@ -103,7 +107,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Rename(_) if state.is_active() => {
             wrong("it is running: shut it down to rename it")
         }
-        Request::Rename(_) if standing.reaping => wrong(NOT_RELEASED),
+        Request::Rename(_) if standing.reaping => Err(NOT_RELEASED),
         Request::Rename(_) => Ok(Job(JobKind::Define)),
         _ if request.reach() == Some((false, false)) => Err((
             ApiErrorCode::InvalidArgument,
@@ -150,7 +154,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
             _ => Ok(Job(JobKind::Upgrade)),
         },
         Request::SetVcpus { .. } => Ok(Job(JobKind::SetVcpus)),
-        Request::Start(..) if standing.reaping => wrong(NOT_RELEASED),
+        Request::Start(..) if standing.reaping => Err(NOT_RELEASED),
         Request::Start(..) if state.is_active() => wrong("it is running already"),
         Request::Start(..) => Ok(Job(JobKind::Start)),
         Request::Shutdown { for_host: true, .. } => match state {

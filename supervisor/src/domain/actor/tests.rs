@@ -208,14 +208,14 @@ const KINDS: [JobKind; 25] = [
 /// Columns: define, define only new, undefine, start, create, shutdown, reboot, reset, pause, resume,
 /// destroy, autostart, rename, label of the running, of the kept, of both, of neither, shutdown with the
 /// host, attach to the running, to the kept, detach, update, memory, vCPUs of the running, of the kept. `J` a job, `.` so already, `D` killed at once; refused: `W` wrong state, `E` exists, `N` there is none, `I` the
-/// arguments contradict each other.
+/// arguments contradict each other, `B` its last worker is not released.
 fn row(state: DomainState, persistent: bool, exists: bool, reaping: bool) -> &'static str {
     if !exists {
         return "JJNNJNNNNNNNNNNNNNNNNNNNN";
     }
     match (state, persistent) {
-        (DomainState::ShutOff(_), true) if reaping => "JEJWWWWWWWDJWWJWIWWJWWWWJ",
-        (DomainState::ShutOff(_), false) if reaping => "JEWWWWWWWWDWWWWWIWWWWWWWW",
+        (DomainState::ShutOff(_), true) if reaping => "JEJBBWWWWWDJBWJWIWWJWWWWJ",
+        (DomainState::ShutOff(_), false) if reaping => "JEWBBWWWWWDWWWWWIWWWWWWWW",
         (DomainState::ShutOff(_), true) => "JEJJJWWWWWWJJWJWIWWJWWWWJ",
         (DomainState::ShutOff(_), false) => "JEWJJWWWWWWWWWWWIWWWWWWWW",
         (DomainState::Running(_) | DomainState::ShuttingDown, true) => "JEJWWJJJJ.DJWJJJIJJJJJJJJ",
@@ -255,6 +255,7 @@ fn letter(admission: &Admission, kind: JobKind) -> char {
                 ApiErrorCode::DomainExists => 'E',
                 ApiErrorCode::NoDomain => 'N',
                 ApiErrorCode::InvalidArgument => 'I',
+                ApiErrorCode::Busy => 'B',
                 other => panic!("{other:?} is no refusal of admission"),
             }
         }

@@ -85,13 +85,13 @@ pub(super) async fn ask(
                 _ => CALL_DEADLINE,
             };
             let updated = worker.call(update, deadline).await;
-            return updated.map_err(|error| change_failure(worker, error));
+            return updated.map_err(|error| late_failure(worker, error));
         }
         DeviceCall::Medium { domain, slot } => {
             let (layers, fds) = planner.medium(*domain, slot).await.map_err(not_planned)?;
             let change = MediumChange { slot, layers };
             let changed = worker.call_with(change, fds, DEVICE_DEADLINE).await;
-            return changed.map_err(|error| change_failure(worker, error));
+            return changed.map_err(|error| late_failure(worker, error));
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, *domain, count).await,
         DeviceCall::TuneCheck { domain, before } => {
@@ -110,8 +110,8 @@ pub(super) async fn ask(
     asked.map_err(|error| failure(worker, error))
 }
 
-/// As [`failure`], of a device that changes: what the worker has no time left for it does yet.
-fn change_failure(worker: &Worker, error: CallError) -> CallFailure {
+/// As [`failure`], of what takes storage its time: what the worker has no time left for it does yet.
+pub(super) fn late_failure(worker: &Worker, error: CallError) -> CallFailure {
     match error {
         CallError::Refused(error) if error.code == ErrorCode::Timeout => {
             CallFailure::Late(quoted(&error.message))

@@ -296,10 +296,12 @@ impl Instance for KvmInstance {
 
     fn peek(&self, at: PeekPlace, offset: u64, length: u32) -> Later<Result<Vec<u8>, CallFailure>> {
         let peek = Peek { at, offset, length };
-        let asked =
-            self.query(|worker| async move { worker.call(peek, devices::DEVICE_DEADLINE).await });
+        let (worker, place) = (self.worker(), self.place());
         Box::pin(async move {
-            let bytes = asked.await?;
+            let _place = place?;
+            let asked = worker.call(peek, devices::DEVICE_DEADLINE).await;
+            // Storage that is slow is no refusal: who asks again has them.
+            let bytes = asked.map_err(|error| devices::late_failure(&worker, error))?;
             match u32::try_from(bytes.len()) == Ok(length) {
                 true => Ok(bytes),
                 false => Err(CallFailure::Refused(

@@ -70,8 +70,6 @@ pub mod common {
 
 /// No vector.
 const NO_VECTOR: u16 = 0xffff;
-/// How often a wait of [`time::wait_until`] is begun again: a slow disk may hold a reset up.
-const PATIENCE: u32 = 5;
 
 /// A device and its registers.
 #[derive(Clone, Copy)]
@@ -179,7 +177,7 @@ impl Device {
     /// Resets it and waits until that has ended; false if it does not.
     pub fn reset(&self) -> bool {
         self.common.write_u8(common::STATUS, 0);
-        (0..PATIENCE).any(|_| time::wait_until(|| self.status() == 0))
+        time::wait_until(|| self.status() == 0)
     }
 
     /// The features it offers.

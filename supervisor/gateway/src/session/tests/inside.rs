@@ -68,6 +68,22 @@ fn block(domain: &Domain, path: &str, size: u32) -> inspect::DomainBlockPeek {
 }
 
 #[test]
+fn storage_that_is_slow_is_asked_again() {
+    let mut one = One::running(definition("", DISKS));
+    let mut late = 2;
+    let mut client = Client::open(move |call| match call {
+        CallBody::DomainPeek(_) if late > 0 => {
+            late -= 1;
+            Act::Fail(ApiErrorCode::Timeout, "storage has not read it in time")
+        }
+        CallBody::DomainPeek(_) => Act::Answer(AnswerBody::DomainPeek(vec![7; 3])),
+        call => one.act(call),
+    });
+    let read = client.ask(&block(&handle("a", 5), "vda", 3));
+    assert_eq!(read.0, [7; 3]);
+}
+
+#[test]
 fn bytes_come_whole_however_many_are_asked_for() {
     let (mut client, domain) = host(true);
     let wanted: Vec<u8> = (0..100_000_u32)

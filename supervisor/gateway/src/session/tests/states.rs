@@ -87,6 +87,42 @@ fn a_domain_in_the_wrong_state_is_refused_in_libvirts_words() {
     invalid(&client.refused(&create), "domain 'a' is already active");
 }
 
+/// A client of a supervisor that has domain `a` end at once, and tells so often that its worker is not released yet.
+fn lingering(times: usize) -> Client {
+    let mut left = times;
+    Client::open(move |call| match call {
+        CallBody::DomainDestroy(_) => Act::Answer(AnswerBody::DomainDestroy(())),
+        CallBody::DomainUndefine(_) => Act::Answer(AnswerBody::DomainUndefine(())),
+        CallBody::DomainGet(_) => {
+            let off = DomainState::ShutOff(reeve_ipc::api::view::ShutOffReason::Destroyed);
+            let mut found = details("a", off);
+            found.summary.reaping = left > 0;
+            left = left.saturating_sub(1);
+            Act::Answer(AnswerBody::DomainGet(found))
+        }
+        other => panic!("{other:?}"),
+    })
+}
+
+#[test]
+fn a_domain_has_ended_once_its_worker_is_released() {
+    let domain = handle("a", 5);
+    let mut client = lingering(3);
+    client.ask(&lifecycle::DomainDestroy {
+        domain: domain.clone(),
+    });
+    let seen = std::mem::take(&mut *client.supervisor.seen.lock().unwrap());
+    let looks = |call: &CallBody| matches!(call, CallBody::DomainGet(_));
+    assert_eq!(seen.iter().filter(|call| looks(call)).count(), 4);
+    assert!(looks(seen.last().unwrap()));
+    // One that its guest has ended is forgotten then, and not before.
+    let mut client = lingering(3);
+    client.ask(&lifecycle::DomainUndefine { domain });
+    let seen = client.supervisor.seen.lock().unwrap();
+    assert!(matches!(seen.last(), Some(CallBody::DomainUndefine(_))));
+    assert_eq!(seen.iter().filter(|call| looks(call)).count(), 4);
+}
+
 /// A client of a domain that runs, whose guest never lets go of a device in time; whether its worker answers.
 fn reluctant(answers: bool) -> (Client, Handle, Arc<Mutex<One>>) {
     let one = Arc::new(Mutex::new(One::running(definition("", NIC))));

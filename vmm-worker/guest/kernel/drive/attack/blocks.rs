@@ -12,7 +12,7 @@ use crate::machine::read_u16;
 /// `VIRTIO_MEM_RESP_ERROR`.
 const ERROR: u16 = 3;
 /// Milliseconds that a request may take.
-const PATIENCE: u64 = 5000;
+const PATIENCE: u64 = 20_000;
 const MEMORY: u16 = 24;
 
 impl Attack<'_> {

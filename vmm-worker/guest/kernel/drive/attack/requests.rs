@@ -14,7 +14,7 @@ pub const PAYLOAD: u64 = 32 << 10;
 /// Requests that can be described at once.
 pub const SLOTS: u16 = 64;
 /// Milliseconds that a good request may take.
-const PATIENCE: u64 = 5000;
+const PATIENCE: u64 = 20_000;
 /// Frames have room for the header and an Ethernet frame.
 const FRAME: u32 = 12 + 60;
 
