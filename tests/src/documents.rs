@@ -22,6 +22,8 @@ use anyhow::{Context, Result, bail, ensure};
 use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
 
+use crate::virsh::{REAL, over};
+
 /// Where libvirt's schemas are, of Debian's `libvirt0`.
 const SCHEMAS: &str = "/usr/share/libvirt/schemas";
 /// What a document's outermost element is, and the schema that it is valid by.
@@ -37,8 +39,6 @@ const ROOTS: &[(&str, &str)] = &[
 ];
 /// What virsh prints between the answers to its commands.
 const BETWEEN: &str = "---of-the-next---";
-/// The connection to real domains.
-const SYSTEM: &str = "qemu:///system";
 /// How long virsh or xmllint may take.
 const LIMIT: Duration = Duration::from_secs(120);
 
@@ -118,12 +118,12 @@ impl Documents {
     /// A document is not valid, or becomes another by being defined: with its command, and its text.
     pub fn check(&self, socket: Option<&Path>) -> Result<()> {
         let mut uris: BTreeSet<String> = self.list().iter().map(|it| it.uri.clone()).collect();
-        let known = !uris.insert(SYSTEM.to_owned());
+        let known = !uris.insert(REAL.to_owned());
         for uri in socket.iter().flat_map(|_| &uris) {
             let socket = socket.context("no socket")?;
             let found = self.dump_all(uri, socket);
             // A daemon may serve the other connections only.
-            if uri != SYSTEM || known {
+            if uri != REAL || known {
                 found.with_context(|| format!("the documents of {uri}"))?;
             }
         }
@@ -153,8 +153,7 @@ impl Documents {
         socket: &Path,
         commands: &[String],
     ) -> Result<(Vec<String>, String)> {
-        let (scheme, rest) = uri.split_once(':').context("no scheme")?;
-        let uri = format!("{scheme}+unix:{rest}?socket={}", socket.display());
+        let uri = over(uri, socket);
         let between = format!("; echo {BETWEEN}; ");
         let mut virsh = (self.start)("virsh");
         virsh
