@@ -23,7 +23,7 @@ use rustix::process::{Pid, Signal};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use crate::documents::Documents;
+use crate::documents::{Documents, fails_at_end};
 use crate::reeve::product;
 
 /// How long a daemon may take to serve, or to end.
@@ -421,8 +421,8 @@ impl Drop for Daemon {
             use std::io::Write as _;
             let _ = writeln!(std::io::stderr(), "the daemon said:\n{}", self.log());
         }
-        if let Err(error) = documents {
-            panic!("{error:#}");
+        if let Err(fault) = documents {
+            fails_at_end(&fault);
         }
     }
 }

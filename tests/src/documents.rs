@@ -4,16 +4,25 @@
 //! A harness hands in what its clients print ([`Documents::printed`]). At the daemon's end the domains and pools
 //! that are left are dumped in every view too, and all of it is checked ([`Documents::check`]). A text is checked
 //! once in each process of tests.
+//!
+//! That is when a test is over, with what it has to say itself: a fault is printed then, and the process of tests
+//! fails at its end ([`fails_at_end`]).
 
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::fmt;
 use std::fs;
+use std::io::Write as _;
 use std::path::Path;
-use std::process::{Command, Stdio};
-use std::sync::{LazyLock, Mutex, PoisonError};
+use std::process::{Command, Output, Stdio};
+use std::sync::mpsc::sync_channel;
+use std::sync::{LazyLock, Mutex, Once, PoisonError};
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
+use rustix::process::{Pid, Signal, kill_process};
 use uuid::Uuid;
+
+use crate::virsh::{REAL, over};
 
 /// Where libvirt's schemas are, of Debian's `libvirt0`.
 const SCHEMAS: &str = "/usr/share/libvirt/schemas";
@@ -30,8 +39,8 @@ const ROOTS: &[(&str, &str)] = &[
 ];
 /// What virsh prints between the answers to its commands.
 const BETWEEN: &str = "---of-the-next---";
-/// The connection to real domains.
-const SYSTEM: &str = "qemu:///system";
+/// How long virsh or xmllint may take.
+const LIMIT: Duration = Duration::from_secs(120);
 
 /// What has been checked: by which schema, and the text.
 static CHECKED: LazyLock<Mutex<HashSet<(&str, String)>>> = LazyLock::new(Mutex::default);
@@ -109,12 +118,12 @@ impl Documents {
     /// A document is not valid, or becomes another by being defined: with its command, and its text.
     pub fn check(&self, socket: Option<&Path>) -> Result<()> {
         let mut uris: BTreeSet<String> = self.list().iter().map(|it| it.uri.clone()).collect();
-        let known = !uris.insert(SYSTEM.to_owned());
+        let known = !uris.insert(REAL.to_owned());
         for uri in socket.iter().flat_map(|_| &uris) {
             let socket = socket.context("no socket")?;
             let found = self.dump_all(uri, socket);
             // A daemon may serve the other connections only.
-            if uri != SYSTEM || known {
+            if uri != REAL || known {
                 found.with_context(|| format!("the documents of {uri}"))?;
             }
         }
@@ -144,15 +153,14 @@ impl Documents {
         socket: &Path,
         commands: &[String],
     ) -> Result<(Vec<String>, String)> {
-        let (scheme, rest) = uri.split_once(':').context("no scheme")?;
-        let uri = format!("{scheme}+unix:{rest}?socket={}", socket.display());
+        let uri = over(uri, socket);
         let between = format!("; echo {BETWEEN}; ");
-        let output = (self.start)("virsh")
+        let mut virsh = (self.start)("virsh");
+        virsh
             .args(["-q", "-c", &uri, &commands.join(&between)])
             .env("LC_ALL", "C")
-            .stdin(Stdio::null())
-            .output()
-            .context("virsh does not start: run tests/lab/install")?;
+            .stdin(Stdio::null());
+        let output = output(&mut virsh).with_context(|| format!("virsh {commands:?}"))?;
         let said = String::from_utf8(output.stdout)?;
         // Quiet as it is, it ends no line after such a word.
         let each: Vec<String> = said.split(BETWEEN).map(str::to_owned).collect();
@@ -211,9 +219,7 @@ impl Documents {
                 fs::write(&path, &document.text)?;
                 command.arg(&path);
             }
-            let output = command
-                .output()
-                .context("xmllint does not start: run tests/lab/install")?;
+            let output = output(&mut command).with_context(|| format!("xmllint by {schema}"))?;
             if output.status.success() {
                 continue;
             }
@@ -292,6 +298,56 @@ impl Documents {
         }
         Ok(())
     }
+}
+
+/// What a client prints, in a while.
+fn output(command: &mut Command) -> Result<Output> {
+    let client = command.stdout(Stdio::piped()).stderr(Stdio::piped());
+    let client = client
+        .spawn()
+        .context("it does not start: run tests/lab/install")?;
+    let pid = Pid::from_child(&client);
+    let (tell, told) = sync_channel(1);
+    std::thread::spawn(move || tell.send(client.wait_with_output()));
+    match told.recv_timeout(LIMIT) {
+        Ok(output) => Ok(output?),
+        Err(_) => {
+            let _ = kill_process(pid, Signal::KILL);
+            bail!("it takes more than {} s", LIMIT.as_secs())
+        }
+    }
+}
+
+/// Prints a fault of the documents that a test has had printed, and has the process of tests fail at its end: a test
+/// is over by then, and whether it has failed, and why, is not known here and must be told all the same.
+pub fn fails_at_end(fault: &anyhow::Error) {
+    static ONCE: Once = Once::new();
+    let test = std::thread::current();
+    let fault = format!("{}: {fault:#}", test.name().unwrap_or("a test"));
+    let _ = writeln!(std::io::stderr(), "{fault}");
+    let mut faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    faults.push(fault);
+    ONCE.call_once(|| {
+        // SAFETY: the function is there as long as the process, and does not unwind.
+        #[expect(unsafe_code, reason = "only libc tells that the process ends")]
+        let noted = unsafe { libc::atexit(fail) };
+        assert!(noted == 0, "no room for what is done at the end");
+    });
+}
+
+/// The faults so far.
+static FAULTS: Mutex<Vec<String>> = Mutex::new(Vec::new());
+
+/// The end of a process that would be a success but for its documents, or fails anyway.
+extern "C" fn fail() {
+    let faults = FAULTS.lock().unwrap_or_else(PoisonError::into_inner);
+    for fault in &*faults {
+        let _ = writeln!(
+            std::io::stderr(),
+            "of the documents that were printed: {fault}"
+        );
+    }
+    std::process::abort();
 }
 
 /// What can be defined.
@@ -376,7 +432,39 @@ fn is_live(text: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use super::{Documents, documents, is_live, renamed};
+    use std::process::Command;
+
+    use anyhow::{anyhow, ensure};
+
+    use super::{Documents, documents, fails_at_end, is_live, renamed};
+
+    /// Says that it is the test below, started by itself, and whether that fails by itself.
+    const FAILS: &str = "REEVE_TEST_OF_FAULTS_FAILS";
+
+    #[test]
+    fn a_fault_fails_the_process_of_tests_and_hides_no_failure_of_a_test() -> anyhow::Result<()> {
+        if let Ok(fails) = std::env::var(FAILS) {
+            fails_at_end(&anyhow!("the fault of a document"));
+            ensure!(fails != "yes", "the failure of the test");
+            return Ok(());
+        }
+        let name = std::thread::current().name().unwrap_or_default().to_owned();
+        for fails in ["yes", "no"] {
+            let output = Command::new(std::env::current_exe()?)
+                .args(["--exact", &name])
+                .env(FAILS, fails)
+                .output()?;
+            let said = String::from_utf8_lossy(&output.stdout);
+            let complaint = String::from_utf8_lossy(&output.stderr);
+            ensure!(!output.status.success(), "{fails}: {said}");
+            ensure!(complaint.contains("the fault of a document"), "{complaint}");
+            ensure!(
+                said.contains("the failure of the test") == (fails == "yes"),
+                "{said}"
+            );
+        }
+        Ok(())
+    }
 
     #[test]
     fn documents_are_found_in_what_is_printed() {

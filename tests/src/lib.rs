@@ -37,6 +37,7 @@ mod process;
 pub mod reeve;
 pub mod switch;
 pub mod tool;
+pub mod virsh;
 
 /// Whether the long forms of tests run: counts and pauses as `make soak` has them.
 #[must_use]

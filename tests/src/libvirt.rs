@@ -1,16 +1,14 @@
 //! A daemon that serves clients of libvirt's protocol and has directories for images, and the clients
 //! themselves, as an administrator starts them: `virsh`, and the tools of Debian's `virtinst`.
 
-use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::mpsc::{Receiver, sync_channel};
-use std::time::Duration;
+use std::process::{Command, Stdio};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use tempfile::TempDir;
 
 use crate::daemon::Daemon;
+use crate::virsh::{Listener, REAL, SOCKET, over};
 
 /// Such a daemon.
 #[derive(Debug)]
@@ -54,8 +52,7 @@ impl Libvirt {
     /// The URI of a connection to it.
     #[must_use]
     pub fn uri(&self) -> String {
-        let socket = self.daemon.run().join("libvirt-sock");
-        format!("qemu+unix:///system?socket={}", socket.display())
+        over(REAL, &self.daemon.run().join(SOCKET))
     }
 
     /// One of its clients, for that connection, as an administrator's shell starts it.
@@ -125,7 +122,7 @@ impl Libvirt {
     /// Takes what a client printed, the documents of which are checked.
     pub fn record(&self, program: &str, command: &str, said: &str) {
         let documents = &self.daemon.documents;
-        documents.printed("qemu:///system", &format!("{program} {command}"), said);
+        documents.printed(REAL, &format!("{program} {command}"), said);
     }
 
     /// Starts a command of virsh's that goes on, and hears what it prints.
@@ -133,21 +130,9 @@ impl Libvirt {
     /// # Errors
     /// It does not start.
     pub fn listen(&self, arguments: &[&str]) -> Result<Listener> {
-        let mut child = self
-            .client("virsh")
-            .args(arguments)
-            .stdout(Stdio::piped())
-            .spawn()?;
-        let output = child.stdout.take().context("no output")?;
-        let (lines, heard) = sync_channel(256);
-        std::thread::spawn(move || {
-            for line in BufReader::new(output).lines().map_while(Result::ok) {
-                if lines.send(line).is_err() {
-                    return;
-                }
-            }
-        });
-        Ok(Listener { child, heard })
+        let mut command = self.client("virsh");
+        command.args(arguments);
+        Listener::start(command)
     }
 }
 
@@ -169,26 +154,4 @@ pub fn complains(host: &Libvirt, line: &str, part: &str) -> Result<()> {
     let said = host.refused(line)?;
     ensure!(said.contains(part), "{line}: {part}: {said}");
     Ok(())
-}
-
-/// A command that goes on; dropping it ends it.
-#[derive(Debug)]
-pub struct Listener {
-    child: Child,
-    heard: Receiver<String>,
-}
-
-impl Listener {
-    /// The next line, if it comes in time.
-    #[must_use]
-    pub fn next(&self, within: Duration) -> Option<String> {
-        self.heard.recv_timeout(within).ok()
-    }
-}
-
-impl Drop for Listener {
-    fn drop(&mut self) {
-        let _ = self.child.kill();
-        let _ = self.child.wait();
-    }
 }

@@ -2,103 +2,38 @@
 //! command by command, as an administrator types them.
 
 use std::fs;
-use std::io::{BufRead as _, BufReader};
-use std::path::PathBuf;
-use std::process::{Command, Stdio};
-use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
-use reeve_tests::daemon::Daemon;
+use reeve_tests::virsh::{Host, REAL};
 
 /// How long a guest, or an event, may take.
 const PATIENCE: Duration = Duration::from_secs(60);
 
-/// An instance that serves clients of libvirt's protocol.
-struct Host {
-    daemon: Daemon,
+fn wait_for_state(host: &Host, domain: &str, wanted: &str) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let state = host.good(&["domstate", "--reason", domain])?;
+        if state == wanted {
+            return Ok(());
+        }
+        ensure!(Instant::now() < deadline, "{state}, and not {wanted}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
 }
 
-impl Host {
-    fn start() -> Result<Host> {
-        let mut daemon = Daemon::prepare()?;
-        daemon.serve_libvirt()?;
-        daemon.spawn()?;
-        Ok(Host { daemon })
-    }
-
-    fn virsh(&self) -> Command {
-        let socket = self.daemon.run().join("libvirt-sock");
-        let mut command = Command::new("virsh");
-        command
-            .arg("-q")
-            .arg("-c")
-            .arg(format!("qemu+unix:///system?socket={}", socket.display()))
-            .env("LC_ALL", "C")
-            .stdin(Stdio::null());
-        command
-    }
-
-    /// What a command prints, without the white space around it.
-    fn good(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.virsh().args(arguments).output();
-        let output = output.context("virsh does not start: install libvirt-clients")?;
-        let complaint = String::from_utf8_lossy(&output.stderr);
-        ensure!(
-            output.status.success() && complaint.is_empty(),
-            "virsh {arguments:?}: {}: {complaint}{}",
-            output.status,
-            self.daemon.log()
-        );
-        let said = String::from_utf8(output.stdout)?;
-        let documents = &self.daemon.documents;
-        documents.printed("qemu:///system", &arguments.join(" "), &said);
-        Ok(said.trim().to_owned())
-    }
-
-    /// What a command complains of that does not succeed.
-    fn refused(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.virsh().args(arguments).output()?;
-        ensure!(
-            output.status.code() == Some(1),
-            "virsh {arguments:?}: {}",
-            output.status
-        );
-        Ok(String::from_utf8(output.stderr)?)
-    }
-
-    /// Keeps a document in a file, for a command.
-    fn file(&self, name: &str, document: &str) -> Result<PathBuf> {
-        let path = self.daemon.run().join(name);
-        fs::write(&path, document)?;
-        Ok(path)
-    }
-
-    /// Waits until a guest has said so often that it is ready.
-    fn until_booted(&self, domain: &str, times: usize) -> Result<()> {
-        let log = format!("log/{domain}.console.log");
-        let log = self.daemon.state().join(log);
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let said = fs::read_to_string(&log).unwrap_or_default();
-            if said.matches("ready").count() >= times {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "it has not booted: {said}");
-            std::thread::sleep(Duration::from_millis(20));
+/// Waits until a guest has said so often that it is ready.
+fn until_booted(host: &Host, domain: &str, times: usize) -> Result<()> {
+    let log = format!("log/{domain}.console.log");
+    let log = host.daemon.state().join(log);
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        let said = fs::read_to_string(&log).unwrap_or_default();
+        if said.matches("ready").count() >= times {
+            return Ok(());
         }
-    }
-
-    fn wait_for_state(&self, domain: &str, wanted: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        loop {
-            let state = self.good(&["domstate", "--reason", domain])?;
-            if state == wanted {
-                return Ok(());
-            }
-            ensure!(Instant::now() < deadline, "{state}, and not {wanted}");
-            std::thread::sleep(Duration::from_millis(20));
-        }
+        ensure!(Instant::now() < deadline, "it has not booted: {said}");
+        std::thread::sleep(Duration::from_millis(20));
     }
 }
 
@@ -151,9 +86,9 @@ fn gateways_go_first(daemon: u32, own: i32) -> Result<()> {
 #[test]
 fn where_memory_is_short_a_gateway_goes_and_not_the_daemon_nor_a_domain() -> Result<()> {
     let own = victim(std::process::id())?;
-    let host = Host::start()?;
+    let host = Host::start(REAL)?;
     let file = host.file("web.xml", &document("web"))?;
-    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["define", &file])?;
     host.good(&["start", "web"])?;
     let daemon = host.daemon.pid().context("no daemon")?;
     // A gateway that was made just now, in place of one that served, is told a moment later.
@@ -169,18 +104,18 @@ fn where_memory_is_short_a_gateway_goes_and_not_the_daemon_nor_a_domain() -> Res
 
 #[test]
 fn a_domain_lives_as_its_administrator_types() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(REAL)?;
     ensure!(host.good(&["list", "--all"])?.is_empty());
     ensure!(host.good(&["version"])?.contains("Running hypervisor"));
     ensure!(host.good(&["nodeinfo"])?.contains("CPU(s)"));
 
     let file = host.file("web.xml", &document("web"))?;
-    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["define", &file])?;
     ensure!(host.good(&["domstate", "web"])? == "shut off");
     let defined = host.good(&["dumpxml", "--inactive", "web"])?;
     host.good(&["undefine", "web"])?;
     let file = host.file("again.xml", &defined)?;
-    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["define", &file])?;
     let again = host.good(&["dumpxml", "--inactive", "web"])?;
     ensure!(
         again == defined,
@@ -188,9 +123,9 @@ fn a_domain_lives_as_its_administrator_types() -> Result<()> {
     );
 
     host.good(&["start", "web", "--paused"])?;
-    host.wait_for_state("web", "paused (user)")?;
+    wait_for_state(&host, "web", "paused (user)")?;
     host.good(&["resume", "web"])?;
-    host.wait_for_state("web", "running (unpaused)")?;
+    wait_for_state(&host, "web", "running (unpaused)")?;
     ensure!(host.good(&["domid", "web"])? == "1");
     ensure!(host.good(&["domname", "1"])? == "web");
     let info = host.good(&["dominfo", "web"])?;
@@ -219,10 +154,10 @@ fn a_domain_lives_as_its_administrator_types() -> Result<()> {
     ensure!(host.good(&["vcpucount", "web", "--maximum", "--live"])? == "2");
 
     host.good(&["suspend", "web"])?;
-    host.wait_for_state("web", "paused (user)")?;
+    wait_for_state(&host, "web", "paused (user)")?;
     host.good(&["resume", "web"])?;
     // A guest that is still booting does not hear its button: each boot says when it does.
-    host.until_booted("web", 1)?;
+    until_booted(&host, "web", 1)?;
     host.good(&["reset", "web"])?;
     let running = host.refused(&["start", "web"])?;
     ensure!(running.contains("already active"), "{running}");
@@ -248,20 +183,20 @@ fn a_domain_lives_as_its_administrator_types() -> Result<()> {
             .contains("Autostart:      enable")
     );
 
-    host.until_booted("web", 2)?;
+    until_booted(&host, "web", 2)?;
     host.good(&["shutdown", "web"])?;
-    host.wait_for_state("web", "shut off (shutdown)")?;
+    wait_for_state(&host, "web", "shut off (shutdown)")?;
     host.good(&["domrename", "web", "other"])?;
     host.good(&["start", "other"])?;
     host.good(&["destroy", "other"])?;
-    host.wait_for_state("other", "shut off (destroyed)")?;
+    wait_for_state(&host, "other", "shut off (destroyed)")?;
     host.good(&["undefine", "other"])?;
     let gone = host.refused(&["domstate", "other"])?;
     ensure!(gone.contains("failed to get domain 'other'"), "{gone}");
 
     // One that is not kept is gone when it ends.
     let file = host.file("short.xml", &document("short"))?;
-    host.good(&["create", &file.display().to_string()])?;
+    host.good(&["create", &file])?;
     host.good(&["destroy", "short"])?;
     ensure!(host.good(&["list", "--all"])?.is_empty());
     Ok(())
@@ -269,36 +204,23 @@ fn a_domain_lives_as_its_administrator_types() -> Result<()> {
 
 #[test]
 fn what_happens_is_told_in_its_order() -> Result<()> {
-    let host = Host::start()?;
-    let mut listening = host
-        .virsh()
-        .args(["event", "--all", "--loop"])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let output = listening.stdout.take().context("no output")?;
-    let (lines, heard) = sync_channel(64);
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
-        }
-    });
+    let host = Host::start(REAL)?;
+    let heard = host.listen(&["event", "--all", "--loop"])?;
     // It has asked for them when the first is heard.
     let mut first = None;
     let deadline = Instant::now() + PATIENCE;
     for number in 0.. {
         let name = format!("call{number}");
         let file = host.file("call.xml", &document(&name))?;
-        host.good(&["define", &file.display().to_string()])?;
-        first = heard.recv_timeout(Duration::from_millis(200)).ok();
+        host.good(&["define", &file])?;
+        first = heard.next(Duration::from_millis(200));
         if first.is_some() || Instant::now() > deadline {
             break;
         }
     }
     ensure!(first.is_some(), "no event is heard");
     let file = host.file("web.xml", &document("web"))?;
-    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["define", &file])?;
     host.good(&["start", "web"])?;
     host.good(&["suspend", "web"])?;
     host.good(&["resume", "web"])?;
@@ -315,7 +237,7 @@ fn what_happens_is_told_in_its_order() -> Result<()> {
     ] {
         loop {
             let left = deadline.saturating_duration_since(Instant::now());
-            let Ok(line) = heard.recv_timeout(left) else {
+            let Some(line) = heard.next(left) else {
                 bail!("'{wanted}' is not told");
             };
             if line == format!("{about}{wanted}") {
@@ -328,18 +250,16 @@ fn what_happens_is_told_in_its_order() -> Result<()> {
             );
         }
     }
-    listening.kill()?;
-    listening.wait()?;
     Ok(())
 }
 
 #[test]
 fn who_only_looks_changes_nothing() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(REAL)?;
     let file = host.file("web.xml", &document("web"))?;
-    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["define", &file])?;
     let read_only = |arguments: &[&str]| -> Result<(bool, String)> {
-        let output = host.virsh().arg("-r").args(arguments).output()?;
+        let output = host.virsh(&["-r"]).args(arguments).output()?;
         Ok((output.status.success(), String::from_utf8(output.stderr)?))
     };
     for arguments in [&["dominfo", "web"][..], &["domstats"], &["dumpxml", "web"]] {
@@ -364,7 +284,7 @@ fn who_only_looks_changes_nothing() -> Result<()> {
 
 #[test]
 fn a_client_survives_a_bad_document_and_others_a_client_that_dies() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(REAL)?;
     for (text, complaint) in [
         ("<domain", "error"),
         ("<domain type='kvm'><name>x</name></domain>", "no <os>"),
@@ -374,11 +294,11 @@ fn a_client_survives_a_bad_document_and_others_a_client_that_dies() -> Result<()
         ),
     ] {
         let file = host.file("bad.xml", text)?;
-        let said = host.refused(&["define", &file.display().to_string()])?;
+        let said = host.refused(&["define", &file])?;
         ensure!(said.contains(complaint), "{text}: {said}");
         ensure!(!said.contains("End of file"), "{text}: {said}");
     }
-    let mut dying = host.virsh().args(["event", "--all", "--loop"]).spawn()?;
+    let mut dying = host.virsh(&["event", "--all", "--loop"]).spawn()?;
     std::thread::sleep(Duration::from_millis(100));
     dying.kill()?;
     dying.wait()?;
@@ -388,16 +308,15 @@ fn a_client_survives_a_bad_document_and_others_a_client_that_dies() -> Result<()
 
 #[test]
 fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(REAL)?;
     // As virt-install has it: nobody says where the channel's socket is.
     let channel =
         "<channel type='unix'><target type='virtio' name='org.qemu.guest_agent.0'/></channel>";
     let text = document("web").replace("<devices>", &format!("<devices>{channel}"));
     let file = host.file("web.xml", &text)?;
-    let file = file.display().to_string();
     host.good(&["define", &file])?;
     host.good(&["start", "web"])?;
-    host.wait_for_state("web", "running (booted)")?;
+    wait_for_state(&host, "web", "running (booted)")?;
     let live = host.good(&["dumpxml", "web"])?;
     ensure!(live.contains("<alias name='channel0'/>"), "{live}");
     let job = host.good(&["domjobinfo", "web"])?;
@@ -422,7 +341,7 @@ fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result
     ensure!(running.contains("domain is already running"), "{running}");
     host.good(&["inject-nmi", "web"])?;
     host.good(&["destroy", "web"])?;
-    host.wait_for_state("web", "shut off (destroyed)")?;
+    wait_for_state(&host, "web", "shut off (destroyed)")?;
     let off = host.refused(&["suspend", "web"])?;
     ensure!(off.contains("domain is not running"), "{off}");
 
@@ -433,12 +352,12 @@ fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result
         &format!("<name>web</name><uuid>{uuid}</uuid><title>now</title>"),
     );
     let file = host.file("other.xml", &other)?;
-    host.good(&["create", &file.display().to_string()])?;
+    host.good(&["create", &file])?;
     ensure!(host.good(&["desc", "web", "--title"])? == "now");
-    let title = host.refused(&["create", &file.display().to_string()])?;
+    let title = host.refused(&["create", &file])?;
     ensure!(title.contains("already active"), "{title}");
     host.good(&["destroy", "web"])?;
-    host.wait_for_state("web", "shut off (destroyed)")?;
+    wait_for_state(&host, "web", "shut off (destroyed)")?;
     let kept = host.good(&["dumpxml", "web"])?;
     ensure!(!kept.contains("<title>"), "{kept}");
     host.good(&["undefine", "web"])?;
@@ -447,19 +366,14 @@ fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result
 
 #[test]
 fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
-    let host = Host::start()?;
-    let write = |name: &str, text: &str| -> Result<String> {
-        let path = host.daemon.run().join(name);
-        fs::write(&path, text)?;
-        Ok(path.display().to_string())
-    };
+    let host = Host::start(REAL)?;
     // The host is what it says that it is, and so is a guest's processor.
     let capabilities = host.good(&["capabilities"])?;
     ensure!(
         capabilities.contains("<signature family="),
         "{capabilities}"
     );
-    let own = write("capabilities.xml", &capabilities)?;
+    let own = host.file("capabilities.xml", &capabilities)?;
     let compared = host.good(&["cpu-compare", &own])?;
     // More, where it has one of the two features that have no place in libvirt's schema (`sse4.1`, `sse4.2`) and no
     // model has.
@@ -467,7 +381,7 @@ fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
         compared.contains("identical") || compared.contains("superset"),
         "{compared}"
     );
-    let of_guests = write("domcapabilities.xml", &host.good(&["domcapabilities"])?)?;
+    let of_guests = host.file("domcapabilities.xml", &host.good(&["domcapabilities"])?)?;
     let compared = host.good(&["hypervisor-cpu-compare", &of_guests])?;
     ensure!(compared.contains("identical"), "{compared}");
     let baseline = host.good(&["cpu-baseline", &own])?;
@@ -487,7 +401,7 @@ fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
     );
     // A guest has no nested guests, and no processor is of every maker.
     let svm = "<cpu match='exact'><model>kvm64</model><feature name='svm' policy='require'/></cpu>";
-    let svm = write("svm.xml", svm)?;
+    let svm = host.file("svm.xml", svm)?;
     let why = host.refused(&["hypervisor-cpu-compare", "--error", &svm])?;
     ensure!(
         why.contains("required features: ") && why.contains("svm"),
@@ -495,7 +409,7 @@ fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
     );
     let two = "<cpu><arch>x86_64</arch><model>Nehalem</model><vendor>Intel</vendor></cpu>\
         <cpu><arch>x86_64</arch><model>Opteron_G3</model><vendor>AMD</vendor></cpu>";
-    let two = write("two.xml", two)?;
+    let two = host.file("two.xml", two)?;
     ensure!(
         host.refused(&["cpu-baseline", &two])?
             .contains("vendors do not match")
@@ -505,9 +419,9 @@ fn the_processor_of_the_host_is_compared_with_others() -> Result<()> {
 
 #[test]
 fn what_no_domain_has_is_answered_as_of_a_machine_without_it() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(REAL)?;
     let file = host.file("web.xml", &document("web"))?;
-    host.good(&["define", &file.display().to_string()])?;
+    host.good(&["define", &file])?;
     host.good(&["setvcpu", "web", "1", "--enable", "--config"])?;
     ensure!(host.good(&["vcpucount", "web", "--current", "--config"])? == "2");
     host.good(&["setvcpu", "web", "1", "--disable", "--config"])?;

@@ -2,11 +2,9 @@
 
 use std::collections::BTreeSet;
 use std::fs;
-use std::io::{BufRead as _, BufReader};
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
-use std::sync::mpsc::sync_channel;
+use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail, ensure};
@@ -23,6 +21,7 @@ use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 use reeve_ipc::api::view::{DomainState, ShutOffReason};
 use reeve_tests::daemon::{Daemon, built_in};
 use reeve_tests::reeve::product;
+use reeve_tests::virsh::{Host, REAL, SOCKET, TEST, fail, succeed, virsh};
 use rustix::process::{Pid, Signal};
 
 const PATIENCE: Duration = Duration::from_secs(60);
@@ -30,100 +29,25 @@ const PATIENCE: Duration = Duration::from_secs(60);
 const NOBODY: u32 = 65534;
 const STRANGER: u32 = 65533;
 
-/// A `virsh` that opens `uri`, over the socket of that name in `run`.
-fn virsh(run: &Path, uri: &str, socket: &str) -> Command {
-    let (scheme, rest) = uri.split_once(':').unwrap_or((uri, ""));
-    let socket = run.join(socket);
-    let uri = format!("{scheme}+unix:{rest}?socket={}", socket.display());
-    let mut command = Command::new("virsh");
-    command
-        .arg("-q")
-        .arg("-c")
-        .arg(uri)
-        .env("LC_ALL", "C")
-        .stdin(Stdio::null());
-    command
+/// A connection to the test hypervisor.
+fn connect(host: &Host) -> Result<Connection> {
+    let mut connection = host.daemon.connect()?;
+    connection.call(TestHypervisorUse {})?;
+    Ok(connection)
 }
 
-const TEST: &str = "test:///default";
-const REAL: &str = "qemu:///system";
-const SOCKET: &str = "libvirt-sock";
-
-/// What a command prints that succeeds, without the white space around it.
-fn succeed(mut command: Command) -> Result<String> {
-    let output = command.output().with_context(|| format!("{command:?}"))?;
-    let complaint = String::from_utf8_lossy(&output.stderr);
-    ensure!(
-        output.status.success() && complaint.is_empty(),
-        "{command:?}: {}: {complaint}",
-        output.status
-    );
-    Ok(String::from_utf8(output.stdout)?.trim().to_owned())
-}
-
-/// What a command complains of that does not succeed.
-fn fail(mut command: Command) -> Result<String> {
-    let Output { status, stderr, .. } = command.output()?;
-    ensure!(!status.success(), "{command:?}: {status}");
-    Ok(String::from_utf8(stderr)?)
-}
-
-/// An instance with real domains, and the test hypervisor beside them.
-struct Host {
-    daemon: Daemon,
-}
-
-impl Host {
-    fn start() -> Result<Self> {
-        let mut daemon = Daemon::prepare()?;
-        daemon.serve_libvirt()?;
-        daemon.spawn()?;
-        Ok(Self { daemon })
+/// Nothing of the test hypervisor is on the host.
+fn has_no_trace(host: &Host) -> Result<()> {
+    ensure!(host.daemon.workers().is_empty(), "a worker runs");
+    for directory in ["domains", "log"] {
+        let directory = host.daemon.state().join(directory);
+        let entries = names(&directory);
+        ensure!(entries.is_empty(), "{}: {entries:?}", directory.display());
     }
-
-    fn virsh(&self, uri: &str, arguments: &[&str]) -> Command {
-        let mut command = virsh(&self.daemon.run(), uri, SOCKET);
-        command.args(arguments);
-        command
-    }
-
-    fn good(&self, arguments: &[&str]) -> Result<String> {
-        let said = succeed(self.virsh(TEST, arguments))?;
-        let documents = &self.daemon.documents;
-        documents.printed(TEST, &arguments.join(" "), &said);
-        Ok(said)
-    }
-
-    fn refused(&self, arguments: &[&str]) -> Result<String> {
-        fail(self.virsh(TEST, arguments))
-    }
-
-    fn file(&self, name: &str, document: &str) -> Result<String> {
-        let path = self.daemon.run().join(name);
-        fs::write(&path, document)?;
-        Ok(path.display().to_string())
-    }
-
-    /// A connection to the test hypervisor.
-    fn native(&self) -> Result<Connection> {
-        let mut connection = self.daemon.connect()?;
-        connection.call(TestHypervisorUse {})?;
-        Ok(connection)
-    }
-
-    /// Nothing of the test hypervisor is on the host.
-    fn has_no_trace(&self) -> Result<()> {
-        ensure!(self.daemon.workers().is_empty(), "a worker runs");
-        for directory in ["domains", "log"] {
-            let directory = self.daemon.state().join(directory);
-            let entries = names(&directory);
-            ensure!(entries.is_empty(), "{}: {entries:?}", directory.display());
-        }
-        let run = names(&self.daemon.run().join("domains"));
-        ensure!(run.is_empty(), "{run:?}");
-        ensure!(!Path::new("/sys/class/net/testnet0").exists());
-        Ok(())
-    }
+    let run = names(&host.daemon.run().join("domains"));
+    ensure!(run.is_empty(), "{run:?}");
+    ensure!(!Path::new("/sys/class/net/testnet0").exists());
+    Ok(())
 }
 
 fn names(directory: &Path) -> BTreeSet<String> {
@@ -148,7 +72,7 @@ fn document(name: &str) -> String {
 
 #[test]
 fn the_domain_of_libvirts_test_driver_runs_from_the_start() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(TEST)?;
     ensure!(
         host.good(&["list", "--all"])?
             .split_whitespace()
@@ -195,12 +119,12 @@ fn the_domain_of_libvirts_test_driver_runs_from_the_start() -> Result<()> {
     };
     ensure!(stats()? == stats()?);
     ensure!(host.good(&["vcpuinfo", "test"])?.matches("VCPU:").count() == 2);
-    host.has_no_trace()
+    has_no_trace(&host)
 }
 
 #[test]
 fn a_domain_lives_there_as_any_other_and_at_once() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(TEST)?;
     let file = host.file("web.xml", &document("web"))?;
     host.good(&["define", &file])?;
     ensure!(host.good(&["domstate", "web"])? == "shut off");
@@ -281,32 +205,20 @@ fn a_domain_lives_there_as_any_other_and_at_once() -> Result<()> {
     )?;
     let said = host.refused(&["define", &file])?;
     ensure!(said.contains("kvm"), "{said}");
-    host.has_no_trace()
+    has_no_trace(&host)
 }
 
 #[test]
 fn what_happens_there_is_told_in_its_order() -> Result<()> {
-    let host = Host::start()?;
-    let mut listening = host
-        .virsh(TEST, &["event", "--all", "--loop"])
-        .stdout(Stdio::piped())
-        .spawn()?;
-    let output = listening.stdout.take().context("no output")?;
-    let (lines, heard) = sync_channel(64);
-    std::thread::spawn(move || {
-        for line in BufReader::new(output).lines().map_while(Result::ok) {
-            if lines.send(line).is_err() {
-                return;
-            }
-        }
-    });
+    let host = Host::start(TEST)?;
+    let heard = host.listen(&["event", "--all", "--loop"])?;
     let deadline = Instant::now() + PATIENCE;
     // It has asked for them when the first is heard.
     let heard_first = (0..).find_map(|number| {
         let name = format!("call{number}");
         let file = host.file("call.xml", &document(&name)).ok()?;
         host.good(&["define", &file]).ok()?;
-        let first = heard.recv_timeout(Duration::from_millis(200)).ok();
+        let first = heard.next(Duration::from_millis(200));
         (first.is_some() || Instant::now() > deadline).then_some(first.is_some())
     });
     ensure!(heard_first == Some(true), "no event is heard");
@@ -328,15 +240,13 @@ fn what_happens_there_is_told_in_its_order() -> Result<()> {
         .is_none_or(|last: &String| !last.contains("Undefined"))
     {
         let left = deadline.saturating_duration_since(Instant::now());
-        let Ok(line) = heard.recv_timeout(left) else {
+        let Some(line) = heard.next(left) else {
             bail!("only {told:?}");
         };
         if let Some((_, happened)) = line.split_once(" for domain 'web'") {
             told.push(happened.trim_start_matches(": ").to_owned());
         }
     }
-    listening.kill()?;
-    listening.wait()?;
     let wanted = [
         "Defined Added",
         "Started Booted",
@@ -359,13 +269,13 @@ fn what_happens_there_is_told_in_its_order() -> Result<()> {
 
 #[test]
 fn all_clients_see_the_same_there_and_nothing_real_and_it_goes_with_the_supervisor() -> Result<()> {
-    let mut host = Host::start()?;
+    let mut host = Host::start(TEST)?;
     let file = host.file("web.xml", &document("web"))?;
     host.good(&["define", &file])?;
     let mut real = host.daemon.connect()?;
     real.call(define("real"))?;
 
-    let mut native = host.native()?;
+    let mut native = connect(&host)?;
     let names = |connection: &mut Connection| -> Result<Vec<String>> {
         let domains = connection.domains(false)?.into_iter();
         Ok(domains
@@ -373,10 +283,10 @@ fn all_clients_see_the_same_there_and_nothing_real_and_it_goes_with_the_supervis
             .collect())
     };
     ensure!(names(&mut native)? == ["test", "web"]);
-    ensure!(names(&mut host.native()?)? == ["test", "web"]);
+    ensure!(names(&mut connect(&host)?)? == ["test", "web"]);
     ensure!(names(&mut real)? == ["real"]);
-    ensure!(succeed(host.virsh(REAL, &["list", "--all", "--name"]))? == "real");
-    let absent = fail(host.virsh(REAL, &["domstate", "test"]))?;
+    ensure!(succeed(host.virsh_of(REAL, &["list", "--all", "--name"]))? == "real");
+    let absent = fail(host.virsh_of(REAL, &["domstate", "test"]))?;
     ensure!(absent.contains("failed to get domain"), "{absent}");
     ensure!(
         host.refused(&["domstate", "real"])?
@@ -432,15 +342,15 @@ fn all_clients_see_the_same_there_and_nothing_real_and_it_goes_with_the_supervis
     ensure!(code(&log) == Some(ApiErrorCode::Unsupported), "{log:?}");
 
     host.daemon.crash()?;
-    ensure!(names(&mut host.native()?)? == ["test"]);
+    ensure!(names(&mut connect(&host)?)? == ["test"]);
     ensure!(names(&mut host.daemon.connect()?)? == ["web"]);
     Ok(())
 }
 
 #[test]
 fn what_is_answered_is_done() -> Result<()> {
-    let host = Host::start()?;
-    let mut native = host.native()?;
+    let host = Host::start(TEST)?;
+    let mut native = connect(&host)?;
     let state = |native: &mut Connection| -> Result<DomainState> {
         let details = native.call(DomainGet {
             domain: named("web"),
@@ -493,9 +403,9 @@ fn what_is_answered_is_done() -> Result<()> {
 
 #[test]
 fn who_only_looks_changes_nothing_there() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(TEST)?;
     let only_look = |socket: &str, flag: Option<&str>, arguments: &[&str]| {
-        let mut command = virsh(&host.daemon.run(), TEST, socket);
+        let mut command = virsh(TEST, &host.daemon.run().join(socket));
         command.args(flag).args(arguments);
         command
     };
@@ -516,8 +426,8 @@ fn who_only_looks_changes_nothing_there() -> Result<()> {
 
 #[test]
 fn it_can_be_filled_and_nothing_else_notices() -> Result<()> {
-    let host = Host::start()?;
-    let mut native = host.native()?;
+    let host = Host::start(TEST)?;
+    let mut native = connect(&host)?;
     let mut count = 1;
     let refused = loop {
         let mut more = define(&format!("more{count}"));
@@ -590,7 +500,7 @@ fn it_can_be_filled_and_nothing_else_notices() -> Result<()> {
 
 #[test]
 fn other_uris_of_it_are_refused_and_all_where_it_is_turned_off() -> Result<()> {
-    let host = Host::start()?;
+    let host = Host::start(TEST)?;
     for (uri, complaint) in [
         ("test:///", "testOpen: supply a path or use test:///default"),
         (
@@ -598,7 +508,7 @@ fn other_uris_of_it_are_refused_and_all_where_it_is_turned_off() -> Result<()> {
             "no file is read for a client; use test:///default",
         ),
     ] {
-        let said = fail(host.virsh(uri, &["list"]))?;
+        let said = fail(host.virsh_of(uri, &["list"]))?;
         ensure!(said.contains(complaint), "{uri}: {said}");
         ensure!(!said.contains("root:"), "{said}");
     }
@@ -610,13 +520,13 @@ fn other_uris_of_it_are_refused_and_all_where_it_is_turned_off() -> Result<()> {
     fs::write(&config, "test_hypervisor = false\n")?;
     daemon.argument(&format!("--config={}", config.display()));
     daemon.spawn()?;
-    let host = Host { daemon };
+    let host = Host::of(daemon, TEST);
     let said = host.refused(&["list"])?;
     ensure!(
         said.contains("no connection driver available for test:///default"),
         "{said}"
     );
-    ensure!(succeed(host.virsh(REAL, &["list", "--all"]))?.is_empty());
+    ensure!(succeed(host.virsh_of(REAL, &["list", "--all"]))?.is_empty());
     let mut native = host.daemon.connect()?;
     let refused = native.call(TestHypervisorUse {});
     ensure!(
@@ -721,7 +631,7 @@ fn user(uid: u32, command: &Command) -> Command {
 fn nobody_runs_one_of_its_own_without_kvm_and_without_root() -> Result<()> {
     let mut alone = Alone::start()?;
     let virsh = |uri, socket, arguments: &[&str]| {
-        let mut command = virsh(&alone.run(), uri, socket);
+        let mut command = virsh(uri, &alone.run().join(socket));
         command.args(arguments);
         user(NOBODY, &command)
     };

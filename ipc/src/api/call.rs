@@ -2,8 +2,10 @@
 //! needs, and whether it may be sent again after a lost answer.
 //!
 //! The list makes a type per call, the two wire enums, and the table of calls: a client cannot be
-//! given another call's answer.
+//! given another call's answer. What is said of the calls about storage is beside what they are made of.
 
+#[macro_use]
+mod list;
 mod parts;
 mod storage;
 
@@ -15,7 +17,10 @@ pub use self::parts::{
 };
 
 pub use self::storage::{
-    NewCapacity, PoolFilter, PoolPage, PoolRef, VolumePage, VolumeRef, VolumeStream, WipeAlgorithm,
+    NewCapacity, PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter,
+    PoolGet, PoolList, PoolPage, PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine,
+    VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList, VolumePage,
+    VolumeRef, VolumeResize, VolumeStream, VolumeUpload, VolumeWipe, WipeAlgorithm,
 };
 
 use super::Access;
@@ -28,11 +33,7 @@ use super::view::{
     SupervisorInfo, VcpuStats,
 };
 use crate::device::DeviceChange;
-use crate::model::{
-    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, NewVolume, Pool,
-    PoolName, Vcpus, VolumeName,
-};
-use crate::spec::DiskFormat;
+use crate::model::{Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Vcpus};
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -46,94 +47,6 @@ pub trait Call: Sized + Send {
 
     /// The answer, if `body` answers this very call.
     fn answer_from(body: AnswerBody) -> Option<Self::Answer>;
-}
-
-macro_rules! calls {
-    ($(
-        $(#[$doc:meta])*
-        $name:ident $fields:tt -> $answer:ty,
-        call $call:literal, access $access:ident, idempotent $idempotent:literal;
-    )*) => {
-        $( calls!(@type $(#[$doc])* $name $fields); )*
-
-        /// A call on the wire. Positional: new ones are added at the end.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        pub enum CallBody { $( #[doc = concat!("See [`", stringify!($name), "`].")] $name($name), )* }
-
-        /// An answer on the wire, named after its call.
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        pub enum AnswerBody { $( #[doc = concat!("Answers [`", stringify!($name), "`].")] $name($answer), )* }
-
-        /// The operations, without their arguments.
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-        pub enum Operation { $( #[doc = concat!("See [`", stringify!($name), "`].")] $name, )* }
-
-        impl Operation {
-            /// Every operation.
-            pub const ALL: &[Self] = &[$( Self::$name, )*];
-
-            /// The operation's name, as messages and logs print it.
-            #[must_use]
-            pub const fn name(self) -> &'static str {
-                match self { $( Self::$name => $call, )* }
-            }
-
-            /// The access it needs.
-            #[must_use]
-            pub const fn access(self) -> Access {
-                match self { $( Self::$name => Access::$access, )* }
-            }
-
-            /// Whether sending it a second time, when its answer was lost, changes nothing.
-            #[must_use]
-            pub const fn is_idempotent(self) -> bool {
-                match self { $( Self::$name => $idempotent, )* }
-            }
-        }
-
-        impl CallBody {
-            /// Which operation this is.
-            #[must_use]
-            pub const fn operation(&self) -> Operation {
-                match self { $( Self::$name(_) => Operation::$name, )* }
-            }
-        }
-
-        impl AnswerBody {
-            /// Which operation this answers.
-            #[must_use]
-            pub const fn operation(&self) -> Operation {
-                match self { $( Self::$name(_) => Operation::$name, )* }
-            }
-        }
-
-        $(
-            impl Call for $name {
-                type Answer = $answer;
-                const OPERATION: Operation = Operation::$name;
-
-                fn into_body(self) -> CallBody { CallBody::$name(self) }
-
-                fn answer_from(body: AnswerBody) -> Option<$answer> {
-                    match body {
-                        AnswerBody::$name(answer) => Some(answer),
-                        _ => None,
-                    }
-                }
-            }
-        )*
-    };
-
-    (@type $(#[$doc:meta])* $name:ident {}) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-        pub struct $name {}
-    };
-    (@type $(#[$doc:meta])* $name:ident { $( $(#[$fdoc:meta])* $field:ident : $ty:ty ),+ $(,)? }) => {
-        $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
-        pub struct $name { $( $(#[$fdoc])* pub $field: $ty, )+ }
-    };
 }
 
 calls! {
@@ -559,205 +472,64 @@ calls! {
     } -> (),
     call "connect to a channel of", access ReadWrite, idempotent false;
 
-    /// One page of storage pools, in order of their names.
-    PoolList {
-        /// Only those after this name.
-        after: Option<PoolName>,
-        /// Only those that are so.
-        filter: PoolFilter,
-    } -> PoolPage,
+    PoolList {..} -> PoolPage,
     call "list storage pools", access ReadOnly, idempotent true;
 
-    /// One pool. Its file system is asked for its sizes; its directory is not read.
-    PoolGet {
-        /// Which.
-        pool: PoolRef,
-    } -> Box<PoolDetails>,
+    PoolGet {..} -> Box<PoolDetails>,
     call "look up", access ReadOnly, idempotent true;
 
-    /// Keeps a definition of a pool. One of the same UUID and name is replaced; a pool that is active goes on with
-    /// the one it has. It is on disk when the answer comes. Its directory need not exist.
-    PoolDefine {
-        /// The definition.
-        pool: Box<Pool>,
-        /// Refuse to replace one.
-        only_new: bool,
-    } -> PoolSummary,
+    PoolDefine {..} -> PoolSummary,
     call "define", access ReadWrite, idempotent true;
 
-    /// Starts a pool without keeping its definition: it is gone when it is stopped.
-    PoolCreate {
-        /// The definition.
-        pool: Box<Pool>,
-        /// Make its directory first, as [`PoolBuild`] does.
-        build: bool,
-    } -> PoolSummary,
+    PoolCreate {..} -> PoolSummary,
     call "create", access ReadWrite, idempotent false;
 
-    /// Makes the directory of a pool that is not active, and those above it as far as they are beneath an allowed
-    /// directory. One that is there is left as it is, whatever its definition says of its owner and mode.
-    PoolBuild {
-        /// Which.
-        pool: PoolRef,
-    } -> (),
+    PoolBuild {..} -> (),
     call "build", access ReadWrite, idempotent true;
 
-    /// Starts a pool: looks what volumes its directory has. Answered when that is known.
-    PoolStart {
-        /// Which.
-        pool: PoolRef,
-        /// Make its directory first, as [`PoolBuild`] does.
-        build: bool,
-    } -> PoolSummary,
+    PoolStart {..} -> PoolSummary,
     call "start", access ReadWrite, idempotent false;
 
-    /// Stops a pool (libvirt's destroy): what is in its directory stays. Refused while a volume of it is being
-    /// changed.
-    PoolStop {
-        /// Which.
-        pool: PoolRef,
-    } -> (),
+    PoolStop {..} -> (),
     call "stop", access ReadWrite, idempotent false;
 
-    /// Removes the directory of a pool that is not active; refused where there is anything in it.
-    PoolDelete {
-        /// Which.
-        pool: PoolRef,
-    } -> (),
+    PoolDelete {..} -> (),
     call "delete", access ReadWrite, idempotent false;
 
-    /// Forgets the definition of a pool that is not active.
-    PoolUndefine {
-        /// Which.
-        pool: PoolRef,
-    } -> (),
+    PoolUndefine {..} -> (),
     call "undefine", access ReadWrite, idempotent false;
 
-    /// Whether a pool starts with the host.
-    PoolAutostartSet {
-        /// Which.
-        pool: PoolRef,
-        /// Whether.
-        autostart: bool,
-    } -> (),
+    PoolAutostartSet {..} -> (),
     call "set the autostart of", access ReadWrite, idempotent true;
 
-    /// Looks again what volumes an active pool has.
-    PoolRefresh {
-        /// Which.
-        pool: PoolRef,
-    } -> (),
+    PoolRefresh {..} -> (),
     call "refresh", access ReadWrite, idempotent true;
 
-    /// One page of the volumes of an active pool, in order of their names, as they were when the pool was last
-    /// looked at, with what was done to them through the supervisor since.
-    VolumeList {
-        /// Of which pool.
-        pool: PoolRef,
-        /// Only those after this name.
-        after: Option<VolumeName>,
-    } -> VolumePage,
+    VolumeList {..} -> VolumePage,
     call "list the volumes of", access ReadOnly, idempotent true;
 
-    /// One volume as it is now: its file is looked at, and its first bytes are read again where it has changed. One
-    /// that is being made is there with what it has so far; one that came into the directory by other means is found.
-    VolumeGet {
-        /// Which.
-        volume: VolumeRef,
-    } -> Box<Volume>,
+    VolumeGet {..} -> Box<Volume>,
     call "look up volume", access ReadOnly, idempotent true;
 
-    /// Makes a volume. Answered when it is made; meanwhile it is there to be looked at, its allocation grows, and
-    /// whatever else is asked of it is refused as busy.
-    VolumeCreate {
-        /// In which pool, which is active.
-        pool: PoolRef,
-        /// The volume.
-        volume: Box<NewVolume>,
-        /// Lay out all of the tables of a qcow2 image at once, which has no backing file then (libvirt's
-        /// `PREALLOC_METADATA`).
-        preallocate_metadata: bool,
-    } -> Box<Volume>,
+    VolumeCreate {..} -> Box<Volume>,
     call "create volume", access ReadWrite, idempotent false;
 
-    /// Makes a volume with what another has, in whichever active pool that is. The copy has the format that is said,
-    /// and builds upon nothing but what the other does where that is qcow2 as well. Answered as [`VolumeCreate`] is.
-    VolumeClone {
-        /// In which pool, which is active.
-        pool: PoolRef,
-        /// The volume.
-        volume: Box<NewVolume>,
-        /// What it is a copy of; nobody may write it meanwhile.
-        from: VolumeRef,
-        /// As of [`VolumeCreate`].
-        preallocate_metadata: bool,
-        /// Share blocks with the other, or fail (libvirt's `REFLINK`); otherwise they are shared where that can be.
-        reflink: bool,
-        /// What is in the other; where it is not said, what its first bytes look like, which its guest may have
-        /// written.
-        from_format: Option<DiskFormat>,
-    } -> Box<Volume>,
+    VolumeClone {..} -> Box<Volume>,
     call "clone to volume", access ReadWrite, idempotent false;
 
-    /// Makes a volume larger, or smaller.
-    VolumeResize {
-        /// Which.
-        volume: VolumeRef,
-        /// How large.
-        capacity: NewCapacity,
-        /// Allocate what it has more.
-        allocate: bool,
-        /// Let it become smaller; what was behind its end is lost.
-        shrink: bool,
-        /// What is in it; where it is not said, as of [`VolumeClone`].
-        format: Option<DiskFormat>,
-    } -> (),
+    VolumeResize {..} -> (),
     call "resize volume", access ReadWrite, idempotent false;
 
-    /// Overwrites all that a volume's file has, in place.
-    VolumeWipe {
-        /// Which.
-        volume: VolumeRef,
-        /// With what.
-        algorithm: WipeAlgorithm,
-    } -> (),
+    VolumeWipe {..} -> (),
     call "wipe volume", access ReadWrite, idempotent true;
 
-    /// Removes a volume. Refused while anything uses it, and of a directory that is not empty.
-    VolumeDelete {
-        /// Which.
-        volume: VolumeRef,
-        /// Overwrite it with zeros first.
-        zeroed: bool,
-    } -> (),
+    VolumeDelete {..} -> (),
     call "delete volume", access ReadWrite, idempotent false;
 
-    /// Has what the client sends written to a volume's file. The answer brings one descriptor, the client's end of a
-    /// [stream](crate::volume_stream), whose other end a process of the supervisor's has, with the file and the locks of a machine
-    /// that writes it: until that stream has ended, the volume counts as used by another machine. It ends with its
-    /// last frame, when either end is closed, with the connection that asked for it, and when its pool is stopped.
-    /// A send to a file that takes nothing for a minute fails with `EAGAIN`, and the stream is of no use then.
-    VolumeUpload {
-        /// Which.
-        volume: VolumeRef,
-        /// From which byte of the file on.
-        offset: u64,
-        /// How many bytes; 0 for as many as come. The file grows where they are more than it has.
-        length: u64,
-    } -> VolumeStream,
+    VolumeUpload {..} -> VolumeStream,
     call "upload to volume", access ReadWrite, idempotent true;
 
-    /// Has what is in a volume's file sent to the client. The answer brings one descriptor, the client's end of a
-    /// [stream](crate::volume_stream), which ends as one of [`VolumeUpload`] does. Nothing is locked: what a machine
-    /// writes meanwhile is read as it comes.
-    VolumeDownload {
-        /// Which.
-        volume: VolumeRef,
-        /// From which byte of the file on.
-        offset: u64,
-        /// How many bytes; 0 for all that there are from there on.
-        length: u64,
-    } -> VolumeStream,
+    VolumeDownload {..} -> VolumeStream,
     call "download volume", access ReadWrite, idempotent true;
 
     /// Has all further calls of this connection served by the test hypervisor: domains in the memory of the

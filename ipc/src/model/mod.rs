@@ -10,6 +10,7 @@ mod domain;
 mod ids;
 mod kept;
 mod labels;
+mod memory_size;
 mod platform;
 mod storage;
 mod tuning;
@@ -21,8 +22,8 @@ pub use devices::{
     Nic, NicSource, PluggableMemory, PortConsole, Rng, Share, Vsock, Watchdog,
 };
 pub use domain::{
-    BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, MemorySize, ModelError,
-    OnCrash, OnPowerOff, OnReboot, ParseMemorySizeError, ResourceLimits, Vcpus,
+    BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, ModelError, OnCrash,
+    OnPowerOff, OnReboot, ResourceLimits, Vcpus,
 };
 pub use ids::{
     DisplayId, DomainName, DomainUuid, FirmwareId, InvalidName, NetworkName, NodeDeviceName,
@@ -33,6 +34,7 @@ pub use labels::{
     Labels, MAX_DESCRIPTION_BYTES, MAX_METADATA_BYTES, MAX_METADATA_ELEMENTS, MAX_NAMESPACE_BYTES,
     MAX_TITLE_BYTES, MetadataElement, check_namespace,
 };
+pub use memory_size::{MemorySize, ParseMemorySizeError};
 pub use platform::{GenerationId, Platform};
 pub use storage::{
     CLUSTER_BYTES, DEFAULT_CLUSTER_BYTES, MAX_POOL_TARGET_BYTES, MAX_VOLUME_BYTES, MODE_BITS,

@@ -218,7 +218,8 @@ impl DomainCgroup {
         self.write("cgroup.kill", "1")
     }
 
-    /// Removes it. What was in it must have been reaped. Kernel threads that KVM made for the domain
+    /// Removes it; what somebody else has removed, whatever has its name by now, is left alone. What was in it must
+    /// have been reaped. Kernel threads that KVM made for the domain
     /// are in it too (on kernels before 6.14) and end a moment after the process: waits up to
     /// [`LAST_THREADS`] for them, hardly ever at all.
     ///
@@ -227,7 +228,7 @@ impl DomainCgroup {
     /// [`CgroupError::Io`]; `EBUSY` while a process is in it.
     pub fn remove(self) -> Result<(), CgroupError> {
         let begin = Instant::now();
-        loop {
+        while self.is_there() {
             // There only where the vCPUs have a limit; what is left in it is left in the other too.
             for one in self.each_vcpu() {
                 let _ = unlinkat(&self.dir, one, AtFlags::REMOVEDIR);
@@ -249,6 +250,7 @@ impl DomainCgroup {
                 _ => return Ok(()),
             }
         }
+        Ok(())
     }
 
     /// The cgroups of single vCPUs in `vcpus`, by their names from here.

@@ -49,6 +49,17 @@ fn a_domain_without_limits_needs_no_controller() {
 }
 
 #[test]
+fn what_has_the_name_of_one_that_is_gone_stays() {
+    let (_dir, hierarchy) = hierarchy("");
+    let cgroup = hierarchy.create("vm", &Limits::default()).unwrap();
+    let path = cgroup.path().to_owned();
+    std::fs::rename(&path, path.with_file_name("another")).unwrap();
+    std::fs::create_dir(&path).unwrap();
+    cgroup.remove().unwrap();
+    assert!(path.exists());
+}
+
+#[test]
 fn a_limit_that_cannot_be_written_leaves_no_cgroup() {
     let (_dir, hierarchy) = hierarchy("cpu memory pids");
     // A directory of a plain filesystem has no memory.max.

@@ -5,7 +5,7 @@
 
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard};
 use std::time::Duration;
 
@@ -28,6 +28,8 @@ pub(crate) const RESERVE: usize = 8;
 #[derive(Debug, Default)]
 pub struct Doors {
     inside: Mutex<HashMap<u32, usize>>,
+    /// How many there are, changed with what is above: each message of a client has it looked at.
+    all: AtomicUsize,
     /// The number of the last session.
     last: AtomicU64,
     /// Clients that broke the form.
@@ -46,8 +48,7 @@ impl Doors {
     }
 
     fn count(&self) -> u32 {
-        let count = self.with(|inside| inside.values().sum::<usize>());
-        u32::try_from(count).unwrap_or(u32::MAX)
+        u32::try_from(self.all.load(Ordering::Relaxed)).unwrap_or(u32::MAX)
     }
 }
 
@@ -63,6 +64,7 @@ impl<S: Serve> Drop for Place<S> {
         doors.with(|inside| {
             if let Some(own) = inside.get_mut(&self.uid) {
                 *own = own.saturating_sub(1);
+                doors.all.fetch_sub(1, Ordering::Relaxed);
                 if *own == 0 {
                     inside.remove(&self.uid);
                 }
@@ -132,7 +134,7 @@ impl<S: Serve> Shared<S> {
         };
         let full = self.doors.with(|inside| {
             let own = inside.get(&peer.uid).copied().unwrap_or(0);
-            let all: usize = inside.values().sum();
+            let all = self.doors.all.load(Ordering::Relaxed);
             let reserve = if policy.is_exempt(&peer) { RESERVE } else { 0 };
             if all >= limits.clients.saturating_add(reserve) {
                 return Some(format!("{all} clients are connected; try again later"));
@@ -141,6 +143,7 @@ impl<S: Serve> Shared<S> {
                 return Some(format!("{own} clients of yours are connected; close one"));
             }
             *inside.entry(peer.uid).or_default() += 1;
+            self.doors.all.fetch_add(1, Ordering::Relaxed);
             None
         });
         if let Some(message) = full {

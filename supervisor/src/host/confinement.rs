@@ -4,7 +4,9 @@
 //! all of them; one with limits does not start where the host cannot enforce them, nor with less than
 //! its own machine needs.
 
-use std::io;
+mod error;
+mod place;
+
 use std::os::fd::BorrowedFd;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -15,8 +17,10 @@ use reeve_ipc::model::{
 use reeve_ipc::spec::NicDriver;
 use reeve_sandbox::cgroup::{BlockLimits, CgroupError, CpuMax, DomainCgroup, Hierarchy, Limits};
 
-use super::block_device::{self, Unfit};
-use super::memory_nodes;
+pub use self::error::ConfinementError;
+use self::error::refused;
+pub use self::place::CgroupPlace;
+use super::{block_device, memory_nodes};
 
 /// The namespaces every worker has of its own.
 pub const NAMESPACES: [&str; 7] = ["user", "pid", "mount", "network", "ipc", "uts", "cgroup"];
@@ -42,160 +46,6 @@ const SHARE_THREADS: u32 = 8;
 /// Threads and processes of a worker besides those of its vCPUs and devices: control, I/O and spawner, and
 /// KVM's two.
 const OTHER_THREADS: u32 = 5;
-
-/// Where the cgroups of domains are made.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
-pub enum CgroupPlace {
-    /// In the supervisor's own cgroup, for domains with limits only.
-    #[default]
-    Own,
-    /// In this directory of the hierarchy, for every domain: the supervisor is not in it and may be
-    /// started again whatever is there. Where it does not exist, domains without limits do without.
-    Directory(PathBuf),
-}
-
-impl CgroupPlace {
-    /// Whether a domain without limits gets a cgroup too.
-    fn is_for_all(&self) -> bool {
-        matches!(self, Self::Directory(path) if path.is_dir())
-    }
-
-    /// Where cgroups are made.
-    pub(crate) fn hierarchy(&self) -> Result<Hierarchy, CgroupError> {
-        match self {
-            Self::Own => Hierarchy::find(),
-            Self::Directory(path) => Ok(Hierarchy::at(path.clone())),
-        }
-    }
-
-    /// Moves this process out of the way of its domains' cgroups, where a cgroup was delegated to it.
-    /// What that fails on is told when a domain has limits.
-    pub(crate) fn settle(&self) {
-        match self {
-            Self::Own => {
-                let settled = Hierarchy::find().and_then(|found| found.settle());
-                if let Err(error) = settled {
-                    tracing::warn!(%error, "this process stays in the cgroup that was delegated to it");
-                }
-            }
-            Self::Directory(path) if !path.is_dir() => tracing::warn!(
-                path = %path.display(),
-                "the cgroup for domains is not there: no domain with limits starts"
-            ),
-            Self::Directory(path) => {
-                // What cannot be had is told when a domain needs it.
-                let _ = Hierarchy::at(path.clone()).prepare();
-            }
-        }
-    }
-}
-
-/// Why a domain's limits cannot be set.
-#[derive(Debug, thiserror::Error)]
-pub enum ConfinementError {
-    /// The host cannot enforce them.
-    #[error("cannot limit '{domain}': {error}{}", .remedy.map(|remedy| format!("; {remedy}")).unwrap_or_default())]
-    Host {
-        /// The domain.
-        domain: DomainName,
-        /// What is missing or was refused.
-        error: CgroupError,
-        /// What to do, where that is known.
-        remedy: Option<&'static str>,
-    },
-    /// Less memory than the domain needs by itself.
-    #[error(
-        "cannot limit '{domain}' to {limit} of memory: its guest has {guest}{}, and its worker needs \
-         some too; give it at least {least}",
-        if *.grows { " with all that it can be given (max-memory)" } else { "" }
-    )]
-    Memory {
-        /// The domain.
-        domain: DomainName,
-        /// The limit.
-        limit: MemorySize,
-        /// The guest's memory, the most that it can have.
-        guest: MemorySize,
-        /// It starts with less.
-        grows: bool,
-        /// The least limit.
-        least: MemorySize,
-    },
-    /// It has no cgroup, and gets none while it runs.
-    #[error(
-        "cannot limit '{0}' while it runs: it was started without limits and has no cgroup; its next start has \
-         them (--config)"
-    )]
-    NoCgroup(DomainName),
-    /// The kernel has not counted its memory since its start.
-    #[error(
-        "cannot limit the memory of '{0}' while it runs: it was started where the memory controller was not on, \
-         and what its guest has touched since is not counted; its next start has the limit (--config)"
-    )]
-    Uncounted(DomainName),
-    /// Less than it uses just now.
-    #[error("cannot limit '{domain}' to {limit} {what}: it uses {used} now")]
-    InUse {
-        /// The domain.
-        domain: DomainName,
-        /// The limit.
-        limit: String,
-        /// Of what.
-        what: &'static str,
-        /// What it uses.
-        used: String,
-    },
-    /// Memory on a node of the host that there is not.
-    #[error("NUMA node {node} is unavailable for '{domain}'")]
-    Node {
-        /// The domain.
-        domain: DomainName,
-        /// Its number.
-        node: u32,
-    },
-    /// One of the host's block devices that is none.
-    #[error("cannot bound what '{domain}' uses of {}: {why}", .path.display())]
-    BlockDevice {
-        /// The domain.
-        domain: DomainName,
-        /// What was to be one.
-        path: PathBuf,
-        /// Why not.
-        why: Unfit,
-    },
-    /// The host has not answered in time.
-    #[error("cannot see in time whether the host can limit '{0}'")]
-    Late(DomainName),
-    /// Fewer threads than the domain has by itself.
-    #[error(
-        "cannot limit '{domain}' to {limit} threads: with {vcpus} vCPUs it needs at least {least}"
-    )]
-    Pids {
-        /// The domain.
-        domain: DomainName,
-        /// The limit.
-        limit: u32,
-        /// Its vCPUs.
-        vcpus: u32,
-        /// The least limit.
-        least: u32,
-    },
-}
-
-impl ConfinementError {
-    /// Whether it is what the definition asks for that no host like this can give.
-    pub(crate) const fn is_of_definition(&self) -> bool {
-        match self {
-            Self::Memory { .. } | Self::Pids { .. } | Self::Node { .. } => true,
-            Self::BlockDevice { why, .. } => !matches!(why, Unfit::Host(_)),
-            Self::Host { .. }
-            | Self::NoCgroup(_)
-            | Self::Uncounted(_)
-            | Self::InUse { .. }
-            | Self::Late(_) => false,
-        }
-    }
-}
 
 /// The least memory limit of a domain: its guest's memory and the worker's own need, in whole MiB.
 #[must_use]
@@ -424,14 +274,6 @@ pub(crate) fn relimit(
     relimited.map_err(|error| refused(domain.name.clone(), error))
 }
 
-fn refused(domain: DomainName, error: CgroupError) -> ConfinementError {
-    ConfinementError::Host {
-        domain,
-        remedy: remedy(&error),
-        error,
-    }
-}
-
 fn check(domain: &Domain) -> Result<(), ConfinementError> {
     // Those that may come need as much as those that are there.
     let vcpus = domain.max_vcpus.count();
@@ -575,21 +417,6 @@ fn cpu_max(percent: u32) -> CpuMax {
     CpuMax {
         quota_us: u64::from(percent) * CPU_PERIOD_US / 100,
         period_us: CPU_PERIOD_US,
-    }
-}
-
-fn remedy(error: &CgroupError) -> Option<&'static str> {
-    match error {
-        CgroupError::Io { source, .. } if source.kind() == io::ErrorKind::ResourceBusy => Some(
-            "other processes share this cgroup: start reeve in one of its own, as with \
-             'systemd-run --scope -p Delegate=yes reeve run ...'",
-        ),
-        CgroupError::Io { source, .. } if source.kind() == io::ErrorKind::NotFound => {
-            error.remedy().or(Some(
-                "the cgroup for domains is not there: systemctl start reeve-domains",
-            ))
-        }
-        error => error.remedy(),
     }
 }
 

@@ -13,15 +13,19 @@
 //! Invariant: nothing but a regular file, or for a disk a block device, is ever opened for reading or
 //! writing; a pipe or another device is only looked at (`O_PATH`), which has no effect on it.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+mod error;
+mod resolve;
+
+use std::os::fd::{AsFd, AsRawFd, OwnedFd};
 use std::path::{Component, Path, PathBuf};
-use std::sync::mpsc::sync_channel;
 use std::time::Duration;
 
-use rustix::fs::{AtFlags, CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::fs::{AtFlags, FileType, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
-use super::reason;
+pub use self::error::PathError;
+pub(crate) use self::resolve::resolve;
+use self::resolve::{open_beneath, open_directory, resolved_within};
 use super::sockets::Place;
 use crate::domain::plan::{self, ImageAccess};
 
@@ -33,9 +37,6 @@ pub const DEFAULT_DIRECTORIES: [&str; 3] = [
 ];
 /// The file that a refusal tells to change.
 pub const CONFIG_FILE: &str = "/etc/reeve/reeve.toml";
-
-/// A concurrent rename beneath the directory makes the kernel ask for another try.
-const TRIES: u32 = 16;
 
 /// What refusals call the directory of a storage pool.
 const POOL: &str = "pool's target";
@@ -51,84 +52,6 @@ pub struct AllowedPaths {
     /// The same without symbolic links, for those that existed when they were configured.
     resolved: Vec<PathBuf>,
     config_file: PathBuf,
-}
-
-/// Why a path was not opened. One line: what failed, on what, what to do.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-pub enum PathError {
-    /// Not absolute, or with `..` in it.
-    #[error("the {what} '{path}' must be an absolute path without '..'", path = .path.display())]
-    Form {
-        /// What it is for, as "kernel".
-        what: String,
-        /// The path.
-        path: PathBuf,
-    },
-    /// Beneath none of the directories.
-    #[error(
-        "the {what} '{path}' is outside the allowed directories; {advice}",
-        path = .path.display()
-    )]
-    Outside {
-        /// What it is for.
-        what: String,
-        /// The path.
-        path: PathBuf,
-        /// The line that would allow it.
-        advice: String,
-    },
-    /// A symbolic link leads out of the directory.
-    #[error(
-        "the {what} '{path}' leads out of '{directory}' by a symbolic link; name the file itself, \
-         or make the link relative and within that directory",
-        path = .path.display(),
-        directory = .directory.display()
-    )]
-    Escapes {
-        /// What it is for.
-        what: String,
-        /// The path.
-        path: PathBuf,
-        /// The directory that allows it.
-        directory: PathBuf,
-    },
-    /// The directory itself is reached by a symbolic link that was not there when it was configured.
-    #[error(
-        "the {what} '{path}' is not opened: a symbolic link leads to '{directory}' that did not when the \
-         configuration was read; if it is meant, run 'systemctl reload reeved'",
-        path = .path.display(),
-        directory = .directory.display()
-    )]
-    Replaced {
-        /// What it is for.
-        what: String,
-        /// The path.
-        path: PathBuf,
-        /// The directory that allows it.
-        directory: PathBuf,
-    },
-    /// Not a file.
-    #[error("the {what} '{path}' is {kind}, not {wanted}", path = .path.display())]
-    NotAFile {
-        /// What it is for.
-        what: String,
-        /// The path.
-        path: PathBuf,
-        /// What it is.
-        kind: &'static str,
-        /// What it must be.
-        wanted: &'static str,
-    },
-    /// The kernel refused.
-    #[error("cannot open the {what} '{path}': {}", reason(*.errno), path = .path.display())]
-    Os {
-        /// What it is for.
-        what: String,
-        /// The path.
-        path: PathBuf,
-        /// Why.
-        errno: Errno,
-    },
 }
 
 impl AllowedPaths {
@@ -492,77 +415,6 @@ impl plan::PathPolicy for AllowedPaths {
     fn place(&self, what: &str, path: &Path) -> Result<Place, plan::PathError> {
         Self::place(self, what, path).map_err(Into::into)
     }
-}
-
-impl From<PathError> for plan::PathError {
-    fn from(error: PathError) -> Self {
-        match error {
-            PathError::Os { errno, .. } => Self::Os(errno),
-            refused => Self::Forbidden(refused.to_string()),
-        }
-    }
-}
-
-/// The directories without symbolic links, as far as they exist; all of them as they are where that takes
-/// longer than `deadline`, as on a network file system that is down.
-fn resolved_within(directories: &[PathBuf], deadline: Duration) -> Vec<PathBuf> {
-    let (sender, resolved) = sync_channel(1);
-    let asked = directories.to_vec();
-    let resolving = std::thread::Builder::new()
-        .name("paths".to_owned())
-        .spawn(move || {
-            let resolved = asked.iter().map(|path| without_links(path)).collect();
-            // Nobody waits for it any more when it is late.
-            let _ = sender.send(resolved);
-        });
-    let resolved = resolving
-        .ok()
-        .and_then(|_| resolved.recv_timeout(deadline).ok());
-    resolved.unwrap_or_else(|| {
-        tracing::warn!(
-            "the allowed directories could not be resolved in time; those that symbolic links lead to \
-             are refused until a reload can"
-        );
-        directories.to_vec()
-    })
-}
-
-/// A path whose symbolic links are followed as far as it exists.
-fn without_links(path: &Path) -> PathBuf {
-    let resolved = path.ancestors().find_map(|ancestor| {
-        let rest = path.strip_prefix(ancestor).ok()?;
-        Some(ancestor.canonicalize().ok()?.join(rest))
-    });
-    // `join` of nothing leaves a slash at the end, which no comparison of paths sees.
-    resolved.unwrap_or_else(|| path.to_owned())
-}
-
-/// A directory, through no symbolic link.
-fn open_directory(path: &Path) -> Result<OwnedFd, Errno> {
-    let look = OFlags::PATH | OFlags::CLOEXEC | OFlags::DIRECTORY;
-    resolve(CWD, path, look, ResolveFlags::NO_SYMLINKS)
-}
-
-fn open_beneath(directory: &OwnedFd, rest: &Path, flags: OFlags) -> Result<OwnedFd, Errno> {
-    let look = OFlags::PATH | OFlags::CLOEXEC | flags;
-    let beneath = ResolveFlags::BENEATH | ResolveFlags::NO_MAGICLINKS;
-    resolve(directory.as_fd(), rest, look, beneath)
-}
-
-pub(crate) fn resolve(
-    from: BorrowedFd<'_>,
-    path: &Path,
-    flags: OFlags,
-    rules: ResolveFlags,
-) -> Result<OwnedFd, Errno> {
-    let mut result = Err(Errno::AGAIN);
-    for _ in 0..TRIES {
-        result = rustix::fs::openat2(from, path, flags, Mode::empty(), rules);
-        if !matches!(result, Err(Errno::AGAIN | Errno::INTR)) {
-            break;
-        }
-    }
-    result
 }
 
 #[cfg(test)]

@@ -7,7 +7,9 @@ use std::time::Instant;
 
 use reeve_ipc::model::{Channel, DevicePlace, Devices, Disk, Layer};
 use reeve_ipc::spec::{DiskFormat, PciSlot};
-use reeved::domain::driver::{Adoption, DeviceResources, Notice, StartFailureKind};
+use reeved::domain::driver::{
+    Adoption, DeviceResources, Notice, OpenPorts, Running, StartFailureKind,
+};
 use rustix::process::{Signal, kill_process};
 
 use super::{Place, SOON, destroy, driver, driver_of, gone, notice, pid};
@@ -103,19 +105,45 @@ async fn a_worker_says_where_it_has_devices_whenever_it_is_asked() {
     for number in [7, 3] {
         running.instance.ask_devices(number);
         let told = Notice::Devices(number, there.clone());
-        assert_eq!(notice(&mut running).await, told);
+        let mut next = notice(&mut running).await;
+        // Which ports are open comes with it, in its time.
+        if next == Notice::Ports(slot, OpenPorts(0)) {
+            next = notice(&mut running).await;
+        }
+        assert_eq!(next, told);
     }
     destroy(running).await;
     place.assert_nothing_left();
 }
 
-#[tokio::test]
-async fn a_worker_that_keeps_an_event_to_itself_is_told_of() {
+/// Of a worker that does as its name says.
+async fn hostile(behaviour: &str) -> (Place, Running) {
     let mut place = Place::new("");
-    let name = format!("keeps-an-event-{}", place.domain.name);
+    let name = format!("{behaviour}-{}", place.domain.name);
     place.domain.name = name.parse().unwrap();
     let hostile = driver_of(Path::new(env!("CARGO_BIN_EXE_reeve-hostile-worker")));
-    let mut running = place.start(&hostile).await.unwrap();
+    let running = place.start(&hostile).await.unwrap();
+    (place, running)
+}
+
+#[tokio::test]
+async fn which_ports_are_open_is_told_though_the_event_was_lost() {
+    // What is told with the answer is newer than the answer.
+    for (behaviour, open) in [("tells-ports", 2), ("tells-ports-as-it-answers", 4)] {
+        let (_place, mut running) = hostile(behaviour).await;
+        let ports = |open| Notice::Ports(1.try_into().unwrap(), OpenPorts(open));
+        assert_eq!(notice(&mut running).await, ports(1));
+        running.instance.ask_devices(1);
+        let told = [notice(&mut running).await, notice(&mut running).await];
+        assert!(matches!(told[0], Notice::Devices(1, _)), "{told:?}");
+        assert_eq!(told[1], ports(open));
+        destroy(running).await;
+    }
+}
+
+#[tokio::test]
+async fn a_worker_that_keeps_an_event_to_itself_is_told_of() {
+    let (_place, mut running) = hostile("keeps-an-event").await;
     let told = [notice(&mut running).await, notice(&mut running).await];
     assert!(told.contains(&Notice::Lost), "{told:?}");
     assert!(told.contains(&Notice::Reset(1)), "{told:?}");

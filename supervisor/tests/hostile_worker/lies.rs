@@ -3,6 +3,7 @@
 use std::os::fd::AsFd;
 use std::time::Duration;
 
+use reeve_ipc::device::{DeviceFigures, DeviceReport, PortsFigures};
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::event::Event;
 use reeve_ipc::message::{FromWorker, JailFacts, RequestId};
@@ -154,6 +155,27 @@ impl Worker {
         }
     }
 
+    /// What it says of its devices: that others of its ports are open than it has told.
+    pub(crate) fn devices(&self) -> Vec<DeviceReport> {
+        let ports = PortsFigures {
+            present: 2,
+            guest_open: 2,
+            connected: 0,
+        };
+        let slot = 1.try_into().ok().filter(|_| self.is("tells-ports"));
+        let report = |slot| DeviceReport {
+            slot,
+            figures: DeviceFigures::Ports(ports),
+        };
+        slot.map(report).into_iter().collect()
+    }
+
+    pub(crate) fn tell_ports(&mut self, guest_open: u32) {
+        if let Ok(slot) = 1.try_into() {
+            self.event(Event::PortsChanged { slot, guest_open });
+        }
+    }
+
     fn refuse(&self, id: RequestId) {
         self.send(&FromWorker::Reply {
             id,
@@ -223,6 +245,9 @@ impl Worker {
         if self.is("keeps-an-event") {
             self.events += 1;
             self.event(Event::GuestReset { count: 1 });
+        }
+        if self.is("tells-ports") {
+            self.tell_ports(1);
         }
         if self.is("has-no-boot-processor") {
             self.event(Event::VcpusChanged(VcpuStanding::default()));

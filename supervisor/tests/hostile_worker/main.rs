@@ -175,7 +175,10 @@ impl Worker {
             RequestBody::Peek(_) => self.send(&reply(ReplyBody::Peek(vec![1, 2, 3]))),
             RequestBody::DiskQuery(_) => self.send(&reply(ReplyBody::DiskQuery(u64::MAX))),
             RequestBody::DeviceQuery(_) => {
-                self.send(&reply(ReplyBody::DeviceQuery(Vec::new())));
+                self.send(&reply(ReplyBody::DeviceQuery(self.devices())));
+                if self.is("tells-ports-as-it-answers") {
+                    self.tell_ports(4);
+                }
             }
             // It sends nothing and gives nothing up, and a fresh one runs all the same.
             RequestBody::HandOver(_) => self.send(&reply(ReplyBody::HandOver(()))),

@@ -277,9 +277,25 @@ fn a_period_without_a_quota_is_kept_until_there_is_one() {
         let dumped = super::dumped(&domain);
         assert!(!dumped.contains(&said), "{dumped}");
         assert_eq!(dumped.matches("<period>").count(), 1, "{dumped}");
-        for wrong in ["7", "1000001", "x"] {
+        for wrong in ["7", "1000001", "-1", "x"] {
             assert!(parse(&period(wrong)).is_err(), "{wrong}");
         }
+    }
+}
+
+#[test]
+fn a_period_of_nothing_is_the_common_one() {
+    for (quota, name) in [("quota", "period"), ("global_quota", "global_period")] {
+        let none = format!("<{name}>0</{name}>");
+        let of = |tune: &str| with(&format!("<vcpu>1</vcpu><cputune>{tune}</cputune>"), "");
+        let dumped = super::dumped(&super::defined(&of(&none)));
+        assert!(!dumped.contains(name), "{dumped}");
+        let half = format!("<{quota}>50000</{quota}>");
+        let domain = super::defined(&of(&format!("{none}{half}")));
+        let common = super::defined(&of(&half));
+        assert_eq!(domain.tuning.vcpu_quota, common.tuning.vcpu_quota);
+        assert_eq!(domain.limits.cpu_percent, common.limits.cpu_percent);
+        assert!(common.tuning.vcpu_quota.is_some() || common.limits.cpu_percent == Some(50));
     }
 }
 

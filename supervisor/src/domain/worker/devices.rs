@@ -380,7 +380,7 @@ pub(super) fn memory_of(reports: &[DeviceReport]) -> Option<GuestMemory> {
     (guest != GuestMemory::default()).then_some(guest)
 }
 
-/// Which ports the guest of a worker that was found has open, if it has a serial controller. Any numbers.
+/// Which ports the guest of a worker that was asked has open, if it has a serial controller. Any numbers.
 pub(super) fn ports_of(reports: &[DeviceReport]) -> Option<(PciSlot, OpenPorts)> {
     reports.iter().find_map(|report| match report.figures {
         DeviceFigures::Ports(ports) => Some((report.slot, OpenPorts(ports.guest_open))),

@@ -111,7 +111,7 @@ impl Heard {
         }
     }
 
-    /// Which ports the guest of a worker that was found has open.
+    /// Which ports the guest of a worker that was asked has open.
     pub(super) fn has_ports(&mut self, open: Option<(PciSlot, OpenPorts)>) {
         if let Some(open) = open {
             self.ports.changed(open);
@@ -428,6 +428,7 @@ impl Supervision {
             }
             Event::PortsChanged { slot, guest_open } => {
                 tracing::debug!(%domain, %uuid, %slot, guest_open, "the guest's open ports have changed");
+                heard.questions.ports_told = true;
                 heard.ports.changed((slot, OpenPorts(guest_open)));
             }
             Event::VcpusChanged(standing) => {

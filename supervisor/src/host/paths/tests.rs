@@ -155,7 +155,7 @@ fn dots_and_relative_paths_are_refused() {
 #[test]
 fn a_pipe_a_directory_and_what_is_missing_are_refused_without_waiting() {
     let world = World::new();
-    rustix::fs::mkfifoat(CWD, world.path("images/pipe"), Mode::RWXU).unwrap();
+    rustix::fs::mkfifoat(rustix::fs::CWD, world.path("images/pipe"), Mode::RWXU).unwrap();
     for (name, kind) in [("images/pipe", "a pipe"), ("images/deep", "a directory")] {
         let error = world.open(name).unwrap_err().to_string();
         assert!(

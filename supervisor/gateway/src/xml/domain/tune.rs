@@ -286,7 +286,8 @@ fn format_block(writer: &mut Writer, block: &BlockTuning) {
     writer.close("blkiotune");
 }
 
-/// A period and a quota, where there is one: less than nothing, and with 0 nothing said, is none.
+/// A period and a quota, where there is one: less than nothing, and with 0 nothing said, is none. A period of 0 is
+/// nothing said too.
 fn period_and_quota(
     tune: Element<'_>,
     quota: &str,
@@ -297,9 +298,9 @@ fn period_and_quota(
             .map(|child| child.value::<i64>())
             .transpose()
     };
-    let period = value(period)?.map_or(Ok(PERIOD), u64::try_from);
-    let period = period.ok().filter(|period| *period > 0);
-    let period = period.ok_or_else(|| tune.invalid("a period is at least 1000"))?;
+    let period = value(period)?.filter(|period| *period != 0);
+    let period = period.map_or(Ok(PERIOD), u64::try_from);
+    let period = period.map_err(|_| tune.invalid("a period is at least 1000"))?;
     let quota = value(quota)?.and_then(|quota| u64::try_from(quota).ok());
     Ok((period, quota.filter(|quota| *quota > 0)))
 }
@@ -310,6 +311,8 @@ fn keep_period(tune: Element<'_>, keeper: &mut Keeper, name: &str) -> Result<(),
         return Ok(());
     };
     match period.value::<u32>()? {
+        // As if it were not there, for libvirt as well.
+        0 => Ok(()),
         value if CpuQuota::PERIODS.contains(&value) => keeper.offer(period),
         _ => Err(period.invalid("a period is 1000 to 1000000")),
     }

@@ -1,17 +1,22 @@
-//! The arguments of the commands that speak to the daemon.
+//! The arguments of the commands that speak to the daemon: which commands there are, and what those take that are about
+//! a domain as a whole, or about the daemon.
+
+mod definition;
+mod devices;
+mod tuning;
 
 use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
-use reeve_ipc::api::call::{DomainRef, TuningChange};
+use reeve_ipc::api::call::DomainRef;
 use reeve_ipc::api::{RUN_DIRECTORY, SOCKET_NAME};
-use reeve_ipc::model::{DeviceName, DomainName, DomainUuid, Medium, MemorySize, Vcpus};
-use reeve_ipc::spec::{DiskThrottle, Rate};
+use reeve_ipc::model::{DomainName, DomainUuid};
 use uuid::Uuid;
 
+pub use self::definition::{CreateArgs, DefineArgs, DefinitionArgs, ExportArgs, ImportArgs};
+pub use self::devices::{AttachArgs, ChangeMediaArgs, DetachArgs, ResizeArgs, UpdateArgs};
+pub use self::tuning::{SetMemoryArgs, SetVcpusArgs, TuneArgs};
 use super::storage_args::{PoolCommand, VolumeCommand};
-use crate::args::{GuestArgs, parse_vcpus};
-use crate::devices::{OneDevice, limits, medium};
 
 /// What every such command takes.
 #[derive(Debug, Args)]
@@ -151,54 +156,6 @@ pub struct ManyArgs {
     pub domains: Vec<DomainRef>,
 }
 
-/// What a file says itself.
-const BY_OPTIONS: [&str; 12] = [
-    "name",
-    "kernel",
-    "disk",
-    "net",
-    "rng",
-    "balloon",
-    "vsock",
-    "channel",
-    "share",
-    "watchdog",
-    "generation_id",
-    "panic_port",
-];
-
-#[derive(Debug, Args)]
-pub struct DefinitionArgs {
-    /// File with the definition, TOML or JSON; - is standard input. Relative paths in it begin at
-    /// the file's directory.
-    #[arg(short, long, value_name = "FILE", conflicts_with_all = BY_OPTIONS)]
-    pub file: Option<PathBuf>,
-
-    /// The domain's name, where there is no file.
-    #[arg(required_unless_present = "file")]
-    pub name: Option<DomainName>,
-
-    #[command(flatten)]
-    pub guest: GuestArgs,
-}
-
-#[derive(Debug, Args)]
-pub struct DefineArgs {
-    #[command(flatten)]
-    pub definition: DefinitionArgs,
-    /// Refuse to replace a definition.
-    #[arg(long)]
-    pub new: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct CreateArgs {
-    #[command(flatten)]
-    pub definition: DefinitionArgs,
-    #[command(flatten)]
-    pub how: HowArgs,
-}
-
 #[derive(Debug, Args)]
 pub struct HowArgs {
     /// Let it stand with no vCPU running.
@@ -290,256 +247,6 @@ pub struct LabelArgs {
 }
 
 #[derive(Debug, Args)]
-pub struct AttachArgs {
-    /// Name, UUID, or number while it runs.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    #[command(flatten)]
-    pub device: OneDevice,
-    /// In the definition that is kept, too; of a domain that is off, in that only.
-    #[arg(long)]
-    pub persistent: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "A device is named by a disk's target (vda), by an interface's address or name on the \
-host, as share:TAG, channel:NAME, console:PORT, rng, balloon, vsock, ports (all channels and consoles), watchdog or memory, or by \
-its address on the bus (5). 'reeve stats' shows those of a domain that runs."
-)]
-pub struct DetachArgs {
-    /// Name, UUID, or number while it runs.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// The device.
-    pub device: DeviceName,
-    /// Take it, whatever its guest does with it. Otherwise the guest is asked, and has ten seconds; for a
-    /// channel or console it is asked only where that is the last.
-    #[arg(long)]
-    pub force: bool,
-    /// In the definition that is kept, too; of a domain that is off, in that only.
-    #[arg(long)]
-    pub persistent: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct UpdateArgs {
-    /// Name, UUID, or number while it runs.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// The device, named as for 'reeve detach'.
-    pub device: DeviceName,
-    #[command(flatten)]
-    pub change: ChangeArgs,
-    /// In the definition that is kept, too; of a domain that is off, in that only.
-    #[arg(long)]
-    pub persistent: bool,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct ChangeArgs {
-    /// Plug in, or pull, the cable of a network interface.
-    #[arg(long, value_name = "up|down", value_parser = limits::link)]
-    pub link: Option<bool>,
-    /// How fast a disk may be used, or none: total-bytes=N, or read-bytes=N and write-bytes=N; the same
-    /// with iops. N is as in 10M; N:BURST:SECONDS allows more for a while. What is not said is not limited.
-    #[arg(long, value_name = "KEY=N[,...]|none", value_parser = limits::throttle)]
-    pub throttle: Option<DiskThrottle>,
-    /// How fast a network interface may be used, or none: inbound=N (to the guest), outbound=N, in bytes.
-    #[arg(long, value_name = "KEY=N[,...]|none", value_parser = limits::rates)]
-    pub rates: Option<(Option<Rate>, Option<Rate>)>,
-    /// Take the medium out of a removable disk.
-    #[arg(long)]
-    pub eject: bool,
-    /// Put this medium into a removable disk, in place of what is there: as for 'reeve change-media'.
-    #[arg(long, value_name = "PATH,format=raw|qcow2[,...]", value_parser = medium)]
-    pub insert: Option<Medium>,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "The guest sees the new size at once; its partitions and file systems are its own to change. A \
-file becomes longer or, of a raw image, shorter; the size of a block device is changed where it comes from, and \
-without SIZE the disk becomes as large as its device or file is by now. Of a domain that is off, use 'qemu-img \
-resize'."
-)]
-pub struct ResizeArgs {
-    /// Name, UUID, or number.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// The disk, by its target (vda).
-    pub disk: DeviceName,
-    /// Its new size in bytes, or as in 20G.
-    pub size: Option<MemorySize>,
-    /// It may become smaller: what is behind its new end is lost.
-    #[arg(long)]
-    pub shrink: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "A disk is removable if its definition says so (removable = true, read-only = true). The guest is \
-told, and not asked: have it unmount the disk first, or it may go on with what it has cached."
-)]
-pub struct ChangeMediaArgs {
-    /// Name, UUID, or number while it runs.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// The disk, by its target (vdc).
-    pub disk: DeviceName,
-    #[command(flatten)]
-    pub medium: MediumArgs,
-    /// In the definition that is kept, too; of a domain that is off, in that only.
-    #[arg(long)]
-    pub persistent: bool,
-}
-
-#[derive(Debug, Args)]
-#[group(required = true, multiple = false)]
-pub struct MediumArgs {
-    /// Take the medium out.
-    #[arg(long)]
-    pub eject: bool,
-    /// Put this one in, in place of what is there. What a qcow2 image builds upon is said as for
-    /// --disk: backing=PATH,backing-format=raw|qcow2, or backing=auto.
-    #[arg(long, value_name = "PATH,format=raw|qcow2[,...]", value_parser = medium)]
-    pub insert: Option<Medium>,
-}
-
-#[derive(Debug, Args)]
-pub struct SetMemoryArgs {
-    /// Name, UUID, or number.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// What the guest is to have, as in 512M; no more than it was started with, or than max-memory of its
-    /// definition.
-    pub memory: MemorySize,
-    /// The guest that runs: where neither is said, if there is one.
-    #[arg(long)]
-    pub live: bool,
-    /// From its next start on.
-    #[arg(long)]
-    pub config: bool,
-    /// The most that it can have from its next start on.
-    #[arg(long, conflicts_with_all = ["live", "config"])]
-    pub max: bool,
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Without --live and --config what runs is meant where the domain runs, and else what it starts \
-with. A limit can be set while it runs only where it was started with one, or in a cgroup that every domain has."
-)]
-pub struct TuneArgs {
-    /// Name, UUID, or number while it runs.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// Where a vCPU may run, as in 0=2-3; 0=any for anywhere. May be said several times.
-    #[arg(long, value_name = "VCPU=CPUS", value_parser = vcpu_cpus)]
-    pub vcpu: Vec<TuningChange>,
-    /// Where all other threads of its worker may run, as in 0-1; any for anywhere.
-    #[arg(long, value_name = "CPUS", value_parser = emulator_cpus)]
-    pub emulator: Option<TuningChange>,
-    /// The most memory of the host; none for no limit.
-    #[arg(long, value_name = "SIZE", value_parser = memory_limit)]
-    pub limit_memory: Option<TuningChange>,
-    /// How much memory of the host it may have before it is slowed down and its memory is taken back; none for no limit.
-    #[arg(long, value_name = "SIZE", value_parser = memory_soft_limit)]
-    pub limit_memory_soft: Option<TuningChange>,
-    /// The most memory of the host and swap together, no less than the most memory; none for no limit.
-    #[arg(long, value_name = "SIZE", value_parser = memory_and_swap_limit)]
-    pub limit_memory_and_swap: Option<TuningChange>,
-    /// The most CPU time, in percent of one CPU; none for no limit.
-    #[arg(long, value_name = "PERCENT", value_parser = cpu_percent)]
-    pub limit_cpu: Option<TuningChange>,
-    /// The most CPU time of its vCPUs, in percent of one CPU; none for no limit.
-    #[arg(long, value_name = "PERCENT", value_parser = vcpu_percent)]
-    pub limit_vcpus: Option<TuningChange>,
-    /// The share of contended CPU time, 1 to 10000; none for the common one.
-    #[arg(long, value_name = "WEIGHT", value_parser = cpu_weight)]
-    pub cpu_weight: Option<TuningChange>,
-    /// What runs.
-    #[arg(long)]
-    pub live: bool,
-    /// What the domain starts with.
-    #[arg(long)]
-    pub config: bool,
-}
-
-/// A value, or `nothing` for none.
-fn or<T>(text: &str, nothing: &str) -> Result<Option<T>, String>
-where
-    T: std::str::FromStr,
-    T::Err: std::fmt::Display,
-{
-    if text == nothing {
-        return Ok(None);
-    }
-    text.parse()
-        .map(Some)
-        .map_err(|error: T::Err| error.to_string())
-}
-
-fn vcpu_cpus(text: &str) -> Result<TuningChange, String> {
-    let (vcpu, cpus) = text
-        .split_once('=')
-        .ok_or("write a vCPU and its CPUs, as in 0=2-3")?;
-    let vcpu = vcpu.parse().map_err(|_| format!("'{vcpu}' is no vCPU"))?;
-    let cpus = or(cpus, "any")?;
-    Ok(TuningChange::VcpuCpus { vcpu, cpus })
-}
-
-fn emulator_cpus(text: &str) -> Result<TuningChange, String> {
-    or(text, "any").map(TuningChange::EmulatorCpus)
-}
-
-fn memory_limit(text: &str) -> Result<TuningChange, String> {
-    or(text, "none").map(TuningChange::MemoryLimit)
-}
-
-fn memory_soft_limit(text: &str) -> Result<TuningChange, String> {
-    or(text, "none").map(TuningChange::MemorySoftLimit)
-}
-
-fn memory_and_swap_limit(text: &str) -> Result<TuningChange, String> {
-    or(text, "none").map(TuningChange::MemoryAndSwapLimit)
-}
-
-fn cpu_percent(text: &str) -> Result<TuningChange, String> {
-    or(text, "none").map(TuningChange::CpuPercent)
-}
-
-fn vcpu_percent(text: &str) -> Result<TuningChange, String> {
-    or(text, "none").map(TuningChange::VcpuPercent)
-}
-
-fn cpu_weight(text: &str) -> Result<TuningChange, String> {
-    or(text, "none").map(TuningChange::CpuWeight)
-}
-
-#[derive(Debug, Args)]
-#[command(
-    after_help = "Without --live and --config the machine is meant where the domain runs, and else what it \
-starts with. A machine never has more vCPUs than --max-cpus said; its guest may have to bring new ones \
-online: echo 1 > /sys/devices/system/cpu/cpu1/online."
-)]
-pub struct SetVcpusArgs {
-    /// Name, UUID, or number while it runs.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// How many. Of those that are too many the guest is asked to let go, and has ten seconds.
-    #[arg(value_parser = parse_vcpus)]
-    pub vcpus: Vcpus,
-    /// The machine that runs.
-    #[arg(long)]
-    pub live: bool,
-    /// What the domain starts with.
-    #[arg(long)]
-    pub config: bool,
-}
-
-#[derive(Debug, Args)]
 pub struct EventsArgs {
     /// Only of this domain.
     #[arg(value_parser = domain)]
@@ -570,27 +277,6 @@ pub struct LogsArgs {
     /// Go on with what is added.
     #[arg(short, long)]
     pub follow: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ExportArgs {
-    /// Name or UUID.
-    #[arg(value_parser = domain)]
-    pub domain: DomainRef,
-    /// The file; standard output where none is given.
-    pub file: Option<PathBuf>,
-    /// The definition it runs with, rather than the one that is kept.
-    #[arg(long)]
-    pub live: bool,
-}
-
-#[derive(Debug, Args)]
-pub struct ImportArgs {
-    /// The file; - is standard input. Relative paths in it begin at the file's directory.
-    pub file: PathBuf,
-    /// Refuse to replace a definition.
-    #[arg(long)]
-    pub new: bool,
 }
 
 #[derive(Debug, Args)]

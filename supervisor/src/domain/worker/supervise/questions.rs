@@ -40,6 +40,8 @@ pub(super) struct Questions {
     pub(super) asked: u64,
     /// When they are asked for again.
     pub(super) again: Option<Instant>,
+    /// Whether the worker has told which ports are open since it was asked for the devices.
+    pub(super) ports_told: bool,
 }
 
 impl Supervision {
@@ -89,6 +91,7 @@ impl Supervision {
     pub(super) fn list(&self, heard: &mut Heard, number: u64) {
         heard.questions.asked = number;
         heard.questions.again = None;
+        heard.questions.ports_told = false;
         // One that was found and has said nothing is asked when it has.
         let Some(client) = self.link.get().cloned() else {
             return;
@@ -113,6 +116,11 @@ impl Supervision {
                 match places {
                     Ok(places) => {
                         let number = heard.questions.asked;
+                        // It may have changed while nobody heard. What was told meanwhile may be newer than the
+                        // answer.
+                        if !heard.questions.ports_told {
+                            heard.has_ports(devices::ports_of(&reports));
+                        }
                         self.notify(heard, Notice::Devices(number, places));
                         self.notify(heard, Notice::Vcpus(vcpus));
                     }

@@ -1,5 +1,7 @@
 //! What people write is what the daemon gets, and what is exported is read back.
 
+use std::path::Path;
+
 use reeve_ipc::model::{NicSource, Watchdog};
 use reeve_ipc::spec::WatchdogAction;
 
