@@ -16,9 +16,9 @@ use reeve_tests::domain::unique_name;
 use super::{define, start};
 
 /// How long any call may take that waits for one answer of a worker.
-pub const CALL: Duration = Duration::from_secs(9);
+pub const CALL: Duration = Duration::from_secs(20);
 /// The same for a start or a reset.
-pub const LONG_CALL: Duration = Duration::from_secs(35);
+pub const LONG_CALL: Duration = Duration::from_secs(50);
 /// What a line may have at most.
 const MAX_LINE: usize = 2048;
 
