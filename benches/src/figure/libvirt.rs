@@ -8,7 +8,7 @@
 //! | `libvirt_create`, `libvirt_destroy` | `virDomainCreateXML` of the built-in guest until the call says that it runs, `virDomainDestroy` | its QEMU driver, machine `microvm` |
 //! | `libvirt_refresh_300` | `virConnectListAllDomains` and `virConnectGetAllDomainStats` with 300 that are defined, as what shows domains asks for both | its QEMU driver |
 //! | `libvirt_list_300`, `libvirt_stats_300` | each of the two alone | its QEMU driver |
-//! | `libvirt_crowd` | `virDomainLookupByName` while 15 others are connected: one asks as fast as it is answered, one has a console that it does not read, one leaves in the middle of its calls again and again, twelve ask now and then; the floor is the same call before they come | |
+//! | `libvirt_crowd` | `virDomainLookupByName` while 15 others are connected: one asks as fast as it is answered, one reads neither the console that it has opened nor what it is answered, one leaves in the middle of its calls again and again, twelve ask now and then; the floor is the same call before they come | |
 //! | `gateway_pss` | the proportional set size of the process that serves a connection, the mean over 16 at once, each of which has listed, looked and asked for figures | |
 //!
 //! The client is Debian's Python binding for both ([`crate::libvirt`]), so each time holds the same client's
@@ -175,7 +175,7 @@ pub const AMONG_OTHERS: Group = Group {
         let instance = Instance::start()?;
         let mut client = Client::connect("qemu:///system", &instance.libvirt_socket())?;
         let shown =
-            document(NAME, Hypervisor::Reeve, &instance.guest()?).replace(mode::HOLD, mode::FLOOD);
+            document(NAME, Hypervisor::Reeve, &instance.guest()?).replace(mode::HOLD, mode::CLOCK);
         client.take(&Order::Create { document: &shown })?;
         let order = Order::Lookup {
             name: NAME,

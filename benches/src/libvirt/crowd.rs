@@ -16,6 +16,8 @@ const QUIET: usize = 12;
 const REST: Duration = Duration::from_millis(20);
 /// Calls of the one that floods that are under way at once.
 const FLOOD: usize = 20;
+/// Calls of the client that reads nothing: as many as its socket takes.
+const UNREAD: usize = 1000;
 /// Time for all of them to be at work.
 const SETTLE: Duration = Duration::from_millis(300);
 
@@ -36,6 +38,7 @@ impl Crowd {
         let over = Arc::new(AtomicBool::new(false));
         let mut hung = Raw::open(socket)?;
         hung.open_console(name)?;
+        hung.ask(name, UNREAD)?;
         let mut clients = Vec::new();
         for _ in 0..QUIET {
             let (raw, over) = (Raw::open(socket)?, Arc::clone(&over));

@@ -8,9 +8,6 @@ use super::args::{ADVICE, COUNTED, FCNTL_COMMANDS, FUTEX_OPS, NOT_EXECUTABLE, OW
 use super::ioctl;
 use super::rule::{Rule, allow, allow_if, one_of};
 
-/// `SCHED_OTHER` and `SCHED_IDLE`: no class that runs before others.
-const SHARING_CLASSES: &[u32] = &[0, 5];
-
 /// The table.
 pub const RULES: &[Rule] = &[
     // Descriptors one already has.
@@ -40,8 +37,8 @@ pub const RULES: &[Rule] = &[
     ),
     allow_if(
         libc::SYS_ioctl,
-        &[one_of(1, &[ioctl::FIONBIO, ioctl::SIOCOUTQ])],
-        "descriptors that arrive are made non-blocking; whether the client reads what it asks for",
+        &[one_of(1, &[ioctl::FIONBIO])],
+        "descriptors that arrive are made non-blocking",
     ),
     allow(libc::SYS_close, "streams that have ended"),
     // Waiting.
@@ -50,11 +47,6 @@ pub const RULES: &[Rule] = &[
     allow(libc::SYS_epoll_pwait, "event loop"),
     allow_if(libc::SYS_futex, &[one_of(1, FUTEX_OPS)], "locks"),
     allow(libc::SYS_sched_yield, "spinning locks"),
-    allow_if(
-        libc::SYS_sched_setscheduler,
-        &[one_of(0, &[0]), one_of(1, SHARING_CLASSES)],
-        "itself: gives way while its client floods, and comes back",
-    ),
     // Memory; never executable.
     allow_if(libc::SYS_mmap, COUNTED, "heap; no more than its limit"),
     allow_if(libc::SYS_mprotect, NOT_EXECUTABLE, "heap growth"),

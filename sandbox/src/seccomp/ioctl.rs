@@ -130,6 +130,4 @@ numbers! {
 
     // any descriptor
     FIONBIO = 0x5421;
-    // a socket
-    SIOCOUTQ = 0x5411;
 }

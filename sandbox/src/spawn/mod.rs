@@ -117,8 +117,6 @@ pub enum Resource {
     MessageQueues,
     /// Bytes of memory of its own: heap and whatever else it alone may write.
     Memory,
-    /// How far up its priority may go: 20 less the lowest nice value.
-    Nice,
 }
 
 impl Resource {
@@ -131,7 +129,6 @@ impl Resource {
             Self::FileSize => libc::RLIMIT_FSIZE,
             Self::MessageQueues => libc::RLIMIT_MSGQUEUE,
             Self::Memory => libc::RLIMIT_DATA,
-            Self::Nice => libc::RLIMIT_NICE,
         }
     }
 }

@@ -38,7 +38,6 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
 fn run() -> u8 {
     ignore_broken_pipes();
     let (control, changes) = inherited();
-    let gives_way = session::may_give_way();
     let (runtime, changes) = match confine(&control, changes) {
         Ok(confined) => confined,
         Err(why) => {
@@ -47,7 +46,7 @@ fn run() -> u8 {
         }
     };
     runtime.block_on(async {
-        match serve(control, changes, gives_way).await {
+        match serve(control, changes).await {
             Ok(()) => exit_code::ORDERLY,
             Err(code) => code,
         }
@@ -83,7 +82,7 @@ fn confine(control: &OwnedFd, changes: OwnedFd) -> Result<(Runtime, Changes), St
 }
 
 /// Waits for the client, and serves it until it or the supervisor goes.
-async fn serve(control: OwnedFd, changes: Changes, gives_way: bool) -> Result<(), u8> {
+async fn serve(control: OwnedFd, changes: Changes) -> Result<(), u8> {
     let control = UnixStream::from_std(control.into()).map_err(|_| exit_code::HOST)?;
     let (bytes, fds) = match receive(&control).await {
         Ok(message) => message,
@@ -97,7 +96,7 @@ async fn serve(control: OwnedFd, changes: Changes, gives_way: bool) -> Result<()
         access: message.access,
     };
     tokio::select! {
-        ended = session::serve(client, api, rights, changes, gives_way) => {
+        ended = session::serve(client, api, rights, changes) => {
             if let Err(error) = ended {
                 tracing::warn!("a client's connection ended: {error}");
             }

@@ -255,10 +255,13 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                 taps: self.status.as_ref().map_or_else(Vec::new, |s| s.taps()),
             })
         });
-        let before = self.view.send_replace(view.clone());
-        if details(before.as_ref()) != details(view.as_ref()) {
-            self.world.changes.raise();
-        }
+        self.view.send_modify(|shown| {
+            let before = std::mem::replace(shown, view);
+            // Before anybody can look again.
+            if details(before.as_ref()) != details(shown.as_ref()) {
+                self.world.changes.raise();
+            }
+        });
     }
 
     /// A start was aborted: its future is dropped, and what that leaves to do is awaited.

@@ -16,8 +16,7 @@ use reeve_ipc::changes::ChangeCount;
 use reeve_ipc::gateway::{CHANGES_FD, CONTROL_FD, NAME};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_sandbox::{Child, Command, FIRST_FD, OnParentDeath, Resource, Rlimit};
-use rustix::process::{Pid, getrlimit};
-use rustix::thread::{CapabilitySet, capabilities};
+use rustix::process::Pid;
 use tokio::sync::oneshot;
 
 use super::bound::Bound;
@@ -57,23 +56,6 @@ const RLIMITS: &[Rlimit] = &[
         value: MEMORY_BYTES,
     },
 ];
-/// With it a gateway that gave way to others (sched(7), `SCHED_IDLE`) can come back to the nice value 0.
-const NICE: Rlimit = Rlimit {
-    resource: Resource::Nice,
-    value: 20,
-};
-
-/// What a gateway may use of the host, and its nice value, where the supervisor can say that: as root, or where it has
-/// that limit itself.
-fn rlimits() -> Vec<Rlimit> {
-    let own = getrlimit(rustix::process::Resource::Nice).maximum;
-    let raises =
-        capabilities(None).is_ok_and(|sets| sets.effective.contains(CapabilitySet::SYS_RESOURCE));
-    let nice = raises || own.is_none_or(|most| most >= NICE.value);
-    let mut limits = RLIMITS.to_vec();
-    limits.extend(nice.then_some(NICE));
-    limits
-}
 
 /// Why there is no process.
 #[derive(Debug, thiserror::Error)]
@@ -168,7 +150,7 @@ fn execute(
         null: null.as_fd(),
         fds: vec![(theirs, CONTROL_FD), (changes, CHANGES_FD)],
         identity: who,
-        rlimits: &rlimits(),
+        rlimits: RLIMITS,
         memory_policy: None,
         cgroup: bound.directory(),
         on_parent_death: OnParentDeath::Die,

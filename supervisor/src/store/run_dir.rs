@@ -181,7 +181,19 @@ impl RunDir {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn set_console_position(&self, uuid: DomainUuid, bytes: u64) -> Result<(), StoreError> {
-        self.put(uuid, CONSOLE_POSITION, format!("{bytes}\n").as_bytes())
+        let path = self.of(uuid);
+        // Not made: where it is gone, so is the console.
+        let directory = atomic::open_directory(&path)?;
+        let text = format!("{bytes}\n");
+        let name = CONSOLE_POSITION;
+        atomic::replace(
+            directory.as_fd(),
+            &path,
+            name,
+            text.as_bytes(),
+            IN_MEMORY,
+            |_| (),
+        )
     }
 
     /// What was noted last; `None` where nothing was.

@@ -158,6 +158,7 @@ async fn peek(
         return Err(invalid_argument("there are no bytes so far behind"));
     }
     let mut bytes: Vec<u8> = Vec::new();
+    let begun = Instant::now();
     while bytes.len() < size_usize {
         let done = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let peek = DomainPeek {
@@ -166,7 +167,7 @@ async fn peek(
             offset: offset + u64::from(done),
             length: size.saturating_sub(done).min(MAX_PEEK_BYTES),
         };
-        let more = read(context, of, peek).await?;
+        let more = read(context, of, peek, begun).await?;
         if more.is_empty() || more.len() > size_usize - bytes.len() {
             let why = "the supervisor told of another number of bytes";
             return Err(Failure::new(Code::InternalError, why));
@@ -176,10 +177,14 @@ async fn peek(
     Ok(bytes.into())
 }
 
-/// Some of them. A worker waits for its storage no longer than half a second, and has what it was asked for when it
+/// Some of them, of a call that was `begun` then. A worker waits for its storage no longer than half a second, and has what it was asked for when it
 /// is asked again.
-async fn read(context: &Context, of: &Domain, peek: DomainPeek) -> Result<Vec<u8>, Failure> {
-    let begun = Instant::now();
+async fn read(
+    context: &Context,
+    of: &Domain,
+    peek: DomainPeek,
+    begun: Instant,
+) -> Result<Vec<u8>, Failure> {
     loop {
         match context.of(of, peek.clone()).await {
             Err(failure)

@@ -15,7 +15,6 @@
 
 mod callbacks;
 mod dispatch;
-mod giving_way;
 mod keepalive;
 mod outbox;
 mod pace;
@@ -27,7 +26,6 @@ mod watch;
 
 use std::os::fd::OwnedFd;
 
-pub use giving_way::may as may_give_way;
 use reeve_ipc::api::Access;
 use reeve_ipc::api::blocking::ConnectError;
 use reeve_ipc::api::client::Client;
@@ -71,8 +69,7 @@ pub enum SessionError {
 
 /// Serves a client until it closes the connection or must be given up. `client` is its stream socket; `api` is
 /// a connected `SOCK_SEQPACKET` socket to the supervisor over which nothing was said. Both are non-blocking.
-/// `changes` is the number of that supervisor. With `gives_way` ([`may_give_way`]) the thread that this runs on is
-/// scheduled behind others while the client floods.
+/// `changes` is the number of that supervisor.
 /// Runs on tokio's current-thread runtime, with its time and I/O drivers.
 ///
 /// # Errors
@@ -82,12 +79,11 @@ pub async fn serve(
     api: OwnedFd,
     rights: Rights,
     changes: Changes,
-    gives_way: bool,
 ) -> Result<(), SessionError> {
     let (api, events) = Client::over(api, "reeve-gateway").await?;
     let access = rights.access.min(api.access());
     let client = Socket::new(client)?;
-    run::Session::new(client, api, events, Rights { access }, changes, gives_way)
+    run::Session::new(client, api, events, Rights { access }, changes)
         .run()
         .await
 }

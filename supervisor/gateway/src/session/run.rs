@@ -15,7 +15,6 @@ use tokio::task::JoinSet;
 
 use super::callbacks::Callbacks;
 use super::dispatch::Done;
-use super::giving_way::{self, GivingWay};
 use super::keepalive::{Due, Keepalive};
 use super::outbox::Outbox;
 use super::pace::Pace;
@@ -72,7 +71,6 @@ pub(super) struct Session {
     pub(super) watch: Watch,
     pub(super) callbacks: Callbacks,
     pace: Pace,
-    giving_way: Option<GivingWay>,
     buffer: Vec<u8>,
 }
 
@@ -94,10 +92,8 @@ impl Session {
         events: mpsc::Receiver<(Cursor, Event)>,
         rights: Rights,
         changes: Changes,
-        gives_way: bool,
     ) -> Self {
         Self {
-            giving_way: gives_way.then(|| GivingWay::new(Instant::now())),
             socket,
             rights,
             changes: Arc::new(changes),
@@ -280,18 +276,6 @@ impl Session {
 
     /// Handles packets that are whole, a turn's worth; whether there may be more.
     fn handle(&mut self) -> Result<bool, SessionError> {
-        let mut came = 0;
-        let more = self.handle_turn(&mut came)?;
-        if let Some(way) = self.giving_way.as_mut().filter(|_| came > 0) {
-            let beside = self.calls.len() > 1 || giving_way::has_unread(&self.socket);
-            if let Some(class) = way.handled(came, beside, Instant::now()) {
-                giving_way::schedule(class);
-            }
-        }
-        Ok(more)
-    }
-
-    fn handle_turn(&mut self, came: &mut u32) -> Result<bool, SessionError> {
         for _ in 0..TURN {
             if !self.listens() {
                 return Ok(false);
@@ -301,7 +285,6 @@ impl Session {
             let taken = match assembler.take() {
                 Ok(Some(packet)) => {
                     self.packet(packet);
-                    *came += 1;
                     Ok(true)
                 }
                 Ok(None) => Ok(false),

@@ -83,6 +83,9 @@ fn host(call: &CallBody) -> Act {
 fn what_is_known_of_a_domain_is_asked_for_again_once_something_has_changed() {
     let mut client = Client::open(host);
     let supervisor = client.supervisor.clone();
+    supervisor
+        .stands
+        .store(true, std::sync::atomic::Ordering::SeqCst);
     let asked = || {
         let seen = supervisor.seen.lock().unwrap();
         let gets = seen

@@ -3,6 +3,7 @@
 use std::io::{Read as _, Write as _};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::net::UnixStream;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Duration;
@@ -64,6 +65,7 @@ fn serve_with(
         seen: Arc::default(),
         number: Arc::default(),
         changes: Arc::new(ChangeCount::new().unwrap()),
+        stands: Arc::default(),
     };
     let changes = Changes::of(supervisor.changes.file()).unwrap();
     let peer = supervisor.clone();
@@ -73,7 +75,7 @@ fn serve_with(
             .enable_all()
             .build()
             .unwrap();
-        runtime.block_on(serve(client.into(), api, Rights { access }, changes, false))
+        runtime.block_on(serve(client.into(), api, Rights { access }, changes))
     });
     (supervisor, session)
 }
@@ -88,6 +90,8 @@ pub(super) struct Supervisor {
     pub(super) seen: Arc<Mutex<Vec<CallBody>>>,
     number: Arc<Mutex<u64>>,
     pub(super) changes: Arc<ChangeCount>,
+    /// Whether what it says stands until [`Self::changes`] are raised; else each call may be answered otherwise.
+    pub(super) stands: Arc<AtomicBool>,
 }
 
 impl Supervisor {
@@ -176,6 +180,9 @@ impl Supervisor {
                 }
                 FromClient::Call { id, body } => {
                     self.seen.lock().unwrap().push(body.clone());
+                    if !self.stands.load(Ordering::SeqCst) {
+                        self.changes.raise();
+                    }
                     if let CallBody::EventsSubscribe(_) = body {
                         let cursor = Cursor {
                             epoch: 1,

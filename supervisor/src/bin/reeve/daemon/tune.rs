@@ -47,8 +47,15 @@ pub(super) fn tune(
     out: Output,
     args: &TuneArgs,
 ) -> Result<(), CommandError> {
+    // Where both are said, no step in between may leave less for memory and swap than for memory.
+    let lifted = args
+        .limit_memory
+        .as_ref()
+        .and(args.limit_memory_and_swap.as_ref());
+    let lifted = lifted.map(|_| TuningChange::MemoryAndSwapLimit(None));
     let others = [
         &args.emulator,
+        &lifted,
         &args.limit_memory,
         &args.limit_memory_soft,
         &args.limit_memory_and_swap,
