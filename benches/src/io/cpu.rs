@@ -61,28 +61,42 @@ fn is_vcpu(name: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::{Arc, Barrier};
+
+    use rustix::time::{ClockId, clock_gettime};
+
     use super::*;
 
     #[test]
     fn threads_that_run_vcpus_are_told_apart() {
         let before = CpuTime::of(std::process::id()).unwrap();
+        let spun = Arc::new(Barrier::new(4));
         let spin = |name: &str| {
+            let spun = Arc::clone(&spun);
             std::thread::Builder::new()
                 .name(name.to_owned())
-                .spawn(|| {
-                    let end = std::time::Instant::now() + Duration::from_millis(50);
-                    while std::time::Instant::now() < end {}
-                    std::thread::sleep(Duration::from_millis(300));
+                .spawn(move || {
+                    let used = || clock_gettime(ClockId::ThreadCPUTime);
+                    // However seldom it has a processor.
+                    while used().tv_sec == 0 && used().tv_nsec < 50_000_000 {}
+                    spun.wait();
+                    // Not gone before it was looked at.
+                    spun.wait();
                 })
                 .unwrap()
         };
         let threads = [spin("vcpu0"), spin("CPU 0/KVM"), spin("io")];
-        std::thread::sleep(Duration::from_millis(250));
+        spun.wait();
         let spent = CpuTime::of(std::process::id()).unwrap().since(before);
-        assert!(spent.vcpus > Duration::from_millis(20), "{spent:?}");
-        assert!(spent.all > spent.vcpus, "{spent:?}");
-        threads
-            .into_iter()
-            .for_each(|thread| thread.join().unwrap());
+        spun.wait();
+        // They were up to a tick behind.
+        assert!(spent.vcpus > Duration::from_millis(70), "{spent:?}");
+        assert!(
+            spent.all > spent.vcpus + Duration::from_millis(30),
+            "{spent:?}"
+        );
+        for thread in threads {
+            thread.join().unwrap();
+        }
     }
 }
