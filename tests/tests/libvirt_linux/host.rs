@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::fs;
+use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
@@ -16,6 +17,8 @@ use reeve_tests::reeve::{Builder, Reeve};
 /// What takes seconds on an idle machine; the rest is for one under heavy load.
 pub const BOOT: Duration = Duration::from_secs(150);
 pub const SHELL: Duration = Duration::from_secs(60);
+/// How long what was killed may take to be gone.
+const SOON: Duration = Duration::from_secs(20);
 
 const VIRSH_PROMPT: &str = "virsh # ";
 /// What `virsh edit` runs for its user.
@@ -160,14 +163,19 @@ impl Drop for Cgroup {
     }
 }
 
-/// Removes a cgroup and those in it, as far as nothing is in them.
+/// Removes a cgroup and those in it. What is in them was killed, and is gone a moment later.
 fn remove_cgroups(path: &Path) {
     for entry in fs::read_dir(path).into_iter().flatten().flatten() {
         if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             remove_cgroups(&entry.path());
         }
     }
-    let _ = fs::remove_dir(path);
+    let deadline = Instant::now() + SOON;
+    while fs::remove_dir(path).is_err_and(|error| error.kind() == ErrorKind::ResourceBusy)
+        && Instant::now() < deadline
+    {
+        std::thread::sleep(Duration::from_millis(2));
+    }
 }
 
 /// A client, which finds the daemon as it would where libvirt's socket is the daemon's.
