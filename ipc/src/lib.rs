@@ -1,7 +1,7 @@
 //! The object model of Reeve, and what crosses the boundary between the supervisor and a worker.
 //!
-//! This is the only crate both sides share. It knows plain data, its codec, and the passing of
-//! descriptors; it knows no KVM, no XML, no XDR, and tokio only behind the `client` feature.
+//! This is the only crate both sides share. It knows plain data, its codec, the passing of
+//! descriptors, and one number on a page that is shared ([`changes`]); it knows no KVM, no XML, no XDR, and tokio only behind the `client` feature.
 //!
 //! ```text
 //!   supervisor (privileged)                                worker (jailed, hostile)

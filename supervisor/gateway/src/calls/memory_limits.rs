@@ -18,7 +18,7 @@ use crate::wire::types::tuning as wire;
 
 /// The most there can be.
 const HARD_LIMIT: &str = "hard_limit";
-/// What the kernel makes do with where others need memory.
+/// Beyond it the kernel slows the domain down, and takes back what it can (cgroup v2, `memory.high`).
 const SOFT_LIMIT: &str = "soft_limit";
 /// The most there can be, with what is swapped out.
 const SWAP_HARD_LIMIT: &str = "swap_hard_limit";
