@@ -140,6 +140,9 @@ impl DomainActor {
             live.note_unfinished();
         } else if std::mem::take(&mut live.missed) {
             live.catch_up(phase);
+            if live.restart_in_doubt {
+                live.settle_restart(phase);
+            }
         }
         if std::mem::take(&mut live.silent) {
             self.effects.push(Effect::Event(EventKind::Responsive));
@@ -224,6 +227,24 @@ impl DomainActor {
                 Step::WriteStatus(Box::new(finished)),
             ],
         );
+    }
+
+    /// Whether the machine that a policy restarts was reset since its guest ended, by whomever.
+    pub(super) fn was_reset_behind_its_end(&self) -> bool {
+        let live = self.live().filter(|live| live.missed);
+        live.is_some_and(|live| {
+            let wanted = live.record.intents.restart_after_resets;
+            wanted.is_some_and(|before| live.resets > before)
+        })
+    }
+
+    /// Leaves a restart that had no answer to what its worker says when it answers again: the intent stays
+    /// in the status until then.
+    pub(super) fn restart_in_doubt(&mut self) {
+        self.reset_late();
+        if let Some(live) = self.live_mut() {
+            live.restart_in_doubt = true;
+        }
     }
 
     /// Whether a policy may start the domain once more: not one that ends again and again.

@@ -270,6 +270,9 @@ impl DomainActor {
                             live.record = *record;
                         }
                     }
+                    // A reset that nobody waited for any more came since, and what was asked in vain may
+                    // be obeyed yet: the guest has not ended any more.
+                    Step::Call(_) if self.was_reset_behind_its_end() => self.restart_in_doubt(),
                     // Its guest has ended and cannot be brought back: nothing is served by keeping it.
                     _ => self.kill(ShutOffReason::Crashed),
                 }

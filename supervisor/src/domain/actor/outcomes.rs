@@ -106,10 +106,12 @@ impl DomainActor {
         match call {
             WorkerCall::Pause => {
                 live.missed = false;
+                live.settle_restart(Phase::Running);
                 live.machine = Machine::Paused(PausedReason::User);
             }
             WorkerCall::Resume => {
                 live.missed = false;
+                live.settle_restart(Phase::Running);
                 live.machine = Machine::Running(if policy {
                     RunningReason::Restarted
                 } else {

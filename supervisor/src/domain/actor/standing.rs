@@ -96,7 +96,9 @@ pub(super) struct Live {
     pub(super) resets_asked: u64,
     /// A call had no answer in time, and may be obeyed all the same: the machine's state is not known.
     pub(super) missed: bool,
-    /// A supervisor before this one reset it for a restart and did not come to the end of that.
+    /// A restart had no answer, though the machine was reset since its guest ended.
+    pub(super) restart_in_doubt: bool,
+    /// It was reset for a restart, by this supervisor or one before, and that did not come to its end.
     pub(super) restarted: bool,
     /// It is asked where it has devices.
     pub(super) asking: Option<Asking>,
@@ -126,6 +128,7 @@ impl Live {
             resets: 0,
             resets_asked: 0,
             missed: false,
+            restart_in_doubt: false,
             restarted: false,
             asking: None,
             guest: GuestMemory::default(),
@@ -186,6 +189,16 @@ impl Live {
     pub(super) fn note_restart(&mut self) {
         let wanted = self.record.intents.restart_after_resets;
         self.restarted = wanted.is_some_and(|before| self.resets > before);
+    }
+
+    /// Ends the doubt of a restart: it is noted as done, and a machine that stands is let run for it.
+    pub(super) fn settle_restart(&mut self, phase: Phase) {
+        if std::mem::take(&mut self.restart_in_doubt) {
+            if phase == Phase::Paused {
+                self.machine = Machine::Paused(PausedReason::Adopted);
+            }
+            self.note_restart();
+        }
     }
 
     /// The restart that is to be finished, unless the worker is being killed anyway.

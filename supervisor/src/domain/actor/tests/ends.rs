@@ -135,6 +135,45 @@ fn an_end_that_resets_have_undone_restarts_nothing_though_their_answers_were_lat
     assert!(!effects.iter().any(resets), "it was reset once more");
 }
 
+/// Its guest powered off and is to be restarted; a reset of before was obeyed meanwhile, and the restart had
+/// no answer.
+fn in_doubt() -> Fed {
+    let mut fed = Fed::running(LifecycleAction {
+        on_power_off: OnPowerOff::Restart,
+        ..LifecycleAction::default()
+    });
+    let effects = fed.ask(Request::Reset);
+    let serial = called(&effects, WorkerCall::Reset);
+    let late = || Done::Called(Err(CallFailure::Deadline));
+    fed.feed(Input::Done(serial, late()));
+    fed.notice(Notice::Silent);
+    let effects = fed.notice(ended(GuestEnd::PoweredOff));
+    let effects = fed.feed(Input::Done(writes(&effects), Done::Written(Ok(()))));
+    let serial = called(&effects, WorkerCall::Reset);
+    fed.notice(Notice::Reset(1));
+    let effects = fed.feed(Input::Done(serial, late()));
+    assert!(!kills(&effects), "its guest runs");
+    assert_eq!(fed.actor.state(), PAUSED);
+    fed
+}
+
+#[test]
+fn a_restart_without_an_answer_does_not_kill_what_an_earlier_reset_has_brought_back() {
+    let mut fed = in_doubt();
+    let effects = fed.notice(responsive(Phase::Running, 1));
+    let unpaused = DomainState::Running(RunningReason::Unpaused);
+    assert_eq!(fed.actor.state(), unpaused);
+    assert_eq!(noted(&effects).unwrap().intents.restart_after_resets, None);
+
+    let mut fed = in_doubt();
+    let effects = fed.notice(responsive(Phase::Paused, 2));
+    called(&effects, WorkerCall::Resume);
+    let effects = fed.through(effects);
+    assert_eq!(noted(&effects).unwrap().intents.restart_after_resets, None);
+    let restarted = DomainState::Running(RunningReason::Restarted);
+    assert_eq!(fed.actor.state(), restarted);
+}
+
 #[test]
 fn an_end_behind_a_reset_whose_answer_is_late_counts() {
     let mut fed = Fed::running(LifecycleAction::default());
