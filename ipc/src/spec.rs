@@ -8,7 +8,7 @@ mod device;
 mod disk;
 mod nic;
 mod watchdog;
-mod words;
+pub(crate) mod words;
 
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;

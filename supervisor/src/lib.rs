@@ -30,5 +30,6 @@ pub mod domain;
 pub mod gateway;
 pub mod host;
 pub mod logging;
+pub mod network;
 pub mod pool;
 pub mod store;

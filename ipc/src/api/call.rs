@@ -2,10 +2,11 @@
 //! needs, and whether it may be sent again after a lost answer.
 //!
 //! The list makes a type per call, the two wire enums, and the table of calls: a client cannot be
-//! given another call's answer. What is said of the calls about storage is beside what they are made of.
+//! given another call's answer. What is said of the calls about storage and networks is beside what they are made of.
 
 #[macro_use]
 mod list;
+mod network;
 mod parts;
 mod storage;
 
@@ -14,6 +15,12 @@ use serde::{Deserialize, Serialize};
 pub use self::parts::{
     ConsoleStream, DiskSize, DomainPage, DomainRef, LabelChange, LogKind, MAX_PEEK_BYTES,
     MAX_TUNING_CHANGES, PeekAt, StartOptions, Subscribed, TuningChange,
+};
+
+pub use self::network::{
+    NetworkAutostartSet, NetworkCreate, NetworkDefine, NetworkDefinitionGet, NetworkFilter,
+    NetworkGet, NetworkLabelSet, NetworkLeasesGet, NetworkList, NetworkPage, NetworkPortList,
+    NetworkPortPage, NetworkRef, NetworkStart, NetworkStop, NetworkUndefine, NetworkUpdate,
 };
 
 pub use self::storage::{
@@ -27,13 +34,16 @@ use super::Access;
 use super::event::Cursor;
 use super::figures::{FigureGroups, FiguresOf, FiguresPage};
 use super::host::{HostCpuPage, HostCpuStats, HostCpuid, HostFreePages, HostInfo, HostMemoryStats};
+use super::network::{NetworkDetails, NetworkSummary};
 use super::storage::{PoolDetails, PoolSummary, Volume};
 use super::view::{
     AgentTimeout, DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary,
     SupervisorInfo, VcpuStats,
 };
 use crate::device::DeviceChange;
-use crate::model::{Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Vcpus};
+use crate::model::{
+    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Vcpus,
+};
 
 /// A call with its answer.
 pub trait Call: Sized + Send {
@@ -552,4 +562,43 @@ calls! {
         timeout: AgentTimeout,
     } -> (),
     call "set the agent's timeout of", access ReadWrite, idempotent true;
+
+    NetworkList {..} -> NetworkPage,
+    call "list networks", access ReadOnly, idempotent true;
+
+    NetworkGet {..} -> NetworkDetails,
+    call "look up", access ReadOnly, idempotent true;
+
+    NetworkDefinitionGet {..} -> Box<Network>,
+    call "get the definition of", access ReadOnly, idempotent true;
+
+    NetworkDefine {..} -> NetworkSummary,
+    call "define", access ReadWrite, idempotent true;
+
+    NetworkCreate {..} -> NetworkSummary,
+    call "create", access ReadWrite, idempotent false;
+
+    NetworkStart {..} -> NetworkSummary,
+    call "start", access ReadWrite, idempotent false;
+
+    NetworkStop {..} -> (),
+    call "stop", access ReadWrite, idempotent false;
+
+    NetworkUndefine {..} -> (),
+    call "undefine", access ReadWrite, idempotent false;
+
+    NetworkAutostartSet {..} -> (),
+    call "set the autostart of", access ReadWrite, idempotent true;
+
+    NetworkUpdate {..} -> (),
+    call "update", access ReadWrite, idempotent false;
+
+    NetworkLabelSet {..} -> (),
+    call "set the labels of", access ReadWrite, idempotent true;
+
+    NetworkLeasesGet {..} -> bool,
+    call "get the leases of", access ReadOnly, idempotent true;
+
+    NetworkPortList {..} -> NetworkPortPage,
+    call "list the ports of", access ReadOnly, idempotent true;
 }

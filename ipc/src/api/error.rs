@@ -51,6 +51,12 @@ pub enum ApiErrorCode {
     InUse,
     /// There is no room: the file system is full, or its quota is.
     NoSpace,
+    /// No virtual network of this name or UUID.
+    NoNetwork,
+    /// A virtual network of this name or UUID, or with this bridge, exists already.
+    NetworkExists,
+    /// The virtual network has no port of this UUID.
+    NoPort,
 }
 
 /// One line for a person, a code for a program.

@@ -4,7 +4,10 @@ use serde::{Deserialize, Serialize};
 
 use super::call::TuningChange;
 use super::view::{DomainState, JobKind};
-use crate::model::{DeviceName, DomainName, DomainUuid, MemorySize, PoolName, PoolUuid};
+use crate::model::{
+    DeviceName, DomainName, DomainUuid, MemorySize, NetworkName, NetworkUuid, PoolName, PoolUuid,
+    PortUuid,
+};
 use crate::spec::{PciSlot, WatchdogAction};
 
 /// The most bytes of the changes of a [`EventKind::Tuned`], as a decoder counts them.
@@ -26,6 +29,8 @@ pub enum Event {
     Domain(DomainEvent),
     /// To a storage pool.
     Pool(PoolEvent),
+    /// To a virtual network.
+    Network(NetworkEvent),
 }
 
 impl Event {
@@ -34,7 +39,7 @@ impl Event {
     pub fn of_domain(self) -> Option<DomainEvent> {
         match self {
             Self::Domain(event) => Some(event),
-            Self::Pool(_) => None,
+            Self::Pool(_) | Self::Network(_) => None,
         }
     }
 
@@ -43,9 +48,70 @@ impl Event {
     pub fn of_pool(self) -> Option<PoolEvent> {
         match self {
             Self::Pool(event) => Some(event),
-            Self::Domain(_) => None,
+            Self::Domain(_) | Self::Network(_) => None,
         }
     }
+
+    /// The event, if it is a network's.
+    #[must_use]
+    pub fn of_network(self) -> Option<NetworkEvent> {
+        match self {
+            Self::Network(event) => Some(event),
+            Self::Domain(_) | Self::Pool(_) => None,
+        }
+    }
+}
+
+/// An event of one virtual network.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkEvent {
+    /// When, in milliseconds since the epoch.
+    pub time_ms: u64,
+    /// The network.
+    pub uuid: NetworkUuid,
+    /// Its name at that time.
+    pub name: NetworkName,
+    /// What happened.
+    pub kind: NetworkEventKind,
+}
+
+/// What happened to a network. Positional: new ones come at the end.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
+pub enum NetworkEventKind {
+    /// It has a persistent definition now, or another one (`changed`).
+    Defined {
+        /// There was one before.
+        changed: bool,
+    },
+    /// Its persistent definition is gone.
+    Undefined,
+    /// It is active.
+    Started,
+    /// It is not active any more.
+    Stopped,
+    /// It starts with the host now, or no longer does.
+    Autostart {
+        /// Which.
+        on: bool,
+    },
+    /// A part of its definition is other: of the one that is active, the one that is kept, or both.
+    Updated,
+    /// Title, description or metadata was set or taken away (libvirt procedure 446).
+    Labels {
+        /// Which of them.
+        label: Label,
+    },
+    /// An interface of a domain was connected to it.
+    PortAdded {
+        /// Its port.
+        port: PortUuid,
+    },
+    /// An interface of a domain is not connected to it any more.
+    PortRemoved {
+        /// What was its port.
+        port: PortUuid,
+    },
 }
 
 /// An event of one storage pool.

@@ -19,7 +19,7 @@
 //! form of a message loses its connection and nothing else.
 //!
 //! One list says every call, its answer, what access it needs, and whether it may be repeated:
-//! [`call`]. What objects look like from outside is in [`view`], [`figures`], [`host`] and
+//! [`call`]. What objects look like from outside is in [`view`], [`figures`], [`host`], [`network`] and
 //! [`storage`], what happens to them in [`event`].
 //!
 //! **Versions.** Encoding is positional: any change of a type here or in [`crate::model`] raises
@@ -38,6 +38,7 @@ pub mod figures;
 pub mod host;
 pub mod judge;
 pub mod message;
+pub mod network;
 pub mod storage;
 pub mod view;
 

@@ -104,6 +104,10 @@ uuids! {
     SecretUuid;
     /// A storage pool's UUID: its identity, unique on a host.
     PoolUuid;
+    /// A virtual network's UUID: its identity, unique on a host.
+    NetworkUuid;
+    /// The UUID of a port: what connects one interface of one domain to a virtual network.
+    PortUuid;
 }
 
 /// A firmware image the host offers, by its place in the host's list.

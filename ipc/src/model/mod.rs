@@ -1,6 +1,6 @@
 //! The object model: what a definition says, in the words of libvirt's users, with host paths.
 //!
-//! Plain data and its validation. Nothing here is sent to a worker: `spec` is. Networks, pools and
+//! Plain data and its validation. Nothing here is sent to a worker: `spec` is. Firmware, displays and
 //! the rest have their ids here from the start, so that what refers to them does not change as
 //! they arrive.
 
@@ -11,6 +11,7 @@ mod ids;
 mod kept;
 mod labels;
 mod memory_size;
+mod network;
 mod platform;
 mod storage;
 mod tuning;
@@ -19,15 +20,16 @@ pub use cpus::{CpuSet, MAX_HOST_CPUS, VcpuPin};
 pub use devices::{
     Balloon, BlockSize, Channel, Device, DeviceError, DeviceName, DevicePlace, Devices, Disk,
     DiskTarget, InterfaceName, IpRange, Layer, MAX_INTERFACE_NAME_BYTES, MAX_NIC_ADDRESSES, Medium,
-    Nic, NicSource, PluggableMemory, PortConsole, Rng, Share, Vsock, Watchdog,
+    NetworkPort, Nic, NicSource, PluggableMemory, PortConsole, PortLink, Rng, Share, Vsock,
+    Watchdog,
 };
 pub use domain::{
     BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, ModelError, OnCrash,
     OnPowerOff, OnReboot, ResourceLimits, Vcpus,
 };
 pub use ids::{
-    DisplayId, DomainName, DomainUuid, FirmwareId, InvalidName, NetworkName, NodeDeviceName,
-    PoolName, PoolUuid, SecretUuid, VolumeName,
+    DisplayId, DomainName, DomainUuid, FirmwareId, InvalidName, NetworkName, NetworkUuid,
+    NodeDeviceName, PoolName, PoolUuid, PortUuid, SecretUuid, VolumeName,
 };
 pub use kept::{KeptElement, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES};
 pub use labels::{
@@ -35,6 +37,12 @@ pub use labels::{
     MAX_TITLE_BYTES, MetadataElement, check_namespace,
 };
 pub use memory_size::{MemorySize, ParseMemorySizeError};
+pub use network::{
+    Bootp, BridgeSettings, Dhcp, DhcpHost, DhcpRange, DirectMode, Dns, DnsForwarder, DnsHost,
+    DnsService, DnsText, EditCommand, Forward, HostDeviceSource, LeaseTime, MAX_HOST_NAME_BYTES,
+    MAX_NETWORK_BYTES, Nat, Network, NetworkAddress, NetworkDomain, NetworkEdit, NetworkError,
+    NetworkPart, NetworkRoute, PortGroup, PortRange, Vlan, VlanTag, networks_overlap,
+};
 pub use platform::{GenerationId, Platform};
 pub use storage::{
     CLUSTER_BYTES, DEFAULT_CLUSTER_BYTES, MAX_POOL_TARGET_BYTES, MAX_VOLUME_BYTES, MODE_BITS,

@@ -13,7 +13,7 @@ pub struct UnknownWord {
 }
 
 impl UnknownWord {
-    pub(super) fn new(what: &'static str, word: &str, known: &[&'static str]) -> Self {
+    pub(crate) fn new(what: &'static str, word: &str, known: &[&'static str]) -> Self {
         Self {
             what,
             word: word.chars().take(64).collect(),
@@ -69,4 +69,4 @@ macro_rules! words {
     )* };
 }
 
-pub(super) use words;
+pub(crate) use words;

@@ -62,6 +62,9 @@ pub enum PlanError {
     /// KVM does not say what its guests may see of the CPU.
     #[error("cannot ask {KVM_PATH} for its CPU features: {}; {}", reason(*.0), mend_kvm(*.0))]
     Cpuid(Errno),
+    /// Interfaces that cannot be had yet.
+    #[error("network interfaces of type '{0}' are not provided yet; use a bridge of the host")]
+    NicSource(&'static str),
     /// No random bytes for a generation id.
     #[error("the host gives no random bytes: {}", reason(*.0))]
     Random(Errno),

@@ -145,6 +145,20 @@ pub enum DeviceError {
         /// What.
         what: &'static str,
     },
+    /// A port group without a name, or with a long one.
+    #[error("{nic} names a port group of no or more than 255 bytes")]
+    PortGroup {
+        /// The interface.
+        nic: String,
+    },
+    /// What a process without privilege cannot have.
+    #[error("{nic} is served by a process without privilege, which cannot give it {what}")]
+    OfUser {
+        /// The interface.
+        nic: String,
+        /// What.
+        what: &'static str,
+    },
     /// The kernel would write behind the filter.
     #[error(
         "{nic} has the driver vhost and a source filter, which does not see where its guest then has the kernel write \

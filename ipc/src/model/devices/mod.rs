@@ -22,7 +22,7 @@ pub use self::disk::{BlockSize, Disk, Layer, Medium};
 pub use self::error::DeviceError;
 pub use self::ip_range::IpRange;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
-pub use self::nic::{MAX_NIC_ADDRESSES, Nic, NicSource};
+pub use self::nic::{MAX_NIC_ADDRESSES, NetworkPort, Nic, NicSource, PortLink};
 pub use self::plug::{Device, DeviceName};
 pub use self::ports::DevicePlace;
 pub use self::share::Share;
@@ -204,6 +204,14 @@ impl Devices {
         let nics = nics.map(|nic| {
             let switch = match &nic.source {
                 NicSource::Switch(path) => text(path),
+                NicSource::Network {
+                    network,
+                    port_group,
+                    ..
+                } => {
+                    let group = port_group.as_ref().map_or(0, String::len);
+                    DEVICE_BYTES + network.as_str().len() + group
+                }
                 _ => 0,
             };
             DEVICE_BYTES + switch + 2 * ELEMENT_BYTES * nic.addresses.len()
@@ -232,7 +240,7 @@ fn twice<T: PartialEq + Clone>(items: impl Iterator<Item = T>) -> Option<T> {
 }
 
 /// Checks a rate of `what`.
-fn check_rate(rate: Rate, what: &str, unit: &'static str) -> Result<(), DeviceError> {
+pub(super) fn check_rate(rate: Rate, what: &str, unit: &'static str) -> Result<(), DeviceError> {
     use crate::spec::MAX_BURST_SECONDS;
     let fits = rate.per_second > 0
         && rate.burst.is_none_or(|burst| {

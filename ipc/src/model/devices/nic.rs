@@ -5,10 +5,14 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, InterfaceName, IpRange, check_rate};
+use crate::model::{DirectMode, NetworkName, PortUuid};
 use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, NicDriver, PciSlot, Rate};
 
 /// The most addresses of a network interface, where they are said.
 pub const MAX_NIC_ADDRESSES: usize = 32;
+
+/// The most bytes of the name of a port group.
+pub const MAX_PORT_GROUP_BYTES: usize = 255;
 
 /// A network interface.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -54,6 +58,74 @@ pub enum NicSource {
     /// A switch that listens on this UNIX socket, and serves the queues itself (libvirt
     /// `type='vhostuser'`, `mode='client'`).
     Switch(PathBuf),
+    /// A virtual network, which says what it is connected to when the domain starts (libvirt
+    /// `type='network'`).
+    Network {
+        /// Which.
+        network: NetworkName,
+        /// The kind of its port; the network's default where it is not said.
+        port_group: Option<String>,
+        /// What it was connected to at the start, of a machine that runs; never of a definition that is kept.
+        port: Option<Box<NetworkPort>>,
+    },
+    /// A macvtap is made upon this interface of the host (libvirt `type='direct'`).
+    Direct {
+        /// Upon which.
+        device: InterfaceName,
+        /// How frames are handed on.
+        mode: DirectMode,
+    },
+    /// A process beside the worker speaks for it to whatever its user reaches, without any privilege (libvirt
+    /// `type='user'`).
+    User,
+}
+
+/// What a virtual network gave an interface at its start.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NetworkPort {
+    /// Its identity among the ports of the network.
+    pub uuid: PortUuid,
+    /// What it is connected to.
+    pub link: PortLink,
+    /// As the network's bridge has it.
+    pub mtu: Option<u16>,
+    /// To the guest, of the port group, where the interface says nothing of it.
+    pub inbound: Option<Rate>,
+    /// From the guest, likewise.
+    pub outbound: Option<Rate>,
+    /// Of the port group or the network.
+    pub trust_guest: bool,
+    /// Likewise.
+    pub isolated: bool,
+}
+
+/// What a port of a virtual network is connected to.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum PortLink {
+    /// A tap is a port of this bridge.
+    Bridge(InterfaceName),
+    /// A macvtap is upon this interface.
+    Direct {
+        /// Upon which.
+        device: InterfaceName,
+        /// How frames are handed on.
+        mode: DirectMode,
+    },
+}
+
+impl NicSource {
+    /// The word that libvirt has for it (`<interface type='...'>`).
+    #[must_use]
+    pub const fn kind(&self) -> &'static str {
+        match self {
+            Self::Bridge(_) => "bridge",
+            Self::Tap(_) | Self::Nothing => "ethernet",
+            Self::Switch(_) => "vhostuser",
+            Self::Network { .. } => "network",
+            Self::Direct { .. } => "direct",
+            Self::User => "user",
+        }
+    }
 }
 
 impl Nic {
@@ -82,8 +154,11 @@ impl Nic {
     pub const fn host_name(&self) -> Option<&InterfaceName> {
         match &self.source {
             NicSource::Tap(name) => Some(name),
-            NicSource::Bridge(_) | NicSource::Nothing => self.target.as_ref(),
-            NicSource::Switch(_) => None,
+            NicSource::Bridge(_)
+            | NicSource::Nothing
+            | NicSource::Network { .. }
+            | NicSource::Direct { .. } => self.target.as_ref(),
+            NicSource::Switch(_) | NicSource::User => None,
         }
     }
 
@@ -96,12 +171,28 @@ impl Nic {
         }
     }
 
+    /// The bridge that its tap is a port of, where that is known: of a virtual network when it is started.
+    #[must_use]
+    pub fn bridge(&self) -> Option<&InterfaceName> {
+        match &self.source {
+            NicSource::Bridge(bridge) => Some(bridge),
+            NicSource::Network { port, .. } => match &port.as_deref()?.link {
+                PortLink::Bridge(bridge) => Some(bridge),
+                PortLink::Direct { .. } => None,
+            },
+            _ => None,
+        }
+    }
+
     /// Whether what its guest sends passes a source filter on every host; on one that keeps its guests apart it
     /// does in any case.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
         let free = self.trust_guest && self.addresses.is_empty();
-        matches!(self.source, NicSource::Bridge(_)) && !free
+        matches!(
+            self.source,
+            NicSource::Bridge(_) | NicSource::Network { .. }
+        ) && !free
     }
 
     /// That nothing is asked of it together that no host does. A record of before that was known is no less
@@ -138,6 +229,27 @@ impl Nic {
             ];
             if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
                 return Err(DeviceError::OfSwitch { nic, what });
+            }
+        }
+        if let NicSource::Network {
+            port_group: Some(group),
+            ..
+        } = &self.source
+        {
+            if group.is_empty() || group.len() > MAX_PORT_GROUP_BYTES {
+                return Err(DeviceError::PortGroup { nic });
+            }
+        }
+        if matches!(self.source, NicSource::User) {
+            let own = [
+                (self.target.is_some(), "a name on the host"),
+                (self.isolated, "isolation"),
+                (!self.addresses.is_empty(), "a filter"),
+                (self.queues != 1, "several queues"),
+                (self.driver != NicDriver::User, "a driver"),
+            ];
+            if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
+                return Err(DeviceError::OfUser { nic, what });
             }
         }
         if let NicSource::Tap(_) = self.source {

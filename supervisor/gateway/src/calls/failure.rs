@@ -46,6 +46,9 @@ const fn code_of(code: ApiErrorCode) -> Code {
         ApiErrorCode::NoPool => Code::NoPool,
         ApiErrorCode::NoVolume => Code::NoVolume,
         ApiErrorCode::VolumeExists => Code::VolumeExists,
+        ApiErrorCode::NoNetwork => Code::NoNetwork,
+        ApiErrorCode::NetworkExists => Code::OperationFailed,
+        ApiErrorCode::NoPort => Code::NoNetworkPort,
     }
 }
 
@@ -58,6 +61,9 @@ impl From<ApiError> for Failure {
             | ApiErrorCode::PoolExists
             | ApiErrorCode::NoVolume
             | ApiErrorCode::VolumeExists => Origin::Storage,
+            ApiErrorCode::NoNetwork | ApiErrorCode::NetworkExists | ApiErrorCode::NoPort => {
+                Origin::Network
+            }
             _ => Origin::Qemu,
         };
         Self::of(origin, code_of(error.code), error.message)

@@ -307,6 +307,8 @@ impl Watcher {
                 self.tell_pool(event).await;
                 Ok(())
             }
+            // None are told of yet.
+            Event::Network(_) => Ok(()),
         }
     }
 

@@ -128,6 +128,9 @@ fn connected(
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
             Ok((tap, told.then_some(mtu)))
         }
+        NicSource::Network { .. } | NicSource::Direct { .. } | NicSource::User => {
+            Err(PlanError::NicSource(nic.source.kind()))
+        }
         // Down: were it up, the guest could talk to the host by it. A switch has no tap.
         NicSource::Nothing | NicSource::Switch(_) => {
             let tap = make()?;

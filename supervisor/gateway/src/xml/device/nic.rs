@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::{InterfaceName, IpRange, KeptElement, Nic, NicSource};
+use reeve_ipc::model::{DirectMode, InterfaceName, IpRange, KeptElement, Nic, NicSource, PortLink};
 use reeve_ipc::spec::NicDriver;
 
 use super::super::XmlError;
@@ -13,7 +13,7 @@ use super::super::write::Writer;
 use super::{address, rates};
 
 /// What the names begin with that are drawn for a start (libvirt `VIR_NET_GENERATED_VNET_PREFIX`).
-const DRAWN: &str = "vnet";
+const DRAWN: [&str; 2] = ["vnet", "macvtap"];
 /// The filter by which addresses are said.
 const FILTER: &str = "clean-traffic";
 
@@ -120,12 +120,39 @@ fn source(element: Element<'_>) -> Result<(NicSource, Option<InterfaceName>), Xm
             Ok((NicSource::Switch(path), None))
         }
         "network" => {
-            let message = "there are no virtual networks; connect it to a bridge of the host, as \
-                           <interface type='bridge'><source bridge='br0'/>";
-            Err(element.unsupported_value("type", kind, message))
+            let source = needed()?;
+            // What it is connected to while it runs is for reading only, as in libvirt.
+            source.known(&["network", "portgroup", "portid", "bridge", "dev"])?;
+            source.no_children()?;
+            let network = source.required("network")?;
+            let network = network.parse().map_err(|error| source.invalid(error))?;
+            let port_group = source.attribute("portgroup").map(str::to_owned);
+            let source = NicSource::Network {
+                network,
+                port_group,
+                port: None,
+            };
+            Ok((source, target.map(|(name, _)| name)))
+        }
+        "direct" => {
+            let source = needed()?;
+            source.known(&["dev", "mode"])?;
+            source.no_children()?;
+            let device = source.required("dev")?;
+            let device = device.parse().map_err(|error| source.invalid(error))?;
+            // As in libvirt.
+            let mode = source.word("mode")?.unwrap_or(DirectMode::Vepa);
+            let source = NicSource::Direct { device, mode };
+            Ok((source, target.map(|(name, _)| name)))
+        }
+        "user" => {
+            if let Some(source) = source {
+                return Err(source.not_provided());
+            }
+            Ok((NicSource::User, None))
         }
         _ => {
-            let message = "there is bridge, ethernet and vhostuser";
+            let message = "there is network, bridge, direct, ethernet, user and vhostuser";
             Err(element.unsupported_value("type", kind, message))
         }
     }
@@ -142,7 +169,7 @@ fn target(element: Element<'_>) -> Result<Option<(InterfaceName, bool)>, XmlErro
     target.no_children()?;
     let made = target.switch("managed")?.unwrap_or(true);
     match target.attribute("dev") {
-        Some(dev) if made && dev.starts_with(DRAWN) => Ok(None),
+        Some(dev) if made && DRAWN.iter().any(|drawn| dev.starts_with(drawn)) => Ok(None),
         Some(dev) => {
             let name = dev.parse().map_err(|error| target.invalid(error))?;
             Ok(Some((name, made)))
@@ -208,13 +235,8 @@ pub(super) fn format(
     host: Option<&str>,
     kept: &[KeptElement],
 ) {
-    let kind = match nic.source {
-        NicSource::Bridge(_) => "bridge",
-        NicSource::Tap(_) | NicSource::Nothing => "ethernet",
-        NicSource::Switch(_) => "vhostuser",
-    };
     let trusted = nic.trust_guest.then_some("yes");
-    let tag = writer.tag("interface").attribute("type", kind);
+    let tag = writer.tag("interface").attribute("type", nic.source.kind());
     tag.optional("trustGuestRxFilters", trusted).open();
     if let Some(mac) = nic.mac {
         writer.tag("mac").attribute("address", mac).empty();
@@ -227,11 +249,31 @@ pub(super) fn format(
                 .attribute("mode", "client")
                 .empty();
         }
-        NicSource::Tap(_) | NicSource::Nothing => {}
+        NicSource::Network {
+            network,
+            port_group,
+            port,
+        } => {
+            let port = port.as_deref();
+            let tag = writer.tag("source").attribute("network", network);
+            let tag = tag.optional("portgroup", port_group.as_deref());
+            let tag = tag.optional("portid", port.map(|port| port.uuid));
+            match port.map(|port| &port.link) {
+                Some(PortLink::Bridge(bridge)) => tag.attribute("bridge", bridge).empty(),
+                Some(PortLink::Direct { device, .. }) => tag.attribute("dev", device).empty(),
+                None => tag.empty(),
+            }
+        }
+        NicSource::Direct { device, mode } => {
+            let tag = writer.tag("source").attribute("dev", device);
+            tag.attribute("mode", mode).empty();
+        }
+        NicSource::Tap(_) | NicSource::Nothing | NicSource::User => {}
     }
     let managed = matches!(nic.source, NicSource::Tap(_)).then_some("no");
     let name = nic.host_name().map(InterfaceName::as_str).or(host);
-    if let Some(name) = name.filter(|_| !matches!(nic.source, NicSource::Switch(_))) {
+    let none = matches!(nic.source, NicSource::Switch(_) | NicSource::User);
+    if let Some(name) = name.filter(|_| !none) {
         let tag = writer.tag("target").attribute("dev", name);
         tag.optional("managed", managed).empty();
     }

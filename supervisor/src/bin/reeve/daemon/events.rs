@@ -5,7 +5,8 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{DomainGet, DomainRef};
 use reeve_ipc::api::event::{
-    Cursor, DomainEvent, Event, EventKind, Label, PoolEvent, PoolEventKind,
+    Cursor, DomainEvent, Event, EventKind, Label, NetworkEvent, NetworkEventKind, PoolEvent,
+    PoolEventKind,
 };
 use reeved::logging::printable;
 use serde_json::{Value, json};
@@ -73,7 +74,7 @@ fn is_chosen(domain: Option<&DomainRef>, event: &Event) -> bool {
 const fn of_domain(event: &Event) -> Option<&DomainEvent> {
     match event {
         Event::Domain(event) => Some(event),
-        Event::Pool(_) => None,
+        Event::Pool(_) | Event::Network(_) => None,
     }
 }
 
@@ -89,6 +90,30 @@ const fn pool_words(kind: PoolEventKind) -> &'static str {
         PoolEventKind::Refreshed => "volumes changed",
         PoolEventKind::Autostart { on: true } => "starts with the host",
         PoolEventKind::Autostart { on: false } => "no longer starts with the host",
+    }
+}
+
+fn network_words(kind: &NetworkEventKind) -> String {
+    match kind {
+        NetworkEventKind::Defined { changed: false } => "defined".to_owned(),
+        NetworkEventKind::Defined { changed: true } => "defined again".to_owned(),
+        NetworkEventKind::Undefined => "undefined".to_owned(),
+        NetworkEventKind::Started => "started".to_owned(),
+        NetworkEventKind::Stopped => "stopped".to_owned(),
+        NetworkEventKind::Autostart { on: true } => "starts with the host".to_owned(),
+        NetworkEventKind::Autostart { on: false } => "no longer starts with the host".to_owned(),
+        NetworkEventKind::Updated => "has another definition".to_owned(),
+        NetworkEventKind::Labels { label } => label_words(label),
+        NetworkEventKind::PortAdded { port } => format!("has a further port, {port}"),
+        NetworkEventKind::PortRemoved { port } => format!("has lost the port {port}"),
+    }
+}
+
+fn label_words(label: &Label) -> String {
+    match label {
+        Label::Title => "its title was set".to_owned(),
+        Label::Description => "its description was set".to_owned(),
+        Label::Metadata { uri } => format!("its metadata of '{uri}' was set"),
     }
 }
 
@@ -108,11 +133,7 @@ fn words(kind: &EventKind) -> String {
             format!("starts with the host, place {order}")
         }
         EventKind::Autostart { order: None } => "no longer starts with the host".to_owned(),
-        EventKind::Labels { label } => match label {
-            Label::Title => "its title was set".to_owned(),
-            Label::Description => "its description was set".to_owned(),
-            Label::Metadata { uri } => format!("its metadata of '{uri}' was set"),
-        },
+        EventKind::Labels { label } => label_words(label),
         EventKind::DeviceAdded { device, slot } => {
             format!("has a further device, {device} at address {slot}")
         }
@@ -161,6 +182,19 @@ fn line(event: &Event) -> String {
             let name = printable(name.as_str());
             format!("{}  pool {name}  {}\n", clock(*time_ms), pool_words(*kind))
         }
+        Event::Network(NetworkEvent {
+            time_ms,
+            name,
+            kind,
+            ..
+        }) => {
+            let (name, words) = (printable(name.as_str()), network_words(kind));
+            format!(
+                "{}  network {name}  {}\n",
+                clock(*time_ms),
+                printable(&words)
+            )
+        }
     }
 }
 
@@ -175,6 +209,16 @@ fn event_json(cursor: Cursor, event: &Event) -> Value {
                 "pool": event.name,
                 "event": event.kind,
                 "text": pool_words(event.kind),
+            });
+        }
+        Event::Network(event) => {
+            return json!({
+                "cursor": format!("{}:{}", cursor.epoch, cursor.number),
+                "time_unix_ms": event.time_ms,
+                "network_uuid": event.uuid,
+                "network": event.name,
+                "event": event.kind,
+                "text": network_words(&event.kind),
             });
         }
     };

@@ -82,6 +82,14 @@ fn nic(nic: &Nic) -> String {
         NicSource::Tap(tap) => format!("on tap {tap}"),
         NicSource::Nothing => "connected to nothing".to_owned(),
         NicSource::Switch(path) => format!("on switch {}", path.display()),
+        NicSource::Network {
+            network,
+            port_group: Some(group),
+            ..
+        } => format!("on network {network} as '{group}'"),
+        NicSource::Network { network, .. } => format!("on network {network}"),
+        NicSource::Direct { device, mode } => format!("directly on {device} ({mode})"),
+        NicSource::User => "by a process without privilege".to_owned(),
     };
     let target = nic.target.as_ref();
     let target = target.map_or_else(String::new, |target| format!(" by {target}"));

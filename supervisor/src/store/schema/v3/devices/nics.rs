@@ -2,9 +2,10 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model;
+use reeve_ipc::model::{self, DirectMode};
 use reeve_ipc::spec::NicDriver;
 use serde::{Deserialize, Serialize};
+use uuid::Uuid;
 
 use super::super::SchemaError;
 use super::disks::is_false;
@@ -44,6 +45,153 @@ enum Source {
     Tap(String),
     Nothing,
     Switch(PathBuf),
+    Network {
+        network: String,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port_group: Option<String>,
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        port: Option<Box<Port>>,
+    },
+    Direct {
+        device: String,
+        mode: DirectMode,
+    },
+    User,
+}
+
+/// What a network gave it, of a machine that runs.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Port {
+    uuid: Uuid,
+    link: Link,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    mtu: Option<u16>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    inbound: Option<Rate>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    outbound: Option<Rate>,
+    trust_guest: bool,
+    isolated: bool,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "snake_case")]
+enum Link {
+    Bridge(String),
+    Direct { device: String, mode: DirectMode },
+}
+
+impl From<&model::NicSource> for Source {
+    fn from(source: &model::NicSource) -> Self {
+        let text = |name: &model::InterfaceName| name.as_str().to_owned();
+        match source {
+            model::NicSource::Bridge(name) => Self::Bridge(text(name)),
+            model::NicSource::Tap(name) => Self::Tap(text(name)),
+            model::NicSource::Nothing => Self::Nothing,
+            model::NicSource::Switch(path) => Self::Switch(path.clone()),
+            model::NicSource::Network {
+                network,
+                port_group,
+                port,
+            } => Self::Network {
+                network: network.as_str().to_owned(),
+                port_group: port_group.clone(),
+                port: port.as_deref().map(|port| Box::new(Port::from(port))),
+            },
+            model::NicSource::Direct { device, mode } => Self::Direct {
+                device: text(device),
+                mode: *mode,
+            },
+            model::NicSource::User => Self::User,
+        }
+    }
+}
+
+impl From<&model::NetworkPort> for Port {
+    fn from(port: &model::NetworkPort) -> Self {
+        let model::NetworkPort {
+            uuid,
+            link,
+            mtu,
+            inbound,
+            outbound,
+            trust_guest,
+            isolated,
+        } = port;
+        let text = |name: &model::InterfaceName| name.as_str().to_owned();
+        Self {
+            uuid: uuid.0,
+            link: match link {
+                model::PortLink::Bridge(bridge) => Link::Bridge(text(bridge)),
+                model::PortLink::Direct { device, mode } => Link::Direct {
+                    device: text(device),
+                    mode: *mode,
+                },
+            },
+            mtu: *mtu,
+            inbound: inbound.map(Into::into),
+            outbound: outbound.map(Into::into),
+            trust_guest: *trust_guest,
+            isolated: *isolated,
+        }
+    }
+}
+
+fn interface(name: String) -> Result<model::InterfaceName, SchemaError> {
+    let name = model::InterfaceName::try_from(name);
+    Ok(name.map_err(model::ModelError::from)?)
+}
+
+impl TryFrom<Source> for model::NicSource {
+    type Error = SchemaError;
+
+    fn try_from(source: Source) -> Result<Self, SchemaError> {
+        Ok(match source {
+            Source::Bridge(bridge) => Self::Bridge(interface(bridge)?),
+            Source::Tap(tap) => Self::Tap(interface(tap)?),
+            Source::Nothing => Self::Nothing,
+            Source::Switch(path) => Self::Switch(path),
+            Source::Network {
+                network,
+                port_group,
+                port,
+            } => Self::Network {
+                network: network.try_into()?,
+                port_group,
+                port: port
+                    .map(|port| (*port).try_into().map(Box::new))
+                    .transpose()?,
+            },
+            Source::Direct { device, mode } => Self::Direct {
+                device: interface(device)?,
+                mode,
+            },
+            Source::User => Self::User,
+        })
+    }
+}
+
+impl TryFrom<Port> for model::NetworkPort {
+    type Error = SchemaError;
+
+    fn try_from(port: Port) -> Result<Self, SchemaError> {
+        Ok(Self {
+            uuid: model::PortUuid(port.uuid),
+            link: match port.link {
+                Link::Bridge(bridge) => model::PortLink::Bridge(interface(bridge)?),
+                Link::Direct { device, mode } => model::PortLink::Direct {
+                    device: interface(device)?,
+                    mode,
+                },
+            },
+            mtu: port.mtu,
+            inbound: port.inbound.map(Into::into),
+            outbound: port.outbound.map(Into::into),
+            trust_guest: port.trust_guest,
+            isolated: port.isolated,
+        })
+    }
 }
 
 impl From<&model::Nic> for Nic {
@@ -66,12 +214,7 @@ impl From<&model::Nic> for Nic {
         let text = |name: &model::InterfaceName| name.as_str().to_owned();
         Self {
             mac: mac.map(|mac| mac.to_string()),
-            source: match source {
-                model::NicSource::Bridge(name) => Source::Bridge(text(name)),
-                model::NicSource::Tap(name) => Source::Tap(text(name)),
-                model::NicSource::Nothing => Source::Nothing,
-                model::NicSource::Switch(path) => Source::Switch(path.clone()),
-            },
+            source: source.into(),
             target: target.as_ref().map(text),
             queues: *queues,
             mtu: *mtu,
@@ -94,10 +237,6 @@ impl TryFrom<Nic> for model::Nic {
     type Error = SchemaError;
 
     fn try_from(nic: Nic) -> Result<Self, SchemaError> {
-        let name = |name: String| {
-            let name = model::InterfaceName::try_from(name);
-            name.map_err(model::ModelError::from)
-        };
         let mac = nic.mac.map(|mac| mac.parse()).transpose();
         let mac = mac
             .map_err(|error: reeve_ipc::spec::InvalidMac| SchemaError::Address(error.to_string()));
@@ -105,13 +244,8 @@ impl TryFrom<Nic> for model::Nic {
             nic.addresses.iter().map(|range| range.parse()).collect();
         Ok(Self {
             mac: mac?,
-            source: match nic.source {
-                Source::Bridge(bridge) => model::NicSource::Bridge(name(bridge)?),
-                Source::Tap(tap) => model::NicSource::Tap(name(tap)?),
-                Source::Nothing => model::NicSource::Nothing,
-                Source::Switch(path) => model::NicSource::Switch(path),
-            },
-            target: nic.target.map(name).transpose()?,
+            source: nic.source.try_into()?,
+            target: nic.target.map(interface).transpose()?,
             queues: nic.queues,
             mtu: nic.mtu,
             link_up: nic.link_up,

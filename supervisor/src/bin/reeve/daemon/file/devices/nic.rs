@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::{InterfaceName, IpRange, Nic, NicSource};
+use reeve_ipc::model::{DirectMode, InterfaceName, IpRange, NetworkName, Nic, NicSource};
 use reeve_ipc::spec::{MacAddress, NicDriver, PciSlot};
 use serde::{Deserialize, Serialize};
 
@@ -22,6 +22,19 @@ struct NicKeys {
     tap: Option<InterfaceName>,
     #[serde(skip_serializing_if = "Option::is_none")]
     switch: Option<PathBuf>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    network: Option<NetworkName>,
+    /// Of `network`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    port_group: Option<String>,
+    /// The interface of the host that it is directly on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    direct: Option<InterfaceName>,
+    /// Of `direct`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mode: Option<DirectMode>,
+    #[serde(default, skip_serializing_if = "is_false")]
+    user: bool,
     #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<MacAddress>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -60,18 +73,7 @@ impl TryFrom<NicKeys> for NicEntry {
     type Error = String;
 
     fn try_from(keys: NicKeys) -> Result<Self, String> {
-        let source = match (keys.bridge, keys.tap, keys.switch) {
-            (Some(bridge), None, None) => NicSource::Bridge(bridge),
-            (None, Some(tap), None) => NicSource::Tap(tap),
-            (None, None, Some(path)) => NicSource::Switch(path),
-            (None, None, None) => NicSource::Nothing,
-            _ => {
-                return Err(
-                    "a network interface is on a bridge, on a tap or on a switch, not on two"
-                        .to_owned(),
-                );
-            }
-        };
+        let source = source(&keys)?;
         Ok(Self(Nic {
             mac: keys.mac,
             source,
@@ -92,16 +94,15 @@ impl TryFrom<NicKeys> for NicEntry {
 
 impl From<NicEntry> for NicKeys {
     fn from(NicEntry(nic): NicEntry) -> Self {
-        let (bridge, tap, switch) = match nic.source {
-            NicSource::Bridge(bridge) => (Some(bridge), None, None),
-            NicSource::Tap(tap) => (None, Some(tap), None),
-            NicSource::Nothing => (None, None, None),
-            NicSource::Switch(path) => (None, None, Some(path)),
-        };
-        Self {
-            bridge,
-            tap,
-            switch,
+        let mut keys = Self {
+            bridge: None,
+            tap: None,
+            switch: None,
+            network: None,
+            port_group: None,
+            direct: None,
+            mode: None,
+            user: false,
             mac: nic.mac,
             target: nic.target,
             queues: nic.queues,
@@ -114,7 +115,61 @@ impl From<NicEntry> for NicKeys {
             driver: Some(nic.driver).filter(|driver| *driver != NicDriver::User),
             inbound: nic.inbound.map(Into::into),
             outbound: nic.outbound.map(Into::into),
+        };
+        match nic.source {
+            NicSource::Bridge(bridge) => keys.bridge = Some(bridge),
+            NicSource::Tap(tap) => keys.tap = Some(tap),
+            NicSource::Nothing => {}
+            NicSource::Switch(path) => keys.switch = Some(path),
+            NicSource::Network {
+                network,
+                port_group,
+                port: _,
+            } => {
+                keys.network = Some(network);
+                keys.port_group = port_group;
+            }
+            NicSource::Direct { device, mode } => {
+                keys.direct = Some(device);
+                keys.mode = Some(mode);
+            }
+            NicSource::User => keys.user = true,
         }
+        keys
+    }
+}
+
+/// What it is connected to: one of them, or nothing.
+fn source(keys: &NicKeys) -> Result<NicSource, String> {
+    let mode = keys.mode.unwrap_or(DirectMode::Bridge);
+    let said = [
+        keys.bridge.clone().map(NicSource::Bridge),
+        keys.tap.clone().map(NicSource::Tap),
+        keys.switch.clone().map(NicSource::Switch),
+        keys.network.clone().map(|network| NicSource::Network {
+            network,
+            port_group: keys.port_group.clone(),
+            port: None,
+        }),
+        keys.direct
+            .clone()
+            .map(|device| NicSource::Direct { device, mode }),
+        keys.user.then_some(NicSource::User),
+    ];
+    if keys.port_group.is_some() && keys.network.is_none() {
+        return Err("port-group is of a network interface with a network".to_owned());
+    }
+    if keys.mode.is_some() && keys.direct.is_none() {
+        return Err("mode is of a network interface with direct".to_owned());
+    }
+    let mut said = said.into_iter().flatten();
+    match (said.next(), said.next()) {
+        (source, None) => Ok(source.unwrap_or(NicSource::Nothing)),
+        (_, Some(_)) => Err(
+            "a network interface is on a network, bridge, tap or switch, directly on an interface \
+             or by user, not on two"
+                .to_owned(),
+        ),
     }
 }
 
