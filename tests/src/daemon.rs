@@ -24,6 +24,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use crate::documents::{Documents, fails_at_end};
+use crate::namespace::NetNamespace;
 use crate::reeve::product;
 
 /// How long a daemon may take to serve, or to end.
@@ -45,6 +46,8 @@ pub struct Daemon {
     descriptors: Option<u32>,
     /// The capabilities that it may have, as setpriv(1) has them; all, where nothing is said.
     capabilities: Option<String>,
+    /// The network namespace that it is in, where that is not the test's.
+    namespace: Option<String>,
     /// What its log is written to.
     log: PathBuf,
     /// What it printed for clients of libvirt's.
@@ -81,6 +84,7 @@ impl Daemon {
             program: None,
             descriptors: None,
             capabilities: None,
+            namespace: None,
             log,
             documents: Documents::default(),
         })
@@ -102,6 +106,20 @@ impl Daemon {
     pub fn serve_libvirt(&mut self) -> Result<()> {
         std::fs::write(self.directory.path().join(OWN_CONFIG), "libvirt = true\n")?;
         Ok(())
+    }
+
+    /// Its configuration from the next start on, where no test names another file.
+    ///
+    /// # Errors
+    /// No room for it.
+    pub fn configure(&mut self, text: &str) -> Result<()> {
+        std::fs::write(self.directory.path().join(OWN_CONFIG), text)?;
+        Ok(())
+    }
+
+    /// Puts it into that network namespace from the next start on.
+    pub fn in_namespace(&mut self, namespace: &NetNamespace) {
+        self.namespace = Some(namespace.name().to_owned());
     }
 
     /// A further argument from the next start on.
@@ -190,7 +208,17 @@ impl Daemon {
             None => product("reeved")?,
         };
         let mut command = match (self.descriptors, &self.capabilities) {
-            (None, None) => Command::new(program),
+            (None, None) => match &self.namespace {
+                None => Command::new(program),
+                Some(namespace) => {
+                    let mut command = Command::new("nsenter");
+                    command
+                        .arg(format!("--net=/run/netns/{namespace}"))
+                        .arg("--")
+                        .arg(program);
+                    command
+                }
+            },
             (None, Some(capabilities)) => {
                 let mut command = Command::new("setpriv");
                 command

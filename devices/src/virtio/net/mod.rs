@@ -27,6 +27,7 @@ mod link;
 mod rx;
 mod state;
 mod stats;
+mod stream;
 mod switched;
 mod tap;
 #[cfg(test)]
@@ -62,6 +63,7 @@ pub use self::kernel::VhostNet;
 pub use self::limit::Bandwidth;
 pub use self::link::NetHandle;
 pub use self::stats::{DirectionCounters, NetCounters};
+pub use self::stream::Stream;
 pub use self::switched::{SwitchedConfig, SwitchedNet};
 pub use self::tap::{Port, Tap};
 
@@ -132,6 +134,10 @@ impl Net {
             ),
             ((1..=MAX_PAIRS).contains(&ports.len()), "number of queues"),
             (
+                ports.len() == 1 || ports.iter().all(|port| port.stream().is_none()),
+                "number of queues of a stream",
+            ),
+            (
                 !config.udp_segmentation || ports.iter().all(|port| port.cuts_udp()),
                 "segmentation of UDP on this host",
             ),
@@ -142,7 +148,7 @@ impl Net {
         }
         let queues = ports.len() * 2 + 1;
         Ok(Self {
-            features: offered(&config, ports.len()),
+            features: offered(&config, &ports),
             queue_sizes: vec![config.queue_size; queues],
             link: Arc::new(Link::new(config, ports)?),
             kernel: Vec::new(),
@@ -209,15 +215,8 @@ impl Net {
 }
 
 /// Follows from the configuration alone: a saved machine must find the same on another host.
-fn offered(config: &NetConfig, pairs: usize) -> u64 {
-    let always = F_CSUM
-        | F_GUEST_CSUM
-        | F_CTRL_GUEST_OFFLOADS
-        | F_MAC
-        | F_GUEST_TSO4
-        | F_GUEST_TSO6
-        | F_HOST_TSO4
-        | F_HOST_TSO6
+fn offered(config: &NetConfig, ports: &[Arc<dyn Port>]) -> u64 {
+    let always = F_MAC
         | F_MRG_RXBUF
         | F_STATUS
         | F_CTRL_VQ
@@ -228,7 +227,17 @@ fn offered(config: &NetConfig, pairs: usize) -> u64 {
         (config.mtu.is_some(), F_MTU),
         (config.speed.is_some(), F_SPEED_DUPLEX),
         (config.mac_may_change, F_CTRL_MAC_ADDR),
-        (pairs > 1, F_MQ),
+        (ports.len() > 1, F_MQ),
+        (
+            ports.iter().all(|port| port.stream().is_none()),
+            F_CSUM
+                | F_GUEST_CSUM
+                | F_CTRL_GUEST_OFFLOADS
+                | F_GUEST_TSO4
+                | F_GUEST_TSO6
+                | F_HOST_TSO4
+                | F_HOST_TSO6,
+        ),
         (
             config.udp_segmentation,
             F_GUEST_USO4 | F_GUEST_USO6 | F_HOST_USO,

@@ -216,8 +216,15 @@ impl Receiver {
     /// Takes a frame from the port that has been there since the link was down.
     fn discard(&mut self, port: &dyn Port, link: &Link) -> Step {
         let mut head = [0; HEADER_BYTES];
-        match vectored::read(port.as_fd(), &mut head, std::iter::empty(), &mut self.spill) {
-            Ok(_) => {
+        let read = match port.stream() {
+            Some(stream) => stream.receive(&mut self.spill).map(drop),
+            None => {
+                let spill = &mut self.spill;
+                vectored::read(port.as_fd(), &mut head, std::iter::empty(), spill).map(drop)
+            }
+        };
+        match read {
+            Ok(()) => {
                 link.rx.drop();
                 self.stale -= 1;
             }
@@ -229,7 +236,13 @@ impl Receiver {
     /// Takes a frame from the port; `None` if it was dropped.
     fn read(&mut self, port: &dyn Port, link: &Link) -> Result<Option<Pending>, Step> {
         let mut head = [0; HEADER_BYTES];
-        let received = if self.sizes.expected() <= SHORT_FRAME {
+        let received = if let Some(stream) = port.stream() {
+            let place = self.spill.get_mut(HEADER_BYTES..).unwrap_or_default();
+            stream.receive(place).map(|frame| Received {
+                bytes: HEADER_BYTES + frame,
+                room: 0,
+            })
+        } else if self.sizes.expected() <= SHORT_FRAME {
             read_whole(port, &mut head, &mut self.spill)
         } else {
             let guest = slices(

@@ -18,6 +18,7 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, ioctl, opcode};
 
+use super::stream::Stream;
 use super::features::Offloads;
 use super::header::HEADER_BYTES;
 
@@ -61,6 +62,11 @@ pub trait Port: AsFd + Debug + Send + Sync {
     /// # Errors
     /// The host's; also when the only port is to be taken out.
     fn set_attached(&self, attached: bool) -> io::Result<()>;
+
+    /// The port, where it is a stream, of which neither a read takes one frame nor a write gives one.
+    fn stream(&self) -> Option<&Stream> {
+        None
+    }
 }
 
 /// One queue of a tap interface.

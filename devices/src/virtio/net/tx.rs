@@ -30,6 +30,8 @@ pub(super) struct Transmitter {
     chain: Chain,
     offloads: Offloads,
     pair: u16,
+    /// A frame for a port that is a stream.
+    whole: Vec<u8>,
     wants_port: bool,
     resume_at: Option<Instant>,
 }
@@ -51,6 +53,7 @@ impl Transmitter {
             chain: Chain::new(),
             offloads,
             pair,
+            whole: Vec::new(),
             wants_port: false,
             resume_at: None,
         }
@@ -110,6 +113,8 @@ impl Transmitter {
         let result = self.take(port, link, &mut sent);
         // Also of a queue that is broken: they were its driver's before.
         self.running.queue.show(sent)?;
+        // What of a frame was kept has no frame behind it that would bring it on its way.
+        self.wants_port |= port.stream().is_some_and(|stream| !stream.flush());
         result
     }
 
@@ -178,7 +183,11 @@ impl Transmitter {
             link.tx.drop();
             return Sent::Done;
         }
-        let written = if copied == frame {
+        let written = if let Some(stream) = port.stream() {
+            self.whole.resize(frame, 0);
+            self.chain.read_at(ram, HEADER_BYTES as u64, &mut self.whole);
+            stream.send(&self.whole).map(|()| frame)
+        } else if copied == frame {
             rustix::io::retry_on_intr(|| rustix::io::write(port.as_fd(), &*start))
                 .map_err(std::io::Error::from)
         } else {

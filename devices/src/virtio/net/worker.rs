@@ -346,6 +346,9 @@ impl QueueWorker for PairWorker {
             }
         }
         self.wait_for(None, sources);
+        if let Some(stream) = self.port.stream() {
+            stream.settle();
+        }
         let control = self.lead.as_ref().and_then(|lead| lead.control.as_ref());
         let events = [
             Some(&*self.receiver.running().kick),

@@ -4,5 +4,6 @@ mod front;
 mod pairs;
 mod receive;
 pub(super) mod rig;
+mod stream;
 mod tap;
 mod transmit;

@@ -1,0 +1,109 @@
+//! A network namespace in which a test's daemon, its networks and its clients are, so that nothing of this machine's
+//! own network is touched. It goes when its value is dropped, and all that is in it.
+
+use std::process::Command;
+
+use anyhow::{Result, ensure};
+
+use crate::tool::output;
+
+/// The namespace. Needs root.
+#[derive(Debug)]
+pub struct NetNamespace {
+    name: String,
+}
+
+impl NetNamespace {
+    /// Makes one, named after the test's process and `letter`, with its loopback up.
+    ///
+    /// # Errors
+    /// The kernel or `ip` does not make it.
+    pub fn new(letter: char) -> Result<Self> {
+        let name = format!("reeve-{letter}{}", std::process::id());
+        output(Command::new("ip").args(["netns", "add", &name]))?;
+        let namespace = Self { name };
+        namespace.ip(&["link", "set", "lo", "up"])?;
+        Ok(namespace)
+    }
+
+    /// Its name, as `ip netns` has it.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// A program that runs in it, with this machine's mounts.
+    #[must_use]
+    pub fn command(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command
+            .arg(format!("--net=/run/netns/{}", self.name))
+            .arg("--")
+            .arg(program);
+        command
+    }
+
+    /// What `ip` prints in it.
+    ///
+    /// # Errors
+    /// It fails.
+    pub fn ip(&self, arguments: &[&str]) -> Result<String> {
+        output(self.command("ip").args(arguments))
+    }
+
+    /// A pair of links between it and another: named `here` in this one and `there` in the other, both up, each with
+    /// its address where one is given.
+    ///
+    /// # Errors
+    /// `ip` fails.
+    pub fn join(
+        &self,
+        (here, own): (&str, Option<&str>),
+        other: &Self,
+        (there, theirs): (&str, Option<&str>),
+    ) -> Result<()> {
+        self.ip(&["link", "add", here, "type", "veth", "peer", "name", there, "netns", &other.name])?;
+        for (namespace, link, address) in [(self, here, own), (other, there, theirs)] {
+            if let Some(address) = address {
+                namespace.ip(&["addr", "add", address, "dev", link])?;
+            }
+            namespace.ip(&["link", "set", link, "up"])?;
+        }
+        Ok(())
+    }
+
+    /// All of it that a network may change: links, addresses, routes, rules, what forwards; one line each.
+    ///
+    /// # Errors
+    /// A program that shows it is missing.
+    pub fn state(&self) -> Result<String> {
+        let mut all = String::new();
+        for words in [
+            &["ip", "-o", "link"][..],
+            &["ip", "-o", "addr"],
+            &["ip", "route", "show", "table", "all"],
+            &["ip", "-6", "route", "show", "table", "all"],
+            &["nft", "list", "ruleset"],
+            &[
+                "sysctl",
+                "net.ipv4.ip_forward",
+                "net.ipv4.conf.all.forwarding",
+                "net.ipv6.conf.all.forwarding",
+                "net.ipv6.conf.default.forwarding",
+            ],
+        ] {
+            let (program, arguments) = words.split_first().unwrap_or((&"ip", &[]));
+            all.push_str(&output(self.command(program).args(arguments))?);
+            all.push('\n');
+        }
+        // Lifetimes count down.
+        ensure!(!all.is_empty(), "nothing is shown");
+        Ok(all)
+    }
+}
+
+impl Drop for NetNamespace {
+    fn drop(&mut self) {
+        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+    }
+}

@@ -1,0 +1,309 @@
+//! Virtual networks of a real `reeved` by a real `virsh`: what an administrator types, what of it is on the host, and
+//! that all of it is gone afterwards. Each test has network namespaces of its own.
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reeve_tests::daemon::{Daemon, signal};
+use reeve_tests::namespace::NetNamespace;
+use reeve_tests::virsh::{Host, REAL};
+use rustix::process::Signal;
+
+/// How long a process, or an event, may take.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A daemon in a namespace of its own, which outlives it.
+struct World {
+    host: Host,
+    namespace: NetNamespace,
+}
+
+impl World {
+    fn start(letter: char, config: &str) -> Result<Self> {
+        let namespace = NetNamespace::new(letter)?;
+        let mut daemon = Daemon::prepare()?;
+        daemon.configure(&format!("libvirt = true\n{config}"))?;
+        daemon.in_namespace(&namespace);
+        daemon.spawn()?;
+        let host = Host::of(daemon, REAL);
+        Ok(Self { host, namespace })
+    }
+
+    /// Waits until something holds.
+    fn until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while !holds(self)? {
+            ensure!(
+                Instant::now() < deadline,
+                "{what}: {}",
+                self.host.daemon.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    /// The servers of names and addresses that run in its namespace.
+    fn servers(&self) -> Result<Vec<u32>> {
+        let own = fs::read_link(format!(
+            "/proc/{}/ns/net",
+            self.host.daemon.pid().context("no daemon")?
+        ))?;
+        let mut servers = Vec::new();
+        for entry in fs::read_dir("/proc")? {
+            let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
+                continue;
+            };
+            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+            let inside = fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns == own);
+            if name.trim() == "dnsmasq" && inside {
+                servers.push(pid);
+            }
+        }
+        Ok(servers)
+    }
+}
+
+/// A network that translates.
+const NAT: &str = "<network>\
+    <name>blue</name>\
+    <forward mode='nat'/>\
+    <bridge name='virbr7' stp='on' delay='0'/>\
+    <domain name='blue.test'/>\
+    <ip address='10.71.0.1' netmask='255.255.255.0'>\
+      <dhcp>\
+        <range start='10.71.0.2' end='10.71.0.100'/>\
+        <host mac='52:54:00:00:00:05' name='five' ip='10.71.0.5'/>\
+      </dhcp>\
+    </ip>\
+    <ip family='ipv6' address='2001:db8:71::1' prefix='64'/>\
+  </network>";
+
+/// A guest of the network `blue` that says that it is there, and stays.
+const GUEST: &str = "<domain type='kvm'>\
+    <name>web</name>\
+    <metadata>\
+      <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
+    </metadata>\
+    <memory unit='MiB'>64</memory>\
+    <vcpu>1</vcpu>\
+    <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
+    <features><acpi/><apic/></features>\
+    <devices>\
+      <interface type='network'>\
+        <mac address='52:54:00:00:00:05'/>\
+        <source network='blue'/>\
+        <model type='virtio'/>\
+      </interface>\
+    </devices>\
+  </domain>";
+
+#[test]
+fn a_network_lives_as_its_administrator_types_and_leaves_no_trace() -> Result<()> {
+    let world = World::start('l', "")?;
+    let host = &world.host;
+    let before = world.namespace.state()?;
+    let events = host.listen(&["net-event", "--all", "--loop", "--timeout", "60"])?;
+
+    let file = host.file("blue.xml", NAT)?;
+    host.good(&["net-define", &file])?;
+    let kept = host.good(&["net-dumpxml", "blue"])?;
+    let again = host.file("again.xml", &kept)?;
+    host.good(&["net-define", &again])?;
+    ensure!(host.good(&["net-dumpxml", "blue"])? == kept, "{kept}");
+
+    host.good(&["net-start", "blue"])?;
+    let info = host.good(&["net-info", "blue"])?;
+    for part in ["Active:", "yes", "virbr7"] {
+        ensure!(info.contains(part), "{part}: {info}");
+    }
+    let list = host.good(&["net-list", "--all"])?;
+    ensure!(list.contains("blue") && list.contains("active"), "{list}");
+    let addresses = world.namespace.ip(&["-o", "addr", "show", "virbr7"])?;
+    for part in ["10.71.0.1/24", "2001:db8:71::1/64"] {
+        ensure!(addresses.contains(part), "{part}: {addresses}");
+    }
+    ensure!(world.servers()?.len() == 1, "{:?}", world.servers()?);
+    let live = host.good(&["net-dumpxml", "blue"])?;
+    ensure!(live.contains("virbr7"), "{live}");
+
+    let added = "<host mac='52:54:00:00:00:06' name='six' ip='10.71.0.6'/>";
+    host.good(&[
+        "net-update", "blue", "add", "ip-dhcp-host", added, "--live", "--config",
+    ])?;
+    for arguments in [&["net-dumpxml", "blue"][..], &["net-dumpxml", "--inactive", "blue"]] {
+        let document = host.good(arguments)?;
+        ensure!(document.contains("52:54:00:00:00:06"), "{document}");
+    }
+    let refused = host.refused(&["net-update", "blue", "add", "ip-dhcp-host", added, "--live"])?;
+    ensure!(refused.contains("already"), "{refused}");
+
+    host.good(&["net-autostart", "blue"])?;
+    ensure!(host.good(&["net-dhcp-leases", "blue"])?.lines().count() <= 2);
+    host.good(&["net-destroy", "blue"])?;
+    host.good(&["net-undefine", "blue"])?;
+    ensure!(!host.good(&["net-list", "--all"])?.contains("blue"));
+    world.until("the servers end", |world| Ok(world.servers()?.is_empty()))?;
+    let after = world.namespace.state()?;
+    ensure!(after == before, "before:\n{before}\nafter:\n{after}");
+
+    let mut seen = Vec::new();
+    while let Some(line) = events.next(Duration::from_secs(10)) {
+        seen.push(line);
+        if seen.iter().any(|line| line.contains("Undefined")) {
+            break;
+        }
+    }
+    let words: Vec<&str> = ["Defined", "Started", "Stopped", "Undefined"]
+        .into_iter()
+        .filter(|word| seen.iter().any(|line| line.contains(word)))
+        .collect();
+    ensure!(words.len() == 4, "{seen:?}");
+    Ok(())
+}
+
+#[test]
+fn guests_are_connected_and_stay_so_over_a_network_that_is_started_again() -> Result<()> {
+    let mut world = World::start('g', "")?;
+    let bridge_of = |world: &World| -> Result<String> {
+        world.namespace.ip(&["-o", "link", "show", "master", "virbr7"])
+    };
+    let domain = world.host.file("web.xml", GUEST)?;
+    world.host.good(&["define", &domain])?;
+    let refused = world.host.refused(&["start", "web"])?;
+    ensure!(refused.contains("blue"), "{refused}");
+    let file = world.host.file("blue.xml", NAT)?;
+    world.host.good(&["net-define", &file])?;
+    let refused = world.host.refused(&["start", "web"])?;
+    ensure!(refused.contains("not active"), "{refused}");
+
+    world.host.good(&["net-start", "blue"])?;
+    world.host.good(&["start", "web"])?;
+    ensure!(bridge_of(&world)?.contains("vnet0"), "{}", bridge_of(&world)?);
+    let interfaces = world.host.good(&["domiflist", "web"])?;
+    for part in ["vnet0", "network", "blue", "52:54:00:00:00:05"] {
+        ensure!(interfaces.contains(part), "{part}: {interfaces}");
+    }
+    let live = world.host.good(&["dumpxml", "web"])?;
+    for part in ["portid='", "bridge='virbr7'"] {
+        ensure!(live.contains(part), "{part}: {live}");
+    }
+    let kept = world.host.good(&["dumpxml", "--inactive", "web"])?;
+    ensure!(!kept.contains("portid"), "{kept}");
+    ensure!(world.host.good(&["net-port-list", "blue"])?.lines().count() >= 1);
+
+    // As an administrator does who has changed its definition.
+    world.host.good(&["net-destroy", "blue"])?;
+    world.host.good(&["net-start", "blue"])?;
+    ensure!(bridge_of(&world)?.contains("vnet0"), "it is not connected again");
+
+    // Nobody notices that the supervisor is another.
+    world.host.daemon.kill()?;
+    world.host.daemon.spawn()?;
+    let list = world.host.good(&["net-list"])?;
+    ensure!(list.contains("blue"), "{list}");
+    ensure!(bridge_of(&world)?.contains("vnet0"), "it is not connected any more");
+    ensure!(world.servers()?.len() == 1, "{:?}", world.servers()?);
+
+    world.host.good(&["destroy", "web"])?;
+    world.until("its port goes", |world| Ok(!bridge_of(world)?.contains("vnet0")))?;
+    world.host.good(&["net-destroy", "blue"])?;
+    Ok(())
+}
+
+#[test]
+fn what_others_do_to_a_network_is_mended() -> Result<()> {
+    let world = World::start('m', "")?;
+    let host = &world.host;
+    let file = host.file("blue.xml", NAT)?;
+    host.good(&["net-create", &file])?;
+    let rules = |world: &World| -> Result<String> {
+        reeve_tests::tool::output(world.namespace.command("nft").args(["list", "ruleset"]))
+    };
+    ensure!(rules(&world)?.contains("masquerade"), "{}", rules(&world)?);
+    reeve_tests::tool::output(world.namespace.command("nft").args(["flush", "ruleset"]))?;
+    world.until("its rules come back", |world| {
+        Ok(rules(world)?.contains("masquerade"))
+    })?;
+
+    let server = world.servers()?.pop().context("no server")?;
+    signal(server, Signal::KILL)?;
+    world.until("its server comes back", |world| {
+        Ok(world.servers()?.iter().any(|pid| *pid != server))
+    })?;
+
+    let server = world.servers()?.pop().context("no server")?;
+    signal(server, Signal::STOP)?;
+    host.good(&["net-destroy", "blue"])?;
+    world.until("one that hangs ends", |world| Ok(world.servers()?.is_empty()))?;
+    // It was transient.
+    ensure!(!host.good(&["net-list", "--all"])?.contains("blue"));
+    Ok(())
+}
+
+#[test]
+fn what_is_taken_already_is_refused_and_nothing_is_left_of_it() -> Result<()> {
+    let world = World::start('t', "")?;
+    let host = &world.host;
+    world.namespace.ip(&["link", "add", "virbr7", "type", "bridge"])?;
+    let file = host.file("blue.xml", NAT)?;
+    let before = world.namespace.state()?;
+    let refused = host.refused(&["net-create", &file])?;
+    ensure!(refused.contains("virbr7"), "{refused}");
+    world.namespace.ip(&["link", "del", "virbr7"])?;
+
+    world.namespace.ip(&["link", "add", "taken", "type", "bridge"])?;
+    world.namespace.ip(&["addr", "add", "10.71.0.200/24", "dev", "taken"])?;
+    world.namespace.ip(&["link", "set", "taken", "up"])?;
+    let refused = host.refused(&["net-create", &file])?;
+    ensure!(
+        refused.contains("10.71.0.0/24") && refused.contains("taken"),
+        "{refused}"
+    );
+    world.namespace.ip(&["link", "del", "taken"])?;
+    world.namespace.ip(&["link", "add", "virbr7", "type", "bridge"])?;
+    let strip = |state: &str| -> String {
+        // A link that is made again has another number.
+        state.lines().filter(|line| !line.contains("virbr7")).collect()
+    };
+    ensure!(strip(&world.namespace.state()?) == strip(&before));
+    ensure!(world.servers()?.is_empty());
+    Ok(())
+}
+
+#[test]
+fn the_default_network_is_there_for_a_newcomer_and_stays_away_when_it_is_removed() -> Result<()> {
+    let mut world = World::start('d', "[networks]\ndefault = true\n")?;
+    let list = world.host.good(&["net-list", "--all"])?;
+    ensure!(list.contains("default") && list.contains("active"), "{list}");
+    let document = world.host.good(&["net-dumpxml", "default"])?;
+    for part in [
+        "mode='nat'",
+        "name='virbr0'",
+        "192.168.122.1",
+        "start='192.168.122.2' end='192.168.122.254'",
+    ] {
+        ensure!(document.contains(part), "{part}: {document}");
+    }
+    world.host.good(&["net-destroy", "default"])?;
+    world.host.good(&["net-undefine", "default"])?;
+    world.host.daemon.kill()?;
+    world.host.daemon.spawn()?;
+    ensure!(!world.host.good(&["net-list", "--all"])?.contains("default"));
+    Ok(())
+}
+
+#[test]
+fn the_command_line_says_what_virsh_says() -> Result<()> {
+    let world = World::start('c', "")?;
+    let file = world.host.file("blue.xml", NAT)?;
+    world.host.good(&["net-create", &file])?;
+    let list = world.host.daemon.reeve(&["network", "list"])?;
+    ensure!(list.contains("blue") && list.contains("virbr7"), "{list}");
+    let shown = world.host.daemon.reeve(&["network", "show", "blue"])?;
+    ensure!(shown.contains("10.71.0.1"), "{shown}");
+    world.host.daemon.reeve(&["network", "stop", "blue"])?;
+    ensure!(!world.host.good(&["net-list", "--all"])?.contains("blue"));
+    Ok(())
+}
