@@ -24,6 +24,7 @@ pub use self::disk::{
 };
 pub use self::nic::{
     InvalidMac, MAX_NIC_QUEUES, MIN_MTU, MacAddress, MacText, NicDriver, NicSpec, SwitchedNicSpec,
+    UserNicSpec,
 };
 pub use self::watchdog::{WatchdogAction, WatchdogSpec};
 pub use self::words::UnknownWord;

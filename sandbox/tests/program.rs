@@ -7,13 +7,13 @@
 use std::ffi::OsString;
 use std::fs::{self, File};
 use std::io::Read;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
 use reeve_sandbox::Identity;
-use reeve_sandbox::program::{Program, ProgramError, launch};
+use reeve_sandbox::program::{Program, ProgramError, Serves, launch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -56,8 +56,10 @@ fn start(path: &str, arguments: &[&str], served: &Path, ro: bool) -> Result<Owne
         launcher: launcher.as_fd(),
         path: Path::new(path),
         arguments: &arguments,
-        directory: served.as_fd(),
-        read_only: ro,
+        serves: Serves::Directory {
+            directory: served.as_fd(),
+            read_only: ro,
+        },
         identity: identity(),
         cgroup: None,
         handed: handed.as_fd(),
@@ -245,11 +247,101 @@ fn the_host_s_root_is_nobody_there() {
         launcher: launcher.as_fd(),
         path: Path::new("/usr/bin/true"),
         arguments: &[],
-        directory: fd.as_fd(),
-        read_only: false,
+        serves: Serves::Directory {
+            directory: fd.as_fd(),
+            read_only: false,
+        },
         identity: Identity::Caller,
         cgroup: None,
         handed: fd.as_fd(),
     });
     assert!(matches!(refused, Err(ProgramError::Invalid(_))));
+}
+
+fn in_network(path: &str, arguments: &[&str], handed: BorrowedFd<'_>) -> OwnedFd {
+    let launcher = File::open(env!("CARGO_BIN_EXE_reeve-sandbox-probe")).unwrap();
+    let arguments: Vec<OsString> = arguments.iter().map(Into::into).collect();
+    let launched = launch(&Program {
+        launcher: launcher.as_fd(),
+        path: Path::new(path),
+        arguments: &arguments,
+        serves: Serves::Network,
+        identity: identity(),
+        cgroup: None,
+        handed,
+    });
+    launched.expect("started")
+}
+
+#[test]
+fn one_that_serves_the_network_has_no_directory_and_no_power_over_it() {
+    let nothing = File::open("/dev/null").unwrap();
+    let script = "cat /proc/self/net/dev | tail -n +3 | cut -d: -f1 | tr -d ' \\n'; echo; echo /*; \
+                  ls /tmp; grep CapBnd /proc/self/status; ls -l /proc/self/fd";
+    let words = in_network("/usr/bin/sh", &["-c", script], nothing.as_fd());
+    let text = words_of(words);
+    let mut lines = text.lines();
+    let own = fs::read_to_string("/proc/self/net/dev").unwrap();
+    let own: String = own
+        .lines()
+        .skip(2)
+        .filter_map(|line| Some(line.split_once(':')?.0.trim()))
+        .collect();
+    assert_eq!(lines.next(), Some(&own[..]), "{text}");
+    let root = lines.next().unwrap();
+    assert!(root.contains("/tmp") && !root.contains("/share"), "{text}");
+    // NET_ADMIN and NET_RAW.
+    let bound = lines.find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
+    let bound = u64::from_str_radix(bound.trim(), 16).unwrap();
+    assert_eq!(bound & (1 << 12 | 1 << 13), 0, "{text}");
+}
+
+#[test]
+fn passt_speaks_for_a_guest_from_within_and_ends_with_its_words() {
+    const PASST: &str = "/usr/bin/passt";
+    assert!(
+        Path::new(PASST).exists(),
+        "passt is missing: run tests/lab/install"
+    );
+    let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+    ours.set_read_timeout(Some(Duration::from_secs(20)))
+        .unwrap();
+    let arguments = [
+        "--foreground",
+        "--quiet",
+        "--no-map-gw",
+        "--tcp-ports=none",
+        "--udp-ports=none",
+        "--fd=5",
+    ];
+    let words = in_network(PASST, &arguments, theirs.as_fd());
+    drop(theirs);
+    // Who has 10.9.8.7?
+    let mac = [0x52, 0x54, 0, 0, 0, 5];
+    let mut frame = [[0xff; 6], mac].concat();
+    frame.extend([8, 6, 0, 1, 8, 0, 6, 4, 0, 1]);
+    frame.extend(mac);
+    frame.extend([0; 4]);
+    frame.extend([0; 6]);
+    frame.extend([10, 9, 8, 7]);
+    frame.resize(60, 0);
+    let asked = [&60_u32.to_be_bytes()[..], &frame].concat();
+    std::io::Write::write_all(&mut &ours, &asked).unwrap();
+    let mut answer = [0; 4 + 42];
+    if let Err(error) = (&ours).read_exact(&mut answer) {
+        rustix::io::ioctl_fionbio(&words, true).unwrap();
+        let mut said = String::new();
+        let _ = File::from(words).read_to_string(&mut said);
+        panic!("{error}: {said}");
+    }
+    assert_eq!(answer[4..10], mac);
+    assert_eq!(answer[16..18], [8, 6], "{answer:02x?}");
+    assert_eq!(answer[25], 2, "it is an answer: {answer:02x?}");
+    drop(words);
+    let mut rest = Vec::new();
+    let ended = (&ours).read_to_end(&mut rest);
+    assert!(
+        ended.is_ok()
+            || ended.is_err_and(|error| error.kind() == std::io::ErrorKind::ConnectionReset)
+    );
 }

@@ -62,7 +62,18 @@ impl NetNamespace {
         other: &Self,
         (there, theirs): (&str, Option<&str>),
     ) -> Result<()> {
-        self.ip(&["link", "add", here, "type", "veth", "peer", "name", there, "netns", &other.name])?;
+        self.ip(&[
+            "link",
+            "add",
+            here,
+            "type",
+            "veth",
+            "peer",
+            "name",
+            there,
+            "netns",
+            &other.name,
+        ])?;
         for (namespace, link, address) in [(self, here, own), (other, there, theirs)] {
             if let Some(address) = address {
                 namespace.ip(&["addr", "add", address, "dev", link])?;
@@ -104,6 +115,8 @@ impl NetNamespace {
 
 impl Drop for NetNamespace {
     fn drop(&mut self) {
-        let _ = Command::new("ip").args(["netns", "del", &self.name]).status();
+        let _ = Command::new("ip")
+            .args(["netns", "del", &self.name])
+            .status();
     }
 }

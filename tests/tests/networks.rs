@@ -130,9 +130,18 @@ fn a_network_lives_as_its_administrator_types_and_leaves_no_trace() -> Result<()
 
     let added = "<host mac='52:54:00:00:00:06' name='six' ip='10.71.0.6'/>";
     host.good(&[
-        "net-update", "blue", "add", "ip-dhcp-host", added, "--live", "--config",
+        "net-update",
+        "blue",
+        "add",
+        "ip-dhcp-host",
+        added,
+        "--live",
+        "--config",
     ])?;
-    for arguments in [&["net-dumpxml", "blue"][..], &["net-dumpxml", "--inactive", "blue"]] {
+    for arguments in [
+        &["net-dumpxml", "blue"][..],
+        &["net-dumpxml", "--inactive", "blue"],
+    ] {
         let document = host.good(arguments)?;
         ensure!(document.contains("52:54:00:00:00:06"), "{document}");
     }
@@ -167,7 +176,9 @@ fn a_network_lives_as_its_administrator_types_and_leaves_no_trace() -> Result<()
 fn guests_are_connected_and_stay_so_over_a_network_that_is_started_again() -> Result<()> {
     let mut world = World::start('g', "")?;
     let bridge_of = |world: &World| -> Result<String> {
-        world.namespace.ip(&["-o", "link", "show", "master", "virbr7"])
+        world
+            .namespace
+            .ip(&["-o", "link", "show", "master", "virbr7"])
     };
     let domain = world.host.file("web.xml", GUEST)?;
     world.host.good(&["define", &domain])?;
@@ -180,7 +191,11 @@ fn guests_are_connected_and_stay_so_over_a_network_that_is_started_again() -> Re
 
     world.host.good(&["net-start", "blue"])?;
     world.host.good(&["start", "web"])?;
-    ensure!(bridge_of(&world)?.contains("vnet0"), "{}", bridge_of(&world)?);
+    ensure!(
+        bridge_of(&world)?.contains("vnet0"),
+        "{}",
+        bridge_of(&world)?
+    );
     let interfaces = world.host.good(&["domiflist", "web"])?;
     for part in ["vnet0", "network", "blue", "52:54:00:00:00:05"] {
         ensure!(interfaces.contains(part), "{part}: {interfaces}");
@@ -196,18 +211,26 @@ fn guests_are_connected_and_stay_so_over_a_network_that_is_started_again() -> Re
     // As an administrator does who has changed its definition.
     world.host.good(&["net-destroy", "blue"])?;
     world.host.good(&["net-start", "blue"])?;
-    ensure!(bridge_of(&world)?.contains("vnet0"), "it is not connected again");
+    ensure!(
+        bridge_of(&world)?.contains("vnet0"),
+        "it is not connected again"
+    );
 
     // Nobody notices that the supervisor is another.
     world.host.daemon.kill()?;
     world.host.daemon.spawn()?;
     let list = world.host.good(&["net-list"])?;
     ensure!(list.contains("blue"), "{list}");
-    ensure!(bridge_of(&world)?.contains("vnet0"), "it is not connected any more");
+    ensure!(
+        bridge_of(&world)?.contains("vnet0"),
+        "it is not connected any more"
+    );
     ensure!(world.servers()?.len() == 1, "{:?}", world.servers()?);
 
     world.host.good(&["destroy", "web"])?;
-    world.until("its port goes", |world| Ok(!bridge_of(world)?.contains("vnet0")))?;
+    world.until("its port goes", |world| {
+        Ok(!bridge_of(world)?.contains("vnet0"))
+    })?;
     world.host.good(&["net-destroy", "blue"])?;
     Ok(())
 }
@@ -236,7 +259,9 @@ fn what_others_do_to_a_network_is_mended() -> Result<()> {
     let server = world.servers()?.pop().context("no server")?;
     signal(server, Signal::STOP)?;
     host.good(&["net-destroy", "blue"])?;
-    world.until("one that hangs ends", |world| Ok(world.servers()?.is_empty()))?;
+    world.until("one that hangs ends", |world| {
+        Ok(world.servers()?.is_empty())
+    })?;
     // It was transient.
     ensure!(!host.good(&["net-list", "--all"])?.contains("blue"));
     Ok(())
@@ -246,15 +271,21 @@ fn what_others_do_to_a_network_is_mended() -> Result<()> {
 fn what_is_taken_already_is_refused_and_nothing_is_left_of_it() -> Result<()> {
     let world = World::start('t', "")?;
     let host = &world.host;
-    world.namespace.ip(&["link", "add", "virbr7", "type", "bridge"])?;
+    world
+        .namespace
+        .ip(&["link", "add", "virbr7", "type", "bridge"])?;
     let file = host.file("blue.xml", NAT)?;
     let before = world.namespace.state()?;
     let refused = host.refused(&["net-create", &file])?;
     ensure!(refused.contains("virbr7"), "{refused}");
     world.namespace.ip(&["link", "del", "virbr7"])?;
 
-    world.namespace.ip(&["link", "add", "taken", "type", "bridge"])?;
-    world.namespace.ip(&["addr", "add", "10.71.0.200/24", "dev", "taken"])?;
+    world
+        .namespace
+        .ip(&["link", "add", "taken", "type", "bridge"])?;
+    world
+        .namespace
+        .ip(&["addr", "add", "10.71.0.200/24", "dev", "taken"])?;
     world.namespace.ip(&["link", "set", "taken", "up"])?;
     let refused = host.refused(&["net-create", &file])?;
     ensure!(
@@ -262,10 +293,15 @@ fn what_is_taken_already_is_refused_and_nothing_is_left_of_it() -> Result<()> {
         "{refused}"
     );
     world.namespace.ip(&["link", "del", "taken"])?;
-    world.namespace.ip(&["link", "add", "virbr7", "type", "bridge"])?;
+    world
+        .namespace
+        .ip(&["link", "add", "virbr7", "type", "bridge"])?;
     let strip = |state: &str| -> String {
         // A link that is made again has another number.
-        state.lines().filter(|line| !line.contains("virbr7")).collect()
+        state
+            .lines()
+            .filter(|line| !line.contains("virbr7"))
+            .collect()
     };
     ensure!(strip(&world.namespace.state()?) == strip(&before));
     ensure!(world.servers()?.is_empty());
@@ -276,7 +312,10 @@ fn what_is_taken_already_is_refused_and_nothing_is_left_of_it() -> Result<()> {
 fn the_default_network_is_there_for_a_newcomer_and_stays_away_when_it_is_removed() -> Result<()> {
     let mut world = World::start('d', "[networks]\ndefault = true\n")?;
     let list = world.host.good(&["net-list", "--all"])?;
-    ensure!(list.contains("default") && list.contains("active"), "{list}");
+    ensure!(
+        list.contains("default") && list.contains("active"),
+        "{list}"
+    );
     let document = world.host.good(&["net-dumpxml", "default"])?;
     for part in [
         "mode='nat'",
@@ -291,6 +330,48 @@ fn the_default_network_is_there_for_a_newcomer_and_stays_away_when_it_is_removed
     world.host.daemon.kill()?;
     world.host.daemon.spawn()?;
     ensure!(!world.host.good(&["net-list", "--all"])?.contains("default"));
+    Ok(())
+}
+
+/// The processes of that name.
+fn named(name: &str) -> Result<usize> {
+    let mut count = 0;
+    for entry in fs::read_dir("/proc")? {
+        let comm = fs::read_to_string(entry?.path().join("comm")).unwrap_or_default();
+        // It puts what it does behind its name.
+        count += usize::from(comm.trim().starts_with(name));
+    }
+    Ok(count)
+}
+
+#[test]
+fn a_guest_without_any_link_of_the_host_s_has_a_process_that_ends_with_it() -> Result<()> {
+    // Where passt finds a route.
+    let host = Host::start(REAL)?;
+    let before = named("passt")?;
+    let document = GUEST
+        .replace("type='network'", "type='user'")
+        .replace("<source network='blue'/>", "");
+    let file = host.file("web.xml", &document)?;
+    host.good(&["define", &file])?;
+    let kept = host.good(&["dumpxml", "--inactive", "web"])?;
+    ensure!(kept.contains("<interface type='user'>"), "{kept}");
+    host.good(&["start", "web"])?;
+    ensure!(named("passt")? > before, "{}", host.daemon.log());
+    let mac = "52:54:00:00:00:07";
+    let more = host.file(
+        "more.xml",
+        &format!("<interface type='user'><mac address='{mac}'/><model type='virtio'/></interface>"),
+    )?;
+    host.good(&["attach-device", "web", &more, "--live"])?;
+    let interfaces = host.good(&["domiflist", "web"])?;
+    ensure!(interfaces.contains(mac), "{interfaces}");
+    host.good(&["destroy", "web"])?;
+    let deadline = Instant::now() + PATIENCE;
+    while named("passt")? > before {
+        ensure!(Instant::now() < deadline, "passt does not end");
+        std::thread::sleep(Duration::from_millis(20));
+    }
     Ok(())
 }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DiskSpec, NicSpec, SwitchedNicSpec};
+use super::{DiskSpec, NicSpec, SwitchedNicSpec, UserNicSpec};
 use crate::fd::FdSlot;
 
 /// The most devices a machine has: one for each [`PciSlot`].
@@ -121,6 +121,8 @@ pub enum DeviceSpec {
     SwitchedNic(SwitchedNicSpec),
     /// A virtio memory device.
     Memory(MemoryDeviceSpec),
+    /// A virtio network interface for which a process speaks.
+    UserNic(UserNicSpec),
 }
 
 impl DeviceSpec {
@@ -137,6 +139,7 @@ impl DeviceSpec {
             Self::Share(share) => share.slot,
             Self::SwitchedNic(nic) => nic.slot,
             Self::Memory(memory) => memory.slot,
+            Self::UserNic(nic) => nic.slot,
         }
     }
 
@@ -155,6 +158,7 @@ impl DeviceSpec {
             }
             Self::Share(share) => vec![&mut share.socket, &mut share.words],
             Self::SwitchedNic(nic) => vec![&mut nic.socket],
+            Self::UserNic(nic) => vec![&mut nic.socket, &mut nic.words],
         }
     }
 
@@ -169,7 +173,7 @@ impl DeviceSpec {
             Self::Vsock(_) => "socket device",
             Self::Ports(_) => "serial controller",
             Self::Share(_) => "shared folder",
-            Self::SwitchedNic(_) => "network interface",
+            Self::SwitchedNic(_) | Self::UserNic(_) => "network interface",
             Self::Memory(_) => "memory device",
         }
     }

@@ -72,6 +72,28 @@ pub struct SwitchedNicSpec {
     pub mtu: Option<u16>,
 }
 
+/// A network interface whose frames go over a stream socket to a process that speaks for its guest (passt(1)), each
+/// behind its length: four bytes in big endian.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UserNicSpec {
+    /// Its place on the bus.
+    pub slot: PciSlot,
+    /// Its address.
+    pub mac: MacAddress,
+    /// A stream socket that is connected to the process.
+    pub socket: FdSlot,
+    /// The reading end of a pipe with what the process says to people. It lives as long as somebody holds this.
+    pub words: FdSlot,
+    /// What the guest is told of the network's MTU, at least [`MIN_MTU`].
+    pub mtu: Option<u16>,
+    /// Whether the link is up at the start.
+    pub link_up: bool,
+    /// Bytes to the guest, at most.
+    pub inbound: Option<Rate>,
+    /// Bytes from the guest, at most.
+    pub outbound: Option<Rate>,
+}
+
 /// An Ethernet address of one station.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct MacAddress([u8; 6]);

@@ -10,7 +10,7 @@ use crate::fd::FdSlot;
 use crate::spec::{
     BalloonSpec, Burst, CacheMode, DeviceSpec, Discard, DiskFormat, DiskSpec, DiskThrottle,
     IoEngine, LayerSpec, MacAddress, MemoryDeviceSpec, NicSpec, PciSlot, PortKind, PortSpec,
-    PortsSpec, Rate, Rates, RngSpec, ShareSpec, SwitchedNicSpec, VsockSpec,
+    PortsSpec, Rate, Rates, RngSpec, ShareSpec, SwitchedNicSpec, UserNicSpec, VsockSpec,
 };
 
 pub(super) fn slot(number: u8) -> PciSlot {
@@ -132,6 +132,19 @@ pub(super) fn devices() -> Vec<DeviceSpec> {
             mtu: Some(1400),
         }),
         DeviceSpec::Memory(MemoryDeviceSpec { slot: slot(8) }),
+        DeviceSpec::UserNic(UserNicSpec {
+            slot: slot(10),
+            mac: "52:54:00:0a:0b:0e".parse().unwrap(),
+            socket: FdSlot(41),
+            words: FdSlot(42),
+            mtu: Some(1300),
+            link_up: true,
+            inbound: Some(Rate {
+                per_second: 3000,
+                burst: None,
+            }),
+            outbound: None,
+        }),
     ]
 }
 

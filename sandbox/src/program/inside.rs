@@ -11,7 +11,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, recv, send};
 use rustix::process::{Pid, PidfdFlags, Signal, WaitOptions};
 
-use super::{DIRECTORY_FD, HANDED_FD, LAUNCHER, MAX_WORDS, SYNC_FD, c_string, mounts};
+use super::{DIRECTORY_FD, HANDED_FD, LAUNCHER, MAX_WORDS, NETWORK, SYNC_FD, c_string, mounts};
 use crate::sys;
 
 /// What the program may do as root of its own namespace: be other users there, of whom there are none but
@@ -99,11 +99,15 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
     await_caller()?;
     sys::setsid().map_err(number("leaving the session"))?;
     // Where it stands goes along into the new namespace; a descriptor does not.
-    sys::fchdir(DIRECTORY_FD).map_err(number("entering the directory"))?;
-    let namespaces = libc::CLONE_NEWUSER
+    let network = access == NETWORK;
+    let mut namespaces = 0;
+    if !network {
+        sys::fchdir(DIRECTORY_FD).map_err(number("entering the directory"))?;
+        namespaces |= libc::CLONE_NEWNET;
+    }
+    namespaces |= libc::CLONE_NEWUSER
         | libc::CLONE_NEWNS
         | libc::CLONE_NEWPID
-        | libc::CLONE_NEWNET
         | libc::CLONE_NEWIPC
         | libc::CLONE_NEWUTS
         | libc::CLONE_NEWCGROUP;
@@ -119,7 +123,8 @@ fn run(arguments: Vec<OsString>) -> Result<(), Failure> {
 
     match fork().map_err(number("making the program's process"))? {
         None => {
-            mounts::enter(Path::new(path), access == "ro")?;
+            let directory = (!network).then_some(access == "ro");
+            mounts::enter(Path::new(path), directory)?;
             confine(privileged)?;
             execute(&argv)
         }

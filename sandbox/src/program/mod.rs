@@ -1,4 +1,5 @@
-//! A foreign program that serves one directory, in a jail of its own: how it is started and ended.
+//! A foreign program that serves one domain, in a jail of its own, with one directory or with the host's network:
+//! how it is started and ended.
 //!
 //! ```text
 //! caller                launcher (our own static program)     the program, pid 1 of its namespace
@@ -56,6 +57,8 @@ pub const HANDED_FD: i32 = 5;
 pub const DIRECTORY: &str = "/share";
 /// Above every number that is handed over.
 const ABOVE: i32 = 64;
+/// The word for a program that serves the network.
+const NETWORK: &str = "network";
 /// How long all of it may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The most bytes of a failure in words.
@@ -70,16 +73,42 @@ pub struct Program<'a> {
     pub path: &'a Path,
     /// Its arguments, without its name. Its environment is empty.
     pub arguments: &'a [OsString],
-    /// What it serves, as [`DIRECTORY`]: opened at least with `O_PATH`.
-    pub directory: BorrowedFd<'a>,
-    /// Whether it can only read there.
-    pub read_only: bool,
+    /// What it serves.
+    pub serves: Serves<'a>,
     /// Who its root is on the host.
     pub identity: Identity,
     /// The directory of a cgroup v2 to be in.
     pub cgroup: Option<&'a Path>,
     /// Handed over as [`HANDED_FD`].
     pub handed: BorrowedFd<'a>,
+}
+
+/// What a program has of the host beside what it is loaded from.
+#[derive(Debug, Clone, Copy)]
+pub enum Serves<'a> {
+    /// A directory, as [`DIRECTORY`], and no network.
+    Directory {
+        /// Opened at least with `O_PATH`.
+        directory: BorrowedFd<'a>,
+        /// Whether it can only read there.
+        read_only: bool,
+    },
+    /// The network of its caller, over which it has no power, and the names of the servers of names; no directory,
+    /// and an empty place at `/tmp` for a root of its own.
+    Network,
+}
+
+impl Serves<'_> {
+    /// The word for the launcher.
+    const fn word(&self) -> &'static str {
+        match self {
+            Self::Directory {
+                read_only: true, ..
+            } => "ro",
+            Self::Directory { .. } => "rw",
+            Self::Network => NETWORK,
+        }
+    }
 }
 
 /// Why there is no such process. Nothing is left of it.
@@ -180,9 +209,14 @@ fn execute(program: &Program<'_>, sync: &OwnedFd, words: OwnedFd) -> Result<Chil
         rustix::io::fcntl_dupfd_cloexec(fd, ABOVE).map_err(step("cannot duplicate a descriptor"))
     };
     let exe = high(program.launcher)?;
+    let directory = match program.serves {
+        Serves::Directory { directory, .. } => directory,
+        // Something has to be under the number; it is closed.
+        Serves::Network => program.handed,
+    };
     let handed = [
         (high(sync.as_fd())?, SYNC_FD),
-        (high(program.directory)?, DIRECTORY_FD),
+        (high(directory)?, DIRECTORY_FD),
         (high(program.handed)?, HANDED_FD),
     ];
     let numbers = [0, 1, 2].map(|at: usize| {
@@ -196,7 +230,7 @@ fn execute(program: &Program<'_>, sync: &OwnedFd, words: OwnedFd) -> Result<Chil
     let mut command = Command::new(format!("/proc/self/fd/{}", exe.as_raw_fd()));
     command
         .arg0(LAUNCHER)
-        .arg(if program.read_only { "ro" } else { "rw" })
+        .arg(program.serves.word())
         .arg(match program.identity {
             Identity::Block { .. } => "block",
             Identity::Caller => "caller",

@@ -24,6 +24,11 @@ const LIBRARY_CACHE: &str = "/etc/ld.so.cache";
 /// What of `/proc` is there: the process itself, and limits of the host that it may ask for.
 const PROC: [&str; 2] = ["/proc/self", "/proc/sys/fs"];
 
+/// Who the host asks for names.
+const RESOLVERS: &str = "/etc/resolv.conf";
+/// Where a program makes a root of its own that has no directory to serve.
+const OWN_ROOT: &str = "/tmp";
+
 /// `struct mount_attr` of mount_setattr(2).
 #[repr(C)]
 struct MountAttr {
@@ -51,18 +56,32 @@ enum Piece {
     File(OwnedFd),
     /// A symbolic link as on the host.
     Link(PathBuf),
+    /// A directory with nothing in it.
+    Empty,
 }
 
-/// Puts the calling process, which stands in the directory that is served, into such a root. It is root
-/// of a new user namespace, in a new mount namespace.
-pub(super) fn enter(program: &Path, read_only: bool) -> Result<(), Failure> {
+/// Puts the calling process, which stands in the directory that is served, if one is, into such a root;
+/// `directory` says whether one is, and only to be read. It is root of a new user namespace, in a new mount
+/// namespace.
+pub(super) fn enter(program: &Path, directory: Option<bool>) -> Result<(), Failure> {
     let private = MountPropagationFlags::PRIVATE | MountPropagationFlags::REC;
     mount_change("/", private).map_err(failed("separating its mounts"))?;
-    let share = clone("", true).map_err(failed("taking the directory"))?;
-    let access = if read_only { RDONLY } else { 0 };
-    restrict(share.as_fd(), access | NOSUID | NODEV, true)
-        .map_err(failed("restricting the directory"))?;
-    let mut pieces = vec![(PathBuf::from(DIRECTORY), Piece::Directory(share))];
+    let mut pieces = Vec::new();
+    match directory {
+        Some(read_only) => {
+            let share = clone("", true).map_err(failed("taking the directory"))?;
+            let access = if read_only { RDONLY } else { 0 };
+            restrict(share.as_fd(), access | NOSUID | NODEV, true)
+                .map_err(failed("restricting the directory"))?;
+            pieces.push((PathBuf::from(DIRECTORY), Piece::Directory(share)));
+        }
+        None => {
+            pieces.push((PathBuf::from(OWN_ROOT), Piece::Empty));
+            if let Some(resolvers) = resolvers()? {
+                pieces.push((RESOLVERS.into(), resolvers));
+            }
+        }
+    }
     for path in SYSTEM.map(PathBuf::from).into_iter().chain(prefix(program)) {
         if let Some(piece) = piece(&path)? {
             pieces.push((path, piece));
@@ -121,6 +140,14 @@ fn piece(path: &Path) -> Result<Option<Piece>, Failure> {
         true => Piece::Directory(tree),
         false => Piece::File(tree),
     }))
+}
+
+/// The host's list of servers of names, wherever the link to it leads.
+fn resolvers() -> Result<Option<Piece>, Failure> {
+    match fs::canonicalize(RESOLVERS) {
+        Ok(path) => piece(&path),
+        Err(_) => Ok(None),
+    }
 }
 
 /// A copy of the mount at `path`, attached nowhere; with all beneath where it is a directory, since what
@@ -193,6 +220,7 @@ fn place(root: &OwnedFd, path: &Path, piece: &Piece) -> Result<(), Errno> {
     }
     let tree = match piece {
         Piece::Link(target) => return rustix::fs::symlinkat(target, root, &name),
+        Piece::Empty => return rustix::fs::mkdirat(root, &name, mode),
         Piece::Directory(tree) => {
             rustix::fs::mkdirat(root, &name, mode)?;
             tree

@@ -15,6 +15,7 @@ mod disks;
 mod ends;
 mod nics;
 mod paths;
+mod unserved;
 
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
@@ -38,13 +39,15 @@ use self::ends::{end_policy, kept_policy};
 pub use self::nics::NicPolicy;
 pub(crate) use self::paths::called;
 pub use self::paths::{AnyPath, ImageAccess, PathError, PathPolicy};
+use self::unserved::Unserved;
 use crate::domain::driver::DeviceResources;
 use crate::host::cpuid::HostCpuid;
 use crate::host::filter::FilterError;
 use crate::host::reason;
-use crate::host::shares::{OpenShare, ShareError, ShareServers, Sharer};
+use crate::host::shares::{ShareError, ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, SocketError};
 use crate::host::tap::TapError;
+use crate::host::user_network::UserNetworkError;
 use crate::host::vhost_net::VhostNetError;
 
 /// Where the kernel offers KVM.
@@ -146,6 +149,9 @@ pub enum PlanError {
     /// A shared directory.
     #[error(transparent)]
     Share(#[from] ShareError),
+    /// Who speaks for an interface.
+    #[error(transparent)]
+    UserNetwork(#[from] UserNetworkError),
     /// More descriptors than a launch carries.
     #[error(transparent)]
     Descriptors(#[from] FdError),
@@ -205,8 +211,8 @@ pub struct Plan {
     pub fds: FdTable,
     /// The devices with every address.
     devices: Devices,
-    /// Directories that nobody serves yet.
-    shares: Vec<OpenShare>,
+    /// Directories and interfaces that no process serves yet.
+    unserved: Unserved,
 }
 
 impl Plan {
@@ -225,27 +231,27 @@ impl Plan {
         devices::held(&self.devices, &self.spec.devices)
     }
 
-    /// Starts what serves its shared directories, and adds those devices. To be called once; it waits for
+    /// Starts what serves its shared directories and interfaces, and adds those devices. To be called once; it waits for
     /// processes. They end when what the plan holds of them is dropped.
     ///
     /// # Errors
-    /// [`PlanError::Share`], [`PlanError::Descriptors`].
+    /// [`PlanError::Share`], [`PlanError::UserNetwork`], [`PlanError::Descriptors`].
     pub(crate) fn serve(
         &mut self,
         servers: &ShareServers,
         sharer: &Sharer,
     ) -> Result<(), PlanError> {
-        let open = std::mem::take(&mut self.shares);
-        let served = devices::serve_shares(open, servers, sharer, &mut self.fds)?;
+        let unserved = std::mem::take(&mut self.unserved);
+        let served = unserved.serve(servers, sharer, &mut self.fds)?;
         self.spec.devices.extend(served);
         self.spec.devices.sort_unstable_by_key(DeviceSpec::slot);
         Ok(())
     }
 
-    /// Whether there is a directory to share.
+    /// Whether something of it is served by a process.
     #[must_use]
-    pub fn shares(&self) -> bool {
-        !self.shares.is_empty()
+    pub fn is_served(&self) -> bool {
+        !self.unserved.is_empty()
     }
 
     /// Binds what devices listen on, and adds those devices. To be called once; it may wait for a file
@@ -281,7 +287,7 @@ pub fn plan(
     let boot = plan_boot(&domain.boot, options.files.paths, &mut fds)?;
     let devices =
         devices::plan_devices(&all, options.files, &options.network.of(domain), &mut fds)?;
-    let shares = devices::plan_shares(&all, options.files.paths)?;
+    let unserved = Unserved::plan(&all, options.files.paths, &options.network)?;
     let size_bytes = domain.memory.bytes();
     let mut memory = MemorySpec {
         size_bytes,
@@ -334,7 +340,7 @@ pub fn plan(
         spec,
         fds,
         devices: all,
-        shares,
+        unserved,
     })
 }
 
@@ -364,7 +370,7 @@ pub struct DevicePlan {
     /// What the worker builds; of a device that listens once [`DevicePlan::listen`] has bound its socket.
     specs: Vec<DeviceSpec>,
     fds: FdTable,
-    shares: Vec<OpenShare>,
+    unserved: Unserved,
 }
 
 impl DevicePlan {
@@ -388,22 +394,22 @@ impl DevicePlan {
     /// As [`Plan::serve`].
     ///
     /// # Errors
-    /// [`PlanError::Share`], [`PlanError::Descriptors`].
+    /// [`PlanError::Share`], [`PlanError::UserNetwork`], [`PlanError::Descriptors`].
     pub(crate) fn serve(
         &mut self,
         servers: &ShareServers,
         sharer: &Sharer,
     ) -> Result<(), PlanError> {
-        let open = std::mem::take(&mut self.shares);
-        let served = devices::serve_shares(open, servers, sharer, &mut self.fds)?;
+        let unserved = std::mem::take(&mut self.unserved);
+        let served = unserved.serve(servers, sharer, &mut self.fds)?;
         self.specs.extend(served);
         Ok(())
     }
 
-    /// Whether there is a directory to share.
+    /// Whether something of it is served by a process.
     #[must_use]
-    pub fn shares(&self) -> bool {
-        !self.shares.is_empty()
+    pub fn is_served(&self) -> bool {
+        !self.unserved.is_empty()
     }
 
     /// What is sent, once it listens where it does; `None` where there is no such device.
@@ -428,12 +434,12 @@ pub fn plan_device(
     let device = domain.devices.only_at(place);
     let mut fds = FdTable::new();
     let specs = devices::plan_devices(&device, files, &network.of(domain), &mut fds)?;
-    let shares = devices::plan_shares(&device, files.paths)?;
+    let unserved = Unserved::plan(&device, files.paths, network)?;
     Ok(DevicePlan {
         device,
         specs,
         fds,
-        shares,
+        unserved,
     })
 }
 

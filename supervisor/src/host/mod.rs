@@ -25,6 +25,7 @@ pub(crate) mod spawn_thread;
 pub(crate) mod spawner;
 pub mod tap;
 pub mod uid_blocks;
+pub mod user_network;
 pub mod vcpus;
 pub(crate) mod vhost_net;
 pub(crate) mod watch;

@@ -21,12 +21,12 @@
 //! guest is root on the host. Without privilege the one user there is is the caller.
 
 use std::ffi::OsString;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use reeve_ipc::spec::PciSlot;
-use reeve_sandbox::program::{self, Program, ProgramError};
+use reeve_sandbox::program::{self, Program, ProgramError, Serves};
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 use rustix::process::Resource;
@@ -161,6 +161,11 @@ impl ShareServers {
         Self { program, ..self }
     }
 
+    /// What starts a program in a jail.
+    pub(crate) fn launcher(&self) -> BorrowedFd<'_> {
+        self.launcher.as_fd()
+    }
+
     /// Starts a process that serves `share` to `sharer`; waits for it to be executed.
     ///
     /// # Errors
@@ -176,8 +181,10 @@ impl ShareServers {
             launcher: self.launcher.as_fd(),
             path: &program,
             arguments: &arguments(),
-            directory: share.directory.as_fd(),
-            read_only: share.read_only,
+            serves: Serves::Directory {
+                directory: share.directory.as_fd(),
+                read_only: share.read_only,
+            },
             identity,
             cgroup: sharer.cgroup.as_deref(),
             handed: listener.as_fd(),

@@ -83,6 +83,10 @@ impl Kept {
             (DeviceSpec::Nic(nic), DeviceChange::NicRates { inbound, outbound }) => {
                 (nic.inbound, nic.outbound) = (inbound, outbound);
             }
+            (DeviceSpec::UserNic(nic), DeviceChange::Link { up }) => nic.link_up = up,
+            (DeviceSpec::UserNic(nic), DeviceChange::NicRates { inbound, outbound }) => {
+                (nic.inbound, nic.outbound) = (inbound, outbound);
+            }
             (DeviceSpec::Disk(disk), DeviceChange::DiskThrottle(throttle)) => {
                 disk.throttle = throttle;
             }

@@ -216,13 +216,8 @@ impl Net {
 
 /// Follows from the configuration alone: a saved machine must find the same on another host.
 fn offered(config: &NetConfig, ports: &[Arc<dyn Port>]) -> u64 {
-    let always = F_MAC
-        | F_MRG_RXBUF
-        | F_STATUS
-        | F_CTRL_VQ
-        | F_CTRL_RX
-        | F_CTRL_RX_EXTRA
-        | F_GUEST_ANNOUNCE;
+    let always =
+        F_MAC | F_MRG_RXBUF | F_STATUS | F_CTRL_VQ | F_CTRL_RX | F_CTRL_RX_EXTRA | F_GUEST_ANNOUNCE;
     [
         (config.mtu.is_some(), F_MTU),
         (config.speed.is_some(), F_SPEED_DUPLEX),

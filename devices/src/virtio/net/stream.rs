@@ -17,8 +17,7 @@ use std::time::{Duration, Instant};
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
-use rustix::io::{Errno, read, retry_on_intr};
-use rustix::net::{SendFlags, send};
+use rustix::io::{Errno, read, retry_on_intr, write};
 
 use super::features::Offloads;
 use super::header::{MAX_FRAME, MIN_FRAME};
@@ -177,7 +176,8 @@ impl State {
 
     fn flush(&mut self, socket: &OwnedFd) -> io::Result<()> {
         while !self.outgoing.is_empty() {
-            let sent = retry_on_intr(|| send(socket, &self.outgoing, SendFlags::NOSIGNAL));
+            // Whoever goes is told of by an error: this process ignores the signal.
+            let sent = retry_on_intr(|| write(socket, &self.outgoing));
             match sent {
                 Ok(sent) => drop(self.outgoing.drain(..sent)),
                 Err(errno) => {

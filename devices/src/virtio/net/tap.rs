@@ -18,9 +18,9 @@ use std::sync::atomic::{AtomicU8, Ordering};
 use rustix::fs::{OFlags, fcntl_getfl, fcntl_setfl};
 use rustix::ioctl::{IntegerSetter, Opcode, Setter, ioctl, opcode};
 
-use super::stream::Stream;
 use super::features::Offloads;
 use super::header::HEADER_BYTES;
+use super::stream::Stream;
 
 /// `TUNSETOFFLOAD`.
 const TUNSETOFFLOAD: Opcode = opcode::write::<libc::c_uint>(b'T', 208);

@@ -185,7 +185,8 @@ impl Transmitter {
         }
         let written = if let Some(stream) = port.stream() {
             self.whole.resize(frame, 0);
-            self.chain.read_at(ram, HEADER_BYTES as u64, &mut self.whole);
+            self.chain
+                .read_at(ram, HEADER_BYTES as u64, &mut self.whole);
             stream.send(&self.whole).map(|()| frame)
         } else if copied == frame {
             rustix::io::retry_on_intr(|| rustix::io::write(port.as_fd(), &*start))

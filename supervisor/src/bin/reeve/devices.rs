@@ -44,7 +44,7 @@ pub struct DeviceArgs {
     /// send, where not from any, ip=192.0.2.5 or ip=2001:db8::/64.
     #[arg(
         long,
-        value_name = "bridge=NAME|tap=NAME|switch=PATH|none[,...]",
+        value_name = "bridge=NAME|tap=NAME|switch=PATH|user|none[,...]",
         value_parser = net::net,
         help_heading = "Devices"
     )]

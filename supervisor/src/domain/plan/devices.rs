@@ -3,10 +3,10 @@
 use std::path::Path;
 
 use reeve_ipc::fd::{FdSlot, FdTable};
-use reeve_ipc::model::{DeviceError, DeviceName, Devices, Domain};
+use reeve_ipc::model::{DeviceError, DeviceName, Devices, Domain, NicSource};
 use reeve_ipc::spec::{
     BalloonSpec, DeviceSpec, LEAST_PORTS_ROOM, MIN_GUEST_CID, MemoryDeviceSpec, PciSlot, PortKind,
-    PortSpec, PortsSpec, RngSpec, ShareSpec, VsockSpec, WatchdogSpec,
+    PortSpec, PortsSpec, RngSpec, VsockSpec, WatchdogSpec,
 };
 
 use super::disks::plan_disk;
@@ -14,7 +14,6 @@ use super::nics::{NicPolicy, plan_nic};
 use super::paths::PathPolicy;
 use super::{Files, PlanError, model_error};
 use crate::domain::driver::DeviceResources;
-use crate::host::shares::{self, OpenShare, ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
 use crate::host::tap::TapId;
 
@@ -38,6 +37,9 @@ pub(super) fn plan_devices(
         specs.push(DeviceSpec::Disk(plan_disk(disk, slot, files, fds)?));
     }
     for nic in &devices.nics {
+        if nic.source == NicSource::User {
+            continue;
+        }
         // Both are filled in together.
         let (slot, mac) = (placed(nic.address)?, nic.mac.ok_or_else(unplaced)?);
         specs.push(plan_nic(nic, slot, mac, (files.paths, network), fds)?);
@@ -124,44 +126,6 @@ pub(super) fn plan_listeners(
     Ok(specs)
 }
 
-/// Opens the directories that are to be shared.
-pub(super) fn plan_shares(
-    devices: &Devices,
-    paths: &dyn PathPolicy,
-) -> Result<Vec<OpenShare>, PlanError> {
-    let shares = devices.shares.iter().map(|share| {
-        let what = format!("directory of share '{}'", share.tag);
-        let opened = paths.open_directory(&what, &share.source);
-        Ok(OpenShare {
-            slot: placed(share.address)?,
-            tag: share.tag.clone(),
-            source: share.source.clone(),
-            read_only: share.read_only,
-            directory: shares::open(&share.tag, &share.source, opened)?,
-        })
-    });
-    shares.collect()
-}
-
-/// Starts a process for each of them.
-pub(super) fn serve_shares(
-    open: Vec<OpenShare>,
-    servers: &ShareServers,
-    sharer: &Sharer,
-    fds: &mut FdTable,
-) -> Result<Vec<DeviceSpec>, PlanError> {
-    let specs = open.into_iter().map(|share| {
-        let serving = servers.serve(&share, sharer)?;
-        Ok(DeviceSpec::Share(ShareSpec {
-            slot: share.slot,
-            tag: share.tag,
-            socket: fds.push(serving.socket)?,
-            words: fds.push(serving.words)?,
-        }))
-    });
-    specs.collect()
-}
-
 /// What each of `devices` holds that has a name, as far as `specs` tell, and what each port does; those that
 /// hold nothing are left out.
 pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResources> {
@@ -184,7 +148,7 @@ pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResourc
     held.filter(|device| !device.is_empty()).collect()
 }
 
-fn placed(address: Option<PciSlot>) -> Result<PciSlot, PlanError> {
+pub(super) fn placed(address: Option<PciSlot>) -> Result<PciSlot, PlanError> {
     address.ok_or_else(unplaced)
 }
 
@@ -193,6 +157,6 @@ fn numbered(port: Option<u8>) -> Result<u16, PlanError> {
 }
 
 /// A device that nothing was filled in for: there was no room.
-fn unplaced() -> PlanError {
+pub(super) fn unplaced() -> PlanError {
     model_error(DeviceError::TooMany(reeve_ipc::spec::MAX_DEVICES + 1))
 }

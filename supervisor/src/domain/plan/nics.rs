@@ -128,6 +128,7 @@ fn connected(
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
             Ok((tap, told.then_some(mtu)))
         }
+        // One of type user has no tap, and is planned elsewhere.
         NicSource::Network { .. } | NicSource::Direct { .. } | NicSource::User => {
             Err(PlanError::NicSource(nic.source.kind()))
         }

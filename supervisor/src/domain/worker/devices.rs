@@ -225,7 +225,7 @@ async fn attach(
             sockets.serve(planner.connectors(), worker.name(), worker.uuid());
             worker.sockets.add(sockets);
         }
-        if plan.shares() {
+        if plan.is_served() {
             let facts = worker.facts();
             let sharer = Sharer {
                 uid: facts.uid,

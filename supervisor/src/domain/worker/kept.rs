@@ -170,7 +170,7 @@ pub(super) async fn start(
         sockets.serve(&host.connectors, &domain.name, domain.uuid);
         holdings.device_sockets.add(sockets);
     }
-    if plan.shares() {
+    if plan.is_served() {
         let sharer = Sharer {
             uid: holdings.identity.uid,
             level: holdings.identity.level,

@@ -112,6 +112,7 @@ impl Workshop {
         match spec {
             DeviceSpec::Disk(spec) => disk::make(spec, descriptors, self.rings.as_ref()),
             DeviceSpec::Nic(spec) => nic::make(spec, descriptors),
+            DeviceSpec::UserNic(spec) => nic::make_user(spec, descriptors),
             DeviceSpec::Rng(spec) => {
                 let limit = spec.rate.and_then(entropy_limit);
                 self.on_shared_thread(Box::new(Entropy::new(limit)), Handle::Rng)

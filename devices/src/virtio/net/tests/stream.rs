@@ -27,7 +27,10 @@ fn framed(frame: &[u8]) -> Vec<u8> {
 #[test]
 fn nothing_is_left_to_the_other_side() {
     let (rig, _host) = rig();
-    assert_eq!(rig.net.features() & (F_CSUM | F_GUEST_CSUM | F_HOST_TSO4), 0);
+    assert_eq!(
+        rig.net.features() & (F_CSUM | F_GUEST_CSUM | F_HOST_TSO4),
+        0
+    );
 }
 
 #[test]

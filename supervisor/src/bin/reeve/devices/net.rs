@@ -11,14 +11,16 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
     let bridge: Option<InterfaceName> = list.take("bridge")?;
     let tap: Option<InterfaceName> = list.take("tap")?;
     let switch: Option<PathBuf> = list.take("switch")?;
-    let source = match (bridge, tap, switch, list.flag("none")) {
-        (Some(bridge), None, None, false) => NicSource::Bridge(bridge),
-        (None, Some(tap), None, false) => NicSource::Tap(tap),
-        (None, None, Some(path), false) => NicSource::Switch(path),
-        (None, None, None, true) => NicSource::Nothing,
-        _ => {
-            return Err("write one of bridge=NAME, tap=NAME, switch=PATH and none".to_owned());
-        }
+    let said = [
+        bridge.map(NicSource::Bridge),
+        tap.map(NicSource::Tap),
+        switch.map(NicSource::Switch),
+        list.flag("user").then_some(NicSource::User),
+        list.flag("none").then_some(NicSource::Nothing),
+    ];
+    let mut said = said.into_iter().flatten();
+    let (Some(source), None) = (said.next(), said.next()) else {
+        return Err("write one of bridge=NAME, tap=NAME, switch=PATH, user and none".to_owned());
     };
     let mut nic = Nic::new(source);
     nic.mac = list.take("mac")?;
