@@ -5,12 +5,15 @@ use std::process::Command;
 
 use anyhow::{Result, ensure};
 
+use crate::lab::{assets, inside_outer_guest};
+use crate::process::{Leashed, Session};
 use crate::tool::output;
 
 /// The namespace. Needs root.
 #[derive(Debug)]
 pub struct NetNamespace {
     name: String,
+    servers: Vec<Leashed>,
 }
 
 impl NetNamespace {
@@ -20,8 +23,9 @@ impl NetNamespace {
     /// The kernel or `ip` does not make it.
     pub fn new(letter: char) -> Result<Self> {
         let name = format!("reeve-{letter}{}", std::process::id());
-        output(Command::new("ip").args(["netns", "add", &name]))?;
-        let namespace = Self { name };
+        output(Command::new(program("ip")).args(["netns", "add", &name]))?;
+        let servers = Vec::new();
+        let namespace = Self { name, servers };
         namespace.ip(&["link", "set", "lo", "up"])?;
         Ok(namespace)
     }
@@ -43,12 +47,24 @@ impl NetNamespace {
         command
     }
 
+    /// Runs a program in it for as long as it is there.
+    ///
+    /// # Errors
+    /// It cannot be started.
+    pub fn serve(&mut self, program: &str, arguments: &[&str]) -> Result<()> {
+        let mut command = self.command(program);
+        command.args(arguments);
+        let server = Leashed::spawn(&mut command, Session::Group, &[])?;
+        self.servers.push(server);
+        Ok(())
+    }
+
     /// What `ip` prints in it.
     ///
     /// # Errors
     /// It fails.
     pub fn ip(&self, arguments: &[&str]) -> Result<String> {
-        output(self.command("ip").args(arguments))
+        output(self.command(&program("ip")).args(arguments))
     }
 
     /// A pair of links between it and another: named `here` in this one and `there` in the other, both up, each with
@@ -103,8 +119,8 @@ impl NetNamespace {
                 "net.ipv6.conf.default.forwarding",
             ],
         ] {
-            let (program, arguments) = words.split_first().unwrap_or((&"ip", &[]));
-            all.push_str(&output(self.command(program).args(arguments))?);
+            let (name, arguments) = words.split_first().unwrap_or((&"ip", &[]));
+            all.push_str(&output(self.command(&program(name)).args(arguments))?);
             all.push('\n');
         }
         // Lifetimes count down.
@@ -113,9 +129,19 @@ impl NetNamespace {
     }
 }
 
+/// A program that shows or makes links and rules: in the lab that of this machine, and not busybox's.
+#[must_use]
+pub fn program(name: &str) -> String {
+    if inside_outer_guest() && matches!(name, "ip" | "nft") {
+        return assets().tool(name).display().to_string();
+    }
+    name.to_owned()
+}
+
 impl Drop for NetNamespace {
     fn drop(&mut self) {
-        let _ = Command::new("ip")
+        self.servers.clear();
+        let _ = Command::new(program("ip"))
             .args(["netns", "del", &self.name])
             .status();
     }

@@ -19,10 +19,12 @@ const PROGRAMS: &[&str] = &[
     "qemu-img",
     "bridge",
     "debugfs",
+    "dnsmasq",
     "dumpe2fs",
     "e2fsck",
     "ip",
     "mke2fs",
+    "nft",
     "resize2fs",
     "tc",
 ];

@@ -36,13 +36,18 @@ pub struct Host {
 
 impl Host {
     pub fn start() -> Result<Host> {
+        Self::start_with("")
+    }
+
+    /// With more of a configuration.
+    pub fn start_with(more: &str) -> Result<Host> {
         let cgroup = Cgroup::new()?;
         let mut daemon = Daemon::prepare()?;
         let files = daemon.state().with_file_name("files");
         fs::create_dir(&files)?;
         let lab = assets().vmlinux.parent().context("a directory")?;
         let config = files.join("reeve.toml");
-        let text = format!("libvirt = true\nallowed_directories = [{lab:?}, {files:?}]\n");
+        let text = format!("libvirt = true\nallowed_directories = [{lab:?}, {files:?}]\n{more}");
         fs::write(&config, text)?;
         daemon.argument(&format!("--config={}", config.display()));
         daemon.argument(&format!("--cgroup={}", cgroup.0.display()));

@@ -4,5 +4,6 @@
 mod host;
 mod install;
 mod kept;
+mod networks;
 mod peek;
 mod walk;
