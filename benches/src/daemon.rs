@@ -42,10 +42,24 @@ impl Instance {
     /// # Errors
     /// `reeved` was not built, or does not serve in time.
     pub fn start() -> anyhow::Result<Self> {
+        Self::start_by(spawn)
+    }
+
+    /// One in a network namespace of its own, which ends with it.
+    ///
+    /// # Errors
+    /// As for [`start`](Self::start).
+    pub fn start_in_namespace() -> anyhow::Result<Self> {
+        Self::start_by(spawn_in_namespace)
+    }
+
+    fn start_by(spawn: fn(&Path) -> anyhow::Result<Child>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let images = directory.path().join(IMAGES);
         std::fs::create_dir(&images)?;
-        let configuration = format!("allowed_directories = [{images:?}]\n");
+        // A network of the host's would be the machine's.
+        let configuration =
+            format!("allowed_directories = [{images:?}]\n[networks]\ndefault = false\n");
         std::fs::write(directory.path().join(CONFIGURATION), configuration)?;
         let notified = UnixDatagram::bind(directory.path().join("notify"))?;
         notified.set_read_timeout(Some(DEADLINE))?;
@@ -173,9 +187,24 @@ fn run_directory(directory: &Path) -> PathBuf {
 }
 
 fn spawn(directory: &Path) -> anyhow::Result<Child> {
+    let program = product()?;
+    execute(Command::new(&program), directory)
+}
+
+fn spawn_in_namespace(directory: &Path) -> anyhow::Result<Child> {
+    let mut command = Command::new("unshare");
+    command.args(["--net", "--"]).arg(product()?);
+    execute(command, directory)
+}
+
+fn product() -> anyhow::Result<PathBuf> {
     let program = std::env::current_exe()?.with_file_name("reeved");
     ensure!(program.exists(), "{} was not built", program.display());
-    Command::new(&program)
+    Ok(program)
+}
+
+fn execute(mut command: Command, directory: &Path) -> anyhow::Result<Child> {
+    command
         .arg("--config")
         .arg(directory.join(CONFIGURATION))
         .arg("--state-dir")
@@ -187,7 +216,7 @@ fn spawn(directory: &Path) -> anyhow::Result<Child> {
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         .spawn()
-        .with_context(|| format!("cannot execute {}", program.display()))
+        .with_context(|| format!("cannot execute {command:?}"))
 }
 
 /// A definition of the built-in guest, which sleeps until it is destroyed.

@@ -8,6 +8,7 @@ mod host_memory;
 mod io;
 mod libvirt;
 mod list_1000;
+mod networks;
 mod running;
 mod start_to_output;
 mod worker_memory;
@@ -137,6 +138,8 @@ pub const ALL: &[Group] = &[
     libvirt::MANY,
     libvirt::AMONG_OTHERS,
     libvirt::WEIGHT,
+    networks::ONE,
+    networks::THOUSAND,
     io::READ_1,
     io::READ_32,
     io::WRITE_1,

@@ -48,6 +48,18 @@ def take(order):
         for document in order["documents"]:
             connection.defineXML(document)
         return []
+    if what == "network_define":
+        for document in order["documents"]:
+            connection.networkDefineXML(document)
+        return []
+    if what == "network_start":
+        return times(connection.networkLookupByName(name).create, 1)
+    if what == "network_stop":
+        return times(connection.networkLookupByName(name).destroy, 1)
+    if what == "attach":
+        domain = connection.lookupByName(name)
+        live = libvirt.VIR_DOMAIN_AFFECT_LIVE
+        return times(lambda: domain.attachDeviceFlags(order["document"], live), 1)
     if what == "count":
         return [float(len(connection.listAllDomains()))]
     raise ValueError(what)

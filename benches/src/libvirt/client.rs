@@ -64,6 +64,28 @@ pub enum Order<'a> {
         /// Their documents.
         documents: &'a [String],
     },
+    /// Definitions of networks (`virNetworkDefineXML`), which are not timed.
+    NetworkDefine {
+        /// Their documents.
+        documents: &'a [String],
+    },
+    /// A network (`virNetworkCreate`), until the call says that it is active.
+    NetworkStart {
+        /// The network.
+        name: &'a str,
+    },
+    /// Its end (`virNetworkDestroy`).
+    NetworkStop {
+        /// The network.
+        name: &'a str,
+    },
+    /// A device for a domain that runs (`virDomainAttachDeviceFlags`).
+    Attach {
+        /// The domain.
+        name: &'a str,
+        /// The device's document.
+        document: &'a str,
+    },
     /// How many domains there are, as the one time.
     Count,
 }

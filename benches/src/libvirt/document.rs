@@ -22,6 +22,26 @@ pub fn document(name: &str, hypervisor: Hypervisor, kernel: &Path) -> String {
         Hypervisor::Reeve => "reeve-1.0",
         Hypervisor::Qemu => "microvm",
     };
+    on_machine(name, hypervisor, machine, kernel, "")
+}
+
+/// The same on a machine that devices can be plugged into, with `devices` in it.
+#[must_use]
+pub fn pluggable(name: &str, hypervisor: Hypervisor, kernel: &Path, devices: &str) -> String {
+    let machine = match hypervisor {
+        Hypervisor::Reeve => "reeve-1.0",
+        Hypervisor::Qemu => "pc",
+    };
+    on_machine(name, hypervisor, machine, kernel, devices)
+}
+
+fn on_machine(
+    name: &str,
+    hypervisor: Hypervisor,
+    machine: &str,
+    kernel: &Path,
+    devices: &str,
+) -> String {
     format!(
         "<domain type='kvm'>
   <name>{name}</name>
@@ -41,6 +61,7 @@ pub fn document(name: &str, hypervisor: Hypervisor, kernel: &Path) -> String {
     <controller type='usb' model='none'/>
     <console type='pty'/>
     <memballoon model='none'/>
+    {devices}
   </devices>
 </domain>
 ",

@@ -70,7 +70,14 @@ impl Libvirtd {
         )?;
         let script = script(directory.path(), &program)?;
         let child = Command::new("unshare")
-            .args(["--mount", "--pid", "--fork", "--kill-child", "--mount-proc"])
+            .args([
+                "--mount",
+                "--pid",
+                "--net",
+                "--fork",
+                "--kill-child",
+                "--mount-proc",
+            ])
             .args(["sh", "-c", &script])
             .arg("sh")
             .arg(&configuration)
@@ -108,7 +115,7 @@ impl Libvirtd {
 
 /// Hides the host's places behind empty ones, and runs it; its parent reaps what it leaves.
 fn script(directory: &Path, program: &Path) -> anyhow::Result<String> {
-    let mut script = "set -e; ".to_owned();
+    let mut script = "set -e; ip link set lo up; ".to_owned();
     for place in PRIVATE {
         // Those that the host lacks are its own to make.
         if !Path::new(place).exists() {

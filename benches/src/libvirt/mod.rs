@@ -11,5 +11,5 @@ mod raw;
 
 pub use client::{Client, Order};
 pub use crowd::Crowd;
-pub use document::{Hypervisor, document};
+pub use document::{Hypervisor, document, pluggable};
 pub use libvirtd::Libvirtd;
