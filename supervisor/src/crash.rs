@@ -9,7 +9,7 @@
 
 use std::fmt;
 
-/// What is being done to a domain, a storage pool or a volume.
+/// What is being done to a domain, a storage pool, a volume or a virtual network.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Operation {
     /// Writing its record: a definition, an autostart mark, a name, labels.
@@ -39,6 +39,16 @@ pub enum Operation {
     PoolStart,
     /// Making a volume.
     VolumeCreate,
+    /// Writing a virtual network's record.
+    NetworkDefine,
+    /// Removing a virtual network's record.
+    NetworkUndefine,
+    /// Starting a virtual network.
+    NetworkStart,
+    /// Stopping a virtual network.
+    NetworkStop,
+    /// Changing a virtual network that is active.
+    NetworkUpdate,
 }
 
 /// A moment of an operation.
@@ -72,7 +82,7 @@ pub enum Moment {
     BeforeCall,
     /// The worker was asked, or killed; what came of it is not known.
     AfterCall,
-    /// The worker did it, or is gone.
+    /// The worker did it, or is gone; what a network is made of is made, changed or taken away.
     AfterOutcome,
     /// What the worker held of the host is released, its status is still there.
     AfterRelease,
@@ -96,7 +106,7 @@ use Moment::{
 };
 
 /// Every point, operation by operation, roughly in the order in which they are reached.
-pub const ALL: [(Operation, &[Moment]); 13] = [
+pub const ALL: [(Operation, &[Moment]); 18] = [
     (
         Operation::Define,
         &[
@@ -217,6 +227,39 @@ pub const ALL: [(Operation, &[Moment]); 13] = [
         Operation::VolumeCreate,
         &[AfterMark, AfterFile, AfterWrite, AfterRename, BeforeAnswer],
     ),
+    (
+        Operation::NetworkDefine,
+        &[
+            BeforeWrite,
+            AfterTemporary,
+            AfterRename,
+            AfterWrite,
+            BeforeAnswer,
+        ],
+    ),
+    (
+        Operation::NetworkUndefine,
+        &[BeforeRemove, AfterUnlink, AfterRemove, BeforeAnswer],
+    ),
+    (
+        Operation::NetworkStart,
+        &[BeforeStatus, AfterStatus, AfterOutcome, BeforeAnswer],
+    ),
+    (
+        Operation::NetworkStop,
+        &[
+            BeforeStatus,
+            AfterStatus,
+            AfterOutcome,
+            BeforeStatusRemove,
+            AfterStatusRemove,
+            BeforeAnswer,
+        ],
+    ),
+    (
+        Operation::NetworkUpdate,
+        &[BeforeStatus, AfterStatus, AfterOutcome, BeforeAnswer],
+    ),
 ];
 
 /// The names of all points, as `REEVE_CRASH` takes them.
@@ -244,6 +287,11 @@ impl fmt::Display for Operation {
             Self::PoolUndefine => "pool-undefine",
             Self::PoolStart => "pool-start",
             Self::VolumeCreate => "volume-create",
+            Self::NetworkDefine => "network-define",
+            Self::NetworkUndefine => "network-undefine",
+            Self::NetworkStart => "network-start",
+            Self::NetworkStop => "network-stop",
+            Self::NetworkUpdate => "network-update",
         })
     }
 }

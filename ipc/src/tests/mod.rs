@@ -10,6 +10,7 @@ mod endpoint;
 mod fd;
 mod golden;
 mod model;
+mod network;
 mod phase;
 mod plug;
 mod plug_samples;

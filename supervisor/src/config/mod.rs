@@ -20,6 +20,8 @@ pub use self::error::ConfigError;
 
 /// Where the configuration is unless the command line says otherwise.
 pub const DEFAULT_PATH: &str = crate::host::paths::CONFIG_FILE;
+/// Where the definitions of the host's own instance are.
+pub const HOST_STATE_DIRECTORY: &str = "/var/lib/reeve";
 /// Where the logs of the host's own instance are.
 pub const DEFAULT_LOG_DIRECTORY: &str = "/var/log/reeve";
 
@@ -49,6 +51,9 @@ pub struct Config {
     pub multi_tenant: bool,
     /// Whether guests' frames may be moved by the kernel; see [`Config::may_use_vhost_net`].
     pub vhost_net: Option<bool>,
+    /// Whether there is the network `default` from the first start on; where nothing is set, in the host's own
+    /// instance alone.
+    pub default_network: Option<bool>,
     /// Whether clients of libvirt's protocol are served.
     pub libvirt: bool,
     /// Where they are besides the run directory: absolute paths of sockets. Beside each there is a second one,
@@ -92,6 +97,7 @@ impl Default for Config {
             virtiofsd: None,
             multi_tenant: false,
             vhost_net: None,
+            default_network: None,
             libvirt: true,
             libvirt_sockets: Vec::new(),
             libvirt_warm_processes: 2,
@@ -122,11 +128,12 @@ pub struct Changes {
 
 /// Settings that only a new supervisor takes up: the logs of running domains are open, what starts domains
 /// is made, and so are the sockets.
-const AT_RESTART: [&str; 8] = [
+const AT_RESTART: [&str; 9] = [
     "log_directory",
     "virtiofsd",
     "multi_tenant",
     "vhost_net",
+    "default_network",
     "libvirt",
     "libvirt_sockets",
     "libvirt_warm_processes",
@@ -312,6 +319,7 @@ impl Config {
             virtiofsd: self.virtiofsd.clone(),
             multi_tenant: self.multi_tenant,
             vhost_net: self.vhost_net,
+            default_network: self.default_network,
             libvirt: self.libvirt,
             libvirt_sockets: self.libvirt_sockets.clone(),
             libvirt_warm_processes: self.libvirt_warm_processes,

@@ -25,6 +25,7 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
         log_directory: Some(DEFAULT_LOG_DIRECTORY.into()),
         virtiofsd: Some("/usr/libexec/virtiofsd".into()),
         vhost_net: Some(true),
+        default_network: Some(true),
         ..Config::default()
     };
     assert_eq!(parse(&uncommented()).unwrap(), expected);

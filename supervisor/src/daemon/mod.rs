@@ -18,6 +18,7 @@ mod figures;
 mod host;
 mod inside;
 mod looks;
+mod networks;
 pub mod recovery;
 mod service;
 mod start;
@@ -38,6 +39,7 @@ pub use self::start::{Driven, Settings, StartError, run};
 use crate::api::events::EventLog;
 use crate::domain::registry::Registry;
 use crate::host::node::HostBooks;
+use crate::network::Networks;
 use crate::pool::Pools;
 use crate::pool::stream::SessionStreams;
 
@@ -47,6 +49,8 @@ pub struct Daemon {
     registry: Registry,
     /// Its storage pools; the test hypervisor has none.
     pools: Option<Pools>,
+    /// Its virtual networks; the test hypervisor has none.
+    networks: Option<Networks>,
     events: Arc<EventLog>,
     settings: Settings,
     started_ms: u64,

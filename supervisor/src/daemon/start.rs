@@ -17,7 +17,7 @@ use crate::api::Shared;
 use crate::api::doors::Doors;
 use crate::api::events::EventLog;
 use crate::api::listener::{ListenError, Listener};
-use crate::config::Config;
+use crate::config::{Config, HOST_STATE_DIRECTORY};
 use crate::domain::driver::Driver;
 use crate::domain::registry::{Registry, Remains};
 use crate::domain::test_driver::TestDriver;
@@ -30,8 +30,10 @@ use crate::host::image_worker::ImageWorkers;
 use crate::host::uid_blocks::REGISTRY;
 use crate::host::worker_binary::WorkerBinary;
 use crate::host::{Host, HostError};
+use crate::network::host::NetworkHost;
+use crate::network::{self, Networks};
 use crate::pool::{self, Pools};
-use crate::store::{PoolStore, RunDir, StateDir, Store, StoreError};
+use crate::store::{NetworkStore, PoolStore, RunDir, StateDir, Store, StoreError};
 
 /// What runs the domains of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -148,6 +150,12 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         refused.push(refusal.to_string());
     }
     let events = Arc::new(EventLog::new(draw_epoch()));
+    let networks = networks(&settings, &events)?;
+    let networks_left = networks.load()?;
+    for refusal in &networks_left.refused {
+        tracing::error!("{refusal}");
+        refused.push(refusal.to_string());
+    }
     let world = Arc::new(World {
         driver,
         storage: Arc::new(Store::new(state, run)),
@@ -156,6 +164,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         logs: settings.configured.files.clone(),
         ids: Arc::new(AtomicU32::new(1)),
         changes,
+        networks: Some(Arc::new(networks.clone())),
     });
     let registry = Registry::new(world);
     let paths = Arc::clone(&settings.configured.paths);
@@ -165,6 +174,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
         pools: Some(pools.clone()),
+        networks: Some(networks.clone()),
         events: Arc::clone(&events),
         started_ms: now_ms(),
         recovery: Mutex::new(Recovery::default()),
@@ -178,6 +188,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
 
     let remains = Remains::join(records.records, statuses.statuses);
     pools.recover(pools_left).await;
+    // Before the domains, whose interfaces are connected to them.
+    networks.recover(networks_left).await;
+    let has_new_default = define_default(&daemon.settings, &networks).await;
     let mut found = recovery::recover(&registry, remains).await;
     found.refused.extend(refused);
     if let Some(identities) = own_identities {
@@ -198,13 +211,19 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     ready(&found);
     let mark = daemon.settings.run_directory.join(AUTOSTARTED);
     // Marked first: a supervisor that dies in the middle does not start them all again.
-    if !mark.exists() && std::fs::write(&mark, "").is_ok() {
+    if mark.exists() {
+        if has_new_default {
+            // The only one that starts with the host and never had the chance to.
+            tokio::spawn(async move { networks.autostart().await });
+        }
+    } else if std::fs::write(&mark, "").is_ok() {
         let at_once = daemon.settings.configured.config().autostart_concurrency;
         let at_once = usize::try_from(at_once).unwrap_or(1);
         let registry = registry.clone();
         tokio::spawn(async move {
-            // Before the domains, whose images they hold.
+            // Before the domains, whose images they hold, and which are connected to them.
             pools.autostart().await;
+            networks.autostart().await;
             recovery::autostart(&registry, at_once).await;
         });
     }
@@ -212,6 +231,37 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     signals.serve(daemon, listener, front_door).await;
     tracing::info!("ending; domains go on");
     Ok(())
+}
+
+/// The networks of an instance, none taken up yet.
+fn networks(settings: &Settings, events: &Arc<EventLog>) -> Result<Networks, StoreError> {
+    let (state, run) = (&settings.state_directory, &settings.run_directory);
+    let host: Arc<dyn NetworkHost> = match settings.driven {
+        Driven::Test | Driven::TestHypervisor => Arc::new(network::test_host::TestHost),
+        Driven::Kvm => {
+            let directories = crate::host::network::Directories {
+                run: run.clone(),
+                state: state.clone(),
+            };
+            Arc::new(crate::host::network::Host::new(directories))
+        }
+    };
+    let store = NetworkStore::open(state, run)?;
+    Ok(Networks::new(host, store, Arc::clone(events)))
+}
+
+/// Gives an instance the network `default` at its first start, where it is to have one; whether it did.
+async fn define_default(settings: &Settings, networks: &Networks) -> bool {
+    let own = settings.state_directory == Path::new(HOST_STATE_DIRECTORY);
+    let config = settings.configured.config();
+    if settings.driven != Driven::Kvm || !config.default_network.unwrap_or(own) {
+        return false;
+    }
+    let defined = networks.define_default().await;
+    defined.unwrap_or_else(|error| {
+        tracing::error!(%error, "the network 'default' could not be defined");
+        false
+    })
 }
 
 /// What starts the processes that handle images.

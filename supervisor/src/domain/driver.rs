@@ -230,6 +230,10 @@ pub enum StartFailureKind {
     Worker,
     /// This build does not do what the definition asks for.
     Unsupported,
+    /// There is no virtual network of that name.
+    NoNetwork,
+    /// A virtual network is not active.
+    WrongState,
 }
 
 /// What can be asked of a worker within a job.

@@ -11,7 +11,7 @@ use reeve_ipc::api::MAX_PAGE;
 use reeve_ipc::api::call::{DomainPage, DomainRef, StartOptions};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::view::{DomainDefinition, DomainSummary};
-use reeve_ipc::model::{Domain, DomainName, DomainUuid};
+use reeve_ipc::model::{Domain, DomainName, DomainUuid, Nic};
 use tokio::sync::oneshot;
 
 use super::actor::{Request, SessionId};
@@ -445,6 +445,8 @@ fn unknown(domain: &DomainRef) -> ApiError {
 
 /// A definition of a client's, checked, with what it may leave out filled in.
 fn accepted(mut domain: Domain) -> Result<Domain, ApiError> {
+    // What was given is not for a client to say.
+    domain.devices.nics.iter_mut().for_each(Nic::forget_port);
     let checked = domain.accept().and_then(|()| domain.complete());
     match checked {
         Ok(()) => Ok(domain),

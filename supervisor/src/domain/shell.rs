@@ -7,10 +7,11 @@
 //!       ▲── one small task for each that has to be awaited ──┘
 //! ```
 //!
-//! The effects are begun in `shell/effects.rs`. The loop never waits for a worker, a disk or a client. What
+//! The effects are begun in `shell/effects.rs`, ports of networks given in `shell/ports.rs`. The loop never waits for a worker, a disk or a client. What
 //! happened to the worker comes before what clients ask. Queries do not come here at all: they read the view.
 
 mod effects;
+mod ports;
 
 use std::collections::{HashMap, VecDeque};
 use std::convert::Infallible;
@@ -23,6 +24,7 @@ use reeve_ipc::spec::PciSlot;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 
+use self::ports::Connected;
 use super::actor::{Adopted, DomainActor, Done, Input, Request, SessionId, Ticket};
 use super::console_log::ConsoleLog;
 use super::driver::{Adoption, Instance, Notice, Running, StartFailure, StartFailureKind};
@@ -115,6 +117,8 @@ pub(super) struct Shell<F> {
     doing: Operation,
     /// What an earlier supervisor recorded, until it is adopted.
     found: Option<Status>,
+    /// The ports of its interfaces.
+    connected: Vec<Connected>,
     tickets: HashMap<Ticket, Reply>,
     next_ticket: u64,
     /// The name it has or had: the events of its end come when it has none.
@@ -145,6 +149,9 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         let live = status.as_ref().map(|status| status.record.clone());
         let actor = DomainActor::recovered(uuid, record, live, Arc::clone(&world.ids));
         let (mut shell, handle) = Self::new(world, uuid, actor, retired);
+        if let Some(status) = &status {
+            shell.restore(status);
+        }
         shell.found = status;
         let (recovered, told) = oneshot::channel();
         shell.recovered = Some(recovered);
@@ -176,6 +183,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             status: None,
             doing: Operation::Start,
             found: None,
+            connected: Vec::new(),
             tickets: HashMap::new(),
             next_ticket: 0,
             name: None,
@@ -289,6 +297,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                 let result = result.map(|running| {
                     let phase = running.phase;
                     self.take(id, running);
+                    self.tell_of_taps();
                     phase
                 });
                 self.tell(Input::Done(serial, Done::Started(result)));

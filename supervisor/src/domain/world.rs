@@ -7,11 +7,15 @@ use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use reeve_ipc::api::error::ApiError;
 use reeve_ipc::api::event::EventKind;
+use reeve_ipc::api::network::PortDetails;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::changes::ChangeCount;
-use reeve_ipc::model::{DevicePlace, DomainName, DomainUuid};
-use reeve_ipc::spec::PciSlot;
+use reeve_ipc::model::{
+    DevicePlace, Domain, DomainName, DomainUuid, InterfaceName, NetworkName, NetworkPort, PortUuid,
+};
+use reeve_ipc::spec::{MacAddress, PciSlot};
 
 use super::actor::{LiveRecord, Now};
 use super::driver::{
@@ -38,6 +42,42 @@ pub struct World {
     pub ids: Arc<AtomicU32>,
     /// Raised whenever a look at a domain would show something else than before.
     pub changes: Arc<ChangeCount>,
+    /// What gives ports of virtual networks; without it an interface of one stays as it is defined.
+    pub networks: Option<Arc<dyn Ports>>,
+}
+
+/// An interface that is to be connected to a virtual network.
+#[derive(Debug, Clone, Copy)]
+pub struct PortRequest<'a> {
+    /// Which.
+    pub network: &'a NetworkName,
+    /// The kind of port, where one is named.
+    pub port_group: Option<&'a str>,
+    /// Its domain.
+    pub uuid: DomainUuid,
+    /// The domain's name.
+    pub name: &'a DomainName,
+    /// Its address on the link.
+    pub mac: MacAddress,
+}
+
+/// Gives interfaces of domains ports of virtual networks. Nothing here blocks.
+pub trait Ports: Debug + Send + Sync {
+    /// Gives a port.
+    ///
+    /// # Errors
+    /// [`NoNetwork`](reeve_ipc::api::error::ApiErrorCode::NoNetwork), and
+    /// [`WrongState`](reeve_ipc::api::error::ApiErrorCode::WrongState) where the network is not active, among others.
+    fn connect(&self, wanted: PortRequest<'_>) -> Result<NetworkPort, ApiError>;
+
+    /// Notes one that was given by an earlier supervisor.
+    fn restore(&self, network: &NetworkName, details: PortDetails);
+
+    /// The tap of an interface is made.
+    fn made(&self, port: PortUuid, interface: InterfaceName);
+
+    /// The interface is gone; it may have been before.
+    fn disconnect(&self, port: PortUuid);
 }
 
 /// Where definitions and run-time status are kept. Errors are one line each.
@@ -169,6 +209,14 @@ impl StatusWriter {
         let before = std::mem::replace(&mut parts.record, record);
         self.write(operation, &parts)
             .inspect_err(|_| parts.record = before)
+    }
+
+    /// The devices of the definition that it runs with are those of `domain` now: an interface of it has been given a
+    /// port.
+    pub(super) fn set_devices(&self, domain: &Domain) -> Result<(), String> {
+        let mut record = self.parts().record.clone();
+        record.definition.devices = domain.devices.clone();
+        self.set_record(Operation::Define, record)
     }
 
     /// The taps of its network interfaces, by their places on the bus.

@@ -436,7 +436,7 @@ fn made(answer: Result<VolumeAnswer, ApiError>) -> Result<Volume, ApiError> {
 }
 
 /// As many as fit a page, and whether there are more.
-pub(super) fn fitting<T: serde::Serialize>(all: impl Iterator<Item = T>) -> (Vec<T>, bool) {
+pub(crate) fn fitting<T: serde::Serialize>(all: impl Iterator<Item = T>) -> (Vec<T>, bool) {
     let mut room = MAX_MESSAGE_BYTES - PAGE_MARGIN;
     let mut page = Vec::new();
     for one in all {

@@ -19,6 +19,7 @@
 mod atomic;
 mod error;
 mod lock;
+mod networks;
 mod pools;
 mod run_dir;
 mod schema;
@@ -35,6 +36,10 @@ use crate::domain::driver::Later;
 use crate::domain::world::{Status, Storage};
 
 pub use self::error::{Refusal, StoreError};
+pub use self::networks::{
+    LoadedNetworks, NetworkFile, NetworkPhase, NetworkRecord, NetworkStatus, NetworkStore,
+    ShapeError,
+};
 pub use self::pools::{LoadedPools, PoolRecord, PoolStore, Unfinished, UnfinishedMark};
 pub use self::run_dir::{LoadedStatuses, RunDir, SOCKET_NAME};
 pub use self::schema::{CURRENT as RECORD_SCHEMA, SchemaError, decode, encode};

@@ -34,7 +34,7 @@ const DURABLE: How = How {
     durable: true,
     only_new: false,
 };
-const IN_MEMORY: How = How {
+pub(super) const IN_MEMORY: How = How {
     durable: false,
     only_new: false,
 };
@@ -90,14 +90,15 @@ pub struct PoolStore {
     next: AtomicU64,
 }
 
+/// A directory of files that are kept.
 #[derive(Debug)]
-struct Kept {
+pub(super) struct Kept {
     path: PathBuf,
     directory: OwnedFd,
 }
 
 impl Kept {
-    fn open(path: PathBuf) -> Result<Self, StoreError> {
+    pub(super) fn open(path: PathBuf) -> Result<Self, StoreError> {
         make(&path)?;
         Ok(Self {
             directory: atomic::open_directory(&path)?,
@@ -105,7 +106,15 @@ impl Kept {
         })
     }
 
-    fn put(
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    pub(super) fn has(&self, name: &str) -> bool {
+        atomic::exists(self.directory.as_fd(), name)
+    }
+
+    pub(super) fn put(
         &self,
         name: &str,
         bytes: &[u8],
@@ -121,7 +130,7 @@ impl Kept {
         )
     }
 
-    fn remove(&self, name: &str, unlinked: impl FnOnce()) -> Result<(), StoreError> {
+    pub(super) fn remove(&self, name: &str, unlinked: impl FnOnce()) -> Result<(), StoreError> {
         match rustix::fs::unlinkat(&self.directory, name, AtFlags::empty()) {
             Ok(()) | Err(Errno::NOENT) => {}
             Err(errno) => return Err(StoreError::io("remove", &self.path.join(name))(errno)),
@@ -131,7 +140,7 @@ impl Kept {
     }
 }
 
-fn make(path: &Path) -> Result<(), StoreError> {
+pub(super) fn make(path: &Path) -> Result<(), StoreError> {
     let made = std::fs::DirBuilder::new()
         .recursive(true)
         .mode(0o700)
@@ -164,7 +173,7 @@ impl PoolStore {
     pub fn load_all(&self) -> Result<LoadedPools, StoreError> {
         let mut loaded = LoadedPools::default();
         let mut refused = Vec::new();
-        each(&self.records, &mut refused, |name, text| {
+        each(&self.records, MAX_BYTES, &mut refused, |name, text| {
             let record = decode(text).map_err(|error| error.to_string())?;
             check(name, record.pool.uuid)?;
             let taken = |other: &PoolRecord| other.pool.name == record.pool.name;
@@ -176,13 +185,13 @@ impl PoolStore {
             Ok(())
         })?;
         let active = Kept::open(self.active.clone())?;
-        each(&active, &mut refused, |name, text| {
+        each(&active, MAX_BYTES, &mut refused, |name, text| {
             let pool = decode(text).map_err(|error| error.to_string())?.pool;
             check(name, pool.uuid)?;
             loaded.active.push(pool);
             Ok(())
         })?;
-        each(&self.unfinished, &mut refused, |name, text| {
+        each(&self.unfinished, MAX_BYTES, &mut refused, |name, text| {
             let mark: MarkFile = read(text).map_err(|error| error.to_string())?;
             if mark.schema != SCHEMA || !mark.name.starts_with(UNFINISHED_PREFIX) {
                 return Err("it names no unfinished file of this reeved".to_owned());
@@ -305,9 +314,10 @@ impl PoolStore {
     }
 }
 
-/// Reads each file of a directory, and removes temporaries.
-fn each(
+/// Reads each file of a directory, of so many bytes at most, and removes temporaries.
+pub(super) fn each(
     kept: &Kept,
+    most: usize,
     refused: &mut Vec<Refusal>,
     mut take: impl FnMut(&str, &[u8]) -> Result<(), String>,
 ) -> Result<(), StoreError> {
@@ -319,7 +329,7 @@ fn each(
         if name.starts_with('.') || !name.ends_with(".json") {
             continue;
         }
-        let taken = atomic::read(kept.directory.as_fd(), &name, MAX_BYTES)
+        let taken = atomic::read(kept.directory.as_fd(), &name, most)
             .map_err(|error| error.to_string())
             .and_then(|text| take(&name, &text));
         if let Err(reason) = taken {

@@ -61,6 +61,7 @@ impl Life {
             logs: Some(logs()),
             ids: Arc::new(AtomicU32::new(1)),
             changes: Arc::new(ChangeCount::new().unwrap()),
+            networks: None,
         }));
         let recovered = Arc::new(AtomicBool::new(false));
         let (done, taking_up) = (Arc::clone(&recovered), registry.clone());

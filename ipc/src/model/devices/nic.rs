@@ -184,6 +184,13 @@ impl Nic {
         }
     }
 
+    /// Leaves out what a virtual network gave it: a definition that is kept has none of it.
+    pub fn forget_port(&mut self) {
+        if let NicSource::Network { port, .. } = &mut self.source {
+            *port = None;
+        }
+    }
+
     /// Whether what its guest sends passes a source filter on every host; on one that keeps its guests apart it
     /// does in any case.
     #[must_use]

@@ -203,6 +203,8 @@ fn change<T: Clone>(
     same: impl Fn(&T) -> bool,
 ) -> Result<(), NetworkError> {
     let found = list.iter().position(same);
+    // It is said before it is judged.
+    let what = || what.chars().filter(|c| !c.is_control()).take(128).collect();
     match (command, found) {
         (EditCommand::Modify, Some(place)) => {
             if let Some(there) = list.get_mut(place) {
@@ -213,10 +215,10 @@ fn change<T: Clone>(
             list.remove(place);
         }
         (EditCommand::Modify | EditCommand::Delete, None) => {
-            return Err(NetworkError::NotThere(what.to_owned()));
+            return Err(NetworkError::NotThere(what()));
         }
         (EditCommand::AddFirst | EditCommand::AddLast, Some(_)) => {
-            return Err(NetworkError::There(what.to_owned()));
+            return Err(NetworkError::There(what()));
         }
         (EditCommand::AddFirst, None) => list.insert(0, item.clone()),
         (EditCommand::AddLast, None) => list.push(item.clone()),

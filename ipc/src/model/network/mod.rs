@@ -143,7 +143,10 @@ impl Network {
             None => self.port_groups.iter().find(|group| group.default),
         };
         match (found, name) {
-            (None, Some(name)) => Err(NetworkError::NoPortGroup(name.chars().take(64).collect())),
+            (None, Some(name)) => {
+                let name = name.chars().filter(|c| !c.is_control()).take(64);
+                Err(NetworkError::NoPortGroup(name.collect()))
+            }
             (found, _) => Ok(found),
         }
     }

@@ -18,7 +18,7 @@ use crate::api::call::{
     StartOptions, Subscribed,
 };
 use crate::api::error::{ApiError, ApiErrorCode};
-use crate::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent};
+use crate::api::event::{Cursor, DomainEvent, Event, EventKind, NetworkEvent, PoolEvent};
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::api::view::{
     AgentTimeout, DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary,
@@ -28,8 +28,8 @@ use crate::api::{Access, ApiVersion};
 use crate::model::{
     BlockDeviceTuning, BlockTuning, BootSource, CpuQuota, CpuSet, DeviceName, Domain, DomainName,
     DomainUuid, GenerationId, KeptElement, KernelBoot, Labels, LifecycleAction, MAX_HOST_CPUS,
-    MemoryNodes, MemorySize, MetadataElement, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform,
-    PoolName, PoolUuid, ResourceLimits, Tuning, VcpuPin, Vcpus,
+    MemoryNodes, MemorySize, MetadataElement, NetworkName, NetworkUuid, NodeMode, OnCrash,
+    OnPowerOff, OnReboot, Platform, PoolName, PoolUuid, ResourceLimits, Tuning, VcpuPin, Vcpus,
 };
 use crate::spec::{CpuSwitches, MAX_VCPUS, MachineType};
 use crate::tests::arbitrary::watchdog_action;
@@ -585,6 +585,9 @@ fn event() -> impl Strategy<Value = EventKind> {
 fn any_event() -> impl Strategy<Value = Event> {
     let pool_name = name().prop_map(|name| PoolName::try_from(name.as_str().to_owned()).unwrap());
     let kind = select(&super::storage_samples::EVENTS[..]);
+    let network_name =
+        name().prop_map(|name| NetworkName::try_from(name.as_str().to_owned()).unwrap());
+    let network_kind = select(super::network_samples::event_kinds());
     prop_oneof![
         (any::<u64>(), uuid(), name(), event()).prop_map(|(time_ms, uuid, name, kind)| {
             Event::Domain(DomainEvent {
@@ -602,6 +605,16 @@ fn any_event() -> impl Strategy<Value = Event> {
                 kind,
             })
         }),
+        (any::<u64>(), any::<u128>(), network_name, network_kind).prop_map(
+            |(time_ms, uuid, name, kind)| {
+                Event::Network(NetworkEvent {
+                    time_ms,
+                    uuid: NetworkUuid(Uuid::from_u128(uuid)),
+                    name,
+                    kind,
+                })
+            }
+        ),
     ]
 }
 

@@ -6,9 +6,10 @@ use proptest::option;
 use proptest::prelude::*;
 use proptest::sample::select;
 
+use super::network_samples::network_name;
 use crate::model::{
-    Balloon, BlockSize, Channel, Device, Devices, Disk, DiskTarget, IpRange, Layer, Medium,
-    MemorySize, Nic, NicSource, PluggableMemory, PortConsole, Rng, Share, Vsock, Watchdog,
+    Balloon, BlockSize, Channel, Device, Devices, DirectMode, Disk, DiskTarget, IpRange, Layer,
+    Medium, MemorySize, Nic, NicSource, PluggableMemory, PortConsole, Rng, Share, Vsock, Watchdog,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, DiskThrottle, IoEngine, NicDriver, PciSlot, Rate, Rates,
@@ -221,6 +222,14 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         name().prop_map(NicSource::Tap),
         Just(NicSource::Nothing),
         text().prop_map(|path| NicSource::Switch(path.into())),
+        (name(), select(DirectMode::ALL))
+            .prop_map(|(device, mode)| NicSource::Direct { device, mode }),
+        Just(NicSource::User),
+        option::of(text()).prop_map(|port_group| NicSource::Network {
+            network: network_name(),
+            port_group,
+            port: None,
+        }),
     ];
     let what = (option::of(any_mac()), source, option::of(name()));
     let how = (

@@ -5,6 +5,7 @@ mod codec;
 pub(in crate::tests) mod device_samples;
 mod golden;
 mod judge;
+pub(in crate::tests) mod network_samples;
 mod samples;
 mod storage_samples;
 mod supervisor_samples;

@@ -28,7 +28,7 @@ use crate::tests::device_samples::slot;
 use crate::tests::plug_samples::figures;
 
 /// Every code.
-pub(super) const ERROR_CODES: [ApiErrorCode; 21] = [
+pub(super) const ERROR_CODES: [ApiErrorCode; 24] = [
     ApiErrorCode::NoDomain,
     ApiErrorCode::DomainExists,
     ApiErrorCode::WrongState,
@@ -50,6 +50,9 @@ pub(super) const ERROR_CODES: [ApiErrorCode; 21] = [
     ApiErrorCode::VolumeExists,
     ApiErrorCode::InUse,
     ApiErrorCode::NoSpace,
+    ApiErrorCode::NoNetwork,
+    ApiErrorCode::NetworkExists,
+    ApiErrorCode::NoPort,
 ];
 
 /// Every state with every reason.
@@ -571,6 +574,8 @@ pub(super) fn to_client() -> Vec<(&'static str, ToClient)> {
     }));
     samples.extend(super::storage_samples::answers());
     samples.extend(super::storage_samples::events());
+    samples.extend(super::network_samples::answers());
+    samples.extend(super::network_samples::events());
     samples
 }
 
@@ -598,5 +603,8 @@ const fn describe(code: ApiErrorCode) -> &'static str {
         ApiErrorCode::VolumeExists => "error: volume exists",
         ApiErrorCode::InUse => "error: in use",
         ApiErrorCode::NoSpace => "error: no space",
+        ApiErrorCode::NoNetwork => "error: no network",
+        ApiErrorCode::NetworkExists => "error: network exists",
+        ApiErrorCode::NoPort => "error: no port",
     }
 }

@@ -9,7 +9,7 @@ use reeve_ipc::api::{API, RUN_DIRECTORY};
 use reeved::config::DEFAULT_PATH;
 
 /// The state directory of the host's own instance.
-pub const STATE_DIRECTORY: &str = "/var/lib/reeve";
+pub const STATE_DIRECTORY: &str = reeved::config::HOST_STATE_DIRECTORY;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     format!(

@@ -87,6 +87,7 @@ async fn make(
         logs: None,
         ids: Arc::new(AtomicU32::new(1)),
         changes,
+        networks: None,
     };
     let registry = Registry::bounded(Arc::new(world), MOST_DOMAINS);
     if let Err(error) = populate(&registry).await {
@@ -95,6 +96,7 @@ async fn make(
     Arc::new(Daemon {
         registry,
         pools: None,
+        networks: None,
         events,
         settings: Settings {
             driven: Driven::TestHypervisor,

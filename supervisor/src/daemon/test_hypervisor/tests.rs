@@ -31,6 +31,7 @@ fn empty(most: usize) -> Registry {
         logs: None,
         ids: Arc::new(AtomicU32::new(1)),
         changes: Arc::new(ChangeCount::new().unwrap()),
+        networks: None,
     };
     Registry::bounded(Arc::new(world), most)
 }

@@ -17,7 +17,9 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::device::DeviceChange;
-use reeve_ipc::model::{Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, Medium};
+use reeve_ipc::model::{
+    Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, Medium, NetworkPort, NicSource,
+};
 use reeve_ipc::spec::PciSlot;
 
 use super::message::{Effect, Timer};
@@ -32,10 +34,26 @@ pub(super) type Steps = Result<(Vec<Step>, Vec<EventKind>), ApiError>;
 pub(super) const REDEFINED: EventKind = EventKind::Defined { changed: true };
 
 impl DomainActor {
+    /// Interfaces have been given ports: all that is known of the worker says so from now on.
+    pub(super) fn interfaces_connected(&mut self, id: u32, ports: Vec<(usize, NetworkPort)>) {
+        let Some(live) = self.live_mut().filter(|live| live.id == id) else {
+            return;
+        };
+        for (index, given) in ports {
+            let nic = live.record.definition.devices.nics.get_mut(index);
+            if let Some(NicSource::Network { port, .. }) = nic.map(|nic| &mut nic.source) {
+                *port = Some(Box::new(given));
+            }
+        }
+    }
+
     pub(super) fn attach_steps(&self, device: &Device, live: bool, persistent: bool) -> Steps {
         let mut steps = Vec::new();
         let mut events = Vec::new();
         let mut wanted = device.clone();
+        if let Device::Nic(nic) = &mut wanted {
+            nic.forget_port();
+        }
         let mut controller = None;
         if live {
             let mut record = self.running()?.record.clone();

@@ -6,7 +6,7 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{AgentTimeout, DomainDefinition, ShutOffReason};
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
-    Device, DeviceName, DevicePlace, Domain, DomainName, Medium, MemorySize, Vcpus,
+    Device, DeviceName, DevicePlace, Domain, DomainName, Medium, MemorySize, NetworkPort, Vcpus,
 };
 use reeve_ipc::phase::Phase;
 
@@ -198,6 +198,9 @@ pub enum Input {
     Done(u64, Done),
     /// The worker of this number did, or suffered, something.
     Notice(u32, Notice),
+    /// Interfaces of the worker of this number have been given ports of virtual networks, by their places among the
+    /// interfaces; its status says so already.
+    Connected(u32, Vec<(usize, NetworkPort)>),
     /// A timer that was set has run out.
     Timer(Timer),
     /// A client's connection ended.

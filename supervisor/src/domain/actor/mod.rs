@@ -58,6 +58,7 @@ pub use self::message::{
 };
 pub use self::standing::Standing;
 pub use self::steps::Step;
+pub(crate) use self::steps::apply as change_labels;
 
 use self::jobs::Job;
 use self::planted::Bug;
@@ -159,6 +160,7 @@ impl DomainActor {
             Input::Recover => self.recover(),
             Input::Done(serial, done) => self.done(serial, done),
             Input::Notice(id, notice) => self.notice(id, notice),
+            Input::Connected(id, ports) => self.interfaces_connected(id, ports),
             Input::Timer(timer) => self.timer(timer),
             Input::SessionEnded(session) => self.session_ended(session),
         }

@@ -202,5 +202,7 @@ const fn code_of(kind: StartFailureKind) -> ApiErrorCode {
         StartFailureKind::Host => ApiErrorCode::Host,
         StartFailureKind::Worker => ApiErrorCode::Worker,
         StartFailureKind::Unsupported => ApiErrorCode::Unsupported,
+        StartFailureKind::NoNetwork => ApiErrorCode::NoNetwork,
+        StartFailureKind::WrongState => ApiErrorCode::WrongState,
     }
 }

@@ -273,7 +273,8 @@ fn pressing(record: LiveRecord) -> Vec<Step> {
     ]
 }
 
-fn apply(labels: &mut Labels, change: LabelChange) {
+/// Changes what is noted.
+pub(crate) fn apply(labels: &mut Labels, change: LabelChange) {
     match change {
         LabelChange::Title(title) => labels.title = title,
         LabelChange::Description(description) => labels.description = description,

@@ -1,8 +1,10 @@
 //! Network interfaces: a tap for each, made or taken, and connected, and for those that the kernel is to serve
 //! what it does that by.
 
+use std::borrow::Cow;
+
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::model::{Domain, Nic, NicSource};
+use reeve_ipc::model::{Domain, Nic, NicSource, PortLink};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, SwitchedNicSpec};
 
 use super::{PathPolicy, PlanError};
@@ -39,6 +41,7 @@ impl NicPolicy {
 
     /// What a filter lets pass, where an interface with that address has one.
     pub(crate) fn guarded(&self, nic: &Nic, mac: MacAddress) -> Option<Guarded> {
+        let nic = as_connected(nic);
         let connected = matches!(nic.source, NicSource::Bridge(_));
         (nic.is_filtered() || (connected && self.multi_tenant)).then(|| Guarded {
             sender: Sender {
@@ -51,6 +54,32 @@ impl NicPolicy {
     }
 }
 
+/// The interface as it is connected: one of a virtual network by what its port says, where it says nothing itself.
+fn as_connected(nic: &Nic) -> Cow<'_, Nic> {
+    let NicSource::Network {
+        port: Some(port), ..
+    } = &nic.source
+    else {
+        return Cow::Borrowed(nic);
+    };
+    let source = match &port.link {
+        PortLink::Bridge(bridge) => NicSource::Bridge(bridge.clone()),
+        PortLink::Direct { device, mode } => NicSource::Direct {
+            device: device.clone(),
+            mode: *mode,
+        },
+    };
+    Cow::Owned(Nic {
+        source,
+        mtu: nic.mtu.or(port.mtu),
+        inbound: nic.inbound.or(port.inbound),
+        outbound: nic.outbound.or(port.outbound),
+        trust_guest: nic.trust_guest || port.trust_guest,
+        isolated: nic.isolated || port.isolated,
+        ..nic.clone()
+    })
+}
+
 /// Makes or takes the tap of an interface with that address, at its place on the bus.
 pub(super) fn plan_nic(
     nic: &Nic,
@@ -59,6 +88,7 @@ pub(super) fn plan_nic(
     (paths, policy): (&dyn PathPolicy, &NicPolicy),
     fds: &mut FdTable,
 ) -> Result<DeviceSpec, PlanError> {
+    let nic = &*as_connected(nic);
     if let NicSource::Switch(path) = &nic.source {
         if policy.multi_tenant {
             return Err(FilterError::Switch(path.clone()).into());

@@ -6,6 +6,7 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::JobKind;
 use reeve_ipc::model::{Domain, DomainName, DomainUuid};
 
+use super::ports::{give_back, tell_of_taps};
 use super::{Outcome, Shell, Start};
 use crate::crash::{self, Moment, Operation};
 use crate::domain::actor::{Adopted, Done, Effect, Input, LiveRecord, Timer};
@@ -37,6 +38,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             }
             Effect::WriteStatus(serial, _, record) => self.write_status(serial, *record),
             Effect::RemoveStatus => {
+                self.disconnect_all();
                 match self.status.take() {
                     Some(status) => status.remove(self.doing),
                     None => self.world.storage.remove_status(self.uuid),
@@ -74,6 +76,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                     let held = held.into_iter().flatten();
                     held.for_each(|device| instance.release(device));
                 }
+                self.disconnect(place);
             }
             Effect::Kill(id) => self.kill(id),
             Effect::SetTimer(timer, after_ms) => {
@@ -105,7 +108,30 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         }
     }
 
-    fn ask_device(&mut self, serial: u64, id: u32, call: DeviceCall) {
+    fn ask_device(&mut self, serial: u64, id: u32, mut call: DeviceCall) {
+        let mut connected = Vec::new();
+        if let DeviceCall::Attach { domain, place } = &mut call {
+            let given = self.connect(id, domain, Some(*place)).and_then(|given| {
+                let noted = match &self.status {
+                    Some(status) if !given.is_empty() => status.set_devices(domain),
+                    _ => Ok(()),
+                };
+                noted.map(|()| given).map_err(|message| StartFailure {
+                    kind: StartFailureKind::Host,
+                    message,
+                })
+            });
+            match given {
+                Ok(given) => connected = given,
+                Err(failure) => {
+                    self.disconnect(*place);
+                    let refused = Done::Called(Err(CallFailure::NotMade(failure)));
+                    self.inputs.push_back(Input::Done(serial, refused));
+                    return;
+                }
+            }
+        }
+        let networks = self.world.networks.clone();
         let asked = self.instance(id).zip(self.status.clone());
         // A look changes nothing that a crash could leave half way.
         let tunes = self.actor.job_kind() == Some(JobKind::Tune)
@@ -113,14 +139,26 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         self.outcomes.spawn(async move {
             let result = match asked {
                 Some((instance, status)) => {
-                    let ledger: Arc<dyn DeviceLedger> = status;
+                    let ledger: Arc<dyn DeviceLedger> = Arc::clone(&status) as _;
                     let asked = instance.device(call, ledger);
-                    match tunes {
+                    let result = match tunes {
                         true => crash::around(Operation::Tune, asked).await,
                         false => asked.await,
+                    };
+                    match (&networks, &result) {
+                        (Some(networks), Ok(())) => tell_of_taps(networks, &status, &connected),
+                        // It may have the device, or get it yet: that is found out.
+                        (_, Err(CallFailure::Deadline)) | (None, _) => {}
+                        (Some(networks), Err(_)) => give_back(networks.as_ref(), &connected),
                     }
+                    result
                 }
-                None => Err(CallFailure::Gone),
+                None => {
+                    if let Some(networks) = &networks {
+                        give_back(networks.as_ref(), &connected);
+                    }
+                    Err(CallFailure::Gone)
+                }
             };
             Outcome::Done(serial, Done::Called(result))
         });
@@ -163,8 +201,13 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         }
     }
 
-    fn start(&mut self, serial: u64, id: u32, record: LiveRecord, paused: bool) {
+    fn start(&mut self, serial: u64, id: u32, mut record: LiveRecord, paused: bool) {
         self.doing = Operation::Start;
+        if let Err(failure) = self.connect(id, &mut record.definition, None) {
+            self.outcomes
+                .spawn(async move { Outcome::Started(serial, id, Err(failure)) });
+            return;
+        }
         let domain = record.definition.clone();
         let storage = Arc::clone(&self.world.storage);
         let status = Arc::new(StatusWriter::new(self.uuid, Arc::clone(&storage), record));

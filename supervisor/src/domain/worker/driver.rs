@@ -113,7 +113,7 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         PlanError::Forbidden(_)
         | PlanError::Socket(SocketError::Forbidden(_))
         | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
-        PlanError::NoFirmware => StartFailureKind::Unsupported,
+        PlanError::NoFirmware | PlanError::NicSource(_) => StartFailureKind::Unsupported,
         PlanError::Filter(FilterError::NotOurs(_) | FilterError::Switch(_)) => {
             StartFailureKind::Definition
         }

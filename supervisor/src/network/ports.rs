@@ -1,0 +1,219 @@
+//! Who is connected to which network: what each interface was given, and by which name it is on the host.
+//!
+//! Known from the live definitions of domains, which is where they are kept. A port belongs to the name of a network,
+//! as its domain's definition does: a network that was stopped, and even forgotten, finds its ports again.
+
+use std::collections::BTreeMap;
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use reeve_ipc::api::MAX_PAGE;
+use reeve_ipc::api::call::NetworkPortPage;
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
+use reeve_ipc::api::network::PortDetails;
+use reeve_ipc::model::{
+    DirectMode, Forward, InterfaceName, Network, NetworkName, NetworkPort, NetworkUuid, PortLink,
+    PortUuid,
+};
+use rustix::rand::{GetRandomFlags, getrandom};
+use uuid::Uuid;
+
+use super::view;
+
+/// One port.
+#[derive(Debug, Clone)]
+pub struct Port {
+    /// The network's name.
+    pub network: NetworkName,
+    /// The network that gave it, for events.
+    pub uuid: NetworkUuid,
+    /// The start of the network that it is connected to.
+    pub start: u64,
+    /// What it is.
+    pub details: PortDetails,
+}
+
+/// Every port of an instance.
+#[derive(Debug, Default)]
+pub struct PortTable {
+    ports: Mutex<BTreeMap<PortUuid, Port>>,
+}
+
+impl PortTable {
+    fn ports(&self) -> MutexGuard<'_, BTreeMap<PortUuid, Port>> {
+        // Nothing panics while it is held.
+        self.ports.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Gives a port of `network` to an interface, of which `details` says all but the port.
+    ///
+    /// # Errors
+    /// [`ApiErrorCode::InvalidArgument`], [`ApiErrorCode::Unsupported`], [`ApiErrorCode::Busy`].
+    pub fn give(
+        &self,
+        network: &Network,
+        start: u64,
+        details: impl FnOnce(NetworkPort) -> PortDetails,
+        group: Option<&str>,
+    ) -> Result<NetworkPort, ApiError> {
+        let refuse = |code, why: String| {
+            let name = &network.name;
+            Err(ApiError::new(code, format!("network '{name}': {why}")))
+        };
+        let group = match network.port_group(group) {
+            Ok(group) => group,
+            Err(error) => return refuse(ApiErrorCode::InvalidArgument, error.to_string()),
+        };
+        let vlan = group.and_then(|group| group.vlan.as_ref());
+        if network.open_vswitch || vlan.or(network.vlan.as_ref()).is_some() {
+            let why =
+                "ports of Open vSwitch, and ports whose frames are tagged, are not provided yet";
+            return refuse(ApiErrorCode::Unsupported, why.to_owned());
+        }
+        let mut ports = self.ports();
+        let link = match &network.forward {
+            Forward::Direct { mode, devices } => match fewest(&ports, *mode, devices) {
+                Some(device) => PortLink::Direct {
+                    device: device.clone(),
+                    mode: *mode,
+                },
+                None => {
+                    let why = "each of its interfaces is for one guest alone, and none is free";
+                    return refuse(ApiErrorCode::Busy, why.to_owned());
+                }
+            },
+            _ => match view::bridge(network) {
+                Some(bridge) => PortLink::Bridge(bridge.clone()),
+                None => {
+                    let why = "it has no bridge that an interface could be connected to";
+                    return refuse(ApiErrorCode::Unsupported, why.to_owned());
+                }
+            },
+        };
+        let port = NetworkPort {
+            uuid: PortUuid(draw_uuid()),
+            link,
+            mtu: network.mtu,
+            inbound: group.and_then(|group| group.inbound),
+            outbound: group.and_then(|group| group.outbound),
+            trust_guest: group
+                .and_then(|group| group.trust_guest)
+                .unwrap_or(network.trust_guest),
+            isolated: group
+                .and_then(|group| group.isolated)
+                .unwrap_or(network.isolated),
+        };
+        let given = Port {
+            network: network.name.clone(),
+            uuid: network.uuid,
+            start,
+            details: details(port.clone()),
+        };
+        ports.insert(port.uuid, given);
+        Ok(port)
+    }
+
+    /// Notes one that a domain has had since before this supervisor.
+    pub fn restore(&self, port: Port) {
+        self.ports().insert(port.details.port.uuid, port);
+    }
+
+    /// The interface is made.
+    pub fn made(&self, port: PortUuid, interface: InterfaceName) -> Option<Port> {
+        let mut ports = self.ports();
+        let port = ports.get_mut(&port)?;
+        port.details.interface = Some(interface);
+        Some(port.clone())
+    }
+
+    /// Its interface is gone.
+    pub fn remove(&self, port: PortUuid) -> Option<Port> {
+        self.ports().remove(&port)
+    }
+
+    /// What is to be connected to a network that was started, with the interfaces that are made: all, or that one.
+    /// Where the network has another bridge by now, it is that one that they are connected to.
+    pub fn reconnect(
+        &self,
+        network: &Network,
+        start: u64,
+        only: Option<PortUuid>,
+    ) -> Vec<(InterfaceName, NetworkPort)> {
+        let mut ports = self.ports();
+        let of = ports.values_mut().filter(|port| {
+            let uuid = port.details.port.uuid;
+            port.network == network.name && only.is_none_or(|only| only == uuid)
+        });
+        let connected = of.filter_map(|port| {
+            let details = &mut port.details;
+            if let (PortLink::Bridge(link), Some(bridge)) =
+                (&mut details.port.link, view::bridge(network))
+            {
+                link.clone_from(bridge);
+            }
+            let interface = details.interface.clone()?;
+            port.start = start;
+            port.uuid = network.uuid;
+            Some((interface, details.port.clone()))
+        });
+        connected.collect()
+    }
+
+    /// How many a network has.
+    #[must_use]
+    pub fn count(&self, network: &NetworkName) -> u32 {
+        let ports = self.ports();
+        let count = ports.values().filter(|port| port.network == *network);
+        u32::try_from(count.count()).unwrap_or(u32::MAX)
+    }
+
+    /// How many each network has.
+    #[must_use]
+    pub fn counts(&self) -> BTreeMap<NetworkName, u32> {
+        let mut counts: BTreeMap<NetworkName, u32> = BTreeMap::new();
+        for port in self.ports().values() {
+            *counts.entry(port.network.clone()).or_default() += 1;
+        }
+        counts
+    }
+
+    /// One page of a network's, in the order of their UUIDs.
+    #[must_use]
+    pub fn page(&self, network: &NetworkName, after: Option<PortUuid>) -> NetworkPortPage {
+        use std::ops::Bound::{Excluded, Unbounded};
+        let ports = self.ports();
+        let from = after.map_or(Unbounded, Excluded);
+        let of = ports
+            .range((from, Unbounded))
+            .map(|(_, port)| port)
+            .filter(|port| port.network == *network);
+        let mut of = of.map(|port| port.details.clone());
+        let ports = of.by_ref().take(MAX_PAGE / 4).collect();
+        NetworkPortPage {
+            ports,
+            more: of.next().is_some(),
+        }
+    }
+}
+
+/// The interface that the fewest ports are upon; none where each has one and takes no more.
+fn fewest<'a>(
+    ports: &BTreeMap<PortUuid, Port>,
+    mode: DirectMode,
+    devices: &'a [InterfaceName],
+) -> Option<&'a InterfaceName> {
+    let upon = |wanted: &InterfaceName| {
+        let on = |port: &&Port| matches!(&port.details.port.link, PortLink::Direct { device, .. } if device == wanted);
+        ports.values().filter(on).count()
+    };
+    let counted = devices.iter().map(|device| (upon(device), device));
+    let (count, device) = counted.min_by_key(|(count, _)| *count)?;
+    (mode != DirectMode::Passthrough || count == 0).then_some(device)
+}
+
+/// A UUID that nobody else has.
+pub(super) fn draw_uuid() -> Uuid {
+    let mut bytes = [0; 16];
+    // Up to 256 bytes come whole, and without waiting once the host has booted (getrandom(2)).
+    let _ = getrandom(&mut bytes, GetRandomFlags::empty());
+    uuid::Builder::from_random_bytes(bytes).into_uuid()
+}
