@@ -14,6 +14,7 @@ pub mod image_worker;
 mod kvm;
 pub(crate) mod memory_nodes;
 mod netlink;
+pub mod network;
 pub mod node;
 mod ofd_lock;
 pub mod paths;
