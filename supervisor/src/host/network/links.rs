@@ -91,6 +91,14 @@ pub(super) struct Link {
     pub(super) index: u32,
     pub(super) name: String,
     pub(super) is_bridge: bool,
+    address: Vec<u8>,
+}
+
+impl Link {
+    /// Whether that is its Ethernet address.
+    pub(super) fn has(&self, mac: MacAddress) -> bool {
+        self.address == mac.octets()
+    }
 }
 
 /// Where the host finds addresses: an address of its own with those beside it, or a route of its main table.
@@ -336,10 +344,12 @@ fn link_of(message: &LinkMessage) -> Link {
         index: message.header.index,
         name: String::new(),
         is_bridge: false,
+        address: Vec::new(),
     };
     for attribute in &message.attributes {
         match attribute {
             LinkAttribute::IfName(name) => link.name.clone_from(name),
+            LinkAttribute::Address(address) => link.address.clone_from(address),
             LinkAttribute::LinkInfo(info) => {
                 link.is_bridge = info.contains(&LinkInfo::Kind(InfoKind::Bridge));
             }
