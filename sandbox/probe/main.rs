@@ -25,6 +25,7 @@ const REPORT: i32 = 5;
 
 fn main() -> ExitCode {
     reeve_sandbox::program::run_if_launcher();
+    reeve_sandbox::service::run_if_launcher();
     let arguments: Vec<String> = std::env::args().collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
     match words[..] {

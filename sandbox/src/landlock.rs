@@ -1,10 +1,12 @@
-//! Landlock with no rule: every access that the host's kernel can restrict is denied.
+//! Landlock with no rule: every access that the host's kernel can restrict is denied; and with a few, for
+//! programs that are not ours.
 //!
 //! A ruleset that handles an access and allows none of it denies it everywhere. What each ABI can
 //! restrict follows linux/landlock.h; an older kernel gets its own best, a kernel without Landlock is an error.
 //! Raw calls rather than the `landlock` crate: two system calls and no heap on the start path.
 
 use std::fmt;
+use std::os::fd::{AsRawFd, OwnedFd};
 
 use crate::sys::{self, Errno};
 
@@ -88,6 +90,74 @@ pub(crate) fn restrict() -> sys::Result<Abi> {
     // SAFETY: as above; the descriptor is ours alone.
     let closed = unsafe { sys::call(libc::SYS_close, [ruleset, 0, 0, 0, 0, 0]) };
     restricted.and(closed).map(|_| abi)
+}
+
+/// `LANDLOCK_ACCESS_FS_EXECUTE`.
+pub(crate) const EXECUTE: u64 = 1 << 0;
+/// `LANDLOCK_ACCESS_FS_WRITE_FILE`.
+pub(crate) const WRITE_FILE: u64 = 1 << 1;
+/// `LANDLOCK_ACCESS_FS_READ_FILE`.
+pub(crate) const READ_FILE: u64 = 1 << 2;
+/// `LANDLOCK_ACCESS_FS_READ_DIR`; of directories only.
+pub(crate) const READ_DIR: u64 = 1 << 3;
+/// `LANDLOCK_ACCESS_FS_TRUNCATE`; left out where the kernel does not know it.
+pub(crate) const TRUNCATE: u64 = 1 << 14;
+
+/// A file, or a directory and all beneath it, with what may be done there.
+pub(crate) struct Allowed {
+    pub(crate) fd: OwnedFd,
+    pub(crate) rights: u64,
+}
+
+/// `struct landlock_path_beneath_attr`, which is packed.
+#[repr(C, packed)]
+struct PathBeneath {
+    rights: u64,
+    fd: i32,
+}
+
+/// `struct landlock_net_port_attr`.
+#[repr(C)]
+struct Port {
+    rights: u64,
+    port: u64,
+}
+
+/// Denies the calling thread everything but what is allowed; ports of TCP where the kernel can tell. Needs
+/// `no_new_privs`.
+#[expect(unsafe_code, reason = "passes a ruleset to the kernel")]
+pub(crate) fn restrict_to(allowed: &[Allowed], tcp_ports: &[u16]) -> sys::Result<Abi> {
+    const BENEATH: usize = 1;
+    const PORT: usize = 2;
+    let abi = version()?;
+    let attributes = abi.ruleset();
+    let (pointer, size) = ((&raw const attributes).addr(), Ruleset::SIZE);
+    // SAFETY: the kernel reads SIZE bytes of the structure.
+    let ruleset =
+        unsafe { sys::call(libc::SYS_landlock_create_ruleset, [pointer, size, 0, 0, 0, 0]) }?;
+    for each in allowed {
+        let rule = PathBeneath {
+            rights: each.rights & attributes.filesystem,
+            fd: each.fd.as_raw_fd(),
+        };
+        let pointer = (&raw const rule).addr();
+        // SAFETY: the kernel reads one structure, which lives across the call.
+        unsafe { sys::call(libc::SYS_landlock_add_rule, [ruleset, BENEATH, pointer, 0, 0, 0]) }?;
+    }
+    let ports = tcp_ports.iter().filter(|_| attributes.network != 0);
+    for port in ports {
+        let rule = Port {
+            rights: attributes.network,
+            port: u64::from(*port),
+        };
+        let pointer = (&raw const rule).addr();
+        // SAFETY: as above.
+        unsafe { sys::call(libc::SYS_landlock_add_rule, [ruleset, PORT, pointer, 0, 0, 0]) }?;
+    }
+    // SAFETY: a descriptor and flags, no pointer.
+    unsafe { sys::call(libc::SYS_landlock_restrict_self, [ruleset, 0, 0, 0, 0, 0]) }?;
+    // SAFETY: as above; the descriptor is ours alone.
+    unsafe { sys::call(libc::SYS_close, [ruleset, 0, 0, 0, 0, 0]) }.map(|_| abi)
 }
 
 #[cfg(test)]

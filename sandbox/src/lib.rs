@@ -27,6 +27,7 @@ mod jail;
 mod landlock;
 pub mod program;
 pub mod seccomp;
+pub mod service;
 mod spawn;
 mod sys;
 

@@ -69,6 +69,7 @@ use reeve_ipc::{CONTROL_FD, LOG_FD, exit_code};
 pub fn run() -> u8 {
     // The same program, as the one that starts others in a jail of another kind.
     reeve_sandbox::program::run_if_launcher();
+    reeve_sandbox::service::run_if_launcher();
     if images::is_asked_for() {
         return images::run();
     }

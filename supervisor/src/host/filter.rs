@@ -21,7 +21,7 @@
 //!
 //! Runs in the supervisor; the keeper is a thread, started with the first tap.
 
-mod expression;
+pub(in crate::host) mod expression;
 mod keeper;
 mod rules;
 mod tables;

@@ -15,6 +15,7 @@ mod kvm;
 pub(crate) mod memory_nodes;
 mod netlink;
 pub mod network;
+mod nf_tables;
 pub mod node;
 mod ofd_lock;
 pub mod paths;

@@ -69,6 +69,15 @@ pub(crate) fn open(recorded: &ProcessIdentity) -> Result<OwnedFd, Missing> {
     }
 }
 
+/// As [`open`], of one that was recorded since the host was booted: where a record is in memory.
+pub(crate) fn open_of_this_boot(pid: u32, start_ticks: u64) -> Result<OwnedFd, Missing> {
+    open(&ProcessIdentity {
+        pid,
+        start_ticks,
+        boot_id: boot_id().to_owned(),
+    })
+}
+
 /// Whether the process has ended.
 pub(crate) fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     const NOW: Timespec = Timespec {

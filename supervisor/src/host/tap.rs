@@ -383,6 +383,38 @@ impl Tap {
     }
 }
 
+/// Makes a tap that a guest has a port of a bridge again, which was made anew or lost it, with that MTU or else the
+/// bridge's. One that is a port of it already keeps being that.
+///
+/// # Errors
+/// As [`Tap::join`].
+pub(crate) fn rejoin(
+    name: &InterfaceName,
+    bridge: &InterfaceName,
+    mtu: Option<u16>,
+    isolated: bool,
+) -> Result<(), TapError> {
+    let set = |what, errno| TapError::Set {
+        what,
+        tap: name.as_str().to_owned(),
+        errno,
+    };
+    let tap = Tap {
+        name: name.as_str().to_owned(),
+        queues: Vec::new(),
+        control: Control::open().map_err(|errno| set("anything", errno))?,
+    };
+    let master = Path::new("/sys/class/net").join(name.as_str()).join("master");
+    let master = std::fs::read_link(master).ok();
+    if master.is_some_and(|master| master.ends_with(bridge.as_str())) {
+        if isolated {
+            tap.set("isolation", |tap| link::isolate(tap.index()?))?;
+        }
+        return mtu.map_or(Ok(()), |mtu| tap.set_mtu(mtu));
+    }
+    tap.join(bridge, mtu, isolated).map(drop)
+}
+
 /// That so many queues of a tap are open, where it can have several.
 fn has_queues(index: i32, queues: u32) -> Result<(), Errno> {
     match link::open_queues(index)? {

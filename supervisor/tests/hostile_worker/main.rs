@@ -42,6 +42,7 @@ struct Worker {
 }
 
 fn main() -> ExitCode {
+    reeve_sandbox::service::run_if_launcher();
     if reader::is_asked_for() {
         return ExitCode::from(reader::run());
     }

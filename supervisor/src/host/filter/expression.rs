@@ -2,6 +2,8 @@
 //! expressions that load a part of a frame, compare it, and decide. One that finds no such part ends the
 //! rule without a decision, so that what lets a frame pass must name every part that matters.
 
+use std::net::{IpAddr, Ipv4Addr};
+
 use crate::host::netlink::{NESTED, attribute};
 
 const EXPRESSION_NAME: u16 = 1;
@@ -9,7 +11,7 @@ const EXPRESSION_DATA: u16 = 2;
 /// `NFTA_LIST_ELEM`.
 const ELEMENT: u16 = 1;
 /// `NFTA_DATA_VALUE`.
-pub(super) const DATA_VALUE: u16 = 1;
+pub(in crate::host) const DATA_VALUE: u16 = 1;
 const DATA_VERDICT: u16 = 2;
 const VERDICT_CODE: u16 = 1;
 const VERDICT_CHAIN: u16 = 2;
@@ -25,7 +27,25 @@ const TRANSPORT_PROTOCOL: u32 = 16;
 const INVERTED: u32 = 1;
 const DROP: i32 = 0;
 const ACCEPT: i32 = 1;
+const JUMP: i32 = -3;
 const GOTO: i32 = -4;
+const RETURN: i32 = -5;
+/// `NFT_REG_2` and on, of 16 bytes each: what is translated to.
+const FIRST_ADDRESS: u32 = 1;
+const LAST_ADDRESS: u32 = 2;
+const FIRST_PORT: u32 = 3;
+const LAST_PORT: u32 = 4;
+/// `NFT_META_IIFNAME`, `NFT_META_OIFNAME`, `NFT_META_NFPROTO`.
+const INCOMING_NAME: u32 = 6;
+const OUTGOING_NAME: u32 = 7;
+const FAMILY: u32 = 15;
+/// Bytes of the name of an interface where it is compared (`IFNAMSIZ`), filled up with zeros.
+const NAME_BYTES: usize = 16;
+/// Established and related (`NF_CT_STATE_BIT`).
+const KNOWN: u32 = 0b110;
+/// `NFPROTO_IPV4`, `NFPROTO_IPV6`.
+const IPV4: u8 = 2;
+const IPV6: u8 = 10;
 
 /// Where in a frame an offset is counted from.
 #[derive(Debug, Clone, Copy)]
@@ -40,17 +60,33 @@ enum Base {
     Transport = 2,
 }
 
+/// Which of the two interfaces of a packet that is forwarded.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::host) enum Way {
+    /// The one that it came by.
+    In,
+    /// The one that it goes by.
+    Out,
+}
+
+/// Which of the two addresses of a packet.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(in crate::host) enum End {
+    Source,
+    Destination,
+}
+
 /// A rule, as the list of its expressions.
 #[derive(Debug, Clone, Default)]
 #[must_use]
-pub(super) struct Rule(Vec<u8>);
+pub(in crate::host) struct Rule(Vec<u8>);
 
 fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
 }
 
 impl Rule {
-    pub(super) fn new() -> Self {
+    pub(in crate::host) fn new() -> Self {
         Self::default()
     }
 
@@ -90,36 +126,36 @@ impl Rule {
     }
 
     /// Of frames whose Ethernet header has `value` at `offset`.
-    pub(super) fn link(self, offset: u32, value: &[u8]) -> Self {
+    pub(in crate::host) fn link(self, offset: u32, value: &[u8]) -> Self {
         self.at(Base::Link, offset, value)
     }
 
     /// Of frames whose Ethernet header has there anything but `value`.
-    pub(super) fn link_not(self, offset: u32, value: &[u8]) -> Self {
+    pub(in crate::host) fn link_not(self, offset: u32, value: &[u8]) -> Self {
         let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.load(Base::Link, offset, length)
             .compare(UNEQUAL, value)
     }
 
     /// Of packets that have `value` at `offset`.
-    pub(super) fn network(self, offset: u32, value: &[u8]) -> Self {
+    pub(in crate::host) fn network(self, offset: u32, value: &[u8]) -> Self {
         self.at(Base::Network, offset, value)
     }
 
     /// Of packets whose transport protocol is this, and has `value` at `offset` of its header.
-    pub(super) fn transport(self, protocol: u8, offset: u32, value: &[u8]) -> Self {
+    pub(in crate::host) fn transport(self, protocol: u8, offset: u32, value: &[u8]) -> Self {
         self.protocol(EQUAL, protocol)
             .at(Base::Transport, offset, value)
     }
 
     /// Of packets that are what their headers say, so that their transport protocol is known.
-    pub(super) fn well_formed(self) -> Self {
+    pub(in crate::host) fn well_formed(self) -> Self {
         // 255 is no protocol's (RFC 1700).
         self.protocol(UNEQUAL, 255)
     }
 
     /// Of packets with this transport protocol, later fragments too.
-    pub(super) fn of(self, protocol: u8) -> Self {
+    pub(in crate::host) fn of(self, protocol: u8) -> Self {
         self.protocol(EQUAL, protocol)
     }
 
@@ -129,12 +165,12 @@ impl Rule {
     }
 
     /// Of packets that have a member of a set at `offset`.
-    pub(super) fn network_in(self, offset: u32, length: u32, set: &str) -> Self {
+    pub(in crate::host) fn network_in(self, offset: u32, length: u32, set: &str) -> Self {
         self.load(Base::Network, offset, length).lookup(set, 0)
     }
 
     /// Of packets whose transport header has no member of a set at `offset`.
-    pub(super) fn transport_not_in(self, offset: u32, length: u32, set: &str) -> Self {
+    pub(in crate::host) fn transport_not_in(self, offset: u32, length: u32, set: &str) -> Self {
         self.load(Base::Transport, offset, length)
             .lookup(set, INVERTED)
     }
@@ -149,7 +185,7 @@ impl Rule {
     }
 
     /// Counts frames that come so far.
-    pub(super) fn counted(self) -> Self {
+    pub(in crate::host) fn counted(self) -> Self {
         self.with("counter", &[])
     }
 
@@ -164,28 +200,176 @@ impl Rule {
     }
 
     /// They pass.
-    pub(super) fn pass(self) -> Self {
+    pub(in crate::host) fn pass(self) -> Self {
         self.verdict(ACCEPT, None)
     }
 
     /// They are dropped.
-    pub(super) fn drop(self) -> Self {
+    pub(in crate::host) fn drop(self) -> Self {
         self.verdict(DROP, None)
     }
 
     /// Another chain decides.
-    pub(super) fn go(self, chain: &str) -> Self {
+    pub(in crate::host) fn go(self, chain: &str) -> Self {
         self.verdict(GOTO, Some(chain))
     }
 
+    fn meta(self, key: u32) -> Self {
+        self.with("meta", &[number(1, REGISTER), number(2, key)])
+    }
+
+    fn interface(self, way: Way) -> Self {
+        self.meta(match way {
+            Way::In => INCOMING_NAME,
+            Way::Out => OUTGOING_NAME,
+        })
+    }
+
+    /// Of packets that came, or go, by the interface of that name.
+    pub(in crate::host) fn by(self, way: Way, name: &str) -> Self {
+        self.interface(way).compare(EQUAL, &interface_name(name))
+    }
+
+    /// A map says which chain is next for the interface by which a packet came, or goes.
+    pub(in crate::host) fn go_by(self, way: Way, map: &str) -> Self {
+        let parts = [
+            attribute(1, &terminated(map)),
+            number(2, REGISTER),
+            number(3, VERDICT_REGISTER),
+        ];
+        self.interface(way).with("lookup", &parts)
+    }
+
+    /// Of packets one of whose addresses begins as `address` does, or does not.
+    pub(in crate::host) fn address(self, end: End, address: IpAddr, prefix: u8, is: bool) -> Self {
+        let (family, offset, bytes) = match (address, end) {
+            (IpAddr::V4(ip), End::Source) => (IPV4, 12, ip.octets().to_vec()),
+            (IpAddr::V4(ip), End::Destination) => (IPV4, 16, ip.octets().to_vec()),
+            (IpAddr::V6(ip), End::Source) => (IPV6, 8, ip.octets().to_vec()),
+            (IpAddr::V6(ip), End::Destination) => (IPV6, 24, ip.octets().to_vec()),
+        };
+        let rest = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
+        let mask = (!rest).to_be_bytes();
+        let mask = mask.get(..bytes.len()).unwrap_or_default();
+        let wanted: Vec<u8> = bytes.iter().zip(mask).map(|(byte, mask)| byte & mask).collect();
+        // None has more than 16 bytes.
+        let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
+        let how = if is { EQUAL } else { UNEQUAL };
+        self.meta(FAMILY)
+            .compare(EQUAL, &[family])
+            .load(Base::Network, offset, length)
+            .masked(mask)
+            .compare(how, &wanted)
+    }
+
+    fn masked(self, mask: &[u8]) -> Self {
+        let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+        let parts = [
+            number(1, REGISTER),
+            number(2, REGISTER),
+            number(3, length),
+            attribute(4 | NESTED, &attribute(DATA_VALUE, mask)),
+            attribute(5 | NESTED, &attribute(DATA_VALUE, &vec![0; mask.len()])),
+        ];
+        self.with("bitwise", &parts)
+    }
+
+    /// Of packets of a connection that is known, or that are about one.
+    pub(in crate::host) fn known(self) -> Self {
+        // NFT_CT_STATE is 0; it is a number of the host.
+        let state = self.with("ct", &[number(1, REGISTER), number(2, 0)]);
+        state
+            .masked(&KNOWN.to_ne_bytes())
+            .compare(UNEQUAL, &[0; 4])
+    }
+
+    /// They are not for this chain to decide on.
+    pub(in crate::host) fn back(self) -> Self {
+        self.verdict(RETURN, None)
+    }
+
+    /// They are refused, and whoever sent them is told that there is no such port.
+    pub(in crate::host) fn reject(self) -> Self {
+        // NFT_REJECT_ICMPX_UNREACH, NFT_REJECT_ICMPX_PORT_UNREACH.
+        self.with("reject", &[number(1, 2), attribute(2, &[1])])
+    }
+
+    fn value(self, register: u32, value: &[u8]) -> Self {
+        let data = attribute(DATA_VALUE, value);
+        let parts = [number(1, register), attribute(2 | NESTED, &data)];
+        self.with("immediate", &parts)
+    }
+
+    /// They get the address of the interface that they go by for their source, and one of those ports.
+    pub(in crate::host) fn masquerade(self, ports: Option<(u16, u16)>) -> Self {
+        match ports {
+            None => self.with("masq", &[]),
+            Some(_) => self
+                .ports(ports)
+                .with("masq", &[number(2, FIRST_PORT), number(3, LAST_PORT)]),
+        }
+    }
+
+    fn ports(self, ports: Option<(u16, u16)>) -> Self {
+        match ports {
+            None => self,
+            Some((first, last)) => self
+                .value(FIRST_PORT, &first.to_be_bytes())
+                .value(LAST_PORT, &last.to_be_bytes()),
+        }
+    }
+
+    /// They get one of those addresses for their source, and one of those ports.
+    pub(in crate::host) fn source(
+        self,
+        addresses: (Ipv4Addr, Ipv4Addr),
+        ports: Option<(u16, u16)>,
+    ) -> Self {
+        let rule = self
+            .value(FIRST_ADDRESS, &addresses.0.octets())
+            .value(LAST_ADDRESS, &addresses.1.octets())
+            .ports(ports);
+        // NFT_NAT_SNAT is 0.
+        let mut parts = vec![
+            number(1, 0),
+            number(2, IPV4.into()),
+            number(3, FIRST_ADDRESS),
+            number(4, LAST_ADDRESS),
+        ];
+        if ports.is_some() {
+            parts.push(number(5, FIRST_PORT));
+            parts.push(number(6, LAST_PORT));
+        }
+        rule.with("nat", &parts)
+    }
+
     /// The value of the attribute that has them.
-    pub(super) fn expressions(&self) -> &[u8] {
+    pub(in crate::host) fn expressions(&self) -> &[u8] {
         &self.0
     }
 }
 
+/// The name of an interface as it is compared.
+pub(in crate::host) fn interface_name(name: &str) -> [u8; NAME_BYTES] {
+    let mut bytes = [0; NAME_BYTES];
+    // None is longer than leaves room for a zero.
+    for (to, from) in bytes.iter_mut().zip(name.bytes()) {
+        *to = from;
+    }
+    bytes
+}
+
+/// What an element of a map is that has a chain decide.
+pub(in crate::host) fn jump(chain: &str) -> Vec<u8> {
+    let verdict = [
+        attribute(VERDICT_CODE, &JUMP.to_be_bytes()),
+        attribute(VERDICT_CHAIN, &terminated(chain)),
+    ];
+    attribute(DATA_VERDICT | NESTED, &verdict.concat())
+}
+
 /// A name with the zero that ends it.
-pub(super) fn terminated(name: &str) -> Vec<u8> {
+pub(in crate::host) fn terminated(name: &str) -> Vec<u8> {
     let mut bytes = name.as_bytes().to_vec();
     bytes.push(0);
     bytes

@@ -406,7 +406,7 @@ impl Events {
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
             let mut kept = lock(kept);
             let now = Instant::now();
-            let port = kept.tables.as_ref().map_or(0, |tables| tables.port);
+            let port = kept.tables.as_ref().map_or(0, Tables::port);
             let mut news = News::default();
             news.read(&self.links, |message, news| {
                 news.gone.extend(deleted(message));

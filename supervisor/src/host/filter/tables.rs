@@ -1,16 +1,16 @@
 //! Tables of nf_tables, one for each guarded tap, and the socket by which they are made. All of a table is made
 //! in one transaction, which also replaces one that is there: no frame sees half of it.
 
-use std::os::fd::OwnedFd;
-
 use rustix::io::Errno;
-use rustix::net::netlink::{self as netlink_socket, SocketAddrNetlink};
-use rustix::net::{RecvFlags, SendFlags};
 
 use super::expression::{DATA_VALUE, Rule, terminated};
 use super::rules::{DROPPED, FRAMES, IPV4, IPV6, Sender, Successor};
 use crate::host::netlink::{
-    self, ACK, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, REQUEST, Received, attribute,
+    self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, Received, attribute,
+};
+use crate::host::nf_tables::{
+    DELETE_TABLE, GET_RULE, GET_TABLE, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, Part,
+    Socket, is_deletion,
 };
 use crate::host::tap::TapId;
 
@@ -18,21 +18,6 @@ use crate::host::tap::TapId;
 const PREFIX: &str = "reeve-";
 /// `NFPROTO_NETDEV`: frames as a device takes them in, before any bridge.
 pub(super) const FAMILY: u8 = 5;
-/// `NFNL_SUBSYS_NFTABLES`.
-const SUBSYSTEM: u16 = 10;
-const BATCH_BEGIN: u16 = 0x10;
-const BATCH_END: u16 = 0x11;
-const NEW_TABLE: u16 = 0;
-const GET_TABLE: u16 = 1;
-const DELETE_TABLE: u16 = 2;
-const NEW_CHAIN: u16 = 3;
-const NEW_RULE: u16 = 6;
-const GET_RULE: u16 = 7;
-const NEW_SET: u16 = 9;
-const NEW_ELEMENTS: u16 = 12;
-/// Deletions: of a table, a chain, a rule, a set, an element.
-const DELETIONS: [u16; 5] = [DELETE_TABLE, 5, 8, 11, 14];
-
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
 const TABLE_HANDLE: u16 = 4;
@@ -49,8 +34,6 @@ const RANGE_END: u32 = 1;
 /// What `nft` calls the kinds of a key, so that it shows them.
 const KEY_IPV4: u32 = 7;
 const KEY_IPV6: u32 = 8;
-/// The most that the kernel says at once.
-const ANSWER_BYTES: usize = 32 << 10;
 
 /// `NFT_TABLE_F_OWNER`.
 #[cfg(test)]
@@ -67,24 +50,16 @@ pub(super) struct Table {
 
 /// The socket.
 #[derive(Debug)]
-pub(super) struct Tables {
-    socket: OwnedFd,
-    /// The port of the socket, which is in what others are told of its requests.
-    pub(super) port: u32,
-    /// The last number that was used.
-    number: u32,
-}
+pub(super) struct Tables(Socket);
 
 impl Tables {
     pub(super) fn open() -> Result<Self, Errno> {
-        let socket = netlink::socket(Some(netlink_socket::NETFILTER))?;
-        rustix::net::bind(&socket, &SocketAddrNetlink::new(0, 0))?;
-        let own = SocketAddrNetlink::try_from(rustix::net::getsockname(&socket)?)?;
-        Ok(Self {
-            socket,
-            port: own.pid(),
-            number: 0,
-        })
+        Socket::open(FAMILY).map(Self)
+    }
+
+    /// The port of the socket, which is in what others are told of its requests.
+    pub(super) fn port(&self) -> u32 {
+        self.0.port
     }
 
     /// Makes the table of a tap, in place of the one that is there: also one that an earlier tap of that name
@@ -121,13 +96,13 @@ impl Tables {
         messages.push(chain(&table, FRAMES, Some(&tap.name)));
         let rules = sender.rules();
         messages.extend(rules.iter().map(|each| rule(&table, FRAMES, each)));
-        self.transact(&messages)
+        self.0.transact(&messages)
     }
 
     /// Deletes that very table and no other of its name.
     pub(super) fn delete(&mut self, table: &Table) -> Result<(), Errno> {
         let handle = attribute(TABLE_HANDLE, &table.handle.to_be_bytes());
-        self.transact(&[Part::new(DELETE_TABLE, 0, handle)])
+        self.0.transact(&[Part::new(DELETE_TABLE, 0, handle)])
     }
 
     /// Has a table that nobody else may touch in place of the one of that name, for as long as the socket lives.
@@ -136,7 +111,7 @@ impl Tables {
         let named = attribute(TABLE_NAME, &name(tap));
         let flags = attribute(TABLE_FLAGS, &OWNED.to_be_bytes());
         let owned = [named.clone(), flags].concat();
-        self.transact(&[
+        self.0.transact(&[
             Part::new(DELETE_TABLE, 0, named),
             Part::new(NEW_TABLE, CREATE | EXCLUSIVE, owned),
         ])
@@ -152,7 +127,7 @@ impl Tables {
     pub(super) fn find(&mut self, tap: &str) -> Result<Option<Table>, Errno> {
         let mut found = None;
         let body = attribute(TABLE_NAME, &name(tap));
-        let asked = self.ask(GET_TABLE, 0, &body, |answer| {
+        let asked = self.0.ask(GET_TABLE, 0, &body, |answer| {
             found = found.take().or(table(answer))
         });
         match asked {
@@ -164,7 +139,7 @@ impl Tables {
     /// All of ours, of whichever supervisor.
     pub(super) fn all(&mut self) -> Result<Vec<Table>, Errno> {
         let mut tables = Vec::new();
-        self.ask(GET_TABLE, DUMP, &[], |answer| tables.extend(table(answer)))?;
+        self.0.ask(GET_TABLE, DUMP, &[], |answer| tables.extend(table(answer)))?;
         Ok(tables)
     }
 
@@ -180,7 +155,7 @@ impl Tables {
             attribute(RULE_CHAIN, &terminated(DROPPED)),
         ];
         let mut dropped = 0_u64;
-        self.ask(GET_RULE, DUMP, &body.concat(), |answer| {
+        self.0.ask(GET_RULE, DUMP, &body.concat(), |answer| {
             dropped = dropped.saturating_add(counted(answer).unwrap_or(0));
         })?;
         Ok(Some(dropped))
@@ -197,144 +172,20 @@ impl Tables {
             attribute(RULE_CHAIN, &terminated(FRAMES)),
         ];
         let mut rules = 0_u64;
-        self.ask(GET_RULE, DUMP, &body.concat(), |_| rules += 1)?;
+        self.0.ask(GET_RULE, DUMP, &body.concat(), |_| rules += 1)?;
         Ok(rules > 0)
-    }
-
-    fn number(&mut self) -> u32 {
-        self.number = self.number.wrapping_add(1);
-        self.number
-    }
-
-    /// All of it, or nothing.
-    fn transact(&mut self, parts: &[Part]) -> Result<(), Errno> {
-        let first = self.number();
-        let mut bytes = frame(BATCH_BEGIN, 0, first, &[]);
-        let mut last = first;
-        for (index, part) in parts.iter().enumerate() {
-            last = self.number();
-            // The last is answered when all is done, what cannot be done before that.
-            let answer = if index + 1 == parts.len() { ACK } else { 0 };
-            bytes.extend(frame(part.kind, part.flags | answer, last, &part.body));
-        }
-        let number = self.number();
-        bytes.extend(frame(BATCH_END, 0, number, &[]));
-        rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
-        let mut refused = None;
-        let done = self.receive(|answer| match answer.verdict() {
-            Some(Err(errno)) if is_within(answer.number, first, last) => {
-                refused.get_or_insert(errno);
-                answer.number == first || answer.number == last
-            }
-            Some(Ok(())) => answer.number == last,
-            _ => false,
-        });
-        match refused {
-            Some(errno) => Err(errno),
-            None => done,
-        }
-    }
-
-    fn ask(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        body: &[u8],
-        mut take: impl FnMut(&[u8]),
-    ) -> Result<(), Errno> {
-        /// `NLMSG_DONE`.
-        const DONE: u16 = 3;
-        let number = self.number();
-        let message = frame(message_kind(kind), flags, number, body);
-        rustix::net::send(&self.socket, &message, SendFlags::empty())?;
-        let mut refused = None;
-        let ended = self.receive(|answer| {
-            if answer.number != number {
-                return false;
-            }
-            match answer.verdict() {
-                Some(Err(errno)) => refused = Some(errno),
-                Some(Ok(())) => {}
-                None if answer.kind == DONE => {}
-                None => {
-                    take(answer.body);
-                    return flags & DUMP == 0;
-                }
-            }
-            true
-        });
-        match refused {
-            Some(errno) => Err(errno),
-            None => ended,
-        }
-    }
-
-    /// Takes answers until `take` has the one that is the last. The kernel has answered, or begun to, when a
-    /// request has been sent: nothing is waited for.
-    fn receive(&self, mut take: impl FnMut(Received<'_>) -> bool) -> Result<(), Errno> {
-        let mut buffer = vec![0; ANSWER_BYTES];
-        loop {
-            let received = rustix::net::recv(&self.socket, &mut buffer, RecvFlags::DONTWAIT);
-            let (length, _) = match received {
-                Err(Errno::INTR) => continue,
-                Err(Errno::AGAIN) => return Err(Errno::PROTO),
-                received => received?,
-            };
-            let received = buffer.get(..length).unwrap_or_default();
-            if netlink::messages(received).any(&mut take) {
-                return Ok(());
-            }
-        }
     }
 }
 
 /// The tap whose table somebody else than the socket with that `port` took something from.
 pub(super) fn taken_from(message: &Received<'_>, port: u32) -> Option<String> {
-    let deletion = DELETIONS
-        .iter()
-        .any(|kind| message_kind(*kind) == message.kind);
     let (family, attributes) = message.body.split_first_chunk::<4>()?;
-    if !deletion || message.port == port || family[0] != FAMILY {
+    if !is_deletion(message) || message.port == port || family[0] != FAMILY {
         return None;
     }
     // Whatever it is about, its first attribute is the table's name.
     let name = netlink::text(netlink::find(attributes, TABLE_NAME)?)?;
     name.strip_prefix(PREFIX).map(str::to_owned)
-}
-
-/// One message of a transaction.
-struct Part {
-    kind: u16,
-    flags: u16,
-    body: Vec<u8>,
-}
-
-impl Part {
-    fn new(kind: u16, flags: u16, body: Vec<u8>) -> Self {
-        Self {
-            kind: message_kind(kind),
-            flags,
-            body,
-        }
-    }
-}
-
-const fn message_kind(kind: u16) -> u16 {
-    SUBSYSTEM << 8 | kind
-}
-
-fn is_within(number: u32, first: u32, last: u32) -> bool {
-    number.wrapping_sub(first) <= last.wrapping_sub(first)
-}
-
-/// A message with its `struct nfgenmsg`.
-fn frame(kind: u16, flags: u16, number: u32, body: &[u8]) -> Vec<u8> {
-    let batch = kind == BATCH_BEGIN || kind == BATCH_END;
-    let (family, resource) = if batch { (0, SUBSYSTEM) } else { (FAMILY, 0) };
-    let mut whole = vec![family, 0];
-    whole.extend(resource.to_be_bytes());
-    whole.extend(body);
-    netlink::message(kind, REQUEST | flags, number, &whole)
 }
 
 fn name(tap: &str) -> Vec<u8> {

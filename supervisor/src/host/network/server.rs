@@ -1,0 +1,333 @@
+//! A network's server of names and addresses: dnsmasq, one for each, in a jail of its own.
+//!
+//! ```text
+//!   <run>/servers/<uuid>/dnsmasq.conf    what it is told (`configuration.rs`)
+//!   <run>/servers/<uuid>/dhcp-hosts      known hosts; read again on SIGHUP, as is
+//!   <run>/servers/<uuid>/dns-hosts       names of addresses
+//!   <state>/leases/<uuid>                its book, which it alone writes; survives the network's stop
+//! ```
+//!
+//! It outlives the supervisor, as a worker does, and the next takes it over by its number and its start.
+//!
+//! ## Decisions
+//!
+//! 1. 2026-11: all servers have one uid of the host, behind those of workers: each sees and signals none of the others
+//!    all the same (`reeve_sandbox::service`), and nothing has to be handed out or taken back for a process that may
+//!    outlive three supervisors.
+//! 2. 2026-11: it reads `/etc` and where `/etc/resolv.conf` points, as far as anybody may: whom the host asks for
+//!    names changes while it runs, by files that are renamed into their place.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io::Write;
+use std::os::fd::{AsFd, OwnedFd};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use reeve_ipc::model::{Network, NetworkUuid};
+use reeve_sandbox::service::{self, Access, Service};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
+use rustix::process::{Signal, pidfd_send_signal};
+
+use super::configuration::{self, Files};
+use super::failure::{host, host_io};
+use super::{Directories, NetworkHostError};
+use crate::host::identity::{FIRST_UID, UID_COUNT};
+use crate::host::process;
+use crate::network::host::ServerProcess;
+
+/// Where Debian has it (package dnsmasq-base).
+pub(super) const PROGRAM: &str = "/usr/sbin/dnsmasq";
+/// The uid and gid of every server.
+pub(super) const UID: u32 = FIRST_UID + UID_COUNT;
+/// NET_BIND_SERVICE: ports 53, 67 and 547. NET_ADMIN: to answer who has no address yet, past ARP. NET_RAW: to ask
+/// whether an address is used before it is given out, and to advertise the host as a router.
+const CAPABILITIES: [u32; 3] = [10, 12, 13];
+/// Names over TCP, from guests and to whom is asked.
+const TCP_PORTS: [u16; 1] = [53];
+/// How long it has to be there.
+const START: Duration = Duration::from_secs(5);
+/// How long it has to end by itself.
+const END: Duration = Duration::from_millis(500);
+/// How long the kernel has to end it.
+const KILL: Duration = Duration::from_secs(2);
+/// What it says when it serves.
+const STARTED: &str = "started, version";
+/// The most of its words that are kept.
+const MAX_WORDS: usize = 16 << 10;
+
+/// Where a network's files are.
+#[derive(Debug, Clone)]
+pub(super) struct Places {
+    directory: PathBuf,
+    leases: PathBuf,
+}
+
+impl Places {
+    pub(super) fn of(directories: &Directories, uuid: NetworkUuid) -> Self {
+        let name = uuid.to_string();
+        Self {
+            directory: directories.run.join("servers").join(&name),
+            leases: directories.state.join("leases").join(&name),
+        }
+    }
+
+    fn file(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// The book.
+    pub(super) fn leases(&self) -> &Path {
+        &self.leases
+    }
+
+    /// Takes what a server is told away, not its book.
+    pub(super) fn remove(&self) -> Result<(), NetworkHostError> {
+        match fs::remove_dir_all(&self.directory) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                Err(host_io("cannot remove", &self.directory, &error))
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Writes what the server of a network is told. Gives what has changed.
+    pub(super) fn write(&self, network: &Network, bridge: &str) -> Result<Changed, NetworkHostError> {
+        directory(&self.directory)?;
+        let leases = self.leases.parent().unwrap_or(&self.leases);
+        directory(leases)?;
+        let (dhcp_hosts, dns_hosts) = (self.file("dhcp-hosts"), self.file("dns-hosts"));
+        let files = Files {
+            dhcp_hosts: &dhcp_hosts,
+            dns_hosts: &dns_hosts,
+            leases: &self.leases,
+        };
+        let text = configuration::configuration(network, bridge, files);
+        let hosts = put(&dhcp_hosts, &configuration::dhcp_hosts(network))?;
+        let names = put(&dns_hosts, &configuration::dns_hosts(network))?;
+        let configuration = put(&self.file("dnsmasq.conf"), &text)?;
+        Ok(match (configuration, hosts || names) {
+            (true, _) => Changed::Configuration,
+            (false, true) => Changed::Hosts,
+            (false, false) => Changed::Nothing,
+        })
+    }
+
+    /// The book, made where there is none, and the server's.
+    fn own_leases(&self) -> Result<(), NetworkHostError> {
+        let made = fs::File::options()
+            .append(true)
+            .create(true)
+            .mode(0o600)
+            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
+            .open(&self.leases)
+            .and_then(|file| std::os::unix::fs::fchown(file, Some(UID), Some(UID)));
+        made.map_err(|error| host_io("cannot make", &self.leases, &error))
+    }
+}
+
+/// What of a server's files is other than before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Changed {
+    Nothing,
+    /// What is read again on SIGHUP.
+    Hosts,
+    /// What is read at the start.
+    Configuration,
+}
+
+/// A directory that others may pass through.
+fn directory(path: &Path) -> Result<(), NetworkHostError> {
+    let mut builder = fs::DirBuilder::new();
+    let made = builder.recursive(true).mode(0o711).create(path);
+    made.map_err(|error| host_io("cannot make", path, &error))
+}
+
+/// Writes a file by a temporary, where it is not that already; gives whether it was not.
+fn put(path: &Path, text: &str) -> Result<bool, NetworkHostError> {
+    if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
+        return Ok(false);
+    }
+    let temporary = path.with_extension("new");
+    let write = || {
+        let mut file = fs::File::options()
+            .write(true)
+            .create(true)
+            .truncate(true)
+            .mode(0o644)
+            .open(&temporary)?;
+        file.write_all(text.as_bytes())?;
+        // What is beneath the run directory is in memory; a later reader must not find half of it all the same.
+        file.sync_data()?;
+        fs::rename(&temporary, path)
+    };
+    write().map_err(|error| host_io("cannot write", path, &error))?;
+    Ok(true)
+}
+
+/// A server that is there.
+fn open(server: &ServerProcess) -> Option<OwnedFd> {
+    process::open_of_this_boot(server.pid, server.start_time).ok()
+}
+
+/// Its pidfd; `None` where it has ended.
+pub(super) fn watch(server: &ServerProcess) -> Option<OwnedFd> {
+    open(server).filter(|pidfd| !process::has_ended(pidfd.as_fd()))
+}
+
+/// Starts the server of a network whose files are written. `note` is told of it before it runs.
+pub(super) fn start(
+    launcher: &OwnedFd,
+    program: &Path,
+    network: &Network,
+    places: &Places,
+    note: impl FnOnce(&ServerProcess) -> Result<(), NetworkHostError>,
+) -> Result<ServerProcess, NetworkHostError> {
+    if !program.is_file() {
+        return Err(host(format!(
+            "there is no {}, which gives out addresses and names: install it with 'sudo apt install dnsmasq-base'",
+            program.display()
+        )));
+    }
+    places.own_leases()?;
+    let failed = |error: service::ServiceError| {
+        host(format!(
+            "cannot start {} for network '{}': {error}",
+            program.display(),
+            network.name
+        ))
+    };
+    let mut option = OsString::from("--conf-file=");
+    option.push(places.file("dnsmasq.conf"));
+    let waiting = service::prepare(&Service {
+        launcher: launcher.as_fd(),
+        path: program,
+        arguments: &[option],
+        uid: UID,
+        capabilities: &CAPABILITIES,
+        paths: &paths(program, network, places),
+        tcp_ports: &TCP_PORTS,
+    })
+    .map_err(failed)?;
+    let identity = process::identify(waiting.pid());
+    let identity = identity.ok_or_else(|| host("the server of names ended at once".to_owned()))?;
+    let server = ServerProcess {
+        pid: identity.pid,
+        start_time: identity.start_ticks,
+    };
+    let pidfd = open(&server).ok_or_else(|| host("the server of names ended at once".to_owned()))?;
+    note(&server)?;
+    let words = waiting.go().map_err(failed)?;
+    await_start(&words, &pidfd).map_err(|last| {
+        let _ = end(&server);
+        host(format!(
+            "{} does not serve network '{}': {last}",
+            program.display(),
+            network.name
+        ))
+    })?;
+    Ok(server)
+}
+
+/// What it may do with which paths.
+fn paths(program: &Path, network: &Network, places: &Places) -> Vec<(Access, PathBuf)> {
+    let mut paths: Vec<(Access, PathBuf)> = vec![(Access::Execute, program.to_owned())];
+    for system in ["/usr/lib", "/usr/lib64", "/usr/share/dnsmasq-base", "/lib", "/lib64"] {
+        paths.push((Access::Execute, system.into()));
+    }
+    for readable in ["/etc", "/usr/share/locale", "/proc/sys/net", "/dev/urandom"] {
+        paths.push((Access::Read, readable.into()));
+    }
+    if let Ok(resolver) = fs::canonicalize("/etc/resolv.conf") {
+        paths.extend(resolver.parent().map(|at| (Access::Read, at.to_owned())));
+    }
+    paths.push((Access::Write, "/dev/null".into()));
+    paths.push((Access::Read, places.directory.clone()));
+    paths.push((Access::Write, places.leases.clone()));
+    let roots = network.addresses.iter().filter_map(|address| address.tftp_root.clone());
+    paths.extend(roots.map(|root| (Access::Read, root)));
+    paths
+}
+
+/// Waits until it says that it serves; its last line where it does not.
+fn await_start(words: &OwnedFd, pidfd: &OwnedFd) -> Result<(), String> {
+    let deadline = Instant::now() + START;
+    let mut said = Vec::new();
+    loop {
+        let ended = process::has_ended(pidfd.as_fd());
+        let mut buffer = [0; 4096];
+        while let Ok(length) = rustix::io::read(words, &mut buffer) {
+            if length == 0 {
+                break;
+            }
+            if said.len() < MAX_WORDS {
+                said.extend_from_slice(buffer.get(..length).unwrap_or_default());
+            }
+        }
+        let text = String::from_utf8_lossy(&said);
+        if !ended && text.contains(STARTED) {
+            return Ok(());
+        }
+        let last = || {
+            let mut lines = text.lines().rev();
+            let line = lines.find(|line| !line.trim().is_empty());
+            line.map(|line| line.trim().trim_start_matches("dnsmasq: ").to_owned())
+        };
+        if ended {
+            return Err(last().unwrap_or_else(|| "it ended at once".to_owned()));
+        }
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            let said = last().map_or(String::new(), |line| format!("; it said: {line}"));
+            return Err(format!("it is not there after {START:?}{said}"));
+        }
+        wait(&[words, pidfd], left);
+    }
+}
+
+fn wait(fds: &[&OwnedFd], left: Duration) {
+    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    let timeout = Timespec::try_from(left).ok();
+    // Whatever comes of it is looked at by the caller.
+    let _ = poll(&mut fds, timeout.as_ref());
+}
+
+/// Has it read what it does not only read at its start.
+pub(super) fn reload(server: &ServerProcess) -> Result<(), NetworkHostError> {
+    let told = match open(server) {
+        Some(pidfd) => pidfd_send_signal(pidfd, Signal::HUP),
+        None => Err(Errno::SRCH),
+    };
+    told.map_err(|errno| {
+        let reason = crate::host::reason(errno);
+        host(format!("cannot tell the server of names to read its hosts: {reason}"))
+    })
+}
+
+/// Ends it: by its own will, or where that takes long the kernel's, which also ends one that is stopped. Whoever is
+/// its parent reaps it, the host's first process.
+pub(super) fn end(server: &ServerProcess) -> Result<(), NetworkHostError> {
+    let Some(pidfd) = watch(server) else {
+        return Ok(());
+    };
+    for (signal, time) in [(Signal::TERM, END), (Signal::KILL, KILL)] {
+        if pidfd_send_signal(&pidfd, signal) == Err(Errno::SRCH) {
+            return Ok(());
+        }
+        let deadline = Instant::now() + time;
+        while !process::has_ended(pidfd.as_fd()) {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                break;
+            }
+            wait(&[&pidfd], left);
+        }
+        if process::has_ended(pidfd.as_fd()) {
+            return Ok(());
+        }
+    }
+    let pid = server.pid;
+    Err(host(format!("the server of names, process {pid}, does not end")))
+}

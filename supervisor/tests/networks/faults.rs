@@ -1,0 +1,256 @@
+//! What goes wrong: servers that are missing, that do not come up, that die or hang, rules and addresses that somebody
+//! takes away, a supervisor that is another than before.
+
+use std::net::UdpSocket;
+use std::path::Path;
+
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::process::{Pid, Signal, kill_process};
+
+use reeve_ipc::model::{DhcpHost, DnsHost, Network};
+use reeved::network::host::{NetworkFailure, NetworkHost, NetworkResources};
+
+use super::bench::{Bench, alone, ip, ip_shows, nft, until};
+use super::network;
+
+fn signal(resources: &NetworkResources, signal: Signal) {
+    let pid = i32::try_from(resources.server.as_ref().unwrap().pid).unwrap();
+    kill_process(Pid::from_raw(pid).unwrap(), signal).unwrap();
+}
+
+fn is_alive(resources: &NetworkResources) -> bool {
+    let pid = resources.server.as_ref().unwrap().pid;
+    Path::new(&format!("/proc/{pid}/exe")).exists()
+}
+
+fn adopt(bench: &Bench, network: &Network, resources: &NetworkResources) -> NetworkResources {
+    let note = &mut |noted: &_| bench.note(noted);
+    bench.host.adopt(network, resources, note).unwrap()
+}
+
+#[test]
+fn without_dnsmasq_its_package_is_named_and_nothing_is_left() {
+    alone(|| {
+        let mut bench = Bench::new();
+        let before = bench.dump();
+        let host = Bench::supervisor(bench.directory.path());
+        bench.host = host.with_dnsmasq("/nowhere/dnsmasq".into());
+        let network = network(61);
+        let error = bench.start(&network).unwrap_err();
+        assert_eq!(error.kind, NetworkFailure::Host);
+        let line = "there is no /nowhere/dnsmasq, which gives out addresses and names: install it with \
+            'sudo apt install dnsmasq-base'";
+        assert_eq!(error.message, line);
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn a_server_that_does_not_come_up_says_why_and_nothing_is_left() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let other = UdpSocket::bind("0.0.0.0:53").unwrap();
+        let error = bench.start(&network(62)).unwrap_err();
+        assert_eq!(error.kind, NetworkFailure::Host);
+        assert!(error.message.contains("ddress already in use"), "{error}");
+        assert!(error.message.contains("network 'net62'"), "{error}");
+        assert_eq!(bench.dump(), before);
+        drop(other);
+        let network = network(62);
+        let resources = bench.start(&network).unwrap();
+        bench.host.stop(&network, &resources).unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_is_killed_is_heard_of_and_started_again() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let network = network(63);
+        let resources = bench.start(&network).unwrap();
+        let watched = bench.host.watch(network.uuid, &resources).unwrap();
+        signal(&resources, Signal::KILL);
+        let timeout = Timespec {
+            tv_sec: 20,
+            tv_nsec: 0,
+        };
+        let mut polled = [PollFd::new(&watched, PollFlags::IN)];
+        assert_eq!(poll(&mut polled, Some(&timeout)), Ok(1));
+        assert!(bench.host.watch(network.uuid, &resources).is_none());
+        let again = adopt(&bench, &network, &resources);
+        assert_ne!(again.server, resources.server);
+        assert_eq!(*bench.noted.borrow(), Some(again.clone()));
+        assert!(bench.host.watch(network.uuid, &again).is_some());
+        bench.host.stop(&network, &again).unwrap();
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn a_server_that_hangs_does_not_keep_its_network_from_ending() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let network = network(64);
+        let resources = bench.start(&network).unwrap();
+        signal(&resources, Signal::STOP);
+        bench.host.stop(&network, &resources).unwrap();
+        until("it is there", || !is_alive(&resources));
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn rules_that_somebody_takes_away_come_back() {
+    alone(|| {
+        let bench = Bench::new();
+        let (first, second) = (network(65), network(66));
+        let resources = [bench.start(&first).unwrap(), bench.start(&second).unwrap()];
+        let rules = nft(&["list", "ruleset"]);
+        for taken in [
+            &["flush", "ruleset"][..],
+            &["flush", "table", "inet", "reeve-networks"],
+            &["flush", "chain", "inet", "reeve-networks", "forward"],
+            &["flush", "chain", "inet", "reeve-networks", "nat-virbr66"],
+            &["delete", "element", "inet", "reeve-networks", "into", "{ \"virbr65\" }"],
+        ] {
+            nft(taken);
+            until(&format!("{taken:?}"), || nft(&["list", "ruleset"]) == rules);
+        }
+        bench.host.stop(&first, &resources[0]).unwrap();
+        assert!(!nft(&["list", "ruleset"]).contains("virbr65"));
+        assert!(nft(&["list", "ruleset"]).contains("from-virbr66"));
+        bench.host.stop(&second, &resources[1]).unwrap();
+        assert_eq!(nft(&["list", "ruleset"]), "");
+    });
+}
+
+#[test]
+fn two_supervisors_share_the_table_and_do_not_disturb_each_other() {
+    alone(|| {
+        let (one, other) = (Bench::new(), Bench::new());
+        let (first, second) = (network(67), network(68));
+        let resources = [one.start(&first).unwrap(), other.start(&second).unwrap()];
+        let rules = nft(&["list", "ruleset"]);
+        assert!(rules.contains("from-virbr67") && rules.contains("from-virbr68"));
+        nft(&["flush", "ruleset"]);
+        until("both put theirs back", || {
+            let rules = nft(&["list", "ruleset"]);
+            rules.contains("\"virbr67\" : jump from-virbr67")
+                && rules.contains("\"virbr68\" : jump from-virbr68")
+        });
+        one.host.stop(&first, &resources[0]).unwrap();
+        assert!(nft(&["list", "ruleset"]).contains("jump from-virbr68"));
+        other.host.stop(&second, &resources[1]).unwrap();
+        assert_eq!(nft(&["list", "ruleset"]), "");
+    });
+}
+
+#[test]
+fn the_next_supervisor_makes_again_what_is_gone_and_leaves_what_is_there() {
+    alone(|| {
+        let mut bench = Bench::new();
+        let before = bench.dump();
+        let network = network(69);
+        let resources = bench.start(&network).unwrap();
+        let whole = ip_shows(&["addr", "show", "virbr69"]);
+        let rules = nft(&["list", "ruleset"]);
+        let mtime = |bench: &Bench| {
+            let file = format!("run/servers/{}/dnsmasq.conf", network.uuid);
+            let path = bench.directory.path().join(file);
+            std::fs::metadata(path).unwrap().modified().unwrap()
+        };
+        let written = mtime(&bench);
+        bench.host = Bench::supervisor(bench.directory.path());
+        ip(&["addr", "flush", "dev", "virbr69"]);
+        nft(&["flush", "ruleset"]);
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "0").unwrap();
+        let adopted = adopt(&bench, &network, &resources);
+        assert_eq!(adopted, resources, "its server is the same process");
+        assert_eq!(mtime(&bench), written);
+        assert_eq!(ip_shows(&["addr", "show", "virbr69"]), whole);
+        assert_eq!(nft(&["list", "ruleset"]), rules);
+        assert_eq!(super::setting("net/ipv4/ip_forward"), "1");
+        // All of it.
+        ip(&["link", "delete", "virbr69"]);
+        let adopted = adopt(&bench, &network, &adopted);
+        assert!(ip_shows(&["addr", "show", "virbr69"]).contains("192.168.69.1/24"));
+        bench.host.stop(&network, &adopted).unwrap();
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn hosts_are_changed_under_the_server_and_ranges_with_another() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let first = network(70);
+        let resources = bench.start(&first).unwrap();
+        let mut second = first.clone();
+        let dhcp = second.addresses[0].dhcp.as_mut().unwrap();
+        dhcp.hosts.push(DhcpHost {
+            mac: Some("52:54:00:00:00:01".parse().unwrap()),
+            address: Some("192.168.70.9".parse().unwrap()),
+            ..DhcpHost::default()
+        });
+        second.dns.hosts.push(DnsHost {
+            address: "192.168.70.9".parse().unwrap(),
+            names: vec!["nine".to_owned()],
+        });
+        // The most leases at a time are part of what is read at the start; a name alone is not.
+        let mut named = first.clone();
+        named.dns.hosts.clone_from(&second.dns.hosts);
+        let update = |from: &Network, to: &Network, resources: &_| {
+            bench.update(from, to, resources).unwrap()
+        };
+        let same = update(&first, &named, &resources);
+        assert_eq!(same, resources);
+        let file = format!("run/servers/{}/dns-hosts", first.uuid);
+        let names = std::fs::read_to_string(bench.directory.path().join(file)).unwrap();
+        assert_eq!(names, "192.168.70.9\tnine\n");
+        let other = update(&named, &second, &same);
+        assert_ne!(other.server, same.server);
+        assert!(!is_alive(&same) && is_alive(&other));
+        // Another address, and the old one gone.
+        let mut third = second.clone();
+        third.addresses.push(super::address("10.70.0.1", 24));
+        third.routes.clear();
+        let more = update(&second, &third, &other);
+        assert!(ip_shows(&["addr", "show", "virbr70"]).contains("10.70.0.1/24"));
+        let back = update(&third, &second, &more);
+        assert!(!ip_shows(&["addr", "show", "virbr70"]).contains("10.70.0.1/24"));
+        bench.host.stop(&second, &back).unwrap();
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn a_change_that_cannot_be_is_not_half_made() {
+    alone(|| {
+        let bench = Bench::new();
+        ip(&["link", "add", "eth0", "type", "dummy"]);
+        ip(&["addr", "add", "10.71.0.9/24", "dev", "eth0"]);
+        ip(&["link", "set", "eth0", "up"]);
+        let first = network(71);
+        let resources = bench.start(&first).unwrap();
+        let before = bench.dump();
+        let mut second = first.clone();
+        second.addresses.push(super::address("10.71.0.1", 24));
+        let note = &mut |noted: &_| bench.note(noted);
+        let refused = bench.update(&first, &second, &resources);
+        assert_eq!(refused.unwrap_err().kind, NetworkFailure::Taken);
+        assert_eq!(bench.dump(), before);
+        // Its own start fails where a file of it cannot be read.
+        let mut third = first.clone();
+        third.addresses[0].tftp_root = Some("/nowhere".into());
+        let refused = bench.update(&first, &third, &resources);
+        let error = refused.unwrap_err();
+        assert!(error.message.contains("/nowhere"), "{error}");
+        let noted = bench.noted.borrow().clone().unwrap();
+        assert!(is_alive(&noted), "the server of before is there again");
+        bench.host.stop(&first, &noted).unwrap();
+    });
+}

@@ -1,0 +1,256 @@
+//! What passes between a guest, the host and what is outside: real packets between namespaces.
+
+use std::io::Read;
+use std::net::{Ipv4Addr, SocketAddr};
+
+use reeve_ipc::model::{DnsHost, Forward, Nat, Network, PortRange};
+use reeved::network::host::NetworkHost;
+
+use super::bench::{Bench, alone, ip, nft, until};
+use super::stations::Station;
+use super::{address, network};
+
+/// A network with a guest, and a station outside that knows the way to it.
+struct World {
+    bench: Bench,
+    network: Network,
+    guest: Station,
+    outside: Station,
+}
+
+impl World {
+    fn new(network: Network) -> Self {
+        let bench = Bench::new();
+        let outside = Station::at("eth0");
+        ip(&["addr", "add", "203.0.113.1/24", "dev", "eth0"]);
+        ip(&["addr", "add", "2001:db8:ffff::1/64", "dev", "eth0", "nodad"]);
+        outside.ip(&["addr", "add", "203.0.113.2/24", "dev", "eth0"]);
+        outside.ip(&["addr", "add", "2001:db8:ffff::2/64", "dev", "eth0", "nodad"]);
+        outside.ip(&["route", "add", "default", "via", "203.0.113.1"]);
+        outside.ip(&["route", "add", "default", "via", "2001:db8:ffff::1"]);
+        bench.start(&network).unwrap();
+        let bridge = network.bridge.name.clone().unwrap();
+        let guest = Station::on(bridge.as_str(), "plug0");
+        Self {
+            bench,
+            network,
+            guest,
+            outside,
+        }
+    }
+
+    /// With an address that it gives itself.
+    fn with_address(network: Network) -> Self {
+        let world = Self::new(network);
+        world.guest.ip(&["addr", "add", "192.168.51.9/24", "dev", "eth0"]);
+        world.guest.ip(&["route", "add", "default", "via", "192.168.51.1"]);
+        world.guest.ip(&["addr", "add", "fd00:51::9/64", "dev", "eth0", "nodad"]);
+        world.guest.ip(&["route", "add", "default", "via", "fd00:51::1"]);
+        world
+    }
+
+    /// Sends from the guest to outside: who it was seen as, and whether an answer came.
+    fn out(&self, from: &str, to: &str) -> Option<(SocketAddr, bool)> {
+        passes(&self.guest, from, &self.outside, to)
+    }
+
+    fn reaches(&self, from: &str, to: &str) -> bool {
+        passes(&self.outside, from, &self.guest, to).is_some()
+    }
+
+    fn stop(self) {
+        let resources = self.bench.noted.borrow().clone().unwrap();
+        self.bench.host.stop(&self.network, &resources).unwrap();
+    }
+}
+
+/// Sends a datagram, twice, in case the first asks for the way.
+fn passes(from: &Station, source: &str, to: &Station, target: &str) -> Option<(SocketAddr, bool)> {
+    let (sender, receiver) = (from.socket(source), to.socket(target));
+    for _ in 0..2 {
+        // One that was refused is told of it by the next call.
+        let _ = sender.send_to(b"x", target);
+        let mut buffer = [0; 8];
+        if let Ok((_, seen)) = receiver.recv_from(&mut buffer) {
+            receiver.send_to(b"y", seen).unwrap();
+            return Some((seen, sender.recv(&mut buffer).is_ok()));
+        }
+    }
+    None
+}
+
+fn refused(chain: &str) -> bool {
+    let rules = nft(&["list", "chain", "inet", "reeve-networks", chain]);
+    let last = rules.lines().find(|line| line.contains("reject")).unwrap();
+    assert!(last.contains("counter packets"), "{rules}");
+    !last.contains("packets 0")
+}
+
+#[test]
+fn a_guest_gets_an_address_a_name_and_the_world_by_the_host_s_address() {
+    alone(|| {
+        let mut network = network(51);
+        network.dns.hosts.push(DnsHost {
+            address: "192.168.51.77".parse().unwrap(),
+            names: vec!["seven".to_owned()],
+        });
+        let world = World::new(network);
+        let (own, router, names) = world.guest.lease("guest1");
+        let host = Some(Ipv4Addr::new(192, 168, 51, 1));
+        assert_eq!((router, names), (host, host));
+        assert_eq!(own.octets()[..3], [192, 168, 51]);
+        let resolve = |name: &str| world.guest.resolve("192.168.51.1", name);
+        assert_eq!(resolve("seven"), Some(Ipv4Addr::new(192, 168, 51, 77)));
+        assert_eq!(resolve("guest1"), Some(own), "by the name that it told");
+        // Its book.
+        let book = world.bench.host.leases(&world.network).unwrap().unwrap();
+        let mut text = String::new();
+        std::fs::File::from(book).read_to_string(&mut text).unwrap();
+        assert!(text.contains(&format!(" {own} guest1 ")), "{text}");
+
+        let seen = world.out("0.0.0.0:5000", "203.0.113.2:7000");
+        let (seen, answered) = seen.unwrap();
+        assert_eq!(seen.ip(), Ipv4Addr::new(203, 0, 113, 1));
+        assert!(answered && seen.port() >= 1024);
+        let low = world.out("0.0.0.0:500", "203.0.113.2:7000").unwrap().0;
+        assert!(low.port() >= 1024, "{low}");
+        assert!(!world.reaches("0.0.0.0:0", &format!("{own}:6000")));
+        assert!(refused("into-virbr51"));
+        // One that uses an address of nobody's.
+        world.guest.ip(&["addr", "add", "198.51.100.1/32", "dev", "eth0"]);
+        assert_eq!(world.out("198.51.100.1:0", "203.0.113.2:7000"), None);
+        assert!(refused("from-virbr51"));
+        world.stop();
+    });
+}
+
+#[test]
+fn addresses_and_ports_of_nat_are_those_that_are_said() {
+    alone(|| {
+        let mut network = network(51);
+        network.forward = Forward::Nat(Nat {
+            device: Some("eth0".parse().unwrap()),
+            ipv6: true,
+            addresses: Some(("203.0.113.20".parse().unwrap(), "203.0.113.21".parse().unwrap())),
+            ports: Some(PortRange {
+                first: 40_000,
+                last: 40_001,
+            }),
+        });
+        network.addresses.push(address("fd00:51::1", 64));
+        let world = World::with_address(network);
+        for own in ["203.0.113.20/32", "203.0.113.21/32"] {
+            ip(&["addr", "add", own, "dev", "eth0"]);
+        }
+        let (seen, answered) = world.out("0.0.0.0:0", "203.0.113.2:7000").unwrap();
+        let SocketAddr::V4(seen) = seen else {
+            panic!("{seen}")
+        };
+        assert!((20..=21).contains(&seen.ip().octets()[3]), "{seen}");
+        assert!((40_000..=40_001).contains(&seen.port()) && answered, "{seen}");
+        let (seen, answered) = world.out("[::]:0", "[2001:db8:ffff::2]:7000").unwrap();
+        assert_eq!(seen.ip().to_string(), "2001:db8:ffff::1");
+        assert!(answered);
+        // By another device nothing goes.
+        ip(&["link", "set", "eth0", "name", "eth7"]);
+        assert_eq!(world.out("0.0.0.0:0", "203.0.113.2:7000"), None);
+        world.stop();
+    });
+}
+
+#[test]
+fn a_routed_network_is_reached_by_its_own_addresses() {
+    alone(|| {
+        let mut network = network(51);
+        network.forward = Forward::Route { device: None };
+        network.addresses.push(address("fd00:51::1", 64));
+        let world = World::with_address(network);
+        let (seen, answered) = world.out("0.0.0.0:5000", "203.0.113.2:7000").unwrap();
+        assert_eq!(seen.to_string(), "192.168.51.9:5000");
+        assert!(answered);
+        assert!(world.reaches("0.0.0.0:0", "192.168.51.9:6000"));
+        let (seen, answered) = world.out("[fd00:51::9]:5000", "[2001:db8:ffff::2]:7000").unwrap();
+        assert_eq!(seen.to_string(), "[fd00:51::9]:5000");
+        assert!(answered);
+        assert!(world.reaches("[::]:0", "[fd00:51::9]:6000"));
+        world.stop();
+    });
+}
+
+#[test]
+fn an_isolated_network_reaches_itself_and_the_host_alone() {
+    alone(|| {
+        // The host forwards for others.
+        std::fs::write("/proc/sys/net/ipv4/ip_forward", "1").unwrap();
+        let mut network = network(51);
+        network.forward = Forward::Isolated;
+        let world = World::new(network);
+        let (own, router, _) = world.guest.lease("alone");
+        assert_eq!(router, None);
+        world.guest.ip(&["route", "add", "default", "via", "192.168.51.1"]);
+        assert_eq!(world.out("0.0.0.0:0", "203.0.113.2:7000"), None);
+        assert!(refused("from-virbr51"));
+        assert!(!world.reaches("0.0.0.0:0", &format!("{own}:6000")));
+        assert!(refused("into-virbr51"));
+        let other = Station::on("virbr51", "plug1");
+        other.ip(&["addr", "add", "192.168.51.200/24", "dev", "eth0"]);
+        assert!(passes(&world.guest, "0.0.0.0:0", &other, "192.168.51.200:7000").is_some());
+        assert_eq!(world.guest.resolve("192.168.51.1", "alone"), Some(own));
+        world.stop();
+    });
+}
+
+#[test]
+fn a_guest_has_an_address_of_ipv6_from_the_host_s_advertisements() {
+    alone(|| {
+        let mut network = network(51);
+        network.addresses.push(address("fd00:51::1", 64));
+        let world = World::new(network);
+        until("nothing is advertised", || {
+            let addresses = world.guest.ip(&["addr", "show", "eth0"]);
+            addresses.contains("inet6 fd00:51:")
+        });
+        until("no router is advertised", || {
+            world.guest.ip(&["-6", "route"]).contains("default via fe80")
+        });
+        world.stop();
+    });
+}
+
+#[test]
+fn a_tap_is_connected_again_to_a_bridge_that_was_made_anew() {
+    use reeve_ipc::model::{NetworkPort, PortLink, PortUuid};
+    use reeved::network::host::Connection;
+    alone(|| {
+        let bench = Bench::new();
+        let mut network = network(52);
+        network.mtu = Some(1300);
+        let resources = bench.start(&network).unwrap();
+        ip(&["tuntap", "add", "vnet5", "mode", "tap"]);
+        let port = NetworkPort {
+            uuid: PortUuid(uuid::Uuid::from_u128(9)),
+            link: PortLink::Bridge(network.bridge.name.clone().unwrap()),
+            mtu: Some(1300),
+            inbound: None,
+            outbound: None,
+            trust_guest: false,
+            isolated: true,
+        };
+        let interface = "vnet5".parse().unwrap();
+        let connection = Connection {
+            interface: &interface,
+            port: &port,
+        };
+        bench.host.connect(&connection).unwrap();
+        bench.host.stop(&network, &resources).unwrap();
+        let resources = bench.start(&network).unwrap();
+        for _ in 0..2 {
+            bench.host.connect(&connection).unwrap();
+            let link = super::ip_shows(&["-details", "link", "show", "vnet5"]);
+            for part in ["master virbr52", "mtu 1300", "isolated on"] {
+                assert!(link.contains(part), "{part}: {link}");
+            }
+        }
+        bench.host.stop(&network, &resources).unwrap();
+    });
+}

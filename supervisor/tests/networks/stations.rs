@@ -1,0 +1,178 @@
+//! Stations that are no Reeve's: each a network namespace of its own, at one end of a cable.
+
+use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
+
+use super::bench::{ip, run, until};
+
+/// How long a station waits for what is to come.
+const ANSWER: Duration = Duration::from_millis(1500);
+
+/// A network namespace with `eth0`, which lives as long as a process in it.
+pub struct Station(Child);
+
+impl Drop for Station {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+impl Station {
+    /// One whose cable ends in this namespace as `plug`.
+    pub fn at(plug: &str) -> Self {
+        let mut command = Command::new("unshare");
+        command.args(["--net", "sleep", "600"]).stdin(Stdio::null());
+        let station = Self(command.spawn().unwrap());
+        let pid = station.0.id().to_string();
+        let own = std::fs::read_link("/proc/thread-self/ns/net").unwrap();
+        until("it has no namespace", || {
+            std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|other| other != own)
+        });
+        let peer = ["type", "veth", "peer", "name", "eth0", "netns", pid.as_str()];
+        ip(&[&["link", "add", plug][..], &peer].concat());
+        ip(&["link", "set", plug, "up"]);
+        station.ip(&["link", "set", "lo", "up"]);
+        station.ip(&["link", "set", "eth0", "up"]);
+        station
+    }
+
+    /// One at a bridge.
+    pub fn on(bridge: &str, plug: &str) -> Self {
+        let station = Self::at(plug);
+        ip(&["link", "set", plug, "master", bridge]);
+        until("the port does not forward", || {
+            run("bridge", &["link", "show", "dev", plug]).contains("state forwarding")
+        });
+        station
+    }
+
+    pub fn ip(&self, arguments: &[&str]) -> String {
+        let pid = self.0.id().to_string();
+        let enter = ["-t", pid.as_str(), "-n", "ip"];
+        run("nsenter", &[&enter[..], arguments].concat())
+    }
+
+    /// Runs something on a thread that is there.
+    pub fn inside<T: Send + 'static>(&self, what: impl FnOnce() -> T + Send + 'static) -> T {
+        let namespace = std::fs::File::open(format!("/proc/{}/ns/net", self.0.id())).unwrap();
+        let thread = std::thread::spawn(move || {
+            let network = Some(LinkNameSpaceType::Network);
+            move_into_link_name_space(std::os::fd::AsFd::as_fd(&namespace), network).unwrap();
+            what()
+        });
+        thread.join().unwrap()
+    }
+
+    pub fn socket(&self, address: &str) -> UdpSocket {
+        let address: SocketAddr = address.parse().unwrap();
+        self.inside(move || {
+            let socket = UdpSocket::bind(address).unwrap();
+            socket.set_read_timeout(Some(ANSWER)).unwrap();
+            socket.set_broadcast(true).unwrap();
+            socket
+        })
+    }
+
+    /// Asks for an address as a client of DHCP does (RFC 2131), and takes it: the address, the router, the server of
+    /// names.
+    pub fn lease(&self, name: &str) -> (Ipv4Addr, Option<Ipv4Addr>, Option<Ipv4Addr>) {
+        self.ip(&["route", "add", "255.255.255.255", "dev", "eth0"]);
+        let link = self.ip(&["link", "show", "eth0"]);
+        let mac = link.split("link/ether ").nth(1).unwrap();
+        let mac: Vec<u8> = mac[..17]
+            .split(':')
+            .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+            .collect();
+        let socket = self.socket("0.0.0.0:68");
+        let offer = ask(&socket, &mac, name, 1, None);
+        let address = Ipv4Addr::new(offer[16], offer[17], offer[18], offer[19]);
+        let answer = ask(&socket, &mac, name, 3, Some((address, option(&offer, 54).unwrap())));
+        assert_eq!(option(&answer, 53), Some(vec![5]), "no acknowledgement");
+        let single = |code: u8| {
+            let value: [u8; 4] = option(&answer, code)?.try_into().ok()?;
+            Some(Ipv4Addr::from(value))
+        };
+        let router = single(3);
+        self.ip(&["addr", "add", &format!("{address}/24"), "dev", "eth0"]);
+        if let Some(router) = router {
+            self.ip(&["route", "add", "default", "via", &router.to_string()]);
+        }
+        (address, router, single(6))
+    }
+
+    /// The first address of IPv4 that a server has for a name.
+    pub fn resolve(&self, server: &str, name: &str) -> Option<Ipv4Addr> {
+        let socket = self.socket("0.0.0.0:0");
+        let mut query = vec![0x12, 0x34, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0];
+        for part in name.split('.') {
+            query.push(u8::try_from(part.len()).unwrap());
+            query.extend(part.bytes());
+        }
+        query.extend([0, 0, 1, 0, 1]);
+        socket.send_to(&query, format!("{server}:53")).unwrap();
+        let mut answer = [0; 512];
+        let length = socket.recv(&mut answer).ok()?;
+        let answers = u16::from_be_bytes([answer[6], answer[7]]);
+        // Behind the question: a pointer to the name, kind, class, time, length, address.
+        let record = answer.get(query.len()..length)?;
+        let address: [u8; 4] = record.get(12..16)?.try_into().ok()?;
+        (answers > 0).then(|| address.into())
+    }
+}
+
+/// The value of an option of DHCP.
+fn option(message: &[u8], code: u8) -> Option<Vec<u8>> {
+    let mut rest = message.get(240..)?;
+    loop {
+        let (found, length) = (*rest.first()?, usize::from(*rest.get(1)?));
+        let value = rest.get(2..2 + length)?;
+        if found == code {
+            return Some(value.to_vec());
+        }
+        rest = &rest[2 + length..];
+    }
+}
+
+/// Sends a message of that kind, again where nobody answers, and gives the answer.
+fn ask(
+    socket: &UdpSocket,
+    mac: &[u8],
+    name: &str,
+    kind: u8,
+    wanted: Option<(Ipv4Addr, Vec<u8>)>,
+) -> Vec<u8> {
+    let transaction = [7, 7, 7, kind];
+    let mut message = vec![1, 1, 6, 0];
+    message.extend(transaction);
+    // Seconds; to be answered by broadcast, as to a station without an address.
+    message.extend([0, 0, 0x80, 0]);
+    message.resize(28, 0);
+    message.extend(mac);
+    message.resize(236, 0);
+    message.extend([0x63, 0x82, 0x53, 0x63, 53, 1, kind]);
+    if let Some((address, server)) = wanted {
+        message.extend([50, 4]);
+        message.extend(address.octets());
+        message.extend([54, 4]);
+        message.extend(server);
+    }
+    message.extend([12, u8::try_from(name.len()).unwrap()]);
+    message.extend(name.bytes());
+    message.extend([55, 3, 1, 3, 6, 255]);
+    message.resize(300, 0);
+    for _ in 0..8 {
+        socket.send_to(&message, "255.255.255.255:67").unwrap();
+        let mut answer = vec![0; 1500];
+        while let Ok(length) = socket.recv(&mut answer) {
+            if length > 240 && answer[4..8] == transaction {
+                answer.truncate(length);
+                return answer;
+            }
+        }
+    }
+    panic!("no server of DHCP answers")
+}
