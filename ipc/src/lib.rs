@@ -51,6 +51,7 @@ pub mod exit_code;
 pub mod fd;
 pub mod gateway;
 pub mod image;
+pub mod leases;
 pub mod local;
 pub mod message;
 pub mod model;

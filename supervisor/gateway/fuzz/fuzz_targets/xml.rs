@@ -6,8 +6,9 @@ use std::path::Path;
 
 use libfuzzer_sys::fuzz_target;
 use reeve_gateway::xml::domain::{self, Hypervisor, Parse, View};
+use reeve_gateway::xml::network::{self, Section};
 use reeve_gateway::xml::{device, storage};
-use reeve_ipc::model::{Devices, DomainUuid, PoolUuid};
+use reeve_ipc::model::{Devices, DomainUuid, EditCommand, NetworkUuid, PoolUuid};
 
 fuzz_target!(|text: &str| {
     let uuid = DomainUuid(uuid::Uuid::from_u128(1));
@@ -39,6 +40,26 @@ fuzz_target!(|text: &str| {
         let again = storage::parse_pool(&first, PoolUuid(uuid::Uuid::nil()))
             .expect("what was printed can be read");
         assert_eq!(storage::format_pool(&again, None), first);
+    }
+    let nil = NetworkUuid(uuid::Uuid::nil());
+    if let Ok(found) = network::parse_network(text, nil) {
+        if found.validate().is_ok() {
+            let first = network::format_network(&found, None);
+            let again = network::parse_network(&first, nil).expect("what was printed can be read");
+            assert_eq!(network::format_network(&again, None), first);
+        }
+    }
+    let sections = [
+        Section::DhcpHost,
+        Section::DhcpRange,
+        Section::ForwardInterface,
+        Section::PortGroup,
+        Section::DnsHost,
+        Section::DnsText,
+        Section::DnsService,
+    ];
+    for section in sections {
+        let _ = network::parse_part(text, section, EditCommand::Delete, None, "n");
     }
     if let Ok(disks) = storage::disk_volumes(text) {
         let paths = vec![Path::new("/v"); disks.len()];

@@ -8,8 +8,7 @@ use std::sync::Arc;
 use super::Context;
 use super::failure::{Code, Failure};
 use crate::wire::types::OBJECTS_MAX;
-use crate::wire::types::handles::{Network, Snapshot};
-use crate::wire::types::network as net;
+use crate::wire::types::handles::Snapshot;
 use crate::wire::types::save::{
     CheckpointList, DomainHasCurrentSnapshot, DomainListAllCheckpoints, DomainListAllSnapshots,
     DomainSnapshotCurrent, DomainSnapshotListNames, DomainSnapshotLookupByName, DomainSnapshotNum,
@@ -79,59 +78,4 @@ pub(super) async fn checkpoints(
         checkpoints: List::default(),
         ret: 0,
     })
-}
-
-pub(super) async fn network_count(
-    _: Arc<Context>,
-    _: net::ConnectNumOfNetworks,
-) -> Result<i32, Failure> {
-    Ok(0)
-}
-
-pub(super) async fn defined_network_count(
-    _: Arc<Context>,
-    _: net::ConnectNumOfDefinedNetworks,
-) -> Result<i32, Failure> {
-    Ok(0)
-}
-
-pub(super) async fn network_names(
-    _: Arc<Context>,
-    _: net::ConnectListNetworks,
-) -> Result<List<String, OBJECTS_MAX>, Failure> {
-    Ok(List::default())
-}
-
-pub(super) async fn defined_network_names(
-    _: Arc<Context>,
-    _: net::ConnectListDefinedNetworks,
-) -> Result<List<String, OBJECTS_MAX>, Failure> {
-    Ok(List::default())
-}
-
-pub(super) async fn networks(
-    _: Arc<Context>,
-    _: net::ConnectListAllNetworks,
-) -> Result<net::NetworkList, Failure> {
-    Ok(net::NetworkList {
-        networks: List::default(),
-        ret: 0,
-    })
-}
-
-pub(super) async fn network_by_name(
-    _: Arc<Context>,
-    call: net::NetworkLookupByName,
-) -> Result<Network, Failure> {
-    let why = format!("no network with matching name '{}'", call.name);
-    Err(Failure::not_found(Code::NoNetwork, why))
-}
-
-pub(super) async fn network_by_uuid(
-    _: Arc<Context>,
-    call: net::NetworkLookupByUuid,
-) -> Result<Network, Failure> {
-    let uuid = uuid::Uuid::from_bytes(call.uuid);
-    let why = format!("no network with matching uuid '{uuid}'");
-    Err(Failure::not_found(Code::NoNetwork, why))
 }

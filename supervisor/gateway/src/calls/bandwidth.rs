@@ -24,8 +24,8 @@ const PEAK: &str = "peak";
 const BURST: &str = "burst";
 /// What an interface to the guest is promised of what others leave. Nobody can promise it here.
 const FLOOR: &str = "inbound.floor";
-const INBOUND: &str = "inbound";
-const OUTBOUND: &str = "outbound";
+pub(super) const INBOUND: &str = "inbound";
+pub(super) const OUTBOUND: &str = "outbound";
 
 fn known() -> Vec<String> {
     let names = |way: &str| [AVERAGE, PEAK, BURST].map(|of| format!("{way}.{of}"));
@@ -58,7 +58,7 @@ fn changed(way: &str, params: &[Param]) -> Result<Option<Option<Rate>>, Failure>
 }
 
 /// The parameters of one way.
-fn parameters(way: &str, rate: Option<Rate>) -> Vec<Param> {
+pub(super) fn parameters(way: &str, rate: Option<Rate>) -> Vec<Param> {
     let Bandwidth {
         average,
         peak,
@@ -108,7 +108,7 @@ fn find<'a>(
 }
 
 /// The devices that are there, by whose names on the host interfaces are found; none of a domain that is off.
-async fn present(context: &Context, of: &Domain) -> Vec<DeviceStats> {
+pub(super) async fn present(context: &Context, of: &Domain) -> Vec<DeviceStats> {
     let groups = FigureGroups {
         devices: true,
         ..FigureGroups::default()

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 
 use reeve_ipc::api::call::{DomainLabelSet, DomainRename, LabelChange};
-use reeve_ipc::model::{MetadataElement, OnCrash, OnPowerOff, OnReboot};
+use reeve_ipc::model::{Labels, MetadataElement, OnCrash, OnPowerOff, OnReboot};
 
 use super::Context;
 use super::context::{Impact, impact, reference};
@@ -30,13 +30,21 @@ pub(super) async fn get(
 ) -> Result<String, Failure> {
     check_flags(call.flags, impact::ANY, "virDomainGetMetadata")?;
     let labels = context.meant(&call.domain, call.flags).await?.labels;
-    let found = match call.kind {
+    noted(labels, call.kind, call.uri, "virDomainGetMetadata")
+}
+
+/// What is noted of that kind.
+pub(super) fn noted(
+    labels: Labels,
+    kind: i32,
+    uri: Option<String>,
+    function: &str,
+) -> Result<String, Failure> {
+    let found = match kind {
         kind::DESCRIPTION => labels.description,
         kind::TITLE => labels.title,
         kind::ELEMENT => {
-            let uri = call
-                .uri
-                .ok_or_else(|| null("uri", "virDomainGetMetadata"))?;
+            let uri = uri.ok_or_else(|| null("uri", function))?;
             let mut elements = labels.metadata.into_iter();
             let found = elements.find(|element| element.uri == uri);
             found.map(|element| metadata_without(&element.content, &uri))
@@ -57,7 +65,8 @@ pub(super) async fn set(
     call: wire::DomainSetMetadata,
 ) -> Result<(), Failure> {
     check_flags(call.flags, impact::ANY, "virDomainSetMetadata")?;
-    let label = change(call.kind, call.metadata, call.key, call.uri)?;
+    let function = "virDomainSetMetadata";
+    let label = change(function, call.kind, call.metadata, call.key, call.uri)?;
     let Impact { live, persistent } = context.impact(&call.domain, call.flags).await?;
     let set = DomainLabelSet {
         domain: reference(&call.domain),
@@ -69,18 +78,18 @@ pub(super) async fn set(
 }
 
 /// What is to be noted. A text of nothing takes a title or description away; an element goes by none at all.
-fn change(
+pub(super) fn change(
+    function: &str,
     kind: i32,
     metadata: Option<String>,
     key: Option<String>,
     uri: Option<String>,
 ) -> Result<LabelChange, Failure> {
-    const FUNCTION: &str = "virDomainSetMetadata";
     if matches!(kind, kind::DESCRIPTION | kind::TITLE) {
         for (argument, said) in [("uri", &uri), ("key", &key)] {
             if said.is_some() {
                 return Err(invalid_argument(format!(
-                    "{argument} in {FUNCTION} must be NULL"
+                    "{argument} in {function} must be NULL"
                 )));
             }
         }
@@ -93,11 +102,11 @@ fn change(
         }
         kind::TITLE => LabelChange::Title(text),
         kind::ELEMENT => {
-            let uri = uri.ok_or_else(|| null("uri", FUNCTION))?;
+            let uri = uri.ok_or_else(|| null("uri", function))?;
             let Some(text) = metadata else {
                 return Ok(LabelChange::MetadataRemove { uri });
             };
-            let key = key.ok_or_else(|| null("key", FUNCTION))?;
+            let key = key.ok_or_else(|| null("key", function))?;
             let content = metadata_element(&text, &key, &uri)?;
             LabelChange::Metadata(MetadataElement { uri, content })
         }

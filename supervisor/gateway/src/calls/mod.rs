@@ -14,6 +14,7 @@
 //! | [`agent`] | what the guest's agent is asked, and channels |
 //! | `inside`, `job` | its bytes, and what goes on in it |
 //! | [`storage`] | pools and volumes |
+//! | `network` | virtual networks, their leases and ports |
 //! | `absent`, `empty` | objects that there are none of |
 //!
 //! What is asked for again is answered from what is `known` for as long as it stands. Events, streams and the rest
@@ -45,6 +46,7 @@ mod measures;
 mod memory;
 mod memory_limits;
 mod memory_nodes;
+mod network;
 mod params;
 mod pinning;
 mod scheduler;

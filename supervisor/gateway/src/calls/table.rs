@@ -6,8 +6,8 @@ use super::failure::Failure;
 use super::{
     Begun, Context, absent, agent, bandwidth, block_shares, connect, cpus, define, devices,
     domstats, empty, host, info, inside, job, labels, lifecycle, list, lookup, measures, memory,
-    memory_limits, memory_nodes, pinning, procedure, scheduler, security, start, statistics,
-    storage, threads, throttle, vcpus,
+    memory_limits, memory_nodes, network, pinning, procedure, scheduler, security, start,
+    statistics, storage, threads, throttle, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -194,13 +194,37 @@ served! {
     wire::save::DomainSnapshotCurrent => absent::current_snapshot;
     wire::save::DomainSnapshotLookupByName => absent::snapshot;
     wire::save::DomainListAllCheckpoints => absent::checkpoints;
-    wire::network::ConnectNumOfNetworks => absent::network_count;
-    wire::network::ConnectNumOfDefinedNetworks => absent::defined_network_count;
-    wire::network::ConnectListNetworks => absent::network_names;
-    wire::network::ConnectListDefinedNetworks => absent::defined_network_names;
-    wire::network::ConnectListAllNetworks => absent::networks;
-    wire::network::NetworkLookupByName => absent::network_by_name;
-    wire::network::NetworkLookupByUuid => absent::network_by_uuid;
+    wire::network::ConnectNumOfNetworks => network::networks::active_count;
+    wire::network::ConnectNumOfDefinedNetworks => network::networks::inactive_count;
+    wire::network::ConnectListNetworks => network::networks::active_names;
+    wire::network::ConnectListDefinedNetworks => network::networks::inactive_names;
+    wire::network::ConnectListAllNetworks => network::networks::all;
+    wire::network::NetworkLookupByName => network::networks::by_name;
+    wire::network::NetworkLookupByUuid => network::networks::by_uuid;
+    wire::network::NetworkGetXmlDesc => network::networks::xml_desc;
+    wire::network::NetworkGetBridgeName => network::networks::bridge_name;
+    wire::network::NetworkGetAutostart => network::networks::autostart;
+    wire::network::NetworkIsActive => network::networks::is_active;
+    wire::network::NetworkIsPersistent => network::networks::is_persistent;
+    wire::network::NetworkDefineXml => network::life::define;
+    wire::network::NetworkDefineXmlFlags => network::life::define_flags;
+    wire::network::NetworkCreateXml => network::life::create_xml;
+    wire::network::NetworkCreateXmlFlags => network::life::create_xml_flags;
+    wire::network::NetworkCreate => network::life::create;
+    wire::network::NetworkDestroy => network::life::destroy;
+    wire::network::NetworkUndefine => network::life::undefine;
+    wire::network::NetworkSetAutostart => network::life::set_autostart;
+    wire::network::NetworkUpdate => network::changes::update;
+    wire::network::NetworkGetMetadata => network::changes::metadata;
+    wire::network::NetworkSetMetadata => network::changes::set_metadata;
+    wire::network::NetworkGetDhcpLeases => network::leases::all;
+    wire::network::NetworkListAllPorts => network::ports::all;
+    wire::network::NetworkPortLookupByUuid => network::ports::by_uuid;
+    wire::network::NetworkPortGetXmlDesc => network::ports::xml_desc;
+    wire::network::NetworkPortGetParameters => network::ports::parameters;
+    wire::network::NetworkPortSetParameters => network::ports::set_parameters;
+    wire::network::NetworkPortCreateXml => network::ports::create;
+    wire::network::NetworkPortDelete => network::ports::delete;
     wire::network::NodeNumOfDevices => empty::node_device_count;
     wire::network::NodeListDevices => empty::node_device_names;
     wire::network::NodeDeviceLookupByName => empty::node_device;
@@ -284,6 +308,8 @@ mod tests {
         connect::ConnectUnregisterCloseCallback::NUMBER,
         event::ConnectDomainEventCallbackRegisterAny::NUMBER,
         event::ConnectDomainEventCallbackDeregisterAny::NUMBER,
+        event::ConnectNetworkEventRegisterAny::NUMBER,
+        event::ConnectNetworkEventDeregisterAny::NUMBER,
         event::ConnectStoragePoolEventRegisterAny::NUMBER,
         event::ConnectStoragePoolEventDeregisterAny::NUMBER,
         device::DomainOpenConsole::NUMBER,
@@ -303,6 +329,8 @@ mod tests {
         event::DomainEventCallbackTrayChange::NUMBER,
         event::DomainEventCallbackTunable::NUMBER,
         event::DomainEventCallbackAgentLifecycle::NUMBER,
+        event::NetworkEventLifecycle::NUMBER,
+        event::NetworkEventCallbackMetadataChange::NUMBER,
         event::StoragePoolEventLifecycle::NUMBER,
         event::StoragePoolEventRefresh::NUMBER,
         event::ConnectEventConnectionClosed::NUMBER,

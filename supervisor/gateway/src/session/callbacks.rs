@@ -2,15 +2,17 @@
 
 use std::collections::BTreeMap;
 
-use reeve_ipc::model::{DomainUuid, PoolUuid};
+use reeve_ipc::model::{DomainUuid, NetworkUuid, PoolUuid};
 use uuid::Uuid;
 
-use super::watch::{Happening, PoolHappening, PoolSubject, Subject, Told};
+use super::watch::{
+    Happening, NetworkHappening, NetworkSubject, PoolHappening, PoolSubject, Subject, Told,
+};
 use crate::calls::failure::{Code, Failure, Origin, invalid_argument};
 use crate::wire::call::Event;
 use crate::wire::frame;
 use crate::wire::types::event as events;
-use crate::wire::types::handles::{Domain, Pool};
+use crate::wire::types::handles::{Domain, Network, Pool};
 
 /// Callbacks of one connection.
 const MAX_CALLBACKS: usize = 1024;
@@ -37,6 +39,12 @@ mod pool_kind {
     pub(super) const REFRESH: i32 = 1;
 }
 
+/// Kinds of events of networks (libvirt `virNetworkEventID`).
+mod network_kind {
+    pub(super) const LIFE: i32 = 0;
+    pub(super) const METADATA: i32 = 1;
+}
+
 /// What a callback is told of.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Objects {
@@ -44,6 +52,8 @@ pub(super) enum Objects {
     Domains,
     /// Storage pools.
     Pools,
+    /// Virtual networks.
+    Networks,
 }
 
 /// One callback: of which kind of events, and of one object only or of all.
@@ -81,6 +91,19 @@ impl Callback {
         })
     }
 
+    /// One for a kind of events of virtual networks.
+    ///
+    /// # Errors
+    /// There are no such events.
+    pub(super) fn of_networks(kind: i32, filter: Option<NetworkUuid>) -> Result<Self, Failure> {
+        known(kind, network_kind::METADATA)?;
+        Ok(Self {
+            of: Objects::Networks,
+            kind,
+            filter: filter.map(|uuid| uuid.0),
+        })
+    }
+
     /// Whether what it is told needs more than the supervisor's own say.
     pub(super) fn needs_details(self) -> bool {
         let kinds = [
@@ -106,6 +129,11 @@ impl Callback {
             (Objects::Pools, Told::Pool(subject, happening)) => {
                 wants(pool_kind_of(*happening), subject.uuid.0)
                     .then(|| of_pool(number, subject, *happening))
+                    .flatten()
+            }
+            (Objects::Networks, Told::Network(subject, happening)) => {
+                wants(network_kind_of(happening), subject.uuid.0)
+                    .then(|| of_network(number, subject, happening))
                     .flatten()
             }
             _ => None,
@@ -168,6 +196,7 @@ impl Callbacks {
         let what = match of {
             Objects::Domains => "domain",
             Objects::Pools => "storage pool",
+            Objects::Networks => "network",
         };
         match self.callbacks.get(&id) {
             Some(callback) if callback.of == of => {
@@ -263,6 +292,40 @@ fn of_pool(callback: i32, subject: &PoolSubject, happening: PoolHappening) -> Op
             detail: 0,
         }),
         PoolHappening::Refresh => packet(&events::StoragePoolEventRefresh { callback, pool }),
+    }
+}
+
+const fn network_kind_of(happening: &NetworkHappening) -> i32 {
+    match happening {
+        NetworkHappening::Lifecycle(_) => network_kind::LIFE,
+        NetworkHappening::Metadata { .. } => network_kind::METADATA,
+    }
+}
+
+fn of_network(
+    callback: i32,
+    subject: &NetworkSubject,
+    happening: &NetworkHappening,
+) -> Option<Vec<u8>> {
+    let network = Network {
+        name: subject.name.clone(),
+        uuid: *subject.uuid.0.as_bytes(),
+    };
+    match happening {
+        NetworkHappening::Lifecycle(event) => packet(&events::NetworkEventLifecycle {
+            callback,
+            network,
+            event: *event,
+            detail: 0,
+        }),
+        NetworkHappening::Metadata { kind, uri } => {
+            packet(&events::NetworkEventCallbackMetadataChange {
+                callback,
+                network,
+                kind: *kind,
+                uri: uri.clone(),
+            })
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use reeve_ipc::api::Access;
-use reeve_ipc::model::{DomainUuid, PoolUuid};
+use reeve_ipc::model::{DomainUuid, NetworkUuid, PoolUuid};
 use uuid::Uuid;
 
 use super::callbacks::{Callback, Objects};
@@ -223,6 +223,18 @@ impl Session {
                 let call: event::ConnectDomainEventCallbackDeregisterAny =
                     calls::arguments(payload)?;
                 self.callbacks.deregister(Objects::Domains, call.callback)?;
+                self.answer(header, &());
+            }
+            event::ConnectNetworkEventRegisterAny::NUMBER => {
+                let call: event::ConnectNetworkEventRegisterAny = calls::arguments(payload)?;
+                let filter = call.network.map(|network| Uuid::from_bytes(network.uuid));
+                let filter = filter.map(NetworkUuid);
+                self.watch(header, Callback::of_networks(call.event, filter)?)?;
+            }
+            event::ConnectNetworkEventDeregisterAny::NUMBER => {
+                let call: event::ConnectNetworkEventDeregisterAny = calls::arguments(payload)?;
+                self.callbacks
+                    .deregister(Objects::Networks, call.callback)?;
                 self.answer(header, &());
             }
             event::ConnectStoragePoolEventRegisterAny::NUMBER => {

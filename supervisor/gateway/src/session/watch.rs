@@ -1,4 +1,4 @@
-//! What happens to domains and pools, from the supervisor's events to libvirt's: one task a connection, which also notices
+//! What happens to domains, pools and networks, from the supervisor's events to libvirt's: one task a connection, which also notices
 //! when the supervisor goes.
 //!
 //! It subscribes when the first callback is registered and keeps what libvirt's events say and the supervisor's
@@ -14,10 +14,11 @@ use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{DomainDefinitionGet, DomainGet, DomainList, DomainRef};
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::event::{
-    Cursor, DomainEvent, Event, EventKind, Label, PoolEvent, PoolEventKind,
+    Cursor, DomainEvent, Event, EventKind, Label, NetworkEvent, NetworkEventKind, PoolEvent,
+    PoolEventKind,
 };
 use reeve_ipc::api::view::{DomainDefinition, DomainState, DomainSummary};
-use reeve_ipc::model::{DomainName, DomainUuid, PoolUuid};
+use reeve_ipc::model::{DomainName, DomainUuid, NetworkUuid, PoolUuid};
 use reeve_ipc::spec::WatchdogAction;
 use tokio::sync::{mpsc, oneshot};
 
@@ -95,6 +96,27 @@ pub(super) enum PoolHappening {
     Refresh,
 }
 
+/// A virtual network as an event names it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct NetworkSubject {
+    pub(super) name: String,
+    pub(super) uuid: NetworkUuid,
+}
+
+/// What happened to a network, as libvirt sees it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum NetworkHappening {
+    /// An event of its life (`virNetworkEventLifecycleType`).
+    Lifecycle(i32),
+    /// Title, description or metadata was set or taken away.
+    Metadata {
+        /// Which (`virNetworkMetadataType`).
+        kind: i32,
+        /// Of which namespace.
+        uri: Option<String>,
+    },
+}
+
 /// What the client is told, of what.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Told {
@@ -102,6 +124,8 @@ pub(super) enum Told {
     Domain(Subject, Happening),
     /// Of a storage pool.
     Pool(PoolSubject, PoolHappening),
+    /// Of a virtual network.
+    Network(NetworkSubject, NetworkHappening),
 }
 
 /// Whether details are wanted, and who is told when it has begun.
@@ -307,8 +331,10 @@ impl Watcher {
                 self.tell_pool(event).await;
                 Ok(())
             }
-            // None are told of yet.
-            Event::Network(_) => Ok(()),
+            Event::Network(event) => {
+                self.tell_network(event).await;
+                Ok(())
+            }
         }
     }
 
@@ -466,6 +492,30 @@ impl Watcher {
         let subject = PoolSubject { name, uuid };
         let _ = self.tell.send(Told::Pool(subject, happening)).await;
     }
+
+    async fn tell_network(&self, event: NetworkEvent) {
+        let NetworkEvent {
+            uuid, name, kind, ..
+        } = event;
+        let happening = match kind {
+            NetworkEventKind::Defined { .. } => NetworkHappening::Lifecycle(0),
+            NetworkEventKind::Undefined => NetworkHappening::Lifecycle(1),
+            NetworkEventKind::Started => NetworkHappening::Lifecycle(2),
+            NetworkEventKind::Stopped => NetworkHappening::Lifecycle(3),
+            NetworkEventKind::Labels { label } => {
+                let (kind, uri) = noted(label);
+                NetworkHappening::Metadata { kind, uri }
+            }
+            // libvirt has no word for these.
+            NetworkEventKind::Autostart { .. }
+            | NetworkEventKind::Updated
+            | NetworkEventKind::PortAdded { .. }
+            | NetworkEventKind::PortRemoved { .. } => return,
+        };
+        let name = name.as_str().to_owned();
+        let subject = NetworkSubject { name, uuid };
+        let _ = self.tell.send(Told::Network(subject, happening)).await;
+    }
 }
 
 const fn lifecycle_of((event, detail): lifecycle::Lifecycle) -> Happening {
@@ -473,12 +523,16 @@ const fn lifecycle_of((event, detail): lifecycle::Lifecycle) -> Happening {
 }
 
 /// A label that was set, by libvirt's kinds of them (`virDomainMetadataType`).
-fn metadata(label: Label) -> Happening {
-    let (kind, uri) = match label {
+fn noted(label: Label) -> (i32, Option<String>) {
+    match label {
         Label::Description => (0, None),
         Label::Title => (1, None),
         Label::Metadata { uri } => (2, Some(uri)),
-    };
+    }
+}
+
+fn metadata(label: Label) -> Happening {
+    let (kind, uri) = noted(label);
     Happening::Metadata { kind, uri }
 }
 

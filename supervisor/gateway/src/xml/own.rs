@@ -171,7 +171,7 @@ fn interface(element: Element<'_>) -> Result<OwnInterface, XmlError> {
     Ok(own)
 }
 
-fn rate(element: Element<'_>) -> Result<Rate, XmlError> {
+pub(super) fn rate(element: Element<'_>) -> Result<Rate, XmlError> {
     element.known(&["rate", "burst", "seconds"])?;
     element.required("rate")?;
     let burst = match element.parsed("burst")? {
@@ -187,7 +187,7 @@ fn rate(element: Element<'_>) -> Result<Rate, XmlError> {
     })
 }
 
-fn write_rate(writer: &mut Writer, name: &str, rate: Rate) {
+pub(super) fn write_rate(writer: &mut Writer, name: &str, rate: Rate) {
     let tag = writer.tag(name).attribute("rate", rate.per_second);
     let burst = rate.burst;
     let tag = tag.optional("burst", burst.map(|burst| burst.per_second));

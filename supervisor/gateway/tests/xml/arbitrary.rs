@@ -9,10 +9,11 @@ use proptest::sample::select;
 use reeve_gateway::xml::NAMESPACE;
 use reeve_ipc::model::{
     Balloon, BlockDeviceTuning, BlockSize, BlockTuning, BootSource, Channel, CpuQuota, CpuSet,
-    Devices, Disk, DiskTarget, Domain, DomainName, DomainUuid, GenerationId, KeptElement,
-    KernelBoot, Labels, Layer, LifecycleAction, MemoryNodes, MemorySize, MetadataElement, Nic,
-    NicSource, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform, PluggableMemory, PortConsole,
-    ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, Vsock, Watchdog,
+    Devices, DirectMode, Disk, DiskTarget, Domain, DomainName, DomainUuid, GenerationId,
+    KeptElement, KernelBoot, Labels, Layer, LifecycleAction, MemoryNodes, MemorySize,
+    MetadataElement, Nic, NicSource, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform,
+    PluggableMemory, PortConsole, ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, Vsock,
+    Watchdog,
 };
 use reeve_ipc::spec::{
     Burst, CacheMode, CpuSwitches, Discard, DiskFormat, DiskThrottle, IoEngine, MIN_MEMORY_BYTES,
@@ -126,6 +127,16 @@ fn nic(index: usize) -> impl Strategy<Value = Nic> {
         Just(NicSource::Tap(format!("tap{index}").parse().unwrap())),
         Just(NicSource::Nothing),
         path().prop_map(NicSource::Switch),
+        (line(), option::of("[a-z-]{1,9}")).prop_map(|(network, port_group)| NicSource::Network {
+            network: network.parse().unwrap(),
+            port_group,
+            port: None,
+        }),
+        select(DirectMode::ALL).prop_map(|mode| NicSource::Direct {
+            device: "eth0".parse().unwrap(),
+            mode,
+        }),
+        Just(NicSource::User),
     ];
     let addresses = vec(
         select(&["192.0.2.1", "192.0.2.0/24", "2001:db8::1", "2001:db8::/64"][..]),
@@ -146,6 +157,10 @@ fn nic(index: usize) -> impl Strategy<Value = Nic> {
         nic.queues = rest.1;
         let switch = matches!(nic.source, NicSource::Switch(_));
         let tap = matches!(nic.source, NicSource::Tap(_));
+        let user = matches!(nic.source, NicSource::User);
+        if user {
+            nic.queues = 1;
+        }
         if !tap {
             nic.mtu = rest.2;
         }
@@ -153,11 +168,11 @@ fn nic(index: usize) -> impl Strategy<Value = Nic> {
             (nic.inbound, nic.outbound) = rates;
             nic.link_up = up;
             nic.trust_guest = trusted;
-            if vhost {
+            if vhost && !user {
                 nic.driver = NicDriver::Vhost;
             }
         }
-        if !switch && !tap {
+        if !switch && !tap && !user {
             nic.isolated = isolated;
             nic.addresses = rest.3.iter().map(|range| range.parse().unwrap()).collect();
             nic.addresses.dedup();

@@ -7,6 +7,7 @@ mod arbitrary;
 mod corpus;
 mod hostile;
 mod list;
+mod network;
 mod refused;
 mod schema;
 mod storage;

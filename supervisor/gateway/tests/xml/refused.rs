@@ -90,10 +90,18 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
         ("<input type='tablet' bus='virtio'/>", "devices/input/@bus"),
         ("<controller type='ccid'/>", "devices/controller"),
         (
-            "<interface type='network'><source network='default'/></interface>",
-            "devices/interface/@type",
+            "<interface type='network'><source network='default'/><vlan><tag id='1'/></vlan></interface>",
+            "devices/interface/vlan",
         ),
-        ("<interface type='user'/>", "devices/interface/@type"),
+        (
+            "<interface type='network'><source network='default'/><virtualport/></interface>",
+            "devices/interface/virtualport",
+        ),
+        (
+            "<interface type='direct'><source dev='a' mode='x'/></interface>",
+            "devices/interface/source/@mode",
+        ),
+        ("<interface type='server'/>", "devices/interface/@type"),
         (
             "<interface type='ethernet'><model type='e1000e'/></interface>",
             "interface/model/@type",

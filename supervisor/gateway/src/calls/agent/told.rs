@@ -11,6 +11,7 @@ use serde_json::Value;
 use super::asked::vcpus;
 use super::{Context, Refusal, ask, ask_if};
 use crate::calls::failure::{Code, Failure, check_flags};
+use crate::calls::network::leases;
 use crate::wire::error::Origin;
 use crate::wire::types::guest as wire;
 use crate::wire::types::handles::Domain;
@@ -89,11 +90,7 @@ pub(in crate::calls) async fn addresses(
     check_flags(call.flags, 0, "virDomainInterfaceAddresses")?;
     let unsupported = |why: String| Failure::new(Code::ArgumentUnsupported, why);
     match call.source {
-        // There are no networks that lease addresses.
-        LEASE => {
-            context.active(&call.domain).await?;
-            Ok(List::default())
-        }
+        LEASE => leases::of_domain(&context, &call.domain).await,
         AGENT if context.read_only => {
             let why = "read only access prevents virDomainInterfaceAddresses";
             Err(Failure::of(Origin::Domain, Code::OperationDenied, why))

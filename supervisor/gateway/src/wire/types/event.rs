@@ -19,7 +19,7 @@ record! {
 }
 
 calls! { Remote;
-    /// Asks for the events of networks (0 lifecycle), of all or of one.
+    /// Asks for the events of networks (0 lifecycle, 1 metadata), of all or of one.
     ConnectNetworkEventRegisterAny = 313 { event: i32, network: Option<Network> } -> i32;
     /// Asks no more.
     ConnectNetworkEventDeregisterAny = 314 { callback: i32 } -> ();
@@ -170,4 +170,11 @@ events! { Remote;
     };
     /// A memory device has another size, in KiB.
     DomainEventMemoryDeviceSizeChange = 438 { callback: i32, domain: Domain, alias: String, size: u64 };
+    /// The description (0), title (1) or an element of a namespace (2) of a network was changed.
+    NetworkEventCallbackMetadataChange = 446 {
+        callback: i32,
+        network: Network,
+        kind: i32,
+        uri: Option<String>,
+    };
 }

@@ -4,6 +4,7 @@
 use super::handles::{
     Interface, Network, NetworkPort, NodeDevice, Nwfilter, NwfilterBinding, Secret, Uuid,
 };
+use super::params::Params;
 use super::{NODE_DEVICES_MAX, OBJECTS_MAX};
 use crate::wire::call::{calls, record};
 use crate::wire::xdr::List;
@@ -130,8 +131,33 @@ calls! { Remote;
     /// All its ports, or how many.
     NetworkListAllPorts = 404 { network: Network, need_results: bool, flags: u32 }
         => NetworkPortList { ports: List<NetworkPort, OBJECTS_MAX>, ret: u32 };
+    /// A port by its UUID.
+    NetworkPortLookupByUuid = 405 { network: Network, uuid: Uuid } -> NetworkPort;
+    /// Makes a port.
+    NetworkPortCreateXml = 406 { network: Network, xml: String, flags: u32 } -> NetworkPort;
+    /// What may go through a port, or asked with room for none, how many parameters that has.
+    NetworkPortGetParameters = 407 { port: NetworkPort, nparams: i32, flags: u32 }
+        => PortParams { params: Params<16>, nparams: i32 };
+    /// What may go through a port.
+    NetworkPortSetParameters = 408 { port: NetworkPort, params: Params<16>, flags: u32 } -> ();
+    /// A port's document.
+    NetworkPortGetXmlDesc = 409 { port: NetworkPort, flags: u32 } -> String;
+    /// Takes a port away.
+    NetworkPortDelete = 410 { port: NetworkPort, flags: u32 } -> ();
     /// Defines a network; 1: only if the document is valid.
     NetworkDefineXmlFlags = 432 { xml: String, flags: u32 } -> Network;
     /// Makes a network and starts it; 1: only if the document is valid.
     NetworkCreateXmlFlags = 437 { xml: String, flags: u32 } -> Network;
+    /// The description (0), the title (1), or an element of a namespace (2). Flags: 1 of the active network, 2 of
+    /// its definition.
+    NetworkSetMetadata = 444 {
+        network: Network,
+        kind: i32,
+        metadata: Option<String>,
+        key: Option<String>,
+        uri: Option<String>,
+        flags: u32,
+    } -> ();
+    /// The description (0), the title (1), or an element of a namespace (2).
+    NetworkGetMetadata = 445 { network: Network, kind: i32, uri: Option<String>, flags: u32 } -> String;
 }

@@ -7,7 +7,7 @@ mod disk;
 mod memory;
 mod nic;
 mod ports;
-mod rates;
+pub(super) mod rates;
 mod share;
 mod small;
 mod watchdog;

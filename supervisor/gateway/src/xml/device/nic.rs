@@ -90,6 +90,11 @@ fn source(element: Element<'_>) -> Result<(NicSource, Option<InterfaceName>), Xm
     let source = element.child("source");
     let needed = || source.ok_or_else(|| element.invalid("there is no <source> in it"));
     let kind = element.required("type")?;
+    // As libvirt has it of a domain that runs, whose interface is said to be what its network gave it.
+    let given = source.filter(|source| source.attribute("network").is_some());
+    if let Some(source) = given.filter(|_| matches!(kind, "bridge" | "direct")) {
+        return of_network(source).map(|source| (source, target.map(|(name, _)| name)));
+    }
     match kind {
         "bridge" => {
             let source = needed()?;
@@ -119,21 +124,7 @@ fn source(element: Element<'_>) -> Result<(NicSource, Option<InterfaceName>), Xm
             // libvirt names the port of a switch here; it is nothing on the host.
             Ok((NicSource::Switch(path), None))
         }
-        "network" => {
-            let source = needed()?;
-            // What it is connected to while it runs is for reading only, as in libvirt.
-            source.known(&["network", "portgroup", "portid", "bridge", "dev"])?;
-            source.no_children()?;
-            let network = source.required("network")?;
-            let network = network.parse().map_err(|error| source.invalid(error))?;
-            let port_group = source.attribute("portgroup").map(str::to_owned);
-            let source = NicSource::Network {
-                network,
-                port_group,
-                port: None,
-            };
-            Ok((source, target.map(|(name, _)| name)))
-        }
+        "network" => of_network(needed()?).map(|source| (source, target.map(|(name, _)| name))),
         "direct" => {
             let source = needed()?;
             source.known(&["dev", "mode"])?;
@@ -155,6 +146,28 @@ fn source(element: Element<'_>) -> Result<(NicSource, Option<InterfaceName>), Xm
             let message = "there is network, bridge, direct, ethernet, user and vhostuser";
             Err(element.unsupported_value("type", kind, message))
         }
+    }
+}
+
+/// A virtual network. What it is connected to while it runs is for reading only, as in libvirt.
+fn of_network(source: Element<'_>) -> Result<NicSource, XmlError> {
+    source.known(&["network", "portgroup", "portid", "bridge", "dev", "mode"])?;
+    source.no_children()?;
+    let network = source.required("network")?;
+    Ok(NicSource::Network {
+        network: network.parse().map_err(|error| source.invalid(error))?,
+        port_group: source.attribute("portgroup").map(str::to_owned),
+        port: None,
+    })
+}
+
+/// What libvirt calls an interface: one of a network that runs by macvtap, by what it is.
+fn kind(source: &NicSource) -> &'static str {
+    match source {
+        NicSource::Network {
+            port: Some(port), ..
+        } if matches!(port.link, PortLink::Direct { .. }) => "direct",
+        source => source.kind(),
     }
 }
 
@@ -236,7 +249,7 @@ pub(super) fn format(
     kept: &[KeptElement],
 ) {
     let trusted = nic.trust_guest.then_some("yes");
-    let tag = writer.tag("interface").attribute("type", nic.source.kind());
+    let tag = writer.tag("interface").attribute("type", kind(&nic.source));
     tag.optional("trustGuestRxFilters", trusted).open();
     if let Some(mac) = nic.mac {
         writer.tag("mac").attribute("address", mac).empty();
@@ -260,7 +273,9 @@ pub(super) fn format(
             let tag = tag.optional("portid", port.map(|port| port.uuid));
             match port.map(|port| &port.link) {
                 Some(PortLink::Bridge(bridge)) => tag.attribute("bridge", bridge).empty(),
-                Some(PortLink::Direct { device, .. }) => tag.attribute("dev", device).empty(),
+                Some(PortLink::Direct { device, mode }) => {
+                    tag.attribute("dev", device).attribute("mode", mode).empty();
+                }
                 None => tag.empty(),
             }
         }

@@ -66,7 +66,7 @@ pub fn bandwidth_of(rate: Rate) -> Bandwidth {
 }
 
 /// `<inbound>` or `<outbound>`: `average` and `peak` in KiB a second, `burst` in KiB that may go at the peak.
-pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> {
+pub(in super::super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> {
     element.known(&["average", "peak", "burst"])?;
     element.no_children()?;
     let kib = |name| Ok::<_, XmlError>(element.parsed::<u64>(name)?.unwrap_or_default());
@@ -79,7 +79,7 @@ pub(super) fn bandwidth(element: Element<'_>) -> Result<Option<Rate>, XmlError> 
 }
 
 /// Whether `<bandwidth>` can say it.
-pub(super) fn is_bandwidth(rate: Rate) -> bool {
+pub(in super::super) fn is_bandwidth(rate: Rate) -> bool {
     // As libvirt's schema has them.
     let fits = |kib: u64| kib <= u64::from(u32::MAX);
     let whole = |bytes: u64| bytes % KIB == 0 && fits(bytes / KIB);
@@ -92,7 +92,7 @@ pub(super) fn is_bandwidth(rate: Rate) -> bool {
 }
 
 /// Writes one that it can say.
-pub(super) fn write_bandwidth(writer: &mut Writer, name: &str, rate: Rate) {
+pub(in super::super) fn write_bandwidth(writer: &mut Writer, name: &str, rate: Rate) {
     let tag = writer.tag(name).attribute("average", rate.per_second / KIB);
     let burst = rate.burst;
     let tag = tag.optional("peak", burst.map(|burst| burst.per_second / KIB));

@@ -42,7 +42,7 @@ pub(super) fn parse(element: Element<'_>) -> Result<(Vec<MetadataElement>, Own),
 }
 
 /// An element as text that is a document of its own, with line ends as a parser gives them.
-fn standalone(element: Element<'_>) -> String {
+pub(in super::super) fn standalone(element: Element<'_>) -> String {
     let source = element.source().replace("\r\n", "\n").replace('\r', "\n");
     let source = source.as_str();
     let node = element.node();

@@ -5,7 +5,7 @@
 
 mod cpu;
 mod format;
-mod metadata;
+pub(super) mod metadata;
 mod parse;
 mod tune;
 
