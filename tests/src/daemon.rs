@@ -3,7 +3,9 @@
 //! Dropping it ends the daemon and kills the workers that live on, so that a failed test leaves nothing. Before that
 //! the documents are checked that it printed for clients of libvirt's ([`Documents`]).
 
+use std::fs::Permissions;
 use std::io::ErrorKind;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -73,6 +75,8 @@ impl Daemon {
         let directory = tempfile::Builder::new()
             .prefix("reeved-")
             .tempdir_in(std::env::temp_dir())?;
+        // As a package makes both of its directories: others find their own in it.
+        std::fs::set_permissions(directory.path(), Permissions::from_mode(0o711))?;
         let log = directory.path().join("reeved.log");
         // Its processes and descriptors are counted.
         std::fs::write(directory.path().join(OWN_CONFIG), "libvirt = false\n")?;
