@@ -7,8 +7,10 @@ use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reeve_ipc::api::call::Subscribed;
-use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
-use reeve_ipc::model::{DomainName, DomainUuid, PoolName, PoolUuid};
+use reeve_ipc::api::event::{
+    Cursor, DomainEvent, Event, EventKind, NetworkEvent, NetworkEventKind, PoolEvent, PoolEventKind,
+};
+use reeve_ipc::model::{DomainName, DomainUuid, NetworkName, NetworkUuid, PoolName, PoolUuid};
 use tokio::sync::watch;
 
 use crate::domain::world::{EventSink, now_ms};
@@ -97,6 +99,16 @@ impl EventLog {
     /// Something happened to a storage pool.
     pub fn pool_event(&self, uuid: PoolUuid, name: &PoolName, kind: PoolEventKind) {
         self.push(Event::Pool(PoolEvent {
+            time_ms: now_ms(),
+            uuid,
+            name: name.clone(),
+            kind,
+        }));
+    }
+
+    /// Something happened to a virtual network.
+    pub fn network_event(&self, uuid: NetworkUuid, name: &NetworkName, kind: NetworkEventKind) {
+        self.push(Event::Network(NetworkEvent {
             time_ms: now_ms(),
             uuid,
             name: name.clone(),

@@ -47,6 +47,8 @@ pub struct Daemon {
     registry: Registry,
     /// Its storage pools; the test hypervisor has none.
     pools: Option<Pools>,
+    /// The networks of the test hypervisor, where it is one.
+    test_networks: Option<Arc<test_hypervisor::TestNetworks>>,
     events: Arc<EventLog>,
     settings: Settings,
     started_ms: u64,

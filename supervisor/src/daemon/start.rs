@@ -165,6 +165,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
         pools: Some(pools.clone()),
+        test_networks: None,
         events: Arc::clone(&events),
         started_ms: now_ms(),
         recovery: Mutex::new(Recovery::default()),
