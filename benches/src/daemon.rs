@@ -57,9 +57,7 @@ impl Instance {
         let directory = tempfile::tempdir()?;
         let images = directory.path().join(IMAGES);
         std::fs::create_dir(&images)?;
-        // A network of the host's would be the machine's.
-        let configuration =
-            format!("allowed_directories = [{images:?}]\n[networks]\ndefault = false\n");
+        let configuration = format!("allowed_directories = [{images:?}]\n");
         std::fs::write(directory.path().join(CONFIGURATION), configuration)?;
         let notified = UnixDatagram::bind(directory.path().join("notify"))?;
         notified.set_read_timeout(Some(DEADLINE))?;

@@ -104,7 +104,14 @@ fn a_network_lives_as_its_administrator_types_and_leaves_no_trace() -> Result<()
     let world = World::start('l', "")?;
     let host = &world.host;
     let before = world.namespace.state()?;
-    let events = host.listen(&["net-event", "--all", "--loop", "--timeout", "60"])?;
+    let events = host.listen(&[
+        "net-event",
+        "--event",
+        "lifecycle",
+        "--loop",
+        "--timeout",
+        "60",
+    ])?;
 
     let file = host.file("blue.xml", NAT)?;
     host.good(&["net-define", &file])?;
@@ -310,7 +317,7 @@ fn what_is_taken_already_is_refused_and_nothing_is_left_of_it() -> Result<()> {
 
 #[test]
 fn the_default_network_is_there_for_a_newcomer_and_stays_away_when_it_is_removed() -> Result<()> {
-    let mut world = World::start('d', "[networks]\ndefault = true\n")?;
+    let mut world = World::start('d', "default_network = true\n")?;
     let list = world.host.good(&["net-list", "--all"])?;
     ensure!(
         list.contains("default") && list.contains("active"),

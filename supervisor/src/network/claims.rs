@@ -8,14 +8,17 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::model::{InterfaceName, Network, NetworkName, NetworkUuid, networks_overlap};
 
+/// The addresses of one network, each with its prefix.
+type Claimed = (NetworkName, Vec<(IpAddr, u8)>);
+
 /// Addresses of active networks.
 #[derive(Debug, Default)]
 pub struct Claims {
-    of: Mutex<BTreeMap<NetworkUuid, (NetworkName, Vec<(IpAddr, u8)>)>>,
+    of: Mutex<BTreeMap<NetworkUuid, Claimed>>,
 }
 
 impl Claims {
-    fn of(&self) -> MutexGuard<'_, BTreeMap<NetworkUuid, (NetworkName, Vec<(IpAddr, u8)>)>> {
+    fn of(&self) -> MutexGuard<'_, BTreeMap<NetworkUuid, Claimed>> {
         // Nothing panics while it is held.
         self.of.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -28,7 +31,7 @@ impl Claims {
     pub fn claim(&self, network: &Network) -> Result<(), ApiError> {
         let mut all = self.of();
         for own in &network.addresses {
-            let shares = |(_, addresses): &&(NetworkName, Vec<_>)| {
+            let shares = |(_, addresses): &&Claimed| {
                 let own = (own.address, own.prefix);
                 addresses.iter().any(|other| networks_overlap(own, *other))
             };

@@ -324,7 +324,8 @@ fn make_private(path: &Path) -> Result<(), StoreError> {
             .create(parent)
             .map_err(refuse)?;
     }
-    match std::fs::DirBuilder::new().mode(0o700).create(path) {
+    // A network's server finds its book in it, and may list nothing.
+    match std::fs::DirBuilder::new().mode(0o711).create(path) {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists && path.is_dir() => Ok(()),
         made => made.map_err(refuse),
     }

@@ -107,7 +107,7 @@ fn a_record_is_there_for_the_next_supervisor_until_it_is_removed() {
     {
         let state = state(&directory);
         let mode = fs::metadata(state.path()).unwrap().permissions().mode();
-        assert_eq!(mode & 0o777, 0o700);
+        assert_eq!(mode & 0o777, 0o711);
         state.write_record(&two).unwrap();
         state.write_record(&one).unwrap();
         two.autostart = Some(4);

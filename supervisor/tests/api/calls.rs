@@ -26,6 +26,7 @@ use reeve_ipc::model::{
 };
 
 use super::harness::{define, domain, named, start};
+use super::network_calls::network;
 
 /// Who may do what, decided a second time.
 pub const fn right(operation: Operation) -> Access {
@@ -52,6 +53,11 @@ pub const fn right(operation: Operation) -> Access {
         | O::PoolGet
         | O::VolumeList
         | O::VolumeGet
+        | O::NetworkList
+        | O::NetworkGet
+        | O::NetworkDefinitionGet
+        | O::NetworkLeasesGet
+        | O::NetworkPortList
         | O::TestHypervisorUse => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
@@ -100,14 +106,22 @@ pub const fn right(operation: Operation) -> Access {
         | O::VolumeWipe
         | O::VolumeDelete
         | O::VolumeUpload
-        | O::VolumeDownload => Access::ReadWrite,
+        | O::VolumeDownload
+        | O::NetworkDefine
+        | O::NetworkCreate
+        | O::NetworkStart
+        | O::NetworkStop
+        | O::NetworkUndefine
+        | O::NetworkAutostartSet
+        | O::NetworkUpdate
+        | O::NetworkLabelSet => Access::ReadWrite,
     }
 }
 
 /// A call of `operation` about the domain 'web'.
 pub fn sample(operation: Operation) -> CallBody {
     use Operation as O;
-    if let Some(body) = storage(operation) {
+    if let Some(body) = storage(operation).or_else(|| network(operation)) {
         return body;
     }
     let domain_ = || named("web");

@@ -15,5 +15,7 @@ mod events;
 mod harness;
 mod host;
 mod limits;
+mod network_calls;
+mod networks;
 mod sessions;
 mod versions;

@@ -114,7 +114,14 @@ fn rules_that_somebody_takes_away_come_back() {
             &["flush", "table", "inet", "reeve-networks"],
             &["flush", "chain", "inet", "reeve-networks", "forward"],
             &["flush", "chain", "inet", "reeve-networks", "nat-virbr66"],
-            &["delete", "element", "inet", "reeve-networks", "into", "{ \"virbr65\" }"],
+            &[
+                "delete",
+                "element",
+                "inet",
+                "reeve-networks",
+                "into",
+                "{ \"virbr65\" }",
+            ],
         ] {
             nft(taken);
             until(&format!("{taken:?}"), || nft(&["list", "ruleset"]) == rules);

@@ -79,7 +79,7 @@ fn newcomers_have_addresses_names_and_the_world_and_cannot_imitate_each_other() 
     let outside = outside(&files.path().display().to_string())?;
     let before = Snapshot::take();
     let links = output(Command::new(program("ip")).args(["-o", "addr"]))?;
-    let host = Host::start_with("[networks]\ndefault = true\n")?;
+    let host = Host::start_with("default_network = true\n")?;
     let list = host.virsh("net-list")?;
     ensure!(list.contains("default"), "{list}");
 

@@ -9,6 +9,8 @@ mod harness;
 mod host;
 mod hostile;
 mod inside;
+mod nets;
+mod networks;
 mod one;
 mod opening;
 mod states;

@@ -8,18 +8,19 @@
 //! ```
 //!
 //! It is there beside real domains, which are not seen here, or alone (`reeved --test`), without KVM and without
-//! root. One domain runs from the start, as in libvirt. Every client of one supervisor sees the same domains, and
+//! root. One domain runs and one network is active from the start, as in libvirt. Every client of one supervisor sees the same domains, and
 //! they go with it. Whoever may write can fill it: it has a bound for everything that a client can make.
 //!
 //! What may live here: what makes it. What may not: anything by which a call is answered otherwise.
 
 mod host;
+mod networks;
 mod storage;
 
 use std::sync::atomic::AtomicU32;
 use std::sync::{Arc, Mutex};
 
-use reeve_ipc::api::call::{DomainRef, StartOptions};
+use reeve_ipc::api::call::{CallBody, DomainRef, StartOptions};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::changes::ChangeCount;
 use reeve_ipc::model::{
@@ -35,9 +36,12 @@ use tokio::sync::OnceCell;
 use uuid::Uuid;
 
 use self::host::TestHost;
+use self::networks::Networked;
+pub(super) use self::networks::TestNetworks;
 use self::storage::InMemory;
 use super::start::{Signals, draw_epoch, front_door};
 use super::{Daemon, Driven, Looks, Recovery, Settings, StartError, descriptors};
+use crate::api::Answer;
 use crate::api::events::EventLog;
 use crate::api::listener::Listener;
 use crate::domain::actor::SessionId;
@@ -72,6 +76,20 @@ impl Daemon {
     }
 }
 
+impl Daemon {
+    /// Answers `call`, if it is about networks and this is the test hypervisor.
+    #[expect(
+        clippy::result_large_err,
+        reason = "not an error: the call, for whoever serves it"
+    )]
+    pub(super) fn of_test_networks(&self, call: CallBody) -> Result<Answer, CallBody> {
+        match &self.test_networks {
+            Some(networks) => networks.answer(call, || self.registry.views()),
+            None => Err(call),
+        }
+    }
+}
+
 /// Makes one, with its domain; `clients` are connected.
 async fn make(
     settings: Settings,
@@ -79,8 +97,13 @@ async fn make(
     changes: Arc<ChangeCount>,
 ) -> Arc<Daemon> {
     let events = Arc::new(EventLog::new(draw_epoch()));
+    let networks = Arc::new(TestNetworks::new(Arc::clone(&events)));
+    let driver = Networked {
+        driver: TestDriver::new(),
+        networks: Arc::clone(&networks),
+    };
     let world = World {
-        driver: Arc::new(TestDriver::new()),
+        driver: Arc::new(driver),
         storage: Arc::new(InMemory),
         clock: Arc::new(HostClock),
         events: Arc::clone(&events) as _,
@@ -96,7 +119,11 @@ async fn make(
     Arc::new(Daemon {
         registry,
         pools: None,
+<<<<<<< .merge_file_5AF4Ye
         networks: None,
+=======
+        test_networks: Some(networks),
+>>>>>>> .merge_file_9403Yp
         events,
         settings: Settings {
             driven: Driven::TestHypervisor,
@@ -186,7 +213,11 @@ fn first() -> Result<Domain, Unpopulated> {
     let nic = Nic {
         mac: Some(MacAddress::try_from([0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff])?),
         target: Some("testnet0".parse()?),
-        ..Nic::new(NicSource::Bridge("virbr0".parse()?))
+        ..Nic::new(NicSource::Network {
+            network: "default".parse()?,
+            port_group: None,
+            port: None,
+        })
     };
     Ok(Domain {
         name: "test".parse()?,

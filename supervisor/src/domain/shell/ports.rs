@@ -119,8 +119,10 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
 
     /// The interface at that place is gone.
     pub(super) fn disconnect(&mut self, place: DevicePlace) {
-        let at = |connected: &mut Connected| connected.slot == Some(place.slot);
-        let gone: Vec<Connected> = self.connected.extract_if(.., at).collect();
+        let all = std::mem::take(&mut self.connected).into_iter();
+        let (gone, left): (Vec<_>, _) =
+            all.partition(|connected| connected.slot == Some(place.slot));
+        self.connected = left;
         if let Some(networks) = &self.world.networks {
             give_back(networks.as_ref(), &gone);
         }

@@ -10,11 +10,13 @@ use std::time::Duration;
 
 use reeve_ipc::api::call::{AnswerBody, CallBody, Subscribed};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
-use reeve_ipc::api::event::{Cursor, DomainEvent, Event, EventKind, PoolEvent, PoolEventKind};
+use reeve_ipc::api::event::{
+    Cursor, DomainEvent, Event, EventKind, NetworkEvent, NetworkEventKind, PoolEvent, PoolEventKind,
+};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
 use reeve_ipc::api::{API, Access};
 use reeve_ipc::changes::{ChangeCount, Changes};
-use reeve_ipc::model::{DomainName, DomainUuid, Pool};
+use reeve_ipc::model::{DomainName, DomainUuid, Network, Pool};
 use reeve_ipc::{BuildId, MAX_MESSAGE_BYTES, codec, scm};
 
 use crate::calls::testing::uuid_of;
@@ -145,6 +147,23 @@ impl Supervisor {
             time_ms: 0,
             uuid: pool.uuid,
             name: pool.name.clone(),
+            kind,
+        });
+        self.send(&ToClient::Event { cursor, event }, &[]);
+    }
+
+    /// Something happened to a virtual network.
+    pub(super) fn network_event(&self, network: &Network, kind: NetworkEventKind) {
+        let mut number = self.number.lock().unwrap();
+        *number += 1;
+        let cursor = Cursor {
+            epoch: 1,
+            number: *number,
+        };
+        let event = Event::Network(NetworkEvent {
+            time_ms: 0,
+            uuid: network.uuid,
+            name: network.name.clone(),
             kind,
         });
         self.send(&ToClient::Event { cursor, event }, &[]);

@@ -16,6 +16,7 @@ use uuid::Uuid;
 pub use self::definition::{CreateArgs, DefineArgs, DefinitionArgs, ExportArgs, ImportArgs};
 pub use self::devices::{AttachArgs, ChangeMediaArgs, DetachArgs, ResizeArgs, UpdateArgs};
 pub use self::tuning::{SetMemoryArgs, SetVcpusArgs, TuneArgs};
+use super::network_args::NetworkCommand;
 use super::storage_args::{PoolCommand, VolumeCommand};
 
 /// What every such command takes.
@@ -105,7 +106,7 @@ pub enum RemoteCommand {
     Tune(TuneArgs),
     /// Show what the vCPUs and the devices of a domain that runs have done.
     Stats(OneArgs),
-    /// Follow what happens to domains and storage pools.
+    /// Follow what happens to domains, storage pools and networks.
     Events(EventsArgs),
     /// Show a domain's log, or what its guest wrote to its console.
     Logs(LogsArgs),
@@ -119,6 +120,9 @@ pub enum RemoteCommand {
     /// Volumes: the images of a storage pool.
     #[command(subcommand, arg_required_else_help = true)]
     Volume(VolumeCommand),
+    /// Virtual networks, and who is on them.
+    #[command(subcommand)]
+    Network(NetworkCommand),
     /// Show how the daemon stands.
     Status,
     /// Show what the host is, and what of it is for domains.

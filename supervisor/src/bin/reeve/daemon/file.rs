@@ -481,7 +481,7 @@ mod optional_text;
 mod paths;
 mod reading;
 pub(super) use self::paths::resolved;
-pub use self::reading::{FileError, create_private, parse, read, replace, write};
+pub use self::reading::{FileError, create_private, parse, read, read_network, replace, write};
 #[cfg(test)]
 mod tests;
 mod text;

@@ -15,6 +15,8 @@ mod host;
 mod host_end;
 mod life;
 mod logs;
+mod network;
+pub mod network_args;
 mod outcome;
 mod pool;
 mod show;
@@ -130,6 +132,7 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
         C::Stats(args) => devices::stats(connection, out, &args.domain),
         C::Pool(command) => pool::pool(connection, out, command),
         C::Volume(command) => volume::volume(connection, out, command),
+        C::Network(command) => network::network(connection, out, command),
         C::Console(args) => console::console(connection, &args.domain, !args.read_only),
         C::Events(args) => events::events(connection, out, &args),
         C::Logs(args) => logs::logs(connection, out, &args),

@@ -4,6 +4,9 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
+use reeved::store::NetworkFile;
+use serde::de::DeserializeOwned;
+
 use super::DefinitionFile;
 
 /// The most bytes of a file that is read.
@@ -38,6 +41,20 @@ pub enum FileError {
 /// Reads a definition from a file, or from standard input for `-`. Relative paths in it begin at the
 /// file's directory; those of standard input at the working directory.
 pub fn read(path: &Path) -> Result<DefinitionFile, FileError> {
+    let mut definition = parse(&text(path)?, path)?;
+    definition.anchor(path.parent().unwrap_or(Path::new("")))?;
+    Ok(definition)
+}
+
+/// Reads the definition of a virtual network likewise.
+pub fn read_network(path: &Path) -> Result<NetworkFile, FileError> {
+    formed(&text(path)?).map_err(|reason| FileError::Form {
+        path: path.to_owned(),
+        reason,
+    })
+}
+
+fn text(path: &Path) -> Result<String, FileError> {
     let failed = |error| FileError::Io {
         action: "read",
         path: path.to_owned(),
@@ -56,14 +73,12 @@ pub fn read(path: &Path) -> Result<DefinitionFile, FileError> {
     if length.map_err(failed)? as u64 > MAX_BYTES {
         return Err(FileError::TooLarge(path.to_owned()));
     }
-    let mut definition = parse(&text, path)?;
-    definition.anchor(path.parent().unwrap_or(Path::new("")))?;
-    Ok(definition)
+    Ok(text)
 }
 
 /// TOML, or JSON where it begins with a brace.
-pub fn parse(text: &str, path: &Path) -> Result<DefinitionFile, FileError> {
-    let parsed: Result<DefinitionFile, String> = if text.trim_start().starts_with('{') {
+fn formed<T: DeserializeOwned>(text: &str) -> Result<T, String> {
+    if text.trim_start().starts_with('{') {
         serde_json::from_str(text).map_err(|error| error.to_string())
     } else {
         toml::from_str(text).map_err(|error| {
@@ -77,7 +92,12 @@ pub fn parse(text: &str, path: &Path) -> Result<DefinitionFile, FileError> {
                 None => message,
             }
         })
-    };
+    }
+}
+
+/// The definition of a domain in such a text.
+pub fn parse(text: &str, path: &Path) -> Result<DefinitionFile, FileError> {
+    let parsed: Result<DefinitionFile, String> = formed(text);
     let kernel_too = |file: &DefinitionFile| {
         file.kernel.is_some() || file.initrd.is_some() || !file.cmdline.is_empty()
     };
