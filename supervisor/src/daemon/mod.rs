@@ -49,13 +49,10 @@ pub struct Daemon {
     registry: Registry,
     /// Its storage pools; the test hypervisor has none.
     pools: Option<Pools>,
-<<<<<<< .merge_file_4w51gp
     /// Its virtual networks; the test hypervisor has none.
     networks: Option<Networks>,
-=======
     /// The networks of the test hypervisor, where it is one.
     test_networks: Option<Arc<test_hypervisor::TestNetworks>>,
->>>>>>> .merge_file_aMdskY
     events: Arc<EventLog>,
     settings: Settings,
     started_ms: u64,

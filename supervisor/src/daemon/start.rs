@@ -174,11 +174,8 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let daemon = Arc::new(Daemon {
         registry: registry.clone(),
         pools: Some(pools.clone()),
-<<<<<<< .merge_file_yAuYy1
         networks: Some(networks.clone()),
-=======
         test_networks: None,
->>>>>>> .merge_file_mNqYm4
         events: Arc::clone(&events),
         started_ms: now_ms(),
         recovery: Mutex::new(Recovery::default()),

@@ -119,11 +119,8 @@ async fn make(
     Arc::new(Daemon {
         registry,
         pools: None,
-<<<<<<< .merge_file_5AF4Ye
         networks: None,
-=======
         test_networks: Some(networks),
->>>>>>> .merge_file_9403Yp
         events,
         settings: Settings {
             driven: Driven::TestHypervisor,

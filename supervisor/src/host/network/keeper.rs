@@ -51,14 +51,18 @@ impl Kept {
             if tables.hold(networks.values()).unwrap_or(false) {
                 return Ok(());
             }
-            networks.values().try_for_each(|chains| tables.put(chains))?;
+            networks
+                .values()
+                .try_for_each(|chains| tables.put(chains))?;
             tracing::warn!("the rules of networks were gone, and are back");
             Ok(())
         });
         self.networks = networks;
         if let Err(errno) = restored {
             let reason = reason(errno);
-            tracing::error!("the rules of networks are gone and cannot be put back: {reason}; it is tried again");
+            tracing::error!(
+                "the rules of networks are gone and cannot be put back: {reason}; it is tried again"
+            );
         }
         restored.is_ok()
     }

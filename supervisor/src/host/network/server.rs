@@ -94,7 +94,11 @@ impl Places {
     }
 
     /// Writes what the server of a network is told. Gives what has changed.
-    pub(super) fn write(&self, network: &Network, bridge: &str) -> Result<Changed, NetworkHostError> {
+    pub(super) fn write(
+        &self,
+        network: &Network,
+        bridge: &str,
+    ) -> Result<Changed, NetworkHostError> {
         directory(&self.directory)?;
         let leases = self.leases.parent().unwrap_or(&self.leases);
         directory(leases)?;
@@ -217,7 +221,8 @@ pub(super) fn start(
         pid: identity.pid,
         start_time: identity.start_ticks,
     };
-    let pidfd = open(&server).ok_or_else(|| host("the server of names ended at once".to_owned()))?;
+    let pidfd =
+        open(&server).ok_or_else(|| host("the server of names ended at once".to_owned()))?;
     note(&server)?;
     let words = waiting.go().map_err(failed)?;
     await_start(&words, &pidfd).map_err(|last| {
@@ -234,7 +239,13 @@ pub(super) fn start(
 /// What it may do with which paths.
 fn paths(program: &Path, network: &Network, places: &Places) -> Vec<(Access, PathBuf)> {
     let mut paths: Vec<(Access, PathBuf)> = vec![(Access::Execute, program.to_owned())];
-    for system in ["/usr/lib", "/usr/lib64", "/usr/share/dnsmasq-base", "/lib", "/lib64"] {
+    for system in [
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/share/dnsmasq-base",
+        "/lib",
+        "/lib64",
+    ] {
         paths.push((Access::Execute, system.into()));
     }
     for readable in ["/etc", "/usr/share/locale", "/proc/sys/net", "/dev/urandom"] {
@@ -246,7 +257,10 @@ fn paths(program: &Path, network: &Network, places: &Places) -> Vec<(Access, Pat
     paths.push((Access::Write, "/dev/null".into()));
     paths.push((Access::Read, places.directory.clone()));
     paths.push((Access::Write, places.leases.clone()));
-    let roots = network.addresses.iter().filter_map(|address| address.tftp_root.clone());
+    let roots = network
+        .addresses
+        .iter()
+        .filter_map(|address| address.tftp_root.clone());
     paths.extend(roots.map(|root| (Access::Read, root)));
     paths
 }
@@ -288,7 +302,10 @@ fn await_start(words: &OwnedFd, pidfd: &OwnedFd) -> Result<(), String> {
 }
 
 fn wait(fds: &[&OwnedFd], left: Duration) {
-    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    let mut fds: Vec<_> = fds
+        .iter()
+        .map(|fd| PollFd::new(fd, PollFlags::IN))
+        .collect();
     let timeout = Timespec::try_from(left).ok();
     // Whatever comes of it is looked at by the caller.
     let _ = poll(&mut fds, timeout.as_ref());
@@ -302,7 +319,9 @@ pub(super) fn reload(server: &ServerProcess) -> Result<(), NetworkHostError> {
     };
     told.map_err(|errno| {
         let reason = crate::host::reason(errno);
-        host(format!("cannot tell the server of names to read its hosts: {reason}"))
+        host(format!(
+            "cannot tell the server of names to read its hosts: {reason}"
+        ))
     })
 }
 
@@ -329,5 +348,7 @@ pub(super) fn end(server: &ServerProcess) -> Result<(), NetworkHostError> {
         }
     }
     let pid = server.pid;
-    Err(host(format!("the server of names, process {pid}, does not end")))
+    Err(host(format!(
+        "the server of names, process {pid}, does not end"
+    )))
 }
