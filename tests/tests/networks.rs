@@ -390,7 +390,12 @@ fn the_command_line_says_what_virsh_says() -> Result<()> {
     let list = world.host.daemon.reeve(&["network", "list"])?;
     ensure!(list.contains("blue") && list.contains("virbr7"), "{list}");
     let shown = world.host.daemon.reeve(&["network", "show", "blue"])?;
-    ensure!(shown.contains("10.71.0.1"), "{shown}");
+    ensure!(
+        shown.contains("virbr7") && shown.contains("active"),
+        "{shown}"
+    );
+    let exported = world.host.daemon.reeve(&["network", "export", "blue"])?;
+    ensure!(exported.contains("10.71.0.1"), "{exported}");
     world.host.daemon.reeve(&["network", "stop", "blue"])?;
     ensure!(!world.host.good(&["net-list", "--all"])?.contains("blue"));
     Ok(())

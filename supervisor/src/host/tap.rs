@@ -13,7 +13,6 @@ mod ioctl;
 mod link;
 
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::time::Duration;
 
 use reeve_ipc::model::InterfaceName;
@@ -339,8 +338,9 @@ impl Tap {
             bridge: bridge.clone(),
             errno,
         };
-        let interface = Path::new("/sys/class/net").join(bridge.as_str());
-        if !interface.join("bridge").exists() {
+        // Asked of the kernel: the files beneath /sys are those of the network namespace that they were mounted in.
+        let index = self.control.index(bridge.as_str());
+        if !index.is_ok_and(|index| link::is_bridge(index).unwrap_or(false)) {
             return Err(TapError::NoBridge(bridge.clone()));
         }
         let mtu = match mtu {
@@ -383,6 +383,11 @@ impl Tap {
     }
 }
 
+/// Whether the host has an interface of that name. Where that cannot be asked it seems to have none.
+pub(crate) fn is_interface(name: &InterfaceName) -> bool {
+    Control::open().is_ok_and(|control| control.index(name.as_str()).is_ok())
+}
+
 /// Makes a tap that a guest has a port of a bridge again, which was made anew or lost it, with that MTU or else the
 /// bridge's. One that is a port of it already keeps being that.
 ///
@@ -404,11 +409,9 @@ pub(crate) fn rejoin(
         queues: Vec::new(),
         control: Control::open().map_err(|errno| set("anything", errno))?,
     };
-    let master = Path::new("/sys/class/net")
-        .join(name.as_str())
-        .join("master");
-    let master = std::fs::read_link(master).ok();
-    if master.is_some_and(|master| master.ends_with(bridge.as_str())) {
+    let wanted = tap.control.index(bridge.as_str()).ok();
+    let master = tap.index().and_then(link::master).ok().flatten();
+    if master.is_some() && master == wanted {
         if isolated {
             tap.set("isolation", |tap| link::isolate(tap.index()?))?;
         }

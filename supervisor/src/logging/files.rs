@@ -62,11 +62,14 @@ impl LogFiles {
     /// # Errors
     /// No thread, or no directory.
     pub fn start(directory: &Path, bounds: LogBounds) -> io::Result<Self> {
-        // What guests write is nobody else's; and the directory may be the first of the state's.
-        DirBuilder::new()
-            .recursive(true)
-            .mode(0o700)
-            .create(directory)?;
+        // What guests write is nobody else's; and the directory may be the first of the state's, which others pass
+        // through.
+        let mut make = DirBuilder::new();
+        make.recursive(true);
+        if let Some(parent) = directory.parent() {
+            make.mode(0o711).create(parent)?;
+        }
+        make.mode(0o700).create(directory)?;
         let (queue, items) = sync_channel(QUEUE);
         let directory: Arc<Path> = directory.into();
         let files = Files {

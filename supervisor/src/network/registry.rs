@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
-use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -26,7 +25,7 @@ use super::view::{self, View};
 use super::work::Means;
 use crate::api::events::EventLog;
 use crate::domain::world::{PortRequest, Ports};
-use crate::host::process;
+use crate::host::{process, tap};
 use crate::pool::registry::fitting;
 use crate::store::{LoadedNetworks, NetworkPhase, NetworkStore};
 
@@ -352,10 +351,8 @@ impl Networks {
             None => {
                 let mut names = (0..=MAX_NETWORKS * 2)
                     .filter_map(|number| format!("virbr{number}").parse::<InterfaceName>().ok());
-                let free = names.find(|name| {
-                    let link = Path::new("/sys/class/net").join(name.as_str());
-                    !link.exists() && !self.is_taken(networks, uuid, name)
-                });
+                let free = names
+                    .find(|name| !tap::is_interface(name) && !self.is_taken(networks, uuid, name));
                 free.ok_or_else(|| {
                     let why = format!(
                         "network '{}': no name of a bridge is free; say one",

@@ -14,9 +14,11 @@ const ANSWER_BYTES: usize = 64 << 10;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
+const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
 const IFLA_STATS64: u16 = 23;
+const IFLA_INFO_KIND: u16 = 1;
 const IFLA_INFO_DATA: u16 = 2;
 const IFLA_TUN_NUM_QUEUES: u16 = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
@@ -55,6 +57,20 @@ pub(super) fn open_queues(index: i32) -> Result<Option<u32>, Errno> {
     };
     let disabled = count(IFLA_TUN_NUM_DISABLED_QUEUES).unwrap_or(0);
     Ok(count(IFLA_TUN_NUM_QUEUES).map(|queues| queues.saturating_add(disabled)))
+}
+
+/// Whether an interface is a bridge.
+pub(super) fn is_bridge(index: i32) -> Result<bool, Errno> {
+    let link = attributes_of(index)?;
+    let kind = find(&link, IFLA_LINKINFO).and_then(|info| find(info, IFLA_INFO_KIND));
+    Ok(kind.and_then(netlink::text) == Some("bridge"))
+}
+
+/// The number of the bridge that an interface is a port of, if it is one.
+pub(super) fn master(index: i32) -> Result<Option<i32>, Errno> {
+    let link = attributes_of(index)?;
+    let master = find(&link, IFLA_MASTER).and_then(|value| value.first_chunk());
+    Ok(master.map(|master| i32::from_ne_bytes(*master)))
 }
 
 /// What has passed through an interface, from the host's side (`struct rtnl_link_stats64`).
