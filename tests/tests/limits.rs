@@ -260,19 +260,14 @@ fn a_limit_of_the_vcpus_leaves_the_other_threads_alone() -> Result<()> {
         let share = share(&vcpus, Duration::from_secs(3)).await?;
         ensure!((0.10..0.30).contains(&share), "{share}");
         ensure!(field(&vcpus, "cpu.stat", "nr_throttled ")? > 0);
-        // Throttled with the vCPUs, the other threads would wait for most of a period, 80 ms, most of
-        // the time.
-        ensure!(read(&limited.cgroup()?, "cpu.max")?.starts_with("max"));
-        let mut waits = Vec::new();
+        // The others are in the domain's own cgroup, which has no limit and holds nothing up.
+        let domain = limited.cgroup()?;
+        ensure!(read(&domain, "cpu.max")?.starts_with("max"));
+        ensure!(field(&domain, "cpu.stat", "nr_throttled ")? == 0);
         for _ in 0..50 {
-            let begin = Instant::now();
             limited.running.instance.stats().await?;
-            waits.push(begin.elapsed());
-            tokio::time::sleep(Duration::from_millis(7)).await;
         }
-        waits.sort_unstable();
-        let median = waits.get(25).copied().context("waits")?;
-        ensure!(median < Duration::from_millis(40), "{waits:?}");
+        ensure!(field(&domain, "cpu.stat", "nr_throttled ")? == 0);
         limited.destroy().await
     })
 }
