@@ -26,7 +26,7 @@ use super::view::View;
 use super::work::Means;
 use crate::api::events::EventLog;
 use crate::crash::{self, Moment, Operation};
-use crate::store::NetworkRecord;
+use crate::store::{NetworkRecord, NetworkStatus};
 
 /// What may wait in line of a network; more is refused as busy.
 pub(super) const LINE: usize = 16;
@@ -42,8 +42,24 @@ pub struct Beginning {
     pub record: Option<NetworkRecord>,
     /// It was active with `network` when an earlier supervisor ended, and had this of the host.
     pub active: Option<NetworkResources>,
-    /// Told once what an earlier supervisor left is taken over, or cannot be.
+    /// It was being made or taken away by an earlier supervisor: what is left of that is taken away first.
+    pub unfinished: Option<NetworkStatus>,
+    /// Told once what an earlier supervisor left is taken over or away, or cannot be.
     pub taken_over: Option<oneshot::Sender<()>>,
+}
+
+impl Beginning {
+    /// One that has nothing of the host.
+    #[must_use]
+    pub const fn of(network: Network, record: Option<NetworkRecord>) -> Self {
+        Self {
+            network,
+            record,
+            active: None,
+            unfinished: None,
+            taken_over: None,
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -62,6 +78,8 @@ enum Job {
     Asked(Request, Reply),
     Connect(PortUuid),
     TakeOver,
+    /// Takes away what an earlier supervisor had begun.
+    Undo(Box<NetworkStatus>),
 }
 
 /// What is being done.
@@ -106,6 +124,7 @@ pub fn spawn(
         network,
         record,
         active,
+        unfinished,
         taken_over,
     } = beginning;
     let uuid = network.uuid;
@@ -137,6 +156,9 @@ pub fn spawn(
             tracing::error!(%error, "two networks that were active share addresses");
         }
         actor.line.push_back(Job::TakeOver);
+    }
+    if let Some(unfinished) = unfinished {
+        actor.line.push_back(Job::Undo(Box::new(unfinished)));
     }
     actor.publish();
     let handle = Handle {
@@ -197,6 +219,7 @@ impl Actor {
 
     fn event(&self, kind: NetworkEventKind) {
         let name = &self.network().name;
+        tracing::info!(network = %name, uuid = %self.uuid, event = ?kind, "network event");
         self.events.network_event(self.uuid, name, kind);
     }
 
@@ -244,6 +267,16 @@ impl Actor {
                             Ok(Outcome::Connected)
                         });
                     }
+                }
+                Job::Undo(left) => {
+                    let working = Working {
+                        takes_over: true,
+                        ..Working::of(None)
+                    };
+                    self.work(working, move |means| {
+                        means.undo(&left.network, &left.resources)?;
+                        Ok(Outcome::Undone)
+                    });
                 }
                 Job::TakeOver => {
                     if let Some(active) = &self.active {
@@ -373,7 +406,7 @@ impl Actor {
             self.means.claims.release(self.uuid);
         }
         if let (true, Err(error)) = (working.takes_over, &result) {
-            tracing::error!(%error, "a network could not be taken over; it is tried again");
+            tracing::error!(%error, "what an earlier supervisor left of a network could not be taken over or away");
             self.not_taken_over(error.message.clone());
         }
         let result = result.map(|outcome| self.commit(outcome));
@@ -442,7 +475,7 @@ impl Actor {
                     self.activate(network, made);
                 }
             }
-            Outcome::Connected => {}
+            Outcome::Connected | Outcome::Undone => {}
         }
     }
 

@@ -112,6 +112,8 @@ pub enum Outcome {
     Adopted(Made),
     /// An interface is connected, as far as that goes.
     Connected,
+    /// What an earlier supervisor had begun is gone.
+    Undone,
 }
 
 /// What is made for an active network.

@@ -11,8 +11,7 @@ use reeve_ipc::api::call::NetworkPortPage;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::network::PortDetails;
 use reeve_ipc::model::{
-    DirectMode, Forward, InterfaceName, Network, NetworkName, NetworkPort, NetworkUuid, PortLink,
-    PortUuid,
+    DirectMode, Forward, InterfaceName, Network, NetworkName, NetworkPort, PortLink, PortUuid,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use uuid::Uuid;
@@ -24,8 +23,6 @@ use super::view;
 pub struct Port {
     /// The network's name.
     pub network: NetworkName,
-    /// The network that gave it, for events.
-    pub uuid: NetworkUuid,
     /// The start of the network that it is connected to.
     pub start: u64,
     /// What it is.
@@ -104,7 +101,6 @@ impl PortTable {
         };
         let given = Port {
             network: network.name.clone(),
-            uuid: network.uuid,
             start,
             details: details(port.clone()),
         };
@@ -152,7 +148,6 @@ impl PortTable {
             }
             let interface = details.interface.clone()?;
             port.start = start;
-            port.uuid = network.uuid;
             Some((interface, details.port.clone()))
         });
         connected.collect()

@@ -116,48 +116,31 @@ impl Networks {
             .into_iter()
             .map(|record| (record.network.uuid, record))
             .collect();
-        let (active, unfinished): (Vec<_>, Vec<_>) = loaded
-            .statuses
-            .into_iter()
-            .partition(|status| status.phase == NetworkPhase::Active);
-        let mut undoing = JoinSet::new();
-        for status in unfinished {
-            let means = Arc::clone(&self.shared.means);
-            undoing.spawn_blocking(move || {
-                if let Err(error) = means.undo(&status.network, &status.resources) {
-                    tracing::error!(%error, "what an earlier supervisor had begun of a network is not gone");
-                }
-            });
-        }
         let mut told = Vec::new();
-        let all = async {
-            // Before anything of the same name is made again.
-            while undoing.join_next().await.is_some() {}
-            {
-                let mut networks = self.shared.networks();
-                for status in active {
-                    let (taken_over, is_taken_over) = oneshot::channel();
-                    told.push(is_taken_over);
-                    let beginning = Beginning {
-                        record: records.remove(&status.network.uuid),
-                        network: status.network,
-                        active: Some(status.resources),
-                        taken_over: Some(taken_over),
-                    };
-                    self.spawn(&mut networks, beginning);
-                }
-                for record in records.into_values() {
-                    let beginning = Beginning {
-                        network: record.network.clone(),
-                        record: Some(record),
-                        active: None,
-                        taken_over: None,
-                    };
-                    self.spawn(&mut networks, beginning);
-                }
+        {
+            let mut networks = self.shared.networks();
+            for status in loaded.statuses {
+                let (taken_over, is_taken_over) = oneshot::channel();
+                told.push(is_taken_over);
+                let record = records.remove(&status.network.uuid);
+                let kept = record.as_ref().map(|record| record.network.clone());
+                let is_active = status.phase == NetworkPhase::Active;
+                let beginning = Beginning {
+                    network: kept
+                        .filter(|_| !is_active)
+                        .unwrap_or_else(|| status.network.clone()),
+                    record,
+                    active: is_active.then(|| status.resources.clone()),
+                    unfinished: (!is_active).then_some(status),
+                    taken_over: Some(taken_over),
+                };
+                self.spawn(&mut networks, beginning);
             }
-        };
-        all.await;
+            for record in records.into_values() {
+                let network = record.network.clone();
+                self.spawn(&mut networks, Beginning::of(network, Some(record)));
+            }
+        }
         let all = async {
             for is_taken_over in told {
                 let _ = is_taken_over.await;
@@ -383,12 +366,7 @@ impl Networks {
         if let (false, Some(handle)) = (new, networks.get(&network.uuid)) {
             return Ok((handle.clone(), wanted));
         }
-        let beginning = Beginning {
-            network: network.clone(),
-            record: None,
-            active: None,
-            taken_over: None,
-        };
+        let beginning = Beginning::of(network.clone(), None);
         Ok((self.spawn(&mut networks, beginning), wanted))
     }
 
@@ -524,10 +502,12 @@ impl Networks {
         leases.map_err(|error| failed(error.to_string()))
     }
 
-    fn event(&self, port: &Port, kind: NetworkEventKind) {
-        self.shared
-            .events
-            .network_event(port.uuid, &port.network, kind);
+    /// Tells of a port of a network; of one that is not there there is nobody to tell.
+    fn event(&self, network: &NetworkName, kind: NetworkEventKind) {
+        if let Ok(view) = self.view(&NetworkRef::Name(network.clone())) {
+            let uuid = view.network.uuid;
+            self.shared.events.network_event(uuid, network, kind);
+        }
     }
 }
 
@@ -549,8 +529,7 @@ impl Ports for Networks {
         let table = &self.shared.means.ports;
         let port = table.give(&view.network, view.starts, details, wanted.port_group)?;
         let added = NetworkEventKind::PortAdded { port: port.uuid };
-        let (uuid, name) = (view.network.uuid, &view.network.name);
-        self.shared.events.network_event(uuid, name, added);
+        self.event(wanted.network, added);
         Ok(port)
     }
 
@@ -558,9 +537,6 @@ impl Ports for Networks {
         let view = self.view(&NetworkRef::Name(network.clone())).ok();
         self.shared.means.ports.restore(Port {
             network: network.clone(),
-            uuid: view
-                .as_ref()
-                .map_or(NetworkUuid(uuid::Uuid::nil()), |view| view.network.uuid),
             start: view
                 .filter(|view| view.active)
                 .map_or(0, |view| view.starts),
@@ -585,7 +561,7 @@ impl Ports for Networks {
     fn disconnect(&self, port: PortUuid) {
         if let Some(port) = self.shared.means.ports.remove(port) {
             let uuid = port.details.port.uuid;
-            self.event(&port, NetworkEventKind::PortRemoved { port: uuid });
+            self.event(&port.network, NetworkEventKind::PortRemoved { port: uuid });
         }
     }
 }

@@ -55,7 +55,7 @@ impl NicPolicy {
 }
 
 /// The interface as it is connected: one of a virtual network by what its port says, where it says nothing itself.
-fn as_connected(nic: &Nic) -> Cow<'_, Nic> {
+pub(super) fn as_connected(nic: &Nic) -> Cow<'_, Nic> {
     let NicSource::Network {
         port: Some(port), ..
     } = &nic.source

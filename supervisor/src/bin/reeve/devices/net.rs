@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::{InterfaceName, Nic, NicSource};
+use reeve_ipc::model::{InterfaceName, NetworkName, Nic, NicSource};
 
 use super::list::List;
 
@@ -11,16 +11,27 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
     let bridge: Option<InterfaceName> = list.take("bridge")?;
     let tap: Option<InterfaceName> = list.take("tap")?;
     let switch: Option<PathBuf> = list.take("switch")?;
+    let network: Option<NetworkName> = list.take("network")?;
+    let port_group: Option<String> = list.take("group")?;
+    if port_group.is_some() && network.is_none() {
+        return Err("group= is of network=".to_owned());
+    }
     let said = [
         bridge.map(NicSource::Bridge),
         tap.map(NicSource::Tap),
         switch.map(NicSource::Switch),
         list.flag("user").then_some(NicSource::User),
+        network.map(|network| NicSource::Network {
+            network,
+            port_group,
+            port: None,
+        }),
         list.flag("none").then_some(NicSource::Nothing),
     ];
     let mut said = said.into_iter().flatten();
     let (Some(source), None) = (said.next(), said.next()) else {
-        return Err("write one of bridge=NAME, tap=NAME, switch=PATH, user and none".to_owned());
+        let one = "write one of bridge=NAME, tap=NAME, switch=PATH, network=NAME, user and none";
+        return Err(one.to_owned());
     };
     let mut nic = Nic::new(source);
     nic.mac = list.take("mac")?;

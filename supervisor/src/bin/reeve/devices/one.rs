@@ -20,7 +20,7 @@ pub struct OneDevice {
     /// A network interface, written as for 'reeve define'.
     #[arg(
         long,
-        value_name = "bridge=NAME|tap=NAME|none[,...]",
+        value_name = "bridge=NAME|tap=NAME|network=NAME|none[,...]",
         value_parser = net::net
     )]
     pub net: Option<Nic>,

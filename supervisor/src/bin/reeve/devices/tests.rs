@@ -107,8 +107,10 @@ fn an_interface_has_one_source() {
         "tap=tap0,trust-guest,driver=vhost",
         "--net",
         "none,driver=user",
+        "--net",
+        "network=lan,group=gold",
     ]);
-    let [first, second, third] = &devices.nics[..] else {
+    let [first, second, third, fourth] = &devices.nics[..] else {
         panic!("{devices:?}")
     };
     assert_eq!(first.source, NicSource::Bridge("br0".parse().unwrap()));
@@ -121,6 +123,12 @@ fn an_interface_has_one_source() {
     assert_eq!(second.source, NicSource::Tap("tap0".parse().unwrap()));
     assert!(second.link_up && second.trust_guest);
     assert_eq!(third.source, NicSource::Nothing);
+    let on_network = NicSource::Network {
+        network: "lan".parse().unwrap(),
+        port_group: Some("gold".to_owned()),
+        port: None,
+    };
+    assert_eq!(fourth.source, on_network);
     let drivers = [first, second, third].map(|nic| nic.driver.word());
     assert_eq!(drivers, ["user", "vhost", "user"]);
     for value in [
@@ -128,12 +136,14 @@ fn an_interface_has_one_source() {
         "mac=52:54:00:00:00:01",
         "bridge=a,tap=b",
         "none,bridge=a",
+        "network=a,bridge=b",
     ] {
         assert!(
             refused("--net", value).contains("one of bridge=NAME"),
             "{value}"
         );
     }
+    assert!(refused("--net", "bridge=br0,group=gold").contains("of network="));
     assert!(refused("--net", "bridge=br0,mac=x").contains("52:54:00:12:34:56"));
     assert!(refused("--net", "bridge=br0,driver=vfio").contains("there are user, vhost"));
     assert!(refused("--net", "bridge=a/b").contains("network interface"));

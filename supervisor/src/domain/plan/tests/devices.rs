@@ -5,12 +5,14 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::PathBuf;
 
 use reeve_ipc::model::{
-    Balloon, Channel, Disk, DiskTarget, Layer, Nic, NicSource, PortConsole, Rng, Vsock,
+    Balloon, Channel, DirectMode, Disk, DiskTarget, InterfaceName, Layer, NetworkPort, Nic,
+    NicSource, PortConsole, PortLink, PortUuid, Rng, Vsock,
 };
-use reeve_ipc::spec::{CacheMode, DiskFormat, DiskSpec, PortKind};
+use reeve_ipc::spec::{CacheMode, DiskFormat, DiskSpec, PortKind, Rate};
 use rustix::fs::OFlags;
 
 use super::super::devices::{completed, plan_devices, plan_listeners};
+use super::super::nics::as_connected;
 use super::*;
 
 struct World {
@@ -405,6 +407,87 @@ fn an_interface_on_a_bridge_that_is_not_there_makes_no_domain() {
     let line = line(&error);
     let why = ["no-such-br0", "takes root", "/dev/net/tun"];
     assert!(why.iter().any(|why| line.contains(why)), "{line}");
+}
+
+fn on_network(link: Option<PortLink>) -> Nic {
+    let rate = |per_second| {
+        Some(Rate {
+            per_second,
+            burst: None,
+        })
+    };
+    let port = link.map(|link| {
+        Box::new(NetworkPort {
+            uuid: PortUuid(Uuid::from_u128(1)),
+            link,
+            mtu: Some(9000),
+            inbound: rate(1000),
+            outbound: rate(2000),
+            trust_guest: true,
+            isolated: true,
+        })
+    });
+    Nic::new(NicSource::Network {
+        network: "lan".parse().unwrap(),
+        port_group: None,
+        port,
+    })
+}
+
+#[test]
+fn an_interface_on_a_network_is_connected_as_its_port_says() {
+    let bridge: InterfaceName = "no-such-br0".parse().unwrap();
+    let connected = as_connected(&on_network(Some(PortLink::Bridge(bridge.clone())))).into_owned();
+    assert_eq!(connected.source, NicSource::Bridge(bridge.clone()));
+    assert_eq!(connected.mtu, Some(9000));
+    assert_eq!(connected.inbound.unwrap().per_second, 1000);
+    assert_eq!(connected.outbound.unwrap().per_second, 2000);
+    assert!(connected.trust_guest && connected.isolated);
+    // What it says itself stands.
+    let mut own = on_network(Some(PortLink::Bridge(bridge.clone())));
+    own.mtu = Some(1400);
+    own.inbound = connected.outbound;
+    let connected = as_connected(&own);
+    assert_eq!(connected.mtu, Some(1400));
+    assert_eq!(connected.inbound.unwrap().per_second, 2000);
+    // It has a filter wherever one on a bridge has, also when it is taken over.
+    let mac = "52:54:00:01:02:03".parse().unwrap();
+    let mut policy = NicPolicy::default();
+    assert!(policy.guarded(&own, mac).is_none(), "its network trusts it");
+    policy.multi_tenant = true;
+    assert!(policy.guarded(&own, mac).is_some());
+    if let NicSource::Network {
+        port: Some(port), ..
+    } = &mut own.source
+    {
+        port.trust_guest = false;
+    }
+    policy.multi_tenant = false;
+    assert!(policy.guarded(&own, mac).is_some());
+}
+
+#[test]
+fn an_interface_without_a_port_or_directly_on_a_card_is_not_provided() {
+    let direct = PortLink::Direct {
+        device: "eth0".parse().unwrap(),
+        mode: DirectMode::Bridge,
+    };
+    for (nic, kind) in [
+        (on_network(None), "'network'"),
+        (on_network(Some(direct)), "'direct'"),
+        (Nic::new(NicSource::User), "'user'"),
+    ] {
+        let error = planned(Devices {
+            nics: vec![nic],
+            ..Devices::default()
+        })
+        .unwrap_err();
+        let line = line(&error);
+        assert!(
+            line.contains(kind) && line.contains("not provided"),
+            "{line}"
+        );
+    }
 }
 
 #[test]
