@@ -70,6 +70,9 @@ impl Daemon {
         let directory = tempfile::Builder::new()
             .prefix("reeved-")
             .tempdir_in(std::env::temp_dir())?;
+        // As what holds the directories of a packaged one: servers of networks, which are other users, pass through.
+        let open = std::os::unix::fs::PermissionsExt::from_mode(0o711);
+        std::fs::set_permissions(directory.path(), open)?;
         let log = directory.path().join("reeved.log");
         // Its processes and descriptors are counted.
         std::fs::write(directory.path().join(OWN_CONFIG), "libvirt = false\n")?;

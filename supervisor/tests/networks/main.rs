@@ -162,7 +162,7 @@ fn a_host_that_forwards_already_is_left_to() {
 fn what_others_have_is_refused() {
     alone(|| {
         let bench = Bench::new();
-        ip(&["link", "add", "eth0", "type", "dummy"]);
+        ip(&["link", "add", "eth0", "type", "bridge"]);
         ip(&["addr", "add", "192.168.95.130/25", "dev", "eth0"]);
         ip(&["link", "set", "eth0", "up"]);
         ip(&["route", "add", "10.0.0.0/8", "via", "192.168.95.200"]);

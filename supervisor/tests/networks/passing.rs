@@ -254,3 +254,61 @@ fn a_tap_is_connected_again_to_a_bridge_that_was_made_anew() {
         bench.host.stop(&network, &resources).unwrap();
     });
 }
+
+/// Sends so many datagrams of 1,000 bytes at once; how many of them come.
+fn come(from: &Station, to: &Station, target: &str, count: u32) -> u32 {
+    let (sender, receiver) = (from.socket("0.0.0.0:0"), to.socket(target));
+    // The way is known.
+    until("nothing comes", || {
+        let _ = sender.send_to(b"x", target);
+        receiver.recv(&mut [0; 8]).is_ok()
+    });
+    for _ in 0..count {
+        sender.send_to(&[0; 1000], target).unwrap();
+    }
+    let mut came = 0;
+    while receiver.recv(&mut [0; 1500]).is_ok() {
+        came += 1;
+    }
+    came
+}
+
+#[test]
+fn a_network_sends_no_more_than_its_share() {
+    use reeve_ipc::spec::Rate;
+    let rate = |per_second| {
+        Some(Rate {
+            per_second,
+            burst: None,
+        })
+    };
+    alone(move || {
+        let mut network = network(51);
+        network.outbound = rate(20_000);
+        network.inbound = rate(50_000_000);
+        network.forward = Forward::Route { device: None };
+        let world = World::with_address(network);
+        let classes = super::run("tc", &["class", "show", "dev", "virbr51"]);
+        assert!(classes.contains("htb 1:1 root") && classes.contains("rate 400Mbit"), "{classes}");
+        let limits = || nft(&["list", "table", "netdev", "reeve_network-virbr51"]);
+        assert!(limits().contains("limit rate over 20000 bytes/second"), "{}", limits());
+        // 148 kB at once.
+        let came = come(&world.guest, &world.outside, "203.0.113.2:7000", 600);
+        assert!((50..450).contains(&came), "{came}");
+        let came = come(&world.outside, &world.guest, "192.168.51.9:7000", 200);
+        assert!(came > 150, "{came}");
+        nft(&["flush", "ruleset"]);
+        until("the limit does not come back", || {
+            nft(&["list", "ruleset"]).contains("limit rate over 20000")
+        });
+        // And none.
+        let resources = world.bench.noted.borrow().clone().unwrap();
+        let mut free = world.network.clone();
+        (free.inbound, free.outbound) = (None, None);
+        world.bench.update(&world.network, &free, &resources).unwrap();
+        assert!(!nft(&["list", "ruleset"]).contains("limit"));
+        assert_eq!(super::run("tc", &["class", "show", "dev", "virbr51"]), "");
+        world.stop();
+        assert_eq!(nft(&["list", "ruleset"]), "");
+    });
+}

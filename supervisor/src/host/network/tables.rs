@@ -31,6 +31,8 @@ const MAP: u32 = 8;
 /// What `nft` calls the kind of a key, so that it shows it: the name of an interface, of 16 bytes.
 const KEY_NAME: u32 = 41;
 const KEY_BYTES: u32 = 16;
+/// What `nft` notes of a set, so that it shows its keys: they are as the host has them (`NFTNL_UDATA_SET_KEYBYTEORDER`).
+const KEY_NOTE: [u8; 6] = [0, 4, 1, 0, 0, 0];
 /// `NFT_DATA_VERDICT`.
 const VERDICT: u32 = 0xffff_ff00;
 const ACCEPT: u32 = 1;
@@ -142,6 +144,7 @@ fn frame() -> Vec<Part> {
         body.extend(attribute(6, &VERDICT.to_be_bytes()));
         // Its number in the transaction.
         body.extend(attribute(10, &number.to_be_bytes()));
+        body.extend(attribute(13, &KEY_NOTE));
         parts.push(Part::new(NEW_SET, CREATE, body));
     }
     for hooked in &HOOKED {
