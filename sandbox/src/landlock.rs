@@ -133,8 +133,12 @@ pub(crate) fn restrict_to(allowed: &[Allowed], tcp_ports: &[u16]) -> sys::Result
     let attributes = abi.ruleset();
     let (pointer, size) = ((&raw const attributes).addr(), Ruleset::SIZE);
     // SAFETY: the kernel reads SIZE bytes of the structure.
-    let ruleset =
-        unsafe { sys::call(libc::SYS_landlock_create_ruleset, [pointer, size, 0, 0, 0, 0]) }?;
+    let ruleset = unsafe {
+        sys::call(
+            libc::SYS_landlock_create_ruleset,
+            [pointer, size, 0, 0, 0, 0],
+        )
+    }?;
     for each in allowed {
         let rule = PathBeneath {
             rights: each.rights & attributes.filesystem,
@@ -142,7 +146,12 @@ pub(crate) fn restrict_to(allowed: &[Allowed], tcp_ports: &[u16]) -> sys::Result
         };
         let pointer = (&raw const rule).addr();
         // SAFETY: the kernel reads one structure, which lives across the call.
-        unsafe { sys::call(libc::SYS_landlock_add_rule, [ruleset, BENEATH, pointer, 0, 0, 0]) }?;
+        unsafe {
+            sys::call(
+                libc::SYS_landlock_add_rule,
+                [ruleset, BENEATH, pointer, 0, 0, 0],
+            )
+        }?;
     }
     let ports = tcp_ports.iter().filter(|_| attributes.network != 0);
     for port in ports {
@@ -152,7 +161,12 @@ pub(crate) fn restrict_to(allowed: &[Allowed], tcp_ports: &[u16]) -> sys::Result
         };
         let pointer = (&raw const rule).addr();
         // SAFETY: as above.
-        unsafe { sys::call(libc::SYS_landlock_add_rule, [ruleset, PORT, pointer, 0, 0, 0]) }?;
+        unsafe {
+            sys::call(
+                libc::SYS_landlock_add_rule,
+                [ruleset, PORT, pointer, 0, 0, 0],
+            )
+        }?;
     }
     // SAFETY: a descriptor and flags, no pointer.
     unsafe { sys::call(libc::SYS_landlock_restrict_self, [ruleset, 0, 0, 0, 0, 0]) }?;

@@ -69,22 +69,34 @@ fn shared() -> Option<tempfile::TempDir> {
 #[test]
 fn a_service_is_nobody_with_what_it_needs() {
     let Some(shared) = shared() else { return };
-    let text = said(shared.path(), "cat /proc/self/status; ls /proc/self/fd; env; pwd");
+    let text = said(
+        shared.path(),
+        "cat /proc/self/status; ls /proc/self/fd; env; pwd",
+    );
     let field = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap_or_default().split_whitespace().collect::<Vec<_>>().join(" ")
+        line.unwrap_or_default()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let own = UID.to_string();
     assert_eq!(field("Uid:"), [own.as_str(); 4].join(" "), "{text}");
     assert_eq!(field("Gid:"), [own.as_str(); 4].join(" "));
-    assert_eq!((field("Groups:").as_str(), field("NoNewPrivs:").as_str()), ("", "1"));
+    assert_eq!(
+        (field("Groups:").as_str(), field("NoNewPrivs:").as_str()),
+        ("", "1")
+    );
     for set in ["CapInh:", "CapPrm:", "CapEff:", "CapAmb:"] {
         assert_eq!(field(set), "0000000000000400", "{set}");
     }
     assert_eq!(field("Seccomp:"), "2");
     // Those three, and the one by which ls looks.
     let fds = text.split("THP_enabled").nth(1).unwrap_or(&text);
-    assert!(!fds.lines().any(|line| line == "4" || line == "64"), "{fds}");
+    assert!(
+        !fds.lines().any(|line| line == "4" || line == "64"),
+        "{fds}"
+    );
 }
 
 #[test]
@@ -105,7 +117,11 @@ fn a_service_reaches_no_file_but_its_own() {
     assert!(text.contains("told") && text.contains("end"), "{text}");
     assert!(!text.contains("secret"), "{text}");
     let read = |name: &str| std::fs::read_to_string(shared.path().join(name)).unwrap_or_default();
-    assert_eq!((read("book").as_str(), read("told").as_str()), ("more\n", "told"), "{text}");
+    assert_eq!(
+        (read("book").as_str(), read("told").as_str()),
+        ("more\n", "told"),
+        "{text}"
+    );
     assert!(!shared.path().join("other").exists() && !outside.path().join("x").exists());
 }
 
@@ -128,7 +144,11 @@ fn a_service_that_is_given_no_leave_ends() {
     let service = Service {
         launcher: launcher.as_fd(),
         path: Path::new("/bin/sh"),
-        arguments: &["-c".into(), OsString::from("echo >$0"), shared.path().join("book").into()],
+        arguments: &[
+            "-c".into(),
+            OsString::from("echo >$0"),
+            shared.path().join("book").into(),
+        ],
         uid: UID,
         capabilities: &[],
         paths: &[(Access::Execute, "/usr".into())],
@@ -140,7 +160,10 @@ fn a_service_that_is_given_no_leave_ends() {
     let begin = Instant::now();
     let lives = || std::fs::read_to_string(&status).is_ok_and(|text| !text.contains("State:\tZ"));
     while lives() {
-        assert!(begin.elapsed() < Duration::from_secs(20), "it waits for ever");
+        assert!(
+            begin.elapsed() < Duration::from_secs(20),
+            "it waits for ever"
+        );
         std::thread::sleep(Duration::from_millis(5));
     }
     let book = std::fs::read_to_string(shared.path().join("book")).unwrap();

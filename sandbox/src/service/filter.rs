@@ -187,7 +187,12 @@ mod tests {
         for number in REFUSED {
             assert_eq!(call(*number), refused, "{number}");
         }
-        for number in [libc::SYS_openat, libc::SYS_execve, libc::SYS_clone, libc::SYS_sendto] {
+        for number in [
+            libc::SYS_openat,
+            libc::SYS_execve,
+            libc::SYS_clone,
+            libc::SYS_sendto,
+        ] {
             assert_eq!(call(number), libc::SECCOMP_RET_ALLOW);
         }
         let unknown = libc::SECCOMP_RET_ERRNO | libc::ENOSYS.unsigned_abs();

@@ -225,8 +225,13 @@ mod tests {
         assert_eq!(request.paths[1], (Access::Write, "/x".into()));
         assert_eq!(request.argv, [c"/bin/y".to_owned(), c"-a".to_owned()]);
         let bad = [
-            "0 10 53 0 /bin/y", "7 a 53 0 /bin/y", "7 10 53 1 /bin/y", "7 10 53 1 q /x /y",
-            "7 10 53 0", "7", "7 10 53 18446744073709551615 /y",
+            "0 10 53 0 /bin/y",
+            "7 a 53 0 /bin/y",
+            "7 10 53 1 /bin/y",
+            "7 10 53 1 q /x /y",
+            "7 10 53 0",
+            "7",
+            "7 10 53 18446744073709551615 /y",
         ];
         for bad in bad {
             assert!(Request::read(&words(bad)).is_none(), "{bad}");

@@ -236,11 +236,7 @@ impl Waiting {
 }
 
 /// Makes the process of the launcher, and waits for its end: it leaves as soon as it has made the other.
-fn execute(
-    service: &Service<'_>,
-    sync: &OwnedFd,
-    words: OwnedFd,
-) -> Result<(), ServiceError> {
+fn execute(service: &Service<'_>, sync: &OwnedFd, words: OwnedFd) -> Result<(), ServiceError> {
     let high = |fd: BorrowedFd<'_>| {
         rustix::io::fcntl_dupfd_cloexec(fd, ABOVE).map_err(step("cannot duplicate a descriptor"))
     };
@@ -255,7 +251,9 @@ fn execute(
     command
         .arg0(LAUNCHER)
         .arg(service.uid.to_string())
-        .arg(list(service.capabilities.iter().map(u32::to_string).collect()))
+        .arg(list(
+            service.capabilities.iter().map(u32::to_string).collect(),
+        ))
         .arg(list(service.tcp_ports.iter().map(u16::to_string).collect()))
         .arg(service.paths.len().to_string());
     for (access, path) in service.paths {
@@ -269,9 +267,8 @@ fn execute(
         .stdin(Stdio::null())
         .stdout(words)
         .stderr(second);
-    let arrange = move || {
-        sys::dup_to(number, SYNC_FD).map_err(|errno| io::Error::from_raw_os_error(errno.0))
-    };
+    let arrange =
+        move || sys::dup_to(number, SYNC_FD).map_err(|errno| io::Error::from_raw_os_error(errno.0));
     #[expect(unsafe_code, reason = "descriptors are handed over by number")]
     // SAFETY: between fork and exec this makes one system call and touches nothing that another thread could hold
     // locked.

@@ -78,7 +78,13 @@ impl Socket {
             last = self.number();
             // The last is answered when all is done, what cannot be done before that.
             let answer = if index + 1 == parts.len() { ACK } else { 0 };
-            bytes.extend(frame(self.family, part.kind, part.flags | answer, last, &part.body));
+            bytes.extend(frame(
+                self.family,
+                part.kind,
+                part.flags | answer,
+                last,
+                &part.body,
+            ));
         }
         let number = self.number();
         bytes.extend(frame(self.family, BATCH_END, 0, number, &[]));
@@ -192,4 +198,3 @@ fn frame(family: u8, kind: u16, flags: u16, number: u32, body: &[u8]) -> Vec<u8>
     whole.extend(body);
     netlink::message(kind, REQUEST | flags, number, &whole)
 }
-

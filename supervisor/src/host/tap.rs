@@ -404,7 +404,9 @@ pub(crate) fn rejoin(
         queues: Vec::new(),
         control: Control::open().map_err(|errno| set("anything", errno))?,
     };
-    let master = Path::new("/sys/class/net").join(name.as_str()).join("master");
+    let master = Path::new("/sys/class/net")
+        .join(name.as_str())
+        .join("master");
     let master = std::fs::read_link(master).ok();
     if master.is_some_and(|master| master.ends_with(bridge.as_str())) {
         if isolated {

@@ -114,7 +114,14 @@ fn rules_that_somebody_takes_away_come_back() {
             &["flush", "table", "inet", "reeve-networks"],
             &["flush", "chain", "inet", "reeve-networks", "forward"],
             &["flush", "chain", "inet", "reeve-networks", "nat-virbr66"],
-            &["delete", "element", "inet", "reeve-networks", "into", "{ \"virbr65\" }"],
+            &[
+                "delete",
+                "element",
+                "inet",
+                "reeve-networks",
+                "into",
+                "{ \"virbr65\" }",
+            ],
         ] {
             nft(taken);
             until(&format!("{taken:?}"), || nft(&["list", "ruleset"]) == rules);
@@ -240,7 +247,6 @@ fn a_change_that_cannot_be_is_not_half_made() {
         let before = bench.dump();
         let mut second = first.clone();
         second.addresses.push(super::address("10.71.0.1", 24));
-        let note = &mut |noted: &_| bench.note(noted);
         let refused = bench.update(&first, &second, &resources);
         assert_eq!(refused.unwrap_err().kind, NetworkFailure::Taken);
         assert_eq!(bench.dump(), before);

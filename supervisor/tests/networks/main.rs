@@ -18,7 +18,7 @@ use reeved::network::host::{NetworkFailure, NetworkHost, NetworkHostError, Netwo
 use self::bench::{Bench, alone, ip, ip_shows, nft, run};
 
 /// A network with NAT whose bridge is `virbr{number}`, with addresses in `192.168.{number}.0/24`.
-pub fn network(number: u8) -> Network {
+fn network(number: u8) -> Network {
     let uuid = NetworkUuid(uuid::Uuid::from_u128(0x7000 + u128::from(number)));
     let mut network = Network::new(format!("net{number}").parse().unwrap(), uuid);
     network.forward = Forward::Nat(Nat::default());
@@ -38,7 +38,7 @@ pub fn network(number: u8) -> Network {
     network
 }
 
-pub fn address(text: &str, prefix: u8) -> NetworkAddress {
+fn address(text: &str, prefix: u8) -> NetworkAddress {
     NetworkAddress {
         address: text.parse().unwrap(),
         prefix,
@@ -66,7 +66,13 @@ fn what_a_network_is_made_of_is_there_and_gone_with_it() {
         network.validate().unwrap();
         let resources = bench.start(&network).unwrap();
         let link = ip_shows(&["-details", "link", "show", "virbr91"]);
-        for part in ["mtu 1400", "52:54:00:00:00:00", "stp_state 1", "forward_delay 200", "UP"] {
+        for part in [
+            "mtu 1400",
+            "52:54:00:00:00:00",
+            "stp_state 1",
+            "forward_delay 200",
+            "UP",
+        ] {
             assert!(link.contains(part), "{part}: {link}");
         }
         let addresses = ip_shows(&["addr", "show", "virbr91"]);
@@ -85,7 +91,10 @@ fn what_a_network_is_made_of_is_there_and_gone_with_it() {
         assert_eq!(setting("net/ipv6/conf/all/forwarding"), "1");
         assert_eq!(setting("net/ipv6/conf/virbr91/accept_ra"), "0");
         let noted = |name: &str| (name.to_owned(), "0".to_owned());
-        let settings = [noted("net/ipv4/ip_forward"), noted("net/ipv6/conf/all/forwarding")];
+        let settings = [
+            noted("net/ipv4/ip_forward"),
+            noted("net/ipv6/conf/all/forwarding"),
+        ];
         assert_eq!(resources.settings, settings);
         let rules = nft(&["list", "ruleset"]);
         assert!(rules.contains("table inet reeve-networks"), "{rules}");
@@ -105,7 +114,10 @@ fn jailed(pid: u32) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
-        line.unwrap().split_whitespace().collect::<Vec<_>>().join(" ")
+        line.unwrap()
+            .split_whitespace()
+            .collect::<Vec<_>>()
+            .join(" ")
     };
     let uid = (0x7265_0000_u32 + 0x1_0000).to_string();
     assert_eq!(field("Uid:"), [uid.as_str(); 4].join(" "));
@@ -217,10 +229,16 @@ fn another_network_takes_another_name_and_its_addresses_are_refused_too() {
         second.addresses = vec![address("192.168.81.65", 26)];
         let error = bench.start(&second).unwrap_err();
         let line = "network 192.168.81.64/26 is already in use by interface virbr81";
-        assert_eq!((error.kind, error.message.as_str()), (NetworkFailure::Taken, line));
+        assert_eq!(
+            (error.kind, error.message.as_str()),
+            (NetworkFailure::Taken, line)
+        );
         second.bridge.name.clone_from(&first.bridge.name);
         second.addresses = vec![address("192.168.82.1", 24)];
-        assert_eq!(bench.start(&second).unwrap_err().kind, NetworkFailure::Taken);
+        assert_eq!(
+            bench.start(&second).unwrap_err().kind,
+            NetworkFailure::Taken
+        );
         assert!(ip_shows(&["addr", "show", "virbr81"]).contains("192.168.81.1/24"));
         bench.host.stop(&first, &resources).unwrap();
     });
@@ -237,11 +255,17 @@ fn what_is_not_made_is_said() {
             managed: true,
             source: reeve_ipc::model::HostDeviceSource::PhysicalFunction("eth0".parse().unwrap()),
         };
-        assert_eq!(bench.start(&pool).unwrap_err().kind, NetworkFailure::Unsupported);
+        assert_eq!(
+            bench.start(&pool).unwrap_err().kind,
+            NetworkFailure::Unsupported
+        );
         let mut on_bridge = network(84);
         on_bridge.forward = Forward::Bridge("br0".parse().unwrap());
         on_bridge.addresses.clear();
-        assert_eq!(bench.start(&on_bridge).unwrap(), NetworkResources::default());
+        assert_eq!(
+            bench.start(&on_bridge).unwrap(),
+            NetworkResources::default()
+        );
         assert_eq!(bench.dump(), before);
     });
 }
@@ -264,13 +288,17 @@ fn what_cannot_be_noted_is_not_made() {
                     false => Ok(()),
                 }
             });
-            assert_eq!(refused.unwrap_err().kind, NetworkFailure::Storage, "{fails}");
+            assert_eq!(
+                refused.unwrap_err().kind,
+                NetworkFailure::Storage,
+                "{fails}"
+            );
             assert_eq!(bench.dump(), before, "{fails}");
         }
     });
 }
 
-pub fn setting(name: &str) -> String {
+fn setting(name: &str) -> String {
     let path = PathBuf::from("/proc/sys").join(name);
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }

@@ -32,7 +32,15 @@ impl Station {
         until("it has no namespace", || {
             std::fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|other| other != own)
         });
-        let peer = ["type", "veth", "peer", "name", "eth0", "netns", pid.as_str()];
+        let peer = [
+            "type",
+            "veth",
+            "peer",
+            "name",
+            "eth0",
+            "netns",
+            pid.as_str(),
+        ];
         ip(&[&["link", "add", plug][..], &peer].concat());
         ip(&["link", "set", plug, "up"]);
         station.ip(&["link", "set", "lo", "up"]);
@@ -90,7 +98,13 @@ impl Station {
         let socket = self.socket("0.0.0.0:68");
         let offer = ask(&socket, &mac, name, 1, None);
         let address = Ipv4Addr::new(offer[16], offer[17], offer[18], offer[19]);
-        let answer = ask(&socket, &mac, name, 3, Some((address, option(&offer, 54).unwrap())));
+        let answer = ask(
+            &socket,
+            &mac,
+            name,
+            3,
+            Some((address, option(&offer, 54).unwrap())),
+        );
         assert_eq!(option(&answer, 53), Some(vec![5]), "no acknowledgement");
         let single = |code: u8| {
             let value: [u8; 4] = option(&answer, code)?.try_into().ok()?;

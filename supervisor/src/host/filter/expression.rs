@@ -253,7 +253,11 @@ impl Rule {
         let rest = u128::MAX.checked_shr(prefix.into()).unwrap_or(0);
         let mask = (!rest).to_be_bytes();
         let mask = mask.get(..bytes.len()).unwrap_or_default();
-        let wanted: Vec<u8> = bytes.iter().zip(mask).map(|(byte, mask)| byte & mask).collect();
+        let wanted: Vec<u8> = bytes
+            .iter()
+            .zip(mask)
+            .map(|(byte, mask)| byte & mask)
+            .collect();
         // None has more than 16 bytes.
         let length = u32::try_from(bytes.len()).unwrap_or(u32::MAX);
         let how = if is { EQUAL } else { UNEQUAL };
@@ -280,9 +284,7 @@ impl Rule {
     pub(in crate::host) fn known(self) -> Self {
         // NFT_CT_STATE is 0; it is a number of the host.
         let state = self.with("ct", &[number(1, REGISTER), number(2, 0)]);
-        state
-            .masked(&KNOWN.to_ne_bytes())
-            .compare(UNEQUAL, &[0; 4])
+        state.masked(&KNOWN.to_ne_bytes()).compare(UNEQUAL, &[0; 4])
     }
 
     /// Of frames beyond so many bytes a second, and beyond so many more at once.
@@ -320,9 +322,14 @@ impl Rule {
     pub(in crate::host) fn masquerade(self, ports: Option<(u16, u16)>) -> Self {
         match ports {
             None => self.with("masq", &[]),
-            Some(_) => self
-                .ports(ports)
-                .with("masq", &[number(1, PORTS_SAID), number(2, FIRST_PORT), number(3, LAST_PORT)]),
+            Some(_) => self.ports(ports).with(
+                "masq",
+                &[
+                    number(1, PORTS_SAID),
+                    number(2, FIRST_PORT),
+                    number(3, LAST_PORT),
+                ],
+            ),
         }
     }
 

@@ -5,9 +5,7 @@ use rustix::io::Errno;
 
 use super::expression::{DATA_VALUE, Rule, terminated};
 use super::rules::{DROPPED, FRAMES, IPV4, IPV6, Sender, Successor};
-use crate::host::netlink::{
-    self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, Received, attribute,
-};
+use crate::host::netlink::{self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, Received, attribute};
 use crate::host::nf_tables::{
     DELETE_TABLE, GET_RULE, GET_TABLE, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, Part,
     Socket, is_deletion,
@@ -139,7 +137,8 @@ impl Tables {
     /// All of ours, of whichever supervisor.
     pub(super) fn all(&mut self) -> Result<Vec<Table>, Errno> {
         let mut tables = Vec::new();
-        self.0.ask(GET_TABLE, DUMP, &[], |answer| tables.extend(table(answer)))?;
+        self.0
+            .ask(GET_TABLE, DUMP, &[], |answer| tables.extend(table(answer)))?;
         Ok(tables)
     }
 

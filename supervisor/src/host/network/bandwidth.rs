@@ -154,7 +154,13 @@ pub(super) fn shape(index: u32, limit: Option<Limit>) -> Result<(), Errno> {
     // What the structure has no room for.
     options.extend(attribute(6, &limit.rate.to_ne_bytes()));
     options.extend(attribute(7, &limit.peak.to_ne_bytes()));
-    tell(RTM_NEWTCLASS, CREATE | REPLACE, index, [CLASS, QDISC], &options)
+    tell(
+        RTM_NEWTCLASS,
+        CREATE | REPLACE,
+        index,
+        [CLASS, QDISC],
+        &options,
+    )
 }
 
 fn table(bridge: &str) -> Vec<u8> {
@@ -210,7 +216,9 @@ impl Limits {
 
     /// Takes a bridge's limit away.
     pub(super) fn remove(&mut self, bridge: &str) -> Result<(), Errno> {
-        let deleted = self.0.transact(&[Part::new(DELETE_TABLE, 0, table(bridge))]);
+        let deleted = self
+            .0
+            .transact(&[Part::new(DELETE_TABLE, 0, table(bridge))]);
         match deleted {
             Err(Errno::NOENT) => Ok(()),
             deleted => deleted,

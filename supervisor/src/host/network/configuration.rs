@@ -71,7 +71,11 @@ fn names(text: &mut String, network: &Network) {
             None => line!(text, "server={domain}#"),
         }
     }
-    if dns.forwarders.iter().any(|forwarder| forwarder.domain.is_none()) {
+    if dns
+        .forwarders
+        .iter()
+        .any(|forwarder| forwarder.domain.is_none())
+    {
         line!(text, "no-resolv");
     }
     let domain = network.domain.as_ref();
@@ -165,8 +169,15 @@ fn addresses(text: &mut String, network: &Network) {
             IpAddr::V6(_) => address.prefix.to_string(),
         };
         for range in &dhcp.ranges {
-            let lease = range.lease.map_or(String::new(), |time| format!(",{}", word(time)));
-            line!(text, "dhcp-range={},{},{length}{lease}", range.first, range.last);
+            let lease = range
+                .lease
+                .map_or(String::new(), |time| format!(",{}", word(time)));
+            line!(
+                text,
+                "dhcp-range={},{},{length}{lease}",
+                range.first,
+                range.last
+            );
             leases = leases.saturating_add(addresses_of(range));
         }
         if dhcp.ranges.is_empty() && !dhcp.hosts.is_empty() {
@@ -192,8 +203,13 @@ fn addresses(text: &mut String, network: &Network) {
 
 /// Advertisements of the host as a router of IPv6.
 fn routers(text: &mut String, network: &Network) {
-    let mut ipv6 = network.addresses.iter().filter(|address| address.address.is_ipv6());
-    let gives = ipv6.clone().any(|address| address.dhcp.as_ref().is_some_and(is_used));
+    let mut ipv6 = network
+        .addresses
+        .iter()
+        .filter(|address| address.address.is_ipv6());
+    let gives = ipv6
+        .clone()
+        .any(|address| address.dhcp.as_ref().is_some_and(is_used));
     if gives {
         line!(text, "enable-ra");
     } else {
@@ -233,7 +249,10 @@ fn word(lease: LeaseTime) -> String {
 
 /// The known hosts of DHCP, one a line.
 pub(super) fn dhcp_hosts(network: &Network) -> String {
-    let given = network.addresses.iter().filter_map(|address| address.dhcp.as_ref());
+    let given = network
+        .addresses
+        .iter()
+        .filter_map(|address| address.dhcp.as_ref());
     let hosts = given.flat_map(|dhcp| &dhcp.hosts);
     hosts.map(|host| dhcp_host(host) + "\n").collect()
 }

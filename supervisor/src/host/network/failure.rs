@@ -32,7 +32,10 @@ pub(super) fn refused(what: &str, network: &str, errno: Errno) -> NetworkHostErr
         Errno::PERM | Errno::ACCESS => "; it takes root, with CAP_NET_ADMIN",
         _ => "",
     };
-    host(format!("cannot {what} of network '{network}': {}{mend}", reason(errno)))
+    host(format!(
+        "cannot {what} of network '{network}': {}{mend}",
+        reason(errno)
+    ))
 }
 
 /// A failure with a file.

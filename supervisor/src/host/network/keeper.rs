@@ -60,7 +60,10 @@ impl Kept {
             let limits = self.limits()?;
             if !limits.hold(bridge).unwrap_or(false) {
                 limits.put(bridge, *limit)?;
-                tracing::warn!(bridge, "the limit of what a network sends was gone, and is back");
+                tracing::warn!(
+                    bridge,
+                    "the limit of what a network sends was gone, and is back"
+                );
             }
             Ok(())
         });
@@ -77,7 +80,9 @@ impl Kept {
             if tables.hold(networks.values()).unwrap_or(false) {
                 return Ok(());
             }
-            networks.values().try_for_each(|chains| tables.put(chains))?;
+            networks
+                .values()
+                .try_for_each(|chains| tables.put(chains))?;
             tracing::warn!("the rules of networks were gone, and are back");
             Ok(())
         });
@@ -90,7 +95,9 @@ impl Kept {
 fn failed(restored: Result<(), Errno>) -> bool {
     if let Err(errno) = restored {
         let reason = reason(errno);
-        tracing::error!("the rules of networks are gone and cannot be put back: {reason}; it is tried again");
+        tracing::error!(
+            "the rules of networks are gone and cannot be put back: {reason}; it is tried again"
+        );
     }
     restored.is_ok()
 }

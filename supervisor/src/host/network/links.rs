@@ -195,7 +195,9 @@ impl Links {
     /// The link of that name.
     pub(super) fn find(&mut self, name: &str) -> Result<Option<Link>, Errno> {
         let mut message = LinkMessage::default();
-        message.attributes.push(LinkAttribute::IfName(name.to_owned()));
+        message
+            .attributes
+            .push(LinkAttribute::IfName(name.to_owned()));
         self.find_by(message)
     }
 
@@ -301,11 +303,15 @@ impl Links {
     pub(super) fn reached(&mut self) -> Result<Vec<Reached>, Errno> {
         let mut all = Vec::new();
         let message = AddressMessage::default();
-        self.ask(NLM_F_DUMP, RouteNetlinkMessage::GetAddress(message), |answer| {
-            if let RouteNetlinkMessage::NewAddress(message) = answer {
-                all.extend(own_address(&message));
-            }
-        })?;
+        self.ask(
+            NLM_F_DUMP,
+            RouteNetlinkMessage::GetAddress(message),
+            |answer| {
+                if let RouteNetlinkMessage::NewAddress(message) = answer {
+                    all.extend(own_address(&message));
+                }
+            },
+        )?;
         all.extend(self.routes()?.into_iter().filter(|route| route.prefix > 0));
         Ok(all)
     }
@@ -316,11 +322,15 @@ impl Links {
         for family in [AddressFamily::Inet, AddressFamily::Inet6] {
             let mut message = RouteMessage::default();
             message.header.address_family = family;
-            let asked = self.ask(NLM_F_DUMP, RouteNetlinkMessage::GetRoute(message), |answer| {
-                if let RouteNetlinkMessage::NewRoute(message) = answer {
-                    all.extend(main_route(&message));
-                }
-            });
+            let asked = self.ask(
+                NLM_F_DUMP,
+                RouteNetlinkMessage::GetRoute(message),
+                |answer| {
+                    if let RouteNetlinkMessage::NewRoute(message) = answer {
+                        all.extend(main_route(&message));
+                    }
+                },
+            );
             match asked {
                 // A kernel without IPv6.
                 Err(Errno::AFNOSUPPORT | Errno::OPNOTSUPP) => {}

@@ -38,9 +38,7 @@ mod tables;
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::PathBuf;
 
-use reeve_ipc::model::{
-    Forward, InterfaceName, Network, NetworkUuid, PortLink, networks_overlap,
-};
+use reeve_ipc::model::{Forward, InterfaceName, Network, NetworkUuid, PortLink, networks_overlap};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
@@ -138,7 +136,8 @@ impl<'a, 'n> Work<'a, 'n> {
         resources: NetworkResources,
         note: Note<'n>,
     ) -> Result<Self, NetworkHostError> {
-        let links = Links::open().map_err(|errno| refused("see the links", name(network), errno))?;
+        let links =
+            Links::open().map_err(|errno| refused("see the links", name(network), errno))?;
         Ok(Self {
             host,
             network,
@@ -149,7 +148,10 @@ impl<'a, 'n> Work<'a, 'n> {
         })
     }
 
-    fn refused<'b>(&'b self, what: &'b str) -> impl Fn(Errno) -> NetworkHostError + use<'b, 'a, 'n> {
+    fn refused<'b>(
+        &'b self,
+        what: &'b str,
+    ) -> impl Fn(Errno) -> NetworkHostError + use<'b, 'a, 'n> {
         move |errno| refused(what, name(self.network), errno)
     }
 
@@ -198,7 +200,10 @@ impl<'a, 'n> Work<'a, 'n> {
 
     /// A host that forwards is a router, and takes no other's word for its own default route.
     fn check_routers(&mut self) -> Result<(), NetworkHostError> {
-        let routes = self.links.routes().map_err(self.refused("see the routes"))?;
+        let routes = self
+            .links
+            .routes()
+            .map_err(self.refused("see the routes"))?;
         for route in routes.iter().filter(|route| route.advertised) {
             let link = self.link_name(route.index);
             if !settings::listens_to_routers(&link) {
@@ -224,9 +229,13 @@ impl<'a, 'n> Work<'a, 'n> {
             .up(index)
             .map_err(self.refused("set the bridge up"))?;
         for address in &self.network.addresses {
-            self.links
-                .add_address(index, address)
-                .map_err(|errno| refused(&format!("add address {}", address.address), name(self.network), errno))?;
+            self.links.add_address(index, address).map_err(|errno| {
+                refused(
+                    &format!("add address {}", address.address),
+                    name(self.network),
+                    errno,
+                )
+            })?;
         }
         for route in &self.network.routes {
             let what = format!("add the route to {}/{}", route.destination, route.prefix);
@@ -234,7 +243,10 @@ impl<'a, 'n> Work<'a, 'n> {
                 .add_route(index, route)
                 .map_err(|errno| refused(&what, name(self.network), errno))?;
         }
-        let plan = self.host.settings.plan(self.network, &self.resources.settings)?;
+        let plan = self
+            .host
+            .settings
+            .plan(self.network, &self.resources.settings)?;
         if plan != self.resources.settings {
             self.resources.settings.clone_from(&plan);
             (self.note)(&self.resources)?;
@@ -258,7 +270,10 @@ impl<'a, 'n> Work<'a, 'n> {
         let inbound = Limit::inbound(self.network);
         bandwidth::shape(index, inbound)
             .map_err(|errno| limited("limit the inbound bandwidth", "sch_htb", errno))?;
-        let outbound = self.host.rules.limit(self.bridge(), Limit::outbound(self.network));
+        let outbound = self
+            .host
+            .rules
+            .limit(self.bridge(), Limit::outbound(self.network));
         outbound.map_err(|errno| limited("limit the outbound bandwidth", "nft_limit", errno))
     }
 
@@ -353,7 +368,12 @@ fn bridge_of(network: &Network) -> Result<Option<Bridge>, NetworkHostError> {
         return Ok(None);
     }
     let bridge = Bridge::of(network);
-    let unnamed = || host(format!("the bridge of network '{}' has no name", network.name));
+    let unnamed = || {
+        host(format!(
+            "the bridge of network '{}' has no name",
+            network.name
+        ))
+    };
     bridge.ok_or_else(unnamed).map(Some)
 }
 
@@ -481,7 +501,11 @@ impl NetworkHost for Host {
     }
 
     fn leases(&self, network: &Network) -> Result<Option<OwnedFd>, NetworkHostError> {
-        if !network.addresses.iter().any(|address| address.dhcp.is_some()) {
+        if !network
+            .addresses
+            .iter()
+            .any(|address| address.dhcp.is_some())
+        {
             return Ok(None);
         }
         let places = self.places(network.uuid);
@@ -504,13 +528,22 @@ impl Work<'_, '_> {
         let found = self.links.find(self.bridge());
         let found = found.map_err(self.refused("see the bridge"))?;
         let index = found.filter(|link| link.is_bridge).map(|link| link.index);
-        let gone = || host(format!("the bridge of network '{}' is gone", self.network.name));
+        let gone = || {
+            host(format!(
+                "the bridge of network '{}' is gone",
+                self.network.name
+            ))
+        };
         let index = index.ok_or_else(gone)?;
         if Bridge::of(before).as_ref() != Some(&self.bridge) {
             let set = self.links.set(index, &self.bridge);
             set.map_err(self.refused("set the bridge"))?;
         }
-        for route in before.routes.iter().filter(|route| !self.network.routes.contains(route)) {
+        for route in before
+            .routes
+            .iter()
+            .filter(|route| !self.network.routes.contains(route))
+        {
             let deleted = self.links.delete_route(index, route);
             deleted.map_err(self.refused("remove a route"))?;
         }

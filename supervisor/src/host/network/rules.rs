@@ -105,7 +105,11 @@ fn translations(address: &NetworkAddress, nat: &Nat) -> Vec<Rule> {
     };
     let links = links.iter();
     let mut rules: Vec<Rule> = links
-        .map(|(group, prefix)| Rule::new().address(End::Destination, *group, *prefix, true).back())
+        .map(|(group, prefix)| {
+            Rule::new()
+                .address(End::Destination, *group, *prefix, true)
+                .back()
+        })
         .collect();
     let out = || {
         by(Way::Out, nat.device.as_ref())

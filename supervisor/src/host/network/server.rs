@@ -98,7 +98,11 @@ impl Places {
     }
 
     /// Writes what the server of a network is told. Gives what has changed.
-    pub(super) fn write(&self, network: &Network, bridge: &str) -> Result<Changed, NetworkHostError> {
+    pub(super) fn write(
+        &self,
+        network: &Network,
+        bridge: &str,
+    ) -> Result<Changed, NetworkHostError> {
         directory(&self.directory, 3)?;
         let leases = self.leases.parent().unwrap_or(&self.leases);
         directory(leases, 2)?;
@@ -166,7 +170,11 @@ fn mode(path: &Path) -> Result<u32, NetworkHostError> {
 
 /// That a process of another user gets to a file; of a directory that it does not pass, its name is told.
 fn reachable(path: &Path) -> Result<(), NetworkHostError> {
-    for each in path.ancestors().skip(1).filter(|each| *each != Path::new("")) {
+    for each in path
+        .ancestors()
+        .skip(1)
+        .filter(|each| *each != Path::new(""))
+    {
         if mode(each)? & PASS == 0 {
             return Err(host(format!(
                 "the server of names, which is another user, does not get to {} through {}: 'chmod o+x' lets it",
@@ -249,7 +257,8 @@ pub(super) fn start(
         pid: identity.pid,
         start_time: identity.start_ticks,
     };
-    let pidfd = open(&server).ok_or_else(|| host("the server of names ended at once".to_owned()))?;
+    let pidfd =
+        open(&server).ok_or_else(|| host("the server of names ended at once".to_owned()))?;
     note(&server)?;
     let words = waiting.go().map_err(failed)?;
     await_start(&words, &pidfd).map_err(|last| {
@@ -266,7 +275,13 @@ pub(super) fn start(
 /// What it may do with which paths.
 fn paths(program: &Path, network: &Network, places: &Places) -> Vec<(Access, PathBuf)> {
     let mut paths: Vec<(Access, PathBuf)> = vec![(Access::Execute, program.to_owned())];
-    for system in ["/usr/lib", "/usr/lib64", "/usr/share/dnsmasq-base", "/lib", "/lib64"] {
+    for system in [
+        "/usr/lib",
+        "/usr/lib64",
+        "/usr/share/dnsmasq-base",
+        "/lib",
+        "/lib64",
+    ] {
         paths.push((Access::Execute, system.into()));
     }
     for readable in ["/etc", "/usr/share/locale", "/proc/sys/net", "/dev/urandom"] {
@@ -278,7 +293,10 @@ fn paths(program: &Path, network: &Network, places: &Places) -> Vec<(Access, Pat
     paths.push((Access::Write, "/dev/null".into()));
     paths.push((Access::Read, places.directory.clone()));
     paths.push((Access::Write, places.leases.clone()));
-    let roots = network.addresses.iter().filter_map(|address| address.tftp_root.clone());
+    let roots = network
+        .addresses
+        .iter()
+        .filter_map(|address| address.tftp_root.clone());
     paths.extend(roots.map(|root| (Access::Read, root)));
     paths
 }
@@ -302,11 +320,7 @@ fn await_start(words: &OwnedFd, pidfd: &OwnedFd) -> Result<(), String> {
         if !ended && text.contains(STARTED) {
             return Ok(());
         }
-        let last = || {
-            let mut lines = text.lines().rev();
-            let line = lines.find(|line| !line.trim().is_empty());
-            line.map(|line| line.trim().trim_start_matches("dnsmasq: ").to_owned())
-        };
+        let last = || last_words(&text);
         if ended {
             return Err(last().unwrap_or_else(|| "it ended at once".to_owned()));
         }
@@ -319,8 +333,22 @@ fn await_start(words: &OwnedFd, pidfd: &OwnedFd) -> Result<(), String> {
     }
 }
 
+/// Its last line that says something, without its name and number.
+fn last_words(text: &str) -> Option<String> {
+    let lines = text.lines().map(str::trim).rev();
+    let mut lines = lines.map(|line| match line.split_once(": ") {
+        Some((name, rest)) if name.starts_with("dnsmasq") => rest,
+        _ => line,
+    });
+    let line = lines.find(|line| !line.is_empty() && *line != "FAILED to start up");
+    line.map(str::to_owned)
+}
+
 fn wait(fds: &[&OwnedFd], left: Duration) {
-    let mut fds: Vec<_> = fds.iter().map(|fd| PollFd::new(fd, PollFlags::IN)).collect();
+    let mut fds: Vec<_> = fds
+        .iter()
+        .map(|fd| PollFd::new(fd, PollFlags::IN))
+        .collect();
     let timeout = Timespec::try_from(left).ok();
     // Whatever comes of it is looked at by the caller.
     let _ = poll(&mut fds, timeout.as_ref());
@@ -334,7 +362,9 @@ pub(super) fn reload(server: &ServerProcess) -> Result<(), NetworkHostError> {
     };
     told.map_err(|errno| {
         let reason = crate::host::reason(errno);
-        host(format!("cannot tell the server of names to read its hosts: {reason}"))
+        host(format!(
+            "cannot tell the server of names to read its hosts: {reason}"
+        ))
     })
 }
 
@@ -361,5 +391,39 @@ pub(super) fn end(server: &ServerProcess) -> Result<(), NetworkHostError> {
         }
     }
     let pid = server.pid;
-    Err(host(format!("the server of names, process {pid}, does not end")))
+    Err(host(format!(
+        "the server of names, process {pid}, does not end"
+    )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_those_that_say_why() {
+        let said = "\ndnsmasq[7]: bad option at line 3 of /x\ndnsmasq[7]: FAILED to start up\n\n";
+        let words = last_words(said);
+        assert_eq!(words.as_deref(), Some("bad option at line 3 of /x"));
+        assert_eq!(
+            last_words("dnsmasq: no: more\n").as_deref(),
+            Some("no: more")
+        );
+        assert_eq!(last_words(" \n"), None);
+    }
+
+    #[test]
+    fn a_way_that_others_have_not_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("run/servers/x/dnsmasq.conf");
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(directory.path(), closed).unwrap();
+        super::directory(file.parent().unwrap(), 3).unwrap();
+        let line = reachable(&file).unwrap_err().to_string();
+        let through = format!("through {}:", directory.path().display());
+        assert!(line.contains(&through), "{line}");
+        let open = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(directory.path(), open).unwrap();
+        reachable(&file).unwrap();
+    }
 }

@@ -12,8 +12,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reeve_ipc::model::{Forward, Network, NetworkUuid};
 
-use super::failure::{host, host_io};
 use super::NetworkHostError;
+use super::failure::{host, host_io};
 
 /// Where they are.
 const SETTINGS: &str = "/proc/sys";
@@ -25,7 +25,12 @@ const ON: &str = "1";
 /// The settings that a network needs to be on.
 pub(super) fn needed(network: &Network) -> Vec<&'static str> {
     let forwards = network.forward.makes_bridge() && network.forward != Forward::Isolated;
-    let has = |v4: bool| network.addresses.iter().any(|on| on.address.is_ipv4() == v4);
+    let has = |v4: bool| {
+        network
+            .addresses
+            .iter()
+            .any(|on| on.address.is_ipv4() == v4)
+    };
     let both = [(IPV4, true), (IPV6, false)];
     let needed = both.into_iter().filter(|(_, v4)| forwards && has(*v4));
     needed.map(|(name, _)| name).collect()
@@ -162,9 +167,16 @@ pub(super) fn of_bridge(bridge: &str, network: &Network) -> Result<(), NetworkHo
         // A kernel without IPv6.
         return Ok(());
     }
-    let ipv6 = network.addresses.iter().any(|address| address.address.is_ipv6());
+    let ipv6 = network
+        .addresses
+        .iter()
+        .any(|address| address.address.is_ipv6());
     let disabled = if ipv6 { "0" } else { "1" };
-    for (name, value) in [("accept_ra", "0"), ("autoconf", "0"), ("disable_ipv6", disabled)] {
+    for (name, value) in [
+        ("accept_ra", "0"),
+        ("autoconf", "0"),
+        ("disable_ipv6", disabled),
+    ] {
         let name = format!("{directory}/{name}");
         if read(&name)? != value {
             write(&name, value)?;

@@ -13,9 +13,7 @@
 use rustix::io::Errno;
 
 use super::rules::Chains;
-use crate::host::filter::expression::{
-    DATA_VALUE, Rule, Way, interface_name, jump, terminated,
-};
+use crate::host::filter::expression::{DATA_VALUE, Rule, Way, interface_name, jump, terminated};
 use crate::host::netlink::{self, APPEND, CREATE, DUMP, NESTED, Received, attribute};
 use crate::host::nf_tables::{
     DELETE_CHAIN, DELETE_ELEMENTS, DELETE_RULE, DELETE_TABLE, GET_CHAIN, GET_ELEMENTS, GET_RULE,
@@ -266,7 +264,10 @@ impl Tables {
             }
         })?;
         let has = |chain: &str, count: usize| rules.get(chain).copied().unwrap_or(0) == count;
-        if !HOOKED.iter().all(|hooked| has(hooked.name, hooked.ways.len())) {
+        if !HOOKED
+            .iter()
+            .all(|hooked| has(hooked.name, hooked.ways.len()))
+        {
             return Ok(false);
         }
         let mut maps = Vec::new();
@@ -286,14 +287,15 @@ impl Tables {
     /// The keys of a map.
     fn elements(&mut self, kind: Kind) -> Result<Vec<Vec<u8>>, Errno> {
         let mut keys = Vec::new();
-        self.0.ask(GET_ELEMENTS, DUMP, &named(2, kind.map()), |answer| {
-            let attributes = answer.get(4..).unwrap_or_default();
-            let list = netlink::find(attributes, 3).unwrap_or_default();
-            keys.extend(netlink::attributes(list).filter_map(|(_, element)| {
-                let key = netlink::find(element, 1)?;
-                netlink::find(key, DATA_VALUE).map(<[u8]>::to_vec)
-            }));
-        })?;
+        self.0
+            .ask(GET_ELEMENTS, DUMP, &named(2, kind.map()), |answer| {
+                let attributes = answer.get(4..).unwrap_or_default();
+                let list = netlink::find(attributes, 3).unwrap_or_default();
+                keys.extend(netlink::attributes(list).filter_map(|(_, element)| {
+                    let key = netlink::find(element, 1)?;
+                    netlink::find(key, DATA_VALUE).map(<[u8]>::to_vec)
+                }));
+            })?;
         Ok(keys)
     }
 }

@@ -39,8 +39,15 @@ fn lines(network: &Network) -> Vec<String> {
     };
     let text = configuration(network, "virbr0", files);
     let end = [
-        "dhcp-hostsfile=\"/h\"", "addn-hosts=\"/a\"", "dhcp-leasefile=\"/l\"", "user=",
-        "pid-file=", "keep-in-foreground", "log-facility=-", "quiet-dhcp", "quiet-dhcp6",
+        "dhcp-hostsfile=\"/h\"",
+        "addn-hosts=\"/a\"",
+        "dhcp-leasefile=\"/l\"",
+        "user=",
+        "pid-file=",
+        "keep-in-foreground",
+        "log-facility=-",
+        "quiet-dhcp",
+        "quiet-dhcp6",
         "quiet-ra",
     ];
     let lines: Vec<String> = text.lines().map(str::to_owned).collect();
