@@ -204,6 +204,27 @@ fn what_others_have_is_refused() {
         far.addresses = vec![address("10.98.0.1", 16)];
         let resources = bench.start(&far).unwrap();
         bench.host.stop(&far, &resources).unwrap();
+        // A route of the host's own is not taken for the network's.
+        let mut way = network(80);
+        way.routes.push(NetworkRoute {
+            destination: "10.0.0.0".parse().unwrap(),
+            prefix: 8,
+            gateway: "192.168.80.7".parse().unwrap(),
+            metric: Some(77),
+        });
+        ip(&[
+            "route",
+            "add",
+            "10.0.0.0/8",
+            "via",
+            "192.168.95.201",
+            "metric",
+            "77",
+        ]);
+        let error = bench.start(&way).unwrap_err();
+        assert_eq!(error.kind, NetworkFailure::Taken);
+        ip(&["route", "del", "10.0.0.0/8", "metric", "77"]);
+        assert_eq!(bench.dump(), before);
         // The bridge's name.
         let mut named = network(99);
         named.bridge.name = Some("eth0".parse().unwrap());

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use reeve_ipc::model::{DnsHost, Forward, Nat, Network, PortRange};
+use reeve_ipc::model::{DnsForwarder, DnsHost, Forward, Nat, Network, PortRange};
 use reeved::network::host::NetworkHost;
 
 use super::bench::{Bench, alone, ip, nft, until};
@@ -130,6 +130,39 @@ fn a_guest_gets_an_address_a_name_and_the_world_by_the_host_s_address() {
             .ip(&["addr", "add", "198.51.100.1/32", "dev", "eth0"]);
         assert_eq!(world.out("198.51.100.1:0", "203.0.113.2:7000"), None);
         assert!(refused("from-virbr51"));
+        world.stop();
+    });
+}
+
+#[test]
+fn names_that_are_not_known_are_asked_for_where_it_is_said() {
+    alone(|| {
+        let mut network = network(51);
+        network.dns.forwarders.push(DnsForwarder {
+            address: Some("203.0.113.2".parse().unwrap()),
+            domain: None,
+        });
+        let world = World::new(network);
+        world.guest.lease("asker");
+        let upstream = world.outside.socket("203.0.113.2:53");
+        let server = std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            // It waits longer than for what may not come.
+            upstream.set_read_timeout(Some(super::bench::SOON)).unwrap();
+            let (length, from) = upstream.recv_from(&mut buffer).unwrap();
+            let mut answer = buffer[..length].to_vec();
+            // An answer to one question, with one record and nothing more.
+            answer[2..4].copy_from_slice(&[0x81, 0x80]);
+            answer[6..8].copy_from_slice(&[0, 1]);
+            answer[10..12].copy_from_slice(&[0, 0]);
+            let end = 12 + "far.example".len() + 2 + 4;
+            answer.truncate(end);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 7]);
+            upstream.send_to(&answer, from).unwrap();
+        });
+        let far = world.guest.resolve("192.168.51.1", "far.example");
+        assert_eq!(far, Some(Ipv4Addr::new(198, 51, 100, 7)));
+        server.join().unwrap();
         world.stop();
     });
 }

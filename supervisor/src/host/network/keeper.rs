@@ -135,7 +135,9 @@ impl Rules {
     pub(super) fn remove(&self, uuid: NetworkUuid, bridge: &str) -> Result<(), Errno> {
         let mut kept = lock(&self.kept);
         let kept_before = kept.networks.remove(&uuid);
-        let removed = kept.tables().and_then(|tables| tables.remove(bridge));
+        let last = kept.networks.is_empty();
+        let tables = kept.tables();
+        let removed = tables.and_then(|tables| tables.remove(bridge, last));
         match removed {
             // A kernel without, where none were made.
             Err(Errno::PROTONOSUPPORT | Errno::OPNOTSUPP) if kept_before.is_none() => Ok(()),

@@ -241,7 +241,13 @@ impl<'a, 'n> Work<'a, 'n> {
             let what = format!("add the route to {}/{}", route.destination, route.prefix);
             self.links
                 .add_route(index, route)
-                .map_err(|errno| refused(&what, name(self.network), errno))?;
+                .map_err(|errno| match errno {
+                    Errno::EXIST => taken(format!(
+                        "the host has a route to {}/{} already, of the metric that network '{}' gives its own",
+                        route.destination, route.prefix, self.network.name
+                    )),
+                    errno => refused(&what, name(self.network), errno),
+                })?;
         }
         let plan = self
             .host

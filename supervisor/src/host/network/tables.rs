@@ -208,20 +208,22 @@ impl Tables {
         self.0.transact(&parts)
     }
 
-    /// Takes a network's chains away, and the table with the last.
-    pub(super) fn remove(&mut self, bridge: &str) -> Result<(), Errno> {
+    /// Takes a network's chains away, and the table with the `last` of this supervisor, unless others have chains in it:
+    /// one that is in the middle of making some puts them back.
+    pub(super) fn remove(&mut self, bridge: &str, last: bool) -> Result<(), Errno> {
         let others = match self.chains() {
             Err(Errno::NOENT) => return Ok(()),
             chains => chains?,
         };
         let own = Kind::ALL.map(|kind| kind.chain(bridge));
         let hooked = |name: &String| HOOKED.iter().any(|hooked| hooked.name == name);
-        if !others.iter().any(|name| own.contains(name)) {
-            return Ok(());
-        }
-        if others.iter().all(|name| own.contains(name) || hooked(name)) {
+        let nobody = others.iter().all(|name| own.contains(name) || hooked(name));
+        if last && nobody && !others.is_empty() {
             let table = attribute(1, &terminated(TABLE));
             return self.0.transact(&[Part::new(DELETE_TABLE, 0, table)]);
+        }
+        if !others.iter().any(|name| own.contains(name)) {
+            return Ok(());
         }
         // What is not there cannot be taken away: it is made first.
         let mut parts = Vec::new();
