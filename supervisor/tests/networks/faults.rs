@@ -238,15 +238,15 @@ fn hosts_are_changed_under_the_server_and_ranges_with_another() {
 fn a_change_that_cannot_be_is_not_half_made() {
     alone(|| {
         let bench = Bench::new();
-        ip(&["link", "add", "eth0", "type", "dummy"]);
+        ip(&["link", "add", "eth0", "type", "bridge"]);
         ip(&["addr", "add", "10.71.0.9/24", "dev", "eth0"]);
         ip(&["link", "set", "eth0", "up"]);
         let first = network(71);
+        std::fs::write("/proc/sys/net/ipv6/conf/eth0/disable_ipv6", "1").unwrap();
         let resources = bench.start(&first).unwrap();
         let before = bench.dump();
         let mut second = first.clone();
         second.addresses.push(super::address("10.71.0.1", 24));
-        let note = &mut |noted: &_| bench.note(noted);
         let refused = bench.update(&first, &second, &resources);
         assert_eq!(refused.unwrap_err().kind, NetworkFailure::Taken);
         assert_eq!(bench.dump(), before);

@@ -18,7 +18,7 @@ use reeved::network::host::{NetworkFailure, NetworkHost, NetworkHostError, Netwo
 use self::bench::{Bench, alone, ip, ip_shows, nft, run};
 
 /// A network with NAT whose bridge is `virbr{number}`, with addresses in `192.168.{number}.0/24`.
-pub fn network(number: u8) -> Network {
+fn network(number: u8) -> Network {
     let uuid = NetworkUuid(uuid::Uuid::from_u128(0x7000 + u128::from(number)));
     let mut network = Network::new(format!("net{number}").parse().unwrap(), uuid);
     network.forward = Forward::Nat(Nat::default());
@@ -38,7 +38,7 @@ pub fn network(number: u8) -> Network {
     network
 }
 
-pub fn address(text: &str, prefix: u8) -> NetworkAddress {
+fn address(text: &str, prefix: u8) -> NetworkAddress {
     NetworkAddress {
         address: text.parse().unwrap(),
         prefix,
@@ -174,7 +174,7 @@ fn a_host_that_forwards_already_is_left_to() {
 fn what_others_have_is_refused() {
     alone(|| {
         let bench = Bench::new();
-        ip(&["link", "add", "eth0", "type", "dummy"]);
+        ip(&["link", "add", "eth0", "type", "bridge"]);
         ip(&["addr", "add", "192.168.95.130/25", "dev", "eth0"]);
         ip(&["link", "set", "eth0", "up"]);
         ip(&["route", "add", "10.0.0.0/8", "via", "192.168.95.200"]);
@@ -204,6 +204,27 @@ fn what_others_have_is_refused() {
         far.addresses = vec![address("10.98.0.1", 16)];
         let resources = bench.start(&far).unwrap();
         bench.host.stop(&far, &resources).unwrap();
+        // A route of the host's own is not taken for the network's.
+        let mut way = network(80);
+        way.routes.push(NetworkRoute {
+            destination: "10.0.0.0".parse().unwrap(),
+            prefix: 8,
+            gateway: "192.168.80.7".parse().unwrap(),
+            metric: Some(77),
+        });
+        ip(&[
+            "route",
+            "add",
+            "10.0.0.0/8",
+            "via",
+            "192.168.95.201",
+            "metric",
+            "77",
+        ]);
+        let error = bench.start(&way).unwrap_err();
+        assert_eq!(error.kind, NetworkFailure::Taken);
+        ip(&["route", "del", "10.0.0.0/8", "metric", "77"]);
+        assert_eq!(bench.dump(), before);
         // The bridge's name.
         let mut named = network(99);
         named.bridge.name = Some("eth0".parse().unwrap());
@@ -298,7 +319,7 @@ fn what_cannot_be_noted_is_not_made() {
     });
 }
 
-pub fn setting(name: &str) -> String {
+fn setting(name: &str) -> String {
     let path = PathBuf::from("/proc/sys").join(name);
     std::fs::read_to_string(path).unwrap().trim().to_owned()
 }

@@ -3,7 +3,7 @@
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 
-use reeve_ipc::model::{DnsHost, Forward, Nat, Network, PortRange};
+use reeve_ipc::model::{DnsForwarder, DnsHost, Forward, Nat, Network, PortRange};
 use reeved::network::host::NetworkHost;
 
 use super::bench::{Bench, alone, ip, nft, until};
@@ -130,6 +130,39 @@ fn a_guest_gets_an_address_a_name_and_the_world_by_the_host_s_address() {
             .ip(&["addr", "add", "198.51.100.1/32", "dev", "eth0"]);
         assert_eq!(world.out("198.51.100.1:0", "203.0.113.2:7000"), None);
         assert!(refused("from-virbr51"));
+        world.stop();
+    });
+}
+
+#[test]
+fn names_that_are_not_known_are_asked_for_where_it_is_said() {
+    alone(|| {
+        let mut network = network(51);
+        network.dns.forwarders.push(DnsForwarder {
+            address: Some("203.0.113.2".parse().unwrap()),
+            domain: None,
+        });
+        let world = World::new(network);
+        world.guest.lease("asker");
+        let upstream = world.outside.socket("203.0.113.2:53");
+        let server = std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            // It waits longer than for what may not come.
+            upstream.set_read_timeout(Some(super::bench::SOON)).unwrap();
+            let (length, from) = upstream.recv_from(&mut buffer).unwrap();
+            let mut answer = buffer[..length].to_vec();
+            // An answer to one question, with one record and nothing more.
+            answer[2..4].copy_from_slice(&[0x81, 0x80]);
+            answer[6..8].copy_from_slice(&[0, 1]);
+            answer[10..12].copy_from_slice(&[0, 0]);
+            let end = 12 + "far.example".len() + 2 + 4;
+            answer.truncate(end);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 7]);
+            upstream.send_to(&answer, from).unwrap();
+        });
+        let far = world.guest.resolve("192.168.51.1", "far.example");
+        assert_eq!(far, Some(Ipv4Addr::new(198, 51, 100, 7)));
+        server.join().unwrap();
         world.stop();
     });
 }
@@ -275,5 +308,80 @@ fn a_tap_is_connected_again_to_a_bridge_that_was_made_anew() {
             }
         }
         bench.host.stop(&network, &resources).unwrap();
+    });
+}
+
+/// Sends so many datagrams of 1,000 bytes at once; how many of them come.
+fn come(from: &Station, to: &Station, target: &str, count: u32) -> u32 {
+    let (sender, receiver) = (from.socket("0.0.0.0:0"), to.socket(target));
+    // The way is known.
+    until("nothing comes", || {
+        let _ = sender.send_to(b"x", target);
+        receiver.recv(&mut [0; 8]).is_ok()
+    });
+    let mut came = 0;
+    let mut read = || {
+        while receiver.recv(&mut [0; 1500]).is_ok() {
+            came += 1;
+        }
+    };
+    receiver.set_nonblocking(true).unwrap();
+    for _ in 0..count {
+        sender.send_to(&[0; 1000], target).unwrap();
+        // There is not room for all of them at once.
+        read();
+    }
+    receiver.set_nonblocking(false).unwrap();
+    read();
+    came
+}
+
+#[test]
+fn a_network_sends_no_more_than_its_share() {
+    use reeve_ipc::spec::Rate;
+    let rate = |per_second| {
+        Some(Rate {
+            per_second,
+            burst: None,
+        })
+    };
+    alone(move || {
+        let mut network = network(51);
+        network.outbound = rate(20_000);
+        network.inbound = rate(50_000_000);
+        network.forward = Forward::Route { device: None };
+        let world = World::with_address(network);
+        let classes = super::run("tc", &["class", "show", "dev", "virbr51"]);
+        assert!(
+            classes.contains("htb 1:1 root") && classes.contains("rate 400Mbit"),
+            "{classes}"
+        );
+        let limits = || nft(&["list", "table", "netdev", "reeve_network-virbr51"]);
+        assert!(
+            limits().contains("limit rate over 20000 bytes/second"),
+            "{}",
+            limits()
+        );
+        // 148 kB at once.
+        let came = come(&world.guest, &world.outside, "203.0.113.2:7000", 600);
+        assert!((50..500).contains(&came), "{came}");
+        let came = come(&world.outside, &world.guest, "192.168.51.9:7000", 200);
+        assert!(came > 150, "{came}");
+        nft(&["flush", "ruleset"]);
+        until("the limit does not come back", || {
+            nft(&["list", "ruleset"]).contains("limit rate over 20000")
+        });
+        // And none.
+        let resources = world.bench.noted.borrow().clone().unwrap();
+        let mut free = world.network.clone();
+        (free.inbound, free.outbound) = (None, None);
+        world
+            .bench
+            .update(&world.network, &free, &resources)
+            .unwrap();
+        assert!(!nft(&["list", "ruleset"]).contains("limit"));
+        assert_eq!(super::run("tc", &["class", "show", "dev", "virbr51"]), "");
+        world.stop();
+        assert_eq!(nft(&["list", "ruleset"]), "");
     });
 }

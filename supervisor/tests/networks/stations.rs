@@ -178,7 +178,7 @@ fn ask(
     message.extend(name.bytes());
     message.extend([55, 3, 1, 3, 6, 255]);
     message.resize(300, 0);
-    for _ in 0..8 {
+    for _ in 0..20 {
         socket.send_to(&message, "255.255.255.255:67").unwrap();
         let mut answer = vec![0; 1500];
         while let Ok(length) = socket.recv(&mut answer) {

@@ -35,6 +35,8 @@ const FIRST_ADDRESS: u32 = 1;
 const LAST_ADDRESS: u32 = 2;
 const FIRST_PORT: u32 = 3;
 const LAST_PORT: u32 = 4;
+/// `NF_NAT_RANGE_PROTO_SPECIFIED`: without it the kernel keeps a port that is free, whichever.
+const PORTS_SAID: u32 = 2;
 /// `NFT_META_IIFNAME`, `NFT_META_OIFNAME`, `NFT_META_NFPROTO`.
 const INCOMING_NAME: u32 = 6;
 const OUTGOING_NAME: u32 = 7;
@@ -285,6 +287,20 @@ impl Rule {
         state.masked(&KNOWN.to_ne_bytes()).compare(UNEQUAL, &[0; 4])
     }
 
+    /// Of frames beyond so many bytes a second, and beyond so many more at once.
+    pub(in crate::host) fn over(self, bytes: u64, burst: u64) -> Self {
+        let burst = u32::try_from(burst).unwrap_or(u32::MAX);
+        // NFT_LIMIT_PKT_BYTES, NFT_LIMIT_F_INV.
+        let parts = [
+            attribute(1, &bytes.to_be_bytes()),
+            attribute(2, &1_u64.to_be_bytes()),
+            number(3, burst),
+            number(4, 1),
+            number(5, 1),
+        ];
+        self.with("limit", &parts)
+    }
+
     /// They are not for this chain to decide on.
     pub(in crate::host) fn back(self) -> Self {
         self.verdict(RETURN, None)
@@ -306,9 +322,14 @@ impl Rule {
     pub(in crate::host) fn masquerade(self, ports: Option<(u16, u16)>) -> Self {
         match ports {
             None => self.with("masq", &[]),
-            Some(_) => self
-                .ports(ports)
-                .with("masq", &[number(2, FIRST_PORT), number(3, LAST_PORT)]),
+            Some(_) => self.ports(ports).with(
+                "masq",
+                &[
+                    number(1, PORTS_SAID),
+                    number(2, FIRST_PORT),
+                    number(3, LAST_PORT),
+                ],
+            ),
         }
     }
 
@@ -341,6 +362,7 @@ impl Rule {
         if ports.is_some() {
             parts.push(number(5, FIRST_PORT));
             parts.push(number(6, LAST_PORT));
+            parts.push(number(7, PORTS_SAID));
         }
         rule.with("nat", &parts)
     }

@@ -13,6 +13,7 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 
+use super::bandwidth::{Limit, Limits};
 use super::rules::Chains;
 use super::tables::Tables;
 use crate::host::{netlink, reason};
@@ -29,7 +30,11 @@ const PAUSE: Duration = Duration::from_secs(1);
 struct Kept {
     /// Opened when it is used first.
     tables: Option<Tables>,
+    /// Likewise.
+    limits: Option<Limits>,
     networks: BTreeMap<NetworkUuid, Chains>,
+    /// By the names of bridges.
+    limited: BTreeMap<String, Limit>,
     ending: bool,
 }
 
@@ -41,10 +46,34 @@ impl Kept {
         }
     }
 
+    fn limits(&mut self) -> Result<&mut Limits, Errno> {
+        match &mut self.limits {
+            Some(limits) => Ok(limits),
+            none => Ok(none.insert(Limits::open()?)),
+        }
+    }
+
     /// Puts back what is gone; gives whether all is there.
     fn restore(&mut self) -> bool {
+        let limited = std::mem::take(&mut self.limited);
+        let limits = limited.iter().try_for_each(|(bridge, limit)| {
+            let limits = self.limits()?;
+            if !limits.hold(bridge).unwrap_or(false) {
+                limits.put(bridge, *limit)?;
+                tracing::warn!(
+                    bridge,
+                    "the limit of what a network sends was gone, and is back"
+                );
+            }
+            Ok(())
+        });
+        self.limited = limited;
+        self.restore_rules(limits)
+    }
+
+    fn restore_rules(&mut self, limits: Result<(), Errno>) -> bool {
         if self.networks.is_empty() {
-            return true;
+            return failed(limits);
         }
         let networks = std::mem::take(&mut self.networks);
         let restored = self.tables().and_then(|tables| {
@@ -58,14 +87,19 @@ impl Kept {
             Ok(())
         });
         self.networks = networks;
-        if let Err(errno) = restored {
-            let reason = reason(errno);
-            tracing::error!(
-                "the rules of networks are gone and cannot be put back: {reason}; it is tried again"
-            );
-        }
-        restored.is_ok()
+        failed(limits.and(restored))
     }
+}
+
+/// Says what cannot be put back; gives whether it was.
+fn failed(restored: Result<(), Errno>) -> bool {
+    if let Err(errno) = restored {
+        let reason = reason(errno);
+        tracing::error!(
+            "the rules of networks are gone and cannot be put back: {reason}; it is tried again"
+        );
+    }
+    restored.is_ok()
 }
 
 #[derive(Debug)]
@@ -101,12 +135,33 @@ impl Rules {
     pub(super) fn remove(&self, uuid: NetworkUuid, bridge: &str) -> Result<(), Errno> {
         let mut kept = lock(&self.kept);
         let kept_before = kept.networks.remove(&uuid);
-        let removed = kept.tables().and_then(|tables| tables.remove(bridge));
+        let last = kept.networks.is_empty();
+        let tables = kept.tables();
+        let removed = tables.and_then(|tables| tables.remove(bridge, last));
         match removed {
             // A kernel without, where none were made.
             Err(Errno::PROTONOSUPPORT | Errno::OPNOTSUPP) if kept_before.is_none() => Ok(()),
             removed => removed,
         }
+    }
+
+    /// Has a bridge take in no more than that from now on.
+    pub(super) fn limit(&self, bridge: &str, limit: Option<Limit>) -> Result<(), Errno> {
+        if limit.is_some() {
+            self.listen()?;
+        }
+        let mut kept = lock(&self.kept);
+        let before = kept.limited.remove(bridge);
+        let Some(limit) = limit else {
+            return match kept.limits().and_then(|limits| limits.remove(bridge)) {
+                // A kernel without, where none was made.
+                Err(Errno::PROTONOSUPPORT | Errno::OPNOTSUPP) if before.is_none() => Ok(()),
+                removed => removed,
+            };
+        };
+        kept.limits()?.put(bridge, limit)?;
+        kept.limited.insert(bridge.to_owned(), limit);
+        Ok(())
     }
 
     fn listen(&self) -> Result<(), Errno> {
@@ -151,8 +206,11 @@ fn keep(kept: &Mutex<Kept>, rulesets: &OwnedFd, wake: &OwnedFd) {
         if kept.ending {
             return;
         }
-        let port = kept.tables.as_ref().map_or(0, Tables::port);
-        let taken = is_taken_from(rulesets, port);
+        let ports = (
+            kept.tables.as_ref().map_or(0, Tables::port),
+            kept.limits.as_ref().map_or(0, Limits::port),
+        );
+        let taken = is_taken_from(rulesets, ports);
         if taken || again.is_some() {
             let pause = Timespec::try_from(PAUSE).ok();
             again = pause.filter(|_| !kept.restore());
@@ -161,7 +219,7 @@ fn keep(kept: &Mutex<Kept>, rulesets: &OwnedFd, wake: &OwnedFd) {
 }
 
 /// Reads what happened; gives whether anything was taken from the table, or may have been.
-fn is_taken_from(rulesets: &OwnedFd, port: u32) -> bool {
+fn is_taken_from(rulesets: &OwnedFd, ports: (u32, u32)) -> bool {
     let mut buffer = vec![0; EVENT_BYTES];
     let mut taken = false;
     loop {
@@ -169,7 +227,10 @@ fn is_taken_from(rulesets: &OwnedFd, port: u32) -> bool {
             Ok((length, _)) => {
                 let received = buffer.get(..length).unwrap_or_default();
                 let mut messages = netlink::messages(received);
-                taken |= messages.any(|message| Tables::is_taken_from(port, &message));
+                taken |= messages.any(|message| {
+                    Tables::is_taken_from(ports.0, &message)
+                        || Limits::is_taken_from(ports.1, &message)
+                });
             }
             Err(Errno::INTR) => {}
             Err(Errno::NOBUFS) => taken = true,

@@ -288,10 +288,21 @@ impl Links {
         gone(self.tell(0, message))
     }
 
-    /// A route of the main table, in place of one that is there like it.
+    /// A route of the main table by a link. `EEXIST` where the host has one like it by another.
     pub(super) fn add_route(&mut self, index: u32, route: &NetworkRoute) -> Result<(), Errno> {
         let message = RouteNetlinkMessage::NewRoute(route_message(index, route));
-        self.tell(NLM_F_CREATE | NLM_F_REPLACE, message)
+        let added = self.tell(NLM_F_CREATE | NLM_F_EXCL, message);
+        if added != Err(Errno::EXIST) {
+            return added;
+        }
+        let ours = |found: &Reached| {
+            let to = (found.address, found.prefix);
+            found.index == index && to == (route.destination, route.prefix)
+        };
+        match self.routes()?.iter().any(ours) {
+            true => Ok(()),
+            false => added,
+        }
     }
 
     pub(super) fn delete_route(&mut self, index: u32, route: &NetworkRoute) -> Result<(), Errno> {

@@ -5,6 +5,7 @@
 //!                                          ├─ settings.rs  forwarding, IPv6 of the bridge   /proc/sys/net
 //!                                          ├─ rules.rs     what passes and is translated   nf_tables
 //!                                          │    tables.rs, keeper.rs
+//!                                          ├─ bandwidth.rs  of a network as a whole        tc, nf_tables
 //!                                          └─ server.rs    dnsmasq in its jail             a process
 //!                                               configuration.rs
 //! ```
@@ -21,8 +22,10 @@
 //! 2. 2026-11: a network is refused where the host reaches its addresses already: one of the host's own or a route of
 //!    its main table within it, or a link that has them all. A route to more than it by way of a router is none: the
 //!    network is nearer.
-//! 3. 2026-11: the shaping of a network as a whole is refused as not supported rather than left out.
+//! 3. 2026-11: bandwidth of a network whose bridge is the host's, or none, is refused as not supported rather than left
+//!    out: it would be shared with others.
 
+mod bandwidth;
 mod configuration;
 mod failure;
 mod keeper;
@@ -39,6 +42,7 @@ use reeve_ipc::model::{Forward, InterfaceName, Network, NetworkUuid, PortLink, n
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use self::bandwidth::Limit;
 use self::failure::{host, host_io, refused, taken, unsupported};
 use self::keeper::Rules;
 use self::links::{Bridge, Links, Reached};
@@ -237,7 +241,13 @@ impl<'a, 'n> Work<'a, 'n> {
             let what = format!("add the route to {}/{}", route.destination, route.prefix);
             self.links
                 .add_route(index, route)
-                .map_err(|errno| refused(&what, name(self.network), errno))?;
+                .map_err(|errno| match errno {
+                    Errno::EXIST => taken(format!(
+                        "the host has a route to {}/{} already, of the metric that network '{}' gives its own",
+                        route.destination, route.prefix, self.network.name
+                    )),
+                    errno => refused(&what, name(self.network), errno),
+                })?;
         }
         let plan = self
             .host
@@ -248,7 +258,29 @@ impl<'a, 'n> Work<'a, 'n> {
             (self.note)(&self.resources)?;
         }
         self.host.settings.apply(self.network.uuid, &plan)?;
-        self.rules()
+        self.rules()?;
+        self.limits(index)
+    }
+
+    fn limits(&mut self, index: u32) -> Result<(), NetworkHostError> {
+        let limited = |what: &str, needs: &str, errno: Errno| {
+            let error = refused(what, name(self.network), errno);
+            let needs = match errno {
+                Errno::NOENT | Errno::OPNOTSUPP | Errno::PROTONOSUPPORT | Errno::INVAL => {
+                    format!("; the host's kernel needs {needs}")
+                }
+                _ => String::new(),
+            };
+            host(error.message + &needs)
+        };
+        let inbound = Limit::inbound(self.network);
+        bandwidth::shape(index, inbound)
+            .map_err(|errno| limited("limit the inbound bandwidth", "sch_htb", errno))?;
+        let outbound = self
+            .host
+            .rules
+            .limit(self.bridge(), Limit::outbound(self.network));
+        outbound.map_err(|errno| limited("limit the outbound bandwidth", "nft_limit", errno))
     }
 
     fn rules(&mut self) -> Result<(), NetworkHostError> {
@@ -325,9 +357,10 @@ fn bridge_taken(name: &str) -> NetworkHostError {
 /// Its bridge; `None` of a network that makes none, of which there is nothing to make.
 fn bridge_of(network: &Network) -> Result<Option<Bridge>, NetworkHostError> {
     let shaped = network.inbound.is_some() || network.outbound.is_some();
-    if shaped {
+    if shaped && !network.forward.makes_bridge() {
         return Err(unsupported(format!(
-            "bandwidth of network '{}' as a whole is not supported: give it to its port groups or interfaces",
+            "bandwidth of network '{}' as a whole is not supported, which has no bridge of its own: give it to its port \
+             groups or interfaces",
             network.name
         )));
     }
@@ -454,6 +487,8 @@ impl NetworkHost for Host {
         if let Some(bridge) = &resources.bridge {
             let removed = self.rules.remove(network.uuid, bridge.as_str());
             note(removed.map_err(|errno| refused("remove the rules", name(network), errno)));
+            let removed = self.rules.limit(bridge.as_str(), None);
+            note(removed.map_err(|errno| refused("remove the limit", name(network), errno)));
             let deleted = delete_bridge(bridge, network);
             note(deleted.map_err(|errno| refused("remove the bridge", name(network), errno)));
         }

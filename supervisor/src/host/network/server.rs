@@ -14,6 +14,8 @@
 //! 1. 2026-11: all servers have one uid of the host, behind those of workers: each sees and signals none of the others
 //!    all the same (`reeve_sandbox::service`), and nothing has to be handed out or taken back for a process that may
 //!    outlive three supervisors.
+//!    Its way to its own files must be open to others: the run and the state directory are given that where they have it
+//!    not, what is in them is closed by itself.
 //! 2. 2026-11: it reads `/etc` and where `/etc/resolv.conf` points, as far as anybody may: whom the host asks for
 //!    names changes while it runs, by files that are renamed into their place.
 
@@ -21,7 +23,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::Write;
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -53,6 +55,8 @@ const START: Duration = Duration::from_secs(5);
 const END: Duration = Duration::from_millis(500);
 /// How long the kernel has to end it.
 const KILL: Duration = Duration::from_secs(2);
+/// That others may pass through a directory.
+const PASS: u32 = 0o001;
 /// What it says when it serves.
 const STARTED: &str = "started, version";
 /// The most of its words that are kept.
@@ -99,9 +103,9 @@ impl Places {
         network: &Network,
         bridge: &str,
     ) -> Result<Changed, NetworkHostError> {
-        directory(&self.directory)?;
+        directory(&self.directory, 3)?;
         let leases = self.leases.parent().unwrap_or(&self.leases);
-        directory(leases)?;
+        directory(leases, 2)?;
         let (dhcp_hosts, dns_hosts) = (self.file("dhcp-hosts"), self.file("dns-hosts"));
         let files = Files {
             dhcp_hosts: &dhcp_hosts,
@@ -142,11 +146,44 @@ pub(super) enum Changed {
     Configuration,
 }
 
-/// A directory that others may pass through.
-fn directory(path: &Path) -> Result<(), NetworkHostError> {
-    let mut builder = fs::DirBuilder::new();
-    let made = builder.recursive(true).mode(0o711).create(path);
-    made.map_err(|error| host_io("cannot make", path, &error))
+/// A directory that others may pass through, whatever the umask is; with `ours` of those that
+/// lead to it, itself among them.
+fn directory(path: &Path, ours: usize) -> Result<(), NetworkHostError> {
+    let made = fs::DirBuilder::new().recursive(true).create(path);
+    made.map_err(|error| host_io("cannot make", path, &error))?;
+    for each in path.ancestors().take(ours) {
+        let mode = mode(each)?;
+        if mode & PASS == 0 {
+            let open = fs::Permissions::from_mode(mode | PASS);
+            let opened = fs::set_permissions(each, open);
+            opened.map_err(|error| host_io("cannot open", each, &error))?;
+        }
+    }
+    Ok(())
+}
+
+fn mode(path: &Path) -> Result<u32, NetworkHostError> {
+    let found = fs::metadata(path);
+    let found = found.map_err(|error| host_io("cannot look at", path, &error))?;
+    Ok(found.permissions().mode() & 0o7777)
+}
+
+/// That a process of another user gets to a file; of a directory that it does not pass, its name is told.
+fn reachable(path: &Path) -> Result<(), NetworkHostError> {
+    for each in path
+        .ancestors()
+        .skip(1)
+        .filter(|each| *each != Path::new(""))
+    {
+        if mode(each)? & PASS == 0 {
+            return Err(host(format!(
+                "the server of names, which is another user, does not get to {} through {}: 'chmod o+x' lets it",
+                path.display(),
+                each.display()
+            )));
+        }
+    }
+    Ok(())
 }
 
 /// Writes a file by a temporary, where it is not that already; gives whether it was not.
@@ -156,12 +193,9 @@ fn put(path: &Path, text: &str) -> Result<bool, NetworkHostError> {
     }
     let temporary = path.with_extension("new");
     let write = || {
-        let mut file = fs::File::options()
-            .write(true)
-            .create(true)
-            .truncate(true)
-            .mode(0o644)
-            .open(&temporary)?;
+        let mut file = fs::File::create(&temporary)?;
+        // Whatever the umask is.
+        file.set_permissions(fs::Permissions::from_mode(0o644))?;
         file.write_all(text.as_bytes())?;
         // What is beneath the run directory is in memory; a later reader must not find half of it all the same.
         file.sync_data()?;
@@ -196,6 +230,8 @@ pub(super) fn start(
         )));
     }
     places.own_leases()?;
+    reachable(&places.leases)?;
+    reachable(&places.file("dnsmasq.conf"))?;
     let failed = |error: service::ServiceError| {
         host(format!(
             "cannot start {} for network '{}': {error}",
@@ -284,11 +320,7 @@ fn await_start(words: &OwnedFd, pidfd: &OwnedFd) -> Result<(), String> {
         if !ended && text.contains(STARTED) {
             return Ok(());
         }
-        let last = || {
-            let mut lines = text.lines().rev();
-            let line = lines.find(|line| !line.trim().is_empty());
-            line.map(|line| line.trim().trim_start_matches("dnsmasq: ").to_owned())
-        };
+        let last = || last_words(&text);
         if ended {
             return Err(last().unwrap_or_else(|| "it ended at once".to_owned()));
         }
@@ -299,6 +331,17 @@ fn await_start(words: &OwnedFd, pidfd: &OwnedFd) -> Result<(), String> {
         }
         wait(&[words, pidfd], left);
     }
+}
+
+/// Its last line that says something, without its name and number.
+fn last_words(text: &str) -> Option<String> {
+    let lines = text.lines().map(str::trim).rev();
+    let mut lines = lines.map(|line| match line.split_once(": ") {
+        Some((name, rest)) if name.starts_with("dnsmasq") => rest,
+        _ => line,
+    });
+    let line = lines.find(|line| !line.is_empty() && *line != "FAILED to start up");
+    line.map(str::to_owned)
 }
 
 fn wait(fds: &[&OwnedFd], left: Duration) {
@@ -351,4 +394,36 @@ pub(super) fn end(server: &ServerProcess) -> Result<(), NetworkHostError> {
     Err(host(format!(
         "the server of names, process {pid}, does not end"
     )))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_words_are_those_that_say_why() {
+        let said = "\ndnsmasq[7]: bad option at line 3 of /x\ndnsmasq[7]: FAILED to start up\n\n";
+        let words = last_words(said);
+        assert_eq!(words.as_deref(), Some("bad option at line 3 of /x"));
+        assert_eq!(
+            last_words("dnsmasq: no: more\n").as_deref(),
+            Some("no: more")
+        );
+        assert_eq!(last_words(" \n"), None);
+    }
+
+    #[test]
+    fn a_way_that_others_have_not_is_named() {
+        let directory = tempfile::tempdir().unwrap();
+        let file = directory.path().join("run/servers/x/dnsmasq.conf");
+        let closed = fs::Permissions::from_mode(0o700);
+        fs::set_permissions(directory.path(), closed).unwrap();
+        super::directory(file.parent().unwrap(), 3).unwrap();
+        let line = reachable(&file).unwrap_err().to_string();
+        let through = format!("through {}:", directory.path().display());
+        assert!(line.contains(&through), "{line}");
+        let open = fs::Permissions::from_mode(0o711);
+        fs::set_permissions(directory.path(), open).unwrap();
+        reachable(&file).unwrap();
+    }
 }

@@ -29,6 +29,8 @@ const MAP: u32 = 8;
 /// What `nft` calls the kind of a key, so that it shows it: the name of an interface, of 16 bytes.
 const KEY_NAME: u32 = 41;
 const KEY_BYTES: u32 = 16;
+/// What `nft` notes of a set, so that it shows its keys: they are as the host has them (`NFTNL_UDATA_SET_KEYBYTEORDER`).
+const KEY_NOTE: [u8; 6] = [0, 4, 1, 0, 0, 0];
 /// `NFT_DATA_VERDICT`.
 const VERDICT: u32 = 0xffff_ff00;
 const ACCEPT: u32 = 1;
@@ -140,6 +142,7 @@ fn frame() -> Vec<Part> {
         body.extend(attribute(6, &VERDICT.to_be_bytes()));
         // Its number in the transaction.
         body.extend(attribute(10, &number.to_be_bytes()));
+        body.extend(attribute(13, &KEY_NOTE));
         parts.push(Part::new(NEW_SET, CREATE, body));
     }
     for hooked in &HOOKED {
@@ -205,20 +208,22 @@ impl Tables {
         self.0.transact(&parts)
     }
 
-    /// Takes a network's chains away, and the table with the last.
-    pub(super) fn remove(&mut self, bridge: &str) -> Result<(), Errno> {
+    /// Takes a network's chains away, and the table with the `last` of this supervisor, unless others have chains in it:
+    /// one that is in the middle of making some puts them back.
+    pub(super) fn remove(&mut self, bridge: &str, last: bool) -> Result<(), Errno> {
         let others = match self.chains() {
             Err(Errno::NOENT) => return Ok(()),
             chains => chains?,
         };
         let own = Kind::ALL.map(|kind| kind.chain(bridge));
         let hooked = |name: &String| HOOKED.iter().any(|hooked| hooked.name == name);
-        if !others.iter().any(|name| own.contains(name)) {
-            return Ok(());
-        }
-        if others.iter().all(|name| own.contains(name) || hooked(name)) {
+        let nobody = others.iter().all(|name| own.contains(name) || hooked(name));
+        if last && nobody && !others.is_empty() {
             let table = attribute(1, &terminated(TABLE));
             return self.0.transact(&[Part::new(DELETE_TABLE, 0, table)]);
+        }
+        if !others.iter().any(|name| own.contains(name)) {
+            return Ok(());
         }
         // What is not there cannot be taken away: it is made first.
         let mut parts = Vec::new();
