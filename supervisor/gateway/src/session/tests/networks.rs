@@ -3,16 +3,21 @@
 use std::sync::{Arc, Mutex};
 
 use reeve_ipc::api::Access;
+use reeve_ipc::api::call::CallBody;
 use reeve_ipc::api::network::PortDetails;
-use reeve_ipc::model::{DomainUuid, NetworkPort, PortLink, PortUuid};
+use reeve_ipc::api::view::DeviceStats;
+use reeve_ipc::device::{DeviceFigures, NicFigures};
+use reeve_ipc::model::{DeviceName, DomainUuid, NetworkPort, PortLink, PortUuid};
 use reeve_ipc::spec::Rate;
 use uuid::Uuid;
 
-use super::harness::Client;
+use super::harness::{Client, handle};
 use super::nets::Nets;
+use super::one::{One, definition};
 use crate::wire::call::{Call, Event};
 use crate::wire::frame::Kind;
 use crate::wire::types::event as events;
+use crate::wire::types::guest::DomainInterfaceAddresses;
 use crate::wire::types::handles::{Network, NetworkPort as Port};
 use crate::wire::types::network as net;
 use crate::wire::types::params::Param;
@@ -439,6 +444,58 @@ fn what_is_lent_is_told_with_the_prefix_and_the_bridge_of_the_network() {
         flags: 0,
     });
     assert_eq!((refused.code, refused.domain), (8, 19));
+}
+
+#[test]
+fn a_domain_has_the_addresses_that_its_networks_lent_to_its_interfaces() {
+    let nic = |last: u8, source: &str| {
+        format!("<interface type='{source}<mac address='52:54:00:00:00:0{last}'/></interface>")
+    };
+    let devices = [
+        nic(1, "network'><source network='one'/>"),
+        nic(2, "bridge'><source bridge='vbone'/>"),
+        nic(3, "network'><source network='one'/>"),
+    ];
+    let mut one = One::running(definition("", &devices.concat()));
+    let nic = one.running.as_ref().unwrap().devices.nics[0].clone();
+    one.stats.push(DeviceStats {
+        device: DeviceName::Nic(nic.mac.unwrap()),
+        slot: nic.address.unwrap(),
+        host: Some("vnet4".to_owned()),
+        figures: DeviceFigures::Nic(NicFigures::default()),
+    });
+    let mut nets = Nets {
+        book: "0 52:54:00:00:00:01 192.168.5.7 web *\n0 52:54:00:00:00:02 192.168.5.8 * *\n"
+            .to_owned(),
+        ..Nets::default()
+    };
+    let mut client = Client::open_with(move |supervisor, call| match call {
+        CallBody::NetworkGet(_)
+        | CallBody::NetworkDefinitionGet(_)
+        | CallBody::NetworkDefine(_)
+        | CallBody::NetworkStart(_)
+        | CallBody::NetworkLeasesGet(_) => nets.act(supervisor, call),
+        _ => one.act(call),
+    });
+    let network = defined(&mut client, "one");
+    let ask = || DomainInterfaceAddresses {
+        domain: handle("a", 5),
+        source: 0,
+        flags: 0,
+    };
+    assert!(client.ask(&ask()).0.is_empty(), "it is not active");
+    client.ask(&net::NetworkCreate { network });
+    let found = client.ask(&ask()).0;
+    let [interface] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(interface.name, "vnet4");
+    assert_eq!(interface.hwaddr.as_deref(), Some("52:54:00:00:00:01"));
+    let [address] = interface.addresses.0.as_slice() else {
+        panic!("{interface:?}");
+    };
+    assert_eq!((address.kind, address.prefix), (0, 24));
+    assert_eq!(address.address, "192.168.5.7");
 }
 
 #[test]
