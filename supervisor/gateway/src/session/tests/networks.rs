@@ -327,7 +327,9 @@ fn ports_are_listed_shown_and_not_made_by_hand() {
         need_results: true,
         flags: 0,
     };
-    assert_eq!(client.ask(&list).ret, 0);
+    let refused = client.refused(&list);
+    assert_eq!((refused.code, refused.domain), (55, 19));
+    assert!(refused.message.ends_with("network 'one' is not active"));
     client.ask(&net::NetworkCreate {
         network: network.clone(),
     });
