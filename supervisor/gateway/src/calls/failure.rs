@@ -168,6 +168,9 @@ mod tests {
                 "Requested operation is not valid: why",
             ),
             (ApiErrorCode::NoSpace, 38, 10, "why"),
+            (ApiErrorCode::NoNetwork, 43, 19, "Network not found: why"),
+            (ApiErrorCode::NetworkExists, 9, 19, "operation failed: why"),
+            (ApiErrorCode::NoPort, 107, 19, "network port not found: why"),
         ];
         for (code, number, origin, line) in table {
             let failure = Failure::from(CallError::from(ApiError::new(code, "why")));

@@ -270,7 +270,7 @@ fn what_makes_no_sense_is_refused() {
     let refused = parse("<networks><name>a</name></networks>").unwrap_err();
     assert_eq!(
         refused.message,
-        "unexpected root element <networks>, expecting <network>"
+        "expecting root element of 'network', not 'networks'"
     );
 }
 

@@ -6,7 +6,9 @@ use reeve_gateway::xml::domain::{
     self, Hypervisor, Live, Plugged, View, metadata_element, metadata_without,
 };
 use reeve_gateway::xml::domain_capabilities::{self, Query};
-use reeve_ipc::model::{Device, DeviceName, MemorySize};
+use reeve_ipc::model::{
+    Device, DeviceName, DirectMode, MemorySize, NetworkPort, NicSource, PortLink, PortUuid,
+};
 
 use super::schema::validate;
 use super::{defined, definition, dumped, sockets};
@@ -379,4 +381,63 @@ fn metadata_that_a_client_gets_is_of_no_namespace() {
     let needed = "<p:x xmlns:p='urn:a&amp;b' p:a='1'/>";
     assert_eq!(metadata_without(needed, uri), needed);
     assert_eq!(metadata_without("no document", uri), "no document");
+}
+
+#[test]
+fn an_interface_of_a_network_says_while_it_runs_what_it_is_connected_to() {
+    let mut domain = defined(
+        "<domain type='kvm'><name>n</name><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64'>hvm</type><kernel>/k</kernel></os><devices>\
+         <interface type='network'><mac address='52:54:00:00:00:01'/>\
+         <source network='default' portgroup='slow'/></interface></devices></domain>",
+    );
+    let kept = dumped(&domain);
+    assert!(
+        kept.contains("<source network='default' portgroup='slow'/>"),
+        "{kept}"
+    );
+    let kept_source = domain.devices.nics[0].source.clone();
+    let with = |link| {
+        let port = NetworkPort {
+            uuid: PortUuid(uuid::Uuid::from_u128(5)),
+            link,
+            mtu: None,
+            inbound: None,
+            outbound: None,
+            trust_guest: false,
+            isolated: false,
+        };
+        NicSource::Network {
+            network: "default".parse().unwrap(),
+            port_group: Some("slow".to_owned()),
+            port: Some(Box::new(port)),
+        }
+    };
+    let portid = "00000000-0000-0000-0000-000000000005";
+    let direct = PortLink::Direct {
+        device: "eth0".parse().unwrap(),
+        mode: DirectMode::Private,
+    };
+    for (link, kind, rest) in [
+        (
+            PortLink::Bridge("virbr0".parse().unwrap()),
+            "network",
+            "bridge='virbr0'",
+        ),
+        (direct, "direct", "dev='eth0' mode='private'"),
+    ] {
+        domain.devices.nics[0].source = with(link);
+        let text = dumped(&domain);
+        let source =
+            format!("<source network='default' portgroup='slow' portid='{portid}' {rest}/>");
+        assert!(text.contains(&source), "{text}");
+        assert!(
+            text.contains(&format!("<interface type='{kind}'>")),
+            "{text}"
+        );
+        // It is of its network whatever it is connected to, and of the definition nothing else is.
+        let again = defined(&text);
+        assert_eq!(again.devices.nics[0].source, kept_source);
+        validate("domain", &[text]);
+    }
 }

@@ -11,7 +11,7 @@ use super::super::Context;
 use super::super::bandwidth::{INBOUND, OUTBOUND, parameters as of_way};
 use super::super::failure::{Code, Failure, Origin};
 use super::super::params::{TEXT_OKAY, within};
-use super::{check_flags, details, of_network, reference};
+use super::{check_flags, details, invalid, of_network, reference};
 use crate::wire::types::handles;
 use crate::wire::types::network as wire;
 use crate::wire::xdr::List;
@@ -54,6 +54,12 @@ pub(in super::super) async fn all(
     of: wire::NetworkListAllPorts,
 ) -> Result<wire::NetworkPortList, Failure> {
     check_flags(of.flags, 0, "virNetworkListAllPorts")?;
+    if !details(&context, &of.network).await?.summary.active {
+        return Err(invalid(format!(
+            "network '{}' is not active",
+            of.network.name
+        )));
+    }
     let found = ports(&context, &of.network).await?;
     let ret = u32::try_from(found.len()).unwrap_or(u32::MAX);
     let handles = found.iter().map(|port| handles::NetworkPort {

@@ -3,16 +3,21 @@
 use std::sync::{Arc, Mutex};
 
 use reeve_ipc::api::Access;
+use reeve_ipc::api::call::CallBody;
 use reeve_ipc::api::network::PortDetails;
-use reeve_ipc::model::{DomainUuid, NetworkPort, PortLink, PortUuid};
+use reeve_ipc::api::view::DeviceStats;
+use reeve_ipc::device::{DeviceFigures, NicFigures};
+use reeve_ipc::model::{DeviceName, DomainUuid, NetworkPort, PortLink, PortUuid};
 use reeve_ipc::spec::Rate;
 use uuid::Uuid;
 
-use super::harness::Client;
+use super::harness::{Client, handle};
 use super::nets::Nets;
-use crate::wire::call::Event;
+use super::one::{One, definition};
+use crate::wire::call::{Call, Event};
 use crate::wire::frame::Kind;
 use crate::wire::types::event as events;
+use crate::wire::types::guest::DomainInterfaceAddresses;
 use crate::wire::types::handles::{Network, NetworkPort as Port};
 use crate::wire::types::network as net;
 use crate::wire::types::params::Param;
@@ -189,7 +194,7 @@ fn documents_that_are_refused_say_why() {
     let flags = 1;
     let xml = "<network><name>a</name><ip/></network>".to_owned();
     let invalid = client.refused(&net::NetworkDefineXmlFlags { xml, flags });
-    assert_eq!(invalid.code, 94);
+    assert_eq!(invalid.code, 92);
     let xml = document("a");
     let unknown = client.refused(&net::NetworkCreateXmlFlags { xml, flags: 2 });
     assert_eq!(unknown.code, 8);
@@ -322,7 +327,9 @@ fn ports_are_listed_shown_and_not_made_by_hand() {
         need_results: true,
         flags: 0,
     };
-    assert_eq!(client.ask(&list).ret, 0);
+    let refused = client.refused(&list);
+    assert_eq!((refused.code, refused.domain), (55, 19));
+    assert!(refused.message.ends_with("network 'one' is not active"));
     client.ask(&net::NetworkCreate {
         network: network.clone(),
     });
@@ -442,6 +449,58 @@ fn what_is_lent_is_told_with_the_prefix_and_the_bridge_of_the_network() {
 }
 
 #[test]
+fn a_domain_has_the_addresses_that_its_networks_lent_to_its_interfaces() {
+    let nic = |last: u8, source: &str| {
+        format!("<interface type='{source}<mac address='52:54:00:00:00:0{last}'/></interface>")
+    };
+    let devices = [
+        nic(1, "network'><source network='one'/>"),
+        nic(2, "bridge'><source bridge='vbone'/>"),
+        nic(3, "network'><source network='one'/>"),
+    ];
+    let mut one = One::running(definition("", &devices.concat()));
+    let nic = one.running.as_ref().unwrap().devices.nics[0].clone();
+    one.stats.push(DeviceStats {
+        device: DeviceName::Nic(nic.mac.unwrap()),
+        slot: nic.address.unwrap(),
+        host: Some("vnet4".to_owned()),
+        figures: DeviceFigures::Nic(NicFigures::default()),
+    });
+    let mut nets = Nets {
+        book: "0 52:54:00:00:00:01 192.168.5.7 web *\n0 52:54:00:00:00:02 192.168.5.8 * *\n"
+            .to_owned(),
+        ..Nets::default()
+    };
+    let mut client = Client::open_with(move |supervisor, call| match call {
+        CallBody::NetworkGet(_)
+        | CallBody::NetworkDefinitionGet(_)
+        | CallBody::NetworkDefine(_)
+        | CallBody::NetworkStart(_)
+        | CallBody::NetworkLeasesGet(_) => nets.act(supervisor, call),
+        _ => one.act(call),
+    });
+    let network = defined(&mut client, "one");
+    let ask = || DomainInterfaceAddresses {
+        domain: handle("a", 5),
+        source: 0,
+        flags: 0,
+    };
+    assert!(client.ask(&ask()).0.is_empty(), "it is not active");
+    client.ask(&net::NetworkCreate { network });
+    let found = client.ask(&ask()).0;
+    let [interface] = found.as_slice() else {
+        panic!("{found:?}");
+    };
+    assert_eq!(interface.name, "vnet4");
+    assert_eq!(interface.hwaddr.as_deref(), Some("52:54:00:00:00:01"));
+    let [address] = interface.addresses.0.as_slice() else {
+        panic!("{interface:?}");
+    };
+    assert_eq!((address.kind, address.prefix), (0, 24));
+    assert_eq!(address.address, "192.168.5.7");
+}
+
+#[test]
 fn what_is_noted_about_a_network_is_set_and_told() {
     let (mut client, _) = host();
     let network = defined(&mut client, "one");
@@ -471,7 +530,7 @@ fn what_is_noted_about_a_network_is_set_and_told() {
     assert_eq!(client.ask(&get(2, Some("urn:a"), 2)), "<a b='c'/>");
     let shown = xml(&mut client, &network, 0);
     assert!(shown.contains("<title>a title</title>"), "{shown}");
-    assert!(shown.contains("<p:a xmlns:p=\"urn:a\" b='c'/>"), "{shown}");
+    assert!(shown.contains("<p:a xmlns:p='urn:a' b='c'/>"), "{shown}");
     let refused = client.refused(&get(1, None, 1));
     assert!(refused.message.ends_with("network is not running"));
     let refused = client.refused(&get(1, None, 3));
@@ -480,16 +539,31 @@ fn what_is_noted_about_a_network_is_set_and_told() {
     assert_eq!(refused.code, 8);
 }
 
-/// The next packet, which is that event.
-fn event<E: Event>(client: &mut Client) -> E {
-    let got = client.next().expect("the connection has ended");
-    assert_eq!(got.header.kind, Kind::Message, "{got:?}");
-    assert_eq!(got.header.procedure, E::NUMBER, "{got:?}");
-    decode(&got.payload).unwrap()
+/// Calls; the reply, and the event that comes of it, whichever is first.
+fn happens<C: Call, E: Event>(client: &mut Client, call: &C) -> (C::Reply, E) {
+    let serial = client.send(call);
+    let (mut reply, mut event) = (None, None);
+    while reply.is_none() || event.is_none() {
+        let got = client.next().expect("the connection has ended");
+        match got.header.kind {
+            Kind::Message => {
+                assert_eq!(got.header.procedure, E::NUMBER, "{got:?}");
+                let told = event.replace(decode(&got.payload).unwrap());
+                assert!(told.is_none(), "there are two");
+            }
+            _ => {
+                assert_eq!(got.header.serial, serial, "{got:?}");
+                reply = Some(got.reply::<C>());
+            }
+        }
+    }
+    (reply.unwrap(), event.unwrap())
 }
 
 #[test]
 fn whoever_registers_is_told_of_a_networks_life_and_of_what_is_noted() {
+    type Life = events::NetworkEventLifecycle;
+    type Noted = events::NetworkEventCallbackMetadataChange;
     let (mut client, _) = host();
     let first = defined(&mut client, "one");
     let register = |event, network| events::ConnectNetworkEventRegisterAny { event, network };
@@ -497,50 +571,38 @@ fn whoever_registers_is_told_of_a_networks_life_and_of_what_is_noted() {
     let noted = client.ask(&register(1, Some(first.clone())));
     let refused = client.refused(&register(2, None));
     assert_eq!(refused.code, 1);
-    let second = Network {
-        name: "two".to_owned(),
-        ..first.clone()
+    let network = || first.clone();
+    let define = net::NetworkDefineXml {
+        xml: document("two"),
     };
-    let xml = document("two");
-    let serial = client.send(&net::NetworkDefineXml { xml });
-    let told: events::NetworkEventLifecycle = event(&mut client);
+    let (second, told): (_, Life) = happens(&mut client, &define);
     assert_eq!((told.callback, told.event, told.detail), (life, 0, 0));
-    assert_eq!(told.network.name, second.name);
-    client.answer(serial).reply::<net::NetworkDefineXml>();
-    let network = first.clone();
-    let serial = client.send(&net::NetworkCreate { network });
-    let told: events::NetworkEventLifecycle = event(&mut client);
-    assert_eq!((told.event, &told.network), (2, &first));
-    client.answer(serial).reply::<net::NetworkCreate>();
-    let serial = client.send(&net::NetworkSetMetadata {
-        network: first.clone(),
+    assert_eq!(told.network, second);
+    let create = net::NetworkCreate { network: network() };
+    let ((), told): (_, Life) = happens(&mut client, &create);
+    assert_eq!((told.event, told.network), (2, network()));
+    let set = net::NetworkSetMetadata {
+        network: network(),
         kind: 1,
         metadata: Some("t".to_owned()),
         key: None,
         uri: None,
         flags: 3,
-    });
-    let told: events::NetworkEventCallbackMetadataChange = event(&mut client);
+    };
+    let ((), told): (_, Noted) = happens(&mut client, &set);
     assert_eq!((told.callback, told.kind, told.uri), (noted, 1, None));
-    client.answer(serial).reply::<net::NetworkSetMetadata>();
-    let network = first.clone();
-    let serial = client.send(&net::NetworkDestroy { network });
-    let told: events::NetworkEventLifecycle = event(&mut client);
+    let destroy = net::NetworkDestroy { network: network() };
+    let ((), told): (_, Life) = happens(&mut client, &destroy);
     assert_eq!(told.event, 3);
-    client.answer(serial).reply::<net::NetworkDestroy>();
-    let network = first.clone();
-    let serial = client.send(&net::NetworkUndefine { network });
-    let told: events::NetworkEventLifecycle = event(&mut client);
+    let undefine = net::NetworkUndefine { network: network() };
+    let ((), told): (_, Life) = happens(&mut client, &undefine);
     assert_eq!(told.event, 1);
-    client.answer(serial).reply::<net::NetworkUndefine>();
     for callback in [life, noted] {
         client.ask(&events::ConnectNetworkEventDeregisterAny { callback });
     }
     let refused = client.refused(&events::ConnectNetworkEventDeregisterAny { callback: life });
-    assert!(
-        refused.message.contains("network event callback"),
-        "{refused:?}"
-    );
+    let line = "network event callback 0 not registered";
+    assert!(refused.message.ends_with(line), "{refused:?}");
     defined(&mut client, "three");
     client.silence(50);
 }

@@ -81,7 +81,13 @@ where
 /// [`XmlError`].
 pub fn parse_network(text: &str, uuid: NetworkUuid) -> Result<Network, XmlError> {
     let document = document(text)?;
-    let root = Element::root(&document, "network")?;
+    let root = Element::any_root(&document);
+    if root.name() != "network" {
+        // As libvirt says it of networks, and not of domains.
+        let found: String = root.local_name().chars().take(64).collect();
+        let why = format!("expecting root element of 'network', not '{found}'");
+        return Err(XmlError::invalid(why));
+    }
     root.known(&["connections", "ipv6", "trustGuestRxFilters"])?;
     let once: Vec<&str> = ONCE.into_iter().chain(["virtualport"]).collect();
     contents(root, &once, &SEVERAL)?;
