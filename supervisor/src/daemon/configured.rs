@@ -14,6 +14,7 @@ use crate::api::Limits;
 use crate::api::access::{Policy, group_id};
 use crate::config::{Config, ConfigError};
 use crate::domain::plan::{ImageAccess, PathError, PathPolicy};
+use crate::gateway::remote::{self, Credentials, Names, Remote};
 use crate::host::paths::AllowedPaths;
 use crate::host::sockets::Place;
 use crate::logging::{DaemonLog, LogBounds, LogFiles};
@@ -27,6 +28,8 @@ pub struct Configured {
     pub(super) policy: Arc<RwLock<Policy>>,
     /// What clients may cost.
     pub(super) limits: Arc<RwLock<Limits>>,
+    /// What lets clients of other hosts in.
+    pub(super) remote: remote::Current,
     /// Which files definitions may name.
     pub(super) paths: Arc<ConfiguredPaths>,
     pub(super) log: DaemonLog,
@@ -43,6 +46,7 @@ impl Configured {
         Self {
             policy: Arc::new(RwLock::new(policy(&config))),
             limits: Arc::new(RwLock::new(limits(&config))),
+            remote: Arc::new(RwLock::new(Arc::new(remote(&config, None)))),
             paths: Arc::new(ConfiguredPaths {
                 allowed: RwLock::new(allowed(&config, &path)),
                 sockets: OnceLock::new(),
@@ -83,6 +87,8 @@ impl Configured {
         let config = before.reloaded(read);
         set(&self.policy, policy(&config));
         set(&self.limits, limits(&config));
+        let before_it = Arc::clone(&self.remote.read().unwrap_or_else(PoisonError::into_inner));
+        set(&self.remote, Arc::new(remote(&config, Some(&before_it))));
         set(&self.paths.allowed, allowed(&config, &self.path));
         if let Some(files) = &self.files {
             files.set_bounds(bounds(&config));
@@ -216,6 +222,41 @@ fn limits(config: &Config) -> Limits {
         clients: number(config.max_clients),
         clients_per_user: number(config.max_clients_per_uid),
         calls_in_flight: number(config.max_calls_in_flight),
+    }
+}
+
+/// What lets clients of other hosts in. Files that cannot be read leave what was read `before`.
+fn remote(config: &Config, before: Option<&Remote>) -> Remote {
+    let credentials = if config.tls_listen.is_empty() {
+        None
+    } else {
+        let files = remote::Files {
+            certificate: config.tls_certificate.clone(),
+            key: config.tls_key.clone(),
+            authorities: config.tls_authorities.clone(),
+            revoked: config.tls_revoked.clone(),
+        };
+        match Credentials::read(&files) {
+            Ok(credentials) => Some(Arc::new(credentials)),
+            Err(error) => {
+                let kept = before.and_then(|before| before.credentials.clone());
+                let then = match kept {
+                    Some(_) => "what was read before holds",
+                    None => {
+                        "no client of another host is let in until it is mended, and 'reeve reload' said"
+                    }
+                };
+                tracing::error!("the files of TLS: {error}; {then}");
+                kept
+            }
+        }
+    };
+    Remote {
+        credentials,
+        names: Names {
+            allowed: config.tls_allowed.clone(),
+            read_only: config.tls_read_only.clone(),
+        },
     }
 }
 
