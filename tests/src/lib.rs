@@ -35,6 +35,7 @@ pub mod network;
 pub mod package;
 mod process;
 pub mod reeve;
+pub mod remote;
 pub mod switch;
 pub mod tool;
 pub mod virsh;
