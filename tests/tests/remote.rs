@@ -33,11 +33,16 @@ impl Managed {
         let files = authority.server(kind, &[&near.here])?;
         let settings = format!("tls_listen = [\"0.0.0.0:0\"]\n{files}{settings}");
         let host = Libvirt::start_with(&settings)?;
-        let log = host.daemon.log();
-        let (_, rest) = log
-            .split_once("are served at 0.0.0.0:")
-            .with_context(|| format!("where is it? {log}"))?;
-        let port = rest.split(' ').next().context("a port")?.parse()?;
+        let mut port = 0;
+        until("it says where it is", || {
+            let log = host.daemon.log();
+            let rest = log.split_once("are served at 0.0.0.0:");
+            let Some((said, _)) = rest.and_then(|(_, rest)| rest.split_once(' ')) else {
+                return Ok(false);
+            };
+            port = said.parse()?;
+            Ok(true)
+        })?;
         Ok(Self {
             host,
             near,
@@ -509,8 +514,8 @@ fn a_host_is_managed_from_another_one_by_ssh() -> Result<()> {
     }
     // One that only looks is kept to it.
     let uri = ssh.uri(&near, "");
-    let mut reading = near.virsh(&uri, &["-r", "undefine", "one"]);
-    reading.args(["--nvram"]);
+    let file = host.outside().join("one.xml");
+    let reading = near.virsh(&uri, &["-r", "define", &file.display().to_string()]);
     let refused = fail(reading)?;
     ensure!(refused.contains("read only access"), "{refused}");
     python(&near, &host, &uri)

@@ -173,11 +173,13 @@ impl Process {
 
     /// Waits until it has ended by itself, and hears what it says meanwhile.
     pub(super) async fn until_gone(&mut self) {
-        let pidfd = Arc::clone(self.pidfd.get_ref());
-        let Ok(pidfd) = watch(pidfd) else {
-            return;
-        };
-        let _ = self.until(pidfd.readable()).await;
+        loop {
+            let heard = tokio::select! {
+                _ = self.pidfd.readable() => return,
+                words = self.hear() => words,
+            };
+            self.heard(heard);
+        }
     }
 
     /// Its client is at that address.

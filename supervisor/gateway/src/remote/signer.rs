@@ -19,10 +19,10 @@ use rustls::sign::{Signer, SigningKey};
 use rustls::{Error, SignatureAlgorithm, SignatureScheme};
 use webpki::EndEntityCert;
 
-/// What a server of TLS 1.3 signs begins with: 64 spaces, what it is, and a zero byte. A hash follows.
-const BEGINNING: &[u8] = b"\
-                                                                \
-TLS 1.3, server CertificateVerify\0";
+/// What a server of TLS 1.3 signs begins with so many spaces ...
+const SPACES: usize = 64;
+/// ... and what it is, and a zero byte. A hash follows.
+const CONTEXT: &[u8] = b"TLS 1.3, server CertificateVerify\0";
 /// SHA-256 or SHA-384.
 const HASHES: [usize; 2] = [32, 48];
 /// Room for the messages between the two.
@@ -187,8 +187,7 @@ pub async fn serve(socket: OwnedFd, key: &[u8]) -> Result<(), SignerError> {
 /// Signs what a request asks for, if a server of TLS 1.3 signs such.
 fn sign(key: &dyn SigningKey, request: &[u8]) -> Result<Signature, SignerError> {
     let request: SignatureRequest = codec::decode(request).map_err(|_| SignerError::Request)?;
-    let hash = request.message.strip_prefix(BEGINNING);
-    if !hash.is_some_and(|hash| HASHES.contains(&hash.len())) {
+    if !is_of_a_handshake(&request.message) {
         return Err(SignerError::Request);
     }
     let scheme = SignatureScheme::from(request.scheme);
@@ -197,4 +196,72 @@ fn sign(key: &dyn SigningKey, request: &[u8]) -> Result<Signature, SignerError> 
     })?;
     let signature = signer.sign(&request.message);
     signature.map(Signature).map_err(|_| SignerError::Request)
+}
+
+/// Whether a server of TLS 1.3 signs that in a handshake, and nobody anywhere else.
+fn is_of_a_handshake(message: &[u8]) -> bool {
+    let Some((spaces, rest)) = message.split_at_checked(SPACES) else {
+        return false;
+    };
+    let hash = rest.strip_prefix(CONTEXT);
+    spaces.iter().all(|&byte| byte == b' ') && hash.is_some_and(|hash| HASHES.contains(&hash.len()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Made for this test.
+    const KEY: &[u8] = b"-----BEGIN PRIVATE KEY-----\n\
+MC4CAQAwBQYDK2VwBCIEILhEe/gRj/1XCuHTTwLIsUe4wvbGytTiCPVNNdPJ4oQ6\n\
+-----END PRIVATE KEY-----\n\n";
+
+    async fn ask(scheme: SignatureScheme, message: &[u8]) -> (Result<(), SignerError>, Vec<u8>) {
+        let (ours, theirs) = scm::pair().unwrap();
+        let request = SignatureRequest {
+            scheme: scheme.into(),
+            message: message.to_vec(),
+        };
+        scm::send(ours.as_fd(), &codec::encode(&request).unwrap(), &[]).unwrap();
+        let result = serve(theirs, KEY).await;
+        let answer = scm::receive_message(ours.as_fd()).unwrap_or_default().0;
+        (result, answer)
+    }
+
+    #[tokio::test]
+    async fn only_what_a_handshake_needs_is_signed() {
+        let of = |context: &[u8], hash: usize| {
+            let parts = [&[b' '; SPACES][..], context, &vec![7; hash]];
+            parts.concat()
+        };
+        let (result, answer) = ask(SignatureScheme::ED25519, &of(CONTEXT, 48)).await;
+        result.unwrap();
+        let Signature(signature) = codec::decode(&answer).unwrap();
+        assert_eq!(signature.len(), 64);
+        for message in [
+            Vec::new(),
+            b"an update of the firmware".to_vec(),
+            of(CONTEXT, 31),
+            of(CONTEXT, 33),
+            of(b"TLS 1.3, client CertificateVerify\0", 32),
+            [&b"x"[..], &of(CONTEXT, 32)].concat(),
+        ] {
+            let (result, answer) = ask(SignatureScheme::ED25519, &message).await;
+            assert!(matches!(result, Err(SignerError::Request)), "{message:?}");
+            assert!(answer.is_empty());
+        }
+        let (result, _) = ask(SignatureScheme::RSA_PSS_SHA256, &of(CONTEXT, 32)).await;
+        let error = result.unwrap_err().to_string();
+        assert!(error.contains("not the key of tls_certificate"), "{error}");
+    }
+
+    #[tokio::test]
+    async fn one_whom_nobody_asks_ends() {
+        let (ours, theirs) = scm::pair().unwrap();
+        drop(ours);
+        serve(theirs, KEY).await.unwrap();
+        let (_ours, theirs) = scm::pair().unwrap();
+        let error = serve(theirs, b"no key").await.unwrap_err().to_string();
+        assert!(error.starts_with("tls_key: "), "{error}");
+    }
 }
