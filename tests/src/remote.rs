@@ -124,7 +124,7 @@ subjectKeyIdentifier = hash
 authorityKeyIdentifier = keyid
 [client]
 basicConstraints = CA:FALSE
-keyUsage = digitalSignature
+keyUsage = digitalSignature,keyEncipherment
 extendedKeyUsage = clientAuth
 ";
 
@@ -205,7 +205,7 @@ impl Authority {
     pub fn server(&self, kind: &str, addresses: &[&str]) -> Result<String> {
         let names: Vec<String> = addresses.iter().map(|a| format!("IP:{a}")).collect();
         let extensions = format!(
-            "[server]\nbasicConstraints = CA:FALSE\nkeyUsage = digitalSignature\n\
+            "[server]\nbasicConstraints = CA:FALSE\nkeyUsage = digitalSignature,keyEncipherment\n\
              extendedKeyUsage = serverAuth\nsubjectAltName = {}\n",
             names.join(",")
         );

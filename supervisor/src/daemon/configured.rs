@@ -46,7 +46,7 @@ impl Configured {
         Self {
             policy: Arc::new(RwLock::new(policy(&config))),
             limits: Arc::new(RwLock::new(limits(&config))),
-            remote: Arc::new(RwLock::new(Arc::new(remote(&config, None)))),
+            remote: Arc::new(RwLock::new(Arc::new(remote(&config, None).0))),
             paths: Arc::new(ConfiguredPaths {
                 allowed: RwLock::new(allowed(&config, &path)),
                 sockets: OnceLock::new(),
@@ -87,8 +87,9 @@ impl Configured {
         let config = before.reloaded(read);
         set(&self.policy, policy(&config));
         set(&self.limits, limits(&config));
-        let before_it = Arc::clone(&self.remote.read().unwrap_or_else(PoisonError::into_inner));
-        set(&self.remote, Arc::new(remote(&config, Some(&before_it))));
+        let known = Arc::clone(&self.remote.read().unwrap_or_else(PoisonError::into_inner));
+        let (remote, trouble) = remote(&config, Some(&known));
+        set(&self.remote, Arc::new(remote));
         set(&self.paths.allowed, allowed(&config, &self.path));
         if let Some(files) = &self.files {
             files.set_bounds(bounds(&config));
@@ -104,7 +105,7 @@ impl Configured {
         let later = changes.at_restart.iter();
         let later =
             later.map(|key| format!("{key}: takes a restart of reeved, which no domain notices"));
-        Ok(applied.chain(later).collect())
+        Ok(applied.chain(later).chain(trouble).collect())
     }
 }
 
@@ -225,8 +226,10 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-/// What lets clients of other hosts in. Files that cannot be read leave what was read `before`.
-fn remote(config: &Config, before: Option<&Remote>) -> Remote {
+/// What lets clients of other hosts in, and what is wrong with it. Files that cannot be read leave what was read
+/// `before`.
+fn remote(config: &Config, before: Option<&Remote>) -> (Remote, Option<String>) {
+    let mut trouble = None;
     let credentials = if config.tls_listen.is_empty() {
         None
     } else {
@@ -246,18 +249,18 @@ fn remote(config: &Config, before: Option<&Remote>) -> Remote {
                         "no client of another host is let in until it is mended, and 'reeve reload' said"
                     }
                 };
-                tracing::error!("the files of TLS: {error}; {then}");
+                let told = format!("the files of TLS: {error}; {then}");
+                tracing::error!("{told}");
+                trouble = Some(told);
                 kept
             }
         }
     };
-    Remote {
-        credentials,
-        names: Names {
-            allowed: config.tls_allowed.clone(),
-            read_only: config.tls_read_only.clone(),
-        },
-    }
+    let names = Names {
+        allowed: config.tls_allowed.clone(),
+        read_only: config.tls_read_only.clone(),
+    };
+    (Remote { credentials, names }, trouble)
 }
 
 /// How large logs grow.

@@ -14,7 +14,7 @@
 //! do what, which the supervisor alone decides.
 
 mod credentials;
-mod name;
+pub mod name;
 pub mod signer;
 pub(crate) mod stream;
 

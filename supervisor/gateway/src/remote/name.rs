@@ -42,8 +42,10 @@ pub(super) fn subject(certificate: &CertificateDer<'_>) -> Option<String> {
     text(certificate.subject())
 }
 
-/// A name of relative names (X.501, `RDNSequence`), without its outer header.
-fn text(mut name: &[u8]) -> Option<String> {
+/// A name as text: the DER of relative names (X.501, `RDNSequence`) without its outer header. `None` where it is
+/// empty, malformed, or longer than [`MAX_NAME_BYTES`].
+#[must_use]
+pub fn text(mut name: &[u8]) -> Option<String> {
     let mut text = String::new();
     while !name.is_empty() {
         let mut attributes = take(&mut name, SET)?;
