@@ -215,9 +215,11 @@ impl Stream {
 }
 
 impl Drop for Stream {
-    /// Tells the client that no more comes, if there is room for it.
+    /// Tells the client that no more comes, if there is room for it; one that has said nothing yet is told nothing.
     fn drop(&mut self) {
-        self.tls.send_close_notify();
-        let _ = self.push();
+        if !self.tls.is_handshaking() {
+            self.tls.send_close_notify();
+            let _ = self.push();
+        }
     }
 }
