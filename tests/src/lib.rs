@@ -36,6 +36,7 @@ pub mod network;
 pub mod package;
 mod process;
 pub mod reeve;
+pub mod remote;
 pub mod switch;
 pub mod tool;
 pub mod virsh;

@@ -24,13 +24,21 @@ impl Libvirt {
     /// # Errors
     /// It does not serve.
     pub fn start() -> Result<Self> {
+        Self::start_with("")
+    }
+
+    /// As [`Self::start`], with further lines of its configuration.
+    ///
+    /// # Errors
+    /// It does not serve.
+    pub fn start_with(settings: &str) -> Result<Self> {
         let files = tempfile::Builder::new().prefix("images-").tempdir()?;
         let mut daemon = Daemon::prepare()?;
         let config = files.path().join("reeve.toml");
         let allowed = files.path().join("allowed");
         std::fs::create_dir(&allowed)?;
         let allowed = allowed.display().to_string();
-        let text = format!("libvirt = true\nallowed_directories = [{allowed:?}]\n");
+        let text = format!("libvirt = true\nallowed_directories = [{allowed:?}]\n{settings}");
         std::fs::write(&config, text)?;
         daemon.argument(&format!("--config={}", config.display()));
         daemon.spawn()?;

@@ -1,5 +1,8 @@
 //! The gateway process: close the jail, wait for a client, serve it until it goes.
 //!
+//! The same program signs for the handshake of a client of another host, in a process of its own
+//! ([`reeve_gateway::remote::signer`]).
+//!
 //! Started by the supervisor and by nobody else, with one socket and the number of the supervisor's changes
 //! ([`reeve_ipc::gateway`]). It is jailed before
 //! there is a client, so that what a client sends is read by a process that can open, make and start nothing.
@@ -14,9 +17,10 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use reeve_gateway::log;
+use reeve_gateway::remote::{self, Stranger, signer};
 use reeve_gateway::session::{self, Rights};
 use reeve_ipc::changes::Changes;
-use reeve_ipc::gateway::{CHANGES_FD, CONTROL_FD, HandOver, MAX_WORDS_BYTES, NAME};
+use reeve_ipc::gateway::{CHANGES_FD, CONTROL_FD, HandOver, MAX_KEY_BYTES, MAX_WORDS_BYTES, NAME};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::{codec, error, exit_code};
 use reeve_sandbox::seccomp::{Role, enter_role};
@@ -91,17 +95,9 @@ async fn serve(control: OwnedFd, changes: Changes) -> Result<(), u8> {
         Err(_) => return Err(exit_code::HANDSHAKE),
     };
     let message: HandOver = codec::decode(&bytes).map_err(|_| exit_code::HANDSHAKE)?;
-    let [client, api] = <[OwnedFd; 2]>::try_from(fds).map_err(|_| exit_code::HANDSHAKE)?;
-    let rights = Rights {
-        access: message.access,
-    };
+    drop(bytes);
     tokio::select! {
-        ended = session::serve(client, api, rights, changes) => {
-            if let Err(error) = ended {
-                tracing::warn!("a client's connection ended: {error}");
-            }
-            Ok(())
-        }
+        ended = work(message, fds, changes) => ended,
         // Nothing comes any more but the end.
         end = receive(&control) => match end {
             Err(ScmError::Closed) => Ok(()),
@@ -110,15 +106,50 @@ async fn serve(control: OwnedFd, changes: Changes) -> Result<(), u8> {
     }
 }
 
+/// Does what this process was handed.
+async fn work(message: HandOver, fds: Vec<OwnedFd>, changes: Changes) -> Result<(), u8> {
+    let mut fds = fds.into_iter();
+    let mut next = || fds.next().ok_or(exit_code::HANDSHAKE);
+    let ended = match message {
+        HandOver::Local { access } => {
+            let (client, api) = (next()?, next()?);
+            session::serve(client, api, Rights { access }, changes).await
+        }
+        HandOver::Remote => {
+            let stranger = Stranger {
+                connection: next()?,
+                door: next()?,
+                signer: next()?,
+                files: fds.collect(),
+            };
+            match remote::admit(stranger).await {
+                Some(guest) => session::serve_remote(guest, changes).await,
+                None => Ok(()),
+            }
+        }
+        HandOver::Signer { key } => {
+            if let Err(error) = signer::serve(next()?, &key).await {
+                tracing::error!("no signature for a remote client: {error}");
+            }
+            Ok(())
+        }
+    };
+    if let Err(error) = ended {
+        tracing::warn!("a client's connection ended: {error}");
+    }
+    Ok(())
+}
+
 async fn receive(control: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
-    let mut bytes = [0; MAX_WORDS_BYTES];
+    let mut bytes = vec![0; MAX_KEY_BYTES + MAX_WORDS_BYTES];
     let attempt = || match scm::receive(control.as_fd(), &mut bytes) {
         Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         result => Ok(result),
     };
     let received = control.async_io(Interest::READABLE, attempt).await;
     let (length, fds) = received.map_err(|_| ScmError::Closed)??;
-    Ok((bytes.get(..length).unwrap_or_default().to_vec(), fds))
+    bytes.truncate(length);
+    Ok((bytes, fds))
 }
 
 /// Says something for the supervisor's log.

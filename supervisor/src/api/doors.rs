@@ -24,6 +24,9 @@ use crate::logging::seldom::Seldom;
 /// supervisor's own user.
 pub(crate) const RESERVE: usize = 8;
 
+/// The user that clients of other hosts are counted as: no process has that uid (setresuid(2)).
+const REMOTE: u32 = u32::MAX;
+
 /// The places that are taken.
 #[derive(Debug, Default)]
 pub struct Doors {
@@ -124,7 +127,7 @@ impl<S: Serve> Shared<S> {
     /// # Errors
     /// Why it is not let in, for it to be told.
     pub(crate) fn admit(self: &Arc<Self>, peer: Peer, most: Access) -> Result<Entry<S>, ApiError> {
-        let (policy, limits) = (*read(&self.policy), *read(&self.limits));
+        let policy = *read(&self.policy);
         let Some(access) = policy.access(&peer) else {
             let message = format!(
                 "user {} may not use this supervisor; its administrator can add you to the group that may",
@@ -132,14 +135,40 @@ impl<S: Serve> Shared<S> {
             );
             return Err(ApiError::new(ApiErrorCode::AccessDenied, message));
         };
+        let exempt = policy.is_exempt(&peer);
+        self.place(peer, access.min(most), exempt)
+    }
+
+    /// Lets in a client of another host that has proved who it is. All of them together are one user.
+    ///
+    /// # Errors
+    /// As for [`Self::admit`].
+    pub(crate) fn admit_remote(self: &Arc<Self>, access: Access) -> Result<Entry<S>, ApiError> {
+        let peer = Peer {
+            pid: 0,
+            uid: REMOTE,
+            gid: REMOTE,
+            groups: Vec::new(),
+        };
+        self.place(peer, access, false)
+    }
+
+    /// Takes a place, if there is one.
+    fn place(
+        self: &Arc<Self>,
+        peer: Peer,
+        access: Access,
+        exempt: bool,
+    ) -> Result<Entry<S>, ApiError> {
+        let limits = *read(&self.limits);
         let full = self.doors.with(|inside| {
             let own = inside.get(&peer.uid).copied().unwrap_or(0);
             let all = self.doors.all.load(Ordering::Relaxed);
-            let reserve = if policy.is_exempt(&peer) { RESERVE } else { 0 };
+            let reserve = if exempt { RESERVE } else { 0 };
             if all >= limits.clients.saturating_add(reserve) {
                 return Some(format!("{all} clients are connected; try again later"));
             }
-            if own >= limits.clients_per_user && !policy.is_exempt(&peer) {
+            if own >= limits.clients_per_user && !exempt {
                 return Some(format!("{own} clients of yours are connected; close one"));
             }
             *inside.entry(peer.uid).or_default() += 1;
@@ -159,7 +188,7 @@ impl<S: Serve> Shared<S> {
             admitted: Admitted {
                 id: SessionId(id),
                 peer,
-                access: access.min(most),
+                access,
                 calls_in_flight: limits.calls_in_flight,
             },
             place,

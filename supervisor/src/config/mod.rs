@@ -10,8 +10,10 @@ mod error;
 
 use std::collections::BTreeSet;
 use std::io::Read;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
+use reeve_ipc::gateway::MAX_NAME_BYTES;
 use serde::{Deserialize, Serialize};
 
 use crate::host::paths::DEFAULT_DIRECTORIES;
@@ -31,6 +33,8 @@ const MAX_BYTES: u64 = 1 << 20;
 const MIN_LOG_BYTES: u64 = 4096;
 /// More than this are no reserve but a service of their own.
 const MAX_WARM_PROCESSES: u32 = 64;
+/// The most names of remote clients in one list.
+const MAX_NAMES: usize = 4096;
 /// A host that takes longer than a day to shut down does not.
 const MAX_HOST_SHUTDOWN_SECONDS: u32 = 86_400;
 
@@ -59,6 +63,20 @@ pub struct Config {
     /// Where they are besides the run directory: absolute paths of sockets. Beside each there is a second one,
     /// with `-ro` behind its name, whose clients only look.
     pub libvirt_sockets: Vec<PathBuf>,
+    /// Where clients of libvirt's protocol on other hosts are served, by TLS: addresses with ports.
+    pub tls_listen: Vec<SocketAddr>,
+    /// The server's certificate, and those between it and its authority: an absolute path.
+    pub tls_certificate: PathBuf,
+    /// Its private key: an absolute path.
+    pub tls_key: PathBuf,
+    /// The authorities one of which must have signed a client's certificate: an absolute path.
+    pub tls_authorities: PathBuf,
+    /// The certificates that they have revoked: an absolute path.
+    pub tls_revoked: Option<PathBuf>,
+    /// Whose certificates let in, by name or pattern; where nothing is set, all that an authority has signed.
+    pub tls_allowed: Option<Vec<String>>,
+    /// Which of them only look.
+    pub tls_read_only: Vec<String>,
     /// How many processes wait for them, 0 to 64.
     pub libvirt_warm_processes: u32,
     /// Whether clients may ask for the test hypervisor.
@@ -100,6 +118,13 @@ impl Default for Config {
             default_network: None,
             libvirt: true,
             libvirt_sockets: Vec::new(),
+            tls_listen: Vec::new(),
+            tls_certificate: "/etc/pki/libvirt/servercert.pem".into(),
+            tls_key: "/etc/pki/libvirt/private/serverkey.pem".into(),
+            tls_authorities: "/etc/pki/CA/cacert.pem".into(),
+            tls_revoked: None,
+            tls_allowed: None,
+            tls_read_only: Vec::new(),
             libvirt_warm_processes: 2,
             test_hypervisor: true,
             max_clients: 256,
@@ -128,7 +153,7 @@ pub struct Changes {
 
 /// Settings that only a new supervisor takes up: the logs of running domains are open, what starts domains
 /// is made, and so are the sockets.
-const AT_RESTART: [&str; 9] = [
+const AT_RESTART: [&str; 10] = [
     "log_directory",
     "virtiofsd",
     "multi_tenant",
@@ -136,6 +161,7 @@ const AT_RESTART: [&str; 9] = [
     "default_network",
     "libvirt",
     "libvirt_sockets",
+    "tls_listen",
     "libvirt_warm_processes",
     "test_hypervisor",
 ];
@@ -256,6 +282,7 @@ impl Config {
                 return Err(("libvirt_sockets", reason));
             }
         }
+        self.check_tls()?;
         let mut seen = BTreeSet::new();
         for directory in &self.allowed_directories {
             check_directory("allowed_directories", directory)?;
@@ -277,6 +304,40 @@ impl Config {
         }
         crate::logging::check_filter(&self.log_level)
             .map_err(|error| ("log_level", error.to_string()))
+    }
+
+    /// What is said of clients of other hosts.
+    fn check_tls(&self) -> Result<(), (&'static str, String)> {
+        let addresses: BTreeSet<_> = self.tls_listen.iter().collect();
+        if addresses.len() < self.tls_listen.len() {
+            return Err(("tls_listen", "an address is there twice".to_owned()));
+        }
+        for (key, path) in [
+            ("tls_certificate", &self.tls_certificate),
+            ("tls_key", &self.tls_key),
+            ("tls_authorities", &self.tls_authorities),
+        ] {
+            check_directory(key, path)?;
+        }
+        if let Some(path) = &self.tls_revoked {
+            check_directory("tls_revoked", path)?;
+        }
+        for (key, names) in [
+            (
+                "tls_allowed",
+                self.tls_allowed.as_deref().unwrap_or_default(),
+            ),
+            ("tls_read_only", &self.tls_read_only),
+        ] {
+            let bad = |name: &&String| name.is_empty() || name.len() > MAX_NAME_BYTES;
+            if names.len() > MAX_NAMES || names.iter().find(bad).is_some() {
+                let reason = format!(
+                    "there are more than {MAX_NAMES} names, or one is empty or has more than {MAX_NAME_BYTES} bytes"
+                );
+                return Err((key, reason));
+            }
+        }
+        Ok(())
     }
 
     /// The log directory, of the configuration or, where that names none, of the instance:
@@ -322,6 +383,7 @@ impl Config {
             default_network: self.default_network,
             libvirt: self.libvirt,
             libvirt_sockets: self.libvirt_sockets.clone(),
+            tls_listen: self.tls_listen.clone(),
             libvirt_warm_processes: self.libvirt_warm_processes,
             test_hypervisor: self.test_hypervisor,
             ..new

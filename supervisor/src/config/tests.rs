@@ -26,6 +26,8 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
         virtiofsd: Some("/usr/libexec/virtiofsd".into()),
         vhost_net: Some(true),
         default_network: Some(true),
+        tls_revoked: Some("/etc/pki/CA/cacrl.pem".into()),
+        tls_allowed: Some(vec!["*".to_owned()]),
         ..Config::default()
     };
     assert_eq!(parse(&uncommented()).unwrap(), expected);
@@ -90,6 +92,19 @@ fn an_error_names_file_line_and_key_on_one_line() {
         (
             "libvirt_sockets = [\"/a/s\", \"/a/s\"]",
             "/etc/reeve/reeve.toml:1: libvirt_sockets: '/a/s' is there twice, or is no name of a socket",
+        ),
+        (
+            "tls_listen = [\"[::]:16514\", \"[::]:16514\"]",
+            "/etc/reeve/reeve.toml:1: tls_listen: an address is there twice",
+        ),
+        (
+            "tls_key = \"serverkey.pem\"",
+            "/etc/reeve/reeve.toml:1: tls_key: 'serverkey.pem' is no absolute path without '..'",
+        ),
+        (
+            "tls_read_only = [\"\"]",
+            "/etc/reeve/reeve.toml:1: tls_read_only: there are more than 4096 names, or one is empty or has more than \
+             1024 bytes",
         ),
         (
             "host_shutdown_timeout_seconds = 86401",

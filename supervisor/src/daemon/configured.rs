@@ -14,6 +14,7 @@ use crate::api::Limits;
 use crate::api::access::{Policy, group_id};
 use crate::config::{Config, ConfigError};
 use crate::domain::plan::{ImageAccess, PathError, PathPolicy};
+use crate::gateway::remote::{self, Credentials, Names, Remote};
 use crate::host::paths::AllowedPaths;
 use crate::host::sockets::Place;
 use crate::logging::{DaemonLog, LogBounds, LogFiles};
@@ -27,6 +28,8 @@ pub struct Configured {
     pub(super) policy: Arc<RwLock<Policy>>,
     /// What clients may cost.
     pub(super) limits: Arc<RwLock<Limits>>,
+    /// What lets clients of other hosts in.
+    pub(super) remote: remote::Current,
     /// Which files definitions may name.
     pub(super) paths: Arc<ConfiguredPaths>,
     pub(super) log: DaemonLog,
@@ -43,6 +46,7 @@ impl Configured {
         Self {
             policy: Arc::new(RwLock::new(policy(&config))),
             limits: Arc::new(RwLock::new(limits(&config))),
+            remote: Arc::new(RwLock::new(Arc::new(remote(&config, None).0))),
             paths: Arc::new(ConfiguredPaths {
                 allowed: RwLock::new(allowed(&config, &path)),
                 sockets: OnceLock::new(),
@@ -83,6 +87,9 @@ impl Configured {
         let config = before.reloaded(read);
         set(&self.policy, policy(&config));
         set(&self.limits, limits(&config));
+        let known = Arc::clone(&self.remote.read().unwrap_or_else(PoisonError::into_inner));
+        let (remote, trouble) = remote(&config, Some(&known));
+        set(&self.remote, Arc::new(remote));
         set(&self.paths.allowed, allowed(&config, &self.path));
         if let Some(files) = &self.files {
             files.set_bounds(bounds(&config));
@@ -98,7 +105,7 @@ impl Configured {
         let later = changes.at_restart.iter();
         let later =
             later.map(|key| format!("{key}: takes a restart of reeved, which no domain notices"));
-        Ok(applied.chain(later).collect())
+        Ok(applied.chain(later).chain(trouble).collect())
     }
 }
 
@@ -217,6 +224,43 @@ fn limits(config: &Config) -> Limits {
         clients_per_user: number(config.max_clients_per_uid),
         calls_in_flight: number(config.max_calls_in_flight),
     }
+}
+
+/// What lets clients of other hosts in, and what is wrong with it. Files that cannot be read leave what was read
+/// `before`.
+fn remote(config: &Config, before: Option<&Remote>) -> (Remote, Option<String>) {
+    let mut trouble = None;
+    let credentials = if config.tls_listen.is_empty() {
+        None
+    } else {
+        let files = remote::Files {
+            certificate: config.tls_certificate.clone(),
+            key: config.tls_key.clone(),
+            authorities: config.tls_authorities.clone(),
+            revoked: config.tls_revoked.clone(),
+        };
+        match Credentials::read(&files) {
+            Ok(credentials) => Some(Arc::new(credentials)),
+            Err(error) => {
+                let kept = before.and_then(|before| before.credentials.clone());
+                let then = match kept {
+                    Some(_) => "what was read before holds",
+                    None => {
+                        "no client of another host is let in until it is mended, and 'reeve reload' said"
+                    }
+                };
+                let told = format!("the files of TLS: {error}; {then}");
+                tracing::error!("{told}");
+                trouble = Some(told);
+                kept
+            }
+        }
+    };
+    let names = Names {
+        allowed: config.tls_allowed.clone(),
+        read_only: config.tls_read_only.clone(),
+    };
+    (Remote { credentials, names }, trouble)
 }
 
 /// How large logs grow.

@@ -357,6 +357,8 @@ pub(super) fn front_door(
     let door = gateway::Settings {
         run_directory: settings.run_directory.clone(),
         sockets: config.libvirt_sockets.clone(),
+        tls: config.tls_listen.clone(),
+        remote: Arc::clone(&settings.configured.remote),
         warm: usize::try_from(config.libvirt_warm_processes).unwrap_or(0),
         cgroups: settings.cgroups.clone(),
         limits: Arc::clone(&settings.configured.limits),

@@ -11,6 +11,8 @@
 //!                                                            process or the client goes, then reaped
 //! ```
 //!
+//! Clients of other hosts come by TLS, where that is configured, and have to say who they are first ([`remote`]).
+//!
 //! The supervisor reads not one byte of libvirt's protocol: it accepts a connection, asks the kernel whose it
 //! is, and hands it to a process of its own (`reeve-gateway`) in a jail as a worker's, with a uid that no other
 //! process has, so that two of them cannot signal or trace each other. What that process asks for it asks in
@@ -35,10 +37,12 @@
 mod bound;
 mod pool;
 mod process;
+pub mod remote;
 mod spawner;
 
 use std::fs::DirBuilder;
 use std::future::pending;
+use std::net::SocketAddr;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, RwLock};
@@ -50,6 +54,7 @@ use tokio::task::JoinSet;
 
 use self::bound::Bound;
 use self::pool::{Client, Pool};
+use self::remote::Current;
 use self::spawner::Spawner;
 use crate::api::access::Peer;
 use crate::api::listener::{Kind, ListenError, Listener, TooMany};
@@ -75,6 +80,10 @@ pub struct Settings {
     pub run_directory: PathBuf,
     /// Where there are others: for each, a second one with `-ro` behind its name.
     pub sockets: Vec<PathBuf>,
+    /// Where clients of other hosts are, by TLS.
+    pub tls: Vec<SocketAddr>,
+    /// What lets them in, now and whenever one comes.
+    pub remote: Current,
     /// How many processes wait for clients.
     pub warm: usize,
     /// Where the cgroup of all those processes is made.
@@ -89,6 +98,8 @@ pub struct Settings {
 #[derive(Debug)]
 pub struct FrontDoor {
     listeners: Vec<(Listener, Access)>,
+    doors: Vec<remote::Door>,
+    remote: Current,
     spawner: Spawner,
     warm: usize,
 }
@@ -131,19 +142,34 @@ impl FrontDoor {
                  jail is closed as ever; started as root each has a uid of its own"
             );
         }
+        let mut doors = Vec::new();
+        for address in &settings.tls {
+            match remote::Door::open(*address) {
+                Ok(door) => doors.push(door),
+                Err(error) => {
+                    tracing::error!("no client of another host is served at {address}: {error}")
+                }
+            }
+        }
+        let strangers = match doors.is_empty() {
+            true => 0,
+            false => remote::MOST_PROCESSES,
+        };
         let bound = Bound::make(
             &settings.cgroups,
             &settings.run_directory,
             Arc::clone(&settings.limits),
-            settings.warm,
+            settings.warm.saturating_add(strangers),
         );
         let spawner = Spawner::start(program, identities, bound, Arc::clone(&settings.changes))
             .inspect_err(|error| {
                 tracing::error!("no client of libvirt's protocol is served: no thread: {error}");
             })
             .ok()?;
-        (!listeners.is_empty()).then_some(Self {
+        (!listeners.is_empty() || !doors.is_empty()).then_some(Self {
             listeners,
+            doors,
+            remote: Arc::clone(&settings.remote),
             spawner,
             warm: settings.warm,
         })
@@ -156,6 +182,11 @@ impl FrontDoor {
         tasks.spawn(Pool::new(self.spawner, self.warm).serve(queue));
         for (listener, most) in self.listeners {
             tasks.spawn(let_in(listener, most, Arc::clone(&shared), clients.clone()));
+        }
+        let strangers = Arc::default();
+        for door in self.doors {
+            let (strangers, current) = (Arc::clone(&strangers), Arc::clone(&self.remote));
+            tasks.spawn(door.serve(strangers, current, Arc::clone(&shared), clients.clone()));
         }
         while let Some(ended) = tasks.join_next().await {
             tracing::error!(?ended, "a part of libvirt's front door has ended");
@@ -195,7 +226,7 @@ async fn let_in<S: Serve>(
         let (pid, uid) = (peer.pid, peer.uid);
         match shared.admit(peer, most) {
             Ok(entry) => {
-                let client = Client { socket, entry };
+                let client = Client::Local { socket, entry };
                 if clients.send(client).await.is_err() {
                     return;
                 }

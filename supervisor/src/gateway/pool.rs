@@ -16,6 +16,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Sleep, sleep};
 
 use super::process::{Idle, Process};
+use super::remote::{Signing, Stranger};
 use super::spawner::{Spawner, StartError, Started, Starting};
 use crate::api::Serve;
 use crate::api::doors::Entry;
@@ -29,12 +30,19 @@ const FORGOTTEN: Duration = Duration::from_secs(60);
 /// What has been so for so long is told again.
 const TOLD_AGAIN: Duration = Duration::from_secs(3600);
 
-/// A client that was let in, on its way to a process.
-pub(super) struct Client<S: Serve> {
-    /// Its connection, of which nothing was read.
-    pub(super) socket: NoRights<OwnedFd>,
-    /// Its place and its rights.
-    pub(super) entry: Entry<S>,
+/// Who has use for a process, on the way to one.
+pub(super) enum Client<S: Serve> {
+    /// A client that was let in.
+    Local {
+        /// Its connection, of which nothing was read.
+        socket: NoRights<OwnedFd>,
+        /// Its place and its rights.
+        entry: Entry<S>,
+    },
+    /// One of another host, which has to say who it is.
+    Stranger(Stranger<S>),
+    /// What signs for one of another host.
+    Signing(Signing),
 }
 
 /// A process without a client.

@@ -2,7 +2,7 @@
 
 use std::future::pending;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -23,6 +23,7 @@ use tokio::time::{sleep, timeout};
 use super::pool::Client;
 use super::spawner::Started;
 use crate::api::Serve;
+use crate::api::doors::Entry;
 use crate::host::identity::Identity;
 use crate::host::watch::watch;
 
@@ -44,6 +45,8 @@ pub(super) struct Process {
     silent: bool,
     /// The pid and the uid of its client.
     client: Option<(i32, u32)>,
+    /// The address of its client, where that is on another host.
+    address: Option<String>,
     reaped: bool,
     /// Nobody else's until the process is reaped.
     _identity: Identity,
@@ -88,6 +91,7 @@ impl Process {
             lines: LINES,
             silent: false,
             client: None,
+            address: None,
             reaped: false,
             _identity: started.identity,
         })
@@ -105,7 +109,9 @@ impl Process {
             tokio::select! {
                 biased;
                 client = &mut client => return match client {
-                    Ok(client) => self.serve(client).await,
+                    Ok(Client::Local { socket, entry }) => self.serve(socket, entry).await,
+                    Ok(Client::Stranger(stranger)) => self.serve_stranger(stranger).await,
+                    Ok(Client::Signing(signing)) => self.serve_signing(signing).await,
                     // The pool is gone, and the process with the thread that made it.
                     Err(_) => Idle::Served,
                 },
@@ -119,15 +125,14 @@ impl Process {
         }
     }
 
-    async fn serve<S: Serve>(mut self, client: Client<S>) -> Idle<S> {
-        let Client { socket, entry } = client;
+    async fn serve<S: Serve>(mut self, socket: NoRights<OwnedFd>, entry: Entry<S>) -> Idle<S> {
         let (pid, uid) = (entry.peer().pid, entry.peer().uid);
         self.client = Some((pid, uid));
         let session = match self.hand_over(&socket, entry.access()) {
             Ok(session) => session,
             Err(ScmError::Closed) => {
                 self.end().await;
-                return Idle::Missed(Client { socket, entry });
+                return Idle::Missed(Client::Local { socket, entry });
             }
             Err(error) => {
                 tracing::error!(
@@ -142,19 +147,49 @@ impl Process {
         };
         tracing::debug!(pid, uid, access = %entry.access(), gateway = self.pid, "libvirt client");
         socket.hand_on();
-        let attending = entry.attend(session, None);
-        tokio::pin!(attending);
-        let place = loop {
-            tokio::select! {
-                // Ends with the process, as that has the other end.
-                place = &mut attending => break place,
-                words = self.hear() => self.heard(words),
-            }
-        };
+        self.attend(entry, session).await;
+        Idle::Served
+    }
+
+    /// Serves the session of its client, and sees to its end.
+    pub(super) async fn attend<S: Serve>(&mut self, entry: Entry<S>, session: NoRights<OwnedFd>) {
+        // Ends with the process, as that has the other end.
+        let place = self.until(entry.attend(session, None)).await;
         self.end().await;
         // No client has its place before the process of this one is gone.
         drop(place);
-        Idle::Served
+    }
+
+    /// Waits for that, and hears what the process says meanwhile.
+    pub(super) async fn until<T>(&mut self, done: impl Future<Output = T>) -> T {
+        tokio::pin!(done);
+        loop {
+            tokio::select! {
+                done = &mut done => return done,
+                words = self.hear() => self.heard(words),
+            }
+        }
+    }
+
+    /// Waits until it has ended by itself, and hears what it says meanwhile.
+    pub(super) async fn until_gone(&mut self) {
+        loop {
+            let heard = tokio::select! {
+                _ = self.pidfd.readable() => return,
+                words = self.hear() => words,
+            };
+            self.heard(heard);
+        }
+    }
+
+    /// Its client is at that address.
+    pub(super) fn serves(&mut self, address: String) {
+        self.address = Some(address);
+    }
+
+    /// The socket to it.
+    pub(super) fn control(&self) -> BorrowedFd<'_> {
+        self.control.as_fd()
     }
 
     /// Gives the process its client; gives our end of the session.
@@ -166,14 +201,15 @@ impl Process {
         let (ours, theirs) = scm::pair()?;
         // Before the other end is anybody's.
         let ours = NoRights::new(ours);
-        let message = codec::encode(&HandOver { access }).map_err(|_| ScmError::Oversized)?;
+        let message =
+            codec::encode(&HandOver::Local { access }).map_err(|_| ScmError::Oversized)?;
         let handed = [client.as_fd(), theirs.as_fd()];
         scm::send(self.control.as_fd(), &message, &handed)?;
         Ok(ours)
     }
 
     /// Waits for its end, not for long, then kills it; and reaps it.
-    async fn end(&mut self) {
+    pub(super) async fn end(&mut self) {
         // It ends by itself when it sees this; what it said last can be heard still.
         let _ = shutdown(&self.control, Shutdown::Write);
         if timeout(GRACE, self.gone()).await.is_err() {
@@ -254,8 +290,9 @@ impl Process {
         self.lines = self.lines.saturating_sub(1);
         let gateway = self.pid;
         let (pid, uid) = self.client.unzip();
+        let address = self.address.as_deref();
         if let Ok(denial) = Denial::decode(&words) {
-            tracing::error!(gateway, pid, uid, "a gateway made a {denial}");
+            tracing::error!(gateway, pid, uid, address, "a gateway made a {denial}");
             return;
         }
         let words = String::from_utf8_lossy(&words);
@@ -263,6 +300,7 @@ impl Process {
             gateway,
             pid,
             uid,
+            address,
             "a gateway says: {}",
             words.escape_debug()
         );

@@ -8,9 +8,9 @@ use std::os::unix::net::UnixStream;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use reeve_ipc::api::API;
 use reeve_ipc::api::call::{Call, ConfigReload};
 use reeve_ipc::api::message::{CallId, FromClient, ToClient};
+use reeve_ipc::api::{API, Access};
 use reeve_ipc::gateway::{CONTROL_FD, HandOver};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::{codec, exit_code};
@@ -21,7 +21,7 @@ fn main() -> ExitCode {
     let Some((bytes, fds)) = receive(control.as_fd()) else {
         return ExitCode::SUCCESS;
     };
-    let (Ok(message), Ok([client, api])) = (
+    let (Ok(HandOver::Local { access }), Ok([client, api])) = (
         codec::decode::<HandOver>(&bytes),
         <[OwnedFd; 2]>::try_from(fds),
     ) else {
@@ -33,7 +33,7 @@ fn main() -> ExitCode {
     while let Ok(length @ 1..) = client.read(&mut word) {
         let word = String::from_utf8_lossy(&word[..length]).into_owned();
         let answer = match word.as_str() {
-            "rights" => rights(message, api.as_fd()),
+            "rights" => rights(access, api.as_fd()),
             "exit" => return ExitCode::from(7),
             "lie" => {
                 let _ = scm::send(api.as_fd(), b"\xff\xff\xff", &[]);
@@ -55,7 +55,7 @@ fn main() -> ExitCode {
 }
 
 /// What the message says of the client's rights, what the supervisor says, and whether it holds to it.
-fn rights(message: HandOver, api: BorrowedFd<'_>) -> String {
+fn rights(rights: Access, api: BorrowedFd<'_>) -> String {
     let ask = |message: &FromClient| {
         let sent = codec::encode(message).map(|bytes| scm::send(api, &bytes, &[]));
         let answer = receive(api).map(|(bytes, _)| codec::decode::<ToClient>(&bytes));
@@ -77,7 +77,7 @@ fn rights(message: HandOver, api: BorrowedFd<'_>) -> String {
         ) => format!("{:?}", error.code),
         other => format!("{other:?}"),
     };
-    format!("{} {welcome} {reload}", message.access)
+    format!("{} {welcome} {reload}", rights)
 }
 
 fn sleep() -> String {

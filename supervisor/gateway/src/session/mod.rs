@@ -22,6 +22,7 @@ mod run;
 mod streams;
 #[cfg(test)]
 mod tests;
+mod transport;
 mod watch;
 
 use std::os::fd::OwnedFd;
@@ -32,6 +33,8 @@ use reeve_ipc::api::client::Client;
 use reeve_ipc::changes::Changes;
 use reeve_ipc::socket::Socket;
 
+use self::transport::Transport;
+use crate::remote::Guest;
 use crate::wire::frame::FrameError;
 
 /// What a client may do, as the supervisor decided when it connected.
@@ -80,9 +83,30 @@ pub async fn serve(
     rights: Rights,
     changes: Changes,
 ) -> Result<(), SessionError> {
+    let client = Transport::Local(Socket::new(client)?);
+    begin(client, api, rights, changes).await
+}
+
+/// Serves a client of another host, as [`serve`] does.
+///
+/// # Errors
+/// As for [`serve`].
+pub async fn serve_remote(guest: Guest, changes: Changes) -> Result<(), SessionError> {
+    let rights = Rights {
+        access: guest.admitted.access,
+    };
+    let client = Transport::Remote(Box::new(guest.stream));
+    begin(client, guest.api, rights, changes).await
+}
+
+async fn begin(
+    client: Transport,
+    api: OwnedFd,
+    rights: Rights,
+    changes: Changes,
+) -> Result<(), SessionError> {
     let (api, events) = Client::over(api, "reeve-gateway").await?;
     let access = rights.access.min(api.access());
-    let client = Socket::new(client)?;
     run::Session::new(client, api, events, Rights { access }, changes)
         .run()
         .await

@@ -1,15 +1,12 @@
 //! The loop of a connection.
 
 use std::io;
-use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::api::client::Client;
 use reeve_ipc::api::event::{Cursor, Event};
 use reeve_ipc::changes::Changes;
-use reeve_ipc::socket::Socket;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
@@ -19,6 +16,7 @@ use super::keepalive::{Due, Keepalive};
 use super::outbox::Outbox;
 use super::pace::Pace;
 use super::streams::Streams;
+use super::transport::Transport;
 use super::watch::Watch;
 use super::{Rights, SessionError};
 use crate::calls::Context;
@@ -55,7 +53,7 @@ pub(super) enum Standing {
 /// A connection.
 #[derive(Debug)]
 pub(super) struct Session {
-    pub(super) socket: Socket<OwnedFd>,
+    pub(super) socket: Transport,
     pub(super) api: Client,
     pub(super) rights: Rights,
     pub(super) changes: Arc<Changes>,
@@ -87,7 +85,7 @@ enum Woken {
 
 impl Session {
     pub(super) fn new(
-        socket: Socket<OwnedFd>,
+        socket: Transport,
         api: Client,
         events: mpsc::Receiver<(Cursor, Event)>,
         rights: Rights,
@@ -304,11 +302,7 @@ impl Session {
             return Ok(());
         }
         let Self { socket, outbox, .. } = self;
-        outbox.flush(Instant::now(), |slices| {
-            let flags = SendFlags::DONTWAIT | SendFlags::NOSIGNAL;
-            let mut none = SendAncillaryBuffer::default();
-            Ok(sendmsg(&*socket, slices, &mut none, flags)?)
-        })?;
+        outbox.flush(Instant::now(), |slices| socket.try_write(slices))?;
         if outbox.is_overfull() {
             return Err(SessionError::Stalled);
         }

@@ -14,7 +14,7 @@ use reeve_ipc::model::{Forward, Network};
 use super::harness::{Act, Supervisor};
 
 #[derive(Debug, Clone)]
-struct Held {
+pub(super) struct Held {
     active: Option<Network>,
     kept: Option<Network>,
     autostart: bool,
@@ -24,7 +24,7 @@ struct Held {
 /// Every network, by name, and what their servers have lent.
 #[derive(Debug, Default)]
 pub(super) struct Nets {
-    held: BTreeMap<String, Held>,
+    pub(super) held: BTreeMap<String, Held>,
     /// The book of every network.
     pub(super) book: String,
     /// Ports that a network gets when it is started.

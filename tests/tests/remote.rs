@@ -1,0 +1,554 @@
+//! Administrators on other hosts: stock clients in network namespaces of their own manage the domains of a real
+//! `reeved`, by TLS and by ssh; and whoever may not is refused.
+
+use std::fs;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use reeve_tests::libvirt::Libvirt;
+use reeve_tests::remote::{Authority, Neighbour};
+use reeve_tests::virsh::{fail, succeed};
+
+/// How long something may take that is bounded otherwise.
+const PATIENCE: Duration = Duration::from_secs(30);
+/// Who may do everything.
+const ADMIN: &str = "/C=GB/O=Reeve/CN=admin";
+
+/// A host that is managed by TLS, with another one, and the authority of both.
+struct Managed {
+    host: Libvirt,
+    near: Neighbour,
+    authority: Authority,
+    port: u16,
+}
+
+impl Managed {
+    /// With a key of that kind, and these lines of configuration.
+    fn start(kind: &str, near: Neighbour, authority: Authority, settings: &str) -> Result<Self> {
+        let files = authority.server(kind, &[&near.here])?;
+        let settings = format!("tls_listen = [\"0.0.0.0:0\"]\n{files}{settings}");
+        let host = Libvirt::start_with(&settings)?;
+        let mut port = 0;
+        until("it says where it is", || {
+            let log = host.daemon.log();
+            let rest = log.split_once("are served at 0.0.0.0:");
+            let Some((said, _)) = rest.and_then(|(_, rest)| rest.split_once(' ')) else {
+                return Ok(false);
+            };
+            port = said.parse()?;
+            Ok(true)
+        })?;
+        Ok(Self {
+            host,
+            near,
+            authority,
+            port,
+        })
+    }
+
+    /// As usual.
+    fn usual() -> Result<Self> {
+        Self::start("ec", Neighbour::new()?, Authority::new("ours")?, "")
+    }
+
+    /// The URI for whoever has the files in that directory. Its own look at its certificate is left out, so that ours
+    /// is what counts.
+    fn uri(&self, files: &Path) -> String {
+        let (here, port) = (&self.near.here, self.port);
+        let files = files.display();
+        format!("qemu+tls://{here}:{port}/system?pkipath={files}&no_sanity=1")
+    }
+
+    fn client(&self, name: &str, subject: &str) -> Result<String> {
+        let files = self
+            .authority
+            .client(name, subject, None, &self.authority)?;
+        Ok(self.uri(&files))
+    }
+
+    fn virsh(&self, uri: &str, arguments: &[&str]) -> Result<String> {
+        succeed(self.near.virsh(uri, arguments)).with_context(|| self.host.daemon.log())
+    }
+
+    /// That a client is refused, for that reason and in one line.
+    fn refuses(&self, uri: &str, why: &str) -> Result<()> {
+        let before = self.refusals();
+        fail(self.near.virsh(uri, &["list"]))?;
+        self.until_refused(before, why)
+    }
+
+    fn refusals(&self) -> usize {
+        self.host.daemon.log().matches("was refused: ").count()
+    }
+
+    fn until_refused(&self, before: usize, why: &str) -> Result<()> {
+        let deadline = Instant::now() + PATIENCE;
+        while self.refusals() == before && Instant::now() < deadline {
+            std::thread::sleep(Duration::from_millis(10));
+        }
+        let log = self.host.daemon.log();
+        let lines: Vec<&str> = log
+            .lines()
+            .filter(|line| line.contains("was refused: "))
+            .skip(before)
+            .collect();
+        let [line] = lines[..] else {
+            anyhow::bail!("{lines:?}, and not one line: {why}\n{log}");
+        };
+        ensure!(line.contains(why), "{line}: {why}");
+        ensure!(line.contains(&self.near.there), "{line}");
+        Ok(())
+    }
+
+    /// Processes of this daemon that serve libvirt's clients: those that wait, and others.
+    fn gateways(&self) -> Result<usize> {
+        let daemon = self.host.daemon.pid().context("it runs")?;
+        let children = format!("/proc/{daemon}/task");
+        let mut found = 0;
+        for thread in fs::read_dir(children)? {
+            let path = thread?.path().join("children");
+            let children = fs::read_to_string(path).unwrap_or_default();
+            for pid in children.split_whitespace() {
+                let name = fs::read_to_string(format!("/proc/{pid}/comm"));
+                found += usize::from(name.is_ok_and(|name| name.trim() == "reeve-gateway"));
+            }
+        }
+        Ok(found)
+    }
+}
+
+/// Waits for something.
+fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !done()? {
+        ensure!(Instant::now() < deadline, "not in time: {what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+fn document(name: &str) -> String {
+    format!(
+        "<domain type='kvm'>\
+           <name>{name}</name>\
+           <metadata>\
+             <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
+           </metadata>\
+           <memory unit='MiB'>64</memory>\
+           <vcpu>1</vcpu>\
+           <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
+           <features><acpi/><apic/></features>\
+           <devices><memballoon model='virtio'/></devices>\
+         </domain>"
+    )
+}
+
+/// What Python's binding does with all that a program needs: domains, consoles, events, volumes.
+fn python(near: &Neighbour, host: &Libvirt, uri: &str) -> Result<()> {
+    let kernel = host.files().join("kernel");
+    fs::write(&kernel, reeve_guest::IMAGE)?;
+    let mut command = near.command("/usr/bin/python3");
+    command
+        .args(["-c", include_str!("../bindings/python.py"), uri])
+        .args([&kernel, &host.files()]);
+    let output = command.output()?;
+    ensure!(
+        output.status.success(),
+        "{}: {}{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr),
+        host.daemon.log()
+    );
+    Ok(())
+}
+
+/// Many bytes go both ways, and arrive as they are.
+fn volumes(managed: &Managed, uri: &str) -> Result<()> {
+    let virsh = |line: &str| managed.virsh(uri, &line.split_whitespace().collect::<Vec<_>>());
+    let pool = managed.host.files().join("volumes");
+    fs::create_dir(&pool)?;
+    virsh(&format!(
+        "pool-create-as volumes dir --target {}",
+        pool.display()
+    ))?;
+    virsh("vol-create-as volumes one 24M --format raw")?;
+    let outside = managed.host.outside();
+    let (there, back) = (outside.join("there"), outside.join("back"));
+    let words = (0..6_u32 << 20).flat_map(|at| at.wrapping_mul(0x9e37_79b1).to_le_bytes());
+    fs::write(&there, words.collect::<Vec<u8>>())?;
+    virsh(&format!(
+        "vol-upload --pool volumes one {}",
+        there.display()
+    ))?;
+    virsh(&format!(
+        "vol-download --pool volumes one {}",
+        back.display()
+    ))?;
+    ensure!(
+        fs::read(&there)? == fs::read(&back)?,
+        "it is not what was sent"
+    );
+    virsh("vol-delete --pool volumes one")?;
+    virsh("pool-destroy volumes")?;
+    Ok(())
+}
+
+#[test]
+fn a_host_is_managed_from_another_one_by_tls() -> Result<()> {
+    let managed = Managed::usual()?;
+    let uri = managed.client("admin", ADMIN)?;
+    ensure!(managed.virsh(&uri, &["list", "--all"])?.is_empty());
+    ensure!(managed.virsh(&uri, &["uri"])?.contains("qemu+tls://"));
+    let file = managed.host.outside().join("one.xml");
+    fs::write(&file, document("one"))?;
+    managed.virsh(&uri, &["define", &file.display().to_string()])?;
+    managed.virsh(&uri, &["start", "one"])?;
+    let list = managed.virsh(&uri, &["list"])?;
+    ensure!(list.contains("one") && list.contains("running"), "{list}");
+    // What is done there is done here.
+    ensure!(managed.host.virsh("domstate one")? == "running");
+    managed.virsh(&uri, &["destroy", "one"])?;
+    managed.virsh(&uri, &["undefine", "one"])?;
+    volumes(&managed, &uri)?;
+    python(&managed.near, &managed.host, &uri)?;
+    let log = managed.host.daemon.log();
+    ensure!(
+        log.contains("a remote client is connected: C=GB,O=Reeve,CN=admin"),
+        "{log}"
+    );
+    ensure!(
+        log.contains("a remote client has left: C=GB,O=Reeve,CN=admin"),
+        "{log}"
+    );
+    ensure!(!log.contains("was refused"), "{log}");
+    // Those that wait are left, and no other.
+    until("they are gone", || Ok(managed.gateways()? <= 2))
+}
+
+#[test]
+fn keys_of_every_kind_are_served() -> Result<()> {
+    for kind in ["rsa", "ed25519"] {
+        let managed = Managed::start(kind, Neighbour::new()?, Authority::new("ours")?, "")?;
+        let uri = managed.client("admin", ADMIN)?;
+        let version = managed.virsh(&uri, &["version"]);
+        version.with_context(|| kind.to_owned())?;
+    }
+    Ok(())
+}
+
+#[test]
+fn whoever_has_no_certificate_that_holds_is_refused_and_the_log_says_why() -> Result<()> {
+    let authority = Authority::new("ours")?;
+    let foreign = Authority::new("theirs")?;
+    let revoked = authority.client("revoked", "/CN=revoked", None, &authority)?;
+    let list = authority.revoke("revoked")?;
+    let settings = format!("tls_revoked = {list:?}\ntls_allowed = [\"C=GB,*\", \"CN=revoked\"]\n");
+    let managed = Managed::start("ec", Neighbour::new()?, authority, &settings)?;
+    let ours = &managed.authority;
+    let admin = managed.client("admin", ADMIN)?;
+    managed.virsh(&admin, &["version"])?;
+
+    let past = Some(("20200101000000Z", "20210101000000Z"));
+    let expired = ours.client("expired", ADMIN, past, ours)?;
+    managed.refuses(&managed.uri(&expired), "has expired")?;
+    let future = Some(("20400101000000Z", "20410101000000Z"));
+    let early = ours.client("early", ADMIN, future, ours)?;
+    managed.refuses(&managed.uri(&early), "is not valid yet")?;
+    let stranger = foreign.client("stranger", ADMIN, None, ours)?;
+    managed.refuses(
+        &managed.uri(&stranger),
+        "signed by no authority of tls_authorities",
+    )?;
+    managed.refuses(&managed.uri(&revoked), "was revoked")?;
+    let other = managed.client("other", "/C=FR/CN=admin")?;
+    managed.refuses(&other, "tls_allowed does not name it: C=FR,CN=admin")?;
+    // The server's own is for servers.
+    let server = ours.file("as-client");
+    fs::create_dir(&server)?;
+    for (from, to) in [
+        ("cacert.pem", "cacert.pem"),
+        ("servercert.pem", "clientcert.pem"),
+        ("serverkey.pem", "clientkey.pem"),
+    ] {
+        fs::copy(ours.file(from), server.join(to))?;
+    }
+    managed.refuses(&managed.uri(&server), "not one for clients")?;
+
+    let before = managed.refusals();
+    let address = format!("{}:{}", managed.near.here, managed.port);
+    let mut none = managed.near.command("openssl");
+    none.args(["s_client", "-connect", &address, "-tls1_3"]);
+    let _ = none.output()?;
+    managed.until_refused(before, "it has no certificate")?;
+    let before = managed.refusals();
+    let mut old = managed.near.command("openssl");
+    old.args(["s_client", "-connect", &address, "-tls1_2"]);
+    ensure!(!old.output()?.status.success());
+    managed.until_refused(before, "does not speak TLS 1.3")?;
+    let before = managed.refusals();
+    let mut plain = managed.near.command("nc");
+    plain
+        .args(["-w", "20", &managed.near.here, &managed.port.to_string()])
+        .stdin(Stdio::piped());
+    let mut plain = plain.stdout(Stdio::null()).spawn()?;
+    let mut input = plain.stdin.take().context("its input")?;
+    input.write_all(&[0, 0, 0, 28, 0x20, 0, 0x80, 0x86, 0, 0, 0, 1, 0, 0, 0, 66])?;
+    let refused = managed.until_refused(before, "what it sent is no TLS");
+    let _ = plain.kill();
+    let _ = plain.wait();
+    refused?;
+    // And who may is still let in.
+    managed.virsh(&admin, &["version"])?;
+    until("they are gone", || Ok(managed.gateways()? <= 2))
+}
+
+#[test]
+fn a_reload_changes_whom_names_let_in() -> Result<()> {
+    let managed = Managed::usual()?;
+    let uri = managed.client("admin", ADMIN)?;
+    let virsh = |arguments: &[&str]| managed.virsh(&uri, arguments);
+    virsh(&["version"])?;
+    let config = managed.host.outside().join("reeve.toml");
+    let text = fs::read_to_string(&config)?;
+    let reload = |line: &str| -> Result<String> {
+        fs::write(&config, format!("{text}{line}\n"))?;
+        managed.host.daemon.reeve(&["reload"])
+    };
+    let told = reload("tls_allowed = []")?;
+    ensure!(told.contains("tls_allowed: changed"), "{told}");
+    managed.refuses(&uri, "tls_allowed does not name it")?;
+    reload("tls_read_only = [\"*CN=admin\"]")?;
+    virsh(&["list"])?;
+    let file = managed.host.outside().join("one.xml");
+    fs::write(&file, document("one"))?;
+    let define = ["define", &file.display().to_string()];
+    let refused = fail(managed.near.virsh(&uri, &define))?;
+    ensure!(refused.contains("read only access prevents"), "{refused}");
+    // Files that are gone leave what was read before.
+    fs::rename(
+        managed.authority.file("cacert.pem"),
+        managed.authority.file("gone.pem"),
+    )?;
+    let told = reload("tls_read_only = []")?;
+    let log = managed.host.daemon.log();
+    ensure!(log.contains("cacert.pem: No such file"), "{log}");
+    ensure!(told.contains("cacert.pem: No such file"), "{told}");
+    virsh(&define)?;
+    Ok(())
+}
+
+/// So many connections from a neighbour on which nothing is said, by a program that holds them.
+fn silent(near: &Neighbour, port: u16, count: usize) -> Result<Child> {
+    let program = format!(
+        "import socket, sys, time\n\
+         held = [socket.create_connection(('{}', {port})) for _ in range({count})]\n\
+         print('there', flush=True)\n\
+         began = time.monotonic()\n\
+         for one in held:\n    \
+             one.settimeout(60)\n    \
+             try:\n        \
+                 assert one.recv(1) == b''\n    \
+             except ConnectionResetError:\n        \
+                 pass\n\
+         print('cut', flush=True)\n\
+         sys.stdin.read()\n",
+        near.here
+    );
+    let mut command = near.command("/usr/bin/python3");
+    command
+        .args(["-c", &program])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped());
+    let mut child = command.spawn()?;
+    let mut there = [0; 6];
+    let output = child.stdout.as_mut().context("its output")?;
+    output.read_exact(&mut there)?;
+    ensure!(&there == b"there\n");
+    Ok(child)
+}
+
+#[test]
+fn those_who_say_nothing_are_cut_and_keep_nobody_out() -> Result<()> {
+    let near = Neighbour::new()?;
+    let loud = Neighbour::new()?;
+    let managed = Managed::start("ec", near, Authority::new("ours")?, "")?;
+    let uri = managed.client("admin", ADMIN)?;
+    let mut held = silent(&loud, managed.port, 200)?;
+    // While they are there.
+    managed.virsh(&uri, &["list", "--all"])?;
+    // Eight of one address, each with what would sign for it, and those that wait or end.
+    let gateways = managed.gateways()?;
+    ensure!(gateways <= 8 * 2 + 8, "{gateways}");
+    let mut cut = String::new();
+    let mut output = held.stdout.take().context("its output")?;
+    drop(held.stdin.take());
+    output.read_to_string(&mut cut)?;
+    ensure!(held.wait()?.success() && cut == "cut\n", "{cut}");
+    let log = managed.host.daemon.log();
+    for why in [
+        "it did not say in time who it is",
+        "too many are connected that have not said who they are",
+    ] {
+        ensure!(log.contains(why), "{why}: {log}");
+    }
+    until("they are gone", || Ok(managed.gateways()? <= 2))?;
+    managed.virsh(&uri, &["list", "--all"])?;
+    Ok(())
+}
+
+#[test]
+fn nobody_listens_where_nothing_is_configured() -> Result<()> {
+    let host = Libvirt::start()?;
+    let daemon = host.daemon.pid().context("it runs")?;
+    for table in ["tcp", "tcp6"] {
+        let sockets = fs::read_to_string(format!("/proc/{daemon}/net/{table}"))?;
+        let inodes: Vec<&str> = sockets
+            .lines()
+            .skip(1)
+            .filter_map(|line| line.split_whitespace().nth(9))
+            .collect();
+        for descriptor in fs::read_dir(format!("/proc/{daemon}/fd"))?.flatten() {
+            let target = fs::read_link(descriptor.path()).unwrap_or_default();
+            let target = target.display().to_string();
+            ensure!(
+                !inodes
+                    .iter()
+                    .any(|inode| target == format!("socket:[{inode}]")),
+                "{target} is one of {table}"
+            );
+        }
+    }
+    ensure!(TcpStream::connect("127.0.0.1:16514").is_err());
+    Ok(())
+}
+
+/// A server of ssh at this host's end of a link, to which root's key of the test lets in. It sees a `/run` of its own,
+/// in which libvirt's usual socket is the daemon's.
+struct Ssh {
+    server: Child,
+    files: tempfile::TempDir,
+}
+
+/// What it is told: nothing of this machine's own configuration.
+const SSHD: &str = "\
+ListenAddress ADDRESS:2222
+HostKey DIRECTORY/host
+AuthorizedKeysFile DIRECTORY/client.pub
+PidFile none
+UsePAM no
+StrictModes no
+PermitRootLogin prohibit-password
+PasswordAuthentication no
+KbdInteractiveAuthentication no
+";
+
+/// Makes that place, and becomes the server.
+const PLACE: &str = "set -e
+mount -t tmpfs -o mode=0755 run /run
+mkdir /run/sshd /run/libvirt
+for end in '' -ro; do ln -s \"$2$end\" \"/run/libvirt/libvirt-sock$end\"; done
+exec /usr/sbin/sshd -D -e -f \"$1/sshd_config\"
+";
+
+impl Ssh {
+    fn start(near: &Neighbour, socket: &Path) -> Result<Self> {
+        let files = tempfile::Builder::new().prefix("ssh-").tempdir()?;
+        let path = files.path();
+        for key in ["host", "client"] {
+            let mut make = Command::new("ssh-keygen");
+            make.args(["-q", "-t", "ed25519", "-N", "", "-f"])
+                .arg(path.join(key));
+            succeed(make)?;
+        }
+        let config = SSHD
+            .replace("ADDRESS", &near.here)
+            .replace("DIRECTORY", &path.display().to_string());
+        fs::write(path.join("sshd_config"), config)?;
+        // What libvirt's client runs in place of ssh: it with no files of the user's.
+        let ssh = path.join("ssh");
+        let known = path.join("known").display().to_string();
+        let script = format!(
+            "#!/bin/sh\nexec ssh -F none -o UserKnownHostsFile={known} -o LogLevel=ERROR \"$@\"\n"
+        );
+        fs::write(&ssh, script)?;
+        fs::set_permissions(&ssh, fs::Permissions::from_mode(0o755))?;
+        let log = fs::File::create(path.join("log"))?;
+        let server = Command::new("unshare")
+            .args([
+                "-m",
+                "--propagation",
+                "private",
+                "--kill-child=KILL",
+                "--fork",
+                "--pid",
+            ])
+            .args(["--mount-proc", "sh", "-c", PLACE, "sh"])
+            .args([path, socket])
+            .stdin(Stdio::null())
+            .stdout(log.try_clone()?)
+            .stderr(log)
+            .spawn()
+            .context("sshd: run tests/lab/install")?;
+        let server = Self { server, files };
+        until("sshd listens", || {
+            let log = fs::read_to_string(server.files.path().join("log"))?;
+            ensure!(!log.contains("rror") && !log.contains("issing"), "{log}");
+            Ok(log.contains("Server listening"))
+        })?;
+        Ok(server)
+    }
+
+    /// The URI, with what it says beside.
+    fn uri(&self, near: &Neighbour, more: &str) -> String {
+        let path = self.files.path().display();
+        let here = &near.here;
+        format!(
+            "qemu+ssh://root@{here}:2222/system?command={path}/ssh&keyfile={path}/client&no_verify=1{more}"
+        )
+    }
+}
+
+impl Drop for Ssh {
+    fn drop(&mut self) {
+        // And with the first process of its pid namespace all the others.
+        let _ = self.server.kill();
+        let _ = self.server.wait();
+    }
+}
+
+#[test]
+fn a_host_is_managed_from_another_one_by_ssh() -> Result<()> {
+    let host = Libvirt::start()?;
+    let near = Neighbour::new()?;
+    let socket = host.daemon.run().join("libvirt-sock");
+    let ssh = Ssh::start(&near, &socket)?;
+    let named = format!("&socket={}", socket.display());
+    // Debian's helper finds the usual socket; a client that names one has it reached by nc.
+    for more in ["", &named, "&proxy=netcat", "&mode=legacy&proxy=native"] {
+        let uri = ssh.uri(&near, more);
+        let virsh = |arguments: &[&str]| {
+            succeed(near.virsh(&uri, arguments)).with_context(|| more.to_owned())
+        };
+        let file = host.outside().join("one.xml");
+        fs::write(&file, document("one"))?;
+        virsh(&["define", &file.display().to_string()])?;
+        virsh(&["start", "one"])?;
+        let list = virsh(&["list", "--all"])?;
+        ensure!(list.contains("one") && list.contains("running"), "{list}");
+        virsh(&["destroy", "one"])?;
+        virsh(&["undefine", "one"])?;
+    }
+    // One that only looks is kept to it.
+    let uri = ssh.uri(&near, "");
+    let file = host.outside().join("one.xml");
+    let reading = near.virsh(&uri, &["-r", "define", &file.display().to_string()]);
+    let refused = fail(reading)?;
+    ensure!(refused.contains("read only access"), "{refused}");
+    python(&near, &host, &uri)
+}
