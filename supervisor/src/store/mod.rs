@@ -38,7 +38,7 @@ use crate::domain::world::{Status, Storage};
 pub use self::error::{Refusal, StoreError};
 pub use self::networks::{
     LoadedNetworks, NetworkFile, NetworkPhase, NetworkRecord, NetworkStatus, NetworkStore,
-    ShapeError,
+    PartFile, ShapeError,
 };
 pub use self::pools::{LoadedPools, PoolRecord, PoolStore, Unfinished, UnfinishedMark};
 pub use self::run_dir::{LoadedStatuses, RunDir, SOCKET_NAME};

@@ -21,7 +21,7 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use reeve_ipc::model::{MAX_NETWORK_BYTES, Network, NetworkUuid};
 use rustix::io::Errno;
 
-pub use self::shape::{NetworkFile, ShapeError};
+pub use self::shape::{NetworkFile, PartFile, ShapeError};
 use super::atomic::{self, Reached};
 use super::error::{Refusal, StoreError};
 use super::pools::{IN_MEMORY, Kept, each, make};

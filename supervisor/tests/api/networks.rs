@@ -373,6 +373,30 @@ hosts = [{ mac = '52:54:00:00:00:01', name = 'web', address = '10.77.0.2' }]
     std::fs::write(&again, &written).unwrap();
     reeve(&["define", again.to_str().unwrap()]).unwrap();
     assert_eq!(reeve(&["export", "lan"]).unwrap(), written);
+    let part = files.path().join("part.toml");
+    std::fs::write(
+        &part,
+        "dns_host = { address = '10.77.0.2', names = ['web'] }",
+    )
+    .unwrap();
+    let part = part.to_str().unwrap();
+    reeve(&["update", "lan", "add", part]).unwrap();
+    assert!(reeve(&["export", "lan"]).unwrap().contains("[[dns.hosts]]"));
+    let refused = reeve(&["update", "lan", "add-first", part]).unwrap_err();
+    assert!(
+        refused.contains("host 10.77.0.2 of DNS already"),
+        "{refused}"
+    );
+    reeve(&["update", "lan", "delete", "--live", part]).unwrap();
+    let kept = reeve(&["export", "--kept", "lan"]).unwrap();
+    assert!(kept.contains("[[dns.hosts]]"), "{kept}");
+    assert_eq!(reeve(&["export", "lan"]).unwrap(), written);
+    std::fs::write(part, "address = 1").unwrap();
+    let refused = reeve(&["update", "lan", "add", part]).unwrap_err();
+    assert!(
+        refused.contains("part.toml: it says one of dhcp_host"),
+        "{refused}"
+    );
     // A file without a UUID means the network of its name.
     std::fs::write(file, toml.replace("1400", "9000")).unwrap();
     reeve(&["define", file]).unwrap();

@@ -53,7 +53,8 @@ domains is an array of {\"name\",\"uuid\",\"result\":\"ok\"} or {...,\"result\":
 A failure is one line on standard error: {\"error\":{\"code\":\"no-domain\",\"message\":\"...\"}}. Codes:
   of the daemon: no-domain, domain-exists, wrong-state, busy, invalid-argument, access-denied,
       path-refused, timeout, worker, host, storage, unsupported, shutting-down, cancelled,
-      no-device, no-pool, pool-exists, no-volume, volume-exists, in-use, no-space
+      no-device, no-pool, pool-exists, no-volume, volume-exists, in-use, no-space, no-network,
+      network-exists, no-port
   of reeve: no-supervisor, connection, protocol, usage, file, changed, local, some-failed, not-tried";
 
 const RUN_EXAMPLES: &str = "\

@@ -7,7 +7,7 @@ use std::path::PathBuf;
 
 use reeve_ipc::model::{
     self, DirectMode, InterfaceName, InvalidName, MetadataElement, Network, NetworkError,
-    NetworkUuid,
+    NetworkPart, NetworkUuid,
 };
 use reeve_ipc::spec::{self, InvalidMac, MacAddress};
 use serde::{Deserialize, Serialize};
@@ -31,6 +31,12 @@ pub enum ShapeError {
     /// The address of a device of the host.
     #[error("'{0}' is no address of a PCI device, as 0000:01:00.0")]
     Function(String),
+    /// No part, or several.
+    #[error(
+        "it says one of dhcp_host, dhcp_range, forward_interface, port_group, dns_host, dns_text and \
+         dns_service"
+    )]
+    Parts,
     /// Both kinds of host devices, or none.
     #[error("host_devices has either a physical_function or functions")]
     HostDevices,
@@ -370,6 +376,59 @@ struct Tag {
     native: Option<Native>,
 }
 
+/// One part of a definition in words, as `reeve network update` reads it.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PartFile {
+    /// Of DHCP: which address of the network, by its place.
+    #[serde(default)]
+    address: Option<u32>,
+    #[serde(default)]
+    dhcp_host: Option<DhcpHost>,
+    #[serde(default)]
+    dhcp_range: Option<Range>,
+    #[serde(default)]
+    forward_interface: Option<String>,
+    #[serde(default)]
+    port_group: Option<PortGroup>,
+    #[serde(default)]
+    dns_host: Option<DnsHost>,
+    #[serde(default)]
+    dns_text: Option<Text>,
+    #[serde(default)]
+    dns_service: Option<Service>,
+}
+
+impl PartFile {
+    /// The part that it says.
+    ///
+    /// # Errors
+    /// [`ShapeError`]: it says none, or several.
+    pub fn into_part(self) -> Result<NetworkPart, ShapeError> {
+        let address = self.address;
+        let host = self.dhcp_host.map(model::DhcpHost::try_from).transpose()?;
+        let parts = [
+            host.map(|host| NetworkPart::DhcpHost { address, host }),
+            self.dhcp_range.map(|range| NetworkPart::DhcpRange {
+                address,
+                range: range.into(),
+            }),
+            interfaces(self.forward_interface)?.map(NetworkPart::ForwardInterface),
+            self.port_group
+                .map(|group| NetworkPart::PortGroup(group.into())),
+            self.dns_host.map(|host| NetworkPart::DnsHost(host.into())),
+            self.dns_text.map(|text| NetworkPart::DnsText(text.into())),
+            self.dns_service
+                .map(|service| NetworkPart::DnsService(service.into())),
+        ];
+        let mut parts = parts.into_iter().flatten();
+        match (parts.next(), parts.next()) {
+            (Some(part), None) => Ok(part),
+            _ => Err(ShapeError::Parts),
+        }
+    }
+}
+
 #[derive(Debug, Clone, Copy, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 enum Native {
@@ -694,28 +753,60 @@ impl From<Dns> for model::Dns {
             forwarders: forwarders
                 .map(|Forwarder { address, domain }| model::DnsForwarder { address, domain })
                 .collect(),
-            hosts: dns
-                .hosts
-                .into_iter()
-                .map(|DnsHost { address, names }| model::DnsHost { address, names })
-                .collect(),
-            texts: dns
-                .texts
-                .into_iter()
-                .map(|Text { name, value }| model::DnsText { name, value })
-                .collect(),
-            services: services
-                .map(|service| model::DnsService {
-                    service: service.service,
-                    protocol: service.protocol,
-                    domain: service.domain,
-                    target: service.target,
-                    port: service.port,
-                    priority: service.priority,
-                    weight: service.weight,
-                })
-                .collect(),
+            hosts: dns.hosts.into_iter().map(Into::into).collect(),
+            texts: dns.texts.into_iter().map(Into::into).collect(),
+            services: services.map(Into::into).collect(),
         }
+    }
+}
+
+impl From<DnsHost> for model::DnsHost {
+    fn from(DnsHost { address, names }: DnsHost) -> Self {
+        Self { address, names }
+    }
+}
+
+impl From<Text> for model::DnsText {
+    fn from(Text { name, value }: Text) -> Self {
+        Self { name, value }
+    }
+}
+
+impl From<Service> for model::DnsService {
+    fn from(service: Service) -> Self {
+        Self {
+            service: service.service,
+            protocol: service.protocol,
+            domain: service.domain,
+            target: service.target,
+            port: service.port,
+            priority: service.priority,
+            weight: service.weight,
+        }
+    }
+}
+
+impl From<Range> for model::DhcpRange {
+    fn from(range: Range) -> Self {
+        Self {
+            first: range.first,
+            last: range.last,
+            lease: range.lease.map(Into::into),
+        }
+    }
+}
+
+impl TryFrom<DhcpHost> for model::DhcpHost {
+    type Error = ShapeError;
+
+    fn try_from(host: DhcpHost) -> Result<Self, ShapeError> {
+        Ok(Self {
+            mac: mac(host.mac)?,
+            id: host.id,
+            name: host.name,
+            address: host.address,
+            lease: host.lease.map(Into::into),
+        })
     }
 }
 
@@ -808,23 +899,10 @@ impl TryFrom<Dhcp> for model::Dhcp {
     type Error = ShapeError;
 
     fn try_from(dhcp: Dhcp) -> Result<Self, ShapeError> {
-        let ranges = dhcp.ranges.into_iter().map(|range| model::DhcpRange {
-            first: range.first,
-            last: range.last,
-            lease: range.lease.map(Into::into),
-        });
-        let hosts = dhcp.hosts.into_iter().map(|host| {
-            Ok(model::DhcpHost {
-                mac: mac(host.mac)?,
-                id: host.id,
-                name: host.name,
-                address: host.address,
-                lease: host.lease.map(Into::into),
-            })
-        });
+        let hosts = dhcp.hosts.into_iter().map(TryInto::try_into);
         Ok(Self {
-            ranges: ranges.collect(),
-            hosts: hosts.collect::<Result<_, ShapeError>>()?,
+            ranges: dhcp.ranges.into_iter().map(Into::into).collect(),
+            hosts: hosts.collect::<Result<_, _>>()?,
             bootp: dhcp
                 .bootp
                 .map(|Bootp { file, server }| model::Bootp { file, server }),

@@ -183,6 +183,9 @@ mod tests {
             C::VolumeExists,
             C::InUse,
             C::NoSpace,
+            C::NoNetwork,
+            C::NetworkExists,
+            C::NoPort,
         ]
         .map(|code| CommandError::Call(ApiError::new(code, "m").into()));
         let socket = || PathBuf::from("/s");

@@ -4,17 +4,19 @@ use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
     NetworkAutostartSet, NetworkCreate, NetworkDefine, NetworkDefinitionGet, NetworkFilter,
     NetworkGet, NetworkList, NetworkPortList, NetworkRef, NetworkStart, NetworkStop,
-    NetworkUndefine,
+    NetworkUndefine, NetworkUpdate,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::network::{NetworkDetails, NetworkForward, NetworkSummary, PortDetails};
-use reeve_ipc::model::{Network, PortLink};
+use reeve_ipc::model::{Network, NetworkEdit, PortLink};
 use reeved::logging::printable;
-use reeved::store::NetworkFile;
+use reeved::store::{NetworkFile, PartFile};
 use serde_json::{Value, json};
 
 use super::file;
-use super::network_args::{NetworkCommand, NetworkExportArgs, NetworkFileArgs, NetworkListArgs};
+use super::network_args::{
+    NetworkCommand, NetworkExportArgs, NetworkFileArgs, NetworkListArgs, NetworkUpdateArgs,
+};
 use super::table::{Table, fields};
 use super::{CommandError, Output, json as print_json, print};
 use crate::args::new_uuid;
@@ -73,6 +75,10 @@ pub(super) fn network(
             })?;
             network
         }
+        C::Update(args) => {
+            update(connection, &args)?;
+            args.network
+        }
         C::Ports(args) => return ports(connection, out, &args.network),
     };
     // People are told of failures only.
@@ -125,6 +131,30 @@ fn read(connection: &mut Connection, args: &NetworkFileArgs) -> Result<Network, 
         }
     }
     Ok(network)
+}
+
+fn update(connection: &mut Connection, args: &NetworkUpdateArgs) -> Result<(), CommandError> {
+    let path = args.file.display();
+    let file: PartFile = file::read_network(&args.file)?;
+    let part = file
+        .into_part()
+        .map_err(|error| CommandError::Own(format!("{path}: {error}")))?;
+    let (live, persistent) = match (args.live, args.persistent) {
+        (false, false) => {
+            let network = args.network.clone();
+            let summary = connection.call(NetworkGet { network })?.summary;
+            (summary.active, summary.persistent)
+        }
+        said => said,
+    };
+    let command = args.command;
+    connection.call(NetworkUpdate {
+        network: args.network.clone(),
+        edit: Box::new(NetworkEdit { command, part }),
+        live,
+        persistent,
+    })?;
+    Ok(())
 }
 
 fn export(

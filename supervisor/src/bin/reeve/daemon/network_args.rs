@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use clap::{Args, Subcommand};
 use reeve_ipc::api::call::NetworkRef;
-use reeve_ipc::model::NetworkUuid;
+use reeve_ipc::model::{EditCommand, NetworkUuid};
 use uuid::Uuid;
 
 #[derive(Debug, Subcommand)]
@@ -27,6 +27,8 @@ pub enum NetworkCommand {
     Undefine(NetworkArgs),
     /// Start a network with the host, or no longer.
     Autostart(NetworkAutostartArgs),
+    /// Change a part of a network's definition, from a file, without stopping it.
+    Update(NetworkUpdateArgs),
     /// List the interfaces of machines that are on a network.
     Ports(NetworkArgs),
 }
@@ -75,6 +77,24 @@ pub struct NetworkAutostartArgs {
     /// No longer.
     #[arg(long)]
     pub off: bool,
+}
+
+#[derive(Debug, Args)]
+pub struct NetworkUpdateArgs {
+    /// Name or UUID.
+    #[arg(value_parser = network)]
+    pub network: NetworkRef,
+    /// What is done: add, add-first, modify or delete.
+    pub command: EditCommand,
+    /// The part, of TOML or JSON; - is standard input: one of dhcp_host, dhcp_range, forward_interface,
+    /// port_group, dns_host, dns_text and dns_service.
+    pub file: PathBuf,
+    /// In the definition that is active [default: in it, where it is, and in the one that is kept, where one is].
+    #[arg(long)]
+    pub live: bool,
+    /// In the definition that is kept.
+    #[arg(long)]
+    pub persistent: bool,
 }
 
 /// A network as people name it.

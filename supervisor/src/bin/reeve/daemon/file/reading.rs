@@ -4,7 +4,6 @@ use std::io::{Read as _, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 
-use reeved::store::NetworkFile;
 use serde::de::DeserializeOwned;
 
 use super::DefinitionFile;
@@ -46,8 +45,8 @@ pub fn read(path: &Path) -> Result<DefinitionFile, FileError> {
     Ok(definition)
 }
 
-/// Reads the definition of a virtual network likewise.
-pub fn read_network(path: &Path) -> Result<NetworkFile, FileError> {
+/// Reads the definition of a virtual network likewise, or a part of one.
+pub fn read_network<T: DeserializeOwned>(path: &Path) -> Result<T, FileError> {
     formed(&text(path)?).map_err(|reason| FileError::Form {
         path: path.to_owned(),
         reason,
