@@ -2,11 +2,11 @@
 
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
-use super::bench::{ip, run, until};
+use super::bench::{SOON, ip, run, until};
 
 /// How long a station waits for what is to come.
 const ANSWER: Duration = Duration::from_millis(1500);
@@ -178,15 +178,23 @@ fn ask(
     message.extend(name.bytes());
     message.extend([55, 3, 1, 3, 6, 255]);
     message.resize(300, 0);
-    for _ in 0..20 {
+    let (begin, mut errors) = (Instant::now(), Vec::new());
+    while begin.elapsed() < 2 * SOON {
         socket.send_to(&message, "255.255.255.255:67").unwrap();
         let mut answer = vec![0; 1500];
-        while let Ok(length) = socket.recv(&mut answer) {
-            if length > 240 && answer[4..8] == transaction {
-                answer.truncate(length);
-                return answer;
+        loop {
+            match socket.recv(&mut answer) {
+                Ok(length) if length > 240 && answer[4..8] == transaction => {
+                    answer.truncate(length);
+                    return answer;
+                }
+                Ok(_) => {}
+                Err(error) => {
+                    errors.push((begin.elapsed(), error));
+                    break;
+                }
             }
         }
     }
-    panic!("no server of DHCP answers")
+    panic!("no server of DHCP answers message {kind}: {errors:?}")
 }

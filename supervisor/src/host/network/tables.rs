@@ -211,19 +211,9 @@ impl Tables {
     /// Takes a network's chains away, and the table with the `last` of this supervisor, unless others have chains in it:
     /// one that is in the middle of making some puts them back.
     pub(super) fn remove(&mut self, bridge: &str, last: bool) -> Result<(), Errno> {
-        let others = match self.chains() {
-            Err(Errno::NOENT) => return Ok(()),
-            chains => chains?,
-        };
-        let own = Kind::ALL.map(|kind| kind.chain(bridge));
-        let hooked = |name: &String| HOOKED.iter().any(|hooked| hooked.name == name);
-        let nobody = others.iter().all(|name| own.contains(name) || hooked(name));
-        if last && nobody && !others.is_empty() {
+        if last && self.is_anothers(bridge)? == Some(false) {
             let table = attribute(1, &terminated(TABLE));
             return self.0.transact(&[Part::new(DELETE_TABLE, 0, table)]);
-        }
-        if !others.iter().any(|name| own.contains(name)) {
-            return Ok(());
         }
         // What is not there cannot be taken away: it is made first.
         let mut parts = Vec::new();
@@ -234,7 +224,25 @@ impl Tables {
             parts.push(Part::new(DELETE_ELEMENTS, 0, element(kind, bridge)));
             parts.push(Part::new(DELETE_CHAIN, 0, named(3, &chain)));
         }
-        self.0.transact(&parts)
+        match self.0.transact(&parts) {
+            // There is no such table.
+            Err(Errno::NOENT) => Ok(()),
+            removed => removed,
+        }
+    }
+
+    /// Whether there are chains of other networks than that of a bridge; `None` where there are none at all.
+    fn is_anothers(&mut self, bridge: &str) -> Result<Option<bool>, Errno> {
+        let chains = match self.chains() {
+            Err(Errno::NOENT) => return Ok(None),
+            chains => chains?,
+        };
+        let own = Kind::ALL.map(|kind| kind.chain(bridge));
+        let hooked = |name: &String| HOOKED.iter().any(|hooked| hooked.name == name);
+        let others = chains
+            .iter()
+            .any(|name| !own.contains(name) && !hooked(name));
+        Ok((!chains.is_empty()).then_some(others))
     }
 
     /// The names of the table's chains.
