@@ -1,5 +1,10 @@
 //! A supervisor's networks in few words: in memory, changed as the model has it.
 
+#![expect(
+    clippy::result_large_err,
+    reason = "what a test answers, made once a call"
+)]
+
 use std::collections::BTreeMap;
 use std::io::{Seek as _, Write as _};
 
@@ -64,6 +69,14 @@ impl Held {
 }
 
 impl Nets {
+    /// None yet, whose servers will have that book.
+    pub(super) fn with_book(book: &str) -> Self {
+        Self {
+            book: book.to_owned(),
+            ..Self::default()
+        }
+    }
+
     fn find(&mut self, network: &NetworkRef) -> Result<&mut Held, Act> {
         let is = |held: &&mut Held| match network {
             NetworkRef::Uuid(uuid) => held.now().uuid == *uuid,

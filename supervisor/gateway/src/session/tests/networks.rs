@@ -466,11 +466,9 @@ fn a_domain_has_the_addresses_that_its_networks_lent_to_its_interfaces() {
         host: Some("vnet4".to_owned()),
         figures: DeviceFigures::Nic(NicFigures::default()),
     });
-    let mut nets = Nets {
-        book: "0 52:54:00:00:00:01 192.168.5.7 web *\n0 52:54:00:00:00:02 192.168.5.8 * *\n"
-            .to_owned(),
-        ..Nets::default()
-    };
+    let mut nets = Nets::with_book(
+        "0 52:54:00:00:00:01 192.168.5.7 web *\n0 52:54:00:00:00:02 192.168.5.8 * *\n",
+    );
     let mut client = Client::open_with(move |supervisor, call| match call {
         CallBody::NetworkGet(_)
         | CallBody::NetworkDefinitionGet(_)
