@@ -88,7 +88,7 @@ fn confine(control: &OwnedFd, changes: OwnedFd) -> Result<(Runtime, Changes), St
 /// Waits for the client, and serves it until it or the supervisor goes.
 async fn serve(control: OwnedFd, changes: Changes) -> Result<(), u8> {
     let control = UnixStream::from_std(control.into()).map_err(|_| exit_code::HOST)?;
-    let (bytes, fds) = match receive(&control).await {
+    let (bytes, fds) = match receive(&control, MAX_KEY_BYTES + MAX_WORDS_BYTES).await {
         Ok(message) => message,
         // No client came, and the supervisor ends.
         Err(ScmError::Closed) => return Ok(()),
@@ -99,7 +99,7 @@ async fn serve(control: OwnedFd, changes: Changes) -> Result<(), u8> {
     tokio::select! {
         ended = work(message, fds, changes) => ended,
         // Nothing comes any more but the end.
-        end = receive(&control) => match end {
+        end = receive(&control, MAX_WORDS_BYTES) => match end {
             Err(ScmError::Closed) => Ok(()),
             _ => Err(exit_code::HANDSHAKE),
         },
@@ -140,8 +140,8 @@ async fn work(message: HandOver, fds: Vec<OwnedFd>, changes: Changes) -> Result<
     Ok(())
 }
 
-async fn receive(control: &UnixStream) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
-    let mut bytes = vec![0; MAX_KEY_BYTES + MAX_WORDS_BYTES];
+async fn receive(control: &UnixStream, room: usize) -> Result<(Vec<u8>, Vec<OwnedFd>), ScmError> {
+    let mut bytes = vec![0; room];
     let attempt = || match scm::receive(control.as_fd(), &mut bytes) {
         Err(ScmError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
         result => Ok(result),

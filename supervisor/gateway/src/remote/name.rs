@@ -30,7 +30,13 @@ const ATTRIBUTES: &[(&[u8], &str)] = &[
     (b"\x55\x04\x0a", "O"),
     (b"\x55\x04\x0b", "OU"),
     (b"\x55\x04\x0c", "title"),
+    (b"\x55\x04\x0d", "description"),
+    (b"\x55\x04\x29", "name"),
     (b"\x55\x04\x2a", "givenName"),
+    (b"\x55\x04\x2b", "initials"),
+    (b"\x55\x04\x2c", "generationQualifier"),
+    (b"\x55\x04\x2e", "dnQualifier"),
+    (b"\x55\x04\x41", "pseudonym"),
     (b"\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x01", "UID"),
     (b"\x09\x92\x26\x89\x93\xf2\x2c\x64\x01\x19", "DC"),
     (b"\x2a\x86\x48\x86\xf7\x0d\x01\x09\x01", "EMAIL"),
@@ -185,6 +191,21 @@ mod tests {
             text(&all).unwrap(),
             "C=GB,O=Acme\\, Inc.\\ ,CN=H\u{e9}l\u{e8}ne+1.2.3.4=#0c03780a79"
         );
+    }
+
+    /// As `virt-pki-query-dn` of libvirt 9.0 prints a certificate that `openssl` made.
+    #[test]
+    fn what_means_something_is_behind_a_backslash() {
+        let unit = |value: &[u8]| der(SET, &[&attribute(b"\x55\x04\x0b", UTF8_STRING, value)]);
+        for (value, written) in [
+            (&b"#lead"[..], "OU=\\#lead"),
+            (b" sp ", "OU=\\ sp\\ "),
+            (b"in #a \"q\"", "OU=in #a \\\"q\\\""),
+            (b"x <y>;z+w\\v", "OU=x \\<y\\>\\;z\\+w\\\\v"),
+            (b"x=y", "OU=x=y"),
+        ] {
+            assert_eq!(text(&unit(value)).unwrap(), written);
+        }
     }
 
     #[test]
