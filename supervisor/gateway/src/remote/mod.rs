@@ -106,11 +106,14 @@ async fn prove(
 ) -> Result<(Stream, String), String> {
     let config = credentials::server(files, signer)?;
     let mut stream = Stream::new(connection, config).map_err(|error| error.to_string())?;
-    stream.handshake().await.map_err(|error| match error {
-        StreamError::Tls(error) => reason(&error),
-        StreamError::Socket(error) => format!("its connection failed: {error}"),
-        StreamError::Left => "it left before it had said who it is".to_owned(),
-    })?;
+    if let Err(error) = stream.handshake().await {
+        stream.linger().await;
+        return Err(match error {
+            StreamError::Tls(error) => reason(&error),
+            StreamError::Socket(error) => format!("its connection failed: {error}"),
+            StreamError::Left => "it left before it had said who it is".to_owned(),
+        });
+    }
     let certificate = stream.certificate().ok_or("it has no certificate")?;
     let name = name::subject(certificate)
         .ok_or("its certificate has no name that could be told from others")?;

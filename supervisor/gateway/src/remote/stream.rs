@@ -6,15 +6,18 @@
 use std::io::{self, IoSlice, Read as _, Write};
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
+use std::time::Duration;
 
 use reeve_ipc::socket::Socket;
-use rustix::net::{SendAncillaryBuffer, SendFlags, sendmsg};
+use rustix::net::{SendAncillaryBuffer, SendFlags, Shutdown, sendmsg};
 use rustls::pki_types::CertificateDer;
 use rustls::{ServerConfig, ServerConnection};
 use tokio::io::Ready;
 
 /// Bytes that are received at a time.
 const RECEIVE: usize = 16 << 10;
+/// How long a client may take to leave whose handshake has failed.
+const LINGER: Duration = Duration::from_millis(500);
 /// Bytes that are encrypted at a time.
 const SEND: usize = 32 << 10;
 
@@ -96,6 +99,24 @@ impl Stream {
         }
         self.flush().await?;
         Ok(())
+    }
+
+    /// Lets a client whose handshake has failed read that, and leave by itself, if it does so soon. To one that still
+    /// speaks when the connection is closed the kernel says no more than that it is gone, and libvirt's client dies of
+    /// that without a word.
+    pub(super) async fn linger(&mut self) {
+        let _ = rustix::net::shutdown(&self.socket, Shutdown::Write);
+        let left = async {
+            while self.socket.readable().await.is_ok() {
+                if !matches!(
+                    self.socket.try_read(&mut self.received),
+                    Ok(None | Some(1..))
+                ) {
+                    return;
+                }
+            }
+        };
+        let _ = tokio::time::timeout(LINGER, left).await;
     }
 
     /// The client's own certificate.
