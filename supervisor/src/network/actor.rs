@@ -330,12 +330,16 @@ impl Actor {
             }
             Request::Stop => {
                 if let Some((network, resources)) = active {
-                    self.work(working, move |means| means.stop(&network, &resources));
+                    let forget = self.record.is_none();
+                    self.work(working, move |means| {
+                        means.stop(&network, &resources, forget)
+                    });
                 }
             }
             Request::Undefine => {
                 let network = self.network().clone();
-                self.work(working, move |means| means.undefine(&network));
+                let forget = self.active.is_none();
+                self.work(working, move |means| means.undefine(&network, forget));
             }
             Request::Autostart(autostart) => {
                 if let Some(record) = &self.record {
@@ -409,7 +413,13 @@ impl Actor {
             tracing::error!(%error, "what an earlier supervisor left of a network could not be taken over or away");
             self.not_taken_over(error.message.clone());
         }
-        let result = result.map(|outcome| self.commit(outcome));
+        let result = match result {
+            Ok(Outcome::NotChanged(made, error)) => {
+                self.commit(Outcome::Adopted(made));
+                Err(error)
+            }
+            result => result.map(|outcome| self.commit(outcome)),
+        };
         self.publish();
         if working.takes_over {
             if let Some(taken_over) = self.taken_over.take() {
@@ -475,7 +485,8 @@ impl Actor {
                     self.activate(network, made);
                 }
             }
-            Outcome::Connected | Outcome::Undone => {}
+            // The first of them is taken apart before.
+            Outcome::NotChanged(..) | Outcome::Connected | Outcome::Undone => {}
         }
     }
 

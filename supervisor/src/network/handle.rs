@@ -108,6 +108,8 @@ pub enum Outcome {
         /// What is told of it.
         event: NetworkEventKind,
     },
+    /// They are as before, and why; what the one that it is active with is made of may be other.
+    NotChanged(Made, ApiError),
     /// What was made is there, all of it.
     Adopted(Made),
     /// An interface is connected, as far as that goes.

@@ -126,6 +126,10 @@ pub trait NetworkHost: Send + Sync + std::fmt::Debug + 'static {
     /// [`NetworkHostError`].
     fn leases(&self, network: &Network) -> Result<Option<OwnedFd>, NetworkHostError>;
 
+    /// Forgets what is kept of a network that is neither active nor defined any more: its server's book. What cannot
+    /// be removed is logged.
+    fn forget(&self, network: &Network);
+
     /// A descriptor that becomes readable when the network's server ends (pidfd_open(2)); `None` where there is
     /// none, or it has ended.
     fn watch(&self, network: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd>;

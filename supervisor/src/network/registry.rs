@@ -27,7 +27,7 @@ use crate::api::events::EventLog;
 use crate::domain::world::{PortRequest, Ports};
 use crate::host::{process, tap};
 use crate::pool::registry::fitting;
-use crate::store::{LoadedNetworks, NetworkPhase, NetworkStore};
+use crate::store::{LoadedNetworks, NetworkPhase, NetworkRecord, NetworkStatus, NetworkStore};
 
 /// Networks of one instance, at most.
 const MAX_NETWORKS: usize = 4096;
@@ -116,39 +116,56 @@ impl Networks {
             .into_iter()
             .map(|record| (record.network.uuid, record))
             .collect();
+        let statuses = loaded.statuses.into_iter();
+        let (active, unfinished): (Vec<_>, Vec<_>) =
+            statuses.partition(|status| status.phase == NetworkPhase::Active);
+        // What several networks need is taken over for those that stay before it is taken away with others.
+        for statuses in [active, unfinished] {
+            let told = self.take_up(statuses, &mut records);
+            let all = async {
+                for is_taken_over in told {
+                    let _ = is_taken_over.await;
+                }
+            };
+            if tokio::time::timeout(PATIENCE, all).await.is_err() {
+                tracing::error!(
+                    "networks are still being taken over; clients do not wait for them"
+                );
+            }
+        }
+        let mut networks = self.shared.networks();
+        for record in records.into_values() {
+            let network = record.network.clone();
+            self.spawn(&mut networks, Beginning::of(network, Some(record)));
+        }
+    }
+
+    /// Starts the actors of networks that an earlier supervisor left something of; each tells when that is done.
+    fn take_up(
+        &self,
+        statuses: Vec<NetworkStatus>,
+        records: &mut BTreeMap<NetworkUuid, NetworkRecord>,
+    ) -> Vec<oneshot::Receiver<()>> {
         let mut told = Vec::new();
-        {
-            let mut networks = self.shared.networks();
-            for status in loaded.statuses {
-                let (taken_over, is_taken_over) = oneshot::channel();
-                told.push(is_taken_over);
-                let record = records.remove(&status.network.uuid);
-                let kept = record.as_ref().map(|record| record.network.clone());
-                let is_active = status.phase == NetworkPhase::Active;
-                let beginning = Beginning {
-                    network: kept
-                        .filter(|_| !is_active)
-                        .unwrap_or_else(|| status.network.clone()),
-                    record,
-                    active: is_active.then(|| status.resources.clone()),
-                    unfinished: (!is_active).then_some(status),
-                    taken_over: Some(taken_over),
-                };
-                self.spawn(&mut networks, beginning);
-            }
-            for record in records.into_values() {
-                let network = record.network.clone();
-                self.spawn(&mut networks, Beginning::of(network, Some(record)));
-            }
+        let mut networks = self.shared.networks();
+        for status in statuses {
+            let (taken_over, is_taken_over) = oneshot::channel();
+            told.push(is_taken_over);
+            let record = records.remove(&status.network.uuid);
+            let kept = record.as_ref().map(|record| record.network.clone());
+            let is_active = status.phase == NetworkPhase::Active;
+            let beginning = Beginning {
+                network: kept
+                    .filter(|_| !is_active)
+                    .unwrap_or_else(|| status.network.clone()),
+                record,
+                active: is_active.then(|| status.resources.clone()),
+                unfinished: (!is_active).then_some(status),
+                taken_over: Some(taken_over),
+            };
+            self.spawn(&mut networks, beginning);
         }
-        let all = async {
-            for is_taken_over in told {
-                let _ = is_taken_over.await;
-            }
-        };
-        if tokio::time::timeout(PATIENCE, all).await.is_err() {
-            tracing::error!("networks are still being taken over; clients do not wait for them");
-        }
+        told
     }
 
     /// Defines the network that an instance has from its first start, and lets it start with the host; whether it did.

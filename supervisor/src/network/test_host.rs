@@ -65,6 +65,8 @@ impl NetworkHost for TestHost {
         Ok(None)
     }
 
+    fn forget(&self, _network: &Network) {}
+
     fn watch(&self, _network: NetworkUuid, _resources: &NetworkResources) -> Option<OwnedFd> {
         None
     }

@@ -39,6 +39,8 @@ struct Fake {
     /// The other ends of what watches servers: a byte in one of them is an end.
     servers: Mutex<BTreeMap<NetworkUuid, OwnedFd>>,
     starts: Mutex<u64>,
+    /// Whose books it was told to remove.
+    forgotten: Mutex<Vec<String>>,
     /// Nothing comes back while it is held.
     gate: Mutex<()>,
 }
@@ -144,6 +146,11 @@ impl NetworkHost for Fake {
             .needs_server()
             .then(|| std::fs::File::open("/dev/null"));
         Ok(book.map(|book| book.unwrap().into()))
+    }
+
+    fn forget(&self, network: &Network) {
+        let mut forgotten = self.forgotten.lock().unwrap();
+        forgotten.push(network.name.as_str().to_owned());
     }
 
     fn watch(&self, network: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd> {

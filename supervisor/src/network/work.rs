@@ -95,9 +95,12 @@ impl Means {
         Ok(Outcome::Defined(record))
     }
 
-    /// Forgets it.
-    pub(super) fn undefine(&self, network: &Network) -> Result<Outcome, ApiError> {
+    /// Forgets it; where it is not active all that is left of it.
+    pub(super) fn undefine(&self, network: &Network, forget: bool) -> Result<Outcome, ApiError> {
         self.store.remove(network.uuid).map_err(kept(network))?;
+        if forget {
+            self.host.forget(network);
+        }
         Ok(Outcome::Undefined)
     }
 
@@ -156,16 +159,20 @@ impl Means {
         }
     }
 
-    /// Takes away all that is made for it.
+    /// Takes away all that is made for it, and where it is not kept all that is left of it.
     pub(super) fn stop(
         &self,
         network: &Network,
         resources: &NetworkResources,
+        forget: bool,
     ) -> Result<Outcome, ApiError> {
         let operation = Operation::NetworkStop;
         let noted = self.note(operation, NetworkPhase::Stopping, network, resources);
         noted.map_err(kept(network))?;
         self.undo(network, resources)?;
+        if forget {
+            self.host.forget(network);
+        }
         Ok(Outcome::Stopped)
     }
 
@@ -228,17 +235,21 @@ impl Means {
         };
         let mut done = None;
         if let (Some((before, resources)), Some(after)) = (&active, next) {
-            let made = self.change_active(change, before, &after, resources)?;
-            done = Some((Box::new(after), made));
+            match self.change_active(change, before, &after, resources) {
+                Ok(made) => done = Some((Box::new(after), made)),
+                Err((made, error)) => return Ok(Outcome::NotChanged(made, error)),
+            }
         }
         if let Some(record) = &record {
             if let Err(error) = self.store.write(record) {
                 if let (Some((before, _)), Some((after, made))) = (&active, &done) {
                     // Back, as far as that goes: its own error is of no use to whoever asked.
                     let back = self.change_active(change, after, before, &made.resources);
-                    if let Err(error) = back {
+                    let made = back.unwrap_or_else(|(made, error)| {
                         tracing::error!(network = %before.name, %error, "a change could not be taken back");
-                    }
+                        made
+                    });
+                    return Ok(Outcome::NotChanged(made, kept(&record.network)(error)));
                 }
                 return Err(kept(&record.network)(error));
             }
@@ -250,37 +261,47 @@ impl Means {
         })
     }
 
-    /// Makes of `before` what `after` says, which is noted first: whoever takes it over makes it so.
+    /// Makes of `before` what `after` says, which is noted first: whoever takes it over makes it so. Where it cannot,
+    /// what was noted last is what there is.
     fn change_active(
         &self,
         change: &Change,
         before: &Network,
         after: &Network,
         resources: &NetworkResources,
-    ) -> Result<Made, ApiError> {
+    ) -> Result<Made, (Made, ApiError)> {
         let (operation, phase) = (Operation::NetworkUpdate, NetworkPhase::Active);
-        let noted = self.note(operation, phase, after, resources);
-        noted.map_err(kept(after))?;
+        if let Err(error) = self.note(operation, phase, after, resources) {
+            let made = self.made(before, resources.clone());
+            return Err((made, kept(after)(error)));
+        }
         let Change::Part(_) = change else {
             crash::point(operation, Moment::AfterOutcome);
             return Ok(self.made(after, resources.clone()));
         };
+        let mut latest = resources.clone();
         let mut note = self.noting(operation, phase, after);
-        let updated = self.host.update(before, after, resources, &mut note);
+        let mut following = |resources: &NetworkResources| {
+            note(resources)?;
+            latest = resources.clone();
+            Ok(())
+        };
+        let updated = self.host.update(before, after, resources, &mut following);
         drop(note);
         crash::point(operation, Moment::AfterOutcome);
         let updated = updated.map_err(|error| failed(before, &error));
         let noted = updated.and_then(|resources| {
+            latest = resources.clone();
             let noted = self.note(operation, phase, after, &resources);
-            noted.map_err(kept(after)).map(|()| resources)
+            noted.map_err(kept(after))
         });
         match noted {
-            Ok(resources) => Ok(self.made(after, resources)),
+            Ok(()) => Ok(self.made(after, latest)),
             Err(error) => {
-                if let Err(error) = self.note(operation, phase, before, resources) {
+                if let Err(error) = self.note(operation, phase, before, &latest) {
                     tracing::error!(network = %before.name, %error, "its status could not be written");
                 }
-                Err(error)
+                Err((self.made(before, latest), error))
             }
         }
     }

@@ -262,6 +262,17 @@ impl NetworkHost for Host {
         }
     }
 
+    fn forget(&self, network: &Network) {
+        let book = self.places(network.uuid);
+        match std::fs::remove_file(book.leases()) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                let path = book.leases().display();
+                tracing::warn!(network = %network.name, %error, "cannot remove {path}");
+            }
+            _ => {}
+        }
+    }
+
     fn watch(&self, _: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd> {
         resources.server.as_ref().and_then(server::watch)
     }

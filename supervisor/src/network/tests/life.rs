@@ -435,3 +435,20 @@ async fn the_default_network_is_there_once_and_starts_with_the_host() {
         ApiErrorCode::NoNetwork
     );
 }
+
+#[tokio::test]
+async fn what_is_kept_of_a_network_beside_its_definition_goes_with_the_last_of_it() {
+    let stage = Stage::new();
+    let forgotten = || std::mem::take(&mut *stage.host.forgotten.lock().unwrap());
+    let network = stage.started(&served(1, "lan")).await;
+    stage.ask(&network, Request::Stop).await.unwrap();
+    assert!(forgotten().is_empty(), "it may be started again");
+    stage.ask(&network, Request::Undefine).await.unwrap();
+    assert_eq!(forgotten(), ["lan"]);
+    // One that is active yet goes with its stop.
+    let network = stage.started(&served(1, "lan")).await;
+    stage.ask(&network, Request::Undefine).await.unwrap();
+    assert!(forgotten().is_empty());
+    stage.ask(&network, Request::Stop).await.unwrap();
+    assert_eq!(forgotten(), ["lan"]);
+}

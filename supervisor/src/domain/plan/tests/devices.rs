@@ -475,7 +475,6 @@ fn an_interface_without_a_port_or_directly_on_a_card_is_not_provided() {
     for (nic, kind) in [
         (on_network(None), "'network'"),
         (on_network(Some(direct)), "'direct'"),
-        (Nic::new(NicSource::User), "'user'"),
     ] {
         let error = planned(Devices {
             nics: vec![nic],
