@@ -217,11 +217,18 @@ fn guests_are_connected_and_stay_so_over_a_network_that_is_started_again() -> Re
 
     // As an administrator does who has changed its definition.
     world.host.good(&["net-destroy", "blue"])?;
+    let tap = world.namespace.ip(&["-o", "link", "show", "vnet0"])?;
+    ensure!(
+        !tap.contains(",UP"),
+        "a guest without its bridge is the host's neighbour: {tap}"
+    );
     world.host.good(&["net-start", "blue"])?;
     ensure!(
         bridge_of(&world)?.contains("vnet0"),
         "it is not connected again"
     );
+    let tap = world.namespace.ip(&["-o", "link", "show", "vnet0"])?;
+    ensure!(tap.contains(",UP"), "{tap}");
 
     // Nobody notices that the supervisor is another.
     world.host.daemon.kill()?;

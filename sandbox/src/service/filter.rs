@@ -54,13 +54,20 @@ const REFUSED: &[i64] = &[
     libc::SYS_request_key,
     libc::SYS_rt_sigqueueinfo,
     libc::SYS_rt_tgsigqueueinfo,
+    libc::SYS_sched_setaffinity,
+    libc::SYS_sched_setattr,
+    libc::SYS_sched_setparam,
+    libc::SYS_sched_setscheduler,
     libc::SYS_setdomainname,
     libc::SYS_sethostname,
     libc::SYS_setns,
+    libc::SYS_setpriority,
     libc::SYS_settimeofday,
     libc::SYS_swapoff,
     libc::SYS_swapon,
     libc::SYS_syslog,
+    // What it would end itself by: it ends by a fault then.
+    libc::SYS_tgkill,
     libc::SYS_tkill,
     libc::SYS_umount2,
     libc::SYS_unshare,
@@ -72,9 +79,15 @@ const REFUSED: &[i64] = &[
 const ARCH: u32 = 0xc000_003e;
 /// Numbers from here on are those of another way of calling (x32).
 const OTHER_NUMBERS: u32 = 0x4000_0000;
-/// The families of sockets: UNIX, IPv4, IPv6; NETLINK is looked at.
+/// The families of sockets: IPv4, IPv6; NETLINK is looked at. No UNIX, whose sockets Landlock does not watch over: it
+/// would reach every daemon of the host that lets anybody in.
 const NETLINK: u32 = 16;
-const FAMILIES: [u32; 3] = [1, 2, 10];
+const FAMILIES: [u32; 2] = [2, 10];
+/// `IPT_SO_SET_REPLACE` and `IPT_SO_SET_ADD_COUNTERS`, at the levels of IPv4 and IPv6: the host's old firewall.
+const FIREWALL: [u32; 2] = [64, 65];
+const LEVELS: [u32; 2] = [0, 41];
+/// `F_SETOWN`, `F_SETSIG`, `F_SETOWN_EX`: signals to others.
+const OWNERS: [u32; 3] = [8, 10, 15];
 /// The highest protocol of NETLINK that it speaks: that of routes.
 const NETLINK_ROUTE: u32 = 0;
 
@@ -85,6 +98,7 @@ const RETURN: u32 = libc::BPF_RET | libc::BPF_K;
 // struct seccomp_data: the number, the architecture, the instruction pointer, six arguments of 64 bits.
 const OFFSET_ARCH: u32 = 4;
 const OFFSET_FIRST: u32 = 16;
+const OFFSET_SECOND: u32 = 24;
 const OFFSET_THIRD: u32 = 32;
 
 fn instruction(code: u32, jt: u8, jf: u8, k: u32) -> libc::sock_filter {
@@ -119,6 +133,33 @@ fn program() -> Vec<libc::sock_filter> {
         instruction(RETURN, 0, 0, libc::SECCOMP_RET_ALLOW),
         instruction(RETURN, 0, 0, errno(libc::EAFNOSUPPORT)),
     );
+    let forbid = instruction(RETURN, 0, 0, errno(libc::EPERM));
+    // prlimit64: its own.
+    program.push(instruction(EQUAL, 0, 4, number(libc::SYS_prlimit64)));
+    program.push(instruction(LOAD, 0, 0, OFFSET_FIRST));
+    program.push(instruction(EQUAL, 0, 1, 0));
+    program.push(allow);
+    program.push(forbid);
+    // fcntl: nobody is signalled.
+    program.push(instruction(EQUAL, 0, 8, number(libc::SYS_fcntl)));
+    program.push(instruction(LOAD, 0, 0, OFFSET_SECOND));
+    for command in OWNERS {
+        program.push(instruction(EQUAL, 0, 1, command));
+        program.push(forbid);
+    }
+    program.push(allow);
+    // setsockopt: not the firewall.
+    program.push(instruction(EQUAL, 0, 10, number(libc::SYS_setsockopt)));
+    program.push(instruction(LOAD, 0, 0, OFFSET_SECOND));
+    program.push(instruction(EQUAL, 2, 0, LEVELS[0]));
+    program.push(instruction(EQUAL, 1, 0, LEVELS[1]));
+    program.push(allow);
+    program.push(instruction(LOAD, 0, 0, OFFSET_THIRD));
+    for option in FIREWALL {
+        program.push(instruction(EQUAL, 0, 1, option));
+        program.push(forbid);
+    }
+    program.push(allow);
     program.push(instruction(EQUAL, 1, 0, number(libc::SYS_socket)));
     program.push(allow);
     program.push(instruction(LOAD, 0, 0, OFFSET_FIRST));
@@ -167,6 +208,7 @@ mod tests {
                         0 => number,
                         OFFSET_ARCH => arch,
                         OFFSET_FIRST => arguments[0],
+                        OFFSET_SECOND => arguments[1],
                         OFFSET_THIRD => arguments[2],
                         other => panic!("{other}"),
                     }

@@ -1,17 +1,10 @@
 //! The calls about virtual networks: from their arguments to the networks, and back.
 
-use std::sync::Arc;
-
 use reeve_ipc::api::call::{AnswerBody, CallBody, NetworkPage, NetworkRef, Operation};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 
-use reeve_ipc::model::Network;
-
 use super::Daemon;
-use super::configured::ConfiguredPaths;
 use crate::api::Answer;
-use crate::domain::plan::{PathError, PathPolicy};
-use crate::host::reason;
 use crate::network::Networks;
 use crate::network::handle::{Change, Request};
 
@@ -55,22 +48,14 @@ impl Daemon {
             C::NetworkDefinitionGet(get) => now(networks
                 .definition(&get.network, get.persistent)
                 .map(|network| A::NetworkDefinitionGet(Box::new(network)))),
-            C::NetworkDefine(call) => {
-                let paths = Arc::clone(&self.settings.configured.paths);
-                later(async move {
-                    may_serve(paths, &call.network).await?;
-                    let summary = networks.define(*call.network, call.only_new).await?;
-                    Ok(A::NetworkDefine(summary))
-                })
-            }
-            C::NetworkCreate(call) => {
-                let paths = Arc::clone(&self.settings.configured.paths);
-                later(async move {
-                    may_serve(paths, &call.network).await?;
-                    let summary = networks.create(*call.network).await?;
-                    Ok(A::NetworkCreate(summary))
-                })
-            }
+            C::NetworkDefine(call) => later(async move {
+                let summary = networks.define(*call.network, call.only_new).await?;
+                Ok(A::NetworkDefine(summary))
+            }),
+            C::NetworkCreate(call) => later(async move {
+                let summary = networks.create(*call.network).await?;
+                Ok(A::NetworkCreate(summary))
+            }),
             C::NetworkStart(call) => later(async move {
                 let summary = networks.ask(&call.network, Request::Start).await?;
                 Ok(A::NetworkStart(summary))
@@ -110,35 +95,6 @@ impl Daemon {
             other => return Err(other),
         })
     }
-}
-
-/// That a client may name the directories whose files a network serves.
-async fn may_serve(paths: Arc<ConfiguredPaths>, network: &Network) -> Result<(), ApiError> {
-    let roots = network.addresses.iter();
-    let roots: Vec<_> = roots.filter_map(|it| it.tftp_root.clone()).collect();
-    if roots.is_empty() {
-        return Ok(());
-    }
-    let name = network.name.clone();
-    // A file system may have to be waited for.
-    let looked = tokio::task::spawn_blocking(move || {
-        roots.iter().try_for_each(|root| {
-            let opened = paths.open_directory("directory of TFTP", root);
-            opened.map(drop).map_err(|error| match error {
-                PathError::Forbidden(line) => ApiError::new(ApiErrorCode::PathRefused, line),
-                PathError::Os(errno) => {
-                    let why = reason(errno);
-                    let root = root.display();
-                    let line = format!(
-                        "network '{name}': cannot open the directory {root} of TFTP: {why}"
-                    );
-                    ApiError::new(ApiErrorCode::Host, line)
-                }
-            })
-        })
-    });
-    let failed = |_| ApiError::new(ApiErrorCode::Host, "the thread that looked failed");
-    looked.await.map_err(failed)?
 }
 
 /// Answers `call` where there are no networks and can be none, if it is about them.

@@ -417,7 +417,9 @@ pub(crate) fn rejoin(
         }
         return mtu.map_or(Ok(()), |mtu| tap.set_mtu(mtu));
     }
-    tap.join(bridge, mtu, isolated).map(drop)
+    tap.join(bridge, mtu, isolated)?;
+    // It was set down where its bridge was taken away.
+    tap.up()
 }
 
 /// That so many queues of a tap are open, where it can have several.

@@ -286,7 +286,10 @@ impl Actor {
                             takes_over: true,
                             ..Working::of(None)
                         };
-                        self.work(working, move |means| means.adopt(&network, &resources));
+                        let start = self.starts;
+                        self.work(working, move |means| {
+                            means.adopt(&network, &resources, start)
+                        });
                     }
                 }
             }
@@ -406,6 +409,13 @@ impl Actor {
         let Some(working) = self.working.take() else {
             return;
         };
+        let result = match result {
+            Ok(Outcome::NotChanged(made, error)) => {
+                self.commit(Outcome::Adopted(made));
+                Err(error)
+            }
+            result => result,
+        };
         if let (true, Err(_)) = (working.starts, &result) {
             self.means.claims.release(self.uuid);
         }
@@ -413,13 +423,7 @@ impl Actor {
             tracing::error!(%error, "what an earlier supervisor left of a network could not be taken over or away");
             self.not_taken_over(error.message.clone());
         }
-        let result = match result {
-            Ok(Outcome::NotChanged(made, error)) => {
-                self.commit(Outcome::Adopted(made));
-                Err(error)
-            }
-            result => result.map(|outcome| self.commit(outcome)),
-        };
+        let result = result.map(|outcome| self.commit(outcome));
         self.publish();
         if working.takes_over {
             if let Some(taken_over) = self.taken_over.take() {

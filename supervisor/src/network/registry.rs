@@ -568,11 +568,8 @@ impl Ports for Networks {
         let Ok(handle) = self.find(&NetworkRef::Name(port.network.clone())) else {
             return;
         };
-        let view = handle.view.borrow().clone();
-        // It was stopped and started again while the interface was made.
-        if view.active && view.starts != port.start {
-            handle.connect(port.details.port.uuid);
-        }
+        // It may be stopped and started again while the interface is made; one that is connected stays so.
+        handle.connect(port.details.port.uuid);
     }
 
     fn disconnect(&self, port: PortUuid) {

@@ -115,11 +115,21 @@ impl Means {
     pub(super) fn start(&self, network: Box<Network>, start: u64) -> Result<Outcome, ApiError> {
         let operation = Operation::NetworkStart;
         let none = NetworkResources::default();
+        // What an earlier one left.
+        if let Some(left) = self.store.status(network.uuid).map_err(kept(&network))? {
+            self.undo(&left.network, &left.resources)?;
+        }
         // Before anything is asked of the host: a start that is given up half way leaves its trace.
         self.note(operation, NetworkPhase::Starting, &network, &none)
             .map_err(kept(&network))?;
         let mut note = self.noting(operation, NetworkPhase::Starting, &network);
-        let made = self.host.start(&network, &mut note);
+        let mut latest = none;
+        let mut following = |resources: &NetworkResources| {
+            note(resources)?;
+            latest = resources.clone();
+            Ok(())
+        };
+        let made = self.host.start(&network, &mut following);
         drop(note);
         let forget = || {
             if let Err(error) = self.store.remove_status(network.uuid) {
@@ -127,7 +137,11 @@ impl Means {
             }
         };
         let resources = made.map_err(|error| {
-            forget();
+            // Once more: what cannot be taken away is for the next start, or the next supervisor.
+            match self.host.stop(&network, &latest) {
+                Ok(()) => forget(),
+                Err(left) => self.leave(&network, &latest, &left),
+            }
             failed(&network, &error)
         })?;
         crash::point(operation, Moment::AfterOutcome);
@@ -135,15 +149,22 @@ impl Means {
         if let Err(error) = noted {
             match self.host.stop(&network, &resources) {
                 Ok(()) => forget(),
-                Err(left) => {
-                    tracing::error!(network = %network.name, error = %left, "something is left of it")
-                }
+                Err(left) => self.leave(&network, &resources, &left),
             }
             return Err(kept(&network)(error));
         }
         self.connect(&network, start, None);
         let made = self.made(&network, resources);
         Ok(Outcome::Started(network, made))
+    }
+
+    /// Notes what could not be taken away.
+    fn leave(&self, network: &Network, resources: &NetworkResources, left: &NetworkHostError) {
+        tracing::error!(network = %network.name, error = %left, "something is left of it");
+        let (operation, phase) = (Operation::NetworkStop, NetworkPhase::Stopping);
+        if let Err(error) = self.note(operation, phase, network, resources) {
+            tracing::error!(network = %network.name, %error, "its status could not be written");
+        }
     }
 
     /// Connects interfaces that are there already: all, or that one. One that cannot be reaches nothing, as before.
@@ -199,15 +220,33 @@ impl Means {
         &self,
         network: &Network,
         resources: &NetworkResources,
+        start: u64,
     ) -> Result<Outcome, ApiError> {
         let (operation, phase) = (Operation::NetworkUpdate, NetworkPhase::Active);
+        let mut latest = resources.clone();
         let mut note = self.noting(operation, phase, network);
-        let adopted = self.host.adopt(network, resources, &mut note);
+        let mut following = |resources: &NetworkResources| {
+            note(resources)?;
+            latest = resources.clone();
+            Ok(())
+        };
+        let adopted = self.host.adopt(network, resources, &mut following);
         drop(note);
-        let resources = adopted.map_err(|error| failed(network, &error))?;
-        let noted = self.note(operation, phase, network, &resources);
-        noted.map_err(kept(network))?;
-        Ok(Outcome::Adopted(self.made(network, resources)))
+        let adopted = adopted.map_err(|error| failed(network, &error));
+        let noted = adopted.and_then(|resources| {
+            latest = resources;
+            let noted = self.note(operation, phase, network, &latest);
+            noted.map_err(kept(network))
+        });
+        let made = self.made(network, latest);
+        match noted {
+            Ok(()) => {
+                // A bridge that was made again has none of them.
+                self.connect(network, start, None);
+                Ok(Outcome::Adopted(made))
+            }
+            Err(error) => Ok(Outcome::NotChanged(made, error)),
+        }
     }
 
     /// Changes the definition that it is active with, the one that is kept, or both: all of it, or nothing.

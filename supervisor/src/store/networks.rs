@@ -220,6 +220,24 @@ impl NetworkStore {
         Ok(())
     }
 
+    /// How a network stands, where that is noted. What cannot be read says nothing, and is logged.
+    ///
+    /// # Errors
+    /// [`StoreError::Io`].
+    pub fn status(&self, uuid: NetworkUuid) -> Result<Option<NetworkStatus>, StoreError> {
+        let path = self.active.join(file_name(uuid));
+        match std::fs::read(&path) {
+            Ok(text) => Ok(files::decode_status(&text)
+                .inspect_err(|error| tracing::error!(%error, "cannot read {}", path.display()))
+                .ok()),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => {
+                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
+                Err(StoreError::io("read", &path)(errno))
+            }
+        }
+    }
+
     /// Notes that a network has nothing of the host.
     ///
     /// # Errors

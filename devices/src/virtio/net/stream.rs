@@ -116,9 +116,12 @@ impl Stream {
                     Err(error) if error.kind() == io::ErrorKind::WouldBlock
                 );
             let left = deadline.saturating_duration_since(Instant::now());
-            if (flushed && !comes) || left.is_zero() {
+            if flushed && !comes {
                 state.incoming.clear();
-                state.outgoing.clear();
+                return;
+            }
+            // What is kept goes on with whoever uses this port next: half a frame lost would be the end of the stream.
+            if left.is_zero() {
                 return;
             }
             let mut wanted = PollFlags::empty();

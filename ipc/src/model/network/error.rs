@@ -125,6 +125,9 @@ pub enum NetworkError {
         "{0}/{1} is no destination: bits beyond the prefix must be 0, and the prefix 0 to 32, or to 128"
     )]
     Destination(IpAddr, u8),
+    /// A network or a destination that would be the host's own way out.
+    #[error("{0}/{1} is too wide: a network or a route has 8 bits of IPv4 or 16 of IPv6 at least")]
+    TooWide(IpAddr, u8),
     /// The gateway is not on the network.
     #[error("the gateway {0} is on none of the network's addresses")]
     Gateway(IpAddr),

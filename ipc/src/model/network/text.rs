@@ -23,6 +23,21 @@ pub(super) fn is_label(name: &str) -> bool {
     is_host_name(name) && !name.contains('.')
 }
 
+/// The name of a bridge that is made: of what an interface may be called, nothing that a server takes for several, or
+/// for a beginning.
+pub(super) fn is_bridge_name(name: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+    name.bytes().all(plain) && name.starts_with(|first: char| first.is_ascii_alphanumeric())
+}
+
+/// A name that a server takes for a word of its own, for how long an address is lent, or for an address.
+pub(super) fn is_word_of_dhcp(name: &str) -> bool {
+    let time = name.trim_end_matches(['s', 'm', 'h', 'd', 'w']);
+    let is_time = name.len() - time.len() <= 1 && time.bytes().all(|byte| byte.is_ascii_digit());
+    let is_address = name.parse::<std::net::IpAddr>().is_ok();
+    is_time || is_address || matches!(name, "ignore" | "infinite")
+}
+
 /// What a client of DHCPv6 calls itself: bytes in hexadecimal with colons, or letters and digits.
 pub(super) fn is_client_id(id: &str) -> bool {
     let plain =
@@ -59,6 +74,22 @@ mod tests {
             assert!(!is_host_name(bad), "{bad}");
         }
         assert!(is_label("www") && !is_label("www.a"));
+    }
+
+    #[test]
+    fn a_bridge_is_one_and_a_host_is_no_word() {
+        for good in ["virbr0", "br-lan.5", "a_b"] {
+            assert!(is_bridge_name(good), "{good}");
+        }
+        for bad in ["virbr9,eth0", "v*", "br\"", "a#b", "-a", ".a", ""] {
+            assert!(!is_bridge_name(bad), "{bad}");
+        }
+        for word in ["ignore", "infinite", "3600", "12h", "10.0.0.5"] {
+            assert!(is_word_of_dhcp(word), "{word}");
+        }
+        for name in ["web", "h12", "12hh", "ignored"] {
+            assert!(!is_word_of_dhcp(name), "{name}");
+        }
     }
 
     #[test]

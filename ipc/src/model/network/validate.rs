@@ -5,7 +5,9 @@ use std::net::IpAddr;
 use std::path::Component;
 
 use super::address::{first_of, last_of};
-use super::text::{is_client_id, is_file, is_host_name, is_label, is_text};
+use super::text::{
+    is_bridge_name, is_client_id, is_file, is_host_name, is_label, is_text, is_word_of_dhcp,
+};
 use super::{
     Dhcp, DhcpHost, DhcpRange, Dns, Forward, HostDeviceSource, LeaseTime, MAX_NETWORK_BYTES,
     Network, NetworkAddress, NetworkError, NetworkRoute, PortGroup, Vlan,
@@ -42,6 +44,14 @@ impl Network {
         self.validate_forward()?;
         if let Some(mtu) = self.mtu.filter(|mtu| *mtu < MIN_MTU) {
             return Err(NetworkError::Mtu(mtu));
+        }
+        if let Some(name) = &self.bridge.name {
+            if !is_bridge_name(name.as_str()) {
+                return Err(text(
+                    "name of a bridge: letters, digits, '.', '_' and '-'",
+                    name.as_str(),
+                ));
+            }
         }
         if self.bridge.delay > MAX_DELAY {
             return Err(NetworkError::Delay(self.bridge.delay));
@@ -149,6 +159,9 @@ impl Network {
         if prefix > bits(destination) || first_of(destination, prefix) != destination {
             return Err(NetworkError::Destination(destination, prefix));
         }
+        if prefix < least_prefix(destination) {
+            return Err(NetworkError::TooWide(destination, prefix));
+        }
         if destination.is_ipv4() != route.gateway.is_ipv4()
             || !self.addresses.iter().any(|on| on.contains(route.gateway))
         {
@@ -215,6 +228,9 @@ impl NetworkAddress {
         let (address, prefix) = (self.address, self.prefix);
         if !(1..=bits(address)).contains(&prefix) {
             return Err(NetworkError::Prefix { address, prefix });
+        }
+        if prefix < least_prefix(address) {
+            return Err(NetworkError::TooWide(self.first(), prefix));
         }
         self.guest(address)?;
         if let Some(root) = &self.tftp_root {
@@ -294,6 +310,9 @@ impl NetworkAddress {
         }
         if let Some(given) = &host.name {
             name("name of a host", given)?;
+            if is_word_of_dhcp(given) {
+                return Err(text("name of a host, but a word or a time of DHCP", given));
+            }
         }
         host.lease.map_or(Ok(()), LeaseTime::validate)?;
         host.address.map_or(Ok(()), |address| self.guest(address))
@@ -483,6 +502,11 @@ impl Vlan {
 
 fn bits(address: IpAddr) -> u8 {
     if address.is_ipv4() { 32 } else { 128 }
+}
+
+/// The least bits of a network or a destination: what is wider would be the host's own way out.
+fn least_prefix(address: IpAddr) -> u8 {
+    if address.is_ipv4() { 8 } else { 16 }
 }
 
 fn station(address: IpAddr) -> Result<(), NetworkError> {

@@ -249,6 +249,32 @@ impl Links {
         self.tell(0, RouteNetlinkMessage::SetLink(message))
     }
 
+    /// Sets the taps down that are ports of a bridge: without it they would be links of the host's own, and their guests
+    /// its neighbours.
+    pub(super) fn taps_down(&mut self, bridge: u32) -> Result<(), Errno> {
+        let mut taps = Vec::new();
+        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.ask(NLM_F_DUMP, message, |answer| {
+            if let RouteNetlinkMessage::NewLink(link) = answer {
+                let is_port = link.attributes.contains(&LinkAttribute::Controller(bridge));
+                let tun = LinkInfo::Kind(InfoKind::Tun);
+                let is_tap = link.attributes.iter().any(
+                    |attribute| matches!(attribute, LinkAttribute::LinkInfo(info) if info.contains(&tun)),
+                );
+                if is_port && is_tap {
+                    taps.push(link.header.index);
+                }
+            }
+        })?;
+        for tap in taps {
+            let mut message = LinkMessage::default();
+            message.header.index = tap;
+            message.header.change_mask = LinkFlags::Up;
+            gone(self.tell(0, RouteNetlinkMessage::SetLink(message)))?;
+        }
+        Ok(())
+    }
+
     /// Deletes a link; one that is gone is.
     pub(super) fn delete(&mut self, index: u32) -> Result<(), Errno> {
         let mut message = LinkMessage::default();

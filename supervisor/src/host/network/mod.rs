@@ -163,7 +163,7 @@ impl NetworkHost for Host {
         let mut work = Work::new(self, network, bridge, resources.clone(), note)?;
         let found = work.links.find(work.bridge());
         let index = match found.map_err(work.refused("see the bridge"))? {
-            Some(link) if link.is_bridge => {
+            Some(link) if link.is_bridge && network.mac.is_none_or(|mac| link.has(mac)) => {
                 work.links
                     .set(link.index, &work.bridge)
                     .map_err(|errno| refused("set the bridge", name(network), errno))?;

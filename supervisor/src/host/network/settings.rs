@@ -19,6 +19,9 @@ use super::failure::{host, host_io};
 const SETTINGS: &str = "/proc/sys";
 const IPV4: &str = "net/ipv4/ip_forward";
 const IPV6: &str = "net/ipv6/conf/all/forwarding";
+/// What the kernel sets to the opposite whenever forwarding of IPv4 is switched: a host that accepted no redirects would
+/// do so after a network that it had for a while.
+const REDIRECTS: &str = "net/ipv4/conf/all/accept_redirects";
 /// What both are where packets are forwarded.
 const ON: &str = "1";
 
@@ -34,6 +37,12 @@ pub(super) fn needed(network: &Network) -> Vec<&'static str> {
     let both = [(IPV4, true), (IPV6, false)];
     let needed = both.into_iter().filter(|(_, v4)| forwards && has(*v4));
     needed.map(|(name, _)| name).collect()
+}
+
+/// Whether what a setting was stays noted with a network.
+pub(super) fn keeps(network: &Network, name: &str) -> bool {
+    let name = if name == REDIRECTS { IPV4 } else { name };
+    needed(network).contains(&name)
 }
 
 /// Whether a network has packets of IPv6 forwarded.
@@ -103,6 +112,13 @@ impl Settings {
             };
             if before != ON {
                 plan.push((name.to_owned(), before));
+                if name == IPV4 {
+                    let before = match changed.get(REDIRECTS) {
+                        Some(changed) => changed.before.clone(),
+                        None => read(REDIRECTS)?,
+                    };
+                    plan.push((REDIRECTS.to_owned(), before));
+                }
             }
         }
         Ok(plan)
@@ -116,7 +132,7 @@ impl Settings {
     ) -> Result<(), NetworkHostError> {
         let mut changed = self.lock();
         for (name, before) in plan {
-            if read(name)? != ON {
+            if name != REDIRECTS && read(name)? != ON {
                 write(name, ON)?;
             }
             let entry = match changed.entry(name.clone()) {
@@ -147,10 +163,11 @@ impl Settings {
                     continue;
                 }
             }
-            if ![IPV4, IPV6].contains(&name.as_str()) {
+            if ![IPV4, IPV6, REDIRECTS].contains(&name.as_str()) {
                 continue;
             }
-            if read(name)? == ON {
+            // Noted behind what the kernel changes it with, and so put back behind it.
+            if name == REDIRECTS || read(name)? == ON {
                 write(name, before)?;
             }
             changed.remove(name);

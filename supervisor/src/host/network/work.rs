@@ -85,6 +85,18 @@ impl<'a, 'n> Work<'a, 'n> {
                 )));
             }
         }
+        for route in &self.network.routes {
+            let ours = (route.destination, route.prefix);
+            let mut others = reached.iter();
+            let other = others.find(|other| Some(other.index) != own && collides(ours, other));
+            if let Some(other) = other {
+                let link = self.link_name(other.index);
+                let (first, prefix) = ours;
+                return Err(taken(format!(
+                    "the route to {first}/{prefix} is already in use by interface {link}"
+                )));
+            }
+        }
         if settings::forwards_ipv6(self.network) {
             self.check_routers()?;
         }
@@ -314,10 +326,9 @@ impl Work<'_, '_> {
         }
         let noted = self.resources.settings.clone();
         self.set_up(index)?;
-        let needed = settings::needed(self.network);
         let (kept, freed): (Vec<_>, Vec<_>) = noted
             .into_iter()
-            .partition(|(name, _)| needed.contains(&name.as_str()));
+            .partition(|(name, _)| settings::keeps(self.network, name));
         if !freed.is_empty() {
             self.host.settings.release(self.network.uuid, &freed)?;
             self.resources.settings = kept;
@@ -332,6 +343,7 @@ pub(super) fn delete_bridge(bridge: &InterfaceName, network: &Network) -> Result
     let mut links = Links::open()?;
     match links.find(bridge.as_str())? {
         Some(link) if link.is_bridge && network.mac.is_none_or(|mac| link.has(mac)) => {
+            links.taps_down(link.index)?;
             links.delete(link.index)
         }
         _ => Ok(()),
