@@ -28,7 +28,12 @@ enum Prints {
 }
 
 /// Every command that speaks to the daemon, in an order in which each succeeds.
-fn script<'a>(file: &'a str, disk: &'a str, pool: &'a str) -> Vec<(Vec<&'a str>, Prints)> {
+fn script<'a>(
+    file: &'a str,
+    disk: &'a str,
+    pool: &'a str,
+    network: &'a str,
+) -> Vec<(Vec<&'a str>, Prints)> {
     use Prints::{Bytes, Console, Json, Lines, Nothing, Told, Value};
     let echo = ["--memory", "32M", "--cmdline", "mode=echo"];
     let with = |command: &[&'static str]| [command, &echo[..]].concat();
@@ -124,6 +129,14 @@ fn script<'a>(file: &'a str, disk: &'a str, pool: &'a str) -> Vec<(Vec<&'a str>,
         (vec!["pool", "stop", "images"], Value),
         (vec!["pool", "delete", "images"], Value),
         (vec!["pool", "undefine", "images"], Value),
+        // Not started: its bridge would be the machine's.
+        (vec!["network", "define", network], Value),
+        (vec!["network", "list", "--all"], Value),
+        (vec!["network", "show", "lan"], Value),
+        (vec!["network", "export", "lan"], Value),
+        (vec!["network", "autostart", "lan"], Value),
+        (vec!["network", "ports", "lan"], Value),
+        (vec!["network", "undefine", "lan"], Value),
         (vec!["events", "-n", "1", "--since", "0:0"], Lines),
     ]
 }
@@ -137,7 +150,9 @@ fn run(json: bool) -> Result<()> {
     let cli = &cli;
     let file = cli.path("web.toml").display().to_string();
     let pool = images.path().join("pool").display().to_string();
-    for (mut arguments, prints) in script(&file, &disk, &pool) {
+    let network = cli.path("lan.toml").display().to_string();
+    std::fs::write(&network, "name = \"lan\"\nforward = \"isolated\"\n")?;
+    for (mut arguments, prints) in script(&file, &disk, &pool, &network) {
         match arguments.as_slice() {
             // Something to attach to that ends by itself, but not before somebody has attached.
             ["console", name] => {
@@ -272,7 +287,7 @@ fn no_command_is_left_out_above() -> Result<()> {
         .filter_map(|line| line.split_whitespace().next())
         .collect();
     ensure!(commands.len() > 20, "{help}");
-    let script = script("file", "disk", "pool");
+    let script = script("file", "disk", "pool", "network");
     for command in commands {
         let there = script.iter().any(|(arguments, _)| arguments[0] == command);
         ensure!(
