@@ -323,6 +323,9 @@ fn a_reload_changes_whom_names_let_in() -> Result<()> {
     let told = reload("tls_allowed = []")?;
     ensure!(told.contains("tls_allowed: changed"), "{told}");
     managed.refuses(&uri, "tls_allowed does not name it")?;
+    // Nobody there has that address: it is for documentation.
+    reload("tls_from = [\"203.0.113.0/24\"]")?;
+    managed.refuses(&uri, "tls_from does not name its address")?;
     reload("tls_read_only = [\"*CN=admin\"]")?;
     virsh(&["list"])?;
     let file = managed.host.outside().join("one.xml");

@@ -10,11 +10,12 @@ mod error;
 
 use std::collections::BTreeSet;
 use std::io::Read;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
 use reeve_ipc::gateway::MAX_NAME_BYTES;
-use serde::{Deserialize, Serialize};
+use reeve_ipc::model::IpRange;
+use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::host::paths::DEFAULT_DIRECTORIES;
 
@@ -33,7 +34,7 @@ const MAX_BYTES: u64 = 1 << 20;
 const MIN_LOG_BYTES: u64 = 4096;
 /// More than this are no reserve but a service of their own.
 const MAX_WARM_PROCESSES: u32 = 64;
-/// The most names of remote clients in one list.
+/// The most names or addresses of remote clients in one list.
 const MAX_NAMES: usize = 4096;
 /// A host that takes longer than a day to shut down does not.
 const MAX_HOST_SHUTDOWN_SECONDS: u32 = 86_400;
@@ -65,6 +66,9 @@ pub struct Config {
     pub libvirt_sockets: Vec<PathBuf>,
     /// Where clients of libvirt's protocol on other hosts are served, by TLS: addresses with ports.
     pub tls_listen: Vec<SocketAddr>,
+    /// From where they may come; where nothing is set, from anywhere.
+    #[serde(deserialize_with = "ranges")]
+    pub tls_from: Option<Vec<IpRange>>,
     /// The server's certificate, and those between it and its authority: an absolute path.
     pub tls_certificate: PathBuf,
     /// Its private key: an absolute path.
@@ -119,6 +123,7 @@ impl Default for Config {
             libvirt: true,
             libvirt_sockets: Vec::new(),
             tls_listen: Vec::new(),
+            tls_from: None,
             tls_certificate: "/etc/pki/libvirt/servercert.pem".into(),
             tls_key: "/etc/pki/libvirt/private/serverkey.pem".into(),
             tls_authorities: "/etc/pki/CA/cacert.pem".into(),
@@ -312,6 +317,17 @@ impl Config {
         if addresses.len() < self.tls_listen.len() {
             return Err(("tls_listen", "an address is there twice".to_owned()));
         }
+        let from = self.tls_from.as_deref().unwrap_or_default();
+        if from.len() > MAX_NAMES {
+            let reason = format!("there are more than {MAX_NAMES} addresses");
+            return Err(("tls_from", reason));
+        }
+        // A client of IPv4 is one of IPv4, whichever socket it came by: none would ever be meant.
+        let is_mapped = |range: &&IpRange| matches!(range.first(), IpAddr::V6(first) if first.to_ipv4_mapped().is_some());
+        if let Some(range) = from.iter().find(is_mapped) {
+            let reason = format!("'{range}': an address of IPv4 is written as one");
+            return Err(("tls_from", reason));
+        }
         for (key, path) in [
             ("tls_certificate", &self.tls_certificate),
             ("tls_key", &self.tls_key),
@@ -394,6 +410,24 @@ impl Config {
 /// The settings by key. A path that is not UTF-8 cannot come from a file of text.
 fn table(config: &Config) -> toml::Table {
     toml::Table::try_from(config).unwrap_or_default()
+}
+
+/// Addresses and networks.
+fn ranges<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Vec<IpRange>>, D::Error> {
+    let range = |text: String| {
+        text.parse().map_err(|_| {
+            serde::de::Error::custom(format!(
+                "'{text}' is no address and no network: write 192.0.2.5, or a network's first address with the length \
+                 of its prefix, 192.0.2.0/24"
+            ))
+        })
+    };
+    let texts = Vec::<String>::deserialize(deserializer)?;
+    texts
+        .into_iter()
+        .map(range)
+        .collect::<Result<_, _>>()
+        .map(Some)
 }
 
 fn check_directory(key: &'static str, path: &Path) -> Result<(), (&'static str, String)> {

@@ -26,6 +26,10 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
         virtiofsd: Some("/usr/libexec/virtiofsd".into()),
         vhost_net: Some(true),
         default_network: Some(true),
+        tls_from: Some(vec![
+            "192.0.2.0/24".parse().unwrap(),
+            "2001:db8::/32".parse().unwrap(),
+        ]),
         tls_revoked: Some("/etc/pki/CA/cacrl.pem".into()),
         tls_allowed: Some(vec!["*".to_owned()]),
         ..Config::default()
@@ -98,6 +102,10 @@ fn an_error_names_file_line_and_key_on_one_line() {
             "/etc/reeve/reeve.toml:1: tls_listen: an address is there twice",
         ),
         (
+            "tls_from = [\"::ffff:192.0.2.0/120\"]",
+            "/etc/reeve/reeve.toml:1: tls_from: '::ffff:192.0.2.0/120': an address of IPv4 is written as one",
+        ),
+        (
             "tls_key = \"serverkey.pem\"",
             "/etc/reeve/reeve.toml:1: tls_key: 'serverkey.pem' is no absolute path without '..'",
         ),
@@ -112,6 +120,12 @@ fn an_error_names_file_line_and_key_on_one_line() {
         ),
     ] {
         assert_eq!(parse(text).unwrap_err(), expected);
+    }
+    for range in ["192.0.2.1/24", "192.0.2.0/33", "host", "0.0.0.0/0", ""] {
+        let line = parse(&format!("tls_from = [\"{range}\"]")).unwrap_err();
+        let expected =
+            format!("/etc/reeve/reeve.toml:1: tls_from: '{range}' is no address and no network");
+        assert!(line.starts_with(&expected), "{line}");
     }
     let line = parse("max_clints = 1\n").unwrap_err();
     assert!(

@@ -260,7 +260,12 @@ fn remote(config: &Config, before: Option<&Remote>) -> (Remote, Option<String>) 
         allowed: config.tls_allowed.clone(),
         read_only: config.tls_read_only.clone(),
     };
-    (Remote { credentials, names }, trouble)
+    let remote = Remote {
+        credentials,
+        names,
+        from: config.tls_from.clone(),
+    };
+    (remote, trouble)
 }
 
 /// How large logs grow.

@@ -3,6 +3,7 @@
 //! One task. It starts one process at a time, so that as many wait as it was told, and one more for each client
 //! that waits; a client gets the one that has waited longest. Where processes die while they wait, or cannot be
 //! started, it rests between attempts, longer each time: a program that does not work must not keep a processor busy.
+//! Clients of this host go before those of others, and are closed by no failure of a process that was not for them.
 
 use std::collections::VecDeque;
 use std::future::pending;
@@ -45,6 +46,66 @@ pub(super) enum Client<S: Serve> {
     Signing(Signing),
 }
 
+impl<S: Serve> Client<S> {
+    /// Whether it is one of this host.
+    const fn is_local(&self) -> bool {
+        matches!(self, Self::Local { .. })
+    }
+}
+
+/// Who waits for a process: those of this host, which go first, and those of others.
+#[derive(Debug)]
+struct Waiting<C> {
+    local: VecDeque<C>,
+    others: VecDeque<C>,
+    /// Whether one of this host waited when the process began that is being started.
+    is_for_local: bool,
+}
+
+impl<C> Default for Waiting<C> {
+    fn default() -> Self {
+        Self {
+            local: VecDeque::new(),
+            others: VecDeque::new(),
+            is_for_local: false,
+        }
+    }
+}
+
+impl<C> Waiting<C> {
+    fn len(&self) -> usize {
+        self.local.len().saturating_add(self.others.len())
+    }
+
+    fn of(&mut self, is_local: bool) -> &mut VecDeque<C> {
+        if is_local {
+            &mut self.local
+        } else {
+            &mut self.others
+        }
+    }
+
+    /// The next that gets a process.
+    fn next(&mut self) -> Option<C> {
+        self.local.pop_front().or_else(|| self.others.pop_front())
+    }
+
+    /// A process begins to be started.
+    fn begins(&mut self) {
+        self.is_for_local = !self.local.is_empty();
+    }
+
+    /// It came to nothing: those of other hosts are closed, and those of this one if it was for them. Gives how many.
+    fn failed(&mut self) -> usize {
+        let before = self.len();
+        self.others.clear();
+        if self.is_for_local {
+            self.local.clear();
+        }
+        before.saturating_sub(self.len())
+    }
+}
+
 /// A process without a client.
 struct Warm<S: Serve> {
     task: Id,
@@ -56,7 +117,7 @@ pub(super) struct Pool<S: Serve> {
     spawner: Spawner,
     size: usize,
     warm: VecDeque<Warm<S>>,
-    waiting: VecDeque<Client<S>>,
+    waiting: Waiting<Client<S>>,
     /// One task a process.
     keepers: JoinSet<Idle<S>>,
     starting: Option<Starting>,
@@ -92,7 +153,7 @@ impl<S: Serve> Pool<S> {
             spawner,
             size,
             warm: VecDeque::new(),
-            waiting: VecDeque::new(),
+            waiting: Waiting::default(),
             keepers: JoinSet::new(),
             starting: None,
             failures: 0,
@@ -109,7 +170,7 @@ impl<S: Serve> Pool<S> {
             self.start_next();
             tokio::select! {
                 client = clients.recv() => match client {
-                    Some(client) => self.waiting.push_back(client),
+                    Some(client) => self.waiting.of(client.is_local()).push_back(client),
                     None => return,
                 },
                 started = come(&mut self.starting) => self.started(started),
@@ -125,15 +186,15 @@ impl<S: Serve> Pool<S> {
 
     /// Gives processes that wait to clients that wait.
     fn give(&mut self) {
-        while !self.waiting.is_empty() {
+        while self.waiting.len() > 0 {
             let Some(warm) = self.warm.pop_front() else {
                 return;
             };
-            let Some(client) = self.waiting.pop_front() else {
+            let Some(client) = self.waiting.next() else {
                 return;
             };
             if let Err(client) = warm.client.send(client) {
-                self.waiting.push_front(client);
+                self.waiting.of(client.is_local()).push_front(client);
             }
         }
     }
@@ -143,6 +204,7 @@ impl<S: Serve> Pool<S> {
         if self.starting.is_some() || self.rest.is_some() || self.warm.len() >= wanted {
             return;
         }
+        self.waiting.begins();
         match self.spawner.spawn() {
             Ok(starting) => self.starting = Some(starting),
             Err(error) => self.failed(&error),
@@ -167,7 +229,7 @@ impl<S: Serve> Pool<S> {
     }
 
     fn failed(&mut self, error: &dyn std::fmt::Display) {
-        let clients = self.waiting.len();
+        let clients = self.waiting.failed();
         let error = error.to_string();
         if self.told.is_news(error.clone(), Instant::now()) {
             tracing::error!(
@@ -181,7 +243,6 @@ impl<S: Serve> Pool<S> {
                 "still no process for clients of libvirt's protocol: {error}"
             );
         }
-        self.waiting.clear();
         self.rest();
     }
 
@@ -191,7 +252,7 @@ impl<S: Serve> Pool<S> {
             Idle::Served => {}
             Idle::Died => self.rest(),
             Idle::Missed(client) => {
-                self.waiting.push_front(client);
+                self.waiting.of(client.is_local()).push_front(client);
                 self.rest();
             }
         }
@@ -228,6 +289,29 @@ async fn over(rest: &mut Option<Pin<Box<Sleep>>>) {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn those_of_this_host_go_first_and_no_failure_of_strangers_closes_them() {
+        let mut waiting = Waiting::default();
+        for (name, is_local) in [("s1", false), ("l1", true), ("s2", false), ("l2", true)] {
+            waiting.of(is_local).push_back(name);
+        }
+        assert_eq!(waiting.next(), Some("l1"));
+        waiting.of(true).push_front("l1");
+        let order: Vec<_> = std::iter::from_fn(|| waiting.next()).collect();
+        assert_eq!(order, ["l1", "l2", "s1", "s2"]);
+
+        waiting.of(false).push_back("s1");
+        waiting.begins();
+        waiting.of(true).push_back("l1");
+        waiting.of(false).push_back("s2");
+        assert_eq!(waiting.failed(), 2);
+        assert_eq!((waiting.len(), waiting.local.front()), (1, Some(&"l1")));
+        waiting.begins();
+        waiting.of(false).push_back("s3");
+        assert_eq!(waiting.failed(), 2);
+        assert_eq!(waiting.next(), None);
+    }
 
     #[test]
     fn what_stays_as_it_is_is_told_once_and_again_much_later() {

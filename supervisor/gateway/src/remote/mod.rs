@@ -18,6 +18,7 @@ pub mod name;
 pub mod signer;
 pub(crate) mod stream;
 
+use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
 use reeve_ipc::gateway::{Admitted, FromStranger, MAX_STRANGER_BYTES};
@@ -104,13 +105,17 @@ async fn prove(
     signer: OwnedFd,
     files: &[OwnedFd],
 ) -> Result<(Stream, String), String> {
+    let failed = |error: io::Error| format!("its connection failed: {error}");
+    let connection = Socket::new(connection).map_err(failed)?;
+    // The files can be long: they are nobody's to have read who says nothing.
+    connection.readable().await.map_err(failed)?;
     let config = credentials::server(files, signer)?;
     let mut stream = Stream::new(connection, config).map_err(|error| error.to_string())?;
     if let Err(error) = stream.handshake().await {
         stream.linger().await;
         return Err(match error {
             StreamError::Tls(error) => reason(&error),
-            StreamError::Socket(error) => format!("its connection failed: {error}"),
+            StreamError::Socket(error) => failed(error),
             StreamError::Left => "it left before it had said who it is".to_owned(),
         });
     }
@@ -165,4 +170,34 @@ fn reason(error: &Error) -> String {
         error => return format!("the handshake failed: {error}"),
     };
     reason.to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::io::Write as _;
+    use std::os::unix::net::UnixStream;
+    use std::pin::pin;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn no_file_is_read_for_a_client_that_says_nothing() {
+        let (mut client, connection) = UnixStream::pair().unwrap();
+        connection.set_nonblocking(true).unwrap();
+        let (_signs, signer) = scm::pair().unwrap();
+        // Files that are wrong as soon as they are read.
+        let files = [0; 2].map(|_| OwnedFd::from(File::open("/dev/null").unwrap()));
+        let mut proved = pin!(prove(connection.into(), signer, &files));
+        for _ in 0..8 {
+            tokio::select! {
+                biased;
+                result = &mut proved => panic!("{:?}", result.err()),
+                () = tokio::task::yield_now() => {}
+            }
+        }
+        client.write_all(&[22]).unwrap();
+        let error = proved.await.err().unwrap();
+        assert!(error.starts_with("tls_certificate: "), "{error}");
+    }
 }

@@ -2,7 +2,11 @@
 //!
 //! A gateway that a client has taken over before it was let in must not have the key, or the client could be this
 //! server for ever after. So the key is in another process, which signs once, and nothing but what a server of TLS
-//! 1.3 signs (RFC 8446, 4.4.3): of no use for anything else than the handshake that is under way.
+//! 1.3 signs (RFC 8446, 4.4.3): of no use for anything else than a handshake.
+//!
+//! Which handshake it cannot see, as a hash is all there is. A gateway that was taken over can have it sign that of
+//! somebody else's, one for each connection, and so be this server to a client whose connection its master holds at
+//! that moment; not without asking here each time.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, Mutex, PoisonError};

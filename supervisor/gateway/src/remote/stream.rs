@@ -69,9 +69,12 @@ impl Write for Out<'_> {
 
 impl Stream {
     /// Takes a connection of which nothing was read.
-    pub(super) fn new(connection: OwnedFd, config: Arc<ServerConfig>) -> Result<Self, StreamError> {
+    pub(super) fn new(
+        socket: Socket<OwnedFd>,
+        config: Arc<ServerConfig>,
+    ) -> Result<Self, StreamError> {
         Ok(Self {
-            socket: Socket::new(connection)?,
+            socket,
             tls: ServerConnection::new(config)?,
             received: vec![0; RECEIVE],
             plain: Vec::new(),

@@ -1,9 +1,9 @@
 //! Clients of other hosts: who may knock, how many of them and for how long, and whom their names let in.
 //!
 //! ```text
-//!   tls_listen ── accept ─► strangers: so many of one address, so many in all, each for ten seconds
-//!                              │ a connection, and the way to a signer
-//!                              ▼
+//!   tls_listen ── accept, tls_from ─► strangers: so many of one address, so many in all, each for ten seconds
+//!                                        │ a connection, and the way to a signer
+//!                                        ▼
 //!   Pool: two processes ── one does TLS, one has the key and signs once ─► Proved {name}
 //!                                                                             │ names: tls_allowed, tls_read_only
 //!                                                                             ▼
@@ -21,13 +21,14 @@ mod serving;
 mod strangers;
 
 use std::io;
-use std::net::{SocketAddr, TcpListener as StdListener};
+use std::net::{IpAddr, SocketAddr, TcpListener as StdListener};
 use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use reeve_ipc::model::IpRange;
 use reeve_ipc::scm;
-use rustix::net::sockopt;
+use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
 use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
@@ -50,6 +51,10 @@ const REST: Duration = Duration::from_millis(50);
 const SILENCE: Duration = Duration::from_secs(60);
 const ASK_EACH: Duration = Duration::from_secs(10);
 const ASK_TIMES: u32 = 6;
+/// How long what is sent to a client may be without its acknowledgement, in milliseconds.
+const UNACKNOWLEDGED: u32 = 60_000;
+/// Connections that wait to be accepted, of one socket.
+const BACKLOG: i32 = 128;
 
 /// What remote clients are let in by. A reload changes it, for those that come after it.
 #[derive(Debug, Default)]
@@ -58,6 +63,17 @@ pub struct Remote {
     pub credentials: Option<Arc<Credentials>>,
     /// Whom that lets in.
     pub names: Names,
+    /// From where they may come; from anywhere, where nothing is said.
+    pub from: Option<Vec<IpRange>>,
+}
+
+impl Remote {
+    /// Whether whoever is at that address may knock.
+    fn may_knock(&self, address: IpAddr) -> bool {
+        let address = address.to_canonical();
+        let has = |range: &IpRange| (range.first()..=range.last()).contains(&address);
+        self.from.as_deref().is_none_or(|from| from.iter().any(has))
+    }
 }
 
 /// What is in force.
@@ -93,12 +109,21 @@ pub(super) struct Signing {
 }
 
 impl Door {
-    /// Listens at `address`.
+    /// Listens at `address`, which the host need not have yet.
     ///
     /// # Errors
     /// The kernel's.
     pub(super) fn open(address: SocketAddr) -> io::Result<Self> {
-        let listener = StdListener::bind(address)?;
+        let listener = match StdListener::bind(address) {
+            Err(error) if error.kind() == io::ErrorKind::AddrNotAvailable => {
+                tracing::warn!(
+                    "the host has no address {} yet: clients of other hosts are served there from when it has",
+                    address.ip()
+                );
+                ahead(address)?
+            }
+            result => result?,
+        };
         listener.set_nonblocking(true)?;
         // With port 0 the kernel chooses one.
         let address = listener.local_addr()?;
@@ -118,7 +143,8 @@ impl Door {
             "clients of other hosts are served at {} by TLS",
             self.address
         );
-        let (lines, exhausted) = (Arc::new(Seldom::default()), Seldom::default());
+        let lines = Arc::new(Seldom::default());
+        let (exhausted, elsewhere) = (Seldom::default(), Seldom::default());
         loop {
             let (connection, address) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -132,6 +158,13 @@ impl Door {
                     continue;
                 }
             };
+            let remote = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
+            if !remote.may_knock(address.ip()) {
+                if let Some(left_out) = elsewhere.may() {
+                    tracing::info!(%address, left_out, "a remote client was refused: tls_from does not name its address");
+                }
+                continue;
+            }
             let deadline = Instant::now() + HANDSHAKE;
             let refuse = |why: &dyn std::fmt::Display| {
                 if let Some(left_out) = lines.may() {
@@ -142,7 +175,6 @@ impl Door {
                 refuse(&"too many are connected that have not said who they are");
                 continue;
             };
-            let remote = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
             let Some(credentials) = remote.credentials.clone() else {
                 refuse(&"there are no certificates; the log says why, where they were read");
                 continue;
@@ -189,5 +221,79 @@ fn prepare(connection: tokio::net::TcpStream) -> io::Result<OwnedFd> {
     sockopt::set_tcp_keepidle(socket, SILENCE)?;
     sockopt::set_tcp_keepintvl(socket, ASK_EACH)?;
     sockopt::set_tcp_keepcnt(socket, ASK_TIMES)?;
+    sockopt::set_tcp_user_timeout(socket, UNACKNOWLEDGED)?;
     Ok(connection)
+}
+
+/// A socket that listens at an address which the host is still to get, as it may at boot.
+fn ahead(address: SocketAddr) -> io::Result<StdListener> {
+    let family = match address {
+        SocketAddr::V4(_) => AddressFamily::INET,
+        SocketAddr::V6(_) => AddressFamily::INET6,
+    };
+    let flags = SocketFlags::CLOEXEC;
+    let socket = rustix::net::socket_with(family, SocketType::STREAM, flags, None)?;
+    sockopt::set_socket_reuseaddr(&socket, true)?;
+    match address {
+        SocketAddr::V4(_) => sockopt::set_ip_freebind(&socket, true)?,
+        SocketAddr::V6(_) => sockopt::set_ipv6_freebind(&socket, true)?,
+    }
+    rustix::net::bind(&socket, &address)?;
+    rustix::net::listen(&socket, BACKLOG)?;
+    Ok(socket.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn whoever_is_elsewhere_may_not_knock() {
+        let remote = |from: Option<&[&str]>| Remote {
+            from: from.map(|from| from.iter().map(|range| range.parse().unwrap()).collect()),
+            ..Remote::default()
+        };
+        let may = |remote: &Remote, address: &str| remote.may_knock(address.parse().unwrap());
+        let some = remote(Some(&["192.0.2.0/24", "198.51.100.7", "2001:db8::/32"]));
+        for (address, expected) in [
+            ("192.0.2.0", true),
+            ("192.0.2.255", true),
+            ("192.0.3.0", false),
+            ("198.51.100.7", true),
+            ("198.51.100.8", false),
+            // By a socket of both.
+            ("::ffff:192.0.2.9", true),
+            ("::ffff:192.0.3.9", false),
+            ("2001:db8:ffff::1", true),
+            ("2001:db9::", false),
+            ("::1", false),
+        ] {
+            assert_eq!(may(&some, address), expected, "{address}");
+        }
+        assert!(may(&remote(None), "203.0.113.1"));
+        assert!(!may(&remote(Some(&[])), "127.0.0.1"));
+    }
+
+    #[tokio::test]
+    async fn an_address_that_the_host_does_not_have_yet_is_listened_at() {
+        // For documentation, and so nobody's.
+        for address in ["192.0.2.77:0", "[2001:db8::77]:0"] {
+            let address: SocketAddr = address.parse().unwrap();
+            let door = Door::open(address).unwrap();
+            assert_eq!(door.address.ip(), address.ip());
+            assert_ne!(door.address.port(), 0);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_connection_that_is_let_in_does_not_wait_for_ever_for_its_client() {
+        let door = Door::open("127.0.0.1:0".parse().unwrap()).unwrap();
+        let _client = std::net::TcpStream::connect(door.address).unwrap();
+        let prepared = prepare(door.listener.accept().await.unwrap().0).unwrap();
+        assert_eq!(
+            sockopt::tcp_user_timeout(&prepared).unwrap(),
+            UNACKNOWLEDGED
+        );
+        assert!(sockopt::socket_keepalive(&prepared).unwrap());
+    }
 }

@@ -9,9 +9,13 @@ use std::sync::{Arc, Mutex, PoisonError};
 pub(super) const MOST: usize = 64;
 /// Of one.
 const OF_ONE: usize = 8;
+/// Of one site of IPv6.
+const OF_SITE: usize = 16;
 
 /// The bits of an IPv6 address that its host chooses itself.
 const HOST_BITS: u32 = 64;
+/// Those that a site chooses itself, which has so many networks (RFC 6177).
+const SITE_BITS: u32 = 80;
 
 /// Those there are, by address.
 #[derive(Debug, Default)]
@@ -38,7 +42,12 @@ impl Strangers {
         let is_room = self.with(|inside| {
             let all: usize = inside.values().sum();
             let own = inside.get(&address).copied().unwrap_or(0);
-            let is_room = all < MOST && own < OF_ONE;
+            let of_site: usize = inside
+                .iter()
+                .filter(|(other, _)| is_one_site(**other, address))
+                .map(|(_, count)| count)
+                .sum();
+            let is_room = all < MOST && own < OF_ONE && of_site < OF_SITE;
             if is_room {
                 inside.insert(address, own + 1);
             }
@@ -75,6 +84,16 @@ fn who_counts(address: IpAddr) -> IpAddr {
     }
 }
 
+/// Whether both are of one site of IPv6.
+fn is_one_site(one: IpAddr, other: IpAddr) -> bool {
+    match (one, other) {
+        (IpAddr::V6(one), IpAddr::V6(other)) => {
+            one.to_bits() >> SITE_BITS == other.to_bits() >> SITE_BITS
+        }
+        _ => false,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -95,6 +114,21 @@ mod tests {
         assert!(strangers.admit(address(1)).is_none(), "it has its eight");
         assert!(strangers.admit(address(9)).is_some());
         drop(places);
+        assert!(strangers.inside.lock().unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_site_of_ipv6_does_not_fill_all_places_by_its_networks() {
+        let strangers = Arc::new(Strangers::default());
+        let admit = |text: String| strangers.admit(text.parse().unwrap());
+        let places: Vec<Place> = (0..64)
+            .filter_map(|network| admit(format!("2001:db8:1:{network}::1")))
+            .collect();
+        assert_eq!(places.len(), OF_SITE);
+        assert!(admit("2001:db8:2::1".to_owned()).is_some());
+        assert!(admit("10.0.0.1".to_owned()).is_some());
+        drop(places);
+        assert!(admit("2001:db8:1:1::1".to_owned()).is_some());
         assert!(strangers.inside.lock().unwrap().is_empty());
     }
 
