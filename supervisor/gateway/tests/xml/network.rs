@@ -312,7 +312,7 @@ fn each_part_is_read_alone() {
     assert!(matches!(group.unwrap(), NetworkPart::PortGroup(group) if group.default));
     let host = "<host ip='10.0.0.7'><hostname>seven</hostname></host>";
     let host = part(host, Section::DnsHost, AddLast);
-    assert!(matches!(host.unwrap(), NetworkPart::DnsHost(host) if host.names == ["seven"]));
+    assert!(matches!(host.unwrap(), NetworkPart::DnsHost { names, .. } if names == ["seven"]));
     let txt = part("<txt name='a' value='b'/>", Section::DnsText, AddLast);
     assert!(matches!(txt.unwrap(), NetworkPart::DnsText(text) if text.value == "b"));
     let srv = part(

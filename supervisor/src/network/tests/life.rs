@@ -245,10 +245,10 @@ fn group(name: &str) -> PortGroup {
 fn dns_host(last: u8) -> Change {
     Change::Part(Box::new(NetworkEdit {
         command: EditCommand::AddLast,
-        part: NetworkPart::DnsHost(reeve_ipc::model::DnsHost {
-            address: std::net::Ipv4Addr::new(10, 77, 1, last).into(),
+        part: NetworkPart::DnsHost {
+            address: Some(std::net::Ipv4Addr::new(10, 77, 1, last).into()),
             names: vec![format!("host{last}")],
-        }),
+        },
     }))
 }
 
