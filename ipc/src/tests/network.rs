@@ -693,9 +693,18 @@ fn a_host_of_dhcp_is_found_as_libvirt_finds_it() {
     };
     let (mac, name, address) = (known.mac, known.name.clone(), known.address);
     for host in [
-        DhcpHost { mac, ..other.clone() },
-        DhcpHost { name: name.clone(), ..other.clone() },
-        DhcpHost { address, ..other.clone() },
+        DhcpHost {
+            mac,
+            ..other.clone()
+        },
+        DhcpHost {
+            name: name.clone(),
+            ..other.clone()
+        },
+        DhcpHost {
+            address,
+            ..other.clone()
+        },
     ] {
         let there = edit(&with, C::AddLast, host.clone());
         assert!(matches!(there, Err(E::There(_))), "{there:?}");
@@ -714,9 +723,18 @@ fn a_host_of_dhcp_is_found_as_libvirt_finds_it() {
     let none = DhcpHost::default();
     for host in [
         known,
-        DhcpHost { mac, ..none.clone() },
-        DhcpHost { name, ..none.clone() },
-        DhcpHost { address, ..none.clone() },
+        DhcpHost {
+            mac,
+            ..none.clone()
+        },
+        DhcpHost {
+            name,
+            ..none.clone()
+        },
+        DhcpHost {
+            address,
+            ..none.clone()
+        },
     ] {
         assert_eq!(edit(&with, C::Delete, host), Ok(network()));
     }

@@ -265,11 +265,7 @@ fn change<T: Clone>(
 }
 
 /// Takes away the one that is the same.
-fn delete<T>(
-    list: &mut Vec<T>,
-    what: &str,
-    same: impl Fn(&T) -> bool,
-) -> Result<(), NetworkError> {
+fn delete<T>(list: &mut Vec<T>, what: &str, same: impl Fn(&T) -> bool) -> Result<(), NetworkError> {
     let found = list.iter().enumerate().filter(|(_, item)| same(item));
     let mut places = found.map(|(place, _)| place);
     match (places.next(), places.next()) {
