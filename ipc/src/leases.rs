@@ -18,9 +18,9 @@ use rustix::io::Errno;
 use crate::model::MAX_HOST_NAME_BYTES;
 use crate::spec::MacAddress;
 
-/// The most bytes of a book.
+/// The most bytes of a book that are read; what is behind them is passed over.
 pub const MAX_BYTES: usize = 1024 * 1024;
-/// The most lines of one.
+/// The most lines of one that are read.
 pub const MAX_LINES: usize = 65_536;
 /// The most bytes of a line that is read; what is longer is passed over.
 pub const MAX_LINE_BYTES: usize = 1024;
@@ -50,15 +50,10 @@ pub enum LeasesError {
     /// The descriptor.
     #[error("cannot read what is lent: {0}")]
     Read(#[from] Errno),
-    /// More than [`MAX_BYTES`].
-    #[error("what is lent has more than {MAX_BYTES} bytes")]
-    Size,
-    /// More than [`MAX_LINES`].
-    #[error("what is lent has more than {MAX_LINES} lines")]
-    Lines,
 }
 
-/// Reads a book from where its descriptor stands to its end: what is lent still at `now_unix_s`, in its order.
+/// Reads a book from where its descriptor stands to its end, or as far as it is read: what is lent still at
+/// `now_unix_s`, in its order.
 ///
 /// # Errors
 /// [`LeasesError`].
@@ -67,33 +62,27 @@ pub fn read(book: BorrowedFd<'_>, now_unix_s: u64) -> Result<Vec<Lease>, LeasesE
     let mut buffer = vec![0; 64 * 1024];
     loop {
         let length = match rustix::io::read(book, &mut buffer) {
-            Ok(0) => return parse(&bytes, now_unix_s),
+            Ok(0) => break,
             Ok(length) => length,
             Err(Errno::INTR) => continue,
             Err(error) => return Err(error.into()),
         };
         bytes.extend_from_slice(buffer.get(..length).unwrap_or_default());
-        if bytes.len() > MAX_BYTES {
-            return Err(LeasesError::Size);
+        if bytes.len() >= MAX_BYTES {
+            break;
         }
     }
+    Ok(parse(&bytes, now_unix_s))
 }
 
 /// As [`read`], of what was read.
-///
-/// # Errors
-/// [`LeasesError`].
-pub fn parse(bytes: &[u8], now_unix_s: u64) -> Result<Vec<Lease>, LeasesError> {
-    if bytes.len() > MAX_BYTES {
-        return Err(LeasesError::Size);
-    }
+#[must_use]
+pub fn parse(bytes: &[u8], now_unix_s: u64) -> Vec<Lease> {
     let mut leases = Vec::new();
-    // What no line ends is being written.
+    let bytes = bytes.get(..MAX_BYTES).unwrap_or(bytes);
+    // What no line ends is being written, or cut.
     let lines = bytes.split_inclusive(|byte| *byte == b'\n');
-    for (number, line) in lines.enumerate() {
-        if number >= MAX_LINES {
-            return Err(LeasesError::Lines);
-        }
+    for line in lines.take(MAX_LINES) {
         let line = line
             .strip_suffix(b"\n")
             .filter(|line| line.len() <= MAX_LINE_BYTES);
@@ -102,7 +91,7 @@ pub fn parse(bytes: &[u8], now_unix_s: u64) -> Result<Vec<Lease>, LeasesError> {
         let lasts = |lease: &Lease| lease.expiry_unix_s.is_none_or(|expiry| expiry > now_unix_s);
         leases.extend(lease.filter(lasts));
     }
-    Ok(leases)
+    leases
 }
 
 fn lease(line: &str) -> Option<Lease> {
@@ -165,7 +154,7 @@ mod tests {
     const NOW: u64 = 1_764_515_000;
 
     fn leases(text: &str) -> Vec<Lease> {
-        parse(text.as_bytes(), NOW).unwrap()
+        parse(text.as_bytes(), NOW)
     }
 
     #[test]
@@ -240,7 +229,7 @@ mod tests {
             assert_eq!(leases(&format!("{good}{bad}\n{good}")).len(), 2, "{bad:?}");
         }
         let bytes = [good.as_bytes(), b"0 \xff\xfe\n", good.as_bytes()].concat();
-        assert_eq!(parse(&bytes, NOW).unwrap().len(), 2);
+        assert_eq!(parse(&bytes, NOW).len(), 2);
     }
 
     #[test]
@@ -254,18 +243,23 @@ mod tests {
     }
 
     #[test]
-    fn size_and_lines_are_bounded() {
-        let large = vec![b'a'; MAX_BYTES + 1];
-        assert!(matches!(parse(&large, NOW), Err(LeasesError::Size)));
-        let lines = "\n".repeat(MAX_LINES + 1);
-        assert!(matches!(
-            parse(lines.as_bytes(), NOW),
-            Err(LeasesError::Lines)
-        ));
-        let mut file = tempfile::tempfile().unwrap();
-        file.write_all(&large).unwrap();
-        file.rewind().unwrap();
-        assert!(matches!(read(file.as_fd(), NOW), Err(LeasesError::Size)));
+    fn what_is_beyond_the_bounds_hides_nothing_that_is_within() {
+        let good = "0 52:54:00:12:34:56 10.0.0.2 a *\n";
+        let read_back = |text: &str| {
+            let mut file = tempfile::tempfile().unwrap();
+            file.write_all(text.as_bytes()).unwrap();
+            file.rewind().unwrap();
+            let found = read(file.as_fd(), NOW).unwrap();
+            assert_eq!(found, leases(text));
+            found.len()
+        };
+        let many = good.repeat(MAX_BYTES / good.len() + 9);
+        assert!(many.len() > MAX_BYTES);
+        assert_eq!(read_back(&many), MAX_BYTES / good.len());
+        let long = format!("{good}{}", "a".repeat(MAX_BYTES));
+        assert_eq!(read_back(&long), 1);
+        let lines = format!("{good}{}{good}", "\n".repeat(MAX_LINES - 1));
+        assert_eq!(read_back(&lines), 1);
         let directory = std::fs::File::open("/").unwrap();
         assert!(matches!(
             read(directory.as_fd(), NOW),

@@ -444,6 +444,13 @@ fn edited(command: EditCommand, part: NetworkPart) -> Result<Network, E> {
     network().edited(&NetworkEdit { command, part })
 }
 
+fn dns_host(address: Option<&str>, names: &[&str]) -> NetworkPart {
+    NetworkPart::DnsHost {
+        address: address.map(ip),
+        names: names.iter().map(|name| (*name).to_owned()).collect(),
+    }
+}
+
 /// One of each part that is not in the network, and of each that is.
 fn parts() -> Vec<(NetworkPart, NetworkPart)> {
     use NetworkPart as P;
@@ -482,11 +489,8 @@ fn parts() -> Vec<(NetworkPart, NetworkPart)> {
             P::PortGroup(network.port_groups[0].clone()),
         ),
         (
-            P::DnsHost(DnsHost {
-                address: ip("10.0.0.44"),
-                names: vec!["new".to_owned()],
-            }),
-            P::DnsHost(dns.hosts[0].clone()),
+            dns_host(Some("10.0.0.44"), &["new"]),
+            dns_host(Some("198.51.100.7"), &["a", "b"]),
         ),
         (
             P::DnsText(DnsText {
@@ -613,6 +617,160 @@ fn interfaces_of_a_direct_network_come_and_go() {
     assert!(matches!(refused, Err(E::NeverModified(_))), "{refused:?}");
 }
 
+#[test]
+fn a_host_of_dns_is_added_by_its_address_and_deleted_where_one_matches() {
+    use EditCommand as C;
+    let edit = |network: &Network, command, address, names: &[&str]| {
+        let part = dns_host(address, names);
+        network.edited(&NetworkEdit { command, part })
+    };
+    // A name has two addresses.
+    let two = edit(&network(), C::AddLast, Some("198.51.100.8"), &["a"]).unwrap();
+    let there = edit(&two, C::AddLast, Some("198.51.100.8"), &["c"]).unwrap_err();
+    assert_eq!(there, E::There("host 198.51.100.8 of DNS".to_owned()));
+    let several = |what: &str| Err(E::Several(format!("host {what} of DNS")));
+    assert_eq!(edit(&two, C::Delete, None, &["a"]), several("a"));
+    let both = edit(&two, C::Delete, Some("198.51.100.8"), &["a"]);
+    assert_eq!(both, several("198.51.100.8"));
+    let by_address = edit(&two, C::Delete, Some("198.51.100.8"), &[]);
+    assert_eq!(by_address, Ok(network()));
+    let by_name = edit(&two, C::Delete, None, &["b"]).unwrap();
+    assert_eq!(by_name.dns.hosts, two.dns.hosts[1..]);
+    // By a name alone, no address is meant.
+    let none = edit(&two, C::AddLast, Some("0.0.0.0"), &["none"]).unwrap();
+    let refused = edit(&none, C::Delete, None, &["other"]);
+    assert_eq!(refused, Err(E::NotThere("host other of DNS".to_owned())));
+    let refused = edit(&two, C::Delete, None, &[]).unwrap_err();
+    assert!(matches!(refused, E::NotThere(_)), "{refused:?}");
+    let refused = edit(&two, C::AddFirst, None, &["c"]);
+    assert_eq!(refused, Err(E::DnsHostAddress));
+}
+
+#[test]
+fn a_port_group_that_is_modified_keeps_what_libvirts_words_do_not_say() {
+    let mut before = network();
+    before.port_groups[0].isolated = Some(true);
+    let group = PortGroup {
+        inbound: None,
+        outbound: Some(Rate {
+            per_second: 9,
+            burst: None,
+        }),
+        trust_guest: None,
+        isolated: None,
+        ..before.port_groups[0].clone()
+    };
+    let (command, part) = (EditCommand::Modify, NetworkPart::PortGroup(group.clone()));
+    let after = before.edited(&NetworkEdit { command, part }).unwrap();
+    let (before, after) = (&before.port_groups[0], &after.port_groups[0]);
+    assert_eq!(after.isolated, Some(true));
+    assert!(before.inbound.is_some() && after.inbound == before.inbound);
+    assert_eq!((after.outbound, after.trust_guest), (group.outbound, None));
+}
+
+#[test]
+fn a_host_of_dhcp_is_found_as_libvirt_finds_it() {
+    use EditCommand as C;
+    let known = DhcpHost {
+        mac: Some("52:54:00:00:00:09".parse().unwrap()),
+        id: None,
+        name: Some("nine".to_owned()),
+        address: Some(ip("10.0.0.9")),
+        lease: None,
+    };
+    let edit = |network: &Network, command, host: DhcpHost| {
+        let address = None;
+        let part = NetworkPart::DhcpHost { address, host };
+        network.edited(&NetworkEdit { command, part })
+    };
+    let with = edit(&network(), C::AddLast, known.clone()).unwrap();
+    let other = DhcpHost {
+        mac: Some("52:54:00:00:00:0a".parse().unwrap()),
+        id: None,
+        name: Some("ten".to_owned()),
+        address: Some(ip("10.0.0.30")),
+        lease: None,
+    };
+    let (mac, name, address) = (known.mac, known.name.clone(), known.address);
+    for host in [
+        DhcpHost {
+            mac,
+            ..other.clone()
+        },
+        DhcpHost {
+            name: name.clone(),
+            ..other.clone()
+        },
+        DhcpHost {
+            address,
+            ..other.clone()
+        },
+    ] {
+        let there = edit(&with, C::AddLast, host.clone());
+        assert!(matches!(there, Err(E::There(_))), "{there:?}");
+        // One that is the same in one thing is not the same in all.
+        let not = edit(&with, C::Delete, host.clone());
+        assert!(matches!(not, Err(E::NotThere(_))), "{not:?}");
+        let modified = edit(&with, C::Modify, host.clone());
+        match host.address == address {
+            true => assert!(matches!(modified, Err(E::NotThere(_))), "{modified:?}"),
+            false => {
+                let network = modified.unwrap();
+                assert_eq!(network.addresses[0].dhcp.as_ref().unwrap().hosts[1], host);
+            }
+        }
+    }
+    let none = DhcpHost::default();
+    for host in [
+        known,
+        DhcpHost {
+            mac,
+            ..none.clone()
+        },
+        DhcpHost {
+            name,
+            ..none.clone()
+        },
+        DhcpHost {
+            address,
+            ..none.clone()
+        },
+    ] {
+        assert_eq!(edit(&with, C::Delete, host), Ok(network()));
+    }
+    let refused = edit(&with, C::Delete, none);
+    assert!(matches!(refused, Err(E::NotThere(_))), "{refused:?}");
+}
+
+#[test]
+fn a_service_is_deleted_by_what_is_said_where_one_matches() {
+    let edit = |network: &Network, command, service| {
+        let part = NetworkPart::DnsService(service);
+        network.edited(&NetworkEdit { command, part })
+    };
+    let there = network().dns.services[0].clone();
+    let bare = DnsService {
+        domain: None,
+        target: None,
+        port: None,
+        priority: None,
+        weight: None,
+        ..there.clone()
+    };
+    let gone = edit(&network(), EditCommand::Delete, bare.clone()).unwrap();
+    assert!(gone.dns.services.is_empty());
+    let other = DnsService {
+        target: Some("other.example".to_owned()),
+        ..there.clone()
+    };
+    let two = edit(&network(), EditCommand::AddLast, other.clone()).unwrap();
+    let several = edit(&two, EditCommand::Delete, bare.clone());
+    assert!(matches!(several, Err(E::Several(_))), "{several:?}");
+    let target = other.target;
+    let one = edit(&two, EditCommand::Delete, DnsService { target, ..bare });
+    assert_eq!(one, Ok(network()));
+}
+
 fn v4() -> impl Strategy<Value = IpAddr> {
     // Few, so that they meet.
     (0..4_u8, any::<u8>()).prop_map(|(net, last)| Ipv4Addr::new(10, 0, net, last).into())
@@ -645,7 +803,7 @@ proptest! {
                         ..DhcpHost::default()
                     },
                 },
-                _ => NetworkPart::DnsHost(DnsHost { address: first, names: vec![name] }),
+                _ => NetworkPart::DnsHost { address: Some(first), names: vec![name] },
             };
             let edit = NetworkEdit { command: commands[command], part };
             let before = network.clone();

@@ -217,7 +217,9 @@ impl Actor {
         self.view.send_replace(Arc::new(view));
     }
 
+    /// Tells what has happened, once it is what whoever is told can read.
     fn event(&self, kind: NetworkEventKind) {
+        self.publish();
         let name = &self.network().name;
         tracing::info!(network = %name, uuid = %self.uuid, event = ?kind, "network event");
         self.events.network_event(self.uuid, name, kind);
@@ -450,16 +452,16 @@ impl Actor {
                 crash::point(Operation::NetworkStart, Moment::BeforeAnswer);
             }
             Outcome::Stopped => {
-                self.event(NetworkEventKind::Stopped);
                 self.shown = self.network().clone();
                 self.active = None;
                 self.means.claims.release(self.uuid);
+                self.event(NetworkEventKind::Stopped);
                 crash::point(Operation::NetworkStop, Moment::BeforeAnswer);
             }
             Outcome::Undefined => {
-                self.event(NetworkEventKind::Undefined);
                 self.shown = self.network().clone();
                 self.record = None;
+                self.event(NetworkEventKind::Undefined);
                 crash::point(Operation::NetworkUndefine, Moment::BeforeAnswer);
             }
             Outcome::Autostart(record) => {

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::NetworkEventKind;
-use reeve_ipc::model::{Network, PortUuid};
+use reeve_ipc::model::{Network, NetworkError, PortUuid};
 
 use super::claims::Claims;
 use super::handle::{Change, Made, Outcome};
@@ -346,11 +346,23 @@ impl Means {
     }
 }
 
+/// What a change that cannot be made is refused as.
+#[must_use]
+pub const fn refused_as(error: &NetworkError) -> ApiErrorCode {
+    match error {
+        NetworkError::There(_) | NetworkError::NotThere(_) | NetworkError::Several(_) => {
+            ApiErrorCode::WrongState
+        }
+        NetworkError::NeverModified(_) => ApiErrorCode::Unsupported,
+        _ => ApiErrorCode::InvalidArgument,
+    }
+}
+
 /// The definition with that change.
 fn changed(network: &Network, change: &Change) -> Result<Network, ApiError> {
-    let invalid = |error: &dyn std::fmt::Display| {
+    let invalid = |error: &NetworkError| {
         let why = format!("network '{}': {error}", network.name);
-        ApiError::new(ApiErrorCode::InvalidArgument, why)
+        ApiError::new(refused_as(error), why)
     };
     match change {
         Change::Part(edit) => network.edited(edit).map_err(|error| invalid(&error)),

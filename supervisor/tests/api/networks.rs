@@ -283,7 +283,7 @@ fn what_happens_to_a_network_is_told_and_its_parts_change() {
     };
     connection.call(edit("silver")).unwrap();
     let refused = connection.call(edit("silver")).unwrap_err();
-    assert_eq!(code(&refused), Some(ApiErrorCode::InvalidArgument));
+    assert_eq!(code(&refused), Some(ApiErrorCode::WrongState));
     for persistent in [false, true] {
         let network = by_name();
         let definition = connection.call(NetworkDefinitionGet {

@@ -28,7 +28,8 @@ words! {
 /// A part of a definition (libvirt `virNetworkUpdateSection`: those that libvirt itself can change).
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum NetworkPart {
-    /// A known host of DHCP; matched by its address on the link, its id, or else by its name or address.
+    /// A known host of DHCP: added where none has its address on the link, its id, its name or its address;
+    /// modified by one of the first three; deleted where all that is said is so.
     DhcpHost {
         /// Of which address, by its place; where it is not said, of the one that gives out the family already, or
         /// the first of it.
@@ -45,13 +46,20 @@ pub enum NetworkPart {
     },
     /// An interface of the host; never modified.
     ForwardInterface(InterfaceName),
-    /// A port group; matched by its name.
+    /// A port group; matched by its name. Where it is modified, the rates and the isolation that it does not say stay.
     PortGroup(PortGroup),
-    /// A host of DNS; matched by its address, or a name of it.
-    DnsHost(DnsHost),
+    /// A host of DNS: added where none has its address; deleted where one, and no other, has its address or one of
+    /// its names; never modified.
+    DnsHost {
+        /// The address; what is deleted may be found by its names alone.
+        address: Option<IpAddr>,
+        /// Its names.
+        names: Vec<String>,
+    },
     /// A text of DNS; matched by its name, and never modified.
     DnsText(DnsText),
-    /// A service of DNS; matched by service, protocol, domain and target, and never modified.
+    /// A service of DNS; matched by service, protocol, domain and target, and never modified. Where it is deleted, a
+    /// domain or target that is not said is any, and no more than one may match.
     DnsService(DnsService),
 }
 
@@ -85,7 +93,11 @@ impl Network {
                 let known = host.mac.is_some() || host.address.is_some();
                 let hosts = &mut self.dhcp(*address, known.then_some(v4))?.hosts;
                 let what = format!("host {} of DHCP", host.called());
-                change(hosts, command, host, &what, |other| other.is_same(host))
+                change(hosts, command, host, &what, |other| match command {
+                    EditCommand::Modify => other.is_same(host),
+                    EditCommand::Delete => other.is_all_of(host),
+                    EditCommand::AddFirst | EditCommand::AddLast => other.shares(host),
+                })
             }
             NetworkPart::DhcpRange { address, range } => {
                 let v4 = range.first.is_ipv4();
@@ -107,17 +119,39 @@ impl Network {
             }
             NetworkPart::PortGroup(group) => {
                 let what = format!("port group '{}'", group.name);
-                change(&mut self.port_groups, command, group, &what, |other| {
+                let mut group = group.clone();
+                let mut groups = self.port_groups.iter();
+                // Not every client can say all of it: what one does not say is not taken away.
+                if let (EditCommand::Modify, Some(there)) =
+                    (command, groups.find(|there| there.name == group.name))
+                {
+                    group.inbound = group.inbound.or(there.inbound);
+                    group.outbound = group.outbound.or(there.outbound);
+                    group.isolated = group.isolated.or(there.isolated);
+                }
+                change(&mut self.port_groups, command, &group, &what, |other| {
                     other.name == group.name
                 })
             }
-            NetworkPart::DnsHost(host) => {
+            NetworkPart::DnsHost { address, names } => {
                 never_modified(command, "a host of DNS")?;
-                let what = format!("host {} of DNS", host.address);
-                change(&mut self.dns.hosts, command, host, &what, |other| {
-                    other.address == host.address
-                        || host.names.iter().any(|name| other.names.contains(name))
-                })
+                let same = |other: &DnsHost| {
+                    // A name may have several addresses.
+                    let named = || names.iter().any(|name| other.names.contains(name));
+                    *address == Some(other.address) || (command == EditCommand::Delete && named())
+                };
+                let called = address.map_or_else(|| names.join(", "), |it| it.to_string());
+                let what = format!("host {called} of DNS");
+                let hosts = &mut self.dns.hosts;
+                let host = match (command, *address) {
+                    (EditCommand::Delete, _) => return delete(hosts, &what, same),
+                    (_, None) => return Err(NetworkError::DnsHostAddress),
+                    (_, Some(address)) => DnsHost {
+                        address,
+                        names: names.clone(),
+                    },
+                };
+                change(hosts, command, &host, &what, same)
             }
             NetworkPart::DnsText(text) => {
                 never_modified(command, "a text of DNS")?;
@@ -129,18 +163,14 @@ impl Network {
             NetworkPart::DnsService(service) => {
                 never_modified(command, "a service of DNS")?;
                 let what = format!("service '{}' of DNS", service.service);
-                let key = |service: &DnsService| {
-                    let DnsService {
-                        service,
-                        protocol,
-                        domain,
-                        target,
-                        ..
-                    } = service.clone();
-                    (service, protocol, domain, target)
+                let any = command == EditCommand::Delete;
+                let fits = |wanted: &Option<String>, there: &Option<String>| {
+                    wanted == there || (any && wanted.is_none())
                 };
                 change(&mut self.dns.services, command, service, &what, |other| {
-                    key(other) == key(service)
+                    (&other.service, &other.protocol) == (&service.service, &service.protocol)
+                        && fits(&service.domain, &other.domain)
+                        && fits(&service.target, &other.target)
                 })
             }
         }
@@ -175,17 +205,32 @@ impl DhcpHost {
         name.or(address).unwrap_or_default()
     }
 
-    /// Whether both are the same guest: by what each is known by first.
+    /// Whether both are the same guest, which may be given another address.
     fn is_same(&self, other: &Self) -> bool {
-        fn both<T: PartialEq>(a: Option<&T>, b: Option<&T>) -> Option<bool> {
-            Some(a? == b?)
-        }
-        both(self.mac.as_ref(), other.mac.as_ref())
-            .or_else(|| both(self.id.as_ref(), other.id.as_ref()))
-            .or_else(|| both(self.name.as_ref(), other.name.as_ref()))
-            .or_else(|| both(self.address.as_ref(), other.address.as_ref()))
-            .unwrap_or(false)
+        both(&self.mac, &other.mac) || both(&self.id, &other.id) || both(&self.name, &other.name)
     }
+
+    /// Whether both have something that one host has only.
+    fn shares(&self, other: &Self) -> bool {
+        self.is_same(other) || both(&self.address, &other.address)
+    }
+
+    /// Whether it is all that `wanted` says, which says something.
+    fn is_all_of(&self, wanted: &Self) -> bool {
+        fn fits<T: PartialEq>(wanted: &Option<T>, there: &Option<T>) -> bool {
+            wanted.is_none() || wanted == there
+        }
+        fits(&wanted.mac, &self.mac)
+            && fits(&wanted.id, &self.id)
+            && fits(&wanted.name, &self.name)
+            && fits(&wanted.address, &self.address)
+            && self.shares(wanted)
+    }
+}
+
+/// Whether both say it, and the same.
+fn both<T: PartialEq>(one: &Option<T>, other: &Option<T>) -> bool {
+    one.is_some() && one == other
 }
 
 fn never_modified(command: EditCommand, what: &'static str) -> Result<(), NetworkError> {
@@ -202,26 +247,38 @@ fn change<T: Clone>(
     what: &str,
     same: impl Fn(&T) -> bool,
 ) -> Result<(), NetworkError> {
-    let found = list.iter().position(same);
-    // It is said before it is judged.
-    let what = || what.chars().filter(|c| !c.is_control()).take(128).collect();
-    match (command, found) {
+    if command == EditCommand::Delete {
+        return delete(list, what, same);
+    }
+    match (command, list.iter().position(same)) {
         (EditCommand::Modify, Some(place)) => {
             if let Some(there) = list.get_mut(place) {
                 *there = item.clone();
             }
         }
-        (EditCommand::Delete, Some(place)) => {
-            list.remove(place);
-        }
-        (EditCommand::Modify | EditCommand::Delete, None) => {
-            return Err(NetworkError::NotThere(what()));
-        }
-        (EditCommand::AddFirst | EditCommand::AddLast, Some(_)) => {
-            return Err(NetworkError::There(what()));
-        }
+        (EditCommand::Modify, None) => return Err(NetworkError::NotThere(said(what))),
+        (_, Some(_)) => return Err(NetworkError::There(said(what))),
         (EditCommand::AddFirst, None) => list.insert(0, item.clone()),
-        (EditCommand::AddLast, None) => list.push(item.clone()),
+        (EditCommand::AddLast | EditCommand::Delete, None) => list.push(item.clone()),
     }
     Ok(())
+}
+
+/// Takes away the one that is the same.
+fn delete<T>(list: &mut Vec<T>, what: &str, same: impl Fn(&T) -> bool) -> Result<(), NetworkError> {
+    let found = list.iter().enumerate().filter(|(_, item)| same(item));
+    let mut places = found.map(|(place, _)| place);
+    match (places.next(), places.next()) {
+        (None, _) => Err(NetworkError::NotThere(said(what))),
+        (Some(place), None) => {
+            list.remove(place);
+            Ok(())
+        }
+        (Some(_), Some(_)) => Err(NetworkError::Several(said(what))),
+    }
+}
+
+/// It is said before it is judged.
+fn said(what: &str) -> String {
+    what.chars().filter(|c| !c.is_control()).take(128).collect()
 }

@@ -151,6 +151,12 @@ pub enum NetworkError {
     /// What is to be changed or deleted is not there.
     #[error("there is no {0}")]
     NotThere(String),
+    /// What is to be deleted is there more than once.
+    #[error("there is more than one {0}: say more of the one that is meant")]
+    Several(String),
+    /// A host of DNS to be added, by its names alone.
+    #[error("a host of DNS that is added has an address")]
+    DnsHostAddress,
     /// What is to be added is there.
     #[error("there is {0} already")]
     There(String),

@@ -313,7 +313,13 @@ fn parts() -> Vec<(&'static str, EditCommand, NetworkPart)> {
             P::ForwardInterface("eth2".parse().unwrap())
         }),
         ("update a port group", E::Modify, P::PortGroup(group())),
-        ("update a host of DNS", E::AddLast, P::DnsHost(dns_host())),
+        ("update a host of DNS", E::AddLast, {
+            let DnsHost { address, names } = dns_host();
+            P::DnsHost {
+                address: Some(address),
+                names,
+            }
+        }),
         ("update a text of DNS", E::Delete, P::DnsText(dns_text())),
         (
             "update a service of DNS",

@@ -199,6 +199,9 @@ fn what_is_known_and_not_possible_is_refused_by_its_path() {
             with("<forward mode='sideways'/>"),
             "network/forward/@mode: 'sideways'",
         ),
+        (with("<mtu size='1500'><a/></mtu>"), "mtu/a"),
+        (with("<mac address='52:54:00:00:00:01'><a/></mac>"), "mac/a"),
+        (with("<domain name='a'><a/></domain>"), "domain/a"),
         (with("<filterref filter='x'/>"), "network/filterref"),
         (
             "<network a='b'><name>a</name></network>".to_owned(),
@@ -262,6 +265,15 @@ fn what_makes_no_sense_is_refused() {
         ),
         ("<dns><host ip='10.0.0.1'/></dns>", "no <hostname>"),
         ("<mtu size='a'/>", "mtu/@size"),
+        (
+            "<metadata><r:network xmlns:r='urn:x-reeve:network:1'><r:portgroup name='no' isolated='yes'/>\
+             </r:network></metadata><portgroup name='yes'/>",
+            "no port group \"no\"",
+        ),
+        (
+            "<forward mode='bridge'/><bridge name='virbr%d'/>",
+            "needs the name of a bridge",
+        ),
     ] {
         let refused = parse(&with(elements)).unwrap_err();
         assert_eq!(refused.code(), 27, "{elements}");
@@ -272,6 +284,20 @@ fn what_makes_no_sense_is_refused() {
         refused.message,
         "expecting root element of 'network', not 'networks'"
     );
+}
+
+#[test]
+fn the_pattern_of_bridges_names_is_no_name() {
+    let network = accepted("<network><name>a</name><bridge name='virbr%d' delay='3'/></network>");
+    assert_eq!((network.bridge.name, network.bridge.delay), (None, 3));
+}
+
+#[test]
+fn networks_of_devices_of_the_host_say_their_driver() {
+    let vfs = EXAMPLES.iter().find(|text| text.contains("vfio")).unwrap();
+    let printed = format_network(&accepted(vfs), None);
+    let driver = "<forward mode='hostdev' managed='yes'>\n    <driver name='vfio'/>\n    <address ";
+    assert!(printed.contains(driver), "{printed}");
 }
 
 #[test]
@@ -312,7 +338,7 @@ fn each_part_is_read_alone() {
     assert!(matches!(group.unwrap(), NetworkPart::PortGroup(group) if group.default));
     let host = "<host ip='10.0.0.7'><hostname>seven</hostname></host>";
     let host = part(host, Section::DnsHost, AddLast);
-    assert!(matches!(host.unwrap(), NetworkPart::DnsHost(host) if host.names == ["seven"]));
+    assert!(matches!(host.unwrap(), NetworkPart::DnsHost { names, .. } if names == ["seven"]));
     let txt = part("<txt name='a' value='b'/>", Section::DnsText, AddLast);
     assert!(matches!(txt.unwrap(), NetworkPart::DnsText(text) if text.value == "b"));
     let srv = part(
@@ -325,7 +351,8 @@ fn each_part_is_read_alone() {
     // What only has to be found.
     let (name, names) = ("<txt name='a'/>", "<host><hostname>seven</hostname></host>");
     assert!(part(name, Section::DnsText, Delete).is_ok());
-    assert!(part(names, Section::DnsHost, Delete).is_ok());
+    let by_name = part(names, Section::DnsHost, Delete).unwrap();
+    assert!(matches!(by_name, NetworkPart::DnsHost { address: None, names } if names == ["seven"]));
     assert!(part("<host ip='10.0.0.7'/>", Section::DnsHost, Delete).is_ok());
     assert!(part("<host/>", Section::DnsHost, Delete).is_err());
     assert!(part(name, Section::DnsText, AddLast).is_err());

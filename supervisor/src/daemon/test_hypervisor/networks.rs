@@ -31,6 +31,7 @@ use crate::domain::driver::{
 };
 use crate::domain::shell::View;
 use crate::domain::test_driver::TestDriver;
+use crate::network::work::refused_as;
 
 /// The most networks that it has.
 const MOST_NETWORKS: usize = 256;
@@ -512,11 +513,7 @@ fn change(
         _ if !meant => Ok(None),
         None => refused(operation, wrong, why),
         Some(network) => edit(network).map(Some).or_else(|error| {
-            let code = match error {
-                NetworkError::There(_) | NetworkError::NotThere(_) => wrong,
-                NetworkError::NeverModified(_) => ApiErrorCode::Unsupported,
-                _ => ApiErrorCode::InvalidArgument,
-            };
+            let code = refused_as(&error);
             refused(operation, code, error)
         }),
     };

@@ -245,11 +245,38 @@ fn group(name: &str) -> PortGroup {
 fn dns_host(last: u8) -> Change {
     Change::Part(Box::new(NetworkEdit {
         command: EditCommand::AddLast,
-        part: NetworkPart::DnsHost(reeve_ipc::model::DnsHost {
-            address: std::net::Ipv4Addr::new(10, 77, 1, last).into(),
+        part: NetworkPart::DnsHost {
+            address: Some(std::net::Ipv4Addr::new(10, 77, 1, last).into()),
             names: vec![format!("host{last}")],
-        }),
+        },
     }))
+}
+
+/// Whether a network is active when it has just been told of.
+fn when_told(
+    stage: &Arc<Stage>,
+    network: &Network,
+    kind: NetworkEventKind,
+) -> std::thread::JoinHandle<bool> {
+    let (stage, network) = (Arc::clone(stage), network.clone());
+    std::thread::spawn(move || {
+        while !stage.told().contains(&kind) {
+            std::thread::yield_now();
+        }
+        stage.is_active(&network)
+    })
+}
+
+#[tokio::test]
+async fn what_is_told_can_be_read() {
+    let stage = Arc::new(Stage::new());
+    let network = stage.define(&served(1, "lan")).await.unwrap();
+    let started = when_told(&stage, &network, NetworkEventKind::Started);
+    stage.ask(&network, Request::Start).await.unwrap();
+    assert!(started.join().unwrap());
+    let stopped = when_told(&stage, &network, NetworkEventKind::Stopped);
+    stage.ask(&network, Request::Stop).await.unwrap();
+    assert!(!stopped.join().unwrap());
 }
 
 #[tokio::test]
@@ -278,8 +305,23 @@ async fn a_change_is_made_to_what_is_active_to_what_is_kept_or_to_both() {
     );
     // What is there in one of them is made in neither.
     let (code, why) = refusal(stage.ask(&network, change(2, true, true)).await);
-    assert_eq!(code, ApiErrorCode::InvalidArgument);
+    assert_eq!(code, ApiErrorCode::WrongState);
     assert!(why.contains("host 10.77.1.2 of DNS already"), "{why}");
+    let other = |command| {
+        let Change::Part(mut edit) = dns_host(9) else {
+            panic!("it is a part");
+        };
+        edit.command = command;
+        Request::Change {
+            change: Change::Part(edit),
+            live: true,
+            persistent: true,
+        }
+    };
+    let (code, _) = refusal(stage.ask(&network, other(EditCommand::Delete)).await);
+    assert_eq!(code, ApiErrorCode::WrongState);
+    let (code, _) = refusal(stage.ask(&network, other(EditCommand::Modify)).await);
+    assert_eq!(code, ApiErrorCode::Unsupported);
     // Nor what the host refuses.
     stage.host.refuse("update", NetworkFailure::Host);
     let (code, _) = refusal(stage.ask(&network, change(5, true, true)).await);

@@ -392,11 +392,21 @@ pub struct PartFile {
     #[serde(default)]
     port_group: Option<PortGroup>,
     #[serde(default)]
-    dns_host: Option<DnsHost>,
+    dns_host: Option<DnsHostPart>,
     #[serde(default)]
     dns_text: Option<Text>,
     #[serde(default)]
     dns_service: Option<Service>,
+}
+
+/// A host of DNS; what is deleted needs no address, or no names.
+#[derive(Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct DnsHostPart {
+    #[serde(default)]
+    address: Option<IpAddr>,
+    #[serde(default)]
+    names: Vec<String>,
 }
 
 impl PartFile {
@@ -416,7 +426,8 @@ impl PartFile {
             interfaces(self.forward_interface)?.map(NetworkPart::ForwardInterface),
             self.port_group
                 .map(|group| NetworkPart::PortGroup(group.into())),
-            self.dns_host.map(|host| NetworkPart::DnsHost(host.into())),
+            self.dns_host
+                .map(|DnsHostPart { address, names }| NetworkPart::DnsHost { address, names }),
             self.dns_text.map(|text| NetworkPart::DnsText(text.into())),
             self.dns_service
                 .map(|service| NetworkPart::DnsService(service.into())),

@@ -1,6 +1,6 @@
 //! What networks have lent: as they are asked, and as a domain's interfaces are.
 
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::os::fd::AsFd as _;
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -40,6 +40,25 @@ async fn lent(context: &Context, network: NetworkRef) -> Result<Vec<Lease>, Fail
     let now = SystemTime::now().duration_since(UNIX_EPOCH);
     let now = now.map_or(0, |now| now.as_secs());
     leases::read(book.as_fd(), now).map_err(|error| failed(error.to_string()))
+}
+
+/// Whether a lease is that of an interface, whatever guests say of themselves: an id of IPv6 is what its guest chose,
+/// so that there an address counts only if it is made of the interface's own (RFC 4291, appendix A).
+fn is_of(lease: &Lease, mac: MacAddress) -> bool {
+    match lease.address {
+        IpAddr::V4(_) => lease.mac == Some(mac),
+        IpAddr::V6(address) => interface_id(address) == modified_eui_64(mac),
+    }
+}
+
+fn interface_id(address: Ipv6Addr) -> [u8; 8] {
+    let [.., a, b, c, d, e, f, g, h] = address.octets();
+    [a, b, c, d, e, f, g, h]
+}
+
+fn modified_eui_64(mac: MacAddress) -> [u8; 8] {
+    let [a, b, c, d, e, f] = mac.octets();
+    [a ^ 2, b, c, 0xff, 0xfe, d, e, f]
 }
 
 /// How many bits of an address its network's have in common.
@@ -139,7 +158,7 @@ pub(in super::super) async fn of_domain(
         };
         let network = call(context, get).await?;
         let mut lent = lent(context, reference).await?;
-        lent.retain(|lease| lease.mac == Some(mac));
+        lent.retain(|lease| is_of(lease, mac));
         if lent.is_empty() {
             continue;
         }
@@ -159,4 +178,30 @@ pub(in super::super) async fn of_domain(
         });
     }
     Ok(interfaces.into())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Of networks' leases, those of an interface.
+    #[test]
+    fn networks_leases_are_not_a_guests_because_it_says_so() {
+        let mac: MacAddress = "52:54:00:12:34:56".parse().unwrap();
+        let other: MacAddress = "52:54:00:12:34:57".parse().unwrap();
+        let text = "0 52:54:00:12:34:56 192.168.122.77 a *\n\
+                    0 52:54:00:12:34:57 192.168.122.78 a *\n\
+                    duid 00:01:00:01:30:f1:52:54:00:be:d7:03:aa:bb\n\
+                    0 1 fd00::77 a 00:03:00:01:52:54:00:12:34:56\n\
+                    0 2 fd00::5054:ff:fe12:3456 a 00:04:aa\n";
+        let lent = leases::parse(text.as_bytes(), 1);
+        assert_eq!(lent.len(), 4);
+        let of = |mac| {
+            let of = lent.iter().filter(|lease| is_of(lease, mac));
+            of.map(|lease| lease.address.to_string())
+                .collect::<Vec<_>>()
+        };
+        assert_eq!(of(mac), ["192.168.122.77", "fd00::5054:ff:fe12:3456"]);
+        assert_eq!(of(other), ["192.168.122.78"]);
+    }
 }

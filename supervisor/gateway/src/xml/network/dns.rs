@@ -1,6 +1,6 @@
 //! `<dns>`: a network's server of names.
 
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 
 use reeve_ipc::model::{Dns, DnsForwarder, DnsHost, DnsService, DnsText};
 
@@ -22,7 +22,11 @@ pub(super) fn parse(element: Element<'_>) -> Result<Dns, XmlError> {
             "forwarder" => dns.forwarders.push(forwarder(child)?),
             "txt" => dns.texts.push(text(child, false)?),
             "srv" => dns.services.push(service(child)?),
-            _ => dns.hosts.push(host(child, false)?),
+            _ => {
+                let (_, names) = host(child, false)?;
+                let address = needed(child, "ip")?;
+                dns.hosts.push(DnsHost { address, names });
+            }
         }
     }
     Ok(dns)
@@ -69,9 +73,11 @@ pub(super) fn service(element: Element<'_>) -> Result<DnsService, XmlError> {
     })
 }
 
-/// Reads the names of an address; where less will do, an address or names alone. What is found by its names alone
-/// has the address that no host has.
-pub(super) fn host(element: Element<'_>, partial: bool) -> Result<DnsHost, XmlError> {
+/// Reads the names of an address; where less will do, an address or names alone.
+pub(super) fn host(
+    element: Element<'_>,
+    partial: bool,
+) -> Result<(Option<IpAddr>, Vec<String>), XmlError> {
     element.known(&["ip"])?;
     contents(element, &[], &["hostname"])?;
     let mut names = Vec::new();
@@ -80,15 +86,14 @@ pub(super) fn host(element: Element<'_>, partial: bool) -> Result<DnsHost, XmlEr
         name.no_children()?;
         names.push(name.text().trim().to_owned());
     }
-    let address: IpAddr = match element.parsed("ip")? {
-        Some(address) => address,
-        None if partial && !names.is_empty() => Ipv4Addr::UNSPECIFIED.into(),
-        None => needed(element, "ip")?,
+    let address = match element.parsed("ip")? {
+        None if names.is_empty() || !partial => Some(needed(element, "ip")?),
+        address => address,
     };
     if names.is_empty() && !partial {
         return Err(element.invalid("there is no <hostname> in it"));
     }
-    Ok(DnsHost { address, names })
+    Ok((address, names))
 }
 
 pub(super) fn format(writer: &mut Writer, dns: &Dns) {

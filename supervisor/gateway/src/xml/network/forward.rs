@@ -212,6 +212,10 @@ pub(super) fn format(writer: &mut Writer, forward: &Forward) {
         return tag.empty();
     }
     tag.open();
+    if source.is_some() {
+        // There is no other.
+        writer.tag("driver").attribute("name", "vfio").empty();
+    }
     if let Some(nat) = translated {
         format_nat(writer, nat);
     }

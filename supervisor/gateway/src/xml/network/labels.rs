@@ -76,17 +76,24 @@ impl Own {
     }
 
     /// Gives a network what libvirt's words did not.
-    pub(super) fn apply(self, network: &mut Network) {
+    ///
+    /// # Errors
+    /// A port group that there is not.
+    pub(super) fn apply(self, network: &mut Network) -> Result<(), XmlError> {
         network.inbound = network.inbound.or(self.inbound);
         network.outbound = network.outbound.or(self.outbound);
         for own in self.groups {
             let mut groups = network.port_groups.iter_mut();
-            if let Some(group) = groups.find(|group| group.name == own.name) {
-                group.inbound = group.inbound.or(own.inbound);
-                group.outbound = group.outbound.or(own.outbound);
-                group.isolated = own.isolated;
-            }
+            let Some(group) = groups.find(|group| group.name == own.name) else {
+                let name: String = own.name.chars().take(64).collect();
+                let why = format!("<reeve:portgroup>: there is no port group {name:?}");
+                return Err(XmlError::invalid(why));
+            };
+            group.inbound = group.inbound.or(own.inbound);
+            group.outbound = group.outbound.or(own.outbound);
+            group.isolated = own.isolated;
         }
+        Ok(())
     }
 
     fn write(&self, writer: &mut Writer) {

@@ -106,14 +106,17 @@ pub fn parse_network(text: &str, uuid: NetworkUuid) -> Result<Network, XmlError>
     network.forward = forward::parse(root, &mut network.bridge)?;
     if let Some(mtu) = root.child("mtu") {
         mtu.known(&["size"])?;
+        mtu.no_children()?;
         network.mtu = Some(needed(mtu, "size")?);
     }
     if let Some(mac) = root.child("mac") {
         mac.known(&["address"])?;
+        mac.no_children()?;
         network.mac = Some(needed(mac, "address")?);
     }
     if let Some(domain) = root.child("domain") {
         domain.known(&["name", "localOnly"])?;
+        domain.no_children()?;
         network.domain = Some(NetworkDomain {
             name: domain.required("name")?.to_owned(),
             local_only: domain.switch("localOnly")?.unwrap_or(false),
@@ -139,7 +142,7 @@ pub fn parse_network(text: &str, uuid: NetworkUuid) -> Result<Network, XmlError>
     for group in all(root, "portgroup") {
         network.port_groups.push(port::parse_group(group)?);
     }
-    own.apply(&mut network);
+    own.apply(&mut network)?;
     forwards_somewhere(root, &network)?;
     Ok(network)
 }
@@ -167,7 +170,10 @@ fn bridge(root: Element<'_>) -> Result<BridgeSettings, XmlError> {
     bridge.known(&["name", "stp", "delay", "macTableManager"])?;
     bridge.no_children()?;
     bridge.only("macTableManager", &["kernel"])?;
-    settings.name = bridge.parsed("name")?;
+    // The pattern of names that are given: there is none.
+    if bridge.attribute("name") != Some("virbr%d") {
+        settings.name = bridge.parsed("name")?;
+    }
     settings.stp = bridge.switch("stp")?.unwrap_or(settings.stp);
     settings.delay = bridge.parsed("delay")?.unwrap_or(settings.delay);
     Ok(settings)

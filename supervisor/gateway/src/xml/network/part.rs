@@ -75,7 +75,10 @@ pub fn parse_part(
             NetworkPart::ForwardInterface(needed::<InterfaceName>(element, "dev")?)
         }
         Section::PortGroup => NetworkPart::PortGroup(port::parse_group(element)?),
-        Section::DnsHost => NetworkPart::DnsHost(dns::host(element, partial)?),
+        Section::DnsHost => {
+            let (address, names) = dns::host(element, partial)?;
+            NetworkPart::DnsHost { address, names }
+        }
         Section::DnsText => NetworkPart::DnsText(dns::text(element, partial)?),
         Section::DnsService => NetworkPart::DnsService(dns::service(element)?),
     })

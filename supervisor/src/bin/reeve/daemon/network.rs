@@ -1,13 +1,17 @@
 //! Virtual networks.
 
+use std::os::fd::AsFd as _;
+use std::time::{SystemTime, UNIX_EPOCH};
+
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::{
     NetworkAutostartSet, NetworkCreate, NetworkDefine, NetworkDefinitionGet, NetworkFilter,
-    NetworkGet, NetworkList, NetworkPortList, NetworkRef, NetworkStart, NetworkStop,
-    NetworkUndefine, NetworkUpdate,
+    NetworkGet, NetworkLeasesGet, NetworkList, NetworkPortList, NetworkRef, NetworkStart,
+    NetworkStop, NetworkUndefine, NetworkUpdate,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::network::{NetworkDetails, NetworkForward, NetworkSummary, PortDetails};
+use reeve_ipc::leases::{self, Lease};
 use reeve_ipc::model::{Network, NetworkEdit, PortLink};
 use reeved::logging::printable;
 use reeved::store::{NetworkFile, PartFile};
@@ -80,6 +84,7 @@ pub(super) fn network(
             args.network
         }
         C::Ports(args) => return ports(connection, out, &args.network),
+        C::Leases(args) => return leases(connection, out, args.network),
     };
     // People are told of failures only.
     match out.json {
@@ -264,6 +269,59 @@ fn ports(
     print(&table.render())
 }
 
+fn leases(
+    connection: &mut Connection,
+    out: Output,
+    network: NetworkRef,
+) -> Result<(), CommandError> {
+    let (lends, fds) = connection.call_with_fds(NetworkLeasesGet { network })?;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let now = now.unwrap_or_default().as_secs();
+    let mut lent: Vec<Lease> = Vec::new();
+    if lends {
+        let none = || CommandError::Own("the daemon handed over no leases".to_owned());
+        let book = fds.first().ok_or_else(none)?;
+        lent = leases::read(book.as_fd(), now)
+            .map_err(|error| CommandError::Own(error.to_string()))?;
+    }
+    if out.json {
+        let values: Vec<Value> = lent.iter().map(lease_json).collect();
+        return print_json(&values);
+    }
+    let mut table = Table::new(&["EXPIRES", "MAC", "ADDRESS", "NAME"]);
+    for lease in &lent {
+        let mac = lease.mac.as_ref();
+        table.row(vec![
+            expires(lease.expiry_unix_s, now),
+            mac.map_or_else(|| "-".to_owned(), ToString::to_string),
+            lease.address.to_string(),
+            printable(lease.hostname.as_deref().unwrap_or("-")),
+        ]);
+    }
+    print(&table.render())
+}
+
+/// When a lease ends, from now on.
+fn expires(at: Option<u64>, now: u64) -> String {
+    let Some(at) = at else {
+        return "never".to_owned();
+    };
+    let seconds = at.saturating_sub(now);
+    let (hours, minutes) = (seconds / 3600, seconds / 60 % 60);
+    format!("in {hours}:{minutes:02}:{:02}", seconds % 60)
+}
+
+fn lease_json(lease: &Lease) -> Value {
+    json!({
+        "expiry_unix_s": lease.expiry_unix_s,
+        "mac": lease.mac.map(|mac| mac.to_string()),
+        "address": lease.address,
+        "name": lease.hostname,
+        "client_id": lease.client_id,
+        "iaid": lease.iaid,
+    })
+}
+
 fn link(link: &PortLink) -> String {
     match link {
         PortLink::Bridge(bridge) => bridge.to_string(),
@@ -354,4 +412,25 @@ fn details_text(details: &NetworkDetails) -> String {
         lines.push(("Fault", printable(fault)));
     }
     fields(&lines)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lease_ends_some_time_from_now_or_never() {
+        assert_eq!(expires(None, 100), "never");
+        assert_eq!(expires(Some(100 + 3600 + 61), 100), "in 1:01:01");
+        assert_eq!(expires(Some(99), 100), "in 0:00:00");
+    }
+
+    #[test]
+    fn a_lease_in_json_says_what_is_known_of_it() {
+        let lent = leases::parse(b"0 52:54:00:12:34:56 10.0.0.2 * *\n", 1);
+        let value = lease_json(&lent[0]);
+        assert_eq!(value["mac"], "52:54:00:12:34:56");
+        assert_eq!(value["address"], "10.0.0.2");
+        assert!(value["name"].is_null() && value["expiry_unix_s"].is_null());
+    }
 }

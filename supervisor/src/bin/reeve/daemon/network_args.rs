@@ -31,6 +31,8 @@ pub enum NetworkCommand {
     Update(NetworkUpdateArgs),
     /// List the interfaces of machines that are on a network.
     Ports(NetworkArgs),
+    /// List the addresses that a network has lent.
+    Leases(NetworkArgs),
 }
 
 #[derive(Debug, Args)]
