@@ -192,7 +192,7 @@ fn a_missing_state_directory_is_made_and_one_that_cannot_be_is_named() -> Result
     let daemon = Daemon::start()?;
     let mode =
         std::os::unix::fs::PermissionsExt::mode(&fs::metadata(daemon.state())?.permissions());
-    assert_eq!(mode & 0o777, 0o700);
+    assert_eq!(mode & 0o777, 0o711);
     let mut impossible = Daemon::prepare()?;
     let file = impossible.state();
     fs::write(&file, "not a directory")?;
