@@ -1,7 +1,7 @@
 //! A domain of the model as a document.
 
 use reeve_ipc::model::{
-    BootSource, Domain, GenerationId, KeptElement, OnCrash, OnPowerOff, OnReboot,
+    BootSource, Domain, GenerationId, KeptElement, Nic, OnCrash, OnPowerOff, OnReboot,
 };
 
 use super::super::device;
@@ -18,6 +18,17 @@ pub fn format(domain: &Domain, view: &View<'_>) -> String {
         ..*view
     };
     let live = view.live.as_ref();
+    // What a network gave an interface is of the machine that runs, and no part of a definition.
+    let mut defined;
+    let domain = match live {
+        Some(_) => domain,
+        None => {
+            defined = domain.clone();
+            let nics = &mut defined.devices.nics;
+            nics.iter_mut().for_each(Nic::forget_port);
+            &defined
+        }
+    };
     let mut writer = Writer::new();
     let tag = writer
         .tag("domain")
