@@ -166,6 +166,8 @@ fn newcomers_have_addresses_names_and_the_world_and_cannot_imitate_each_other() 
     guest(&mut two, "! ping -c 1 -W 2 192.168.122.1")?;
     host.virsh("net-start default")?;
     guest_until(&mut two, "ping -c 1 -W 2 192.168.122.1")?;
+    // Its way out went with its link.
+    guest(&mut two, "ip route add default via 192.168.122.1")?;
     let fetched = guest(&mut two, &format!("wget -q -O - http://{SERVER}/file"))?;
     ensure!(fetched == "the world", "{fetched}");
 
