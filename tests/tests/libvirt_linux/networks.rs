@@ -91,6 +91,12 @@ fn install(host: &Host, name: &str, mac: &str) -> Result<Reeve> {
     Ok(console)
 }
 
+/// Those of the host, but for whether it is still asking if others have them.
+fn addresses() -> Result<String> {
+    let shown = output(Command::new(program("ip")).args(["-o", "addr"]))?;
+    Ok(shown.replace(" tentative", ""))
+}
+
 /// Its address, by DHCP, under that name.
 fn address(console: &mut Reeve, name: &str) -> Result<String> {
     guest(console, "ip link set eth0 up")?;
@@ -110,7 +116,7 @@ fn newcomers_have_addresses_names_and_the_world_and_cannot_imitate_each_other() 
     install_dnsmasq()?;
     let outside = outside(&files.path().display().to_string())?;
     let before = Snapshot::take();
-    let links = output(Command::new(program("ip")).args(["-o", "addr"]))?;
+    let links = addresses()?;
     let host = Host::start_with("default_network = true\n")?;
     let list = host.virsh("net-list")?;
     ensure!(list.contains("default"), "{list}: {}", host.daemon.log());
@@ -178,7 +184,7 @@ fn newcomers_have_addresses_names_and_the_world_and_cannot_imitate_each_other() 
     host.virsh("net-destroy default")?;
     drop((one, two, host));
     before.assert_nothing_new(SHELL);
-    let after = output(Command::new(program("ip")).args(["-o", "addr"]))?;
+    let after = addresses()?;
     ensure!(after == links, "{links}\n{after}");
     drop(outside);
     Ok(())
