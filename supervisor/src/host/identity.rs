@@ -316,6 +316,14 @@ impl Identities {
 }
 
 impl Identity {
+    /// Whether another has the same uid: one of both is no more than a record of before.
+    pub(crate) fn is_shared(&self) -> bool {
+        match &self.claim {
+            Some(Claim::Instance(blocks)) => blocks.is_shared(self.uid),
+            Some(Claim::Lock(..)) | None => false,
+        }
+    }
+
     /// Leaves the identity to the worker, which outlives this supervisor: what was claimed stays so
     /// until this process ends.
     pub(crate) fn leave(&mut self) {

@@ -17,7 +17,8 @@
 //!
 //! Invariant: within this process `used` names every uid that was handed out and not released.
 
-use std::collections::BTreeSet;
+use std::collections::btree_map::Entry;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::DirBuilder;
 use std::io;
 use std::os::fd::OwnedFd;
@@ -103,7 +104,9 @@ pub struct UidBlocks {
 #[derive(Debug, Default)]
 struct Held {
     blocks: BTreeSet<u32>,
-    used: BTreeSet<u32>,
+    /// With how many have it: one, but for what an earlier supervisor recorded of a domain that was gone when
+    /// another got its uid, and had not taken away when it ended.
+    used: BTreeMap<u32, u32>,
     /// Where the last uid was found; the next is looked for behind it, so that a uid rests before
     /// it is used again.
     last: u32,
@@ -174,7 +177,7 @@ impl UidBlocks {
                         held.blocks.remove(&block);
                     } else if has_process(uid) {
                         // Its status could not be read, or is gone.
-                        held.used.insert(uid);
+                        held.used.insert(uid, 1);
                     } else {
                         break uid;
                     }
@@ -185,7 +188,7 @@ impl UidBlocks {
                 }
             }
         };
-        held.used.insert(uid);
+        held.used.insert(uid, 1);
         held.last = uid;
         Ok(uid)
     }
@@ -222,7 +225,7 @@ impl UidBlocks {
         for process in found {
             let uid = process.uid;
             // One that was in use when it was seen may have ended since.
-            if !is_ours(uid) || held.used.contains(&uid) || !has_process(uid) {
+            if !is_ours(uid) || held.used.contains_key(&uid) || !has_process(uid) {
                 continue;
             }
             if !process.has_ended {
@@ -258,13 +261,28 @@ impl UidBlocks {
             }
             held.blocks.insert(block);
         }
-        held.used.insert(uid);
+        *held.used.entry(uid).or_default() += 1;
         Ok(())
     }
 
-    /// Gives a uid back, once no process has it. The block stays the instance's.
+    /// Gives a uid back, once no process of whoever had it is left. It is free when all that have it did. The
+    /// block stays the instance's.
     pub fn release(&self, uid: u32) {
-        self.held().used.remove(&uid);
+        if let Entry::Occupied(mut holders) = self.held().used.entry(uid) {
+            *holders.get_mut() -= 1;
+            if *holders.get() == 0 {
+                holders.remove();
+            }
+        }
+    }
+
+    /// Whether more than one has a uid.
+    #[must_use]
+    pub fn is_shared(&self, uid: u32) -> bool {
+        self.held()
+            .used
+            .get(&uid)
+            .is_some_and(|holders| *holders > 1)
     }
 
     /// How many uids are in use.
@@ -286,7 +304,7 @@ impl UidBlocks {
                 first..end
             })
         };
-        let is_free = |uid: &u32| !held.used.contains(uid);
+        let is_free = |uid: &u32| !held.used.contains_key(uid);
         all()
             .filter(|uid| *uid > held.last)
             .find(is_free)

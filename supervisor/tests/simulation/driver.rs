@@ -55,7 +55,7 @@ impl Driver for SimDriver {
         let deadline_ms = {
             let mut universe = shared.lock();
             // Not later: a start must not get the same uid.
-            universe.host.claimed.insert(recorded.uid);
+            *universe.host.claimed.entry(recorded.uid).or_default() += 1;
             universe.now_ms + ADOPTION_PATIENCE_MS
         };
         Box::pin(async move {

@@ -82,8 +82,8 @@ impl Watch {
 #[derive(Debug, Default)]
 pub struct Host {
     pub processes: BTreeMap<u32, Process>,
-    /// The uids that this supervisor holds for in use.
-    pub claimed: BTreeSet<u32>,
+    /// The uids that this supervisor holds for in use, with how many have each.
+    pub claimed: BTreeMap<u32, u32>,
     /// By the uid of their worker.
     pub cgroups: BTreeMap<u32, DomainUuid>,
     /// Domains whose end somebody asked for: their machines may be killed while they run.
@@ -119,9 +119,9 @@ impl Host {
 
 impl Universe {
     pub fn claim_uid(&mut self) -> u32 {
-        let uid = (1000..).find(|uid| !self.host.claimed.contains(uid));
+        let uid = (1000..).find(|uid| !self.host.claimed.contains_key(uid));
         let uid = uid.unwrap_or_default();
-        self.host.claimed.insert(uid);
+        self.host.claimed.insert(uid, 1);
         let taken = self.host.cgroups.contains_key(&uid)
             || self
                 .host
@@ -135,6 +135,12 @@ impl Universe {
     }
 
     pub fn release(&mut self, uid: u32) {
+        // What was recorded of a domain may be older than the uid's next.
+        let holders = self.host.claimed.get(&uid).copied().unwrap_or_default();
+        if holders > 1 {
+            self.host.claimed.insert(uid, holders - 1);
+            return;
+        }
         self.host.cgroups.remove(&uid);
         if self.planted != Some(Planted::KeepsTheUid) {
             self.host.claimed.remove(&uid);

@@ -210,7 +210,7 @@ fn books(universe: &Universe, views: &[Arc<View>]) -> Checked {
     let held = |uid: &u32| host.processes.values().any(|process| process.uid == *uid);
     if let Some(uid) = host
         .claimed
-        .iter()
+        .keys()
         .chain(host.cgroups.keys())
         .find(|uid| !held(uid))
     {

@@ -442,11 +442,12 @@ async fn release_all(holdings: Holdings) {
 
 /// There was no process when the supervisor died, or it had not been noted; no launch was sent then. A
 /// process without one ends by itself as its control socket closes; one that does not is killed, where
-/// its uid tells which it is.
+/// its uid tells which it is: not where another domain got that uid since.
 async fn never_launched(holdings: Holdings, own_uid: bool) -> Adoption {
     let uid = holdings.identity.uid;
     let deadline = Instant::now() + KILL_PATIENCE;
-    while own_uid && process::kill_all_of(uid) && Instant::now() < deadline {
+    let is_known = || own_uid && !holdings.identity.is_shared();
+    while is_known() && process::kill_all_of(uid) && Instant::now() < deadline {
         tokio::time::sleep(AGAIN).await;
     }
     release_all(holdings).await;

@@ -87,6 +87,22 @@ fn a_restarted_instance_has_its_blocks_again_and_keeps_off_marked_uids() {
 }
 
 #[test]
+fn a_uid_that_two_records_name_is_free_when_both_have_let_it_go() {
+    let world = World::new();
+    let blocks = world.instance("a");
+    let uid = blocks.allocate().unwrap();
+    assert!(!blocks.is_shared(uid));
+    blocks.mark_in_use(uid).unwrap();
+    assert!(blocks.is_shared(uid), "a record of before names it as well");
+    blocks.release(uid);
+    assert!(!blocks.is_shared(uid));
+    assert_eq!(blocks.in_use(), 1, "a worker has it still");
+    blocks.release(uid);
+    blocks.release(uid);
+    assert_eq!(blocks.in_use(), 0);
+}
+
+#[test]
 fn a_uid_of_another_instance_or_of_no_block_is_refused() {
     let world = World::new();
     let other = world.instance("b").allocate().unwrap();
