@@ -112,11 +112,12 @@ impl NetNamespace {
             &["ip", "-6", "route", "show", "table", "all"],
             &["nft", "list", "ruleset"],
             &[
-                "sysctl",
-                "net.ipv4.ip_forward",
-                "net.ipv4.conf.all.forwarding",
-                "net.ipv6.conf.all.forwarding",
-                "net.ipv6.conf.default.forwarding",
+                "cat",
+                "/proc/sys/net/ipv4/ip_forward",
+                "/proc/sys/net/ipv4/conf/all/forwarding",
+                "/proc/sys/net/ipv4/conf/all/accept_redirects",
+                "/proc/sys/net/ipv6/conf/all/forwarding",
+                "/proc/sys/net/ipv6/conf/default/forwarding",
             ],
         ] {
             let (name, arguments) = words.split_first().unwrap_or((&"ip", &[]));

@@ -161,7 +161,7 @@ fn a_network_without_ipv6_has_none_and_an_open_one_no_rules() {
 fn a_host_that_forwards_already_is_left_to() {
     alone(|| {
         let bench = Bench::new();
-        run("sysctl", &["-q", "-w", "net.ipv4.ip_forward=1"]);
+        run("sh", &["-c", "echo 1 >/proc/sys/net/ipv4/ip_forward"]);
         let network = network(94);
         let resources = bench.start(&network).unwrap();
         assert!(resources.settings.is_empty());

@@ -33,7 +33,8 @@ pub(super) fn is_bridge_name(name: &str) -> bool {
 /// A name that a server takes for a word of its own, for how long an address is lent, or for an address.
 pub(super) fn is_word_of_dhcp(name: &str) -> bool {
     let time = name.trim_end_matches(['s', 'm', 'h', 'd', 'w']);
-    let is_time = name.len() - time.len() <= 1 && time.bytes().all(|byte| byte.is_ascii_digit());
+    let digits = !time.is_empty() && time.bytes().all(|byte| byte.is_ascii_digit());
+    let is_time = digits && name.len() - time.len() <= 1;
     let is_address = name.parse::<std::net::IpAddr>().is_ok();
     is_time || is_address || matches!(name, "ignore" | "infinite")
 }
@@ -87,7 +88,7 @@ mod tests {
         for word in ["ignore", "infinite", "3600", "12h", "10.0.0.5"] {
             assert!(is_word_of_dhcp(word), "{word}");
         }
-        for name in ["web", "h12", "12hh", "ignored"] {
+        for name in ["web", "h", "h12", "12hh", "ignored"] {
             assert!(!is_word_of_dhcp(name), "{name}");
         }
     }

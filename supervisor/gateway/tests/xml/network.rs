@@ -724,8 +724,8 @@ fn network() -> impl Strategy<Value = Network> {
                     metric: Some(4),
                 },
                 IpAddr::V6(_) => NetworkRoute {
-                    destination: address("::"),
-                    prefix: 0,
+                    destination: address("2001:db8::"),
+                    prefix: 32,
                     gateway: address("fd00::9"),
                     metric: None,
                 },

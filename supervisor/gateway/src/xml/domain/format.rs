@@ -20,14 +20,13 @@ pub fn format(domain: &Domain, view: &View<'_>) -> String {
     let live = view.live.as_ref();
     // What a network gave an interface is of the machine that runs, and no part of a definition.
     let mut defined;
-    let domain = match live {
-        Some(_) => domain,
-        None => {
-            defined = domain.clone();
-            let nics = &mut defined.devices.nics;
-            nics.iter_mut().for_each(Nic::forget_port);
-            &defined
-        }
+    let domain = if view.migratable {
+        defined = domain.clone();
+        let nics = &mut defined.devices.nics;
+        nics.iter_mut().for_each(Nic::forget_port);
+        &defined
+    } else {
+        domain
     };
     let mut writer = Writer::new();
     let tag = writer
