@@ -244,13 +244,41 @@ mod tests {
     }
 
     #[test]
-    fn sockets_are_of_the_internet_of_routes_or_local() {
+    fn sockets_are_of_the_internet_or_of_routes() {
         let socket = u32::try_from(libc::SYS_socket).unwrap();
         let made = |family: u32, protocol: u32| {
             verdict(ARCH, socket, [family, 0, protocol]) == libc::SECCOMP_RET_ALLOW
         };
-        assert!(made(1, 0) && made(2, 17) && made(10, 58) && made(NETLINK, 0));
-        // Packets, nf_tables, uevents, and a virtual machine's.
-        assert!(!made(17, 0) && !made(NETLINK, 12) && !made(NETLINK, 15) && !made(40, 0));
+        assert!(made(2, 17) && made(10, 58) && made(NETLINK, 0));
+        // Of other daemons, packets, nf_tables, uevents, and a virtual machine's.
+        assert!(!made(1, 0) && !made(17, 0) && !made(40, 0));
+        assert!(!made(NETLINK, 12) && !made(NETLINK, 15));
+    }
+
+    #[test]
+    fn what_is_looked_at_is_refused_of_others_and_allowed_of_itself() {
+        let call = |number: i64, arguments: [u32; 3]| {
+            let number = u32::try_from(number).unwrap();
+            verdict(ARCH, number, arguments) == libc::SECCOMP_RET_ALLOW
+        };
+        assert!(call(libc::SYS_prlimit64, [0, 7, 0]));
+        assert!(!call(libc::SYS_prlimit64, [5, 7, 0]));
+        for command in OWNERS {
+            assert!(!call(libc::SYS_fcntl, [3, command, 5]), "{command}");
+        }
+        assert!(call(libc::SYS_fcntl, [3, 4, 0]), "F_SETFL");
+        for (level, option, allowed) in [
+            (0, 64, false),
+            (0, 65, false),
+            (41, 64, false),
+            (41, 65, false),
+            (0, 8, true),
+            (41, 26, true),
+            (1, 64, true),
+            (6, 1, true),
+        ] {
+            let set = call(libc::SYS_setsockopt, [3, level, option]);
+            assert_eq!(set, allowed, "{level} {option}");
+        }
     }
 }
