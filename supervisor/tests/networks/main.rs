@@ -90,10 +90,11 @@ fn what_a_network_is_made_of_is_there_and_gone_with_it() {
         assert_eq!(setting("net/ipv4/ip_forward"), "1");
         assert_eq!(setting("net/ipv6/conf/all/forwarding"), "1");
         assert_eq!(setting("net/ipv6/conf/virbr91/accept_ra"), "0");
-        let noted = |name: &str| (name.to_owned(), "0".to_owned());
+        let noted = |name: &str, before: &str| (name.to_owned(), before.to_owned());
         let settings = [
-            noted("net/ipv4/ip_forward"),
-            noted("net/ipv6/conf/all/forwarding"),
+            noted("net/ipv4/ip_forward", "0"),
+            noted("net/ipv4/conf/all/accept_redirects", "1"),
+            noted("net/ipv6/conf/all/forwarding", "0"),
         ];
         assert_eq!(resources.settings, settings);
         let rules = nft(&["list", "ruleset"]);
