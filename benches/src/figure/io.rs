@@ -1,4 +1,4 @@
-//! `block_read_1`, `block_read_32`, `block_write_1`, `block_write_32`, `net_tx`, `net_rx` and `net_rtt`:
+//! `block_read_1`, `block_read_32`, `block_write_1`, `block_write_32`, `net_tx`, `net_rx`, `net_rtt` and `net_pair`:
 //! what a guest gets through a disk and a network interface, beside QEMU.
 //!
 //! `_per_core` is operations a second of CPU time of the monitor's whole process, its vCPU's included;
@@ -10,7 +10,8 @@
 //! The disk is a raw file of 256 MiB on tmpfs, all written, used at random in 4096 bytes, one request or 32
 //! in flight. `net_tx` sends frames of 60 bytes with 128 in flight, which the host's stack takes and drops; `net_rx`
 //! receives such frames into 256 buffers, as many as come; `net_rtt` sends one, which a thread of the
-//! benchmark sends back, and the operation is there and back. The driver sleeps until it is interrupted, for
+//! benchmark sends back, and the operation is there and back; `net_pair` is two guests on a bridge, one of which
+//! sends as in `net_tx` what the other receives as in `net_rx`. The driver sleeps until it is interrupted, for
 //! each request, for the first of frames that have come, and when three quarters of what it sent has gone.
 
 use std::collections::BTreeMap;
@@ -19,8 +20,9 @@ use anyhow::{Context, ensure};
 use reeve_guest::mode::{self, BlockBench, NetMeasure, Wait, Way};
 
 use super::{Figure, Group, Kind, Target};
-use crate::contender::Reeve;
-use crate::io::network::{TAP, frames_from_guest, within};
+use crate::contender::{DEADLINE, Reeve};
+use crate::io::console::Console;
+use crate::io::network::{OTHER_TAP, TAP, frames_from_guest, within, within_bridge};
 use crate::io::qemu::{Engine, Qemu};
 use crate::io::traffic::Traffic;
 use crate::io::{Device, MemoryDisk, Monitor, RUN, Sample, run};
@@ -36,6 +38,8 @@ const FRAME: u32 = 60;
 /// Frames in flight from the guest, and buffers for those to it.
 const SENT: u16 = 128;
 const BUFFERS: u16 = 256;
+/// How many times as long the one of a pair sends as the other measures, which has to boot meanwhile.
+const LONGER: u64 = 8;
 
 const fn more(name: &'static str, target: Option<Target>) -> Kind {
     Kind {
@@ -56,12 +60,12 @@ const fn less(name: &'static str) -> Kind {
 }
 
 macro_rules! group {
-    ($name:ident, $text:literal, $take:expr, $($time:literal),*) => {
+    ($name:ident, $text:literal, $rate:expr, $take:expr, $($time:literal),*) => {
         #[doc = concat!("`", $text, "`.")]
         pub const $name: Group = Group {
             kinds: &[
                 more(concat!($text, "_per_core"), Some(Target::TimesPeers(1.1))),
-                more(concat!($text, "_rate"), None),
+                more(concat!($text, "_rate"), $rate),
                 less(concat!($text, "_device_us")),
                 $(less(concat!($text, $time)),)*
             ],
@@ -73,6 +77,7 @@ macro_rules! group {
 group!(
     READ_1,
     "block_read_1",
+    None,
     |k, n| block(k, n, 1, false),
     "_p50",
     "_p99"
@@ -80,6 +85,7 @@ group!(
 group!(
     READ_32,
     "block_read_32",
+    None,
     |k, n| block(k, n, 32, false),
     "_p50",
     "_p99"
@@ -87,6 +93,7 @@ group!(
 group!(
     WRITE_1,
     "block_write_1",
+    None,
     |k, n| block(k, n, 1, true),
     "_p50",
     "_p99"
@@ -94,15 +101,34 @@ group!(
 group!(
     WRITE_32,
     "block_write_32",
+    None,
     |k, n| block(k, n, 32, true),
     "_p50",
     "_p99"
 );
-group!(TX, "net_tx", |k, n| net(k, n, Way::Transmit, SENT),);
-group!(RX, "net_rx", |k, n| net(k, n, Way::Receive, BUFFERS),);
+group!(TX, "net_tx", Some(Target::TimesPeers(0.9)), |k, n| net(
+    k,
+    n,
+    Way::Transmit,
+    SENT
+),);
+group!(RX, "net_rx", Some(Target::TimesPeers(0.9)), |k, n| net(
+    k,
+    n,
+    Way::Receive,
+    BUFFERS
+),);
+
+/// `net_pair_rate`: what one guest receives of what another sends.
+pub const PAIR: Group = Group {
+    kinds: &[more("net_pair_rate", Some(Target::TimesPeers(0.9)))],
+    take: |_, samples| pair(samples),
+};
+
 group!(
     RTT,
     "net_rtt",
+    None,
     |k, n| net(k, n, Way::RoundTrip, 1),
     "_p50",
     "_p99"
@@ -155,6 +181,37 @@ fn net(kinds: &[Kind], samples: usize, way: Way, depth: u16) -> anyhow::Result<V
                 "the host has seen {sent} frames of {claimed:.0}"
             );
             Ok(sample)
+        })
+    })
+}
+
+/// Two guests on a bridge, of one monitor each: the first receives what the second sends, which sends for longer.
+fn pair(samples: usize) -> anyhow::Result<Vec<Figure>> {
+    let command_line = |way, depth, milliseconds| {
+        mode::measure_net(NetMeasure {
+            way,
+            depth,
+            size: FRAME,
+            milliseconds,
+            wait: Wait::Interrupt,
+        })
+    };
+    let receives = command_line(Way::Receive, BUFFERS, milliseconds());
+    let sends = command_line(Way::Transmit, SENT, milliseconds() * LONGER);
+    within_bridge(|| {
+        interleave(PAIR.kinds, samples, &[Engine::Tap], |monitor| {
+            let sender = monitor.start(&sends, Device::Tap(OTHER_TAP))?;
+            let mut console = Console::new(sender.console());
+            let ready = console.wait_for("measure: ready", DEADLINE);
+            let sample = ready.and_then(|_| run(monitor, &receives, Device::Tap(TAP)));
+            drop(console);
+            sender.destroy()?;
+            let sample = sample?;
+            Ok(Sample {
+                // In the place of a group's first figure.
+                per_core: sample.rate,
+                ..sample
+            })
         })
     })
 }

@@ -147,6 +147,7 @@ pub const ALL: &[Group] = &[
     io::TX,
     io::RX,
     io::RTT,
+    io::PAIR,
 ];
 
 /// How often each contender is sampled.

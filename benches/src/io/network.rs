@@ -11,19 +11,51 @@ use anyhow::{Context, ensure};
 
 /// The tap's name.
 pub const TAP: &str = "bench0";
+/// That of another, which is on a bridge with it.
+pub const OTHER_TAP: &str = "bench1";
 
 /// Runs `work` on a thread in a namespace that has the tap, and nothing else.
 ///
 /// # Errors
 /// Its own and `work`'s: it takes root, `/dev/net/tun` and the program `ip`.
 pub fn within<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
+    alone(|| {
+        tap(TAP)?;
+        work()
+    })
+}
+
+/// Runs `work` on a thread in a namespace that has both taps on a bridge, and nothing else.
+///
+/// # Errors
+/// As for [`within`].
+pub fn within_bridge<T: Send>(
+    work: impl FnOnce() -> anyhow::Result<T> + Send,
+) -> anyhow::Result<T> {
+    const BRIDGE: &str = "bench";
+    alone(|| {
+        let kind = ["type", "bridge", "mcast_snooping", "0"];
+        ip(&[&["link", "add", BRIDGE], &kind[..]].concat())?;
+        ip(&["link", "set", BRIDGE, "addrgenmode", "none", "up"])?;
+        for name in [TAP, OTHER_TAP] {
+            tap(name)?;
+            ip(&["link", "set", name, "master", BRIDGE])?;
+        }
+        work()
+    })
+}
+
+fn tap(name: &str) -> anyhow::Result<()> {
+    ip(&["tuntap", "add", name, "mode", "tap"])?;
+    // Before it is up. A kernel without IPv6 has no such file.
+    let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{name}/disable_ipv6"), "1");
+    ip(&["link", "set", name, "up"])
+}
+
+fn alone<T: Send>(work: impl FnOnce() -> anyhow::Result<T> + Send) -> anyhow::Result<T> {
     std::thread::scope(|scope| {
         let thread = scope.spawn(|| {
             enter().context("cannot make a network namespace")?;
-            ip(&["tuntap", "add", TAP, "mode", "tap"])?;
-            // Before it is up. A kernel without IPv6 has no such file.
-            let _ = fs::write(format!("/proc/sys/net/ipv6/conf/{TAP}/disable_ipv6"), "1");
-            ip(&["link", "set", TAP, "up"])?;
             work()
         });
         thread

@@ -11,6 +11,7 @@
 mod figures;
 mod ioctl;
 mod link;
+mod names;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -23,6 +24,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub(crate) use self::figures::count;
 use self::ioctl::Control;
+pub(crate) use self::names::TapNames;
 use super::reason;
 
 /// Where the kernel makes taps.

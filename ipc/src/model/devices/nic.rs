@@ -21,7 +21,7 @@ pub struct Nic {
     pub mac: Option<MacAddress>,
     /// What it is connected to on the host.
     pub source: NicSource,
-    /// The name of the tap that is made for it; the next free of `vnet0`, `vnet1`, ... where there is none.
+    /// The name of the tap that is made for it; the next of `vnet0`, `vnet1`, ... that no interface has where there is none.
     pub target: Option<InterfaceName>,
     /// Its pairs of queues, 1 to [`MAX_NIC_QUEUES`].
     pub queues: u16,

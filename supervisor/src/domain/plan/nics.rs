@@ -10,7 +10,7 @@ use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, Switc
 use super::{PathPolicy, PlanError};
 use crate::host::filter::{FilterError, Guarded, Guest, Sender, TapFilters};
 use crate::host::sockets;
-use crate::host::tap::{ETHERNET_MTU, Tap};
+use crate::host::tap::{ETHERNET_MTU, Tap, TapNames};
 use crate::host::vhost_net;
 
 /// What the host does with its guests' frames. Cheap to clone.
@@ -22,6 +22,8 @@ pub struct NicPolicy {
     pub(crate) multi_tenant: bool,
     /// No guest's frames are moved by the kernel.
     pub(crate) without_vhost_net: bool,
+    /// Of taps for which none is said.
+    pub(crate) tap_names: TapNames,
     /// Whose interfaces these are, where it is about one guest's.
     guest: Option<Guest>,
 }
@@ -141,7 +143,10 @@ fn connected(
     mac: MacAddress,
     policy: &NicPolicy,
 ) -> Result<(Tap, Option<u16>), PlanError> {
-    let make = || Tap::make(nic.target.as_ref(), mac, nic.queues);
+    let make = || match &nic.target {
+        Some(name) => Tap::make(Some(name), mac, nic.queues),
+        None => policy.tap_names.make(mac, nic.queues),
+    };
     match &nic.source {
         NicSource::Tap(name) if policy.multi_tenant => {
             Err(FilterError::NotOurs(name.clone()).into())

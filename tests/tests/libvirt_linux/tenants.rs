@@ -1,0 +1,203 @@
+//! Guests that do not trust each other on one bridge: what one of them says of itself that is not so, and what the other
+//! hears of it.
+
+use std::fs;
+use std::net::{Ipv4Addr, Ipv6Addr};
+use std::process::Command;
+
+use anyhow::{Context, Result, ensure};
+use reeve_tests::lab::assets;
+use reeve_tests::lab::assets::{COMMAND_LINE, drivers};
+use reeve_tests::leftovers::Snapshot;
+use reeve_tests::reeve::{Builder, Reeve, product};
+
+use super::frames::{arp, digits, icmpv6, udp};
+use super::host::{Host, SHELL, expect_up, guest, guest_until};
+
+/// The guests' program.
+const PROGRAM: &str = "reeve-test-frames";
+/// Where they fetch it from: the host, on the network.
+const GATEWAY: Ipv4Addr = Ipv4Addr::new(192, 168, 88, 1);
+/// How often each frame is sent.
+const TIMES: u64 = 3;
+/// Their Ethernet addresses end in this.
+const FIRST: u8 = 1;
+const SECOND: u8 = 2;
+
+fn mac(last: u8) -> [u8; 6] {
+    [0x52, 0x54, 0, 0x0a, 0x0e, last]
+}
+
+fn address(last: u8) -> Ipv4Addr {
+    Ipv4Addr::new(192, 168, 88, 10 + last)
+}
+
+fn address_ipv6(last: u8) -> Ipv6Addr {
+    Ipv6Addr::new(0xfd88, 0, 0, 0, 0, 0, 0, 0x10 + u16::from(last))
+}
+
+fn text(mac: [u8; 6]) -> String {
+    mac.map(|byte| format!("{byte:02x}")).join(":")
+}
+
+fn network(isolated: &str) -> String {
+    format!(
+        "<network><name>tenants</name><bridge name='rtenants'/>{isolated}\
+         <ip address='{GATEWAY}' netmask='255.255.255.0'>\
+         <dhcp><range start='192.168.88.2' end='192.168.88.9'/></dhcp></ip>\
+         <ip family='ipv6' address='fd88::1' prefix='64'/></network>"
+    )
+}
+
+fn document(last: u8) -> String {
+    format!(
+        "<domain type='kvm'><name>tenant-{last}</name><memory unit='MiB'>256</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='reeve'>hvm</type><kernel>{}</kernel><initrd>{}</initrd>\
+         <cmdline>{COMMAND_LINE} {}</cmdline></os><features><acpi/><apic/></features>\
+         <devices><interface type='network'><source network='tenants'/><mac address='{}'/>\
+         <target dev='rtenant{last}'/><model type='virtio'/>\
+         <filterref filter='clean-traffic'><parameter name='IP' value='{}'/>\
+         <parameter name='IPV6' value='{}'/></filterref></interface>\
+         <console type='pty'/></devices></domain>",
+        assets().vmlinux.display(),
+        assets().initramfs.display(),
+        drivers(&["virtio_net"]),
+        text(mac(last)),
+        address(last),
+        address_ipv6(last),
+    )
+}
+
+/// A guest with its addresses and its program.
+fn start(host: &Host, last: u8) -> Result<Reeve> {
+    let file = host.file(&format!("tenant-{last}.xml"), &document(last))?;
+    host.virsh(&format!("create {file}"))?;
+    let mut console = host.virsh_on_terminal(&format!("console tenant-{last}"))?;
+    expect_up(&mut console)?;
+    let own = address(last);
+    guest(&mut console, "ip link set eth0 up")?;
+    guest(&mut console, &format!("ip addr add {own}/24 dev eth0"))?;
+    let own = address_ipv6(last);
+    guest(
+        &mut console,
+        &format!("ip addr add {own}/64 dev eth0 nodad"),
+    )?;
+    guest_until(&mut console, &format!("ping -c 1 -W 2 {GATEWAY}"))?;
+    let fetch = format!("wget -q -O /tmp/frames http://{GATEWAY}/{PROGRAM}");
+    guest(&mut console, &fetch)?;
+    guest(&mut console, "chmod +x /tmp/frames")?;
+    Ok(console)
+}
+
+/// How many of the frames that a guest sent were dropped.
+fn dropped(host: &Host, last: u8) -> Result<u64> {
+    let stats = host.virsh(&format!("domifstat tenant-{last} rtenant{last}"))?;
+    let line = stats.lines().find(|line| line.contains("tx_drop"));
+    let count = line.and_then(|line| line.split_whitespace().last());
+    Ok(count.context("no tx_drop")?.parse()?)
+}
+
+/// Lies, each of one kind, and what they are.
+fn lies() -> Vec<(&'static str, Vec<u8>)> {
+    let (own, other) = (mac(FIRST), mac(SECOND));
+    let (own_ip, other_ip) = (address(FIRST), address(SECOND));
+    let own_link = Ipv6Addr::new(0xfe80, 0, 0, 0, 0x5054, 0xff, 0xfe0a, 0x0e01);
+    let nobody = Ipv6Addr::UNSPECIFIED;
+    vec![
+        ("another's Ethernet address", arp(other, own, own_ip)),
+        ("another's Ethernet address in ARP", arp(own, other, own_ip)),
+        ("another's address in ARP", arp(own, own, other_ip)),
+        ("another's address", udp(own, other_ip, 1000, 2000)),
+        ("a server of DHCP", udp(own, own_ip, 67, 68)),
+        (
+            "another's neighbour advertisement",
+            icmpv6(own, own_link, 136, address_ipv6(SECOND)),
+        ),
+        (
+            "another's address of IPv6",
+            icmpv6(own, address_ipv6(SECOND), 128, nobody),
+        ),
+        ("a router advertisement", icmpv6(own, own_link, 134, nobody)),
+    ]
+}
+
+/// Has the second listen while the first does something; the sources that it hears.
+fn heard(listener: &mut Reeve, mut meanwhile: impl FnMut() -> Result<()>) -> Result<String> {
+    guest(listener, "/tmp/frames hear eth0 /tmp/stop >/tmp/heard &")?;
+    guest_until(listener, "grep -q hearing /tmp/heard")?;
+    meanwhile()?;
+    guest(listener, "touch /tmp/stop")?;
+    guest_until(listener, "grep -q end /tmp/heard")?;
+    guest(listener, "cat /tmp/heard; rm /tmp/heard /tmp/stop")
+}
+
+#[reeve_tests::in_lab(timeout = "900s", root)]
+fn lies_are_dropped_and_counted_and_isolated_tenants_exchange_not_one_frame() -> Result<()> {
+    let before = Snapshot::take();
+    let host = Host::start()?;
+    let file = host.file("network.xml", &network(""))?;
+    host.virsh(&format!("net-create {file}"))?;
+    let served = tempfile::tempdir()?;
+    fs::copy(product(PROGRAM)?, served.path().join(PROGRAM))?;
+    let mut server = Command::new(assets().tool("busybox"));
+    server.args(["httpd", "-f", "-h"]).arg(served.path());
+    let server = Builder::new(server).spawn()?;
+    let mut first = start(&host, FIRST)?;
+    let mut second = start(&host, SECOND)?;
+
+    // The honest frame is heard, and nothing of it is counted.
+    let own = text(mac(FIRST));
+    let honest = digits(&arp(mac(FIRST), mac(FIRST), address(FIRST)));
+    let send = |console: &mut Reeve, frame: &str| {
+        guest(console, &format!("/tmp/frames send eth0 {frame} {TIMES}")).map(drop)
+    };
+    let counted = dropped(&host, FIRST)?;
+    let sources = heard(&mut second, || send(&mut first, &honest))?;
+    ensure!(sources.contains(&own), "{sources}");
+    ensure!(
+        dropped(&host, FIRST)? == counted,
+        "an honest frame is counted"
+    );
+
+    // Each lie is counted as often as it was told, and none is heard.
+    let sources = heard(&mut second, || {
+        for (what, frame) in lies() {
+            let counted = dropped(&host, FIRST)?;
+            send(&mut first, &digits(&frame))?;
+            let now = dropped(&host, FIRST)?;
+            ensure!(now == counted + TIMES, "{what}: {counted}, then {now}");
+        }
+        Ok(())
+    })?;
+    ensure!(!sources.contains(&own), "a lie is heard: {sources}");
+
+    // On a network of isolated ports the two exchange not one frame, and still reach the host.
+    for last in [FIRST, SECOND] {
+        host.virsh(&format!("destroy tenant-{last}"))?;
+    }
+    drop((first, second));
+    host.virsh("net-destroy tenants")?;
+    let file = host.file("network.xml", &network("<port isolated='yes'/>"))?;
+    host.virsh(&format!("net-create {file}"))?;
+    let mut first = start(&host, FIRST)?;
+    let mut second = start(&host, SECOND)?;
+    let sources = heard(&mut second, || {
+        send(&mut first, &honest)?;
+        let (ip, ipv6) = (address(SECOND), address_ipv6(SECOND));
+        guest(&mut first, &format!("! ping -c 2 -W 1 {ip}"))?;
+        guest(&mut first, &format!("! ping -6 -c 2 -W 1 {ipv6}"))?;
+        guest(&mut first, &format!("ping -c 1 -W 5 {GATEWAY}")).map(drop)
+    })?;
+    ensure!(
+        !sources.contains(&own),
+        "an isolated guest is heard: {sources}"
+    );
+
+    for last in [FIRST, SECOND] {
+        host.virsh(&format!("destroy tenant-{last}"))?;
+    }
+    host.virsh("net-destroy tenants")?;
+    drop((first, second, server, host));
+    before.assert_nothing_new(SHELL);
+    Ok(())
+}
