@@ -71,6 +71,22 @@ fn document(name: &str) -> String {
 }
 
 #[test]
+fn a_name_is_free_when_its_domain_s_end_is_told() -> Result<()> {
+    let host = Host::start(TEST)?;
+    let mut native = connect(&host)?;
+    for _ in 0..200 {
+        native.call(DomainCreate {
+            definition: Box::new(built_in("again", "")),
+            options: StartOptions::default(),
+        })?;
+        native.call(DomainDestroy {
+            domain: named("again"),
+        })?;
+    }
+    Ok(())
+}
+
+#[test]
 fn the_domain_of_libvirts_test_driver_runs_from_the_start() -> Result<()> {
     let host = Host::start(TEST)?;
     ensure!(

@@ -35,7 +35,9 @@ use crate::crash::Operation;
 const MAILBOX: usize = 64;
 
 /// A client's answer, or nothing: the domain is gone, and whoever asks again finds that.
-pub(super) type Reply = oneshot::Sender<Result<(), ApiError>>;
+pub(super) type Reply = oneshot::Sender<Answer>;
+
+type Answer = Result<(), ApiError>;
 
 /// What is put before an actor.
 #[derive(Debug)]
@@ -120,6 +122,8 @@ pub(super) struct Shell<F> {
     /// The ports of its interfaces.
     connected: Vec<Connected>,
     tickets: HashMap<Ticket, Reply>,
+    /// What is answered when the domain is no more.
+    parting: Vec<(Reply, Answer)>,
     next_ticket: u64,
     /// The name it has or had: the events of its end come when it has none.
     name: Option<DomainName>,
@@ -185,6 +189,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             found: None,
             connected: Vec::new(),
             tickets: HashMap::new(),
+            parting: Vec::new(),
             next_ticket: 0,
             name: None,
             retired,
@@ -226,6 +231,10 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         }
         self.mailbox.close();
         (self.retired)();
+        for (reply, result) in self.parting {
+            // A client that has gone needs no answer.
+            let _ = reply.send(result);
+        }
     }
 
     fn tell(&mut self, input: Input) {

@@ -22,8 +22,13 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         match effect {
             Effect::Answer(ticket, result) => {
                 if let Some(reply) = self.tickets.remove(&ticket) {
-                    // A client that has gone needs no answer.
-                    let _ = reply.send(result);
+                    if self.actor.is_retired() {
+                        // Who hears of its end finds its name free.
+                        self.parting.push((reply, result));
+                    } else {
+                        // A client that has gone needs no answer.
+                        let _ = reply.send(result);
+                    }
                 }
             }
             Effect::WriteRecord(serial, record) => {
