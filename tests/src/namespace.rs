@@ -112,12 +112,9 @@ impl NetNamespace {
             &["ip", "-6", "route", "show", "table", "all"],
             &["nft", "list", "ruleset"],
             &[
-                "cat",
-                "/proc/sys/net/ipv4/ip_forward",
-                "/proc/sys/net/ipv4/conf/all/forwarding",
-                "/proc/sys/net/ipv4/conf/all/accept_redirects",
-                "/proc/sys/net/ipv6/conf/all/forwarding",
-                "/proc/sys/net/ipv6/conf/default/forwarding",
+                "sh",
+                "-c",
+                "cd /proc/sys/net && grep . ipv4/ip_forward ipv*/conf/*/forwarding ipv4/conf/*/accept_redirects",
             ],
         ] {
             let (name, arguments) = words.split_first().unwrap_or((&"ip", &[]));

@@ -22,6 +22,10 @@ pub struct NetworkResources {
     /// What several networks need is put back with the last of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<(String, String)>,
+    /// The highest number of a link of the host when the first of them was changed: whoever has links of later ones may
+    /// rely on what they are now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<u32>,
     /// Its server of names and addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerProcess>,

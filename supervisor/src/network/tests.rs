@@ -73,6 +73,7 @@ impl Fake {
         NetworkResources {
             bridge: network.bridge.name.clone(),
             settings: Vec::new(),
+            links: None,
             server: network.needs_server().then_some(ServerProcess {
                 pid: 7,
                 start_time: *starts,

@@ -5,6 +5,7 @@
 
 mod bench;
 mod faults;
+mod forwarding;
 mod passing;
 mod stations;
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //!   network actor ── NetworkHost ──► Host ─┬─ links.rs     bridge, addresses, routes     rtnetlink
-//!                                          ├─ settings.rs  forwarding, IPv6 of the bridge   /proc/sys/net
+//!                                          ├─ forwarding.rs  switched on, and put back       /proc/sys/net
+//!                                          ├─ settings.rs  IPv6 of the bridge              /proc/sys/net
 //!                                          ├─ rules.rs     what passes and is translated   nf_tables
 //!                                          │    tables.rs, keeper.rs
 //!                                          ├─ bandwidth.rs  of a network as a whole        tc, nf_tables
@@ -28,6 +29,7 @@
 mod bandwidth;
 mod configuration;
 mod failure;
+mod forwarding;
 mod keeper;
 mod links;
 mod rules;
@@ -44,9 +46,9 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use self::failure::{host, host_io, refused, unsupported};
+use self::forwarding::Forwarding;
 use self::keeper::Rules;
 use self::server::Places;
-use self::settings::Settings;
 use self::work::{Work, bridge_of, bridge_taken, delete_bridge, name};
 use super::reason;
 use super::worker_binary::WorkerBinary;
@@ -66,7 +68,7 @@ pub struct Directories {
 pub struct Host {
     directories: Directories,
     rules: Rules,
-    settings: Settings,
+    forwarding: Forwarding,
     /// Our own program that jails servers: the one that was there when this supervisor was started, whatever has been
     /// installed since. Looked for again where there was none.
     launcher: Option<OwnedFd>,
@@ -80,7 +82,7 @@ impl Host {
         Self {
             directories,
             rules: Rules::default(),
-            settings: Settings::default(),
+            forwarding: Forwarding::default(),
             launcher: worker_binary().ok(),
             dnsmasq: PathBuf::from(server::PROGRAM),
         }
@@ -231,7 +233,9 @@ impl NetworkHost for Host {
             let deleted = delete_bridge(bridge, network);
             note(deleted.map_err(|errno| refused("remove the bridge", name(network), errno)));
         }
-        note(self.settings.release(network.uuid, &resources.settings));
+        self.forwarding.forget(network.uuid);
+        let (uuid, settings) = (network.uuid, &resources.settings);
+        note(self.forwarding.release(uuid, settings, resources.links));
         left.map_or(Ok(()), Err)
     }
 

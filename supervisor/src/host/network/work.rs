@@ -8,7 +8,7 @@ use super::failure::{host, refused, taken, unsupported};
 use super::links::{Bridge, Links, Reached};
 use super::rules::Chains;
 use super::server::{self, Changed};
-use super::{Host, settings};
+use super::{Host, forwarding, settings};
 use crate::network::host::{NetworkHostError, NetworkResources, Note, ServerProcess};
 
 /// One network's call: what it is about, and what is noted of it.
@@ -97,7 +97,7 @@ impl<'a, 'n> Work<'a, 'n> {
                 )));
             }
         }
-        if settings::forwards_ipv6(self.network) {
+        if forwarding::forwards_ipv6(self.network) {
             self.check_routers()?;
         }
         Ok(())
@@ -154,15 +154,16 @@ impl<'a, 'n> Work<'a, 'n> {
                     errno => refused(&what, name(self.network), errno),
                 })?;
         }
-        let plan = self
-            .host
-            .settings
-            .plan(self.network, &self.resources.settings)?;
-        if plan != self.resources.settings {
-            self.resources.settings.clone_from(&plan);
+        let (forwarding, network, links) = (&self.host.forwarding, self.network, &mut self.links);
+        let plan = forwarding.plan(network, &self.resources, || {
+            let newest = links.newest();
+            newest.map_err(|errno| refused("see the links", name(network), errno))
+        })?;
+        if plan != self.resources {
+            self.resources = plan;
             (self.note)(&self.resources)?;
         }
-        self.host.settings.apply(self.network.uuid, &plan)?;
+        forwarding.apply(self.network, &self.resources)?;
         self.rules()?;
         self.limits(index)
     }
@@ -328,9 +329,10 @@ impl Work<'_, '_> {
         self.set_up(index)?;
         let (kept, freed): (Vec<_>, Vec<_>) = noted
             .into_iter()
-            .partition(|(name, _)| settings::keeps(self.network, name));
+            .partition(|(name, _)| forwarding::keeps(self.network, name));
         if !freed.is_empty() {
-            self.host.settings.release(self.network.uuid, &freed)?;
+            let (uuid, links) = (self.network.uuid, self.resources.links);
+            self.host.forwarding.release(uuid, &freed, links)?;
             self.resources.settings = kept;
             (self.note)(&self.resources)?;
         }

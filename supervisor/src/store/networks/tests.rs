@@ -34,6 +34,7 @@ fn status(number: u128, name: &str, boot_id: &str) -> NetworkStatus {
         resources: NetworkResources {
             bridge: Some("virbr7".parse().unwrap()),
             settings: vec![("net/ipv4/ip_forward".to_owned(), "0".to_owned())],
+            links: Some(12),
             server: Some(ServerProcess {
                 pid: 7,
                 start_time: 300,
