@@ -77,6 +77,7 @@ fn the_default_network_is_served_as_libvirt_serves_it() {
             "dhcp-range=192.168.122.2,192.168.122.254,255.255.255.0",
             "dhcp-no-override",
             "dhcp-authoritative",
+            "dhcp-ignore-clid",
             "dhcp-lease-max=253",
         ]
     );
@@ -215,10 +216,18 @@ fn an_isolated_network_has_no_router_and_nobody_to_ask() {
             "dhcp-range=2001:db8::,static,64",
             "dhcp-no-override",
             "dhcp-authoritative",
+            "dhcp-ignore-clid",
             "dhcp-lease-max=13",
             "enable-ra",
         ]
     );
+    // A host that is known by what it calls itself has to be heard.
+    let mut by_name = network.clone();
+    let dhcp = by_name.addresses[0].dhcp.as_mut().unwrap();
+    dhcp.hosts[1].id = Some("01:02:03".to_owned());
+    dhcp.hosts[1].mac = None;
+    let lines = lines(&by_name);
+    assert!(!lines.contains(&"dhcp-ignore-clid".to_owned()), "{lines:?}");
     assert_eq!(
         dhcp_hosts(&network),
         "52:54:00:00:00:01,one,10.0.0.11,infinite\n\
