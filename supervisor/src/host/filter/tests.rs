@@ -244,7 +244,7 @@ fn a_guest_with_addresses_sends_from_those_only() {
 
         pass("its own IPv4", udp([192, 0, 2, 5], 1000, 2000));
         stop("another's IPv4", udp([192, 0, 2, 6], 1000, 2000));
-        pass("a client of DHCP", udp([0; 4], 68, 67));
+        pass("a client of DHCP", dhcp([1, 6], OWN));
         stop("no address otherwise", udp([0; 4], 68, 68));
         stop("a server of DHCP", udp([192, 0, 2, 5], 67, 68));
         stop("one by another port", udp([192, 0, 2, 5], 1067, 68));

@@ -196,9 +196,7 @@ fn addresses(text: &mut String, network: &Network) {
         line!(text, "dhcp-authoritative");
         // A lease for each Ethernet address: a guest says as many other names of itself as it likes, and its filter
         // (`crate::host::filter`) has it say its own address only.
-        if !is_known_by_name(network) {
-            line!(text, "dhcp-ignore-clid");
-        }
+        line!(text, "dhcp-ignore-clid");
     }
     if leases > 0 {
         line!(text, "dhcp-lease-max={leases}");
@@ -225,15 +223,6 @@ fn routers(text: &mut String, network: &Network) {
 
 fn is_used(dhcp: &Dhcp) -> bool {
     !dhcp.ranges.is_empty() || !dhcp.hosts.is_empty()
-}
-
-/// Whether a host of IPv4 is known by what it calls itself.
-fn is_known_by_name(network: &Network) -> bool {
-    let mut addresses = network.addresses.iter().filter(|on| on.address.is_ipv4());
-    addresses.any(|on| {
-        let mut hosts = on.dhcp.iter().flat_map(|dhcp| &dhcp.hosts);
-        hosts.any(|host| host.id.is_some())
-    })
 }
 
 fn addresses_of(range: &DhcpRange) -> u128 {
