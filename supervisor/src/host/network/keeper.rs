@@ -92,17 +92,15 @@ impl Kept {
         let limited = std::mem::take(&mut self.limited);
         let mut restored = Ok(());
         for (bridge, limit) in limited {
-            match self.restore_limit(&bridge, limit) {
-                // Nothing passes there; whoever makes the bridge again gives it its limit.
-                Err(_) if !is_there(&bridge) => {
-                    tracing::warn!(
-                        bridge,
-                        "the bridge of a network is gone, and the limit of what it sends with it"
-                    );
-                    continue;
-                }
-                done => restored = restored.and(done),
+            // Nothing passes there; whoever makes the bridge again gives it its limit.
+            if !is_there(&bridge) {
+                tracing::warn!(
+                    bridge,
+                    "the bridge of a network is gone, and the limit of what it sends with it"
+                );
+                continue;
             }
+            restored = restored.and(self.restore_limit(&bridge, limit));
             self.limited.insert(bridge, limit);
         }
         restored
@@ -286,6 +284,9 @@ fn is_taken_from(rulesets: &OwnedFd, ports: (u32, u32)) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use reeve_ipc::model::Network;
+    use reeve_ipc::spec::Rate;
+
     use super::*;
     use crate::host::tap::tests::{alone, ip};
 
@@ -293,11 +294,13 @@ mod tests {
     fn a_limit_goes_with_its_bridge_and_is_not_tried_for_ever() {
         alone(|| {
             let mut kept = Kept::default();
-            let limit = Limit {
-                rate: 1000,
-                peak: 1000,
-                burst: 10_000,
-            };
+            let uuid = NetworkUuid(uuid::Uuid::from_u128(1));
+            let mut network = Network::new("n".parse().unwrap(), uuid);
+            network.outbound = Some(Rate {
+                per_second: 1000,
+                burst: None,
+            });
+            let limit = Limit::outbound(&network).unwrap();
             ip(&["link", "add", "limited", "type", "bridge"]);
             kept.limits().unwrap().put("limited", limit).unwrap();
             kept.limited.insert("limited".to_owned(), limit);
@@ -305,6 +308,7 @@ mod tests {
             assert!(kept.restore(), "it is put back");
             assert_eq!(kept.limits().unwrap().hold("limited"), Ok(true));
             ip(&["link", "delete", "limited"]);
+            kept.limits().unwrap().remove("limited").unwrap();
             assert!(kept.restore());
             assert!(kept.limited.is_empty());
         });
