@@ -22,6 +22,10 @@ pub struct NetworkResources {
     /// What several networks need is put back with the last of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub settings: Vec<(String, String)>,
+    /// The highest number of a link of the host when the first of them was changed: whoever has links of later ones may
+    /// rely on what they are now.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub links: Option<u32>,
     /// Its server of names and addresses.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub server: Option<ServerProcess>,
@@ -95,6 +99,12 @@ pub trait NetworkHost: Send + Sync + std::fmt::Debug + 'static {
         note: Note<'_>,
     ) -> Result<NetworkResources, NetworkHostError>;
 
+    /// Whether the host reaches none of a network's addresses by a link or a route of its own.
+    ///
+    /// # Errors
+    /// [`NetworkHostError`]: it cannot be seen.
+    fn is_free(&self, network: &Network) -> Result<bool, NetworkHostError>;
+
     /// Makes of `before` what `after` says, as it goes.
     ///
     /// # Errors
@@ -129,6 +139,17 @@ pub trait NetworkHost: Send + Sync + std::fmt::Debug + 'static {
     /// Forgets what is kept of a network that is neither active nor defined any more: its server's book. What cannot
     /// be removed is logged.
     fn forget(&self, network: &Network);
+
+    /// Looks whether what was made still does its work, as far as nothing tells by itself: whether the bridge is there
+    /// and the server answers. A server that does not, time after time, is ended, which whoever watches it is told.
+    ///
+    /// # Errors
+    /// [`NetworkHostError`]: something of it is gone, which [`adopt`](Self::adopt) makes again.
+    fn check(
+        &self,
+        network: &Network,
+        resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError>;
 
     /// A descriptor that becomes readable when the network's server ends (pidfd_open(2)); `None` where there is
     /// none, or it has ended.

@@ -39,6 +39,10 @@ impl NetworkHost for TestHost {
         Ok(resources.clone())
     }
 
+    fn is_free(&self, _network: &Network) -> Result<bool, NetworkHostError> {
+        Ok(true)
+    }
+
     fn update(
         &self,
         _before: &Network,
@@ -66,6 +70,14 @@ impl NetworkHost for TestHost {
     }
 
     fn forget(&self, _network: &Network) {}
+
+    fn check(
+        &self,
+        _network: &Network,
+        _resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError> {
+        Ok(())
+    }
 
     fn watch(&self, _network: NetworkUuid, _resources: &NetworkResources) -> Option<OwnedFd> {
         None

@@ -41,6 +41,8 @@ struct Fake {
     starts: Mutex<u64>,
     /// Whose books it was told to remove.
     forgotten: Mutex<Vec<String>>,
+    /// Addresses that the host has; nobody knows where there are none.
+    taken: Mutex<Option<Vec<std::net::IpAddr>>>,
     /// Nothing comes back while it is held.
     gate: Mutex<()>,
 }
@@ -73,6 +75,7 @@ impl Fake {
         NetworkResources {
             bridge: network.bridge.name.clone(),
             settings: Vec::new(),
+            links: None,
             server: network.needs_server().then_some(ServerProcess {
                 pid: 7,
                 start_time: *starts,
@@ -109,6 +112,18 @@ impl NetworkHost for Fake {
         let resources = self.resources(network);
         note(&resources)?;
         Ok(resources)
+    }
+
+    fn is_free(&self, network: &Network) -> Result<bool, NetworkHostError> {
+        let taken = self.taken.lock().unwrap();
+        let mut addresses = network.addresses.iter();
+        match &*taken {
+            Some(taken) => Ok(addresses.all(|on| !taken.contains(&on.address))),
+            None => Err(NetworkHostError {
+                kind: NetworkFailure::Host,
+                message: "it cannot be seen".to_owned(),
+            }),
+        }
     }
 
     fn update(
@@ -153,6 +168,14 @@ impl NetworkHost for Fake {
         forgotten.push(network.name.as_str().to_owned());
     }
 
+    fn check(
+        &self,
+        network: &Network,
+        _resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError> {
+        self.asked("check", network.name.as_str())
+    }
+
     fn watch(&self, network: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd> {
         resources.server.as_ref()?;
         let (theirs, ours) = rustix::pipe::pipe().unwrap();
@@ -173,12 +196,23 @@ impl Stage {
         Self::over(tempfile::tempdir().unwrap())
     }
 
+    /// One whose networks are looked after all the time.
+    fn looking() -> Self {
+        Self::with(tempfile::tempdir().unwrap(), Duration::from_millis(20))
+    }
+
     /// The supervisor after one whose state and run directories these are.
     fn over(root: tempfile::TempDir) -> Self {
+        Self::with(root, Duration::from_secs(3600))
+    }
+
+    fn with(root: tempfile::TempDir, check: Duration) -> Self {
         let (host, events) = (Arc::new(Fake::default()), Arc::new(EventLog::new(1)));
         let delays = Delays {
             first: Duration::from_millis(100),
             longest: Duration::from_millis(800),
+            // Nothing is looked after where it is not what is tried.
+            check,
         };
         let (store, told) = (Self::open(&root), Arc::clone(&events));
         let networks = Networks::with(Arc::clone(&host) as _, store, told, delays);

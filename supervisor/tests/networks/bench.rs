@@ -152,9 +152,8 @@ impl Bench {
             dump += &settled(&ip_shows(of));
         }
         dump += &nft(&["list", "ruleset"]);
-        for name in ["net/ipv4/ip_forward", "net/ipv6/conf/all/forwarding"] {
-            dump += &super::setting(name);
-        }
+        let settings = "cd /proc/sys/net && grep . ipv4/ip_forward ipv*/conf/*/forwarding ipv4/conf/*/accept_redirects";
+        dump += &run("sh", &["-c", settings]);
         let servers = self.directory.path().join("run/servers");
         let servers = std::fs::read_dir(servers);
         dump += &servers.map_or(0, Iterator::count).to_string();

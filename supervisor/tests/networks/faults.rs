@@ -2,16 +2,20 @@
 //! takes away, a supervisor that is another than before.
 
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use reeve_ipc::model::{DhcpHost, DnsHost, Network};
+use reeved::host::paths::AllowedPaths;
 use reeved::network::host::{NetworkFailure, NetworkHost, NetworkResources};
 
 use super::bench::{Bench, alone, ip, ip_shows, nft, until};
 use super::network;
+use super::stations::Station;
 
 fn signal(resources: &NetworkResources, signal: Signal) {
     let pid = i32::try_from(resources.server.as_ref().unwrap().pid).unwrap();
@@ -98,6 +102,62 @@ fn a_server_that_hangs_does_not_keep_its_network_from_ending() {
         signal(&resources, Signal::STOP);
         bench.host.stop(&network, &resources).unwrap();
         until("it is there", || !is_alive(&resources));
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn a_server_that_hangs_is_ended_when_it_was_missed_twice_and_its_leases_are_kept() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let network = network(60);
+        let resources = bench.start(&network).unwrap();
+        let check = |of: &NetworkResources| bench.host.check(&network, of).unwrap();
+        let guest = Station::on("virbr60", "plug0");
+        let (own, ..) = guest.lease("sleeper");
+        for _ in 0..3 {
+            check(&resources);
+        }
+        assert!(is_alive(&resources));
+        signal(&resources, Signal::STOP);
+        check(&resources);
+        assert!(is_alive(&resources), "once is nothing");
+        check(&resources);
+        until("it is there", || !is_alive(&resources));
+        // As whoever is told of its end does.
+        let again = adopt(&bench, &network, &resources);
+        assert_ne!(again.server, resources.server);
+        check(&again);
+        assert!(is_alive(&again));
+        assert_eq!(guest.resolve("192.168.60.1", "sleeper"), Some(own));
+        bench.host.stop(&network, &again).unwrap();
+        // The station's namespace, and its cable, would go some time after it.
+        ip(&["link", "delete", "plug0"]);
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn a_bridge_that_somebody_deletes_is_missed_and_made_again() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let mut network = network(59);
+        network.outbound = Some(reeve_ipc::spec::Rate {
+            per_second: 1_000_000,
+            burst: None,
+        });
+        let resources = bench.start(&network).unwrap();
+        bench.host.check(&network, &resources).unwrap();
+        ip(&["link", "delete", "virbr59"]);
+        let gone = bench.host.check(&network, &resources).unwrap_err();
+        assert_eq!(gone.message, "its bridge virbr59 is gone");
+        let again = adopt(&bench, &network, &resources);
+        bench.host.check(&network, &again).unwrap();
+        let limits = nft(&["list", "table", "netdev", "reeve_network-virbr59"]);
+        assert!(limits.contains("limit rate over 1000000"), "{limits}");
+        bench.host.stop(&network, &again).unwrap();
         assert_eq!(bench.dump(), before);
     });
 }
@@ -237,7 +297,9 @@ fn hosts_are_changed_under_the_server_and_ranges_with_another() {
 #[test]
 fn a_change_that_cannot_be_is_not_half_made() {
     alone(|| {
-        let bench = Bench::new();
+        let mut bench = Bench::new();
+        let allowed = AllowedPaths::new(vec![bench.directory.path().to_owned()]);
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(Arc::new(allowed));
         ip(&["link", "add", "eth0", "type", "bridge"]);
         ip(&["addr", "add", "10.71.0.9/24", "dev", "eth0"]);
         ip(&["link", "set", "eth0", "up"]);
@@ -250,12 +312,15 @@ fn a_change_that_cannot_be_is_not_half_made() {
         let refused = bench.update(&first, &second, &resources);
         assert_eq!(refused.unwrap_err().kind, NetworkFailure::Taken);
         assert_eq!(bench.dump(), before);
-        // Its own start fails where a file of it cannot be read.
+        // Its own start fails where it does not get to its files.
+        let closed = bench.directory.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
         let mut third = first.clone();
-        third.addresses[0].tftp_root = Some("/nowhere".into());
+        third.addresses[0].tftp_root = Some(closed);
         let refused = bench.update(&first, &third, &resources);
         let error = refused.unwrap_err();
-        assert!(error.message.contains("/nowhere"), "{error}");
+        assert!(error.message.contains("'chmod o+x' lets it"), "{error}");
         let noted = bench.noted.borrow().clone().unwrap();
         assert!(is_alive(&noted), "the server of before is there again");
         bench.host.stop(&first, &noted).unwrap();

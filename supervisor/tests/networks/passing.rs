@@ -135,6 +135,81 @@ fn a_guest_gets_an_address_a_name_and_the_world_by_the_host_s_address() {
 }
 
 #[test]
+fn a_guest_that_says_it_is_many_has_one_lease() {
+    alone(|| {
+        let mut network = network(51);
+        let dhcp = network.addresses[0].dhcp.as_mut().unwrap();
+        // One for it, and one for another.
+        dhcp.ranges[0].last = "192.168.51.3".parse().unwrap();
+        let world = World::new(network);
+        let (own, ..) = world.guest.lease("many");
+        let had = world.guest.leases_as(300);
+        assert_eq!(had, [own].into());
+        let other = Station::on("virbr51", "plug1");
+        let (neighbour, ..) = other.lease("other");
+        assert_ne!(neighbour, own);
+        let book = world.bench.host.leases(&world.network).unwrap().unwrap();
+        let mut text = String::new();
+        std::fs::File::from(book).read_to_string(&mut text).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        world.stop();
+    });
+}
+
+#[test]
+fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads_to() {
+    use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+
+    use reeved::host::paths::AllowedPaths;
+    use reeved::network::host::NetworkFailure;
+    alone(|| {
+        let mut bench = Bench::new();
+        let (allowed, root) = (at(&bench, "allowed"), at(&bench, "allowed/tftp"));
+        let other = at(&bench, "other");
+        for directory in [&allowed, &root, &other] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        std::fs::write(root.join("boot"), "begin").unwrap();
+        std::fs::write(other.join("secret"), "not this").unwrap();
+        symlink(other.join("secret"), root.join("way")).unwrap();
+        symlink(&other, allowed.join("out")).unwrap();
+        let mut network = network(51);
+        let before = bench.dump();
+        let paths = Arc::new(AllowedPaths::new(vec![allowed.clone()]));
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(paths);
+        for refused in [
+            at(&bench, "other"),
+            allowed.join("out"),
+            allowed.join("none"),
+        ] {
+            network.addresses[0].tftp_root = Some(refused);
+            let error = bench.start(&network).unwrap_err();
+            assert_eq!(error.kind, NetworkFailure::Host, "{error}");
+            assert_eq!(bench.dump(), before);
+        }
+        network.addresses[0].tftp_root = Some(root.clone());
+        let resources = bench.start(&network).unwrap();
+        let guest = Station::on("virbr51", "plug0");
+        guest.lease("booter");
+        let fetch = |file: &str| guest.fetch("192.168.51.1", file);
+        assert_eq!(fetch("boot"), Ok(b"begin".to_vec()));
+        for file in ["way", "../../other/secret", "none"] {
+            assert!(fetch(file).is_err(), "{file}");
+        }
+        // Another directory in its place is none that was allowed.
+        std::fs::rename(&root, allowed.join("aside")).unwrap();
+        symlink(&other, &root).unwrap();
+        assert!(fetch("secret").is_err());
+        bench.host.stop(&network, &resources).unwrap();
+    });
+}
+
+fn at(bench: &Bench, name: &str) -> std::path::PathBuf {
+    bench.directory.path().join(name)
+}
+
+#[test]
 fn names_that_are_not_known_are_asked_for_where_it_is_said() {
     alone(|| {
         let mut network = network(51);

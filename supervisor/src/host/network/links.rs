@@ -336,8 +336,20 @@ impl Links {
         gone(self.tell(0, message))
     }
 
-    /// The host's own addresses and what its main table has, but for default routes.
-    pub(super) fn reached(&mut self) -> Result<Vec<Reached>, Errno> {
+    /// The highest number of a link: the kernel gives a new one the next.
+    pub(super) fn newest(&mut self) -> Result<u32, Errno> {
+        let mut newest = 0;
+        let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
+        self.ask(NLM_F_DUMP, message, |answer| {
+            if let RouteNetlinkMessage::NewLink(link) = answer {
+                newest = newest.max(link.header.index);
+            }
+        })?;
+        Ok(newest)
+    }
+
+    /// The host's own addresses.
+    pub(super) fn addresses(&mut self) -> Result<Vec<Reached>, Errno> {
         let mut all = Vec::new();
         let message = AddressMessage::default();
         self.ask(
@@ -349,6 +361,12 @@ impl Links {
                 }
             },
         )?;
+        Ok(all)
+    }
+
+    /// The host's own addresses and what its main table has, but for default routes.
+    pub(super) fn reached(&mut self) -> Result<Vec<Reached>, Errno> {
+        let mut all = self.addresses()?;
         all.extend(self.routes()?.into_iter().filter(|route| route.prefix > 0));
         Ok(all)
     }

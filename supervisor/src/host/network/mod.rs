@@ -2,12 +2,13 @@
 //!
 //! ```text
 //!   network actor ── NetworkHost ──► Host ─┬─ links.rs     bridge, addresses, routes     rtnetlink
-//!                                          ├─ settings.rs  forwarding, IPv6 of the bridge   /proc/sys/net
+//!                                          ├─ forwarding.rs  switched on, and put back       /proc/sys/net
+//!                                          ├─ settings.rs  IPv6 of the bridge              /proc/sys/net
 //!                                          ├─ rules.rs     what passes and is translated   nf_tables
 //!                                          │    tables.rs, keeper.rs
 //!                                          ├─ bandwidth.rs  of a network as a whole        tc, nf_tables
 //!                                          └─ server.rs    dnsmasq in its jail             a process
-//!                                               configuration.rs
+//!                                               configuration.rs, answers.rs
 //! ```
 //!
 //! What lives here: how each is made, and made again; all that another supervisor must know of it is noted before. What
@@ -25,9 +26,11 @@
 //! 3. 2026-11: bandwidth of a network whose bridge is the host's, or none, is refused as not supported rather than left
 //!    out: it would be shared with others.
 
+mod answers;
 mod bandwidth;
 mod configuration;
 mod failure;
+mod forwarding;
 mod keeper;
 mod links;
 mod rules;
@@ -37,19 +40,23 @@ mod tables;
 mod work;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reeve_ipc::model::{Network, NetworkUuid, PortLink};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use self::answers::Answers;
 use self::failure::{host, host_io, refused, unsupported};
+use self::forwarding::Forwarding;
 use self::keeper::Rules;
+use self::links::Links;
 use self::server::Places;
-use self::settings::Settings;
-use self::work::{Work, bridge_of, bridge_taken, delete_bridge, name};
+use self::work::{Work, bridge_of, bridge_taken, collision, delete_bridge, name};
 use super::reason;
 use super::worker_binary::WorkerBinary;
+use crate::domain::plan::{PathError, PathPolicy};
 use crate::network::host::{Connection, NetworkHost, NetworkHostError, NetworkResources, Note};
 
 /// Where what is written of networks is.
@@ -66,11 +73,14 @@ pub struct Directories {
 pub struct Host {
     directories: Directories,
     rules: Rules,
-    settings: Settings,
+    forwarding: Forwarding,
+    answers: Answers,
     /// Our own program that jails servers: the one that was there when this supervisor was started, whatever has been
     /// installed since. Looked for again where there was none.
     launcher: Option<OwnedFd>,
     dnsmasq: PathBuf,
+    /// Which directories may be named for TFTP; none without.
+    paths: Option<Arc<dyn PathPolicy>>,
 }
 
 impl Host {
@@ -80,9 +90,11 @@ impl Host {
         Self {
             directories,
             rules: Rules::default(),
-            settings: Settings::default(),
+            forwarding: Forwarding::default(),
+            answers: Answers::default(),
             launcher: worker_binary().ok(),
             dnsmasq: PathBuf::from(server::PROGRAM),
+            paths: None,
         }
     }
 
@@ -98,6 +110,37 @@ impl Host {
     #[must_use]
     pub fn with_dnsmasq(self, dnsmasq: PathBuf) -> Self {
         Self { dnsmasq, ..self }
+    }
+
+    /// The same with directories that may be named for TFTP.
+    #[must_use]
+    pub fn with_paths(self, paths: Arc<dyn PathPolicy>) -> Self {
+        let paths = Some(paths);
+        Self { paths, ..self }
+    }
+
+    /// The directories of a network's TFTP, opened as the policy has it.
+    fn tftp_roots(&self, network: &Network) -> Result<Vec<OwnedFd>, NetworkHostError> {
+        let open = |root: &Path| match &self.paths {
+            Some(paths) => {
+                let opened = paths.open_directory("directory of TFTP", root);
+                opened.map_err(|error| match error {
+                    PathError::Os(errno) => {
+                        let why = reason(errno);
+                        host(format!(
+                            "cannot open the directory of TFTP {}: {why}",
+                            root.display()
+                        ))
+                    }
+                    PathError::Forbidden(why) => host(why),
+                })
+            }
+            None => Err(unsupported(format!(
+                "files of {} by TFTP: no directory may be named here",
+                root.display()
+            ))),
+        };
+        server::tftp_roots(network).map(open).collect()
     }
 
     fn launcher(&self) -> Result<OwnedFd, NetworkHostError> {
@@ -177,6 +220,13 @@ impl NetworkHost for Host {
         Ok(work.resources)
     }
 
+    fn is_free(&self, network: &Network) -> Result<bool, NetworkHostError> {
+        let reached = Links::open().and_then(|mut links| links.reached());
+        let unseen = |errno| refused("compare the addresses", name(network), errno);
+        let reached = reached.map_err(unseen)?;
+        Ok(collision(network, &reached, None).is_none())
+    }
+
     fn update(
         &self,
         before: &Network,
@@ -231,7 +281,10 @@ impl NetworkHost for Host {
             let deleted = delete_bridge(bridge, network);
             note(deleted.map_err(|errno| refused("remove the bridge", name(network), errno)));
         }
-        note(self.settings.release(network.uuid, &resources.settings));
+        self.forwarding.forget(network.uuid);
+        self.answers.forget(network.uuid);
+        let (uuid, settings) = (network.uuid, &resources.settings);
+        note(self.forwarding.release(uuid, settings, resources.links));
         left.map_or(Ok(()), Err)
     }
 
@@ -270,6 +323,24 @@ impl NetworkHost for Host {
                 tracing::warn!(network = %network.name, %error, "cannot remove {path}");
             }
             _ => {}
+        }
+    }
+
+    fn check(
+        &self,
+        network: &Network,
+        resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError> {
+        let unseen = |errno| refused("see the bridge", name(network), errno);
+        if let Some(bridge) = &resources.bridge {
+            let found = Links::open().and_then(|mut links| links.find(bridge.as_str()));
+            if found.map_err(unseen)?.is_none() {
+                return Err(host(format!("its bridge {bridge} is gone")));
+            }
+        }
+        match &resources.server {
+            Some(server) => self.answers.check(network, server),
+            None => Ok(()),
         }
     }
 

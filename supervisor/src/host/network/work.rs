@@ -1,5 +1,7 @@
 //! One call for one network, step by step: each makes what is not there, and leaves what is.
 
+use std::net::IpAddr;
+
 use reeve_ipc::model::{Forward, InterfaceName, Network, networks_overlap};
 use rustix::io::Errno;
 
@@ -8,7 +10,7 @@ use super::failure::{host, refused, taken, unsupported};
 use super::links::{Bridge, Links, Reached};
 use super::rules::Chains;
 use super::server::{self, Changed};
-use super::{Host, settings};
+use super::{Host, forwarding, settings};
 use crate::network::host::{NetworkHostError, NetworkResources, Note, ServerProcess};
 
 /// One network's call: what it is about, and what is noted of it.
@@ -67,23 +69,17 @@ impl<'a, 'n> Work<'a, 'n> {
 
     /// Refuses addresses that the host reaches elsewhere, and forwarding that would cost it its own routes.
     pub(super) fn check(&mut self) -> Result<(), NetworkHostError> {
+        self.host.tftp_roots(self.network)?;
         let reached = self.links.reached();
         let reached = reached.map_err(self.refused("compare the addresses"))?;
         let own = self.links.find(self.bridge());
         let own = own.map_err(self.refused("see the bridge"))?;
         let own = own.map(|link| link.index);
-        for address in &self.network.addresses {
-            let ours = (address.first(), address.prefix);
-            let other = reached
-                .iter()
-                .find(|other| Some(other.index) != own && collides(ours, other));
-            if let Some(other) = other {
-                let link = self.link_name(other.index);
-                let (first, prefix) = ours;
-                return Err(taken(format!(
-                    "network {first}/{prefix} is already in use by interface {link}"
-                )));
-            }
+        if let Some(((first, prefix), other)) = collision(self.network, &reached, own) {
+            let link = self.link_name(other.index);
+            return Err(taken(format!(
+                "network {first}/{prefix} is already in use by interface {link}"
+            )));
         }
         for route in &self.network.routes {
             let ours = (route.destination, route.prefix);
@@ -97,7 +93,7 @@ impl<'a, 'n> Work<'a, 'n> {
                 )));
             }
         }
-        if settings::forwards_ipv6(self.network) {
+        if forwarding::forwards_ipv6(self.network) {
             self.check_routers()?;
         }
         Ok(())
@@ -154,15 +150,16 @@ impl<'a, 'n> Work<'a, 'n> {
                     errno => refused(&what, name(self.network), errno),
                 })?;
         }
-        let plan = self
-            .host
-            .settings
-            .plan(self.network, &self.resources.settings)?;
-        if plan != self.resources.settings {
-            self.resources.settings.clone_from(&plan);
+        let (forwarding, network, links) = (&self.host.forwarding, self.network, &mut self.links);
+        let plan = forwarding.plan(network, &self.resources, || {
+            let newest = links.newest();
+            newest.map_err(|errno| refused("see the links", name(network), errno))
+        })?;
+        if plan != self.resources {
+            self.resources = plan;
             (self.note)(&self.resources)?;
         }
-        self.host.settings.apply(self.network.uuid, &plan)?;
+        forwarding.apply(self.network, &self.resources)?;
         self.rules()?;
         self.limits(index)
     }
@@ -223,12 +220,23 @@ impl<'a, 'n> Work<'a, 'n> {
             }
         }
         let launcher = self.host.launcher()?;
+        let roots = self.host.tftp_roots(self.network)?;
+        let bridge = self.links.find(self.bridge());
+        let bridge = bridge.map_err(self.refused("see the bridge"))?;
+        let uid = server::uid_of(bridge.map_or(0, |link| link.index));
         let (resources, note) = (&mut self.resources, &mut self.note);
         let noted = |server: &ServerProcess| {
             resources.server = Some(server.clone());
             note(resources)
         };
-        let started = server::start(&launcher, &self.host.dnsmasq, self.network, &places, noted);
+        let started = server::start(
+            &launcher,
+            &self.host.dnsmasq,
+            self.network,
+            &places,
+            (uid, &roots),
+            noted,
+        );
         if started.is_err() {
             self.resources.server = None;
         }
@@ -243,8 +251,22 @@ impl<'a, 'n> Work<'a, 'n> {
     }
 }
 
+/// The first of a network's addresses that the host reaches by another link than its `own`.
+pub(super) fn collision<'a>(
+    network: &Network,
+    reached: &'a [Reached],
+    own: Option<u32>,
+) -> Option<((IpAddr, u8), &'a Reached)> {
+    network.addresses.iter().find_map(|address| {
+        let ours = (address.first(), address.prefix);
+        let mut others = reached.iter();
+        let other = others.find(|other| Some(other.index) != own && collides(ours, other));
+        other.map(|other| (ours, other))
+    })
+}
+
 /// Whether the host reaches by `other` what is on a network.
-fn collides(ours: (std::net::IpAddr, u8), other: &Reached) -> bool {
+fn collides(ours: (IpAddr, u8), other: &Reached) -> bool {
     let within = other.prefix >= ours.1;
     networks_overlap(ours, (other.address, other.prefix)) && (within || !other.behind)
 }
@@ -328,9 +350,10 @@ impl Work<'_, '_> {
         self.set_up(index)?;
         let (kept, freed): (Vec<_>, Vec<_>) = noted
             .into_iter()
-            .partition(|(name, _)| settings::keeps(self.network, name));
+            .partition(|(name, _)| forwarding::keeps(self.network, name));
         if !freed.is_empty() {
-            self.host.settings.release(self.network.uuid, &freed)?;
+            let (uuid, links) = (self.network.uuid, self.resources.links);
+            self.host.forwarding.release(uuid, &freed, links)?;
             self.resources.settings = kept;
             (self.note)(&self.resources)?;
         }
