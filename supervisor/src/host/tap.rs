@@ -11,6 +11,7 @@
 mod figures;
 mod ioctl;
 mod link;
+mod macvtap;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -23,6 +24,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub(crate) use self::figures::count;
 use self::ioctl::Control;
+pub use self::macvtap::{LentAddress, MacvtapError, MacvtapRecord};
+pub(crate) use self::macvtap::{Draft, Macvtap, WorkerMacvtaps};
 use super::reason;
 
 /// Where the kernel makes taps.

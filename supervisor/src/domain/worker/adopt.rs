@@ -54,7 +54,7 @@ use crate::host::identity::Level;
 use crate::host::process::Missing;
 use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::spawner::Child;
-use crate::host::tap::TapId;
+use crate::host::tap::{TapId, WorkerMacvtaps};
 use crate::host::watch::watch;
 use crate::host::{Host, process, reason};
 
@@ -125,6 +125,8 @@ pub(super) struct Claim {
 impl Claim {
     /// Claims it: from here on nobody else gets the uid.
     pub(super) fn new(host: &Arc<Host>, planner: Planner, recorded: Resources) -> Self {
+        let macvtaps = recorded.devices.iter().flat_map(|device| &device.macvtaps);
+        let macvtaps = WorkerMacvtaps::recorded(macvtaps);
         let sockets = recorded.device_sockets().cloned().collect();
         let sockets = DeviceSockets::recorded(planner.paths(), sockets);
         Self {
@@ -132,6 +134,7 @@ impl Claim {
             holdings: Holdings {
                 socket: Some(recorded.socket.clone()),
                 device_sockets: WorkerSockets::new(sockets),
+                macvtaps,
                 confinement: Confinement::adopt(recorded.cgroup.as_deref()),
                 identity: host.identities.reclaim(recorded.uid, recorded.own_uid),
             },
@@ -192,6 +195,7 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             adopted: true,
         },
         sockets: holdings.device_sockets.clone(),
+        macvtaps: holdings.macvtaps.clone(),
         taps: WorkerTaps::of(&recorded.devices),
         child: Child::adopt(identity.pid, pidfd, holdings),
         planner,
@@ -298,6 +302,7 @@ struct FoundProcess<'a> {
     domain: &'a Domain,
     facts: Facts,
     sockets: WorkerSockets,
+    macvtaps: WorkerMacvtaps,
     taps: WorkerTaps,
     child: Child,
     planner: Planner,
@@ -403,6 +408,7 @@ impl FoundProcess<'_> {
             launched: None,
             facts: self.facts,
             sockets: self.sockets,
+            macvtaps: self.macvtaps,
             taps: self.taps,
             holdings,
             tell: Some(teller),
