@@ -17,7 +17,7 @@ use rustix::process::Signal;
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 /// How long anything may take that is to come.
-const PATIENCE: Duration = Duration::from_secs(30);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// The least that anything waits for a frame which is not to come.
 const SILENCE: Duration = Duration::from_millis(200);
 /// Whoever is at the other end of the cable.
@@ -35,7 +35,8 @@ impl World {
         for (near, far) in [("near0", "far0"), ("near1", "far1")] {
             namespace.ip(&["link", "add", near, "type", "veth", "peer", "name", far])?;
             for end in [near, far] {
-                namespace.ip(&["link", "set", end, "addrgenmode", "none", "up"])?;
+                namespace.ip(&["link", "set", end, "addrgenmode", "none"])?;
+                namespace.ip(&["link", "set", end, "up"])?;
             }
         }
         let mut daemon = Daemon::prepare()?;
@@ -64,15 +65,43 @@ impl World {
 
     fn link(&self, name: &str) -> Result<String> {
         let links = self.links()?;
-        let link = links.lines().find(|line| line.contains(&format!(": {name}")));
+        let link = links
+            .lines()
+            .find(|line| line.contains(&format!(": {name}")));
         Ok(link.unwrap_or_default().to_owned())
+    }
+
+    /// Links, addresses, routes and rules, but for how a link that there is gets on, which the kernel finds out by and by.
+    fn state(&self) -> Result<String> {
+        let all = self.namespace.state()?;
+        let lines = all.lines().map(|line| match line.split_once(" qdisc ") {
+            Some((link, rest)) => {
+                let (_, rest) = rest.split_once(" mode ").unwrap_or(("", rest));
+                format!("{link} {rest}\n")
+            }
+            None => format!("{line}\n"),
+        });
+        Ok(lines.collect())
     }
 
     /// Waits until the links and rules are those.
     fn is_as(&self, before: &str) -> Result<()> {
-        self.until("something is left", |world| {
-            Ok(world.namespace.state()? == before)
-        })
+        let deadline = Instant::now() + PATIENCE;
+        loop {
+            let now = self.state()?;
+            if now == before {
+                return Ok(());
+            }
+            let only = |some: &str, other: &str| -> String {
+                let mut lines = some
+                    .lines()
+                    .filter(|line| !other.lines().any(|o| o == *line));
+                lines.by_ref().map(|line| format!("{line}\n")).collect()
+            };
+            let (gone, left) = (only(before, &now), only(&now, before));
+            ensure!(Instant::now() < deadline, "gone:\n{gone}left:\n{left}");
+            std::thread::sleep(Duration::from_millis(20));
+        }
     }
 
     fn define(&self, name: &str, interface: &str) -> Result<()> {
@@ -82,21 +111,43 @@ impl World {
         Ok(())
     }
 
+    /// Destroys a guest and forgets it.
+    fn end(&self, name: &str) -> Result<()> {
+        self.host.good(&["destroy", name])?;
+        self.host.good(&["undefine", name])?;
+        Ok(())
+    }
+
     fn refuses(&self, name: &str, interface: &str, says: &[&str]) -> Result<()> {
         self.define(name, interface)?;
-        let before = self.namespace.state()?;
+        let before = self.state()?;
         let refused = self.host.refused(&["start", name])?;
         for part in says {
             ensure!(refused.contains(part), "{part}: {refused}");
         }
+        self.host.good(&["undefine", name])?;
         self.is_as(&before)
     }
 
     /// Someone at the far end of the first cable.
     fn peer(&self) -> Result<Peer> {
-        self.namespace.ip(&["link", "add", "far", "type", "bridge", "mcast_snooping", "0"])?;
-        self.namespace.ip(&["link", "set", "far", "addrgenmode", "none", "up"])?;
-        self.namespace.ip(&["link", "set", "far0", "master", "far"])?;
+        self.namespace.ip(&[
+            "link",
+            "add",
+            "far",
+            "type",
+            "bridge",
+            "mcast_snooping",
+            "0",
+            // It learns no address: the peer sends from others.
+            "ageing_time",
+            "0",
+        ])?;
+        self.namespace
+            .ip(&["link", "set", "far", "addrgenmode", "none"])?;
+        self.namespace.ip(&["link", "set", "far", "up"])?;
+        self.namespace
+            .ip(&["link", "set", "far0", "master", "far"])?;
         let namespace = File::open(format!("/run/netns/{}", self.namespace.name()))?;
         let make = move || -> Result<File> {
             let network = Some(LinkNameSpaceType::Network);
@@ -204,14 +255,20 @@ fn datagram(to: [u8; 6], from_port: u16, to_port: u16) -> Vec<u8> {
 fn a_guest_upon_a_device_is_reached_and_seen_and_leaves_no_trace() -> Result<()> {
     let mut world = World::start('D', "")?;
     let mut peer = world.peer()?;
-    let before = world.namespace.state()?;
+    let before = world.state()?;
     world.define("web", &upon("near0", "bridge", 1, ""))?;
     let kept = world.host.good(&["dumpxml", "--inactive", "web"])?;
-    ensure!(kept.contains("<source dev='near0' mode='bridge'/>"), "{kept}");
-    ensure!(!kept.contains("<target"), "{kept}");
+    ensure!(
+        kept.contains("<source dev='near0' mode='bridge'/>"),
+        "{kept}"
+    );
+    ensure!(!kept.contains("<target dev"), "{kept}");
     world.host.good(&["start", "web"])?;
     let live = world.host.good(&["dumpxml", "web"])?;
-    for part in ["<source dev='near0' mode='bridge'/>", "<target dev='macvtap0'/>"] {
+    for part in [
+        "<source dev='near0' mode='bridge'/>",
+        "<target dev='macvtap0'/>",
+    ] {
         ensure!(live.contains(part), "{part}: {live}");
     }
     let list = world.host.good(&["domiflist", "web"])?;
@@ -224,28 +281,57 @@ fn a_guest_upon_a_device_is_reached_and_seen_and_leaves_no_trace() -> Result<()>
     ensure!(!peer.echoes(&server, SILENCE)?, "its filter lets it");
     let figure = |world: &World, name: &str| -> Result<u64> {
         let figures = world.host.good(&["domifstat", "web", "macvtap0"])?;
-        let line = figures.lines().find(|line| line.contains(name)).context(name.to_owned())?;
-        Ok(line.split_whitespace().last().context("a figure")?.parse()?)
+        let line = figures
+            .lines()
+            .find(|line| line.contains(name))
+            .context(name.to_owned())?;
+        Ok(line
+            .split_whitespace()
+            .last()
+            .context("a figure")?
+            .parse()?)
     };
     let received = figure(&world, "rx_packets")?;
     ensure!(received >= 2 && figure(&world, "tx_packets")? >= 1);
-    ensure!(figure(&world, "tx_drop")? >= 1, "what its filter dropped is its loss");
+    ensure!(
+        figure(&world, "tx_drop")? >= 1,
+        "what its filter dropped is its loss"
+    );
 
-    world.host.good(&["domif-setlink", "web", "macvtap0", "down"])?;
+    world
+        .host
+        .good(&["domif-setlink", "web", "macvtap0", "down"])?;
     peer.hears_nothing_from(1)?;
-    world.host.good(&["domif-setlink", "web", "52:54:00:00:00:01", "up"])?;
+    world
+        .host
+        .good(&["domif-setlink", "web", "52:54:00:00:00:01", "up"])?;
     peer.hears_from(1)?;
-    world.host.good(&["domiftune", "web", "macvtap0", "--inbound", "100000"])?;
+    world
+        .host
+        .good(&["domiftune", "web", "macvtap0", "--inbound", "100000"])?;
     peer.hears_from(1)?;
 
     let mac = "52:54:00:00:00:02";
-    let attach = ["attach-interface", "web", "direct", "near1", "--mac", mac, "--model", "virtio"];
+    let attach = [
+        "attach-interface",
+        "web",
+        "direct",
+        "near1",
+        "--mac",
+        mac,
+        "--model",
+        "virtio",
+    ];
     world.host.good(&[&attach[..], &["--live"]].concat())?;
     ensure!(world.link("macvtap1")?.contains(mac), "{}", world.links()?);
-    let again = world.host.refused(&["attach-device", "web", &world.host.file(
-        "again.xml",
-        &upon("near1", "passthrough", 3, ""),
-    )?, "--live"])?;
+    let again = world.host.refused(&[
+        "attach-device",
+        "web",
+        &world
+            .host
+            .file("again.xml", &upon("near1", "passthrough", 3, ""))?,
+        "--live",
+    ])?;
     ensure!(again.contains("near1"), "{again}");
     ensure!(!world.links()?.contains("macvtap2"), "{}", world.links()?);
 
@@ -257,8 +343,16 @@ fn a_guest_upon_a_device_is_reached_and_seen_and_leaves_no_trace() -> Result<()>
     peer.hears_from(1)?;
     ensure!(!peer.echoes(&server, SILENCE)?, "its filter is gone");
     let number = |link: &str| link.split(':').next().map(str::to_owned);
-    ensure!(number(&world.link("macvtap0")?) == number(&link), "{}", world.links()?);
-    world.host.good(&["detach-interface", "web", "direct", "--mac", mac, "--live"])?;
+    ensure!(
+        number(&world.link("macvtap0")?) == number(&link),
+        "{}",
+        world.links()?
+    );
+    // The guest is not asked: it has no ACPI.
+    world
+        .host
+        .daemon
+        .reeve(&["detach", "web", mac, "--force"])?;
     world.until("the interface is left", |world| {
         Ok(!world.links()?.contains("macvtap1"))
     })?;
@@ -271,7 +365,7 @@ fn a_guest_upon_a_device_is_reached_and_seen_and_leaves_no_trace() -> Result<()>
 fn guests_upon_one_device_reach_one_another_as_their_mode_says() -> Result<()> {
     let world = World::start('M', "")?;
     let mut peer = world.peer()?;
-    let before = world.namespace.state()?;
+    let before = world.state()?;
     for (mode, beside) in [("bridge", true), ("private", false), ("vepa", false)] {
         world.define("web", &upon("near0", mode, 1, ""))?;
         world.define("mail", &upon("near0", mode, 2, ""))?;
@@ -289,16 +383,21 @@ fn guests_upon_one_device_reach_one_another_as_their_mode_says() -> Result<()> {
         let first = sent(&world)?;
         let mut frame = datagram(address(1), 1000, 2000);
         frame[6..12].copy_from_slice(&address(2));
-        ensure!(!peer.echoes(&frame, SILENCE)?, "it is not the peer's");
+        // What does not go straight to the other goes out.
+        let out = peer.echoes(&frame, SILENCE)?;
+        ensure!(out != beside, "in mode {mode} it goes out: {out}");
         if beside {
             world.until("they do not reach one another", |world| {
                 Ok(sent(world)? > first + 10)
             })?;
         } else {
-            ensure!(sent(&world)? == first, "they reach one another in mode {mode}");
+            ensure!(
+                sent(&world)? == first,
+                "they reach one another in mode {mode}"
+            );
         }
-        world.host.good(&["destroy", "web"])?;
-        world.host.good(&["destroy", "mail"])?;
+        world.end("web")?;
+        world.end("mail")?;
         world.is_as(&before)?;
     }
     Ok(())
@@ -307,7 +406,7 @@ fn guests_upon_one_device_reach_one_another_as_their_mode_says() -> Result<()> {
 #[test]
 fn whatever_dies_when_a_device_is_as_it_was_with_its_address() -> Result<()> {
     let mut world = World::start('K', "")?;
-    let before = world.namespace.state()?;
+    let before = world.state()?;
     world.define("web", &upon("near0", "passthrough", 1, ""))?;
     let near = |world: &World| world.link("near0");
     for point in [
@@ -331,7 +430,11 @@ fn whatever_dies_when_a_device_is_as_it_was_with_its_address() -> Result<()> {
         // A worker that has its machine is adopted with its macvtap, and any other is gone with it.
         let running = world.host.good(&["list", "--name"])?.contains("web");
         if running {
-            ensure!(world.links()?.contains("macvtap0"), "{point}: {}", world.links()?);
+            ensure!(
+                world.links()?.contains("macvtap0"),
+                "{point}: {}",
+                world.links()?
+            );
             ensure!(near(&world)?.contains("52:54:00:00:00:01"), "{point}");
             world.host.good(&["destroy", "web"])?;
         }
@@ -364,23 +467,41 @@ fn what_cannot_be_had_is_refused_and_leaves_nothing() -> Result<()> {
         &upon("near0", "vepa", 1, "<target dev='near1'/>"),
         &["'near1' already"],
     )?;
-    world.refuses("loop", &upon("lo", "bridge", 1, ""), &["'lo'", "no Ethernet device"])?;
-    world.define("one", &upon("near0", "passthrough", 1, "<target dev='web7'/>"))?;
+    world.refuses(
+        "loop",
+        &upon("lo", "bridge", 1, ""),
+        &["'lo'", "no Ethernet device"],
+    )?;
+    world.define(
+        "one",
+        &upon("near0", "passthrough", 1, "<target dev='web7'/>"),
+    )?;
     world.host.good(&["start", "one"])?;
     ensure!(!world.link("web7")?.is_empty(), "{}", world.links()?);
     let alone = ["'near0'", "one guest alone"];
     world.refuses("two", &upon("near0", "passthrough", 2, ""), &alone)?;
-    world.refuses("three", &upon("near0", "bridge", 3, ""), &["'near0'", "passthrough"])?;
+    world.refuses(
+        "three",
+        &upon("near0", "bridge", 3, ""),
+        &["'near0'", "passthrough"],
+    )?;
     world.host.good(&["destroy", "one"])?;
     world.define("four", &upon("near0", "private", 4, ""))?;
     world.host.good(&["start", "four"])?;
     world.refuses("two", &upon("near0", "passthrough", 2, ""), &alone)?;
-    world.refuses("same", &upon("near0", "private", 4, ""), &["52:54:00:00:00:04"])?;
+    world.refuses(
+        "same",
+        &upon("near0", "private", 4, ""),
+        &["52:54:00:00:00:04"],
+    )?;
     let profile = "<virtualport type='802.1Qbh'><parameters profileid='x'/></virtualport>";
     let document = guest("profile", &upon("near1", "vepa", 9, profile));
     let file = world.host.file("profile.xml", &document)?;
     let refused = world.host.refused(&["define", &file])?;
-    ensure!(refused.contains("virtualport") && refused.contains("802.1Qbh"), "{refused}");
+    ensure!(
+        refused.contains("virtualport") && refused.contains("802.1Qbh"),
+        "{refused}"
+    );
     Ok(())
 }
 
@@ -390,7 +511,7 @@ fn guests_of_several_tenants_are_upon_a_device_beside_one_another_only_apart() -
     let says = ["'near0'", "multi_tenant", "private, vepa or passthrough"];
     world.refuses("web", &upon("near0", "bridge", 1, ""), &says)?;
     let mut peer = world.peer()?;
-    let before = world.namespace.state()?;
+    let before = world.state()?;
     let interface = upon("near0", "private", 1, "");
     // One that is trusted has a filter here all the same.
     let trusted = interface.replace("type='direct'", "type='direct' trustGuestRxFilters='yes'");
@@ -405,7 +526,7 @@ fn guests_of_several_tenants_are_upon_a_device_beside_one_another_only_apart() -
 #[test]
 fn a_network_gives_each_guest_a_device_of_its_own_or_one_with_the_fewest() -> Result<()> {
     let world = World::start('P', "")?;
-    let before = world.namespace.state()?;
+    let before = world.state()?;
     let network = |mode: &str| {
         format!(
             "<network><name>cards</name><forward mode='{mode}'>\
@@ -439,7 +560,10 @@ fn a_network_gives_each_guest_a_device_of_its_own_or_one_with_the_fewest() -> Re
             ensure!(both.contains(part), "{part}: {both}");
         }
         let list = world.host.good(&["domiflist", "a"])?;
-        ensure!(list.contains("macvtap0") && list.contains("cards"), "{list}");
+        ensure!(
+            list.contains("macvtap0") && list.contains("cards"),
+            "{list}"
+        );
         if third {
             world.host.good(&["start", "c"])?;
             upon(&world, "c")?;

@@ -24,8 +24,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub(crate) use self::figures::count;
 use self::ioctl::Control;
-pub use self::macvtap::{LentAddress, MacvtapError, MacvtapRecord};
 pub(crate) use self::macvtap::{Draft, Macvtap, WorkerMacvtaps};
+pub use self::macvtap::{LentAddress, MacvtapError, MacvtapRecord};
 use super::reason;
 
 /// Where the kernel makes taps.

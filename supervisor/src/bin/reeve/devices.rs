@@ -41,7 +41,7 @@ pub struct DeviceArgs {
     /// vhost-user on a UNIX socket, on a virtual network of the daemon, upon a device of the host (by macvtap; of a domain of the
     /// daemon's), or on a tap of its own that is connected to nothing (none); may be given
     /// again. More: mac=52:54:00:..., target=NAME, queues=N,
-    /// mtu=N, link=up|down, group=NAME of a network's ports, mode=vepa|bridge|private|passthrough of a device,
+    /// mtu=N, link=up|down, group=NAME of a network's ports, mode=bridge|vepa|private|passthrough of a device,
     /// driver=user|vhost, isolated, trust-guest, address=N, and for each address from which the guest may
     /// send, where not from any, ip=192.0.2.5 or ip=2001:db8::/64.
     #[arg(

@@ -92,7 +92,14 @@ impl Directs {
             // Of the others the kernel gives a guest what is for the address that the macvtap has.
             let may_change_mac = nic.trust_guest && mode == DirectMode::Passthrough;
             let tap = (tap, told);
-            specs.push(nic_spec(&nic, (slot, mac), tap, vhost, may_change_mac, fds)?);
+            specs.push(nic_spec(
+                &nic,
+                (slot, mac),
+                tap,
+                vhost,
+                may_change_mac,
+                fds,
+            )?);
         }
         Ok((specs, made))
     }

@@ -155,18 +155,18 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         host,
     } = claim;
     let Some(identity) = survivor(&recorded).await else {
-        return never_launched(holdings, recorded.own_uid).await;
+        let adoption = never_launched(holdings, recorded.own_uid).await;
+        // Of taps a sweep has been made that were gone by then; a macvtap goes only now.
+        forget_filters(&host, recorded).await;
+        crash::point(Operation::Adopt, Moment::AfterRelease);
+        return adoption;
     };
     let pidfd = match open(domain, &identity).await {
         Ok(pidfd) => pidfd,
         Err(missing) => {
             crash::point(Operation::Adopt, Moment::AfterOutcome);
             release_all(holdings).await;
-            let taps = recorded.devices.into_iter().flat_map(|device| device.taps);
-            let taps: Vec<_> = taps.collect();
-            let filters = host.network.filters.clone();
-            let forgetting = move || taps.iter().for_each(|tap| filters.forget(tap));
-            let _ = tokio::task::spawn_blocking(forgetting).await;
+            forget_filters(&host, recorded).await;
             crash::point(Operation::Adopt, Moment::AfterRelease);
             return Adoption::Gone {
                 why: missing.to_string(),
@@ -221,6 +221,15 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         },
         Err(_) => found.watch_silent(Some(search)),
     }
+}
+
+/// Deletes the filters of taps that are gone with what held them.
+async fn forget_filters(host: &Host, recorded: Resources) {
+    let taps = recorded.devices.into_iter().flat_map(|device| device.taps);
+    let taps: Vec<_> = taps.collect();
+    let filters = host.network.filters.clone();
+    let forgetting = move || taps.iter().for_each(|tap| filters.forget(tap));
+    let _ = tokio::task::spawn_blocking(forgetting).await;
 }
 
 /// Its taps that have filters, which are to be put in their places, whatever has become of them since.
@@ -457,7 +466,6 @@ async fn never_launched(holdings: Holdings, own_uid: bool) -> Adoption {
         tokio::time::sleep(AGAIN).await;
     }
     release_all(holdings).await;
-    crash::point(Operation::Adopt, Moment::AfterRelease);
     Adoption::NeverLaunched
 }
 

@@ -115,9 +115,9 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         | PlanError::Socket(SocketError::Forbidden(_))
         | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
         PlanError::NoFirmware | PlanError::NicSource(_) => StartFailureKind::Unsupported,
-        PlanError::Filter(FilterError::NotOurs(_) | FilterError::Switch(_) | FilterError::Beside(_)) => {
-            StartFailureKind::Definition
-        }
+        PlanError::Filter(
+            FilterError::NotOurs(_) | FilterError::Switch(_) | FilterError::Beside(_),
+        ) => StartFailureKind::Definition,
         PlanError::Macvtap(MacvtapError::Isolated(_)) => StartFailureKind::Definition,
         PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,

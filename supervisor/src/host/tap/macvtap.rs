@@ -76,7 +76,9 @@ pub enum MacvtapError {
     )]
     Unrecorded,
     /// Nothing of that name to be upon.
-    #[error("there is no network interface '{0}' on the host that a guest's could be upon; name another")]
+    #[error(
+        "there is no network interface '{0}' on the host that a guest's could be upon; name another"
+    )]
     NoDevice(InterfaceName),
     /// Something of its own name.
     #[error("there is a network interface '{0}' already; give the guest's another target, or none")]
@@ -100,7 +102,9 @@ pub enum MacvtapError {
     #[error("another interface upon '{0}' has the address {1}; give the guest's another")]
     Address(InterfaceName, MacAddress),
     /// Frames that are too long.
-    #[error("'{device}' has an MTU of {mtu}, and the guest's is not to be larger; give the guest's less, or none")]
+    #[error(
+        "'{device}' has an MTU of {mtu}, and the guest's is not to be larger; give the guest's less, or none"
+    )]
     Mtu {
         /// The device.
         device: InterfaceName,
@@ -307,11 +311,14 @@ impl Draft {
         tell(RTM_NEWLINK, flags, index, ALL_MULTICAST, &attributes)
             .map_err(|errno| self.refused(errno))?;
         // The host is no station on the guest's network by this interface.
-        self.set("IPv6", match link::without_own_address(index) {
-            // A kernel without IPv6.
-            Err(Errno::AFNOSUPPORT) => Ok(()),
-            set => set,
-        })?;
+        self.set(
+            "IPv6",
+            match link::without_own_address(index) {
+                // A kernel without IPv6.
+                Err(Errno::AFNOSUPPORT) => Ok(()),
+                set => set,
+            },
+        )?;
         let device = |what| {
             let device = self.device.clone();
             move |errno| MacvtapError::Device {
@@ -447,7 +454,9 @@ impl Macvtap {
     }
 
     fn is(&self, record: &MacvtapRecord) -> bool {
-        self.record.as_ref().is_some_and(|own| own.index == record.index)
+        self.record
+            .as_ref()
+            .is_some_and(|own| own.index == record.index)
     }
 }
 
@@ -458,11 +467,17 @@ impl Drop for Macvtap {
         };
         if let Err(errno) = delete(&record) {
             let (tap, reason) = (&record.name, reason(errno));
-            tracing::warn!(tap, "the network interface of a guest that is gone is left: {reason}");
+            tracing::warn!(
+                tap,
+                "the network interface of a guest that is gone is left: {reason}"
+            );
         }
         if let Some(errno) = record.lent.as_ref().and_then(|lent| put_back(lent).err()) {
             let (tap, reason) = (&record.name, reason(errno));
-            tracing::warn!(tap, "the address of the device that a guest had is not put back: {reason}");
+            tracing::warn!(
+                tap,
+                "the address of the device that a guest had is not put back: {reason}"
+            );
         }
     }
 }
@@ -656,9 +671,8 @@ fn tell(kind: u16, flags: u16, index: i32, set: u32, attributes: &[u8]) -> Resul
     let socket = netlink::socket(None)?;
     rustix::net::send(&socket, &message, SendFlags::empty())?;
     let mut answer = vec![0_u8; ANSWER_BYTES];
-    let received = rustix::io::retry_on_intr(|| {
-        rustix::net::recv(&socket, &mut *answer, RecvFlags::empty())
-    });
+    let received =
+        rustix::io::retry_on_intr(|| rustix::net::recv(&socket, &mut *answer, RecvFlags::empty()));
     let (length, _) = received?;
     answer.truncate(length);
     let verdict = netlink::messages(&answer).find_map(|answer| answer.verdict());

@@ -31,10 +31,9 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
             port_group,
             port: None,
         }),
-        // As in libvirt.
         direct.map(|device| NicSource::Direct {
             device,
-            mode: mode.unwrap_or(DirectMode::Vepa),
+            mode: mode.unwrap_or(DirectMode::Bridge),
         }),
         list.flag("none").then_some(NicSource::Nothing),
     ];

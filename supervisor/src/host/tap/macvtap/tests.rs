@@ -25,7 +25,9 @@ fn mac(octets: [u8; 6]) -> MacAddress {
 
 /// A pair whose ends are `near0` and `far0`.
 fn pair() {
-    ip(&["link", "add", "near0", "type", "veth", "peer", "name", "far0"]);
+    ip(&[
+        "link", "add", "near0", "type", "veth", "peer", "name", "far0",
+    ]);
     for end in ["near0", "far0"] {
         ip(&["link", "set", end, "addrgenmode", "none", "up"]);
     }
@@ -135,7 +137,11 @@ fn each_mode_passes_what_it_is_for() {
             assert_eq!(first.reaches(&second, &plain(ALL, FIRST)), beside, "{mode}");
             // A switch that sends back what came from there.
             let back = plain(ALL, FIRST);
-            assert_eq!(far.reaches(&second, &back), mode == DirectMode::Vepa, "{mode}");
+            assert_eq!(
+                far.reaches(&second, &back),
+                mode == DirectMode::Vepa,
+                "{mode}"
+            );
         }
         drop(far);
         assert!(!show("near0").is_empty());
@@ -229,7 +235,9 @@ fn what_cannot_be_made_is_refused_in_one_line_and_leaves_nothing() {
     alone(|| {
         pair();
         ip(&["link", "add", "br0", "type", "bridge"]);
-        ip(&["link", "add", "port0", "type", "veth", "peer", "name", "port1"]);
+        ip(&[
+            "link", "add", "port0", "type", "veth", "peer", "name", "port1",
+        ]);
         ip(&["link", "set", "port0", "master", "br0"]);
         let before = links();
         let refused = |device: &str, target: Option<&str>| {
@@ -263,13 +271,18 @@ fn what_cannot_be_made_is_refused_in_one_line_and_leaves_nothing() {
         drop(first);
         let draft = choose("near0", DirectMode::Bridge, FIRST).unwrap();
         let error = draft.make(Some(9000), 1).unwrap_err();
-        assert!(matches!(error, MacvtapError::Mtu { mtu: 1500, .. }), "{error}");
+        assert!(
+            matches!(error, MacvtapError::Mtu { mtu: 1500, .. }),
+            "{error}"
+        );
         assert_eq!(links(), before);
     });
 }
 
 fn links() -> String {
-    let output = std::process::Command::new("ip").args(["-o", "link"]).output();
+    let output = std::process::Command::new("ip")
+        .args(["-o", "link"])
+        .output();
     String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
 }
 
@@ -304,7 +317,12 @@ fn it_has_the_queues_and_the_mtu_that_are_said_and_sets_its_device_up() {
         assert_eq!(tap.id().unwrap(), draft.record().id());
         assert!(show("near0").contains("UP"), "{}", show("near0"));
         let shown = show("web0");
-        for part in ["mode vepa", "addrgenmode none", "52:54:00:0a:0b:01", "ALLMULTI"] {
+        for part in [
+            "mode vepa",
+            "addrgenmode none",
+            "52:54:00:0a:0b:01",
+            "ALLMULTI",
+        ] {
             assert!(shown.contains(part), "{shown}");
         }
         assert!(!shown.contains(",UP"), "{shown}");
@@ -358,7 +376,10 @@ fn a_guest_sends_what_its_filter_lets_pass_where_the_kernel_would_let_it_send_an
             assert!(!first.reaches(&far, frame), "{what}");
         }
         let beside = plain(SECOND, STRANGE);
-        assert!(!first.reaches(&second, &beside), "another guest of the device");
+        assert!(
+            !first.reaches(&second, &beside),
+            "another guest of the device"
+        );
         let elsewhere = frame(FAR, FIRST, [192, 0, 2, 6]);
         assert!(!first.reaches(&far, &elsewhere), "another's IPv4 address");
         assert!(first.reaches(&far, &plain(FAR, FIRST)));
