@@ -440,6 +440,39 @@ fn whatever_dies_when_a_device_is_as_it_was_with_its_address() -> Result<()> {
         }
         world.is_as(&before).context(point)?;
     }
+    // An interface that comes, or goes, while its guest runs.
+    let more = world
+        .host
+        .file("more.xml", &upon("near1", "passthrough", 2, ""))?;
+    for point in [
+        "define.after-status",
+        "define.before-status:2",
+        "define.after-status:3",
+    ] {
+        world.host.good(&["start", "web"])?;
+        world.host.daemon.kill()?;
+        world.host.daemon.set("REEVE_CRASH", point);
+        world.host.daemon.spawn()?;
+        let attach = ["attach-device", "web", &more, "--live"];
+        let _ = reeve_tests::virsh::succeed(world.host.virsh(&attach));
+        let _ = world
+            .host
+            .daemon
+            .reeve(&["detach", "web", "52:54:00:00:00:02", "--force"]);
+        world.host.daemon.wait_for_end().context(point)?;
+        world.host.daemon.set("REEVE_CRASH", "");
+        world.host.daemon.spawn()?;
+        let has = world
+            .host
+            .good(&["domiflist", "web"])?
+            .contains("52:54:00:00:00:02");
+        world.until("its macvtap is not as its guest", |world| {
+            let near = world.link("near1")?.contains("52:54:00:00:00:02");
+            Ok(near == has && world.links()?.contains("macvtap1") == has)
+        })?;
+        world.host.good(&["destroy", "web"])?;
+        world.is_as(&before).context(point)?;
+    }
     // Both at once: the worker dies while there is no supervisor.
     world.host.good(&["start", "web"])?;
     ensure!(near(&world)?.contains("52:54:00:00:00:01"));

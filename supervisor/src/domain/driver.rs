@@ -127,6 +127,23 @@ pub struct DeviceResources {
 }
 
 impl DeviceResources {
+    /// What does not end with it, of a device that was there.
+    #[must_use]
+    pub fn remains(&self) -> Option<Self> {
+        let last = !self.taps.is_empty() && !self.macvtaps.is_empty();
+        last.then(|| Self {
+            taps: Vec::new(),
+            sockets: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    /// Whether it is what remains of a device that is gone.
+    #[must_use]
+    pub fn is_remainder(&self) -> bool {
+        self.taps.is_empty() && !self.macvtaps.is_empty()
+    }
+
     /// Whether it holds nothing that has a name.
     #[must_use]
     pub fn is_empty(&self) -> bool {

@@ -154,6 +154,11 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         planner,
         host,
     } = claim;
+    let remains = recorded.devices.iter().filter(|held| held.is_remainder());
+    for held in remains {
+        let going = holdings.macvtaps.take(&held.macvtaps);
+        let _ = tokio::task::spawn_blocking(move || drop(going)).await;
+    }
     let Some(identity) = survivor(&recorded).await else {
         let adoption = never_launched(holdings, recorded.own_uid).await;
         // Of taps a sweep has been made that were gone by then; a macvtap goes only now.

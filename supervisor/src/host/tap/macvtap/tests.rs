@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use reeve_ipc::device::NicFigures;
 use reeve_ipc::model::DomainUuid;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
@@ -284,6 +285,25 @@ fn links() -> String {
         .args(["-o", "link"])
         .output();
     String::from_utf8_lossy(&output.unwrap().stdout).into_owned()
+}
+
+#[test]
+fn what_the_kernel_counts_is_from_the_guest_s_side() {
+    alone(|| {
+        pair();
+        let far = End::make("far0", DirectMode::Passthrough, FAR);
+        let first = End::make("near0", DirectMode::Bridge, FIRST);
+        for _ in 0..3 {
+            assert!(far.reaches(&first, &plain(FIRST, FAR)));
+        }
+        assert!(first.reaches(&far, &plain(FAR, FIRST)));
+        let mut figures = NicFigures {
+            by_kernel: true,
+            ..NicFigures::default()
+        };
+        crate::host::tap::count(&mut figures, &first.id);
+        assert_eq!((figures.received.packets, figures.sent.packets), (3, 1));
+    });
 }
 
 #[test]
