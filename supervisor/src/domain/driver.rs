@@ -32,7 +32,7 @@ use reeve_ipc::spec::{PciSlot, WatchdogAction};
 use reeve_ipc::vcpus::VcpuStanding;
 use tokio::sync::mpsc;
 
-use crate::host::tap::TapId;
+use crate::host::tap::{MacvtapRecord, TapId};
 
 /// A future of a driver's own making.
 pub type Later<T> = Pin<Box<dyn Future<Output = T> + Send>>;
@@ -118,17 +118,36 @@ impl Resources {
 pub struct DeviceResources {
     /// Where it is.
     pub place: DevicePlace,
-    /// The taps of a network interface. They end with the worker's last descriptor of each.
+    /// The taps of a network interface. They end with the worker's last descriptor of each, but for macvtaps.
     pub taps: Vec<TapId>,
+    /// Those of them that are macvtaps, which stay until they are deleted.
+    pub macvtaps: Vec<MacvtapRecord>,
     /// The sockets that it listens on.
     pub sockets: Vec<PathBuf>,
 }
 
 impl DeviceResources {
+    /// What does not end with it, of a device that was there.
+    #[must_use]
+    pub fn remains(&self) -> Option<Self> {
+        let last = !self.taps.is_empty() && !self.macvtaps.is_empty();
+        last.then(|| Self {
+            taps: Vec::new(),
+            sockets: Vec::new(),
+            ..self.clone()
+        })
+    }
+
+    /// Whether it is what remains of a device that is gone.
+    #[must_use]
+    pub fn is_remainder(&self) -> bool {
+        self.taps.is_empty() && !self.macvtaps.is_empty()
+    }
+
     /// Whether it holds nothing that has a name.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.taps.is_empty() && self.sockets.is_empty()
+        self.taps.is_empty() && self.macvtaps.is_empty() && self.sockets.is_empty()
     }
 }
 

@@ -11,6 +11,7 @@
 mod boot;
 mod chain;
 mod devices;
+mod directs;
 mod disks;
 mod ends;
 mod nics;
@@ -34,6 +35,7 @@ use rustix::rand::GetRandomFlags;
 use self::boot::{guest_memory, plan_boot};
 pub(crate) use self::chain::Chain;
 pub use self::chain::{BackingReader, ChainError, ReadError};
+use self::directs::Directs;
 pub use self::disks::DiskError;
 use self::ends::{end_policy, kept_policy};
 pub use self::nics::NicPolicy;
@@ -46,7 +48,7 @@ use crate::host::filter::FilterError;
 use crate::host::reason;
 use crate::host::shares::{ShareError, ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, SocketError};
-use crate::host::tap::TapError;
+use crate::host::tap::{Macvtap, MacvtapError, TapError};
 use crate::host::user_network::UserNetworkError;
 use crate::host::vhost_net::VhostNetError;
 
@@ -137,6 +139,9 @@ pub enum PlanError {
     /// A network interface.
     #[error(transparent)]
     Tap(#[from] TapError),
+    /// One upon a device of the host.
+    #[error(transparent)]
+    Macvtap(#[from] MacvtapError),
     /// What it may send.
     #[error(transparent)]
     Filter(#[from] FilterError),
@@ -213,6 +218,8 @@ pub struct Plan {
     devices: Devices,
     /// Directories and interfaces that no process serves yet.
     unserved: Unserved,
+    /// Macvtaps, which are made once they are recorded.
+    directs: Directs,
 }
 
 impl Plan {
@@ -228,7 +235,7 @@ impl Plan {
     /// What its devices hold that has a name: the sockets are those that `Plan::listen` binds.
     #[must_use]
     pub fn held(&self) -> Vec<DeviceResources> {
-        devices::held(&self.devices, &self.spec.devices)
+        devices::held(&self.devices, &self.spec.devices, &self.directs)
     }
 
     /// Starts what serves its shared directories and interfaces, and adds those devices. To be called once; it waits for
@@ -252,6 +259,35 @@ impl Plan {
     #[must_use]
     pub fn is_served(&self) -> bool {
         !self.unserved.is_empty()
+    }
+
+    /// Whether it has macvtaps that are not made yet.
+    #[must_use]
+    pub fn makes_macvtaps(&self) -> bool {
+        self.directs.any()
+    }
+
+    /// For a machine of which nothing is recorded.
+    ///
+    /// # Errors
+    /// [`MacvtapError::Unrecorded`].
+    pub(crate) fn makes_nothing_lasting(&self) -> Result<(), PlanError> {
+        match self.directs.any() {
+            true => Err(MacvtapError::Unrecorded.into()),
+            false => Ok(()),
+        }
+    }
+
+    /// Makes its macvtaps, which are recorded ([`Plan::held`]), and adds those devices. To be called once; it waits for
+    /// the kernel. What it gives back deletes them when it is dropped.
+    ///
+    /// # Errors
+    /// [`PlanError`]; none is left.
+    pub(crate) fn make_macvtaps(&mut self) -> Result<Vec<Macvtap>, PlanError> {
+        let (specs, made) = self.directs.make(&mut self.fds)?;
+        self.spec.devices.extend(specs);
+        self.spec.devices.sort_unstable_by_key(DeviceSpec::slot);
+        Ok(made)
     }
 
     /// Binds what devices listen on, and adds those devices. To be called once; it may wait for a file
@@ -288,6 +324,7 @@ pub fn plan(
     let devices =
         devices::plan_devices(&all, options.files, &options.network.of(domain), &mut fds)?;
     let unserved = Unserved::plan(&all, options.files.paths, &options.network)?;
+    let directs = Directs::plan(&all, options.network.of(domain))?;
     let size_bytes = domain.memory.bytes();
     let mut memory = MemorySpec {
         size_bytes,
@@ -341,6 +378,7 @@ pub fn plan(
         fds,
         devices: all,
         unserved,
+        directs,
     })
 }
 
@@ -371,13 +409,15 @@ pub struct DevicePlan {
     specs: Vec<DeviceSpec>,
     fds: FdTable,
     unserved: Unserved,
+    /// Macvtaps, which are made once they are recorded.
+    directs: Directs,
 }
 
 impl DevicePlan {
     /// What it holds that has a name, it and each of its ports.
     #[must_use]
     pub fn held(&self) -> Vec<DeviceResources> {
-        devices::held(&self.device, &self.specs)
+        devices::held(&self.device, &self.specs, &self.directs)
     }
 
     /// As [`Plan::listen`].
@@ -412,6 +452,22 @@ impl DevicePlan {
         !self.unserved.is_empty()
     }
 
+    /// As [`Plan::makes_macvtaps`].
+    #[must_use]
+    pub fn makes_macvtaps(&self) -> bool {
+        self.directs.any()
+    }
+
+    /// As [`Plan::make_macvtaps`].
+    ///
+    /// # Errors
+    /// [`PlanError`]; none is left.
+    pub(crate) fn make_macvtaps(&mut self) -> Result<Vec<Macvtap>, PlanError> {
+        let (specs, made) = self.directs.make(&mut self.fds)?;
+        self.specs.extend(specs);
+        Ok(made)
+    }
+
     /// What is sent, once it listens where it does; `None` where there is no such device.
     #[must_use]
     pub fn into_parts(mut self) -> Option<(DeviceSpec, FdTable)> {
@@ -435,11 +491,13 @@ pub fn plan_device(
     let mut fds = FdTable::new();
     let specs = devices::plan_devices(&device, files, &network.of(domain), &mut fds)?;
     let unserved = Unserved::plan(&device, files.paths, network)?;
+    let directs = Directs::plan(&device, network.of(domain))?;
     Ok(DevicePlan {
         device,
         specs,
         fds,
         unserved,
+        directs,
     })
 }
 

@@ -229,15 +229,18 @@ impl StatusWriter {
     }
 
     /// Takes out what a device holds that is gone, with all of its ports, to be written with whatever is
-    /// written next: what is recorded and not there any more does no harm.
+    /// written next: what is recorded and not there any more does no harm. A macvtap stays recorded, since it goes a
+    /// moment later, until another device of that place is gone too.
     pub(super) fn take_device(&self, place: DevicePlace) -> Vec<DeviceResources> {
         let mut parts = self.parts();
         let Some(resources) = parts.resources.as_mut() else {
             return Vec::new();
         };
         let devices = std::mem::take(&mut resources.devices).into_iter();
-        let (taken, left) = devices.partition(|device| place.has(device.place));
+        let (taken, left): (Vec<_>, _) = devices.partition(|device| place.has(device.place));
         resources.devices = left;
+        let remains = taken.iter().filter_map(DeviceResources::remains);
+        resources.devices.extend(remains);
         taken
     }
 

@@ -8,6 +8,8 @@
 //!          ─ deleted by others: put back
 //! ```
 //!
+//! What a guest sends by a macvtap the host does not take in: it leaves by it, and meets the same rules at netdev egress.
+//!
 //! Each guarded tap has a table of nf_tables of its own, whose one chain is hooked into that device: a frame
 //! meets the rules of its own tap and no other's, however many there are, and before anything of the host
 //! looks at it. A table is made in one transaction before its tap is up, replaced in one when a later
@@ -41,7 +43,7 @@ use rustix::io::Errno;
 
 use self::keeper::{Events, Kept};
 pub(crate) use self::keeper::{Guarded, Guest};
-pub(crate) use self::rules::Sender;
+pub(crate) use self::rules::{Hook, Sender};
 use self::tables::Tables;
 use super::reason;
 use super::tap::TapId;
@@ -68,6 +70,25 @@ pub enum FilterError {
          give the network interface a bridge"
     )]
     NotOurs(InterfaceName),
+    /// The kernel has no place for rules on a macvtap.
+    #[error(
+        "cannot keep the guest on '{tap}' from using others' addresses: {}; of a network interface of type direct \
+         that takes Linux 5.16 with CONFIG_NETFILTER_EGRESS and nf_tables: connect it to a bridge, or a guest that \
+         may use any address needs trust-guest",
+        reason(*.errno)
+    )]
+    NoEgress {
+        /// The macvtap.
+        tap: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// Guests would reach one another.
+    #[error(
+        "guests in mode bridge on '{0}' reach one another, and those of this host are kept apart (multi_tenant): give \
+         the network interface mode private, vepa or passthrough"
+    )]
+    Beside(InterfaceName),
     /// Frames do not pass the host's kernel.
     #[error(
         "what a guest sends to the switch {path} cannot be filtered, and the guests of this host are kept \
@@ -145,9 +166,20 @@ impl TapFilters {
     /// # Errors
     /// [`FilterError::Refused`]: what was there before is there.
     pub(crate) fn guard(&self, tap: &TapId, guarded: Guarded) -> Result<(), FilterError> {
-        let refused = |errno| FilterError::Refused {
-            tap: tap.name.clone(),
-            errno,
+        let hook = guarded.sender.hook;
+        let refused = |errno| match (hook, errno) {
+            // It is the same for a kernel that knows no such hook.
+            (
+                Hook::Egress,
+                Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL,
+            ) => FilterError::NoEgress {
+                tap: tap.name.clone(),
+                errno,
+            },
+            _ => FilterError::Refused {
+                tap: tap.name.clone(),
+                errno,
+            },
         };
         self.0.start().map_err(refused)?;
         lock(&self.0.kept).guard(tap, guarded).map_err(refused)

@@ -7,15 +7,18 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use super::confinement::Confinement;
 use super::identity::Identity;
 use super::sockets::WorkerSockets;
+use super::tap::WorkerMacvtaps;
 
-/// A uid, a cgroup and sockets. Dropping it removes the sockets, then the cgroup, and frees the uid
-/// last; nothing of the worker may live by then.
+/// A uid, a cgroup, sockets and macvtaps. Dropping it removes the sockets and macvtaps, then the cgroup, and frees the
+/// uid last; nothing of the worker may live by then.
 #[derive(Debug)]
 pub(crate) struct Holdings {
     /// Unlinked when this is dropped.
     pub(crate) socket: Option<PathBuf>,
     /// What its devices listen on.
     pub(crate) device_sockets: WorkerSockets,
+    /// By which its guest is on the network and which do not end with it.
+    pub(crate) macvtaps: WorkerMacvtaps,
     /// Its cgroup.
     pub(crate) confinement: Confinement,
     /// Its uid and gid. Dropped last: fields are in order.
@@ -23,15 +26,17 @@ pub(crate) struct Holdings {
 }
 
 impl Holdings {
-    /// Whether releasing it may have to wait: for a cgroup to be empty, or for a file system.
+    /// Whether releasing it may have to wait: for a cgroup to be empty, for a file system, or for the kernel to let go
+    /// of links.
     pub(crate) fn takes_time(&self) -> bool {
-        self.confinement.path().is_some() || self.device_sockets.any()
+        self.confinement.path().is_some() || self.device_sockets.any() || self.macvtaps.any()
     }
 
     /// Leaves everything to a later supervisor, which has a record of it.
     pub(crate) fn leave(&mut self) {
         self.socket = None;
         self.device_sockets.leave();
+        self.macvtaps.leave();
         self.confinement.leave();
         self.identity.leave();
     }
@@ -74,6 +79,7 @@ impl HoldingsOfAnother {
 impl Drop for Holdings {
     fn drop(&mut self) {
         self.device_sockets.release();
+        self.macvtaps.release();
         if let Some(socket) = &self.socket {
             // Gone already where its directory is.
             let _ = std::fs::remove_file(socket);

@@ -12,6 +12,7 @@ mod figures;
 mod ioctl;
 mod link;
 mod names;
+mod macvtap;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -25,6 +26,8 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 pub(crate) use self::figures::count;
 use self::ioctl::Control;
 pub(crate) use self::names::TapNames;
+pub(crate) use self::macvtap::{Draft, Macvtap, WorkerMacvtaps};
+pub use self::macvtap::{LentAddress, MacvtapError, MacvtapRecord};
 use super::reason;
 
 /// Where the kernel makes taps.

@@ -8,14 +8,14 @@ use std::path::PathBuf;
 
 use reeve_ipc::api::view::{AgentTimeout, ShutOffReason};
 use reeve_ipc::model::DevicePlace;
-use reeve_ipc::spec::PciSlot;
+use reeve_ipc::spec::{MacAddress, PciSlot};
 use serde::{Deserialize, Serialize};
 
 use super::schema::{self, SchemaError, v2, v3};
 use crate::domain::actor::{Intents, LiveRecord};
 use crate::domain::driver::{DeviceResources, ProcessIdentity, Resources};
 use crate::domain::world::Status;
-use crate::host::tap::TapId;
+use crate::host::tap::{LentAddress, MacvtapRecord, TapId};
 
 const SCHEMA: u32 = 2;
 
@@ -130,8 +130,67 @@ struct DeviceV2 {
     /// The taps' numbers; absent in those that were written before they were.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     tap_numbers: Vec<Option<i32>>,
+    /// Absent in those that were written before there were any.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    macvtaps: Vec<MacvtapV2>,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     sockets: Vec<PathBuf>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct MacvtapV2 {
+    name: String,
+    number: i32,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    lent: Option<LentAddressV2>,
+}
+
+/// The address of a device that its guest has for itself.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct LentAddressV2 {
+    device_number: i32,
+    was: String,
+    given: String,
+}
+
+impl TryFrom<MacvtapV2> for MacvtapRecord {
+    type Error = SchemaError;
+
+    fn try_from(macvtap: MacvtapV2) -> Result<Self, SchemaError> {
+        let mac = |text: String| {
+            let mac = text.parse::<MacAddress>();
+            mac.map_err(|error| SchemaError::Form(format!("macvtaps: {error}")))
+        };
+        let lent = macvtap.lent.map(|lent| {
+            Ok::<_, SchemaError>(LentAddress {
+                index: lent.device_number,
+                was: mac(lent.was)?,
+                given: mac(lent.given)?,
+            })
+        });
+        Ok(Self {
+            name: macvtap.name,
+            index: macvtap.number,
+            lent: lent.transpose()?,
+        })
+    }
+}
+
+impl From<&MacvtapRecord> for MacvtapV2 {
+    fn from(macvtap: &MacvtapRecord) -> Self {
+        let MacvtapRecord { name, index, lent } = macvtap;
+        Self {
+            name: name.clone(),
+            number: *index,
+            lent: lent.as_ref().map(|lent| LentAddressV2 {
+                device_number: lent.index,
+                was: lent.was.to_string(),
+                given: lent.given.to_string(),
+            }),
+        }
+    }
 }
 
 impl TryFrom<DeviceV2> for DeviceResources {
@@ -155,6 +214,11 @@ impl TryFrom<DeviceV2> for DeviceResources {
                 )
                 .map(|(name, index)| TapId { name, index })
                 .collect(),
+            macvtaps: device
+                .macvtaps
+                .into_iter()
+                .map(TryInto::try_into)
+                .collect::<Result<_, SchemaError>>()?,
             sockets: device.sockets,
         })
     }
@@ -310,6 +374,7 @@ pub fn encode(status: &Status) -> Result<Vec<u8>, SchemaError> {
                     port: device.place.port,
                     taps: device.taps.iter().map(|tap| tap.name.clone()).collect(),
                     tap_numbers: device.taps.iter().map(|tap| tap.index).collect(),
+                    macvtaps: device.macvtaps.iter().map(Into::into).collect(),
                     sockets: device.sockets.clone(),
                 })
                 .collect(),

@@ -15,7 +15,7 @@ use super::test_disk::on_small_disk;
 use super::*;
 use crate::domain::actor::{Intents, LiveRecord};
 use crate::domain::driver::{DeviceResources, ProcessIdentity, Resources};
-use crate::host::tap::TapId;
+use crate::host::tap::{LentAddress, MacvtapRecord, TapId};
 
 fn record(number: u8) -> DomainDefinition {
     let text = format!(
@@ -67,11 +67,21 @@ fn status(number: u8) -> Status {
                         name: "vnet0".to_owned(),
                         index: Some(17),
                     }],
+                    macvtaps: vec![MacvtapRecord {
+                        name: "vnet0".to_owned(),
+                        index: 17,
+                        lent: Some(LentAddress {
+                            index: 2,
+                            was: "52:54:00:00:00:01".parse().unwrap(),
+                            given: "52:54:00:00:00:02".parse().unwrap(),
+                        }),
+                    }],
                     sockets: Vec::new(),
                 },
                 DeviceResources {
                     place: DevicePlace::port(6.try_into().unwrap(), 3),
                     taps: Vec::new(),
+                    macvtaps: Vec::new(),
                     sockets: vec!["/images/s".into()],
                 },
             ],

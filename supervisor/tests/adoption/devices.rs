@@ -52,6 +52,7 @@ fn listening(socket: PathBuf) -> DeviceResources {
     DeviceResources {
         place: DevicePlace::port(1.try_into().unwrap(), 1),
         taps: Vec::new(),
+        macvtaps: Vec::new(),
         sockets: vec![socket],
     }
 }

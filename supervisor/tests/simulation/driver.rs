@@ -228,6 +228,7 @@ fn held(slot: PciSlot) -> DeviceResources {
             name: format!("sim{slot}"),
             index: None,
         }],
+        macvtaps: Vec::new(),
         sockets: Vec::new(),
     }
 }

@@ -198,7 +198,7 @@ impl Nic {
         let free = self.trust_guest && self.addresses.is_empty();
         matches!(
             self.source,
-            NicSource::Bridge(_) | NicSource::Network { .. }
+            NicSource::Bridge(_) | NicSource::Network { .. } | NicSource::Direct { .. }
         ) && !free
     }
 

@@ -101,6 +101,10 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "<interface type='direct'><source dev='a' mode='x'/></interface>",
             "devices/interface/source/@mode",
         ),
+        (
+            "<interface type='direct'><source dev='a'/><virtualport type='802.1Qbg'/></interface>",
+            "devices/interface/virtualport: a switch is told of no port",
+        ),
         ("<interface type='server'/>", "devices/interface/@type"),
         (
             "<interface type='ethernet'><model type='e1000e'/></interface>",

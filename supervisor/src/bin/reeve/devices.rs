@@ -38,13 +38,15 @@ pub struct DeviceArgs {
     pub disk: Vec<DiskArg>,
 
     /// A network interface, on a bridge of the host, on a tap that exists, on a switch that serves it by
-    /// vhost-user on a UNIX socket, on a virtual network of the daemon, or on a tap of its own that is connected to nothing (none); may be given
+    /// vhost-user on a UNIX socket, on a virtual network of the daemon, upon a device of the host (by macvtap; of a domain of the
+    /// daemon's), or on a tap of its own that is connected to nothing (none); may be given
     /// again. More: mac=52:54:00:..., target=NAME, queues=N,
-    /// mtu=N, link=up|down, group=NAME of a network's ports, driver=user|vhost, isolated, trust-guest, address=N, and for each address from which the guest may
+    /// mtu=N, link=up|down, group=NAME of a network's ports, mode=bridge|vepa|private|passthrough of a device,
+    /// driver=user|vhost, isolated, trust-guest, address=N, and for each address from which the guest may
     /// send, where not from any, ip=192.0.2.5 or ip=2001:db8::/64.
     #[arg(
         long,
-        value_name = "bridge=NAME|tap=NAME|switch=PATH|network=NAME|user|none[,...]",
+        value_name = "bridge=NAME|tap=NAME|switch=PATH|network=NAME|direct=DEVICE|user|none[,...]",
         value_parser = net::net,
         help_heading = "Devices"
     )]

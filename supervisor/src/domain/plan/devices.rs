@@ -9,13 +9,14 @@ use reeve_ipc::spec::{
     PortSpec, PortsSpec, RngSpec, VsockSpec, WatchdogSpec,
 };
 
+use super::directs::{Directs, is_direct};
 use super::disks::plan_disk;
 use super::nics::{NicPolicy, plan_nic};
 use super::paths::PathPolicy;
 use super::{Files, PlanError, model_error};
 use crate::domain::driver::DeviceResources;
 use crate::host::sockets::DeviceSockets;
-use crate::host::tap::TapId;
+use crate::host::tap::{MacvtapRecord, TapId};
 
 /// The devices of a domain with every address.
 pub(super) fn completed(domain: &Domain) -> Result<Devices, PlanError> {
@@ -24,7 +25,7 @@ pub(super) fn completed(domain: &Domain) -> Result<Devices, PlanError> {
     Ok(devices)
 }
 
-/// Everything but what listens and what is served by processes.
+/// Everything but what listens, what is served by processes and what is upon a device of the host.
 pub(super) fn plan_devices(
     devices: &Devices,
     files: Files<'_>,
@@ -37,7 +38,7 @@ pub(super) fn plan_devices(
         specs.push(DeviceSpec::Disk(plan_disk(disk, slot, files, fds)?));
     }
     for nic in &devices.nics {
-        if nic.source == NicSource::User {
+        if nic.source == NicSource::User || is_direct(nic) {
             continue;
         }
         // Both are filled in together.
@@ -128,9 +129,18 @@ pub(super) fn plan_listeners(
 
 /// What each of `devices` holds that has a name, as far as `specs` tell, and what each port does; those that
 /// hold nothing are left out.
-pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResources> {
+pub(super) fn held(
+    devices: &Devices,
+    specs: &[DeviceSpec],
+    directs: &Directs,
+) -> Vec<DeviceResources> {
     let placed = devices.placed().into_iter();
     let held = placed.map(|(place, name)| {
+        let macvtaps: Vec<_> = match place.port {
+            None => directs.at(place.slot).cloned().collect(),
+            Some(_) => Vec::new(),
+        };
+        let chosen: Vec<_> = macvtaps.iter().map(MacvtapRecord::id).collect();
         let taps = specs.iter().filter_map(|device| match device {
             DeviceSpec::Nic(nic) if place == nic.slot.into() => Some(TapId::named(&nic.name)),
             _ => None,
@@ -141,7 +151,11 @@ pub(super) fn held(devices: &Devices, specs: &[DeviceSpec]) -> Vec<DeviceResourc
         let sockets = sockets.map(|(_, path)| path.to_owned());
         DeviceResources {
             place,
-            taps: taps.collect(),
+            taps: match chosen.is_empty() {
+                true => taps.collect(),
+                false => chosen,
+            },
+            macvtaps,
             sockets: sockets.collect(),
         }
     });

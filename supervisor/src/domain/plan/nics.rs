@@ -3,12 +3,12 @@
 
 use std::borrow::Cow;
 
-use reeve_ipc::fd::FdTable;
+use reeve_ipc::fd::{FdSlot, FdTable};
 use reeve_ipc::model::{Domain, Nic, NicSource, PortLink};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, SwitchedNicSpec};
 
 use super::{PathPolicy, PlanError};
-use crate::host::filter::{FilterError, Guarded, Guest, Sender, TapFilters};
+use crate::host::filter::{FilterError, Guarded, Guest, Hook, Sender, TapFilters};
 use crate::host::sockets;
 use crate::host::tap::{ETHERNET_MTU, Tap, TapNames};
 use crate::host::vhost_net;
@@ -44,12 +44,17 @@ impl NicPolicy {
     /// What a filter lets pass, where an interface with that address has one.
     pub(crate) fn guarded(&self, nic: &Nic, mac: MacAddress) -> Option<Guarded> {
         let nic = as_connected(nic);
-        let connected = matches!(nic.source, NicSource::Bridge(_));
+        let (connected, hook) = match nic.source {
+            NicSource::Bridge(_) => (true, Hook::Ingress),
+            NicSource::Direct { .. } => (true, Hook::Egress),
+            _ => (false, Hook::Ingress),
+        };
         (nic.is_filtered() || (connected && self.multi_tenant)).then(|| Guarded {
             sender: Sender {
                 mac,
                 any_mac: nic.trust_guest,
                 addresses: nic.addresses.clone(),
+                hook,
             },
             guest: self.guest.clone(),
         })
@@ -105,19 +110,43 @@ pub(super) fn plan_nic(
             mtu: nic.mtu,
         }));
     }
-    let mut vhost = Vec::new();
-    if nic.driver == NicDriver::Vhost {
-        // A definition has no filter with it, and the host may still have one.
-        let refuses = policy.without_vhost_net || policy.guarded(nic, mac).is_some();
-        // Before there is a tap: it refuses without a trace.
-        for _ in 0..nic.queues {
-            vhost.push(fds.push(vhost_net::open(mac, refuses)?)?);
-        }
-    }
+    // Before there is a tap: it refuses without a trace.
+    let vhost = open_vhost(nic, mac, policy, fds)?;
     let (tap, mtu) = connected(nic, mac, policy)?;
     if !vhost.is_empty() {
         tap.take_singly()?;
     }
+    let may_change_mac = nic.trust_guest;
+    nic_spec(nic, (slot, mac), (tap, mtu), vhost, may_change_mac, fds)
+}
+
+/// What the kernel is to move the frames of an interface by, where it is to.
+pub(super) fn open_vhost(
+    nic: &Nic,
+    mac: MacAddress,
+    policy: &NicPolicy,
+    fds: &mut FdTable,
+) -> Result<Vec<FdSlot>, PlanError> {
+    let mut vhost = Vec::new();
+    if nic.driver == NicDriver::Vhost {
+        // A definition has no filter with it, and the host may still have one.
+        let refuses = policy.without_vhost_net || policy.guarded(nic, mac).is_some();
+        for _ in 0..nic.queues {
+            vhost.push(fds.push(vhost_net::open(mac, refuses)?)?);
+        }
+    }
+    Ok(vhost)
+}
+
+/// The device of an interface whose tap there is.
+pub(super) fn nic_spec(
+    nic: &Nic,
+    (slot, mac): (PciSlot, MacAddress),
+    (tap, mtu): (Tap, Option<u16>),
+    vhost: Vec<FdSlot>,
+    may_change_mac: bool,
+    fds: &mut FdTable,
+) -> Result<DeviceSpec, PlanError> {
     let name = tap.name().to_owned();
     let mut taps = Vec::new();
     for queue in tap.into_queues() {
@@ -132,7 +161,7 @@ pub(super) fn plan_nic(
         link_up: nic.link_up,
         inbound: nic.inbound,
         outbound: nic.outbound,
-        may_change_mac: nic.trust_guest,
+        may_change_mac,
         vhost,
     }))
 }
@@ -163,7 +192,7 @@ fn connected(
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
             Ok((tap, told.then_some(mtu)))
         }
-        // One of type user has no tap, and is planned elsewhere.
+        // One of type user has no tap, and a macvtap is made once it is recorded: both are planned elsewhere.
         NicSource::Network { .. } | NicSource::Direct { .. } | NicSource::User => {
             Err(PlanError::NicSource(nic.source.kind()))
         }

@@ -99,7 +99,8 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             };
             let Some(mac) = nic.mac else { continue };
             let mut devices = status.resources.devices.iter();
-            let device = devices.find(|device| Some(device.place.slot) == nic.address);
+            let device = devices
+                .find(|device| Some(device.place.slot) == nic.address && !device.taps.is_empty());
             let tap = device.and_then(|device| device.taps.first());
             let details = PortDetails {
                 port: (**port).clone(),

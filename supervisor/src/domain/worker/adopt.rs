@@ -54,7 +54,7 @@ use crate::host::identity::Level;
 use crate::host::process::Missing;
 use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::spawner::Child;
-use crate::host::tap::TapId;
+use crate::host::tap::{TapId, WorkerMacvtaps};
 use crate::host::watch::watch;
 use crate::host::{Host, process, reason};
 
@@ -125,6 +125,8 @@ pub(super) struct Claim {
 impl Claim {
     /// Claims it: from here on nobody else gets the uid.
     pub(super) fn new(host: &Arc<Host>, planner: Planner, recorded: Resources) -> Self {
+        let macvtaps = recorded.devices.iter().flat_map(|device| &device.macvtaps);
+        let macvtaps = WorkerMacvtaps::recorded(macvtaps);
         let sockets = recorded.device_sockets().cloned().collect();
         let sockets = DeviceSockets::recorded(planner.paths(), sockets);
         Self {
@@ -132,6 +134,7 @@ impl Claim {
             holdings: Holdings {
                 socket: Some(recorded.socket.clone()),
                 device_sockets: WorkerSockets::new(sockets),
+                macvtaps,
                 confinement: Confinement::adopt(recorded.cgroup.as_deref()),
                 identity: host.identities.reclaim(recorded.uid, recorded.own_uid),
             },
@@ -151,19 +154,24 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         planner,
         host,
     } = claim;
+    let remains = recorded.devices.iter().filter(|held| held.is_remainder());
+    for held in remains {
+        let going = holdings.macvtaps.take(&held.macvtaps);
+        let _ = tokio::task::spawn_blocking(move || drop(going)).await;
+    }
     let Some(identity) = survivor(&recorded).await else {
-        return never_launched(holdings, recorded.own_uid).await;
+        let adoption = never_launched(holdings, recorded.own_uid).await;
+        // Of taps a sweep has been made that were gone by then; a macvtap goes only now.
+        forget_filters(&host, recorded).await;
+        crash::point(Operation::Adopt, Moment::AfterRelease);
+        return adoption;
     };
     let pidfd = match open(domain, &identity).await {
         Ok(pidfd) => pidfd,
         Err(missing) => {
             crash::point(Operation::Adopt, Moment::AfterOutcome);
             release_all(holdings).await;
-            let taps = recorded.devices.into_iter().flat_map(|device| device.taps);
-            let taps: Vec<_> = taps.collect();
-            let filters = host.network.filters.clone();
-            let forgetting = move || taps.iter().for_each(|tap| filters.forget(tap));
-            let _ = tokio::task::spawn_blocking(forgetting).await;
+            forget_filters(&host, recorded).await;
             crash::point(Operation::Adopt, Moment::AfterRelease);
             return Adoption::Gone {
                 why: missing.to_string(),
@@ -192,6 +200,7 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             adopted: true,
         },
         sockets: holdings.device_sockets.clone(),
+        macvtaps: holdings.macvtaps.clone(),
         taps: WorkerTaps::of(&recorded.devices),
         child: Child::adopt(identity.pid, pidfd, holdings),
         planner,
@@ -217,6 +226,15 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         },
         Err(_) => found.watch_silent(Some(search)),
     }
+}
+
+/// Deletes the filters of taps that are gone with what held them.
+async fn forget_filters(host: &Host, recorded: Resources) {
+    let taps = recorded.devices.into_iter().flat_map(|device| device.taps);
+    let taps: Vec<_> = taps.collect();
+    let filters = host.network.filters.clone();
+    let forgetting = move || taps.iter().for_each(|tap| filters.forget(tap));
+    let _ = tokio::task::spawn_blocking(forgetting).await;
 }
 
 /// Its taps that have filters, which are to be put in their places, whatever has become of them since.
@@ -298,6 +316,7 @@ struct FoundProcess<'a> {
     domain: &'a Domain,
     facts: Facts,
     sockets: WorkerSockets,
+    macvtaps: WorkerMacvtaps,
     taps: WorkerTaps,
     child: Child,
     planner: Planner,
@@ -403,6 +422,7 @@ impl FoundProcess<'_> {
             launched: None,
             facts: self.facts,
             sockets: self.sockets,
+            macvtaps: self.macvtaps,
             taps: self.taps,
             holdings,
             tell: Some(teller),
@@ -451,7 +471,6 @@ async fn never_launched(holdings: Holdings, own_uid: bool) -> Adoption {
         tokio::time::sleep(AGAIN).await;
     }
     release_all(holdings).await;
-    crash::point(Operation::Adopt, Moment::AfterRelease);
     Adoption::NeverLaunched
 }
 

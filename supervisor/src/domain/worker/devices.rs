@@ -225,6 +225,12 @@ async fn attach(
             sockets.serve(planner.connectors(), worker.name(), worker.uuid());
             worker.sockets.add(sockets);
         }
+        if plan.makes_macvtaps() {
+            let macvtaps;
+            let making = planner.make_device_macvtaps(worker.uuid(), plan).await;
+            (plan, macvtaps) = making.map_err(not_planned)?;
+            worker.macvtaps.add(macvtaps);
+        }
         if plan.is_served() {
             let facts = worker.facts();
             let sharer = Sharer {
@@ -262,6 +268,11 @@ async fn attach(
         .as_ref()
         .is_err_and(|error| *error != CallFailure::Deadline)
     {
+        for held in &held {
+            // Before the record is: nobody else would know of them.
+            let going = worker.macvtaps.take(&held.macvtaps);
+            let _ = tokio::task::spawn_blocking(move || drop(going)).await;
+        }
         if !held.is_empty() {
             ledger.let_go(place);
         }
@@ -270,10 +281,16 @@ async fn attach(
     result
 }
 
-/// Unlinks what a device listened on that is gone. Its taps and locks ended with its descriptors.
+/// Unlinks what a device listened on that is gone, and deletes its macvtap. Its taps and locks ended with its
+/// descriptors.
 pub(super) fn release(worker: &Worker, device: DeviceResources) {
     if !device.taps.is_empty() {
         worker.taps.remove(device.place.slot);
+    }
+    if !device.macvtaps.is_empty() {
+        // Now: another device may be upon the same device of the host by the time that the thread runs.
+        let going = worker.macvtaps.take(&device.macvtaps);
+        drop(tokio::task::spawn_blocking(move || drop(going)));
     }
     if !device.sockets.is_empty() {
         // Now: another device may have the same path by the time that the thread runs.

@@ -20,6 +20,7 @@ use crate::host::Host;
 use crate::host::filter::FilterError;
 use crate::host::shares::ShareError;
 use crate::host::sockets::SocketError;
+use crate::host::tap::MacvtapError;
 use crate::host::vcpus::VcpuError;
 
 /// Runs domains over KVM, in workers that outlive it. Cheap to clone.
@@ -114,9 +115,10 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         | PlanError::Socket(SocketError::Forbidden(_))
         | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
         PlanError::NoFirmware | PlanError::NicSource(_) => StartFailureKind::Unsupported,
-        PlanError::Filter(FilterError::NotOurs(_) | FilterError::Switch(_)) => {
-            StartFailureKind::Definition
-        }
+        PlanError::Filter(
+            FilterError::NotOurs(_) | FilterError::Switch(_) | FilterError::Beside(_),
+        ) => StartFailureKind::Definition,
+        PlanError::Macvtap(MacvtapError::Isolated(_)) => StartFailureKind::Definition,
         PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. } => {

@@ -297,6 +297,7 @@ impl Fresh {
             launched: old.launched.clone(),
             facts,
             sockets: old.sockets.clone(),
+            macvtaps: old.macvtaps.clone(),
             taps: old.taps.clone(),
             holdings,
             tell: Some(teller),

@@ -30,6 +30,7 @@ use crate::host::holdings::Holdings;
 use crate::host::identity::Level;
 use crate::host::shares::Sharer;
 use crate::host::sockets::{DeviceSockets, WorkerSockets};
+use crate::host::tap::WorkerMacvtaps;
 use crate::host::{Host, process};
 
 /// The socket's name in the domain's directory.
@@ -159,6 +160,7 @@ pub(super) async fn start(
     let holdings = Holdings {
         socket: Some(socket.clone()),
         device_sockets: WorkerSockets::new(DeviceSockets::default()),
+        macvtaps: WorkerMacvtaps::new(Vec::new()),
         confinement: confinement.make()?,
         identity,
     };
@@ -169,6 +171,11 @@ pub(super) async fn start(
         (plan, sockets) = planner.listen(domain.uuid, plan).await?;
         sockets.serve(&host.connectors, &domain.name, domain.uuid);
         holdings.device_sockets.add(sockets);
+    }
+    if plan.makes_macvtaps() {
+        let macvtaps;
+        (plan, macvtaps) = planner.make_macvtaps(domain.uuid, plan).await?;
+        holdings.macvtaps.add(macvtaps);
     }
     if plan.is_served() {
         let sharer = Sharer {

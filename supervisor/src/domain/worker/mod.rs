@@ -64,6 +64,7 @@ use crate::host::identity::Level;
 use crate::host::no_descriptor;
 use crate::host::sockets::WorkerSockets;
 use crate::host::spawner::Child;
+use crate::host::tap::WorkerMacvtaps;
 
 /// How long a reset may take: it loads the kernel again.
 const RESET_DEADLINE: Duration = Duration::from_secs(30);
@@ -121,6 +122,8 @@ pub struct Worker {
     facts: Facts,
     /// What its devices listen on.
     sockets: WorkerSockets,
+    /// What of that its guest is on the network by does not end with it.
+    macvtaps: WorkerMacvtaps,
     /// By which its guest is on the network.
     taps: WorkerTaps,
     /// What else it holds, for a worker that takes over from it.

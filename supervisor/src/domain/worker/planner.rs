@@ -26,6 +26,7 @@ use crate::host::image_reader::ImageReader;
 use crate::host::shares::{ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
 use crate::host::sockets::acceptor::{Acceptor, Connectors};
+use crate::host::tap::Macvtap;
 
 /// Threads that wait for files at once.
 const MAX_PLANNING: usize = 32;
@@ -155,6 +156,32 @@ impl Planner {
         self.work(domain, move || {
             let sockets = plan.listen(paths.as_ref())?;
             Ok((plan, sockets))
+        })
+        .await
+    }
+
+    /// Makes the plan's macvtaps, which are recorded.
+    pub(super) async fn make_macvtaps(
+        &self,
+        domain: DomainUuid,
+        mut plan: Plan,
+    ) -> Result<(Plan, Vec<Macvtap>), PlanError> {
+        self.work(domain, move || {
+            let made = plan.make_macvtaps()?;
+            Ok((plan, made))
+        })
+        .await
+    }
+
+    /// Makes a planned device's.
+    pub(super) async fn make_device_macvtaps(
+        &self,
+        domain: DomainUuid,
+        mut plan: DevicePlan,
+    ) -> Result<(DevicePlan, Vec<Macvtap>), PlanError> {
+        self.work(domain, move || {
+            let made = plan.make_macvtaps()?;
+            Ok((plan, made))
         })
         .await
     }

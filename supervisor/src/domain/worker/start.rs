@@ -39,6 +39,7 @@ use crate::host::identity::IdentityError;
 use crate::host::shares::Sharer;
 use crate::host::sockets::WorkerSockets;
 use crate::host::spawner::{Order, SpawnError};
+use crate::host::tap::WorkerMacvtaps;
 use crate::host::vcpus::{self, VcpuError};
 use crate::host::{Host, memory_nodes, no_descriptor, reason};
 
@@ -177,6 +178,7 @@ pub async fn start(
             on_control_loss: options.on_control_loss,
         },
     )?;
+    plan.makes_nothing_lasting()?;
     let confinement = ConfinementPlan::look(domain, &host.cgroups).await?;
     let identity = host.identities.claim()?;
     let mut sockets = plan.listen(&AnyPath)?;
@@ -184,6 +186,7 @@ pub async fn start(
     let holdings = Holdings {
         socket: None,
         device_sockets: WorkerSockets::new(sockets),
+        macvtaps: WorkerMacvtaps::new(Vec::new()),
         confinement: confinement.make()?,
         identity,
     };
@@ -254,6 +257,7 @@ pub(super) async fn launch(
         adopted: false,
     };
     let sockets = holdings.device_sockets.clone();
+    let macvtaps = holdings.macvtaps.clone();
     let taps = WorkerTaps::of(&plan.held());
     fail_at(Step::BeforeSpawn, domain)?;
     let order = Order {
@@ -330,6 +334,7 @@ pub(super) async fn launch(
         launched: None,
         facts,
         sockets,
+        macvtaps,
         taps,
         holdings,
         tell: teller,

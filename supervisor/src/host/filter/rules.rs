@@ -69,6 +69,28 @@ pub(crate) struct Sender {
     pub(crate) any_mac: bool,
     /// Its addresses; any where there is none.
     pub(crate) addresses: Vec<IpRange>,
+    /// Where they pass.
+    pub(crate) hook: Hook,
+}
+
+/// Where the frames of a guest meet its rules.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Hook {
+    /// As the host takes them in by a tap (`NF_NETDEV_INGRESS`).
+    Ingress,
+    /// As they leave by a macvtap, which the host takes nothing in by (`NF_NETDEV_EGRESS`, Linux 5.16 with
+    /// `CONFIG_NETFILTER_EGRESS`).
+    Egress,
+}
+
+impl Hook {
+    /// The kernel's number of it.
+    pub(super) const fn number(self) -> u32 {
+        match self {
+            Self::Ingress => 0,
+            Self::Egress => 1,
+        }
+    }
 }
 
 impl Sender {

@@ -4,7 +4,7 @@
 use rustix::io::Errno;
 
 use super::expression::{DATA_VALUE, Rule, terminated};
-use super::rules::{DROPPED, FRAMES, IPV4, IPV6, Sender, Successor};
+use super::rules::{DROPPED, FRAMES, Hook, IPV4, IPV6, Sender, Successor};
 use crate::host::netlink::{self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, Received, attribute};
 use crate::host::nf_tables::{
     DELETE_TABLE, GET_RULE, GET_TABLE, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, Part,
@@ -91,7 +91,7 @@ impl Tables {
                 ip.to_be_bytes().to_vec()
             }));
         }
-        messages.push(chain(&table, FRAMES, Some(&tap.name)));
+        messages.push(chain(&table, FRAMES, Some((&tap.name, sender.hook))));
         let rules = sender.rules();
         messages.extend(rules.iter().map(|each| rule(&table, FRAMES, each)));
         self.0.transact(&messages)
@@ -201,12 +201,12 @@ fn note(index: i32) -> Vec<u8> {
     note
 }
 
-/// A chain; with `tap`, the one that its frames enter as they come.
-fn chain(table: &[u8], name: &str, tap: Option<&str>) -> Part {
+/// A chain; with `tap`, the one that its frames enter there.
+fn chain(table: &[u8], name: &str, tap: Option<(&str, Hook)>) -> Part {
     let mut body = [attribute(1, table), attribute(3, &terminated(name))].concat();
-    if let Some(tap) = tap {
+    if let Some((tap, hook)) = tap {
         let hook = [
-            attribute(1, &0_u32.to_be_bytes()), // NF_NETDEV_INGRESS
+            attribute(1, &hook.number().to_be_bytes()),
             attribute(2, &0_i32.to_be_bytes()), // the priority
             attribute(3, &terminated(tap)),
         ];

@@ -24,6 +24,7 @@ fn guarded(addresses: &[&str]) -> Guarded {
             mac: OWN.try_into().unwrap(),
             any_mac: false,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
+            hook: Hook::Ingress,
         },
         guest: None,
     }
@@ -389,6 +390,7 @@ fn what_is_dropped_of_a_tap_whose_record_has_no_number_is_counted_among_its_devi
                 name: "guest".to_owned(),
                 index: None,
             }],
+            macvtaps: Vec::new(),
             sockets: Vec::new(),
         };
         let mut reports = [DeviceReport {

@@ -6,6 +6,7 @@ use rustix::io::Errno;
 use super::TapId;
 use super::ioctl::Control;
 use super::link::{self, LinkCounters};
+use super::macvtap;
 
 /// Puts what the kernel has counted at that tap among the figures of an interface whose frames it moves. A tap
 /// that does not tell leaves them as they are.
@@ -21,10 +22,16 @@ pub(crate) fn count(figures: &mut NicFigures, tap: &TapId) {
 }
 
 fn counters(tap: &TapId) -> Result<LinkCounters, Errno> {
-    link::counters(match tap.index {
+    let index = match tap.index {
         Some(index) => index,
         None => Control::open()?.index(&tap.name)?,
-    })
+    };
+    let counters = link::counters(index)?;
+    // What a macvtap receives is its guest's, where a tap receives what its guest sends.
+    match macvtap::is_macvtap(&link::attributes_of(index)?) {
+        true => Ok(counters.turned()),
+        false => Ok(counters),
+    }
 }
 
 /// The host receives what the guest sends. What the worker has dropped or refused never came to the tap.

@@ -136,6 +136,13 @@ pub(super) fn attach(queue: &OwnedFd, name: &str, flags: u16) -> Result<String, 
     Ok(request.name())
 }
 
+/// The name of the link that a descriptor is a queue of.
+pub(super) fn name(queue: &OwnedFd) -> Result<String, Errno> {
+    let mut request = Request::about("")?;
+    call(queue, Call::GetTap, &mut request)?;
+    Ok(request.name())
+}
+
 /// Whether the tap stays when nobody has it open.
 pub(super) fn is_persistent(queue: &OwnedFd) -> Result<bool, Errno> {
     let mut request = Request::about("")?;

@@ -86,6 +86,22 @@ pub(crate) struct LinkCounters {
     pub(crate) tx_dropped: u64,
 }
 
+impl LinkCounters {
+    /// The same from the other side.
+    pub(super) const fn turned(self) -> Self {
+        Self {
+            rx_packets: self.tx_packets,
+            tx_packets: self.rx_packets,
+            rx_bytes: self.tx_bytes,
+            tx_bytes: self.rx_bytes,
+            rx_errors: self.tx_errors,
+            tx_errors: self.rx_errors,
+            rx_dropped: self.tx_dropped,
+            tx_dropped: self.rx_dropped,
+        }
+    }
+}
+
 /// Those of an interface.
 pub(super) fn counters(index: i32) -> Result<LinkCounters, Errno> {
     let link = attributes_of(index)?;
@@ -108,7 +124,7 @@ pub(super) fn counters(index: i32) -> Result<LinkCounters, Errno> {
 }
 
 /// What the kernel says of an interface.
-fn attributes_of(index: i32) -> Result<Vec<u8>, Errno> {
+pub(super) fn attributes_of(index: i32) -> Result<Vec<u8>, Errno> {
     let answer = ask(RTM_GETLINK, REQUEST, libc::AF_UNSPEC, index, &[])?;
     let Some(answer) = netlink::messages(&answer).next() else {
         return Err(Errno::PROTO);

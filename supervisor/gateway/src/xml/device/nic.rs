@@ -27,6 +27,11 @@ pub(super) fn parse(element: Element<'_>, keeper: &mut Keeper) -> Result<Nic, Xm
             "boot" => keeper.offer_of(child, mac_text.as_deref())?,
             "mac" | "source" | "model" | "target" | "driver" | "mtu" | "link" | "bandwidth"
             | "port" | "filterref" | "alias" | "address" => {}
+            "virtualport" if element.attribute("type") == Some("direct") => {
+                let why = "a switch is told of no port (802.1Qbg and 802.1Qbh, which lldpad speaks); there is mode \
+                           vepa without it";
+                return Err(child.unsupported(why));
+            }
             _ => return Err(child.not_provided()),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::{InterfaceName, NetworkName, Nic, NicSource};
+use reeve_ipc::model::{DirectMode, InterfaceName, NetworkName, Nic, NicSource};
 
 use super::list::List;
 
@@ -12,6 +12,11 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
     let tap: Option<InterfaceName> = list.take("tap")?;
     let switch: Option<PathBuf> = list.take("switch")?;
     let network: Option<NetworkName> = list.take("network")?;
+    let direct: Option<InterfaceName> = list.take("direct")?;
+    let mode: Option<DirectMode> = list.take("mode")?;
+    if mode.is_some() && direct.is_none() {
+        return Err("mode= is of direct=".to_owned());
+    }
     let port_group: Option<String> = list.take("group")?;
     if port_group.is_some() && network.is_none() {
         return Err("group= is of network=".to_owned());
@@ -26,11 +31,16 @@ pub(super) fn net(text: &str) -> Result<Nic, String> {
             port_group,
             port: None,
         }),
+        direct.map(|device| NicSource::Direct {
+            device,
+            mode: mode.unwrap_or(DirectMode::Bridge),
+        }),
         list.flag("none").then_some(NicSource::Nothing),
     ];
     let mut said = said.into_iter().flatten();
     let (Some(source), None) = (said.next(), said.next()) else {
-        let one = "write one of bridge=NAME, tap=NAME, switch=PATH, network=NAME, user and none";
+        let one = "write one of bridge=NAME, tap=NAME, switch=PATH, network=NAME, direct=DEVICE, \
+                   user and none";
         return Err(one.to_owned());
     };
     let mut nic = Nic::new(source);

@@ -144,6 +144,7 @@ fn an_interface_has_one_source() {
         );
     }
     assert!(refused("--net", "bridge=br0,group=gold").contains("of network="));
+    assert!(refused("--net", "bridge=br0,mode=vepa").contains("of direct="));
     assert!(refused("--net", "bridge=br0,mac=x").contains("52:54:00:12:34:56"));
     assert!(refused("--net", "bridge=br0,driver=vfio").contains("there are user, vhost"));
     assert!(refused("--net", "bridge=a/b").contains("network interface"));

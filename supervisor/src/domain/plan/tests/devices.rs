@@ -12,8 +12,10 @@ use reeve_ipc::spec::{CacheMode, DiskFormat, DiskSpec, PortKind, Rate};
 use rustix::fs::OFlags;
 
 use super::super::devices::{completed, plan_devices, plan_listeners};
+use super::super::directs::Directs;
 use super::super::nics::as_connected;
 use super::*;
+use crate::host::filter::Hook;
 
 struct World {
     directory: tempfile::TempDir,
@@ -467,26 +469,61 @@ fn an_interface_on_a_network_is_connected_as_its_port_says() {
 }
 
 #[test]
-fn an_interface_without_a_port_or_directly_on_a_card_is_not_provided() {
-    let direct = PortLink::Direct {
-        device: "eth0".parse().unwrap(),
-        mode: DirectMode::Bridge,
-    };
-    for (nic, kind) in [
-        (on_network(None), "'network'"),
-        (on_network(Some(direct)), "'direct'"),
-    ] {
-        let error = planned(Devices {
-            nics: vec![nic],
-            ..Devices::default()
-        })
-        .unwrap_err();
-        let line = line(&error);
-        assert!(
-            line.contains(kind) && line.contains("not provided"),
-            "{line}"
-        );
+fn an_interface_without_a_port_is_not_provided() {
+    let error = planned(Devices {
+        nics: vec![on_network(None)],
+        ..Devices::default()
+    })
+    .unwrap_err();
+    let line = line(&error);
+    let says = ["'network'", "not provided"];
+    assert!(says.iter().all(|say| line.contains(say)), "{line}");
+}
+
+fn direct(device: &str, mode: DirectMode) -> PortLink {
+    PortLink::Direct {
+        device: device.parse().unwrap(),
+        mode,
     }
+}
+
+#[test]
+fn an_interface_upon_a_device_has_a_filter_where_what_it_sends_leaves_by_it() {
+    let mut nic = on_network(Some(direct("eth0", DirectMode::Vepa)));
+    let mac = "52:54:00:01:02:03".parse().unwrap();
+    let mut policy = NicPolicy::default();
+    assert!(policy.guarded(&nic, mac).is_none(), "its network trusts it");
+    policy.multi_tenant = true;
+    let hook = |nic: &Nic, policy: &NicPolicy| policy.guarded(nic, mac).map(|on| on.sender.hook);
+    assert_eq!(hook(&nic, &policy), Some(Hook::Egress));
+    policy.multi_tenant = false;
+    nic = Nic::new(NicSource::Direct {
+        device: "eth0".parse().unwrap(),
+        mode: DirectMode::Passthrough,
+    });
+    assert_eq!(hook(&nic, &policy), Some(Hook::Egress));
+}
+
+#[test]
+fn guests_that_are_kept_apart_are_not_upon_one_device_in_mode_bridge() {
+    let mut policy = NicPolicy::default();
+    let refused = |mode, policy: &NicPolicy| {
+        let mut devices = Devices {
+            nics: vec![on_network(Some(direct("no-such0", mode)))],
+            ..Devices::default()
+        };
+        devices.complete(DomainUuid(Uuid::nil())).unwrap();
+        line(&Directs::plan(&devices, policy.clone()).unwrap_err())
+    };
+    // Its network isolates its ports.
+    let isolated = refused(DirectMode::Bridge, &policy);
+    assert!(isolated.contains("isolated"), "{isolated}");
+    assert!(refused(DirectMode::Vepa, &policy).contains("'no-such0'"));
+    policy.multi_tenant = true;
+    let tenants = refused(DirectMode::Bridge, &policy);
+    let says = ["'no-such0'", "multi_tenant", "private, vepa or passthrough"];
+    assert!(says.iter().all(|say| tenants.contains(say)), "{tenants}");
+    assert!(refused(DirectMode::Private, &policy).contains("there is no network interface"));
 }
 
 #[test]
