@@ -11,6 +11,7 @@ pub mod identity;
 pub mod image_lock;
 pub mod image_reader;
 pub mod image_worker;
+pub mod interfaces;
 mod kvm;
 pub(crate) mod memory_nodes;
 mod netlink;

@@ -6,6 +6,7 @@
 mod arbitrary;
 mod corpus;
 mod hostile;
+mod interface;
 mod list;
 mod network;
 mod refused;

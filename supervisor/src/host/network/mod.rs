@@ -29,7 +29,7 @@ mod bandwidth;
 mod configuration;
 mod failure;
 mod keeper;
-mod links;
+pub(super) mod links;
 mod rules;
 mod server;
 mod settings;
