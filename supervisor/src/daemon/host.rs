@@ -6,7 +6,6 @@ use std::sync::Arc;
 use reeve_ipc::api::call::{AnswerBody, CallBody, DomainRef};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::host::{HostDriver, HostInfo};
-use reeve_ipc::model::{NicSource, PortLink};
 use rustix::io::Errno;
 use uuid::Uuid;
 
@@ -96,20 +95,10 @@ impl Daemon {
         let beside = live.devices.nics.iter().filter_map(|nic| {
             let slot = nic.address?;
             let (_, tap) = view.taps.iter().find(|(at, _)| *at == slot)?;
-            let bridge = match &nic.source {
-                NicSource::Bridge(bridge) => Some(bridge),
-                NicSource::Network {
-                    port: Some(port), ..
-                } => match &port.link {
-                    PortLink::Bridge(bridge) => Some(bridge),
-                    PortLink::Direct { .. } => None,
-                },
-                _ => None,
-            };
             Some(Beside {
                 mac: nic.mac?,
                 tap: tap.clone(),
-                bridge: bridge.cloned(),
+                bridge: nic.bridge().cloned(),
             })
         });
         Ok(beside.collect())

@@ -1,15 +1,22 @@
-//! One of each call about the host's interfaces and neighbours, and of each answer, in which no field has its
+//! One of each call about the host's interfaces and neighbours, of each answer, and of interfaces on switches, in which no field has its
 //! neighbour's value.
 
 use std::net::IpAddr;
 
+use uuid::Uuid;
+
+use super::network_samples::network_name;
 use crate::api::call::{
-    AnswerBody as Answer, Call, DomainNeighboursGet, DomainRef, HostInterfaceList,
+    AnswerBody as Answer, Call, DomainDeviceAttach, DomainNeighboursGet, DomainRef,
+    HostInterfaceList,
 };
 use crate::api::interface::{
     BondMonitor, HostInterface, HostInterfaceKind, HostInterfacePage, LinkState, NicNeighbour,
 };
 use crate::api::message::{CallId, FromClient, ToClient};
+use crate::model::{
+    Device, NetworkPort, Nic, NicSource, OpenVswitchPort, PortLink, PortUuid, Vlan, VlanTag,
+};
 
 fn call(call: impl Call) -> FromClient {
     FromClient::Call {
@@ -27,7 +34,54 @@ pub(super) fn calls() -> Vec<(&'static str, FromClient)> {
             let after = Some("br0".to_owned());
             call(HostInterfaceList { after })
         }),
+        ("attach to a switch", attach(NicSource::OpenVswitch(port()))),
+        (
+            "attached to a switched network",
+            attach(NicSource::Network {
+                network: network_name(),
+                port_group: None,
+                port: Some(Box::new(NetworkPort {
+                    uuid: PortUuid(Uuid::from_u128(6)),
+                    link: PortLink::OpenVswitch(port()),
+                    mtu: None,
+                    inbound: None,
+                    outbound: None,
+                    trust_guest: false,
+                    isolated: false,
+                })),
+            }),
+        ),
     ]
+}
+
+fn port() -> Box<OpenVswitchPort> {
+    Box::new(OpenVswitchPort {
+        bridge: "ovsbr".parse().unwrap(),
+        interface_id: Some(Uuid::from_u128(5)),
+        profile: Some("gold".to_owned()),
+        vlan: Some(Vlan {
+            trunk: true,
+            tags: vec![
+                VlanTag {
+                    id: 42,
+                    native: Some(false),
+                },
+                VlanTag {
+                    id: 4095,
+                    native: None,
+                },
+            ],
+        }),
+    })
+}
+
+fn attach(source: NicSource) -> FromClient {
+    call(DomainDeviceAttach {
+        domain: DomainRef::Id(3),
+        device: Box::new(Device::Nic(Nic::new(source))),
+        live: true,
+        persistent: false,
+    })
 }
 
 const STATES: [LinkState; 7] = [

@@ -18,6 +18,7 @@ use crate::domain::driver::{
 use crate::domain::plan::{PathPolicy, PlanError};
 use crate::host::Host;
 use crate::host::filter::FilterError;
+use crate::host::open_vswitch::OpenVswitchError;
 use crate::host::shares::ShareError;
 use crate::host::sockets::SocketError;
 use crate::host::vcpus::VcpuError;
@@ -116,6 +117,9 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         PlanError::NoFirmware | PlanError::NicSource(_) => StartFailureKind::Unsupported,
         PlanError::Filter(FilterError::NotOurs(_) | FilterError::Switch(_)) => {
             StartFailureKind::Definition
+        }
+        PlanError::OpenVswitch(OpenVswitchError::Tenants(_) | OpenVswitchError::NoDatabase) => {
+            StartFailureKind::Unsupported
         }
         PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,

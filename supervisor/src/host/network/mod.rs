@@ -242,6 +242,8 @@ impl NetworkHost for Host {
                 .map_err(|error| host(error.to_string())),
             // A macvtap is where it was made for as long as it is there.
             PortLink::Direct { .. } => Ok(()),
+            // The switch has a port for as long as its tap is there.
+            PortLink::OpenVswitch(_) => Ok(()),
         }
     }
 
