@@ -34,6 +34,7 @@ use super::Access;
 use super::event::Cursor;
 use super::figures::{FigureGroups, FiguresOf, FiguresPage};
 use super::host::{HostCpuPage, HostCpuStats, HostCpuid, HostFreePages, HostInfo, HostMemoryStats};
+use super::interface::{HostInterfacePage, NicNeighbour};
 use super::network::{NetworkDetails, NetworkSummary};
 use super::storage::{PoolDetails, PoolSummary, Volume};
 use super::view::{
@@ -601,4 +602,19 @@ calls! {
 
     NetworkPortList {..} -> NetworkPortPage,
     call "list the ports of", access ReadOnly, idempotent true;
+
+    /// What the host has learned of the interfaces of a running domain by talking to them: those that it knows an
+    /// address of, in the order of the definition.
+    DomainNeighboursGet {
+        /// Which.
+        domain: DomainRef,
+    } -> Vec<NicNeighbour>,
+    call "get the neighbours of", access ReadOnly, idempotent true;
+
+    /// One page of the host's network interfaces, in order of their names.
+    HostInterfaceList {
+        /// Only those after this name.
+        after: Option<String>,
+    } -> HostInterfacePage,
+    call "list the interfaces of the host", access ReadOnly, idempotent true;
 }

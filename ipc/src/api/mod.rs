@@ -19,8 +19,8 @@
 //! form of a message loses its connection and nothing else.
 //!
 //! One list says every call, its answer, what access it needs, and whether it may be repeated:
-//! [`call`]. What objects look like from outside is in [`view`], [`figures`], [`host`], [`network`] and
-//! [`storage`], what happens to them in [`event`].
+//! [`call`]. What objects look like from outside is in [`view`], [`figures`], [`host`], [`interface`],
+//! [`network`] and [`storage`], what happens to them in [`event`].
 //!
 //! **Versions.** Encoding is positional: any change of a type here or in [`crate::model`] raises
 //! [`API`]. The supervisor serves this version and the one before (there is none yet). The first
@@ -36,6 +36,7 @@ pub mod error;
 pub mod event;
 pub mod figures;
 pub mod host;
+pub mod interface;
 pub mod judge;
 pub mod message;
 pub mod network;

@@ -17,6 +17,7 @@ use reeve_ipc::gateway::MAX_NAME_BYTES;
 use reeve_ipc::model::IpRange;
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::host::open_vswitch::DATABASE;
 use crate::host::paths::DEFAULT_DIRECTORIES;
 
 pub use self::error::ConfigError;
@@ -52,6 +53,8 @@ pub struct Config {
     pub allowed_directories: Vec<PathBuf>,
     /// What serves shared directories: an absolute path. Where there is none it is looked for.
     pub virtiofsd: Option<PathBuf>,
+    /// The socket of Open vSwitch's database: an absolute path.
+    pub open_vswitch: PathBuf,
     /// Guests are of several tenants: none reaches another on its bridge, and none is without a filter.
     pub multi_tenant: bool,
     /// Whether guests' frames may be moved by the kernel; see [`Config::may_use_vhost_net`].
@@ -117,6 +120,7 @@ impl Default for Config {
             read_only_group: "reeve-ro".to_owned(),
             allowed_directories: DEFAULT_DIRECTORIES.map(PathBuf::from).to_vec(),
             virtiofsd: None,
+            open_vswitch: PathBuf::from(DATABASE),
             multi_tenant: false,
             vhost_net: None,
             default_network: None,
@@ -158,9 +162,10 @@ pub struct Changes {
 
 /// Settings that only a new supervisor takes up: the logs of running domains are open, what starts domains
 /// is made, and so are the sockets.
-const AT_RESTART: [&str; 10] = [
+const AT_RESTART: [&str; 11] = [
     "log_directory",
     "virtiofsd",
+    "open_vswitch",
     "multi_tenant",
     "vhost_net",
     "default_network",
@@ -302,6 +307,7 @@ impl Config {
         if let Some(program) = &self.virtiofsd {
             check_directory("virtiofsd", program)?;
         }
+        check_directory("open_vswitch", &self.open_vswitch)?;
         if self.multi_tenant && self.vhost_net == Some(true) {
             let reason = "with multi_tenant every interface has a source filter, and none with one is the kernel's to \
                           serve: take one of the two out";
@@ -394,6 +400,7 @@ impl Config {
         Self {
             log_directory: self.log_directory.clone(),
             virtiofsd: self.virtiofsd.clone(),
+            open_vswitch: self.open_vswitch.clone(),
             multi_tenant: self.multi_tenant,
             vhost_net: self.vhost_net,
             default_network: self.default_network,

@@ -3,15 +3,19 @@
 
 use std::sync::Arc;
 
-use reeve_ipc::api::call::{AnswerBody, CallBody};
+use reeve_ipc::api::call::{AnswerBody, CallBody, DomainRef};
+use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::host::{HostDriver, HostInfo};
+use rustix::io::Errno;
 use uuid::Uuid;
 
 use super::start::Driven;
 use super::{Daemon, Settings};
 use crate::api::Answer;
 use crate::domain::actor::SessionId;
+use crate::host::interfaces::Beside;
 use crate::host::node::{Books, HostBooks, Node};
+use crate::host::reason;
 use crate::store::StateDir;
 
 /// What the host is known by: of its firmware or its system, else what is kept of an earlier draw.
@@ -65,9 +69,56 @@ impl Daemon {
             C::HostFreePagesGet(_) => {
                 self.look(session, |node| A::HostFreePagesGet(node.free_pages()))
             }
+            C::HostInterfaceList(list) => self.look_at_links(session, move |node| {
+                let page = node.interfaces(list.after.as_deref());
+                page.map(A::HostInterfaceList)
+            }),
+            C::DomainNeighboursGet(get) => match self.interfaces_of(&get.domain) {
+                Ok(beside) => self.look_at_links(session, move |node| {
+                    node.neighbours(beside).map(A::DomainNeighboursGet)
+                }),
+                Err(error) => Answer::Now(Err(error)),
+            },
             C::HostCpuidGet(_) => self.look(session, |node| A::HostCpuidGet(node.cpuid())),
             other => return Err(other),
         })
+    }
+
+    /// The interfaces of a domain that runs, and the links that they are behind.
+    fn interfaces_of(&self, domain: &DomainRef) -> Result<Vec<Beside>, ApiError> {
+        let view = self.registry.view(domain)?;
+        let Some(live) = view.live.as_ref().filter(|_| view.instance.is_some()) else {
+            let name = &view.details.summary.name;
+            let why = format!("domain '{name}': it is not running");
+            return Err(ApiError::new(ApiErrorCode::WrongState, why));
+        };
+        let beside = live.devices.nics.iter().filter_map(|nic| {
+            let slot = nic.address?;
+            let (_, tap) = view.taps.iter().find(|(at, _)| *at == slot)?;
+            Some(Beside {
+                mac: nic.mac?,
+                tap: tap.clone(),
+                bridge: nic.bridge().cloned(),
+            })
+        });
+        Ok(beside.collect())
+    }
+
+    /// Looks at the links of the host, of which the kernel may refuse to tell.
+    fn look_at_links(
+        &self,
+        session: SessionId,
+        look: impl FnOnce(&dyn HostBooks) -> Result<AnswerBody, Errno> + Send + 'static,
+    ) -> Answer {
+        let (node, books) = (Arc::clone(&self.node), self.looks.books.clone());
+        Answer::Later(Box::pin(async move {
+            let looked = books.look(session, move || look(&*node)).await?;
+            let answer = looked.map_err(|errno| {
+                let why = format!("cannot read the links of the host: {}", reason(errno));
+                ApiError::new(ApiErrorCode::Host, why)
+            })?;
+            Ok((answer, Vec::new()))
+        }))
     }
 
     /// Looks at the host on a thread that may wait.

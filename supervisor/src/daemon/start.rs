@@ -117,6 +117,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
             let host = host
                 .with_vhost_net(config.may_use_vhost_net())
                 .with_virtiofsd(config.virtiofsd.clone())
+                .with_open_vswitch(config.open_vswitch.clone(), &settings.run_directory)
                 .with_tenants(config.multi_tenant);
             host.sweep();
             let host = Arc::new(host.with_cgroups(settings.cgroups.clone()));

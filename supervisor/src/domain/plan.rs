@@ -45,6 +45,7 @@ use self::unserved::Unserved;
 use crate::domain::driver::DeviceResources;
 use crate::host::cpuid::HostCpuid;
 use crate::host::filter::FilterError;
+use crate::host::open_vswitch::OpenVswitchError;
 use crate::host::reason;
 use crate::host::shares::{ShareError, ShareServers, Sharer};
 use crate::host::sockets::{DeviceSockets, SocketError};
@@ -145,6 +146,9 @@ pub enum PlanError {
     /// What it may send.
     #[error(transparent)]
     Filter(#[from] FilterError),
+    /// Its port of a switch.
+    #[error(transparent)]
+    OpenVswitch(#[from] OpenVswitchError),
     /// What the kernel serves one by.
     #[error(transparent)]
     VhostNet(#[from] VhostNetError),

@@ -11,6 +11,7 @@ pub mod identity;
 pub mod image_lock;
 pub mod image_reader;
 pub mod image_worker;
+pub mod interfaces;
 mod kvm;
 pub(crate) mod memory_nodes;
 mod netlink;
@@ -18,6 +19,7 @@ pub mod network;
 mod nf_tables;
 pub mod node;
 mod ofd_lock;
+pub mod open_vswitch;
 pub mod paths;
 pub(crate) mod process;
 pub mod program;
@@ -39,6 +41,7 @@ use self::confinement::CgroupPlace;
 use self::cpuid::HostCpuid;
 use self::identity::{Identities, IdentityError};
 use self::image_reader::ImageReader;
+use self::open_vswitch::OpenVswitch;
 use self::shares::ShareServers;
 use self::sockets::acceptor::Connectors;
 use self::spawner::Spawner;
@@ -144,9 +147,22 @@ impl Host {
         self
     }
 
-    /// Removes what earlier supervisors left of the filters of taps that are gone. For the start of a daemon.
+    /// Removes what earlier supervisors left of the filters of taps that are gone, and their ports. For the start of a daemon.
     pub fn sweep(&self) {
         self.network.filters.sweep();
+        self.network.open_vswitch.sweep();
+    }
+
+    /// The same host for a daemon with that run directory, which has the database of Open vSwitch at that socket make
+    /// ports for guests.
+    #[must_use]
+    pub fn with_open_vswitch(
+        mut self,
+        database: std::path::PathBuf,
+        run: &std::path::Path,
+    ) -> Self {
+        self.network.open_vswitch = OpenVswitch::new(database, run);
+        self
     }
 
     /// The same host with the domains' cgroups elsewhere.

@@ -21,9 +21,12 @@ use reeve_ipc::api::host::{
     HostCpuPage, HostCpuStats, HostCpuid, HostDriver, HostFreePages, HostInfo, HostMemoryStats,
     MAX_HOST_TEXT_BYTES,
 };
+use reeve_ipc::api::interface::{HostInterfacePage, NicNeighbour};
 use reeve_ipc::spec::{MAX_VCPUS, MachineType};
+use rustix::io::Errno;
 use uuid::Uuid;
 
+use super::interfaces::{self, Beside};
 use super::kvm;
 
 /// How old what is told of the host may be.
@@ -104,6 +107,18 @@ pub trait HostBooks: Debug + Send + Sync {
 
     /// What its CPUs say by CPUID.
     fn cpuid(&self) -> HostCpuid;
+
+    /// A page of its network interfaces, behind `after`.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn interfaces(&self, after: Option<&str>) -> Result<HostInterfacePage, Errno>;
+
+    /// What it has learned of interfaces of guests.
+    ///
+    /// # Errors
+    /// The kernel's.
+    fn neighbours(&self, of: Vec<Beside>) -> Result<Vec<NicNeighbour>, Errno>;
 }
 
 impl HostBooks for Node {
@@ -134,6 +149,14 @@ impl HostBooks for Node {
 
     fn cpuid(&self) -> HostCpuid {
         self.cpuid.told(self.driver)
+    }
+
+    fn interfaces(&self, after: Option<&str>) -> Result<HostInterfacePage, Errno> {
+        interfaces::page(after)
+    }
+
+    fn neighbours(&self, of: Vec<Beside>) -> Result<Vec<NicNeighbour>, Errno> {
+        interfaces::neighbours(of)
     }
 }
 

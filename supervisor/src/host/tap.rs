@@ -365,6 +365,21 @@ impl Tap {
         Ok(mtu)
     }
 
+    /// Gives it that MTU, or else that of the switch whose port it will be: of the host's own interface on that, where
+    /// it has one. Gives the MTU.
+    ///
+    /// # Errors
+    /// [`TapError::Set`].
+    pub fn take_mtu(&self, switch: &InterfaceName, mtu: Option<u16>) -> Result<u16, TapError> {
+        let of_switch = || {
+            let mtu = self.control.mtu(switch.as_str()).ok()?;
+            u16::try_from(mtu).ok()
+        };
+        let mtu = mtu.or_else(of_switch).unwrap_or(ETHERNET_MTU);
+        self.set_mtu(mtu)?;
+        Ok(mtu)
+    }
+
     /// Sets its MTU.
     ///
     /// # Errors

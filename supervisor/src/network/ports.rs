@@ -11,7 +11,8 @@ use reeve_ipc::api::call::NetworkPortPage;
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::network::PortDetails;
 use reeve_ipc::model::{
-    DirectMode, Forward, InterfaceName, Network, NetworkName, NetworkPort, PortLink, PortUuid,
+    DirectMode, Forward, InterfaceName, MAX_PORT_TAGS, Network, NetworkName, NetworkPort,
+    OpenVswitchPort, PortLink, PortUuid,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use uuid::Uuid;
@@ -61,11 +62,17 @@ impl PortTable {
             Err(error) => return refuse(ApiErrorCode::InvalidArgument, error.to_string()),
         };
         let vlan = group.and_then(|group| group.vlan.as_ref());
-        if network.open_vswitch || vlan.or(network.vlan.as_ref()).is_some() {
-            let why =
-                "ports of Open vSwitch, and ports whose frames are tagged, are not provided yet";
+        let vlan = vlan.or(network.vlan.as_ref());
+        if !network.open_vswitch && vlan.is_some() {
+            let why = "tags of VLANs are put on frames by Open vSwitch: the network needs <virtualport \
+                       type='openvswitch'/>, and its bridge to be one of its";
             return refuse(ApiErrorCode::Unsupported, why.to_owned());
         }
+        if vlan.is_some_and(|vlan| vlan.tags.len() > MAX_PORT_TAGS) {
+            let why = format!("a port has at most {MAX_PORT_TAGS} tags");
+            return refuse(ApiErrorCode::Unsupported, why);
+        }
+        let uuid = PortUuid(draw_uuid());
         let mut ports = self.ports();
         let link = match &network.forward {
             Forward::Direct { mode, devices } => match fewest(&ports, *mode, devices) {
@@ -79,6 +86,13 @@ impl PortTable {
                 }
             },
             _ => match view::bridge(network) {
+                Some(bridge) if network.open_vswitch => {
+                    PortLink::OpenVswitch(Box::new(OpenVswitchPort {
+                        interface_id: Some(uuid.0),
+                        vlan: vlan.cloned(),
+                        ..OpenVswitchPort::of(bridge.clone())
+                    }))
+                }
                 Some(bridge) => PortLink::Bridge(bridge.clone()),
                 None => {
                     let why = "it has no bridge that an interface could be connected to";
@@ -87,7 +101,7 @@ impl PortTable {
             },
         };
         let port = NetworkPort {
-            uuid: PortUuid(draw_uuid()),
+            uuid,
             link,
             mtu: network.mtu,
             inbound: group.and_then(|group| group.inbound),
@@ -182,7 +196,13 @@ impl PortTable {
             .map(|(_, port)| port)
             .filter(|port| port.network == *network);
         let mut of = of.map(|port| port.details.clone());
-        let ports = of.by_ref().take(MAX_PAGE / 4).collect();
+        // Tags take their room.
+        let tagged = |port: &Port| matches!(port.details.port.link, PortLink::OpenVswitch(_));
+        let any_tagged = ports
+            .values()
+            .any(|port| port.network == *network && tagged(port));
+        let most = MAX_PAGE / if any_tagged { 8 } else { 4 };
+        let ports = of.by_ref().take(most).collect();
         NetworkPortPage {
             ports,
             more: of.next().is_some(),

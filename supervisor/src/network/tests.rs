@@ -151,6 +151,7 @@ impl NetworkHost for Fake {
         let to = match &connection.port.link {
             PortLink::Bridge(bridge) => bridge,
             PortLink::Direct { device, .. } => device,
+            PortLink::OpenVswitch(port) => &port.bridge,
         };
         self.asked("connect", &format!("{} to {to}", connection.interface))
     }

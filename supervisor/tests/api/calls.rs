@@ -7,16 +7,16 @@ use reeve_ipc::api::call::{
     DomainConsole, DomainCreate, DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy,
     DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate,
     DomainDiskSizeGet, DomainFiguresList, DomainGet, DomainLabelSet, DomainList, DomainLog,
-    DomainMaxMemorySet, DomainMediumChange, DomainMemorySet, DomainNmiInject, DomainPause,
-    DomainPeek, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
+    DomainMaxMemorySet, DomainMediumChange, DomainMemorySet, DomainNeighboursGet, DomainNmiInject,
+    DomainPause, DomainPeek, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
     DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet,
     EventsSubscribe, EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostCpuidGet,
-    HostFreePagesGet, HostInfoGet, HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind,
-    NewCapacity, Operation, PeekAt, PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine,
-    PoolDelete, PoolFilter, PoolGet, PoolList, PoolRef, PoolRefresh, PoolStart, PoolStop,
-    PoolUndefine, StartOptions, SupervisorInfoGet, TestHypervisorUse, TuningChange, VolumeClone,
-    VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList, VolumeRef, VolumeResize,
-    VolumeUpload, VolumeWipe, WipeAlgorithm,
+    HostFreePagesGet, HostInfoGet, HostInterfaceList, HostMemoryStatsGet, LabelChange,
+    LogFilterSet, LogKind, NewCapacity, Operation, PeekAt, PoolAutostartSet, PoolBuild, PoolCreate,
+    PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList, PoolRef, PoolRefresh, PoolStart,
+    PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet, TestHypervisorUse, TuningChange,
+    VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList, VolumeRef,
+    VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 use reeve_ipc::api::view::AgentTimeout;
@@ -47,6 +47,8 @@ pub const fn right(operation: Operation) -> Access {
         | O::HostMemoryStatsGet
         | O::HostFreePagesGet
         | O::HostCpuidGet
+        | O::HostInterfaceList
+        | O::DomainNeighboursGet
         | O::DomainFiguresList
         | O::DomainDiskSizeGet
         | O::PoolList
@@ -286,6 +288,8 @@ pub fn sample(operation: Operation) -> CallBody {
         O::HostMemoryStatsGet => HostMemoryStatsGet {}.into_body(),
         O::HostFreePagesGet => HostFreePagesGet {}.into_body(),
         O::HostCpuidGet => HostCpuidGet {}.into_body(),
+        O::HostInterfaceList => HostInterfaceList { after: None }.into_body(),
+        O::DomainNeighboursGet => DomainNeighboursGet { domain: domain_() }.into_body(),
         O::DomainFiguresList => DomainFiguresList {
             of: FiguresOf::Named(vec![domain_()]),
             groups: FigureGroups::default(),

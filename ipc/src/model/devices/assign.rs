@@ -1,6 +1,8 @@
 //! Addresses that a definition leaves out.
 
-use super::{DeviceError, Devices, Nic};
+use uuid::Builder;
+
+use super::{DeviceError, Devices, Nic, NicSource};
 use crate::model::DomainUuid;
 use crate::spec::{MacAddress, PciSlot};
 
@@ -17,6 +19,7 @@ pub(super) fn complete(devices: &mut Devices, domain: DomainUuid) -> Result<(), 
     }
     devices.number_ports()?;
     draw_macs(&mut devices.nics, domain);
+    name_ports(&mut devices.nics, domain);
     Ok(())
 }
 
@@ -118,6 +121,21 @@ fn draw_macs(nics: &mut [Nic], domain: DomainUuid) {
             .find(|mac| !taken.contains(mac));
         nic.mac = mac;
         taken.extend(mac);
+    }
+}
+
+/// What a switch's controller knows interfaces by, where that is not said: the same for the same address.
+fn name_ports(nics: &mut [Nic], domain: DomainUuid) {
+    for nic in nics {
+        if let (NicSource::OpenVswitch(port), Some(mac)) = (&mut nic.source, nic.mac) {
+            port.interface_id.get_or_insert_with(|| {
+                let mut bytes = *domain.0.as_bytes();
+                for (byte, of_mac) in bytes.iter_mut().rev().zip(mac.octets()) {
+                    *byte ^= of_mac;
+                }
+                Builder::from_random_bytes(bytes).into_uuid()
+            });
+        }
     }
 }
 

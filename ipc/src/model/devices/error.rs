@@ -151,6 +151,24 @@ pub enum DeviceError {
         /// The interface.
         nic: String,
     },
+    /// A port of Open vSwitch that cannot be.
+    #[error(
+        "{nic} is on a bridge of Open vSwitch by a port that cannot be: a profile has 1 to 39 bytes, tags are 0 to 4095 \
+         64 at most and each once, several and native ones of a trunk only, and one at most is native"
+    )]
+    OpenVswitch {
+        /// The interface.
+        nic: String,
+    },
+    /// Isolation is of the kernel's bridges.
+    #[error(
+        "{nic} is on a bridge of Open vSwitch, which isolates no port by itself: give it a tag of its own, or have the \
+         switch's controller do it"
+    )]
+    IsolatedOnSwitch {
+        /// The interface.
+        nic: String,
+    },
     /// What a process without privilege cannot have.
     #[error("{nic} is served by a process without privilege, which cannot give it {what}")]
     OfUser {

@@ -11,6 +11,7 @@ mod error;
 mod ip_range;
 mod names;
 mod nic;
+mod open_vswitch;
 mod plug;
 mod ports;
 mod share;
@@ -23,6 +24,7 @@ pub use self::error::DeviceError;
 pub use self::ip_range::IpRange;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 pub use self::nic::{MAX_NIC_ADDRESSES, NetworkPort, Nic, NicSource, PortLink};
+pub use self::open_vswitch::{MAX_PORT_TAGS, MAX_PROFILE_BYTES, OpenVswitchPort};
 pub use self::plug::{Device, DeviceName};
 pub use self::ports::DevicePlace;
 pub use self::share::Share;
@@ -211,6 +213,10 @@ impl Devices {
                 } => {
                     let group = port_group.as_ref().map_or(0, String::len);
                     DEVICE_BYTES + network.as_str().len() + group
+                }
+                NicSource::OpenVswitch(port) => {
+                    let tags = port.vlan.as_ref().map_or(0, |vlan| vlan.tags.len());
+                    2 * DEVICE_BYTES + ELEMENT_BYTES * tags
                 }
                 _ => 0,
             };

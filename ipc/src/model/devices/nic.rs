@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceError, InterfaceName, IpRange, check_rate};
+use super::{DeviceError, InterfaceName, IpRange, OpenVswitchPort, check_rate};
 use crate::model::{DirectMode, NetworkName, PortUuid};
 use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, NicDriver, PciSlot, Rate};
 
@@ -78,6 +78,9 @@ pub enum NicSource {
     /// A process beside the worker speaks for it to whatever its user reaches, without any privilege (libvirt
     /// `type='user'`).
     User,
+    /// A tap is made and made a port of a bridge of Open vSwitch (libvirt `type='bridge'` with `<virtualport
+    /// type='openvswitch'>`).
+    OpenVswitch(Box<OpenVswitchPort>),
 }
 
 /// What a virtual network gave an interface at its start.
@@ -111,6 +114,8 @@ pub enum PortLink {
         /// How frames are handed on.
         mode: DirectMode,
     },
+    /// A tap is a port of a bridge of Open vSwitch.
+    OpenVswitch(Box<OpenVswitchPort>),
 }
 
 impl NicSource {
@@ -118,7 +123,7 @@ impl NicSource {
     #[must_use]
     pub const fn kind(&self) -> &'static str {
         match self {
-            Self::Bridge(_) => "bridge",
+            Self::Bridge(_) | Self::OpenVswitch(_) => "bridge",
             Self::Tap(_) | Self::Nothing => "ethernet",
             Self::Switch(_) => "vhostuser",
             Self::Network { .. } => "network",
@@ -155,6 +160,7 @@ impl Nic {
         match &self.source {
             NicSource::Tap(name) => Some(name),
             NicSource::Bridge(_)
+            | NicSource::OpenVswitch(_)
             | NicSource::Nothing
             | NicSource::Network { .. }
             | NicSource::Direct { .. } => self.target.as_ref(),
@@ -176,8 +182,10 @@ impl Nic {
     pub fn bridge(&self) -> Option<&InterfaceName> {
         match &self.source {
             NicSource::Bridge(bridge) => Some(bridge),
+            NicSource::OpenVswitch(port) => Some(&port.bridge),
             NicSource::Network { port, .. } => match &port.as_deref()?.link {
                 PortLink::Bridge(bridge) => Some(bridge),
+                PortLink::OpenVswitch(port) => Some(&port.bridge),
                 PortLink::Direct { .. } => None,
             },
             _ => None,
@@ -198,7 +206,10 @@ impl Nic {
         let free = self.trust_guest && self.addresses.is_empty();
         matches!(
             self.source,
-            NicSource::Bridge(_) | NicSource::Network { .. } | NicSource::Direct { .. }
+            NicSource::Bridge(_)
+                | NicSource::OpenVswitch(_)
+                | NicSource::Network { .. }
+                | NicSource::Direct { .. }
         ) && !free
     }
 
@@ -245,6 +256,14 @@ impl Nic {
         {
             if group.is_empty() || group.len() > MAX_PORT_GROUP_BYTES {
                 return Err(DeviceError::PortGroup { nic });
+            }
+        }
+        if let NicSource::OpenVswitch(port) = &self.source {
+            if !port.is_valid() {
+                return Err(DeviceError::OpenVswitch { nic });
+            }
+            if self.isolated {
+                return Err(DeviceError::IsolatedOnSwitch { nic });
             }
         }
         if matches!(self.source, NicSource::User) {

@@ -485,7 +485,7 @@ impl PortGroup {
 }
 
 impl Vlan {
-    fn validate(&self) -> Result<(), NetworkError> {
+    pub(in crate::model) fn validate(&self) -> Result<(), NetworkError> {
         let mut seen = HashSet::new();
         let good = self
             .tags

@@ -4,6 +4,7 @@ mod arbitrary;
 mod codec;
 pub(in crate::tests) mod device_samples;
 mod golden;
+mod interface_samples;
 mod judge;
 pub(in crate::tests) mod network_samples;
 mod samples;

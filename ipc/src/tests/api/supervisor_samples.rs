@@ -576,6 +576,7 @@ pub(super) fn to_client() -> Vec<(&'static str, ToClient)> {
     samples.extend(super::storage_samples::events());
     samples.extend(super::network_samples::answers());
     samples.extend(super::network_samples::events());
+    samples.extend(super::interface_samples::answers());
     samples
 }
 

@@ -12,7 +12,7 @@ use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
-    Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, Medium, Nic,
+    Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, Medium, Nic, NicSource,
 };
 use uuid::Uuid;
 
@@ -423,6 +423,11 @@ fn of_nic(nic: &Nic, mut wanted: Nic) -> Result<Vec<Change>, Failure> {
     wanted.mtu = wanted.mtu.or(nic.mtu);
     if wanted.addresses.is_empty() {
         wanted.addresses.clone_from(&nic.addresses);
+    }
+    if let (NicSource::OpenVswitch(port), NicSource::OpenVswitch(now)) =
+        (&mut wanted.source, &nic.source)
+    {
+        port.interface_id = port.interface_id.or(now.interface_id);
     }
     if wanted != *nic {
         return Err(cannot_change("this of a network interface"));

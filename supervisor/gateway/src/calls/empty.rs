@@ -1,4 +1,4 @@
-//! Kinds of objects of which a host of Reeve has none: devices of the host, its interfaces, secrets, filters.
+//! Kinds of objects of which a host of Reeve has none: devices of the host, secrets, filters.
 //!
 //! As [`super::absent`]: lists are empty, and a look-up finds nothing, so that a client which asks for all that
 //! there is goes on.
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Context;
 use super::failure::{Code, Failure};
-use crate::wire::types::handles::{Interface, NodeDevice, Nwfilter, NwfilterBinding, Secret};
+use crate::wire::types::handles::{NodeDevice, Nwfilter, NwfilterBinding, Secret};
 use crate::wire::types::network as net;
 use crate::wire::types::{NODE_DEVICES_MAX, OBJECTS_MAX};
 use crate::wire::xdr::List;
@@ -33,10 +33,6 @@ macro_rules! none {
 none! {
     node_device_count net::NodeNumOfDevices,
         node_device_names net::NodeListDevices, NODE_DEVICES_MAX;
-    interface_count net::ConnectNumOfInterfaces,
-        interface_names net::ConnectListInterfaces, OBJECTS_MAX;
-    defined_interface_count net::ConnectNumOfDefinedInterfaces,
-        defined_interface_names net::ConnectListDefinedInterfaces, OBJECTS_MAX;
     secret_count net::ConnectNumOfSecrets,
         secret_uuids net::ConnectListSecrets, OBJECTS_MAX;
     filter_count net::ConnectNumOfNwfilters,
@@ -54,7 +50,6 @@ macro_rules! none_at_all {
 
 none_at_all! {
     node_devices net::ConnectListAllNodeDevices => NodeDeviceList { devices };
-    interfaces net::ConnectListAllInterfaces => InterfaceList { interfaces };
     secrets net::ConnectListAllSecrets => SecretList { secrets };
     filters net::ConnectListAllNwfilters => NwfilterList { filters };
     bindings net::ConnectListAllNwfilterBindings => NwfilterBindingList { bindings };
@@ -70,22 +65,6 @@ pub(super) async fn node_device(
 ) -> Result<NodeDevice, Failure> {
     let why = format!("no node device with matching name '{}'", call.name);
     none(Code::NoNodeDevice, why)
-}
-
-pub(super) async fn interface_by_name(
-    _: Arc<Context>,
-    call: net::InterfaceLookupByName,
-) -> Result<Interface, Failure> {
-    let why = format!("couldn't find interface named '{}'", call.name);
-    none(Code::NoInterface, why)
-}
-
-pub(super) async fn interface_by_mac(
-    _: Arc<Context>,
-    call: net::InterfaceLookupByMacString,
-) -> Result<Interface, Failure> {
-    let why = format!("couldn't find interface with MAC address '{}'", call.mac);
-    none(Code::NoInterface, why)
 }
 
 pub(super) async fn secret_by_uuid(

@@ -36,6 +36,7 @@ pub mod failure;
 mod host;
 mod info;
 mod inside;
+mod interfaces;
 mod job;
 mod known;
 mod labels;

@@ -5,9 +5,9 @@ use std::sync::Arc;
 use super::failure::Failure;
 use super::{
     Begun, Context, absent, agent, bandwidth, block_shares, connect, cpus, define, devices,
-    domstats, empty, host, info, inside, job, labels, lifecycle, list, lookup, measures, memory,
-    memory_limits, memory_nodes, network, pinning, procedure, scheduler, security, start,
-    statistics, storage, threads, throttle, vcpus,
+    domstats, empty, host, info, inside, interfaces, job, labels, lifecycle, list, lookup,
+    measures, memory, memory_limits, memory_nodes, network, pinning, procedure, scheduler,
+    security, start, statistics, storage, threads, throttle, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -229,13 +229,15 @@ served! {
     wire::network::NodeListDevices => empty::node_device_names;
     wire::network::NodeDeviceLookupByName => empty::node_device;
     wire::network::ConnectListAllNodeDevices => empty::node_devices;
-    wire::network::ConnectNumOfInterfaces => empty::interface_count;
-    wire::network::ConnectListInterfaces => empty::interface_names;
-    wire::network::ConnectNumOfDefinedInterfaces => empty::defined_interface_count;
-    wire::network::ConnectListDefinedInterfaces => empty::defined_interface_names;
-    wire::network::InterfaceLookupByName => empty::interface_by_name;
-    wire::network::InterfaceLookupByMacString => empty::interface_by_mac;
-    wire::network::ConnectListAllInterfaces => empty::interfaces;
+    wire::network::ConnectNumOfInterfaces => interfaces::active_count;
+    wire::network::ConnectListInterfaces => interfaces::active_names;
+    wire::network::ConnectNumOfDefinedInterfaces => interfaces::inactive_count;
+    wire::network::ConnectListDefinedInterfaces => interfaces::inactive_names;
+    wire::network::InterfaceLookupByName => interfaces::by_name;
+    wire::network::InterfaceLookupByMacString => interfaces::by_mac;
+    wire::network::InterfaceGetXmlDesc => interfaces::xml_desc;
+    wire::network::InterfaceIsActive => interfaces::is_active;
+    wire::network::ConnectListAllInterfaces => interfaces::all;
     wire::network::ConnectNumOfSecrets => empty::secret_count;
     wire::network::ConnectListSecrets => empty::secret_uuids;
     wire::network::SecretLookupByUuid => empty::secret_by_uuid;

@@ -9,6 +9,7 @@ mod harness;
 mod host;
 mod hostile;
 mod inside;
+mod interfaces;
 mod nets;
 mod networks;
 mod one;

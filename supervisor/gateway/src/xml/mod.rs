@@ -8,6 +8,7 @@
 //! | [`domain_capabilities`] | `<domainCapabilities>` |
 //! | `cpu` | `<cpu>` by itself: processors to compare |
 //! | [`storage`] | `<pool type='dir'>` and `<volume>` |
+//! | [`interface`] | `<interface>` of the host |
 //! | [`network`] | `<network>`, parts of it, and `<networkport>` |
 //!
 //! A document is hostile. Its size, depth and the rest that costs are bounded before the parser sees it; no
@@ -37,6 +38,7 @@ pub(crate) mod cpu;
 pub mod device;
 pub mod domain;
 pub mod domain_capabilities;
+pub mod interface;
 pub mod kept;
 pub mod network;
 pub mod storage;

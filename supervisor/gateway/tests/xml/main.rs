@@ -6,8 +6,10 @@
 mod arbitrary;
 mod corpus;
 mod hostile;
+mod interface;
 mod list;
 mod network;
+mod open_vswitch;
 mod refused;
 mod schema;
 mod storage;

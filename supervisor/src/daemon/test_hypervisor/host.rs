@@ -1,6 +1,7 @@
 //! A host of fixed numbers: those of libvirt's test driver (`testConnectOpen`, `defaultNodeInfo`), where they are
 //! consistent. Its name is that of the host it is on.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use reeve_ipc::api::MAX_PAGE;
@@ -9,10 +10,15 @@ use reeve_ipc::api::host::{
     HostDriver, HostFreePages, HostInfo, HostMemoryStats, HostNode, HostNodeMemory, HostPages,
     HostTopology,
 };
+use reeve_ipc::api::interface::{
+    HostInterface, HostInterfaceKind, HostInterfacePage, LinkState, NicNeighbour,
+};
 use reeve_ipc::model::{CpuSet, MemorySize};
 use reeve_ipc::spec::{CpuidEntry, MAX_VCPUS, MachineType};
+use rustix::io::Errno;
 use uuid::Uuid;
 
+use crate::host::interfaces::{Beside, paged};
 use crate::host::node::{HostBooks, host_name};
 
 const UUID: Uuid = Uuid::from_u128(0x7e57_0000_0000_4000_8000_0000_0000_0001);
@@ -176,5 +182,28 @@ impl HostBooks for TestHost {
             host: leaves.clone(),
             guest: leaves,
         }
+    }
+
+    /// The one interface that libvirt's test driver has from the start.
+    fn interfaces(&self, after: Option<&str>) -> Result<HostInterfacePage, Errno> {
+        let interface = HostInterface {
+            name: "eth1".to_owned(),
+            address: vec![0xaa, 0xbb, 0xcc, 0xdd, 0xee, 0xff],
+            mtu: 1492,
+            state: LinkState::Up,
+            speed: None,
+            kind: HostInterfaceKind::Ethernet,
+            tap: false,
+            part_of: None,
+            addresses: vec![(IpAddr::from([192, 168, 0, 5]), 24)],
+            routers: vec![IpAddr::from([192, 168, 0, 1])],
+            on_boot: Some(true),
+        };
+        Ok(paged(vec![interface], after))
+    }
+
+    /// Nobody talks to what only looks like a guest.
+    fn neighbours(&self, _: Vec<Beside>) -> Result<Vec<NicNeighbour>, Errno> {
+        Ok(Vec::new())
     }
 }

@@ -9,6 +9,7 @@ use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, Switc
 
 use super::{PathPolicy, PlanError};
 use crate::host::filter::{FilterError, Guarded, Guest, Hook, Sender, TapFilters};
+use crate::host::open_vswitch::{OpenVswitch, OpenVswitchError, Wearer};
 use crate::host::sockets;
 use crate::host::tap::{ETHERNET_MTU, Tap, TapNames};
 use crate::host::vhost_net;
@@ -20,6 +21,8 @@ pub struct NicPolicy {
     pub(crate) filters: TapFilters,
     /// The guests are of several tenants: each reaches no other on its bridge, and none is without a filter.
     pub(crate) multi_tenant: bool,
+    /// Ports of bridges of Open vSwitch.
+    pub(crate) open_vswitch: OpenVswitch,
     /// No guest's frames are moved by the kernel.
     pub(crate) without_vhost_net: bool,
     /// Of taps for which none is said.
@@ -45,7 +48,7 @@ impl NicPolicy {
     pub(crate) fn guarded(&self, nic: &Nic, mac: MacAddress) -> Option<Guarded> {
         let nic = as_connected(nic);
         let (connected, hook) = match nic.source {
-            NicSource::Bridge(_) => (true, Hook::Ingress),
+            NicSource::Bridge(_) | NicSource::OpenVswitch(_) => (true, Hook::Ingress),
             NicSource::Direct { .. } => (true, Hook::Egress),
             _ => (false, Hook::Ingress),
         };
@@ -75,6 +78,7 @@ pub(super) fn as_connected(nic: &Nic) -> Cow<'_, Nic> {
             device: device.clone(),
             mode: *mode,
         },
+        PortLink::OpenVswitch(port) => NicSource::OpenVswitch(port.clone()),
     };
     Cow::Owned(Nic {
         source,
@@ -189,6 +193,28 @@ fn connected(
                 None => policy.filters.clear(&tap.id()?),
             }
             tap.up()?;
+            let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
+            Ok((tap, told.then_some(mtu)))
+        }
+        NicSource::OpenVswitch(port) => {
+            if policy.multi_tenant || nic.isolated {
+                return Err(OpenVswitchError::Tenants(port.bridge.clone()).into());
+            }
+            let tap = make()?;
+            let mtu = tap.take_mtu(&port.bridge, nic.mtu)?;
+            let id = tap.id()?;
+            match policy.guarded(nic, mac) {
+                Some(guarded) => policy.filters.guard(&id, guarded)?,
+                None => policy.filters.clear(&id),
+            }
+            tap.up()?;
+            // Last: from then on its frames go somewhere.
+            let wearer = Wearer {
+                tap: &id,
+                mac,
+                domain: policy.guest.as_ref().map(|guest| guest.uuid),
+            };
+            policy.open_vswitch.add(wearer, port)?;
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
             Ok((tap, told.then_some(mtu)))
         }

@@ -18,6 +18,7 @@ use crate::domain::driver::{
 use crate::domain::plan::{PathPolicy, PlanError};
 use crate::host::Host;
 use crate::host::filter::FilterError;
+use crate::host::open_vswitch::OpenVswitchError;
 use crate::host::shares::ShareError;
 use crate::host::sockets::SocketError;
 use crate::host::tap::MacvtapError;
@@ -119,6 +120,9 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
             FilterError::NotOurs(_) | FilterError::Switch(_) | FilterError::Beside(_),
         ) => StartFailureKind::Definition,
         PlanError::Macvtap(MacvtapError::Isolated(_)) => StartFailureKind::Definition,
+        PlanError::OpenVswitch(OpenVswitchError::Tenants(_) | OpenVswitchError::NoDatabase) => {
+            StartFailureKind::Unsupported
+        }
         PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. } => {

@@ -117,7 +117,7 @@ pub(super) struct Reached {
 
 /// A socket of rtnetlink.
 #[derive(Debug)]
-pub(super) struct Links {
+pub(in crate::host) struct Links {
     socket: OwnedFd,
     number: u32,
 }
@@ -130,13 +130,13 @@ fn family(address: IpAddr) -> AddressFamily {
 }
 
 impl Links {
-    pub(super) fn open() -> Result<Self, Errno> {
+    pub(in crate::host) fn open() -> Result<Self, Errno> {
         let socket = netlink::socket(None)?;
         Ok(Self { socket, number: 0 })
     }
 
     /// Sends a message and takes what comes, until the kernel has said that this is all.
-    fn ask(
+    pub(in crate::host) fn ask(
         &mut self,
         flags: u16,
         message: RouteNetlinkMessage,

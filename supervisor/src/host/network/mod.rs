@@ -32,7 +32,7 @@ mod configuration;
 mod failure;
 mod forwarding;
 mod keeper;
-mod links;
+pub(super) mod links;
 mod rules;
 mod server;
 mod settings;
@@ -295,6 +295,8 @@ impl NetworkHost for Host {
                 .map_err(|error| host(error.to_string())),
             // A macvtap is where it was made for as long as it is there.
             PortLink::Direct { .. } => Ok(()),
+            // The switch has a port for as long as its tap is there.
+            PortLink::OpenVswitch(_) => Ok(()),
         }
     }
 

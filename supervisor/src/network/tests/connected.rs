@@ -110,7 +110,7 @@ async fn a_port_is_on_the_bridge_of_the_host_or_on_the_interface_with_the_fewest
     stage.started(&through).await;
     let device = |link| match link {
         PortLink::Direct { device, .. } => device.to_string(),
-        PortLink::Bridge(bridge) => panic!("{bridge}"),
+        other => panic!("{other:?}"),
     };
     let (first, link) = stage.port(&through, 1).unwrap();
     assert_eq!(device(link), "eth8");
@@ -130,6 +130,18 @@ async fn a_port_is_on_the_bridge_of_the_host_or_on_the_interface_with_the_fewest
     });
     stage.started(&tagged).await;
     assert_eq!(refusal(stage.port(&tagged, 1)).0, ApiErrorCode::Unsupported);
+    // A switch does.
+    let mut switched = tagged.clone();
+    (switched.name, switched.uuid) = (plain(5, "switched").name, plain(5, "switched").uuid);
+    switched.open_vswitch = true;
+    stage.started(&switched).await;
+    let (uuid, link) = stage.port(&switched, 1).unwrap();
+    let PortLink::OpenVswitch(port) = link else {
+        panic!("{link:?}");
+    };
+    assert_eq!(port.bridge.as_str(), "br0");
+    assert_eq!(port.interface_id, Some(uuid.0));
+    assert_eq!(port.vlan, switched.vlan);
 }
 
 #[tokio::test]

@@ -11,7 +11,7 @@ use serde_json::Value;
 use super::asked::vcpus;
 use super::{Context, Refusal, ask, ask_if};
 use crate::calls::failure::{Code, Failure, check_flags};
-use crate::calls::network::leases;
+use crate::calls::network::{leases, neighbours};
 use crate::wire::error::Origin;
 use crate::wire::types::guest as wire;
 use crate::wire::types::handles::Domain;
@@ -88,7 +88,6 @@ pub(in crate::calls) async fn addresses(
     const AGENT: u32 = 1;
     const ARP: u32 = 2;
     check_flags(call.flags, 0, "virDomainInterfaceAddresses")?;
-    let unsupported = |why: String| Failure::new(Code::ArgumentUnsupported, why);
     match call.source {
         LEASE => leases::of_domain(&context, &call.domain).await,
         AGENT if context.read_only => {
@@ -114,13 +113,11 @@ pub(in crate::calls) async fn addresses(
             });
             Ok(told.collect())
         }
-        ARP => {
-            let why = "the host's neighbours are not told of: ask the agent (--source agent)";
-            Err(unsupported(why.to_owned()))
+        ARP => neighbours::of_domain(&context, &call.domain).await,
+        other => {
+            let why = format!("Unsupported IP address data source {other}");
+            Err(Failure::new(Code::ArgumentUnsupported, why))
         }
-        other => Err(unsupported(format!(
-            "Unsupported IP address data source {other}"
-        ))),
     }
 }
 

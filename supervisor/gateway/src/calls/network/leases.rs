@@ -20,7 +20,7 @@ use crate::wire::types::network as wire;
 use crate::wire::xdr::List;
 
 /// Of which family an address is (libvirt `virIPAddrType`).
-const fn family(address: IpAddr) -> i32 {
+pub(super) const fn family(address: IpAddr) -> i32 {
     match address {
         IpAddr::V4(_) => 0,
         IpAddr::V6(_) => 1,

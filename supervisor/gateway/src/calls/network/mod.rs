@@ -6,6 +6,7 @@
 pub(super) mod changes;
 pub(super) mod leases;
 pub(super) mod life;
+pub(super) mod neighbours;
 pub(super) mod networks;
 pub(super) mod ports;
 

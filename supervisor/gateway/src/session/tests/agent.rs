@@ -371,7 +371,7 @@ fn what_a_guest_says_of_itself_is_told_in_libvirts_words() {
         .collect();
     assert_eq!(both, [(0, "10.0.0.1", 8), (1, "::1", 128)]);
     assert!(client.ask(&addresses(0)).0.is_empty());
-    for source in [2, 3] {
+    for source in [3, 4] {
         assert_eq!(client.refused(&addresses(source)).code, 74);
     }
     let systems = client.ask(&guest::DomainGetFsinfo {

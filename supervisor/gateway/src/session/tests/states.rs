@@ -294,11 +294,6 @@ fn of_what_there_is_none_lists_are_empty_and_look_ups_find_nothing() {
         flags,
     };
     assert_eq!(client.ask(&all).ret, 0);
-    let all = net::ConnectListAllInterfaces {
-        need_results,
-        flags,
-    };
-    assert_eq!(client.ask(&all).ret, 0);
     let all = net::ConnectListAllSecrets {
         need_results,
         flags,
@@ -326,8 +321,6 @@ fn of_what_there_is_none_lists_are_empty_and_look_ups_find_nothing() {
         flags,
     };
     assert!(client.ask(&names).0.is_empty());
-    assert_eq!(client.ask(&net::ConnectNumOfInterfaces {}), 0);
-    assert_eq!(client.ask(&net::ConnectNumOfDefinedInterfaces {}), 0);
     assert_eq!(client.ask(&net::ConnectNumOfSecrets {}), 0);
     assert_eq!(client.ask(&net::ConnectNumOfNwfilters {}), 0);
     let (name, uuid) = ("x".to_owned(), [7; 16]);
@@ -337,18 +330,6 @@ fn of_what_there_is_none_lists_are_empty_and_look_ups_find_nothing() {
         &net::NodeDeviceLookupByName { name: name.clone() },
         53,
         22,
-    );
-    missing(
-        client,
-        &net::InterfaceLookupByName { name: name.clone() },
-        57,
-        26,
-    );
-    missing(
-        client,
-        &net::InterfaceLookupByMacString { mac: name.clone() },
-        57,
-        26,
     );
     missing(client, &net::SecretLookupByUuid { uuid }, 66, 30);
     let usage = net::SecretLookupByUsage {

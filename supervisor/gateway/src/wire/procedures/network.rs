@@ -2,7 +2,7 @@
 
 use super::Access::{Read, Write};
 use super::Rank::{High, Low};
-use super::State::{Served, ToCome};
+use super::State::{Served, ToCome, Unsupported};
 use super::call_rows;
 use super::reason::{INTERFACES, NWFILTERS};
 
@@ -26,16 +26,16 @@ call_rows! {
     127 CONNECT_LIST_INTERFACES virConnectListInterfaces (Read, High) => Served;
     128 INTERFACE_LOOKUP_BY_NAME virInterfaceLookupByName (Read, High) => Served;
     129 INTERFACE_LOOKUP_BY_MAC_STRING virInterfaceLookupByMACString (Read, High) => Served;
-    130 INTERFACE_GET_XML_DESC virInterfaceGetXMLDesc (Read, Low) => ToCome(INTERFACES);
-    131 INTERFACE_DEFINE_XML virInterfaceDefineXML (Write, High) => ToCome(INTERFACES);
-    132 INTERFACE_UNDEFINE virInterfaceUndefine (Write, High) => ToCome(INTERFACES);
-    133 INTERFACE_CREATE virInterfaceCreate (Write, Low) => ToCome(INTERFACES);
-    134 INTERFACE_DESTROY virInterfaceDestroy (Write, High) => ToCome(INTERFACES);
+    130 INTERFACE_GET_XML_DESC virInterfaceGetXMLDesc (Read, Low) => Served;
+    131 INTERFACE_DEFINE_XML virInterfaceDefineXML (Write, High) => Unsupported(INTERFACES);
+    132 INTERFACE_UNDEFINE virInterfaceUndefine (Write, High) => Unsupported(INTERFACES);
+    133 INTERFACE_CREATE virInterfaceCreate (Write, Low) => Unsupported(INTERFACES);
+    134 INTERFACE_DESTROY virInterfaceDestroy (Write, High) => Unsupported(INTERFACES);
     137 CONNECT_NUM_OF_DEFINED_INTERFACES virConnectNumOfDefinedInterfaces (Read, High) => Served;
     138 CONNECT_LIST_DEFINED_INTERFACES virConnectListDefinedInterfaces (Read, High) => Served;
     152 NETWORK_IS_ACTIVE virNetworkIsActive (Read, High) => Served;
     153 NETWORK_IS_PERSISTENT virNetworkIsPersistent (Read, High) => Served;
-    156 INTERFACE_IS_ACTIVE virInterfaceIsActive (Read, High) => ToCome(INTERFACES);
+    156 INTERFACE_IS_ACTIVE virInterfaceIsActive (Read, High) => Served;
     175 NWFILTER_LOOKUP_BY_NAME virNWFilterLookupByName (Read, High) => Served;
     176 NWFILTER_LOOKUP_BY_UUID virNWFilterLookupByUUID (Read, High) => Served;
     177 NWFILTER_GET_XML_DESC virNWFilterGetXMLDesc (Read, High) => ToCome(NWFILTERS);
@@ -43,9 +43,9 @@ call_rows! {
     179 CONNECT_LIST_NWFILTERS virConnectListNWFilters (Read, High) => Served;
     180 NWFILTER_DEFINE_XML virNWFilterDefineXML (Write, High) => ToCome(NWFILTERS);
     181 NWFILTER_UNDEFINE virNWFilterUndefine (Write, High) => ToCome(NWFILTERS);
-    220 INTERFACE_CHANGE_BEGIN virInterfaceChangeBegin (Write, Low) => ToCome(INTERFACES);
-    221 INTERFACE_CHANGE_COMMIT virInterfaceChangeCommit (Write, Low) => ToCome(INTERFACES);
-    222 INTERFACE_CHANGE_ROLLBACK virInterfaceChangeRollback (Write, Low) => ToCome(INTERFACES);
+    220 INTERFACE_CHANGE_BEGIN virInterfaceChangeBegin (Write, Low) => Unsupported(INTERFACES);
+    221 INTERFACE_CHANGE_COMMIT virInterfaceChangeCommit (Write, Low) => Unsupported(INTERFACES);
+    222 INTERFACE_CHANGE_ROLLBACK virInterfaceChangeRollback (Write, Low) => Unsupported(INTERFACES);
     283 CONNECT_LIST_ALL_NETWORKS virConnectListAllNetworks (Read, High) => Served;
     284 CONNECT_LIST_ALL_INTERFACES virConnectListAllInterfaces (Read, High) => Served;
     286 CONNECT_LIST_ALL_NWFILTERS virConnectListAllNWFilters (Read, High) => Served;

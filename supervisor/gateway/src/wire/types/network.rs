@@ -71,10 +71,14 @@ calls! { Remote;
     InterfaceLookupByName = 128 { name: String } -> Interface;
     /// An interface by its MAC address.
     InterfaceLookupByMacString = 129 { mac: String } -> Interface;
+    /// An interface's document; 1: as it is defined, rather than as it is.
+    InterfaceGetXmlDesc = 130 { interface: Interface, flags: u32 } -> String;
     /// How many interfaces the host has that are down.
     ConnectNumOfDefinedInterfaces = 137 {} -> i32;
     /// Their names, at most so many.
     ConnectListDefinedInterfaces = 138 { maxnames: i32 } -> List<String, OBJECTS_MAX>;
+    /// Whether an interface is up.
+    InterfaceIsActive = 156 { interface: Interface } -> bool;
     /// How many secrets there are.
     ConnectNumOfSecrets = 139 {} -> i32;
     /// Their UUIDs as text, at most so many.

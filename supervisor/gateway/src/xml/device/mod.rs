@@ -6,6 +6,7 @@ pub mod alias;
 mod disk;
 mod memory;
 mod nic;
+mod open_vswitch;
 mod ports;
 pub(super) mod rates;
 mod share;

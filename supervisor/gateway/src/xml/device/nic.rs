@@ -10,7 +10,7 @@ use super::super::element::Element;
 use super::super::kept::{self, Keeper};
 use super::super::own::OwnInterface;
 use super::super::write::Writer;
-use super::{address, rates};
+use super::{address, open_vswitch, rates};
 
 /// What the names begin with that are drawn for a start (libvirt `VIR_NET_GENERATED_VNET_PREFIX`).
 const DRAWN: [&str; 2] = ["vnet", "macvtap"];
@@ -32,10 +32,12 @@ pub(super) fn parse(element: Element<'_>, keeper: &mut Keeper) -> Result<Nic, Xm
                            vepa without it";
                 return Err(child.unsupported(why));
             }
+            "virtualport" | "vlan" if open_vswitch::may_be(element) => {}
             _ => return Err(child.not_provided()),
         }
     }
     let (source, target) = source(element)?;
+    let source = open_vswitch::parse(element, source)?;
     let mut nic = Nic::new(source);
     nic.target = target;
     if let Some(mac) = mac {
@@ -261,6 +263,11 @@ pub(super) fn format(
     }
     match &nic.source {
         NicSource::Bridge(bridge) => writer.tag("source").attribute("bridge", bridge).empty(),
+        NicSource::OpenVswitch(port) => {
+            let tag = writer.tag("source");
+            tag.attribute("bridge", &port.bridge).empty();
+            open_vswitch::format(writer, port);
+        }
         NicSource::Switch(path) => {
             let tag = writer.tag("source").attribute("type", "unix");
             tag.attribute("path", path.display())
@@ -278,6 +285,9 @@ pub(super) fn format(
             let tag = tag.optional("portid", port.map(|port| port.uuid));
             match port.map(|port| &port.link) {
                 Some(PortLink::Bridge(bridge)) => tag.attribute("bridge", bridge).empty(),
+                Some(PortLink::OpenVswitch(port)) => {
+                    tag.attribute("bridge", &port.bridge).empty();
+                }
                 Some(PortLink::Direct { device, mode }) => {
                     tag.attribute("dev", device).attribute("mode", mode).empty();
                 }

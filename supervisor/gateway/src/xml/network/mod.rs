@@ -9,7 +9,7 @@ mod dns;
 mod forward;
 mod labels;
 mod part;
-mod port;
+pub(super) mod port;
 
 use reeve_ipc::model::{
     BridgeSettings, Dns, Forward, Network, NetworkDomain, NetworkName, NetworkUuid,

@@ -27,7 +27,7 @@ pub(super) fn parse_group(element: Element<'_>) -> Result<PortGroup, XmlError> {
 }
 
 /// Reads tags. As in libvirt, several of them, and one that is native, are a trunk's whether that is said or not.
-pub(super) fn vlan(element: Element<'_>) -> Result<Vlan, XmlError> {
+pub(in super::super) fn vlan(element: Element<'_>) -> Result<Vlan, XmlError> {
     element.known(&["trunk"])?;
     contents(element, &[], &["tag"])?;
     let mut tags = Vec::new();
@@ -78,7 +78,7 @@ pub(super) fn isolated(root: Element<'_>) -> Result<Option<bool>, XmlError> {
     port.switch("isolated")
 }
 
-pub(super) fn format_vlan(writer: &mut Writer, vlan: &Vlan) {
+pub(in super::super) fn format_vlan(writer: &mut Writer, vlan: &Vlan) {
     let tag = writer.tag("vlan");
     tag.optional("trunk", vlan.trunk.then_some("yes")).open();
     for VlanTag { id, native } in &vlan.tags {
@@ -153,6 +153,10 @@ pub fn format_port(port: &PortDetails, own_bridge: bool) -> String {
             let kind = if own_bridge { "network" } else { "bridge" };
             let tag = writer.tag("plug").attribute("type", kind);
             tag.attribute("bridge", bridge).empty();
+        }
+        PortLink::OpenVswitch(port) => {
+            let tag = writer.tag("plug").attribute("type", "bridge");
+            tag.attribute("bridge", &port.bridge).empty();
         }
         PortLink::Direct { device, mode } => {
             let tag = writer.tag("plug").attribute("type", "direct");

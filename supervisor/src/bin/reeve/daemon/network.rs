@@ -326,6 +326,7 @@ fn link(link: &PortLink) -> String {
     match link {
         PortLink::Bridge(bridge) => bridge.to_string(),
         PortLink::Direct { device, mode } => format!("{device} ({mode})"),
+        PortLink::OpenVswitch(port) => format!("{} (Open vSwitch)", port.bridge),
     }
 }
 
@@ -333,6 +334,7 @@ fn port_json(port: &PortDetails) -> Value {
     let (device, mode) = match &port.port.link {
         PortLink::Bridge(bridge) => (bridge, None),
         PortLink::Direct { device, mode } => (device, Some(mode.word())),
+        PortLink::OpenVswitch(port) => (&port.bridge, Some("open-vswitch")),
     };
     json!({
         "uuid": port.port.uuid,

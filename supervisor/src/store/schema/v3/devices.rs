@@ -2,6 +2,7 @@
 
 mod disks;
 mod nics;
+mod open_vswitch;
 
 use std::path::PathBuf;
 

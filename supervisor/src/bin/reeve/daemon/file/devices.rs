@@ -2,6 +2,7 @@
 
 mod disk;
 mod nic;
+mod open_vswitch;
 mod watchdog;
 
 use std::path::PathBuf;

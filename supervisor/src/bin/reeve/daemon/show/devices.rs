@@ -90,6 +90,7 @@ fn nic(nic: &Nic) -> String {
         NicSource::Network { network, .. } => format!("on network {network}"),
         NicSource::Direct { device, mode } => format!("directly on {device} ({mode})"),
         NicSource::User => "by a process without privilege".to_owned(),
+        NicSource::OpenVswitch(port) => format!("on bridge {} of Open vSwitch", port.bridge),
     };
     let target = nic.target.as_ref();
     let target = target.map_or_else(String::new, |target| format!(" by {target}"));

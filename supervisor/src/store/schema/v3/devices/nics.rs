@@ -9,6 +9,7 @@ use uuid::Uuid;
 
 use super::super::SchemaError;
 use super::disks::is_false;
+use super::open_vswitch::SwitchPort;
 use super::{Rate, from_slot, to_slot};
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -57,6 +58,7 @@ enum Source {
         mode: DirectMode,
     },
     User,
+    OpenVswitch(Box<SwitchPort>),
 }
 
 /// What a network gave it, of a machine that runs.
@@ -80,6 +82,7 @@ struct Port {
 enum Link {
     Bridge(String),
     Direct { device: String, mode: DirectMode },
+    OpenVswitch(Box<SwitchPort>),
 }
 
 impl From<&model::NicSource> for Source {
@@ -104,6 +107,7 @@ impl From<&model::NicSource> for Source {
                 mode: *mode,
             },
             model::NicSource::User => Self::User,
+            model::NicSource::OpenVswitch(port) => Self::OpenVswitch(Box::new((&**port).into())),
         }
     }
 }
@@ -128,6 +132,7 @@ impl From<&model::NetworkPort> for Port {
                     device: text(device),
                     mode: *mode,
                 },
+                model::PortLink::OpenVswitch(port) => Link::OpenVswitch(Box::new((&**port).into())),
             },
             mtu: *mtu,
             inbound: inbound.map(Into::into),
@@ -138,7 +143,7 @@ impl From<&model::NetworkPort> for Port {
     }
 }
 
-fn interface(name: String) -> Result<model::InterfaceName, SchemaError> {
+pub(super) fn interface(name: String) -> Result<model::InterfaceName, SchemaError> {
     let name = model::InterfaceName::try_from(name);
     Ok(name.map_err(model::ModelError::from)?)
 }
@@ -168,6 +173,7 @@ impl TryFrom<Source> for model::NicSource {
                 mode,
             },
             Source::User => Self::User,
+            Source::OpenVswitch(port) => Self::OpenVswitch(Box::new((*port).try_into()?)),
         })
     }
 }
@@ -184,6 +190,9 @@ impl TryFrom<Port> for model::NetworkPort {
                     device: interface(device)?,
                     mode,
                 },
+                Link::OpenVswitch(port) => {
+                    model::PortLink::OpenVswitch(Box::new((*port).try_into()?))
+                }
             },
             mtu: port.mtu,
             inbound: port.inbound.map(Into::into),

@@ -6,6 +6,7 @@ use reeve_ipc::model::{DirectMode, InterfaceName, IpRange, NetworkName, Nic, Nic
 use reeve_ipc::spec::{MacAddress, NicDriver, PciSlot};
 use serde::{Deserialize, Serialize};
 
+use super::open_vswitch::SwitchKeys;
 use super::{RateKeys, is_false, one};
 
 /// A network interface that is checked as it is read.
@@ -35,6 +36,9 @@ struct NicKeys {
     mode: Option<DirectMode>,
     #[serde(default, skip_serializing_if = "is_false")]
     user: bool,
+    /// The bridge of Open vSwitch that it is on, and how.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    open_vswitch: Option<SwitchKeys>,
     #[serde(skip_serializing_if = "Option::is_none")]
     mac: Option<MacAddress>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -103,6 +107,7 @@ impl From<NicEntry> for NicKeys {
             direct: None,
             mode: None,
             user: false,
+            open_vswitch: None,
             mac: nic.mac,
             target: nic.target,
             queues: nic.queues,
@@ -134,6 +139,7 @@ impl From<NicEntry> for NicKeys {
                 keys.mode = Some(mode);
             }
             NicSource::User => keys.user = true,
+            NicSource::OpenVswitch(port) => keys.open_vswitch = Some((*port).into()),
         }
         keys
     }
@@ -155,6 +161,9 @@ fn source(keys: &NicKeys) -> Result<NicSource, String> {
             .clone()
             .map(|device| NicSource::Direct { device, mode }),
         keys.user.then_some(NicSource::User),
+        keys.open_vswitch
+            .clone()
+            .map(|port| NicSource::OpenVswitch(Box::new(port.into()))),
     ];
     if keys.port_group.is_some() && keys.network.is_none() {
         return Err("port-group is of a network interface with a network".to_owned());

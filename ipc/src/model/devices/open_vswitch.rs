@@ -1,0 +1,51 @@
+//! Ports of bridges of Open vSwitch (libvirt `<virtualport type='openvswitch'>`).
+
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::InterfaceName;
+use crate::model::Vlan;
+
+/// The most bytes of the name of a profile, as in libvirt.
+pub const MAX_PROFILE_BYTES: usize = 39;
+
+/// The most tags of a port.
+pub const MAX_PORT_TAGS: usize = 64;
+
+/// A port of a bridge of Open vSwitch.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct OpenVswitchPort {
+    /// The bridge.
+    pub bridge: InterfaceName,
+    /// What the switch's controller knows the interface by (`external_ids:iface-id`); made of the domain's UUID and
+    /// the interface's address when the definition is taken where there is none.
+    pub interface_id: Option<Uuid>,
+    /// The name of a profile that the switch's controller has (`external_ids:port-profile`): 1 to
+    /// [`MAX_PROFILE_BYTES`] bytes.
+    pub profile: Option<String>,
+    /// Tags of the frames that pass it, at most [`MAX_PORT_TAGS`]; any frames do, as they are, where there are none.
+    pub vlan: Option<Vlan>,
+}
+
+impl OpenVswitchPort {
+    /// Of a bridge, with nothing else said.
+    #[must_use]
+    pub const fn of(bridge: InterfaceName) -> Self {
+        Self {
+            bridge,
+            interface_id: None,
+            profile: None,
+            vlan: None,
+        }
+    }
+
+    /// Whether all of it can be had.
+    pub(super) fn is_valid(&self) -> bool {
+        let profile = self.profile.as_ref();
+        let good = profile.is_none_or(|name| {
+            (1..=MAX_PROFILE_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
+        });
+        let vlan = self.vlan.as_ref();
+        good && vlan.is_none_or(|vlan| vlan.tags.len() <= MAX_PORT_TAGS && vlan.validate().is_ok())
+    }
+}

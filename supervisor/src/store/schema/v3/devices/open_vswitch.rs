@@ -1,0 +1,86 @@
+//! Ports of Open vSwitch as schema 3 has them.
+
+use reeve_ipc::model;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use super::super::SchemaError;
+use super::disks::is_false;
+use super::nics::interface;
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct SwitchPort {
+    bridge: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interface_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vlan: Option<Vlan>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Vlan {
+    #[serde(default, skip_serializing_if = "is_false")]
+    trunk: bool,
+    tags: Vec<Tag>,
+}
+
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Tag {
+    id: u16,
+    /// Frames without a tag are of it, and get it or not on their way to the guest.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    native: Option<bool>,
+}
+
+impl From<&model::OpenVswitchPort> for SwitchPort {
+    fn from(port: &model::OpenVswitchPort) -> Self {
+        let model::OpenVswitchPort {
+            bridge,
+            interface_id,
+            profile,
+            vlan,
+        } = port;
+        let vlan = vlan.as_ref().map(|model::Vlan { trunk, tags }| {
+            let tags = tags.iter();
+            Vlan {
+                trunk: *trunk,
+                tags: tags
+                    .map(|&model::VlanTag { id, native }| Tag { id, native })
+                    .collect(),
+            }
+        });
+        Self {
+            bridge: bridge.as_str().to_owned(),
+            interface_id: *interface_id,
+            profile: profile.clone(),
+            vlan,
+        }
+    }
+}
+
+impl TryFrom<SwitchPort> for model::OpenVswitchPort {
+    type Error = SchemaError;
+
+    fn try_from(port: SwitchPort) -> Result<Self, SchemaError> {
+        let vlan = port.vlan.map(|Vlan { trunk, tags }| {
+            let tags = tags.into_iter();
+            model::Vlan {
+                trunk,
+                tags: tags
+                    .map(|Tag { id, native }| model::VlanTag { id, native })
+                    .collect(),
+            }
+        });
+        Ok(Self {
+            bridge: interface(port.bridge)?,
+            interface_id: port.interface_id,
+            profile: port.profile,
+            vlan,
+        })
+    }
+}

@@ -1,0 +1,254 @@
+//! Guests on a bridge of Open vSwitch, of a real `reeved` by a real `virsh`: Debian's switch with its datapath in user
+//! space, in a network namespace of the test's own and with its sockets in a directory of the test's own. That tags
+//! keep guests apart is tried with the taps themselves (`reeved`, `host::open_vswitch`).
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context as _, Result, ensure};
+use reeve_tests::daemon::{Daemon, signal};
+use reeve_tests::namespace::NetNamespace;
+use reeve_tests::process::{Leashed, Session};
+use reeve_tests::tool::output;
+use reeve_tests::virsh::{Host, REAL};
+use rustix::process::Signal;
+
+/// How long a process may take, and a port until it is gone.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+/// A switch with the bridge `ovsbr`, and a daemon beside it.
+struct World {
+    host: Host,
+    database: Leashed,
+    _switch: Leashed,
+    directory: tempfile::TempDir,
+    namespace: NetNamespace,
+}
+
+fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
+    let deadline = Instant::now() + PATIENCE;
+    while !holds()? {
+        ensure!(Instant::now() < deadline, "{what}");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(())
+}
+
+impl World {
+    fn start(letter: char) -> Result<Self> {
+        let namespace = NetNamespace::new(letter)?;
+        let directory = tempfile::tempdir()?;
+        let place = directory.path().display().to_string();
+        let command = |program: &str| {
+            let mut command = namespace.command(program);
+            for name in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
+                command.env(name, &place);
+            }
+            command
+        };
+        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
+        output(command("ovsdb-tool").args(["create", &format!("{place}/conf.db"), schema]))
+            .context("Open vSwitch is missing: tests/lab/install has it")?;
+        let mut database = command("/usr/sbin/ovsdb-server");
+        database
+            .arg(format!("{place}/conf.db"))
+            .arg(format!("--remote=punix:{place}/db.sock"))
+            .arg(format!("--unixctl={place}/database.ctl"));
+        let database = Leashed::spawn(&mut database, Session::Group, &[])?;
+        until("its database listens", || {
+            Ok(directory.path().join("db.sock").exists())
+        })?;
+        let mut switch = command("/usr/sbin/ovs-vswitchd");
+        switch
+            .arg(format!("unix:{place}/db.sock"))
+            .arg(format!("--unixctl={place}/switch.ctl"));
+        let switch = Leashed::spawn(&mut switch, Session::Group, &[])?;
+        let mut daemon = Daemon::prepare()?;
+        daemon.configure(&format!(
+            "libvirt = true\nopen_vswitch = \"{place}/db.sock\"\n"
+        ))?;
+        daemon.in_namespace(&namespace);
+        daemon.spawn()?;
+        let host = Host::of(daemon, REAL);
+        let world = Self {
+            host,
+            database,
+            _switch: switch,
+            directory,
+            namespace,
+        };
+        world.control("add-br ovsbr -- set bridge ovsbr datapath_type=netdev")?;
+        Ok(world)
+    }
+
+    /// What `ovs-vsctl` prints.
+    fn control(&self, words: &str) -> Result<String> {
+        let mut command = self.namespace.command("ovs-vsctl");
+        let socket = self.directory.path().join("db.sock");
+        command
+            .arg(format!("--db=unix:{}", socket.display()))
+            .arg("--timeout=20")
+            .args(words.split_whitespace());
+        Ok(output(&mut command)?.trim().to_owned())
+    }
+
+    fn has_ports(&self, ports: &[&str]) -> Result<()> {
+        let wanted = ports.join("\n");
+        until(&format!("the ports are {ports:?}"), || {
+            Ok(self.control("list-ports ovsbr")? == wanted)
+        })
+    }
+}
+
+fn interface(mac: u8, rest: &str) -> String {
+    format!(
+        "<interface type='bridge'><mac address='52:54:00:00:00:0{mac}'/><source bridge='ovsbr'/>\
+         <model type='virtio'/>{rest}</interface>"
+    )
+}
+
+const SWITCH: &str = "<virtualport type='openvswitch'/>";
+
+fn guest(interfaces: &str) -> String {
+    format!(
+        "<domain type='kvm'><name>web</name><metadata><reeve:domain xmlns:reeve='urn:x-reeve:domain:1'>\
+         <reeve:boot source='built-in'/></reeve:domain></metadata><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
+         <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
+         <devices>{interfaces}</devices></domain>"
+    )
+}
+
+#[test]
+fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<()> {
+    let world = World::start('o')?;
+    let host = &world.host;
+    let rest = "<virtualport type='openvswitch'><parameters \
+                interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f' profileid='menial'/></virtualport>\
+                <vlan trunk='yes'><tag id='42' nativeMode='untagged'/><tag id='47'/></vlan>";
+    let file = host.file("web.xml", &guest(&interface(1, rest)))?;
+    host.good(&["define", &file])?;
+    host.good(&["start", "web"])?;
+    world.has_ports(&["vnet0"])?;
+    let ids = world.control("get Interface vnet0 external_ids")?;
+    let uuid = host.good(&["domuuid", "web"])?;
+    for part in [
+        "attached-mac=\"52:54:00:00:00:01\"",
+        "iface-id=\"09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f\"",
+        "iface-status=active",
+        "port-profile=menial",
+        &format!("vm-id=\"{uuid}\""),
+    ] {
+        ensure!(ids.contains(part), "{part}: {ids}");
+    }
+    let set = world.control("get Port vnet0 tag trunks vlan_mode")?;
+    ensure!(
+        set.split_whitespace().collect::<Vec<_>>() == ["42", "[42,", "47]", "native-untagged"],
+        "{set}"
+    );
+    // What is shown is taken again, and is the same.
+    let shown = host.good(&["dumpxml", "web", "--inactive"])?;
+    for part in [
+        "<vlan trunk='yes'>",
+        "<tag id='42' nativeMode='untagged'/>",
+        "<virtualport type='openvswitch'>",
+        "<parameters interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f' profileid='menial'/>",
+    ] {
+        ensure!(shown.contains(part), "{part}: {shown}");
+    }
+    let again = host.file("again.xml", &shown)?;
+    host.good(&["define", &again])?;
+    ensure!(host.good(&["dumpxml", "web", "--inactive"])? == shown);
+
+    // Another comes and goes while it runs.
+    let more = interface(2, &format!("{SWITCH}<vlan><tag id='7'/></vlan>"));
+    let more = host.file("more.xml", &more)?;
+    host.good(&["attach-device", "web", &more, "--live"])?;
+    world.has_ports(&["vnet0", "vnet1"])?;
+    ensure!(world.control("get Port vnet1 tag")? == "7");
+    host.good(&["domif-setlink", "web", "52:54:00:00:00:02", "down"])?;
+    host.good(&["destroy", "web"])?;
+    world.has_ports(&[])
+}
+
+#[test]
+fn what_is_left_is_removed_by_the_next_supervisor() -> Result<()> {
+    let mut world = World::start('p')?;
+    let file = world.host.file("web.xml", &guest(&interface(1, SWITCH)))?;
+    world.host.good(&["create", &file])?;
+    world.has_ports(&["vnet0"])?;
+    world.host.daemon.kill()?;
+    world.host.daemon.spawn()?;
+    // A guest that lives has it still.
+    world.has_ports(&["vnet0"])?;
+    ensure!(world.host.good(&["domstate", "web"])? == "running");
+    let workers = world.host.daemon.workers();
+    world.host.daemon.kill()?;
+    // Its tap goes, with nobody there to remove the port.
+    for worker in workers {
+        signal(worker, Signal::KILL)?;
+    }
+    until("its tap is gone", || {
+        Ok(!world.namespace.ip(&["link"])?.contains("vnet0"))
+    })?;
+    world.has_ports(&["vnet0"])?;
+    world.host.daemon.spawn()?;
+    world.has_ports(&[])
+}
+
+#[test]
+fn a_network_on_a_switch_gives_its_ports_tags() -> Result<()> {
+    let world = World::start('q')?;
+    let host = &world.host;
+    let network = "<network><name>lan</name><forward mode='bridge'/><bridge name='ovsbr'/>\
+                   <virtualport type='openvswitch'/><vlan><tag id='42'/></vlan>\
+                   <portgroup name='gold'><vlan trunk='yes'><tag id='5'/><tag id='6'/></vlan></portgroup></network>";
+    let file = host.file("lan.xml", network)?;
+    host.good(&["net-create", &file])?;
+    let on = |mac: u8, group: &str| {
+        format!(
+            "<interface type='network'><mac address='52:54:00:00:00:0{mac}'/><source network='lan'{group}/>\
+             <model type='virtio'/></interface>"
+        )
+    };
+    let both = on(1, "") + &on(2, " portgroup='gold'");
+    let file = host.file("web.xml", &guest(&both))?;
+    host.good(&["create", &file])?;
+    world.has_ports(&["vnet0", "vnet1"])?;
+    ensure!(world.control("get Port vnet0 tag")? == "42");
+    ensure!(world.control("get Port vnet1 trunks")? == "[5, 6]");
+    let ports = host.good(&["net-port-list", "lan"])?;
+    ensure!(ports.split_whitespace().count() == 2, "{ports}");
+    host.good(&["destroy", "web"])?;
+    world.has_ports(&[])
+}
+
+#[test]
+fn what_cannot_be_is_said_and_a_database_that_hangs_is_not_waited_for_for_ever() -> Result<()> {
+    let world = World::start('r')?;
+    let host = &world.host;
+    let refused = |interface: &str, part: &str| -> Result<()> {
+        let file = host.file("web.xml", &guest(interface))?;
+        let said = host.refused(&["create", &file])?;
+        ensure!(said.contains(part), "{said}");
+        Ok(())
+    };
+    let nowhere = interface(1, SWITCH).replace("ovsbr", "nowhere");
+    refused(&nowhere, "there is no bridge 'nowhere' of Open vSwitch")?;
+    let tags = "<vlan><tag id='7'/></vlan>";
+    refused(&interface(1, tags), "put on frames by Open vSwitch")?;
+    signal(world.database.pid(), Signal::STOP)?;
+    refused(
+        &interface(1, SWITCH),
+        "its database has not answered in 5 s",
+    )?;
+    signal(world.database.pid(), Signal::CONT)?;
+    let file = host.file("web.xml", &guest(&interface(1, SWITCH)))?;
+    host.good(&["create", &file])?;
+    host.good(&["destroy", "web"])?;
+    world.has_ports(&[])?;
+    signal(world.database.pid(), Signal::KILL)?;
+    until("its database is gone", || {
+        let output = host.virsh(&["create", &file]).output()?;
+        let said = String::from_utf8_lossy(&output.stderr);
+        Ok(said.contains("is openvswitch-switch running?"))
+    })
+}
