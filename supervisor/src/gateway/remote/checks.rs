@@ -8,7 +8,7 @@ use reeve_ipc::codec;
 use reeve_ipc::gateway::Chain;
 use tokio::sync::{mpsc, oneshot};
 
-use super::credentials::{Credentials, sealed};
+use super::credentials::{Credentials, again, sealed};
 
 /// What is said of them: which of the certificates do not hold with them, by their order; or why they cannot be used.
 pub(super) type Verdict = Result<Vec<u32>, String>;
@@ -89,5 +89,6 @@ fn file(chains: &[(u64, Chain)]) -> io::Result<OwnedFd> {
         bytes.write_all(&length.to_le_bytes())?;
         bytes.write_all(&one)?;
     }
-    sealed(&bytes)
+    // It is read from its beginning.
+    again(&sealed(&bytes)?)
 }

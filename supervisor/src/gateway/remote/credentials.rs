@@ -154,7 +154,7 @@ impl Credentials {
 }
 
 /// The same file, from its beginning.
-fn again(file: &OwnedFd) -> io::Result<OwnedFd> {
+pub(super) fn again(file: &OwnedFd) -> io::Result<OwnedFd> {
     let path = format!("/proc/self/fd/{}", file.as_raw_fd());
     let flags = OFlags::RDONLY | OFlags::CLOEXEC;
     Ok(rustix::fs::open(path, flags, Mode::empty())?)

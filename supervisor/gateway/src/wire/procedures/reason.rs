@@ -23,8 +23,6 @@ pub(super) const NO_SOURCES: &str =
 /// What is to come.
 pub(super) const FRONT_DOOR: &str = "the libvirt front door";
 /// What is to come.
-pub(super) const REMOTE: &str = "remote access";
-/// What is to come.
 pub(super) const NWFILTERS: &str = "network filters";
 /// What is to come.
 pub(super) const INTERFACES: &str = "the host's interfaces";
