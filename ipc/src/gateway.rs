@@ -25,12 +25,30 @@
 //!   HandOver::Remote                ────────────►  TLS with the client
 //!     with the connection, a door,                     SignatureRequest  ─────────────►  signs it, if it is of the
 //!     a way to the signer, the certificates                     ◄──────────  Signature     one form there is; ends
-//!                                   ◄── at the door:  FromStranger::Proved {name}
+//!                                   ◄── at the door:  FromStranger::Proved {certificate}
 //!   the name's rights are decided
-//!   Admitted {access}, a session's end ─────────►  serves the client by the native API
+//!   ToStranger::Admitted {access}, a session's end ──►  serves the client by the native API
 //! ```
 //!
-//! The door and the way to the signer are `SOCK_SEQPACKET` socket pairs too.
+//! Where clients have passwords there is a third process. It alone knows what checks them, and it tells the supervisor
+//! itself whose password it was, so that a gateway that a stranger has taken over can claim no user:
+//!
+//! ```text
+//!   supervisor                                     reeve-gateway                          reeve-gateway, the verifier
+//!   HandOver::Verifier              ─────────────────────────────────────────────────►  reads the file of users
+//!                                   ◄── at the door:  FromStranger::Proved {certificate, if it has one}
+//!   ToStranger::Authenticate        ────────────►  libvirt's AUTH_SASL_* and nothing else
+//!                                                      SaslRequest       ─────────────►  SCRAM
+//!                                                               ◄──────────  SaslAnswer
+//!                                   ◄── at the verifier's door:  FromVerifier {user}  ──
+//!   the user's rights are decided
+//!   ToStranger::Admitted {access}, a session's end ──►  serves the client by the native API
+//! ```
+//!
+//! The doors and the ways to the signer and the verifier are `SOCK_SEQPACKET` socket pairs too.
+//!
+//! When the certificates are read again one more process looks at them before they hold, since the supervisor reads none
+//! ([`HandOver::Check`]).
 
 use serde::{Deserialize, Serialize};
 
@@ -48,7 +66,13 @@ pub const MAX_WORDS_BYTES: usize = 512;
 /// The most bytes of a private key, as its file has them.
 pub const MAX_KEY_BYTES: usize = 32 << 10;
 /// The most bytes of what a stranger's gateway says at its door.
-pub const MAX_STRANGER_BYTES: usize = 4096;
+pub const MAX_STRANGER_BYTES: usize = 40 << 10;
+/// The most bytes of all the certificates that a client shows.
+pub const MAX_CHAIN_BYTES: usize = 32 << 10;
+/// The most bytes of one message of SASL.
+pub const MAX_SASL_BYTES: usize = 4096;
+/// How often a client may try to log in on one connection.
+pub const MAX_LOGINS: u32 = 3;
 /// The most bytes of the name in a certificate.
 pub const MAX_NAME_BYTES: usize = 1024;
 /// The most bytes of a message that is to be signed, and more than there ever are.
@@ -66,48 +90,162 @@ pub enum HandOver {
         access: Access,
     },
     /// Serve a client of another host, once it has proved who it is. With it come the connection, the door, the way
-    /// to the signer, and files of text, to be read from their beginning: the server's certificates, the
-    /// authorities that clients' must be signed by, and, where there is one, the list of those that were revoked.
-    Remote,
+    /// to the signer, the way to the verifier where there is a password to be proved, and files of text, to be read
+    /// from their beginning: the server's certificates, the authorities that clients' must be signed by, and, where
+    /// there is one, the list of those that were revoked.
+    Remote {
+        /// How the client says who it is.
+        proof: Proof,
+    },
     /// Sign once, for a client's handshake. With it comes the socket on which the request comes.
     Signer {
         /// The private key, as its file has it (PEM): at most [`MAX_KEY_BYTES`].
         key: Vec<u8>,
     },
+    /// Check the passwords of one client. With it come the socket to its gateway, the door at which the user's name
+    /// is told, and the file of users ([`crate::users`]), to be read from its beginning.
+    Verifier,
+    /// Look at certificates that are to hold from now on. With it come a socket for the one answer, [`Checked`], a
+    /// file with [`Chain`]s of open connections, encoded one behind the other, each behind its length (four bytes,
+    /// little endian), and the files of [`HandOver::Remote`].
+    Check {
+        /// The private key, as its file has it (PEM): at most [`MAX_KEY_BYTES`].
+        key: Vec<u8>,
+        /// How clients say who they are.
+        proof: Proof,
+    },
+}
+
+/// How a client says who it is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Proof {
+    /// By a certificate.
+    #[default]
+    Certificate,
+    /// By a name and a password (SASL), over TLS without a certificate of the client's.
+    Sasl,
+    /// By both.
+    Both,
+}
+
+impl Proof {
+    /// Whether it has to have a certificate.
+    #[must_use]
+    pub const fn has_certificate(self) -> bool {
+        matches!(self, Self::Certificate | Self::Both)
+    }
+
+    /// Whether it has to have a password.
+    #[must_use]
+    pub const fn has_password(self) -> bool {
+        matches!(self, Self::Sasl | Self::Both)
+    }
 }
 
 impl std::fmt::Debug for HandOver {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Local { .. } => "Local",
-            Self::Remote => "Remote",
+            Self::Remote { .. } => "Remote",
             // Nothing of the key is ever in a log.
             Self::Signer { .. } => "Signer",
+            Self::Verifier => "Verifier",
+            Self::Check { .. } => "Check",
         })
     }
 }
 
-/// What a stranger's gateway says at its door, once.
+/// What a stranger's gateway says at its door: the one or the other, and the other even after the one where it has to
+/// log in.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub enum FromStranger {
-    /// The client has a certificate of an authority, and the key of it.
+    /// The handshake is over.
     Proved {
-        /// Whose it is: the subject, as text; at most [`MAX_NAME_BYTES`].
-        name: String,
+        /// Whom it has shown to be. `None` where no certificate is asked for.
+        certificate: Option<Certificate>,
     },
-    /// It has not.
+    /// It is not who may come.
     Refused {
         /// Why, for the log.
         reason: String,
     },
 }
 
-/// The answer to [`FromStranger::Proved`], with one end of a session of the native API. Where the client is not let
-/// in, the door is closed instead.
+/// A certificate of an authority whose key the client has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Certificate {
+    /// Whose it is: the subject, as text; at most [`MAX_NAME_BYTES`].
+    pub name: String,
+    /// All that it has shown.
+    pub chain: Chain,
+}
+
+/// Certificates as they came (DER), the client's own first; at most [`MAX_CHAIN_BYTES`] together.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Chain(pub Vec<Vec<u8>>);
+
+/// What is said to a stranger's gateway. Where the client is not let in, the door is closed instead.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Admitted {
-    /// What the client may do. The supervisor holds the session to it whatever the process believes.
-    pub access: Access,
+pub enum ToStranger {
+    /// Have the client log in; the verifier tells the supervisor who it is.
+    Authenticate,
+    /// Serve it. With it comes one end of a session of the native API.
+    Admitted {
+        /// What the client may do. The supervisor holds the session to it whatever the process believes.
+        access: Access,
+    },
+}
+
+/// What is asked of the verifier: one message of SASL.
+#[derive(Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SaslRequest {
+    /// Whether it begins a login.
+    pub begins: bool,
+    /// What the client said: at most [`MAX_SASL_BYTES`].
+    pub data: Vec<u8>,
+}
+
+impl std::fmt::Debug for SaslRequest {
+    /// Without what the client said.
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("SaslRequest")
+            .field("begins", &self.begins)
+            .finish_non_exhaustive()
+    }
+}
+
+/// What the verifier says to that.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum SaslAnswer {
+    /// The login goes on.
+    Continue(Vec<u8>),
+    /// It is who it says. The supervisor was told.
+    Complete(Vec<u8>),
+    /// It is not, or nobody by that name is.
+    Failed,
+}
+
+/// What the verifier says at its door, once: whose password it was.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FromVerifier {
+    /// The user's name.
+    pub user: String,
+}
+
+/// What there is to say of certificates that are to hold.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub enum Checked {
+    /// They can be used.
+    Usable {
+        /// Which of the connections, by their order, have a certificate that does not hold with them.
+        ended: Vec<u32>,
+    },
+    /// They cannot.
+    Unusable {
+        /// Why, for the log.
+        reason: String,
+    },
 }
 
 /// What is to be signed.
@@ -142,6 +280,11 @@ mod tests {
             message
         );
         assert_eq!(format!("{message:?}"), "Signer");
+        let request = SaslRequest {
+            begins: true,
+            data: b"secret".to_vec(),
+        };
+        assert!(!format!("{request:?}").contains("115"), "{request:?}");
         assert!(decode::<HandOver>(b"\x07").is_err());
     }
 }

@@ -65,6 +65,7 @@ pub mod socket;
 pub mod spec;
 pub mod strays;
 pub mod transfer;
+pub mod users;
 
 pub mod vcpus;
 pub mod volume_stream;

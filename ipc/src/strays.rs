@@ -87,7 +87,8 @@ fn close_queued() {
 /// it can. Where it cannot, those that nobody received are closed elsewhere when this is dropped.
 #[derive(Debug)]
 pub struct NoRights<S: AsFd> {
-    socket: S,
+    /// There until it is dropped.
+    socket: Option<S>,
     refused: bool,
 }
 
@@ -96,18 +97,27 @@ impl<S: AsFd> NoRights<S> {
     #[must_use]
     pub fn new(socket: S) -> Self {
         let refused = scm::refuse_rights(socket.as_fd());
-        Self { socket, refused }
+        Self {
+            socket: Some(socket),
+            refused,
+        }
     }
 }
 
 impl<S: AsFd> NoRights<S> {
+    fn socket(&self) -> &S {
+        self.socket
+            .as_ref()
+            .expect("a socket is there until it is dropped")
+    }
+
     /// Closes this copy of a socket that another process has by now, and leaves the connection as it is:
     /// where the kernel could not refuse descriptors, and that process may be gone already, elsewhere.
     pub fn hand_on(mut self) {
         if self.refused {
             return;
         }
-        if let Ok(copy) = self.socket.as_fd().try_clone_to_owned() {
+        if let Ok(copy) = self.as_fd().try_clone_to_owned() {
             // This one first: it is not the last.
             self.refused = true;
             drop(self);
@@ -120,29 +130,31 @@ impl<S: AsFd> Deref for NoRights<S> {
     type Target = S;
 
     fn deref(&self) -> &S {
-        &self.socket
+        self.socket()
     }
 }
 
 impl<S: AsFd> AsFd for NoRights<S> {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.socket.as_fd()
+        self.socket().as_fd()
     }
 }
 
 impl<S: AsFd> Drop for NoRights<S> {
     fn drop(&mut self) {
-        if self.refused {
+        let Some(socket) = self.socket.take().filter(|_| !self.refused) else {
             return;
-        }
-        let socket = self.socket.as_fd();
+        };
         // The last copy of the socket is closed elsewhere, and what nobody has read with it.
-        match socket.try_clone_to_owned() {
+        match socket.as_fd().try_clone_to_owned() {
             Ok(copy) => {
                 let _ = shutdown(&copy, Shutdown::Both);
+                // This one first: the other thread may be done with the copy before this one goes on, and what is
+                // closed here would be the last.
+                drop(socket);
                 close(vec![copy]);
             }
-            Err(_) => take_unread(socket),
+            Err(_) => take_unread(socket.as_fd()),
         }
     }
 }
@@ -230,7 +242,7 @@ pub(crate) mod tests {
         scm::send(left.as_fd(), b"y", &[stray.as_fd()]).unwrap();
         drop(stray);
         let socket = NoRights {
-            socket: right,
+            socket: Some(right),
             refused: false,
         };
         quick(|| drop(socket));
@@ -246,7 +258,7 @@ pub(crate) mod tests {
             let (left, right) = scm::pair().unwrap();
             let other = right.try_clone().unwrap();
             let socket = NoRights {
-                socket: right,
+                socket: Some(right),
                 refused,
             };
             socket.hand_on();

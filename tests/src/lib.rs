@@ -31,6 +31,7 @@ pub mod injected;
 pub mod lab;
 pub mod leftovers;
 pub mod libvirt;
+pub mod managed;
 pub mod namespace;
 pub mod network;
 pub mod package;

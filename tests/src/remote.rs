@@ -248,6 +248,39 @@ impl Authority {
         Ok(directory)
     }
 
+    /// Makes its own certificate one that was valid a while ago.
+    ///
+    /// # Errors
+    /// `openssl` fails.
+    pub fn expire(&self) -> Result<()> {
+        let validity = [
+            "-startdate",
+            "20200101000000Z",
+            "-enddate",
+            "20210101000000Z",
+        ];
+        self.sign_itself("authority", &validity)
+    }
+
+    /// Makes its own certificate one that signs no others.
+    ///
+    /// # Errors
+    /// `openssl` fails.
+    pub fn disown(&self) -> Result<()> {
+        self.sign_itself("client", &[])
+    }
+
+    fn sign_itself(&self, extensions: &str, more: &[&str]) -> Result<()> {
+        let request = "req -new -key cakey.pem -out ca.csr -subj";
+        self.openssl(request, &["/O=Reeve tests/CN=itself"])?;
+        let sign = format!(
+            "ca -batch -notext -preserveDN -selfsign -in ca.csr -extensions {extensions} -out again.pem"
+        );
+        self.openssl(&sign, more)?;
+        fs::copy(self.file("again.pem"), self.file("cacert.pem"))?;
+        Ok(())
+    }
+
     /// Revokes a client's certificate, and gives the list of all that are revoked.
     ///
     /// # Errors

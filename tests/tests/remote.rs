@@ -1,152 +1,20 @@
 //! Administrators on other hosts: stock clients in network namespaces of their own manage the domains of a real
 //! `reeved`, by TLS and by ssh; and whoever may not is refused.
 
+use anyhow::{Context as _, Result, ensure};
+use reeve_tests::libvirt::Libvirt;
+use reeve_tests::managed::{Managed, document, until};
+use reeve_tests::remote::{Authority, Neighbour};
+use reeve_tests::virsh::{fail, succeed};
 use std::fs;
 use std::io::{Read as _, Write as _};
 use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
-use reeve_tests::libvirt::Libvirt;
-use reeve_tests::remote::{Authority, Neighbour};
-use reeve_tests::virsh::{fail, succeed};
-
-/// How long something may take that is bounded otherwise.
-const PATIENCE: Duration = Duration::from_secs(30);
 /// Who may do everything.
 const ADMIN: &str = "/C=GB/O=Reeve/CN=admin";
-
-/// A host that is managed by TLS, with another one, and the authority of both.
-struct Managed {
-    host: Libvirt,
-    near: Neighbour,
-    authority: Authority,
-    port: u16,
-}
-
-impl Managed {
-    /// With a key of that kind, and these lines of configuration.
-    fn start(kind: &str, near: Neighbour, authority: Authority, settings: &str) -> Result<Self> {
-        let files = authority.server(kind, &[&near.here])?;
-        let settings = format!("tls_listen = [\"0.0.0.0:0\"]\n{files}{settings}");
-        let host = Libvirt::start_with(&settings)?;
-        let mut port = 0;
-        until("it says where it is", || {
-            let log = host.daemon.log();
-            let rest = log.split_once("are served at 0.0.0.0:");
-            let Some((said, _)) = rest.and_then(|(_, rest)| rest.split_once(' ')) else {
-                return Ok(false);
-            };
-            port = said.parse()?;
-            Ok(true)
-        })?;
-        Ok(Self {
-            host,
-            near,
-            authority,
-            port,
-        })
-    }
-
-    /// As usual.
-    fn usual() -> Result<Self> {
-        Self::start("ec", Neighbour::new()?, Authority::new("ours")?, "")
-    }
-
-    /// The URI for whoever has the files in that directory. Its own look at its certificate is left out, so that ours
-    /// is what counts.
-    fn uri(&self, files: &Path) -> String {
-        let (here, port) = (&self.near.here, self.port);
-        let files = files.display();
-        format!("qemu+tls://{here}:{port}/system?pkipath={files}&no_sanity=1")
-    }
-
-    fn client(&self, name: &str, subject: &str) -> Result<String> {
-        let files = self
-            .authority
-            .client(name, subject, None, &self.authority)?;
-        Ok(self.uri(&files))
-    }
-
-    fn virsh(&self, uri: &str, arguments: &[&str]) -> Result<String> {
-        succeed(self.near.virsh(uri, arguments)).with_context(|| self.host.daemon.log())
-    }
-
-    /// That a client is refused, for that reason and in one line.
-    fn refuses(&self, uri: &str, why: &str) -> Result<()> {
-        let before = self.refusals();
-        fail(self.near.virsh(uri, &["list"]))?;
-        self.until_refused(before, why)
-    }
-
-    fn refusals(&self) -> usize {
-        self.host.daemon.log().matches("was refused: ").count()
-    }
-
-    fn until_refused(&self, before: usize, why: &str) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while self.refusals() == before && Instant::now() < deadline {
-            std::thread::sleep(Duration::from_millis(10));
-        }
-        let log = self.host.daemon.log();
-        let lines: Vec<&str> = log
-            .lines()
-            .filter(|line| line.contains("was refused: "))
-            .skip(before)
-            .collect();
-        let [line] = lines[..] else {
-            anyhow::bail!("{lines:?}, and not one line: {why}\n{log}");
-        };
-        ensure!(line.contains(why), "{line}: {why}");
-        ensure!(line.contains(&self.near.there), "{line}");
-        Ok(())
-    }
-
-    /// Processes of this daemon that serve libvirt's clients: those that wait, and others.
-    fn gateways(&self) -> Result<usize> {
-        let daemon = self.host.daemon.pid().context("it runs")?;
-        let children = format!("/proc/{daemon}/task");
-        let mut found = 0;
-        for thread in fs::read_dir(children)? {
-            let path = thread?.path().join("children");
-            let children = fs::read_to_string(path).unwrap_or_default();
-            for pid in children.split_whitespace() {
-                let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-                found += usize::from(name.is_ok_and(|name| name.trim() == "reeve-gateway"));
-            }
-        }
-        Ok(found)
-    }
-}
-
-/// Waits for something.
-fn until(what: &str, mut done: impl FnMut() -> Result<bool>) -> Result<()> {
-    let deadline = Instant::now() + PATIENCE;
-    while !done()? {
-        ensure!(Instant::now() < deadline, "not in time: {what}");
-        std::thread::sleep(Duration::from_millis(20));
-    }
-    Ok(())
-}
-
-fn document(name: &str) -> String {
-    format!(
-        "<domain type='kvm'>\
-           <name>{name}</name>\
-           <metadata>\
-             <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
-           </metadata>\
-           <memory unit='MiB'>64</memory>\
-           <vcpu>1</vcpu>\
-           <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
-           <features><acpi/><apic/></features>\
-           <devices><memballoon model='virtio'/></devices>\
-         </domain>"
-    )
-}
 
 /// What Python's binding does with all that a program needs: domains, consoles, events, volumes.
 fn python(near: &Neighbour, host: &Libvirt, uri: &str) -> Result<()> {
@@ -216,6 +84,7 @@ fn a_host_is_managed_from_another_one_by_tls() -> Result<()> {
     managed.virsh(&uri, &["destroy", "one"])?;
     managed.virsh(&uri, &["undefine", "one"])?;
     volumes(&managed, &uri)?;
+    virt_install(&managed.near, &managed.host, &uri)?;
     python(&managed.near, &managed.host, &uri)?;
     let log = managed.host.daemon.log();
     ensure!(
@@ -344,6 +213,135 @@ fn a_reload_changes_whom_names_let_in() -> Result<()> {
     ensure!(told.contains("cacert.pem: No such file"), "{told}");
     virsh(&define)?;
     Ok(())
+}
+
+#[test]
+fn an_authority_whose_own_certificate_does_not_hold_signs_nothing() -> Result<()> {
+    let managed = Managed::usual()?;
+    let ours = &managed.authority;
+    let admin = managed.client("admin", ADMIN)?;
+    let before = fs::read_to_string(managed.config())?;
+    let own = fs::read_to_string(ours.file("cacert.pem"))?;
+    for (name, why) in [
+        ("expired", "its own certificate has expired"),
+        ("other", "its own certificate is not one that signs others"),
+    ] {
+        let theirs = Authority::new(name)?;
+        let client = theirs.client("stranger", ADMIN, None, ours)?;
+        let uri = managed.uri(&client);
+        let trust = |certificate: &Authority| -> Result<()> {
+            let more = fs::read_to_string(certificate.file("cacert.pem"))?;
+            fs::write(ours.file("cacert.pem"), format!("{own}{more}"))?;
+            managed.reload(&before, "")?;
+            Ok(())
+        };
+        trust(&theirs)?;
+        managed.virsh(&uri, &["version"])?;
+        let held = managed.hold(&uri, &[])?;
+        match name {
+            "expired" => theirs.expire()?,
+            _ => theirs.disown()?,
+        }
+        trust(&theirs)?;
+        held.is_gone()?;
+        managed.refuses(&uri, why)?;
+        // The others' go on to hold.
+        managed.virsh(&admin, &["version"])?;
+        // One alone that signs nothing is none.
+        fs::copy(theirs.file("cacert.pem"), ours.file("cacert.pem"))?;
+        let told = managed.reload(&before, "")?;
+        ensure!(
+            told.contains(why) && told.contains("what was read before holds"),
+            "{told}"
+        );
+        managed.virsh(&admin, &["version"])?;
+        fs::write(ours.file("cacert.pem"), &own)?;
+    }
+    Ok(())
+}
+
+#[test]
+fn a_key_that_is_not_the_certificates_leaves_what_there_was() -> Result<()> {
+    let managed = Managed::usual()?;
+    let admin = managed.client("admin", ADMIN)?;
+    let before = fs::read_to_string(managed.config())?;
+    let mut held = managed.hold(&admin, &[])?;
+    let ours = &managed.authority;
+    let key = ours.file("serverkey.pem");
+    let right = fs::read(&key)?;
+    for (file, why) in [
+        ("adminkey.pem", "tls_key is not the key of tls_certificate"),
+        ("cacert.pem", "tls_key: "),
+    ] {
+        fs::copy(ours.file(file), &key)?;
+        let told = managed.reload(&before, "")?;
+        ensure!(
+            told.contains(why) && told.contains("what was read before holds"),
+            "{told}"
+        );
+        let log = managed.host.daemon.log();
+        ensure!(
+            log.lines().filter(|line| line.contains(why)).count() == 1,
+            "{log}"
+        );
+        managed.virsh(&admin, &["version"])?;
+    }
+    fs::write(&key, right)?;
+    ensure!(managed.reload(&before, "")?.trim().is_empty());
+    managed.virsh(&admin, &["version"])?;
+    ensure!(held.is_in()?);
+    Ok(())
+}
+
+#[test]
+fn whoever_may_not_stay_is_put_out_by_a_reload_and_nobody_else() -> Result<()> {
+    let authority = Authority::new("ours")?;
+    authority.client("other", "/C=GB/CN=other", None, &authority)?;
+    let list = authority.revoke("other")?;
+    let settings = format!("tls_revoked = {list:?}\n");
+    let managed = Managed::start("ec", Neighbour::new()?, authority, &settings)?;
+    let before = fs::read_to_string(managed.config())?;
+    let admin = managed.client("admin", ADMIN)?;
+    let mut stays = managed.hold(&admin, &[])?;
+    let second = managed.client("second", "/C=GB/CN=second")?;
+    let held = managed.hold(&second, &[])?;
+    managed.authority.revoke("second")?;
+    managed.reload(&before, "")?;
+    held.is_gone()?;
+    managed.refuses(&second, "was revoked")?;
+    // By name, and by what it may do.
+    for (name, line) in [
+        ("third", "tls_allowed = [\"*CN=admin\"]"),
+        ("fourth", "tls_read_only = [\"*CN=fourth\"]"),
+    ] {
+        managed.reload(&before, "")?;
+        let uri = managed.client(name, &format!("/C=GB/CN={name}"))?;
+        let held = managed.hold(&uri, &[])?;
+        managed.reload(&before, line)?;
+        held.is_gone()?;
+    }
+    ensure!(stays.is_in()?);
+    managed.virsh(&admin, &["version"])?;
+    let log = managed.host.daemon.log();
+    ensure!(log.contains("remote clients may not stay"), "{log}");
+    drop(stays);
+    until("they are gone", || Ok(managed.gateways()? <= 2))
+}
+
+#[test]
+fn those_who_only_look_leave_places_to_others() -> Result<()> {
+    let settings = "max_clients_per_uid = 4\ntls_read_only = [\"*CN=viewer\"]\n";
+    let managed = Managed::start("ec", Neighbour::new()?, Authority::new("ours")?, settings)?;
+    let viewer = managed.client("viewer", "/CN=viewer")?;
+    let admin = managed.client("admin", ADMIN)?;
+    let held = [(); 3].map(|()| managed.hold(&viewer, &[]));
+    let held = held.into_iter().collect::<Result<Vec<_>>>()?;
+    managed.refuses(&viewer, "3 remote clients that only look are connected")?;
+    managed.virsh(&admin, &["version"])?;
+    drop(held);
+    until("there is room", || {
+        Ok(succeed(managed.near.virsh(&viewer, &["version"])).is_ok())
+    })
 }
 
 /// So many connections from a neighbour on which nothing is said, by a program that holds them.
@@ -525,6 +523,66 @@ impl Drop for Ssh {
     }
 }
 
+/// Debian's `virt-install` there makes a disk and a domain here, and its guest runs.
+fn virt_install(near: &Neighbour, host: &Libvirt, uri: &str) -> Result<()> {
+    let kernel = host.files().join("kernel");
+    fs::write(&kernel, reeve_guest::DRIVERS_IMAGE)?;
+    let images = host.files().join("installed");
+    fs::create_dir(&images)?;
+    let image = images.join("web.qcow2");
+    let disk = format!("path={},size=1,bus=virtio", image.display());
+    let boot = format!("kernel={},kernel_args=\"mode=echo\"", kernel.display());
+    let virsh = |line: &str| -> Result<String> {
+        let words: Vec<&str> = line.split_whitespace().collect();
+        succeed(near.virsh(uri, &words)).with_context(|| host.daemon.log())
+    };
+    let mut command = near.command("virt-install");
+    command
+        .args([
+            "--connect",
+            uri,
+            "--name",
+            "web",
+            "--memory",
+            "128",
+            "--vcpus",
+            "1",
+        ])
+        .args([
+            "--import",
+            "--boot",
+            &boot,
+            "--disk",
+            &disk,
+            "--network",
+            "none",
+        ])
+        .args(["--osinfo", "detect=off,require=off", "--graphics", "none"])
+        .args(["--noautoconsole"])
+        .env("HOME", host.outside())
+        .env("XDG_CACHE_HOME", host.outside());
+    let output = command
+        .output()
+        .context("virt-install: run tests/lab/install")?;
+    let said = String::from_utf8_lossy(&output.stdout);
+    ensure!(
+        output.status.success() && said.contains("Domain creation completed"),
+        "{said}{}{}",
+        String::from_utf8_lossy(&output.stderr),
+        host.daemon.log()
+    );
+    ensure!(virsh("domstate web")? == "running");
+    ensure!(host.virsh("domstate web")? == "running");
+    let info = virsh("vol-info web.qcow2 installed --bytes")?;
+    ensure!(info.contains("1073741824 bytes"), "{info}");
+    virsh("destroy web")?;
+    virsh("undefine web --remove-all-storage")?;
+    ensure!(!image.exists() && virsh("list --all --name")?.is_empty());
+    virsh("pool-destroy installed")?;
+    virsh("pool-undefine installed")?;
+    Ok(())
+}
+
 #[test]
 fn a_host_is_managed_from_another_one_by_ssh() -> Result<()> {
     let host = Libvirt::start()?;
@@ -553,5 +611,6 @@ fn a_host_is_managed_from_another_one_by_ssh() -> Result<()> {
     let reading = near.virsh(&uri, &["-r", "define", &file.display().to_string()]);
     let refused = fail(reading)?;
     ensure!(refused.contains("read only access"), "{refused}");
+    virt_install(&near, &host, &uri)?;
     python(&near, &host, &uri)
 }

@@ -1,7 +1,8 @@
 //! The gateway process: close the jail, wait for a client, serve it until it goes.
 //!
-//! The same program signs for the handshake of a client of another host, in a process of its own
-//! ([`reeve_gateway::remote::signer`]).
+//! The same program signs for the handshake of a client of another host and checks its password, in processes of their
+//! own ([`reeve_gateway::remote::signer`], [`reeve_gateway::remote::verifier`]), and looks at certificates that are to hold
+//! ([`reeve_gateway::remote::check`]).
 //!
 //! Started by the supervisor and by nobody else, with one socket and the number of the supervisor's changes
 //! ([`reeve_ipc::gateway`]). It is jailed before
@@ -17,7 +18,7 @@ use std::os::fd::{AsFd, FromRawFd, OwnedFd};
 use std::sync::OnceLock;
 
 use reeve_gateway::log;
-use reeve_gateway::remote::{self, Stranger, signer};
+use reeve_gateway::remote::{self, Stranger, check, signer, verifier};
 use reeve_gateway::session::{self, Rights};
 use reeve_ipc::changes::Changes;
 use reeve_ipc::gateway::{CHANGES_FD, CONTROL_FD, HandOver, MAX_KEY_BYTES, MAX_WORDS_BYTES, NAME};
@@ -115,11 +116,15 @@ async fn work(message: HandOver, fds: Vec<OwnedFd>, changes: Changes) -> Result<
             let (client, api) = (next()?, next()?);
             session::serve(client, api, Rights { access }, changes).await
         }
-        HandOver::Remote => {
+        HandOver::Remote { proof } => {
+            let (connection, door, signer) = (next()?, next()?, next()?);
+            let verifier = proof.has_password().then(next).transpose()?;
             let stranger = Stranger {
-                connection: next()?,
-                door: next()?,
-                signer: next()?,
+                proof,
+                connection,
+                door,
+                signer,
+                verifier,
                 files: fds.collect(),
             };
             match remote::admit(stranger).await {
@@ -130,6 +135,21 @@ async fn work(message: HandOver, fds: Vec<OwnedFd>, changes: Changes) -> Result<
         HandOver::Signer { key } => {
             if let Err(error) = signer::serve(next()?, &key).await {
                 tracing::error!("no signature for a remote client: {error}");
+            }
+            Ok(())
+        }
+        HandOver::Verifier => {
+            let (socket, door, file) = (next()?, next()?, next()?);
+            if let Err(error) = verifier::serve(socket, door, file).await {
+                tracing::error!("no password of a remote client is checked: {error}");
+            }
+            Ok(())
+        }
+        HandOver::Check { key, proof } => {
+            let (socket, chains) = (next()?, next()?);
+            let files: Vec<OwnedFd> = fds.collect();
+            if let Err(error) = check::serve(&socket, &chains, &files, &key, proof) {
+                tracing::error!("what there is to say of certificates is not told: {error}");
             }
             Ok(())
         }

@@ -27,10 +27,23 @@ pub(crate) const RESERVE: usize = 8;
 /// The user that clients of other hosts are counted as: no process has that uid (setresuid(2)).
 const REMOTE: u32 = u32::MAX;
 
+/// Of the places of clients of other hosts, those that only look leave one in so many to the others: whoever may only
+/// look keeps no administrator out.
+const OTHERS_SHARE: usize = 4;
+
+/// Who is inside.
+#[derive(Debug, Default)]
+struct Inside {
+    /// How many of each user.
+    users: HashMap<u32, usize>,
+    /// How many clients of other hosts only look.
+    remote_readers: usize,
+}
+
 /// The places that are taken.
 #[derive(Debug, Default)]
 pub struct Doors {
-    inside: Mutex<HashMap<u32, usize>>,
+    inside: Mutex<Inside>,
     /// How many there are, changed with what is above: each message of a client has it looked at.
     all: AtomicUsize,
     /// The number of the last session.
@@ -40,7 +53,7 @@ pub struct Doors {
 }
 
 impl Doors {
-    fn with<T>(&self, look: impl FnOnce(&mut HashMap<u32, usize>) -> T) -> T {
+    fn with<T>(&self, look: impl FnOnce(&mut Inside) -> T) -> T {
         // Nothing panics while it is held.
         look(&mut self.inside.lock().unwrap_or_else(PoisonError::into_inner))
     }
@@ -59,17 +72,21 @@ impl Doors {
 pub(crate) struct Place<S: Serve> {
     shared: Arc<Shared<S>>,
     uid: u32,
+    is_remote_reader: bool,
 }
 
 impl<S: Serve> Drop for Place<S> {
     fn drop(&mut self) {
         let doors = &self.shared.doors;
         doors.with(|inside| {
-            if let Some(own) = inside.get_mut(&self.uid) {
+            if self.is_remote_reader {
+                inside.remote_readers = inside.remote_readers.saturating_sub(1);
+            }
+            if let Some(own) = inside.users.get_mut(&self.uid) {
                 *own = own.saturating_sub(1);
                 doors.all.fetch_sub(1, Ordering::Relaxed);
                 if *own == 0 {
-                    inside.remove(&self.uid);
+                    inside.users.remove(&self.uid);
                 }
             }
         });
@@ -113,6 +130,15 @@ impl<S: Serve> Entry<S> {
         }
         Arc::clone(&shared.service).session_ended(id);
         place
+    }
+}
+
+/// How many of the places of clients of other hosts those may have that only look.
+const fn readers_share(places: usize) -> usize {
+    if places == 1 {
+        1
+    } else {
+        places - places.div_ceil(OTHERS_SHARE)
     }
 }
 
@@ -161,8 +187,9 @@ impl<S: Serve> Shared<S> {
         exempt: bool,
     ) -> Result<Entry<S>, ApiError> {
         let limits = *read(&self.limits);
+        let is_remote_reader = peer.uid == REMOTE && access == Access::ReadOnly;
         let full = self.doors.with(|inside| {
-            let own = inside.get(&peer.uid).copied().unwrap_or(0);
+            let own = inside.users.get(&peer.uid).copied().unwrap_or(0);
             let all = self.doors.all.load(Ordering::Relaxed);
             let reserve = if exempt { RESERVE } else { 0 };
             if all >= limits.clients.saturating_add(reserve) {
@@ -171,7 +198,16 @@ impl<S: Serve> Shared<S> {
             if own >= limits.clients_per_user && !exempt {
                 return Some(format!("{own} clients of yours are connected; close one"));
             }
-            *inside.entry(peer.uid).or_default() += 1;
+            if is_remote_reader {
+                let readers = inside.remote_readers;
+                if readers >= readers_share(limits.clients_per_user) {
+                    return Some(format!(
+                        "{readers} remote clients that only look are connected"
+                    ));
+                }
+                inside.remote_readers += 1;
+            }
+            *inside.users.entry(peer.uid).or_default() += 1;
             self.doors.all.fetch_add(1, Ordering::Relaxed);
             None
         });
@@ -181,6 +217,7 @@ impl<S: Serve> Shared<S> {
         let place = Place {
             shared: Arc::clone(self),
             uid: peer.uid,
+            is_remote_reader,
         };
         self.service.clients(self.doors.count());
         let id = self.doors.last.fetch_add(1, Ordering::Relaxed) + 1;
@@ -193,5 +230,25 @@ impl<S: Serve> Shared<S> {
             },
             place,
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn remote_clients_that_only_look_leave_places_to_others() {
+        for (places, readers) in [
+            (1, 1),
+            (2, 1),
+            (3, 2),
+            (4, 3),
+            (5, 3),
+            (64, 48),
+            (65_536, 49_152),
+        ] {
+            assert_eq!(readers_share(places), readers, "{places}");
+        }
     }
 }

@@ -13,7 +13,7 @@ use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use reeve_ipc::gateway::MAX_NAME_BYTES;
+use reeve_ipc::gateway::{MAX_NAME_BYTES, Proof};
 use reeve_ipc::model::IpRange;
 use serde::{Deserialize, Deserializer, Serialize};
 
@@ -39,6 +39,9 @@ const MAX_WARM_PROCESSES: u32 = 64;
 const MAX_NAMES: usize = 4096;
 /// A host that takes longer than a day to shut down does not.
 const MAX_HOST_SHUTDOWN_SECONDS: u32 = 86_400;
+
+/// The file of users of other hosts where nothing is set.
+pub const DEFAULT_USERS: &str = "/etc/reeve/remote-users";
 
 /// Every setting.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -84,6 +87,14 @@ pub struct Config {
     pub tls_allowed: Option<Vec<String>>,
     /// Which of them only look.
     pub tls_read_only: Vec<String>,
+    /// How clients of other hosts say who they are: by a certificate, by a password (SASL), or by both.
+    pub tls_clients: Proof,
+    /// The users who have passwords, as 'reeve remote-user' writes them: an absolute path.
+    pub tls_users: PathBuf,
+    /// Which of them may come, by name or pattern; where nothing is set, all.
+    pub tls_users_allowed: Option<Vec<String>>,
+    /// Which of them only look.
+    pub tls_users_read_only: Vec<String>,
     /// How many processes wait for them, 0 to 64.
     pub libvirt_warm_processes: u32,
     /// Whether clients may ask for the test hypervisor.
@@ -134,6 +145,10 @@ impl Default for Config {
             tls_revoked: None,
             tls_allowed: None,
             tls_read_only: Vec::new(),
+            tls_clients: Proof::Certificate,
+            tls_users: DEFAULT_USERS.into(),
+            tls_users_allowed: None,
+            tls_users_read_only: Vec::new(),
             libvirt_warm_processes: 2,
             test_hypervisor: true,
             max_clients: 256,
@@ -338,6 +353,7 @@ impl Config {
             ("tls_certificate", &self.tls_certificate),
             ("tls_key", &self.tls_key),
             ("tls_authorities", &self.tls_authorities),
+            ("tls_users", &self.tls_users),
         ] {
             check_directory(key, path)?;
         }
@@ -350,6 +366,11 @@ impl Config {
                 self.tls_allowed.as_deref().unwrap_or_default(),
             ),
             ("tls_read_only", &self.tls_read_only),
+            (
+                "tls_users_allowed",
+                self.tls_users_allowed.as_deref().unwrap_or_default(),
+            ),
+            ("tls_users_read_only", &self.tls_users_read_only),
         ] {
             let bad = |name: &&String| name.is_empty() || name.len() > MAX_NAME_BYTES;
             if names.len() > MAX_NAMES || names.iter().find(bad).is_some() {

@@ -32,6 +32,7 @@ fn the_shipped_file_sets_nothing_and_says_every_default() {
         ]),
         tls_revoked: Some("/etc/pki/CA/cacrl.pem".into()),
         tls_allowed: Some(vec!["*".to_owned()]),
+        tls_users_allowed: Some(vec!["*".to_owned()]),
         ..Config::default()
     };
     assert_eq!(parse(&uncommented()).unwrap(), expected);

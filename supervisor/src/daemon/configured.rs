@@ -1,6 +1,7 @@
 //! What a running instance does with its configuration, at its start and at each reload. No domain is
 //! touched by either.
 
+use std::collections::BTreeSet;
 use std::os::fd::OwnedFd;
 use std::os::unix::fs::DirBuilderExt as _;
 use std::path::{Path, PathBuf};
@@ -14,7 +15,7 @@ use crate::api::Limits;
 use crate::api::access::{Policy, group_id};
 use crate::config::{Config, ConfigError};
 use crate::domain::plan::{ImageAccess, PathError, PathPolicy};
-use crate::gateway::remote::{self, Credentials, Names, Remote};
+use crate::gateway::remote::{self, Credentials, Names, Remote, UserNames};
 use crate::host::paths::AllowedPaths;
 use crate::host::sockets::Place;
 use crate::logging::{DaemonLog, LogBounds, LogFiles};
@@ -30,6 +31,8 @@ pub struct Configured {
     pub(super) limits: Arc<RwLock<Limits>>,
     /// What lets clients of other hosts in.
     pub(super) remote: remote::Current,
+    /// What looks at its files when they are read again.
+    pub(super) checker: remote::Checker,
     /// Which files definitions may name.
     pub(super) paths: Arc<ConfiguredPaths>,
     pub(super) log: DaemonLog,
@@ -46,7 +49,8 @@ impl Configured {
         Self {
             policy: Arc::new(RwLock::new(policy(&config))),
             limits: Arc::new(RwLock::new(limits(&config))),
-            remote: Arc::new(RwLock::new(Arc::new(remote(&config, None).0))),
+            remote: remote::Current::new(remote(&config, None, |_| Ok(())).0),
+            checker: remote::Checker::default(),
             paths: Arc::new(ConfiguredPaths {
                 allowed: RwLock::new(allowed(&config, &path)),
                 sockets: OnceLock::new(),
@@ -87,9 +91,7 @@ impl Configured {
         let config = before.reloaded(read);
         set(&self.policy, policy(&config));
         set(&self.limits, limits(&config));
-        let known = Arc::clone(&self.remote.read().unwrap_or_else(PoisonError::into_inner));
-        let (remote, trouble) = remote(&config, Some(&known));
-        set(&self.remote, Arc::new(remote));
+        let trouble = self.reload_remote(&config);
         set(&self.paths.allowed, allowed(&config, &self.path));
         if let Some(files) = &self.files {
             files.set_bounds(bounds(&config));
@@ -106,6 +108,28 @@ impl Configured {
         let later =
             later.map(|key| format!("{key}: takes a restart of reeved, which no domain notices"));
         Ok(applied.chain(later).chain(trouble).collect())
+    }
+
+    /// Has what lets clients of other hosts in follow the configuration: their files, once a process has looked at them,
+    /// and whom names let in. Whoever may not stay by that is put out. Gives what is wrong.
+    fn reload_remote(&self, config: &Config) -> Option<String> {
+        let inside = self.remote.chains();
+        let mut ended = None;
+        let check = |credentials: &Arc<Credentials>| {
+            let order = self.checker.check(credentials, &inside)?;
+            let number = |order: &u32| inside.get(usize::try_from(*order).ok()?).map(|one| one.0);
+            ended = Some(order.iter().filter_map(number).collect::<BTreeSet<u64>>());
+            Ok(())
+        };
+        let (remote, trouble) = remote(config, Some(&self.remote.get()), check);
+        let looked_at: BTreeSet<u64> = inside.iter().map(|(number, _)| *number).collect();
+        self.remote.set(remote, |number| match &ended {
+            // One that came meanwhile was not looked at.
+            Some(ended) => looked_at.contains(&number) && !ended.contains(&number),
+            // The files are those by which it came.
+            None => true,
+        });
+        trouble
     }
 }
 
@@ -226,9 +250,13 @@ fn limits(config: &Config) -> Limits {
     }
 }
 
-/// What lets clients of other hosts in, and what is wrong with it. Files that cannot be read leave what was read
-/// `before`.
-fn remote(config: &Config, before: Option<&Remote>) -> (Remote, Option<String>) {
+/// What lets clients of other hosts in, and what is wrong with it. Files that cannot be read, or of which `check` says that
+/// they cannot be used, leave what was read `before`.
+fn remote(
+    config: &Config,
+    before: Option<&Remote>,
+    check: impl FnOnce(&Arc<Credentials>) -> Result<(), String>,
+) -> (Remote, Option<String>) {
     let mut trouble = None;
     let credentials = if config.tls_listen.is_empty() {
         None
@@ -238,9 +266,13 @@ fn remote(config: &Config, before: Option<&Remote>) -> (Remote, Option<String>) 
             key: config.tls_key.clone(),
             authorities: config.tls_authorities.clone(),
             revoked: config.tls_revoked.clone(),
+            users: config.tls_users.clone(),
+            proof: config.tls_clients,
         };
-        match Credentials::read(&files) {
-            Ok(credentials) => Some(Arc::new(credentials)),
+        let read = Credentials::read(&files).map(Arc::new);
+        let read = read.map_err(|error| error.to_string());
+        match read.and_then(|read| check(&read).map(|()| read)) {
+            Ok(credentials) => Some(credentials),
             Err(error) => {
                 let kept = before.and_then(|before| before.credentials.clone());
                 let then = match kept {
@@ -260,9 +292,14 @@ fn remote(config: &Config, before: Option<&Remote>) -> (Remote, Option<String>) 
         allowed: config.tls_allowed.clone(),
         read_only: config.tls_read_only.clone(),
     };
+    let users = UserNames {
+        allowed: config.tls_users_allowed.clone(),
+        read_only: config.tls_users_read_only.clone(),
+    };
     let remote = Remote {
         credentials,
         names,
+        users,
         from: config.tls_from.clone(),
     };
     (remote, trouble)

@@ -360,13 +360,14 @@ pub(super) fn front_door(
         run_directory: settings.run_directory.clone(),
         sockets: config.libvirt_sockets.clone(),
         tls: config.tls_listen.clone(),
-        remote: Arc::clone(&settings.configured.remote),
+        remote: settings.configured.remote.clone(),
+        checks: settings.configured.checker.door(),
         warm: usize::try_from(config.libvirt_warm_processes).unwrap_or(0),
         cgroups: settings.cgroups.clone(),
         limits: Arc::clone(&settings.configured.limits),
         changes: Arc::clone(changes),
     };
-    FrontDoor::open(&door, identities)
+    FrontDoor::open(door, identities)
 }
 
 /// Reads the configuration again for a signal, which has no answer.

@@ -54,7 +54,7 @@ use tokio::task::JoinSet;
 
 use self::bound::Bound;
 use self::pool::{Client, Pool};
-use self::remote::Current;
+use self::remote::{Checks, Current};
 use self::spawner::Spawner;
 use crate::api::access::Peer;
 use crate::api::listener::{Kind, ListenError, Listener, TooMany};
@@ -74,7 +74,7 @@ const READ_ONLY: &str = "-ro";
 const QUEUE: usize = 16;
 
 /// What the front door is opened with.
-#[derive(Debug, Clone)]
+#[derive(Debug)]
 pub struct Settings {
     /// The directory of the sockets that are always there.
     pub run_directory: PathBuf,
@@ -84,6 +84,8 @@ pub struct Settings {
     pub tls: Vec<SocketAddr>,
     /// What lets them in, now and whenever one comes.
     pub remote: Current,
+    /// Files of TLS that were read again, and are to be looked at.
+    pub checks: Option<Checks>,
     /// How many processes wait for clients.
     pub warm: usize,
     /// Where the cgroup of all those processes is made.
@@ -100,6 +102,7 @@ pub struct FrontDoor {
     listeners: Vec<(Listener, Access)>,
     doors: Vec<remote::Door>,
     remote: Current,
+    checks: Option<Checks>,
     spawner: Spawner,
     warm: usize,
 }
@@ -108,7 +111,7 @@ impl FrontDoor {
     /// Binds the sockets. What cannot be done is logged, and no reason for a daemon not to start: domains
     /// that run must not be left without one. `None` where nothing is left of the door.
     #[must_use]
-    pub fn open(settings: &Settings, identities: Identities) -> Option<Self> {
+    pub fn open(settings: Settings, identities: Identities) -> Option<Self> {
         let program = Program::find(NAME)
             .inspect_err(|error| {
                 tracing::error!("no client of libvirt's protocol is served: {error}")
@@ -168,8 +171,9 @@ impl FrontDoor {
             .ok()?;
         (!listeners.is_empty() || !doors.is_empty()).then_some(Self {
             listeners,
+            checks: settings.checks.filter(|_| !doors.is_empty()),
             doors,
-            remote: Arc::clone(&settings.remote),
+            remote: settings.remote,
             spawner,
             warm: settings.warm,
         })
@@ -185,8 +189,17 @@ impl FrontDoor {
         }
         let strangers = Arc::default();
         for door in self.doors {
-            let (strangers, current) = (Arc::clone(&strangers), Arc::clone(&self.remote));
+            let (strangers, current) = (Arc::clone(&strangers), self.remote.clone());
             tasks.spawn(door.serve(strangers, current, Arc::clone(&shared), clients.clone()));
+        }
+        if let Some(mut checks) = self.checks {
+            tasks.spawn(async move {
+                while let Some(check) = checks.recv().await {
+                    if clients.send(Client::Check(check)).await.is_err() {
+                        return;
+                    }
+                }
+            });
         }
         while let Some(ended) = tasks.join_next().await {
             tracing::error!(?ended, "a part of libvirt's front door has ended");

@@ -17,7 +17,7 @@ use tokio::task::{Id, JoinSet};
 use tokio::time::{Sleep, sleep};
 
 use super::process::{Idle, Process};
-use super::remote::{Signing, Stranger};
+use super::remote::{Check, Signing, Stranger, Verifying};
 use super::spawner::{Spawner, StartError, Started, Starting};
 use crate::api::Serve;
 use crate::api::doors::Entry;
@@ -44,6 +44,10 @@ pub(super) enum Client<S: Serve> {
     Stranger(Stranger<S>),
     /// What signs for one of another host.
     Signing(Signing),
+    /// What checks the passwords of one of another host.
+    Verifying(Verifying),
+    /// Files of TLS that are to hold.
+    Check(Check),
 }
 
 impl<S: Serve> Client<S> {

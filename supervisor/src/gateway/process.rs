@@ -112,6 +112,8 @@ impl Process {
                     Ok(Client::Local { socket, entry }) => self.serve(socket, entry).await,
                     Ok(Client::Stranger(stranger)) => self.serve_stranger(stranger).await,
                     Ok(Client::Signing(signing)) => self.serve_signing(signing).await,
+                    Ok(Client::Verifying(verifying)) => self.serve_verifying(verifying).await,
+                    Ok(Client::Check(check)) => self.serve_check(check).await,
                     // The pool is gone, and the process with the thread that made it.
                     Err(_) => Idle::Served,
                 },
@@ -147,15 +149,34 @@ impl Process {
         };
         tracing::debug!(pid, uid, access = %entry.access(), gateway = self.pid, "libvirt client");
         socket.hand_on();
-        self.attend(entry, session).await;
+        self.attend(entry, session, pending()).await;
         Idle::Served
     }
 
-    /// Serves the session of its client, and sees to its end.
-    pub(super) async fn attend<S: Serve>(&mut self, entry: Entry<S>, session: NoRights<OwnedFd>) {
-        // Ends with the process, as that has the other end.
-        let place = self.until(entry.attend(session, None)).await;
+    /// Serves the session of its client until that ends, or `put_out` does, and sees to its end.
+    pub(super) async fn attend<S: Serve>(
+        &mut self,
+        entry: Entry<S>,
+        session: NoRights<OwnedFd>,
+        put_out: impl Future<Output = ()>,
+    ) {
+        let attending = entry.attend(session, None);
+        tokio::pin!(attending);
+        tokio::pin!(put_out);
+        let ended = self
+            .until(async {
+                tokio::select! {
+                    place = &mut attending => Some(place),
+                    () = &mut put_out => None,
+                }
+            })
+            .await;
         self.end().await;
+        // Ends with the process, as that has the other end.
+        let place = match ended {
+            Some(place) => place,
+            None => attending.await,
+        };
         // No client has its place before the process of this one is gone.
         drop(place);
     }

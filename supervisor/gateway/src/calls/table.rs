@@ -306,6 +306,10 @@ mod tests {
         connect::ConnectClose::NUMBER,
         connect::ConnectSupportsFeature::NUMBER,
         connect::AuthList::NUMBER,
+        // Before there is a session, of clients of other hosts.
+        connect::AuthSaslInit::NUMBER,
+        connect::AuthSaslStart::NUMBER,
+        connect::AuthSaslStep::NUMBER,
         connect::ConnectRegisterCloseCallback::NUMBER,
         connect::ConnectUnregisterCloseCallback::NUMBER,
         event::ConnectDomainEventCallbackRegisterAny::NUMBER,

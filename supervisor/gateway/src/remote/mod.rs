@@ -5,28 +5,41 @@
 //!                   │ one signature                                                               │ decides
 //!                   ▼                                                                             ▼
 //!                 the signer, another process: the private key is there and nowhere else     a session, or the end
+//!
+//!   and where it has to have a password:
+//!                 AUTH_SASL_* of libvirt's protocol ─► the verifier, another process ─► {user} ─► the supervisor
 //! ```
 //!
 //! As libvirt's transport `tls` has it, the client is told by one byte, inside TLS and before any packet, that it is
-//! let in; one that is not is told by the end of the connection. Nothing of libvirt's protocol is read before that.
+//! let in; one that is not is told by the end of the connection. Nothing of libvirt's protocol is read before that, and
+//! nothing but a login before who has to have a password has logged in.
 //!
-//! What lives here: the handshake, the stream after it, and the signer's process. What may not: which names may
-//! do what, which the supervisor alone decides.
+//! What lives here: the handshake, the stream after it, logins, and the processes of the signer, the verifier and what
+//! looks at certificates that were read again. What may not: which names may do what, which the supervisor alone decides.
 
+mod authorities;
+mod authority;
+pub mod check;
 mod credentials;
+mod der;
+mod login;
 pub mod name;
 pub mod signer;
 pub(crate) mod stream;
+pub mod verifier;
 
 use std::io;
 use std::os::fd::{AsFd, OwnedFd};
 
-use reeve_ipc::gateway::{Admitted, FromStranger, MAX_STRANGER_BYTES};
+use reeve_ipc::api::Access;
+use reeve_ipc::gateway::{Certificate, Chain, FromStranger, MAX_CHAIN_BYTES, Proof, ToStranger};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::socket::Socket;
 use reeve_ipc::{codec, error};
+use rustls::pki_types::CertificateDer;
 use rustls::{CertificateError, Error};
 
+use self::authorities::Authorities;
 use self::stream::{Stream, StreamError};
 
 /// What libvirt's client waits for before it says anything.
@@ -37,12 +50,16 @@ const MAX_REASON_BYTES: usize = 512;
 /// What comes with a stranger.
 #[derive(Debug)]
 pub struct Stranger {
+    /// How it says who it is.
+    pub proof: Proof,
     /// The connection: a TCP socket, non-blocking, of which nothing was read.
     pub connection: OwnedFd,
     /// Where it is said who the client is: `SOCK_SEQPACKET`.
     pub door: OwnedFd,
     /// The way to the signer: `SOCK_SEQPACKET`.
     pub signer: OwnedFd,
+    /// The way to the verifier, where it has to have a password: `SOCK_SEQPACKET`.
+    pub verifier: Option<OwnedFd>,
     /// The server's certificates, the authorities, and perhaps the revoked: files of PEM text.
     pub files: Vec<OwnedFd>,
 }
@@ -55,32 +72,70 @@ pub struct Guest {
     /// One end of a session of the native API.
     pub api: OwnedFd,
     /// What it may do there.
-    pub admitted: Admitted,
+    pub access: Access,
 }
 
 /// Finds out who a client is, and has the supervisor decide about it. `None` where it is not let in, which the
 /// supervisor then knows.
 pub async fn admit(stranger: Stranger) -> Option<Guest> {
     let Stranger {
+        proof,
         connection,
         door,
         signer,
+        verifier,
         files,
     } = stranger;
-    let (mut stream, name) = match prove(connection, signer, &files).await {
+    let refuse = |door: &OwnedFd, mut reason: String| {
+        error::truncate(&mut reason, MAX_REASON_BYTES);
+        tell(door, &FromStranger::Refused { reason });
+    };
+    let (mut stream, certificate) = match prove(connection, signer, &files, proof).await {
         Ok(proved) => proved,
-        Err(mut reason) => {
-            error::truncate(&mut reason, MAX_REASON_BYTES);
-            tell(&door, &FromStranger::Refused { reason });
+        Err(reason) => {
+            refuse(&door, reason);
             return None;
         }
     };
     drop(files);
-    tell(&door, &FromStranger::Proved { name });
+    tell(&door, &FromStranger::Proved { certificate });
+    let again = rustix::io::fcntl_dupfd_cloexec(&door, 0).ok()?;
     let door = Socket::new(door).ok()?;
-    let mut buffer = [0; MAX_STRANGER_BYTES];
+    let (answer, mut fds) = hear(&door).await?;
+    stream.send(&[LET_IN]).await.ok()?;
+    let access = match answer {
+        ToStranger::Admitted { access } => access,
+        ToStranger::Authenticate => {
+            let logged_in = match login::log_in(&mut stream, verifier?).await {
+                Ok(logged_in) => logged_in,
+                Err(error) => {
+                    refuse(&again, error.to_string());
+                    stream.linger().await;
+                    return None;
+                }
+            };
+            let Some((ToStranger::Admitted { access }, more)) = hear(&door).await else {
+                logged_in.refuse(&mut stream).await.ok()?;
+                stream.linger().await;
+                return None;
+            };
+            fds = more;
+            logged_in.tell(&mut stream).await.ok()?;
+            access
+        }
+    };
+    let [api] = <[OwnedFd; 1]>::try_from(fds).ok()?;
+    Some(Guest {
+        stream,
+        api,
+        access,
+    })
+}
+
+/// What the supervisor says; nothing where it has closed the door to one that is not let in.
+async fn hear(door: &Socket<OwnedFd>) -> Option<(ToStranger, Vec<OwnedFd>)> {
+    let mut buffer = [0; 64];
     let received = door.receive(|door| scm::receive(door, &mut buffer)).await;
-    // The door is closed for one that is not let in.
     let (length, fds) = match received {
         Ok(received) => received,
         Err(ScmError::Closed) => return None,
@@ -89,40 +144,54 @@ pub async fn admit(stranger: Stranger) -> Option<Guest> {
             return None;
         }
     };
-    let admitted = codec::decode(buffer.get(..length)?).ok()?;
-    let [api] = <[OwnedFd; 1]>::try_from(fds).ok()?;
-    stream.send(&[LET_IN]).await.ok()?;
-    Some(Guest {
-        stream,
-        api,
-        admitted,
-    })
+    let said = codec::decode(buffer.get(..length)?).ok()?;
+    Some((said, fds))
 }
 
-/// The handshake; gives the client's name.
+/// The handshake; gives whom the client has shown to be, where that is asked for.
 async fn prove(
     connection: OwnedFd,
     signer: OwnedFd,
     files: &[OwnedFd],
-) -> Result<(Stream, String), String> {
+    proof: Proof,
+) -> Result<(Stream, Option<Certificate>), String> {
     let failed = |error: io::Error| format!("its connection failed: {error}");
     let connection = Socket::new(connection).map_err(failed)?;
     // The files can be long: they are nobody's to have read who says nothing.
     connection.readable().await.map_err(failed)?;
-    let config = credentials::server(files, signer)?;
+    let (config, authorities) = credentials::server(files, signer, proof)?;
     let mut stream = Stream::new(connection, config).map_err(|error| error.to_string())?;
     if let Err(error) = stream.handshake().await {
         stream.linger().await;
         return Err(match error {
-            StreamError::Tls(error) => reason(&error),
+            StreamError::Tls(error) => reason(&error, authorities.as_deref()),
             StreamError::Socket(error) => failed(error),
             StreamError::Left => "it left before it had said who it is".to_owned(),
         });
     }
-    let certificate = stream.certificate().ok_or("it has no certificate")?;
-    let name = name::subject(certificate)
-        .ok_or("its certificate has no name that could be told from others")?;
-    Ok((stream, name))
+    let certificate = authorities
+        .is_some()
+        .then(|| certificate(stream.certificates()))
+        .transpose()?;
+    Ok((stream, certificate))
+}
+
+/// Whom these certificates show their client to be.
+fn certificate(chain: &[CertificateDer<'_>]) -> Result<Certificate, String> {
+    let own = chain.first().ok_or("it has no certificate")?;
+    let name =
+        name::subject(own).ok_or("its certificate has no name that could be told from others")?;
+    let length: usize = chain.iter().map(|certificate| certificate.len()).sum();
+    if length > MAX_CHAIN_BYTES {
+        return Err(format!(
+            "its certificates have more than {MAX_CHAIN_BYTES} bytes"
+        ));
+    }
+    let chain = chain.iter().map(|certificate| certificate.to_vec());
+    Ok(Certificate {
+        name,
+        chain: Chain(chain.collect()),
+    })
 }
 
 /// Says something at the door; a supervisor that is gone need not know.
@@ -134,7 +203,8 @@ fn tell(door: &OwnedFd, words: &FromStranger) {
 }
 
 /// Why a handshake failed, for an administrator.
-fn reason(error: &Error) -> String {
+fn reason(error: &Error, authorities: Option<&Authorities>) -> String {
+    let unusable = authorities.and_then(Authorities::unusable);
     let reason = match error {
         Error::NoCertificatesPresented => "it has no certificate",
         Error::InvalidMessage(_) => "what it sent is no TLS",
@@ -155,7 +225,11 @@ fn reason(error: &Error) -> String {
             }
             CertificateError::Revoked => "its certificate was revoked",
             CertificateError::UnknownIssuer => {
-                "its certificate is signed by no authority of tls_authorities"
+                let why = unusable.map(|why| format!("; of one that is there {why}"));
+                return format!(
+                    "its certificate is signed by no authority of tls_authorities{}",
+                    why.unwrap_or_default()
+                );
             }
             CertificateError::ExpiredRevocationList
             | CertificateError::ExpiredRevocationListContext { .. } => {
@@ -188,7 +262,7 @@ mod tests {
         let (_signs, signer) = scm::pair().unwrap();
         // Files that are wrong as soon as they are read.
         let files = [0; 2].map(|_| OwnedFd::from(File::open("/dev/null").unwrap()));
-        let mut proved = pin!(prove(connection.into(), signer, &files));
+        let mut proved = pin!(prove(connection.into(), signer, &files, Proof::Certificate));
         for _ in 0..8 {
             tokio::select! {
                 biased;

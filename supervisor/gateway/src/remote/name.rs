@@ -10,7 +10,8 @@ use reeve_ipc::gateway::MAX_NAME_BYTES;
 use rustls::pki_types::CertificateDer;
 use webpki::EndEntityCert;
 
-const SEQUENCE: u8 = 0x30;
+use super::der::{self, SEQUENCE, take};
+
 const SET: u8 = 0x31;
 const OBJECT_IDENTIFIER: u8 = 0x06;
 const UTF8_STRING: u8 = 0x0c;
@@ -74,33 +75,6 @@ pub fn text(mut name: &[u8]) -> Option<String> {
     (!text.is_empty()).then_some(text)
 }
 
-/// The contents of the next element, of that kind.
-fn take<'a>(bytes: &mut &'a [u8], tag: u8) -> Option<&'a [u8]> {
-    let (found, contents, rest) = element(bytes)?;
-    *bytes = rest;
-    (found == tag).then_some(contents)
-}
-
-/// The tag and the contents of the next element, and what is behind (X.690, definite lengths).
-fn element(bytes: &[u8]) -> Option<(u8, &[u8], &[u8])> {
-    let (&tag, rest) = bytes.split_first()?;
-    let (&first, mut rest) = rest.split_first()?;
-    let mut length = usize::from(first);
-    if first & 0x80 != 0 {
-        let count = usize::from(first & 0x7f);
-        // Nothing in a name is longer than two bytes can say.
-        if !(1..=2).contains(&count) {
-            return None;
-        }
-        length = 0;
-        for &byte in rest.get(..count)? {
-            length = length << 8 | usize::from(byte);
-        }
-        rest = rest.get(count..)?;
-    }
-    Some((tag, rest.get(..length)?, rest.get(length..)?))
-}
-
 fn push_identifier(text: &mut String, identifier: &[u8]) -> Option<()> {
     if let Some((_, known)) = ATTRIBUTES.iter().find(|(known, _)| *known == identifier) {
         text.push_str(known);
@@ -128,9 +102,9 @@ fn push_identifier(text: &mut String, identifier: &[u8]) -> Option<()> {
     (!is_first).then_some(())
 }
 
-fn push_value(text: &mut String, element: &[u8]) -> Option<()> {
-    let (tag, contents, rest) = self::element(element)?;
-    if !rest.is_empty() {
+fn push_value(text: &mut String, mut element: &[u8]) -> Option<()> {
+    let (tag, contents) = der::next(&mut element)?;
+    if !element.is_empty() {
         return None;
     }
     let is_text = matches!(

@@ -73,20 +73,31 @@ pub(super) struct DistantKey {
 impl DistantKey {
     /// The key of the first of these certificates. `None` where it is of no kind that is known.
     pub(super) fn of(chain: &[CertificateDer<'_>], signer: OwnedFd) -> Option<Self> {
-        let certificate = EndEntityCert::try_from(chain.first()?).ok()?;
-        let public = certificate.subject_public_key_info();
-        let beginning = public.get(..IDENTIFIER_BYTES)?;
-        let (_, algorithm, schemes) = KEYS.iter().find(|(identifier, ..)| {
-            beginning
-                .windows(identifier.len())
-                .any(|part| part == *identifier)
-        })?;
+        let (algorithm, schemes) = kind(chain)?;
         Some(Self {
-            algorithm: *algorithm,
+            algorithm,
             schemes,
             signer: Arc::new(Mutex::new(Some(signer))),
         })
     }
+
+    /// Whether the first of these certificates has a key of a kind that is known.
+    pub(super) fn is_of(chain: &[CertificateDer<'_>]) -> bool {
+        kind(chain).is_some()
+    }
+}
+
+/// The kind of the first certificate's key.
+fn kind(chain: &[CertificateDer<'_>]) -> Option<(SignatureAlgorithm, &'static [SignatureScheme])> {
+    let certificate = EndEntityCert::try_from(chain.first()?).ok()?;
+    let public = certificate.subject_public_key_info();
+    let beginning = public.get(..IDENTIFIER_BYTES)?;
+    let (_, algorithm, schemes) = KEYS.iter().find(|(identifier, ..)| {
+        beginning
+            .windows(identifier.len())
+            .any(|part| part == *identifier)
+    })?;
+    Some((*algorithm, schemes))
 }
 
 impl SigningKey for DistantKey {

@@ -122,9 +122,9 @@ impl Stream {
         let _ = tokio::time::timeout(LINGER, left).await;
     }
 
-    /// The client's own certificate.
-    pub(super) fn certificate(&self) -> Option<&CertificateDer<'static>> {
-        self.tls.peer_certificates()?.first()
+    /// The client's certificates, its own first.
+    pub(super) fn certificates(&self) -> &[CertificateDer<'static>] {
+        self.tls.peer_certificates().unwrap_or_default()
     }
 
     /// Sends a few bytes, however long that takes.

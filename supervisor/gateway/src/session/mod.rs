@@ -93,7 +93,7 @@ pub async fn serve(
 /// As for [`serve`].
 pub async fn serve_remote(guest: Guest, changes: Changes) -> Result<(), SessionError> {
     let rights = Rights {
-        access: guest.admitted.access,
+        access: guest.access,
     };
     let client = Transport::Remote(Box::new(guest.stream));
     begin(client, guest.api, rights, changes).await

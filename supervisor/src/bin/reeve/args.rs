@@ -18,6 +18,7 @@ use uuid::Uuid;
 
 use crate::daemon::args::{Remote, RemoteCommand};
 use crate::devices::DeviceArgs;
+use crate::remote_user::RemoteUserArgs;
 
 static VERSION: LazyLock<String> = LazyLock::new(|| {
     format!(
@@ -106,6 +107,9 @@ pub enum Command {
     Run(Box<RunArgs>),
     /// Check each thing this host must have, and say what mends what it lacks.
     Doctor(DoctorArgs),
+    /// Users who come from other hosts with a password ('tls_clients' in reeve.toml).
+    #[command(arg_required_else_help = true)]
+    RemoteUser(RemoteUserArgs),
     #[command(flatten)]
     Remote(RemoteCommand),
     /// Print a completion script for a shell.

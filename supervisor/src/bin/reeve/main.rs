@@ -9,6 +9,7 @@ mod devices;
 mod doctor;
 mod manual;
 mod messages;
+mod remote_user;
 mod report;
 mod run;
 mod session;
@@ -42,6 +43,9 @@ fn main() -> ExitCode {
             ExitCode::from(doctor::doctor(&doctor))
         }
         Ok((remote, Command::Remote(command))) => ExitCode::from(daemon::run(&remote, command)),
+        Ok((remote, Command::RemoteUser(args))) => ExitCode::from(daemon::finish(&remote, |out| {
+            remote_user::remote_user(out, &args)
+        })),
         Ok((_, Command::Completion { shell })) => {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut Cli::command(), "reeve", &mut script);

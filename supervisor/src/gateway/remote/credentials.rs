@@ -1,12 +1,15 @@
-//! The files of TLS, read as they are: their contents are a gateway's to understand.
+//! The files of TLS, read as they are: their contents are a gateway's to understand. Of the file of users, which is
+//! Reeve's own, the names are read here too.
 
+use std::collections::BTreeSet;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
-use reeve_ipc::gateway::MAX_KEY_BYTES;
+use reeve_ipc::gateway::{MAX_KEY_BYTES, Proof};
+use reeve_ipc::users::{MAX_USERS_BYTES, Users, UsersError};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
 
 /// The most bytes of a file of certificates.
@@ -27,6 +30,10 @@ pub struct Files {
     pub authorities: PathBuf,
     /// Which of their certificates they have revoked, where that is looked at.
     pub revoked: Option<PathBuf>,
+    /// The users.
+    pub users: PathBuf,
+    /// How clients say who they are, and so which of these files there are.
+    pub proof: Proof,
 }
 
 /// Why there are none.
@@ -48,6 +55,14 @@ pub enum CredentialError {
         /// The most.
         limit: u64,
     },
+    /// A file of users that is none.
+    #[error("{path}: {error}", path = .path.display())]
+    Users {
+        /// Which.
+        path: PathBuf,
+        /// Why.
+        error: UsersError,
+    },
     /// No memory that a gateway can be handed.
     #[error("no memory for certificates: {0}")]
     Memory(#[from] io::Error),
@@ -58,6 +73,9 @@ pub struct Credentials {
     /// Sealed memory, each that of one file that anybody may know.
     public: Vec<OwnedFd>,
     key: Vec<u8>,
+    proof: Proof,
+    /// Sealed memory with the file of users, where they have passwords, and who is in it.
+    users: Option<(OwnedFd, BTreeSet<String>)>,
 }
 
 impl std::fmt::Debug for Credentials {
@@ -73,21 +91,55 @@ impl Credentials {
     /// # Errors
     /// [`CredentialError`].
     pub fn read(files: &Files) -> Result<Self, CredentialError> {
-        let mut public = Vec::new();
-        for path in [&files.certificate, &files.authorities] {
-            public.push(sealed(&read(path, MAX_CERTIFICATES_BYTES)?)?);
+        let mut public = vec![sealed(&read(&files.certificate, MAX_CERTIFICATES_BYTES)?)?];
+        if files.proof.has_certificate() {
+            public.push(sealed(&read(&files.authorities, MAX_CERTIFICATES_BYTES)?)?);
+            if let Some(path) = &files.revoked {
+                public.push(sealed(&read(path, MAX_REVOKED_BYTES)?)?);
+            }
+        } else {
+            // Nobody is asked for a certificate.
+            public.push(sealed(b"")?);
         }
-        if let Some(path) = &files.revoked {
-            public.push(sealed(&read(path, MAX_REVOKED_BYTES)?)?);
-        }
+        let users = files
+            .proof
+            .has_password()
+            .then(|| users(&files.users))
+            .transpose()?;
         let limit = u64::try_from(MAX_KEY_BYTES).unwrap_or(u64::MAX);
         let key = read(&files.key, limit)?;
-        let mode = files.key.metadata().map_or(0, |found| found.mode());
-        if mode & OTHERS != 0 {
+        let is_open = |path: &Path| path.metadata().map_or(0, |found| found.mode()) & OTHERS != 0;
+        if is_open(&files.key) {
             let path = files.key.display();
             tracing::warn!("{path} is not for its owner alone: whoever has it can be this server");
         }
-        Ok(Self { public, key })
+        if users.is_some() && is_open(&files.users) {
+            let path = files.users.display();
+            tracing::warn!("{path} is not for its owner alone: whoever has it can try passwords");
+        }
+        Ok(Self {
+            public,
+            key,
+            proof: files.proof,
+            users,
+        })
+    }
+
+    /// How clients say who they are.
+    pub(super) const fn proof(&self) -> Proof {
+        self.proof
+    }
+
+    /// Whether there is a user of that name.
+    pub(super) fn has_user(&self, name: &str) -> bool {
+        let users = self.users.as_ref();
+        users.is_some_and(|(_, names)| names.contains(name))
+    }
+
+    /// The file of users for one process, as [`Self::public`].
+    pub(super) fn users(&self) -> io::Result<Option<OwnedFd>> {
+        let users = self.users.as_ref();
+        users.map(|(file, _)| again(file)).transpose()
     }
 
     /// The private key, as its file has it.
@@ -97,12 +149,27 @@ impl Credentials {
 
     /// The other files for one process, which reads each from its beginning: no two processes share where they are.
     pub(super) fn public(&self) -> io::Result<Vec<OwnedFd>> {
-        let again = |file: &OwnedFd| {
-            let path = format!("/proc/self/fd/{}", file.as_raw_fd());
-            rustix::fs::open(path, OFlags::RDONLY | OFlags::CLOEXEC, Mode::empty())
-        };
-        Ok(self.public.iter().map(again).collect::<Result<_, _>>()?)
+        self.public.iter().map(again).collect()
     }
+}
+
+/// The same file, from its beginning.
+pub(super) fn again(file: &OwnedFd) -> io::Result<OwnedFd> {
+    let path = format!("/proc/self/fd/{}", file.as_raw_fd());
+    let flags = OFlags::RDONLY | OFlags::CLOEXEC;
+    Ok(rustix::fs::open(path, flags, Mode::empty())?)
+}
+
+fn users(path: &Path) -> Result<(OwnedFd, BTreeSet<String>), CredentialError> {
+    let limit = u64::try_from(MAX_USERS_BYTES).unwrap_or(u64::MAX);
+    let text = read(path, limit)?;
+    let users = Users::parse(&String::from_utf8_lossy(&text));
+    let users = users.map_err(|error| CredentialError::Users {
+        path: path.to_owned(),
+        error,
+    })?;
+    let names = users.users.into_iter().map(|user| user.name).collect();
+    Ok((sealed(&text)?, names))
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CredentialError> {
@@ -125,7 +192,7 @@ fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CredentialError> {
 }
 
 /// Memory with that in it, which nobody can change.
-fn sealed(text: &[u8]) -> io::Result<OwnedFd> {
+pub(super) fn sealed(text: &[u8]) -> io::Result<OwnedFd> {
     let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
     let mut file = File::from(memfd_create("certificates", flags)?);
     file.write_all(text)?;
@@ -151,6 +218,8 @@ mod tests {
             key: write("key", "secret"),
             authorities: write("authorities", "two"),
             revoked: Some(write("revoked", "three")),
+            users: write("users", "no users"),
+            proof: Proof::Certificate,
         };
         let credentials = Credentials::read(&files).unwrap();
         assert_eq!(credentials.key(), b"secret");
@@ -166,6 +235,32 @@ mod tests {
             }
             assert_eq!(texts, ["one", "two", "three"]);
         }
+        assert!(credentials.users().unwrap().is_none());
+        assert!(!credentials.has_user("alice"));
+        let both = |proof| {
+            Credentials::read(&Files {
+                proof,
+                ..files.clone()
+            })
+        };
+        let error = both(Proof::Both).unwrap_err().to_string();
+        assert!(
+            error.ends_with("users: line 1 is no entry of a user"),
+            "{error}"
+        );
+        let key = "ab".repeat(32);
+        let salt = "cd".repeat(16);
+        write(
+            "users",
+            &format!("unknown {key}\nuser alice 50000 {salt} {key} {key}\n"),
+        );
+        std::fs::remove_file(&files.authorities).unwrap();
+        assert!(both(Proof::Both).is_err());
+        let password = both(Proof::Sasl).unwrap();
+        assert!(password.users().unwrap().is_some());
+        assert!(password.has_user("alice") && !password.has_user("bob"));
+        assert_eq!(password.public().unwrap().len(), 2);
+        write("authorities", "two");
         let missing = Files {
             key: directory.path().join("none"),
             ..files.clone()

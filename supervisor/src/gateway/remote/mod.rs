@@ -5,9 +5,12 @@
 //!                                        │ a connection, and the way to a signer
 //!                                        ▼
 //!   Pool: two processes ── one does TLS, one has the key and signs once ─► Proved {name}
-//!                                                                             │ names: tls_allowed, tls_read_only
-//!                                                                             ▼
+//!     or three, where clients have passwords: the third checks them, and says itself whose it was
+//!                                                                             │ names: tls_allowed, tls_read_only,
+//!                                                                             ▼   and the users'
 //!                            places as everybody's (`api::doors`), and a session with those rights
+//!
+//!   reload ─► one process looks at the files (`checks`) ─► they hold; whoever may not stay is put out (`guests`)
 //! ```
 //!
 //! The supervisor reads no byte of TLS and no certificate: it hands the files on as they are, with the connection,
@@ -15,7 +18,9 @@
 //!
 //! What may not live here: TLS, X.509.
 
+mod checks;
 mod credentials;
+mod guests;
 mod names;
 mod serving;
 mod strangers;
@@ -26,6 +31,8 @@ use std::os::fd::{AsFd, OwnedFd};
 use std::sync::{Arc, PoisonError, RwLock};
 use std::time::Duration;
 
+use reeve_ipc::api::Access;
+use reeve_ipc::gateway::Chain;
 use reeve_ipc::model::IpRange;
 use reeve_ipc::scm;
 use rustix::net::{AddressFamily, SocketFlags, SocketType, sockopt};
@@ -33,8 +40,11 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+pub use self::checks::{Check, Checker, Checks};
 pub use self::credentials::{CredentialError, Credentials, Files};
-pub use self::names::Names;
+pub use self::guests::Guests;
+use self::guests::Who;
+pub use self::names::{Names, UserNames};
 use self::strangers::{Place, Strangers};
 use super::pool::Client;
 use crate::api::{Serve, Shared};
@@ -42,8 +52,10 @@ use crate::logging::seldom::Seldom;
 
 /// How long a client may take, from when it is accepted, to prove who it is.
 const HANDSHAKE: Duration = Duration::from_secs(10);
-/// Processes that strangers may have at most: each a gateway and a signer.
-pub(super) const MOST_PROCESSES: usize = 2 * strangers::MOST;
+/// How long it may take, from then on, to log in, where it has to: somebody may be typing a password.
+const LOGIN: Duration = Duration::from_secs(60);
+/// Processes that strangers may have at most: each a gateway, a signer, and what checks its password.
+pub(super) const MOST_PROCESSES: usize = 3 * strangers::MOST;
 /// How long a listener rests when the host has no descriptor for a client.
 const REST: Duration = Duration::from_millis(50);
 /// A client of which nothing is heard is asked by the kernel whether it is there after so long, then so often, so many
@@ -63,6 +75,8 @@ pub struct Remote {
     pub credentials: Option<Arc<Credentials>>,
     /// Whom that lets in.
     pub names: Names,
+    /// Which users may come.
+    pub users: UserNames,
     /// From where they may come; from anywhere, where nothing is said.
     pub from: Option<Vec<IpRange>>,
 }
@@ -74,10 +88,91 @@ impl Remote {
         let has = |range: &IpRange| (range.first()..=range.last()).contains(&address);
         self.from.as_deref().is_none_or(|from| from.iter().any(has))
     }
+
+    /// What whoever has proved to be that may do: what both its names let it.
+    ///
+    /// # Errors
+    /// Why it is not let in.
+    fn access(&self, who: &Who) -> Result<Access, String> {
+        let proof = self.credentials.as_deref().map(Credentials::proof);
+        let proof = proof.unwrap_or_default();
+        let mut access = Access::ReadWrite;
+        if proof.has_certificate() {
+            let (name, _) = who.certificate.as_ref().ok_or("it has no certificate")?;
+            let may = self.names.access(name).ok_or_else(|| not_named(name))?;
+            access = access.min(may);
+        }
+        if proof.has_password() {
+            let user = who.user.as_ref().ok_or("it has no password")?;
+            let is_there = self
+                .credentials
+                .as_deref()
+                .is_some_and(|known| known.has_user(user));
+            let may = self
+                .users
+                .access(user)
+                .filter(|_| is_there)
+                .ok_or_else(|| {
+                    format!(
+                        "tls_users_allowed does not name its user: {}",
+                        user.escape_debug()
+                    )
+                })?;
+            access = access.min(may);
+        }
+        Ok(access)
+    }
 }
 
-/// What is in force.
-pub type Current = Arc<RwLock<Arc<Remote>>>;
+/// Why nobody of that name is let in.
+fn not_named(name: &str) -> String {
+    format!("tls_allowed does not name it: {}", name.escape_debug())
+}
+
+/// What is in force, and who is in by it.
+#[derive(Debug, Clone, Default)]
+pub struct Current {
+    remote: Arc<RwLock<Arc<Remote>>>,
+    guests: Arc<Guests>,
+}
+
+impl Current {
+    /// With that in force.
+    #[must_use]
+    pub fn new(remote: Remote) -> Self {
+        Self {
+            remote: Arc::new(RwLock::new(Arc::new(remote))),
+            guests: Arc::default(),
+        }
+    }
+
+    /// What is in force.
+    #[must_use]
+    pub fn get(&self) -> Arc<Remote> {
+        Arc::clone(&self.remote.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// From now on that is. Whoever is in and may not be any more is put out; `holds` says of certificates, by their
+    /// connections' numbers, whether they still do.
+    pub fn set(&self, remote: Remote, holds: impl Fn(u64) -> bool) {
+        let remote = Arc::new(remote);
+        let now = Arc::clone(&remote);
+        *self.remote.write().unwrap_or_else(PoisonError::into_inner) = remote;
+        let out = self.guests.review(holds, |who| now.access(who).ok());
+        if out > 0 {
+            tracing::info!(
+                clients = out,
+                "remote clients may not stay by what was read again"
+            );
+        }
+    }
+
+    /// The certificates of those who are in, by their connections' numbers.
+    #[must_use]
+    pub fn chains(&self) -> Vec<(u64, Chain)> {
+        self.guests.chains()
+    }
+}
 
 /// One socket on which remote clients knock.
 #[derive(Debug)]
@@ -92,13 +187,31 @@ pub(super) struct Stranger<S: Serve> {
     address: SocketAddr,
     /// The way to its signer.
     signer: OwnedFd,
+    /// What checks its password, where it has to have one.
+    login: Option<Login>,
     /// Until when it must have proved who it is.
     deadline: Instant,
-    remote: Arc<Remote>,
+    current: Current,
     credentials: Arc<Credentials>,
     place: Place,
     shared: Arc<Shared<S>>,
     lines: Arc<Seldom>,
+}
+
+/// The ends of a stranger's login that are not the verifier's.
+struct Login {
+    /// The way to the verifier, for the stranger's gateway.
+    verifier: OwnedFd,
+    /// Where the verifier says whose password it was.
+    door: OwnedFd,
+}
+
+/// A stranger's passwords, on their way to a process.
+pub(super) struct Verifying {
+    socket: OwnedFd,
+    door: OwnedFd,
+    users: OwnedFd,
+    deadline: Instant,
 }
 
 /// A signature that a stranger's handshake takes, on its way to a process.
@@ -158,7 +271,7 @@ impl Door {
                     continue;
                 }
             };
-            let remote = Arc::clone(&current.read().unwrap_or_else(PoisonError::into_inner));
+            let remote = current.get();
             if !remote.may_knock(address.ip()) {
                 if let Some(left_out) = elsewhere.may() {
                     tracing::info!(%address, left_out, "a remote client was refused: tls_from does not name its address");
@@ -179,9 +292,11 @@ impl Door {
                 refuse(&"there are no certificates; the log says why, where they were read");
                 continue;
             };
-            let prepared = prepare(connection)
-                .and_then(|connection| Ok((connection, scm::pair().map_err(io::Error::other)?)));
-            let (connection, (asks, signs)) = match prepared {
+            let prepared = prepare(connection).and_then(|connection| {
+                let signer = scm::pair().map_err(io::Error::other)?;
+                Ok((connection, signer, logins(&credentials, deadline)?))
+            });
+            let (connection, (asks, signs), (login, verifying)) = match prepared {
                 Ok(prepared) => prepared,
                 Err(error) => {
                     refuse(&error);
@@ -197,19 +312,50 @@ impl Door {
                 connection,
                 address,
                 signer: asks,
+                login,
                 deadline,
-                remote,
+                current: current.clone(),
                 credentials,
                 place,
                 shared: Arc::clone(&shared),
                 lines: Arc::clone(&lines),
             };
-            let handed = clients.send(Client::Stranger(stranger)).await;
-            if handed.is_err() || clients.send(Client::Signing(signing)).await.is_err() {
-                return;
+            let others = [
+                Some(Client::Signing(signing)),
+                verifying.map(Client::Verifying),
+            ];
+            for client in [Some(Client::Stranger(stranger))].into_iter().chain(others) {
+                if let Some(client) = client {
+                    if clients.send(client).await.is_err() {
+                        return;
+                    }
+                }
             }
         }
     }
+}
+
+/// What a stranger's passwords take, where it has to have one.
+fn logins(
+    credentials: &Credentials,
+    deadline: Instant,
+) -> io::Result<(Option<Login>, Option<Verifying>)> {
+    let Some(users) = credentials.users()? else {
+        return Ok((None, None));
+    };
+    let (asks, answers) = scm::pair().map_err(io::Error::other)?;
+    let (hears, says) = scm::pair().map_err(io::Error::other)?;
+    let login = Login {
+        verifier: asks,
+        door: hears,
+    };
+    let verifying = Verifying {
+        socket: answers,
+        door: says,
+        users,
+        deadline: deadline + LOGIN,
+    };
+    Ok((Some(login), Some(verifying)))
 }
 
 /// Makes what was accepted what a gateway takes. A client whose host is gone is noticed some time.

@@ -35,6 +35,31 @@ impl Names {
     }
 }
 
+/// Whom the name of a user who has logged in lets in: lists as those of [`Names`].
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct UserNames {
+    /// Who may come; every user there is, where nothing is said.
+    pub allowed: Option<Vec<String>>,
+    /// Who of them may only look.
+    pub read_only: Vec<String>,
+}
+
+impl UserNames {
+    /// What the user of that name may do, if anything.
+    pub(super) fn access(&self, name: &str) -> Option<Access> {
+        let is_in = |list: &[String]| list.iter().any(|pattern| matches(pattern, name));
+        let allowed = self.allowed.as_deref();
+        if allowed.is_some_and(|allowed| !is_in(allowed)) {
+            return None;
+        }
+        Some(if is_in(&self.read_only) {
+            Access::ReadOnly
+        } else {
+            Access::ReadWrite
+        })
+    }
+}
+
 /// A character of a name, or two: `\c` stands for one that would mean something without the backslash.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Character {
@@ -137,6 +162,20 @@ mod tests {
             assert_eq!(matches(pattern, name), expected, "{pattern} {name}");
         }
         assert!(!matches(&"*a".repeat(500), &"b".repeat(1000)));
+    }
+
+    #[test]
+    fn users_are_let_in_by_their_names() {
+        let names = UserNames {
+            allowed: Some(vec!["alice".to_owned(), "*@example.org".to_owned()]),
+            read_only: vec!["view*".to_owned()],
+        };
+        assert_eq!(names.access("alice"), Some(Access::ReadWrite));
+        assert_eq!(names.access("bob@example.org"), Some(Access::ReadWrite));
+        assert_eq!(names.access("viewer@example.org"), Some(Access::ReadOnly));
+        assert_eq!(names.access("mallory"), None);
+        let everybody = UserNames::default();
+        assert_eq!(everybody.access("mallory"), Some(Access::ReadWrite));
     }
 
     #[test]

@@ -1,19 +1,32 @@
 //! A process that serves a client of another host, and one that signs for it.
 
+use std::future::pending;
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::sync::Arc;
+use std::time::Duration;
+
 use reeve_ipc::api::Access;
 use reeve_ipc::codec;
-use reeve_ipc::gateway::{Admitted, FromStranger, HandOver, MAX_STRANGER_BYTES};
+use reeve_ipc::gateway::{
+    Certificate, Checked, FromStranger, FromVerifier, HandOver, MAX_STRANGER_BYTES,
+    MAX_WORDS_BYTES, ToStranger,
+};
 use reeve_ipc::scm::{self, ScmError};
 use reeve_ipc::socket::Socket;
 use reeve_ipc::strays::NoRights;
 use serde::Serialize;
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use tokio::time::timeout_at;
+use serde::de::DeserializeOwned;
+use tokio::time::{Instant, timeout, timeout_at};
 
 use super::super::pool::Client;
 use super::super::process::{Idle, Process};
-use super::{Signing, Stranger};
+use super::checks::{Check, Verdict};
+use super::guests::Who;
+use super::{Current, HANDSHAKE, LOGIN, Signing, Stranger, Verifying, not_named};
 use crate::api::Serve;
+
+/// How long a process may take to tell a client that it is not let in, though its password holds.
+const TELLING: Duration = Duration::from_secs(1);
 
 impl Process {
     /// Serves a client that has to say who it is first.
@@ -38,13 +51,16 @@ impl Process {
         let Stranger {
             connection,
             signer,
+            login,
             deadline,
-            remote,
+            current,
+            credentials,
             place,
             shared,
             lines,
             ..
         } = stranger;
+        let login = login.map(|login| login.door);
         // They are that process's now.
         drop((connection, signer));
         let refuse = |why: &dyn std::fmt::Display| {
@@ -52,43 +68,93 @@ impl Process {
                 tracing::info!(%address, left_out, "a remote client was refused: {why}");
             }
         };
-        let said = timeout_at(deadline, self.until(hear(&door))).await;
-        let let_in = match said {
-            Err(_) => Err("it did not say in time who it is".to_owned()),
-            Ok(Err(why)) => Err(why),
-            Ok(Ok(name)) => match remote.names.access(&name) {
-                None => Err(format!(
-                    "tls_allowed does not name it: {}",
-                    name.escape_debug()
-                )),
-                Some(access) => shared
-                    .admit_remote(access)
-                    .map(|entry| (entry, name))
-                    .map_err(|error| error.to_string()),
-            },
-        };
-        let (entry, name) = match let_in {
+        let is_login = login.is_some();
+        let who = self.identify(&door, login, deadline, &current).await;
+        let let_in = who.and_then(|who| {
+            let guest = current.guests.comes(who.clone());
+            let access = guest.decide(|| {
+                let now = current.get();
+                let used = now.credentials.as_ref();
+                if !used.is_some_and(|now| Arc::ptr_eq(now, &credentials)) {
+                    return Err("the files of TLS were read again meanwhile".to_owned());
+                }
+                now.access(&who)
+            })?;
+            let entry = shared.admit_remote(access);
+            let entry = entry.map_err(|error| error.to_string())?;
+            Ok((entry, who, guest))
+        });
+        let (entry, who, guest) = match let_in {
             Ok(let_in) => let_in,
             Err(why) => {
                 refuse(&why);
                 drop(door);
+                if is_login {
+                    // It has its client told.
+                    let _ = timeout(TELLING, self.until_gone()).await;
+                }
                 self.end().await;
                 return Idle::Served;
             }
         };
         drop(place);
         let access = entry.access();
-        let name = name.escape_debug();
-        tracing::info!(%address, %access, "a remote client is connected: {name}");
+        tracing::info!(%address, %access, "a remote client is connected: {who}");
         match admit(&door, access) {
-            Ok(session) => self.attend(entry, session).await,
+            Ok(session) => self.attend(entry, session, guest.put_out()).await,
             Err(error) => {
                 refuse(&error);
                 self.end().await;
             }
         }
-        tracing::info!(%address, "a remote client has left: {name}");
+        tracing::info!(%address, "a remote client has left: {who}");
         Idle::Served
+    }
+
+    /// Finds out who a stranger is: what its gateway says, and then, where it has to log in, what the verifier does.
+    async fn identify(
+        &mut self,
+        door: &Socket<NoRights<OwnedFd>>,
+        login: Option<OwnedFd>,
+        deadline: Instant,
+        current: &Current,
+    ) -> Result<Who, String> {
+        let late = |_| "it did not say in time who it is".to_owned();
+        let proved = timeout_at(deadline, self.until(hear(door))).await;
+        let certificate = proved.map_err(late)??;
+        let mut who = Who {
+            certificate: certificate.map(|Certificate { name, chain }| (name, chain)),
+            user: None,
+        };
+        let Some(login) = login else {
+            return Ok(who);
+        };
+        // Whose certificate lets nobody in need not log in.
+        if let Some((name, _)) = &who.certificate {
+            let names = &current.get().names;
+            names.access(name).ok_or_else(|| not_named(name))?;
+        }
+        let failed = |error: ScmError| format!("it cannot log in: {error}");
+        let login = Socket::new(NoRights::new(login)).map_err(|_| failed(ScmError::Closed))?;
+        scm::send(
+            door.as_fd(),
+            &encode(&ToStranger::Authenticate).map_err(failed)?,
+            &[],
+        )
+        .map_err(failed)?;
+        let both = async {
+            tokio::select! {
+                biased;
+                user = hear_user(&login) => user,
+                said = hear(door) => match said {
+                    Err(why) => Err(why),
+                    Ok(_) => Err("its process broke the form".to_owned()),
+                },
+            }
+        };
+        let user = timeout_at(deadline + LOGIN, self.until(both)).await;
+        who.user = Some(user.map_err(|_| "it did not log in in time".to_owned())??);
+        Ok(who)
     }
 
     fn hand_stranger<S: Serve>(
@@ -104,8 +170,11 @@ impl Process {
             theirs.as_fd(),
             stranger.signer.as_fd(),
         ];
+        let login = stranger.login.as_ref();
+        handed.extend(login.map(|login| login.verifier.as_fd()));
         handed.extend(files.iter().map(AsFd::as_fd));
-        self.hand(&HandOver::Remote, &handed)?;
+        let proof = stranger.credentials.proof();
+        self.hand(&HandOver::Remote { proof }, &handed)?;
         Ok(ours)
     }
 
@@ -130,24 +199,114 @@ impl Process {
         Idle::Served
     }
 
+    /// Checks the passwords of a stranger.
+    pub(in super::super) async fn serve_verifying<S: Serve>(
+        mut self,
+        verifying: Verifying,
+    ) -> Idle<S> {
+        let Verifying {
+            socket,
+            door,
+            users,
+            deadline,
+        } = &verifying;
+        let handed = [socket.as_fd(), door.as_fd(), users.as_fd()];
+        let deadline = *deadline;
+        match self.hand(&HandOver::Verifier, &handed) {
+            Ok(()) => {}
+            Err(ScmError::Closed) => {
+                self.end().await;
+                return Idle::Missed(Client::Verifying(verifying));
+            }
+            Err(error) => tracing::error!("a remote client cannot log in: {error}"),
+        }
+        drop(verifying);
+        // It ends by itself, with its work or with whoever asks for it.
+        let _ = timeout_at(deadline, self.until_gone()).await;
+        self.end().await;
+        Idle::Served
+    }
+
+    /// Looks at files that are to hold.
+    pub(in super::super) async fn serve_check<S: Serve>(mut self, check: Check) -> Idle<S> {
+        let deadline = Instant::now() + HANDSHAKE;
+        let answers = match self.hand_check(&check) {
+            Ok(answers) => answers,
+            Err(ScmError::Closed) => {
+                self.end().await;
+                return Idle::Missed(Client::Check(check));
+            }
+            Err(error) => {
+                let _ = check.verdict.send(Err(error.to_string()));
+                self.end().await;
+                return Idle::Served;
+            }
+        };
+        let said = timeout_at(deadline, self.until(hear_verdict(&answers))).await;
+        let late = |_| Err("no process could look at them in time".to_owned());
+        let _ = check.verdict.send(said.unwrap_or_else(late));
+        self.end().await;
+        Idle::Served
+    }
+
+    fn hand_check(&self, check: &Check) -> Result<Socket<NoRights<OwnedFd>>, ScmError> {
+        let (ours, theirs) = scm::pair()?;
+        let ours = Socket::new(NoRights::new(ours)).map_err(|_| ScmError::WouldBlock)?;
+        let credentials = &check.credentials;
+        let files = credentials.public();
+        let files = files.map_err(|error| ScmError::Os(os(&error)))?;
+        let mut handed = vec![theirs.as_fd(), check.chains.as_fd()];
+        handed.extend(files.iter().map(AsFd::as_fd));
+        let message = HandOver::Check {
+            key: credentials.key().to_vec(),
+            proof: credentials.proof(),
+        };
+        self.hand(&message, &handed)?;
+        Ok(ours)
+    }
+
     fn hand(&self, message: &HandOver, fds: &[BorrowedFd<'_>]) -> Result<(), ScmError> {
         scm::send(self.control(), &encode(message)?, fds)
     }
 }
 
-/// What a stranger's gateway says: the client's name, or why it has none.
-async fn hear(door: &Socket<NoRights<OwnedFd>>) -> Result<String, String> {
-    let mut buffer = [0; MAX_STRANGER_BYTES];
-    let received = door
-        .receive(|door| scm::receive_bare(door, &mut buffer))
-        .await;
-    let gone = |error: ScmError| format!("its process has ended: {error}");
-    let (length, _) = received.map_err(gone)?;
-    match codec::decode(buffer.get(..length).unwrap_or_default()) {
-        Ok(FromStranger::Proved { name }) => Ok(name),
-        Ok(FromStranger::Refused { reason }) => Err(reason.escape_debug().to_string()),
-        Err(error) => Err(format!("its process broke the form: {error}")),
+/// What a stranger's gateway says: the client's certificate, where it has to have one, or why it is refused.
+async fn hear(door: &Socket<NoRights<OwnedFd>>) -> Result<Option<Certificate>, String> {
+    match receive(door, MAX_STRANGER_BYTES).await? {
+        FromStranger::Proved { certificate } => Ok(certificate),
+        FromStranger::Refused { reason } => Err(reason.escape_debug().to_string()),
     }
+}
+
+/// What the verifier says: whose password it was.
+async fn hear_user(door: &Socket<NoRights<OwnedFd>>) -> Result<String, String> {
+    match receive(door, MAX_WORDS_BYTES).await {
+        Ok(FromVerifier { user }) => Ok(user),
+        // It has ended, and the gateway says why the client has not logged in.
+        Err(_) => pending().await,
+    }
+}
+
+/// What a process says of files.
+async fn hear_verdict(answers: &Socket<NoRights<OwnedFd>>) -> Verdict {
+    match receive(answers, MAX_STRANGER_BYTES).await? {
+        Checked::Usable { ended } => Ok(ended),
+        Checked::Unusable { reason } => Err(reason.escape_debug().to_string()),
+    }
+}
+
+/// The next message of a process.
+async fn receive<T: DeserializeOwned>(
+    socket: &Socket<NoRights<OwnedFd>>,
+    room: usize,
+) -> Result<T, String> {
+    let mut buffer = vec![0; room];
+    let received = socket
+        .receive(|socket| scm::receive_bare(socket, &mut buffer))
+        .await;
+    let (length, _) = received.map_err(|error| format!("its process has ended: {error}"))?;
+    codec::decode(buffer.get(..length).unwrap_or_default())
+        .map_err(|error| format!("its process broke the form: {error}"))
 }
 
 /// Gives the process a session; gives our end.
@@ -157,7 +316,7 @@ fn admit(door: &Socket<NoRights<OwnedFd>>, access: Access) -> Result<NoRights<Ow
     let ours = NoRights::new(ours);
     scm::send(
         door.as_fd(),
-        &encode(&Admitted { access })?,
+        &encode(&ToStranger::Admitted { access })?,
         &[theirs.as_fd()],
     )?;
     Ok(ours)

@@ -4,7 +4,7 @@ use super::Access::{Read, Write};
 use super::Rank::{High, Low};
 use super::State::{Served, ToCome, Unsupported};
 use super::call_rows;
-use super::reason::{ENCRYPTED, FRONT_DOOR, NO_QEMU, OLD_EVENTS, POLKIT, REMOTE, SYSINFO};
+use super::reason::{ENCRYPTED, FRONT_DOOR, NO_QEMU, OLD_EVENTS, POLKIT, SYSINFO};
 
 call_rows! {
     1 CONNECT_OPEN virConnectOpen (Read, High) => Served;
@@ -21,9 +21,9 @@ call_rows! {
     59 CONNECT_GET_HOSTNAME virConnectGetHostname (Read, High) => Served;
     60 CONNECT_SUPPORTS_FEATURE virConnectSupportsFeature (Read, High) => Served;
     66 AUTH_LIST virConnectOpen (Read, High) => Served;
-    67 AUTH_SASL_INIT virConnectOpen (Read, High) => ToCome(REMOTE);
-    68 AUTH_SASL_START virConnectOpen (Read, High) => ToCome(REMOTE);
-    69 AUTH_SASL_STEP virConnectOpen (Read, High) => ToCome(REMOTE);
+    67 AUTH_SASL_INIT virConnectOpen (Read, High) => Served;
+    68 AUTH_SASL_START virConnectOpen (Read, High) => Served;
+    69 AUTH_SASL_STEP virConnectOpen (Read, High) => Served;
     70 AUTH_POLKIT virConnectOpen (Read, High) => Unsupported(POLKIT);
     101 NODE_GET_CELLS_FREE_MEMORY virNodeGetCellsFreeMemory (Read, High) => Served;
     102 NODE_GET_FREE_MEMORY virNodeGetFreeMemory (Read, High) => Served;

@@ -27,8 +27,6 @@ pub(super) const INTERFACES: &str =
 /// What is to come.
 pub(super) const FRONT_DOOR: &str = "the libvirt front door";
 /// What is to come.
-pub(super) const REMOTE: &str = "remote access";
-/// What is to come.
 pub(super) const NWFILTERS: &str = "network filters";
 /// What is to come.
 pub(super) const NODE_DEVICES: &str = "node devices";

@@ -37,8 +37,13 @@ pub use self::error::CommandError;
 
 /// Runs one command; gives the exit code.
 pub fn run(remote: &Remote, command: RemoteCommand) -> u8 {
+    finish(remote, |out| execute(remote, out, command))
+}
+
+/// Runs a command that prints as these do, and needs no daemon; gives the exit code.
+pub fn finish(remote: &Remote, command: impl FnOnce(Output) -> Result<(), CommandError>) -> u8 {
     let out = Output { json: remote.json };
-    match execute(remote, out, command) {
+    match command(out) {
         Ok(()) => 0,
         Err(error) => {
             let error = error.at(&remote.socket);
@@ -143,13 +148,13 @@ fn execute(remote: &Remote, out: Output, command: RemoteCommand) -> Result<(), C
 
 /// How results are printed.
 #[derive(Debug, Clone, Copy)]
-struct Output {
+pub struct Output {
     json: bool,
 }
 
 impl Output {
     /// One value: as JSON, or as `text` makes it.
-    fn value<T: Serialize>(
+    pub fn value<T: Serialize>(
         self,
         value: &T,
         text: impl FnOnce() -> String,
@@ -162,7 +167,7 @@ impl Output {
     }
 
     /// Says on standard error what is no failure.
-    fn notice(self, text: &str) {
+    pub fn notice(self, text: &str) {
         if self.json {
             line(&serde_json::json!({ "notice": text }).to_string());
         } else {
