@@ -11,8 +11,8 @@
 mod figures;
 mod ioctl;
 mod link;
-mod names;
 mod macvtap;
+mod names;
 
 use std::os::fd::OwnedFd;
 use std::time::Duration;
@@ -25,9 +25,9 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub(crate) use self::figures::count;
 use self::ioctl::Control;
-pub(crate) use self::names::TapNames;
 pub(crate) use self::macvtap::{Draft, Macvtap, WorkerMacvtaps};
 pub use self::macvtap::{LentAddress, MacvtapError, MacvtapRecord};
+pub(crate) use self::names::TapNames;
 use super::reason;
 
 /// Where the kernel makes taps.
