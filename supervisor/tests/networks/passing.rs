@@ -135,6 +135,28 @@ fn a_guest_gets_an_address_a_name_and_the_world_by_the_host_s_address() {
 }
 
 #[test]
+fn a_guest_that_says_it_is_many_has_one_lease() {
+    alone(|| {
+        let mut network = network(51);
+        let dhcp = network.addresses[0].dhcp.as_mut().unwrap();
+        // One for it, and one for another.
+        dhcp.ranges[0].last = "192.168.51.3".parse().unwrap();
+        let world = World::new(network);
+        let (own, ..) = world.guest.lease("many");
+        let had = world.guest.leases_as(300);
+        assert_eq!(had, [own].into());
+        let other = Station::on("virbr51", "plug1");
+        let (neighbour, ..) = other.lease("other");
+        assert_ne!(neighbour, own);
+        let book = world.bench.host.leases(&world.network).unwrap().unwrap();
+        let mut text = String::new();
+        std::fs::File::from(book).read_to_string(&mut text).unwrap();
+        assert_eq!(text.lines().count(), 2, "{text}");
+        world.stop();
+    });
+}
+
+#[test]
 fn names_that_are_not_known_are_asked_for_where_it_is_said() {
     alone(|| {
         let mut network = network(51);

@@ -1,5 +1,6 @@
 //! Stations that are no Reeve's: each a network namespace of its own, at one end of a cable.
 
+use std::collections::BTreeSet;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -89,23 +90,8 @@ impl Station {
     /// names.
     pub fn lease(&self, name: &str) -> (Ipv4Addr, Option<Ipv4Addr>, Option<Ipv4Addr>) {
         self.ip(&["route", "add", "255.255.255.255", "dev", "eth0"]);
-        let link = self.ip(&["link", "show", "eth0"]);
-        let mac = link.split("link/ether ").nth(1).unwrap();
-        let mac: Vec<u8> = mac[..17]
-            .split(':')
-            .map(|octet| u8::from_str_radix(octet, 16).unwrap())
-            .collect();
         let socket = self.socket("0.0.0.0:68");
-        let offer = ask(&socket, &mac, name, 1, None);
-        let address = Ipv4Addr::new(offer[16], offer[17], offer[18], offer[19]);
-        let answer = ask(
-            &socket,
-            &mac,
-            name,
-            3,
-            Some((address, option(&offer, 54).unwrap())),
-        );
-        assert_eq!(option(&answer, 53), Some(vec![5]), "no acknowledgement");
+        let (address, answer) = take(&socket, &self.mac(), name, &[]);
         let single = |code: u8| {
             let value: [u8; 4] = option(&answer, code)?.try_into().ok()?;
             Some(Ipv4Addr::from(value))
@@ -116,6 +102,22 @@ impl Station {
             self.ip(&["route", "add", "default", "via", &router.to_string()]);
         }
         (address, router, single(6))
+    }
+
+    /// Takes a lease once more as each of so many clients, by what it calls itself; the addresses that it gets.
+    pub fn leases_as(&self, clients: u16) -> BTreeSet<Ipv4Addr> {
+        let (socket, mac) = (self.socket("0.0.0.0:68"), self.mac());
+        let ids = (0..clients).map(|client| [&[0xff, 0][..], &client.to_be_bytes()].concat());
+        ids.map(|id| take(&socket, &mac, "many", &id).0).collect()
+    }
+
+    fn mac(&self) -> Vec<u8> {
+        let link = self.ip(&["link", "show", "eth0"]);
+        let mac = link.split("link/ether ").nth(1).unwrap();
+        let octets = mac[..17].split(':');
+        octets
+            .map(|octet| u8::from_str_radix(octet, 16).unwrap())
+            .collect()
     }
 
     /// The first address of IPv4 that a server has for a name.
@@ -151,11 +153,21 @@ fn option(message: &[u8], code: u8) -> Option<Vec<u8>> {
     }
 }
 
+/// Asks for an address and takes it; with the acknowledgement.
+fn take(socket: &UdpSocket, mac: &[u8], name: &str, id: &[u8]) -> (Ipv4Addr, Vec<u8>) {
+    let offer = ask(socket, mac, (name, id), 1, None);
+    let address = Ipv4Addr::new(offer[16], offer[17], offer[18], offer[19]);
+    let wanted = Some((address, option(&offer, 54).unwrap()));
+    let answer = ask(socket, mac, (name, id), 3, wanted);
+    assert_eq!(option(&answer, 53), Some(vec![5]), "no acknowledgement");
+    (address, answer)
+}
+
 /// Sends a message of that kind, again where nobody answers, and gives the answer.
 fn ask(
     socket: &UdpSocket,
     mac: &[u8],
-    name: &str,
+    (name, id): (&str, &[u8]),
     kind: u8,
     wanted: Option<(Ipv4Addr, Vec<u8>)>,
 ) -> Vec<u8> {
@@ -176,6 +188,10 @@ fn ask(
     }
     message.extend([12, u8::try_from(name.len()).unwrap()]);
     message.extend(name.bytes());
+    if !id.is_empty() {
+        message.extend([61, u8::try_from(id.len()).unwrap()]);
+        message.extend(id);
+    }
     message.extend([55, 3, 1, 3, 6, 255]);
     message.resize(300, 0);
     let (begin, mut errors) = (Instant::now(), Vec::new());

@@ -150,6 +150,22 @@ impl Rule {
             .at(Base::Transport, offset, value)
     }
 
+    /// Of packets that have anything but `value` at `offset` of the header of their transport protocol or behind it. One
+    /// that is too short for that is none of them.
+    pub(in crate::host) fn transport_not(self, offset: u32, value: &[u8]) -> Self {
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        self.load(Base::Transport, offset, length)
+            .compare(UNEQUAL, value)
+    }
+
+    /// Of packets any of whose bits in `mask` at `offset` is set.
+    pub(in crate::host) fn network_any(self, offset: u32, mask: &[u8]) -> Self {
+        let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
+        self.load(Base::Network, offset, length)
+            .masked(mask)
+            .compare(UNEQUAL, &vec![0; mask.len()])
+    }
+
     /// Of packets that are what their headers say, so that their transport protocol is known.
     pub(in crate::host) fn well_formed(self) -> Self {
         // 255 is no protocol's (RFC 1700).

@@ -3,7 +3,9 @@
 //! A guest sends IPv4, ARP and IPv6 in plain Ethernet frames, from its own addresses. Everything else is
 //! dropped, tagged frames among it: what is neither of these hides a source address from these rules
 //! (another encapsulation) or is the business of switches (spanning tree). So are the words of those whom
-//! other guests believe: servers of DHCP, and routers of IPv6.
+//! other guests believe: servers of DHCP, and routers of IPv6. A server of DHCP gives a lease to each Ethernet address
+//! that it is asked for, which is in the request and not that of the frame: it must be the guest's own, or one guest
+//! could have all leases there are.
 //!
 //! Headers are read by the kernel: behind the extension headers of IPv6, and of the first fragment of a packet
 //! only. A packet whose first fragment does not hold them all is dropped.
@@ -41,6 +43,17 @@ const UDP: u8 = 17;
 const ICMPV6: u8 = 58;
 const SOURCE_PORT: u32 = 0;
 const DESTINATION_PORT: u32 = 2;
+/// Where a packet of IPv4 says whether it is a piece of one, and the bits that do (RFC 791).
+const PIECE: u32 = 6;
+const IS_PIECE: [u8; 2] = [0x3f, 0xff];
+/// The server of DHCP.
+const DHCP_SERVER: [u8; 2] = 67_u16.to_be_bytes();
+/// The kind and the length of the client's address in a message of DHCP, behind the header of UDP, and the address
+/// (RFC 2131, section 2).
+const DHCP_KIND: u32 = 8 + 1;
+const DHCP_ADDRESS: u32 = 8 + 28;
+/// An Ethernet address of six bytes.
+const DHCP_ETHERNET: [u8; 2] = [1, 6];
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
@@ -112,6 +125,7 @@ impl Sender {
         if let Some(own) = own {
             rules.push(Rule::new().link_not(SOURCE, own).go(DROPPED));
         }
+        rules.extend(own.map(dhcp_rules).into_iter().flatten());
         rules.extend(self.ipv4_rules());
         rules.extend(self.arp_rules(own));
         rules.extend(self.ipv6_rules());
@@ -194,6 +208,22 @@ impl Sender {
         }
         rules
     }
+}
+
+/// What may be asked of a server of DHCP: whole messages, for the own address. What is too short to hold one is no
+/// message to any server.
+fn dhcp_rules(own: &[u8; 6]) -> [Rule; 3] {
+    let message = || {
+        let packet = Rule::new().link(KIND, &KIND_IPV4);
+        packet.transport(UDP, DESTINATION_PORT, &DHCP_SERVER)
+    };
+    [
+        message().network_any(PIECE, &IS_PIECE).go(DROPPED),
+        message()
+            .transport_not(DHCP_KIND, &DHCP_ETHERNET)
+            .go(DROPPED),
+        message().transport_not(DHCP_ADDRESS, own).go(DROPPED),
+    ]
 }
 
 /// Ranges that neither overlap nor touch, in order.

@@ -144,14 +144,43 @@ fn udp(address: [u8; 4], from: u16, to: u16) -> Vec<u8> {
     body.extend(from.to_be_bytes());
     body.extend(to.to_be_bytes());
     body.extend([0, 12, 0, 0, 1, 2, 3, 4]);
-    // Bridges that have IPv4 looked at (bridge-nf-call-iptables) drop what has a wrong checksum.
-    let words = body[..20].chunks_exact(2);
+    let mut frame = ethernet(OWN, 0x0800, &body);
+    checksum(&mut frame);
+    frame
+}
+
+/// A message to a server of DHCP from a guest without an address, with the beginning of its own message: the kind and
+/// the length of the address that it asks for, and the address.
+fn dhcp(kind: [u8; 2], address: [u8; 6]) -> Vec<u8> {
+    let mut frame = udp([0; 4], 68, 67);
+    // Behind the headers, of which the length says less than there is.
+    frame.truncate(14 + 20 + 8);
+    frame.extend([1, kind[0], kind[1], 0]);
+    frame.extend([0; 24]);
+    frame.extend(address);
+    frame.extend([0; 206]);
+    long(&mut frame);
+    frame
+}
+
+/// Has the headers of a datagram say how long it is.
+fn long(frame: &mut [u8]) {
+    let length = u16::try_from(frame.len() - 14).unwrap();
+    frame[16..18].copy_from_slice(&length.to_be_bytes());
+    frame[38..40].copy_from_slice(&(length - 20).to_be_bytes());
+    checksum(frame);
+}
+
+/// Bridges that have IPv4 looked at (bridge-nf-call-iptables) drop what has a wrong one.
+fn checksum(frame: &mut [u8]) {
+    frame[24..26].fill(0);
+    let header = 4 * usize::from(frame[14] & 0xf);
+    let words = frame[14..14 + header].chunks_exact(2);
     let sum: u32 = words
         .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
         .sum();
     let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
-    body[10..12].copy_from_slice(&(!folded).to_be_bytes());
-    ethernet(OWN, 0x0800, &body)
+    frame[24..26].copy_from_slice(&(!folded).to_be_bytes());
 }
 
 fn ipv6(address: &str, next: u8, payload: &[u8]) -> Vec<u8> {
@@ -215,7 +244,7 @@ fn a_guest_with_addresses_sends_from_those_only() {
 
         pass("its own IPv4", udp([192, 0, 2, 5], 1000, 2000));
         stop("another's IPv4", udp([192, 0, 2, 6], 1000, 2000));
-        pass("a client of DHCP", udp([0; 4], 68, 67));
+        pass("a client of DHCP", dhcp([1, 6], OWN));
         stop("no address otherwise", udp([0; 4], 68, 68));
         stop("a server of DHCP", udp([192, 0, 2, 5], 67, 68));
         stop("one by another port", udp([192, 0, 2, 5], 1067, 68));
@@ -295,6 +324,43 @@ fn a_guest_without_addresses_sends_from_any_with_its_own_ethernet_address() {
         assert!(!wire.passes(&icmpv6("fe80::1", 134, "::")));
         assert!(!wire.passes(&ethernet(OWN, 0x8100, &[0, 5, 8, 6])));
         assert_eq!(wire.filters.dropped([&id("guest")]), 5);
+    });
+}
+
+#[test]
+fn a_guest_asks_for_a_lease_for_its_own_ethernet_address_only() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        let pass = |what: &str, frame: Vec<u8>| assert!(wire.passes(&frame), "{what}");
+        let stop = |what: &str, frame: Vec<u8>| assert!(!wire.passes(&frame), "{what}");
+        pass("its own", dhcp([1, 6], OWN));
+        stop("another's", dhcp([1, 6], OTHER));
+        stop("a longer one that begins so", dhcp([1, 7], OWN));
+        stop("one of another kind", dhcp([6, 6], OWN));
+        let renewal = |address: [u8; 6]| {
+            let mut frame = dhcp([1, 6], address);
+            frame[26..30].copy_from_slice(&[192, 0, 2, 5]);
+            checksum(&mut frame);
+            frame
+        };
+        pass("its own, again", renewal(OWN));
+        stop("another's, by whoever has an address", renewal(OTHER));
+        let mut from_elsewhere = renewal(OTHER);
+        from_elsewhere[34..36].copy_from_slice(&1068_u16.to_be_bytes());
+        stop("another's, by another port", from_elsewhere);
+        let mut options = renewal(OTHER);
+        options[14] = 0x46;
+        options.splice(34..34, [1, 1, 1, 0]);
+        let length = u16::try_from(options.len() - 14).unwrap();
+        options[16..18].copy_from_slice(&length.to_be_bytes());
+        checksum(&mut options);
+        stop("another's, behind options", options);
+        // Of a later piece nobody knows what it is of: it is nothing without the first.
+        let mut first = dhcp([1, 6], OWN);
+        first[20] = 0x20;
+        checksum(&mut first);
+        stop("the first piece", first);
+        assert_eq!(wire.filters.dropped([&id("guest")]), 7);
     });
 }
 

@@ -194,6 +194,9 @@ fn addresses(text: &mut String, network: &Network) {
     if any {
         line!(text, "dhcp-no-override");
         line!(text, "dhcp-authoritative");
+        // A lease for each Ethernet address: a guest says as many other names of itself as it likes, and its filter
+        // (`crate::host::filter`) has it say its own address only.
+        line!(text, "dhcp-ignore-clid");
     }
     if leases > 0 {
         line!(text, "dhcp-lease-max={leases}");

@@ -77,6 +77,7 @@ fn the_default_network_is_served_as_libvirt_serves_it() {
             "dhcp-range=192.168.122.2,192.168.122.254,255.255.255.0",
             "dhcp-no-override",
             "dhcp-authoritative",
+            "dhcp-ignore-clid",
             "dhcp-lease-max=253",
         ]
     );
@@ -215,6 +216,7 @@ fn an_isolated_network_has_no_router_and_nobody_to_ask() {
             "dhcp-range=2001:db8::,static,64",
             "dhcp-no-override",
             "dhcp-authoritative",
+            "dhcp-ignore-clid",
             "dhcp-lease-max=13",
             "enable-ra",
         ]
