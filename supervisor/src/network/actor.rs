@@ -3,7 +3,8 @@
 //! ```text
 //!   messages ──► line ──► one work at a time, on a thread that may wait ──► commit ──► publish, events, answer
 //!                  ▲
-//!                  └── take over: at the start of a supervisor, and when the server has ended
+//!                  ├── take over: at the start of a supervisor, and when the server has ended
+//!                  └── look whether all of it works, now and then
 //! ```
 //!
 //! It never waits for the host: what came of work comes back as a message. What is asked meanwhile waits in line,
@@ -21,7 +22,7 @@ use super::admission::{Standing, admit, startable};
 use super::claims::Wanted;
 use super::handle::{Handle, Made, Message, Outcome, Reply, Request};
 use super::host::NetworkResources;
-use super::server::Server;
+use super::server::{Server, Watched};
 use super::view::View;
 use super::work::Means;
 use crate::api::events::EventLog;
@@ -80,6 +81,8 @@ enum Job {
     TakeOver,
     /// Takes away what an earlier supervisor had begun.
     Undo(Box<NetworkStatus>),
+    /// Looks whether all of it works.
+    Check,
 }
 
 /// What is being done.
@@ -89,6 +92,7 @@ struct Working {
     /// It was to make the network active.
     starts: bool,
     takes_over: bool,
+    checks: bool,
     /// A bridge that is the network's meanwhile.
     _wanted: Option<Wanted>,
 }
@@ -244,6 +248,13 @@ impl Actor {
                     self.line.push_back(Job::TakeOver);
                 }
             }
+            Message::Check(watch) => {
+                let watched = self.active.as_ref().is_some_and(|it| it.watch == watch);
+                // Whatever else is done finds as much; nobody waits for this.
+                if watched && self.line.is_empty() && self.working.is_none() {
+                    self.line.push_back(Job::Check);
+                }
+            }
         }
         self.go_on();
     }
@@ -279,6 +290,17 @@ impl Actor {
                         means.undo(&left.network, &left.resources)?;
                         Ok(Outcome::Undone)
                     });
+                }
+                Job::Check => {
+                    if let Some(active) = &self.active {
+                        let (network, resources) =
+                            (active.network.clone(), active.resources.clone());
+                        let working = Working {
+                            checks: true,
+                            ..Working::of(None)
+                        };
+                        self.work(working, move |means| means.check(&network, &resources));
+                    }
                 }
                 Job::TakeOver => {
                     if let Some(active) = &self.active {
@@ -425,6 +447,10 @@ impl Actor {
             tracing::error!(%error, "what an earlier supervisor left of a network could not be taken over or away");
             self.not_taken_over(error.message.clone());
         }
+        if let (true, Err(error)) = (working.checks, &result) {
+            tracing::warn!(%error, "a network does not work any more, and is made again");
+            self.not_taken_over(error.message.clone());
+        }
         let result = result.map(|outcome| self.commit(outcome));
         self.publish();
         if working.takes_over {
@@ -492,7 +518,7 @@ impl Actor {
                 }
             }
             // The first of them is taken apart before.
-            Outcome::NotChanged(..) | Outcome::Connected | Outcome::Undone => {}
+            Outcome::NotChanged(..) | Outcome::Connected | Outcome::Undone | Outcome::Checked => {}
         }
     }
 
@@ -505,9 +531,12 @@ impl Actor {
             Some(active) => active.server,
             None => Server::new(self.means.delays),
         };
-        if network.needs_server() && resources.server.is_some() {
-            server.watch(self.watches, watch, self.own.clone());
-        }
+        let watched = match watch {
+            _ if !network.needs_server() || resources.server.is_none() => Watched::Nothing,
+            Some(descriptor) => Watched::Runs(descriptor),
+            None => Watched::Ended,
+        };
+        server.watch(self.watches, watched, self.own.clone());
         self.active = Some(Active {
             network,
             resources,
@@ -542,6 +571,7 @@ impl Working {
             reply,
             starts: false,
             takes_over: false,
+            checks: false,
             _wanted: None,
         }
     }

@@ -84,6 +84,8 @@ pub enum Message {
     ServerEnded(u64),
     /// It is time to start it again.
     Retry(u64),
+    /// It is time to look whether all of it works, and nothing else has been watched since that number.
+    Check(u64),
 }
 
 /// What came of work.
@@ -116,6 +118,8 @@ pub enum Outcome {
     Connected,
     /// What an earlier supervisor had begun is gone.
     Undone,
+    /// All of it works, as far as was seen.
+    Checked,
 }
 
 /// What is made for an active network.

@@ -134,6 +134,17 @@ pub trait NetworkHost: Send + Sync + std::fmt::Debug + 'static {
     /// be removed is logged.
     fn forget(&self, network: &Network);
 
+    /// Looks whether what was made still does its work, as far as nothing tells by itself: whether the bridge is there
+    /// and the server answers. A server that does not, time after time, is ended, which whoever watches it is told.
+    ///
+    /// # Errors
+    /// [`NetworkHostError`]: something of it is gone, which [`adopt`](Self::adopt) makes again.
+    fn check(
+        &self,
+        network: &Network,
+        resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError>;
+
     /// A descriptor that becomes readable when the network's server ends (pidfd_open(2)); `None` where there is
     /// none, or it has ended.
     fn watch(&self, network: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd>;

@@ -1,4 +1,5 @@
-//! A network's server, watched: when it ends it is started again, later each time.
+//! A network's server, watched: when it ends it is started again, later each time. What does not tell by itself that it
+//! does not work, a server that hangs or a bridge that somebody deleted, is looked for now and then.
 
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -18,6 +19,24 @@ pub struct Delays {
     pub first: Duration,
     /// At most; and a server that lived longer begins anew with the first.
     pub longest: Duration,
+    /// How often an active network is looked after.
+    pub check: Duration,
+}
+
+/// How often that is where nobody says otherwise: two of them find a server that hangs, which is as long as a client
+/// of DHCP asks before it gives up.
+const CHECK: Duration = Duration::from_secs(30);
+
+/// The same; in builds for tests what the environment says, in milliseconds.
+fn check_period() -> Duration {
+    #[cfg(feature = "fault-points")]
+    if let Some(said) = std::env::var("REEVE_NETWORK_CHECK")
+        .ok()
+        .and_then(|text| text.parse().ok())
+    {
+        return Duration::from_millis(said);
+    }
+    CHECK
 }
 
 impl Default for Delays {
@@ -25,7 +44,34 @@ impl Default for Delays {
         Self {
             first: Duration::from_secs(1),
             longest: Duration::from_secs(60),
+            check: check_period(),
         }
+    }
+}
+
+/// What becomes of a network's server.
+#[derive(Debug)]
+pub(super) enum Watched {
+    /// There is none.
+    Nothing,
+    /// It has ended.
+    Ended,
+    /// It ends when this becomes readable.
+    Runs(OwnedFd),
+}
+
+/// Comes back when it has ended.
+async fn end_of(watched: Watched) {
+    match watched {
+        Watched::Nothing => std::future::pending().await,
+        Watched::Ended => {}
+        Watched::Runs(descriptor) => match watch::watch(Arc::new(descriptor)) {
+            Ok(watched) => drop(watched.readable().await),
+            Err(error) => {
+                tracing::error!(%error, "the server of a network cannot be watched");
+                std::future::pending().await
+            }
+        },
     }
 }
 
@@ -50,22 +96,17 @@ impl Server {
         }
     }
 
-    /// Tells `own` when it ends, by the number of this watch. Without a descriptor it has ended.
-    pub(super) fn watch(
-        &mut self,
-        number: u64,
-        descriptor: Option<OwnedFd>,
-        own: mpsc::WeakSender<Message>,
-    ) {
+    /// Tells `own` when it ends, by the number of this watch, and when it is time to look after the network. Without a
+    /// descriptor it has ended.
+    pub(super) fn watch(&mut self, number: u64, watched: Watched, own: mpsc::WeakSender<Message>) {
         self.since = Instant::now();
+        let period = self.delays.check;
         self.take(tokio::spawn(async move {
-            if let Some(descriptor) = descriptor {
-                match watch::watch(Arc::new(descriptor)) {
-                    Ok(watched) => drop(watched.readable().await),
-                    Err(error) => {
-                        tracing::error!(%error, "the server of a network cannot be watched");
-                        return;
-                    }
+            let mut ended = std::pin::pin!(end_of(watched));
+            loop {
+                tokio::select! {
+                    () = &mut ended => break,
+                    () = tokio::time::sleep(period) => tell(&own, Message::Check(number)).await,
                 }
             }
             tell(&own, Message::ServerEnded(number)).await;

@@ -67,6 +67,14 @@ impl NetworkHost for TestHost {
 
     fn forget(&self, _network: &Network) {}
 
+    fn check(
+        &self,
+        _network: &Network,
+        _resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError> {
+        Ok(())
+    }
+
     fn watch(&self, _network: NetworkUuid, _resources: &NetworkResources) -> Option<OwnedFd> {
         None
     }

@@ -154,6 +154,14 @@ impl NetworkHost for Fake {
         forgotten.push(network.name.as_str().to_owned());
     }
 
+    fn check(
+        &self,
+        network: &Network,
+        _resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError> {
+        self.asked("check", network.name.as_str())
+    }
+
     fn watch(&self, network: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd> {
         resources.server.as_ref()?;
         let (theirs, ours) = rustix::pipe::pipe().unwrap();
@@ -174,12 +182,23 @@ impl Stage {
         Self::over(tempfile::tempdir().unwrap())
     }
 
+    /// One whose networks are looked after all the time.
+    fn looking() -> Self {
+        Self::with(tempfile::tempdir().unwrap(), Duration::from_millis(20))
+    }
+
     /// The supervisor after one whose state and run directories these are.
     fn over(root: tempfile::TempDir) -> Self {
+        Self::with(root, Duration::from_secs(3600))
+    }
+
+    fn with(root: tempfile::TempDir, check: Duration) -> Self {
         let (host, events) = (Arc::new(Fake::default()), Arc::new(EventLog::new(1)));
         let delays = Delays {
             first: Duration::from_millis(100),
             longest: Duration::from_millis(800),
+            // Nothing is looked after where it is not what is tried.
+            check,
         };
         let (store, told) = (Self::open(&root), Arc::clone(&events));
         let networks = Networks::with(Arc::clone(&host) as _, store, told, delays);

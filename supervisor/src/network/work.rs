@@ -215,6 +215,17 @@ impl Means {
         Ok(())
     }
 
+    /// Looks whether all that is made for it works.
+    pub(super) fn check(
+        &self,
+        network: &Network,
+        resources: &NetworkResources,
+    ) -> Result<Outcome, ApiError> {
+        let checked = self.host.check(network, resources);
+        checked.map_err(|error| failed(network, &error))?;
+        Ok(Outcome::Checked)
+    }
+
     /// Takes over what is made for it, and makes again what of it is gone.
     pub(super) fn adopt(
         &self,

@@ -12,6 +12,7 @@ use reeved::network::host::{NetworkFailure, NetworkHost, NetworkResources};
 
 use super::bench::{Bench, alone, ip, ip_shows, nft, until};
 use super::network;
+use super::stations::Station;
 
 fn signal(resources: &NetworkResources, signal: Signal) {
     let pid = i32::try_from(resources.server.as_ref().unwrap().pid).unwrap();
@@ -98,6 +99,62 @@ fn a_server_that_hangs_does_not_keep_its_network_from_ending() {
         signal(&resources, Signal::STOP);
         bench.host.stop(&network, &resources).unwrap();
         until("it is there", || !is_alive(&resources));
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn a_server_that_hangs_is_ended_when_it_was_missed_twice_and_its_leases_are_kept() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let network = network(60);
+        let resources = bench.start(&network).unwrap();
+        let check = |of: &NetworkResources| bench.host.check(&network, of).unwrap();
+        let guest = Station::on("virbr60", "plug0");
+        let (own, ..) = guest.lease("sleeper");
+        for _ in 0..3 {
+            check(&resources);
+        }
+        assert!(is_alive(&resources));
+        signal(&resources, Signal::STOP);
+        check(&resources);
+        assert!(is_alive(&resources), "once is nothing");
+        check(&resources);
+        until("it is there", || !is_alive(&resources));
+        // As whoever is told of its end does.
+        let again = adopt(&bench, &network, &resources);
+        assert_ne!(again.server, resources.server);
+        check(&again);
+        assert!(is_alive(&again));
+        assert_eq!(guest.resolve("192.168.60.1", "sleeper"), Some(own));
+        bench.host.stop(&network, &again).unwrap();
+        // The station's namespace, and its cable, would go some time after it.
+        ip(&["link", "delete", "plug0"]);
+        assert_eq!(bench.dump(), before);
+    });
+}
+
+#[test]
+fn a_bridge_that_somebody_deletes_is_missed_and_made_again() {
+    alone(|| {
+        let bench = Bench::new();
+        let before = bench.dump();
+        let mut network = network(59);
+        network.outbound = Some(reeve_ipc::spec::Rate {
+            per_second: 1_000_000,
+            burst: None,
+        });
+        let resources = bench.start(&network).unwrap();
+        bench.host.check(&network, &resources).unwrap();
+        ip(&["link", "delete", "virbr59"]);
+        let gone = bench.host.check(&network, &resources).unwrap_err();
+        assert_eq!(gone.message, "its bridge virbr59 is gone");
+        let again = adopt(&bench, &network, &resources);
+        bench.host.check(&network, &again).unwrap();
+        let limits = nft(&["list", "table", "netdev", "reeve_network-virbr59"]);
+        assert!(limits.contains("limit rate over 1000000"), "{limits}");
+        bench.host.stop(&network, &again).unwrap();
         assert_eq!(bench.dump(), before);
     });
 }

@@ -8,7 +8,7 @@
 //!                                          │    tables.rs, keeper.rs
 //!                                          ├─ bandwidth.rs  of a network as a whole        tc, nf_tables
 //!                                          └─ server.rs    dnsmasq in its jail             a process
-//!                                               configuration.rs
+//!                                               configuration.rs, answers.rs
 //! ```
 //!
 //! What lives here: how each is made, and made again; all that another supervisor must know of it is noted before. What
@@ -26,6 +26,7 @@
 //! 3. 2026-11: bandwidth of a network whose bridge is the host's, or none, is refused as not supported rather than left
 //!    out: it would be shared with others.
 
+mod answers;
 mod bandwidth;
 mod configuration;
 mod failure;
@@ -45,9 +46,11 @@ use reeve_ipc::model::{Network, NetworkUuid, PortLink};
 use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
+use self::answers::Answers;
 use self::failure::{host, host_io, refused, unsupported};
 use self::forwarding::Forwarding;
 use self::keeper::Rules;
+use self::links::Links;
 use self::server::Places;
 use self::work::{Work, bridge_of, bridge_taken, delete_bridge, name};
 use super::reason;
@@ -69,6 +72,7 @@ pub struct Host {
     directories: Directories,
     rules: Rules,
     forwarding: Forwarding,
+    answers: Answers,
     /// Our own program that jails servers: the one that was there when this supervisor was started, whatever has been
     /// installed since. Looked for again where there was none.
     launcher: Option<OwnedFd>,
@@ -83,6 +87,7 @@ impl Host {
             directories,
             rules: Rules::default(),
             forwarding: Forwarding::default(),
+            answers: Answers::default(),
             launcher: worker_binary().ok(),
             dnsmasq: PathBuf::from(server::PROGRAM),
         }
@@ -234,6 +239,7 @@ impl NetworkHost for Host {
             note(deleted.map_err(|errno| refused("remove the bridge", name(network), errno)));
         }
         self.forwarding.forget(network.uuid);
+        self.answers.forget(network.uuid);
         let (uuid, settings) = (network.uuid, &resources.settings);
         note(self.forwarding.release(uuid, settings, resources.links));
         left.map_or(Ok(()), Err)
@@ -274,6 +280,24 @@ impl NetworkHost for Host {
                 tracing::warn!(network = %network.name, %error, "cannot remove {path}");
             }
             _ => {}
+        }
+    }
+
+    fn check(
+        &self,
+        network: &Network,
+        resources: &NetworkResources,
+    ) -> Result<(), NetworkHostError> {
+        let unseen = |errno| refused("see the bridge", name(network), errno);
+        if let Some(bridge) = &resources.bridge {
+            let found = Links::open().and_then(|mut links| links.find(bridge.as_str()));
+            if found.map_err(unseen)?.is_none() {
+                return Err(host(format!("its bridge {bridge} is gone")));
+            }
+        }
+        match &resources.server {
+            Some(server) => self.answers.check(network, server),
+            None => Ok(()),
         }
     }
 

@@ -146,3 +146,26 @@ async fn a_server_that_ends_is_started_again_later_each_time() {
     let run = stage.root.path().join("run/networks");
     assert_eq!(std::fs::read_dir(run).unwrap().count(), 0);
 }
+
+#[tokio::test]
+async fn a_network_that_does_not_work_is_made_again_and_its_interfaces_connected() {
+    let stage = Stage::looking();
+    let network = stage.started(&plain(1, "lan")).await;
+    until(|| stage.host.take().contains(&"check lan".to_owned())).await;
+    assert_eq!(stage.fault(&network), None);
+    stage.host.refuse("check", NetworkFailure::Host);
+    until(|| stage.fault(&network).is_some()).await;
+    let fault = stage.fault(&network).unwrap();
+    assert!(
+        fault.contains("no check today; it is tried again in 100ms"),
+        "{fault}"
+    );
+    until(|| stage.fault(&network).is_none()).await;
+    assert!(stage.host.take().contains(&"adopt lan".to_owned()));
+    // And goes on being looked after.
+    until(|| stage.host.take().contains(&"check lan".to_owned())).await;
+    stage.ask(&network, Request::Stop).await.unwrap();
+    stage.host.take();
+    tokio::time::sleep(Duration::from_millis(100)).await;
+    assert_eq!(stage.host.take(), [""; 0]);
+}
