@@ -1,5 +1,5 @@
 //! The rules of the networks that are active, and the thread that puts them back when somebody else takes them away, as
-//! `nft flush ruleset` does: again and again where the kernel refuses.
+//! `nft flush ruleset` does: again and again where the kernel refuses, later each time, and says so once.
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -14,6 +14,7 @@ use rustix::net::RecvFlags;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 
 use super::bandwidth::{Limit, Limits};
+use super::links::Links;
 use super::rules::Chains;
 use super::tables::Tables;
 use crate::host::{netlink, reason};
@@ -22,8 +23,10 @@ use crate::host::{netlink, reason};
 const RULESETS: u32 = 1 << 6;
 /// More than any event has.
 const EVENT_BYTES: usize = 32 << 10;
-/// How soon it is tried again what the kernel has refused.
+/// How soon it is tried again what the kernel has refused; each time later.
 const PAUSE: Duration = Duration::from_secs(1);
+/// How long that becomes.
+const LONGEST: Duration = Duration::from_secs(60);
 
 /// What is kept.
 #[derive(Debug, Default)]
@@ -35,6 +38,8 @@ struct Kept {
     networks: BTreeMap<NetworkUuid, Chains>,
     /// By the names of bridges.
     limited: BTreeMap<String, Limit>,
+    /// What the kernel refused last, and how often.
+    refused: Option<(Errno, u32)>,
     ending: bool,
 }
 
@@ -55,25 +60,67 @@ impl Kept {
 
     /// Puts back what is gone; gives whether all is there.
     fn restore(&mut self) -> bool {
-        let limited = std::mem::take(&mut self.limited);
-        let limits = limited.iter().try_for_each(|(bridge, limit)| {
-            let limits = self.limits()?;
-            if !limits.hold(bridge).unwrap_or(false) {
-                limits.put(bridge, *limit)?;
-                tracing::warn!(
-                    bridge,
-                    "the limit of what a network sends was gone, and is back"
+        let limits = self.restore_limits();
+        let rules = self.restore_rules();
+        let Err(errno) = limits.and(rules) else {
+            self.refused = None;
+            return true;
+        };
+        let times = match self.refused {
+            Some((before, times)) if before == errno => times.saturating_add(1),
+            _ => {
+                let reason = reason(errno);
+                tracing::error!(
+                    "the rules of networks are gone and cannot be put back: {reason}; it is tried again until they \
+                     can, which is said"
                 );
+                1
             }
-            Ok(())
-        });
-        self.limited = limited;
-        self.restore_rules(limits)
+        };
+        self.refused = Some((errno, times));
+        false
     }
 
-    fn restore_rules(&mut self, limits: Result<(), Errno>) -> bool {
+    /// How long it waits before the next time.
+    fn pause(&self) -> Duration {
+        let times = self.refused.map_or(0, |(_, times)| times.saturating_sub(1));
+        let pause = PAUSE.saturating_mul(2_u32.saturating_pow(times));
+        pause.min(LONGEST)
+    }
+
+    fn restore_limits(&mut self) -> Result<(), Errno> {
+        let limited = std::mem::take(&mut self.limited);
+        let mut restored = Ok(());
+        for (bridge, limit) in limited {
+            // Nothing passes there; whoever makes the bridge again gives it its limit.
+            if !is_there(&bridge) {
+                tracing::warn!(
+                    bridge,
+                    "the bridge of a network is gone, and the limit of what it sends with it"
+                );
+                continue;
+            }
+            restored = restored.and(self.restore_limit(&bridge, limit));
+            self.limited.insert(bridge, limit);
+        }
+        restored
+    }
+
+    fn restore_limit(&mut self, bridge: &str, limit: Limit) -> Result<(), Errno> {
+        let limits = self.limits()?;
+        if !limits.hold(bridge).unwrap_or(false) {
+            limits.put(bridge, limit)?;
+            tracing::warn!(
+                bridge,
+                "the limit of what a network sends was gone, and is back"
+            );
+        }
+        Ok(())
+    }
+
+    fn restore_rules(&mut self) -> Result<(), Errno> {
         if self.networks.is_empty() {
-            return failed(limits);
+            return Ok(());
         }
         let networks = std::mem::take(&mut self.networks);
         let restored = self.tables().and_then(|tables| {
@@ -87,19 +134,14 @@ impl Kept {
             Ok(())
         });
         self.networks = networks;
-        failed(limits.and(restored))
+        restored
     }
 }
 
-/// Says what cannot be put back; gives whether it was.
-fn failed(restored: Result<(), Errno>) -> bool {
-    if let Err(errno) = restored {
-        let reason = reason(errno);
-        tracing::error!(
-            "the rules of networks are gone and cannot be put back: {reason}; it is tried again"
-        );
-    }
-    restored.is_ok()
+/// Whether there is a link of that name, as far as can be seen.
+fn is_there(bridge: &str) -> bool {
+    let found = Links::open().and_then(|mut links| links.find(bridge));
+    !matches!(found, Ok(None))
 }
 
 #[derive(Debug)]
@@ -212,8 +254,9 @@ fn keep(kept: &Mutex<Kept>, rulesets: &OwnedFd, wake: &OwnedFd) {
         );
         let taken = is_taken_from(rulesets, ports);
         if taken || again.is_some() {
-            let pause = Timespec::try_from(PAUSE).ok();
-            again = pause.filter(|_| !kept.restore());
+            let restored = kept.restore();
+            let pause = Timespec::try_from(kept.pause()).ok();
+            again = pause.filter(|_| !restored);
         }
     }
 }
@@ -236,5 +279,51 @@ fn is_taken_from(rulesets: &OwnedFd, ports: (u32, u32)) -> bool {
             Err(Errno::NOBUFS) => taken = true,
             Err(_) => return taken,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use reeve_ipc::model::Network;
+    use reeve_ipc::spec::Rate;
+
+    use super::*;
+    use crate::host::tap::tests::{alone, ip};
+
+    #[test]
+    fn a_limit_goes_with_its_bridge_and_is_not_tried_for_ever() {
+        alone(|| {
+            let mut kept = Kept::default();
+            let uuid = NetworkUuid(uuid::Uuid::from_u128(1));
+            let mut network = Network::new("n".parse().unwrap(), uuid);
+            network.outbound = Some(Rate {
+                per_second: 1000,
+                burst: None,
+            });
+            let limit = Limit::outbound(&network).unwrap();
+            ip(&["link", "add", "limited", "type", "bridge"]);
+            kept.limits().unwrap().put("limited", limit).unwrap();
+            kept.limited.insert("limited".to_owned(), limit);
+            kept.limits().unwrap().remove("limited").unwrap();
+            assert!(kept.restore(), "it is put back");
+            assert_eq!(kept.limits().unwrap().hold("limited"), Ok(true));
+            ip(&["link", "delete", "limited"]);
+            kept.limits().unwrap().remove("limited").unwrap();
+            assert!(kept.restore());
+            assert!(kept.limited.is_empty());
+        });
+    }
+
+    #[test]
+    fn what_is_refused_is_tried_again_later_each_time() {
+        let after = |times| {
+            let refused = Some((Errno::NOMEM, times));
+            let kept = Kept {
+                refused,
+                ..Kept::default()
+            };
+            kept.pause().as_secs()
+        };
+        assert_eq!([1, 2, 3, 7, u32::MAX].map(after), [1, 2, 4, 60, 60]);
     }
 }
