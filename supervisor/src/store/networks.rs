@@ -122,7 +122,21 @@ impl NetworkStore {
         })?;
         let active = Kept::open(self.active.clone())?;
         each(&active, MAX_BYTES, &mut refused, |name, text| {
-            let status = files::decode_status(text).map_err(|error| error.to_string())?;
+            let status = match files::decode_status(text) {
+                Ok(status) => status,
+                Err(error) => {
+                    let remains = files::Remains::of(text);
+                    let earlier = remains.boot_id.as_ref().is_some_and(|id| id != boot_id);
+                    if !earlier {
+                        return Err(format!("{error}; {}", remains.words()));
+                    }
+                    tracing::info!("{name} is of an earlier boot, and of another version");
+                    let path = self.active.join(name);
+                    let removed = rustix::fs::unlink(&path);
+                    return removed
+                        .map_err(|errno| StoreError::io("remove", &path)(errno).to_string());
+                }
+            };
             check(name, status.network.uuid)?;
             if status.boot_id != boot_id {
                 tracing::info!(network = %status.network.name, "the host was booted since it was active");
@@ -220,16 +234,18 @@ impl NetworkStore {
         Ok(())
     }
 
-    /// How a network stands, where that is noted. What cannot be read says nothing, and is logged.
+    /// How a network stands, where that is noted.
     ///
     /// # Errors
-    /// [`StoreError::Io`].
+    /// [`StoreError::Io`]. [`StoreError::Refused`]: it is not to be written over, since nothing else says what is left
+    /// on the host.
     pub fn status(&self, uuid: NetworkUuid) -> Result<Option<NetworkStatus>, StoreError> {
         let path = self.active.join(file_name(uuid));
         match std::fs::read(&path) {
-            Ok(text) => Ok(files::decode_status(&text)
-                .inspect_err(|error| tracing::error!(%error, "cannot read {}", path.display()))
-                .ok()),
+            Ok(text) => files::decode_status(&text).map(Some).map_err(|error| {
+                let reason = format!("{error}; {}", files::Remains::of(&text).words());
+                StoreError::Refused(Refusal { path, reason })
+            }),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
             Err(error) => {
                 let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);

@@ -52,6 +52,64 @@ pub(super) enum NetworkSchemaError {
     NoUuid,
 }
 
+/// What a status names whatever its version is, as far as it is said where it always was.
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+pub(super) struct Remains {
+    /// The boot that what is made is of.
+    pub(super) boot_id: Option<String>,
+    network: Named,
+    resources: Left,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Named {
+    name: Option<String>,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(default)]
+struct Left {
+    bridge: Option<String>,
+    server: Option<Numbered>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Numbered {
+    pid: u32,
+}
+
+impl Remains {
+    /// Of a text that is no status which this build knows.
+    pub(super) fn of(text: &[u8]) -> Self {
+        serde_json::from_slice(text).unwrap_or_default()
+    }
+
+    /// What of it is left on the host, in words that follow why the file is refused.
+    pub(super) fn words(&self) -> String {
+        let quoted = |text: &String| format!("'{}'", text.escape_debug());
+        let name = self.network.name.as_ref();
+        let name = name.map_or_else(
+            || "a network".to_owned(),
+            |name| format!("network {}", quoted(name)),
+        );
+        let bridge = self.resources.bridge.as_ref();
+        let bridge = bridge.map(|bridge| format!("bridge {}", quoted(bridge)));
+        let server = self.resources.server.as_ref();
+        let server = server.map(|server| format!("dnsmasq, process {}", server.pid));
+        let left: Vec<String> = bridge.into_iter().chain(server).collect();
+        let left = match left.as_slice() {
+            [] => "what it says is made".to_owned(),
+            left => left.join(" and "),
+        };
+        format!(
+            "{left} of {name} stays on the host as it is: the reeved that wrote the file takes it away; or remove it \
+             ('ip link delete', 'kill'), and then the file"
+        )
+    }
+}
+
 fn check(text: &[u8]) -> Result<(), NetworkSchemaError> {
     match schema_of(text)? {
         SCHEMA => Ok(()),

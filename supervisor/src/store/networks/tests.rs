@@ -352,3 +352,40 @@ fn the_default_network_is_given_once() {
     assert!(next.has_had_default());
     assert!(next.load_all(BOOT).unwrap().refused.is_empty());
 }
+
+#[test]
+fn a_status_of_another_version_says_what_it_leaves_and_is_not_written_over() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = open(directory.path());
+    let run = directory.path().join("run/networks");
+    let write = |number: u128, boot_id: &str| {
+        let status = status(number, "one", boot_id);
+        store.set_status(Operation::NetworkStart, &status).unwrap();
+        let path = run.join(format!("{}.json", Uuid::from_u128(number)));
+        let text = std::fs::read_to_string(&path).unwrap();
+        let other = text.replace("\"schema\": 1", "\"schema\": 2,\n\"since\": 7");
+        std::fs::write(&path, &other).unwrap();
+        (path, other)
+    };
+    let (path, text) = write(1, BOOT);
+    let (earlier, _) = write(2, "an earlier boot");
+    let loaded = store.load_all(BOOT).unwrap();
+    assert!(loaded.statuses.is_empty());
+    let [refusal] = loaded.refused.as_slice() else {
+        panic!("{:?}", loaded.refused);
+    };
+    assert_eq!(refusal.path, path);
+    for part in ["schema 2", "network 'one'", "bridge 'virbr7'", "process 7"] {
+        assert!(refusal.reason.contains(part), "{part}: {refusal}");
+    }
+    assert!(!earlier.exists(), "nothing of it is left");
+    // Whoever starts it is told the same.
+    let uuid = NetworkUuid(Uuid::from_u128(1));
+    let refused = store.status(uuid).unwrap_err().to_string();
+    assert!(refused.contains("bridge 'virbr7'"), "{refused}");
+    assert_eq!(std::fs::read_to_string(&path).unwrap(), text);
+    // What is no status at all names nothing.
+    std::fs::write(&path, "{").unwrap();
+    let refused = store.status(uuid).unwrap_err().to_string();
+    assert!(refused.contains("of a network stays"), "{refused}");
+}
