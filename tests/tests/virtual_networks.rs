@@ -21,8 +21,12 @@ struct World {
 
 impl World {
     fn start(letter: char, config: &str) -> Result<Self> {
-        let namespace = NetNamespace::new(letter)?;
+        Self::start_in(NetNamespace::new(letter)?, config)
+    }
+
+    fn start_in(namespace: NetNamespace, config: &str) -> Result<Self> {
         let mut daemon = Daemon::prepare()?;
+        daemon.set("REEVE_NETWORK_CHECK", "500");
         daemon.configure(&format!("libvirt = true\n{config}"))?;
         daemon.in_namespace(&namespace);
         daemon.spawn()?;
@@ -272,6 +276,19 @@ fn what_others_do_to_a_network_is_mended() -> Result<()> {
 
     let server = world.servers()?.pop().context("no server")?;
     signal(server, Signal::STOP)?;
+    world.until("one that hangs is replaced", |world| {
+        let servers = world.servers()?;
+        Ok(!servers.is_empty() && !servers.contains(&server))
+    })?;
+
+    world.namespace.ip(&["link", "delete", "virbr7"])?;
+    world.until("its bridge comes back", |world| {
+        let addresses = world.namespace.ip(&["-o", "addr", "show"])?;
+        Ok(addresses.contains("virbr7") && addresses.contains("10.71.0.1/24"))
+    })?;
+
+    let server = world.servers()?.pop().context("no server")?;
+    signal(server, Signal::STOP)?;
     host.good(&["net-destroy", "blue"])?;
     world.until("one that hangs ends", |world| {
         Ok(world.servers()?.is_empty())
@@ -344,6 +361,33 @@ fn the_default_network_is_there_for_a_newcomer_and_stays_away_when_it_is_removed
     world.host.daemon.kill()?;
     world.host.daemon.spawn()?;
     ensure!(!world.host.good(&["net-list", "--all"])?.contains("default"));
+    Ok(())
+}
+
+#[test]
+fn the_default_network_has_other_addresses_where_the_host_is_a_guest_of_one() -> Result<()> {
+    let namespace = NetNamespace::new('n')?;
+    namespace.ip(&["link", "add", "eth0", "type", "bridge"])?;
+    namespace.ip(&["addr", "add", "192.168.122.57/24", "dev", "eth0"])?;
+    namespace.ip(&["link", "set", "eth0", "up"])?;
+    namespace.ip(&["route", "add", "192.168.123.0/24", "dev", "eth0"])?;
+    let world = World::start_in(namespace, "default_network = true\n")?;
+    let document = world.host.good(&["net-dumpxml", "default"])?;
+    for part in [
+        "192.168.124.1",
+        "start='192.168.124.2' end='192.168.124.254'",
+    ] {
+        ensure!(document.contains(part), "{part}: {document}");
+    }
+    let list = world.host.good(&["net-list"])?;
+    ensure!(list.contains("default"), "it is not active: {list}");
+    // It stays what it was, though the first would be free now.
+    world.host.good(&["net-destroy", "default"])?;
+    world.namespace.ip(&["link", "delete", "eth0"])?;
+    world.host.good(&["net-start", "default"])?;
+    let document = world.host.good(&["net-dumpxml", "default"])?;
+    ensure!(document.contains("192.168.124.1"), "{document}");
+    world.host.good(&["net-destroy", "default"])?;
     Ok(())
 }
 

@@ -99,6 +99,12 @@ pub trait NetworkHost: Send + Sync + std::fmt::Debug + 'static {
         note: Note<'_>,
     ) -> Result<NetworkResources, NetworkHostError>;
 
+    /// Whether the host reaches none of a network's addresses by a link or a route of its own.
+    ///
+    /// # Errors
+    /// [`NetworkHostError`]: it cannot be seen.
+    fn is_free(&self, network: &Network) -> Result<bool, NetworkHostError>;
+
     /// Makes of `before` what `after` says, as it goes.
     ///
     /// # Errors

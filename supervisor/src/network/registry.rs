@@ -9,7 +9,9 @@ use reeve_ipc::api::call::{NetworkFilter, NetworkPage, NetworkPortPage, NetworkR
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::NetworkEventKind;
 use reeve_ipc::api::network::{NetworkDetails, NetworkSummary, PortDetails};
-use reeve_ipc::model::{InterfaceName, Network, NetworkName, NetworkPort, NetworkUuid, PortUuid};
+use reeve_ipc::model::{
+    InterfaceName, InvalidName, Network, NetworkName, NetworkPort, NetworkUuid, PortUuid,
+};
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
 
@@ -56,6 +58,24 @@ impl Shared {
         // Nothing panics while it is held.
         self.networks.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The network `default` with the first of its addresses that the host does not reach elsewhere; with the first of all
+/// where it reaches each, or cannot say.
+fn draw_default(host: &dyn NetworkHost) -> Result<Network, InvalidName> {
+    let uuid = ports::draw_uuid();
+    for part in default::PARTS {
+        let network = default::definition(uuid, part)?;
+        match host.is_free(&network) {
+            Ok(false) => {}
+            Ok(true) => return Ok(network),
+            Err(error) => {
+                tracing::warn!(%error, "cannot see which addresses are free for the network 'default'");
+                break;
+            }
+        }
+    }
+    default::definition(uuid, *default::PARTS.start())
 }
 
 fn no_network(network: &NetworkRef) -> ApiError {
@@ -189,8 +209,10 @@ impl Networks {
     }
 
     async fn make_default(&self) -> Result<(), ApiError> {
-        let uuid = ports::draw_uuid();
-        let network = default::definition(uuid)
+        let host = Arc::clone(&self.shared.means.host);
+        let drawn = tokio::task::spawn_blocking(move || draw_default(&*host)).await;
+        let drawn = drawn.map_err(|error| ApiError::new(ApiErrorCode::Host, error.to_string()))?;
+        let network = drawn
             .map_err(|error| ApiError::new(ApiErrorCode::InvalidArgument, error.to_string()))?;
         let uuid = network.uuid;
         self.define(network, true).await?;

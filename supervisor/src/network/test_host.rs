@@ -39,6 +39,10 @@ impl NetworkHost for TestHost {
         Ok(resources.clone())
     }
 
+    fn is_free(&self, _network: &Network) -> Result<bool, NetworkHostError> {
+        Ok(true)
+    }
+
     fn update(
         &self,
         _before: &Network,

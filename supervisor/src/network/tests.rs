@@ -41,6 +41,8 @@ struct Fake {
     starts: Mutex<u64>,
     /// Whose books it was told to remove.
     forgotten: Mutex<Vec<String>>,
+    /// Addresses that the host has; nobody knows where there are none.
+    taken: Mutex<Option<Vec<std::net::IpAddr>>>,
     /// Nothing comes back while it is held.
     gate: Mutex<()>,
 }
@@ -110,6 +112,18 @@ impl NetworkHost for Fake {
         let resources = self.resources(network);
         note(&resources)?;
         Ok(resources)
+    }
+
+    fn is_free(&self, network: &Network) -> Result<bool, NetworkHostError> {
+        let taken = self.taken.lock().unwrap();
+        let mut addresses = network.addresses.iter();
+        match &*taken {
+            Some(taken) => Ok(addresses.all(|on| !taken.contains(&on.address))),
+            None => Err(NetworkHostError {
+                kind: NetworkFailure::Host,
+                message: "it cannot be seen".to_owned(),
+            }),
+        }
     }
 
     fn update(

@@ -52,7 +52,7 @@ use self::forwarding::Forwarding;
 use self::keeper::Rules;
 use self::links::Links;
 use self::server::Places;
-use self::work::{Work, bridge_of, bridge_taken, delete_bridge, name};
+use self::work::{Work, bridge_of, bridge_taken, collision, delete_bridge, name};
 use super::reason;
 use super::worker_binary::WorkerBinary;
 use crate::network::host::{Connection, NetworkHost, NetworkHostError, NetworkResources, Note};
@@ -182,6 +182,13 @@ impl NetworkHost for Host {
         work.set_up(index)?;
         work.serve()?;
         Ok(work.resources)
+    }
+
+    fn is_free(&self, network: &Network) -> Result<bool, NetworkHostError> {
+        let reached = Links::open().and_then(|mut links| links.reached());
+        let unseen = |errno| refused("compare the addresses", name(network), errno);
+        let reached = reached.map_err(unseen)?;
+        Ok(collision(network, &reached, None).is_none())
     }
 
     fn update(

@@ -1,5 +1,7 @@
 //! One call for one network, step by step: each makes what is not there, and leaves what is.
 
+use std::net::IpAddr;
+
 use reeve_ipc::model::{Forward, InterfaceName, Network, networks_overlap};
 use rustix::io::Errno;
 
@@ -72,18 +74,11 @@ impl<'a, 'n> Work<'a, 'n> {
         let own = self.links.find(self.bridge());
         let own = own.map_err(self.refused("see the bridge"))?;
         let own = own.map(|link| link.index);
-        for address in &self.network.addresses {
-            let ours = (address.first(), address.prefix);
-            let other = reached
-                .iter()
-                .find(|other| Some(other.index) != own && collides(ours, other));
-            if let Some(other) = other {
-                let link = self.link_name(other.index);
-                let (first, prefix) = ours;
-                return Err(taken(format!(
-                    "network {first}/{prefix} is already in use by interface {link}"
-                )));
-            }
+        if let Some(((first, prefix), other)) = collision(self.network, &reached, own) {
+            let link = self.link_name(other.index);
+            return Err(taken(format!(
+                "network {first}/{prefix} is already in use by interface {link}"
+            )));
         }
         for route in &self.network.routes {
             let ours = (route.destination, route.prefix);
@@ -244,8 +239,22 @@ impl<'a, 'n> Work<'a, 'n> {
     }
 }
 
+/// The first of a network's addresses that the host reaches by another link than its `own`.
+pub(super) fn collision<'a>(
+    network: &Network,
+    reached: &'a [Reached],
+    own: Option<u32>,
+) -> Option<((IpAddr, u8), &'a Reached)> {
+    network.addresses.iter().find_map(|address| {
+        let ours = (address.first(), address.prefix);
+        let mut others = reached.iter();
+        let other = others.find(|other| Some(other.index) != own && collides(ours, other));
+        other.map(|other| (ours, other))
+    })
+}
+
 /// Whether the host reaches by `other` what is on a network.
-fn collides(ours: (std::net::IpAddr, u8), other: &Reached) -> bool {
+fn collides(ours: (IpAddr, u8), other: &Reached) -> bool {
     let within = other.prefix >= ours.1;
     networks_overlap(ours, (other.address, other.prefix)) && (within || !other.behind)
 }

@@ -479,6 +479,31 @@ async fn the_default_network_is_there_once_and_starts_with_the_host() {
 }
 
 #[tokio::test]
+async fn the_default_network_has_addresses_that_the_host_does_not_reach() {
+    let given = async |taken: Vec<[u8; 4]>| {
+        let stage = Stage::new();
+        let taken = taken.into_iter().map(std::net::IpAddr::from).collect();
+        *stage.host.taken.lock().unwrap() = Some(taken);
+        assert!(stage.networks.define_default().await.unwrap());
+        let named = NetworkRef::Name("default".parse().unwrap());
+        let network = stage.networks.definition(&named, true).unwrap();
+        let own = network.addresses.first().unwrap();
+        let range = own.dhcp.as_ref().unwrap().ranges.first().unwrap();
+        (own.address.to_string(), range.last.to_string())
+    };
+    let of = |part: u8| {
+        let text = |last: u8| format!("192.168.{part}.{last}");
+        (text(1), text(254))
+    };
+    assert_eq!(given(vec![]).await, of(122));
+    assert_eq!(given(vec![[192, 168, 122, 1]]).await, of(123));
+    let all = (0..=255).map(|part| [192, 168, part, 1]);
+    assert_eq!(given(all.clone().collect()).await, of(122), "as it was");
+    let most = all.filter(|address| address[2] != 254);
+    assert_eq!(given(most.collect()).await, of(254));
+}
+
+#[tokio::test]
 async fn what_is_kept_of_a_network_beside_its_definition_goes_with_the_last_of_it() {
     let stage = Stage::new();
     let forgotten = || std::mem::take(&mut *stage.host.forgotten.lock().unwrap());
