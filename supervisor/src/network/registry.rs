@@ -1,6 +1,6 @@
 //! All networks of an instance: which names, UUIDs and bridges are taken, who owns each, and who is connected.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -329,24 +329,24 @@ impl Networks {
         Ok(new)
     }
 
-    /// Whether a bridge is that of another network's definition, or about to be.
-    fn is_taken(
+    /// The bridges of other networks' definitions, and those that are about to be.
+    fn taken_bridges(
         &self,
         networks: &BTreeMap<NetworkUuid, Handle>,
         uuid: NetworkUuid,
-        bridge: &InterfaceName,
-    ) -> bool {
-        let others = networks.iter().filter(|(other, _)| **other != uuid);
-        let mut views = others.map(|(_, handle)| handle.view.borrow());
-        let taken = views.any(|view| {
+    ) -> BTreeSet<InterfaceName> {
+        let mut taken = BTreeSet::new();
+        for (_, handle) in networks.iter().filter(|(other, _)| **other != uuid) {
+            let view = handle.view.borrow();
             let next = view.next.as_ref().and_then(view::bridge);
-            view::bridge(&view.network) == Some(bridge) || next == Some(bridge)
-        });
+            taken.extend(view::bridge(&view.network).into_iter().chain(next).cloned());
+        }
         let wanted = self.shared.wanted.lock();
         // Nothing panics while it is held.
         let wanted = wanted.unwrap_or_else(PoisonError::into_inner);
-        let wants = |(other, name): &(NetworkUuid, InterfaceName)| *other != uuid && name == bridge;
-        taken || wanted.iter().any(wants)
+        let others = wanted.iter().filter(|(other, _)| *other != uuid);
+        taken.extend(others.map(|(_, name)| name.clone()));
+        taken
     }
 
     /// Sees that the bridge of a definition is its own, and draws a name for it where it says none.
@@ -364,8 +364,9 @@ impl Networks {
             let kept = view.kept().unwrap_or(&view.network);
             kept.bridge.name.clone()
         });
+        let taken = self.taken_bridges(networks, uuid);
         let name = match network.bridge.name.take().or(before) {
-            Some(name) if self.is_taken(networks, uuid, &name) => {
+            Some(name) if taken.contains(&name) => {
                 let why = format!("bridge name '{name}' already in use.");
                 return Err(ApiError::new(ApiErrorCode::NetworkExists, why));
             }
@@ -373,8 +374,7 @@ impl Networks {
             None => {
                 let mut names = (0..=MAX_NETWORKS * 2)
                     .filter_map(|number| format!("virbr{number}").parse::<InterfaceName>().ok());
-                let free = names
-                    .find(|name| !tap::is_interface(name) && !self.is_taken(networks, uuid, name));
+                let free = names.find(|name| !taken.contains(name) && !tap::is_interface(name));
                 free.ok_or_else(|| {
                     let why = format!(
                         "network '{}': no name of a bridge is free; say one",
