@@ -761,11 +761,26 @@ fn any_network_is_valid() {
     let mut runner = proptest::test_runner::TestRunner::deterministic();
     let documents: Vec<String> = (0..200)
         .map(|_| {
-            let mut any = network().new_tree(&mut runner).unwrap().current();
-            // Which the schema of this age does not have yet.
-            (any.labels.title, any.labels.description) = (None, None);
+            let any = network().new_tree(&mut runner).unwrap().current();
             format_network(&any, Some(3))
         })
         .collect();
     validate("network", &documents);
+}
+
+#[test]
+fn a_title_is_read_where_later_libvirt_has_it_and_written_where_any_takes_it() {
+    let network = parse(
+        "<network><name>n</name><title>T</title><description>D</description>\
+         <forward mode='bridge'/><bridge name='br0'/></network>",
+    );
+    let network = network.unwrap();
+    let labels = &network.labels;
+    assert_eq!(labels.title.as_deref(), Some("T"));
+    assert_eq!(labels.description.as_deref(), Some("D"));
+    let text = format_network(&network, None);
+    assert!(text.contains("<reeve:title>T</reeve:title>"), "{text}");
+    assert!(!text.contains("<title>"), "{text}");
+    validate("network", std::slice::from_ref(&text));
+    assert_eq!(parse(&text).unwrap().labels, network.labels);
 }

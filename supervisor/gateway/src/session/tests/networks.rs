@@ -527,7 +527,10 @@ fn what_is_noted_about_a_network_is_set_and_told() {
     assert_eq!(client.ask(&get(0, None, 2)), "a description");
     assert_eq!(client.ask(&get(2, Some("urn:a"), 2)), "<a b='c'/>");
     let shown = xml(&mut client, &network, 0);
-    assert!(shown.contains("<title>a title</title>"), "{shown}");
+    assert!(
+        shown.contains("<reeve:title>a title</reeve:title>"),
+        "{shown}"
+    );
     assert!(shown.contains("<p:a xmlns:p='urn:a' b='c'/>"), "{shown}");
     let refused = client.refused(&get(1, None, 1));
     assert!(refused.message.ends_with("network is not running"));

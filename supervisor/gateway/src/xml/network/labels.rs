@@ -1,5 +1,8 @@
 //! Title, description and `<metadata>` of a network; and what the model says and `<network>` has no word for, which
 //! stands there in an element of a namespace of Reeve's own, as with domains.
+//!
+//! Title and description are read where libvirt has them from 9.7 on, and written among our own: by the schema of those
+//! before, Debian 12's 9.0 among them, a network has neither.
 
 use reeve_ipc::model::{Labels, MetadataElement, Network};
 use reeve_ipc::spec::Rate;
@@ -18,6 +21,8 @@ const NAMESPACE: &str = "urn:x-reeve:network:1";
 /// What libvirt's words do not say.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub(super) struct Own {
+    title: Option<String>,
+    description: Option<String>,
     inbound: Option<Rate>,
     outbound: Option<Rate>,
     groups: Vec<OwnGroup>,
@@ -44,6 +49,8 @@ impl Own {
             isolated: group.isolated,
         });
         Self {
+            title: network.labels.title.clone(),
+            description: network.labels.description.clone(),
             inbound: unsaid(network.inbound),
             outbound: unsaid(network.outbound),
             groups: groups.filter(|group| !group.is_empty()).collect(),
@@ -59,6 +66,8 @@ impl Own {
                 return Err(child.not_provided());
             }
             match child.local_name() {
+                "title" => own.title = label(child)?,
+                "description" => own.description = label(child)?,
                 "inbound" => own.inbound = Some(rate(child)?),
                 "outbound" => own.outbound = Some(rate(child)?),
                 "portgroup" => own.groups.push(OwnGroup::parse(child)?),
@@ -102,6 +111,12 @@ impl Own {
         }
         let tag = writer.tag("reeve:network");
         tag.attribute("xmlns:reeve", NAMESPACE).open();
+        if let Some(title) = &self.title {
+            writer.text("reeve:title", title);
+        }
+        if let Some(description) = &self.description {
+            writer.text("reeve:description", description);
+        }
         write_rates(writer, self.inbound, self.outbound);
         for group in &self.groups {
             let isolated = group.isolated.map(|yes| if yes { "yes" } else { "no" });
@@ -153,15 +168,17 @@ fn write_rates(writer: &mut Writer, inbound: Option<Rate>, outbound: Option<Rate
     }
 }
 
+/// The text of a title or a description; none where it is empty.
+fn label(element: Element<'_>) -> Result<Option<String>, XmlError> {
+    element.known(&[])?;
+    element.no_children()?;
+    Ok(Some(element.text()).filter(|text| !text.is_empty()))
+}
+
 /// Reads what is noted about a network; what is of Reeve's own namespace apart.
 pub(super) fn parse(root: Element<'_>) -> Result<(Labels, Own), XmlError> {
     let text = |name: &str| -> Result<Option<String>, XmlError> {
-        let Some(element) = root.child(name) else {
-            return Ok(None);
-        };
-        element.known(&[])?;
-        element.no_children()?;
-        Ok(Some(element.text()).filter(|text| !text.is_empty()))
+        root.child(name).map_or(Ok(None), label)
     };
     let mut labels = Labels {
         title: text("title")?,
@@ -191,6 +208,8 @@ pub(super) fn parse(root: Element<'_>) -> Result<(Labels, Own), XmlError> {
         }
     }
     let mut own = own.unwrap_or_default();
+    labels.title = labels.title.or(own.title.take());
+    labels.description = labels.description.or(own.description.take());
     labels.metadata.append(&mut own.metadata);
     Ok((labels, own))
 }
@@ -198,12 +217,6 @@ pub(super) fn parse(root: Element<'_>) -> Result<(Labels, Own), XmlError> {
 /// Writes them, with Reeve's own last.
 pub(super) fn format(writer: &mut Writer, network: &Network) {
     let labels = &network.labels;
-    if let Some(title) = &labels.title {
-        writer.text("title", title);
-    }
-    if let Some(description) = &labels.description {
-        writer.text("description", description);
-    }
     let (plain, other): (Vec<_>, Vec<_>) = labels.metadata.iter().partition(|element| {
         element.uri != NAMESPACE && is_metadata_of(&element.content, &element.uri)
     });
