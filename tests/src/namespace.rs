@@ -9,6 +9,34 @@ use crate::lab::{assets, inside_outer_guest};
 use crate::process::{Leashed, Session};
 use crate::tool::output;
 
+/// What the names of all of them begin with; a letter and the number of a process follow.
+const PREFIX: &str = "reeve-";
+
+/// Whose a namespace of that name is.
+fn owner(name: &str) -> Option<u32> {
+    let mut rest = name.strip_prefix(PREFIX)?.chars();
+    rest.next().filter(char::is_ascii_lowercase)?;
+    rest.as_str().parse().ok()
+}
+
+/// Removes the namespaces of processes that are gone.
+fn sweep() {
+    for entry in std::fs::read_dir("/run/netns")
+        .into_iter()
+        .flatten()
+        .flatten()
+    {
+        let name = entry.file_name();
+        let owner = name.to_str().and_then(owner);
+        let gone = |pid: u32| !std::path::Path::new("/proc").join(pid.to_string()).exists();
+        if owner.is_some_and(gone) {
+            // Another test may be at it, too.
+            let mut delete = Command::new(program("ip"));
+            let _ = delete.args(["netns", "del"]).arg(&name).output();
+        }
+    }
+}
+
 /// The namespace. Needs root.
 #[derive(Debug)]
 pub struct NetNamespace {
@@ -17,12 +45,14 @@ pub struct NetNamespace {
 }
 
 impl NetNamespace {
-    /// Makes one, named after the test's process and `letter`, with its loopback up.
+    /// Makes one, named after the test's process and `letter`, with its loopback up. Those of processes that were
+    /// killed are removed.
     ///
     /// # Errors
     /// The kernel or `ip` does not make it.
     pub fn new(letter: char) -> Result<Self> {
-        let name = format!("reeve-{letter}{}", std::process::id());
+        sweep();
+        let name = format!("{PREFIX}{letter}{}", std::process::id());
         output(Command::new(program("ip")).args(["netns", "add", &name]))?;
         let servers = Vec::new();
         let namespace = Self { name, servers };
@@ -142,5 +172,28 @@ impl Drop for NetNamespace {
         let _ = Command::new(program("ip"))
             .args(["netns", "del", &self.name])
             .status();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_namespace_is_known_by_its_name_for_whose_it_is() {
+        assert_eq!(owner("reeve-k71"), Some(71));
+        for other in ["reeve-71", "reeve-k", "reeve-k7x", "k71", "reeve-"] {
+            assert_eq!(owner(other), None, "{other}");
+        }
+    }
+
+    #[test]
+    fn what_a_killed_test_left_is_removed_by_the_next() {
+        let own = std::process::id();
+        // No process has a number that large (PID_MAX_LIMIT).
+        let left = format!("{PREFIX}z{}", 1_000_000_000_u32.saturating_add(own));
+        output(Command::new(program("ip")).args(["netns", "add", &left])).unwrap();
+        let _new = NetNamespace::new('z').unwrap();
+        assert!(!std::path::Path::new("/run/netns").join(&left).exists());
     }
 }

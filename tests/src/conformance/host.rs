@@ -13,6 +13,7 @@ use super::normal::{Own, normal};
 use super::session::{Session, Step, Verb};
 use super::{DIRECTORIES, Server, console, libvirtd};
 use crate::daemon::Daemon;
+use crate::namespace::NetNamespace;
 use crate::tool::output;
 
 /// How long a server may take until it serves, and a domain until it is in a state.
@@ -39,7 +40,8 @@ pub struct Host {
     /// Pools that were there from the start.
     pools: Vec<String>,
     daemon: Serving,
-    _bridge: Option<Bridge>,
+    /// Where it is, with its bridge, and so nothing of either is this machine's.
+    _namespace: Option<NetNamespace>,
     directory: TempDir,
 }
 
@@ -50,16 +52,6 @@ enum Serving {
         #[expect(dead_code, reason = "it is ended by being dropped")]
         daemon: libvirtd::Libvirtd,
     },
-}
-
-/// A bridge of this machine, which goes when this is dropped.
-#[derive(Debug)]
-struct Bridge(String);
-
-impl Drop for Bridge {
-    fn drop(&mut self) {
-        let _ = output(Command::new("ip").args(["link", "del", &self.0]));
-    }
 }
 
 impl Host {
@@ -73,9 +65,9 @@ impl Host {
         let bridge = format!("rtc{}", std::process::id());
         let documents = Documents::lay_out(server, place, &bridge)?;
         let (serving, made, socket) = if server == Server::Reeve {
-            output(Command::new("ip").args(["link", "add", &bridge, "type", "bridge"]))?;
-            let made = Bridge(bridge.clone());
-            output(Command::new("ip").args(["link", "set", &bridge, "up"]))?;
+            let namespace = NetNamespace::new('k')?;
+            namespace.ip(&["link", "add", &bridge, "type", "bridge"])?;
+            namespace.ip(&["link", "set", &bridge, "up"])?;
             let config = place.join("reeve.toml");
             let settings = format!(
                 "libvirt = true\nallowed_directories = [\"{}\"]\n",
@@ -84,9 +76,10 @@ impl Host {
             std::fs::write(&config, settings)?;
             let mut daemon = Daemon::prepare()?;
             daemon.argument(&format!("--config={}", config.display()));
+            daemon.in_namespace(&namespace);
             daemon.spawn()?;
             let socket = daemon.run().join("libvirt-sock");
-            (Serving::Reeve(Box::new(daemon)), Some(made), socket)
+            (Serving::Reeve(Box::new(daemon)), Some(namespace), socket)
         } else {
             let daemon = libvirtd::start(place, &bridge)?;
             (
@@ -116,7 +109,7 @@ impl Host {
             markers: 0,
             pools: Vec::new(),
             daemon: serving,
-            _bridge: made,
+            _namespace: made,
             directory,
         };
         let deadline = Instant::now() + PATIENCE;
