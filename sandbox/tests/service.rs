@@ -36,6 +36,7 @@ fn said(shared: &Path, script: &str) -> String {
         uid: UID,
         capabilities: &[10],
         paths: &paths,
+        directories: &[],
         tcp_ports: &[53],
     };
     let waiting = prepare(&service).unwrap();
@@ -152,6 +153,7 @@ fn a_service_that_is_given_no_leave_ends() {
         uid: UID,
         capabilities: &[],
         paths: &[(Access::Execute, "/usr".into())],
+        directories: &[],
         tcp_ports: &[],
     };
     let waiting = prepare(&service).unwrap();

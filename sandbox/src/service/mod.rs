@@ -49,6 +49,8 @@ const LAUNCHER: &str = "reeve-service";
 const SYNC_FD: i32 = 3;
 /// Above every number that is handed over.
 const ABOVE: i32 = 64;
+/// The most directories that are handed over.
+const MAX_DIRECTORIES: usize = 32;
 /// How long all of it may take.
 const DEADLINE: Duration = Duration::from_secs(10);
 /// The most bytes of a failure in words.
@@ -93,6 +95,9 @@ pub struct Service<'a> {
     pub capabilities: &'a [u32],
     /// What it may do with which paths; one that is not there is not there for it either.
     pub paths: &'a [(Access, PathBuf)],
+    /// Directories that were opened already (`O_PATH`), beneath which it may read, whatever its path to them leads to
+    /// by then: 32 at most.
+    pub directories: &'a [BorrowedFd<'a>],
     /// The ports of TCP that it may listen at and connect to, where the host's kernel can tell them apart.
     pub tcp_ports: &'a [u16],
 }
@@ -242,7 +247,22 @@ fn execute(service: &Service<'_>, sync: &OwnedFd, words: OwnedFd) -> Result<(), 
     };
     let exe = high(service.launcher)?;
     let theirs = high(sync.as_fd())?;
-    let number = theirs.as_raw_fd();
+    // By the numbers that follow: the launcher names them by those.
+    if service.directories.len() > MAX_DIRECTORIES {
+        return Err(ServiceError::words(
+            "more directories than can be handed over",
+        ));
+    }
+    let directories: Vec<OwnedFd> = service
+        .directories
+        .iter()
+        .map(|directory| high(*directory))
+        .collect::<Result<_, _>>()?;
+    let handed: Vec<(i32, i32)> = std::iter::once(&theirs)
+        .chain(&directories)
+        .map(AsRawFd::as_raw_fd)
+        .zip(SYNC_FD..)
+        .collect();
     let second = words
         .try_clone()
         .map_err(step("cannot duplicate a descriptor"))?;
@@ -255,9 +275,13 @@ fn execute(service: &Service<'_>, sync: &OwnedFd, words: OwnedFd) -> Result<(), 
             service.capabilities.iter().map(u32::to_string).collect(),
         ))
         .arg(list(service.tcp_ports.iter().map(u16::to_string).collect()))
-        .arg(service.paths.len().to_string());
+        .arg((service.paths.len() + directories.len()).to_string());
     for (access, path) in service.paths {
         command.arg(access.word()).arg(path);
+    }
+    for (_, number) in handed.iter().skip(1) {
+        let path = format!("/proc/self/fd/{number}");
+        command.arg(Access::Read.word()).arg(path);
     }
     command
         .arg(service.path)
@@ -267,11 +291,14 @@ fn execute(service: &Service<'_>, sync: &OwnedFd, words: OwnedFd) -> Result<(), 
         .stdin(Stdio::null())
         .stdout(words)
         .stderr(second);
-    let arrange =
-        move || sys::dup_to(number, SYNC_FD).map_err(|errno| io::Error::from_raw_os_error(errno.0));
+    let arrange = move || {
+        handed.iter().try_for_each(|(own, number)| {
+            sys::dup_to(*own, *number).map_err(|errno| io::Error::from_raw_os_error(errno.0))
+        })
+    };
     #[expect(unsafe_code, reason = "descriptors are handed over by number")]
-    // SAFETY: between fork and exec this makes one system call and touches nothing that another thread could hold
-    // locked.
+    // SAFETY: between fork and exec this makes system calls alone and touches nothing that another thread could
+    // hold locked.
     unsafe {
         command.pre_exec(arrange);
     }

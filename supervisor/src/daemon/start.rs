@@ -244,7 +244,8 @@ fn networks(settings: &Settings, events: &Arc<EventLog>) -> Result<Networks, Sto
                 run: run.clone(),
                 state: state.clone(),
             };
-            Arc::new(crate::host::network::Host::new(directories))
+            let paths = Arc::clone(&settings.configured.paths);
+            Arc::new(crate::host::network::Host::new(directories).with_paths(paths))
         }
     };
     let store = NetworkStore::open(state, run)?;

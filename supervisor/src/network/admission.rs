@@ -84,14 +84,6 @@ pub fn startable(network: &Network) -> Result<(), ApiError> {
                 network.name
             ),
         )),
-        // A directory of the host that clients name is opened beneath the allowed ones, by whoever opens it.
-        _ if network.addresses.iter().any(|it| it.tftp_root.is_some()) => Err(ApiError::new(
-            ApiErrorCode::Unsupported,
-            format!(
-                "network '{}' serves files by TFTP, which is not provided yet; name another server in its <bootp>",
-                network.name
-            ),
-        )),
         _ => Ok(()),
     }
 }

@@ -2,12 +2,15 @@
 //! takes away, a supervisor that is another than before.
 
 use std::net::UdpSocket;
+use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
+use std::sync::Arc;
 
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
 use reeve_ipc::model::{DhcpHost, DnsHost, Network};
+use reeved::host::paths::AllowedPaths;
 use reeved::network::host::{NetworkFailure, NetworkHost, NetworkResources};
 
 use super::bench::{Bench, alone, ip, ip_shows, nft, until};
@@ -294,7 +297,9 @@ fn hosts_are_changed_under_the_server_and_ranges_with_another() {
 #[test]
 fn a_change_that_cannot_be_is_not_half_made() {
     alone(|| {
-        let bench = Bench::new();
+        let mut bench = Bench::new();
+        let allowed = AllowedPaths::new(vec![bench.directory.path().to_owned()]);
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(Arc::new(allowed));
         ip(&["link", "add", "eth0", "type", "bridge"]);
         ip(&["addr", "add", "10.71.0.9/24", "dev", "eth0"]);
         ip(&["link", "set", "eth0", "up"]);
@@ -307,12 +312,15 @@ fn a_change_that_cannot_be_is_not_half_made() {
         let refused = bench.update(&first, &second, &resources);
         assert_eq!(refused.unwrap_err().kind, NetworkFailure::Taken);
         assert_eq!(bench.dump(), before);
-        // Its own start fails where a file of it cannot be read.
+        // Its own start fails where it does not get to its files.
+        let closed = bench.directory.path().join("closed");
+        std::fs::create_dir(&closed).unwrap();
+        std::fs::set_permissions(&closed, std::fs::Permissions::from_mode(0o700)).unwrap();
         let mut third = first.clone();
-        third.addresses[0].tftp_root = Some("/nowhere".into());
+        third.addresses[0].tftp_root = Some(closed);
         let refused = bench.update(&first, &third, &resources);
         let error = refused.unwrap_err();
-        assert!(error.message.contains("/nowhere"), "{error}");
+        assert!(error.message.contains("'chmod o+x' lets it"), "{error}");
         let noted = bench.noted.borrow().clone().unwrap();
         assert!(is_alive(&noted), "the server of before is there again");
         bench.host.stop(&first, &noted).unwrap();

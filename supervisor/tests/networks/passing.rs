@@ -157,6 +157,59 @@ fn a_guest_that_says_it_is_many_has_one_lease() {
 }
 
 #[test]
+fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads_to() {
+    use std::os::unix::fs::symlink;
+    use std::sync::Arc;
+
+    use reeved::host::paths::AllowedPaths;
+    use reeved::network::host::NetworkFailure;
+    alone(|| {
+        let mut bench = Bench::new();
+        let (allowed, root) = (at(&bench, "allowed"), at(&bench, "allowed/tftp"));
+        let other = at(&bench, "other");
+        for directory in [&allowed, &root, &other] {
+            std::fs::create_dir(directory).unwrap();
+        }
+        std::fs::write(root.join("boot"), "begin").unwrap();
+        std::fs::write(other.join("secret"), "not this").unwrap();
+        symlink(other.join("secret"), root.join("way")).unwrap();
+        symlink(&other, allowed.join("out")).unwrap();
+        let mut network = network(51);
+        let before = bench.dump();
+        let paths = Arc::new(AllowedPaths::new(vec![allowed.clone()]));
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(paths);
+        for refused in [
+            at(&bench, "other"),
+            allowed.join("out"),
+            allowed.join("none"),
+        ] {
+            network.addresses[0].tftp_root = Some(refused);
+            let error = bench.start(&network).unwrap_err();
+            assert_eq!(error.kind, NetworkFailure::Host, "{error}");
+            assert_eq!(bench.dump(), before);
+        }
+        network.addresses[0].tftp_root = Some(root.clone());
+        let resources = bench.start(&network).unwrap();
+        let guest = Station::on("virbr51", "plug0");
+        guest.lease("booter");
+        let fetch = |file: &str| guest.fetch("192.168.51.1", file);
+        assert_eq!(fetch("boot"), Ok(b"begin".to_vec()));
+        for file in ["way", "../../other/secret", "none"] {
+            assert!(fetch(file).is_err(), "{file}");
+        }
+        // Another directory in its place is none that was allowed.
+        std::fs::rename(&root, allowed.join("aside")).unwrap();
+        symlink(&other, &root).unwrap();
+        assert!(fetch("secret").is_err());
+        bench.host.stop(&network, &resources).unwrap();
+    });
+}
+
+fn at(bench: &Bench, name: &str) -> std::path::PathBuf {
+    bench.directory.path().join(name)
+}
+
+#[test]
 fn names_that_are_not_known_are_asked_for_where_it_is_said() {
     alone(|| {
         let mut network = network(51);

@@ -111,6 +111,25 @@ impl Station {
         ids.map(|id| take(&socket, &mac, "many", &id).0).collect()
     }
 
+    /// A file of at most 511 bytes by TFTP (RFC 1350), or why not.
+    pub fn fetch(&self, server: &str, file: &str) -> Result<Vec<u8>, String> {
+        let socket = self.socket("0.0.0.0:0");
+        let request = [&[0, 1], file.as_bytes(), b"\0octet\0"].concat();
+        socket.send_to(&request, format!("{server}:69")).unwrap();
+        let mut answer = [0; 600];
+        let (length, from) = socket
+            .recv_from(&mut answer)
+            .map_err(|error| error.to_string())?;
+        match answer.get(..length).unwrap() {
+            [0, 3, 0, 1, data @ ..] => {
+                socket.send_to(&[0, 4, 0, 1], from).unwrap();
+                Ok(data.to_vec())
+            }
+            [0, 5, _, _, why @ ..] => Err(String::from_utf8_lossy(why).into_owned()),
+            other => panic!("{other:?}"),
+        }
+    }
+
     fn mac(&self) -> Vec<u8> {
         let link = self.ip(&["link", "show", "eth0"]);
         let mac = link.split("link/ether ").nth(1).unwrap();

@@ -40,7 +40,8 @@ mod tables;
 mod work;
 
 use std::os::fd::{AsFd, OwnedFd};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use reeve_ipc::model::{Network, NetworkUuid, PortLink};
 use rustix::fs::{Mode, OFlags};
@@ -55,6 +56,7 @@ use self::server::Places;
 use self::work::{Work, bridge_of, bridge_taken, collision, delete_bridge, name};
 use super::reason;
 use super::worker_binary::WorkerBinary;
+use crate::domain::plan::{PathError, PathPolicy};
 use crate::network::host::{Connection, NetworkHost, NetworkHostError, NetworkResources, Note};
 
 /// Where what is written of networks is.
@@ -77,6 +79,8 @@ pub struct Host {
     /// installed since. Looked for again where there was none.
     launcher: Option<OwnedFd>,
     dnsmasq: PathBuf,
+    /// Which directories may be named for TFTP; none without.
+    paths: Option<Arc<dyn PathPolicy>>,
 }
 
 impl Host {
@@ -90,6 +94,7 @@ impl Host {
             answers: Answers::default(),
             launcher: worker_binary().ok(),
             dnsmasq: PathBuf::from(server::PROGRAM),
+            paths: None,
         }
     }
 
@@ -105,6 +110,37 @@ impl Host {
     #[must_use]
     pub fn with_dnsmasq(self, dnsmasq: PathBuf) -> Self {
         Self { dnsmasq, ..self }
+    }
+
+    /// The same with directories that may be named for TFTP.
+    #[must_use]
+    pub fn with_paths(self, paths: Arc<dyn PathPolicy>) -> Self {
+        let paths = Some(paths);
+        Self { paths, ..self }
+    }
+
+    /// The directories of a network's TFTP, opened as the policy has it.
+    fn tftp_roots(&self, network: &Network) -> Result<Vec<OwnedFd>, NetworkHostError> {
+        let open = |root: &Path| match &self.paths {
+            Some(paths) => {
+                let opened = paths.open_directory("directory of TFTP", root);
+                opened.map_err(|error| match error {
+                    PathError::Os(errno) => {
+                        let why = reason(errno);
+                        host(format!(
+                            "cannot open the directory of TFTP {}: {why}",
+                            root.display()
+                        ))
+                    }
+                    PathError::Forbidden(why) => host(why),
+                })
+            }
+            None => Err(unsupported(format!(
+                "files of {} by TFTP: no directory may be named here",
+                root.display()
+            ))),
+        };
+        server::tftp_roots(network).map(open).collect()
     }
 
     fn launcher(&self) -> Result<OwnedFd, NetworkHostError> {

@@ -18,6 +18,9 @@
 //!    not, what is in them is closed by itself.
 //! 2. 2026-11: it reads `/etc` and where `/etc/resolv.conf` points, as far as anybody may: whom the host asks for
 //!    names changes while it runs, by files that are renamed into their place.
+//! 3. 2026-11: the directory of TFTP is one that clients may name (`allowed_directories`), opened by that policy and
+//!    handed over as it was opened: dnsmasq finds it by its path, and reads nothing if that leads elsewhere by then, by a
+//!    link in it either.
 
 use std::ffi::OsString;
 use std::fs;
@@ -215,12 +218,20 @@ pub(super) fn watch(server: &ServerProcess) -> Option<OwnedFd> {
     open(server).filter(|pidfd| !process::has_ended(pidfd.as_fd()))
 }
 
-/// Starts the server of a network whose files are written. `note` is told of it before it runs.
+/// The directories whose files a network's server gives by TFTP.
+pub(super) fn tftp_roots(network: &Network) -> impl Iterator<Item = &Path> {
+    let roots = network.addresses.iter();
+    roots.filter_map(|address| address.tftp_root.as_deref())
+}
+
+/// Starts the server of a network whose files are written, with its TFTP directories opened. `note` is told of it before
+/// it runs.
 pub(super) fn start(
     launcher: &OwnedFd,
     program: &Path,
     network: &Network,
     places: &Places,
+    roots: &[OwnedFd],
     note: impl FnOnce(&ServerProcess) -> Result<(), NetworkHostError>,
 ) -> Result<ServerProcess, NetworkHostError> {
     if !program.is_file() {
@@ -232,6 +243,10 @@ pub(super) fn start(
     places.own_leases()?;
     reachable(&places.leases)?;
     reachable(&places.file("dnsmasq.conf"))?;
+    for root in tftp_roots(network) {
+        // What is in it, and not only itself.
+        reachable(&root.join("file"))?;
+    }
     let failed = |error: service::ServiceError| {
         host(format!(
             "cannot start {} for network '{}': {error}",
@@ -247,7 +262,8 @@ pub(super) fn start(
         arguments: &[option],
         uid: UID,
         capabilities: &CAPABILITIES,
-        paths: &paths(program, network, places),
+        paths: &paths(program, places),
+        directories: &roots.iter().map(AsFd::as_fd).collect::<Vec<_>>(),
         tcp_ports: &TCP_PORTS,
     })
     .map_err(failed)?;
@@ -273,7 +289,7 @@ pub(super) fn start(
 }
 
 /// What it may do with which paths.
-fn paths(program: &Path, network: &Network, places: &Places) -> Vec<(Access, PathBuf)> {
+fn paths(program: &Path, places: &Places) -> Vec<(Access, PathBuf)> {
     let mut paths: Vec<(Access, PathBuf)> = vec![(Access::Execute, program.to_owned())];
     for system in [
         "/usr/lib",
@@ -293,11 +309,6 @@ fn paths(program: &Path, network: &Network, places: &Places) -> Vec<(Access, Pat
     paths.push((Access::Write, "/dev/null".into()));
     paths.push((Access::Read, places.directory.clone()));
     paths.push((Access::Write, places.leases.clone()));
-    let roots = network
-        .addresses
-        .iter()
-        .filter_map(|address| address.tftp_root.clone());
-    paths.extend(roots.map(|root| (Access::Read, root)));
     paths
 }
 

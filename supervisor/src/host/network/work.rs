@@ -69,6 +69,7 @@ impl<'a, 'n> Work<'a, 'n> {
 
     /// Refuses addresses that the host reaches elsewhere, and forwarding that would cost it its own routes.
     pub(super) fn check(&mut self) -> Result<(), NetworkHostError> {
+        self.host.tftp_roots(self.network)?;
         let reached = self.links.reached();
         let reached = reached.map_err(self.refused("compare the addresses"))?;
         let own = self.links.find(self.bridge());
@@ -219,12 +220,20 @@ impl<'a, 'n> Work<'a, 'n> {
             }
         }
         let launcher = self.host.launcher()?;
+        let roots = self.host.tftp_roots(self.network)?;
         let (resources, note) = (&mut self.resources, &mut self.note);
         let noted = |server: &ServerProcess| {
             resources.server = Some(server.clone());
             note(resources)
         };
-        let started = server::start(&launcher, &self.host.dnsmasq, self.network, &places, noted);
+        let started = server::start(
+            &launcher,
+            &self.host.dnsmasq,
+            self.network,
+            &places,
+            &roots,
+            noted,
+        );
         if started.is_err() {
             self.resources.server = None;
         }
