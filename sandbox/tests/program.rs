@@ -10,10 +10,11 @@ use std::io::Read;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use reeve_sandbox::Identity;
-use reeve_sandbox::program::{Program, ProgramError, Serves, launch};
+use reeve_sandbox::program::{OWN_RESOLVER, Program, ProgramError, Serves, launch};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::fs::{CWD, Mode, OFlags};
 
@@ -294,6 +295,142 @@ fn one_that_serves_the_network_has_no_directory_and_no_power_over_it() {
     let bound = lines.find_map(|line| line.strip_prefix("CapBnd:")).unwrap();
     let bound = u64::from_str_radix(bound.trim(), 16).unwrap();
     assert_eq!(bound & (1 << 12 | 1 << 13), 0, "{text}");
+}
+
+/// Runs something where the host asks itself for names, on an address of its loopback, and has one link.
+fn with_own_resolver(test: impl FnOnce() + Send + 'static) {
+    use rustix::mount::{MountPropagationFlags, mount_bind, mount_change};
+    use rustix::thread::{UnshareFlags, unshare_unsafe};
+    let run = move || {
+        #[expect(
+            unsafe_code,
+            reason = "unshare may leave a process with shared descriptors"
+        )]
+        // SAFETY: descriptors stay shared; the namespaces are a matter of this thread only.
+        let unshared = unsafe { unshare_unsafe(UnshareFlags::NEWNET | UnshareFlags::NEWNS) };
+        unshared.unwrap();
+        mount_change(
+            "/",
+            MountPropagationFlags::PRIVATE | MountPropagationFlags::REC,
+        )
+        .unwrap();
+        let list = tempfile::NamedTempFile::new().unwrap();
+        fs::write(list.path(), "nameserver 127.0.0.53\n").unwrap();
+        fs::set_permissions(list.path(), fs::Permissions::from_mode(0o644)).unwrap();
+        let place = fs::canonicalize("/etc/resolv.conf").unwrap();
+        mount_bind(list.path(), place).unwrap();
+        for line in [
+            "link set lo up",
+            "link add eth0 type veth peer name eth1",
+            "addr add 10.5.0.2/24 dev eth0",
+            "link set eth0 up",
+            "link set eth1 up",
+            "route add default via 10.5.0.1",
+        ] {
+            let status = Command::new("ip").args(line.split(' ')).status();
+            assert!(status.unwrap().success(), "{line}");
+        }
+        test();
+    };
+    std::thread::spawn(run).join().unwrap();
+}
+
+/// A datagram of UDP in a frame to `to`, behind its length.
+fn datagram(to: [u8; 6], ends: [([u8; 4], u16); 2], payload: &[u8]) -> Vec<u8> {
+    let length = |more: usize| u16::try_from(payload.len() + more).unwrap().to_be_bytes();
+    let mut packet = vec![0x45, 0];
+    packet.extend(length(28));
+    packet.extend([0, 0, 0, 0, 64, 17, 0, 0]);
+    packet.extend(ends.iter().flat_map(|(address, _)| *address));
+    let words = packet.chunks_exact(2);
+    let sum: u32 = words
+        .map(|word| u32::from(u16::from_be_bytes([word[0], word[1]])))
+        .sum();
+    let folded = u16::try_from((sum & 0xffff) + (sum >> 16)).unwrap();
+    packet[10..12].copy_from_slice(&(!folded).to_be_bytes());
+    packet.extend(ends.iter().flat_map(|(_, port)| port.to_be_bytes()));
+    packet.extend(length(8));
+    packet.extend([0, 0]);
+    packet.extend(payload);
+    let mut frame = [to, MAC].concat();
+    frame.extend([8, 0]);
+    frame.extend(packet);
+    [
+        &u32::try_from(frame.len()).unwrap().to_be_bytes()[..],
+        &frame,
+    ]
+    .concat()
+}
+
+const MAC: [u8; 6] = [0x52, 0x54, 0, 0, 0, 5];
+
+/// The next datagram from that port: the address and the whole frame.
+fn datagram_from(ours: &std::os::unix::net::UnixStream, port: u16) -> ([u8; 4], Vec<u8>) {
+    loop {
+        let mut length = [0; 4];
+        std::io::Read::read_exact(&mut &*ours, &mut length).unwrap();
+        let mut frame = vec![0; usize::try_from(u32::from_be_bytes(length)).unwrap()];
+        std::io::Read::read_exact(&mut &*ours, &mut frame).unwrap();
+        let udp = frame.get(12..14) == Some(&[8, 0]) && frame.get(23) == Some(&17);
+        if udp && frame[34..36] == port.to_be_bytes() {
+            return (frame[26..30].try_into().unwrap(), frame);
+        }
+    }
+}
+
+#[test]
+fn a_guest_is_told_of_the_host_s_own_server_of_names_and_hears_its_answers() {
+    if !rustix::process::geteuid().is_root() {
+        return;
+    }
+    with_own_resolver(|| {
+        let resolver = std::net::UdpSocket::bind("127.0.0.53:53").unwrap();
+        resolver
+            .set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let (ours, theirs) = std::os::unix::net::UnixStream::pair().unwrap();
+        ours.set_read_timeout(Some(Duration::from_secs(20)))
+            .unwrap();
+        let forward = format!("--dns-forward={OWN_RESOLVER}");
+        let arguments = [
+            "--foreground",
+            "--quiet",
+            "--no-map-gw",
+            "--tcp-ports=none",
+            "--udp-ports=none",
+            &forward,
+            "--fd=5",
+        ];
+        let words = in_network("/usr/bin/passt", &arguments, theirs.as_fd());
+        drop(theirs);
+        let say = |frame: Vec<u8>| std::io::Write::write_all(&mut &ours, &frame).unwrap();
+        // DHCPDISCOVER (RFC 2131).
+        let mut discover = vec![1, 1, 6, 0, 7, 7, 7, 7, 0, 0, 0x80, 0];
+        discover.resize(28, 0);
+        discover.extend(MAC);
+        discover.resize(236, 0);
+        discover.extend([0x63, 0x82, 0x53, 0x63, 53, 1, 1, 55, 1, 6, 255]);
+        say(datagram(
+            [0xff; 6],
+            [([0; 4], 68), ([255; 4], 67)],
+            &discover,
+        ));
+        let (_, offer) = datagram_from(&ours, 67);
+        let told = [&[6, 4][..], &OWN_RESOLVER.octets()].concat();
+        assert!(offer.windows(6).any(|part| part == told), "{offer:?}");
+        let router: [u8; 6] = offer[6..12].try_into().unwrap();
+        let question = b"\x12\x34\x01\x00\x00\x01\x00\x00\x00\x00\x00\x00\x01x\x00\x00\x01\x00\x01";
+        let ends = [([10, 5, 0, 2], 5353), (OWN_RESOLVER.octets(), 53)];
+        say(datagram(router, ends, question));
+        let mut buffer = [0; 512];
+        let (length, from) = resolver.recv_from(&mut buffer).unwrap();
+        assert_eq!(buffer[..length], question[..]);
+        resolver.send_to(b"\x12\x34 answer", from).unwrap();
+        let (who, answer) = datagram_from(&ours, 53);
+        assert_eq!(who, OWN_RESOLVER.octets());
+        assert!(answer.ends_with(b"answer"), "{answer:?}");
+        drop(words);
+    });
 }
 
 #[test]

@@ -29,6 +29,7 @@ mod mounts;
 
 use std::ffi::OsString;
 use std::io;
+use std::net::Ipv4Addr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::process::CommandExt;
@@ -53,6 +54,10 @@ const SYNC_FD: i32 = 3;
 const DIRECTORY_FD: i32 = 4;
 /// What the program is handed, under this number.
 pub const HANDED_FD: i32 = 5;
+/// The address of the host's own server of names for a program that serves the network, where the host has it on its
+/// loopback only (systemd-resolved, dnsmasq): there it is the last in the program's `/etc/resolv.conf`. Nobody's otherwise:
+/// it is of a link alone (RFC 3927), as whoever else does the same for containers has it.
+pub const OWN_RESOLVER: Ipv4Addr = Ipv4Addr::new(169, 254, 1, 1);
 /// Where the directory is in the program's root.
 pub const DIRECTORY: &str = "/share";
 /// Above every number that is handed over.
@@ -93,7 +98,7 @@ pub enum Serves<'a> {
         /// Whether it can only read there.
         read_only: bool,
     },
-    /// The network of its caller, over which it has no power, and the names of the servers of names; no directory,
+    /// The network of its caller, over which it has no power, and the servers of names, with [`OWN_RESOLVER`]; no directory,
     /// and an empty place at `/tmp` for a root of its own.
     Network,
 }

@@ -3,6 +3,8 @@
 
 use std::ffi::CString;
 use std::fs;
+use std::io::Write as _;
+use std::net::IpAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::{Path, PathBuf};
 
@@ -14,7 +16,7 @@ use rustix::mount::{
     open_tree,
 };
 
-use super::{DIRECTORY, c_string};
+use super::{DIRECTORY, OWN_RESOLVER, c_string};
 use crate::sys;
 
 /// Where programs and libraries are.
@@ -58,6 +60,8 @@ enum Piece {
     Link(PathBuf),
     /// A directory with nothing in it.
     Empty,
+    /// A file with this in it.
+    Text(String),
 }
 
 /// Puts the calling process, which stands in the directory that is served, if one is, into such a root;
@@ -142,12 +146,29 @@ fn piece(path: &Path) -> Result<Option<Piece>, Failure> {
     }))
 }
 
-/// The host's list of servers of names, wherever the link to it leads.
+/// The host's list of servers of names, wherever the link to it leads; with a way to its own, where it has no other.
 fn resolvers() -> Result<Option<Piece>, Failure> {
-    match fs::canonicalize(RESOLVERS) {
-        Ok(path) => piece(&path),
-        Err(_) => Ok(None),
+    let Ok(path) = fs::canonicalize(RESOLVERS) else {
+        return Ok(None);
+    };
+    let text = fs::read_to_string(&path);
+    match text.ok().and_then(|text| with_own_resolver(&text)) {
+        Some(text) => Ok(Some(Piece::Text(text))),
+        None => piece(&path),
     }
+}
+
+/// A list that has servers on the host's loopback alone, with [`OWN_RESOLVER`] as the last; `None` of any other.
+fn with_own_resolver(list: &str) -> Option<String> {
+    let servers = list.lines().filter_map(|line| {
+        let mut words = line.split_whitespace();
+        (words.next() == Some("nameserver")).then(|| words.next())?
+    });
+    // Of IPv6 with the link that it is on behind it.
+    let addresses = servers.map(|server| server.split('%').next().unwrap_or_default().parse());
+    let known: Vec<IpAddr> = addresses.filter_map(Result::ok).collect();
+    let own = known.iter().any(IpAddr::is_ipv4) && known.iter().all(IpAddr::is_loopback);
+    own.then(|| format!("{list}\nnameserver {OWN_RESOLVER}\n"))
 }
 
 /// A copy of the mount at `path`, attached nowhere; with all beneath where it is a directory, since what
@@ -221,6 +242,12 @@ fn place(root: &OwnedFd, path: &Path, piece: &Piece) -> Result<(), Errno> {
     let tree = match piece {
         Piece::Link(target) => return rustix::fs::symlinkat(target, root, &name),
         Piece::Empty => return rustix::fs::mkdirat(root, &name, mode),
+        Piece::Text(text) => {
+            let flags = OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC | OFlags::WRONLY;
+            let file = rustix::fs::openat(root, &name, flags, mode)?;
+            let written = fs::File::from(file).write_all(text.as_bytes());
+            return written.map_err(|error| Errno::from_io_error(&error).unwrap_or(Errno::IO));
+        }
         Piece::Directory(tree) => {
             rustix::fs::mkdirat(root, &name, mode)?;
             tree
@@ -238,6 +265,24 @@ fn place(root: &OwnedFd, path: &Path, piece: &Piece) -> Result<(), Errno> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_host_that_asks_itself_for_names_is_asked_by_an_address_of_its_own() {
+        let list = "# stub\nnameserver 127.0.0.53\nnameserver ::1\noptions edns0 trust-ad";
+        let with = format!("{list}\nnameserver 169.254.1.1\n");
+        assert_eq!(with_own_resolver(list), Some(with));
+        for other in [
+            "",
+            "options nameserver 127.0.0.1",
+            "nameserver 192.0.2.1",
+            "nameserver 127.0.0.53\nnameserver 192.0.2.1\n",
+            "nameserver 127.0.0.53\nnameserver fe80::1%eth0\n",
+            "nameserver ::1",
+            "nameserver",
+        ] {
+            assert_eq!(with_own_resolver(other), None, "{other}");
+        }
+    }
 
     #[test]
     fn a_program_beside_the_system_brings_its_prefix() {

@@ -8,7 +8,9 @@
 //! Nothing is made on the host: no link, no address, no rule. passt answers the guest's DHCP, NDP and ARP by itself,
 //! and gives it the host's own address. It runs where the supervisor's network is, without power over it, as the
 //! domain's user; it makes a further jail for itself. The guest reaches nothing of the host's loopback, and nobody
-//! reaches the guest: `--no-map-gw`, and no port is forwarded.
+//! reaches the guest: `--no-map-gw`, and no port is forwarded. Where the host has its server of names on its loopback
+//! alone, as with systemd-resolved, the guest asks it, by UDP, at an address of its own
+//! ([`program::OWN_RESOLVER`]), which passt tells it of.
 //!
 //! Once the worker has its ends, the process is its own affair, as those of shared directories are
 //! ([`super::shares`]): it ends when they are closed, and outlives this supervisor as the worker does.
@@ -130,6 +132,7 @@ fn arguments(mtu: Option<u16>) -> Vec<OsString> {
         "--no-map-gw".to_owned(),
         "--tcp-ports=none".to_owned(),
         "--udp-ports=none".to_owned(),
+        format!("--dns-forward={}", program::OWN_RESOLVER),
         format!("--fd={}", program::HANDED_FD),
     ];
     if let Some(mtu) = mtu {
