@@ -18,7 +18,7 @@ use crate::sys;
 const FAILED: i32 = 125;
 /// The most files that it may have open.
 const MAX_OPEN: u64 = 1024;
-/// The most processes of its uid: all services have one.
+/// The most processes of its uid, which services may share.
 const MAX_PROCESSES: u64 = 16_384;
 /// The most bytes of memory.
 const MAX_MEMORY: u64 = 256 << 20;

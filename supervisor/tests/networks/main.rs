@@ -101,7 +101,11 @@ fn what_a_network_is_made_of_is_there_and_gone_with_it() {
         let rules = nft(&["list", "ruleset"]);
         assert!(rules.contains("table inet reeve-networks"), "{rules}");
         let server = resources.server.clone().unwrap();
-        jailed(server.pid);
+        let other = self::network(90);
+        let others = bench.start(&other).unwrap();
+        jailed(server.pid, "virbr91");
+        jailed(others.server.clone().unwrap().pid, "virbr90");
+        bench.host.stop(&other, &others).unwrap();
 
         bench.host.stop(&network, &resources).unwrap();
         bench.host.stop(&network, &resources).unwrap();
@@ -111,8 +115,8 @@ fn what_a_network_is_made_of_is_there_and_gone_with_it() {
     });
 }
 
-/// That the server of names is somebody of no importance.
-fn jailed(pid: u32) {
+/// That the server of names is somebody of no importance, and no other network's.
+fn jailed(pid: u32, bridge: &str) {
     let status = std::fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
     let field = |name: &str| {
         let line = status.lines().find_map(|line| line.strip_prefix(name));
@@ -121,7 +125,8 @@ fn jailed(pid: u32) {
             .collect::<Vec<_>>()
             .join(" ")
     };
-    let uid = (0x7265_0000_u32 + 0x1_0000).to_string();
+    let index = std::fs::read_to_string(format!("/sys/class/net/{bridge}/ifindex")).unwrap();
+    let uid = (0x7266_0000_u32 + index.trim().parse::<u32>().unwrap()).to_string();
     assert_eq!(field("Uid:"), [uid.as_str(); 4].join(" "));
     assert_eq!(field("Gid:"), [uid.as_str(); 4].join(" "));
     assert_eq!(field("Groups:"), "");

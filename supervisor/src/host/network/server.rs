@@ -11,9 +11,10 @@
 //!
 //! ## Decisions
 //!
-//! 1. 2026-11: all servers have one uid of the host, behind those of workers: each sees and signals none of the others
-//!    all the same (`reeve_sandbox::service`), and nothing has to be handed out or taken back for a process that may
-//!    outlive three supervisors.
+//! 1. 2026-11: each server has a uid of its own, behind those of workers, by the number of its bridge: no two bridges of
+//!    a host have one, so that nothing has to be handed out, noted or taken back for a process that may outlive three
+//!    supervisors. Numbers that are 65,536 apart share one, and servers of several network namespaces may: each sees and
+//!    signals none of the others all the same (`reeve_sandbox::service`).
 //!    Its way to its own files must be open to others: the run and the state directory are given that where they have it
 //!    not, what is in them is closed by itself.
 //! 2. 2026-11: it reads `/etc` and where `/etc/resolv.conf` points, as far as anybody may: whom the host asks for
@@ -45,8 +46,8 @@ use crate::network::host::ServerProcess;
 
 /// Where Debian has it (package dnsmasq-base).
 pub(super) const PROGRAM: &str = "/usr/sbin/dnsmasq";
-/// The uid and gid of every server.
-pub(super) const UID: u32 = FIRST_UID + UID_COUNT;
+/// The first uid and gid of servers; as many follow as workers have.
+const FIRST: u32 = FIRST_UID + UID_COUNT;
 /// NET_BIND_SERVICE: ports 53, 67 and 547. NET_ADMIN: to answer who has no address yet, past ARP. NET_RAW: to ask
 /// whether an address is used before it is given out, and to advertise the host as a router.
 const CAPABILITIES: [u32; 3] = [10, 12, 13];
@@ -64,6 +65,11 @@ const PASS: u32 = 0o001;
 const STARTED: &str = "started, version";
 /// The most of its words that are kept.
 const MAX_WORDS: usize = 16 << 10;
+
+/// The uid and gid of the server of a network whose bridge has that number.
+pub(super) const fn uid_of(bridge: u32) -> u32 {
+    FIRST + bridge % UID_COUNT
+}
 
 /// Where a network's files are.
 #[derive(Debug, Clone)]
@@ -127,14 +133,14 @@ impl Places {
     }
 
     /// The book, made where there is none, and the server's.
-    fn own_leases(&self) -> Result<(), NetworkHostError> {
+    fn own_leases(&self, uid: u32) -> Result<(), NetworkHostError> {
         let made = fs::File::options()
             .append(true)
             .create(true)
             .mode(0o600)
             .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
             .open(&self.leases)
-            .and_then(|file| std::os::unix::fs::fchown(file, Some(UID), Some(UID)));
+            .and_then(|file| std::os::unix::fs::fchown(file, Some(uid), Some(uid)));
         made.map_err(|error| host_io("cannot make", &self.leases, &error))
     }
 }
@@ -224,14 +230,14 @@ pub(super) fn tftp_roots(network: &Network) -> impl Iterator<Item = &Path> {
     roots.filter_map(|address| address.tftp_root.as_deref())
 }
 
-/// Starts the server of a network whose files are written, with its TFTP directories opened. `note` is told of it before
-/// it runs.
+/// Starts the server of a network whose files are written, as that user and with its TFTP directories opened. `note` is
+/// told of it before it runs.
 pub(super) fn start(
     launcher: &OwnedFd,
     program: &Path,
     network: &Network,
     places: &Places,
-    roots: &[OwnedFd],
+    (uid, roots): (u32, &[OwnedFd]),
     note: impl FnOnce(&ServerProcess) -> Result<(), NetworkHostError>,
 ) -> Result<ServerProcess, NetworkHostError> {
     if !program.is_file() {
@@ -240,7 +246,7 @@ pub(super) fn start(
             program.display()
         )));
     }
-    places.own_leases()?;
+    places.own_leases(uid)?;
     reachable(&places.leases)?;
     reachable(&places.file("dnsmasq.conf"))?;
     for root in tftp_roots(network) {
@@ -260,7 +266,7 @@ pub(super) fn start(
         launcher: launcher.as_fd(),
         path: program,
         arguments: &[option],
-        uid: UID,
+        uid,
         capabilities: &CAPABILITIES,
         paths: &paths(program, places),
         directories: &roots.iter().map(AsFd::as_fd).collect::<Vec<_>>(),

@@ -221,6 +221,9 @@ impl<'a, 'n> Work<'a, 'n> {
         }
         let launcher = self.host.launcher()?;
         let roots = self.host.tftp_roots(self.network)?;
+        let bridge = self.links.find(self.bridge());
+        let bridge = bridge.map_err(self.refused("see the bridge"))?;
+        let uid = server::uid_of(bridge.map_or(0, |link| link.index));
         let (resources, note) = (&mut self.resources, &mut self.note);
         let noted = |server: &ServerProcess| {
             resources.server = Some(server.clone());
@@ -231,7 +234,7 @@ impl<'a, 'n> Work<'a, 'n> {
             &self.host.dnsmasq,
             self.network,
             &places,
-            &roots,
+            (uid, &roots),
             noted,
         );
         if started.is_err() {
