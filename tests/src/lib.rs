@@ -33,6 +33,7 @@ pub mod leftovers;
 pub mod libvirt;
 pub mod namespace;
 pub mod network;
+pub mod open_vswitch;
 pub mod package;
 mod process;
 pub mod reeve;
