@@ -34,6 +34,7 @@ pub mod libvirt;
 pub mod managed;
 pub mod namespace;
 pub mod network;
+pub mod open_vswitch;
 pub mod package;
 mod process;
 pub mod reeve;

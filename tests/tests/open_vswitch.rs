@@ -4,11 +4,10 @@
 
 use std::time::{Duration, Instant};
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Result, ensure};
 use reeve_tests::daemon::{Daemon, signal};
 use reeve_tests::namespace::NetNamespace;
-use reeve_tests::process::{Leashed, Session};
-use reeve_tests::tool::output;
+use reeve_tests::open_vswitch::OpenVswitch;
 use reeve_tests::virsh::{Host, REAL};
 use rustix::process::Signal;
 
@@ -18,9 +17,7 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// A switch with the bridge `ovsbr`, and a daemon beside it.
 struct World {
     host: Host,
-    database: Leashed,
-    _switch: Leashed,
-    directory: tempfile::TempDir,
+    switch: OpenVswitch,
     namespace: NetNamespace,
 }
 
@@ -36,65 +33,27 @@ fn until(what: &str, holds: impl Fn() -> Result<bool>) -> Result<()> {
 impl World {
     fn start(letter: char) -> Result<Self> {
         let namespace = NetNamespace::new(letter)?;
-        let directory = tempfile::tempdir()?;
-        let place = directory.path().display().to_string();
-        let command = |program: &str| {
-            let mut command = namespace.command(program);
-            for name in ["OVS_RUNDIR", "OVS_LOGDIR", "OVS_DBDIR", "OVS_SYSCONFDIR"] {
-                command.env(name, &place);
-            }
-            command
-        };
-        let schema = "/usr/share/openvswitch/vswitch.ovsschema";
-        output(command("ovsdb-tool").args(["create", &format!("{place}/conf.db"), schema]))
-            .context("Open vSwitch is missing: tests/lab/install has it")?;
-        let mut database = command("/usr/sbin/ovsdb-server");
-        database
-            .arg(format!("{place}/conf.db"))
-            .arg(format!("--remote=punix:{place}/db.sock"))
-            .arg(format!("--unixctl={place}/database.ctl"));
-        let database = Leashed::spawn(&mut database, Session::Group, &[])?;
-        until("its database listens", || {
-            Ok(directory.path().join("db.sock").exists())
-        })?;
-        let mut switch = command("/usr/sbin/ovs-vswitchd");
-        switch
-            .arg(format!("unix:{place}/db.sock"))
-            .arg(format!("--unixctl={place}/switch.ctl"));
-        let switch = Leashed::spawn(&mut switch, Session::Group, &[])?;
+        let switch = OpenVswitch::start(&namespace)?;
+        switch.control("add-br ovsbr -- set bridge ovsbr datapath_type=netdev")?;
         let mut daemon = Daemon::prepare()?;
+        let socket = switch.socket();
         daemon.configure(&format!(
-            "libvirt = true\nopen_vswitch = \"{place}/db.sock\"\n"
+            "libvirt = true\nopen_vswitch = \"{}\"\n",
+            socket.display()
         ))?;
         daemon.in_namespace(&namespace);
         daemon.spawn()?;
-        let host = Host::of(daemon, REAL);
-        let world = Self {
-            host,
-            database,
-            _switch: switch,
-            directory,
+        Ok(Self {
+            host: Host::of(daemon, REAL),
+            switch,
             namespace,
-        };
-        world.control("add-br ovsbr -- set bridge ovsbr datapath_type=netdev")?;
-        Ok(world)
-    }
-
-    /// What `ovs-vsctl` prints.
-    fn control(&self, words: &str) -> Result<String> {
-        let mut command = self.namespace.command("ovs-vsctl");
-        let socket = self.directory.path().join("db.sock");
-        command
-            .arg(format!("--db=unix:{}", socket.display()))
-            .arg("--timeout=20")
-            .args(words.split_whitespace());
-        Ok(output(&mut command)?.trim().to_owned())
+        })
     }
 
     fn has_ports(&self, ports: &[&str]) -> Result<()> {
         let wanted = ports.join("\n");
         until(&format!("the ports are {ports:?}"), || {
-            Ok(self.control("list-ports ovsbr")? == wanted)
+            Ok(self.switch.control("list-ports ovsbr")? == wanted)
         })
     }
 }
@@ -128,7 +87,7 @@ fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<(
     host.good(&["define", &file])?;
     host.good(&["start", "web"])?;
     world.has_ports(&["vnet0"])?;
-    let ids = world.control("get Interface vnet0 external_ids")?;
+    let ids = world.switch.control("get Interface vnet0 external_ids")?;
     let uuid = host.good(&["domuuid", "web"])?;
     for part in [
         "attached-mac=\"52:54:00:00:00:01\"",
@@ -139,7 +98,9 @@ fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<(
     ] {
         ensure!(ids.contains(part), "{part}: {ids}");
     }
-    let set = world.control("get Port vnet0 tag trunks vlan_mode")?;
+    let set = world
+        .switch
+        .control("get Port vnet0 tag trunks vlan_mode")?;
     ensure!(
         set.split_whitespace().collect::<Vec<_>>() == ["42", "[42,", "47]", "native-untagged"],
         "{set}"
@@ -158,12 +119,34 @@ fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<(
     host.good(&["define", &again])?;
     ensure!(host.good(&["dumpxml", "web", "--inactive"])? == shown);
 
+    // Its tags are others while it runs, and in what is kept.
+    let other = interface(
+        1,
+        "<virtualport type='openvswitch'><parameters profileid='menial'/></virtualport><vlan><tag id='9'/></vlan>",
+    );
+    let other = host.file("other.xml", &other)?;
+    host.good(&["update-device", "web", &other, "--live", "--config"])?;
+    let set = world
+        .switch
+        .control("get Port vnet0 tag trunks vlan_mode")?;
+    ensure!(
+        set.split_whitespace().collect::<Vec<_>>() == ["9", "[]", "[]"],
+        "{set}"
+    );
+    for arguments in [&["dumpxml", "web"][..], &["dumpxml", "web", "--inactive"]] {
+        let shown = host.good(arguments)?;
+        ensure!(
+            shown.contains("<tag id='9'/>") && !shown.contains("42"),
+            "{shown}"
+        );
+    }
+
     // Another comes and goes while it runs.
     let more = interface(2, &format!("{SWITCH}<vlan><tag id='7'/></vlan>"));
     let more = host.file("more.xml", &more)?;
     host.good(&["attach-device", "web", &more, "--live"])?;
     world.has_ports(&["vnet0", "vnet1"])?;
-    ensure!(world.control("get Port vnet1 tag")? == "7");
+    ensure!(world.switch.control("get Port vnet1 tag")? == "7");
     host.good(&["domif-setlink", "web", "52:54:00:00:00:02", "down"])?;
     host.good(&["destroy", "web"])?;
     world.has_ports(&[])
@@ -213,8 +196,8 @@ fn a_network_on_a_switch_gives_its_ports_tags() -> Result<()> {
     let file = host.file("web.xml", &guest(&both))?;
     host.good(&["create", &file])?;
     world.has_ports(&["vnet0", "vnet1"])?;
-    ensure!(world.control("get Port vnet0 tag")? == "42");
-    ensure!(world.control("get Port vnet1 trunks")? == "[5, 6]");
+    ensure!(world.switch.control("get Port vnet0 tag")? == "42");
+    ensure!(world.switch.control("get Port vnet1 trunks")? == "[5, 6]");
     let ports = host.good(&["net-port-list", "lan"])?;
     ensure!(ports.split_whitespace().count() == 2, "{ports}");
     host.good(&["destroy", "web"])?;
@@ -235,17 +218,17 @@ fn what_cannot_be_is_said_and_a_database_that_hangs_is_not_waited_for_for_ever()
     refused(&nowhere, "there is no bridge 'nowhere' of Open vSwitch")?;
     let tags = "<vlan><tag id='7'/></vlan>";
     refused(&interface(1, tags), "put on frames by Open vSwitch")?;
-    signal(world.database.pid(), Signal::STOP)?;
+    signal(world.switch.database(), Signal::STOP)?;
     refused(
         &interface(1, SWITCH),
         "its database has not answered in 5 s",
     )?;
-    signal(world.database.pid(), Signal::CONT)?;
+    signal(world.switch.database(), Signal::CONT)?;
     let file = host.file("web.xml", &guest(&interface(1, SWITCH)))?;
     host.good(&["create", &file])?;
     host.good(&["destroy", "web"])?;
     world.has_ports(&[])?;
-    signal(world.database.pid(), Signal::KILL)?;
+    signal(world.switch.database(), Signal::KILL)?;
     until("its database is gone", || {
         let output = host.virsh(&["create", &file]).output()?;
         let said = String::from_utf8_lossy(&output.stderr);

@@ -43,7 +43,7 @@ use super::view::{
 };
 use crate::device::DeviceChange;
 use crate::model::{
-    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Vcpus,
+    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Vcpus, Vlan,
 };
 
 /// A call with its answer.
@@ -617,4 +617,19 @@ calls! {
         after: Option<String>,
     } -> HostInterfacePage,
     call "list the interfaces of the host", access ReadOnly, idempotent true;
+
+    /// Gives the port of an interface on a bridge of Open vSwitch other tags, or none.
+    DomainPortTagsSet {
+        /// Which domain.
+        domain: DomainRef,
+        /// Which interface.
+        device: DeviceName,
+        /// The tags.
+        vlan: Option<Box<Vlan>>,
+        /// Of the machine that runs, and the definition it runs with.
+        live: bool,
+        /// Of the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "change the tags of a device of", access ReadWrite, idempotent true;
 }

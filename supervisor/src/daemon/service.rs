@@ -241,6 +241,15 @@ impl Daemon {
                 };
                 ask(call.domain, request, A::DomainMediumChange(()))
             }
+            C::DomainPortTagsSet(call) => {
+                let request = Request::ChangeTags {
+                    device: call.device,
+                    vlan: call.vlan,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainPortTagsSet(()))
+            }
             C::DomainUpgrade(call) => ask(call.domain, Request::Upgrade, A::DomainUpgrade(())),
             C::DomainMemorySet(call) => {
                 let request = Request::SetMemory {

@@ -305,6 +305,13 @@ pub enum DeviceCall {
         /// Where it is on the bus.
         slot: PciSlot,
     },
+    /// Give the port of an interface other tags. No worker is asked: its switch is.
+    Tags {
+        /// The definition that has the interface with its new tags.
+        domain: Box<Domain>,
+        /// Where it is on the bus.
+        slot: PciSlot,
+    },
     /// See whether the host lets what runs the machine be bound and limited as the definition says. Changes
     /// nothing.
     TuneCheck {

@@ -17,6 +17,7 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::Detach { .. }
         | Request::Update { .. }
         | Request::ChangeMedium { .. }
+        | Request::ChangeTags { .. }
         | Request::SetMemory { .. }
         | Request::SetMaxMemory(_)
         | Request::SetVcpus { .. }

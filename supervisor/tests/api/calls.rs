@@ -8,15 +8,15 @@ use reeve_ipc::api::call::{
     DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate,
     DomainDiskSizeGet, DomainFiguresList, DomainGet, DomainLabelSet, DomainList, DomainLog,
     DomainMaxMemorySet, DomainMediumChange, DomainMemorySet, DomainNeighboursGet, DomainNmiInject,
-    DomainPause, DomainPeek, DomainReboot, DomainRename, DomainReset, DomainResume, DomainShutdown,
-    DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet,
-    EventsSubscribe, EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostCpuidGet,
-    HostFreePagesGet, HostInfoGet, HostInterfaceList, HostMemoryStatsGet, LabelChange,
-    LogFilterSet, LogKind, NewCapacity, Operation, PeekAt, PoolAutostartSet, PoolBuild, PoolCreate,
-    PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList, PoolRef, PoolRefresh, PoolStart,
-    PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet, TestHypervisorUse, TuningChange,
-    VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload, VolumeGet, VolumeList, VolumeRef,
-    VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
+    DomainPause, DomainPeek, DomainPortTagsSet, DomainReboot, DomainRename, DomainReset,
+    DomainResume, DomainShutdown, DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade,
+    DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, HostCpuList,
+    HostCpuStatsGet, HostCpuidGet, HostFreePagesGet, HostInfoGet, HostInterfaceList,
+    HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, NewCapacity, Operation, PeekAt,
+    PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList,
+    PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet,
+    TestHypervisorUse, TuningChange, VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload,
+    VolumeGet, VolumeList, VolumeRef, VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 use reeve_ipc::api::view::AgentTimeout;
@@ -86,6 +86,7 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainUpgrade
         | O::DomainVcpusSet
         | O::DomainMediumChange
+        | O::DomainPortTagsSet
         | O::DomainCurrentMemorySet
         | O::DomainMaxMemorySet
         | O::DomainTune
@@ -234,6 +235,14 @@ pub fn sample(operation: Operation) -> CallBody {
             domain: domain_(),
             device: "vdc".parse().unwrap(),
             medium: None,
+            live: true,
+            persistent: false,
+        }
+        .into_body(),
+        O::DomainPortTagsSet => DomainPortTagsSet {
+            domain: domain_(),
+            device: "52:54:00:00:00:01".parse().unwrap(),
+            vlan: None,
             live: true,
             persistent: false,
         }

@@ -453,9 +453,9 @@ impl Instance for SimInstance {
                     return instance.attach(place.slot, ledger.as_ref()).await;
                 }
                 DeviceCall::Detach { place, force } => DeviceAsk::Detach(place.slot, force),
-                DeviceCall::Update { slot, .. } | DeviceCall::Medium { slot, .. } => {
-                    DeviceAsk::Update(slot)
-                }
+                DeviceCall::Update { slot, .. }
+                | DeviceCall::Medium { slot, .. }
+                | DeviceCall::Tags { slot, .. } => DeviceAsk::Update(slot),
                 DeviceCall::Tune { .. } | DeviceCall::TuneCheck { .. } => {
                     return Err(CallFailure::Refused("it is held to nothing".to_owned()));
                 }

@@ -9,9 +9,10 @@ use super::ports::{channel_name, console_name};
 use super::share::is_tag;
 use super::{
     Balloon, Channel, DeviceError, Devices, Disk, DiskTarget, InterfaceName, Medium, Nic,
-    PortConsole, Rng, Share, Vsock, assign,
+    NicSource, PortConsole, Rng, Share, Vsock, assign,
 };
 use crate::device::DeviceChange;
+use crate::model::Vlan;
 use crate::spec::{MacAddress, PciSlot};
 
 /// A device that a domain is to have beside those it has. Channels and consoles are ports of one
@@ -332,6 +333,31 @@ impl Devices {
         let before = disk.exchange(medium);
         disk.validate()?;
         Ok(before)
+    }
+
+    /// Gives the port of the interface of that name other tags, or none.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoDevice`], [`DeviceError::Change`] of what is not on a bridge of Open vSwitch itself, or tags
+    /// that make no sense.
+    pub fn change_tags(
+        &mut self,
+        name: &DeviceName,
+        vlan: Option<Vlan>,
+    ) -> Result<(), DeviceError> {
+        let place = self.place(name);
+        let place = place.ok_or_else(|| DeviceError::NoDevice(name.clone()))?;
+        let index = match place {
+            Place::Nic(index) => index,
+            _ => return Err(DeviceError::Change(name.clone())),
+        };
+        let nic = self.nics.get_mut(index);
+        let nic = nic.ok_or_else(|| DeviceError::NoDevice(name.clone()))?;
+        let NicSource::OpenVswitch(port) = &mut nic.source else {
+            return Err(DeviceError::Change(name.clone()));
+        };
+        port.vlan = vlan;
+        nic.validate(index)
     }
 
     /// Whether nothing is at that place on the bus.

@@ -7,8 +7,8 @@ use uuid::Uuid;
 
 use super::network_samples::network_name;
 use crate::api::call::{
-    AnswerBody as Answer, Call, DomainDeviceAttach, DomainNeighboursGet, DomainRef,
-    HostInterfaceList,
+    AnswerBody as Answer, Call, DomainDeviceAttach, DomainNeighboursGet, DomainPortTagsSet,
+    DomainRef, HostInterfaceList,
 };
 use crate::api::interface::{
     BondMonitor, HostInterface, HostInterfaceKind, HostInterfacePage, LinkState, NicNeighbour,
@@ -33,6 +33,16 @@ pub(super) fn calls() -> Vec<(&'static str, FromClient)> {
         ("more interfaces", {
             let after = Some("br0".to_owned());
             call(HostInterfaceList { after })
+        }),
+        ("change tags", {
+            let vlan = port().vlan.map(Box::new);
+            call(DomainPortTagsSet {
+                domain: DomainRef::Id(3),
+                device: "52:54:00:00:00:01".parse().unwrap(),
+                vlan,
+                live: true,
+                persistent: false,
+            })
         }),
         ("attach to a switch", attach(NicSource::OpenVswitch(port()))),
         (
@@ -165,5 +175,6 @@ pub(super) fn answers() -> Vec<(&'static str, ToClient)> {
             reply(Answer::DomainNeighboursGet(vec![neighbour])),
         ),
         ("interfaces", reply(Answer::HostInterfaceList(page))),
+        ("tags changed", reply(Answer::DomainPortTagsSet(()))),
     ]
 }

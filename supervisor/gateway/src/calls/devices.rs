@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
-    DomainDeviceAttach, DomainDeviceDetach, DomainDeviceUpdate, DomainMediumChange, Operation,
+    DomainDeviceAttach, DomainDeviceDetach, DomainDeviceUpdate, DomainMediumChange,
+    DomainPortTagsSet, Operation,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::FigureGroups;
@@ -13,6 +14,7 @@ use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, Medium, Nic, NicSource,
+    Vlan,
 };
 use uuid::Uuid;
 
@@ -220,6 +222,8 @@ enum Change {
     Device(DeviceChange),
     /// Another medium, or none.
     Medium(Option<Medium>),
+    /// Other tags, or none.
+    Tags(Option<Vlan>),
 }
 
 pub(super) async fn update(
@@ -293,6 +297,16 @@ async fn apply(
                 domain,
                 device,
                 medium: medium.map(Box::new),
+                live,
+                persistent,
+            };
+            context.of(of, change).await
+        }
+        Change::Tags(vlan) => {
+            let change = DomainPortTagsSet {
+                domain,
+                device,
+                vlan: vlan.map(Box::new),
                 live,
                 persistent,
             };
@@ -428,6 +442,10 @@ fn of_nic(nic: &Nic, mut wanted: Nic) -> Result<Vec<Change>, Failure> {
         (&mut wanted.source, &nic.source)
     {
         port.interface_id = port.interface_id.or(now.interface_id);
+        if port.vlan != now.vlan {
+            changes.push(Change::Tags(port.vlan.take()));
+            port.vlan.clone_from(&now.vlan);
+        }
     }
     if wanted != *nic {
         return Err(cannot_change("this of a network interface"));

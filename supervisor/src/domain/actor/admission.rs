@@ -119,6 +119,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         | Request::Detach { .. }
         | Request::Update { .. }
         | Request::ChangeMedium { .. }
+        | Request::ChangeTags { .. }
         | Request::SetMemory { .. }
         | Request::Tune { .. }
         | Request::SetVcpus { .. }
@@ -138,9 +139,10 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         }
         Request::Attach { .. } => Ok(Job(JobKind::Attach)),
         Request::Detach { .. } => Ok(Job(JobKind::Detach)),
-        Request::Update { .. } | Request::ChangeMedium { .. } | Request::SetMemory { .. } => {
-            Ok(Job(JobKind::Update))
-        }
+        Request::Update { .. }
+        | Request::ChangeMedium { .. }
+        | Request::ChangeTags { .. }
+        | Request::SetMemory { .. } => Ok(Job(JobKind::Update)),
         Request::SetMaxMemory(_) | Request::SetAgentTimeout(_) => Ok(Job(JobKind::Define)),
         Request::Tune { .. } => Ok(Job(JobKind::Tune)),
         Request::Upgrade if standing.starting => {

@@ -19,6 +19,7 @@ use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, Medium, NetworkPort, NicSource,
+    Vlan,
 };
 use reeve_ipc::spec::PciSlot;
 
@@ -219,6 +220,40 @@ impl DomainActor {
         Ok((steps, events))
     }
 
+    /// Noted first: a later supervisor shows what the port may have.
+    pub(super) fn tags_steps(
+        &self,
+        device: &DeviceName,
+        vlan: Option<&Vlan>,
+        live: bool,
+        persistent: bool,
+    ) -> Steps {
+        let (mut steps, mut events) = (Vec::new(), Vec::new());
+        let mut device = device.clone();
+        let changed = |domain: &mut Domain, device: &DeviceName| {
+            let changed = domain.devices.change_tags(device, vlan.cloned());
+            changed.map_err(|error| self.device_error(&error))?;
+            let checked = domain.validate();
+            checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
+        };
+        if live {
+            let mut record = self.running()?.record.clone();
+            let (slot, name) = self.named(&record.definition.devices, &device)?;
+            device = name;
+            changed(&mut record.definition, &device)?;
+            let domain = Box::new(record.definition.clone());
+            steps.push(Step::WriteStatus(Box::new(record)));
+            steps.push(Step::Device(DeviceCall::Tags { domain, slot }));
+        }
+        if persistent {
+            let mut record = self.kept()?.clone();
+            changed(&mut record.domain, &device)?;
+            steps.push(Step::WriteRecord(Box::new(record)));
+            events.push(REDEFINED);
+        }
+        Ok((steps, events))
+    }
+
     /// As for a device that is attached: what the worker may have open is in the status first.
     pub(super) fn medium_steps(
         &self,
@@ -290,7 +325,10 @@ impl DomainActor {
                 }
                 self.step_done();
             }
-            (DeviceCall::Medium { .. } | DeviceCall::TuneCheck { .. }, Ok(())) => self.step_done(),
+            (
+                DeviceCall::Medium { .. } | DeviceCall::Tags { .. } | DeviceCall::TuneCheck { .. },
+                Ok(()),
+            ) => self.step_done(),
             (DeviceCall::Tune { .. }, Ok(())) => self.tuned(),
             (DeviceCall::Vcpus { count, .. }, Ok(())) => self.vcpus_asked(*count),
             (_, Err(failure)) => {

@@ -222,6 +222,7 @@ impl DomainActor {
                 DeviceCall::Attach { .. }
                 | DeviceCall::Update { .. }
                 | DeviceCall::Medium { .. }
+                | DeviceCall::Tags { .. }
                 | DeviceCall::Tune { .. },
             ) => error.code != ApiErrorCode::Timeout,
             Step::WriteRecord(_) => true,

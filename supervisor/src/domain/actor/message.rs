@@ -7,6 +7,7 @@ use reeve_ipc::api::view::{AgentTimeout, DomainDefinition, ShutOffReason};
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
     Device, DeviceName, DevicePlace, Domain, DomainName, Medium, MemorySize, NetworkPort, Vcpus,
+    Vlan,
 };
 use reeve_ipc::phase::Phase;
 
@@ -108,6 +109,17 @@ pub enum Request {
         /// The kept definition's.
         persistent: bool,
     },
+    /// Give the port of an interface other tags, or none.
+    ChangeTags {
+        /// Which interface.
+        device: DeviceName,
+        /// The tags.
+        vlan: Option<Box<Vlan>>,
+        /// The running machine's.
+        live: bool,
+        /// The kept definition's.
+        persistent: bool,
+    },
     /// Have a fresh worker take the machine over.
     Upgrade,
     /// Leave so much of its memory to the guest, by its balloon and its memory device.
@@ -160,6 +172,9 @@ impl Request {
                 live, persistent, ..
             }
             | Self::ChangeMedium {
+                live, persistent, ..
+            }
+            | Self::ChangeTags {
                 live, persistent, ..
             }
             | Self::SetMemory {

@@ -109,6 +109,12 @@ impl DomainActor {
                 live,
                 persistent,
             } => self.medium_steps(&device, medium.map(|medium| *medium), live, persistent),
+            Request::ChangeTags {
+                device,
+                vlan,
+                live,
+                persistent,
+            } => self.tags_steps(&device, vlan.as_deref(), live, persistent),
             Request::SetMemory {
                 memory,
                 live,

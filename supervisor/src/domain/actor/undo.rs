@@ -31,6 +31,10 @@ impl DomainActor {
                 domain: Box::new(live.record.definition.clone()),
                 slot: *slot,
             }),
+            Step::Device(DeviceCall::Tags { slot, .. }) => Some(DeviceCall::Tags {
+                domain: Box::new(live.record.definition.clone()),
+                slot: *slot,
+            }),
             Step::Device(DeviceCall::Tune { domain, before }) => Some(DeviceCall::Tune {
                 domain: before.clone()?,
                 before: Some(domain.clone()),
@@ -66,7 +70,7 @@ impl DomainActor {
                     continue;
                 }
                 DeviceCall::Update { change, .. } => live.note_asked(*change),
-                DeviceCall::Medium { .. } => {}
+                DeviceCall::Medium { .. } | DeviceCall::Tags { .. } => {}
                 // That a device is gone is a notice.
                 _ => changed = false,
             }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use reeve_ipc::client::CallError;
 use reeve_ipc::device::{BalloonFigures, DeviceChange, DeviceFigures, DeviceReport};
 use reeve_ipc::error::ErrorCode;
-use reeve_ipc::model::{DevicePlace, Domain};
+use reeve_ipc::model::{DevicePlace, Domain, NicSource};
 use reeve_ipc::request::{
     DeviceAttach, DeviceDetach, DeviceQuery, DeviceUpdate, MediumChange, PortAttach, PortDetach,
     VcpusSet,
@@ -92,6 +92,19 @@ pub(super) async fn ask(
             let change = MediumChange { slot, layers };
             let changed = worker.call_with(change, fds, DEVICE_DEADLINE).await;
             return changed.map_err(|error| late_failure(worker, error));
+        }
+        DeviceCall::Tags { domain, slot } => {
+            let mut nics = domain.devices.nics.iter();
+            let nic = nics.find(|nic| nic.address == Some(slot));
+            let tap = worker.taps.name(slot);
+            let (Some(NicSource::OpenVswitch(port)), Some(tap)) = (nic.map(|nic| &nic.source), tap)
+            else {
+                return Err(CallFailure::Refused(
+                    "it has no port of a switch".to_owned(),
+                ));
+            };
+            let set = planner.set_tags(domain.uuid, tap, (**port).clone()).await;
+            return set.map_err(|error| CallFailure::Refused(error.to_string()));
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, *domain, count).await,
         DeviceCall::TuneCheck { domain, before } => {

@@ -13,7 +13,7 @@ use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::model::{DevicePlace, Domain, DomainUuid};
+use reeve_ipc::model::{DevicePlace, Domain, DomainUuid, OpenVswitchPort};
 use reeve_ipc::spec::{ControlLoss, LayerSpec, PciSlot, SpecDigest};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -245,6 +245,19 @@ impl Planner {
         });
         let planned = tokio::time::timeout(DEVICE_DEADLINE, planning).await;
         planned.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+    }
+
+    /// Gives the port of a tap other tags.
+    pub(super) async fn set_tags(
+        &self,
+        domain: DomainUuid,
+        tap: String,
+        port: OpenVswitchPort,
+    ) -> Result<(), PlanError> {
+        let switch = self.network.open_vswitch.clone();
+        let setting = self.work(domain, move || Ok(switch.set_tags(&tap, &port)?));
+        let set = tokio::time::timeout(DEVICE_DEADLINE, setting).await;
+        set.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
     }
 
     /// Binds what a planned device listens on.

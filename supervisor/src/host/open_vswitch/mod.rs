@@ -21,6 +21,7 @@ use std::time::{Duration, Instant};
 use reeve_ipc::model::{DomainUuid, InterfaceName, OpenVswitchPort, Vlan};
 use reeve_ipc::spec::MacAddress;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::Errno;
 use rustix::net::netlink::SocketAddrNetlink;
 use rustix::net::{RecvFlags, recv};
 use serde_json::{Map, Value, json};
@@ -66,7 +67,9 @@ pub enum OpenVswitchError {
     )]
     Taken(String),
     /// The database.
-    #[error("cannot make '{tap}' a port of the bridge '{bridge}' of Open vSwitch: {error}")]
+    #[error(
+        "'{tap}' is no port, or not as it is wanted, of the bridge '{bridge}' of Open vSwitch: {error}"
+    )]
     Database {
         /// The tap.
         tap: String,
@@ -146,6 +149,43 @@ impl OpenVswitch {
         // Before there is a port: whatever comes of this, it goes with its tap.
         switch.keep();
         switch.add(wearer, port)
+    }
+}
+
+impl OpenVswitch {
+    /// Gives the port of a tap the tags that `port` has.
+    ///
+    /// # Errors
+    /// [`OpenVswitchError`]; it has those that it had, unless the database does not answer.
+    pub(crate) fn set_tags(
+        &self,
+        tap: &str,
+        port: &OpenVswitchPort,
+    ) -> Result<(), OpenVswitchError> {
+        let switch = self.0.as_ref().ok_or(OpenVswitchError::NoDatabase)?;
+        let row = Value::Object(tags(port.vlan.as_ref()));
+        let update =
+            json!({ "op": "update", "table": "Port", "where": [["name", "==", tap]], "row": row });
+        let told = json!({ "op": "mutate", "table": "Open_vSwitch", "where": [],
+            "mutations": [["next_cfg", "+=", 1]] });
+        let failed = |error| OpenVswitchError::Database {
+            tap: tap.to_owned(),
+            bridge: port.bridge.clone(),
+            error,
+        };
+        let done = transact(&switch.database, vec![update, told], soon()).map_err(failed)?;
+        let changed = done
+            .first()
+            .and_then(|result| result.get("count"))
+            .and_then(Value::as_u64);
+        match changed {
+            Some(1..) => Ok(()),
+            _ => Err(OpenVswitchError::Switch {
+                tap: tap.to_owned(),
+                bridge: port.bridge.clone(),
+                why: "somebody has removed it".to_owned(),
+            }),
+        }
     }
 }
 
@@ -423,7 +463,12 @@ impl Switch {
                 name: name.to_owned(),
                 index: Some(index),
             };
-            if !tap.is_gone() {
+            // After a boot its number is another interface's.
+            let gone = match tap.now() {
+                Ok(now) => now.name != tap.name,
+                Err(errno) => matches!(errno, Errno::NODEV | Errno::NXIO),
+            };
+            if !gone {
                 continue;
             }
             if let Err(error) = self.remove(name, Some(index), soon()) {
