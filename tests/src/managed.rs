@@ -226,15 +226,25 @@ impl Managed {
     /// # Errors
     /// It does not run.
     pub fn gateways(&self) -> Result<usize> {
+        Ok(self.gateway_pids()?.len())
+    }
+
+    /// Which they are.
+    ///
+    /// # Errors
+    /// As for [`Self::gateways`].
+    pub fn gateway_pids(&self) -> Result<Vec<u32>> {
         let daemon = self.host.daemon.pid().context("it runs")?;
         let children = format!("/proc/{daemon}/task");
-        let mut found = 0;
+        let mut found = Vec::new();
         for thread in fs::read_dir(children)? {
             let path = thread?.path().join("children");
             let children = fs::read_to_string(path).unwrap_or_default();
             for pid in children.split_whitespace() {
                 let name = fs::read_to_string(format!("/proc/{pid}/comm"));
-                found += usize::from(name.is_ok_and(|name| name.trim() == "reeve-gateway"));
+                if name.is_ok_and(|name| name.trim() == "reeve-gateway") {
+                    found.push(pid.parse()?);
+                }
             }
         }
         Ok(found)

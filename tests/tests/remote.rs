@@ -328,6 +328,51 @@ fn whoever_may_not_stay_is_put_out_by_a_reload_and_nobody_else() -> Result<()> {
     until("they are gone", || Ok(managed.gateways()? <= 2))
 }
 
+/// The most memory of its own that one of the daemon's gateways uses, in KiB.
+fn largest_gateway(managed: &Managed) -> Result<u64> {
+    let mut most = 0;
+    for pid in managed.gateway_pids()? {
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap_or_default();
+        let own = status
+            .lines()
+            .find_map(|line| line.strip_prefix("RssAnon:"));
+        let own = own.and_then(|own| own.trim().strip_suffix(" kB"));
+        most = most.max(own.unwrap_or("0").trim().parse()?);
+    }
+    Ok(most)
+}
+
+#[test]
+fn a_long_list_of_revoked_certificates_is_in_no_session() -> Result<()> {
+    let authority = Authority::new("ours")?;
+    authority.client("first", "/CN=first", None, &authority)?;
+    let list = authority.revoke("first")?;
+    let settings = format!("tls_revoked = {list:?}\n");
+    let managed = Managed::start("ec", Neighbour::new()?, authority, &settings)?;
+    let before = fs::read_to_string(managed.config())?;
+    let admin = managed.client("admin", ADMIN)?;
+    let mut held = managed.hold(&admin, &[])?;
+    let short = largest_gateway(&managed)?;
+    managed.client("second", "/CN=second")?;
+    managed.authority.revoke_many(60_000)?;
+    managed.authority.revoke("second")?;
+    let length = fs::metadata(&list)?.len() >> 10;
+    ensure!(length > 2048, "{length}");
+    managed.reload(&before, "")?;
+    let also = managed.hold(&admin, &[])?;
+    let long = largest_gateway(&managed)?;
+    ensure!(
+        long < short + 512,
+        "{long} KiB, and {short} with a short list"
+    );
+    // It is looked at all the same.
+    let revoked = managed.uri(&managed.authority.file("second"));
+    managed.refuses(&revoked, "was revoked")?;
+    ensure!(held.is_in()?);
+    drop(also);
+    Ok(())
+}
+
 #[test]
 fn those_who_only_look_leave_places_to_others() -> Result<()> {
     let settings = "max_clients_per_uid = 4\ntls_read_only = [\"*CN=viewer\"]\n";

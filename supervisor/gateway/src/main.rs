@@ -29,6 +29,9 @@ use tokio::io::Interest;
 use tokio::net::UnixStream;
 use tokio::runtime::{Builder, Runtime};
 
+/// Memory of so many bytes is mapped and unmapped by itself: the C library's own first choice.
+const MAPPED_FROM: c_int = 128 << 10;
+
 /// A second handle on the control socket, for last words.
 static WORDS: OnceLock<OwnedFd> = OnceLock::new();
 
@@ -42,6 +45,7 @@ pub extern "C" fn main(_argc: c_int, _argv: *const *const c_char) -> c_int {
 /// The whole of the process; gives its exit code.
 fn run() -> u8 {
     ignore_broken_pipes();
+    return_memory();
     let (control, changes) = inherited();
     let (runtime, changes) = match confine(&control, changes) {
         Ok(confined) => confined,
@@ -183,6 +187,14 @@ fn say(control: &OwnedFd, mut words: String) {
 fn ignore_broken_pipes() {
     // SAFETY: ignoring a signal runs no code of ours; there is one thread.
     unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
+/// Has the C library give large memory back to the kernel as soon as it is free. By itself it keeps as much as was
+/// ever taken at once: a list of revoked certificates that is read for a handshake, for as long as its client stays.
+#[expect(unsafe_code, reason = "a setting of the C library")]
+fn return_memory() {
+    // SAFETY: there is one thread, and the setting says only from which size on memory is mapped.
+    unsafe { libc::mallopt(libc::M_MMAP_THRESHOLD, MAPPED_FROM) };
 }
 
 #[expect(

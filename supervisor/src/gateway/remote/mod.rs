@@ -320,15 +320,14 @@ impl Door {
                 shared: Arc::clone(&shared),
                 lines: Arc::clone(&lines),
             };
-            let others = [
+            let handed = [
+                Some(Client::Stranger(stranger)),
                 Some(Client::Signing(signing)),
                 verifying.map(Client::Verifying),
             ];
-            for client in [Some(Client::Stranger(stranger))].into_iter().chain(others) {
-                if let Some(client) = client {
-                    if clients.send(client).await.is_err() {
-                        return;
-                    }
+            for client in handed.into_iter().flatten() {
+                if clients.send(client).await.is_err() {
+                    return;
                 }
             }
         }
