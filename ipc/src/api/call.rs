@@ -7,6 +7,7 @@
 #[macro_use]
 mod list;
 mod network;
+mod nwfilter;
 mod parts;
 mod storage;
 
@@ -23,6 +24,11 @@ pub use self::network::{
     NetworkPortPage, NetworkRef, NetworkStart, NetworkStop, NetworkUndefine, NetworkUpdate,
 };
 
+pub use self::nwfilter::{
+    NwfilterBindingList, NwfilterBindingPage, NwfilterDefine, NwfilterGet, NwfilterList,
+    NwfilterPage, NwfilterRef, NwfilterUndefine,
+};
+
 pub use self::storage::{
     NewCapacity, PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter,
     PoolGet, PoolList, PoolPage, PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine,
@@ -35,6 +41,7 @@ use super::event::Cursor;
 use super::figures::{FigureGroups, FiguresOf, FiguresPage};
 use super::host::{HostCpuPage, HostCpuStats, HostCpuid, HostFreePages, HostInfo, HostMemoryStats};
 use super::network::{NetworkDetails, NetworkSummary};
+use super::nwfilter::NwfilterSummary;
 use super::storage::{PoolDetails, PoolSummary, Volume};
 use super::view::{
     AgentTimeout, DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary,
@@ -42,7 +49,8 @@ use super::view::{
 };
 use crate::device::DeviceChange;
 use crate::model::{
-    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Vcpus,
+    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Nwfilter,
+    Vcpus,
 };
 
 /// A call with its answer.
@@ -601,4 +609,19 @@ calls! {
 
     NetworkPortList {..} -> NetworkPortPage,
     call "list the ports of", access ReadOnly, idempotent true;
+
+    NwfilterList {..} -> NwfilterPage,
+    call "list network filters", access ReadOnly, idempotent true;
+
+    NwfilterGet {..} -> Box<Nwfilter>,
+    call "look up", access ReadOnly, idempotent true;
+
+    NwfilterDefine {..} -> NwfilterSummary,
+    call "define", access ReadWrite, idempotent true;
+
+    NwfilterUndefine {..} -> (),
+    call "undefine", access ReadWrite, idempotent false;
+
+    NwfilterBindingList {..} -> NwfilterBindingPage,
+    call "list the bindings of network filters", access ReadOnly, idempotent true;
 }

@@ -39,6 +39,7 @@ pub mod host;
 pub mod judge;
 pub mod message;
 pub mod network;
+pub mod nwfilter;
 pub mod storage;
 pub mod view;
 

@@ -114,9 +114,9 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         | PlanError::Socket(SocketError::Forbidden(_))
         | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
         PlanError::NoFirmware | PlanError::NicSource(_) => StartFailureKind::Unsupported,
-        PlanError::Filter(FilterError::NotOurs(_) | FilterError::Switch(_)) => {
-            StartFailureKind::Definition
-        }
+        PlanError::Filter(
+            FilterError::NotOurs(_) | FilterError::Switch(_) | FilterError::Nwfilter(_),
+        ) => StartFailureKind::Definition,
         PlanError::Share(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Disk(error) if error.is_of_definition() => StartFailureKind::Definition,
         PlanError::Model(_) | PlanError::Image { .. } | PlanError::NotAFile { .. } => {
