@@ -69,11 +69,4 @@ impl Book {
         }
         false
     }
-
-    /// One that refers to that filter itself.
-    pub(crate) fn referrer(&self, to: &NwfilterName) -> Option<&NwfilterName> {
-        let mut all = self.filters.values();
-        let refers = |filter: &&Arc<Nwfilter>| filter.references().any(|it| it.filter == *to);
-        all.find(refers).map(|filter| &filter.name)
-    }
 }

@@ -146,7 +146,8 @@ impl Nwfilters {
         Ok(summary(&filter))
     }
 
-    /// Forgets a filter. To be called where it may wait for the disk.
+    /// Forgets a filter. As in libvirt, others may go on referring to it: what would use those is refused until it is
+    /// there again. To be called where it may wait for the disk.
     ///
     /// # Errors
     /// [`ApiErrorCode::NoNwfilter`]; [`ApiErrorCode::InUse`]; those of the disk.
@@ -158,10 +159,6 @@ impl Nwfilters {
         let user = users.iter().find(|(_, guarded)| uses(&book, guarded, name));
         if let Some((tap, _)) = user {
             let why = format!("nwfilter is in use: by the interface '{}'", tap.name);
-            return Err(ApiError::new(ApiErrorCode::InUse, why));
-        }
-        if let Some(referrer) = book.referrer(name) {
-            let why = format!("nwfilter is in use: filter '{referrer}' refers to it");
             return Err(ApiError::new(ApiErrorCode::InUse, why));
         }
         let is_shipped = shipped::all().iter().any(|it| it.uuid == found.uuid);

@@ -29,8 +29,8 @@ arguments! {
         only_new: bool,
     };
 
-    /// Forgets a network filter. Refused while an interface of a domain that runs uses it, or another filter refers
-    /// to it.
+    /// Forgets a network filter. Refused while an interface of a domain that runs uses it, itself or by another
+    /// filter; that others refer to it is no use.
     NwfilterUndefine {
         /// Which.
         filter: NwfilterRef,

@@ -15,8 +15,8 @@ pub enum NwfilterError {
     },
     /// A name of a chain.
     #[error(
-        "invalid chain name '{0}': it is root, or begins with mac, stp, vlan, arp, rarp, ipv4 or ipv6, and has at most 12 \
-         letters, digits, '.', '_', ':' and '-'"
+        "Invalid chain name '{0}'. Please use a chain name called 'root' or any of the following prefixes: mac, vlan, \
+         stp, arp, rarp, ipv4, ipv6"
     )]
     Chain(String),
     /// A priority.

@@ -6,6 +6,7 @@ pub(in crate::tests) mod device_samples;
 mod golden;
 mod judge;
 pub(in crate::tests) mod network_samples;
+pub(in crate::tests) mod nwfilter_samples;
 mod samples;
 mod storage_samples;
 mod supervisor_samples;

@@ -253,6 +253,7 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
     samples.extend(host_calls());
     samples.extend(super::storage_samples::calls());
     samples.extend(super::network_samples::calls());
+    samples.extend(super::nwfilter_samples::calls());
     samples
 }
 

@@ -20,12 +20,14 @@ pub(super) const SYSINFO: &str =
 pub(super) const NO_SOURCES: &str =
     "pools are directories, which are made of nothing that could be looked for";
 
+/// By design.
+pub(super) const NWFILTER_BINDINGS: &str =
+    "an interface has the filter that its domain says, from its start to its end";
+
 /// What is to come.
 pub(super) const FRONT_DOOR: &str = "the libvirt front door";
 /// What is to come.
 pub(super) const REMOTE: &str = "remote access";
-/// What is to come.
-pub(super) const NWFILTERS: &str = "network filters";
 /// What is to come.
 pub(super) const INTERFACES: &str = "the host's interfaces";
 /// What is to come.
