@@ -11,6 +11,7 @@ mod hostile;
 mod inside;
 mod nets;
 mod networks;
+mod nwfilters;
 mod one;
 mod opening;
 mod states;

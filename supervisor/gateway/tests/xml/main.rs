@@ -8,6 +8,7 @@ mod corpus;
 mod hostile;
 mod list;
 mod network;
+mod nwfilter;
 mod refused;
 mod schema;
 mod storage;
