@@ -49,6 +49,10 @@ pub enum Operation {
     NetworkStop,
     /// Changing a virtual network that is active.
     NetworkUpdate,
+    /// Writing a network filter's record.
+    NwfilterDefine,
+    /// Removing a network filter's record, or writing that it is undefined.
+    NwfilterUndefine,
 }
 
 /// A moment of an operation.
@@ -106,7 +110,7 @@ use Moment::{
 };
 
 /// Every point, operation by operation, roughly in the order in which they are reached.
-pub const ALL: [(Operation, &[Moment]); 18] = [
+pub const ALL: [(Operation, &[Moment]); 20] = [
     (
         Operation::Define,
         &[
@@ -260,6 +264,29 @@ pub const ALL: [(Operation, &[Moment]); 18] = [
         Operation::NetworkUpdate,
         &[BeforeStatus, AfterStatus, AfterOutcome, BeforeAnswer],
     ),
+    (
+        Operation::NwfilterDefine,
+        &[
+            BeforeWrite,
+            AfterTemporary,
+            AfterRename,
+            AfterWrite,
+            BeforeAnswer,
+        ],
+    ),
+    (
+        Operation::NwfilterUndefine,
+        &[
+            BeforeWrite,
+            AfterTemporary,
+            AfterRename,
+            AfterWrite,
+            BeforeRemove,
+            AfterUnlink,
+            AfterRemove,
+            BeforeAnswer,
+        ],
+    ),
 ];
 
 /// The names of all points, as `REEVE_CRASH` takes them.
@@ -292,6 +319,8 @@ impl fmt::Display for Operation {
             Self::NetworkStart => "network-start",
             Self::NetworkStop => "network-stop",
             Self::NetworkUpdate => "network-update",
+            Self::NwfilterDefine => "nwfilter-define",
+            Self::NwfilterUndefine => "nwfilter-undefine",
         })
     }
 }

@@ -31,5 +31,6 @@ pub mod gateway;
 pub mod host;
 pub mod logging;
 pub mod network;
+pub mod nwfilter;
 pub mod pool;
 pub mod store;

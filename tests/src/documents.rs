@@ -33,6 +33,8 @@ const ROOTS: &[(&str, &str)] = &[
     ("capabilities", "capability"),
     ("cpu", "cpu"),
     ("device", "nodedev"),
+    ("filter", "nwfilter"),
+    ("filterbinding", "nwfilterbinding"),
     ("pool", "storagepool"),
     ("storagepoolCapabilities", "storagepoolcaps"),
     ("volume", "storagevol"),

@@ -7,6 +7,7 @@
 #[macro_use]
 mod list;
 mod network;
+mod nwfilter;
 mod parts;
 mod storage;
 
@@ -23,6 +24,11 @@ pub use self::network::{
     NetworkPortPage, NetworkRef, NetworkStart, NetworkStop, NetworkUndefine, NetworkUpdate,
 };
 
+pub use self::nwfilter::{
+    NwfilterBindingList, NwfilterBindingPage, NwfilterDefine, NwfilterGet, NwfilterList,
+    NwfilterPage, NwfilterRef, NwfilterUndefine,
+};
+
 pub use self::storage::{
     NewCapacity, PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter,
     PoolGet, PoolList, PoolPage, PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine,
@@ -36,6 +42,7 @@ use super::figures::{FigureGroups, FiguresOf, FiguresPage};
 use super::host::{HostCpuPage, HostCpuStats, HostCpuid, HostFreePages, HostInfo, HostMemoryStats};
 use super::interface::{HostInterfacePage, NicNeighbour};
 use super::network::{NetworkDetails, NetworkSummary};
+use super::nwfilter::NwfilterSummary;
 use super::storage::{PoolDetails, PoolSummary, Volume};
 use super::view::{
     AgentTimeout, DeviceStats, DomainDefinition, DomainDetails, DomainStats, DomainSummary,
@@ -43,7 +50,8 @@ use super::view::{
 };
 use crate::device::DeviceChange;
 use crate::model::{
-    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Vcpus, Vlan,
+    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Nwfilter,
+    Vcpus, Vlan,
 };
 
 /// A call with its answer.
@@ -632,4 +640,19 @@ calls! {
         persistent: bool,
     } -> (),
     call "change the tags of a device of", access ReadWrite, idempotent true;
+
+    NwfilterList {..} -> NwfilterPage,
+    call "list network filters", access ReadOnly, idempotent true;
+
+    NwfilterGet {..} -> Box<Nwfilter>,
+    call "look up", access ReadOnly, idempotent true;
+
+    NwfilterDefine {..} -> NwfilterSummary,
+    call "define", access ReadWrite, idempotent true;
+
+    NwfilterUndefine {..} -> (),
+    call "undefine", access ReadWrite, idempotent false;
+
+    NwfilterBindingList {..} -> NwfilterBindingPage,
+    call "list the bindings of network filters", access ReadOnly, idempotent true;
 }

@@ -57,6 +57,10 @@ pub enum ApiErrorCode {
     NetworkExists,
     /// The virtual network has no port of this UUID.
     NoPort,
+    /// No network filter of this name or UUID.
+    NoNwfilter,
+    /// A network filter of this name or UUID exists already.
+    NwfilterExists,
 }
 
 /// One line for a person, a code for a program.

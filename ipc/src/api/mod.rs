@@ -40,6 +40,7 @@ pub mod interface;
 pub mod judge;
 pub mod message;
 pub mod network;
+pub mod nwfilter;
 pub mod storage;
 pub mod view;
 

@@ -83,6 +83,8 @@ names! {
     VolumeName, "volume";
     /// A node device's name.
     NodeDeviceName, "node device";
+    /// A network filter's name.
+    NwfilterName, "network filter";
 }
 
 macro_rules! uuids {
@@ -108,6 +110,8 @@ uuids! {
     NetworkUuid;
     /// The UUID of a port: what connects one interface of one domain to a virtual network.
     PortUuid;
+    /// A network filter's UUID: its identity, unique on a host.
+    NwfilterUuid;
 }
 
 /// A firmware image the host offers, by its place in the host's list.

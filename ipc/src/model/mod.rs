@@ -12,6 +12,7 @@ mod kept;
 mod labels;
 mod memory_size;
 mod network;
+mod nwfilter;
 mod platform;
 mod storage;
 mod tuning;
@@ -29,7 +30,8 @@ pub use domain::{
 };
 pub use ids::{
     DisplayId, DomainName, DomainUuid, FirmwareId, InvalidName, NetworkName, NetworkUuid,
-    NodeDeviceName, PoolName, PoolUuid, PortUuid, SecretUuid, VolumeName,
+    NodeDeviceName, NwfilterName, NwfilterUuid, PoolName, PoolUuid, PortUuid, SecretUuid,
+    VolumeName,
 };
 pub use kept::{KeptElement, MAX_KEPT_BYTES, MAX_KEPT_ELEMENTS, MAX_KEPT_PATH_BYTES};
 pub use labels::{
@@ -42,6 +44,13 @@ pub use network::{
     DnsService, DnsText, EditCommand, Forward, HostDeviceSource, LeaseTime, MAX_HOST_NAME_BYTES,
     MAX_NETWORK_BYTES, Nat, Network, NetworkAddress, NetworkDomain, NetworkEdit, NetworkError,
     NetworkPart, NetworkRoute, PortGroup, PortRange, Vlan, VlanTag, networks_overlap,
+};
+pub use nwfilter::{
+    DEFAULT_RULE_PRIORITY, FieldKind, FieldValue, FilterChain, FilterEntry, FilterLayer,
+    FilterParameter, FilterReference, FilterRule, MAX_FILTER_ENTRIES, MAX_FILTER_PARAMETERS,
+    MAX_NWFILTER_BYTES, MAX_PARAMETER_BYTES, MAX_RULE_TEXT_BYTES, Nwfilter, NwfilterError,
+    RuleAction, RuleDirection, RuleField, RuleMatch, RuleProtocol, Variable, VariableElement,
+    check_parameters,
 };
 pub use platform::{GenerationId, Platform};
 pub use storage::{

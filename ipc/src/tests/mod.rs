@@ -11,6 +11,7 @@ mod fd;
 mod golden;
 mod model;
 mod network;
+mod nwfilter;
 mod phase;
 mod plug;
 mod plug_samples;

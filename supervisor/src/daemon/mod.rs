@@ -19,6 +19,7 @@ mod host;
 mod inside;
 mod looks;
 mod networks;
+mod nwfilters;
 pub mod recovery;
 mod service;
 mod start;
@@ -40,6 +41,7 @@ use crate::api::events::EventLog;
 use crate::domain::registry::Registry;
 use crate::host::node::HostBooks;
 use crate::network::Networks;
+use crate::nwfilter::Nwfilters;
 use crate::pool::Pools;
 use crate::pool::stream::SessionStreams;
 
@@ -51,6 +53,8 @@ pub struct Daemon {
     pools: Option<Pools>,
     /// Its virtual networks; the test hypervisor has none.
     networks: Option<Networks>,
+    /// Its network filters; the test hypervisor has none.
+    nwfilters: Option<Nwfilters>,
     /// The networks of the test hypervisor, where it is one.
     test_networks: Option<Arc<test_hypervisor::TestNetworks>>,
     events: Arc<EventLog>,

@@ -142,7 +142,10 @@ impl Daemon {
                     Ok(answer) => answer,
                     Err(call) => match self.of_networks(call) {
                         Ok(answer) => answer,
-                        Err(change) => self.change(session, change),
+                        Err(call) => match self.of_nwfilters(call) {
+                            Ok(answer) => answer,
+                            Err(change) => self.change(session, change),
+                        },
                     },
                 },
             },

@@ -25,6 +25,7 @@ use crate::domain::worker::KvmDriver;
 use crate::domain::world::{HostClock, World, now_ms};
 use crate::gateway::{self, FrontDoor};
 use crate::host::confinement::CgroupPlace;
+use crate::host::filter::TapFilters;
 use crate::host::identity::Identities;
 use crate::host::image_worker::ImageWorkers;
 use crate::host::uid_blocks::REGISTRY;
@@ -32,8 +33,10 @@ use crate::host::worker_binary::WorkerBinary;
 use crate::host::{Host, HostError};
 use crate::network::host::NetworkHost;
 use crate::network::{self, Networks};
+use crate::nwfilter::Nwfilters;
+use crate::nwfilter::book::SharedBook;
 use crate::pool::{self, Pools};
-use crate::store::{NetworkStore, PoolStore, RunDir, StateDir, Store, StoreError};
+use crate::store::{NetworkStore, NwfilterStore, PoolStore, RunDir, StateDir, Store, StoreError};
 
 /// What runs the domains of an instance.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -104,6 +107,8 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
     let config = settings.configured.config();
     let mut own_identities = None;
     let mut images = None;
+    let book = SharedBook::default();
+    let mut taps = TapFilters::default();
     let driver: Arc<dyn Driver> = match settings.driven {
         Driven::Test | Driven::TestHypervisor => Arc::new(TestDriver::new()),
         Driven::Kvm => {
@@ -118,7 +123,9 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
                 .with_vhost_net(config.may_use_vhost_net())
                 .with_virtiofsd(config.virtiofsd.clone())
                 .with_open_vswitch(config.open_vswitch.clone(), &settings.run_directory)
-                .with_tenants(config.multi_tenant);
+                .with_tenants(config.multi_tenant)
+                .with_filters(book.clone());
+            taps = host.network.filters.clone();
             host.sweep();
             let host = Arc::new(host.with_cgroups(settings.cgroups.clone()));
             let paths = Arc::clone(&settings.configured.paths);
@@ -157,6 +164,12 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         tracing::error!("{refusal}");
         refused.push(refusal.to_string());
     }
+    let nwfilters = Arc::new(NwfilterStore::open(&settings.state_directory)?);
+    let nwfilters = Nwfilters::new(book, taps, nwfilters);
+    for refusal in &nwfilters.load()?.refused {
+        tracing::error!("{refusal}");
+        refused.push(refusal.to_string());
+    }
     let world = Arc::new(World {
         driver,
         storage: Arc::new(Store::new(state, run)),
@@ -176,6 +189,7 @@ pub async fn run(settings: Settings, ready: impl FnOnce(&Recovery)) -> Result<()
         registry: registry.clone(),
         pools: Some(pools.clone()),
         networks: Some(networks.clone()),
+        nwfilters: Some(nwfilters),
         test_networks: None,
         events: Arc::clone(&events),
         started_ms: now_ms(),

@@ -23,6 +23,7 @@
 //!
 //! Runs in the supervisor; the keeper is a thread, started with the first tap.
 
+mod compiled;
 pub(in crate::host) mod expression;
 mod keeper;
 mod rules;
@@ -36,11 +37,12 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use reeve_ipc::device::{DeviceFigures, DeviceReport};
-use reeve_ipc::model::InterfaceName;
+use reeve_ipc::model::{InterfaceName, NwfilterName};
 use reeve_ipc::spec::PciSlot;
 use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
+pub(crate) use self::compiled::Bound;
 use self::keeper::{Events, Kept};
 pub(crate) use self::keeper::{Guarded, Guest};
 pub(crate) use self::rules::{Hook, Sender};
@@ -48,6 +50,7 @@ use self::tables::Tables;
 use super::reason;
 use super::tap::TapId;
 use crate::domain::driver::DeviceResources;
+pub use crate::nwfilter::instance::InstanceError;
 
 /// Why a tap is not guarded. One line: what failed, on what, what to do.
 #[derive(Debug, thiserror::Error)]
@@ -64,6 +67,21 @@ pub enum FilterError {
         /// Why.
         errno: Errno,
     },
+    /// The kernel cannot look at what goes to a guest.
+    #[error(
+        "cannot put the network filter of '{tap}' in its place: {}; it looks at what goes to the guest, for which the \
+         host's kernel needs the egress hook of netdev (Linux 5.16, NETFILTER_EGRESS)",
+        reason(*.errno)
+    )]
+    Egress {
+        /// The tap.
+        tap: String,
+        /// Why.
+        errno: Errno,
+    },
+    /// Its network filter cannot be had.
+    #[error(transparent)]
+    Nwfilter(#[from] InstanceError),
     /// The tap is somebody else's.
     #[error(
         "the tap '{0}' was not made by reeved, which keeps the guests of this host apart (multi_tenant): \
@@ -89,6 +107,12 @@ pub enum FilterError {
          the network interface mode private, vepa or passthrough"
     )]
     Beside(InterfaceName),
+    /// A network filter where there is none.
+    #[error(
+        "the network filter '{0}' cannot be had on a network interface upon a device of the host: give the \
+         interface a bridge, or no filterref"
+    )]
+    UponDevice(NwfilterName),
     /// Frames do not pass the host's kernel.
     #[error(
         "what a guest sends to the switch {path} cannot be filtered, and the guests of this host are kept \
@@ -166,23 +190,38 @@ impl TapFilters {
     /// # Errors
     /// [`FilterError::Refused`]: what was there before is there.
     pub(crate) fn guard(&self, tap: &TapId, guarded: Guarded) -> Result<(), FilterError> {
-        let hook = guarded.sender.hook;
-        let refused = |errno| match (hook, errno) {
-            // It is the same for a kernel that knows no such hook.
-            (
-                Hook::Egress,
-                Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL,
-            ) => FilterError::NoEgress {
-                tap: tap.name.clone(),
-                errno,
-            },
-            _ => FilterError::Refused {
-                tap: tap.name.clone(),
-                errno,
-            },
+        let hook = guarded.sender.as_ref().map(|sender| sender.hook);
+        let bound = guarded.bound.as_ref();
+        let to_guest = bound.is_some_and(|bound| bound.compiled.looks_at_what_comes());
+        let refused = |errno| {
+            let tap = tap.name.clone();
+            match (hook, errno) {
+                // It is the same for a kernel that knows no such hook.
+                (
+                    Some(Hook::Egress),
+                    Errno::PROTONOSUPPORT | Errno::OPNOTSUPP | Errno::NOENT | Errno::INVAL,
+                ) => FilterError::NoEgress { tap, errno },
+                (_, Errno::OPNOTSUPP) if to_guest => FilterError::Egress { tap, errno },
+                _ => FilterError::Refused { tap, errno },
+            }
         };
         self.0.start().map_err(refused)?;
         lock(&self.0.kept).guard(tap, guarded).map_err(refused)
+    }
+
+    /// The taps that have a network filter and are there, and what guards them.
+    pub(crate) fn bound(&self) -> Vec<(TapId, Guarded)> {
+        lock(&self.0.kept).bound()
+    }
+
+    /// Guards taps otherwise that are guarded, all of them or none; which one would not have it, and why.
+    pub(crate) fn replace(&self, anew: &[(TapId, Guarded)]) -> Result<(), (String, Errno)> {
+        lock(&self.0.kept).replace(anew)
+    }
+
+    /// Whether a tap has a filter of before.
+    pub(crate) fn is_held(&self, tap: &TapId) -> bool {
+        lock(&self.0.kept).is_held(tap)
     }
 
     /// The same of a tap by which a guest is on the network already: where the kernel refuses, the guest's log

@@ -47,6 +47,7 @@ use self::sockets::acceptor::Connectors;
 use self::spawner::Spawner;
 use self::worker_binary::{WorkerBinary, WorkerBinaryError};
 use crate::domain::plan::NicPolicy;
+use crate::nwfilter::book::SharedBook;
 
 /// Why the host cannot run workers at all.
 #[derive(Debug, thiserror::Error)]
@@ -144,6 +145,13 @@ impl Host {
     #[must_use]
     pub fn with_vhost_net(mut self, allowed: bool) -> Self {
         self.network.without_vhost_net = !allowed;
+        self
+    }
+
+    /// The same host, whose interfaces get the network filters of `book`.
+    #[must_use]
+    pub(crate) fn with_filters(mut self, book: SharedBook) -> Self {
+        self.network.book = book;
         self
     }
 

@@ -5,7 +5,7 @@ use std::os::fd::OwnedFd;
 
 use rustix::io::Errno;
 use rustix::net::netlink::{self as netlink_socket, SocketAddrNetlink};
-use rustix::net::{RecvFlags, SendFlags};
+use rustix::net::{RecvFlags, SendFlags, sockopt};
 
 use super::netlink::{self, ACK, DUMP, REQUEST, Received};
 
@@ -88,6 +88,7 @@ impl Socket {
         }
         let number = self.number();
         bytes.extend(frame(self.family, BATCH_END, 0, number, &[]));
+        self.make_room(bytes.len());
         rustix::net::send(&self.socket, &bytes, SendFlags::empty())?;
         let mut refused = None;
         let done = self.receive(|answer| match answer.verdict() {
@@ -101,6 +102,15 @@ impl Socket {
         match refused {
             Some(errno) => Err(errno),
             None => done,
+        }
+    }
+
+    /// A socket sends no more at once than it has room for, with what the kernel counts beside that. Where it gets no
+    /// more room the kernel says so of what is sent.
+    fn make_room(&self, bytes: usize) {
+        const USUAL: usize = 96 << 10;
+        if bytes > USUAL {
+            let _ = sockopt::set_socket_send_buffer_size_force(&self.socket, 2 * bytes);
         }
     }
 

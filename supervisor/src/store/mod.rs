@@ -20,6 +20,7 @@ mod atomic;
 mod error;
 mod lock;
 mod networks;
+mod nwfilters;
 mod pools;
 mod run_dir;
 mod schema;
@@ -40,6 +41,7 @@ pub use self::networks::{
     LoadedNetworks, NetworkFile, NetworkPhase, NetworkRecord, NetworkStatus, NetworkStore,
     PartFile, ShapeError,
 };
+pub use self::nwfilters::{LoadedNwfilters, NwfilterStore};
 pub use self::pools::{LoadedPools, PoolRecord, PoolStore, Unfinished, UnfinishedMark};
 pub use self::run_dir::{LoadedStatuses, RunDir, SOCKET_NAME};
 pub use self::schema::{CURRENT as RECORD_SCHEMA, SchemaError, decode, encode};

@@ -43,6 +43,9 @@ wait
 /// Where its socket is, in its directory.
 pub(super) const SOCKET: &str = "sockets/libvirt-sock";
 
+/// The network filters that an administrator gets who installs all of libvirt.
+const SHIPPED_FILTERS: &str = "/usr/share/libvirt/nwfilter";
+
 /// How long the kernel may take to end a namespace.
 const SOON: Duration = Duration::from_secs(10);
 
@@ -82,6 +85,14 @@ pub(super) fn start(directory: &Path, bridge: &str) -> Result<Libvirtd> {
     let settings = format!("{DAEMON}unix_sock_dir = \"{}\"\n", sockets.display());
     fs::write(directory.join("libvirtd.conf"), settings)?;
     fs::write(directory.join("etc/qemu.conf"), QEMU)?;
+    let filters = directory.join("etc/nwfilter");
+    fs::create_dir(&filters)?;
+    let shipped = fs::read_dir(SHIPPED_FILTERS)
+        .with_context(|| format!("{SHIPPED_FILTERS}: install libvirt-daemon-config-nwfilter"))?;
+    for file in shipped {
+        let file = file?;
+        fs::copy(file.path(), filters.join(file.file_name()))?;
+    }
     let log = fs::File::create(directory.join("libvirtd.log"))?;
     let mut command = Command::new("unshare");
     command

@@ -200,6 +200,14 @@ pub enum DeviceError {
         /// How many.
         count: usize,
     },
+    /// Its network filter.
+    #[error("{nic}: {error}")]
+    NicFilter {
+        /// The interface.
+        nic: String,
+        /// What is wrong with what it says of the filter.
+        error: String,
+    },
     /// A context id that no guest has.
     #[error("a vsock cid of {0}: a guest has {MIN_GUEST_CID} to {MAX_GUEST_CID}")]
     Cid(u32),

@@ -220,7 +220,8 @@ impl Devices {
                 }
                 _ => 0,
             };
-            DEVICE_BYTES + switch + 2 * ELEMENT_BYTES * nic.addresses.len()
+            let filter = nic.filter.as_ref().map_or(0, |filter| filter.bytes());
+            DEVICE_BYTES + switch + filter + 2 * ELEMENT_BYTES * nic.addresses.len()
         });
         let names = self.channels.iter().map(|channel| channel.name.len());
         let sockets = self.sockets().map(|(_, path)| text(path) + ELEMENT_BYTES);

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 use super::{DeviceError, InterfaceName, IpRange, OpenVswitchPort, check_rate};
-use crate::model::{DirectMode, NetworkName, PortUuid};
+use crate::model::{DirectMode, FilterReference, NetworkName, PortUuid};
 use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, NicDriver, PciSlot, Rate};
 
 /// The most addresses of a network interface, where they are said.
@@ -44,6 +44,8 @@ pub struct Nic {
     pub addresses: Vec<IpRange>,
     /// What moves its frames.
     pub driver: NicDriver,
+    /// The network filter that its frames pass, both ways, beside the source filter.
+    pub filter: Option<Box<FilterReference>>,
 }
 
 /// What a network interface is connected to on the host.
@@ -151,6 +153,7 @@ impl Nic {
             address: None,
             addresses: Vec::new(),
             driver: NicDriver::User,
+            filter: None,
         }
     }
 
@@ -199,10 +202,17 @@ impl Nic {
         }
     }
 
-    /// Whether what its guest sends passes a source filter on every host; on one that keeps its guests apart it
+    /// Whether what its guest sends passes a filter on every host; on one that keeps its guests apart it
     /// does in any case.
     #[must_use]
     pub fn is_filtered(&self) -> bool {
+        self.filter.is_some() || self.has_source_filter()
+    }
+
+    /// The same of the filter that looks at what the guest says it is, beside which one may be named that looks at
+    /// anything.
+    #[must_use]
+    pub fn has_source_filter(&self) -> bool {
         let free = self.trust_guest && self.addresses.is_empty();
         matches!(
             self.source,
@@ -239,7 +249,10 @@ impl Nic {
             let own = [
                 (self.target.is_some(), "a name on the host"),
                 (self.isolated, "isolation"),
-                (!self.addresses.is_empty(), "a filter"),
+                (
+                    !self.addresses.is_empty() || self.filter.is_some(),
+                    "a filter",
+                ),
                 (self.trust_guest, "a filter"),
                 (self.inbound.is_some() || self.outbound.is_some(), "rates"),
                 (!self.link_up, "a link that is down"),
@@ -270,7 +283,10 @@ impl Nic {
             let own = [
                 (self.target.is_some(), "a name on the host"),
                 (self.isolated, "isolation"),
-                (!self.addresses.is_empty(), "a filter"),
+                (
+                    !self.addresses.is_empty() || self.filter.is_some(),
+                    "a filter",
+                ),
                 (self.queues != 1, "several queues"),
                 (self.driver != NicDriver::User, "a driver"),
             ];
@@ -283,7 +299,10 @@ impl Nic {
                 (self.target.is_some(), "name"),
                 (self.mtu.is_some(), "MTU"),
                 (self.isolated, "isolation"),
-                (!self.addresses.is_empty(), "filter"),
+                (
+                    !self.addresses.is_empty() || self.filter.is_some(),
+                    "filter",
+                ),
             ];
             if let Some((_, what)) = own.into_iter().find(|(set, _)| *set) {
                 return Err(DeviceError::TapIsThere { nic, what });
@@ -292,6 +311,15 @@ impl Nic {
         if self.addresses.len() > MAX_NIC_ADDRESSES {
             let count = self.addresses.len();
             return Err(DeviceError::NicAddresses { nic, count });
+        }
+        if let Some(filter) = &self.filter {
+            filter.validate().map_err(|error| {
+                let error = error.to_string();
+                DeviceError::NicFilter {
+                    nic: nic.clone(),
+                    error,
+                }
+            })?;
         }
         for rate in [self.inbound, self.outbound].into_iter().flatten() {
             check_rate(rate, &nic, "bytes")?;

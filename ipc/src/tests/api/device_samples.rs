@@ -91,6 +91,7 @@ pub(in crate::tests) fn devices() -> Devices {
             "2001:db8::/64".parse().unwrap(),
         ],
         driver: NicDriver::User,
+        filter: Some(Box::new(super::nwfilter_samples::reference())),
     };
     let kernels = Nic {
         driver: NicDriver::Vhost,
@@ -253,6 +254,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         address,
         addresses,
         driver,
+        filter: None,
     })
 }
 

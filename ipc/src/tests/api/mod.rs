@@ -7,6 +7,7 @@ mod golden;
 mod interface_samples;
 mod judge;
 pub(in crate::tests) mod network_samples;
+pub(in crate::tests) mod nwfilter_samples;
 mod samples;
 mod storage_samples;
 mod supervisor_samples;

@@ -254,6 +254,7 @@ pub(super) fn from_client() -> Vec<(&'static str, FromClient)> {
     samples.extend(super::storage_samples::calls());
     samples.extend(super::network_samples::calls());
     samples.extend(super::interface_samples::calls());
+    samples.extend(super::nwfilter_samples::calls());
     samples
 }
 

@@ -28,7 +28,7 @@ use crate::tests::device_samples::slot;
 use crate::tests::plug_samples::figures;
 
 /// Every code.
-pub(super) const ERROR_CODES: [ApiErrorCode; 24] = [
+pub(super) const ERROR_CODES: [ApiErrorCode; 26] = [
     ApiErrorCode::NoDomain,
     ApiErrorCode::DomainExists,
     ApiErrorCode::WrongState,
@@ -53,6 +53,8 @@ pub(super) const ERROR_CODES: [ApiErrorCode; 24] = [
     ApiErrorCode::NoNetwork,
     ApiErrorCode::NetworkExists,
     ApiErrorCode::NoPort,
+    ApiErrorCode::NoNwfilter,
+    ApiErrorCode::NwfilterExists,
 ];
 
 /// Every state with every reason.
@@ -577,6 +579,7 @@ pub(super) fn to_client() -> Vec<(&'static str, ToClient)> {
     samples.extend(super::network_samples::answers());
     samples.extend(super::network_samples::events());
     samples.extend(super::interface_samples::answers());
+    samples.extend(super::nwfilter_samples::answers());
     samples
 }
 
@@ -607,5 +610,7 @@ const fn describe(code: ApiErrorCode) -> &'static str {
         ApiErrorCode::NoNetwork => "error: no network",
         ApiErrorCode::NetworkExists => "error: network exists",
         ApiErrorCode::NoPort => "error: no port",
+        ApiErrorCode::NoNwfilter => "error: no network filter",
+        ApiErrorCode::NwfilterExists => "error: network filter exists",
     }
 }

@@ -7,8 +7,8 @@ use std::path::Path;
 use libfuzzer_sys::fuzz_target;
 use reeve_gateway::xml::domain::{self, Hypervisor, Parse, View};
 use reeve_gateway::xml::network::{self, Section};
-use reeve_gateway::xml::{device, storage};
-use reeve_ipc::model::{Devices, DomainUuid, EditCommand, NetworkUuid, PoolUuid};
+use reeve_gateway::xml::{device, nwfilter, storage};
+use reeve_ipc::model::{Devices, DomainUuid, EditCommand, NetworkUuid, NwfilterUuid, PoolUuid};
 
 fuzz_target!(|text: &str| {
     let uuid = DomainUuid(uuid::Uuid::from_u128(1));
@@ -48,6 +48,12 @@ fuzz_target!(|text: &str| {
             let again = network::parse_network(&first, nil).expect("what was printed can be read");
             assert_eq!(network::format_network(&again, None), first);
         }
+    }
+    let nil = NwfilterUuid(uuid::Uuid::nil());
+    if let Ok(found) = nwfilter::parse_nwfilter(text, nil) {
+        let first = nwfilter::format_nwfilter(&found);
+        let again = nwfilter::parse_nwfilter(&first, nil).expect("what was printed can be read");
+        assert_eq!(again, found);
     }
     let sections = [
         Section::DhcpHost,

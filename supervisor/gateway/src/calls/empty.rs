@@ -1,4 +1,4 @@
-//! Kinds of objects of which a host of Reeve has none: devices of the host, secrets, filters.
+//! Kinds of objects of which a host of Reeve has none: devices of the host, secrets.
 //!
 //! As [`super::absent`]: lists are empty, and a look-up finds nothing, so that a client which asks for all that
 //! there is goes on.
@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::Context;
 use super::failure::{Code, Failure};
-use crate::wire::types::handles::{NodeDevice, Nwfilter, NwfilterBinding, Secret};
+use crate::wire::types::handles::{NodeDevice, Secret};
 use crate::wire::types::network as net;
 use crate::wire::types::{NODE_DEVICES_MAX, OBJECTS_MAX};
 use crate::wire::xdr::List;
@@ -35,8 +35,6 @@ none! {
         node_device_names net::NodeListDevices, NODE_DEVICES_MAX;
     secret_count net::ConnectNumOfSecrets,
         secret_uuids net::ConnectListSecrets, OBJECTS_MAX;
-    filter_count net::ConnectNumOfNwfilters,
-        filter_names net::ConnectListNwfilters, OBJECTS_MAX;
 }
 
 macro_rules! none_at_all {
@@ -51,8 +49,6 @@ macro_rules! none_at_all {
 none_at_all! {
     node_devices net::ConnectListAllNodeDevices => NodeDeviceList { devices };
     secrets net::ConnectListAllSecrets => SecretList { secrets };
-    filters net::ConnectListAllNwfilters => NwfilterList { filters };
-    bindings net::ConnectListAllNwfilterBindings => NwfilterBindingList { bindings };
 }
 
 fn none<T>(code: Code, why: String) -> Result<T, Failure> {
@@ -84,31 +80,4 @@ pub(super) async fn secret_by_usage(
 ) -> Result<Secret, Failure> {
     let why = format!("no secret with matching usage '{}'", call.usage_id);
     none(Code::NoSecret, why)
-}
-
-pub(super) async fn filter_by_name(
-    _: Arc<Context>,
-    call: net::NwfilterLookupByName,
-) -> Result<Nwfilter, Failure> {
-    let why = format!("no nwfilter with matching name '{}'", call.name);
-    none(Code::NoNwfilter, why)
-}
-
-pub(super) async fn filter_by_uuid(
-    _: Arc<Context>,
-    call: net::NwfilterLookupByUuid,
-) -> Result<Nwfilter, Failure> {
-    let uuid = Uuid::from_bytes(call.uuid);
-    none(
-        Code::NoNwfilter,
-        format!("no nwfilter with matching uuid '{uuid}'"),
-    )
-}
-
-pub(super) async fn binding(
-    _: Arc<Context>,
-    call: net::NwfilterBindingLookupByPortDev,
-) -> Result<NwfilterBinding, Failure> {
-    let why = format!("no nwfilter binding for port dev '{}'", call.name);
-    none(Code::NoNwfilterBinding, why)
 }

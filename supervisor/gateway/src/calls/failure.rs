@@ -49,6 +49,8 @@ const fn code_of(code: ApiErrorCode) -> Code {
         ApiErrorCode::NoNetwork => Code::NoNetwork,
         ApiErrorCode::NetworkExists => Code::OperationFailed,
         ApiErrorCode::NoPort => Code::NoNetworkPort,
+        ApiErrorCode::NoNwfilter => Code::NoNwfilter,
+        ApiErrorCode::NwfilterExists => Code::OperationFailed,
     }
 }
 
@@ -64,6 +66,7 @@ impl From<ApiError> for Failure {
             ApiErrorCode::NoNetwork | ApiErrorCode::NetworkExists | ApiErrorCode::NoPort => {
                 Origin::Network
             }
+            ApiErrorCode::NoNwfilter | ApiErrorCode::NwfilterExists => Origin::Nwfilter,
             _ => Origin::Qemu,
         };
         Self::of(origin, code_of(error.code), error.message)
@@ -171,6 +174,13 @@ mod tests {
             (ApiErrorCode::NoNetwork, 43, 19, "Network not found: why"),
             (ApiErrorCode::NetworkExists, 9, 19, "operation failed: why"),
             (ApiErrorCode::NoPort, 107, 19, "network port not found: why"),
+            (
+                ApiErrorCode::NoNwfilter,
+                62,
+                33,
+                "Network filter not found: why",
+            ),
+            (ApiErrorCode::NwfilterExists, 9, 33, "operation failed: why"),
         ];
         for (code, number, origin, line) in table {
             let failure = Failure::from(CallError::from(ApiError::new(code, "why")));

@@ -15,6 +15,7 @@
 //! | `inside`, `job` | its bytes, and what goes on in it |
 //! | [`storage`] | pools and volumes |
 //! | `network` | virtual networks, their leases and ports |
+//! | `nwfilter` | network filters, and the interfaces that have one |
 //! | `absent`, `empty` | objects that there are none of |
 //!
 //! What is asked for again is answered from what is `known` for as long as it stands. Events, streams and the rest
@@ -48,6 +49,7 @@ mod memory;
 mod memory_limits;
 mod memory_nodes;
 mod network;
+mod nwfilter;
 mod params;
 mod pinning;
 mod scheduler;

@@ -6,8 +6,8 @@ use super::failure::Failure;
 use super::{
     Begun, Context, absent, agent, bandwidth, block_shares, connect, cpus, define, devices,
     domstats, empty, host, info, inside, interfaces, job, labels, lifecycle, list, lookup,
-    measures, memory, memory_limits, memory_nodes, network, pinning, procedure, scheduler,
-    security, start, statistics, storage, threads, throttle, vcpus,
+    measures, memory, memory_limits, memory_nodes, network, nwfilter, pinning, procedure,
+    scheduler, security, start, statistics, storage, threads, throttle, vcpus,
 };
 use crate::wire::call::Call as _;
 use crate::wire::frame::{Header, Program};
@@ -243,13 +243,18 @@ served! {
     wire::network::SecretLookupByUuid => empty::secret_by_uuid;
     wire::network::SecretLookupByUsage => empty::secret_by_usage;
     wire::network::ConnectListAllSecrets => empty::secrets;
-    wire::network::ConnectNumOfNwfilters => empty::filter_count;
-    wire::network::ConnectListNwfilters => empty::filter_names;
-    wire::network::NwfilterLookupByName => empty::filter_by_name;
-    wire::network::NwfilterLookupByUuid => empty::filter_by_uuid;
-    wire::network::ConnectListAllNwfilters => empty::filters;
-    wire::network::NwfilterBindingLookupByPortDev => empty::binding;
-    wire::network::ConnectListAllNwfilterBindings => empty::bindings;
+    wire::network::ConnectNumOfNwfilters => nwfilter::how_many;
+    wire::network::ConnectListNwfilters => nwfilter::names;
+    wire::network::NwfilterLookupByName => nwfilter::by_name;
+    wire::network::NwfilterLookupByUuid => nwfilter::by_uuid;
+    wire::network::NwfilterGetXmlDesc => nwfilter::xml_desc;
+    wire::network::NwfilterDefineXml => nwfilter::define;
+    wire::network::NwfilterDefineXmlFlags => nwfilter::define_flags;
+    wire::network::NwfilterUndefine => nwfilter::undefine;
+    wire::network::ConnectListAllNwfilters => nwfilter::all;
+    wire::network::NwfilterBindingLookupByPortDev => nwfilter::binding;
+    wire::network::NwfilterBindingGetXmlDesc => nwfilter::binding_xml_desc;
+    wire::network::ConnectListAllNwfilterBindings => nwfilter::bindings;
     wire::storage::ConnectNumOfStoragePools => storage::pools::active_count;
     wire::storage::ConnectListStoragePools => storage::pools::active_names;
     wire::storage::ConnectNumOfDefinedStoragePools => storage::pools::inactive_count;

@@ -12,6 +12,7 @@ mod inside;
 mod interfaces;
 mod nets;
 mod networks;
+mod nwfilters;
 mod one;
 mod opening;
 mod states;

@@ -10,6 +10,7 @@
 //! | [`storage`] | `<pool type='dir'>` and `<volume>` |
 //! | [`interface`] | `<interface>` of the host |
 //! | [`network`] | `<network>`, parts of it, and `<networkport>` |
+//! | [`nwfilter`] | `<filter>`, references to one, and `<filterbinding>` |
 //!
 //! A document is hostile. Its size, depth and the rest that costs are bounded before the parser sees it; no
 //! declaration of entities is taken. What it asks for is provided, or on the list of what is taken without
@@ -41,6 +42,7 @@ pub mod domain_capabilities;
 pub mod interface;
 pub mod kept;
 pub mod network;
+pub mod nwfilter;
 pub mod storage;
 
 pub use self::error::{XmlError, XmlErrorKind};

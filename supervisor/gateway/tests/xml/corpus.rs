@@ -226,8 +226,11 @@ fn a_dump_of_a_running_domain_is_a_definition() {
     assert_eq!(disk.address.unwrap().number(), 4);
     let nic = &domain.devices.nics[0];
     assert!(nic.isolated && !nic.link_up && nic.queues == 2);
-    let addresses: Vec<String> = nic.addresses.iter().map(ToString::to_string).collect();
-    assert_eq!(addresses, ["192.0.2.4", "2001:db8::4"]);
+    let filter = nic.filter.as_ref().unwrap();
+    assert_eq!(filter.filter.as_str(), "clean-traffic");
+    let values = filter.parameters.iter().map(|it| it.value.as_str());
+    assert_eq!(values.collect::<Vec<_>>(), ["192.0.2.4", "2001:db8::4"]);
+    assert!(nic.addresses.is_empty());
     assert_eq!(domain.devices.ports_address.unwrap().number(), 5);
     assert_eq!(domain.devices.channels[0].port, Some(1));
     assert_eq!(

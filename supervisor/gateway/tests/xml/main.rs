@@ -9,6 +9,7 @@ mod hostile;
 mod interface;
 mod list;
 mod network;
+mod nwfilter;
 mod open_vswitch;
 mod refused;
 mod schema;

@@ -115,8 +115,13 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "devices/interface/virtualport",
         ),
         (
-            "<interface type='bridge'><source bridge='b'/><filterref filter='nova-base'/></interface>",
-            "devices/interface/filterref/@filter",
+            "<interface type='bridge'><source bridge='b'/><filterref/></interface>",
+            "devices/interface/filterref: attribute 'filter'",
+        ),
+        (
+            "<interface type='bridge'><source bridge='b'/><filterref filter='f'><parameter name='A' value='a/b'/>\
+             </filterref></interface>",
+            "devices/interface/filterref: 'a/b' is no value",
         ),
         (
             "<disk><target dev='sda' bus='sata'/></disk>",

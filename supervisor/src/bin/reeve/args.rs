@@ -55,7 +55,7 @@ A failure is one line on standard error: {\"error\":{\"code\":\"no-domain\",\"me
   of the daemon: no-domain, domain-exists, wrong-state, busy, invalid-argument, access-denied,
       path-refused, timeout, worker, host, storage, unsupported, shutting-down, cancelled,
       no-device, no-pool, pool-exists, no-volume, volume-exists, in-use, no-space, no-network,
-      network-exists, no-port
+      network-exists, no-port, no-nwfilter, nwfilter-exists
   of reeve: no-supervisor, connection, protocol, usage, file, changed, local, some-failed, not-tried";
 
 const RUN_EXAMPLES: &str = "\

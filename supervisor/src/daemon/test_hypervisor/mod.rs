@@ -120,6 +120,7 @@ async fn make(
         registry,
         pools: None,
         networks: None,
+        nwfilters: None,
         test_networks: Some(networks),
         events,
         settings: Settings {

@@ -7,7 +7,7 @@ use reeve_ipc::spec::{DeviceSpec, MacAddress, PciSlot};
 
 use super::PlanError;
 use super::devices::{placed, unplaced};
-use super::nics::{NicPolicy, as_connected, nic_spec, open_vhost};
+use super::nics::{NicPolicy, as_connected, guard, nic_spec, open_vhost};
 use crate::host::filter::FilterError;
 use crate::host::tap::{Draft, ETHERNET_MTU, Macvtap, MacvtapError, MacvtapRecord};
 
@@ -80,13 +80,13 @@ impl Directs {
         let (mut specs, mut made) = (Vec::new(), Vec::new());
         let policy = &self.policy;
         for (nic, mode, slot, mac, draft) in std::mem::take(&mut self.drafts) {
+            if let Some(filter) = &nic.filter {
+                return Err(FilterError::UponDevice(filter.filter.clone()).into());
+            }
             let vhost = open_vhost(&nic, mac, policy, fds)?;
             let (macvtap, tap, mtu) = draft.make(nic.mtu, nic.queues)?;
             made.push(macvtap);
-            match policy.guarded(&nic, mac) {
-                Some(guarded) => policy.filters.guard(&tap.id()?, guarded)?,
-                None => policy.filters.clear(&tap.id()?),
-            }
+            guard(&nic, mac, policy, &tap)?;
             draft.up(&tap)?;
             let told = (nic.mtu.is_some() || mtu != ETHERNET_MTU).then_some(mtu);
             // Of the others the kernel gives a guest what is for the address that the macvtap has.

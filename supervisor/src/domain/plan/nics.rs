@@ -8,17 +8,22 @@ use reeve_ipc::model::{Domain, Nic, NicSource, PortLink};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, SwitchedNicSpec};
 
 use super::{PathPolicy, PlanError};
-use crate::host::filter::{FilterError, Guarded, Guest, Hook, Sender, TapFilters};
+use crate::host::filter::{
+    Bound, FilterError, Guarded, Guest, Hook, InstanceError, Sender, TapFilters,
+};
 use crate::host::open_vswitch::{OpenVswitch, OpenVswitchError, Wearer};
 use crate::host::sockets;
 use crate::host::tap::{ETHERNET_MTU, Tap, TapNames};
 use crate::host::vhost_net;
+use crate::nwfilter::book::{Book, SharedBook};
 
 /// What the host does with its guests' frames. Cheap to clone.
 #[derive(Debug, Clone, Default)]
 pub struct NicPolicy {
     /// Filters of taps.
     pub(crate) filters: TapFilters,
+    /// The network filters that definitions name.
+    pub(crate) book: SharedBook,
     /// The guests are of several tenants: each reaches no other on its bridge, and none is without a filter.
     pub(crate) multi_tenant: bool,
     /// Ports of bridges of Open vSwitch.
@@ -44,23 +49,56 @@ impl NicPolicy {
         }
     }
 
-    /// What a filter lets pass, where an interface with that address has one.
-    pub(crate) fn guarded(&self, nic: &Nic, mac: MacAddress) -> Option<Guarded> {
+    /// What filters let pass, where an interface with that address has one; by the network filters in `book`, which is
+    /// to be held until they are in their place.
+    pub(crate) fn guarded(
+        &self,
+        nic: &Nic,
+        mac: MacAddress,
+        book: &Book,
+    ) -> Result<Option<Guarded>, InstanceError> {
         let nic = as_connected(nic);
+        let filter = nic.filter.as_deref();
+        let bound = filter
+            .map(|filter| Bound::new(book, filter, mac))
+            .transpose()?;
+        Ok(self.with(&nic, mac, bound))
+    }
+
+    /// The same where the network filter cannot be had: no frame passes.
+    pub(crate) fn blocked(&self, nic: &Nic, mac: MacAddress) -> Option<Guarded> {
+        let nic = as_connected(nic);
+        let filter = nic.filter.as_deref();
+        self.with(&nic, mac, filter.map(|filter| Bound::blocked(filter, mac)))
+    }
+
+    fn with(&self, nic: &Nic, mac: MacAddress, bound: Option<Bound>) -> Option<Guarded> {
         let (connected, hook) = match nic.source {
             NicSource::Bridge(_) | NicSource::OpenVswitch(_) => (true, Hook::Ingress),
             NicSource::Direct { .. } => (true, Hook::Egress),
             _ => (false, Hook::Ingress),
         };
-        (nic.is_filtered() || (connected && self.multi_tenant)).then(|| Guarded {
-            sender: Sender {
-                mac,
-                any_mac: nic.trust_guest,
-                addresses: nic.addresses.clone(),
-                hook,
-            },
+        let sender = nic.has_source_filter() || (connected && self.multi_tenant);
+        let sender = sender.then(|| Sender {
+            mac,
+            any_mac: nic.trust_guest,
+            addresses: nic.addresses.clone(),
+            hook,
+        });
+        (sender.is_some() || bound.is_some()).then(|| Guarded {
+            sender,
+            bound,
             guest: self.guest.clone(),
         })
+    }
+
+    /// Whether an interface has any filter.
+    fn is_guarded(&self, nic: &Nic) -> bool {
+        let connected = matches!(
+            nic.source,
+            NicSource::Bridge(_) | NicSource::OpenVswitch(_) | NicSource::Direct { .. }
+        );
+        nic.is_filtered() || (connected && self.multi_tenant)
     }
 }
 
@@ -134,7 +172,7 @@ pub(super) fn open_vhost(
     let mut vhost = Vec::new();
     if nic.driver == NicDriver::Vhost {
         // A definition has no filter with it, and the host may still have one.
-        let refuses = policy.without_vhost_net || policy.guarded(nic, mac).is_some();
+        let refuses = policy.without_vhost_net || policy.is_guarded(nic);
         for _ in 0..nic.queues {
             vhost.push(fds.push(vhost_net::open(mac, refuses)?)?);
         }
@@ -188,10 +226,7 @@ fn connected(
         NicSource::Bridge(bridge) => {
             let tap = make()?;
             let mtu = tap.join(bridge, nic.mtu, nic.isolated || policy.multi_tenant)?;
-            match policy.guarded(nic, mac) {
-                Some(guarded) => policy.filters.guard(&tap.id()?, guarded)?,
-                None => policy.filters.clear(&tap.id()?),
-            }
+            guard(nic, mac, policy, &tap)?;
             tap.up()?;
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
             Ok((tap, told.then_some(mtu)))
@@ -202,12 +237,9 @@ fn connected(
             }
             let tap = make()?;
             let mtu = tap.take_mtu(&port.bridge, nic.mtu)?;
-            let id = tap.id()?;
-            match policy.guarded(nic, mac) {
-                Some(guarded) => policy.filters.guard(&id, guarded)?,
-                None => policy.filters.clear(&id),
-            }
+            guard(nic, mac, policy, &tap)?;
             tap.up()?;
+            let id = tap.id()?;
             // Last: from then on its frames go somewhere.
             let wearer = Wearer {
                 tap: &id,
@@ -228,7 +260,29 @@ fn connected(
             if let Some(mtu) = nic.mtu {
                 tap.set_mtu(mtu)?;
             }
+            // Somebody else may set it up.
+            if nic.filter.is_some() {
+                guard(nic, mac, policy, &tap)?;
+            }
             Ok((tap, nic.mtu))
         }
     }
+}
+
+/// Puts the filters of a new tap in their place, or takes away what an earlier one of its name has left.
+pub(super) fn guard(
+    nic: &Nic,
+    mac: MacAddress,
+    policy: &NicPolicy,
+    tap: &Tap,
+) -> Result<(), PlanError> {
+    let tap = tap.id()?;
+    let book = policy.book.read();
+    let guarded = policy.guarded(nic, mac, &book).map_err(FilterError::from)?;
+    match guarded {
+        Some(guarded) => policy.filters.guard(&tap, guarded)?,
+        None => policy.filters.clear(&tap),
+    }
+    drop(book);
+    Ok(())
 }

@@ -57,6 +57,7 @@ use crate::host::spawner::Child;
 use crate::host::tap::{TapId, WorkerMacvtaps};
 use crate::host::watch::watch;
 use crate::host::{Host, process, reason};
+use crate::nwfilter::book::Book;
 
 /// How long a worker may be silent before that is told.
 const PATIENCE: Duration = Duration::from_secs(1);
@@ -178,11 +179,13 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
             };
         }
     };
-    let guarded = guarded(domain, &recorded, &host.network);
-    let filters = host.network.filters.clone();
+    let network = host.network.clone();
+    let (of, devices) = (domain.clone(), recorded.devices.clone());
     let guarding = move || {
-        for (tap, guarded) in guarded {
-            filters.guard_soon(&tap, guarded);
+        // No filter changes between what is looked up and what is put in its place.
+        let book = network.book.read();
+        for (tap, guarded) in guarded(&of, &devices, &network, &book) {
+            network.filters.guard_soon(&tap, guarded);
         }
     };
     let _ = tokio::task::spawn_blocking(guarding).await;
@@ -238,7 +241,12 @@ async fn forget_filters(host: &Host, recorded: Resources) {
 }
 
 /// Its taps that have filters, which are to be put in their places, whatever has become of them since.
-fn guarded(domain: &Domain, recorded: &Resources, network: &NicPolicy) -> Vec<(TapId, Guarded)> {
+fn guarded(
+    domain: &Domain,
+    recorded: &[DeviceResources],
+    network: &NicPolicy,
+    book: &Book,
+) -> Vec<(TapId, Guarded)> {
     let mut devices = domain.devices.clone();
     // A definition that was taken is complete.
     let _ = devices.complete(domain.uuid);
@@ -246,7 +254,21 @@ fn guarded(domain: &Domain, recorded: &Resources, network: &NicPolicy) -> Vec<(T
     let of = |device: &DeviceResources| {
         let mut nics = devices.nics.iter();
         let nic = nics.find(|nic| nic.address == Some(device.place.slot))?;
-        let guarded = network.guarded(nic, nic.mac?)?;
+        let mac = nic.mac?;
+        let guarded = match network.guarded(nic, mac, book) {
+            Ok(guarded) => guarded?,
+            Err(error) => {
+                let (domain, uuid, nic_name) = (&domain.name, domain.uuid, nic.called(0));
+                let mut taps = device.taps.iter().map(TapId::numbered);
+                let held = taps.all(|tap| network.filters.is_held(&tap));
+                let what = match held {
+                    true => "the rules of before stay",
+                    false => "no frame passes",
+                };
+                tracing::error!(%domain, %uuid, %error, "{nic_name} cannot have its network filter: {what}");
+                Some(network.blocked(nic, mac)?).filter(|_| !held)?
+            }
+        };
         if nic.driver == NicDriver::Vhost {
             // Of before the host kept its guests apart.
             let (domain, uuid, nic) = (&domain.name, domain.uuid, nic.called(0));
@@ -262,7 +284,7 @@ fn guarded(domain: &Domain, recorded: &Resources, network: &NicPolicy) -> Vec<(T
                 .collect::<Vec<_>>(),
         )
     };
-    recorded.devices.iter().filter_map(of).flatten().collect()
+    recorded.iter().filter_map(of).flatten().collect()
 }
 
 /// The process that has the machine: of two between which it was being handed over the one that lives. The

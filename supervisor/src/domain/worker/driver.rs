@@ -117,7 +117,11 @@ pub(super) const fn plan_kind(error: &PlanError) -> StartFailureKind {
         | PlanError::Share(ShareError::Forbidden(_)) => StartFailureKind::Path,
         PlanError::NoFirmware | PlanError::NicSource(_) => StartFailureKind::Unsupported,
         PlanError::Filter(
-            FilterError::NotOurs(_) | FilterError::Switch(_) | FilterError::Beside(_),
+            FilterError::NotOurs(_)
+            | FilterError::Switch(_)
+            | FilterError::Beside(_)
+            | FilterError::UponDevice(_)
+            | FilterError::Nwfilter(_),
         ) => StartFailureKind::Definition,
         PlanError::Macvtap(MacvtapError::Isolated(_)) => StartFailureKind::Definition,
         PlanError::OpenVswitch(OpenVswitchError::Tenants(_) | OpenVswitchError::NoDatabase) => {

@@ -50,9 +50,9 @@ const IPV4: u8 = 2;
 const IPV6: u8 = 10;
 
 /// Where in a frame an offset is counted from.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u32)]
-enum Base {
+pub(in crate::host) enum Base {
     /// The Ethernet header.
     Link = 0,
     /// What follows it.
@@ -79,7 +79,7 @@ pub(in crate::host) enum End {
 }
 
 /// A rule, as the list of its expressions.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
 pub(in crate::host) struct Rule(Vec<u8>);
 
@@ -125,6 +125,56 @@ impl Rule {
         // None has more than 16 bytes.
         let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
         self.load(base, offset, length).compare(EQUAL, value)
+    }
+
+    /// Of frames that have `value` at `offset` in those bits that `mask` has, or do not.
+    pub(in crate::host) fn field(
+        self,
+        base: Base,
+        offset: u32,
+        value: &[u8],
+        mask: Option<&[u8]>,
+        is: bool,
+    ) -> Self {
+        // None has more than 16 bytes.
+        let length = u32::try_from(value.len()).unwrap_or(u32::MAX);
+        let how = if is { EQUAL } else { UNEQUAL };
+        let loaded = self.load(base, offset, length);
+        match mask {
+            None => loaded.compare(how, value),
+            Some(mask) => {
+                let wanted: Vec<u8> = value.iter().zip(mask).map(|(a, b)| a & b).collect();
+                loaded.masked(mask).compare(how, &wanted)
+            }
+        }
+    }
+
+    /// Of frames that have a number at `offset` from the one to the other, or do not.
+    pub(in crate::host) fn between(
+        self,
+        base: Base,
+        offset: u32,
+        (first, last): (&[u8], &[u8]),
+        is: bool,
+    ) -> Self {
+        let length = u32::try_from(first.len()).unwrap_or(u32::MAX);
+        let parts = [
+            number(1, REGISTER),
+            number(2, if is { EQUAL } else { UNEQUAL }),
+            attribute(3 | NESTED, &attribute(DATA_VALUE, first)),
+            attribute(4 | NESTED, &attribute(DATA_VALUE, last)),
+        ];
+        self.load(base, offset, length).with("range", &parts)
+    }
+
+    /// Of packets with this transport protocol or any but it, later fragments too.
+    pub(in crate::host) fn protocol_is(self, protocol: u8, is: bool) -> Self {
+        self.protocol(if is { EQUAL } else { UNEQUAL }, protocol)
+    }
+
+    /// Another chain decides, and where it does not this one goes on.
+    pub(in crate::host) fn enter(self, chain: &str) -> Self {
+        self.verdict(JUMP, Some(chain))
     }
 
     /// Of frames whose Ethernet header has `value` at `offset`.

@@ -19,12 +19,15 @@ use rustix::io::Errno;
 use rustix::net::RecvFlags;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 
+use super::compiled::Bound;
 use super::lock;
 use super::rules::Sender;
-use super::tables::{self, Table, Tables};
+use super::tables::{self, Ruleset, Table, Tables};
 use crate::host::netlink::{self, Received};
 use crate::host::reason;
 use crate::host::tap::TapId;
+use crate::nwfilter::book::Book;
+use crate::nwfilter::instance::InstanceError;
 
 /// `RTMGRP_LINK`: interfaces.
 const LINKS: u32 = 1;
@@ -46,8 +49,10 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60);
 /// Whose frames a filter lets pass, and whose log says what becomes of it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Guarded {
-    /// What it may send.
-    pub(crate) sender: Sender,
+    /// What it may send; anything where it is not said.
+    pub(crate) sender: Option<Sender>,
+    /// The network filter that its definition names.
+    pub(crate) bound: Option<Bound>,
     /// The guest; none but in tests.
     pub(crate) guest: Option<Guest>,
 }
@@ -96,7 +101,7 @@ impl Kept {
     /// Guards a tap, or leaves everything as it was.
     pub(super) fn guard(&mut self, tap: &TapId, guarded: Guarded) -> Result<(), Errno> {
         let entry = Entry {
-            name: self.put(tap, &guarded.sender)?,
+            name: self.put(tap, &guarded)?,
             guarded,
             retry: None,
         };
@@ -111,7 +116,7 @@ impl Kept {
         guarded: Guarded,
         at: Instant,
     ) -> Result<(), Errno> {
-        let put = self.put(tap, &guarded.sender);
+        let put = self.put(tap, &guarded);
         let retry = put.as_ref().err().map(|_| Retry::first(at));
         let entry = Entry {
             name: put.as_ref().unwrap_or(&tap.name).clone(),
@@ -124,9 +129,9 @@ impl Kept {
 
     /// Puts a table up for that very tap, by the name that it has, which is given. Those by other names that it
     /// had are deleted.
-    fn put(&mut self, tap: &TapId, sender: &Sender) -> Result<String, Errno> {
+    fn put(&mut self, tap: &TapId, guarded: &Guarded) -> Result<String, Errno> {
         let named = tap.now()?;
-        self.tables()?.put(&named, sender)?;
+        self.tables()?.put(&named, guarded.ruleset())?;
         if tap.now().as_ref() != Ok(&named) {
             // It went meanwhile, or has another name, and the table may be on another tap.
             self.delete(|table| table.tap == named, &named.name)?;
@@ -215,6 +220,47 @@ impl Kept {
         }
     }
 
+    /// What has a network filter, by the names that the taps have.
+    pub(super) fn bound(&self) -> Vec<(TapId, Guarded)> {
+        let bound = self.guarded.iter();
+        let bound = bound.filter(|(tap, entry)| entry.guarded.bound.is_some() && !tap.is_gone());
+        bound
+            .map(|(tap, entry)| {
+                let named = TapId {
+                    name: entry.name.clone(),
+                    ..tap.clone()
+                };
+                (named, entry.guarded.clone())
+            })
+            .collect()
+    }
+
+    /// Guards taps otherwise, all of them or none; of those that are gone meanwhile nothing is wanted.
+    pub(super) fn replace(&mut self, anew: &[(TapId, Guarded)]) -> Result<(), (String, Errno)> {
+        let mut before: Vec<(TapId, Guarded)> = Vec::new();
+        for (named, guarded) in anew {
+            let taps = self.guarded.iter();
+            let found = taps
+                .into_iter()
+                .find(|(tap, entry)| tap.index == named.index && entry.name == named.name);
+            let Some((tap, entry)) = found else {
+                continue;
+            };
+            let (tap, was) = (tap.clone(), entry.guarded.clone());
+            match self.guard(&tap, guarded.clone()) {
+                Ok(()) => before.push((tap, was)),
+                Err(_) if tap.is_gone() => {}
+                Err(errno) => {
+                    for (tap, was) in before {
+                        let _ = self.guard_soon(&tap, was, Instant::now());
+                    }
+                    return Err((named.name.clone(), errno));
+                }
+            }
+        }
+        Ok(())
+    }
+
     /// Somebody took something from the table of taps of that name.
     pub(super) fn taken_from(&mut self, name: &str, at: Instant) {
         let taps = self.guarded.iter().filter(|(_, entry)| entry.name == name);
@@ -253,7 +299,7 @@ impl Kept {
             return;
         }
         let (guarded, name, retry) = (entry.guarded.clone(), entry.name.clone(), entry.retry);
-        let (name, next) = match (self.put(tap, &guarded.sender), retry) {
+        let (name, next) = match (self.put(tap, &guarded), retry) {
             (Ok(now), _) => {
                 let what = match now == name {
                     true => "its source filter was gone, and is back",
@@ -322,6 +368,22 @@ impl Retry {
 }
 
 impl Guarded {
+    /// The same by the filters that there are now.
+    pub(crate) fn again(&self, book: &Book) -> Result<Self, InstanceError> {
+        let bound = self.bound.as_ref();
+        Ok(Self {
+            bound: bound.map(|bound| bound.again(book)).transpose()?,
+            ..self.clone()
+        })
+    }
+
+    pub(super) fn ruleset(&self) -> Ruleset<'_> {
+        Ruleset {
+            sender: self.sender.as_ref(),
+            compiled: self.bound.as_ref().map(|bound| &bound.compiled),
+        }
+    }
+
     /// Says it in the guest's log, too.
     fn warn(&self, tap: &str, what: &str) {
         match &self.guest {

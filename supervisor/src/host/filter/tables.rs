@@ -3,6 +3,7 @@
 
 use rustix::io::Errno;
 
+use super::compiled::{Compiled, Entry};
 use super::expression::{DATA_VALUE, Rule, terminated};
 use super::rules::{DROPPED, FRAMES, Hook, IPV4, IPV6, Sender, Successor};
 use crate::host::netlink::{self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, Received, attribute};
@@ -62,12 +63,13 @@ impl Tables {
 
     /// Makes the table of a tap, in place of the one that is there: also one that an earlier tap of that name
     /// has left, which the kernel would hook into this one (6.16 and later).
-    pub(super) fn put(&mut self, tap: &TapId, sender: &Sender) -> Result<(), Errno> {
-        self.put_with(tap, sender, 0)
+    pub(super) fn put(&mut self, tap: &TapId, rules: Ruleset<'_>) -> Result<(), Errno> {
+        self.put_with(tap, rules, 0)
     }
 
     /// As [`put`](Self::put), with flags of the table (`NFT_TABLE_F_*`).
-    fn put_with(&mut self, tap: &TapId, sender: &Sender, flags: u32) -> Result<(), Errno> {
+    fn put_with(&mut self, tap: &TapId, ruleset: Ruleset<'_>, flags: u32) -> Result<(), Errno> {
+        let Ruleset { sender, compiled } = ruleset;
         let table = name(&tap.name);
         let mut noted = attribute(TABLE_NAME, &table);
         noted.extend(attribute(TABLE_FLAGS, &flags.to_be_bytes()));
@@ -81,19 +83,33 @@ impl Tables {
             chain(&table, DROPPED, None),
             rule(&table, DROPPED, &Rule::new().counted().drop()),
         ];
-        if let Some(addresses) = sender.ipv4() {
+        if let Some(addresses) = sender.and_then(Sender::ipv4) {
             messages.extend(set(&table, IPV4, KEY_IPV4, &addresses, |ip| {
                 ip.to_be_bytes().to_vec()
             }));
         }
-        if let Some(addresses) = sender.ipv6() {
+        if let Some(addresses) = sender.and_then(Sender::ipv6) {
             messages.extend(set(&table, IPV6, KEY_IPV6, &addresses, |ip| {
                 ip.to_be_bytes().to_vec()
             }));
         }
-        messages.push(chain(&table, FRAMES, Some((&tap.name, sender.hook))));
-        let rules = sender.rules();
+        let hook = sender.map_or(Hook::Ingress, |sender| sender.hook);
+        let hook = Place::source(hook);
+        messages.push(chain(&table, FRAMES, Some((&tap.name, hook))));
+        // Where there is no source filter everything passes this chain.
+        let rules = sender.map_or_else(|| vec![Rule::new().pass()], Sender::rules);
         messages.extend(rules.iter().map(|each| rule(&table, FRAMES, each)));
+        for each in compiled.map_or(&[][..], Compiled::chains) {
+            let entry = each
+                .entry
+                .map(|entry| (tap.name.as_str(), Place::of(entry)));
+            messages.push(chain(&table, &each.name, entry));
+        }
+        // Rules enter chains that are there.
+        for each in compiled.map_or(&[][..], Compiled::chains) {
+            let rules = each.rules.iter().map(|it| rule(&table, &each.name, it));
+            messages.extend(rules);
+        }
         self.0.transact(&messages)
     }
 
@@ -117,8 +133,8 @@ impl Tables {
 
     /// As [`put`](Self::put), and nobody else may touch it for as long as the socket lives.
     #[cfg(test)]
-    pub(super) fn put_owned(&mut self, tap: &TapId, sender: &Sender) -> Result<(), Errno> {
-        self.put_with(tap, sender, OWNED)
+    pub(super) fn put_owned(&mut self, tap: &TapId, rules: Ruleset<'_>) -> Result<(), Errno> {
+        self.put_with(tap, rules, OWNED)
     }
 
     /// The table of taps of that name, if there is one.
@@ -201,17 +217,60 @@ fn note(index: i32) -> Vec<u8> {
     note
 }
 
-/// A chain; with `tap`, the one that its frames enter there.
-fn chain(table: &[u8], name: &str, tap: Option<(&str, Hook)>) -> Part {
+/// Where a chain is hooked into a device.
+#[derive(Debug, Clone, Copy)]
+struct Place {
+    /// `NF_NETDEV_*`.
+    number: u32,
+    priority: i32,
+    /// `NF_DROP` or `NF_ACCEPT` where no rule decides.
+    policy: u32,
+}
+
+impl Place {
+    /// That of [`FRAMES`].
+    const fn source(hook: Hook) -> Self {
+        Self {
+            number: hook.number(),
+            priority: 0,
+            policy: 0,
+        }
+    }
+
+    /// Of the chains of a network filter: what passes one from the guest has the source filter still before it.
+    const fn of(entry: Entry) -> Self {
+        let number = match entry {
+            Entry::FromGuest => 0,
+            Entry::ToGuest => 1,
+        };
+        Self {
+            number,
+            priority: -10,
+            policy: 1,
+        }
+    }
+}
+
+/// What is in a table.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Ruleset<'a> {
+    /// Whose frames pass; anybody's where it is not said.
+    pub(super) sender: Option<&'a Sender>,
+    /// The chains of a network filter.
+    pub(super) compiled: Option<&'a Compiled>,
+}
+
+/// A chain; with a tap, one that its frames enter there.
+fn chain(table: &[u8], name: &str, entry: Option<(&str, Place)>) -> Part {
     let mut body = [attribute(1, table), attribute(3, &terminated(name))].concat();
-    if let Some((tap, hook)) = tap {
-        let hook = [
-            attribute(1, &hook.number().to_be_bytes()),
-            attribute(2, &0_i32.to_be_bytes()), // the priority
+    if let Some((tap, place)) = entry {
+        let parts = [
+            attribute(1, &place.number.to_be_bytes()),
+            attribute(2, &place.priority.to_be_bytes()),
             attribute(3, &terminated(tap)),
         ];
-        body.extend(attribute(4 | NESTED, &hook.concat()));
-        body.extend(attribute(5, &0_u32.to_be_bytes())); // NF_DROP where no rule decides
+        body.extend(attribute(4 | NESTED, &parts.concat()));
+        body.extend(attribute(5, &place.policy.to_be_bytes()));
         body.extend(attribute(7, &terminated("filter")));
     }
     Part::new(NEW_CHAIN, CREATE, body)

@@ -12,6 +12,8 @@ use super::*;
 use crate::host::tap::Tap;
 use crate::host::tap::tests::{alone, ends, interface, ip};
 
+mod nwfilters;
+
 const OWN: [u8; 6] = [0x52, 0x54, 0, 0x0a, 0x0b, 0x0c];
 const OTHER: [u8; 6] = [0x52, 0x54, 0, 0x0a, 0x0b, 0x0d];
 const ALL: [u8; 6] = [0xff; 6];
@@ -20,12 +22,13 @@ const SILENCE: Duration = Duration::from_millis(40);
 
 fn guarded(addresses: &[&str]) -> Guarded {
     Guarded {
-        sender: Sender {
+        sender: Some(Sender {
             mac: OWN.try_into().unwrap(),
             any_mac: false,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             hook: Hook::Ingress,
-        },
+        }),
+        bound: None,
         guest: None,
     }
 }
@@ -97,20 +100,29 @@ impl Wire {
 
     /// Whether a frame that the guest sends comes out of the other port.
     fn passes(&self, frame: &[u8]) -> bool {
+        Self::carries(&self.guest, &self.other, frame)
+    }
+
+    /// Whether a frame that comes in by the other port reaches the guest.
+    fn reaches(&self, frame: &[u8]) -> bool {
+        Self::carries(&self.other, &self.guest, frame)
+    }
+
+    fn carries(from: &OwnedFd, to: &OwnedFd, frame: &[u8]) -> bool {
         let mut bytes = vec![0; 12];
         bytes.extend(frame);
-        rustix::io::write(&self.guest, &bytes).unwrap();
+        rustix::io::write(from, &bytes).unwrap();
         let timeout = Timespec {
             tv_sec: 0,
             tv_nsec: SILENCE.subsec_nanos().into(),
         };
         let mut buffer = [0; 2048];
         loop {
-            let mut polled = [PollFd::new(&self.other, PollFlags::IN)];
+            let mut polled = [PollFd::new(to, PollFlags::IN)];
             if poll(&mut polled, Some(&timeout)).unwrap() == 0 {
                 return false;
             }
-            let length = rustix::io::read(&self.other, &mut buffer).unwrap();
+            let length = rustix::io::read(to, &mut buffer).unwrap();
             // The host itself may have something to say; and it may take padding away.
             let seen = &buffer[12..length];
             if seen.len() >= 42 && frame.starts_with(seen) {
@@ -369,7 +381,7 @@ fn a_guest_asks_for_a_lease_for_its_own_ethernet_address_only() {
 fn a_trusted_guest_has_any_ethernet_address_and_no_other_of_ip() {
     alone(|| {
         let mut trusted = guarded(&["192.0.2.5", "2001:db8::5"]);
-        trusted.sender.any_mac = true;
+        trusted.sender.as_mut().unwrap().any_mac = true;
         let wire = Wire::new(trusted);
         assert!(wire.passes(&arp(OTHER, OTHER, [192, 0, 2, 5])));
         assert!(!wire.passes(&arp(OTHER, OTHER, [192, 0, 2, 6])));
@@ -704,8 +716,10 @@ fn a_filter_that_is_not_replaced_holds_and_the_log_does_not_say_that_the_guest_h
     alone(|| {
         let wire = Wire::new(guarded(&["192.0.2.5"]));
         let mut earlier = Tables::open().unwrap();
-        let sender = guarded(&["192.0.2.5"]).sender;
-        earlier.put_owned(&id("guest"), &sender).unwrap();
+        let earlier_one = guarded(&["192.0.2.5"]);
+        earlier
+            .put_owned(&id("guest"), earlier_one.ruleset())
+            .unwrap();
         let (lines, subscriber) = Lines::subscriber();
         tracing::subscriber::with_default(subscriber, || {
             // A line of the guest's, which no keeper of this test says on a thread without a subscriber.

@@ -299,16 +299,6 @@ fn of_what_there_is_none_lists_are_empty_and_look_ups_find_nothing() {
         flags,
     };
     assert_eq!(client.ask(&all).ret, 0);
-    let all = net::ConnectListAllNwfilters {
-        need_results,
-        flags,
-    };
-    assert_eq!(client.ask(&all).ret, 0);
-    let all = net::ConnectListAllNwfilterBindings {
-        need_results,
-        flags,
-    };
-    assert_eq!(client.ask(&all).ret, 0);
     let capability = Some("pci".to_owned());
     let count = net::NodeNumOfDevices {
         capability: capability.clone(),
@@ -322,7 +312,6 @@ fn of_what_there_is_none_lists_are_empty_and_look_ups_find_nothing() {
     };
     assert!(client.ask(&names).0.is_empty());
     assert_eq!(client.ask(&net::ConnectNumOfSecrets {}), 0);
-    assert_eq!(client.ask(&net::ConnectNumOfNwfilters {}), 0);
     let (name, uuid) = ("x".to_owned(), [7; 16]);
     let client = &mut client;
     missing(
@@ -334,20 +323,7 @@ fn of_what_there_is_none_lists_are_empty_and_look_ups_find_nothing() {
     missing(client, &net::SecretLookupByUuid { uuid }, 66, 30);
     let usage = net::SecretLookupByUsage {
         usage_type: 1,
-        usage_id: name.clone(),
+        usage_id: name,
     };
     missing(client, &usage, 66, 30);
-    missing(
-        client,
-        &net::NwfilterLookupByName { name: name.clone() },
-        62,
-        33,
-    );
-    missing(client, &net::NwfilterLookupByUuid { uuid }, 62, 33);
-    missing(
-        client,
-        &net::NwfilterBindingLookupByPortDev { name },
-        101,
-        33,
-    );
 }

@@ -2,9 +2,9 @@
 
 use super::Access::{Read, Write};
 use super::Rank::{High, Low};
-use super::State::{Served, ToCome, Unsupported};
+use super::State::{Served, Unsupported};
 use super::call_rows;
-use super::reason::{INTERFACES, NWFILTERS};
+use super::reason::{INTERFACES, NWFILTER_BINDINGS};
 
 call_rows! {
     36 CONNECT_LIST_DEFINED_NETWORKS virConnectListDefinedNetworks (Read, High) => Served;
@@ -38,11 +38,11 @@ call_rows! {
     156 INTERFACE_IS_ACTIVE virInterfaceIsActive (Read, High) => Served;
     175 NWFILTER_LOOKUP_BY_NAME virNWFilterLookupByName (Read, High) => Served;
     176 NWFILTER_LOOKUP_BY_UUID virNWFilterLookupByUUID (Read, High) => Served;
-    177 NWFILTER_GET_XML_DESC virNWFilterGetXMLDesc (Read, High) => ToCome(NWFILTERS);
+    177 NWFILTER_GET_XML_DESC virNWFilterGetXMLDesc (Read, High) => Served;
     178 CONNECT_NUM_OF_NWFILTERS virConnectNumOfNWFilters (Read, High) => Served;
     179 CONNECT_LIST_NWFILTERS virConnectListNWFilters (Read, High) => Served;
-    180 NWFILTER_DEFINE_XML virNWFilterDefineXML (Write, High) => ToCome(NWFILTERS);
-    181 NWFILTER_UNDEFINE virNWFilterUndefine (Write, High) => ToCome(NWFILTERS);
+    180 NWFILTER_DEFINE_XML virNWFilterDefineXML (Write, High) => Served;
+    181 NWFILTER_UNDEFINE virNWFilterUndefine (Write, High) => Served;
     220 INTERFACE_CHANGE_BEGIN virInterfaceChangeBegin (Write, Low) => Unsupported(INTERFACES);
     221 INTERFACE_CHANGE_COMMIT virInterfaceChangeCommit (Write, Low) => Unsupported(INTERFACES);
     222 INTERFACE_CHANGE_ROLLBACK virInterfaceChangeRollback (Write, Low) => Unsupported(INTERFACES);
@@ -54,9 +54,9 @@ call_rows! {
     314 CONNECT_NETWORK_EVENT_DEREGISTER_ANY virConnectNetworkEventDeregisterAny (Read, High) => Served;
     341 NETWORK_GET_DHCP_LEASES virNetworkGetDHCPLeases (Read, Low) => Served;
     397 NWFILTER_BINDING_LOOKUP_BY_PORT_DEV virNWFilterBindingLookupByPortDev (Read, High) => Served;
-    398 NWFILTER_BINDING_GET_XML_DESC virNWFilterBindingGetXMLDesc (Read, High) => ToCome(NWFILTERS);
-    399 NWFILTER_BINDING_CREATE_XML virNWFilterBindingCreateXML (Write, High) => ToCome(NWFILTERS);
-    400 NWFILTER_BINDING_DELETE virNWFilterBindingDelete (Write, High) => ToCome(NWFILTERS);
+    398 NWFILTER_BINDING_GET_XML_DESC virNWFilterBindingGetXMLDesc (Read, High) => Served;
+    399 NWFILTER_BINDING_CREATE_XML virNWFilterBindingCreateXML (Write, High) => Unsupported(NWFILTER_BINDINGS);
+    400 NWFILTER_BINDING_DELETE virNWFilterBindingDelete (Write, High) => Unsupported(NWFILTER_BINDINGS);
     401 CONNECT_LIST_ALL_NWFILTER_BINDINGS virConnectListAllNWFilterBindings (Read, High) => Served;
     404 NETWORK_LIST_ALL_PORTS virNetworkListAllPorts (Read, High) => Served;
     405 NETWORK_PORT_LOOKUP_BY_UUID virNetworkPortLookupByUUID (Read, High) => Served;
@@ -65,7 +65,7 @@ call_rows! {
     408 NETWORK_PORT_SET_PARAMETERS virNetworkPortSetParameters (Write, Low) => Served;
     409 NETWORK_PORT_GET_XML_DESC virNetworkPortGetXMLDesc (Read, Low) => Served;
     410 NETWORK_PORT_DELETE virNetworkPortDelete (Write, Low) => Served;
-    431 NWFILTER_DEFINE_XML_FLAGS virNWFilterDefineXMLFlags (Write, High) => ToCome(NWFILTERS);
+    431 NWFILTER_DEFINE_XML_FLAGS virNWFilterDefineXMLFlags (Write, High) => Served;
     432 NETWORK_DEFINE_XML_FLAGS virNetworkDefineXMLFlags (Write, High) => Served;
     437 NETWORK_CREATE_XML_FLAGS virNetworkCreateXMLFlags (Write, High) => Served;
     444 NETWORK_SET_METADATA virNetworkSetMetadata (Write, Low) => Served;

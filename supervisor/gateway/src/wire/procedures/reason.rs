@@ -23,11 +23,12 @@ pub(super) const NO_SOURCES: &str =
 /// By design.
 pub(super) const INTERFACES: &str =
     "the host's own interfaces are configured by its administrator, with the tools of the system";
+pub(super) const NWFILTER_BINDINGS: &str =
+    "an interface has the filter that its domain says, from its start to its end";
 
 /// What is to come.
 pub(super) const FRONT_DOOR: &str = "the libvirt front door";
 /// What is to come.
-pub(super) const NWFILTERS: &str = "network filters";
 /// What is to come.
 pub(super) const NODE_DEVICES: &str = "node devices";
 /// What is to come.

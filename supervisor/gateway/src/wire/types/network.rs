@@ -95,10 +95,16 @@ calls! { Remote;
     NwfilterLookupByName = 175 { name: String } -> Nwfilter;
     /// A filter by its UUID.
     NwfilterLookupByUuid = 176 { uuid: Uuid } -> Nwfilter;
+    /// Its document.
+    NwfilterGetXmlDesc = 177 { filter: Nwfilter, flags: u32 } -> String;
     /// How many filters there are.
     ConnectNumOfNwfilters = 178 {} -> i32;
     /// Their names, at most so many.
     ConnectListNwfilters = 179 { maxnames: i32 } -> List<String, OBJECTS_MAX>;
+    /// Defines a filter.
+    NwfilterDefineXml = 180 { xml: String } -> Nwfilter;
+    /// Forgets its definition.
+    NwfilterUndefine = 181 { filter: Nwfilter } -> ();
     /// All networks that the flags leave, or how many.
     ConnectListAllNetworks = 283 { need_results: bool, flags: u32 }
         => NetworkList { networks: List<Network, OBJECTS_MAX>, ret: u32 };
@@ -129,6 +135,8 @@ calls! { Remote;
         => DhcpLeases { leases: List<DhcpLease, 65_536>, ret: u32 };
     /// The filter on the port of that name.
     NwfilterBindingLookupByPortDev = 397 { name: String } -> NwfilterBinding;
+    /// The document of a filter on a port.
+    NwfilterBindingGetXmlDesc = 398 { binding: NwfilterBinding, flags: u32 } -> String;
     /// All filters on ports, or how many.
     ConnectListAllNwfilterBindings = 401 { need_results: bool, flags: u32 }
         => NwfilterBindingList { bindings: List<NwfilterBinding, OBJECTS_MAX>, ret: u32 };
@@ -148,6 +156,8 @@ calls! { Remote;
     NetworkPortGetXmlDesc = 409 { port: NetworkPort, flags: u32 } -> String;
     /// Takes a port away.
     NetworkPortDelete = 410 { port: NetworkPort, flags: u32 } -> ();
+    /// Defines a filter; 1: only if the document is valid.
+    NwfilterDefineXmlFlags = 431 { xml: String, flags: u32 } -> Nwfilter;
     /// Defines a network; 1: only if the document is valid.
     NetworkDefineXmlFlags = 432 { xml: String, flags: u32 } -> Network;
     /// Makes a network and starts it; 1: only if the document is valid.

@@ -2,20 +2,19 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::{DirectMode, InterfaceName, IpRange, KeptElement, Nic, NicSource, PortLink};
+use reeve_ipc::model::{DirectMode, InterfaceName, KeptElement, Nic, NicSource, PortLink};
 use reeve_ipc::spec::NicDriver;
 
 use super::super::XmlError;
 use super::super::element::Element;
 use super::super::kept::{self, Keeper};
+use super::super::nwfilter;
 use super::super::own::OwnInterface;
 use super::super::write::Writer;
 use super::{address, open_vswitch, rates};
 
 /// What the names begin with that are drawn for a start (libvirt `VIR_NET_GENERATED_VNET_PREFIX`).
 const DRAWN: [&str; 2] = ["vnet", "macvtap"];
-/// The filter by which addresses are said.
-const FILTER: &str = "clean-traffic";
 
 pub(super) fn parse(element: Element<'_>, keeper: &mut Keeper) -> Result<Nic, XmlError> {
     element.known(&["type", "trustGuestRxFilters"])?;
@@ -85,7 +84,7 @@ pub(super) fn parse(element: Element<'_>, keeper: &mut Keeper) -> Result<Nic, Xm
         nic.isolated = port.switch("isolated")?.unwrap_or(false);
     }
     if let Some(filter) = element.child("filterref") {
-        nic.addresses = addresses(filter)?;
+        nic.filter = Some(Box::new(nwfilter::parse_reference(filter)?));
     }
     nic.address = address::place(element)?;
     Ok(nic)
@@ -199,52 +198,14 @@ fn target(element: Element<'_>) -> Result<Option<(InterfaceName, bool)>, XmlErro
     }
 }
 
-fn addresses(filter: Element<'_>) -> Result<Vec<IpRange>, XmlError> {
-    filter.known(&["filter"])?;
-    let name = filter.required("filter")?;
-    if name != FILTER {
-        let message = format!("there is {FILTER}, with the addresses as parameters IP and IPV6");
-        return Err(filter.unsupported_value("filter", name, message));
-    }
-    let mut addresses = Vec::new();
-    for parameter in filter.children() {
-        if parameter.name() != "parameter" {
-            return Err(parameter.not_provided());
-        }
-        parameter.known(&["name", "value"])?;
-        let name = parameter.required("name")?;
-        if !matches!(name, "IP" | "IPV6") {
-            return Err(parameter.unsupported_value("name", name, "there is IP and IPV6"));
-        }
-        parameter.required("value")?;
-        addresses.extend(parameter.parsed::<IpRange>("value")?);
-    }
-    if addresses.is_empty() {
-        return Err(
-            filter.unsupported("an address is not learned; say it in a <parameter name='IP'>")
-        );
-    }
-    Ok(addresses)
-}
-
-/// Whether `<parameter>` can say it: libvirt's schema takes no slash there.
-fn is_parameter(range: &IpRange) -> bool {
-    !range.to_string().contains('/')
-}
-
 /// What of an interface its element does not say.
 pub(in super::super) fn own(index: usize, nic: &Nic) -> OwnInterface {
     let rate = |rate: Option<_>| rate.filter(|rate| !rates::is_bandwidth(*rate));
-    let said = nic.addresses.iter().all(is_parameter);
     OwnInterface {
         index,
         inbound: rate(nic.inbound),
         outbound: rate(nic.outbound),
-        addresses: if said {
-            Vec::new()
-        } else {
-            nic.addresses.clone()
-        },
+        addresses: nic.addresses.clone(),
     }
 }
 
@@ -332,18 +293,8 @@ pub(super) fn format(
     if nic.isolated {
         writer.tag("port").attribute("isolated", "yes").empty();
     }
-    if !nic.addresses.is_empty() && nic.addresses.iter().all(is_parameter) {
-        writer.tag("filterref").attribute("filter", FILTER).open();
-        for range in &nic.addresses {
-            let name = if range.first().is_ipv4() {
-                "IP"
-            } else {
-                "IPV6"
-            };
-            let tag = writer.tag("parameter").attribute("name", name);
-            tag.attribute("value", range).empty();
-        }
-        writer.close("filterref");
+    if let Some(filter) = &nic.filter {
+        nwfilter::format_reference(writer, filter);
     }
     if !nic.link_up {
         writer.tag("link").attribute("state", "down").empty();

@@ -186,6 +186,8 @@ mod tests {
             C::NoNetwork,
             C::NetworkExists,
             C::NoPort,
+            C::NoNwfilter,
+            C::NwfilterExists,
         ]
         .map(|code| CommandError::Call(ApiError::new(code, "m").into()));
         let socket = || PathBuf::from("/s");

@@ -455,9 +455,13 @@ fn an_interface_on_a_network_is_connected_as_its_port_says() {
     // It has a filter wherever one on a bridge has, also when it is taken over.
     let mac = "52:54:00:01:02:03".parse().unwrap();
     let mut policy = NicPolicy::default();
-    assert!(policy.guarded(&own, mac).is_none(), "its network trusts it");
+    let is_guarded = |policy: &NicPolicy, nic: &Nic| {
+        let guarded = policy.guarded(nic, mac, &policy.book.read()).unwrap();
+        guarded.is_some_and(|guarded| guarded.sender.is_some())
+    };
+    assert!(!is_guarded(&policy, &own), "its network trusts it");
     policy.multi_tenant = true;
-    assert!(policy.guarded(&own, mac).is_some());
+    assert!(is_guarded(&policy, &own));
     if let NicSource::Network {
         port: Some(port), ..
     } = &mut own.source
@@ -465,7 +469,14 @@ fn an_interface_on_a_network_is_connected_as_its_port_says() {
         port.trust_guest = false;
     }
     policy.multi_tenant = false;
-    assert!(policy.guarded(&own, mac).is_some());
+    assert!(is_guarded(&policy, &own));
+    // A network filter that is not there is asked for by its name.
+    own.filter = Some(Box::new(crate::nwfilter::tests::reference("nova", &[])));
+    let refused = policy.guarded(&own, mac, &policy.book.read()).unwrap_err();
+    assert!(
+        refused.to_string().contains("'nova' is missing"),
+        "{refused}"
+    );
 }
 
 #[test]

@@ -104,5 +104,8 @@ fn nic(nic: &Nic) -> String {
         text.push_str(if first == 0 { ", from " } else { " " });
         text.push_str(&address.to_string());
     }
+    if let Some(filter) = &nic.filter {
+        text.push_str(&format!(", through filter '{}'", filter.filter));
+    }
     text
 }

@@ -11,6 +11,7 @@ use super::super::SchemaError;
 use super::disks::is_false;
 use super::open_vswitch::SwitchPort;
 use super::{Rate, from_slot, to_slot};
+use crate::store::nwfilters::ReferenceFile;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -37,6 +38,8 @@ pub(super) struct Nic {
     /// Its frames are moved by the kernel.
     #[serde(default, skip_serializing_if = "is_false")]
     vhost: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    filter: Option<ReferenceFile>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -219,6 +222,7 @@ impl From<&model::Nic> for Nic {
             address,
             addresses,
             driver,
+            filter,
         } = nic;
         let text = |name: &model::InterfaceName| name.as_str().to_owned();
         Self {
@@ -238,6 +242,7 @@ impl From<&model::Nic> for Nic {
                 NicDriver::User => false,
                 NicDriver::Vhost => true,
             },
+            filter: filter.as_deref().map(Into::into),
         }
     }
 }
@@ -268,6 +273,10 @@ impl TryFrom<Nic> for model::Nic {
                 NicDriver::Vhost
             } else {
                 NicDriver::User
+            },
+            filter: match nic.filter {
+                Some(filter) => Some(Box::new(filter.try_into()?)),
+                None => None,
             },
         })
     }

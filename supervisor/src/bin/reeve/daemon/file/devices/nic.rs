@@ -2,7 +2,10 @@
 
 use std::path::PathBuf;
 
-use reeve_ipc::model::{DirectMode, InterfaceName, IpRange, NetworkName, Nic, NicSource};
+use reeve_ipc::model::{
+    DirectMode, FilterParameter, FilterReference, InterfaceName, IpRange, NetworkName, Nic,
+    NicSource, NwfilterName,
+};
 use reeve_ipc::spec::{MacAddress, NicDriver, PciSlot};
 use serde::{Deserialize, Serialize};
 
@@ -57,6 +60,12 @@ struct NicKeys {
     isolated: bool,
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     addresses: Vec<IpRange>,
+    /// The network filter that its frames pass.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    filter: Option<NwfilterName>,
+    /// Values of its variables, each a name and a value.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    filter_parameters: Vec<(String, String)>,
     #[serde(skip_serializing_if = "Option::is_none")]
     address: Option<PciSlot>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -92,12 +101,36 @@ impl TryFrom<NicKeys> for NicEntry {
             address: keys.address,
             addresses: keys.addresses,
             driver: keys.driver.unwrap_or(NicDriver::User),
+            filter: filter(keys.filter, keys.filter_parameters)?,
         }))
     }
 }
 
+fn filter(
+    filter: Option<NwfilterName>,
+    parameters: Vec<(String, String)>,
+) -> Result<Option<Box<FilterReference>>, String> {
+    let Some(filter) = filter else {
+        return match parameters.is_empty() {
+            true => Ok(None),
+            false => Err("filter_parameters are those of a filter: write filter too".to_owned()),
+        };
+    };
+    let parameters = parameters.into_iter();
+    let parameters = parameters.map(|(name, value)| FilterParameter { name, value });
+    Ok(Some(Box::new(FilterReference {
+        filter,
+        parameters: parameters.collect(),
+    })))
+}
+
 impl From<NicEntry> for NicKeys {
     fn from(NicEntry(nic): NicEntry) -> Self {
+        let parameters = nic.filter.as_ref().map(|filter| {
+            let parameters = filter.parameters.iter();
+            parameters.map(|it| (it.name.clone(), it.value.clone()))
+        });
+        let filter_parameters = parameters.map(Iterator::collect).unwrap_or_default();
         let mut keys = Self {
             bridge: None,
             tap: None,
@@ -117,6 +150,8 @@ impl From<NicEntry> for NicKeys {
             isolated: nic.isolated,
             address: nic.address,
             addresses: nic.addresses,
+            filter: nic.filter.map(|filter| filter.filter),
+            filter_parameters,
             driver: Some(nic.driver).filter(|driver| *driver != NicDriver::User),
             inbound: nic.inbound.map(Into::into),
             outbound: nic.outbound.map(Into::into),

@@ -1,0 +1,320 @@
+//! Network filters of a real `reeved` by a real `virsh`: those that libvirt's packages bring, an administrator's own,
+//! and what becomes of the interface of a guest that has one. What of frames passes is tested with the rules
+//! themselves (`supervisor/src/host/filter`).
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use reeve_tests::daemon::Daemon;
+use reeve_tests::namespace::{NetNamespace, program};
+use reeve_tests::virsh::{Host, REAL, TEST, succeed};
+
+/// Where `libvirt-daemon-config-nwfilter` has them.
+const SHIPPED: &str = "/usr/share/libvirt/nwfilter";
+
+/// A guest on the bridge `nwbr0`.
+fn guest(filter: &str) -> String {
+    format!(
+        "<domain type='kvm'>\
+           <name>web</name>\
+           <metadata>\
+             <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
+           </metadata>\
+           <memory unit='MiB'>64</memory>\
+           <vcpu>1</vcpu>\
+           <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
+           <features><acpi/><apic/></features>\
+           <devices>\
+             <interface type='bridge'>\
+               <mac address='52:54:00:00:00:05'/>\
+               <source bridge='nwbr0'/>\
+               <model type='virtio'/>\
+               {filter}\
+             </interface>\
+           </devices>\
+         </domain>"
+    )
+}
+
+fn said(filter: &str, ip: &str) -> String {
+    format!("<filterref filter='{filter}'><parameter name='IP' value='{ip}'/></filterref>")
+}
+
+/// A document without its UUID.
+fn without_uuid(document: &str) -> String {
+    let lines = document.lines().filter(|line| !line.contains("<uuid>"));
+    lines.collect::<Vec<_>>().join("\n")
+}
+
+fn refused(host: &Host, arguments: &[&str], part: &str) -> Result<()> {
+    let said = host.refused(arguments)?;
+    ensure!(said.contains(part), "{arguments:?}: {said}");
+    Ok(())
+}
+
+#[test]
+fn the_filters_of_libvirts_packages_are_there_and_say_the_same() -> Result<()> {
+    let host = Host::start(REAL)?;
+    let listed = host.good(&["nwfilter-list"])?;
+    let mut names = Vec::new();
+    let (mut define, mut dump) = (Vec::new(), Vec::new());
+    for file in fs::read_dir(SHIPPED).context("install libvirt-daemon-config-nwfilter")? {
+        let text = fs::read_to_string(file?.path())?;
+        let name = text.split("<filter name='").nth(1).context("a name")?;
+        let name = name.split('\'').next().context("a name")?.to_owned();
+        ensure!(
+            listed.contains(&format!(" {name}\n")) || listed.ends_with(&name),
+            "{name}: {listed}"
+        );
+        let own = text.replace(
+            &format!("<filter name='{name}'"),
+            &format!("<filter name='own-{name}'"),
+        );
+        let file = host.file(&format!("{name}.xml"), &own)?;
+        define.push(format!("nwfilter-define {file}"));
+        dump.push(format!(
+            "nwfilter-dumpxml {name}; nwfilter-dumpxml own-{name}"
+        ));
+        names.push(name);
+    }
+    ensure!(names.len() == 24, "{names:?}");
+    host.good(&[&define.join("; ")])?;
+    let documents = host.good(&[&dump.join("; ")])?;
+    let documents: Vec<&str> = documents.split_inclusive("</filter>").collect();
+    ensure!(documents.len() == 48, "{}", documents.len());
+    for pair in documents.chunks(2) {
+        let (ours, theirs) = (without_uuid(pair[0]), without_uuid(pair[1]));
+        let theirs = theirs.replace("<filter name='own-", "<filter name='");
+        ensure!(ours.trim() == theirs.trim(), "{ours}\n{theirs}");
+    }
+    // libvirt's test driver has none.
+    let none = host.virsh_of(TEST, &["nwfilter-list"]).output()?;
+    let complaint = String::from_utf8_lossy(&none.stderr);
+    ensure!(
+        complaint.contains("not supported by the connection driver"),
+        "{complaint}"
+    );
+    Ok(())
+}
+
+#[test]
+fn a_filter_is_defined_changed_and_undefined_as_an_administrator_types() -> Result<()> {
+    let mut host = Host::start(REAL)?;
+    let text = "<filter name='own' chain='ipv4-own'><filterref filter='no-ip-multicast'/>\
+        <rule action='drop' direction='out' priority='7'><ip protocol='tcp' dstportstart='25'/></rule></filter>";
+    let file = host.file("own.xml", text)?;
+    host.good(&["nwfilter-define", &file])?;
+    let shown = host.good(&["nwfilter-dumpxml", "own"])?;
+    refused(
+        &host,
+        &["nwfilter-define", &file],
+        "already exists with uuid",
+    )?;
+    let again = host.file("again.xml", &shown)?;
+    host.good(&["nwfilter-define", &again])?;
+    ensure!(host.good(&["nwfilter-dumpxml", "own"])? == shown, "{shown}");
+    let mut edit = host.virsh(&["nwfilter-edit", "own"]);
+    edit.env("VISUAL", "sed -i s/dstportstart='25'/dstportstart='26'/");
+    edit.env("EDITOR", "sed -i s/25/26/");
+    edit.env_remove("VISUAL");
+    succeed(edit)?;
+    ensure!(
+        host.good(&["nwfilter-dumpxml", "own"])?
+            .contains("dstportstart='26'")
+    );
+    let round = host.file("loop.xml", &shown.replace("no-ip-multicast", "own"))?;
+    refused(
+        &host,
+        &["nwfilter-define", &round],
+        "filter would introduce a loop",
+    )?;
+    for (text, part) in [
+        ("<filter name='bad' chain='ip'/>", "Invalid chain name 'ip'"),
+        (
+            "<filter name='bad'><rule action='drop' direction='in'><ip srcipaddr='x'/></rule></filter>",
+            "illegal value",
+        ),
+    ] {
+        let bad = host.file("bad.xml", text)?;
+        refused(&host, &["nwfilter-define", &bad], part)?;
+    }
+    host.good(&["nwfilter-undefine", "clean-traffic-gateway"])?;
+    refused(
+        &host,
+        &["nwfilter-dumpxml", "clean-traffic-gateway"],
+        "no nwfilter with matching name",
+    )?;
+    refused(&host, &["nwfilter-binding-create", &file], "not supported")?;
+
+    // What was decided stays so.
+    let before = host.good(&["nwfilter-list"])?;
+    host.daemon.kill()?;
+    host.daemon.spawn()?;
+    ensure!(host.good(&["nwfilter-list"])? == before, "{before}");
+    host.good(&["nwfilter-undefine", "own"])?;
+    ensure!(!host.good(&["nwfilter-list"])?.contains("own"));
+    Ok(())
+}
+
+/// A daemon in a namespace of its own, with a bridge.
+struct World {
+    host: Host,
+    namespace: NetNamespace,
+}
+
+impl World {
+    fn start(letter: char) -> Result<Self> {
+        let namespace = NetNamespace::new(letter)?;
+        namespace.ip(&["link", "add", "nwbr0", "type", "bridge"])?;
+        namespace.ip(&["link", "set", "nwbr0", "up"])?;
+        let mut daemon = Daemon::prepare()?;
+        daemon.configure("libvirt = true\n")?;
+        daemon.in_namespace(&namespace);
+        daemon.spawn()?;
+        let host = Host::of(daemon, REAL);
+        Ok(Self { host, namespace })
+    }
+
+    /// The rules that the kernel has.
+    fn rules(&self) -> Result<String> {
+        let listed = self
+            .namespace
+            .command(&program("nft"))
+            .args(["list", "ruleset"])
+            .output()?;
+        ensure!(
+            listed.status.success(),
+            "{}",
+            String::from_utf8_lossy(&listed.stderr)
+        );
+        Ok(String::from_utf8(listed.stdout)?)
+    }
+
+    fn until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
+        let deadline = Instant::now() + Duration::from_secs(30);
+        while !holds(self)? {
+            ensure!(
+                Instant::now() < deadline,
+                "{what}: {}",
+                self.host.daemon.log()
+            );
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        Ok(())
+    }
+
+    fn defined(&self, filter: &str) -> Result<()> {
+        let file = self.host.file("web.xml", &guest(filter))?;
+        let _ = self.host.virsh(&["undefine", "web"]).output()?;
+        self.host.good(&["define", &file])?;
+        Ok(())
+    }
+}
+
+#[test]
+fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
+    let mut world = World::start('f')?;
+    let connections = "<filter name='own'><uuid>5b1e6a7c-0000-4000-8000-000000000001</uuid>\
+        <rule action='accept' direction='in'><tcp dstportstart='22'/></rule></filter>";
+    let file = world.host.file("own.xml", connections)?;
+    world.host.good(&["nwfilter-define", &file])?;
+    for (filter, part) in [
+        (
+            "<filterref filter='nova-base'/>".to_owned(),
+            "referenced filter 'nova-base' is missing",
+        ),
+        (
+            "<filterref filter='clean-traffic'/>".to_owned(),
+            "<parameter name='IP'",
+        ),
+        (said("own", "192.0.2.5"), "follows connections"),
+    ] {
+        world.defined(&filter)?;
+        refused(&world.host, &["start", "web"], part)?;
+        ensure!(!world.rules()?.contains("vnet0"), "{}", world.rules()?);
+    }
+
+    world.defined(&said("clean-traffic", "192.0.2.5"))?;
+    world.host.good(&["start", "web"])?;
+    for view in [&["dumpxml", "web"][..], &["dumpxml", "--inactive", "web"]] {
+        let shown = world.host.good(view)?;
+        ensure!(
+            shown.contains("<filterref filter='clean-traffic'>"),
+            "{shown}"
+        );
+        ensure!(
+            shown.contains("<parameter name='IP' value='192.0.2.5'/>"),
+            "{shown}"
+        );
+    }
+    let listed = world.host.good(&["nwfilter-binding-list"])?;
+    ensure!(
+        listed.split_whitespace().eq(["vnet0", "clean-traffic"]),
+        "{listed}"
+    );
+    let shown = world.host.good(&["nwfilter-binding-dumpxml", "vnet0"])?;
+    for part in [
+        "<name>web</name>",
+        "<portdev name='vnet0'/>",
+        "<mac address='52:54:00:00:00:05'/>",
+        "192.0.2.5",
+    ] {
+        ensure!(shown.contains(part), "{part}: {shown}");
+    }
+    let rules = world.rules()?;
+    for part in [
+        "chain from-guest-ipv4-ip",
+        "chain to-guest",
+        "hook egress",
+        "192.0.2.5",
+        "chain frames",
+    ] {
+        ensure!(rules.contains(part), "{part}: {rules}");
+    }
+    refused(
+        &world.host,
+        &["nwfilter-undefine", "no-mac-spoofing"],
+        "nwfilter is in use",
+    )?;
+
+    // A change is the interface's at once, or nobody's.
+    let uuid = world.host.good(&["nwfilter-dumpxml", "no-ip-spoofing"])?;
+    let changed = uuid.replace("protocol='udp'", "protocol='sctp'");
+    ensure!(changed != uuid, "{uuid}");
+    let file = world.host.file("changed.xml", &changed)?;
+    world.host.good(&["nwfilter-define", &file])?;
+    let after = world.rules()?;
+    ensure!(after.contains("sctp") && after != rules, "{after}");
+    let needs = changed.replace("srcipaddr='0.0.0.0'", "srcipaddr='$NOBODY'");
+    let file = world.host.file("needs.xml", &needs)?;
+    refused(&world.host, &["nwfilter-define", &file], "$NOBODY")?;
+    ensure!(world.rules()? == after, "{}", world.rules()?);
+    ensure!(world.host.good(&["nwfilter-dumpxml", "no-ip-spoofing"])? == changed);
+
+    // It is a later supervisor's, and put back where somebody takes it away.
+    world.host.daemon.kill()?;
+    world.host.daemon.spawn()?;
+    let listed = world.host.good(&["nwfilter-binding-list"])?;
+    ensure!(listed.contains("vnet0"), "{listed}");
+    let flush = world
+        .namespace
+        .command(&program("nft"))
+        .args(["flush", "ruleset"])
+        .status()?;
+    ensure!(flush.success());
+    world.until("the rules are back", |world| {
+        Ok(world.rules()?.contains("chain from-guest-ipv4-ip"))
+    })?;
+
+    world.host.good(&["destroy", "web"])?;
+    world.until("nothing is left", |world| Ok(world.rules()?.is_empty()))?;
+    ensure!(world.host.good(&["nwfilter-binding-list"])?.is_empty());
+    world.host.good(&["nwfilter-undefine", "no-mac-spoofing"])?;
+    refused(
+        &world.host,
+        &["start", "web"],
+        "referenced filter 'no-mac-spoofing' is missing",
+    )?;
+    Ok(())
+}
