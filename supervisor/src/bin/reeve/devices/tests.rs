@@ -1,7 +1,7 @@
 //! What is said on the command line is what the definition gets, or is refused in words.
 
 use clap::Parser;
-use reeve_ipc::model::NicSource;
+use reeve_ipc::model::{DirectMode, NicSource};
 use reeve_ipc::spec::{CacheMode, Discard, IoEngine};
 
 use super::*;
@@ -149,6 +149,24 @@ fn an_interface_has_one_source() {
     assert!(refused("--net", "bridge=br0,driver=vfio").contains("there are user, vhost"));
     assert!(refused("--net", "bridge=a/b").contains("network interface"));
     assert!(refused("--net", "bridge=br0,link=sideways").contains("'sideways'"));
+}
+
+#[test]
+fn an_interface_upon_a_device_is_in_mode_bridge_where_nothing_is_said() {
+    let devices = devices(&[
+        "--net",
+        "direct=eth0",
+        "--net",
+        "direct=eth0,mode=passthrough",
+    ]);
+    let source = |mode| NicSource::Direct {
+        device: "eth0".parse().unwrap(),
+        mode,
+    };
+    let sources: Vec<_> = devices.nics.iter().map(|nic| nic.source.clone()).collect();
+    let modes = [DirectMode::Bridge, DirectMode::Passthrough];
+    assert_eq!(sources, modes.map(source));
+    assert!(refused("--net", "direct=eth0,mode=hostdev").contains("hostdev"));
 }
 
 #[test]

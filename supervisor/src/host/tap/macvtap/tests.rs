@@ -1,12 +1,15 @@
 //! Macvtaps upon one end of a veth pair, and what of their frames comes where: in a network namespace of the test's own
 //! thread. The other end of the pair is heard and spoken at by a macvtap by passthrough.
 
+use std::os::fd::OwnedFd;
 use std::time::Duration;
 
 use reeve_ipc::device::NicFigures;
-use reeve_ipc::model::DomainUuid;
+use reeve_ipc::model::{DirectMode, DomainUuid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::mount::{MountFlags, mount};
 
+use super::super::ioctl::Control;
 use super::super::tests::{alone, interface, ip, show};
 use super::*;
 use crate::host::filter::{Guarded, Guest, Hook, Sender, TapFilters};
@@ -276,6 +279,19 @@ fn what_cannot_be_made_is_refused_in_one_line_and_leaves_nothing() {
             matches!(error, MacvtapError::Mtu { mtu: 1500, .. }),
             "{error}"
         );
+        assert_eq!(links(), before);
+    });
+}
+
+#[test]
+fn where_dev_is_not_the_kernel_s_it_is_said_and_nothing_is_left() {
+    alone(|| {
+        pair();
+        let before = links();
+        mount("tmpfs", "/dev", "tmpfs", MountFlags::empty(), None).unwrap();
+        let draft = choose("near0", DirectMode::Passthrough, FIRST).unwrap();
+        let error = draft.make(None, 1).unwrap_err();
+        assert!(matches!(error, MacvtapError::NoNode(_)), "{error}");
         assert_eq!(links(), before);
     });
 }
