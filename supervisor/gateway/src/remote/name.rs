@@ -102,9 +102,10 @@ fn push_identifier(text: &mut String, identifier: &[u8]) -> Option<()> {
     (!is_first).then_some(())
 }
 
-fn push_value(text: &mut String, mut element: &[u8]) -> Option<()> {
-    let (tag, contents) = der::next(&mut element)?;
-    if !element.is_empty() {
+fn push_value(text: &mut String, element: &[u8]) -> Option<()> {
+    let mut rest = element;
+    let (tag, contents) = der::next(&mut rest)?;
+    if !rest.is_empty() {
         return None;
     }
     let is_text = matches!(

@@ -287,7 +287,7 @@ mod tests {
             let config = SASLConfig::with_credentials(None, name, password).unwrap();
             let mechanism = Mechname::parse(MECHANISM.as_bytes()).unwrap();
             let mut client = SASLClient::new(config)
-                .start_suggested([mechanism])
+                .start_suggested(&[mechanism])
                 .unwrap();
             let mut first = Vec::new();
             client.step(None, &mut first).unwrap();

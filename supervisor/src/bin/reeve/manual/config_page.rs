@@ -123,7 +123,7 @@ mod tests {
             assert!(settings.contains(&key.as_str()), "{key}");
         }
         // Those that have no default of their own.
-        assert_eq!(settings.len(), known.len() + 7, "{settings:?}");
+        assert_eq!(settings.len(), known.len() + 8, "{settings:?}");
     }
 
     #[test]
