@@ -329,7 +329,7 @@ fn what_is_inside_of_a_domain_is_asked_for_as_an_administrator_types() -> Result
     let absent = host.refused(&["domtime", "web"])?;
     ensure!(absent.contains("guest agent is not connected"), "{absent}");
     ensure!(host.good(&["domifaddr", "web"])?.is_empty());
-    for empty in [&["nodedev-list"][..], &["secret-list"], &["nwfilter-list"]] {
+    for empty in [&["nodedev-list"][..], &["secret-list"]] {
         ensure!(host.good(empty)?.is_empty(), "{empty:?}");
     }
     let running = host.refused(&["resume", "web"])?;

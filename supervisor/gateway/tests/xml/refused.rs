@@ -115,15 +115,6 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
             "devices/interface/virtualport",
         ),
         (
-            "<interface type='bridge'><source bridge='b'/><filterref/></interface>",
-            "devices/interface/filterref: attribute 'filter'",
-        ),
-        (
-            "<interface type='bridge'><source bridge='b'/><filterref filter='f'><parameter name='A' value='a/b'/>\
-             </filterref></interface>",
-            "devices/interface/filterref: 'a/b' is no value",
-        ),
-        (
             "<disk><target dev='sda' bus='sata'/></disk>",
             "devices/disk/target/@bus",
         ),
@@ -212,6 +203,17 @@ fn what_makes_no_sense_is_refused_as_such() {
         (with("", "<disk/>"), "<target>"),
         (with("", "<vsock/><vsock/>"), "one only"),
         (with("<vcpu cpuset='^1'>1</vcpu>", ""), "CPUs"),
+        (
+            with("", "<interface type='ethernet'><filterref/></interface>"),
+            "interface/filterref: attribute 'filter'",
+        ),
+        (
+            with(
+                "",
+                "<interface type='ethernet'><filterref filter='f'><parameter name='A' value='a/b'/></filterref></interface>",
+            ),
+            "interface/filterref: 'a/b' is no value",
+        ),
     ] {
         let error = parse(&text).unwrap_err();
         assert_eq!(error.code(), 27, "{error}");

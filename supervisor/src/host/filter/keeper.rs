@@ -86,6 +86,10 @@ pub(super) struct Kept {
     /// Opened when it is used first.
     tables: Option<Tables>,
     guarded: BTreeMap<TapId, Entry>,
+    /// The same by the numbers of their interfaces: what happens to any interface of the host is looked up here.
+    numbers: BTreeMap<i32, Vec<TapId>>,
+    /// Those whose filters are not in their places.
+    waiting: BTreeSet<TapId>,
     /// The keeper is to end.
     pub(super) ending: bool,
 }
@@ -105,7 +109,7 @@ impl Kept {
             guarded,
             retry: None,
         };
-        self.guarded.insert(tap.clone(), entry);
+        self.enter(tap, entry);
         Ok(())
     }
 
@@ -123,7 +127,7 @@ impl Kept {
             guarded,
             retry,
         };
-        self.guarded.insert(tap.clone(), entry);
+        self.enter(tap, entry);
         put.map(drop)
     }
 
@@ -204,7 +208,7 @@ impl Kept {
         if !tap.is_gone() {
             return;
         }
-        self.guarded.remove(tap);
+        self.leave(tap);
         let deleted = table.and_then(|table| match table {
             Some(table) if tap.index.is_none() || table.tap.index == tap.index => {
                 ignore_gone(self.tables()?.delete(&table))
@@ -269,17 +273,40 @@ impl Kept {
         }
     }
 
+    fn enter(&mut self, tap: &TapId, entry: Entry) {
+        self.leave(tap);
+        if let Some(index) = tap.index {
+            self.numbers.entry(index).or_default().push(tap.clone());
+        }
+        if entry.retry.is_some() {
+            self.waiting.insert(tap.clone());
+        }
+        self.guarded.insert(tap.clone(), entry);
+    }
+
+    fn leave(&mut self, tap: &TapId) {
+        self.guarded.remove(tap);
+        self.waiting.remove(tap);
+        let Some(index) = tap.index else { return };
+        if let Some(taps) = self.numbers.get_mut(&index) {
+            taps.retain(|other| other != tap);
+            if taps.is_empty() {
+                self.numbers.remove(&index);
+            }
+        }
+    }
+
     /// The taps with these numbers.
     fn among(&self, numbers: &BTreeSet<i32>) -> Vec<TapId> {
-        let taps = self.guarded.keys();
-        let those = taps.filter(|tap| tap.index.is_some_and(|own| numbers.contains(&own)));
-        those.cloned().collect()
+        let taps = numbers.iter().filter_map(|index| self.numbers.get(index));
+        taps.flatten().cloned().collect()
     }
 
     /// Whether the tap with that number is guarded by another name.
     fn is_renamed(&self, index: i32, name: &str) -> bool {
-        let mut taps = self.guarded.iter();
-        taps.any(|(tap, entry)| tap.index == Some(index) && entry.name != name)
+        let taps = self.numbers.get(&index).into_iter().flatten();
+        let mut entries = taps.filter_map(|tap| self.guarded.get(tap));
+        entries.any(|entry| entry.name != name)
     }
 
     /// A tap may have another name than that by which it is guarded.
@@ -316,6 +343,10 @@ impl Kept {
         };
         if let Some(entry) = self.guarded.get_mut(tap) {
             (entry.name, entry.retry) = (name, next);
+            match next {
+                Some(_) => self.waiting.insert(tap.clone()),
+                None => self.waiting.remove(tap),
+            };
         }
     }
 
@@ -335,8 +366,8 @@ impl Kept {
     /// Tries again what is due; gives how long it is until the next is.
     pub(super) fn retry(&mut self, at: Instant) -> Option<Duration> {
         let due = |entry: &Entry| entry.retry.is_some_and(|retry| retry.due <= at);
-        let taps = self.guarded.iter().filter(|(_, entry)| due(entry));
-        for tap in taps.map(|(tap, _)| tap.clone()).collect::<Vec<_>>() {
+        let due = |tap: &&TapId| self.guarded.get(*tap).is_some_and(due);
+        for tap in self.waiting.iter().filter(due).cloned().collect::<Vec<_>>() {
             self.gone(&tap);
             self.put_back(&tap, at);
         }
@@ -345,7 +376,8 @@ impl Kept {
 
     /// How long it is until something is tried again.
     fn next_retry(&self, at: Instant) -> Option<Duration> {
-        let retries = self.guarded.values().filter_map(|entry| entry.retry);
+        let waiting = self.waiting.iter();
+        let retries = waiting.filter_map(|tap| self.guarded.get(tap)?.retry);
         let pauses = retries.map(|retry| retry.due.saturating_duration_since(at));
         pauses.min()
     }
