@@ -77,8 +77,6 @@ impl Tables {
             noted.extend(attribute(TABLE_NOTE, &note(index)));
         }
         let mut messages = vec![
-            Part::new(NEW_TABLE, CREATE, attribute(TABLE_NAME, &table)),
-            Part::new(DELETE_TABLE, 0, attribute(TABLE_NAME, &table)),
             Part::new(NEW_TABLE, CREATE | EXCLUSIVE, noted),
             chain(&table, DROPPED, None),
             rule(&table, DROPPED, &Rule::new().counted().drop()),
@@ -110,6 +108,16 @@ impl Tables {
             let rules = each.rules.iter().map(|it| rule(&table, &each.name, it));
             messages.extend(rules);
         }
+        // Nearly always there is none yet; each message costs the kernel a look at every table that there is.
+        let made = self.0.transact(&messages);
+        if made != Err(Errno::EXIST) {
+            return made;
+        }
+        let before = [
+            Part::new(NEW_TABLE, CREATE, attribute(TABLE_NAME, &table)),
+            Part::new(DELETE_TABLE, 0, attribute(TABLE_NAME, &table)),
+        ];
+        messages.splice(0..0, before);
         self.0.transact(&messages)
     }
 
