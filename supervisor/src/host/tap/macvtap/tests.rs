@@ -7,7 +7,7 @@ use std::time::Duration;
 use reeve_ipc::device::NicFigures;
 use reeve_ipc::model::{DirectMode, DomainUuid};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
-use rustix::mount::{MountFlags, mount};
+use rustix::mount::{MountFlags, UnmountFlags, mount, unmount};
 
 use super::super::ioctl::Control;
 use super::super::tests::{alone, interface, ip, show};
@@ -291,6 +291,7 @@ fn where_dev_is_not_the_kernel_s_it_is_said_and_nothing_is_left() {
         mount("tmpfs", "/dev", "tmpfs", MountFlags::empty(), None).unwrap();
         let draft = choose("near0", DirectMode::Passthrough, FIRST).unwrap();
         let error = draft.make(None, 1).unwrap_err();
+        unmount("/dev", UnmountFlags::DETACH).unwrap();
         assert!(matches!(error, MacvtapError::NoNode(_)), "{error}");
         assert_eq!(links(), before);
     });
