@@ -27,6 +27,7 @@ use reeve_ipc::model::{
 
 use super::harness::{define, domain, named, start};
 use super::network_calls::network;
+use super::nwfilter_calls::nwfilter;
 
 /// Who may do what, decided a second time.
 pub const fn right(operation: Operation) -> Access {
@@ -60,6 +61,9 @@ pub const fn right(operation: Operation) -> Access {
         | O::NetworkDefinitionGet
         | O::NetworkLeasesGet
         | O::NetworkPortList
+        | O::NwfilterList
+        | O::NwfilterGet
+        | O::NwfilterBindingList
         | O::TestHypervisorUse => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
@@ -117,14 +121,19 @@ pub const fn right(operation: Operation) -> Access {
         | O::NetworkUndefine
         | O::NetworkAutostartSet
         | O::NetworkUpdate
-        | O::NetworkLabelSet => Access::ReadWrite,
+        | O::NetworkLabelSet
+        | O::NwfilterDefine
+        | O::NwfilterUndefine => Access::ReadWrite,
     }
 }
 
 /// A call of `operation` about the domain 'web'.
 pub fn sample(operation: Operation) -> CallBody {
     use Operation as O;
-    if let Some(body) = storage(operation).or_else(|| network(operation)) {
+    if let Some(body) = storage(operation)
+        .or_else(|| network(operation))
+        .or_else(|| nwfilter(operation))
+    {
         return body;
     }
     let domain_ = || named("web");

@@ -17,5 +17,6 @@ mod host;
 mod limits;
 mod network_calls;
 mod networks;
+mod nwfilter_calls;
 mod sessions;
 mod versions;

@@ -503,9 +503,12 @@ fn an_interface_upon_a_device_has_a_filter_where_what_it_sends_leaves_by_it() {
     let mut nic = on_network(Some(direct("eth0", DirectMode::Vepa)));
     let mac = "52:54:00:01:02:03".parse().unwrap();
     let mut policy = NicPolicy::default();
-    assert!(policy.guarded(&nic, mac).is_none(), "its network trusts it");
+    let hook = |nic: &Nic, policy: &NicPolicy| {
+        let guarded = policy.guarded(nic, mac, &policy.book.read()).unwrap();
+        Some(guarded?.sender?.hook)
+    };
+    assert_eq!(hook(&nic, &policy), None, "its network trusts it");
     policy.multi_tenant = true;
-    let hook = |nic: &Nic, policy: &NicPolicy| policy.guarded(nic, mac).map(|on| on.sender.hook);
     assert_eq!(hook(&nic, &policy), Some(Hook::Egress));
     policy.multi_tenant = false;
     nic = Nic::new(NicSource::Direct {

@@ -372,12 +372,13 @@ fn it_has_the_queues_and_the_mtu_that_are_said_and_sets_its_device_up() {
 
 fn guarded(addresses: &[&str]) -> Guarded {
     Guarded {
-        sender: Sender {
+        sender: Some(Sender {
             mac: mac(FIRST),
             any_mac: false,
             addresses: addresses.iter().map(|text| text.parse().unwrap()).collect(),
             hook: Hook::Egress,
-        },
+        }),
+        bound: None,
         guest: Some(Guest {
             domain: "web".parse().unwrap(),
             uuid: DomainUuid(uuid::Uuid::from_u128(7)),
