@@ -58,6 +58,9 @@ pub const fn right(operation: Operation) -> Access {
         | O::NetworkDefinitionGet
         | O::NetworkLeasesGet
         | O::NetworkPortList
+        | O::NwfilterList
+        | O::NwfilterGet
+        | O::NwfilterBindingList
         | O::TestHypervisorUse => Access::ReadOnly,
         // What a guest says, and what is said about it, is for those who may change it.
         O::DomainConsole
@@ -114,7 +117,9 @@ pub const fn right(operation: Operation) -> Access {
         | O::NetworkUndefine
         | O::NetworkAutostartSet
         | O::NetworkUpdate
-        | O::NetworkLabelSet => Access::ReadWrite,
+        | O::NetworkLabelSet
+        | O::NwfilterDefine
+        | O::NwfilterUndefine => Access::ReadWrite,
     }
 }
 
