@@ -318,3 +318,45 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     )?;
     Ok(())
 }
+
+#[test]
+fn a_supervisor_that_dies_has_the_filter_of_before_or_the_one_after() -> Result<()> {
+    let own = "<filter name='own'><rule action='drop' direction='in'/></filter>";
+    for point in reeved::crash::names().filter(|name| name.starts_with("nwfilter-")) {
+        let mut host = Host::start(REAL)?;
+        let file = host.file("own.xml", own)?;
+        let removes = ["before-remove", "after-unlink", "after-remove"];
+        let removes = removes.iter().any(|moment| point.ends_with(moment));
+        let (command, of) = match point.starts_with("nwfilter-define") {
+            true => (vec!["nwfilter-define", &file], "own"),
+            // Of one that somebody defined the record goes; of one that is always there it is written that it is gone.
+            false if removes => (vec!["nwfilter-undefine", "own"], "own"),
+            false => (vec!["nwfilter-undefine", "allow-arp"], "allow-arp"),
+        };
+        if removes {
+            host.good(&["nwfilter-define", &file])?;
+        }
+        host.daemon.kill()?;
+        host.daemon.set("REEVE_CRASH", &point);
+        host.daemon.spawn()?;
+        let _ = host.virsh(&command).output()?;
+        host.daemon.wait_for_end()?;
+        host.daemon.set("REEVE_CRASH", "");
+        host.daemon.spawn()?;
+        let is_there = host
+            .virsh(&["nwfilter-dumpxml", of])
+            .output()?
+            .status
+            .success();
+        let early = ["before-write", "after-temporary", "before-remove"];
+        let early = early.iter().any(|moment| point.ends_with(moment));
+        // Before its name, or its end, nothing has changed; after that it has.
+        let expected = early != point.starts_with("nwfilter-define");
+        ensure!(is_there == expected, "{point}: {is_there}");
+        // What was not done can be.
+        if is_there != point.starts_with("nwfilter-define") {
+            host.good(&command)?;
+        }
+    }
+    Ok(())
+}

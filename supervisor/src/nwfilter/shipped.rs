@@ -9,9 +9,17 @@ use uuid::Uuid;
 /// A UUID of which the last digits are a filter's number.
 const FIRST_UUID: u128 = 0x5d0c_64be_36f7_4e0a_9b41_8f2c_5d11_0000;
 
-/// Name, number, chain, the chain's priority where it is not the usual one, and entries: `use FILTER`, or direction,
+/// A filter: name, number, chain, the chain's priority where it is not the usual one, and entries: `use FILTER`, or direction,
 /// action, priority where it is not the usual one, protocol and fields.
-const SHIPPED: &[(&str, u16, &str, Option<i16>, &[&str])] = &[
+type Shipped = (
+    &'static str,
+    u16,
+    &'static str,
+    Option<i16>,
+    &'static [&'static str],
+);
+
+const SHIPPED: &[Shipped] = &[
     ("allow-arp", 1, "arp", None, &["inout accept"]),
     (
         "allow-dhcp",
@@ -210,9 +218,7 @@ pub(super) fn all() -> Vec<Nwfilter> {
 #[cfg(test)]
 pub(super) const COUNT: usize = SHIPPED.len();
 
-fn filter(
-    (name, number, chain, priority, entries): &(&str, u16, &str, Option<i16>, &[&str]),
-) -> Option<Nwfilter> {
+fn filter((name, number, chain, priority, entries): &Shipped) -> Option<Nwfilter> {
     let chain: FilterChain = chain.parse().ok()?;
     Some(Nwfilter {
         name: name.parse().ok()?,

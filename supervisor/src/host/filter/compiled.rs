@@ -149,10 +149,13 @@ fn passing(placed: &Placed, entry: Entry) -> Option<Placed> {
     }
 }
 
+/// Rules with their priorities.
+type Prioritised = Vec<(i16, Rule)>;
+
 /// The chains that frames meet which go one way.
 fn entered(entry: Entry, placed: &[Placed]) -> Vec<Chain> {
     let mut root: Vec<(i16, usize, Rule)> = Vec::new();
-    let mut others: BTreeMap<&FilterChain, (i16, Vec<(i16, Rule)>)> = BTreeMap::new();
+    let mut others: BTreeMap<&FilterChain, (i16, Prioritised)> = BTreeMap::new();
     for it in placed {
         let Some(rule) = rule(&it.rule, entry) else {
             continue;
