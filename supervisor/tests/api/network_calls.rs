@@ -4,13 +4,9 @@ use reeve_ipc::api::call::{
     Call as _, CallBody, LabelChange, NetworkAutostartSet, NetworkCreate, NetworkDefine,
     NetworkDefinitionGet, NetworkFilter, NetworkGet, NetworkLabelSet, NetworkLeasesGet,
     NetworkList, NetworkPortList, NetworkRef, NetworkStart, NetworkStop, NetworkUndefine,
-    NetworkUpdate, NwfilterBindingList, NwfilterDefine, NwfilterGet, NwfilterList, NwfilterRef,
-    NwfilterUndefine, Operation,
+    NetworkUpdate, Operation,
 };
-use reeve_ipc::model::{
-    DnsText, EditCommand, FilterChain, Network, NetworkEdit, NetworkPart, NetworkUuid, Nwfilter,
-    NwfilterUuid,
-};
+use reeve_ipc::model::{DnsText, EditCommand, Network, NetworkEdit, NetworkPart, NetworkUuid};
 
 pub fn network(operation: Operation) -> Option<CallBody> {
     use Operation as O;
@@ -72,25 +68,6 @@ pub fn network(operation: Operation) -> Option<CallBody> {
             after: None,
         }
         .into_body(),
-        O::NwfilterList => NwfilterList { after: None }.into_body(),
-        O::NwfilterGet => NwfilterGet { filter: filter() }.into_body(),
-        O::NwfilterDefine => NwfilterDefine {
-            filter: Box::new(Nwfilter {
-                name: "own".parse().unwrap(),
-                uuid: NwfilterUuid(uuid.0),
-                chain: FilterChain::root(),
-                priority: 0,
-                entries: Vec::new(),
-            }),
-            only_new: true,
-        }
-        .into_body(),
-        O::NwfilterUndefine => NwfilterUndefine { filter: filter() }.into_body(),
-        O::NwfilterBindingList => NwfilterBindingList { after: None }.into_body(),
         _ => return None,
     })
-}
-
-fn filter() -> NwfilterRef {
-    NwfilterRef::Name("own".parse().unwrap())
 }
