@@ -29,6 +29,7 @@ fn guest(filter: &str) -> String {
              <interface type='bridge'>\
                <mac address='52:54:00:00:00:05'/>\
                <source bridge='nwbr0'/>\
+               <target dev='guest0'/>\
                <model type='virtio'/>\
                {filter}\
              </interface>\
@@ -230,7 +231,7 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     ] {
         world.defined(&filter)?;
         refused(&world.host, &["start", "web"], part)?;
-        ensure!(!world.rules()?.contains("vnet0"), "{}", world.rules()?);
+        ensure!(!world.rules()?.contains("guest0"), "{}", world.rules()?);
     }
 
     world.defined(&said("clean-traffic", "192.0.2.5"))?;
@@ -248,13 +249,13 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     }
     let listed = world.host.good(&["nwfilter-binding-list"])?;
     ensure!(
-        listed.split_whitespace().eq(["vnet0", "clean-traffic"]),
+        listed.split_whitespace().eq(["guest0", "clean-traffic"]),
         "{listed}"
     );
-    let shown = world.host.good(&["nwfilter-binding-dumpxml", "vnet0"])?;
+    let shown = world.host.good(&["nwfilter-binding-dumpxml", "guest0"])?;
     for part in [
         "<name>web</name>",
-        "<portdev name='vnet0'/>",
+        "<portdev name='guest0'/>",
         "<mac address='52:54:00:00:00:05'/>",
         "192.0.2.5",
     ] {
@@ -296,7 +297,7 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     world.host.daemon.kill()?;
     world.host.daemon.spawn()?;
     let listed = world.host.good(&["nwfilter-binding-list"])?;
-    ensure!(listed.contains("vnet0"), "{listed}");
+    ensure!(listed.contains("guest0"), "{listed}");
     let flush = world
         .namespace
         .command(&program("nft"))

@@ -9,7 +9,7 @@ use std::net::IpAddr;
 
 use reeve_ipc::model::{
     FieldValue, FilterChain, FilterEntry, FilterParameter, FilterReference, FilterRule,
-    NwfilterName, RuleField, RuleMatch, RuleProtocol, Variable, VariableElement,
+    NwfilterName, RuleDirection, RuleField, RuleMatch, RuleProtocol, Variable, VariableElement,
 };
 use reeve_ipc::spec::MacAddress;
 
@@ -166,6 +166,7 @@ impl Instance<'_> {
                 FilterEntry::Rule(rule) => {
                     usable(name, rule)?;
                     for rule in replaced(name, rule, values)? {
+                        sound(name, &rule)?;
                         if self.placed.len() >= MAX_RULES {
                             return Err(InstanceError::Rules(name.clone()));
                         }
@@ -194,10 +195,57 @@ fn usable(filter: &NwfilterName, rule: &FilterRule) -> Result<(), InstanceError>
     let gratuitous = gratuitous.is_some_and(|value| value.number() != Some(0));
     let ports = [RuleField::SourcePort, RuleField::DestinationPort];
     let ports = ports.iter().any(|port| rule.value(*port).is_some());
+    let kinds = [RuleField::Type, RuleField::Code];
+    let kinds = rule.protocol == Some(RuleProtocol::Ipv6)
+        && kinds.iter().any(|kind| rule.value(*kind).is_some());
+    let turned = rule.protocol == Some(RuleProtocol::Stp)
+        && rule.direction == RuleDirection::InOut
+        && rule.value(RuleField::SourceMac).is_some();
     let what = match gratuitous {
         true => "gratuitous='true'",
         false if rule.negated && ports => "ports and match='no'",
+        false if rule.negated && kinds => "type or code and match='no'",
+        false if turned => "srcmacaddr of spanning trees in both directions",
         false => return Ok(()),
+    };
+    let filter = filter.clone();
+    Err(InstanceError::Unsupported { filter, what })
+}
+
+/// That a rule whose variables have their values is about frames that there can be: one that matches nothing would be
+/// as good as none, and nobody would know.
+fn sound(filter: &NwfilterName, rule: &FilterRule) -> Result<(), InstanceError> {
+    /// TCP, UDP, DCCP, SCTP, UDP-Lite.
+    const WITH_PORTS: [u32; 5] = [6, 17, 33, 132, 136];
+    use RuleField as F;
+    const RANGES: [(F, F); 12] = [
+        (F::SourcePort, F::SourcePortEnd),
+        (F::DestinationPort, F::DestinationPortEnd),
+        (F::Type, F::TypeEnd),
+        (F::Code, F::CodeEnd),
+        (F::RootPriority, F::RootPriorityEnd),
+        (F::RootCost, F::RootCostEnd),
+        (F::SenderPriority, F::SenderPriorityEnd),
+        (F::Port, F::PortEnd),
+        (F::Age, F::AgeEnd),
+        (F::MaxAge, F::MaxAgeEnd),
+        (F::HelloTime, F::HelloTimeEnd),
+        (F::ForwardDelay, F::ForwardDelayEnd),
+    ];
+    let number = |field| rule.value(field)?.number();
+    let ends_early = RANGES.iter().any(|(first, last)| {
+        let last = number(*last);
+        last.is_some_and(|last| number(*first).is_none_or(|first| last < first))
+    });
+    let ports = [F::SourcePort, F::DestinationPort];
+    let ports = ports.iter().any(|port| rule.value(*port).is_some());
+    let protocol = number(F::Protocol);
+    let what = if ends_early {
+        "a range that ends before it begins"
+    } else if ports && !protocol.is_some_and(|protocol| WITH_PORTS.contains(&protocol)) {
+        "ports of a protocol that has none"
+    } else {
+        return Ok(());
     };
     let filter = filter.clone();
     Err(InstanceError::Unsupported { filter, what })
@@ -293,7 +341,7 @@ fn said(
 }
 
 impl Placed {
-    /// The same for frames to the guest, of a rule for both ways: what is said of where they come from is looked for
+    /// The same for frames from the guest, of a rule for both ways: what is said of where they come from is looked for
     /// in where they go, and the other way round.
     pub(crate) fn turned(&self) -> Self {
         let mut turned = self.clone();

@@ -294,6 +294,46 @@ fn few_lines_cannot_stand_for_many_rules() {
 }
 
 #[test]
+fn a_rule_that_could_match_nothing_is_refused_where_it_is_used() {
+    let udp = [
+        ("protocol", "$PROTOCOL"),
+        ("dstportstart", "$FIRST"),
+        ("dstportend", "200"),
+    ];
+    let own = filter(
+        "own",
+        7,
+        vec![rule(
+            RuleAction::Drop,
+            RuleDirection::In,
+            RuleProtocol::Ip,
+            &udp,
+        )],
+    );
+    let book = book(vec![own]);
+    let with = |protocol: &str, first: &str| {
+        let parameter = |name: &str, value: &str| FilterParameter {
+            name: name.to_owned(),
+            value: value.to_owned(),
+        };
+        let reference = FilterReference {
+            filter: "own".parse().unwrap(),
+            parameters: vec![parameter("PROTOCOL", protocol), parameter("FIRST", first)],
+        };
+        book.instantiate(&reference, mac())
+            .map_err(|error| error.to_string())
+    };
+    assert_eq!(with("udp", "100").map(|rules| rules.len()), Ok(1));
+    for (protocol, first, part) in [
+        ("udp", "201", "ends before it begins"),
+        ("icmp", "100", "ports of a protocol that has none"),
+    ] {
+        let refused = with(protocol, first).unwrap_err();
+        assert!(refused.contains(part), "{refused}");
+    }
+}
+
+#[test]
 fn a_rule_of_connections_is_kept_and_not_used() {
     let book = book(samples());
     let error = book

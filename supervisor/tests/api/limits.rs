@@ -1,11 +1,13 @@
 //! What clients can cost: connections in all and of one user, calls that wait, bytes of a message.
 
+use std::time::{Duration, Instant};
+
 use reeve_ipc::MAX_MESSAGE_BYTES;
 use reeve_ipc::api::blocking::Connection;
 use reeve_ipc::api::call::SupervisorInfoGet;
 use reeve_ipc::api::error::ApiErrorCode;
 
-use super::harness::{Instance, READER, Raw, WRITER, as_user, define};
+use super::harness::{Instance, PATIENCE, READER, Raw, WRITER, as_user, define};
 
 fn clients(connection: &mut Connection) -> u32 {
     connection.call(SupervisorInfoGet {}).unwrap().clients
@@ -123,5 +125,10 @@ fn a_message_over_the_limit_ends_its_connection_alone() {
     }
     other.call(1, SupervisorInfoGet {});
     assert_eq!(other.answer().1, None);
-    assert!(instance.log().contains("a datagram exceeded"));
+    // It is logged once its connection has ended.
+    let begin = Instant::now();
+    while !instance.log().contains("a datagram exceeded") {
+        assert!(begin.elapsed() < PATIENCE, "{}", instance.log());
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }

@@ -8,7 +8,14 @@ use serde_json::Value;
 use super::{Cli, eventually};
 
 /// The commands that need no daemon, and clap's own.
-const WITHOUT_A_DAEMON: [&str; 5] = ["run", "doctor", "completion", "help", "manual"];
+const WITHOUT_A_DAEMON: [&str; 6] = [
+    "run",
+    "doctor",
+    "completion",
+    "help",
+    "manual",
+    "remote-user",
+];
 
 /// What a command prints when all goes well.
 enum Prints {

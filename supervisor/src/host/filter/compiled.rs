@@ -139,12 +139,13 @@ impl Compiled {
     }
 }
 
-/// The rule as it is for frames that go that way, if it is for any.
+/// The rule as it is for frames that go that way, if it is for any. One for both ways is said of what comes to the
+/// guest, as with libvirt.
 fn passing(placed: &Placed, entry: Entry) -> Option<Placed> {
     match (placed.rule.direction, entry) {
-        (RuleDirection::Out | RuleDirection::InOut, Entry::FromGuest)
-        | (RuleDirection::In, Entry::ToGuest) => Some(placed.clone()),
-        (RuleDirection::InOut, Entry::ToGuest) => Some(placed.turned()),
+        (RuleDirection::Out, Entry::FromGuest)
+        | (RuleDirection::In | RuleDirection::InOut, Entry::ToGuest) => Some(placed.clone()),
+        (RuleDirection::InOut, Entry::FromGuest) => Some(placed.turned()),
         _ => None,
     }
 }

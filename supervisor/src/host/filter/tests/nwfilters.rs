@@ -139,15 +139,15 @@ fn rules_are_met_by_priority_in_both_directions_and_turned_for_those_to_the_gues
             // Last, whatever stands first.
             all(A::Drop, D::InOut, 1000),
             rule(A::Accept, D::InOut, P::Arp, &[("opcode", "Request")]),
-            // Of both ways: from the guest to this port, and to the guest from it.
+            // Of both ways: to the guest from these ports, and from the guest to them.
             rule(
                 A::Accept,
                 D::InOut,
                 P::Ip,
                 &[
                     ("protocol", "udp"),
-                    ("dstportstart", "5000"),
-                    ("dstportend", "5002"),
+                    ("srcportstart", "5000"),
+                    ("srcportend", "5002"),
                 ],
             ),
             // Before that.
