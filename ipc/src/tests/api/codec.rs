@@ -94,7 +94,7 @@ fn a_length_beyond_the_message_is_refused() {
 fn an_unknown_variant_is_refused_at_every_level() {
     for bytes in [
         &[2, 1, 0][..],       // message
-        &[1, 7, 87],          // call
+        &[1, 7, 90],          // call
         &[1, 7, 4, 3, 0],     // domain reference
         &[1, 7, 6, 3],        // the same
         &[1, 7, 3, 2, 0],     // option
@@ -111,7 +111,7 @@ fn an_unknown_variant_is_refused_at_every_level() {
         &[4, 0][..],    // message
         &[0, 1, 0, 2],  // access
         &[1, 26, 0],    // code
-        &[2, 7, 0, 87], // answer
+        &[2, 7, 0, 90], // answer
         &[2, 7, 2, 0],  // result
     ] {
         assert!(decode::<ToClient>(bytes).is_err(), "{bytes:?}");
