@@ -42,9 +42,8 @@ fn text(mac: [u8; 6]) -> String {
 
 fn network(isolated: &str) -> String {
     format!(
-        "<network><name>tenants</name><bridge name='rtenants'/>{isolated}\
-         <ip address='{GATEWAY}' netmask='255.255.255.0'>\
-         <dhcp><range start='192.168.88.2' end='192.168.88.9'/></dhcp></ip>\
+        "<network><name>tenants</name><bridge name='rtenants'/>{isolated}<dns enable='no'/>\
+         <ip address='{GATEWAY}' netmask='255.255.255.0'/>\
          <ip family='ipv6' address='fd88::1' prefix='64'/></network>"
     )
 }
