@@ -103,7 +103,7 @@ fn the_filters_of_libvirts_packages_are_there_and_say_the_same() -> Result<()> {
 fn a_filter_is_defined_changed_and_undefined_as_an_administrator_types() -> Result<()> {
     let mut host = Host::start(REAL)?;
     let text = "<filter name='own' chain='ipv4-own'><filterref filter='no-ip-multicast'/>\
-        <rule action='drop' direction='out' priority='7'><ip protocol='tcp' dstportstart='25'/></rule></filter>";
+        <rule action='drop' direction='out' priority='7'><ip protocol='tcp' dstportstart='54711'/></rule></filter>";
     let file = host.file("own.xml", text)?;
     host.good(&["nwfilter-define", &file])?;
     let shown = host.good(&["nwfilter-dumpxml", "own"])?;
@@ -116,11 +116,11 @@ fn a_filter_is_defined_changed_and_undefined_as_an_administrator_types() -> Resu
     host.good(&["nwfilter-define", &again])?;
     ensure!(host.good(&["nwfilter-dumpxml", "own"])? == shown, "{shown}");
     let mut edit = host.virsh(&["nwfilter-edit", "own"]);
-    edit.env("VISUAL", "sed -i s/25/26/");
+    edit.env("VISUAL", "sed -i s/54711/54712/");
     succeed(edit)?;
     ensure!(
         host.good(&["nwfilter-dumpxml", "own"])?
-            .contains("dstportstart='26'")
+            .contains("dstportstart='54712'")
     );
     let round = host.file("loop.xml", &shown.replace("no-ip-multicast", "own"))?;
     refused(
