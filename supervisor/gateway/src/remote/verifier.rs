@@ -175,8 +175,8 @@ pub async fn serve(socket: OwnedFd, door: OwnedFd, file: OwnedFd) -> Result<(), 
             login = Some(begin(&config)?);
         }
         let answer = match login.take() {
-            Some(begun) => step(begun, &request.data),
-            None => Step::Failed,
+            Some(begun) if is_scram(request.begins, &request.data) => step(begun, &request.data),
+            _ => Step::Failed,
         };
         let (answer, is_over) = match answer {
             Step::Goes(next, data) => {
@@ -219,6 +219,22 @@ enum Step {
     Goes(Session<LoggedIn>, Vec<u8>),
     Holds(String, Vec<u8>),
     Failed,
+}
+
+/// Whether a message is made of attributes, as the library takes for granted: it looks at the first two bytes of each part
+/// whether or not there are two. What the first message begins with is of another form (RFC 5801, 4).
+fn is_scram(is_first: bool, data: &[u8]) -> bool {
+    let is_attribute = |part: &[u8]| part.get(1) == Some(&b'=');
+    let mut parts = data.split(|byte| *byte == b',');
+    if is_first {
+        let binding = parts.next().unwrap_or_default();
+        let acts_as = parts.next().unwrap_or_default();
+        let is_binding = matches!(binding, b"n" | b"y") || binding.starts_with(b"p=");
+        if !is_binding || !(acts_as.is_empty() || is_attribute(acts_as)) {
+            return false;
+        }
+    }
+    parts.all(is_attribute)
 }
 
 fn step(mut login: Session<LoggedIn>, data: &[u8]) -> Step {
@@ -365,6 +381,41 @@ mod tests {
         assert_eq!(salts[0], salts[1]);
         assert_ne!(salts[0], salts[2]);
         assert!(salts[0].ends_with(",i=4096"), "{salts:?}");
+    }
+
+    #[tokio::test]
+    async fn parts_of_a_message_that_are_too_short_are_a_login_that_failed() {
+        let (end, ()) = with(async |asks: Asks| {
+            for short in [&b"n,,"[..], b"n,a,n=x,r=y", b"n,,n"] {
+                assert_eq!(asks.ask(true, short).await, Some(SaslAnswer::Failed));
+            }
+        })
+        .await;
+        end.unwrap();
+        for last in [&b"c=biws,"[..], b"c=biws,r=x,p=eA==,", b"c"] {
+            let (end, ()) = with(async |asks: Asks| {
+                let answer = asks.ask(true, b"n,,n=alice,r=x").await;
+                assert!(
+                    matches!(answer, Some(SaslAnswer::Continue(_))),
+                    "{answer:?}"
+                );
+                assert_eq!(asks.ask(false, last).await, Some(SaslAnswer::Failed));
+            })
+            .await;
+            end.unwrap();
+        }
+        // Nor is there a message without what the mechanism begins with, or with nothing behind it but that.
+        for (is_first, data, expected) in [
+            (true, &b"n,,n=alice,r=x"[..], true),
+            (true, b"y,a=alice,n=alice,r=x", true),
+            (true, b"p=tls-unique,,n=alice,r=x", true),
+            (true, b"", false),
+            (true, b"n=,,n=alice,r=x", false),
+            (false, b"", false),
+            (false, b"c=biws,r=x,p=eA==", true),
+        ] {
+            assert_eq!(is_scram(is_first, data), expected, "{data:?}");
+        }
     }
 
     #[tokio::test]
