@@ -144,29 +144,15 @@ impl SessionCallback for Asked {
 /// # Errors
 /// [`VerifierError`].
 pub async fn serve(socket: OwnedFd, door: OwnedFd, file: OwnedFd) -> Result<(), VerifierError> {
-    let text = super::credentials::read(&file).map_err(VerifierError::File)?;
-    let text =
-        String::from_utf8(text).map_err(|_| VerifierError::File("it is no text".to_owned()))?;
-    let asked = Asked(Users::parse(&text)?);
-    let config = SASLConfig::builder()
-        .with_registry(Registry::with_mechanisms(&MECHANISMS))
-        .with_callback(asked)
-        .map_err(|_| VerifierError::Mechanism)?;
     let socket = Socket::new(socket).map_err(|_| VerifierError::Socket(ScmError::Closed))?;
+    // The file can be long: it is nobody's to have read who does not log in.
+    let Some(mut request) = next(&socket).await? else {
+        return Ok(());
+    };
+    let config = config(&file)?;
     let mut login = None;
     let mut begun = 0;
-    let mut buffer = [0; ROOM];
     loop {
-        let received = socket
-            .receive(|socket| scm::receive(socket, &mut buffer))
-            .await;
-        let length = match received {
-            Ok((length, _)) => length,
-            Err(ScmError::Closed) => return Ok(()),
-            Err(error) => return Err(error.into()),
-        };
-        let request: SaslRequest = codec::decode(buffer.get(..length).unwrap_or_default())
-            .map_err(|_| VerifierError::Request)?;
         if request.begins {
             begun += 1;
             if begun > MAX_LOGINS {
@@ -199,7 +185,38 @@ pub async fn serve(socket: OwnedFd, door: OwnedFd, file: OwnedFd) -> Result<(), 
             Err(ScmError::Closed) => return Ok(()),
             Err(error) => return Err(error.into()),
         }
+        request = match next(&socket).await? {
+            Some(request) => request,
+            None => return Ok(()),
+        };
     }
+}
+
+/// What logins are checked by: the users of the file.
+fn config(file: &OwnedFd) -> Result<Arc<SASLConfig>, VerifierError> {
+    let text = super::credentials::read(file).map_err(VerifierError::File)?;
+    let text =
+        String::from_utf8(text).map_err(|_| VerifierError::File("it is no text".to_owned()))?;
+    let asked = Asked(Users::parse(&text)?);
+    SASLConfig::builder()
+        .with_registry(Registry::with_mechanisms(&MECHANISMS))
+        .with_callback(asked)
+        .map_err(|_| VerifierError::Mechanism)
+}
+
+/// What is asked next; `None` where nobody asks any more.
+async fn next(socket: &Socket<OwnedFd>) -> Result<Option<SaslRequest>, VerifierError> {
+    let mut buffer = [0; ROOM];
+    let received = socket
+        .receive(|socket| scm::receive(socket, &mut buffer))
+        .await;
+    let length = match received {
+        Ok((length, _)) => length,
+        Err(ScmError::Closed) => return Ok(None),
+        Err(error) => return Err(error.into()),
+    };
+    let request = codec::decode(buffer.get(..length).unwrap_or_default());
+    request.map(Some).map_err(|_| VerifierError::Request)
 }
 
 fn tell(socket: &impl AsFd, words: &impl serde::Serialize) -> Result<(), ScmError> {
@@ -329,10 +346,17 @@ mod tests {
     }
 
     async fn with<T>(work: impl AsyncFnOnce(Asks) -> T) -> (Result<(), VerifierError>, T) {
+        with_file(&users().text(), work).await
+    }
+
+    async fn with_file<T>(
+        text: &str,
+        work: impl AsyncFnOnce(Asks) -> T,
+    ) -> (Result<(), VerifierError>, T) {
         let (ours, theirs) = scm::pair().unwrap();
         let (door, says) = scm::pair().unwrap();
         let mut file: File = tempfile::tempfile().unwrap();
-        file.write_all(users().text().as_bytes()).unwrap();
+        file.write_all(text.as_bytes()).unwrap();
         file.rewind().unwrap();
         let asks = Asks {
             socket: Socket::new(ours).unwrap(),
@@ -381,6 +405,20 @@ mod tests {
         assert_eq!(salts[0], salts[1]);
         assert_ne!(salts[0], salts[2]);
         assert!(salts[0].ends_with(",i=4096"), "{salts:?}");
+    }
+
+    #[tokio::test]
+    async fn the_file_is_read_for_whoever_logs_in() {
+        // One that is wrong as soon as it is read.
+        let (end, ()) = with_file("", async |_asks: Asks| ()).await;
+        end.unwrap();
+        let log_in = async |asks: Asks| asks.ask(true, b"n,,n=alice,r=x").await;
+        let (end, answer) = with_file("", log_in).await;
+        assert!(
+            matches!(end, Err(VerifierError::Users(UsersError::NoSecret))),
+            "{end:?}"
+        );
+        assert_eq!(answer, None);
     }
 
     #[tokio::test]
