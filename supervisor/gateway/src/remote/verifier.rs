@@ -54,7 +54,7 @@ pub enum VerifierError {
     #[error("there is no {MECHANISM}")]
     Mechanism,
     /// Whoever asks does not ask as a gateway does.
-    #[error("what was asked for is no login, or is one too many")]
+    #[error("what was asked for is no login")]
     Request,
     /// A socket failed.
     #[error(transparent)]
@@ -156,7 +156,11 @@ pub async fn serve(socket: OwnedFd, door: OwnedFd, file: OwnedFd) -> Result<(), 
         if request.begins {
             begun += 1;
             if begun > MAX_LOGINS {
-                return Err(VerifierError::Request);
+                tokio::time::sleep(PAUSE).await;
+                return match tell(&socket, &SaslAnswer::Failed) {
+                    Ok(()) | Err(ScmError::Closed) => Ok(()),
+                    Err(error) => Err(error.into()),
+                };
             }
             login = Some(begin(&config)?);
         }
@@ -467,10 +471,13 @@ mod tests {
             ] {
                 assert_eq!(asks.ask(true, wrong).await, Some(SaslAnswer::Failed));
             }
+            let one_more = asks.ask(true, b"n,,n=alice,r=x").await;
+            assert_eq!(one_more, Some(SaslAnswer::Failed));
             assert_eq!(asks.ask(true, b"n,,n=alice,r=x").await, None);
             assert_eq!(asks.told(), None);
         })
         .await;
-        assert!(matches!(end, Err(VerifierError::Request)), "{end:?}");
+        // Any client can have it so, and it is nothing for a log.
+        end.unwrap();
     }
 }

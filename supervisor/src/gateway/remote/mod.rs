@@ -212,6 +212,7 @@ pub(super) struct Verifying {
     door: OwnedFd,
     users: OwnedFd,
     deadline: Instant,
+    lines: Arc<Seldom>,
 }
 
 /// A signature that a stranger's handshake takes, on its way to a process.
@@ -219,6 +220,7 @@ pub(super) struct Signing {
     socket: OwnedFd,
     credentials: Arc<Credentials>,
     deadline: Instant,
+    lines: Arc<Seldom>,
 }
 
 impl Door {
@@ -294,7 +296,7 @@ impl Door {
             };
             let prepared = prepare(connection).and_then(|connection| {
                 let signer = scm::pair().map_err(io::Error::other)?;
-                Ok((connection, signer, logins(&credentials, deadline)?))
+                Ok((connection, signer, logins(&credentials, deadline, &lines)?))
             });
             let (connection, (asks, signs), (login, verifying)) = match prepared {
                 Ok(prepared) => prepared,
@@ -307,6 +309,7 @@ impl Door {
                 socket: signs,
                 credentials: Arc::clone(&credentials),
                 deadline,
+                lines: Arc::clone(&lines),
             };
             let stranger = Stranger {
                 connection,
@@ -338,6 +341,7 @@ impl Door {
 fn logins(
     credentials: &Credentials,
     deadline: Instant,
+    lines: &Arc<Seldom>,
 ) -> io::Result<(Option<Login>, Option<Verifying>)> {
     let Some(users) = credentials.users()? else {
         return Ok((None, None));
@@ -353,6 +357,7 @@ fn logins(
         door: says,
         users,
         deadline: deadline + LOGIN,
+        lines: Arc::clone(lines),
     };
     Ok((Some(login), Some(verifying)))
 }

@@ -36,6 +36,7 @@ impl Process {
     ) -> Idle<S> {
         let address = stranger.address;
         self.serves(format!("{address}"));
+        self.is_strangers(Arc::clone(&stranger.lines));
         let door = match self.hand_stranger(&stranger) {
             Ok(door) => door,
             Err(ScmError::Closed) => {
@@ -98,6 +99,7 @@ impl Process {
             }
         };
         drop(place);
+        self.is_admitted();
         let access = entry.access();
         tracing::info!(%address, %access, "a remote client is connected: {who}");
         match admit(&door, access) {
@@ -180,6 +182,7 @@ impl Process {
 
     /// Signs for the handshake of a stranger.
     pub(in super::super) async fn serve_signing<S: Serve>(mut self, signing: Signing) -> Idle<S> {
+        self.is_strangers(Arc::clone(&signing.lines));
         let key = signing.credentials.key().to_vec();
         match self.hand(&HandOver::Signer { key }, &[signing.socket.as_fd()]) {
             Ok(()) => {}
@@ -209,7 +212,9 @@ impl Process {
             door,
             users,
             deadline,
+            lines,
         } = &verifying;
+        self.is_strangers(Arc::clone(lines));
         let handed = [socket.as_fd(), door.as_fd(), users.as_fd()];
         let deadline = *deadline;
         match self.hand(&HandOver::Verifier, &handed) {
