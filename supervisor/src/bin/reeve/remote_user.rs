@@ -39,7 +39,8 @@ pub struct RemoteUserArgs {
 
 #[derive(Debug, Subcommand)]
 enum RemoteUserCommand {
-    /// Add a user, or give one another password. It is asked for, or is the first line of standard input.
+    /// Add a user, or give one another password, which is asked for, or is the first line of standard input. Whoever is
+    /// connected by the one before is put out by the reload.
     Add(UserArgs),
     /// Remove a user. One that is connected is put out by the reload.
     Remove(UserArgs),

@@ -103,21 +103,20 @@ impl Remote {
             access = access.min(may);
         }
         if proof.has_password() {
-            let user = who.user.as_ref().ok_or("it has no password")?;
-            let is_there = self
-                .credentials
-                .as_deref()
-                .is_some_and(|known| known.has_user(user));
-            let may = self
-                .users
-                .access(user)
-                .filter(|_| is_there)
-                .ok_or_else(|| {
-                    format!(
-                        "tls_users_allowed does not name its user: {}",
-                        user.escape_debug()
-                    )
-                })?;
+            let (user, entry) = who.user.as_ref().ok_or("it has no password")?;
+            let known = self.credentials.as_deref();
+            if known.and_then(|known| known.entry(user)).as_ref() != Some(entry) {
+                return Err(format!(
+                    "its user has another password by now, or is no more: {}",
+                    user.escape_debug()
+                ));
+            }
+            let may = self.users.access(user).ok_or_else(|| {
+                format!(
+                    "tls_users_allowed does not name its user: {}",
+                    user.escape_debug()
+                )
+            })?;
             access = access.min(may);
         }
         Ok(access)

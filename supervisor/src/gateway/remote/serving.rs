@@ -22,7 +22,7 @@ use super::super::pool::Client;
 use super::super::process::{Idle, Process};
 use super::checks::{Check, Verdict};
 use super::guests::Who;
-use super::{Current, HANDSHAKE, LOGIN, Signing, Stranger, Verifying, not_named};
+use super::{Credentials, Current, HANDSHAKE, LOGIN, Signing, Stranger, Verifying, not_named};
 use crate::api::Serve;
 
 /// How long a process may take to tell a client that it is not let in, though its password holds.
@@ -70,7 +70,9 @@ impl Process {
             }
         };
         let is_login = login.is_some();
-        let who = self.identify(&door, login, deadline, &current).await;
+        let who = self
+            .identify(&door, login, deadline, &current, &credentials)
+            .await;
         let let_in = who.and_then(|who| {
             let guest = current.guests.comes(who.clone());
             let access = guest.decide(|| {
@@ -120,6 +122,7 @@ impl Process {
         login: Option<OwnedFd>,
         deadline: Instant,
         current: &Current,
+        credentials: &Credentials,
     ) -> Result<Who, String> {
         let late = |_| "it did not say in time who it is".to_owned();
         let proved = timeout_at(deadline, self.until(hear(door))).await;
@@ -155,7 +158,12 @@ impl Process {
             }
         };
         let user = timeout_at(deadline + LOGIN, self.until(both)).await;
-        who.user = Some(user.map_err(|_| "it did not log in in time".to_owned())??);
+        let user = user.map_err(|_| "it did not log in in time".to_owned())??;
+        // The file that its verifier was given.
+        let entry = credentials
+            .entry(&user)
+            .ok_or("its process named no user")?;
+        who.user = Some((user, entry));
         Ok(who)
     }
 
