@@ -127,6 +127,10 @@ impl Process {
         let late = |_| "it did not say in time who it is".to_owned();
         let proved = timeout_at(deadline, self.until(hear(door))).await;
         let certificate = proved.map_err(late)??;
+        // Where none is asked for a name could only be one that it has made up.
+        if certificate.is_some() != credentials.proof().has_certificate() {
+            return Err("its process broke the form".to_owned());
+        }
         let mut who = Who {
             certificate: certificate.map(|Certificate { name, chain }| (name, chain)),
             user: None,
