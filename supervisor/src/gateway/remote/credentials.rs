@@ -56,6 +56,12 @@ pub enum CredentialError {
         /// The most.
         limit: u64,
     },
+    /// A file of users that is no UTF-8.
+    #[error("{path} is no text", path = .path.display())]
+    NoText {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file of users that is none.
     #[error("{path}: {error}", path = .path.display())]
     Users {
@@ -179,8 +185,11 @@ pub(super) fn again(file: &OwnedFd) -> io::Result<OwnedFd> {
 fn users(path: &Path) -> Result<(OwnedFd, BTreeMap<String, Entry>), CredentialError> {
     let limit = u64::try_from(MAX_USERS_BYTES).unwrap_or(u64::MAX);
     let text = read(path, limit)?;
-    let users = Users::parse(&String::from_utf8_lossy(&text));
-    let users = users.map_err(|error| CredentialError::Users {
+    // As strict as the process that checks passwords by it.
+    let readable = std::str::from_utf8(&text).map_err(|_| CredentialError::NoText {
+        path: path.to_owned(),
+    })?;
+    let users = Users::parse(readable).map_err(|error| CredentialError::Users {
         path: path.to_owned(),
         error,
     })?;
@@ -286,6 +295,9 @@ mod tests {
         write("users", &other);
         let other = both(Proof::Sasl).unwrap().entry("alice").unwrap();
         assert_ne!(other, first, "it is another password");
+        std::fs::write(&files.users, b"unknown \xff\n").unwrap();
+        let error = both(Proof::Sasl).unwrap_err();
+        assert!(matches!(error, CredentialError::NoText { .. }), "{error}");
         write("authorities", "two");
         let missing = Files {
             key: directory.path().join("none"),
