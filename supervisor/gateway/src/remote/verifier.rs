@@ -81,15 +81,26 @@ impl Asked {
         }
         User {
             name: name.to_owned(),
-            iterations: self
-                .0
-                .users
-                .first()
-                .map_or(ITERATIONS, |user| user.iterations),
+            iterations: self.iterations(name),
             salt,
             stored_key: self.derive(&format!("stored {name}")),
             server_key: self.derive(&format!("server {name}")),
         }
+    }
+
+    /// As many as one of the users has, and not always the same one: a number that only the first has would tell of all
+    /// others whether they are there.
+    fn iterations(&self, name: &str) -> u32 {
+        let users = &self.0.users;
+        let whole = self.derive(&format!("iterations {name}"));
+        let number = whole
+            .first_chunk()
+            .map_or(0, |first| u32::from_le_bytes(*first));
+        let number = usize::try_from(number).unwrap_or_default();
+        let which = number.checked_rem(users.len());
+        which
+            .and_then(|which| users.get(which))
+            .map_or(ITERATIONS, |user| user.iterations)
     }
 
     /// Bytes that follow from the secret and the text: HMAC, as PBKDF2 of one iteration is.
@@ -458,6 +469,25 @@ mod tests {
         ] {
             assert_eq!(is_scram(is_first, data), expected, "{data:?}");
         }
+    }
+
+    #[test]
+    fn iterations_of_names_that_nobody_has_are_those_of_all_users() {
+        let mut users = users();
+        let first = users.users[0].clone();
+        users.users.push(User {
+            name: "bob".to_owned(),
+            iterations: ITERATIONS,
+            ..first
+        });
+        let asked = Asked(users);
+        let numbers: Vec<u32> = (0..64)
+            .map(|number| asked.nobody(&format!("user{number}")).iterations)
+            .collect();
+        for expected in [4096, ITERATIONS] {
+            assert!(numbers.contains(&expected), "{numbers:?}");
+        }
+        assert_eq!(asked.nobody("user0").iterations, numbers[0]);
     }
 
     #[tokio::test]
