@@ -37,7 +37,7 @@ pub(crate) const MECHANISM: &str = "SCRAM-SHA-256";
 /// And no other, as it says nothing of TLS's keys (`-PLUS`), which libvirt's client cannot.
 static MECHANISMS: [Mechanism; 1] = [SCRAM_SHA256];
 /// How long the answer to a wrong password takes.
-const PAUSE: Duration = Duration::from_secs(1);
+pub(super) const PAUSE: Duration = Duration::from_secs(1);
 /// Room for a request.
 const ROOM: usize = MAX_SASL_BYTES + 64;
 

@@ -25,8 +25,9 @@ use super::guests::Who;
 use super::{Credentials, Current, HANDSHAKE, LOGIN, Signing, Stranger, Verifying, not_named};
 use crate::api::Serve;
 
-/// How long a process may take to tell a client that it is not let in, though its password holds.
-const TELLING: Duration = Duration::from_secs(1);
+/// How long a process may take to tell a client that it is not let in, though its password holds: it takes as long as
+/// with one that does not, a second, and waits half a one for the client to leave.
+const TELLING: Duration = Duration::from_secs(3);
 
 impl Process {
     /// Serves a client that has to say who it is first.
