@@ -4,6 +4,7 @@
 //! A password comes from the terminal, without echo, or as the first line of standard input, and is in no argument, which
 //! every user of the host could see. What is written checks it and does not tell it (SCRAM-SHA-256, RFC 7677).
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -158,7 +159,8 @@ fn change(path: &Path, change: impl FnOnce(&mut Users) -> io::Result<()>) -> io:
         _ => {}
     }
     let place = File::open(directory)?;
-    flock(&place, FlockOperation::LockExclusive)?;
+    let locked = lock(directory, name)?;
+    flock(&locked, FlockOperation::LockExclusive)?;
     let mut users = match read(path)? {
         Some(users) => users,
         None => Users {
@@ -186,6 +188,20 @@ fn change(path: &Path, change: impl FnOnce(&mut Users) -> io::Result<()>) -> io:
         return Err(error);
     }
     place.sync_all()
+}
+
+/// What is locked while the file is changed. It stays, and is for its owner alone: whoever can open a file can lock it,
+/// and the directory is anybody's to open.
+fn lock(directory: &Path, name: &OsStr) -> io::Result<File> {
+    let mut beside = name.to_owned();
+    beside.push(".lock");
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(directory.join(beside))
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
@@ -326,6 +342,9 @@ mod tests {
         assert!(refused.is_err());
         assert_eq!(read(&path).unwrap().unwrap(), both);
         let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
-        assert_eq!(left.len(), 1);
+        assert_eq!(left.len(), 2);
+        let lock = directory.path().join("etc/users.lock");
+        let mode = lock.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "others could lock it");
     }
 }
