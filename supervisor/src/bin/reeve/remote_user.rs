@@ -152,7 +152,7 @@ fn read(path: &Path) -> io::Result<Option<Users>> {
 
 /// Changes the file, or makes it: one at a time does, and whoever reads it meanwhile sees the one or the other.
 fn change(path: &Path, change: impl FnOnce(&mut Users) -> io::Result<()>) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = directory(path);
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     match DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
@@ -188,6 +188,14 @@ fn change(path: &Path, change: impl FnOnce(&mut Users) -> io::Result<()>) -> io:
         return Err(error);
     }
     place.sync_all()
+}
+
+/// The directory that a file is in.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    }
 }
 
 /// What is locked while the file is changed. It stays, and is for its owner alone: whoever can open a file can lock it,
@@ -314,6 +322,13 @@ mod tests {
         );
         let (other, _) = keys("pencil", &salt, 4097);
         assert_ne!(stored, other);
+    }
+
+    #[test]
+    fn a_name_alone_is_one_in_the_directory_that_one_is_in() {
+        for (path, expected) in [("users", "."), ("etc/users", "etc"), ("/users", "/")] {
+            assert_eq!(directory(Path::new(path)), Path::new(expected), "{path}");
+        }
     }
 
     #[test]
