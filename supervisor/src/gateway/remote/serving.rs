@@ -262,9 +262,25 @@ impl Process {
         };
         let said = timeout_at(deadline, self.until(hear_verdict(&answers))).await;
         let late = |_| Err("no process could look at them in time".to_owned());
-        let _ = check.verdict.send(said.unwrap_or_else(late));
+        let verdict = match said.unwrap_or_else(late) {
+            Ok(_) => Ok(self.hear_ended(&answers, check.number).await),
+            Err(why) => Err(why),
+        };
+        let _ = check.verdict.send(verdict);
         self.end().await;
         Idle::Served
+    }
+
+    /// Which of so many connections end by files that can be used. Those who are in do not keep them from holding: where
+    /// their certificates take too long, or end the process, all of them end.
+    async fn hear_ended(&mut self, answers: &Socket<NoRights<OwnedFd>>, number: u32) -> Vec<u32> {
+        let why = match timeout(HANDSHAKE, self.until(hear_verdict(answers))).await {
+            Ok(Ok(ended)) => return ended,
+            Ok(Err(why)) => why,
+            Err(_) => "it takes too long".to_owned(),
+        };
+        tracing::error!("the certificates of remote clients who are in cannot be looked at: {why}");
+        (0..number).collect()
     }
 
     fn hand_check(&self, check: &Check) -> Result<Socket<NoRights<OwnedFd>>, ScmError> {
