@@ -69,6 +69,10 @@ pub const MAX_KEY_BYTES: usize = 32 << 10;
 pub const MAX_STRANGER_BYTES: usize = 40 << 10;
 /// The most bytes of all the certificates that a client shows.
 pub const MAX_CHAIN_BYTES: usize = 32 << 10;
+/// The most [`Chain`]s that are looked at when the files are read again: [`Checked`] has room for the numbers of all.
+pub const MAX_CHAINS: usize = 8192;
+/// The most bytes of them all.
+pub const MAX_CHAINS_BYTES: usize = 16 << 20;
 /// The most bytes of one message of SASL.
 pub const MAX_SASL_BYTES: usize = 4096;
 /// How often a client may try to log in on one connection.
@@ -105,9 +109,11 @@ pub enum HandOver {
     /// Check the passwords of one client. With it come the socket to its gateway, the door at which the user's name
     /// is told, and the file of users ([`crate::users`]), to be read from its beginning.
     Verifier,
-    /// Look at certificates that are to hold from now on. With it come a socket for the one answer, [`Checked`], a
+    /// Look at certificates that are to hold from now on. With it come a socket for the answers, [`Checked`], a
     /// file with [`Chain`]s of open connections, encoded one behind the other, each behind its length (four bytes,
-    /// little endian), and the files of [`HandOver::Remote`].
+    /// little endian), at most [`MAX_CHAINS`] and [`MAX_CHAINS_BYTES`], and the files of [`HandOver::Remote`]. The first
+    /// answer is about the files alone, and comes before any chain is looked at; where they can be used a second one says
+    /// which of the connections end.
     Check {
         /// The private key, as its file has it (PEM): at most [`MAX_KEY_BYTES`].
         key: Vec<u8>,
@@ -238,7 +244,8 @@ pub struct FromVerifier {
 pub enum Checked {
     /// They can be used.
     Usable {
-        /// Which of the connections, by their order, have a certificate that does not hold with them.
+        /// Which of the connections, by their order, have a certificate that does not hold with them, or that could
+        /// not be looked at; none in the first answer.
         ended: Vec<u32>,
     },
     /// They cannot.

@@ -211,6 +211,14 @@ fn users_come_and_go_with_their_file_and_a_reload() -> Result<()> {
     ensure!(told.contains("line 1 is no entry of a user"), "{told}");
     users.virsh(&uri, &alice, &["version"])?;
     fs::write(&users.file, text)?;
+    // With another password nobody stays who came by the one before.
+    users.add("alice", "second")?;
+    users.reload()?;
+    held.is_gone()?;
+    ensure!(stays.is_in()?);
+    users.refuses(&uri, &alice, "does not hold")?;
+    let alice = users.credentials("alice", "second")?;
+    let held = managed.hold(&uri, &[("LIBVIRT_AUTH_FILE", &alice)])?;
     users.command(&["remove", "alice"], "")?;
     users.reload()?;
     held.is_gone()?;

@@ -26,6 +26,7 @@ use crate::api::Serve;
 use crate::api::doors::Entry;
 use crate::host::identity::Identity;
 use crate::host::watch::watch;
+use crate::logging::seldom::Seldom;
 
 /// How long a gateway may take to end once its client or its session has: then it is killed.
 const GRACE: Duration = Duration::from_secs(1);
@@ -47,6 +48,9 @@ pub(super) struct Process {
     client: Option<(i32, u32)>,
     /// The address of its client, where that is on another host.
     address: Option<String>,
+    /// The lines of all strangers, while it serves one: whoever was not let in can have a process of its own say the same
+    /// as often as he likes.
+    strangers: Option<Arc<Seldom>>,
     reaped: bool,
     /// Nobody else's until the process is reaped.
     _identity: Identity,
@@ -92,6 +96,7 @@ impl Process {
             silent: false,
             client: None,
             address: None,
+            strangers: None,
             reaped: false,
             _identity: started.identity,
         })
@@ -208,6 +213,22 @@ impl Process {
         self.address = Some(address);
     }
 
+    /// It is a stranger's from now on: what it says is among those lines.
+    pub(super) fn is_strangers(&mut self, lines: Arc<Seldom>) {
+        self.strangers = Some(lines);
+    }
+
+    /// Its client was let in.
+    pub(super) fn is_admitted(&mut self) {
+        self.strangers = None;
+    }
+
+    /// How many lines were left out before one that may be logged; `None` where it may not.
+    fn may_log(&self) -> Option<u64> {
+        let lines = self.strangers.as_ref();
+        lines.map_or(Some(0), |lines| lines.may())
+    }
+
     /// The socket to it.
     pub(super) fn control(&self) -> BorrowedFd<'_> {
         self.control.as_fd()
@@ -257,20 +278,19 @@ impl Process {
         while self.lines > 0 && !self.silent {
             self.heard(receive(&self.control).map_or(Heard::End, Heard::Words));
         }
-        let gateway = self.pid;
-        match status
+        let how = match status
             .ok()
             .flatten()
             .map(|status| (status.exit_status(), status.terminating_signal()))
         {
-            Some((Some(code), _)) if code == i32::from(exit_code::ORDERLY) => {}
-            Some((Some(code), _)) => {
-                tracing::warn!(gateway, "a gateway ended with exit code {code}")
-            }
-            Some((None, Some(signal))) => {
-                tracing::warn!(gateway, "a gateway was ended by signal {signal}");
-            }
-            Some((None, None)) | None => {}
+            Some((Some(code), _)) if code == i32::from(exit_code::ORDERLY) => return,
+            Some((Some(code), _)) => format!("ended with exit code {code}"),
+            Some((None, Some(signal))) => format!("was ended by signal {signal}"),
+            Some((None, None)) | None => return,
+        };
+        if let Some(left_out) = self.may_log() {
+            let left_out = (left_out > 0).then_some(left_out);
+            tracing::warn!(gateway = self.pid, left_out, "a gateway {how}");
         }
     }
 
@@ -309,11 +329,22 @@ impl Process {
             }
         };
         self.lines = self.lines.saturating_sub(1);
+        let Some(left_out) = self.may_log() else {
+            return;
+        };
+        let left_out = (left_out > 0).then_some(left_out);
         let gateway = self.pid;
         let (pid, uid) = self.client.unzip();
         let address = self.address.as_deref();
         if let Ok(denial) = Denial::decode(&words) {
-            tracing::error!(gateway, pid, uid, address, "a gateway made a {denial}");
+            tracing::error!(
+                gateway,
+                pid,
+                uid,
+                address,
+                left_out,
+                "a gateway made a {denial}"
+            );
             return;
         }
         let words = String::from_utf8_lossy(&words);
@@ -322,6 +353,7 @@ impl Process {
             pid,
             uid,
             address,
+            left_out,
             "a gateway says: {}",
             words.escape_debug()
         );

@@ -69,7 +69,21 @@ impl Authorities {
         })
     }
 
-    /// Whether the first of these certificates is a client's that holds, with the others between it and its authority.
+    /// What was revoked, as certificates are asked for in it.
+    ///
+    /// # Errors
+    /// It is no list.
+    pub(super) fn lists(&self) -> Result<Vec<CertRevocationList<'_>>, Error> {
+        self.revoked
+            .iter()
+            .flatten()
+            .map(|list| BorrowedCertRevocationList::from_der(list).map(CertRevocationList::from))
+            .collect::<Result<Vec<_>, _>>()
+            .map_err(|error| Error::InvalidCertificate(fault(error)))
+    }
+
+    /// Whether the first of these certificates is a client's that holds, with the others between it and its authority,
+    /// and none is in `lists`, which are those of [`Self::lists`].
     ///
     /// # Errors
     /// Why not.
@@ -77,16 +91,10 @@ impl Authorities {
         &self,
         end_entity: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
+        lists: &[CertRevocationList<'_>],
         now: UnixTime,
     ) -> Result<(), Error> {
         let of = |error| Error::InvalidCertificate(fault(error));
-        let lists = self
-            .revoked
-            .iter()
-            .flatten()
-            .map(|list| BorrowedCertRevocationList::from_der(list).map(CertRevocationList::from))
-            .collect::<Result<Vec<_>, _>>()
-            .map_err(of)?;
         let lists: Vec<&CertRevocationList<'_>> = lists.iter().collect();
         // An authority without a list of its own has revoked none. A list that is out of date says nothing any more.
         let revocation = RevocationOptionsBuilder::new(&lists).ok().map(|options| {
@@ -131,7 +139,7 @@ impl ClientCertVerifier for Authorities {
         intermediates: &[CertificateDer<'_>],
         now: UnixTime,
     ) -> Result<ClientCertVerified, Error> {
-        self.verify(end_entity, intermediates, now)?;
+        self.verify(end_entity, intermediates, &self.lists()?, now)?;
         Ok(ClientCertVerified::assertion())
     }
 

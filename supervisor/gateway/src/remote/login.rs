@@ -63,7 +63,7 @@ impl From<XdrError> for LoginError {
 /// [`LoginError`]; the connection is to be ended.
 pub(super) async fn log_in(stream: &mut Stream, verifier: OwnedFd) -> Result<LoggedIn, LoginError> {
     let verifier = Socket::new(verifier)?;
-    let mut failures = 0;
+    let (mut begun, mut failures) = (0, 0);
     for _ in 0..MAX_PACKETS {
         let bytes = match packet(stream).await {
             // As clients do that were told that it was wrong.
@@ -95,19 +95,23 @@ pub(super) async fn log_in(stream: &mut Stream, verifier: OwnedFd) -> Result<Log
                 answer(stream, header, &()).await?;
                 return Err(LoginError::Left);
             }
-            Asked::Login(request) => match ask(&verifier, &request).await? {
-                SaslAnswer::Complete(data) => return Ok(LoggedIn { header, data }),
-                SaslAnswer::Continue(data) => {
-                    answer(stream, header, &reply(false, data)).await?;
-                }
-                SaslAnswer::Failed => {
-                    failures += 1;
-                    fail(stream, header, &refused()).await?;
-                    if failures >= MAX_LOGINS {
-                        return Err(LoginError::Wrong);
+            Asked::Login(request) => {
+                begun += u32::from(request.begins);
+                match ask(&verifier, &request).await? {
+                    SaslAnswer::Complete(data) => return Ok(LoggedIn { header, data }),
+                    SaslAnswer::Continue(data) => {
+                        answer(stream, header, &reply(false, data)).await?;
+                    }
+                    SaslAnswer::Failed => {
+                        failures += 1;
+                        fail(stream, header, &refused()).await?;
+                        // The verifier ends with one that is too many.
+                        if failures >= MAX_LOGINS || begun > MAX_LOGINS {
+                            return Err(LoginError::Wrong);
+                        }
                     }
                 }
-            },
+            }
         }
     }
     Err(LoginError::Packet)

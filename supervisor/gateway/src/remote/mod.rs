@@ -115,6 +115,8 @@ pub async fn admit(stranger: Stranger) -> Option<Guest> {
                 }
             };
             let Some((ToStranger::Admitted { access }, more)) = hear(&door).await else {
+                // As a wrong password is answered: the time must not tell that this one holds.
+                tokio::time::sleep(verifier::PAUSE).await;
                 logged_in.refuse(&mut stream).await.ok()?;
                 stream.linger().await;
                 return None;

@@ -4,6 +4,7 @@
 //! A password comes from the terminal, without echo, or as the first line of standard input, and is in no argument, which
 //! every user of the host could see. What is written checks it and does not tell it (SCRAM-SHA-256, RFC 7677).
 
+use std::ffi::OsStr;
 use std::fs::{DirBuilder, File, OpenOptions};
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _};
@@ -39,7 +40,8 @@ pub struct RemoteUserArgs {
 
 #[derive(Debug, Subcommand)]
 enum RemoteUserCommand {
-    /// Add a user, or give one another password. It is asked for, or is the first line of standard input.
+    /// Add a user, or give one another password, which is asked for, or is the first line of standard input. Whoever is
+    /// connected by the one before is put out by the reload.
     Add(UserArgs),
     /// Remove a user. One that is connected is put out by the reload.
     Remove(UserArgs),
@@ -150,14 +152,15 @@ fn read(path: &Path) -> io::Result<Option<Users>> {
 
 /// Changes the file, or makes it: one at a time does, and whoever reads it meanwhile sees the one or the other.
 fn change(path: &Path, change: impl FnOnce(&mut Users) -> io::Result<()>) -> io::Result<()> {
-    let directory = path.parent().unwrap_or(Path::new("/"));
+    let directory = directory(path);
     let name = path.file_name().ok_or(io::ErrorKind::InvalidInput)?;
     match DirBuilder::new().mode(0o755).create(directory) {
         Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
         _ => {}
     }
     let place = File::open(directory)?;
-    flock(&place, FlockOperation::LockExclusive)?;
+    let locked = lock(directory, name)?;
+    flock(&locked, FlockOperation::LockExclusive)?;
     let mut users = match read(path)? {
         Some(users) => users,
         None => Users {
@@ -185,6 +188,28 @@ fn change(path: &Path, change: impl FnOnce(&mut Users) -> io::Result<()>) -> io:
         return Err(error);
     }
     place.sync_all()
+}
+
+/// The directory that a file is in.
+fn directory(path: &Path) -> &Path {
+    match path.parent() {
+        Some(directory) if directory != Path::new("") => directory,
+        _ => Path::new("."),
+    }
+}
+
+/// What is locked while the file is changed. It stays, and is for its owner alone: whoever can open a file can lock it,
+/// and the directory is anybody's to open.
+fn lock(directory: &Path, name: &OsStr) -> io::Result<File> {
+    let mut beside = name.to_owned();
+    beside.push(".lock");
+    OpenOptions::new()
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .mode(0o600)
+        .custom_flags(libc::O_NOFOLLOW)
+        .open(directory.join(beside))
 }
 
 fn random<const N: usize>() -> io::Result<[u8; N]> {
@@ -300,6 +325,13 @@ mod tests {
     }
 
     #[test]
+    fn a_name_alone_is_one_in_the_directory_that_one_is_in() {
+        for (path, expected) in [("users", "."), ("etc/users", "etc"), ("/users", "/")] {
+            assert_eq!(directory(Path::new(path)), Path::new(expected), "{path}");
+        }
+    }
+
+    #[test]
     fn a_file_is_for_its_owner_alone_and_is_changed_whole() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("etc/users");
@@ -325,6 +357,9 @@ mod tests {
         assert!(refused.is_err());
         assert_eq!(read(&path).unwrap().unwrap(), both);
         let left: Vec<_> = std::fs::read_dir(path.parent().unwrap()).unwrap().collect();
-        assert_eq!(left.len(), 1);
+        assert_eq!(left.len(), 2);
+        let lock = directory.path().join("etc/users.lock");
+        let mode = lock.metadata().unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o600, "others could lock it");
     }
 }

@@ -1,7 +1,7 @@
 //! The files of TLS, read as they are: their contents are a gateway's to understand. Of the file of users, which is
-//! Reeve's own, the names are read here too.
+//! Reeve's own, the names are read here too, and which entry each has.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _, Write as _};
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -9,8 +9,9 @@ use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use reeve_ipc::gateway::{MAX_KEY_BYTES, Proof};
-use reeve_ipc::users::{MAX_USERS_BYTES, Users, UsersError};
+use reeve_ipc::users::{MAX_USERS_BYTES, User, Users, UsersError};
 use rustix::fs::{MemfdFlags, Mode, OFlags, SealFlags, fcntl_add_seals, memfd_create};
+use sha2::{Digest as _, Sha256};
 
 /// The most bytes of a file of certificates.
 const MAX_CERTIFICATES_BYTES: u64 = 1 << 20;
@@ -55,6 +56,12 @@ pub enum CredentialError {
         /// The most.
         limit: u64,
     },
+    /// A file of users that is no UTF-8.
+    #[error("{path} is no text", path = .path.display())]
+    NoText {
+        /// Which.
+        path: PathBuf,
+    },
     /// A file of users that is none.
     #[error("{path}: {error}", path = .path.display())]
     Users {
@@ -75,13 +82,28 @@ pub struct Credentials {
     key: Vec<u8>,
     proof: Proof,
     /// Sealed memory with the file of users, where they have passwords, and who is in it.
-    users: Option<(OwnedFd, BTreeSet<String>)>,
+    users: Option<(OwnedFd, BTreeMap<String, Entry>)>,
 }
 
 impl std::fmt::Debug for Credentials {
     /// Without the key.
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("Credentials").finish_non_exhaustive()
+    }
+}
+
+/// Which entry of the file a user has, without its keys: another password is another one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Entry([u8; 32]);
+
+impl Entry {
+    fn of(user: &User) -> Self {
+        let bytes = Sha256::new()
+            .chain_update(user.iterations.to_le_bytes())
+            .chain_update(user.salt)
+            .chain_update(user.stored_key)
+            .chain_update(user.server_key);
+        Self(bytes.finalize().into())
     }
 }
 
@@ -130,10 +152,10 @@ impl Credentials {
         self.proof
     }
 
-    /// Whether there is a user of that name.
-    pub(super) fn has_user(&self, name: &str) -> bool {
-        let users = self.users.as_ref();
-        users.is_some_and(|(_, names)| names.contains(name))
+    /// The entry of the user of that name, if there is one.
+    pub(super) fn entry(&self, name: &str) -> Option<Entry> {
+        let (_, entries) = self.users.as_ref()?;
+        entries.get(name).copied()
     }
 
     /// The file of users for one process, as [`Self::public`].
@@ -160,16 +182,20 @@ pub(super) fn again(file: &OwnedFd) -> io::Result<OwnedFd> {
     Ok(rustix::fs::open(path, flags, Mode::empty())?)
 }
 
-fn users(path: &Path) -> Result<(OwnedFd, BTreeSet<String>), CredentialError> {
+fn users(path: &Path) -> Result<(OwnedFd, BTreeMap<String, Entry>), CredentialError> {
     let limit = u64::try_from(MAX_USERS_BYTES).unwrap_or(u64::MAX);
     let text = read(path, limit)?;
-    let users = Users::parse(&String::from_utf8_lossy(&text));
-    let users = users.map_err(|error| CredentialError::Users {
+    // As strict as the process that checks passwords by it.
+    let readable = std::str::from_utf8(&text).map_err(|_| CredentialError::NoText {
+        path: path.to_owned(),
+    })?;
+    let users = Users::parse(readable).map_err(|error| CredentialError::Users {
         path: path.to_owned(),
         error,
     })?;
-    let names = users.users.into_iter().map(|user| user.name).collect();
-    Ok((sealed(&text)?, names))
+    let entries = users.users.into_iter();
+    let entries = entries.map(|user| (user.name.clone(), Entry::of(&user)));
+    Ok((sealed(&text)?, entries.collect()))
 }
 
 fn read(path: &Path, limit: u64) -> Result<Vec<u8>, CredentialError> {
@@ -236,7 +262,7 @@ mod tests {
             assert_eq!(texts, ["one", "two", "three"]);
         }
         assert!(credentials.users().unwrap().is_none());
-        assert!(!credentials.has_user("alice"));
+        assert_eq!(credentials.entry("alice"), None);
         let both = |proof| {
             Credentials::read(&Files {
                 proof,
@@ -258,8 +284,20 @@ mod tests {
         assert!(both(Proof::Both).is_err());
         let password = both(Proof::Sasl).unwrap();
         assert!(password.users().unwrap().is_some());
-        assert!(password.has_user("alice") && !password.has_user("bob"));
+        let first = password.entry("alice").unwrap();
+        assert_eq!(password.entry("bob"), None);
         assert_eq!(password.public().unwrap().len(), 2);
+        assert_eq!(both(Proof::Sasl).unwrap().entry("alice"), Some(first));
+        let other = format!(
+            "unknown {key}\nuser alice 50000 {salt} {} {key}\n",
+            "ef".repeat(32)
+        );
+        write("users", &other);
+        let other = both(Proof::Sasl).unwrap().entry("alice").unwrap();
+        assert_ne!(other, first, "it is another password");
+        std::fs::write(&files.users, b"unknown \xff\n").unwrap();
+        let error = both(Proof::Sasl).unwrap_err();
+        assert!(matches!(error, CredentialError::NoText { .. }), "{error}");
         write("authorities", "two");
         let missing = Files {
             key: directory.path().join("none"),

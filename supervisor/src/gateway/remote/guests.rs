@@ -10,13 +10,15 @@ use reeve_ipc::api::Access;
 use reeve_ipc::gateway::Chain;
 use tokio::sync::Notify;
 
+use super::credentials::Entry;
+
 /// Who a client has proved to be.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Who {
     /// The name in its certificate, where it has to have one, and the certificate.
     pub(super) certificate: Option<(String, Chain)>,
-    /// The user whose password it had, where it has to have one.
-    pub(super) user: Option<String>,
+    /// The user whose password it had, where it has to have one, and what the password was checked by.
+    pub(super) user: Option<(String, Entry)>,
 }
 
 impl std::fmt::Display for Who {
@@ -25,10 +27,11 @@ impl std::fmt::Display for Who {
             .certificate
             .as_ref()
             .map(|(name, _)| name.escape_debug());
-        match (certificate, &self.user) {
-            (Some(name), Some(user)) => write!(f, "{name}, user {}", user.escape_debug()),
+        let user = self.user.as_ref().map(|(user, _)| user.escape_debug());
+        match (certificate, user) {
+            (Some(name), Some(user)) => write!(f, "{name}, user {user}"),
             (Some(name), None) => write!(f, "{name}"),
-            (None, Some(user)) => write!(f, "user {}", user.escape_debug()),
+            (None, Some(user)) => write!(f, "user {user}"),
             (None, None) => f.write_str("nobody"),
         }
     }

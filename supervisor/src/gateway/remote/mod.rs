@@ -103,21 +103,20 @@ impl Remote {
             access = access.min(may);
         }
         if proof.has_password() {
-            let user = who.user.as_ref().ok_or("it has no password")?;
-            let is_there = self
-                .credentials
-                .as_deref()
-                .is_some_and(|known| known.has_user(user));
-            let may = self
-                .users
-                .access(user)
-                .filter(|_| is_there)
-                .ok_or_else(|| {
-                    format!(
-                        "tls_users_allowed does not name its user: {}",
-                        user.escape_debug()
-                    )
-                })?;
+            let (user, entry) = who.user.as_ref().ok_or("it has no password")?;
+            let known = self.credentials.as_deref();
+            if known.and_then(|known| known.entry(user)).as_ref() != Some(entry) {
+                return Err(format!(
+                    "its user has another password by now, or is no more: {}",
+                    user.escape_debug()
+                ));
+            }
+            let may = self.users.access(user).ok_or_else(|| {
+                format!(
+                    "tls_users_allowed does not name its user: {}",
+                    user.escape_debug()
+                )
+            })?;
             access = access.min(may);
         }
         Ok(access)
@@ -212,6 +211,7 @@ pub(super) struct Verifying {
     door: OwnedFd,
     users: OwnedFd,
     deadline: Instant,
+    lines: Arc<Seldom>,
 }
 
 /// A signature that a stranger's handshake takes, on its way to a process.
@@ -219,6 +219,7 @@ pub(super) struct Signing {
     socket: OwnedFd,
     credentials: Arc<Credentials>,
     deadline: Instant,
+    lines: Arc<Seldom>,
 }
 
 impl Door {
@@ -294,7 +295,7 @@ impl Door {
             };
             let prepared = prepare(connection).and_then(|connection| {
                 let signer = scm::pair().map_err(io::Error::other)?;
-                Ok((connection, signer, logins(&credentials, deadline)?))
+                Ok((connection, signer, logins(&credentials, deadline, &lines)?))
             });
             let (connection, (asks, signs), (login, verifying)) = match prepared {
                 Ok(prepared) => prepared,
@@ -307,6 +308,7 @@ impl Door {
                 socket: signs,
                 credentials: Arc::clone(&credentials),
                 deadline,
+                lines: Arc::clone(&lines),
             };
             let stranger = Stranger {
                 connection,
@@ -338,6 +340,7 @@ impl Door {
 fn logins(
     credentials: &Credentials,
     deadline: Instant,
+    lines: &Arc<Seldom>,
 ) -> io::Result<(Option<Login>, Option<Verifying>)> {
     let Some(users) = credentials.users()? else {
         return Ok((None, None));
@@ -353,6 +356,7 @@ fn logins(
         door: says,
         users,
         deadline: deadline + LOGIN,
+        lines: Arc::clone(lines),
     };
     Ok((Some(login), Some(verifying)))
 }

@@ -22,11 +22,12 @@ use super::super::pool::Client;
 use super::super::process::{Idle, Process};
 use super::checks::{Check, Verdict};
 use super::guests::Who;
-use super::{Current, HANDSHAKE, LOGIN, Signing, Stranger, Verifying, not_named};
+use super::{Credentials, Current, HANDSHAKE, LOGIN, Signing, Stranger, Verifying, not_named};
 use crate::api::Serve;
 
-/// How long a process may take to tell a client that it is not let in, though its password holds.
-const TELLING: Duration = Duration::from_secs(1);
+/// How long a process may take to tell a client that it is not let in, though its password holds: it takes as long as
+/// with one that does not, a second, and waits half a one for the client to leave.
+const TELLING: Duration = Duration::from_secs(3);
 
 impl Process {
     /// Serves a client that has to say who it is first.
@@ -36,6 +37,7 @@ impl Process {
     ) -> Idle<S> {
         let address = stranger.address;
         self.serves(format!("{address}"));
+        self.is_strangers(Arc::clone(&stranger.lines));
         let door = match self.hand_stranger(&stranger) {
             Ok(door) => door,
             Err(ScmError::Closed) => {
@@ -69,7 +71,9 @@ impl Process {
             }
         };
         let is_login = login.is_some();
-        let who = self.identify(&door, login, deadline, &current).await;
+        let who = self
+            .identify(&door, login, deadline, &current, &credentials)
+            .await;
         let let_in = who.and_then(|who| {
             let guest = current.guests.comes(who.clone());
             let access = guest.decide(|| {
@@ -98,6 +102,7 @@ impl Process {
             }
         };
         drop(place);
+        self.is_admitted();
         let access = entry.access();
         tracing::info!(%address, %access, "a remote client is connected: {who}");
         match admit(&door, access) {
@@ -118,10 +123,15 @@ impl Process {
         login: Option<OwnedFd>,
         deadline: Instant,
         current: &Current,
+        credentials: &Credentials,
     ) -> Result<Who, String> {
         let late = |_| "it did not say in time who it is".to_owned();
         let proved = timeout_at(deadline, self.until(hear(door))).await;
         let certificate = proved.map_err(late)??;
+        // Where none is asked for a name could only be one that it has made up.
+        if certificate.is_some() != credentials.proof().has_certificate() {
+            return Err("its process broke the form".to_owned());
+        }
         let mut who = Who {
             certificate: certificate.map(|Certificate { name, chain }| (name, chain)),
             user: None,
@@ -153,7 +163,12 @@ impl Process {
             }
         };
         let user = timeout_at(deadline + LOGIN, self.until(both)).await;
-        who.user = Some(user.map_err(|_| "it did not log in in time".to_owned())??);
+        let user = user.map_err(|_| "it did not log in in time".to_owned())??;
+        // The file that its verifier was given.
+        let entry = credentials
+            .entry(&user)
+            .ok_or("its process named no user")?;
+        who.user = Some((user, entry));
         Ok(who)
     }
 
@@ -180,6 +195,7 @@ impl Process {
 
     /// Signs for the handshake of a stranger.
     pub(in super::super) async fn serve_signing<S: Serve>(mut self, signing: Signing) -> Idle<S> {
+        self.is_strangers(Arc::clone(&signing.lines));
         let key = signing.credentials.key().to_vec();
         match self.hand(&HandOver::Signer { key }, &[signing.socket.as_fd()]) {
             Ok(()) => {}
@@ -209,7 +225,9 @@ impl Process {
             door,
             users,
             deadline,
+            lines,
         } = &verifying;
+        self.is_strangers(Arc::clone(lines));
         let handed = [socket.as_fd(), door.as_fd(), users.as_fd()];
         let deadline = *deadline;
         match self.hand(&HandOver::Verifier, &handed) {
@@ -244,9 +262,25 @@ impl Process {
         };
         let said = timeout_at(deadline, self.until(hear_verdict(&answers))).await;
         let late = |_| Err("no process could look at them in time".to_owned());
-        let _ = check.verdict.send(said.unwrap_or_else(late));
+        let verdict = match said.unwrap_or_else(late) {
+            Ok(_) => Ok(self.hear_ended(&answers, check.number).await),
+            Err(why) => Err(why),
+        };
+        let _ = check.verdict.send(verdict);
         self.end().await;
         Idle::Served
+    }
+
+    /// Which of so many connections end by files that can be used. Those who are in do not keep them from holding: where
+    /// their certificates take too long, or end the process, all of them end.
+    async fn hear_ended(&mut self, answers: &Socket<NoRights<OwnedFd>>, number: u32) -> Vec<u32> {
+        let why = match timeout(HANDSHAKE, self.until(hear_verdict(answers))).await {
+            Ok(Ok(ended)) => return ended,
+            Ok(Err(why)) => why,
+            Err(_) => "it takes too long".to_owned(),
+        };
+        tracing::error!("the certificates of remote clients who are in cannot be looked at: {why}");
+        (0..number).collect()
     }
 
     fn hand_check(&self, check: &Check) -> Result<Socket<NoRights<OwnedFd>>, ScmError> {
