@@ -165,9 +165,7 @@ fn put_back(lent: &LentAddress) -> Result<(), Errno> {
 
 /// Whether a link with these attributes is one.
 pub(super) fn is_macvtap(attributes: &[u8]) -> bool {
-    let kind = netlink::find(attributes, IFLA_LINKINFO)
-        .and_then(|info| netlink::find(info, IFLA_INFO_KIND));
-    kind.and_then(netlink::text) == Some(KIND)
+    link::kind_of(attributes) == Some(KIND)
 }
 
 fn address(index: i32) -> Result<MacAddress, Errno> {
