@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use super::NetworkHostError;
 use super::failure::host;
-use super::links::Links;
+use super::links::{Links, is_dealt_out};
 use super::settings::{path, read, write};
 use crate::host::reason;
 use crate::network::host::NetworkResources;
@@ -166,7 +166,10 @@ impl State {
         let mut links = Links::open()?;
         let addresses = links.addresses()?.into_iter();
         let later = addresses.filter(|own| {
-            own.index > newest && Family::of(own.address) == family && !is_of_link(own.address)
+            own.index > newest
+                && is_dealt_out(own.index)
+                && Family::of(own.address) == family
+                && !is_of_link(own.address)
         });
         for own in later {
             let name = links.name(own.index)?;

@@ -33,7 +33,7 @@ use reeve_ipc::spec::MacAddress;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-pub(crate) use self::draft::Draft;
+pub(crate) use self::draft::{Draft, FIRST_NUMBER};
 pub use self::error::MacvtapError;
 use self::held::Going;
 pub(crate) use self::held::WorkerMacvtaps;

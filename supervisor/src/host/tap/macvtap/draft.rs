@@ -26,8 +26,8 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_MACVLAN_MODE: u16 = 1;
 /// `IFF_ALLMULTI`.
 const ALL_MULTICAST: u32 = 0x200;
-/// The least number that is drawn.
-const FIRST_NUMBER: u32 = 1 << 30;
+/// The least number that is drawn. The kernel deals out its own from 1 on.
+pub(crate) const FIRST_NUMBER: u32 = 1 << 30;
 /// Kinds of links that are a guest's, or would be a program's.
 const OF_GUESTS: [&str; 2] = ["tun", KIND];
 /// Kinds of links by which others than what is behind a card are reached: other guests, and the host.
