@@ -29,6 +29,9 @@ mod held;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use reeve_ipc::spec::MacAddress;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
@@ -39,6 +42,7 @@ use self::held::Going;
 pub(crate) use self::held::WorkerMacvtaps;
 use super::{TapError, TapId, link};
 use crate::host::netlink::{self, ACK, REQUEST, attribute};
+use crate::host::network::links::Links;
 use crate::host::reason;
 
 const RTM_NEWLINK: u16 = 16;
@@ -150,7 +154,8 @@ fn delete(record: &MacvtapRecord) -> Result<(), Errno> {
     }
 }
 
-/// The kernel does it itself as the macvtap goes, since Linux 4.13. What somebody else has set meanwhile stays.
+/// The kernel does it itself as the macvtap goes, since Linux 4.13. What somebody else has set meanwhile stays, and so does
+/// what another macvtap has from the device by now: that of a guest whose interface was detached and attached again.
 fn put_back(lent: &LentAddress) -> Result<(), Errno> {
     let now = match address(lent.index) {
         Err(Errno::NODEV | Errno::NXIO) => return Ok(()),
@@ -159,8 +164,33 @@ fn put_back(lent: &LentAddress) -> Result<(), Errno> {
     if now != lent.given || now == lent.was {
         return Ok(());
     }
+    if has_macvtap(lent.index)? {
+        return Ok(());
+    }
     let was = attribute(IFLA_ADDRESS, &lent.was.octets());
     tell(RTM_NEWLINK, 0, lent.index, 0, &was)
+}
+
+/// Whether any macvtap is upon a device. It is only asked where the device has a guest's address.
+fn has_macvtap(device: i32) -> Result<bool, Errno> {
+    let mut found = false;
+    let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    Links::open()?.ask(NLM_F_DUMP, all, |answer| {
+        let RouteNetlinkMessage::NewLink(link) = answer else {
+            return;
+        };
+        let mut of = link.attributes.iter();
+        let is_upon = of.any(
+            |attribute| matches!(attribute, LinkAttribute::Link(lower) if i32::try_from(*lower) == Ok(device)),
+        );
+        let kind = LinkInfo::Kind(InfoKind::MacVtap);
+        let mut of = link.attributes.iter();
+        let is_one = of.any(
+            |attribute| matches!(attribute, LinkAttribute::LinkInfo(info) if info.contains(&kind)),
+        );
+        found |= is_upon && is_one;
+    })?;
+    Ok(found)
 }
 
 /// Whether a link with these attributes is one.

@@ -203,6 +203,30 @@ fn an_address_is_put_back_where_the_kernel_has_not_and_nobody_else_has_set_anoth
 }
 
 #[test]
+fn an_address_is_not_taken_from_the_macvtap_that_has_it_now() {
+    alone(|| {
+        pair();
+        let was = address_of("near0");
+        let lower = Control::open().unwrap().index("near0").unwrap();
+        // Attached again after it was detached, with the address of before.
+        let end = End::make("near0", DirectMode::Passthrough, FIRST);
+        let remainder = MacvtapRecord {
+            name: "macvtap0".to_owned(),
+            index: i32::MAX,
+            lent: Some(LentAddress {
+                index: lower,
+                was,
+                given: mac(FIRST),
+            }),
+        };
+        drop(Macvtap::recorded(remainder));
+        assert_eq!(address_of("near0"), mac(FIRST));
+        drop(end);
+        assert_eq!(address_of("near0"), was);
+    });
+}
+
+#[test]
 fn who_has_the_record_of_one_takes_it_away_and_nothing_else() {
     alone(|| {
         pair();
