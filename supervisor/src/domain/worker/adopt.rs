@@ -507,8 +507,8 @@ fn unwatched(error: &std::io::Error) -> Adoption {
     }
 }
 
-/// Releases what a process held that is gone.
-async fn release_all(holdings: Holdings) {
+/// Releases what a process held that is gone, or was to hold.
+pub(super) async fn release_all(holdings: Holdings) {
     if holdings.takes_time() {
         // As for a child: a cgroup may have to be waited for.
         let _ = tokio::task::spawn_blocking(move || drop(holdings)).await;
