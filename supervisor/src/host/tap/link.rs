@@ -25,6 +25,7 @@ const IFLA_TUN_NUM_QUEUES: u16 = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
 /// More than the kernel stacks links (`MAX_NEST_DEV`).
@@ -78,6 +79,10 @@ pub(super) fn base_kind(mut index: i32) -> Result<Option<String>, Errno> {
     for _ in 0..TAGS {
         let link = attributes_of(index)?;
         let kind = kind_of(&link);
+        // The other is in another network namespace, where the number is of something else.
+        if find(&link, IFLA_LINK_NETNSID).is_some() {
+            return Ok(kind.map(str::to_owned));
+        }
         match find(&link, IFLA_LINK).and_then(|value| value.first_chunk()) {
             Some(lower) if kind == Some("vlan") => index = i32::from_ne_bytes(*lower),
             _ => return Ok(kind.map(str::to_owned)),
