@@ -155,13 +155,19 @@ fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<(
 #[test]
 fn what_is_left_is_removed_by_the_next_supervisor() -> Result<()> {
     let mut world = World::start('p')?;
-    let file = world.host.file("web.xml", &guest(&interface(1, SWITCH)))?;
+    let tagged = format!("{SWITCH}<vlan><tag id='7'/></vlan>");
+    let file = world.host.file("web.xml", &guest(&interface(1, &tagged)))?;
     world.host.good(&["create", &file])?;
     world.has_ports(&["vnet0"])?;
     world.host.daemon.kill()?;
+    // As where it died before it had told the switch.
+    world.switch.control("set Port vnet0 tag=8")?;
     world.host.daemon.spawn()?;
-    // A guest that lives has it still.
+    // A guest that lives has it still, and with the tag that is recorded.
     world.has_ports(&["vnet0"])?;
+    until("its tag is that of its definition", || {
+        Ok(world.switch.control("get Port vnet0 tag")? == "7")
+    })?;
     ensure!(world.host.good(&["domstate", "web"])? == "running");
     let workers = world.host.daemon.workers();
     world.host.daemon.kill()?;

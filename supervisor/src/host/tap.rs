@@ -25,7 +25,7 @@ use rustix::net::{AddressFamily, SocketFlags, SocketType};
 
 pub(crate) use self::figures::count;
 use self::ioctl::Control;
-pub(crate) use self::macvtap::{Draft, Macvtap, WorkerMacvtaps};
+pub(crate) use self::macvtap::{Draft, FIRST_NUMBER, Macvtap, WorkerMacvtaps};
 pub use self::macvtap::{LentAddress, MacvtapError, MacvtapRecord};
 pub(crate) use self::names::TapNames;
 use super::reason;

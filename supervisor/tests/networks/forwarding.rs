@@ -7,6 +7,8 @@ use reeved::network::host::NetworkHost;
 use super::bench::{Bench, alone, ip};
 use super::{address, network, setting};
 
+const REDIRECTS: &str = "net/ipv4/conf/all/accept_redirects";
+
 fn set(name: &str, value: &str) {
     std::fs::write(format!("/proc/sys/{name}"), value).unwrap();
 }
@@ -30,7 +32,7 @@ fn what_single_interfaces_and_those_to_come_had_is_put_back() {
         set("net/ipv4/conf/own0/forwarding", "1");
         set("net/ipv6/conf/own1/forwarding", "1");
         set("net/ipv4/conf/default/forwarding", "1");
-        set("net/ipv4/conf/all/accept_redirects", "0");
+        set(REDIRECTS, "0");
         let before = bench.dump();
         let (first, second) = (both(41), both(42));
         let (one, two) = (bench.start(&first).unwrap(), bench.start(&second).unwrap());
@@ -61,11 +63,19 @@ fn what_somebody_has_set_meanwhile_stays_as_he_set_it() {
         // He wants none of it.
         set("net/ipv4/ip_forward", "0");
         set("net/ipv4/conf/own0/forwarding", "1");
+        set(REDIRECTS, "0");
         bench.host.stop(&network, &resources).unwrap();
         assert_eq!(setting("net/ipv4/ip_forward"), "0");
+        assert_eq!(setting(REDIRECTS), "0");
         assert_eq!(setting("net/ipv4/conf/own0/forwarding"), "1");
         assert_eq!(setting("net/ipv6/conf/own0/forwarding"), "0");
         assert_eq!(setting("net/ipv6/conf/all/forwarding"), "0");
+        // Of the switch nothing, and of redirects alone.
+        let resources = bench.start(&network).unwrap();
+        set(REDIRECTS, "1");
+        bench.host.stop(&network, &resources).unwrap();
+        assert_eq!(setting("net/ipv4/ip_forward"), "0");
+        assert_eq!(setting(REDIRECTS), "1");
     });
 }
 
@@ -74,6 +84,16 @@ fn whoever_has_come_since_keeps_forwarding_and_what_has_no_address_does_not() {
     alone(|| {
         let bench = Bench::new();
         let (network, other) = (both(44), both(45));
+        // As a macvtap's, whose number is drawn: those of later links are less.
+        ip(&[
+            "link",
+            "add",
+            "own0",
+            "index",
+            "1500000000",
+            "type",
+            "bridge",
+        ]);
         let resources = bench.start(&network).unwrap();
         // As containers do.
         ip(&["link", "add", "docker0", "type", "bridge"]);

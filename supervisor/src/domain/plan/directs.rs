@@ -49,6 +49,9 @@ impl Directs {
             let (slot, mac) = (placed(nic.address)?, nic.mac.ok_or_else(unplaced)?);
             let mode = *mode;
             let draft = Draft::choose(connected.target.as_ref(), (&device, mode), mac)?;
+            if policy.multi_tenant {
+                draft.is_apart()?;
+            }
             all.records.push((slot, draft.record().clone()));
             let nic = connected.into_owned();
             all.drafts.push((nic, mode, slot, mac, draft));

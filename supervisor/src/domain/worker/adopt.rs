@@ -24,7 +24,7 @@ use std::time::{Duration, Instant};
 
 use reeve_ipc::client::{AdoptError, Adopting, CallError, Incoming, WorkerClient};
 use reeve_ipc::message::JailFacts;
-use reeve_ipc::model::{DevicePlace, Domain};
+use reeve_ipc::model::{DevicePlace, Domain, NicSource, OpenVswitchPort};
 use reeve_ipc::phase::Phase;
 use reeve_ipc::request::{DeviceQuery, Report, Standing, VcpusQuery};
 use reeve_ipc::spec::{NicDriver, PciSlot, SpecDigest};
@@ -189,6 +189,13 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
         }
     };
     let _ = tokio::task::spawn_blocking(guarding).await;
+    let tagging = tokio::spawn(set_tags(
+        domain.clone(),
+        tagged(domain, &recorded.devices),
+        planner.clone(),
+    ));
+    // A switch that hangs holds nobody up; it is set as soon as it does not.
+    let _ = tokio::time::timeout(PATIENCE, tagging).await;
     let found = FoundProcess {
         domain,
         facts: Facts {
@@ -285,6 +292,32 @@ fn guarded(
         )
     };
     recorded.iter().filter_map(of).flatten().collect()
+}
+
+/// Its taps that are ports of Open vSwitch, with what the definition has of them.
+fn tagged(domain: &Domain, recorded: &[DeviceResources]) -> Vec<(String, OpenVswitchPort)> {
+    let mut devices = domain.devices.clone();
+    // A definition that was taken is complete.
+    let _ = devices.complete(domain.uuid);
+    let of = |device: &DeviceResources| {
+        let mut nics = devices.nics.iter();
+        let nic = nics.find(|nic| nic.address == Some(device.place.slot))?;
+        let NicSource::OpenVswitch(port) = &nic.source else {
+            return None;
+        };
+        Some((device.taps.first()?.name.clone(), (**port).clone()))
+    };
+    recorded.iter().filter_map(of).collect()
+}
+
+/// Gives ports the tags that are recorded, which they have already unless a supervisor died as it changed them.
+async fn set_tags(domain: Domain, ports: Vec<(String, OpenVswitchPort)>, planner: Planner) {
+    for (tap, port) in ports {
+        if let Err(error) = planner.set_tags(domain.uuid, tap, port).await {
+            let (domain, uuid) = (&domain.name, domain.uuid);
+            tracing::warn!(%domain, %uuid, "its tags may not be those of its definition: {error}");
+        }
+    }
 }
 
 /// The process that has the machine: of two between which it was being handed over the one that lives. The
@@ -474,8 +507,8 @@ fn unwatched(error: &std::io::Error) -> Adoption {
     }
 }
 
-/// Releases what a process held that is gone.
-async fn release_all(holdings: Holdings) {
+/// Releases what a process held that is gone, or was to hold.
+pub(super) async fn release_all(holdings: Holdings) {
     if holdings.takes_time() {
         // As for a child: a cgroup may have to be waited for.
         let _ = tokio::task::spawn_blocking(move || drop(holdings)).await;

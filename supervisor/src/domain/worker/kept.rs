@@ -20,6 +20,7 @@ use rustix::io::Errno;
 use rustix::rand::{GetRandomFlags, getrandom};
 use tokio::sync::mpsc;
 
+use super::adopt::release_all;
 use super::planner::Planner;
 use super::start::{Launching, StartError, check_vcpus, launch};
 use super::{REAP_DEADLINE, Worker};
@@ -165,26 +166,37 @@ pub(super) async fn start(
         identity,
     };
     crash::point(Operation::Start, Moment::AfterCgroup);
-    plan.wait_on(listen(&socket)?)?;
-    if ledger.resources.device_sockets().next().is_some() {
-        let mut sockets;
-        (plan, sockets) = planner.listen(domain.uuid, plan).await?;
-        sockets.serve(&host.connectors, &domain.name, domain.uuid);
-        holdings.device_sockets.add(sockets);
-    }
-    if plan.makes_macvtaps() {
-        let macvtaps;
-        (plan, macvtaps) = planner.make_macvtaps(domain.uuid, plan).await?;
-        holdings.macvtaps.add(macvtaps);
-    }
-    if plan.is_served() {
-        let sharer = Sharer {
-            uid: holdings.identity.uid,
-            level: holdings.identity.level,
-            cgroup: holdings.confinement.path(),
-        };
-        plan = planner.serve(domain.uuid, plan, sharer).await?;
-    }
+    let listens = ledger.resources.device_sockets().next().is_some();
+    let making = async {
+        plan.wait_on(listen(&socket)?)?;
+        if listens {
+            let mut sockets;
+            (plan, sockets) = planner.listen(domain.uuid, plan).await?;
+            sockets.serve(&host.connectors, &domain.name, domain.uuid);
+            holdings.device_sockets.add(sockets);
+        }
+        if plan.makes_macvtaps() {
+            let macvtaps;
+            (plan, macvtaps) = planner.make_macvtaps(domain.uuid, plan).await?;
+            holdings.macvtaps.add(macvtaps);
+        }
+        if plan.is_served() {
+            let sharer = Sharer {
+                uid: holdings.identity.uid,
+                level: holdings.identity.level,
+                cgroup: holdings.confinement.path(),
+            };
+            plan = planner.serve(domain.uuid, plan, sharer).await?;
+        }
+        Ok::<_, StartError>(plan)
+    };
+    let plan = match making.await {
+        Ok(plan) => plan,
+        Err(error) => {
+            release_all(holdings).await;
+            return Err(error);
+        }
+    };
     crash::point(Operation::Start, Moment::AfterSocket);
     let (tell, notices) = mpsc::channel(NOTICES);
     // Declared before the launch: dropped after all that it made.

@@ -24,6 +24,7 @@ use reeve_ipc::spec::ControlLoss;
 use rustix::io::Errno;
 use tokio::sync::{mpsc, watch};
 
+use super::adopt::release_all;
 use super::kept::Ledger;
 use super::log::{LogSocket, quoted};
 use super::supervise::{Heard, Supervision};
@@ -243,11 +244,22 @@ pub(super) async fn launch(
     let on_control_loss = plan.spec.on_control_loss;
     let placing = vcpus::need_placing(domain);
     plan.spec.hold |= placing;
-    let (control, worker_control) = scm::pair().map_err(socket_error)?;
-    let (log, worker_log) = scm::pair().map_err(socket_error)?;
-    // Before there is a worker that could send any.
-    scm::refuse_rights(control.as_fd());
-    let log = LogSocket::new(log).map_err(StartError::Socket)?;
+    let pairs = || {
+        fail_at(Step::BeforeSpawn, domain)?;
+        let (control, worker_control) = scm::pair().map_err(socket_error)?;
+        let (log, worker_log) = scm::pair().map_err(socket_error)?;
+        // Before there is a worker that could send any.
+        scm::refuse_rights(control.as_fd());
+        let log = LogSocket::new(log).map_err(StartError::Socket)?;
+        Ok::<_, StartError>((control, worker_control, log, worker_log))
+    };
+    let (control, worker_control, log, worker_log) = match pairs() {
+        Ok(pairs) => pairs,
+        Err(error) => {
+            release_all(holdings).await;
+            return Err(error);
+        }
+    };
 
     let facts = Facts {
         accepted,
@@ -259,7 +271,6 @@ pub(super) async fn launch(
     let sockets = holdings.device_sockets.clone();
     let macvtaps = holdings.macvtaps.clone();
     let taps = WorkerTaps::of(&plan.held());
-    fail_at(Step::BeforeSpawn, domain)?;
     let order = Order {
         name: domain.name.clone(),
         control: worker_control,

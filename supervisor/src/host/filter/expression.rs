@@ -19,6 +19,8 @@ const VERDICT_CHAIN: u16 = 2;
 const VERDICT_REGISTER: u32 = 0;
 /// `NFT_REG_1`, of 16 bytes: all that is loaded goes there.
 const REGISTER: u32 = 1;
+/// `NFT_REG32_00`: the first four bytes of that, which three more follow.
+const FIRST_WORD: u32 = 8;
 const EQUAL: u32 = 0;
 const UNEQUAL: u32 = 1;
 /// `NFT_META_L4PROTO`.
@@ -102,8 +104,12 @@ impl Rule {
     }
 
     fn load(self, base: Base, offset: u32, length: u32) -> Self {
+        self.load_to(REGISTER, base, offset, length)
+    }
+
+    fn load_to(self, register: u32, base: Base, offset: u32, length: u32) -> Self {
         let parts = [
-            number(1, REGISTER),
+            number(1, register),
             number(2, base as u32),
             number(3, offset),
             number(4, length),
@@ -237,10 +243,14 @@ impl Rule {
         self.load(Base::Network, offset, length).lookup(set, 0)
     }
 
-    /// Of packets whose transport header has no member of a set at `offset`.
-    pub(in crate::host) fn transport_not_in(self, offset: u32, length: u32, set: &str) -> Self {
-        self.load(Base::Transport, offset, length)
-            .lookup(set, INVERTED)
+    /// Of packets whose transport header has no member of a set of IPv6 addresses at `offset`. It is loaded four bytes
+    /// at a time, as `rules.rs` says.
+    pub(in crate::host) fn transport_address_not_in(self, offset: u32, set: &str) -> Self {
+        let words = (0..4).zip((offset..).step_by(4));
+        let loaded = words.fold(self, |rule, (word, at)| {
+            rule.load_to(FIRST_WORD + word, Base::Transport, at, 4)
+        });
+        loaded.lookup(set, INVERTED)
     }
 
     fn lookup(self, set: &str, flags: u32) -> Self {

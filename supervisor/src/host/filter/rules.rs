@@ -9,6 +9,9 @@
 //!
 //! Headers are read by the kernel: behind the extension headers of IPv6, and of the first fragment of a packet
 //! only. A packet whose first fragment does not hold them all is dropped.
+//!
+//! What is behind the header of a packet is loaded 1, 2 or 4 bytes at a time, and at a multiple of that. Kernels before
+//! `0ae8e4cca787` ("set transport header offset for egress hook") look in the wrong place at egress for all other loads.
 
 use std::net::IpAddr;
 
@@ -48,12 +51,16 @@ const PIECE: u32 = 6;
 const IS_PIECE: [u8; 2] = [0x3f, 0xff];
 /// The server of DHCP.
 const DHCP_SERVER: [u8; 2] = 67_u16.to_be_bytes();
-/// The kind and the length of the client's address in a message of DHCP, behind the header of UDP, and the address
-/// (RFC 2131, section 2).
+/// The kind and the length of the client's address in a message of DHCP, behind the header of UDP, and the address, in
+/// two parts (RFC 2131, section 2).
 const DHCP_KIND: u32 = 8 + 1;
+const DHCP_LENGTH: u32 = 8 + 2;
 const DHCP_ADDRESS: u32 = 8 + 28;
-/// An Ethernet address of six bytes.
-const DHCP_ETHERNET: [u8; 2] = [1, 6];
+const DHCP_ADDRESS_END: u32 = DHCP_ADDRESS + 4;
+/// An Ethernet address.
+const DHCP_ETHERNET: u8 = 1;
+/// Its bytes.
+const DHCP_ETHERNET_LENGTH: u8 = 6;
 const ROUTER_ADVERTISEMENT: u8 = 134;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
@@ -216,7 +223,11 @@ impl Sender {
         ];
         if self.has_addresses() {
             let advertisement = packet().transport(ICMPV6, 0, &[NEIGHBOUR_ADVERTISEMENT]);
-            rules.push(advertisement.transport_not_in(TARGET, 16, IPV6).go(DROPPED));
+            rules.push(
+                advertisement
+                    .transport_address_not_in(TARGET, IPV6)
+                    .go(DROPPED),
+            );
             // Whoever asks whether an address is free, or joins a group before it has one (RFC 4862, RFC 3590).
             rules.push(packet().of(ICMPV6).network(IPV6_SOURCE, &[0; 16]).pass());
             rules.push(
@@ -234,7 +245,8 @@ impl Sender {
 
 /// What may be asked of a server of DHCP: whole messages, for the own address. What is too short to hold one is no
 /// message to any server.
-fn dhcp_rules(own: &[u8; 6]) -> [Rule; 3] {
+fn dhcp_rules(own: &[u8; 6]) -> [Rule; 5] {
+    let [a, b, c, d, e, f] = *own;
     let message = || {
         let packet = Rule::new().link(KIND, &KIND_IPV4);
         packet.transport(UDP, DESTINATION_PORT, &DHCP_SERVER)
@@ -242,9 +254,17 @@ fn dhcp_rules(own: &[u8; 6]) -> [Rule; 3] {
     [
         message().network_any(PIECE, &IS_PIECE).go(DROPPED),
         message()
-            .transport_not(DHCP_KIND, &DHCP_ETHERNET)
+            .transport_not(DHCP_KIND, &[DHCP_ETHERNET])
             .go(DROPPED),
-        message().transport_not(DHCP_ADDRESS, own).go(DROPPED),
+        message()
+            .transport_not(DHCP_LENGTH, &[DHCP_ETHERNET_LENGTH])
+            .go(DROPPED),
+        message()
+            .transport_not(DHCP_ADDRESS, &[a, b, c, d])
+            .go(DROPPED),
+        message()
+            .transport_not(DHCP_ADDRESS_END, &[e, f])
+            .go(DROPPED),
     ]
 }
 

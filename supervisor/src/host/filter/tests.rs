@@ -340,6 +340,48 @@ fn a_guest_without_addresses_sends_from_any_with_its_own_ethernet_address() {
     });
 }
 
+/// The attributes that follow one another there.
+fn attributes(mut bytes: &[u8]) -> Vec<(u16, &[u8])> {
+    let mut all = Vec::new();
+    while let [a, b, c, d, ..] = *bytes {
+        let length = usize::from(u16::from_ne_bytes([a, b]));
+        let kind = u16::from_ne_bytes([c, d]) & 0x3fff;
+        all.push((kind, &bytes[4..length]));
+        bytes = bytes.get(length.next_multiple_of(4)..).unwrap_or_default();
+    }
+    all
+}
+
+#[test]
+fn what_is_behind_a_header_is_loaded_as_older_kernels_find_it_at_egress() {
+    let mut loads = 0;
+    for addresses in [&[][..], &["192.0.2.5", "2001:db8::5"]] {
+        let sender = guarded(addresses).sender.unwrap();
+        for rule in sender.rules() {
+            for (_, expression) in attributes(rule.expressions()) {
+                let [(_, name), (_, data)] = attributes(expression)[..] else {
+                    continue;
+                };
+                if name != b"payload\0" {
+                    continue;
+                }
+                let numbers = attributes(data).into_iter();
+                let numbers =
+                    numbers.map(|(_, value)| u32::from_be_bytes(value.try_into().unwrap()));
+                let [_, base, offset, length] = numbers.collect::<Vec<_>>()[..] else {
+                    panic!("a load has four numbers");
+                };
+                // NFT_PAYLOAD_TRANSPORT_HEADER.
+                if base == 2 {
+                    loads += 1;
+                    assert!([1, 2, 4].contains(&length) && offset % length == 0);
+                }
+            }
+        }
+    }
+    assert!(loads > 20, "{loads}");
+}
+
 #[test]
 fn a_guest_asks_for_a_lease_for_its_own_ethernet_address_only() {
     alone(|| {
@@ -348,6 +390,8 @@ fn a_guest_asks_for_a_lease_for_its_own_ethernet_address_only() {
         let stop = |what: &str, frame: Vec<u8>| assert!(!wire.passes(&frame), "{what}");
         pass("its own", dhcp([1, 6], OWN));
         stop("another's", dhcp([1, 6], OTHER));
+        let elsewhere = [0x52, 0x54, 0, 0x0b, 0x0b, 0x0c];
+        stop("one that ends as its own", dhcp([1, 6], elsewhere));
         stop("a longer one that begins so", dhcp([1, 7], OWN));
         stop("one of another kind", dhcp([6, 6], OWN));
         let renewal = |address: [u8; 6]| {

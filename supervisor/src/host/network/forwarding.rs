@@ -24,7 +24,7 @@ use rustix::io::Errno;
 
 use super::NetworkHostError;
 use super::failure::host;
-use super::links::Links;
+use super::links::{Links, is_dealt_out};
 use super::settings::{path, read, write};
 use crate::host::reason;
 use crate::network::host::NetworkResources;
@@ -34,6 +34,8 @@ const ON: &str = "1";
 /// What the kernel sets to the opposite whenever forwarding of IPv4 is switched: a host that accepted no redirects would
 /// do so after a network that it had for a while.
 const REDIRECTS: &str = "net/ipv4/conf/all/accept_redirects";
+/// What it is where packets are forwarded, unless somebody has set it since.
+const REFUSED: &str = "0";
 
 /// Which packets.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -106,12 +108,20 @@ impl Family {
             return Ok(());
         };
         let is_on = read(self.switch())? == ON;
-        let single = if is_on { self.single() } else { Vec::new() };
-        if is_on {
-            write(self.switch(), before)?;
+        if !is_on {
+            return Ok(());
         }
-        if let Some((_, before)) = noted_of(REDIRECTS).filter(|_| self == Self::Ipv4) {
-            write(REDIRECTS, before)?;
+        let single = self.single();
+        let redirects = match noted_of(REDIRECTS).filter(|_| self == Self::Ipv4) {
+            Some((_, before)) => {
+                let now = read(REDIRECTS)?;
+                Some(if now == REFUSED { before.clone() } else { now })
+            }
+            None => None,
+        };
+        write(self.switch(), before)?;
+        if let Some(wanted) = redirects {
+            write(REDIRECTS, &wanted)?;
         }
         for (name, value) in single {
             let was = noted_of(&name).map_or(before, |(_, value)| value);
@@ -166,7 +176,10 @@ impl State {
         let mut links = Links::open()?;
         let addresses = links.addresses()?.into_iter();
         let later = addresses.filter(|own| {
-            own.index > newest && Family::of(own.address) == family && !is_of_link(own.address)
+            own.index > newest
+                && is_dealt_out(own.index)
+                && Family::of(own.address) == family
+                && !is_of_link(own.address)
         });
         for own in later {
             let name = links.name(own.index)?;

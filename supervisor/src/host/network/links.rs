@@ -29,6 +29,7 @@ use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
 use crate::host::netlink;
+use crate::host::tap::FIRST_NUMBER;
 
 /// More than the kernel says at once.
 const ANSWER_BYTES: usize = 64 << 10;
@@ -336,13 +337,16 @@ impl Links {
         gone(self.tell(0, message))
     }
 
-    /// The highest number of a link: the kernel gives a new one the next.
+    /// The highest number of a link that the kernel has dealt out: it gives a new one the next. Those of macvtaps say
+    /// nothing of when they came.
     pub(super) fn newest(&mut self) -> Result<u32, Errno> {
         let mut newest = 0;
         let message = RouteNetlinkMessage::GetLink(LinkMessage::default());
         self.ask(NLM_F_DUMP, message, |answer| {
             if let RouteNetlinkMessage::NewLink(link) = answer {
-                newest = newest.max(link.header.index);
+                if is_dealt_out(link.header.index) {
+                    newest = newest.max(link.header.index);
+                }
             }
         })?;
         Ok(newest)
@@ -422,6 +426,11 @@ fn link_of(message: &LinkMessage) -> Link {
         }
     }
     link
+}
+
+/// Whether the kernel has given a link its number, and not one of us, who draws it.
+pub(super) const fn is_dealt_out(index: u32) -> bool {
+    index < FIRST_NUMBER
 }
 
 fn about(index: u32, address: &NetworkAddress) -> AddressMessage {

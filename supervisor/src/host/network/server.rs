@@ -20,8 +20,8 @@
 //! 2. 2026-11: it reads `/etc` and where `/etc/resolv.conf` points, as far as anybody may: whom the host asks for
 //!    names changes while it runs, by files that are renamed into their place.
 //! 3. 2026-11: the directory of TFTP is one that clients may name (`allowed_directories`), opened by that policy and
-//!    handed over as it was opened: dnsmasq finds it by its path, and reads nothing if that leads elsewhere by then, by a
-//!    link in it either.
+//!    handed over as it was opened: dnsmasq finds it by its path. Where that leads elsewhere by then, or by a link in it,
+//!    guests get what the server may read besides and anybody may read: its own configuration, libraries, and `/etc`.
 
 use std::ffi::OsString;
 use std::fs;

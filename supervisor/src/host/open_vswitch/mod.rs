@@ -9,6 +9,7 @@
 //! | `attached-mac`, `iface-id`, `vm-id`, `iface-status`, `port-profile` | as libvirt writes them, for controllers |
 //! | `reeve-owner` | the run directory of the supervisor that made it |
 //! | `reeve-tap` | the number of its tap: another by the same name is another's |
+//! | `reeve-boot` | the boot that the number is of: the database survives one, and no tap does |
 //!
 //! What lives here: what is asked of the database, and when. What may not: taps and their filters.
 
@@ -29,6 +30,7 @@ use serde_json::{Map, Value, json};
 pub use self::database::DatabaseError;
 use self::database::{PATIENCE, transact};
 use super::netlink;
+use super::process::boot_id;
 use super::tap::TapId;
 
 /// Where Debian's listens.
@@ -129,10 +131,8 @@ impl OpenVswitch {
     /// daemon.
     pub(crate) fn sweep(&self) {
         if let Some(switch) = &self.0 {
-            // Where there is none there is nothing of anybody's.
-            if switch.database.exists() {
-                switch.keep();
-            }
+            // It may come later than this daemon, with what an earlier boot left in it.
+            switch.keep();
         }
     }
 
@@ -268,14 +268,19 @@ impl Switch {
             if of_map(row, "external_ids", "reeve-owner") != Some(&self.owner) {
                 return Err(OpenVswitchError::Taken(name.to_owned()));
             }
-            self.remove(name, None, deadline).map_err(failed)?;
+            self.remove(name, &[], deadline).map_err(failed)?;
         }
+        let tap_number = tap.index.unwrap_or_default().to_string();
+        let of_tap = [
+            json!(["reeve-tap", tap_number]),
+            json!(["reeve-boot", boot_id()]),
+        ];
         let mut ids = vec![
             json!(["attached-mac", mac.to_string()]),
             json!(["iface-status", "active"]),
             json!(["reeve-owner", self.owner]),
-            json!(["reeve-tap", tap.index.unwrap_or_default().to_string()]),
         ];
+        ids.extend(of_tap.iter().cloned());
         ids.extend(
             port.interface_id
                 .map(|id| json!(["iface-id", id.to_string()])),
@@ -312,7 +317,7 @@ impl Switch {
             Err(error) => failed(error),
         };
         // Else the keeper does, once the tap is gone.
-        let _ = self.remove(name, tap.index, Instant::now() + LAST);
+        let _ = self.remove(name, &of_tap, Instant::now() + LAST);
         Err(why)
     }
 
@@ -366,10 +371,10 @@ impl Switch {
         })
     }
 
-    /// Removes a port of that name, which is one of ours, and of the tap with that number where one is said.
-    fn remove(&self, name: &str, tap: Option<i32>, deadline: Instant) -> Result<(), DatabaseError> {
+    /// Removes a port of that name, which is one of ours, and of the tap of which `of_tap` has pairs.
+    fn remove(&self, name: &str, of_tap: &[Value], deadline: Instant) -> Result<(), DatabaseError> {
         let mut own = vec![json!(["reeve-owner", self.owner])];
-        own.extend(tap.map(|index| json!(["reeve-tap", index.to_string()])));
+        own.extend(of_tap.iter().cloned());
         let found = transact(
             &self.database,
             vec![
@@ -446,6 +451,8 @@ impl Switch {
         );
         let found = match found {
             Ok(found) => found,
+            // Of a host without it; where it comes, so do links of its own, which are heard of.
+            Err(DatabaseError::Connect(Errno::NOENT)) => return true,
             Err(error) => {
                 tracing::debug!("ports of Open vSwitch cannot be looked at: {error}");
                 return false;
@@ -454,8 +461,8 @@ impl Switch {
         let mut all = true;
         for row in rows(found.first()) {
             let name = row.get("name").and_then(Value::as_str);
-            let index = of_map(row, "external_ids", "reeve-tap");
-            let index = index.and_then(|index| index.parse::<i32>().ok());
+            let number = of_map(row, "external_ids", "reeve-tap");
+            let index = number.and_then(|number| number.parse::<i32>().ok());
             let (Some(name), Some(index)) = (name, index) else {
                 continue;
             };
@@ -463,15 +470,19 @@ impl Switch {
                 name: name.to_owned(),
                 index: Some(index),
             };
-            // After a boot its number is another interface's.
+            let boot = of_map(row, "external_ids", "reeve-boot");
             let gone = match tap.now() {
+                // Of another boot it is another's number, and may well be one by its name.
+                _ if boot.is_some_and(|boot| boot != boot_id()) => true,
                 Ok(now) => now.name != tap.name,
                 Err(errno) => matches!(errno, Errno::NODEV | Errno::NXIO),
             };
             if !gone {
                 continue;
             }
-            if let Err(error) = self.remove(name, Some(index), soon()) {
+            let mut of_tap = vec![json!(["reeve-tap", number])];
+            of_tap.extend(boot.map(|boot| json!(["reeve-boot", boot])));
+            if let Err(error) = self.remove(name, &of_tap, soon()) {
                 tracing::warn!(
                     tap = name,
                     "its port of Open vSwitch is left for now: {error}"

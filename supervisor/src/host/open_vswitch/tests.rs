@@ -249,6 +249,7 @@ fn a_port_says_whose_it_is_and_goes_with_its_tap() {
             "iface-status=active",
             "port-profile=gold",
             "reeve-owner=\"/run/test\"",
+            boot_id(),
         ] {
             assert!(ids.contains(part), "{part}: {ids}");
         }
@@ -281,7 +282,31 @@ fn a_port_says_whose_it_is_and_goes_with_its_tap() {
         of_another.add(wearer(&id, 5), &port(None)).unwrap();
         let ids = running.control(&["get", "Interface", "others", "external_ids"]);
         assert!(ids.contains("52:54:00:0a:0b:05"), "{ids}");
+        // After a boot another tap has the name, and as it happens the number.
+        let [set, boot] = ["set", "external_ids:reeve-boot=other"];
+        running.control(&[set, "Interface", "living", boot]);
+        switch.look();
+        assert_eq!(running.ports(), "others");
         drop((living, again));
+    });
+}
+
+#[test]
+fn a_database_that_is_not_there_yet_is_waited_for() {
+    alone(|| {
+        ip(&["link", "set", "lo", "up"]);
+        let directory = tempfile::tempdir().unwrap();
+        let late = directory.path().join("db.sock");
+        let ours = OpenVswitch::new(late.clone(), Path::new("/run/test"));
+        ours.sweep();
+        let running = Running::start();
+        let (left, id) = made("left", 1);
+        let of_before = running.ours().0.unwrap();
+        of_before.add(wearer(&id, 1), &port(None)).unwrap();
+        std::os::unix::fs::symlink(running.database(), &late).unwrap();
+        drop(left);
+        ends("left");
+        until("its port is gone", || running.ports().is_empty());
     });
 }
 

@@ -14,6 +14,7 @@ const ANSWER_BYTES: usize = 64 << 10;
 const RTM_NEWLINK: u16 = 16;
 const RTM_GETLINK: u16 = 18;
 const RTM_SETLINK: u16 = 19;
+const IFLA_LINK: u16 = 5;
 const IFLA_MASTER: u16 = 10;
 const IFLA_PROTINFO: u16 = 12;
 const IFLA_LINKINFO: u16 = 18;
@@ -24,8 +25,11 @@ const IFLA_TUN_NUM_QUEUES: u16 = 8;
 const IFLA_TUN_NUM_DISABLED_QUEUES: u16 = 9;
 const IFLA_AF_SPEC: u16 = 26;
 const IFLA_BRPORT_ISOLATED: u16 = 33;
+const IFLA_LINK_NETNSID: u16 = 37;
 const IFLA_INET6_ADDR_GEN_MODE: u16 = 8;
 const IN6_ADDR_GEN_MODE_NONE: u8 = 1;
+/// More than the kernel stacks links (`MAX_NEST_DEV`).
+const TAGS: usize = 16;
 
 /// Has a port of a bridge reach no other isolated one.
 pub(super) fn isolate(index: i32) -> Result<(), Errno> {
@@ -61,9 +65,30 @@ pub(super) fn open_queues(index: i32) -> Result<Option<u32>, Errno> {
 
 /// Whether an interface is a bridge.
 pub(super) fn is_bridge(index: i32) -> Result<bool, Errno> {
-    let link = attributes_of(index)?;
-    let kind = find(&link, IFLA_LINKINFO).and_then(|info| find(info, IFLA_INFO_KIND));
-    Ok(kind.and_then(netlink::text) == Some("bridge"))
+    Ok(kind_of(&attributes_of(index)?) == Some("bridge"))
+}
+
+/// What the kernel calls the kind of a link with these attributes; none of a card.
+pub(super) fn kind_of(attributes: &[u8]) -> Option<&str> {
+    let kind = find(attributes, IFLA_LINKINFO).and_then(|info| find(info, IFLA_INFO_KIND));
+    kind.and_then(netlink::text)
+}
+
+/// The kind of an interface; of one that is a tag of another, the kind of that.
+pub(super) fn base_kind(mut index: i32) -> Result<Option<String>, Errno> {
+    for _ in 0..TAGS {
+        let link = attributes_of(index)?;
+        let kind = kind_of(&link);
+        // The other is in another network namespace, where the number is of something else.
+        if find(&link, IFLA_LINK_NETNSID).is_some() {
+            return Ok(kind.map(str::to_owned));
+        }
+        match find(&link, IFLA_LINK).and_then(|value| value.first_chunk()) {
+            Some(lower) if kind == Some("vlan") => index = i32::from_ne_bytes(*lower),
+            _ => return Ok(kind.map(str::to_owned)),
+        }
+    }
+    Err(Errno::LOOP)
 }
 
 /// The number of the bridge that an interface is a port of, if it is one.

@@ -29,16 +29,20 @@ mod held;
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use netlink_packet_core::NLM_F_DUMP;
+use netlink_packet_route::RouteNetlinkMessage;
+use netlink_packet_route::link::{InfoKind, LinkAttribute, LinkInfo, LinkMessage};
 use reeve_ipc::spec::MacAddress;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags};
 
-pub(crate) use self::draft::Draft;
+pub(crate) use self::draft::{Draft, FIRST_NUMBER};
 pub use self::error::MacvtapError;
 use self::held::Going;
 pub(crate) use self::held::WorkerMacvtaps;
 use super::{TapError, TapId, link};
 use crate::host::netlink::{self, ACK, REQUEST, attribute};
+use crate::host::network::links::Links;
 use crate::host::reason;
 
 const RTM_NEWLINK: u16 = 16;
@@ -150,7 +154,8 @@ fn delete(record: &MacvtapRecord) -> Result<(), Errno> {
     }
 }
 
-/// The kernel does it itself as the macvtap goes, since Linux 4.13. What somebody else has set meanwhile stays.
+/// The kernel does it itself as the macvtap goes, since Linux 4.13. What somebody else has set meanwhile stays, and so does
+/// what another macvtap has from the device by now: that of a guest whose interface was detached and attached again.
 fn put_back(lent: &LentAddress) -> Result<(), Errno> {
     let now = match address(lent.index) {
         Err(Errno::NODEV | Errno::NXIO) => return Ok(()),
@@ -159,15 +164,38 @@ fn put_back(lent: &LentAddress) -> Result<(), Errno> {
     if now != lent.given || now == lent.was {
         return Ok(());
     }
+    if has_macvtap(lent.index)? {
+        return Ok(());
+    }
     let was = attribute(IFLA_ADDRESS, &lent.was.octets());
     tell(RTM_NEWLINK, 0, lent.index, 0, &was)
 }
 
+/// Whether any macvtap is upon a device. It is only asked where the device has a guest's address.
+fn has_macvtap(device: i32) -> Result<bool, Errno> {
+    let mut found = false;
+    let all = RouteNetlinkMessage::GetLink(LinkMessage::default());
+    Links::open()?.ask(NLM_F_DUMP, all, |answer| {
+        let RouteNetlinkMessage::NewLink(link) = answer else {
+            return;
+        };
+        let mut of = link.attributes.iter();
+        let is_upon = of.any(
+            |attribute| matches!(attribute, LinkAttribute::Link(lower) if i32::try_from(*lower) == Ok(device)),
+        );
+        let kind = LinkInfo::Kind(InfoKind::MacVtap);
+        let mut of = link.attributes.iter();
+        let is_one = of.any(
+            |attribute| matches!(attribute, LinkAttribute::LinkInfo(info) if info.contains(&kind)),
+        );
+        found |= is_upon && is_one;
+    })?;
+    Ok(found)
+}
+
 /// Whether a link with these attributes is one.
 pub(super) fn is_macvtap(attributes: &[u8]) -> bool {
-    let kind = netlink::find(attributes, IFLA_LINKINFO)
-        .and_then(|info| netlink::find(info, IFLA_INFO_KIND));
-    kind.and_then(netlink::text) == Some(KIND)
+    link::kind_of(attributes) == Some(KIND)
 }
 
 fn address(index: i32) -> Result<MacAddress, Errno> {

@@ -26,8 +26,12 @@ const IFLA_INFO_DATA: u16 = 2;
 const IFLA_MACVLAN_MODE: u16 = 1;
 /// `IFF_ALLMULTI`.
 const ALL_MULTICAST: u32 = 0x200;
-/// The least number that is drawn.
-const FIRST_NUMBER: u32 = 1 << 30;
+/// The least number that is drawn. The kernel deals out its own from 1 on.
+pub(crate) const FIRST_NUMBER: u32 = 1 << 30;
+/// Kinds of links that are a guest's, or would be a program's.
+const OF_GUESTS: [&str; 2] = ["tun", KIND];
+/// Kinds of links by which others than what is behind a card are reached: other guests, and the host.
+const SHARED: [&str; 3] = ["bridge", "macvlan", "openvswitch"];
 /// Names that are tried.
 const NAMES: u32 = 1 << 16;
 
@@ -37,6 +41,7 @@ pub(crate) struct Draft {
     record: MacvtapRecord,
     device: InterfaceName,
     lower: i32,
+    kind: Option<String>,
     mode: DirectMode,
     mac: MacAddress,
     /// Whether the definition says the name.
@@ -48,7 +53,8 @@ impl Draft {
     /// Chooses the name and the number of a macvtap upon `device`, and sees what will have to be put back.
     ///
     /// # Errors
-    /// [`MacvtapError::NoDevice`], [`MacvtapError::Exists`], [`MacvtapError::NoName`], [`MacvtapError::Make`].
+    /// [`MacvtapError::NoDevice`], [`MacvtapError::OfGuest`], [`MacvtapError::Exists`], [`MacvtapError::NoName`],
+    /// [`MacvtapError::Make`].
     pub(crate) fn choose(
         target: Option<&InterfaceName>,
         (device, mode): (&InterfaceName, DirectMode),
@@ -66,6 +72,13 @@ impl Draft {
             }
             found => found.map_err(refuse)?,
         };
+        let kind = link::base_kind(lower).map_err(refuse)?;
+        if kind
+            .as_deref()
+            .is_some_and(|kind| OF_GUESTS.contains(&kind))
+        {
+            return Err(MacvtapError::OfGuest(device.clone()));
+        }
         let promised = match target {
             Some(name) => {
                 let free = Promised::take(name.as_str(), &control);
@@ -91,11 +104,27 @@ impl Draft {
             },
             device: device.clone(),
             lower,
+            kind,
             mode,
             mac,
             named: target.is_some(),
             _promised: promised,
         })
+    }
+
+    /// That a guest on it is apart from others of this host, as far as the kernel goes: upon a bridge it would be
+    /// beside the ports of that, which are isolated from one another and not from it.
+    ///
+    /// # Errors
+    /// [`MacvtapError::Shared`].
+    pub(crate) fn is_apart(&self) -> Result<(), MacvtapError> {
+        match &self.kind {
+            Some(kind) if SHARED.contains(&kind.as_str()) => {
+                let device = self.device.clone();
+                Err(MacvtapError::Shared(device, kind.clone()))
+            }
+            _ => Ok(()),
+        }
     }
 
     /// What is to be noted before it is made.

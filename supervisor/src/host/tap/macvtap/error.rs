@@ -24,6 +24,18 @@ pub enum MacvtapError {
         "there is no network interface '{0}' on the host that a guest's could be upon; name another"
     )]
     NoDevice(InterfaceName),
+    /// What another guest is on the network by.
+    #[error(
+        "'{0}' is a tap or a macvtap, which is for a guest or a program to be on a network by: give the network \
+         interface a device of the host's, or the bridge that the other is a port of"
+    )]
+    OfGuest(InterfaceName),
+    /// Guests would reach one another, and the host.
+    #[error(
+        "'{0}' is no device of its own ({1}), and a guest upon it would reach guests and the host past their \
+         isolation, which are kept apart (multi_tenant): give the network interface a card, or a bridge"
+    )]
+    Shared(InterfaceName, String),
     /// Something of its own name.
     #[error("there is a network interface '{0}' already; give the guest's another target, or none")]
     Exists(InterfaceName),

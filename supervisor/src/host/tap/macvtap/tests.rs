@@ -203,6 +203,30 @@ fn an_address_is_put_back_where_the_kernel_has_not_and_nobody_else_has_set_anoth
 }
 
 #[test]
+fn an_address_is_not_taken_from_the_macvtap_that_has_it_now() {
+    alone(|| {
+        pair();
+        let was = address_of("near0");
+        let lower = Control::open().unwrap().index("near0").unwrap();
+        // Attached again after it was detached, with the address of before.
+        let end = End::make("near0", DirectMode::Passthrough, FIRST);
+        let remainder = MacvtapRecord {
+            name: "macvtap0".to_owned(),
+            index: i32::MAX,
+            lent: Some(LentAddress {
+                index: lower,
+                was,
+                given: mac(FIRST),
+            }),
+        };
+        drop(Macvtap::recorded(remainder));
+        assert_eq!(address_of("near0"), mac(FIRST));
+        drop(end);
+        assert_eq!(address_of("near0"), was);
+    });
+}
+
+#[test]
 fn who_has_the_record_of_one_takes_it_away_and_nothing_else() {
     alone(|| {
         pair();
@@ -280,6 +304,37 @@ fn what_cannot_be_made_is_refused_in_one_line_and_leaves_nothing() {
             "{error}"
         );
         assert_eq!(links(), before);
+    });
+}
+
+#[test]
+fn none_is_upon_what_is_a_guest_s_and_those_upon_what_is_shared_are_known() {
+    alone(|| {
+        pair();
+        ip(&["link", "add", "br0", "type", "bridge"]);
+        ip(&[
+            "link", "add", "link", "near0", "name", "mac0", "type", "macvlan",
+        ]);
+        ip(&["tuntap", "add", "tap0", "mode", "tap"]);
+        let end = End::make("near0", DirectMode::Private, FIRST);
+        for device in ["tap0", &end.id.name] {
+            for mode in DirectMode::ALL.iter().copied() {
+                let error = choose(device, mode, SECOND).unwrap_err();
+                assert!(matches!(error, MacvtapError::OfGuest(_)), "{error}");
+                let line = error.to_string();
+                assert!(!line.contains('\n') && line.contains(device), "{line}");
+            }
+        }
+        for (device, kind) in [("br0", "bridge"), ("mac0", "macvlan")] {
+            let draft = choose(device, DirectMode::Private, SECOND).unwrap();
+            let line = draft.is_apart().unwrap_err().to_string();
+            assert!(
+                line.contains(&format!("'{device}'")) && line.contains(kind),
+                "{line}"
+            );
+        }
+        let draft = choose("near0", DirectMode::Private, SECOND).unwrap();
+        draft.is_apart().unwrap();
     });
 }
 
