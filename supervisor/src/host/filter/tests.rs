@@ -680,7 +680,8 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
             let mut now = Instant::now();
             let refused = kept.guard_soon(&id("guest"), later.clone(), now);
             let errno = refused.unwrap_err();
-            later.failed("guest", errno, kept.is_held(&id("guest")));
+            let held = kept.is_held(&id("guest"), &later);
+            later.failed("guest", errno, held);
             // Ever more rarely, and not for ever more.
             let mut pauses = Vec::new();
             for _ in 0..20 {
