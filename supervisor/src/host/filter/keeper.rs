@@ -123,7 +123,8 @@ impl Kept {
         let put = self.put(tap, &guarded);
         let retry = put.as_ref().err().map(|_| Retry::first(at));
         let entry = Entry {
-            name: put.as_ref().unwrap_or(&tap.name).clone(),
+            // Where it is refused, what is in its place is by the name of before.
+            name: put.clone().unwrap_or_else(|_| self.name_of(tap)),
             guarded,
             retry,
         };
@@ -310,6 +311,16 @@ impl Kept {
                 self.numbers.remove(&index);
             }
         }
+    }
+
+    /// Where a tap is known: among what is guarded, by its number, and among what waits. By its number once at most.
+    #[cfg(test)]
+    pub(super) fn knows(&self, tap: &TapId) -> (bool, bool, bool) {
+        let numbered = self.numbers.values().flatten();
+        let numbered = numbered.filter(|other| *other == tap).count();
+        assert!(numbered <= 1 && self.numbers.values().all(|taps| !taps.is_empty()));
+        let guarded = self.guarded.contains_key(tap);
+        (guarded, numbered == 1, self.waiting.contains(tap))
     }
 
     /// The taps with these numbers.
