@@ -306,13 +306,13 @@ impl WorkerTaps {
         }
     }
 
-    /// Those of a device are gone.
     /// The name of the tap at a place.
     pub(crate) fn name(&self, slot: PciSlot) -> Option<String> {
         let taps = lock(&self.0);
         Some(taps.get(&slot)?.first()?.name.clone())
     }
 
+    /// Those of a device are gone.
     pub(crate) fn remove(&self, slot: PciSlot) {
         lock(&self.0).remove(&slot);
     }
