@@ -219,9 +219,20 @@ impl TapFilters {
         lock(&self.0.kept).replace(anew)
     }
 
-    /// Whether a tap has a filter of before.
-    pub(crate) fn is_held(&self, tap: &TapId) -> bool {
-        lock(&self.0.kept).is_held(tap)
+    /// Whether a tap has a filter of before: one that says whose frames pass, where `guarded` does.
+    pub(crate) fn is_held(&self, tap: &TapId, guarded: &Guarded) -> bool {
+        lock(&self.0.kept).is_held(tap, guarded)
+    }
+
+    /// As [`guard_soon`](Self::guard_soon), and a filter of before stays until it is taken away or is to be another.
+    pub(crate) fn guard_held(&self, tap: &TapId, guarded: Guarded) {
+        // It hears of what is taken away from now on.
+        let started = self.0.start();
+        if !lock(&self.0.kept).enter_held(tap, guarded.clone()) {
+            self.guard_soon(tap, guarded);
+        } else if let Err(errno) = started {
+            guarded.failed(&tap.name, errno, true);
+        }
     }
 
     /// The same of a tap by which a guest is on the network already: where the kernel refuses, the guest's log
@@ -234,7 +245,7 @@ impl TapFilters {
             keeper.wake();
         }
         if let Err(errno) = started.and(put) {
-            let held = lock(&self.0.kept).is_held(tap);
+            let held = lock(&self.0.kept).is_held(tap, &guarded);
             guarded.failed(&tap.name, errno, held);
         }
     }

@@ -69,4 +69,24 @@ impl Book {
         }
         false
     }
+
+    /// A filter, which need not be there, and all those that refer to it or to one that does: what [`refers`]
+    /// says of each, by one look at every reference.
+    ///
+    /// [`refers`]: Self::refers
+    pub(crate) fn users<'a>(&'a self, of: &'a NwfilterName) -> BTreeSet<&'a NwfilterName> {
+        let mut referring: BTreeMap<&NwfilterName, Vec<&NwfilterName>> = BTreeMap::new();
+        for (from, filter) in &self.filters {
+            for reference in filter.references() {
+                referring.entry(&reference.filter).or_default().push(from);
+            }
+        }
+        let mut users = BTreeSet::from([of]);
+        let mut behind = vec![of];
+        while let Some(name) = behind.pop() {
+            let new = referring.remove(name).into_iter().flatten();
+            behind.extend(new.filter(|from| users.insert(*from)));
+        }
+        users
+    }
 }

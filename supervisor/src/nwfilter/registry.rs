@@ -155,9 +155,7 @@ impl Nwfilters {
         let mut book = self.book.write();
         let found = Arc::clone(find(&book, filter)?);
         let name = &found.name;
-        let users = self.taps.bound();
-        let user = users.iter().find(|(_, guarded)| uses(&book, guarded, name));
-        if let Some((tap, _)) = user {
+        if let Some((tap, _)) = self.using(&book, name).first() {
             let why = format!("nwfilter is in use: by the interface '{}'", tap.name);
             return Err(ApiError::new(ApiErrorCode::InUse, why));
         }
@@ -173,13 +171,22 @@ impl Nwfilters {
         Ok(())
     }
 
+    /// The interfaces whose rules come of a filter, or would once that is there.
+    fn using(&self, book: &Book, name: &NwfilterName) -> Vec<(TapId, Guarded)> {
+        let mut taps = self.taps.bound();
+        if !taps.is_empty() {
+            let users = book.users(name);
+            taps.retain(|(_, guarded)| {
+                let bound = guarded.bound.as_ref();
+                bound.is_some_and(|bound| users.contains(&bound.reference.filter))
+            });
+        }
+        taps
+    }
+
     /// Gives every interface that uses a filter the rules by `next`, or none of them: gives what they had.
     fn apply(&self, next: &Book, name: &NwfilterName) -> Result<Vec<(TapId, Guarded)>, ApiError> {
-        let users = self.taps.bound();
-        let users: Vec<_> = users
-            .into_iter()
-            .filter(|(_, guarded)| uses(next, guarded, name))
-            .collect();
+        let users = self.using(next, name);
         let mut anew = Vec::new();
         for (tap, guarded) in &users {
             let again = guarded.again(next).map_err(|error| {
@@ -201,13 +208,6 @@ impl Nwfilters {
             tracing::error!(tap, "its filter of before cannot be put back: {reason}");
         }
     }
-}
-
-/// Whether an interface's rules come of a filter, or would once that is there.
-fn uses(book: &Book, guarded: &Guarded, name: &NwfilterName) -> bool {
-    let bound = guarded.bound.as_ref();
-    let filter = bound.map(|bound| &bound.reference.filter);
-    filter.is_some_and(|filter| filter == name || book.refers(filter, name))
 }
 
 fn binding(tap: &TapId, guarded: Guarded) -> Option<NwfilterBinding> {

@@ -351,6 +351,45 @@ fn a_rule_of_connections_is_kept_and_not_used() {
     );
 }
 
+#[test]
+fn those_that_use_a_filter_are_itself_and_all_that_reach_it_also_where_it_is_not_there() {
+    let to = |names: &[&str]| {
+        let entries = names.iter().map(|name| reference(name, &[]));
+        entries.map(FilterEntry::Reference).collect::<Vec<_>>()
+    };
+    let mut book = Book::default();
+    let filters = [
+        ("top", &["left", "right", "left"][..]),
+        ("left", &["bottom"]),
+        ("right", &["bottom", "other"]),
+        ("other", &["absent"]),
+        ("alone", &[]),
+        // No definition makes one, but what was kept may.
+        ("ring", &["gnir"]),
+        ("gnir", &["ring"]),
+    ];
+    for ((name, names), number) in filters.into_iter().zip(1..) {
+        book.insert(filter(name, number, to(names)));
+    }
+    let users = |of: &str| {
+        let of = of.parse().unwrap();
+        let users = book.users(&of);
+        let reaching = book.all().map(|filter| &filter.name);
+        let mut reaching: Vec<_> = reaching.filter(|from| book.refers(from, &of)).collect();
+        reaching.push(&of);
+        reaching.sort();
+        reaching.dedup();
+        assert_eq!(users.iter().copied().collect::<Vec<_>>(), reaching);
+        let names = users.into_iter().map(|name| name.as_str().to_owned());
+        names.collect::<Vec<_>>().join(" ")
+    };
+    assert_eq!(users("bottom"), "bottom left right top");
+    assert_eq!(users("absent"), "absent other right top");
+    assert_eq!(users("alone"), "alone");
+    assert_eq!(users("top"), "top");
+    assert_eq!(users("ring"), "gnir ring");
+}
+
 fn opened(state: &std::path::Path) -> Nwfilters {
     let store = NwfilterStore::open(state).unwrap();
     let filters = Nwfilters::new(SharedBook::default(), TapFilters::default(), store.into());

@@ -65,7 +65,7 @@ impl FieldKind {
             Self::State => "NEW, ESTABLISHED, RELATED and INVALID, or NONE",
             Self::TcpFlags => "as of iptables, MASK/FLAGS",
             Self::Set => "letters, digits and what libvirt allows of others",
-            Self::Comment => "at most 256 bytes of one line",
+            Self::Comment => "at most 256 bytes of one line that XML can say",
         }
     }
 }

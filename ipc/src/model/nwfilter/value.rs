@@ -187,7 +187,9 @@ impl FieldKind {
                 _ => return None,
             },
             Self::Comment => {
-                let fits = text.len() <= MAX_RULE_TEXT_BYTES && !text.chars().any(char::is_control);
+                // Documents are of XML 1.0, which has no word for these two either (section 2.2).
+                let unsayable = |c: char| c.is_control() || matches!(c, '\u{fffe}' | '\u{ffff}');
+                let fits = text.len() <= MAX_RULE_TEXT_BYTES && !text.chars().any(unsayable);
                 FieldValue::Text(Some(text.to_owned()).filter(|_| fits)?)
             }
             _ => {

@@ -123,8 +123,10 @@ fn inner(writer: &mut Writer, interface: &HostInterface, all: &[HostInterface]) 
             writer.close("bridge");
         }
         HostInterfaceKind::Vlan { tag, of } => {
-            writer.tag("vlan").attribute("tag", tag).open();
-            let of = of.as_deref().unwrap_or_default();
+            let vlan = writer.tag("vlan").attribute("tag", tag);
+            // What it is upon may be in another network namespace; libvirt leaves it out, too.
+            let Some(of) = of else { return vlan.empty() };
+            vlan.open();
             writer.tag("interface").attribute("name", of).empty();
             writer.close("vlan");
         }

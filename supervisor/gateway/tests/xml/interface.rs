@@ -146,6 +146,21 @@ fn they_look_as_libvirt_prints_them() {
     assert_eq!(printed("eth0"), ethernet);
 }
 
+#[test]
+fn a_vlan_whose_parent_is_in_another_namespace_names_none() {
+    let vlan = interface("eth0.7", HostInterfaceKind::Vlan { tag: 7, of: None });
+    let expected = "<interface type='vlan' name='eth0.7'>
+  <mtu size='1500'/>
+  <link speed='10000' state='up'/>
+  <vlan tag='7'/>
+</interface>
+";
+    assert_eq!(
+        format_interface(&vlan, std::slice::from_ref(&vlan)),
+        expected
+    );
+}
+
 /// What could be part of itself ends all the same.
 #[test]
 fn rings_end() {

@@ -183,6 +183,11 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
 
 #[test]
 fn what_makes_no_sense_is_refused_as_such() {
+    let twice = |element: &str| {
+        let switch =
+            "<source bridge='ovsbr'/><virtualport type='openvswitch'/><vlan><tag id='7'/></vlan>";
+        format!("<interface type='bridge'>{switch}{element}</interface>")
+    };
     for (text, part) in [
         ("<network/>".to_owned(), "expecting <domain>"),
         ("<domain/>".to_owned(), "type"),
@@ -213,6 +218,21 @@ fn what_makes_no_sense_is_refused_as_such() {
                 "<interface type='ethernet'><filterref filter='f'><parameter name='A' value='a/b'/></filterref></interface>",
             ),
             "interface/filterref: 'a/b' is no value",
+        ),
+        (
+            with(
+                "",
+                "<interface type='ethernet'><filterref filter='f'/><filterref filter='g'/></interface>",
+            ),
+            "interface/filterref: there is a second one",
+        ),
+        (
+            with("", &twice("<virtualport type='openvswitch'/>")),
+            "interface/virtualport: there is a second one",
+        ),
+        (
+            with("", &twice("<vlan><tag id='8'/></vlan>")),
+            "interface/vlan: there is a second one",
         ),
     ] {
         let error = parse(&text).unwrap_err();

@@ -36,6 +36,9 @@ impl Directs {
             let NicSource::Direct { device, mode } = &connected.source else {
                 continue;
             };
+            if let Some(filter) = &connected.filter {
+                return Err(FilterError::UponDevice(filter.filter.clone()).into());
+            }
             let device = device.clone();
             if *mode == DirectMode::Bridge {
                 if policy.multi_tenant {
@@ -83,9 +86,6 @@ impl Directs {
         let (mut specs, mut made) = (Vec::new(), Vec::new());
         let policy = &self.policy;
         for (nic, mode, slot, mac, draft) in std::mem::take(&mut self.drafts) {
-            if let Some(filter) = &nic.filter {
-                return Err(FilterError::UponDevice(filter.filter.clone()).into());
-            }
             let vhost = open_vhost(&nic, mac, policy, fds)?;
             let (macvtap, tap, mtu) = draft.make(nic.mtu, nic.queues)?;
             made.push(macvtap);

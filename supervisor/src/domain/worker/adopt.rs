@@ -184,8 +184,11 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
     let guarding = move || {
         // No filter changes between what is looked up and what is put in its place.
         let book = network.book.read();
-        for (tap, guarded) in guarded(&of, &devices, &network, &book) {
-            network.filters.guard_soon(&tap, guarded);
+        for (tap, guarded, held) in guarded(&of, &devices, &network, &book) {
+            match held {
+                true => network.filters.guard_held(&tap, guarded),
+                false => network.filters.guard_soon(&tap, guarded),
+            }
         }
     };
     let _ = tokio::task::spawn_blocking(guarding).await;
@@ -247,13 +250,14 @@ async fn forget_filters(host: &Host, recorded: Resources) {
     let _ = tokio::task::spawn_blocking(forgetting).await;
 }
 
-/// Its taps that have filters, which are to be put in their places, whatever has become of them since.
+/// Its taps that have filters, which are to be put in their places, whatever has become of them since; or, where that
+/// is said, in the place of what is there once that is gone.
 fn guarded(
     domain: &Domain,
     recorded: &[DeviceResources],
     network: &NicPolicy,
     book: &Book,
-) -> Vec<(TapId, Guarded)> {
+) -> Vec<(TapId, Guarded, bool)> {
     let mut devices = domain.devices.clone();
     // A definition that was taken is complete.
     let _ = devices.complete(domain.uuid);
@@ -262,18 +266,21 @@ fn guarded(
         let mut nics = devices.nics.iter();
         let nic = nics.find(|nic| nic.address == Some(device.place.slot))?;
         let mac = nic.mac?;
-        let guarded = match network.guarded(nic, mac, book) {
-            Ok(guarded) => guarded?,
+        let (guarded, held) = match network.guarded(nic, mac, book) {
+            Ok(guarded) => (guarded?, false),
             Err(error) => {
                 let (domain, uuid, nic_name) = (&domain.name, domain.uuid, nic.called(0));
+                let blocked = network.blocked(nic, mac)?;
                 let mut taps = device.taps.iter().map(TapId::numbered);
-                let held = taps.all(|tap| network.filters.is_held(&tap));
+                let held = taps.all(|tap| network.filters.is_held(&tap, &blocked));
                 let what = match held {
-                    true => "the rules of before stay",
+                    true => {
+                        "the rules of before stay, and no frame passes once those are taken away"
+                    }
                     false => "no frame passes",
                 };
                 tracing::error!(%domain, %uuid, %error, "{nic_name} cannot have its network filter: {what}");
-                Some(network.blocked(nic, mac)?).filter(|_| !held)?
+                (blocked, held)
             }
         };
         if nic.driver == NicDriver::Vhost {
@@ -287,7 +294,7 @@ fn guarded(
         }
         let taps = device.taps.iter().map(TapId::numbered);
         Some(
-            taps.map(move |tap| (tap, guarded.clone()))
+            taps.map(move |tap| (tap, guarded.clone(), held))
                 .collect::<Vec<_>>(),
         )
     };

@@ -123,12 +123,28 @@ impl Kept {
         let put = self.put(tap, &guarded);
         let retry = put.as_ref().err().map(|_| Retry::first(at));
         let entry = Entry {
-            name: put.as_ref().unwrap_or(&tap.name).clone(),
+            // Where it is refused, what is in its place is by the name of before.
+            name: put.clone().unwrap_or_else(|_| self.name_of(tap)),
             guarded,
             retry,
         };
         self.enter(tap, entry);
         put.map(drop)
+    }
+
+    /// Guards a tap whose filter of before holds, and leaves that as it is: what takes its place when it is gone,
+    /// and when it is to be another, is `guarded`. `false` where none holds, and nothing is done.
+    pub(super) fn enter_held(&mut self, tap: &TapId, guarded: Guarded) -> bool {
+        let held = self.is_held(tap, &guarded);
+        if held {
+            let entry = Entry {
+                name: tap.now().map_or_else(|_| self.name_of(tap), |now| now.name),
+                guarded,
+                retry: None,
+            };
+            self.enter(tap, entry);
+        }
+        held
     }
 
     /// Puts a table up for that very tap, by the name that it has, which is given. Those by other names that it
@@ -153,10 +169,11 @@ impl Kept {
         Ok(named.name)
     }
 
-    /// Whether an earlier filter of a tap is in its place.
-    pub(super) fn is_held(&mut self, tap: &TapId) -> bool {
-        let held = self.tables().and_then(|tables| tables.hold(tap));
-        held.unwrap_or(false)
+    /// Whether an earlier filter of a tap is in its place: one that says whose frames pass, where `guarded` does.
+    pub(super) fn is_held(&mut self, tap: &TapId, guarded: &Guarded) -> bool {
+        let rules = self.tables().and_then(|tables| tables.held(tap));
+        // Where nobody is said to be the sender there is one, which lets everything pass.
+        rules.unwrap_or(0) > u64::from(guarded.sender.is_some())
     }
 
     /// The name that a tap had when its table was put up.
@@ -296,6 +313,16 @@ impl Kept {
         }
     }
 
+    /// Where a tap is known: among what is guarded, by its number, and among what waits. By its number once at most.
+    #[cfg(test)]
+    pub(super) fn knows(&self, tap: &TapId) -> (bool, bool, bool) {
+        let numbered = self.numbers.values().flatten();
+        let numbered = numbered.filter(|other| *other == tap).count();
+        assert!(numbered <= 1 && self.numbers.values().all(|taps| !taps.is_empty()));
+        let guarded = self.guarded.contains_key(tap);
+        (guarded, numbered == 1, self.waiting.contains(tap))
+    }
+
     /// The taps with these numbers.
     fn among(&self, numbers: &BTreeSet<i32>) -> Vec<TapId> {
         let taps = numbers.iter().filter_map(|index| self.numbers.get(index));
@@ -336,7 +363,7 @@ impl Kept {
                 (now, None)
             }
             (Err(errno), None) => {
-                guarded.failed(&name, errno, self.is_held(tap));
+                guarded.failed(&name, errno, self.is_held(tap, &guarded));
                 (name, Some(Retry::first(at)))
             }
             (Err(_), Some(retry)) => (name, Some(retry.next(at))),

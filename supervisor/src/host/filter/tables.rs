@@ -184,11 +184,11 @@ impl Tables {
         Ok(Some(dropped))
     }
 
-    /// Whether frames of a tap pass rules that are there, however old.
-    pub(super) fn hold(&mut self, tap: &TapId) -> Result<bool, Errno> {
+    /// How many rules of whose frames pass a tap has, however old.
+    pub(super) fn held(&mut self, tap: &TapId) -> Result<u64, Errno> {
         let tap = tap.now()?;
         if self.find(&tap.name)?.is_none_or(|table| table.tap != tap) {
-            return Ok(false);
+            return Ok(0);
         }
         let body = [
             attribute(TABLE_NAME, &name(&tap.name)),
@@ -196,7 +196,7 @@ impl Tables {
         ];
         let mut rules = 0_u64;
         self.0.ask(GET_RULE, DUMP, &body.concat(), |_| rules += 1)?;
-        Ok(rules > 0)
+        Ok(rules)
     }
 }
 

@@ -724,7 +724,8 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
             let mut now = Instant::now();
             let refused = kept.guard_soon(&id("guest"), later.clone(), now);
             let errno = refused.unwrap_err();
-            later.failed("guest", errno, kept.is_held(&id("guest")));
+            let held = kept.is_held(&id("guest"), &later);
+            later.failed("guest", errno, held);
             // Ever more rarely, and not for ever more.
             let mut pauses = Vec::new();
             for _ in 0..20 {
@@ -752,6 +753,58 @@ fn a_filter_that_the_kernel_refuses_is_tried_again_and_the_guest_s_log_says_so()
         drop(admin);
         until("it is back", || !wire.passes(&strange));
         assert!(wire.passes(&honest()));
+    });
+}
+
+#[test]
+fn a_tap_that_is_guarded_twice_and_renamed_is_known_once_and_not_when_it_is_gone() {
+    alone(|| {
+        let queue = make("guest");
+        let tap = id("guest");
+        let now = Instant::now();
+        let mut kept = Kept::default();
+        assert_eq!(kept.knows(&tap), (false, false, false));
+        kept.guard(&tap, guarded(&[])).unwrap();
+        kept.guard(&tap, guarded(&["192.0.2.5"])).unwrap();
+        assert_eq!(kept.knows(&tap), (true, true, false));
+        rename("guest", "moved");
+        kept.taken_from("guest", now);
+        assert_eq!(tables(), ["moved"]);
+        assert_eq!(kept.knows(&tap), (true, true, false));
+
+        let mut admin = Tables::open().unwrap();
+        admin.seize("moved").unwrap();
+        kept.guard(&tap, guarded(&[])).unwrap_err();
+        assert_eq!(kept.knows(&tap), (true, true, false));
+        for _ in 0..2 {
+            kept.guard_soon(&tap, guarded(&[]), now).unwrap_err();
+            assert_eq!(kept.knows(&tap), (true, true, true));
+        }
+        kept.retry(now + Duration::from_secs(9)).unwrap();
+        assert_eq!(kept.knows(&tap), (true, true, true));
+        drop(admin);
+        assert_eq!(kept.retry(now + Duration::from_secs(99)), None);
+        assert_eq!(kept.knows(&tap), (true, true, false));
+        assert!(kept.enter_held(&tap, guarded(&[])));
+        assert_eq!(kept.knows(&tap), (true, true, false));
+
+        // It goes while it waits, and its table, by the name that it had last, with it.
+        let mut admin = Tables::open().unwrap();
+        let before = guarded(&[]);
+        let moved = id("moved");
+        admin.put_owned(&moved, before.ruleset()).unwrap();
+        kept.guard_soon(&tap, guarded(&[]), now).unwrap_err();
+        assert_eq!(kept.knows(&tap), (true, true, true));
+        drop(admin);
+        Tables::open()
+            .unwrap()
+            .put(&moved, before.ruleset())
+            .unwrap();
+        drop(queue);
+        ends("moved");
+        assert_eq!(kept.retry(now + Duration::from_secs(999)), None);
+        assert_eq!(kept.knows(&tap), (false, false, false));
+        assert!(tables().is_empty());
     });
 }
 

@@ -22,7 +22,13 @@ pub(super) fn parse(element: Element<'_>, keeper: &mut Keeper) -> Result<Nic, Xm
     let mac_text = mac.and_then(|mac| mac.attribute("address"));
     let mac_text = mac_text.map(str::to_ascii_lowercase);
     for child in element.children() {
-        match child.name() {
+        let name = child.name();
+        let once = matches!(name, "virtualport" | "vlan" | "filterref");
+        let first = element.child(name).filter(|_| once);
+        if first.is_some_and(|first| first.node() != child.node()) {
+            return Err(child.invalid("there is a second one"));
+        }
+        match name {
             "boot" => keeper.offer_of(child, mac_text.as_deref())?,
             "mac" | "source" | "model" | "target" | "driver" | "mtu" | "link" | "bandwidth"
             | "port" | "filterref" | "alias" | "address" => {}

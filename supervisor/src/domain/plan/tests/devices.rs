@@ -16,6 +16,7 @@ use super::super::directs::Directs;
 use super::super::nics::as_connected;
 use super::*;
 use crate::host::filter::Hook;
+use crate::nwfilter::tests::reference;
 
 struct World {
     directory: tempfile::TempDir,
@@ -538,6 +539,29 @@ fn guests_that_are_kept_apart_are_not_upon_one_device_in_mode_bridge() {
     let says = ["'no-such0'", "multi_tenant", "private, vepa or passthrough"];
     assert!(says.iter().all(|say| tenants.contains(say)), "{tenants}");
     assert!(refused(DirectMode::Private, &policy).contains("there is no network interface"));
+}
+
+#[test]
+fn a_network_filter_is_refused_upon_a_device_whoever_says_the_device() {
+    let own = Nic::new(NicSource::Direct {
+        device: "no-such0".parse().unwrap(),
+        mode: DirectMode::Passthrough,
+    });
+    for mut nic in [own, on_network(Some(direct("no-such0", DirectMode::Vepa)))] {
+        nic.filter = Some(Box::new(reference("clean-traffic", &[])));
+        let mut devices = Devices {
+            nics: vec![nic],
+            ..Devices::default()
+        };
+        devices.complete(DomainUuid(Uuid::nil())).unwrap();
+        let refused = line(&Directs::plan(&devices, NicPolicy::default()).unwrap_err());
+        let says = [
+            "'clean-traffic'",
+            "upon a device of the host",
+            "no filterref",
+        ];
+        assert!(says.iter().all(|say| refused.contains(say)), "{refused}");
+    }
 }
 
 #[test]

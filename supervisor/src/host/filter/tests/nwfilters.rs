@@ -294,6 +294,86 @@ fn a_frame_that_a_network_filter_lets_pass_has_the_source_filter_before_it() {
 }
 
 #[test]
+fn rules_of_before_stay_until_they_are_taken_away_and_nothing_passes_then_until_a_definition() {
+    let arp_only = || {
+        let arp = rule(A::Accept, D::InOut, P::Arp, &[]);
+        filter("own", 7, vec![arp, all(A::Drop, D::InOut, 1000)])
+    };
+    alone(move || {
+        let Wire {
+            filters: earlier,
+            guest,
+            other,
+        } = Filters::with(vec![arp_only()]).wire("own", &[]);
+        drop(earlier);
+        let rest = udp([192, 0, 2, 5], 1000, 2000);
+        // The next supervisor does not find the filter.
+        let next = Filters::with(Vec::new());
+        let wire = Wire {
+            filters: next.taps.clone(),
+            guest,
+            other,
+        };
+        let tap = id("guest");
+        let of = |sender| Guarded {
+            sender,
+            bound: Some(Bound::blocked(
+                &reference("own", &[]),
+                OWN.try_into().unwrap(),
+            )),
+            guest: guarded_guest().guest,
+        };
+        let blocked = of(None);
+        assert!(wire.filters.is_held(&tap, &blocked));
+        wire.filters.guard_held(&tap, blocked.clone());
+        assert!(wire.passes(&honest()) && !wire.passes(&rest));
+        assert_eq!(wire.filters.bound(), [(tap.clone(), blocked.clone())]);
+
+        // It is not left without any, and what the rules were nobody knows.
+        unguard("guest").unwrap();
+        until("it is blocked", || !wire.passes(&honest()));
+        assert!(!wire.reaches(&from(OTHER, &honest())));
+        next.filters.define(arp_only(), true).unwrap();
+        assert!(wire.passes(&honest()) && !wire.passes(&rest));
+
+        // A filter that is there again reaches it where the rules of before still are, too.
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = wire;
+        drop((filters, next));
+        let later = Filters::with(Vec::new());
+        let wire = Wire {
+            filters: later.taps.clone(),
+            guest,
+            other,
+        };
+        later.taps.guard_held(&tap, blocked);
+        let mut all_pass = arp_only();
+        all_pass.entries = Vec::new();
+        later.filters.define(all_pass, true).unwrap();
+        assert!(wire.passes(&honest()) && wire.passes(&rest));
+
+        // Nobody is said to be the sender by the rules of before: where somebody is to be, they are not enough.
+        let sender = of(guarded(&["192.0.2.5"]).sender);
+        assert!(!later.taps.is_held(&tap, &sender));
+        later.taps.guard_held(&tap, sender);
+        assert!(!wire.passes(&honest()));
+
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = wire;
+        drop((guest, other));
+        ends("guest");
+        until("the table is gone", || tables().is_empty());
+        assert!(filters.bound().is_empty());
+    });
+}
+
+#[test]
 fn what_is_taken_at_most_the_kernel_takes() {
     let macs: Vec<String> = (0..32)
         .map(|last| format!("52:54:00:00:00:{last:02x}"))
