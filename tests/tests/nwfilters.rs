@@ -5,7 +5,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use reeve_tests::daemon::Daemon;
 use reeve_tests::namespace::{NetNamespace, program};
 use reeve_tests::virsh::{Host, REAL, TEST, succeed};
@@ -29,7 +29,6 @@ fn guest(filter: &str) -> String {
              <interface type='bridge'>\
                <mac address='52:54:00:00:00:05'/>\
                <source bridge='nwbr0'/>\
-               <target dev='guest0'/>\
                <model type='virtio'/>\
                {filter}\
              </interface>\
@@ -190,6 +189,13 @@ impl World {
         Ok(String::from_utf8(listed.stdout)?)
     }
 
+    /// Takes all of them away, as an administrator does.
+    fn flush(&self) -> Result<()> {
+        let mut flush = self.namespace.command(&program("nft"));
+        ensure!(flush.args(["flush", "ruleset"]).status()?.success());
+        Ok(())
+    }
+
     fn until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
         let deadline = Instant::now() + Duration::from_secs(30);
         while !holds(self)? {
@@ -231,7 +237,7 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     ] {
         world.defined(&filter)?;
         refused(&world.host, &["start", "web"], part)?;
-        ensure!(!world.rules()?.contains("guest0"), "{}", world.rules()?);
+        ensure!(!world.rules()?.contains("vnet"), "{}", world.rules()?);
     }
 
     world.defined(&said("clean-traffic", "192.0.2.5"))?;
@@ -248,14 +254,15 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         );
     }
     let listed = world.host.good(&["nwfilter-binding-list"])?;
-    ensure!(
-        listed.split_whitespace().eq(["guest0", "clean-traffic"]),
-        "{listed}"
-    );
-    let shown = world.host.good(&["nwfilter-binding-dumpxml", "guest0"])?;
+    // No name is drawn twice, and the starts that were refused had some.
+    let [tap, "clean-traffic"] = listed.split_whitespace().collect::<Vec<_>>()[..] else {
+        bail!("{listed}");
+    };
+    let shown = world.host.good(&["nwfilter-binding-dumpxml", tap])?;
+    let named = format!("<portdev name='{tap}'/>");
     for part in [
         "<name>web</name>",
-        "<portdev name='guest0'/>",
+        &named,
         "<mac address='52:54:00:00:00:05'/>",
         "192.0.2.5",
     ] {
@@ -296,17 +303,41 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     // It is a later supervisor's, and put back where somebody takes it away.
     world.host.daemon.kill()?;
     world.host.daemon.spawn()?;
-    let listed = world.host.good(&["nwfilter-binding-list"])?;
-    ensure!(listed.contains("guest0"), "{listed}");
-    let flush = world
-        .namespace
-        .command(&program("nft"))
-        .args(["flush", "ruleset"])
-        .status()?;
-    ensure!(flush.success());
+    let later = world.host.good(&["nwfilter-binding-list"])?;
+    ensure!(later == listed, "{later}");
+    world.flush()?;
     world.until("the rules are back", |world| {
         Ok(world.rules()?.contains("chain from-guest-ipv4-ip"))
     })?;
+
+    // One that cannot read the filter leaves them, and blocks the guest when they are gone, until it is there again.
+    world.host.daemon.kill()?;
+    let uuid = changed.split_once("<uuid>").context("no UUID")?.1;
+    let uuid = uuid.split_once('<').context("no UUID")?.0;
+    let kept = world.host.daemon.state().join("nwfilters");
+    std::fs::write(kept.join(format!("{uuid}.json")), "{")?;
+    world.host.daemon.spawn()?;
+    refused(
+        &world.host,
+        &["nwfilter-dumpxml", "no-ip-spoofing"],
+        "no-ip-spoofing",
+    )?;
+    let file = world.host.file("changed.xml", &changed)?;
+    refused(
+        &world.host,
+        &["nwfilter-define", &file],
+        "mend it or move it away",
+    )?;
+    ensure!(world.rules()?.contains("chain from-guest-ipv4-ip"));
+    world.flush()?;
+    world.until("the guest is blocked", |world| {
+        let rules = world.rules()?;
+        Ok(rules.contains("chain from-guest {") && !rules.contains("from-guest-ipv4-ip"))
+    })?;
+    let other = changed.replace(uuid, "5b1e6a7c-0000-4000-8000-000000000002");
+    let file = world.host.file("other.xml", &other)?;
+    world.host.good(&["nwfilter-define", &file])?;
+    ensure!(world.rules()?.contains("chain from-guest-ipv4-ip"));
 
     world.host.good(&["destroy", "web"])?;
     world.until("nothing is left", |world| Ok(world.rules()?.is_empty()))?;

@@ -135,6 +135,9 @@ impl Nwfilters {
             let why = "filter would introduce a loop";
             return Err(ApiError::new(ApiErrorCode::WrongState, why));
         }
+        // Rules of before that nobody knows any more could not be put back: what is sure to be refused is refused first.
+        let writable = self.store.may_write(filter.uuid);
+        writable.map_err(|error| stored(&error))?;
         let before = self.apply(&next, &filter.name)?;
         if let Err(error) = self.store.write(&filter) {
             self.put_back(&before);

@@ -287,13 +287,8 @@ impl NwfilterStore {
     ) -> Result<(), StoreError> {
         let point = |moment| crash::point(operation, moment);
         point(Moment::BeforeWrite);
+        self.may_write(uuid)?;
         let file = file_name(uuid);
-        let left = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.records.path().join(&file);
-        if let Some(refusal) = left.iter().find(|refusal| refusal.path == path) {
-            return Err(StoreError::Refused(refusal.clone()));
-        }
-        drop(left);
         let bytes = pretty(record).map_err(|reason| StoreError::Encode { name, reason })?;
         self.records.put(&file, &bytes, |reached| {
             point(match reached {
@@ -303,6 +298,17 @@ impl NwfilterStore {
         })?;
         point(Moment::AfterWrite);
         Ok(())
+    }
+
+    /// That the file of one is none that could not be read.
+    ///
+    /// # Errors
+    /// [`StoreError::Refused`].
+    pub fn may_write(&self, uuid: NwfilterUuid) -> Result<(), StoreError> {
+        let left = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
+        let path = self.records.path().join(file_name(uuid));
+        let refusal = left.iter().find(|refusal| refusal.path == path);
+        refusal.map_or(Ok(()), |refusal| Err(StoreError::Refused(refusal.clone())))
     }
 
     /// Keeps a definition; it is durable on return. A file that could not be read is not written over.

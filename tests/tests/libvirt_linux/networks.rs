@@ -39,7 +39,7 @@ fn outside(directory: &str) -> Result<NetNamespace> {
 
 /// Puts dnsmasq and its libraries where a distribution has them: its jail reads what is beneath `/usr` and nothing of the
 /// lab's.
-fn install_dnsmasq() -> Result<()> {
+pub fn install_dnsmasq() -> Result<()> {
     const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
     let program = assets().tool("dnsmasq").display().to_string();
     let listed = output(Command::new(LOADER).args(["--list", &program]))?;

@@ -13,6 +13,7 @@ use reeve_tests::reeve::{Builder, Reeve, product};
 
 use super::frames::{arp, digits, icmpv6, udp};
 use super::host::{Host, SHELL, expect_up, guest, guest_until};
+use super::networks::install_dnsmasq;
 
 /// The guests' program.
 const PROGRAM: &str = "reeve-test-frames";
@@ -43,8 +44,7 @@ fn text(mac: [u8; 6]) -> String {
 fn network(isolated: &str) -> String {
     format!(
         "<network><name>tenants</name><bridge name='rtenants'/>{isolated}<dns enable='no'/>\
-         <ip address='{GATEWAY}' netmask='255.255.255.0'/>\
-         <ip family='ipv6' address='fd88::1' prefix='64'/></network>"
+         <ip address='{GATEWAY}' netmask='255.255.255.0'/></network>"
     )
 }
 
@@ -166,6 +166,7 @@ fn heard(listener: &mut Reeve, mut meanwhile: impl FnMut() -> Result<()>) -> Res
 
 #[reeve_tests::in_lab(timeout = "900s", root)]
 fn lies_are_dropped_and_counted_and_isolated_tenants_exchange_not_one_frame() -> Result<()> {
+    install_dnsmasq()?;
     let before = Snapshot::take();
     let host = Host::start()?;
     let file = host.file("network.xml", &network(""))?;
