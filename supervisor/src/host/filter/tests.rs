@@ -417,7 +417,7 @@ fn a_guest_asks_for_a_lease_for_its_own_ethernet_address_only() {
         first[20] = 0x20;
         checksum(&mut first);
         stop("the first piece", first);
-        assert_eq!(wire.filters.dropped([&id("guest")]), 7);
+        assert_eq!(wire.filters.dropped([&id("guest")]), 8);
     });
 }
 
