@@ -54,7 +54,7 @@ use crate::host::identity::Level;
 use crate::host::process::Missing;
 use crate::host::sockets::{DeviceSockets, WorkerSockets};
 use crate::host::spawner::Child;
-use crate::host::tap::{TapId, WorkerMacvtaps};
+use crate::host::tap::{MacvtapRecord, TapId, WorkerMacvtaps};
 use crate::host::watch::watch;
 use crate::host::{Host, process, reason};
 use crate::nwfilter::book::Book;
@@ -158,7 +158,14 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
     let remains = recorded.devices.iter().filter(|held| held.is_remainder());
     for held in remains {
         let going = holdings.macvtaps.take(&held.macvtaps);
-        let _ = tokio::task::spawn_blocking(move || drop(going)).await;
+        let ids: Vec<_> = held.macvtaps.iter().map(MacvtapRecord::id).collect();
+        let filters = host.network.filters.clone();
+        let burying = move || {
+            drop(going);
+            // Nobody guards them any more who would see them go.
+            ids.iter().for_each(|tap| filters.forget(tap));
+        };
+        let _ = tokio::task::spawn_blocking(burying).await;
     }
     let Some(identity) = survivor(&recorded).await else {
         let adoption = never_launched(holdings, recorded.own_uid).await;
