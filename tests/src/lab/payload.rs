@@ -11,7 +11,13 @@ use super::image;
 use crate::reeve::bin_directory;
 
 /// The products that go along when they have been built.
-const PRODUCTS: &[&str] = &["reeve", "reeve-worker", "reeved", "reeve-gateway"];
+const PRODUCTS: &[&str] = &[
+    "reeve",
+    "reeve-worker",
+    "reeved",
+    "reeve-gateway",
+    "reeve-test-frames",
+];
 /// The test binary's name on the payload disk.
 pub const TEST: &str = "test";
 /// What nobody asked for within these times is deleted: old builds, and what is kept per kernel
