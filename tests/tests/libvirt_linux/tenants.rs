@@ -156,7 +156,10 @@ fn send(console: &mut Reeve, frame: &str) -> Result<()> {
 
 /// Has the second listen while the first does something; the sources that it hears.
 fn heard(listener: &mut Reeve, mut meanwhile: impl FnMut() -> Result<()>) -> Result<String> {
-    guest(listener, "/tmp/frames hear eth0 /tmp/stop >/tmp/heard &")?;
+    guest(
+        listener,
+        "sh -c '/tmp/frames hear eth0 /tmp/stop >/tmp/heard &'",
+    )?;
     guest_until(listener, "grep -q hearing /tmp/heard")?;
     meanwhile()?;
     guest(listener, "touch /tmp/stop")?;
