@@ -24,11 +24,13 @@ fn main() -> Result<()> {
     match *words {
         ["send", interface, frame, times] => send(interface, &bytes(frame)?, times.parse()?),
         ["hear", interface, file] => {
-            for source in hear(interface, Path::new(file))? {
-                println!("{source}");
+            let mut out = std::io::stdout();
+            let socket = packets(interface)?;
+            writeln!(out, "hearing")?;
+            for source in hear(socket, Path::new(file))? {
+                writeln!(out, "{source}")?;
             }
-            println!("end");
-            Ok(())
+            Ok(writeln!(out, "end")?)
         }
         _ => bail!("send INTERFACE HEX TIMES, or hear INTERFACE FILE"),
     }
@@ -50,9 +52,8 @@ fn send(interface: &str, frame: &[u8], times: u32) -> Result<()> {
 }
 
 /// The addresses from which frames came until there was a file of that name.
-fn hear(interface: &str, until: &Path) -> Result<BTreeSet<String>> {
-    let mut file = File::from(packets(interface)?);
-    println!("hearing");
+fn hear(socket: OwnedFd, until: &Path) -> Result<BTreeSet<String>> {
+    let mut file = File::from(socket);
     let mut sources = BTreeSet::new();
     let mut buffer = [0; 2048];
     loop {

@@ -87,10 +87,7 @@ fn start(host: &Host, last: u8, filtered: bool) -> Result<Reeve> {
     guest(&mut console, &format!("ip addr add {own}/24 dev eth0"))?;
     if !filtered {
         let own = address_ipv6(last);
-        guest(
-            &mut console,
-            &format!("ip addr add {own}/64 dev eth0 nodad"),
-        )?;
+        guest(&mut console, &format!("ip addr add {own}/64 dev eth0"))?;
     }
     guest_until(&mut console, &format!("ping -c 1 -W 2 {GATEWAY}"))?;
     let fetch = format!("wget -q -O /tmp/frames http://{GATEWAY}/{PROGRAM}");
