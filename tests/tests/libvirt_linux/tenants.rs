@@ -221,7 +221,7 @@ fn lies_are_dropped_and_counted_and_isolated_tenants_exchange_not_one_frame() ->
         host.virsh(&format!("destroy tenant-{last}"))?;
     }
     host.virsh("net-destroy tenants")?;
-    drop((first, second, server, host));
+    drop((first, second, server, host, served));
     before.assert_nothing_new(SHELL);
     Ok(())
 }
