@@ -258,7 +258,8 @@ impl Door {
             self.address
         );
         let lines = Arc::new(Seldom::default());
-        let (exhausted, elsewhere) = (Seldom::default(), Seldom::default());
+        // Each of its own: whoever knocks as often as he can does not hide why others were refused.
+        let (exhausted, elsewhere, crowded): (Seldom, Seldom, Seldom) = Default::default();
         loop {
             let (connection, address) = match self.listener.accept().await {
                 Ok(accepted) => accepted,
@@ -286,7 +287,9 @@ impl Door {
                 }
             };
             let Some(place) = strangers.admit(address.ip()) else {
-                refuse(&"too many are connected that have not said who they are");
+                if let Some(left_out) = crowded.may() {
+                    tracing::info!(%address, left_out, "a remote client was refused: too many are connected that have not said who they are");
+                }
                 continue;
             };
             let Some(credentials) = remote.credentials.clone() else {
