@@ -1,6 +1,7 @@
 //! Debian packages of two builds of this tree, for the tests of installing and upgrading. Each is
 //! built as `make deb` does it, from binaries that are not optimised and have no test features, in a
-//! target directory of its own that later runs find up to date.
+//! target directory of its own that later runs find up to date. The second one's begins as a copy of the first's: what
+//! comes from others is the same in both.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -41,9 +42,15 @@ pub fn packages() -> Result<PathBuf> {
     let _one_at_a_time = BUILDING.lock().unwrap_or_else(PoisonError::into_inner);
     let root = cache::target_directory()?.join("package");
     let packages = root.join("deb");
+    let mut last: Option<PathBuf> = None;
     for build in &BUILDS {
         let package = packages.join(build.file);
-        let binaries = compile(&root.join(build.revision), build.revision)?;
+        let target = root.join(build.revision);
+        if let Some(last) = last.filter(|_| !target.exists()) {
+            copy(&last, &target)?;
+        }
+        let binaries = compile(&target, build.revision)?;
+        last = Some(target);
         if !newer(&package, &binaries)? {
             pack(&binaries, build.version, &package)?;
         }
@@ -78,6 +85,17 @@ fn compile(target: &Path, revision: &str) -> Result<PathBuf> {
         .env("CARGO_INCREMENTAL", "0");
     run(command).context("the packages' programs are not built")?;
     Ok(target.join("x86_64-unknown-linux-gnu/debug"))
+}
+
+/// Copies what was built, with its times; all of it or nothing.
+fn copy(from: &Path, to: &Path) -> Result<()> {
+    let partial = to.with_extension("partial");
+    let mut command = Command::new("cp");
+    command
+        .args(["--archive", "--reflink=auto", "--no-target-directory"])
+        .args([from, &partial]);
+    run(command)?;
+    std::fs::rename(partial, to).context("what was built is not copied")
 }
 
 /// Whether a package was made after its programs, and after what describes it.
