@@ -2,11 +2,12 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
 use reeve_ipc::model::{DnsForwarder, DnsHost, Forward, Nat, Network, PortRange};
 use reeved::network::host::NetworkHost;
 
-use super::bench::{Bench, alone, ip, nft, until};
+use super::bench::{Bench, alone, ip, nft, run, until};
 use super::stations::Station;
 use super::{address, network};
 
@@ -194,7 +195,8 @@ fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads
         guest.lease("booter");
         let fetch = |file: &str| guest.fetch("192.168.51.1", file);
         assert_eq!(fetch("boot"), Ok(b"begin".to_vec()));
-        for file in ["way", "../../other/secret", "none"] {
+        let refused = ["way", "hosts", "passwd", "resolv.conf"];
+        for file in refused.iter().chain(&["../../other/secret", "none"]) {
             assert!(fetch(file).is_err(), "{file}");
         }
         // Another directory in its place is none that was allowed.
@@ -205,6 +207,9 @@ fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads
     });
 }
 
+        for name in ["hosts", "passwd", "resolv.conf"] {
+            symlink(Path::new("/etc").join(name), root.join(name)).unwrap();
+        }
 fn at(bench: &Bench, name: &str) -> std::path::PathBuf {
     bench.directory.path().join(name)
 }
@@ -237,6 +242,50 @@ fn names_that_are_not_known_are_asked_for_where_it_is_said() {
         });
         let far = world.guest.resolve("192.168.51.1", "far.example");
         assert_eq!(far, Some(Ipv4Addr::new(198, 51, 100, 7)));
+#[test]
+fn a_server_that_gives_files_knows_what_the_host_knows_of_names() {
+    use std::sync::Arc;
+
+    use reeved::host::paths::AllowedPaths;
+    alone(|| {
+        let mut bench = Bench::new();
+        let (allowed, root) = (at(&bench, "allowed"), at(&bench, "allowed/tftp"));
+        std::fs::create_dir_all(&root).unwrap();
+        let paths = Arc::new(AllowedPaths::new(vec![allowed]));
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(paths);
+        // The host's own, for this namespace.
+        let (hosts, resolvers) = (at(&bench, "hosts"), at(&bench, "resolv.conf"));
+        std::fs::write(&hosts, "198.51.100.1 one.example\n").unwrap();
+        std::fs::write(&resolvers, "nameserver 203.0.113.9\n").unwrap();
+        for (file, over) in [(&hosts, "/etc/hosts"), (&resolvers, "/etc/resolv.conf")] {
+            run("mount", &["--bind", file.to_str().unwrap(), over]);
+        }
+        let outside = Station::at("eth0");
+        ip(&["addr", "add", "203.0.113.1/24", "dev", "eth0"]);
+        outside.ip(&["addr", "add", "203.0.113.2/24", "dev", "eth0"]);
+        let mut network = network(51);
+        network.addresses[0].tftp_root = Some(root);
+        let resources = bench.start(&network).unwrap();
+        let guest = Station::on("virbr51", "plug0");
+        guest.lease("asker");
+        let resolve = |name: &str| guest.resolve("192.168.51.1", name);
+        assert_eq!(resolve("one.example"), Some(Ipv4Addr::new(198, 51, 100, 1)));
+
+        std::fs::write(&hosts, "198.51.100.2 two.example\n").unwrap();
+        std::fs::write(&resolvers, "nameserver 203.0.113.2\n").unwrap();
+        bench.host.check(&network, &resources).unwrap();
+        until("it does not know the host's new name", || {
+            resolve("two.example") == Some(Ipv4Addr::new(198, 51, 100, 2))
+        });
+        let upstream = outside.socket("203.0.113.2:53");
+        until("it does not ask whom the host asks", || {
+            let _ = resolve("far.example");
+            upstream.recv_from(&mut [0; 512]).is_ok()
+        });
+        bench.host.stop(&network, &resources).unwrap();
+    });
+}
+
         server.join().unwrap();
         world.stop();
     });

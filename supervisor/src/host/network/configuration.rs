@@ -20,6 +20,17 @@ pub(super) struct Files<'a> {
 
 /// A line; writing to a text does not fail.
 macro_rules! line {
+    /// Where it does not get to those of the host.
+    pub(super) copies: Option<Copies<'a>>,
+}
+
+/// Copies of what the host knows of names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copies<'a> {
+    /// Of `/etc/hosts`.
+    pub(super) hosts: &'a Path,
+    /// Of `/etc/resolv.conf`.
+    pub(super) resolvers: &'a Path,
     ($text:ident, $($what:tt)*) => {{
         let _ = writeln!($text, $($what)*);
     }};
@@ -49,6 +60,11 @@ pub(super) fn configuration(network: &Network, bridge: &str, files: Files<'_>) -
     // It is started as who it is to be, stays where it is started, and says on its standard error how it went.
     line!(text, "user=");
     line!(text, "pid-file=");
+    if let Some(copies) = files.copies {
+        line!(text, "no-hosts");
+        line!(text, "addn-hosts=\"{}\"", copies.hosts.display());
+        line!(text, "resolv-file=\"{}\"", copies.resolvers.display());
+    }
     line!(text, "keep-in-foreground");
     line!(text, "log-facility=-");
     // A guest has it write as many lines as it likes.

@@ -340,13 +340,16 @@ impl NetworkHost for Host {
                 return Err(host(format!("its bridge {bridge} is gone")));
             }
         }
-        match &resources.server {
-            Some(server) => self.answers.check(network, server),
-            None => Ok(()),
+        let Some(server) = &resources.server else {
+            return Ok(());
+        };
+        if self.places(network.uuid).copy_names(network)? && server::watch(server).is_some() {
+            server::reload(server)?;
         }
     }
 
     fn watch(&self, _: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd> {
         resources.server.as_ref().and_then(server::watch)
+        self.answers.check(network, server)
     }
 }

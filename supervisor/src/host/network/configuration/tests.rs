@@ -36,6 +36,7 @@ fn lines(network: &Network) -> Vec<String> {
         dhcp_hosts: path("/h"),
         dns_hosts: path("/a"),
         leases: path("/l"),
+        copies: None,
     };
     let text = configuration(network, "virbr0", files);
     let end = [
@@ -56,6 +57,24 @@ fn lines(network: &Network) -> Vec<String> {
     let (rest, last) = lines[2..].split_at(lines.len() - 2 - end.len());
     assert_eq!(last, end);
     rest.to_vec()
+}
+
+#[test]
+fn a_server_that_does_not_get_to_the_host_s_names_has_copies() {
+    let path = |name: &'static str| Path::new(name);
+    let files = Files {
+        dhcp_hosts: path("/h"),
+        dns_hosts: path("/a"),
+        leases: path("/l"),
+        copies: Some(Copies {
+            hosts: path("/c"),
+            resolvers: path("/r"),
+        }),
+    };
+    let text = configuration(&network(), "virbr0", files);
+    for line in ["no-hosts", "addn-hosts=\"/c\"", "resolv-file=\"/r\""] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
 }
 
 #[test]
