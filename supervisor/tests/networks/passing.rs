@@ -4,12 +4,15 @@ use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 
-use reeve_ipc::model::{DnsForwarder, DnsHost, Forward, Nat, Network, PortRange};
+use reeve_ipc::model::{Dhcp, DhcpRange, DnsForwarder, DnsHost, Forward, Nat, Network, PortRange};
 use reeved::network::host::NetworkHost;
 
 use super::bench::{Bench, alone, ip, nft, run, until};
 use super::stations::Station;
 use super::{address, network};
+
+/// As `docs/security.md` says.
+const MAX_LEASES_OF_IPV6: usize = 1024;
 
 /// A network with a guest, and a station outside that knows the way to it.
 struct World {
@@ -158,6 +161,35 @@ fn a_guest_that_says_it_is_many_has_one_lease() {
 }
 
 #[test]
+fn a_guest_that_takes_all_of_ipv6_leaves_the_server_room_for_ipv4() {
+    alone(|| {
+        let mut network = network(51);
+        let dhcp = network.addresses[0].dhcp.as_mut().unwrap();
+        dhcp.ranges[0].last = "192.168.51.2".parse().unwrap();
+        let mut six = address("fd00:51::1", 64);
+        six.dhcp = Some(Dhcp {
+            ranges: vec![DhcpRange {
+                first: "fd00:51::1:0:0:0".parse().unwrap(),
+                last: "fd00:51::1:0:0:ffff".parse().unwrap(),
+                lease: None,
+            }],
+            ..Dhcp::default()
+        });
+        network.addresses.push(six);
+        let world = World::new(network);
+        assert_eq!(world.guest.all_of_ipv6(), MAX_LEASES_OF_IPV6);
+        world.guest.lease("four");
+        let book = world.bench.host.leases(&world.network).unwrap().unwrap();
+        let mut text = String::new();
+        std::fs::File::from(book).read_to_string(&mut text).unwrap();
+        let (six, four): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.contains(" fd00:"));
+        assert_eq!(six.len(), MAX_LEASES_OF_IPV6, "{four:?}");
+        assert!(four.iter().any(|line| line.contains(" four ")), "{four:?}");
+        world.stop();
+    });
+}
+
+#[test]
 fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads_to() {
     use std::os::unix::fs::symlink;
     use std::sync::Arc;
@@ -174,6 +206,9 @@ fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads
         std::fs::write(root.join("boot"), "begin").unwrap();
         std::fs::write(other.join("secret"), "not this").unwrap();
         symlink(other.join("secret"), root.join("way")).unwrap();
+        for name in ["hosts", "passwd", "resolv.conf"] {
+            symlink(Path::new("/etc").join(name), root.join(name)).unwrap();
+        }
         symlink(&other, allowed.join("out")).unwrap();
         let mut network = network(51);
         let before = bench.dump();
@@ -207,41 +242,6 @@ fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads
     });
 }
 
-        for name in ["hosts", "passwd", "resolv.conf"] {
-            symlink(Path::new("/etc").join(name), root.join(name)).unwrap();
-        }
-fn at(bench: &Bench, name: &str) -> std::path::PathBuf {
-    bench.directory.path().join(name)
-}
-
-#[test]
-fn names_that_are_not_known_are_asked_for_where_it_is_said() {
-    alone(|| {
-        let mut network = network(51);
-        network.dns.forwarders.push(DnsForwarder {
-            address: Some("203.0.113.2".parse().unwrap()),
-            domain: None,
-        });
-        let world = World::new(network);
-        world.guest.lease("asker");
-        let upstream = world.outside.socket("203.0.113.2:53");
-        let server = std::thread::spawn(move || {
-            let mut buffer = [0; 512];
-            // It waits longer than for what may not come.
-            upstream.set_read_timeout(Some(super::bench::SOON)).unwrap();
-            let (length, from) = upstream.recv_from(&mut buffer).unwrap();
-            let mut answer = buffer[..length].to_vec();
-            // An answer to one question, with one record and nothing more.
-            answer[2..4].copy_from_slice(&[0x81, 0x80]);
-            answer[6..8].copy_from_slice(&[0, 1]);
-            answer[10..12].copy_from_slice(&[0, 0]);
-            let end = 12 + "far.example".len() + 2 + 4;
-            answer.truncate(end);
-            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 7]);
-            upstream.send_to(&answer, from).unwrap();
-        });
-        let far = world.guest.resolve("192.168.51.1", "far.example");
-        assert_eq!(far, Some(Ipv4Addr::new(198, 51, 100, 7)));
 #[test]
 fn a_server_that_gives_files_knows_what_the_host_knows_of_names() {
     use std::sync::Arc;
@@ -286,6 +286,38 @@ fn a_server_that_gives_files_knows_what_the_host_knows_of_names() {
     });
 }
 
+fn at(bench: &Bench, name: &str) -> std::path::PathBuf {
+    bench.directory.path().join(name)
+}
+
+#[test]
+fn names_that_are_not_known_are_asked_for_where_it_is_said() {
+    alone(|| {
+        let mut network = network(51);
+        network.dns.forwarders.push(DnsForwarder {
+            address: Some("203.0.113.2".parse().unwrap()),
+            domain: None,
+        });
+        let world = World::new(network);
+        world.guest.lease("asker");
+        let upstream = world.outside.socket("203.0.113.2:53");
+        let server = std::thread::spawn(move || {
+            let mut buffer = [0; 512];
+            // It waits longer than for what may not come.
+            upstream.set_read_timeout(Some(super::bench::SOON)).unwrap();
+            let (length, from) = upstream.recv_from(&mut buffer).unwrap();
+            let mut answer = buffer[..length].to_vec();
+            // An answer to one question, with one record and nothing more.
+            answer[2..4].copy_from_slice(&[0x81, 0x80]);
+            answer[6..8].copy_from_slice(&[0, 1]);
+            answer[10..12].copy_from_slice(&[0, 0]);
+            let end = 12 + "far.example".len() + 2 + 4;
+            answer.truncate(end);
+            answer.extend([0xc0, 12, 0, 1, 0, 1, 0, 0, 0, 60, 0, 4, 198, 51, 100, 7]);
+            upstream.send_to(&answer, from).unwrap();
+        });
+        let far = world.guest.resolve("192.168.51.1", "far.example");
+        assert_eq!(far, Some(Ipv4Addr::new(198, 51, 100, 7)));
         server.join().unwrap();
         world.stop();
     });
