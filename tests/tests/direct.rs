@@ -541,16 +541,26 @@ fn guests_of_several_tenants_are_upon_a_device_beside_one_another_only_apart() -
     let world = World::start('T', "multi_tenant = true\n")?;
     let says = ["'near0'", "multi_tenant", "private, vepa or passthrough"];
     world.refuses("web", &upon("near0", "bridge", 1, ""), &says)?;
-    let mut peer = world.peer()?;
+    // A cable to a bridge, beside whose isolated ports a guest would be.
+    let namespace = &world.namespace;
+    namespace.ip(&["link", "add", "tenants0", "type", "bridge"])?;
+    namespace.ip(&["link", "set", "far1", "master", "tenants0"])?;
+    let says = ["'near1'", "a cable to a port of 'tenants0'"];
+    world.refuses("web", &upon("near1", "private", 1, ""), &says)?;
+    namespace.ip(&["link", "del", "tenants0"])?;
     let before = world.state()?;
     let interface = upon("near0", "private", 1, "");
     // One that is trusted has a filter here all the same.
     let trusted = interface.replace("type='direct'", "type='direct' trustGuestRxFilters='yes'");
     world.define("web", &trusted)?;
     world.host.good(&["start", "web"])?;
+    // Where the cable leads later is not looked at.
+    let mut peer = world.peer()?;
     peer.hears_from(1)?;
     ensure!(!peer.echoes(&datagram(address(1), 67, 68), SILENCE)?);
     world.host.good(&["destroy", "web"])?;
+    drop(peer);
+    world.namespace.ip(&["link", "del", "far"])?;
     world.is_as(&before)
 }
 

@@ -2,13 +2,14 @@
 //! plan holds, are made once they are recorded.
 
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::model::{Devices, DirectMode, Nic, NicSource};
+use reeve_ipc::model::{Devices, DirectMode, InterfaceName, Nic, NicSource};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, PciSlot};
 
 use super::PlanError;
 use super::devices::{placed, unplaced};
 use super::nics::{NicPolicy, as_connected, guard, nic_spec, open_vhost};
 use crate::host::filter::FilterError;
+use crate::host::network::cable_ends_at;
 use crate::host::tap::{Draft, ETHERNET_MTU, Macvtap, MacvtapError, MacvtapRecord};
 
 /// The macvtaps of a machine: those that are to be made, and what is recorded of each.
@@ -22,6 +23,23 @@ pub(super) struct Directs {
 /// Whether an interface is upon a device of the host.
 pub(super) fn is_direct(nic: &Nic) -> bool {
     matches!(as_connected(nic).source, NicSource::Direct { .. })
+}
+
+/// That a device is no cable to a bridge of the host: upon it a guest would be beside the ports of that, which are
+/// isolated from one another and not from it.
+fn leads_to_no_bridge(device: &InterfaceName, draft: &Draft) -> Result<(), MacvtapError> {
+    let bridge = cable_ends_at(device.as_str()).map_err(|errno| MacvtapError::Make {
+        name: draft.record().name.clone(),
+        device: device.clone(),
+        errno,
+    })?;
+    match bridge {
+        None => Ok(()),
+        Some(bridge) => {
+            let what = format!("a cable to a port of '{bridge}'");
+            Err(MacvtapError::Shared(device.clone(), what))
+        }
+    }
 }
 
 impl Directs {
@@ -52,6 +70,7 @@ impl Directs {
             let (slot, mac) = (placed(nic.address)?, nic.mac.ok_or_else(unplaced)?);
             let mode = *mode;
             let draft = Draft::choose(connected.target.as_ref(), (&device, mode), mac)?;
+                leads_to_no_bridge(&device, &draft)?;
             if policy.multi_tenant {
                 draft.is_apart()?;
             }
