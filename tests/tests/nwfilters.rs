@@ -13,8 +13,21 @@ use reeve_tests::virsh::{Host, REAL, TEST, succeed};
 /// Where `libvirt-daemon-config-nwfilter` has them.
 const SHIPPED: &str = "/usr/share/libvirt/nwfilter";
 
-/// A guest on the bridge `nwbr0`.
+/// An interface on the bridge `nwbr0`.
+fn interface(filter: &str) -> String {
+    format!(
+        "<interface type='bridge'>\
+           <mac address='52:54:00:00:00:05'/>\
+           <source bridge='nwbr0'/>\
+           <model type='virtio'/>\
+           {filter}\
+         </interface>"
+    )
+}
+
+/// A guest with that interface.
 fn guest(filter: &str) -> String {
+    let interface = interface(filter);
     format!(
         "<domain type='kvm'>\
            <name>web</name>\
@@ -25,14 +38,7 @@ fn guest(filter: &str) -> String {
            <vcpu>1</vcpu>\
            <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
            <features><acpi/><apic/></features>\
-           <devices>\
-             <interface type='bridge'>\
-               <mac address='52:54:00:00:00:05'/>\
-               <source bridge='nwbr0'/>\
-               <model type='virtio'/>\
-               {filter}\
-             </interface>\
-           </devices>\
+           <devices>{interface}</devices>\
          </domain>"
     )
 }
@@ -349,6 +355,80 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         "referenced filter 'no-mac-spoofing' is missing",
     )?;
     Ok(())
+}
+
+#[test]
+fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
+    let mut world = World::start('F')?;
+    world.defined(&said("clean-traffic", "192.0.2.5"))?;
+    world.host.good(&["start", "web"])?;
+    let update = |world: &World, filter: &str, reach: &[&str]| {
+        let file = world.host.file("other.xml", &interface(filter))?;
+        let begin = ["update-device", "web", &file];
+        Ok::<_, anyhow::Error>([&begin[..], reach].concat().join(" "))
+    };
+    let shows = |world: &World, view: &[&str], part: &str| {
+        let shown = world.host.good(view)?;
+        ensure!(shown.contains(part), "{part}: {shown}");
+        Ok(())
+    };
+    let (live, kept) = (["dumpxml", "web"], ["dumpxml", "web", "--inactive"]);
+    let bindings = ["nwfilter-binding-list"];
+    // 192.0.2.5 and 6.
+    let (first, second) = ("0xc0000205", "0xc0000206");
+    ensure!(world.rules()?.contains(first), "{}", world.rules()?);
+
+    let other = update(&world, &said("clean-traffic", "192.0.2.6"), &["--live"])?;
+    world.host.good(&[&other])?;
+    let rules = world.rules()?;
+    ensure!(rules.contains(second) && !rules.contains(first), "{rules}");
+    shows(&world, &live, "192.0.2.6")?;
+    shows(&world, &kept, "192.0.2.5")?;
+    // What cannot be had leaves what was there.
+    let missing = update(
+        &world,
+        "<filterref filter='nova-base'/>",
+        &["--live", "--config"],
+    )?;
+    refused(
+        &world.host,
+        &[&missing],
+        "referenced filter 'nova-base' is missing",
+    )?;
+    ensure!(world.rules()? == rules, "{}", world.rules()?);
+    shows(&world, &live, "192.0.2.6")?;
+    shows(&world, &kept, "192.0.2.5")?;
+
+    let both = ["--live", "--config"];
+    let other = update(&world, "<filterref filter='no-mac-broadcast'/>", &both)?;
+    world.host.good(&[&other])?;
+    for view in [&live[..], &kept, &bindings] {
+        shows(&world, view, "no-mac-broadcast")?;
+    }
+    ensure!(!world.rules()?.contains(second), "{}", world.rules()?);
+    refused(
+        &world.host,
+        &["nwfilter-undefine", "no-mac-broadcast"],
+        "nwfilter is in use",
+    )?;
+
+    // The source filter stays.
+    let none = update(&world, "", &both)?;
+    world.host.good(&[&none])?;
+    ensure!(world.host.good(&bindings)?.is_empty());
+    let rules = world.rules()?;
+    ensure!(
+        rules.contains("chain frames") && !rules.contains("hook egress"),
+        "{rules}"
+    );
+    world
+        .host
+        .good(&["nwfilter-undefine", "no-mac-broadcast"])?;
+    world.host.daemon.kill()?;
+    world.host.daemon.spawn()?;
+    ensure!(world.host.good(&bindings)?.is_empty());
+    world.host.good(&["destroy", "web"])?;
+    world.until("nothing is left", |world| Ok(world.rules()?.is_empty()))
 }
 
 #[test]

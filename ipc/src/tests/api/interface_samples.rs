@@ -7,15 +7,16 @@ use uuid::Uuid;
 
 use super::network_samples::network_name;
 use crate::api::call::{
-    AnswerBody as Answer, Call, DomainDeviceAttach, DomainNeighboursGet, DomainPortTagsSet,
-    DomainRef, HostInterfaceList,
+    AnswerBody as Answer, Call, DomainDeviceAttach, DomainNeighboursGet, DomainNicFilterSet,
+    DomainPortTagsSet, DomainRef, HostInterfaceList,
 };
 use crate::api::interface::{
     BondMonitor, HostInterface, HostInterfaceKind, HostInterfacePage, LinkState, NicNeighbour,
 };
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::model::{
-    Device, NetworkPort, Nic, NicSource, OpenVswitchPort, PortLink, PortUuid, Vlan, VlanTag,
+    Device, FilterParameter, FilterReference, NetworkPort, Nic, NicSource, OpenVswitchPort,
+    PortLink, PortUuid, Vlan, VlanTag,
 };
 
 fn call(call: impl Call) -> FromClient {
@@ -40,6 +41,22 @@ pub(super) fn calls() -> Vec<(&'static str, FromClient)> {
                 domain: DomainRef::Id(3),
                 device: "52:54:00:00:00:01".parse().unwrap(),
                 vlan,
+                live: true,
+                persistent: false,
+            })
+        }),
+        ("change the filter", {
+            let filter = FilterReference {
+                filter: "clean-traffic".parse().unwrap(),
+                parameters: vec![FilterParameter {
+                    name: "IP".to_owned(),
+                    value: "10.0.0.2".to_owned(),
+                }],
+            };
+            call(DomainNicFilterSet {
+                domain: DomainRef::Id(3),
+                device: "52:54:00:00:00:01".parse().unwrap(),
+                filter: Some(Box::new(filter)),
                 live: true,
                 persistent: false,
             })
@@ -176,5 +193,6 @@ pub(super) fn answers() -> Vec<(&'static str, ToClient)> {
         ),
         ("interfaces", reply(Answer::HostInterfaceList(page))),
         ("tags changed", reply(Answer::DomainPortTagsSet(()))),
+        ("filter changed", reply(Answer::DomainNicFilterSet(()))),
     ]
 }

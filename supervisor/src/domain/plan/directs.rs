@@ -7,7 +7,7 @@ use reeve_ipc::spec::{DeviceSpec, MacAddress, PciSlot};
 
 use super::PlanError;
 use super::devices::{placed, unplaced};
-use super::nics::{NicPolicy, as_connected, guard, nic_spec, open_vhost};
+use super::nics::{NicPolicy, as_connected, filtered_where_it_can_be, guard, nic_spec, open_vhost};
 use crate::host::filter::FilterError;
 use crate::host::network::cable_ends_at;
 use crate::host::tap::{Draft, ETHERNET_MTU, Macvtap, MacvtapError, MacvtapRecord};
@@ -54,9 +54,7 @@ impl Directs {
             let NicSource::Direct { device, mode } = &connected.source else {
                 continue;
             };
-            if let Some(filter) = &connected.filter {
-                return Err(FilterError::UponDevice(filter.filter.clone()).into());
-            }
+            filtered_where_it_can_be(&connected)?;
             let device = device.clone();
             if *mode == DirectMode::Bridge {
                 if policy.multi_tenant {
@@ -70,9 +68,9 @@ impl Directs {
             let (slot, mac) = (placed(nic.address)?, nic.mac.ok_or_else(unplaced)?);
             let mode = *mode;
             let draft = Draft::choose(connected.target.as_ref(), (&device, mode), mac)?;
-                leads_to_no_bridge(&device, &draft)?;
             if policy.multi_tenant {
                 draft.is_apart()?;
+                leads_to_no_bridge(&device, &draft)?;
             }
             all.records.push((slot, draft.record().clone()));
             let nic = connected.into_owned();

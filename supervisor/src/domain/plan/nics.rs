@@ -7,13 +7,14 @@ use reeve_ipc::fd::{FdSlot, FdTable};
 use reeve_ipc::model::{Domain, Nic, NicSource, PortLink};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, SwitchedNicSpec};
 
+use super::devices::unplaced;
 use super::{PathPolicy, PlanError};
 use crate::host::filter::{
     Bound, FilterError, Guarded, Guest, Hook, InstanceError, Sender, TapFilters,
 };
 use crate::host::open_vswitch::{OpenVswitch, OpenVswitchError, Wearer};
 use crate::host::sockets;
-use crate::host::tap::{ETHERNET_MTU, Tap, TapNames};
+use crate::host::tap::{ETHERNET_MTU, Tap, TapId, TapNames};
 use crate::host::vhost_net;
 use crate::nwfilter::book::{Book, SharedBook};
 
@@ -92,6 +93,27 @@ impl NicPolicy {
         })
     }
 
+    /// Puts the filters that an interface is to have in the place of those that its tap has, which stay where they
+    /// cannot be had. One that is to have none has rules by which everything passes, until its tap is gone.
+    pub(crate) fn guard_anew(&self, nic: &Nic, tap: &TapId) -> Result<(), PlanError> {
+        let nic = as_connected(nic);
+        filtered_where_it_can_be(&nic)?;
+        let mac = nic.mac.ok_or_else(unplaced)?;
+        let book = self.book.read();
+        let guarded = self
+            .guarded(&nic, mac, &book)
+            .map_err(FilterError::from)?
+            .unwrap_or_else(|| Guarded {
+                sender: None,
+                bound: None,
+                guest: self.guest.clone(),
+            });
+        // No filter changes between what is looked up and what is put in its place.
+        self.filters.guard(tap, guarded)?;
+        drop(book);
+        Ok(())
+    }
+
     /// Whether an interface has any filter.
     fn is_guarded(&self, nic: &Nic) -> bool {
         let connected = matches!(
@@ -99,6 +121,16 @@ impl NicPolicy {
             NicSource::Bridge(_) | NicSource::OpenVswitch(_) | NicSource::Direct { .. }
         );
         nic.is_filtered() || (connected && self.multi_tenant)
+    }
+}
+
+/// That a network filter is not wanted where there is none.
+pub(super) fn filtered_where_it_can_be(nic: &Nic) -> Result<(), FilterError> {
+    match (&nic.source, &nic.filter) {
+        (NicSource::Direct { .. }, Some(filter)) => {
+            Err(FilterError::UponDevice(filter.filter.clone()))
+        }
+        _ => Ok(()),
     }
 }
 
