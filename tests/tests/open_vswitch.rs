@@ -198,14 +198,38 @@ fn a_network_on_a_switch_gives_its_ports_tags() -> Result<()> {
              <model type='virtio'/></interface>"
         )
     };
-    let both = on(1, "") + &on(2, " portgroup='gold'");
+    // One says more of its port itself, as of one of a network that does not say that its bridge is a switch's.
+    let plain =
+        "<network><name>plain</name><forward mode='bridge'/><bridge name='ovsbr'/></network>";
+    let file = host.file("plain.xml", plain)?;
+    host.good(&["net-create", &file])?;
+    let own = "<virtualport type='openvswitch'><parameters interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f' \
+               profileid='menial'/></virtualport><vlan><tag id='9'/></vlan>";
+    let third = on(3, "")
+        .replace("'lan'", "'plain'")
+        .replace("<model", &format!("{own}<model"));
+    let both = on(1, "") + &on(2, " portgroup='gold'") + &third;
     let file = host.file("web.xml", &guest(&both))?;
     host.good(&["create", &file])?;
-    world.has_ports(&["vnet0", "vnet1"])?;
+    world.has_ports(&["vnet0", "vnet1", "vnet2"])?;
+    ensure!(world.switch.control("get Port vnet2 tag")? == "9");
+    let ids = world.switch.control("get Interface vnet2 external_ids")?;
+    for part in [
+        "09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f",
+        "port-profile=menial",
+    ] {
+        ensure!(ids.contains(part), "{part}: {ids}");
+    }
+    let shown = host.good(&["dumpxml", "web"])?;
+    ensure!(
+        shown.contains("profileid='menial'") && shown.contains("<tag id='9'/>"),
+        "{shown}"
+    );
     ensure!(world.switch.control("get Port vnet0 tag")? == "42");
     ensure!(world.switch.control("get Port vnet1 trunks")? == "[5, 6]");
     let ports = host.good(&["net-port-list", "lan"])?;
     ensure!(ports.split_whitespace().count() == 2, "{ports}");
+    host.good(&["net-destroy", "plain"])?;
     host.good(&["destroy", "web"])?;
     world.has_ports(&[])
 }

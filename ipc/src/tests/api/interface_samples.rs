@@ -16,7 +16,7 @@ use crate::api::interface::{
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::model::{
     Device, FilterParameter, FilterReference, NetworkPort, Nic, NicSource, OpenVswitchPort,
-    PortLink, PortUuid, Vlan, VlanTag,
+    PortLink, PortUuid, VirtualPort, Vlan, VlanTag,
 };
 
 fn call(call: impl Call) -> FromClient {
@@ -62,6 +62,26 @@ pub(super) fn calls() -> Vec<(&'static str, FromClient)> {
             })
         }),
         ("attach to a switch", attach(NicSource::OpenVswitch(port()))),
+        ("attach to a network by a port of its own", {
+            let OpenVswitchPort {
+                interface_id,
+                profile,
+                vlan,
+                ..
+            } = *port();
+            let mut nic = Nic::new(NicSource::Network {
+                network: network_name(),
+                port_group: None,
+                port: None,
+            });
+            nic.virtual_port = Some(Box::new(VirtualPort {
+                open_vswitch: true,
+                interface_id,
+                profile,
+                vlan,
+            }));
+            attach_nic(nic)
+        }),
         (
             "attached to a switched network",
             attach(NicSource::Network {
@@ -103,9 +123,13 @@ fn port() -> Box<OpenVswitchPort> {
 }
 
 fn attach(source: NicSource) -> FromClient {
+    attach_nic(Nic::new(source))
+}
+
+fn attach_nic(nic: Nic) -> FromClient {
     call(DomainDeviceAttach {
         domain: DomainRef::Id(3),
-        device: Box::new(Device::Nic(Nic::new(source))),
+        device: Box::new(Device::Nic(nic)),
         live: true,
         persistent: false,
     })

@@ -37,6 +37,44 @@ struct Tag {
     native: Option<bool>,
 }
 
+/// What an interface of a network says of its port.
+#[derive(Debug, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub(super) struct VirtualPort {
+    #[serde(default, skip_serializing_if = "is_false")]
+    open_vswitch: bool,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    interface_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vlan: Option<Vlan>,
+}
+
+impl From<&model::Vlan> for Vlan {
+    fn from(model::Vlan { trunk, tags }: &model::Vlan) -> Self {
+        let tags = tags.iter();
+        Self {
+            trunk: *trunk,
+            tags: tags
+                .map(|&model::VlanTag { id, native }| Tag { id, native })
+                .collect(),
+        }
+    }
+}
+
+impl From<Vlan> for model::Vlan {
+    fn from(Vlan { trunk, tags }: Vlan) -> Self {
+        let tags = tags.into_iter();
+        Self {
+            trunk,
+            tags: tags
+                .map(|Tag { id, native }| model::VlanTag { id, native })
+                .collect(),
+        }
+    }
+}
+
 impl From<&model::OpenVswitchPort> for SwitchPort {
     fn from(port: &model::OpenVswitchPort) -> Self {
         let model::OpenVswitchPort {
@@ -45,20 +83,11 @@ impl From<&model::OpenVswitchPort> for SwitchPort {
             profile,
             vlan,
         } = port;
-        let vlan = vlan.as_ref().map(|model::Vlan { trunk, tags }| {
-            let tags = tags.iter();
-            Vlan {
-                trunk: *trunk,
-                tags: tags
-                    .map(|&model::VlanTag { id, native }| Tag { id, native })
-                    .collect(),
-            }
-        });
         Self {
             bridge: bridge.as_str().to_owned(),
             interface_id: *interface_id,
             profile: profile.clone(),
-            vlan,
+            vlan: vlan.as_ref().map(Into::into),
         }
     }
 }
@@ -67,20 +96,39 @@ impl TryFrom<SwitchPort> for model::OpenVswitchPort {
     type Error = SchemaError;
 
     fn try_from(port: SwitchPort) -> Result<Self, SchemaError> {
-        let vlan = port.vlan.map(|Vlan { trunk, tags }| {
-            let tags = tags.into_iter();
-            model::Vlan {
-                trunk,
-                tags: tags
-                    .map(|Tag { id, native }| model::VlanTag { id, native })
-                    .collect(),
-            }
-        });
         Ok(Self {
             bridge: interface(port.bridge)?,
             interface_id: port.interface_id,
             profile: port.profile,
-            vlan,
+            vlan: port.vlan.map(Into::into),
         })
+    }
+}
+
+impl From<&model::VirtualPort> for VirtualPort {
+    fn from(port: &model::VirtualPort) -> Self {
+        let model::VirtualPort {
+            open_vswitch,
+            interface_id,
+            profile,
+            vlan,
+        } = port;
+        Self {
+            open_vswitch: *open_vswitch,
+            interface_id: *interface_id,
+            profile: profile.clone(),
+            vlan: vlan.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<VirtualPort> for model::VirtualPort {
+    fn from(port: VirtualPort) -> Self {
+        Self {
+            open_vswitch: port.open_vswitch,
+            interface_id: port.interface_id,
+            profile: port.profile,
+            vlan: port.vlan.map(Into::into),
+        }
     }
 }
