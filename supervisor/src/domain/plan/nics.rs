@@ -74,17 +74,11 @@ impl NicPolicy {
     }
 
     fn with(&self, nic: &Nic, mac: MacAddress, bound: Option<Bound>) -> Option<Guarded> {
-        let (connected, hook) = match nic.source {
-            NicSource::Bridge(_) | NicSource::OpenVswitch(_) => (true, Hook::Ingress),
-            NicSource::Direct { .. } => (true, Hook::Egress),
-            _ => (false, Hook::Ingress),
-        };
-        let sender = nic.has_source_filter() || (connected && self.multi_tenant);
-        let sender = sender.then(|| Sender {
+        let sender = self.has_source_filter(nic).then(|| Sender {
             mac,
             any_mac: nic.trust_guest,
             addresses: nic.addresses.clone(),
-            hook,
+            hook: hook(nic).unwrap_or(Hook::Ingress),
         });
         (sender.is_some() || bound.is_some()).then(|| Guarded {
             sender,
@@ -116,11 +110,21 @@ impl NicPolicy {
 
     /// Whether an interface has any filter.
     fn is_guarded(&self, nic: &Nic) -> bool {
-        let connected = matches!(
-            nic.source,
-            NicSource::Bridge(_) | NicSource::OpenVswitch(_) | NicSource::Direct { .. }
-        );
-        nic.is_filtered() || (connected && self.multi_tenant)
+        nic.filter.is_some() || self.has_source_filter(nic)
+    }
+
+    /// Whether what its guest says it is is looked at.
+    fn has_source_filter(&self, nic: &Nic) -> bool {
+        nic.has_source_filter() || (self.multi_tenant && hook(nic).is_some())
+    }
+}
+
+/// Where what a guest sends meets its rules; `None` of an interface by which it reaches no other guest.
+fn hook(nic: &Nic) -> Option<Hook> {
+    match nic.source {
+        NicSource::Bridge(_) | NicSource::OpenVswitch(_) => Some(Hook::Ingress),
+        NicSource::Direct { .. } => Some(Hook::Egress),
+        _ => None,
     }
 }
 
