@@ -42,6 +42,7 @@ pub mod remote;
 pub mod switch;
 pub mod tool;
 pub mod virsh;
+pub mod world;
 
 /// Whether the long forms of tests run: counts and pauses as `make soak` has them.
 #[must_use]

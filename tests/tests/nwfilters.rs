@@ -3,12 +3,12 @@
 //! themselves (`supervisor/src/host/filter`).
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use reeve_tests::daemon::Daemon;
 use reeve_tests::namespace::{NetNamespace, program};
+use reeve_tests::tool::output;
 use reeve_tests::virsh::{Host, REAL, TEST, succeed};
+use reeve_tests::world::{World, guest};
 
 /// Where `libvirt-daemon-config-nwfilter` has them.
 const SHIPPED: &str = "/usr/share/libvirt/nwfilter";
@@ -22,24 +22,6 @@ fn interface(filter: &str) -> String {
            <model type='virtio'/>\
            {filter}\
          </interface>"
-    )
-}
-
-/// A guest with that interface.
-fn guest(filter: &str) -> String {
-    let interface = interface(filter);
-    format!(
-        "<domain type='kvm'>\
-           <name>web</name>\
-           <metadata>\
-             <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
-           </metadata>\
-           <memory unit='MiB'>64</memory>\
-           <vcpu>1</vcpu>\
-           <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
-           <features><acpi/><apic/></features>\
-           <devices>{interface}</devices>\
-         </domain>"
     )
 }
 
@@ -161,71 +143,39 @@ fn a_filter_is_defined_changed_and_undefined_as_an_administrator_types() -> Resu
     Ok(())
 }
 
-/// A daemon in a namespace of its own, with a bridge.
-struct World {
-    host: Host,
-    namespace: NetNamespace,
+/// With a bridge.
+fn start(letter: char) -> Result<World> {
+    let namespace = NetNamespace::new(letter)?;
+    namespace.ip(&["link", "add", "nwbr0", "type", "bridge"])?;
+    namespace.ip(&["link", "set", "nwbr0", "up"])?;
+    World::start_in(namespace, "")
 }
 
-impl World {
-    fn start(letter: char) -> Result<Self> {
-        let namespace = NetNamespace::new(letter)?;
-        namespace.ip(&["link", "add", "nwbr0", "type", "bridge"])?;
-        namespace.ip(&["link", "set", "nwbr0", "up"])?;
-        let mut daemon = Daemon::prepare()?;
-        daemon.configure("libvirt = true\n")?;
-        daemon.in_namespace(&namespace);
-        daemon.spawn()?;
-        let host = Host::of(daemon, REAL);
-        Ok(Self { host, namespace })
-    }
+/// The rules that the kernel has.
+fn ruleset(world: &World) -> Result<String> {
+    let mut list = world.namespace.command(&program("nft"));
+    output(list.args(["list", "ruleset"]))
+}
 
-    /// The rules that the kernel has.
-    fn rules(&self) -> Result<String> {
-        let listed = self
-            .namespace
-            .command(&program("nft"))
-            .args(["list", "ruleset"])
-            .output()?;
-        ensure!(
-            listed.status.success(),
-            "{}",
-            String::from_utf8_lossy(&listed.stderr)
-        );
-        Ok(String::from_utf8(listed.stdout)?)
-    }
+/// Takes all of them away, as an administrator does.
+fn flush(world: &World) -> Result<()> {
+    let mut flush = world.namespace.command(&program("nft"));
+    ensure!(flush.args(["flush", "ruleset"]).status()?.success());
+    Ok(())
+}
 
-    /// Takes all of them away, as an administrator does.
-    fn flush(&self) -> Result<()> {
-        let mut flush = self.namespace.command(&program("nft"));
-        ensure!(flush.args(["flush", "ruleset"]).status()?.success());
-        Ok(())
-    }
-
-    fn until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !holds(self)? {
-            ensure!(
-                Instant::now() < deadline,
-                "{what}: {}",
-                self.host.daemon.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    fn defined(&self, filter: &str) -> Result<()> {
-        let file = self.host.file("web.xml", &guest(filter))?;
-        let _ = self.host.virsh(&["undefine", "web"]).output()?;
-        self.host.good(&["define", &file])?;
-        Ok(())
-    }
+/// Defines the guest with that in its interface.
+fn defined(world: &World, filter: &str) -> Result<()> {
+    let document = guest("web", &interface(filter));
+    let file = world.host.file("web.xml", &document)?;
+    let _ = world.host.virsh(&["undefine", "web"]).output()?;
+    world.host.good(&["define", &file])?;
+    Ok(())
 }
 
 #[test]
 fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
-    let mut world = World::start('f')?;
+    let mut world = start('f')?;
     let connections = "<filter name='own'><uuid>5b1e6a7c-0000-4000-8000-000000000001</uuid>\
         <rule action='accept' direction='in'><tcp dstportstart='22'/></rule></filter>";
     let file = world.host.file("own.xml", connections)?;
@@ -241,12 +191,12 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         ),
         (said("own", "192.0.2.5"), "follows connections"),
     ] {
-        world.defined(&filter)?;
+        defined(&world, &filter)?;
         refused(&world.host, &["start", "web"], part)?;
-        ensure!(!world.rules()?.contains("vnet"), "{}", world.rules()?);
+        ensure!(!ruleset(&world)?.contains("vnet"), "{}", ruleset(&world)?);
     }
 
-    world.defined(&said("clean-traffic", "192.0.2.5"))?;
+    defined(&world, &said("clean-traffic", "192.0.2.5"))?;
     world.host.good(&["start", "web"])?;
     for view in [&["dumpxml", "web"][..], &["dumpxml", "--inactive", "web"]] {
         let shown = world.host.good(view)?;
@@ -274,7 +224,7 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     ] {
         ensure!(shown.contains(part), "{part}: {shown}");
     }
-    let rules = world.rules()?;
+    let rules = ruleset(&world)?;
     for part in [
         "chain from-guest-ipv4-ip",
         "chain to-guest",
@@ -297,13 +247,13 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     ensure!(changed != uuid, "{uuid}");
     let file = world.host.file("changed.xml", &changed)?;
     world.host.good(&["nwfilter-define", &file])?;
-    let after = world.rules()?;
+    let after = ruleset(&world)?;
     // SCTP is 132.
     ensure!(after.contains("@nh,72,8 0x84") && after != rules, "{after}");
     let needs = changed.replace("srcipaddr='0.0.0.0'", "srcipaddr='$NOBODY'");
     let file = world.host.file("needs.xml", &needs)?;
     refused(&world.host, &["nwfilter-define", &file], "$NOBODY")?;
-    ensure!(world.rules()? == after, "{}", world.rules()?);
+    ensure!(ruleset(&world)? == after, "{}", ruleset(&world)?);
     ensure!(world.host.good(&["nwfilter-dumpxml", "no-ip-spoofing"])? == changed);
 
     // It is a later supervisor's, and put back where somebody takes it away.
@@ -311,9 +261,9 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     world.host.daemon.spawn()?;
     let later = world.host.good(&["nwfilter-binding-list"])?;
     ensure!(later == listed, "{later}");
-    world.flush()?;
+    flush(&world)?;
     world.until("the rules are back", |world| {
-        Ok(world.rules()?.contains("chain from-guest-ipv4-ip"))
+        Ok(ruleset(world)?.contains("chain from-guest-ipv4-ip"))
     })?;
 
     // One that cannot read the filter leaves them, and blocks the guest when they are gone, until it is there again.
@@ -334,19 +284,19 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         &["nwfilter-define", &file],
         "mend it or move it away",
     )?;
-    ensure!(world.rules()?.contains("chain from-guest-ipv4-ip"));
-    world.flush()?;
+    ensure!(ruleset(&world)?.contains("chain from-guest-ipv4-ip"));
+    flush(&world)?;
     world.until("the guest is blocked", |world| {
-        let rules = world.rules()?;
+        let rules = ruleset(world)?;
         Ok(rules.contains("chain from-guest {") && !rules.contains("from-guest-ipv4-ip"))
     })?;
     let other = changed.replace(uuid, "5b1e6a7c-0000-4000-8000-000000000002");
     let file = world.host.file("other.xml", &other)?;
     world.host.good(&["nwfilter-define", &file])?;
-    ensure!(world.rules()?.contains("chain from-guest-ipv4-ip"));
+    ensure!(ruleset(&world)?.contains("chain from-guest-ipv4-ip"));
 
     world.host.good(&["destroy", "web"])?;
-    world.until("nothing is left", |world| Ok(world.rules()?.is_empty()))?;
+    world.until("nothing is left", |world| Ok(ruleset(world)?.is_empty()))?;
     ensure!(world.host.good(&["nwfilter-binding-list"])?.is_empty());
     world.host.good(&["nwfilter-undefine", "no-mac-spoofing"])?;
     refused(
@@ -359,8 +309,8 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
 
 #[test]
 fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
-    let mut world = World::start('F')?;
-    world.defined(&said("clean-traffic", "192.0.2.5"))?;
+    let mut world = start('e')?;
+    defined(&world, &said("clean-traffic", "192.0.2.5"))?;
     world.host.good(&["start", "web"])?;
     let update = |world: &World, filter: &str, reach: &[&str]| {
         let file = world.host.file("other.xml", &interface(filter))?;
@@ -376,11 +326,11 @@ fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
     let bindings = ["nwfilter-binding-list"];
     // 192.0.2.5 and 6.
     let (first, second) = ("0xc0000205", "0xc0000206");
-    ensure!(world.rules()?.contains(first), "{}", world.rules()?);
+    ensure!(ruleset(&world)?.contains(first), "{}", ruleset(&world)?);
 
     let other = update(&world, &said("clean-traffic", "192.0.2.6"), &["--live"])?;
     world.host.good(&[&other])?;
-    let rules = world.rules()?;
+    let rules = ruleset(&world)?;
     ensure!(rules.contains(second) && !rules.contains(first), "{rules}");
     shows(&world, &live, "192.0.2.6")?;
     shows(&world, &kept, "192.0.2.5")?;
@@ -395,7 +345,7 @@ fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
         &[&missing],
         "referenced filter 'nova-base' is missing",
     )?;
-    ensure!(world.rules()? == rules, "{}", world.rules()?);
+    ensure!(ruleset(&world)? == rules, "{}", ruleset(&world)?);
     shows(&world, &live, "192.0.2.6")?;
     shows(&world, &kept, "192.0.2.5")?;
 
@@ -405,7 +355,7 @@ fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
     for view in [&live[..], &kept, &bindings] {
         shows(&world, view, "no-mac-broadcast")?;
     }
-    ensure!(!world.rules()?.contains(second), "{}", world.rules()?);
+    ensure!(!ruleset(&world)?.contains(second), "{}", ruleset(&world)?);
     refused(
         &world.host,
         &["nwfilter-undefine", "no-mac-broadcast"],
@@ -416,7 +366,7 @@ fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
     let none = update(&world, "", &both)?;
     world.host.good(&[&none])?;
     ensure!(world.host.good(&bindings)?.is_empty());
-    let rules = world.rules()?;
+    let rules = ruleset(&world)?;
     ensure!(
         rules.contains("chain frames") && !rules.contains("hook egress"),
         "{rules}"
@@ -428,7 +378,7 @@ fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
     world.host.daemon.spawn()?;
     ensure!(world.host.good(&bindings)?.is_empty());
     world.host.good(&["destroy", "web"])?;
-    world.until("nothing is left", |world| Ok(world.rules()?.is_empty()))
+    world.until("nothing is left", |world| Ok(ruleset(world)?.is_empty()))
 }
 
 #[test]
