@@ -18,6 +18,7 @@
 
 mod atomic;
 mod error;
+mod kept;
 mod lock;
 mod networks;
 mod nwfilters;
