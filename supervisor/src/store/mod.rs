@@ -23,10 +23,12 @@ mod lock;
 mod networks;
 mod nwfilters;
 mod pools;
+mod rate;
 mod run_dir;
 mod schema;
 mod state_dir;
 mod status;
+mod vlan;
 
 use std::path::PathBuf;
 use std::sync::Arc;

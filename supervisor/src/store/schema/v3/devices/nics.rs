@@ -10,8 +10,9 @@ use uuid::Uuid;
 use super::super::SchemaError;
 use super::disks::is_false;
 use super::open_vswitch::{SwitchPort, VirtualPort};
-use super::{Rate, from_slot, to_slot};
+use super::{from_slot, to_slot};
 use crate::store::nwfilters::ReferenceFile;
+use crate::store::rate::Rate;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

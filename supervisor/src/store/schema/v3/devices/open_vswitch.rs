@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::super::SchemaError;
 use super::disks::is_false;
 use super::nics::interface;
+use crate::store::vlan::Vlan;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -18,23 +19,6 @@ pub(super) struct SwitchPort {
     profile: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vlan: Option<Vlan>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Vlan {
-    #[serde(default, skip_serializing_if = "is_false")]
-    trunk: bool,
-    tags: Vec<Tag>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tag {
-    id: u16,
-    /// Frames without a tag are of it, and get it or not on their way to the guest.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    native: Option<bool>,
 }
 
 /// What an interface of a network says of its port.
@@ -49,30 +33,6 @@ pub(super) struct VirtualPort {
     profile: Option<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     vlan: Option<Vlan>,
-}
-
-impl From<&model::Vlan> for Vlan {
-    fn from(model::Vlan { trunk, tags }: &model::Vlan) -> Self {
-        let tags = tags.iter();
-        Self {
-            trunk: *trunk,
-            tags: tags
-                .map(|&model::VlanTag { id, native }| Tag { id, native })
-                .collect(),
-        }
-    }
-}
-
-impl From<Vlan> for model::Vlan {
-    fn from(Vlan { trunk, tags }: Vlan) -> Self {
-        let tags = tags.into_iter();
-        Self {
-            trunk,
-            tags: tags
-                .map(|Tag { id, native }| model::VlanTag { id, native })
-                .collect(),
-        }
-    }
 }
 
 impl From<&model::OpenVswitchPort> for SwitchPort {
