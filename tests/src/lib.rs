@@ -27,6 +27,7 @@ pub mod control;
 pub mod daemon;
 pub mod documents;
 pub mod domain;
+pub mod frames;
 pub mod injected;
 pub mod lab;
 pub mod leftovers;

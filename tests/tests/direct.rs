@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
 use reeve_tests::daemon::signal;
+use reeve_tests::frames;
 use reeve_tests::namespace::NetNamespace;
 use reeve_tests::world::{World, guest_that};
 use reeved::host::tap::Tap;
@@ -226,23 +227,7 @@ impl Peer {
 
 /// A datagram of UDP to a station.
 fn datagram(to: [u8; 6], from_port: u16, to_port: u16) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0];
-    packet.extend([192, 0, 2, 5, 192, 0, 2, 77]);
-    let sum: u32 = packet
-        .chunks_exact(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from(folded).expect("two bytes");
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet.extend(from_port.to_be_bytes());
-    packet.extend(to_port.to_be_bytes());
-    packet.extend([0, 26, 0, 0]);
-    packet.extend([7; 18]);
-    let mut frame = [to, PEER].concat();
-    frame.extend([8, 0]);
-    frame.extend(packet);
-    frame
+    frames::datagram((to, PEER), [192, 0, 2, 5], (from_port, to_port), &[7; 18])
 }
 
 #[test]

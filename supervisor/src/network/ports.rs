@@ -107,19 +107,7 @@ impl PortTable {
                 }
             },
         };
-        let port = NetworkPort {
-            uuid,
-            link,
-            mtu: network.mtu,
-            inbound: group.and_then(|group| group.inbound),
-            outbound: group.and_then(|group| group.outbound),
-            trust_guest: group
-                .and_then(|group| group.trust_guest)
-                .unwrap_or(network.trust_guest),
-            isolated: group
-                .and_then(|group| group.isolated)
-                .unwrap_or(network.isolated),
-        };
+        let port = network.port(uuid, link, group);
         let given = Port {
             network: network.name.clone(),
             start,
