@@ -27,6 +27,7 @@ pub mod control;
 pub mod daemon;
 pub mod documents;
 pub mod domain;
+pub mod frames;
 pub mod injected;
 pub mod lab;
 pub mod leftovers;
@@ -42,6 +43,7 @@ pub mod remote;
 pub mod switch;
 pub mod tool;
 pub mod virsh;
+pub mod world;
 
 /// Whether the long forms of tests run: counts and pauses as `make soak` has them.
 #[must_use]

@@ -4,13 +4,15 @@
 
 use std::fs::File;
 use std::io::{Read as _, Write as _};
+use std::ops::{Deref, DerefMut};
 use std::os::fd::AsFd as _;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reeve_tests::daemon::{Daemon, signal};
+use reeve_tests::daemon::signal;
+use reeve_tests::frames;
 use reeve_tests::namespace::NetNamespace;
-use reeve_tests::virsh::{Host, REAL};
+use reeve_tests::world::{World, guest_that};
 use reeved::host::tap::Tap;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::Signal;
@@ -23,13 +25,24 @@ const SILENCE: Duration = Duration::from_millis(200);
 /// Whoever is at the other end of the cable.
 const PEER: [u8; 6] = [2, 0, 0, 0, 0, 1];
 
-/// A daemon in a namespace of its own, which outlives it.
-struct World {
-    host: Host,
-    namespace: NetNamespace,
+/// An instance beside two cables.
+struct Cables(World);
+
+impl Deref for Cables {
+    type Target = World;
+
+    fn deref(&self) -> &World {
+        &self.0
+    }
 }
 
-impl World {
+impl DerefMut for Cables {
+    fn deref_mut(&mut self) -> &mut World {
+        &mut self.0
+    }
+}
+
+impl Cables {
     fn start(letter: char, config: &str) -> Result<Self> {
         let namespace = NetNamespace::new(letter)?;
         for (near, far) in [("near0", "far0"), ("near1", "far1")] {
@@ -39,12 +52,7 @@ impl World {
                 namespace.ip(&["link", "set", end, "up"])?;
             }
         }
-        let mut daemon = Daemon::prepare()?;
-        daemon.configure(&format!("libvirt = true\n{config}"))?;
-        daemon.in_namespace(&namespace);
-        daemon.spawn()?;
-        let host = Host::of(daemon, REAL);
-        Ok(Self { host, namespace })
+        World::start_in(namespace, config).map(Self)
     }
 
     /// Waits until something holds.
@@ -164,20 +172,7 @@ impl World {
 
 /// A guest that sends back what comes, with the Ethernet addresses swapped and nothing else.
 fn guest(name: &str, interface: &str) -> String {
-    format!(
-        "<domain type='kvm'>\
-           <name>{name}</name>\
-           <metadata>\
-             <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
-           </metadata>\
-           <memory unit='MiB'>64</memory>\
-           <vcpu>1</vcpu>\
-           <os><type arch='x86_64' machine='reeve'>hvm</type>\
-             <cmdline>mode=net-echo depth=8 ms=600000 wait=poll</cmdline></os>\
-           <features><acpi/><apic/></features>\
-           <devices>{interface}</devices>\
-         </domain>"
-    )
+    guest_that("mode=net-echo depth=8 ms=600000 wait=poll", name, interface)
 }
 
 fn address(last: u8) -> [u8; 6] {
@@ -232,28 +227,12 @@ impl Peer {
 
 /// A datagram of UDP to a station.
 fn datagram(to: [u8; 6], from_port: u16, to_port: u16) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 46, 0, 0, 0, 0, 64, 17, 0, 0];
-    packet.extend([192, 0, 2, 5, 192, 0, 2, 77]);
-    let sum: u32 = packet
-        .chunks_exact(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from(folded).expect("two bytes");
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet.extend(from_port.to_be_bytes());
-    packet.extend(to_port.to_be_bytes());
-    packet.extend([0, 26, 0, 0]);
-    packet.extend([7; 18]);
-    let mut frame = [to, PEER].concat();
-    frame.extend([8, 0]);
-    frame.extend(packet);
-    frame
+    frames::datagram((to, PEER), [192, 0, 2, 5], (from_port, to_port), &[7; 18])
 }
 
 #[test]
 fn a_guest_upon_a_device_is_reached_and_seen_and_leaves_no_trace() -> Result<()> {
-    let mut world = World::start('D', "")?;
+    let mut world = Cables::start('D', "")?;
     let mut peer = world.peer()?;
     let before = world.state()?;
     world.define("web", &upon("near0", "bridge", 1, ""))?;
@@ -279,7 +258,7 @@ fn a_guest_upon_a_device_is_reached_and_seen_and_leaves_no_trace() -> Result<()>
     // It would speak as a server of DHCP, if it was let.
     let server = datagram(address(1), 67, 68);
     ensure!(!peer.echoes(&server, SILENCE)?, "its filter lets it");
-    let figure = |world: &World, name: &str| -> Result<u64> {
+    let figure = |world: &Cables, name: &str| -> Result<u64> {
         let figures = world.host.good(&["domifstat", "web", "macvtap0"])?;
         let line = figures
             .lines()
@@ -363,7 +342,7 @@ fn a_guest_upon_a_device_is_reached_and_seen_and_leaves_no_trace() -> Result<()>
 
 #[test]
 fn guests_upon_one_device_reach_one_another_as_their_mode_says() -> Result<()> {
-    let world = World::start('M', "")?;
+    let world = Cables::start('M', "")?;
     let mut peer = world.peer()?;
     let before = world.state()?;
     for (mode, beside) in [("bridge", true), ("private", false), ("vepa", false)] {
@@ -374,7 +353,7 @@ fn guests_upon_one_device_reach_one_another_as_their_mode_says() -> Result<()> {
         peer.hears_from(1)?;
         peer.hears_from(2)?;
         // A frame that one has sent back to the other goes to and fro between them, if it is let.
-        let sent = |world: &World| -> Result<u64> {
+        let sent = |world: &Cables| -> Result<u64> {
             let figures = world.host.good(&["domifstat", "mail", "macvtap1"])?;
             let line = figures.lines().find(|line| line.contains("tx_packets"));
             let figure = line.and_then(|line| line.split_whitespace().last());
@@ -405,10 +384,10 @@ fn guests_upon_one_device_reach_one_another_as_their_mode_says() -> Result<()> {
 
 #[test]
 fn whatever_dies_when_a_device_is_as_it_was_with_its_address() -> Result<()> {
-    let mut world = World::start('K', "")?;
+    let mut world = Cables::start('K', "")?;
     let before = world.state()?;
     world.define("web", &upon("near0", "passthrough", 1, ""))?;
-    let near = |world: &World| world.link("near0");
+    let near = |world: &Cables| world.link("near0");
     for point in [
         "start.after-status",
         "start.after-cgroup",
@@ -491,7 +470,7 @@ fn whatever_dies_when_a_device_is_as_it_was_with_its_address() -> Result<()> {
 
 #[test]
 fn what_cannot_be_had_is_refused_and_leaves_nothing() -> Result<()> {
-    let world = World::start('R', "")?;
+    let world = Cables::start('R', "")?;
     world.refuses("missing", &upon("none0", "vepa", 1, ""), &["'none0'"])?;
     world.refuses(
         "taken",
@@ -538,25 +517,35 @@ fn what_cannot_be_had_is_refused_and_leaves_nothing() -> Result<()> {
 
 #[test]
 fn guests_of_several_tenants_are_upon_a_device_beside_one_another_only_apart() -> Result<()> {
-    let world = World::start('T', "multi_tenant = true\n")?;
+    let world = Cables::start('T', "multi_tenant = true\n")?;
     let says = ["'near0'", "multi_tenant", "private, vepa or passthrough"];
     world.refuses("web", &upon("near0", "bridge", 1, ""), &says)?;
-    let mut peer = world.peer()?;
+    // A cable to a bridge, beside whose isolated ports a guest would be.
+    let namespace = &world.namespace;
+    namespace.ip(&["link", "add", "tenants0", "type", "bridge"])?;
+    namespace.ip(&["link", "set", "far1", "master", "tenants0"])?;
+    let says = ["'near1'", "a cable to a port of 'tenants0'"];
+    world.refuses("web", &upon("near1", "private", 1, ""), &says)?;
+    namespace.ip(&["link", "del", "tenants0"])?;
     let before = world.state()?;
     let interface = upon("near0", "private", 1, "");
     // One that is trusted has a filter here all the same.
     let trusted = interface.replace("type='direct'", "type='direct' trustGuestRxFilters='yes'");
     world.define("web", &trusted)?;
     world.host.good(&["start", "web"])?;
+    // Where the cable leads later is not looked at.
+    let mut peer = world.peer()?;
     peer.hears_from(1)?;
     ensure!(!peer.echoes(&datagram(address(1), 67, 68), SILENCE)?);
     world.host.good(&["destroy", "web"])?;
+    drop(peer);
+    world.namespace.ip(&["link", "del", "far"])?;
     world.is_as(&before)
 }
 
 #[test]
 fn a_network_gives_each_guest_a_device_of_its_own_or_one_with_the_fewest() -> Result<()> {
-    let world = World::start('P', "")?;
+    let world = Cables::start('P', "")?;
     let before = world.state()?;
     let network = |mode: &str| {
         format!(
@@ -570,7 +559,7 @@ fn a_network_gives_each_guest_a_device_of_its_own_or_one_with_the_fewest() -> Re
              <source network='cards'/><model type='virtio'/></interface>"
         )
     };
-    let upon = |world: &World, name: &str| -> Result<String> {
+    let upon = |world: &Cables, name: &str| -> Result<String> {
         let live = world.host.good(&["dumpxml", name])?;
         ensure!(live.contains("<interface type='direct'"), "{live}");
         let source = live.lines().find(|line| line.contains("network='cards'"));

@@ -5,46 +5,15 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context as _, Result, ensure};
-use reeve_tests::daemon::Daemon;
-use reeve_tests::namespace::NetNamespace;
-use reeve_tests::virsh::{Host, REAL, TEST};
+use reeve_tests::virsh::{Host, TEST};
+use reeve_tests::world::{World, guest};
 
-/// A daemon in a namespace, which outlives it.
-struct World {
-    host: Host,
-    namespace: NetNamespace,
-}
-
-impl World {
-    fn start(letter: char) -> Result<Self> {
-        let namespace = NetNamespace::new(letter)?;
-        let mut daemon = Daemon::prepare()?;
-        daemon.configure("libvirt = true\n")?;
-        daemon.in_namespace(&namespace);
-        daemon.spawn()?;
-        let host = Host::of(daemon, REAL);
-        Ok(Self { host, namespace })
-    }
-}
-
-/// Its interface is on a bridge of the host.
-const GUEST: &str = "<domain type='kvm'>\
-    <name>web</name>\
-    <metadata>\
-      <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
-    </metadata>\
-    <memory unit='MiB'>64</memory>\
-    <vcpu>1</vcpu>\
-    <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
-    <features><acpi/><apic/></features>\
-    <devices>\
-      <interface type='bridge'>\
-        <mac address='52:54:00:00:00:05'/>\
-        <source bridge='br0'/>\
-        <model type='virtio'/>\
-      </interface>\
-    </devices>\
-  </domain>";
+/// The interface of a guest on a bridge of the host.
+const INTERFACE: &str = "<interface type='bridge'>\
+    <mac address='52:54:00:00:00:05'/>\
+    <source bridge='br0'/>\
+    <model type='virtio'/>\
+  </interface>";
 
 fn words(text: &str) -> Vec<&str> {
     text.split_whitespace().collect()
@@ -69,7 +38,7 @@ fn is_valid(host: &Host, document: &str) -> Result<()> {
 
 #[test]
 fn an_address_that_the_host_has_learned_is_told_of_the_interface_that_it_is_of() -> Result<()> {
-    let world = World::start('a')?;
+    let world = World::start('a', "")?;
     let host = &world.host;
     let ip = |arguments: &str| world.namespace.ip(&words(arguments));
     ip("link add br0 type bridge")?;
@@ -78,7 +47,7 @@ fn an_address_that_the_host_has_learned_is_told_of_the_interface_that_it_is_of()
     ip("link add br1 type bridge")?;
     ip("link set br1 up")?;
     ip("addr add 10.73.0.1/24 dev br1")?;
-    let file = host.file("web.xml", GUEST)?;
+    let file = host.file("web.xml", &guest("web", INTERFACE))?;
     host.good(&["create", &file])?;
     let arp = &["domifaddr", "web", "--source", "arp"];
     ensure!(host.good(arp)?.is_empty());
@@ -122,7 +91,7 @@ fn an_address_that_the_host_has_learned_is_told_of_the_interface_that_it_is_of()
 
 #[test]
 fn interfaces_of_the_host_are_there_to_look_at() -> Result<()> {
-    let world = World::start('i')?;
+    let world = World::start('i', "")?;
     let host = &world.host;
     let ip = |arguments: &str| world.namespace.ip(&words(arguments));
     ip("link add br0 type bridge forward_delay 300")?;
@@ -134,7 +103,7 @@ fn interfaces_of_the_host_are_there_to_look_at() -> Result<()> {
     ip("link set e0 address 52:54:00:00:00:0e mtu 1400")?;
     ip("addr add 10.72.0.2/24 dev e0")?;
     ip("route add default via 10.72.0.1 dev e0")?;
-    let file = host.file("web.xml", GUEST)?;
+    let file = host.file("web.xml", &guest("web", INTERFACE))?;
     host.good(&["create", &file])?;
 
     // As libvirtd lists them: no port of a bridge, nothing of a guest, and active is what the kernel calls up.

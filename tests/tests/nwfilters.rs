@@ -3,37 +3,25 @@
 //! themselves (`supervisor/src/host/filter`).
 
 use std::fs;
-use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail, ensure};
-use reeve_tests::daemon::Daemon;
 use reeve_tests::namespace::{NetNamespace, program};
+use reeve_tests::tool::output;
 use reeve_tests::virsh::{Host, REAL, TEST, succeed};
+use reeve_tests::world::{World, guest};
 
 /// Where `libvirt-daemon-config-nwfilter` has them.
 const SHIPPED: &str = "/usr/share/libvirt/nwfilter";
 
-/// A guest on the bridge `nwbr0`.
-fn guest(filter: &str) -> String {
+/// An interface on the bridge `nwbr0`.
+fn interface(filter: &str) -> String {
     format!(
-        "<domain type='kvm'>\
-           <name>web</name>\
-           <metadata>\
-             <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
-           </metadata>\
-           <memory unit='MiB'>64</memory>\
-           <vcpu>1</vcpu>\
-           <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
-           <features><acpi/><apic/></features>\
-           <devices>\
-             <interface type='bridge'>\
-               <mac address='52:54:00:00:00:05'/>\
-               <source bridge='nwbr0'/>\
-               <model type='virtio'/>\
-               {filter}\
-             </interface>\
-           </devices>\
-         </domain>"
+        "<interface type='bridge'>\
+           <mac address='52:54:00:00:00:05'/>\
+           <source bridge='nwbr0'/>\
+           <model type='virtio'/>\
+           {filter}\
+         </interface>"
     )
 }
 
@@ -155,71 +143,39 @@ fn a_filter_is_defined_changed_and_undefined_as_an_administrator_types() -> Resu
     Ok(())
 }
 
-/// A daemon in a namespace of its own, with a bridge.
-struct World {
-    host: Host,
-    namespace: NetNamespace,
+/// With a bridge.
+fn start(letter: char) -> Result<World> {
+    let namespace = NetNamespace::new(letter)?;
+    namespace.ip(&["link", "add", "nwbr0", "type", "bridge"])?;
+    namespace.ip(&["link", "set", "nwbr0", "up"])?;
+    World::start_in(namespace, "")
 }
 
-impl World {
-    fn start(letter: char) -> Result<Self> {
-        let namespace = NetNamespace::new(letter)?;
-        namespace.ip(&["link", "add", "nwbr0", "type", "bridge"])?;
-        namespace.ip(&["link", "set", "nwbr0", "up"])?;
-        let mut daemon = Daemon::prepare()?;
-        daemon.configure("libvirt = true\n")?;
-        daemon.in_namespace(&namespace);
-        daemon.spawn()?;
-        let host = Host::of(daemon, REAL);
-        Ok(Self { host, namespace })
-    }
+/// The rules that the kernel has.
+fn ruleset(world: &World) -> Result<String> {
+    let mut list = world.namespace.command(&program("nft"));
+    output(list.args(["list", "ruleset"]))
+}
 
-    /// The rules that the kernel has.
-    fn rules(&self) -> Result<String> {
-        let listed = self
-            .namespace
-            .command(&program("nft"))
-            .args(["list", "ruleset"])
-            .output()?;
-        ensure!(
-            listed.status.success(),
-            "{}",
-            String::from_utf8_lossy(&listed.stderr)
-        );
-        Ok(String::from_utf8(listed.stdout)?)
-    }
+/// Takes all of them away, as an administrator does.
+fn flush(world: &World) -> Result<()> {
+    let mut flush = world.namespace.command(&program("nft"));
+    ensure!(flush.args(["flush", "ruleset"]).status()?.success());
+    Ok(())
+}
 
-    /// Takes all of them away, as an administrator does.
-    fn flush(&self) -> Result<()> {
-        let mut flush = self.namespace.command(&program("nft"));
-        ensure!(flush.args(["flush", "ruleset"]).status()?.success());
-        Ok(())
-    }
-
-    fn until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + Duration::from_secs(30);
-        while !holds(self)? {
-            ensure!(
-                Instant::now() < deadline,
-                "{what}: {}",
-                self.host.daemon.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
-        }
-        Ok(())
-    }
-
-    fn defined(&self, filter: &str) -> Result<()> {
-        let file = self.host.file("web.xml", &guest(filter))?;
-        let _ = self.host.virsh(&["undefine", "web"]).output()?;
-        self.host.good(&["define", &file])?;
-        Ok(())
-    }
+/// Defines the guest with that in its interface.
+fn defined(world: &World, filter: &str) -> Result<()> {
+    let document = guest("web", &interface(filter));
+    let file = world.host.file("web.xml", &document)?;
+    let _ = world.host.virsh(&["undefine", "web"]).output()?;
+    world.host.good(&["define", &file])?;
+    Ok(())
 }
 
 #[test]
 fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
-    let mut world = World::start('f')?;
+    let mut world = start('f')?;
     let connections = "<filter name='own'><uuid>5b1e6a7c-0000-4000-8000-000000000001</uuid>\
         <rule action='accept' direction='in'><tcp dstportstart='22'/></rule></filter>";
     let file = world.host.file("own.xml", connections)?;
@@ -235,12 +191,12 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         ),
         (said("own", "192.0.2.5"), "follows connections"),
     ] {
-        world.defined(&filter)?;
+        defined(&world, &filter)?;
         refused(&world.host, &["start", "web"], part)?;
-        ensure!(!world.rules()?.contains("vnet"), "{}", world.rules()?);
+        ensure!(!ruleset(&world)?.contains("vnet"), "{}", ruleset(&world)?);
     }
 
-    world.defined(&said("clean-traffic", "192.0.2.5"))?;
+    defined(&world, &said("clean-traffic", "192.0.2.5"))?;
     world.host.good(&["start", "web"])?;
     for view in [&["dumpxml", "web"][..], &["dumpxml", "--inactive", "web"]] {
         let shown = world.host.good(view)?;
@@ -268,7 +224,7 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     ] {
         ensure!(shown.contains(part), "{part}: {shown}");
     }
-    let rules = world.rules()?;
+    let rules = ruleset(&world)?;
     for part in [
         "chain from-guest-ipv4-ip",
         "chain to-guest",
@@ -291,13 +247,13 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     ensure!(changed != uuid, "{uuid}");
     let file = world.host.file("changed.xml", &changed)?;
     world.host.good(&["nwfilter-define", &file])?;
-    let after = world.rules()?;
+    let after = ruleset(&world)?;
     // SCTP is 132.
     ensure!(after.contains("@nh,72,8 0x84") && after != rules, "{after}");
     let needs = changed.replace("srcipaddr='0.0.0.0'", "srcipaddr='$NOBODY'");
     let file = world.host.file("needs.xml", &needs)?;
     refused(&world.host, &["nwfilter-define", &file], "$NOBODY")?;
-    ensure!(world.rules()? == after, "{}", world.rules()?);
+    ensure!(ruleset(&world)? == after, "{}", ruleset(&world)?);
     ensure!(world.host.good(&["nwfilter-dumpxml", "no-ip-spoofing"])? == changed);
 
     // It is a later supervisor's, and put back where somebody takes it away.
@@ -305,9 +261,9 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     world.host.daemon.spawn()?;
     let later = world.host.good(&["nwfilter-binding-list"])?;
     ensure!(later == listed, "{later}");
-    world.flush()?;
+    flush(&world)?;
     world.until("the rules are back", |world| {
-        Ok(world.rules()?.contains("chain from-guest-ipv4-ip"))
+        Ok(ruleset(world)?.contains("chain from-guest-ipv4-ip"))
     })?;
 
     // One that cannot read the filter leaves them, and blocks the guest when they are gone, until it is there again.
@@ -328,19 +284,19 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         &["nwfilter-define", &file],
         "mend it or move it away",
     )?;
-    ensure!(world.rules()?.contains("chain from-guest-ipv4-ip"));
-    world.flush()?;
+    ensure!(ruleset(&world)?.contains("chain from-guest-ipv4-ip"));
+    flush(&world)?;
     world.until("the guest is blocked", |world| {
-        let rules = world.rules()?;
+        let rules = ruleset(world)?;
         Ok(rules.contains("chain from-guest {") && !rules.contains("from-guest-ipv4-ip"))
     })?;
     let other = changed.replace(uuid, "5b1e6a7c-0000-4000-8000-000000000002");
     let file = world.host.file("other.xml", &other)?;
     world.host.good(&["nwfilter-define", &file])?;
-    ensure!(world.rules()?.contains("chain from-guest-ipv4-ip"));
+    ensure!(ruleset(&world)?.contains("chain from-guest-ipv4-ip"));
 
     world.host.good(&["destroy", "web"])?;
-    world.until("nothing is left", |world| Ok(world.rules()?.is_empty()))?;
+    world.until("nothing is left", |world| Ok(ruleset(world)?.is_empty()))?;
     ensure!(world.host.good(&["nwfilter-binding-list"])?.is_empty());
     world.host.good(&["nwfilter-undefine", "no-mac-spoofing"])?;
     refused(
@@ -349,6 +305,80 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         "referenced filter 'no-mac-spoofing' is missing",
     )?;
     Ok(())
+}
+
+#[test]
+fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
+    let mut world = start('e')?;
+    defined(&world, &said("clean-traffic", "192.0.2.5"))?;
+    world.host.good(&["start", "web"])?;
+    let update = |world: &World, filter: &str, reach: &[&str]| {
+        let file = world.host.file("other.xml", &interface(filter))?;
+        let begin = ["update-device", "web", &file];
+        Ok::<_, anyhow::Error>([&begin[..], reach].concat().join(" "))
+    };
+    let shows = |world: &World, view: &[&str], part: &str| {
+        let shown = world.host.good(view)?;
+        ensure!(shown.contains(part), "{part}: {shown}");
+        Ok(())
+    };
+    let (live, kept) = (["dumpxml", "web"], ["dumpxml", "web", "--inactive"]);
+    let bindings = ["nwfilter-binding-list"];
+    // 192.0.2.5 and 6.
+    let (first, second) = ("0xc0000205", "0xc0000206");
+    ensure!(ruleset(&world)?.contains(first), "{}", ruleset(&world)?);
+
+    let other = update(&world, &said("clean-traffic", "192.0.2.6"), &["--live"])?;
+    world.host.good(&[&other])?;
+    let rules = ruleset(&world)?;
+    ensure!(rules.contains(second) && !rules.contains(first), "{rules}");
+    shows(&world, &live, "192.0.2.6")?;
+    shows(&world, &kept, "192.0.2.5")?;
+    // What cannot be had leaves what was there.
+    let missing = update(
+        &world,
+        "<filterref filter='nova-base'/>",
+        &["--live", "--config"],
+    )?;
+    refused(
+        &world.host,
+        &[&missing],
+        "referenced filter 'nova-base' is missing",
+    )?;
+    ensure!(ruleset(&world)? == rules, "{}", ruleset(&world)?);
+    shows(&world, &live, "192.0.2.6")?;
+    shows(&world, &kept, "192.0.2.5")?;
+
+    let both = ["--live", "--config"];
+    let other = update(&world, "<filterref filter='no-mac-broadcast'/>", &both)?;
+    world.host.good(&[&other])?;
+    for view in [&live[..], &kept, &bindings] {
+        shows(&world, view, "no-mac-broadcast")?;
+    }
+    ensure!(!ruleset(&world)?.contains(second), "{}", ruleset(&world)?);
+    refused(
+        &world.host,
+        &["nwfilter-undefine", "no-mac-broadcast"],
+        "nwfilter is in use",
+    )?;
+
+    // The source filter stays.
+    let none = update(&world, "", &both)?;
+    world.host.good(&[&none])?;
+    ensure!(world.host.good(&bindings)?.is_empty());
+    let rules = ruleset(&world)?;
+    ensure!(
+        rules.contains("chain frames") && !rules.contains("hook egress"),
+        "{rules}"
+    );
+    world
+        .host
+        .good(&["nwfilter-undefine", "no-mac-broadcast"])?;
+    world.host.daemon.kill()?;
+    world.host.daemon.spawn()?;
+    ensure!(world.host.good(&bindings)?.is_empty());
+    world.host.good(&["destroy", "web"])?;
+    world.until("nothing is left", |world| Ok(ruleset(world)?.is_empty()))
 }
 
 #[test]

@@ -9,10 +9,8 @@ use reeve_tests::daemon::{Daemon, signal};
 use reeve_tests::namespace::NetNamespace;
 use reeve_tests::open_vswitch::OpenVswitch;
 use reeve_tests::virsh::{Host, REAL};
+use reeve_tests::world::{PATIENCE, guest};
 use rustix::process::Signal;
-
-/// How long a process may take, and a port until it is gone.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// A switch with the bridge `ovsbr`, and a daemon beside it.
 struct World {
@@ -67,15 +65,6 @@ fn interface(mac: u8, rest: &str) -> String {
 
 const SWITCH: &str = "<virtualport type='openvswitch'/>";
 
-fn guest(interfaces: &str) -> String {
-    format!(
-        "<domain type='kvm'><name>web</name><metadata><reeve:domain xmlns:reeve='urn:x-reeve:domain:1'>\
-         <reeve:boot source='built-in'/></reeve:domain></metadata><memory unit='MiB'>64</memory><vcpu>1</vcpu>\
-         <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
-         <devices>{interfaces}</devices></domain>"
-    )
-}
-
 #[test]
 fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<()> {
     let world = World::start('o')?;
@@ -83,7 +72,7 @@ fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<(
     let rest = "<virtualport type='openvswitch'><parameters \
                 interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f' profileid='menial'/></virtualport>\
                 <vlan trunk='yes'><tag id='42' nativeMode='untagged'/><tag id='47'/></vlan>";
-    let file = host.file("web.xml", &guest(&interface(1, rest)))?;
+    let file = host.file("web.xml", &guest("web", &interface(1, rest)))?;
     host.good(&["define", &file])?;
     host.good(&["start", "web"])?;
     world.has_ports(&["vnet0"])?;
@@ -156,7 +145,9 @@ fn an_interface_is_a_port_with_its_tags_for_as_long_as_it_is_there() -> Result<(
 fn what_is_left_is_removed_by_the_next_supervisor() -> Result<()> {
     let mut world = World::start('p')?;
     let tagged = format!("{SWITCH}<vlan><tag id='7'/></vlan>");
-    let file = world.host.file("web.xml", &guest(&interface(1, &tagged)))?;
+    let file = world
+        .host
+        .file("web.xml", &guest("web", &interface(1, &tagged)))?;
     world.host.good(&["create", &file])?;
     world.has_ports(&["vnet0"])?;
     world.host.daemon.kill()?;
@@ -198,14 +189,38 @@ fn a_network_on_a_switch_gives_its_ports_tags() -> Result<()> {
              <model type='virtio'/></interface>"
         )
     };
-    let both = on(1, "") + &on(2, " portgroup='gold'");
-    let file = host.file("web.xml", &guest(&both))?;
+    // One says more of its port itself, as of one of a network that does not say that its bridge is a switch's.
+    let plain =
+        "<network><name>plain</name><forward mode='bridge'/><bridge name='ovsbr'/></network>";
+    let file = host.file("plain.xml", plain)?;
+    host.good(&["net-create", &file])?;
+    let own = "<virtualport type='openvswitch'><parameters interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f' \
+               profileid='menial'/></virtualport><vlan><tag id='9'/></vlan>";
+    let third = on(3, "")
+        .replace("'lan'", "'plain'")
+        .replace("<model", &format!("{own}<model"));
+    let both = on(1, "") + &on(2, " portgroup='gold'") + &third;
+    let file = host.file("web.xml", &guest("web", &both))?;
     host.good(&["create", &file])?;
-    world.has_ports(&["vnet0", "vnet1"])?;
+    world.has_ports(&["vnet0", "vnet1", "vnet2"])?;
+    ensure!(world.switch.control("get Port vnet2 tag")? == "9");
+    let ids = world.switch.control("get Interface vnet2 external_ids")?;
+    for part in [
+        "09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f",
+        "port-profile=menial",
+    ] {
+        ensure!(ids.contains(part), "{part}: {ids}");
+    }
+    let shown = host.good(&["dumpxml", "web"])?;
+    ensure!(
+        shown.contains("profileid='menial'") && shown.contains("<tag id='9'/>"),
+        "{shown}"
+    );
     ensure!(world.switch.control("get Port vnet0 tag")? == "42");
     ensure!(world.switch.control("get Port vnet1 trunks")? == "[5, 6]");
     let ports = host.good(&["net-port-list", "lan"])?;
     ensure!(ports.split_whitespace().count() == 2, "{ports}");
+    host.good(&["net-destroy", "plain"])?;
     host.good(&["destroy", "web"])?;
     world.has_ports(&[])
 }
@@ -215,7 +230,7 @@ fn what_cannot_be_is_said_and_a_database_that_hangs_is_not_waited_for_for_ever()
     let world = World::start('r')?;
     let host = &world.host;
     let refused = |interface: &str, part: &str| -> Result<()> {
-        let file = host.file("web.xml", &guest(interface))?;
+        let file = host.file("web.xml", &guest("web", interface))?;
         let said = host.refused(&["create", &file])?;
         ensure!(said.contains(part), "{said}");
         Ok(())
@@ -230,7 +245,7 @@ fn what_cannot_be_is_said_and_a_database_that_hangs_is_not_waited_for_for_ever()
         "its database has not answered in 5 s",
     )?;
     signal(world.switch.database(), Signal::CONT)?;
-    let file = host.file("web.xml", &guest(&interface(1, SWITCH)))?;
+    let file = host.file("web.xml", &guest("web", &interface(1, SWITCH)))?;
     host.good(&["create", &file])?;
     host.good(&["destroy", "web"])?;
     world.has_ports(&[])?;

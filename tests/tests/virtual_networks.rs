@@ -5,68 +5,30 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, ensure};
-use reeve_tests::daemon::{Daemon, signal};
+use reeve_tests::daemon::signal;
 use reeve_tests::namespace::NetNamespace;
 use reeve_tests::virsh::{Host, REAL};
+use reeve_tests::world::{PATIENCE, World, guest};
 use rustix::process::Signal;
 
-/// How long a process, or an event, may take.
-const PATIENCE: Duration = Duration::from_secs(30);
-
-/// A daemon in a namespace of its own, which outlives it.
-struct World {
-    host: Host,
-    namespace: NetNamespace,
-}
-
-impl World {
-    fn start(letter: char, config: &str) -> Result<Self> {
-        Self::start_in(NetNamespace::new(letter)?, config)
-    }
-
-    fn start_in(namespace: NetNamespace, config: &str) -> Result<Self> {
-        let mut daemon = Daemon::prepare()?;
-        daemon.set("REEVE_NETWORK_CHECK", "500");
-        daemon.configure(&format!("libvirt = true\n{config}"))?;
-        daemon.in_namespace(&namespace);
-        daemon.spawn()?;
-        let host = Host::of(daemon, REAL);
-        Ok(Self { host, namespace })
-    }
-
-    /// Waits until something holds.
-    fn until(&self, what: &str, holds: impl Fn(&Self) -> Result<bool>) -> Result<()> {
-        let deadline = Instant::now() + PATIENCE;
-        while !holds(self)? {
-            ensure!(
-                Instant::now() < deadline,
-                "{what}: {}",
-                self.host.daemon.log()
-            );
-            std::thread::sleep(Duration::from_millis(20));
+/// The servers of names and addresses that run in its namespace.
+fn servers(world: &World) -> Result<Vec<u32>> {
+    let own = fs::read_link(format!(
+        "/proc/{}/ns/net",
+        world.host.daemon.pid().context("no daemon")?
+    ))?;
+    let mut servers = Vec::new();
+    for entry in fs::read_dir("/proc")? {
+        let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
+            continue;
+        };
+        let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+        let inside = fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns == own);
+        if name.trim() == "dnsmasq" && inside {
+            servers.push(pid);
         }
-        Ok(())
     }
-
-    /// The servers of names and addresses that run in its namespace.
-    fn servers(&self) -> Result<Vec<u32>> {
-        let own = fs::read_link(format!(
-            "/proc/{}/ns/net",
-            self.host.daemon.pid().context("no daemon")?
-        ))?;
-        let mut servers = Vec::new();
-        for entry in fs::read_dir("/proc")? {
-            let Ok(pid) = entry?.file_name().to_string_lossy().parse::<u32>() else {
-                continue;
-            };
-            let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
-            let inside = fs::read_link(format!("/proc/{pid}/ns/net")).is_ok_and(|ns| ns == own);
-            if name.trim() == "dnsmasq" && inside {
-                servers.push(pid);
-            }
-        }
-        Ok(servers)
-    }
+    Ok(servers)
 }
 
 /// A network that translates.
@@ -84,24 +46,12 @@ const NAT: &str = "<network>\
     <ip family='ipv6' address='2001:db8:71::1' prefix='64'/>\
   </network>";
 
-/// A guest of the network `blue` that says that it is there, and stays.
-const GUEST: &str = "<domain type='kvm'>\
-    <name>web</name>\
-    <metadata>\
-      <reeve:domain xmlns:reeve='urn:x-reeve:domain:1'><reeve:boot source='built-in'/></reeve:domain>\
-    </metadata>\
-    <memory unit='MiB'>64</memory>\
-    <vcpu>1</vcpu>\
-    <os><type arch='x86_64' machine='reeve'>hvm</type><cmdline>mode=echo</cmdline></os>\
-    <features><acpi/><apic/></features>\
-    <devices>\
-      <interface type='network'>\
-        <mac address='52:54:00:00:00:05'/>\
-        <source network='blue'/>\
-        <model type='virtio'/>\
-      </interface>\
-    </devices>\
-  </domain>";
+/// The interface of a guest of the network `blue`.
+const INTERFACE: &str = "<interface type='network'>\
+    <mac address='52:54:00:00:00:05'/>\
+    <source network='blue'/>\
+    <model type='virtio'/>\
+  </interface>";
 
 #[test]
 fn a_network_lives_as_its_administrator_types_and_leaves_no_trace() -> Result<()> {
@@ -135,7 +85,7 @@ fn a_network_lives_as_its_administrator_types_and_leaves_no_trace() -> Result<()
     for part in ["10.71.0.1/24", "2001:db8:71::1/64"] {
         ensure!(addresses.contains(part), "{part}: {addresses}");
     }
-    ensure!(world.servers()?.len() == 1, "{:?}", world.servers()?);
+    ensure!(servers(&world)?.len() == 1, "{:?}", servers(&world)?);
     let live = host.good(&["net-dumpxml", "blue"])?;
     ensure!(live.contains("virbr7"), "{live}");
 
@@ -164,7 +114,7 @@ fn a_network_lives_as_its_administrator_types_and_leaves_no_trace() -> Result<()
     host.good(&["net-destroy", "blue"])?;
     host.good(&["net-undefine", "blue"])?;
     ensure!(!host.good(&["net-list", "--all"])?.contains("blue"));
-    world.until("the servers end", |world| Ok(world.servers()?.is_empty()))?;
+    world.until("the servers end", |world| Ok(servers(world)?.is_empty()))?;
     let after = world.namespace.state()?;
     ensure!(after == before, "before:\n{before}\nafter:\n{after}");
 
@@ -191,7 +141,7 @@ fn guests_are_connected_and_stay_so_over_a_network_that_is_started_again() -> Re
             .namespace
             .ip(&["-o", "link", "show", "master", "virbr7"])
     };
-    let domain = world.host.file("web.xml", GUEST)?;
+    let domain = world.host.file("web.xml", &guest("web", INTERFACE))?;
     world.host.good(&["define", &domain])?;
     let refused = world.host.refused(&["start", "web"])?;
     ensure!(refused.contains("blue"), "{refused}");
@@ -243,7 +193,7 @@ fn guests_are_connected_and_stay_so_over_a_network_that_is_started_again() -> Re
         bridge_of(&world)?.contains("vnet0"),
         "it is not connected any more"
     );
-    ensure!(world.servers()?.len() == 1, "{:?}", world.servers()?);
+    ensure!(servers(&world)?.len() == 1, "{:?}", servers(&world)?);
 
     world.host.good(&["destroy", "web"])?;
     world.until("its port goes", |world| {
@@ -268,16 +218,16 @@ fn what_others_do_to_a_network_is_mended() -> Result<()> {
         Ok(rules(world)?.contains("masquerade"))
     })?;
 
-    let server = world.servers()?.pop().context("no server")?;
+    let server = servers(&world)?.pop().context("no server")?;
     signal(server, Signal::KILL)?;
     world.until("its server comes back", |world| {
-        Ok(world.servers()?.iter().any(|pid| *pid != server))
+        Ok(servers(world)?.iter().any(|pid| *pid != server))
     })?;
 
-    let server = world.servers()?.pop().context("no server")?;
+    let server = servers(&world)?.pop().context("no server")?;
     signal(server, Signal::STOP)?;
     world.until("one that hangs is replaced", |world| {
-        let servers = world.servers()?;
+        let servers = servers(world)?;
         Ok(!servers.is_empty() && !servers.contains(&server))
     })?;
 
@@ -287,12 +237,13 @@ fn what_others_do_to_a_network_is_mended() -> Result<()> {
         Ok(addresses.contains("virbr7") && addresses.contains("10.71.0.1/24"))
     })?;
 
-    let server = world.servers()?.pop().context("no server")?;
+    let server = servers(&world)?.pop().context("no server")?;
     signal(server, Signal::STOP)?;
     host.good(&["net-destroy", "blue"])?;
-    world.until("one that hangs ends", |world| {
-        Ok(world.servers()?.is_empty())
-    })?;
+    world.until(
+        "one that hangs ends",
+        |world| Ok(servers(world)?.is_empty()),
+    )?;
     // It was transient.
     ensure!(!host.good(&["net-list", "--all"])?.contains("blue"));
     Ok(())
@@ -335,7 +286,7 @@ fn what_is_taken_already_is_refused_and_nothing_is_left_of_it() -> Result<()> {
             .collect()
     };
     ensure!(strip(&world.namespace.state()?) == strip(&before));
-    ensure!(world.servers()?.is_empty());
+    ensure!(servers(&world)?.is_empty());
     Ok(())
 }
 
@@ -407,7 +358,7 @@ fn a_guest_without_any_link_of_the_host_s_has_a_process_that_ends_with_it() -> R
     // Where passt finds a route.
     let host = Host::start(REAL)?;
     let before = named("passt")?;
-    let document = GUEST
+    let document = guest("web", INTERFACE)
         .replace("type='network'", "type='user'")
         .replace("<source network='blue'/>", "");
     let file = host.file("web.xml", &document)?;

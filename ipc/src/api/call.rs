@@ -50,8 +50,8 @@ use super::view::{
 };
 use crate::device::DeviceChange;
 use crate::model::{
-    Device, DeviceName, DiskTarget, Domain, DomainName, Medium, MemorySize, Network, Nwfilter,
-    Vcpus, Vlan,
+    Device, DeviceName, DiskTarget, Domain, DomainName, FilterReference, Medium, MemorySize,
+    Network, Nwfilter, Vcpus, Vlan,
 };
 
 /// A call with its answer.
@@ -655,4 +655,20 @@ calls! {
 
     NwfilterBindingList {..} -> NwfilterBindingPage,
     call "list the bindings of network filters", access ReadOnly, idempotent true;
+
+    /// Gives an interface another network filter, or none. Of the machine that runs its frames pass the one or the
+    /// other at any time.
+    DomainNicFilterSet {
+        /// Which domain.
+        domain: DomainRef,
+        /// Which interface.
+        device: DeviceName,
+        /// The filter, with its variables.
+        filter: Option<Box<FilterReference>>,
+        /// Of the machine that runs, and the definition it runs with.
+        live: bool,
+        /// Of the definition that is kept.
+        persistent: bool,
+    } -> (),
+    call "change the network filter of a device of", access ReadWrite, idempotent true;
 }

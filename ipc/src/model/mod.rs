@@ -22,7 +22,7 @@ pub use devices::{
     Balloon, BlockSize, Channel, Device, DeviceError, DeviceName, DevicePlace, Devices, Disk,
     DiskTarget, InterfaceName, IpRange, Layer, MAX_INTERFACE_NAME_BYTES, MAX_NIC_ADDRESSES,
     MAX_PORT_TAGS, MAX_PROFILE_BYTES, Medium, NetworkPort, Nic, NicSource, OpenVswitchPort,
-    PluggableMemory, PortConsole, PortLink, Rng, Share, Vsock, Watchdog,
+    PluggableMemory, PortConsole, PortLink, Rng, Share, VirtualPort, Vsock, Watchdog,
 };
 pub use domain::{
     BootSource, Domain, KernelBoot, LifecycleAction, MAX_DEFINITION_BYTES, ModelError, OnCrash,

@@ -253,6 +253,15 @@ impl Daemon {
                 };
                 ask(call.domain, request, A::DomainPortTagsSet(()))
             }
+            C::DomainNicFilterSet(call) => {
+                let request = Request::ChangeFilter {
+                    device: call.device,
+                    filter: call.filter,
+                    live: call.live,
+                    persistent: call.persistent,
+                };
+                ask(call.domain, request, A::DomainNicFilterSet(()))
+            }
             C::DomainUpgrade(call) => ask(call.domain, Request::Upgrade, A::DomainUpgrade(())),
             C::DomainMemorySet(call) => {
                 let request = Request::SetMemory {

@@ -312,6 +312,13 @@ pub enum DeviceCall {
         /// Where it is on the bus.
         slot: PciSlot,
     },
+    /// Give an interface another network filter, or none. No worker is asked: the rules of its tap are replaced.
+    Filter {
+        /// The definition that has the interface with its new filter.
+        domain: Box<Domain>,
+        /// Where it is on the bus.
+        slot: PciSlot,
+    },
     /// See whether the host lets what runs the machine be bound and limited as the definition says. Changes
     /// nothing.
     TuneCheck {

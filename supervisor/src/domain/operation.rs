@@ -18,6 +18,7 @@ pub(super) const fn requested(request: &Request) -> Operation {
         | Request::Update { .. }
         | Request::ChangeMedium { .. }
         | Request::ChangeTags { .. }
+        | Request::ChangeFilter { .. }
         | Request::SetMemory { .. }
         | Request::SetMaxMemory(_)
         | Request::SetVcpus { .. }

@@ -14,6 +14,7 @@ use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::changes::ChangeCount;
 use reeve_ipc::model::{
     DevicePlace, Domain, DomainName, DomainUuid, InterfaceName, NetworkName, NetworkPort, PortUuid,
+    VirtualPort,
 };
 use reeve_ipc::spec::{MacAddress, PciSlot};
 
@@ -53,6 +54,8 @@ pub struct PortRequest<'a> {
     pub network: &'a NetworkName,
     /// The kind of port, where one is named.
     pub port_group: Option<&'a str>,
+    /// What the interface says of it itself.
+    pub virtual_port: Option<&'a VirtualPort>,
     /// Its domain.
     pub uuid: DomainUuid,
     /// The domain's name.

@@ -308,8 +308,13 @@ impl WorkerTaps {
 
     /// The name of the tap at a place.
     pub(crate) fn name(&self, slot: PciSlot) -> Option<String> {
+        Some(self.at(slot)?.name)
+    }
+
+    /// The tap at a place.
+    pub(crate) fn at(&self, slot: PciSlot) -> Option<TapId> {
         let taps = lock(&self.0);
-        Some(taps.get(&slot)?.first()?.name.clone())
+        taps.get(&slot)?.first().cloned()
     }
 
     /// Those of a device are gone.

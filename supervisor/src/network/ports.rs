@@ -12,7 +12,7 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::network::PortDetails;
 use reeve_ipc::model::{
     DirectMode, Forward, InterfaceName, MAX_PORT_TAGS, Network, NetworkName, NetworkPort,
-    OpenVswitchPort, PortLink, PortUuid,
+    OpenVswitchPort, PortLink, PortUuid, VirtualPort,
 };
 use rustix::rand::{GetRandomFlags, getrandom};
 use uuid::Uuid;
@@ -42,7 +42,8 @@ impl PortTable {
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Gives a port of `network` to an interface, of which `details` says all but the port.
+    /// Gives a port of `network` to an interface, of which `details` says all but the port; the interface itself says
+    /// the port group, and what holds of its port whatever that and the network say.
     ///
     /// # Errors
     /// [`ApiErrorCode::InvalidArgument`], [`ApiErrorCode::Unsupported`], [`ApiErrorCode::Busy`].
@@ -51,7 +52,7 @@ impl PortTable {
         network: &Network,
         start: u64,
         details: impl FnOnce(NetworkPort) -> PortDetails,
-        group: Option<&str>,
+        (group, own): (Option<&str>, Option<&VirtualPort>),
     ) -> Result<NetworkPort, ApiError> {
         let refuse = |code, why: String| {
             let name = &network.name;
@@ -61,9 +62,16 @@ impl PortTable {
             Ok(group) => group,
             Err(error) => return refuse(ApiErrorCode::InvalidArgument, error.to_string()),
         };
+        let own = own.cloned().unwrap_or_default();
         let vlan = group.and_then(|group| group.vlan.as_ref());
-        let vlan = vlan.or(network.vlan.as_ref());
-        if !network.open_vswitch && vlan.is_some() {
+        let vlan = own.vlan.as_ref().or(vlan).or(network.vlan.as_ref());
+        let switched = network.open_vswitch || own.open_vswitch;
+        if own.open_vswitch && !matches!(network.forward, Forward::Bridge(_)) {
+            let why = "the network interface has <virtualport type='openvswitch'>, and only a network that is connected \
+                       to a bridge of the host can have one of Open vSwitch";
+            return refuse(ApiErrorCode::Unsupported, why.to_owned());
+        }
+        if !switched && vlan.is_some() {
             let why = "tags of VLANs are put on frames by Open vSwitch: the network needs <virtualport \
                        type='openvswitch'/>, and its bridge to be one of its";
             return refuse(ApiErrorCode::Unsupported, why.to_owned());
@@ -86,13 +94,12 @@ impl PortTable {
                 }
             },
             _ => match view::bridge(network) {
-                Some(bridge) if network.open_vswitch => {
-                    PortLink::OpenVswitch(Box::new(OpenVswitchPort {
-                        interface_id: Some(uuid.0),
-                        vlan: vlan.cloned(),
-                        ..OpenVswitchPort::of(bridge.clone())
-                    }))
-                }
+                Some(bridge) if switched => PortLink::OpenVswitch(Box::new(OpenVswitchPort {
+                    bridge: bridge.clone(),
+                    interface_id: own.interface_id.or(Some(uuid.0)),
+                    vlan: vlan.cloned(),
+                    profile: own.profile.clone(),
+                })),
                 Some(bridge) => PortLink::Bridge(bridge.clone()),
                 None => {
                     let why = "it has no bridge that an interface could be connected to";
@@ -100,19 +107,7 @@ impl PortTable {
                 }
             },
         };
-        let port = NetworkPort {
-            uuid,
-            link,
-            mtu: network.mtu,
-            inbound: group.and_then(|group| group.inbound),
-            outbound: group.and_then(|group| group.outbound),
-            trust_guest: group
-                .and_then(|group| group.trust_guest)
-                .unwrap_or(network.trust_guest),
-            isolated: group
-                .and_then(|group| group.isolated)
-                .unwrap_or(network.isolated),
-        };
+        let port = network.port(uuid, link, group);
         let given = Port {
             network: network.name.clone(),
             start,

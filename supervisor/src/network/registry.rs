@@ -566,7 +566,8 @@ impl Ports for Networks {
             port_group: wanted.port_group.map(str::to_owned),
         };
         let table = &self.shared.means.ports;
-        let port = table.give(&view.network, view.starts, details, wanted.port_group)?;
+        let said = (wanted.port_group, wanted.virtual_port);
+        let port = table.give(&view.network, view.starts, details, said)?;
         let added = NetworkEventKind::PortAdded { port: port.uuid };
         self.event(wanted.network, added);
         Ok(port)

@@ -10,7 +10,8 @@ use reeve_ipc::api::error::{ApiError, ApiErrorCode};
 use reeve_ipc::api::event::{Cursor, Event, NetworkEventKind};
 use reeve_ipc::model::{
     DirectMode, DomainUuid, EditCommand, Forward, HostDeviceSource, Nat, Network, NetworkAddress,
-    NetworkEdit, NetworkPart, NetworkUuid, PortGroup, PortLink, PortUuid, Vlan, VlanTag,
+    NetworkEdit, NetworkPart, NetworkUuid, OpenVswitchPort, PortGroup, PortLink, PortUuid,
+    VirtualPort, Vlan, VlanTag,
 };
 use reeve_ipc::spec::Rate;
 use uuid::Uuid;
@@ -284,6 +285,7 @@ impl Stage {
         let given = self.networks.connect(PortRequest {
             network: &network.name,
             port_group: None,
+            virtual_port: None,
             uuid: DomainUuid(Uuid::from_u128(number.into())),
             name: &"web".parse().unwrap(),
             mac: mac(number),

@@ -18,14 +18,17 @@
 
 mod atomic;
 mod error;
+mod kept;
 mod lock;
 mod networks;
 mod nwfilters;
 mod pools;
+mod rate;
 mod run_dir;
 mod schema;
 mod state_dir;
 mod status;
+mod vlan;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -14,22 +14,21 @@
 mod files;
 mod shape;
 
-use std::os::fd::AsFd;
-use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::path::Path;
 
 use reeve_ipc::model::{MAX_NETWORK_BYTES, Network, NetworkUuid};
-use rustix::io::Errno;
 
 pub use self::shape::{NetworkFile, PartFile, ShapeError};
-use super::atomic::{self, Reached};
 use super::error::{Refusal, StoreError};
-use super::pools::{IN_MEMORY, Kept, each, make};
-use crate::crash::{self, Moment, Operation};
+use super::kept::{Kept, Noted, check};
+use crate::crash::Operation;
 use crate::network::host::NetworkResources;
 
 /// The most bytes of one of these files: a definition in words with all that quotes and indents it.
 const MAX_BYTES: usize = 16 * MAX_NETWORK_BYTES;
+
+/// What these files are of.
+const WHAT: &str = "network";
 
 /// The mark that the network `default` was given.
 const DEFAULT_MADE: &str = "default-made";
@@ -82,9 +81,7 @@ pub struct LoadedNetworks {
 #[derive(Debug)]
 pub struct NetworkStore {
     records: Kept,
-    active: PathBuf,
-    /// What is not to be written over.
-    refused: Mutex<Vec<Refusal>>,
+    active: Noted,
 }
 
 impl NetworkStore {
@@ -93,12 +90,9 @@ impl NetworkStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(state: &Path, run: &Path) -> Result<Self, StoreError> {
-        let active = run.join("networks");
-        make(&active)?;
         Ok(Self {
             records: Kept::open(state.join("networks"))?,
-            active,
-            refused: Mutex::default(),
+            active: Noted::open(run.join("networks"))?,
         })
     }
 
@@ -108,10 +102,9 @@ impl NetworkStore {
     /// [`StoreError::Io`]: a directory itself cannot be read.
     pub fn load_all(&self, boot_id: &str) -> Result<LoadedNetworks, StoreError> {
         let mut loaded = LoadedNetworks::default();
-        let mut refused = Vec::new();
-        each(&self.records, MAX_BYTES, &mut refused, |name, text| {
+        let mut refused = self.records.each(MAX_BYTES, |name, text| {
             let record = files::decode(text).map_err(|error| error.to_string())?;
-            check(name, record.network.uuid)?;
+            check(WHAT, name, record.network.uuid)?;
             let taken = |other: &NetworkRecord| other.network.name == record.network.name;
             if loaded.records.iter().any(taken) {
                 let name = &record.network.name;
@@ -120,8 +113,7 @@ impl NetworkStore {
             loaded.records.push(record);
             Ok(())
         })?;
-        let active = Kept::open(self.active.clone())?;
-        each(&active, MAX_BYTES, &mut refused, |name, text| {
+        let left = self.active.each(MAX_BYTES, |name, text| {
             let status = match files::decode_status(text) {
                 Ok(status) => status,
                 Err(error) => {
@@ -131,13 +123,12 @@ impl NetworkStore {
                         return Err(format!("{error}; {}", remains.words()));
                     }
                     tracing::info!("{name} is of an earlier boot, and of another version");
-                    let path = self.active.join(name);
-                    let removed = rustix::fs::unlink(&path);
-                    return removed
-                        .map_err(|errno| StoreError::io("remove", &path)(errno).to_string());
+                    let uuid = name.strip_suffix(".json").unwrap_or(name);
+                    let removed = self.active.remove(uuid);
+                    return removed.map_err(|error| error.to_string());
                 }
             };
-            check(name, status.network.uuid)?;
+            check(WHAT, name, status.network.uuid)?;
             if status.boot_id != boot_id {
                 tracing::info!(network = %status.network.name, "the host was booted since it was active");
                 let removed = self.remove_status(status.network.uuid);
@@ -146,14 +137,9 @@ impl NetworkStore {
             loaded.statuses.push(status);
             Ok(())
         })?;
-        self.refused().clone_from(&refused);
+        refused.extend(left);
         loaded.refused = refused;
         Ok(loaded)
-    }
-
-    fn refused(&self) -> MutexGuard<'_, Vec<Refusal>> {
-        // Nothing panics while it is held.
-        self.refused.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Whether this instance has been given the network `default` already.
@@ -175,25 +161,9 @@ impl NetworkStore {
     /// # Errors
     /// [`StoreError`]; what was kept before stands.
     pub fn write(&self, record: &NetworkRecord) -> Result<(), StoreError> {
-        let point = |moment| crash::point(Operation::NetworkDefine, moment);
-        point(Moment::BeforeWrite);
-        let name = file_name(record.network.uuid);
-        let refusal = |refusal: &&Refusal| refusal.path == self.records.path().join(&name);
-        if let Some(refusal) = self.refused().iter().find(refusal) {
-            return Err(StoreError::Refused(refusal.clone()));
-        }
-        let bytes = files::encode(record).map_err(|reason| StoreError::Encode {
-            name: record.network.name.to_string(),
-            reason,
-        })?;
-        self.records.put(&name, &bytes, |reached| {
-            point(match reached {
-                Reached::Temporary => Moment::AfterTemporary,
-                Reached::Renamed => Moment::AfterRename,
-            });
-        })?;
-        point(Moment::AfterWrite);
-        Ok(())
+        let of = (record.network.uuid, record.network.name.as_str());
+        let encoded = files::encode(record);
+        self.records.write(Operation::NetworkDefine, of, encoded)
     }
 
     /// Removes a definition, durably.
@@ -201,12 +171,7 @@ impl NetworkStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn remove(&self, uuid: NetworkUuid) -> Result<(), StoreError> {
-        let point = |moment| crash::point(Operation::NetworkUndefine, moment);
-        point(Moment::BeforeRemove);
-        self.records
-            .remove(&file_name(uuid), || point(Moment::AfterUnlink))?;
-        point(Moment::AfterRemove);
-        Ok(())
+        self.records.remove(Operation::NetworkUndefine, uuid)
     }
 
     /// Notes how a network stands, for `operation`.
@@ -218,20 +183,9 @@ impl NetworkStore {
         operation: Operation,
         status: &NetworkStatus,
     ) -> Result<(), StoreError> {
-        crash::point(operation, Moment::BeforeStatus);
-        let network = &status.network;
-        let bytes = files::encode_status(status).map_err(|reason| StoreError::Encode {
-            name: network.name.to_string(),
-            reason,
-        })?;
-        // It may have been wiped.
-        make(&self.active)?;
-        let directory = atomic::open_directory(&self.active)?;
-        let name = file_name(network.uuid);
-        let path = &self.active;
-        atomic::replace(directory.as_fd(), path, &name, &bytes, IN_MEMORY, |_| ())?;
-        crash::point(operation, Moment::AfterStatus);
-        Ok(())
+        let of = (status.network.uuid, status.network.name.as_str());
+        let encoded = files::encode_status(status);
+        self.active.write(operation, of, encoded)
     }
 
     /// How a network stands, where that is noted.
@@ -240,18 +194,14 @@ impl NetworkStore {
     /// [`StoreError::Io`]. [`StoreError::Refused`]: it is not to be written over, since nothing else says what is left
     /// on the host.
     pub fn status(&self, uuid: NetworkUuid) -> Result<Option<NetworkStatus>, StoreError> {
-        let path = self.active.join(file_name(uuid));
-        match std::fs::read(&path) {
-            Ok(text) => files::decode_status(&text).map(Some).map_err(|error| {
-                let reason = format!("{error}; {}", files::Remains::of(&text).words());
-                StoreError::Refused(Refusal { path, reason })
-            }),
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
-            Err(error) => {
-                let errno = Errno::from_io_error(&error).unwrap_or(Errno::IO);
-                Err(StoreError::io("read", &path)(errno))
-            }
-        }
+        let Some(text) = self.active.read(uuid)? else {
+            return Ok(None);
+        };
+        files::decode_status(&text).map(Some).map_err(|error| {
+            let path = self.active.path(uuid);
+            let reason = format!("{error}; {}", files::Remains::of(&text).words());
+            StoreError::Refused(Refusal { path, reason })
+        })
     }
 
     /// Notes that a network has nothing of the host.
@@ -259,25 +209,8 @@ impl NetworkStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn remove_status(&self, uuid: NetworkUuid) -> Result<(), StoreError> {
-        let path = self.active.join(file_name(uuid));
-        match rustix::fs::unlink(&path) {
-            Ok(()) | Err(Errno::NOENT) => Ok(()),
-            Err(errno) => Err(StoreError::io("remove", &path)(errno)),
-        }
+        self.active.remove(uuid)
     }
-}
-
-fn check(name: &str, uuid: NetworkUuid) -> Result<(), String> {
-    match file_name(uuid) {
-        own if own == name => Ok(()),
-        own => Err(format!(
-            "it is of the network with UUID {uuid}: its name must be {own}"
-        )),
-    }
-}
-
-fn file_name(uuid: NetworkUuid) -> String {
-    format!("{uuid}.json")
 }
 
 #[cfg(test)]

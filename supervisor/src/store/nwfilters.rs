@@ -9,7 +9,6 @@
 //! is in libvirt's words.
 
 use std::path::Path;
-use std::sync::{Mutex, PoisonError};
 
 use reeve_ipc::model::{
     FilterEntry, FilterParameter, FilterReference, FilterRule, InvalidName, MAX_NWFILTER_BYTES,
@@ -18,14 +17,15 @@ use reeve_ipc::model::{
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use super::atomic::Reached;
 use super::error::{Refusal, StoreError};
-use super::pools::{Kept, each};
+use super::kept::{Kept, check};
 use super::schema::{SchemaError, pretty, read, schema_of};
-use crate::crash::{self, Moment, Operation};
+use crate::crash::Operation;
 
 /// The version that is written.
 const SCHEMA: u32 = 1;
+/// What these files are of.
+const WHAT: &str = "network filter";
 /// The most bytes of one of these files: a definition in words with all that quotes and indents it.
 const MAX_BYTES: usize = 16 * MAX_NWFILTER_BYTES;
 
@@ -44,8 +44,6 @@ pub struct LoadedNwfilters {
 #[derive(Debug)]
 pub struct NwfilterStore {
     records: Kept,
-    /// What is not to be written over.
-    refused: Mutex<Vec<Refusal>>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -240,10 +238,8 @@ impl NwfilterStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn open(state: &Path) -> Result<Self, StoreError> {
-        Ok(Self {
-            records: Kept::open(state.join("nwfilters"))?,
-            refused: Mutex::default(),
-        })
+        let records = Kept::open(state.join("nwfilters"))?;
+        Ok(Self { records })
     }
 
     /// Reads everything. Files that cannot be read are listed and left alone.
@@ -252,18 +248,17 @@ impl NwfilterStore {
     /// [`StoreError::Io`]: the directory itself cannot be read.
     pub fn load_all(&self) -> Result<LoadedNwfilters, StoreError> {
         let mut loaded = LoadedNwfilters::default();
-        let mut refused = Vec::new();
-        each(&self.records, MAX_BYTES, &mut refused, |name, text| {
+        let refused = self.records.each(MAX_BYTES, |name, text| {
             let file = decode(text).map_err(|error| error.to_string())?;
             if let Some(uuid) = file.undefined {
-                check(name, NwfilterUuid(uuid))?;
+                check(WHAT, name, NwfilterUuid(uuid))?;
                 loaded.undefined.push(NwfilterUuid(uuid));
                 return Ok(());
             }
             let filter = file.filter.ok_or(FileError::Nothing);
             let filter = filter.and_then(Nwfilter::try_from);
             let filter = filter.map_err(|error| error.to_string())?;
-            check(name, filter.uuid)?;
+            check(WHAT, name, filter.uuid)?;
             if loaded.filters.iter().any(|other| other.name == filter.name) {
                 let name = &filter.name;
                 return Err(format!("the name '{name}' is another filter's already"));
@@ -271,33 +266,8 @@ impl NwfilterStore {
             loaded.filters.push(filter);
             Ok(())
         })?;
-        let mut left = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        left.clone_from(&refused);
-        drop(left);
         loaded.refused = refused;
         Ok(loaded)
-    }
-
-    fn put(
-        &self,
-        operation: Operation,
-        name: String,
-        uuid: NwfilterUuid,
-        record: &RecordFile,
-    ) -> Result<(), StoreError> {
-        let point = |moment| crash::point(operation, moment);
-        point(Moment::BeforeWrite);
-        self.may_write(uuid)?;
-        let file = file_name(uuid);
-        let bytes = pretty(record).map_err(|reason| StoreError::Encode { name, reason })?;
-        self.records.put(&file, &bytes, |reached| {
-            point(match reached {
-                Reached::Temporary => Moment::AfterTemporary,
-                Reached::Renamed => Moment::AfterRename,
-            });
-        })?;
-        point(Moment::AfterWrite);
-        Ok(())
     }
 
     /// That the file of one is none that could not be read.
@@ -305,10 +275,7 @@ impl NwfilterStore {
     /// # Errors
     /// [`StoreError::Refused`].
     pub fn may_write(&self, uuid: NwfilterUuid) -> Result<(), StoreError> {
-        let left = self.refused.lock().unwrap_or_else(PoisonError::into_inner);
-        let path = self.records.path().join(file_name(uuid));
-        let refusal = left.iter().find(|refusal| refusal.path == path);
-        refusal.map_or(Ok(()), |refusal| Err(StoreError::Refused(refusal.clone())))
+        self.records.may_write(uuid)
     }
 
     /// Keeps a definition; it is durable on return. A file that could not be read is not written over.
@@ -316,13 +283,13 @@ impl NwfilterStore {
     /// # Errors
     /// [`StoreError`]; what was kept before stands.
     pub fn write(&self, filter: &Nwfilter) -> Result<(), StoreError> {
-        let record = RecordFile {
+        let record = pretty(&RecordFile {
             schema: SCHEMA,
             filter: Some(filter.into()),
             undefined: None,
-        };
-        let name = filter.name.to_string();
-        self.put(Operation::NwfilterDefine, name, filter.uuid, &record)
+        });
+        let of = (filter.uuid, filter.name.as_str());
+        self.records.write(Operation::NwfilterDefine, of, record)
     }
 
     /// Keeps that one is undefined which every instance has from its first start, durably.
@@ -330,12 +297,13 @@ impl NwfilterStore {
     /// # Errors
     /// As of [`Self::write`].
     pub fn write_undefined(&self, uuid: NwfilterUuid) -> Result<(), StoreError> {
-        let record = RecordFile {
+        let record = pretty(&RecordFile {
             schema: SCHEMA,
             filter: None,
             undefined: Some(uuid.0),
-        };
-        self.put(Operation::NwfilterUndefine, uuid.to_string(), uuid, &record)
+        });
+        let of = (uuid, &*uuid.to_string());
+        self.records.write(Operation::NwfilterUndefine, of, record)
     }
 
     /// Removes a definition, durably.
@@ -343,30 +311,13 @@ impl NwfilterStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn remove(&self, uuid: NwfilterUuid) -> Result<(), StoreError> {
-        let point = |moment| crash::point(Operation::NwfilterUndefine, moment);
-        point(Moment::BeforeRemove);
-        self.records
-            .remove(&file_name(uuid), || point(Moment::AfterUnlink))?;
-        point(Moment::AfterRemove);
-        Ok(())
+        self.records.remove(Operation::NwfilterUndefine, uuid)
     }
-}
-
-fn check(name: &str, uuid: NwfilterUuid) -> Result<(), String> {
-    match file_name(uuid) {
-        own if own == name => Ok(()),
-        own => Err(format!(
-            "it is of the network filter with UUID {uuid}: its name must be {own}"
-        )),
-    }
-}
-
-fn file_name(uuid: NwfilterUuid) -> String {
-    format!("{uuid}.json")
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::kept::file_name;
     use super::*;
 
     #[test]

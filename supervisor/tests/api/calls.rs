@@ -7,16 +7,17 @@ use reeve_ipc::api::call::{
     DomainConsole, DomainCreate, DomainCurrentMemorySet, DomainDefinitionGet, DomainDestroy,
     DomainDeviceAttach, DomainDeviceDetach, DomainDeviceStatsGet, DomainDeviceUpdate,
     DomainDiskSizeGet, DomainFiguresList, DomainGet, DomainLabelSet, DomainList, DomainLog,
-    DomainMaxMemorySet, DomainMediumChange, DomainMemorySet, DomainNeighboursGet, DomainNmiInject,
-    DomainPause, DomainPeek, DomainPortTagsSet, DomainReboot, DomainRename, DomainReset,
-    DomainResume, DomainShutdown, DomainStatsGet, DomainTune, DomainUndefine, DomainUpgrade,
-    DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe, EventsUnsubscribe, HostCpuList,
-    HostCpuStatsGet, HostCpuidGet, HostFreePagesGet, HostInfoGet, HostInterfaceList,
-    HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, NewCapacity, Operation, PeekAt,
-    PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter, PoolGet, PoolList,
-    PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, StartOptions, SupervisorInfoGet,
-    TestHypervisorUse, TuningChange, VolumeClone, VolumeCreate, VolumeDelete, VolumeDownload,
-    VolumeGet, VolumeList, VolumeRef, VolumeResize, VolumeUpload, VolumeWipe, WipeAlgorithm,
+    DomainMaxMemorySet, DomainMediumChange, DomainMemorySet, DomainNeighboursGet,
+    DomainNicFilterSet, DomainNmiInject, DomainPause, DomainPeek, DomainPortTagsSet, DomainReboot,
+    DomainRename, DomainReset, DomainResume, DomainShutdown, DomainStatsGet, DomainTune,
+    DomainUndefine, DomainUpgrade, DomainVcpuStatsGet, DomainVcpusSet, EventsSubscribe,
+    EventsUnsubscribe, HostCpuList, HostCpuStatsGet, HostCpuidGet, HostFreePagesGet, HostInfoGet,
+    HostInterfaceList, HostMemoryStatsGet, LabelChange, LogFilterSet, LogKind, NewCapacity,
+    Operation, PeekAt, PoolAutostartSet, PoolBuild, PoolCreate, PoolDefine, PoolDelete, PoolFilter,
+    PoolGet, PoolList, PoolRef, PoolRefresh, PoolStart, PoolStop, PoolUndefine, StartOptions,
+    SupervisorInfoGet, TestHypervisorUse, TuningChange, VolumeClone, VolumeCreate, VolumeDelete,
+    VolumeDownload, VolumeGet, VolumeList, VolumeRef, VolumeResize, VolumeUpload, VolumeWipe,
+    WipeAlgorithm,
 };
 use reeve_ipc::api::figures::{FigureGroups, FiguresOf};
 use reeve_ipc::api::view::AgentTimeout;
@@ -91,6 +92,7 @@ pub const fn right(operation: Operation) -> Access {
         | O::DomainVcpusSet
         | O::DomainMediumChange
         | O::DomainPortTagsSet
+        | O::DomainNicFilterSet
         | O::DomainCurrentMemorySet
         | O::DomainMaxMemorySet
         | O::DomainTune
@@ -252,6 +254,14 @@ pub fn sample(operation: Operation) -> CallBody {
             domain: domain_(),
             device: "52:54:00:00:00:01".parse().unwrap(),
             vlan: None,
+            live: true,
+            persistent: false,
+        }
+        .into_body(),
+        O::DomainNicFilterSet => DomainNicFilterSet {
+            domain: domain_(),
+            device: "52:54:00:00:00:01".parse().unwrap(),
+            filter: None,
             live: true,
             persistent: false,
         }

@@ -2,13 +2,17 @@
 
 use std::io::Read;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 
-use reeve_ipc::model::{DnsForwarder, DnsHost, Forward, Nat, Network, PortRange};
+use reeve_ipc::model::{Dhcp, DhcpRange, DnsForwarder, DnsHost, Forward, Nat, Network, PortRange};
 use reeved::network::host::NetworkHost;
 
-use super::bench::{Bench, alone, ip, nft, until};
+use super::bench::{Bench, alone, ip, nft, run, until};
 use super::stations::Station;
 use super::{address, network};
+
+/// As `docs/security.md` says.
+const MAX_LEASES_OF_IPV6: usize = 1024;
 
 /// A network with a guest, and a station outside that knows the way to it.
 struct World {
@@ -157,6 +161,35 @@ fn a_guest_that_says_it_is_many_has_one_lease() {
 }
 
 #[test]
+fn a_guest_that_takes_all_of_ipv6_leaves_the_server_room_for_ipv4() {
+    alone(|| {
+        let mut network = network(51);
+        let dhcp = network.addresses[0].dhcp.as_mut().unwrap();
+        dhcp.ranges[0].last = "192.168.51.2".parse().unwrap();
+        let mut six = address("fd00:51::1", 64);
+        six.dhcp = Some(Dhcp {
+            ranges: vec![DhcpRange {
+                first: "fd00:51::1:0:0:0".parse().unwrap(),
+                last: "fd00:51::1:0:0:ffff".parse().unwrap(),
+                lease: None,
+            }],
+            ..Dhcp::default()
+        });
+        network.addresses.push(six);
+        let world = World::new(network);
+        assert_eq!(world.guest.all_of_ipv6(), MAX_LEASES_OF_IPV6);
+        world.guest.lease("four");
+        let book = world.bench.host.leases(&world.network).unwrap().unwrap();
+        let mut text = String::new();
+        std::fs::File::from(book).read_to_string(&mut text).unwrap();
+        let (six, four): (Vec<_>, Vec<_>) = text.lines().partition(|line| line.contains(" fd00:"));
+        assert_eq!(six.len(), MAX_LEASES_OF_IPV6, "{four:?}");
+        assert!(four.iter().any(|line| line.contains(" four ")), "{four:?}");
+        world.stop();
+    });
+}
+
+#[test]
 fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads_to() {
     use std::os::unix::fs::symlink;
     use std::sync::Arc;
@@ -173,6 +206,9 @@ fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads
         std::fs::write(root.join("boot"), "begin").unwrap();
         std::fs::write(other.join("secret"), "not this").unwrap();
         symlink(other.join("secret"), root.join("way")).unwrap();
+        for name in ["hosts", "passwd", "resolv.conf"] {
+            symlink(Path::new("/etc").join(name), root.join(name)).unwrap();
+        }
         symlink(&other, allowed.join("out")).unwrap();
         let mut network = network(51);
         let before = bench.dump();
@@ -194,13 +230,58 @@ fn files_of_an_allowed_directory_are_given_by_tftp_and_nothing_that_a_link_leads
         guest.lease("booter");
         let fetch = |file: &str| guest.fetch("192.168.51.1", file);
         assert_eq!(fetch("boot"), Ok(b"begin".to_vec()));
-        for file in ["way", "../../other/secret", "none"] {
+        let refused = ["way", "hosts", "passwd", "resolv.conf"];
+        for file in refused.iter().chain(&["../../other/secret", "none"]) {
             assert!(fetch(file).is_err(), "{file}");
         }
         // Another directory in its place is none that was allowed.
         std::fs::rename(&root, allowed.join("aside")).unwrap();
         symlink(&other, &root).unwrap();
         assert!(fetch("secret").is_err());
+        bench.host.stop(&network, &resources).unwrap();
+    });
+}
+
+#[test]
+fn a_server_that_gives_files_knows_what_the_host_knows_of_names() {
+    use std::sync::Arc;
+
+    use reeved::host::paths::AllowedPaths;
+    alone(|| {
+        let mut bench = Bench::new();
+        let (allowed, root) = (at(&bench, "allowed"), at(&bench, "allowed/tftp"));
+        std::fs::create_dir_all(&root).unwrap();
+        let paths = Arc::new(AllowedPaths::new(vec![allowed]));
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(paths);
+        // The host's own, for this namespace.
+        let (hosts, resolvers) = (at(&bench, "hosts"), at(&bench, "resolv.conf"));
+        std::fs::write(&hosts, "198.51.100.1 one.example\n").unwrap();
+        std::fs::write(&resolvers, "nameserver 203.0.113.9\n").unwrap();
+        for (file, over) in [(&hosts, "/etc/hosts"), (&resolvers, "/etc/resolv.conf")] {
+            run("mount", &["--bind", file.to_str().unwrap(), over]);
+        }
+        let outside = Station::at("eth0");
+        ip(&["addr", "add", "203.0.113.1/24", "dev", "eth0"]);
+        outside.ip(&["addr", "add", "203.0.113.2/24", "dev", "eth0"]);
+        let mut network = network(51);
+        network.addresses[0].tftp_root = Some(root);
+        let resources = bench.start(&network).unwrap();
+        let guest = Station::on("virbr51", "plug0");
+        guest.lease("asker");
+        let resolve = |name: &str| guest.resolve("192.168.51.1", name);
+        assert_eq!(resolve("one.example"), Some(Ipv4Addr::new(198, 51, 100, 1)));
+
+        std::fs::write(&hosts, "198.51.100.2 two.example\n").unwrap();
+        std::fs::write(&resolvers, "nameserver 203.0.113.2\n").unwrap();
+        bench.host.check(&network, &resources).unwrap();
+        until("it does not know the host's new name", || {
+            resolve("two.example") == Some(Ipv4Addr::new(198, 51, 100, 2))
+        });
+        let upstream = outside.socket("203.0.113.2:53");
+        until("it does not ask whom the host asks", || {
+            let _ = resolve("far.example");
+            upstream.recv_from(&mut [0; 512]).is_ok()
+        });
         bench.host.stop(&network, &resources).unwrap();
     });
 }

@@ -111,6 +111,43 @@ impl Station {
         ids.map(|id| take(&socket, &mac, "many", &id).0).collect()
     }
 
+    /// Asks for as many addresses as a message has room for, by DHCPv6 (RFC 8415), and again as another client until one
+    /// gets fewer; how many addresses it gets.
+    pub fn all_of_ipv6(&self) -> usize {
+        let scope = self.ip(&["-o", "link", "show", "eth0"]);
+        let scope = scope.split(':').next().unwrap().trim();
+        let servers = format!("[ff02::1:2%{scope}]:547");
+        let socket = self.socket("[::]:546");
+        let mut had = BTreeSet::new();
+        for client in 0..500 {
+            let (message, before) = (solicit(client), had.len());
+            let begin = Instant::now();
+            // Until its own address can be used, which takes a while.
+            let answer = loop {
+                assert!(begin.elapsed() < SOON, "no server of DHCPv6 answers");
+                let mut answer = vec![0; 4096];
+                let sent = socket.send_to(&message, &servers);
+                match sent.and_then(|_| socket.recv(&mut answer)) {
+                    Ok(length) if answer.get(1..4) == message.get(1..4) => {
+                        answer.truncate(length);
+                        break answer;
+                    }
+                    Ok(_) => {}
+                    Err(_) => std::thread::sleep(Duration::from_millis(10)),
+                }
+            };
+            for association in options_of(&answer[4..], ASSOCIATION) {
+                for address in options_of(&association[12..], ADDRESS) {
+                    had.insert(address[..16].to_vec());
+                }
+            }
+            if had.len() - before < usize::from(ASSOCIATIONS) {
+                return had.len();
+            }
+        }
+        panic!("there is no end of them")
+    }
+
     /// A file of at most 511 bytes by TFTP (RFC 1350), or why not.
     pub fn fetch(&self, server: &str, file: &str) -> Result<Vec<u8>, String> {
         let socket = self.socket("0.0.0.0:0");
@@ -157,6 +194,42 @@ impl Station {
         let address: [u8; 4] = record.get(12..16)?.try_into().ok()?;
         (answers > 0).then(|| address.into())
     }
+}
+
+/// An association of addresses that are not temporary (RFC 8415, 21.4).
+const ASSOCIATION: u16 = 3;
+/// An address of one (21.6).
+const ADDRESS: u16 = 5;
+
+/// How many are asked for at once.
+const ASSOCIATIONS: u8 = 60;
+
+/// A message that asks for addresses, which are taken at once (21.14, Rapid Commit).
+fn solicit(client: u16) -> Vec<u8> {
+    let [high, low] = client.to_be_bytes();
+    // The client: by a text of a maker of its own (11.3).
+    let mut message = vec![
+        1, 7, high, low, 0, 1, 0, 8, 0, 2, 0, 0, 0x7f, 0xff, high, low, 0, 14, 0, 0,
+    ];
+    for number in 0..ASSOCIATIONS {
+        message.extend([0, 3, 0, 12, 0, 0, 0, number]);
+        message.extend([0; 8]);
+    }
+    message
+}
+
+/// The values of the options of DHCPv6 of that code.
+fn options_of(mut rest: &[u8], code: u16) -> Vec<&[u8]> {
+    let mut values = Vec::new();
+    while let [c1, c2, l1, l2, others @ ..] = rest {
+        let length = usize::from(u16::from_be_bytes([*l1, *l2]));
+        let (value, others) = others.split_at(length);
+        if u16::from_be_bytes([*c1, *c2]) == code {
+            values.push(value);
+        }
+        rest = others;
+    }
+    values
 }
 
 /// The value of an option of DHCP.

@@ -455,7 +455,8 @@ impl Instance for SimInstance {
                 DeviceCall::Detach { place, force } => DeviceAsk::Detach(place.slot, force),
                 DeviceCall::Update { slot, .. }
                 | DeviceCall::Medium { slot, .. }
-                | DeviceCall::Tags { slot, .. } => DeviceAsk::Update(slot),
+                | DeviceCall::Tags { slot, .. }
+                | DeviceCall::Filter { slot, .. } => DeviceAsk::Update(slot),
                 DeviceCall::Tune { .. } | DeviceCall::TuneCheck { .. } => {
                     return Err(CallFailure::Refused("it is held to nothing".to_owned()));
                 }

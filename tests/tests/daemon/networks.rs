@@ -14,6 +14,7 @@ use reeve_ipc::device::DeviceFigures;
 use reeve_ipc::model::{Device, Domain, Nic, NicSource};
 use reeve_ipc::spec::{MacAddress, NicDriver};
 use reeve_tests::daemon::{Daemon, built_in, named, wait_for};
+use reeve_tests::frames;
 use reeve_tests::switch::Switch;
 use reeved::host::filter;
 use reeved::host::tap::Tap;
@@ -31,23 +32,7 @@ const READY: &str = "net-echo: ready";
 
 /// A datagram of UDP from that address.
 fn datagram(address: [u8; 4], from: u16, to: u16) -> Vec<u8> {
-    let mut packet = vec![0x45, 0, 0, 32, 0, 0, 0, 0, 64, 17, 0, 0];
-    packet.extend(address);
-    packet.extend([192, 0, 2, 77]);
-    let sum: u32 = packet
-        .chunks_exact(2)
-        .map(|word| u32::from(word[0]) << 8 | u32::from(word[1]))
-        .sum();
-    let folded = (sum & 0xffff) + (sum >> 16);
-    let checksum = !u16::try_from(folded).expect("two bytes");
-    packet[10..12].copy_from_slice(&checksum.to_be_bytes());
-    packet.extend(from.to_be_bytes());
-    packet.extend(to.to_be_bytes());
-    packet.extend([0, 12, 0, 0, 1, 2, 3, 4]);
-    let mut frame = [GUEST, PEER].concat();
-    frame.extend([8, 0]);
-    frame.extend(packet);
-    frame
+    frames::datagram((GUEST, PEER), address, (from, to), &[1, 2, 3, 4])
 }
 
 fn turned(frame: &[u8]) -> Vec<u8> {

@@ -24,7 +24,7 @@ pub use self::error::DeviceError;
 pub use self::ip_range::IpRange;
 pub use self::names::{DiskTarget, InterfaceName, MAX_INTERFACE_NAME_BYTES};
 pub use self::nic::{MAX_NIC_ADDRESSES, NetworkPort, Nic, NicSource, PortLink};
-pub use self::open_vswitch::{MAX_PORT_TAGS, MAX_PROFILE_BYTES, OpenVswitchPort};
+pub use self::open_vswitch::{MAX_PORT_TAGS, MAX_PROFILE_BYTES, OpenVswitchPort, VirtualPort};
 pub use self::plug::{Device, DeviceName};
 pub use self::ports::DevicePlace;
 pub use self::share::Share;

@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use super::{DeviceError, InterfaceName, IpRange, OpenVswitchPort, check_rate};
+use super::{DeviceError, InterfaceName, IpRange, OpenVswitchPort, VirtualPort, check_rate};
 use crate::model::{DirectMode, FilterReference, NetworkName, PortUuid};
 use crate::spec::{MAX_NIC_QUEUES, MIN_MTU, MacAddress, NicDriver, PciSlot, Rate};
 
@@ -46,6 +46,8 @@ pub struct Nic {
     pub driver: NicDriver,
     /// The network filter that its frames pass, both ways, beside the source filter.
     pub filter: Option<Box<FilterReference>>,
+    /// What it says of its port of a virtual network; of one that is on such only.
+    pub virtual_port: Option<Box<VirtualPort>>,
 }
 
 /// What a network interface is connected to on the host.
@@ -154,6 +156,7 @@ impl Nic {
             addresses: Vec::new(),
             driver: NicDriver::User,
             filter: None,
+            virtual_port: None,
         }
     }
 
@@ -271,13 +274,17 @@ impl Nic {
                 return Err(DeviceError::PortGroup { nic });
             }
         }
-        if let NicSource::OpenVswitch(port) = &self.source {
-            if !port.is_valid() {
-                return Err(DeviceError::OpenVswitch { nic });
-            }
-            if self.isolated {
-                return Err(DeviceError::IsolatedOnSwitch { nic });
-            }
+        let on_network = matches!(self.source, NicSource::Network { .. });
+        let (valid, switched) = match (&self.source, &self.virtual_port) {
+            (NicSource::OpenVswitch(port), None) => (port.is_valid(), true),
+            (_, Some(port)) => (on_network && port.is_valid(), port.open_vswitch),
+            (_, None) => (true, false),
+        };
+        if !valid {
+            return Err(DeviceError::OpenVswitch { nic });
+        }
+        if switched && self.isolated {
+            return Err(DeviceError::IsolatedOnSwitch { nic });
         }
         if matches!(self.source, NicSource::User) {
             let own = [

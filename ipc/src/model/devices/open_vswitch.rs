@@ -41,11 +41,36 @@ impl OpenVswitchPort {
 
     /// Whether all of it can be had.
     pub(super) fn is_valid(&self) -> bool {
-        let profile = self.profile.as_ref();
-        let good = profile.is_none_or(|name| {
-            (1..=MAX_PROFILE_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
-        });
-        let vlan = self.vlan.as_ref();
-        good && vlan.is_none_or(|vlan| vlan.tags.len() <= MAX_PORT_TAGS && vlan.validate().is_ok())
+        can_be(self.profile.as_deref(), self.vlan.as_ref())
     }
+}
+
+/// What an interface of a virtual network says itself of its port, of a bridge of Open vSwitch: of what its port group
+/// and its network say it is this that holds.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct VirtualPort {
+    /// The bridge is one of Open vSwitch, also where the network does not say so (libvirt `<virtualport
+    /// type='openvswitch'>`). Without it neither of the next two is said.
+    pub open_vswitch: bool,
+    /// As of an [`OpenVswitchPort`]; that of the port of the network where there is none.
+    pub interface_id: Option<Uuid>,
+    /// As of an [`OpenVswitchPort`].
+    pub profile: Option<String>,
+    /// As of an [`OpenVswitchPort`]; those of the port group or the network where there are none.
+    pub vlan: Option<Vlan>,
+}
+
+impl VirtualPort {
+    /// Whether all of it can be had.
+    pub(super) fn is_valid(&self) -> bool {
+        let bare = self.interface_id.is_none() && self.profile.is_none();
+        (self.open_vswitch || bare) && can_be(self.profile.as_deref(), self.vlan.as_ref())
+    }
+}
+
+fn can_be(profile: Option<&str>, vlan: Option<&Vlan>) -> bool {
+    let good = profile.is_none_or(|name| {
+        (1..=MAX_PROFILE_BYTES).contains(&name.len()) && !name.chars().any(char::is_control)
+    });
+    good && vlan.is_none_or(|vlan| vlan.tags.len() <= MAX_PORT_TAGS && vlan.validate().is_ok())
 }

@@ -12,7 +12,7 @@ use super::{
     NicSource, PortConsole, Rng, Share, Vsock, assign,
 };
 use crate::device::DeviceChange;
-use crate::model::Vlan;
+use crate::model::{FilterReference, Vlan};
 use crate::spec::{MacAddress, PciSlot};
 
 /// A device that a domain is to have beside those it has. Channels and consoles are ports of one
@@ -345,19 +345,38 @@ impl Devices {
         name: &DeviceName,
         vlan: Option<Vlan>,
     ) -> Result<(), DeviceError> {
-        let place = self.place(name);
-        let place = place.ok_or_else(|| DeviceError::NoDevice(name.clone()))?;
-        let index = match place {
-            Place::Nic(index) => index,
-            _ => return Err(DeviceError::Change(name.clone())),
-        };
-        let nic = self.nics.get_mut(index);
-        let nic = nic.ok_or_else(|| DeviceError::NoDevice(name.clone()))?;
+        let (index, nic) = self.nic_of(name)?;
         let NicSource::OpenVswitch(port) = &mut nic.source else {
             return Err(DeviceError::Change(name.clone()));
         };
         port.vlan = vlan;
         nic.validate(index)
+    }
+
+    /// Gives the interface of that name another network filter, or none.
+    ///
+    /// # Errors
+    /// [`DeviceError::NoDevice`], [`DeviceError::Change`], or a filter that the interface cannot have.
+    pub fn change_filter(
+        &mut self,
+        name: &DeviceName,
+        filter: Option<Box<FilterReference>>,
+    ) -> Result<(), DeviceError> {
+        let (index, nic) = self.nic_of(name)?;
+        nic.filter = filter;
+        nic.validate(index)?;
+        nic.accept(index)
+    }
+
+    /// The interface of that name, with its place among them.
+    fn nic_of(&mut self, name: &DeviceName) -> Result<(usize, &mut Nic), DeviceError> {
+        let missing = || DeviceError::NoDevice(name.clone());
+        let index = match self.place(name).ok_or_else(missing)? {
+            Place::Nic(index) => index,
+            _ => return Err(DeviceError::Change(name.clone())),
+        };
+        let nic = self.nics.get_mut(index).ok_or_else(missing)?;
+        Ok((index, nic))
     }
 
     /// Whether nothing is at that place on the bus.

@@ -25,7 +25,7 @@ pub use self::forward::{DirectMode, Forward, HostDeviceSource, Nat, PortRange};
 pub use self::port::{PortGroup, Vlan, VlanTag};
 pub use self::text::MAX_HOST_NAME_BYTES;
 pub use self::validate::networks_overlap;
-use super::{InterfaceName, Labels, NetworkName, NetworkUuid};
+use super::{InterfaceName, Labels, NetworkName, NetworkPort, NetworkUuid, PortLink, PortUuid};
 use crate::MAX_MESSAGE_BYTES;
 use crate::spec::{MacAddress, Rate};
 
@@ -148,6 +148,21 @@ impl Network {
                 Err(NetworkError::NoPortGroup(name.collect()))
             }
             (found, _) => Ok(found),
+        }
+    }
+
+    /// The port that it gives an interface, of that kind if any, with that link.
+    #[must_use]
+    pub fn port(&self, uuid: PortUuid, link: PortLink, group: Option<&PortGroup>) -> NetworkPort {
+        let (trusts, isolates) = (self.trust_guest, self.isolated);
+        NetworkPort {
+            uuid,
+            link,
+            mtu: self.mtu,
+            inbound: group.and_then(|group| group.inbound),
+            outbound: group.and_then(|group| group.outbound),
+            trust_guest: group.and_then(|group| group.trust_guest).unwrap_or(trusts),
+            isolated: group.and_then(|group| group.isolated).unwrap_or(isolates),
         }
     }
 

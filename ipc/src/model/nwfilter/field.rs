@@ -200,21 +200,50 @@ macro_rules! protocols {
     };
 }
 
-const ARP: &[F] = &[
-    F::SourceMac,
-    F::SourceMacMask,
-    F::DestinationMac,
-    F::DestinationMacMask,
-    F::HardwareType,
-    F::ProtocolType,
-    F::Opcode,
-    F::ArpSourceMac,
-    F::ArpDestinationMac,
-    F::ArpSourceIp,
-    F::ArpDestinationIp,
-    F::Gratuitous,
-    F::Comment,
-];
+/// Of what is judged frame by frame: whom it is from and to, and its own.
+macro_rules! of_frames {
+    ($($own:ident)*) => {
+        &[
+            F::SourceMac, F::SourceMacMask, F::DestinationMac, F::DestinationMacMask,
+            $(F::$own,)*
+            F::Comment,
+        ]
+    };
+}
+
+/// Of what libvirt follows connections of: whom it is from and to by addresses of one version, and its own.
+macro_rules! of_connections {
+    ([$($address:ident)*] $($own:ident)*) => {
+        &[
+            F::SourceMac, $(F::$address,)*
+            F::Dscp, F::ConnectionsAbove, F::Comment, F::State,
+            $(F::$own,)*
+            F::IpSet, F::IpSetFlags,
+        ]
+    };
+}
+
+macro_rules! upon_ipv4 {
+    ($($own:ident)*) => {
+        of_connections!([
+            SourceIp SourceIpMask DestinationIp DestinationIpMask
+            SourceIpFrom SourceIpTo DestinationIpFrom DestinationIpTo
+        ] $($own)*)
+    };
+}
+
+macro_rules! upon_ipv6 {
+    ($($own:ident)*) => {
+        of_connections!([
+            SourceIpv6 SourceIpv6Mask DestinationIpv6 DestinationIpv6Mask
+            SourceIpv6From SourceIpv6To DestinationIpv6From DestinationIpv6To
+        ] $($own)*)
+    };
+}
+
+const ARP: &[F] = of_frames!(
+    HardwareType ProtocolType Opcode ArpSourceMac ArpDestinationMac ArpSourceIp ArpDestinationIp Gratuitous
+);
 const STP: &[F] = &[
     F::SourceMac,
     F::SourceMacMask,
@@ -242,215 +271,32 @@ const STP: &[F] = &[
     F::ForwardDelayEnd,
     F::Comment,
 ];
-const IP: &[F] = &[
-    F::SourceMac,
-    F::SourceMacMask,
-    F::DestinationMac,
-    F::DestinationMacMask,
-    F::SourceIp,
-    F::SourceIpMask,
-    F::DestinationIp,
-    F::DestinationIpMask,
-    F::Protocol,
-    F::SourcePort,
-    F::SourcePortEnd,
-    F::DestinationPort,
-    F::DestinationPortEnd,
-    F::Dscp,
-    F::Comment,
-];
-const IPV6: &[F] = &[
-    F::SourceMac,
-    F::SourceMacMask,
-    F::DestinationMac,
-    F::DestinationMacMask,
-    F::SourceIpv6,
-    F::SourceIpv6Mask,
-    F::DestinationIpv6,
-    F::DestinationIpv6Mask,
-    F::Protocol,
-    F::SourcePort,
-    F::SourcePortEnd,
-    F::DestinationPort,
-    F::DestinationPortEnd,
-    F::Type,
-    F::TypeEnd,
-    F::Code,
-    F::CodeEnd,
-    F::Comment,
-];
-const PORTLESS: &[F] = &[
-    F::SourceMac,
-    F::SourceIp,
-    F::SourceIpMask,
-    F::DestinationIp,
-    F::DestinationIpMask,
-    F::SourceIpFrom,
-    F::SourceIpTo,
-    F::DestinationIpFrom,
-    F::DestinationIpTo,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::IpSet,
-    F::IpSetFlags,
-];
-const PORTLESS_IPV6: &[F] = &[
-    F::SourceMac,
-    F::SourceIpv6,
-    F::SourceIpv6Mask,
-    F::DestinationIpv6,
-    F::DestinationIpv6Mask,
-    F::SourceIpv6From,
-    F::SourceIpv6To,
-    F::DestinationIpv6From,
-    F::DestinationIpv6To,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::IpSet,
-    F::IpSetFlags,
-];
-const ICMP: &[F] = &[
-    F::SourceMac,
-    F::SourceIp,
-    F::SourceIpMask,
-    F::DestinationIp,
-    F::DestinationIpMask,
-    F::SourceIpFrom,
-    F::SourceIpTo,
-    F::DestinationIpFrom,
-    F::DestinationIpTo,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::Type,
-    F::Code,
-    F::IpSet,
-    F::IpSetFlags,
-];
-const ICMPV6: &[F] = &[
-    F::SourceMac,
-    F::SourceIpv6,
-    F::SourceIpv6Mask,
-    F::DestinationIpv6,
-    F::DestinationIpv6Mask,
-    F::SourceIpv6From,
-    F::SourceIpv6To,
-    F::DestinationIpv6From,
-    F::DestinationIpv6To,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::Type,
-    F::Code,
-    F::IpSet,
-    F::IpSetFlags,
-];
-const PORTS: &[F] = &[
-    F::SourceMac,
-    F::SourceIp,
-    F::SourceIpMask,
-    F::DestinationIp,
-    F::DestinationIpMask,
-    F::SourceIpFrom,
-    F::SourceIpTo,
-    F::DestinationIpFrom,
-    F::DestinationIpTo,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::SourcePort,
-    F::SourcePortEnd,
-    F::DestinationPort,
-    F::DestinationPortEnd,
-    F::IpSet,
-    F::IpSetFlags,
-];
-const PORTS_IPV6: &[F] = &[
-    F::SourceMac,
-    F::SourceIpv6,
-    F::SourceIpv6Mask,
-    F::DestinationIpv6,
-    F::DestinationIpv6Mask,
-    F::SourceIpv6From,
-    F::SourceIpv6To,
-    F::DestinationIpv6From,
-    F::DestinationIpv6To,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::SourcePort,
-    F::SourcePortEnd,
-    F::DestinationPort,
-    F::DestinationPortEnd,
-    F::IpSet,
-    F::IpSetFlags,
-];
-const TCP: &[F] = &[
-    F::SourceMac,
-    F::SourceIp,
-    F::SourceIpMask,
-    F::DestinationIp,
-    F::DestinationIpMask,
-    F::SourceIpFrom,
-    F::SourceIpTo,
-    F::DestinationIpFrom,
-    F::DestinationIpTo,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::SourcePort,
-    F::SourcePortEnd,
-    F::DestinationPort,
-    F::DestinationPortEnd,
-    F::TcpOption,
-    F::TcpFlags,
-    F::IpSet,
-    F::IpSetFlags,
-];
-const TCP_IPV6: &[F] = &[
-    F::SourceMac,
-    F::SourceIpv6,
-    F::SourceIpv6Mask,
-    F::DestinationIpv6,
-    F::DestinationIpv6Mask,
-    F::SourceIpv6From,
-    F::SourceIpv6To,
-    F::DestinationIpv6From,
-    F::DestinationIpv6To,
-    F::Dscp,
-    F::ConnectionsAbove,
-    F::Comment,
-    F::State,
-    F::SourcePort,
-    F::SourcePortEnd,
-    F::DestinationPort,
-    F::DestinationPortEnd,
-    F::TcpOption,
-    F::TcpFlags,
-    F::IpSet,
-    F::IpSetFlags,
-];
+const IP: &[F] = of_frames!(
+    SourceIp SourceIpMask DestinationIp DestinationIpMask Protocol
+    SourcePort SourcePortEnd DestinationPort DestinationPortEnd Dscp
+);
+const IPV6: &[F] = of_frames!(
+    SourceIpv6 SourceIpv6Mask DestinationIpv6 DestinationIpv6Mask Protocol
+    SourcePort SourcePortEnd DestinationPort DestinationPortEnd Type TypeEnd Code CodeEnd
+);
+const PORTLESS: &[F] = upon_ipv4!();
+const PORTLESS_IPV6: &[F] = upon_ipv6!();
+const ICMP: &[F] = upon_ipv4!(Type Code);
+const ICMPV6: &[F] = upon_ipv6!(Type Code);
+const PORTS: &[F] = upon_ipv4!(SourcePort SourcePortEnd DestinationPort DestinationPortEnd);
+const PORTS_IPV6: &[F] = upon_ipv6!(SourcePort SourcePortEnd DestinationPort DestinationPortEnd);
+const TCP: &[F] = upon_ipv4!(
+    SourcePort SourcePortEnd DestinationPort DestinationPortEnd TcpOption TcpFlags
+);
+const TCP_IPV6: &[F] = upon_ipv6!(
+    SourcePort SourcePortEnd DestinationPort DestinationPortEnd TcpOption TcpFlags
+);
 
 protocols! {
     /// Ethernet, whatever is in it.
-    Mac "mac" &[
-        F::SourceMac, F::SourceMacMask, F::DestinationMac, F::DestinationMacMask, F::ProtocolId,
-        F::Comment,
-    ];
+    Mac "mac" of_frames!(ProtocolId);
     /// Tagged frames (IEEE 802.1Q).
-    Vlan "vlan" &[
-        F::SourceMac, F::SourceMacMask, F::DestinationMac, F::DestinationMacMask, F::VlanId,
-        F::Encapsulated, F::Comment,
-    ];
+    Vlan "vlan" of_frames!(VlanId Encapsulated);
     /// Frames of spanning trees (IEEE 802.1D).
     Stp "stp" STP;
     /// ARP (RFC 826).

@@ -111,7 +111,7 @@ fn an_unknown_variant_is_refused_at_every_level() {
         &[4, 0][..],    // message
         &[0, 1, 0, 2],  // access
         &[1, 26, 0],    // code
-        &[2, 7, 0, 90], // answer
+        &[2, 7, 0, 91], // answer
         &[2, 7, 2, 0],  // result
     ] {
         assert!(decode::<ToClient>(bytes).is_err(), "{bytes:?}");

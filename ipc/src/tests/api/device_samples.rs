@@ -92,6 +92,7 @@ pub(in crate::tests) fn devices() -> Devices {
         ],
         driver: NicDriver::User,
         filter: Some(Box::new(super::nwfilter_samples::reference())),
+        virtual_port: None,
     };
     let kernels = Nic {
         driver: NicDriver::Vhost,
@@ -255,6 +256,7 @@ fn any_nic() -> impl Strategy<Value = Nic> {
         addresses,
         driver,
         filter: None,
+        virtual_port: None,
     })
 }
 

@@ -7,15 +7,16 @@ use uuid::Uuid;
 
 use super::network_samples::network_name;
 use crate::api::call::{
-    AnswerBody as Answer, Call, DomainDeviceAttach, DomainNeighboursGet, DomainPortTagsSet,
-    DomainRef, HostInterfaceList,
+    AnswerBody as Answer, Call, DomainDeviceAttach, DomainNeighboursGet, DomainNicFilterSet,
+    DomainPortTagsSet, DomainRef, HostInterfaceList,
 };
 use crate::api::interface::{
     BondMonitor, HostInterface, HostInterfaceKind, HostInterfacePage, LinkState, NicNeighbour,
 };
 use crate::api::message::{CallId, FromClient, ToClient};
 use crate::model::{
-    Device, NetworkPort, Nic, NicSource, OpenVswitchPort, PortLink, PortUuid, Vlan, VlanTag,
+    Device, FilterParameter, FilterReference, NetworkPort, Nic, NicSource, OpenVswitchPort,
+    PortLink, PortUuid, VirtualPort, Vlan, VlanTag,
 };
 
 fn call(call: impl Call) -> FromClient {
@@ -44,7 +45,43 @@ pub(super) fn calls() -> Vec<(&'static str, FromClient)> {
                 persistent: false,
             })
         }),
+        ("change the filter", {
+            let filter = FilterReference {
+                filter: "clean-traffic".parse().unwrap(),
+                parameters: vec![FilterParameter {
+                    name: "IP".to_owned(),
+                    value: "10.0.0.2".to_owned(),
+                }],
+            };
+            call(DomainNicFilterSet {
+                domain: DomainRef::Id(3),
+                device: "52:54:00:00:00:01".parse().unwrap(),
+                filter: Some(Box::new(filter)),
+                live: true,
+                persistent: false,
+            })
+        }),
         ("attach to a switch", attach(NicSource::OpenVswitch(port()))),
+        ("attach to a network by a port of its own", {
+            let OpenVswitchPort {
+                interface_id,
+                profile,
+                vlan,
+                ..
+            } = *port();
+            let mut nic = Nic::new(NicSource::Network {
+                network: network_name(),
+                port_group: None,
+                port: None,
+            });
+            nic.virtual_port = Some(Box::new(VirtualPort {
+                open_vswitch: true,
+                interface_id,
+                profile,
+                vlan,
+            }));
+            attach_nic(nic)
+        }),
         (
             "attached to a switched network",
             attach(NicSource::Network {
@@ -86,9 +123,13 @@ fn port() -> Box<OpenVswitchPort> {
 }
 
 fn attach(source: NicSource) -> FromClient {
+    attach_nic(Nic::new(source))
+}
+
+fn attach_nic(nic: Nic) -> FromClient {
     call(DomainDeviceAttach {
         domain: DomainRef::Id(3),
-        device: Box::new(Device::Nic(Nic::new(source))),
+        device: Box::new(Device::Nic(nic)),
         live: true,
         persistent: false,
     })
@@ -176,5 +217,6 @@ pub(super) fn answers() -> Vec<(&'static str, ToClient)> {
         ),
         ("interfaces", reply(Answer::HostInterfaceList(page))),
         ("tags changed", reply(Answer::DomainPortTagsSet(()))),
+        ("filter changed", reply(Answer::DomainNicFilterSet(()))),
     ]
 }

@@ -6,15 +6,15 @@ use std::time::Duration;
 use reeve_ipc::api::blocking::CallError;
 use reeve_ipc::api::call::{
     DomainDeviceAttach, DomainDeviceDetach, DomainDeviceUpdate, DomainMediumChange,
-    DomainPortTagsSet, Operation,
+    DomainNicFilterSet, DomainPortTagsSet, Operation,
 };
 use reeve_ipc::api::error::ApiErrorCode;
 use reeve_ipc::api::figures::FigureGroups;
 use reeve_ipc::api::view::JobKind;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
-    Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, Medium, Nic, NicSource,
-    Vlan,
+    Device, DeviceName, Devices, Disk, Domain as Definition, DomainUuid, FilterReference, Medium,
+    Nic, NicSource, Vlan,
 };
 use uuid::Uuid;
 
@@ -224,6 +224,8 @@ enum Change {
     Medium(Option<Medium>),
     /// Other tags, or none.
     Tags(Option<Vlan>),
+    /// Another network filter, or none.
+    Filter(Option<Box<FilterReference>>),
 }
 
 pub(super) async fn update(
@@ -312,6 +314,16 @@ async fn apply(
             };
             context.of(of, change).await
         }
+        Change::Filter(filter) => {
+            let change = DomainNicFilterSet {
+                domain,
+                device,
+                filter,
+                live,
+                persistent,
+            };
+            context.of(of, change).await
+        }
     }
 }
 
@@ -392,7 +404,9 @@ fn changes(
 }
 
 fn cannot_change(what: &str) -> Failure {
-    let why = format!("cannot modify {what}: only its medium, its link and its rates can change");
+    let why = format!(
+        "cannot modify {what}: only its medium, its link, its rates and its filter can change"
+    );
     Failure::new(Code::OperationUnsupported, why)
 }
 
@@ -419,6 +433,11 @@ fn of_disk(disk: &Disk, mut wanted: Disk) -> Result<Vec<Change>, Failure> {
 
 fn of_nic(nic: &Nic, mut wanted: Nic) -> Result<Vec<Change>, Failure> {
     let mut changes = Vec::new();
+    // First: the one of which there may be none.
+    if wanted.filter != nic.filter {
+        changes.push(Change::Filter(wanted.filter.take()));
+        wanted.filter.clone_from(&nic.filter);
+    }
     if wanted.link_up != nic.link_up {
         changes.push(Change::Device(DeviceChange::Link { up: wanted.link_up }));
         wanted.link_up = nic.link_up;

@@ -12,6 +12,14 @@ pub(crate) fn invalid_argument(detail: impl Into<String>) -> Failure {
     Failure::new(Code::InvalidArgument, detail)
 }
 
+/// A failure as the driver of libvirt's says it that serves what it is about, where it is not another's already.
+pub(super) fn said_by(origin: Origin, failure: Failure) -> Failure {
+    match failure.origin {
+        Origin::Qemu => Failure::of(origin, failure.code, failure.detail),
+        _ => failure,
+    }
+}
+
 /// Refuses flags that `function` does not know.
 ///
 /// # Errors

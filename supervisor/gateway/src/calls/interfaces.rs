@@ -8,7 +8,7 @@ use reeve_ipc::api::call::HostInterfaceList;
 use reeve_ipc::api::interface::{HostInterface, HostInterfaceKind, LinkState};
 
 use super::Context;
-use super::failure::{Code, Failure, Origin};
+use super::failure::{Code, Failure, Origin, said_by};
 use super::list::{count, most};
 use crate::wire::types::OBJECTS_MAX;
 use crate::wire::types::handles::Interface;
@@ -24,15 +24,7 @@ mod only {
 }
 
 fn as_interface(failure: Failure) -> Failure {
-    let Failure {
-        code,
-        mut origin,
-        detail,
-    } = failure;
-    if origin == Origin::Qemu {
-        origin = Origin::Interface;
-    }
-    Failure::of(origin, code, detail)
+    said_by(Origin::Interface, failure)
 }
 
 fn check_flags(flags: u32, known: u32, function: &str) -> Result<(), Failure> {

@@ -44,12 +44,18 @@ pub(super) const fn is_there(summary: &DomainSummary) -> bool {
     summary.persistent || summary.state.is_active()
 }
 
+/// What a pair of filters wants: neither, or both, is anything.
+pub(super) const fn wanted(flags: u32, yes: u32, no: u32) -> Option<bool> {
+    match (flags & yes != 0, flags & no != 0) {
+        (true, false) => Some(true),
+        (false, true) => Some(false),
+        _ => None,
+    }
+}
+
 /// Whether a domain is there and passes the filters.
 pub(super) fn passes(summary: &DomainSummary, flags: u32) -> bool {
-    let pair = |yes: u32, no: u32, is: bool| {
-        let wanted = (flags & yes != 0, flags & no != 0);
-        wanted.0 == wanted.1 || wanted.0 == is
-    };
+    let pair = |yes, no, is| wanted(flags, yes, no).is_none_or(|wanted| wanted == is);
     is_there(summary)
         && pair(only::ACTIVE, only::INACTIVE, summary.state.is_active())
         && pair(only::PERSISTENT, only::TRANSIENT, summary.persistent)

@@ -16,7 +16,7 @@ use uuid::Uuid;
 
 use super::Context;
 use super::define::drawn;
-use super::failure::{Code, Failure, Origin};
+use super::failure::{Code, Failure, Origin, said_by};
 use super::list::{count, most};
 use crate::wire::call::Call;
 use crate::wire::frame::Program;
@@ -31,10 +31,7 @@ use crate::xml::{self, XmlErrorKind};
 const VALIDATE: u32 = 1;
 
 fn as_nwfilter(failure: Failure) -> Failure {
-    match failure.origin {
-        Origin::Qemu => Failure::of(Origin::Nwfilter, failure.code, failure.detail),
-        _ => failure,
-    }
+    said_by(Origin::Nwfilter, failure)
 }
 
 fn check_flags(flags: u32, known: u32, function: &str) -> Result<(), Failure> {

@@ -12,8 +12,8 @@ use reeve_ipc::model::{
     Devices, DirectMode, Disk, DiskTarget, Domain, DomainName, DomainUuid, GenerationId,
     KeptElement, KernelBoot, Labels, Layer, LifecycleAction, MemoryNodes, MemorySize,
     MetadataElement, Nic, NicSource, NodeMode, OnCrash, OnPowerOff, OnReboot, Platform,
-    PluggableMemory, PortConsole, ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, Vsock,
-    Watchdog,
+    PluggableMemory, PortConsole, ResourceLimits, Rng, Share, Tuning, VcpuPin, Vcpus, VirtualPort,
+    Vlan, VlanTag, Vsock, Watchdog,
 };
 use reeve_ipc::spec::{
     Burst, CacheMode, CpuSwitches, Discard, DiskFormat, DiskThrottle, IoEngine, MIN_MEMORY_BYTES,
@@ -171,6 +171,20 @@ fn nic(index: usize) -> impl Strategy<Value = Nic> {
             if vhost && !user {
                 nic.driver = NicDriver::Vhost;
             }
+        }
+        if let (NicSource::Network { .. }, Some(mtu)) = (&nic.source, nic.mtu) {
+            nic.virtual_port = Some(Box::new(VirtualPort {
+                open_vswitch: mtu % 2 == 0 && !isolated,
+                vlan: (mtu % 3 == 0).then(|| Vlan {
+                    trunk: false,
+                    tags: vec![VlanTag {
+                        id: mtu % 4096,
+                        native: None,
+                    }],
+                }),
+                ..VirtualPort::default()
+            }))
+            .filter(|port| **port != VirtualPort::default());
         }
         if !switch && !tap && !user {
             nic.isolated = isolated;

@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use reeve_gateway::xml::domain::{Hypervisor, Parse, parse};
-use reeve_ipc::model::{DomainUuid, Nic, NicSource, OpenVswitchPort, Vlan, VlanTag};
+use reeve_ipc::model::{DomainUuid, Nic, NicSource, OpenVswitchPort, VirtualPort, Vlan, VlanTag};
 use uuid::Uuid;
 
 fn nic(interface: &str) -> Result<Nic, String> {
@@ -53,6 +53,53 @@ fn what_libvirts_page_says_is_read() {
     let bare = "type='bridge'><source bridge='ovsbr'/><virtualport type='openvswitch'/>";
     assert!(port(bare).interface_id.is_some());
     assert_eq!(port(bare), port(bare));
+}
+
+#[test]
+fn what_an_interface_of_a_network_says_of_its_port_is_read() {
+    let id: Uuid = "09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f".parse().unwrap();
+    let vlan = Vlan {
+        trunk: false,
+        tags: vec![VlanTag {
+            id: 42,
+            native: None,
+        }],
+    };
+    let whole = "<virtualport type='openvswitch'><parameters interfaceid='09b11c53-8b5c-4eeb-8f00-d84eaa0aaa4f' \
+                 profileid='menial'/></virtualport><vlan><tag id='42'/></vlan>";
+    let whole_port = VirtualPort {
+        open_vswitch: true,
+        interface_id: Some(id),
+        profile: Some("menial".to_owned()),
+        vlan: Some(vlan.clone()),
+    };
+    let tags = VirtualPort {
+        vlan: Some(vlan),
+        ..VirtualPort::default()
+    };
+    // As the document of a domain that runs has it, too.
+    for begin in [
+        "type='network'><source network='lan'/>",
+        "type='bridge'><source network='lan' bridge='ovsbr'/>",
+    ] {
+        for (rest, wanted) in [
+            (whole, Some(&whole_port)),
+            ("<vlan><tag id='42'/></vlan>", Some(&tags)),
+            ("", None),
+        ] {
+            let read = nic(&format!("{begin}{rest}")).unwrap();
+            assert!(matches!(read.source, NicSource::Network { .. }));
+            assert_eq!(read.virtual_port.as_deref(), wanted, "{begin}{rest}");
+        }
+    }
+    let refused = nic("type='network'><source network='lan'/><virtualport type='802.1Qbg'/>");
+    assert!(
+        refused.as_ref().unwrap_err().contains("802.1Qbg"),
+        "{refused:?}"
+    );
+    let isolated = format!("type='network'><source network='lan'/>{whole}<port isolated='yes'/>");
+    let refused = nic(&isolated).unwrap_err();
+    assert!(refused.contains("isolates no port by itself"), "{refused}");
 }
 
 #[test]

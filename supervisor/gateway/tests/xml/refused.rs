@@ -90,12 +90,12 @@ fn what_a_guest_would_notice_is_refused_by_its_path() {
         ("<input type='tablet' bus='virtio'/>", "devices/input/@bus"),
         ("<controller type='ccid'/>", "devices/controller"),
         (
-            "<interface type='network'><source network='default'/><vlan><tag id='1'/></vlan></interface>",
+            "<interface type='user'><vlan><tag id='1'/></vlan></interface>",
             "devices/interface/vlan",
         ),
         (
-            "<interface type='network'><source network='default'/><virtualport/></interface>",
-            "devices/interface/virtualport",
+            "<interface type='network'><source network='default'/><virtualport type='802.1Qbg'/></interface>",
+            "devices/interface/virtualport/@type",
         ),
         (
             "<interface type='direct'><source dev='a' mode='x'/></interface>",

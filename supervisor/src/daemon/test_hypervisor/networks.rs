@@ -18,8 +18,8 @@ use reeve_ipc::api::event::{Label, NetworkEventKind};
 use reeve_ipc::api::network::{NetworkDetails, NetworkForward, NetworkSummary, PortDetails};
 use reeve_ipc::model::{
     Dhcp, DhcpRange, Domain, Forward, InterfaceName, InvalidName, Labels, Nat, Network,
-    NetworkAddress, NetworkError, NetworkName, NetworkPort, NetworkUuid, Nic, NicSource, PortLink,
-    PortUuid, networks_overlap,
+    NetworkAddress, NetworkError, NetworkName, NetworkUuid, Nic, NicSource, PortLink, PortUuid,
+    networks_overlap,
 };
 use uuid::Uuid;
 
@@ -582,20 +582,9 @@ fn port(network: &Network, domain: &Domain, nic: &Nic) -> Option<PortDetails> {
     for (byte, of_mac) in bytes.iter_mut().rev().zip(mac.octets()) {
         *byte ^= of_mac;
     }
+    let uuid = uuid::Builder::from_random_bytes(bytes).into_uuid();
     Some(PortDetails {
-        port: NetworkPort {
-            uuid: PortUuid(uuid::Builder::from_random_bytes(bytes).into_uuid()),
-            link,
-            mtu: network.mtu,
-            inbound: group.and_then(|group| group.inbound),
-            outbound: group.and_then(|group| group.outbound),
-            trust_guest: group
-                .and_then(|group| group.trust_guest)
-                .unwrap_or(network.trust_guest),
-            isolated: group
-                .and_then(|group| group.isolated)
-                .unwrap_or(network.isolated),
-        },
+        port: network.port(PortUuid(uuid), link, group),
         domain: domain.uuid,
         name: domain.name.clone(),
         mac,

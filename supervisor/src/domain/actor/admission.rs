@@ -120,6 +120,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         | Request::Update { .. }
         | Request::ChangeMedium { .. }
         | Request::ChangeTags { .. }
+        | Request::ChangeFilter { .. }
         | Request::SetMemory { .. }
         | Request::Tune { .. }
         | Request::SetVcpus { .. }
@@ -142,6 +143,7 @@ fn judge(standing: &Standing, request: &Request) -> Result<Admission, Refusal> {
         Request::Update { .. }
         | Request::ChangeMedium { .. }
         | Request::ChangeTags { .. }
+        | Request::ChangeFilter { .. }
         | Request::SetMemory { .. } => Ok(Job(JobKind::Update)),
         Request::SetMaxMemory(_) | Request::SetAgentTimeout(_) => Ok(Job(JobKind::Define)),
         Request::Tune { .. } => Ok(Job(JobKind::Tune)),

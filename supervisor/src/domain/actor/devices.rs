@@ -18,8 +18,8 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::DomainDefinition;
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
-    Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, Medium, NetworkPort, NicSource,
-    Vlan,
+    Device, DeviceError, DeviceName, DevicePlace, Devices, Domain, FilterReference, Medium,
+    NetworkPort, NicSource, Vlan,
 };
 use reeve_ipc::spec::PciSlot;
 
@@ -220,18 +220,21 @@ impl DomainActor {
         Ok((steps, events))
     }
 
-    /// Noted first: a later supervisor shows what the port may have.
-    pub(super) fn tags_steps(
+    /// Changes the definition that it runs with, the one that is kept, or both by `change`, and asks what `asked` makes
+    /// of the first for the machine. It is noted before that: a later supervisor shows what the machine may have, as of a
+    /// device that is attached, and what the worker may have open is in the status.
+    fn redefined_steps(
         &self,
         device: &DeviceName,
-        vlan: Option<&Vlan>,
-        live: bool,
-        persistent: bool,
+        (live, persistent): (bool, bool),
+        change: impl Fn(&mut Devices, &DeviceName) -> Result<(), DeviceError>,
+        asked: impl FnOnce(Box<Domain>, PciSlot) -> DeviceCall,
+        told: impl FnOnce(&DeviceName) -> Option<EventKind>,
     ) -> Steps {
         let (mut steps, mut events) = (Vec::new(), Vec::new());
         let mut device = device.clone();
         let changed = |domain: &mut Domain, device: &DeviceName| {
-            let changed = domain.devices.change_tags(device, vlan.cloned());
+            let changed = change(&mut domain.devices, device);
             changed.map_err(|error| self.device_error(&error))?;
             let checked = domain.validate();
             checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
@@ -243,7 +246,8 @@ impl DomainActor {
             changed(&mut record.definition, &device)?;
             let domain = Box::new(record.definition.clone());
             steps.push(Step::WriteStatus(Box::new(record)));
-            steps.push(Step::Device(DeviceCall::Tags { domain, slot }));
+            steps.push(Step::Device(asked(domain, slot)));
+            events.extend(told(&device));
         }
         if persistent {
             let mut record = self.kept()?.clone();
@@ -254,7 +258,38 @@ impl DomainActor {
         Ok((steps, events))
     }
 
-    /// As for a device that is attached: what the worker may have open is in the status first.
+    pub(super) fn tags_steps(
+        &self,
+        device: &DeviceName,
+        vlan: Option<&Vlan>,
+        live: bool,
+        persistent: bool,
+    ) -> Steps {
+        self.redefined_steps(
+            device,
+            (live, persistent),
+            |devices, device| devices.change_tags(device, vlan.cloned()),
+            |domain, slot| DeviceCall::Tags { domain, slot },
+            |_| None,
+        )
+    }
+
+    pub(super) fn filter_steps(
+        &self,
+        device: &DeviceName,
+        filter: Option<&FilterReference>,
+        live: bool,
+        persistent: bool,
+    ) -> Steps {
+        self.redefined_steps(
+            device,
+            (live, persistent),
+            |devices, device| devices.change_filter(device, filter.cloned().map(Box::new)),
+            |domain, slot| DeviceCall::Filter { domain, slot },
+            |_| None,
+        )
+    }
+
     pub(super) fn medium_steps(
         &self,
         device: &DeviceName,
@@ -262,35 +297,17 @@ impl DomainActor {
         live: bool,
         persistent: bool,
     ) -> Steps {
-        let mut steps = Vec::new();
-        let mut events = Vec::new();
-        let mut device = device.clone();
-        let changed = |domain: &mut Domain, device: &DeviceName| {
-            let changed = domain.devices.change_medium(device, medium.clone());
-            changed.map_err(|error| self.device_error(&error))?;
-            let checked = domain.validate();
-            checked.map_err(|error| self.error(ApiErrorCode::InvalidArgument, error))
-        };
-        if live {
-            let mut record = self.running()?.record.clone();
-            let (slot, name) = self.named(&record.definition.devices, &device)?;
-            device = name;
-            changed(&mut record.definition, &device)?;
-            let domain = Box::new(record.definition.clone());
-            steps.push(Step::WriteStatus(Box::new(record)));
-            steps.push(Step::Device(DeviceCall::Medium { domain, slot }));
-            events.push(EventKind::MediumChanged {
-                device: device.clone(),
-                inserted: medium.is_some(),
-            });
-        }
-        if persistent {
-            let mut record = self.kept()?.clone();
-            changed(&mut record.domain, &device)?;
-            steps.push(Step::WriteRecord(Box::new(record)));
-            events.push(REDEFINED);
-        }
-        Ok((steps, events))
+        let inserted = medium.is_some();
+        self.redefined_steps(
+            device,
+            (live, persistent),
+            |devices, device| devices.change_medium(device, medium.clone()).map(drop),
+            |domain, slot| DeviceCall::Medium { domain, slot },
+            |device| {
+                let device = device.clone();
+                Some(EventKind::MediumChanged { device, inserted })
+            },
+        )
     }
 
     /// What came of asking of a device.
@@ -326,7 +343,10 @@ impl DomainActor {
                 self.step_done();
             }
             (
-                DeviceCall::Medium { .. } | DeviceCall::Tags { .. } | DeviceCall::TuneCheck { .. },
+                DeviceCall::Medium { .. }
+                | DeviceCall::Tags { .. }
+                | DeviceCall::Filter { .. }
+                | DeviceCall::TuneCheck { .. },
                 Ok(()),
             ) => self.step_done(),
             (DeviceCall::Tune { .. }, Ok(())) => self.tuned(),

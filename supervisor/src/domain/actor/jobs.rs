@@ -223,6 +223,7 @@ impl DomainActor {
                 | DeviceCall::Update { .. }
                 | DeviceCall::Medium { .. }
                 | DeviceCall::Tags { .. }
+                | DeviceCall::Filter { .. }
                 | DeviceCall::Tune { .. },
             ) => error.code != ApiErrorCode::Timeout,
             Step::WriteRecord(_) => true,

@@ -6,8 +6,8 @@ use reeve_ipc::api::event::EventKind;
 use reeve_ipc::api::view::{AgentTimeout, DomainDefinition, ShutOffReason};
 use reeve_ipc::device::DeviceChange;
 use reeve_ipc::model::{
-    Device, DeviceName, DevicePlace, Domain, DomainName, Medium, MemorySize, NetworkPort, Vcpus,
-    Vlan,
+    Device, DeviceName, DevicePlace, Domain, DomainName, FilterReference, Medium, MemorySize,
+    NetworkPort, Vcpus, Vlan,
 };
 use reeve_ipc::phase::Phase;
 
@@ -120,6 +120,17 @@ pub enum Request {
         /// The kept definition's.
         persistent: bool,
     },
+    /// Give an interface another network filter, or none.
+    ChangeFilter {
+        /// Which interface.
+        device: DeviceName,
+        /// The filter.
+        filter: Option<Box<FilterReference>>,
+        /// The running machine's.
+        live: bool,
+        /// The kept definition's.
+        persistent: bool,
+    },
     /// Have a fresh worker take the machine over.
     Upgrade,
     /// Leave so much of its memory to the guest, by its balloon and its memory device.
@@ -175,6 +186,9 @@ impl Request {
                 live, persistent, ..
             }
             | Self::ChangeTags {
+                live, persistent, ..
+            }
+            | Self::ChangeFilter {
                 live, persistent, ..
             }
             | Self::SetMemory {

@@ -115,6 +115,12 @@ impl DomainActor {
                 live,
                 persistent,
             } => self.tags_steps(&device, vlan.as_deref(), live, persistent),
+            Request::ChangeFilter {
+                device,
+                filter,
+                live,
+                persistent,
+            } => self.filter_steps(&device, filter.as_deref(), live, persistent),
             Request::SetMemory {
                 memory,
                 live,

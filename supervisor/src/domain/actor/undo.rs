@@ -35,6 +35,10 @@ impl DomainActor {
                 domain: Box::new(live.record.definition.clone()),
                 slot: *slot,
             }),
+            Step::Device(DeviceCall::Filter { slot, .. }) => Some(DeviceCall::Filter {
+                domain: Box::new(live.record.definition.clone()),
+                slot: *slot,
+            }),
             Step::Device(DeviceCall::Tune { domain, before }) => Some(DeviceCall::Tune {
                 domain: before.clone()?,
                 before: Some(domain.clone()),
@@ -70,7 +74,8 @@ impl DomainActor {
                     continue;
                 }
                 DeviceCall::Update { change, .. } => live.note_asked(*change),
-                DeviceCall::Medium { .. } | DeviceCall::Tags { .. } => {}
+                DeviceCall::Medium { .. } | DeviceCall::Tags { .. } | DeviceCall::Filter { .. } => {
+                }
                 // That a device is gone is a notice.
                 _ => changed = false,
             }

@@ -2,13 +2,14 @@
 //! plan holds, are made once they are recorded.
 
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::model::{Devices, DirectMode, Nic, NicSource};
+use reeve_ipc::model::{Devices, DirectMode, InterfaceName, Nic, NicSource};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, PciSlot};
 
 use super::PlanError;
 use super::devices::{placed, unplaced};
-use super::nics::{NicPolicy, as_connected, guard, nic_spec, open_vhost};
+use super::nics::{NicPolicy, as_connected, filtered_where_it_can_be, guard, nic_spec, open_vhost};
 use crate::host::filter::FilterError;
+use crate::host::network::cable_ends_at;
 use crate::host::tap::{Draft, ETHERNET_MTU, Macvtap, MacvtapError, MacvtapRecord};
 
 /// The macvtaps of a machine: those that are to be made, and what is recorded of each.
@@ -24,6 +25,23 @@ pub(super) fn is_direct(nic: &Nic) -> bool {
     matches!(as_connected(nic).source, NicSource::Direct { .. })
 }
 
+/// That a device is no cable to a bridge of the host: upon it a guest would be beside the ports of that, which are
+/// isolated from one another and not from it.
+fn leads_to_no_bridge(device: &InterfaceName, draft: &Draft) -> Result<(), MacvtapError> {
+    let bridge = cable_ends_at(device.as_str()).map_err(|errno| MacvtapError::Make {
+        name: draft.record().name.clone(),
+        device: device.clone(),
+        errno,
+    })?;
+    match bridge {
+        None => Ok(()),
+        Some(bridge) => {
+            let what = format!("a cable to a port of '{bridge}'");
+            Err(MacvtapError::Shared(device.clone(), what))
+        }
+    }
+}
+
 impl Directs {
     /// Chooses what each is to be.
     ///
@@ -36,9 +54,7 @@ impl Directs {
             let NicSource::Direct { device, mode } = &connected.source else {
                 continue;
             };
-            if let Some(filter) = &connected.filter {
-                return Err(FilterError::UponDevice(filter.filter.clone()).into());
-            }
+            filtered_where_it_can_be(&connected)?;
             let device = device.clone();
             if *mode == DirectMode::Bridge {
                 if policy.multi_tenant {
@@ -54,6 +70,7 @@ impl Directs {
             let draft = Draft::choose(connected.target.as_ref(), (&device, mode), mac)?;
             if policy.multi_tenant {
                 draft.is_apart()?;
+                leads_to_no_bridge(&device, &draft)?;
             }
             all.records.push((slot, draft.record().clone()));
             let nic = connected.into_owned();

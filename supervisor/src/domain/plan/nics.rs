@@ -7,13 +7,14 @@ use reeve_ipc::fd::{FdSlot, FdTable};
 use reeve_ipc::model::{Domain, Nic, NicSource, PortLink};
 use reeve_ipc::spec::{DeviceSpec, MacAddress, NicDriver, NicSpec, PciSlot, SwitchedNicSpec};
 
+use super::devices::unplaced;
 use super::{PathPolicy, PlanError};
 use crate::host::filter::{
     Bound, FilterError, Guarded, Guest, Hook, InstanceError, Sender, TapFilters,
 };
 use crate::host::open_vswitch::{OpenVswitch, OpenVswitchError, Wearer};
 use crate::host::sockets;
-use crate::host::tap::{ETHERNET_MTU, Tap, TapNames};
+use crate::host::tap::{ETHERNET_MTU, Tap, TapId, TapNames};
 use crate::host::vhost_net;
 use crate::nwfilter::book::{Book, SharedBook};
 
@@ -73,17 +74,11 @@ impl NicPolicy {
     }
 
     fn with(&self, nic: &Nic, mac: MacAddress, bound: Option<Bound>) -> Option<Guarded> {
-        let (connected, hook) = match nic.source {
-            NicSource::Bridge(_) | NicSource::OpenVswitch(_) => (true, Hook::Ingress),
-            NicSource::Direct { .. } => (true, Hook::Egress),
-            _ => (false, Hook::Ingress),
-        };
-        let sender = nic.has_source_filter() || (connected && self.multi_tenant);
-        let sender = sender.then(|| Sender {
+        let sender = self.has_source_filter(nic).then(|| Sender {
             mac,
             any_mac: nic.trust_guest,
             addresses: nic.addresses.clone(),
-            hook,
+            hook: hook(nic).unwrap_or(Hook::Ingress),
         });
         (sender.is_some() || bound.is_some()).then(|| Guarded {
             sender,
@@ -92,13 +87,54 @@ impl NicPolicy {
         })
     }
 
+    /// Puts the filters that an interface is to have in the place of those that its tap has, which stay where they
+    /// cannot be had. One that is to have none has rules by which everything passes, until its tap is gone.
+    pub(crate) fn guard_anew(&self, nic: &Nic, tap: &TapId) -> Result<(), PlanError> {
+        let nic = as_connected(nic);
+        filtered_where_it_can_be(&nic)?;
+        let mac = nic.mac.ok_or_else(unplaced)?;
+        let book = self.book.read();
+        let guarded = self
+            .guarded(&nic, mac, &book)
+            .map_err(FilterError::from)?
+            .unwrap_or_else(|| Guarded {
+                sender: None,
+                bound: None,
+                guest: self.guest.clone(),
+            });
+        // No filter changes between what is looked up and what is put in its place.
+        self.filters.guard(tap, guarded)?;
+        drop(book);
+        Ok(())
+    }
+
     /// Whether an interface has any filter.
     fn is_guarded(&self, nic: &Nic) -> bool {
-        let connected = matches!(
-            nic.source,
-            NicSource::Bridge(_) | NicSource::OpenVswitch(_) | NicSource::Direct { .. }
-        );
-        nic.is_filtered() || (connected && self.multi_tenant)
+        nic.filter.is_some() || self.has_source_filter(nic)
+    }
+
+    /// Whether what its guest says it is is looked at.
+    fn has_source_filter(&self, nic: &Nic) -> bool {
+        nic.has_source_filter() || (self.multi_tenant && hook(nic).is_some())
+    }
+}
+
+/// Where what a guest sends meets its rules; `None` of an interface by which it reaches no other guest.
+fn hook(nic: &Nic) -> Option<Hook> {
+    match nic.source {
+        NicSource::Bridge(_) | NicSource::OpenVswitch(_) => Some(Hook::Ingress),
+        NicSource::Direct { .. } => Some(Hook::Egress),
+        _ => None,
+    }
+}
+
+/// That a network filter is not wanted where there is none.
+pub(super) fn filtered_where_it_can_be(nic: &Nic) -> Result<(), FilterError> {
+    match (&nic.source, &nic.filter) {
+        (NicSource::Direct { .. }, Some(filter)) => {
+            Err(FilterError::UponDevice(filter.filter.clone()))
+        }
+        _ => Ok(()),
     }
 }
 

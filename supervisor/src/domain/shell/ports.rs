@@ -58,6 +58,7 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
             let wanted = PortRequest {
                 network,
                 port_group: port_group.as_deref(),
+                virtual_port: nic.virtual_port.as_deref(),
                 uuid,
                 name: &name,
                 mac,

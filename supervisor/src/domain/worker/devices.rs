@@ -106,6 +106,13 @@ pub(super) async fn ask(
             let set = planner.set_tags(domain.uuid, tap, (**port).clone()).await;
             return set.map_err(|error| CallFailure::Refused(error.to_string()));
         }
+        DeviceCall::Filter { domain, slot } => {
+            let Some(tap) = worker.taps.at(slot) else {
+                return Err(CallFailure::Refused("it has no tap".to_owned()));
+            };
+            let guarded = planner.guard(*domain, slot, tap).await;
+            return guarded.map_err(not_planned);
+        }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, *domain, count).await,
         DeviceCall::TuneCheck { domain, before } => {
             let look = move |_: (u32, BorrowedFd<'_>), cgroup: Option<&DomainCgroup>| {

@@ -26,7 +26,7 @@ use crate::host::image_reader::ImageReader;
 use crate::host::shares::{ShareServers, Sharer};
 use crate::host::sockets::DeviceSockets;
 use crate::host::sockets::acceptor::{Acceptor, Connectors};
-use crate::host::tap::Macvtap;
+use crate::host::tap::{Macvtap, TapId};
 
 /// Threads that wait for files at once.
 const MAX_PLANNING: usize = 32;
@@ -258,6 +258,23 @@ impl Planner {
         let setting = self.work(domain, move || Ok(switch.set_tags(&tap, &port)?));
         let set = tokio::time::timeout(DEVICE_DEADLINE, setting).await;
         set.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+    }
+
+    /// Puts the filters that an interface is to have in the place of those that its tap has.
+    pub(super) async fn guard(
+        &self,
+        domain: Domain,
+        slot: PciSlot,
+        tap: TapId,
+    ) -> Result<(), PlanError> {
+        let network = self.network.of(&domain);
+        let guarding = self.work(domain.uuid, move || {
+            let mut nics = domain.devices.nics.iter();
+            let nic = nics.find(|nic| nic.address == Some(slot));
+            nic.map_or(Ok(()), |nic| network.guard_anew(nic, &tap))
+        });
+        let guarded = tokio::time::timeout(DEVICE_DEADLINE, guarding).await;
+        guarded.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
     }
 
     /// Binds what a planned device listens on.

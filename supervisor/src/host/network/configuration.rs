@@ -5,10 +5,14 @@
 //! none ends a line, and what could separate or comment is within quotes.
 
 use std::fmt::Write;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
 
 use reeve_ipc::model::{Dhcp, DhcpHost, DhcpRange, DnsService, Forward, LeaseTime, Network};
+
+/// The most leases of IPv6 that a network's server gives to whoever asks: one for each port that a bridge of Linux can
+/// have. When all are taken it compares every address with every lease for each that is asked for.
+const MAX_IPV6_LEASES: u128 = 1024;
 
 /// Where its files are.
 #[derive(Debug, Clone, Copy)]
@@ -16,6 +20,17 @@ pub(super) struct Files<'a> {
     pub(super) dhcp_hosts: &'a Path,
     pub(super) dns_hosts: &'a Path,
     pub(super) leases: &'a Path,
+    /// Where it does not get to those of the host.
+    pub(super) copies: Option<Copies<'a>>,
+}
+
+/// Copies of what the host knows of names.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Copies<'a> {
+    /// Of `/etc/hosts`.
+    pub(super) hosts: &'a Path,
+    /// Of `/etc/resolv.conf`.
+    pub(super) resolvers: &'a Path,
 }
 
 /// A line; writing to a text does not fail.
@@ -45,6 +60,11 @@ pub(super) fn configuration(network: &Network, bridge: &str, files: Files<'_>) -
     addresses(&mut text, network);
     line!(text, "dhcp-hostsfile=\"{}\"", files.dhcp_hosts.display());
     line!(text, "addn-hosts=\"{}\"", files.dns_hosts.display());
+    if let Some(copies) = files.copies {
+        line!(text, "no-hosts");
+        line!(text, "addn-hosts=\"{}\"", copies.hosts.display());
+        line!(text, "resolv-file=\"{}\"", copies.resolvers.display());
+    }
     line!(text, "dhcp-leasefile=\"{}\"", files.leases.display());
     // It is started as who it is to be, stays where it is started, and says on its standard error how it went.
     line!(text, "user=");
@@ -153,6 +173,7 @@ fn srv(service: &DnsService) -> String {
 }
 
 fn addresses(text: &mut String, network: &Network) {
+    let most_of_ipv6 = most_of_ipv6(network);
     let mut leases = 0_u128;
     let mut any = false;
     for address in &network.addresses {
@@ -169,6 +190,7 @@ fn addresses(text: &mut String, network: &Network) {
             IpAddr::V6(_) => address.prefix.to_string(),
         };
         for range in &dhcp.ranges {
+            let range = narrowed(*range, most_of_ipv6);
             let lease = range
                 .lease
                 .map_or(String::new(), |time| format!(",{}", word(time)));
@@ -178,7 +200,7 @@ fn addresses(text: &mut String, network: &Network) {
                 range.first,
                 range.last
             );
-            leases = leases.saturating_add(addresses_of(range));
+            leases = leases.saturating_add(addresses_of(&range));
         }
         if dhcp.ranges.is_empty() && !dhcp.hosts.is_empty() {
             line!(text, "dhcp-range={},static,{length}", address.first());
@@ -202,6 +224,30 @@ fn addresses(text: &mut String, network: &Network) {
         line!(text, "dhcp-lease-max={leases}");
     }
     routers(text, network);
+}
+
+/// How many addresses a range of IPv6 gives out at most: a client of DHCPv6 is what it calls itself (RFC 8415, 11), so
+/// that a guest takes as many leases as there are; and all leases, also those of IPv4, are in one book, which is written
+/// anew for each.
+fn most_of_ipv6(network: &Network) -> u128 {
+    let given = network
+        .addresses
+        .iter()
+        .filter_map(|on| on.dhcp.as_ref())
+        .flat_map(|dhcp| &dhcp.ranges);
+    let ranges = given.filter(|range| range.first.is_ipv6()).count();
+    let ranges = ranges.max(1).try_into().unwrap_or(u128::MAX);
+    (MAX_IPV6_LEASES / ranges).max(1)
+}
+
+/// A range with no more than its first so many addresses, where it is one of IPv6.
+fn narrowed(range: DhcpRange, most: u128) -> DhcpRange {
+    let (IpAddr::V6(first), IpAddr::V6(last)) = (range.first, range.last) else {
+        return range;
+    };
+    let end = first.to_bits().saturating_add(most.saturating_sub(1));
+    let last = Ipv6Addr::from_bits(end.min(last.to_bits())).into();
+    DhcpRange { last, ..range }
 }
 
 /// Advertisements of the host as a router of IPv6.

@@ -11,6 +11,8 @@
 //!                                               configuration.rs, answers.rs
 //! ```
 //!
+//! `cable.rs` looks where the host's own cables lead, for guests upon one.
+//!
 //! What lives here: how each is made, and made again; all that another supervisor must know of it is noted before. What
 //! may not: who is connected to a network, and what a definition means (`crate::network`).
 //!
@@ -28,6 +30,7 @@
 
 mod answers;
 mod bandwidth;
+mod cable;
 mod configuration;
 mod failure;
 mod forwarding;
@@ -48,6 +51,7 @@ use rustix::fs::{Mode, OFlags};
 use rustix::io::Errno;
 
 use self::answers::Answers;
+pub(crate) use self::cable::ends_at as cable_ends_at;
 use self::failure::{host, host_io, refused, unsupported};
 use self::forwarding::Forwarding;
 use self::keeper::Rules;
@@ -340,10 +344,13 @@ impl NetworkHost for Host {
                 return Err(host(format!("its bridge {bridge} is gone")));
             }
         }
-        match &resources.server {
-            Some(server) => self.answers.check(network, server),
-            None => Ok(()),
+        let Some(server) = &resources.server else {
+            return Ok(());
+        };
+        if self.places(network.uuid).copy_names(network)? && server::watch(server).is_some() {
+            server::reload(server)?;
         }
+        self.answers.check(network, server)
     }
 
     fn watch(&self, _: NetworkUuid, resources: &NetworkResources) -> Option<OwnedFd> {

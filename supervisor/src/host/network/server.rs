@@ -4,6 +4,8 @@
 //!   <run>/servers/<uuid>/dnsmasq.conf    what it is told (`configuration.rs`)
 //!   <run>/servers/<uuid>/dhcp-hosts      known hosts; read again on SIGHUP, as is
 //!   <run>/servers/<uuid>/dns-hosts       names of addresses
+//!   <run>/servers/<uuid>/hosts           copies of the host's `/etc/hosts` and `/etc/resolv.conf`, where it gives
+//!   <run>/servers/<uuid>/resolv.conf     files by TFTP
 //!   <state>/leases/<uuid>                its book, which it alone writes; survives the network's stop
 //! ```
 //!
@@ -17,15 +19,18 @@
 //!    signals none of the others all the same (`reeve_sandbox::service`).
 //!    Its way to its own files must be open to others: the run and the state directory are given that where they have it
 //!    not, what is in them is closed by itself.
-//! 2. 2026-11: it reads `/etc` and where `/etc/resolv.conf` points, as far as anybody may: whom the host asks for
-//!    names changes while it runs, by files that are renamed into their place.
+//! 2. 2026-11: one that gives no files reads `/etc` and where `/etc/resolv.conf` points, as far as anybody may: whom
+//!    the host asks for names changes while it runs, by files that are renamed into their place, which a rule for one
+//!    file would not follow.
 //! 3. 2026-11: the directory of TFTP is one that clients may name (`allowed_directories`), opened by that policy and
 //!    handed over as it was opened: dnsmasq finds it by its path. Where that leads elsewhere by then, or by a link in it,
-//!    guests get what the server may read besides and anybody may read: its own configuration, libraries, and `/etc`.
+//!    guests get what the server may read besides. So such a server reads nothing of `/etc` but the list of libraries;
+//!    of what else it asks for there it has copies, which are compared as often as the network is looked after
+//!    ([`copy_names`](Places::copy_names)).
 
 use std::ffi::OsString;
 use std::fs;
-use std::io::Write;
+use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
@@ -37,7 +42,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
-use super::configuration::{self, Files};
+use super::configuration::{self, Copies, Files};
 use super::failure::{host, host_io};
 use super::{Directories, NetworkHostError};
 use crate::host::identity::{FIRST_UID, UID_COUNT};
@@ -61,10 +66,18 @@ const END: Duration = Duration::from_millis(500);
 const KILL: Duration = Duration::from_secs(2);
 /// That others may pass through a directory.
 const PASS: u32 = 0o001;
+/// That others may read a file.
+const READ: u32 = 0o004;
 /// What it says when it serves.
 const STARTED: &str = "started, version";
 /// The most of its words that are kept.
 const MAX_WORDS: usize = 16 << 10;
+/// Names of addresses that the host knows by itself: the file in `/etc` and its copy.
+const HOSTS: &str = "hosts";
+/// Whom the host asks for names: the same.
+const RESOLVERS: &str = "resolv.conf";
+/// The most bytes of either that are copied.
+const MAX_COPIED: u64 = 1 << 20;
 
 /// The uid and gid of the server of a network whose bridge has that number.
 pub(super) const fn uid_of(bridge: u32) -> u32 {
@@ -116,20 +129,37 @@ impl Places {
         let leases = self.leases.parent().unwrap_or(&self.leases);
         directory(leases, 2)?;
         let (dhcp_hosts, dns_hosts) = (self.file("dhcp-hosts"), self.file("dns-hosts"));
+        let (copied_hosts, resolvers) = (self.file(HOSTS), self.file(RESOLVERS));
+        let copies = Copies {
+            hosts: &copied_hosts,
+            resolvers: &resolvers,
+        };
         let files = Files {
             dhcp_hosts: &dhcp_hosts,
             dns_hosts: &dns_hosts,
             leases: &self.leases,
+            copies: gives_files(network).then_some(copies),
         };
         let text = configuration::configuration(network, bridge, files);
-        let hosts = put(&dhcp_hosts, &configuration::dhcp_hosts(network))?;
-        let names = put(&dns_hosts, &configuration::dns_hosts(network))?;
-        let configuration = put(&self.file("dnsmasq.conf"), &text)?;
+        let hosts = put(&dhcp_hosts, configuration::dhcp_hosts(network).as_bytes())?;
+        let names = put(&dns_hosts, configuration::dns_hosts(network).as_bytes())?;
+        let names = self.copy_names(network)? || names;
+        let configuration = put(&self.file("dnsmasq.conf"), text.as_bytes())?;
         Ok(match (configuration, hosts || names) {
             (true, _) => Changed::Configuration,
             (false, true) => Changed::Hosts,
             (false, false) => Changed::Nothing,
         })
+    }
+
+    /// Copies what the host knows of names for a server that does not get to it; gives whether it has to be told. Of
+    /// whom to ask it finds another by itself, as it does of the host's.
+    pub(super) fn copy_names(&self, network: &Network) -> Result<bool, NetworkHostError> {
+        if !gives_files(network) {
+            return Ok(false);
+        }
+        put(&self.file(RESOLVERS), &of_host(RESOLVERS)?)?;
+        put(&self.file(HOSTS), &of_host(HOSTS)?)
     }
 
     /// The book, made where there is none, and the server's.
@@ -196,8 +226,8 @@ fn reachable(path: &Path) -> Result<(), NetworkHostError> {
 }
 
 /// Writes a file by a temporary, where it is not that already; gives whether it was not.
-fn put(path: &Path, text: &str) -> Result<bool, NetworkHostError> {
-    if fs::read(path).is_ok_and(|found| found == text.as_bytes()) {
+fn put(path: &Path, text: &[u8]) -> Result<bool, NetworkHostError> {
+    if fs::read(path).is_ok_and(|found| found == text) {
         return Ok(false);
     }
     let temporary = path.with_extension("new");
@@ -205,13 +235,31 @@ fn put(path: &Path, text: &str) -> Result<bool, NetworkHostError> {
         let mut file = fs::File::create(&temporary)?;
         // Whatever the umask is.
         file.set_permissions(fs::Permissions::from_mode(0o644))?;
-        file.write_all(text.as_bytes())?;
+        file.write_all(text)?;
         // What is beneath the run directory is in memory; a later reader must not find half of it all the same.
         file.sync_data()?;
         fs::rename(&temporary, path)
     };
     write().map_err(|error| host_io("cannot write", path, &error))?;
     Ok(true)
+}
+
+/// A file of the host's `/etc`, as far as it is copied; nothing where there is none that anybody may read.
+fn of_host(name: &str) -> Result<Vec<u8>, NetworkHostError> {
+    let path = Path::new("/etc").join(name);
+    let mut text = Vec::new();
+    let read = fs::File::open(&path).and_then(|file| {
+        let found = file.metadata()?;
+        let open = found.is_file() && found.permissions().mode() & READ != 0;
+        let most = if open { MAX_COPIED } else { 0 };
+        file.take(most).read_to_end(&mut text)
+    });
+    match read {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(host_io("cannot read", &path, &error))
+        }
+        _ => Ok(text),
+    }
 }
 
 /// A server that is there.
@@ -222,6 +270,11 @@ fn open(server: &ServerProcess) -> Option<OwnedFd> {
 /// Its pidfd; `None` where it has ended.
 pub(super) fn watch(server: &ServerProcess) -> Option<OwnedFd> {
     open(server).filter(|pidfd| !process::has_ended(pidfd.as_fd()))
+}
+
+/// Whether a network's server gives files, so that guests may get what it may read.
+fn gives_files(network: &Network) -> bool {
+    tftp_roots(network).next().is_some()
 }
 
 /// The directories whose files a network's server gives by TFTP.
@@ -268,7 +321,7 @@ pub(super) fn start(
         arguments: &[option],
         uid,
         capabilities: &CAPABILITIES,
-        paths: &paths(program, places),
+        paths: &paths(program, places, gives_files(network)),
         directories: &roots.iter().map(AsFd::as_fd).collect::<Vec<_>>(),
         tcp_ports: &TCP_PORTS,
     })
@@ -294,8 +347,8 @@ pub(super) fn start(
     Ok(server)
 }
 
-/// What it may do with which paths.
-fn paths(program: &Path, places: &Places) -> Vec<(Access, PathBuf)> {
+/// What it may do with which paths, where it gives files or not.
+fn paths(program: &Path, places: &Places, gives_files: bool) -> Vec<(Access, PathBuf)> {
     let mut paths: Vec<(Access, PathBuf)> = vec![(Access::Execute, program.to_owned())];
     for system in [
         "/usr/lib",
@@ -306,11 +359,16 @@ fn paths(program: &Path, places: &Places) -> Vec<(Access, PathBuf)> {
     ] {
         paths.push((Access::Execute, system.into()));
     }
-    for readable in ["/etc", "/usr/share/locale", "/proc/sys/net", "/dev/urandom"] {
+    for readable in ["/usr/share/locale", "/proc/sys/net", "/dev/urandom"] {
         paths.push((Access::Read, readable.into()));
     }
-    if let Ok(resolver) = fs::canonicalize("/etc/resolv.conf") {
-        paths.extend(resolver.parent().map(|at| (Access::Read, at.to_owned())));
+    if gives_files {
+        paths.push((Access::Read, "/etc/ld.so.cache".into()));
+    } else {
+        paths.push((Access::Read, "/etc".into()));
+        if let Ok(resolver) = fs::canonicalize("/etc/resolv.conf") {
+            paths.extend(resolver.parent().map(|at| (Access::Read, at.to_owned())));
+        }
     }
     paths.push((Access::Write, "/dev/null".into()));
     paths.push((Access::Read, places.directory.clone()));

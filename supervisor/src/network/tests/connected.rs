@@ -74,6 +74,7 @@ async fn a_port_has_what_its_group_and_its_network_say() {
         stage.networks.connect(PortRequest {
             network: &network.name,
             port_group,
+            virtual_port: None,
             uuid: DomainUuid(Uuid::from_u128(1)),
             name: &"web".parse().unwrap(),
             mac: mac(1),
@@ -142,6 +143,79 @@ async fn a_port_is_on_the_bridge_of_the_host_or_on_the_interface_with_the_fewest
     assert_eq!(port.bridge.as_str(), "br0");
     assert_eq!(port.interface_id, Some(uuid.0));
     assert_eq!(port.vlan, switched.vlan);
+}
+
+#[tokio::test]
+async fn what_an_interface_says_of_its_port_holds() {
+    let stage = Stage::new();
+    let tag = |id| {
+        Some(Vlan {
+            trunk: false,
+            tags: vec![VlanTag { id, native: None }],
+        })
+    };
+    let mut bridged = plain(1, "bridged");
+    bridged.forward = Forward::Bridge("ovsbr".parse().unwrap());
+    stage.started(&bridged).await;
+    let mut switched = plain(2, "switched");
+    switched.forward = Forward::Bridge("ovsbr".parse().unwrap());
+    switched.open_vswitch = true;
+    switched.vlan = tag(42);
+    stage.started(&switched).await;
+    let own = plain(3, "own");
+    stage.started(&own).await;
+    let given = |network: &Network, virtual_port: &VirtualPort| {
+        stage.networks.connect(PortRequest {
+            network: &network.name,
+            port_group: None,
+            virtual_port: Some(virtual_port),
+            uuid: DomainUuid(Uuid::from_u128(1)),
+            name: &"web".parse().unwrap(),
+            mac: mac(1),
+        })
+    };
+    let whole = VirtualPort {
+        open_vswitch: true,
+        interface_id: Some(Uuid::from_u128(9)),
+        profile: Some("gold".to_owned()),
+        vlan: tag(7),
+    };
+    let link = PortLink::OpenVswitch(Box::new(OpenVswitchPort {
+        bridge: "ovsbr".parse().unwrap(),
+        interface_id: whole.interface_id,
+        profile: whole.profile.clone(),
+        vlan: tag(7),
+    }));
+    // Whether the network says that the bridge is one of Open vSwitch or not.
+    for network in [&bridged, &switched] {
+        assert_eq!(given(network, &whole).unwrap().link, link);
+    }
+    let tags = VirtualPort {
+        vlan: tag(8),
+        ..VirtualPort::default()
+    };
+    let port = given(&switched, &tags).unwrap();
+    let PortLink::OpenVswitch(link) = port.link else {
+        panic!("{:?}", port.link);
+    };
+    assert_eq!((link.vlan, link.interface_id), (tag(8), Some(port.uuid.0)));
+    // What is not said is the network's.
+    let plain = VirtualPort {
+        open_vswitch: true,
+        ..VirtualPort::default()
+    };
+    let PortLink::OpenVswitch(link) = given(&switched, &plain).unwrap().link else {
+        panic!("no port of a switch");
+    };
+    assert_eq!(link.vlan, tag(42));
+    for (network, refused, part) in [
+        (&bridged, &tags, "tags of VLANs"),
+        (&own, &whole, "connected to a bridge of the host"),
+    ] {
+        let (code, why) = refusal(given(network, refused));
+        assert_eq!(code, ApiErrorCode::Unsupported);
+        assert!(why.contains(part), "{why}");
+    }
 }
 
 #[tokio::test]

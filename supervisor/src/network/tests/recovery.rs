@@ -77,6 +77,7 @@ async fn ports_are_known_again_and_connected_by_the_next_start() {
     let given = stage.networks.connect(PortRequest {
         network: &network.name,
         port_group: None,
+        virtual_port: None,
         uuid: DomainUuid(Uuid::from_u128(1)),
         name: &"web".parse().unwrap(),
         mac: mac(1),

@@ -4,6 +4,7 @@ use reeve_ipc::model::Permissions;
 use uuid::Uuid;
 
 use super::*;
+use crate::store::kept::file_name;
 
 fn pool(number: u128, name: &str) -> Pool {
     Pool {

@@ -170,6 +170,31 @@ const V3: &str = r#"{
           "isolated": false,
           "address": 3,
           "vhost": true
+        },
+        {
+          "mac": "52:54:00:12:34:58",
+          "source": {
+            "network": {
+              "network": "lan"
+            }
+          },
+          "queues": 1,
+          "link_up": true,
+          "trust_guest": false,
+          "isolated": false,
+          "address": 9,
+          "virtual_port": {
+            "open_vswitch": true,
+            "profile": "gold",
+            "vlan": {
+              "tags": [
+                {
+                  "id": 42,
+                  "native": "untagged"
+                }
+              ]
+            }
+          }
         }
       ],
       "rng": {

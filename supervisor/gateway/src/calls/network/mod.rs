@@ -16,7 +16,7 @@ use reeve_ipc::model::NetworkUuid;
 use uuid::Uuid;
 
 use super::Context;
-use super::failure::{Code, Failure, Origin};
+use super::failure::{Code, Failure, Origin, said_by};
 use crate::wire::types::handles;
 
 /// Calls the supervisor. A network that something else is done to is waited for.
@@ -28,15 +28,7 @@ async fn call<C: Call + Clone>(context: &Context, call: C) -> Result<C::Answer, 
 }
 
 fn as_network(failure: Failure) -> Failure {
-    let Failure {
-        code,
-        mut origin,
-        detail,
-    } = failure;
-    if origin == Origin::Qemu {
-        origin = Origin::Network;
-    }
-    Failure::of(origin, code, detail)
+    said_by(Origin::Network, failure)
 }
 
 /// Refuses flags that `function` does not know.

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::super::Context;
 use super::super::failure::{Code, Failure, Origin};
-use super::super::list::{count, most};
+use super::super::list::{count, most, wanted};
 use super::{call, check_flags, details, handle, of_network, reference};
 use crate::wire::types::OBJECTS_MAX;
 use crate::wire::types::handles;
@@ -33,10 +33,7 @@ mod only {
 
 /// The networks that filters leave.
 fn filter(flags: u32) -> NetworkFilter {
-    let pair = |yes: u32, no: u32| {
-        let wanted = (flags & yes != 0, flags & no != 0);
-        (wanted.0 != wanted.1).then_some(wanted.0)
-    };
+    let pair = |yes, no| wanted(flags, yes, no);
     NetworkFilter {
         active: pair(only::ACTIVE, only::INACTIVE),
         persistent: pair(only::PERSISTENT, only::TRANSIENT),

@@ -18,7 +18,7 @@ use uuid::Uuid;
 
 pub(crate) use self::transfer::{HOLES, Transfer, download, upload};
 use super::Context;
-use super::failure::{Code, Failure, Origin};
+use super::failure::{Code, Failure, Origin, said_by};
 use crate::wire::types::handles;
 
 /// How long a call waits for what is being done to its pool or volume: libvirt does not at all.
@@ -34,19 +34,12 @@ async fn call<C: Call + Clone>(context: &Context, call: C) -> Result<C::Answer, 
 }
 
 fn as_storage(failure: Failure) -> Failure {
-    let Failure {
-        mut code,
-        mut origin,
-        detail,
-    } = failure;
-    if origin == Origin::Qemu {
-        origin = Origin::Storage;
-    }
-    if code == Code::OperationTimeout {
+    let mut failure = said_by(Origin::Storage, failure);
+    if failure.code == Code::OperationTimeout {
         // Something is done to it.
-        code = Code::OperationInvalid;
+        failure.code = Code::OperationInvalid;
     }
-    Failure::of(origin, code, detail)
+    failure
 }
 
 /// Refuses flags that `function` does not know.

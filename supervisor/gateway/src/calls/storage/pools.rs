@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::super::Context;
 use super::super::failure::{Code, Failure};
-use super::super::list::{count, most};
+use super::super::list::{count, most, wanted};
 use super::{call, check_flags, no_pool_of_name, of_pool, plain, pool_handle, pool_reference};
 use crate::wire::types::OBJECTS_MAX;
 use crate::wire::types::handles;
@@ -33,10 +33,7 @@ mod only {
 
 /// The pools that filters leave; `None` where that is none whatever there is.
 fn filter(flags: u32) -> Option<PoolFilter> {
-    let pair = |yes: u32, no: u32| {
-        let wanted = (flags & yes != 0, flags & no != 0);
-        (wanted.0 != wanted.1).then_some(wanted.0)
-    };
+    let pair = |yes, no| wanted(flags, yes, no);
     let types = flags & only::TYPES;
     (types == 0 || types & only::DIRECTORY != 0).then(|| PoolFilter {
         active: pair(only::ACTIVE, only::INACTIVE),

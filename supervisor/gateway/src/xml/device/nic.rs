@@ -42,8 +42,9 @@ pub(super) fn parse(element: Element<'_>, keeper: &mut Keeper) -> Result<Nic, Xm
         }
     }
     let (source, target) = source(element)?;
-    let source = open_vswitch::parse(element, source)?;
+    let (source, virtual_port) = open_vswitch::parse(element, source)?;
     let mut nic = Nic::new(source);
+    nic.virtual_port = virtual_port;
     nic.target = target;
     if let Some(mac) = mac {
         mac.known(&["address"])?;
@@ -259,6 +260,9 @@ pub(super) fn format(
                     tag.attribute("dev", device).attribute("mode", mode).empty();
                 }
                 None => tag.empty(),
+            }
+            if let Some(own) = &nic.virtual_port {
+                open_vswitch::format_own(writer, own);
             }
         }
         NicSource::Direct { device, mode } => {

@@ -36,6 +36,7 @@ fn lines(network: &Network) -> Vec<String> {
         dhcp_hosts: path("/h"),
         dns_hosts: path("/a"),
         leases: path("/l"),
+        copies: None,
     };
     let text = configuration(network, "virbr0", files);
     let end = [
@@ -56,6 +57,24 @@ fn lines(network: &Network) -> Vec<String> {
     let (rest, last) = lines[2..].split_at(lines.len() - 2 - end.len());
     assert_eq!(last, end);
     rest.to_vec()
+}
+
+#[test]
+fn a_server_that_does_not_get_to_the_host_s_names_has_copies() {
+    let path = |name: &'static str| Path::new(name);
+    let files = Files {
+        dhcp_hosts: path("/h"),
+        dns_hosts: path("/a"),
+        leases: path("/l"),
+        copies: Some(Copies {
+            hosts: path("/c"),
+            resolvers: path("/r"),
+        }),
+    };
+    let text = configuration(&network(), "virbr0", files);
+    for line in ["no-hosts", "addn-hosts=\"/c\"", "resolv-file=\"/r\""] {
+        assert!(text.lines().any(|found| found == line), "{line}: {text}");
+    }
 }
 
 #[test]
@@ -227,4 +246,36 @@ fn an_isolated_network_has_no_router_and_nobody_to_ask() {
          52:54:00:00:00:02,two\n\
          id:0:3:0:1:0:16:3e:11:22:33,six,[2001:db8::6],5m\n"
     );
+}
+
+#[test]
+fn ranges_of_ipv6_give_out_no_more_than_a_book_holds() {
+    let mut network = network();
+    let with = |mut on: NetworkAddress, ranges: Vec<DhcpRange>| {
+        on.dhcp = Some(Dhcp {
+            ranges,
+            ..Dhcp::default()
+        });
+        on
+    };
+    let four = range("10.0.0.10", "10.0.0.19", None);
+    let six = [
+        range("2001:db8::1:0", "2001:db8::1:ffff", None),
+        range("2001:db8::100", "2001:db8::1ff", None),
+    ];
+    network.addresses = vec![
+        with(address("10.0.0.1", 8), vec![four]),
+        with(address("2001:db8::1", 64), six.to_vec()),
+    ];
+    let lines = lines(&network);
+    for line in [
+        "dhcp-range=10.0.0.10,10.0.0.19,255.0.0.0",
+        // Half of all each, of the first of which this has more.
+        "dhcp-range=2001:db8::1:0,2001:db8::1:1ff,64",
+        "dhcp-range=2001:db8::100,2001:db8::1ff,64",
+        // What all of them have, so that none takes another's.
+        "dhcp-lease-max=778",
+    ] {
+        assert!(lines.iter().any(|found| found == line), "{line}: {lines:?}");
+    }
 }

@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use self::disks::Disk;
 use self::nics::Nic;
 use super::SchemaError;
+use crate::store::rate::Rate;
 
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
@@ -55,21 +56,6 @@ impl Devices {
             && self.watchdog.is_none()
             && self.memory.is_none()
     }
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub(super) struct Rate {
-    per_second: u64,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    burst: Option<Burst>,
-}
-
-#[derive(Debug, Clone, Copy, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Burst {
-    per_second: u64,
-    seconds: u32,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -189,36 +175,6 @@ fn from_slot(address: Option<spec::PciSlot>) -> Option<u8> {
 fn to_slot(address: Option<u8>) -> Result<Option<spec::PciSlot>, SchemaError> {
     let slot = address.map(spec::PciSlot::try_from).transpose();
     slot.map_err(|error| SchemaError::Address(error.to_string()))
-}
-
-impl From<spec::Rate> for Rate {
-    fn from(rate: spec::Rate) -> Self {
-        let spec::Rate { per_second, burst } = rate;
-        Self {
-            per_second,
-            burst: burst.map(
-                |spec::Burst {
-                     per_second,
-                     seconds,
-                 }| Burst {
-                    per_second,
-                    seconds,
-                },
-            ),
-        }
-    }
-}
-
-impl From<Rate> for spec::Rate {
-    fn from(rate: Rate) -> Self {
-        Self {
-            per_second: rate.per_second,
-            burst: rate.burst.map(|burst| spec::Burst {
-                per_second: burst.per_second,
-                seconds: burst.seconds,
-            }),
-        }
-    }
 }
 
 impl From<&model::Devices> for Devices {

@@ -130,6 +130,14 @@ trust-guest = true
 
 [[nic]]
 
+[[nic]]
+network = "lan"
+open-vswitch = { profile = "gold", tags = [42] }
+
+[[nic]]
+network = "lan"
+open-vswitch = { tags = [7, 8], trunk = true, native = 8, tags-alone = true }
+
 [rng]
 address = 5
 bytes = { per-second = 1024 }
@@ -162,7 +170,11 @@ fn devices_arrive_as_they_are_written_and_are_exported_again() {
     assert_eq!(domain.validate(), Ok(()));
     let devices = &domain.devices;
     let drivers: Vec<_> = devices.nics.iter().map(|nic| nic.driver.word()).collect();
-    assert_eq!(drivers, ["user", "vhost", "user"]);
+    assert_eq!(drivers, ["user", "vhost", "user", "user", "user"]);
+    let own = |nic: usize| devices.nics[nic].virtual_port.as_deref().unwrap();
+    assert!(own(3).open_vswitch && !own(4).open_vswitch);
+    assert_eq!(own(3).profile.as_deref(), Some("gold"));
+    assert_eq!(own(4).vlan.as_ref().unwrap().tags[1].native, Some(false));
     assert_eq!(devices.disks[0].layers().count(), 2);
     assert!(devices.disks[1].image.is_none() && devices.disks[1].read_only);
     let burst = devices.disks[0]
@@ -206,6 +218,9 @@ fn a_device_that_makes_no_sense_is_refused_with_its_line() {
     assert!(nic("bridge = 'a'\ntap = 'b'").contains("not on two"));
     assert!(nic("mac = '01:00:00:00:00:00'").contains("one station"));
     assert!(nic("bridge = 'a/b'").contains("'a/b'"));
+    assert!(nic("open-vswitch = { tags = [1] }").contains("needs a bridge"));
+    let both = "network = 'lan'\nopen-vswitch = { bridge = 'a' }";
+    assert!(nic(both).contains("is the network's"));
 }
 
 #[test]

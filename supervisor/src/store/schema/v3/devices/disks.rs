@@ -7,7 +7,8 @@ use reeve_ipc::spec;
 use serde::{Deserialize, Serialize};
 
 use super::super::SchemaError;
-use super::{Rate, from_slot, to_slot};
+use super::{from_slot, to_slot};
+use crate::store::rate::Rate;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

@@ -9,9 +9,10 @@ use uuid::Uuid;
 
 use super::super::SchemaError;
 use super::disks::is_false;
-use super::open_vswitch::SwitchPort;
-use super::{Rate, from_slot, to_slot};
+use super::open_vswitch::{SwitchPort, VirtualPort};
+use super::{from_slot, to_slot};
 use crate::store::nwfilters::ReferenceFile;
+use crate::store::rate::Rate;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +41,8 @@ pub(super) struct Nic {
     vhost: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     filter: Option<ReferenceFile>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    virtual_port: Option<VirtualPort>,
 }
 
 #[derive(Debug, Serialize, Deserialize)]
@@ -223,6 +226,7 @@ impl From<&model::Nic> for Nic {
             addresses,
             driver,
             filter,
+            virtual_port,
         } = nic;
         let text = |name: &model::InterfaceName| name.as_str().to_owned();
         Self {
@@ -243,6 +247,7 @@ impl From<&model::Nic> for Nic {
                 NicDriver::Vhost => true,
             },
             filter: filter.as_deref().map(Into::into),
+            virtual_port: virtual_port.as_deref().map(Into::into),
         }
     }
 }
@@ -278,6 +283,7 @@ impl TryFrom<Nic> for model::Nic {
                 Some(filter) => Some(Box::new(filter.try_into()?)),
                 None => None,
             },
+            virtual_port: nic.virtual_port.map(|port| Box::new(port.into())),
         })
     }
 }

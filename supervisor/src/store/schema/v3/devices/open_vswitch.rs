@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::super::SchemaError;
 use super::disks::is_false;
 use super::nics::interface;
+use crate::store::vlan::Vlan;
 
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -20,21 +21,18 @@ pub(super) struct SwitchPort {
     vlan: Option<Vlan>,
 }
 
+/// What an interface of a network says of its port.
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Vlan {
+pub(super) struct VirtualPort {
     #[serde(default, skip_serializing_if = "is_false")]
-    trunk: bool,
-    tags: Vec<Tag>,
-}
-
-#[derive(Debug, Serialize, Deserialize)]
-#[serde(deny_unknown_fields)]
-struct Tag {
-    id: u16,
-    /// Frames without a tag are of it, and get it or not on their way to the guest.
+    open_vswitch: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    native: Option<bool>,
+    interface_id: Option<Uuid>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    profile: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    vlan: Option<Vlan>,
 }
 
 impl From<&model::OpenVswitchPort> for SwitchPort {
@@ -45,20 +43,11 @@ impl From<&model::OpenVswitchPort> for SwitchPort {
             profile,
             vlan,
         } = port;
-        let vlan = vlan.as_ref().map(|model::Vlan { trunk, tags }| {
-            let tags = tags.iter();
-            Vlan {
-                trunk: *trunk,
-                tags: tags
-                    .map(|&model::VlanTag { id, native }| Tag { id, native })
-                    .collect(),
-            }
-        });
         Self {
             bridge: bridge.as_str().to_owned(),
             interface_id: *interface_id,
             profile: profile.clone(),
-            vlan,
+            vlan: vlan.as_ref().map(Into::into),
         }
     }
 }
@@ -67,20 +56,39 @@ impl TryFrom<SwitchPort> for model::OpenVswitchPort {
     type Error = SchemaError;
 
     fn try_from(port: SwitchPort) -> Result<Self, SchemaError> {
-        let vlan = port.vlan.map(|Vlan { trunk, tags }| {
-            let tags = tags.into_iter();
-            model::Vlan {
-                trunk,
-                tags: tags
-                    .map(|Tag { id, native }| model::VlanTag { id, native })
-                    .collect(),
-            }
-        });
         Ok(Self {
             bridge: interface(port.bridge)?,
             interface_id: port.interface_id,
             profile: port.profile,
-            vlan,
+            vlan: port.vlan.map(Into::into),
         })
+    }
+}
+
+impl From<&model::VirtualPort> for VirtualPort {
+    fn from(port: &model::VirtualPort) -> Self {
+        let model::VirtualPort {
+            open_vswitch,
+            interface_id,
+            profile,
+            vlan,
+        } = port;
+        Self {
+            open_vswitch: *open_vswitch,
+            interface_id: *interface_id,
+            profile: profile.clone(),
+            vlan: vlan.as_ref().map(Into::into),
+        }
+    }
+}
+
+impl From<VirtualPort> for model::VirtualPort {
+    fn from(port: VirtualPort) -> Self {
+        Self {
+            open_vswitch: port.open_vswitch,
+            interface_id: port.interface_id,
+            profile: port.profile,
+            vlan: port.vlan.map(Into::into),
+        }
     }
 }

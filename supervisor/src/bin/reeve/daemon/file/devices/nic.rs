@@ -87,6 +87,9 @@ impl TryFrom<NicKeys> for NicEntry {
 
     fn try_from(keys: NicKeys) -> Result<Self, String> {
         let source = source(&keys)?;
+        let on_network = matches!(source, NicSource::Network { .. });
+        let virtual_port = keys.open_vswitch.clone().filter(|_| on_network);
+        let virtual_port = virtual_port.map(SwitchKeys::of_network).transpose()?;
         Ok(Self(Nic {
             mac: keys.mac,
             source,
@@ -102,6 +105,7 @@ impl TryFrom<NicKeys> for NicEntry {
             addresses: keys.addresses,
             driver: keys.driver.unwrap_or(NicDriver::User),
             filter: filter(keys.filter, keys.filter_parameters)?,
+            virtual_port: virtual_port.map(Box::new),
         }))
     }
 }
@@ -140,7 +144,7 @@ impl From<NicEntry> for NicKeys {
             direct: None,
             mode: None,
             user: false,
-            open_vswitch: None,
+            open_vswitch: nic.virtual_port.map(|port| (*port).into()),
             mac: nic.mac,
             target: nic.target,
             queues: nic.queues,
@@ -183,6 +187,9 @@ impl From<NicEntry> for NicKeys {
 /// What it is connected to: one of them, or nothing.
 fn source(keys: &NicKeys) -> Result<NicSource, String> {
     let mode = keys.mode.unwrap_or(DirectMode::Bridge);
+    // Of an interface of a network it is what that one says of its port.
+    let switched = keys.open_vswitch.clone().filter(|_| keys.network.is_none());
+    let switched = switched.map(SwitchKeys::port).transpose()?;
     let said = [
         keys.bridge.clone().map(NicSource::Bridge),
         keys.tap.clone().map(NicSource::Tap),
@@ -196,9 +203,7 @@ fn source(keys: &NicKeys) -> Result<NicSource, String> {
             .clone()
             .map(|device| NicSource::Direct { device, mode }),
         keys.user.then_some(NicSource::User),
-        keys.open_vswitch
-            .clone()
-            .map(|port| NicSource::OpenVswitch(Box::new(port.into()))),
+        switched.map(|port| NicSource::OpenVswitch(Box::new(port))),
     ];
     if keys.port_group.is_some() && keys.network.is_none() {
         return Err("port-group is of a network interface with a network".to_owned());
