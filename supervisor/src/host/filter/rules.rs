@@ -49,8 +49,10 @@ const DESTINATION_PORT: u32 = 2;
 /// Where a packet of IPv4 says whether it is a piece of one, and the bits that do (RFC 791).
 const PIECE: u32 = 6;
 const IS_PIECE: [u8; 2] = [0x3f, 0xff];
-/// Those of one that is not the first, which has no header of its transport protocol.
-const IS_LATER_PIECE: [u8; 2] = [0x1f, 0xff];
+/// From there on, the bits that say of a packet that it is UDP, and the first piece or the only: a later one has no
+/// header of its transport protocol.
+const PROTOCOL: [u8; 4] = [0x1f, 0xff, 0, 0xff];
+const IS_UDP: [u8; 4] = [0, 0, 0, UDP];
 const TRANSPORT: Base = Base::Transport;
 /// The server of DHCP, its client, and both.
 const DHCP_SERVER: [u8; 2] = 67_u16.to_be_bytes();
@@ -174,14 +176,15 @@ impl Sender {
             true => rule.network_in(IPV4_SOURCE, 4, IPV4),
             false => rule,
         };
+        // Any other protocol, or a later piece.
+        let other = packet().field(Base::Network, PIECE, &IS_UDP, Some(&PROTOCOL), false);
         let datagram = packet().of(UDP).transport_not(SOURCE_PORT, &DHCP_SERVER);
         let datagram = match own {
             Some(_) => datagram.between(TRANSPORT, DESTINATION_PORT, DHCP_PORTS, false),
             None => datagram.transport_not(DESTINATION_PORT, &DHCP_CLIENT),
         };
         let mut rules = vec![
-            from_own(packet().protocol_is(UDP, false)).pass(),
-            from_own(packet().of(UDP).network_any(PIECE, &IS_LATER_PIECE)).pass(),
+            from_own(other.well_formed()).pass(),
             from_own(datagram).pass(),
         ];
         if let Some(own) = own {
