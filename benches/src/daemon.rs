@@ -28,10 +28,15 @@ const IMAGES: &str = "images";
 /// Its configuration, below its directory.
 const CONFIGURATION: &str = "reeved.toml";
 
-/// One instance; it runs.
+/// Where a run directory may be, as `/run` is on every host: in memory.
+const IN_MEMORY: [&str; 2] = ["/run", "/dev/shm"];
+
+/// One instance; it runs. Its run directory is on a tmpfs, where this host has one, and the rest where temporary files
+/// are.
 #[derive(Debug)]
 pub struct Instance {
     directory: TempDir,
+    run: TempDir,
     notified: UnixDatagram,
     child: Child,
 }
@@ -53,17 +58,23 @@ impl Instance {
         Self::start_by(spawn_in_namespace)
     }
 
-    fn start_by(spawn: fn(&Path) -> anyhow::Result<Child>) -> anyhow::Result<Self> {
+    fn start_by(spawn: fn(&Path, &Path) -> anyhow::Result<Child>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
+        let mut places = IN_MEMORY.iter().filter(|place| is_in_memory(place));
+        let run = match places.next() {
+            Some(place) => tempfile::tempdir_in(place)?,
+            None => tempfile::tempdir()?,
+        };
         let images = directory.path().join(IMAGES);
         std::fs::create_dir(&images)?;
         let configuration = format!("allowed_directories = [{images:?}]\n");
         std::fs::write(directory.path().join(CONFIGURATION), configuration)?;
         let notified = UnixDatagram::bind(directory.path().join("notify"))?;
         notified.set_read_timeout(Some(DEADLINE))?;
-        let child = spawn(directory.path())?;
+        let child = spawn(directory.path(), run.path())?;
         let instance = Self {
             directory,
+            run,
             notified,
             child,
         };
@@ -92,7 +103,7 @@ impl Instance {
         self.child.kill()?;
         self.child.wait()?;
         let begun = Instant::now();
-        self.child = spawn(self.directory.path())?;
+        self.child = spawn(self.directory.path(), self.run.path())?;
         self.wait_until_ready()?;
         self.connect()?.call(SupervisorInfoGet {})?;
         Ok(begun.elapsed())
@@ -103,14 +114,14 @@ impl Instance {
     /// # Errors
     /// It does not serve.
     pub fn connect(&self) -> anyhow::Result<Connection> {
-        let socket = run_directory(self.directory.path()).join(SOCKET_NAME);
+        let socket = self.run.path().join(SOCKET_NAME);
         Ok(Connection::open(&socket, "bench")?)
     }
 
     /// Where it serves clients of libvirt's.
     #[must_use]
     pub fn libvirt_socket(&self) -> PathBuf {
-        run_directory(self.directory.path()).join("libvirt-sock")
+        self.run.path().join("libvirt-sock")
     }
 
     /// The built-in guest's image as a file that its definitions may name.
@@ -180,19 +191,22 @@ impl Drop for Instance {
     }
 }
 
-fn run_directory(directory: &Path) -> PathBuf {
-    directory.join("run")
+/// Whether a directory is on a tmpfs.
+fn is_in_memory(place: &str) -> bool {
+    /// `TMPFS_MAGIC`.
+    const TMPFS: i64 = 0x0102_1994;
+    rustix::fs::statfs(place).is_ok_and(|found| found.f_type == TMPFS)
 }
 
-fn spawn(directory: &Path) -> anyhow::Result<Child> {
+fn spawn(directory: &Path, run: &Path) -> anyhow::Result<Child> {
     let program = product()?;
-    execute(Command::new(&program), directory)
+    execute(Command::new(&program), directory, run)
 }
 
-fn spawn_in_namespace(directory: &Path) -> anyhow::Result<Child> {
+fn spawn_in_namespace(directory: &Path, run: &Path) -> anyhow::Result<Child> {
     let mut command = Command::new("unshare");
     command.args(["--net", "--"]).arg(product()?);
-    execute(command, directory)
+    execute(command, directory, run)
 }
 
 fn product() -> anyhow::Result<PathBuf> {
@@ -201,14 +215,14 @@ fn product() -> anyhow::Result<PathBuf> {
     Ok(program)
 }
 
-fn execute(mut command: Command, directory: &Path) -> anyhow::Result<Child> {
+fn execute(mut command: Command, directory: &Path, run: &Path) -> anyhow::Result<Child> {
     command
         .arg("--config")
         .arg(directory.join(CONFIGURATION))
         .arg("--state-dir")
         .arg(directory.join("state"))
         .arg("--run-dir")
-        .arg(run_directory(directory))
+        .arg(run)
         .env("NOTIFY_SOCKET", directory.join("notify"))
         .stdin(Stdio::null())
         .stdout(Stdio::null())

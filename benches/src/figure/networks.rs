@@ -5,12 +5,17 @@
 //! |---|---|---|
 //! | `network_start`, `network_stop` | `virNetworkCreate` and `virNetworkDestroy` of a network that translates, with a server of names and addresses | its network driver |
 //! | `nic_attach` | `virDomainAttachDeviceFlags` of an interface on that network, of the built-in guest that runs | its QEMU driver, machine `pc` |
-//! | `nic_1000` | `virDomainCreateXML` of a guest with one interface while 999 others are on 100 networks; the floor is the same while there are none | |
+//! | `nic_1000` | `virDomainCreateXML` of a guest with one interface while 999 others are on 100 networks; the floor is the same while there are none, before they come and after they have gone | |
+//!
+//! What a host does by itself for some seconds when a thousand interfaces have come or gone, above all each bridge, which
+//! learns who is at a port before it forwards, is waited for: others would have come long before.
 //!
 //! The client is Debian's Python binding for both ([`crate::libvirt`]).
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::thread::sleep;
+use std::time::Duration;
 
 use anyhow::Context as _;
 
@@ -31,6 +36,10 @@ const NETWORKS: usize = 100;
 const EACH: usize = 27;
 /// Domains of the crowd: 999 interfaces.
 const DOMAINS: usize = 37;
+/// How often the crowd comes and goes, so that what else the machine does in the meantime is beside both.
+const CROWDS: usize = 2;
+/// How long the host is left alone after that.
+const SETTLING: Duration = Duration::from_secs(8);
 
 const fn kind(name: &'static str, target: Target) -> Kind {
     Kind {
@@ -102,32 +111,41 @@ pub const THOUSAND: Group = Group {
             client.take(&Order::NetworkStart { name: &name })?;
         }
         let one = pluggable(NAME, Hypervisor::Reeve, &kernel, &interface(&named(0)));
-        let ask = |client: &mut Client| -> anyhow::Result<Samples> {
-            let mut all = Vec::new();
-            for round in 0..=samples.div_ceil(5) {
-                let mut taken = client.take(&Order::Create { document: &one })?;
+        let ask = |client: &mut Client, into: &mut Samples| -> anyhow::Result<()> {
+            for round in 0..=samples.div_ceil(5 * CROWDS) {
+                let taken = client.take(&Order::Create { document: &one })?;
                 client.take(&Order::Destroy { name: NAME })?;
                 if round > 0 {
-                    all.append(&mut taken);
+                    taken.into_iter().for_each(|sample| into.push(sample));
                 }
             }
-            Ok(all.into_iter().collect())
+            Ok(())
         };
-        let first = ask(&mut client)?;
-        let mut network = 0;
-        for domain in 0..DOMAINS {
-            let mut devices = String::new();
-            for _ in 0..EACH {
-                devices.push_str(&interface(&named(network % NETWORKS)));
-                network += 1;
+        let (mut first, mut last) = (Samples::default(), Samples::default());
+        ask(&mut client, &mut first)?;
+        for _ in 0..CROWDS {
+            let mut network = 0;
+            for domain in 0..DOMAINS {
+                let mut devices = String::new();
+                for _ in 0..EACH {
+                    devices.push_str(&interface(&named(network % NETWORKS)));
+                    network += 1;
+                }
+                let document = pluggable(&named(domain), Hypervisor::Reeve, &kernel, &devices);
+                client.take(&Order::Create {
+                    document: &document,
+                })?;
             }
-            let name = format!("crowd-{domain}");
-            let document = pluggable(&name, Hypervisor::Reeve, &kernel, &devices);
-            client.take(&Order::Create {
-                document: &document,
-            })?;
+            sleep(SETTLING);
+            ask(&mut client, &mut last)?;
+            for domain in 0..DOMAINS {
+                client.take(&Order::Destroy {
+                    name: &named(domain),
+                })?;
+            }
+            sleep(SETTLING);
+            ask(&mut client, &mut first)?;
         }
-        let last = ask(&mut client)?;
         drop(client);
         drop(instance);
         let span = Load::now()?.since(&before);

@@ -121,6 +121,11 @@ fn script(directory: &Path, program: &Path) -> anyhow::Result<String> {
         if !Path::new(place).exists() {
             continue;
         }
+        if place.starts_with("/run/") {
+            // In memory, as on every host.
+            script.push_str(&format!("mount -t tmpfs -o mode=0755 run {place}; "));
+            continue;
+        }
         let ours = directory.join(place.trim_start_matches('/'));
         fs::create_dir_all(&ours)?;
         script.push_str(&format!("mount --bind '{}' {place}; ", ours.display()));

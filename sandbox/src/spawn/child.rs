@@ -79,6 +79,8 @@ fn run(plan: &mut Plan<'_>) -> Result<Infallible, (Step, Errno)> {
     );
     // Before the helpers: a new session may be a new scheduling group, which would queue behind them.
     step!(Session, sys::setsid());
+    // Before the helpers, each of which would copy all that the supervisor has open, and close it again.
+    step!(Descriptors, close_others(plan));
     // Before the mount namespace: it finds its namespace by name, in the host's /proc.
     step!(CloneHelper, start_helper(plan, NETWORK, network_main));
     let others =
@@ -314,6 +316,22 @@ fn keep_only_sys_admin() -> sys::Result<()> {
         libc::PR_CAP_AMBIENT_RAISE as usize,
         CAP_SYS_ADMIN as usize,
     )
+}
+
+/// Closes what nobody here needs.
+fn close_others(plan: &Plan<'_>) -> sys::Result<()> {
+    let needed = || {
+        let sources = plan.descriptors.iter().map(|(source, _)| *source);
+        sources.chain([plan.exe, plan.helper_socket])
+    };
+    let mut next = 0;
+    while let Some(kept) = needed().filter(|needed| *needed >= next).min() {
+        if kept > next {
+            sys::close_range(next, (kept - 1).unsigned_abs())?;
+        }
+        next = kept + 1;
+    }
+    sys::close_range(next, u32::MAX)
 }
 
 /// Moves every handed-over descriptor to its number and closes all others. Gives where the program

@@ -4,7 +4,7 @@
 //! spawning thread     child (becomes the worker)       helpers, in the child's pid namespace
 //! ───────────────     ──────────────────────────       ─────────────────────────────────────
 //! clone3 ───────────▶ new user + pid namespace
-//! maps uid and gid    new session
+//! maps uid and gid    new session, closes the supervisor's descriptors
 //!   (host's /proc)    first helper ──────────────────▶ unshare(NEWNET)
 //! waits               unshare mount, IPC, UTS, cgroup   ...
 //!                     second helper ───────────────────── ... ──▶ empty root, pivot, detach

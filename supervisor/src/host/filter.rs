@@ -28,6 +28,7 @@ pub(in crate::host) mod expression;
 mod keeper;
 mod rules;
 mod tables;
+mod turns;
 
 use std::collections::BTreeMap;
 use std::os::fd::OwnedFd;
@@ -43,10 +44,11 @@ use rustix::event::EventfdFlags;
 use rustix::io::Errno;
 
 pub(crate) use self::compiled::Bound;
-use self::keeper::{Events, Kept};
+use self::keeper::Events;
 pub(crate) use self::keeper::{Guarded, Guest};
 pub(crate) use self::rules::{Hook, Sender};
 use self::tables::Tables;
+use self::turns::Turns;
 use super::reason;
 use super::tap::TapId;
 use crate::domain::driver::DeviceResources;
@@ -140,7 +142,7 @@ pub(crate) struct TapFilters(Arc<Owner>);
 
 #[derive(Debug, Default)]
 struct Owner {
-    kept: Arc<Mutex<Kept>>,
+    kept: Arc<Turns>,
     keeper: Mutex<Option<Keeper>>,
 }
 
@@ -206,29 +208,42 @@ impl TapFilters {
             }
         };
         self.0.start().map_err(refused)?;
-        lock(&self.0.kept).guard(tap, guarded).map_err(refused)
+        self.0.kept.take().guard(tap, guarded).map_err(refused)
     }
 
     /// The taps that have a network filter and are there, and what guards them.
     pub(crate) fn bound(&self) -> Vec<(TapId, Guarded)> {
-        lock(&self.0.kept).bound()
+        let mut bound = self.0.kept.take().bound();
+        // The kernel is asked of each: others have their turn meanwhile.
+        bound.retain(|(tap, _)| !tap.is_gone());
+        bound
     }
 
-    /// Guards taps otherwise that are guarded, all of them or none; which one would not have it, and why.
-    pub(crate) fn replace(&self, anew: &[(TapId, Guarded)]) -> Result<(), (String, Errno)> {
-        lock(&self.0.kept).replace(anew)
+    /// Guards a tap otherwise that `was` guards, or leaves it as it is; where something else guards it by now, or it is
+    /// gone, too.
+    pub(crate) fn renew(&self, tap: &TapId, was: &Guarded, anew: Guarded) -> Result<(), Errno> {
+        self.0.kept.take().renew(tap, was, anew)
+    }
+
+    /// Has what `was` guards guarded as `before` again. Where the kernel refuses, it is tried again until it does not.
+    pub(crate) fn restore(&self, tap: &TapId, was: &Guarded, before: Guarded) -> Result<(), Errno> {
+        let restored = self.0.kept.take().restore(tap, was, before);
+        if let Some(keeper) = &*lock(&self.0.keeper) {
+            keeper.wake();
+        }
+        restored
     }
 
     /// Whether a tap has a filter of before: one that says whose frames pass, where `guarded` does.
     pub(crate) fn is_held(&self, tap: &TapId, guarded: &Guarded) -> bool {
-        lock(&self.0.kept).is_held(tap, guarded)
+        self.0.kept.take().is_held(tap, guarded)
     }
 
     /// As [`guard_soon`](Self::guard_soon), and a filter of before stays until it is taken away or is to be another.
     pub(crate) fn guard_held(&self, tap: &TapId, guarded: Guarded) {
         // It hears of what is taken away from now on.
         let started = self.0.start();
-        if !lock(&self.0.kept).enter_held(tap, guarded.clone()) {
+        if !self.0.kept.take().enter_held(tap, guarded.clone()) {
             self.guard_soon(tap, guarded);
         } else if let Err(errno) = started {
             guarded.failed(&tap.name, errno, true);
@@ -240,12 +255,16 @@ impl TapFilters {
     pub(crate) fn guard_soon(&self, tap: &TapId, guarded: Guarded) {
         // It is kept also where there is no keeper yet: the next that can be started tries it again.
         let started = self.0.start();
-        let put = lock(&self.0.kept).guard_soon(tap, guarded.clone(), Instant::now());
+        let put = self
+            .0
+            .kept
+            .take()
+            .guard_soon(tap, guarded.clone(), Instant::now());
         if let Some(keeper) = &*lock(&self.0.keeper) {
             keeper.wake();
         }
         if let Err(errno) = started.and(put) {
-            let held = lock(&self.0.kept).is_held(tap, &guarded);
+            let held = self.0.kept.take().is_held(tap, &guarded);
             guarded.failed(&tap.name, errno, held);
         }
     }
@@ -253,7 +272,7 @@ impl TapFilters {
     /// Takes away from a new tap that is not to be guarded what an earlier one of its name has left. A host
     /// that may have no filter has none left.
     pub(crate) fn clear(&self, tap: &TapId) {
-        if let Err(errno) = lock(&self.0.kept).clear(tap) {
+        if let Err(errno) = self.0.kept.take().clear(tap) {
             tracing::debug!(tap = tap.name, "an earlier tap's filter: {}", reason(errno));
         }
     }
@@ -261,14 +280,14 @@ impl TapFilters {
     /// Deletes tables whose taps are gone: what supervisors left that were not there to see it. For the
     /// start of a daemon; where that may not be, there are none.
     pub(crate) fn sweep(&self) {
-        if let Err(errno) = lock(&self.0.kept).sweep() {
+        if let Err(errno) = self.0.kept.take().sweep() {
             tracing::debug!("tables of taps that are gone: {}", reason(errno));
         }
     }
 
     /// Deletes the table of a tap that an earlier supervisor guarded, if the tap is gone.
     pub(crate) fn forget(&self, tap: &TapId) {
-        lock(&self.0.kept).gone(tap);
+        self.0.kept.take().gone(tap);
     }
 
     /// How many frames of `taps` were dropped, of those that are guarded. The kernel is asked, by a socket of
@@ -362,7 +381,7 @@ impl Drop for Owner {
             .get_mut()
             .unwrap_or_else(PoisonError::into_inner);
         if let Some(keeper) = keeper.take() {
-            lock(&self.kept).ending = true;
+            self.kept.take().ending = true;
             keeper.wake();
             let _ = keeper.thread.join();
         }

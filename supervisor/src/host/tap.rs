@@ -365,6 +365,18 @@ impl Tap {
         Ok(mtu)
     }
 
+    /// Has the host speak no IPv6 by it, where the kernel knows any: a port's host is at the bridge. Beside that the
+    /// kernel goes through all interfaces that may, whenever another is up.
+    pub fn without_ipv6(&self) {
+        let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
+        match std::fs::write(path, "1") {
+            // A kernel without it.
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => tracing::debug!(tap = self.name, "IPv6 stays switched on: {error}"),
+            Ok(()) => {}
+        }
+    }
+
     /// Gives it that MTU, or else that of the switch whose port it will be: of the host's own interface on that, where
     /// it has one. Gives the MTU.
     ///

@@ -3,7 +3,7 @@
 //! Known from the live definitions of domains, which is where they are kept. A port belongs to the name of a network,
 //! as its domain's definition does: a network that was stopped, and even forgotten, finds its ports again.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use reeve_ipc::api::MAX_PAGE;
@@ -33,11 +33,45 @@ pub struct Port {
 /// Every port of an instance.
 #[derive(Debug, Default)]
 pub struct PortTable {
-    ports: Mutex<BTreeMap<PortUuid, Port>>,
+    ports: Mutex<Ports>,
+}
+
+#[derive(Debug, Default)]
+struct Ports {
+    all: BTreeMap<PortUuid, Port>,
+    /// Those of each network that has any: one that starts does not look at every other's.
+    of: BTreeMap<NetworkName, BTreeSet<PortUuid>>,
+}
+
+impl Ports {
+    fn insert(&mut self, port: Port) {
+        let uuid = port.details.port.uuid;
+        self.remove(uuid);
+        let of = self.of.entry(port.network.clone()).or_default();
+        of.insert(uuid);
+        self.all.insert(uuid, port);
+    }
+
+    fn remove(&mut self, uuid: PortUuid) -> Option<Port> {
+        let port = self.all.remove(&uuid)?;
+        if let Some(of) = self.of.get_mut(&port.network) {
+            of.remove(&uuid);
+            if of.is_empty() {
+                self.of.remove(&port.network);
+            }
+        }
+        Some(port)
+    }
+
+    /// A network's, in the order of their UUIDs.
+    fn of(&self, network: &NetworkName) -> impl Iterator<Item = &Port> {
+        let uuids = self.of.get(network).into_iter().flatten();
+        uuids.filter_map(|uuid| self.all.get(uuid))
+    }
 }
 
 impl PortTable {
-    fn ports(&self) -> MutexGuard<'_, BTreeMap<PortUuid, Port>> {
+    fn ports(&self) -> MutexGuard<'_, Ports> {
         // Nothing panics while it is held.
         self.ports.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -83,7 +117,7 @@ impl PortTable {
         let uuid = PortUuid(draw_uuid());
         let mut ports = self.ports();
         let link = match &network.forward {
-            Forward::Direct { mode, devices } => match fewest(&ports, *mode, devices) {
+            Forward::Direct { mode, devices } => match fewest(&ports.all, *mode, devices) {
                 Some(device) => PortLink::Direct {
                     device: device.clone(),
                     mode: *mode,
@@ -113,26 +147,26 @@ impl PortTable {
             start,
             details: details(port.clone()),
         };
-        ports.insert(port.uuid, given);
+        ports.insert(given);
         Ok(port)
     }
 
     /// Notes one that a domain has had since before this supervisor.
     pub fn restore(&self, port: Port) {
-        self.ports().insert(port.details.port.uuid, port);
+        self.ports().insert(port);
     }
 
     /// The interface is made.
     pub fn made(&self, port: PortUuid, interface: InterfaceName) -> Option<Port> {
         let mut ports = self.ports();
-        let port = ports.get_mut(&port)?;
+        let port = ports.all.get_mut(&port)?;
         port.details.interface = Some(interface);
         Some(port.clone())
     }
 
     /// Its interface is gone.
     pub fn remove(&self, port: PortUuid) -> Option<Port> {
-        self.ports().remove(&port)
+        self.ports().remove(port)
     }
 
     /// What is to be connected to a network that was started, with the interfaces that are made: all, or that one.
@@ -144,11 +178,12 @@ impl PortTable {
         only: Option<PortUuid>,
     ) -> Vec<(InterfaceName, NetworkPort)> {
         let mut ports = self.ports();
-        let of = ports.values_mut().filter(|port| {
-            let uuid = port.details.port.uuid;
-            port.network == network.name && only.is_none_or(|only| only == uuid)
-        });
-        let connected = of.filter_map(|port| {
+        let of = ports.of.get(&network.name).cloned().unwrap_or_default();
+        let wanted = of
+            .into_iter()
+            .filter(|uuid| only.is_none_or(|only| only == *uuid));
+        let connected = wanted.filter_map(|uuid| {
+            let port = ports.all.get_mut(&uuid)?;
             let details = &mut port.details;
             if let (PortLink::Bridge(link), Some(bridge)) =
                 (&mut details.port.link, view::bridge(network))
@@ -166,36 +201,31 @@ impl PortTable {
     #[must_use]
     pub fn count(&self, network: &NetworkName) -> u32 {
         let ports = self.ports();
-        let count = ports.values().filter(|port| port.network == *network);
-        u32::try_from(count.count()).unwrap_or(u32::MAX)
+        let count = ports.of.get(network).map_or(0, BTreeSet::len);
+        u32::try_from(count).unwrap_or(u32::MAX)
     }
 
     /// How many each network has.
     #[must_use]
     pub fn counts(&self) -> BTreeMap<NetworkName, u32> {
-        let mut counts: BTreeMap<NetworkName, u32> = BTreeMap::new();
-        for port in self.ports().values() {
-            *counts.entry(port.network.clone()).or_default() += 1;
-        }
-        counts
+        let ports = self.ports();
+        let counts = ports.of.iter().map(|(network, of)| {
+            let count = u32::try_from(of.len()).unwrap_or(u32::MAX);
+            (network.clone(), count)
+        });
+        counts.collect()
     }
 
     /// One page of a network's, in the order of their UUIDs.
     #[must_use]
     pub fn page(&self, network: &NetworkName, after: Option<PortUuid>) -> NetworkPortPage {
-        use std::ops::Bound::{Excluded, Unbounded};
         let ports = self.ports();
-        let from = after.map_or(Unbounded, Excluded);
-        let of = ports
-            .range((from, Unbounded))
-            .map(|(_, port)| port)
-            .filter(|port| port.network == *network);
-        let mut of = of.map(|port| port.details.clone());
         // Tags take their room.
         let tagged = |port: &Port| matches!(port.details.port.link, PortLink::OpenVswitch(_));
-        let any_tagged = ports
-            .values()
-            .any(|port| port.network == *network && tagged(port));
+        let any_tagged = ports.of(network).any(tagged);
+        let of = ports.of(network);
+        let of = of.filter(|port| after.is_none_or(|after| port.details.port.uuid > after));
+        let mut of = of.map(|port| port.details.clone());
         let most = MAX_PAGE / if any_tagged { 8 } else { 4 };
         let ports = of.by_ref().take(most).collect();
         NetworkPortPage {

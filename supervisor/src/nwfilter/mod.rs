@@ -7,8 +7,9 @@
 //!                          └─► taps that use it: all get the new rules, or none; then it is kept
 //! ```
 //!
-//! The book is read while an interface gets its rules and written while a filter changes, so that no interface is
-//! left with the rules of before. No actor: every change looks at all filters.
+//! The book is read while an interface gets its rules and written where a filter has changed and all that use it have
+//! theirs (`change.rs`), so that no interface is left with the rules of before. No actor: every change looks at all
+//! filters.
 //!
 //! What lives here: which filters there are, what refers to what, and the rules that an interface gets. What may not:
 //! how the kernel is told (`crate::host::filter`), the form of what is kept (`store`), sockets and access (`api`).
@@ -19,6 +20,7 @@
 //! 2. (2026-11) Addresses are not learned. A filter that needs one is refused where no parameter says it.
 
 pub(crate) mod book;
+mod change;
 pub(crate) mod instance;
 pub mod registry;
 mod shipped;

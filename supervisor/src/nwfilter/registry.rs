@@ -1,6 +1,6 @@
 //! Which filters there are, and what is done when one changes.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use reeve_ipc::api::call::{NwfilterBindingPage, NwfilterPage, NwfilterRef};
 use reeve_ipc::api::error::{ApiError, ApiErrorCode};
@@ -8,10 +8,10 @@ use reeve_ipc::api::nwfilter::{NwfilterBinding, NwfilterSummary};
 use reeve_ipc::model::{InterfaceName, Nwfilter, NwfilterName};
 
 use super::book::{Book, SharedBook};
+use super::change::Change;
 use super::shipped;
 use crate::crash::{self, Moment, Operation};
 use crate::host::filter::{Guarded, TapFilters};
-use crate::host::reason;
 use crate::host::tap::TapId;
 use crate::pool::registry::fitting;
 use crate::store::{LoadedNwfilters, NwfilterStore, StoreError};
@@ -25,6 +25,8 @@ pub struct Nwfilters {
     book: SharedBook,
     taps: TapFilters,
     store: Arc<NwfilterStore>,
+    /// Held by whoever changes which filters there are.
+    changing: Arc<Mutex<()>>,
 }
 
 fn absent(filter: &NwfilterRef) -> ApiError {
@@ -53,8 +55,13 @@ fn find<'a>(book: &'a Book, filter: &NwfilterRef) -> Result<&'a Arc<Nwfilter>, A
 
 impl Nwfilters {
     /// None yet; interfaces get their rules from `book` and `taps`.
-    pub(crate) const fn new(book: SharedBook, taps: TapFilters, store: Arc<NwfilterStore>) -> Self {
-        Self { book, taps, store }
+    pub(crate) fn new(book: SharedBook, taps: TapFilters, store: Arc<NwfilterStore>) -> Self {
+        Self {
+            book,
+            taps,
+            store,
+            changing: Arc::default(),
+        }
     }
 
     /// Takes up what was kept, and of the shipped ones what was neither replaced nor undefined.
@@ -127,9 +134,10 @@ impl Nwfilters {
             let why = format!("network filter '{}': {error}", filter.name);
             ApiError::new(ApiErrorCode::InvalidArgument, why)
         })?;
-        let mut book = self.book.write();
-        judge(&book, &filter, only_new)?;
-        let mut next = book.clone();
+        // One changes at a time; what there is may be looked at and used meanwhile.
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut next = self.book.read().clone();
+        judge(&next, &filter, only_new)?;
         next.insert(filter.clone());
         if next.refers(&filter.name, &filter.name) {
             let why = "filter would introduce a loop";
@@ -138,9 +146,11 @@ impl Nwfilters {
         // Rules of before that nobody knows any more could not be put back: what is sure to be refused is refused first.
         let writable = self.store.may_write(filter.uuid);
         writable.map_err(|error| stored(&error))?;
-        let before = self.apply(&next, &filter.name)?;
+        let mut change = Change::of(&filter.name, &next, &self.taps);
+        let mut book = change.apply(&self.book)?;
         if let Err(error) = self.store.write(&filter) {
-            self.put_back(&before);
+            drop(book);
+            change.undo();
             return Err(stored(&error));
         }
         *book = next;
@@ -155,6 +165,7 @@ impl Nwfilters {
     /// # Errors
     /// [`ApiErrorCode::NoNwfilter`]; [`ApiErrorCode::InUse`]; those of the disk.
     pub fn undefine(&self, filter: &NwfilterRef) -> Result<(), ApiError> {
+        let _changing = self.changing.lock().unwrap_or_else(PoisonError::into_inner);
         let mut book = self.book.write();
         let found = Arc::clone(find(&book, filter)?);
         let name = &found.name;
@@ -185,31 +196,6 @@ impl Nwfilters {
             });
         }
         taps
-    }
-
-    /// Gives every interface that uses a filter the rules by `next`, or none of them: gives what they had.
-    fn apply(&self, next: &Book, name: &NwfilterName) -> Result<Vec<(TapId, Guarded)>, ApiError> {
-        let users = self.using(next, name);
-        let mut anew = Vec::new();
-        for (tap, guarded) in &users {
-            let again = guarded.again(next).map_err(|error| {
-                let why = format!("the interface '{}' uses it: {error}", tap.name);
-                ApiError::new(ApiErrorCode::WrongState, why)
-            })?;
-            anew.push((tap.clone(), again));
-        }
-        self.taps.replace(&anew).map_err(|(tap, errno)| {
-            let why = format!("the interface '{tap}' uses it: {}", reason(errno));
-            ApiError::new(ApiErrorCode::Host, why)
-        })?;
-        Ok(users)
-    }
-
-    fn put_back(&self, before: &[(TapId, Guarded)]) {
-        if let Err((tap, errno)) = self.taps.replace(before) {
-            let reason = reason(errno);
-            tracing::error!(tap, "its filter of before cannot be put back: {reason}");
-        }
     }
 }
 

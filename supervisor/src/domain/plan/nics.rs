@@ -262,6 +262,7 @@ fn connected(
         NicSource::Bridge(bridge) => {
             let tap = make()?;
             let mtu = tap.join(bridge, nic.mtu, nic.isolated || policy.multi_tenant)?;
+            tap.without_ipv6();
             guard(nic, mac, policy, &tap)?;
             tap.up()?;
             let told = nic.mtu.is_some() || mtu != ETHERNET_MTU;
@@ -273,6 +274,7 @@ fn connected(
             }
             let tap = make()?;
             let mtu = tap.take_mtu(&port.bridge, nic.mtu)?;
+            tap.without_ipv6();
             guard(nic, mac, policy, &tap)?;
             tap.up()?;
             let id = tap.id()?;

@@ -10,6 +10,7 @@
 //! What passes from the guest meets the source filter after that, where there is one (`rules.rs`).
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use reeve_ipc::model::{
     FieldValue, FilterChain, FilterLayer, FilterReference, FilterRule, RuleAction, RuleDirection,
@@ -73,7 +74,7 @@ pub(crate) struct Bound {
     /// The guest's Ethernet address.
     pub(crate) mac: MacAddress,
     /// What comes of it.
-    pub(super) compiled: Compiled,
+    pub(super) compiled: Arc<Compiled>,
 }
 
 impl Bound {
@@ -89,7 +90,7 @@ impl Bound {
         Ok(Self {
             reference: reference.clone(),
             mac,
-            compiled,
+            compiled: Arc::new(compiled),
         })
     }
 
@@ -103,10 +104,10 @@ impl Bound {
         Self {
             reference: reference.clone(),
             mac,
-            compiled: Compiled(vec![
+            compiled: Arc::new(Compiled(vec![
                 chain(Entry::FromGuest, Rule::new().go(DROPPED)),
                 chain(Entry::ToGuest, Rule::new().drop()),
-            ]),
+            ])),
         }
     }
 

@@ -214,14 +214,6 @@ impl Rule {
             .compare(UNEQUAL, value)
     }
 
-    /// Of packets any of whose bits in `mask` at `offset` is set.
-    pub(in crate::host) fn network_any(self, offset: u32, mask: &[u8]) -> Self {
-        let length = u32::try_from(mask.len()).unwrap_or(u32::MAX);
-        self.load(Base::Network, offset, length)
-            .masked(mask)
-            .compare(UNEQUAL, &vec![0; mask.len()])
-    }
-
     /// Of packets that are what their headers say, so that their transport protocol is known.
     pub(in crate::host) fn well_formed(self) -> Self {
         // 255 is no protocol's (RFC 1700).

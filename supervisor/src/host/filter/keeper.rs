@@ -10,7 +10,6 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::os::fd::OwnedFd;
-use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use reeve_ipc::model::{DomainName, DomainUuid};
@@ -20,9 +19,9 @@ use rustix::net::RecvFlags;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 
 use super::compiled::Bound;
-use super::lock;
 use super::rules::Sender;
 use super::tables::{self, Ruleset, Table, Tables};
+use super::turns::Turns;
 use crate::host::netlink::{self, Received};
 use crate::host::reason;
 use crate::host::tap::TapId;
@@ -88,6 +87,8 @@ pub(super) struct Kept {
     guarded: BTreeMap<TapId, Entry>,
     /// The same by the numbers of their interfaces: what happens to any interface of the host is looked up here.
     numbers: BTreeMap<i32, Vec<TapId>>,
+    /// And by the names that their tables are for.
+    names: BTreeMap<String, BTreeSet<TapId>>,
     /// Those whose filters are not in their places.
     waiting: BTreeSet<TapId>,
     /// The keeper is to end.
@@ -151,7 +152,8 @@ impl Kept {
     /// had are deleted.
     fn put(&mut self, tap: &TapId, guarded: &Guarded) -> Result<String, Errno> {
         let named = tap.now()?;
-        self.tables()?.put(&named, guarded.ruleset())?;
+        let again = self.names.contains_key(&named.name);
+        self.tables()?.put(&named, guarded.ruleset(), again)?;
         if tap.now().as_ref() != Ok(&named) {
             // It went meanwhile, or has another name, and the table may be on another tap.
             self.delete(|table| table.tap == named, &named.name)?;
@@ -241,10 +243,10 @@ impl Kept {
         }
     }
 
-    /// What has a network filter, by the names that the taps have.
+    /// What has a network filter, by the names that the taps have. Some of them may be gone.
     pub(super) fn bound(&self) -> Vec<(TapId, Guarded)> {
         let bound = self.guarded.iter();
-        let bound = bound.filter(|(tap, entry)| entry.guarded.bound.is_some() && !tap.is_gone());
+        let bound = bound.filter(|(_, entry)| entry.guarded.bound.is_some());
         bound
             .map(|(tap, entry)| {
                 let named = TapId {
@@ -256,36 +258,47 @@ impl Kept {
             .collect()
     }
 
-    /// Guards taps otherwise, all of them or none; of those that are gone meanwhile nothing is wanted.
-    pub(super) fn replace(&mut self, anew: &[(TapId, Guarded)]) -> Result<(), (String, Errno)> {
-        let mut before: Vec<(TapId, Guarded)> = Vec::new();
-        for (named, guarded) in anew {
-            let taps = self.guarded.iter();
-            let found = taps
-                .into_iter()
-                .find(|(tap, entry)| tap.index == named.index && entry.name == named.name);
-            let Some((tap, entry)) = found else {
-                continue;
-            };
-            let (tap, was) = (tap.clone(), entry.guarded.clone());
-            match self.guard(&tap, guarded.clone()) {
-                Ok(()) => before.push((tap, was)),
-                Err(_) if tap.is_gone() => {}
-                Err(errno) => {
-                    for (tap, was) in before {
-                        let _ = self.guard_soon(&tap, was, Instant::now());
-                    }
-                    return Err((named.name.clone(), errno));
-                }
-            }
+    /// The tap that is kept which has that number, and was guarded by that name.
+    fn entered(&self, named: &TapId, guarded: &Guarded) -> Option<TapId> {
+        let taps = self.names.get(&named.name)?;
+        let tap = taps.iter().find(|tap| tap.index == named.index)?;
+        let is = self.guarded.get(tap)?.guarded == *guarded;
+        is.then(|| tap.clone())
+    }
+
+    /// Guards a tap otherwise that `was` guards, or leaves everything as it was. Where something else guards it, or it
+    /// is gone, nothing is done.
+    pub(super) fn renew(
+        &mut self,
+        named: &TapId,
+        was: &Guarded,
+        anew: Guarded,
+    ) -> Result<(), Errno> {
+        let Some(tap) = self.entered(named, was) else {
+            return Ok(());
+        };
+        match self.guard(&tap, anew) {
+            Err(_) if tap.is_gone() => Ok(()),
+            guarded => guarded,
         }
-        Ok(())
+    }
+
+    /// Undoes that where it was done, now or as soon as the kernel lets.
+    pub(super) fn restore(
+        &mut self,
+        named: &TapId,
+        was: &Guarded,
+        before: Guarded,
+    ) -> Result<(), Errno> {
+        match self.entered(named, was) {
+            Some(tap) => self.guard_soon(&tap, before, Instant::now()),
+            None => Ok(()),
+        }
     }
 
     /// Somebody took something from the table of taps of that name.
     pub(super) fn taken_from(&mut self, name: &str, at: Instant) {
-        let taps = self.guarded.iter().filter(|(_, entry)| entry.name == name);
-        for tap in taps.map(|(tap, _)| tap.clone()).collect::<Vec<_>>() {
+        for tap in self.names.get(name).cloned().into_iter().flatten() {
             self.put_back(&tap, at);
         }
     }
@@ -298,11 +311,15 @@ impl Kept {
         if entry.retry.is_some() {
             self.waiting.insert(tap.clone());
         }
+        let named = self.names.entry(entry.name.clone()).or_default();
+        named.insert(tap.clone());
         self.guarded.insert(tap.clone(), entry);
     }
 
     fn leave(&mut self, tap: &TapId) {
-        self.guarded.remove(tap);
+        if let Some(entry) = self.guarded.remove(tap) {
+            self.unname(tap, &entry.name);
+        }
         self.waiting.remove(tap);
         let Some(index) = tap.index else { return };
         if let Some(taps) = self.numbers.get_mut(&index) {
@@ -313,12 +330,26 @@ impl Kept {
         }
     }
 
+    fn unname(&mut self, tap: &TapId, name: &str) {
+        if let Some(taps) = self.names.get_mut(name) {
+            taps.remove(tap);
+            if taps.is_empty() {
+                self.names.remove(name);
+            }
+        }
+    }
+
     /// Where a tap is known: among what is guarded, by its number, and among what waits. By its number once at most.
     #[cfg(test)]
     pub(super) fn knows(&self, tap: &TapId) -> (bool, bool, bool) {
         let numbered = self.numbers.values().flatten();
         let numbered = numbered.filter(|other| *other == tap).count();
         assert!(numbered <= 1 && self.numbers.values().all(|taps| !taps.is_empty()));
+        let named = self.names.iter();
+        let named = named.flat_map(|(name, taps)| taps.iter().map(move |tap| (tap, name)));
+        let named: BTreeMap<_, _> = named.collect();
+        let entries = self.guarded.iter();
+        assert!(named == entries.map(|(tap, entry)| (tap, &entry.name)).collect());
         let guarded = self.guarded.contains_key(tap);
         (guarded, numbered == 1, self.waiting.contains(tap))
     }
@@ -368,13 +399,12 @@ impl Kept {
             }
             (Err(_), Some(retry)) => (name, Some(retry.next(at))),
         };
-        if let Some(entry) = self.guarded.get_mut(tap) {
-            (entry.name, entry.retry) = (name, next);
-            match next {
-                Some(_) => self.waiting.insert(tap.clone()),
-                None => self.waiting.remove(tap),
-            };
-        }
+        let entry = Entry {
+            guarded,
+            name,
+            retry: next,
+        };
+        self.enter(tap, entry);
     }
 
     /// Events were lost: looks at everything.
@@ -439,7 +469,7 @@ impl Guarded {
     pub(super) fn ruleset(&self) -> Ruleset<'_> {
         Ruleset {
             sender: self.sender.as_ref(),
-            compiled: self.bound.as_ref().map(|bound| &bound.compiled),
+            compiled: self.bound.as_ref().map(|bound| &*bound.compiled),
         }
     }
 
@@ -511,7 +541,7 @@ impl Events {
     }
 
     /// Keeps what is guarded until that is ended, and once more then.
-    pub(super) fn keep(self, kept: &Mutex<Kept>) {
+    pub(super) fn keep(self, turns: &Turns) {
         let mut pause = None;
         loop {
             let waited = poll(
@@ -525,7 +555,7 @@ impl Events {
                     .as_ref(),
             );
             let _ = rustix::io::read(&self.wake, &mut [0; 8]);
-            let mut kept = lock(kept);
+            let mut kept = turns.take();
             let now = Instant::now();
             let port = kept.tables.as_ref().map_or(0, Tables::port);
             let mut news = News::default();

@@ -18,11 +18,11 @@ use std::net::IpAddr;
 use reeve_ipc::model::IpRange;
 use reeve_ipc::spec::MacAddress;
 
-use super::expression::Rule;
+use super::expression::{Base, Rule};
 
 /// The chain that decides on each frame.
 pub(super) const FRAMES: &str = "frames";
-/// The chain that drops, and counts.
+/// The chain of a network filter that drops, and counts.
 pub(super) const DROPPED: &str = "dropped";
 /// The set of IPv4 addresses.
 pub(super) const IPV4: &str = "ipv4";
@@ -49,8 +49,15 @@ const DESTINATION_PORT: u32 = 2;
 /// Where a packet of IPv4 says whether it is a piece of one, and the bits that do (RFC 791).
 const PIECE: u32 = 6;
 const IS_PIECE: [u8; 2] = [0x3f, 0xff];
-/// The server of DHCP.
+/// From there on, the bits that say of a packet that it is UDP, and the first piece or the only: a later one has no
+/// header of its transport protocol.
+const PROTOCOL: [u8; 4] = [0x1f, 0xff, 0, 0xff];
+const IS_UDP: [u8; 4] = [0, 0, 0, UDP];
+const TRANSPORT: Base = Base::Transport;
+/// The server of DHCP, its client, and both.
 const DHCP_SERVER: [u8; 2] = 67_u16.to_be_bytes();
+const DHCP_CLIENT: [u8; 2] = 68_u16.to_be_bytes();
+const DHCP_PORTS: (&[u8], &[u8]) = (&DHCP_SERVER, &DHCP_CLIENT);
 /// The kind and the length of the client's address in a message of DHCP, behind the header of UDP, and the address, in
 /// two parts (RFC 2131, section 2).
 const DHCP_KIND: u32 = 8 + 1;
@@ -62,6 +69,7 @@ const DHCP_ETHERNET: u8 = 1;
 /// Its bytes.
 const DHCP_ETHERNET_LENGTH: u8 = 6;
 const ROUTER_ADVERTISEMENT: u8 = 134;
+const NEIGHBOUR_SOLICITATION: u8 = 135;
 const NEIGHBOUR_ADVERTISEMENT: u8 = 136;
 const REDIRECT: u8 = 137;
 /// The address that a neighbour advertisement is about, in it.
@@ -146,44 +154,51 @@ impl Sender {
         (address, address)
     }
 
-    /// The rules of [`FRAMES`], in order.
+    /// The rules of [`FRAMES`], in order. There are as few as can be: each costs the kernel, when it is told of it, a look
+    /// at every table that there is.
     pub(super) fn rules(&self) -> Vec<Rule> {
         let mut rules = Vec::new();
         let mac = self.mac.octets();
         let own = Some(&mac).filter(|_| !self.any_mac);
         if let Some(own) = own {
-            rules.push(Rule::new().link_not(SOURCE, own).go(DROPPED));
+            rules.push(dropped(Rule::new().link_not(SOURCE, own)));
         }
-        rules.extend(own.map(dhcp_rules).into_iter().flatten());
-        rules.extend(self.ipv4_rules());
+        rules.extend(self.ipv4_rules(own));
         rules.extend(self.arp_rules(own));
         rules.extend(self.ipv6_rules());
-        rules.push(Rule::new().go(DROPPED));
+        rules.push(dropped(Rule::new()));
         rules
     }
 
-    fn ipv4_rules(&self) -> Vec<Rule> {
+    fn ipv4_rules(&self, own: Option<&[u8; 6]>) -> Vec<Rule> {
         let packet = || Rule::new().link(KIND, &KIND_IPV4);
+        let from_own = |rule: Rule| match self.has_addresses() {
+            true => rule.network_in(IPV4_SOURCE, 4, IPV4),
+            false => rule,
+        };
+        // Any other protocol, or a later piece.
+        let other = packet().field(Base::Network, PIECE, &IS_UDP, Some(&PROTOCOL), false);
+        let datagram = packet().of(UDP).transport_not(SOURCE_PORT, &DHCP_SERVER);
+        let datagram = match own {
+            Some(_) => datagram.between(TRANSPORT, DESTINATION_PORT, DHCP_PORTS, false),
+            None => datagram.transport_not(DESTINATION_PORT, &DHCP_CLIENT),
+        };
         let mut rules = vec![
-            packet()
-                .transport(UDP, SOURCE_PORT, &67_u16.to_be_bytes())
-                .go(DROPPED),
-            packet()
-                .transport(UDP, DESTINATION_PORT, &68_u16.to_be_bytes())
-                .go(DROPPED),
+            from_own(other.well_formed()).pass(),
+            from_own(datagram).pass(),
         ];
+        if let Some(own) = own {
+            let request = dhcp_request(packet(), own).transport_not(SOURCE_PORT, &DHCP_SERVER);
+            rules.push(from_own(request).pass());
+        }
         if self.has_addresses() {
             // A client of DHCP that has no address yet.
-            let client = packet().network(IPV4_SOURCE, &[0; 4]);
-            rules.push(client.transport(UDP, SOURCE_PORT, &[0, 68, 0, 67]).pass());
-            rules.push(
-                packet()
-                    .well_formed()
-                    .network_in(IPV4_SOURCE, 4, IPV4)
-                    .pass(),
-            );
-        } else {
-            rules.push(packet().well_formed().pass());
+            let request = match own {
+                Some(own) => dhcp_request(packet(), own),
+                None => packet().transport(UDP, DESTINATION_PORT, &DHCP_SERVER),
+            };
+            let client = request.field(TRANSPORT, SOURCE_PORT, &DHCP_CLIENT, None, true);
+            rules.push(client.network(IPV4_SOURCE, &[0; 4]).pass());
         }
         rules
     }
@@ -209,25 +224,27 @@ impl Sender {
 
     fn ipv6_rules(&self) -> Vec<Rule> {
         let packet = || Rule::new().link(KIND, &KIND_IPV6);
+        let between = |rule: Rule, first: u8, last: u8, is: bool| {
+            rule.between(TRANSPORT, 0, (&[first], &[last]), is)
+        };
+        // Both ends of a range, of which neighbours' words are the middle.
+        let routers = between(packet().of(ICMPV6), ROUTER_ADVERTISEMENT, REDIRECT, true);
+        let routers = between(
+            routers,
+            NEIGHBOUR_SOLICITATION,
+            NEIGHBOUR_ADVERTISEMENT,
+            false,
+        );
         let mut rules = vec![
-            packet()
-                .transport(ICMPV6, 0, &[ROUTER_ADVERTISEMENT])
-                .go(DROPPED),
-            packet().transport(ICMPV6, 0, &[REDIRECT]).go(DROPPED),
-            packet()
-                .transport(UDP, SOURCE_PORT, &547_u16.to_be_bytes())
-                .go(DROPPED),
-            packet()
-                .transport(UDP, DESTINATION_PORT, &546_u16.to_be_bytes())
-                .go(DROPPED),
+            dropped(routers),
+            dropped(packet().transport(UDP, SOURCE_PORT, &547_u16.to_be_bytes())),
+            dropped(packet().transport(UDP, DESTINATION_PORT, &546_u16.to_be_bytes())),
         ];
         if self.has_addresses() {
             let advertisement = packet().transport(ICMPV6, 0, &[NEIGHBOUR_ADVERTISEMENT]);
-            rules.push(
-                advertisement
-                    .transport_address_not_in(TARGET, IPV6)
-                    .go(DROPPED),
-            );
+            rules.push(dropped(
+                advertisement.transport_address_not_in(TARGET, IPV6),
+            ));
             // Whoever asks whether an address is free, or joins a group before it has one (RFC 4862, RFC 3590).
             rules.push(packet().of(ICMPV6).network(IPV6_SOURCE, &[0; 16]).pass());
             rules.push(
@@ -243,29 +260,22 @@ impl Sender {
     }
 }
 
-/// What may be asked of a server of DHCP: whole messages, for the own address. What is too short to hold one is no
-/// message to any server.
-fn dhcp_rules(own: &[u8; 6]) -> [Rule; 5] {
+/// They are counted and dropped.
+fn dropped(rule: Rule) -> Rule {
+    rule.counted().drop()
+}
+
+/// Of packets that are what may be asked of a server of DHCP: whole messages, for the own address.
+fn dhcp_request(packet: Rule, own: &[u8; 6]) -> Rule {
     let [a, b, c, d, e, f] = *own;
-    let message = || {
-        let packet = Rule::new().link(KIND, &KIND_IPV4);
-        packet.transport(UDP, DESTINATION_PORT, &DHCP_SERVER)
-    };
-    [
-        message().network_any(PIECE, &IS_PIECE).go(DROPPED),
-        message()
-            .transport_not(DHCP_KIND, &[DHCP_ETHERNET])
-            .go(DROPPED),
-        message()
-            .transport_not(DHCP_LENGTH, &[DHCP_ETHERNET_LENGTH])
-            .go(DROPPED),
-        message()
-            .transport_not(DHCP_ADDRESS, &[a, b, c, d])
-            .go(DROPPED),
-        message()
-            .transport_not(DHCP_ADDRESS_END, &[e, f])
-            .go(DROPPED),
-    ]
+    let at =
+        |rule: Rule, offset: u32, value: &[u8]| rule.field(TRANSPORT, offset, value, None, true);
+    let whole = packet.field(Base::Network, PIECE, &[0; 2], Some(&IS_PIECE), true);
+    let mut message = whole.transport(UDP, DESTINATION_PORT, &DHCP_SERVER);
+    message = at(message, DHCP_KIND, &[DHCP_ETHERNET]);
+    message = at(message, DHCP_LENGTH, &[DHCP_ETHERNET_LENGTH]);
+    message = at(message, DHCP_ADDRESS, &[a, b, c, d]);
+    at(message, DHCP_ADDRESS_END, &[e, f])
 }
 
 /// Ranges that neither overlap nor touch, in order.

@@ -63,12 +63,24 @@ impl Tables {
 
     /// Makes the table of a tap, in place of the one that is there: also one that an earlier tap of that name
     /// has left, which the kernel would hook into this one (6.16 and later).
-    pub(super) fn put(&mut self, tap: &TapId, rules: Ruleset<'_>) -> Result<(), Errno> {
-        self.put_with(tap, rules, 0)
+    /// Where there is one as far as is known (`again`), that is said at once.
+    pub(super) fn put(
+        &mut self,
+        tap: &TapId,
+        rules: Ruleset<'_>,
+        again: bool,
+    ) -> Result<(), Errno> {
+        self.put_with(tap, rules, again, 0)
     }
 
     /// As [`put`](Self::put), with flags of the table (`NFT_TABLE_F_*`).
-    fn put_with(&mut self, tap: &TapId, ruleset: Ruleset<'_>, flags: u32) -> Result<(), Errno> {
+    fn put_with(
+        &mut self,
+        tap: &TapId,
+        ruleset: Ruleset<'_>,
+        again: bool,
+        flags: u32,
+    ) -> Result<(), Errno> {
         let Ruleset { sender, compiled } = ruleset;
         let table = name(&tap.name);
         let mut noted = attribute(TABLE_NAME, &table);
@@ -76,11 +88,13 @@ impl Tables {
         if let Some(index) = tap.index {
             noted.extend(attribute(TABLE_NOTE, &note(index)));
         }
-        let mut messages = vec![
-            Part::new(NEW_TABLE, CREATE | EXCLUSIVE, noted),
-            chain(&table, DROPPED, None),
-            rule(&table, DROPPED, &Rule::new().counted().drop()),
-        ];
+        let mut messages = vec![Part::new(NEW_TABLE, CREATE | EXCLUSIVE, noted)];
+        if compiled.is_some() {
+            messages.extend([
+                chain(&table, DROPPED, None),
+                rule(&table, DROPPED, &Rule::new().counted().drop()),
+            ]);
+        }
         if let Some(addresses) = sender.and_then(Sender::ipv4) {
             messages.extend(set(&table, IPV4, KEY_IPV4, &addresses, |ip| {
                 ip.to_be_bytes().to_vec()
@@ -108,10 +122,12 @@ impl Tables {
             let rules = each.rules.iter().map(|it| rule(&table, &each.name, it));
             messages.extend(rules);
         }
-        // Nearly always there is none yet; each message costs the kernel a look at every table that there is.
-        let made = self.0.transact(&messages);
-        if made != Err(Errno::EXIST) {
-            return made;
+        // Each message costs the kernel a look at every table that there is.
+        if !again {
+            let made = self.0.transact(&messages);
+            if made != Err(Errno::EXIST) {
+                return made;
+            }
         }
         let before = [
             Part::new(NEW_TABLE, CREATE, attribute(TABLE_NAME, &table)),
@@ -142,7 +158,7 @@ impl Tables {
     /// As [`put`](Self::put), and nobody else may touch it for as long as the socket lives.
     #[cfg(test)]
     pub(super) fn put_owned(&mut self, tap: &TapId, rules: Ruleset<'_>) -> Result<(), Errno> {
-        self.put_with(tap, rules, OWNED)
+        self.put_with(tap, rules, true, OWNED)
     }
 
     /// The table of taps of that name, if there is one.
@@ -173,14 +189,13 @@ impl Tables {
         if self.find(&tap.name)?.is_none_or(|table| table.tap != tap) {
             return Ok(None);
         }
-        let body = [
-            attribute(TABLE_NAME, &name(&tap.name)),
-            attribute(RULE_CHAIN, &terminated(DROPPED)),
-        ];
         let mut dropped = 0_u64;
-        self.0.ask(GET_RULE, DUMP, &body.concat(), |answer| {
-            dropped = dropped.saturating_add(counted(answer).unwrap_or(0));
-        })?;
+        // One that is not there has no rules.
+        for chain in [FRAMES, DROPPED] {
+            self.rules(&tap, chain, |rule| {
+                dropped = dropped.saturating_add(counted(rule).unwrap_or(0));
+            })?;
+        }
         Ok(Some(dropped))
     }
 
@@ -190,13 +205,18 @@ impl Tables {
         if self.find(&tap.name)?.is_none_or(|table| table.tap != tap) {
             return Ok(0);
         }
+        let mut rules = 0_u64;
+        self.rules(&tap, FRAMES, |_| rules += 1)?;
+        Ok(rules)
+    }
+
+    /// Has every rule of a chain of the table by a tap's name taken.
+    fn rules(&mut self, tap: &TapId, chain: &str, take: impl FnMut(&[u8])) -> Result<(), Errno> {
         let body = [
             attribute(TABLE_NAME, &name(&tap.name)),
-            attribute(RULE_CHAIN, &terminated(FRAMES)),
+            attribute(RULE_CHAIN, &terminated(chain)),
         ];
-        let mut rules = 0_u64;
-        self.0.ask(GET_RULE, DUMP, &body.concat(), |_| rules += 1)?;
-        Ok(rules)
+        self.0.ask(GET_RULE, DUMP, &body.concat(), take)
     }
 }
 

@@ -798,7 +798,7 @@ fn a_tap_that_is_guarded_twice_and_renamed_is_known_once_and_not_when_it_is_gone
         drop(admin);
         Tables::open()
             .unwrap()
-            .put(&moved, before.ruleset())
+            .put(&moved, before.ruleset(), false)
             .unwrap();
         drop(queue);
         ends("moved");

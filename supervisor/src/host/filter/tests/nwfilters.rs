@@ -46,6 +46,15 @@ impl Filters {
         }
     }
 
+    /// What is said of a guest that has no filter.
+    fn bound_to_nothing(&self) -> Guarded {
+        Guarded {
+            sender: None,
+            bound: None,
+            guest: guarded_guest().guest,
+        }
+    }
+
     /// A guest's wire with that filter alone.
     fn wire(&self, filter: &str, parameters: &[(&str, &str)]) -> Wire {
         let mut wire = Wire::new(guarded(&["192.0.2.5"]));
@@ -404,5 +413,97 @@ fn what_is_taken_at_most_the_kernel_takes() {
             OWN.try_into().unwrap(),
         );
         assert!(matches!(refused, Err(InstanceError::Rules(_))));
+    });
+}
+
+/// Whether only ARP passes by the filter `shared`, or everything.
+fn shared(arp_only: bool) -> Nwfilter {
+    let arp = rule(A::Accept, D::InOut, P::Arp, &[]);
+    let rest = all(if arp_only { A::Drop } else { A::Accept }, D::InOut, 1000);
+    filter("shared", 11, vec![arp, rest])
+}
+
+#[test]
+fn all_of_many_interfaces_take_a_filter_that_changes_or_none_does() {
+    alone(|| {
+        let filters = Filters::with(vec![shared(true)]);
+        let wire = filters.wire("shared", &[]);
+        let rest = udp([192, 0, 2, 5], 1000, 2000);
+        let others: Vec<Tap> = (0..40)
+            .map(|number| make(&format!("tap{number}")))
+            .collect();
+        for tap in &others {
+            let guarded = filters.bound("shared", &[]);
+            filters.taps.guard(&tap.id().unwrap(), guarded).unwrap();
+        }
+        let is_anew = || {
+            let book = filters.book.read();
+            let mut bound = filters.taps.bound().into_iter();
+            bound.all(|(_, guarded)| guarded.again(&book).unwrap() == guarded)
+        };
+        assert_eq!(filters.taps.bound().len(), 41);
+        assert!(wire.passes(&honest()) && !wire.passes(&rest));
+        filters.filters.define(shared(false), false).unwrap();
+        assert!(is_anew() && wire.passes(&rest));
+
+        // Somebody keeps the table of one of them for himself: by then the first have the rules of after.
+        let before = filters.taps.bound();
+        let mut admin = Tables::open().unwrap();
+        admin.seize("tap25").unwrap();
+        let refused = filters.filters.define(shared(true), false).unwrap_err();
+        let why = "the interface 'tap25' uses it: ";
+        assert!(refused.message.contains(why), "{refused:?}");
+        assert_eq!(filters.taps.bound(), before);
+        assert!(is_anew() && wire.passes(&rest));
+        drop(admin);
+        filters.filters.define(shared(true), false).unwrap();
+        assert!(is_anew() && !wire.passes(&rest));
+    });
+}
+
+#[test]
+fn what_starts_while_a_filter_changes_has_the_rules_of_after_as_well() {
+    alone(|| {
+        let filters = Filters::with(vec![shared(true)]);
+        let mac = OWN.try_into().unwrap();
+        let shown = reference("shared", &[]);
+        let guard = |tap: &Tap| {
+            // As a start does: by the filters of before for as long as the book is held.
+            let book = filters.book.read();
+            let bound = Bound::new(&book, &shown, mac).unwrap();
+            let guarded = Guarded {
+                bound: Some(bound),
+                ..filters.bound_to_nothing()
+            };
+            filters.taps.guard(&tap.id().unwrap(), guarded).unwrap();
+        };
+        let mut taps: Vec<Tap> = (0..30)
+            .map(|number| make(&format!("tap{number}")))
+            .collect();
+        taps.iter().for_each(guard);
+        let (more, listed) = std::thread::scope(|scope| {
+            let changing = scope.spawn(|| {
+                for round in 0..6 {
+                    let changed = shared(round % 2 != 0);
+                    filters.filters.define(changed, false).unwrap();
+                }
+            });
+            let (mut more, mut listed) = (Vec::new(), 0);
+            while !changing.is_finished() && more.len() < 60 {
+                let tap = make(&format!("more{}", more.len()));
+                guard(&tap);
+                more.push(tap);
+                listed += filters.filters.page(None).filters.len();
+            }
+            (more, listed)
+        });
+        assert!(listed > 0);
+        taps.extend(more);
+        let bound = filters.taps.bound();
+        assert_eq!(bound.len(), taps.len());
+        let book = filters.book.read();
+        for (tap, guarded) in bound {
+            assert_eq!(guarded.again(&book).unwrap(), guarded, "{tap:?}");
+        }
     });
 }
