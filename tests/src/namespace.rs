@@ -2,6 +2,7 @@
 //! own network is touched. It goes when its value is dropped, and all that is in it.
 
 use std::process::Command;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, ensure};
 
@@ -9,6 +10,8 @@ use crate::lab::{assets, inside_outer_guest};
 use crate::process::{Leashed, Session};
 use crate::tool::output;
 
+/// How long a server may take until it runs.
+const PATIENCE: Duration = Duration::from_secs(20);
 /// What the names of all of them begin with; a letter and the number of a process follow.
 const PREFIX: &str = "reeve-";
 
@@ -77,7 +80,8 @@ impl NetNamespace {
         command
     }
 
-    /// Runs a program in it for as long as it is there.
+    /// Runs a program in it for as long as it is there. When this returns, what puts it there has become it: to who looks
+    /// for leftovers a process that changes its program is two.
     ///
     /// # Errors
     /// It cannot be started.
@@ -85,7 +89,13 @@ impl NetNamespace {
         let mut command = self.command(program);
         command.args(arguments);
         let server = Leashed::spawn(&mut command, Session::Group, &[])?;
+        let name = format!("/proc/{}/comm", server.pid());
         self.servers.push(server);
+        let deadline = Instant::now() + PATIENCE;
+        while std::fs::read_to_string(&name)?.trim() == "nsenter" {
+            ensure!(Instant::now() < deadline, "{program} does not start");
+            std::thread::sleep(Duration::from_millis(1));
+        }
         Ok(())
     }
 

@@ -1,5 +1,5 @@
-//! This machine's own tools for tests that look at a product's work with another program: QEMU and
-//! `qemu-img`, e2fsprogs, iproute2, virtiofsd. They are copied with the libraries they are linked with, so the
+//! This machine's own tools for tests that look at a product's work with another program, or that a product works with:
+//! QEMU and `qemu-img`, e2fsprogs, iproute2, virtiofsd, dnsmasq, Open vSwitch, passt. They are copied with the libraries they are linked with, so the
 //! outer guest, which has no libraries of its own, runs the very programs that this machine runs.
 
 use std::fs;
@@ -25,6 +25,11 @@ const PROGRAMS: &[&str] = &[
     "ip",
     "mke2fs",
     "nft",
+    "ovs-vsctl",
+    "ovs-vswitchd",
+    "ovsdb-server",
+    "ovsdb-tool",
+    "passt",
     "resize2fs",
     "tc",
 ];
@@ -38,10 +43,12 @@ const FIRMWARE: &[&str] = &[
     "linuxboot_dma.bin",
     "pvh.bin",
 ];
+/// What Open vSwitch makes its database by.
+pub const SWITCH_SCHEMA: &str = "/usr/share/openvswitch/vswitch.ovsschema";
 /// Raise it when what this file makes changes without any list changing.
-const FORMAT: u32 = 1;
+const FORMAT: u32 = 2;
 
-/// A directory with `bin`, `lib` and `share/qemu`.
+/// A directory with `bin`, `lib`, `share/qemu` and `share/vswitch.ovsschema`.
 #[derive(Debug)]
 pub struct Tools {
     /// Where it is.
@@ -63,9 +70,11 @@ impl Tools {
                 .find(|file| file.exists())
                 .ok_or_else(|| anyhow!("lab: virtiofsd is missing; run `sh tests/lab/install`"))?,
         );
+        let schema = PathBuf::from(SWITCH_SCHEMA);
         let key = programs
             .iter()
-            .try_fold(Key::default(), |key, program| key.with_file(program))?
+            .chain([&schema])
+            .try_fold(Key::default(), |key, file| key.with_file(file))?
             .with((FORMAT, PROGRAMS, FIRMWARE))
             .digits();
         let directory = cache.entry(&format!("tools-{key}"), |directory| {
@@ -106,6 +115,7 @@ fn copy(programs: &[PathBuf], directory: &Path) -> Result<()> {
             .ok_or_else(|| anyhow!("QEMU's {name} is in none of {places}"))?;
         into(&file, &share)?;
     }
+    into(Path::new(SWITCH_SCHEMA), &directory.join("share"))?;
     Ok(())
 }
 

@@ -12,6 +12,7 @@ use reeve_tests::clients::Clients;
 use reeve_tests::daemon::Daemon;
 use reeve_tests::lab::assets;
 use reeve_tests::lab::assets::{PROMPT, UP_MARKER};
+use reeve_tests::namespace::NetNamespace;
 use reeve_tests::reeve::{Builder, Reeve};
 
 /// What takes seconds on an idle machine; the rest is for one under heavy load.
@@ -41,8 +42,16 @@ impl Host {
 
     /// With more of a configuration.
     pub fn start_with(more: &str) -> Result<Host> {
+        Self::start_in(None, more)
+    }
+
+    /// In a network namespace.
+    pub fn start_in(namespace: Option<&NetNamespace>, more: &str) -> Result<Host> {
         let cgroup = Cgroup::new()?;
         let mut daemon = Daemon::prepare()?;
+        if let Some(namespace) = namespace {
+            daemon.in_namespace(namespace);
+        }
         let files = daemon.state().with_file_name("files");
         fs::create_dir(&files)?;
         let lab = assets().vmlinux.parent().context("a directory")?;

@@ -6,8 +6,8 @@ use std::path::Path;
 use std::process::Command;
 
 use anyhow::{Context, Result, ensure};
-use reeve_tests::lab::assets;
 use reeve_tests::lab::assets::{COMMAND_LINE, drivers};
+use reeve_tests::lab::{assets, inside_outer_guest};
 use reeve_tests::leftovers::Snapshot;
 use reeve_tests::namespace::{NetNamespace, program};
 use reeve_tests::reeve::{Builder, Reeve};
@@ -38,9 +38,12 @@ fn outside(directory: &str) -> Result<NetNamespace> {
 }
 
 /// Puts dnsmasq and its libraries where a distribution has them: its jail reads what is beneath `/usr` and nothing of the
-/// lab's.
+/// lab's. Where there is a distribution it has them already.
 pub fn install_dnsmasq() -> Result<()> {
     const LOADER: &str = "/lib64/ld-linux-x86-64.so.2";
+    if !inside_outer_guest() {
+        return Ok(());
+    }
     let program = assets().tool("dnsmasq").display().to_string();
     let listed = output(Command::new(LOADER).args(["--list", &program]))?;
     let libraries = Path::new("/usr/lib/network");
@@ -63,6 +66,15 @@ pub fn install_dnsmasq() -> Result<()> {
     }
     fs::copy(&program, "/usr/sbin/dnsmasq")?;
     fs::write("/etc/resolv.conf", "")?;
+    Ok(())
+}
+
+/// Puts passt there, which needs no library that dnsmasq does not. Its jail reads what is beneath `/usr`, too.
+pub fn install_passt() -> Result<()> {
+    if inside_outer_guest() {
+        fs::create_dir_all("/usr/bin")?;
+        fs::copy(assets().tool("passt"), "/usr/bin/passt")?;
+    }
     Ok(())
 }
 

@@ -18,9 +18,10 @@ pub fn format(domain: &Domain, view: &View<'_>) -> String {
         ..*view
     };
     let live = view.live.as_ref();
-    // What a network gave an interface is of the machine that runs, and no part of a definition.
+    // What a network gave an interface is of the machine that runs, and no part of a definition: that of a transient domain
+    // has it all the same.
     let mut defined;
-    let domain = if view.migratable {
+    let domain = if view.live.is_none() {
         defined = domain.clone();
         let nics = &mut defined.devices.nics;
         nics.iter_mut().for_each(Nic::forget_port);
