@@ -90,6 +90,9 @@ fn compile(target: &Path, revision: &str) -> Result<PathBuf> {
 /// Copies what was built, with its times; all of it or nothing.
 fn copy(from: &Path, to: &Path) -> Result<()> {
     let partial = to.with_extension("partial");
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).context("a copy that was not finished stays")?;
+    }
     let mut command = Command::new("cp");
     command
         .args(["--archive", "--reflink=auto", "--no-target-directory"])

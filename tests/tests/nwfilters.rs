@@ -154,7 +154,8 @@ fn start(letter: char) -> Result<World> {
 /// The rules that the kernel has.
 fn ruleset(world: &World) -> Result<String> {
     let mut list = world.namespace.command(&program("nft"));
-    output(list.args(["list", "ruleset"]))
+    // Without what was counted meanwhile.
+    output(list.args(["--stateless", "list", "ruleset"]))
 }
 
 /// Takes all of them away, as an administrator does.

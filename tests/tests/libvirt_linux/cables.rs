@@ -61,7 +61,7 @@ to() {
     # A router that is told of has a metric of 1024.
     [ -z "$4" ] || { ip route add default via $4 && ip -6 route add default via $5 dev eth$up metric 10; }
 }
-asks() { leave $1; ifconfig eth$up up; udhcpc -q -n -t 20 -i eth$up && hears; }
+asks() { leave $1; ifconfig eth$up up; udhcpc -q -n -t 8 -i eth$up && hears; }
 httpd -p 80 -h /tmp
 "#;
 
@@ -108,12 +108,17 @@ pub trait Party {
 
     /// All of them answer.
     fn reaches(&mut self, addresses: &[[IpAddr; 2]]) -> Result<()> {
-        let reached = self.reached(addresses)?;
-        ensure!(
-            reached.len() == 2 * addresses.len(),
-            "of {addresses:?} only {reached:?} are reached"
-        );
-        Ok(())
+        let deadline = Instant::now() + SHELL;
+        loop {
+            let reached = self.reached(addresses)?;
+            if reached.len() == 2 * addresses.len() {
+                return Ok(());
+            }
+            ensure!(
+                Instant::now() < deadline,
+                "of {addresses:?} only {reached:?} are reached"
+            );
+        }
     }
 
     /// None of them does.
@@ -165,7 +170,7 @@ impl Cables {
         fs::write(files.path().join("functions"), functions)?;
 
         let host = NetNamespace::new('m')?;
-        let outside = NetNamespace::new('o')?;
+        let outside = NetNamespace::new('c')?;
         for namespace in [&host, &outside] {
             quiet(namespace)?;
         }
