@@ -18,7 +18,7 @@ const PREFIX: &str = "reeve-";
 /// Whose a namespace of that name is.
 fn owner(name: &str) -> Option<u32> {
     let mut rest = name.strip_prefix(PREFIX)?.chars();
-    rest.next().filter(char::is_ascii_lowercase)?;
+    rest.next().filter(char::is_ascii_alphabetic)?;
     rest.as_str().parse().ok()
 }
 
