@@ -104,7 +104,7 @@ impl Device {
 
     /// What the switch was told last of each of its queues, once it has been told so often.
     fn enabled(&self, times: usize) -> [u8; 4] {
-        for _ in 0..1000 {
+        for _ in 0..6000 {
             let told = lock(&self.switch.told);
             let told: Vec<_> = told
                 .iter()
