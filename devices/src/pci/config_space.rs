@@ -307,6 +307,13 @@ impl ConfigSpace {
         self.define(INTERRUPT_PIN, &[pin], &[]);
     }
 
+    /// Gives the function registers of its own from `offset` on, a byte offset from 0x40, which no capability
+    /// takes: `values` after power-on, of which the bits of `writable`, as long or shorter, can be written.
+    /// What of them is beyond the space is left out.
+    pub fn add_registers(&mut self, offset: u8, values: &[u8], writable: &[u8]) {
+        self.define(usize::from(offset).max(FIRST_CAPABILITY), values, writable);
+    }
+
     /// Fills `data` from `register` on.
     pub fn read(&self, register: u16, data: &mut [u8]) {
         for (byte, place) in data.iter_mut().zip(usize::from(register)..) {

@@ -1,0 +1,135 @@
+//! Tests of the memory controller hub: what firmware does with it, and what a hostile guest does.
+
+use proptest::prelude::*;
+
+use super::super::{ConfigPorts, Root, Windows};
+use crate::bus::{BusDevice, MmioAddress, MmioBus};
+use crate::legacy::reset::ResetControl;
+use crate::power::Reset;
+use crate::shared::share;
+use crate::testing::RecordPower;
+use std::sync::Arc;
+
+const WINDOW: std::ops::Range<u64> = 0x8000_0000..0xfec0_0000;
+
+fn machine() -> (Arc<MmioBus>, Root, ConfigPorts) {
+    let mmio = Arc::new(MmioBus::new());
+    let windows = Windows {
+        memory32: WINDOW,
+        memory64: 0..0,
+    };
+    let root = Root::with_memory_controller(Arc::clone(&mmio), windows);
+    let reset = share(ResetControl::new(Arc::new(RecordPower::default())));
+    let ports = ConfigPorts::new(root.clone(), reset);
+    (mmio, root, ports)
+}
+
+fn write(ports: &mut ConfigPorts, register: u8, value: u32) {
+    let address = 0x8000_0000 | u32::from(register);
+    ports.write(0, &address.to_le_bytes()).unwrap();
+    ports.write(4, &value.to_le_bytes()).unwrap();
+}
+
+fn read(ports: &mut ConfigPorts, register: u8) -> u32 {
+    let address = 0x8000_0000 | u32::from(register);
+    ports.write(0, &address.to_le_bytes()).unwrap();
+    let mut value = [0; 4];
+    ports.read(4, &mut value).unwrap();
+    u32::from_le_bytes(value)
+}
+
+/// The id of the host bridge as memory at `address` has it.
+fn id_at(mmio: &MmioBus, address: u64) -> u32 {
+    let mut id = [0; 4];
+    mmio.read(MmioAddress(address), &mut id);
+    u32::from_le_bytes(id)
+}
+
+#[test]
+fn configuration_space_is_where_either_firmware_puts_it() {
+    let (mmio, root, mut ports) = machine();
+    let place = root.ecam_place().unwrap();
+    assert_eq!(place.base(), None);
+    assert_eq!(read(&mut ports, 0), 0x29c0_8086);
+    // SeaBIOS, and then UEFI firmware, which disables it first.
+    for (low, base) in [(0xb000_0001, 0xb000_0000), (0xe000_0001, 0xe000_0000)] {
+        write(&mut ports, 0x60, 0);
+        assert_eq!(place.base(), None);
+        write(&mut ports, 0x64, 0);
+        write(&mut ports, 0x60, low);
+        assert_eq!(place.base(), Some(base));
+        assert_eq!(id_at(&mmio, base), 0x29c0_8086);
+        assert_eq!(id_at(&mmio, base + (1 << 20)), u32::MAX);
+    }
+    assert_eq!(id_at(&mmio, 0xb000_0000), u32::MAX);
+    root.clone().reset();
+    assert_eq!(place.base(), None);
+    assert_eq!(id_at(&mmio, 0xe000_0000), u32::MAX);
+}
+
+#[test]
+fn it_can_be_moved_by_itself() {
+    let (mmio, root, mut ports) = machine();
+    write(&mut ports, 0x60, 0xb000_0001);
+    mmio.write(MmioAddress(0xb000_0060), &0xc000_0001_u32.to_le_bytes());
+    assert_eq!(root.ecam_place().unwrap().base(), Some(0xc000_0000));
+    assert_eq!(id_at(&mmio, 0xc000_0000), 0x29c0_8086);
+    assert_eq!(id_at(&mmio, 0xb000_0000), u32::MAX);
+}
+
+#[test]
+fn it_is_nowhere_outside_the_window_and_of_no_other_length() {
+    let (_, root, mut ports) = machine();
+    let place = root.ecam_place().unwrap();
+    for (low, high) in [
+        (1, 0),
+        (0x7000_0001, 0),
+        // Its end is behind the window's.
+        (0xf000_0001, 0),
+        (0xb000_0001, 1),
+        (0xb000_0003, 0),
+        (0xb000_0005, 0),
+        (0xb000_0000, 0),
+    ] {
+        write(&mut ports, 0x60, 0);
+        write(&mut ports, 0x64, high);
+        write(&mut ports, 0x60, low);
+        assert_eq!(place.base(), None, "{high:#x} {low:#x}");
+    }
+}
+
+#[test]
+fn the_memory_below_1_mib_is_ram_at_any_time() {
+    let (_, root, mut ports) = machine();
+    // What firmware looks at before it copies itself there: it need not.
+    assert_ne!(read(&mut ports, 0x90) & 0x10, 0);
+    write(&mut ports, 0x90, 0x1111_1110);
+    assert_eq!(read(&mut ports, 0x90), 0x1111_1110);
+    root.clone().reset();
+    assert_eq!(read(&mut ports, 0x90), 0x3333_3330);
+}
+
+#[test]
+fn the_bus_is_not_kept_by_what_is_on_it() {
+    let (mmio, root, mut ports) = machine();
+    write(&mut ports, 0x60, 0xb000_0001);
+    drop((root, ports));
+    assert_eq!(id_at(&mmio, 0xb000_0000), u32::MAX);
+    assert_eq!(Arc::strong_count(&mmio), 1);
+}
+
+proptest! {
+    /// Whatever is written to its registers, it is in the window or nowhere.
+    #[test]
+    fn any_writes_hold(writes in proptest::collection::vec((0u8..64, any::<u32>()), 0..40)) {
+        let (mmio, root, mut ports) = machine();
+        let place = root.ecam_place().unwrap();
+        for (register, value) in writes {
+            write(&mut ports, register << 2, value);
+            if let Some(base) = place.base() {
+                prop_assert!(WINDOW.start <= base && base + (256 << 20) <= WINDOW.end);
+                prop_assert_eq!(id_at(&mmio, base), 0x29c0_8086);
+            }
+        }
+    }
+}
