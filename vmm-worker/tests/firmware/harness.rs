@@ -1,4 +1,5 @@
 //! A machine with firmware, some disks, and the test as the client of its console and of its debug port.
+#![allow(dead_code, reason = "the test and the example each use a part of it")]
 
 use std::fs::File;
 use std::io::{ErrorKind, Read, Write};
@@ -25,11 +26,11 @@ use rustix::fs::{MemfdFlags, SealFlags};
 pub const SEABIOS: &str = "/usr/share/seabios/bios-256k.bin";
 
 /// KVM in software runs all of a firmware in an emulator.
-const LIMIT: Duration = Duration::from_secs(120);
+const LIMIT: Duration = Duration::from_secs(300);
 
 /// What kind of machine.
 pub struct Setup {
-    firmware: &'static str,
+    firmware: String,
     memory: u64,
     vcpus: u32,
     disks: Vec<(u8, Vec<u8>)>,
@@ -38,9 +39,9 @@ pub struct Setup {
 
 impl Setup {
     /// One vCPU, 128 MiB, no disk.
-    pub fn new(firmware: &'static str) -> Self {
+    pub fn new(firmware: &str) -> Self {
         Self {
-            firmware,
+            firmware: firmware.to_owned(),
             memory: 128 << 20,
             vcpus: 1,
             disks: Vec::new(),
@@ -54,6 +55,22 @@ impl Setup {
         self
     }
 
+    /// What to boot from, the first one first.
+    pub fn order(mut self, order: Vec<BootTarget>) -> Self {
+        self.order = order;
+        self
+    }
+
+    pub fn memory(mut self, bytes: u64) -> Self {
+        self.memory = bytes;
+        self
+    }
+
+    pub fn vcpus(mut self, vcpus: u32) -> Self {
+        self.vcpus = vcpus;
+        self
+    }
+
     /// Starts the machine.
     pub fn start(self) -> Rig {
         // Threads of the machine close their role's filter, which takes this without privilege.
@@ -62,7 +79,7 @@ impl Setup {
         let mut give = |fd: OwnedFd| descriptors.push(fd).expect("room");
         let (console, theirs) = UnixStream::pair().expect("a socket");
         console.set_nonblocking(true).expect("non-blocking");
-        let firmware = File::open(self.firmware).expect("firmware as Debian has it");
+        let firmware = File::open(&self.firmware).expect("firmware as Debian has it");
         let disks = self.disks.iter().map(|(slot, image)| {
             let file = memfd("disk", 0);
             File::from(file.try_clone().expect("a descriptor"))
@@ -179,16 +196,34 @@ impl Rig {
                 self.said.drain(..start + text.len());
                 return;
             }
-            let ended = self.machine().end_signal().is_pending();
+            let signal = self.machine().end_signal();
+            let ended = signal.is_pending().then(|| signal.take());
             assert!(
-                !ended && Instant::now() < deadline,
-                "{text:?} is not said (ended: {ended}), but {:?}; and on the debug port\n{}",
+                ended.is_none() && Instant::now() < deadline,
+                "{text:?} is not said (ended: {ended:x?}), but {:?}; and on the debug port\n{}",
                 String::from_utf8_lossy(&self.said),
                 self.debug_text(),
             );
             self.read_all();
             std::thread::sleep(Duration::from_millis(2));
         }
+    }
+
+    /// What has come on the console and was not waited for.
+    pub fn take_output(&mut self) -> Vec<u8> {
+        self.read_all();
+        std::mem::take(&mut self.said)
+    }
+
+    /// Says `input` on the console.
+    pub fn send(&mut self, input: &[u8]) {
+        self.console.write_all(input).expect("room");
+    }
+
+    /// How the guest has ended, if it has.
+    pub fn end(&mut self) -> Option<String> {
+        let signal = self.machine().end_signal();
+        signal.is_pending().then(|| format!("{:x?}", signal.take()))
     }
 
     fn read_all(&mut self) {

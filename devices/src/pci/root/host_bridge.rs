@@ -45,9 +45,10 @@ const EXPRESS_BASE_LENGTH: u64 = 0b11 << 1;
 /// Length of configuration space in memory: 256 buses.
 const EXPRESS_BYTES: u64 = 256 << 20;
 
-/// The attributes of the memory below 1 MiB, and what they are after power-on: it is all RAM.
+/// The attributes of the memory below 1 MiB: after power-on, that there is no RAM, by which SeaBIOS knows that it
+/// has to copy itself there. Only its last 128 KiB are there before.
 const ATTRIBUTES: u8 = 0x90;
-const ATTRIBUTES_AFTER_RESET: [u8; 7] = [0x30, 0x33, 0x33, 0x33, 0x33, 0x33, 0x33];
+const ATTRIBUTES_AFTER_RESET: [u8; 7] = [0; 7];
 
 /// Where configuration space is in memory now, by the word of the guest's firmware. A clone is the same place.
 #[derive(Debug, Clone, Default)]
