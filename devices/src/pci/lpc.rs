@@ -49,6 +49,8 @@ impl LpcBridge {
     #[must_use]
     pub fn new(pm_base: u16) -> Self {
         let mut config = ConfigSpace::new(IDENTITY);
+        // UEFI firmware looks for serial ports behind it only if it decodes ports and memory.
+        config.allow_port_decoding();
         let base = u32::from(pm_base) | PM_BASE_PORTS;
         config.add_registers(PM_BASE, &base.to_le_bytes(), &[]);
         config.add_registers(ACPI_CONTROL, &[ACPI_ENABLE], &[]);
@@ -136,6 +138,14 @@ mod tests {
         bridge.reset();
         assert_eq!(dword(&mut bridge, 0x60), 0x8080_8080);
         assert!(other.restore(1, &[]).is_err());
+    }
+
+    #[test]
+    fn its_decoding_of_ports_and_memory_can_be_enabled() {
+        let mut bridge = LpcBridge::new(0x600);
+        assert_eq!(dword(&mut bridge, 4) & 0xffff, 0);
+        assert_eq!(bridge.write_config(4, &[3, 0]), Change::Nothing);
+        assert_eq!(dword(&mut bridge, 4) & 0xffff, 3);
     }
 
     #[test]

@@ -45,6 +45,8 @@ pub struct Board {
     pub wide_window_64: bool,
     /// How the guest finds PCI.
     pub bridge: Bridge,
+    /// The keyboard controller, which is not there, says so in a way that UEFI firmware understands.
+    pub keyboard_errors: bool,
     /// Where KVM may have pages of its own, if that is not where it usually is.
     pub kvm_pages: Option<KvmPages>,
 }
@@ -55,8 +57,8 @@ pub const FIRMWARE_KVM_PAGES: Range<u64> = 0xFEFF_C000..0xFF00_0000;
 
 /// Length of configuration space of 256 buses, for which a Q35 keeps room.
 const ECAM_BYTES: u64 = 256 << 20;
-/// Where UEFI firmware puts it.
-const ECAM_UEFI: u64 = 0xE000_0000;
+/// Where the firmware that we know puts it. Later builds of UEFI firmware put it at 0xE000_0000.
+const ECAM_USUAL: u64 = 0xB000_0000;
 
 impl Board {
     /// That of a machine whose kernel is loaded by us.
@@ -71,6 +73,7 @@ impl Board {
             window_32: layout::PCI_WINDOW_32,
             wide_window_64: false,
             bridge: Bridge::Generic(layout::ECAM),
+            keyboard_errors: false,
             kvm_pages: None,
         }
     }
@@ -80,11 +83,12 @@ impl Board {
     pub fn firmware() -> Self {
         Self {
             controller: ControllerKind::InKernel,
-            // SeaBIOS has configuration space at 0xB000_0000, and RAM must end before.
+            // Firmware has configuration space at 0xB000_0000, and RAM must end before.
             gap_start: 0x8000_0000,
             window_32: 0x8000_0000..layout::IOAPIC_BASE.into(),
             wide_window_64: true,
-            bridge: Bridge::Q35(ECAM_UEFI..ECAM_UEFI + ECAM_BYTES),
+            bridge: Bridge::Q35(ECAM_USUAL..ECAM_USUAL + ECAM_BYTES),
+            keyboard_errors: true,
             kvm_pages: Some(KvmPages {
                 tss: FIRMWARE_KVM_PAGES.start + 0x1000,
                 page_table: Some(FIRMWARE_KVM_PAGES.start),

@@ -138,7 +138,11 @@ impl Chipset {
             irq: interrupts.line(layout::RTC_GSI)?,
             timer: Arc::clone(waker) as _,
         }));
-        let i8042 = share(I8042::new(Arc::clone(end) as _));
+        let mut i8042 = I8042::new(Arc::clone(end) as _);
+        if board.keyboard_errors {
+            i8042 = i8042.with_errors();
+        }
+        let i8042 = share(i8042);
         let reset = share(ResetControl::new(Arc::clone(end) as _));
 
         ports.insert(
