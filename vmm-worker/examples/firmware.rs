@@ -25,6 +25,8 @@ fn main() {
     while started.elapsed() < limit {
         let output = rig.take_output();
         if !output.is_empty() {
+            // When each part came, to be cut off by whoever compares two runs.
+            println!("\n[{:?}]", started.elapsed());
             print!("{}", String::from_utf8_lossy(&output));
             let _ = std::io::stdout().flush();
         }

@@ -15,7 +15,7 @@ use reeve_ipc::spec::{
     DiskSpec, DiskThrottle, EndAction, EndPolicy, IoEngine, LayerSpec, MachineSpec, MachineType,
     MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
 };
-use reeve_worker::build::{self, FirmwareParams};
+use reeve_worker::build::{self, BuildError, FirmwareParams};
 use reeve_worker::device_set::STOP_PATIENCE;
 use reeve_worker::firmware::{BootTarget, Content};
 use reeve_worker::kvm::System;
@@ -30,7 +30,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 
 /// What kind of machine.
 pub struct Setup {
-    firmware: String,
+    firmware: File,
     memory: u64,
     vcpus: u32,
     disks: Vec<(u8, Vec<u8>)>,
@@ -38,10 +38,21 @@ pub struct Setup {
 }
 
 impl Setup {
-    /// One vCPU, 128 MiB, no disk.
+    /// One vCPU, 128 MiB, no disk; the firmware is in the file of that name.
     pub fn new(firmware: &str) -> Self {
+        Self::with(File::open(firmware).expect("firmware as Debian has it"))
+    }
+
+    /// The same, with these bytes as the firmware.
+    pub fn of(firmware: &[u8]) -> Self {
+        let file = File::from(memfd("firmware", 0));
+        (&file).write_all(firmware).expect("room");
+        Self::with(file)
+    }
+
+    fn with(firmware: File) -> Self {
         Self {
-            firmware: firmware.to_owned(),
+            firmware,
             memory: 128 << 20,
             vcpus: 1,
             disks: Vec::new(),
@@ -73,13 +84,33 @@ impl Setup {
 
     /// Starts the machine.
     pub fn start(self) -> Rig {
+        let (machine, console, debug) = self.build();
+        let mut machine = machine.expect("a machine");
+        machine.resume().expect("goes");
+        Rig {
+            machine: Some(machine),
+            console,
+            said: Vec::new(),
+            debug,
+        }
+    }
+
+    /// Why there can be no such machine.
+    pub fn refusal(self) -> String {
+        let (machine, ..) = self.build();
+        machine
+            .map(Machine::close)
+            .expect_err("no machine")
+            .to_string()
+    }
+
+    fn build(self) -> (Result<Machine, BuildError>, UnixStream, Arc<Text>) {
         // Threads of the machine close their role's filter, which takes this without privilege.
         rustix::thread::set_no_new_privs(true).expect("no new privileges");
         let mut descriptors = FdTable::new();
         let mut give = |fd: OwnedFd| descriptors.push(fd).expect("room");
         let (console, theirs) = UnixStream::pair().expect("a socket");
         console.set_nonblocking(true).expect("non-blocking");
-        let firmware = File::open(&self.firmware).expect("firmware as Debian has it");
         let disks = self.disks.iter().map(|(slot, image)| {
             let file = memfd("disk", 0);
             File::from(file.try_clone().expect("a descriptor"))
@@ -104,7 +135,7 @@ impl Setup {
             },
             kvm: give(dev_kvm()),
             boot: BootSpec {
-                kernel: give(firmware.into()),
+                kernel: give(self.firmware.into()),
                 initrd: None,
                 command_line: String::new(),
             },
@@ -134,15 +165,8 @@ impl Setup {
             },
             debug: Some(Arc::clone(&debug) as _),
         };
-        let mut machine =
-            build::firmware_machine(spec, params, &mut descriptors).expect("a machine");
-        machine.resume().expect("goes");
-        Rig {
-            machine: Some(machine),
-            console,
-            said: Vec::new(),
-            debug,
-        }
+        let machine = build::firmware_machine(spec, params, &mut descriptors);
+        (machine, console, debug)
     }
 }
 
@@ -220,10 +244,22 @@ impl Rig {
         self.console.write_all(input).expect("room");
     }
 
+    /// Waits until the guest has ended, and gives how.
+    pub fn wait_for_end(&mut self) -> String {
+        let deadline = Instant::now() + LIMIT;
+        loop {
+            if let Some(end) = self.end() {
+                return end;
+            }
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(1));
+        }
+    }
+
     /// How the guest has ended, if it has.
     pub fn end(&mut self) -> Option<String> {
         let signal = self.machine().end_signal();
-        signal.is_pending().then(|| format!("{:x?}", signal.take()))
+        signal.take().map(|end| format!("{end:x?}"))
     }
 
     fn read_all(&mut self) {

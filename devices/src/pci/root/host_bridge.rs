@@ -36,9 +36,10 @@ const MEMORY_CONTROLLER: Identity = Identity {
 
 /// The register of the place of configuration space: 64 bits.
 const EXPRESS_BASE: u8 = 0x60;
-/// What of it can be written: the address, a multiple of 256 MiB below 64 GiB, the length, the enable bit.
-const EXPRESS_BASE_WRITABLE: u64 = 0xf_f000_0007;
-const EXPRESS_BASE_ADDRESS: u64 = 0xf_f000_0000;
+/// What of it can be written: the address, a multiple of 256 MiB, the length, the enable bit. A Q35 takes addresses
+/// below 64 GiB; here it is below 4 GiB, where the tables leave it out of the window of BARs.
+const EXPRESS_BASE_WRITABLE: u64 = 0xf000_0007;
+const EXPRESS_BASE_ADDRESS: u64 = 0xf000_0000;
 const EXPRESS_BASE_ENABLE: u64 = 1 << 0;
 /// The length: zero for 256 MiB, which is the only one there is.
 const EXPRESS_BASE_LENGTH: u64 = 0b11 << 1;
