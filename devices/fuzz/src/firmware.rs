@@ -116,9 +116,9 @@ impl Machine {
         ]
         .concat();
         let described = self.ram.write(address, &description).is_ok();
-        let [high, low] = [(address >> 32) as u32, address as u32];
-        self.out(FW_CFG + 4, &high.to_be_bytes());
-        self.out(FW_CFG + 8, &low.to_be_bytes());
+        let bytes = address.to_be_bytes();
+        self.out(FW_CFG + 4, &bytes[..4]);
+        self.out(FW_CFG + 8, &bytes[4..]);
         if !described {
             return;
         }

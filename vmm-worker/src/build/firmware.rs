@@ -21,8 +21,8 @@ use super::chipset::{Chipset, Signals};
 use super::{BootImages, BuildError, Parts, launch};
 use crate::arch::x86_64::layout;
 use crate::device_set::DeviceSetError;
-use crate::firmware::{Content, Firmware, FirmwareError, Image};
-use crate::kvm::BareVm;
+use crate::firmware::{Content, Firmware, FirmwareError, Image, PowerOn};
+use crate::kvm::{BareVm, InterruptController};
 use crate::machine::Machine;
 use crate::memory::GuestMemory;
 
@@ -94,6 +94,7 @@ impl Start {
         self,
         chipset: &mut Chipset,
         board: Board,
+        interrupts: &Arc<dyn InterruptController>,
         memory: &GuestMemory,
         signals: &Signals,
         ports: &PortBus,
@@ -108,8 +109,9 @@ impl Start {
             ports.insert(Port(layout::DEBUG_PORT), DebugPort::PORTS, port)?;
         }
         let place = chipset.pci.ecam_place().unwrap_or_default();
+        let chips = PowerOn::of(interrupts)?;
         Ok(BootImages::firmware(Firmware::new(
-            image, device, place, board, content,
+            image, device, place, chips, board, content,
         )))
     }
 }

@@ -155,7 +155,7 @@ impl Parts {
             &ports,
             &mmio,
         )?;
-        let images = start.finish(&mut chipset, board, &memory, &signals, &ports)?;
+        let images = start.finish(&mut chipset, board, &interrupts, &memory, &signals, &ports)?;
         let Signals {
             end,
             notices,

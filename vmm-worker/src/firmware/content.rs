@@ -144,3 +144,79 @@ impl Render for LiveTables {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use rustix::fs::{MemfdFlags, SealFlags};
+
+    use super::*;
+    use crate::memory::Backing;
+
+    const GIB: u64 = 1 << 30;
+
+    fn memory(size: u64, board: &Board) -> GuestMemory {
+        let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
+        let fd = rustix::fs::memfd_create("memory", flags).unwrap();
+        rustix::fs::ftruncate(&fd, size).unwrap();
+        rustix::fs::fcntl_add_seals(&fd, SealFlags::SHRINK | SealFlags::GROW).unwrap();
+        GuestMemory::map_around(Backing::Shared { fd }, size, None, board.gap_start).unwrap()
+    }
+
+    fn entries(map: &[u8]) -> Vec<(u64, u64, u32)> {
+        let number = |bytes: &[u8]| u64::from_le_bytes(bytes.try_into().unwrap());
+        let entry = |entry: &[u8]| {
+            let kind = u32::from_le_bytes(entry[16..].try_into().unwrap());
+            (number(&entry[..8]), number(&entry[8..16]), kind)
+        };
+        map.chunks(20).map(entry).collect()
+    }
+
+    #[test]
+    fn the_memory_map_has_all_ram_and_the_pages_of_kvm() {
+        let board = Board::firmware();
+        let own = (0xfeff_c000, 0x4000, RESERVED);
+        let map = |size| entries(&memory_map(&memory(size, &board)));
+        assert_eq!(map(GIB), [(0, GIB, RAM), own]);
+        let high = (4 * GIB, 3 * GIB, RAM);
+        assert_eq!(map(5 * GIB), [(0, 2 * GIB, RAM), high, own]);
+    }
+
+    #[test]
+    fn devices_to_boot_from_have_the_names_that_firmware_looks_for() {
+        let content = Content {
+            order: vec![BootTarget::Nic(3), BootTarget::Disk(0x1e)],
+            ..Content::default()
+        };
+        let expected = b"/pci@i0cf8/ethernet@3/ethernet-phy@0\n/pci@i0cf8/scsi@1e/disk@0,0\0";
+        assert_eq!(content.boot_order(), expected);
+    }
+
+    #[test]
+    fn the_tables_say_where_firmware_has_put_configuration_space() {
+        let board = Board::firmware();
+        let config = AcpiConfig {
+            vcpus: 2,
+            max_vcpus: 4,
+            legacy_pic: true,
+            window_32: board.window_32.clone(),
+            ecam: board.ecam(None),
+            pci_window_64: board.window_64(0, 40),
+            generation_id: None,
+            panic_port: true,
+        };
+        let live = LiveTables {
+            config: config.clone(),
+            board,
+            place: EcamPlace::default(),
+        };
+        let made = loader::files(&config).tables;
+        let mut bytes = vec![0xee; made.len()];
+        live.render(&mut bytes);
+        assert_eq!(bytes, made);
+        // Were they shorter or longer, nothing of what was there before would be left.
+        let mut longer = vec![0xee; made.len() + 2];
+        live.render(&mut longer);
+        assert_eq!(longer, [&made[..], &[0, 0]].concat());
+        live.render(&mut longer[..10]);
+    }
+}

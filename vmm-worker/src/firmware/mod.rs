@@ -13,6 +13,7 @@
 //! looked into: what is in it is the guest's.
 
 mod content;
+mod power_on;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
@@ -24,9 +25,11 @@ use reeve_devices::shared::{Shared, lock};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 pub use self::content::{BootTarget, Content};
+pub use self::power_on::PowerOn;
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
 use crate::build::Board;
+use crate::kvm::KvmError;
 use crate::memory::{GuestMemory, Rom, RomError};
 
 /// Where the copy of the image's end is: up to 1 MiB.
@@ -42,6 +45,9 @@ pub enum FirmwareError {
     /// Less memory than the first MiB (a bug of the layout).
     #[error("the firmware image could not be copied to the first MiB")]
     Copy(#[source] GuestMemoryError),
+    /// KVM's interrupt controllers.
+    #[error(transparent)]
+    Kvm(#[from] KvmError),
     /// A file that cannot be (a bug).
     #[error(transparent)]
     Items(#[from] ItemsError),
@@ -77,18 +83,20 @@ pub struct Firmware {
     image: Image,
     device: Shared<FwCfg>,
     place: EcamPlace,
+    chips: PowerOn,
     board: Board,
     content: Content,
 }
 
 impl Firmware {
     /// A machine on `board` with `image`, where `device` tells the firmware what is in `content`, and the firmware
-    /// says by `place` where configuration space is.
+    /// says by `place` where configuration space is. KVM's interrupt controllers start as `chips`.
     #[must_use]
     pub fn new(
         image: Image,
         device: Shared<FwCfg>,
         place: EcamPlace,
+        chips: PowerOn,
         board: Board,
         content: Content,
     ) -> Self {
@@ -96,6 +104,7 @@ impl Firmware {
             image,
             device,
             place,
+            chips,
             board,
             content,
         }
@@ -106,7 +115,7 @@ impl Firmware {
         self.image.file.as_fd()
     }
 
-    /// Makes `memory`, whose content is zero, and the configuration device what they are when a machine of
+    /// Makes `memory`, whose content is zero, the configuration device and KVM's interrupt controllers what they are when a machine of
     /// `tables` starts.
     ///
     /// # Errors
@@ -127,6 +136,7 @@ impl Firmware {
             .content
             .items(memory, tables, &self.board, &self.place)?;
         lock(&self.device).set_items(items);
+        self.chips.put_back()?;
         Ok(())
     }
 }

@@ -159,9 +159,9 @@ fn what_cannot_be_done_is_an_error_and_changes_nothing() {
 fn a_description_outside_ram_is_ignored() {
     let mut device = device();
     for address in [RAM as u64, RAM as u64 - 15, u64::MAX - 3, 1 << 40] {
-        let [high, low] = [(address >> 32) as u32, address as u32];
-        device.write(DMA_HIGH, &high.to_be_bytes()).unwrap();
-        device.write(DMA_LOW, &low.to_be_bytes()).unwrap();
+        let bytes = address.to_be_bytes();
+        device.write(DMA_HIGH, &bytes[..4]).unwrap();
+        device.write(DMA_LOW, &bytes[4..]).unwrap();
         assert_eq!(device.dma_high, 0);
     }
 }
