@@ -549,7 +549,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("hello", "000109302e312e302b61626307"),
     ("launched", "010700000200"),
     ("launched, other variants", "010700000101"),
-    ("launched, in firmware", "010700000002"),
+    ("launched, in firmware", "010700000202"),
     ("resumed", "01070001"),
     ("paused", "01070002"),
     ("power button pressed", "01070003"),
