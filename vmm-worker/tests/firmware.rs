@@ -58,6 +58,12 @@ fn what_is_no_image_is_refused() {
     }
 }
 
+#[test]
+fn the_slot_of_the_bridge_is_no_device_s() {
+    let refusal = Setup::of(&[0xf4; 4096]).disk(31, "").refusal();
+    assert!(refusal.contains("00:1f.0 is taken"), "{refusal}");
+}
+
 /// The end of an image is where the first instruction is: this one resets the machine by port 0x92.
 #[test]
 fn the_first_instruction_is_sixteen_bytes_before_the_end_of_the_image() {
