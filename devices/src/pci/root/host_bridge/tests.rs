@@ -5,8 +5,10 @@ use proptest::prelude::*;
 use super::super::{ConfigPorts, Root, Windows};
 use crate::bus::{BusDevice, MmioAddress, MmioBus};
 use crate::legacy::reset::ResetControl;
+use crate::pci::Slot;
 use crate::power::Reset;
 use crate::shared::share;
+use crate::state::Saveable;
 use crate::testing::RecordPower;
 use std::sync::Arc;
 
@@ -118,6 +120,26 @@ fn firmware_has_to_copy_itself_below_1_mib_after_each_reset() {
     assert_eq!(read(&mut ports, 0x90), 0x3333_3330);
     root.clone().reset();
     assert_eq!(read(&mut ports, 0x90), 0);
+}
+
+#[test]
+fn a_restored_bridge_has_configuration_space_where_it_was_once_it_is_remapped() {
+    let (_, root, mut ports) = machine();
+    write(&mut ports, 0x60, 0xb000_0001);
+    let saved = root.save();
+    let (mmio, mut other, _) = machine();
+    other.restore(root.schema().version, &saved).unwrap();
+    assert_eq!(other.ecam_place().unwrap().base(), None);
+    other.remap(Slot::HOST_BRIDGE);
+    assert_eq!(other.ecam_place().unwrap().base(), Some(0xb000_0000));
+    assert_eq!(id_at(&mmio, 0xb000_0000), 0x29c0_8086);
+    // What could not have been written is refused.
+    let mut changed = saved.clone();
+    for byte in &mut changed {
+        *byte = !*byte;
+    }
+    let version = root.schema().version;
+    assert!(other.restore(version, &changed).is_err());
 }
 
 #[test]
