@@ -108,6 +108,7 @@ bursts! {
     a_balloon_holds: "balloon",
     a_memory_device_holds: "mem",
     an_image_holds: "qcow2",
+    what_firmware_has_holds: "firmware",
 }
 
 #[test]

@@ -437,6 +437,8 @@ pub enum BootProtocol {
     Pvh,
     /// The 64-bit Linux boot protocol of a bzImage.
     Linux64,
+    /// None: the first vCPU starts at the reset vector, in firmware.
+    Firmware,
 }
 
 impl std::fmt::Display for BootProtocol {
@@ -444,6 +446,7 @@ impl std::fmt::Display for BootProtocol {
         f.write_str(match self {
             Self::Pvh => "PVH",
             Self::Linux64 => "Linux 64-bit",
+            Self::Firmware => "firmware",
         })
     }
 }

@@ -41,6 +41,7 @@ pub mod control;
 pub mod device_set;
 pub mod events;
 mod failure;
+pub mod firmware;
 pub mod hand_over;
 mod image_reader;
 mod images;

@@ -164,6 +164,7 @@ impl Machine {
         match self.identity.protocol {
             Protocol::Pvh => BootProtocol::Pvh,
             Protocol::Linux64 => BootProtocol::Linux64,
+            Protocol::ResetVector => BootProtocol::Firmware,
         }
     }
 

@@ -7,6 +7,7 @@ pub mod block;
 pub mod bus;
 pub mod console;
 pub mod driver;
+pub mod firmware;
 pub mod guest;
 pub mod input;
 pub mod machine;
@@ -37,4 +38,5 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("balloon", guest::run::<balloon::Lent>),
     ("mem", guest::run::<mem::Memory>),
     ("qcow2", qcow2::run),
+    ("firmware", firmware::run),
 ];

@@ -5,6 +5,9 @@
 //! never empty and reports no controller at once, where an empty buffer makes it wait half a second
 //! for answers, and the busy bit (as in all ones) makes its reboot path spin for 65,536 port reads.
 //!
+//! UEFI firmware would read such a buffer for ever. Where it may run, the status register has two errors as well, by
+//! which it knows that there is no keyboard.
+//!
 //! Without registers of its own the device has no saved state. vCPU threads, under the bus's lock.
 
 use std::sync::Arc;
@@ -19,17 +22,32 @@ pub const COMMAND: u64 = 4;
 
 /// Status: output buffer full (bit 0), input buffer empty (bit 1 clear).
 const STATUS: u8 = 0x01;
+/// Status: parity error, and no answer from the keyboard.
+const ERRORS: u8 = 0xc0;
 
 /// The absent keyboard controller.
 #[derive(Debug)]
 pub struct I8042 {
+    status: u8,
     power: Arc<dyn PowerSink>,
 }
 
 impl I8042 {
     /// A controller whose reset line leads to `power`.
     pub fn new(power: Arc<dyn PowerSink>) -> Self {
-        Self { power }
+        Self {
+            status: STATUS,
+            power,
+        }
+    }
+
+    /// The same, whose status register has errors too: for a machine that starts in firmware.
+    #[must_use]
+    pub fn with_errors(self) -> Self {
+        Self {
+            status: STATUS | ERRORS,
+            ..self
+        }
     }
 }
 
@@ -37,7 +55,7 @@ impl BusDevice for I8042 {
     fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), AccessError> {
         match (offset, data) {
             (DATA, [byte]) => *byte = 0,
-            (COMMAND, [byte]) => *byte = STATUS,
+            (COMMAND, [byte]) => *byte = self.status,
             _ => return Err(AccessError),
         }
         Ok(())
@@ -79,8 +97,23 @@ mod tests {
     }
 
     #[test]
+    fn uefi_firmware_finds_no_keyboard_where_it_may_run() {
+        let device = || I8042::new(Arc::new(RecordPower::default()));
+        let mut status = [0];
+        device().read(COMMAND, &mut status).unwrap();
+        assert_eq!(status[0], 0x01);
+        device().with_errors().read(COMMAND, &mut status).unwrap();
+        assert_eq!(status[0] & 0xc0, 0xc0, "Ps2KeyboardDxe gives up");
+    }
+
+    #[test]
     fn linux_finds_no_controller_and_its_reboot_path_does_not_wait() {
-        let mut device = I8042::new(Arc::new(RecordPower::default()));
+        for device in [I8042::new, |power| I8042::new(power).with_errors()] {
+            gives_up(device(Arc::new(RecordPower::default())));
+        }
+    }
+
+    fn gives_up(mut device: I8042) {
         let mut status = [0];
         let flushed = (0..)
             .take_while(|_| {

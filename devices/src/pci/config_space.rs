@@ -31,6 +31,7 @@ const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
 const FIRST_CAPABILITY: usize = 0x40;
 
+const COMMAND_PORTS: u16 = 1 << 0;
 const COMMAND_MEMORY: u16 = 1 << 1;
 const COMMAND_BUS_MASTER: u16 = 1 << 2;
 const COMMAND_INTERRUPT_DISABLE: u16 = 1 << 10;
@@ -305,6 +306,19 @@ impl ConfigSpace {
     pub fn set_interrupt(&mut self, pin: u8, line: u8) {
         self.define(INTERRUPT_LINE, &[line], &[0xff]);
         self.define(INTERRUPT_PIN, &[pin], &[]);
+    }
+
+    /// Gives the function registers of its own from `offset` on, a byte offset from 0x40, which no capability
+    /// takes: `values` after power-on, of which the bits of `writable`, as long or shorter, can be written.
+    /// What of them is beyond the space is left out.
+    pub fn add_registers(&mut self, offset: u8, values: &[u8], writable: &[u8]) {
+        self.define(usize::from(offset).max(FIRST_CAPABILITY), values, writable);
+    }
+
+    /// Lets the guest enable the decoding of I/O ports, which no BAR is about: for a bridge to another bus.
+    pub fn allow_port_decoding(&mut self) {
+        let writable = COMMAND_WRITABLE | COMMAND_PORTS;
+        self.define(COMMAND, &[0; 2], &writable.to_le_bytes());
     }
 
     /// Fills `data` from `register` on.

@@ -27,6 +27,7 @@
 //! The list of who is in which slot has a lock of its own, with which nothing is called.
 
 pub mod config_space;
+pub mod lpc;
 pub mod msix;
 pub mod root;
 

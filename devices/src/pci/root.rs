@@ -18,7 +18,7 @@
 
 use std::fmt;
 use std::ops::Range;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, Weak};
 
 use super::config_space::Change;
 use super::{BARS, Bar, PciFunction, Slot};
@@ -30,7 +30,8 @@ use crate::state::{Saveable, Schema, StateError};
 
 use self::host_bridge::HostBridge;
 
-pub use self::access::{ConfigPorts, Ecam};
+pub use self::access::{ConfigPorts, Ecam, MovableEcam};
+pub use self::host_bridge::EcamPlace;
 
 mod access;
 mod host_bridge;
@@ -95,22 +96,56 @@ impl Root {
     /// A bus with nothing on it but the host bridge. BARs go to `windows` of `mmio`.
     #[must_use]
     pub fn new(mmio: Arc<MmioBus>, windows: Windows) -> Self {
-        let host_bridge = share(HostBridge::new());
+        Self(Arc::new(Inner::new(mmio, windows, HostBridge::new())))
+    }
+
+    /// As [`new`](Self::new), with the host bridge that firmware for PCs knows, by which it says where in the
+    /// windows configuration space is.
+    #[must_use]
+    pub fn with_memory_controller(mmio: Arc<MmioBus>, windows: Windows) -> Self {
+        Self(Arc::new_cyclic(|inner| {
+            let ecam = share(MovableEcam::new(WeakRoot(Weak::clone(inner))));
+            Inner::new(mmio, windows, HostBridge::memory_controller(ecam))
+        }))
+    }
+
+    /// Where configuration space is in memory, if the guest's firmware says that.
+    #[must_use]
+    pub fn ecam_place(&self) -> Option<EcamPlace> {
+        lock(&self.0.host_bridge).ecam_place()
+    }
+}
+
+/// The bus, for what is on it.
+#[derive(Clone)]
+struct WeakRoot(Weak<Inner>);
+
+impl WeakRoot {
+    fn get(&self) -> Option<Root> {
+        self.0.upgrade().map(Root)
+    }
+}
+
+impl Inner {
+    fn new(mmio: Arc<MmioBus>, windows: Windows, host_bridge: HostBridge) -> Self {
+        let host_bridge = share(host_bridge);
         let mut functions = [const { None }; Slot::COUNT as usize];
         if let Some(slot) = functions.first_mut() {
             let function: Shared<dyn PciFunction> = host_bridge.clone();
             *slot = Some(function);
         }
-        Self(Arc::new(Inner {
+        Self {
             mmio,
             windows,
             host_bridge,
             functions: Mutex::new(functions),
             places: Mutex::new([[Place::Nowhere; BARS]; Slot::COUNT as usize]),
             faults: FaultLog::new(),
-        }))
+        }
     }
+}
 
+impl Root {
     /// Puts `function` into `slot`, and its BARs where it decodes them already. Its lock is not held.
     ///
     /// # Errors

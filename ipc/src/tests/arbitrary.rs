@@ -225,7 +225,11 @@ fn status() -> impl Strategy<Value = Status> {
 }
 
 fn standing() -> impl Strategy<Value = Standing> {
-    let protocol = prop_oneof![Just(BootProtocol::Pvh), Just(BootProtocol::Linux64)];
+    let protocol = prop_oneof![
+        Just(BootProtocol::Pvh),
+        Just(BootProtocol::Linux64),
+        Just(BootProtocol::Firmware)
+    ];
     let numbered =
         (any::<u64>(), event()).prop_map(|(number, event)| NumberedEvent { number, event });
     let finished = (
@@ -258,7 +262,11 @@ fn standing() -> impl Strategy<Value = Standing> {
 }
 
 fn reply_body() -> impl Strategy<Value = ReplyBody> {
-    let protocol = prop_oneof![Just(BootProtocol::Pvh), Just(BootProtocol::Linux64)];
+    let protocol = prop_oneof![
+        Just(BootProtocol::Pvh),
+        Just(BootProtocol::Linux64),
+        Just(BootProtocol::Firmware)
+    ];
     prop_oneof![
         (phase(), protocol).prop_map(|(phase, boot_protocol)| ReplyBody::Launch(Launched {
             phase,

@@ -318,6 +318,10 @@ pub(super) fn from_worker_samples() -> Vec<(&'static str, FromWorker)> {
             "launched, other variants",
             launched(Phase::Paused, BootProtocol::Linux64),
         ),
+        (
+            "launched, in firmware",
+            launched(Phase::Running, BootProtocol::Firmware),
+        ),
         ("resumed", reply(ReplyBody::Resume(()))),
         ("paused", reply(ReplyBody::Pause(()))),
         ("power button pressed", reply(ReplyBody::PowerButton(()))),
@@ -545,6 +549,7 @@ const FROM_WORKER: &[(&str, &str)] = &[
     ("hello", "000109302e312e302b61626307"),
     ("launched", "010700000200"),
     ("launched, other variants", "010700000101"),
+    ("launched, in firmware", "010700000202"),
     ("resumed", "01070001"),
     ("paused", "01070002"),
     ("power button pressed", "01070003"),

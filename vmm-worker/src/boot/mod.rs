@@ -48,6 +48,8 @@ pub enum Protocol {
     Pvh,
     /// The 64-bit Linux boot protocol: long mode, RSI = address of the zero page.
     Linux64,
+    /// None: the reset vector, real mode, where firmware is.
+    ResetVector,
 }
 
 /// A loaded kernel: all that the entry state of the first vCPU depends on.

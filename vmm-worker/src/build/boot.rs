@@ -10,14 +10,21 @@ use super::BuildError;
 use crate::arch::x86_64::acpi::{self, AcpiConfig};
 use crate::arch::x86_64::regs::EntryState;
 use crate::boot::{self, Protocol};
+use crate::firmware::Firmware;
 use crate::memory::GuestMemory;
 
 /// The images a machine boots from, kept open for its resets.
 #[derive(Debug)]
-pub struct BootImages {
-    kernel: File,
-    initrd: Option<File>,
-    command_line: String,
+pub struct BootImages(Images);
+
+#[derive(Debug)]
+enum Images {
+    Kernel {
+        kernel: File,
+        initrd: Option<File>,
+        command_line: String,
+    },
+    Firmware(Box<Firmware>),
 }
 
 /// How the first vCPU starts.
@@ -31,7 +38,7 @@ pub struct Entry {
 
 impl BootImages {
     pub(super) fn take(spec: &BootSpec, descriptors: &mut FdTable) -> Result<Self, BuildError> {
-        Ok(Self {
+        Ok(Self(Images::Kernel {
             kernel: descriptors.take(spec.kernel)?.into(),
             initrd: spec
                 .initrd
@@ -39,26 +46,46 @@ impl BootImages {
                 .transpose()?
                 .map(File::from),
             command_line: spec.command_line.clone(),
-        })
+        }))
     }
 
-    /// The files: kernel, and RAM disk where there is one.
+    /// Those of a machine that starts in `firmware`.
+    pub(super) fn firmware(firmware: Firmware) -> Self {
+        Self(Images::Firmware(Box::new(firmware)))
+    }
+
+    /// The files: kernel, and RAM disk where there is one; or the firmware.
     pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
-        let initrd = self.initrd.as_ref().map(AsFd::as_fd);
-        std::iter::once(self.kernel.as_fd()).chain(initrd)
+        let (first, second) = match &self.0 {
+            Images::Kernel { kernel, initrd, .. } => {
+                (kernel.as_fd(), initrd.as_ref().map(AsFd::as_fd))
+            }
+            Images::Firmware(firmware) => (firmware.file(), None),
+        };
+        std::iter::once(first).chain(second)
     }
 
-    /// Writes kernel, initrd, boot structures and ACPI tables into `memory`, whose content is zero.
+    /// Writes kernel, initrd, boot structures and ACPI tables into `memory`, whose content is zero; or what firmware
+    /// starts with.
     ///
     /// # Errors
     /// The images are hostile: [`BuildError::Boot`]; or the tables have no room.
     pub fn load(&self, memory: &GuestMemory, tables: &AcpiConfig) -> Result<Entry, BuildError> {
-        let plan = boot::load(
-            &self.kernel,
-            self.initrd.as_ref(),
-            &self.command_line,
-            memory,
-        )?;
+        let (kernel, initrd, command_line) = match &self.0 {
+            Images::Kernel {
+                kernel,
+                initrd,
+                command_line,
+            } => (kernel, initrd.as_ref(), command_line),
+            Images::Firmware(firmware) => {
+                firmware.load(memory, tables)?;
+                return Ok(Entry {
+                    entry: EntryState::at_reset(),
+                    protocol: Protocol::ResetVector,
+                });
+            }
+        };
+        let plan = boot::load(kernel, initrd, command_line, memory)?;
         acpi::write(memory, tables)?;
         let entry = EntryState::new(&plan);
         entry

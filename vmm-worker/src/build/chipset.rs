@@ -33,6 +33,7 @@ use reeve_devices::shared::{Shared, lock, share};
 use reeve_devices::state::Saveable;
 use reeve_ipc::spec::WatchdogSpec;
 
+use super::board::Board;
 use super::platform::{WatchdogSet, panic_port};
 use super::{BuildError, pci};
 use crate::arch::x86_64::acpi::AcpiConfig;
@@ -86,7 +87,12 @@ pub(super) struct Signals {
 
 impl Chipset {
     /// Makes the devices and gives them their places.
+    #[expect(
+        clippy::too_many_arguments,
+        reason = "what they hang together with, named by its types"
+    )]
     pub(super) fn build(
+        board: &Board,
         interrupts: &Arc<dyn InterruptController>,
         signals: &Signals,
         memory: &GuestMemory,
@@ -132,7 +138,11 @@ impl Chipset {
             irq: interrupts.line(layout::RTC_GSI)?,
             timer: Arc::clone(waker) as _,
         }));
-        let i8042 = share(I8042::new(Arc::clone(end) as _));
+        let mut i8042 = I8042::new(Arc::clone(end) as _);
+        if board.keyboard_errors {
+            i8042 = i8042.with_errors();
+        }
+        let i8042 = share(i8042);
         let reset = share(ResetControl::new(Arc::clone(end) as _));
 
         ports.insert(
@@ -165,7 +175,7 @@ impl Chipset {
         }
 
         let window_64 = tables.pci_window_64.clone().unwrap_or(0..0);
-        let pci = pci::build(mmio, ports, Arc::clone(&reset), window_64)?;
+        let pci = pci::build(board, mmio, ports, Arc::clone(&reset), window_64)?;
         let panic_port = tables
             .panic_port
             .then(|| panic_port(signals, ports))
@@ -222,6 +232,16 @@ impl Chipset {
             resets,
             saved,
         })
+    }
+
+    /// Adds a device to what is saved, by the unit's name.
+    pub(super) fn add_saved(&mut self, unit: &'static str, device: Shared<dyn Saveable>) {
+        self.saved.push((unit, device));
+    }
+
+    /// Adds a device to what a machine reset puts back.
+    pub(super) fn add_reset(&mut self, device: Shared<dyn Reset>) {
+        self.resets.push(device);
     }
 
     /// Devices with something to do at a given time.

@@ -42,6 +42,9 @@ pub enum BuildError {
     /// The boot image.
     #[error(transparent)]
     Boot(#[from] BootError),
+    /// The firmware.
+    #[error(transparent)]
+    Firmware(#[from] crate::firmware::FirmwareError),
     /// The ACPI tables.
     #[error(transparent)]
     Acpi(#[from] AcpiError),
@@ -172,9 +175,10 @@ impl From<BuildError> for WireError {
             BuildError::Kvm(_) | BuildError::Cpuid | BuildError::TscFrequency { .. } => {
                 ErrorCode::Hypervisor
             }
-            BuildError::Boot(_) | BuildError::Acpi(_) | BuildError::EntryTables(_) => {
-                ErrorCode::BootImage
-            }
+            BuildError::Boot(_)
+            | BuildError::Firmware(_)
+            | BuildError::Acpi(_)
+            | BuildError::EntryTables(_) => ErrorCode::BootImage,
             BuildError::Vcpu(VcpuError::Unresponsive(_))
             | BuildError::NotSpawned(SpawnerError::Slow(_) | SpawnerError::Busy) => {
                 ErrorCode::Timeout

@@ -6,10 +6,12 @@ use reeve_ipc::spec::{MemoryBacking, MemorySpec};
 use super::BuildError;
 use crate::memory::{Backing, GuestMemory, MemoryError, Pluggable};
 
-/// Maps it for a guest whose CPUs have physical addresses of `address_bits` bits.
+/// Maps it for a guest whose CPUs have physical addresses of `address_bits` bits, with a gap below 4 GiB that
+/// begins at `gap_start`.
 pub(super) fn map(
     spec: &MemorySpec,
     address_bits: u32,
+    gap_start: u64,
     descriptors: &mut FdTable,
 ) -> Result<GuestMemory, BuildError> {
     let backing = match spec.backing {
@@ -36,7 +38,7 @@ pub(super) fn map(
         }
         (None, _) => None,
     };
-    let memory = GuestMemory::map_with(backing, spec.size_bytes, pluggable)?;
+    let memory = GuestMemory::map_around(backing, spec.size_bytes, pluggable, gap_start)?;
     if let Some(blocks) = memory.blocks() {
         let (end, space) = (blocks.range().end, 1_u64.checked_shl(address_bits));
         if space.is_some_and(|space| end > space) {

@@ -6,11 +6,13 @@
 //! last, when everything that could refuse it stands). [`restore()`] goes the same way, but for the
 //! loading: it puts a saved state into the machine instead.
 
+pub mod board;
 mod boot;
 mod chipset;
 mod cpus;
 pub mod devices;
 mod error;
+mod firmware;
 mod memory;
 mod pci;
 mod platform;
@@ -21,8 +23,9 @@ use std::sync::{Arc, Mutex};
 use reeve_devices::block::reserve::RingReserve;
 use reeve_devices::bus::{MmioBus, PortBus};
 use reeve_ipc::fd::FdTable;
-use reeve_ipc::spec::{MachineSpec, MachineType};
+use reeve_ipc::spec::MachineSpec;
 
+pub use self::board::Board;
 pub use self::boot::{BootImages, Entry};
 pub use self::chipset::Chipset;
 use self::chipset::Signals;
@@ -30,10 +33,12 @@ pub use self::cpus::CpuWorkshop;
 use self::devices::Workshop;
 pub use self::error::BuildError;
 pub(crate) use self::error::one_line;
+use self::firmware::Start;
+pub use self::firmware::{FirmwareParams, firmware_machine};
 pub use self::platform::WatchdogSet;
 pub use self::restore::{Lineage, restore};
 use crate::arch::x86_64::acpi::AcpiConfig;
-use crate::arch::x86_64::{cpuid, layout};
+use crate::arch::x86_64::cpuid;
 use crate::device_set::DeviceSet;
 use crate::io::{IoThread, Served, Waker};
 use crate::kvm::{ControllerKind, InterruptController, KvmBlocks, System, Vcpu, Vm};
@@ -56,7 +61,12 @@ const RINGS: usize = 4;
 /// [`BuildError`] says what and why; nothing of the machine is left.
 pub fn machine(mut spec: MachineSpec, descriptors: &mut FdTable) -> Result<Machine, BuildError> {
     let present: Vec<u32> = (0..spec.vcpus).collect();
-    let parts = Parts::assemble(&mut spec, &present, descriptors, None, false)?;
+    let parts = Parts::assemble(&mut spec, &present, descriptors, None, false, None)?;
+    launch(spec, parts)
+}
+
+/// Loads what the machine starts with, and starts its threads.
+fn launch(spec: MachineSpec, parts: Parts) -> Result<Machine, BuildError> {
     let plan = parts.images.load(&parts.memory, &parts.tables)?;
     for vcpu in &parts.vcpus {
         vcpu.prepare_boot()?;
@@ -88,26 +98,29 @@ struct Parts {
 
 impl Parts {
     /// Makes them, with the vCPUs `present`, and takes the devices out of `spec`. The TSC runs at `tsc_khz`,
-    /// or at the host's frequency. If input is `held`, none is taken from the console's clients yet.
+    /// or at the host's frequency. If input is `held`, none is taken from the console's clients yet. It starts in a
+    /// kernel, or in `firmware`.
     fn assemble(
         spec: &mut MachineSpec,
         present: &[u32],
         descriptors: &mut FdTable,
         tsc_khz: Option<u32>,
         held: bool,
+        firmware: Option<FirmwareParams>,
     ) -> Result<Self, BuildError> {
-        let kind = match spec.machine {
-            MachineType::Reeve1_0 => ControllerKind::Split,
-            MachineType::ReeveLegacy1_0 => ControllerKind::InKernel,
+        let board = match &firmware {
+            Some(_) => Board::firmware(),
+            None => Board::of(spec.machine),
         };
+        let kind = board.controller;
         #[cfg(feature = "attack-points")]
         {
             crate::attack::arm(&spec.boot.command_line);
             crate::attack::strike(reeve_sandbox::seccomp::Role::Base);
         }
-        let images = BootImages::take(&spec.boot, descriptors)?;
+        let start = Start::take(&spec.boot, firmware, descriptors)?;
         let address_bits = cpuid::physical_address_bits(&spec.supported_cpuid);
-        let memory = memory::map(&spec.memory, address_bits, descriptors)?;
+        let memory = memory::map(&spec.memory, address_bits, board.gap_start, descriptors)?;
         let console = spec
             .console
             .map(|slot| descriptors.take(slot))
@@ -121,6 +134,7 @@ impl Parts {
         system.check_vcpu_count(spec.max_vcpus)?;
         let mut vm = system.create_vm()?;
         vm.add_memory(&memory)?;
+        start.place(&mut vm, &board)?;
         let (vm, interrupts) = vm.interrupt_controller(kind, spec.max_vcpus)?;
 
         let signals = Signals {
@@ -129,9 +143,10 @@ impl Parts {
             waker: Arc::new(Waker::new()?),
         };
         let (ports, mmio) = (PortBus::new(), Arc::new(MmioBus::new()));
-        let tables = tables(spec, kind, &memory);
+        let tables = tables(spec, &board, &memory);
         let watchdog = spec.watchdog;
-        let chipset = Chipset::build(
+        let mut chipset = Chipset::build(
+            &board,
             &interrupts,
             &signals,
             &memory,
@@ -140,6 +155,7 @@ impl Parts {
             &ports,
             &mmio,
         )?;
+        let images = start.finish(&mut chipset, board, &interrupts, &memory, &signals, &ports)?;
         let Signals {
             end,
             notices,
@@ -244,14 +260,16 @@ fn fill(rings: &RingReserve) {
 }
 
 /// What the guest's tables say of the machine.
-fn tables(spec: &MachineSpec, kind: ControllerKind, memory: &GuestMemory) -> AcpiConfig {
+fn tables(spec: &MachineSpec, board: &Board, memory: &GuestMemory) -> AcpiConfig {
     let ram_end = memory.end();
     let address_bits = cpuid::physical_address_bits(&spec.supported_cpuid);
     AcpiConfig {
         vcpus: spec.vcpus,
         max_vcpus: spec.max_vcpus,
-        legacy_pic: kind == ControllerKind::InKernel,
-        pci_window_64: layout::pci_window_64(ram_end, address_bits),
+        legacy_pic: board.controller == ControllerKind::InKernel,
+        window_32: board.window_32.clone(),
+        ecam: board.ecam(None),
+        pci_window_64: board.window_64(ram_end, address_bits),
         generation_id: spec.generation_id,
         panic_port: spec.panic_port,
     }

@@ -9,6 +9,7 @@ use reeve_devices::shared::{Shared, share};
 use reeve_devices::virtio::transport::pci::Surroundings;
 
 use super::BuildError;
+use super::board::{Board, Bridge};
 use crate::arch::x86_64::layout;
 use crate::kvm::{InterruptController, KvmDoorbells, Vm};
 use crate::memory::GuestMemory;
@@ -23,29 +24,33 @@ pub(super) struct Pci {
 
 /// Makes the bus and gives its ways in their places. `reset` is the register that lies among them.
 pub(super) fn build(
+    board: &Board,
     mmio: &Arc<MmioBus>,
     ports: &PortBus,
     reset: Shared<ResetControl>,
     window_64: std::ops::Range<u64>,
 ) -> Result<Pci, BuildError> {
-    let root = Root::new(
-        Arc::clone(mmio),
-        Windows {
-            memory32: layout::PCI_WINDOW_32,
-            memory64: window_64,
-        },
-    );
+    let windows = Windows {
+        memory32: board.window_32.clone(),
+        memory64: window_64,
+    };
+    let root = match &board.bridge {
+        Bridge::Generic(_) => Root::new(Arc::clone(mmio), windows),
+        Bridge::Q35(_) => Root::with_memory_controller(Arc::clone(mmio), windows),
+    };
     let config = share(ConfigPorts::new(root.clone(), reset));
     ports.insert(
         Port(layout::PCI_CONFIG.start),
         ConfigPorts::PORTS,
         Arc::clone(&config) as _,
     )?;
-    mmio.insert(
-        MmioAddress(layout::ECAM.start),
-        Ecam::BUS_LEN,
-        share(Ecam::new(root.clone())),
-    )?;
+    if let Bridge::Generic(place) = &board.bridge {
+        mmio.insert(
+            MmioAddress(place.start),
+            Ecam::BUS_LEN,
+            share(Ecam::new(root.clone())),
+        )?;
+    }
     Ok(Pci {
         root,
         ports: config,

@@ -43,7 +43,7 @@ pub fn restore(
     let general = MachineStateV1::take(&mut records, &spec)?;
     let vcpus = VcpusStateV1::take(&mut records, &spec, &general)?;
     let tsc_khz = Some(general.tsc_khz).filter(|khz| *khz != 0);
-    let parts = Parts::assemble(&mut spec, &vcpus.present, descriptors, tsc_khz, true)?;
+    let parts = Parts::assemble(&mut spec, &vcpus.present, descriptors, tsc_khz, true, None)?;
     let fresh = match parts.vcpus.first() {
         Some(vcpu) => vcpu.tsc().map_err(BuildError::Kvm)?,
         None => Tsc::default(),

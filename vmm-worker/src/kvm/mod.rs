@@ -40,4 +40,4 @@ pub use self::irqchip::{ControllerKind, InterruptController};
 pub use self::registers::RegisterDump;
 pub use self::system::System;
 pub use self::vcpu::Vcpu;
-pub use self::vm::{BareVm, Vm};
+pub use self::vm::{BareVm, KvmPages, Vm};

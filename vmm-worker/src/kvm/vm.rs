@@ -2,13 +2,15 @@
 
 use std::sync::Arc;
 
-use kvm_bindings::{KVM_CAP_X2APIC_API, kvm_enable_cap, kvm_userspace_memory_region};
-use kvm_ioctls::VmFd;
+use kvm_bindings::{
+    KVM_CAP_X2APIC_API, KVM_MEM_READONLY, kvm_enable_cap, kvm_userspace_memory_region,
+};
+use kvm_ioctls::{Cap, VmFd};
 
 use super::saved::StateFeatures;
 use super::{ControllerKind, InterruptController, KvmError, Vcpu, irqchip};
 use crate::arch::x86_64::layout;
-use crate::memory::GuestMemory;
+use crate::memory::{GuestMemory, RamRegion, Rom};
 
 /// From this many vCPUs on, some have a local APIC whose id does not fit into a classic message.
 const WIDE_APIC_IDS: u32 = 256;
@@ -21,7 +23,19 @@ pub struct BareVm {
     fd: VmFd,
     features: StateFeatures,
     memory: Vec<GuestMemory>,
+    roms: Vec<Arc<Rom>>,
     slots: u32,
+    pages: KvmPages,
+}
+
+/// Where KVM may keep pages of its own in the guest's address space, for processors that cannot run real mode:
+/// there is nothing else.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct KvmPages {
+    /// Its TSS, three pages.
+    pub tss: u64,
+    /// Its page table, one page; where KVM has it by itself if this is not said.
+    pub page_table: Option<u64>,
 }
 
 impl BareVm {
@@ -30,7 +44,12 @@ impl BareVm {
             fd,
             features,
             memory: Vec::with_capacity(1),
+            roms: Vec::new(),
             slots: 0,
+            pages: KvmPages {
+                tss: layout::KVM_TSS,
+                page_table: None,
+            },
         }
     }
 
@@ -39,29 +58,52 @@ impl BareVm {
     ///
     /// # Errors
     /// `KVM_SET_USER_MEMORY_REGION` failed.
-    #[expect(unsafe_code, reason = "a memory slot is a raw mapping")]
     pub fn add_memory(&mut self, memory: &GuestMemory) -> Result<(), KvmError> {
         // Kept for as long as the VM exists, from before the first slot on.
         self.memory.push(memory.clone());
         for region in memory.regions() {
-            let slot = kvm_userspace_memory_region {
-                slot: self.slots,
-                flags: 0,
-                guest_phys_addr: region.guest_address,
-                memory_size: region.size,
-                userspace_addr: region.host_address,
-            };
-            // SAFETY: the mapping is owned by `memory`, of which `self` and then the `Vm` keep a
-            // clone that is dropped after the VM's descriptor. The guest writes to it, which is
-            // sound because guest memory is only reached through volatile accesses.
-            unsafe { self.fd.set_user_memory_region(slot) }.map_err(|error| {
-                KvmError::MemorySlot {
-                    mebibytes: region.size >> 20,
-                    source: error.into(),
-                }
-            })?;
-            self.slots += 1;
+            self.add_slot(region, 0)?;
         }
+        Ok(())
+    }
+
+    /// Gives the guest `rom`, which it reads and runs from. Writes to it leave the guest as accesses to a device.
+    ///
+    /// # Errors
+    /// This KVM has no memory that cannot be written, or `KVM_SET_USER_MEMORY_REGION` failed.
+    pub fn add_rom(&mut self, rom: &Arc<Rom>) -> Result<(), KvmError> {
+        if !self.fd.check_extension(Cap::ReadonlyMem) {
+            return Err(KvmError::MissingCapability("KVM_CAP_READONLY_MEM"));
+        }
+        self.roms.push(Arc::clone(rom));
+        match rom.region() {
+            Some(region) => self.add_slot(region, KVM_MEM_READONLY),
+            None => Ok(()),
+        }
+    }
+
+    /// Says where KVM may keep pages of its own. Before [`interrupt_controller`](Self::interrupt_controller).
+    pub fn place_pages(&mut self, pages: KvmPages) {
+        self.pages = pages;
+    }
+
+    #[expect(unsafe_code, reason = "a memory slot is a raw mapping")]
+    fn add_slot(&mut self, region: RamRegion, flags: u32) -> Result<(), KvmError> {
+        let slot = kvm_userspace_memory_region {
+            slot: self.slots,
+            flags,
+            guest_phys_addr: region.guest_address,
+            memory_size: region.size,
+            userspace_addr: region.host_address,
+        };
+        // SAFETY: the mapping is owned by a `GuestMemory` or a `Rom`, of which `self` and then the `Vm` keep a
+        // clone that is dropped after the VM's descriptor. The guest writes to it, which is sound because guest
+        // memory is only reached through volatile accesses.
+        unsafe { self.fd.set_user_memory_region(slot) }.map_err(|error| KvmError::MemorySlot {
+            mebibytes: region.size >> 20,
+            source: error.into(),
+        })?;
+        self.slots += 1;
         Ok(())
     }
 
@@ -75,10 +117,15 @@ impl BareVm {
         vcpus: u32,
     ) -> Result<(Arc<Vm>, Arc<dyn InterruptController>), KvmError> {
         // Needed on Intel without unrestricted guests, before any vCPU; ignored everywhere else.
-        let tss = usize::try_from(layout::KVM_TSS).unwrap_or(usize::MAX);
+        let tss = usize::try_from(self.pages.tss).unwrap_or(usize::MAX);
         self.fd
             .set_tss_address(tss)
             .map_err(KvmError::ioctl("KVM_SET_TSS_ADDR"))?;
+        if let Some(address) = self.pages.page_table {
+            self.fd
+                .set_identity_map_address(address)
+                .map_err(KvmError::ioctl("KVM_SET_IDENTITY_MAP_ADDR"))?;
+        }
         let wide_apic_ids = vcpus >= WIDE_APIC_IDS && kind == ControllerKind::Split;
         if wide_apic_ids {
             let mut cap = kvm_enable_cap {
@@ -97,6 +144,7 @@ impl BareVm {
             wide_apic_ids,
             first_block_slot: self.slots,
             _memory: self.memory,
+            _roms: self.roms,
         });
         let controller = irqchip::wire(&vm, kind);
         Ok((vm, controller))
@@ -113,6 +161,7 @@ pub struct Vm {
     /// Behind those of the memory that is always there.
     first_block_slot: u32,
     _memory: Vec<GuestMemory>,
+    _roms: Vec<Arc<Rom>>,
 }
 
 impl Vm {

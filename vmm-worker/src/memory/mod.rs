@@ -26,6 +26,7 @@ mod backing;
 mod error;
 mod give_back;
 mod peek;
+mod rom;
 #[cfg(test)]
 mod tests;
 
@@ -45,6 +46,7 @@ pub use self::backing::Backing;
 pub use self::error::MemoryError;
 pub use self::give_back::PageReturner;
 pub use self::peek::PeekError;
+pub use self::rom::{Rom, RomError};
 use crate::arch::x86_64::layout;
 
 /// Page size of the host, and unit of guest memory sizes, in bytes.
@@ -59,6 +61,8 @@ pub struct GuestMemory {
     map: GuestMemoryMmap<()>,
     backing: Arc<Backing>,
     size: u64,
+    /// End of the RAM below the gap.
+    low_end: u64,
     /// Bytes of the file that are guest memory, plugged or not.
     file_size: u64,
     blocks: Option<Arc<Blocks>>,
@@ -107,11 +111,26 @@ impl GuestMemory {
         size: u64,
         pluggable: Option<Pluggable>,
     ) -> Result<Self, MemoryError> {
+        Self::map_around(backing, size, pluggable, layout::MMIO_GAP_START)
+    }
+
+    /// As [`map_with`](Self::map_with), with a gap below 4 GiB that begins at `gap_start`, a multiple of the
+    /// backing's page size.
+    ///
+    /// # Errors
+    /// See [`MemoryError`]; nothing stays mapped.
+    pub fn map_around(
+        backing: Backing,
+        size: u64,
+        pluggable: Option<Pluggable>,
+        gap_start: u64,
+    ) -> Result<Self, MemoryError> {
         let granule = backing.granule();
         if size < MIN_SIZE || size % granule != 0 {
             return Err(MemoryError::Size { size, granule });
         }
-        let (low, high) = layout::ram_ranges(size).ok_or(MemoryError::TooLarge { size })?;
+        let (low, high) =
+            layout::ram_ranges(size, gap_start).ok_or(MemoryError::TooLarge { size })?;
         let too_large = MemoryError::TooLarge { size };
         let ram_end = high.as_ref().unwrap_or(&low).end;
         let mut ranges = vec![(low.clone(), 0)];
@@ -158,6 +177,7 @@ impl GuestMemory {
             map,
             backing: Arc::new(backing),
             size,
+            low_end: low.end,
             file_size,
             blocks,
         })
@@ -228,7 +248,7 @@ impl GuestMemory {
     /// End of the RAM below the gap, in guest-physical bytes.
     #[must_use]
     pub fn low_end(&self) -> u64 {
-        self.size.min(layout::MMIO_GAP_START)
+        self.low_end
     }
 
     /// The pieces of RAM that the machine starts with, in ascending order, one memory slot each.

@@ -63,6 +63,7 @@ impl MachineStateV1 {
             .u8(match self.protocol {
                 Protocol::Pvh => 0,
                 Protocol::Linux64 => 1,
+                Protocol::ResetVector => 2,
             })
             .u64(self.resets)
             .finish()

@@ -179,6 +179,8 @@ fn set_up(
         generation_id: None,
         panic_port: false,
         legacy_pic: kind == ControllerKind::InKernel,
+        window_32: layout::PCI_WINDOW_32,
+        ecam: layout::ECAM,
         pci_window_64: None,
     };
     acpi::write(memory, &config).expect("ACPI");

@@ -4,7 +4,9 @@
 //! Both take an access of 1, 2 or 4 bytes inside one aligned dword, and no other. Registers of a
 //! function that does not exist read as all ones: that is how a guest finds out, and no fault.
 
-use super::Root;
+use std::fmt;
+
+use super::{Root, WeakRoot};
 use crate::bus::{AccessError, BusDevice};
 use crate::legacy::reset::ResetControl;
 use crate::pci::Slot;
@@ -65,6 +67,38 @@ impl BusDevice for Ecam {
             self.root.write_config(slot, register, data);
         }
         Ok(())
+    }
+}
+
+/// Configuration space as memory, wherever the host bridge has it. It is itself a region of the bus, so it does
+/// not keep the bus.
+pub struct MovableEcam {
+    root: WeakRoot,
+}
+
+impl MovableEcam {
+    pub(super) fn new(root: WeakRoot) -> Self {
+        Self { root }
+    }
+
+    fn ecam(&self) -> Result<Ecam, AccessError> {
+        self.root.get().map(Ecam::new).ok_or(AccessError)
+    }
+}
+
+impl BusDevice for MovableEcam {
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), AccessError> {
+        self.ecam()?.read(offset, data)
+    }
+
+    fn write(&mut self, offset: u64, data: &[u8]) -> Result<(), AccessError> {
+        self.ecam()?.write(offset, data)
+    }
+}
+
+impl fmt::Debug for MovableEcam {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("MovableEcam").finish_non_exhaustive()
     }
 }
 

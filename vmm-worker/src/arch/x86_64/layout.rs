@@ -72,6 +72,12 @@ pub const COM1_GSI: u8 = 4;
 pub const RTC: Range<u16> = 0x70..0x72;
 /// The real-time clock's interrupt.
 pub const RTC_GSI: u8 = 8;
+/// System control port A, in a machine that starts in firmware.
+pub const PORT_92: u16 = 0x92;
+/// The debug port of firmware.
+pub const DEBUG_PORT: u16 = 0x402;
+/// The firmware configuration device.
+pub const FW_CFG: Range<u16> = 0x510..0x51C;
 /// i8042 data port.
 pub const I8042_DATA: u16 = 0x60;
 /// i8042 command and status port; command 0xFE resets the machine.
@@ -114,12 +120,13 @@ pub const RESET_VALUE: u8 = 0x06;
 /// 1024 keeps the ACPI tables within [`ACPI`] with room to spare.
 pub const MAX_VCPUS: u16 = 1024;
 
-/// The RAM ranges of a guest with `size` bytes of memory: low RAM, and high RAM if any is left.
+/// The RAM ranges of a guest with `size` bytes of memory: low RAM, which ends at `gap_start` at most, and high
+/// RAM if any is left.
 ///
 /// `None` if `size` is so large that its end has no address.
 #[must_use]
-pub fn ram_ranges(size: u64) -> Option<(Range<u64>, Option<Range<u64>>)> {
-    let low = 0..size.min(MMIO_GAP_START);
+pub fn ram_ranges(size: u64, gap_start: u64) -> Option<(Range<u64>, Option<Range<u64>>)> {
+    let low = 0..size.min(gap_start);
     let rest = size - low.end;
     if rest == 0 {
         return Some((low, None));

@@ -6,7 +6,7 @@
 use kvm_bindings::{kvm_dtable, kvm_regs, kvm_segment, kvm_sregs};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
-use super::layout;
+use super::{layout, reset};
 use crate::boot::{BootPlan, Protocol};
 use crate::memory::GuestMemory;
 
@@ -53,6 +53,7 @@ impl EntryState {
         match plan.protocol {
             Protocol::Pvh => regs.rbx = plan.boot_info,
             Protocol::Linux64 => regs.rsi = plan.boot_info,
+            Protocol::ResetVector => return Self::at_reset(),
         }
         Self {
             regs,
@@ -60,8 +61,20 @@ impl EntryState {
         }
     }
 
+    /// The state after power-on.
+    #[must_use]
+    pub fn at_reset() -> Self {
+        Self {
+            regs: reset::regs(),
+            protocol: Protocol::ResetVector,
+        }
+    }
+
     /// Changes the segments, control registers and tables of `sregs` to those of the protocol.
     pub fn apply(&self, sregs: &mut kvm_sregs) {
+        if self.protocol == Protocol::ResetVector {
+            return;
+        }
         let long = self.protocol == Protocol::Linux64;
         sregs.cs = code_segment(long);
         let data = data_segment();
@@ -99,7 +112,7 @@ impl EntryState {
     /// The tables lie outside guest memory (a bug of the layout).
     pub fn write_tables(&self, memory: &GuestMemory) -> Result<(), GuestMemoryError> {
         match self.protocol {
-            Protocol::Pvh => Ok(()),
+            Protocol::Pvh | Protocol::ResetVector => Ok(()),
             Protocol::Linux64 => {
                 memory
                     .map_ref()

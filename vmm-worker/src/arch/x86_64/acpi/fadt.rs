@@ -124,6 +124,14 @@ struct Fadt {
 
 const _: () = assert!(size_of::<Fadt>() == 276 - 36);
 
+/// Where there are addresses of other tables, from the table's header on, and of how many bytes: FIRMWARE_CTRL,
+/// DSDT, X_DSDT.
+pub(super) const POINTERS: [(usize, u8); 3] = [(36, 4), (40, 4), (140, 8)];
+const _: () = {
+    assert!(36 + core::mem::offset_of!(Fadt, dsdt) == 40);
+    assert!(36 + core::mem::offset_of!(Fadt, x_dsdt) == 140);
+};
+
 /// The table without its header; `facs` and `dsdt` are guest-physical addresses below 4 GiB.
 pub(super) fn body(facs: u64, dsdt: u64) -> Vec<u8> {
     let mut fadt = Fadt::new_zeroed();

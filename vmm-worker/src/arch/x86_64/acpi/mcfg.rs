@@ -3,8 +3,6 @@
 use zerocopy::byteorder::little_endian::{U16, U64};
 use zerocopy::{Immutable, IntoBytes};
 
-use crate::arch::x86_64::layout;
-
 /// The revision of the table.
 pub(super) const REVISION: u8 = 1;
 
@@ -21,11 +19,11 @@ struct Mcfg {
     reserved2: [u8; 4],
 }
 
-/// The table without its header.
-pub(super) fn body() -> Vec<u8> {
+/// The table without its header; configuration space is at `ecam`.
+pub(super) fn body(ecam: u64) -> Vec<u8> {
     let mcfg = Mcfg {
         reserved: 0.into(),
-        address: layout::ECAM.start.into(),
+        address: ecam.into(),
         segment: 0.into(),
         first_bus: 0,
         last_bus: 0,

@@ -11,6 +11,7 @@
 mod aml;
 mod dsdt;
 mod fadt;
+pub mod loader;
 mod madt;
 mod mcfg;
 #[cfg(test)]
@@ -54,6 +55,10 @@ pub struct AcpiConfig {
     pub max_vcpus: u32,
     /// There are PICs and a PIT (in-kernel interrupt controller).
     pub legacy_pic: bool,
+    /// Where PCI functions may have BARs of 32 bits; not where configuration space is.
+    pub window_32: Range<u64>,
+    /// Where PCI Express' configuration space is in memory: what of it is reserved. The first bus is all there is.
+    pub ecam: Range<u64>,
     /// Where PCI functions may have BARs of 64 bits
     /// ([`pci_window_64`](layout::pci_window_64)).
     pub pci_window_64: Option<Range<u64>>,
@@ -108,15 +113,12 @@ pub fn write(memory: &GuestMemory, config: &AcpiConfig) -> Result<(), AcpiError>
 fn build(config: &AcpiConfig) -> Vec<u8> {
     // The RSDP is first, but made last: it has the address of the XSDT.
     let mut area = Area {
+        base: layout::ACPI.start,
         bytes: vec![0; size_of::<Rsdp>()],
+        tables: Vec::new(),
+        pointers: Vec::new(),
     };
-    let facs = area.place(facs().as_bytes());
-    let dsdt = area.place(&table(*b"DSDT", 2, &dsdt::body(config)));
-    let fadt = area.place(&table(*b"FACP", fadt::REVISION, &fadt::body(facs, dsdt)));
-    let madt = area.place(&table(*b"APIC", 6, &madt::body(config)));
-    let mcfg = area.place(&table(*b"MCFG", mcfg::REVISION, &mcfg::body()));
-    let entries = [fadt, madt, mcfg].map(U64::new);
-    let xsdt = area.place(&table(*b"XSDT", 1, entries.as_bytes()));
+    let xsdt = area.fill(config);
     for (target, byte) in area.bytes.iter_mut().zip(rsdp(xsdt).as_bytes()) {
         *target = *byte;
     }
@@ -206,16 +208,53 @@ fn facs() -> Facs {
 
 /// The tables laid out so far.
 struct Area {
+    /// The guest-physical address of its first byte.
+    base: u64,
     bytes: Vec<u8>,
+    /// Where those are that have a header, and a checksum in it.
+    tables: Vec<Range<usize>>,
+    /// Where an address is, and how many bytes it has.
+    pointers: Vec<(usize, u8)>,
 }
 
 impl Area {
+    /// Appends all tables but the RSDP; gives the address of the XSDT.
+    fn fill(&mut self, config: &AcpiConfig) -> u64 {
+        let facs = self.place(facs().as_bytes());
+        let dsdt = self.place_table(*b"DSDT", 2, &dsdt::body(config), &[]);
+        let body = fadt::body(facs, dsdt);
+        let fadt = self.place_table(*b"FACP", fadt::REVISION, &body, &fadt::POINTERS);
+        let madt = self.place_table(*b"APIC", 6, &madt::body(config), &[]);
+        let body = mcfg::body(config.ecam.start);
+        let mcfg = self.place_table(*b"MCFG", mcfg::REVISION, &body, &[]);
+        let entries = [fadt, madt, mcfg].map(U64::new);
+        let pointers = [0, 8, 16].map(|place| (size_of::<Header>() + place, 8));
+        self.place_table(*b"XSDT", 1, entries.as_bytes(), &pointers)
+    }
+
+    /// Appends a table of a header and a body, which has addresses at `pointers` from the header on.
+    fn place_table(
+        &mut self,
+        signature: [u8; 4],
+        revision: u8,
+        body: &[u8],
+        pointers: &[(usize, u8)],
+    ) -> u64 {
+        let address = self.place(&table(signature, revision, body));
+        let end = self.bytes.len();
+        let start = end - (size_of::<Header>() + body.len());
+        self.tables.push(start..end);
+        let places = pointers.iter().map(|(place, len)| (start + place, *len));
+        self.pointers.extend(places);
+        address
+    }
+
     /// Appends a table and returns its guest-physical address.
     fn place(&mut self, table: &[u8]) -> u64 {
         let offset = self.bytes.len().next_multiple_of(ALIGNMENT);
         self.bytes.resize(offset, 0);
         self.bytes.extend_from_slice(table);
-        layout::ACPI.start + offset as u64
+        self.base + offset as u64
     }
 }
 

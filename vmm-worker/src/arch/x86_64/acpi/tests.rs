@@ -5,12 +5,15 @@ use super::{AcpiConfig, build};
 use crate::arch::x86_64::layout;
 
 mod aml;
+mod loader;
 
 fn config(vcpus: u32) -> AcpiConfig {
     AcpiConfig {
         vcpus,
         max_vcpus: vcpus,
         legacy_pic: false,
+        window_32: layout::PCI_WINDOW_32,
+        ecam: layout::ECAM,
         pci_window_64: Some(0x1_0000_0000..0x9_0000_0000),
         generation_id: None,
         panic_port: false,

@@ -5,6 +5,8 @@ mod cpus;
 mod pci;
 mod platform;
 
+use std::ops::Range;
+
 use super::AcpiConfig;
 use super::aml::{self, NameSegment, code, resource};
 use crate::arch::x86_64::layout;
@@ -18,8 +20,8 @@ pub(super) fn body(config: &AcpiConfig) -> Vec<u8> {
     let system_bus = [
         com1(),
         rtc(),
-        motherboard(),
-        pci::root(config.pci_window_64.as_ref()),
+        motherboard(&config.ecam),
+        pci::root(config),
         cpus::processors(config.possible_vcpus()),
         platform::devices(config),
     ];
@@ -47,13 +49,13 @@ fn rtc() -> Vec<u8> {
 /// Ports of the fixed hardware and of hotplug, and PCI Express' configuration space, which no driver
 /// may take; a guest uses that space only if it is claimed here (PCI Firmware 3.3, 4.1.2). The reset
 /// register is among the ports of the PCI root.
-fn motherboard() -> Vec<u8> {
+fn motherboard(ecam: &Range<u64>) -> Vec<u8> {
     let pm = layout::PM1A_EVENT.start..layout::GPE0.end;
     let hotplug = layout::PCI_HOTPLUG.start..layout::CPU_HOTPLUG.end;
     let resources = [
         resource::ports(&pm),
         resource::ports(&hotplug),
-        resource::fixed_memory(&layout::ECAM),
+        resource::fixed_memory(ecam),
     ];
     device(*b"MBRD", *b"PNP0C02", &resources)
 }

@@ -3,6 +3,7 @@
 
 use std::ops::Range;
 
+use super::super::AcpiConfig;
 use super::super::aml::{self, NameSegment, code, resource};
 use super::{DEVICE_CHECK, EJECT_REQUEST, digit};
 use crate::arch::x86_64::layout;
@@ -22,7 +23,7 @@ const NOTIFY: NameSegment = *b"PNTF";
 const EJECT_SLOT: NameSegment = *b"PEJS";
 
 /// The device.
-pub(super) fn root(window_64: Option<&Range<u64>>) -> Vec<u8> {
+pub(super) fn root(config: &AcpiConfig) -> Vec<u8> {
     let zero = aml::integer(0);
     let mut terms = vec![
         aml::name(*b"_HID", &aml::eisa_id(*b"PNP0A08")),
@@ -30,7 +31,7 @@ pub(super) fn root(window_64: Option<&Range<u64>>) -> Vec<u8> {
         aml::name(*b"_UID", &zero),
         aml::name(*b"_SEG", &zero),
         aml::name(*b"_BBN", &zero),
-        aml::name(*b"_CRS", &windows(window_64)),
+        aml::name(*b"_CRS", &windows(config)),
         control(),
         aml::registers(*b"PHPR", &layout::PCI_HOTPLUG, &[UP, DOWN, EJECT]),
         aml::mutex(MUTEX),
@@ -43,14 +44,27 @@ pub(super) fn root(window_64: Option<&Range<u64>>) -> Vec<u8> {
 
 /// What the bridge hands on: bus 0, the configuration ports, which it keeps for itself, memory. It
 /// has no window of I/O ports, as no function of ours has a BAR of that kind.
-fn windows(window_64: Option<&Range<u64>>) -> Vec<u8> {
+fn windows(config: &AcpiConfig) -> Vec<u8> {
     let mut windows = vec![
         resource::bus_numbers(0, 0),
         resource::ports(&layout::PCI_CONFIG),
-        resource::window_32(&layout::PCI_WINDOW_32),
     ];
-    windows.extend(window_64.map(resource::window_64));
+    let pieces = around(&config.window_32, &config.ecam);
+    windows.extend(
+        pieces
+            .into_iter()
+            .flatten()
+            .map(|window| resource::window_32(&window)),
+    );
+    windows.extend(config.pci_window_64.as_ref().map(resource::window_64));
     resource::template(&windows)
+}
+
+/// What of `window` is below `hole`, and what is above it.
+fn around(window: &Range<u64>, hole: &Range<u64>) -> [Option<Range<u64>>; 2] {
+    let below = window.start..window.end.min(hole.start);
+    let above = window.start.max(hole.end)..window.end;
+    [below, above].map(|piece| Some(piece).filter(|piece| !piece.is_empty()))
 }
 
 /// `_OSC` (§6.2.11; PCI Firmware 3.3, 4.5): the guest asks which features of PCI Express it may run

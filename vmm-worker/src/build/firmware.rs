@@ -1,0 +1,146 @@
+//! A machine that starts in firmware: its image, and the devices that only it has.
+//!
+//! No message asks for such a machine yet: [`firmware_machine`] is for the tests of this package.
+
+use std::fs::File;
+use std::sync::Arc;
+
+use reeve_devices::bus::{Port, PortBus};
+use reeve_devices::console::ConsoleSink;
+use reeve_devices::legacy::debug_port::DebugPort;
+use reeve_devices::legacy::fw_cfg::FwCfg;
+use reeve_devices::legacy::port92::Port92;
+use reeve_devices::pci::Slot;
+use reeve_devices::pci::lpc::LpcBridge;
+use reeve_devices::shared::{Shared, share};
+use reeve_ipc::fd::FdTable;
+use reeve_ipc::spec::{BootSpec, MachineSpec};
+
+use super::board::Board;
+use super::chipset::{Chipset, Signals};
+use super::{BootImages, BuildError, Parts, launch};
+use crate::arch::x86_64::layout;
+use crate::device_set::DeviceSetError;
+use crate::firmware::{Content, Firmware, FirmwareError, Image, PowerOn};
+use crate::kvm::{BareVm, InterruptController};
+use crate::machine::Machine;
+use crate::memory::GuestMemory;
+
+/// What makes a machine one that starts in firmware.
+#[derive(Debug)]
+pub struct FirmwareParams {
+    /// What the firmware is told.
+    pub content: Content,
+    /// Who hears its debug port, if anybody does.
+    pub debug: Option<Arc<dyn ConsoleSink>>,
+}
+
+/// As [`machine`](super::machine), for one that starts in firmware, whose image is in the place of the kernel's; it
+/// has no RAM disk and no command line. Its state cannot be restored yet.
+///
+/// # Errors
+/// As for [`machine`](super::machine).
+pub fn firmware_machine(
+    mut spec: MachineSpec,
+    firmware: FirmwareParams,
+    descriptors: &mut FdTable,
+) -> Result<Machine, BuildError> {
+    let present: Vec<u32> = (0..spec.vcpus).collect();
+    let parts = Parts::assemble(
+        &mut spec,
+        &present,
+        descriptors,
+        None,
+        false,
+        Some(firmware),
+    )?;
+    launch(spec, parts)
+}
+
+/// What a machine starts with, while its parts are made.
+pub(super) enum Start {
+    Kernel(BootImages),
+    Firmware(Image, FirmwareParams),
+}
+
+impl Start {
+    /// Takes the files.
+    pub(super) fn take(
+        spec: &BootSpec,
+        firmware: Option<FirmwareParams>,
+        descriptors: &mut FdTable,
+    ) -> Result<Self, BuildError> {
+        let Some(params) = firmware else {
+            return BootImages::take(spec, descriptors).map(Self::Kernel);
+        };
+        let file = File::from(descriptors.take(spec.kernel)?);
+        let image = Image::take(file).map_err(FirmwareError::from)?;
+        Ok(Self::Firmware(image, params))
+    }
+
+    /// Gives the VM what is no RAM, and the pages of KVM their place.
+    pub(super) fn place(&self, vm: &mut BareVm, board: &Board) -> Result<(), BuildError> {
+        if let Self::Firmware(image, _) = self {
+            vm.add_rom(image.rom())?;
+        }
+        if let Some(pages) = board.kvm_pages {
+            vm.place_pages(pages);
+        }
+        Ok(())
+    }
+
+    /// Adds the devices to `chipset`.
+    pub(super) fn finish(
+        self,
+        chipset: &mut Chipset,
+        board: Board,
+        interrupts: &Arc<dyn InterruptController>,
+        memory: &GuestMemory,
+        signals: &Signals,
+        ports: &PortBus,
+    ) -> Result<BootImages, BuildError> {
+        let (image, FirmwareParams { content, debug }) = match self {
+            Self::Kernel(images) => return Ok(images),
+            Self::Firmware(image, params) => (image, params),
+        };
+        let device = devices(chipset, memory, signals, ports)?;
+        if let Some(sink) = debug {
+            let port = share(DebugPort::new(sink));
+            ports.insert(Port(layout::DEBUG_PORT), DebugPort::PORTS, port)?;
+        }
+        let place = chipset.pci.ecam_place().unwrap_or_default();
+        let chips = PowerOn::of(interrupts)?;
+        Ok(BootImages::firmware(Firmware::new(
+            image, device, place, chips, board, content,
+        )))
+    }
+}
+
+/// Adds the devices that every such machine has; gives the configuration device.
+fn devices(
+    chipset: &mut Chipset,
+    memory: &GuestMemory,
+    signals: &Signals,
+    ports: &PortBus,
+) -> Result<Shared<FwCfg>, BuildError> {
+    let fw_cfg = share(FwCfg::new(memory.ram()));
+    ports.insert(
+        Port(layout::FW_CFG.start),
+        FwCfg::PORTS,
+        Arc::clone(&fw_cfg) as _,
+    )?;
+    let port92 = share(Port92::new(Arc::clone(&signals.end) as _));
+    ports.insert(Port(layout::PORT_92), Port92::PORTS, port92)?;
+    let bridge = share(LpcBridge::new(layout::PM1A_EVENT.start));
+    if let Some(slot) = Slot::new(LpcBridge::SLOT) {
+        chipset
+            .pci
+            .insert(slot, Arc::clone(&bridge) as _)
+            .map_err(DeviceSetError::from)?;
+    }
+    chipset.add_saved("fw-cfg", Arc::clone(&fw_cfg) as _);
+    // The root resets it, as every function.
+    chipset.add_saved("lpc-bridge", bridge);
+    chipset.add_reset(Arc::clone(&fw_cfg) as _);
+    Ok(fw_cfg)
+}
