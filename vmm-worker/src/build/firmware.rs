@@ -45,6 +45,8 @@ pub fn firmware_machine(
     firmware: FirmwareParams,
     descriptors: &mut FdTable,
 ) -> Result<Machine, BuildError> {
+    // Its tables have none yet, and what is at its place is the copy of the image.
+    spec.generation_id = None;
     let present: Vec<u32> = (0..spec.vcpus).collect();
     let parts = Parts::assemble(
         &mut spec,

@@ -115,8 +115,8 @@ impl Firmware {
         self.image.file.as_fd()
     }
 
-    /// Makes `memory`, whose content is zero, the configuration device and KVM's interrupt controllers what they are when a machine of
-    /// `tables` starts.
+    /// Makes `memory`, whose content is zero, the configuration device and KVM's interrupt controllers what they are
+    /// when a machine of `tables` starts.
     ///
     /// # Errors
     /// [`FirmwareError`].

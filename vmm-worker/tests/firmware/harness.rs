@@ -40,7 +40,7 @@ pub struct Setup {
 impl Setup {
     /// One vCPU, 128 MiB, no disk; the firmware is in the file of that name.
     pub fn new(firmware: &str) -> Self {
-        Self::with(File::open(firmware).expect("firmware as Debian has it"))
+        Self::with(File::open(firmware).expect("firmware as Debian has it: run tests/lab/install"))
     }
 
     /// The same, with these bytes as the firmware.
