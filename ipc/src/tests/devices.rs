@@ -8,7 +8,7 @@ use crate::codec::{decode, encode};
 use crate::model::{
     BlockSize, Channel, DeviceError, Devices, Disk, DiskTarget, Domain, InterfaceName, IpRange,
     Layer, MAX_DEFINITION_BYTES, MAX_NIC_ADDRESSES, ModelError, Nic, NicSource, PortConsole, Rng,
-    Share, VirtualPort, Vlan, Vsock,
+    Share, VirtualPort, Vlan, VlanTag, Vsock,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, IoEngine, MAX_DEVICES, MAX_LAYERS, MAX_PORTS,
@@ -160,7 +160,10 @@ fn what_a_switch_knows_an_interface_by_is_the_same_each_time_also_on_a_network()
     let tags = on(VirtualPort {
         vlan: Some(Vlan {
             trunk: true,
-            tags: Vec::new(),
+            tags: vec![VlanTag {
+                id: 7,
+                native: None,
+            }],
         }),
         ..VirtualPort::default()
     });
