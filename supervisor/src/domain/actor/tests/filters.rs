@@ -29,6 +29,7 @@ fn with(source: NicSource) -> Fed {
     let mut nic = Nic::new(source);
     nic.mac = Some("52:54:00:00:00:05".parse().unwrap());
     domain.devices.nics = vec![nic];
+    domain.complete().unwrap();
     Fed::running_as(domain)
 }
 
