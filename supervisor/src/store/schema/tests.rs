@@ -187,6 +187,7 @@ const V3: &str = r#"{
             "open_vswitch": true,
             "profile": "gold",
             "vlan": {
+              "trunk": true,
               "tags": [
                 {
                   "id": 42,
