@@ -383,6 +383,88 @@ fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
 }
 
 #[test]
+fn an_interface_of_a_network_changes_while_its_guest_runs() -> Result<()> {
+    let world = start('x')?;
+    let network =
+        "<network><name>lan</name><forward mode='bridge'/><bridge name='nwbr0'/></network>";
+    let file = world.host.file("lan.xml", network)?;
+    world.host.good(&["net-create", &file])?;
+    let on = |rest: &str| {
+        let bridge = interface(rest);
+        let network = bridge.replace("type='bridge'", "type='network'");
+        network.replace("bridge='nwbr0'", "network='lan'")
+    };
+    let file = world.host.file("web.xml", &guest("web", &on("")))?;
+    world.host.good(&["define", &file])?;
+    world.host.good(&["start", "web"])?;
+    let filter = said("clean-traffic", "192.0.2.6");
+    let rates = "<bandwidth><inbound average='1000'/></bandwidth>";
+    let all = format!("{filter}{rates}<link state='down'/>");
+    for (rest, parts) in [
+        (filter.as_str(), &["clean-traffic"][..]),
+        (&all, &["clean-traffic", "average='1000'", "state='down'"]),
+        ("", &[]),
+    ] {
+        let file = world.host.file("other.xml", &on(rest))?;
+        world
+            .host
+            .good(&["update-device", "web", &file, "--live", "--config"])?;
+        for view in [&["dumpxml", "web"][..], &["dumpxml", "web", "--inactive"]] {
+            let shown = world.host.good(view)?;
+            for part in ["clean-traffic", "average='1000'", "state='down'"] {
+                let there = shown.contains(part);
+                ensure!(there == parts.contains(&part), "{part}: {shown}");
+            }
+        }
+        // 192.0.2.6.
+        let rules = ruleset(&world)?;
+        ensure!(
+            rules.contains("0xc0000206") != rest.is_empty(),
+            "{rest}: {rules}"
+        );
+    }
+    let file = world.host.file("other.xml", &on("<mtu size='1400'/>"))?;
+    let other = ["update-device", "web", &file, "--live"];
+    refused(&world.host, &other, "the tags of its port")?;
+    world.host.good(&["destroy", "web"])?;
+    world.until("nothing is left", |world| Ok(ruleset(world)?.is_empty()))
+}
+
+#[test]
+fn a_guest_that_may_send_anything_has_no_rules_once_its_filter_is_taken_away() -> Result<()> {
+    let mut world = start('y')?;
+    let trusted = |filter: &str| {
+        interface(filter).replace("<interface ", "<interface trustGuestRxFilters='yes' ")
+    };
+    let with = trusted(&said("clean-traffic", "192.0.2.5"));
+    let file = world.host.file("web.xml", &guest("web", &with))?;
+    world.host.good(&["define", &file])?;
+    world.host.good(&["start", "web"])?;
+    let listed = world.host.good(&["nwfilter-binding-list"])?;
+    let tap = listed.split_whitespace().next().context("no tap")?;
+    let tap = tap.to_owned();
+    let none = world.host.file("none.xml", &trusted(""))?;
+    world
+        .host
+        .good(&["update-device", "web", &none, "--live", "--config"])?;
+    ensure!(ruleset(&world)?.is_empty(), "{}", ruleset(&world)?);
+
+    // What is left by one that died between its note and the rules.
+    world.host.daemon.kill()?;
+    let shown = world.namespace.ip(&["-o", "link", "show", "dev", &tap])?;
+    let index = shown.split(':').next().context("no number")?.trim();
+    let mut add = world.namespace.command(&program("nft"));
+    let table = format!("add table netdev reeve-{tap} {{ comment \"interface {index}\" ; }}");
+    ensure!(add.arg(table).status()?.success());
+    ensure!(!ruleset(&world)?.is_empty());
+    world.host.daemon.spawn()?;
+    world.until("the rules are gone", |world| Ok(ruleset(world)?.is_empty()))?;
+    world.host.good(&["destroy", "web"])?;
+    ensure!(ruleset(&world)?.is_empty(), "{}", ruleset(&world)?);
+    Ok(())
+}
+
+#[test]
 fn a_supervisor_that_dies_has_the_filter_of_before_or_the_one_after() -> Result<()> {
     let own = "<filter name='own'><rule action='drop' direction='in'/></filter>";
     for point in reeved::crash::names().filter(|name| name.starts_with("nwfilter-")) {

@@ -8,7 +8,7 @@ use crate::codec::{decode, encode};
 use crate::model::{
     BlockSize, Channel, DeviceError, Devices, Disk, DiskTarget, Domain, InterfaceName, IpRange,
     Layer, MAX_DEFINITION_BYTES, MAX_NIC_ADDRESSES, ModelError, Nic, NicSource, PortConsole, Rng,
-    Share, Vsock,
+    Share, VirtualPort, Vlan, VlanTag, Vsock,
 };
 use crate::spec::{
     Burst, CacheMode, Discard, DiskFormat, IoEngine, MAX_DEVICES, MAX_LAYERS, MAX_PORTS,
@@ -128,6 +128,48 @@ fn a_drawn_address_is_the_same_each_time_and_no_other_interfaces() {
         devices.nics[1].mac = Some(macs[0]);
     }));
     assert_eq!(devices.nics[0].mac, Some(macs[1]));
+}
+
+#[test]
+fn what_a_switch_knows_an_interface_by_is_the_same_each_time_also_on_a_network() {
+    let on = |port: VirtualPort| {
+        completed(with(|devices| {
+            let mut on = Nic::new(NicSource::Network {
+                network: "lan".parse().unwrap(),
+                port_group: None,
+                port: None,
+            });
+            on.virtual_port = Some(Box::new(port));
+            devices.nics = vec![on];
+        }))
+    };
+    let switched = || VirtualPort {
+        open_vswitch: true,
+        ..VirtualPort::default()
+    };
+    let id = |devices: &Devices| devices.nics[0].virtual_port.as_ref().unwrap().interface_id;
+    let first = on(switched());
+    assert!(id(&first).is_some());
+    assert_eq!(first, on(switched()));
+    let own = uuid::Uuid::from_u128(7);
+    let said = on(VirtualPort {
+        interface_id: Some(own),
+        ..switched()
+    });
+    assert_eq!(id(&said), Some(own));
+    let tags = on(VirtualPort {
+        vlan: Some(Vlan {
+            trunk: true,
+            tags: vec![VlanTag {
+                id: 7,
+                native: None,
+            }],
+        }),
+        ..VirtualPort::default()
+    });
+    assert_eq!(id(&tags), None);
+    // One that says nothing is none.
+    assert_eq!(on(VirtualPort::default()).nics[0].virtual_port, None);
 }
 
 #[test]

@@ -4,14 +4,18 @@ use super::api::device_samples::devices;
 use super::device_samples::{rate, slot};
 use crate::device::{DeviceChange, PortsFigures};
 use crate::model::{
-    Channel, Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, Layer, Medium, Nic,
-    NicSource, PortConsole, Rng,
+    Channel, Device, DeviceError, DeviceName, Devices, Disk, DomainUuid, FilterReference,
+    InterfaceName, Layer, Medium, Nic, NicSource, PortConsole, Rng,
 };
-use crate::spec::{DiskFormat, DiskThrottle, Rates};
+use crate::spec::{DiskFormat, DiskThrottle, NicDriver, Rates};
 use crate::vcpus::{VcpuMask, VcpuStanding};
 
 fn name(text: &str) -> DeviceName {
     text.parse().unwrap()
+}
+
+fn interface(name: &str) -> InterfaceName {
+    name.parse().unwrap()
 }
 
 /// One of each, every address filled in.
@@ -378,4 +382,44 @@ fn the_size_of_a_disk_is_asked_of_one_that_can_have_another() {
         devices.change(&name, look),
         Err(DeviceError::NoMedium(_))
     ));
+}
+
+#[test]
+fn an_interface_that_can_have_no_filter_is_given_none_and_loses_none() {
+    let filter = || {
+        let filter = "clean-traffic".parse().unwrap();
+        Some(Box::new(FilterReference {
+            filter,
+            parameters: Vec::new(),
+        }))
+    };
+    let of = |source: NicSource| {
+        let mut devices = Devices::default();
+        devices.add(Device::Nic(Nic::new(source))).unwrap();
+        devices.complete(DomainUuid(uuid::Uuid::nil())).unwrap();
+        let name = DeviceName::Nic(devices.nics[0].mac.unwrap());
+        (devices, name)
+    };
+    for source in [
+        NicSource::Tap(interface("mytap")),
+        NicSource::Switch("/run/switch".into()),
+        NicSource::User,
+    ] {
+        let (mut devices, name) = of(source);
+        let before = devices.clone();
+        for wanted in [filter(), None] {
+            let refused = devices.change_filter(&name, wanted);
+            assert_eq!(refused, Err(DeviceError::Change(name.clone())));
+        }
+        assert_eq!(devices, before);
+    }
+    let (mut devices, name) = of(NicSource::Bridge(interface("br0")));
+    devices.change_filter(&name, filter()).unwrap();
+    assert_eq!(devices.nic(&name).unwrap().filter, filter());
+    // One of before that both were taken of.
+    devices.nics[0].driver = NicDriver::Vhost;
+    let refused = devices.clone().change_filter(&name, filter());
+    assert!(matches!(refused, Err(DeviceError::FilteredByKernel { .. })));
+    devices.change_filter(&name, None).unwrap();
+    assert_eq!(devices.nic(&name).unwrap().filter, None);
 }

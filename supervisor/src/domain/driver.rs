@@ -312,6 +312,13 @@ pub enum DeviceCall {
         /// Where it is on the bus.
         slot: PciSlot,
     },
+    /// See whether an interface can have the network filter that it is to have. Changes nothing.
+    FilterCheck {
+        /// The definition that has the interface with its new filter.
+        domain: Box<Domain>,
+        /// Where it is on the bus.
+        slot: PciSlot,
+    },
     /// Give an interface another network filter, or none. No worker is asked: the rules of its tap are replaced.
     Filter {
         /// The definition that has the interface with its new filter.
@@ -342,6 +349,14 @@ pub enum DeviceCall {
         /// How many.
         count: u32,
     },
+}
+
+impl DeviceCall {
+    /// Whether it looks only, and changes nothing.
+    #[must_use]
+    pub const fn is_look(&self) -> bool {
+        matches!(self, Self::TuneCheck { .. } | Self::FilterCheck { .. })
+    }
 }
 
 /// Why a call failed.

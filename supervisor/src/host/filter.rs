@@ -277,6 +277,36 @@ impl TapFilters {
         }
     }
 
+    /// Takes the filters of a tap away, whoever put them there: from now on everything passes it.
+    ///
+    /// # Errors
+    /// [`FilterError::Refused`]: what was there before is there.
+    pub(crate) fn release(&self, tap: &TapId) -> Result<(), FilterError> {
+        let released = self.0.kept.take().release(tap);
+        released.map_err(|errno| FilterError::Refused {
+            tap: tap.name.clone(),
+            errno,
+        })
+    }
+
+    /// The same of a tap that an earlier supervisor may have guarded. A host that may have no filter has none left.
+    pub(crate) fn release_earlier(&self, tap: &TapId) {
+        match self.0.kept.take().release(tap) {
+            // It is gone, or there never was a filter.
+            Ok(()) | Err(Errno::NODEV) => {}
+            Err(errno @ (Errno::PERM | Errno::PROTONOSUPPORT | Errno::OPNOTSUPP)) => {
+                tracing::debug!(tap = tap.name, "an earlier filter: {}", reason(errno));
+            }
+            Err(errno) => {
+                let (tap, reason) = (&tap.name, reason(errno));
+                tracing::warn!(
+                    tap,
+                    "the filter that it had before cannot be deleted: {reason}"
+                );
+            }
+        }
+    }
+
     /// Deletes tables whose taps are gone: what supervisors left that were not there to see it. For the
     /// start of a daemon; where that may not be, there are none.
     pub(crate) fn sweep(&self) {

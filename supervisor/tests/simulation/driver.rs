@@ -456,7 +456,8 @@ impl Instance for SimInstance {
                 DeviceCall::Update { slot, .. }
                 | DeviceCall::Medium { slot, .. }
                 | DeviceCall::Tags { slot, .. }
-                | DeviceCall::Filter { slot, .. } => DeviceAsk::Update(slot),
+                | DeviceCall::Filter { slot, .. }
+                | DeviceCall::FilterCheck { slot, .. } => DeviceAsk::Update(slot),
                 DeviceCall::Tune { .. } | DeviceCall::TuneCheck { .. } => {
                     return Err(CallFailure::Refused("it is held to nothing".to_owned()));
                 }

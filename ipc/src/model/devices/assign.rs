@@ -2,7 +2,7 @@
 
 use uuid::Builder;
 
-use super::{DeviceError, Devices, Nic, NicSource};
+use super::{DeviceError, Devices, Nic, NicSource, VirtualPort};
 use crate::model::DomainUuid;
 use crate::spec::{MacAddress, PciSlot};
 
@@ -127,15 +127,23 @@ fn draw_macs(nics: &mut [Nic], domain: DomainUuid) {
 /// What a switch's controller knows interfaces by, where that is not said: the same for the same address.
 fn name_ports(nics: &mut [Nic], domain: DomainUuid) {
     for nic in nics {
-        if let (NicSource::OpenVswitch(port), Some(mac)) = (&mut nic.source, nic.mac) {
-            port.interface_id.get_or_insert_with(|| {
-                let mut bytes = *domain.0.as_bytes();
-                for (byte, of_mac) in bytes.iter_mut().rev().zip(mac.octets()) {
-                    *byte ^= of_mac;
-                }
-                Builder::from_random_bytes(bytes).into_uuid()
-            });
-        }
+        // One that says nothing is none.
+        let said = nic.virtual_port.take();
+        nic.virtual_port = said.filter(|port| **port != VirtualPort::default());
+        let Some(mac) = nic.mac else { continue };
+        let own = nic.virtual_port.as_mut().filter(|port| port.open_vswitch);
+        let id = match (&mut nic.source, own) {
+            (NicSource::OpenVswitch(port), _) => &mut port.interface_id,
+            (NicSource::Network { .. }, Some(own)) => &mut own.interface_id,
+            _ => continue,
+        };
+        id.get_or_insert_with(|| {
+            let mut bytes = *domain.0.as_bytes();
+            for (byte, of_mac) in bytes.iter_mut().rev().zip(mac.octets()) {
+                *byte ^= of_mac;
+            }
+            Builder::from_random_bytes(bytes).into_uuid()
+        });
     }
 }
 

@@ -46,13 +46,13 @@ impl OpenVswitchPort {
 }
 
 /// What an interface of a virtual network says itself of its port, of a bridge of Open vSwitch: of what its port group
-/// and its network say it is this that holds.
+/// and its network say it is this that holds. One that says nothing is left out when the definition is taken.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct VirtualPort {
     /// The bridge is one of Open vSwitch, also where the network does not say so (libvirt `<virtualport
     /// type='openvswitch'>`). Without it neither of the next two is said.
     pub open_vswitch: bool,
-    /// As of an [`OpenVswitchPort`]; that of the port of the network where there is none.
+    /// As of an [`OpenVswitchPort`]; without `open_vswitch` that of the port of the network.
     pub interface_id: Option<Uuid>,
     /// As of an [`OpenVswitchPort`].
     pub profile: Option<String>,

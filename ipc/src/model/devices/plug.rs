@@ -353,19 +353,39 @@ impl Devices {
         nic.validate(index)
     }
 
+    /// The interface of that name.
+    #[must_use]
+    pub fn nic(&self, name: &DeviceName) -> Option<&Nic> {
+        match self.place(name)? {
+            Place::Nic(index) => self.nics.get(index),
+            _ => None,
+        }
+    }
+
     /// Gives the interface of that name another network filter, or none.
     ///
     /// # Errors
-    /// [`DeviceError::NoDevice`], [`DeviceError::Change`], or a filter that the interface cannot have.
+    /// [`DeviceError::NoDevice`], [`DeviceError::Change`] also of an interface that can have none, or a filter that the
+    /// interface cannot have.
     pub fn change_filter(
         &mut self,
         name: &DeviceName,
         filter: Option<Box<FilterReference>>,
     ) -> Result<(), DeviceError> {
         let (index, nic) = self.nic_of(name)?;
+        if matches!(
+            nic.source,
+            NicSource::Tap(_) | NicSource::Switch(_) | NicSource::User
+        ) {
+            return Err(DeviceError::Change(name.clone()));
+        }
         nic.filter = filter;
         nic.validate(index)?;
-        nic.accept(index)
+        // One of before that has what it may not have any more may lose it.
+        match nic.filter {
+            Some(_) => nic.accept(index),
+            None => Ok(()),
+        }
     }
 
     /// The interface of that name, with its place among them.

@@ -405,7 +405,8 @@ fn changes(
 
 fn cannot_change(what: &str) -> Failure {
     let why = format!(
-        "cannot modify {what}: only its medium, its link, its rates and its filter can change"
+        "cannot modify {what}: only its medium, its link, its rates, its filter and the tags of its port of a \
+         bridge of Open vSwitch can change"
     );
     Failure::new(Code::OperationUnsupported, why)
 }
@@ -432,8 +433,14 @@ fn of_disk(disk: &Disk, mut wanted: Disk) -> Result<Vec<Change>, Failure> {
 }
 
 fn of_nic(nic: &Nic, mut wanted: Nic) -> Result<Vec<Change>, Failure> {
+    // What a network gave it while it runs is no part of what is asked for.
+    let nic = &{
+        let mut nic = nic.clone();
+        nic.forget_port();
+        nic
+    };
     let mut changes = Vec::new();
-    // First: the one of which there may be none.
+    // First: of all that it is changed to it is a filter that there may be none of.
     if wanted.filter != nic.filter {
         changes.push(Change::Filter(wanted.filter.take()));
         wanted.filter.clone_from(&nic.filter);
@@ -464,6 +471,11 @@ fn of_nic(nic: &Nic, mut wanted: Nic) -> Result<Vec<Change>, Failure> {
         if port.vlan != now.vlan {
             changes.push(Change::Tags(port.vlan.take()));
             port.vlan.clone_from(&now.vlan);
+        }
+    }
+    if let (Some(port), Some(now)) = (&mut wanted.virtual_port, &nic.virtual_port) {
+        if port.open_vswitch && now.open_vswitch {
+            port.interface_id = port.interface_id.or(now.interface_id);
         }
     }
     if wanted != *nic {

@@ -5,6 +5,7 @@
 //!   detach: the worker asks its guest ··· DeviceRemoved ─► status without it ─► record without it
 //!           (a port is taken without asking)
 //!   update: status with the change ─► the worker changes it ─► record with the change
+//!   filter: it is seen whether it can be had ─► status with it ─► its rules are put ─► record with it
 //!   medium: status with the new one ─► the worker exchanges them ─► record with the new one
 //! ```
 //! The status names every device that the worker may have, so that a later supervisor misses none: one
@@ -281,13 +282,37 @@ impl DomainActor {
         live: bool,
         persistent: bool,
     ) -> Steps {
-        self.redefined_steps(
-            device,
+        let device = match live {
+            true => {
+                let devices = &self.running()?.record.definition.devices;
+                self.named(devices, device)?.1
+            }
+            false => device.clone(),
+        };
+        let has = |domain: &Domain| {
+            let nic = domain.devices.nic(&device);
+            nic.is_some_and(|nic| nic.filter.as_deref() == filter)
+        };
+        // What it has already it is not given again.
+        let live = live && !has(&self.running()?.record.definition);
+        let persistent = persistent && !has(&self.kept()?.domain);
+        let (mut steps, events) = self.redefined_steps(
+            &device,
             (live, persistent),
             |devices, device| devices.change_filter(device, filter.cloned().map(Box::new)),
             |domain, slot| DeviceCall::Filter { domain, slot },
             |_| None,
-        )
+        )?;
+        // What cannot be had is not noted: a later supervisor would block the guest for it.
+        let check = steps.iter().find_map(|step| match step {
+            Step::Device(DeviceCall::Filter { domain, slot }) => {
+                let (domain, slot) = (domain.clone(), *slot);
+                Some(Step::Device(DeviceCall::FilterCheck { domain, slot }))
+            }
+            _ => None,
+        });
+        steps.splice(0..0, check);
+        Ok((steps, events))
     }
 
     pub(super) fn medium_steps(
@@ -346,6 +371,7 @@ impl DomainActor {
                 DeviceCall::Medium { .. }
                 | DeviceCall::Tags { .. }
                 | DeviceCall::Filter { .. }
+                | DeviceCall::FilterCheck { .. }
                 | DeviceCall::TuneCheck { .. },
                 Ok(()),
             ) => self.step_done(),

@@ -178,7 +178,7 @@ impl DomainActor {
     pub(super) fn step_done(&mut self) {
         let Some(job) = &mut self.job else { return };
         job.acted |= match &job.step {
-            Step::Device(call) => !matches!(call, DeviceCall::TuneCheck { .. }),
+            Step::Device(call) => !call.is_look(),
             _ => false,
         };
         if let Some(step) = job.rest.pop_front() {

@@ -4,6 +4,7 @@ mod agent;
 mod devices;
 mod ends;
 mod failures;
+mod filters;
 mod media;
 mod platform;
 mod ports;

@@ -87,25 +87,29 @@ impl NicPolicy {
         })
     }
 
+    /// Whether an interface can have the filters that it is to have. Nothing is changed.
+    pub(crate) fn check(&self, nic: &Nic) -> Result<(), PlanError> {
+        self.wanted(nic, &self.book.read()).map(drop)
+    }
+
     /// Puts the filters that an interface is to have in the place of those that its tap has, which stay where they
-    /// cannot be had. One that is to have none has rules by which everything passes, until its tap is gone.
+    /// cannot be had.
     pub(crate) fn guard_anew(&self, nic: &Nic, tap: &TapId) -> Result<(), PlanError> {
+        // No filter changes between what is looked up and what is put in its place.
+        let book = self.book.read();
+        match self.wanted(nic, &book)? {
+            Some(guarded) => self.filters.guard(tap, guarded)?,
+            None => self.filters.release(tap)?,
+        }
+        drop(book);
+        Ok(())
+    }
+
+    fn wanted(&self, nic: &Nic, book: &Book) -> Result<Option<Guarded>, PlanError> {
         let nic = as_connected(nic);
         filtered_where_it_can_be(&nic)?;
         let mac = nic.mac.ok_or_else(unplaced)?;
-        let book = self.book.read();
-        let guarded = self
-            .guarded(&nic, mac, &book)
-            .map_err(FilterError::from)?
-            .unwrap_or_else(|| Guarded {
-                sender: None,
-                bound: None,
-                guest: self.guest.clone(),
-            });
-        // No filter changes between what is looked up and what is put in its place.
-        self.filters.guard(tap, guarded)?;
-        drop(book);
-        Ok(())
+        Ok(self.guarded(&nic, mac, book).map_err(FilterError::from)?)
     }
 
     /// Whether an interface has any filter.

@@ -138,9 +138,12 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
         }
         let networks = self.world.networks.clone();
         let asked = self.instance(id).zip(self.status.clone());
+        // What is taken back for a job that has failed: nobody waits for the answer.
+        let taken_back = matches!(call, DeviceCall::Filter { .. } | DeviceCall::Tags { .. });
+        let of = self.name.clone().filter(|_| taken_back && serial == 0);
+        let uuid = self.uuid;
         // A look changes nothing that a crash could leave half way.
-        let tunes = self.actor.job_kind() == Some(JobKind::Tune)
-            && !matches!(call, DeviceCall::TuneCheck { .. });
+        let tunes = self.actor.job_kind() == Some(JobKind::Tune) && !call.is_look();
         self.outcomes.spawn(async move {
             let result = match asked {
                 Some((instance, status)) => {
@@ -155,6 +158,13 @@ impl<F: FnOnce() + Send + 'static> Shell<F> {
                         // It may have the device, or get it yet: that is found out.
                         (_, Err(CallFailure::Deadline)) | (None, _) => {}
                         (Some(networks), Err(_)) => give_back(networks.as_ref(), &connected),
+                    }
+                    if let (Some(domain), Err(error)) = (&of, &result) {
+                        tracing::error!(
+                            %domain, %uuid,
+                            "an interface has not the filter or the tags of its definition, since what a failed change \
+                             of them has done cannot be taken back: {error}"
+                        );
                     }
                     result
                 }

@@ -113,12 +113,12 @@ impl TestDevices {
                 DeviceFigures::Disk(_) => Ok(()),
                 _ => Err(refused("it is no disk".to_owned())),
             },
-            DeviceCall::Tags { slot, .. } | DeviceCall::Filter { slot, .. } => {
-                match self.at(slot)?.figures {
-                    DeviceFigures::Nic(_) => Ok(()),
-                    _ => Err(refused("it is no interface".to_owned())),
-                }
-            }
+            DeviceCall::Tags { slot, .. }
+            | DeviceCall::Filter { slot, .. }
+            | DeviceCall::FilterCheck { slot, .. } => match self.at(slot)?.figures {
+                DeviceFigures::Nic(_) => Ok(()),
+                _ => Err(refused("it is no interface".to_owned())),
+            },
             DeviceCall::Tune { .. } | DeviceCall::TuneCheck { .. } => Ok(()),
             DeviceCall::Vcpus { .. } => Err(refused("vCPUs are no devices".to_owned())),
         }

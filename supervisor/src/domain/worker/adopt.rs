@@ -191,10 +191,12 @@ pub(super) async fn adopt(domain: &Domain, claim: Claim) -> Adoption {
     let guarding = move || {
         // No filter changes between what is looked up and what is put in its place.
         let book = network.book.read();
-        for (tap, guarded, held) in guarded(&of, &devices, &network, &book) {
-            match held {
-                true => network.filters.guard_held(&tap, guarded),
-                false => network.filters.guard_soon(&tap, guarded),
+        for (tap, guarded) in guarded(&of, &devices, &network, &book) {
+            match guarded {
+                Some((guarded, true)) => network.filters.guard_held(&tap, guarded),
+                Some((guarded, false)) => network.filters.guard_soon(&tap, guarded),
+                // It may have had one until it was noted that it has none.
+                None => network.filters.release_earlier(&tap),
             }
         }
     };
@@ -257,14 +259,14 @@ async fn forget_filters(host: &Host, recorded: Resources) {
     let _ = tokio::task::spawn_blocking(forgetting).await;
 }
 
-/// Its taps that have filters, which are to be put in their places, whatever has become of them since; or, where that
-/// is said, in the place of what is there once that is gone.
+/// Its taps with their filters, which are to be put in their places, whatever has become of them since; or, where that
+/// is said, in the place of what is there once that is gone. `None` of a tap that has none.
 fn guarded(
     domain: &Domain,
     recorded: &[DeviceResources],
     network: &NicPolicy,
     book: &Book,
-) -> Vec<(TapId, Guarded, bool)> {
+) -> Vec<(TapId, Option<(Guarded, bool)>)> {
     let mut devices = domain.devices.clone();
     // A definition that was taken is complete.
     let _ = devices.complete(domain.uuid);
@@ -273,8 +275,8 @@ fn guarded(
         let mut nics = devices.nics.iter();
         let nic = nics.find(|nic| nic.address == Some(device.place.slot))?;
         let mac = nic.mac?;
-        let (guarded, held) = match network.guarded(nic, mac, book) {
-            Ok(guarded) => (guarded?, false),
+        let guarded = match network.guarded(nic, mac, book) {
+            Ok(guarded) => guarded.map(|guarded| (guarded, false)),
             Err(error) => {
                 let (domain, uuid, nic_name) = (&domain.name, domain.uuid, nic.called(0));
                 let blocked = network.blocked(nic, mac)?;
@@ -287,10 +289,10 @@ fn guarded(
                     false => "no frame passes",
                 };
                 tracing::error!(%domain, %uuid, %error, "{nic_name} cannot have its network filter: {what}");
-                (blocked, held)
+                Some((blocked, held))
             }
         };
-        if nic.driver == NicDriver::Vhost {
+        if nic.driver == NicDriver::Vhost && guarded.is_some() {
             // Of before the host kept its guests apart.
             let (domain, uuid, nic) = (&domain.name, domain.uuid, nic.called(0));
             tracing::warn!(
@@ -301,7 +303,7 @@ fn guarded(
         }
         let taps = device.taps.iter().map(TapId::numbered);
         Some(
-            taps.map(move |tap| (tap, guarded.clone(), held))
+            taps.map(move |tap| (tap, guarded.clone()))
                 .collect::<Vec<_>>(),
         )
     };

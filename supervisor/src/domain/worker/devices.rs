@@ -104,14 +104,24 @@ pub(super) async fn ask(
                 ));
             };
             let set = planner.set_tags(domain.uuid, tap, (**port).clone()).await;
-            return set.map_err(|error| CallFailure::Refused(error.to_string()));
+            return set.map_err(|error| match error {
+                PlanError::NoAnswer(_) => of_host(error),
+                error => CallFailure::Refused(error.to_string()),
+            });
+        }
+        DeviceCall::FilterCheck { domain, slot } => {
+            if worker.taps.at(slot).is_none() {
+                return Err(CallFailure::Refused("it has no tap".to_owned()));
+            }
+            let checked = planner.check_filter(*domain, slot).await;
+            return checked.map_err(not_planned);
         }
         DeviceCall::Filter { domain, slot } => {
             let Some(tap) = worker.taps.at(slot) else {
                 return Err(CallFailure::Refused("it has no tap".to_owned()));
             };
             let guarded = planner.guard(*domain, slot, tap).await;
-            return guarded.map_err(not_planned);
+            return guarded.map_err(of_host);
         }
         DeviceCall::Vcpus { domain, count } => return vcpus(worker, *domain, count).await,
         DeviceCall::TuneCheck { domain, before } => {
@@ -443,6 +453,32 @@ fn not_planned(error: PlanError) -> CallFailure {
     not_made(plan_kind(&error), error.to_string())
 }
 
+/// As [`not_planned`], of what is changed on the host beside the worker: what it has not done in time it does yet.
+fn of_host(error: PlanError) -> CallFailure {
+    match error {
+        PlanError::NoAnswer(seconds) => CallFailure::Late(format!(
+            "the host has not answered for {seconds} s; it is changed as soon as the host answers"
+        )),
+        error => not_planned(error),
+    }
+}
+
 fn not_made(kind: StartFailureKind, message: String) -> CallFailure {
     CallFailure::NotMade(StartFailure { kind, message })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_the_host_has_not_done_in_time_may_be_done_yet() {
+        let late = of_host(PlanError::NoAnswer(30));
+        assert!(
+            matches!(&late, CallFailure::Late(why) if why.contains("30 s")),
+            "{late:?}"
+        );
+        let refused = of_host(PlanError::NicSource("direct"));
+        assert!(matches!(refused, CallFailure::NotMade(_)), "{refused:?}");
+    }
 }

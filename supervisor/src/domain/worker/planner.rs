@@ -9,6 +9,7 @@
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
 use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
 use std::time::Duration;
 
@@ -260,6 +261,22 @@ impl Planner {
         set.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
     }
 
+    /// Sees whether an interface can have the filters that it is to have.
+    pub(super) async fn check_filter(
+        &self,
+        domain: Domain,
+        slot: PciSlot,
+    ) -> Result<(), PlanError> {
+        let network = self.network.of(&domain);
+        let checking = self.work(domain.uuid, move || {
+            let mut nics = domain.devices.nics.iter();
+            let nic = nics.find(|nic| nic.address == Some(slot));
+            nic.map_or(Ok(()), |nic| network.check(nic))
+        });
+        let checked = tokio::time::timeout(DEVICE_DEADLINE, checking).await;
+        checked.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+    }
+
     /// Puts the filters that an interface is to have in the place of those that its tap has.
     pub(super) async fn guard(
         &self,
@@ -268,13 +285,24 @@ impl Planner {
         tap: TapId,
     ) -> Result<(), PlanError> {
         let network = self.network.of(&domain);
+        let given_up = Arc::new(AtomicBool::new(false));
+        let late = Arc::clone(&given_up);
         let guarding = self.work(domain.uuid, move || {
             let mut nics = domain.devices.nics.iter();
             let nic = nics.find(|nic| nic.address == Some(slot));
-            nic.map_or(Ok(()), |nic| network.guard_anew(nic, &tap))
+            let guarded = nic.map_or(Ok(()), |nic| network.guard_anew(nic, &tap));
+            // Nobody else hears of it.
+            if let Some(error) = guarded.as_ref().err().filter(|_| late.load(Ordering::SeqCst)) {
+                let (uuid, domain, tap) = (domain.uuid, &domain.name, &tap.name);
+                tracing::error!(%domain, %uuid, "'{tap}' has not the network filter of its definition: {error}");
+            }
+            guarded
         });
         let guarded = tokio::time::timeout(DEVICE_DEADLINE, guarding).await;
-        guarded.unwrap_or(Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs())))
+        guarded.unwrap_or_else(|_| {
+            given_up.store(true, Ordering::SeqCst);
+            Err(PlanError::NoAnswer(DEVICE_DEADLINE.as_secs()))
+        })
     }
 
     /// Binds what a planned device listens on.

@@ -220,6 +220,16 @@ impl Kept {
         self.delete(|table| table.tap != *tap, &tap.name)
     }
 
+    /// Deletes the tables of that very tap, by whichever names, and keeps it no more.
+    pub(super) fn release(&mut self, tap: &TapId) -> Result<(), Errno> {
+        let now = tap.now()?;
+        for name in BTreeSet::from([self.name_of(tap), now.name.clone()]) {
+            self.delete(|table| table.tap.index == now.index, &name)?;
+        }
+        self.leave(tap);
+        Ok(())
+    }
+
     /// Deletes the table of a tap, if that is gone.
     pub(super) fn gone(&mut self, tap: &TapId) {
         let name = self.name_of(tap);

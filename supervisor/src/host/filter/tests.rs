@@ -488,6 +488,37 @@ fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
 }
 
 #[test]
+fn a_tap_that_is_to_have_no_filter_has_none_of_an_earlier_supervisor_either() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        let other = make("third");
+        wire.filters.guard(&id("third"), guarded(&[])).unwrap();
+        wire.filters.release(&id("guest")).unwrap();
+        assert_eq!(tables(), ["third"]);
+        assert!(wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
+        // Nothing puts it back, also by another name.
+        rename("guest", "named");
+        assert_eq!(tables(), ["third"]);
+        rename("named", "guest");
+        wire.filters
+            .guard(&id("guest"), guarded(&["192.0.2.5"]))
+            .unwrap();
+        assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
+        let Wire {
+            filters,
+            guest,
+            other: port,
+        } = wire;
+        drop(filters);
+        let later = TapFilters::default();
+        later.release_earlier(&id("guest"));
+        assert_eq!(tables(), ["third"]);
+        later.release_earlier(&id("guest"));
+        drop((guest, port, other));
+    });
+}
+
+#[test]
 fn a_filter_that_somebody_deletes_is_put_back() {
     alone(|| {
         let wire = Wire::new(guarded(&["192.0.2.5"]));

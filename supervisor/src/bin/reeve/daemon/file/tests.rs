@@ -219,6 +219,9 @@ fn a_device_that_makes_no_sense_is_refused_with_its_line() {
     assert!(nic("mac = '01:00:00:00:00:00'").contains("one station"));
     assert!(nic("bridge = 'a/b'").contains("'a/b'"));
     assert!(nic("open-vswitch = { tags = [1] }").contains("needs a bridge"));
+    let alone = nic("open-vswitch = { bridge = 'a', tags = [1], tags-alone = true }");
+    assert!(alone.contains("with a network"), "{alone}");
+    assert!(nic("filter-parameters = [['IP', '192.0.2.5']]").contains("filter-parameters are"));
     let both = "network = 'lan'\nopen-vswitch = { bridge = 'a' }";
     assert!(nic(both).contains("is the network's"));
 }

@@ -117,7 +117,7 @@ fn filter(
     let Some(filter) = filter else {
         return match parameters.is_empty() {
             true => Ok(None),
-            false => Err("filter_parameters are those of a filter: write filter too".to_owned()),
+            false => Err("filter-parameters are those of a filter: write filter too".to_owned()),
         };
     };
     let parameters = parameters.into_iter();

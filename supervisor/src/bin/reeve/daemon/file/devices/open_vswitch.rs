@@ -37,6 +37,9 @@ impl SwitchKeys {
         let Some(bridge) = self.bridge.clone() else {
             return Err("open-vswitch needs a bridge, or beside it a network".to_owned());
         };
+        if self.tags_alone {
+            return Err("tags-alone is of a network interface with a network".to_owned());
+        }
         let own = self.own();
         Ok(OpenVswitchPort {
             bridge,
