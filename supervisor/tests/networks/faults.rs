@@ -1,6 +1,7 @@
 //! What goes wrong: servers that are missing, that do not come up, that die or hang, rules and addresses that somebody
 //! takes away, a supervisor that is another than before.
 
+use std::io::Read;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,7 +10,7 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use reeve_ipc::model::{DhcpHost, DnsHost, Network};
+use reeve_ipc::model::{Dhcp, DhcpHost, DhcpRange, DnsHost, Network};
 use reeved::host::paths::AllowedPaths;
 use reeved::network::host::{NetworkFailure, NetworkHost, NetworkResources};
 
@@ -324,5 +325,61 @@ fn a_change_that_cannot_be_is_not_half_made() {
         let noted = bench.noted.borrow().clone().unwrap();
         assert!(is_alive(&noted), "the server of before is there again");
         bench.host.stop(&first, &noted).unwrap();
+    });
+}
+
+#[test]
+fn a_book_with_more_than_is_given_keeps_no_server_from_starting() {
+    alone(|| {
+        let bench = Bench::new();
+        let mut first = network(72);
+        let range = |first: &str, last: &str| DhcpRange {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+            lease: None,
+        };
+        let mut six = super::address("fd00:72::1", 64);
+        six.dhcp = Some(Dhcp {
+            ranges: vec![range("fd00:72::1:0", "fd00:72::1:ffff")],
+            ..Dhcp::default()
+        });
+        first.addresses.push(six);
+        let book = bench.directory.path().join("state/leases");
+        std::fs::create_dir_all(&book).unwrap();
+        let book = book.join(first.uuid.to_string());
+        let link = "52:54:00:12:34:56";
+        let mut lent = format!("0 {link} 192.168.72.7 kept *\n1 {link} 192.168.72.8 * *\n");
+        lent += "duid 00:01:00:01:30:f1:52:54:00:be:d7:03:aa:bb\n";
+        // As of a time when it gave out more: four times as many as now, and expired ones.
+        for at in 0..0x1000 {
+            lent += &format!(
+                "0 {at} fd00:72::1:{at:x} * 00:04:{:02x}:{:02x}\n",
+                at >> 8,
+                at & 255
+            );
+            lent += &format!("1 {at} fd00:72::2:{at:x} * 00:04:aa\n");
+        }
+        std::fs::write(&book, lent).unwrap();
+        let resources = bench.start(&first).unwrap();
+        assert!(is_alive(&resources));
+        let of_ipv6 = |text: &str| text.contains(" fd00:72::");
+        let lines = |of: &Network| {
+            let mut text = String::new();
+            let book = bench.host.leases(of).unwrap().unwrap();
+            std::fs::File::from(book).read_to_string(&mut text).unwrap();
+            let (six, rest): (Vec<_>, Vec<_>) = text.lines().partition(|line| of_ipv6(line));
+            assert!(rest.iter().any(|line| line.contains(" kept ")), "{rest:?}");
+            (six.len(), rest.len())
+        };
+        assert_eq!(lines(&first), (1024, 2));
+        // All that the first range gives is taken, of which it then gives less.
+        let mut second = first.clone();
+        let dhcp = second.addresses[1].dhcp.as_mut().unwrap();
+        dhcp.ranges.push(range("fd00:72::3:0", "fd00:72::3:ff"));
+        let other = bench.update(&first, &second, &resources).unwrap();
+        assert_ne!(other.server, resources.server);
+        assert!(is_alive(&other));
+        assert_eq!(lines(&second), (768, 2));
+        bench.host.stop(&second, &other).unwrap();
     });
 }

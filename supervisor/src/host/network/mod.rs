@@ -8,7 +8,7 @@
 //!                                          │    tables.rs, keeper.rs
 //!                                          ├─ bandwidth.rs  of a network as a whole        tc, nf_tables
 //!                                          └─ server.rs    dnsmasq in its jail             a process
-//!                                               configuration.rs, answers.rs
+//!                                               configuration.rs, book.rs, answers.rs
 //! ```
 //!
 //! `cable.rs` looks where the host's own cables lead, for guests upon one.
@@ -30,6 +30,7 @@
 
 mod answers;
 mod bandwidth;
+mod book;
 mod cable;
 mod configuration;
 mod failure;
@@ -322,13 +323,10 @@ impl NetworkHost for Host {
     }
 
     fn forget(&self, network: &Network) {
-        let book = self.places(network.uuid);
-        match std::fs::remove_file(book.leases()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let path = book.leases().display();
-                tracing::warn!(network = %network.name, %error, "cannot remove {path}");
-            }
-            _ => {}
+        let places = self.places(network.uuid);
+        if let Err(error) = book::remove(places.leases()) {
+            let path = places.leases().display();
+            tracing::warn!(network = %network.name, %error, "cannot remove {path}");
         }
     }
 

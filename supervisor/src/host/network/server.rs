@@ -32,7 +32,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -42,6 +42,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use super::book;
 use super::configuration::{self, Copies, Files};
 use super::failure::{host, host_io};
 use super::{Directories, NetworkHostError};
@@ -160,18 +161,6 @@ impl Places {
         }
         put(&self.file(RESOLVERS), &of_host(RESOLVERS)?)?;
         put(&self.file(HOSTS), &of_host(HOSTS)?)
-    }
-
-    /// The book, made where there is none, and the server's.
-    fn own_leases(&self, uid: u32) -> Result<(), NetworkHostError> {
-        let made = fs::File::options()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&self.leases)
-            .and_then(|file| std::os::unix::fs::fchown(file, Some(uid), Some(uid)));
-        made.map_err(|error| host_io("cannot make", &self.leases, &error))
     }
 }
 
@@ -299,7 +288,7 @@ pub(super) fn start(
             program.display()
         )));
     }
-    places.own_leases(uid)?;
+    book::make_ready(&places.leases, network, uid)?;
     reachable(&places.leases)?;
     reachable(&places.file("dnsmasq.conf"))?;
     for root in tftp_roots(network) {
