@@ -14,7 +14,7 @@ use reeve_ipc::model::{Dhcp, DhcpHost, DhcpRange, DnsHost, Network};
 use reeved::host::paths::AllowedPaths;
 use reeved::network::host::{NetworkFailure, NetworkHost, NetworkResources};
 
-use super::bench::{Bench, alone, ip, ip_shows, nft, until};
+use super::bench::{Bench, alone, ip, ip_shows, nft, run, until};
 use super::network;
 use super::stations::Station;
 
@@ -380,6 +380,79 @@ fn a_book_with_more_than_is_given_keeps_no_server_from_starting() {
         assert_ne!(other.server, resources.server);
         assert!(is_alive(&other));
         assert_eq!(lines(&second), (768, 2));
+        bench.host.stop(&second, &other).unwrap();
+    });
+}
+
+#[test]
+fn names_of_the_host_that_cannot_be_copied_break_no_network_and_hide_no_server_that_hangs() {
+    alone(|| {
+        let mut bench = Bench::new();
+        let at = |name: &str| bench.directory.path().join(name);
+        let (root, hosts) = (at("tftp"), at("hosts"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(&hosts, "198.51.100.1 one.example\n").unwrap();
+        run("mount", &["--bind", hosts.to_str().unwrap(), "/etc/hosts"]);
+        let mut network = network(73);
+        let way = at(&format!("run/servers/{}/hosts.new", network.uuid));
+        let allowed = AllowedPaths::new(vec![bench.directory.path().to_owned()]);
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(Arc::new(allowed));
+        network.addresses[0].tftp_root = Some(root);
+        let resources = bench.start(&network).unwrap();
+        let check = |of: &NetworkResources| bench.host.check(&network, of).unwrap();
+        check(&resources);
+        // What is in the way of the copy.
+        std::fs::create_dir(&way).unwrap();
+        std::fs::write(&hosts, "198.51.100.2 two.example\n").unwrap();
+        check(&resources);
+        signal(&resources, Signal::STOP);
+        check(&resources);
+        check(&resources);
+        until("it is there", || !is_alive(&resources));
+        std::fs::remove_dir(&way).unwrap();
+        // It has ended, and there is something to tell it.
+        check(&resources);
+        let again = adopt(&bench, &network, &resources);
+        let guest = Station::on("virbr73", "plug0");
+        guest.lease("asker");
+        let resolve = |name: &str| guest.resolve("192.168.73.1", name);
+        assert_eq!(resolve("two.example"), Some([198, 51, 100, 2].into()));
+        bench.host.stop(&network, &again).unwrap();
+    });
+}
+
+#[test]
+fn what_a_supervisor_wrote_and_did_not_have_read_the_next_has_read() {
+    alone(|| {
+        let mut bench = Bench::new();
+        let first = network(74);
+        let resources = bench.start(&first).unwrap();
+        let guest = Station::on("virbr74", "plug0");
+        guest.lease("asker");
+        let resolve = |name: &str| guest.resolve("192.168.74.1", name);
+        assert_eq!(resolve("nine"), None);
+        let mut second = first.clone();
+        second.dns.hosts.push(DnsHost {
+            address: "192.168.74.9".parse().unwrap(),
+            names: vec!["nine".to_owned()],
+        });
+        let files = format!("run/servers/{}", first.uuid);
+        let files = bench.directory.path().join(files);
+        // As one leaves it that ends between the two.
+        std::fs::write(files.join("unread-hosts"), "").unwrap();
+        std::fs::write(files.join("dns-hosts"), "192.168.74.9\tnine\n").unwrap();
+        bench.host = Bench::supervisor(bench.directory.path());
+        let same = adopt(&bench, &second, &resources);
+        assert_eq!(same, resources);
+        until("it does not know the name", || {
+            resolve("nine") == Some([192, 168, 74, 9].into())
+        });
+        std::fs::write(files.join("unread-configuration"), "").unwrap();
+        let other = adopt(&bench, &second, &same);
+        assert_ne!(other.server, same.server);
+        // Once read is enough.
+        assert_eq!(adopt(&bench, &second, &other), other);
+        assert!(!files.join("unread-hosts").exists());
         bench.host.stop(&second, &other).unwrap();
     });
 }

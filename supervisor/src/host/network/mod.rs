@@ -57,7 +57,7 @@ use self::failure::{host, host_io, refused, unsupported};
 use self::forwarding::Forwarding;
 use self::keeper::Rules;
 use self::links::Links;
-use self::server::Places;
+use self::server::{Places, Unread};
 use self::work::{Work, bridge_of, bridge_taken, collision, delete_bridge, name};
 use super::reason;
 use super::worker_binary::WorkerBinary;
@@ -345,8 +345,16 @@ impl NetworkHost for Host {
         let Some(server) = &resources.server else {
             return Ok(());
         };
-        if self.places(network.uuid).copy_names(network)? && server::watch(server).is_some() {
-            server::reload(server)?;
+        let places = self.places(network.uuid);
+        // What the host knows of names is no part of the network, which works without.
+        let told = places.copy_names(network).and_then(|()| {
+            if places.unread() == Unread::Hosts {
+                server::reload(server, &places)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = told {
+            tracing::warn!(network = %network.name, "its server does not know the host's names: {error}");
         }
         self.answers.check(network, server)
     }
