@@ -61,8 +61,8 @@ impl Instance {
     fn start_by(spawn: fn(&Path, &Path) -> anyhow::Result<Child>) -> anyhow::Result<Self> {
         let directory = tempfile::tempdir()?;
         let mut places = IN_MEMORY.iter().filter(|place| is_in_memory(place));
-        let run = match places.next() {
-            Some(place) => tempfile::tempdir_in(place)?,
+        let run = match places.find_map(|place| tempfile::tempdir_in(place).ok()) {
+            Some(run) => run,
             None => tempfile::tempdir()?,
         };
         let images = directory.path().join(IMAGES);

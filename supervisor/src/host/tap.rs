@@ -15,6 +15,7 @@ mod macvtap;
 mod names;
 
 use std::os::fd::OwnedFd;
+use std::sync::Once;
 use std::time::Duration;
 
 use reeve_ipc::model::InterfaceName;
@@ -366,13 +367,21 @@ impl Tap {
     }
 
     /// Has the host speak no IPv6 by it, where the kernel knows any: a port's host is at the bridge. Beside that the
-    /// kernel goes through all interfaces that may, whenever another is up.
+    /// kernel goes through all interfaces that may, whenever another is up. Where the host does not let that be
+    /// switched off it stays on, which is said once.
     pub fn without_ipv6(&self) {
+        static SAID: Once = Once::new();
         let path = format!("/proc/sys/net/ipv6/conf/{}/disable_ipv6", self.name);
         match std::fs::write(path, "1") {
             // A kernel without it.
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
-            Err(error) => tracing::debug!(tap = self.name, "IPv6 stays switched on: {error}"),
+            Err(error) => SAID.call_once(|| {
+                let tap = &self.name;
+                tracing::warn!(
+                    tap,
+                    "the host speaks IPv6 by taps that are ports of bridges: {error}"
+                );
+            }),
             Ok(()) => {}
         }
     }

@@ -106,9 +106,12 @@ impl<'a> Change<'a> {
             let now = before
                 .again(self.next)
                 .map_err(|error| refused(ApiErrorCode::WrongState, error.to_string()))?;
-            self.taps
-                .renew(&tap, &before, now.clone())
-                .map_err(|errno| refused(ApiErrorCode::Host, reason(errno).to_string()))?;
+            // Rules that stay the same stay where they are, with what they have counted.
+            if now != before {
+                self.taps
+                    .renew(&tap, &before, now.clone())
+                    .map_err(|errno| refused(ApiErrorCode::Host, reason(errno).to_string()))?;
+            }
             self.renewed.insert(tap, Renewed { before, now });
         }
         Ok(())
@@ -116,7 +119,9 @@ impl<'a> Change<'a> {
 
     /// Gives every interface what it had, which has the rules of after.
     pub(super) fn undo(&mut self) {
-        for (tap, Renewed { before, now }) in std::mem::take(&mut self.renewed) {
+        let mut renewed = std::mem::take(&mut self.renewed);
+        renewed.retain(|_, Renewed { before, now }| now != before);
+        for (tap, Renewed { before, now }) in renewed {
             if let Err(errno) = self.taps.restore(&tap, &now, before) {
                 let (tap, reason) = (&tap.name, reason(errno));
                 tracing::error!(tap, "its filter of before cannot be put back: {reason}");

@@ -1,6 +1,7 @@
 //! What goes wrong: servers that are missing, that do not come up, that die or hang, rules and addresses that somebody
 //! takes away, a supervisor that is another than before.
 
+use std::io::Read;
 use std::net::UdpSocket;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
@@ -9,11 +10,11 @@ use std::sync::Arc;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::process::{Pid, Signal, kill_process};
 
-use reeve_ipc::model::{DhcpHost, DnsHost, Network};
+use reeve_ipc::model::{Dhcp, DhcpHost, DhcpRange, DnsHost, Network};
 use reeved::host::paths::AllowedPaths;
 use reeved::network::host::{NetworkFailure, NetworkHost, NetworkResources};
 
-use super::bench::{Bench, alone, ip, ip_shows, nft, until};
+use super::bench::{Bench, alone, ip, ip_shows, nft, run, until};
 use super::network;
 use super::stations::Station;
 
@@ -324,5 +325,134 @@ fn a_change_that_cannot_be_is_not_half_made() {
         let noted = bench.noted.borrow().clone().unwrap();
         assert!(is_alive(&noted), "the server of before is there again");
         bench.host.stop(&first, &noted).unwrap();
+    });
+}
+
+#[test]
+fn a_book_with_more_than_is_given_keeps_no_server_from_starting() {
+    alone(|| {
+        let bench = Bench::new();
+        let mut first = network(72);
+        let range = |first: &str, last: &str| DhcpRange {
+            first: first.parse().unwrap(),
+            last: last.parse().unwrap(),
+            lease: None,
+        };
+        let mut six = super::address("fd00:72::1", 64);
+        six.dhcp = Some(Dhcp {
+            ranges: vec![range("fd00:72::1:0", "fd00:72::1:ffff")],
+            ..Dhcp::default()
+        });
+        first.addresses.push(six);
+        let book = bench.directory.path().join("state/leases");
+        std::fs::create_dir_all(&book).unwrap();
+        let book = book.join(first.uuid.to_string());
+        let link = "52:54:00:12:34:56";
+        let mut lent = format!("0 {link} 192.168.72.7 kept *\n1 {link} 192.168.72.8 * *\n");
+        lent += "duid 00:01:00:01:30:f1:52:54:00:be:d7:03:aa:bb\n";
+        // As of a time when it gave out more: four times as many as now, and expired ones.
+        for at in 0..0x1000 {
+            lent += &format!(
+                "0 {at} fd00:72::1:{at:x} * 00:04:{:02x}:{:02x}\n",
+                at >> 8,
+                at & 255
+            );
+            lent += &format!("1 {at} fd00:72::2:{at:x} * 00:04:aa\n");
+        }
+        std::fs::write(&book, lent).unwrap();
+        let resources = bench.start(&first).unwrap();
+        assert!(is_alive(&resources));
+        let of_ipv6 = |text: &str| text.contains(" fd00:72::");
+        let lines = |of: &Network| {
+            let mut text = String::new();
+            let book = bench.host.leases(of).unwrap().unwrap();
+            std::fs::File::from(book).read_to_string(&mut text).unwrap();
+            let (six, rest): (Vec<_>, Vec<_>) = text.lines().partition(|line| of_ipv6(line));
+            assert!(rest.iter().any(|line| line.contains(" kept ")), "{rest:?}");
+            (six.len(), rest.len())
+        };
+        assert_eq!(lines(&first), (1024, 2));
+        // All that the first range gives is taken, of which it then gives less.
+        let mut second = first.clone();
+        let dhcp = second.addresses[1].dhcp.as_mut().unwrap();
+        dhcp.ranges.push(range("fd00:72::3:0", "fd00:72::3:ff"));
+        let other = bench.update(&first, &second, &resources).unwrap();
+        assert_ne!(other.server, resources.server);
+        assert!(is_alive(&other));
+        assert_eq!(lines(&second), (768, 2));
+        bench.host.stop(&second, &other).unwrap();
+    });
+}
+
+#[test]
+fn names_of_the_host_that_cannot_be_copied_break_no_network_and_hide_no_server_that_hangs() {
+    alone(|| {
+        let mut bench = Bench::new();
+        let at = |name: &str| bench.directory.path().join(name);
+        let (root, hosts) = (at("tftp"), at("hosts"));
+        std::fs::create_dir(&root).unwrap();
+        std::fs::write(&hosts, "198.51.100.1 one.example\n").unwrap();
+        run("mount", &["--bind", hosts.to_str().unwrap(), "/etc/hosts"]);
+        let mut network = network(73);
+        let way = at(&format!("run/servers/{}/hosts.new", network.uuid));
+        let allowed = AllowedPaths::new(vec![bench.directory.path().to_owned()]);
+        bench.host = Bench::supervisor(bench.directory.path()).with_paths(Arc::new(allowed));
+        network.addresses[0].tftp_root = Some(root);
+        let resources = bench.start(&network).unwrap();
+        let check = |of: &NetworkResources| bench.host.check(&network, of).unwrap();
+        check(&resources);
+        // What is in the way of the copy.
+        std::fs::create_dir(&way).unwrap();
+        std::fs::write(&hosts, "198.51.100.2 two.example\n").unwrap();
+        check(&resources);
+        signal(&resources, Signal::STOP);
+        check(&resources);
+        check(&resources);
+        until("it is there", || !is_alive(&resources));
+        std::fs::remove_dir(&way).unwrap();
+        // It has ended, and there is something to tell it.
+        check(&resources);
+        let again = adopt(&bench, &network, &resources);
+        let guest = Station::on("virbr73", "plug0");
+        guest.lease("asker");
+        let resolve = |name: &str| guest.resolve("192.168.73.1", name);
+        assert_eq!(resolve("two.example"), Some([198, 51, 100, 2].into()));
+        bench.host.stop(&network, &again).unwrap();
+    });
+}
+
+#[test]
+fn what_a_supervisor_wrote_and_did_not_have_read_the_next_has_read() {
+    alone(|| {
+        let mut bench = Bench::new();
+        let first = network(74);
+        let resources = bench.start(&first).unwrap();
+        let guest = Station::on("virbr74", "plug0");
+        guest.lease("asker");
+        let resolve = |name: &str| guest.resolve("192.168.74.1", name);
+        assert_eq!(resolve("nine"), None);
+        let mut second = first.clone();
+        second.dns.hosts.push(DnsHost {
+            address: "192.168.74.9".parse().unwrap(),
+            names: vec!["nine".to_owned()],
+        });
+        let files = format!("run/servers/{}", first.uuid);
+        let files = bench.directory.path().join(files);
+        // As one leaves it that ends between the two.
+        std::fs::write(files.join("unread-hosts"), "").unwrap();
+        std::fs::write(files.join("dns-hosts"), "192.168.74.9\tnine\n").unwrap();
+        bench.host = Bench::supervisor(bench.directory.path());
+        let same = adopt(&bench, &second, &resources);
+        assert_eq!(same, resources);
+        until("it does not know the name", || {
+            resolve("nine") == Some([192, 168, 74, 9].into())
+        });
+        std::fs::write(files.join("unread-configuration"), "").unwrap();
+        let other = adopt(&bench, &second, &same);
+        assert_ne!(other.server, same.server);
+        // Once read is enough.
+        assert_eq!(adopt(&bench, &second, &other), other);
+        assert!(!files.join("unread-hosts").exists());
+        bench.host.stop(&second, &other).unwrap();
     });
 }

@@ -268,12 +268,15 @@ impl Kept {
             .collect()
     }
 
-    /// The tap that is kept which has that number, and was guarded by that name.
+    /// The tap that is kept which has that number, and is guarded so: by whatever name, which it may have since.
     fn entered(&self, named: &TapId, guarded: &Guarded) -> Option<TapId> {
-        let taps = self.names.get(&named.name)?;
-        let tap = taps.iter().find(|tap| tap.index == named.index)?;
-        let is = self.guarded.get(tap)?.guarded == *guarded;
-        is.then(|| tap.clone())
+        let numbered = named.index.and_then(|index| self.numbers.get(&index));
+        let by_name = self.names.get(&named.name).into_iter().flatten();
+        let unnumbered = by_name.filter(|tap| (tap.index, named.index) == (None, None));
+        let mut taps = numbered.into_iter().flatten().chain(unnumbered);
+        let entry = |tap: &TapId| self.guarded.get(tap);
+        let tap = taps.find(|tap| entry(tap).is_some_and(|entry| entry.guarded == *guarded));
+        tap.cloned()
     }
 
     /// Guards a tap otherwise that `was` guards, or leaves everything as it was. Where something else guards it, or it

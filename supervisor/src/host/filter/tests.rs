@@ -710,6 +710,27 @@ fn a_tap_that_is_renamed_keeps_its_filter() {
 }
 
 #[test]
+fn a_tap_that_is_renamed_before_its_turn_gets_its_other_filter_all_the_same() {
+    alone(|| {
+        let (first, second) = (guarded(&["192.0.2.5"]), guarded(&["192.0.2.6"]));
+        let wire = Wire::new(first.clone());
+        let (tap, strange) = (id("guest"), udp([192, 0, 2, 6], 1000, 2000));
+        rename("guest", "moved");
+        until("the filter follows", || tables() == ["moved"]);
+        until("frames pass", || wire.passes(&honest()));
+        wire.filters.renew(&tap, &first, second.clone()).unwrap();
+        assert!(wire.passes(&strange) && !wire.passes(&honest()));
+        // And back, by the name that it had.
+        wire.filters.restore(&tap, &second, first.clone()).unwrap();
+        assert!(!wire.passes(&strange) && wire.passes(&honest()));
+        // What guards it otherwise by now is left.
+        wire.filters.renew(&tap, &second, second.clone()).unwrap();
+        assert!(!wire.passes(&strange));
+        assert_eq!(tables(), ["moved"]);
+    });
+}
+
+#[test]
 fn a_tap_that_was_renamed_while_nobody_looked_is_guarded_by_its_name_again() {
     alone(|| {
         let wire = Wire::new(guarded(&["192.0.2.5"]));

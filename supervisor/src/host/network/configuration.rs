@@ -4,6 +4,7 @@
 //! Every name, address and text in them is of an alphabet that the model has checked (`ipc/src/model/network/text.rs`):
 //! none ends a line, and what could separate or comment is within quotes.
 
+use std::collections::BTreeSet;
 use std::fmt::Write;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use std::path::Path;
@@ -228,16 +229,53 @@ fn addresses(text: &mut String, network: &Network) {
 
 /// How many addresses a range of IPv6 gives out at most: a client of DHCPv6 is what it calls itself (RFC 8415, 11), so
 /// that a guest takes as many leases as there are; and all leases, also those of IPv4, are in one book, which is written
-/// anew for each.
+/// anew for each. What small ranges do not need of their part the larger have.
 fn most_of_ipv6(network: &Network) -> u128 {
-    let given = network
-        .addresses
-        .iter()
-        .filter_map(|on| on.dhcp.as_ref())
-        .flat_map(|dhcp| &dhcp.ranges);
-    let ranges = given.filter(|range| range.first.is_ipv6()).count();
-    let ranges = ranges.max(1).try_into().unwrap_or(u128::MAX);
-    (MAX_IPV6_LEASES / ranges).max(1)
+    let ranges = ranges(network).filter(|range| range.first.is_ipv6());
+    let mut sizes: Vec<u128> = ranges.map(addresses_of).collect();
+    sizes.sort_unstable();
+    let mut left = MAX_IPV6_LEASES;
+    for (size, others) in sizes.iter().zip((1..=sizes.len()).rev()) {
+        let part = left / u128::try_from(others).unwrap_or(u128::MAX);
+        if *size > part {
+            return part.max(1);
+        }
+        left -= size;
+    }
+    MAX_IPV6_LEASES
+}
+
+fn ranges(network: &Network) -> impl Iterator<Item = &DhcpRange> {
+    let given = network.addresses.iter().filter_map(|on| on.dhcp.as_ref());
+    given.flat_map(|dhcp| &dhcp.ranges)
+}
+
+/// The addresses that a network's server gives out: those of its ranges, and those of known hosts.
+#[derive(Debug)]
+pub(super) struct Given {
+    ranges: Vec<DhcpRange>,
+    hosts: BTreeSet<IpAddr>,
+}
+
+impl Given {
+    pub(super) fn of(network: &Network) -> Self {
+        let most = most_of_ipv6(network);
+        let given = network.addresses.iter().filter_map(|on| on.dhcp.as_ref());
+        let hosts = given.flat_map(|dhcp| &dhcp.hosts);
+        Self {
+            ranges: ranges(network)
+                .map(|range| narrowed(*range, most))
+                .collect(),
+            hosts: hosts.filter_map(|host| host.address).collect(),
+        }
+    }
+
+    /// Whether that is one of them.
+    pub(super) fn has(&self, address: IpAddr) -> bool {
+        let mut ranges = self.ranges.iter();
+        self.hosts.contains(&address)
+            || ranges.any(|range| (range.first..=range.last).contains(&address))
+    }
 }
 
 /// A range with no more than its first so many addresses, where it is one of IPv6.

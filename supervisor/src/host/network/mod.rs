@@ -8,7 +8,7 @@
 //!                                          │    tables.rs, keeper.rs
 //!                                          ├─ bandwidth.rs  of a network as a whole        tc, nf_tables
 //!                                          └─ server.rs    dnsmasq in its jail             a process
-//!                                               configuration.rs, answers.rs
+//!                                               configuration.rs, book.rs, answers.rs
 //! ```
 //!
 //! `cable.rs` looks where the host's own cables lead, for guests upon one.
@@ -30,6 +30,7 @@
 
 mod answers;
 mod bandwidth;
+mod book;
 mod cable;
 mod configuration;
 mod failure;
@@ -56,7 +57,7 @@ use self::failure::{host, host_io, refused, unsupported};
 use self::forwarding::Forwarding;
 use self::keeper::Rules;
 use self::links::Links;
-use self::server::Places;
+use self::server::{Places, Unread};
 use self::work::{Work, bridge_of, bridge_taken, collision, delete_bridge, name};
 use super::reason;
 use super::worker_binary::WorkerBinary;
@@ -322,13 +323,10 @@ impl NetworkHost for Host {
     }
 
     fn forget(&self, network: &Network) {
-        let book = self.places(network.uuid);
-        match std::fs::remove_file(book.leases()) {
-            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-                let path = book.leases().display();
-                tracing::warn!(network = %network.name, %error, "cannot remove {path}");
-            }
-            _ => {}
+        let places = self.places(network.uuid);
+        if let Err(error) = book::remove(places.leases()) {
+            let path = places.leases().display();
+            tracing::warn!(network = %network.name, %error, "cannot remove {path}");
         }
     }
 
@@ -347,8 +345,16 @@ impl NetworkHost for Host {
         let Some(server) = &resources.server else {
             return Ok(());
         };
-        if self.places(network.uuid).copy_names(network)? && server::watch(server).is_some() {
-            server::reload(server)?;
+        let places = self.places(network.uuid);
+        // What the host knows of names is no part of the network, which works without.
+        let told = places.copy_names(network).and_then(|()| {
+            if places.unread() == Unread::Hosts {
+                server::reload(server, &places)?;
+            }
+            Ok(())
+        });
+        if let Err(error) = told {
+            tracing::warn!(network = %network.name, "its server does not know the host's names: {error}");
         }
         self.answers.check(network, server)
     }

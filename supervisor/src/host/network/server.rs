@@ -6,6 +6,7 @@
 //!   <run>/servers/<uuid>/dns-hosts       names of addresses
 //!   <run>/servers/<uuid>/hosts           copies of the host's `/etc/hosts` and `/etc/resolv.conf`, where it gives
 //!   <run>/servers/<uuid>/resolv.conf     files by TFTP
+//!   <run>/servers/<uuid>/unread-*        what of these was written since the server has read them last
 //!   <state>/leases/<uuid>                its book, which it alone writes; survives the network's stop
 //! ```
 //!
@@ -32,7 +33,7 @@ use std::ffi::OsString;
 use std::fs;
 use std::io::{Read, Write};
 use std::os::fd::{AsFd, OwnedFd};
-use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
@@ -42,6 +43,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::process::{Signal, pidfd_send_signal};
 
+use super::book;
 use super::configuration::{self, Copies, Files};
 use super::failure::{host, host_io};
 use super::{Directories, NetworkHostError};
@@ -76,7 +78,11 @@ const MAX_WORDS: usize = 16 << 10;
 const HOSTS: &str = "hosts";
 /// Whom the host asks for names: the same.
 const RESOLVERS: &str = "resolv.conf";
-/// The most bytes of either that are copied.
+/// There while what is read at the start was written, and no server has started with it.
+const UNREAD_CONFIGURATION: &str = "unread-configuration";
+/// The same of what is read again on SIGHUP, too.
+const UNREAD_HOSTS: &str = "unread-hosts";
+/// The most bytes of either file in `/etc` that are copied.
 const MAX_COPIED: u64 = 1 << 20;
 
 /// The uid and gid of the server of a network whose bridge has that number.
@@ -119,12 +125,12 @@ impl Places {
         }
     }
 
-    /// Writes what the server of a network is told. Gives what has changed.
+    /// Writes what the server of a network is told. Gives what of it one that runs has not read.
     pub(super) fn write(
         &self,
         network: &Network,
         bridge: &str,
-    ) -> Result<Changed, NetworkHostError> {
+    ) -> Result<Unread, NetworkHostError> {
         directory(&self.directory, 3)?;
         let leases = self.leases.parent().unwrap_or(&self.leases);
         directory(leases, 2)?;
@@ -141,43 +147,72 @@ impl Places {
             copies: gives_files(network).then_some(copies),
         };
         let text = configuration::configuration(network, bridge, files);
-        let hosts = put(&dhcp_hosts, configuration::dhcp_hosts(network).as_bytes())?;
-        let names = put(&dns_hosts, configuration::dns_hosts(network).as_bytes())?;
-        let names = self.copy_names(network)? || names;
-        let configuration = put(&self.file("dnsmasq.conf"), text.as_bytes())?;
-        Ok(match (configuration, hosts || names) {
-            (true, _) => Changed::Configuration,
-            (false, true) => Changed::Hosts,
-            (false, false) => Changed::Nothing,
-        })
+        let hosts = Some(UNREAD_HOSTS);
+        self.put(
+            "dhcp-hosts",
+            configuration::dhcp_hosts(network).as_bytes(),
+            hosts,
+        )?;
+        self.put(
+            "dns-hosts",
+            configuration::dns_hosts(network).as_bytes(),
+            hosts,
+        )?;
+        self.copy_names(network)?;
+        self.put("dnsmasq.conf", text.as_bytes(), Some(UNREAD_CONFIGURATION))?;
+        Ok(self.unread())
     }
 
-    /// Copies what the host knows of names for a server that does not get to it; gives whether it has to be told. Of
-    /// whom to ask it finds another by itself, as it does of the host's.
-    pub(super) fn copy_names(&self, network: &Network) -> Result<bool, NetworkHostError> {
+    /// Copies what the host knows of names for a server that does not get to it. Of whom to ask it finds another by
+    /// itself, as it does of the host's.
+    pub(super) fn copy_names(&self, network: &Network) -> Result<(), NetworkHostError> {
         if !gives_files(network) {
-            return Ok(false);
+            return Ok(());
         }
-        put(&self.file(RESOLVERS), &of_host(RESOLVERS)?)?;
-        put(&self.file(HOSTS), &of_host(HOSTS)?)
+        self.put(RESOLVERS, &of_host(RESOLVERS)?, None)?;
+        self.put(HOSTS, &of_host(HOSTS)?, Some(UNREAD_HOSTS))
     }
 
-    /// The book, made where there is none, and the server's.
-    fn own_leases(&self, uid: u32) -> Result<(), NetworkHostError> {
-        let made = fs::File::options()
-            .append(true)
-            .create(true)
-            .mode(0o600)
-            .custom_flags(libc::O_NOFOLLOW | libc::O_CLOEXEC)
-            .open(&self.leases)
-            .and_then(|file| std::os::unix::fs::fchown(file, Some(uid), Some(uid)));
-        made.map_err(|error| host_io("cannot make", &self.leases, &error))
+    /// Writes a file, where it is not that already, and notes first that it is `unread`: whoever has the server read it
+    /// may end before that.
+    fn put(&self, name: &str, text: &[u8], unread: Option<&str>) -> Result<(), NetworkHostError> {
+        let path = self.file(name);
+        if fs::read(&path).is_ok_and(|found| found == text) {
+            return Ok(());
+        }
+        if let Some(unread) = unread.map(|unread| self.file(unread)) {
+            let noted = fs::File::create(&unread);
+            noted.map_err(|error| host_io("cannot write", &unread, &error))?;
+        }
+        put(&path, text)
+    }
+
+    /// What its server has not read yet.
+    pub(super) fn unread(&self) -> Unread {
+        let is = |name| self.file(name).exists();
+        match (is(UNREAD_CONFIGURATION), is(UNREAD_HOSTS)) {
+            (true, _) => Unread::Configuration,
+            (false, true) => Unread::Hosts,
+            (false, false) => Unread::Nothing,
+        }
+    }
+
+    /// Its server has read all of it, or at least the hosts. Where that cannot be noted it reads them once more.
+    fn is_read(&self, names: &[&str]) {
+        for path in names.iter().map(|name| self.file(name)) {
+            match fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                    tracing::warn!(%error, "cannot remove {}", path.display());
+                }
+                _ => {}
+            }
+        }
     }
 }
 
-/// What of a server's files is other than before.
+/// What of its files a server has not read.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Changed {
+pub(super) enum Unread {
     Nothing,
     /// What is read again on SIGHUP.
     Hosts,
@@ -225,11 +260,8 @@ fn reachable(path: &Path) -> Result<(), NetworkHostError> {
     Ok(())
 }
 
-/// Writes a file by a temporary, where it is not that already; gives whether it was not.
-fn put(path: &Path, text: &[u8]) -> Result<bool, NetworkHostError> {
-    if fs::read(path).is_ok_and(|found| found == text) {
-        return Ok(false);
-    }
+/// Writes a file by a temporary.
+fn put(path: &Path, text: &[u8]) -> Result<(), NetworkHostError> {
     let temporary = path.with_extension("new");
     let write = || {
         let mut file = fs::File::create(&temporary)?;
@@ -240,8 +272,7 @@ fn put(path: &Path, text: &[u8]) -> Result<bool, NetworkHostError> {
         file.sync_data()?;
         fs::rename(&temporary, path)
     };
-    write().map_err(|error| host_io("cannot write", path, &error))?;
-    Ok(true)
+    write().map_err(|error| host_io("cannot write", path, &error))
 }
 
 /// A file of the host's `/etc`, as far as it is copied; nothing where there is none that anybody may read.
@@ -299,7 +330,7 @@ pub(super) fn start(
             program.display()
         )));
     }
-    places.own_leases(uid)?;
+    book::make_ready(&places.leases, network, uid)?;
     reachable(&places.leases)?;
     reachable(&places.file("dnsmasq.conf"))?;
     for root in tftp_roots(network) {
@@ -344,6 +375,7 @@ pub(super) fn start(
             network.name
         ))
     })?;
+    places.is_read(&[UNREAD_CONFIGURATION, UNREAD_HOSTS]);
     Ok(server)
 }
 
@@ -429,18 +461,25 @@ fn wait(fds: &[&OwnedFd], left: Duration) {
     let _ = poll(&mut fds, timeout.as_ref());
 }
 
-/// Has it read what it does not only read at its start.
-pub(super) fn reload(server: &ServerProcess) -> Result<(), NetworkHostError> {
-    let told = match open(server) {
+/// Has it read what it does not only read at its start; gives whether it is there to.
+pub(super) fn reload(server: &ServerProcess, places: &Places) -> Result<bool, NetworkHostError> {
+    let told = match watch(server) {
         Some(pidfd) => pidfd_send_signal(pidfd, Signal::HUP),
         None => Err(Errno::SRCH),
     };
-    told.map_err(|errno| {
-        let reason = crate::host::reason(errno);
-        host(format!(
-            "cannot tell the server of names to read its hosts: {reason}"
-        ))
-    })
+    match told {
+        Ok(()) => {
+            places.is_read(&[UNREAD_HOSTS]);
+            Ok(true)
+        }
+        Err(Errno::SRCH) => Ok(false),
+        Err(errno) => {
+            let reason = crate::host::reason(errno);
+            Err(host(format!(
+                "cannot tell the server of names to read its hosts: {reason}"
+            )))
+        }
+    }
 }
 
 /// Ends it: by its own will, or where that takes long the kernel's, which also ends one that is stopped. Whoever is

@@ -9,7 +9,7 @@ use super::bandwidth::{self, Limit};
 use super::failure::{host, refused, taken, unsupported};
 use super::links::{Bridge, Links, Reached};
 use super::rules::Chains;
-use super::server::{self, Changed};
+use super::server::{self, Unread};
 use super::{Host, forwarding, settings};
 use crate::network::host::{NetworkHostError, NetworkResources, Note, ServerProcess};
 
@@ -211,13 +211,17 @@ impl<'a, 'n> Work<'a, 'n> {
             self.end_server()?;
             return places.remove();
         }
-        let changed = places.write(self.network, self.bridge())?;
+        let unread = places.write(self.network, self.bridge())?;
         if let Some(server) = running.filter(|server| server::watch(server).is_some()) {
-            match changed {
-                Changed::Nothing => return Ok(()),
-                Changed::Hosts => return server::reload(&server),
-                Changed::Configuration => self.end_server()?,
+            let serves = match unread {
+                Unread::Nothing => true,
+                Unread::Hosts => server::reload(&server, &places)?,
+                Unread::Configuration => false,
+            };
+            if serves {
+                return Ok(());
             }
+            self.end_server()?;
         }
         let launcher = self.host.launcher()?;
         let roots = self.host.tftp_roots(self.network)?;

@@ -443,6 +443,12 @@ fn all_of_many_interfaces_take_a_filter_that_changes_or_none_does() {
         };
         assert_eq!(filters.taps.bound().len(), 41);
         assert!(wire.passes(&honest()) && !wire.passes(&rest));
+        // What changes nothing of an interface's rules leaves what they have counted.
+        let tap = id("guest");
+        let dropped = filters.taps.dropped([&tap]);
+        assert!(dropped > 0);
+        filters.filters.define(shared(true), false).unwrap();
+        assert_eq!(filters.taps.dropped([&tap]), dropped);
         filters.filters.define(shared(false), false).unwrap();
         assert!(is_anew() && wire.passes(&rest));
 

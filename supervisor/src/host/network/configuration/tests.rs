@@ -270,12 +270,47 @@ fn ranges_of_ipv6_give_out_no_more_than_a_book_holds() {
     let lines = lines(&network);
     for line in [
         "dhcp-range=10.0.0.10,10.0.0.19,255.0.0.0",
-        // Half of all each, of the first of which this has more.
-        "dhcp-range=2001:db8::1:0,2001:db8::1:1ff,64",
+        // The first that the other leaves.
+        "dhcp-range=2001:db8::1:0,2001:db8::1:2ff,64",
         "dhcp-range=2001:db8::100,2001:db8::1ff,64",
         // What all of them have, so that none takes another's.
-        "dhcp-lease-max=778",
+        "dhcp-lease-max=1034",
     ] {
         assert!(lines.iter().any(|found| found == line), "{line}: {lines:?}");
+    }
+}
+
+#[test]
+fn what_small_ranges_of_ipv6_do_not_need_the_larger_have() {
+    let most = |sizes: &[u128]| {
+        let mut network = network();
+        let mut own = address("2001:db8::1", 64);
+        let ranges = sizes.iter().zip(1_u128..).map(|(size, place)| {
+            let first = (0x2001_0db8 << 96) + (place << 32);
+            let range = |at| IpAddr::from(Ipv6Addr::from_bits(at));
+            DhcpRange {
+                first: range(first),
+                last: range(first + size - 1),
+                lease: None,
+            }
+        });
+        own.dhcp = Some(Dhcp {
+            ranges: ranges.collect(),
+            ..Dhcp::default()
+        });
+        network.addresses.push(own);
+        most_of_ipv6(&network)
+    };
+    for (sizes, part) in [
+        (&[][..], 1024),
+        (&[1], 1024),
+        (&[1 << 20], 1024),
+        (&[600, 256], 1024),
+        (&[1 << 20, 256], 768),
+        (&[1 << 20, 256, 2000, 10], 379),
+        (&[1 << 20, 1 << 20], 512),
+        (&[2; 2000], 1),
+    ] {
+        assert_eq!(most(sizes), part, "{sizes:?}");
     }
 }
