@@ -443,6 +443,13 @@ fn a_guest_that_may_send_anything_has_no_rules_once_its_filter_is_taken_away() -
     let listed = world.host.good(&["nwfilter-binding-list"])?;
     let tap = listed.split_whitespace().next().context("no tap")?;
     let tap = tap.to_owned();
+    let before = ruleset(&world)?;
+    let (before, _) = before
+        .split_once(&format!("chain {tap}/frames"))
+        .context("no filter")?;
+    let (_, table) = before.rsplit_once("table netdev ").context("no table")?;
+    let table = table.split_whitespace().next().context("no name")?;
+    let table = table.to_owned();
     let none = world.host.file("none.xml", &trusted(""))?;
     world
         .host
@@ -454,8 +461,11 @@ fn a_guest_that_may_send_anything_has_no_rules_once_its_filter_is_taken_away() -
     let shown = world.namespace.ip(&["-o", "link", "show", "dev", &tap])?;
     let index = shown.split(':').next().context("no number")?.trim();
     let mut add = world.namespace.command(&program("nft"));
-    let table = format!("add table netdev reeve-{tap} {{ comment \"interface {index}\" ; }}");
-    ensure!(add.arg(table).status()?.success());
+    let left = format!(
+        "add table netdev {table} ; \
+         add chain netdev {table} {tap}/frames {{ comment \"interface {index}\" ; }}"
+    );
+    ensure!(add.arg(left).status()?.success());
     ensure!(!ruleset(&world)?.is_empty());
     world.host.daemon.spawn()?;
     world.until("the rules are gone", |world| Ok(ruleset(world)?.is_empty()))?;

@@ -1,7 +1,7 @@
 //! Source filters: what guests may send through their taps.
 //!
 //! ```text
-//!   guest ─► worker ─► tap ─► netdev ingress: table reeve-TAP ─► bridge ─► ...
+//!   guest ─► worker ─► tap ─► netdev ingress: chain TAP/frames ─► bridge ─► ...
 //!                                 ▲
 //!   plan, adoption ─ guard ───────┤
 //!   keeper ─ tap gone: delete ────┤
@@ -10,10 +10,10 @@
 //!
 //! What a guest sends by a macvtap the host does not take in: it leaves by it, and meets the same rules at netdev egress.
 //!
-//! Each guarded tap has a table of nf_tables of its own, whose one chain is hooked into that device: a frame
+//! Each guarded tap has a chain of nf_tables of its own, which is hooked into that device: a frame
 //! meets the rules of its own tap and no other's, however many there are, and before anything of the host
-//! looks at it. A table is made in one transaction before its tap is up, replaced in one when a later
-//! supervisor takes over, deleted when its tap is gone, and put back when somebody else deletes it, as
+//! looks at it. A filter is made in one transaction before its tap is up, replaced in one when a later
+//! supervisor takes over, deleted when its tap is gone, and put back when somebody else deletes something of it, as
 //! `nft flush ruleset` does: again and again where the kernel refuses. Where there can be none the guest does
 //! not start.
 //!
@@ -26,6 +26,7 @@
 mod compiled;
 pub(in crate::host) mod expression;
 mod keeper;
+mod placed;
 mod rules;
 mod tables;
 mod turns;
@@ -170,8 +171,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 /// # Errors
 /// The kernel has no nf_tables, or this process may not ask it.
 pub fn guarded() -> Result<Vec<String>, Errno> {
-    let tables = Tables::open()?.all()?;
-    Ok(tables.into_iter().map(|table| table.tap.name).collect())
+    let filters = Tables::open()?.all()?;
+    Ok(filters.into_iter().map(|filter| filter.tap.name).collect())
 }
 
 /// Takes the filter of a tap away, as somebody else would: for tests of what comes of that.
@@ -181,7 +182,7 @@ pub fn guarded() -> Result<Vec<String>, Errno> {
 pub fn unguard(tap: &str) -> Result<(), Errno> {
     let mut tables = Tables::open()?;
     match tables.find(tap)? {
-        Some(table) => tables.delete(&table),
+        Some(filter) => tables.delete(&filter),
         None => Ok(()),
     }
 }

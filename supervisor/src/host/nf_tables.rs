@@ -14,6 +14,7 @@ const SUBSYSTEM: u16 = 10;
 const BATCH_BEGIN: u16 = 0x10;
 const BATCH_END: u16 = 0x11;
 pub(super) const NEW_TABLE: u16 = 0;
+#[cfg(test)]
 pub(super) const GET_TABLE: u16 = 1;
 pub(super) const DELETE_TABLE: u16 = 2;
 pub(super) const NEW_CHAIN: u16 = 3;
@@ -23,7 +24,8 @@ pub(super) const NEW_RULE: u16 = 6;
 pub(super) const GET_RULE: u16 = 7;
 pub(super) const DELETE_RULE: u16 = 8;
 pub(super) const NEW_SET: u16 = 9;
-const DELETE_SET: u16 = 11;
+pub(super) const GET_SET: u16 = 10;
+pub(super) const DELETE_SET: u16 = 11;
 pub(super) const NEW_ELEMENTS: u16 = 12;
 pub(super) const GET_ELEMENTS: u16 = 13;
 pub(super) const DELETE_ELEMENTS: u16 = 14;
@@ -175,6 +177,7 @@ pub(super) fn is_deletion(message: &Received<'_>) -> bool {
 }
 
 /// One message of a transaction.
+#[derive(Debug, Clone)]
 pub(super) struct Part {
     kind: u16,
     flags: u16,
@@ -191,7 +194,8 @@ impl Part {
     }
 }
 
-const fn message_kind(kind: u16) -> u16 {
+/// The kind of a message of netlink that is one of nf_tables.
+pub(super) const fn message_kind(kind: u16) -> u16 {
     SUBSYSTEM << 8 | kind
 }
 

@@ -83,7 +83,61 @@ pub(in crate::host) enum End {
 /// A rule, as the list of its expressions.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 #[must_use]
-pub(in crate::host) struct Rule(Vec<u8>);
+pub(in crate::host) struct Rule(Vec<Expression>);
+
+/// One that names a chain or a set of its table does so when the kernel is told of it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Expression {
+    Complete(Vec<u8>),
+    /// Another chain decides.
+    Chain {
+        code: i32,
+        name: String,
+    },
+    /// Whether what is loaded is in a set.
+    Set {
+        flags: u32,
+        name: String,
+    },
+}
+
+impl Expression {
+    fn new(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
+        let parts = [
+            attribute(EXPRESSION_NAME, &terminated(name)),
+            attribute(EXPRESSION_DATA | NESTED, &data.concat()),
+        ];
+        attribute(ELEMENT | NESTED, &parts.concat())
+    }
+
+    fn verdict(verdict: &[u8]) -> Vec<u8> {
+        let data = attribute(DATA_VERDICT | NESTED, verdict);
+        let parts = [number(1, VERDICT_REGISTER), attribute(2 | NESTED, &data)];
+        Self::new("immediate", &parts)
+    }
+
+    fn bytes(&self, named: impl Fn(&str) -> String) -> Vec<u8> {
+        match self {
+            Self::Complete(bytes) => bytes.clone(),
+            Self::Chain { code, name } => {
+                let chain = terminated(&named(name));
+                let verdict = [
+                    attribute(VERDICT_CODE, &code.to_be_bytes()),
+                    attribute(VERDICT_CHAIN, &chain),
+                ];
+                Self::verdict(&verdict.concat())
+            }
+            Self::Set { flags, name } => {
+                let parts = [
+                    attribute(1, &terminated(&named(name))),
+                    number(2, REGISTER),
+                    number(5, *flags),
+                ];
+                Self::new("lookup", &parts)
+            }
+        }
+    }
+}
 
 fn number(kind: u16, value: u32) -> Vec<u8> {
     attribute(kind, &value.to_be_bytes())
@@ -95,11 +149,8 @@ impl Rule {
     }
 
     fn with(mut self, name: &str, data: &[Vec<u8>]) -> Self {
-        let parts = [
-            attribute(EXPRESSION_NAME, &terminated(name)),
-            attribute(EXPRESSION_DATA | NESTED, &data.concat()),
-        ];
-        self.0.extend(attribute(ELEMENT | NESTED, &parts.concat()));
+        self.0
+            .push(Expression::Complete(Expression::new(name, data)));
         self
     }
 
@@ -245,13 +296,10 @@ impl Rule {
         loaded.lookup(set, INVERTED)
     }
 
-    fn lookup(self, set: &str, flags: u32) -> Self {
-        let parts = [
-            attribute(1, &terminated(set)),
-            number(2, REGISTER),
-            number(5, flags),
-        ];
-        self.with("lookup", &parts)
+    fn lookup(mut self, set: &str, flags: u32) -> Self {
+        let name = set.to_owned();
+        self.0.push(Expression::Set { flags, name });
+        self
     }
 
     /// Counts frames that come so far.
@@ -259,14 +307,18 @@ impl Rule {
         self.with("counter", &[])
     }
 
-    fn verdict(self, code: i32, chain: Option<&str>) -> Self {
-        let mut verdict = attribute(VERDICT_CODE, &code.to_be_bytes());
-        if let Some(chain) = chain {
-            verdict.extend(attribute(VERDICT_CHAIN, &terminated(chain)));
-        }
-        let data = attribute(DATA_VERDICT | NESTED, &verdict);
-        let parts = [number(1, VERDICT_REGISTER), attribute(2 | NESTED, &data)];
-        self.with("immediate", &parts)
+    fn verdict(mut self, code: i32, chain: Option<&str>) -> Self {
+        self.0.push(match chain {
+            None => {
+                let code = attribute(VERDICT_CODE, &code.to_be_bytes());
+                Expression::Complete(Expression::verdict(&code))
+            }
+            Some(chain) => Expression::Chain {
+                code,
+                name: chain.to_owned(),
+            },
+        });
+        self
     }
 
     /// They pass.
@@ -436,8 +488,14 @@ impl Rule {
     }
 
     /// The value of the attribute that has them.
-    pub(in crate::host) fn expressions(&self) -> &[u8] {
-        &self.0
+    pub(in crate::host) fn expressions(&self) -> Vec<u8> {
+        self.expressions_named(str::to_owned)
+    }
+
+    /// The same where chains and sets have other names in their table than this rule has for them.
+    pub(in crate::host) fn expressions_named(&self, named: impl Fn(&str) -> String) -> Vec<u8> {
+        let all = self.0.iter().flat_map(|each| each.bytes(&named));
+        all.collect()
     }
 }
 

@@ -1,11 +1,11 @@
-//! What is guarded, and the thread that keeps it so: it hears of interfaces that go and of tables that are
-//! deleted.
+//! What is guarded, and the thread that keeps it so: it hears of interfaces that go and of filters of which something
+//! is deleted.
 //!
-//! A tap is the interface with its number, whatever others have its name before and after: a table is noted with
+//! A tap is the interface with its number, whatever others have its name before and after: a filter is noted with
 //! the number, and neither replaced nor deleted where the tap of its name is another than was guarded. It is hooked
 //! into whatever has that name (6.16 and later) and named for it: a tap that is renamed gets one by its new name. One is
-//! deleted only when its tap is gone, and by its handle, which is asked for before that is looked at: one that
-//! another supervisor, or this one, makes meanwhile for a new tap of the same name is another table. What cannot
+//! deleted only when its tap is gone, and by its handles, which are asked for before that is looked at: one that
+//! another supervisor, or this one, makes meanwhile for a new tap of the same name is another filter. What cannot
 //! be put in its place is tried again, ever more rarely, for as long as the tap is there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,8 +19,9 @@ use rustix::net::RecvFlags;
 use rustix::net::netlink::{NETFILTER, SocketAddrNetlink};
 
 use super::compiled::Bound;
+use super::placed::{self, Filter, Taken};
 use super::rules::Sender;
-use super::tables::{self, Ruleset, Table, Tables};
+use super::tables::{Ruleset, Tables};
 use super::turns::Turns;
 use crate::host::netlink::{self, Received};
 use crate::host::reason;
@@ -148,7 +149,7 @@ impl Kept {
         held
     }
 
-    /// Puts a table up for that very tap, by the name that it has, which is given. Those by other names that it
+    /// Puts a filter up for that very tap, by the name that it has, which is given. Those by other names that it
     /// had are deleted.
     fn put(&mut self, tap: &TapId, guarded: &Guarded) -> Result<String, Errno> {
         let named = tap.now()?;
@@ -156,7 +157,7 @@ impl Kept {
         self.tables()?.put(&named, guarded.ruleset(), again)?;
         if tap.now().as_ref() != Ok(&named) {
             // It went meanwhile, or has another name, and the table may be on another tap.
-            self.delete(|table| table.tap == named, &named.name)?;
+            self.delete(|filter| filter.tap == named, &named.name)?;
             return Err(Errno::NODEV);
         }
         if self.name_of(tap) != named.name || tap.name != named.name {
@@ -184,65 +185,72 @@ impl Kept {
         entry.map_or(&tap.name, |entry| &entry.name).clone()
     }
 
-    /// Deletes the tables of a tap by other names than this.
+    /// Deletes the filters of a tap by other names than this.
     fn delete_others(&mut self, named: &TapId) -> Result<(), Errno> {
         let tables = self.tables()?;
-        for table in tables.all()? {
-            let own = named.index.is_some() && table.tap.index == named.index;
-            if own && table.tap.name != named.name {
-                ignore_gone(tables.delete(&table))?;
+        for filter in tables.all()? {
+            let own = named.index.is_some() && filter.tap.index == named.index;
+            if own && filter.tap.name != named.name {
+                ignore_gone(tables.delete(&filter))?;
             }
         }
         Ok(())
     }
 
-    /// Deletes the table of taps of that name where `unwanted` says so of it.
-    fn delete(&mut self, unwanted: impl FnOnce(&Table) -> bool, name: &str) -> Result<(), Errno> {
+    /// Deletes the filter of taps of that name where `unwanted` says so of it.
+    fn delete(&mut self, unwanted: impl FnOnce(&Filter) -> bool, name: &str) -> Result<(), Errno> {
         let tables = self.tables()?;
         match tables.find(name)?.filter(unwanted) {
-            Some(table) => ignore_gone(tables.delete(&table)),
+            Some(filter) => ignore_gone(tables.delete(&filter)),
             None => Ok(()),
         }
     }
 
     pub(super) fn sweep(&mut self) -> Result<(), Errno> {
         let tables = self.tables()?;
-        for table in tables.all()? {
-            if table.tap.is_gone() {
-                ignore_gone(tables.delete(&table))?;
+        for filter in tables.all()? {
+            if filter.tap.is_gone() {
+                ignore_gone(tables.delete(&filter))?;
             }
         }
+        tables.tidy_all();
         Ok(())
     }
 
     /// Deletes what an earlier tap of that name has left.
     pub(super) fn clear(&mut self, tap: &TapId) -> Result<(), Errno> {
-        self.delete(|table| table.tap != *tap, &tap.name)
+        self.delete(|filter| filter.tap != *tap, &tap.name)
     }
 
-    /// Deletes the tables of that very tap, by whichever names, and keeps it no more.
+    /// Deletes the filters of that very tap, by whichever names, and keeps it no more.
     pub(super) fn release(&mut self, tap: &TapId) -> Result<(), Errno> {
         let now = tap.now()?;
         for name in BTreeSet::from([self.name_of(tap), now.name.clone()]) {
-            self.delete(|table| table.tap.index == now.index, &name)?;
+            self.delete(|filter| filter.tap.index == now.index, &name)?;
         }
         self.leave(tap);
         Ok(())
     }
 
-    /// Deletes the table of a tap, if that is gone.
+    /// Deletes the filter of a tap, if that is gone.
     pub(super) fn gone(&mut self, tap: &TapId) {
         let name = self.name_of(tap);
-        let table = self.tables().and_then(|tables| tables.find(&name));
+        let found = self.tables().and_then(|tables| tables.find(&name));
         if !tap.is_gone() {
             return;
         }
         self.leave(tap);
-        let deleted = table.and_then(|table| match table {
-            Some(table) if tap.index.is_none() || table.tap.index == tap.index => {
-                ignore_gone(self.tables()?.delete(&table))
+        let deleted = found.and_then(|found| {
+            let tables = self.tables()?;
+            match found {
+                Some(filter) if tap.index.is_none() || filter.is_of(tap) => {
+                    ignore_gone(tables.delete(&filter))
+                }
+                _ => {
+                    tables.tidy(&name);
+                    Ok(())
+                }
             }
-            _ => Ok(()),
         });
         if let Err(errno) = deleted {
             let (tap, reason) = (&tap.name, reason(errno));
@@ -309,10 +317,20 @@ impl Kept {
         }
     }
 
-    /// Somebody took something from the table of taps of that name.
-    pub(super) fn taken_from(&mut self, name: &str, at: Instant) {
-        for tap in self.names.get(name).cloned().into_iter().flatten() {
-            self.put_back(&tap, at);
+    /// Somebody took something from filters.
+    pub(super) fn taken_from(&mut self, taken: &Taken, at: Instant) {
+        let names = match taken {
+            Taken::Tap(name) => vec![name.clone()],
+            Taken::Table(table) => {
+                let names = self.names.keys();
+                let names = names.filter(|name| placed::table(name) == *table);
+                names.cloned().collect()
+            }
+        };
+        for name in names {
+            for tap in self.names.get(&name).cloned().into_iter().flatten() {
+                self.put_back(&tap, at);
+            }
         }
     }
 
@@ -427,7 +445,7 @@ impl Kept {
             self.renamed(&tap, at);
             let name = self.name_of(&tap);
             let found = self.tables().and_then(|tables| tables.find(&name));
-            if found.is_ok_and(|found| found.is_none_or(|table| table.tap.index != tap.index)) {
+            if found.is_ok_and(|found| found.is_none_or(|filter| filter.tap.index != tap.index)) {
                 self.put_back(&tap, at);
             }
         }
@@ -535,7 +553,7 @@ struct News {
     gone: BTreeSet<i32>,
     /// Numbers of those that are guarded by another name.
     renamed: BTreeSet<i32>,
-    taken_from: BTreeSet<String>,
+    taken_from: BTreeSet<Taken>,
     /// More than this.
     lost: bool,
 }
@@ -578,7 +596,7 @@ impl Events {
                 news.renamed.extend(named.map(|(index, _)| index));
             });
             news.read(&self.rulesets, |message, news| {
-                news.taken_from.extend(tables::taken_from(message, port));
+                news.taken_from.extend(Taken::from(message, port));
             });
             for tap in kept.among(&news.gone) {
                 kept.gone(&tap);
@@ -586,8 +604,8 @@ impl Events {
             for tap in kept.among(&news.renamed) {
                 kept.renamed(&tap, now);
             }
-            for name in &news.taken_from {
-                kept.taken_from(name, now);
+            for taken in &news.taken_from {
+                kept.taken_from(taken, now);
             }
             if news.lost || kept.ending {
                 kept.look(now);

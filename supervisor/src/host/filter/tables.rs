@@ -1,28 +1,27 @@
-//! Tables of nf_tables, one for each guarded tap, and the socket by which they are made. All of a table is made
-//! in one transaction, which also replaces one that is there: no frame sees half of it.
+//! Filters in tables of nf_tables, and the socket by which they are made. All of a filter is made in one transaction,
+//! which also replaces one that is there: no frame sees half of it. What is called how stands in `placed.rs`.
 
 use rustix::io::Errno;
 
 use super::compiled::{Compiled, Entry};
 use super::expression::{DATA_VALUE, Rule, terminated};
+use super::placed::{self, CHAIN_HOOK, CHAIN_NOTE, Filter, Found};
 use super::rules::{DROPPED, FRAMES, Hook, IPV4, IPV6, Sender, Successor};
-use crate::host::netlink::{self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, Received, attribute};
+use crate::host::netlink::{self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, attribute};
 use crate::host::nf_tables::{
-    DELETE_TABLE, GET_RULE, GET_TABLE, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET, NEW_TABLE, Part,
-    Socket, is_deletion,
+    DELETE_TABLE, GET_CHAIN, GET_RULE, GET_SET, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET,
+    NEW_TABLE, Part, Socket,
 };
 use crate::host::tap::TapId;
 
-/// What the name of a table of ours begins with; the tap's follows.
-const PREFIX: &str = "reeve-";
 /// `NFPROTO_NETDEV`: frames as a device takes them in, before any bridge.
 pub(super) const FAMILY: u8 = 5;
 const TABLE_NAME: u16 = 1;
 const TABLE_FLAGS: u16 = 2;
-const TABLE_HANDLE: u16 = 4;
-const TABLE_NOTE: u16 = 6;
-/// What the note of a table begins with; the number of its tap follows.
-const NOTE: &str = "interface ";
+/// `NLM_F_NONREC`: only what has nothing in it.
+const ONLY_EMPTY: u16 = 0x100;
+/// How often a filter is put up that somebody else changes meanwhile.
+const TRIES: usize = 3;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const COUNTER_PACKETS: u16 = 2;
@@ -38,15 +37,6 @@ const KEY_IPV6: u32 = 8;
 #[cfg(test)]
 const OWNED: u32 = 2;
 
-/// A table of ours that is there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Table {
-    /// The tap: its name as it was when it was guarded. Of one by another hand it may have no number.
-    pub(super) tap: TapId,
-    /// What no other table ever has.
-    handle: u64,
-}
-
 /// The socket.
 #[derive(Debug)]
 pub(super) struct Tables(Socket);
@@ -61,9 +51,9 @@ impl Tables {
         self.0.port
     }
 
-    /// Makes the table of a tap, in place of the one that is there: also one that an earlier tap of that name
+    /// Puts a tap's filter up, in place of the one that is there: also one that an earlier tap of that name
     /// has left, which the kernel would hook into this one (6.16 and later).
-    /// Where there is one as far as is known (`again`), that is said at once.
+    /// Where there is one as far as is known (`again`), it is looked for at once.
     pub(super) fn put(
         &mut self,
         tap: &TapId,
@@ -81,72 +71,56 @@ impl Tables {
         again: bool,
         flags: u32,
     ) -> Result<(), Errno> {
-        let Ruleset { sender, compiled } = ruleset;
-        let table = name(&tap.name);
-        let mut noted = attribute(TABLE_NAME, &table);
-        noted.extend(attribute(TABLE_FLAGS, &flags.to_be_bytes()));
-        if let Some(index) = tap.index {
-            noted.extend(attribute(TABLE_NOTE, &note(index)));
-        }
-        let mut messages = vec![Part::new(NEW_TABLE, CREATE | EXCLUSIVE, noted)];
-        if compiled.is_some() {
-            messages.extend([
-                chain(&table, DROPPED, None),
-                rule(&table, DROPPED, &Rule::new().counted().drop()),
-            ]);
-        }
-        if let Some(addresses) = sender.and_then(Sender::ipv4) {
-            messages.extend(set(&table, IPV4, KEY_IPV4, &addresses, |ip| {
-                ip.to_be_bytes().to_vec()
-            }));
-        }
-        if let Some(addresses) = sender.and_then(Sender::ipv6) {
-            messages.extend(set(&table, IPV6, KEY_IPV6, &addresses, |ip| {
-                ip.to_be_bytes().to_vec()
-            }));
-        }
-        let hook = sender.map_or(Hook::Ingress, |sender| sender.hook);
-        let hook = Place::source(hook);
-        messages.push(chain(&table, FRAMES, Some((&tap.name, hook))));
-        // Where there is no source filter everything passes this chain.
-        let rules = sender.map_or_else(|| vec![Rule::new().pass()], Sender::rules);
-        messages.extend(rules.iter().map(|each| rule(&table, FRAMES, each)));
-        for each in compiled.map_or(&[][..], Compiled::chains) {
-            let entry = each
-                .entry
-                .map(|entry| (tap.name.as_str(), Place::of(entry)));
-            messages.push(chain(&table, &each.name, entry));
-        }
-        // Rules enter chains that are there.
-        for each in compiled.map_or(&[][..], Compiled::chains) {
-            let rules = each.rules.iter().map(|it| rule(&table, &each.name, it));
-            messages.extend(rules);
-        }
-        // Each message costs the kernel a look at every table that there is.
+        let messages = messages(tap, ruleset, flags);
+        let mut made = Err(Errno::EXIST);
         if !again {
-            let made = self.0.transact(&messages);
-            if made != Err(Errno::EXIST) {
-                return made;
-            }
+            made = self.0.transact(&messages);
         }
-        let before = [
-            Part::new(NEW_TABLE, CREATE, attribute(TABLE_NAME, &table)),
-            Part::new(DELETE_TABLE, 0, attribute(TABLE_NAME, &table)),
-        ];
-        messages.splice(0..0, before);
-        self.0.transact(&messages)
+        for attempt in 0..TRIES {
+            if !matches!(made, Err(Errno::EXIST | Errno::NOENT)) {
+                break;
+            }
+            let before = match attempt {
+                0 => self.find(&tap.name)?,
+                // By other names than are known.
+                _ => self.all()?.into_iter().find(|it| it.tap.name == tap.name),
+            };
+            let mut parts = before.map_or_else(Vec::new, |before| before.deletions());
+            parts.extend_from_slice(&messages);
+            made = self.0.transact(&parts);
+        }
+        made
     }
 
-    /// Deletes that very table and no other of its name.
-    pub(super) fn delete(&mut self, table: &Table) -> Result<(), Errno> {
-        let handle = attribute(TABLE_HANDLE, &table.handle.to_be_bytes());
-        self.0.transact(&[Part::new(DELETE_TABLE, 0, handle)])
+    /// Deletes that very filter and no other of its name, and its table where nothing else is in it.
+    pub(super) fn delete(&mut self, filter: &Filter) -> Result<(), Errno> {
+        let deleted = self.0.transact(&filter.deletions());
+        self.tidy(&filter.tap.name);
+        deleted
     }
 
-    /// Has a table that nobody else may touch in place of the one of that name, for as long as the socket lives.
+    /// Deletes the table of a tap where nothing is in it.
+    pub(super) fn tidy(&mut self, tap: &str) {
+        self.delete_empty(&placed::table(tap));
+    }
+
+    /// The same of all.
+    pub(super) fn tidy_all(&mut self) {
+        placed::tables().for_each(|table| self.delete_empty(&table));
+    }
+
+    fn delete_empty(&mut self, table: &[u8]) {
+        let named = attribute(TABLE_NAME, table);
+        // Others' filters may be in it, or it is gone.
+        let _ = self
+            .0
+            .transact(&[Part::new(DELETE_TABLE, ONLY_EMPTY, named)]);
+    }
+
+    /// Has a table that nobody else may touch in place of the one of a tap of that name, for as long as the socket lives.
     #[cfg(test)]
     pub(super) fn seize(&mut self, tap: &str) -> Result<(), Errno> {
-        let named = attribute(TABLE_NAME, &name(tap));
+        let named = attribute(TABLE_NAME, &placed::table(tap));
         let flags = attribute(TABLE_FLAGS, &OWNED.to_be_bytes());
         let owned = [named.clone(), flags].concat();
         self.0.transact(&[
@@ -155,38 +129,91 @@ impl Tables {
         ])
     }
 
-    /// As [`put`](Self::put), and nobody else may touch it for as long as the socket lives.
+    /// As [`put`](Self::put) after [`seize`](Self::seize).
     #[cfg(test)]
     pub(super) fn put_owned(&mut self, tap: &TapId, rules: Ruleset<'_>) -> Result<(), Errno> {
-        self.put_with(tap, rules, true, OWNED)
+        self.seize(&tap.name)?;
+        self.put_with(tap, rules, false, OWNED)
     }
 
-    /// The table of taps of that name, if there is one.
-    pub(super) fn find(&mut self, tap: &str) -> Result<Option<Table>, Errno> {
-        let mut found = None;
-        let body = attribute(TABLE_NAME, &name(tap));
-        let asked = self.0.ask(GET_TABLE, 0, &body, |answer| {
-            found = found.take().or(table(answer))
-        });
-        match asked {
-            Err(Errno::NOENT) => Ok(None),
-            asked => asked.map(|()| found),
+    /// The filter of taps of that name, if there is one, or what is left of it.
+    pub(super) fn find(&mut self, tap: &str) -> Result<Option<Filter>, Errno> {
+        let table = placed::table(tap);
+        let mut found = Vec::new();
+        for own in [FRAMES, DROPPED] {
+            let body = named(&table, 3, &placed::name(tap, own));
+            self.look(GET_CHAIN, 0, &body, Found::chain, &mut found)?;
+        }
+        for own in [IPV4, IPV6] {
+            let body = named(&table, 2, &placed::name(tap, own));
+            self.look(GET_SET, 0, &body, Found::set, &mut found)?;
+        }
+        match Filter::of(found).pop() {
+            Some(filter) if filter.has_more() => {
+                Ok(self.all()?.into_iter().find(|it| it.tap.name == tap))
+            }
+            found => Ok(found),
         }
     }
 
     /// All of ours, of whichever supervisor.
-    pub(super) fn all(&mut self) -> Result<Vec<Table>, Errno> {
-        let mut tables = Vec::new();
-        self.0
-            .ask(GET_TABLE, DUMP, &[], |answer| tables.extend(table(answer)))?;
-        Ok(tables)
+    pub(super) fn all(&mut self) -> Result<Vec<Filter>, Errno> {
+        let mut found = Vec::new();
+        self.look(GET_CHAIN, DUMP, &[], Found::chain, &mut found)?;
+        self.look(GET_SET, DUMP, &[], Found::set, &mut found)?;
+        Ok(Filter::of(found))
     }
 
-    /// How many frames of a tap were dropped; `None` where the table of that name is another tap's, or there
+    /// Deletes what frames enter by, and leaves the rest of a filter.
+    #[cfg(test)]
+    pub(super) fn delete_hooked(&mut self, tap: &str) -> Result<(), Errno> {
+        use crate::host::nf_tables::DELETE_CHAIN;
+        let chain = placed::name(tap, FRAMES);
+        let body = named(&placed::table(tap), 3, &chain);
+        self.0.transact(&[Part::new(DELETE_CHAIN, 0, body)])
+    }
+
+    /// The names of all tables of netdev.
+    #[cfg(test)]
+    pub(super) fn names(&mut self) -> Vec<String> {
+        use crate::host::netlink::{find, text};
+        use crate::host::nf_tables::GET_TABLE;
+
+        let mut names = Vec::new();
+        let asked = self.0.ask(GET_TABLE, DUMP, &[], |answer| {
+            names.extend(
+                find(&answer[4..], TABLE_NAME)
+                    .and_then(text)
+                    .map(str::to_owned),
+            );
+        });
+        asked.unwrap();
+        names
+    }
+
+    /// Takes up what is there of what is asked for.
+    fn look(
+        &mut self,
+        kind: u16,
+        flags: u16,
+        body: &[u8],
+        read: impl Fn(&[u8]) -> Option<Found>,
+        found: &mut Vec<Found>,
+    ) -> Result<(), Errno> {
+        let asked = self
+            .0
+            .ask(kind, flags, body, |answer| found.extend(read(answer)));
+        match asked {
+            Err(Errno::NOENT) => Ok(()),
+            asked => asked,
+        }
+    }
+
+    /// How many frames of a tap were dropped; `None` where the filter of that name is another tap's, or there
     /// is none.
     pub(super) fn dropped(&mut self, tap: &TapId) -> Result<Option<u64>, Errno> {
         let tap = tap.now()?;
-        if self.find(&tap.name)?.is_none_or(|table| table.tap != tap) {
+        if self.find(&tap.name)?.is_none_or(|filter| filter.tap != tap) {
             return Ok(None);
         }
         let mut dropped = 0_u64;
@@ -202,7 +229,7 @@ impl Tables {
     /// How many rules of whose frames pass a tap has, however old.
     pub(super) fn held(&mut self, tap: &TapId) -> Result<u64, Errno> {
         let tap = tap.now()?;
-        if self.find(&tap.name)?.is_none_or(|table| table.tap != tap) {
+        if self.find(&tap.name)?.is_none_or(|filter| filter.tap != tap) {
             return Ok(0);
         }
         let mut rules = 0_u64;
@@ -210,39 +237,21 @@ impl Tables {
         Ok(rules)
     }
 
-    /// Has every rule of a chain of the table by a tap's name taken.
+    /// Has every rule of a chain of the filter by a tap's name taken.
     fn rules(&mut self, tap: &TapId, chain: &str, take: impl FnMut(&[u8])) -> Result<(), Errno> {
-        let body = [
-            attribute(TABLE_NAME, &name(&tap.name)),
-            attribute(RULE_CHAIN, &terminated(chain)),
-        ];
-        self.0.ask(GET_RULE, DUMP, &body.concat(), take)
+        let chain = placed::name(&tap.name, chain);
+        let body = named(&placed::table(&tap.name), RULE_CHAIN, &chain);
+        self.0.ask(GET_RULE, DUMP, &body, take)
     }
 }
 
-/// The tap whose table somebody else than the socket with that `port` took something from.
-pub(super) fn taken_from(message: &Received<'_>, port: u32) -> Option<String> {
-    let (family, attributes) = message.body.split_first_chunk::<4>()?;
-    if !is_deletion(message) || message.port == port || family[0] != FAMILY {
-        return None;
-    }
-    // Whatever it is about, its first attribute is the table's name.
-    let name = netlink::text(netlink::find(attributes, TABLE_NAME)?)?;
-    name.strip_prefix(PREFIX).map(str::to_owned)
-}
-
-fn name(tap: &str) -> Vec<u8> {
-    terminated(&format!("{PREFIX}{tap}"))
-}
-
-/// What `nft` shows as the comment of a table: whose it is.
-fn note(index: i32) -> Vec<u8> {
-    /// `NFTNL_UDATA_TABLE_COMMENT`.
-    const COMMENT: u8 = 0;
-    let text = terminated(&format!("{NOTE}{index}"));
-    let mut note = vec![COMMENT, u8::try_from(text.len()).unwrap_or(u8::MAX)];
-    note.extend(text);
-    note
+/// What is asked for by its name in a table.
+fn named(table: &[u8], kind: u16, name: &str) -> Vec<u8> {
+    [
+        attribute(TABLE_NAME, table),
+        attribute(kind, &terminated(name)),
+    ]
+    .concat()
 }
 
 /// Where a chain is hooked into a device.
@@ -288,92 +297,127 @@ pub(super) struct Ruleset<'a> {
     pub(super) compiled: Option<&'a Compiled>,
 }
 
-/// A chain; with a tap, one that its frames enter there.
-fn chain(table: &[u8], name: &str, entry: Option<(&str, Place)>) -> Part {
-    let mut body = [attribute(1, table), attribute(3, &terminated(name))].concat();
-    if let Some((tap, place)) = entry {
-        let parts = [
-            attribute(1, &place.number.to_be_bytes()),
-            attribute(2, &place.priority.to_be_bytes()),
-            attribute(3, &terminated(tap)),
-        ];
-        body.extend(attribute(4 | NESTED, &parts.concat()));
-        body.extend(attribute(5, &place.policy.to_be_bytes()));
-        body.extend(attribute(7, &terminated("filter")));
-    }
-    Part::new(NEW_CHAIN, CREATE, body)
-}
-
-fn rule(table: &[u8], chain: &str, rule: &Rule) -> Part {
-    let body = [
-        attribute(1, table),
-        attribute(RULE_CHAIN, &terminated(chain)),
-        attribute(RULE_EXPRESSIONS | NESTED, rule.expressions()),
-    ];
-    Part::new(NEW_RULE, CREATE | APPEND, body.concat())
-}
-
-/// A set of ranges, with what is in it.
-fn set<T: Copy + Successor>(
-    table: &[u8],
-    name: &str,
-    kind: u32,
-    ranges: &[(T, T)],
-    bytes: impl Fn(T) -> Vec<u8>,
-) -> Vec<Part> {
-    let length = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
-    let body = [
-        attribute(1, table),
-        attribute(2, &terminated(name)),
-        attribute(3, &RANGES.to_be_bytes()),
-        attribute(4, &kind.to_be_bytes()),
-        attribute(5, &length.to_be_bytes()),
-        // Its number in the transaction: there are two at most, of one kind each.
-        attribute(10, &kind.to_be_bytes()),
-    ];
-    let element = |key: T, flags: u32| {
-        let mut element = attribute(1 | NESTED, &attribute(DATA_VALUE, &bytes(key)));
-        if flags != 0 {
-            element.extend(attribute(3, &flags.to_be_bytes()));
-        }
-        attribute(1 | NESTED, &element)
+/// What makes a filter, where there is none by its name.
+fn messages(tap: &TapId, ruleset: Ruleset<'_>, flags: u32) -> Vec<Part> {
+    let Ruleset { sender, compiled } = ruleset;
+    let into = Into {
+        table: placed::table(&tap.name),
+        tap,
     };
-    let elements = ranges.iter().flat_map(|(first, last)| {
-        // The last address of all has none behind it.
-        let end = last.next().map(|end| element(end, RANGE_END));
-        [Some(element(*first, 0)), end].into_iter().flatten()
-    });
-    let elements: Vec<u8> = elements.flatten().collect();
-    let mut parts = vec![Part::new(NEW_SET, CREATE, body.concat())];
-    if !elements.is_empty() {
-        let body = [
-            attribute(1, table),
-            attribute(2, &terminated(name)),
-            attribute(3 | NESTED, &elements),
-        ];
-        parts.push(Part::new(NEW_ELEMENTS, CREATE, body.concat()));
+    let table = [
+        attribute(TABLE_NAME, &into.table),
+        attribute(TABLE_FLAGS, &flags.to_be_bytes()),
+    ];
+    let mut messages = vec![Part::new(NEW_TABLE, CREATE, table.concat())];
+    if compiled.is_some() {
+        messages.extend([
+            into.chain(DROPPED, None),
+            into.rule(DROPPED, &Rule::new().counted().drop()),
+        ]);
     }
-    parts
+    if let Some(addresses) = sender.and_then(Sender::ipv4) {
+        messages.extend(into.set(IPV4, KEY_IPV4, &addresses, |ip| ip.to_be_bytes().to_vec()));
+    }
+    if let Some(addresses) = sender.and_then(Sender::ipv6) {
+        messages.extend(into.set(IPV6, KEY_IPV6, &addresses, |ip| ip.to_be_bytes().to_vec()));
+    }
+    let hook = sender.map_or(Hook::Ingress, |sender| sender.hook);
+    messages.push(into.chain(FRAMES, Some(Place::source(hook))));
+    // Where there is no source filter everything passes this chain.
+    let rules = sender.map_or_else(|| vec![Rule::new().pass()], Sender::rules);
+    messages.extend(rules.iter().map(|each| into.rule(FRAMES, each)));
+    for each in compiled.map_or(&[][..], Compiled::chains) {
+        messages.push(into.chain(&each.name, each.entry.map(Place::of)));
+    }
+    // Rules enter chains that are there.
+    for each in compiled.map_or(&[][..], Compiled::chains) {
+        messages.extend(each.rules.iter().map(|it| into.rule(&each.name, it)));
+    }
+    messages
 }
 
-/// The table of ours that a message describes.
-fn table(body: &[u8]) -> Option<Table> {
-    let (family, attributes) = body.split_first_chunk::<4>()?;
-    let name = netlink::text(netlink::find(attributes, TABLE_NAME)?)?;
-    let tap = name.strip_prefix(PREFIX).filter(|_| family[0] == FAMILY)?;
-    let handle = netlink::find(attributes, TABLE_HANDLE)?.first_chunk()?;
-    let noted = netlink::find(attributes, TABLE_NOTE).and_then(|note| {
-        // The kind and the length of the text, then the text.
-        let text = netlink::text(note.get(2..)?)?;
-        text.strip_prefix(NOTE)?.parse().ok()
-    });
-    Some(Table {
-        tap: TapId {
-            name: tap.to_owned(),
-            index: noted,
-        },
-        handle: u64::from_be_bytes(*handle),
-    })
+/// What a filter is made in.
+struct Into<'a> {
+    table: Vec<u8>,
+    tap: &'a TapId,
+}
+
+impl Into<'_> {
+    fn named(&self, own: &str) -> Vec<u8> {
+        terminated(&placed::name(&self.tap.name, own))
+    }
+
+    /// A chain; with a place, one that the tap's frames enter there.
+    fn chain(&self, own: &str, entry: Option<Place>) -> Part {
+        let mut body = [attribute(1, &self.table), attribute(3, &self.named(own))].concat();
+        if let Some(place) = entry {
+            let parts = [
+                attribute(1, &place.number.to_be_bytes()),
+                attribute(2, &place.priority.to_be_bytes()),
+                attribute(3, &terminated(&self.tap.name)),
+            ];
+            body.extend(attribute(CHAIN_HOOK | NESTED, &parts.concat()));
+            body.extend(attribute(5, &place.policy.to_be_bytes()));
+            body.extend(attribute(7, &terminated("filter")));
+        }
+        if let Some(index) = self.tap.index.filter(|_| own == FRAMES) {
+            body.extend(attribute(CHAIN_NOTE, &placed::note(index)));
+        }
+        Part::new(NEW_CHAIN, CREATE | EXCLUSIVE, body)
+    }
+
+    fn rule(&self, chain: &str, rule: &Rule) -> Part {
+        let expressions = rule.expressions_named(|own| placed::name(&self.tap.name, own));
+        let body = [
+            attribute(1, &self.table),
+            attribute(RULE_CHAIN, &self.named(chain)),
+            attribute(RULE_EXPRESSIONS | NESTED, &expressions),
+        ];
+        Part::new(NEW_RULE, CREATE | APPEND, body.concat())
+    }
+
+    /// A set of ranges, with what is in it.
+    fn set<T: Copy + Successor>(
+        &self,
+        own: &str,
+        kind: u32,
+        ranges: &[(T, T)],
+        bytes: impl Fn(T) -> Vec<u8>,
+    ) -> Vec<Part> {
+        let length = u32::try_from(size_of::<T>()).unwrap_or(u32::MAX);
+        let body = [
+            attribute(1, &self.table),
+            attribute(2, &self.named(own)),
+            attribute(3, &RANGES.to_be_bytes()),
+            attribute(4, &kind.to_be_bytes()),
+            attribute(5, &length.to_be_bytes()),
+            // Its number in the transaction: there are two at most, of one kind each.
+            attribute(10, &kind.to_be_bytes()),
+        ];
+        let element = |key: T, flags: u32| {
+            let mut element = attribute(1 | NESTED, &attribute(DATA_VALUE, &bytes(key)));
+            if flags != 0 {
+                element.extend(attribute(3, &flags.to_be_bytes()));
+            }
+            attribute(1 | NESTED, &element)
+        };
+        let elements = ranges.iter().flat_map(|(first, last)| {
+            // The last address of all has none behind it.
+            let end = last.next().map(|end| element(end, RANGE_END));
+            [Some(element(*first, 0)), end].into_iter().flatten()
+        });
+        let elements: Vec<u8> = elements.flatten().collect();
+        let mut parts = vec![Part::new(NEW_SET, CREATE | EXCLUSIVE, body.concat())];
+        if !elements.is_empty() {
+            let body = [
+                attribute(1, &self.table),
+                attribute(2, &self.named(own)),
+                attribute(3 | NESTED, &elements),
+            ];
+            parts.push(Part::new(NEW_ELEMENTS, CREATE, body.concat()));
+        }
+        parts
+    }
 }
 
 /// The frames that the rule of a message has counted.

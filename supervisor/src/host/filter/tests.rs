@@ -7,6 +7,7 @@ use std::time::Duration;
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::keeper::{Guarded, Kept};
+use super::placed::Taken;
 use super::rules::Sender;
 use super::*;
 use crate::host::tap::Tap;
@@ -224,15 +225,25 @@ fn honest() -> Vec<u8> {
     arp(OWN, OWN, [192, 0, 2, 5])
 }
 
-fn tables() -> Vec<String> {
-    let tables = Tables::open().unwrap().all().unwrap();
-    tables.into_iter().map(|table| table.tap.name).collect()
+/// The taps that have filters; where none has there is no table either.
+fn held() -> Vec<String> {
+    let mut tables = Tables::open().unwrap();
+    let filters = tables.all().unwrap();
+    let taps: Vec<_> = filters.into_iter().map(|it| it.tap.name).collect();
+    if taps.is_empty() {
+        until("its table is gone", || {
+            Tables::open().unwrap().names().is_empty()
+        });
+    }
+    taps
 }
 
 /// Closes the socket of all tables that there are. A process that another test starts has a copy of it for a moment.
 fn ended(owner: Tables) {
     drop(owner);
-    until("its tables are gone", || tables().is_empty());
+    until("its tables are gone", || {
+        Tables::open().unwrap().names().is_empty()
+    });
 }
 
 fn until(what: &str, is: impl Fn() -> bool) {
@@ -364,7 +375,7 @@ fn what_is_behind_a_header_is_loaded_as_older_kernels_find_it_at_egress() {
     for addresses in [&[][..], &["192.0.2.5", "2001:db8::5"]] {
         let sender = guarded(addresses).sender.unwrap();
         for rule in sender.rules() {
-            for (_, expression) in attributes(rule.expressions()) {
+            for (_, expression) in attributes(&rule.expressions()) {
                 let [(_, name), (_, data)] = attributes(expression)[..] else {
                     continue;
                 };
@@ -471,7 +482,7 @@ fn what_is_dropped_of_a_tap_whose_record_has_no_number_is_counted_among_its_devi
 fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
     alone(|| {
         let wire = Wire::new(guarded(&["192.0.2.5"]));
-        assert_eq!(tables(), ["guest"]);
+        assert_eq!(held(), ["guest"]);
         assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
         let Wire {
             filters,
@@ -482,7 +493,7 @@ fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
         assert_eq!(filters.dropped([&tap]), 1);
         drop((guest, other));
         ends("guest");
-        until("the table is gone", || tables().is_empty());
+        until("the filter is gone", || held().is_empty());
         assert_eq!(filters.dropped([&tap]), 0);
     });
 }
@@ -494,11 +505,11 @@ fn a_tap_that_is_to_have_no_filter_has_none_of_an_earlier_supervisor_either() {
         let other = make("third");
         wire.filters.guard(&id("third"), guarded(&[])).unwrap();
         wire.filters.release(&id("guest")).unwrap();
-        assert_eq!(tables(), ["third"]);
+        assert_eq!(held(), ["third"]);
         assert!(wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
         // Nothing puts it back, also by another name.
         rename("guest", "named");
-        assert_eq!(tables(), ["third"]);
+        assert_eq!(held(), ["third"]);
         rename("named", "guest");
         wire.filters
             .guard(&id("guest"), guarded(&["192.0.2.5"]))
@@ -512,7 +523,7 @@ fn a_tap_that_is_to_have_no_filter_has_none_of_an_earlier_supervisor_either() {
         drop(filters);
         let later = TapFilters::default();
         later.release_earlier(&id("guest"));
-        assert_eq!(tables(), ["third"]);
+        assert_eq!(held(), ["third"]);
         later.release_earlier(&id("guest"));
         drop((guest, port, other));
     });
@@ -523,14 +534,14 @@ fn a_filter_that_somebody_deletes_is_put_back() {
     alone(|| {
         let wire = Wire::new(guarded(&["192.0.2.5"]));
         let mut admin = Tables::open().unwrap();
-        let table = admin.find("guest").unwrap().unwrap();
-        admin.delete(&table).unwrap();
+        let filter = admin.find("guest").unwrap().unwrap();
+        admin.delete(&filter).unwrap();
         until("it is back", || {
             let mut tables = Tables::open().unwrap();
             tables
                 .find("guest")
                 .unwrap()
-                .is_some_and(|found| found != table)
+                .is_some_and(|found| found != filter)
         });
         assert!(!wire.passes(&arp(OWN, OWN, [192, 0, 2, 6])));
         assert!(wire.passes(&honest()));
@@ -547,7 +558,7 @@ fn a_later_supervisor_s_filter_takes_the_place_of_the_earlier_s() {
             other,
         } = wire;
         drop(filters);
-        assert_eq!(tables(), ["guest"]);
+        assert_eq!(held(), ["guest"]);
         let later = TapFilters::default();
         later
             .guard(&id("guest"), guarded(&["192.0.2.5", "192.0.2.6"]))
@@ -560,7 +571,7 @@ fn a_later_supervisor_s_filter_takes_the_place_of_the_earlier_s() {
         };
         assert!(wire.passes(&arp(OWN, OWN, [192, 0, 2, 6])));
         assert!(!wire.passes(&arp(OWN, OWN, [192, 0, 2, 7])));
-        assert_eq!(tables(), ["guest"]);
+        assert_eq!(held(), ["guest"]);
         assert_eq!(wire.filters.dropped([&id("guest")]), 1);
     });
 }
@@ -577,15 +588,15 @@ fn what_a_supervisor_left_that_died_is_swept_and_nothing_else() {
         drop(kept);
         drop(gone);
         ends("gone");
-        assert_eq!(tables().len(), 2);
+        assert_eq!(held().len(), 2);
         TapFilters::default().sweep();
-        assert_eq!(tables(), ["here"]);
+        assert_eq!(held(), ["here"]);
         TapFilters::default().forget(&here_id);
-        assert_eq!(tables(), ["here"]);
+        assert_eq!(held(), ["here"]);
         drop(here);
         ends("here");
         TapFilters::default().forget(&here_id);
-        assert!(tables().is_empty());
+        assert!(held().is_empty());
     });
 }
 
@@ -617,18 +628,100 @@ fn a_later_tap_of_the_same_name_is_left_alone() {
         );
         let other = TapFilters::default();
         other.guard(&second_id, guarded(&["192.0.2.6"])).unwrap();
-        let table = of().unwrap();
-        assert_eq!(table.tap, second_id);
+        let filter = of().unwrap();
+        assert_eq!(filter.tap, second_id);
         // Neither deleted as the first one's, nor put back as its own, nor counted.
         kept.retry(now + Duration::from_secs(9));
         kept.gone(&first_id);
         kept.sweep().unwrap();
-        assert_eq!(of(), Some(table.clone()));
+        assert_eq!(of(), Some(filter.clone()));
         assert_eq!(other.dropped([&first_id]), 0);
         drop(other);
-        Tables::open().unwrap().delete(&table).unwrap();
-        kept.taken_from("guest", now);
+        Tables::open().unwrap().delete(&filter).unwrap();
+        kept.taken_from(&Taken::Tap("guest".to_owned()), now);
         assert_eq!(of(), None);
+    });
+}
+
+/// A name whose filter is in the same table.
+fn beside(tap: &str) -> String {
+    let mut names = (0..).map(|number| format!("beside{number}"));
+    let names = names.find(|name| placed::table(name) == placed::table(tap));
+    names.unwrap()
+}
+
+#[test]
+fn those_of_one_table_come_and_go_alone_also_those_of_other_supervisors() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        let strange = udp([192, 0, 2, 6], 1000, 2000);
+        let name = beside("guest");
+        let queue = make(&name);
+        let mut other = Kept::default();
+        other.guard(&id(&name), guarded(&["192.0.2.6"])).unwrap();
+        let mut both = [name.clone(), "guest".to_owned()];
+        both.sort();
+        assert_eq!(held(), both);
+        assert_eq!(Tables::open().unwrap().names().len(), 1);
+        assert!(!wire.passes(&strange) && wire.passes(&honest()));
+        // Replaced, taken away by somebody, and gone.
+        other.guard(&id(&name), guarded(&[])).unwrap();
+        assert_eq!(held(), both);
+        unguard(&name).unwrap();
+        assert_eq!(held(), ["guest"]);
+        assert!(!wire.passes(&strange) && wire.passes(&honest()));
+        let tap = id(&name);
+        other.guard(&tap, guarded(&[])).unwrap();
+        drop(queue);
+        ends(&name);
+        other.gone(&tap);
+        until("the filter is gone", || held() == ["guest"]);
+        assert!(!wire.passes(&strange) && wire.passes(&honest()));
+        assert_eq!(wire.filters.dropped([&id("guest")]), 3);
+        // All at once, as 'nft flush ruleset' takes them.
+        let queue = make(&name);
+        wire.filters
+            .guard(&id(&name), guarded(&["192.0.2.6"]))
+            .unwrap();
+        drop({
+            let mut admin = Tables::open().unwrap();
+            admin.seize("guest").unwrap();
+            admin
+        });
+        until("both are back", || held() == both);
+        until("it is guarded", || !wire.passes(&strange));
+        drop((wire, queue));
+    });
+}
+
+#[test]
+fn what_the_kernel_leaves_of_a_filter_goes_with_its_tap() {
+    alone(|| {
+        // Before 6.16 it deletes a hooked chain itself, and before anybody hears of it.
+        let without_chain = |name: &str, kept: &mut Kept| {
+            let queue = make(name);
+            let tap = id(name);
+            kept.guard(&tap, guarded(&["192.0.2.5", "2001:db8::5"]))
+                .unwrap();
+            let mut kernel = Tables::open().unwrap();
+            kernel.delete_hooked(name).unwrap();
+            assert_eq!(kernel.find(name).unwrap().unwrap().tap.index, None);
+            drop(queue);
+            ends(name);
+            tap
+        };
+        let mut kept = Kept::default();
+        let tap = without_chain("guest", &mut kept);
+        kept.gone(&tap);
+        assert!(held().is_empty());
+        // Nobody was there.
+        drop(without_chain("guest", &mut Kept::default()));
+        let _later = make("guest");
+        kept.guard(&id("guest"), guarded(&["192.0.2.6"])).unwrap();
+        assert_eq!(held(), ["guest"]);
+        drop(without_chain("other", &mut Kept::default()));
+        kept.sweep().unwrap();
+        assert_eq!(held(), ["guest"]);
     });
 }
 
@@ -640,20 +733,20 @@ fn what_an_earlier_tap_has_left_is_not_a_later_one_s() {
         kept.guard(&id("guest"), guarded(&[])).unwrap();
         drop((kept, first));
         ends("guest");
-        assert_eq!(tables(), ["guest"]);
+        assert_eq!(held(), ["guest"]);
         let _second = make("guest");
         TapFilters::default().clear(&id("guest"));
-        assert!(tables().is_empty());
+        assert!(held().is_empty());
         // Its own is.
         let filters = TapFilters::default();
         filters.guard(&id("guest"), guarded(&[])).unwrap();
         filters.clear(&id("guest"));
-        assert_eq!(tables(), ["guest"]);
+        assert_eq!(held(), ["guest"]);
     });
 }
 
 #[test]
-fn a_table_is_swept_if_its_tap_is_gone_though_another_has_its_name() {
+fn a_filter_is_swept_if_its_tap_is_gone_though_another_has_its_name() {
     alone(|| {
         let first = make("guest");
         let mut kept = Kept::default();
@@ -662,7 +755,7 @@ fn a_table_is_swept_if_its_tap_is_gone_though_another_has_its_name() {
         ends("guest");
         let _second = make("guest");
         TapFilters::default().sweep();
-        assert!(tables().is_empty());
+        assert!(held().is_empty());
     });
 }
 
@@ -682,19 +775,19 @@ fn a_tap_that_is_renamed_keeps_its_filter() {
         let tap = id("guest");
         for (from, to) in [("guest", "moved"), ("moved", "again"), ("again", "guest")] {
             rename(from, to);
-            until("the filter follows", || tables() == [to]);
+            until("the filter follows", || held() == [to]);
             until("frames pass", || wire.passes(&honest()));
             let before = wire.filters.dropped([&tap]);
             assert!(!wire.passes(&strange), "{to}");
             assert_eq!(wire.filters.dropped([&tap]), before + 1);
             wire.filters.sweep();
-            assert_eq!(tables(), [to]);
+            assert_eq!(held(), [to]);
         }
         // By its new name it is kept as by the old.
         rename("guest", "moved");
-        until("the filter follows", || tables() == ["moved"]);
+        until("the filter follows", || held() == ["moved"]);
         unguard("moved").unwrap();
-        until("it is back", || tables() == ["moved"]);
+        until("it is back", || held() == ["moved"]);
         until("frames pass", || wire.passes(&honest()));
         assert!(!wire.passes(&strange));
         let Wire {
@@ -704,7 +797,7 @@ fn a_tap_that_is_renamed_keeps_its_filter() {
         } = wire;
         drop((guest, other));
         ends("moved");
-        until("the table is gone", || tables().is_empty());
+        until("the filter is gone", || held().is_empty());
         drop(filters);
     });
 }
@@ -716,7 +809,7 @@ fn a_tap_that_is_renamed_before_its_turn_gets_its_other_filter_all_the_same() {
         let wire = Wire::new(first.clone());
         let (tap, strange) = (id("guest"), udp([192, 0, 2, 6], 1000, 2000));
         rename("guest", "moved");
-        until("the filter follows", || tables() == ["moved"]);
+        until("the filter follows", || held() == ["moved"]);
         until("frames pass", || wire.passes(&honest()));
         wire.filters.renew(&tap, &first, second.clone()).unwrap();
         assert!(wire.passes(&strange) && !wire.passes(&honest()));
@@ -726,7 +819,7 @@ fn a_tap_that_is_renamed_before_its_turn_gets_its_other_filter_all_the_same() {
         // What guards it otherwise by now is left.
         wire.filters.renew(&tap, &second, second.clone()).unwrap();
         assert!(!wire.passes(&strange));
-        assert_eq!(tables(), ["moved"]);
+        assert_eq!(held(), ["moved"]);
     });
 }
 
@@ -748,7 +841,7 @@ fn a_tap_that_was_renamed_while_nobody_looked_is_guarded_by_its_name_again() {
             other,
         };
         wire.filters.guard_soon(&recorded, guarded(&["192.0.2.5"]));
-        assert_eq!(tables(), ["moved"]);
+        assert_eq!(held(), ["moved"]);
         until("frames pass", || wire.passes(&honest()));
         assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
         assert_eq!(wire.filters.dropped([&recorded]), 1);
@@ -757,7 +850,7 @@ fn a_tap_that_was_renamed_while_nobody_looked_is_guarded_by_its_name_again() {
         let second = id("guest");
         wire.filters.clear(&second);
         wire.filters.guard(&second, guarded(&[])).unwrap();
-        let mut both = tables();
+        let mut both = held();
         both.sort();
         assert_eq!(both, ["guest", "moved"]);
         assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
@@ -826,8 +919,8 @@ fn a_tap_that_is_guarded_twice_and_renamed_is_known_once_and_not_when_it_is_gone
         kept.guard(&tap, guarded(&["192.0.2.5"])).unwrap();
         assert_eq!(kept.knows(&tap), (true, true, false));
         rename("guest", "moved");
-        kept.taken_from("guest", now);
-        assert_eq!(tables(), ["moved"]);
+        kept.taken_from(&Taken::Tap("guest".to_owned()), now);
+        assert_eq!(held(), ["moved"]);
         assert_eq!(kept.knows(&tap), (true, true, false));
 
         let mut admin = Tables::open().unwrap();
@@ -862,7 +955,7 @@ fn a_tap_that_is_guarded_twice_and_renamed_is_known_once_and_not_when_it_is_gone
         ends("moved");
         assert_eq!(kept.retry(now + Duration::from_secs(999)), None);
         assert_eq!(kept.knows(&tap), (false, false, false));
-        assert!(tables().is_empty());
+        assert!(held().is_empty());
     });
 }
 
@@ -954,7 +1047,7 @@ fn whoever_may_not_filter_is_refused() {
 }
 
 #[test]
-fn each_of_many_taps_has_a_table_of_its_own() {
+fn each_of_many_taps_has_a_filter_of_its_own() {
     alone(|| {
         let filters = TapFilters::default();
         let taps: Vec<Tap> = (0..100)
@@ -965,8 +1058,8 @@ fn each_of_many_taps_has_a_table_of_its_own() {
                 .guard(&tap.id().unwrap(), guarded(&["192.0.2.5", "2001:db8::5"]))
                 .unwrap();
         }
-        assert_eq!(tables().len(), 100);
+        assert_eq!(held().len(), 100);
         drop(taps);
-        until("all of them are gone", || tables().is_empty());
+        until("all of them are gone", || held().is_empty());
     });
 }

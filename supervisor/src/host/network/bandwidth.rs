@@ -204,7 +204,7 @@ impl Limits {
         chain.extend(attribute(7, &terminated("filter")));
         let over = Rule::new().over(limit.rate, limit.burst).counted().drop();
         let mut rule = [table(bridge), attribute(2, &terminated(CHAIN))].concat();
-        rule.extend(attribute(4 | NESTED, over.expressions()));
+        rule.extend(attribute(4 | NESTED, &over.expressions()));
         self.0.transact(&[
             Part::new(NEW_TABLE, CREATE, table(bridge)),
             Part::new(DELETE_TABLE, 0, table(bridge)),

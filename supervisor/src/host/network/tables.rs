@@ -110,7 +110,7 @@ fn named(kind: u16, name: &str) -> Vec<u8> {
 
 fn rule(chain: &str, rule: &Rule) -> Part {
     let mut body = named(RULE_CHAIN, chain);
-    body.extend(attribute(4 | NESTED, rule.expressions()));
+    body.extend(attribute(4 | NESTED, &rule.expressions()));
     Part::new(NEW_RULE, CREATE | APPEND, body)
 }
 

@@ -377,7 +377,7 @@ fn rules_of_before_stay_until_they_are_taken_away_and_nothing_passes_then_until_
         } = wire;
         drop((guest, other));
         ends("guest");
-        until("the table is gone", || tables().is_empty());
+        until("the table is gone", || held().is_empty());
         assert!(filters.bound().is_empty());
     });
 }
