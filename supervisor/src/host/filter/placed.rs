@@ -28,12 +28,12 @@ const PREFIX: &str = "reeve-taps-";
 const TABLES: u32 = 64;
 /// Between the name of a tap, which has none (`dev_valid_name`), and what is its own.
 const BETWEEN: char = '/';
-pub(super) const TABLE: u16 = 1;
+const TABLE: u16 = 1;
 const CHAIN_HANDLE: u16 = 2;
-const CHAIN_NAME: u16 = 3;
+pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
 pub(super) const CHAIN_NOTE: u16 = 12;
-const SET_NAME: u16 = 2;
+pub(super) const SET_NAME: u16 = 2;
 const SET_HANDLE: u16 = 16;
 const RULE_CHAIN: u16 = 2;
 /// What the note of a chain begins with; the number of its tap follows.
@@ -73,6 +73,11 @@ pub(super) struct Found {
 }
 
 impl Found {
+    /// Whether its filter has chains by any name.
+    pub(super) fn has_more(&self) -> bool {
+        self.object.kind == Kind::Dropped
+    }
+
     /// The chain that a message describes, if it is one of a filter.
     pub(super) fn chain(body: &[u8]) -> Option<Self> {
         let (attributes, tap, name) = named(body, CHAIN_NAME)?;
@@ -136,11 +141,6 @@ impl Filter {
             .iter_mut()
             .for_each(|filter| filter.objects.sort_unstable());
         filters
-    }
-
-    /// Whether it may have chains by any name.
-    pub(super) fn has_more(&self) -> bool {
-        self.objects.iter().any(|it| it.kind == Kind::Dropped)
     }
 
     /// Whether it is of that very tap, or of none any more and in nobody's way.
@@ -218,6 +218,13 @@ pub(super) fn note(index: i32) -> Vec<u8> {
     let mut note = vec![COMMENT, u8::try_from(text.len()).unwrap_or(u8::MAX)];
     note.extend(text);
     note
+}
+
+/// The chain that the rule of a message is in, if it is one of that tap's.
+pub(super) fn chain_of<'a>(rule: &'a [u8], tap: &str) -> Option<&'a str> {
+    let (attributes, of, _) = named(rule, RULE_CHAIN)?;
+    let chain = || netlink::text(netlink::find(attributes, RULE_CHAIN)?);
+    (of == tap).then(chain).flatten()
 }
 
 /// The attributes of what is in a table of ours.

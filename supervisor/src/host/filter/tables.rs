@@ -1,11 +1,13 @@
 //! Filters in tables of nf_tables, and the socket by which they are made. All of a filter is made in one transaction,
 //! which also replaces one that is there: no frame sees half of it. What is called how stands in `placed.rs`.
 
+use std::collections::BTreeSet;
+
 use rustix::io::Errno;
 
 use super::compiled::{Compiled, Entry};
 use super::expression::{DATA_VALUE, Rule, terminated};
-use super::placed::{self, CHAIN_HOOK, CHAIN_NOTE, Filter, Found};
+use super::placed::{self, CHAIN_HOOK, CHAIN_NAME, CHAIN_NOTE, Filter, Found, SET_NAME};
 use super::rules::{DROPPED, FRAMES, Hook, IPV4, IPV6, Sender, Successor};
 use crate::host::netlink::{self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, attribute};
 use crate::host::nf_tables::{
@@ -141,19 +143,38 @@ impl Tables {
         let table = placed::table(tap);
         let mut found = Vec::new();
         for own in [FRAMES, DROPPED] {
-            let body = named(&table, 3, &placed::name(tap, own));
+            let body = named(&table, CHAIN_NAME, &placed::name(tap, own));
             self.look(GET_CHAIN, 0, &body, Found::chain, &mut found)?;
         }
         for own in [IPV4, IPV6] {
-            let body = named(&table, 2, &placed::name(tap, own));
+            let body = named(&table, SET_NAME, &placed::name(tap, own));
             self.look(GET_SET, 0, &body, Found::set, &mut found)?;
         }
-        match Filter::of(found).pop() {
-            Some(filter) if filter.has_more() => {
-                Ok(self.all()?.into_iter().find(|it| it.tap.name == tap))
+        if found.iter().any(Found::has_more) {
+            for chain in self.ruled(&table, tap)? {
+                let body = named(&table, CHAIN_NAME, &chain);
+                self.look(GET_CHAIN, 0, &body, Found::chain, &mut found)?;
             }
-            found => Ok(found),
         }
+        Ok(Filter::of(found).pop())
+    }
+
+    /// The chains of a tap that have other names than every filter's and rules. The kernel tells of chains only by their
+    /// names or all that there are, but of rules of one table.
+    fn ruled(&mut self, table: &[u8], tap: &str) -> Result<BTreeSet<String>, Errno> {
+        let mut chains = BTreeSet::new();
+        let body = attribute(TABLE_NAME, table);
+        let asked = self.0.ask(GET_RULE, DUMP, &body, |rule| {
+            chains.extend(placed::chain_of(rule, tap).map(str::to_owned));
+        });
+        match asked {
+            Ok(()) | Err(Errno::NOENT) => {}
+            Err(errno) => return Err(errno),
+        }
+        for own in [FRAMES, DROPPED] {
+            chains.remove(&placed::name(tap, own));
+        }
+        Ok(chains)
     }
 
     /// All of ours, of whichever supervisor.
@@ -169,7 +190,7 @@ impl Tables {
     pub(super) fn delete_hooked(&mut self, tap: &str) -> Result<(), Errno> {
         use crate::host::nf_tables::DELETE_CHAIN;
         let chain = placed::name(tap, FRAMES);
-        let body = named(&placed::table(tap), 3, &chain);
+        let body = named(&placed::table(tap), CHAIN_NAME, &chain);
         self.0.transact(&[Part::new(DELETE_CHAIN, 0, body)])
     }
 
@@ -209,11 +230,20 @@ impl Tables {
         }
     }
 
+    /// Whether what looks at the frames of that very tap is there.
+    fn is_filtered(&mut self, tap: &TapId) -> Result<bool, Errno> {
+        let frames = placed::name(&tap.name, FRAMES);
+        let body = named(&placed::table(&tap.name), CHAIN_NAME, &frames);
+        let mut found = Vec::new();
+        self.look(GET_CHAIN, 0, &body, Found::chain, &mut found)?;
+        Ok(Filter::of(found).iter().any(|filter| filter.tap == *tap))
+    }
+
     /// How many frames of a tap were dropped; `None` where the filter of that name is another tap's, or there
     /// is none.
     pub(super) fn dropped(&mut self, tap: &TapId) -> Result<Option<u64>, Errno> {
         let tap = tap.now()?;
-        if self.find(&tap.name)?.is_none_or(|filter| filter.tap != tap) {
+        if !self.is_filtered(&tap)? {
             return Ok(None);
         }
         let mut dropped = 0_u64;
@@ -229,7 +259,7 @@ impl Tables {
     /// How many rules of whose frames pass a tap has, however old.
     pub(super) fn held(&mut self, tap: &TapId) -> Result<u64, Errno> {
         let tap = tap.now()?;
-        if self.find(&tap.name)?.is_none_or(|filter| filter.tap != tap) {
+        if !self.is_filtered(&tap)? {
             return Ok(0);
         }
         let mut rules = 0_u64;
