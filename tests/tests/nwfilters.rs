@@ -227,12 +227,12 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     }
     let rules = ruleset(&world)?;
     for part in [
-        "/from-guest-ipv4-ip {",
-        "/to-guest {",
+        "chain from-guest-ipv4-ip/",
+        "chain to-guest/",
         "hook egress",
         // 192.0.2.5.
         "0xc0000205",
-        "/frames {",
+        "chain frames/",
     ] {
         ensure!(rules.contains(part), "{part}: {rules}");
     }
@@ -264,7 +264,7 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
     ensure!(later == listed, "{later}");
     flush(&world)?;
     world.until("the rules are back", |world| {
-        Ok(ruleset(world)?.contains("/from-guest-ipv4-ip {"))
+        Ok(ruleset(world)?.contains("chain from-guest-ipv4-ip/"))
     })?;
 
     // One that cannot read the filter leaves them, and blocks the guest when they are gone, until it is there again.
@@ -285,16 +285,16 @@ fn an_interface_has_its_filter_from_its_start_to_its_end() -> Result<()> {
         &["nwfilter-define", &file],
         "mend it or move it away",
     )?;
-    ensure!(ruleset(&world)?.contains("/from-guest-ipv4-ip {"));
+    ensure!(ruleset(&world)?.contains("chain from-guest-ipv4-ip/"));
     flush(&world)?;
     world.until("the guest is blocked", |world| {
         let rules = ruleset(world)?;
-        Ok(rules.contains("/from-guest {") && !rules.contains("from-guest-ipv4-ip"))
+        Ok(rules.contains("chain from-guest/") && !rules.contains("from-guest-ipv4-ip"))
     })?;
     let other = changed.replace(uuid, "5b1e6a7c-0000-4000-8000-000000000002");
     let file = world.host.file("other.xml", &other)?;
     world.host.good(&["nwfilter-define", &file])?;
-    ensure!(ruleset(&world)?.contains("/from-guest-ipv4-ip {"));
+    ensure!(ruleset(&world)?.contains("chain from-guest-ipv4-ip/"));
 
     world.host.good(&["destroy", "web"])?;
     world.until("nothing is left", |world| Ok(ruleset(world)?.is_empty()))?;
@@ -369,7 +369,7 @@ fn a_guest_that_runs_is_given_another_filter_and_none() -> Result<()> {
     ensure!(world.host.good(&bindings)?.is_empty());
     let rules = ruleset(&world)?;
     ensure!(
-        rules.contains("/frames {") && !rules.contains("hook egress"),
+        rules.contains("chain frames/") && !rules.contains("hook egress"),
         "{rules}"
     );
     world
@@ -445,7 +445,7 @@ fn a_guest_that_may_send_anything_has_no_rules_once_its_filter_is_taken_away() -
     let tap = tap.to_owned();
     let before = ruleset(&world)?;
     let (before, _) = before
-        .split_once(&format!("chain {tap}/frames"))
+        .split_once(&format!("chain frames/{tap}"))
         .context("no filter")?;
     let (_, table) = before.rsplit_once("table netdev ").context("no table")?;
     let table = table.split_whitespace().next().context("no name")?;
@@ -463,7 +463,7 @@ fn a_guest_that_may_send_anything_has_no_rules_once_its_filter_is_taken_away() -
     let mut add = world.namespace.command(&program("nft"));
     let left = format!(
         "add table netdev {table} ; \
-         add chain netdev {table} {tap}/frames {{ comment \"interface {index}\" ; }}"
+         add chain netdev {table} frames/{tap} {{ comment \"interface {index}\" ; }}"
     );
     ensure!(add.arg(left).status()?.success());
     ensure!(!ruleset(&world)?.is_empty());

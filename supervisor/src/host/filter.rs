@@ -1,7 +1,7 @@
 //! Source filters: what guests may send through their taps.
 //!
 //! ```text
-//!   guest ─► worker ─► tap ─► netdev ingress: chain TAP/frames ─► bridge ─► ...
+//!   guest ─► worker ─► tap ─► netdev ingress: chain frames/TAP ─► bridge ─► ...
 //!                                 ▲
 //!   plan, adoption ─ guard ───────┤
 //!   keeper ─ tap gone: delete ────┤

@@ -1,6 +1,7 @@
 //! Stations that are no Reeve's: each a network namespace of its own, at one end of a cable.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 use std::net::{Ipv4Addr, SocketAddr, UdpSocket};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -79,7 +80,18 @@ impl Station {
     pub fn socket(&self, address: &str) -> UdpSocket {
         let address: SocketAddr = address.parse().unwrap();
         self.inside(move || {
-            let socket = UdpSocket::bind(address).unwrap();
+            // A process that another test starts has a copy of the socket before for a moment.
+            let begin = Instant::now();
+            let socket = loop {
+                match UdpSocket::bind(address) {
+                    Err(error)
+                        if error.kind() == ErrorKind::AddrInUse && begin.elapsed() < SOON =>
+                    {
+                        std::thread::sleep(Duration::from_millis(10));
+                    }
+                    bound => break bound.unwrap(),
+                }
+            };
             socket.set_read_timeout(Some(ANSWER)).unwrap();
             socket.set_broadcast(true).unwrap();
             socket

@@ -102,7 +102,7 @@ enum Expression {
 }
 
 impl Expression {
-    fn new(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
+    fn named(name: &str, data: &[Vec<u8>]) -> Vec<u8> {
         let parts = [
             attribute(EXPRESSION_NAME, &terminated(name)),
             attribute(EXPRESSION_DATA | NESTED, &data.concat()),
@@ -113,7 +113,7 @@ impl Expression {
     fn verdict(verdict: &[u8]) -> Vec<u8> {
         let data = attribute(DATA_VERDICT | NESTED, verdict);
         let parts = [number(1, VERDICT_REGISTER), attribute(2 | NESTED, &data)];
-        Self::new("immediate", &parts)
+        Self::named("immediate", &parts)
     }
 
     fn bytes(&self, named: impl Fn(&str) -> String) -> Vec<u8> {
@@ -133,7 +133,7 @@ impl Expression {
                     number(2, REGISTER),
                     number(5, *flags),
                 ];
-                Self::new("lookup", &parts)
+                Self::named("lookup", &parts)
             }
         }
     }
@@ -150,7 +150,7 @@ impl Rule {
 
     fn with(mut self, name: &str, data: &[Vec<u8>]) -> Self {
         self.0
-            .push(Expression::Complete(Expression::new(name, data)));
+            .push(Expression::Complete(Expression::named(name, data)));
         self
     }
 

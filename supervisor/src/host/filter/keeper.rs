@@ -213,8 +213,7 @@ impl Kept {
                 ignore_gone(tables.delete(&filter))?;
             }
         }
-        tables.tidy_all();
-        Ok(())
+        tables.tidy_all()
     }
 
     /// Deletes what an earlier tap of that name has left.

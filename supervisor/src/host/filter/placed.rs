@@ -3,7 +3,7 @@
 //! | | named |
 //! |---|---|
 //! | table of netdev | `reeve-taps-NUMBER`: the taps whose names come to that number, of whichever supervisor |
-//! | chain, set | `TAP/NAME`; the chain `TAP/frames` is noted with the number of its tap |
+//! | chain, set | `NAME/TAP`; the chain `frames/TAP` is noted with the number of its tap |
 //!
 //! The kernel looks through all tables for each message that it is told, by their names: with one for each tap the
 //! thousandth would cost a third more than the first. With one for all taps it would check the rules of all whenever one
@@ -26,7 +26,8 @@ use crate::host::tap::TapId;
 const PREFIX: &str = "reeve-taps-";
 /// How many there are at most.
 const TABLES: u32 = 64;
-/// Between the name of a tap, which has none (`dev_valid_name`), and what is its own.
+/// Between what a chain or a set is and the name of its tap, which has none (`dev_valid_name`). The tap is last: it may begin
+/// with a digit, with which `nft` reads no name.
 const BETWEEN: char = '/';
 const TABLE: u16 = 1;
 const CHAIN_HANDLE: u16 = 2;
@@ -200,14 +201,15 @@ pub(super) fn table(tap: &str) -> Vec<u8> {
     terminated(&format!("{PREFIX}{}", number % TABLES))
 }
 
-/// Every table that there may be.
-pub(super) fn tables() -> impl Iterator<Item = Vec<u8>> {
-    (0..TABLES).map(|number| terminated(&format!("{PREFIX}{number}")))
+/// The table that a message describes, if it is one of ours.
+pub(super) fn described(body: &[u8]) -> Option<Vec<u8>> {
+    let table = netlink::find(ours(body)?, TABLE)?;
+    netlink::text(table).map(terminated)
 }
 
 /// What a chain or a set of a tap is called.
 pub(super) fn name(tap: &str, own: &str) -> String {
-    format!("{tap}{BETWEEN}{own}")
+    format!("{own}{BETWEEN}{tap}")
 }
 
 /// What `nft` shows as the comment of a chain: whose it is.
@@ -240,7 +242,7 @@ fn ours(body: &[u8]) -> Option<&[u8]> {
 fn named(body: &[u8], name: u16) -> Option<(&[u8], &str, &str)> {
     let attributes = ours(body)?;
     let name = netlink::text(netlink::find(attributes, name)?)?;
-    let (tap, own) = name.split_once(BETWEEN)?;
+    let (own, tap) = name.rsplit_once(BETWEEN)?;
     Some((attributes, tap, own))
 }
 

@@ -11,8 +11,8 @@ use super::placed::{self, CHAIN_HOOK, CHAIN_NAME, CHAIN_NOTE, Filter, Found, SET
 use super::rules::{DROPPED, FRAMES, Hook, IPV4, IPV6, Sender, Successor};
 use crate::host::netlink::{self, APPEND, CREATE, DUMP, EXCLUSIVE, NESTED, attribute};
 use crate::host::nf_tables::{
-    DELETE_TABLE, GET_CHAIN, GET_RULE, GET_SET, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE, NEW_SET,
-    NEW_TABLE, Part, Socket,
+    DELETE_TABLE, GET_CHAIN, GET_RULE, GET_SET, GET_TABLE, NEW_CHAIN, NEW_ELEMENTS, NEW_RULE,
+    NEW_SET, NEW_TABLE, Part, Socket,
 };
 use crate::host::tap::TapId;
 
@@ -106,9 +106,14 @@ impl Tables {
         self.delete_empty(&placed::table(tap));
     }
 
-    /// The same of all.
-    pub(super) fn tidy_all(&mut self) {
-        placed::tables().for_each(|table| self.delete_empty(&table));
+    /// The same of all that there are.
+    pub(super) fn tidy_all(&mut self) -> Result<(), Errno> {
+        let mut tables = Vec::new();
+        self.0.ask(GET_TABLE, DUMP, &[], |answer| {
+            tables.extend(placed::described(answer));
+        })?;
+        tables.iter().for_each(|table| self.delete_empty(table));
+        Ok(())
     }
 
     fn delete_empty(&mut self, table: &[u8]) {
@@ -194,22 +199,15 @@ impl Tables {
         self.0.transact(&[Part::new(DELETE_CHAIN, 0, body)])
     }
 
-    /// The names of all tables of netdev.
+    /// How many tables of ours there are.
     #[cfg(test)]
-    pub(super) fn names(&mut self) -> Vec<String> {
-        use crate::host::netlink::{find, text};
-        use crate::host::nf_tables::GET_TABLE;
-
-        let mut names = Vec::new();
+    pub(super) fn count(&mut self) -> usize {
+        let mut count = 0;
         let asked = self.0.ask(GET_TABLE, DUMP, &[], |answer| {
-            names.extend(
-                find(&answer[4..], TABLE_NAME)
-                    .and_then(text)
-                    .map(str::to_owned),
-            );
+            count += usize::from(placed::described(answer).is_some());
         });
         asked.unwrap();
-        names
+        count
     }
 
     /// Takes up what is there of what is asked for.
