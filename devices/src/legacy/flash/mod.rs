@@ -134,7 +134,7 @@ impl Flash {
         size: u64,
         store: Arc<dyn FlashStore>,
     ) -> Result<Self, FlashSizeError> {
-        let whole = size > 0 && size.is_multiple_of(BLOCK_BYTES) && size <= MAX_BYTES;
+        let whole = size > 0 && size % BLOCK_BYTES == 0 && size <= MAX_BYTES;
         if !whole || !array.contains(base, size) {
             return Err(FlashSizeError(size));
         }
@@ -210,7 +210,7 @@ impl Flash {
     }
 
     fn program(&mut self, offset: u64, byte: u8) -> Result<(), OutsideRam> {
-        let follows = self.pending.end == offset && !offset.is_multiple_of(BLOCK_BYTES);
+        let follows = self.pending.end == offset && offset % BLOCK_BYTES != 0;
         if !follows && !self.refuses {
             let _ = self.settle();
         }
