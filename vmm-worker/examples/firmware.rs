@@ -2,13 +2,14 @@
 //!
 //! `firmware IMAGE SECONDS [debug] [variables=FILE]`: the console, and with `debug` the text of the debug port at the
 //! end. FILE is changed: its variables are what the guest makes of them. There is a disk in slot 4 with a boot sector that
-//! says so. Ends when the guest does, or after so many seconds.
+//! says so. What comes on standard input goes to the console. Ends when the guest does, or after so many seconds.
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
 #[path = "../tests/firmware/harness.rs"]
 mod harness;
 
-use std::io::Write;
+use std::io::{Read, Write};
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use self::harness::Setup;
@@ -27,6 +28,15 @@ fn main() {
         let file = options.read(true).write(true).open(name);
         setup = setup.variables(file.expect("a file of variables"));
     }
+    let (give, input) = channel();
+    std::thread::spawn(move || {
+        let mut chunk = [0; 64];
+        while let Ok(count @ 1..) = std::io::stdin().read(&mut chunk) {
+            if give.send(chunk[..count].to_vec()).is_err() {
+                break;
+            }
+        }
+    });
     let started = Instant::now();
     let mut rig = setup.disk(4, "The boot sector runs.\r\n").start();
     while started.elapsed() < limit {
@@ -36,6 +46,9 @@ fn main() {
             println!("\n[{:?}]", started.elapsed());
             print!("{}", String::from_utf8_lossy(&output));
             let _ = std::io::stdout().flush();
+        }
+        for bytes in input.try_iter() {
+            rig.send(&bytes);
         }
         if let Some(end) = rig.end() {
             println!("\nended: {end}");

@@ -177,9 +177,10 @@ impl Machine {
 
     /// The guest sees the array, which is in the store.
     fn end_of_run(&mut self) {
-        // Twice: the first may be what a command waits for.
-        self.cycle(0, READ_ARRAY);
-        self.cycle(0, READ_ARRAY);
+        // The first may be what a command waits for, and each keeps one step of a restored state.
+        for _ in 0..BLOCKS + 2 {
+            self.cycle(0, READ_ARRAY);
+        }
         self.is_the_chip();
     }
 

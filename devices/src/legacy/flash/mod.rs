@@ -156,17 +156,26 @@ impl Flash {
     /// # Errors
     /// [`NotKept`]; the guest finds the error bit.
     pub fn settle(&mut self) -> Result<(), NotKept> {
-        self.settle_or(PROGRAM_ERROR)
+        while !self.pending.is_empty() {
+            self.keep_step()
+                .inspect_err(|NotKept| self.refuse(PROGRAM_ERROR))?;
+        }
+        Ok(())
     }
 
-    /// The same; `error` is the bit of a step that is not kept.
-    fn settle_or(&mut self, error: u8) -> Result<(), NotKept> {
-        let kept = self.keep_pending();
-        if kept.is_err() {
-            self.refuses = true;
-            self.status |= READY | error;
+    /// The same within a cycle: one step, which is all that a guest leaves pending. More of it there is where a restored
+    /// machine's could not be kept before its guest ran; that guest is refused until the last of it is kept.
+    fn settle_step(&mut self, error: u8) -> Result<(), NotKept> {
+        if self.keep_step().is_ok() && self.pending.is_empty() {
+            return Ok(());
         }
-        kept
+        self.refuse(error);
+        Err(NotKept)
+    }
+
+    fn refuse(&mut self, error: u8) {
+        self.refuses = true;
+        self.status |= READY | error;
     }
 
     /// One cycle: the guest wrote `byte` at `offset`.
@@ -194,7 +203,7 @@ impl Flash {
             }
             (_, READ_ARRAY | _) => {
                 // An error is in the status by then.
-                let _ = self.settle();
+                let _ = self.settle_step(PROGRAM_ERROR);
                 Mode::Array
             }
         };
@@ -205,14 +214,14 @@ impl Flash {
         self.status = 0;
         if self.refuses {
             self.refuses = false;
-            let _ = self.settle();
+            let _ = self.settle_step(PROGRAM_ERROR);
         }
     }
 
     fn program(&mut self, offset: u64, byte: u8) -> Result<(), OutsideRam> {
         let follows = self.pending.end == offset && offset % BLOCK_BYTES != 0;
         if !follows && !self.refuses {
-            let _ = self.settle();
+            let _ = self.settle_step(PROGRAM_ERROR);
         }
         if self.refuses {
             self.status |= READY | PROGRAM_ERROR;
@@ -229,7 +238,7 @@ impl Flash {
     }
 
     fn erase(&mut self, offset: u64) -> Result<(), OutsideRam> {
-        if self.refuses || self.settle_or(ERASE_ERROR).is_err() {
+        if self.refuses || self.settle_step(ERASE_ERROR).is_err() {
             self.status |= READY | ERASE_ERROR;
             return Ok(());
         }
@@ -237,23 +246,26 @@ impl Flash {
         self.put(block, &[0xff; BLOCK])?;
         self.pending = block..block + BLOCK_BYTES;
         // An error is in the status by then.
-        let _ = self.settle_or(ERASE_ERROR);
+        let _ = self.settle_step(ERASE_ERROR);
         self.status |= READY;
         Ok(())
     }
 
-    fn keep_pending(&mut self) -> Result<(), NotKept> {
-        while !self.pending.is_empty() {
-            let start = self.pending.start;
-            let end = (start - start % BLOCK_BYTES + BLOCK_BYTES).min(self.pending.end);
-            let mut buffer = [0; BLOCK];
-            let len = usize::try_from(end - start).map_err(|_| NotKept)?;
-            let bytes = buffer.get_mut(..len).ok_or(NotKept)?;
-            self.content(start, bytes).map_err(|_| NotKept)?;
-            self.store.keep(start, bytes)?;
-            self.pending.start = end;
+    fn keep_step(&mut self) -> Result<(), NotKept> {
+        if self.pending.is_empty() {
+            return Ok(());
         }
-        self.pending = 0..0;
+        let start = self.pending.start;
+        let end = (start - start % BLOCK_BYTES + BLOCK_BYTES).min(self.pending.end);
+        let mut buffer = [0; BLOCK];
+        let len = usize::try_from(end - start).map_err(|_| NotKept)?;
+        let bytes = buffer.get_mut(..len).ok_or(NotKept)?;
+        self.content(start, bytes).map_err(|_| NotKept)?;
+        self.store.keep(start, bytes)?;
+        self.pending.start = end;
+        if self.pending.is_empty() {
+            self.pending = 0..0;
+        }
         Ok(())
     }
 

@@ -389,3 +389,30 @@ fn impossible_records_are_refused_and_change_nothing() {
     assert!(rig.flash.restore(2, &saved).is_err());
     assert_eq!(rig.flash.save(), saved);
 }
+
+/// A restored machine whose content found no room: each cycle of its guest keeps one step of it, and refuses until then.
+#[test]
+fn what_was_restored_and_found_no_room_is_kept_step_by_step() {
+    let (mut one, mut other) = (Rig::new(), Rig::new());
+    one.program(1, &[0]);
+    one.program(SIZE - 1, &[0]);
+    one.write(0, &[READ_ARRAY]);
+    other.flash.restore(1, &one.flash.save()).unwrap();
+    other.set_full(true);
+    assert_eq!(other.flash.settle(), Err(NotKept));
+    other.set_full(false);
+    for _ in 0..SIZE / BLOCK_BYTES - 1 {
+        other.write(5, &[CLEAR_STATUS]);
+        assert_eq!(other.take_steps().len(), 1);
+        other.program(5, &[0]);
+        assert_eq!(other.read(5), READY | PROGRAM_ERROR);
+        other.write(5, &[PROGRAM]);
+        other.write(5, &[0]);
+    }
+    other.write(5, &[CLEAR_STATUS]);
+    assert_eq!(other.take_steps().len(), 1);
+    assert_eq!(other.all(), one.all());
+    other.program(5, &[0]);
+    other.write(5, &[READ_ARRAY]);
+    assert_eq!(other.take_steps(), [(5, vec![0])]);
+}
