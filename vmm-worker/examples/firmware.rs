@@ -9,7 +9,7 @@
 mod harness;
 
 use std::io::{Read, Write};
-use std::sync::mpsc::channel;
+use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
 use self::harness::Setup;
@@ -28,7 +28,7 @@ fn main() {
         let file = options.read(true).write(true).open(name);
         setup = setup.variables(file.expect("a file of variables"));
     }
-    let (give, input) = channel();
+    let (give, input) = sync_channel(16);
     std::thread::spawn(move || {
         let mut chunk = [0; 64];
         while let Ok(count @ 1..) = std::io::stdin().read(&mut chunk) {

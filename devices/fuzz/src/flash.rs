@@ -226,7 +226,7 @@ impl Machine {
                 // It may say that it refuses.
                 self.failed |= record[2] != 0;
                 let kept = self.flash.settle();
-                assert_eq!(kept.is_ok() || self.failed, true);
+                assert!(kept.is_ok() || self.failed);
             }
         }
     }
