@@ -199,6 +199,7 @@ impl Machine {
             return Err(MachineError::Resetting);
         }
         self.plugging.devices.resume()?;
+        self.images.settle();
         self.io.release();
         if running {
             if let Some(watchdog) = self.chipset.watchdog() {
@@ -558,6 +559,7 @@ impl Machine {
         if let Err(error) = self.plugging.devices.stop(STOP_PATIENCE) {
             tracing::warn!("{error}");
         }
+        self.images.settle();
         self.io.quit();
         // The way to the PCI bus is itself a region of the bus that the BARs are regions of: with it in
         // place nothing of the machine would ever be freed, the VM and its memory included.

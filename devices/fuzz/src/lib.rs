@@ -8,6 +8,7 @@ pub mod bus;
 pub mod console;
 pub mod driver;
 pub mod firmware;
+pub mod flash;
 pub mod guest;
 pub mod input;
 pub mod machine;
@@ -39,4 +40,5 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("mem", guest::run::<mem::Memory>),
     ("qcow2", qcow2::run),
     ("firmware", firmware::run),
+    ("flash", flash::run),
 ];

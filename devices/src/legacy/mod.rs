@@ -3,6 +3,7 @@
 pub mod acpi_pm;
 pub mod cmos;
 pub mod debug_port;
+pub mod flash;
 pub mod fw_cfg;
 pub mod hotplug;
 pub mod i8042;

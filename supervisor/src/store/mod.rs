@@ -5,6 +5,7 @@
 //!   <state>/lock                    held by the one supervisor of this state, its pid inside
 //!   <state>/host-uuid               what the host is known by, where nothing else says it
 //!   <state>/domains/<uuid>.json     one record a defined domain, durable
+//!   <state>/variables/<uuid>.fd     the variables of its firmware (see `variables`)
 //!   <run>/lock                      held likewise: workers are found through this directory
 //!   <run>/domains/<uuid>/status.json       what a later supervisor must know of a worker
 //!   <run>/domains/<uuid>/console-position  how far the console log has come
@@ -28,6 +29,7 @@ mod run_dir;
 mod schema;
 mod state_dir;
 mod status;
+mod variables;
 mod vlan;
 
 use std::path::PathBuf;
@@ -50,6 +52,7 @@ pub use self::run_dir::{LoadedStatuses, RunDir, SOCKET_NAME};
 pub use self::schema::{CURRENT as RECORD_SCHEMA, SchemaError, decode, encode};
 pub use self::state_dir::{LoadedRecords, MAX_RECORD_BYTES, StateDir};
 pub use self::status::{decode as decode_status, encode as encode_status};
+pub use self::variables::{VariableStores, VariablesError};
 
 /// Both directories of one instance, held by this process alone.
 #[derive(Debug)]

@@ -54,6 +54,13 @@ impl BootImages {
         Self(Images::Firmware(Box::new(firmware)))
     }
 
+    /// Has firmware's variables kept as the guest left them. No vCPU runs.
+    pub(crate) fn settle(&self) {
+        if let Images::Firmware(firmware) = &self.0 {
+            firmware.settle();
+        }
+    }
+
     /// The files: kernel, and RAM disk where there is one; or the firmware.
     pub(crate) fn files(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
         let (first, second) = match &self.0 {

@@ -5,7 +5,7 @@
 use std::fs::File;
 use std::sync::Arc;
 
-use reeve_devices::bus::{Port, PortBus};
+use reeve_devices::bus::{MmioBus, Port, PortBus};
 use reeve_devices::console::ConsoleSink;
 use reeve_devices::legacy::debug_port::DebugPort;
 use reeve_devices::legacy::fw_cfg::FwCfg;
@@ -21,7 +21,7 @@ use super::chipset::{Chipset, Signals};
 use super::{BootImages, BuildError, Parts, launch};
 use crate::arch::x86_64::layout;
 use crate::device_set::DeviceSetError;
-use crate::firmware::{Content, Firmware, FirmwareError, Image, PowerOn};
+use crate::firmware::{Content, Firmware, FirmwareError, Image, PowerOn, Variables};
 use crate::kvm::{BareVm, InterruptController};
 use crate::machine::Machine;
 use crate::memory::GuestMemory;
@@ -31,6 +31,8 @@ use crate::memory::GuestMemory;
 pub struct FirmwareParams {
     /// What the firmware is told.
     pub content: Content,
+    /// The file that its variables are kept in, open for reading and writing, if it is to keep any.
+    pub variables: Option<File>,
     /// Who hears its debug port, if anybody does.
     pub debug: Option<Arc<dyn ConsoleSink>>,
 }
@@ -62,7 +64,7 @@ pub fn firmware_machine(
 /// What a machine starts with, while its parts are made.
 pub(super) enum Start {
     Kernel(BootImages),
-    Firmware(Image, FirmwareParams),
+    Firmware(Image, Option<Variables>, FirmwareParams),
 }
 
 impl Start {
@@ -72,23 +74,37 @@ impl Start {
         firmware: Option<FirmwareParams>,
         descriptors: &mut FdTable,
     ) -> Result<Self, BuildError> {
-        let Some(params) = firmware else {
+        let Some(mut params) = firmware else {
             return BootImages::take(spec, descriptors).map(Self::Kernel);
         };
         let file = File::from(descriptors.take(spec.kernel)?);
         let image = Image::take(file).map_err(FirmwareError::from)?;
-        Ok(Self::Firmware(image, params))
+        let below = image.rom().address();
+        let variables = params.variables.take();
+        let variables = variables.map(|file| Variables::take(file, below));
+        Ok(Self::Firmware(image, variables.transpose()?, params))
     }
 
     /// Gives the VM what is no RAM, and the pages of KVM their place.
     pub(super) fn place(&self, vm: &mut BareVm, board: &Board) -> Result<(), BuildError> {
-        if let Self::Firmware(image, _) = self {
+        if let Self::Firmware(image, variables, _) = self {
             vm.add_rom(image.rom())?;
+            if let Some(variables) = variables {
+                vm.add_rom(variables.rom())?;
+            }
         }
         if let Some(pages) = board.kvm_pages {
             vm.place_pages(pages);
         }
         Ok(())
+    }
+
+    /// Gives the flash its place, where there is one.
+    pub(super) fn insert_flash(&self, mmio: &MmioBus) -> Result<(), BuildError> {
+        match self {
+            Self::Firmware(_, Some(variables), _) => variables.insert(mmio),
+            Self::Firmware(_, None, _) | Self::Kernel(_) => Ok(()),
+        }
     }
 
     /// Adds the devices to `chipset`.
@@ -101,19 +117,24 @@ impl Start {
         signals: &Signals,
         ports: &PortBus,
     ) -> Result<BootImages, BuildError> {
-        let (image, FirmwareParams { content, debug }) = match self {
+        let (image, variables, params) = match self {
             Self::Kernel(images) => return Ok(images),
-            Self::Firmware(image, params) => (image, params),
+            Self::Firmware(image, variables, params) => (image, variables, params),
         };
+        let FirmwareParams { content, debug, .. } = params;
         let device = devices(chipset, memory, signals, ports)?;
         if let Some(sink) = debug {
             let port = share(DebugPort::new(sink));
             ports.insert(Port(layout::DEBUG_PORT), DebugPort::PORTS, port)?;
         }
+        if let Some(variables) = &variables {
+            chipset.add_saved("flash", Arc::clone(variables.flash()) as _);
+            chipset.add_reset(Arc::clone(variables.flash()) as _);
+        }
         let place = chipset.pci.ecam_place().unwrap_or_default();
         let chips = PowerOn::of(interrupts)?;
         Ok(BootImages::firmware(Firmware::new(
-            image, device, place, chips, board, content,
+            image, variables, device, place, chips, board, content,
         )))
     }
 }

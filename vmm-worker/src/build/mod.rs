@@ -155,6 +155,7 @@ impl Parts {
             &ports,
             &mmio,
         )?;
+        start.insert_flash(&mmio)?;
         let images = start.finish(&mut chipset, board, &interrupts, &memory, &signals, &ports)?;
         let Signals {
             end,

@@ -1,10 +1,11 @@
 //! Starting a machine in firmware: the image at its place, and what the firmware is told of the machine.
 //!
 //! ```text
-//!  0     0xE0000  1 MiB          gap              0xFEFFC000  0xFF000000      4 GiB
-//!  | RAM | copy   | RAM ...      | BARs, APICs    | KVM's     |  ... | image |
+//!  0     0xE0000  1 MiB          gap              0xFEFFC000  0xFF000000                  4 GiB
+//!  | RAM | copy   | RAM ...      | BARs, APICs    | KVM's     |  ... | variables | image |
 //! ```
-//! The image ends at 4 GiB, in memory that the guest cannot write. Its last 128 KiB are copied to the end of the
+//! The image ends at 4 GiB, in memory that the guest cannot write. Below it are the variables of UEFI firmware, where
+//! there are any, which the guest changes through a device ([`Variables`]). The image's last 128 KiB are copied to the end of the
 //! first MiB as well, where a PC has them: firmware in real mode jumps there in its first instruction. That copy is
 //! RAM, which the guest may write; each reset makes it anew.
 //!
@@ -14,11 +15,13 @@
 
 mod content;
 mod power_on;
+mod variables;
 
 use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use reeve_devices::legacy::flash::FlashSizeError;
 use reeve_devices::legacy::fw_cfg::{FwCfg, ItemsError};
 use reeve_devices::pci::root::EcamPlace;
 use reeve_devices::shared::{Shared, lock};
@@ -26,6 +29,7 @@ use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
 
 pub use self::content::{BootTarget, Content};
 pub use self::power_on::PowerOn;
+pub use self::variables::{StoreFile, Variables};
 use crate::arch::x86_64::acpi::AcpiConfig;
 use crate::arch::x86_64::layout;
 use crate::build::Board;
@@ -48,6 +52,15 @@ pub enum FirmwareError {
     /// KVM's interrupt controllers.
     #[error(transparent)]
     Kvm(#[from] KvmError),
+    /// The file of the variables.
+    #[error("the file of the firmware's variables cannot be used")]
+    Store(#[source] RomError),
+    /// It is too long for a flash.
+    #[error("the firmware's variables are no flash")]
+    StoreSize(#[from] FlashSizeError),
+    /// Its thread.
+    #[error("cannot start the thread that writes the firmware's variables")]
+    StoreThread(#[source] std::io::Error),
     /// A file that cannot be (a bug).
     #[error(transparent)]
     Items(#[from] ItemsError),
@@ -81,6 +94,7 @@ impl Image {
 #[derive(Debug)]
 pub struct Firmware {
     image: Image,
+    variables: Option<Variables>,
     device: Shared<FwCfg>,
     place: EcamPlace,
     chips: PowerOn,
@@ -89,11 +103,12 @@ pub struct Firmware {
 }
 
 impl Firmware {
-    /// A machine on `board` with `image`, where `device` tells the firmware what is in `content`, and the firmware
+    /// A machine on `board` with `image` and, if it is to keep any, `variables`, where `device` tells the firmware what is in `content`, and the firmware
     /// says by `place` where configuration space is. KVM's interrupt controllers start as `chips`.
     #[must_use]
     pub fn new(
         image: Image,
+        variables: Option<Variables>,
         device: Shared<FwCfg>,
         place: EcamPlace,
         chips: PowerOn,
@@ -102,11 +117,19 @@ impl Firmware {
     ) -> Self {
         Self {
             image,
+            variables,
             device,
             place,
             chips,
             board,
             content,
+        }
+    }
+
+    /// As [`Variables::settle`], where there are any.
+    pub(crate) fn settle(&self) {
+        if let Some(variables) = &self.variables {
+            variables.settle();
         }
     }
 

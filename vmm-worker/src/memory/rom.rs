@@ -2,15 +2,17 @@
 
 use std::io;
 
+use reeve_devices::memory::GuestRam;
 use vm_memory::{Bytes, GuestAddress, GuestMemoryBackend, GuestMemoryMmap};
 
 use super::{PAGE_SIZE, RamRegion};
+use crate::arch::x86_64::layout;
 use crate::boot::Source;
 
 /// The largest image: what there is room for between the local APICs and 4 GiB.
 const MAX_BYTES: u64 = 16 << 20;
 
-/// An image in the address space. It is no RAM: no device reaches it.
+/// An image in the address space. It is no RAM: no device reaches it, but for the flash whose array it is.
 #[derive(Debug)]
 pub struct Rom {
     map: GuestMemoryMmap<()>,
@@ -29,6 +31,11 @@ pub enum RomError {
         "a firmware image of {0} bytes cannot be mapped: it is no multiple of 4096 up to 16 MiB"
     )]
     Size(u64),
+    /// It would begin more than 16 MiB below 4 GiB.
+    #[error(
+        "a firmware image of {0} bytes cannot be mapped: with the others it is more than 16 MiB"
+    )]
+    NoRoom(u64),
     /// The host has no memory for it.
     #[error("no memory for the firmware image")]
     Map(#[source] vm_memory::mmap::FromRangesError),
@@ -36,7 +43,7 @@ pub enum RomError {
 
 impl Rom {
     /// Reads the whole of `image` into memory of its own that ends before the guest-physical address `end`, a
-    /// multiple of [`PAGE_SIZE`] from 16 MiB on.
+    /// multiple of [`PAGE_SIZE`] up to 4 GiB.
     ///
     /// # Errors
     /// [`RomError`].
@@ -49,6 +56,9 @@ impl Rom {
         let (Some(address), Ok(len)) = (end.checked_sub(size), usize::try_from(size)) else {
             return Err(refusal);
         };
+        if address < layout::MMIO_GAP_END - MAX_BYTES {
+            return Err(RomError::NoRoom(size));
+        }
         let place = GuestAddress(address);
         let map = GuestMemoryMmap::from_ranges(&[(place, len)]).map_err(RomError::Map)?;
         image
@@ -69,6 +79,24 @@ impl Rom {
         self.map
             .read_slice(out.get_mut(missing..).unwrap_or_default(), from)?;
         Ok(missing)
+    }
+
+    /// Its first guest-physical address.
+    #[must_use]
+    pub fn address(&self) -> u64 {
+        self.address
+    }
+
+    /// Its bytes.
+    #[must_use]
+    pub fn size(&self) -> u64 {
+        self.size
+    }
+
+    /// The memory as the one device reaches it whose content it is.
+    #[must_use]
+    pub fn ram(&self) -> GuestRam {
+        GuestRam::new(self.map.clone())
     }
 
     /// What KVM needs to make a memory slot of it.
@@ -101,6 +129,16 @@ mod tests {
         let mut more = vec![1; 8193];
         assert_eq!(rom.read_end(&mut more).unwrap(), 1);
         assert_eq!((more[0], more[1], more[8192]), (1, 7, 9));
+    }
+
+    #[test]
+    fn images_one_below_the_other_have_16_mib() {
+        let image = vec![0; 8 << 20];
+        let below = |end| Rom::load(image.as_slice(), end).map(|rom| rom.address());
+        let first = below(END).unwrap();
+        let second = below(first).unwrap();
+        assert_eq!(second, END - (16 << 20));
+        assert!(matches!(below(second + 4096), Err(RomError::NoRoom(_))));
     }
 
     #[test]

@@ -31,6 +31,7 @@ const LIMIT: Duration = Duration::from_secs(300);
 /// What kind of machine.
 pub struct Setup {
     firmware: File,
+    variables: Option<File>,
     memory: u64,
     vcpus: u32,
     disks: Vec<(u8, Vec<u8>)>,
@@ -53,11 +54,18 @@ impl Setup {
     fn with(firmware: File) -> Self {
         Self {
             firmware,
+            variables: None,
             memory: 128 << 20,
             vcpus: 1,
             disks: Vec::new(),
             order: Vec::new(),
         }
+    }
+
+    /// With its variables in that file, which it changes.
+    pub fn variables(mut self, file: File) -> Self {
+        self.variables = Some(file);
+        self
     }
 
     /// A disk in `slot` whose boot sector says `text` on COM1, and halts.
@@ -163,6 +171,7 @@ impl Setup {
                 menu: None,
                 serial: true,
             },
+            variables: self.variables,
             debug: Some(Arc::clone(&debug) as _),
         };
         let machine = build::firmware_machine(spec, params, &mut descriptors);
