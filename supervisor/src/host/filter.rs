@@ -308,15 +308,15 @@ impl TapFilters {
         }
     }
 
-    /// Deletes tables whose taps are gone: what supervisors left that were not there to see it. For the
+    /// Deletes filters whose taps are gone: what supervisors left that were not there to see it. For the
     /// start of a daemon; where that may not be, there are none.
     pub(crate) fn sweep(&self) {
         if let Err(errno) = self.0.kept.take().sweep() {
-            tracing::debug!("tables of taps that are gone: {}", reason(errno));
+            tracing::debug!("filters of taps that are gone: {}", reason(errno));
         }
     }
 
-    /// Deletes the table of a tap that an earlier supervisor guarded, if the tap is gone.
+    /// Deletes the filter of a tap that an earlier supervisor guarded, if the tap is gone.
     pub(crate) fn forget(&self, tap: &TapId) {
         self.0.kept.take().gone(tap);
     }

@@ -71,6 +71,8 @@ pub(super) fn message(kind: u16, flags: u16, number: u32, body: &[u8]) -> Vec<u8
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Received<'a> {
     pub(super) kind: u16,
+    /// What was listed changed meanwhile (`NLM_F_DUMP_INTR`): something may be missing, or said twice.
+    pub(super) interrupted: bool,
     /// That of the request which it answers.
     pub(super) number: u32,
     /// The port of the socket whose request it is about; 0 is the kernel's.
@@ -100,12 +102,15 @@ impl Received<'_> {
 pub(super) fn messages(mut rest: &[u8]) -> impl Iterator<Item = Received<'_>> {
     std::iter::from_fn(move || {
         let header = rest.first_chunk::<HEADER_BYTES>()?;
-        let [a, b, c, d, e, f, _, _, g, h, i, j, k, l, m, n] = *header;
+        /// `NLM_F_DUMP_INTR`.
+        const INTERRUPTED: u16 = 0x10;
+        let [a, b, c, d, e, f, o, p, g, h, i, j, k, l, m, n] = *header;
         let length = usize::try_from(u32::from_ne_bytes([a, b, c, d])).ok()?;
         let body = rest.get(HEADER_BYTES..length)?;
         rest = rest.get(length.next_multiple_of(4)..).unwrap_or_default();
         Some(Received {
             kind: u16::from_ne_bytes([e, f]),
+            interrupted: u16::from_ne_bytes([o, p]) & INTERRUPTED != 0,
             number: u32::from_ne_bytes([g, h, i, j]),
             port: u32::from_ne_bytes([k, l, m, n]),
             body,

@@ -49,6 +49,8 @@ pub(super) struct Socket {
     /// The last number that was used.
     number: u32,
     family: u8,
+    /// What was listed last did not change meanwhile.
+    whole: bool,
 }
 
 impl Socket {
@@ -62,6 +64,7 @@ impl Socket {
             port: own.pid(),
             number: 0,
             family,
+            whole: true,
         })
     }
 
@@ -115,6 +118,17 @@ impl Socket {
         }
     }
 
+    /// Has every answer to a request taken. Whether it is all of one state: `false` where what was listed changed meanwhile.
+    pub(super) fn list(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        mut take: impl FnMut(&[u8]),
+    ) -> Result<bool, Errno> {
+        self.ask(kind, DUMP, body, &mut take)?;
+        Ok(self.whole)
+    }
+
     /// Has every answer to a request taken.
     pub(super) fn ask(
         &mut self,
@@ -129,10 +143,12 @@ impl Socket {
         let message = frame(self.family, message_kind(kind), flags, number, body);
         rustix::net::send(&self.socket, &message, SendFlags::empty())?;
         let mut refused = None;
+        let mut whole = true;
         let ended = self.receive(|answer| {
             if answer.number != number {
                 return false;
             }
+            whole &= !answer.interrupted || flags & DUMP == 0;
             match answer.verdict() {
                 Some(Err(errno)) => refused = Some(errno),
                 Some(Ok(())) => {}
@@ -144,6 +160,7 @@ impl Socket {
             }
             true
         });
+        self.whole = whole;
         match refused {
             Some(errno) => Err(errno),
             None => ended,

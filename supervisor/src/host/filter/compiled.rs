@@ -45,7 +45,7 @@ pub(super) enum Entry {
 }
 
 impl Entry {
-    const fn name(self) -> &'static str {
+    pub(super) const fn name(self) -> &'static str {
         match self {
             Self::FromGuest => "from-guest",
             Self::ToGuest => "to-guest",

@@ -75,7 +75,7 @@ struct Retry {
 #[derive(Debug)]
 struct Entry {
     guarded: Guarded,
-    /// The tap's name when its table was put up.
+    /// The tap's name when its filter was put up.
     name: String,
     retry: Option<Retry>,
 }
@@ -88,7 +88,7 @@ pub(super) struct Kept {
     guarded: BTreeMap<TapId, Entry>,
     /// The same by the numbers of their interfaces: what happens to any interface of the host is looked up here.
     numbers: BTreeMap<i32, Vec<TapId>>,
-    /// And by the names that their tables are for.
+    /// And by the names that their filters are for.
     names: BTreeMap<String, BTreeSet<TapId>>,
     /// Those whose filters are not in their places.
     waiting: BTreeSet<TapId>,
@@ -156,12 +156,13 @@ impl Kept {
         let again = self.names.contains_key(&named.name);
         self.tables()?.put(&named, guarded.ruleset(), again)?;
         if tap.now().as_ref() != Ok(&named) {
-            // It went meanwhile, or has another name, and the table may be on another tap.
-            self.delete(|filter| filter.tap == named, &named.name)?;
+            // It went meanwhile, or has another name, and the filter may be on another tap.
+            self.tables()?
+                .delete_where(&named.name, |filter| filter.is_of(&named))?;
             return Err(Errno::NODEV);
         }
         if self.name_of(tap) != named.name || tap.name != named.name {
-            if let Err(errno) = self.delete_others(&named) {
+            if let Err(errno) = self.delete_others(&named, &self.name_of(tap)) {
                 let (tap, reason) = (&named.name, reason(errno));
                 tracing::warn!(
                     tap,
@@ -179,53 +180,51 @@ impl Kept {
         rules.unwrap_or(0) > u64::from(guarded.sender.is_some())
     }
 
-    /// The name that a tap had when its table was put up.
+    /// The name that a tap had when its filter was put up.
     fn name_of(&self, tap: &TapId) -> String {
         let entry = self.guarded.get(tap);
         entry.map_or(&tap.name, |entry| &entry.name).clone()
     }
 
-    /// Deletes the filters of a tap by other names than this.
-    fn delete_others(&mut self, named: &TapId) -> Result<(), Errno> {
+    /// Deletes the filters of a tap by other names than this, of which it had `earlier` last.
+    fn delete_others(&mut self, named: &TapId, earlier: &str) -> Result<(), Errno> {
         let tables = self.tables()?;
-        for filter in tables.all()? {
+        let names = tables.all()?.into_iter().filter(|filter| {
             let own = named.index.is_some() && filter.tap.index == named.index;
-            if own && filter.tap.name != named.name {
-                ignore_gone(tables.delete(&filter))?;
-            }
+            own || (filter.tap.index.is_none() && filter.tap.name == earlier)
+        });
+        let names = names.map(|filter| filter.tap.name);
+        for name in names.filter(|name| *name != named.name) {
+            tables.delete_where(&name, |filter| filter.is_of(named))?;
         }
         Ok(())
     }
 
-    /// Deletes the filter of taps of that name where `unwanted` says so of it.
-    fn delete(&mut self, unwanted: impl FnOnce(&Filter) -> bool, name: &str) -> Result<(), Errno> {
-        let tables = self.tables()?;
-        match tables.find(name)?.filter(unwanted) {
-            Some(filter) => ignore_gone(tables.delete(&filter)),
-            None => Ok(()),
-        }
-    }
-
+    /// Deletes what is of taps that are gone. What cannot be deleted keeps nothing else.
     pub(super) fn sweep(&mut self) -> Result<(), Errno> {
         let tables = self.tables()?;
+        let mut swept = Ok(());
         for filter in tables.all()? {
             if filter.tap.is_gone() {
-                ignore_gone(tables.delete(&filter))?;
+                let unwanted = |found: &Filter| found.is_of(&filter.tap);
+                swept = swept.and(tables.delete_where(&filter.tap.name, unwanted));
             }
         }
-        tables.tidy_all()
+        swept.and(tables.tidy_all())
     }
 
     /// Deletes what an earlier tap of that name has left.
     pub(super) fn clear(&mut self, tap: &TapId) -> Result<(), Errno> {
-        self.delete(|filter| filter.tap != *tap, &tap.name)
+        self.tables()?
+            .delete_where(&tap.name, |filter| filter.tap != *tap)
     }
 
     /// Deletes the filters of that very tap, by whichever names, and keeps it no more.
     pub(super) fn release(&mut self, tap: &TapId) -> Result<(), Errno> {
         let now = tap.now()?;
         for name in BTreeSet::from([self.name_of(tap), now.name.clone()]) {
-            self.delete(|filter| filter.tap.index == now.index, &name)?;
+            self.tables()?
+                .delete_where(&name, |filter| filter.is_of(&now))?;
         }
         self.leave(tap);
         Ok(())
@@ -241,14 +240,11 @@ impl Kept {
         self.leave(tap);
         let deleted = found.and_then(|found| {
             let tables = self.tables()?;
-            match found {
-                Some(filter) if tap.index.is_none() || filter.is_of(tap) => {
-                    ignore_gone(tables.delete(&filter))
-                }
-                _ => {
-                    tables.tidy(&name);
-                    Ok(())
-                }
+            match (found, tap.index) {
+                // What is there by its name since may be another's.
+                (Some(filter), None) => tables.delete(&filter),
+                (None, None) => Ok(()),
+                (_, Some(_)) => tables.delete_where(&name, |filter| filter.is_of(tap)),
             }
         });
         if let Err(errno) = deleted {
@@ -318,19 +314,33 @@ impl Kept {
 
     /// Somebody took something from filters.
     pub(super) fn taken_from(&mut self, taken: &Taken, at: Instant) {
-        let names = match taken {
-            Taken::Tap(name) => vec![name.clone()],
+        let (names, there) = match taken {
+            Taken::Tap(name) => (vec![name.clone()], false),
+            // What somebody has of his own in it may be all that was taken.
             Taken::Table(table) => {
                 let names = self.names.keys();
                 let names = names.filter(|name| placed::table(name) == *table);
-                names.cloned().collect()
+                (names.cloned().collect(), true)
             }
         };
         for name in names {
             for tap in self.names.get(&name).cloned().into_iter().flatten() {
-                self.put_back(&tap, at);
+                if !there || !self.is_filtered(&tap) {
+                    self.put_back(&tap, at);
+                }
             }
         }
+    }
+
+    /// Whether what looks at a tap's frames is there, by the name that it had.
+    fn is_filtered(&mut self, tap: &TapId) -> bool {
+        let named = TapId {
+            name: self.name_of(tap),
+            index: tap.index,
+        };
+        let found = self.tables().and_then(|tables| tables.is_filtered(&named));
+        // Where that is not known it is put back.
+        found.unwrap_or(false)
     }
 
     fn enter(&mut self, tap: &TapId, entry: Entry) {
@@ -442,9 +452,7 @@ impl Kept {
         for tap in self.guarded.keys().cloned().collect::<Vec<_>>() {
             self.gone(&tap);
             self.renamed(&tap, at);
-            let name = self.name_of(&tap);
-            let found = self.tables().and_then(|tables| tables.find(&name));
-            if found.is_ok_and(|found| found.is_none_or(|filter| filter.tap.index != tap.index)) {
+            if !self.is_filtered(&tap) {
                 self.put_back(&tap, at);
             }
         }
@@ -525,14 +533,6 @@ impl Guarded {
             Some(Guest { domain, uuid }) => tracing::error!(%domain, %uuid, tap, "{what}"),
             None => tracing::error!(tap, "{what}"),
         }
-    }
-}
-
-/// A table that is gone is another supervisor's deed, and what was wanted.
-fn ignore_gone(deleted: Result<(), Errno>) -> Result<(), Errno> {
-    match deleted {
-        Err(Errno::NOENT) => Ok(()),
-        deleted => deleted,
     }
 }
 

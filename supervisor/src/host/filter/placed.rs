@@ -49,7 +49,8 @@ pub(super) struct Filter {
     objects: Vec<Object>,
 }
 
-/// What is deleted by what no other ever has, in this order: nothing goes before what refers to it.
+/// What is deleted by a number that no other has while the table is there, in this order: nothing goes before what refers
+/// to it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 struct Object {
     kind: Kind,
@@ -149,6 +150,13 @@ impl Filter {
         self.tap.index == tap.index || self.tap.index.is_none()
     }
 
+    /// What of it frames enter by.
+    #[cfg(test)]
+    pub(super) fn hooked(mut self) -> Self {
+        self.objects.retain(|object| object.kind == Kind::Entry);
+        self
+    }
+
     /// What deletes it, and no other by its name.
     pub(super) fn deletions(&self) -> Vec<Part> {
         let table = table(&self.tap.name);
@@ -195,10 +203,11 @@ impl Taken {
 
 /// The table of a tap.
 pub(super) fn table(tap: &str) -> Vec<u8> {
-    let number = tap.bytes().fold(0_u32, |number, byte| {
-        number.wrapping_mul(31).wrapping_add(byte.into())
+    // FNV-1a, whose upper half is the better one.
+    let number = tap.bytes().fold(0x811c_9dc5_u32, |number, byte| {
+        (number ^ u32::from(byte)).wrapping_mul(0x0100_0193)
     });
-    terminated(&format!("{PREFIX}{}", number % TABLES))
+    terminated(&format!("{PREFIX}{}", (number >> 16) % TABLES))
 }
 
 /// The table that a message describes, if it is one of ours.

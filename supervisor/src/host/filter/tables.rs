@@ -24,6 +24,8 @@ const TABLE_FLAGS: u16 = 2;
 const ONLY_EMPTY: u16 = 0x100;
 /// How often a filter is put up that somebody else changes meanwhile.
 const TRIES: usize = 3;
+/// How often what changes while it is listed is listed again.
+const LISTS: usize = 20;
 const RULE_CHAIN: u16 = 2;
 const RULE_EXPRESSIONS: u16 = 4;
 const COUNTER_PACKETS: u16 = 2;
@@ -78,15 +80,26 @@ impl Tables {
         if !again {
             made = self.0.transact(&messages);
         }
+        let mut awake = false;
         for attempt in 0..TRIES {
-            if !matches!(made, Err(Errno::EXIST | Errno::NOENT)) {
+            let before = match (made, attempt) {
+                (Err(Errno::INVAL), _) if !awake => {
+                    // What the table is cannot change in the transaction that hooks a chain.
+                    self.wake(&tap.name)?;
+                    awake = true;
+                    self.find(&tap.name)?
+                }
+                (Err(Errno::EXIST | Errno::NOENT), 0) => self.find(&tap.name)?,
+                // By other names than are known.
+                (Err(Errno::EXIST | Errno::NOENT), _) => {
+                    let all = self.all()?;
+                    all.into_iter().find(|it| it.tap.name == tap.name)
+                }
+                _ => break,
+            };
+            if before.is_none() && made == Err(Errno::NOENT) {
                 break;
             }
-            let before = match attempt {
-                0 => self.find(&tap.name)?,
-                // By other names than are known.
-                _ => self.all()?.into_iter().find(|it| it.tap.name == tap.name),
-            };
             let mut parts = before.map_or_else(Vec::new, |before| before.deletions());
             parts.extend_from_slice(&messages);
             made = self.0.transact(&parts);
@@ -94,7 +107,37 @@ impl Tables {
         made
     }
 
-    /// Deletes that very filter and no other of its name, and its table where nothing else is in it.
+    /// Has a table looked through that somebody told the kernel not to (`NFT_TABLE_F_DORMANT`).
+    fn wake(&mut self, tap: &str) -> Result<(), Errno> {
+        let parts = [
+            attribute(TABLE_NAME, &placed::table(tap)),
+            attribute(TABLE_FLAGS, &0_u32.to_be_bytes()),
+        ];
+        self.0
+            .transact(&[Part::new(NEW_TABLE, CREATE, parts.concat())])
+    }
+
+    /// Deletes the filter by a tap's name where `unwanted` says so of it, and its table where nothing else is in it.
+    pub(super) fn delete_where(
+        &mut self,
+        tap: &str,
+        unwanted: impl Fn(&Filter) -> bool,
+    ) -> Result<(), Errno> {
+        for _ in 0..TRIES {
+            let Some(filter) = self.find(tap)?.filter(&unwanted) else {
+                self.tidy(tap);
+                return Ok(());
+            };
+            // Where somebody has deleted a part of it meanwhile, the kernel itself among them, the rest is there.
+            match self.delete(&filter) {
+                Err(Errno::NOENT) => {}
+                deleted => return deleted,
+            }
+        }
+        Err(Errno::NOENT)
+    }
+
+    /// Deletes that very filter and no other of its name, and its table where nothing else is in it. All of it, or nothing.
     pub(super) fn delete(&mut self, filter: &Filter) -> Result<(), Errno> {
         let deleted = self.0.transact(&filter.deletions());
         self.tidy(&filter.tap.name);
@@ -147,56 +190,106 @@ impl Tables {
     pub(super) fn find(&mut self, tap: &str) -> Result<Option<Filter>, Errno> {
         let table = placed::table(tap);
         let mut found = Vec::new();
-        for own in [FRAMES, DROPPED] {
-            let body = named(&table, CHAIN_NAME, &placed::name(tap, own));
-            self.look(GET_CHAIN, 0, &body, Found::chain, &mut found)?;
-        }
+        let chain = |own: &str| named(&table, CHAIN_NAME, &placed::name(tap, own));
         for own in [IPV4, IPV6] {
             let body = named(&table, SET_NAME, &placed::name(tap, own));
-            self.look(GET_SET, 0, &body, Found::set, &mut found)?;
+            self.look(GET_SET, &body, Found::set, &mut found)?;
         }
+        self.look(GET_CHAIN, &chain(DROPPED), Found::chain, &mut found)?;
         if found.iter().any(Found::has_more) {
             for chain in self.ruled(&table, tap)? {
                 let body = named(&table, CHAIN_NAME, &chain);
-                self.look(GET_CHAIN, 0, &body, Found::chain, &mut found)?;
+                self.look(GET_CHAIN, &body, Found::chain, &mut found)?;
             }
         }
+        // Last: what says whose it all is, is not older than the rest.
+        self.look(GET_CHAIN, &chain(FRAMES), Found::chain, &mut found)?;
         Ok(Filter::of(found).pop())
     }
 
-    /// The chains of a tap that have other names than every filter's and rules. The kernel tells of chains only by their
-    /// names or all that there are, but of rules of one table.
+    /// The chains of a tap's network filter, those that frames enter and those that have rules. The kernel tells of chains
+    /// only by their names or all that there are, but of rules of one table.
     fn ruled(&mut self, table: &[u8], tap: &str) -> Result<BTreeSet<String>, Errno> {
-        let mut chains = BTreeSet::new();
         let body = attribute(TABLE_NAME, table);
-        let asked = self.0.ask(GET_RULE, DUMP, &body, |rule| {
-            chains.extend(placed::chain_of(rule, tap).map(str::to_owned));
-        });
-        match asked {
-            Ok(()) | Err(Errno::NOENT) => {}
-            Err(errno) => return Err(errno),
+        for _ in 0..LISTS {
+            let entries = [Entry::FromGuest, Entry::ToGuest];
+            let entries = entries.map(|entry| placed::name(tap, entry.name()));
+            let mut chains = BTreeSet::from(entries);
+            let listed = self.0.list(GET_RULE, &body, |rule| {
+                chains.extend(placed::chain_of(rule, tap).map(str::to_owned));
+            });
+            match listed {
+                Ok(false) => continue,
+                Ok(true) | Err(Errno::NOENT) => {}
+                Err(errno) => return Err(errno),
+            }
+            for own in [FRAMES, DROPPED] {
+                chains.remove(&placed::name(tap, own));
+            }
+            return Ok(chains);
         }
-        for own in [FRAMES, DROPPED] {
-            chains.remove(&placed::name(tap, own));
-        }
-        Ok(chains)
+        Err(Errno::AGAIN)
     }
 
     /// All of ours, of whichever supervisor.
     pub(super) fn all(&mut self) -> Result<Vec<Filter>, Errno> {
-        let mut found = Vec::new();
-        self.look(GET_CHAIN, DUMP, &[], Found::chain, &mut found)?;
-        self.look(GET_SET, DUMP, &[], Found::set, &mut found)?;
-        Ok(Filter::of(found))
+        for _ in 0..LISTS {
+            let mut found = Vec::new();
+            let chains = self.0.list(GET_CHAIN, &[], |answer| {
+                found.extend(Found::chain(answer));
+            })?;
+            let sets = self.0.list(GET_SET, &[], |answer| {
+                found.extend(Found::set(answer));
+            })?;
+            if chains && sets {
+                return Ok(Filter::of(found));
+            }
+        }
+        Err(Errno::AGAIN)
+    }
+
+    /// Takes up what is there of what is asked for.
+    fn look(
+        &mut self,
+        kind: u16,
+        body: &[u8],
+        read: impl Fn(&[u8]) -> Option<Found>,
+        found: &mut Vec<Found>,
+    ) -> Result<(), Errno> {
+        let asked = self
+            .0
+            .ask(kind, 0, body, |answer| found.extend(read(answer)));
+        match asked {
+            Err(Errno::NOENT) => Ok(()),
+            asked => asked,
+        }
     }
 
     /// Deletes what frames enter by, and leaves the rest of a filter.
     #[cfg(test)]
     pub(super) fn delete_hooked(&mut self, tap: &str) -> Result<(), Errno> {
-        use crate::host::nf_tables::DELETE_CHAIN;
-        let chain = placed::name(tap, FRAMES);
-        let body = named(&placed::table(tap), CHAIN_NAME, &chain);
-        self.0.transact(&[Part::new(DELETE_CHAIN, 0, body)])
+        let hooked = self.find(tap)?.map(|filter| filter.hooked().deletions());
+        self.0.transact(&hooked.unwrap_or_default())
+    }
+
+    /// Has a table not looked through.
+    #[cfg(test)]
+    pub(super) fn put_to_sleep(&mut self, tap: &str) -> Result<(), Errno> {
+        /// `NFT_TABLE_F_DORMANT`.
+        const DORMANT: u32 = 1;
+        let parts = [
+            attribute(TABLE_NAME, &placed::table(tap)),
+            attribute(TABLE_FLAGS, &DORMANT.to_be_bytes()),
+        ];
+        self.0.transact(&[Part::new(NEW_TABLE, 0, parts.concat())])
+    }
+
+    /// Deletes all rules of a table.
+    #[cfg(test)]
+    pub(super) fn flush(&mut self, tap: &str) -> Result<(), Errno> {
+        use crate::host::nf_tables::DELETE_RULE;
+        let table = attribute(TABLE_NAME, &placed::table(tap));
+        self.0.transact(&[Part::new(DELETE_RULE, 0, table)])
     }
 
     /// How many tables of ours there are.
@@ -210,30 +303,12 @@ impl Tables {
         count
     }
 
-    /// Takes up what is there of what is asked for.
-    fn look(
-        &mut self,
-        kind: u16,
-        flags: u16,
-        body: &[u8],
-        read: impl Fn(&[u8]) -> Option<Found>,
-        found: &mut Vec<Found>,
-    ) -> Result<(), Errno> {
-        let asked = self
-            .0
-            .ask(kind, flags, body, |answer| found.extend(read(answer)));
-        match asked {
-            Err(Errno::NOENT) => Ok(()),
-            asked => asked,
-        }
-    }
-
     /// Whether what looks at the frames of that very tap is there.
-    fn is_filtered(&mut self, tap: &TapId) -> Result<bool, Errno> {
+    pub(super) fn is_filtered(&mut self, tap: &TapId) -> Result<bool, Errno> {
         let frames = placed::name(&tap.name, FRAMES);
         let body = named(&placed::table(&tap.name), CHAIN_NAME, &frames);
         let mut found = Vec::new();
-        self.look(GET_CHAIN, 0, &body, Found::chain, &mut found)?;
+        self.look(GET_CHAIN, &body, Found::chain, &mut found)?;
         Ok(Filter::of(found).iter().any(|filter| filter.tap == *tap))
     }
 
@@ -316,7 +391,7 @@ impl Place {
     }
 }
 
-/// What is in a table.
+/// What is in a filter.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Ruleset<'a> {
     /// Whose frames pass; anybody's where it is not said.

@@ -12,6 +12,7 @@ use super::rules::Sender;
 use super::*;
 use crate::host::tap::Tap;
 use crate::host::tap::tests::{alone, ends, interface, ip};
+use crate::nwfilter::tests::reference;
 
 mod nwfilters;
 
@@ -225,15 +226,15 @@ fn honest() -> Vec<u8> {
     arp(OWN, OWN, [192, 0, 2, 5])
 }
 
-/// The taps that have filters; where none has there is no table either.
+/// The taps that have filters.
 fn held() -> Vec<String> {
-    let mut tables = Tables::open().unwrap();
-    let filters = tables.all().unwrap();
-    let taps: Vec<_> = filters.into_iter().map(|it| it.tap.name).collect();
-    if taps.is_empty() {
-        until("its table is gone", || Tables::open().unwrap().count() == 0);
-    }
-    taps
+    let filters = Tables::open().unwrap().all().unwrap();
+    filters.into_iter().map(|it| it.tap.name).collect()
+}
+
+/// Whether there is neither a filter nor a table.
+fn nothing_is_left() -> bool {
+    held().is_empty() && Tables::open().unwrap().count() == 0
 }
 
 /// Closes the socket of all tables that there are. A process that another test starts has a copy of it for a moment.
@@ -491,7 +492,7 @@ fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
         assert_eq!(filters.dropped([&tap]), 1);
         drop((guest, other));
         ends("guest");
-        until("the filter is gone", || held().is_empty());
+        until("the filter is gone", || nothing_is_left());
         assert_eq!(filters.dropped([&tap]), 0);
     });
 }
@@ -536,10 +537,7 @@ fn a_filter_that_somebody_deletes_is_put_back() {
         admin.delete(&filter).unwrap();
         until("it is back", || {
             let mut tables = Tables::open().unwrap();
-            tables
-                .find("guest")
-                .unwrap()
-                .is_some_and(|found| found != filter)
+            tables.find("guest").unwrap().is_some()
         });
         assert!(!wire.passes(&arp(OWN, OWN, [192, 0, 2, 6])));
         assert!(wire.passes(&honest()));
@@ -594,7 +592,7 @@ fn what_a_supervisor_left_that_died_is_swept_and_nothing_else() {
         drop(here);
         ends("here");
         TapFilters::default().forget(&here_id);
-        assert!(held().is_empty());
+        assert!(nothing_is_left());
     });
 }
 
@@ -699,8 +697,12 @@ fn what_the_kernel_leaves_of_a_filter_goes_with_its_tap() {
         let without_chain = |name: &str, kept: &mut Kept| {
             let queue = make(name);
             let tap = id(name);
-            kept.guard(&tap, guarded(&["192.0.2.5", "2001:db8::5"]))
-                .unwrap();
+            let named = reference("named", &[]);
+            let with = Guarded {
+                bound: Some(Bound::blocked(&named, OWN.try_into().unwrap())),
+                ..guarded(&["192.0.2.5", "2001:db8::5"])
+            };
+            kept.guard(&tap, with).unwrap();
             let mut kernel = Tables::open().unwrap();
             kernel.delete_hooked(name).unwrap();
             assert_eq!(kernel.find(name).unwrap().unwrap().tap.index, None);
@@ -711,7 +713,7 @@ fn what_the_kernel_leaves_of_a_filter_goes_with_its_tap() {
         let mut kept = Kept::default();
         let tap = without_chain("guest", &mut kept);
         kept.gone(&tap);
-        assert!(held().is_empty());
+        assert!(nothing_is_left());
         // Nobody was there.
         drop(without_chain("guest", &mut Kept::default()));
         let _later = make("guest");
@@ -720,6 +722,70 @@ fn what_the_kernel_leaves_of_a_filter_goes_with_its_tap() {
         drop(without_chain("other", &mut Kept::default()));
         kept.sweep().unwrap();
         assert_eq!(held(), ["guest"]);
+        assert_eq!(Tables::open().unwrap().count(), 1);
+        // And while the tap is there.
+        kept.guard(&id("guest"), guarded(&["192.0.2.6"])).unwrap();
+        Tables::open().unwrap().delete_hooked("guest").unwrap();
+        kept.release(&id("guest")).unwrap();
+        assert!(nothing_is_left());
+    });
+}
+
+#[test]
+fn what_an_administrator_does_to_a_table_is_undone() {
+    alone(|| {
+        let wire = Wire::new(guarded(&["192.0.2.5"]));
+        let tap = id("guest");
+        let strange = udp([192, 0, 2, 6], 1000, 2000);
+        let holds = || !wire.passes(&strange) && wire.passes(&honest());
+        let mut admin = Tables::open().unwrap();
+        admin.flush("guest").unwrap();
+        until("its rules are back", holds);
+        let nft = std::process::Command::new("nft")
+            .args(["flush", "ruleset"])
+            .status();
+        assert!(nft.unwrap().success());
+        until("all of it is back", holds);
+        admin.delete_hooked("guest").unwrap();
+        until("its chain is back", holds);
+        // Nobody tells of that.
+        admin.put_to_sleep("guest").unwrap();
+        assert!(wire.passes(&strange));
+        wire.filters.guard(&tap, guarded(&["192.0.2.5"])).unwrap();
+        assert!(holds());
+        let name = beside("guest");
+        let _queue = make(&name);
+        admin.put_to_sleep("guest").unwrap();
+        wire.filters.guard(&id(&name), guarded(&[])).unwrap();
+        assert!(holds());
+    });
+}
+
+#[test]
+fn what_is_taken_from_a_table_and_is_no_filter_s_replaces_none() {
+    alone(|| {
+        let Wire {
+            filters,
+            guest,
+            other,
+        } = Wire::new(guarded(&["192.0.2.5"]));
+        drop(filters);
+        let filters = TapFilters::default();
+        let wire = Wire {
+            filters,
+            guest,
+            other,
+        };
+        let (tap, now) = (id("guest"), Instant::now());
+        let mut kept = Kept::default();
+        kept.guard(&tap, guarded(&["192.0.2.5"])).unwrap();
+        assert!(!wire.passes(&udp([192, 0, 2, 6], 1000, 2000)));
+        let dropped = || Tables::open().unwrap().dropped(&tap).unwrap();
+        assert_eq!(dropped(), Some(1));
+        kept.taken_from(&Taken::Table(placed::table("guest")), now);
+        assert_eq!(dropped(), Some(1));
+        kept.taken_from(&Taken::Tap("guest".to_owned()), now);
+        assert_eq!(dropped(), Some(0));
     });
 }
 
@@ -734,7 +800,7 @@ fn what_an_earlier_tap_has_left_is_not_a_later_one_s() {
         assert_eq!(held(), ["guest"]);
         let _second = make("guest");
         TapFilters::default().clear(&id("guest"));
-        assert!(held().is_empty());
+        assert!(nothing_is_left());
         // Its own is.
         let filters = TapFilters::default();
         filters.guard(&id("guest"), guarded(&[])).unwrap();
@@ -753,7 +819,7 @@ fn a_filter_is_swept_if_its_tap_is_gone_though_another_has_its_name() {
         ends("guest");
         let _second = make("guest");
         TapFilters::default().sweep();
-        assert!(held().is_empty());
+        assert!(nothing_is_left());
     });
 }
 
@@ -795,7 +861,7 @@ fn a_tap_that_is_renamed_keeps_its_filter() {
         } = wire;
         drop((guest, other));
         ends("moved");
-        until("the filter is gone", || held().is_empty());
+        until("the filter is gone", || nothing_is_left());
         drop(filters);
     });
 }
@@ -953,7 +1019,7 @@ fn a_tap_that_is_guarded_twice_and_renamed_is_known_once_and_not_when_it_is_gone
         ends("moved");
         assert_eq!(kept.retry(now + Duration::from_secs(999)), None);
         assert_eq!(kept.knows(&tap), (false, false, false));
-        assert!(held().is_empty());
+        assert!(nothing_is_left());
     });
 }
 
@@ -1058,6 +1124,6 @@ fn each_of_many_taps_has_a_filter_of_its_own() {
         }
         assert_eq!(held().len(), 100);
         drop(taps);
-        until("all of them are gone", || held().is_empty());
+        until("all of them are gone", || nothing_is_left());
     });
 }
