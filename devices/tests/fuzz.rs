@@ -109,6 +109,7 @@ bursts! {
     a_memory_device_holds: "mem",
     an_image_holds: "qcow2",
     what_firmware_has_holds: "firmware",
+    a_display_holds: "display",
 }
 
 #[test]

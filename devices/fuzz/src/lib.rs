@@ -6,6 +6,7 @@ pub mod balloon;
 pub mod block;
 pub mod bus;
 pub mod console;
+pub mod display;
 pub mod driver;
 pub mod firmware;
 pub mod guest;
@@ -39,4 +40,5 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("mem", guest::run::<mem::Memory>),
     ("qcow2", qcow2::run),
     ("firmware", firmware::run),
+    ("display", display::run),
 ];
