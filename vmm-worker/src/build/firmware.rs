@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use reeve_devices::bus::{Port, PortBus};
 use reeve_devices::console::ConsoleSink;
+use reeve_devices::display::{DisplayFunction, DisplayParams, VideoMemory};
 use reeve_devices::legacy::debug_port::DebugPort;
 use reeve_devices::legacy::fw_cfg::FwCfg;
 use reeve_devices::legacy::port92::Port92;
@@ -22,7 +23,7 @@ use super::{BootImages, BuildError, Parts, launch};
 use crate::arch::x86_64::layout;
 use crate::device_set::DeviceSetError;
 use crate::firmware::{Content, Firmware, FirmwareError, Image, PowerOn};
-use crate::kvm::{BareVm, InterruptController};
+use crate::kvm::{BareVm, InterruptController, KvmVideoMemory, Vm};
 use crate::machine::Machine;
 use crate::memory::GuestMemory;
 
@@ -33,6 +34,19 @@ pub struct FirmwareParams {
     pub content: Content,
     /// Who hears its debug port, if anybody does.
     pub debug: Option<Arc<dyn ConsoleSink>>,
+    /// The display, if there is one.
+    pub display: Option<DisplayPlace>,
+}
+
+/// A display on the bus.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DisplayPlace {
+    /// Its slot, 1 to 30.
+    pub slot: u8,
+    /// The picture's size that its monitor prefers, in pixels.
+    pub width: u16,
+    /// The same, in lines.
+    pub height: u16,
 }
 
 /// As [`machine`](super::machine), for one that starts in firmware, whose image is in the place of the kernel's; it
@@ -62,7 +76,7 @@ pub fn firmware_machine(
 /// What a machine starts with, while its parts are made.
 pub(super) enum Start {
     Kernel(BootImages),
-    Firmware(Image, FirmwareParams),
+    Firmware(Image, FirmwareParams, Option<VideoMemory>),
 }
 
 impl Start {
@@ -77,13 +91,18 @@ impl Start {
         };
         let file = File::from(descriptors.take(spec.kernel)?);
         let image = Image::take(file).map_err(FirmwareError::from)?;
-        Ok(Self::Firmware(image, params))
+        let memory = params.display.map(|_| VideoMemory::new());
+        let memory = memory.transpose().map_err(FirmwareError::from)?;
+        Ok(Self::Firmware(image, params, memory))
     }
 
     /// Gives the VM what is no RAM, and the pages of KVM their place.
     pub(super) fn place(&self, vm: &mut BareVm, board: &Board) -> Result<(), BuildError> {
-        if let Self::Firmware(image, _) = self {
+        if let Self::Firmware(image, _, memory) = self {
             vm.add_rom(image.rom())?;
+            if let Some(memory) = memory {
+                vm.add_video_memory(memory);
+            }
         }
         if let Some(pages) = board.kvm_pages {
             vm.place_pages(pages);
@@ -96,19 +115,27 @@ impl Start {
         self,
         chipset: &mut Chipset,
         board: Board,
-        interrupts: &Arc<dyn InterruptController>,
+        (vm, interrupts): (&Arc<Vm>, &Arc<dyn InterruptController>),
         memory: &GuestMemory,
         signals: &Signals,
         ports: &PortBus,
     ) -> Result<BootImages, BuildError> {
-        let (image, FirmwareParams { content, debug }) = match self {
+        let (image, params, video) = match self {
             Self::Kernel(images) => return Ok(images),
-            Self::Firmware(image, params) => (image, params),
+            Self::Firmware(image, params, video) => (image, params, video),
         };
+        let FirmwareParams {
+            content,
+            debug,
+            display,
+        } = params;
         let device = devices(chipset, memory, signals, ports)?;
         if let Some(sink) = debug {
             let port = share(DebugPort::new(sink));
             ports.insert(Port(layout::DEBUG_PORT), DebugPort::PORTS, port)?;
+        }
+        if let (Some(place), Some(memory)) = (display, video) {
+            add_display(chipset, vm, place, memory)?;
         }
         let place = chipset.pci.ecam_place().unwrap_or_default();
         let chips = PowerOn::of(interrupts)?;
@@ -116,6 +143,32 @@ impl Start {
             image, device, place, chips, board, content,
         )))
     }
+}
+
+/// Adds the display.
+fn add_display(
+    chipset: &mut Chipset,
+    vm: &Arc<Vm>,
+    place: DisplayPlace,
+    memory: VideoMemory,
+) -> Result<(), BuildError> {
+    let mover = KvmVideoMemory::new(Arc::clone(vm)).map_err(BuildError::IoThread)?;
+    let function = DisplayFunction::new(DisplayParams {
+        width: place.width,
+        height: place.height,
+        memory,
+        slot: Some(Arc::new(mover)),
+    });
+    let function = function.map_err(FirmwareError::from)?;
+    chipset.framebuffer = Some(function.framebuffer());
+    let function = share(function);
+    let slot = Slot::new(place.slot).unwrap_or(Slot::HOST_BRIDGE);
+    chipset
+        .pci
+        .insert(slot, Arc::clone(&function) as _)
+        .map_err(DeviceSetError::from)?;
+    chipset.add_saved("display", function);
+    Ok(())
 }
 
 /// Adds the devices that every such machine has; gives the configuration device.
