@@ -57,6 +57,7 @@ impl Machine {
         let params = DisplayParams {
             width: 1024,
             height: 768,
+            rom: vec![0x55; 100],
             memory: VideoMemory::new().expect("memory"),
             slot: Some(Arc::clone(&place) as _),
         };

@@ -11,6 +11,7 @@ pub mod driver;
 pub mod firmware;
 pub mod guest;
 pub mod input;
+pub mod input_device;
 pub mod machine;
 pub mod mem;
 pub mod net;
@@ -37,6 +38,7 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("vsock", guest::run::<vsock::Sockets>),
     ("rng", guest::run::<rng::Rng>),
     ("balloon", guest::run::<balloon::Lent>),
+    ("input", guest::run::<input_device::Device>),
     ("mem", guest::run::<mem::Memory>),
     ("qcow2", qcow2::run),
     ("firmware", firmware::run),

@@ -28,6 +28,10 @@ const IDENTITY: Identity = Identity {
 const MEMORY_BAR: u8 = 0;
 /// Registers.
 const REGISTER_BAR: u8 = 2;
+/// The expansion ROM, which is moved about as a BAR of that number, which there is not.
+const ROM_BAR: usize = 5;
+/// Bytes of it.
+const ROM_BYTES: u32 = 64 << 10;
 
 const SCHEMA: Schema = Schema {
     name: "bochs-display",
@@ -54,6 +58,9 @@ pub struct DisplayParams {
     pub width: u16,
     /// The same, in lines: [`MIN_HEIGHT`] to [`MAX_HEIGHT`].
     pub height: u16,
+    /// What BIOS firmware draws with, in the expansion ROM, if there is any: at most 64 KiB, of which what is behind
+    /// them is left out. UEFI firmware has a driver of its own.
+    pub rom: Vec<u8>,
     /// The memory.
     pub memory: VideoMemory,
     /// Makes it memory of the guest; without one every access leaves the guest.
@@ -74,12 +81,40 @@ impl BusDevice for Window {
     }
 }
 
+/// The expansion ROM: firmware copies it, so that it need not be memory.
+struct ExpansionRom(Vec<u8>);
+
+impl BusDevice for ExpansionRom {
+    fn read(&mut self, offset: u64, data: &mut [u8]) -> Result<(), AccessError> {
+        let known = usize::try_from(offset).ok().and_then(|at| self.0.get(at..));
+        let bytes = known
+            .unwrap_or_default()
+            .iter()
+            .chain(std::iter::repeat(&0xff));
+        for (target, byte) in data.iter_mut().zip(bytes) {
+            *target = *byte;
+        }
+        Ok(())
+    }
+
+    fn write(&mut self, _offset: u64, _data: &[u8]) -> Result<(), AccessError> {
+        Err(AccessError)
+    }
+}
+
+impl fmt::Debug for ExpansionRom {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("ExpansionRom").field(&self.0.len()).finish()
+    }
+}
+
 /// The function.
 #[derive(Debug)]
 pub struct DisplayFunction {
     config: ConfigSpace,
     registers: Shared<Registers>,
     window: Shared<Window>,
+    rom: Option<Shared<ExpansionRom>>,
     memory: VideoMemory,
     slot: Option<Arc<dyn VideoMemorySlot>>,
 }
@@ -95,12 +130,17 @@ impl DisplayFunction {
         config.allow_port_decoding();
         config.add_memory_bar(MEMORY_BAR, VideoMemory::BYTES, BarWidth::Bits32)?;
         config.add_memory_bar(REGISTER_BAR, registers::BYTES, BarWidth::Bits32)?;
+        let rom = (!params.rom.is_empty()).then(|| share(ExpansionRom(params.rom)));
+        if rom.is_some() {
+            config.add_expansion_rom(ROM_BYTES)?;
+        }
         let width = params.width.clamp(MIN_WIDTH, MAX_WIDTH);
         let height = params.height.clamp(MIN_HEIGHT, MAX_HEIGHT);
         Ok(Self {
             config,
             registers: share(Registers::new(width, height)),
             window: share(Window(params.memory.clone())),
+            rom,
             memory: params.memory,
             slot: params.slot,
         })
@@ -119,7 +159,11 @@ impl PciFunction for DisplayFunction {
     }
 
     fn write_config(&mut self, register: u16, data: &[u8]) -> Change {
-        self.config.write(register, data)
+        let before = self.config.expansion_rom();
+        match self.config.write(register, data) {
+            Change::Nothing if self.config.expansion_rom() == before => Change::Nothing,
+            _ => Change::Decoding,
+        }
     }
 
     fn bars(&self) -> Bars {
@@ -140,7 +184,15 @@ impl PciFunction for DisplayFunction {
             registers::BYTES,
             Shared::clone(&self.registers) as _,
         );
-        [memory, None, registers, None, None, None]
+        let mut bars = [memory, None, registers, None, None, None];
+        if let (Some(rom), Some(last)) = (&self.rom, bars.get_mut(ROM_BAR)) {
+            *last = Some(Bar {
+                size: ROM_BYTES.into(),
+                address: self.config.expansion_rom(),
+                device: Shared::clone(rom) as _,
+            });
+        }
+        bars
     }
 
     fn bar_moved(&mut self, bar: u8, address: Option<u64>) {

@@ -40,6 +40,7 @@ fn function(moves: &Arc<Moves>) -> DisplayFunction {
     DisplayFunction::new(DisplayParams {
         width: 1024,
         height: 768,
+        rom: vec![0x55, 0xaa, 3],
         memory: VideoMemory::new().unwrap(),
         slot: Some(Arc::clone(moves) as _),
     })
@@ -277,4 +278,25 @@ fn a_reset_takes_the_picture_and_a_record_brings_it_back() {
     assert!(other.restore(1, &saved[1..]).is_err());
     assert!(other.restore(1, &[&saved[..], &[0]].concat()).is_err());
     assert_eq!(other.save(), saved);
+}
+
+#[test]
+fn firmware_finds_the_rom_where_it_puts_it() {
+    let rig = Rig::new();
+    rig.config(0x30, &[0xff, 0xff, 0xff, 0xff]);
+    let mut size = [0; 4];
+    lock(&rig.function).read_config(0x30, &mut size);
+    assert_eq!(u32::from_le_bytes(size), 0xffff_0001);
+    let address = MmioAddress(0xc400_0000);
+    rig.config(0x30, &0xc400_0001_u32.to_le_bytes());
+    let mut bytes = [0; 4];
+    assert!(!rig.mmio.read(address, &mut bytes), "memory is not decoded");
+    rig.enable();
+    assert!(rig.mmio.read(address, &mut bytes));
+    assert_eq!(bytes, [0x55, 0xaa, 3, 0xff]);
+    assert!(!rig.mmio.write(address, &[0; 4]));
+    assert!(rig.mmio.read(MmioAddress(0xc400_fffc), &mut bytes));
+    assert_eq!(bytes, [0xff; 4]);
+    rig.config(0x30, &0xc400_0000_u32.to_le_bytes());
+    assert!(!rig.mmio.read(address, &mut bytes));
 }

@@ -39,7 +39,7 @@ pub struct FirmwareParams {
 }
 
 /// A display on the bus.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DisplayPlace {
     /// Its slot, 1 to 30.
     pub slot: u8,
@@ -47,6 +47,8 @@ pub struct DisplayPlace {
     pub width: u16,
     /// The same, in lines.
     pub height: u16,
+    /// Its expansion ROM, by which BIOS firmware draws; perhaps empty.
+    pub rom: Vec<u8>,
 }
 
 /// As [`machine`](super::machine), for one that starts in firmware, whose image is in the place of the kernel's; it
@@ -91,7 +93,7 @@ impl Start {
         };
         let file = File::from(descriptors.take(spec.kernel)?);
         let image = Image::take(file).map_err(FirmwareError::from)?;
-        let memory = params.display.map(|_| VideoMemory::new());
+        let memory = params.display.as_ref().map(|_| VideoMemory::new());
         let memory = memory.transpose().map_err(FirmwareError::from)?;
         Ok(Self::Firmware(image, params, memory))
     }
@@ -156,6 +158,7 @@ fn add_display(
     let function = DisplayFunction::new(DisplayParams {
         width: place.width,
         height: place.height,
+        rom: place.rom,
         memory,
         slot: Some(Arc::new(mover)),
     });

@@ -7,7 +7,6 @@
 //! | `bootorder` | devices to boot from, by Open Firmware's names | both |
 //! | `etc/boot-menu-wait` | milliseconds in which a key brings the menu | both |
 //! | `etc/boot-fail-wait` | never start again by itself when nothing boots | SeaBIOS |
-//! | `pci1234,1111.rom` | the option ROM of the display, where it has none itself | SeaBIOS |
 //! | `etc/sercon-port` | the port of a serial console, for want of a display | SeaBIOS |
 //!
 //! The tables are made when they are selected, as they say where configuration space is, which firmware decides
@@ -25,8 +24,6 @@ use crate::memory::GuestMemory;
 /// Kinds of an entry of the memory map.
 const RAM: u32 = 1;
 const RESERVED: u32 = 2;
-/// SeaBIOS' name for the option ROM of a function with the display's ids.
-const DISPLAY_ROM: &str = "pci1234,1111.rom";
 /// For ever.
 const NEVER: u32 = u32::MAX;
 
@@ -60,8 +57,6 @@ pub struct Content {
     pub menu: Option<u16>,
     /// There is no display: SeaBIOS' screen is on COM1.
     pub serial: bool,
-    /// The option ROM of the display, by which BIOS firmware draws on it; UEFI firmware has a driver.
-    pub display_rom: Option<Vec<u8>>,
 }
 
 impl Content {
@@ -91,9 +86,6 @@ impl Content {
         if self.serial {
             let port = layout::COM1.start.to_le_bytes().to_vec();
             items.add_file("etc/sercon-port", port)?;
-        }
-        if let Some(rom) = &self.display_rom {
-            items.add_file(DISPLAY_ROM, rom.clone())?;
         }
         let live = LiveTables {
             config: tables.clone(),

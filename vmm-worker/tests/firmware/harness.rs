@@ -174,15 +174,13 @@ impl Setup {
                 order: self.order,
                 menu: None,
                 serial: true,
-                display_rom: self
-                    .display
-                    .then(|| std::fs::read(DISPLAY_ROM).expect("a ROM")),
             },
             debug: Some(Arc::clone(&debug) as _),
-            display: self.display.then_some(DisplayPlace {
+            display: self.display.then(|| DisplayPlace {
                 slot: 2,
                 width: 1024,
                 height: 768,
+                rom: std::fs::read(DISPLAY_ROM).expect("a ROM"),
             }),
         };
         let machine = build::firmware_machine(spec, params, &mut descriptors);
