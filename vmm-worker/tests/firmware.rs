@@ -23,11 +23,21 @@ fn assert_told(told: &str, lines: &[&str]) {
 /// The first in the order is the second on the bus; memory is on both sides of the gap.
 #[test]
 fn seabios_boots_from_the_first_disk_in_the_order() {
-    let setup = Setup::new(SEABIOS).memory(3 << 30).vcpus(2);
+    let setup = Setup::new(SEABIOS).memory(3 << 30).vcpus(2).display();
     let disks = setup.disk(4, "The wrong disk.").disk(5, MARKER);
     let mut rig = disks.order(vec![BootTarget::Disk(5)]).start();
     rig.wait_for("Booting from Hard Disk");
     rig.wait_for(MARKER);
+    // The same is on the screen: its first lines are not all black.
+    let mut screen = rig.screen();
+    assert_eq!(screen.look(), Size::new(1024, 768));
+    let mut line = [0; 1024];
+    let mut is_lit = |number| {
+        screen.read_line(number, &mut line);
+        line.iter().any(|pixel| *pixel != 0)
+    };
+    assert!((0..16).any(&mut is_lit));
+    assert!(!(700..768).any(is_lit));
     let told = rig.debug_text();
     assert_told(
         &told,
@@ -43,6 +53,7 @@ fn seabios_boots_from_the_first_disk_in_the_order() {
             "ACPI: no PS/2 keyboard present",
             "found virtio-blk at 00:04.0",
             "found virtio-blk at 00:05.0",
+            "bochs-display: using 1024x768, 32 bpp",
             "Booting from 0000:7c00",
         ],
     );

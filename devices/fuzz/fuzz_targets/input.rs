@@ -1,4 +1,4 @@
-//! The entropy device.
+//! An input device.
 #![no_main]
 
 use reeve_devices_fuzz::{guest, input_device};

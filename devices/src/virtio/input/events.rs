@@ -113,7 +113,7 @@ impl InputEvents {
                 pending.events.push_back((EV_ABS, ABS_Y, place(event.y)));
                 for (code, steps) in [(REL_WHEEL, event.wheel), (REL_HWHEEL, event.horizontal)] {
                     if steps != 0 {
-                        let steps = i32::from(steps).cast_unsigned();
+                        let steps = u32::from_le_bytes(i32::from(steps).to_le_bytes());
                         pending.events.push_back((EV_REL, code, steps));
                     }
                 }

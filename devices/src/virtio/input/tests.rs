@@ -123,7 +123,7 @@ fn the_pointer_is_where_it_is_said_to_be() {
         wheel: -1,
         horizontal: 0,
     });
-    let wheel = (-1_i32).cast_unsigned();
+    let wheel = u32::MAX;
     let expected = [
         (3, 0, 5),
         (3, 1, 0x7fff),
@@ -146,7 +146,7 @@ fn the_pointer_is_where_it_is_said_to_be() {
 
 #[test]
 fn a_driver_that_takes_nothing_costs_little_and_no_key_stays_down() {
-    let mut guest = Guest::new(InputKind::Keyboard);
+    let guest = Guest::new(InputKind::Keyboard);
     for round in 0..10_u16 {
         for code in 1..0x300 {
             guest.events.key(code, round % 2 == 0);
