@@ -5,7 +5,7 @@
 //!       └──────────── one wrong thing: it is told why, and closed ───────────┘
 //! ```
 //! An update says first how many rectangles it has; they are encoded when there is room for them, so that what waits for
-//! a client that is slow is [`HIGH_WATER`] and one rectangle, and is what is to be seen then, not what was.
+//! a client that is slow is 64 KiB and one rectangle, and is what is to be seen then, not what was.
 
 use std::collections::VecDeque;
 use std::time::Instant;
