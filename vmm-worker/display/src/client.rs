@@ -248,7 +248,8 @@ impl Client {
                 }
             }
             Message::SetEncodings(encodings) => {
-                self.tell_extended = encodings.extended_keys && !self.encodings.extended_keys;
+                let new = encodings.extended_keys && !self.encodings.extended_keys;
+                self.tell_extended = encodings.extended_keys && (new || self.tell_extended);
                 self.encodings = encodings;
             }
             Message::UpdateRequest { incremental, area } => {
