@@ -1,15 +1,16 @@
 //! Clients that people have, of Debian's packages, against the server: what they save is what is on the screen.
 
-use std::io::{Read, Write};
+use std::io::Write;
 use std::net::{Ipv4Addr, TcpListener};
 use std::os::unix::net::UnixStream;
-use std::process::{Command, Output, Stdio};
-use std::sync::Arc;
+use std::process::{Command, Output};
+use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
+use std::time::Duration;
 
 use reeve_display::auth::{Password, Security};
 use reeve_display::server::{Config, Server, SharePolicy};
-use reeve_display::{NoInput, Screen, Size, screenshot};
+use reeve_display::{InputSink, NoInput, Pointer, Screen, Size, screenshot};
 
 const WIDTH: u16 = 800;
 const HEIGHT: u16 = 600;
@@ -44,6 +45,10 @@ struct Serving {
 
 impl Serving {
     fn start(security: Security) -> Self {
+        Self::with_input(security, Arc::new(NoInput))
+    }
+
+    fn with_input(security: Security, input: Arc<dyn InputSink>) -> Self {
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).expect("a port");
         let port = listener.local_addr().expect("an address").port();
         let config = Config {
@@ -51,7 +56,6 @@ impl Serving {
             security,
             sharing: SharePolicy::default(),
         };
-        let input = Arc::new(NoInput);
         let server = Server::new(listener.into(), config, Box::new(Picture), input);
         let server = server.expect("a server");
         let (stop, theirs) = UnixStream::pair().expect("a socket");
@@ -79,30 +83,13 @@ impl Drop for Serving {
     }
 }
 
-/// Runs a client, for a minute at most. When it has said `question`, it is told `answer`.
-fn run(program: &str, arguments: &[&str], question: &str, answer: &str) -> Output {
-    let mut child = Command::new("timeout")
+/// Runs a client, for a minute at most.
+fn run(program: &str, arguments: &[&str]) -> Output {
+    Command::new("timeout")
         .args(["60", program])
         .args(arguments)
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .spawn()
-        .expect("a client of Debian's: run tests/lab/install");
-    let mut said = Vec::new();
-    let mut output = child.stdout.take().expect("a pipe");
-    let mut byte = [0];
-    while !said.ends_with(question.as_bytes()) && output.read(&mut byte).expect("output") > 0 {
-        said.extend(byte);
-    }
-    let mut input = child.stdin.take().expect("a pipe");
-    // It may have ended without reading it.
-    let _ = input.write_all(answer.as_bytes());
-    drop(input);
-    output.read_to_end(&mut said).expect("output");
-    let mut ended = child.wait_with_output().expect("it ends");
-    ended.stdout = said;
-    ended
+        .output()
+        .expect("a client of Debian's: run tests/lab/install")
 }
 
 fn decode(file: &[u8]) -> (u32, u32, Vec<[u8; 3]>) {
@@ -129,25 +116,7 @@ fn gtk_vnc_sees_each_pixel() {
     let folder = tempfile::tempdir().expect("a folder");
     let path = folder.path().join("capture.png");
     let name = path.to_str().expect("a name");
-    let output = run("gvnccapture", &[&serving.display(), name], "", "");
-    let file = std::fs::read(&path).unwrap_or_default();
-    assert_is_the_screen(&file, &output);
-}
-
-/// It asks on a terminal.
-#[test]
-fn gtk_vnc_is_let_in_by_the_right_password_alone() {
-    let password = Password::new(b"letmein").expect("a password");
-    let serving = Serving::start(Security::Password(password));
-    let folder = tempfile::tempdir().expect("a folder");
-    let path = folder.path().join("capture.png");
-    let command = format!("gvnccapture {} {}", serving.display(), path.display());
-    let terminal = ["-qec", &command, "/dev/null"];
-    let ask = |answer| run("script", &terminal, "Password: ", answer);
-    let output = ask("letmeout\n");
-    assert!(!output.status.success(), "{output:?}");
-    assert!(!path.exists(), "{output:?}");
-    let output = ask("letmein\n");
+    let output = run("gvnccapture", &[&serving.display(), name]);
     let file = std::fs::read(&path).unwrap_or_default();
     assert_is_the_screen(&file, &output);
 }
@@ -171,8 +140,6 @@ fn vncsnapshot_is_let_in_by_the_right_password_alone() {
         run(
             "vncsnapshot",
             &["-passwd", secret_name, &display, picture_name],
-            "",
-            "",
         )
     };
     let output = snap(WRONG);
@@ -188,4 +155,84 @@ fn vncsnapshot_is_let_in_by_the_right_password_alone() {
         file.windows(head.len()).any(|bytes| bytes == head),
         "{output:?}"
     );
+}
+
+/// What a person did.
+#[derive(Debug, PartialEq, Eq)]
+enum Act {
+    Key(u16, bool),
+    Pointer(Pointer),
+}
+
+/// Takes notes of it.
+#[derive(Debug, Default)]
+struct Notes {
+    acts: Mutex<Vec<Act>>,
+    more: Condvar,
+}
+
+impl Notes {
+    fn add(&self, act: Act) {
+        self.acts.lock().expect("no panic").push(act);
+        self.more.notify_all();
+    }
+
+    /// Waits until there are so many, for a minute at most.
+    fn wait_for(&self, count: usize) {
+        let acts = self.acts.lock().expect("no panic");
+        let short = |acts: &mut Vec<Act>| acts.len() < count;
+        let waited = self
+            .more
+            .wait_timeout_while(acts, Duration::from_secs(60), short);
+        let (acts, timeout) = waited.expect("no panic");
+        assert!(!timeout.timed_out(), "{acts:?}");
+    }
+}
+
+impl InputSink for Notes {
+    fn key(&self, code: u16, pressed: bool) {
+        self.add(Act::Key(code, pressed));
+    }
+
+    fn pointer(&self, pointer: Pointer) {
+        self.add(Act::Pointer(pointer));
+    }
+}
+
+/// Types, by the library of the viewers that have a window.
+const TYPE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/type.py");
+
+#[test]
+fn what_is_typed_in_gtk_vnc_reaches_the_guest() {
+    let notes = Arc::new(Notes::default());
+    let password = Password::new(b"letmein").expect("a password");
+    let serving = Serving::with_input(Security::Password(password), Arc::clone(&notes) as _);
+    let port = serving.port.to_string();
+    let output = run("/usr/bin/python3", &[TYPE, "127.0.0.1", &port, "letmeout"]);
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert_eq!(told, "refused: the password is wrong\n", "{output:?}");
+    let mut client = Command::new("/usr/bin/python3")
+        .args([TYPE, "127.0.0.1", &port, "letmein"])
+        .spawn()
+        .expect("python");
+    notes.wait_for(3);
+    client.kill().expect("it runs");
+    client.wait().expect("it ends");
+    // The button goes up when its client goes.
+    notes.wait_for(4);
+    let corner = |buttons| {
+        Act::Pointer(Pointer {
+            x: Pointer::MAX,
+            y: Pointer::MAX,
+            buttons,
+            ..Pointer::default()
+        })
+    };
+    let expected = [
+        Act::Key(30, true),
+        Act::Key(30, false),
+        corner(1),
+        corner(0),
+    ];
+    assert_eq!(*notes.acts.lock().expect("no panic"), expected);
 }
