@@ -90,6 +90,7 @@ pub mod block;
 pub mod bus;
 pub mod clock;
 pub mod console;
+pub mod display;
 pub mod error;
 pub mod event;
 pub mod ioapic;

@@ -106,10 +106,12 @@ bursts! {
     a_socket_device_holds: "vsock",
     an_entropy_device_holds: "rng",
     a_balloon_holds: "balloon",
+    an_input_device_holds: "input",
     a_memory_device_holds: "mem",
     an_image_holds: "qcow2",
     what_firmware_has_holds: "firmware",
     a_flash_holds: "flash",
+    a_display_holds: "display",
 }
 
 #[test]

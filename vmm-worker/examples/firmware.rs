@@ -1,8 +1,9 @@
 //! Starts a machine in a firmware image, and shows what it says: for finding out what a firmware needs.
 //!
-//! `firmware IMAGE SECONDS [debug] [variables=FILE]`: the console, and with `debug` the text of the debug port at the
-//! end. FILE is changed: its variables are what the guest makes of them. There is a disk in slot 4 with a boot sector that
-//! says so. What comes on standard input goes to the console. Ends when the guest does, or after so many seconds.
+//! `firmware IMAGE SECONDS [debug] [variables=FILE] [FILE.png]`: the console, and with `debug` the text of the debug port
+//! at the end. The FILE of variables is changed: they are what the guest makes of them. With the name of a picture there is
+//! a display, of which a screenshot is saved there in the end. There is a disk in slot 4 with a boot sector that says so.
+//! What comes on standard input goes to the console. Ends when the guest does, or after so many seconds.
 #![expect(clippy::print_stdout, reason = "that is what it is for")]
 
 #[path = "../tests/firmware/harness.rs"]
@@ -12,12 +13,14 @@ use std::io::{Read, Write};
 use std::sync::mpsc::sync_channel;
 use std::time::{Duration, Instant};
 
+use reeve_display::screenshot;
+
 use self::harness::Setup;
 
 fn main() {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
     let (Some(image), Some(seconds)) = (arguments.first(), arguments.get(1)) else {
-        println!("usage: firmware IMAGE SECONDS [debug] [variables=FILE]");
+        println!("usage: firmware IMAGE SECONDS [debug] [variables=FILE] [FILE.png]");
         return;
     };
     let limit = Duration::from_secs(seconds.parse().expect("a number of seconds"));
@@ -37,6 +40,10 @@ fn main() {
             }
         }
     });
+    let picture = arguments.iter().find(|argument| argument.ends_with(".png"));
+    if picture.is_some() {
+        setup = setup.display();
+    }
     let started = Instant::now();
     let mut rig = setup.disk(4, "The boot sector runs.\r\n").start();
     while started.elapsed() < limit {
@@ -57,6 +64,10 @@ fn main() {
         std::thread::sleep(Duration::from_millis(20));
     }
     println!("\nafter {:?}", started.elapsed());
+    if let Some(path) = picture {
+        let file = screenshot::png(&mut rig.screen()).expect("a screenshot");
+        std::fs::write(path, file).expect("a file");
+    }
     if arguments.iter().any(|argument| argument == "debug") {
         println!("debug port:\n{}", rig.debug_text());
     }

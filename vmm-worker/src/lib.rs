@@ -39,6 +39,7 @@ pub mod boot;
 pub mod build;
 pub mod control;
 pub mod device_set;
+pub mod display;
 pub mod events;
 mod failure;
 pub mod firmware;

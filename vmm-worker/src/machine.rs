@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use reeve_devices::bus::MmioAddress;
 use reeve_devices::console::ConsoleRing;
+use reeve_devices::display::Framebuffer;
 use reeve_devices::irq::MsiMessage;
 use reeve_ipc::error::{ErrorCode, WireError};
 use reeve_ipc::fd::FdTable;
@@ -318,6 +319,12 @@ impl Machine {
     /// Its devices.
     pub(crate) fn devices(&self) -> &DeviceSet {
         &self.plugging.devices
+    }
+
+    /// What the guest draws, if it has a display.
+    #[must_use]
+    pub fn framebuffer(&self) -> Option<&Framebuffer> {
+        self.chipset.framebuffer.as_ref()
     }
 
     /// Its fixed devices.

@@ -6,11 +6,13 @@ pub mod balloon;
 pub mod block;
 pub mod bus;
 pub mod console;
+pub mod display;
 pub mod driver;
 pub mod firmware;
 pub mod flash;
 pub mod guest;
 pub mod input;
+pub mod input_device;
 pub mod machine;
 pub mod mem;
 pub mod net;
@@ -37,8 +39,10 @@ pub const TARGETS: &[(&str, Run)] = &[
     ("vsock", guest::run::<vsock::Sockets>),
     ("rng", guest::run::<rng::Rng>),
     ("balloon", guest::run::<balloon::Lent>),
+    ("input", guest::run::<input_device::Device>),
     ("mem", guest::run::<mem::Memory>),
     ("qcow2", qcow2::run),
     ("firmware", firmware::run),
     ("flash", flash::run),
+    ("display", display::run),
 ];

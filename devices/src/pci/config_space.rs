@@ -26,6 +26,7 @@ const REVISION: usize = 0x08;
 const CACHE_LINE_SIZE: usize = 0x0c;
 const FIRST_BAR: usize = 0x10;
 const SUBSYSTEM_VENDOR: usize = 0x2c;
+const EXPANSION_ROM: usize = 0x30;
 const CAPABILITIES: usize = 0x34;
 const INTERRUPT_LINE: usize = 0x3c;
 const INTERRUPT_PIN: usize = 0x3d;
@@ -37,6 +38,9 @@ const COMMAND_BUS_MASTER: u16 = 1 << 2;
 const COMMAND_INTERRUPT_DISABLE: u16 = 1 << 10;
 const COMMAND_WRITABLE: u16 = COMMAND_MEMORY | COMMAND_BUS_MASTER | COMMAND_INTERRUPT_DISABLE;
 const STATUS_CAPABILITIES: u16 = 1 << 4;
+
+/// Bit 0 of the expansion ROM's register: it is decoded.
+const ROM_ENABLE: u32 = 1 << 0;
 
 /// Bits 2:1 of a BAR: 64 bits wide.
 const BAR_64: u32 = 0b10 << 1;
@@ -219,6 +223,29 @@ impl ConfigSpace {
             mask.get(..len).unwrap_or_default(),
         );
         Ok(())
+    }
+
+    /// Gives the function an expansion ROM of `size` bytes, a power of two from 4096 to 16 MiB, which its owner moves
+    /// about as if it were a BAR.
+    ///
+    /// # Errors
+    /// [`LayoutError::BarSize`], with the number of no BAR.
+    pub fn add_expansion_rom(&mut self, size: u32) -> Result<(), LayoutError> {
+        if !size.is_power_of_two() || !(4096..=16 << 20).contains(&size) {
+            let (index, size) = (u8::MAX, size.into());
+            return Err(LayoutError::BarSize { index, size });
+        }
+        let writable = !(size - 1) | ROM_ENABLE;
+        self.define(EXPANSION_ROM, &[0; 4], &writable.to_le_bytes());
+        Ok(())
+    }
+
+    /// Where the function decodes its expansion ROM, if it has one and does.
+    #[must_use]
+    pub fn expansion_rom(&self) -> Option<u64> {
+        let register = u32::from_le_bytes(self.field(EXPANSION_ROM));
+        let enabled = self.command() & COMMAND_MEMORY != 0 && register & ROM_ENABLE != 0;
+        enabled.then_some(u64::from(register & !ROM_ENABLE))
     }
 
     /// Where the BAR is after power-on, and now.

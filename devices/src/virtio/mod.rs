@@ -27,6 +27,7 @@ pub mod chain;
 pub mod console;
 pub mod flow;
 pub mod fs;
+pub mod input;
 pub mod mem;
 pub mod net;
 pub mod queue;
@@ -72,6 +73,8 @@ pub enum DeviceId {
     Entropy = 4,
     /// §5.5.
     Balloon = 5,
+    /// §5.8.
+    Input = 18,
     /// §5.10.
     Vsock = 19,
     /// §5.15.
@@ -90,6 +93,7 @@ impl DeviceId {
             Self::Console => "console",
             Self::Entropy => "entropy device",
             Self::Balloon => "balloon",
+            Self::Input => "input device",
             Self::Vsock => "socket device",
             Self::Mem => "memory device",
             Self::FileSystem => "file system device",

@@ -17,6 +17,7 @@ use std::time::Duration;
 use reeve_devices::bus::{MmioAddress, MmioBus, Port, PortBus};
 use reeve_devices::clock::{HostMonotonicClock, HostWallClock, TimedDevice};
 use reeve_devices::console::ConsoleRing;
+use reeve_devices::display::Framebuffer;
 use reeve_devices::ioapic::Ioapic;
 use reeve_devices::legacy::acpi_pm::{AcpiPm, AcpiPmParams, PmTimerWidth};
 use reeve_devices::legacy::cmos::{Cmos, CmosMemory, CmosParams};
@@ -62,6 +63,8 @@ pub struct Chipset {
     cpu_hotplug: Shared<CpuHotplug>,
     panic_port: Option<Shared<PvPanic>>,
     watchdog: Option<WatchdogSet>,
+    /// What the guest draws, if it has a display.
+    pub framebuffer: Option<Framebuffer>,
     /// What a machine reset puts back, in this order: lines fall before the IOAPIC forgets them.
     resets: Vec<Shared<dyn Reset>>,
     /// What is saved, by the unit's name. The IOAPIC is apart: it is put back before the rest.
@@ -229,6 +232,7 @@ impl Chipset {
             cpu_hotplug,
             panic_port,
             watchdog,
+            framebuffer: None,
             resets,
             saved,
         })

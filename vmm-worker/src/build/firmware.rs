@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use reeve_devices::bus::{MmioBus, Port, PortBus};
 use reeve_devices::console::ConsoleSink;
+use reeve_devices::display::{DisplayFunction, DisplayParams, VideoMemory};
 use reeve_devices::legacy::debug_port::DebugPort;
 use reeve_devices::legacy::fw_cfg::FwCfg;
 use reeve_devices::legacy::port92::Port92;
@@ -22,7 +23,7 @@ use super::{BootImages, BuildError, Parts, launch};
 use crate::arch::x86_64::layout;
 use crate::device_set::DeviceSetError;
 use crate::firmware::{Content, Firmware, FirmwareError, Image, PowerOn, Variables};
-use crate::kvm::{BareVm, InterruptController};
+use crate::kvm::{BareVm, InterruptController, KvmVideoMemory, Vm};
 use crate::machine::Machine;
 use crate::memory::GuestMemory;
 
@@ -35,6 +36,21 @@ pub struct FirmwareParams {
     pub variables: Option<File>,
     /// Who hears its debug port, if anybody does.
     pub debug: Option<Arc<dyn ConsoleSink>>,
+    /// The display, if there is one.
+    pub display: Option<DisplayPlace>,
+}
+
+/// A display on the bus.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisplayPlace {
+    /// Its slot, 1 to 30.
+    pub slot: u8,
+    /// The picture's size that its monitor prefers, in pixels.
+    pub width: u16,
+    /// The same, in lines.
+    pub height: u16,
+    /// Its expansion ROM, by which BIOS firmware draws; perhaps empty.
+    pub rom: Vec<u8>,
 }
 
 /// As [`machine`](super::machine), for one that starts in firmware, whose image is in the place of the kernel's; it
@@ -64,7 +80,12 @@ pub fn firmware_machine(
 /// What a machine starts with, while its parts are made.
 pub(super) enum Start {
     Kernel(BootImages),
-    Firmware(Image, Option<Variables>, FirmwareParams),
+    Firmware {
+        image: Image,
+        variables: Option<Variables>,
+        video: Option<VideoMemory>,
+        params: FirmwareParams,
+    },
 }
 
 impl Start {
@@ -82,15 +103,30 @@ impl Start {
         let below = image.rom().address();
         let variables = params.variables.take();
         let variables = variables.map(|file| Variables::take(file, below));
-        Ok(Self::Firmware(image, variables.transpose()?, params))
+        let video = params.display.as_ref().map(|_| VideoMemory::new());
+        Ok(Self::Firmware {
+            image,
+            variables: variables.transpose()?,
+            video: video.transpose().map_err(FirmwareError::from)?,
+            params,
+        })
     }
 
     /// Gives the VM what is no RAM, and the pages of KVM their place.
     pub(super) fn place(&self, vm: &mut BareVm, board: &Board) -> Result<(), BuildError> {
-        if let Self::Firmware(image, variables, _) = self {
+        if let Self::Firmware {
+            image,
+            variables,
+            video,
+            ..
+        } = self
+        {
             vm.add_rom(image.rom())?;
             if let Some(variables) = variables {
                 vm.add_rom(variables.rom())?;
+            }
+            if let Some(video) = video {
+                vm.add_video_memory(video);
             }
         }
         if let Some(pages) = board.kvm_pages {
@@ -102,8 +138,11 @@ impl Start {
     /// Gives the flash its place, where there is one.
     pub(super) fn insert_flash(&self, mmio: &MmioBus) -> Result<(), BuildError> {
         match self {
-            Self::Firmware(_, Some(variables), _) => variables.insert(mmio),
-            Self::Firmware(_, None, _) | Self::Kernel(_) => Ok(()),
+            Self::Firmware {
+                variables: Some(variables),
+                ..
+            } => variables.insert(mmio),
+            Self::Firmware { .. } | Self::Kernel(_) => Ok(()),
         }
     }
 
@@ -112,16 +151,26 @@ impl Start {
         self,
         chipset: &mut Chipset,
         board: Board,
-        interrupts: &Arc<dyn InterruptController>,
+        (vm, interrupts): (&Arc<Vm>, &Arc<dyn InterruptController>),
         memory: &GuestMemory,
         signals: &Signals,
         ports: &PortBus,
     ) -> Result<BootImages, BuildError> {
-        let (image, variables, params) = match self {
+        let (image, variables, video, params) = match self {
             Self::Kernel(images) => return Ok(images),
-            Self::Firmware(image, variables, params) => (image, variables, params),
+            Self::Firmware {
+                image,
+                variables,
+                video,
+                params,
+            } => (image, variables, video, params),
         };
-        let FirmwareParams { content, debug, .. } = params;
+        let FirmwareParams {
+            content,
+            debug,
+            display,
+            ..
+        } = params;
         let device = devices(chipset, memory, signals, ports)?;
         if let Some(sink) = debug {
             let port = share(DebugPort::new(sink));
@@ -131,12 +180,42 @@ impl Start {
             chipset.add_saved("flash", Arc::clone(variables.flash()) as _);
             chipset.add_reset(Arc::clone(variables.flash()) as _);
         }
+        if let (Some(place), Some(memory)) = (display, video) {
+            add_display(chipset, vm, place, memory)?;
+        }
         let place = chipset.pci.ecam_place().unwrap_or_default();
         let chips = PowerOn::of(interrupts)?;
         Ok(BootImages::firmware(Firmware::new(
             image, variables, device, place, chips, board, content,
         )))
     }
+}
+
+/// Adds the display.
+fn add_display(
+    chipset: &mut Chipset,
+    vm: &Arc<Vm>,
+    place: DisplayPlace,
+    memory: VideoMemory,
+) -> Result<(), BuildError> {
+    let mover = KvmVideoMemory::new(Arc::clone(vm)).map_err(BuildError::IoThread)?;
+    let function = DisplayFunction::new(DisplayParams {
+        width: place.width,
+        height: place.height,
+        rom: place.rom,
+        memory,
+        slot: Some(Arc::new(mover)),
+    });
+    let function = function.map_err(FirmwareError::from)?;
+    chipset.framebuffer = Some(function.framebuffer());
+    let function = share(function);
+    let slot = Slot::new(place.slot).unwrap_or(Slot::HOST_BRIDGE);
+    chipset
+        .pci
+        .insert(slot, Arc::clone(&function) as _)
+        .map_err(DeviceSetError::from)?;
+    chipset.add_saved("display", function);
+    Ok(())
 }
 
 /// Adds the devices that every such machine has; gives the configuration device.

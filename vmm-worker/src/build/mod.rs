@@ -34,7 +34,7 @@ use self::devices::Workshop;
 pub use self::error::BuildError;
 pub(crate) use self::error::one_line;
 use self::firmware::Start;
-pub use self::firmware::{FirmwareParams, firmware_machine};
+pub use self::firmware::{DisplayPlace, FirmwareParams, firmware_machine};
 pub use self::platform::WatchdogSet;
 pub use self::restore::{Lineage, restore};
 use crate::arch::x86_64::acpi::AcpiConfig;
@@ -156,7 +156,14 @@ impl Parts {
             &mmio,
         )?;
         start.insert_flash(&mmio)?;
-        let images = start.finish(&mut chipset, board, &interrupts, &memory, &signals, &ports)?;
+        let images = start.finish(
+            &mut chipset,
+            board,
+            (&vm, &interrupts),
+            &memory,
+            &signals,
+            &ports,
+        )?;
         let Signals {
             end,
             notices,

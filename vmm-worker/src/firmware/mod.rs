@@ -21,8 +21,10 @@ use std::fs::File;
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
 
+use reeve_devices::display::VideoMemoryError;
 use reeve_devices::legacy::flash::FlashSizeError;
 use reeve_devices::legacy::fw_cfg::{FwCfg, ItemsError};
+use reeve_devices::pci::config_space::LayoutError;
 use reeve_devices::pci::root::EcamPlace;
 use reeve_devices::shared::{Shared, lock};
 use vm_memory::{Bytes, GuestAddress, GuestMemoryError};
@@ -61,6 +63,12 @@ pub enum FirmwareError {
     /// Its thread.
     #[error("cannot start the thread that writes the firmware's variables")]
     StoreThread(#[source] std::io::Error),
+    /// The display's memory.
+    #[error(transparent)]
+    VideoMemory(#[from] VideoMemoryError),
+    /// A display that cannot be (a bug).
+    #[error(transparent)]
+    Display(#[from] LayoutError),
     /// A file that cannot be (a bug).
     #[error(transparent)]
     Items(#[from] ItemsError),

@@ -74,7 +74,8 @@ impl Mailbox {
 /// A thread for devices. Ends when it is dropped.
 pub struct DeviceThread {
     mailbox: Arc<Mailbox>,
-    thread: Option<JoinHandle<()>>,
+    /// Gives back what it waited with: not each of these threads may close descriptors of any kind.
+    thread: Option<JoinHandle<Reactor>>,
 }
 
 impl fmt::Debug for DeviceThread {
@@ -107,7 +108,7 @@ impl DeviceThread {
                     enter_role(role),
                     "cannot close the filter of a device thread",
                 );
-                Loop::new(reactor, &theirs, role).run();
+                Loop::new(reactor, &theirs, role).run()
             })?;
         Ok(Self {
             mailbox,
@@ -238,7 +239,7 @@ impl<'a> Loop<'a> {
         }
     }
 
-    fn run(mut self) {
+    fn run(mut self) -> Reactor {
         let mut ready = Vec::new();
         loop {
             #[cfg(feature = "attack-points")]
@@ -257,7 +258,7 @@ impl<'a> Loop<'a> {
             self.tick();
             // Last, so that no event of this wait can mean a worker that came after it.
             if ordered && self.obey() {
-                return;
+                return self.reactor;
             }
         }
     }

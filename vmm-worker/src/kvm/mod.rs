@@ -28,6 +28,7 @@ mod system;
 #[cfg(test)]
 mod tests;
 mod vcpu;
+mod video;
 mod vm;
 mod vm_saved;
 
@@ -40,4 +41,5 @@ pub use self::irqchip::{ControllerKind, InterruptController};
 pub use self::registers::RegisterDump;
 pub use self::system::System;
 pub use self::vcpu::Vcpu;
+pub use self::video::KvmVideoMemory;
 pub use self::vm::{BareVm, KvmPages, Vm};

@@ -6,6 +6,7 @@ use kvm_bindings::{
     KVM_CAP_X2APIC_API, KVM_MEM_READONLY, kvm_enable_cap, kvm_userspace_memory_region,
 };
 use kvm_ioctls::{Cap, VmFd};
+use reeve_devices::display::VideoMemory;
 
 use super::saved::StateFeatures;
 use super::{ControllerKind, InterruptController, KvmError, Vcpu, irqchip};
@@ -24,6 +25,7 @@ pub struct BareVm {
     features: StateFeatures,
     memory: Vec<GuestMemory>,
     roms: Vec<Arc<Rom>>,
+    video: Option<(u32, VideoMemory)>,
     slots: u32,
     pages: KvmPages,
 }
@@ -45,6 +47,7 @@ impl BareVm {
             features,
             memory: Vec::with_capacity(1),
             roms: Vec::new(),
+            video: None,
             slots: 0,
             pages: KvmPages {
                 tss: layout::KVM_TSS,
@@ -80,6 +83,12 @@ impl BareVm {
             Some(region) => self.add_slot(region, KVM_MEM_READONLY),
             None => Ok(()),
         }
+    }
+
+    /// Keeps a slot for `memory`, a display's, which the guest has nowhere until its BAR is somewhere.
+    pub fn add_video_memory(&mut self, memory: &VideoMemory) {
+        self.video = Some((self.slots, memory.clone()));
+        self.slots += 1;
     }
 
     /// Says where KVM may keep pages of its own. Before [`interrupt_controller`](Self::interrupt_controller).
@@ -145,6 +154,7 @@ impl BareVm {
             first_block_slot: self.slots,
             _memory: self.memory,
             _roms: self.roms,
+            video: self.video,
         });
         let controller = irqchip::wire(&vm, kind);
         Ok((vm, controller))
@@ -162,6 +172,8 @@ pub struct Vm {
     first_block_slot: u32,
     _memory: Vec<GuestMemory>,
     _roms: Vec<Arc<Rom>>,
+    /// With the number of its slot.
+    video: Option<(u32, VideoMemory)>,
 }
 
 impl Vm {
@@ -187,6 +199,12 @@ impl Vm {
     /// The number of the first memory slot for blocks of memory.
     pub(super) fn first_block_slot(&self) -> u32 {
         self.first_block_slot
+    }
+
+    /// The number of the slot of video memory, and that.
+    pub(super) fn video(&self) -> Option<(u32, &VideoMemory)> {
+        let (number, memory) = self.video.as_ref()?;
+        Some((*number, memory))
     }
 
     /// What of a vCPU's state this KVM keeps.

@@ -15,8 +15,9 @@ use reeve_ipc::spec::{
     DiskSpec, DiskThrottle, EndAction, EndPolicy, IoEngine, LayerSpec, MachineSpec, MachineType,
     MemoryBacking, MemorySpec, PciSlot, ResetAction, SpecDigest,
 };
-use reeve_worker::build::{self, BuildError, FirmwareParams};
+use reeve_worker::build::{self, BuildError, DisplayPlace, FirmwareParams};
 use reeve_worker::device_set::STOP_PATIENCE;
+use reeve_worker::display::DisplayScreen;
 use reeve_worker::firmware::{BootTarget, Content};
 use reeve_worker::kvm::System;
 use reeve_worker::machine::Machine;
@@ -24,6 +25,9 @@ use rustix::fs::{MemfdFlags, SealFlags};
 
 /// Debian's, of its package seabios.
 pub const SEABIOS: &str = "/usr/share/seabios/bios-256k.bin";
+
+/// The option ROM for the display, of the same package.
+const DISPLAY_ROM: &str = "/usr/share/seabios/vgabios-bochs-display.bin";
 
 /// KVM in software runs all of a firmware in an emulator.
 const LIMIT: Duration = Duration::from_secs(300);
@@ -36,6 +40,7 @@ pub struct Setup {
     vcpus: u32,
     disks: Vec<(u8, Vec<u8>)>,
     order: Vec<BootTarget>,
+    display: bool,
 }
 
 impl Setup {
@@ -59,6 +64,7 @@ impl Setup {
             vcpus: 1,
             disks: Vec::new(),
             order: Vec::new(),
+            display: false,
         }
     }
 
@@ -77,6 +83,12 @@ impl Setup {
     /// What to boot from, the first one first.
     pub fn order(mut self, order: Vec<BootTarget>) -> Self {
         self.order = order;
+        self
+    }
+
+    /// With a display in slot 2, for which SeaBIOS has Debian's option ROM.
+    pub fn display(mut self) -> Self {
+        self.display = true;
         self
     }
 
@@ -173,6 +185,12 @@ impl Setup {
             },
             variables: self.variables,
             debug: Some(Arc::clone(&debug) as _),
+            display: self.display.then(|| DisplayPlace {
+                slot: 2,
+                width: 1024,
+                height: 768,
+                rom: std::fs::read(DISPLAY_ROM).expect("a ROM"),
+            }),
         };
         let machine = build::firmware_machine(spec, params, &mut descriptors);
         (machine, console, debug)
@@ -209,6 +227,12 @@ impl Rig {
         self.machine().pause().expect("stands");
         self.machine().reset(STOP_PATIENCE).expect("reset");
         self.machine().resume().expect("goes on");
+    }
+
+    /// What the guest draws.
+    pub fn screen(&mut self) -> DisplayScreen {
+        let framebuffer = self.machine().framebuffer().expect("a display");
+        DisplayScreen::new(framebuffer.clone())
     }
 
     /// What the firmware said on its debug port.

@@ -237,6 +237,7 @@ const fn class(id: DeviceId) -> u32 {
         DeviceId::FileSystem => 0x01_80_00,
         DeviceId::Console | DeviceId::Vsock => 0x07_80_00,
         DeviceId::Mem => 0x05_00_00,
+        DeviceId::Input => 0x09_80_00,
         DeviceId::Entropy | DeviceId::Balloon => 0xff_00_00,
     }
 }
