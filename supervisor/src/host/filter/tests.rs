@@ -492,7 +492,7 @@ fn nothing_is_left_of_a_filter_when_its_tap_is_gone() {
         assert_eq!(filters.dropped([&tap]), 1);
         drop((guest, other));
         ends("guest");
-        until("the filter is gone", || nothing_is_left());
+        until("the filter is gone", nothing_is_left);
         assert_eq!(filters.dropped([&tap]), 0);
     });
 }
@@ -861,7 +861,7 @@ fn a_tap_that_is_renamed_keeps_its_filter() {
         } = wire;
         drop((guest, other));
         ends("moved");
-        until("the filter is gone", || nothing_is_left());
+        until("the filter is gone", nothing_is_left);
         drop(filters);
     });
 }
@@ -1124,6 +1124,6 @@ fn each_of_many_taps_has_a_filter_of_its_own() {
         }
         assert_eq!(held().len(), 100);
         drop(taps);
-        until("all of them are gone", || nothing_is_left());
+        until("all of them are gone", nothing_is_left);
     });
 }

@@ -377,7 +377,7 @@ fn rules_of_before_stay_until_they_are_taken_away_and_nothing_passes_then_until_
         } = wire;
         drop((guest, other));
         ends("guest");
-        until("the filter is gone", || nothing_is_left());
+        until("the filter is gone", nothing_is_left);
         assert!(filters.bound().is_empty());
     });
 }
