@@ -4,8 +4,8 @@
 //! A tap is the interface with its number, whatever others have its name before and after: a filter is noted with
 //! the number, and neither replaced nor deleted where the tap of its name is another than was guarded. It is hooked
 //! into whatever has that name (6.16 and later) and named for it: a tap that is renamed gets one by its new name. One is
-//! deleted only when its tap is gone, and by its handles, which are asked for before that is looked at: one that
-//! another supervisor, or this one, makes meanwhile for a new tap of the same name is another filter. What cannot
+//! deleted only when its tap is gone, and by its handles: one that another supervisor, or this one, makes meanwhile for a
+//! new tap of the same name is another filter, unless all that was in the table went meanwhile, and the table. What cannot
 //! be put in its place is tried again, ever more rarely, for as long as the tap is there.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -206,8 +206,14 @@ impl Kept {
         let mut swept = Ok(());
         for filter in tables.all()? {
             if filter.tap.is_gone() {
-                let unwanted = |found: &Filter| found.is_of(&filter.tap);
-                swept = swept.and(tables.delete_where(&filter.tap.name, unwanted));
+                let deleted = match tables.delete(&filter) {
+                    Err(Errno::NOENT) => {
+                        let unwanted = |found: &Filter| found.is_of(&filter.tap);
+                        tables.delete_where(&filter.tap.name, unwanted)
+                    }
+                    deleted => deleted,
+                };
+                swept = swept.and(deleted);
             }
         }
         swept.and(tables.tidy_all())
@@ -233,19 +239,19 @@ impl Kept {
     /// Deletes the filter of a tap, if that is gone.
     pub(super) fn gone(&mut self, tap: &TapId) {
         let name = self.name_of(tap);
-        let found = self.tables().and_then(|tables| tables.find(&name));
+        // What is there by its name when it is gone may be another's, which without numbers cannot be told.
+        let found = match tap.index {
+            Some(_) => Ok(None),
+            None => self.tables().and_then(|tables| tables.find(&name)),
+        };
         if !tap.is_gone() {
             return;
         }
         self.leave(tap);
-        let deleted = found.and_then(|found| {
-            let tables = self.tables()?;
-            match (found, tap.index) {
-                // What is there by its name since may be another's.
-                (Some(filter), None) => tables.delete(&filter),
-                (None, None) => Ok(()),
-                (_, Some(_)) => tables.delete_where(&name, |filter| filter.is_of(tap)),
-            }
+        let deleted = self.tables().and_then(|tables| match (found?, tap.index) {
+            (Some(filter), None) => tables.delete(&filter),
+            (None, None) => Ok(()),
+            (_, Some(_)) => tables.delete_where(&name, |filter| filter.is_of(tap)),
         });
         if let Err(errno) = deleted {
             let (tap, reason) = (&tap.name, reason(errno));

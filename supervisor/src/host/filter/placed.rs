@@ -30,6 +30,7 @@ const TABLES: u32 = 64;
 /// with a digit, with which `nft` reads no name.
 const BETWEEN: char = '/';
 const TABLE: u16 = 1;
+const TABLE_USERS: u16 = 3;
 const CHAIN_HANDLE: u16 = 2;
 pub(super) const CHAIN_NAME: u16 = 3;
 pub(super) const CHAIN_HOOK: u16 = 4;
@@ -214,6 +215,12 @@ pub(super) fn table(tap: &str) -> Vec<u8> {
 pub(super) fn described(body: &[u8]) -> Option<Vec<u8>> {
     let table = netlink::find(ours(body)?, TABLE)?;
     netlink::text(table).map(terminated)
+}
+
+/// How many chains and sets are in the table that a message describes.
+pub(super) fn users(body: &[u8]) -> Option<u32> {
+    let users = netlink::find(ours(body)?, TABLE_USERS)?.first_chunk()?;
+    Some(u32::from_be_bytes(*users))
 }
 
 /// What a chain or a set of a tap is called.

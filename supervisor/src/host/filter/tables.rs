@@ -113,8 +113,12 @@ impl Tables {
             attribute(TABLE_NAME, &placed::table(tap)),
             attribute(TABLE_FLAGS, &0_u32.to_be_bytes()),
         ];
-        self.0
-            .transact(&[Part::new(NEW_TABLE, CREATE, parts.concat())])
+        let woken = self.0.transact(&[Part::new(NEW_TABLE, 0, parts.concat())]);
+        match woken {
+            // There is none that could sleep.
+            Err(Errno::NOENT) => Ok(()),
+            woken => woken,
+        }
     }
 
     /// Deletes the filter by a tap's name where `unwanted` says so of it, and its table where nothing else is in it.
@@ -161,6 +165,14 @@ impl Tables {
 
     fn delete_empty(&mut self, table: &[u8]) {
         let named = attribute(TABLE_NAME, table);
+        // What the kernel refuses to delete takes it milliseconds, for which all wait who tell it anything.
+        let mut users = None;
+        let asked = self.0.ask(GET_TABLE, 0, &named, |answer| {
+            users = placed::users(answer);
+        });
+        if asked.is_err() || users != Some(0) {
+            return;
+        }
         // Others' filters may be in it, or it is gone.
         let _ = self
             .0
@@ -211,24 +223,24 @@ impl Tables {
     /// only by their names or all that there are, but of rules of one table.
     fn ruled(&mut self, table: &[u8], tap: &str) -> Result<BTreeSet<String>, Errno> {
         let body = attribute(TABLE_NAME, table);
+        let entries = [Entry::FromGuest, Entry::ToGuest];
+        let entries = entries.map(|entry| placed::name(tap, entry.name()));
+        // What was there in one list and in the next is not any more is asked for in vain.
+        let mut chains = BTreeSet::from(entries);
         for _ in 0..LISTS {
-            let entries = [Entry::FromGuest, Entry::ToGuest];
-            let entries = entries.map(|entry| placed::name(tap, entry.name()));
-            let mut chains = BTreeSet::from(entries);
             let listed = self.0.list(GET_RULE, &body, |rule| {
                 chains.extend(placed::chain_of(rule, tap).map(str::to_owned));
             });
             match listed {
                 Ok(false) => continue,
-                Ok(true) | Err(Errno::NOENT) => {}
+                Ok(true) | Err(Errno::NOENT) => break,
                 Err(errno) => return Err(errno),
             }
-            for own in [FRAMES, DROPPED] {
-                chains.remove(&placed::name(tap, own));
-            }
-            return Ok(chains);
         }
-        Err(Errno::AGAIN)
+        for own in [FRAMES, DROPPED] {
+            chains.remove(&placed::name(tap, own));
+        }
+        Ok(chains)
     }
 
     /// All of ours, of whichever supervisor.
