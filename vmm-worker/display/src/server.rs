@@ -1,7 +1,7 @@
 //! The server: one thread, a socket that listens, and its clients.
 //!
 //! Nothing waits for a client: what cannot be read or sent at once is left for later, and in a turn each client has one
-//! read and one rectangle's worth of work. A client that takes nothing for [`PATIENCE`], or does not come past the
+//! read and is sent 64 KiB or so, for which much of a picture may be encoded that compresses well. A client that takes nothing for [`PATIENCE`], or does not come past the
 //! questions in that time, is closed. Where there are too many, one that is not past them makes room.
 //!
 //! The descriptors' options are whoever's that made them: `TCP_NODELAY` on the listening socket is inherited.

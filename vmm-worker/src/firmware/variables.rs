@@ -32,7 +32,8 @@ use crate::memory::Rom;
 #[cfg(test)]
 mod tests;
 
-/// How long a step is waited for; two of them are less than a pause waits for a vCPU.
+/// How long a step is waited for; two of them are less than a pause waits for a vCPU. Where several vCPUs use the flash,
+/// each waits for those before it, too.
 const PATIENCE: Duration = Duration::from_millis(1500);
 const BLOCK: usize = 4096;
 /// Room for the buffer and the deepest call, with much to spare; untouched pages cost nothing.

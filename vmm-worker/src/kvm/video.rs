@@ -15,7 +15,8 @@ use reeve_sandbox::seccomp::Role;
 use super::Vm;
 use crate::io::device::DeviceThread;
 
-/// How long a vCPU waits: far more than the kernel takes, and less than the guest takes for a hang.
+/// How long a vCPU waits: far more than the kernel takes, and less than the guest takes for a hang, but more than
+/// a pause waits for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
 /// Puts video memory into the guest.

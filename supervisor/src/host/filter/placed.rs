@@ -5,9 +5,9 @@
 //! | table of netdev | `reeve-taps-NUMBER`: the taps whose names come to that number, of whichever supervisor |
 //! | chain, set | `NAME/TAP`; the chain `frames/TAP` is noted with the number of its tap |
 //!
-//! The kernel looks through all tables for each message that it is told, by their names: with one for each tap the
-//! thousandth would cost a third more than the first. With one for all taps it would check the rules of all whenever one
-//! changes.
+//! The kernel looks through all tables for each message that it is told, by their names, and it is told a dozen for each
+//! tap: with one for each tap that grows with their number. With one for all taps it would check the rules of all whenever
+//! one changes.
 //!
 //! Kernels before 6.16 delete a chain that is hooked into an interface when that goes, and nothing else of its filter.
 

@@ -149,7 +149,7 @@ impl Tables {
     }
 
     /// Deletes the table of a tap where nothing is in it.
-    pub(super) fn tidy(&mut self, tap: &str) {
+    fn tidy(&mut self, tap: &str) {
         self.delete_empty(&placed::table(tap));
     }
 
